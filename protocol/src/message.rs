@@ -1,0 +1,521 @@
+//! Every message of the protocol, both ways.
+//!
+//! To the child: compact JSON with the fields in Java's order, nulls written out, text raw but for
+//! `"`, `\` and control characters. From the child: what Jackson makes of a line, which is a good
+//! deal more than the documentation says (numbers for strings, trailing words, any order of keys)
+//! and a little less (one unknown field and the whole line is noise).
+//!
+//! In KCL: package `software.amazon.kinesis.multilang.messages`, `JsonFriendlyRecord`.
+
+use std::fmt;
+
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// What the daemon asks of a child. Each ends with a `status` that names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// The first message: the shard and where it starts.
+    Initialize,
+    /// A batch of records.
+    ProcessRecords,
+    /// The worker stops, or hands the lease over: the last chance to checkpoint.
+    ShutdownRequested,
+    /// The lease is another's: no checkpoint any more.
+    LeaseLost,
+    /// Every record of the shard was delivered: checkpoint its end.
+    ShardEnded,
+}
+
+impl Action {
+    /// The name on the wire, as in `action` and `responseFor`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Initialize => "initialize",
+            Self::ProcessRecords => "processRecords",
+            Self::ShutdownRequested => "shutdownRequested",
+            Self::LeaseLost => "leaseLost",
+            Self::ShardEnded => "shardEnded",
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One record within `processRecords`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// The bytes in standard base64 with padding, without line breaks. Written as it is.
+    pub data: &'a str,
+    /// The record's partition key, or an aggregated user record's own.
+    pub partition_key: &'a str,
+    /// The Kinesis sequence number, in decimal.
+    pub sequence_number: &'a str,
+    /// Milliseconds since 1970, absent only where Kinesis gave none.
+    pub approximate_arrival_timestamp: Option<i64>,
+    /// 0 for a plain record; 0, 1, 2 … within an aggregate.
+    pub sub_sequence_number: u64,
+}
+
+/// A message to the child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ToChild<'a> {
+    /// Opens [`Action::Initialize`].
+    Initialize {
+        /// The shard.
+        shard_id: &'a str,
+        /// The lease's checkpoint: digits or `TRIM_HORIZON`, `LATEST`, `AT_TIMESTAMP`.
+        sequence_number: Option<&'a str>,
+        /// The checkpoint's sub-sequence number.
+        sub_sequence_number: Option<u64>,
+    },
+    /// Opens [`Action::ProcessRecords`].
+    ProcessRecords {
+        /// In the order in which Kinesis returned them.
+        records: &'a [Record<'a>],
+        /// As Kinesis said with this answer.
+        millis_behind_latest: Option<i64>,
+    },
+    /// Opens [`Action::ShutdownRequested`].
+    ShutdownRequested,
+    /// Opens [`Action::LeaseLost`].
+    LeaseLost,
+    /// Opens [`Action::ShardEnded`].
+    ShardEnded,
+    /// Answers a [`CheckpointRequest`], within the open action.
+    Checkpoint {
+        /// As the child gave it.
+        sequence_number: Option<&'a str>,
+        /// As the child gave it.
+        sub_sequence_number: Option<i64>,
+        /// Null on success, else a [`crate::CheckpointFailure`]'s name.
+        error: Option<&'a str>,
+    },
+}
+
+impl ToChild<'_> {
+    /// The action that this message opens; none for a checkpoint's answer.
+    pub fn action(&self) -> Option<Action> {
+        match self {
+            Self::Initialize { .. } => Some(Action::Initialize),
+            Self::ProcessRecords { .. } => Some(Action::ProcessRecords),
+            Self::ShutdownRequested => Some(Action::ShutdownRequested),
+            Self::LeaseLost => Some(Action::LeaseLost),
+            Self::ShardEnded => Some(Action::ShardEnded),
+            Self::Checkpoint { .. } => None,
+        }
+    }
+
+    /// Appends the message as one line, its `\n` included.
+    pub fn write_line(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Initialize { shard_id, sequence_number, sub_sequence_number } => {
+                open(out, "initialize");
+                put_text(out, "shardId", Some(shard_id));
+                put_text(out, "sequenceNumber", *sequence_number);
+                put_number(out, "subSequenceNumber", *sub_sequence_number);
+            }
+            Self::ProcessRecords { records, millis_behind_latest } => {
+                open(out, "processRecords");
+                out.extend_from_slice(b",\"records\":[");
+                let size: usize = records
+                    .iter()
+                    .map(|r| r.data.len() + r.partition_key.len() + r.sequence_number.len() + 160)
+                    .sum();
+                out.reserve(size + 64);
+                for (index, record) in records.iter().enumerate() {
+                    if index > 0 {
+                        out.push(b',');
+                    }
+                    put_record(out, record);
+                }
+                out.push(b']');
+                put_number(out, "millisBehindLatest", *millis_behind_latest);
+            }
+            Self::ShutdownRequested => open(out, "shutdownRequested"),
+            Self::LeaseLost => open(out, "leaseLost"),
+            Self::ShardEnded => open(out, "shardEnded"),
+            Self::Checkpoint { sequence_number, sub_sequence_number, error } => {
+                open(out, "checkpoint");
+                put_text(out, "sequenceNumber", *sequence_number);
+                put_number(out, "subSequenceNumber", *sub_sequence_number);
+                put_text(out, "error", *error);
+            }
+        }
+        out.extend_from_slice(b"}\n");
+    }
+}
+
+fn open(out: &mut Vec<u8>, action: &str) {
+    out.extend_from_slice(b"{\"action\":\"");
+    out.extend_from_slice(action.as_bytes());
+    out.push(b'"');
+}
+
+fn put_key(out: &mut Vec<u8>, key: &str) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(key.as_bytes());
+    out.extend_from_slice(b"\":");
+}
+
+fn put_text(out: &mut Vec<u8>, key: &str, value: Option<&str>) {
+    put_key(out, key);
+    match value {
+        Some(text) => put_string(out, text),
+        None => out.extend_from_slice(b"null"),
+    }
+}
+
+fn put_number<N: fmt::Display>(out: &mut Vec<u8>, key: &str, value: Option<N>) {
+    put_key(out, key);
+    match value {
+        Some(number) => out.extend_from_slice(number.to_string().as_bytes()),
+        None => out.extend_from_slice(b"null"),
+    }
+}
+
+/// A record's `action` comes last, unlike everyone else's: Java's field order.
+fn put_record(out: &mut Vec<u8>, record: &Record<'_>) {
+    out.extend_from_slice(b"{\"data\":\"");
+    out.extend_from_slice(record.data.as_bytes());
+    out.push(b'"');
+    put_text(out, "partitionKey", Some(record.partition_key));
+    put_text(out, "sequenceNumber", Some(record.sequence_number));
+    put_number(out, "approximateArrivalTimestamp", record.approximate_arrival_timestamp);
+    put_number(out, "subSequenceNumber", Some(record.sub_sequence_number));
+    out.extend_from_slice(b",\"action\":\"record\"}");
+}
+
+/// Jackson's escapes: upper-case hex digits, `/` and everything from U+0020 up but `"` and `\` raw.
+fn put_string(out: &mut Vec<u8>, text: &str) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    out.push(b'"');
+    let bytes = text.as_bytes();
+    let mut start = 0;
+    for (index, &byte) in bytes.iter().enumerate() {
+        let short = match byte {
+            b'"' | b'\\' => byte,
+            0x08 => b'b',
+            b'\t' => b't',
+            b'\n' => b'n',
+            0x0C => b'f',
+            b'\r' => b'r',
+            0x00..0x20 => b'u',
+            _ => continue,
+        };
+        out.extend_from_slice(&bytes[start..index]);
+        start = index + 1;
+        out.extend_from_slice(&[b'\\', short]);
+        if short == b'u' {
+            let (high, low) = (HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]);
+            out.extend_from_slice(&[b'0', b'0', high, low]);
+        }
+    }
+    out.extend_from_slice(&bytes[start..]);
+    out.push(b'"');
+}
+
+/// A child's wish to checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckpointRequest {
+    /// Digits or a sentinel's name; none means everything delivered so far.
+    pub sequence_number: Option<String>,
+    /// Within an aggregate; none means 0. Any 64-bit integer can come.
+    pub sub_sequence_number: Option<i64>,
+}
+
+/// What a line of the child is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FromChild {
+    /// `status`: the named action is done.
+    Status {
+        /// The action's name as the child gave it.
+        response_for: Option<String>,
+    },
+    /// `checkpoint`: progress to be stored, an answer owed.
+    Checkpoint(CheckpointRequest),
+    /// A well-formed message that only a daemon sends. Java reads it and does nothing.
+    Foreign {
+        /// Its `action`.
+        action: &'static str,
+    },
+    /// Nothing but a line end.
+    Empty,
+    /// Not a message.
+    Noise(Noise),
+}
+
+/// Why a line is not a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Noise {
+    /// Not a JSON object: text, another JSON value, half an object.
+    NotAnObject,
+    /// No `action`, or none that the protocol knows in that case.
+    UnknownAction,
+    /// A message with a field that it doesn't have. Java skips the whole line; taking a checkpoint
+    /// whose field name is misspelt for "everything so far" would skip records.
+    UnknownField,
+    /// A field whose value can't be of its type.
+    BadValue,
+    /// Longer than [`crate::line::MAX_LINE`].
+    TooLong,
+}
+
+impl Noise {
+    /// Half a sentence for a log line.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::NotAnObject => "not a JSON object",
+            Self::UnknownAction => "no action that the protocol knows",
+            Self::UnknownField => "a message with an unknown field",
+            Self::BadValue => "a message with a value of the wrong type",
+            Self::TooLong => "too long for a message",
+        }
+    }
+}
+
+impl FromChild {
+    /// Reads one line, without its end. Never fails: what isn't a message is [`FromChild::Noise`].
+    pub fn parse(line: &[u8]) -> Self {
+        if line.is_empty() {
+            return Self::Empty;
+        }
+        // Java's reader replaces undecodable bytes too.
+        let text = String::from_utf8_lossy(line);
+        let mut values = serde_json::Deserializer::from_str(&text).into_iter::<Fields<'_>>();
+        // Whatever follows the first value is ignored, a second message included.
+        match values.next() {
+            Some(Ok(fields)) => fields.message().unwrap_or_else(Self::Noise),
+            Some(Err(_)) | None => Self::Noise(Noise::NotAnObject),
+        }
+    }
+}
+
+/// Actions that only the daemon sends; a child that says them is not understood but not noisy.
+const FOREIGN: [&str; 7] =
+    ["initialize", "processRecords", "shutdown", "shutdownRequested", "leaseLost", "shardEnded", "record"];
+
+/// The fields of a JSON object with their values as text: a number of sixty digits must stay one.
+struct Fields<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de> serde::Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Fields<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry::<String, &'de RawValue>()? {
+                    fields.push(field);
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}
+
+impl Fields<'_> {
+    fn message(&self) -> Result<FromChild, Noise> {
+        let action = self.last("action").ok_or(Noise::UnknownAction)?;
+        let action: String = serde_json::from_str(action.get()).map_err(|_| Noise::UnknownAction)?;
+        match action.as_str() {
+            "status" => {
+                self.only(&["responseFor"])?;
+                Ok(FromChild::Status { response_for: self.text("responseFor")? })
+            }
+            "checkpoint" => {
+                self.only(&["sequenceNumber", "subSequenceNumber", "error"])?;
+                self.text("error")?;
+                Ok(FromChild::Checkpoint(CheckpointRequest {
+                    sequence_number: self.text("sequenceNumber")?,
+                    sub_sequence_number: self.integer("subSequenceNumber")?,
+                }))
+            }
+            other => match FOREIGN.iter().find(|name| **name == other) {
+                Some(action) => Ok(FromChild::Foreign { action }),
+                None => Err(Noise::UnknownAction),
+            },
+        }
+    }
+
+    /// A key given twice: the last one wins.
+    fn last(&self, key: &str) -> Option<&RawValue> {
+        self.0.iter().rev().find(|(name, _)| name == key).map(|(_, value)| *value)
+    }
+
+    fn only(&self, known: &[&str]) -> Result<(), Noise> {
+        let known = |name: &str| name == "action" || known.contains(&name);
+        if self.0.iter().all(|(name, _)| known(name)) { Ok(()) } else { Err(Noise::UnknownField) }
+    }
+
+    /// Jackson's text: a string, or the text of a number or boolean.
+    fn text(&self, key: &str) -> Result<Option<String>, Noise> {
+        let Some(value) = self.last(key).map(RawValue::get) else { return Ok(None) };
+        match value.as_bytes().first() {
+            Some(b'n') => Ok(None),
+            Some(b'"') => serde_json::from_str(value).map(Some).map_err(|_| Noise::BadValue),
+            Some(b'[' | b'{') | None => Err(Noise::BadValue),
+            Some(_) => Ok(Some(value.to_owned())),
+        }
+    }
+
+    /// Jackson's `Long`: an integer, a float cut to one, or a string that holds an integer.
+    fn integer(&self, key: &str) -> Result<Option<i64>, Noise> {
+        let Some(value) = self.last(key).map(RawValue::get) else { return Ok(None) };
+        match value.as_bytes().first() {
+            Some(b'n') => Ok(None),
+            Some(b'"') => {
+                let text: String = serde_json::from_str(value).map_err(|_| Noise::BadValue)?;
+                match text.trim() {
+                    "" => Ok(None),
+                    digits => digits.parse().map(Some).map_err(|_| Noise::BadValue),
+                }
+            }
+            Some(b'-' | b'0'..=b'9') => number(value).map(Some),
+            _ => Err(Noise::BadValue),
+        }
+    }
+}
+
+fn number(text: &str) -> Result<i64, Noise> {
+    if let Ok(integer) = text.parse() {
+        return Ok(integer);
+    }
+    if !text.contains(['.', 'e', 'E']) {
+        return Err(Noise::BadValue);
+    }
+    let float: f64 = text.parse().map_err(|_| Noise::BadValue)?;
+    // The bounds are exact powers of two, so the comparison is too.
+    if (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&float) {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "checked to be within 64 bits; the fraction is meant to go"
+        )]
+        let integer = float as i64;
+        Ok(integer)
+    } else {
+        Err(Noise::BadValue)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn line(message: &ToChild<'_>) -> String {
+        let mut out = Vec::new();
+        message.write_line(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn checkpoint(sequence: Option<&str>, sub: Option<i64>) -> FromChild {
+        FromChild::Checkpoint(CheckpointRequest {
+            sequence_number: sequence.map(str::to_owned),
+            sub_sequence_number: sub,
+        })
+    }
+
+    #[test]
+    fn text_is_escaped_as_jackson_does() {
+        let key = "\"\\/\u{8}\t\n\u{c}\r\u{0}\u{1f}\u{7f}\u{2028}é😀";
+        let record = Record {
+            data: "",
+            partition_key: key,
+            sequence_number: "1",
+            approximate_arrival_timestamp: None,
+            sub_sequence_number: 0,
+        };
+        let written = line(&ToChild::ProcessRecords { records: &[record], millis_behind_latest: None });
+        let expected = r#""partitionKey":"\"\\/\b\t\n\f\r\u0000\u001F"#.to_owned() + "\u{7f}\u{2028}é😀\"";
+        assert!(written.contains(&expected), "{written}");
+        assert!(written.contains(r#""approximateArrivalTimestamp":null,"#));
+    }
+
+    #[test]
+    fn an_empty_batch_has_an_empty_array() {
+        let written = line(&ToChild::ProcessRecords { records: &[], millis_behind_latest: Some(5) });
+        assert_eq!(written, "{\"action\":\"processRecords\",\"records\":[],\"millisBehindLatest\":5}\n");
+    }
+
+    #[test]
+    fn checkpoints_are_read_in_every_form_that_java_takes() {
+        for (text, expected) in [
+            (r#"{"action":"checkpoint"}"#, checkpoint(None, None)),
+            (
+                r#"{"action":"checkpoint","sequenceNumber":null,"subSequenceNumber":3}"#,
+                checkpoint(None, Some(3)),
+            ),
+            (
+                r#"{"action":"checkpoint","sequenceNumber":49680479068778121708404180337939570614094700674019229698}"#,
+                checkpoint(Some("49680479068778121708404180337939570614094700674019229698"), None),
+            ),
+            (
+                r#"{"subSequenceNumber":"7", "sequenceNumber":true , "action":"checkpoint"} and more"#,
+                checkpoint(Some("true"), Some(7)),
+            ),
+            (r#"{"action":"checkpoint","subSequenceNumber":0.9,"error":1}"#, checkpoint(None, Some(0))),
+            (
+                r#"{"action":"nope","action":"checkpoint","sequenceNumber":"1","sequenceNumber":"2"}"#,
+                checkpoint(Some("2"), None),
+            ),
+        ] {
+            assert_eq!(FromChild::parse(text.as_bytes()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_message_is_noise() {
+        use Noise::*;
+        for (text, reason) in [
+            ("null", NotAnObject),
+            ("   ", NotAnObject),
+            ("42", NotAnObject),
+            ("[1,2,3]", NotAnObject),
+            ("\u{feff}{\"action\":\"status\"}", NotAnObject),
+            ("{'action':'status'}", NotAnObject),
+            (r#"{"action":"status","responseFor":"initialize""#, NotAnObject),
+            ("{}", UnknownAction),
+            (r#"{"action":null}"#, UnknownAction),
+            (r#"{"action":"Status"}"#, UnknownAction),
+            (r#"{"action":"checkpoint","checkpoint":"1"}"#, UnknownField),
+            (r#"{"action":"status","responseFor":"initialize","extra":1}"#, UnknownField),
+            (r#"{"action":"status","responseFor":{}}"#, BadValue),
+            (r#"{"action":"checkpoint","subSequenceNumber":true}"#, BadValue),
+            (r#"{"action":"checkpoint","subSequenceNumber":9223372036854775808}"#, BadValue),
+            (r#"{"action":"checkpoint","subSequenceNumber":"x"}"#, BadValue),
+        ] {
+            assert_eq!(FromChild::parse(text.as_bytes()), FromChild::Noise(reason), "{text}");
+        }
+        assert_eq!(FromChild::parse(b""), FromChild::Empty);
+        assert_eq!(
+            FromChild::parse(br#"{"action":"leaseLost"}"#),
+            FromChild::Foreign { action: "leaseLost" }
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            FromChild::parse(&bytes);
+        }
+
+        #[test]
+        fn what_is_written_is_the_json_that_was_meant(key in any::<String>(), number in any::<Option<i64>>()) {
+            let record = Record { data: "cjA=", partition_key: &key, sequence_number: "12", approximate_arrival_timestamp: number, sub_sequence_number: 3 };
+            let written = line(&ToChild::ProcessRecords { records: &[record, record], millis_behind_latest: number });
+            prop_assert_eq!(written.matches('\n').count(), 1);
+            let value: serde_json::Value = serde_json::from_str(&written).unwrap();
+            prop_assert_eq!(&value["records"][1]["partitionKey"], &serde_json::json!(key));
+            prop_assert_eq!(&value["millisBehindLatest"], &serde_json::json!(number));
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The conversation with one child, without I/O: who may speak, what is owed.
+//!
+//! ```text
+//! idle --begin--> open --status of that name--> idle
+//!                 open --checkpoint--> owing --acknowledge--> open
+//! ```
+//!
+//! Lines are taken in at any time ([`Session::receive`]), so that a child that prints or dies while
+//! idle is noticed at once, but a message is *interpreted* only while an action is open
+//! ([`Session::next`]), in the order in which it came: a checkpoint that a client sends after its
+//! `status` is carried out within the next action, as Java does. One thing differs from Java on
+//! purpose: a `status` that was there before its action began is told and dropped. In Java it would
+//! answer the next action too early, and every later one after it.
+//!
+//! In KCL: `MultiLangProtocol.waitForStatusMessage`.
+
+use std::collections::VecDeque;
+
+use crate::failure::CheckpointFailure;
+use crate::line::Line;
+use crate::message::{Action, CheckpointRequest, FromChild, Noise, ToChild};
+
+/// A child may run ahead by this many messages; past it the session asks not to be fed.
+const MAX_WAITING: usize = 1000;
+
+/// The state of one conversation.
+#[derive(Debug, Default)]
+pub struct Session {
+    open: Option<Action>,
+    /// The request whose answer is being worked out.
+    owed: Option<CheckpointRequest>,
+    waiting: VecDeque<FromChild>,
+    /// How many of `waiting` were there before the open action began.
+    early: usize,
+}
+
+/// A second action, while one is open: the caller's bug, never the child's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Busy {
+    /// The action that is still open.
+    pub open: Action,
+}
+
+impl std::fmt::Display for Busy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the action {} is still open", self.open)
+    }
+}
+
+impl std::error::Error for Busy {}
+
+/// What a line was, told when it comes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Received {
+    /// A message (or an empty line): nothing to tell.
+    Taken,
+    /// Not a message: worth a log line, nothing else.
+    Noise(Noise),
+}
+
+/// What the child's messages mean, told one at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The open action is done; the session is idle.
+    Done(Action),
+    /// The child named another action: the open one has failed; the session is idle.
+    Wrong {
+        /// The action that was open.
+        open: Action,
+        /// What the child named.
+        response_for: Option<String>,
+    },
+    /// Progress to store. [`Session::acknowledge`] is owed before anything else is interpreted.
+    Checkpoint(CheckpointRequest),
+    /// A `status` from before the open action: dropped.
+    Stale {
+        /// What the child named.
+        response_for: Option<String>,
+    },
+    /// A message that only a daemon sends: dropped.
+    Foreign {
+        /// Its `action`.
+        action: &'static str,
+    },
+}
+
+impl Session {
+    /// Opens the action of `message` and appends its line to `out`.
+    ///
+    /// # Errors
+    /// [`Busy`] while another action is open; nothing is written then.
+    pub fn begin(&mut self, message: &ToChild<'_>, out: &mut Vec<u8>) -> Result<(), Busy> {
+        if let Some(open) = self.open {
+            return Err(Busy { open });
+        }
+        self.open = message.action();
+        self.early = self.waiting.len();
+        message.write_line(out);
+        Ok(())
+    }
+
+    /// Takes a line of the child in.
+    pub fn receive(&mut self, line: &Line) -> Received {
+        let bytes = match line {
+            Line::Whole(bytes) => bytes,
+            Line::Cut { .. } => return Received::Noise(Noise::TooLong),
+        };
+        match FromChild::parse(bytes) {
+            FromChild::Empty => Received::Taken,
+            FromChild::Noise(noise) => Received::Noise(noise),
+            message @ (FromChild::Status { .. } | FromChild::Checkpoint(_) | FromChild::Foreign { .. }) => {
+                self.waiting.push_back(message);
+                Received::Taken
+            }
+        }
+    }
+
+    /// Interprets the next message, if an action is open and no answer is owed.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "not an iterator: what it gives depends on begin and acknowledge"
+    )]
+    pub fn next(&mut self) -> Option<Event> {
+        let open = self.open?;
+        if self.owed.is_some() {
+            return None;
+        }
+        loop {
+            let message = self.waiting.pop_front()?;
+            let early = self.early > 0;
+            self.early = self.early.saturating_sub(1);
+            match message {
+                FromChild::Status { response_for } if early => {
+                    return Some(Event::Stale { response_for });
+                }
+                FromChild::Status { response_for } => {
+                    self.open = None;
+                    return Some(if response_for.as_deref() == Some(open.name()) {
+                        Event::Done(open)
+                    } else {
+                        Event::Wrong { open, response_for }
+                    });
+                }
+                FromChild::Checkpoint(request) => {
+                    self.owed = Some(request.clone());
+                    return Some(Event::Checkpoint(request));
+                }
+                FromChild::Foreign { action } => return Some(Event::Foreign { action }),
+                FromChild::Empty | FromChild::Noise(_) => {}
+            }
+        }
+    }
+
+    /// Answers the checkpoint that is owed, echoing the numbers as the child gave them. Without one
+    /// nothing is written.
+    pub fn acknowledge(&mut self, outcome: Result<(), CheckpointFailure>, out: &mut Vec<u8>) {
+        if let Some(request) = self.owed.take() {
+            ToChild::Checkpoint {
+                sequence_number: request.sequence_number.as_deref(),
+                sub_sequence_number: request.sub_sequence_number,
+                error: outcome.err().map(CheckpointFailure::name),
+            }
+            .write_line(out);
+        }
+    }
+
+    /// The open action.
+    pub fn open(&self) -> Option<Action> {
+        self.open
+    }
+
+    /// False while the child has run too far ahead: leave its lines in the pipe.
+    pub fn wants_input(&self) -> bool {
+        self.waiting.len() < MAX_WAITING
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn say(session: &mut Session, text: &str) -> Received {
+        session.receive(&Line::Whole(text.as_bytes().to_vec()))
+    }
+
+    fn status(session: &mut Session, action: &str) {
+        say(session, &format!(r#"{{"action":"status","responseFor":"{action}"}}"#));
+    }
+
+    fn begin(session: &mut Session, message: &ToChild<'_>) {
+        session.begin(message, &mut Vec::new()).unwrap();
+    }
+
+    #[test]
+    fn an_action_ends_with_its_status() {
+        let mut session = Session::default();
+        begin(&mut session, &ToChild::LeaseLost);
+        assert_eq!(session.next(), None);
+        status(&mut session, "leaseLost");
+        assert_eq!(session.next(), Some(Event::Done(Action::LeaseLost)));
+        assert_eq!(session.open(), None);
+    }
+
+    #[test]
+    fn a_second_action_is_refused() {
+        let mut session = Session::default();
+        begin(&mut session, &ToChild::ShardEnded);
+        let mut out = Vec::new();
+        assert_eq!(session.begin(&ToChild::LeaseLost, &mut out), Err(Busy { open: Action::ShardEnded }));
+        assert!(out.is_empty());
+    }
+
+    #[test]
+    fn another_answer_fails_the_action() {
+        let mut session = Session::default();
+        begin(&mut session, &ToChild::ShutdownRequested);
+        status(&mut session, "shutdown");
+        let expected =
+            Event::Wrong { open: Action::ShutdownRequested, response_for: Some("shutdown".into()) };
+        assert_eq!(session.next(), Some(expected));
+        assert_eq!(session.open(), None);
+    }
+
+    #[test]
+    fn checkpoints_in_flight_are_answered_one_by_one() {
+        let mut session = Session::default();
+        begin(&mut session, &ToChild::ShardEnded);
+        say(&mut session, r#"{"action":"checkpoint","sequenceNumber":"1"}"#);
+        say(&mut session, r#"{"action":"checkpoint","sequenceNumber":"2","subSequenceNumber":0}"#);
+        status(&mut session, "shardEnded");
+        assert!(
+            matches!(session.next(), Some(Event::Checkpoint(r)) if r.sequence_number.as_deref() == Some("1"))
+        );
+        assert_eq!(session.next(), None, "an answer is owed first");
+        let mut out = Vec::new();
+        session.acknowledge(Ok(()), &mut out);
+        assert!(
+            matches!(session.next(), Some(Event::Checkpoint(r)) if r.sequence_number.as_deref() == Some("2"))
+        );
+        session.acknowledge(Err(CheckpointFailure::Shutdown), &mut out);
+        assert_eq!(session.next(), Some(Event::Done(Action::ShardEnded)));
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "{\"action\":\"checkpoint\",\"sequenceNumber\":\"1\",\"subSequenceNumber\":null,\"error\":null}\n\
+             {\"action\":\"checkpoint\",\"sequenceNumber\":\"2\",\"subSequenceNumber\":0,\"error\":\"ShutdownException\"}\n"
+        );
+    }
+
+    #[test]
+    fn what_comes_between_actions_waits_for_the_next_but_a_status_does_not_answer_it() {
+        let mut session = Session::default();
+        begin(&mut session, &ToChild::LeaseLost);
+        status(&mut session, "leaseLost");
+        status(&mut session, "leaseLost");
+        assert_eq!(session.next(), Some(Event::Done(Action::LeaseLost)));
+        say(&mut session, r#"{"action":"checkpoint"}"#);
+        assert_eq!(session.next(), None, "nothing is open");
+        begin(&mut session, &ToChild::LeaseLost);
+        assert_eq!(session.next(), Some(Event::Stale { response_for: Some("leaseLost".into()) }));
+        assert!(matches!(session.next(), Some(Event::Checkpoint(_))));
+        session.acknowledge(Ok(()), &mut Vec::new());
+        assert_eq!(session.next(), None);
+        status(&mut session, "leaseLost");
+        assert_eq!(session.next(), Some(Event::Done(Action::LeaseLost)));
+    }
+
+    #[test]
+    fn noise_is_told_when_it_comes_and_a_flood_of_messages_is_bounded() {
+        let mut session = Session::default();
+        assert_eq!(say(&mut session, "hello"), Received::Noise(Noise::NotAnObject));
+        assert_eq!(session.receive(&Line::Cut { head: vec![], length: 1 }), Received::Noise(Noise::TooLong));
+        for _ in 0..MAX_WAITING {
+            assert!(session.wants_input());
+            say(&mut session, r#"{"action":"checkpoint"}"#);
+        }
+        assert!(!session.wants_input());
+    }
+}
