@@ -1,0 +1,241 @@
+//! A file that has been read: its pairs, where they stand, which of them count, and in which order Java
+//! would walk them.
+//!
+//! Java's name: `java.util.Properties`. Tests: below, and `tests/java.rs` against stored output of Java.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::notice::{self, Notice};
+use crate::syntax::{self, BadEscape, Position};
+use crate::table;
+
+/// One pair of the file.
+///
+/// Two entries are of one key if Java holds the same UTF-16 units for both. That is stricter than equality
+/// of [`key`](Self::key), where every lone surrogate is U+FFFD.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    key: String,
+    value: String,
+    key_units: Vec<u16>,
+    key_at: Position,
+    value_at: Position,
+    raw: String,
+    superseded_by: Option<usize>,
+}
+
+impl Entry {
+    /// The key with escapes resolved; may be empty. A lone surrogate is U+FFFD.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The value with escapes resolved, trailing blanks kept; empty if there is none. A lone surrogate is
+    /// U+FFFD.
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+
+    /// The natural line on which the key begins, from 1.
+    pub fn line(&self) -> usize {
+        self.key_at.line
+    }
+
+    /// Where the key begins; where its line's text begins if the key is empty.
+    pub fn key_at(&self) -> Position {
+        self.key_at
+    }
+
+    /// Where the value begins, on a later line if the pair is continued; the place behind the pair's last
+    /// byte if there is no value.
+    pub fn value_at(&self) -> Position {
+        self.value_at
+    }
+
+    /// The pair as written, from the key's first byte to the last byte before the line end: escapes,
+    /// continuations with their line ends and trailing blanks included, one character a byte (ISO-8859-1).
+    pub fn raw(&self) -> &str {
+        &self.raw
+    }
+
+    /// If the key is given again later: the index, in [`File::entries`], of the last entry with it, which
+    /// is the one Java keeps.
+    pub fn superseded_by(&self) -> Option<usize> {
+        self.superseded_by
+    }
+}
+
+/// A `.properties` file after `java.util.Properties.load(InputStream)`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct File {
+    /// File order.
+    entries: Vec<Entry>,
+    /// Index of the last entry of each key.
+    last: BTreeMap<Vec<u16>, usize>,
+    notices: Vec<Notice>,
+}
+
+impl File {
+    /// Reads a whole file. Any bytes are a file, but for malformed `\u` escapes.
+    ///
+    /// # Errors
+    /// [`Malformed`], with all malformed `\u` escapes of the file, where Java would throw an
+    /// `IllegalArgumentException` at the first.
+    pub fn read(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut file = Self::default();
+        let mut escapes = Vec::new();
+        for (index, mut pair) in syntax::pairs(bytes).into_iter().enumerate() {
+            escapes.append(&mut pair.bad);
+            file.notices.extend(notice::of_pair(&pair));
+            file.last.insert(pair.key.units.clone(), index);
+            file.entries.push(Entry {
+                key: pair.key.string,
+                value: pair.value.string,
+                key_units: pair.key.units,
+                key_at: pair.key_at,
+                value_at: pair.value_at,
+                raw: pair.raw,
+                superseded_by: None,
+            });
+        }
+        file.mark_superseded();
+        if escapes.is_empty() { Ok(file) } else { Err(Malformed { escapes, rest: file }) }
+    }
+
+    fn mark_superseded(&mut self) {
+        let mut winners = Vec::new();
+        for (index, entry) in self.entries.iter_mut().enumerate() {
+            entry.superseded_by = self.last.get(&entry.key_units).copied().filter(|last| *last != index);
+            winners.extend(entry.superseded_by.map(|last| (index, last)));
+        }
+        let pairs = winners
+            .into_iter()
+            .filter_map(|(old, kept)| Some((self.entries.get(old)?, self.entries.get(kept)?)));
+        self.notices.extend(pairs.map(|(old, kept)| notice::duplicate(old, kept)));
+        self.notices.sort_by_key(|notice| notice.at);
+    }
+
+    /// Every pair of the file in file order, superseded ones included.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The pairs Java keeps, one a key, in file order (of the last occurrence of each key).
+    pub fn effective(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| entry.superseded_by.is_none())
+    }
+
+    /// The pair Java keeps for a key: the last one. Keys are compared exactly, case included.
+    pub fn get(&self, key: &str) -> Option<&Entry> {
+        let units: Vec<u16> = key.encode_utf16().collect();
+        self.last.get(&units).and_then(|index| self.entries.get(*index))
+    }
+
+    /// The pairs Java keeps, in the order in which `Properties.entrySet()` of JDK 9 or newer walks them.
+    ///
+    /// The order hangs on all keys of the file, and for keys of one hash bin on where each key first stood.
+    pub fn in_java_order(&self) -> Vec<&Entry> {
+        let puts = self.entries.iter().enumerate().map(|(index, entry)| {
+            (table::hash(entry.key_units.iter().copied()), entry.superseded_by.unwrap_or(index))
+        });
+        table::order(puts).into_iter().filter_map(|index| self.entries.get(index)).collect()
+    }
+
+    /// Each superseded pair with the pair that counts instead, in file order of the superseded ones.
+    pub fn duplicates(&self) -> impl Iterator<Item = (&Entry, &Entry)> {
+        self.entries.iter().filter_map(|entry| Some((entry, self.entries.get(entry.superseded_by?)?)))
+    }
+
+    /// What looks like a mistake although Java takes it, in order of place.
+    pub fn notices(&self) -> &[Notice] {
+        &self.notices
+    }
+}
+
+/// A file that Java refuses: at least one `\u` lacks its four hexadecimal digits.
+///
+/// Java's name: `IllegalArgumentException: Malformed \uxxxx encoding.`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Malformed {
+    /// All of them in file order; never empty.
+    pub escapes: Vec<BadEscape>,
+    /// The file as if each malformed `\u` were U+FFFD, so that other faults can be told at the same time.
+    pub rest: File,
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, escape) in self.escapes.iter().enumerate() {
+            let gap = if index == 0 { "" } else { "\n" };
+            write!(f, "{gap}{escape}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Malformed {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Vec<&'a str> {
+        entries.into_iter().map(Entry::value).collect()
+    }
+
+    #[test]
+    fn the_last_of_a_key_counts_and_the_others_are_kept() -> Result<(), Malformed> {
+        let file = File::read(b"a=1\nb=2\na=3\nc=4\na=5")?;
+        assert_eq!(values(file.entries()), ["1", "2", "3", "4", "5"]);
+        assert_eq!(values(file.effective()), ["2", "4", "5"]);
+        assert_eq!(file.get("a").map(Entry::value), Some("5"));
+        assert_eq!(file.get("A"), None);
+        let duplicates: Vec<_> = file.duplicates().map(|(old, kept)| (old.line(), kept.line())).collect();
+        assert_eq!(duplicates, [(1, 5), (3, 5)]);
+        assert_eq!(
+            file.entries().iter().map(Entry::superseded_by).collect::<Vec<_>>(),
+            [Some(4), None, Some(4), None, None]
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn java_order_goes_by_the_first_place_of_a_key_within_a_bin() -> Result<(), Malformed> {
+        // `Aa` and `BB` have one hash.
+        assert_eq!(values(File::read(b"Aa=1\nBB=2\nAa=3")?.in_java_order()), ["3", "2"]);
+        assert_eq!(values(File::read(b"BB=2\nAa=3")?.in_java_order()), ["2", "3"]);
+        Ok(())
+    }
+
+    #[test]
+    fn keys_with_different_lone_surrogates_are_different() -> Result<(), Malformed> {
+        let file = File::read(b"\\ud800=1\n\\ud801=2\n\\ufffd=3")?;
+        assert_eq!(file.effective().count(), 3);
+        assert_eq!(file.get("\u{fffd}").map(Entry::value), Some("3"));
+        Ok(())
+    }
+
+    #[test]
+    fn raw_text_keeps_escapes_continuations_and_trailing_blanks() -> Result<(), Malformed> {
+        let file = File::read(b"  a\\u0041 = 1 \\\r\n  2 \nb\xe9")?;
+        assert_eq!(
+            file.entries().iter().map(Entry::raw).collect::<Vec<_>>(),
+            ["a\\u0041 = 1 \\\r\n  2 ", "b\u{e9}"]
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn a_refused_file_tells_every_escape_and_still_gives_its_pairs() {
+        let refused = File::read(b"a = C:\\users\nb = 2\nc = \\u12").err();
+        let message = refused.as_ref().map(ToString::to_string).unwrap_or_default();
+        assert_eq!(message.lines().count(), 2, "{message}");
+        assert!(message.starts_with("line 1, column 7: `\\users` is a malformed"), "{message}");
+        assert!(message.contains("line 3, column 5"), "{message}");
+        assert_eq!(
+            refused.map(|r| values(r.rest.entries()).join("|")),
+            Some("C:\u{fffd}sers|2|\u{fffd}12".to_owned())
+        );
+    }
+}
