@@ -1,1 +1,32 @@
+//! multilangd: a Kinesis MultiLangDaemon without a JVM, as a library behind the binary.
+//!
+//! One way for everything that flows, and nobody calls up:
+//!
+//! ```text
+//! records    Kinesis -> aws -> retrieval -> consumer -> multilang -> the child's stdin
+//! progress   the child's stdout -> multilang -> consumer -> checkpoint -> lease -> aws -> DynamoDB
+//! ownership  DynamoDB -> aws -> lease -> coordinator -> scheduler -> consumer
+//! stop       signal -> daemon -> scheduler -> consumer -> multilang -> the child
+//! ```
+//!
+//! The map of modules and what each may import is in the README and held true by `tests/tidy.rs`.
 
+pub mod aws;
+pub mod backoff;
+pub mod checkpoint;
+pub mod clock;
+pub mod config;
+pub mod consumer;
+pub mod coordinator;
+pub mod daemon;
+pub mod exit;
+pub mod lease;
+#[cfg(feature = "local")]
+pub mod local;
+pub mod metrics;
+pub mod multilang;
+pub mod record;
+pub mod retrieval;
+pub mod scheduler;
+pub mod sequence;
+pub mod shard;

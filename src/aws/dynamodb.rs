@@ -1,0 +1,398 @@
+//! The lease table over DynamoDB.
+//!
+//! Java sends the legacy `Expected` and `AttributeUpdates`; the expressions here say the same. In
+//! KCL: `DynamoDBLeaseRefresher`.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+    TableDescription, TableStatus,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+use super::error::{Failure, failure};
+use super::item::{self, Row};
+use crate::lease::table::{Error, Table};
+use crate::lease::update::{Change, Requirement, Update};
+use crate::lease::{Lease, WorkerId};
+use crate::shard::{BoxFuture, ShardId};
+
+/// KCL waits as long for a new table.
+const TABLE_WAIT: Duration = Duration::from_secs(600);
+
+/// One application's lease table.
+#[derive(Debug, Clone)]
+pub struct Leases {
+    client: Client,
+    table: String,
+}
+
+impl Leases {
+    /// The table of that name.
+    pub fn new(client: Client, table: String) -> Self {
+        Self { client, table }
+    }
+
+    async fn describe(&self) -> Result<Option<TableDescription>, Error> {
+        match self.client.describe_table().table_name(&self.table).send().await {
+            Ok(answer) => Ok(answer.table),
+            Err(error) if failure(&error).code() == "ResourceNotFoundException" => Ok(None),
+            Err(error) => Err(self.classify(&error, None)),
+        }
+    }
+
+    /// One key and nothing else; billed on demand, as KCL's default.
+    async fn create_table(&self) -> Result<(), Error> {
+        info!(table = self.table, "creating the lease table");
+        let key = KeySchemaElement::builder().attribute_name(item::KEY).key_type(KeyType::Hash).build();
+        let definition = AttributeDefinition::builder()
+            .attribute_name(item::KEY)
+            .attribute_type(ScalarAttributeType::S)
+            .build();
+        let invalid = |error: aws_sdk_dynamodb::error::BuildError| Error::Denied(error.to_string());
+        let sent = self
+            .client
+            .create_table()
+            .table_name(&self.table)
+            .key_schema(key.map_err(invalid)?)
+            .attribute_definitions(definition.map_err(invalid)?)
+            .billing_mode(BillingMode::PayPerRequest)
+            .deletion_protection_enabled(false)
+            .send()
+            .await;
+        match sent {
+            Ok(_) => Ok(()),
+            // Another worker was faster.
+            Err(error) if failure(&error).code() == "ResourceInUseException" => Ok(()),
+            Err(error) => Err(self.classify(&error, None)),
+        }
+    }
+
+    fn check_shape(&self, table: &TableDescription) -> Result<(), Error> {
+        let keys: Vec<(&str, &KeyType)> =
+            table.key_schema().iter().map(|key| (key.attribute_name(), key.key_type())).collect();
+        let types = table.attribute_definitions().iter();
+        let key_type = types.filter(|a| a.attribute_name() == item::KEY).map(|a| a.attribute_type()).next();
+        if keys == [(item::KEY, &KeyType::Hash)] && key_type == Some(&ScalarAttributeType::S) {
+            return Ok(());
+        }
+        let found: Vec<String> = keys.iter().map(|(name, kind)| format!("{name} ({kind})")).collect();
+        Err(Error::Shape { table: self.table.clone(), found: format!("its key is {}", found.join(", ")) })
+    }
+
+    async fn wait_until_usable(&self) -> Result<(), Error> {
+        let deadline = Instant::now() + TABLE_WAIT;
+        let mut pause = Duration::from_millis(50);
+        let mut made = false;
+        loop {
+            let status = match self.describe().await? {
+                Some(table) => {
+                    self.check_shape(&table)?;
+                    table.table_status
+                }
+                None if made => None,
+                None => {
+                    self.create_table().await?;
+                    made = true;
+                    continue;
+                }
+            };
+            match status {
+                Some(TableStatus::Active | TableStatus::Updating) => return Ok(()),
+                status if Instant::now() >= deadline => {
+                    return Err(Error::Unavailable(format!(
+                        "table {} is {status:?} after {TABLE_WAIT:?}",
+                        self.table
+                    )));
+                }
+                _ => sleep(pause).await,
+            }
+            pause = (pause * 2).min(Duration::from_secs(5));
+        }
+    }
+
+    async fn scan(&self) -> Result<Vec<Lease>, Error> {
+        let mut leases = Vec::new();
+        let mut pages = self.client.scan().table_name(&self.table).into_paginator().send();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| self.classify(&error, None))?;
+            for found in page.items() {
+                match item::row(found) {
+                    Row::Lease(lease) => leases.push(*lease),
+                    Row::Other(None) => {}
+                    Row::Other(Some(why)) => warn!(table = self.table, why, "a row is no lease: skipped"),
+                }
+            }
+        }
+        leases.sort_by(|a, b| a.shard.cmp(&b.shard));
+        Ok(leases)
+    }
+
+    async fn read(&self, shard: &ShardId) -> Result<Option<Lease>, Error> {
+        let key = item::text(shard.as_str());
+        let sent = self
+            .client
+            .get_item()
+            .table_name(&self.table)
+            .key(item::KEY, key)
+            .consistent_read(true)
+            .send()
+            .await;
+        let answer = sent.map_err(|error| self.classify(&error, None))?;
+        Ok(match answer.item().map(item::row) {
+            Some(Row::Lease(lease)) => Some(*lease),
+            Some(Row::Other(_)) | None => None,
+        })
+    }
+
+    async fn insert(&self, lease: &Lease) -> Result<bool, Error> {
+        let sent = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .set_item(Some(item::new_row(lease)))
+            .condition_expression("attribute_not_exists(#k)")
+            .expression_attribute_names("#k", item::KEY)
+            .send()
+            .await;
+        match sent.map_err(|error| self.classify(&error, Some(&lease.shard))) {
+            Ok(_) => Ok(true),
+            Err(Error::Conflict(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn write(&self, shard: &ShardId, update: &Update) -> Result<(), Error> {
+        let expression = Expression::of(update);
+        let sent = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .key(item::KEY, item::text(shard.as_str()))
+            .condition_expression(expression.condition)
+            .update_expression(expression.update)
+            .set_expression_attribute_names(Some(expression.names))
+            .set_expression_attribute_values(Some(expression.values).filter(|values| !values.is_empty()))
+            .send()
+            .await;
+        sent.map(|_| ()).map_err(|error| self.classify(&error, Some(shard)))
+    }
+
+    /// `written` names the row of a conditional write; a read can be neither conflicting nor
+    /// ambiguous.
+    fn classify<E>(&self, error: &SdkError<E, HttpResponse>, written: Option<&ShardId>) -> Error
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        let failure = failure(error);
+        let text = format!("table {}: {failure}", self.table);
+        match (&failure, written) {
+            (Failure::Answered { code, .. }, Some(shard)) if code == "ConditionalCheckFailedException" => {
+                Error::Conflict(shard.clone())
+            }
+            (Failure::Answered { code, .. }, _) if code == "ResourceNotFoundException" => {
+                Error::Missing(self.table.clone())
+            }
+            (failure, _) if failure.is_throttling() => Error::Throttled(text),
+            (Failure::Answered { service_fault: true, .. } | Failure::Unanswered(_), Some(_)) => {
+                Error::Ambiguous(text)
+            }
+            (Failure::Answered { service_fault: true, .. } | Failure::Unanswered(_), None) => {
+                Error::Unavailable(text)
+            }
+            (Failure::Answered { .. } | Failure::NotSent(_), _) => Error::Denied(text),
+        }
+    }
+}
+
+impl Table for Leases {
+    fn ensure(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(self.wait_until_usable())
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Lease>, Error>> {
+        Box::pin(self.scan())
+    }
+
+    fn get<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<Option<Lease>, Error>> {
+        Box::pin(self.read(shard))
+    }
+
+    fn create<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(self.insert(lease))
+    }
+
+    fn update<'a>(&'a self, shard: &'a ShardId, update: &'a Update) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.write(shard, update))
+    }
+}
+
+/// An [`Update`] in DynamoDB's words.
+#[derive(Debug, Default, PartialEq)]
+struct Expression {
+    condition: String,
+    update: String,
+    names: HashMap<String, String>,
+    values: HashMap<String, AttributeValue>,
+}
+
+impl Expression {
+    fn of(update: &Update) -> Self {
+        let mut this = Self::default();
+        let conditions: Vec<String> =
+            update.requires.iter().map(|requirement| this.requirement(requirement)).collect();
+        let (mut set, mut remove, mut add) = (Vec::new(), Vec::new(), Vec::new());
+        for change in &update.changes {
+            match change {
+                Change::SetCounter(counter) => set.push(this.set(item::COUNTER, item::number(counter))),
+                Change::BumpCounter => add.push(this.add(item::COUNTER)),
+                Change::SetOwner(owner) => set.push(this.set(item::OWNER, item::text(owner.as_str()))),
+                Change::ClearOwner => remove.push(this.name(item::OWNER)),
+                Change::ClearCheckpointOwner => remove.push(this.name(item::CHECKPOINT_OWNER)),
+                Change::BumpOwnerSwitches => add.push(this.add(item::OWNER_SWITCHES)),
+                Change::SetOwnerSwitches(switches) => {
+                    set.push(this.set(item::OWNER_SWITCHES, item::number(switches)));
+                }
+                Change::SetCheckpoint(position) => {
+                    set.push(this.set(item::CHECKPOINT, item::text(position.sequence.as_str())));
+                    set.push(this.set(item::CHECKPOINT_SUB, item::number(position.sub)));
+                }
+                Change::ClearPending => {
+                    remove.extend(
+                        [item::PENDING, item::PENDING_SUB, item::PENDING_STATE].map(|name| this.name(name)),
+                    );
+                }
+                Change::SetChildren(children) => set.push(this.set(item::CHILDREN, item::ids(children))),
+            }
+        }
+        let clauses = [("SET", set), ("REMOVE", remove), ("ADD", add)].into_iter();
+        let clauses = clauses.filter(|(_, parts)| !parts.is_empty());
+        this.update =
+            clauses.map(|(verb, parts)| format!("{verb} {}", parts.join(", "))).collect::<Vec<_>>().join(" ");
+        this.condition = conditions.join(" AND ");
+        this
+    }
+
+    /// Every name gets a placeholder: DynamoDB's reserved words are many.
+    fn name(&mut self, attribute: &str) -> String {
+        let name = format!("#{attribute}");
+        self.names.insert(name.clone(), attribute.to_owned());
+        name
+    }
+
+    fn value(&mut self, name: String, value: AttributeValue) -> String {
+        self.values.insert(name.clone(), value);
+        name
+    }
+
+    fn set(&mut self, attribute: &str, value: AttributeValue) -> String {
+        let value = self.value(format!(":{attribute}"), value);
+        format!("{} = {value}", self.name(attribute))
+    }
+
+    fn add(&mut self, attribute: &str) -> String {
+        let one = self.value(":one".to_owned(), item::number(1));
+        format!("{} {one}", self.name(attribute))
+    }
+
+    fn requirement(&mut self, requirement: &Requirement) -> String {
+        match requirement {
+            Requirement::Counter(counter) => {
+                let value = self.value(":counterWas".to_owned(), item::number(counter));
+                format!("{} = {value}", self.name(item::COUNTER))
+            }
+            Requirement::Owner(owner) => self.owner(item::OWNER, ":ownerWas", owner.as_ref()),
+            Requirement::CheckpointOwner(owner) => {
+                self.owner(item::CHECKPOINT_OWNER, ":checkpointOwnerWas", owner.as_ref())
+            }
+            Requirement::Exists => format!("attribute_exists({})", self.name(item::KEY)),
+        }
+    }
+
+    fn owner(&mut self, attribute: &str, value: &str, owner: Option<&WorkerId>) -> String {
+        let name = self.name(attribute);
+        match owner {
+            None => format!("attribute_not_exists({name})"),
+            Some(owner) => {
+                let value = self.value(value.to_owned(), item::text(owner.as_str()));
+                format!("{name} = {value}")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lease::update;
+    use crate::sequence::{Position, Sequence};
+    use crate::shard::HashRange;
+    use std::collections::BTreeSet;
+
+    fn lease() -> Lease {
+        let range = HashRange { start: 0, end: 9 };
+        let mut lease = Lease::new("s".into(), Position::new(Sequence::TrimHorizon), BTreeSet::new(), range);
+        (lease.owner, lease.counter) = (Some("me".into()), 4);
+        lease
+    }
+
+    fn said(update: &Update) -> (String, String) {
+        let expression = Expression::of(update);
+        (expression.condition, expression.update)
+    }
+
+    fn strings(condition: &str, update: &str) -> (String, String) {
+        (condition.to_owned(), update.to_owned())
+    }
+
+    #[test]
+    fn each_write_on_a_lease_in_dynamodbs_words() {
+        let counter = "#leaseCounter = :counterWas";
+        assert_eq!(
+            said(&update::renew(&lease())),
+            strings(
+                &format!("{counter} AND attribute_not_exists(#checkpointOwner)"),
+                "SET #leaseCounter = :leaseCounter"
+            )
+        );
+        assert_eq!(
+            said(&update::take(&lease(), &"other".into())),
+            strings(
+                counter,
+                "SET #leaseCounter = :leaseCounter, #leaseOwner = :leaseOwner REMOVE #checkpointOwner \
+                 ADD #ownerSwitchesSinceCheckpoint :one"
+            )
+        );
+        assert_eq!(
+            said(&update::checkpoint(&lease(), &Position::shard_end())),
+            strings(
+                counter,
+                "SET #leaseCounter = :leaseCounter, #checkpoint = :checkpoint, \
+                 #checkpointSubSequenceNumber = :checkpointSubSequenceNumber, \
+                 #ownerSwitchesSinceCheckpoint = :ownerSwitchesSinceCheckpoint \
+                 REMOVE #pendingCheckpoint, #pendingCheckpointSubSequenceNumber, #pendingCheckpointState"
+            )
+        );
+        assert_eq!(
+            said(&update::release(&lease())),
+            strings(
+                "#leaseOwner = :ownerWas AND attribute_not_exists(#checkpointOwner) AND attribute_exists(#leaseKey)",
+                "REMOVE #checkpointOwner, #leaseOwner ADD #leaseCounter :one"
+            )
+        );
+    }
+
+    #[test]
+    fn the_counter_is_compared_with_the_old_value_and_set_to_the_next() {
+        let values = Expression::of(&update::renew(&lease())).values;
+        assert_eq!(values[":counterWas"], item::number(4));
+        assert_eq!(values[":leaseCounter"], item::number(5));
+    }
+}

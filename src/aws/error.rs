@@ -1,0 +1,72 @@
+//! What a failure of the SDK means to the caller. The one place that looks at codes.
+
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::display::DisplayErrorContext;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+
+/// How a request failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The service said no: its code, its words, and whether it is its own fault.
+    Answered { code: String, message: String, service_fault: bool },
+    /// Nobody answered, or not readably, or not in time: it may have been carried out.
+    Unanswered(String),
+    /// It was never sent.
+    NotSent(String),
+}
+
+pub(super) fn failure<E>(error: &SdkError<E, HttpResponse>) -> Failure
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    match error {
+        SdkError::ServiceError(answer) => {
+            let code = answer.err().code().unwrap_or("an unknown error").to_owned();
+            let message = answer.err().message().unwrap_or_default().to_owned();
+            Failure::Answered { code, message, service_fault: answer.raw().status().is_server_error() }
+        }
+        SdkError::ConstructionFailure(_) => Failure::NotSent(DisplayErrorContext(error).to_string()),
+        SdkError::DispatchFailure(failure) if failure.is_user() => {
+            Failure::NotSent(DisplayErrorContext(error).to_string())
+        }
+        // SDK errors may get more variants; none of them proves that nothing was done.
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the safe reading of what is not known")]
+        _ => Failure::Unanswered(brief(&DisplayErrorContext(error).to_string())),
+    }
+}
+
+/// The SDK's chain of causes, without the dump of the request that follows it.
+fn brief(text: &str) -> String {
+    text.split(" (").next().unwrap_or(text).chars().take(300).collect()
+}
+
+impl Failure {
+    pub(super) fn code(&self) -> &str {
+        match self {
+            Self::Answered { code, .. } => code,
+            Self::Unanswered(_) | Self::NotSent(_) => "",
+        }
+    }
+
+    pub(super) fn is_throttling(&self) -> bool {
+        matches!(
+            self.code(),
+            "ProvisionedThroughputExceededException"
+                | "ThrottlingException"
+                | "RequestLimitExceeded"
+                | "LimitExceededException"
+                | "KMSThrottlingException"
+        )
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Answered { code, message, .. } if message.is_empty() => f.write_str(code),
+            Self::Answered { code, message, .. } => write!(f, "{code}: {message}"),
+            Self::Unanswered(text) | Self::NotSent(text) => f.write_str(text),
+        }
+    }
+}

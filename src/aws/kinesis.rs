@@ -1,0 +1,234 @@
+//! Shards and records over Kinesis.
+//!
+//! The stream is addressed by its name, as KCL does. In KCL: `KinesisShardDetector`,
+//! `KinesisDataFetcher`.
+
+use std::time::Duration;
+
+use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::types as sdk;
+use aws_smithy_types::DateTime;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use tokio::time::sleep;
+use tracing::debug;
+
+use super::error::{Failure, failure};
+use crate::retrieval::{self, Answer, RawRecord, Start};
+use crate::sequence::SequenceNumber;
+use crate::shard::{self, BoxFuture, ChildShard, Filter, HashRange, Shard, ShardId};
+
+/// `listShardsBackoffTimeInMillis` and `maxListShardsRetryAttempts` of KCL.
+const LIST_PAUSE: Duration = Duration::from_millis(1_500);
+const LIST_ATTEMPTS: u32 = 50;
+
+/// One stream.
+#[derive(Debug, Clone)]
+pub struct Stream {
+    client: Client,
+    name: String,
+}
+
+impl Stream {
+    /// The stream of that name.
+    pub fn new(client: Client, name: String) -> Self {
+        Self { client, name }
+    }
+
+    /// Later pages are asked for by their token alone (ListShards API reference, `NextToken`).
+    async fn list_shards(&self, filter: Filter) -> Result<Vec<Shard>, shard::Error> {
+        let mut shards = Vec::new();
+        let mut token = None;
+        let mut attempts = 0;
+        loop {
+            let request = self.client.list_shards();
+            let request = match &token {
+                Some(token) => request.next_token(token),
+                None => request.stream_name(&self.name).set_shard_filter(shard_filter(filter)),
+            };
+            match request.send().await {
+                Ok(page) => {
+                    for listed in page.shards() {
+                        shards.push(read_shard(listed).map_err(shard::Error::Denied)?);
+                    }
+                    token = page.next_token;
+                    if token.is_none() {
+                        return Ok(shards);
+                    }
+                }
+                Err(error) => {
+                    let failure = failure(&error);
+                    attempts += 1;
+                    if !failure.is_throttling() || attempts >= LIST_ATTEMPTS {
+                        return Err(self.list_error(&failure));
+                    }
+                    debug!(%failure, attempts, "ListShards was refused for now");
+                    sleep(LIST_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn list_error(&self, failure: &Failure) -> shard::Error {
+        let text = format!("stream {}: {failure}", self.name);
+        match failure {
+            Failure::Answered { code, .. } if code == "ResourceNotFoundException" => {
+                shard::Error::StreamMissing(self.name.clone())
+            }
+            failure if failure.is_throttling() => shard::Error::Throttled(text),
+            Failure::Answered { code, .. } if code == "ResourceInUseException" => {
+                shard::Error::Unavailable(text)
+            }
+            Failure::Answered { service_fault: true, .. } | Failure::Unanswered(_) => {
+                shard::Error::Unavailable(text)
+            }
+            Failure::Answered { .. } | Failure::NotSent(_) => shard::Error::Denied(text),
+        }
+    }
+
+    async fn get_iterator(&self, shard: &ShardId, start: &Start) -> Result<String, retrieval::Error> {
+        use sdk::ShardIteratorType as Type;
+        let (kind, sequence, timestamp) = match start {
+            Start::TrimHorizon => (Type::TrimHorizon, None, None),
+            Start::Latest => (Type::Latest, None, None),
+            Start::AtTimestamp(millis) => (Type::AtTimestamp, None, Some(DateTime::from_millis(*millis))),
+            Start::At(number) => (Type::AtSequenceNumber, Some(number.to_string()), None),
+            Start::After(number) => (Type::AfterSequenceNumber, Some(number.to_string()), None),
+        };
+        let sent = self
+            .client
+            .get_shard_iterator()
+            .stream_name(&self.name)
+            .shard_id(shard.as_str())
+            .shard_iterator_type(kind)
+            .set_starting_sequence_number(sequence)
+            .set_timestamp(timestamp)
+            .send()
+            .await;
+        let answer = sent.map_err(|error| self.read_error(&failure(&error), false))?;
+        answer
+            .shard_iterator
+            .ok_or_else(|| retrieval::Error::Unavailable("an answer without iterator".to_owned()))
+    }
+
+    async fn get_records(&self, iterator: &str, limit: usize) -> Result<Answer, retrieval::Error> {
+        let limit = i32::try_from(limit).unwrap_or(i32::MAX);
+        let sent = self.client.get_records().shard_iterator(iterator).limit(limit).send().await;
+        let answer = sent.map_err(|error| self.read_error(&failure(&error), true))?;
+        let unreadable = |what: String| retrieval::Error::Denied(format!("stream {}: {what}", self.name));
+        Ok(Answer {
+            records: answer.records.iter().map(read_record).collect::<Result<_, _>>().map_err(unreadable)?,
+            children: answer
+                .child_shards()
+                .iter()
+                .map(read_child)
+                .collect::<Result<_, _>>()
+                .map_err(unreadable)?,
+            next: answer.next_shard_iterator.filter(|iterator| !iterator.is_empty()),
+            millis_behind_latest: answer.millis_behind_latest,
+        })
+    }
+
+    fn read_error(&self, failure: &Failure, reading: bool) -> retrieval::Error {
+        let text = format!("stream {}: {failure}", self.name);
+        match failure {
+            failure if failure.is_throttling() => retrieval::Error::Throttled(text),
+            Failure::Answered { code, .. } if code == "ExpiredIteratorException" => {
+                retrieval::Error::IteratorExpired(text)
+            }
+            // An iterator that Kinesis doesn't understand any more: get another.
+            Failure::Answered { code, .. } if code == "InvalidArgumentException" && reading => {
+                retrieval::Error::IteratorExpired(text)
+            }
+            Failure::Answered { code, .. } if code == "ResourceNotFoundException" => {
+                retrieval::Error::ShardMissing(text)
+            }
+            Failure::Answered { service_fault: true, .. } | Failure::Unanswered(_) => {
+                retrieval::Error::Unavailable(text)
+            }
+            Failure::Answered { .. } | Failure::NotSent(_) => retrieval::Error::Denied(text),
+        }
+    }
+}
+
+impl shard::Api for Stream {
+    fn list(&self, filter: Filter) -> BoxFuture<'_, Result<Vec<Shard>, shard::Error>> {
+        Box::pin(self.list_shards(filter))
+    }
+}
+
+impl retrieval::Api for Stream {
+    fn iterator<'a>(
+        &'a self,
+        shard: &'a ShardId,
+        start: &'a Start,
+    ) -> BoxFuture<'a, Result<String, retrieval::Error>> {
+        Box::pin(self.get_iterator(shard, start))
+    }
+
+    fn read<'a>(
+        &'a self,
+        iterator: &'a str,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Answer, retrieval::Error>> {
+        Box::pin(self.get_records(iterator, limit))
+    }
+}
+
+fn shard_filter(filter: Filter) -> Option<sdk::ShardFilter> {
+    let builder = sdk::ShardFilter::builder();
+    let builder = match filter {
+        Filter::All => return None,
+        Filter::AtLatest => builder.r#type(sdk::ShardFilterType::AtLatest),
+        Filter::AtTrimHorizon => builder.r#type(sdk::ShardFilterType::AtTrimHorizon),
+        Filter::AtTimestamp(millis) => {
+            builder.r#type(sdk::ShardFilterType::AtTimestamp).timestamp(DateTime::from_millis(millis))
+        }
+    };
+    builder.build().ok()
+}
+
+fn read_range(range: Option<&sdk::HashKeyRange>) -> Option<HashRange> {
+    let range = range?;
+    Some(HashRange {
+        start: range.starting_hash_key().parse().ok()?,
+        end: range.ending_hash_key().parse().ok()?,
+    })
+}
+
+fn read_shard(shard: &sdk::Shard) -> Result<Shard, String> {
+    let id = shard.shard_id();
+    let numbers = shard.sequence_number_range();
+    let number = |text: Option<&str>| text.and_then(SequenceNumber::parse);
+    Ok(Shard {
+        id: id.into(),
+        parent: shard.parent_shard_id().map(Into::into),
+        adjacent_parent: shard.adjacent_parent_shard_id().map(Into::into),
+        range: read_range(shard.hash_key_range())
+            .ok_or_else(|| format!("shard {id} has no readable hash keys"))?,
+        starting: number(numbers.map(|n| n.starting_sequence_number()))
+            .ok_or_else(|| format!("shard {id} has no readable starting sequence number"))?,
+        ending: number(numbers.and_then(|n| n.ending_sequence_number())),
+    })
+}
+
+fn read_child(child: &sdk::ChildShard) -> Result<ChildShard, String> {
+    let id = child.shard_id();
+    Ok(ChildShard {
+        id: id.into(),
+        parents: child.parent_shards().iter().map(|parent| parent.as_str().into()).collect(),
+        range: read_range(child.hash_key_range())
+            .ok_or_else(|| format!("child {id} has no readable hash keys"))?,
+    })
+}
+
+fn read_record(record: &sdk::Record) -> Result<RawRecord, String> {
+    let number = record.sequence_number();
+    Ok(RawRecord {
+        sequence: SequenceNumber::parse(number)
+            .ok_or_else(|| format!("sequence number {number:?} is no number"))?,
+        partition_key: record.partition_key().unwrap_or_default().to_owned(),
+        data: STANDARD.encode(record.data()),
+        arrival: record.approximate_arrival_timestamp().and_then(|time| time.to_millis().ok()),
+    })
+}

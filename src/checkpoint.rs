@@ -1,0 +1,198 @@
+//! Progress: what a child may checkpoint, and what is then written.
+//!
+//! The decision is pure; the write goes through [`crate::lease::Held`], which is the proof that the
+//! lease is ours. In KCL: `ShardRecordProcessorCheckpointer`. On purpose different from it: at the
+//! end of a shard the position that was already stored is compared with what would be *written*, so
+//! that a child which checkpoints its last record twice still ends the shard (kcl#211).
+
+use std::cmp::Ordering;
+
+use multilangd_protocol::{CheckpointFailure, CheckpointRequest};
+
+use crate::lease::held;
+use crate::lease::table;
+use crate::sequence::{Position, Sequence};
+
+/// How far a child got and may go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// What is stored.
+    last: Position,
+    /// The last position handed to the child.
+    permitted: Position,
+    /// Set once the child was told that the shard ended: what stood for it until then.
+    at_shard_end: Option<Position>,
+}
+
+/// What to do about a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Already stored: success, nothing to write.
+    Stored,
+    /// Write this.
+    Write(Position),
+}
+
+impl Progress {
+    /// A child that starts at a stored checkpoint.
+    pub fn new(stored: Position) -> Self {
+        Self { permitted: stored.clone(), last: stored, at_shard_end: None }
+    }
+
+    /// What is stored.
+    pub fn last(&self) -> &Position {
+        &self.last
+    }
+
+    /// Whether a record was processed before: at or below what is stored.
+    pub fn is_done(&self, position: &Position) -> bool {
+        position.order(&self.last) != Ordering::Greater
+    }
+
+    /// Records up to here are about to be handed to the child.
+    pub fn deliver(&mut self, position: Position) {
+        if position.order(&self.permitted) == Ordering::Greater {
+            self.permitted = position;
+        }
+    }
+
+    /// The child is about to be told that the shard ended.
+    pub fn end_of_shard(&mut self) {
+        self.at_shard_end.get_or_insert_with(|| self.permitted.clone());
+        self.permitted = Position::shard_end();
+    }
+
+    /// A write succeeded.
+    pub fn stored(&mut self, position: Position) {
+        debug_assert!(position.order(&self.last) != Ordering::Less, "a checkpoint went back");
+        self.last = position;
+    }
+
+    /// Judges a request, in the order of Java's checks.
+    ///
+    /// # Errors
+    /// The name with which the request is to be answered.
+    pub fn judge(&self, request: &CheckpointRequest) -> Result<Verdict, CheckpointFailure> {
+        let asked = match &request.sequence_number {
+            None => self.permitted.clone(),
+            Some(text) => {
+                let sub = u64::try_from(request.sub_sequence_number.unwrap_or(0));
+                let sub = sub.map_err(|_| CheckpointFailure::IllegalArgument)?;
+                let sequence = Sequence::parse(text).ok_or(CheckpointFailure::IllegalArgument)?;
+                Position { sequence, sub }
+            }
+        };
+        let behind = asked.order(&self.last) == Ordering::Less;
+        if behind || asked.order(&self.permitted) == Ordering::Greater {
+            return Err(CheckpointFailure::IllegalArgument);
+        }
+        let target = if self.at_shard_end.as_ref() == Some(&asked) { Position::shard_end() } else { asked };
+        Ok(if target == self.last { Verdict::Stored } else { Verdict::Write(target) })
+    }
+}
+
+/// What the child is told when a write failed.
+pub fn failure(error: &held::Error) -> CheckpointFailure {
+    match error {
+        held::Error::Lost => CheckpointFailure::Shutdown,
+        held::Error::Behind(_) => CheckpointFailure::IllegalArgument,
+        held::Error::Table(table::Error::Throttled(_)) => CheckpointFailure::Throttling,
+        held::Error::Table(table::Error::Missing(_)) => CheckpointFailure::InvalidState,
+        held::Error::Table(_) => CheckpointFailure::Dependency,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(text: &str, sub: u64) -> Position {
+        Position { sequence: Sequence::parse(text).unwrap(), sub }
+    }
+
+    fn ask(progress: &Progress, text: Option<&str>, sub: Option<i64>) -> Result<Verdict, CheckpointFailure> {
+        progress
+            .judge(&CheckpointRequest { sequence_number: text.map(str::to_owned), sub_sequence_number: sub })
+    }
+
+    fn delivered() -> Progress {
+        let mut progress = Progress::new(at("TRIM_HORIZON", 0));
+        progress.deliver(at("10", 0));
+        progress.deliver(at("20", 3));
+        progress
+    }
+
+    const REFUSED: Result<Verdict, CheckpointFailure> = Err(CheckpointFailure::IllegalArgument);
+
+    #[test]
+    fn nothing_means_all_that_was_delivered() {
+        assert_eq!(ask(&delivered(), None, Some(9)), Ok(Verdict::Write(at("20", 3))));
+        assert_eq!(ask(&Progress::new(at("LATEST", 0)), None, None), Ok(Verdict::Stored));
+    }
+
+    #[test]
+    fn anything_between_what_is_stored_and_what_was_delivered_passes() {
+        let mut progress = delivered();
+        for (text, sub) in [("0", 0), ("7", 0), ("20", 3), ("TRIM_HORIZON", 1), ("010", 0)] {
+            let expected = Ok(Verdict::Write(at(text, sub)));
+            assert_eq!(ask(&progress, Some(text), i64::try_from(sub).ok()), expected, "{text}");
+        }
+        progress.stored(at("10", 0));
+        assert_eq!(ask(&progress, Some("10"), None), Ok(Verdict::Stored));
+        for (text, sub) in [
+            ("9", None),
+            ("20", Some(4)),
+            ("21", None),
+            ("SHARD_END", None),
+            ("20", Some(-1)),
+            ("", None),
+            (" 20", None),
+            ("+20", None),
+            ("x", None),
+            ("trim_horizon", None),
+        ] {
+            assert_eq!(ask(&progress, Some(text), sub), REFUSED, "{text}/{sub:?}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_shard_is_written_for_nothing_for_its_name_and_for_the_last_record() {
+        let mut progress = delivered();
+        progress.end_of_shard();
+        for (text, sub) in [(None, None), (Some("SHARD_END"), None), (Some("20"), Some(3))] {
+            assert_eq!(ask(&progress, text, sub), Ok(Verdict::Write(Position::shard_end())), "{text:?}");
+        }
+        assert_eq!(ask(&progress, Some("10"), None), Ok(Verdict::Write(at("10", 0))));
+    }
+
+    #[test]
+    fn the_last_record_checkpointed_twice_still_ends_the_shard() {
+        let mut progress = delivered();
+        progress.stored(at("20", 3));
+        progress.end_of_shard();
+        assert_eq!(ask(&progress, Some("20"), Some(3)), Ok(Verdict::Write(Position::shard_end())));
+    }
+
+    proptest! {
+        #[test]
+        fn a_checkpoint_never_goes_back_nor_past_what_was_delivered(
+            deliveries in proptest::collection::vec((0u32..50, 0u64..3), 0..8),
+            requests in proptest::collection::vec((proptest::option::of(0u32..60), proptest::option::of(-1i64..4)), 0..20),
+        ) {
+            let mut progress = Progress::new(at("TRIM_HORIZON", 0));
+            for (number, sub) in deliveries {
+                progress.deliver(at(&number.to_string(), sub));
+            }
+            for (number, sub) in requests {
+                let before = progress.last().clone();
+                let text = number.map(|n| n.to_string());
+                if let Ok(Verdict::Write(target)) = ask(&progress, text.as_deref(), sub) {
+                    prop_assert!(target.order(&before) != Ordering::Less);
+                    prop_assert!(target.order(&progress.permitted) != Ordering::Greater);
+                    progress.stored(target);
+                }
+            }
+        }
+    }
+}

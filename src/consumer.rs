@@ -1,0 +1,276 @@
+//! One shard under one lease: from the lease to the child's end.
+//!
+//! [`state::State`] decides; this file waits and does. One task a shard, which owns the child, the
+//! feed and whatever is under way; nothing of it outlives the task.
+//!
+//! In KCL: `ShardConsumer` and its tasks.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use multilangd_protocol::ToChild;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::lease::{Held, Table};
+use crate::metrics::{self, Sink};
+use crate::multilang::{self, Child, Program};
+use crate::retrieval::{Feed, Source, Start};
+use crate::sequence::Sequence;
+
+pub mod ending;
+pub mod event;
+pub mod state;
+
+use event::{Effect, Event, Message};
+pub use event::{Outcome, Settings};
+use state::State;
+
+/// What all consumers of a daemon share.
+#[derive(Clone)]
+pub struct Parts {
+    /// Leases of parents and children.
+    pub table: Arc<dyn Table>,
+    /// Records.
+    pub source: Source,
+    /// The record processor.
+    pub program: Arc<Program>,
+    /// Times and limits.
+    pub settings: Settings,
+    /// Where a lease that says `AT_TIMESTAMP` starts, in milliseconds since 1970.
+    pub timestamp: Option<i64>,
+    /// Whether the user records of aggregates are checked against the shard's hash keys.
+    pub check_hash_keys: bool,
+    /// Counts.
+    pub sink: Arc<dyn Sink>,
+}
+
+/// What can reach a consumer from outside.
+#[derive(Debug, Clone)]
+pub struct Signals {
+    /// The daemon stops.
+    pub stop: CancellationToken,
+    /// Changes whenever a shard of this daemon was finished.
+    pub finished: watch::Receiver<u64>,
+}
+
+/// Reads one shard until its end, the lease's end, a stop, or hopelessness.
+pub async fn run(held: Arc<Held>, parts: Parts, signals: Signals) -> Outcome {
+    Consumer::new(held, parts).run(signals).await
+}
+
+struct Consumer {
+    held: Arc<Held>,
+    parts: Parts,
+    state: State,
+    child: Option<Child>,
+    feed: Option<Feed>,
+    /// Requests under way; each ends with an event.
+    work: JoinSet<Event>,
+    events: VecDeque<Event>,
+}
+
+impl Consumer {
+    fn new(held: Arc<Held>, parts: Parts) -> Self {
+        let lease = held.initial();
+        let state = State::new(
+            parts.settings.clone(),
+            lease.checkpoint.clone(),
+            !lease.parents.is_empty(),
+            fastrand::Rng::new(),
+        );
+        Self { held, parts, state, child: None, feed: None, work: JoinSet::new(), events: VecDeque::new() }
+    }
+
+    async fn run(mut self, mut signals: Signals) -> Outcome {
+        self.events.push_back(Event::Begin);
+        let (mut stopping, mut lost) = (false, false);
+        loop {
+            while let Some(event) = self.events.pop_front() {
+                for effect in self.state.on(Instant::now(), event) {
+                    if let Some(outcome) = self.perform(effect) {
+                        return outcome;
+                    }
+                }
+            }
+            let deadline = self.state.deadline();
+            let event = tokio::select! {
+                biased;
+                // A lost lease and a stop come first: they change what may be done with the rest.
+                () = self.held.lost().cancelled(), if !lost => {
+                    lost = true;
+                    Event::LeaseLost
+                }
+                () = signals.stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    Event::Stop
+                }
+                // Requests of ours that are done unblock a child that waits for an answer.
+                Some(done) = self.work.join_next() => match done {
+                    Ok(event) => event,
+                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                    Err(_) => continue,
+                },
+                event = next_of(&mut self.child) => self.child_event(event),
+                () = at(deadline) => Event::Deadline,
+                Ok(()) = signals.finished.changed() => Event::ShardFinished,
+                // Records last: nothing new is begun while anything else is due.
+                batch = batch_of(&mut self.feed), if self.state.wants_batch() => match batch {
+                    // The lease may have run out while nobody looked.
+                    Some(_) if !self.held.is_live(Instant::now()) => {
+                        self.held.mark_lost();
+                        continue;
+                    }
+                    Some(batch) => Event::Batch(batch),
+                    None => {
+                        self.feed = None;
+                        Event::FeedBroke
+                    }
+                },
+            };
+            self.events.push_back(event);
+        }
+    }
+
+    fn child_event(&mut self, event: multilang::Event) -> Event {
+        if let multilang::Event::Exited(end) = &event
+            && let Some(child) = self.child.take()
+        {
+            info!(shard = %self.held.shard(), pid = child.pid(), %end, "the record processor is gone");
+        }
+        Event::Child(event)
+    }
+
+    fn perform(&mut self, effect: Effect) -> Option<Outcome> {
+        let shard = self.held.shard().clone();
+        match effect {
+            Effect::CheckParents => {
+                let (table, held) = (self.parts.table.clone(), self.held.clone());
+                self.work.spawn(async move {
+                    Event::Parents(ending::parents_finished(&*table, &held.initial().parents).await)
+                });
+            }
+            Effect::OpenFeed(sequence) => self.open_feed(&sequence),
+            Effect::CloseFeed => self.feed = None,
+            Effect::Spawn => match Child::spawn(&self.parts.program, &shard) {
+                Ok(child) => {
+                    self.parts.sink.tell(&shard, metrics::Event::ChildStarted { pid: child.pid() });
+                    self.child = Some(child);
+                    self.events.push_back(Event::Spawned);
+                }
+                Err(error) => self.events.push_back(Event::NotSpawned(error.to_string())),
+            },
+            Effect::Send(message) => self.send(&message),
+            Effect::Acknowledge(outcome) => {
+                if let Some(child) = &mut self.child {
+                    child.acknowledge(outcome);
+                }
+            }
+            Effect::Store(position) => {
+                let (held, sink) = (self.held.clone(), self.parts.sink.clone());
+                self.work.spawn(async move {
+                    let outcome = held.checkpoint(&position).await;
+                    match &outcome {
+                        Ok(()) => {
+                            sink.tell(held.shard(), metrics::Event::Checkpointed { position: &position })
+                        }
+                        Err(error) => {
+                            warn!(shard = %held.shard(), %position, %error, "a checkpoint was not stored")
+                        }
+                    }
+                    Event::Stored(position, outcome)
+                });
+            }
+            Effect::PrepareEnd(children) => {
+                let (table, held) = (self.parts.table.clone(), self.held.clone());
+                self.work.spawn(async move {
+                    Event::EndPrepared(ending::prepare(&*table, &held, &children).await)
+                });
+            }
+            Effect::CloseStdin => {
+                if let Some(child) = &mut self.child {
+                    child.close_stdin();
+                }
+            }
+            Effect::Signal(stop) => {
+                if let Some(child) = &self.child {
+                    warn!(%shard, pid = child.pid(), ?stop, "the record processor doesn't end: signalled");
+                    child.stop(stop);
+                }
+            }
+            Effect::Failed(reason, times) => {
+                self.parts.sink.tell(&shard, metrics::Event::ChildFailed);
+                let pid = self.child.as_ref().map(Child::pid);
+                error!(%shard, pid, reason, times, of = self.parts.settings.max_failures,
+                    stored = %self.state.stored(), "the record processor failed, the shard goes on from what is stored");
+            }
+            Effect::Odd(what) => warn!(%shard, what, "out of order"),
+            Effect::Finish(outcome) => {
+                let ended = outcome == Outcome::ShardEnded;
+                self.parts
+                    .sink
+                    .tell(&shard, if ended { metrics::Event::ShardEnded } else { metrics::Event::Left });
+                return Some(outcome);
+            }
+        }
+        None
+    }
+
+    fn open_feed(&mut self, sequence: &Sequence) {
+        let start = Start::of_checkpoint(sequence, self.parts.timestamp).unwrap_or_else(|| {
+            warn!(shard = %self.held.shard(), checkpoint = sequence.as_str(),
+                "the lease starts at a time, but none is configured (initialPositionInStreamExtended): reading from the oldest record");
+            Start::TrimHorizon
+        });
+        let range = self.held.initial().range.filter(|_| self.parts.check_hash_keys);
+        // The old one stops before the new one starts.
+        self.feed = None;
+        self.feed = Some(Feed::open(&self.parts.source, self.held.shard().clone(), range, start));
+    }
+
+    fn send(&mut self, message: &Message) {
+        let Some(child) = &mut self.child else { return };
+        match message {
+            Message::Initialize(position) => child.send(&ToChild::Initialize {
+                shard_id: self.held.shard().as_str(),
+                sequence_number: Some(position.sequence.as_str()),
+                sub_sequence_number: Some(position.sub),
+            }),
+            Message::ProcessRecords(records, millis_behind_latest) => {
+                let delivered = metrics::Event::Delivered { records: records.len() };
+                self.parts.sink.tell(self.held.shard(), delivered);
+                child.send(&ToChild::ProcessRecords {
+                    records: &multilang::protocol_records(records),
+                    millis_behind_latest: *millis_behind_latest,
+                });
+            }
+            Message::ShutdownRequested => child.send(&ToChild::ShutdownRequested),
+            Message::LeaseLost => child.send(&ToChild::LeaseLost),
+            Message::ShardEnded => child.send(&ToChild::ShardEnded),
+        }
+    }
+}
+
+async fn next_of(child: &mut Option<Child>) -> multilang::Event {
+    match child {
+        Some(child) => child.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn batch_of(feed: &mut Option<Feed>) -> Option<crate::record::Batch> {
+    match feed {
+        Some(feed) => feed.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

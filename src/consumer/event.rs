@@ -1,0 +1,135 @@
+//! The words between a shard's state machine and the task around it.
+//!
+//! [`Event`]s go in, [`Effect`]s come out; [`Settings`] are the times and limits it is measured by.
+
+use std::time::Duration;
+
+use multilangd_protocol::CheckpointFailure;
+
+use crate::lease::held;
+use crate::multilang::{self, Stop};
+use crate::record::{Batch, Record};
+use crate::sequence::{Position, Sequence};
+use crate::shard::ChildShard;
+
+/// What a shard's life is measured by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// `parentShardPollIntervalMillis`: between looks at unfinished parents.
+    pub parent_poll: Duration,
+    /// `taskBackoffTimeMillis`: after a step of ours failed, and the first pause after a child did.
+    pub task_backoff: Duration,
+    /// `timeoutInSeconds`: for each message of the child while an action is open.
+    pub answer: Option<Duration>,
+    /// `shutdownGraceMillis`: from the stop to the last answer of the child.
+    pub shutdown_grace: Duration,
+    /// From a lost lease to the last answer of the child.
+    pub lost_grace: Duration,
+    /// From the end of its stdin to the exit of a child.
+    pub exit_grace: Duration,
+    /// The same while the daemon stops, and from SIGTERM to SIGKILL.
+    pub kill_grace: Duration,
+    /// `callProcessRecordsEvenForEmptyRecordList`.
+    pub keep_empty: bool,
+    /// So many failures of the child in a row, without a checkpoint between them, are the end.
+    pub max_failures: u32,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// The lease is ours.
+    Begin,
+    /// Whether all parents are finished, or why that isn't known.
+    Parents(Result<bool, String>),
+    /// A shard was finished by this daemon: a parent, perhaps.
+    ShardFinished,
+    /// The child runs.
+    Spawned,
+    /// The child can't be started.
+    NotSpawned(String),
+    /// The child did something.
+    Child(multilang::Event),
+    /// Records, from the feed that was opened last.
+    Batch(Batch),
+    /// Reading broke down.
+    FeedBroke,
+    /// [`Effect::Store`] is done.
+    Stored(Position, Result<(), held::Error>),
+    /// [`Effect::PrepareEnd`] is done.
+    EndPrepared(Result<(), EndError>),
+    /// The daemon stops.
+    Stop,
+    /// The lease is not ours any more.
+    LeaseLost,
+    /// [`State::deadline`] has come.
+    Deadline,
+}
+
+/// Why a shard's end could not be prepared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EndError {
+    /// The lease is not ours any more.
+    Lost,
+    /// Try again.
+    NotNow(String),
+}
+
+/// A message for the child.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// The shard and its checkpoint.
+    Initialize(Position),
+    /// Records and how far behind they are.
+    ProcessRecords(Vec<Record>, Option<i64>),
+    /// The last chance to checkpoint.
+    ShutdownRequested,
+    /// No checkpoint any more.
+    LeaseLost,
+    /// The shard is read to its end.
+    ShardEnded,
+}
+
+/// What to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Look whether all parents are finished; answers with [`Event::Parents`].
+    CheckParents,
+    /// Drop the feed and read from here.
+    OpenFeed(Sequence),
+    /// Drop the feed.
+    CloseFeed,
+    /// Start a child; answers with [`Event::Spawned`] or [`Event::NotSpawned`].
+    Spawn,
+    /// Open an action.
+    Send(Message),
+    /// Answer the checkpoint that is owed.
+    Acknowledge(Result<(), CheckpointFailure>),
+    /// Write a checkpoint; answers with [`Event::Stored`].
+    Store(Position),
+    /// Make the leases of the shard's children; answers with [`Event::EndPrepared`].
+    PrepareEnd(Vec<ChildShard>),
+    /// Tell the child by the end of its stdin that it is over.
+    CloseStdin,
+    /// Signal the child's group.
+    Signal(Stop),
+    /// The child failed, for this reason; so many in a row. Worth a log line.
+    Failed(String, u32),
+    /// Something of the child's is odd but harmless. Worth a log line.
+    Odd(String),
+    /// Over. The child is gone.
+    Finish(Outcome),
+}
+
+/// How a shard's life under this daemon ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Read and checkpointed to its end.
+    ShardEnded,
+    /// The lease went to somebody else.
+    LeaseLost,
+    /// The daemon stops; the lease is still ours.
+    Stopped,
+    /// The child failed too often; why it did last.
+    Hopeless(String),
+}

@@ -1,0 +1,526 @@
+//! One shard's life as a pure state machine: events in, effects out, no I/O, no clock.
+//!
+//! ```text
+//! waiting -> starting -> idle <-> processing -> preparing end -> ending -> closing -> finished
+//!                         |  '-> notifying -> losing ------------------------^
+//!                         '----------------------------> losing -------------'
+//! any of these -> closing -> backing off -> starting      (the child failed)
+//! ```
+//!
+//! Rules:
+//! * at most one action is open with the child, and an open action is never cut short but by a
+//!   deadline;
+//! * when several are due, the order is: lease lost, shard end, stop;
+//! * a child that failed is started anew from what is stored; nothing that was handed to it but not
+//!   checkpointed counts as read;
+//! * a stop and a lost lease end every phase: waiting and backing off at once, the others when the
+//!   child has answered or its time is over.
+//!
+//! In KCL: `ConsumerStates`, `ShardConsumer`, `ShutdownTask`.
+
+#![expect(clippy::wildcard_enum_match_arm, reason = "most events concern few phases")]
+
+use std::time::Duration;
+
+use multilangd_protocol::{Action, CheckpointFailure, CheckpointRequest};
+use tokio::time::Instant;
+
+use super::event::{Effect, EndError, Event, Message, Outcome, Settings};
+use crate::backoff::Backoff;
+use crate::checkpoint::{self, Progress, Verdict};
+use crate::lease::held;
+use crate::multilang::{self, Stop};
+use crate::record::{Batch, Record};
+use crate::sequence::{Position, Sequence};
+use crate::shard::ChildShard;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Phase {
+    /// For parents; the next look, unless one is under way.
+    Waiting(Option<Instant>),
+    Starting,
+    Idle,
+    Processing,
+    /// Children's leases are being made, or will be again at that time.
+    PreparingEnd(Option<Instant>),
+    Ending,
+    Notifying,
+    Losing,
+    Closing {
+        then: Then,
+        step: Step,
+        by: Instant,
+    },
+    BackingOff(Instant),
+    Finished,
+}
+
+/// Once the child is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Then {
+    Restart(String),
+    Finish(Outcome),
+}
+
+/// How far a child is on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    StdinClosed,
+    Terminated,
+    Killed,
+    /// Only a checkpoint is still being written.
+    Gone,
+}
+
+/// One shard's life.
+#[derive(Debug)]
+pub struct State {
+    settings: Settings,
+    has_parents: bool,
+    phase: Phase,
+    progress: Progress,
+    /// The first record handed out while nothing but a sentinel is stored: where to read again.
+    anchor: Option<Sequence>,
+    feed_open: bool,
+    /// Records of the present feed were handed to a child.
+    handed_out: bool,
+    /// What the shard became, once its end was read.
+    end: Option<Vec<ChildShard>>,
+    storing: bool,
+    child_alive: bool,
+    answer_by: Option<Instant>,
+    /// When a stop or a lost lease cuts short whatever is under way.
+    hurry: Option<Instant>,
+    stop: bool,
+    lost: bool,
+    failures: u32,
+    backoff: Backoff,
+}
+
+type Effects = Vec<Effect>;
+
+impl State {
+    /// A lease that was just taken, with its stored checkpoint.
+    pub fn new(settings: Settings, stored: Position, has_parents: bool, random: fastrand::Rng) -> Self {
+        let backoff = Backoff::new(settings.task_backoff, Duration::from_secs(30), random);
+        Self {
+            settings,
+            has_parents,
+            phase: Phase::Waiting(None),
+            progress: Progress::new(stored),
+            anchor: None,
+            feed_open: false,
+            handed_out: false,
+            end: None,
+            storing: false,
+            child_alive: false,
+            answer_by: None,
+            hurry: None,
+            stop: false,
+            lost: false,
+            failures: 0,
+            backoff,
+        }
+    }
+
+    /// Whether the child is ready for records. A batch is taken from the feed only then.
+    pub fn wants_batch(&self) -> bool {
+        self.phase == Phase::Idle && self.end.is_none() && !self.stop && !self.lost
+    }
+
+    /// What is stored.
+    pub fn stored(&self) -> &Position {
+        self.progress.last()
+    }
+
+    /// When to send [`Event::Deadline`], unless something happens before.
+    pub fn deadline(&self) -> Option<Instant> {
+        let own = match &self.phase {
+            Phase::Waiting(at) | Phase::PreparingEnd(at) => *at,
+            Phase::BackingOff(until) => Some(*until),
+            Phase::Closing { step: Step::Gone, .. } | Phase::Finished => return None,
+            Phase::Closing { by, .. } => return Some(*by),
+            Phase::Starting | Phase::Processing | Phase::Ending | Phase::Notifying | Phase::Losing => {
+                self.answer_by
+            }
+            Phase::Idle => None,
+        };
+        own.into_iter().chain(self.hurry).min()
+    }
+
+    /// One step.
+    pub fn on(&mut self, now: Instant, event: Event) -> Effects {
+        if self.phase == Phase::Finished {
+            return Vec::new();
+        }
+        match event {
+            Event::Begin => self.begin(now),
+            Event::Parents(outcome) => self.parents(now, outcome),
+            Event::ShardFinished => match self.phase {
+                Phase::Waiting(Some(_)) => self.look_at_parents(),
+                _ => Vec::new(),
+            },
+            Event::Spawned => self.spawned(now),
+            Event::NotSpawned(reason) => self.fail(now, reason),
+            Event::Child(event) => self.child(now, event),
+            Event::Batch(batch) => self.batch(now, batch),
+            Event::FeedBroke => {
+                self.feed_open = false;
+                self.fail(now, "reading the shard broke down".to_owned())
+            }
+            Event::Stored(position, outcome) => self.was_stored(now, position, outcome),
+            Event::EndPrepared(outcome) => self.end_prepared(now, outcome),
+            Event::Stop => self.stopped(now),
+            Event::LeaseLost => self.lease_lost(now),
+            Event::Deadline => self.deadline_passed(now),
+        }
+    }
+
+    fn begin(&mut self, now: Instant) -> Effects {
+        if self.progress.last().is_shard_end() {
+            return self.finish(Outcome::ShardEnded);
+        }
+        if self.has_parents { self.look_at_parents() } else { self.start(now) }
+    }
+
+    fn look_at_parents(&mut self) -> Effects {
+        self.phase = Phase::Waiting(None);
+        vec![Effect::CheckParents]
+    }
+
+    fn parents(&mut self, now: Instant, outcome: Result<bool, String>) -> Effects {
+        let Phase::Waiting(_) = self.phase else { return Vec::new() };
+        match outcome {
+            Ok(true) => self.start(now),
+            Ok(false) => {
+                self.phase = Phase::Waiting(Some(now + self.settings.parent_poll));
+                Vec::new()
+            }
+            Err(reason) => {
+                self.phase = Phase::Waiting(Some(now + self.settings.parent_poll));
+                vec![Effect::Odd(format!("can't look at the parents' leases: {reason}"))]
+            }
+        }
+    }
+
+    /// Reads on where the feed stands if nothing of it was handed out, else from what is stored.
+    fn start(&mut self, _now: Instant) -> Effects {
+        self.phase = Phase::Starting;
+        self.progress = Progress::new(self.progress.last().clone());
+        let mut effects = Vec::new();
+        if !self.feed_open || self.handed_out || self.end.is_some() {
+            let stored = &self.progress.last().sequence;
+            let from = match (stored, &self.anchor) {
+                (Sequence::Number(_), _) | (_, None) => stored.clone(),
+                (_, Some(anchor)) => anchor.clone(),
+            };
+            (self.feed_open, self.handed_out, self.end) = (true, false, None);
+            effects.push(Effect::OpenFeed(from));
+        }
+        effects.push(Effect::Spawn);
+        effects
+    }
+
+    fn spawned(&mut self, now: Instant) -> Effects {
+        self.child_alive = true;
+        self.open(now, Message::Initialize(self.progress.last().clone()))
+    }
+
+    /// Opens an action and starts the wait for its answer.
+    fn open(&mut self, now: Instant, message: Message) -> Effects {
+        self.phase = match message {
+            Message::Initialize(_) => Phase::Starting,
+            Message::ProcessRecords(..) => Phase::Processing,
+            Message::ShutdownRequested => Phase::Notifying,
+            Message::LeaseLost => Phase::Losing,
+            Message::ShardEnded => Phase::Ending,
+        };
+        self.wait_for_answer(now);
+        vec![Effect::Send(message)]
+    }
+
+    fn wait_for_answer(&mut self, now: Instant) {
+        self.answer_by = self.settings.answer.map(|limit| now + limit);
+    }
+
+    /// No action is open: what is due next?
+    fn settle(&mut self, now: Instant) -> Effects {
+        self.answer_by = None;
+        if self.lost {
+            return self.open(now, Message::LeaseLost);
+        }
+        if let Some(children) = self.end.clone() {
+            self.phase = Phase::PreparingEnd(None);
+            return vec![Effect::PrepareEnd(children)];
+        }
+        if self.stop {
+            return self.open(now, Message::ShutdownRequested);
+        }
+        self.phase = Phase::Idle;
+        Vec::new()
+    }
+
+    fn batch(&mut self, now: Instant, batch: Batch) -> Effects {
+        if !self.wants_batch() {
+            debug_assert!(false, "a batch that nobody asked for");
+            return self.fail(now, "a batch came at the wrong time".to_owned());
+        }
+        self.end = batch.end;
+        let records: Vec<Record> =
+            batch.records.into_iter().filter(|record| !self.progress.is_done(&record.position())).collect();
+        if records.is_empty() && (self.end.is_some() || !self.settings.keep_empty) {
+            return self.settle(now);
+        }
+        if let Some(first) = records.first() {
+            self.handed_out = true;
+            self.anchor.get_or_insert_with(|| first.position().sequence);
+        }
+        records.iter().for_each(|record| self.progress.deliver(record.position()));
+        self.open(now, Message::ProcessRecords(records, batch.millis_behind_latest))
+    }
+
+    fn child(&mut self, now: Instant, event: multilang::Event) -> Effects {
+        if let multilang::Event::Exited(_) = event {
+            self.child_alive = false;
+        }
+        if let Phase::Closing { then, .. } = &self.phase {
+            let then = then.clone();
+            return if self.child_alive { Vec::new() } else { self.closed(now, then) };
+        }
+        match event {
+            multilang::Event::Done(action) => self.done(now, action),
+            multilang::Event::Wrong { open: Action::ShutdownRequested, response_for } => {
+                let mut effects = vec![Effect::Odd(format!(
+                    "answered shutdownRequested with {}",
+                    shown(response_for.as_deref())
+                ))];
+                effects.extend(self.open(now, Message::LeaseLost));
+                effects
+            }
+            multilang::Event::Wrong { open, response_for } => {
+                self.fail(now, format!("answered {open} with {}", shown(response_for.as_deref())))
+            }
+            multilang::Event::Checkpoint(request) => self.asked(now, &request),
+            multilang::Event::Alive => {
+                self.wait_for_answer(now);
+                Vec::new()
+            }
+            multilang::Event::InputBroken(reason) => self.fail(now, format!("its stdin is broken: {reason}")),
+            multilang::Event::OutputClosed => self.fail(now, "it closed its stdout".to_owned()),
+            multilang::Event::Exited(end) => self.fail(now, format!("it ended with {end}")),
+        }
+    }
+
+    fn done(&mut self, now: Instant, action: Action) -> Effects {
+        match action {
+            Action::Initialize | Action::ProcessRecords => self.settle(now),
+            Action::ShutdownRequested => self.open(now, Message::LeaseLost),
+            Action::LeaseLost => self.close(now, Then::Finish(self.end_of_holding())),
+            Action::ShardEnded if self.progress.last().is_shard_end() => {
+                self.close(now, Then::Finish(Outcome::ShardEnded))
+            }
+            Action::ShardEnded if self.lost => self.close(now, Then::Finish(Outcome::LeaseLost)),
+            Action::ShardEnded => self.fail(
+                now,
+                "it answered shardEnded without a checkpoint: every processor must checkpoint there"
+                    .to_owned(),
+            ),
+        }
+    }
+
+    fn end_of_holding(&self) -> Outcome {
+        if self.lost { Outcome::LeaseLost } else { Outcome::Stopped }
+    }
+
+    fn asked(&mut self, now: Instant, request: &CheckpointRequest) -> Effects {
+        self.wait_for_answer(now);
+        let may = matches!(self.phase, Phase::Processing | Phase::Notifying | Phase::Ending);
+        if !may {
+            return vec![Effect::Acknowledge(Err(CheckpointFailure::InvalidState))];
+        }
+        match self.progress.judge(request) {
+            Ok(Verdict::Stored) => vec![Effect::Acknowledge(Ok(()))],
+            Ok(Verdict::Write(position)) => {
+                self.storing = true;
+                // The time that DynamoDB takes isn't the child's.
+                self.answer_by = None;
+                vec![Effect::Store(position)]
+            }
+            Err(failure) => vec![Effect::Acknowledge(Err(failure))],
+        }
+    }
+
+    fn was_stored(&mut self, now: Instant, position: Position, outcome: Result<(), held::Error>) -> Effects {
+        self.storing = false;
+        if outcome.is_ok() {
+            self.progress.stored(position);
+            self.failures = 0;
+            self.backoff.reset();
+        }
+        match &self.phase {
+            Phase::Closing { then, step: Step::Gone, .. } => {
+                let then = then.clone();
+                self.closed(now, then)
+            }
+            Phase::Closing { .. } => Vec::new(),
+            _ => {
+                self.wait_for_answer(now);
+                vec![Effect::Acknowledge(outcome.map_err(|error| checkpoint::failure(&error)))]
+            }
+        }
+    }
+
+    fn end_prepared(&mut self, now: Instant, outcome: Result<(), EndError>) -> Effects {
+        let Phase::PreparingEnd(_) = self.phase else { return Vec::new() };
+        match outcome {
+            _ if self.lost => self.settle(now),
+            Ok(()) => {
+                self.progress.end_of_shard();
+                self.open(now, Message::ShardEnded)
+            }
+            Err(EndError::Lost) => {
+                self.lost = true;
+                self.settle(now)
+            }
+            Err(EndError::NotNow(reason)) => {
+                self.phase = Phase::PreparingEnd(Some(now + self.settings.task_backoff));
+                vec![Effect::Odd(format!("can't make the leases of the shard's children yet: {reason}"))]
+            }
+        }
+    }
+
+    fn stopped(&mut self, now: Instant) -> Effects {
+        if self.stop {
+            return Vec::new();
+        }
+        self.stop = true;
+        self.hurry_by(now + self.settings.shutdown_grace);
+        match &mut self.phase {
+            Phase::Waiting(_) | Phase::BackingOff(_) => self.finish(Outcome::Stopped),
+            // With no grace at all nothing is asked of the child: its stdin ends.
+            Phase::Idle if !self.settings.shutdown_grace.is_zero() => self.settle(now),
+            Phase::Closing { by, .. } => {
+                *by = (*by).min(now + self.settings.kill_grace);
+                Vec::new()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn lease_lost(&mut self, now: Instant) -> Effects {
+        if std::mem::replace(&mut self.lost, true) {
+            return Vec::new();
+        }
+        self.feed_open = false;
+        self.hurry_by(now + self.settings.lost_grace);
+        let mut effects = vec![Effect::CloseFeed];
+        match self.phase {
+            Phase::Waiting(_) | Phase::BackingOff(_) => effects.extend(self.finish(Outcome::LeaseLost)),
+            Phase::Idle => effects.extend(self.settle(now)),
+            _ => {}
+        }
+        effects
+    }
+
+    fn hurry_by(&mut self, by: Instant) {
+        self.hurry = Some(self.hurry.map_or(by, |at| at.min(by)));
+    }
+
+    fn deadline_passed(&mut self, now: Instant) -> Effects {
+        match &self.phase {
+            Phase::Closing { step: Step::Gone, .. } | Phase::Finished => Vec::new(),
+            Phase::Closing { then, step, by } if *by <= now => {
+                let (then, step) = (then.clone(), *step);
+                self.press(now, then, step)
+            }
+            Phase::Closing { .. } => Vec::new(),
+            _ if self.hurry.is_some_and(|by| by <= now) => {
+                let then = Then::Finish(self.end_of_holding());
+                let mut effects = vec![Effect::Odd("its time to stop is over".to_owned())];
+                effects.extend(self.close(now, then));
+                effects
+            }
+            Phase::Waiting(Some(at)) if *at <= now => self.look_at_parents(),
+            Phase::PreparingEnd(Some(at)) if *at <= now => self.settle(now),
+            Phase::BackingOff(until) if *until <= now => self.start(now),
+            Phase::Starting | Phase::Processing | Phase::Ending | Phase::Notifying | Phase::Losing
+                if self.answer_by.is_some_and(|by| by <= now) =>
+            {
+                self.fail(now, "it did not answer within timeoutInSeconds".to_owned())
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The child can't go on. What follows depends on whether it was needed any longer.
+    fn fail(&mut self, now: Instant, reason: String) -> Effects {
+        if self.lost || self.stop {
+            let then = Then::Finish(self.end_of_holding());
+            let mut effects = vec![Effect::Odd(reason)];
+            effects.extend(self.close(now, then));
+            return effects;
+        }
+        self.failures += 1;
+        let mut effects = vec![Effect::Failed(reason.clone(), self.failures)];
+        effects.extend(self.close(now, Then::Restart(reason)));
+        effects
+    }
+
+    /// Sends the child on its way out.
+    fn close(&mut self, now: Instant, then: Then) -> Effects {
+        self.answer_by = None;
+        if !self.child_alive {
+            return self.closed(now, then);
+        }
+        let grace = if self.stop { self.settings.kill_grace } else { self.settings.exit_grace };
+        self.phase = Phase::Closing { then, step: Step::StdinClosed, by: now + grace };
+        vec![Effect::CloseStdin]
+    }
+
+    fn press(&mut self, now: Instant, then: Then, step: Step) -> Effects {
+        let by = now + self.settings.kill_grace;
+        match step {
+            Step::StdinClosed => {
+                self.phase = Phase::Closing { then, step: Step::Terminated, by };
+                vec![Effect::Signal(Stop::Politely)]
+            }
+            Step::Terminated => {
+                self.phase = Phase::Closing { then, step: Step::Killed, by };
+                vec![Effect::Signal(Stop::AtOnce)]
+            }
+            // Not even SIGKILL ended it (a process in an uninterruptible wait): it can do no harm.
+            Step::Killed | Step::Gone => self.closed(now, then),
+        }
+    }
+
+    fn closed(&mut self, now: Instant, then: Then) -> Effects {
+        if self.storing {
+            self.phase = Phase::Closing { then, step: Step::Gone, by: now };
+            return Vec::new();
+        }
+        match then {
+            Then::Finish(outcome) => self.finish(outcome),
+            Then::Restart(_) if self.lost || self.stop => self.finish(self.end_of_holding()),
+            Then::Restart(reason) if self.failures >= self.settings.max_failures => {
+                self.finish(Outcome::Hopeless(reason))
+            }
+            Then::Restart(_) => {
+                self.phase = Phase::BackingOff(now + self.backoff.pause());
+                Vec::new()
+            }
+        }
+    }
+
+    fn finish(&mut self, outcome: Outcome) -> Effects {
+        self.phase = Phase::Finished;
+        vec![Effect::CloseFeed, Effect::Finish(outcome)]
+    }
+}
+
+fn shown(response_for: Option<&str>) -> String {
+    response_for.map_or_else(|| "a status without responseFor".to_owned(), |name| format!("{name:?}"))
+}
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;

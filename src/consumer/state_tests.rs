@@ -1,0 +1,335 @@
+//! Tests of the state machine: each drives it by hand, with time as a number.
+
+use super::*;
+use crate::sequence::SequenceNumber;
+use crate::shard::HashRange;
+
+fn settings() -> Settings {
+    let seconds = Duration::from_secs;
+    Settings {
+        parent_poll: seconds(10),
+        task_backoff: Duration::from_millis(500),
+        answer: Some(seconds(60)),
+        shutdown_grace: seconds(5),
+        lost_grace: seconds(30),
+        exit_grace: seconds(5),
+        kill_grace: seconds(1),
+        keep_empty: false,
+        max_failures: 5,
+    }
+}
+
+struct Life {
+    state: State,
+    now: Instant,
+}
+
+fn position(text: &str) -> Position {
+    Position::new(Sequence::parse(text).unwrap())
+}
+
+fn batch(numbers: &[u32]) -> Batch {
+    let record = |n: &u32| Record {
+        sequence: SequenceNumber::parse(&n.to_string()).unwrap(),
+        sub: 0,
+        partition_key: String::new(),
+        data: String::new(),
+        arrival: None,
+    };
+    Batch { records: numbers.iter().map(record).collect(), millis_behind_latest: Some(0), end: None }
+}
+
+fn last_batch(numbers: &[u32]) -> Batch {
+    Batch { end: Some(vec![child_shard()]), ..batch(numbers) }
+}
+
+fn child_shard() -> ChildShard {
+    ChildShard { id: "child".into(), parents: vec!["s".into()], range: HashRange { start: 0, end: 9 } }
+}
+
+fn request(number: Option<&str>) -> multilang::Event {
+    multilang::Event::Checkpoint(CheckpointRequest {
+        sequence_number: number.map(str::to_owned),
+        sub_sequence_number: None,
+    })
+}
+
+impl Life {
+    fn new(stored: &str) -> Self {
+        let state = State::new(settings(), position(stored), false, fastrand::Rng::with_seed(1));
+        Self { state, now: Instant::now() }
+    }
+
+    /// A shard whose child has answered `initialize`.
+    fn idle(stored: &str) -> Self {
+        let mut life = Self::new(stored);
+        assert_eq!(life.on(Event::Begin), [Effect::OpenFeed(position(stored).sequence), Effect::Spawn]);
+        assert_eq!(life.on(Event::Spawned), [Effect::Send(Message::Initialize(position(stored)))]);
+        assert_eq!(life.done(Action::Initialize), []);
+        assert!(life.state.wants_batch());
+        life
+    }
+
+    fn on(&mut self, event: Event) -> Effects {
+        self.state.on(self.now, event)
+    }
+
+    fn child(&mut self, event: multilang::Event) -> Effects {
+        self.on(Event::Child(event))
+    }
+
+    fn done(&mut self, action: Action) -> Effects {
+        self.child(multilang::Event::Done(action))
+    }
+
+    fn exited(&mut self) -> Effects {
+        self.child(multilang::Event::Exited("exit code 0".into()))
+    }
+
+    fn stored(&mut self, number: &str) -> Effects {
+        self.on(Event::Stored(position(number), Ok(())))
+    }
+
+    /// Lets time pass until the deadline that stands.
+    fn wait(&mut self) -> Effects {
+        self.now = self.state.deadline().expect("a deadline");
+        self.on(Event::Deadline)
+    }
+
+    /// Hands out a batch and answers it, with a checkpoint of everything if asked for.
+    fn process(&mut self, numbers: &[u32], checkpoint: bool) {
+        assert!(matches!(
+            self.on(Event::Batch(batch(numbers)))[..],
+            [Effect::Send(Message::ProcessRecords(..))]
+        ));
+        if checkpoint {
+            let last = numbers.last().unwrap().to_string();
+            assert_eq!(self.child(request(None)), [Effect::Store(position(&last))]);
+            assert_eq!(self.stored(&last), [Effect::Acknowledge(Ok(()))]);
+        }
+        assert_eq!(self.done(Action::ProcessRecords), []);
+    }
+}
+
+fn finish(outcome: Outcome) -> Effects {
+    vec![Effect::CloseFeed, Effect::Finish(outcome)]
+}
+
+#[test]
+fn records_at_or_below_the_checkpoint_are_hidden() {
+    let mut life = Life::idle("5");
+    let effects = life.on(Event::Batch(batch(&[4, 5, 6])));
+    assert_eq!(effects, [Effect::Send(Message::ProcessRecords(batch(&[6]).records, Some(0)))]);
+    life.done(Action::ProcessRecords);
+    assert_eq!(life.on(Event::Batch(batch(&[5]))), [], "nothing left, nothing sent");
+    assert!(life.state.wants_batch());
+}
+
+#[test]
+fn a_shard_with_unfinished_parents_waits_and_looks_again_when_one_finishes() {
+    let mut life = Life::new("TRIM_HORIZON");
+    life.state.has_parents = true;
+    assert_eq!(life.on(Event::Begin), [Effect::CheckParents]);
+    assert_eq!(life.on(Event::Parents(Ok(false))), []);
+    assert_eq!(life.on(Event::ShardFinished), [Effect::CheckParents]);
+    assert_eq!(life.on(Event::ShardFinished), [], "one look at a time");
+    assert!(matches!(life.on(Event::Parents(Err("throttled".into())))[..], [Effect::Odd(_)]));
+    assert_eq!(life.wait(), [Effect::CheckParents]);
+    assert!(matches!(life.on(Event::Parents(Ok(true)))[..], [Effect::OpenFeed(_), Effect::Spawn]));
+}
+
+#[test]
+fn a_waiting_shard_stops_and_loses_its_lease_at_once() {
+    for (event, outcome) in [(Event::Stop, Outcome::Stopped), (Event::LeaseLost, Outcome::LeaseLost)] {
+        let mut life = Life::new("TRIM_HORIZON");
+        life.state.has_parents = true;
+        life.on(Event::Begin);
+        assert_eq!(life.on(event).last(), Some(&Effect::Finish(outcome)));
+    }
+}
+
+#[test]
+fn a_stop_asks_then_ends_the_child() {
+    let mut life = Life::idle("TRIM_HORIZON");
+    life.process(&[1, 2], false);
+    assert_eq!(life.on(Event::Stop), [Effect::Send(Message::ShutdownRequested)]);
+    assert_eq!(life.child(request(None)), [Effect::Store(position("2"))]);
+    assert_eq!(life.stored("2"), [Effect::Acknowledge(Ok(()))]);
+    assert_eq!(life.done(Action::ShutdownRequested), [Effect::Send(Message::LeaseLost)]);
+    assert_eq!(life.child(request(None)), [Effect::Acknowledge(Err(CheckpointFailure::InvalidState))]);
+    assert_eq!(life.done(Action::LeaseLost), [Effect::CloseStdin]);
+    assert_eq!(life.exited(), finish(Outcome::Stopped));
+}
+
+#[test]
+fn a_stop_waits_for_the_open_batch_but_not_beyond_its_grace() {
+    let mut life = Life::idle("TRIM_HORIZON");
+    life.on(Event::Batch(batch(&[1])));
+    assert_eq!(life.on(Event::Stop), []);
+    let stopped = life.now;
+    assert_eq!(life.wait(), [Effect::Odd("its time to stop is over".into()), Effect::CloseStdin]);
+    assert_eq!(life.now - stopped, settings().shutdown_grace);
+    assert_eq!(life.wait(), [Effect::Signal(Stop::Politely)]);
+    assert_eq!(life.wait(), [Effect::Signal(Stop::AtOnce)]);
+    assert_eq!(
+        life.wait(),
+        finish(Outcome::Stopped),
+        "even a process that can't be killed doesn't hold the stop"
+    );
+}
+
+#[test]
+fn a_wrong_answer_to_shutdown_requested_is_forgiven_any_other_is_a_failure() {
+    let mut life = Life::idle("TRIM_HORIZON");
+    life.on(Event::Stop);
+    let wrong = |open| multilang::Event::Wrong { open, response_for: Some("shutdown".into()) };
+    let effects = life.child(wrong(Action::ShutdownRequested));
+    assert_eq!(effects.last(), Some(&Effect::Send(Message::LeaseLost)));
+
+    let mut life = Life::idle("TRIM_HORIZON");
+    life.on(Event::Batch(batch(&[1])));
+    let effects = life.child(wrong(Action::ProcessRecords));
+    assert!(matches!(effects[..], [Effect::Failed(_, 1), Effect::CloseStdin]));
+}
+
+#[test]
+fn a_failed_child_is_started_anew_from_what_is_stored() {
+    let mut life = Life::idle("TRIM_HORIZON");
+    life.process(&[1, 2], true);
+    life.process(&[3], false);
+    assert!(matches!(life.exited()[..], [Effect::Failed(_, 1)]), "noticed while idle");
+    let effects = life.wait();
+    assert_eq!(effects, [Effect::OpenFeed(position("2").sequence), Effect::Spawn]);
+    assert_eq!(life.on(Event::Spawned), [Effect::Send(Message::Initialize(position("2")))]);
+    life.done(Action::Initialize);
+    let effects = life.on(Event::Batch(batch(&[2, 3])));
+    assert_eq!(effects, [Effect::Send(Message::ProcessRecords(batch(&[3]).records, Some(0)))]);
+}
+
+#[test]
+fn without_a_checkpoint_a_latest_is_read_again_from_the_first_record_that_was_handed_out() {
+    let mut life = Life::idle("LATEST");
+    life.process(&[7, 8], false);
+    life.exited();
+    assert_eq!(life.wait()[0], Effect::OpenFeed(position("7").sequence));
+}
+
+#[test]
+fn a_feed_of_which_nothing_was_handed_out_is_read_on() {
+    let mut life = Life::idle("LATEST");
+    life.exited();
+    assert_eq!(life.wait(), [Effect::Spawn], "opening LATEST again would skip what came meanwhile");
+}
+
+#[test]
+fn failures_in_a_row_are_hopeless_and_a_checkpoint_begins_a_new_row() {
+    let mut life = Life::idle("TRIM_HORIZON");
+    let restart = |life: &mut Life| {
+        life.wait();
+        life.on(Event::Spawned);
+        life.done(Action::Initialize);
+    };
+    for _ in 0..4 {
+        life.exited();
+        restart(&mut life);
+    }
+    life.process(&[1], true);
+    for failure in 1..5 {
+        assert!(matches!(life.exited()[..], [Effect::Failed(_, n)] if n == failure));
+        restart(&mut life);
+    }
+    let effects = life.exited();
+    assert_eq!(effects.last(), Some(&Effect::Finish(Outcome::Hopeless("it ended with exit code 0".into()))));
+}
+
+#[test]
+fn a_child_that_can_not_be_started_counts_as_failed() {
+    let mut life = Life::new("TRIM_HORIZON");
+    life.on(Event::Begin);
+    for _ in 0..4 {
+        assert!(matches!(life.on(Event::NotSpawned("gone".into()))[..], [Effect::Failed(..)]));
+        assert!(life.wait().contains(&Effect::Spawn));
+    }
+    let effects = life.on(Event::NotSpawned("gone".into()));
+    assert_eq!(effects.last(), Some(&Effect::Finish(Outcome::Hopeless("gone".into()))));
+}
+
+#[test]
+fn a_child_that_dies_during_a_write_is_not_replaced_before_the_write_is_known() {
+    let mut life = Life::idle("TRIM_HORIZON");
+    life.on(Event::Batch(batch(&[1, 2])));
+    assert_eq!(life.child(request(Some("2"))), [Effect::Store(position("2"))]);
+    assert!(matches!(life.exited()[..], [Effect::Failed(..)]));
+    assert_eq!(life.state.deadline(), None, "held has the deadline");
+    assert_eq!(life.stored("2"), []);
+    assert_eq!(life.wait()[0], Effect::OpenFeed(position("2").sequence));
+}
+
+#[test]
+fn the_wait_for_an_answer_begins_anew_with_each_message_and_stands_still_during_a_write() {
+    let mut life = Life::idle("TRIM_HORIZON");
+    life.on(Event::Batch(batch(&[1])));
+    let limit = settings().answer.unwrap();
+    life.now += limit / 2;
+    life.child(request(Some("1")));
+    assert_eq!(life.state.deadline(), None);
+    life.now += limit;
+    life.stored("1");
+    assert_eq!(life.state.deadline(), Some(life.now + limit));
+    assert!(matches!(life.wait()[..], [Effect::Failed(..), Effect::CloseStdin]));
+}
+
+#[test]
+fn a_lost_lease_waits_for_the_open_batch_and_refuses_nothing_but_the_write() {
+    let mut life = Life::idle("TRIM_HORIZON");
+    life.on(Event::Batch(batch(&[1])));
+    assert_eq!(life.on(Event::LeaseLost), [Effect::CloseFeed]);
+    life.child(request(None));
+    let refused = life.on(Event::Stored(position("1"), Err(held::Error::Lost)));
+    assert_eq!(refused, [Effect::Acknowledge(Err(CheckpointFailure::Shutdown))]);
+    assert_eq!(life.done(Action::ProcessRecords), [Effect::Send(Message::LeaseLost)]);
+    life.done(Action::LeaseLost);
+    assert_eq!(life.exited(), finish(Outcome::LeaseLost));
+}
+
+#[test]
+fn the_end_of_a_shard_makes_its_children_then_asks_the_child() {
+    let mut life = Life::idle("TRIM_HORIZON");
+    life.on(Event::Batch(last_batch(&[1])));
+    let prepare = || Effect::PrepareEnd(vec![child_shard()]);
+    assert_eq!(life.done(Action::ProcessRecords), [prepare()]);
+    assert!(matches!(
+        life.on(Event::EndPrepared(Err(EndError::NotNow("throttled".into()))))[..],
+        [Effect::Odd(_)]
+    ));
+    assert_eq!(life.wait(), [prepare()]);
+    assert_eq!(life.on(Event::EndPrepared(Ok(()))), [Effect::Send(Message::ShardEnded)]);
+    assert_eq!(life.child(request(Some("1"))), [Effect::Store(Position::shard_end())]);
+    life.on(Event::Stored(Position::shard_end(), Ok(())));
+    assert_eq!(life.done(Action::ShardEnded), [Effect::CloseStdin]);
+    assert_eq!(life.exited(), finish(Outcome::ShardEnded));
+}
+
+#[test]
+fn an_end_without_checkpoint_is_asked_again_of_a_fresh_child() {
+    let mut life = Life::idle("TRIM_HORIZON");
+    assert!(matches!(life.on(Event::Batch(last_batch(&[])))[..], [Effect::PrepareEnd(_)]));
+    life.on(Event::EndPrepared(Ok(())));
+    assert!(matches!(life.done(Action::ShardEnded)[..], [Effect::Failed(_, 1), Effect::CloseStdin]));
+    life.exited();
+    assert!(matches!(life.wait()[..], [Effect::OpenFeed(_), Effect::Spawn]));
+}
+
+#[test]
+fn a_stop_during_the_end_of_a_shard_lets_it_end() {
+    let mut life = Life::idle("TRIM_HORIZON");
+    life.on(Event::Batch(last_batch(&[])));
+    life.on(Event::Stop);
+    assert_eq!(life.on(Event::EndPrepared(Ok(()))), [Effect::Send(Message::ShardEnded)]);
+}
+
+#[test]
+fn a_completed_lease_has_no_child() {
+    let mut life = Life::new("SHARD_END");
+    assert_eq!(life.on(Event::Begin), finish(Outcome::ShardEnded));
+}

@@ -1,0 +1,197 @@
+//! The daemon as a whole: parts made, leases synchronised, run, ended in order.
+//!
+//! Order of a stop: no more leases are taken; reading stops; children are asked, checkpoint and end;
+//! their leases are given back; renewing stops last.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::consumer::{Parts, Settings};
+use crate::coordinator::{self, Coordinator};
+use crate::exit::Exit;
+use crate::lease::sync::{self, InitialPosition};
+use crate::lease::{Table, table};
+use crate::metrics::Sink;
+use crate::multilang::Program;
+use crate::retrieval::{self, Source};
+use crate::scheduler::{self, Hopeless};
+use crate::shard::{self, Filter};
+
+/// KCL's `maxInitializationAttempts`.
+const ATTEMPTS: u32 = 20;
+
+/// What the daemon talks to.
+#[derive(Clone)]
+pub struct Ports {
+    /// The lease table.
+    pub table: Arc<dyn Table>,
+    /// The stream's shards.
+    pub shards: Arc<dyn shard::Api>,
+    /// Their records.
+    pub records: Arc<dyn retrieval::Api>,
+    /// Who counts.
+    pub sink: Arc<dyn Sink>,
+}
+
+impl std::fmt::Debug for Ports {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ports").finish_non_exhaustive()
+    }
+}
+
+/// Why the daemon ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A child failed for good.
+    #[error(transparent)]
+    Hopeless(#[from] Hopeless),
+    /// The lease table can't be used.
+    #[error("the lease table can't be used: {0}")]
+    Table(#[from] table::Error),
+    /// The stream can't be used.
+    #[error(
+        "the stream can't be used: {0}. Check streamName, regionName and kinesisEndpoint, and the permissions of \
+         the credentials"
+    )]
+    Stream(#[from] shard::Error),
+    /// The stream's shards make no sense now.
+    #[error(transparent)]
+    Sync(#[from] sync::Error),
+    /// A part of the daemon broke down.
+    #[error("a part of the daemon broke down: {0}")]
+    Broken(String),
+}
+
+impl Error {
+    /// The code to exit with.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Hopeless(_) => Exit::ChildFailed,
+            Self::Table(table::Error::Shape { .. }) => Exit::Config,
+            Self::Table(table::Error::Denied(_)) | Self::Stream(shard::Error::Denied(_)) => Exit::Denied,
+            Self::Table(_) | Self::Stream(_) | Self::Sync(_) => Exit::Unavailable,
+            Self::Broken(_) => Exit::Internal,
+        }
+    }
+
+    /// Whether another attempt could go otherwise.
+    fn may_pass(&self) -> bool {
+        !matches!(self, Self::Table(table::Error::Shape { .. }) | Self::Hopeless(_))
+    }
+}
+
+/// Runs until `stop`, or until a child fails for good.
+///
+/// # Errors
+/// What ended it, if that wasn't `stop`.
+pub async fn run(
+    config: &Config,
+    program: Program,
+    ports: Ports,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    info!(
+        worker = %config.worker, stream = config.stream, table = config.table, application = config.application,
+        %program, "starting"
+    );
+    tokio::select! {
+        biased;
+        // Nothing is held yet: a stop needn't wait for anything.
+        () = stop.cancelled() => return Ok(()),
+        outcome = initialize(config, &ports) => outcome?,
+    }
+    let settings = coordinator::Settings {
+        me: config.worker.clone(),
+        failover: config.failover,
+        max_leases: config.max_leases,
+    };
+    let (coordinator, handle, leases) = Coordinator::new(ports.table.clone(), settings);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(coordinator.run(stop.clone()));
+    let scheduled = scheduler::run(parts(config, program, ports), handle, leases, stop.clone()).await;
+    // A hopeless shard ends the daemon as a signal does; the scheduler's handle is gone, so the
+    // coordinator gives back what is left and ends.
+    stop.cancel();
+    while let Some(ended) = tasks.join_next().await {
+        ended.map_err(|error| Error::Broken(error.to_string()))?;
+    }
+    info!("stopped");
+    Ok(scheduled?)
+}
+
+fn parts(config: &Config, program: Program, ports: Ports) -> Parts {
+    let settings = Settings {
+        parent_poll: config.parent_poll,
+        task_backoff: config.task_backoff,
+        answer: config.answer,
+        shutdown_grace: config.shutdown_grace,
+        lost_grace: Duration::from_secs(30),
+        exit_grace: Duration::from_secs(5),
+        // Twice this and the default grace stay below the ten seconds that containers are given.
+        kill_grace: Duration::from_secs(2),
+        keep_empty: config.keep_empty,
+        max_failures: 5,
+    };
+    let retrieval = retrieval::Settings {
+        max_records: config.max_records,
+        idle: config.idle,
+        keep_empty: config.keep_empty,
+        retry: Duration::from_millis(500),
+    };
+    let timestamp = match config.initial {
+        InitialPosition::AtTimestamp(millis) => Some(millis),
+        InitialPosition::Latest | InitialPosition::TrimHorizon => None,
+    };
+    Parts {
+        table: ports.table,
+        source: Source { api: ports.records, shards: ports.shards, settings: retrieval },
+        program: Arc::new(program),
+        settings,
+        timestamp,
+        check_hash_keys: config.check_hash_keys,
+        sink: ports.sink,
+    }
+}
+
+/// The table made, the stream's shards known, their leases there: again and again for a while.
+async fn initialize(config: &Config, ports: &Ports) -> Result<(), Error> {
+    let mut attempt = 1;
+    loop {
+        match try_initialize(config, ports).await {
+            Ok(()) => return Ok(()),
+            Err(error) if attempt >= ATTEMPTS || !error.may_pass() => return Err(error),
+            Err(error) => {
+                warn!(%error, attempt, of = ATTEMPTS, "can't start yet, will try again");
+                tokio::time::sleep(config.initialization_backoff).await;
+            }
+        }
+        attempt += 1;
+    }
+}
+
+async fn try_initialize(config: &Config, ports: &Ports) -> Result<(), Error> {
+    ports.table.ensure().await?;
+    let leases = ports.table.list().await?;
+    let missing = if leases.is_empty() {
+        let shards = ports.shards.list(config.initial.filter()).await?;
+        sync::plan_first(&shards, config.initial)?
+    } else {
+        let shards = ports.shards.list(Filter::All).await?;
+        sync::plan_missing(&shards, &leases, config.initial, config.ignore_unexpected_children)?
+    };
+    for lease in &missing {
+        let made = ports.table.create(lease).await?;
+        info!(shard = %lease.shard, checkpoint = %lease.checkpoint, made, "lease of a shard");
+    }
+    info!(
+        leases = leases.len() + missing.len(),
+        new = missing.len(),
+        "leases are in step with the stream's shards"
+    );
+    Ok(())
+}

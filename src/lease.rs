@@ -1,0 +1,117 @@
+//! Leases: who reads which shard, and how far it got. One row a lease in DynamoDB, shared with
+//! Java workers of every generation.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`table`] | the port to the table and what can go wrong with it |
+//! | [`update`] | every write on a lease as condition and changes: pure |
+//! | [`held`] | the proof that a lease is ours, and the only way to renew, checkpoint or release it |
+//! | [`take`] | which leases to take: pure |
+//! | [`sync`] | which leases a stream's shards need: pure |
+//! | [`memory`] | the table in memory, for tests |
+//!
+//! Invariants:
+//! * a row is written by attribute, never as a whole once it exists; what we don't know survives;
+//! * a lease is ours only while a [`held::Held`] of it says so, by the counter and the local clock;
+//! * after an answer that is neither yes nor no the row is read back before anything else.
+//!
+//! In KCL: package `software.amazon.kinesis.leases`.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::sequence::Position;
+use crate::shard::{HashRange, ShardId};
+
+pub mod held;
+pub mod memory;
+pub mod sync;
+pub mod table;
+pub mod take;
+pub mod update;
+
+pub use held::Held;
+pub use table::Table;
+
+/// A worker's id, the value of `leaseOwner`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkerId(Arc<str>);
+
+impl WorkerId {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for WorkerId {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Display for WorkerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for WorkerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A lease as its row says. The key is the shard's id: MultiLang has one stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// `leaseKey`.
+    pub shard: ShardId,
+    /// `leaseOwner`; none on a row that nobody has.
+    pub owner: Option<WorkerId>,
+    /// `leaseCounter`: moves with every write of the owner.
+    pub counter: i64,
+    /// `ownerSwitchesSinceCheckpoint`.
+    pub owner_switches: i64,
+    /// `checkpoint` and `checkpointSubSequenceNumber`.
+    pub checkpoint: Position,
+    /// `pendingCheckpoint` and its companions. Never passed on by the MultiLang protocol.
+    pub pending: Option<Position>,
+    /// `checkpointOwner`: while a hand-off is open, who still reads the shard.
+    pub checkpoint_owner: Option<WorkerId>,
+    /// `parentShardId`.
+    pub parents: BTreeSet<ShardId>,
+    /// `childShardIds`.
+    pub children: BTreeSet<ShardId>,
+    /// `startingHashKey` and `endingHashKey`; old rows have none.
+    pub range: Option<HashRange>,
+}
+
+impl Lease {
+    /// A row that doesn't exist yet: nobody's, never moved.
+    pub fn new(shard: ShardId, checkpoint: Position, parents: BTreeSet<ShardId>, range: HashRange) -> Self {
+        Self {
+            shard,
+            owner: None,
+            counter: 0,
+            owner_switches: 0,
+            checkpoint,
+            pending: None,
+            checkpoint_owner: None,
+            parents,
+            children: BTreeSet::new(),
+            range: Some(range),
+        }
+    }
+
+    /// Who reads the shard at the moment: the old owner while a hand-off is open.
+    pub fn actual_owner(&self) -> Option<&WorkerId> {
+        self.checkpoint_owner.as_ref().or(self.owner.as_ref())
+    }
+
+    /// Whether the shard was read to its end.
+    pub fn is_complete(&self) -> bool {
+        self.checkpoint.is_shard_end()
+    }
+}

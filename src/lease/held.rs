@@ -1,0 +1,354 @@
+//! The proof that a lease is ours.
+//!
+//! Nothing can renew, checkpoint or release a lease but through its [`Held`], and a [`Held`] that
+//! was lost is inert: every call answers [`Error::Lost`] and nothing is sent. It is lost
+//!
+//! * when the row says that somebody else has it,
+//! * when no write of ours succeeded for a whole failover time on the local monotonic clock: from
+//!   then on others may take it, so we hand out nothing more, whatever the table says later.
+//!
+//! The clock of the proof starts *before* the write that succeeded, so that no observer can count
+//! less than we do. Writes on one lease go one after the other; those of different leases don't wait
+//! for each other.
+//!
+//! In KCL: the authoritative leases within `DynamoDBLeaseRenewer`. Unlike there, an answer that is
+//! neither yes nor no is always followed by a consistent read, for checkpoints too, and reading the
+//! state never waits for a request in flight.
+
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::table::{self, Table};
+use super::update::{self, Update};
+use super::{Lease, WorkerId};
+use crate::sequence::Position;
+use crate::shard::ShardId;
+
+/// Why a write on a held lease didn't happen.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The lease is not ours any more. Final.
+    #[error("the lease is not held any more")]
+    Lost,
+    /// The row is further than that: a write whose answer was lost had been applied after all.
+    #[error("the stored checkpoint {0} is further")]
+    Behind(Position),
+    /// Still ours; the write did not happen, or it isn't known whether it did.
+    #[error(transparent)]
+    Table(#[from] table::Error),
+}
+
+/// A lease of ours.
+pub struct Held {
+    shard: ShardId,
+    me: WorkerId,
+    failover: Duration,
+    table: Arc<dyn Table>,
+    /// Held across requests: this is what puts the writes of one lease in a row.
+    row: tokio::sync::Mutex<Lease>,
+    /// Never held across an await.
+    expires: Mutex<Instant>,
+    lost: CancellationToken,
+    /// The row when the lease became ours.
+    initial: Lease,
+}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Held").field("shard", &self.shard).field("lost", &self.lost.is_cancelled()).finish()
+    }
+}
+
+impl Held {
+    /// A lease whose row was written by us in a request that began at `proven`.
+    pub fn new(
+        lease: Lease,
+        me: WorkerId,
+        table: Arc<dyn Table>,
+        proven: Instant,
+        failover: Duration,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            shard: lease.shard.clone(),
+            me,
+            failover,
+            table,
+            expires: Mutex::new(proven + failover),
+            lost: CancellationToken::new(),
+            initial: lease.clone(),
+            row: tokio::sync::Mutex::new(lease),
+        })
+    }
+
+    /// The shard.
+    pub fn shard(&self) -> &ShardId {
+        &self.shard
+    }
+
+    /// The row as it was when the lease became ours.
+    pub fn initial(&self) -> &Lease {
+        &self.initial
+    }
+
+    /// Cancelled once the lease is lost.
+    pub fn lost(&self) -> &CancellationToken {
+        &self.lost
+    }
+
+    /// When the lease expires for us unless it is renewed.
+    pub fn expires(&self) -> Instant {
+        *self.expires.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether records may be handed out and progress be stored. Doesn't wait for anything.
+    pub fn is_live(&self, now: Instant) -> bool {
+        !self.lost.is_cancelled() && now < self.expires()
+    }
+
+    /// Gives the lease up in memory alone, as after seeing it expire.
+    pub fn mark_lost(&self) {
+        self.lost.cancel();
+    }
+
+    /// Says to everybody that we are alive.
+    ///
+    /// # Errors
+    /// [`Error::Lost`], finally; else try again before [`Held::expires`].
+    pub async fn renew(&self) -> Result<(), Error> {
+        let mut row = self.row.lock().await;
+        self.write(&mut row, |lease| Ok(update::renew(lease)), |_| true).await
+    }
+
+    /// Stores progress. The caller has checked that it doesn't go back.
+    ///
+    /// # Errors
+    /// [`Error::Lost`], finally; else it is not stored, or not known to be: ask again.
+    pub async fn checkpoint(&self, target: &Position) -> Result<(), Error> {
+        let mut row = self.row.lock().await;
+        let plan = |lease: &Lease| match lease.checkpoint.order(target) {
+            Ordering::Greater => Err(Error::Behind(lease.checkpoint.clone())),
+            Ordering::Equal | Ordering::Less => Ok(update::checkpoint(lease, target)),
+        };
+        self.write(&mut row, plan, |lease| lease.checkpoint == *target).await
+    }
+
+    /// Stores the ids of the shard's children in its row.
+    ///
+    /// # Errors
+    /// As [`Held::checkpoint`]; safe to repeat.
+    pub async fn set_children(&self, children: &BTreeSet<ShardId>) -> Result<(), Error> {
+        let mut row = self.row.lock().await;
+        if !self.is_live(Instant::now()) {
+            return Err(Error::Lost);
+        }
+        let update = update::children(children.clone());
+        match timeout_at(self.expires(), self.table.update(&self.shard, &update)).await {
+            Ok(Ok(())) => {
+                row.children.clone_from(children);
+                Ok(())
+            }
+            // The only condition is that the row exists.
+            Ok(Err(table::Error::Conflict(_))) | Err(_) => Err(self.lose()),
+            Ok(Err(error)) => Err(error.into()),
+        }
+    }
+
+    /// Lets go: the row loses its owner, so that others needn't wait for it to stand still. The
+    /// lease counts as lost from the moment of the call.
+    ///
+    /// # Errors
+    /// The row may then keep its owner until it expires; nothing is lost by that.
+    pub async fn release(&self) -> Result<(), Error> {
+        let row = self.row.lock().await;
+        if !self.is_live(Instant::now()) {
+            return Err(Error::Lost);
+        }
+        self.lost.cancel();
+        match timeout_at(self.expires(), self.table.update(&self.shard, &update::release(&row))).await {
+            Ok(outcome) => Ok(outcome?),
+            Err(_) => Err(Error::Lost),
+        }
+    }
+
+    fn lose(&self) -> Error {
+        self.lost.cancel();
+        Error::Lost
+    }
+
+    /// One conditional write that moves the counter. `applied` tells from a row whose counter has
+    /// moved by one whether it was this write that moved it.
+    async fn write(
+        &self,
+        row: &mut Lease,
+        plan: impl Fn(&Lease) -> Result<Update, Error>,
+        applied: impl Fn(&Lease) -> bool,
+    ) -> Result<(), Error> {
+        // The row can turn out to be one step ahead of memory once, and once to have a hand-off.
+        for _ in 0..3 {
+            let started = Instant::now();
+            if !self.is_live(started) {
+                return Err(self.lose());
+            }
+            let update = plan(row)?;
+            let error = match timeout_at(self.expires(), self.table.update(&self.shard, &update)).await {
+                Ok(Ok(())) => {
+                    update.apply(row);
+                    self.prove(started);
+                    return Ok(());
+                }
+                Ok(Err(error)) => error,
+                Err(_) => return Err(self.lose()),
+            };
+            if !matches!(error, table::Error::Conflict(_) | table::Error::Ambiguous(_)) {
+                return Err(error.into());
+            }
+            let before = row.counter;
+            self.read_back(row).await?;
+            if row.counter == before + 1 && applied(row) {
+                self.prove(started);
+                return Ok(());
+            }
+            if let table::Error::Ambiguous(_) = error
+                && row.counter == before
+            {
+                return Err(error.into());
+            }
+        }
+        Err(self.lose())
+    }
+
+    /// Asks the row itself. It is ours if it names us and its counter is ours, or ours plus the one
+    /// write whose answer we missed.
+    async fn read_back(&self, row: &mut Lease) -> Result<(), Error> {
+        let read = timeout_at(self.expires(), self.table.get(&self.shard)).await;
+        let Ok(read) = read else { return Err(self.lose()) };
+        match read? {
+            Some(seen)
+                if seen.actual_owner() == Some(&self.me)
+                    && (seen.counter == row.counter || seen.counter == row.counter + 1) =>
+            {
+                *row = seen;
+                Ok(())
+            }
+            Some(_) | None => Err(self.lose()),
+        }
+    }
+
+    fn prove(&self, started: Instant) {
+        *self.expires.lock().unwrap_or_else(PoisonError::into_inner) = started + self.failover;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lease::memory::{Fault, Memory};
+    use crate::sequence::{Sequence, SequenceNumber};
+    use crate::shard::HashRange;
+    use std::collections::BTreeSet;
+
+    const FAILOVER: Duration = Duration::from_secs(10);
+
+    fn held() -> (Arc<Memory>, Arc<Held>) {
+        let table = Arc::new(Memory::default());
+        let range = HashRange { start: 0, end: u128::MAX };
+        let mut lease = Lease::new("s".into(), Position::new(Sequence::TrimHorizon), BTreeSet::new(), range);
+        lease.owner = Some("me".into());
+        table.put(lease.clone());
+        let held = Held::new(lease, "me".into(), table.clone(), Instant::now(), FAILOVER);
+        (table, held)
+    }
+
+    fn at(number: &str) -> Position {
+        Position::record(SequenceNumber::parse(number).unwrap(), 0)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_renewal_moves_the_counter_and_the_expiry() {
+        let (table, held) = held();
+        tokio::time::advance(Duration::from_secs(9)).await;
+        held.renew().await.unwrap();
+        tokio::time::advance(Duration::from_secs(9)).await;
+        assert!(held.is_live(Instant::now()));
+        assert_eq!(table.row(&"s".into()).unwrap().counter, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_slept_past_the_failover_time_writes_nothing() {
+        let (table, held) = held();
+        tokio::time::advance(FAILOVER).await;
+        assert!(!held.is_live(Instant::now()));
+        assert_eq!(held.checkpoint(&at("5")).await, Err(Error::Lost));
+        assert_eq!(held.renew().await, Err(Error::Lost));
+        assert_eq!(held.release().await, Err(Error::Lost));
+        assert_eq!(table.writes(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stolen_lease_is_lost_and_its_checkpoint_refused() {
+        let (table, held) = held();
+        table.steal(&"s".into(), &"thief".into());
+        assert_eq!(held.checkpoint(&at("5")).await, Err(Error::Lost));
+        assert!(held.lost().is_cancelled());
+        assert_eq!(table.row(&"s".into()).unwrap().checkpoint, Position::new(Sequence::TrimHorizon));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_whose_answer_was_lost_is_found_by_reading_back() {
+        for fault in [Fault::LostAnswer, Fault::Retried] {
+            let (table, held) = held();
+            table.set_fault(fault);
+            held.renew().await.unwrap();
+            held.checkpoint(&at("5")).await.unwrap();
+            let row = table.row(&"s".into()).unwrap();
+            assert_eq!((row.counter, row.checkpoint), (2, at("5")), "{fault:?}");
+            table.set_fault(Fault::None);
+            held.checkpoint(&at("6")).await.unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unreachable_table_does_not_lose_the_lease_before_its_time() {
+        let (table, held) = held();
+        table.set_fault(Fault::Unavailable);
+        assert!(matches!(held.checkpoint(&at("5")).await, Err(Error::Table(table::Error::Unavailable(_)))));
+        assert!(held.is_live(Instant::now()));
+        table.set_fault(Fault::None);
+        held.checkpoint(&at("5")).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_checkpoint_never_goes_back_even_if_an_answer_was_lost() {
+        let (table, held) = held();
+        let mut row = table.row(&"s".into()).unwrap();
+        (row.owner, row.counter, row.checkpoint) = (Some("me".into()), 1, at("20"));
+        table.put(row);
+        assert_eq!(held.checkpoint(&at("15")).await, Err(Error::Behind(at("20"))));
+        held.checkpoint(&at("21")).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hand_off_opened_by_a_leader_does_not_stop_the_owner_from_renewing() {
+        let (table, held) = held();
+        let mut row = table.row(&"s".into()).unwrap();
+        (row.owner, row.checkpoint_owner) = (Some("next".into()), Some("me".into()));
+        table.put(row);
+        held.renew().await.unwrap();
+        held.checkpoint(&at("5")).await.unwrap();
+        let row = table.row(&"s".into()).unwrap();
+        assert_eq!((row.counter, row.owner), (2, Some("next".into())));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_release_clears_the_owner_and_makes_the_proof_inert() {
+        let (table, held) = held();
+        held.release().await.unwrap();
+        assert_eq!(table.row(&"s".into()).unwrap().owner, None);
+        assert_eq!(held.renew().await, Err(Error::Lost));
+    }
+}

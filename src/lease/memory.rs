@@ -1,0 +1,112 @@
+//! The lease table in memory, for tests of everything above it.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use super::table::{Error, Table};
+use super::update::Update;
+use super::{Lease, WorkerId};
+use crate::shard::{BoxFuture, ShardId};
+
+/// What to do with the next writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Fault {
+    /// Nothing: answer as DynamoDB does.
+    #[default]
+    None,
+    /// Don't write, answer that nobody can be reached.
+    Unavailable,
+    /// Write, but lose the answer.
+    LostAnswer,
+    /// Write, lose the answer, and let the SDK's own retry see its own write: a conflict.
+    Retried,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    rows: BTreeMap<ShardId, Lease>,
+    fault: Fault,
+    writes: u64,
+}
+
+/// Rows in a map, one request at a time.
+#[derive(Debug, Default)]
+pub struct Memory(Mutex<State>);
+
+impl Memory {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets what happens to writes from now on.
+    pub fn set_fault(&self, fault: Fault) {
+        self.state().fault = fault;
+    }
+
+    /// A row, as a test wants to see it.
+    pub fn row(&self, shard: &ShardId) -> Option<Lease> {
+        self.state().rows.get(shard).cloned()
+    }
+
+    /// Puts a row, as another worker might have.
+    pub fn put(&self, lease: Lease) {
+        self.state().rows.insert(lease.shard.clone(), lease);
+    }
+
+    /// Another worker takes the lease.
+    pub fn steal(&self, shard: &ShardId, thief: &WorkerId) {
+        if let Some(row) = self.state().rows.get_mut(shard) {
+            super::update::take(&row.clone(), thief).apply(row);
+        }
+    }
+
+    /// How many writes were carried out.
+    pub fn writes(&self) -> u64 {
+        self.state().writes
+    }
+
+    fn write(&self, shard: &ShardId, update: &Update) -> Result<(), Error> {
+        let mut state = self.state();
+        if state.fault == Fault::Unavailable {
+            return Err(Error::Unavailable("fault".into()));
+        }
+        let conflict = || Error::Conflict(shard.clone());
+        let row = state.rows.get_mut(shard).filter(|row| update.holds(row)).ok_or_else(conflict)?;
+        update.apply(row);
+        state.writes += 1;
+        match state.fault {
+            Fault::None | Fault::Unavailable => Ok(()),
+            Fault::LostAnswer => Err(Error::Ambiguous("fault".into())),
+            Fault::Retried => Err(conflict()),
+        }
+    }
+}
+
+impl Table for Memory {
+    fn ensure(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Lease>, Error>> {
+        Box::pin(async { Ok(self.state().rows.values().cloned().collect()) })
+    }
+
+    fn get<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<Option<Lease>, Error>> {
+        Box::pin(async move { Ok(self.row(shard)) })
+    }
+
+    fn create<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(async move {
+            let mut state = self.state();
+            if state.rows.contains_key(&lease.shard) {
+                return Ok(false);
+            }
+            state.rows.insert(lease.shard.clone(), lease.clone());
+            Ok(true)
+        })
+    }
+
+    fn update<'a>(&'a self, shard: &'a ShardId, update: &'a Update) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move { self.write(shard, update) })
+    }
+}

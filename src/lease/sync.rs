@@ -1,0 +1,303 @@
+//! Which leases the shards of a stream need.
+//!
+//! Pure: shards as Kinesis lists them and leases as the table has them in, new rows out, ancestors
+//! first, so that a crash half-way leaves what comes next to be planned again. The rules are Java's
+//! (`HierarchicalShardSyncer`): two algorithms on one table would disagree about which ancestors
+//! deserve a lease.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Lease;
+use crate::sequence::{Position, Sequence};
+use crate::shard::{ChildShard, Filter, HashRange, Shard, ShardId};
+
+/// Where a stream's first leases start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InitialPosition {
+    /// With what comes from now on.
+    Latest,
+    /// With the oldest record.
+    TrimHorizon,
+    /// With the first record that arrived at this time or later, in milliseconds since 1970. Only
+    /// the name goes into the table; each worker brings its own time.
+    AtTimestamp(i64),
+}
+
+impl InitialPosition {
+    /// As it stands in a new lease.
+    pub fn sequence(self) -> Sequence {
+        match self {
+            Self::Latest => Sequence::Latest,
+            Self::TrimHorizon => Sequence::TrimHorizon,
+            Self::AtTimestamp(_) => Sequence::AtTimestamp,
+        }
+    }
+
+    /// The shards that an empty table begins with.
+    pub fn filter(self) -> Filter {
+        match self {
+            Self::Latest => Filter::AtLatest,
+            Self::TrimHorizon => Filter::AtTrimHorizon,
+            Self::AtTimestamp(millis) => Filter::AtTimestamp(millis),
+        }
+    }
+}
+
+/// Why no leases can be planned from a list of shards.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The list has no shards for some hash keys: it is a moment within a reshard.
+    #[error("the listed shards leave hash keys uncovered after {after}; the stream may be resharding")]
+    Hole {
+        /// The last covered hash key, or 0.
+        after: u128,
+    },
+    /// A shard's parent is still open.
+    #[error(
+        "shard {child} is listed although its parent {parent} is still open; \
+         set ignoreUnexpectedChildShards = true to go on without it"
+    )]
+    UnexpectedChild {
+        /// The child.
+        child: ShardId,
+        /// Its open parent.
+        parent: ShardId,
+    },
+}
+
+fn new_lease(shard: &Shard, sequence: Sequence) -> Lease {
+    Lease::new(shard.id.clone(), Position::new(sequence), shard.parents().cloned().collect(), shard.range)
+}
+
+fn in_order(shards: &[Shard]) -> Vec<&Shard> {
+    let mut ordered: Vec<&Shard> = shards.iter().collect();
+    ordered.sort_by(|a, b| a.starting.order(&b.starting).then_with(|| a.id.cmp(&b.id)));
+    ordered
+}
+
+/// The leases of an empty table: one for each shard of the list that
+/// [`InitialPosition::filter`] asked for. Their descendants come when they end.
+///
+/// # Errors
+/// [`Error::Hole`] if the shards don't cover all hash keys.
+pub fn plan_first(shards: &[Shard], initial: InitialPosition) -> Result<Vec<Lease>, Error> {
+    covers(shards.iter().map(|shard| shard.range))?;
+    Ok(in_order(shards).into_iter().map(|shard| new_lease(shard, initial.sequence())).collect())
+}
+
+fn covers(ranges: impl Iterator<Item = HashRange>) -> Result<(), Error> {
+    let mut ranges: Vec<HashRange> = ranges.collect();
+    ranges.sort();
+    // The next hash key that must be covered; none once all are.
+    let mut next = Some(0u128);
+    for range in ranges {
+        match next {
+            Some(key) if range.start > key => return Err(Error::Hole { after: key.saturating_sub(1) }),
+            Some(key) if range.end >= key => next = range.end.checked_add(1),
+            Some(_) | None => {}
+        }
+    }
+    next.map_or(Ok(()), |key| Err(Error::Hole { after: key.saturating_sub(1) }))
+}
+
+/// The leases that a table lacks, given every listed shard and every lease.
+///
+/// # Errors
+/// [`Error::UnexpectedChild`] unless `ignore_unexpected`: then such a child gets no lease.
+pub fn plan_missing(
+    shards: &[Shard],
+    leases: &[Lease],
+    initial: InitialPosition,
+    ignore_unexpected: bool,
+) -> Result<Vec<Lease>, Error> {
+    let listed: BTreeMap<&ShardId, &Shard> = shards.iter().map(|shard| (&shard.id, shard)).collect();
+    let mut unexpected = BTreeSet::new();
+    for shard in shards {
+        for parent in shard.parents().filter_map(|id| listed.get(id)).filter(|parent| parent.ending.is_none())
+        {
+            if !ignore_unexpected {
+                return Err(Error::UnexpectedChild { child: shard.id.clone(), parent: parent.id.clone() });
+            }
+            unexpected.insert(&shard.id);
+        }
+    }
+    let have = leases.iter().map(|lease| &lease.shard).collect();
+    let mut plan = Plan {
+        listed,
+        have,
+        initial,
+        descendants: BTreeMap::new(),
+        marked: BTreeSet::new(),
+        planned: BTreeMap::new(),
+    };
+    for shard in in_order(shards) {
+        let needed =
+            shard.ending.is_none() && !plan.have.contains(&shard.id) && !unexpected.contains(&shard.id);
+        if needed && !plan.visit(&shard.id) {
+            plan.planned.insert(shard.id.clone(), initial.sequence());
+        }
+    }
+    let Plan { planned, .. } = plan;
+    let planned =
+        in_order(shards).into_iter().filter_map(|s| planned.get(&s.id).map(|at| new_lease(s, at.clone())));
+    Ok(planned.collect())
+}
+
+struct Plan<'a> {
+    listed: BTreeMap<&'a ShardId, &'a Shard>,
+    have: BTreeSet<&'a ShardId>,
+    initial: InitialPosition,
+    /// Memo of [`Plan::visit`].
+    descendants: BTreeMap<ShardId, bool>,
+    /// Ancestors from which everything has to be read again.
+    marked: BTreeSet<ShardId>,
+    planned: BTreeMap<ShardId, Sequence>,
+}
+
+impl Plan<'_> {
+    /// Whether the shard's lease will be made by an ancestor when that ends. Plans the leases of
+    /// ancestors that are needed for it.
+    fn visit(&mut self, id: &ShardId) -> bool {
+        if let Some(known) = self.descendants.get(id) {
+            return *known;
+        }
+        let Some(shard) = self.listed.get(id).copied() else { return false };
+        let answer = self.have.contains(id) || self.visit_parents(shard);
+        self.descendants.insert(id.clone(), answer);
+        answer
+    }
+
+    fn visit_parents(&mut self, shard: &Shard) -> bool {
+        let parents: Vec<ShardId> =
+            shard.parents().filter(|id| self.listed.contains_key(id)).cloned().collect();
+        let mut through = BTreeSet::new();
+        for parent in &parents {
+            if self.visit(parent) || self.marked.contains(parent) {
+                through.insert(parent.clone());
+            }
+        }
+        if through.is_empty() {
+            if self.initial != InitialPosition::Latest {
+                self.marked.insert(shard.id.clone());
+            }
+            return false;
+        }
+        for parent in parents.iter().filter(|id| !self.have.contains(*id)) {
+            let descendant = through.contains(parent);
+            let wanted = self.planned.contains_key(parent) || self.marked.contains(parent) || !descendant;
+            if wanted {
+                let replay = descendant && !matches!(self.initial, InitialPosition::AtTimestamp(_));
+                let at = if replay { Sequence::TrimHorizon } else { self.initial.sequence() };
+                self.planned.insert(parent.clone(), at);
+            }
+        }
+        true
+    }
+}
+
+/// The leases of a shard's children, made when it ends: always from their first record on.
+pub fn plan_children(children: &[ChildShard]) -> Vec<Lease> {
+    let lease = |child: &ChildShard| {
+        let parents = child.parents.iter().cloned().collect();
+        Lease::new(child.id.clone(), Position::new(Sequence::TrimHorizon), parents, child.range)
+    };
+    children.iter().map(lease).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sequence::SequenceNumber;
+
+    fn shard(id: u32, parents: &[u32], open: bool) -> Shard {
+        let name = |n: u32| ShardId::from(n.to_string().as_str());
+        Shard {
+            id: name(id),
+            parent: parents.first().map(|p| name(*p)),
+            adjacent_parent: parents.get(1).map(|p| name(*p)),
+            range: HashRange { start: 0, end: u128::MAX },
+            starting: SequenceNumber::parse(&(100 + id).to_string()).unwrap(),
+            ending: (!open).then(|| SequenceNumber::parse("999").unwrap()),
+        }
+    }
+
+    /// The lineage in the documentation of Java's syncer: 0,1→6; 2,3→7; 6,7→8; 4; 5→9,10.
+    fn lineage() -> Vec<Shard> {
+        let closed = [
+            (0, vec![]),
+            (1, vec![]),
+            (2, vec![]),
+            (3, vec![]),
+            (5, vec![]),
+            (6, vec![0, 1]),
+            (7, vec![2, 3]),
+        ];
+        let open = [(4, vec![]), (8, vec![6, 7]), (9, vec![5]), (10, vec![5])];
+        let closed = closed.iter().map(|(id, parents)| shard(*id, parents, false));
+        closed.chain(open.iter().map(|(id, parents)| shard(*id, parents, true))).collect()
+    }
+
+    fn lease(id: u32) -> Lease {
+        new_lease(&shard(id, &[], true), Sequence::TrimHorizon)
+    }
+
+    fn planned(leases: &[Lease], initial: InitialPosition) -> Vec<(String, String)> {
+        let plan = plan_missing(&lineage(), leases, initial, false).unwrap();
+        plan.iter().map(|lease| (lease.shard.to_string(), lease.checkpoint.to_string())).collect()
+    }
+
+    fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+        expected.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+    }
+
+    /// E34's check values.
+    #[test]
+    fn missing_leases_are_those_of_java() {
+        let have = [lease(4), lease(5), lease(7)];
+        assert_eq!(planned(&have, InitialPosition::Latest), pairs(&[("6", "LATEST")]));
+        assert_eq!(
+            planned(&have, InitialPosition::TrimHorizon),
+            pairs(&[("0", "TRIM_HORIZON"), ("1", "TRIM_HORIZON")])
+        );
+        assert_eq!(
+            planned(&have, InitialPosition::AtTimestamp(5)),
+            pairs(&[("0", "AT_TIMESTAMP"), ("1", "AT_TIMESTAMP")])
+        );
+    }
+
+    #[test]
+    fn planning_again_after_any_part_of_the_plan_was_made_ends_with_the_same_rows() {
+        let have = vec![lease(4), lease(5), lease(7)];
+        for initial in
+            [InitialPosition::Latest, InitialPosition::TrimHorizon, InitialPosition::AtTimestamp(5)]
+        {
+            let whole = plan_missing(&lineage(), &have, initial, false).unwrap();
+            for made in 0..=whole.len() {
+                let mut leases = have.clone();
+                leases.extend_from_slice(&whole[..made]);
+                let rest = plan_missing(&lineage(), &leases, initial, false).unwrap();
+                assert_eq!(rest, whole[made..], "{initial:?} after {made}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_child_of_an_open_parent_is_refused_or_left_out() {
+        let shards = [shard(0, &[], true), shard(1, &[0], true)];
+        let refused = plan_missing(&shards, &[], InitialPosition::Latest, false);
+        assert_eq!(refused, Err(Error::UnexpectedChild { child: "1".into(), parent: "0".into() }));
+        let plan = plan_missing(&shards, &[], InitialPosition::Latest, true).unwrap();
+        assert_eq!(plan.iter().map(|l| l.shard.as_str()).collect::<Vec<_>>(), ["0"]);
+    }
+
+    #[test]
+    fn first_leases_need_shards_for_every_hash_key() {
+        let mut shards = vec![shard(0, &[], true), shard(1, &[], true)];
+        shards[0].range.end = 99;
+        shards[1].range.start = 100;
+        assert_eq!(plan_first(&shards, InitialPosition::Latest).unwrap().len(), 2);
+        shards[1].range.start = 101;
+        assert_eq!(plan_first(&shards, InitialPosition::Latest), Err(Error::Hole { after: 99 }));
+        assert_eq!(plan_first(&[], InitialPosition::Latest), Err(Error::Hole { after: 0 }));
+    }
+}

@@ -1,0 +1,62 @@
+//! The port to the lease table.
+//!
+//! Implementations: [`crate::aws`] over DynamoDB, [`super::memory`] for tests; one contract suite
+//! runs on both (`tests/contract`). In KCL: `LeaseRefresher`.
+
+use super::Lease;
+use super::update::Update;
+use crate::shard::{BoxFuture, ShardId};
+
+/// What went wrong with a request, by what the caller does next.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The condition didn't hold: somebody else was faster, or the row is gone. Nothing was written
+    /// by this attempt, though an earlier attempt of the same request may have been.
+    #[error("the row of {0} is not as expected")]
+    Conflict(ShardId),
+    /// No answer, or one that says nothing: it may have been applied. Read back first.
+    #[error("no answer from DynamoDB, the write may have been applied: {0}")]
+    Ambiguous(String),
+    /// Refused for throughput: later.
+    #[error("DynamoDB refused for throughput: {0}")]
+    Throttled(String),
+    /// Refused or unreachable, nothing was written: later.
+    #[error("DynamoDB can't be reached: {0}")]
+    Unavailable(String),
+    /// There is no such table.
+    #[error("the lease table {0} does not exist")]
+    Missing(String),
+    /// Refused for good: access, validation.
+    #[error("DynamoDB refused: {0}")]
+    Denied(String),
+    /// The table exists but is no lease table.
+    #[error(
+        "table {table} is not a lease table: {found}. Expected the single hash key leaseKey of type S. \
+         Give another name by tableName or applicationName"
+    )]
+    Shape {
+        /// The table.
+        table: String,
+        /// What it has instead.
+        found: String,
+    },
+}
+
+/// The lease table. Every request has a deadline of its own.
+pub trait Table: Send + Sync {
+    /// Creates the table as Java does if it is missing, and waits until it can be used.
+    fn ensure(&self) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// Every lease, in the order of their keys; rows that aren't leases are skipped. Eventually
+    /// consistent.
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Lease>, Error>>;
+
+    /// One lease as it is now (consistent); none if there is no such row or it isn't a lease.
+    fn get<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<Option<Lease>, Error>>;
+
+    /// Makes a row unless there is one; says whether it was made.
+    fn create<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<bool, Error>>;
+
+    /// Writes attributes under a condition.
+    fn update<'a>(&'a self, shard: &'a ShardId, update: &'a Update) -> BoxFuture<'a, Result<(), Error>>;
+}

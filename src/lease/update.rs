@@ -1,0 +1,225 @@
+//! Every write on an existing lease row, as condition and changes.
+//!
+//! Pure: an adapter translates it, and tests compare it with what Java was seen to send. The
+//! conditions are Java's to the letter, because workers of both kinds rely on each other's: taking,
+//! renewing and checkpointing check the counter, handing over and releasing check the owners.
+//!
+//! In KCL: `DynamoDBLeaseSerializer`.
+
+use std::collections::BTreeSet;
+
+use super::{Lease, WorkerId};
+use crate::sequence::Position;
+use crate::shard::ShardId;
+
+/// What must hold for the write to happen. All of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Requirement {
+    /// `leaseCounter = n`.
+    Counter(i64),
+    /// `leaseOwner = w`, or no owner.
+    Owner(Option<WorkerId>),
+    /// `checkpointOwner = w`, or none.
+    CheckpointOwner(Option<WorkerId>),
+    /// The row exists.
+    Exists,
+}
+
+/// What the write does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// SET `leaseCounter`.
+    SetCounter(i64),
+    /// ADD `leaseCounter` 1.
+    BumpCounter,
+    /// SET `leaseOwner`.
+    SetOwner(WorkerId),
+    /// REMOVE `leaseOwner`.
+    ClearOwner,
+    /// REMOVE `checkpointOwner`.
+    ClearCheckpointOwner,
+    /// ADD `ownerSwitchesSinceCheckpoint` 1.
+    BumpOwnerSwitches,
+    /// SET `ownerSwitchesSinceCheckpoint`.
+    SetOwnerSwitches(i64),
+    /// SET `checkpoint`, `checkpointSubSequenceNumber`.
+    SetCheckpoint(Position),
+    /// REMOVE the three `pendingCheckpoint…` attributes.
+    ClearPending,
+    /// SET `childShardIds`; never with an empty set.
+    SetChildren(BTreeSet<ShardId>),
+}
+
+/// One conditional write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Update {
+    /// All must hold.
+    pub requires: Vec<Requirement>,
+    /// All are done.
+    pub changes: Vec<Change>,
+}
+
+/// The owner says that it is alive (B3). The clause on `checkpointOwner` is how a 3.x owner learns
+/// of a hand-off: leave it out and hand-offs are never noticed.
+pub fn renew(lease: &Lease) -> Update {
+    let mut requires = vec![Requirement::Counter(lease.counter)];
+    if lease.checkpoint_owner.is_none() {
+        requires.push(Requirement::CheckpointOwner(None));
+    }
+    Update { requires, changes: vec![Change::SetCounter(lease.counter + 1)] }
+}
+
+/// A worker takes a lease that nobody has or that stood still (B4).
+pub fn take(lease: &Lease, me: &WorkerId) -> Update {
+    let mut changes = vec![
+        Change::SetCounter(lease.counter + 1),
+        Change::SetOwner(me.clone()),
+        Change::ClearCheckpointOwner,
+    ];
+    let from_another = lease.owner.as_ref().is_some_and(|owner| owner != me);
+    if from_another || lease.checkpoint_owner.as_ref() == Some(me) {
+        changes.push(Change::BumpOwnerSwitches);
+    }
+    Update { requires: vec![Requirement::Counter(lease.counter)], changes }
+}
+
+/// The owner stores progress (B8). It is a renewal too.
+pub fn checkpoint(lease: &Lease, target: &Position) -> Update {
+    let mut changes = vec![
+        Change::SetCounter(lease.counter + 1),
+        Change::SetCheckpoint(target.clone()),
+        Change::SetOwnerSwitches(0),
+        Change::ClearPending,
+    ];
+    if !lease.children.is_empty() {
+        changes.push(Change::SetChildren(lease.children.clone()));
+    }
+    Update { requires: vec![Requirement::Counter(lease.counter)], changes }
+}
+
+/// The owner lets go, so that nobody has to wait for the lease to stand still (B7). With a hand-off
+/// open only that is closed: the next owner starts at once.
+pub fn release(lease: &Lease) -> Update {
+    let mut changes = vec![Change::ClearCheckpointOwner, Change::BumpCounter];
+    if lease.checkpoint_owner.is_none() {
+        changes.push(Change::ClearOwner);
+    }
+    Update {
+        requires: vec![
+            Requirement::Owner(lease.owner.clone()),
+            Requirement::CheckpointOwner(lease.checkpoint_owner.clone()),
+            Requirement::Exists,
+        ],
+        changes,
+    }
+}
+
+/// A shard's end names its children (B9). Counter and owner stay.
+pub fn children(children: BTreeSet<ShardId>) -> Update {
+    Update { requires: vec![Requirement::Exists], changes: vec![Change::SetChildren(children)] }
+}
+
+impl Update {
+    /// Whether the write would happen on this row.
+    pub fn holds(&self, lease: &Lease) -> bool {
+        self.requires.iter().all(|requirement| match requirement {
+            Requirement::Counter(counter) => lease.counter == *counter,
+            Requirement::Owner(owner) => lease.owner == *owner,
+            Requirement::CheckpointOwner(owner) => lease.checkpoint_owner == *owner,
+            Requirement::Exists => true,
+        })
+    }
+
+    /// What the write makes of the row.
+    pub fn apply(&self, lease: &mut Lease) {
+        for change in &self.changes {
+            match change {
+                Change::SetCounter(counter) => lease.counter = *counter,
+                Change::BumpCounter => lease.counter += 1,
+                Change::SetOwner(owner) => lease.owner = Some(owner.clone()),
+                Change::ClearOwner => lease.owner = None,
+                Change::ClearCheckpointOwner => lease.checkpoint_owner = None,
+                Change::BumpOwnerSwitches => lease.owner_switches += 1,
+                Change::SetOwnerSwitches(switches) => lease.owner_switches = *switches,
+                Change::SetCheckpoint(position) => lease.checkpoint = position.clone(),
+                Change::ClearPending => lease.pending = None,
+                Change::SetChildren(children) => lease.children.clone_from(children),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sequence::Sequence;
+    use crate::shard::HashRange;
+
+    fn lease(owner: Option<&str>, checkpoint_owner: Option<&str>) -> Lease {
+        let range = HashRange { start: 0, end: 9 };
+        let mut lease = Lease::new("s".into(), Position::new(Sequence::TrimHorizon), BTreeSet::new(), range);
+        lease.owner = owner.map(Into::into);
+        lease.checkpoint_owner = checkpoint_owner.map(Into::into);
+        lease.counter = 4;
+        lease
+    }
+
+    fn applied(update: &Update, lease: &Lease) -> Lease {
+        assert!(update.holds(lease));
+        let mut after = lease.clone();
+        update.apply(&mut after);
+        after
+    }
+
+    #[test]
+    fn a_renewal_fails_once_a_hand_off_was_opened_that_its_owner_does_not_know() {
+        let mine = lease(Some("a"), None);
+        let update = renew(&mine);
+        assert_eq!(applied(&update, &mine).counter, 5);
+        assert!(!update.holds(&lease(Some("b"), Some("a"))));
+        let known = lease(Some("b"), Some("a"));
+        assert!(renew(&known).holds(&known), "who knows of the hand-off renews by the counter alone");
+    }
+
+    #[test]
+    fn taking_counts_a_switch_only_if_somebody_else_had_it() {
+        let me = WorkerId::from("me");
+        for (owner, checkpoint_owner, switches) in [
+            (None, None, 0),
+            (Some("me"), None, 0),
+            (Some("x"), None, 1),
+            (Some("me"), Some("x"), 0),
+            (Some("me"), Some("me"), 1),
+        ] {
+            let before = lease(owner, checkpoint_owner);
+            let after = applied(&take(&before, &me), &before);
+            assert_eq!(after.owner_switches, switches, "{before:?}");
+            assert_eq!((after.owner, after.checkpoint_owner, after.counter), (Some(me.clone()), None, 5));
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_clears_switches_and_pending_and_checks_the_counter_only() {
+        let mut before = lease(Some("a"), None);
+        before.owner_switches = 3;
+        before.pending = Some(Position::shard_end());
+        let target = Position::new(Sequence::parse("12").unwrap());
+        let update = checkpoint(&before, &target);
+        assert_eq!(update.requires, [Requirement::Counter(4)]);
+        let after = applied(&update, &before);
+        assert_eq!(
+            (after.checkpoint, after.owner_switches, after.pending, after.counter),
+            (target, 0, None, 5)
+        );
+    }
+
+    #[test]
+    fn a_release_leaves_the_row_to_the_next_owner_if_a_hand_off_is_open() {
+        let mine = lease(Some("a"), None);
+        assert_eq!(applied(&release(&mine), &mine).owner, None);
+        let handing = lease(Some("b"), Some("a"));
+        let after = applied(&release(&handing), &handing);
+        assert_eq!((after.owner, after.checkpoint_owner, after.counter), (Some("b".into()), None, 5));
+        assert!(!release(&mine).holds(&lease(Some("b"), None)));
+    }
+}

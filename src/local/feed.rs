@@ -1,0 +1,92 @@
+//! Records into the local stream: lines of a file, or samples.
+
+use std::path::Path;
+use std::time::Duration;
+
+use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::primitives::Blob;
+use aws_sdk_kinesis::types::PutRecordsRequestEntry;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::example;
+
+/// Kinesis takes as many a call.
+const BATCH: usize = 500;
+/// Samples put at once at the first start; then a few a second.
+const FIRST: u64 = 1_000;
+const THEN: u64 = 5;
+
+/// A key and a record.
+pub type KeyedRecord = (String, Vec<u8>);
+
+/// Puts records, all of them: what Kinesis refuses for throughput is put again.
+///
+/// # Errors
+/// Kinesis refuses for another reason.
+pub async fn put(client: &Client, stream: &str, records: Vec<KeyedRecord>) -> Result<(), String> {
+    let mut left = Vec::new();
+    for (key, data) in records {
+        let entry = PutRecordsRequestEntry::builder().partition_key(key).data(Blob::new(data)).build();
+        left.push(entry.map_err(|error| error.to_string())?);
+    }
+    while !left.is_empty() {
+        let sent = client.put_records().stream_name(stream).set_records(Some(left.clone())).send().await;
+        let answer =
+            sent.map_err(|error| aws_smithy_types::error::display::DisplayErrorContext(error).to_string())?;
+        let refused: Vec<bool> =
+            answer.records().iter().map(|result| result.error_code().is_some()).collect();
+        left =
+            left.into_iter().zip(refused).filter(|(_, refused)| *refused).map(|(entry, _)| entry).collect();
+        if !left.is_empty() {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+    Ok(())
+}
+
+/// Puts each line of a file as a record, with the line's number as its partition key.
+///
+/// # Errors
+/// The file can't be read, or Kinesis refuses.
+pub async fn put_lines(client: &Client, stream: &str, file: &Path) -> Result<u64, String> {
+    let named = |error: std::io::Error| format!("{}: {error}", file.display());
+    let mut lines = BufReader::new(tokio::fs::File::open(file).await.map_err(named)?).split(b'\n');
+    let (mut number, mut batch, mut size) = (0, Vec::new(), 0);
+    while let Some(line) = lines.next_segment().await.map_err(named)? {
+        number += 1;
+        size += line.len() + 16;
+        batch.push((number.to_string(), line));
+        // Kinesis takes five MiB a call as well.
+        if batch.len() == BATCH || size > 4 * 1024 * 1024 {
+            put(client, stream, std::mem::take(&mut batch)).await?;
+            size = 0;
+        }
+    }
+    put(client, stream, batch).await?;
+    Ok(number)
+}
+
+/// Puts samples from the given number on until it is told to stop: many at first if the stream was
+/// just made, then a few a second.
+pub async fn put_samples(client: Client, stream: String, from: u64, stop: CancellationToken) {
+    let mut next = from;
+    loop {
+        let until = if next == 0 { FIRST } else { next + THEN };
+        while next < until {
+            let end = until.min(next + BATCH as u64);
+            if let Err(error) = put(&client, &stream, (next..end).map(example::record).collect()).await {
+                warn!(error, "samples can't be put");
+                return;
+            }
+            next = end;
+        }
+        tokio::select! {
+            biased;
+            // A stop ends the samples first, so that what is read and what was put come together.
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! The HTTP side: from a request's target and body to an operation, and back.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Limited};
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request as HttpRequest, Response, StatusCode};
+use tokio::sync::mpsc;
+
+use super::clock;
+use super::codec::Format;
+use super::error::{Exception, Kind};
+use super::faults::Effect;
+use super::operations::{Operation, Request, consumers, reading, shards, streams, tags, writing};
+use super::service::Service;
+
+/// PutRecords may carry 10 MiB of data, which is 13.4 MiB of base64, and 500 partition keys that may
+/// need escaping.
+const MOST_BODY_BYTES: usize = 16 * 1024 * 1024;
+
+/// The call is left without an answer: hyper ends the connection, or the stream under HTTP/2.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unanswered {
+    /// As a fault wants it.
+    #[error("the answer was lost on purpose")]
+    Lost,
+    /// The request did not arrive whole.
+    #[error("the request can't be read: {0}")]
+    Broken(String),
+}
+
+/// Body of an answer: all there, or events as they come.
+#[derive(Debug)]
+pub(super) enum Body {
+    Whole(Option<Bytes>),
+    Events(mpsc::Receiver<Bytes>),
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = Unanswered;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Unanswered>>> {
+        match self.get_mut() {
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Events(events) => events.poll_recv(cx).map(|event| Some(Ok(Frame::data(event?)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_none(),
+            Self::Events(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Events(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// Answers one HTTP request.
+pub(super) async fn answer(
+    service: Arc<Service>,
+    request: HttpRequest<Incoming>,
+) -> Result<Response<Body>, Unanswered> {
+    let request_id = request_id();
+    let content_type = header(&request, "content-type");
+    let format = Format::of(&content_type);
+    let target = header(&request, "x-amz-target");
+    let outcome = match read(request).await? {
+        Ok((method, body)) => {
+            let call = Call { service, format: format.unwrap_or(Format::Json), body };
+            if method != Method::POST || target.is_empty() {
+                Err(Exception::new(
+                    Kind::MissingAction,
+                    "The request must be a POST that names an action in X-Amz-Target.",
+                ))
+            } else if format.is_none() {
+                Err(Exception::new(
+                    Kind::UnknownOperation,
+                    format!("The content type {content_type:?} is not known."),
+                ))
+            } else {
+                call.dispatch(&target).await?
+            }
+        }
+        Err(exception) => Err(exception),
+    };
+    let format = format.unwrap_or(Format::Json);
+    Ok(match outcome {
+        Ok(body) => respond(StatusCode::OK, format.content_type(), &request_id, body),
+        Err(exception) => refuse(&exception, format, &request_id),
+    })
+}
+
+fn header(request: &HttpRequest<Incoming>, name: &str) -> String {
+    let value = request.headers().get(name).and_then(|value| value.to_str().ok());
+    value.unwrap_or_default().to_owned()
+}
+
+/// Reads the body, unless it is larger than any request may be.
+async fn read(request: HttpRequest<Incoming>) -> Result<Result<(Method, Bytes), Exception>, Unanswered> {
+    let (parts, body) = request.into_parts();
+    match Limited::new(body, MOST_BODY_BYTES).collect().await {
+        Ok(body) => Ok(Ok((parts.method, body.to_bytes()))),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Ok(Err(Exception::new(
+            Kind::RequestTooLarge,
+            format!("The request is larger than {MOST_BODY_BYTES} bytes."),
+        ))),
+        Err(error) => Err(Unanswered::Broken(error.to_string())),
+    }
+}
+
+fn respond(status: StatusCode, content_type: &'static str, request_id: &str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        headers.insert("x-amzn-requestid", id);
+    }
+    response
+}
+
+fn refuse(exception: &Exception, format: Format, request_id: &str) -> Response<Body> {
+    #[derive(serde::Serialize)]
+    struct Shape<'a> {
+        #[serde(rename = "__type")]
+        kind: &'static str,
+        message: &'a str,
+    }
+    let body = format.encode(&Shape { kind: exception.kind.name(), message: &exception.message });
+    tracing::debug!(kind = exception.kind.name(), message = exception.message, "refused");
+    let status = StatusCode::from_u16(exception.kind.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    let body = Body::Whole(body.ok());
+    let mut response = respond(status, format.content_type(), request_id, body);
+    let kind = HeaderValue::from_static(exception.kind.name());
+    response.headers_mut().insert("x-amzn-errortype", kind);
+    response
+}
+
+/// A random id in the shape of a UUID.
+fn request_id() -> String {
+    let id = fastrand::u128(..);
+    let field = |shift: u32, bits: u32| id >> shift & ((1 << bits) - 1);
+    format!(
+        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+        field(96, 32),
+        field(80, 16),
+        field(64, 16),
+        field(48, 16),
+        field(0, 48)
+    )
+}
+
+/// One call of an operation.
+struct Call {
+    service: Arc<Service>,
+    format: Format,
+    body: Bytes,
+}
+
+impl Call {
+    async fn dispatch(self, target: &str) -> Result<Result<Body, Exception>, Unanswered> {
+        let Some(operation) = Operation::of_target(target) else {
+            return Ok(Err(Exception::new(
+                Kind::UnknownOperation,
+                format!("The operation {target} is not known."),
+            )));
+        };
+        match operation {
+            Operation::AddTagsToStream => self.run::<tags::AddTagsToStream>(operation).await,
+            Operation::CreateStream => self.run::<streams::CreateStream>(operation).await,
+            Operation::DecreaseStreamRetentionPeriod => {
+                self.run::<streams::DecreaseStreamRetentionPeriod>(operation).await
+            }
+            Operation::DeleteStream => self.run::<streams::DeleteStream>(operation).await,
+            Operation::DeregisterStreamConsumer => {
+                self.run::<consumers::DeregisterStreamConsumer>(operation).await
+            }
+            Operation::DescribeLimits => self.run::<streams::DescribeLimits>(operation).await,
+            Operation::DescribeStream => self.run::<streams::DescribeStream>(operation).await,
+            Operation::DescribeStreamConsumer => {
+                self.run::<consumers::DescribeStreamConsumer>(operation).await
+            }
+            Operation::DescribeStreamSummary => self.run::<streams::DescribeStreamSummary>(operation).await,
+            Operation::GetRecords => self.run::<reading::GetRecords>(operation).await,
+            Operation::GetShardIterator => self.run::<reading::GetShardIterator>(operation).await,
+            Operation::IncreaseStreamRetentionPeriod => {
+                self.run::<streams::IncreaseStreamRetentionPeriod>(operation).await
+            }
+            Operation::ListShards => self.run::<shards::ListShards>(operation).await,
+            Operation::ListStreamConsumers => self.run::<consumers::ListStreamConsumers>(operation).await,
+            Operation::ListStreams => self.run::<streams::ListStreams>(operation).await,
+            Operation::ListTagsForStream => self.run::<tags::ListTagsForStream>(operation).await,
+            Operation::MergeShards => self.run::<shards::MergeShards>(operation).await,
+            Operation::PutRecord => self.run::<writing::PutRecord>(operation).await,
+            Operation::PutRecords => self.run::<writing::PutRecords>(operation).await,
+            Operation::RegisterStreamConsumer => {
+                self.run::<consumers::RegisterStreamConsumer>(operation).await
+            }
+            Operation::RemoveTagsFromStream => self.run::<tags::RemoveTagsFromStream>(operation).await,
+            Operation::SplitShard => self.run::<shards::SplitShard>(operation).await,
+            Operation::SubscribeToShard => Ok(Err(Exception::new(Kind::UnknownOperation, "not yet"))),
+            Operation::UpdateMaxRecordSize => self.run::<streams::UpdateMaxRecordSize>(operation).await,
+            Operation::UpdateShardCount => self.run::<shards::UpdateShardCount>(operation).await,
+            Operation::UpdateStreamMode => self.run::<streams::UpdateStreamMode>(operation).await,
+        }
+    }
+
+    async fn run<R: Request>(self, operation: Operation) -> Result<Result<Body, Exception>, Unanswered> {
+        let Self { service, format, body } = self;
+        // Some operations have no parameters, and some clients then send no body.
+        let request: R = match format.decode(if body.is_empty() { b"{}" } else { &body }) {
+            Ok(request) => request,
+            Err(exception) => return Ok(Err(exception)),
+        };
+        drop(body);
+        service.faults.count(operation);
+        let effect = service.faults.strike(operation, || request.scope(&service));
+        if let Some(refused) = strike(effect).await {
+            return Ok(Err(refused));
+        }
+        let answer = request
+            .answer(&service, clock::now())
+            .and_then(|answer| R::encode(&answer, format))
+            .map(|bytes| Body::Whole(Some(bytes)));
+        if effect == Some(Effect::LoseAnswer) {
+            return Err(Unanswered::Lost);
+        }
+        Ok(answer)
+    }
+}
+
+/// Does what a fault does before the call.
+async fn strike(effect: Option<Effect>) -> Option<Exception> {
+    match effect {
+        Some(Effect::Delay(span)) => {
+            tokio::time::sleep(span).await;
+            None
+        }
+        Some(Effect::Throttle) => Some(Exception::throughput("Rate exceeded for shard (a fault).")),
+        Some(Effect::Fail) => Some(Exception::internal("Internal Service Failure (a fault).")),
+        Some(Effect::LoseAnswer) | None => None,
+    }
+}

@@ -1,0 +1,58 @@
+//! One line that tells at a glance what happens: records in, delivered, checkpoints, per shard.
+//!
+//! It is printed when something changed, at most every two seconds, so that the children's own
+//! output stays readable.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use crate::metrics::Totals;
+use crate::shard::ShardId;
+
+/// The line for the totals as they are. `records` is what the stream has taken in, by shard.
+pub fn line(records: &BTreeMap<ShardId, u64>, totals: &BTreeMap<ShardId, Totals>) -> String {
+    let taken: u64 = records.values().sum();
+    let delivered: usize = totals.values().map(|t| t.delivered).sum();
+    let checkpoints: usize = totals.values().map(|t| t.checkpoints).sum();
+    let mut line = format!("in {taken} · delivered {delivered} · checkpoints {checkpoints}");
+    let shards: std::collections::BTreeSet<&ShardId> = records.keys().chain(totals.keys()).collect();
+    for shard in shards {
+        let none = Totals::default();
+        let t = totals.get(shard).unwrap_or(&none);
+        let state = match (t.ended, t.pid) {
+            (true, _) => "ended".to_owned(),
+            (false, Some(pid)) => format!("pid {pid}"),
+            (false, None) => "-".to_owned(),
+        };
+        let short = shard.as_str().trim_start_matches("shardId-").trim_start_matches('0');
+        let short = if short.is_empty() { "0" } else { short };
+        let taken = records.get(shard).copied().unwrap_or(0);
+        // Writing to a String can't fail.
+        let _infallible =
+            write!(line, " | {short}: {}/{taken} ✓{} {state}", t.delivered, t.checkpoints).is_ok();
+        if t.failures > 0 {
+            let _infallible = write!(line, " ✗{}", t.failures).is_ok();
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_has_the_sums_and_each_shard() {
+        let a = ShardId::from("shardId-000000000000");
+        let b = ShardId::from("shardId-000000000012");
+        let records = BTreeMap::from([(a.clone(), 10), (b.clone(), 5)]);
+        let totals = BTreeMap::from([
+            (a, Totals { pid: Some(7), delivered: 8, checkpoints: 2, ..Totals::default() }),
+            (b, Totals { delivered: 5, checkpoints: 1, failures: 3, ended: true, ..Totals::default() }),
+        ]);
+        assert_eq!(
+            line(&records, &totals),
+            "in 15 · delivered 13 · checkpoints 3 | 0: 8/10 ✓2 pid 7 | 12: 5/5 ✓1 ended ✗3"
+        );
+    }
+}

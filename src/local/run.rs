@@ -1,0 +1,294 @@
+//! `multilangd local`: endpoints, a stream, records, and the daemon on them.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write as _};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_kinesis::types::StreamStatus;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{example, feed, kinesis, progress, tables};
+use crate::aws::{client, dynamodb::Leases, kinesis::Stream};
+use crate::config::{Config, Faults, Remark, resolve};
+use crate::daemon::{self, Ports};
+use crate::exit::Exit;
+use crate::metrics::Board;
+use crate::multilang::Program;
+use crate::multilang::process::ProgramError;
+use crate::shard::ShardId;
+
+const REGION: &str = "us-east-1";
+const ACCOUNT: &str = "000000000000";
+/// A fixed name, so that the next run takes its own leases again without waiting.
+const WORKER: &str = "local";
+const STREAM_WAIT: Duration = Duration::from_secs(10);
+
+/// What the command line says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// The properties file; without it the shipped example runs.
+    pub file: Option<PathBuf>,
+    /// Shards of the stream, if it has to be made.
+    pub shards: i32,
+    /// A file whose lines become records.
+    pub put: Option<PathBuf>,
+    /// Where streams and tables are kept; without it in memory.
+    pub data: Option<PathBuf>,
+    /// 0 for any.
+    pub kinesis_port: u16,
+    /// 0 for any.
+    pub dynamodb_port: u16,
+}
+
+/// Why local mode ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or folder.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The properties.
+    #[error("{file} can't be used:\n{faults}")]
+    Config {
+        /// Which file.
+        file: String,
+        /// What is wrong with it.
+        faults: Faults,
+    },
+    /// The record processor.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// The Kinesis endpoint.
+    #[error("the embedded Kinesis can't start: {0}")]
+    Kinesis(#[from] kinesis::Error),
+    /// The tables.
+    #[error(transparent)]
+    Tables(#[from] tables::Error),
+    /// The stream or its records.
+    #[error("the local stream {stream} can't be used: {reason}")]
+    Stream {
+        /// Its name.
+        stream: String,
+        /// Why.
+        reason: String,
+    },
+    /// The daemon.
+    #[error(transparent)]
+    Daemon(#[from] daemon::Error),
+}
+
+impl Error {
+    /// The code to exit with.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Io { .. } => Exit::NoInput,
+            Self::Config { .. } | Self::Program(_) => Exit::Config,
+            Self::Kinesis(_) | Self::Tables(_) => Exit::Taken,
+            Self::Stream { .. } => Exit::Unavailable,
+            Self::Daemon(error) => error.exit(),
+        }
+    }
+}
+
+/// Runs until `stop`.
+///
+/// # Errors
+/// What ended it before, or kept it from starting.
+pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error> {
+    let home = Home::open(&options)?;
+    let (mut config, warnings) = home.config(&options)?;
+    for warning in &warnings {
+        warn!("{warning}");
+    }
+    let program = Program::find(&config.executable, std::env::var_os("PATH").as_deref())?;
+    let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let endpoint = kinesis::Kinesis::start(kinesis::Options {
+        address: loopback(options.kinesis_port),
+        data: options.data.as_ref().map(|data| data.join("kinesis")),
+        region: REGION.to_owned(),
+        account: ACCOUNT.to_owned(),
+        ..kinesis::Options::default()
+    })
+    .await?;
+    let file = options.data.as_ref().map(|data| data.join("dynamodb.sqlite"));
+    let tables = tables::Tables::start(loopback(options.dynamodb_port), file.as_deref()).await?;
+    adopt(&mut config, endpoint.url(), tables.url());
+    let ended = serve(&options, &config, program, &endpoint, stop).await;
+    endpoint.stop().await;
+    tables.stop().await;
+    ended
+}
+
+/// The file's settings hold but for where Kinesis and DynamoDB are.
+fn adopt(config: &mut Config, kinesis: String, dynamodb: String) {
+    if let (Some(given), _) | (None, Some(given)) = (&config.kinesis_endpoint, &config.dynamodb_endpoint) {
+        warn!(given, "an endpoint of the file isn't used in local mode");
+    }
+    tell(&format!("Kinesis at {kinesis}, DynamoDB at {dynamodb}; any region and credentials will do"));
+    config.region.get_or_insert_with(|| REGION.to_owned());
+    config.kinesis_endpoint = Some(kinesis);
+    config.dynamodb_endpoint = Some(dynamodb);
+}
+
+async fn serve(
+    options: &Options,
+    config: &Config,
+    program: Program,
+    endpoint: &kinesis::Kinesis,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let failed = |reason: String| Error::Stream { stream: config.stream.clone(), reason };
+    let settings = client::Settings {
+        region: config.region.clone(),
+        kinesis_endpoint: config.kinesis_endpoint.clone(),
+        dynamodb_endpoint: config.dynamodb_endpoint.clone(),
+        credentials: Some(("local".to_owned(), "local".to_owned())),
+        failover: config.failover,
+    };
+    let clients = client::clients(&settings).await.map_err(|error| failed(error.to_string()))?;
+    let made = make_stream(&clients.kinesis, &config.stream, options.shards).await.map_err(failed)?;
+
+    let board = Arc::new(Board::default());
+    let stream = Arc::new(Stream::new(clients.kinesis.clone(), config.stream.clone()));
+    let ports = Ports {
+        table: Arc::new(Leases::new(clients.dynamodb, config.table.clone())),
+        shards: stream.clone(),
+        records: stream,
+        sink: board.clone(),
+    };
+    let mut samples = JoinSet::new();
+    if let Some(file) = &options.put {
+        let lines = feed::put_lines(&clients.kinesis, &config.stream, file).await.map_err(failed)?;
+        tell(&format!("put {lines} lines of {} into {}", file.display(), config.stream));
+    } else if options.file.is_none() {
+        let from = if made { 0 } else { 1_000 };
+        samples.spawn(feed::put_samples(clients.kinesis, config.stream.clone(), from, stop.clone()));
+    }
+    let daemon = daemon::run(config, program, ports, stop);
+    let ended = tokio::select! {
+        biased;
+        ended = daemon => ended,
+        // Never ends; it is last so that it doesn't print over the end.
+        never = print_progress(endpoint, &config.stream, &board) => match never {},
+    };
+    tell(&progress::line(&taken(endpoint, &config.stream), &board.totals()));
+    ended?;
+    Ok(())
+}
+
+/// Says whether the stream was made now.
+async fn make_stream(client: &aws_sdk_kinesis::Client, stream: &str, shards: i32) -> Result<bool, String> {
+    let shown = |error: &(dyn std::error::Error + 'static)| {
+        aws_smithy_types::error::display::DisplayErrorContext(error).to_string()
+    };
+    let made = match client.create_stream().stream_name(stream).shard_count(shards).send().await {
+        Ok(_) => true,
+        Err(error) if error.as_service_error().is_some_and(|e| e.is_resource_in_use_exception()) => false,
+        Err(error) => return Err(shown(&error)),
+    };
+    let deadline = Instant::now() + STREAM_WAIT;
+    loop {
+        let answer = client.describe_stream_summary().stream_name(stream).send().await;
+        let summary = answer.map_err(|error| shown(&error))?.stream_description_summary;
+        if let Some(summary) = summary
+            && *summary.stream_status() == StreamStatus::Active
+        {
+            tell(&format!(
+                "stream {stream} with {} open shards, {}",
+                summary.open_shard_count(),
+                if made { "made now" } else { "kept from before" }
+            ));
+            return Ok(made);
+        }
+        if Instant::now() >= deadline {
+            return Err(format!("it is not active after {STREAM_WAIT:?}"));
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn taken(endpoint: &kinesis::Kinesis, stream: &str) -> BTreeMap<ShardId, u64> {
+    let counts = endpoint.records().into_iter().filter(|count| count.stream == stream);
+    counts.map(|count| (ShardId::from(count.shard.as_str()), count.records)).collect()
+}
+
+async fn print_progress(
+    endpoint: &kinesis::Kinesis,
+    stream: &str,
+    board: &Board,
+) -> std::convert::Infallible {
+    let mut last = String::new();
+    loop {
+        sleep(Duration::from_secs(2)).await;
+        let line = progress::line(&taken(endpoint, stream), &board.totals());
+        if line != last {
+            tell(&line);
+            last = line;
+        }
+    }
+}
+
+/// To stdout, where nothing else goes: logs and the children's output are on stderr.
+fn tell(line: &str) {
+    if let Err(error) = writeln!(io::stdout().lock(), "multilangd local: {line}") {
+        info!(line, %error, "stdout is closed");
+    }
+}
+
+/// Where the example lives.
+struct Home {
+    folder: PathBuf,
+    temporary: bool,
+}
+
+impl Home {
+    fn open(options: &Options) -> Result<Self, Error> {
+        let (folder, temporary) = match &options.data {
+            Some(data) => (data.clone(), false),
+            None => (std::env::temp_dir().join(format!("multilangd-local-{}", std::process::id())), true),
+        };
+        std::fs::create_dir_all(&folder).map_err(|source| Error::Io { path: folder.clone(), source })?;
+        let folder = folder.canonicalize().map_err(|source| Error::Io { path: folder.clone(), source })?;
+        Ok(Self { folder, temporary })
+    }
+
+    fn config(&self, options: &Options) -> Result<(Config, Vec<Remark>), Error> {
+        let (name, bytes) = match &options.file {
+            Some(file) => {
+                let read = std::fs::read(file);
+                let bytes = read.map_err(|source| Error::Io { path: file.clone(), source })?;
+                (file.display().to_string(), bytes)
+            }
+            None => {
+                let written = example::write(&self.folder);
+                let text = written.map_err(|source| Error::Io { path: self.folder.clone(), source })?;
+                ("the example".to_owned(), text.into_bytes())
+            }
+        };
+        resolve::resolve(&bytes, WORKER).map_err(|faults| Error::Config { file: name, faults })
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if self.temporary {
+            remove(&self.folder);
+        }
+    }
+}
+
+fn remove(folder: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(folder) {
+        warn!(folder = %folder.display(), %error, "a temporary folder stays behind");
+    }
+}

@@ -1,0 +1,80 @@
+//! The embedded DynamoDB: `dynoxide` on SQLite, on loopback, in this process.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use dynoxide::Database;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Why the tables can't be served.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Only loopback: there is no access control.
+    #[error("the embedded DynamoDB listens on loopback only, not on {0}: use 127.0.0.1 or [::1]")]
+    NotLoopback(SocketAddr),
+    /// The port is somebody else's.
+    #[error(
+        "{address} can't be listened on for the embedded DynamoDB: {source}. Choose another by --dynamodb-port, or 0 for any"
+    )]
+    Taken {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file or the server.
+    #[error("the embedded DynamoDB can't be used: {0}")]
+    Database(String),
+}
+
+/// A running DynamoDB endpoint. Dropping it stops it.
+#[derive(Debug)]
+pub struct Tables {
+    address: SocketAddr,
+    stop: CancellationToken,
+    task: JoinSet<Result<(), String>>,
+}
+
+impl Tables {
+    /// Serves tables that are kept in `file`, or in memory.
+    ///
+    /// # Errors
+    /// The address or the file can't be used.
+    pub async fn start(address: SocketAddr, file: Option<&Path>) -> Result<Self, Error> {
+        if !address.ip().is_loopback() {
+            return Err(Error::NotLoopback(address));
+        }
+        let listener = TcpListener::bind(address).await.map_err(|source| Error::Taken { address, source })?;
+        let address = listener.local_addr().map_err(|source| Error::Taken { address, source })?;
+        let database = match file {
+            Some(file) => {
+                let path = file
+                    .to_str()
+                    .ok_or_else(|| Error::Database(format!("{} is not UTF-8", file.display())))?;
+                Database::new(path).map_err(|error| Error::Database(format!("{path}: {error}")))?
+            }
+            None => Database::memory().map_err(|error| Error::Database(error.to_string()))?,
+        };
+        let stop = CancellationToken::new();
+        let mut task = JoinSet::new();
+        task.spawn(dynoxide::server::serve_with_shutdown(listener, database, stop.clone().cancelled_owned()));
+        Ok(Self { address, stop, task })
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Stops serving. Connections that clients hold open are cut after a second.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(1), self.task.join_next()).await;
+        if let Ok(Some(Ok(Err(error)))) = ended {
+            tracing::warn!(error, "the embedded DynamoDB ended badly");
+        }
+    }
+}

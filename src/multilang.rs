@@ -1,0 +1,230 @@
+//! One child: a record processor's process and the conversation with it.
+//!
+//! A [`Child`] joins the protocol's session (who may speak) with a process (pipes, exit). It reads
+//! the child's stdout at all times, so that one that prints or dies while idle is noticed at once,
+//! and never waits for the child in order to write to it.
+//!
+//! Invariants:
+//! * every child is in a process group of its own: a Ctrl-C or a stop of the container reaches the
+//!   daemon alone, which then asks each child to stop;
+//! * what the child said before it exited is told before its exit;
+//! * dropping a [`Child`] kills the process and stops its tasks.
+//!
+//! Messages from here to the consumer are [`Event`]s; the consumer decides what they mean. In KCL:
+//! `MultiLangShardRecordProcessor`, `MultiLangProtocol`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use multilangd_protocol::{Action, CheckpointFailure, CheckpointRequest, Line, Session, ToChild, session};
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, info, warn};
+
+use crate::shard::ShardId;
+
+pub mod output;
+pub mod process;
+
+use process::{Happened, Process};
+pub use process::{Program, SpawnError, Stop};
+
+/// After a child's exit its pipes can stay open in a grandchild's hands: wait this long for them.
+const LEAK: Duration = Duration::from_secs(1);
+
+/// What a child did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// It answered the open action.
+    Done(Action),
+    /// It answered with another action's name.
+    Wrong {
+        /// The action that was open.
+        open: Action,
+        /// What it named.
+        response_for: Option<String>,
+    },
+    /// It wants to checkpoint; [`Child::acknowledge`] is owed.
+    Checkpoint(CheckpointRequest),
+    /// It said something well-formed that asks for nothing: the wait for it may begin anew.
+    Alive,
+    /// Its stdin is broken: it can't be told anything any more.
+    InputBroken(String),
+    /// Its stdout is closed although it lives.
+    OutputClosed,
+    /// It is gone, and everything that it said was told.
+    Exited(String),
+}
+
+/// A running child.
+#[derive(Debug)]
+pub struct Child {
+    shard: ShardId,
+    process: Process,
+    session: Session,
+    output_open: bool,
+    exited: Option<String>,
+    /// Made once, when the exit is seen.
+    leak: Option<Instant>,
+    told_output_closed: bool,
+    told_exit: bool,
+}
+
+impl Child {
+    /// Starts the program in a process group of its own.
+    ///
+    /// # Errors
+    /// The program can't be started.
+    pub fn spawn(program: &Program, shard: &ShardId) -> Result<Self, SpawnError> {
+        let process = Process::spawn(program, shard)?;
+        info!(%shard, pid = process.pid(), program = %program, "started a record processor");
+        Ok(Self {
+            shard: shard.clone(),
+            process,
+            session: Session::default(),
+            output_open: true,
+            exited: None,
+            leak: None,
+            told_output_closed: false,
+            told_exit: false,
+        })
+    }
+
+    /// The process's id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Opens an action. Its line is handed to the writer; nothing is waited for.
+    pub fn send(&mut self, message: &ToChild<'_>) {
+        let mut line = Vec::new();
+        match self.session.begin(message, &mut line) {
+            Ok(()) => self.process.write(line),
+            Err(busy) => {
+                debug_assert!(false, "{busy}");
+                tracing::error!(shard = %self.shard, %busy, "an action was not sent");
+            }
+        }
+    }
+
+    /// Answers the checkpoint that is owed.
+    pub fn acknowledge(&mut self, outcome: Result<(), CheckpointFailure>) {
+        let mut line = Vec::new();
+        self.session.acknowledge(outcome, &mut line);
+        self.process.write(line);
+    }
+
+    /// Closes the child's stdin once everything written has gone through: it should then end.
+    pub fn close_stdin(&mut self) {
+        self.process.close_stdin();
+    }
+
+    /// Signals the child's process group.
+    pub fn stop(&self, stop: Stop) {
+        if self.exited.is_none() {
+            self.process.stop(stop);
+        }
+    }
+
+    /// What the child does next. Cancel-safe. After [`Event::Exited`] it waits for ever.
+    pub async fn next(&mut self) -> Event {
+        loop {
+            if let Some(event) = self.interpret() {
+                return event;
+            }
+            if let Some(event) = self.gone() {
+                return event;
+            }
+            let listen = self.output_open && (self.session.wants_input() || self.exited.is_some());
+            let happened = tokio::select! {
+                biased;
+                happened = self.process.next(listen, self.exited.is_none()) => happened,
+                // Last, so that whatever is in the pipe by then has been read.
+                () = reached(self.leak), if self.output_open => {
+                    warn!(shard = %self.shard, pid = self.pid(),
+                        "the process is gone but its stdout is held open by another: not read any further");
+                    self.output_open = false;
+                    continue;
+                }
+            };
+            match happened {
+                Happened::Said(Some(line)) => self.heard(&line),
+                Happened::Said(None) => self.output_open = false,
+                Happened::InputClosed(Some(reason)) => return Event::InputBroken(reason),
+                Happened::InputClosed(None) => {}
+                Happened::Exited(status) => {
+                    self.exited = Some(status.map_or_else(|error| error.to_string(), output::exit));
+                    self.leak = Some(Instant::now() + LEAK);
+                }
+            }
+        }
+    }
+
+    fn heard(&mut self, line: &Line) {
+        if let session::Received::Noise(noise) = self.session.receive(line) {
+            let text = match line {
+                Line::Whole(bytes) => output::readable(bytes),
+                Line::Cut { head, length } => format!("{} … ({length} bytes)", output::readable(head)),
+            };
+            info!(target: "child", shard = %self.shard, pid = self.pid(), "{text}");
+            debug!(shard = %self.shard, pid = self.pid(), reason = noise.reason(), "a line on stdout is no message");
+        }
+    }
+
+    fn interpret(&mut self) -> Option<Event> {
+        Some(match self.session.next()? {
+            session::Event::Done(action) => Event::Done(action),
+            session::Event::Wrong { open, response_for } => Event::Wrong { open, response_for },
+            session::Event::Checkpoint(request) => Event::Checkpoint(request),
+            session::Event::Stale { response_for } => {
+                warn!(shard = %self.shard, pid = self.pid(), ?response_for, "a status that answers nothing was dropped");
+                Event::Alive
+            }
+            session::Event::Foreign { action } => {
+                debug!(shard = %self.shard, pid = self.pid(), action, "a message that only a daemon sends was dropped");
+                Event::Alive
+            }
+        })
+    }
+
+    fn gone(&mut self) -> Option<Event> {
+        if self.output_open {
+            return None;
+        }
+        match &self.exited {
+            Some(end) if !self.told_exit => {
+                self.told_exit = true;
+                Some(Event::Exited(end.clone()))
+            }
+            None if !self.told_output_closed => {
+                self.told_output_closed = true;
+                Some(Event::OutputClosed)
+            }
+            _ => None,
+        }
+    }
+}
+
+async fn reached(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The base64 text and the positions of a batch, as the protocol wants them.
+pub fn protocol_records(records: &[crate::record::Record]) -> Vec<multilangd_protocol::Record<'_>> {
+    records.iter().map(to_protocol).collect()
+}
+
+fn to_protocol(record: &crate::record::Record) -> multilangd_protocol::Record<'_> {
+    multilangd_protocol::Record {
+        data: &record.data,
+        partition_key: &record.partition_key,
+        sequence_number: record.sequence.as_str(),
+        approximate_arrival_timestamp: record.arrival,
+        sub_sequence_number: record.sub,
+    }
+}
+
+/// A program, shared by all shards.
+pub type SharedProgram = Arc<Program>;

@@ -1,0 +1,316 @@
+//! A child's process: its pipes, its group, its end.
+//!
+//! The only place that starts or signals a process. Three tasks serve the pipes, all owned by the
+//! [`Process`] and gone with it. In KCL: `MessageWriter`, `MessageReader`, `DrainChildSTDERRTask`.
+
+use std::fmt;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+
+use multilangd_protocol::{Line, LineSplitter};
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use super::output;
+use crate::shard::ShardId;
+
+/// Lines that may wait between the reader and the consumer. A line has a bound of its own.
+const LINES: usize = 16;
+/// Messages that a child may leave unread: one action, and answers to the checkpoints that it asked for.
+const UNREAD: usize = 1024;
+
+/// `executableName`: a program and its arguments, found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    path: PathBuf,
+    arguments: Vec<String>,
+}
+
+/// Why `executableName` names no program.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProgramError {
+    /// Nothing but blanks.
+    #[error(
+        "executableName is empty: name the program that processes records, as in executableName = ./processor.py"
+    )]
+    Empty,
+    /// No such file in PATH, or at the path.
+    #[error("executableName: there is no program {0:?}{1}")]
+    Missing(String, &'static str),
+    /// A file, but not one that may be run.
+    #[error("executableName: {0:?} is not executable: chmod +x it")]
+    NotExecutable(String),
+}
+
+impl Program {
+    /// Splits at blanks, as Java does (no quotes, no variables), and finds the program: by PATH
+    /// unless it has a `/`.
+    ///
+    /// # Errors
+    /// It isn't there or can't be run.
+    pub fn find(executable_name: &str, search: Option<&std::ffi::OsStr>) -> Result<Self, ProgramError> {
+        let mut words = executable_name.split(' ').filter(|word| !word.is_empty()).map(str::to_owned);
+        let name = words.next().ok_or(ProgramError::Empty)?;
+        let path = if name.contains('/') {
+            runnable(Path::new(&name))?
+        } else {
+            let found = search.map(|path| {
+                std::env::split_paths(path).map(|folder| runnable(&folder.join(&name))).find(Result::is_ok)
+            });
+            let missing =
+                || ProgramError::Missing(name.clone(), " in PATH: give a path with a / or extend PATH");
+            found.flatten().and_then(Result::ok).ok_or_else(missing)?
+        };
+        Ok(Self { path, arguments: words.collect() })
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.path);
+        command.args(&self.arguments);
+        command
+    }
+
+    /// A text file without `#!` is given to the shell, as Java and execvp do.
+    fn shell_command(&self) -> Command {
+        let mut command = Command::new("/bin/sh");
+        command.arg(&self.path).args(&self.arguments);
+        command
+    }
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.path.display())?;
+        self.arguments.iter().try_for_each(|argument| write!(f, " {argument}"))
+    }
+}
+
+fn runnable(path: &Path) -> Result<PathBuf, ProgramError> {
+    let shown = || path.display().to_string();
+    match std::fs::metadata(path) {
+        Ok(found) if !found.is_file() => Err(ProgramError::NotExecutable(shown())),
+        Ok(found) if found.permissions().mode() & 0o111 == 0 => Err(ProgramError::NotExecutable(shown())),
+        Ok(_) => Ok(path.to_owned()),
+        Err(_) => Err(ProgramError::Missing(shown(), ": the path is relative to the working directory")),
+    }
+}
+
+/// A program that was found could not be started after all.
+#[derive(Debug, thiserror::Error)]
+#[error("can't start {program}: {source}")]
+pub struct SpawnError {
+    program: String,
+    source: io::Error,
+}
+
+/// How a process group is told to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// SIGTERM.
+    Politely,
+    /// SIGKILL.
+    AtOnce,
+}
+
+/// What a process did.
+#[derive(Debug)]
+pub(super) enum Happened {
+    /// A line, or none once stdout is closed.
+    Said(Option<Line>),
+    /// The writer ended, with the reason if the pipe broke.
+    InputClosed(Option<String>),
+    Exited(io::Result<ExitStatus>),
+}
+
+/// A running process with its pipes.
+#[derive(Debug)]
+pub(super) struct Process {
+    child: tokio::process::Child,
+    pid: u32,
+    group: Option<Pid>,
+    lines: mpsc::Receiver<Line>,
+    input: Option<mpsc::Sender<Vec<u8>>>,
+    /// The child has left more messages unread than it can ever be owed.
+    clogged: bool,
+    broken: Option<oneshot::Receiver<String>>,
+    /// Dropped, and so stopped, with the process.
+    _pipes: JoinSet<()>,
+}
+
+impl Process {
+    pub(super) fn spawn(program: &Program, shard: &ShardId) -> Result<Self, SpawnError> {
+        let start = |mut command: Command| {
+            command
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .process_group(0)
+                .kill_on_drop(true)
+                .spawn()
+        };
+        const ENOEXEC: i32 = 8;
+        let started = match start(program.command()) {
+            Err(error) if error.raw_os_error() == Some(ENOEXEC) => start(program.shell_command()),
+            other => other,
+        };
+        let failed = |source| SpawnError { program: program.to_string(), source };
+        let mut child = started.map_err(failed)?;
+        let missing = |what| failed(io::Error::other(format!("no {what}")));
+        let pid = child.id().ok_or_else(|| missing("process id"))?;
+        let stdin = child.stdin.take().ok_or_else(|| missing("stdin"))?;
+        let stdout = child.stdout.take().ok_or_else(|| missing("stdout"))?;
+        let stderr = child.stderr.take().ok_or_else(|| missing("stderr"))?;
+
+        let (lines_in, lines) = mpsc::channel(LINES);
+        let (input, messages) = mpsc::channel(UNREAD);
+        let (breaks, broken) = oneshot::channel();
+        let mut pipes = JoinSet::new();
+        pipes.spawn(read_lines(stdout, lines_in));
+        pipes.spawn(write_messages(stdin, messages, breaks));
+        pipes.spawn(log_lines(stderr, shard.clone(), pid));
+        let group = i32::try_from(pid).ok().filter(|pid| *pid > 1).and_then(Pid::from_raw);
+        Ok(Self {
+            child,
+            pid,
+            group,
+            lines,
+            input: Some(input),
+            clogged: false,
+            broken: Some(broken),
+            _pipes: pipes,
+        })
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Hands a line to the writer. A broken pipe is told by [`Process::next`].
+    pub(super) fn write(&mut self, line: Vec<u8>) {
+        if let (Some(input), false) = (&self.input, line.is_empty()) {
+            self.clogged |= matches!(input.try_send(line), Err(mpsc::error::TrySendError::Full(_)));
+        }
+    }
+
+    pub(super) fn close_stdin(&mut self) {
+        self.input = None;
+    }
+
+    /// What happens next, of what is still of interest. Cancel-safe; reaps the process.
+    pub(super) async fn next(&mut self, listen: bool, alive: bool) -> Happened {
+        if std::mem::take(&mut self.clogged) {
+            return Happened::InputClosed(Some(format!("{UNREAD} messages lie unread")));
+        }
+        let broken = async {
+            match &mut self.broken {
+                Some(broken) => broken.await.ok(),
+                None => std::future::pending().await,
+            }
+        };
+        let reason = tokio::select! {
+            biased;
+            // What was said comes before what happened.
+            line = self.lines.recv(), if listen => return Happened::Said(line),
+            reason = broken => reason,
+            status = self.child.wait(), if alive => return Happened::Exited(status),
+        };
+        // The writer ends once: broken, or done because the daemon closed the pipe.
+        self.broken = None;
+        Happened::InputClosed(reason)
+    }
+
+    /// Signals the group that [`Process::spawn`] made. A group id of 1 or less, which would reach
+    /// every process, is never kept.
+    pub(super) fn stop(&self, stop: Stop) {
+        let signal = match stop {
+            Stop::Politely => Signal::TERM,
+            Stop::AtOnce => Signal::KILL,
+        };
+        if let Some(group) = self.group
+            && let Err(error) = kill_process_group(group, signal)
+            && error != rustix::io::Errno::SRCH
+        {
+            warn!(pid = self.pid, %error, "can't signal a process group");
+        }
+    }
+}
+
+async fn read_lines(mut stdout: ChildStdout, lines: mpsc::Sender<Line>) {
+    let mut splitter = LineSplitter::default();
+    let mut buffer = vec![0; 64 * 1024];
+    let mut out = Vec::new();
+    loop {
+        match stdout.read(&mut buffer).await {
+            Ok(0) | Err(_) => break,
+            Ok(count) => splitter.push(&buffer[..count], &mut out),
+        }
+        for line in out.drain(..) {
+            if lines.send(line).await.is_err() {
+                return;
+            }
+        }
+    }
+    if let Some(line) = splitter.finish() {
+        let _nobody_listens = lines.send(line).await.is_err();
+    }
+}
+
+async fn write_messages(
+    mut stdin: ChildStdin,
+    mut messages: mpsc::Receiver<Vec<u8>>,
+    breaks: oneshot::Sender<String>,
+) {
+    while let Some(line) = messages.recv().await {
+        if let Err(error) = stdin.write_all(&line).await {
+            let _nobody_listens = breaks.send(error.to_string()).is_err();
+            return;
+        }
+    }
+}
+
+async fn log_lines(mut stderr: ChildStderr, shard: ShardId, pid: u32) {
+    // Only the head of a line is logged, so no more of it is kept.
+    let mut splitter = LineSplitter::new(8 * 1024);
+    let mut buffer = vec![0; 16 * 1024];
+    let mut out = Vec::new();
+    let tell = |line: &Line| {
+        let text = match line {
+            Line::Whole(bytes) => output::readable(bytes),
+            Line::Cut { head, length } => format!("{} … ({length} bytes)", output::readable(head)),
+        };
+        info!(target: "child", %shard, pid, "{text}");
+    };
+    loop {
+        match stderr.read(&mut buffer).await {
+            Ok(0) | Err(_) => break,
+            Ok(count) => splitter.push(&buffer[..count], &mut out),
+        }
+        out.drain(..).for_each(|line| tell(&line));
+    }
+    if let Some(line) = splitter.finish() {
+        tell(&line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_found_by_path_or_refused_by_name() {
+        let search = std::ffi::OsStr::new("/nowhere:/bin:/usr/bin");
+        let found = Program::find("sh  -c  'exit 9' ", Some(search)).unwrap();
+        assert_eq!(found.arguments, ["-c", "'exit", "9'"], "split at blanks only, as Java does");
+        assert_eq!(Program::find("  ", Some(search)), Err(ProgramError::Empty));
+        assert!(matches!(Program::find("no-such-program", Some(search)), Err(ProgramError::Missing(..))));
+        assert!(matches!(Program::find("./no/such", Some(search)), Err(ProgramError::Missing(..))));
+        assert!(matches!(Program::find("/etc/passwd", Some(search)), Err(ProgramError::NotExecutable(_))));
+        assert!(matches!(Program::find("/etc", Some(search)), Err(ProgramError::NotExecutable(_))));
+    }
+}

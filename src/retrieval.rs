@@ -1,0 +1,176 @@
+//! Records out of a shard.
+//!
+//! A [`Feed`] is one reading of one shard from a position on: a task that fetches ahead within a
+//! bound, and a queue from which the consumer takes batches when its child is ready. Nothing here
+//! knows what was processed: to read again from somewhere, drop the feed and open another.
+//!
+//! Invariant: what a feed gives is what the shard has, from the start position on, in order, each
+//! record once, none left out, whatever fails on the way. A feed never gives up; it says the end of
+//! a shard only if Kinesis said so.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`polling`] | GetRecords at a pace |
+//! | [`aggregation`] | the user records within a KPL aggregate |
+//!
+//! In KCL: package `software.amazon.kinesis.retrieval`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::record::Batch;
+use crate::sequence::{Sequence, SequenceNumber};
+use crate::shard::{self, BoxFuture, ChildShard, HashRange, ShardId};
+
+pub mod aggregation;
+pub mod polling;
+
+/// Where reading starts, as `GetShardIterator` takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// The oldest record.
+    TrimHorizon,
+    /// What comes from now on.
+    Latest,
+    /// The first record that arrived then or later, in milliseconds since 1970.
+    AtTimestamp(i64),
+    /// That record.
+    At(SequenceNumber),
+    /// The record after that one.
+    After(SequenceNumber),
+}
+
+impl Start {
+    /// Where to begin for a checkpoint: at the record itself, because user records of its aggregate
+    /// may still be due (the consumer hides what is done). None at the end of a shard, and none for
+    /// `AT_TIMESTAMP` when no time is configured any more.
+    pub fn of_checkpoint(sequence: &Sequence, timestamp: Option<i64>) -> Option<Self> {
+        match sequence {
+            Sequence::AtTimestamp => timestamp.map(Self::AtTimestamp),
+            Sequence::TrimHorizon => Some(Self::TrimHorizon),
+            Sequence::Latest => Some(Self::Latest),
+            Sequence::Number(number) => Some(Self::At(number.clone())),
+            Sequence::ShardEnd => None,
+        }
+    }
+}
+
+/// A Kinesis record before de-aggregation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawRecord {
+    /// Its sequence number.
+    pub sequence: SequenceNumber,
+    /// Its partition key.
+    pub partition_key: String,
+    /// Its data in standard base64.
+    pub data: String,
+    /// Milliseconds since 1970.
+    pub arrival: Option<i64>,
+}
+
+/// One answer to `GetRecords`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Answer {
+    /// The records, in order.
+    pub records: Vec<RawRecord>,
+    /// Where to go on; none at the end of a shard.
+    pub next: Option<String>,
+    /// How far behind the tip.
+    pub millis_behind_latest: Option<i64>,
+    /// At the end of a shard: what it became.
+    pub children: Vec<ChildShard>,
+}
+
+/// Why nothing was read, by what to do next.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Get a new iterator.
+    #[error("the shard iterator can't be used any more: {0}")]
+    IteratorExpired(String),
+    /// Wait, then ask again.
+    #[error("Kinesis refused for throughput: {0}")]
+    Throttled(String),
+    /// There is no such shard or no such stream.
+    #[error("Kinesis knows no such shard: {0}")]
+    ShardMissing(String),
+    /// No answer or a fault of the service: ask again.
+    #[error("Kinesis can't be reached: {0}")]
+    Unavailable(String),
+    /// Refused for good, as far as one can tell: ask again, seldom, and say so.
+    #[error("Kinesis refused: {0}")]
+    Denied(String),
+}
+
+/// Reads shards of the one stream.
+pub trait Api: Send + Sync {
+    /// `GetShardIterator`.
+    fn iterator<'a>(&'a self, shard: &'a ShardId, start: &'a Start) -> BoxFuture<'a, Result<String, Error>>;
+
+    /// `GetRecords`: at most `limit` records.
+    fn read<'a>(&'a self, iterator: &'a str, limit: usize) -> BoxFuture<'a, Result<Answer, Error>>;
+}
+
+/// How to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// `maxRecords`: records a call.
+    pub max_records: usize,
+    /// `idleTimeBetweenReadsInMillis`: from one good answer to the next call.
+    pub idle: Duration,
+    /// `callProcessRecordsEvenForEmptyRecordList`: whether answers without records are of interest.
+    pub keep_empty: bool,
+    /// The first pause after a failure; they grow from there.
+    pub retry: Duration,
+}
+
+/// Everything that reading needs, of which there is one for the whole daemon.
+#[derive(Clone)]
+pub struct Source {
+    /// Reads.
+    pub api: Arc<dyn Api>,
+    /// Tells whether a shard is really gone.
+    pub shards: Arc<dyn shard::Api>,
+    /// How.
+    pub settings: Settings,
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// One reading of one shard. Dropping it stops its task.
+#[derive(Debug)]
+pub struct Feed {
+    batches: mpsc::Receiver<Batch>,
+    task: JoinSet<()>,
+}
+
+impl Feed {
+    /// Starts reading. `range` is the shard's hash keys, against which the user records of
+    /// aggregates are checked; without it they are not.
+    pub fn open(source: &Source, shard: ShardId, range: Option<HashRange>, start: Start) -> Self {
+        // One batch waits while one is being fetched and one is with the child.
+        let (sender, batches) = mpsc::channel(1);
+        let mut task = JoinSet::new();
+        task.spawn(polling::Polling::new(source.clone(), shard, range, start).run(sender));
+        Self { batches, task }
+    }
+
+    /// The next batch. None only if the reading broke down, which is a bug. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Batch> {
+        let batch = self.batches.recv().await;
+        if batch.is_none() {
+            while let Some(ended) = self.task.join_next().await {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "reading a shard broke down");
+                }
+            }
+        }
+        batch
+    }
+}

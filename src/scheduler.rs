@@ -1,0 +1,154 @@
+//! Leases held become consumers running.
+//!
+//! One consumer a shard: a lease that comes back before its former consumer has ended waits for
+//! that. A consumer whose shard is hopeless ends the whole daemon, as a supervisor must see it.
+//!
+//! In KCL: `Scheduler`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::consumer::{self, Outcome, Parts, Signals};
+use crate::coordinator::Handle;
+use crate::lease::Held;
+use crate::shard::ShardId;
+
+/// A shard's child failed for good.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the record processor of shard {shard} failed too often in a row, the last time because {reason}")]
+pub struct Hopeless {
+    /// The shard.
+    pub shard: ShardId,
+    /// What happened last.
+    pub reason: String,
+}
+
+struct Running {
+    held: Arc<Held>,
+    /// The same shard, held anew before this consumer ended.
+    next: Option<Arc<Held>>,
+}
+
+struct Scheduler {
+    parts: Parts,
+    coordinator: Handle,
+    /// Tells all consumers to stop.
+    stop: CancellationToken,
+    consumers: JoinSet<Outcome>,
+    running: BTreeMap<ShardId, Running>,
+    tasks: BTreeMap<Id, ShardId>,
+    finished: watch::Sender<u64>,
+    hopeless: Option<Hopeless>,
+}
+
+/// Runs a consumer for each lease that comes, until `stop`; then ends them all.
+///
+/// # Errors
+/// [`Hopeless`] if that is what ended it.
+pub async fn run(
+    parts: Parts,
+    coordinator: Handle,
+    mut leases: mpsc::Receiver<Arc<Held>>,
+    stop: CancellationToken,
+) -> Result<(), Hopeless> {
+    let mut scheduler = Scheduler {
+        parts,
+        coordinator,
+        stop,
+        consumers: JoinSet::new(),
+        running: BTreeMap::new(),
+        tasks: BTreeMap::new(),
+        finished: watch::Sender::new(0),
+        hopeless: None,
+    };
+    let second = Duration::from_secs(1);
+    let mut waiting = interval_at(Instant::now() + second, second);
+    waiting.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let stopping = scheduler.stop.is_cancelled();
+        if stopping && scheduler.consumers.is_empty() {
+            break;
+        }
+        tokio::select! {
+            biased;
+            // Ends before beginnings, so that a shard's next holding finds its place free.
+            Some(ended) = scheduler.consumers.join_next_with_id() => scheduler.ended(ended),
+            () = scheduler.stop.cancelled(), if !stopping => waiting.reset(),
+            Some(held) = leases.recv() => scheduler.held(held),
+            _ = waiting.tick(), if stopping => {
+                let left: Vec<&str> = scheduler.running.keys().map(ShardId::as_str).collect();
+                info!(?left, "waiting for record processors to stop");
+            }
+        }
+    }
+    // What was on its way when the last consumer ended.
+    leases.close();
+    while let Some(held) = leases.recv().await {
+        scheduler.coordinator.release(held);
+    }
+    scheduler.hopeless.map_or(Ok(()), Err)
+}
+
+impl Scheduler {
+    fn held(&mut self, held: Arc<Held>) {
+        if self.stop.is_cancelled() {
+            self.coordinator.release(held);
+        } else if let Some(running) = self.running.get_mut(held.shard()) {
+            running.next = Some(held);
+        } else {
+            self.start(held);
+        }
+    }
+
+    fn start(&mut self, held: Arc<Held>) {
+        let signals = Signals { stop: self.stop.clone(), finished: self.finished.subscribe() };
+        let task = self.consumers.spawn(consumer::run(held.clone(), self.parts.clone(), signals));
+        self.tasks.insert(task.id(), held.shard().clone());
+        self.running.insert(held.shard().clone(), Running { held, next: None });
+    }
+
+    fn ended(&mut self, ended: Result<(Id, Outcome), JoinError>) {
+        let (id, outcome) = match ended {
+            Ok((id, outcome)) => (id, Some(outcome)),
+            Err(error) => {
+                error!(%error, "a consumer broke down; its shard will be started anew");
+                (error.id(), None)
+            }
+        };
+        let Some(Running { held, next }) =
+            self.tasks.remove(&id).and_then(|shard| self.running.remove(&shard))
+        else {
+            return;
+        };
+        match outcome {
+            Some(Outcome::ShardEnded) => {
+                info!(shard = %held.shard(), "the shard is finished");
+                self.finished.send_modify(|count| *count += 1);
+                self.coordinator.look();
+            }
+            Some(Outcome::LeaseLost) => info!(shard = %held.shard(), "left the shard: its lease is lost"),
+            Some(Outcome::Stopped) => self.coordinator.release(held),
+            Some(Outcome::Hopeless(reason)) => {
+                let hopeless = Hopeless { shard: held.shard().clone(), reason };
+                error!(error = %hopeless, "the daemon stops");
+                self.hopeless.get_or_insert(hopeless);
+                self.coordinator.release(held);
+                self.stop.cancel();
+            }
+            None => {
+                self.coordinator.release(held);
+                self.coordinator.look();
+            }
+        }
+        if let Some(next) = next {
+            self.held(next);
+        }
+    }
+}

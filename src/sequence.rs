@@ -1,0 +1,190 @@
+//! Positions in a shard: Kinesis's sequence numbers, KPL's sub-sequence numbers, and the sentinels
+//! that stand where no number is known yet.
+//!
+//! In KCL: `ExtendedSequenceNumber`, `SentinelCheckpoint`.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::sync::Arc;
+
+/// A sequence number: a decimal integer of any length, kept as the text that it came as.
+///
+/// Two texts of one value (`7`, `007`) are different by `==` and equal by [`SequenceNumber::order`],
+/// as in Java.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SequenceNumber(Arc<str>);
+
+impl SequenceNumber {
+    /// Takes digits, and nothing but digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        digits.then(|| Self(text.into()))
+    }
+
+    /// The text, as it came.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Compares by value.
+    pub fn order(&self, other: &Self) -> Ordering {
+        let (a, b) = (self.0.trim_start_matches('0'), other.0.trim_start_matches('0'));
+        a.len().cmp(&b.len()).then_with(|| a.cmp(b))
+    }
+}
+
+impl fmt::Display for SequenceNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The first part of a position. The order of the variants is the order of positions.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Sequence {
+    /// Read from the configured time on.
+    AtTimestamp,
+    /// Read from the oldest record on.
+    TrimHorizon,
+    /// Read what comes from now on.
+    Latest,
+    /// A record.
+    Number(SequenceNumber),
+    /// The shard is done.
+    ShardEnd,
+}
+
+impl Sequence {
+    /// Takes digits or a sentinel's name in its exact case.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "AT_TIMESTAMP" => Some(Self::AtTimestamp),
+            "TRIM_HORIZON" => Some(Self::TrimHorizon),
+            "LATEST" => Some(Self::Latest),
+            "SHARD_END" => Some(Self::ShardEnd),
+            digits => SequenceNumber::parse(digits).map(Self::Number),
+        }
+    }
+
+    /// As it stands in a lease row and on the wire.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::AtTimestamp => "AT_TIMESTAMP",
+            Self::TrimHorizon => "TRIM_HORIZON",
+            Self::Latest => "LATEST",
+            Self::Number(number) => number.as_str(),
+            Self::ShardEnd => "SHARD_END",
+        }
+    }
+
+    fn rank(&self) -> u8 {
+        match self {
+            Self::AtTimestamp => 0,
+            Self::TrimHorizon => 1,
+            Self::Latest => 2,
+            Self::Number(_) => 3,
+            Self::ShardEnd => 4,
+        }
+    }
+}
+
+/// A position: what a checkpoint holds and what a record has.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Position {
+    /// The Kinesis record, or a sentinel.
+    pub sequence: Sequence,
+    /// The user record within a KPL aggregate; 0 for plain records and sentinels.
+    pub sub: u64,
+}
+
+impl Position {
+    /// A sentinel, or a record's first user record.
+    pub fn new(sequence: Sequence) -> Self {
+        Self { sequence, sub: 0 }
+    }
+
+    /// The end of the shard.
+    pub fn shard_end() -> Self {
+        Self::new(Sequence::ShardEnd)
+    }
+
+    /// A record's position.
+    pub fn record(number: SequenceNumber, sub: u64) -> Self {
+        Self { sequence: Sequence::Number(number), sub }
+    }
+
+    /// Whether the shard is done.
+    pub fn is_shard_end(&self) -> bool {
+        self.sequence == Sequence::ShardEnd
+    }
+
+    /// Compares as Java does: sentinels, then numbers by value, then the sub-sequence number. Two
+    /// ends of a shard are equal whatever their sub-sequence number.
+    pub fn order(&self, other: &Self) -> Ordering {
+        let first = match (&self.sequence, &other.sequence) {
+            (Sequence::Number(a), Sequence::Number(b)) => a.order(b),
+            (Sequence::ShardEnd, Sequence::ShardEnd) => return Ordering::Equal,
+            (a, b) => a.rank().cmp(&b.rank()),
+        };
+        first.then_with(|| self.sub.cmp(&other.sub))
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.sequence.as_str())?;
+        if self.sub > 0 { write!(f, "/{}", self.sub) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn position(text: &str, sub: u64) -> Position {
+        Position { sequence: Sequence::parse(text).unwrap(), sub }
+    }
+
+    #[test]
+    fn positions_are_ordered_as_in_java() {
+        let ordered = [
+            position("AT_TIMESTAMP", 0),
+            position("TRIM_HORIZON", 0),
+            position("LATEST", 0),
+            position("9", 0),
+            position("9", 3),
+            position("10", 0),
+            position("49680479068778121708404180337935943836635856786495111170", 0),
+            position("SHARD_END", 0),
+        ];
+        for (i, a) in ordered.iter().enumerate() {
+            for (j, b) in ordered.iter().enumerate() {
+                assert_eq!(a.order(b), i.cmp(&j), "{a} {b}");
+            }
+        }
+        assert_eq!(position("SHARD_END", 5).order(&position("SHARD_END", 0)), Ordering::Equal);
+    }
+
+    #[test]
+    fn one_value_in_two_spellings_is_equal_in_order_only() {
+        let (a, b) = (position("007", 0), position("7", 0));
+        assert_eq!(a.order(&b), Ordering::Equal);
+        assert_ne!(a, b);
+    }
+
+    #[test]
+    fn only_digits_and_the_four_names_are_sequences() {
+        for text in ["", " ", "-1", "+1", "1 ", "1.0", "latest", "Trim_Horizon", "٣"] {
+            assert_eq!(Sequence::parse(text), None, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_are_ordered_by_value(a in any::<u128>(), b in any::<u128>(), zeros in 0usize..4) {
+            let text = format!("{}{a}", "0".repeat(zeros));
+            prop_assert_eq!(position(&text, 0).order(&position(&b.to_string(), 0)), a.cmp(&b));
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Signals: the first asks for a stop, the second cuts it short.
+//!
+//! SIGTERM, SIGINT and SIGHUP, as Java. One that was ignored when the process started (`nohup`, a
+//! background job of a shell) stays ignored.
+
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// The signals that end the daemon.
+pub(crate) struct Signals {
+    terminate: Option<Signal>,
+    interrupt: Option<Signal>,
+    hang_up: Option<Signal>,
+}
+
+impl Signals {
+    /// Installs the handlers.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub(crate) fn install() -> io::Result<Self> {
+        let ignored = ignored();
+        let install = |kind: SignalKind| {
+            let bit = u32::try_from(kind.as_raw_value() - 1).unwrap_or(0);
+            if ignored >> bit & 1 == 1 { Ok(None) } else { signal(kind).map(Some) }
+        };
+        Ok(Self {
+            terminate: install(SignalKind::terminate())?,
+            interrupt: install(SignalKind::interrupt())?,
+            hang_up: install(SignalKind::hangup())?,
+        })
+    }
+
+    /// Cancels `stop` at the first signal and ends at the second.
+    pub(crate) async fn serve(mut self, stop: CancellationToken) {
+        let name = self.next().await;
+        info!(signal = name, "asked to stop");
+        stop.cancel();
+        let name = self.next().await;
+        warn!(signal = name, "asked again: stopping at once");
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            biased;
+            // Any order would do: they all mean the same.
+            () = came(&mut self.terminate) => "SIGTERM",
+            () = came(&mut self.interrupt) => "SIGINT",
+            () = came(&mut self.hang_up) => "SIGHUP",
+        }
+    }
+}
+
+async fn came(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => match signal.recv().await {
+            Some(()) => {}
+            None => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
+}
+
+/// The mask of ignored signals, bit 0 for signal 1 (proc(5), `SigIgn`). 0 where there is no /proc.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
