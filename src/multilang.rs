@@ -28,7 +28,9 @@ pub mod process;
 use process::{Happened, Process};
 pub use process::{Program, SpawnError, Stop};
 
-/// After a child's exit its pipes can stay open in a grandchild's hands: wait this long for them.
+/// The end of a process and the end of its stdout come one after the other, in any order. This is
+/// how long the second is waited for: after an exit the pipe can be in a grandchild's hands, and a
+/// process that lives can have closed it.
 const LEAK: Duration = Duration::from_secs(1);
 
 /// What a child did.
@@ -63,9 +65,8 @@ pub struct Child {
     session: Session,
     output_open: bool,
     exited: Option<String>,
-    /// Made once, when the exit is seen.
+    /// Made once, when the first of the two ends is seen.
     leak: Option<Instant>,
-    told_output_closed: bool,
     told_exit: bool,
 }
 
@@ -84,7 +85,6 @@ impl Child {
             output_open: true,
             exited: None,
             leak: None,
-            told_output_closed: false,
             told_exit: false,
         })
     }
@@ -139,21 +139,28 @@ impl Child {
                 biased;
                 happened = self.process.next(listen, self.exited.is_none()) => happened,
                 // Last, so that whatever is in the pipe by then has been read.
-                () = reached(self.leak), if self.output_open => {
-                    warn!(shard = %self.shard, pid = self.pid(),
-                        "the process is gone but its stdout is held open by another: not read any further");
-                    self.output_open = false;
-                    continue;
+                () = reached(self.leak), if self.output_open == self.exited.is_some() => {
+                    if self.output_open {
+                        warn!(shard = %self.shard, pid = self.pid(),
+                            "the process is gone but its stdout is held open by another: not read any further");
+                        self.output_open = false;
+                        continue;
+                    }
+                    self.leak = None;
+                    return Event::OutputClosed;
                 }
             };
             match happened {
                 Happened::Said(Some(line)) => self.heard(&line),
-                Happened::Said(None) => self.output_open = false,
+                Happened::Said(None) => {
+                    self.output_open = false;
+                    self.leak.get_or_insert(Instant::now() + LEAK);
+                }
                 Happened::InputClosed(Some(reason)) => return Event::InputBroken(reason),
                 Happened::InputClosed(None) => {}
                 Happened::Exited(status) => {
                     self.exited = Some(status.map_or_else(|error| error.to_string(), output::exit));
-                    self.leak = Some(Instant::now() + LEAK);
+                    self.leak.get_or_insert(Instant::now() + LEAK);
                 }
             }
         }
@@ -186,18 +193,12 @@ impl Child {
         })
     }
 
+    /// The end is told once, after everything that was said.
     fn gone(&mut self) -> Option<Event> {
-        if self.output_open {
-            return None;
-        }
         match &self.exited {
-            Some(end) if !self.told_exit => {
+            Some(end) if !self.output_open && !self.told_exit => {
                 self.told_exit = true;
                 Some(Event::Exited(end.clone()))
-            }
-            None if !self.told_output_closed => {
-                self.told_output_closed = true;
-                Some(Event::OutputClosed)
             }
             _ => None,
         }

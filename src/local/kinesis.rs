@@ -31,6 +31,7 @@ mod service;
 mod shard;
 mod store;
 mod stream;
+mod subscribe;
 mod token;
 
 use std::io;
@@ -43,9 +44,11 @@ use tokio::net::TcpListener;
 
 pub use faults::{Effect, Fault, Faults};
 pub use operations::Operation;
+pub use store::DataError;
 
 use server::Server;
 use service::{Service, Settings};
+use store::Store;
 
 /// How an endpoint behaves.
 #[derive(Clone, Debug)]
@@ -120,6 +123,9 @@ pub enum Error {
         /// What the system says.
         source: io::Error,
     },
+    /// The data folder can't be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
 }
 
 /// Records put to one shard in this run.
@@ -152,9 +158,12 @@ impl Kinesis {
         if !address.ip().is_loopback() {
             return Err(Error::NotLoopback { address });
         }
-        let listener = TcpListener::bind(address).await.map_err(|source| match source.kind() {
-            io::ErrorKind::AddrInUse => Error::AddressInUse { address },
-            _ => Error::Listen { address, source },
+        let listener = TcpListener::bind(address).await.map_err(|source| {
+            if source.kind() == io::ErrorKind::AddrInUse {
+                Error::AddressInUse { address }
+            } else {
+                Error::Listen { address, source }
+            }
         })?;
         let bound = listener.local_addr().map_err(|source| Error::Listen { address, source })?;
         let settings = Settings {
@@ -167,7 +176,15 @@ impl Kinesis {
             subscription_cooldown: options.subscription_cooldown,
             heartbeat: options.heartbeat,
         };
-        let service = Arc::new(Service::new(settings));
+        let service = match options.data {
+            None => Service::new(settings),
+            Some(folder) => {
+                // This blocks, but nothing of the endpoint runs yet.
+                let (store, events) = Store::open(&folder)?;
+                Service::restore(settings, store, events, clock::now())?
+            }
+        };
+        let service = Arc::new(service);
         let server = Server::start(listener, Arc::clone(&service));
         tracing::info!(address = %bound, "the Kinesis endpoint listens");
         Ok(Self { address: bound, service, server })
@@ -194,6 +211,15 @@ impl Kinesis {
     /// Makes all shard iterators and paging tokens that were issued so far count as expired.
     pub fn expire_iterators(&self) {
         self.service.run.expire_all();
+    }
+
+    /// Ends running subscriptions as a broken connection does: to this stream, by name, and this
+    /// shard, by id, or to any. How many there were.
+    pub fn drop_subscriptions(&self, stream: Option<&str>, shard: Option<&str>) -> usize {
+        self.service.subscriptions.drop_where(|name, number| {
+            stream.is_none_or(|stream| stream == name)
+                && shard.is_none_or(|shard| shard == shard::shard_id(number))
+        })
     }
 
     /// Records put in this run, over all streams there are.

@@ -10,7 +10,7 @@ use aws_sdk_kinesis::config::timeout::TimeoutConfig;
 use aws_sdk_kinesis::config::{BehaviorVersion, Config, Region, StalledStreamProtectionConfig};
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::primitives::Blob;
-use aws_sdk_kinesis::types::{Record, Shard, ShardIteratorType, StreamStatus};
+use aws_sdk_kinesis::types::{ConsumerStatus, Record, Shard, ShardIteratorType, StreamStatus};
 use multilangd::local::kinesis::{Kinesis, Options};
 
 /// Why a case failed.
@@ -135,7 +135,7 @@ impl Endpoint {
         Ok(answer.shards.unwrap_or_default())
     }
 
-    /// Puts a record to the shard that takes `hash_key`; its sequence number.
+    /// Puts a record; its sequence number.
     pub(crate) async fn put(&self, stream: &str, data: &str) -> Result<String, Failure> {
         let answer = self
             .client
@@ -146,6 +146,48 @@ impl Endpoint {
             .send()
             .await?;
         Ok(answer.sequence_number)
+    }
+
+    pub(crate) async fn put_with_hash_key(
+        &self,
+        stream: &str,
+        hash_key: &str,
+        data: &str,
+    ) -> Result<String, Failure> {
+        let put = self.client.put_record().stream_name(stream).partition_key("k");
+        let answer = put.explicit_hash_key(hash_key).data(Blob::new(data)).send().await?;
+        Ok(answer.sequence_number)
+    }
+
+    pub(crate) async fn arn(&self, stream: &str) -> Result<String, Failure> {
+        let answer = self.client.describe_stream_summary().stream_name(stream).send().await?;
+        Ok(some(answer.stream_description_summary, "the summary")?.stream_arn)
+    }
+
+    /// Registers a consumer, and asks until it is active; its ARN.
+    pub(crate) async fn consumer(&self, stream_arn: &str, name: &str) -> Result<String, Failure> {
+        let register = self.client.register_stream_consumer().stream_arn(stream_arn).consumer_name(name);
+        let arn = some(register.send().await?.consumer, "the consumer")?.consumer_arn;
+        for _ in 0..10_000 {
+            let answer = self.client.describe_stream_consumer().consumer_arn(&arn).send().await?;
+            let description = some(answer.consumer_description, "the description")?;
+            if description.consumer_status == ConsumerStatus::Active {
+                return Ok(arn);
+            }
+        }
+        Err(Failure(format!("consumer {arn} did not become active")))
+    }
+
+    pub(crate) async fn split(&self, stream: &str, shard: &str, at: &str) -> Outcome {
+        let split = self.client.split_shard().stream_name(stream).shard_to_split(shard);
+        split.new_starting_hash_key(at).send().await?;
+        self.ready(stream).await
+    }
+
+    pub(crate) async fn merge(&self, stream: &str, left: &str, right: &str) -> Outcome {
+        let merge = self.client.merge_shards().stream_name(stream).shard_to_merge(left);
+        merge.adjacent_shard_to_merge(right).send().await?;
+        self.ready(stream).await
     }
 
     pub(crate) async fn iterator(

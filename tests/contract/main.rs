@@ -3,18 +3,22 @@
 //! - `suite`: the table of cases that hold for any endpoint. Each runs against ours as a test of its
 //!   own name, and all of them against npm's kinesis-local when `MULTILANGD_KINESIS_LOCAL` names one,
 //!   where known differences must show.
-//! - `streams`, `shards`, `filters`, `reading`, `writing`, `consumers`, `subscribing`, `wire`: the cases.
-//! - `load`, `restart`, `faults`, `limits`: what only ours is asked for.
+//! - `streams`, `shards`, `filters`, `reading`, `writing`, `consumers`, `subscribing`, `wire`: the
+//!   cases.
+//! - `ours`, `ours_subscribing`, `restart`, `load`: what only ours is asked for: faults, expiry,
+//!   limits, shortened times, the data folder, HTTP/2, many records.
 
-#![expect(
-    clippy::print_stdout,
-    reason = "a run against another endpoint tells which cases ran and which differed"
-)]
-
+mod consumers;
 mod endpoint;
+mod filters;
 mod load;
+mod ours;
+mod ours_subscribing;
 mod reading;
+mod restart;
 mod shards;
 mod streams;
+mod subscribing;
 mod suite;
+mod wire;
 mod writing;

@@ -1,7 +1,6 @@
 //! The HTTP side: from a request's target and body to an operation, and back.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -9,6 +8,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request as HttpRequest, Response, StatusCode};
+use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use super::clock;
@@ -16,7 +16,8 @@ use super::codec::Format;
 use super::error::{Exception, Kind};
 use super::faults::Effect;
 use super::operations::{Operation, Request, consumers, reading, shards, streams, tags, writing};
-use super::service::Service;
+use super::server::Site;
+use super::subscribe::SubscribeToShard;
 
 /// PutRecords may carry 10 MiB of data, which is 13.4 MiB of base64, and 500 partition keys that may
 /// need escaping.
@@ -37,7 +38,7 @@ pub(super) enum Unanswered {
 #[derive(Debug)]
 pub(super) enum Body {
     Whole(Option<Bytes>),
-    Events(mpsc::Receiver<Bytes>),
+    Events(mpsc::Receiver<Result<Bytes, Unanswered>>),
 }
 
 impl hyper::body::Body for Body {
@@ -50,7 +51,7 @@ impl hyper::body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, Unanswered>>> {
         match self.get_mut() {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Events(events) => events.poll_recv(cx).map(|event| Some(Ok(Frame::data(event?)))),
+            Self::Events(events) => events.poll_recv(cx).map(|event| Some(event?.map(Frame::data))),
         }
     }
 
@@ -70,17 +71,14 @@ impl hyper::body::Body for Body {
 }
 
 /// Answers one HTTP request.
-pub(super) async fn answer(
-    service: Arc<Service>,
-    request: HttpRequest<Incoming>,
-) -> Result<Response<Body>, Unanswered> {
+pub(super) async fn answer(site: Site, request: HttpRequest<Incoming>) -> Result<Response<Body>, Unanswered> {
     let request_id = request_id();
     let content_type = header(&request, "content-type");
     let format = Format::of(&content_type);
     let target = header(&request, "x-amz-target");
     let outcome = match read(request).await? {
         Ok((method, body)) => {
-            let call = Call { service, format: format.unwrap_or(Format::Json), body };
+            let call = Call { site, format: format.unwrap_or(Format::Json), body };
             if method != Method::POST || target.is_empty() {
                 Err(Exception::new(
                     Kind::MissingAction,
@@ -99,7 +97,13 @@ pub(super) async fn answer(
     };
     let format = format.unwrap_or(Format::Json);
     Ok(match outcome {
-        Ok(body) => respond(StatusCode::OK, format.content_type(), &request_id, body),
+        Ok(body) => {
+            let content_type = match body {
+                Body::Whole(_) => format.content_type(),
+                Body::Events(_) => "application/vnd.amazon.eventstream",
+            };
+            respond(StatusCode::OK, content_type, &request_id, body)
+        }
         Err(exception) => refuse(&exception, format, &request_id),
     })
 }
@@ -166,7 +170,7 @@ fn request_id() -> String {
 
 /// One call of an operation.
 struct Call {
-    service: Arc<Service>,
+    site: Site,
     format: Format,
     body: Bytes,
 }
@@ -212,7 +216,7 @@ impl Call {
             }
             Operation::RemoveTagsFromStream => self.run::<tags::RemoveTagsFromStream>(operation).await,
             Operation::SplitShard => self.run::<shards::SplitShard>(operation).await,
-            Operation::SubscribeToShard => Ok(Err(Exception::new(Kind::UnknownOperation, "not yet"))),
+            Operation::SubscribeToShard => self.subscribe().await,
             Operation::UpdateMaxRecordSize => self.run::<streams::UpdateMaxRecordSize>(operation).await,
             Operation::UpdateShardCount => self.run::<shards::UpdateShardCount>(operation).await,
             Operation::UpdateStreamMode => self.run::<streams::UpdateStreamMode>(operation).await,
@@ -220,12 +224,12 @@ impl Call {
     }
 
     async fn run<R: Request>(self, operation: Operation) -> Result<Result<Body, Exception>, Unanswered> {
-        let Self { service, format, body } = self;
-        // Some operations have no parameters, and some clients then send no body.
-        let request: R = match format.decode(if body.is_empty() { b"{}" } else { &body }) {
+        let Self { site: Site { service, .. }, format, body } = self;
+        let request: R = match decode(format, &body) {
             Ok(request) => request,
             Err(exception) => return Ok(Err(exception)),
         };
+        // The request holds what it needs; a delay need not hold it twice.
         drop(body);
         service.faults.count(operation);
         let effect = service.faults.strike(operation, || request.scope(&service));
@@ -240,6 +244,39 @@ impl Call {
             return Err(Unanswered::Lost);
         }
         Ok(answer)
+    }
+
+    async fn subscribe(self) -> Result<Result<Body, Exception>, Unanswered> {
+        let Self { site, format, body } = self;
+        let request: SubscribeToShard = match decode(format, &body) {
+            Ok(request) => request,
+            Err(exception) => return Ok(Err(exception)),
+        };
+        let faults = &site.service.faults;
+        faults.count(Operation::SubscribeToShard);
+        let effect = faults.strike(Operation::SubscribeToShard, || request.scope());
+        if let Some(refused) = strike(effect).await {
+            return Ok(Err(refused));
+        }
+        let subscription = match request.open(&site.service, clock::now()) {
+            Ok(subscription) => subscription,
+            Err(exception) => return Ok(Err(exception)),
+        };
+        if effect == Some(Effect::LoseAnswer) {
+            return Err(Unanswered::Lost);
+        }
+        // One event is written while the next is made; a client that doesn't read is not sent more.
+        let (events, body) = mpsc::channel(1);
+        site.tasks.start(subscription.feed(site.service, format, events, site.stop));
+        Ok(Ok(Body::Events(body)))
+    }
+}
+
+fn decode<R: DeserializeOwned>(format: Format, body: &[u8]) -> Result<R, Exception> {
+    // Some operations have no parameters, and some clients then send no body.
+    match (body, format) {
+        ([], _) => Format::Json.decode(b"{}"),
+        (body, format) => format.decode(body),
     }
 }
 

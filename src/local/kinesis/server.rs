@@ -78,6 +78,14 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
+/// What every call may need: the state, and the means to start a task of the server.
+#[derive(Clone, Debug)]
+pub(super) struct Site {
+    pub(super) service: Arc<Service>,
+    pub(super) tasks: Tasks,
+    pub(super) stop: CancellationToken,
+}
+
 /// The running server.
 #[derive(Debug)]
 pub(super) struct Server {
@@ -96,7 +104,8 @@ impl Server {
     pub(super) fn start(listener: TcpListener, service: Arc<Service>) -> Self {
         let stop = CancellationToken::new();
         let tasks = Tasks::default();
-        tasks.start(accept(listener, service, tasks.clone(), stop.clone()));
+        let site = Site { service, tasks: tasks.clone(), stop: stop.clone() };
+        tasks.start(accept(listener, site));
         Self { stop, tasks }
     }
 
@@ -106,19 +115,16 @@ impl Server {
     }
 }
 
-async fn accept(listener: TcpListener, service: Arc<Service>, tasks: Tasks, stop: CancellationToken) {
+async fn accept(listener: TcpListener, site: Site) {
     loop {
         let accepted = tokio::select! {
             // The stop comes first: no connection is taken that would be closed at once.
             biased;
-            () = stop.cancelled() => return,
+            () = site.stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
-                let service = Arc::clone(&service);
-                tasks.start(serve(stream, service, tasks.clone(), stop.clone()));
-            }
+            Ok((stream, _)) => site.tasks.start(serve(stream, site.clone())),
             Err(error) => {
                 tracing::warn!(%error, "a connection can't be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -127,15 +133,16 @@ async fn accept(listener: TcpListener, service: Arc<Service>, tasks: Tasks, stop
     }
 }
 
-async fn serve(stream: TcpStream, service: Arc<Service>, tasks: Tasks, stop: CancellationToken) {
+async fn serve(stream: TcpStream, site: Site) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "the connection keeps its delay");
     }
-    let mut builder = auto::Builder::new(tasks);
+    let stop = site.stop.clone();
+    let mut builder = auto::Builder::new(site.tasks.clone());
     // A Java consumer holds a subscription to every shard on one connection.
     builder.http2().max_concurrent_streams(10_000).initial_stream_window_size(1 << 20);
     builder.http2().initial_connection_window_size(4 << 20);
-    let answer = service_fn(move |request| http::answer(Arc::clone(&service), request));
+    let answer = service_fn(move |request| http::answer(site.clone(), request));
     let connection = builder.serve_connection(TokioIo::new(stream), answer);
     let mut connection = std::pin::pin!(connection);
     let served = tokio::select! {

@@ -9,7 +9,9 @@ use super::clock::Now;
 use super::error::Exception;
 use super::faults::Faults;
 use super::shard::{Shard, shard_id, shard_number};
+use super::store::{DataError, Event, Journaled, Store};
 use super::stream::{Birth, Change, Inner, Stream};
+use super::subscribe::Subscriptions;
 use super::token::Run;
 
 /// Lifetime of paging tokens.
@@ -35,9 +37,11 @@ pub(super) struct Service {
     pub(super) settings: Settings,
     pub(super) run: Run,
     pub(super) faults: Faults,
+    pub(super) subscriptions: Subscriptions,
     streams: RwLock<BTreeMap<String, Arc<Stream>>>,
     /// The highest epoch that a stream of a name had, so that a new one's numbers are new.
     epochs: Mutex<BTreeMap<String, u64>>,
+    store: Option<Store>,
 }
 
 /// A stream by name or ARN.
@@ -53,9 +57,58 @@ impl Service {
             settings,
             run: Run::new(),
             faults: Faults::default(),
+            subscriptions: Subscriptions::default(),
             streams: RwLock::new(BTreeMap::new()),
             epochs: Mutex::new(BTreeMap::new()),
+            store: None,
         }
+    }
+
+    /// A service that goes on where an earlier run ended.
+    pub(super) fn restore(
+        settings: Settings,
+        store: Store,
+        events: Vec<Journaled>,
+        now: Now,
+    ) -> Result<Self, DataError> {
+        let service = Self { store: Some(store), ..Self::new(settings) };
+        for journaled in events {
+            service.replay(journaled, now)?;
+        }
+        for stream in service.streams().values() {
+            stream.restore(now.wall)?;
+        }
+        Ok(service)
+    }
+
+    fn replay(&self, journaled: Journaled, now: Now) -> Result<(), DataError> {
+        let misfit = |what| match &self.store {
+            Some(store) => Err(store.misfit(&journaled, what)),
+            None => Ok(()),
+        };
+        match journaled.event.clone() {
+            Event::Created(birth) => {
+                if self.streams().contains_key(&birth.name) {
+                    return misfit("a stream is created that there is already");
+                }
+                self.retire_epochs(&birth.name, birth.epoch);
+                self.add(birth, now);
+            }
+            Event::Changed { stream: name, epoch, change } => {
+                let present = self.streams().get(&name).cloned();
+                let Some(stream) = present.filter(|stream| stream.birth.epoch == epoch) else {
+                    return misfit("a stream is changed that there is not");
+                };
+                let is_delete = matches!(change, Change::Delete);
+                if !stream.write().change(change) {
+                    return misfit("a stream is changed in a way that it can't be");
+                }
+                if is_delete {
+                    self.forget(&stream);
+                }
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn streams(&self) -> RwLockReadGuard<'_, BTreeMap<String, Arc<Stream>>> {
@@ -73,17 +126,27 @@ impl Service {
 
     /// Adds a stream.
     pub(super) fn create(&self, birth: Birth, now: Now) -> Result<Arc<Stream>, Exception> {
-        let mut streams = self.streams_mut();
-        if streams.contains_key(&birth.name) {
+        // One creation at a time, so that the journal has no name twice.
+        let mut epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.streams().contains_key(&birth.name) {
             let (name, account) = (&birth.name, &self.settings.account);
             return Err(Exception::in_use(format!("Stream {name} under account {account} already exists.")));
         }
-        let birth = Birth { epoch: self.new_epoch(&birth.name, now), ..birth };
+        // An epoch that no earlier stream of this name had.
+        let last = epochs.entry(birth.name.clone()).or_default();
+        *last = now.wall.seconds().max(*last + 1);
+        let birth = Birth { epoch: *last, ..birth };
+        self.keep(&Event::Created(birth.clone()))?;
+        Ok(self.add(birth, now))
+    }
+
+    fn add(&self, birth: Birth, now: Now) -> Arc<Stream> {
         let active_at = now.instant + self.settings.creation_delay;
         let name = birth.name.clone();
-        let stream = Arc::new(Stream::new(birth, active_at, self.settings.service_limits));
-        streams.insert(name, Arc::clone(&stream));
-        Ok(stream)
+        let folder = self.store.as_ref().map(|store| store.stream_folder(&birth));
+        let stream = Arc::new(Stream::new(birth, active_at, self.settings.service_limits, folder));
+        self.streams_mut().insert(name, Arc::clone(&stream));
+        stream
     }
 
     /// Keeps a change and carries it out.
@@ -91,11 +154,26 @@ impl Service {
         if inner.deleted {
             return Err(self.no_stream(&stream.birth.name));
         }
+        self.keep(&Event::Changed {
+            stream: stream.birth.name.clone(),
+            epoch: stream.birth.epoch,
+            change: change.clone(),
+        })?;
         if inner.change(change) {
             Ok(())
         } else {
             Err(Exception::internal(format!("stream {} can't be changed so", stream.birth.name)))
         }
+    }
+
+    fn keep(&self, event: &Event) -> Result<(), Exception> {
+        let Some(store) = &self.store else {
+            return Ok(());
+        };
+        store.keep(event).map_err(|error| {
+            tracing::error!(%error, "the journal can't be written");
+            Exception::internal(format!("the journal can't be written: {error}"))
+        })
     }
 
     /// Takes a deleted stream out of the list.
@@ -105,14 +183,10 @@ impl Service {
         if streams.get(&stream.birth.name).is_some_and(|present| Arc::ptr_eq(present, stream)) {
             streams.remove(&stream.birth.name);
         }
-    }
-
-    /// An epoch that no earlier stream of this name had.
-    pub(super) fn new_epoch(&self, name: &str, now: Now) -> u64 {
-        let mut epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = epochs.entry(name.to_owned()).or_default();
-        *last = now.wall.seconds().max(*last + 1);
-        *last
+        drop(streams);
+        if let Some(store) = &self.store {
+            store.remove(&stream.birth);
+        }
     }
 
     /// Keeps the epochs of a deleted stream from being used again.

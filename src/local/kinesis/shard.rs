@@ -16,7 +16,7 @@ use super::clock::{Now, Timestamp, saturating_millis};
 use super::hash::HashRange;
 use super::limits::Limits;
 use super::sequence::{LAST_INDEX, Sequence};
-use super::store::ShardFile;
+use super::store::{Restored, ShardFile};
 
 /// What makes a shard, and never changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,12 +144,12 @@ impl Shard {
     }
 
     /// Takes over what was kept in an earlier run.
-    pub(super) fn restore(&self, records: Vec<Record>, next: u64, file: Option<ShardFile>) {
+    pub(super) fn restore(&self, kept: Restored) {
         let mut log = self.log();
-        log.last_arrival = records.last().map_or(log.last_arrival, |r| r.arrival);
-        log.records = records.into_iter().map(Arc::new).collect();
-        log.next = next;
-        log.file = file;
+        log.last_arrival = kept.last_arrival.map_or(log.last_arrival, |last| last.max(log.last_arrival));
+        log.records = kept.records.into_iter().map(Arc::new).collect();
+        log.next = kept.next;
+        log.file = Some(kept.file);
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {

@@ -1,15 +1,422 @@
-//! What is kept on disk between runs.
+//! What is kept between runs: a journal of streams and their changes, and a log per shard.
+//!
+//! ```text
+//! DIR/lock                                   held while a process uses the folder
+//! DIR/journal.log                            frames of JSON: what streams there are
+//! DIR/streams/NAME-EPOCH/shardId-….log       frames of records
+//! ```
+//!
+//! A change is in the journal before it is carried out, and a record in its log before it is
+//! acknowledged. At a start the journal is replayed and the logs are read; a torn tail, which a killed
+//! process leaves, is cut off, and anything else that doesn't fit stops the start.
+
+mod frames;
+
+use std::fs::{self, File, TryLockError};
 use std::io;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::{Buf, Bytes};
+use serde::{Deserialize, Serialize};
+
+use super::clock::Timestamp;
 use super::shard::Record;
+use super::stream::{Birth, Change};
+use frames::{Damage, LogFile};
 
-/// The log file of one shard.
+/// A log of which more than this, and more than half, is out of the retention is written anew.
+const WORTH_REWRITING: usize = 16 << 20;
+
+/// Why a data folder can't be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// Another process uses it.
+    #[error(
+        "the data folder {} is in use by another process: stop that one, or name another folder",
+        folder.display()
+    )]
+    InUse {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A file is not what was written.
+    #[error(
+        "{} is damaged at byte {offset}: {what}; nothing was changed. Restore the file, or move the data \
+         folder away to start with none",
+        file.display()
+    )]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// Where the first thing that doesn't fit begins.
+        offset: u64,
+        /// What does not fit.
+        what: String,
+    },
+    /// The system refuses something.
+    #[error("can't use {}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+impl DataError {
+    fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        |source| Self::Io { path, source }
+    }
+
+    fn damaged(file: &Path, Damage { offset, what }: Damage) -> Self {
+        Self::Damaged { file: file.to_owned(), offset, what: what.to_owned() }
+    }
+}
+
+/// An entry of the journal.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum Event {
+    Created(Birth),
+    Changed { stream: String, epoch: u64, change: Change },
+}
+
+/// An open data folder.
 #[derive(Debug)]
-pub(super) struct ShardFile;
+pub(super) struct Store {
+    folder: PathBuf,
+    journal: Mutex<LogFile>,
+    /// Unlocked by being closed.
+    _lock: File,
+}
+
+/// An entry of the journal with its place, for the error when it doesn't fit the ones before.
+#[derive(Debug)]
+pub(super) struct Journaled {
+    pub(super) event: Event,
+    offset: u64,
+}
+
+impl Store {
+    /// Opens a folder, and makes it if it isn't there; what its journal says.
+    pub(super) fn open(folder: &Path) -> Result<(Self, Vec<Journaled>), DataError> {
+        fs::create_dir_all(folder).map_err(DataError::io(folder))?;
+        let path = folder.join("lock");
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(DataError::io(&path))?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => DataError::InUse { folder: folder.to_owned() },
+            TryLockError::Error(source) => DataError::Io { path, source },
+        })?;
+
+        let path = journal(folder);
+        let content = read(&path)?;
+        let found = frames::read(&content).map_err(|damage| DataError::damaged(&path, damage))?;
+        let events: Result<Vec<_>, _> = found
+            .frames
+            .into_iter()
+            .map(|(offset, payload)| match serde_json::from_slice(&payload) {
+                Ok(event) => Ok(Journaled { event, offset }),
+                Err(error) => Err(DataError::Damaged { file: path.clone(), offset, what: error.to_string() }),
+            })
+            .collect();
+        let events = events?;
+        let log = open_log(&path, found.length, found.is_torn)?;
+        let store = Self { folder: folder.to_owned(), journal: Mutex::new(log), _lock: lock };
+        Ok((store, events))
+    }
+
+    /// Keeps an event.
+    pub(super) fn keep(&self, event: &Event) -> io::Result<()> {
+        let payload = serde_json::to_vec(event)?;
+        let mut frame = Vec::with_capacity(payload.len() + 16);
+        frames::push(&mut frame, &[&payload])?;
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner).append(&frame)
+    }
+
+    /// The folder of a stream's logs.
+    pub(super) fn stream_folder(&self, birth: &Birth) -> PathBuf {
+        self.folder.join("streams").join(format!("{}-{}", birth.name, birth.epoch))
+    }
+
+    /// Deletes a deleted stream's logs.
+    pub(super) fn remove(&self, birth: &Birth) {
+        let folder = self.stream_folder(birth);
+        match fs::remove_dir_all(&folder) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // It is in nobody's way: a later stream of the name has another folder.
+            Err(error) => {
+                tracing::warn!(folder = %folder.display(), %error, "a deleted stream's folder stays");
+            }
+        }
+    }
+
+    /// An entry of the journal that doesn't fit those before it.
+    pub(super) fn misfit(&self, at: &Journaled, what: &str) -> DataError {
+        DataError::Damaged { file: journal(&self.folder), offset: at.offset, what: what.to_owned() }
+    }
+}
+
+fn journal(folder: &Path) -> PathBuf {
+    folder.join("journal.log")
+}
+
+fn read(path: &Path) -> Result<Bytes, DataError> {
+    match fs::read(path) {
+        Ok(content) => Ok(Bytes::from(content)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Bytes::new()),
+        Err(error) => Err(DataError::io(path)(error)),
+    }
+}
+
+fn open_log(path: &Path, length: u64, is_torn: bool) -> Result<LogFile, DataError> {
+    if is_torn {
+        let file = path.display();
+        tracing::warn!(%file, length, "the last write was not finished, and is cut off");
+    }
+    LogFile::open(path, length).map_err(DataError::io(path))
+}
+
+/// The log of one shard; made when the first record comes.
+#[derive(Debug)]
+pub(super) struct ShardFile {
+    path: PathBuf,
+    log: Option<LogFile>,
+}
+
+/// What the log of a shard holds.
+#[derive(Debug)]
+pub(super) struct Restored {
+    /// The records within the retention.
+    pub(super) records: Vec<Record>,
+    /// Index of the next one.
+    pub(super) next: u64,
+    /// Arrival of the last one that was ever put.
+    pub(super) last_arrival: Option<Timestamp>,
+    pub(super) file: ShardFile,
+}
 
 impl ShardFile {
-    pub(super) fn append(&mut self, _records: &[Arc<Record>]) -> io::Result<()> {
-        Ok(())
+    pub(super) fn new(folder: &Path, shard_id: &str) -> Self {
+        Self { path: folder.join(format!("{shard_id}.log")), log: None }
+    }
+
+    /// Writes records before they are acknowledged: all or none.
+    pub(super) fn append(&mut self, records: &[Arc<Record>]) -> io::Result<()> {
+        let mut out = Vec::with_capacity(records.iter().map(|record| record.size() + 64).sum());
+        for record in records {
+            push_record(&mut out, record)?;
+        }
+        if self.log.is_none() {
+            if let Some(folder) = self.path.parent() {
+                fs::create_dir_all(folder)?;
+            }
+            self.log = Some(LogFile::open(&self.path, 0)?);
+        }
+        match &mut self.log {
+            Some(log) => log.append(&out),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads what an earlier run wrote; records that arrived before `horizon` are left out.
+    pub(super) fn restore(mut self, horizon: Timestamp) -> Result<Restored, DataError> {
+        let content = read(&self.path)?;
+        let found = frames::read(&content).map_err(|damage| DataError::damaged(&self.path, damage))?;
+        let mut records: Vec<Record> = Vec::with_capacity(found.frames.len());
+        let mut expired = 0;
+        let mut last: Option<(u64, Timestamp)> = None;
+        for (offset, payload) in found.frames {
+            let size = payload.len();
+            let damaged = |what| DataError::damaged(&self.path, Damage { offset, what });
+            let record = pull_record(payload).ok_or_else(|| damaged("a record can't be read"))?;
+            let follows =
+                last.is_none_or(|(index, arrival)| record.index == index + 1 && record.arrival >= arrival);
+            if !follows || record.index == 0 {
+                return Err(damaged("a record does not follow the one before it"));
+            }
+            last = Some((record.index, record.arrival));
+            if record.arrival < horizon {
+                expired += size;
+            } else {
+                records.push(record);
+            }
+        }
+        let mut length = found.length;
+        let is_mostly_expired = expired > WORTH_REWRITING && expired > content.len() / 2;
+        if is_mostly_expired && !found.is_torn && !records.is_empty() {
+            length = self.rewrite(&records).map_err(DataError::io(&self.path))?;
+        }
+        if length > 0 || found.is_torn {
+            self.log = Some(open_log(&self.path, length, found.is_torn)?);
+        }
+        Ok(Restored {
+            records,
+            next: last.map_or(1, |(index, _)| index + 1),
+            last_arrival: last.map(|(_, arrival)| arrival),
+            file: self,
+        })
+    }
+
+    fn rewrite(&self, records: &[Record]) -> io::Result<u64> {
+        let mut out = Vec::new();
+        for record in records {
+            push_record(&mut out, record)?;
+        }
+        frames::replace(&self.path, &out)
+    }
+}
+
+/// `index: u64 | arrival: u64 | length of the key: u16 | key | data`, little-endian.
+fn push_record(out: &mut Vec<u8>, record: &Record) -> io::Result<()> {
+    let key = record.partition_key.as_bytes();
+    let length = u16::try_from(key.len())
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the partition key is too long"))?;
+    frames::push(
+        out,
+        &[
+            &record.index.to_le_bytes(),
+            &record.arrival.millis().to_le_bytes(),
+            &length.to_le_bytes(),
+            key,
+            &record.data,
+        ],
+    )
+}
+
+fn pull_record(mut payload: Bytes) -> Option<Record> {
+    let index = payload.try_get_u64_le().ok()?;
+    let arrival = Timestamp::from_millis(payload.try_get_u64_le().ok()?);
+    let length = usize::from(payload.try_get_u16_le().ok()?);
+    if payload.len() < length {
+        return None;
+    }
+    let key = payload.split_to(length);
+    let partition_key = String::from_utf8(key.to_vec()).ok()?;
+    Some(Record { index, arrival, partition_key, data: payload })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder that is removed at the end.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Self {
+            let name = format!("multilangd-store-{}-{:x}", std::process::id(), fastrand::u64(..));
+            Self(std::env::temp_dir().join(name))
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            // What a failed test leaves is in the system's folder for such things.
+            fs::remove_dir_all(&self.0).unwrap_or_default();
+        }
+    }
+
+    fn record(index: u64, arrival: u64) -> Arc<Record> {
+        Arc::new(Record {
+            index,
+            arrival: Timestamp::from_millis(arrival),
+            partition_key: "clé".to_owned(),
+            data: Bytes::from(vec![7; 100]),
+        })
+    }
+
+    fn written(folder: &Folder, records: &[Arc<Record>]) -> PathBuf {
+        let mut file = ShardFile::new(&folder.0, "shard");
+        file.append(records).unwrap();
+        file.path
+    }
+
+    fn restored(folder: &Folder, horizon: u64) -> Result<Restored, DataError> {
+        ShardFile::new(&folder.0, "shard").restore(Timestamp::from_millis(horizon))
+    }
+
+    #[test]
+    fn records_are_restored_and_go_on() {
+        let folder = Folder::new();
+        written(&folder, &[record(1, 10), record(2, 20)]);
+        let mut first = restored(&folder, 0).unwrap();
+        assert_eq!((first.next, first.last_arrival), (3, Some(Timestamp::from_millis(20))));
+        first.file.append(&[record(3, 30)]).unwrap();
+        let second = restored(&folder, 0).unwrap();
+        let wanted: Vec<_> = [record(1, 10), record(2, 20), record(3, 30)].into();
+        assert_eq!(second.records.into_iter().map(Arc::new).collect::<Vec<_>>(), wanted);
+    }
+
+    #[test]
+    fn a_torn_tail_is_cut_off_and_written_over() {
+        let folder = Folder::new();
+        let path = written(&folder, &[record(1, 10), record(2, 20)]);
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        let mut first = restored(&folder, 0).unwrap();
+        assert_eq!((first.records.len(), first.next), (1, 2));
+        first.file.append(&[record(2, 30)]).unwrap();
+        assert_eq!(restored(&folder, 0).unwrap().records.len(), 2);
+    }
+
+    #[test]
+    fn a_damaged_middle_is_named_with_its_place_and_left_alone() {
+        let folder = Folder::new();
+        let path = written(&folder, &[record(1, 10), record(2, 20)]);
+        let mut whole = fs::read(&path).unwrap();
+        whole[60] ^= 1;
+        fs::write(&path, &whole).unwrap();
+        let error = restored(&folder, 0).unwrap_err().to_string();
+        assert!(error.contains("shard.log is damaged at byte 8"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), whole);
+    }
+
+    #[test]
+    fn a_missing_record_is_damage() {
+        let folder = Folder::new();
+        written(&folder, &[record(1, 10), record(3, 20)]);
+        let error = restored(&folder, 0).unwrap_err().to_string();
+        assert!(error.contains("does not follow"), "{error}");
+    }
+
+    #[test]
+    fn expired_records_are_left_out_but_their_numbers_stay_used() {
+        let folder = Folder::new();
+        written(&folder, &[record(1, 10), record(2, 20)]);
+        let found = restored(&folder, 100).unwrap();
+        assert_eq!((found.records.len(), found.next), (0, 3));
+    }
+
+    #[test]
+    fn a_folder_is_used_by_one_at_a_time() {
+        let folder = Folder::new();
+        let first = Store::open(&folder.0).unwrap();
+        let error = Store::open(&folder.0).unwrap_err();
+        assert!(matches!(error, DataError::InUse { .. }), "{error}");
+        drop(first);
+        assert!(Store::open(&folder.0).is_ok());
+    }
+
+    #[test]
+    fn the_journal_is_read_as_it_was_written() {
+        use super::super::reshard::Step;
+        let folder = Folder::new();
+        let (store, _) = Store::open(&folder.0).unwrap();
+        let steps = vec![Step::Split { shard: 0, at: u128::MAX - 1 }];
+        let change = Change::Reshard { at_millis: 5, steps };
+        store.keep(&Event::Changed { stream: "s".to_owned(), epoch: 9, change }).unwrap();
+        drop(store);
+        let (_, events) = Store::open(&folder.0).unwrap();
+        assert_eq!(events.len(), 1);
+        let text = serde_json::to_string(&events[0].event).unwrap();
+        assert!(text.contains("340282366920938463463374607431768211454"), "{text}");
     }
 }

@@ -5,6 +5,7 @@
 //! shard that says it has ended has all its records.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ use super::filter::Life;
 use super::hash::{self, HashRange};
 use super::limits::Limits;
 use super::reshard::Step;
-use super::shard::{Lineage, Shard};
+use super::shard::{Lineage, Shard, shard_id};
+use super::store::{DataError, ShardFile};
 
 /// Who a stream is; this never changes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -37,11 +39,20 @@ impl Birth {
 }
 
 /// A registered consumer.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Consumer {
     pub(super) name: String,
-    pub(super) arn: String,
     pub(super) created_millis: u64,
+}
+
+impl Consumer {
+    pub(super) const fn created(&self) -> Timestamp {
+        Timestamp::from_millis(self.created_millis)
+    }
+
+    pub(super) fn arn(&self, stream_arn: &str) -> String {
+        format!("{stream_arn}/consumer/{}:{}", self.name, self.created().seconds())
+    }
 }
 
 /// A change of a stream: what the journal keeps, and what a replay of it carries out.
@@ -80,10 +91,12 @@ pub(super) struct Inner {
     /// Open shards by the start of their range.
     open: BTreeMap<u128, u32>,
     limited: bool,
+    /// Where the logs of the shards are kept.
+    folder: Option<PathBuf>,
 }
 
 impl Stream {
-    pub(super) fn new(birth: Birth, active_at: Instant, limited: bool) -> Self {
+    pub(super) fn new(birth: Birth, active_at: Instant, limited: bool, folder: Option<PathBuf>) -> Self {
         let mut inner = Inner {
             deleted: false,
             on_demand: birth.on_demand,
@@ -94,6 +107,7 @@ impl Stream {
             shards: Vec::new(),
             open: BTreeMap::new(),
             limited,
+            folder,
         };
         for range in hash::uniform(birth.shards) {
             inner.add(Parents::default(), range, birth.epoch, birth.created());
@@ -111,6 +125,19 @@ impl Stream {
 
     pub(super) fn is_active(&self, now: Now) -> bool {
         self.active_at <= now.instant
+    }
+
+    /// Reads the logs that an earlier run left.
+    pub(super) fn restore(&self, now: Timestamp) -> Result<(), DataError> {
+        let inner = self.read();
+        let Some(folder) = &inner.folder else {
+            return Ok(());
+        };
+        let horizon = self.trim_horizon(&inner, now);
+        for shard in &inner.shards {
+            shard.restore(ShardFile::new(folder, &shard.id()).restore(horizon)?);
+        }
+        Ok(())
     }
 
     /// The oldest time of which something may still be kept.
@@ -259,7 +286,9 @@ impl Inner {
         };
         let limits = self.limited.then(|| Limits::new(Instant::now()));
         self.open.insert(range.start, lineage.number);
-        self.shards.push(Arc::new(Shard::new(lineage, None, limits)));
+        let id = shard_id(lineage.number);
+        let file = self.folder.as_deref().map(|folder| ShardFile::new(folder, &id));
+        self.shards.push(Arc::new(Shard::new(lineage, file, limits)));
     }
 }
 

@@ -31,12 +31,12 @@ pub(in super::super) struct ConsumerShape {
 }
 
 impl ConsumerShape {
-    fn new(consumer: &Consumer, status: &'static str) -> Self {
+    fn new(consumer: &Consumer, stream_arn: &str, status: &'static str) -> Self {
         Self {
             consumer_name: consumer.name.clone(),
-            consumer_arn: consumer.arn.clone(),
+            consumer_arn: consumer.arn(stream_arn),
             consumer_status: status,
-            consumer_creation_timestamp: Timestamp::from_millis(consumer.created_millis),
+            consumer_creation_timestamp: consumer.created(),
             stream_arn: None,
         }
     }
@@ -86,13 +86,9 @@ impl Request for RegisterStreamConsumer {
                  the most there can be."
             )));
         }
-        let consumer = Consumer {
-            arn: format!("{stream_arn}/consumer/{name}:{}", now.wall.seconds()),
-            name,
-            created_millis: now.wall.millis(),
-        };
+        let consumer = Consumer { name, created_millis: now.wall.millis() };
         // Describing it says ACTIVE at once; the answer to the registration always says CREATING.
-        let shape = ConsumerShape::new(&consumer, "CREATING");
+        let shape = ConsumerShape::new(&consumer, &stream_arn, "CREATING");
         service.change(&stream, &mut inner, Change::Register(consumer))?;
         Ok(RegisterStreamConsumerAnswer { consumer: shape })
     }
@@ -127,7 +123,7 @@ impl Service {
                     Exception::invalid_argument(format!("{arn} is not the ARN of a consumer."))
                 })?;
                 let stream = stream_of(stream_arn)?;
-                let found = stream.read().consumers.values().find(|c| c.arn == arn).cloned();
+                let found = stream.read().consumers.values().find(|c| c.arn(stream_arn) == arn).cloned();
                 (stream, found)
             }
             (None, Some(stream_arn), Some(name)) => {
@@ -184,10 +180,11 @@ impl Request for DescribeStreamConsumer {
             stream_arn: self.stream_arn.as_deref(),
             name: self.consumer_name.as_deref(),
         })?;
+        let stream_arn = service.arn(&stream.birth.name);
         Ok(DescribeStreamConsumerAnswer {
             consumer_description: ConsumerShape {
-                stream_arn: Some(service.arn(&stream.birth.name)),
-                ..ConsumerShape::new(&consumer, "ACTIVE")
+                stream_arn: Some(stream_arn.clone()),
+                ..ConsumerShape::new(&consumer, &stream_arn, "ACTIVE")
             },
         })
     }
@@ -270,6 +267,7 @@ impl Request for ListStreamConsumers {
             None => None,
         };
         let most = usize::try_from(self.max_results.unwrap_or(100)).unwrap_or(100);
+        let stream_arn = service.arn(&stream.birth.name);
         let inner = stream.read();
         let mut rest = inner
             .consumers
@@ -281,7 +279,7 @@ impl Request for ListStreamConsumers {
             token::write(&ListToken { issued: service.run.issue(now), position: last.name.clone() })
         });
         Ok(ListStreamConsumersAnswer {
-            consumers: page.into_iter().map(|c| ConsumerShape::new(c, "ACTIVE")).collect(),
+            consumers: page.into_iter().map(|c| ConsumerShape::new(c, &stream_arn, "ACTIVE")).collect(),
             next_token,
         })
     }

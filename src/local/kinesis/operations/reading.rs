@@ -278,17 +278,11 @@ impl Request for GetRecords {
         if format == Format::Cbor {
             return super::body(answer, format);
         }
-        let mut out = br#"{"Records":"#.to_vec();
-        answer.records.write_json(&mut out)?;
-        out.push(b',');
-        let rest = Format::Json.encode(&Rest {
+        answer.records.write_json_with(&Rest {
             next_shard_iterator: answer.next_shard_iterator.as_deref(),
             millis_behind_latest: answer.millis_behind_latest,
             child_shards: answer.child_shards.as_deref(),
-        })?;
-        // Its fields follow the records, its opening brace is ours.
-        out.extend_from_slice(rest.get(1..).unwrap_or_default());
-        Ok(Bytes::from(out))
+        })
     }
 }
 

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use serde::Serialize;
 use serde::ser::{SerializeSeq, Serializer};
 
 use super::super::clock::Timestamp;
-use super::super::codec::Blob;
+use super::super::codec::{Blob, Format};
 use super::super::error::Exception;
 use super::super::shard::{Record, Shard};
 
@@ -32,8 +33,18 @@ impl Records {
         self.shard.sequence(record.index, record.arrival).to_string()
     }
 
-    /// Appends the JSON array.
-    pub(in super::super) fn write_json(&self, out: &mut Vec<u8>) -> Result<(), Exception> {
+    /// A JSON object of the records and of the members of `rest`, which are at least one.
+    pub(in super::super) fn write_json_with<T: Serialize>(&self, rest: &T) -> Result<Bytes, Exception> {
+        let mut out = br#"{"Records":"#.to_vec();
+        self.write_json(&mut out)?;
+        out.push(b',');
+        let rest = Format::Json.encode(rest)?;
+        // Its members follow the records; the opening brace is ours.
+        out.extend_from_slice(rest.get(1..).unwrap_or_default());
+        Ok(Bytes::from(out))
+    }
+
+    fn write_json(&self, out: &mut Vec<u8>) -> Result<(), Exception> {
         let broken = |error: &dyn std::fmt::Display| {
             Exception::internal(format!("the records can't be written: {error}"))
         };

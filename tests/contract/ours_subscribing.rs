@@ -1,0 +1,172 @@
+//! Subscriptions of our endpoint with shortened times: renewal, displacement, faults.
+
+use std::time::Duration;
+
+use aws_sdk_kinesis::types::ShardIteratorType;
+use multilangd::local::kinesis::{Kinesis, Options};
+
+use crate::endpoint::{Endpoint, Failure, Outcome, ensure, ensure_eq, ours};
+use crate::subscribing::{FIRST, event, position, subscribe, take};
+
+async fn with(options: Options, body: impl AsyncFnOnce(&Kinesis, &Endpoint) -> Outcome) {
+    let kinesis = ours(options).await;
+    let at = Endpoint::of(&kinesis);
+    let outcome = tokio::time::timeout(Duration::from_secs(60), body(&kinesis, &at)).await;
+    kinesis.stop().await;
+    match outcome {
+        Ok(Ok(())) => {}
+        Ok(Err(Failure(why))) => panic!("{why}"),
+        Err(_) => panic!("not done in time"),
+    }
+}
+
+fn short() -> Options {
+    Options {
+        subscription_length: Duration::from_millis(100),
+        subscription_cooldown: Duration::ZERO,
+        ..Options::default()
+    }
+}
+
+/// Records 0 to `count` are put while a reader renews its subscription again and again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn renewed_subscriptions_have_no_gap_and_no_duplicate() {
+    const COUNT: usize = 2000;
+    with(short(), async |_, at| {
+        let name = at.stream(1).await?;
+        let consumer = at.consumer(&at.arn(&name).await?, "c").await?;
+        let mut writer = tokio::task::JoinSet::new();
+        let writing = (at.clone(), name.clone());
+        writer.spawn(async move {
+            let (at, name) = writing;
+            for record in 0..COUNT {
+                at.put(&name, &record.to_string()).await?;
+            }
+            Ok::<(), Failure>(())
+        });
+        let mut seen = Vec::new();
+        let mut renewals = 0;
+        let mut from = position(ShardIteratorType::TrimHorizon, None)?;
+        while seen.len() < COUNT {
+            let mut subscription = subscribe(at, &consumer, from.clone()).await?;
+            while let Some(event) = event(&mut subscription).await? {
+                seen.extend(crate::endpoint::texts(&event.records));
+                let number = event.continuation_sequence_number;
+                from = position(ShardIteratorType::AfterSequenceNumber, Some(&number))?;
+            }
+            renewals += 1;
+        }
+        let wanted: Vec<_> = (0..COUNT).map(|record| record.to_string()).collect();
+        ensure!(seen == wanted, "other records were seen than put");
+        ensure!(renewals > 1, "no renewal happened");
+        while let Some(written) = writer.join_next().await {
+            written.map_err(|error| Failure(error.to_string()))??;
+        }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_continuation_of_an_event_without_records_misses_nothing() {
+    with(short(), async |_, at| {
+        let name = at.stream(1).await?;
+        let consumer = at.consumer(&at.arn(&name).await?, "c").await?;
+        at.put(&name, "before").await?;
+        let mut first = subscribe(at, &consumer, position(ShardIteratorType::Latest, None)?).await?;
+        let mut number = String::new();
+        while let Some(event) = event(&mut first).await? {
+            ensure_eq!(event.records.len(), 0);
+            number = event.continuation_sequence_number;
+        }
+        at.put(&name, "after").await?;
+        let from = position(ShardIteratorType::AfterSequenceNumber, Some(&number))?;
+        let mut second = subscribe(at, &consumer, from).await?;
+        ensure_eq!(take(&mut second, 1).await?.0, ["after"]);
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_later_subscription_displaces_the_first() {
+    let options = Options { subscription_cooldown: Duration::ZERO, ..Options::default() };
+    with(options, async |_, at| {
+        let name = at.stream(1).await?;
+        let consumer = at.consumer(&at.arn(&name).await?, "c").await?;
+        let from = position(ShardIteratorType::TrimHorizon, None)?;
+        let mut first = subscribe(at, &consumer, from.clone()).await?;
+        let mut second = subscribe(at, &consumer, from).await?;
+        let error = loop {
+            match event(&mut first).await {
+                Ok(Some(_)) => {}
+                Ok(None) => break None,
+                Err(Failure(why)) => break Some(why),
+            }
+        };
+        ensure!(error.is_some_and(|why| why.contains("ResourceInUseException")), "not told why");
+        at.put(&name, "one").await?;
+        ensure_eq!(take(&mut second, 1).await?.0, ["one"]);
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_dropped_subscription_breaks_off() {
+    let options = Options { subscription_cooldown: Duration::ZERO, ..Options::default() };
+    with(options, async |kinesis, at| {
+        let name = at.stream(1).await?;
+        let consumer = at.consumer(&at.arn(&name).await?, "c").await?;
+        let from = position(ShardIteratorType::TrimHorizon, None)?;
+        let mut subscription = subscribe(at, &consumer, from).await?;
+        ensure_eq!(kinesis.drop_subscriptions(Some("another"), None), 0);
+        ensure_eq!(kinesis.drop_subscriptions(Some(&name), Some(FIRST)), 1);
+        while let Ok(seen) = event(&mut subscription).await {
+            ensure!(seen.is_some(), "it ended as if its time were up");
+        }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_consumer_that_goes_loses_its_subscription() {
+    with(Options::default(), async |_, at| {
+        let name = at.stream(1).await?;
+        let consumer = at.consumer(&at.arn(&name).await?, "c").await?;
+        let from = position(ShardIteratorType::TrimHorizon, None)?;
+        let mut subscription = subscribe(at, &consumer, from).await?;
+        at.client.deregister_stream_consumer().consumer_arn(&consumer).send().await?;
+        loop {
+            match event(&mut subscription).await {
+                Ok(Some(_)) => {}
+                Ok(None) => return Err(Failure("it ended without a word".to_owned())),
+                Err(Failure(why)) => {
+                    ensure!(why.contains("ResourceNotFoundException"), "{why}");
+                    return Ok(());
+                }
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_quiet_subscription_has_heartbeats() {
+    let options = Options { heartbeat: Duration::from_millis(20), ..Options::default() };
+    with(options, async |_, at| {
+        let name = at.stream(1).await?;
+        let consumer = at.consumer(&at.arn(&name).await?, "c").await?;
+        let from = position(ShardIteratorType::TrimHorizon, None)?;
+        let mut subscription = subscribe(at, &consumer, from).await?;
+        for _ in 0..3 {
+            let Some(event) = event(&mut subscription).await? else {
+                return Err(Failure("the subscription ended".to_owned()));
+            };
+            ensure_eq!((event.records.len(), event.millis_behind_latest), (0, 0));
+        }
+        Ok(())
+    })
+    .await;
+}

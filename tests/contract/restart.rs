@@ -1,0 +1,105 @@
+//! The data folder: what one run kept, the next one has.
+
+use std::path::PathBuf;
+
+use aws_sdk_kinesis::types::ShardIteratorType;
+use multilangd::local::kinesis::{DataError, Error, Kinesis, Options};
+
+use crate::endpoint::{Endpoint, Failure, Outcome, ensure_eq, ours, some, texts};
+
+const FIRST: &str = "shardId-000000000000";
+
+/// A folder that is removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        let name = format!("multilangd-contract-{}-{:x}", std::process::id(), fastrand::u64(..));
+        Self(std::env::temp_dir().join(name))
+    }
+
+    fn options(&self) -> Options {
+        Options { data: Some(self.0.clone()), ..Options::default() }
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).unwrap_or_default();
+    }
+}
+
+async fn run(folder: &Folder, body: impl AsyncFnOnce(&Endpoint) -> Outcome) {
+    let kinesis = ours(folder.options()).await;
+    let outcome = body(&Endpoint::of(&kinesis)).await;
+    kinesis.stop().await;
+    if let Err(Failure(why)) = outcome {
+        panic!("{why}");
+    }
+}
+
+#[tokio::test]
+async fn streams_records_consumers_and_iterators_survive_a_restart() {
+    let folder = Folder::new();
+    let (mut name, mut iterator, mut shards, mut consumer) =
+        (String::new(), String::new(), Vec::new(), String::new());
+    run(&folder, async |at| {
+        name = at.stream(1).await?;
+        at.put(&name, "one").await?;
+        iterator = at.iterator(&name, FIRST, ShardIteratorType::TrimHorizon).await?;
+        let answer = at.client.get_records().shard_iterator(&iterator).send().await?;
+        iterator = some(answer.next_shard_iterator, "the next iterator")?;
+        at.put(&name, "two").await?;
+        at.split(&name, FIRST, "1000").await?;
+        at.put_with_hash_key(&name, "0", "low").await?;
+        at.put_with_hash_key(&name, "1000", "high").await?;
+        let increase = at.client.increase_stream_retention_period().stream_name(&name);
+        increase.retention_period_hours(30).send().await?;
+        consumer = at.consumer(&at.arn(&name).await?, "c").await?;
+        let gone = at.stream(1).await?;
+        at.client.delete_stream().stream_name(&gone).send().await?;
+        shards = at.shards(&name).await?;
+        Ok(())
+    })
+    .await;
+    run(&folder, async |at| {
+        ensure_eq!(at.shards(&name).await?, shards);
+        let answer = at.client.get_records().shard_iterator(&iterator).send().await?;
+        ensure_eq!(texts(&answer.records), ["two"]);
+        ensure_eq!(answer.child_shards.unwrap_or_default().len(), 2);
+        ensure_eq!(texts(&at.read_all(&name, "shardId-000000000001").await?), ["low"]);
+        let listed = at.client.list_streams().send().await?;
+        ensure_eq!(listed.stream_names, [name.clone()]);
+        at.client.describe_stream_consumer().consumer_arn(&consumer).send().await?;
+        let answer = at.client.describe_stream_summary().stream_name(&name).send().await?;
+        let summary = some(answer.stream_description_summary, "the summary")?;
+        ensure_eq!(summary.retention_period_hours, 30);
+        at.put_with_hash_key(&name, "1000", "higher").await?;
+        ensure_eq!(texts(&at.read_all(&name, "shardId-000000000002").await?), ["high", "higher"]);
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_folder_is_used_by_one_endpoint_at_a_time() {
+    let folder = Folder::new();
+    let first = ours(folder.options()).await;
+    let error = Kinesis::start(folder.options()).await.unwrap_err();
+    assert!(matches!(error, Error::Data(DataError::InUse { .. })), "{error}");
+    first.stop().await;
+    ours(folder.options()).await.stop().await;
+}
+
+#[tokio::test]
+async fn a_damaged_file_stops_the_start_and_is_named() {
+    let folder = Folder::new();
+    run(&folder, async |at| at.stream(1).await.map(|_| ())).await;
+    let journal = folder.0.join("journal.log");
+    let mut content = std::fs::read(&journal).unwrap();
+    content[30] ^= 1;
+    std::fs::write(&journal, content).unwrap();
+    let error = Kinesis::start(folder.options()).await.unwrap_err();
+    assert!(matches!(error, Error::Data(DataError::Damaged { .. })), "{error}");
+    assert!(error.to_string().contains("journal.log is damaged at byte 8"), "{error}");
+}

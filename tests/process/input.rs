@@ -1,0 +1,120 @@
+//! Bad input: one clear message that names the thing and the way out, a named exit code, no hang.
+
+use std::net::{Ipv4Addr, TcpListener};
+
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+};
+
+use crate::rig::*;
+
+/// Runs to the end; its exit code and everything on stderr.
+async fn run(rig: &Rig, arguments: &[&str]) -> (i32, String) {
+    let mut daemon = rig.command(arguments);
+    let code = daemon.ended().await.code().unwrap();
+    (code, std::fs::read_to_string(&daemon.stderr).unwrap())
+}
+
+fn assert_says(outcome: &(i32, String), code: i32, parts: &[&str]) {
+    assert_eq!(outcome.0, code, "{}", outcome.1);
+    for part in parts {
+        assert!(outcome.1.contains(part), "{part:?} is not in:\n{}", outcome.1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_or_unreadable_file() {
+    let rig = Rig::start("no-file").await;
+    assert_says(&run(&rig, &["/no/such.properties"]).await, 66, &["/no/such.properties", "No such file"]);
+    assert_says(&run(&rig, &[rig.folder.to_str().unwrap()]).await, 66, &["can't be read", "Is a directory"]);
+    assert_says(&run(&rig, &[]).await, 64, &["a properties file is missing", "multilangd local"]);
+    assert_says(&run(&rig, &["--no-such-option"]).await, 64, &["--no-such-option"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_fault_of_a_file_at_once() {
+    let rig = Rig::start("faults").await;
+    let file = rig.folder.join("bad.properties");
+    std::fs::write(&file, "maxRecords = 20000\nkinesisEndpoint = nowhere\nfailoverTimeMilis = 5\n").unwrap();
+    let outcome = run(&rig, &[file.to_str().unwrap()]).await;
+    let parts = [
+        "executableName is missing",
+        "applicationName is missing",
+        "streamName is missing",
+        "line 1: maxRecords = 20000",
+        "line 2: kinesisEndpoint",
+        "line 3: failoverTimeMilis",
+        "did you mean failoverTimeMillis?",
+    ];
+    assert_says(&outcome, 78, &parts);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_is_missing_or_not_executable() {
+    let rig = Rig::start("program").await;
+    for (program, part) in [
+        ("no-such-program", "in PATH"),
+        ("./no/such", "no program"),
+        ("/etc/passwd", "chmod +x"),
+        ("", "executableName"),
+    ] {
+        let file = rig.properties(program, "");
+        assert_says(&run(&rig, &[file.to_str().unwrap()]).await, 78, &["executableName", part]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_stream_is_named_at_once_and_given_up_after_twenty_attempts() {
+    let rig = Rig::start("no-stream").await;
+    let file = rig.properties("cat", "schedulerInitializationBackoffTimeMillis = 10\n");
+    let outcome = run(&rig, &[file.to_str().unwrap()]).await;
+    assert_says(&outcome, 69, &["stream orders does not exist", "attempt=1 of=20", "Check streamName"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_answers() {
+    let rig = Rig::start("no-service").await;
+    let file = rig.folder.join("dead.properties");
+    let text = "executableName = cat\nstreamName = s\napplicationName = a\nregionName = us-east-1\n\
+                dynamoDBEndpoint = http://127.0.0.1:9\nkinesisEndpoint = http://127.0.0.1:9\n\
+                schedulerInitializationBackoffTimeMillis = 1\n";
+    std::fs::write(&file, text).unwrap();
+    assert_says(&run(&rig, &[file.to_str().unwrap()]).await, 69, &["lease table can't be used", "table a"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_no_lease_table() {
+    let rig = Rig::start("shape").await;
+    rig.stream(1).await;
+    let key =
+        |name: &str, kind| KeySchemaElement::builder().attribute_name(name).key_type(kind).build().unwrap();
+    let string = |name: &str| {
+        AttributeDefinition::builder()
+            .attribute_name(name)
+            .attribute_type(ScalarAttributeType::S)
+            .build()
+            .unwrap()
+    };
+    let made = rig.clients.dynamodb.create_table().table_name(APPLICATION);
+    let made = made.key_schema(key("customer", KeyType::Hash)).key_schema(key("order", KeyType::Range));
+    let made = made.attribute_definitions(string("customer")).attribute_definitions(string("order"));
+    made.billing_mode(BillingMode::PayPerRequest).send().await.unwrap();
+    let file = rig.properties("cat", "");
+    let outcome = run(&rig, &[file.to_str().unwrap()]).await;
+    assert_says(
+        &outcome,
+        78,
+        &["table app is not a lease table", "customer (HASH), order (RANGE)", "tableName"],
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_taken_port_of_local_mode() {
+    let rig = Rig::start("port").await;
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let outcome = run(&rig, &["local", "--kinesis-port", &port, "--dynamodb-port", "0"]).await;
+    assert_says(&outcome, 71, &["Kinesis", &port, "port"]);
+    let outcome = run(&rig, &["local", "--kinesis-port", "0", "--dynamodb-port", &port]).await;
+    assert_says(&outcome, 71, &["DynamoDB", &port, "--dynamodb-port"]);
+}

@@ -1,0 +1,78 @@
+//! `multilangd local`: the README's first command.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::time::{Instant, sleep};
+
+use crate::rig::*;
+
+/// The last line of progress: records in, delivered.
+fn progress(text: &str) -> Option<(u64, u64)> {
+    let line = text.lines().rfind(|line| line.contains("delivered"))?;
+    let number = |after: &str| {
+        let rest = line.split(after).nth(1)?;
+        rest.split(' ').next()?.parse().ok()
+    };
+    Some((number(": in ")?, number("delivered ")?))
+}
+
+/// A file that a process writes can't be waited for but by looking.
+async fn until(daemon: &Daemon, reached: impl Fn(&str) -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !reached(&std::fs::read_to_string(&daemon.stdout).unwrap()) {
+        assert!(Instant::now() < deadline, "{}", std::fs::read_to_string(&daemon.stderr).unwrap());
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_runs_ends_cleanly_and_goes_on_from_its_checkpoints() {
+    let rig = Rig::start("local").await;
+    let data = rig.folder.join("data");
+    let arguments =
+        ["local", "--kinesis-port", "0", "--dynamodb-port", "0", "--data", data.to_str().unwrap()];
+    let mut daemon = rig.command(&arguments);
+    until(&daemon, |text| {
+        progress(text).is_some_and(|(taken, delivered)| taken >= 1000 && delivered >= 1000)
+    })
+    .await;
+    daemon.signal(Signal::INT);
+    assert_eq!(daemon.ended().await.code(), Some(0));
+    let first = std::fs::read_to_string(&daemon.stdout).unwrap();
+    let (taken, delivered) = progress(&first).unwrap();
+    assert_eq!(taken, delivered, "{first}");
+    let log = std::fs::read_to_string(&daemon.stderr).unwrap();
+    assert_eq!(log.matches("starting after TRIM_HORIZON").count(), 4, "{log}");
+
+    std::fs::remove_file(&daemon.stdout).unwrap();
+    std::fs::remove_file(&daemon.stderr).unwrap();
+    let mut daemon = rig.command(&arguments);
+    until(&daemon, |text| progress(text).is_some_and(|(_, delivered)| delivered >= 5)).await;
+    daemon.signal(Signal::INT);
+    assert_eq!(daemon.ended().await.code(), Some(0));
+    let log = std::fs::read_to_string(&daemon.stderr).unwrap();
+    assert_eq!(log.matches("starting after 49").count(), 4, "{log}");
+    let (_, delivered) = progress(&std::fs::read_to_string(&daemon.stdout).unwrap()).unwrap();
+    assert!(delivered < 1000, "what was checkpointed is not delivered again: {delivered}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_of_a_file_become_records_of_a_users_own_processor() {
+    let mut rig = Rig::start("local-put").await;
+    let lines = rig.folder.join("lines.txt");
+    std::fs::write(&lines, "one\ntwo\n\nfour").unwrap();
+    let file = rig.properties(&rig.scripted("each"), "");
+    let put = ["--put", lines.to_str().unwrap(), "--shards", "2"];
+    let mut daemon = rig.command(
+        &[&["local", file.to_str().unwrap(), "--kinesis-port", "0", "--dynamodb-port", "0"], &put[..]]
+            .concat(),
+    );
+    rig.until("four records", |log| count(log) == 4).await;
+    assert_eq!(daemon.stop().await, Some(0));
+    let mut seen: Vec<Vec<u8>> =
+        records(&rig.log).into_values().flatten().map(|record| record.data).collect();
+    seen.sort();
+    assert_eq!(seen, [&b""[..], b"four", b"one", b"two"]);
+    assert_eq!(said(&rig.log, "initialize").len(), 2);
+}

@@ -1,0 +1,31 @@
+//! The real binary with real children and real signals, on the embedded endpoints.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `life.rs` | records out, checkpoints back, stop, resume, resharding, kill -9 |
+//! | `faults.rs` | children that fail |
+//! | `input.rs` | bad input: one message, a named exit code |
+//! | `java.rs` | the lease rows, beside what Java was seen to write |
+//! | `local.rs` | `multilangd local` |
+//!
+//! The children are `tests/support/processor.py`, which needs python3.
+#![cfg(feature = "local")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    clippy::large_futures,
+    missing_docs,
+    unreachable_pub,
+    reason = "test code"
+)]
+
+#[path = "../support/rig.rs"]
+mod rig;
+
+mod faults;
+mod input;
+mod java;
+mod life;
+mod local;

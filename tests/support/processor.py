@@ -1,0 +1,76 @@
+"""A scripted record processor for tests: reports everything it gets to the test over a socket.
+
+argv: PORT BEHAVIOUR...
+  each      checkpoint every batch (the default is never)
+  end       checkpoint in shutdownRequested and shardEnded
+  second    checkpoint the second record of each batch by its numbers
+  dies      end with code 3 at every batch
+  dies-once=FILE  the same, but only as long as FILE does not exist
+  dies-at-start  end with code 4 before anything
+  deaf      go on for ever when stdin ends and ignore SIGTERM
+  hangs     never answer a batch
+"""
+import json
+import os
+import signal
+import socket
+import sys
+import time
+
+port, behaviour = int(sys.argv[1]), sys.argv[2:]
+if "dies-at-start" in behaviour:
+    sys.exit(4)
+if "deaf" in behaviour:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+test = socket.create_connection(("127.0.0.1", port)).makefile("w")
+shard = "?"
+
+
+def report(what, body=None):
+    test.write(json.dumps({"pid": os.getpid(), "shard": shard, "what": what, "body": body}) + "\n")
+    test.flush()
+
+
+def say(message):
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+def checkpoint(sequence=None, sub=None):
+    say({"action": "checkpoint", "sequenceNumber": sequence, "subSequenceNumber": sub})
+    answer = json.loads(sys.stdin.readline())
+    report("checkpointed", answer)
+
+
+def dies():
+    if "dies" in behaviour:
+        return True
+    for word in behaviour:
+        if word.startswith("dies-once=") and not os.path.exists(word[10:]):
+            open(word[10:], "w").close()
+            return True
+    return False
+
+
+report("hello")
+for line in sys.stdin:
+    message = json.loads(line)
+    action = message["action"]
+    if action == "initialize":
+        shard = message["shardId"]
+    report(action, message)
+    if action == "processRecords":
+        if dies():
+            os._exit(3)
+        while "hangs" in behaviour:
+            time.sleep(60)
+        if "each" in behaviour:
+            checkpoint()
+        if "second" in behaviour and len(message["records"]) > 1:
+            record = message["records"][1]
+            checkpoint(record["sequenceNumber"], record["subSequenceNumber"])
+    if action in ("shutdownRequested", "shardEnded") and ("end" in behaviour or "each" in behaviour):
+        checkpoint()
+    say({"action": "status", "responseFor": action})
+while "deaf" in behaviour:
+    time.sleep(60)

@@ -1,0 +1,373 @@
+//! What tests of the whole need: endpoints in this process, the daemon as a process, and children
+//! that report everything they get over a socket, so that a test waits for events and never sleeps.
+
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_kinesis::primitives::Blob;
+use aws_sdk_kinesis::types::PutRecordsRequestEntry;
+use multilangd::aws::client::{Clients, Settings, clients};
+use multilangd::local::kinesis::{Kinesis, Options};
+use multilangd::local::tables::Tables;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, test_kill_process};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::net::TcpListener;
+use tokio::process::Command;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// Nothing in these tests takes as long; it is what turns a hang into a failure.
+pub const LIMIT: Duration = Duration::from_secs(90);
+pub const STREAM: &str = "orders";
+pub const APPLICATION: &str = "app";
+
+/// Something that a child reported: a message that it got, or its end.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Report {
+    /// `what` is the protocol's action, or `checkpointed`.
+    Said { pid: i32, shard: String, what: String, body: Value },
+    /// The child's process is gone.
+    Gone { pid: i32 },
+}
+
+/// A record as a child saw it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seen {
+    pub sequence: String,
+    pub sub: u64,
+    pub key: String,
+    pub data: Vec<u8>,
+}
+
+pub struct Rig {
+    pub kinesis: Kinesis,
+    pub tables: Tables,
+    pub clients: Clients,
+    pub folder: PathBuf,
+    pub reports: mpsc::UnboundedReceiver<Report>,
+    port: u16,
+    _listener: JoinSet<()>,
+    /// Everything reported so far, in order.
+    pub log: Vec<Report>,
+}
+
+impl Rig {
+    pub async fn start(name: &str) -> Self {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let kinesis = Kinesis::start(Options::default()).await.unwrap();
+        let tables = Tables::start(any, None).await.unwrap();
+        let settings = Settings {
+            region: Some("us-east-1".into()),
+            kinesis_endpoint: Some(kinesis.url()),
+            dynamodb_endpoint: Some(tables.url()),
+            credentials: Some(("test".into(), "test".into())),
+            failover: Duration::from_secs(30),
+        };
+        let clients = clients(&settings).await.unwrap();
+        let folder =
+            PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let listener = TcpListener::bind(any).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (sender, reports) = mpsc::unbounded_channel();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(listen(listener, sender));
+        Self { kinesis, tables, clients, folder, reports, port, _listener: tasks, log: Vec::new() }
+    }
+
+    pub async fn stream(&self, shards: i32) {
+        self.clients.kinesis.create_stream().stream_name(STREAM).shard_count(shards).send().await.unwrap();
+    }
+
+    /// A properties file with the given child and further lines.
+    pub fn properties(&self, executable: &str, more: &str) -> PathBuf {
+        let path = self.folder.join("daemon.properties");
+        let text = format!(
+            "executableName = {executable}\nstreamName = {STREAM}\napplicationName = {APPLICATION}\n\
+             AWSCredentialsProvider = DefaultCredentialsProvider\nregionName = us-east-1\n\
+             kinesisEndpoint = {}\ndynamoDBEndpoint = {}\ninitialPositionInStream = TRIM_HORIZON\n\
+             idleTimeBetweenReadsInMillis = 200\nparentShardPollIntervalMillis = 1000\n{more}",
+            self.kinesis.url(),
+            self.tables.url()
+        );
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// Our scripted child with its behaviour in words.
+    pub fn scripted(&self, behaviour: &str) -> String {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/processor.py");
+        assert!(!script.to_str().unwrap().contains(' '), "executableName is split at blanks");
+        format!("python3 -S -E {} {} {behaviour}", script.display(), self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Starts the daemon on a properties file.
+    pub fn daemon(&self, properties: &Path) -> Daemon {
+        self.command(&["--properties-file", properties.to_str().unwrap()])
+    }
+
+    /// Starts the binary. Its output goes to files of the test's folder.
+    pub fn command(&self, arguments: &[&str]) -> Daemon {
+        let stderr = self.folder.join("stderr.log");
+        let stdout = self.folder.join("stdout.log");
+        let append = |path: &Path| std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_multilangd"))
+            .args(arguments)
+            .env("AWS_ACCESS_KEY_ID", "test")
+            .env("AWS_SECRET_ACCESS_KEY", "test")
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stdout(append(&stdout))
+            .stderr(append(&stderr))
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        Daemon { child, stderr, stdout }
+    }
+
+    /// Puts records, in order within each key, and returns when all are acknowledged.
+    pub async fn put(&self, records: &[(String, Vec<u8>)]) {
+        for chunk in chunks(records) {
+            let entries = chunk.iter().map(|(key, data)| {
+                PutRecordsRequestEntry::builder()
+                    .partition_key(key)
+                    .data(Blob::new(data.clone()))
+                    .build()
+                    .unwrap()
+            });
+            let request =
+                self.clients.kinesis.put_records().stream_name(STREAM).set_records(Some(entries.collect()));
+            let answer = request.send().await.unwrap();
+            assert_eq!(answer.failed_record_count(), Some(0));
+        }
+    }
+
+    /// The next report, or a failure with the daemon's log.
+    pub async fn report(&mut self) -> Report {
+        match timeout(LIMIT, self.reports.recv()).await {
+            Ok(Some(report)) => {
+                self.log.push(report.clone());
+                report
+            }
+            _ => panic!("no child reported anything any more; the daemon's log:\n{}", self.daemon_log()),
+        }
+    }
+
+    /// Waits until what was reported so far, the whole of it, satisfies a condition.
+    pub async fn until(&mut self, what: &str, mut reached: impl FnMut(&[Report]) -> bool) {
+        let wait = async {
+            while !reached(&self.log) {
+                let report = self.reports.recv().await.unwrap();
+                self.log.push(report);
+            }
+        };
+        if timeout(LIMIT, wait).await.is_err() {
+            panic!(
+                "not reached: {what}; {} reports; the daemon's log:\n{}",
+                self.log.len(),
+                self.daemon_log()
+            );
+        }
+    }
+
+    pub fn daemon_log(&self) -> String {
+        let text = std::fs::read_to_string(self.folder.join("stderr.log")).unwrap_or_default();
+        let from = text.len().saturating_sub(12_000);
+        text[text.ceil_char_boundary(from)..].to_owned()
+    }
+
+    /// Every item of the lease table.
+    pub async fn rows(&self) -> BTreeMap<String, BTreeMap<String, AttributeValue>> {
+        let answer =
+            self.clients.dynamodb.scan().table_name(APPLICATION).consistent_read(true).send().await.unwrap();
+        let rows = answer.items().iter().map(|item| {
+            let row: BTreeMap<_, _> =
+                item.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+            (row["leaseKey"].as_s().unwrap().clone(), row)
+        });
+        rows.collect()
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let _left_behind = std::fs::remove_dir_all(&self.folder).is_err();
+        }
+    }
+}
+
+/// At most 500 records and about 4 MiB, as PutRecords takes.
+fn chunks(records: &[(String, Vec<u8>)]) -> Vec<Vec<(String, Vec<u8>)>> {
+    let mut chunks = vec![Vec::new()];
+    let mut size = 0;
+    for (key, data) in records {
+        size += key.len() + data.len();
+        let last = chunks.last_mut().unwrap();
+        if last.len() == 500 || (size > 4 << 20 && !last.is_empty()) {
+            chunks.push(Vec::new());
+            size = key.len() + data.len();
+        }
+        chunks.last_mut().unwrap().push((key.clone(), data.clone()));
+    }
+    chunks.retain(|chunk| !chunk.is_empty());
+    chunks
+}
+
+/// Each connection is one child; its first line says its pid.
+async fn listen(listener: TcpListener, reports: mpsc::UnboundedSender<Report>) {
+    let mut children = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            // Ended connections first, so that the set stays small.
+            Some(_) = children.join_next() => {}
+            accepted = listener.accept() => {
+                let (socket, _) = accepted.unwrap();
+                children.spawn(follow(BufReader::new(socket), reports.clone()));
+            }
+        }
+    }
+}
+
+async fn follow(mut socket: BufReader<tokio::net::TcpStream>, reports: mpsc::UnboundedSender<Report>) {
+    let mut pid = 0;
+    let mut process = None;
+    let mut line = String::new();
+    while socket.read_line(&mut line).await.is_ok_and(|count| count > 0) {
+        let mut body: Value = serde_json::from_str(&line).unwrap();
+        line.clear();
+        pid = i32::try_from(body["pid"].as_i64().unwrap()).unwrap();
+        process.get_or_insert_with(|| pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap());
+        let field = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
+        let (shard, what) = (field("shard"), field("what"));
+        let body = body["body"].take();
+        if what != "hello" && reports.send(Report::Said { pid, shard, what, body }).is_err() {
+            return;
+        }
+    }
+    // The socket closes a moment before the process ends; its descriptor is readable once it has.
+    if let Some(process) = process {
+        let process = tokio::io::unix::AsyncFd::new(process).unwrap();
+        let _ended = process.readable().await.unwrap();
+        let _test_is_over = reports.send(Report::Gone { pid }).is_err();
+    }
+}
+
+/// The binary, running.
+pub struct Daemon {
+    child: tokio::process::Child,
+    pub stderr: PathBuf,
+    pub stdout: PathBuf,
+}
+
+impl Daemon {
+    /// Signals the daemon alone, by its pid.
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id().unwrap()).unwrap();
+        assert!(pid > 1);
+        kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+    }
+
+    pub async fn ended(&mut self) -> ExitStatus {
+        match timeout(LIMIT, self.child.wait()).await {
+            Ok(status) => status.unwrap(),
+            Err(_) => panic!("the daemon does not end:\n{}", std::fs::read_to_string(&self.stderr).unwrap()),
+        }
+    }
+
+    /// SIGTERM, and the exit code that comes of it.
+    pub async fn stop(&mut self) -> Option<i32> {
+        self.signal(Signal::TERM);
+        self.ended().await.code()
+    }
+}
+
+/// The records that children were handed, by shard, in order, restarts included.
+pub fn records(log: &[Report]) -> BTreeMap<String, Vec<Seen>> {
+    use base64::Engine as _;
+    let mut seen: BTreeMap<String, Vec<Seen>> = BTreeMap::new();
+    for report in log {
+        if let Report::Said { shard, what, body, .. } = report
+            && what == "processRecords"
+        {
+            let list = seen.entry(shard.clone()).or_default();
+            for record in body["records"].as_array().unwrap() {
+                list.push(Seen {
+                    sequence: record["sequenceNumber"].as_str().unwrap().to_owned(),
+                    sub: record["subSequenceNumber"].as_u64().unwrap(),
+                    key: record["partitionKey"].as_str().unwrap().to_owned(),
+                    data: base64::engine::general_purpose::STANDARD
+                        .decode(record["data"].as_str().unwrap())
+                        .unwrap(),
+                });
+            }
+        }
+    }
+    seen
+}
+
+pub fn count(log: &[Report]) -> usize {
+    let count = |report: &Report| match report {
+        Report::Said { what, body, .. } if what == "processRecords" => {
+            body["records"].as_array().unwrap().len()
+        }
+        _ => 0,
+    };
+    log.iter().map(count).sum()
+}
+
+/// The shards whose children reported this, in order.
+pub fn said<'a>(log: &'a [Report], wanted: &str) -> Vec<&'a str> {
+    let shard = |report: &'a Report| match report {
+        Report::Said { shard, what, .. } if what == wanted => Some(shard.as_str()),
+        _ => None,
+    };
+    log.iter().filter_map(shard).collect()
+}
+
+/// How many children have come and not gone.
+pub fn alive(log: &[Report]) -> usize {
+    let mut alive = HashSet::new();
+    for report in log {
+        match report {
+            Report::Said { pid, .. } => alive.insert(*pid),
+            Report::Gone { pid } => alive.remove(pid),
+        };
+    }
+    alive.len()
+}
+
+/// No process of that id runs any more. Who outlives the daemon is reaped by the system's init, if
+/// it reaps at all.
+pub fn is_gone(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.is_err()
+        || stat
+            .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')))
+}
+
+/// No process of that id exists, not even as a zombie.
+pub fn is_reaped(pid: i32) -> bool {
+    test_kill_process(Pid::from_raw(pid).unwrap()).is_err()
+}
+
+pub fn pids(log: &[Report]) -> HashSet<i32> {
+    let pid = |report: &Report| match report {
+        Report::Said { pid, .. } | Report::Gone { pid } => *pid,
+    };
+    log.iter().map(pid).collect()
+}
