@@ -11,6 +11,11 @@ use aws_sdk_kinesis::config::{BehaviorVersion, Config, Region, StalledStreamProt
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{ConsumerStatus, Record, Shard, ShardIteratorType, StreamStatus};
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::interceptors::Intercept;
+use aws_smithy_runtime_api::client::interceptors::context::BeforeTransmitInterceptorContextMut;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::config_bag::ConfigBag;
 use multilangd::local::kinesis::{Kinesis, Options};
 
 /// Why a case failed.
@@ -76,6 +81,32 @@ where
     }
 }
 
+/// Gives requests the look of signed ones, without which kinesis-local refuses them. Neither endpoint
+/// checks more.
+#[derive(Debug)]
+struct LooksSigned;
+
+impl Intercept for LooksSigned {
+    fn name(&self) -> &'static str {
+        "LooksSigned"
+    }
+
+    fn modify_before_transmit(
+        &self,
+        context: &mut BeforeTransmitInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let headers = context.request_mut().headers_mut();
+        headers.insert("authorization", AUTHORIZATION);
+        headers.insert("x-amz-date", "20300101T000000Z");
+        Ok(())
+    }
+}
+
+pub(crate) const AUTHORIZATION: &str = "AWS4-HMAC-SHA256 \
+    Credential=test/20300101/us-east-1/kinesis/aws4_request, SignedHeaders=host;x-amz-date, Signature=00";
+
 /// An endpoint under test.
 #[derive(Clone, Debug)]
 pub(crate) struct Endpoint {
@@ -92,6 +123,7 @@ impl Endpoint {
             .region(Region::new("us-east-1"))
             .endpoint_url(url)
             .allow_no_auth()
+            .interceptor(LooksSigned)
             .retry_config(RetryConfig::disabled())
             .timeout_config(TimeoutConfig::builder().read_timeout(Duration::from_secs(30)).build())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())

@@ -46,6 +46,23 @@ async fn a_taken_port_is_named() {
 }
 
 #[tokio::test]
+async fn refusals_are_worded_as_awss_are() {
+    with(Options::default(), async |_, at| {
+        let (_, message) = refused(at.client.describe_stream().stream_name("none").send().await)?;
+        ensure_eq!(message, "Stream none under account 000000000000 not found.");
+        let name = at.stream(1).await?;
+        let iterator = at.client.get_shard_iterator().stream_name(&name).shard_id(FIRST);
+        let iterator = iterator.shard_iterator_type(ShardIteratorType::AtTimestamp).send().await;
+        let (_, message) = refused(iterator)?;
+        ensure!(message.starts_with("Must specify timestampInMillis parameter"), "{message}");
+        let (_, message) = refused(at.client.get_records().shard_iterator("AAAA").send().await)?;
+        ensure_eq!(message, "Invalid ShardIterator.");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_throttle_hits_the_calls_it_names() {
     with(Options::default(), async |kinesis, at| {
         let name = at.stream(1).await?;

@@ -1,9 +1,13 @@
 //! The data folder: what one run kept, the next one has.
 
 use std::path::PathBuf;
+use std::process::Stdio;
 
 use aws_sdk_kinesis::types::ShardIteratorType;
 use multilangd::local::kinesis::{DataError, Error, Kinesis, Options};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+use tokio::task::JoinSet;
 
 use crate::endpoint::{Endpoint, Failure, Outcome, ensure_eq, ours, some, texts};
 
@@ -102,4 +106,81 @@ async fn a_damaged_file_stops_the_start_and_is_named() {
     let error = Kinesis::start(folder.options()).await.unwrap_err();
     assert!(matches!(error, Error::Data(DataError::Damaged { .. })), "{error}");
     assert!(error.to_string().contains("journal.log is damaged at byte 8"), "{error}");
+}
+
+/// Names the folder to the process that is going to be killed.
+const VICTIM: &str = "MULTILANGD_CONTRACT_VICTIM";
+const WRITERS: usize = 4;
+
+/// Not a test of its own: the process that the next one starts and kills.
+#[tokio::test]
+async fn victim() {
+    let Ok(folder) = std::env::var(VICTIM) else {
+        return;
+    };
+    let kinesis = ours(Options { data: Some(folder.into()), ..Options::default() }).await;
+    println!("\nlistening {}", kinesis.url());
+    // Should nobody kill it, it ends when the process that started it does.
+    let wait = || std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+    tokio::task::spawn_blocking(wait).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_survives_the_killing_of_the_process() {
+    let folder = Folder::new();
+    let mut victim = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "restart::victim", "--nocapture"])
+        .env(VICTIM, &folder.0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(victim.stdout.take().unwrap()).lines();
+    let url = loop {
+        let line = lines.next_line().await.unwrap().expect("the endpoint does not start");
+        if let Some(url) = line.strip_prefix("listening ") {
+            break url.to_owned();
+        }
+    };
+    let at = Endpoint::new(&url);
+    let name = at.stream(2).await.unwrap();
+    let (told, mut count) = tokio::sync::mpsc::unbounded_channel();
+    let mut writers = JoinSet::new();
+    for writer in 0..WRITERS {
+        let (at, name, told) = (at.clone(), name.clone(), told.clone());
+        writers.spawn(async move {
+            let mut acknowledged = Vec::new();
+            // Until the endpoint is gone.
+            loop {
+                let data = format!("{writer}:{}:{}", acknowledged.len(), "x".repeat(20_000));
+                let Ok(number) = at.put(&name, &data).await else {
+                    return acknowledged;
+                };
+                acknowledged.push((number, data));
+                told.send(()).unwrap_or_default();
+            }
+        });
+    }
+    for _ in 0..500 {
+        count.recv().await.unwrap();
+    }
+    victim.kill().await.unwrap();
+    let acknowledged: Vec<_> = writers.join_all().await.into_iter().flatten().collect();
+    assert!(acknowledged.len() >= 500, "{}", acknowledged.len());
+    run(&folder, async |at| {
+        let mut kept = std::collections::BTreeMap::new();
+        for shard in at.shards(&name).await? {
+            for record in at.read_all(&name, &shard.shard_id).await? {
+                kept.insert(record.sequence_number.clone(), crate::endpoint::text(&record));
+            }
+        }
+        for (number, data) in &acknowledged {
+            crate::endpoint::ensure!(kept.get(number) == Some(data), "{number} is lost or altered");
+        }
+        // At most one put of each writer was carried out without being acknowledged.
+        crate::endpoint::ensure!(kept.len() <= acknowledged.len() + WRITERS, "{} kept", kept.len());
+        Ok(())
+    })
+    .await;
 }

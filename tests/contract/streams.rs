@@ -42,7 +42,7 @@ pub(crate) async fn an_unknown_stream_is_not_found(at: Endpoint) -> Outcome {
     let name = at.name();
     let (code, message) = refused(at.client.describe_stream().stream_name(&name).send().await)?;
     ensure_eq!(code, "ResourceNotFoundException");
-    ensure_eq!(message, format!("Stream {name} under account 000000000000 not found."));
+    ensure!(message.contains(&name), "{message}");
     let (code, _) = refused(at.client.list_shards().stream_name(&name).send().await)?;
     ensure_eq!(code, "ResourceNotFoundException");
     let (code, _) = refused(at.client.delete_stream().stream_name(&name).send().await)?;

@@ -31,11 +31,113 @@ struct Difference {
     case: &'static str,
     /// What it does.
     how: &'static str,
-    /// The page that says what is right.
+    /// The page that says what is right; where AWS documents nothing, an answer of AWS that somebody
+    /// quoted.
     decided_by: &'static str,
 }
 
-const DIFFERENCES: &[Difference] = &[];
+const DIFFERENCES: &[Difference] = &[
+    Difference {
+        case: "consumers::a_deregistered_consumer_is_gone",
+        how: "still describes a consumer a minute after it was deregistered",
+        decided_by: "https://docs.aws.amazon.com/kinesis/latest/APIReference/API_DeregisterStreamConsumer.html",
+    },
+    Difference {
+        case: "filters::at_trim_horizon_shows_the_shards_of_the_beginning",
+        how: "shows every shard for AT_TRIM_HORIZON, not those open at the beginning",
+        decided_by: "https://docs.aws.amazon.com/kinesis/latest/APIReference/API_ShardFilter.html",
+    },
+    Difference {
+        case: "reading::a_number_of_another_shard_is_refused",
+        how: "takes a sequence number that is of another shard or of none",
+        decided_by: "https://github.com/boto/boto3/issues/1478",
+    },
+    Difference {
+        case: "reading::a_time_to_come_is_refused",
+        how: "gives an iterator for a time to come",
+        decided_by: "https://github.com/awslabs/amazon-kinesis-connector-flink/issues/13",
+    },
+    Difference {
+        case: "reading::an_iterator_type_takes_what_belongs_to_it",
+        how: "does not mind a sequence number or a time that is missing, or there is none for",
+        decided_by: "https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetShardIterator.html",
+    },
+    Difference {
+        case: "reading::what_is_no_iterator_is_refused",
+        how: "fails with status 500 on what is no iterator",
+        decided_by: "https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html",
+    },
+    Difference {
+        case: "shards::a_split_outside_the_range_is_refused",
+        how: "splits at a hash key that leaves a child with no range",
+        decided_by: "https://docs.aws.amazon.com/kinesis/latest/APIReference/API_SplitShard.html",
+    },
+    Difference {
+        case: "shards::a_split_shard_has_two_children_that_share_its_range",
+        how: "ends the parent above the numbers that the children start with",
+        decided_by: "https://docs.aws.amazon.com/streams/latest/dev/key-concepts.html",
+    },
+    Difference {
+        case: "shards::merged_shards_have_one_child_with_two_parents",
+        how: "ends the parents above the number that the child starts with",
+        decided_by: "https://docs.aws.amazon.com/streams/latest/dev/key-concepts.html",
+    },
+    Difference {
+        case: "shards::scaling_leaves_uniform_shards_with_a_true_lineage",
+        how: "ends parents above the numbers that their children start with",
+        decided_by: "https://docs.aws.amazon.com/streams/latest/dev/key-concepts.html",
+    },
+    Difference {
+        case: "streams::a_deleted_stream_is_gone_and_its_name_free",
+        how: "takes a sequence number of a deleted stream for one of its successor",
+        decided_by: "https://github.com/amazon-archives/amazon-kinesis-connectors/issues/8",
+    },
+    Difference {
+        case: "streams::an_illegal_name_violates_a_constraint",
+        how: "says InvalidArgumentException where a constraint of the shape is violated",
+        decided_by: "https://docs.aws.amazon.com/kinesis/latest/APIReference/CommonErrors.html",
+    },
+    Difference {
+        case: "subscribing::a_second_subscription_at_once_is_refused",
+        how: "lets two subscriptions of one consumer to one shard begin at once",
+        decided_by: "https://docs.aws.amazon.com/kinesis/latest/APIReference/API_SubscribeToShard.html",
+    },
+    Difference {
+        case: "subscribing::an_unknown_consumer_can_not_subscribe",
+        how: "begins a subscription for a consumer that is not there",
+        decided_by: "https://docs.aws.amazon.com/kinesis/latest/APIReference/API_SubscribeToShard.html",
+    },
+    Difference {
+        case: "subscribing::the_end_of_a_shard_ends_the_subscription_with_its_children",
+        how: "never ends the subscription to a closed shard",
+        decided_by: "https://docs.aws.amazon.com/kinesis/latest/APIReference/API_SubscribeToShardEvent.html",
+    },
+    Difference {
+        case: "wire::an_unknown_action_is_refused",
+        how: "says AccessDeniedException to an unknown action",
+        decided_by: "https://docs.aws.amazon.com/kinesis/latest/APIReference/CommonErrors.html",
+    },
+    Difference {
+        case: "wire::cbor_is_answered_in_cbor",
+        how: "writes data as something else than a byte string in CBOR",
+        decided_by: "https://github.com/aws/aws-sdk-java-v2/blob/master/core/protocols/aws-cbor-protocol/src/main/java/software/amazon/awssdk/protocols/cbor/internal/SdkCborGenerator.java",
+    },
+    Difference {
+        case: "wire::cbor_times_are_milliseconds_under_tag_1",
+        how: "writes times without a tag in CBOR",
+        decided_by: "https://github.com/aws/aws-sdk-java-v2/blob/master/core/protocols/aws-cbor-protocol/src/main/java/software/amazon/awssdk/protocols/cbor/internal/SdkCborGenerator.java",
+    },
+    Difference {
+        case: "writing::a_batch_of_501_is_refused_whole",
+        how: "takes more than 500 records at once",
+        decided_by: "https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html",
+    },
+    Difference {
+        case: "writing::a_partition_key_is_needed_and_data_may_be_empty",
+        how: "says InvalidArgumentException where a constraint of the shape is violated",
+        decided_by: "https://docs.aws.amazon.com/kinesis/latest/APIReference/CommonErrors.html",
+    },
+];
 
 async fn bounded(running: impl Future<Output = Outcome>) -> Outcome {
     match tokio::time::timeout(PATIENCE, running).await {

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -53,6 +54,8 @@ pub struct Rig {
     pub clients: Clients,
     pub folder: PathBuf,
     pub reports: mpsc::UnboundedReceiver<Report>,
+    /// For the daemon and, through it, its children.
+    pub environment: Vec<(OsString, OsString)>,
     port: u16,
     _listener: JoinSet<()>,
     /// Everything reported so far, in order.
@@ -80,7 +83,17 @@ impl Rig {
         let (sender, reports) = mpsc::unbounded_channel();
         let mut tasks = JoinSet::new();
         tasks.spawn(listen(listener, sender));
-        Self { kinesis, tables, clients, folder, reports, port, _listener: tasks, log: Vec::new() }
+        Self {
+            kinesis,
+            tables,
+            clients,
+            folder,
+            reports,
+            environment: Vec::new(),
+            port,
+            _listener: tasks,
+            log: Vec::new(),
+        }
     }
 
     pub async fn stream(&self, shards: i32) {
@@ -129,6 +142,7 @@ impl Rig {
             .env("AWS_SECRET_ACCESS_KEY", "test")
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .env_remove("RUST_LOG")
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(append(&stdout))
             .stderr(append(&stderr))
@@ -261,6 +275,10 @@ async fn follow(mut socket: BufReader<tokio::net::TcpStream>, reports: mpsc::Unb
     }
     // The socket closes a moment before the process ends; its descriptor is readable once it has.
     if let Some(process) = process {
+        #[expect(
+            deprecated,
+            reason = "its replacement is unsafe for types that could close their descriptor; OwnedFd can't"
+        )]
         let process = tokio::io::unix::AsyncFd::new(process).unwrap();
         let _ended = process.readable().await.unwrap();
         let _test_is_over = reports.send(Report::Gone { pid }).is_err();
