@@ -1,4 +1,4 @@
-//! The contract of a Kinesis endpoint, as far as a consumer can tell.
+//! Contracts: of a Kinesis endpoint, as far as a consumer can tell, and of a lease table.
 //!
 //! - `suite`: the table of cases that hold for any endpoint. Each runs against ours as a test of its
 //!   own name, and all of them against npm's kinesis-local when `MULTILANGD_KINESIS_LOCAL` names one,
@@ -7,6 +7,7 @@
 //!   cases.
 //! - `ours`, `ours_subscribing`, `restart`, `load`: what only ours is asked for: faults, expiry,
 //!   limits, shortened times, the data folder, HTTP/2, many records.
+//! - `tables`: the contract of a lease table, on every implementation.
 
 mod consumers;
 mod endpoint;
@@ -20,5 +21,6 @@ mod shards;
 mod streams;
 mod subscribing;
 mod suite;
+mod tables;
 mod wire;
 mod writing;

@@ -1,0 +1,199 @@
+//! The lease table's contract, on every implementation: in memory, and over DynamoDB's API.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use multilangd::aws::client;
+use multilangd::aws::dynamodb::Leases;
+use multilangd::lease::memory::Memory;
+use multilangd::lease::table::Error;
+use multilangd::lease::{Lease, Table, WorkerId, update};
+use multilangd::local::tables::Tables;
+use multilangd::sequence::{Position, Sequence};
+use multilangd::shard::{HashRange, ShardId};
+use tokio::task::JoinSet;
+
+struct Subject {
+    name: &'static str,
+    table: Arc<dyn Table>,
+    /// Keeps the endpoint alive.
+    _endpoint: Option<Tables>,
+}
+
+async fn subjects() -> Vec<Subject> {
+    let endpoint = Tables::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).await.unwrap();
+    let leases = Leases::new(dynamodb(&endpoint).await, "leases".to_owned());
+    let subjects = vec![
+        Subject { name: "memory", table: Arc::new(Memory::default()), _endpoint: None },
+        Subject { name: "DynamoDB's API", table: Arc::new(leases), _endpoint: Some(endpoint) },
+    ];
+    for subject in &subjects {
+        subject.table.ensure().await.unwrap();
+        subject.table.ensure().await.unwrap();
+    }
+    subjects
+}
+
+async fn dynamodb(endpoint: &Tables) -> aws_sdk_dynamodb::Client {
+    let settings = client::Settings {
+        region: Some("us-east-1".into()),
+        dynamodb_endpoint: Some(endpoint.url()),
+        credentials: Some(("a".into(), "b".into())),
+        failover: Duration::from_secs(30),
+        ..client::Settings::default()
+    };
+    client::clients(&settings).await.unwrap().dynamodb
+}
+
+fn lease(shard: &str) -> Lease {
+    let parents = BTreeSet::from(["p".into(), "q".into()]);
+    Lease::new(
+        shard.into(),
+        Position::new(Sequence::TrimHorizon),
+        parents,
+        HashRange { start: 0, end: u128::MAX },
+    )
+}
+
+#[tokio::test]
+async fn a_row_is_made_once_and_read_as_it_was_made() {
+    for Subject { name, table, .. } in &subjects().await {
+        assert_eq!(table.get(&"b".into()).await, Ok(None), "{name}");
+        assert_eq!(table.create(&lease("b")).await, Ok(true), "{name}");
+        assert_eq!(table.create(&Lease { counter: 7, ..lease("b") }).await, Ok(false), "{name}");
+        assert_eq!(table.create(&lease("a")).await, Ok(true), "{name}");
+        assert_eq!(table.get(&"b".into()).await, Ok(Some(lease("b"))), "{name}");
+        assert_eq!(table.list().await, Ok(vec![lease("a"), lease("b")]), "{name}: in the order of the keys");
+    }
+}
+
+#[tokio::test]
+async fn every_write_changes_the_row_as_it_says_and_only_once() {
+    for Subject { name, table, .. } in &subjects().await {
+        let shard = ShardId::from("a");
+        table.create(&lease("a")).await.unwrap();
+        let mut row = lease("a");
+        let me = WorkerId::from("me");
+        let position = Position { sequence: Sequence::parse("12345").unwrap(), sub: 6 };
+        let children = BTreeSet::from(["x".into(), "y".into()]);
+        type Write = Box<dyn Fn(&Lease) -> update::Update>;
+        let writes: [(&str, Write); 7] = [
+            ("take", Box::new(move |row| update::take(row, &me))),
+            ("renew", Box::new(update::renew)),
+            ("checkpoint", Box::new(move |row| update::checkpoint(row, &position))),
+            ("children", Box::new(move |_| update::children(children.clone()))),
+            ("checkpoint with children", Box::new(|row| update::checkpoint(row, &Position::shard_end()))),
+            ("take from another", Box::new(|row| update::take(row, &"other".into()))),
+            ("release", Box::new(update::release)),
+        ];
+        for (what, write) in &writes {
+            let before = row.clone();
+            let update = write(&row);
+            assert_eq!(table.update(&shard, &update).await, Ok(()), "{name}: {what}");
+            update.apply(&mut row);
+            assert_eq!(table.get(&shard).await, Ok(Some(row.clone())), "{name}: {what}");
+            if *what != "children" {
+                let again = table.update(&shard, &write(&before)).await;
+                assert_eq!(again, Err(Error::Conflict(shard.clone())), "{name}: {what} again");
+                assert_eq!(
+                    table.get(&shard).await,
+                    Ok(Some(row.clone())),
+                    "{name}: a conflict writes nothing"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_write_makes_a_row() {
+    for Subject { name, table, .. } in &subjects().await {
+        let gone = lease("gone");
+        let held = Lease { owner: Some("me".into()), ..gone.clone() };
+        for update in [
+            update::renew(&gone),
+            update::take(&gone, &"me".into()),
+            update::checkpoint(&gone, &Position::shard_end()),
+            update::release(&gone),
+            update::release(&held),
+            update::children(BTreeSet::from(["x".into()])),
+        ] {
+            assert_eq!(
+                table.update(&gone.shard, &update).await,
+                Err(Error::Conflict("gone".into())),
+                "{name}"
+            );
+        }
+        assert_eq!(table.get(&gone.shard).await, Ok(None), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn of_many_who_take_one_lease_one_gets_it() {
+    for Subject { name, table, .. } in &subjects().await {
+        table.create(&lease("a")).await.unwrap();
+        let mut takers = JoinSet::new();
+        for n in 0..20 {
+            let table = table.clone();
+            takers.spawn(async move {
+                table
+                    .update(&"a".into(), &update::take(&lease("a"), &format!("w{n}").as_str().into()))
+                    .await
+                    .is_ok()
+            });
+        }
+        let winners = takers.join_all().await.into_iter().filter(|won| *won).count();
+        assert_eq!(winners, 1, "{name}");
+        assert_eq!(table.get(&"a".into()).await.unwrap().unwrap().counter, 1, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_missing_table_is_said_to_be_missing() {
+    let endpoint = Tables::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).await.unwrap();
+    let table = Leases::new(dynamodb(&endpoint).await, "nowhere".to_owned());
+    assert_eq!(table.list().await, Err(Error::Missing("nowhere".into())));
+    assert_eq!(
+        table.update(&"a".into(), &update::renew(&lease("a"))).await,
+        Err(Error::Missing("nowhere".into()))
+    );
+}
+
+#[tokio::test]
+async fn rows_that_are_no_leases_are_skipped() {
+    let endpoint = Tables::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).await.unwrap();
+    let client = dynamodb(&endpoint).await;
+    let table = Leases::new(client.clone(), "leases".to_owned());
+    table.ensure().await.unwrap();
+    table.create(&lease("a")).await.unwrap();
+    for (key, entity) in [("Leader", Some("LEADER")), ("broken", None)] {
+        let put = client.put_item().table_name("leases").item("leaseKey", AttributeValue::S(key.into()));
+        let put = entity
+            .into_iter()
+            .fold(put, |put, entity| put.item("entityType", AttributeValue::S(entity.into())));
+        put.send().await.unwrap();
+    }
+    assert_eq!(table.list().await, Ok(vec![lease("a")]));
+    assert_eq!(table.get(&"Leader".into()).await, Ok(None));
+}
+
+#[tokio::test]
+async fn a_table_kept_in_a_file_is_there_at_the_next_start() {
+    let file = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("tables-{}.sqlite", std::process::id()));
+    let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let endpoint = Tables::start(loopback, Some(&file)).await.unwrap();
+    let table = Leases::new(dynamodb(&endpoint).await, "leases".to_owned());
+    table.ensure().await.unwrap();
+    table.create(&lease("a")).await.unwrap();
+    drop(table);
+    endpoint.stop().await;
+    let endpoint = Tables::start(loopback, Some(&file)).await.unwrap();
+    let table = Leases::new(dynamodb(&endpoint).await, "leases".to_owned());
+    assert_eq!(table.list().await, Ok(vec![lease("a")]));
+    endpoint.stop().await;
+    std::fs::remove_file(file).unwrap();
+}

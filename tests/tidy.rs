@@ -1,0 +1,234 @@
+//! The tree obeys its map: rules about the source and the README, each with its reason.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::wildcard_enum_match_arm, reason = "test code")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use multilangd::config::keys::{KEYS, Use};
+use multilangd::exit::EXITS;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn readme() -> String {
+    read(&root().join("README.md"))
+}
+
+fn files(folder: &Path, endings: &[&str], found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() {
+            if !["target", ".git"].contains(&name.as_str()) {
+                files(&path, endings, found);
+            }
+        } else if endings.iter().any(|ending| name.ends_with(ending)) {
+            found.push(path);
+        }
+    }
+    found.sort();
+}
+
+fn sources() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for folder in ["src", "protocol/src", "properties/src"] {
+        files(&root().join(folder), &[".rs"], &mut found);
+    }
+    assert!(found.len() > 50, "the source wasn't found");
+    found
+}
+
+fn shown(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap().display().to_string()
+}
+
+/// The rows of the README's first table under a heading, as cells without backquotes.
+fn table(heading: &str) -> Vec<Vec<String>> {
+    let text = readme();
+    let section = text
+        .split(&format!("\n## {heading}\n"))
+        .nth(1)
+        .unwrap_or_else(|| panic!("README has no ## {heading}"));
+    let section = section.split("\n## ").next().unwrap();
+    let lines = section.lines().skip_while(|line| !line.starts_with('|'));
+    let rows = lines.take_while(|line| line.starts_with('|')).skip(2);
+    let cells =
+        |line: &str| line.trim_matches('|').split(" | ").map(|cell| cell.trim().replace('`', "")).collect();
+    rows.map(cells).collect()
+}
+
+/// The room of a file: `src/lease/take.rs` is in `lease`. None for the roots.
+fn room(path: &Path) -> Option<String> {
+    let inside = path.strip_prefix(root().join("src")).ok()?;
+    let first = inside.components().next()?.as_os_str().to_string_lossy().trim_end_matches(".rs").to_owned();
+    (!["main", "lib", "cli", "signal"].contains(&first.as_str())).then_some(first)
+}
+
+/// Every `crate::name` in code, that is outside comments.
+fn imports(text: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+        for rest in line.split("crate::").skip(1) {
+            let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            if !name.is_empty() {
+                names.insert(name);
+            }
+        }
+    }
+    names
+}
+
+/// Imports go one way, so that a part can be understood, tested and replaced without those above it.
+#[test]
+fn every_module_uses_only_what_the_map_allows() {
+    let rows: BTreeMap<String, BTreeSet<String>> = table("Architecture")
+        .into_iter()
+        .map(|cells| {
+            let [module, _, uses] = <[String; 3]>::try_from(cells).unwrap();
+            (module, uses.split(", ").filter(|name| *name != "-").map(str::to_owned).collect())
+        })
+        .collect();
+    let mut faults = Vec::new();
+    let mut used: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for path in sources() {
+        let Some(room) = room(&path) else { continue };
+        let Some(allowed) = rows.get(&room) else {
+            faults.push(format!("{}: the README's map has no row for {room}", shown(&path)));
+            continue;
+        };
+        for name in imports(&read(&path)) {
+            if name != room && !allowed.contains(&name) {
+                faults.push(format!("{}: {room} may not use {name}", shown(&path)));
+            }
+            used.entry(room.clone()).or_default().insert(name);
+        }
+    }
+    for (module, allowed) in &rows {
+        let used = used.get(module).cloned().unwrap_or_default();
+        for name in allowed.difference(&used) {
+            faults.push(format!("README: {module} doesn't use {name}"));
+        }
+        if !root().join(format!("src/{module}.rs")).exists() {
+            faults.push(format!("README: there is no module {module}"));
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    assert_no_cycle(&rows);
+}
+
+fn assert_no_cycle(rows: &BTreeMap<String, BTreeSet<String>>) {
+    let mut done = BTreeSet::new();
+    while done.len() < rows.len() {
+        let ready: Vec<_> =
+            rows.iter().filter(|(name, uses)| !done.contains(*name) && uses.is_subset(&done)).collect();
+        assert!(!ready.is_empty(), "the map has a cycle among those that are not in {done:?}");
+        let ready: Vec<String> = ready.into_iter().map(|(name, _)| name.clone()).collect();
+        done.extend(ready);
+    }
+}
+
+/// Words that belong to some places only.
+#[test]
+fn what_belongs_to_one_place_is_named_nowhere_else() {
+    let rules: [(&str, &[&str], &str); 6] = [
+        ("aws_", &["src/aws", "src/local"], "SDK types stop at the adapters"),
+        ("tokio::process", &["src/multilang/process.rs"], "one place starts processes"),
+        (
+            "kill_process",
+            &["src/multilang/process.rs"],
+            "one place signals processes, and it refuses ids up to 1",
+        ),
+        ("process::exit", &[], "only main decides how the process ends, by returning"),
+        (
+            "SystemTime::now",
+            &["src/clock.rs", "src/local/kinesis/clock.rs"],
+            "wall time has one door a program",
+        ),
+        ("unsafe ", &[], "nothing here needs it"),
+    ];
+    let mut faults = Vec::new();
+    for path in sources() {
+        let name = shown(&path);
+        let text = read(&path);
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        for line in code {
+            for (word, places, why) in rules {
+                if line.contains(word) && !places.iter().any(|place| name.starts_with(place)) {
+                    faults.push(format!("{name}: {word:?} ({why}): {}", line.trim()));
+                }
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// The pure crates stay pure: what they can't import, they can't do.
+#[test]
+fn the_pure_crates_have_no_runtime_and_no_aws() {
+    for (name, allowed) in [("protocol", &["serde", "serde_json"][..]), ("properties", &[])] {
+        let text = read(&root().join(name).join("Cargo.toml"));
+        let section = text.split("\n[dependencies]\n").nth(1).unwrap_or_default();
+        let section = section.split("\n[").next().unwrap();
+        for line in section.lines().filter(|line| line.contains('=')) {
+            let dependency = line.split('=').next().unwrap().trim();
+            assert!(allowed.contains(&dependency), "{name} depends on {dependency}");
+        }
+    }
+}
+
+/// A file holds one idea; past this many lines it holds two.
+#[test]
+fn files_are_short_and_modules_have_names() {
+    for path in sources() {
+        let lines = read(&path).lines().count();
+        assert!(lines <= 600, "{}: {lines} lines", shown(&path));
+        assert_ne!(path.file_name().unwrap(), "mod.rs", "{}", shown(&path));
+        assert!(read(&path).starts_with("//!"), "{}: no doc of the module", shown(&path));
+    }
+}
+
+#[test]
+fn the_readme_lists_every_exit_code() {
+    let expected: Vec<Vec<String>> = EXITS
+        .iter()
+        .map(|(_, code, name, why)| vec![code.to_string(), (*name).to_owned(), (*why).to_owned()])
+        .collect();
+    assert_eq!(table("Exit codes"), expected);
+}
+
+#[test]
+fn the_readme_lists_every_property_that_does_something() {
+    let expected: Vec<Vec<String>> = KEYS
+        .iter()
+        .filter(|key| key.used == Use::Yes)
+        .map(|key| {
+            let names: Vec<&str> = [key.name].iter().chain(key.aliases).copied().collect();
+            vec![names.join(", "), key.default.to_owned(), key.doc.to_owned()]
+        })
+        .collect();
+    let found = table("Properties");
+    for (expected, found) in expected.iter().zip(&found) {
+        assert_eq!(expected, found);
+    }
+    assert_eq!(expected.len(), found.len());
+}
+
+/// A user reads these files on another machine than the one they were written on.
+#[test]
+fn no_file_speaks_of_a_particular_machine() {
+    let mut found = Vec::new();
+    files(root(), &[".rs", ".md", ".toml", ".py", ".sh", "run"], &mut found);
+    // Split, so that this file passes its own test.
+    let words = [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/")];
+    for path in found {
+        let text = read(&path);
+        for word in words {
+            assert!(!text.contains(word), "{} speaks of {word}", shown(&path));
+        }
+    }
+}
