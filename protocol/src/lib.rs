@@ -8,7 +8,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`message`] | every message both ways |
-//! | [`line`] | bytes of a pipe into lines, bounded |
+//! | [`mod@line`] | bytes of a pipe into lines, bounded |
 //! | [`failure`] | the error names that a checkpoint can be answered with |
 //! | [`session`] | who may speak, what is owed: the conversation without I/O |
 //!

@@ -20,6 +20,7 @@ pub(super) fn failure<E>(error: &SdkError<E, HttpResponse>) -> Failure
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the enum is open: an unknown failure proves nothing")]
     match error {
         SdkError::ServiceError(answer) => {
             let code = answer.err().code().unwrap_or("an unknown error").to_owned();
@@ -31,7 +32,6 @@ where
             Failure::NotSent(DisplayErrorContext(error).to_string())
         }
         // SDK errors may get more variants; none of them proves that nothing was done.
-        #[expect(clippy::wildcard_enum_match_arm, reason = "the safe reading of what is not known")]
         _ => Failure::Unanswered(brief(&DisplayErrorContext(error).to_string())),
     }
 }

@@ -229,6 +229,24 @@ fn read_record(record: &sdk::Record) -> Result<RawRecord, String> {
             .ok_or_else(|| format!("sequence number {number:?} is no number"))?,
         partition_key: record.partition_key().unwrap_or_default().to_owned(),
         data: STANDARD.encode(record.data()),
-        arrival: record.approximate_arrival_timestamp().and_then(|time| time.to_millis().ok()),
+        arrival: record.approximate_arrival_timestamp().map(nearest_millis),
     })
+}
+
+/// Kinesis sends seconds with a fraction, which the SDK cuts to nanoseconds: 0.483 arrives as
+/// 0.482999999.
+fn nearest_millis(time: &DateTime) -> i64 {
+    time.secs() * 1000 + i64::from((time.subsec_nanos() + 500_000) / 1_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arrival_times_are_rounded_to_the_nearest_millisecond() {
+        for (nanos, millis) in [(482_999_904, 1483), (483_000_000, 1483), (0, 1000), (999_999_999, 2000)] {
+            assert_eq!(nearest_millis(&DateTime::from_secs_and_nanos(1, nanos)), millis);
+        }
+    }
 }

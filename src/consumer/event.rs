@@ -62,7 +62,7 @@ pub enum Event {
     Stop,
     /// The lease is not ours any more.
     LeaseLost,
-    /// [`State::deadline`] has come.
+    /// [`super::state::State::deadline`] has come.
     Deadline,
 }
 

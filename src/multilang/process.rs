@@ -1,7 +1,7 @@
 //! A child's process: its pipes, its group, its end.
 //!
 //! The only place that starts or signals a process. Three tasks serve the pipes, all owned by the
-//! [`Process`] and gone with it. In KCL: `MessageWriter`, `MessageReader`, `DrainChildSTDERRTask`.
+//! process's handle and gone with it. In KCL: `MessageWriter`, `MessageReader`, `DrainChildSTDERRTask`.
 
 use std::fmt;
 use std::io;

@@ -1,4 +1,5 @@
 //! The lease table's contract, on every implementation: in memory, and over DynamoDB's API.
+#![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -1,6 +1,8 @@
 //! Children that fail: only their shard is affected, nothing is lost, and nothing hangs.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::rig::*;
 
