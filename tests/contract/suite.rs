@@ -184,6 +184,7 @@ async fn kinesis_local_keeps_the_contract_but_for_its_known_differences() {
         match (outcome, known) {
             (Ok(()), None) => println!("same    {case}"),
             (Err(why), Some(Difference { how, decided_by, .. })) => {
+                let why: String = why.chars().take(200).collect();
                 println!("differs {case}: {how} ({decided_by})\n        {why}");
             }
             (Ok(()), Some(_)) => wrong.push(format!("{case} no longer differs")),
