@@ -167,7 +167,8 @@ impl Coordinator {
                 return scanned + MIN_PAUSE.max(self.settings.renewal());
             }
         };
-        self.seen.note(&leases, scanned);
+        // After the answer: a row that was read early may have been renewed while later pages came.
+        self.seen.note(&leases, Instant::now());
         let held: BTreeSet<ShardId> = self.held.keys().cloned().collect();
         let Settings { me, failover, max_leases } = &self.settings;
         let asker = Asker { me, held: &held, failover: *failover, max_leases: *max_leases };

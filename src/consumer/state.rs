@@ -500,6 +500,7 @@ impl State {
         }
         match then {
             Then::Finish(outcome) => self.finish(outcome),
+            Then::Restart(_) if self.progress.last().is_shard_end() => self.finish(Outcome::ShardEnded),
             Then::Restart(_) if self.lost || self.stop => self.finish(self.end_of_holding()),
             Then::Restart(reason) if self.failures >= self.settings.max_failures => {
                 self.finish(Outcome::Hopeless(reason))

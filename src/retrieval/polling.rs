@@ -16,7 +16,7 @@ use crate::backoff::Backoff;
 use crate::clock;
 use crate::record::Batch;
 use crate::sequence::SequenceNumber;
-use crate::shard::{Filter, HashRange, ShardId};
+use crate::shard::{ChildShard, Filter, HashRange, Shard, ShardId};
 
 /// Kinesis's clock and ours may differ by this much when a `LATEST` is opened again by time.
 const CLOCK_MARGIN_MILLIS: i64 = 5_000;
@@ -133,7 +133,14 @@ impl Polling {
         match self.source.shards.list(Filter::All).await {
             Ok(shards) if !shards.is_empty() && shards.iter().all(|shard| shard.id != self.shard) => {
                 warn!(shard = %self.shard, reason, "the shard is past retention and gone: taken as ended");
-                Step::Batch(Batch { end: Some(Vec::new()), ..Batch::default() })
+                let of_this = |shard: &&Shard| shard.parents().any(|parent| *parent == self.shard);
+                let child = |shard: &Shard| ChildShard {
+                    id: shard.id.clone(),
+                    parents: shard.parents().cloned().collect(),
+                    range: shard.range,
+                };
+                let children = shards.iter().filter(of_this).map(child).collect();
+                Step::Batch(Batch { end: Some(children), ..Batch::default() })
             }
             listed => {
                 let listed = listed.map(|shards| shards.len());
@@ -150,7 +157,7 @@ mod tests {
     use super::*;
     use crate::retrieval::{Api, Feed, RawRecord, Settings};
     use crate::sequence::Sequence;
-    use crate::shard::{self, BoxFuture, ChildShard, Shard};
+    use crate::shard::{self, BoxFuture};
     use std::collections::VecDeque;
     use std::sync::{Arc, Mutex};
 
