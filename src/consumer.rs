@@ -114,8 +114,9 @@ impl Consumer {
                     Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
                     Err(_) => continue,
                 },
-                event = next_of(&mut self.child) => self.child_event(event),
+                // Before the child, so that one that never stops talking can't hold a deadline up.
                 () = at(deadline) => Event::Deadline,
+                event = next_of(&mut self.child) => self.child_event(event),
                 Ok(()) = signals.finished.changed() => Event::ShardFinished,
                 // Records last: nothing new is begun while anything else is due.
                 batch = batch_of(&mut self.feed), if self.state.wants_batch() => match batch {

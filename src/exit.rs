@@ -72,6 +72,7 @@ mod tests {
                 *code
             })
             .collect();
+        codes.sort_unstable();
         codes.dedup();
         assert_eq!(codes.len(), EXITS.len());
     }

@@ -42,8 +42,9 @@ fn main() -> ExitCode {
         }
     };
     let exit = runtime.block_on(run(command));
-    // Whatever is left (there is nothing after a clean stop) is not waited for.
-    runtime.shutdown_background();
+    // After a clean stop nothing is left. After a second signal the dropped tasks kill their children
+    // while the workers end, which must be waited for.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     exit.into()
 }
 

@@ -51,7 +51,9 @@ pub struct Held {
     table: Arc<dyn Table>,
     /// Held across requests: this is what puts the writes of one lease in a row.
     row: tokio::sync::Mutex<Lease>,
-    /// Never held across an await.
+    /// When the first of the writes began that are not known to have happened. Never held across an
+    /// await, as the next.
+    unknown_since: Mutex<Option<Instant>>,
     expires: Mutex<Instant>,
     lost: CancellationToken,
     /// The row when the lease became ours.
@@ -78,6 +80,7 @@ impl Held {
             me,
             failover,
             table,
+            unknown_since: Mutex::new(None),
             expires: Mutex::new(proven + failover),
             lost: CancellationToken::new(),
             initial: lease.clone(),
@@ -195,9 +198,13 @@ impl Held {
                 return Err(self.lose());
             }
             let update = plan(row)?;
+            // A counter that turns out to have moved may have been moved by an earlier attempt: only
+            // from that one's start are we known to have been alive.
+            let earliest = *self.unknown().get_or_insert(started);
             let error = match timeout_at(self.expires(), self.table.update(&self.shard, &update)).await {
                 Ok(Ok(())) => {
                     update.apply(row);
+                    *self.unknown() = None;
                     self.prove(started);
                     return Ok(());
                 }
@@ -209,9 +216,12 @@ impl Held {
             }
             let before = row.counter;
             self.read_back(row).await?;
-            if row.counter == before + 1 && applied(row) {
-                self.prove(started);
-                return Ok(());
+            if row.counter == before + 1 {
+                *self.unknown() = None;
+                self.prove(earliest);
+                if applied(row) {
+                    return Ok(());
+                }
             }
             if let table::Error::Ambiguous(_) = error
                 && row.counter == before
@@ -237,6 +247,10 @@ impl Held {
             }
             Some(_) | None => Err(self.lose()),
         }
+    }
+
+    fn unknown(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.unknown_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn prove(&self, started: Instant) {
@@ -310,6 +324,21 @@ mod tests {
             table.set_fault(Fault::None);
             held.checkpoint(&at("6")).await.unwrap();
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_found_applied_later_proves_no_more_than_its_first_attempt() {
+        let (table, held) = held();
+        let start = Instant::now();
+        table.set_fault(Fault::Unavailable);
+        assert!(held.renew().await.is_err());
+        let mut row = table.row(&"s".into()).unwrap();
+        row.counter += 1;
+        table.put(row);
+        table.set_fault(Fault::None);
+        tokio::time::advance(Duration::from_secs(5)).await;
+        held.renew().await.unwrap();
+        assert_eq!(held.expires(), start + FAILOVER);
     }
 
     #[tokio::test(start_paused = true)]
