@@ -219,7 +219,9 @@ impl Coordinator {
     }
 
     fn release(&mut self, held: Arc<Held>) {
-        self.held.remove(held.shard());
+        if self.held.get(held.shard()).is_some_and(|known| Arc::ptr_eq(known, &held)) {
+            self.held.remove(held.shard());
+        }
         self.releases.spawn(async move { give_back(&held).await });
     }
 

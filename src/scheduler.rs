@@ -98,7 +98,9 @@ pub async fn run(
 
 impl Scheduler {
     fn held(&mut self, held: Arc<Held>) {
-        if self.stop.is_cancelled() {
+        if !held.is_live(Instant::now()) {
+            held.mark_lost();
+        } else if self.stop.is_cancelled() {
             self.coordinator.release(held);
         } else if let Some(running) = self.running.get_mut(held.shard()) {
             running.next = Some(held);

@@ -148,7 +148,9 @@ impl Leases {
         let answer = sent.map_err(|error| self.classify(&error, None))?;
         Ok(match answer.item().map(item::row) {
             Some(Row::Lease(lease)) => Some(*lease),
-            Some(Row::Other(_)) | None => None,
+            // Not the same as no row: a parent that can't be read isn't finished.
+            Some(Row::Other(Some(why))) => return Err(Error::Denied(format!("table {}: {why}", self.table))),
+            Some(Row::Other(None)) | None => None,
         })
     }
 
@@ -383,7 +385,8 @@ mod tests {
         assert_eq!(
             said(&update::release(&lease())),
             strings(
-                "#leaseOwner = :ownerWas AND attribute_not_exists(#checkpointOwner) AND attribute_exists(#leaseKey)",
+                "#leaseCounter = :counterWas AND #leaseOwner = :ownerWas AND attribute_not_exists(#checkpointOwner) \
+                 AND attribute_exists(#leaseKey)",
                 "REMOVE #checkpointOwner, #leaseOwner ADD #leaseCounter :one"
             )
         );

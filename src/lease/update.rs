@@ -106,6 +106,9 @@ pub fn release(lease: &Lease) -> Update {
     }
     Update {
         requires: vec![
+            // Stricter than Java, which checks the owners alone: a release that comes late must not undo
+            // a new holding by the same worker.
+            Requirement::Counter(lease.counter),
             Requirement::Owner(lease.owner.clone()),
             Requirement::CheckpointOwner(lease.checkpoint_owner.clone()),
             Requirement::Exists,
