@@ -68,7 +68,8 @@ async fn lines_of_a_file_become_records_of_a_users_own_processor() {
         &[&["local", file.to_str().unwrap(), "--kinesis-port", "0", "--dynamodb-port", "0"], &put[..]]
             .concat(),
     );
-    rig.until("four records", |log| count(log) == 4).await;
+    rig.until("four records, two children", |log| count(log) == 4 && said(log, "initialize").len() == 2)
+        .await;
     assert_eq!(daemon.stop().await, Some(0));
     let mut seen: Vec<Vec<u8>> =
         records(&rig.log).into_values().flatten().map(|record| record.data).collect();
