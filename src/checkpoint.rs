@@ -20,6 +20,8 @@ pub struct Progress {
     last: Position,
     /// The last position handed to the child.
     permitted: Position,
+    /// What was permitted before the present action began.
+    before: Position,
     /// Set once the child was told that the shard ended: what stood for it until then.
     at_shard_end: Option<Position>,
 }
@@ -36,7 +38,7 @@ pub enum Verdict {
 impl Progress {
     /// A child that starts at a stored checkpoint.
     pub fn new(stored: Position) -> Self {
-        Self { permitted: stored.clone(), last: stored, at_shard_end: None }
+        Self { permitted: stored.clone(), before: stored.clone(), last: stored, at_shard_end: None }
     }
 
     /// What is stored.
@@ -49,6 +51,11 @@ impl Progress {
         position.order(&self.last) != Ordering::Greater
     }
 
+    /// An action begins: what was delivered so far is all that earlier requests can mean.
+    pub fn begin_delivery(&mut self) {
+        self.before.clone_from(&self.permitted);
+    }
+
     /// Records up to here are about to be handed to the child.
     pub fn deliver(&mut self, position: Position) {
         if position.order(&self.permitted) == Ordering::Greater {
@@ -58,6 +65,7 @@ impl Progress {
 
     /// The child is about to be told that the shard ended.
     pub fn end_of_shard(&mut self) {
+        self.begin_delivery();
         self.at_shard_end.get_or_insert_with(|| self.permitted.clone());
         self.permitted = Position::shard_end();
     }
@@ -68,13 +76,16 @@ impl Progress {
         self.last = position;
     }
 
-    /// Judges a request, in the order of Java's checks.
+    /// Judges a request, in the order of Java's checks. An `early` one was made before the present
+    /// action began: it can reach neither the records that this action brings nor the end of the
+    /// shard that it tells of. Java judges it like any other and so can skip records.
     ///
     /// # Errors
     /// The name with which the request is to be answered.
-    pub fn judge(&self, request: &CheckpointRequest) -> Result<Verdict, CheckpointFailure> {
+    pub fn judge(&self, request: &CheckpointRequest, early: bool) -> Result<Verdict, CheckpointFailure> {
+        let bound = if early { &self.before } else { &self.permitted };
         let asked = match &request.sequence_number {
-            None => self.permitted.clone(),
+            None => bound.clone(),
             Some(text) => {
                 let sub = u64::try_from(request.sub_sequence_number.unwrap_or(0));
                 let sub = sub.map_err(|_| CheckpointFailure::IllegalArgument)?;
@@ -83,10 +94,11 @@ impl Progress {
             }
         };
         let behind = asked.order(&self.last) == Ordering::Less;
-        if behind || asked.order(&self.permitted) == Ordering::Greater {
+        if behind || asked.order(bound) == Ordering::Greater {
             return Err(CheckpointFailure::IllegalArgument);
         }
-        let target = if self.at_shard_end.as_ref() == Some(&asked) { Position::shard_end() } else { asked };
+        let ends = !early && self.at_shard_end.as_ref() == Some(&asked);
+        let target = if ends { Position::shard_end() } else { asked };
         Ok(if target == self.last { Verdict::Stored } else { Verdict::Write(target) })
     }
 }
@@ -112,8 +124,10 @@ mod tests {
     }
 
     fn ask(progress: &Progress, text: Option<&str>, sub: Option<i64>) -> Result<Verdict, CheckpointFailure> {
-        progress
-            .judge(&CheckpointRequest { sequence_number: text.map(str::to_owned), sub_sequence_number: sub })
+        progress.judge(
+            &CheckpointRequest { sequence_number: text.map(str::to_owned), sub_sequence_number: sub },
+            false,
+        )
     }
 
     fn delivered() -> Progress {
@@ -164,6 +178,19 @@ mod tests {
             assert_eq!(ask(&progress, text, sub), Ok(Verdict::Write(Position::shard_end())), "{text:?}");
         }
         assert_eq!(ask(&progress, Some("10"), None), Ok(Verdict::Write(at("10", 0))));
+    }
+
+    #[test]
+    fn a_request_from_before_an_action_reaches_nothing_that_the_action_brings() {
+        let mut progress = delivered();
+        let everything = CheckpointRequest { sequence_number: None, sub_sequence_number: None };
+        progress.begin_delivery();
+        progress.deliver(at("30", 0));
+        assert_eq!(progress.judge(&everything, true), Ok(Verdict::Write(at("20", 3))));
+        assert_eq!(progress.judge(&everything, false), Ok(Verdict::Write(at("30", 0))));
+        progress.end_of_shard();
+        assert_eq!(progress.judge(&everything, true), Ok(Verdict::Write(at("30", 0))));
+        assert_eq!(progress.judge(&everything, false), Ok(Verdict::Write(Position::shard_end())));
     }
 
     #[test]

@@ -46,7 +46,12 @@ pub enum Event {
         response_for: Option<String>,
     },
     /// It wants to checkpoint; [`Child::acknowledge`] is owed.
-    Checkpoint(CheckpointRequest),
+    Checkpoint {
+        /// What it wants.
+        request: CheckpointRequest,
+        /// It asked before the open action began.
+        early: bool,
+    },
     /// It said something well-formed that asks for nothing: the wait for it may begin anew.
     Alive,
     /// Its stdin is broken: it can't be told anything any more.
@@ -181,7 +186,7 @@ impl Child {
         Some(match self.session.next()? {
             session::Event::Done(action) => Event::Done(action),
             session::Event::Wrong { open, response_for } => Event::Wrong { open, response_for },
-            session::Event::Checkpoint(request) => Event::Checkpoint(request),
+            session::Event::Checkpoint { request, early } => Event::Checkpoint { request, early },
             session::Event::Stale { response_for } => {
                 warn!(shard = %self.shard, pid = self.pid(), ?response_for, "a status that answers nothing was dropped");
                 Event::Alive

@@ -71,7 +71,13 @@ pub enum Event {
         response_for: Option<String>,
     },
     /// Progress to store. [`Session::acknowledge`] is owed before anything else is interpreted.
-    Checkpoint(CheckpointRequest),
+    Checkpoint {
+        /// What the child wants.
+        request: CheckpointRequest,
+        /// It was there before the open action began, so it can't mean what that action brought. One
+        /// that was still in the pipe then can't be told apart.
+        early: bool,
+    },
     /// A `status` from before the open action: dropped.
     Stale {
         /// What the child named.
@@ -143,7 +149,7 @@ impl Session {
                 }
                 FromChild::Checkpoint(request) => {
                     self.owed = Some(request.clone());
-                    return Some(Event::Checkpoint(request));
+                    return Some(Event::Checkpoint { request, early });
                 }
                 FromChild::Foreign { action } => return Some(Event::Foreign { action }),
                 FromChild::Empty | FromChild::Noise(_) => {}
@@ -229,13 +235,13 @@ mod tests {
         say(&mut session, r#"{"action":"checkpoint","sequenceNumber":"2","subSequenceNumber":0}"#);
         status(&mut session, "shardEnded");
         assert!(
-            matches!(session.next(), Some(Event::Checkpoint(r)) if r.sequence_number.as_deref() == Some("1"))
+            matches!(session.next(), Some(Event::Checkpoint { request: r, early: false }) if r.sequence_number.as_deref() == Some("1"))
         );
         assert_eq!(session.next(), None, "an answer is owed first");
         let mut out = Vec::new();
         session.acknowledge(Ok(()), &mut out);
         assert!(
-            matches!(session.next(), Some(Event::Checkpoint(r)) if r.sequence_number.as_deref() == Some("2"))
+            matches!(session.next(), Some(Event::Checkpoint { request: r, early: false }) if r.sequence_number.as_deref() == Some("2"))
         );
         session.acknowledge(Err(CheckpointFailure::Shutdown), &mut out);
         assert_eq!(session.next(), Some(Event::Done(Action::ShardEnded)));
@@ -257,7 +263,7 @@ mod tests {
         assert_eq!(session.next(), None, "nothing is open");
         begin(&mut session, &ToChild::LeaseLost);
         assert_eq!(session.next(), Some(Event::Stale { response_for: Some("leaseLost".into()) }));
-        assert!(matches!(session.next(), Some(Event::Checkpoint(_))));
+        assert!(matches!(session.next(), Some(Event::Checkpoint { early: true, .. })));
         session.acknowledge(Ok(()), &mut Vec::new());
         assert_eq!(session.next(), None);
         status(&mut session, "leaseLost");

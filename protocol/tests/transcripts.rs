@@ -86,7 +86,7 @@ impl Replay {
     /// Java answered a checkpoint here: ours must owe exactly that answer.
     fn answer(&mut self, line: &str, error: Option<&str>) -> Result<(), String> {
         match self.session.next() {
-            Some(Event::Checkpoint(_)) => {
+            Some(Event::Checkpoint { .. }) => {
                 let mut written = Vec::new();
                 self.session.acknowledge(error.map_or(Ok(()), |name| Err(failure(name))), &mut written);
                 *self.counts.entry("checkpoints answered").or_default() += 1;

@@ -228,6 +228,9 @@ impl State {
 
     /// Opens an action and starts the wait for its answer.
     fn open(&mut self, now: Instant, message: Message) -> Effects {
+        if message == Message::ShutdownRequested {
+            self.progress.begin_delivery();
+        }
         self.phase = match message {
             Message::Initialize(_) => Phase::Starting,
             Message::ProcessRecords(..) => Phase::Processing,
@@ -275,6 +278,7 @@ impl State {
             self.handed_out = true;
             self.anchor.get_or_insert_with(|| first.position().sequence);
         }
+        self.progress.begin_delivery();
         records.iter().for_each(|record| self.progress.deliver(record.position()));
         self.open(now, Message::ProcessRecords(records, batch.millis_behind_latest))
     }
@@ -300,7 +304,7 @@ impl State {
             multilang::Event::Wrong { open, response_for } => {
                 self.fail(now, format!("answered {open} with {}", shown(response_for.as_deref())))
             }
-            multilang::Event::Checkpoint(request) => self.asked(now, &request),
+            multilang::Event::Checkpoint { request, early } => self.asked(now, &request, early),
             multilang::Event::Alive => {
                 self.wait_for_answer(now);
                 Vec::new()
@@ -332,13 +336,13 @@ impl State {
         if self.lost { Outcome::LeaseLost } else { Outcome::Stopped }
     }
 
-    fn asked(&mut self, now: Instant, request: &CheckpointRequest) -> Effects {
+    fn asked(&mut self, now: Instant, request: &CheckpointRequest, early: bool) -> Effects {
         self.wait_for_answer(now);
         let may = matches!(self.phase, Phase::Processing | Phase::Notifying | Phase::Ending);
         if !may {
             return vec![Effect::Acknowledge(Err(CheckpointFailure::InvalidState))];
         }
-        match self.progress.judge(request) {
+        match self.progress.judge(request, early) {
             Ok(Verdict::Stored) => vec![Effect::Acknowledge(Ok(()))],
             Ok(Verdict::Write(position)) => {
                 self.storing = true;

@@ -48,10 +48,8 @@ fn child_shard() -> ChildShard {
 }
 
 fn request(number: Option<&str>) -> multilang::Event {
-    multilang::Event::Checkpoint(CheckpointRequest {
-        sequence_number: number.map(str::to_owned),
-        sub_sequence_number: None,
-    })
+    let request = CheckpointRequest { sequence_number: number.map(str::to_owned), sub_sequence_number: None };
+    multilang::Event::Checkpoint { request, early: false }
 }
 
 impl Life {
@@ -332,4 +330,26 @@ fn a_stop_during_the_end_of_a_shard_lets_it_end() {
 fn a_completed_lease_has_no_child() {
     let mut life = Life::new("SHARD_END");
     assert_eq!(life.on(Event::Begin), finish(Outcome::ShardEnded));
+}
+
+#[test]
+fn a_checkpoint_asked_for_between_two_batches_means_the_first() {
+    let mut life = Life::idle("TRIM_HORIZON");
+    life.process(&[1, 2], false);
+    life.on(Event::Batch(batch(&[3])));
+    let request = CheckpointRequest { sequence_number: None, sub_sequence_number: None };
+    assert_eq!(
+        life.child(multilang::Event::Checkpoint { request, early: true }),
+        [Effect::Store(position("2"))]
+    );
+}
+
+#[test]
+fn a_child_that_is_gone_after_the_end_was_stored_is_not_replaced() {
+    let mut life = Life::idle("TRIM_HORIZON");
+    life.on(Event::Batch(last_batch(&[])));
+    life.on(Event::EndPrepared(Ok(())));
+    life.child(request(None));
+    life.on(Event::Stored(Position::shard_end(), Ok(())));
+    assert_eq!(life.exited().last(), Some(&Effect::Finish(Outcome::ShardEnded)));
 }
