@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -90,7 +90,8 @@ pub struct Coordinator {
     // for each other.
     orders: mpsc::UnboundedReceiver<Order>,
     held: BTreeMap<ShardId, Arc<Held>>,
-    renewals: JoinSet<ShardId>,
+    renewals: JoinSet<()>,
+    renewed: BTreeMap<Id, Arc<Held>>,
     releases: JoinSet<()>,
     seen: Observations,
     random: fastrand::Rng,
@@ -117,6 +118,7 @@ impl Coordinator {
             orders,
             held: BTreeMap::new(),
             renewals: JoinSet::new(),
+            renewed: BTreeMap::new(),
             releases: JoinSet::new(),
             seen: Observations::default(),
             random: fastrand::Rng::new(),
@@ -131,7 +133,7 @@ impl Coordinator {
             tokio::select! {
                 biased;
                 // Leases that were lost must leave the books before any is taken.
-                Some(ended) = self.renewals.join_next() => self.renewal_ended(ended),
+                Some(ended) = self.renewals.join_next_with_id() => self.renewal_ended(&ended),
                 order = self.orders.recv() => match order {
                     Some(Order::Release(held)) => self.release(held),
                     Some(Order::Look) => next = Instant::now(),
@@ -144,15 +146,25 @@ impl Coordinator {
         self.release_all().await;
     }
 
-    fn renewal_ended(&mut self, ended: Result<ShardId, tokio::task::JoinError>) {
-        match ended {
-            Ok(shard) => {
-                // A new holding of the same shard may have begun meanwhile: it stays.
-                if self.held.get(&shard).is_some_and(|held| held.lost().is_cancelled()) {
-                    self.held.remove(&shard);
-                }
+    /// Nobody renews this holding any more: it is over, whatever the reason.
+    fn renewal_ended(&mut self, ended: &Result<(Id, ()), JoinError>) {
+        let id = match ended {
+            Ok((id, ())) => *id,
+            Err(error) => {
+                warn!(%error, "a renewal broke down");
+                error.id()
             }
-            Err(error) => warn!(%error, "a renewal broke down; its lease will expire"),
+        };
+        if let Some(held) = self.renewed.remove(&id) {
+            held.mark_lost();
+            self.forget(&held);
+        }
+    }
+
+    /// Takes a holding out of the books, but not a later one of the same shard.
+    fn forget(&mut self, held: &Arc<Held>) {
+        if self.held.get(held.shard()).is_some_and(|known| Arc::ptr_eq(known, held)) {
+            self.held.remove(held.shard());
         }
     }
 
@@ -174,7 +186,7 @@ impl Coordinator {
         let asker = Asker { me, held: &held, failover: *failover, max_leases: *max_leases };
         let wanted: Vec<Lease> =
             asker.plan(&leases, &self.seen, Instant::now()).into_iter().cloned().collect();
-        let expiry = asker.next_expiry(&leases, &self.seen);
+        let expiry = asker.next_expiry(&leases, &self.seen, Instant::now());
         for lease in wanted {
             if stop.is_cancelled() {
                 break;
@@ -211,7 +223,8 @@ impl Coordinator {
         let pause = self.settings.renewal();
         // The first renewals are spread, and so are all that follow.
         let first = proven + pause.mul_f64(0.3 + 0.7 * self.random.f64());
-        self.renewals.spawn(renew(held.clone(), pause, first));
+        let task = self.renewals.spawn(renew(held.clone(), pause, first));
+        self.renewed.insert(task.id(), held.clone());
         self.held.insert(held.shard().clone(), held.clone());
         if self.taken.send(held).await.is_err() {
             debug!("nobody takes leases any more");
@@ -219,9 +232,7 @@ impl Coordinator {
     }
 
     fn release(&mut self, held: Arc<Held>) {
-        if self.held.get(held.shard()).is_some_and(|known| Arc::ptr_eq(known, &held)) {
-            self.held.remove(held.shard());
-        }
+        self.forget(&held);
         self.releases.spawn(async move { give_back(&held).await });
     }
 
@@ -250,7 +261,7 @@ async fn give_back(held: &Held) {
 }
 
 /// Keeps one lease alive until it is lost. A failure is retried with jitter until the lease expires.
-async fn renew(held: Arc<Held>, pause: Duration, first: Instant) -> ShardId {
+async fn renew(held: Arc<Held>, pause: Duration, first: Instant) {
     let mut backoff = Backoff::new(pause / 8, pause, fastrand::Rng::new());
     let mut next = first;
     loop {
@@ -277,5 +288,4 @@ async fn renew(held: Arc<Held>, pause: Duration, first: Instant) -> ShardId {
             }
         }
     }
-    held.shard().clone()
 }

@@ -113,7 +113,22 @@ pub async fn run(
     let (coordinator, handle, leases) = Coordinator::new(ports.table.clone(), settings);
     let mut tasks = JoinSet::new();
     tasks.spawn(coordinator.run(stop.clone()));
-    let scheduled = scheduler::run(parts(config, program, ports), handle, leases, stop.clone()).await;
+    let scheduled = scheduler::run(parts(config, program, ports), handle, leases, stop.clone());
+    let mut scheduled = std::pin::pin!(scheduled);
+    let scheduled = tokio::select! {
+        biased;
+        // The coordinator ends after the scheduler, whose handle keeps it. If it ends before, nobody
+        // renews: children are stopped while the leases last.
+        scheduled = &mut scheduled => scheduled,
+        Some(ended) = tasks.join_next() => {
+            stop.cancel();
+            if let Err(hopeless) = scheduled.await {
+                warn!(%hopeless, "while the coordinator was gone");
+            }
+            let reason = ended.err().map_or_else(|| "it ended".to_owned(), |error| error.to_string());
+            return Err(Error::Broken(format!("the coordinator: {reason}")));
+        }
+    };
     // A hopeless shard ends the daemon as a signal does; the scheduler's handle is gone, so the
     // coordinator gives back what is left and ends.
     stop.cancel();

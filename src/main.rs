@@ -3,7 +3,7 @@
 mod cli;
 mod signal;
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -108,7 +108,14 @@ async fn run_daemon(file: &Path, stop: CancellationToken) -> Exit {
             return Exit::NoInput;
         }
     };
-    let worker = resolve::uuid(&mut fastrand::Rng::new());
+    // Two workers of one id would share leases: the id needs the system's randomness, not a clock's.
+    let mut bits = [0; 16];
+    let random = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bits));
+    if let Err(error) = random {
+        complain(&format!("no randomness for a worker id from /dev/urandom: {error}"));
+        return Exit::Internal;
+    }
+    let worker = resolve::uuid(u128::from_ne_bytes(bits));
     let config = match resolve::resolve(&bytes, &worker) {
         Ok((config, warnings)) => {
             for warning in warnings {

@@ -70,20 +70,27 @@ impl Asker<'_> {
         }
     }
 
-    /// The leases to take now, in the order of their keys.
-    pub fn plan<'l>(&self, leases: &'l [Lease], seen: &Observations, now: Instant) -> Vec<&'l Lease> {
-        let room = self.max_leases.saturating_sub(self.held.len());
-        leases.iter().filter(|lease| self.may_take(lease, seen, now)).take(room).collect()
+    /// How many more leases may be held. A shard that was read to its end needs no worker.
+    fn room(&self, leases: &[Lease]) -> usize {
+        let busy = leases.iter().filter(|lease| self.held.contains(&lease.shard) && !lease.is_complete());
+        self.max_leases.saturating_sub(busy.count())
     }
 
-    /// When the next lease of somebody else could turn out to be abandoned.
-    pub fn next_expiry(&self, leases: &[Lease], seen: &Observations) -> Option<Instant> {
-        leases
-            .iter()
-            .filter(|lease| !self.held.contains(&lease.shard))
-            .filter_map(|lease| seen.0.get(&lease.shard))
-            .map(|seen| seen.since + self.failover + Duration::from_millis(1))
-            .min()
+    /// The leases to take now, in the order of their keys.
+    pub fn plan<'l>(&self, leases: &'l [Lease], seen: &Observations, now: Instant) -> Vec<&'l Lease> {
+        let wanted = leases.iter().filter(|lease| !lease.is_complete() && self.may_take(lease, seen, now));
+        wanted.take(self.room(leases)).collect()
+    }
+
+    /// When the next lease of somebody else could turn out to be abandoned, if it could be taken.
+    pub fn next_expiry(&self, leases: &[Lease], seen: &Observations, now: Instant) -> Option<Instant> {
+        if self.room(leases) == 0 {
+            return None;
+        }
+        let others = leases.iter().filter(|lease| !lease.is_complete() && !self.held.contains(&lease.shard));
+        let expiries = others.filter_map(|lease| seen.0.get(&lease.shard));
+        let expiries = expiries.map(|seen| seen.since + self.failover + Duration::from_millis(1));
+        expiries.filter(|at| *at > now).min()
     }
 }
 
@@ -153,8 +160,33 @@ mod tests {
     #[test]
     fn no_more_than_the_limit_is_held() {
         let start = Instant::now();
-        let leases = [lease("a", None, 0), lease("b", None, 0), lease("c", None, 0)];
+        let leases =
+            [lease("a", None, 0), lease("b", None, 0), lease("c", None, 0), lease("x", Some("me"), 1)];
         let seen = Observations::default();
         assert_eq!(taken(&leases, &seen, start, &["x"], 2), ["a"]);
+    }
+
+    #[test]
+    fn finished_shards_take_no_room_and_are_not_taken() {
+        let start = Instant::now();
+        let mut leases = [lease("a", Some("me"), 1), lease("b", None, 0), lease("c", None, 0)];
+        leases[0].checkpoint = Position::shard_end();
+        leases[1].checkpoint = Position::shard_end();
+        assert_eq!(taken(&leases, &Observations::default(), start, &["a"], 1), ["c"]);
+    }
+
+    #[test]
+    fn the_next_look_is_for_the_next_that_can_expire_and_only_if_it_could_be_taken() {
+        let start = Instant::now();
+        let leases = [lease("a", Some("x"), 1), lease("b", Some("me"), 1)];
+        let mut seen = Observations::default();
+        seen.note(&leases, start);
+        let held = ["b".into()].into();
+        let asker = |max_leases| {
+            Asker { me: &"me".into(), held: &held, failover: FAILOVER, max_leases }
+                .next_expiry(&leases, &seen, start)
+        };
+        assert_eq!(asker(2), Some(start + FAILOVER + Duration::from_millis(1)));
+        assert_eq!(asker(1), None);
     }
 }

@@ -133,6 +133,7 @@ pub(super) enum Happened {
 pub(super) struct Process {
     child: tokio::process::Child,
     pid: u32,
+    alive: bool,
     group: Option<Pid>,
     lines: mpsc::Receiver<Line>,
     input: Option<mpsc::Sender<Vec<u8>>>,
@@ -178,6 +179,7 @@ impl Process {
         Ok(Self {
             child,
             pid,
+            alive: true,
             group,
             lines,
             input: Some(input),
@@ -218,11 +220,27 @@ impl Process {
             // What was said comes before what happened.
             line = self.lines.recv(), if listen => return Happened::Said(line),
             reason = broken => reason,
-            status = self.child.wait(), if alive => return Happened::Exited(status),
+            status = self.child.wait(), if alive => {
+                self.alive = false;
+                self.end_group();
+                return Happened::Exited(status);
+            }
         };
         // The writer ends once: broken, or done because the daemon closed the pipe.
         self.broken = None;
         Happened::InputClosed(reason)
+    }
+
+    /// The leader is gone: whoever is left of its group (what a wrapper script started, say) still has
+    /// the shard's records in hand and must not go on beside the next child. While one is left the
+    /// group's number can't be another's; the system gives out numbers in turn, so a number that was
+    /// free a moment ago isn't another's either.
+    fn end_group(&self) {
+        if let Some(group) = self.group
+            && kill_process_group(group, Signal::KILL).is_ok()
+        {
+            warn!(pid = self.pid, "processes that the record processor had started were left: killed");
+        }
     }
 
     /// Signals the group that [`Process::spawn`] made. A group id of 1 or less, which would reach
@@ -237,6 +255,15 @@ impl Process {
             && error != rustix::io::Errno::SRCH
         {
             warn!(pid = self.pid, %error, "can't signal a process group");
+        }
+    }
+}
+
+impl Drop for Process {
+    /// `kill_on_drop` reaches the leader alone.
+    fn drop(&mut self) {
+        if self.alive {
+            self.stop(Stop::AtOnce);
         }
     }
 }

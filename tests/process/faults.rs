@@ -73,3 +73,41 @@ async fn a_child_that_does_not_answer_in_time_is_replaced() {
     assert!(pids(&rig.log).into_iter().all(is_gone));
     assert!(std::fs::read_to_string(&daemon.stderr).unwrap().contains("timeoutInSeconds"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dead_wrapper_script_leaves_is_killed_before_the_next_child_starts() {
+    let mut rig = Rig::start("wrapper").await;
+    rig.stream(1).await;
+    rig.put(&records_of(1)).await;
+    let script = rig.folder.join("wrapper.sh");
+    // The processor is not the process that the daemon starts, and outlives it.
+    let text = format!("#!/bin/sh\nexec 3<&0\n{} <&3 3<&- &\nwait\n", rig.scripted("hangs"));
+    std::fs::write(&script, text).unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let file = rig.properties(script.to_str().unwrap(), "taskBackoffTimeMillis = 20\n");
+    let mut daemon = rig.daemon(&file);
+    rig.until("a batch", |log| count(log) == 1).await;
+    let [first] = pids(&rig.log).into_iter().collect::<Vec<_>>()[..] else { panic!("one child") };
+    kill_parent_of(first);
+    rig.until("a second child", |log| said(log, "initialize").len() >= 2).await;
+    let place = |wanted: &dyn Fn(&Report) -> bool| rig.log.iter().position(wanted);
+    let gone = place(&|report| *report == Report::Gone { pid: first });
+    let second = place(&|report| matches!(report, Report::Said { pid, .. } if *pid != first));
+    assert!(gone.is_some() && gone < second, "{:?}", rig.log);
+    daemon.stop().await;
+    assert!(pids(&rig.log).into_iter().all(is_gone));
+}
+
+/// Ends the wrapper, which the daemon started, by its pid.
+fn kill_parent_of(pid: i32) {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let parent: i32 = stat.rsplit(')').next().unwrap().split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(parent > 1);
+    let command = std::fs::read_to_string(format!("/proc/{parent}/cmdline")).unwrap();
+    assert!(command.contains("wrapper.sh"), "{command}");
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(parent).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
+}

@@ -265,7 +265,8 @@ async fn follow(mut socket: BufReader<tokio::net::TcpStream>, reports: mpsc::Unb
         let mut body: Value = serde_json::from_str(&line).unwrap();
         line.clear();
         pid = i32::try_from(body["pid"].as_i64().unwrap()).unwrap();
-        process.get_or_insert_with(|| pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap());
+        // None inside: it was dead and reaped before its first line was read here.
+        process.get_or_insert_with(|| pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).ok());
         let field = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
         let (shard, what) = (field("shard"), field("what"));
         let body = body["body"].take();
@@ -274,6 +275,7 @@ async fn follow(mut socket: BufReader<tokio::net::TcpStream>, reports: mpsc::Unb
         }
     }
     // The socket closes a moment before the process ends; its descriptor is readable once it has.
+    let Some(process) = process else { return };
     if let Some(process) = process {
         #[expect(
             deprecated,
@@ -281,8 +283,8 @@ async fn follow(mut socket: BufReader<tokio::net::TcpStream>, reports: mpsc::Unb
         )]
         let process = tokio::io::unix::AsyncFd::new(process).unwrap();
         let _ended = process.readable().await.unwrap();
-        let _test_is_over = reports.send(Report::Gone { pid }).is_err();
     }
+    let _test_is_over = reports.send(Report::Gone { pid }).is_err();
 }
 
 /// The binary, running.
