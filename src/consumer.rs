@@ -11,10 +11,11 @@ use std::sync::Arc;
 use multilangd_protocol::ToChild;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::clock;
 use crate::lease::{Held, Table};
 use crate::metrics::{self, Sink};
 use crate::multilang::{self, Child, Program};
@@ -115,7 +116,7 @@ impl Consumer {
                     Err(_) => continue,
                 },
                 // Before the child, so that one that never stops talking can't hold a deadline up.
-                () = at(deadline) => Event::Deadline,
+                () = clock::reached(deadline) => Event::Deadline,
                 event = next_of(&mut self.child) => self.child_event(event),
                 Ok(()) = signals.finished.changed() => Event::ShardFinished,
                 // Records last: nothing new is begun while anything else is due.
@@ -265,13 +266,6 @@ async fn next_of(child: &mut Option<Child>) -> multilang::Event {
 async fn batch_of(feed: &mut Option<Feed>) -> Option<crate::record::Batch> {
     match feed {
         Some(feed) => feed.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn at(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,
     }
 }

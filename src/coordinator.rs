@@ -21,7 +21,7 @@ use tracing::{debug, info, warn};
 
 use crate::backoff::Backoff;
 use crate::lease::take::{Asker, Observations};
-use crate::lease::{Held, Lease, Table, WorkerId, held, update};
+use crate::lease::{Held, Lease, Table, WorkerId, held, table, update};
 use crate::shard::ShardId;
 
 /// KCL's `epsilonMillis`, by which its timers differ from round numbers.
@@ -187,33 +187,31 @@ impl Coordinator {
         let wanted: Vec<Lease> =
             asker.plan(&leases, &self.seen, Instant::now()).into_iter().cloned().collect();
         let expiry = asker.next_expiry(&leases, &self.seen, Instant::now());
+        let mut unsure = false;
         for lease in wanted {
             if stop.is_cancelled() {
                 break;
             }
-            self.take(lease).await;
+            let shard = lease.shard.clone();
+            if let Err(error) = self.take(lease).await {
+                debug!(%shard, %error, "did not take a lease");
+                unsure |= !matches!(error, table::Error::Conflict(_));
+            }
         }
-        let next = scanned + pause;
+        // What was written without an answer is ours without being renewed: the next look takes it.
+        let next = if unsure { scanned } else { scanned + pause };
         expiry.map_or(next, |at| at.min(next)).max(Instant::now() + MIN_PAUSE)
     }
 
-    async fn take(&mut self, mut lease: Lease) {
+    async fn take(&mut self, mut lease: Lease) -> Result<(), table::Error> {
         let proven = Instant::now();
         let update = update::take(&lease, &self.settings.me);
-        let outcome = match self.table.update(&lease.shard, &update).await {
-            // It may be ours without our knowing. The next look finds out: own leases are taken again.
-            Err(error) => Err(error),
-            Ok(()) => Ok(()),
-        };
-        match outcome {
-            Ok(()) => {
-                let from = lease.owner.take();
-                update.apply(&mut lease);
-                info!(shard = %lease.shard, checkpoint = %lease.checkpoint, from = from.as_ref().map(WorkerId::as_str), "took a lease");
-                self.hold(lease, proven).await;
-            }
-            Err(error) => debug!(shard = %lease.shard, %error, "did not take a lease"),
-        }
+        self.table.update(&lease.shard, &update).await?;
+        let from = lease.owner.take();
+        update.apply(&mut lease);
+        info!(shard = %lease.shard, checkpoint = %lease.checkpoint, from = from.as_ref().map(WorkerId::as_str), "took a lease");
+        self.hold(lease, proven).await;
+        Ok(())
     }
 
     /// Enters one lease as soon as it is ours, whatever becomes of the others.
@@ -287,5 +285,55 @@ async fn renew(held: Arc<Held>, pause: Duration, first: Instant) {
                 next = Instant::now() + again;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lease::memory::{Fault, Memory};
+    use crate::sequence::{Position, Sequence};
+    use crate::shard::HashRange;
+
+    fn settings() -> Settings {
+        Settings { me: "me".into(), failover: Duration::from_secs(10), max_leases: 10 }
+    }
+
+    fn table() -> Arc<Memory> {
+        let table = Arc::new(Memory::default());
+        let range = HashRange { start: 0, end: 9 };
+        table.put(Lease::new("s".into(), Position::new(Sequence::TrimHorizon), BTreeSet::new(), range));
+        table
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_taken_without_an_answer_is_held_well_before_it_could_be_lost() {
+        let table = table();
+        table.set_fault(Fault::LostAnswer);
+        let (coordinator, _handle, mut leases) = Coordinator::new(table.clone(), settings());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(coordinator.run(CancellationToken::new()));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(table.row(&"s".into()).unwrap().owner, Some("me".into()));
+        table.set_fault(Fault::None);
+        let held = timeout(Duration::from_secs(2), leases.recv()).await.unwrap().unwrap();
+        assert!(held.is_live(Instant::now()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn leases_are_renewed_until_the_last_handle_is_gone_and_then_given_back() {
+        let table = table();
+        let (coordinator, handle, mut leases) = Coordinator::new(table.clone(), settings());
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(coordinator.run(stop.clone()));
+        let held = leases.recv().await.unwrap();
+        stop.cancel();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(held.is_live(Instant::now()), "renewing stops last");
+        drop(handle);
+        tasks.join_all().await;
+        assert!(held.lost().is_cancelled());
+        assert_eq!(table.row(&"s".into()).unwrap().owner, None);
     }
 }

@@ -56,7 +56,7 @@ pub struct Totals {
     pub pid: Option<u32>,
     /// Records handed out.
     pub delivered: usize,
-    /// Records handed out that a checkpoint covers, as far as positions tell.
+    /// Checkpoints stored.
     pub checkpoints: usize,
     /// Failures of children.
     pub failures: usize,

@@ -13,13 +13,14 @@
 //! Messages from here to the consumer are [`Event`]s; the consumer decides what they mean. In KCL:
 //! `MultiLangShardRecordProcessor`, `MultiLangProtocol`.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use multilangd_protocol::{Action, CheckpointFailure, CheckpointRequest, Line, Session, ToChild, session};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use crate::clock;
+use crate::record::Record;
 use crate::shard::ShardId;
 
 pub mod output;
@@ -144,7 +145,7 @@ impl Child {
                 biased;
                 happened = self.process.next(listen, self.exited.is_none()) => happened,
                 // Last, so that whatever is in the pipe by then has been read.
-                () = reached(self.leak), if self.output_open == self.exited.is_some() => {
+                () = clock::reached(self.leak), if self.output_open == self.exited.is_some() => {
                     if self.output_open {
                         warn!(shard = %self.shard, pid = self.pid(),
                             "the process is gone but its stdout is held open by another: not read any further");
@@ -210,19 +211,12 @@ impl Child {
     }
 }
 
-async fn reached(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
-    }
-}
-
 /// The base64 text and the positions of a batch, as the protocol wants them.
-pub fn protocol_records(records: &[crate::record::Record]) -> Vec<multilangd_protocol::Record<'_>> {
+pub fn protocol_records(records: &[Record]) -> Vec<multilangd_protocol::Record<'_>> {
     records.iter().map(to_protocol).collect()
 }
 
-fn to_protocol(record: &crate::record::Record) -> multilangd_protocol::Record<'_> {
+fn to_protocol(record: &Record) -> multilangd_protocol::Record<'_> {
     multilangd_protocol::Record {
         data: &record.data,
         partition_key: &record.partition_key,
@@ -231,6 +225,3 @@ fn to_protocol(record: &crate::record::Record) -> multilangd_protocol::Record<'_
         sub_sequence_number: record.sub,
     }
 }
-
-/// A program, shared by all shards.
-pub type SharedProgram = Arc<Program>;

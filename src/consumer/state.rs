@@ -154,7 +154,7 @@ impl State {
             return Vec::new();
         }
         match event {
-            Event::Begin => self.begin(now),
+            Event::Begin => self.begin(),
             Event::Parents(outcome) => self.parents(now, outcome),
             Event::ShardFinished => match self.phase {
                 Phase::Waiting(Some(_)) => self.look_at_parents(),
@@ -176,11 +176,11 @@ impl State {
         }
     }
 
-    fn begin(&mut self, now: Instant) -> Effects {
+    fn begin(&mut self) -> Effects {
         if self.progress.last().is_shard_end() {
             return self.finish(Outcome::ShardEnded);
         }
-        if self.has_parents { self.look_at_parents() } else { self.start(now) }
+        if self.has_parents { self.look_at_parents() } else { self.start() }
     }
 
     fn look_at_parents(&mut self) -> Effects {
@@ -191,7 +191,7 @@ impl State {
     fn parents(&mut self, now: Instant, outcome: Result<bool, String>) -> Effects {
         let Phase::Waiting(_) = self.phase else { return Vec::new() };
         match outcome {
-            Ok(true) => self.start(now),
+            Ok(true) => self.start(),
             Ok(false) => {
                 self.phase = Phase::Waiting(Some(now + self.settings.parent_poll));
                 Vec::new()
@@ -204,7 +204,7 @@ impl State {
     }
 
     /// Reads on where the feed stands if nothing of it was handed out, else from what is stored.
-    fn start(&mut self, _now: Instant) -> Effects {
+    fn start(&mut self) -> Effects {
         self.phase = Phase::Starting;
         self.progress = Progress::new(self.progress.last().clone());
         let mut effects = Vec::new();
@@ -446,7 +446,7 @@ impl State {
             }
             Phase::Waiting(Some(at)) if *at <= now => self.look_at_parents(),
             Phase::PreparingEnd(Some(at)) if *at <= now => self.settle(now),
-            Phase::BackingOff(until) if *until <= now => self.start(now),
+            Phase::BackingOff(until) if *until <= now => self.start(),
             Phase::Starting | Phase::Processing | Phase::Ending | Phase::Notifying | Phase::Losing
                 if self.answer_by.is_some_and(|by| by <= now) =>
             {

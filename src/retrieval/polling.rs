@@ -18,8 +18,9 @@ use crate::record::Batch;
 use crate::sequence::SequenceNumber;
 use crate::shard::{ChildShard, Filter, HashRange, Shard, ShardId};
 
-/// Kinesis's clock and ours may differ by this much when a `LATEST` is opened again by time.
-const CLOCK_MARGIN_MILLIS: i64 = 5_000;
+/// Kinesis's clock and ours may differ by this much when a `LATEST` is opened again by time: AWS refuses
+/// requests that are signed further off. Records from before the opening are the lesser evil.
+const CLOCK_MARGIN_MILLIS: i64 = 5 * 60_000;
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
 pub(super) struct Polling {

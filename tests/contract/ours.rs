@@ -15,7 +15,10 @@ use crate::wire::{CBOR, call};
 const FIRST: &str = "shardId-000000000000";
 
 /// Runs a test body against an endpoint of its own, and stops the endpoint.
-async fn with(options: Options, body: impl AsyncFnOnce(&Kinesis, &Endpoint) -> Result<(), Failure>) {
+pub(crate) async fn with(
+    options: Options,
+    body: impl AsyncFnOnce(&Kinesis, &Endpoint) -> Result<(), Failure>,
+) {
     let kinesis = ours(options).await;
     let at = Endpoint::of(&kinesis);
     let outcome = tokio::time::timeout(Duration::from_secs(60), body(&kinesis, &at)).await;

@@ -3,22 +3,11 @@
 use std::time::Duration;
 
 use aws_sdk_kinesis::types::ShardIteratorType;
-use multilangd::local::kinesis::{Kinesis, Options};
+use multilangd::local::kinesis::Options;
 
-use crate::endpoint::{Endpoint, Failure, Outcome, ensure, ensure_eq, ours};
+use crate::endpoint::{Failure, ensure, ensure_eq};
+use crate::ours::with;
 use crate::subscribing::{FIRST, event, position, subscribe, take};
-
-async fn with(options: Options, body: impl AsyncFnOnce(&Kinesis, &Endpoint) -> Outcome) {
-    let kinesis = ours(options).await;
-    let at = Endpoint::of(&kinesis);
-    let outcome = tokio::time::timeout(Duration::from_secs(60), body(&kinesis, &at)).await;
-    kinesis.stop().await;
-    match outcome {
-        Ok(Ok(())) => {}
-        Ok(Err(Failure(why))) => panic!("{why}"),
-        Err(_) => panic!("not done in time"),
-    }
-}
 
 fn short() -> Options {
     Options {

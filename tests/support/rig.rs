@@ -18,9 +18,9 @@ use multilangd::local::kinesis::{Kinesis, Options};
 use multilangd::local::tables::Tables;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, test_kill_process};
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::net::TcpListener;
-use tokio::process::Command;
+use tokio::process::{ChildStdout, Command};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -134,9 +134,8 @@ impl Rig {
     /// Starts the binary. Its output goes to files of the test's folder.
     pub fn command(&self, arguments: &[&str]) -> Daemon {
         let stderr = self.folder.join("stderr.log");
-        let stdout = self.folder.join("stdout.log");
         let append = |path: &Path| std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_multilangd"))
+        let mut child = Command::new(env!("CARGO_BIN_EXE_multilangd"))
             .args(arguments)
             .env("AWS_ACCESS_KEY_ID", "test")
             .env("AWS_SECRET_ACCESS_KEY", "test")
@@ -144,12 +143,13 @@ impl Rig {
             .env_remove("RUST_LOG")
             .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
-            .stdout(append(&stdout))
+            .stdout(Stdio::piped())
             .stderr(append(&stderr))
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        Daemon { child, stderr, stdout }
+        let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+        Daemon { child, stderr, stdout, printed: Vec::new() }
     }
 
     /// Puts records, in order within each key, and returns when all are acknowledged.
@@ -291,7 +291,9 @@ async fn follow(mut socket: BufReader<tokio::net::TcpStream>, reports: mpsc::Unb
 pub struct Daemon {
     child: tokio::process::Child,
     pub stderr: PathBuf,
-    pub stdout: PathBuf,
+    stdout: Lines<BufReader<ChildStdout>>,
+    /// The lines of stdout that were read so far.
+    pub printed: Vec<String>,
 }
 
 impl Daemon {
@@ -302,8 +304,30 @@ impl Daemon {
         kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
     }
 
+    /// Reads stdout until a line satisfies a condition.
+    pub async fn until(&mut self, reached: impl Fn(&str) -> bool) {
+        let wait = async {
+            while let Some(line) = self.stdout.next_line().await.unwrap() {
+                self.printed.push(line);
+                if reached(self.printed.last().unwrap()) {
+                    return true;
+                }
+            }
+            false
+        };
+        let there = timeout(LIMIT, wait).await.unwrap_or(false);
+        assert!(there, "{:?}\n{}", self.printed, std::fs::read_to_string(&self.stderr).unwrap());
+    }
+
+    /// Reads stdout to its end, and gives what the process ended with.
     pub async fn ended(&mut self) -> ExitStatus {
-        match timeout(LIMIT, self.child.wait()).await {
+        let end = async {
+            while let Some(line) = self.stdout.next_line().await.unwrap() {
+                self.printed.push(line);
+            }
+            self.child.wait().await
+        };
+        match timeout(LIMIT, end).await {
             Ok(status) => status.unwrap(),
             Err(_) => panic!("the daemon does not end:\n{}", std::fs::read_to_string(&self.stderr).unwrap()),
         }
