@@ -58,6 +58,30 @@ pub struct Config {
     pub ignore_unexpected_children: bool,
     /// Not `skipShardSyncAtWorkerInitializationIfLeasesExist`, whose effect in KCL is this.
     pub check_hash_keys: bool,
+    /// `multilangd.onChildFailure`.
+    pub on_child_failure: OnChildFailure,
+    /// `multilangd.maxChildFailures`.
+    pub max_child_failures: u32,
+    /// `multilangd.childProtocol`.
+    pub child_protocol: ChildProtocol,
+}
+
+/// What a child's failure means for the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnChildFailure {
+    /// Its shard alone starts anew, from what is stored.
+    Restart,
+    /// The daemon ends with exit code 1, as the Java daemon does.
+    Exit,
+}
+
+/// How the end of a shard and a lost lease are told to children.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChildProtocol {
+    /// `shardEnded` and `leaseLost`: KCL 2.1 and later.
+    Current,
+    /// `shutdown` with a reason, and a checkpointer in both: KCL before 2.1.
+    Shutdown,
 }
 
 /// Something in a file that is wrong or odd.

@@ -150,7 +150,7 @@ fn parts(config: &Config, program: Program, ports: Ports) -> Parts {
         // Twice this and the default grace stay below the ten seconds that containers are given.
         kill_grace: Duration::from_secs(2),
         keep_empty: config.keep_empty,
-        max_failures: 5,
+        max_failures: config.max_child_failures,
     };
     let retrieval = retrieval::Settings {
         max_records: config.max_records,

@@ -10,7 +10,7 @@ use multilangd_properties::value::{self, Read};
 use multilangd_properties::{Entry, File};
 
 use super::keys::{KEYS, Key, Kind, Use};
-use super::{Config, Faults, Remark};
+use super::{ChildProtocol, Config, Faults, OnChildFailure, Remark};
 use crate::lease::WorkerId;
 use crate::lease::sync::InitialPosition;
 
@@ -80,6 +80,9 @@ struct Reader {
     /// By the key's first name, in the order in which Java would have set them.
     values: BTreeMap<&'static str, (usize, Value)>,
     initial: Option<InitialPosition>,
+    on_child_failure: Option<OnChildFailure>,
+    child_protocol: Option<ChildProtocol>,
+    max_child_failures: Option<u32>,
     faults: Vec<Remark>,
     warnings: Vec<Remark>,
 }
@@ -99,7 +102,7 @@ impl Reader {
             return self.credentials(entry);
         }
         let Some(key) = KEYS.iter().find(|key| key.name == name || key.aliases.contains(&name)) else {
-            return self.unknown(name, line);
+            return self.unknown(name, entry, line);
         };
         match key.used {
             Use::Yes => {
@@ -116,9 +119,9 @@ impl Reader {
         }
     }
 
-    fn unknown(&mut self, name: &str, line: usize) {
+    fn unknown(&mut self, name: &str, entry: &Entry, line: usize) {
         if name.starts_with(OWN_PREFIX) {
-            return self.warn(line, format!("{name} is not a setting of multilangd"));
+            return self.own(name, entry.value(), line);
         }
         let names = || KEYS.iter().flat_map(|key| key.aliases.iter().chain([&key.name]).copied());
         let near = names().min_by_key(|known| distance(known, name)).filter(|known| {
@@ -126,6 +129,20 @@ impl Reader {
         });
         let hint = near.map_or(String::new(), |near| format!("; did you mean {near}?"));
         self.warn(line, format!("{name} is no key that KCL or multilangd knows, Java ignores it too{hint}"));
+    }
+
+    fn own(&mut self, name: &str, value: &str, line: usize) {
+        match (name, value.trim()) {
+            ("multilangd.onChildFailure", "restart") => self.on_child_failure = None,
+            ("multilangd.onChildFailure", "exit") => self.on_child_failure = Some(OnChildFailure::Exit),
+            ("multilangd.childProtocol", "current") => self.child_protocol = None,
+            ("multilangd.childProtocol", "shutdown") => self.child_protocol = Some(ChildProtocol::Shutdown),
+            ("multilangd.maxChildFailures", text) => match text.parse() {
+                Ok(number) => self.max_child_failures = Some(number),
+                Err(_) => self.fault(line, format!("{name} = {text:?} must be a whole number")),
+            },
+            _ => self.warn(line, format!("{name} is not a setting of multilangd")),
+        }
     }
 
     fn credentials(&mut self, entry: &Entry) {
@@ -337,6 +354,9 @@ impl Reader {
             keep_empty: self.is_set("callProcessRecordsEvenForEmptyRecordList"),
             ignore_unexpected_children: self.is_set("ignoreUnexpectedChildShards"),
             check_hash_keys: !self.is_set("skipShardSyncAtWorkerInitializationIfLeasesExist"),
+            on_child_failure: self.on_child_failure.unwrap_or(OnChildFailure::Restart),
+            max_child_failures: self.max_child_failures.unwrap_or(5),
+            child_protocol: self.child_protocol.unwrap_or(ChildProtocol::Current),
             application,
         })
     }
