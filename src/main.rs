@@ -259,9 +259,9 @@ fn look_around(settings: &Settings, warnings: &mut Vec<Remark>, faults: &mut Vec
         }
     }
     let search = std::env::var_os("PATH");
-    if let Some(executable) = settings.text("executableName")
-        && let Err(error) = Program::find(&executable, search.as_deref())
-    {
+    let executable = settings.text("executableName").unwrap_or_default();
+    let missing = faults.iter().any(|fault| fault.key.as_deref() == Some("executableName"));
+    if let (false, Err(error)) = (missing, Program::find(&executable, search.as_deref())) {
         warnings.push(remark("executableName", format!("on this machine {error}")));
     }
 }

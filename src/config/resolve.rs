@@ -335,11 +335,13 @@ impl Maker {
     }
 
     fn check(&mut self) {
-        for key in ["executableName", "applicationName"] {
-            self.require(key, key);
+        // An empty one is no fault of the file to Java; it can't be started, here neither.
+        if !self.bean.kcl.contains_key("executableName") {
+            self.require("executableName");
         }
+        self.require("applicationName");
         if self.settings.text("streamArn").is_none() {
-            self.require("streamName", "streamName");
+            self.require("streamName");
         }
         self.check_numbers();
         self.check_region();
@@ -360,7 +362,7 @@ impl Maker {
         }
     }
 
-    fn require(&mut self, key: &'static str, shown: &str) {
+    fn require(&mut self, key: &'static str) {
         if self.settings.text(key).is_some() {
             return;
         }
@@ -370,7 +372,7 @@ impl Maker {
             _ => "...",
         };
         let what = if self.bean.kcl.contains_key(key) { "is blank" } else { "is missing" };
-        self.fault(key, format!("{shown} {what}, as in {shown} = {example}"));
+        self.fault(key, format!("{key} {what}, as in {key} = {example}"));
     }
 
     fn check_numbers(&mut self) {

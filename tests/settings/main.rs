@@ -189,7 +189,7 @@ fn ten_mistakes_are_named_with_their_lines() {
     let file = folder.join(format!("ten-{}.properties", std::process::id()));
     let text = "streamName = s\napplicationName = \nmaxRecords = 20000\ninitialPositionInStream = NEWEST\n\
                 timeoutInSeconds = ten\nmetricsLevel = LOUD\nkinesisEndpoint = localhost\nretrievalMode = push\n\
-                regionName =\nAWSCredentialsProvider = my.Own\nexecutableName =\n";
+                regionName =\nAWSCredentialsProvider = my.Own\nmaxActiveThreads = x\nexecutableName =\n";
     std::fs::write(&file, text).unwrap();
     let (code, found) = checked(&file, Some("us-east-1"));
     let lines: Vec<u64> =
