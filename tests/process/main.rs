@@ -3,7 +3,8 @@
 //! | file | holds |
 //! |---|---|
 //! | `life.rs` | records out, checkpoints back, stop, resume, resharding, kill -9 |
-//! | `faults.rs` | children that fail |
+//! | `children.rs` | children that misbehave: one file a behaviour |
+//! | `faults.rs` | children that fail, in a few words |
 //! | `input.rs` | bad input: one message, a named exit code |
 //! | `java.rs` | the lease rows, beside what Java was seen to write |
 //! | `local.rs` | `multilangd local` |
@@ -24,6 +25,7 @@
 #[path = "../support/rig.rs"]
 mod rig;
 
+mod children;
 mod faults;
 mod input;
 mod java;

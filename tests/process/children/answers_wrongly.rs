@@ -1,0 +1,34 @@
+//! A child that answers with another action's name, with one in another case, or with none.
+
+use super::scene::{Scene, of_kind};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn is_replaced() {
+    let scene = Scene::new("wrong", 4).await;
+    let scene =
+        scene.plan(0, "processRecords", "answer:initialize").plan(1, "initialize", "answer:Initialize");
+    let run = scene.plan(2, "processRecords", "answer-null").play().await;
+    run.assert_sound();
+    run.assert_told_once("it answered");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn is_everyones_end_under_the_policy_exit() {
+    let scene = Scene::new("wrong-exit", 2).await.plan(0, "processRecords", "answer-null");
+    let run = scene.lines("multilangd.onChildFailure = exit\n").play_to_the_end().await;
+    run.assert_others_suffer();
+    run.assert_told_once("a status without responseFor");
+}
+
+/// Clever's Go client answers "shutdown"; Java goes on there too.
+#[tokio::test(flavor = "multi_thread")]
+async fn is_forgiven_at_shutdown_requested() {
+    let mut scene = Scene::new("wrong-stop", 2).await.plan(0, "shutdownRequested", "answer:shutdown");
+    let mut daemon = scene.daemon();
+    scene.put().await;
+    scene.settled().await;
+    let exit = daemon.stop().await;
+    let run = scene.end(&daemon, exit).await;
+    run.assert_sound();
+    assert_eq!(of_kind(&run.log, "leaseLost").count(), 2, "both are told what follows");
+}

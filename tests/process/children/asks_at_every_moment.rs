@@ -1,0 +1,88 @@
+//! A child that asks to checkpoint at every moment of its life, and many times before it reads an answer.
+//! The error names are Java's (`a_*`, `b_*`, `e_*` among the transcripts).
+
+use super::scene::{Scene, of_kind, shard};
+use crate::rig::*;
+
+fn errors(log: &[Report], moment: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    let mut at = false;
+    for report in log {
+        let Report::Said { what, body, .. } = report else { continue };
+        if what == "deed" {
+            at = body["moment"] == moment;
+        } else if what == "answered" && at {
+            errors.push(body["error"].as_str().unwrap_or("none").to_owned());
+            at = false;
+        }
+    }
+    errors
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gets_javas_answers() {
+    let mut scene = Scene::new("ask", 1).await;
+    for moment in ["initialize", "processRecords", "shutdownRequested", "leaseLost"] {
+        scene = scene.plan(0, moment, "ask");
+    }
+    let mut daemon = scene.daemon();
+    scene.put().await;
+    scene.settled().await;
+    let exit = daemon.stop().await;
+    let run = scene.end(&daemon, exit).await;
+    run.assert_sound();
+    assert_eq!(errors(&run.log, "initialize"), ["InvalidStateException"]);
+    assert_eq!(errors(&run.log, "processRecords"), ["none"]);
+    assert_eq!(errors(&run.log, "shutdownRequested"), ["none"]);
+    assert_eq!(errors(&run.log, "leaseLost"), ["InvalidStateException"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_shard_can_be_checkpointed() {
+    let mut scene = Scene::new("ask-end", 1).await.plan(0, "shardEnded", "ask");
+    let mut daemon = scene.daemon();
+    scene.put().await;
+    scene.settled().await;
+    let split = scene.rig.clients.kinesis.split_shard().stream_name(STREAM).shard_to_split(shard(0));
+    split.new_starting_hash_key((1u128 << 127).to_string()).send().await.unwrap();
+    scene.put().await;
+    scene.settled().await;
+    let exit = daemon.stop().await;
+    let run = scene.end(&daemon, exit).await;
+    run.assert_sound();
+    assert_eq!(errors(&run.log, "shardEnded"), ["none"]);
+    let own =
+        |(_, of, body): &(i32, &str, &serde_json::Value)| *of == shard(0) && body["sequenceNumber"].is_null();
+    let ends: Vec<_> = of_kind(&run.log, "checkpointed").filter(own).collect();
+    assert!(ends.len() == 1 && ends[0].2["error"].is_null(), "a second time is a success too");
+}
+
+/// Lost during a batch: the same shard's checkpoint is refused as Java refuses it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_was_lost_answers_shutdown() {
+    let mut scene = Scene::new("ask-lost", 2).await.lines("failoverTimeMillis = 3000\n");
+    let go = scene.rig.folder.join("go");
+    scene = scene.plan(0, "processRecords", format!("waits:{}", go.display()));
+    let mut daemon = scene.daemon();
+    scene.put().await;
+    scene.rig.until("the deed", |log| said(log, "deed").len() == 1).await;
+    super::ends::steal(&scene.rig, &shard(0)).await;
+    std::fs::write(&go, "").unwrap();
+    scene.settled().await;
+    let exit = daemon.stop().await;
+    let run = scene.end(&daemon, exit).await;
+    run.assert_sound();
+    assert_eq!(errors(&run.log, "processRecords"), ["ShutdownException"]);
+    assert_eq!(
+        of_kind(&run.log, "leaseLost").filter(|(_, of, _)| *of == shard(0)).count(),
+        2,
+        "then, and at the stop"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_at_once_are_answered_in_turn() {
+    let run = Scene::new("in-flight", 2).await.plan(0, "processRecords", "checkpoints:200").play().await;
+    run.assert_sound();
+    assert_eq!(of_kind(&run.log, "answered").filter(|(_, _, body)| body["error"].is_null()).count(), 200);
+}

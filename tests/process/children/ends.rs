@@ -1,0 +1,132 @@
+//! A child that ends with 0, with 1, or by a signal: to the daemon it is the same, whatever it was doing.
+
+use multilangd::lease::WorkerId;
+
+use super::scene::{Run, Scene, of_kind, shard};
+use crate::rig::*;
+
+const DEEDS: [(&str, &str); 3] =
+    [("exit:0", "exit code 0"), ("exit:1", "exit code 1"), ("signal:9", "signal 9")];
+
+/// Three shards where a child ends, each in its way, and one where all is well.
+async fn scene(moment: &'static str) -> Scene {
+    let mut scene = Scene::new(&format!("ends-{moment}"), 4).await;
+    for (index, (deed, _)) in DEEDS.iter().enumerate() {
+        scene = scene.plan(index, moment, *deed);
+    }
+    scene
+}
+
+fn assert_each_told(run: &Run) {
+    let told = run.failures();
+    assert_eq!(told.len(), 3, "{}", run.text());
+    for (index, (_, words)) in DEEDS.iter().enumerate() {
+        let reason = told.iter().find(|(of, ..)| *of == shard(index)).unwrap().2;
+        assert!(reason.contains(words), "{reason}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_initialize() {
+    let run = scene("initialize").await.play().await;
+    run.assert_sound();
+    assert_each_told(&run);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_process_records() {
+    let run = scene("processRecords").await.play().await;
+    run.assert_sound();
+    assert_each_told(&run);
+}
+
+/// Java notices only when the next record comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn idle() {
+    let run = scene("idle").await.play().await;
+    run.assert_sound();
+    assert_each_told(&run);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_shard_ended() {
+    let mut scene = scene("shardEnded").await;
+    let mut daemon = scene.daemon();
+    scene.put().await;
+    scene.settled().await;
+    let all: Vec<String> = scene.all_shards().collect();
+    for parent in &all {
+        let split = scene.rig.clients.kinesis.split_shard().stream_name(STREAM).shard_to_split(parent);
+        let quarter = (1u128 << 126) * u128::from(parent.as_bytes()[parent.len() - 1] - b'0');
+        split.new_starting_hash_key((quarter + (1 << 125)).to_string()).send().await.unwrap();
+    }
+    scene.rig.until("the deeds", |log| said(log, "deed").len() == 3).await;
+    scene.put().await;
+    scene.settled().await;
+    let exit = daemon.stop().await;
+    let run = scene.end(&daemon, exit).await;
+    run.assert_sound();
+    assert_each_told(&run);
+    for parent in &all[..3] {
+        let told = of_kind(&run.log, "shardEnded").filter(|(_, of, _)| of == parent).count();
+        assert_eq!(told, 2, "{parent} is told again until it has checkpointed its end");
+    }
+}
+
+/// The lease is another's by then: nobody takes the child's place here.
+#[tokio::test(flavor = "multi_thread")]
+async fn in_lease_lost() {
+    let mut scene = scene("leaseLost").await.lines("failoverTimeMillis = 2000\n");
+    let mut daemon = scene.daemon();
+    scene.put().await;
+    scene.settled().await;
+    for index in 0..3 {
+        steal(&scene.rig, &shard(index)).await;
+    }
+    scene.rig.until("the deeds", |log| said(log, "deed").len() == 3).await;
+    // The thief doesn't renew, so the leases come back.
+    scene.put().await;
+    scene.settled().await;
+    let exit = daemon.stop().await;
+    let run = scene.end(&daemon, exit).await;
+    run.assert_sound();
+    assert_eq!(run.failures(), [], "nothing of this shard is ours to fail");
+    assert!((0..3).all(|index| run.children(&shard(index)).len() == 2));
+}
+
+/// As another worker would: the counter moves and the owner is another.
+pub async fn steal(rig: &Rig, shard: &str) {
+    let thief = WorkerId::from("thief");
+    let update = rig.clients.dynamodb.update_item().table_name(APPLICATION);
+    let key = aws_sdk_dynamodb::types::AttributeValue::S(shard.to_owned());
+    let owner = aws_sdk_dynamodb::types::AttributeValue::S(thief.to_string());
+    let one = aws_sdk_dynamodb::types::AttributeValue::N("1".to_owned());
+    let update = update.key("leaseKey", key).update_expression("SET leaseOwner = :o ADD leaseCounter :one");
+    let update = update.expression_attribute_values(":o", owner).expression_attribute_values(":one", one);
+    update.send().await.unwrap();
+}
+
+/// A stop goes on as if the child had answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn in_shutdown_requested() {
+    let mut scene = scene("shutdownRequested").await;
+    let mut daemon = scene.daemon();
+    scene.put().await;
+    scene.settled().await;
+    let exit = daemon.stop().await;
+    let run = scene.end(&daemon, exit).await;
+    run.assert_sound();
+    assert_eq!(of_kind(&run.log, "deed").count(), 3);
+    let told: Vec<&str> = of_kind(&run.log, "leaseLost").map(|(_, of, _)| of).collect();
+    assert_eq!(told, [shard(3)], "the others are gone by then");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_the_policy_exit_the_first_end_is_everyones() {
+    for (moment, deed) in [("initialize", "exit:0"), ("processRecords", "signal:9"), ("idle", "exit:1")] {
+        let scene = Scene::new(&format!("exit-{moment}"), 2).await.plan(0, moment, deed);
+        let run = scene.lines("multilangd.onChildFailure = exit\n").play_to_the_end().await;
+        run.assert_others_suffer();
+        assert_eq!(run.failures().len(), 1);
+    }
+}

@@ -1,0 +1,21 @@
+//! A child that can't be ended but by SIGKILL.
+
+use super::scene::Scene;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn is_killed_and_replaced() {
+    let scene = Scene::new("stubborn", 2).await.plan(0, "processRecords", "stubborn");
+    let run = scene.lines("timeoutInSeconds = 1\n").play().await;
+    run.assert_sound();
+    run.assert_told_once("it did not answer");
+    let steps: Vec<_> = run.lines.iter().filter_map(|line| line["stop"].as_str()).collect();
+    assert_eq!(steps, ["Politely", "AtOnce"], "{}", run.text());
+}
+
+/// A child that heeds the end of its stdin isn't signalled at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_ends_with_its_stdin_is_not_signalled() {
+    let run = Scene::new("obedient", 1).await.plan(0, "processRecords", "answer-null").play().await;
+    run.assert_sound();
+    assert!(run.lines.iter().all(|line| line["stop"].is_null()), "{}", run.text());
+}

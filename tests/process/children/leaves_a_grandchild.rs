@@ -1,0 +1,20 @@
+//! A child that ends and leaves a process in another session that holds its pipes open. Java waits for it
+//! without a limit, the lease renewed meanwhile.
+
+use super::scene::{Scene, of_kind};
+use crate::rig::is_gone;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn is_replaced_while_the_pipes_are_still_held() {
+    let run = Scene::new("grandchild", 2).await.plan(0, "processRecords", "grandchild").play().await;
+    run.assert_sound();
+    run.assert_told_once("exit code 0");
+    let kept: Vec<i32> = of_kind(&run.log, "grandchild").map(|(pid, ..)| pid).collect();
+    assert!(kept.len() == 1 && !is_gone(kept[0]), "the pipes were held all the time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn is_everyones_end_under_the_policy_exit() {
+    let scene = Scene::new("grandchild-exit", 2).await.plan(0, "processRecords", "grandchild");
+    scene.lines("multilangd.onChildFailure = exit\n").play_to_the_end().await.assert_others_suffer();
+}

@@ -1,0 +1,352 @@
+//! A stream of some shards, a record processor that misbehaves in some of them, and what came of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::rig::*;
+
+/// Records put before anything else, and again once everything has settled.
+const RECORDS: usize = 40;
+/// Short waits, so that a scene takes seconds.
+const BRISK: &str = "taskBackoffTimeMillis = 20\nmultilangd.childExitGraceMillis = 200\n\
+                     multilangd.childKillGraceMillis = 200\nmultilangd.logFormat = json\n";
+
+pub struct Scene {
+    pub rig: Rig,
+    shards: usize,
+    /// Shard, moment, deed.
+    plan: Vec<(usize, &'static str, String)>,
+    lines: String,
+    put: Vec<(String, Vec<u8>)>,
+}
+
+/// What came of a scene.
+#[derive(Clone)]
+pub struct Run {
+    pub log: Vec<Report>,
+    /// The daemon's log lines, as JSON.
+    pub lines: Vec<Value>,
+    pub exit: Option<i32>,
+    put: BTreeSet<String>,
+    /// The shards of the plan.
+    hit: BTreeSet<String>,
+}
+
+pub fn shard(index: usize) -> String {
+    format!("shardId-{index:012}")
+}
+
+impl Scene {
+    pub async fn new(name: &str, shards: usize) -> Self {
+        let rig = Rig::start(name).await;
+        rig.stream(i32::try_from(shards).unwrap()).await;
+        Self { rig, shards, plan: Vec::new(), lines: BRISK.to_owned(), put: Vec::new() }
+    }
+
+    /// In this shard, at this moment, this deed.
+    pub fn plan(mut self, index: usize, moment: &'static str, deed: impl Into<String>) -> Self {
+        self.plan.push((index, moment, deed.into()));
+        self
+    }
+
+    pub fn lines(mut self, lines: &str) -> Self {
+        self.lines.push_str(lines);
+        self
+    }
+
+    pub fn daemon(&self) -> Daemon {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/unruly.py");
+        let plan: Vec<String> = self
+            .plan
+            .iter()
+            .map(|(index, moment, deed)| format!("{}@{moment}={deed}", shard(*index)))
+            .collect();
+        let (port, folder) = (self.rig.port(), self.rig.folder.display().to_string());
+        let executable = format!("python3 -S -E {} {port} {folder} {}", script.display(), plan.join(" "));
+        self.rig.daemon(&self.rig.properties(&executable, &self.lines))
+    }
+
+    /// Puts some more records, spread over all shards.
+    pub async fn put(&mut self) {
+        let from = self.put.len();
+        let records: Vec<_> = (from..from + RECORDS).map(|n| (format!("key-{n}"), vec![b'x'; 10])).collect();
+        self.rig.put(&records).await;
+        self.put.extend(records);
+    }
+
+    /// Waits until every record that was put has been checkpointed by the child that has it.
+    pub async fn settled(&mut self) {
+        let put: BTreeSet<String> = self.put.iter().map(|(key, _)| key.clone()).collect();
+        self.rig.until("every record checkpointed", |log| put.is_subset(&checkpointed_keys(log))).await;
+    }
+
+    /// Records, time for the deeds, records again, a stop. Every deed must be done.
+    pub async fn play(mut self) -> Run {
+        let mut daemon = self.daemon();
+        self.put().await;
+        let deeds = self.plan.len();
+        self.rig.until("the deeds", |log| said(log, "deed").len() == deeds).await;
+        self.settled().await;
+        self.put().await;
+        self.settled().await;
+        let exit = daemon.stop().await;
+        self.end(&daemon, exit).await
+    }
+
+    /// The same until the daemon ends by itself.
+    pub async fn play_to_the_end(mut self) -> Run {
+        let mut daemon = self.daemon();
+        self.put().await;
+        let deeds = self.plan.len();
+        self.rig.until("the deeds", |log| said(log, "deed").len() == deeds).await;
+        let exit = daemon.ended().await.code();
+        self.end(&daemon, exit).await
+    }
+
+    pub async fn end(mut self, daemon: &Daemon, exit: Option<i32>) -> Run {
+        self.rig.until("all children gone", |log| alive_children(log) == 0).await;
+        let text = std::fs::read_to_string(&daemon.stderr).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| Value::from(line)));
+        Run {
+            log: std::mem::take(&mut self.rig.log),
+            lines: lines.collect(),
+            exit,
+            put: self.put.iter().map(|(key, _)| key.clone()).collect(),
+            hit: self.plan.iter().map(|(index, ..)| shard(*index)).collect(),
+        }
+    }
+
+    pub fn all_shards(&self) -> impl Iterator<Item = String> + use<> {
+        (0..self.shards).map(shard)
+    }
+}
+
+/// Grandchildren live as long as the test lets them.
+fn alive_children(log: &[Report]) -> usize {
+    let kept: BTreeSet<i32> = of_kind(log, "grandchild").map(|(pid, ..)| pid).collect();
+    let mut alive = BTreeSet::new();
+    for report in log {
+        match report {
+            Report::Said { pid, .. } if !kept.contains(pid) => alive.insert(*pid),
+            Report::Said { .. } => false,
+            Report::Gone { pid } => alive.remove(pid),
+        };
+    }
+    alive.len()
+}
+
+/// The reports of a kind: pid, shard, body.
+pub fn of_kind<'a>(log: &'a [Report], kind: &'a str) -> impl Iterator<Item = (i32, &'a str, &'a Value)> {
+    log.iter().filter_map(move |report| match report {
+        Report::Said { pid, shard, what, body } if what == kind => Some((*pid, shard.as_str(), body)),
+        _ => None,
+    })
+}
+
+/// The keys of batches that were followed by a checkpoint of the same child that succeeded.
+fn checkpointed_keys(log: &[Report]) -> BTreeSet<String> {
+    let mut open: BTreeMap<i32, Vec<String>> = BTreeMap::new();
+    let mut done = BTreeSet::new();
+    for report in log {
+        let Report::Said { pid, what, body, .. } = report else { continue };
+        if what == "processRecords" {
+            let keys = body["records"].as_array().unwrap().iter();
+            open.entry(*pid)
+                .or_default()
+                .extend(keys.map(|r| r["partitionKey"].as_str().unwrap().to_owned()));
+        } else if what == "checkpointed" && body["error"].is_null() {
+            done.extend(open.remove(pid).unwrap_or_default());
+        }
+    }
+    done
+}
+
+type Checked = Result<(), String>;
+
+impl Run {
+    /// Every claim that holds for all behaviours.
+    pub fn assert_sound(&self) {
+        for (name, check) in CHECKS {
+            if let Err(why) = check(self) {
+                panic!("{name}: {why}\n{:#?}\n{}", self.log, self.text());
+            }
+        }
+    }
+
+    /// The claim that must be false here.
+    pub fn assert_others_suffer(&self) {
+        assert_eq!(self.exit, Some(1), "{}", self.text());
+        assert!(only_its_shard(self).is_err(), "the check can't fail");
+        assert!(nobody_is_left(self).is_ok());
+    }
+
+    pub fn text(&self) -> String {
+        self.lines.iter().map(|line| format!("{line}\n")).collect()
+    }
+
+    /// The lines that tell of a failed child, with its reason.
+    pub fn failures(&self) -> Vec<(&str, i64, &str)> {
+        let failed = |line: &&Value| {
+            line["message"].as_str().is_some_and(|text| text.starts_with("the record processor failed,"))
+        };
+        let told = |line| -> Option<(&str, i64, &str)> {
+            let line: &Value = line;
+            Some((line["shard"].as_str()?, line["pid"].as_i64().unwrap_or(0), line["reason"].as_str()?))
+        };
+        self.lines.iter().filter(failed).filter_map(told).collect()
+    }
+
+    /// The children of a shard, in the order in which they came.
+    pub fn children(&self, shard: &str) -> Vec<i32> {
+        of_kind(&self.log, "initialize").filter(|(_, of, _)| *of == shard).map(|(pid, ..)| pid).collect()
+    }
+
+    /// Each failure of the plan's shards is told once, with shard, pid and these words.
+    pub fn assert_told_once(&self, words: &str) {
+        let told = self.failures();
+        assert_eq!(told.len(), self.hit.len(), "{told:?}\n{}", self.text());
+        for (shard, pid, reason) in told {
+            assert!(self.hit.contains(shard) && reason.contains(words), "{shard} {reason}");
+            assert!(pid == 0 || self.children(shard).contains(&i32::try_from(pid).unwrap()), "{pid}");
+        }
+    }
+}
+
+const CHECKS: [(&str, fn(&Run) -> Checked); 5] = [
+    ("only its shard", only_its_shard),
+    ("nothing is lost", nothing_is_lost),
+    ("from the checkpoint", from_the_checkpoint),
+    ("nobody is left", nobody_is_left),
+    ("no line per message", few_lines),
+];
+
+/// Shards outside the plan have one child for all time, and the daemon ended as it was asked to.
+fn only_its_shard(run: &Run) -> Checked {
+    if run.exit != Some(0) {
+        return Err(format!("the daemon ended with {:?}", run.exit));
+    }
+    let shards: BTreeSet<&str> = of_kind(&run.log, "initialize").map(|(_, shard, _)| shard).collect();
+    for shard in shards.into_iter().filter(|shard| !run.hit.contains(*shard)) {
+        if run.children(shard).len() != 1 {
+            return Err(format!("{shard} had {} children", run.children(shard).len()));
+        }
+    }
+    Ok(())
+}
+
+/// Every record was checkpointed, and no child saw its records out of order or one of them twice.
+fn nothing_is_lost(run: &Run) -> Checked {
+    let done = checkpointed_keys(&run.log);
+    if let Some(key) = run.put.iter().find(|key| !done.contains(*key)) {
+        return Err(format!("{key} was never checkpointed"));
+    }
+    let mut last: BTreeMap<i32, String> = BTreeMap::new();
+    for (pid, _, body) in of_kind(&run.log, "processRecords") {
+        for record in body["records"].as_array().unwrap() {
+            let sequence = record["sequenceNumber"].as_str().unwrap();
+            if last.get(&pid).is_some_and(|last| last.as_str() >= sequence) {
+                return Err(format!("{pid} saw {sequence} after {}", last[&pid]));
+            }
+            last.insert(pid, sequence.to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// A child begins where the checkpoints of those before it ended.
+fn from_the_checkpoint(run: &Run) -> Checked {
+    let mut stored: BTreeMap<&str, &str> = BTreeMap::new();
+    for report in &run.log {
+        let Report::Said { shard, what, body, .. } = report else { continue };
+        if what == "checkpointed"
+            && body["error"].is_null()
+            && let Some(at) = body["sequenceNumber"].as_str()
+        {
+            stored.insert(shard, at);
+        }
+        if what == "initialize" {
+            let (starts, wanted) = (body["sequenceNumber"].as_str().unwrap(), stored.get(shard.as_str()));
+            if starts != *wanted.unwrap_or(&"TRIM_HORIZON") {
+                return Err(format!("{shard} starts at {starts}, stored is {wanted:?}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// No process and no zombie, but for what a child hid in another session.
+fn nobody_is_left(run: &Run) -> Checked {
+    let kept: BTreeSet<i32> = of_kind(&run.log, "grandchild").map(|(pid, ..)| pid).collect();
+    let left: Vec<i32> =
+        pids(&run.log).into_iter().filter(|pid| !kept.contains(pid) && !is_gone(*pid)).collect();
+    if left.is_empty() { Ok(()) } else { Err(format!("{left:?} are left")) }
+}
+
+/// A step in a life is a line; a message is none.
+fn few_lines(run: &Run) -> Checked {
+    let ours = run
+        .lines
+        .iter()
+        .filter(|line| line["target"].as_str().is_some_and(|target| target.starts_with("multilangd")));
+    let children = of_kind(&run.log, "initialize").count();
+    let (ours, most) = (ours.count(), 15 + 10 * children);
+    if ours <= most { Ok(()) } else { Err(format!("{ours} lines for {children} children")) }
+}
+
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn said(pid: i32, what: &str, body: Value) -> Report {
+        let shard = if pid == 1 { shard(0) } else { shard(1) };
+        Report::Said { pid, shard, what: what.to_owned(), body }
+    }
+
+    fn batch(keys: &[(&str, &str)]) -> Value {
+        let record =
+            |(key, sequence): &(&str, &str)| json!({"partitionKey": key, "sequenceNumber": sequence});
+        json!({"records": keys.iter().map(record).collect::<Vec<_>>()})
+    }
+
+    /// Pids that no process has.
+    fn good() -> Run {
+        let start = |at: &str| json!({"sequenceNumber": at});
+        let done = |at: &str| json!({"sequenceNumber": at, "error": null});
+        let log = vec![
+            said(1, "initialize", start("TRIM_HORIZON")),
+            said(i32::MAX, "initialize", start("TRIM_HORIZON")),
+            said(1, "processRecords", batch(&[("a", "10"), ("b", "11")])),
+            said(1, "checkpointed", done("11")),
+            said(i32::MAX, "processRecords", batch(&[("c", "12")])),
+            said(i32::MAX, "checkpointed", done("12")),
+        ];
+        let put = ["a", "b", "c"].map(str::to_owned).into();
+        Run { log, lines: vec![], exit: Some(0), put, hit: [shard(1)].into() }
+    }
+
+    fn fails(check: fn(&Run) -> Checked, doctor: impl FnOnce(&mut Run)) {
+        let mut run = good();
+        assert_eq!(check(&run), Ok(()));
+        doctor(&mut run);
+        assert!(check(&run).is_err());
+    }
+
+    #[test]
+    fn each_check_can_fail() {
+        fails(only_its_shard, |run| run.exit = Some(1));
+        fails(only_its_shard, |run| run.log.push(run.log[0].clone()));
+        fails(nothing_is_lost, |run| run.log.truncate(5));
+        fails(nothing_is_lost, |run| run.put = ["d".to_owned()].into());
+        fails(nothing_is_lost, |run| run.log.push(run.log[2].clone()));
+        fails(from_the_checkpoint, |run| run.log.push(run.log[0].clone()));
+        fails(few_lines, |run| run.lines = vec![json!({"target": "multilangd"}); 100]);
+        let own = i32::try_from(std::process::id()).unwrap();
+        let mut run = good();
+        run.log.retain(|report| matches!(report, Report::Said { pid, .. } if *pid != 1));
+        assert_eq!(nobody_is_left(&run), Ok(()));
+        run.log.push(Report::Gone { pid: own });
+        assert!(nobody_is_left(&run).is_err());
+    }
+}

@@ -1,0 +1,44 @@
+//! What a child says while no action is open is kept in order and understood in the next one, as Java
+//! does; only a status from then answers nothing.
+
+use base64::Engine as _;
+
+use super::scene::{Scene, of_kind, shard};
+use crate::rig::Report;
+
+fn say(text: &str) -> String {
+    format!("say:{}", base64::engine::general_purpose::STANDARD.encode(text))
+}
+
+/// Clever's Go client checkpoints after its status line. The answer comes with the next action.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_checkpoint_is_carried_out_with_the_next_action() {
+    let run = Scene::new("late", 2).await.plan(0, "idle", "late").play().await;
+    run.assert_sound();
+    assert_eq!(run.failures(), []);
+    let of_shard = |report: &&Report| matches!(report, Report::Said { shard: of, .. } if *of == shard(0));
+    let said: Vec<&str> = run
+        .log
+        .iter()
+        .filter(of_shard)
+        .map(|report| match report {
+            Report::Said { what, .. } => what.as_str(),
+            Report::Gone { .. } => "",
+        })
+        .collect();
+    let at = said.iter().position(|what| *what == "deed").unwrap();
+    assert_eq!(said[at + 1..at + 3], ["processRecords", "answered"], "{said:?}");
+    let (_, _, answer) = of_kind(&run.log, "answered").next().unwrap();
+    assert!(answer["error"].is_null() && answer["sequenceNumber"].is_string(), "{answer}");
+}
+
+/// In Java it would answer the next batch before the child has read it, and so on for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_too_many_answers_nothing() {
+    let twice = say("{\"action\":\"status\",\"responseFor\":\"processRecords\"}\n");
+    let run = Scene::new("twice", 2).await.plan(0, "idle", twice).play().await;
+    run.assert_sound();
+    assert_eq!(run.failures(), []);
+    let told = run.lines.iter().filter(|line| line["message"] == "a status that answers nothing was dropped");
+    assert_eq!(told.count(), 1, "{}", run.text());
+}
