@@ -57,6 +57,8 @@ pub struct Config {
     pub max_leases: usize,
     /// `timeoutInSeconds`.
     pub answer: Option<Duration>,
+    /// `logWarningForTaskAfterMillis`.
+    pub warn_after: Option<Duration>,
     /// `shutdownGraceMillis`.
     pub shutdown_grace: Duration,
     /// `taskBackoffTimeMillis`.

@@ -211,6 +211,10 @@ impl Consumer {
                 error!(%shard, pid, reason, times, of = self.parts.settings.max_failures,
                     stored = %self.state.stored(), "the record processor failed, the shard goes on from what is stored");
             }
+            Effect::Slow(taken) => {
+                let pid = self.child.as_ref().map(Child::pid);
+                warn!(%shard, pid, ?taken, "the record processor is still at its batch");
+            }
             Effect::Odd(what) => warn!(%shard, what, "out of order"),
             Effect::Finish(outcome) => {
                 let ended = outcome == Outcome::ShardEnded;

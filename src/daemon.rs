@@ -145,6 +145,7 @@ fn parts(config: &Config, program: Program, ports: Ports) -> Parts {
         parent_poll: config.parent_poll,
         task_backoff: config.task_backoff,
         answer: config.answer,
+        warn_after: config.warn_after,
         shutdown_grace: config.shutdown_grace,
         lost_grace: Duration::from_secs(30),
         exit_grace: config.child_exit_grace,

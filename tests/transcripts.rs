@@ -27,6 +27,7 @@ fn settings() -> Settings {
         parent_poll: second,
         task_backoff: second,
         answer: None,
+        warn_after: None,
         shutdown_grace: second,
         lost_grace: second,
         exit_grace: second,
@@ -118,7 +119,8 @@ impl Replay {
             | Effect::CloseFeed
             | Effect::CheckParents
             | Effect::Signal(_)
-            | Effect::Odd(_) => {}
+            | Effect::Odd(_)
+            | Effect::Slow(_) => {}
         }
         self.sent.extend((!line.is_empty()).then_some(line));
         None

@@ -22,6 +22,8 @@ use crate::message::{Action, CheckpointRequest, Dialect, FromChild, Noise, ToChi
 
 /// A child may run ahead by this many messages; past it the session asks not to be fed.
 const MAX_WAITING: usize = 1000;
+/// Or by this many bytes of text in them.
+const MAX_WAITING_TEXT: usize = 1024 * 1024;
 
 /// The state of one conversation.
 #[derive(Debug, Default)]
@@ -190,7 +192,14 @@ impl Session {
 
     /// False while the child has run too far ahead: leave its lines in the pipe.
     pub fn wants_input(&self) -> bool {
-        self.waiting.len() < MAX_WAITING
+        let text = |message: &FromChild| match message {
+            FromChild::Status { response_for: text }
+            | FromChild::Checkpoint(CheckpointRequest { sequence_number: text, .. }) => {
+                text.as_ref().map_or(0, String::len)
+            }
+            FromChild::Foreign { .. } | FromChild::Empty | FromChild::Noise(_) => 0,
+        };
+        self.waiting.len() < MAX_WAITING && self.waiting.iter().map(text).sum::<usize>() < MAX_WAITING_TEXT
     }
 }
 
@@ -317,5 +326,11 @@ mod tests {
             say(&mut session, r#"{"action":"checkpoint"}"#);
         }
         assert!(!session.wants_input());
+        let mut session = Session::default();
+        say(
+            &mut session,
+            &format!(r#"{{"action":"status","responseFor":"{}"}}"#, "x".repeat(MAX_WAITING_TEXT)),
+        );
+        assert!(!session.wants_input(), "one can be a flood");
     }
 }

@@ -489,6 +489,8 @@ impl Resolved {
             max_leases: count("maxLeasesForWorker"),
             answer: (*s.value("timeoutInSeconds") != Value::Nothing)
                 .then(|| Duration::from_secs(u64::try_from(s.number("timeoutInSeconds")).unwrap_or(0))),
+            warn_after: (*s.value("logWarningForTaskAfterMillis") != Value::Nothing)
+                .then(|| millis("logWarningForTaskAfterMillis")),
             shutdown_grace: millis("shutdownGraceMillis"),
             task_backoff: millis("taskBackoffTimeMillis"),
             parent_poll: millis("parentShardPollIntervalMillis"),

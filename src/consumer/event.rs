@@ -21,6 +21,8 @@ pub struct Settings {
     pub task_backoff: Duration,
     /// `timeoutInSeconds`: for each message of the child while an action is open.
     pub answer: Option<Duration>,
+    /// `logWarningForTaskAfterMillis`: a batch that takes longer is warned about.
+    pub warn_after: Option<Duration>,
     /// `shutdownGraceMillis`: from the stop to the last answer of the child.
     pub shutdown_grace: Duration,
     /// From a lost lease to the last answer of the child.
@@ -115,6 +117,8 @@ pub enum Effect {
     Signal(Stop),
     /// The child failed, for this reason; so many in a row. Worth a log line.
     Failed(String, u32),
+    /// The child has had its batch for so long. Worth a log line.
+    Slow(Duration),
     /// Something of the child's is odd but harmless. Worth a log line.
     Odd(String),
     /// Over. The child is gone.

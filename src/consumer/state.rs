@@ -38,6 +38,9 @@ use crate::shard::ChildShard;
 /// the one before: a shard without records would else add up failures for ever.
 const LIVED_WELL: Duration = Duration::from_secs(60);
 
+/// Between warnings about one slow batch. Java: every second.
+const WARN_AGAIN: Duration = Duration::from_secs(10);
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Phase {
     /// For parents; the next look, unless one is under way.
@@ -93,6 +96,8 @@ pub struct State {
     storing: bool,
     child_alive: bool,
     answer_by: Option<Instant>,
+    /// When the present batch was handed out, and when its length is worth the next warning.
+    slow: Option<(Instant, Instant)>,
     /// When a stop or a lost lease cuts short whatever is under way.
     hurry: Option<Instant>,
     stop: bool,
@@ -121,6 +126,7 @@ impl State {
             storing: false,
             child_alive: false,
             answer_by: None,
+            slow: None,
             hurry: None,
             stop: false,
             lost: false,
@@ -152,7 +158,8 @@ impl State {
             }
             Phase::Idle => None,
         };
-        own.into_iter().chain(self.hurry).min()
+        let slow = self.slow.filter(|_| self.phase == Phase::Processing).map(|(_, at)| at);
+        own.into_iter().chain(self.hurry).chain(slow).min()
     }
 
     /// One step.
@@ -247,6 +254,7 @@ impl State {
             Message::ShardEnded => Phase::Ending,
         };
         self.wait_for_answer(now);
+        self.slow = self.settings.warn_after.map(|limit| (now, now + limit));
         vec![Effect::Send(message)]
     }
 
@@ -464,6 +472,18 @@ impl State {
                 if self.answer_by.is_some_and(|by| by <= now) =>
             {
                 self.fail(now, "it did not answer within timeoutInSeconds".to_owned())
+            }
+            Phase::Processing => self.warn_if_slow(now),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Again and again, as Java does.
+    fn warn_if_slow(&mut self, now: Instant) -> Effects {
+        match &mut self.slow {
+            Some((since, at)) if *at <= now => {
+                *at = now + WARN_AGAIN;
+                vec![Effect::Slow(now.duration_since(*since))]
             }
             _ => Vec::new(),
         }

@@ -9,6 +9,7 @@ fn settings() -> Settings {
     Settings {
         parent_poll: seconds(10),
         task_backoff: Duration::from_millis(500),
+        warn_after: None,
         answer: Some(seconds(60)),
         shutdown_grace: seconds(5),
         lost_grace: seconds(30),
@@ -262,6 +263,17 @@ fn a_child_that_lived_well_and_owed_nothing_did_not_fail_in_a_row() {
     life.process(&[6], false);
     live(&mut life, 60);
     assert!(matches!(life.exited()[..], [Effect::Failed(_, 3)]), "a record was not checkpointed");
+}
+
+#[test]
+fn a_slow_batch_is_warned_about_again_and_again_until_it_is_answered() {
+    let mut life = Life::idle("TRIM_HORIZON");
+    life.state.settings.warn_after = Some(Duration::from_secs(3));
+    life.on(Event::Batch(batch(&[1])));
+    assert_eq!(life.wait(), [Effect::Slow(Duration::from_secs(3))]);
+    assert_eq!(life.wait(), [Effect::Slow(Duration::from_secs(13))]);
+    assert_eq!(life.done(Action::ProcessRecords), []);
+    assert_eq!(life.state.deadline(), None, "who is idle isn't slow");
 }
 
 #[test]

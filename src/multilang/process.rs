@@ -8,20 +8,23 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 
 use multilangd_protocol::{Line, LineSplitter};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::warn;
 
 use super::output::Printed;
 use crate::shard::ShardId;
 
-/// Lines that may wait between the reader and the consumer. A line has a bound of its own.
-const LINES: usize = 16;
+/// Lines that may wait between the reader and the consumer.
+const LINES: usize = 256;
+/// Together they hold no more than this many KiB, unless one alone does, which has a bound of its own.
+const WAITING: u32 = 1024;
 /// Messages that a child may leave unread: one action, and answers to the checkpoints that it asked for.
 const UNREAD: usize = 1024;
 
@@ -135,7 +138,7 @@ pub(super) struct Process {
     pid: u32,
     alive: bool,
     group: Option<Pid>,
-    lines: mpsc::Receiver<Line>,
+    lines: mpsc::Receiver<(Line, OwnedSemaphorePermit)>,
     input: Option<mpsc::Sender<Vec<u8>>>,
     /// The child has left more messages unread than it can ever be owed.
     clogged: bool,
@@ -218,7 +221,7 @@ impl Process {
         let reason = tokio::select! {
             biased;
             // What was said comes before what happened.
-            line = self.lines.recv(), if listen => return Happened::Said(line),
+            line = self.lines.recv(), if listen => return Happened::Said(line.map(|(line, _room)| line)),
             reason = broken => reason,
             status = self.child.wait(), if alive => {
                 self.alive = false;
@@ -268,23 +271,32 @@ impl Drop for Process {
     }
 }
 
-async fn read_lines(mut stdout: ChildStdout, lines: mpsc::Sender<Line>) {
+async fn read_lines(mut stdout: ChildStdout, lines: mpsc::Sender<(Line, OwnedSemaphorePermit)>) {
     let mut splitter = LineSplitter::default();
     let mut buffer = vec![0; 64 * 1024];
     let mut out = Vec::new();
+    let room = Arc::new(Semaphore::new(WAITING as usize));
+    let hand_on = async |line: Line| {
+        let size = match &line {
+            Line::Whole(bytes) | Line::Cut { head: bytes, .. } => bytes.len() / 1024 + 1,
+        };
+        let needed = u32::try_from(size).unwrap_or(WAITING).min(WAITING);
+        let Ok(room) = room.clone().acquire_many_owned(needed).await else { return false };
+        lines.send((line, room)).await.is_ok()
+    };
     loop {
         match stdout.read(&mut buffer).await {
             Ok(0) | Err(_) => break,
             Ok(count) => splitter.push(&buffer[..count], &mut out),
         }
         for line in out.drain(..) {
-            if lines.send(line).await.is_err() {
+            if !hand_on(line).await {
                 return;
             }
         }
     }
     if let Some(line) = splitter.finish() {
-        let _nobody_listens = lines.send(line).await.is_err();
+        let _nobody_listens = !hand_on(line).await;
     }
 }
 

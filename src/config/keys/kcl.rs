@@ -136,8 +136,8 @@ pub const KEYS: &[Key] = &[
         "Whether children get empty batches."),
     key("taskBackoffTimeMillis", Kind::Long, Number(500), LIFECYCLE, Yes,
         "The first pause after a child failed or a step of ours did."),
-    key("logWarningForTaskAfterMillis", Kind::BoxedLong, Nothing, LIFECYCLE, NotYet("no warning about slow children"),
-        "Warn about a batch that takes longer."),
+    key("logWarningForTaskAfterMillis", Kind::BoxedLong, Nothing, LIFECYCLE, Yes,
+        "Warn about a batch that takes longer; again every ten seconds (Java: every second)."),
     key("validateSequenceNumberBeforeCheckpointing", Kind::Bool, Nothing, "-", NoEffect("KCL 2 and 3 don't read it either"), "None."),
 
     // Retrieval.

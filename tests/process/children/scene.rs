@@ -214,7 +214,9 @@ impl Run {
     }
 }
 
-const CHECKS: [(&str, fn(&Run) -> Checked); 5] = [
+type Check = fn(&Run) -> Checked;
+
+const CHECKS: [(&str, Check); 5] = [
     ("only its shard", only_its_shard),
     ("nothing is lost", nothing_is_lost),
     ("from the checkpoint", from_the_checkpoint),
@@ -326,7 +328,7 @@ mod tests {
         Run { log, lines: vec![], exit: Some(0), put, hit: [shard(1)].into() }
     }
 
-    fn fails(check: fn(&Run) -> Checked, doctor: impl FnOnce(&mut Run)) {
+    fn fails(check: Check, doctor: impl FnOnce(&mut Run)) {
         let mut run = good();
         assert_eq!(check(&run), Ok(()));
         doctor(&mut run);
