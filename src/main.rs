@@ -1,6 +1,7 @@
 //! argv in, exit code out. The only place that decides how the process ends.
 
 mod cli;
+mod log;
 mod signal;
 
 use std::io::{Read as _, Write as _};
@@ -12,7 +13,6 @@ use multilangd::aws::client;
 use multilangd::aws::credentials::SystemProperties;
 use multilangd::aws::dynamodb::Leases;
 use multilangd::aws::kinesis::Stream;
-use multilangd::config::keys::own;
 use multilangd::config::resolve::{self, Given, Resolved};
 use multilangd::config::settings::{self, Settings};
 use multilangd::config::{Config, Remark, expand};
@@ -22,9 +22,9 @@ use multilangd::metrics::Discard;
 use multilangd::multilang::Program;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
-use tracing_subscriber::EnvFilter;
 
 use cli::{Command, Words};
+use log::complain;
 
 fn main() -> ExitCode {
     let (command, words) = match cli::parse(std::env::args_os()) {
@@ -48,6 +48,7 @@ fn main() -> ExitCode {
     // After a clean stop nothing is left. After a second signal the dropped tasks kill their children
     // while the workers end, which must be waited for.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    log::end();
     exit.into()
 }
 
@@ -118,27 +119,6 @@ fn read(file: &Path, words: &Words, given: &mut Given) -> Result<PathBuf, Exit> 
     Ok(place)
 }
 
-/// Lines go to stderr. Ours and the children's from INFO up, the SDK's from WARN, unless RUST_LOG or
-/// `multilangd.log` says otherwise.
-fn log(settings: &Settings) -> Result<(), Exit> {
-    let directives = settings.text(own::LOG).unwrap_or_default();
-    let filter = match EnvFilter::try_from_default_env() {
-        Ok(filter) => filter,
-        Err(_) => EnvFilter::try_new(format!("dynoxide=error,{directives}")).map_err(|error| {
-            complain(&format!("{} = {directives:?} is no log filter: {error}", own::LOG));
-            Exit::Config
-        })?,
-    };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if settings.text(own::LOG_FORMAT).as_deref() == Some("json") {
-        builder.json().flatten_event(true).init();
-    } else {
-        let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-        builder.with_ansi(colours).with_target(false).init();
-    }
-    Ok(())
-}
-
 fn tell(name: &str, warnings: &[Remark], words: &Words) {
     words.notices.iter().for_each(|notice| warn!("{notice}"));
     warnings.iter().for_each(|warning| warn!("{name}: {warning}"));
@@ -146,7 +126,10 @@ fn tell(name: &str, warnings: &[Remark], words: &Words) {
 
 /// The configuration, or all its faults told.
 fn configured(resolved: Resolved, name: &str, words: &Words, worker: &str) -> Result<Config, Exit> {
-    log(&resolved.settings)?;
+    log::start(&resolved.settings).map_err(|error| {
+        complain(&error);
+        Exit::Config
+    })?;
     match resolved.config(worker) {
         Ok((config, warnings)) => {
             tell(name, &warnings, words);
@@ -291,9 +274,4 @@ async fn start(config: &Config, system: SystemProperties, stop: CancellationToke
         complain(&error);
         error.exit()
     })
-}
-
-/// A fault that ends the process, in plain words on stderr, whatever the log's level is.
-fn complain(error: &dyn std::fmt::Display) {
-    let _nobody_reads = writeln!(std::io::stderr().lock(), "multilangd: {error}").is_err();
 }

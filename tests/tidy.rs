@@ -67,7 +67,7 @@ fn table(heading: &str) -> Vec<Vec<String>> {
 fn room(path: &Path) -> Option<String> {
     let inside = path.strip_prefix(root().join("src")).ok()?;
     let first = inside.components().next()?.as_os_str().to_string_lossy().trim_end_matches(".rs").to_owned();
-    (!["main", "lib", "cli", "signal"].contains(&first.as_str())).then_some(first)
+    (!["main", "lib", "cli", "log", "signal"].contains(&first.as_str())).then_some(first)
 }
 
 /// Every `crate::name` in code, that is outside comments.

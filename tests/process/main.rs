@@ -8,6 +8,7 @@
 //! | `input.rs` | bad input: one message, a named exit code |
 //! | `java.rs` | the lease rows, beside what Java was seen to write |
 //! | `local.rs` | `multilangd local` |
+//! | `log.rs` | a log that nobody reads |
 //!
 //! The children are `tests/support/processor.py`, which needs python3.
 #![cfg(feature = "local")]
@@ -31,3 +32,4 @@ mod input;
 mod java;
 mod life;
 mod local;
+mod log;

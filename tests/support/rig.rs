@@ -127,8 +127,14 @@ impl Rig {
 
     /// Starts the binary. Its output goes to files of the test's folder.
     pub fn command(&self, arguments: &[&str]) -> Daemon {
+        let append =
+            std::fs::OpenOptions::new().create(true).append(true).open(self.folder.join("stderr.log"));
+        self.command_to(arguments, append.unwrap().into())
+    }
+
+    /// The same with its stderr going elsewhere.
+    pub fn command_to(&self, arguments: &[&str], to: Stdio) -> Daemon {
         let stderr = self.folder.join("stderr.log");
-        let append = |path: &Path| std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_multilangd"))
             .args(arguments)
             .env("AWS_ACCESS_KEY_ID", "test")
@@ -138,7 +144,7 @@ impl Rig {
             .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(append(&stderr))
+            .stderr(to)
             .kill_on_drop(true)
             .spawn()
             .unwrap();

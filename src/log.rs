@@ -1,0 +1,73 @@
+//! Where log lines go: to stderr, through a thread of their own. A reader of stderr that is slow, or gone,
+//! holds nobody up: lines that find no room are left out and counted. What the process has to say about
+//! its own end goes past all that.
+
+use std::io::Write as _;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use multilangd::config::keys::own;
+use multilangd::config::settings::Settings;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::EnvFilter;
+
+/// Lines that may wait for a slow reader.
+const WAITING: usize = 8192;
+
+/// For each of the last words.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Dropping the guard writes what waits, for a second at most.
+static RUNNING: Mutex<Option<(WorkerGuard, ErrorCounter)>> = Mutex::new(None);
+
+/// Ours and the children's from INFO up, the SDK's from WARN, unless RUST_LOG or `multilangd.log` says
+/// otherwise.
+///
+/// # Errors
+/// The filter isn't one.
+pub(crate) fn start(settings: &Settings) -> Result<(), String> {
+    let directives = settings.text(own::LOG).unwrap_or_default();
+    let filter = match EnvFilter::try_from_default_env() {
+        Ok(filter) => filter,
+        Err(_) => EnvFilter::try_new(format!("dynoxide=error,{directives}"))
+            .map_err(|error| format!("{} = {directives:?} is no log filter: {error}", own::LOG))?,
+    };
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(WAITING)
+        .thread_name("log")
+        .finish(std::io::stderr());
+    *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = Some((guard, writer.error_counter()));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    if settings.text(own::LOG_FORMAT).as_deref() == Some("json") {
+        builder.json().flatten_event(true).init();
+    } else {
+        let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        builder.with_ansi(colours).with_target(false).init();
+    }
+    Ok(())
+}
+
+/// Writes what waits. Lines logged later are lost.
+pub(crate) fn end() {
+    let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some((guard, counter)) = running {
+        drop(guard);
+        let left_out = counter.dropped_lines();
+        if left_out > 0 {
+            complain(&format!("{left_out} log lines were left out, stderr was read too slowly"));
+        }
+    }
+}
+
+/// A fault that ends the process, in plain words on stderr behind the log, whatever the log's level is.
+pub(crate) fn complain(error: &dyn std::fmt::Display) {
+    end();
+    let text = format!("multilangd: {error}\n");
+    let (done, written) = std::sync::mpsc::channel();
+    // Nobody may read stderr. The thread is left behind then: the process ends.
+    std::thread::spawn(move || {
+        let _nobody_reads = std::io::stderr().write_all(text.as_bytes()).is_err();
+        let _nobody_waits = done.send(()).is_err();
+    });
+    let _not_read_in_time = written.recv_timeout(LAST_WORDS).is_err();
+}
