@@ -1,0 +1,158 @@
+//! The clients' own start scripts, unmodified, given the binary as their `java`: records reach a child,
+//! and SIGTERM to the daemon's own pid ends everything well.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::client::{Client, Runs, part, python_path};
+use crate::records::*;
+use crate::rig::*;
+use crate::table::KCLPY;
+
+const DAEMON: &str = env!("CARGO_BIN_EXE_multilangd");
+
+/// What is run, in a folder that is not the properties file's.
+struct Launcher {
+    program: PathBuf,
+    arguments: Vec<String>,
+    python_path: Vec<&'static str>,
+}
+
+/// A shell that runs what a helper script prints, as its documentation says to.
+fn backticks(package: &'static str, properties: &Path) -> Launcher {
+    let helper = part(package).join("samples/amazon_kclpy_helper.py");
+    let command = format!(
+        "`python3 {} --print_command --java {DAEMON} --properties {}`",
+        helper.display(),
+        properties.display()
+    );
+    Launcher { program: "sh".into(), arguments: vec!["-c".into(), command], python_path: vec![package] }
+}
+
+/// `kcl-bootstrap`, which skips the jars that are there: they are empty files.
+fn kcl_bootstrap(package: &str, properties: &Path) -> Launcher {
+    let arguments = [
+        part(package).join("node_modules/.bin/kcl-bootstrap"),
+        "--java".into(),
+        DAEMON.into(),
+        "--jar-path".into(),
+        part(package).join("jars"),
+        "-e".into(),
+        "-p".into(),
+        properties.into(),
+    ];
+    Launcher {
+        program: "node".into(),
+        arguments: arguments.iter().map(|argument| argument.to_str().unwrap().to_owned()).collect(),
+        python_path: Vec::new(),
+    }
+}
+
+fn easy_kclpy(properties: &Path) -> Launcher {
+    let module = ["-m", "easy_kclpy.utils.launch_multilangdaemon", "--java", DAEMON, "--properties"];
+    let mut arguments = module.map(str::to_owned).to_vec();
+    arguments.push(properties.to_str().unwrap().to_owned());
+    Launcher {
+        program: "python3".into(),
+        arguments,
+        python_path: vec!["easy-kclpy-2021.7.2", "amazon_kclpy-3.2.0"],
+    }
+}
+
+async fn runs(name: &str, client: &Client, launcher: impl FnOnce(&Path) -> Launcher) {
+    let mut rig = Rig::start(name).await;
+    rig.stream(2).await;
+    let all = everything(100);
+    rig.put(&all).await;
+    let file = client.properties(&mut rig, "");
+    let Launcher { program, arguments, python_path: packages } = launcher(&file);
+    let elsewhere = rig.folder.join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    if !packages.is_empty() {
+        rig.environment.push(("PYTHONPATH".into(), python_path(&packages)));
+    }
+    let log = |name: &str| std::fs::File::create(rig.folder.join(name)).unwrap();
+    let mut launched = Command::new(program)
+        .args(arguments)
+        .current_dir(&elsewhere)
+        .env("AWS_ACCESS_KEY_ID", "test")
+        .env("AWS_SECRET_ACCESS_KEY", "test")
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .env_remove("RUST_LOG")
+        .envs(rig.environment.iter().cloned())
+        .stdin(Stdio::null())
+        .stdout(log("stdout.log"))
+        .stderr(log("stderr.log"))
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let launcher_ends_early = tokio::select! {
+        status = launched.wait() => Some(status.unwrap()),
+        () = rig.until("100 records", |log| count(log) >= 100 && alive(log) == 2) => None,
+    };
+    let printed = || std::fs::read_to_string(rig.folder.join("stdout.log")).unwrap();
+    assert!(launcher_ends_early.is_none(), "{launcher_ends_early:?}\n{}\n{}", printed(), rig.daemon_log());
+
+    let daemon = daemon_of(&rig.log);
+    kill_process(Pid::from_raw(daemon).unwrap(), Signal::TERM).unwrap();
+    let status = timeout(LIMIT, launched.wait()).await.expect("the launcher ends with the daemon").unwrap();
+    assert_eq!(status.code(), Some(0), "{}", rig.daemon_log());
+    rig.until("all children gone", |log| alive(log) == 0).await;
+    assert!(is_gone(daemon));
+    assert!(pids(&rig.log).into_iter().all(is_gone));
+    assert_eq!(said(&rig.log, "shutdownRequested").len(), 2, "{}", rig.daemon_log());
+    assert_each_once(&rig.log, &all);
+}
+
+/// The one parent of all children: a process that runs our binary.
+fn daemon_of(log: &[Report]) -> i32 {
+    let parent = |pid: i32| -> i32 {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.rsplit(')').next().unwrap().split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    let parents: BTreeSet<i32> = pids(log).into_iter().map(parent).collect();
+    let [daemon] = parents.into_iter().collect::<Vec<_>>()[..] else { panic!("one daemon") };
+    let program = std::fs::read_link(format!("/proc/{daemon}/exe")).unwrap();
+    assert_eq!(program, std::fs::canonicalize(DAEMON).unwrap());
+    daemon
+}
+
+const NODE: Client = Client { runs: Runs::Node { package: "aws-kcl-2.3.2", interface: "v2" }, ..KCLPY };
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kcl_bootstrap_of_aws_kcl_2_3_2() {
+    runs("bootstrap-2.3.2", &NODE, |file| kcl_bootstrap("aws-kcl-2.3.2", file)).await;
+}
+
+/// The old main class, and the properties file as the only argument. The children are today's.
+#[tokio::test(flavor = "multi_thread")]
+async fn kcl_bootstrap_of_aws_kcl_0_7_0() {
+    runs("bootstrap-0.7.0", &NODE, |file| kcl_bootstrap("aws-kcl-0.7.0", file)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_helper_of_amazon_kclpy_3_2_0() {
+    runs("helper-3.2.0", &KCLPY, |file| backticks("amazon_kclpy-3.2.0", file)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_helper_of_amazon_kclpy_2_1_5() {
+    runs("helper-2.1.5", &KCLPY, |file| backticks("amazon_kclpy-2.1.5", file)).await;
+}
+
+/// It gives the file's name alone: the file is found in a folder of the class path.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_helper_of_amazon_kclpy_1_5_1() {
+    runs("helper-1.5.1", &KCLPY, |file| backticks("amazon_kclpy-1.5.1", file)).await;
+}
+
+/// Its last argument is empty.
+#[tokio::test(flavor = "multi_thread")]
+async fn launch_multilangdaemon_of_easy_kclpy() {
+    runs("easy-launcher", &KCLPY, easy_kclpy).await;
+}
