@@ -25,7 +25,7 @@ pub async fn sees_all_records(name: &str, client: &Client) {
 
     rig.put(&all[200..400]).await;
     let mut daemon = rig.daemon(&file);
-    rig.until("400 records", |log| count(log) >= 400).await;
+    until(&mut rig, &mut daemon, "400 records", |log| count(log) >= 400).await;
     assert_each_once(&rig.log, &all[..400]);
 
     reshard(&rig).await;
@@ -44,7 +44,7 @@ async fn goes_on_after_a_reshard(
     client: &Client,
     all: &[Record],
 ) {
-    rig.until("600 records, three ended shards and children on the three new ones", |log| {
+    until(rig, &mut daemon, "600 records, three ended shards and children on the three new ones", |log| {
         let begun: BTreeSet<&str> = said(log, "initialize").into_iter().collect();
         count(log) >= 600 && said(log, "shardEnded").len() == 3 && begun.len() == 7
     })
@@ -54,7 +54,7 @@ async fn goes_on_after_a_reshard(
 
     rig.put(&all[600..]).await;
     let mut daemon = rig.daemon(file);
-    rig.until("700 records", |log| count(log) >= 700).await;
+    until(rig, &mut daemon, "700 records", |log| count(log) >= 700).await;
     assert_eq!(daemon.stop().await, Some(0), "{}", rig.daemon_log());
     rig.until("all children gone", |log| alive(log) == 0).await;
     assert_each_once(&rig.log, all);
@@ -83,7 +83,7 @@ async fn gives_up_at_a_reshard(rig: &mut Rig, mut daemon: Daemon, reason: &str, 
     let file = KCLPY.properties(rig, SETTINGS);
     rig.put(&all[600..]).await;
     let mut daemon = rig.daemon(&file);
-    rig.until("700 records", |log| count(log) >= 700).await;
+    until(rig, &mut daemon, "700 records", |log| count(log) >= 700).await;
     assert_eq!(daemon.stop().await, Some(0), "{}", rig.daemon_log());
     rig.until("all children gone", |log| alive(log) == 0).await;
     assert_each_once(&rig.log, all);
@@ -100,4 +100,13 @@ async fn stop(rig: &mut Rig, daemon: &mut Daemon, client: &Client) {
     let expected =
         ["shutdownRequested", "leaseLost"].map(|what| if client.stop.contains(&what) { 4 } else { 0 });
     assert_eq!([after[0] - before[0], after[1] - before[1]], expected, "{}", rig.daemon_log());
+}
+
+/// Waits for a condition while the daemon runs; its end is a failure at once.
+async fn until(rig: &mut Rig, daemon: &mut Daemon, what: &str, reached: impl FnMut(&[Report]) -> bool) {
+    let ended = tokio::select! {
+        status = daemon.ended() => Some(status),
+        () = rig.until(what, reached) => None,
+    };
+    assert!(ended.is_none(), "not reached: {what}; the daemon ended: {ended:?}\n{}", rig.daemon_log());
 }

@@ -40,7 +40,7 @@ clients! {
     kclpy_2_1_5: kclpy("v3", &["amazon_kclpy-2.1.5"]);
     easy_kclpy_2021_7_2: Client {
         runs: Python {
-            script: "easy_kclpy.py",
+            script: "per_record.py",
             packages: &["easy-kclpy-2021.7.2", "amazon_kclpy-3.2.0"],
             interface: "",
         },
