@@ -2,13 +2,15 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`client`] | clients: region, endpoint, credentials, HTTP, time limits |
+//! | [`client`] | clients: region, endpoint, HTTP, time limits |
+//! | [`credentials`] | providers of credentials |
 //! | [`dynamodb`] | [`crate::lease::Table`] |
 //! | `item` | lease rows and their attributes |
 //! | [`kinesis`] | [`crate::shard::Api`] and [`crate::retrieval::Api`] |
 //! | `error` | what a failure means to the caller |
 
 pub mod client;
+pub mod credentials;
 pub mod dynamodb;
 mod error;
 mod item;

@@ -1,23 +1,37 @@
 //! The command line, as far as words go: argv in, a [`Command`] out.
+//!
+//! `java` submodule: argv as launchers write it for a JVM. Options of ours that set something come from
+//! the table [`own::KEYS`].
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Arg, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use multilangd::aws::credentials::SystemProperties;
+use multilangd::config::keys::own;
+
+mod java;
 
 /// A Kinesis MultiLangDaemon without a JVM.
 ///
 /// Leases the shards of a stream in DynamoDB, runs one record processor for each, and speaks the KCL
-/// MultiLang protocol with it. Reads the same properties file as the Java MultiLangDaemon.
+/// MultiLang protocol with it. Reads the same properties file and takes the same arguments as the Java
+/// MultiLangDaemon, those of launchers that start a java included.
 #[derive(Debug, Parser)]
-#[command(name = "multilangd", version, args_conflicts_with_subcommands = true)]
+#[command(
+    name = "multilangd",
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = "For a first look without any file: multilangd local\n\
+                  What a file comes to: multilangd check my.properties"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Sub>,
     #[command(flatten)]
     run: Run,
     #[command(flatten)]
-    logs: Logs,
+    file: FileOptions,
 }
 
 #[derive(Debug, Args)]
@@ -28,37 +42,53 @@ struct Run {
     /// The properties file; wins over FILE.
     #[arg(short, long = "properties-file", value_name = "FILE")]
     properties_file: Option<PathBuf>,
-    /// Accepted for compatibility: logging is set by RUST_LOG and --log-format.
+    /// Accepted for compatibility: logging is set by RUST_LOG, --log and --log-format.
     #[arg(short, long = "log-configuration", value_name = "FILE")]
     log_configuration: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Args)]
-struct Logs {
-    /// How log lines look, on stderr.
-    #[arg(long, value_enum, default_value_t = LogFormat::Text, global = true)]
-    log_format: LogFormat,
+/// How the file is read.
+#[derive(Debug, Clone, Default, Args)]
+struct FileOptions {
+    /// Overrides a key of the file, or adds one; can be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE", global = true, value_parser = pair)]
+    set: Vec<(String, String)>,
+    /// Replaces ${NAME} in the file's values by environment variables; $${ stands for ${. Also
+    /// MULTILANGD_EXPAND_ENV=true.
+    #[arg(long = "expand-env", global = true)]
+    expand_env: bool,
 }
 
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.trim().to_owned())),
+        _ => Err("must be KEY=VALUE".to_owned()),
+    }
 }
 
 #[derive(Debug, Subcommand)]
 enum Sub {
+    /// Shows every setting that a file comes to, and everything that is wrong with it. Starts nothing.
+    Check(Check),
     /// Everything on this machine: an embedded Kinesis and DynamoDB, a stream, and the daemon on them.
     #[cfg(feature = "local")]
     Local(Local),
 }
 
-#[cfg(feature = "local")]
 #[derive(Debug, Args)]
-struct Local {
+struct Check {
+    /// The properties file.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// One JSON object: settings, warnings, errors.
+    #[arg(long)]
+    json: bool,
+}
+
+#[cfg(feature = "local")]
+/// `local`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct Local {
     /// The properties file; without it an example runs, which needs python3.
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
@@ -82,16 +112,37 @@ struct Local {
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Command {
-    /// Run the daemon.
-    Run {
+    /// Run the daemon on a file.
+    Run(PathBuf),
+    /// Show what a file comes to.
+    Check {
         /// The properties file.
         file: PathBuf,
-        /// What to say about the arguments.
-        notices: Vec<&'static str>,
+        /// As JSON.
+        json: bool,
     },
     /// Run everything on this machine.
     #[cfg(feature = "local")]
-    Local(multilangd::local::run::Options),
+    Local(Local),
+}
+
+/// Everything that the command line says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Words {
+    /// `--set`.
+    pub(crate) overrides: Vec<(String, String)>,
+    /// `--expand-env`.
+    pub(crate) expand: bool,
+    /// Settings of ours, by their name in the file.
+    pub(crate) options: Vec<(&'static str, String)>,
+    /// Folders of a Java class path; a file is looked for there first.
+    pub(crate) class_path: Vec<PathBuf>,
+    /// `-Daws.region`.
+    pub(crate) region: Option<String>,
+    /// `-Daws.accessKeyId` and the like.
+    pub(crate) system: SystemProperties,
+    /// What to say about the arguments.
+    pub(crate) notices: Vec<&'static str>,
 }
 
 /// Reads argv, the program's name included.
@@ -99,59 +150,101 @@ pub(crate) enum Command {
 /// # Errors
 /// Wrong arguments, and requests for help or version, which are no faults: see
 /// [`clap::Error::use_stderr`].
-pub(crate) fn parse(
-    arguments: impl IntoIterator<Item = OsString>,
-) -> Result<(Command, LogFormat), clap::Error> {
-    let cli = Cli::try_parse_from(arguments)?;
-    let command = match cli.command {
-        #[cfg(feature = "local")]
-        Some(Sub::Local(local)) => Command::Local(multilangd::local::run::Options {
-            file: local.file,
-            shards: local.shards,
-            put: local.put,
-            data: local.data,
-            kinesis_port: local.kinesis_port,
-            dynamodb_port: local.dynamodb_port,
-        }),
-        #[cfg(not(feature = "local"))]
-        Some(never) => match never {},
-        None => run(cli.run)?,
+pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<(Command, Words), clap::Error> {
+    let java = java::understand(arguments.into_iter().collect());
+    let matches = command().try_get_matches_from(java.arguments)?;
+    let options = own::KEYS.iter().filter_map(|key| {
+        let text = matches.get_one::<String>(key.name)?;
+        Some((key.name, text.clone()))
+    });
+    let options = options.collect();
+    let cli = Cli::from_arg_matches(&matches)?;
+    let mut words = Words {
+        overrides: cli.file.set,
+        expand: cli.file.expand_env,
+        options,
+        class_path: java.class_path,
+        region: java.region,
+        system: java.system,
+        notices: Vec::new(),
     };
-    Ok((command, cli.logs.log_format))
+    let command = match cli.command {
+        Some(Sub::Check(check)) => Command::Check { file: check.file, json: check.json },
+        #[cfg(feature = "local")]
+        Some(Sub::Local(local)) => Command::Local(local),
+        None => Command::Run(file(cli.run, &mut words.notices)?),
+    };
+    Ok((command, words))
 }
 
-fn run(run: Run) -> Result<Command, clap::Error> {
-    let mut notices = Vec::new();
+/// The derived arguments and one option for each row of our settings.
+fn command() -> clap::Command {
+    own::KEYS.iter().fold(Cli::command(), |command, key| {
+        let value = match key.kind {
+            own::OwnKind::Word(words) => words.join("|"),
+            own::OwnKind::Number(_) => "NUMBER".to_owned(),
+            own::OwnKind::Filter => "FILTER".to_owned(),
+        };
+        let option = Arg::new(key.name)
+            .long(key.option())
+            .value_name(value)
+            .global(true)
+            .help(format!(
+                "{} [default: {}; also {}, {} in the file]",
+                key.doc,
+                key.default,
+                key.variable(),
+                key.name
+            ))
+            .value_parser(move |text: &str| key.check(text).map(|()| text.to_owned()));
+        command.arg(option)
+    })
+}
+
+fn file(run: Run, notices: &mut Vec<&'static str>) -> Result<PathBuf, clap::Error> {
     if run.log_configuration.is_some() {
-        notices.push(
-            "--log-configuration is accepted but not used: logging is set by RUST_LOG and --log-format",
-        );
+        notices.push("--log-configuration is accepted but not used: logging is set by RUST_LOG, --log and --log-format");
     }
     if run.file.is_some() && run.properties_file.is_some() {
         notices.push("--properties-file wins over the file given as argument");
     }
-    let Some(file) = run.properties_file.or(run.file) else {
+    run.properties_file.or(run.file).ok_or_else(|| {
         let text = "a properties file is missing, as in multilangd my.properties\n\
                     For a first look without any: multilangd local";
-        return Err(clap::Error::raw(clap::error::ErrorKind::MissingRequiredArgument, format!("{text}\n")));
-    };
-    Ok(Command::Run { file, notices })
+        clap::Error::raw(clap::error::ErrorKind::MissingRequiredArgument, format!("{text}\n"))
+    })
+}
+
+#[cfg(feature = "local")]
+impl Local {
+    /// The file, if one was given.
+    pub(crate) fn file(&self) -> Option<&PathBuf> {
+        self.file.as_ref()
+    }
+
+    /// What local mode runs with.
+    pub(crate) fn options(&self) -> multilangd::local::run::Options {
+        multilangd::local::run::Options {
+            shards: self.shards,
+            put: self.put.clone(),
+            data: self.data.clone(),
+            kinesis_port: self.kinesis_port,
+            dynamodb_port: self.dynamodb_port,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parsed(words: &[&str]) -> Result<Command, clap::Error> {
-        parse([&["multilangd"], words].concat().into_iter().map(OsString::from)).map(|(command, _)| command)
+    fn parsed(words: &[&str]) -> Result<(Command, Words), clap::Error> {
+        parse([&["multilangd"], words].concat().into_iter().map(OsString::from))
     }
 
     fn file(words: &[&str]) -> PathBuf {
-        match parsed(words).unwrap() {
-            Command::Run { file, .. } => file,
-            #[cfg(feature = "local")]
-            Command::Local(_) => panic!("{words:?}"),
-        }
+        let Command::Run(file) = parsed(words).unwrap().0 else { panic!("{words:?}") };
+        file
     }
 
     #[test]
@@ -161,6 +254,7 @@ mod tests {
             &["-p", "a.properties"],
             &["--properties-file", "a.properties"],
             &["-l", "x.xml", "a.properties"],
+            &["--log-format", "json", "a.properties"],
         ] {
             assert_eq!(file(words), PathBuf::from("a.properties"), "{words:?}");
         }
@@ -169,16 +263,36 @@ mod tests {
         assert!(parsed(&["a", "b"]).is_err());
     }
 
+    #[test]
+    fn settings_of_ours_are_options_before_and_behind_a_command() {
+        let expected = [(own::ON_CHILD_FAILURE, "exit".to_owned())];
+        for words in [&["--on-child-failure", "exit", "f"][..], &["check", "f", "--on-child-failure=exit"]] {
+            assert_eq!(parsed(words).unwrap().1.options, expected, "{words:?}");
+        }
+        assert!(parsed(&["f", "--on-child-failure", "explode"]).is_err());
+        let words = parsed(&["f", "--set", "a = b=c", "--expand-env"]).unwrap().1;
+        assert_eq!((words.overrides, words.expand), (vec![("a".to_owned(), "b=c".to_owned())], true));
+        assert!(parsed(&["f", "--set", "nothing"]).is_err());
+    }
+
+    #[test]
+    fn a_file_is_checked_as_text_or_json() {
+        let expected = Command::Check { file: "f.properties".into(), json: true };
+        assert_eq!(parsed(&["check", "f.properties", "--json"]).unwrap().0, expected);
+        assert!(parsed(&["check"]).is_err());
+    }
+
     #[cfg(feature = "local")]
     #[test]
     fn local_takes_its_options() {
-        let Command::Local(options) =
-            parsed(&["local", "--shards", "2", "--data", "d", "f.properties"]).unwrap()
+        let Command::Local(local) =
+            parsed(&["local", "--shards", "2", "--data", "d", "f.properties"]).unwrap().0
         else {
             panic!()
         };
+        let options = local.options();
         assert_eq!(
-            (options.shards, options.data, options.file),
+            (options.shards, options.data, local.file),
             (2, Some("d".into()), Some("f.properties".into()))
         );
         assert!(parsed(&["local", "--shards", "0"]).is_err());

@@ -1,8 +1,18 @@
 //! What the daemon is told: a properties file becomes a [`Config`], or a list of everything that is
 //! wrong with it.
 //!
-//! [`keys::KEYS`] is the table of keys, [`resolve`] reads a file against it. Both stages are pure:
-//! all faults are known before anything starts. In KCL: `MultiLangDaemonConfiguration`.
+//! | module | holds |
+//! |---|---|
+//! | [`keys`] | the tables: one row a key |
+//! | [`bean`] | the file's pairs set one after the other, as Java's configuration object would be |
+//! | [`value`] | one text read as its type |
+//! | [`credentials`] | the text of a credentials key into a list of providers |
+//! | [`expand`] | `${NAME}`, if asked for |
+//! | [`resolve`] | defaults, what hangs on what, limits; every fault and warning at once |
+//! | [`settings`] | all settings in force with their sources, as `check` prints them |
+//!
+//! All stages are pure: every fault is known before anything starts. In KCL:
+//! `MultiLangDaemonConfiguration`, `MultiLangDaemonConfig`.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,8 +20,15 @@ use std::time::Duration;
 use crate::lease::WorkerId;
 use crate::lease::sync::InitialPosition;
 
+pub mod bean;
+pub mod credentials;
+pub mod expand;
 pub mod keys;
 pub mod resolve;
+pub mod settings;
+pub mod value;
+
+use credentials::Provider;
 
 /// Every setting in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,12 +43,12 @@ pub struct Config {
     pub worker: WorkerId,
     /// `executableName`, not yet looked up.
     pub executable: String,
-    /// `regionName`; else the SDK's own chain decides.
-    pub region: Option<String>,
-    /// `kinesisEndpoint`.
-    pub kinesis_endpoint: Option<String>,
-    /// `dynamoDBEndpoint`.
-    pub dynamodb_endpoint: Option<String>,
+    /// How Kinesis is reached.
+    pub kinesis: ClientConfig,
+    /// How DynamoDB is reached.
+    pub dynamodb: ClientConfig,
+    /// How CloudWatch is reached.
+    pub cloudwatch: ClientConfig,
     /// `initialPositionInStream`, `initialPositionInStreamExtended`.
     pub initial: InitialPosition,
     /// `failoverTimeMillis`.
@@ -64,6 +81,29 @@ pub struct Config {
     pub max_child_failures: u32,
     /// `multilangd.childProtocol`.
     pub child_protocol: ChildProtocol,
+    /// `multilangd.childExitGraceMillis`.
+    pub child_exit_grace: Duration,
+    /// `multilangd.childKillGraceMillis`.
+    pub child_kill_grace: Duration,
+}
+
+/// How a service is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ClientConfig {
+    /// `regionName`, `….region`; else the SDK's own chain decides.
+    pub region: Option<String>,
+    /// `….endpointOverride`, `kinesisEndpoint`, `dynamoDBEndpoint`.
+    pub endpoint: Option<String>,
+    /// `….dualstackEnabled`.
+    pub dual_stack: bool,
+    /// `….fipsEnabled`.
+    pub fips: bool,
+    /// `….overrideConfiguration.apiCallTimeout`.
+    pub call_timeout: Option<Duration>,
+    /// `….overrideConfiguration.apiCallAttemptTimeout`.
+    pub attempt_timeout: Option<Duration>,
+    /// `AWSCredentialsProvider…`, in the order in which they are asked.
+    pub providers: Vec<Provider>,
 }
 
 /// What a child's failure means for the rest.
@@ -84,11 +124,55 @@ pub enum ChildProtocol {
     Shutdown,
 }
 
+/// Where a setting came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// This line of the file, from 1.
+    File(usize),
+    /// Nobody gave it.
+    Default,
+    /// An environment variable.
+    Environment,
+    /// The command line.
+    Option,
+}
+
+impl Source {
+    /// The line, if it is one of the file.
+    pub fn line(self) -> Option<usize> {
+        match self {
+            Self::File(line) => Some(line),
+            Self::Default | Self::Environment | Self::Option => None,
+        }
+    }
+
+    /// In one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::File(_) => "file",
+            Self::Default => "default",
+            Self::Environment => "environment",
+            Self::Option => "option",
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(line) => write!(f, "line {line}"),
+            other @ (Self::Default | Self::Environment | Self::Option) => f.write_str(other.name()),
+        }
+    }
+}
+
 /// Something in a file that is wrong or odd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remark {
-    /// The line of the file, from 1; none for what is missing.
+    /// The line of the file, from 1; none for what is missing or wasn't given there.
     pub line: Option<usize>,
+    /// The key, the option or the variable that it is about.
+    pub key: Option<String>,
     /// A sentence.
     pub text: String,
 }

@@ -146,9 +146,9 @@ fn parts(config: &Config, program: Program, ports: Ports) -> Parts {
         answer: config.answer,
         shutdown_grace: config.shutdown_grace,
         lost_grace: Duration::from_secs(30),
-        exit_grace: Duration::from_secs(5),
+        exit_grace: config.child_exit_grace,
         // Twice this and the default grace stay below the ten seconds that containers are given.
-        kill_grace: Duration::from_secs(2),
+        kill_grace: config.child_kill_grace,
         keep_empty: config.keep_empty,
         max_failures: config.max_child_failures,
     };

@@ -4,26 +4,30 @@ mod cli;
 mod signal;
 
 use std::io::{Read as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use multilangd::aws::client;
+use multilangd::aws::credentials::SystemProperties;
 use multilangd::aws::dynamodb::Leases;
 use multilangd::aws::kinesis::Stream;
-use multilangd::config::{Config, resolve};
+use multilangd::config::keys::own;
+use multilangd::config::resolve::{self, Given, Resolved};
+use multilangd::config::settings::{self, Settings};
+use multilangd::config::{Config, Remark, expand};
 use multilangd::daemon::{self, Ports};
 use multilangd::exit::Exit;
 use multilangd::metrics::Discard;
 use multilangd::multilang::Program;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::warn;
 use tracing_subscriber::EnvFilter;
 
-use cli::{Command, LogFormat};
+use cli::{Command, Words};
 
 fn main() -> ExitCode {
-    let (command, format) = match cli::parse(std::env::args_os()) {
+    let (command, words) = match cli::parse(std::env::args_os()) {
         Ok(parsed) => parsed,
         Err(error) => {
             let exit = if error.use_stderr() { Exit::Usage } else { Exit::Clean };
@@ -33,113 +37,236 @@ fn main() -> ExitCode {
             };
         }
     };
-    log(format);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            error!(%error, "the runtime can't start");
+            complain(&format!("the runtime can't start: {error}"));
             return Exit::Internal.into();
         }
     };
-    let exit = runtime.block_on(run(command));
+    let exit = runtime.block_on(run(command, words));
     // After a clean stop nothing is left. After a second signal the dropped tasks kill their children
     // while the workers end, which must be waited for.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     exit.into()
 }
 
-/// Lines go to stderr. Ours and the children's from INFO up, the SDK's from WARN, unless RUST_LOG
-/// says otherwise.
-fn log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("warn,multilangd=info,child=info,dynoxide=error"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match format {
-        LogFormat::Json => builder.json().flatten_event(true).init(),
-        LogFormat::Text => {
-            let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            builder.with_ansi(colours).with_target(false).init();
-        }
-    }
-}
-
-async fn run(command: Command) -> Exit {
+async fn run(command: Command, words: Words) -> Exit {
     let stop = CancellationToken::new();
     let signals = match signal::Signals::install() {
         Ok(signals) => signals,
         Err(error) => {
-            error!(%error, "signals can't be handled");
+            complain(&format!("signals can't be handled: {error}"));
             return Exit::Internal;
         }
     };
     tokio::select! {
         biased;
         // The work first: if it is done, a second signal doesn't matter.
-        exit = work(command, stop.clone()) => exit,
+        exit = work(command, words, stop.clone()) => exit,
         // Dropping the work kills what is left of the children.
         () = signals.serve(stop) => Exit::Interrupted,
     }
 }
 
-async fn work(command: Command, stop: CancellationToken) -> Exit {
+async fn work(command: Command, words: Words, stop: CancellationToken) -> Exit {
     match command {
-        Command::Run { file, notices } => {
-            for notice in notices {
-                warn!("{notice}");
-            }
-            run_daemon(&file, stop).await
-        }
+        Command::Run(file) => Box::pin(run_daemon(&file, &words, stop)).await,
+        Command::Check { file, json } => check(&file, &words, json).await,
         #[cfg(feature = "local")]
-        Command::Local(options) => match Box::pin(multilangd::local::run::run(options, stop)).await {
-            Ok(()) => Exit::Clean,
-            Err(error) => {
-                complain(&error);
-                error.exit()
-            }
-        },
+        Command::Local(local) => run_local(&local, &words, stop).await,
     }
 }
 
-async fn run_daemon(file: &Path, stop: CancellationToken) -> Exit {
-    let bytes = match std::fs::read(file) {
-        Ok(bytes) => bytes,
-        Err(error) => {
-            complain(&format!("{}: the properties file can't be read: {error}", file.display()));
-            return Exit::NoInput;
-        }
+/// What settings are made from, but for the file's bytes.
+async fn given(words: &Words) -> Given {
+    let variables: std::collections::BTreeMap<String, String> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let asked = variables.get(expand::VARIABLE).is_some_and(|value| value == "true" || value == "1");
+    let region = match &words.region {
+        Some(region) => Some(region.clone()),
+        None => client::nearby_region().await,
     };
+    Given {
+        bytes: Vec::new(),
+        overrides: words.overrides.clone(),
+        expand: words.expand || asked,
+        options: words.options.clone(),
+        variables,
+        region,
+    }
+}
+
+/// The file as Java would find it: a relative name in each folder of the class path first.
+fn find(file: &Path, class_path: &[PathBuf]) -> PathBuf {
+    let relative = file.is_relative();
+    let mut places = class_path.iter().map(|folder| folder.join(file));
+    places.find(|place| relative && place.is_file()).unwrap_or_else(|| file.to_owned())
+}
+
+/// Reads the file into what settings are made from.
+fn read(file: &Path, words: &Words, given: &mut Given) -> Result<PathBuf, Exit> {
+    let place = find(file, &words.class_path);
+    match std::fs::read(&place) {
+        Ok(bytes) => given.bytes = bytes,
+        Err(error) => {
+            complain(&format!("{}: the properties file can't be read: {error}", place.display()));
+            return Err(Exit::NoInput);
+        }
+    }
+    Ok(place)
+}
+
+/// Lines go to stderr. Ours and the children's from INFO up, the SDK's from WARN, unless RUST_LOG or
+/// `multilangd.log` says otherwise.
+fn log(settings: &Settings) -> Result<(), Exit> {
+    let directives = settings.text(own::LOG).unwrap_or_default();
+    let filter = match EnvFilter::try_from_default_env() {
+        Ok(filter) => filter,
+        Err(_) => EnvFilter::try_new(format!("dynoxide=error,{directives}")).map_err(|error| {
+            complain(&format!("{} = {directives:?} is no log filter: {error}", own::LOG));
+            Exit::Config
+        })?,
+    };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if settings.text(own::LOG_FORMAT).as_deref() == Some("json") {
+        builder.json().flatten_event(true).init();
+    } else {
+        let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        builder.with_ansi(colours).with_target(false).init();
+    }
+    Ok(())
+}
+
+fn tell(name: &str, warnings: &[Remark], words: &Words) {
+    words.notices.iter().for_each(|notice| warn!("{notice}"));
+    warnings.iter().for_each(|warning| warn!("{name}: {warning}"));
+}
+
+/// The configuration, or all its faults told.
+fn configured(resolved: Resolved, name: &str, words: &Words, worker: &str) -> Result<Config, Exit> {
+    log(&resolved.settings)?;
+    match resolved.config(worker) {
+        Ok((config, warnings)) => {
+            tell(name, &warnings, words);
+            Ok(config)
+        }
+        Err(faults) => {
+            tell(name, &faults.warnings, words);
+            faults.faults.iter().for_each(|fault| complain(&format!("{name}: {fault}")));
+            Err(Exit::Config)
+        }
+    }
+}
+
+/// An id for a worker that has none.
+fn random_id() -> Result<String, Exit> {
     // Two workers of one id would share leases: the id needs the system's randomness, not a clock's.
     let mut bits = [0; 16];
     let random = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bits));
     if let Err(error) = random {
         complain(&format!("no randomness for a worker id from /dev/urandom: {error}"));
-        return Exit::Internal;
+        return Err(Exit::Internal);
     }
-    let worker = resolve::uuid(u128::from_ne_bytes(bits));
-    let config = match resolve::resolve(&bytes, &worker) {
-        Ok((config, warnings)) => {
-            for warning in warnings {
-                warn!("{}: {warning}", file.display());
-            }
-            config
+    Ok(resolve::uuid(u128::from_ne_bytes(bits)))
+}
+
+async fn run_daemon(file: &Path, words: &Words, stop: CancellationToken) -> Exit {
+    let mut given = given(words).await;
+    let started = async {
+        let place = read(file, words, &mut given)?;
+        let name = place.display().to_string();
+        let config = configured(resolve::resolve(&given), &name, words, &random_id()?)?;
+        Box::pin(start(&config, words.system.clone(), stop)).await
+    };
+    Box::pin(started).await.err().unwrap_or(Exit::Clean)
+}
+
+#[cfg(feature = "local")]
+async fn run_local(local: &cli::Local, words: &Words, stop: CancellationToken) -> Exit {
+    let mut given = given(words).await;
+    let mut place = None;
+    if let Some(file) = local.file() {
+        match read(file, words, &mut given) {
+            Ok(found) => place = Some(found),
+            Err(exit) => return exit,
         }
-        Err(faults) => {
-            for warning in &faults.warnings {
-                warn!("{}: {warning}", file.display());
-            }
-            for fault in &faults.faults {
-                complain(&format!("{}: {fault}", file.display()));
-            }
-            return Exit::Config;
+    }
+    let mut home = match multilangd::local::run::Home::open(local.options()) {
+        Ok(home) => home,
+        Err(error) => {
+            complain(&error);
+            return error.exit();
         }
     };
-    match start(&config, stop).await {
+    let name = place.map_or("the example".to_owned(), |place| place.display().to_string());
+    if local.file().is_none() {
+        match home.example() {
+            Ok(bytes) => given.bytes = bytes,
+            Err(error) => {
+                complain(&error);
+                return error.exit();
+            }
+        }
+    }
+    let config = match configured(resolve::resolve(&given), &name, words, multilangd::local::run::WORKER) {
+        Ok(config) => config,
+        Err(exit) => return exit,
+    };
+    match Box::pin(multilangd::local::run::run(home, config, stop)).await {
         Ok(()) => Exit::Clean,
-        Err(exit) => exit,
+        Err(error) => {
+            complain(&error);
+            error.exit()
+        }
     }
 }
 
-async fn start(config: &Config, stop: CancellationToken) -> Result<(), Exit> {
+/// Prints what a file comes to. Starts nothing and calls nothing.
+async fn check(file: &Path, words: &Words, json: bool) -> Exit {
+    let mut given = given(words).await;
+    if let Err(exit) = read(file, words, &mut given) {
+        return exit;
+    }
+    let Resolved { settings, mut warnings, mut faults, .. } = resolve::resolve(&given);
+    look_around(&settings, &mut warnings, &mut faults);
+    warnings.extend(words.notices.iter().map(|text| Remark {
+        line: None,
+        key: None,
+        text: (*text).to_owned(),
+    }));
+    let shown = if json {
+        format!("{:#}\n", settings::json(&settings, &warnings, &faults))
+    } else {
+        settings::text(&settings, &warnings, &faults)
+    };
+    if std::io::stdout().lock().write_all(shown.as_bytes()).is_err() {
+        return Exit::Internal;
+    }
+    if faults.is_empty() { Exit::Clean } else { Exit::Config }
+}
+
+/// What the file can't say: whether this machine has a region and the program.
+fn look_around(settings: &Settings, warnings: &mut Vec<Remark>, faults: &mut Vec<Remark>) {
+    let remark = |key: &str, text: String| Remark { line: None, key: Some(key.to_owned()), text };
+    if ["kinesisClient.region", "dynamoDbClient.region"].iter().any(|name| settings.text(name).is_none()) {
+        if client::may_have_metadata() {
+            let text = "no region is set, instance metadata will be asked for it".to_owned();
+            warnings.push(remark("regionName", text));
+        } else {
+            faults.push(remark("regionName", client::NoRegion.to_string()));
+        }
+    }
+    let search = std::env::var_os("PATH");
+    let executable = settings.text("executableName").unwrap_or_default();
+    let missing = faults.iter().any(|fault| fault.key.as_deref() == Some("executableName"));
+    if let (false, Err(error)) = (missing, Program::find(&executable, search.as_deref())) {
+        warnings.push(remark("executableName", format!("on this machine {error}")));
+    }
+}
+
+async fn start(config: &Config, system: SystemProperties, stop: CancellationToken) -> Result<(), Exit> {
     let refuse = |error: &dyn std::fmt::Display| {
         complain(error);
         Exit::Config
@@ -147,10 +274,9 @@ async fn start(config: &Config, stop: CancellationToken) -> Result<(), Exit> {
     let program =
         Program::find(&config.executable, std::env::var_os("PATH").as_deref()).map_err(|e| refuse(&e))?;
     let settings = client::Settings {
-        region: config.region.clone(),
-        kinesis_endpoint: config.kinesis_endpoint.clone(),
-        dynamodb_endpoint: config.dynamodb_endpoint.clone(),
-        credentials: None,
+        kinesis: config.kinesis.clone(),
+        dynamodb: config.dynamodb.clone(),
+        system,
         failover: config.failover,
     };
     let clients = client::clients(&settings).await.map_err(|e| refuse(&e))?;

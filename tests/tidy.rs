@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use multilangd::config::keys::{KEYS, Use};
+use multilangd::config::keys::kcl::KEYS;
+use multilangd::config::keys::{Use, client, own};
 use multilangd::exit::EXITS;
 
 fn root() -> &'static Path {
@@ -192,30 +193,54 @@ fn files_are_short_and_modules_have_names() {
     }
 }
 
-#[test]
-fn the_readme_lists_every_exit_code() {
-    let expected: Vec<Vec<String>> = EXITS
-        .iter()
-        .map(|(_, code, name, why)| vec![code.to_string(), (*name).to_owned(), (*why).to_owned()])
-        .collect();
-    assert_eq!(table("Exit codes"), expected);
+/// Says what the table would have to be, so that it can be put there.
+fn assert_table(heading: &str, expected: &[Vec<String>]) {
+    let lines: Vec<String> = expected.iter().map(|row| format!("| {} |", row.join(" | "))).collect();
+    let plain = lines.iter().map(|line| line.replace('`', "")).collect::<Vec<_>>();
+    let found: Vec<String> = table(heading).iter().map(|row| format!("| {} |", row.join(" | "))).collect();
+    assert!(plain == found, "the README's table under {heading} must be:\n{}", lines.join("\n"));
+}
+
+fn code(text: &str) -> String {
+    format!("`{text}`")
 }
 
 #[test]
-fn the_readme_lists_every_property_that_does_something() {
-    let expected: Vec<Vec<String>> = KEYS
-        .iter()
-        .filter(|key| key.used == Use::Yes)
-        .map(|key| {
-            let names: Vec<&str> = [key.name].iter().chain(key.aliases).copied().collect();
-            vec![names.join(", "), key.default.to_owned(), key.doc.to_owned()]
-        })
-        .collect();
-    let found = table("Properties");
-    for (expected, found) in expected.iter().zip(&found) {
-        assert_eq!(expected, found);
+fn the_readme_lists_every_exit_code() {
+    let row = |(_, number, name, why): &(_, u8, &str, &str)| {
+        vec![number.to_string(), code(name), (*why).to_owned()]
+    };
+    assert_table("Exit codes", &EXITS.iter().map(row).collect::<Vec<_>>());
+}
+
+fn here(used: Use) -> String {
+    match used {
+        Use::Yes => "yes".to_owned(),
+        Use::NotYet(instead) => format!("not yet: {instead}"),
+        Use::NoEffect(why) => format!("no effect, in Java neither: {why}"),
+        Use::Never(why) => format!("no: {why}"),
     }
-    assert_eq!(expected.len(), found.len());
+}
+
+#[test]
+fn the_readme_lists_every_property() {
+    let kcl = KEYS.iter().map(|key| {
+        let mut names: Vec<String> = [key.name].iter().chain(key.aliases).map(|name| code(name)).collect();
+        names.extend(key.bean.map(|bean| code(&format!("{bean}.{}", key.name))));
+        vec![names.join(", "), key.absent.to_string(), key.doc.to_owned(), here(key.used)]
+    });
+    assert_table("Properties", &kcl.collect::<Vec<_>>());
+    let client = client::KEYS.iter().map(|key| vec![code(key.name), key.doc.to_owned(), here(key.used)]);
+    assert_table("Keys of the clients", &client.collect::<Vec<_>>());
+}
+
+#[test]
+fn the_readme_lists_every_setting_of_ours() {
+    let rows = own::KEYS.iter().map(|key| {
+        let names = [code(key.name), code(&format!("--{}", key.option())), code(&key.variable())];
+        vec![names.join(", "), code(key.default), key.doc.to_owned()]
+    });
+    assert_table("Own settings", &rows.collect::<Vec<_>>());
 }
 
 /// A user reads these files on another machine than the one they were written on.

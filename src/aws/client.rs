@@ -1,29 +1,52 @@
-//! Clients: one HTTP stack, two services, each with its time limits.
+//! Clients: one HTTP stack, two services, each with its region, address, credentials and time limits.
 //!
-//! Region: the setting, else the SDK's chain (environment, profile, instance metadata). Credentials:
-//! the SDK's default chain, unless given.
+//! Region: the setting, else the SDK's chain (environment, profile, instance metadata).
 
 use std::time::Duration;
 
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::ProvideRegion as _;
+use aws_config::profile::ProfileFileRegionProvider;
+use aws_config::provider_config::ProviderConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_sdk_dynamodb::config::Credentials;
+use aws_sdk_dynamodb::config::SharedCredentialsProvider;
 use aws_smithy_http_client::{Builder, tls};
 use aws_smithy_types::retry::RetryConfig;
+
+use super::credentials::{self, Base, SystemProperties};
+use crate::config::ClientConfig;
+use crate::config::credentials::Provider;
 
 /// What clients are made from.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settings {
-    /// Instead of the SDK's chain.
-    pub region: Option<String>,
-    /// Instead of Kinesis in the region.
-    pub kinesis_endpoint: Option<String>,
-    /// Instead of DynamoDB in the region.
-    pub dynamodb_endpoint: Option<String>,
-    /// Key id and secret, instead of the default chain.
-    pub credentials: Option<(String, String)>,
+    /// How Kinesis is reached.
+    pub kinesis: ClientConfig,
+    /// How DynamoDB is reached.
+    pub dynamodb: ClientConfig,
+    /// For the provider of that name.
+    pub system: SystemProperties,
     /// Writes on leases must be answered well within this.
     pub failover: Duration,
+}
+
+impl Settings {
+    /// For endpoints on this machine, which take any region and credentials.
+    pub fn local(kinesis: &str, dynamodb: &str, region: &str, failover: Duration) -> Self {
+        let client = |endpoint: &str| ClientConfig {
+            region: Some(region.to_owned()),
+            endpoint: Some(endpoint.to_owned()),
+            providers: vec![Provider::SystemProperties],
+            ..ClientConfig::default()
+        };
+        Self {
+            kinesis: client(kinesis),
+            dynamodb: client(dynamodb),
+            system: SystemProperties::of("local", "local"),
+            failover,
+        }
+    }
 }
 
 /// No region is known.
@@ -40,51 +63,111 @@ pub struct Clients {
     pub kinesis: aws_sdk_kinesis::Client,
 }
 
+/// The region that the SDK finds without asking anybody: `AWS_REGION`, or the profile's.
+pub async fn nearby_region() -> Option<String> {
+    let region = match EnvironmentVariableRegionProvider::new().region().await {
+        Some(region) => Some(region),
+        None => ProfileFileRegionProvider::new().region().await,
+    };
+    region.map(|region| region.to_string())
+}
+
+/// Whether this machine may have instance metadata, which can say the region: it calls itself EC2, and
+/// asking isn't forbidden.
+pub fn may_have_metadata() -> bool {
+    if std::env::var("AWS_EC2_METADATA_DISABLED").is_ok_and(|value| value.eq_ignore_ascii_case("true")) {
+        return false;
+    }
+    let vendor = std::fs::read_to_string("/sys/class/dmi/id/sys_vendor").unwrap_or_default();
+    vendor.contains("Amazon")
+}
+
 /// Makes the clients. Nothing is called but what the region's chain asks.
 ///
 /// # Errors
 /// [`NoRegion`].
 pub async fn clients(settings: &Settings) -> Result<Clients, NoRegion> {
     let ring = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
-    let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
-        .http_client(Builder::new().tls_provider(ring).build_https());
-    if let Some(region) = &settings.region {
+    let http = Builder::new().tls_provider(ring).build_https();
+    let mut loader =
+        aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http.clone()).no_credentials();
+    // With a region of their own the clients don't need the chain, which may ask instance metadata.
+    if let (Some(region), Some(_)) = (&settings.kinesis.region, &settings.dynamodb.region) {
         loader = loader.region(Region::new(region.clone()));
     }
-    if let Some((id, secret)) = &settings.credentials {
-        loader = loader.credentials_provider(Credentials::new(id, secret, None, None, "given"));
-    }
     let shared = loader.load().await;
-    if shared.region().is_none() {
-        return Err(NoRegion);
+    let provider =
+        ProviderConfig::without_region().with_http_client(http).with_region(shared.region().cloned());
+    let chain = |client: &ClientConfig| {
+        let region = client.region.clone().or_else(|| shared.region().map(ToString::to_string));
+        (client.clone(), region)
+    };
+    let mut made = Vec::new();
+    for (client, region) in [chain(&settings.dynamodb), chain(&settings.kinesis)] {
+        let region = region.ok_or(NoRegion)?;
+        let base =
+            Base { shared: &shared, provider: &provider, system: &settings.system, region: Some(&region) };
+        let credentials = credentials::provider(&client.providers, &base).await;
+        made.push(Client { config: client, region: Region::new(region), credentials });
     }
+    let [dynamodb, kinesis] = <[Client; 2]>::try_from(made).map_err(|_| NoRegion)?;
     Ok(Clients {
-        dynamodb: aws_sdk_dynamodb::Client::from_conf(dynamodb(&shared, settings)),
-        kinesis: aws_sdk_kinesis::Client::from_conf(kinesis(&shared, settings)),
+        dynamodb: aws_sdk_dynamodb::Client::from_conf(dynamodb_config(&shared, dynamodb, settings.failover)),
+        kinesis: aws_sdk_kinesis::Client::from_conf(kinesis_config(&shared, kinesis)),
     })
 }
 
-/// A write on a lease that takes longer than a third of its life is not waited for.
-fn dynamodb(shared: &SdkConfig, settings: &Settings) -> aws_sdk_dynamodb::Config {
-    let whole = (settings.failover / 3).clamp(Duration::from_millis(500), Duration::from_secs(10));
+struct Client {
+    config: ClientConfig,
+    region: Region,
+    /// None: requests aren't signed.
+    credentials: Option<SharedCredentialsProvider>,
+}
+
+/// A write on a lease that takes longer than a third of its life is not waited for; of a file's limits
+/// only shorter ones count.
+fn dynamodb_config(shared: &SdkConfig, client: Client, failover: Duration) -> aws_sdk_dynamodb::Config {
+    let own = (failover / 3).clamp(Duration::from_millis(500), Duration::from_secs(10));
+    let whole = client.config.call_timeout.map_or(own, |given| given.min(own));
+    let attempt = client.config.attempt_timeout.map_or(whole / 2, |given| given.min(whole / 2));
     let timeouts =
-        TimeoutConfig::builder().operation_timeout(whole).operation_attempt_timeout(whole / 2).build();
-    let mut config = aws_sdk_dynamodb::config::Builder::from(shared).timeout_config(timeouts).retry_config(
-        RetryConfig::standard().with_max_attempts(3).with_initial_backoff(Duration::from_millis(100)),
-    );
-    if let Some(endpoint) = &settings.dynamodb_endpoint {
+        TimeoutConfig::builder().operation_timeout(whole).operation_attempt_timeout(attempt).build();
+    let retries =
+        RetryConfig::standard().with_max_attempts(3).with_initial_backoff(Duration::from_millis(100));
+    let mut config = aws_sdk_dynamodb::config::Builder::from(shared)
+        .region(client.region)
+        .timeout_config(timeouts)
+        .retry_config(retries)
+        .use_dual_stack(client.config.dual_stack)
+        .use_fips(client.config.fips);
+    config = match client.credentials {
+        Some(credentials) => config.credentials_provider(credentials),
+        None => config.allow_no_auth(),
+    };
+    if let Some(endpoint) = &client.config.endpoint {
         config = config.endpoint_url(endpoint);
     }
     config.build()
 }
 
 /// Retries are the reader's own: it knows the pace (KCL's `kinesisRequestTimeout` is 30 s).
-fn kinesis(shared: &SdkConfig, settings: &Settings) -> aws_sdk_kinesis::Config {
-    let timeouts = TimeoutConfig::builder().operation_timeout(Duration::from_secs(30)).build();
+fn kinesis_config(shared: &SdkConfig, client: Client) -> aws_sdk_kinesis::Config {
+    let whole = client.config.call_timeout.unwrap_or(Duration::from_secs(30));
+    let mut timeouts = TimeoutConfig::builder().operation_timeout(whole);
+    if let Some(attempt) = client.config.attempt_timeout {
+        timeouts = timeouts.operation_attempt_timeout(attempt);
+    }
     let mut config = aws_sdk_kinesis::config::Builder::from(shared)
-        .timeout_config(timeouts)
-        .retry_config(RetryConfig::disabled());
-    if let Some(endpoint) = &settings.kinesis_endpoint {
+        .region(client.region)
+        .timeout_config(timeouts.build())
+        .retry_config(RetryConfig::disabled())
+        .use_dual_stack(client.config.dual_stack)
+        .use_fips(client.config.fips);
+    config = match client.credentials {
+        Some(credentials) => config.credentials_provider(credentials),
+        None => config.allow_no_auth(),
+    };
+    if let Some(endpoint) = &client.config.endpoint {
         config = config.endpoint_url(endpoint);
     }
     config.build()

@@ -2,7 +2,6 @@
 
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
-use aws_smithy_types::error::display::DisplayErrorContext;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 /// How a request failed.
@@ -27,18 +26,25 @@ where
             let message = answer.err().message().unwrap_or_default().to_owned();
             Failure::Answered { code, message, service_fault: answer.raw().status().is_server_error() }
         }
-        SdkError::ConstructionFailure(_) => Failure::NotSent(DisplayErrorContext(error).to_string()),
-        SdkError::DispatchFailure(failure) if failure.is_user() => {
-            Failure::NotSent(DisplayErrorContext(error).to_string())
-        }
+        SdkError::ConstructionFailure(_) => Failure::NotSent(causes(error)),
+        SdkError::DispatchFailure(failure) if failure.is_user() => Failure::NotSent(causes(error)),
         // SDK errors may get more variants; none of them proves that nothing was done.
-        _ => Failure::Unanswered(brief(&DisplayErrorContext(error).to_string())),
+        _ => Failure::Unanswered(causes(error)),
     }
 }
 
-/// The SDK's chain of causes, without the dump of the request that follows it.
-fn brief(text: &str) -> String {
-    text.split(" (").next().unwrap_or(text).chars().take(300).collect()
+/// The chain of causes in words, down to the system's.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut said = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let text = error.to_string().replace('\n', " ");
+        if said.last() != Some(&text) {
+            said.push(text);
+        }
+        next = error.source();
+    }
+    said.join(": ").chars().take(300).collect()
 }
 
 impl Failure {

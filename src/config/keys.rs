@@ -1,43 +1,124 @@
-//! Every key that reaches a setting in KCL 3.5, one row each. A table, no logic.
+//! What a key is: its name, how its text is read, what holds without it, what becomes of it.
 //!
-//! The README's table of properties is checked against it (`tests/tidy.rs`).
+//! The tables are below: [`kcl::KEYS`] (every key that reaches a setting in KCL 3.5), [`client::KEYS`]
+//! (what stands behind `kinesisClient.` and the like), [`retired::KEYS`] (what only KCL 1.x knew) and
+//! [`own::KEYS`] (ours). The README shows the first and the last; `tests/tidy.rs` compares.
 
-/// One key of the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+use std::fmt;
+
+pub mod client;
+pub mod kcl;
+pub mod own;
+pub mod retired;
+
+/// One key of the file that KCL knows.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Key {
     /// The name, in its exact case.
     pub name: &'static str,
     /// Other names for the same setting.
     pub aliases: &'static [&'static str],
-    /// How Java reads the value.
+    /// The part of Java's bean through which it can be reached too, as in `pollingConfig.maxRecords`.
+    pub bean: Option<&'static str>,
+    /// How the text is read.
     pub kind: Kind,
-    /// In words; what is in force without the key.
-    pub default: &'static str,
+    /// What holds without the key.
+    pub absent: Absent,
+    /// Where Java puts it: a class of KCL's configuration, or the daemon itself.
+    pub sets: &'static str,
     /// What becomes of it here.
     pub used: Use,
     /// What it does.
     pub doc: &'static str,
 }
 
-/// How a value is read.
+/// How Java reads a value. Conversions are in `multilangd_properties::value`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// As it stands, blanks included.
     Text,
-    /// A Java `int`: what isn't one is 0, and 0 means "not given".
+    /// `int`: what isn't one is 0, and 0 means "not given".
     Int,
-    /// A Java `Integer`.
-    BoxedInt,
-    /// A Java `long` of milliseconds: what isn't one is 0, and 0 means "not given".
-    Millis,
-    /// A Java `boolean`: what isn't one is false, and false means "not given".
+    /// `long`: the same.
+    Long,
+    /// `double`: the same.
+    Double,
+    /// `boolean`: what isn't one is false, and false means "not given".
     Bool,
-    /// LATEST or TRIM_HORIZON.
-    Position,
-    /// Seconds since 1970.
+    /// `Integer`: what isn't one is 0, and 0 applies.
+    BoxedInt,
+    /// `Long`: the same.
+    BoxedLong,
+    /// `Boolean`: what isn't one is false, and false applies.
+    BoxedBool,
+    /// `Integer.parseInt`: not trimmed, anything else ends the start.
+    Threads,
+    /// One of these words, in any case, not trimmed.
+    Enum(&'static [&'static str]),
+    /// Whole seconds since 1970.
     EpochSeconds,
+    /// ISO 8601, not negative.
+    Duration,
+    /// Words between anything that isn't part of one.
+    Words,
+    /// `k=v, k=v`.
+    Tags,
+    /// Any text but a blank one.
+    Region,
     /// An absolute http or https address.
     Uri,
+    /// Nothing: Java can't convert any text to it.
+    Unusable,
+}
+
+/// What holds without a key.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Absent {
+    /// The daemon doesn't start; an example of a value.
+    Required(&'static str),
+    /// Nothing.
+    Nothing,
+    /// Nothing fixed; in words.
+    Told(&'static str),
+    /// This number.
+    Number(i64),
+    /// This number.
+    Real(f64),
+    /// This.
+    Bool(bool),
+    /// This word.
+    Text(&'static str),
+    /// These words.
+    Words(&'static [&'static str]),
+    /// So many seconds.
+    Seconds(u64),
+    /// `applicationName` with this behind it.
+    Application(&'static str),
+}
+
+impl Absent {
+    /// Whether a primitive's 0 or false would change nothing.
+    pub fn is_zero(&self) -> bool {
+        matches!(self, Self::Nothing | Self::Number(0) | Self::Bool(false))
+    }
+}
+
+impl fmt::Display for Absent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Required(_) => f.write_str("required"),
+            Self::Nothing => f.write_str("-"),
+            Self::Told(text) | Self::Text(text) => f.write_str(text),
+            Self::Number(number) => number.fmt(f),
+            Self::Real(number) if *number == f64::MAX => f.write_str("unlimited"),
+            Self::Real(number) => number.fmt(f),
+            Self::Bool(is) => is.fmt(f),
+            Self::Words([]) => f.write_str("-"),
+            Self::Words(words) => f.write_str(&words.join(" ")),
+            Self::Seconds(seconds) => write!(f, "PT{seconds}S"),
+            Self::Application(suffix) => write!(f, "applicationName{suffix}"),
+        }
+    }
 }
 
 /// What becomes of a key here.
@@ -45,272 +126,89 @@ pub enum Kind {
 pub enum Use {
     /// It does what it does in Java.
     Yes,
-    /// Not built yet: warned about.
-    NotYet,
+    /// Not built yet; this is what holds instead.
+    NotYet(&'static str),
     /// It does nothing, for this reason; in Java neither.
     NoEffect(&'static str),
+    /// Java honours it, we don't, for this reason.
+    Never(&'static str),
 }
 
-const fn key(name: &'static str, kind: Kind, default: &'static str, used: Use, doc: &'static str) -> Key {
-    Key { name, aliases: &[], kind, default, used, doc }
+impl Key {
+    /// Whether the file's key means this one.
+    pub fn answers_to(&self, name: &str) -> bool {
+        self.name == name
+            || self.aliases.contains(&name)
+            || self.bean.is_some_and(|bean| {
+                name.strip_prefix(bean).and_then(|rest| rest.strip_prefix('.')) == Some(self.name)
+            })
+    }
+
+    /// Whether Java takes 0 and false for "not given" (`ConfigurationSettableUtils`).
+    pub fn drops_zero(&self) -> bool {
+        // The one primitive that is used directly.
+        matches!(self.kind, Kind::Int | Kind::Long | Kind::Double | Kind::Bool)
+            && self.name != "shutdownGraceMillis"
+    }
 }
 
-/// The table.
-pub const KEYS: &[Key] = &[
-    key(
-        "executableName",
-        Kind::Text,
-        "required",
-        Use::Yes,
-        "The program that processes records, with its arguments; split at blanks, found by PATH.",
-    ),
-    key("processingLanguage", Kind::Text, "", Use::NoEffect("Java only logs it"), "Informative."),
-    key(
-        "maxActiveThreads",
-        Kind::Int,
-        "",
-        Use::NoEffect("there is no thread pool here"),
-        "Threads of the Java daemon.",
-    ),
-    key(
-        "timeoutInSeconds",
-        Kind::BoxedInt,
-        "none",
-        Use::Yes,
-        "Seconds that a child has for each message while an action is open.",
-    ),
-    key(
-        "shutdownGraceMillis",
-        Kind::Millis,
-        "5000",
-        Use::Yes,
-        "From a stop to the last answer of the children. Java 2.x and 3.x: 0.",
-    ),
-    key("applicationName", Kind::Text, "required", Use::Yes, "Names the lease table, unless tableName does."),
-    key("streamName", Kind::Text, "required, or streamArn", Use::Yes, "The stream."),
-    key(
-        "streamArn",
-        Kind::Text,
-        "",
-        Use::Yes,
-        "The stream; only the name in it is used. Wins over streamName.",
-    ),
-    key("tableName", Kind::Text, "applicationName", Use::Yes, "The lease table."),
-    Key {
-        aliases: &["workerIdentifier"],
-        ..key(
-            "workerId",
-            Kind::Text,
-            "a random UUID",
-            Use::Yes,
-            "Names this worker; must differ between workers.",
-        )
-    },
-    key("regionName", Kind::Text, "the SDK's chain", Use::Yes, "The AWS region."),
-    key("kinesisEndpoint", Kind::Uri, "by region", Use::Yes, "Another address for Kinesis."),
-    key("dynamoDBEndpoint", Kind::Uri, "by region", Use::Yes, "Another address for DynamoDB."),
-    key(
-        "initialPositionInStream",
-        Kind::Position,
-        "LATEST",
-        Use::Yes,
-        "Where leases start that nobody has read: LATEST or TRIM_HORIZON.",
-    ),
-    key(
-        "initialPositionInStreamExtended",
-        Kind::EpochSeconds,
-        "",
-        Use::Yes,
-        "Where leases start that nobody has read: seconds since 1970.",
-    ),
-    key(
-        "failoverTimeMillis",
-        Kind::Millis,
-        "10000",
-        Use::Yes,
-        "How long a lease may stand still before others take it; it is renewed every third of this.",
-    ),
-    key("maxLeasesForWorker", Kind::Int, "2147483647", Use::Yes, "Leases that this worker holds at most."),
-    key(
-        "taskBackoffTimeMillis",
-        Kind::Millis,
-        "500",
-        Use::Yes,
-        "The first pause after a child failed or a step of ours did.",
-    ),
-    key(
-        "parentShardPollIntervalMillis",
-        Kind::Millis,
-        "10000",
-        Use::Yes,
-        "Between looks at parents that aren't finished.",
-    ),
-    key(
-        "schedulerInitializationBackoffTimeMillis",
-        Kind::Millis,
-        "1000",
-        Use::Yes,
-        "Between the 20 attempts to start.",
-    ),
-    key("maxRecords", Kind::Int, "10000", Use::Yes, "Records a GetRecords call, at most 10000."),
-    key(
-        "idleTimeBetweenReadsInMillis",
-        Kind::Millis,
-        "1500",
-        Use::Yes,
-        "From one answer of Kinesis to the next call, a shard; at least 200.",
-    ),
-    key(
-        "callProcessRecordsEvenForEmptyRecordList",
-        Kind::Bool,
-        "false",
-        Use::Yes,
-        "Whether children get empty batches.",
-    ),
-    key(
-        "ignoreUnexpectedChildShards",
-        Kind::Bool,
-        "false",
-        Use::Yes,
-        "Go on when a shard is listed whose parent is still open.",
-    ),
-    key(
-        "skipShardSyncAtWorkerInitializationIfLeasesExist",
-        Kind::Bool,
-        "false",
-        Use::Yes,
-        "As in KCL 3: true switches off the check of aggregated records against the shard's hash keys.",
-    ),
-    key(
-        "validateSequenceNumberBeforeCheckpointing",
-        Kind::Bool,
-        "",
-        Use::NoEffect("KCL 2 and 3 don't read it either"),
-        "",
-    ),
-    key(
-        "retryGetRecordsInSeconds",
-        Kind::BoxedInt,
-        "",
-        Use::NoEffect("KCL 3 only takes it as a sign for polling"),
-        "",
-    ),
-    key(
-        "maxGetRecordsThreadPool",
-        Kind::BoxedInt,
-        "",
-        Use::NoEffect("KCL 3 only takes it as a sign for polling"),
-        "",
-    ),
-    key(
-        "initialLeaseTableReadCapacity",
-        Kind::Int,
-        "",
-        Use::NoEffect("the lease table is billed on demand"),
-        "",
-    ),
-    key(
-        "initialLeaseTableWriteCapacity",
-        Kind::Int,
-        "",
-        Use::NoEffect("the lease table is billed on demand"),
-        "",
-    ),
-    key("retrievalMode", Kind::Text, "", Use::NotYet, ""),
-    key("millisBehindLatestThresholdForReducedTps", Kind::Millis, "", Use::NotYet, ""),
-    key("leaseAssignmentIntervalMillis", Kind::Millis, "", Use::NotYet, ""),
-    key("shardSyncIntervalMillis", Kind::Millis, "", Use::NotYet, ""),
-    key("maxLeasesToStealAtOneTime", Kind::Int, "", Use::NotYet, ""),
-    key("enablePriorityLeaseAssignment", Kind::Bool, "", Use::NotYet, ""),
-    key("maxLeaseRenewalThreads", Kind::Int, "", Use::NotYet, ""),
-    key("cleanupLeasesUponShardCompletion", Kind::Bool, "", Use::NotYet, ""),
-    key("listShardsBackoffTimeInMillis", Kind::Millis, "", Use::NotYet, ""),
-    key("maxListShardsRetryAttempts", Kind::Int, "", Use::NotYet, ""),
-    key("leaseTableScanTotalSegments", Kind::Int, "", Use::NotYet, ""),
-    key("leaseTableDeletionProtectionEnabled", Kind::Bool, "", Use::NotYet, ""),
-    key("leaseTablePitrEnabled", Kind::Bool, "", Use::NotYet, ""),
-    key("isGracefulLeaseHandoffEnabled", Kind::Bool, "", Use::NotYet, ""),
-    key("gracefulLeaseHandoffTimeoutMillis", Kind::Millis, "", Use::NotYet, ""),
-    key("shardPrioritization", Kind::Text, "", Use::NotYet, ""),
-    key("clientVersionConfig", Kind::Text, "", Use::NotYet, ""),
-    key("migrateAllEntitiesToLeaseTable", Kind::Bool, "", Use::NotYet, ""),
-    key("tableMigrationCompleteBakeTimeSeconds", Kind::Int, "", Use::NotYet, ""),
-    key("logWarningForTaskAfterMillis", Kind::Millis, "", Use::NotYet, ""),
-    key("metricsLevel", Kind::Text, "", Use::NotYet, ""),
-    key("metricsEnabledDimensions", Kind::Text, "", Use::NotYet, ""),
-    key("metricsBufferTimeMillis", Kind::Millis, "", Use::NotYet, ""),
-    key("metricsMaxQueueSize", Kind::Int, "", Use::NotYet, ""),
-    key("inMemoryWorkerMetricsCaptureFrequencyMillis", Kind::Millis, "", Use::NotYet, ""),
-    key("workerMetricsReporterFreqInMillis", Kind::Millis, "", Use::NotYet, ""),
-    key("noOfPersistedMetricsPerWorkerMetrics", Kind::Int, "", Use::NotYet, ""),
-    key("disableWorkerMetrics", Kind::Bool, "", Use::NotYet, ""),
-    key("maxThroughputPerHostKBps", Kind::Text, "", Use::NotYet, ""),
-    key("dampeningPercentage", Kind::Int, "", Use::NotYet, ""),
-    key("reBalanceThresholdPercentage", Kind::Int, "", Use::NotYet, ""),
-    key("allowThroughputOvershoot", Kind::Bool, "", Use::NotYet, ""),
-    key("varianceBalancingFrequency", Kind::Int, "", Use::NotYet, ""),
-    key("workerMetricsEMAAlpha", Kind::Text, "", Use::NotYet, ""),
-    key("staleWorkerMetricsEntryCleanupDuration", Kind::Text, "", Use::NotYet, ""),
-    key("workerMetricsTableName", Kind::Text, "", Use::NotYet, ""),
-    key("coordinatorStateTableName", Kind::Text, "", Use::NotYet, ""),
-    key("workerMetricsBillingMode", Kind::Text, "", Use::NoEffect("no such table is made since KCL 3.5"), ""),
-    key("workerMetricsReadCapacity", Kind::Int, "", Use::NoEffect("no such table is made since KCL 3.5"), ""),
-    key(
-        "workerMetricsWriteCapacity",
-        Kind::Int,
-        "",
-        Use::NoEffect("no such table is made since KCL 3.5"),
-        "",
-    ),
-    key(
-        "workerMetricsPointInTimeRecoveryEnabled",
-        Kind::Bool,
-        "",
-        Use::NoEffect("no such table is made since KCL 3.5"),
-        "",
-    ),
-    key(
-        "workerMetricsDeletionProtectionEnabled",
-        Kind::Bool,
-        "",
-        Use::NoEffect("no such table is made since KCL 3.5"),
-        "",
-    ),
-    key("workerMetricsTags", Kind::Text, "", Use::NoEffect("no such table is made since KCL 3.5"), ""),
-    key(
-        "coordinatorStateBillingMode",
-        Kind::Text,
-        "",
-        Use::NoEffect("no such table is made since KCL 3.5"),
-        "",
-    ),
-    key(
-        "coordinatorStateReadCapacity",
-        Kind::Int,
-        "",
-        Use::NoEffect("no such table is made since KCL 3.5"),
-        "",
-    ),
-    key(
-        "coordinatorStateWriteCapacity",
-        Kind::Int,
-        "",
-        Use::NoEffect("no such table is made since KCL 3.5"),
-        "",
-    ),
-    key(
-        "coordinatorStatePointInTimeRecoveryEnabled",
-        Kind::Bool,
-        "",
-        Use::NoEffect("no such table is made since KCL 3.5"),
-        "",
-    ),
-    key(
-        "coordinatorStateDeletionProtectionEnabled",
-        Kind::Bool,
-        "",
-        Use::NoEffect("no such table is made since KCL 3.5"),
-        "",
-    ),
-    key("coordinatorStateTags", Kind::Text, "", Use::NoEffect("no such table is made since KCL 3.5"), ""),
-];
+/// All names of KCL's keys that can be written, but for the nested ones.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    let credentials =
+        ["AWSCredentialsProvider", "AWSCredentialsProviderDynamoDB", "AWSCredentialsProviderCloudWatch"];
+    let kcl = kcl::KEYS.iter().flat_map(|key| key.aliases.iter().chain([&key.name]).copied());
+    kcl.chain(credentials).chain(own::KEYS.iter().map(|key| key.name))
+}
+
+/// Of some names the one that was most likely meant.
+pub fn nearest<'a>(written: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let (name, far) =
+        names.map(|name| (name, distance(name, written))).min_by_key(|(_, distance)| *distance)?;
+    (name.eq_ignore_ascii_case(written) || far <= 2.max(written.len() / 6)).then_some(name)
+}
+
+/// Levenshtein's distance, without regard to case.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) =
+        (a.to_lowercase().chars().collect(), b.to_lowercase().chars().collect());
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut diagonal = i;
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let next = (diagonal + usize::from(x != y)).min(row[j] + 1).min(row[j + 1] + 1);
+            diagonal = std::mem::replace(&mut row[j + 1], next);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_stands_twice_in_the_tables() {
+        let mut all: Vec<&str> = names().chain(retired::KEYS.iter().map(|key| key.name)).collect();
+        let count = all.len();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), count);
+    }
+
+    #[test]
+    fn the_nearest_name_is_found_by_case_and_by_letters() {
+        assert_eq!(nearest("MaxRecords", names()), Some("maxRecords"));
+        assert_eq!(nearest("failoverTimeMilis", names()), Some("failoverTimeMillis"));
+        assert_eq!(nearest("dynamoDbEndpoint", names()), Some("dynamoDBEndpoint"));
+        assert_eq!(nearest("zzz", names()), None);
+    }
+
+    #[test]
+    fn a_key_is_reached_through_its_bean_too() {
+        let key = kcl::KEYS.iter().find(|key| key.name == "maxRecords").unwrap();
+        assert!(key.answers_to("maxRecords") && key.answers_to("pollingConfig.maxRecords"));
+        assert!(!key.answers_to("fanoutConfig.maxRecords") && !key.answers_to("pollingConfigmaxRecords"));
+        assert!(key.drops_zero());
+    }
+}

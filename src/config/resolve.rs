@@ -1,16 +1,23 @@
-//! A properties file, read against the table of keys.
+//! A properties file, read against the tables of keys: every setting in force, every warning, every
+//! fault; and, if there is none, the [`Config`].
 //!
 //! Rules that surprise are Java's: for primitive settings an unreadable number is 0, and 0 and false
-//! mean "not given" (`ConfigurationSettableUtils`). They are kept, and warned about.
+//! mean "not given" (`ConfigurationSettableUtils`). They are kept, and warned about. Pure: nothing is
+//! called, no clock and no environment is looked at but what is [`Given`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use multilangd_properties::value::{self, Read};
-use multilangd_properties::{Entry, File};
+use multilangd_properties::File;
 
-use super::keys::{KEYS, Key, Kind, Use};
-use super::{ChildProtocol, Config, Faults, OnChildFailure, Remark};
+use super::bean::{Bean, Held, Pair, credentials_key};
+use super::credentials::Provider;
+use super::expand::{self, expand};
+use super::keys::client::{CLIENTS, Service};
+use super::keys::{Absent, kcl, nearest, own};
+use super::settings::Settings;
+use super::value::Value;
+use super::{ChildProtocol, ClientConfig, Config, Faults, OnChildFailure, Remark, Source};
 use crate::lease::WorkerId;
 use crate::lease::sync::InitialPosition;
 
@@ -18,352 +25,526 @@ use crate::lease::sync::InitialPosition;
 const MAX_RECORDS: i64 = 10_000;
 /// KCL raises less to this: five reads a second and shard is what Kinesis allows.
 const MIN_IDLE: i64 = 200;
-/// Providers that are all members of the default chain, by their short names of both generations.
-const IN_DEFAULT_CHAIN: [&str; 11] = [
-    "DefaultCredentialsProvider",
-    "DefaultAWSCredentialsProviderChain",
-    "EnvironmentVariableCredentialsProvider",
-    "ProfileCredentialsProvider",
-    "InstanceProfileCredentialsProvider",
-    "ContainerCredentialsProvider",
-    "EC2ContainerCredentialsProviderWrapper",
-    "WebIdentityTokenFileCredentialsProvider",
-    "WebIdentityTokenCredentialsProvider",
-    "SystemPropertyCredentialsProvider",
-    "SystemPropertiesCredentialsProvider",
-];
-/// Keys of ours; Java ignores them because nothing of that name is before the dot.
-const OWN_PREFIX: &str = "multilangd.";
+/// A third of it less 25 ms is the pause between renewals; Java can't start with less.
+const MIN_FAILOVER: i64 = 78;
+/// Half of it less 25 ms is the pause between looks for new leases.
+const MIN_ASSIGNMENT: i64 = 52;
 
-/// Reads a file's bytes. `default_worker` is the worker's id if the file gives none.
-///
-/// # Errors
-/// Every fault at once.
-pub fn resolve(bytes: &[u8], default_worker: &str) -> Result<(Config, Vec<Remark>), Faults> {
-    let mut reader = Reader::default();
-    let file = match File::read(bytes) {
+/// Everything that settings are made from.
+#[derive(Debug, Clone, Default)]
+pub struct Given {
+    /// The file.
+    pub bytes: Vec<u8>,
+    /// `--set KEY=VALUE`: as if these were the file's last lines.
+    pub overrides: Vec<(String, String)>,
+    /// Whether `${NAME}` in the file's values stands for an environment variable.
+    pub expand: bool,
+    /// Settings of ours that were given as options, by their name in the file.
+    pub options: Vec<(&'static str, String)>,
+    /// The environment.
+    pub variables: BTreeMap<String, String>,
+    /// The region that the SDK would find by itself without a call.
+    pub region: Option<String>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Resolved {
+    /// What is in force; of a file with faults what could be read.
+    pub settings: Settings,
+    /// What is odd, in the order of the lines.
+    pub warnings: Vec<Remark>,
+    /// What must be put right, in the order of the lines.
+    pub faults: Vec<Remark>,
+    credentials: BTreeMap<Service, Vec<Provider>>,
+    clients: BTreeMap<(Service, &'static str), Held>,
+}
+
+/// Reads everything.
+pub fn resolve(given: &Given) -> Resolved {
+    let mut bean = Bean::default();
+    let file = read(given, &mut bean);
+    let last = lines_of(&given.bytes);
+    tell_notices(&file, given, last, &mut bean);
+    for entry in file.in_java_order() {
+        let source = if entry.line() > last { Source::Option } else { Source::File(entry.line()) };
+        let mut pair = Pair { key: entry.key(), text: entry.value().to_owned(), source };
+        if given.expand && source != Source::Option {
+            match expand(entry.value(), &given.variables) {
+                Ok(text) => pair.text = text,
+                Err(why) => {
+                    let text = format!("{} {why}", entry.key());
+                    bean.faults.push(Remark { line: source.line(), key: Some(entry.key().to_owned()), text });
+                }
+            }
+        }
+        bean.set(&pair);
+    }
+    own_from_outside(given, &mut bean);
+    let mut maker = Maker { settings: Settings::default(), bean };
+    maker.fill(given);
+    maker.check();
+    maker.done()
+}
+
+/// Natural lines, as Java counts them.
+fn lines_of(bytes: &[u8]) -> usize {
+    let mut lines = 1;
+    let mut before = 0;
+    for byte in bytes {
+        lines += usize::from(*byte == b'\r' || (*byte == b'\n' && before != b'\r'));
+        before = *byte;
+    }
+    lines
+}
+
+/// The file with the overrides behind it.
+fn read(given: &Given, bean: &mut Bean) -> File {
+    let mut bytes = given.bytes.clone();
+    if !given.overrides.is_empty() {
+        // An empty line ends a continuation that the file may end in.
+        bytes.extend_from_slice(b"\n\n");
+        for (key, value) in &given.overrides {
+            bytes.extend_from_slice(
+                format!("{}={}\n", expand::escaped(key), expand::escaped(value)).as_bytes(),
+            );
+        }
+    }
+    match File::read(&bytes) {
         Ok(file) => file,
         Err(malformed) => {
             for escape in &malformed.escapes {
-                reader.faults.push(Remark { line: Some(escape.at.line), text: escape.to_string() });
+                let text = escape.to_string();
+                bean.faults.push(Remark { line: Some(escape.at.line), key: None, text });
             }
             malformed.rest
         }
-    };
+    }
+}
+
+/// What lies beyond the file's last line is an override, and what it overrides is nobody's mistake.
+fn tell_notices(file: &File, given: &Given, last: usize, bean: &mut Bean) {
     for notice in file.notices() {
-        reader.warnings.push(Remark { line: Some(notice.at.line), text: notice.to_string() });
-    }
-    for entry in file.in_java_order() {
-        reader.entry(entry);
-    }
-    let config = reader.config(default_worker);
-    let Reader { mut faults, mut warnings, .. } = reader;
-    faults.sort_by_key(|remark| remark.line);
-    warnings.sort_by_key(|remark| remark.line);
-    match config {
-        Some(config) if faults.is_empty() => Ok((config, warnings)),
-        _ => Err(Faults { faults, warnings }),
-    }
-}
-
-/// A value that was given and counts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Value {
-    Text(String),
-    Number(i64),
-    True,
-    Initial(InitialPosition),
-}
-
-#[derive(Default)]
-struct Reader {
-    /// By the key's first name, in the order in which Java would have set them.
-    values: BTreeMap<&'static str, (usize, Value)>,
-    initial: Option<InitialPosition>,
-    on_child_failure: Option<OnChildFailure>,
-    child_protocol: Option<ChildProtocol>,
-    max_child_failures: Option<u32>,
-    faults: Vec<Remark>,
-    warnings: Vec<Remark>,
-}
-
-impl Reader {
-    fn fault(&mut self, line: usize, text: String) {
-        self.faults.push(Remark { line: Some(line), text });
-    }
-
-    fn warn(&mut self, line: usize, text: String) {
-        self.warnings.push(Remark { line: Some(line), text });
-    }
-
-    fn entry(&mut self, entry: &Entry) {
-        let (name, line) = (entry.key(), entry.line());
-        if name.to_ascii_lowercase().starts_with("awscredentialsprovider") {
-            return self.credentials(entry);
+        let overridden = given.overrides.iter().any(|(key, _)| *key == notice.key);
+        if notice.at.line <= last && !overridden {
+            let shown = notice.to_string();
+            bean.warnings.push(Remark {
+                line: Some(notice.at.line),
+                key: Some(notice.key.clone()),
+                text: shown.split_once(": ").map_or(shown.as_str(), |(_, text)| text).to_owned(),
+            });
         }
-        let Some(key) = KEYS.iter().find(|key| key.name == name || key.aliases.contains(&name)) else {
-            return self.unknown(name, entry, line);
+    }
+}
+
+/// Options win over variables, variables over the file.
+fn own_from_outside(given: &Given, bean: &mut Bean) {
+    let names: Vec<String> = own::KEYS.iter().map(own::Own::variable).collect();
+    for key in own::KEYS {
+        let variable = key.variable();
+        let option = given.options.iter().find(|(name, _)| *name == key.name);
+        let outside = match (option, given.variables.get(&variable)) {
+            (Some((_, text)), _) => Some((format!("--{}", key.option()), text.clone(), Source::Option)),
+            (None, Some(text)) => Some((variable, text.clone(), Source::Environment)),
+            (None, None) => None,
         };
-        match key.used {
-            Use::Yes => {
-                if let Some(value) = self.value(key, entry) {
-                    if let Value::Initial(initial) = value {
-                        self.initial = Some(initial);
-                    } else {
-                        self.values.insert(key.name, (line, value));
-                    }
-                }
+        let Some((shown, text, source)) = outside else { continue };
+        match key.check(text.trim()) {
+            Ok(()) => {
+                bean.own.insert(key.name, Held { key: shown, value: text.trim().to_owned(), source });
             }
-            Use::NotYet => self.warn(line, format!("{name} is known to KCL but not honoured here yet")),
-            Use::NoEffect(why) => self.warn(line, format!("{name} has no effect: {why}")),
+            Err(why) => bean.faults.push(Remark {
+                line: None,
+                key: Some(shown.clone()),
+                text: format!("{shown} = {text:?} {why}"),
+            }),
         }
     }
-
-    fn unknown(&mut self, name: &str, entry: &Entry, line: usize) {
-        if name.starts_with(OWN_PREFIX) {
-            return self.own(name, entry.value(), line);
-        }
-        let names = || KEYS.iter().flat_map(|key| key.aliases.iter().chain([&key.name]).copied());
-        let near = names().min_by_key(|known| distance(known, name)).filter(|known| {
-            known.eq_ignore_ascii_case(name) || distance(known, name) <= 2.max(name.len() / 6)
-        });
-        let hint = near.map_or(String::new(), |near| format!("; did you mean {near}?"));
-        self.warn(line, format!("{name} is no key that KCL or multilangd knows, Java ignores it too{hint}"));
-    }
-
-    fn own(&mut self, name: &str, value: &str, line: usize) {
-        match (name, value.trim()) {
-            ("multilangd.onChildFailure", "restart") => self.on_child_failure = None,
-            ("multilangd.onChildFailure", "exit") => self.on_child_failure = Some(OnChildFailure::Exit),
-            ("multilangd.childProtocol", "current") => self.child_protocol = None,
-            ("multilangd.childProtocol", "shutdown") => self.child_protocol = Some(ChildProtocol::Shutdown),
-            ("multilangd.maxChildFailures", text) => match text.parse() {
-                Ok(number) => self.max_child_failures = Some(number),
-                Err(_) => self.fault(line, format!("{name} = {text:?} must be a whole number")),
-            },
-            _ => self.warn(line, format!("{name} is not a setting of multilangd")),
+    for name in given.variables.keys().filter(|name| name.starts_with(own::VARIABLE_PREFIX)) {
+        let known = names.contains(name) || name == expand::VARIABLE;
+        if let (false, Some(near)) = (known, nearest(name, names.iter().map(String::as_str))) {
+            let text = format!("the environment has {name}, which is no setting; did you mean {near}?");
+            bean.warnings.push(Remark { line: None, key: Some(name.clone()), text });
         }
     }
+}
 
-    fn credentials(&mut self, entry: &Entry) {
-        let line = entry.line();
-        for piece in entry.value().split(',').map(str::trim).filter(|piece| !piece.is_empty()) {
-            let mut words = piece.split('|');
-            let name = words.next().unwrap_or_default().rsplit('.').next().unwrap_or_default();
-            if !IN_DEFAULT_CHAIN.contains(&name) || words.next().is_some_and(|word| !word.is_empty()) {
-                self.fault(line, format!(
-                    "{}: the provider {piece} is not supported yet; use DefaultCredentialsProvider and give its \
-                     settings by environment or profile", entry.key()));
-            } else if !name.starts_with("Default") {
-                self.warn(
-                    line,
-                    format!("{}: {name} is used as part of the default chain, not alone", entry.key()),
-                );
+struct Maker {
+    settings: Settings,
+    bean: Bean,
+}
+
+impl Maker {
+    fn fault(&mut self, key: &str, text: String) {
+        let line = self.bean.kcl.get(key).and_then(|held| held.source.line());
+        self.bean.faults.push(Remark { line, key: Some(key.to_owned()), text });
+    }
+
+    fn warn(&mut self, key: &str, text: String) {
+        let line = self.bean.kcl.get(key).and_then(|held| held.source.line());
+        self.bean.warnings.push(Remark { line, key: Some(key.to_owned()), text });
+    }
+
+    /// Every setting: what was given and counts, else what holds without it.
+    fn fill(&mut self, given: &Given) {
+        let application = match self.bean.kcl.get("applicationName").map(|held| &held.value) {
+            Some(Value::Text(name)) => name.clone(),
+            _ => String::new(),
+        };
+        for key in kcl::KEYS {
+            match self.bean.kcl.get(key.name) {
+                Some(held) if !(key.drops_zero() && held.value.is_zero()) => {
+                    self.settings.put(key.name, held.value.clone(), held.source);
+                }
+                _ => self.settings.put(key.name, absent(key.absent, &application), Source::Default),
             }
         }
-    }
-
-    fn value(&mut self, key: &Key, entry: &Entry) -> Option<Value> {
-        let (text, line) = (entry.value(), entry.line());
-        match key.kind {
-            Kind::Text => Some(Value::Text(text.to_owned())),
-            Kind::Uri => {
-                let good = text.starts_with("http://") || text.starts_with("https://");
-                if !good || text.contains(char::is_whitespace) {
-                    self.fault(
-                        line,
-                        format!("{} = {text:?} is not an address such as http://127.0.0.1:4567", key.name),
-                    );
-                    return None;
-                }
-                Some(Value::Text(text.to_owned()))
-            }
-            Kind::Int => self.primitive(key, entry, value::int(text).map_long()),
-            Kind::Millis => self.primitive(key, entry, value::long(text)),
-            Kind::BoxedInt => match value::int(text) {
-                Read::Value(seconds) if seconds > 0 => Some(Value::Number(seconds.into())),
-                Read::Value(_) | Read::Unreadable => {
-                    self.fault(line, format!(
-                        "{} = {text:?} must be a whole number above 0: Java reads this as 0 and dies at the first message",
-                        key.name));
-                    None
-                }
-            },
-            Kind::Bool => match value::boolean(text) {
-                Read::Value(true) => Some(Value::True),
-                Read::Value(false) => None,
-                Read::Unreadable => {
-                    self.warn(
-                        line,
-                        format!("{} = {text:?} is not a boolean, Java reads it as false", key.name),
-                    );
-                    None
-                }
-            },
-            Kind::Position => match text.to_uppercase().as_str() {
-                "LATEST" => Some(Value::Initial(InitialPosition::Latest)),
-                "TRIM_HORIZON" => Some(Value::Initial(InitialPosition::TrimHorizon)),
-                _ => {
-                    self.fault(line, format!("{} = {text:?} must be LATEST or TRIM_HORIZON", key.name));
-                    None
-                }
-            },
-            Kind::EpochSeconds => {
-                match value::parse_long(text).ok().and_then(|seconds| seconds.checked_mul(1000)) {
-                    Some(millis) => Some(Value::Initial(InitialPosition::AtTimestamp(millis))),
-                    None => {
-                        self.fault(line, format!("{} = {text:?} must be whole seconds since 1970", key.name));
-                        None
-                    }
-                }
+        for key in own::KEYS {
+            let (text, source) = match self.bean.own.get(key.name) {
+                Some(held) => (held.value.clone(), held.source),
+                None => (key.default.to_owned(), Source::Default),
+            };
+            let value = match key.kind {
+                own::OwnKind::Number(_) => Value::Number(text.parse().unwrap_or_default()),
+                own::OwnKind::Word(_) | own::OwnKind::Filter => Value::Text(text),
+            };
+            self.settings.put(key.name, value, source);
+        }
+        self.fill_derived(&application);
+        self.fill_clients(given);
+        self.fill_credentials();
+        for (written, shown) in &self.bean.written {
+            if let Some(setting) = self.settings.get(shown).cloned() {
+                self.settings.put(written, setting.value, setting.source);
             }
         }
     }
 
-    fn primitive(&mut self, key: &Key, entry: &Entry, read: Read<i64>) -> Option<Value> {
-        let (text, line) = (entry.value(), entry.line());
-        match read {
-            // The one primitive whose 0 counts.
-            Read::Value(0) if key.name == "shutdownGraceMillis" => Some(Value::Number(0)),
-            Read::Value(0) => {
-                self.warn(
-                    line,
-                    format!("{} = 0 means \"not given\" to Java: {} stays", key.name, key.default),
-                );
-                None
+    fn source(&self, name: &str) -> Source {
+        self.settings.get(name).map_or(Source::Default, |setting| setting.source)
+    }
+
+    /// What hangs on other settings.
+    fn fill_derived(&mut self, application: &str) {
+        if self.settings.number("leaseAssignmentIntervalMillis") == 0 {
+            let twice = self.settings.number("failoverTimeMillis").saturating_mul(2);
+            self.settings.put(
+                "leaseAssignmentIntervalMillis",
+                Value::Number(twice),
+                self.source("failoverTimeMillis"),
+            );
+        }
+        if self.settings.text("tableName").is_none() {
+            self.settings.put(
+                "tableName",
+                Value::Text(application.to_owned()),
+                self.source("applicationName"),
+            );
+        }
+        match self.bean.position {
+            Some("initialPositionInStreamExtended") => {
+                let source = self.source("initialPositionInStreamExtended");
+                self.settings.put("initialPositionInStream", Value::Text("AT_TIMESTAMP".to_owned()), source);
             }
-            Read::Value(number) => Some(Value::Number(number)),
-            Read::Unreadable => {
-                self.warn(
-                    line,
+            Some(_) => self.settings.put("initialPositionInStreamExtended", Value::Nothing, Source::Default),
+            None => {}
+        }
+        if let Some(arn) = self.settings.text("streamArn") {
+            match stream_of_arn(&arn) {
+                Some(stream) => {
+                    self.settings.put("streamName", Value::Text(stream.name), self.source("streamArn"))
+                }
+                None => self.fault(
+                    "streamArn",
                     format!(
-                        "{} = {text:?} is not a whole number, Java takes it as not given: {} stays",
-                        key.name, key.default
+                        "streamArn = {arn:?} is not of the form arn:aws:kinesis:REGION:ACCOUNT:stream/NAME"
                     ),
-                );
-                None
+                ),
+            }
+        }
+        let mode = self.retrieval_mode();
+        self.settings.put("retrievalMode", Value::Text(mode.to_owned()), self.source("retrievalMode"));
+        let idle = self.settings.number("idleTimeBetweenReadsInMillis");
+        if idle < MIN_IDLE {
+            self.warn(
+                "idleTimeBetweenReadsInMillis",
+                format!("idleTimeBetweenReadsInMillis = {idle} is raised to {MIN_IDLE}, as in KCL"),
+            );
+            let source = self.source("idleTimeBetweenReadsInMillis");
+            self.settings.put("idleTimeBetweenReadsInMillis", Value::Number(MIN_IDLE), source);
+        }
+    }
+
+    /// `RetrievalMode`, `PollingConfigBean.anyPropertiesSet`.
+    fn retrieval_mode(&self) -> &'static str {
+        let given = |name: &str| self.bean.kcl.get(name);
+        let nonzero =
+            ["maxRecords", "idleTimeBetweenReadsInMillis", "millisBehindLatestThresholdForReducedTps"];
+        let present = ["retryGetRecordsInSeconds", "maxGetRecordsThreadPool"];
+        let polling_key = nonzero.iter().any(|name| given(name).is_some_and(|held| !held.value.is_zero()))
+            || present.iter().any(|name| given(name).is_some());
+        match self.settings.text("retrievalMode").as_deref() {
+            Some("POLLING") => "POLLING",
+            Some("FANOUT") => "FANOUT",
+            _ if polling_key => "POLLING",
+            _ => "FANOUT",
+        }
+    }
+
+    /// Region and endpoint of each client, whoever set them.
+    fn fill_clients(&mut self, given: &Given) {
+        for (prefix, service) in CLIENTS {
+            for name in ["region", "endpointOverride"] {
+                let held = self.bean.clients.get(&(*service, name));
+                let outside = given.region.clone().filter(|_| name == "region");
+                let (value, source) = match (held, outside) {
+                    (Some(held), _) => (held.value.clone(), held.source),
+                    (None, Some(region)) => (Value::Text(region), Source::Environment),
+                    (None, None) => (Value::Nothing, Source::Default),
+                };
+                self.settings.put(&format!("{prefix}.{name}"), value, source);
+            }
+        }
+        for ((service, name), held) in &self.bean.clients {
+            let prefix = CLIENTS.iter().find(|(_, of)| of == service).map_or("", |(prefix, _)| prefix);
+            self.settings.put(&format!("{prefix}.{name}"), held.value.clone(), held.source);
+        }
+        for (key, nested) in [
+            ("regionName", "kinesisClient.region"),
+            ("kinesisEndpoint", "kinesisClient.endpointOverride"),
+            ("dynamoDBEndpoint", "dynamoDbClient.endpointOverride"),
+        ] {
+            if let Some(setting) = self.settings.get(nested).cloned() {
+                self.settings.put(key, setting.value, setting.source);
             }
         }
     }
 
-    fn text(&self, name: &str) -> Option<String> {
-        match self.values.get(name) {
-            Some((_, Value::Text(text))) => Some(text.clone()),
-            _ => None,
+    /// DynamoDB and CloudWatch use Kinesis' unless they have their own.
+    fn fill_credentials(&mut self) {
+        for (_, service) in CLIENTS {
+            let held =
+                self.bean.credentials.get(service).or_else(|| self.bean.credentials.get(&Service::Kinesis));
+            let (providers, source) = match held {
+                Some(held) => (held.value.clone(), held.source),
+                None => (vec![Provider::Default], Source::Default),
+            };
+            let shown: Vec<String> = providers.iter().map(ToString::to_string).collect();
+            self.settings.put(credentials_key(*service), Value::Text(shown.join(", ")), source);
         }
     }
 
-    fn number(&self, name: &str, default: i64) -> i64 {
-        match self.values.get(name) {
-            Some((_, Value::Number(number))) => *number,
-            _ => default,
+    fn check(&mut self) {
+        // An empty one is no fault of the file to Java; it can't be started, here neither.
+        if !self.bean.kcl.contains_key("executableName") {
+            self.require("executableName");
         }
-    }
-
-    fn millis(&self, name: &str, default: i64) -> Duration {
-        Duration::from_millis(u64::try_from(self.number(name, default)).unwrap_or(0))
-    }
-
-    fn is_set(&self, name: &str) -> bool {
-        matches!(self.values.get(name), Some((_, Value::True)))
-    }
-
-    fn required(&mut self, name: &str, example: &str) -> Option<String> {
-        let text = self.text(name).filter(|text| !text.trim().is_empty());
-        if text.is_none() {
-            self.faults
-                .push(Remark { line: None, text: format!("{name} is missing, as in {name} = {example}") });
+        self.require("applicationName");
+        if self.settings.text("streamArn").is_none() {
+            self.require("streamName");
         }
-        text
-    }
-
-    fn stream(&mut self) -> Option<String> {
-        match self.text("streamArn").filter(|arn| !arn.trim().is_empty()) {
-            Some(arn) => {
-                let name = stream_of_arn(&arn);
-                if name.is_none() {
-                    let line = self.values.get("streamArn").map_or(0, |(line, _)| *line);
-                    self.fault(line, format!(
-                        "streamArn = {arn:?} is not of the form arn:aws:kinesis:REGION:ACCOUNT:stream/NAME"));
-                }
-                name
-            }
-            None => self.required("streamName", "orders (or streamArn)"),
+        self.check_numbers();
+        self.check_region();
+        let is_given = |bean: &Bean, service| bean.credentials.contains_key(&service);
+        if !is_given(&self.bean, Service::Kinesis) {
+            self.warn("AWSCredentialsProvider", "AWSCredentialsProvider is missing: the SDK's default chain is used; Java refuses to start without it".to_owned());
         }
-    }
-
-    fn check_bounds(&mut self) {
-        if let Some((line, Value::Number(number))) = self.values.get("maxRecords").cloned()
-            && !(1..=MAX_RECORDS).contains(&number)
-        {
-            self.fault(line, format!("maxRecords = {number} must be between 1 and {MAX_RECORDS}"));
+        if self.settings.text("retrievalMode").as_deref() == Some("FANOUT") {
+            self.warn("retrievalMode", "retrievalMode is FANOUT by Java's rules, but enhanced fan-out is not honoured yet: records are polled".to_owned());
         }
-        if let Some((line, Value::Number(number))) = self.values.get("failoverTimeMillis").cloned()
-            && number < 78
+        if let Some(Held { value: Value::Text(id), .. }) = self.bean.kcl.get("workerId")
+            && id.is_empty()
         {
             self.fault(
-                line,
-                format!("failoverTimeMillis = {number} is too short to renew leases in: at least 78"),
-            );
-        }
-        if let Some((line, Value::Number(number))) = self.values.get("maxLeasesForWorker").cloned()
-            && number < 0
-        {
-            self.fault(line, format!("maxLeasesForWorker = {number} should be at least 1"));
-        }
-        if let Some((line, Value::Number(number))) = self.values.get("idleTimeBetweenReadsInMillis").cloned()
-            && number < MIN_IDLE
-        {
-            self.warn(
-                line,
-                format!("idleTimeBetweenReadsInMillis = {number} is raised to {MIN_IDLE}, as in KCL"),
+                "workerId",
+                "workerId is empty: DynamoDB refuses it; leave the key out for a random one".to_owned(),
             );
         }
     }
 
-    fn config(&mut self, default_worker: &str) -> Option<Config> {
-        let executable = self.required("executableName", "./processor.py");
-        let application = self.required("applicationName", "my-application");
-        let stream = self.stream();
-        self.check_bounds();
-        let (executable, application, stream) = (executable?, application?, stream?);
-        let table =
-            self.text("tableName").filter(|name| !name.is_empty()).unwrap_or_else(|| application.clone());
-        let worker = self.text("workerId").unwrap_or_else(|| default_worker.to_owned());
-        Some(Config {
-            stream,
-            table,
-            worker: WorkerId::from(worker.as_str()),
-            executable,
-            region: self.text("regionName").filter(|region| !region.trim().is_empty()),
-            kinesis_endpoint: self.text("kinesisEndpoint"),
-            dynamodb_endpoint: self.text("dynamoDBEndpoint"),
-            initial: self.initial.unwrap_or(InitialPosition::Latest),
-            failover: self.millis("failoverTimeMillis", 10_000),
-            max_leases: usize::try_from(self.number("maxLeasesForWorker", i64::from(i32::MAX))).unwrap_or(0),
-            answer: self
-                .values
-                .contains_key("timeoutInSeconds")
-                .then(|| self.millis("timeoutInSeconds", 0) * 1000),
-            shutdown_grace: self.millis("shutdownGraceMillis", 5_000),
-            task_backoff: self.millis("taskBackoffTimeMillis", 500),
-            parent_poll: self.millis("parentShardPollIntervalMillis", 10_000),
-            initialization_backoff: self.millis("schedulerInitializationBackoffTimeMillis", 1_000),
-            max_records: usize::try_from(self.number("maxRecords", MAX_RECORDS)).unwrap_or(1),
-            idle: self.millis("idleTimeBetweenReadsInMillis", 1_500).max(Duration::from_millis(200)),
-            keep_empty: self.is_set("callProcessRecordsEvenForEmptyRecordList"),
-            ignore_unexpected_children: self.is_set("ignoreUnexpectedChildShards"),
-            check_hash_keys: !self.is_set("skipShardSyncAtWorkerInitializationIfLeasesExist"),
-            on_child_failure: self.on_child_failure.unwrap_or(OnChildFailure::Restart),
-            max_child_failures: self.max_child_failures.unwrap_or(5),
-            child_protocol: self.child_protocol.unwrap_or(ChildProtocol::Current),
-            application,
-        })
+    fn require(&mut self, key: &'static str) {
+        if self.settings.text(key).is_some() {
+            return;
+        }
+        let known = kcl::KEYS.iter().find(|known| known.name == key);
+        let example = match known.map(|known| known.absent) {
+            Some(Absent::Required(example)) => example,
+            _ => "...",
+        };
+        let what = if self.bean.kcl.contains_key(key) { "is blank" } else { "is missing" };
+        self.fault(key, format!("{key} {what}, as in {key} = {example}"));
+    }
+
+    fn check_numbers(&mut self) {
+        let least = [
+            ("failoverTimeMillis", MIN_FAILOVER, "leases could not be renewed in time"),
+            ("leaseAssignmentIntervalMillis", MIN_ASSIGNMENT, "leases could not be looked for in time"),
+            (
+                "timeoutInSeconds",
+                1,
+                "Java reads what isn't a number as 0, and 0 ends the daemon at its first message",
+            ),
+            ("maxLeasesForWorker", 0, "it can't be negative"),
+            ("maxLeasesToStealAtOneTime", 0, "it can't be negative"),
+            ("initialLeaseTableReadCapacity", 0, "it can't be negative"),
+            ("initialLeaseTableWriteCapacity", 0, "it can't be negative"),
+            ("leaseTableScanTotalSegments", 0, "leave it out for a number by the table's size"),
+        ];
+        for (key, least, why) in least {
+            let given = self.bean.kcl.contains_key(key);
+            let number = self.settings.number(key);
+            if given && number < least && *self.settings.value(key) != Value::Nothing {
+                self.fault(key, format!("{key} = {number} must be at least {least}: {why}"));
+            }
+        }
+        let (records, polling) = (
+            self.settings.number("maxRecords"),
+            self.settings.text("retrievalMode").as_deref() == Some("POLLING"),
+        );
+        if polling && records > MAX_RECORDS {
+            self.fault("maxRecords", format!("maxRecords = {records} must be at most {MAX_RECORDS}"));
+        }
+        if polling && records < 0 {
+            self.fault("maxRecords", format!("maxRecords = {records} must be at least 1"));
+        }
+        if self.settings.number("maxLeaseRenewalThreads") == 1 {
+            self.fault(
+                "maxLeaseRenewalThreads",
+                "maxLeaseRenewalThreads = 1 can't be: Java's pool needs at least 2".to_owned(),
+            );
+        }
+        for key in kcl::KEYS.iter().filter(|key| key.name.ends_with("Millis")) {
+            let number = self.settings.number(key.name);
+            if number < 0 && !["failoverTimeMillis", "leaseAssignmentIntervalMillis"].contains(&key.name) {
+                self.warn(key.name, format!("{} = {number} is negative and counts as 0", key.name));
+            }
+        }
+    }
+
+    fn check_region(&mut self) {
+        let Some(stream) = self.settings.text("streamArn").and_then(|arn| stream_of_arn(&arn)) else {
+            return;
+        };
+        if let Some(region) = self.settings.text("kinesisClient.region")
+            && region != stream.region
+        {
+            self.warn("streamArn", format!(
+                "streamArn names the region {}, but calls go to {region}: of the ARN only the stream's name is used, as in Java", stream.region));
+        }
+    }
+
+    fn done(self) -> Resolved {
+        let Self { settings, bean } = self;
+        let (mut warnings, mut faults) = (bean.warnings, bean.faults);
+        faults.sort_by_key(|remark| remark.line);
+        warnings.sort_by_key(|remark| remark.line);
+        let credentials = bean.credentials.into_iter().map(|(service, held)| (service, held.value)).collect();
+        Resolved { settings, warnings, faults, credentials, clients: bean.clients }
     }
 }
 
-/// The name in `arn:aws[…]:kinesis:region:account:stream/NAME[/…]`.
-fn stream_of_arn(arn: &str) -> Option<String> {
+fn absent(absent: Absent, application: &str) -> Value {
+    match absent {
+        Absent::Required(_) | Absent::Nothing | Absent::Told(_) => Value::Nothing,
+        Absent::Number(number) => Value::Number(number),
+        Absent::Real(number) => Value::Real(number),
+        Absent::Bool(is) => Value::Bool(is),
+        Absent::Text(text) => Value::Text(text.to_owned()),
+        Absent::Words(words) => Value::Words(words.iter().map(|word| (*word).to_owned()).collect()),
+        Absent::Seconds(seconds) => Value::Duration(Duration::from_secs(seconds)),
+        Absent::Application(suffix) => Value::Text(format!("{application}{suffix}")),
+    }
+}
+
+impl Resolved {
+    /// The configuration, with the worker's id if the file gives none.
+    ///
+    /// # Errors
+    /// Every fault at once.
+    pub fn config(self, default_worker: &str) -> Result<(Config, Vec<Remark>), Faults> {
+        if !self.faults.is_empty() {
+            return Err(Faults { faults: self.faults, warnings: self.warnings });
+        }
+        let s = &self.settings;
+        let text = |name: &str| s.text(name).unwrap_or_default();
+        let millis = |name: &str| Duration::from_millis(u64::try_from(s.number(name)).unwrap_or(0));
+        let count = |name: &str| usize::try_from(s.number(name)).unwrap_or(0);
+        let initial =
+            match (s.value("initialPositionInStreamExtended"), text("initialPositionInStream").as_str()) {
+                (Value::Number(seconds), _) => InitialPosition::AtTimestamp(seconds.saturating_mul(1000)),
+                (_, "TRIM_HORIZON") => InitialPosition::TrimHorizon,
+                _ => InitialPosition::Latest,
+            };
+        let config = Config {
+            application: text("applicationName"),
+            stream: text("streamName"),
+            table: text("tableName"),
+            worker: WorkerId::from(s.text("workerId").as_deref().unwrap_or(default_worker)),
+            executable: text("executableName"),
+            kinesis: self.client(Service::Kinesis),
+            dynamodb: self.client(Service::DynamoDb),
+            cloudwatch: self.client(Service::CloudWatch),
+            initial,
+            failover: millis("failoverTimeMillis"),
+            max_leases: count("maxLeasesForWorker"),
+            answer: (*s.value("timeoutInSeconds") != Value::Nothing)
+                .then(|| Duration::from_secs(u64::try_from(s.number("timeoutInSeconds")).unwrap_or(0))),
+            shutdown_grace: millis("shutdownGraceMillis"),
+            task_backoff: millis("taskBackoffTimeMillis"),
+            parent_poll: millis("parentShardPollIntervalMillis"),
+            initialization_backoff: millis("schedulerInitializationBackoffTimeMillis"),
+            // Under FANOUT Java doesn't look at it.
+            max_records: count("maxRecords").clamp(1, 10_000),
+            idle: millis("idleTimeBetweenReadsInMillis"),
+            keep_empty: s.is("callProcessRecordsEvenForEmptyRecordList"),
+            ignore_unexpected_children: s.is("ignoreUnexpectedChildShards"),
+            check_hash_keys: !s.is("skipShardSyncAtWorkerInitializationIfLeasesExist"),
+            on_child_failure: match text(own::ON_CHILD_FAILURE).as_str() {
+                "exit" => OnChildFailure::Exit,
+                _ => OnChildFailure::Restart,
+            },
+            max_child_failures: u32::try_from(s.number(own::MAX_CHILD_FAILURES)).unwrap_or(1),
+            child_protocol: match text(own::CHILD_PROTOCOL).as_str() {
+                "shutdown" => ChildProtocol::Shutdown,
+                _ => ChildProtocol::Current,
+            },
+            child_exit_grace: millis(own::CHILD_EXIT_GRACE),
+            child_kill_grace: millis(own::CHILD_KILL_GRACE),
+        };
+        Ok((config, self.warnings))
+    }
+
+    fn client(&self, service: Service) -> ClientConfig {
+        let value = |name: &'static str| self.clients.get(&(service, name)).map(|held| &held.value);
+        let text = |name| match value(name) {
+            Some(Value::Text(text)) => Some(text.clone()),
+            _ => None,
+        };
+        let is = |name| value(name) == Some(&Value::Bool(true));
+        let time = |name| match value(name) {
+            Some(Value::Duration(duration)) => Some(*duration),
+            _ => None,
+        };
+        let own = self.credentials.get(&service).or_else(|| self.credentials.get(&Service::Kinesis));
+        ClientConfig {
+            region: text("region"),
+            endpoint: text("endpointOverride"),
+            dual_stack: is("dualstackEnabled"),
+            fips: is("fipsEnabled"),
+            call_timeout: time("overrideConfiguration.apiCallTimeout"),
+            attempt_timeout: time("overrideConfiguration.apiCallAttemptTimeout"),
+            providers: own.cloned().unwrap_or_else(|| vec![Provider::Default]),
+        }
+    }
+}
+
+struct StreamArn {
+    region: String,
+    name: String,
+}
+
+/// `arn:aws[…]:kinesis:region:account:stream/NAME[/…]`.
+fn stream_of_arn(arn: &str) -> Option<StreamArn> {
     let mut parts = arn.splitn(6, ':');
     let (arn, partition, service) = (parts.next()?, parts.next()?, parts.next()?);
     let (region, account, resource) = (parts.next()?, parts.next()?, parts.next()?);
@@ -376,7 +557,7 @@ fn stream_of_arn(arn: &str) -> Option<String> {
         && account.len() == 12
         && account.bytes().all(|b| b.is_ascii_digit());
     let name = resource.strip_prefix("stream/")?.split('/').next()?;
-    (good && !name.is_empty()).then(|| name.to_owned())
+    (good && !name.is_empty()).then(|| StreamArn { region: region.to_owned(), name: name.to_owned() })
 }
 
 /// A UUID of version 4 of random bits.
@@ -386,133 +567,6 @@ pub fn uuid(random: u128) -> String {
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
-/// Levenshtein's distance, without regard to case.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) =
-        (a.to_lowercase().chars().collect(), b.to_lowercase().chars().collect());
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let next = (diagonal + usize::from(x != y)).min(row[j] + 1).min(row[j + 1] + 1);
-            diagonal = std::mem::replace(&mut row[j + 1], next);
-        }
-    }
-    row[b.len()]
-}
-
-trait MapLong {
-    fn map_long(self) -> Read<i64>;
-}
-
-impl MapLong for Read<i32> {
-    fn map_long(self) -> Read<i64> {
-        match self {
-            Self::Value(number) => Read::Value(number.into()),
-            Self::Unreadable => Read::Unreadable,
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MINIMUM: &str = "executableName = p.py\nstreamName = s\napplicationName = a\n";
-
-    fn read(text: &str) -> Result<(Config, Vec<Remark>), Faults> {
-        resolve(text.as_bytes(), "w")
-    }
-
-    fn with(text: &str) -> (Config, Vec<String>) {
-        let (config, warnings) = read(&format!("{MINIMUM}{text}")).unwrap();
-        (config, warnings.iter().map(ToString::to_string).collect())
-    }
-
-    #[test]
-    fn the_smallest_file_gives_every_default() {
-        let (config, warnings) = with("");
-        assert_eq!(warnings, [""; 0]);
-        assert_eq!((config.table.as_str(), config.initial), ("a", InitialPosition::Latest));
-        assert_eq!((config.failover.as_millis(), config.shutdown_grace.as_millis()), (10_000, 5_000));
-        assert_eq!((config.max_records, config.idle.as_millis(), config.answer), (10_000, 1_500, None));
-        assert_eq!(config.worker.as_str(), "w");
-        let id = uuid(u128::MAX);
-        assert!(id.len() == 36 && &id[14..15] == "4" && "89ab".contains(&id[19..20]), "{id}");
-    }
-
-    #[test]
-    fn all_faults_are_told_at_once_with_their_lines() {
-        let faults = read(
-            "streamArn = arn:nope\nmaxRecords = 20000\ninitialPositionInStream = NEWEST\ntimeoutInSeconds = ten\nx = \\u12\n",
-        );
-        let lines: Vec<_> = faults.unwrap_err().faults.iter().map(|fault| fault.line).collect();
-        assert_eq!(lines, [None, None, Some(1), Some(2), Some(3), Some(4), Some(5)]);
-    }
-
-    #[test]
-    fn zero_and_what_is_no_number_keep_the_default_and_are_warned_about() {
-        let (config, warnings) = with("failoverTimeMillis = 0\nmaxRecords = ten\nshutdownGraceMillis = 0\n");
-        assert_eq!(
-            (config.failover.as_millis(), config.max_records, config.shutdown_grace.as_millis()),
-            (10_000, 10_000, 0)
-        );
-        assert!(warnings[0].starts_with("line 4: failoverTimeMillis = 0"), "{warnings:?}");
-        assert!(warnings[1].starts_with("line 5: maxRecords = \"ten\""), "{warnings:?}");
-        assert_eq!(warnings.len(), 2);
-    }
-
-    #[test]
-    fn an_unknown_key_is_warned_about_with_the_nearest_name() {
-        let (_, warnings) =
-            with("MaxRecords = 5\nfailoverTimeMilis = 5\nzzz = 1\nmultilangd.x = 1\nmetricsLevel = NONE\n");
-        assert!(warnings[0].contains("did you mean maxRecords?"), "{warnings:?}");
-        assert!(warnings[1].contains("did you mean failoverTimeMillis?"), "{warnings:?}");
-        assert!(!warnings[2].contains("did you mean"), "{warnings:?}");
-        assert!(
-            warnings[3].contains("not a setting of multilangd")
-                && warnings[4].contains("not honoured here yet")
-        );
-    }
-
-    #[test]
-    fn an_arn_wins_over_a_name_and_gives_only_its_name() {
-        let (config, _) =
-            with("streamArn = arn:aws-cn:kinesis:cn-north-1:123456789012:stream/t/consumer/c:1\n");
-        assert_eq!(config.stream, "t");
-    }
-
-    #[test]
-    fn a_time_in_seconds_is_where_new_leases_start() {
-        assert_eq!(
-            with("initialPositionInStreamExtended = 1700000000\n").0.initial,
-            InitialPosition::AtTimestamp(1_700_000_000_000)
-        );
-        assert_eq!(with("initialPositionInStream = trim_horizon\n").0.initial, InitialPosition::TrimHorizon);
-    }
-
-    #[test]
-    fn providers_of_the_default_chain_pass_and_others_are_refused() {
-        assert_eq!(with("AWSCredentialsProvider = DefaultCredentialsProvider\n").1, [""; 0]);
-        assert_eq!(
-            with("AwsCredentialsProviderDynamoDB = com.amazonaws.auth.DefaultAWSCredentialsProviderChain\n")
-                .1,
-            [""; 0]
-        );
-        assert_eq!(with("AWSCredentialsProvider = ProfileCredentialsProvider\n").1.len(), 1);
-        assert!(
-            read(&format!("{MINIMUM}AWSCredentialsProvider = StsAssumeRoleCredentialsProvider|a|b\n"))
-                .is_err()
-        );
-    }
-
-    #[test]
-    fn no_key_stands_twice_in_the_table() {
-        let mut names: Vec<_> = KEYS.iter().flat_map(|key| key.aliases.iter().chain([&key.name])).collect();
-        let count = names.len();
-        names.sort();
-        names.dedup();
-        assert_eq!(names.len(), count);
-    }
-}
+#[path = "resolve_tests.rs"]
+mod tests;

@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{example, feed, kinesis, progress, tables};
+use crate::aws::credentials::SystemProperties;
 use crate::aws::{client, dynamodb::Leases, kinesis::Stream};
-use crate::config::{Config, Faults, Remark, resolve};
+use crate::config::Config;
 use crate::daemon::{self, Ports};
 use crate::exit::Exit;
 use crate::metrics::Board;
@@ -25,15 +26,13 @@ use crate::shard::ShardId;
 
 const REGION: &str = "us-east-1";
 const ACCOUNT: &str = "000000000000";
-/// A fixed name, so that the next run takes its own leases again without waiting.
-const WORKER: &str = "local";
+/// The worker's id if the file gives none: a fixed name, so that the next run takes its own leases again without waiting.
+pub const WORKER: &str = "local";
 const STREAM_WAIT: Duration = Duration::from_secs(10);
 
 /// What the command line says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// The properties file; without it the shipped example runs.
-    pub file: Option<PathBuf>,
     /// Shards of the stream, if it has to be made.
     pub shards: i32,
     /// A file whose lines become records.
@@ -56,14 +55,6 @@ pub enum Error {
         path: PathBuf,
         /// Why.
         source: io::Error,
-    },
-    /// The properties.
-    #[error("{file} can't be used:\n{faults}")]
-    Config {
-        /// Which file.
-        file: String,
-        /// What is wrong with it.
-        faults: Faults,
     },
     /// The record processor.
     #[error(transparent)]
@@ -92,7 +83,7 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Io { .. } => Exit::NoInput,
-            Self::Config { .. } | Self::Program(_) => Exit::Config,
+            Self::Program(_) => Exit::Config,
             Self::Kinesis(_) | Self::Tables(_) => Exit::Taken,
             Self::Stream { .. } => Exit::Unavailable,
             Self::Daemon(error) => error.exit(),
@@ -104,12 +95,8 @@ impl Error {
 ///
 /// # Errors
 /// What ended it before, or kept it from starting.
-pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error> {
-    let home = Home::open(&options)?;
-    let (mut config, warnings) = home.config(&options)?;
-    for warning in &warnings {
-        warn!("{warning}");
-    }
+pub async fn run(home: Home, mut config: Config, stop: CancellationToken) -> Result<(), Error> {
+    let options = &home.options;
     let program = Program::find(&config.executable, std::env::var_os("PATH").as_deref())?;
     let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let endpoint = kinesis::Kinesis::start(kinesis::Options {
@@ -122,37 +109,37 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     .await?;
     let file = options.data.as_ref().map(|data| data.join("dynamodb.sqlite"));
     let tables = tables::Tables::start(loopback(options.dynamodb_port), file.as_deref()).await?;
-    adopt(&mut config, endpoint.url(), tables.url());
-    let ended = serve(&options, &config, program, &endpoint, stop).await;
+    adopt(&mut config, &endpoint.url(), &tables.url());
+    let ended = serve(&home, &config, program, &endpoint, stop).await;
     endpoint.stop().await;
     tables.stop().await;
     ended
 }
 
 /// The file's settings hold but for where Kinesis and DynamoDB are.
-fn adopt(config: &mut Config, kinesis: String, dynamodb: String) {
-    if let (Some(given), _) | (None, Some(given)) = (&config.kinesis_endpoint, &config.dynamodb_endpoint) {
+fn adopt(config: &mut Config, kinesis: &str, dynamodb: &str) {
+    if let (Some(given), _) | (None, Some(given)) = (&config.kinesis.endpoint, &config.dynamodb.endpoint) {
         warn!(given, "an endpoint of the file isn't used in local mode");
     }
     tell(&format!("Kinesis at {kinesis}, DynamoDB at {dynamodb}; any region and credentials will do"));
-    config.region.get_or_insert_with(|| REGION.to_owned());
-    config.kinesis_endpoint = Some(kinesis);
-    config.dynamodb_endpoint = Some(dynamodb);
+    let region = config.kinesis.region.clone().unwrap_or_else(|| REGION.to_owned());
+    let settings = client::Settings::local(kinesis, dynamodb, &region, config.failover);
+    (config.kinesis, config.dynamodb) = (settings.kinesis, settings.dynamodb);
 }
 
 async fn serve(
-    options: &Options,
+    home: &Home,
     config: &Config,
     program: Program,
     endpoint: &kinesis::Kinesis,
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let failed = |reason: String| Error::Stream { stream: config.stream.clone(), reason };
+    let options = &home.options;
     let settings = client::Settings {
-        region: config.region.clone(),
-        kinesis_endpoint: config.kinesis_endpoint.clone(),
-        dynamodb_endpoint: config.dynamodb_endpoint.clone(),
-        credentials: Some(("local".to_owned(), "local".to_owned())),
+        kinesis: config.kinesis.clone(),
+        dynamodb: config.dynamodb.clone(),
+        system: SystemProperties::of("local", "local"),
         failover: config.failover,
     };
     let clients = client::clients(&settings).await.map_err(|error| failed(error.to_string()))?;
@@ -170,7 +157,7 @@ async fn serve(
     if let Some(file) = &options.put {
         let lines = feed::put_lines(&clients.kinesis, &config.stream, file).await.map_err(failed)?;
         tell(&format!("put {lines} lines of {} into {}", file.display(), config.stream));
-    } else if options.file.is_none() {
+    } else if home.example {
         let from = if made { 0 } else { 1_000 };
         samples.spawn(feed::put_samples(clients.kinesis, config.stream.clone(), from, stop.clone()));
     }
@@ -245,37 +232,38 @@ fn tell(line: &str) {
     }
 }
 
-/// Where the example lives.
-struct Home {
+/// What a run needs before it starts: its options, and where the example lives.
+#[derive(Debug)]
+pub struct Home {
+    options: Options,
     folder: PathBuf,
     temporary: bool,
+    example: bool,
 }
 
 impl Home {
-    fn open(options: &Options) -> Result<Self, Error> {
+    /// Makes the folder.
+    ///
+    /// # Errors
+    /// It can't be made.
+    pub fn open(options: Options) -> Result<Self, Error> {
         let (folder, temporary) = match &options.data {
             Some(data) => (data.clone(), false),
             None => (std::env::temp_dir().join(format!("multilangd-local-{}", std::process::id())), true),
         };
         std::fs::create_dir_all(&folder).map_err(|source| Error::Io { path: folder.clone(), source })?;
         let folder = folder.canonicalize().map_err(|source| Error::Io { path: folder.clone(), source })?;
-        Ok(Self { folder, temporary })
+        Ok(Self { options, folder, temporary, example: false })
     }
 
-    fn config(&self, options: &Options) -> Result<(Config, Vec<Remark>), Error> {
-        let (name, bytes) = match &options.file {
-            Some(file) => {
-                let read = std::fs::read(file);
-                let bytes = read.map_err(|source| Error::Io { path: file.clone(), source })?;
-                (file.display().to_string(), bytes)
-            }
-            None => {
-                let written = example::write(&self.folder);
-                let text = written.map_err(|source| Error::Io { path: self.folder.clone(), source })?;
-                ("the example".to_owned(), text.into_bytes())
-            }
-        };
-        resolve::resolve(&bytes, WORKER).map_err(|faults| Error::Config { file: name, faults })
+    /// Writes the example and gives its properties.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn example(&mut self) -> Result<Vec<u8>, Error> {
+        self.example = true;
+        let written = example::write(&self.folder);
+        Ok(written.map_err(|source| Error::Io { path: self.folder.clone(), source })?.into_bytes())
     }
 }
 

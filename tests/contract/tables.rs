@@ -39,13 +39,8 @@ async fn subjects() -> Vec<Subject> {
 }
 
 async fn dynamodb(endpoint: &Tables) -> aws_sdk_dynamodb::Client {
-    let settings = client::Settings {
-        region: Some("us-east-1".into()),
-        dynamodb_endpoint: Some(endpoint.url()),
-        credentials: Some(("a".into(), "b".into())),
-        failover: Duration::from_secs(30),
-        ..client::Settings::default()
-    };
+    let url = endpoint.url();
+    let settings = client::Settings::local(&url, &url, "us-east-1", Duration::from_secs(30));
     client::clients(&settings).await.unwrap().dynamodb
 }
 

@@ -67,13 +67,7 @@ impl Rig {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let kinesis = Kinesis::start(Options::default()).await.unwrap();
         let tables = Tables::start(any, None).await.unwrap();
-        let settings = Settings {
-            region: Some("us-east-1".into()),
-            kinesis_endpoint: Some(kinesis.url()),
-            dynamodb_endpoint: Some(tables.url()),
-            credentials: Some(("test".into(), "test".into())),
-            failover: Duration::from_secs(30),
-        };
+        let settings = Settings::local(&kinesis.url(), &tables.url(), "us-east-1", Duration::from_secs(30));
         let clients = clients(&settings).await.unwrap();
         let folder =
             PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));

@@ -1,0 +1,169 @@
+//! argv as launchers write it for a JVM: options of the JVM, a main class, then the daemon's own.
+//!
+//! So that `kcl-bootstrap --java`, `amazon_kclpy_helper.py --java` and easy-kclpy can be given this
+//! binary as their `java`. In KCL: `MultiLangDaemon`, `MultiLangDaemonArgs` (read by JCommander).
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+use multilangd::aws::credentials::SystemProperties;
+
+/// The class of both generations.
+const MAIN_CLASSES: [&str; 2] = [
+    "software.amazon.kinesis.multilang.MultiLangDaemon",
+    "com.amazonaws.services.kinesis.multilang.MultiLangDaemon",
+];
+
+/// What is left when the JVM's part is understood.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Understood {
+    /// The program's name and the daemon's arguments.
+    pub(super) arguments: Vec<OsString>,
+    /// Where Java would look for the file first.
+    pub(super) class_path: Vec<PathBuf>,
+    /// `-Daws.region`.
+    pub(super) region: Option<String>,
+    /// `-Daws.accessKeyId` and the like.
+    pub(super) system: SystemProperties,
+}
+
+/// Takes the JVM's part out. Without a main class only what can't be ours is taken, from the front.
+pub(super) fn understand(arguments: Vec<OsString>) -> Understood {
+    let mut words = arguments.into_iter();
+    let name = words.next().unwrap_or_else(|| "multilangd".into());
+    let words: Vec<OsString> = words.collect();
+    let class = words.iter().position(|word| MAIN_CLASSES.iter().any(|class| word == class));
+    let (for_java, rest) = match class {
+        Some(at) => (&words[..at], &words[at + 1..]),
+        None => words.split_at(of_the_jvm(&words)),
+    };
+    let mut understood = Understood { arguments: vec![name], ..Understood::default() };
+    understood.jvm(for_java);
+    if class.is_some() {
+        if understood.class_path.is_empty() {
+            let given = std::env::var_os("CLASSPATH").filter(|path| !path.is_empty());
+            understood.class_path = folders(given.as_deref().unwrap_or(OsStr::new(".")));
+        }
+        understood.arguments.extend(rest.iter().flat_map(daemon_word));
+    } else if rest.is_empty() && for_java.iter().any(|word| word == "-version" || word == "--version") {
+        understood.arguments.push("--version".into());
+    } else {
+        understood.arguments.extend(rest.iter().cloned());
+    }
+    understood
+}
+
+/// How many words at the front can only be a JVM's.
+fn of_the_jvm(words: &[OsString]) -> usize {
+    let mut count = 0;
+    while let Some(word) = words.get(count).and_then(|word| word.to_str()) {
+        if ["-cp", "-classpath", "--class-path"].contains(&word) {
+            count += 2;
+        } else if word.starts_with("-D")
+            || word.starts_with("-X")
+            || word.starts_with("--class-path=")
+            || ["-ea", "-da", "-server", "-client", "-version", "-showversion"].contains(&word)
+        {
+            count += 1;
+        } else {
+            break;
+        }
+    }
+    count.min(words.len())
+}
+
+/// JCommander's rules: a word loses outer blanks and one pair of quotes, an empty one is none, `@F` stands
+/// for the lines of F.
+fn daemon_word(word: &OsString) -> Vec<OsString> {
+    let Some(text) = word.to_str() else { return vec![word.clone()] };
+    let text = text.trim();
+    if let Some(lines) = text.strip_prefix('@').and_then(|file| std::fs::read_to_string(file).ok()) {
+        let words = lines.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        return words.map(OsString::from).collect();
+    }
+    let unquoted = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
+    if unquoted.is_empty() { Vec::new() } else { vec![unquoted.into()] }
+}
+
+/// The folders of a class path; jars and `folder/*`, which stands for jars, hold no file of ours.
+fn folders(path: &OsStr) -> Vec<PathBuf> {
+    std::env::split_paths(path)
+        .map(|entry| if entry.as_os_str().is_empty() { ".".into() } else { entry })
+        .filter(|entry| !entry.ends_with("*") && entry.extension() != Some(OsStr::new("jar")))
+        .collect()
+}
+
+impl Understood {
+    fn jvm(&mut self, words: &[OsString]) {
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            let Some(text) = word.to_str() else { continue };
+            if ["-cp", "-classpath", "--class-path"].contains(&text) {
+                self.class_path = words.next().map(|path| folders(path)).unwrap_or_default();
+            } else if let Some(path) = text.strip_prefix("--class-path=") {
+                self.class_path = folders(OsStr::new(path));
+            } else if let Some((name, value)) = text.strip_prefix("-D").and_then(|rest| rest.split_once('='))
+            {
+                let value = Some(value.to_owned());
+                match name {
+                    "aws.region" => self.region = value,
+                    "aws.accessKeyId" => self.system.access_key_id = value,
+                    "aws.secretAccessKey" => self.system.secret_access_key = value,
+                    "aws.sessionToken" => self.system.session_token = value,
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &[&str]) -> Understood {
+        understand([&["java"], text].concat().into_iter().map(OsString::from).collect())
+    }
+
+    fn arguments(text: &[&str]) -> Vec<OsString> {
+        words(text).arguments.split_off(1)
+    }
+
+    #[test]
+    fn launchers_are_understood() {
+        let new = MAIN_CLASSES[0];
+        for (argv, left) in [
+            (vec!["-cp", "a.jar:b", new, "--properties-file", "f"], vec!["--properties-file", "f"]),
+            (vec!["-classpath", "x", new, "-p", "f", "-l", "g"], vec!["-p", "f", "-l", "g"]),
+            (vec!["-cp", "x", new, "--properties-file", "f", ""], vec!["--properties-file", "f"]),
+            (vec!["-cp", "/a/b", MAIN_CLASSES[1], "f"], vec!["f"]),
+            (vec!["-Xmx1g", "-Da=b", "--add-opens", "p=q", "-p", "m", new, " \"f\" "], vec!["f"]),
+            (vec!["-Xmx1g", "-ea", "-cp", "x", "f"], vec!["f"]),
+            (vec!["-p", "f"], vec!["-p", "f"]),
+            (vec!["-version"], vec!["--version"]),
+        ] {
+            assert_eq!(arguments(&argv), left, "{argv:?}");
+        }
+    }
+
+    #[test]
+    fn the_class_path_is_its_folders() {
+        let found = words(&["-cp", "/j/a.jar:/j/*::/etc/app", MAIN_CLASSES[0], "f"]).class_path;
+        assert_eq!(found, [PathBuf::from("."), PathBuf::from("/etc/app")]);
+        assert!(words(&["f"]).class_path.is_empty(), "without a class there is no class path");
+    }
+
+    #[test]
+    fn credentials_and_region_among_system_properties_are_kept() {
+        let found = words(&[
+            "-Daws.region=eu-west-1",
+            "-Daws.accessKeyId=id",
+            "-Daws.secretAccessKey=s",
+            MAIN_CLASSES[0],
+            "f",
+        ]);
+        assert_eq!(found.region.as_deref(), Some("eu-west-1"));
+        assert_eq!(found.system, SystemProperties::of("id", "s"));
+        assert!(!format!("{:?}", found.system).contains("\"s\""), "no secret in a log");
+    }
+}

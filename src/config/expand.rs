@@ -1,0 +1,68 @@
+//! `${NAME}` in values, if that was asked for. To Java a `$` is a letter like any other, so nothing in
+//! the file itself can ask for it.
+
+use std::collections::BTreeMap;
+
+/// Asks for it, like `--expand-env`.
+pub const VARIABLE: &str = "MULTILANGD_EXPAND_ENV";
+
+/// Replaces each `${NAME}` by a variable's value; `$${` stands for `${`.
+///
+/// # Errors
+/// A variable isn't set, or a brace isn't closed.
+pub fn expand(text: &str, variables: &BTreeMap<String, String>) -> Result<String, String> {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("${") {
+        let (before, after) = rest.split_at(at);
+        if let Some(kept) = before.strip_suffix('$') {
+            out.push_str(kept);
+            out.push_str("${");
+            rest = &after[2..];
+            continue;
+        }
+        let Some((name, behind)) = after[2..].split_once('}') else {
+            return Err("has a ${ without its }".to_owned());
+        };
+        let Some(value) = variables.get(name) else {
+            return Err(format!("stands for ${{{name}}}, but the environment has no {name}"));
+        };
+        out.push_str(before);
+        out.push_str(value);
+        rest = behind;
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+/// A key or a value as a file can hold it: every character that could mean something is escaped.
+pub fn escaped(text: &str) -> String {
+    let mut out = String::new();
+    for unit in text.encode_utf16() {
+        match u8::try_from(unit) {
+            Ok(byte) if byte.is_ascii_alphanumeric() => out.push(byte.into()),
+            _ => out.push_str(&format!("\\u{unit:04X}")),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_replaced_once_and_a_doubled_dollar_is_kept() {
+        let variables = BTreeMap::from([("A".to_owned(), "x${B}".to_owned())]);
+        assert_eq!(expand("$ a ${A}/${A} $${A} $A", &variables).unwrap(), "$ a x${B}/x${B} ${A} $A");
+        assert!(expand("${B}", &variables).unwrap_err().contains("no B"));
+        assert!(expand("${A", &variables).is_err());
+    }
+
+    #[test]
+    fn what_is_escaped_comes_back() {
+        let text = format!("{}={}", escaped("a.b c"), escaped(" =ü😀\\"));
+        let file = multilangd_properties::File::read(text.as_bytes()).unwrap();
+        assert_eq!(file.get("a.b c").map(|entry| entry.value()), Some(" =ü😀\\"));
+    }
+}

@@ -1,0 +1,211 @@
+//! Every key that reaches a setting in KCL 3.5, one row each. A table, no logic.
+//!
+//! Sources: `MultiLangDaemonConfiguration` and the beans beside it, `MultiLangDaemonConfig`.
+
+use super::Absent::{Application, Nothing, Number, Real, Required, Seconds, Text, Told, Words};
+use super::Use::{Never, NoEffect, NotYet, Yes};
+use super::{Absent, Key, Kind, Use};
+
+const fn key(
+    name: &'static str,
+    kind: Kind,
+    absent: Absent,
+    sets: &'static str,
+    used: Use,
+    doc: &'static str,
+) -> Key {
+    Key { name, aliases: &[], bean: None, kind, absent, sets, used, doc }
+}
+
+const fn within(bean: &'static str, key: Key) -> Key {
+    Key { bean: Some(bean), ..key }
+}
+
+const DAEMON: &str = "MultiLangDaemonConfig";
+const LEASES: &str = "LeaseManagementConfig";
+const COORDINATOR: &str = "CoordinatorConfig";
+const LIFECYCLE: &str = "LifecycleConfig";
+const METRICS: &str = "MetricsConfig";
+const RETRIEVAL: &str = "RetrievalConfig";
+const POLLING: &str = "PollingConfig";
+const FANOUT: &str = "FanOutConfig";
+const BALANCE: &str = "WorkerUtilizationAwareAssignmentConfig";
+const HANDOFF: &str = "GracefulLeaseHandoffConfig";
+const METRICS_TABLE: &str = "WorkerMetricsTableConfig";
+const STATE_TABLE: &str = "CoordinatorStateTableConfig";
+
+/// `initialPositionInStream`.
+pub const POSITIONS: &[&str] = &["LATEST", "TRIM_HORIZON"];
+const BILLING: &[&str] = &["PROVISIONED", "PAY_PER_REQUEST"];
+const VERSIONS: &[&str] = &[
+    "CLIENT_VERSION_CONFIG_3X",
+    "CLIENT_VERSION_CONFIG_COMPATIBLE_WITH_2X",
+    "CLIENT_VERSION_CONFIG_COMPATIBLE_WITH_2X_PHASE1",
+];
+
+const ONLY_WAITS: Use = NotYet("leases are taken only when they are free or expired");
+const UNLED: Use = NotYet("this worker neither leads nor is led: leases are taken when free or expired");
+const UNMEASURED: Use = NotYet("no metrics are sent");
+const NO_FANOUT: Use = NotYet("records are polled");
+const NO_TABLE: Use = NoEffect("KCL 3.5 makes no such table: everything is in the lease table");
+const ON_DEMAND: Use = NoEffect("the lease table is billed on demand");
+
+/// The table.
+#[rustfmt::skip]
+pub const KEYS: &[Key] = &[
+    // The daemon and its child.
+    key("executableName", Kind::Text, Required("./processor.py"), DAEMON, Yes,
+        "The program that processes records, with its arguments; split at blanks, found by PATH."),
+    key("processingLanguage", Kind::Text, Nothing, DAEMON, NoEffect("Java only logs it"), "Informative."),
+    key("maxActiveThreads", Kind::Threads, Number(0), DAEMON, Never("there is no thread pool here"),
+        "Threads of the Java daemon."),
+    key("timeoutInSeconds", Kind::BoxedInt, Nothing, DAEMON, Yes,
+        "Seconds that a child has for each message while an action is open."),
+    key("shutdownGraceMillis", Kind::Long, Number(5_000), DAEMON, Yes,
+        "From a stop to the last answer of the children. Java 2.x and 3.x: 0."),
+
+    // Identity.
+    key("applicationName", Kind::Text, Required("order-reader"), COORDINATOR, Yes,
+        "Names the lease table, unless tableName does."),
+    key("streamName", Kind::Text, Required("orders (or streamArn)"), RETRIEVAL, Yes, "The stream."),
+    key("streamArn", Kind::Text, Nothing, RETRIEVAL, Yes,
+        "The stream; only the name in it is used. Wins over streamName."),
+    key("tableName", Kind::Text, Application(""), LEASES, Yes, "The lease table."),
+    Key { aliases: &["workerIdentifier"], ..key("workerId", Kind::Text, Told("a random UUID"), LEASES, Yes,
+        "Names this worker; must differ between workers.") },
+
+    // Access. Credentials and what is nested under clients have tables of their own.
+    key("regionName", Kind::Region, Told("the SDK's chain"), "AwsClientBuilder", Yes, "The AWS region, of all clients."),
+    key("kinesisEndpoint", Kind::Uri, Told("by region"), "KinesisAsyncClientBuilder", Yes, "Another address for Kinesis."),
+    key("dynamoDBEndpoint", Kind::Uri, Told("by region"), "DynamoDbAsyncClientBuilder", Yes, "Another address for DynamoDB."),
+
+    // Leases.
+    key("failoverTimeMillis", Kind::Long, Number(10_000), LEASES, Yes,
+        "How long a lease may stand still before others take it; it is renewed every third of this. At least 78."),
+    key("leaseAssignmentIntervalMillis", Kind::Long, Told("twice failoverTimeMillis"), LEASES, UNLED,
+        "Between the leader's assignments."),
+    key("shardSyncIntervalMillis", Kind::Long, Number(60_000), LEASES, NotYet("leases of new shards are made at start and at a shard's end"),
+        "Pause after a sync that made leases."),
+    key("maxLeasesForWorker", Kind::Int, Number(2_147_483_647), LEASES, Yes, "Leases that this worker holds at most."),
+    key("maxLeasesToStealAtOneTime", Kind::Int, Number(1), LEASES, ONLY_WAITS,
+        "Leases taken from busier workers in one round."),
+    key("enablePriorityLeaseAssignment", Kind::BoxedBool, Absent::Bool(true), LEASES, ONLY_WAITS,
+        "Take what has been expired for long beyond the target."),
+    key("maxLeaseRenewalThreads", Kind::Int, Number(20), LEASES, Never("each lease is renewed by a task of its own"),
+        "Threads that renew leases in Java; not 1."),
+    key("cleanupLeasesUponShardCompletion", Kind::Bool, Absent::Bool(true), LEASES, NotYet("finished leases stay in the table"),
+        "Delete the leases of finished shards. Java can't be told false by a file."),
+    key("ignoreUnexpectedChildShards", Kind::Bool, Absent::Bool(false), LEASES, Yes,
+        "Go on when a shard is listed whose parent is still open."),
+    key("listShardsBackoffTimeInMillis", Kind::Long, Number(1_500), LEASES, NotYet("the pause is the SDK's"),
+        "After a throttled ListShards."),
+    key("maxListShardsRetryAttempts", Kind::Int, Number(50), LEASES, NotYet("a start has 20 attempts, a shard's end any number"),
+        "Attempts at ListShards."),
+    key("initialLeaseTableReadCapacity", Kind::Int, Number(10), LEASES, ON_DEMAND, "Read units."),
+    key("initialLeaseTableWriteCapacity", Kind::Int, Number(10), LEASES, ON_DEMAND, "Write units."),
+    key("leaseTableScanTotalSegments", Kind::Int, Number(0), LEASES, NotYet("the table is read in one segment"),
+        "Parts in which the lease table is read at once; 0 is by its size."),
+    key("leaseTableDeletionProtectionEnabled", Kind::BoxedBool, Absent::Bool(false), LEASES, NotYet("the table is made without"),
+        "Protect the lease table from deletion when it is made."),
+    key("leaseTablePitrEnabled", Kind::BoxedBool, Absent::Bool(false), LEASES, NotYet("left as it is"),
+        "Switch on point-in-time recovery of the lease table."),
+    within("gracefulLeaseHandoffConfigBean", key("isGracefulLeaseHandoffEnabled", Kind::BoxedBool, Absent::Bool(true), HANDOFF, UNLED,
+        "Let the old owner finish before a lease moves.")),
+    within("gracefulLeaseHandoffConfigBean", key("gracefulLeaseHandoffTimeoutMillis", Kind::BoxedLong, Number(30_000), HANDOFF, UNLED,
+        "How long it may take for that.")),
+
+    // Worker, shards, processing.
+    key("initialPositionInStream", Kind::Enum(POSITIONS), Text("LATEST"), RETRIEVAL, Yes,
+        "Where leases start that nobody has read: LATEST or TRIM_HORIZON."),
+    key("initialPositionInStreamExtended", Kind::EpochSeconds, Nothing, RETRIEVAL, Yes,
+        "Where leases start that nobody has read: seconds since 1970."),
+    key("parentShardPollIntervalMillis", Kind::Long, Number(10_000), COORDINATOR, Yes,
+        "Between looks at parents that aren't finished."),
+    key("skipShardSyncAtWorkerInitializationIfLeasesExist", Kind::Bool, Absent::Bool(false), COORDINATOR, Yes,
+        "As in KCL 3: true switches off the check of aggregated records against the shard's hash keys."),
+    key("schedulerInitializationBackoffTimeMillis", Kind::Long, Number(1_000), COORDINATOR, Yes,
+        "Between the 20 attempts to start."),
+    key("shardPrioritization", Kind::Unusable, Nothing, COORDINATOR, NoEffect("Java can't read any value of it"), "None."),
+    key("clientVersionConfig", Kind::Enum(VERSIONS), Text("CLIENT_VERSION_CONFIG_3X"), COORDINATOR, UNLED,
+        "Which generation of workers this one gets along with."),
+    key("migrateAllEntitiesToLeaseTable", Kind::Bool, Absent::Bool(false), COORDINATOR, UNLED,
+        "Move what earlier versions kept in three tables into one."),
+    key("tableMigrationCompleteBakeTimeSeconds", Kind::Long, Number(86_400), COORDINATOR, UNLED,
+        "Rest between the steps of that, 3600 to 604800."),
+    key("callProcessRecordsEvenForEmptyRecordList", Kind::Bool, Absent::Bool(false), "ProcessorConfig", Yes,
+        "Whether children get empty batches."),
+    key("taskBackoffTimeMillis", Kind::Long, Number(500), LIFECYCLE, Yes,
+        "The first pause after a child failed or a step of ours did."),
+    key("logWarningForTaskAfterMillis", Kind::BoxedLong, Nothing, LIFECYCLE, NotYet("no warning about slow children"),
+        "Warn about a batch that takes longer."),
+    key("validateSequenceNumberBeforeCheckpointing", Kind::Bool, Nothing, "-", NoEffect("KCL 2 and 3 don't read it either"), "None."),
+
+    // Retrieval.
+    key("retrievalMode", Kind::Enum(&["DEFAULT", "POLLING", "FANOUT"]), Text("DEFAULT"), RETRIEVAL, Yes,
+        "POLLING or FANOUT; DEFAULT is fan-out unless a polling key is set. Fan-out isn't built yet: polled with a warning."),
+    within("pollingConfig", key("maxRecords", Kind::Int, Number(10_000), POLLING, Yes,
+        "Records a GetRecords call, at most 10000. A polling key.")),
+    within("pollingConfig", key("idleTimeBetweenReadsInMillis", Kind::Long, Number(1_500), POLLING, Yes,
+        "From one answer of Kinesis to the next call, a shard; at least 200. A polling key.")),
+    within("pollingConfig", key("millisBehindLatestThresholdForReducedTps", Kind::Long, Number(0), POLLING, NotYet("the pace stays"),
+        "Read more slowly when closer to the tip than this. A polling key.")),
+    within("pollingConfig", key("retryGetRecordsInSeconds", Kind::BoxedInt, Nothing, POLLING, NoEffect("KCL 3 only takes it as a sign for polling"),
+        "A polling key.")),
+    within("pollingConfig", key("maxGetRecordsThreadPool", Kind::BoxedInt, Nothing, POLLING, NoEffect("KCL 3 only takes it as a sign for polling"),
+        "A polling key.")),
+    key("fanoutConfig.consumerArn", Kind::Text, Told("found or registered"), FANOUT, NO_FANOUT, "The registered consumer."),
+    key("fanoutConfig.consumerName", Kind::Text, Application(""), FANOUT, NO_FANOUT, "Its name."),
+    key("fanoutConfig.maxDescribeStreamSummaryRetries", Kind::Int, Number(10), FANOUT, NO_FANOUT, "Attempts."),
+    key("fanoutConfig.maxDescribeStreamConsumerRetries", Kind::Int, Number(10), FANOUT, NO_FANOUT, "Attempts."),
+    key("fanoutConfig.registerStreamConsumerRetries", Kind::Int, Number(10), FANOUT, NO_FANOUT, "Attempts."),
+    key("fanoutConfig.retryBackoffMillis", Kind::Long, Number(1_000), FANOUT, NO_FANOUT, "Between them."),
+
+    // Metrics.
+    key("metricsLevel", Kind::Enum(&["NONE", "SUMMARY", "DETAILED"]), Text("DETAILED"), METRICS, UNMEASURED, "How much goes to CloudWatch."),
+    key("metricsEnabledDimensions", Kind::Words, Words(&["ALL"]), METRICS, UNMEASURED,
+        "Operation, ShardId, WorkerIdentifier, StreamId, ALL."),
+    key("metricsBufferTimeMillis", Kind::Long, Number(10_000), METRICS, UNMEASURED, "Between sends."),
+    key("metricsMaxQueueSize", Kind::Int, Number(10_000), METRICS, UNMEASURED, "Data that may wait."),
+
+    // Balancing by load.
+    within("workerUtilizationAwareAssignmentConfigBean", key("inMemoryWorkerMetricsCaptureFrequencyMillis", Kind::Long, Number(1_000), BALANCE, UNLED,
+        "Between looks at this worker's load.")),
+    within("workerUtilizationAwareAssignmentConfigBean", key("workerMetricsReporterFreqInMillis", Kind::Long, Number(30_000), BALANCE, UNLED,
+        "Between reports of it.")),
+    within("workerUtilizationAwareAssignmentConfigBean", key("noOfPersistedMetricsPerWorkerMetrics", Kind::Int, Number(10), BALANCE, UNLED,
+        "Values kept in a report.")),
+    within("workerUtilizationAwareAssignmentConfigBean", key("disableWorkerMetrics", Kind::BoxedBool, Absent::Bool(false), BALANCE, UNLED,
+        "Report no load.")),
+    within("workerUtilizationAwareAssignmentConfigBean", key("maxThroughputPerHostKBps", Kind::Double, Real(f64::MAX), BALANCE, UNLED,
+        "What a host may be given.")),
+    within("workerUtilizationAwareAssignmentConfigBean", key("dampeningPercentage", Kind::Int, Number(60), BALANCE, UNLED,
+        "Of an imbalance, what is moved at once.")),
+    within("workerUtilizationAwareAssignmentConfigBean", key("reBalanceThresholdPercentage", Kind::Int, Number(10), BALANCE, UNLED,
+        "Imbalance that is left alone.")),
+    within("workerUtilizationAwareAssignmentConfigBean", key("allowThroughputOvershoot", Kind::BoxedBool, Absent::Bool(true), BALANCE, UNLED,
+        "Move a lease even if that is more than is needed.")),
+    within("workerUtilizationAwareAssignmentConfigBean", key("varianceBalancingFrequency", Kind::Int, Number(3), BALANCE, UNLED,
+        "Every so many rounds the load is balanced.")),
+    within("workerUtilizationAwareAssignmentConfigBean", key("workerMetricsEMAAlpha", Kind::Double, Real(0.5), BALANCE, UNLED,
+        "Weight of the newest value.")),
+    within("workerUtilizationAwareAssignmentConfigBean", key("staleWorkerMetricsEntryCleanupDuration", Kind::Duration, Seconds(86_400), BALANCE, UNLED,
+        "Age at which reports are deleted.")),
+
+    // Tables of KCL before 3.5.
+    within("workerMetricStatsTableConfigBean", key("workerMetricsTableName", Kind::Text, Application("-WorkerMetricStats"), METRICS_TABLE, UNLED,
+        "The table of reports, where an earlier version made one.")),
+    within("workerMetricStatsTableConfigBean", key("workerMetricsBillingMode", Kind::Enum(BILLING), Text("PAY_PER_REQUEST"), METRICS_TABLE, NO_TABLE, "None.")),
+    within("workerMetricStatsTableConfigBean", key("workerMetricsReadCapacity", Kind::Long, Number(0), METRICS_TABLE, NO_TABLE, "None.")),
+    within("workerMetricStatsTableConfigBean", key("workerMetricsWriteCapacity", Kind::Long, Number(0), METRICS_TABLE, NO_TABLE, "None.")),
+    within("workerMetricStatsTableConfigBean", key("workerMetricsPointInTimeRecoveryEnabled", Kind::BoxedBool, Absent::Bool(false), METRICS_TABLE, NO_TABLE, "None.")),
+    within("workerMetricStatsTableConfigBean", key("workerMetricsDeletionProtectionEnabled", Kind::BoxedBool, Absent::Bool(false), METRICS_TABLE, NO_TABLE, "None.")),
+    within("workerMetricStatsTableConfigBean", key("workerMetricsTags", Kind::Tags, Words(&[]), METRICS_TABLE, NO_TABLE, "None.")),
+    within("coordinatorStateTableConfigBean", key("coordinatorStateTableName", Kind::Text, Application("-CoordinatorState"), STATE_TABLE, UNLED,
+        "The table of the coordinator, where an earlier version made one.")),
+    within("coordinatorStateTableConfigBean", key("coordinatorStateBillingMode", Kind::Enum(BILLING), Text("PAY_PER_REQUEST"), STATE_TABLE, NO_TABLE, "None.")),
+    within("coordinatorStateTableConfigBean", key("coordinatorStateReadCapacity", Kind::Long, Number(0), STATE_TABLE, NO_TABLE, "None.")),
+    within("coordinatorStateTableConfigBean", key("coordinatorStateWriteCapacity", Kind::Long, Number(0), STATE_TABLE, NO_TABLE, "None.")),
+    within("coordinatorStateTableConfigBean", key("coordinatorStatePointInTimeRecoveryEnabled", Kind::BoxedBool, Absent::Bool(false), STATE_TABLE, NO_TABLE, "None.")),
+    within("coordinatorStateTableConfigBean", key("coordinatorStateDeletionProtectionEnabled", Kind::BoxedBool, Absent::Bool(false), STATE_TABLE, NO_TABLE, "None.")),
+    within("coordinatorStateTableConfigBean", key("coordinatorStateTags", Kind::Tags, Words(&[]), STATE_TABLE, NO_TABLE, "None.")),
+];

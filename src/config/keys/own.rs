@@ -1,0 +1,126 @@
+//! Settings of ours. Each can be given as an option, as an environment variable, or in the file under
+//! a prefix that Java ignores, so that the file goes on working there; in this order of precedence.
+
+/// What our keys begin with in the file. Java looks for a part of that name, finds none, and passes
+/// over the key (`BeanUtilsBean.setProperty`).
+pub const PREFIX: &str = "multilangd.";
+/// What our variables begin with.
+pub const VARIABLE_PREFIX: &str = "MULTILANGD_";
+
+/// One setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Own {
+    /// The key in the file.
+    pub name: &'static str,
+    /// What may be given.
+    pub kind: OwnKind,
+    /// What holds otherwise.
+    pub default: &'static str,
+    /// What it does.
+    pub doc: &'static str,
+}
+
+/// What may be given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnKind {
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// A whole number of at least this.
+    Number(i64),
+    /// Directives of a log filter, as in `warn,multilangd=debug`.
+    Filter,
+}
+
+/// `multilangd.onChildFailure`.
+pub const ON_CHILD_FAILURE: &str = "multilangd.onChildFailure";
+/// `multilangd.maxChildFailures`.
+pub const MAX_CHILD_FAILURES: &str = "multilangd.maxChildFailures";
+/// `multilangd.childProtocol`.
+pub const CHILD_PROTOCOL: &str = "multilangd.childProtocol";
+/// `multilangd.childExitGraceMillis`.
+pub const CHILD_EXIT_GRACE: &str = "multilangd.childExitGraceMillis";
+/// `multilangd.childKillGraceMillis`.
+pub const CHILD_KILL_GRACE: &str = "multilangd.childKillGraceMillis";
+/// `multilangd.logFormat`.
+pub const LOG_FORMAT: &str = "multilangd.logFormat";
+/// `multilangd.log`.
+pub const LOG: &str = "multilangd.log";
+
+/// The table.
+#[rustfmt::skip]
+pub const KEYS: &[Own] = &[
+    Own { name: ON_CHILD_FAILURE, kind: OwnKind::Word(&["restart", "exit"]), default: "restart",
+        doc: "restart: a failed child's shard alone starts anew, from its last checkpoint. exit: the daemon ends with exit code 1, as the Java daemon does." },
+    Own { name: MAX_CHILD_FAILURES, kind: OwnKind::Number(1), default: "5",
+        doc: "So many failures of a shard's child in a row, without a checkpoint between them, end the daemon." },
+    Own { name: CHILD_PROTOCOL, kind: OwnKind::Word(&["current", "shutdown"]), default: "current",
+        doc: "shutdown: the messages of before KCL 2.1, for clients such as amazon_kclpy 1.5 and aws-kcl 0.7." },
+    Own { name: CHILD_EXIT_GRACE, kind: OwnKind::Number(1), default: "5000",
+        doc: "From the end of its stdin to SIGTERM for a child that doesn't end." },
+    Own { name: CHILD_KILL_GRACE, kind: OwnKind::Number(1), default: "2000",
+        doc: "From SIGTERM to SIGKILL; also from the end of stdin to SIGTERM while the daemon stops." },
+    Own { name: LOG_FORMAT, kind: OwnKind::Word(&["text", "json"]), default: "text",
+        doc: "How log lines look; they go to stderr." },
+    Own { name: LOG, kind: OwnKind::Filter, default: "warn,multilangd=info,child=info",
+        doc: "What is logged; child is what the children print. RUST_LOG does the same and wins." },
+];
+
+impl Own {
+    /// The name without the prefix, in words of lower case.
+    fn words(&self, between: char) -> String {
+        let mut out = String::new();
+        for c in self.name.strip_prefix(PREFIX).unwrap_or(self.name).chars() {
+            if c.is_ascii_uppercase() {
+                out.push(between);
+            }
+            out.push(c.to_ascii_lowercase());
+        }
+        out
+    }
+
+    /// The option, without its two hyphens.
+    pub fn option(&self) -> String {
+        self.words('-')
+    }
+
+    /// The environment variable.
+    pub fn variable(&self) -> String {
+        format!("{VARIABLE_PREFIX}{}", self.words('_').to_ascii_uppercase())
+    }
+
+    /// Whether a text can be this setting.
+    ///
+    /// # Errors
+    /// What would be accepted instead.
+    pub fn check(&self, text: &str) -> Result<(), String> {
+        match self.kind {
+            OwnKind::Word(words) if words.contains(&text) => Ok(()),
+            OwnKind::Word(words) => Err(format!("must be {}", words.join(" or "))),
+            OwnKind::Number(least) => match text.parse::<u32>() {
+                Ok(number) if i64::from(number) >= least => Ok(()),
+                _ => Err(format!("must be a whole number of at least {least}")),
+            },
+            OwnKind::Filter => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_has_three_names_and_a_default_that_it_accepts() {
+        for own in KEYS {
+            assert!(own.name.starts_with(PREFIX));
+            assert_eq!(own.check(own.default), Ok(()), "{}", own.name);
+        }
+        let own = &KEYS[1];
+        assert_eq!(
+            (own.option().as_str(), own.variable().as_str()),
+            ("max-child-failures", "MULTILANGD_MAX_CHILD_FAILURES")
+        );
+        assert!(own.check("0").is_err() && own.check("five").is_err());
+        assert!(KEYS[0].check("Exit").is_err());
+    }
+}

@@ -1,0 +1,197 @@
+//! Rules of resolution that no stored output of Java shows. What Java was seen to do is in
+//! `tests/settings/`.
+
+use super::*;
+
+const MINIMUM: &str = "executableName = p.py\nstreamName = s\napplicationName = a\n\
+                       AWSCredentialsProvider = DefaultCredentialsProvider\nmaxRecords = 100\n";
+
+fn resolved(text: &str) -> Resolved {
+    resolve(&Given { bytes: text.as_bytes().to_vec(), ..Given::default() })
+}
+
+fn with(text: &str) -> (Config, Vec<String>) {
+    let (config, warnings) = resolved(&format!("{MINIMUM}{text}")).config("w").unwrap();
+    (config, warnings.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn the_smallest_file_gives_every_default() {
+    let (config, warnings) = with("");
+    assert_eq!(warnings, [""; 0]);
+    assert_eq!((config.table.as_str(), config.initial), ("a", InitialPosition::Latest));
+    assert_eq!((config.failover.as_millis(), config.shutdown_grace.as_millis()), (10_000, 5_000));
+    assert_eq!((config.max_records, config.idle.as_millis(), config.answer), (100, 1_500, None));
+    assert_eq!((config.worker.as_str(), config.max_child_failures), ("w", 5));
+    assert_eq!(config.kinesis.providers, [Provider::Default]);
+    let id = uuid(u128::MAX);
+    assert!(id.len() == 36 && &id[14..15] == "4" && "89ab".contains(&id[19..20]), "{id}");
+}
+
+#[test]
+fn ten_mistakes_are_told_at_once_with_their_lines() {
+    let found = resolved(
+        "streamArn = arn:nope\nmaxRecords = 20000\ninitialPositionInStream = NEWEST\ntimeoutInSeconds = ten\n\
+         x = \\u12\nmetricsLevel = LOUD\nkinesisEndpoint = localhost\nretrievalMode = push\nregionName =\n\
+         AWSCredentialsProvider = my.Own\nmaxActiveThreads = x\nfailoverTimeMillis = 5\nworkerId =\n",
+    );
+    let lines: Vec<_> = found.faults.iter().map(|fault| fault.line).collect();
+    let mut expected = vec![None, None];
+    expected.extend((1..=13).map(Some));
+    assert_eq!(lines, expected, "{:#?}", found.faults);
+    assert!(found.config("w").is_err());
+}
+
+#[test]
+fn zero_and_what_is_no_number_keep_the_default_and_are_warned_about() {
+    let (config, warnings) =
+        with("failoverTimeMillis = 0\ntaskBackoffTimeMillis = ten\nshutdownGraceMillis = 0\n");
+    assert_eq!((config.failover.as_millis(), config.task_backoff.as_millis()), (10_000, 500));
+    assert_eq!(config.shutdown_grace.as_millis(), 0, "the one primitive whose 0 counts");
+    assert!(warnings[0].starts_with("line 6: failoverTimeMillis = 0"), "{warnings:?}");
+    assert!(warnings[1].starts_with("line 7: taskBackoffTimeMillis = \"ten\""), "{warnings:?}");
+    assert_eq!(warnings.len(), 2);
+}
+
+#[test]
+fn a_key_that_does_nothing_is_warned_about_with_the_nearest_name() {
+    let (_, warnings) = with(
+        "MaxRecords = 5\nfailoverTimeMilis = 5\nzzz = 1\nmultilangd.x = 1\nmetricsLevel = NONE\n\
+         userAgent = x\nkinesisClientConfig.maxConnections = 5\nfanoutConfig.nope = 3\n",
+    );
+    let expected = [
+        "did you mean maxRecords?",
+        "did you mean failoverTimeMillis?",
+        "Java ignores it too",
+        "not a setting of multilangd",
+        "not honoured yet",
+        "not known to KCL 3",
+        "not known to KCL 3",
+        "no key that KCL",
+    ];
+    assert_eq!(warnings.len(), expected.len(), "{warnings:#?}");
+    for (index, (warning, part)) in warnings.iter().zip(expected).enumerate() {
+        assert!(warning.starts_with(&format!("line {}: ", index + 6)) && warning.contains(part), "{warning}");
+    }
+}
+
+#[test]
+fn unknown_names_under_a_client_are_refused_and_half_brackets_too() {
+    let found = resolved(&format!(
+        "{MINIMUM}kinesisClient.regoin = x\nfoo[1 = 2\nfoo[x] = 2\nfoo(a = 1\ndynamoDBCredentialsProvider.class = X\n"
+    ));
+    let lines: Vec<_> = found.faults.iter().filter_map(|fault| fault.line).collect();
+    assert_eq!(lines, [6, 7, 8, 9, 10], "{:?}", found.faults);
+    assert!(found.faults[0].text.contains("did you mean region?"));
+}
+
+#[test]
+fn of_two_keys_that_set_one_thing_the_last_in_javas_order_counts() {
+    let (config, warnings) = with("workerId = a\nworkerIdentifier = b\n");
+    assert_eq!(config.worker.as_str(), "b", "with fewer than 12 keys");
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    let found = resolved(&format!("{MINIMUM}regionName = eu-west-1\ndynamoDbClient.region = eu-west-2\n"));
+    assert_eq!(found.settings.text("kinesisClient.region").as_deref(), Some("eu-west-1"));
+    assert_eq!(found.settings.text("dynamoDbClient.region").as_deref(), Some("eu-west-2"));
+    // 0 through one name takes back what another name said.
+    let found = resolved(&format!("{MINIMUM}pollingConfig.maxRecords = 0\n"));
+    assert_eq!(found.settings.number("maxRecords"), 10_000);
+    assert_eq!(found.settings.text("retrievalMode").as_deref(), Some("FANOUT"));
+}
+
+#[test]
+fn an_arn_wins_over_a_name_and_gives_only_its_name() {
+    let arn = "streamArn = arn:aws-cn:kinesis:cn-north-1:123456789012:stream/t/consumer/c:1\n";
+    assert_eq!(with(arn).0.stream, "t");
+    let (_, warnings) = with(&format!("{arn}regionName = eu-west-1\n"));
+    assert!(warnings.len() == 1 && warnings[0].contains("cn-north-1"), "{warnings:?}");
+}
+
+#[test]
+fn credentials_of_kinesis_serve_all_but_those_with_their_own() {
+    let (config, _) = with("AWScredentialsProviderDynamoDB = EnvironmentVariableCredentialsProvider\n");
+    assert_eq!(config.dynamodb.providers, [Provider::Environment]);
+    assert_eq!(config.cloudwatch.providers, [Provider::Default]);
+    let found = resolved(&format!("{MINIMUM}AwsCredentialsProvider = ProfileCredentialsProvider\n"));
+    assert!(found.faults.len() == 1 && found.faults[0].text.contains("one key"), "{:?}", found.faults);
+    let found = resolved("executableName = p\nstreamName = s\napplicationName = a\nmaxRecords = 1\n");
+    assert!(found.faults.is_empty() && found.warnings[0].text.contains("default chain"));
+}
+
+#[test]
+fn our_settings_come_from_options_then_variables_then_the_file() {
+    let mut given = Given {
+        bytes: format!("{MINIMUM}multilangd.maxChildFailures = 2\nmultilangd.onChildFailure = exit\n")
+            .into_bytes(),
+        ..Given::default()
+    };
+    let take = |given: &Given| {
+        let setting = resolve(given).settings.get(own::MAX_CHILD_FAILURES).cloned().unwrap();
+        (setting.value, setting.source)
+    };
+    assert_eq!(take(&given), (Value::Number(2), Source::File(6)));
+    given.variables.insert("MULTILANGD_MAX_CHILD_FAILURES".into(), "3".into());
+    assert_eq!(take(&given), (Value::Number(3), Source::Environment));
+    given.options.push((own::MAX_CHILD_FAILURES, "4".into()));
+    assert_eq!(take(&given), (Value::Number(4), Source::Option));
+    let config = resolve(&given).config("w").unwrap().0;
+    assert_eq!((config.max_child_failures, config.on_child_failure), (4, OnChildFailure::Exit));
+    given.variables.insert("MULTILANGD_CHILD_PROTOCOL".into(), "old".into());
+    given.variables.insert("MULTILANGD_CHILD_PROTOCOLL".into(), "old".into());
+    given.variables.insert("MULTILANGD_SERVICE_HOST".into(), "10.0.0.1".into());
+    let found = resolve(&given);
+    assert!(
+        found.faults.len() == 1 && found.faults[0].text.starts_with("MULTILANGD_CHILD_PROTOCOL = \"old\"")
+    );
+    assert!(
+        found.warnings.len() == 1 && found.warnings[0].text.contains("did you mean"),
+        "{:?}",
+        found.warnings
+    );
+}
+
+#[test]
+fn overrides_are_as_if_they_were_the_files_last_lines() {
+    let given = Given {
+        bytes: format!("{MINIMUM}tableName = one \\").into_bytes(),
+        overrides: vec![("tableName".into(), "two = ü".into()), ("maxRecords".into(), "7".into())],
+        ..Given::default()
+    };
+    let found = resolve(&given);
+    assert_eq!(found.warnings, []);
+    let setting = found.settings.get("tableName").unwrap();
+    assert_eq!((&setting.value, setting.source), (&Value::Text("two = ü".into()), Source::Option));
+    assert_eq!(found.settings.number("maxRecords"), 7);
+}
+
+#[test]
+fn variables_are_expanded_only_if_asked_for() {
+    let mut given =
+        Given { bytes: format!("{MINIMUM}tableName = t-${{STAGE}}\n").into_bytes(), ..Given::default() };
+    given.variables.insert("STAGE".into(), "prod".into());
+    assert_eq!(resolve(&given).settings.text("tableName").as_deref(), Some("t-${STAGE}"));
+    given.expand = true;
+    assert_eq!(resolve(&given).settings.text("tableName").as_deref(), Some("t-prod"));
+    given.variables.clear();
+    assert_eq!(resolve(&given).faults[0].line, Some(6));
+}
+
+#[test]
+fn a_time_in_seconds_is_where_new_leases_start() {
+    assert_eq!(
+        with("initialPositionInStreamExtended = 1700000000\n").0.initial,
+        InitialPosition::AtTimestamp(1_700_000_000_000)
+    );
+    assert_eq!(with("initialPositionInStream = trim_horizon\n").0.initial, InitialPosition::TrimHorizon);
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_file_makes_it_panic(text in "([a-zA-Z.\\[\\]()]{0,12}(maxRecords|AWSCredentialsProvider|workerId|kinesisClient\\.|streamArn|fanoutConfig\\.)?[ =:]{1,3}[ -~]{0,20}\n){0,8}") {
+        let found = resolved(&text);
+        let lines = text.lines().count();
+        for remark in found.faults.iter().chain(&found.warnings) {
+            proptest::prop_assert!(remark.line.is_none_or(|line| (1..=lines).contains(&line)));
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Every setting in force, with where it came from: what `multilangd check` prints.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde_json::json;
+
+use super::keys::kcl;
+use super::keys::own;
+use super::value::Value;
+use super::{Remark, Source};
+
+/// One setting.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Setting {
+    /// What is in force.
+    pub value: Value,
+    /// Where it came from.
+    pub source: Source,
+}
+
+/// All of them, by the names of Java's properties and of ours.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Settings(BTreeMap<String, Setting>);
+
+impl Settings {
+    /// Puts one.
+    pub fn put(&mut self, name: &str, value: Value, source: Source) {
+        self.0.insert(name.to_owned(), Setting { value, source });
+    }
+
+    /// One.
+    pub fn get(&self, name: &str) -> Option<&Setting> {
+        self.0.get(name)
+    }
+
+    /// The value of one.
+    pub fn value(&self, name: &str) -> &Value {
+        self.get(name).map_or(&Value::Nothing, |setting| &setting.value)
+    }
+
+    /// A text that isn't blank.
+    pub fn text(&self, name: &str) -> Option<String> {
+        let Value::Text(text) = self.value(name) else { return None };
+        (!text.trim().is_empty()).then(|| text.clone())
+    }
+
+    /// A number; 0 where there is none.
+    pub fn number(&self, name: &str) -> i64 {
+        if let Value::Number(number) = self.value(name) { *number } else { 0 }
+    }
+
+    /// Whether it is true.
+    pub fn is(&self, name: &str) -> bool {
+        *self.value(name) == Value::Bool(true)
+    }
+
+    /// In the order of the tables, then what else was written.
+    fn in_order(&self) -> Vec<(&str, &Setting)> {
+        let first = kcl::KEYS.iter().map(|key| key.name).chain(own::KEYS.iter().map(|key| key.name));
+        let mut names: Vec<&str> = first.filter(|name| self.0.contains_key(*name)).collect();
+        let rest: Vec<&str> =
+            self.0.keys().map(String::as_str).filter(|name| !names.contains(name)).collect();
+        names.extend(rest);
+        names.into_iter().filter_map(|name| self.0.get(name).map(|setting| (name, setting))).collect()
+    }
+}
+
+/// Everything about a file, as one JSON object: `settings` by name, each with `value`, `source` and
+/// `line`; `warnings` and `errors`, each with `line`, `key` and `message`.
+pub fn json(settings: &Settings, warnings: &[Remark], faults: &[Remark]) -> serde_json::Value {
+    let shown: serde_json::Map<String, serde_json::Value> = settings
+        .in_order()
+        .into_iter()
+        .map(|(name, setting)| {
+            let value = setting.value.to_json();
+            let (source, line) = (setting.source.name(), setting.source.line());
+            (name.to_owned(), json!({"value": value, "source": source, "line": line}))
+        })
+        .collect();
+    let remarks = |remarks: &[Remark]| -> serde_json::Value {
+        remarks.iter().map(|one| json!({"line": one.line, "key": one.key, "message": one.text})).collect()
+    };
+    json!({"settings": shown, "warnings": remarks(warnings), "errors": remarks(faults)})
+}
+
+/// The same for people.
+pub fn text(settings: &Settings, warnings: &[Remark], faults: &[Remark]) -> String {
+    let rows: Vec<(&str, String, String)> = settings
+        .in_order()
+        .into_iter()
+        .map(|(name, setting)| (name, setting.value.to_string(), setting.source.to_string()))
+        .collect();
+    let name_width = rows.iter().map(|(name, ..)| name.chars().count()).max().unwrap_or(0);
+    let value_width = rows.iter().map(|(_, value, _)| value.chars().count()).max().unwrap_or(0).min(50);
+    let mut out = String::new();
+    for (name, value, source) in rows {
+        let _infallible = writeln!(out, "{name:name_width$}  {value:value_width$}  {source}");
+    }
+    for (title, remarks) in [("warnings", warnings), ("errors", faults)] {
+        if !remarks.is_empty() {
+            let _infallible = writeln!(out, "\n{title}:");
+            remarks.iter().for_each(|remark| {
+                let _infallible = writeln!(out, "  {remark}");
+            });
+        }
+    }
+    out
+}

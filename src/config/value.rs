@@ -1,0 +1,231 @@
+//! One value of the file, read as Java reads its type.
+
+use std::fmt;
+use std::time::Duration;
+
+use multilangd_properties::value::{self, Read};
+use serde_json::json;
+
+use super::keys::Kind;
+
+/// A value.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// Nothing.
+    Nothing,
+    /// As written, or a word in upper case.
+    Text(String),
+    /// A number, a time, seconds since 1970.
+    Number(i64),
+    /// A number.
+    Real(f64),
+    /// A boolean.
+    Bool(bool),
+    /// Words.
+    Words(Vec<String>),
+    /// Names with values.
+    Tags(Vec<(String, String)>),
+    /// A length of time that is written in ISO 8601.
+    Duration(Duration),
+}
+
+/// A value with what is to be said about how it was read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Converted {
+    /// What Java's bean holds then.
+    pub value: Value,
+    /// What the author may not have meant.
+    pub odd: Option<String>,
+}
+
+/// Reads a text.
+///
+/// # Errors
+/// Java refuses it; what would be accepted.
+pub fn convert(kind: Kind, text: &str) -> Result<Converted, String> {
+    let plain = |value| Ok(Converted { value, odd: None });
+    match kind {
+        Kind::Text => plain(Value::Text(text.to_owned())),
+        Kind::Int | Kind::BoxedInt => Ok(whole(value::int(text), "from -2147483648 to 2147483647")),
+        Kind::Long | Kind::BoxedLong => Ok(whole(value::long(text), "of 64 bits")),
+        Kind::Double => Ok(match value::double(text) {
+            Read::Value(number) => Converted { value: Value::Real(number), odd: None },
+            Read::Unreadable => Converted {
+                value: Value::Real(0.0),
+                odd: Some("is not a number: Java reads it as 0".to_owned()),
+            },
+        }),
+        Kind::Bool | Kind::BoxedBool => Ok(match value::boolean(text) {
+            Read::Value(is) => Converted { value: Value::Bool(is), odd: None },
+            Read::Unreadable => Converted {
+                value: Value::Bool(false),
+                odd: Some("is neither true nor false: Java reads it as false".to_owned()),
+            },
+        }),
+        Kind::Threads => match value::parse_int(text) {
+            Ok(number) => plain(Value::Number(number.into())),
+            Err(_) => Err("must be a whole number, without blanks".to_owned()),
+        },
+        Kind::Enum(words) => word(words, text),
+        Kind::EpochSeconds => match value::parse_long(text) {
+            // Java counts milliseconds in 64 bits, and wraps.
+            Ok(seconds) if seconds.checked_mul(1000).is_some() => plain(Value::Number(seconds)),
+            _ => Err("must be whole seconds since 1970, as in 1700000000".to_owned()),
+        },
+        Kind::Duration => match value::duration(text) {
+            Ok(duration) => plain(Value::Duration(duration)),
+            Err(error) => Err(error.to_string()),
+        },
+        Kind::Words => plain(Value::Words(value::words(text))),
+        Kind::Tags => {
+            let tags = value::tags(text);
+            let odd = (!tags.invalid.is_empty())
+                .then(|| format!("has pieces that are not NAME=VALUE and are left out: {:?}", tags.invalid));
+            let tags = tags.tags.into_iter().map(|tag| (tag.key, tag.value)).collect();
+            Ok(Converted { value: Value::Tags(tags), odd })
+        }
+        Kind::Region if text.trim().is_empty() => {
+            Err("must not be blank: name a region, as in eu-central-1".to_owned())
+        }
+        Kind::Region => plain(Value::Text(text.to_owned())),
+        Kind::Uri => uri(text).map(|()| Converted { value: Value::Text(text.to_owned()), odd: None }),
+        Kind::Unusable => Err("can't be set from a file, Java refuses every value: delete it".to_owned()),
+    }
+}
+
+fn whole<T: Into<i64>>(read: Read<T>, range: &str) -> Converted {
+    match read {
+        Read::Value(number) => Converted { value: Value::Number(number.into()), odd: None },
+        Read::Unreadable => Converted {
+            value: Value::Number(0),
+            odd: Some(format!("is not a whole number {range}: Java reads it as 0")),
+        },
+    }
+}
+
+fn word(words: &[&str], text: &str) -> Result<Converted, String> {
+    let upper = text.to_uppercase();
+    if words.contains(&upper.as_str()) {
+        return Ok(Converted { value: Value::Text(upper), odd: None });
+    }
+    let hint = if words.contains(&upper.trim()) { "; delete the blanks around it" } else { "" };
+    Err(format!("must be {}{hint}", words.join(" or ")))
+}
+
+/// What `java.net.URI` and an endpoint need, as far as it can be told from the text: a scheme, and no
+/// character that a URI can't hold. A scheme other than http and https would load in Java and fail at
+/// the first call.
+fn uri(text: &str) -> Result<(), String> {
+    let foreign = |c: char| c.is_whitespace() || c.is_control() || "\"<>\\^`{|}".contains(c);
+    let authority = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    let host = authority.map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
+    if text.trim() != text && !text.trim().contains(foreign) {
+        Err("has a blank at an end: delete it".to_owned())
+    } else if text.contains(foreign) || host.is_none_or(str::is_empty) {
+        Err("is not an address such as http://127.0.0.1:4567".to_owned())
+    } else {
+        Ok(())
+    }
+}
+
+impl Value {
+    /// Whether Java takes it for "not given" where a primitive is 0.
+    pub fn is_zero(&self) -> bool {
+        match self {
+            Self::Number(number) => *number == 0,
+            Self::Real(number) => *number == 0.0,
+            Self::Bool(is) => !is,
+            Self::Nothing | Self::Text(_) | Self::Words(_) | Self::Tags(_) | Self::Duration(_) => false,
+        }
+    }
+
+    /// For `check --json`.
+    pub fn to_json(&self) -> serde_json::Value {
+        match self {
+            Self::Nothing => json!(null),
+            Self::Text(text) => json!(text),
+            Self::Number(number) => json!(number),
+            Self::Real(number) => json!(number),
+            Self::Bool(is) => json!(is),
+            Self::Words(words) => json!(words),
+            Self::Tags(tags) => {
+                tags.iter().map(|(name, value)| json!({"key": name, "value": value})).collect()
+            }
+            Self::Duration(duration) => json!(iso(*duration)),
+        }
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => f.write_str("-"),
+            Self::Text(text) => write!(f, "{text:?}"),
+            Self::Number(number) => number.fmt(f),
+            Self::Real(number) if *number == f64::MAX => f.write_str("unlimited"),
+            Self::Real(number) => number.fmt(f),
+            Self::Bool(is) => is.fmt(f),
+            Self::Words(words) => write!(f, "[{}]", words.join(", ")),
+            Self::Tags(tags) => {
+                let shown: Vec<String> = tags.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                write!(f, "[{}]", shown.join(", "))
+            }
+            Self::Duration(duration) => f.write_str(&iso(*duration)),
+        }
+    }
+}
+
+/// As `java.time.Duration.toString` writes it: hours, minutes and seconds.
+fn iso(duration: Duration) -> String {
+    let (whole, nanos) = (duration.as_secs(), duration.subsec_nanos());
+    let (hours, minutes, seconds) = (whole / 3600, whole / 60 % 60, whole % 60);
+    let mut out = "PT".to_owned();
+    for (count, unit) in [(hours, 'H'), (minutes, 'M')] {
+        if count > 0 {
+            out.push_str(&format!("{count}{unit}"));
+        }
+    }
+    if nanos > 0 {
+        let decimals = format!("{nanos:09}");
+        out.push_str(&format!("{seconds}.{}S", decimals.trim_end_matches('0')));
+    } else if seconds > 0 || out == "PT" {
+        out.push_str(&format!("{seconds}S"));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_written_as_java_writes_them() {
+        for (millis, text) in [
+            (86_400_000, "PT24H"),
+            (0, "PT0S"),
+            (1_500, "PT1.5S"),
+            (5_400_000, "PT1H30M"),
+            (61_000, "PT1M1S"),
+        ] {
+            assert_eq!(iso(Duration::from_millis(millis)), text);
+        }
+    }
+
+    #[test]
+    fn addresses_are_checked_as_far_as_java_checks_them_and_for_a_scheme_that_works() {
+        for good in ["http://127.0.0.1:4567", "https://kinesis.example/", "http://[::1]:1"] {
+            assert_eq!(uri(good), Ok(()), "{good}");
+        }
+        for bad in ["", "ht tp://x", "localhost:4567", "127.0.0.1:4567", "http://", "http://x ", "ftp://x"] {
+            assert!(uri(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn words_are_taken_in_any_case_but_not_trimmed() {
+        let words = &["LATEST", "TRIM_HORIZON"];
+        assert_eq!(word(words, "latest").unwrap().value, Value::Text("LATEST".into()));
+        assert!(word(words, "LATEST ").unwrap_err().contains("delete the blanks"));
+        assert!(word(words, "EARLIEST").unwrap_err().contains("LATEST or TRIM_HORIZON"));
+    }
+}

@@ -1,0 +1,255 @@
+//! Where credentials come from: the binary with each provider, and a server on loopback that stands for
+//! STS, SSO, instance and container metadata, and for the DynamoDB that sees who signed.
+//!
+//! That DynamoDB denies everything, which ends the daemon at once (exit code 77).
+#![cfg(feature = "local")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    unreachable_pub,
+    reason = "test code"
+)]
+
+mod desk;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use desk::{Desk, Request};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+/// What turns a hang into a failure.
+const LIMIT: Duration = Duration::from_secs(60);
+
+struct Run {
+    desk: Desk,
+    folder: PathBuf,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+    lines: String,
+    region: bool,
+}
+
+impl Run {
+    async fn new(name: &str, provider: &str) -> Self {
+        let desk = Desk::open().await;
+        let folder =
+            PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let lines = format!("AWSCredentialsProvider = {}\n", provider.replace("DESK", &desk.url()));
+        Self { desk, folder, arguments: Vec::new(), environment: Vec::new(), lines, region: true }
+    }
+
+    /// `DESK` stands for the server's address, `FOLDER` for the test's folder.
+    fn filled(&self, text: &str) -> String {
+        text.replace("DESK", &self.desk.url()).replace("FOLDER", self.folder.to_str().unwrap())
+    }
+
+    fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), self.filled(value)));
+        self
+    }
+
+    fn file(self, name: &str, text: &str) -> Self {
+        let path = self.folder.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, self.filled(text)).unwrap();
+        self
+    }
+
+    fn lines(mut self, lines: &str) -> Self {
+        self.lines.push_str(lines);
+        self
+    }
+
+    /// Runs the daemon until DynamoDB has denied it, and gives every request that was seen.
+    async fn seen(mut self) -> Vec<Request> {
+        let file = self.folder.join("daemon.properties");
+        let region = if self.region { "regionName = eu-west-1\n" } else { "" };
+        let text = format!(
+            "schedulerInitializationBackoffTimeMillis = 1\nexecutableName = true\nstreamName = s\napplicationName = a\nmaxRecords = 1\n{region}\
+             kinesisEndpoint = {url}\ndynamoDBEndpoint = {url}\n{lines}",
+            url = self.desk.url(),
+            lines = self.lines
+        );
+        std::fs::write(&file, text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_multilangd"));
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", &self.folder).kill_on_drop(true);
+        command.env("AWS_CONFIG_FILE", self.folder.join("config"));
+        command.env("AWS_SHARED_CREDENTIALS_FILE", self.folder.join("credentials"));
+        command.envs(self.environment.iter().cloned()).args(&self.arguments).arg(&file);
+        let output = timeout(LIMIT, command.output()).await.expect("the daemon doesn't end").unwrap();
+        let log = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(77), "{log}\n{:#?}", self.desk.requests());
+        assert!(!log.contains("hush"), "a secret in the log: {log}");
+        std::fs::remove_dir_all(&self.folder).unwrap();
+        self.desk.requests()
+    }
+
+    /// The access key that signed the first call to DynamoDB; none if it wasn't signed.
+    async fn signer(self) -> Option<String> {
+        signer(&self.seen().await)
+    }
+}
+
+fn signer(requests: &[Request]) -> Option<String> {
+    let call = requests.iter().find(|request| request.target.starts_with("DynamoDB")).unwrap();
+    let (_, rest) = call.authorization.split_once("Credential=")?;
+    Some(rest.split('/').next().unwrap().to_owned())
+}
+
+const KEYS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "FROM-ENV"), ("AWS_SECRET_ACCESS_KEY", "hush")];
+
+trait WithKeys {
+    fn keys(self) -> Self;
+}
+
+impl WithKeys for Run {
+    fn keys(self) -> Self {
+        KEYS.iter().fold(self, |run, (name, value)| run.env(name, value))
+    }
+}
+
+#[tokio::test]
+async fn the_environment() {
+    let run = Run::new("env", "EnvironmentVariableCredentialsProvider").await.keys();
+    assert_eq!(run.signer().await.as_deref(), Some("FROM-ENV"));
+}
+
+#[tokio::test]
+async fn the_default_chain_alone_or_by_default() {
+    for provider in ["DefaultCredentialsProvider", "com.amazonaws.auth.DefaultAWSCredentialsProviderChain"] {
+        assert_eq!(Run::new("default", provider).await.keys().signer().await.as_deref(), Some("FROM-ENV"));
+    }
+}
+
+#[tokio::test]
+async fn a_profile_with_keys_by_its_name_though_the_environment_has_others() {
+    let run = Run::new("profile", "ProfileCredentialsProvider|team").await.keys();
+    let run =
+        run.file("credentials", "[team]\naws_access_key_id = FROM-TEAM\naws_secret_access_key = hush\n");
+    assert_eq!(run.signer().await.as_deref(), Some("FROM-TEAM"));
+}
+
+#[tokio::test]
+async fn a_profile_with_a_process() {
+    let run = Run::new("process", "ProfileCredentialsProvider").await.env("AWS_PROFILE", "p");
+    let run = run
+        .file("keys.json", r#"{"Version": 1, "AccessKeyId": "FROM-PROCESS", "SecretAccessKey": "hush"}"#)
+        .file("config", "[profile p]\ncredential_process = cat FOLDER/keys.json\n");
+    assert_eq!(run.signer().await.as_deref(), Some("FROM-PROCESS"));
+}
+
+#[tokio::test]
+async fn a_profile_with_single_sign_on() {
+    let run = Run::new("sso", "ProfileCredentialsProvider|p").await;
+    // The name of the cache's file is the SHA-1 of the session's name, "s".
+    let run = run
+        .file(
+            "config",
+            "[profile p]\nsso_session = s\nsso_account_id = 123456789012\nsso_role_name = r\n\
+             endpoint_url = DESK\n[sso-session s]\nsso_region = eu-west-1\nsso_start_url = https://start.example\n",
+        )
+        .file(
+            ".aws/sso/cache/a0f1490a20d0211c997b44bc357e1972deab8ae3.json",
+            r#"{"accessToken": "token", "expiresAt": "2999-01-01T00:00:00Z", "region": "eu-west-1", "startUrl": "https://start.example"}"#,
+        )
+        .env("AWS_ENDPOINT_URL", "DESK");
+    let seen = run.seen().await;
+    assert_eq!(signer(&seen).as_deref(), Some("FROM-SSO"), "{seen:#?}");
+    assert!(
+        seen.iter().any(|request| request.path.contains("account_id=123456789012")
+            && request.path.contains("role_name=r"))
+    );
+}
+
+#[tokio::test]
+async fn instance_metadata() {
+    let run = Run::new("imds", "InstanceProfileCredentialsProvider").await.keys();
+    let run = run.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", "DESK");
+    assert_eq!(run.signer().await.as_deref(), Some("FROM-INSTANCE"));
+}
+
+#[tokio::test]
+async fn container_metadata() {
+    let run = Run::new("ecs", "ContainerCredentialsProvider").await.keys();
+    let run = run.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", "DESK/container");
+    assert_eq!(run.signer().await.as_deref(), Some("FROM-CONTAINER"));
+}
+
+#[tokio::test]
+async fn a_web_identity() {
+    let run = Run::new("web", "WebIdentityTokenFileCredentialsProvider").await.keys();
+    let run = run
+        .file("token", "a-token")
+        .env("AWS_WEB_IDENTITY_TOKEN_FILE", "FOLDER/token")
+        .env("AWS_ROLE_ARN", "arn:aws:iam::1:role/web")
+        .env("AWS_ENDPOINT_URL_STS", "DESK");
+    let seen = run.seen().await;
+    assert_eq!(signer(&seen).as_deref(), Some("FROM-WEB"), "{seen:#?}");
+    assert!(seen.iter().any(|request| request.body.contains("WebIdentityToken=a-token")));
+}
+
+#[tokio::test]
+async fn an_assumed_role_with_its_parameters() {
+    let provider = "StsAssumeRoleCredentialsProvider|arn:aws:iam::1:role/r|me|externalId=from-them|endpoint=DESK^eu-north-1";
+    let seen = Run::new("sts", provider).await.keys().seen().await;
+    assert_eq!(signer(&seen).as_deref(), Some("FROM-ROLE"), "{seen:#?}");
+    let call = seen.iter().find(|request| request.body.contains("Action=AssumeRole&")).unwrap();
+    for part in ["RoleArn=arn%3Aaws%3Aiam%3A%3A1%3Arole%2Fr", "RoleSessionName=me", "ExternalId=from-them"] {
+        assert!(call.body.contains(part), "{}", call.body);
+    }
+    assert!(
+        call.authorization.contains("Credential=FROM-ENV/")
+            && call.authorization.contains("/eu-north-1/sts/"),
+        "{}",
+        call.authorization
+    );
+}
+
+#[tokio::test]
+async fn a_role_without_a_region_of_its_own_is_assumed_in_the_clients() {
+    let run =
+        Run::new("sts-region", "StsAssumeRoleCredentialsProvider|arn:aws:iam::1:role/r|me").await.keys();
+    let seen = run.env("AWS_ENDPOINT_URL_STS", "DESK").seen().await;
+    let call = seen.iter().find(|request| request.body.contains("Action=AssumeRole&")).unwrap();
+    assert!(call.authorization.contains("/eu-west-1/sts/"), "{}", call.authorization);
+}
+
+#[tokio::test]
+async fn system_properties_of_a_java_style_command_line() {
+    let mut run = Run::new("system", "SystemPropertyCredentialsProvider").await.keys();
+    run.arguments = [
+        "-Daws.accessKeyId=FROM-SYSTEM",
+        "-Daws.secretAccessKey=hush",
+        "-cp",
+        "x",
+        "software.amazon.kinesis.multilang.MultiLangDaemon",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    assert_eq!(run.signer().await.as_deref(), Some("FROM-SYSTEM"));
+}
+
+#[tokio::test]
+async fn nobody() {
+    assert_eq!(Run::new("anonymous", "AnonymousCredentialsProvider").await.keys().signer().await, None);
+}
+
+#[tokio::test]
+async fn the_first_of_a_list_that_has_any() {
+    let list = "SystemPropertyCredentialsProvider, ProfileCredentialsProvider|nobody, EnvironmentVariableCredentialsProvider";
+    assert_eq!(Run::new("list", list).await.keys().signer().await.as_deref(), Some("FROM-ENV"));
+}
+
+#[tokio::test]
+async fn dynamodb_with_its_own() {
+    let run = Run::new("own", "EnvironmentVariableCredentialsProvider").await.keys();
+    let run = run
+        .file("credentials", "[default]\naws_access_key_id = FROM-DEFAULT\naws_secret_access_key = hush\n")
+        .lines("AwsCredentialsProviderDynamoDB = ProfileCredentialsProvider\n");
+    assert_eq!(run.signer().await.as_deref(), Some("FROM-DEFAULT"));
+}
