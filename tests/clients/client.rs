@@ -1,6 +1,5 @@
 //! A published client: where it lies, how its child is started, what it can do.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::rig::Rig;
@@ -60,18 +59,14 @@ fn script(name: &str) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// Several packages for `PYTHONPATH`.
-pub fn python_path(packages: &[&str]) -> OsString {
-    std::env::join_paths(packages.iter().map(|package| part(package))).unwrap()
-}
-
 impl Client {
     /// Writes the properties file for this client, and sets what its children find in their environment.
     pub fn properties(&self, rig: &mut Rig, more: &str) -> PathBuf {
         let port = rig.port();
         let command = match &self.runs {
             Runs::Python { script: name, packages, interface } => {
-                rig.environment.push(("PYTHONPATH".into(), python_path(packages)));
+                let path = std::env::join_paths(packages.iter().map(|package| part(package))).unwrap();
+                rig.environment.push(("PYTHONPATH".into(), path));
                 format!("python3 {} {port} {interface}", script(name))
             }
             Runs::Node { package, interface } => {

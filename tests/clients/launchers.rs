@@ -2,66 +2,58 @@
 //! and SIGTERM to the daemon's own pid ends everything well.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::client::{Client, Runs, part, python_path};
+use crate::client::{Client, part};
 use crate::records::*;
 use crate::rig::*;
-use crate::table::KCLPY;
+use crate::table::{EASY_KCLPY, KCLPY, OLD_AWS_KCL, OLD_KCLPY, aws_kcl, kclpy};
 
 const DAEMON: &str = env!("CARGO_BIN_EXE_multilangd");
 
-/// What is run, in a folder that is not the properties file's.
+/// What is run, in a folder that is not the properties file's, with the client's environment.
 struct Launcher {
-    program: PathBuf,
+    program: &'static str,
     arguments: Vec<String>,
-    python_path: Vec<&'static str>,
 }
 
 /// A shell that runs what a helper script prints, as its documentation says to.
-fn backticks(package: &'static str, properties: &Path) -> Launcher {
+fn backticks(package: &str, properties: &Path) -> Launcher {
     let helper = part(package).join("samples/amazon_kclpy_helper.py");
     let command = format!(
         "`python3 {} --print_command --java {DAEMON} --properties {}`",
         helper.display(),
         properties.display()
     );
-    Launcher { program: "sh".into(), arguments: vec!["-c".into(), command], python_path: vec![package] }
+    Launcher { program: "sh", arguments: vec!["-c".into(), command] }
 }
 
 /// `kcl-bootstrap`, which skips the jars that are there: they are empty files.
 fn kcl_bootstrap(package: &str, properties: &Path) -> Launcher {
-    let arguments = [
-        part(package).join("node_modules/.bin/kcl-bootstrap"),
-        "--java".into(),
-        DAEMON.into(),
-        "--jar-path".into(),
-        part(package).join("jars"),
-        "-e".into(),
-        "-p".into(),
-        properties.into(),
+    let (script, jars) = (part(package).join("node_modules/.bin/kcl-bootstrap"), part(package).join("jars"));
+    let words = [
+        script.as_os_str(),
+        "--java".as_ref(),
+        DAEMON.as_ref(),
+        "--jar-path".as_ref(),
+        jars.as_os_str(),
+        "-e".as_ref(),
+        "-p".as_ref(),
+        properties.as_os_str(),
     ];
-    Launcher {
-        program: "node".into(),
-        arguments: arguments.iter().map(|argument| argument.to_str().unwrap().to_owned()).collect(),
-        python_path: Vec::new(),
-    }
+    Launcher { program: "node", arguments: words.map(|word| word.to_str().unwrap().to_owned()).to_vec() }
 }
 
-fn easy_kclpy(properties: &Path) -> Launcher {
-    let module = ["-m", "easy_kclpy.utils.launch_multilangdaemon", "--java", DAEMON, "--properties"];
-    let mut arguments = module.map(str::to_owned).to_vec();
+fn launch_multilangdaemon(properties: &Path) -> Launcher {
+    let words = ["-m", "easy_kclpy.utils.launch_multilangdaemon", "--java", DAEMON, "--properties"];
+    let mut arguments = words.map(str::to_owned).to_vec();
     arguments.push(properties.to_str().unwrap().to_owned());
-    Launcher {
-        program: "python3".into(),
-        arguments,
-        python_path: vec!["easy-kclpy-2021.7.2", "amazon_kclpy-3.2.0"],
-    }
+    Launcher { program: "python3", arguments }
 }
 
 async fn runs(name: &str, client: &Client, launcher: impl FnOnce(&Path) -> Launcher) {
@@ -70,12 +62,9 @@ async fn runs(name: &str, client: &Client, launcher: impl FnOnce(&Path) -> Launc
     let all = everything(100);
     rig.put(&all).await;
     let file = client.properties(&mut rig, "");
-    let Launcher { program, arguments, python_path: packages } = launcher(&file);
+    let Launcher { program, arguments } = launcher(&file);
     let elsewhere = rig.folder.join("elsewhere");
     std::fs::create_dir(&elsewhere).unwrap();
-    if !packages.is_empty() {
-        rig.environment.push(("PYTHONPATH".into(), python_path(&packages)));
-    }
     let log = |name: &str| std::fs::File::create(rig.folder.join(name)).unwrap();
     let mut launched = Command::new(program)
         .args(arguments)
@@ -122,17 +111,16 @@ fn daemon_of(log: &[Report]) -> i32 {
     daemon
 }
 
-const NODE: Client = Client { runs: Runs::Node { package: "aws-kcl-2.3.2", interface: "v2" }, ..KCLPY };
-
 #[tokio::test(flavor = "multi_thread")]
 async fn kcl_bootstrap_of_aws_kcl_2_3_2() {
-    runs("bootstrap-2.3.2", &NODE, |file| kcl_bootstrap("aws-kcl-2.3.2", file)).await;
+    let client = aws_kcl("aws-kcl-2.3.2", "v2");
+    runs("bootstrap-2.3.2", &client, |file| kcl_bootstrap("aws-kcl-2.3.2", file)).await;
 }
 
-/// The old main class, and the properties file as the only argument. The children are today's.
+/// The old main class, and the properties file as the only argument.
 #[tokio::test(flavor = "multi_thread")]
 async fn kcl_bootstrap_of_aws_kcl_0_7_0() {
-    runs("bootstrap-0.7.0", &NODE, |file| kcl_bootstrap("aws-kcl-0.7.0", file)).await;
+    runs("bootstrap-0.7.0", &OLD_AWS_KCL, |file| kcl_bootstrap("aws-kcl-0.7.0", file)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -142,17 +130,18 @@ async fn the_helper_of_amazon_kclpy_3_2_0() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_helper_of_amazon_kclpy_2_1_5() {
-    runs("helper-2.1.5", &KCLPY, |file| backticks("amazon_kclpy-2.1.5", file)).await;
+    let client = kclpy("v3", &["amazon_kclpy-2.1.5"]);
+    runs("helper-2.1.5", &client, |file| backticks("amazon_kclpy-2.1.5", file)).await;
 }
 
 /// It gives the file's name alone: the file is found in a folder of the class path.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_helper_of_amazon_kclpy_1_5_1() {
-    runs("helper-1.5.1", &KCLPY, |file| backticks("amazon_kclpy-1.5.1", file)).await;
+    runs("helper-1.5.1", &OLD_KCLPY, |file| backticks("amazon_kclpy-1.5.1", file)).await;
 }
 
 /// Its last argument is empty.
 #[tokio::test(flavor = "multi_thread")]
 async fn launch_multilangdaemon_of_easy_kclpy() {
-    runs("easy-launcher", &KCLPY, easy_kclpy).await;
+    runs("easy-launcher", &EASY_KCLPY, launch_multilangdaemon).await;
 }

@@ -19,8 +19,10 @@ pub async fn sees_all_records(name: &str, client: &Client) {
 
     rig.put(&all[..200]).await;
     let mut daemon = rig.daemon(&file);
-    rig.until("half of 200 records, from each shard", |log| count(log) >= 100 && records(log).len() == 4)
-        .await;
+    until(&mut rig, &mut daemon, "half of 200 records, from each shard", |log| {
+        count(log) >= 100 && records(log).len() == 4
+    })
+    .await;
     stop(&mut rig, &mut daemon, client).await;
 
     rig.put(&all[200..400]).await;

@@ -6,22 +6,33 @@ use crate::client::Runs::{Binary, Node, Python};
 use crate::client::{Client, End, FULL};
 use crate::scenario::sees_all_records;
 
-const PYTHON: &str = "kclpy.py";
 /// For clients that know `shutdown` with a reason instead of `leaseLost` and `shardEnded`.
 const OLD: &str = "multilangd.childProtocol = shutdown\n";
 
 /// The client that the others are measured by, and that goes on where they can't.
 pub const KCLPY: Client = kclpy("v3", &["amazon_kclpy-3.2.0"]);
 
-const fn kclpy(interface: &'static str, packages: &'static [&'static str]) -> Client {
-    let runs = Python { script: PYTHON, packages, interface };
+pub const fn kclpy(interface: &'static str, packages: &'static [&'static str]) -> Client {
+    let runs = Python { script: "kclpy.py", packages, interface };
     Client { runs, properties: "", end: End::Checkpointed, stop: FULL }
 }
 
-const fn aws_kcl(interface: &'static str) -> Client {
-    let runs = Node { package: "aws-kcl-2.3.2", interface };
-    Client { runs, properties: "", end: End::Checkpointed, stop: FULL }
+pub const fn aws_kcl(package: &'static str, interface: &'static str) -> Client {
+    Client { runs: Node { package, interface }, properties: "", end: End::Checkpointed, stop: FULL }
 }
+
+pub const EASY_KCLPY: Client = Client {
+    runs: Python {
+        script: "per_record.py",
+        packages: &["easy-kclpy-2021.7.2", "amazon_kclpy-3.2.0"],
+        interface: "",
+    },
+    ..KCLPY
+};
+
+pub const OLD_KCLPY: Client = Client { properties: OLD, ..kclpy("v2", &["amazon_kclpy-1.5.1"]) };
+
+pub const OLD_AWS_KCL: Client = Client { properties: OLD, ..aws_kcl("aws-kcl-0.7.0", "v1") };
 
 macro_rules! clients {
     ($($name:ident: $client:expr;)*) => {$(
@@ -38,36 +49,26 @@ clients! {
     kclpy_3_2_0_v2: kclpy("v2", &["amazon_kclpy-3.2.0"]);
     kclpy_3_2_0_v1: kclpy("v1", &["amazon_kclpy-3.2.0"]);
     kclpy_2_1_5: kclpy("v3", &["amazon_kclpy-2.1.5"]);
-    easy_kclpy_2021_7_2: Client {
-        runs: Python {
-            script: "per_record.py",
-            packages: &["easy-kclpy-2021.7.2", "amazon_kclpy-3.2.0"],
-            interface: "",
-        },
-        ..KCLPY
-    };
-    kclpy_1_5_1_v2: Client { properties: OLD, ..kclpy("v2", &["amazon_kclpy-1.5.1"]) };
+    easy_kclpy_2021_7_2: EASY_KCLPY;
+    kclpy_1_5_1_v2: OLD_KCLPY;
     kclpy_1_5_1_v1: Client { properties: OLD, ..kclpy("v1", &["amazon_kclpy-1.5.1"]) };
     // It dies of an action that it doesn't know.
     kclpy_1_5_1_without_the_old_protocol: Client {
+        properties: "",
         end: End::Never("exit code 1"),
         stop: &["shutdownRequested"],
-        ..kclpy("v2", &["amazon_kclpy-1.5.1"])
+        ..OLD_KCLPY
     };
 
     // npm
-    aws_kcl_2_3_2_v2: aws_kcl("v2");
-    aws_kcl_2_3_2_v1: aws_kcl("v1");
-    aws_kcl_0_7_0: Client {
-        runs: Node { package: "aws-kcl-0.7.0", interface: "v1" },
-        properties: OLD,
-        ..KCLPY
-    };
+    aws_kcl_2_3_2_v2: aws_kcl("aws-kcl-2.3.2", "v2");
+    aws_kcl_2_3_2_v1: aws_kcl("aws-kcl-2.3.2", "v1");
+    aws_kcl_0_7_0: OLD_AWS_KCL;
     aws_kcl_0_7_0_without_the_old_protocol: Client {
-        runs: Node { package: "aws-kcl-0.7.0", interface: "v1" },
+        properties: "",
         end: End::Never("exit code 1"),
         stop: &["shutdownRequested"],
-        ..KCLPY
+        ..OLD_AWS_KCL
     };
 
     // Go. It ends after shutdownRequested, and ignores leaseLost and shardEnded without an answer.
