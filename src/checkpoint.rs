@@ -51,6 +51,11 @@ impl Progress {
         position.order(&self.last) != Ordering::Greater
     }
 
+    /// Whether everything that was handed out is stored.
+    pub fn owes_nothing(&self) -> bool {
+        self.permitted == self.last
+    }
+
     /// An action begins: what was delivered so far is all that earlier requests can mean.
     pub fn begin_delivery(&mut self) {
         self.before.clone_from(&self.permitted);

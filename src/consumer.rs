@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use multilangd_protocol::ToChild;
+use multilangd_protocol::{Dialect, ToChild};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -39,6 +39,8 @@ pub struct Parts {
     pub source: Source,
     /// The record processor.
     pub program: Arc<Program>,
+    /// How it is told of the end of a shard and of a lost lease.
+    pub dialect: Dialect,
     /// Times and limits.
     pub settings: Settings,
     /// Where a lease that says `AT_TIMESTAMP` starts, in milliseconds since 1970.
@@ -157,7 +159,7 @@ impl Consumer {
             }
             Effect::OpenFeed(sequence) => self.open_feed(&sequence),
             Effect::CloseFeed => self.feed = None,
-            Effect::Spawn => match Child::spawn(&self.parts.program, &shard) {
+            Effect::Spawn => match Child::spawn(&self.parts.program, self.parts.dialect, &shard) {
                 Ok(child) => {
                     self.parts.sink.tell(&shard, metrics::Event::ChildStarted { pid: child.pid() });
                     self.child = Some(child);

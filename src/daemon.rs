@@ -6,11 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use multilangd_protocol::Dialect;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::config::{ChildProtocol, Config, OnChildFailure};
 use crate::consumer::{Parts, Settings};
 use crate::coordinator::{self, Coordinator};
 use crate::exit::Exit;
@@ -150,7 +151,14 @@ fn parts(config: &Config, program: Program, ports: Ports) -> Parts {
         // Twice this and the default grace stay below the ten seconds that containers are given.
         kill_grace: config.child_kill_grace,
         keep_empty: config.keep_empty,
-        max_failures: config.max_child_failures,
+        max_failures: match config.on_child_failure {
+            OnChildFailure::Restart => config.max_child_failures,
+            OnChildFailure::Exit => 1,
+        },
+    };
+    let dialect = match config.child_protocol {
+        ChildProtocol::Current => Dialect::Current,
+        ChildProtocol::Shutdown => Dialect::Shutdown,
     };
     let retrieval = retrieval::Settings {
         max_records: config.max_records,
@@ -166,6 +174,7 @@ fn parts(config: &Config, program: Program, ports: Ports) -> Parts {
         table: ports.table,
         source: Source { api: ports.records, shards: ports.shards, settings: retrieval },
         program: Arc::new(program),
+        dialect,
         settings,
         timestamp,
         check_hash_keys: config.check_hash_keys,

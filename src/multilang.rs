@@ -15,7 +15,7 @@
 
 use std::time::Duration;
 
-use multilangd_protocol::{Action, CheckpointFailure, CheckpointRequest, Line, Session, ToChild, session};
+use multilangd_protocol::{CheckpointFailure, Dialect, Line, Session, ToChild, session};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -37,24 +37,8 @@ const LEAK: Duration = Duration::from_secs(1);
 /// What a child did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// It answered the open action.
-    Done(Action),
-    /// It answered with another action's name.
-    Wrong {
-        /// The action that was open.
-        open: Action,
-        /// What it named.
-        response_for: Option<String>,
-    },
-    /// It wants to checkpoint; [`Child::acknowledge`] is owed.
-    Checkpoint {
-        /// What it wants.
-        request: CheckpointRequest,
-        /// It asked before the open action began.
-        early: bool,
-    },
-    /// It said something well-formed that asks for nothing: the wait for it may begin anew.
-    Alive,
+    /// It said something. After a checkpoint [`Child::acknowledge`] is owed.
+    Said(session::Event),
     /// Its stdin is broken: it can't be told anything any more.
     InputBroken(String),
     /// Its stdout is closed although it lives.
@@ -69,6 +53,8 @@ pub struct Child {
     shard: ShardId,
     process: Process,
     session: Session,
+    /// What it prints to stdout beside its messages.
+    printed: output::Printed,
     output_open: bool,
     exited: Option<String>,
     /// Made once, when the first of the two ends is seen.
@@ -81,13 +67,14 @@ impl Child {
     ///
     /// # Errors
     /// The program can't be started.
-    pub fn spawn(program: &Program, shard: &ShardId) -> Result<Self, SpawnError> {
+    pub fn spawn(program: &Program, dialect: Dialect, shard: &ShardId) -> Result<Self, SpawnError> {
         let process = Process::spawn(program, shard)?;
         info!(%shard, pid = process.pid(), program = %program, "started a record processor");
         Ok(Self {
             shard: shard.clone(),
+            printed: output::Printed::new(shard.clone(), process.pid(), "stdout"),
             process,
-            session: Session::default(),
+            session: Session::new(dialect),
             output_open: true,
             exited: None,
             leak: None,
@@ -134,8 +121,9 @@ impl Child {
     /// What the child does next. Cancel-safe. After [`Event::Exited`] it waits for ever.
     pub async fn next(&mut self) -> Event {
         loop {
-            if let Some(event) = self.interpret() {
-                return event;
+            if let Some(event) = self.session.next() {
+                self.note(&event);
+                return Event::Said(event);
             }
             if let Some(event) = self.gone() {
                 return event;
@@ -159,6 +147,7 @@ impl Child {
             match happened {
                 Happened::Said(Some(line)) => self.heard(&line),
                 Happened::Said(None) => {
+                    self.printed.end();
                     self.output_open = false;
                     self.leak.get_or_insert(Instant::now() + LEAK);
                 }
@@ -174,29 +163,18 @@ impl Child {
 
     fn heard(&mut self, line: &Line) {
         if let session::Received::Noise(noise) = self.session.receive(line) {
-            let text = match line {
-                Line::Whole(bytes) => output::readable(bytes),
-                Line::Cut { head, length } => format!("{} … ({length} bytes)", output::readable(head)),
-            };
-            info!(target: "child", shard = %self.shard, pid = self.pid(), "{text}");
+            self.printed.tell(line);
             debug!(shard = %self.shard, pid = self.pid(), reason = noise.reason(), "a line on stdout is no message");
         }
     }
 
-    fn interpret(&mut self) -> Option<Event> {
-        Some(match self.session.next()? {
-            session::Event::Done(action) => Event::Done(action),
-            session::Event::Wrong { open, response_for } => Event::Wrong { open, response_for },
-            session::Event::Checkpoint { request, early } => Event::Checkpoint { request, early },
-            session::Event::Stale { response_for } => {
-                warn!(shard = %self.shard, pid = self.pid(), ?response_for, "a status that answers nothing was dropped");
-                Event::Alive
-            }
-            session::Event::Foreign { action } => {
-                debug!(shard = %self.shard, pid = self.pid(), action, "a message that only a daemon sends was dropped");
-                Event::Alive
-            }
-        })
+    /// What asks for nothing is worth a line here, where the child is known.
+    fn note(&self, event: &session::Event) {
+        if let session::Event::Stale { response_for } = event {
+            warn!(shard = %self.shard, pid = self.pid(), ?response_for, "a status that answers nothing was dropped");
+        } else if let session::Event::Foreign { action } = event {
+            debug!(shard = %self.shard, pid = self.pid(), action, "a message that only a daemon sends was dropped");
+        }
     }
 
     /// The end is told once, after everything that was said.

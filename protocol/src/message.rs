@@ -46,6 +46,34 @@ impl fmt::Display for Action {
     }
 }
 
+/// How the end of a shard and a lost lease are said. Everything else is the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Dialect {
+    /// `shardEnded` and `leaseLost`: KCL 2.1 and later.
+    #[default]
+    Current,
+    /// `shutdown` with the reason `TERMINATE` or `ZOMBIE`: KCL before 2.1. A child may checkpoint in
+    /// both, though not with success once the lease is lost.
+    Shutdown,
+}
+
+impl Dialect {
+    /// What a child answers an action with.
+    pub fn answer_to(self, action: Action) -> &'static str {
+        match (self, action) {
+            (Self::Shutdown, Action::LeaseLost | Action::ShardEnded) => "shutdown",
+            (
+                _,
+                Action::Initialize
+                | Action::ProcessRecords
+                | Action::ShutdownRequested
+                | Action::LeaseLost
+                | Action::ShardEnded,
+            ) => action.name(),
+        }
+    }
+}
+
 /// One record within `processRecords`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record<'a> {
@@ -111,8 +139,10 @@ impl ToChild<'_> {
     }
 
     /// Appends the message as one line, its `\n` included.
-    pub fn write_line(&self, out: &mut Vec<u8>) {
+    pub fn write_line(&self, dialect: Dialect, out: &mut Vec<u8>) {
         match self {
+            Self::LeaseLost if dialect == Dialect::Shutdown => shutdown(out, "ZOMBIE"),
+            Self::ShardEnded if dialect == Dialect::Shutdown => shutdown(out, "TERMINATE"),
             Self::Initialize { shard_id, sequence_number, sub_sequence_number } => {
                 open(out, "initialize");
                 put_text(out, "shardId", Some(shard_id));
@@ -154,6 +184,12 @@ fn open(out: &mut Vec<u8>, action: &str) {
     out.extend_from_slice(b"{\"action\":\"");
     out.extend_from_slice(action.as_bytes());
     out.push(b'"');
+}
+
+/// `ShutdownMessage` of KCL 1.x.
+fn shutdown(out: &mut Vec<u8>, reason: &str) {
+    open(out, "shutdown");
+    put_text(out, "reason", Some(reason));
 }
 
 fn put_key(out: &mut Vec<u8>, key: &str) {
@@ -413,7 +449,7 @@ mod tests {
 
     fn line(message: &ToChild<'_>) -> String {
         let mut out = Vec::new();
-        message.write_line(&mut out);
+        message.write_line(Dialect::Current, &mut out);
         String::from_utf8(out).unwrap()
     }
 

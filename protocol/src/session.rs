@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 
 use crate::failure::CheckpointFailure;
 use crate::line::Line;
-use crate::message::{Action, CheckpointRequest, FromChild, Noise, ToChild};
+use crate::message::{Action, CheckpointRequest, Dialect, FromChild, Noise, ToChild};
 
 /// A child may run ahead by this many messages; past it the session asks not to be fed.
 const MAX_WAITING: usize = 1000;
@@ -26,6 +26,7 @@ const MAX_WAITING: usize = 1000;
 /// The state of one conversation.
 #[derive(Debug, Default)]
 pub struct Session {
+    dialect: Dialect,
     open: Option<Action>,
     /// The request whose answer is being worked out.
     owed: Option<CheckpointRequest>,
@@ -91,6 +92,11 @@ pub enum Event {
 }
 
 impl Session {
+    /// A conversation that hasn't begun.
+    pub fn new(dialect: Dialect) -> Self {
+        Self { dialect, ..Self::default() }
+    }
+
     /// Opens the action of `message` and appends its line to `out`.
     ///
     /// # Errors
@@ -101,7 +107,7 @@ impl Session {
         }
         self.open = message.action();
         self.early = self.waiting.len();
-        message.write_line(out);
+        message.write_line(self.dialect, out);
         Ok(())
     }
 
@@ -141,7 +147,7 @@ impl Session {
                 }
                 FromChild::Status { response_for } => {
                     self.open = None;
-                    return Some(if response_for.as_deref() == Some(open.name()) {
+                    return Some(if response_for.as_deref() == Some(self.dialect.answer_to(open)) {
                         Event::Done(open)
                     } else {
                         Event::Wrong { open, response_for }
@@ -161,12 +167,19 @@ impl Session {
     /// nothing is written.
     pub fn acknowledge(&mut self, outcome: Result<(), CheckpointFailure>, out: &mut Vec<u8>) {
         if let Some(request) = self.owed.take() {
+            let failure = outcome.err().map(|failure| match (self.dialect, self.open, failure) {
+                // There a lost lease leaves the child its checkpointer, which can only say this.
+                (Dialect::Shutdown, Some(Action::LeaseLost), CheckpointFailure::InvalidState) => {
+                    CheckpointFailure::Shutdown
+                }
+                (_, _, failure) => failure,
+            });
             ToChild::Checkpoint {
                 sequence_number: request.sequence_number.as_deref(),
                 sub_sequence_number: request.sub_sequence_number,
-                error: outcome.err().map(CheckpointFailure::name),
+                error: failure.map(CheckpointFailure::name),
             }
-            .write_line(out);
+            .write_line(self.dialect, out);
         }
     }
 
@@ -268,6 +281,30 @@ mod tests {
         assert_eq!(session.next(), None);
         status(&mut session, "leaseLost");
         assert_eq!(session.next(), Some(Event::Done(Action::LeaseLost)));
+    }
+
+    #[test]
+    fn old_children_are_told_of_the_end_by_shutdown_and_its_reason() {
+        let mut session = Session::new(Dialect::Shutdown);
+        let mut out = Vec::new();
+        session.begin(&ToChild::ShardEnded, &mut out).unwrap();
+        status(&mut session, "shutdown");
+        assert_eq!(session.next(), Some(Event::Done(Action::ShardEnded)));
+        session.begin(&ToChild::LeaseLost, &mut out).unwrap();
+        say(&mut session, r#"{"action":"checkpoint"}"#);
+        assert!(matches!(session.next(), Some(Event::Checkpoint { .. })));
+        session.acknowledge(Err(CheckpointFailure::InvalidState), &mut out);
+        status(&mut session, "leaseLost");
+        assert!(matches!(session.next(), Some(Event::Wrong { open: Action::LeaseLost, .. })));
+        session.begin(&ToChild::ShutdownRequested, &mut out).unwrap();
+        status(&mut session, "shutdownRequested");
+        assert_eq!(session.next(), Some(Event::Done(Action::ShutdownRequested)));
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "{\"action\":\"shutdown\",\"reason\":\"TERMINATE\"}\n{\"action\":\"shutdown\",\"reason\":\"ZOMBIE\"}\n\
+             {\"action\":\"checkpoint\",\"sequenceNumber\":null,\"subSequenceNumber\":null,\"error\":\"ShutdownException\"}\n\
+             {\"action\":\"shutdownRequested\"}\n"
+        );
     }
 
     #[test]

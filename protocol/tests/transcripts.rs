@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use multilangd_protocol::{Action, CheckpointFailure, Event, LineSplitter, Record, Session, ToChild};
+use multilangd_protocol::{
+    Action, CheckpointFailure, Dialect, Event, LineSplitter, Record, Session, ToChild,
+};
 use serde_json::Value;
 
 /// Where ours differs on purpose, and why.
@@ -72,7 +74,7 @@ struct Replay {
 impl Replay {
     fn daemon_said(&mut self, line: &str) -> Result<(), String> {
         let mut written = Vec::new();
-        with_message(line, |message| message.write_line(&mut written));
+        with_message(line, |message| message.write_line(Dialect::Current, &mut written));
         if written != format!("{line}\n").as_bytes() {
             return Err(format!("ours writes {}", String::from_utf8_lossy(&written)));
         }

@@ -22,7 +22,7 @@
 
 use std::time::Duration;
 
-use multilangd_protocol::{Action, CheckpointFailure, CheckpointRequest};
+use multilangd_protocol::{Action, CheckpointFailure, CheckpointRequest, session};
 use tokio::time::Instant;
 
 use super::event::{Effect, EndError, Event, Message, Outcome, Settings};
@@ -33,6 +33,10 @@ use crate::multilang::{self, Stop};
 use crate::record::{Batch, Record};
 use crate::sequence::{Position, Sequence};
 use crate::shard::ChildShard;
+
+/// A child that lived so long, and has checkpointed whatever it was given, did not fail "in a row" with
+/// the one before: a shard without records would else add up failures for ever.
+const LIVED_WELL: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Phase {
@@ -94,6 +98,8 @@ pub struct State {
     stop: bool,
     lost: bool,
     failures: u32,
+    /// When the present child was started.
+    started: Option<Instant>,
     backoff: Backoff,
 }
 
@@ -119,6 +125,7 @@ impl State {
             stop: false,
             lost: false,
             failures: 0,
+            started: None,
             backoff,
         }
     }
@@ -223,6 +230,7 @@ impl State {
 
     fn spawned(&mut self, now: Instant) -> Effects {
         self.child_alive = true;
+        self.started = Some(now);
         self.open(now, Message::Initialize(self.progress.last().clone()))
     }
 
@@ -292,26 +300,31 @@ impl State {
             return if self.child_alive { Vec::new() } else { self.closed(now, then) };
         }
         match event {
-            multilang::Event::Done(action) => self.done(now, action),
-            multilang::Event::Wrong { open: Action::ShutdownRequested, response_for } => {
-                let mut effects = vec![Effect::Odd(format!(
-                    "answered shutdownRequested with {}",
-                    shown(response_for.as_deref())
-                ))];
-                effects.extend(self.open(now, Message::LeaseLost));
-                effects
-            }
-            multilang::Event::Wrong { open, response_for } => {
-                self.fail(now, format!("answered {open} with {}", shown(response_for.as_deref())))
-            }
-            multilang::Event::Checkpoint { request, early } => self.asked(now, &request, early),
-            multilang::Event::Alive => {
-                self.wait_for_answer(now);
-                Vec::new()
-            }
+            multilang::Event::Said(said) => self.said(now, said),
             multilang::Event::InputBroken(reason) => self.fail(now, format!("its stdin is broken: {reason}")),
             multilang::Event::OutputClosed => self.fail(now, "it closed its stdout".to_owned()),
             multilang::Event::Exited(end) => self.fail(now, format!("it ended with {end}")),
+        }
+    }
+
+    fn said(&mut self, now: Instant, said: session::Event) -> Effects {
+        match said {
+            session::Event::Done(action) => self.done(now, action),
+            session::Event::Wrong { open: Action::ShutdownRequested, response_for } => {
+                let answer = shown(response_for.as_deref());
+                let mut effects = vec![Effect::Odd(format!("answered shutdownRequested with {answer}"))];
+                effects.extend(self.open(now, Message::LeaseLost));
+                effects
+            }
+            session::Event::Wrong { open, response_for } => {
+                self.fail(now, format!("it answered {open} with {}", shown(response_for.as_deref())))
+            }
+            session::Event::Checkpoint { request, early } => self.asked(now, &request, early),
+            // Whoever speaks lives.
+            session::Event::Stale { .. } | session::Event::Foreign { .. } => {
+                self.wait_for_answer(now);
+                Vec::new()
+            }
         }
     }
 
@@ -463,6 +476,12 @@ impl State {
             let mut effects = vec![Effect::Odd(reason)];
             effects.extend(self.close(now, then));
             return effects;
+        }
+        // A child that lived well and owed nothing begins a new row.
+        let lived = self.started.is_some_and(|started| now.duration_since(started) >= LIVED_WELL);
+        if lived && self.phase != Phase::Starting && self.progress.owes_nothing() {
+            self.failures = 0;
+            self.backoff.reset();
         }
         self.failures += 1;
         let mut effects = vec![Effect::Failed(reason.clone(), self.failures)];

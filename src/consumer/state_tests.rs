@@ -49,7 +49,7 @@ fn child_shard() -> ChildShard {
 
 fn request(number: Option<&str>) -> multilang::Event {
     let request = CheckpointRequest { sequence_number: number.map(str::to_owned), sub_sequence_number: None };
-    multilang::Event::Checkpoint { request, early: false }
+    multilang::Event::Said(session::Event::Checkpoint { request, early: false })
 }
 
 impl Life {
@@ -77,7 +77,7 @@ impl Life {
     }
 
     fn done(&mut self, action: Action) -> Effects {
-        self.child(multilang::Event::Done(action))
+        self.child(multilang::Event::Said(session::Event::Done(action)))
     }
 
     fn exited(&mut self) -> Effects {
@@ -180,7 +180,8 @@ fn a_stop_waits_for_the_open_batch_but_not_beyond_its_grace() {
 fn a_wrong_answer_to_shutdown_requested_is_forgiven_any_other_is_a_failure() {
     let mut life = Life::idle("TRIM_HORIZON");
     life.on(Event::Stop);
-    let wrong = |open| multilang::Event::Wrong { open, response_for: Some("shutdown".into()) };
+    let wrong =
+        |open| multilang::Event::Said(session::Event::Wrong { open, response_for: Some("shutdown".into()) });
     let effects = life.child(wrong(Action::ShutdownRequested));
     assert_eq!(effects.last(), Some(&Effect::Send(Message::LeaseLost)));
 
@@ -238,6 +239,29 @@ fn failures_in_a_row_are_hopeless_and_a_checkpoint_begins_a_new_row() {
     }
     let effects = life.exited();
     assert_eq!(effects.last(), Some(&Effect::Finish(Outcome::Hopeless("it ended with exit code 0".into()))));
+}
+
+#[test]
+fn a_child_that_lived_well_and_owed_nothing_did_not_fail_in_a_row() {
+    let live = |life: &mut Life, seconds| life.now += Duration::from_secs(seconds);
+    let restart = |life: &mut Life| {
+        life.wait();
+        life.on(Event::Spawned);
+    };
+    let mut life = Life::idle("5");
+    life.exited();
+    restart(&mut life);
+    life.done(Action::Initialize);
+    live(&mut life, 60);
+    assert!(matches!(life.exited()[..], [Effect::Failed(_, 1)]), "it was idle for a minute");
+    restart(&mut life);
+    live(&mut life, 60);
+    assert!(matches!(life.exited()[..], [Effect::Failed(_, 2)]), "it never answered initialize");
+    restart(&mut life);
+    life.done(Action::Initialize);
+    life.process(&[6], false);
+    live(&mut life, 60);
+    assert!(matches!(life.exited()[..], [Effect::Failed(_, 3)]), "a record was not checkpointed");
 }
 
 #[test]
@@ -339,7 +363,7 @@ fn a_checkpoint_asked_for_between_two_batches_means_the_first() {
     life.on(Event::Batch(batch(&[3])));
     let request = CheckpointRequest { sequence_number: None, sub_sequence_number: None };
     assert_eq!(
-        life.child(multilang::Event::Checkpoint { request, early: true }),
+        life.child(multilang::Event::Said(session::Event::Checkpoint { request, early: true })),
         [Effect::Store(position("2"))]
     );
 }

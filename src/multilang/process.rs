@@ -15,9 +15,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::warn;
 
-use super::output;
+use super::output::Printed;
 use crate::shard::ShardId;
 
 /// Lines that may wait between the reader and the consumer. A line has a bound of its own.
@@ -174,7 +174,7 @@ impl Process {
         let mut pipes = JoinSet::new();
         pipes.spawn(read_lines(stdout, lines_in));
         pipes.spawn(write_messages(stdin, messages, breaks));
-        pipes.spawn(log_lines(stderr, shard.clone(), pid));
+        pipes.spawn(log_lines(stderr, Printed::new(shard.clone(), pid, "stderr")));
         let group = i32::try_from(pid).ok().filter(|pid| *pid > 1).and_then(Pid::from_raw);
         Ok(Self {
             child,
@@ -301,28 +301,20 @@ async fn write_messages(
     }
 }
 
-async fn log_lines(mut stderr: ChildStderr, shard: ShardId, pid: u32) {
+async fn log_lines(mut stderr: ChildStderr, mut printed: Printed) {
     // Only the head of a line is logged, so no more of it is kept.
     let mut splitter = LineSplitter::new(8 * 1024);
     let mut buffer = vec![0; 16 * 1024];
     let mut out = Vec::new();
-    let tell = |line: &Line| {
-        let text = match line {
-            Line::Whole(bytes) => output::readable(bytes),
-            Line::Cut { head, length } => format!("{} … ({length} bytes)", output::readable(head)),
-        };
-        info!(target: "child", %shard, pid, "{text}");
-    };
     loop {
         match stderr.read(&mut buffer).await {
             Ok(0) | Err(_) => break,
             Ok(count) => splitter.push(&buffer[..count], &mut out),
         }
-        out.drain(..).for_each(|line| tell(&line));
+        out.drain(..).for_each(|line| printed.tell(&line));
     }
-    if let Some(line) = splitter.finish() {
-        tell(&line);
-    }
+    splitter.finish().iter().for_each(|line| printed.tell(line));
+    printed.end();
 }
 
 #[cfg(test)]
