@@ -7,6 +7,7 @@
 //! | [`dynamodb`] | [`crate::lease::Table`] |
 //! | `item` | lease rows and their attributes |
 //! | [`kinesis`] | [`crate::shard::Api`] and [`crate::retrieval::Api`] |
+//! | [`region`] | the region that is known without a call |
 //! | `error` | what a failure means to the caller |
 
 pub mod client;
@@ -15,3 +16,4 @@ pub mod dynamodb;
 mod error;
 mod item;
 pub mod kinesis;
+pub mod region;

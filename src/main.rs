@@ -13,6 +13,7 @@ use multilangd::aws::client;
 use multilangd::aws::credentials::SystemProperties;
 use multilangd::aws::dynamodb::Leases;
 use multilangd::aws::kinesis::Stream;
+use multilangd::aws::region;
 use multilangd::config::resolve::{self, Given, Resolved};
 use multilangd::config::settings::{self, Settings};
 use multilangd::config::{Config, Remark, expand};
@@ -87,7 +88,7 @@ async fn given(words: &Words) -> Given {
     let asked = variables.get(expand::VARIABLE).is_some_and(|value| value == "true" || value == "1");
     let region = match &words.region {
         Some(region) => Some(region.clone()),
-        None => client::nearby_region().await,
+        None => region::nearby().await,
     };
     Given {
         bytes: Vec::new(),
@@ -233,8 +234,10 @@ async fn check(file: &Path, words: &Words, json: bool) -> Exit {
 /// What the file can't say: whether this machine has a region and the program.
 fn look_around(settings: &Settings, warnings: &mut Vec<Remark>, faults: &mut Vec<Remark>) {
     let remark = |key: &str, text: String| Remark { line: None, key: Some(key.to_owned()), text };
-    if ["kinesisClient.region", "dynamoDbClient.region"].iter().any(|name| settings.text(name).is_none()) {
-        if client::may_have_metadata() {
+    let told = |key: &str, faults: &[Remark]| faults.iter().any(|fault| fault.key.as_deref() == Some(key));
+    let has_none = |name: &&str| settings.text(name).is_none();
+    if !told("regionName", faults) && ["kinesisClient.region", "dynamoDbClient.region"].iter().any(has_none) {
+        if region::may_have_metadata() {
             let text = "no region is set, instance metadata will be asked for it".to_owned();
             warnings.push(remark("regionName", text));
         } else {
@@ -243,8 +246,9 @@ fn look_around(settings: &Settings, warnings: &mut Vec<Remark>, faults: &mut Vec
     }
     let search = std::env::var_os("PATH");
     let executable = settings.text("executableName").unwrap_or_default();
-    let missing = faults.iter().any(|fault| fault.key.as_deref() == Some("executableName"));
-    if let (false, Err(error)) = (missing, Program::find(&executable, search.as_deref())) {
+    if let (false, Err(error)) =
+        (told("executableName", faults), Program::find(&executable, search.as_deref()))
+    {
         warnings.push(remark("executableName", format!("on this machine {error}")));
     }
 }

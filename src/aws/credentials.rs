@@ -135,7 +135,7 @@ async fn assumed(assume: &AssumeRole, base: &Base<'_>) -> SharedCredentialsProvi
     let region = match &assume.region {
         Some(region) => Some(Region::new(region.clone())),
         None => {
-            let nearby = super::client::nearby_region().await;
+            let nearby = super::region::nearby().await;
             nearby.or_else(|| base.region.map(str::to_owned)).map(Region::new)
         }
     };

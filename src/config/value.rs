@@ -145,6 +145,8 @@ impl Value {
             Self::Nothing => json!(null),
             Self::Text(text) => json!(text),
             Self::Number(number) => json!(number),
+            // JSON has no word for these.
+            Self::Real(number) if !number.is_finite() => json!(number.to_string()),
             Self::Real(number) => json!(number),
             Self::Bool(is) => json!(is),
             Self::Words(words) => json!(words),

@@ -1,4 +1,5 @@
-//! Children that fail: only their shard is affected, nothing is lost, and nothing hangs.
+//! Children that can't be started, that can't be ended, or that are not alone in their group. What a child
+//! can do wrong in its conversation is in `children/`.
 
 use std::time::Duration;
 
@@ -8,27 +9,6 @@ use crate::rig::*;
 
 fn records_of(n: usize) -> Vec<(String, Vec<u8>)> {
     (0..n).map(|n| (n.to_string(), vec![b'x'; 10])).collect()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_child_that_dies_is_started_anew_from_what_is_stored_and_the_others_go_on() {
-    let mut rig = Rig::start("dies-once").await;
-    rig.stream(2).await;
-    rig.put(&records_of(100)).await;
-    let marker = rig.folder.join("died");
-    let file = rig.properties(&rig.scripted(&format!("each dies-once={}", marker.display())), "");
-    let mut daemon = rig.daemon(&file);
-    rig.until("100 checkpointed records", |log| said(log, "checkpointed").len() >= 2).await;
-    let gone = |report: &Report| match report {
-        Report::Gone { pid } => Some(*pid),
-        Report::Said { .. } => None,
-    };
-    let gone: Vec<i32> = rig.log.iter().filter_map(gone).collect();
-    assert!(gone.len() == 1 && is_reaped(gone[0]), "the dead child is no zombie");
-    assert_eq!(daemon.stop().await, Some(0), "{}", rig.daemon_log());
-    assert_eq!(said(&rig.log, "initialize").len(), 3, "one child was replaced, the other not");
-    let log = std::fs::read_to_string(&daemon.stderr).unwrap();
-    assert!(log.contains("exit code 3") && log.contains("shard="), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,19 +39,6 @@ async fn a_child_that_ignores_every_request_to_end_is_killed_within_the_time_of_
     assert_eq!(daemon.stop().await, Some(0));
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     assert!(pids(&rig.log).into_iter().all(is_gone));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_child_that_does_not_answer_in_time_is_replaced() {
-    let mut rig = Rig::start("hangs").await;
-    rig.stream(1).await;
-    rig.put(&records_of(1)).await;
-    let file = rig.properties(&rig.scripted("hangs"), "timeoutInSeconds = 1\ntaskBackoffTimeMillis = 20\n");
-    let mut daemon = rig.daemon(&file);
-    rig.until("a second child", |log| said(log, "initialize").len() >= 2).await;
-    assert_eq!(daemon.stop().await, Some(0));
-    assert!(pids(&rig.log).into_iter().all(is_gone));
-    assert!(std::fs::read_to_string(&daemon.stderr).unwrap().contains("timeoutInSeconds"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `life.rs` | records out, checkpoints back, stop, resume, resharding, kill -9 |
 //! | `children.rs` | children that misbehave: one file a behaviour |
-//! | `faults.rs` | children that fail, in a few words |
+//! | `faults.rs` | children that can't be started or ended, or are not alone |
 //! | `input.rs` | bad input: one message, a named exit code |
 //! | `java.rs` | the lease rows, beside what Java was seen to write |
 //! | `local.rs` | `multilangd local` |

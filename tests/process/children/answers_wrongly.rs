@@ -24,11 +24,10 @@ async fn is_everyones_end_under_the_policy_exit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn is_forgiven_at_shutdown_requested() {
     let mut scene = Scene::new("wrong-stop", 2).await.plan(0, "shutdownRequested", "answer:shutdown");
-    let mut daemon = scene.daemon();
+    let daemon = scene.daemon();
     scene.put().await;
     scene.settled().await;
-    let exit = daemon.stop().await;
-    let run = scene.end(&daemon, exit).await;
+    let run = scene.stop(daemon).await;
     run.assert_sound();
     assert_eq!(of_kind(&run.log, "leaseLost").count(), 2, "both are told what follows");
 }

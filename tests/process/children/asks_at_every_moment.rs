@@ -25,11 +25,10 @@ async fn gets_javas_answers() {
     for moment in ["initialize", "processRecords", "shutdownRequested", "leaseLost"] {
         scene = scene.plan(0, moment, "ask");
     }
-    let mut daemon = scene.daemon();
+    let daemon = scene.daemon();
     scene.put().await;
     scene.settled().await;
-    let exit = daemon.stop().await;
-    let run = scene.end(&daemon, exit).await;
+    let run = scene.stop(daemon).await;
     run.assert_sound();
     assert_eq!(errors(&run.log, "initialize"), ["InvalidStateException"]);
     assert_eq!(errors(&run.log, "processRecords"), ["none"]);
@@ -40,15 +39,14 @@ async fn gets_javas_answers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_a_shard_can_be_checkpointed() {
     let mut scene = Scene::new("ask-end", 1).await.plan(0, "shardEnded", "ask");
-    let mut daemon = scene.daemon();
+    let daemon = scene.daemon();
     scene.put().await;
     scene.settled().await;
     let split = scene.rig.clients.kinesis.split_shard().stream_name(STREAM).shard_to_split(shard(0));
     split.new_starting_hash_key((1u128 << 127).to_string()).send().await.unwrap();
     scene.put().await;
     scene.settled().await;
-    let exit = daemon.stop().await;
-    let run = scene.end(&daemon, exit).await;
+    let run = scene.stop(daemon).await;
     run.assert_sound();
     assert_eq!(errors(&run.log, "shardEnded"), ["none"]);
     let own =
@@ -63,14 +61,13 @@ async fn a_lease_that_was_lost_answers_shutdown() {
     let mut scene = Scene::new("ask-lost", 2).await.lines("failoverTimeMillis = 3000\n");
     let go = scene.rig.folder.join("go");
     scene = scene.plan(0, "processRecords", format!("waits:{}", go.display()));
-    let mut daemon = scene.daemon();
+    let daemon = scene.daemon();
     scene.put().await;
-    scene.rig.until("the deed", |log| said(log, "deed").len() == 1).await;
+    scene.deeds().await;
     super::ends::steal(&scene.rig, &shard(0)).await;
     std::fs::write(&go, "").unwrap();
     scene.settled().await;
-    let exit = daemon.stop().await;
-    let run = scene.end(&daemon, exit).await;
+    let run = scene.stop(daemon).await;
     run.assert_sound();
     assert_eq!(errors(&run.log, "processRecords"), ["ShutdownException"]);
     assert_eq!(

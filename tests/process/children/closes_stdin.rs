@@ -5,14 +5,13 @@ use super::scene::Scene;
 #[tokio::test(flavor = "multi_thread")]
 async fn is_replaced_with_the_next_message() {
     let mut scene = Scene::new("stdin", 2).await.plan(0, "idle", "close-stdin");
-    let mut daemon = scene.daemon();
+    let daemon = scene.daemon();
     scene.put().await;
-    scene.rig.until("the deed", |log| crate::rig::said(log, "deed").len() == 1).await;
+    scene.deeds().await;
     scene.settled().await;
     scene.put().await;
     scene.settled().await;
-    let exit = daemon.stop().await;
-    let run = scene.end(&daemon, exit).await;
+    let run = scene.stop(daemon).await;
     run.assert_sound();
     run.assert_told_once("stdin");
 }
@@ -23,7 +22,7 @@ async fn is_everyones_end_under_the_policy_exit() {
     scene = scene.lines("multilangd.onChildFailure = exit\n");
     let mut daemon = scene.daemon();
     scene.put().await;
-    scene.rig.until("the deed", |log| crate::rig::said(log, "deed").len() == 1).await;
+    scene.deeds().await;
     scene.put().await;
     let exit = daemon.ended().await.code();
     scene.end(&daemon, exit).await.assert_others_suffer();

@@ -51,7 +51,7 @@ async fn idle() {
 #[tokio::test(flavor = "multi_thread")]
 async fn in_shard_ended() {
     let mut scene = scene("shardEnded").await;
-    let mut daemon = scene.daemon();
+    let daemon = scene.daemon();
     scene.put().await;
     scene.settled().await;
     let all: Vec<String> = scene.all_shards().collect();
@@ -60,11 +60,10 @@ async fn in_shard_ended() {
         let quarter = (1u128 << 126) * u128::from(parent.as_bytes()[parent.len() - 1] - b'0');
         split.new_starting_hash_key((quarter + (1 << 125)).to_string()).send().await.unwrap();
     }
-    scene.rig.until("the deeds", |log| said(log, "deed").len() == 3).await;
+    scene.deeds().await;
     scene.put().await;
     scene.settled().await;
-    let exit = daemon.stop().await;
-    let run = scene.end(&daemon, exit).await;
+    let run = scene.stop(daemon).await;
     run.assert_sound();
     assert_each_told(&run);
     for parent in &all[..3] {
@@ -77,18 +76,17 @@ async fn in_shard_ended() {
 #[tokio::test(flavor = "multi_thread")]
 async fn in_lease_lost() {
     let mut scene = scene("leaseLost").await.lines("failoverTimeMillis = 2000\n");
-    let mut daemon = scene.daemon();
+    let daemon = scene.daemon();
     scene.put().await;
     scene.settled().await;
     for index in 0..3 {
         steal(&scene.rig, &shard(index)).await;
     }
-    scene.rig.until("the deeds", |log| said(log, "deed").len() == 3).await;
+    scene.deeds().await;
     // The thief doesn't renew, so the leases come back.
     scene.put().await;
     scene.settled().await;
-    let exit = daemon.stop().await;
-    let run = scene.end(&daemon, exit).await;
+    let run = scene.stop(daemon).await;
     run.assert_sound();
     assert_eq!(run.failures(), [], "nothing of this shard is ours to fail");
     assert!((0..3).all(|index| run.children(&shard(index)).len() == 2));
@@ -110,11 +108,10 @@ pub async fn steal(rig: &Rig, shard: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn in_shutdown_requested() {
     let mut scene = scene("shutdownRequested").await;
-    let mut daemon = scene.daemon();
+    let daemon = scene.daemon();
     scene.put().await;
     scene.settled().await;
-    let exit = daemon.stop().await;
-    let run = scene.end(&daemon, exit).await;
+    let run = scene.stop(daemon).await;
     run.assert_sound();
     assert_eq!(of_kind(&run.log, "deed").count(), 3);
     let told: Vec<&str> = of_kind(&run.log, "leaseLost").map(|(_, of, _)| of).collect();

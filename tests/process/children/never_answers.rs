@@ -17,11 +17,10 @@ async fn is_waited_for_without_a_limit_but_not_by_a_stop() {
         .await
         .plan(0, "processRecords", "hang")
         .lines("shutdownGraceMillis = 500\n");
-    let mut daemon = scene.daemon();
+    let daemon = scene.daemon();
     scene.put().await;
-    scene.rig.until("the deed", |log| crate::rig::said(log, "deed").len() == 1).await;
-    let exit = daemon.stop().await;
-    let run = scene.end(&daemon, exit).await;
+    scene.deeds().await;
+    let run = scene.stop(daemon).await;
     assert_eq!((run.exit, run.failures().len()), (Some(0), 0), "{}", run.text());
     assert_eq!(of_kind(&run.log, "initialize").count(), 2, "nobody was replaced");
     assert!(run.text().contains("its time to stop is over"));

@@ -29,6 +29,8 @@ pub struct Run {
     /// The daemon's log lines, as JSON.
     pub lines: Vec<Value>,
     pub exit: Option<i32>,
+    /// Grandchildren that lived when all else had ended.
+    pub holding: usize,
     put: BTreeSet<String>,
     /// The shards of the plan.
     hit: BTreeSet<String>,
@@ -84,13 +86,29 @@ impl Scene {
 
     /// Records, time for the deeds, records again, a stop. Every deed must be done.
     pub async fn play(mut self) -> Run {
-        let mut daemon = self.daemon();
+        let daemon = self.daemon();
         self.put().await;
+        self.deeds().await;
+        self.settled().await;
+        self.put().await;
+        self.settled().await;
+        self.stop(daemon).await
+    }
+
+    /// Waits until every deed of the plan is about to be done.
+    pub async fn deeds(&mut self) {
         let deeds = self.plan.len();
         self.rig.until("the deeds", |log| said(log, "deed").len() == deeds).await;
-        self.settled().await;
-        self.put().await;
-        self.settled().await;
+    }
+
+    pub async fn stop(self, mut daemon: Daemon) -> Run {
+        // Whoever was replaced was waited for, long before.
+        let replaced = self.rig.log.iter().filter_map(|report| match report {
+            Report::Gone { pid } => Some(*pid),
+            Report::Said { .. } => None,
+        });
+        let zombies: Vec<i32> = replaced.filter(|pid| !is_reaped(*pid)).collect();
+        assert_eq!(zombies, [0; 0], "zombies under the running daemon");
         let exit = daemon.stop().await;
         self.end(&daemon, exit).await
     }
@@ -99,20 +117,22 @@ impl Scene {
     pub async fn play_to_the_end(mut self) -> Run {
         let mut daemon = self.daemon();
         self.put().await;
-        let deeds = self.plan.len();
-        self.rig.until("the deeds", |log| said(log, "deed").len() == deeds).await;
+        self.deeds().await;
         let exit = daemon.ended().await.code();
         self.end(&daemon, exit).await
     }
 
     pub async fn end(mut self, daemon: &Daemon, exit: Option<i32>) -> Run {
         self.rig.until("all children gone", |log| alive_children(log) == 0).await;
+        // They end with the rig, which holds their sockets.
+        let holding = of_kind(&self.rig.log, "grandchild").filter(|(pid, ..)| !is_gone(*pid)).count();
         let text = std::fs::read_to_string(&daemon.stderr).unwrap();
         let lines = text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| Value::from(line)));
         Run {
             log: std::mem::take(&mut self.rig.log),
             lines: lines.collect(),
             exit,
+            holding,
             put: self.put.iter().map(|(key, _)| key.clone()).collect(),
             hit: self.plan.iter().map(|(index, ..)| shard(*index)).collect(),
         }
@@ -325,7 +345,7 @@ mod tests {
             said(i32::MAX, "checkpointed", done("12")),
         ];
         let put = ["a", "b", "c"].map(str::to_owned).into();
-        Run { log, lines: vec![], exit: Some(0), put, hit: [shard(1)].into() }
+        Run { log, lines: vec![], exit: Some(0), holding: 0, put, hit: [shard(1)].into() }
     }
 
     fn fails(check: Check, doctor: impl FnOnce(&mut Run)) {

@@ -6,12 +6,11 @@ use super::scene::Scene;
 #[tokio::test(flavor = "multi_thread")]
 async fn is_replaced_when_its_time_is_over_and_the_others_go_on() {
     let mut scene = Scene::new("deaf", 2).await.plan(0, "initialize", "deaf").lines("timeoutInSeconds = 1\n");
-    let mut daemon = scene.daemon();
-    scene.rig.until("the deed", |log| crate::rig::said(log, "deed").len() == 1).await;
+    let daemon = scene.daemon();
+    scene.deeds().await;
     scene.put().await;
     scene.settled().await;
-    let exit = daemon.stop().await;
-    let run = scene.end(&daemon, exit).await;
+    let run = scene.stop(daemon).await;
     run.assert_sound();
     run.assert_told_once("timeoutInSeconds");
 }
@@ -21,9 +20,9 @@ async fn is_replaced_when_its_time_is_over_and_the_others_go_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_pipe_holds_nobody_up() {
     let mut scene = Scene::new("full", 2).await.plan(0, "idle", "deaf").lines("timeoutInSeconds = 1\n");
-    let mut daemon = scene.daemon();
+    let daemon = scene.daemon();
     scene.put().await;
-    scene.rig.until("the deed", |log| crate::rig::said(log, "deed").len() == 1).await;
+    scene.deeds().await;
     let big: Vec<_> = (0..20).map(|n| (format!("big-{n}"), vec![b'x'; 150_000])).collect();
     scene.rig.put(&big).await;
     scene
@@ -38,8 +37,7 @@ async fn a_full_pipe_holds_nobody_up() {
         })
         .await;
     scene.settled().await;
-    let exit = daemon.stop().await;
-    let run = scene.end(&daemon, exit).await;
+    let run = scene.stop(daemon).await;
     run.assert_sound();
     run.assert_told_once("timeoutInSeconds");
 }
