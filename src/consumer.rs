@@ -70,6 +70,8 @@ struct Consumer {
     parts: Parts,
     state: State,
     child: Option<Child>,
+    /// Of the child that was started last, which may be gone.
+    pid: Option<u32>,
     feed: Option<Feed>,
     /// Requests under way; each ends with an event.
     work: JoinSet<Event>,
@@ -85,7 +87,16 @@ impl Consumer {
             !lease.parents.is_empty(),
             fastrand::Rng::new(),
         );
-        Self { held, parts, state, child: None, feed: None, work: JoinSet::new(), events: VecDeque::new() }
+        Self {
+            held,
+            parts,
+            state,
+            child: None,
+            pid: None,
+            feed: None,
+            work: JoinSet::new(),
+            events: VecDeque::new(),
+        }
     }
 
     async fn run(mut self, mut signals: Signals) -> Outcome {
@@ -162,10 +173,14 @@ impl Consumer {
             Effect::Spawn => match Child::spawn(&self.parts.program, self.parts.dialect, &shard) {
                 Ok(child) => {
                     self.parts.sink.tell(&shard, metrics::Event::ChildStarted { pid: child.pid() });
+                    self.pid = Some(child.pid());
                     self.child = Some(child);
                     self.events.push_back(Event::Spawned);
                 }
-                Err(error) => self.events.push_back(Event::NotSpawned(error.to_string())),
+                Err(error) => {
+                    self.pid = None;
+                    self.events.push_back(Event::NotSpawned(error.to_string()));
+                }
             },
             Effect::Send(message) => self.send(&message),
             Effect::Acknowledge(outcome) => {
@@ -207,15 +222,13 @@ impl Consumer {
             }
             Effect::Failed(reason, times) => {
                 self.parts.sink.tell(&shard, metrics::Event::ChildFailed);
-                let pid = self.child.as_ref().map(Child::pid);
-                error!(%shard, pid, reason, times, of = self.parts.settings.max_failures,
+                error!(%shard, pid = self.pid, reason, times, of = self.parts.settings.max_failures,
                     stored = %self.state.stored(), "the record processor failed, the shard goes on from what is stored");
             }
             Effect::Slow(taken) => {
-                let pid = self.child.as_ref().map(Child::pid);
-                warn!(%shard, pid, ?taken, "the record processor is still at its batch");
+                warn!(%shard, pid = self.pid, ?taken, "the record processor is still at its batch");
             }
-            Effect::Odd(what) => warn!(%shard, what, "out of order"),
+            Effect::Odd(what) => warn!(%shard, pid = self.pid, what, "out of order"),
             Effect::Finish(outcome) => {
                 let ended = outcome == Outcome::ShardEnded;
                 self.parts
