@@ -135,7 +135,11 @@ impl Rig {
     /// The same with its stderr going elsewhere.
     pub fn command_to(&self, arguments: &[&str], to: Stdio) -> Daemon {
         let stderr = self.folder.join("stderr.log");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_multilangd"))
+        // A signal that is ignored where the tests run (nohup, a job in the background) would stay
+        // ignored; env becomes the binary, so the process is the same.
+        let mut child = Command::new("env")
+            .arg("--default-signal=INT,HUP,TERM")
+            .arg(env!("CARGO_BIN_EXE_multilangd"))
             .args(arguments)
             .env("AWS_ACCESS_KEY_ID", "test")
             .env("AWS_SECRET_ACCESS_KEY", "test")
