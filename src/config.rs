@@ -55,6 +55,10 @@ pub struct Config {
     pub failover: Duration,
     /// `maxLeasesForWorker`.
     pub max_leases: usize,
+    /// `maxLeasesToStealAtOneTime`.
+    pub max_steals: usize,
+    /// `enablePriorityLeaseAssignment`.
+    pub priority: bool,
     /// `timeoutInSeconds`.
     pub answer: Option<Duration>,
     /// `logWarningForTaskAfterMillis`.

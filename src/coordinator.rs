@@ -40,6 +40,10 @@ pub struct Settings {
     pub failover: Duration,
     /// `maxLeasesForWorker`.
     pub max_leases: usize,
+    /// `maxLeasesToStealAtOneTime`.
+    pub max_steals: usize,
+    /// `enablePriorityLeaseAssignment`.
+    pub priority: bool,
 }
 
 impl Settings {
@@ -94,6 +98,9 @@ pub struct Coordinator {
     renewed: BTreeMap<Id, Arc<Held>>,
     releases: JoinSet<()>,
     seen: Observations,
+    /// Leases of others are stolen no more often than KCL's taker runs, however often the table is
+    /// looked at.
+    next_steal: Instant,
     random: fastrand::Rng,
 }
 
@@ -121,6 +128,7 @@ impl Coordinator {
             renewed: BTreeMap::new(),
             releases: JoinSet::new(),
             seen: Observations::default(),
+            next_steal: Instant::now(),
             random: fastrand::Rng::new(),
         };
         (coordinator, Handle(handle), leases)
@@ -182,11 +190,22 @@ impl Coordinator {
         // After the answer: a row that was read early may have been renewed while later pages came.
         self.seen.note(&leases, Instant::now());
         let held: BTreeSet<ShardId> = self.held.keys().cloned().collect();
-        let Settings { me, failover, max_leases } = &self.settings;
-        let asker = Asker { me, held: &held, failover: *failover, max_leases: *max_leases };
-        let wanted: Vec<Lease> =
-            asker.plan(&leases, &self.seen, Instant::now()).into_iter().cloned().collect();
-        let expiry = asker.next_expiry(&leases, &self.seen, Instant::now());
+        let now = Instant::now();
+        let may_steal = now >= self.next_steal;
+        let asker = Asker {
+            me: &self.settings.me,
+            held: &held,
+            failover: self.settings.failover,
+            max_leases: self.settings.max_leases,
+            max_steals: if may_steal { self.settings.max_steals } else { 0 },
+            priority: self.settings.priority,
+        };
+        let plan = asker.plan(&leases, &self.seen, now, &mut self.random);
+        if may_steal {
+            self.next_steal = scanned + pause;
+        }
+        let wanted: Vec<Lease> = plan.take.into_iter().chain(plan.steal).cloned().collect();
+        let expiry = asker.next_expiry(&leases, &self.seen, now);
         let mut unsure = false;
         for lease in wanted {
             if stop.is_cancelled() {
@@ -296,7 +315,13 @@ mod tests {
     use crate::shard::HashRange;
 
     fn settings() -> Settings {
-        Settings { me: "me".into(), failover: Duration::from_secs(10), max_leases: 10 }
+        Settings {
+            me: "me".into(),
+            failover: Duration::from_secs(10),
+            max_leases: 10,
+            max_steals: 1,
+            priority: true,
+        }
     }
 
     fn table() -> Arc<Memory> {

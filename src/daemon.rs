@@ -110,6 +110,8 @@ pub async fn run(
         me: config.worker.clone(),
         failover: config.failover,
         max_leases: config.max_leases,
+        max_steals: config.max_steals,
+        priority: config.priority,
     };
     let (coordinator, handle, leases) = Coordinator::new(ports.table.clone(), settings);
     let mut tasks = JoinSet::new();

@@ -487,6 +487,8 @@ impl Resolved {
             initial,
             failover: millis("failoverTimeMillis"),
             max_leases: count("maxLeasesForWorker"),
+            max_steals: count("maxLeasesToStealAtOneTime"),
+            priority: s.is("enablePriorityLeaseAssignment"),
             answer: (*s.value("timeoutInSeconds") != Value::Nothing)
                 .then(|| Duration::from_secs(u64::try_from(s.number("timeoutInSeconds")).unwrap_or(0))),
             warn_after: (*s.value("logWarningForTaskAfterMillis") != Value::Nothing)

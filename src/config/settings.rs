@@ -36,6 +36,7 @@ impl Settings {
 
     /// The value of one.
     pub fn value(&self, name: &str) -> &Value {
+        debug_assert!(self.0.contains_key(name), "no setting is called {name}");
         self.get(name).map_or(&Value::Nothing, |setting| &setting.value)
     }
 

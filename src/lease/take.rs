@@ -1,11 +1,20 @@
-//! Which leases to take.
+//! Which leases to take, and which to steal.
 //!
 //! Workers' clocks are never compared. A worker that wants to know whether a lease is alive watches
 //! its counter: if it stands still for a whole failover time *of the watcher*, counted from the scan
 //! that first saw it, its owner is gone.
 //!
-//! For now every lease that is free or has stood still is taken; sharing with other workers is the
-//! next thing to be built here. In KCL: `DynamoDBLeaseTaker`.
+//! The shares are those of KCL 2.x, so that workers of both kinds settle on one table: every worker
+//! with a live lease, and the asker, counts; each may hold as many as an even share, rounded up. On
+//! purpose different from Java:
+//! * leases that nobody ever had are shared like any other. Java's first taker grabs all of them,
+//!   past its share, and gives them up one steal at a time;
+//! * the victim of a steal is drawn among all that hold more than their share, by how much more. In
+//!   Java everyone steals from the one that holds most, which then has to steal back;
+//! * a lease that is being handed over is left alone while its old owner is alive;
+//! * a shard that was read to its end is counted, as in Java, but needs no worker and isn't taken.
+//!
+//! In KCL: `DynamoDBLeaseTaker`. Rules D10 to D16 are those of its `computeLeasesToTake` in turn.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,6 +23,9 @@ use tokio::time::Instant;
 
 use super::{Lease, WorkerId};
 use crate::shard::ShardId;
+
+/// Expired for so many failover times, a lease is taken whatever the share (D5, D13).
+const VERY_OLD: u32 = 3;
 
 /// What a worker remembers of the leases between its scans.
 #[derive(Debug, Default)]
@@ -55,11 +67,24 @@ pub struct Asker<'a> {
     pub failover: Duration,
     /// `maxLeasesForWorker`.
     pub max_leases: usize,
+    /// `maxLeasesToStealAtOneTime`.
+    pub max_steals: usize,
+    /// `enablePriorityLeaseAssignment`: what is very old is taken whatever the share.
+    pub priority: bool,
+}
+
+/// What to do now.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan<'l> {
+    /// Leases that nobody has, or whose owner is gone.
+    pub take: Vec<&'l Lease>,
+    /// Leases of live workers that hold more than their share.
+    pub steal: Vec<&'l Lease>,
 }
 
 impl Asker<'_> {
     /// Free, our own from before, or abandoned. Strictly longer than the failover time, as in Java.
-    fn may_take(&self, lease: &Lease, seen: &Observations, now: Instant) -> bool {
+    fn is_available(&self, lease: &Lease, seen: &Observations, now: Instant) -> bool {
         if self.held.contains(&lease.shard) {
             return false;
         }
@@ -70,16 +95,105 @@ impl Asker<'_> {
         }
     }
 
-    /// How many more leases may be held. A shard that was read to its end needs no worker.
+    /// How many leases each live worker has, by the row; the asker is always among them (D10).
+    fn counts<'l>(
+        &'l self,
+        leases: &'l [Lease],
+        seen: &Observations,
+        now: Instant,
+    ) -> BTreeMap<&'l WorkerId, usize> {
+        let mut counts = BTreeMap::from([(self.me, 0)]);
+        for lease in leases {
+            if self.held.contains(&lease.shard) {
+                *counts.entry(self.me).or_default() += 1;
+            } else if let (Some(owner), false) = (&lease.owner, self.is_available(lease, seen, now)) {
+                *counts.entry(owner).or_default() += 1;
+            }
+        }
+        counts
+    }
+
+    /// How many more leases may be held at all. A shard that was read to its end needs no worker.
     fn room(&self, leases: &[Lease]) -> usize {
         let busy = leases.iter().filter(|lease| self.held.contains(&lease.shard) && !lease.is_complete());
         self.max_leases.saturating_sub(busy.count())
     }
 
-    /// The leases to take now, in the order of their keys.
-    pub fn plan<'l>(&self, leases: &'l [Lease], seen: &Observations, now: Instant) -> Vec<&'l Lease> {
-        let wanted = leases.iter().filter(|lease| !lease.is_complete() && self.may_take(lease, seen, now));
-        wanted.take(self.room(leases)).collect()
+    /// What to take and to steal. `random` shuffles, so that workers that ask at the same time ask for
+    /// different leases.
+    pub fn plan<'l>(
+        &self,
+        leases: &'l [Lease],
+        seen: &Observations,
+        now: Instant,
+        random: &mut fastrand::Rng,
+    ) -> Plan<'l> {
+        let counts = self.counts(leases, seen, now);
+        // D11: more workers than leases means one each.
+        let share = leases.len().div_ceil(counts.len()).max(1);
+        let mine = counts.get(self.me).copied().unwrap_or(0);
+        let room = self.room(leases);
+        let need = share.saturating_sub(mine).min(room);
+        let open = |lease: &&Lease| !lease.is_complete() && self.is_available(lease, seen, now);
+        let mut available: Vec<&Lease> = leases.iter().filter(open).collect();
+        if available.is_empty() {
+            return Plan { take: Vec::new(), steal: self.steals(leases, &counts, share, need, random) };
+        }
+        // D15: nothing is stolen in a round that finds leases to take.
+        random.shuffle(&mut available);
+        let old = self.failover * VERY_OLD;
+        let must = |lease: &&Lease| {
+            // What was ours before a restart; what nobody else cares for.
+            lease.owner.as_ref() == Some(self.me)
+                || (self.priority && seen.stood_still(lease, now).is_some_and(|still| still > old))
+        };
+        let (mut take, others): (Vec<&Lease>, Vec<&Lease>) = available.into_iter().partition(must);
+        let more = need.saturating_sub(take.len());
+        take.extend(others.into_iter().take(more));
+        take.truncate(room);
+        Plan { take, steal: Vec::new() }
+    }
+
+    /// D16: from a worker over its share; or, if more than one is missing here, from one that has just
+    /// its share, so that nobody stays without.
+    fn steals<'l>(
+        &self,
+        leases: &'l [Lease],
+        counts: &BTreeMap<&WorkerId, usize>,
+        share: usize,
+        need: usize,
+        random: &mut fastrand::Rng,
+    ) -> Vec<&'l Lease> {
+        let may = |lease: &&Lease| {
+            !self.held.contains(&lease.shard) && !lease.is_complete() && lease.checkpoint_owner.is_none()
+        };
+        let surplus = |owner: &WorkerId| match counts.get(owner) {
+            Some(count) if *count > share => count - share,
+            Some(count) if *count == share && need > 1 && share > 1 => 1,
+            _ => 0,
+        };
+        let mut victims: Vec<(&WorkerId, usize)> =
+            counts.keys().filter(|owner| **owner != self.me).map(|owner| (*owner, surplus(owner))).collect();
+        // Who is over the share comes before who has just it.
+        if victims.iter().any(|(owner, _)| counts.get(owner).is_some_and(|count| *count > share)) {
+            victims.retain(|(owner, _)| counts.get(owner).is_some_and(|count| *count > share));
+        }
+        let total: usize = victims.iter().map(|(_, surplus)| surplus).sum();
+        if total == 0 || need == 0 {
+            return Vec::new();
+        }
+        let mut draw = random.usize(0..total);
+        let drawn = victims.into_iter().find(|(_, surplus)| {
+            let found = draw < *surplus;
+            draw = draw.saturating_sub(*surplus);
+            found
+        });
+        let Some((victim, over)) = drawn else { return Vec::new() };
+        let mut theirs: Vec<&Lease> =
+            leases.iter().filter(|lease| lease.owner.as_ref() == Some(victim)).filter(may).collect();
+        random.shuffle(&mut theirs);
+        theirs.truncate(need.min(over).min(self.max_steals));
+        theirs
     }
 
     /// When the next lease of somebody else could turn out to be abandoned, if it could be taken.
@@ -95,98 +209,5 @@ impl Asker<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sequence::{Position, Sequence};
-    use crate::shard::HashRange;
-
-    const FAILOVER: Duration = Duration::from_secs(10);
-
-    fn lease(shard: &str, owner: Option<&str>, counter: i64) -> Lease {
-        let range = HashRange { start: 0, end: 9 };
-        let mut lease =
-            Lease::new(shard.into(), Position::new(Sequence::TrimHorizon), BTreeSet::new(), range);
-        lease.owner = owner.map(Into::into);
-        lease.counter = counter;
-        lease
-    }
-
-    fn taken(
-        leases: &[Lease],
-        seen: &Observations,
-        now: Instant,
-        held: &[&str],
-        max_leases: usize,
-    ) -> Vec<String> {
-        let held = held.iter().map(|id| ShardId::from(*id)).collect();
-        let asker = Asker { me: &"me".into(), held: &held, failover: FAILOVER, max_leases };
-        asker.plan(leases, seen, now).iter().map(|lease| lease.shard.to_string()).collect()
-    }
-
-    #[test]
-    fn free_leases_and_own_ones_from_before_are_taken_at_once_others_when_they_stood_still() {
-        let start = Instant::now();
-        let mut leases = vec![
-            lease("a", None, 0),
-            lease("b", Some("me"), 7),
-            lease("c", Some("x"), 3),
-            lease("d", Some("y"), 1),
-        ];
-        let mut seen = Observations::default();
-        seen.note(&leases, start);
-        assert_eq!(taken(&leases, &seen, start, &[], 9), ["a", "b"]);
-        leases[3].counter = 2;
-        let later = start + FAILOVER;
-        seen.note(&leases, later);
-        assert_eq!(
-            taken(&leases, &seen, later, &["a", "b"], 9),
-            [""; 0],
-            "exactly the failover time is not yet over"
-        );
-        let later = later + Duration::from_millis(1);
-        assert_eq!(taken(&leases, &seen, later, &["a", "b"], 9), ["c"]);
-    }
-
-    #[test]
-    fn a_lease_that_is_being_handed_to_us_is_left_to_its_old_owner_while_that_is_alive() {
-        let start = Instant::now();
-        let mut handing = lease("a", Some("me"), 1);
-        handing.checkpoint_owner = Some("old".into());
-        let mut seen = Observations::default();
-        seen.note(std::slice::from_ref(&handing), start);
-        assert_eq!(taken(std::slice::from_ref(&handing), &seen, start, &[], 9), [""; 0]);
-    }
-
-    #[test]
-    fn no_more_than_the_limit_is_held() {
-        let start = Instant::now();
-        let leases =
-            [lease("a", None, 0), lease("b", None, 0), lease("c", None, 0), lease("x", Some("me"), 1)];
-        let seen = Observations::default();
-        assert_eq!(taken(&leases, &seen, start, &["x"], 2), ["a"]);
-    }
-
-    #[test]
-    fn finished_shards_take_no_room_and_are_not_taken() {
-        let start = Instant::now();
-        let mut leases = [lease("a", Some("me"), 1), lease("b", None, 0), lease("c", None, 0)];
-        leases[0].checkpoint = Position::shard_end();
-        leases[1].checkpoint = Position::shard_end();
-        assert_eq!(taken(&leases, &Observations::default(), start, &["a"], 1), ["c"]);
-    }
-
-    #[test]
-    fn the_next_look_is_for_the_next_that_can_expire_and_only_if_it_could_be_taken() {
-        let start = Instant::now();
-        let leases = [lease("a", Some("x"), 1), lease("b", Some("me"), 1)];
-        let mut seen = Observations::default();
-        seen.note(&leases, start);
-        let held = ["b".into()].into();
-        let asker = |max_leases| {
-            Asker { me: &"me".into(), held: &held, failover: FAILOVER, max_leases }
-                .next_expiry(&leases, &seen, start)
-        };
-        assert_eq!(asker(2), Some(start + FAILOVER + Duration::from_millis(1)));
-        assert_eq!(asker(1), None);
-    }
-}
+#[path = "take_tests.rs"]
+mod tests;

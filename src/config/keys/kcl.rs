@@ -43,8 +43,7 @@ const VERSIONS: &[&str] = &[
     "CLIENT_VERSION_CONFIG_COMPATIBLE_WITH_2X_PHASE1",
 ];
 
-const ONLY_WAITS: Use = NotYet("leases are taken only when they are free or expired");
-const UNLED: Use = NotYet("this worker neither leads nor is led: leases are taken when free or expired");
+const UNLED: Use = NotYet("this worker neither leads nor is led: it takes its share as KCL 2 does");
 const UNMEASURED: Use = NotYet("no metrics are sent");
 const NO_FANOUT: Use = NotYet("records are polled");
 const NO_TABLE: Use = NoEffect("KCL 3.5 makes no such table: everything is in the lease table");
@@ -87,10 +86,10 @@ pub const KEYS: &[Key] = &[
     key("shardSyncIntervalMillis", Kind::Long, Number(60_000), LEASES, NotYet("leases of new shards are made at start and at a shard's end"),
         "Pause after a sync that made leases."),
     key("maxLeasesForWorker", Kind::Int, Number(2_147_483_647), LEASES, Yes, "Leases that this worker holds at most."),
-    key("maxLeasesToStealAtOneTime", Kind::Int, Number(1), LEASES, ONLY_WAITS,
-        "Leases taken from busier workers in one round."),
-    key("enablePriorityLeaseAssignment", Kind::BoxedBool, Absent::Bool(true), LEASES, ONLY_WAITS,
-        "Take what has been expired for long beyond the target."),
+    key("maxLeasesToStealAtOneTime", Kind::Int, Number(1), LEASES, Yes,
+        "Leases taken from a busier worker in one round."),
+    key("enablePriorityLeaseAssignment", Kind::BoxedBool, Absent::Bool(true), LEASES, Yes,
+        "Take what has stood still for three failover times, whatever the share."),
     key("maxLeaseRenewalThreads", Kind::Int, Number(20), LEASES, Never("each lease is renewed by a task of its own"),
         "Threads that renew leases in Java; not 1."),
     key("cleanupLeasesUponShardCompletion", Kind::Bool, Absent::Bool(true), LEASES, NotYet("finished leases stay in the table"),

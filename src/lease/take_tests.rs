@@ -1,0 +1,277 @@
+//! Who takes what: the shares of KCL 2.x, and where ours differ on purpose.
+
+use super::*;
+use crate::sequence::{Position, Sequence};
+use crate::shard::HashRange;
+
+const FAILOVER: Duration = Duration::from_secs(10);
+
+fn lease(shard: &str, owner: Option<&str>, counter: i64) -> Lease {
+    let range = HashRange { start: 0, end: 9 };
+    let mut lease = Lease::new(shard.into(), Position::new(Sequence::TrimHorizon), BTreeSet::new(), range);
+    lease.owner = owner.map(Into::into);
+    lease.counter = counter;
+    lease
+}
+
+/// So many leases of each owner; `-` is nobody.
+fn fleet(owners: &[(&str, usize)]) -> Vec<Lease> {
+    let mut leases = Vec::new();
+    for (owner, count) in owners {
+        for index in 0..*count {
+            let owner = Some(*owner).filter(|owner| *owner != "-");
+            leases.push(lease(&format!("{}-{index}", owner.unwrap_or("free")), owner, 1));
+        }
+    }
+    leases
+}
+
+fn held(leases: &[Lease]) -> BTreeSet<ShardId> {
+    let mine = leases.iter().filter(|lease| lease.owner == Some("me".into()));
+    mine.map(|lease| lease.shard.clone()).collect()
+}
+
+struct Question<'a> {
+    held: &'a [&'a str],
+    max_leases: usize,
+    max_steals: usize,
+}
+
+impl Default for Question<'_> {
+    fn default() -> Self {
+        Self { held: &[], max_leases: usize::MAX, max_steals: 1 }
+    }
+}
+
+impl Question<'_> {
+    fn ask(&self, leases: &[Lease], seen: &Observations, now: Instant) -> (Vec<String>, Vec<String>) {
+        let held = self.held.iter().map(|id| ShardId::from(*id)).collect();
+        let asker = Asker {
+            me: &"me".into(),
+            held: &held,
+            failover: FAILOVER,
+            max_leases: self.max_leases,
+            max_steals: self.max_steals,
+            priority: true,
+        };
+        let plan = asker.plan(leases, seen, now, &mut fastrand::Rng::with_seed(7));
+        let names = |leases: Vec<&Lease>| {
+            let mut names: Vec<String> = leases.iter().map(|lease| lease.shard.to_string()).collect();
+            names.sort();
+            names
+        };
+        (names(plan.take), names(plan.steal))
+    }
+
+    fn taken(&self, leases: &[Lease], seen: &Observations, now: Instant) -> Vec<String> {
+        self.ask(leases, seen, now).0
+    }
+}
+
+/// How many a worker takes and steals that sees this fleet for the first time, holding its own.
+fn first_look(owners: &[(&str, usize)]) -> (usize, usize) {
+    let leases = fleet(owners);
+    let held = held(&leases);
+    let asker = Asker {
+        me: &"me".into(),
+        held: &held,
+        failover: FAILOVER,
+        max_leases: usize::MAX,
+        max_steals: 1,
+        priority: true,
+    };
+    let mut seen = Observations::default();
+    let now = Instant::now();
+    seen.note(&leases, now);
+    let plan = asker.plan(&leases, &seen, now, &mut fastrand::Rng::with_seed(3));
+    (plan.take.len(), plan.steal.len())
+}
+
+#[test]
+fn free_leases_and_own_ones_from_before_are_taken_at_once_others_when_they_stood_still() {
+    let start = Instant::now();
+    let mut leases = vec![
+        lease("a", None, 0),
+        lease("b", Some("me"), 7),
+        lease("c", Some("x"), 3),
+        lease("d", Some("y"), 1),
+    ];
+    let mut seen = Observations::default();
+    seen.note(&leases, start);
+    let question = Question::default();
+    assert_eq!(question.taken(&leases, &seen, start), ["a", "b"]);
+    leases[3].counter = 2;
+    let later = start + FAILOVER;
+    seen.note(&leases, later);
+    let question = Question { held: &["a", "b"], ..Question::default() };
+    assert_eq!(question.taken(&leases, &seen, later), [""; 0], "exactly the failover time is not yet over");
+    let later = later + Duration::from_millis(1);
+    assert_eq!(question.taken(&leases, &seen, later), [""; 0], "of four leases two are this worker's share");
+    let question = Question { held: &["b"], ..Question::default() };
+    leases[0].owner = Some("y".into());
+    leases[0].counter = 9;
+    seen.note(&leases, later);
+    assert_eq!(question.taken(&leases, &seen, later), ["c"]);
+}
+
+#[test]
+fn d11_a_share_is_even_and_rounded_up_among_the_living() {
+    assert_eq!(first_look(&[("-", 8)]), (8, 0), "alone");
+    assert_eq!(first_look(&[("x", 4), ("-", 4)]), (4, 0));
+    assert_eq!(first_look(&[("x", 4), ("y", 4), ("-", 4)]), (4, 0));
+    assert_eq!(first_look(&[("x", 1), ("y", 1), ("-", 1)]), (1, 0));
+    assert_eq!(first_look(&[("me", 2), ("x", 2), ("-", 3)]), (2, 0), "seven among two: four");
+    assert_eq!(first_look(&[("me", 1), ("x", 1), ("y", 1)]), (0, 0), "as many workers as leases");
+}
+
+#[test]
+fn d15_nothing_is_stolen_while_there_is_something_to_take() {
+    assert_eq!(first_look(&[("x", 9), ("-", 1)]), (1, 0));
+}
+
+#[test]
+fn d16_one_lease_is_stolen_from_a_worker_over_its_share() {
+    assert_eq!(first_look(&[("x", 4)]), (0, 1));
+    assert_eq!(first_look(&[("x", 2), ("y", 2)]), (0, 1), "nobody is over, but two are missing here");
+    assert_eq!(first_look(&[("me", 1), ("x", 2)]), (0, 0), "one more here would be one less there");
+    assert_eq!(first_look(&[("x", 1)]), (0, 0), "the only lease stays where it is");
+    let leases = fleet(&[("x", 10)]);
+    let mut seen = Observations::default();
+    seen.note(&leases, Instant::now());
+    let greedy = Question { max_steals: 9, ..Question::default() };
+    assert_eq!(greedy.ask(&leases, &seen, Instant::now()).1.len(), 5, "no more than the share");
+    let full = Question { max_leases: 0, ..Question::default() };
+    assert_eq!(full.ask(&leases, &seen, Instant::now()), (vec![], vec![]));
+}
+
+#[test]
+fn a_victim_is_drawn_among_all_that_hold_too_much() {
+    let leases = fleet(&[("x", 6), ("y", 6), ("z", 3)]);
+    let mut seen = Observations::default();
+    let now = Instant::now();
+    seen.note(&leases, now);
+    let held = BTreeSet::new();
+    let asker = Asker {
+        me: &"me".into(),
+        held: &held,
+        failover: FAILOVER,
+        max_leases: 99,
+        max_steals: 1,
+        priority: true,
+    };
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut victims: BTreeMap<String, usize> = BTreeMap::new();
+    for _ in 0..100 {
+        let plan = asker.plan(&leases, &seen, now, &mut random);
+        *victims.entry(plan.steal[0].owner.as_ref().unwrap().to_string()).or_default() += 1;
+    }
+    assert!(victims["x"] > 20 && victims["y"] > 20 && !victims.contains_key("z"), "{victims:?}");
+}
+
+#[test]
+fn d13_what_stood_still_for_three_failover_times_is_taken_whatever_the_share() {
+    let start = Instant::now();
+    let mut leases = fleet(&[("me", 2), ("x", 1), ("-", 1)]);
+    let mut seen = Observations::default();
+    seen.note(&leases, start);
+    let mine = Question { held: &["me-0", "me-1"], ..Question::default() };
+    assert_eq!(mine.taken(&leases, &seen, start), [""; 0], "two of four are the share");
+    let later = start + 3 * FAILOVER + Duration::from_millis(1);
+    leases[2].counter += 1;
+    seen.note(&leases, later);
+    assert_eq!(mine.taken(&leases, &seen, later), ["free-0"], "nobody took it");
+}
+
+#[test]
+fn a_lease_that_is_being_handed_over_is_left_to_its_old_owner_while_that_is_alive() {
+    let start = Instant::now();
+    let mut handing = lease("a", Some("me"), 1);
+    handing.checkpoint_owner = Some("old".into());
+    let mut seen = Observations::default();
+    seen.note(std::slice::from_ref(&handing), start);
+    assert_eq!(Question::default().ask(std::slice::from_ref(&handing), &seen, start), (vec![], vec![]));
+    let mut leases = fleet(&[("x", 4)]);
+    leases.iter_mut().for_each(|lease| lease.checkpoint_owner = Some("y".into()));
+    seen.note(&leases, start);
+    assert_eq!(Question::default().ask(&leases, &seen, start), (vec![], vec![]), "nor stolen");
+}
+
+#[test]
+fn no_more_than_the_limit_is_held() {
+    let start = Instant::now();
+    let leases = [lease("a", None, 0), lease("b", None, 0), lease("c", None, 0), lease("x", Some("me"), 1)];
+    let question = Question { held: &["x"], max_leases: 2, ..Question::default() };
+    assert_eq!(question.taken(&leases, &Observations::default(), start).len(), 1);
+}
+
+#[test]
+fn finished_shards_count_but_take_no_room_and_are_not_taken() {
+    let start = Instant::now();
+    let mut leases = [lease("a", Some("me"), 1), lease("b", None, 0), lease("c", None, 0)];
+    leases[0].checkpoint = Position::shard_end();
+    leases[1].checkpoint = Position::shard_end();
+    let question = Question { held: &["a"], max_leases: 1, ..Question::default() };
+    assert_eq!(question.taken(&leases, &Observations::default(), start), ["c"]);
+}
+
+#[test]
+fn the_next_look_is_for_the_next_that_can_expire_and_only_if_it_could_be_taken() {
+    let start = Instant::now();
+    let leases = [lease("a", Some("x"), 1), lease("b", Some("me"), 1)];
+    let mut seen = Observations::default();
+    seen.note(&leases, start);
+    let held = ["b".into()].into();
+    let asker = |max_leases| {
+        Asker { me: &"me".into(), held: &held, failover: FAILOVER, max_leases, max_steals: 1, priority: true }
+            .next_expiry(&leases, &seen, start)
+    };
+    assert_eq!(asker(2), Some(start + FAILOVER + Duration::from_millis(1)));
+    assert_eq!(asker(1), None);
+}
+
+/// Round after round, every worker plans on what it sees and all of it succeeds unless another was
+/// faster: in the end nobody holds more than one lease more than another, and then nothing moves.
+#[test]
+fn any_fleet_settles_within_one_lease_and_stays_so() {
+    for seed in 0..100 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (workers, count) = (random.usize(1..8), random.usize(1..30));
+        let names: Vec<WorkerId> = (0..workers).map(|n| WorkerId::from(format!("w{n}").as_str())).collect();
+        let mut leases = fleet(&[("-", count)]);
+        let joined = |round: usize| (1 + round / 3).min(workers);
+        let mut quiet = 0;
+        for round in 0..150 {
+            let mut moved = false;
+            for me in &names[..joined(round)] {
+                let held: BTreeSet<ShardId> = leases
+                    .iter()
+                    .filter(|lease| lease.owner.as_ref() == Some(me))
+                    .map(|lease| lease.shard.clone())
+                    .collect();
+                let mut seen = Observations::default();
+                seen.note(&leases, Instant::now());
+                let asker = Asker {
+                    me,
+                    held: &held,
+                    failover: FAILOVER,
+                    max_leases: 99,
+                    max_steals: 1,
+                    priority: true,
+                };
+                let plan = asker.plan(&leases, &seen, Instant::now(), &mut random);
+                let wanted: Vec<ShardId> =
+                    plan.take.iter().chain(&plan.steal).map(|lease| lease.shard.clone()).collect();
+                moved |= !wanted.is_empty();
+                for lease in leases.iter_mut().filter(|lease| wanted.contains(&lease.shard)) {
+                    lease.owner = Some(me.clone());
+                }
+            }
+            quiet = if moved || joined(round) < workers { 0 } else { quiet + 1 };
+        }
+        let shares = names.iter().map(|me| leases.iter().filter(|l| l.owner.as_ref() == Some(me)).count());
+        let shares: Vec<usize> = shares.collect();
+        let (least, most) = (shares.iter().min().unwrap(), shares.iter().max().unwrap());
+        assert!(most - least <= 1 || *most <= count.div_ceil(workers), "seed {seed}: {shares:?}");
+        assert!(quiet > 60, "seed {seed}: leases still move: {shares:?}");
+    }
+}
