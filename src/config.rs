@@ -59,6 +59,8 @@ pub struct Config {
     pub max_steals: usize,
     /// `enablePriorityLeaseAssignment`.
     pub priority: bool,
+    /// `clientVersionConfig` is not the one of KCL 3 alone.
+    pub compatible_with_2x: bool,
     /// `timeoutInSeconds`.
     pub answer: Option<Duration>,
     /// `logWarningForTaskAfterMillis`.

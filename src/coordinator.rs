@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::backoff::Backoff;
-use crate::lease::take::{Asker, Observations};
+use crate::lease::take::{self, Asker, Observations};
 use crate::lease::{Held, Lease, Table, WorkerId, held, table, update};
 use crate::shard::ShardId;
 
@@ -44,6 +44,8 @@ pub struct Settings {
     pub max_steals: usize,
     /// `enablePriorityLeaseAssignment`.
     pub priority: bool,
+    /// `clientVersionConfig` is one of those that get along with KCL 2: then nobody leads.
+    pub compatible_with_2x: bool,
 }
 
 impl Settings {
@@ -191,7 +193,8 @@ impl Coordinator {
         self.seen.note(&leases, Instant::now());
         let held: BTreeSet<ShardId> = self.held.keys().cloned().collect();
         let now = Instant::now();
-        let may_steal = now >= self.next_steal;
+        let unled = self.settings.compatible_with_2x || !take::may_be_led(&leases);
+        let may_steal = unled && now >= self.next_steal;
         let asker = Asker {
             me: &self.settings.me,
             held: &held,
@@ -321,6 +324,7 @@ mod tests {
             max_leases: 10,
             max_steals: 1,
             priority: true,
+            compatible_with_2x: false,
         }
     }
 

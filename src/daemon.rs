@@ -112,6 +112,7 @@ pub async fn run(
         max_leases: config.max_leases,
         max_steals: config.max_steals,
         priority: config.priority,
+        compatible_with_2x: config.compatible_with_2x,
     };
     let (coordinator, handle, leases) = Coordinator::new(ports.table.clone(), settings);
     let mut tasks = JoinSet::new();

@@ -86,6 +86,8 @@ pub struct Lease {
     pub children: BTreeSet<ShardId>,
     /// `startingHashKey` and `endingHashKey`; old rows have none.
     pub range: Option<HashRange>,
+    /// `throughputKBps` is there: a worker of KCL 3 has renewed it.
+    pub measured: bool,
 }
 
 impl Lease {
@@ -102,6 +104,7 @@ impl Lease {
             parents,
             children: BTreeSet::new(),
             range: Some(range),
+            measured: false,
         }
     }
 

@@ -24,6 +24,7 @@ pub(super) const PARENTS: &str = "parentShardId";
 pub(super) const CHILDREN: &str = "childShardIds";
 pub(super) const RANGE_START: &str = "startingHashKey";
 pub(super) const RANGE_END: &str = "endingHashKey";
+pub(super) const THROUGHPUT: &str = "throughputKBps";
 pub(super) const ENTITY: &str = "entityType";
 /// The value of [`ENTITY`] on a lease. Other rows share the table since KCL 3.5.
 const LEASE: &str = "LEASE";
@@ -112,6 +113,7 @@ fn lease(item: &Item) -> Result<Lease, &'static str> {
         parents: get_ids(item, PARENTS),
         children: get_ids(item, CHILDREN),
         range,
+        measured: item.contains_key(THROUGHPUT),
     })
 }
 

@@ -489,6 +489,7 @@ impl Resolved {
             max_leases: count("maxLeasesForWorker"),
             max_steals: count("maxLeasesToStealAtOneTime"),
             priority: s.is("enablePriorityLeaseAssignment"),
+            compatible_with_2x: text("clientVersionConfig").contains("COMPATIBLE_WITH_2X"),
             answer: (*s.value("timeoutInSeconds") != Value::Nothing)
                 .then(|| Duration::from_secs(u64::try_from(s.number("timeoutInSeconds")).unwrap_or(0))),
             warn_after: (*s.value("logWarningForTaskAfterMillis") != Value::Nothing)

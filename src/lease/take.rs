@@ -56,6 +56,12 @@ impl Observations {
     }
 }
 
+/// Whether a leader of KCL 3 may be moving these leases: it weighs them by their load, and a steal by
+/// count would undo what it does.
+pub fn may_be_led(leases: &[Lease]) -> bool {
+    leases.iter().any(|lease| lease.measured)
+}
+
 /// Who asks.
 #[derive(Debug)]
 pub struct Asker<'a> {

@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -69,8 +70,10 @@ impl Rig {
         let tables = Tables::start(any, None).await.unwrap();
         let settings = Settings::local(&kinesis.url(), &tables.url(), "us-east-1", Duration::from_secs(30));
         let clients = clients(&settings).await.unwrap();
-        let folder =
-            PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        // Two tests may choose one name.
+        static RIGS: AtomicUsize = AtomicUsize::new(0);
+        let (number, pid) = (RIGS.fetch_add(1, Ordering::Relaxed), std::process::id());
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{pid}-{number}"));
         std::fs::create_dir_all(&folder).unwrap();
         let listener = TcpListener::bind(any).await.unwrap();
         let port = listener.local_addr().unwrap().port();
