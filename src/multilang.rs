@@ -29,8 +29,8 @@ pub mod process;
 use process::{Happened, Process};
 pub use process::{Program, SpawnError, Stop};
 
-/// The end of a process and the end of its stdout come one after the other, in any order. This is
-/// how long the second is waited for: after an exit the pipe can be in a grandchild's hands, and a
+/// The end of a process, of its stdout and of its stdin come one after the other, in any order. This is
+/// how long the next is waited for: after an exit the pipe can be in a grandchild's hands, and a
 /// process that lives can have closed it.
 const LEAK: Duration = Duration::from_secs(1);
 
@@ -56,6 +56,8 @@ pub struct Child {
     /// What it prints to stdout beside its messages.
     printed: output::Printed,
     output_open: bool,
+    /// Why its stdin can't be written any more, and until when its last words and its end are waited for.
+    broken: Option<(String, Instant)>,
     exited: Option<String>,
     /// Made once, when the first of the two ends is seen.
     leak: Option<Instant>,
@@ -76,6 +78,7 @@ impl Child {
             process,
             session: Session::new(dialect),
             output_open: true,
+            broken: None,
             exited: None,
             leak: None,
             told_exit: false,
@@ -128,12 +131,16 @@ impl Child {
             if let Some(event) = self.gone() {
                 return event;
             }
+            // What it said may lie behind an answer that is owed, and comes before its end.
+            let owing = self.session.is_owing();
             let listen = self.output_open && (self.session.wants_input() || self.exited.is_some());
+            let given_up = self.broken.as_ref().map(|(_, by)| *by);
             let happened = tokio::select! {
                 biased;
                 happened = self.process.next(listen, self.exited.is_none()) => happened,
                 // Last, so that whatever is in the pipe by then has been read.
-                () = clock::reached(self.leak), if self.output_open == self.exited.is_some() => {
+                () = clock::reached(given_up), if self.exited.is_none() && !owing => continue,
+                () = clock::reached(self.leak), if self.output_open == self.exited.is_some() && !owing => {
                     if self.output_open {
                         warn!(shard = %self.shard, pid = self.pid(),
                             "the process is gone but its stdout is held open by another: not read any further");
@@ -151,8 +158,9 @@ impl Child {
                     self.output_open = false;
                     self.leak.get_or_insert(Instant::now() + LEAK);
                 }
-                Happened::InputClosed(Some(reason)) => return Event::InputBroken(reason),
-                Happened::InputClosed(None) => {}
+                Happened::InputClosed(reason) => {
+                    self.broken = reason.map(|reason| (reason, Instant::now() + LEAK));
+                }
                 Happened::Exited(status) => {
                     self.exited = Some(status.map_or_else(|error| error.to_string(), output::exit));
                     self.leak.get_or_insert(Instant::now() + LEAK);
@@ -177,14 +185,21 @@ impl Child {
         }
     }
 
-    /// The end is told once, after everything that was said.
+    /// Its end, or a pipe that broke while it lives; each is told once.
     fn gone(&mut self) -> Option<Event> {
+        if self.session.is_owing() {
+            return None;
+        }
         match &self.exited {
             Some(end) if !self.output_open && !self.told_exit => {
                 self.told_exit = true;
                 Some(Event::Exited(end.clone()))
             }
-            _ => None,
+            Some(_) => None,
+            None => {
+                let (reason, _) = self.broken.take_if(|(_, by)| *by <= Instant::now())?;
+                Some(Event::InputBroken(reason))
+            }
         }
     }
 }

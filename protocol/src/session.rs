@@ -185,6 +185,11 @@ impl Session {
         }
     }
 
+    /// Whether an answer is owed: what the child said after its request isn't interpreted before that.
+    pub fn is_owing(&self) -> bool {
+        self.owed.is_some()
+    }
+
     /// The open action.
     pub fn open(&self) -> Option<Action> {
         self.open

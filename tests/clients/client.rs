@@ -28,9 +28,6 @@ pub enum Runs {
 pub enum End {
     /// The processor checkpoints it, and the shard's children start.
     Checkpointed,
-    /// The same, but the library ends its process before it has read what the daemon answers to an earlier
-    /// checkpoint. The daemon, which was storing that one, may ask a fresh child for the end again.
-    CheckpointedInLeaving,
     /// The library can't checkpoint it. The daemon starts the child anew and in the end gives up with
     /// exit code 1; its log says this.
     Never(&'static str),

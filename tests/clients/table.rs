@@ -81,7 +81,7 @@ clients! {
     clever_go_1_0_0_with_the_old_protocol: Client {
         runs: Binary("clever-go"),
         properties: OLD,
-        end: End::CheckpointedInLeaving,
+        end: End::Checkpointed,
         stop: &["shutdownRequested"],
     };
 

@@ -11,6 +11,7 @@
 //! | `never_answers.rs` | overruns `timeoutInSeconds` |
 //! | `ignores_sigterm.rs` | can't be ended but by SIGKILL |
 //! | `leaves_a_grandchild.rs` | ends and leaves a process that holds its pipes |
+//! | `leaves_early.rs` | ends before it has read what is owed to it |
 //! | `floods_stderr.rs` | writes more to stderr than a log takes |
 //! | `prints_noise.rs` | prints to stdout what is no message |
 //! | `floods_stdout.rs` | does so without end |
@@ -33,6 +34,7 @@ mod floods_stderr;
 mod floods_stdout;
 mod ignores_sigterm;
 mod leaves_a_grandchild;
+mod leaves_early;
 mod never_answers;
 mod prints_noise;
 mod scene;
