@@ -109,8 +109,10 @@ impl Child {
         self.process.write(line);
     }
 
-    /// Closes the child's stdin once everything written has gone through: it should then end.
+    /// Closes the child's stdin once everything written has gone through: it should then end. Whatever it
+    /// asks for from now on can't be answered, so its end doesn't wait for an answer.
     pub fn close_stdin(&mut self) {
+        self.session.hang_up();
         self.process.close_stdin();
     }
 

@@ -185,6 +185,11 @@ impl Session {
         }
     }
 
+    /// Nothing can be written to the child any more: nothing is owed, and what it says is not interpreted.
+    pub fn hang_up(&mut self) {
+        (self.open, self.owed) = (None, None);
+    }
+
     /// Whether an answer is owed: what the child said after its request isn't interpreted before that.
     pub fn is_owing(&self) -> bool {
         self.owed.is_some()
@@ -295,6 +300,21 @@ mod tests {
         assert_eq!(session.next(), None);
         status(&mut session, "leaseLost");
         assert_eq!(session.next(), Some(Event::Done(Action::LeaseLost)));
+    }
+
+    #[test]
+    fn nothing_is_owed_to_a_child_whose_stdin_is_closed() {
+        let mut session = Session::default();
+        begin(&mut session, &ToChild::ShutdownRequested);
+        say(&mut session, r#"{"action":"checkpoint"}"#);
+        assert!(matches!(session.next(), Some(Event::Checkpoint { .. })));
+        session.hang_up();
+        assert!(!session.is_owing());
+        say(&mut session, r#"{"action":"checkpoint"}"#);
+        assert_eq!(session.next(), None);
+        let mut out = Vec::new();
+        session.acknowledge(Ok(()), &mut out);
+        assert!(out.is_empty());
     }
 
     #[test]

@@ -14,6 +14,24 @@ async fn next(child: &mut Child) -> Event {
     timeout(LIMIT, child.next()).await.expect("nothing happens")
 }
 
+/// A stop whose grace is over closes the stdin of a child that is busy; the child then asks for a checkpoint
+/// that nobody answers, and ends. Its end is told at once, not after SIGTERM and SIGKILL have had their time.
+#[tokio::test]
+async fn is_gone_although_an_answer_was_owed_when_its_stdin_was_closed() {
+    let script = "read line; printf '{\"action\":\"checkpoint\"}\\n'; read answer; exit 7";
+    let folder =
+        std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("owed-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("owed.sh"), script).unwrap();
+    let program = Program::find(&format!("/bin/sh {}", folder.join("owed.sh").display()), None).unwrap();
+    let mut child = Child::spawn(&program, Dialect::Current, &"s".into()).unwrap();
+    child.send(&ToChild::ShutdownRequested);
+    assert!(matches!(next(&mut child).await, Event::Said(session::Event::Checkpoint { .. })));
+    child.close_stdin();
+    assert_eq!(next(&mut child).await, Event::Exited("exit code 7".to_owned()));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
 #[tokio::test]
 async fn is_heard_to_the_end() {
     let script = "read line\n\
