@@ -282,6 +282,8 @@ impl State {
     fn batch(&mut self, now: Instant, batch: Batch) -> Effects {
         if !self.wants_batch() {
             debug_assert!(false, "a batch that nobody asked for");
+            // It is out of the feed but in nobody's hands: to read on would skip it.
+            self.feed_open = false;
             return self.fail(now, "a batch came at the wrong time".to_owned());
         }
         self.end = batch.end;
@@ -379,7 +381,10 @@ impl State {
         self.storing = false;
         if outcome.is_ok() {
             self.progress.stored(position);
-            self.failures = 0;
+            // A failure that was counted while the write was under way is the first of a new row, which
+            // is the last one too where one is enough.
+            let failing = matches!(&self.phase, Phase::Closing { then: Then::Restart(_), .. });
+            self.failures = u32::from(failing);
             self.backoff.reset();
         }
         match &self.phase {

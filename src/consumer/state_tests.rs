@@ -300,6 +300,19 @@ fn a_child_that_dies_during_a_write_is_not_replaced_before_the_write_is_known() 
 }
 
 #[test]
+fn a_write_that_succeeds_after_the_failure_does_not_undo_it() {
+    for (max_failures, hopeless) in [(1, true), (2, false)] {
+        let mut life = Life::idle("TRIM_HORIZON");
+        life.state.settings.max_failures = max_failures;
+        life.on(Event::Batch(batch(&[1, 2])));
+        life.child(request(Some("2")));
+        assert!(matches!(life.exited()[..], [Effect::Failed(_, 1)]));
+        let effects = life.stored("2");
+        assert_eq!(matches!(effects.last(), Some(Effect::Finish(Outcome::Hopeless(_)))), hopeless);
+    }
+}
+
+#[test]
 fn the_wait_for_an_answer_begins_anew_with_each_message_and_stands_still_during_a_write() {
     let mut life = Life::idle("TRIM_HORIZON");
     life.on(Event::Batch(batch(&[1])));
