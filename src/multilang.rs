@@ -62,6 +62,8 @@ pub struct Child {
     /// Made once, when the first of the two ends is seen.
     leak: Option<Instant>,
     told_exit: bool,
+    /// A status that answered nothing was warned about: one that comes with each batch is one warning.
+    told_stale: bool,
 }
 
 impl Child {
@@ -82,6 +84,7 @@ impl Child {
             exited: None,
             leak: None,
             told_exit: false,
+            told_stale: false,
         })
     }
 
@@ -179,9 +182,13 @@ impl Child {
     }
 
     /// What asks for nothing is worth a line here, where the child is known.
-    fn note(&self, event: &session::Event) {
+    fn note(&mut self, event: &session::Event) {
         if let session::Event::Stale { response_for } = event {
-            warn!(shard = %self.shard, pid = self.pid(), ?response_for, "a status that answers nothing was dropped");
+            if std::mem::replace(&mut self.told_stale, true) {
+                debug!(shard = %self.shard, pid = self.pid(), ?response_for, "another was dropped");
+            } else {
+                warn!(shard = %self.shard, pid = self.pid(), ?response_for, "a status that answers nothing was dropped");
+            }
         } else if let session::Event::Foreign { action } = event {
             debug!(shard = %self.shard, pid = self.pid(), action, "a message that only a daemon sends was dropped");
         }
