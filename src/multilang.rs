@@ -139,6 +139,13 @@ impl Child {
             // What it said may lie behind an answer that is owed, and comes before its end.
             let owing = self.session.is_owing();
             let listen = self.output_open && (self.session.wants_input() || self.exited.is_some());
+            // Checked here too: whoever holds the pipe may never stop talking.
+            if self.exited.is_some() && self.output_open && self.leak.is_some_and(|by| by <= Instant::now()) {
+                warn!(shard = %self.shard, pid = self.pid(),
+                    "the process is gone but its stdout is held open by another: not read any further");
+                self.output_open = false;
+                continue;
+            }
             let given_up = self.broken.as_ref().map(|(_, by)| *by);
             let happened = tokio::select! {
                 biased;
@@ -147,9 +154,6 @@ impl Child {
                 () = clock::reached(given_up), if self.exited.is_none() && !owing => continue,
                 () = clock::reached(self.leak), if self.output_open == self.exited.is_some() && !owing => {
                     if self.output_open {
-                        warn!(shard = %self.shard, pid = self.pid(),
-                            "the process is gone but its stdout is held open by another: not read any further");
-                        self.output_open = false;
                         continue;
                     }
                     self.leak = None;

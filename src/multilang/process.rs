@@ -220,14 +220,14 @@ impl Process {
         };
         let reason = tokio::select! {
             biased;
-            // What was said comes before what happened.
-            line = self.lines.recv(), if listen => return Happened::Said(line.map(|(line, _room)| line)),
-            reason = broken => reason,
+            // The two that happen once come first: lines may never end. Their order is the caller's to keep.
             status = self.child.wait(), if alive => {
                 self.alive = false;
                 self.end_group();
                 return Happened::Exited(status);
             }
+            reason = broken => reason,
+            line = self.lines.recv(), if listen => return Happened::Said(line.map(|(line, _room)| line)),
         };
         // The writer ends once: broken, or done because the daemon closed the pipe.
         self.broken = None;

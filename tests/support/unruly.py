@@ -17,6 +17,7 @@ the first child of its shard that comes there (FOLDER remembers that) and report
   hang             never answer
   stubborn         never answer, ignore SIGTERM, live on when stdin ends
   grandchild       start a process in a session of its own that holds all pipes, and end
+  heir             the same, and that process prints noise to stdout without end
   stderr:BYTES     write so many bytes in lines to stderr, then go on
   endless:BYTES    the same in one line without an end
   chatter:LINES    so many lines of noise on stdout, then go on
@@ -115,8 +116,8 @@ def do(deed, message):
     elif name == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         live_on()
-    elif name == "grandchild":
-        keeper = [sys.executable, "-S", "-E", __file__, str(port), "keeper", shard]
+    elif name in ("grandchild", "heir"):
+        keeper = [sys.executable, "-S", "-E", __file__, str(port), name, shard]
         subprocess.Popen(keeper, start_new_session=True)
         os._exit(0)
     elif name == "stderr":
@@ -153,10 +154,12 @@ def do(deed, message):
     return True
 
 
-if folder == "keeper":
-    # Holds the pipes until the test lets go.
+if folder in ("grandchild", "heir"):
+    # Holds the pipes until the test lets go, or nobody reads them.
     shard = plan[0]
     report("grandchild")
+    while folder == "heir":
+        write(b"not a message\n" * 1000)
     connection.recv(1)
     sys.exit(0)
 report("hello")
