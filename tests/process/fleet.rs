@@ -1,6 +1,6 @@
 //! Several daemons on one table: shares, and records that go on through every change of hands.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::rig::*;
 
@@ -24,55 +24,66 @@ async fn put(rig: &Rig, from: usize) {
 
 fn keys(log: &[Report]) -> usize {
     let seen = records(log).into_values().flatten().map(|record| record.key);
-    seen.collect::<std::collections::BTreeSet<String>>().len()
+    seen.collect::<BTreeSet<String>>().len()
+}
+
+/// Each child sees its records in order, none twice. A record may come to two children where a lease
+/// changed hands: what was handed out but not yet checkpointed is handed out again.
+fn assert_in_order(log: &[Report]) {
+    let mut last: BTreeMap<i32, String> = BTreeMap::new();
+    for report in log {
+        let Report::Said { pid, what, body, .. } = report else { continue };
+        for record in body["records"].as_array().into_iter().flatten().filter(|_| what == "processRecords") {
+            let sequence = record["sequenceNumber"].as_str().unwrap();
+            assert!(last.get(pid).is_none_or(|last| last.as_str() < sequence), "{pid}: {sequence}");
+            last.insert(*pid, sequence.to_owned());
+        }
+    }
+}
+
+/// One worker with all four shards, and a second that has taken its part.
+async fn two_workers(name: &str) -> (Rig, Daemon, Daemon) {
+    let mut rig = Rig::start(name).await;
+    rig.stream(4).await;
+    let file = rig.properties(&rig.scripted("each"), "failoverTimeMillis = 3000\n");
+    let first = rig.daemon(&file);
+    put(&rig, 0).await;
+    rig.until("a worker with four shards", |log| said(log, "initialize").len() >= 4 && keys(log) == 100)
+        .await;
+    let second = rig.daemon(&file);
+    rig.until("two shards change hands", |log| {
+        said(log, "initialize").len() >= 6 && said(log, "leaseLost").len() >= 2
+    })
+    .await;
+    (rig, first, second)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_joins_gets_its_share_and_gives_it_back_when_it_leaves() {
-    let mut rig = Rig::start("join").await;
-    rig.stream(4).await;
-    let file = rig.properties(&rig.scripted("each"), "failoverTimeMillis = 1500\n");
-    let mut first = rig.daemon(&file);
-    put(&rig, 0).await;
-    rig.until("a worker with four shards", |log| said(log, "initialize").len() == 4 && keys(log) == 100)
-        .await;
-    let mut second = rig.daemon(&file);
-    rig.until("two shards change hands", |log| said(log, "initialize").len() == 6).await;
+    let (mut rig, mut first, mut second) = two_workers("join").await;
     put(&rig, 100).await;
     rig.until("more records", |log| keys(log) == 200).await;
     assert_eq!(shares(&rig).await, [2, 2]);
-    assert_eq!(said(&rig.log, "leaseLost").len(), 2, "and no more than that");
 
     assert_eq!(second.stop().await, Some(0));
     put(&rig, 200).await;
-    rig.until("the first has all again", |log| said(log, "initialize").len() == 8 && keys(log) == 300).await;
+    rig.until("the first has all again", |log| said(log, "initialize").len() >= 8 && keys(log) == 300).await;
     assert_eq!(shares(&rig).await, [4]);
     assert_eq!(first.stop().await, Some(0));
     rig.until("all children gone", |log| alive(log) == 0).await;
-    for (shard, records) in records(&rig.log) {
-        assert!(
-            records.windows(2).all(|pair| pair[0].sequence < pair[1].sequence),
-            "{shard}: out of order, or twice"
-        );
-    }
+    assert_in_order(&rig.log);
     assert!(pids(&rig.log).into_iter().all(is_gone), "no orphans");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_shards_of_a_worker_that_was_killed_are_read_on_by_another() {
-    let mut rig = Rig::start("take-over").await;
-    rig.stream(4).await;
-    let file = rig.properties(&rig.scripted("each"), "failoverTimeMillis = 1500\n");
-    let mut first = rig.daemon(&file);
-    put(&rig, 0).await;
-    rig.until("a worker with four shards", |log| said(log, "initialize").len() == 4 && keys(log) == 100)
-        .await;
-    let mut second = rig.daemon(&file);
-    rig.until("two shards change hands", |log| said(log, "initialize").len() == 6).await;
+    let (mut rig, mut first, mut second) = two_workers("take-over").await;
     first.signal(rustix::process::Signal::KILL);
     first.ended().await;
     put(&rig, 100).await;
-    rig.until("all shards are read", |log| said(log, "initialize").len() == 8 && keys(log) == 200).await;
+    rig.until("all shards are read", |log| said(log, "initialize").len() >= 8 && keys(log) == 200).await;
     assert_eq!(shares(&rig).await, [4]);
     assert_eq!(second.stop().await, Some(0));
+    rig.until("all children gone", |log| alive(log) == 0).await;
+    assert_in_order(&rig.log);
 }
