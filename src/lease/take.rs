@@ -12,7 +12,8 @@
 //! * the victim of a steal is drawn among all that hold more than their share, by how much more. In
 //!   Java everyone steals from the one that holds most, which then has to steal back;
 //! * a lease that is being handed over is left alone while its old owner is alive;
-//! * a shard that was read to its end is counted, as in Java, but needs no worker and isn't taken.
+//! * a shard that was read to its end needs no worker: it is neither counted nor taken. Java counts it, but
+//!   deletes its row within minutes; here rows stay, and counted they would spoil every share.
 //!
 //! In KCL: `DynamoDBLeaseTaker`. Rules D10 to D16 are those of its `computeLeasesToTake` in turn.
 
@@ -101,7 +102,7 @@ impl Asker<'_> {
         }
     }
 
-    /// How many leases each live worker has, by the row; the asker is always among them (D10).
+    /// How many open shards each live worker has, by the row; the asker is always among them (D10).
     fn counts<'l>(
         &'l self,
         leases: &'l [Lease],
@@ -109,7 +110,7 @@ impl Asker<'_> {
         now: Instant,
     ) -> BTreeMap<&'l WorkerId, usize> {
         let mut counts = BTreeMap::from([(self.me, 0)]);
-        for lease in leases {
+        for lease in leases.iter().filter(|lease| !lease.is_complete()) {
             if self.held.contains(&lease.shard) {
                 *counts.entry(self.me).or_default() += 1;
             } else if let (Some(owner), false) = (&lease.owner, self.is_available(lease, seen, now)) {
@@ -136,7 +137,8 @@ impl Asker<'_> {
     ) -> Plan<'l> {
         let counts = self.counts(leases, seen, now);
         // D11: more workers than leases means one each.
-        let share = leases.len().div_ceil(counts.len()).max(1);
+        let all = leases.iter().filter(|lease| !lease.is_complete()).count();
+        let share = all.div_ceil(counts.len()).max(1);
         let mine = counts.get(self.me).copied().unwrap_or(0);
         let room = self.room(leases);
         let need = share.saturating_sub(mine).min(room);

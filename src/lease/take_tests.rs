@@ -213,13 +213,38 @@ fn no_more_than_the_limit_is_held() {
 }
 
 #[test]
-fn finished_shards_count_but_take_no_room_and_are_not_taken() {
+fn finished_shards_take_no_room_and_are_not_taken() {
     let start = Instant::now();
     let mut leases = [lease("a", Some("me"), 1), lease("b", None, 0), lease("c", None, 0)];
     leases[0].checkpoint = Position::shard_end();
     leases[1].checkpoint = Position::shard_end();
     let question = Question { held: &["a"], max_leases: 1, ..Question::default() };
     assert_eq!(question.taken(&leases, &Observations::default(), start), ["c"]);
+}
+
+/// Their rows stay for long. Counted, those that nobody has would make every share too large to steal for,
+/// and those that one worker keeps would cost it all its work.
+#[test]
+fn finished_shards_are_no_part_of_a_share() {
+    let finished = |owner: &str| {
+        let mut leases = fleet(&[(owner, 100)]);
+        leases.iter_mut().for_each(|lease| {
+            lease.shard = format!("old-{}", lease.shard).as_str().into();
+            lease.checkpoint = Position::shard_end();
+        });
+        leases
+    };
+    for (open, old, stolen) in
+        [(("x", 4), "-", 1), (("x", 4), "x", 1), (("x", 4), "me", 1), (("x", 1), "x", 0)]
+    {
+        let mut leases = fleet(&[open]);
+        leases.extend(finished(old));
+        let mut seen = Observations::default();
+        let now = Instant::now();
+        seen.note(&leases, now);
+        let (taken, steals) = Question::default().ask(&leases, &seen, now);
+        assert_eq!((taken.len(), steals.len()), (0, stolen), "{open:?}, a hundred finished of {old}");
+    }
 }
 
 #[test]
