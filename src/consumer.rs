@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 use crate::clock;
 use crate::lease::{Held, Table};
 use crate::metrics::{self, Sink};
-use crate::multilang::{self, Child, Program};
+use crate::multilang::{self, Child, Launch};
 use crate::retrieval::{Feed, Source, Start};
 use crate::sequence::Sequence;
 
@@ -38,7 +38,7 @@ pub struct Parts {
     /// Records.
     pub source: Source,
     /// The record processor.
-    pub program: Arc<Program>,
+    pub program: Arc<dyn Launch>,
     /// How it is told of the end of a shard and of a lost lease.
     pub dialect: Dialect,
     /// Times and limits.
@@ -170,7 +170,7 @@ impl Consumer {
             }
             Effect::OpenFeed(sequence) => self.open_feed(&sequence),
             Effect::CloseFeed => self.feed = None,
-            Effect::Spawn => match Child::spawn(&self.parts.program, self.parts.dialect, &shard) {
+            Effect::Spawn => match Child::spawn(&*self.parts.program, self.parts.dialect, &shard) {
                 Ok(child) => {
                     self.parts.sink.tell(&shard, metrics::Event::ChildStarted { pid: child.pid() });
                     self.pid = Some(child.pid());

@@ -18,7 +18,7 @@ use crate::exit::Exit;
 use crate::lease::sync::{self, InitialPosition};
 use crate::lease::{Table, table};
 use crate::metrics::Sink;
-use crate::multilang::Program;
+use crate::multilang::Launch;
 use crate::retrieval::{self, Source};
 use crate::scheduler::{self, Hopeless};
 use crate::shard::{self, Filter};
@@ -35,6 +35,8 @@ pub struct Ports {
     pub shards: Arc<dyn shard::Api>,
     /// Their records.
     pub records: Arc<dyn retrieval::Api>,
+    /// The record processors.
+    pub children: Arc<dyn Launch>,
     /// Who counts.
     pub sink: Arc<dyn Sink>,
 }
@@ -92,13 +94,12 @@ impl Error {
 /// What ended it, if that wasn't `stop`.
 pub async fn run(
     config: &Config,
-    program: Program,
     ports: Ports,
     stop: CancellationToken,
 ) -> Result<(), Error> {
     info!(
         worker = %config.worker, stream = config.stream, table = config.table, application = config.application,
-        %program, "starting"
+        program = %ports.children, "starting"
     );
     tokio::select! {
         biased;
@@ -117,7 +118,7 @@ pub async fn run(
     let (coordinator, handle, leases) = Coordinator::new(ports.table.clone(), settings);
     let mut tasks = JoinSet::new();
     tasks.spawn(coordinator.run(stop.clone()));
-    let scheduled = scheduler::run(parts(config, program, ports), handle, leases, stop.clone());
+    let scheduled = scheduler::run(parts(config, ports), handle, leases, stop.clone());
     let mut scheduled = std::pin::pin!(scheduled);
     let scheduled = tokio::select! {
         biased;
@@ -143,7 +144,7 @@ pub async fn run(
     Ok(scheduled?)
 }
 
-fn parts(config: &Config, program: Program, ports: Ports) -> Parts {
+fn parts(config: &Config, ports: Ports) -> Parts {
     let settings = Settings {
         parent_poll: config.parent_poll,
         task_backoff: config.task_backoff,
@@ -177,7 +178,7 @@ fn parts(config: &Config, program: Program, ports: Ports) -> Parts {
     Parts {
         table: ports.table,
         source: Source { api: ports.records, shards: ports.shards, settings: retrieval },
-        program: Arc::new(program),
+        program: ports.children,
         dialect,
         settings,
         timestamp,

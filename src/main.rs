@@ -272,9 +272,10 @@ async fn start(config: &Config, system: SystemProperties, stop: CancellationToke
         table: Arc::new(Leases::new(clients.dynamodb, config.table.clone())),
         shards: stream.clone(),
         records: stream,
+        children: Arc::new(program),
         sink: Arc::new(Discard),
     };
-    Box::pin(daemon::run(config, program, ports, stop)).await.map_err(|error| {
+    Box::pin(daemon::run(config, ports, stop)).await.map_err(|error| {
         complain(&error);
         error.exit()
     })

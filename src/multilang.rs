@@ -23,11 +23,13 @@ use crate::clock;
 use crate::record::Record;
 use crate::shard::ShardId;
 
+pub mod launch;
 pub mod output;
 pub mod process;
 
-use process::{Happened, Process};
-pub use process::{Program, SpawnError, Stop};
+use launch::{Happened, Process};
+pub use launch::{Launch, SpawnError, Stop};
+pub use process::Program;
 
 /// The end of a process, of its stdout and of its stdin come one after the other, in any order. This is
 /// how long the next is waited for: after an exit the pipe can be in a grandchild's hands, and a
@@ -51,7 +53,7 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Child {
     shard: ShardId,
-    process: Process,
+    process: Box<dyn Process>,
     session: Session,
     /// What it prints to stdout beside its messages.
     printed: output::Printed,
@@ -71,8 +73,8 @@ impl Child {
     ///
     /// # Errors
     /// The program can't be started.
-    pub fn spawn(program: &Program, dialect: Dialect, shard: &ShardId) -> Result<Self, SpawnError> {
-        let process = Process::spawn(program, shard)?;
+    pub fn spawn(program: &dyn Launch, dialect: Dialect, shard: &ShardId) -> Result<Self, SpawnError> {
+        let process = program.launch(shard)?;
         info!(%shard, pid = process.pid(), program = %program, "started a record processor");
         Ok(Self {
             shard: shard.clone(),

@@ -151,6 +151,7 @@ async fn serve(
         table: Arc::new(Leases::new(clients.dynamodb, config.table.clone())),
         shards: stream.clone(),
         records: stream,
+        children: Arc::new(program),
         sink: board.clone(),
     };
     let mut samples = JoinSet::new();
@@ -161,7 +162,7 @@ async fn serve(
         let from = if made { 0 } else { 1_000 };
         samples.spawn(feed::put_samples(clients.kinesis, config.stream.clone(), from, stop.clone()));
     }
-    let daemon = daemon::run(config, program, ports, stop);
+    let daemon = daemon::run(config, ports, stop);
     let ended = tokio::select! {
         biased;
         ended = daemon => ended,

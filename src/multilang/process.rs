@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 
 use multilangd_protocol::{Line, LineSplitter};
@@ -18,8 +18,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::warn;
 
+use super::launch::{Happened, Launch, Process, SpawnError, Stop};
 use super::output::Printed;
-use crate::shard::ShardId;
+use crate::shard::{BoxFuture, ShardId};
 
 /// Lines that may wait between the reader and the consumer.
 const LINES: usize = 256;
@@ -87,6 +88,12 @@ impl Program {
     }
 }
 
+impl Launch for Program {
+    fn launch(&self, shard: &ShardId) -> Result<Box<dyn Process>, SpawnError> {
+        Ok(Box::new(Spawned::spawn(self, shard)?))
+    }
+}
+
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.path.display())?;
@@ -104,36 +111,9 @@ fn runnable(path: &Path) -> Result<PathBuf, ProgramError> {
     }
 }
 
-/// A program that was found could not be started after all.
-#[derive(Debug, thiserror::Error)]
-#[error("can't start {program}: {source}")]
-pub struct SpawnError {
-    program: String,
-    source: io::Error,
-}
-
-/// How a process group is told to end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
-    /// SIGTERM.
-    Politely,
-    /// SIGKILL.
-    AtOnce,
-}
-
-/// What a process did.
-#[derive(Debug)]
-pub(super) enum Happened {
-    /// A line, or none once stdout is closed.
-    Said(Option<Line>),
-    /// The writer ended, with the reason if the pipe broke.
-    InputClosed(Option<String>),
-    Exited(io::Result<ExitStatus>),
-}
-
 /// A running process with its pipes.
 #[derive(Debug)]
-pub(super) struct Process {
+struct Spawned {
     child: tokio::process::Child,
     pid: u32,
     alive: bool,
@@ -147,8 +127,8 @@ pub(super) struct Process {
     _pipes: JoinSet<()>,
 }
 
-impl Process {
-    pub(super) fn spawn(program: &Program, shard: &ShardId) -> Result<Self, SpawnError> {
+impl Spawned {
+    fn spawn(program: &Program, shard: &ShardId) -> Result<Self, SpawnError> {
         let start = |mut command: Command| {
             command
                 .stdin(Stdio::piped())
@@ -163,7 +143,7 @@ impl Process {
             Err(error) if error.raw_os_error() == Some(ENOEXEC) => start(program.shell_command()),
             other => other,
         };
-        let failed = |source| SpawnError { program: program.to_string(), source };
+        let failed = |source| SpawnError::new(program, source);
         let mut child = started.map_err(failed)?;
         let missing = |what| failed(io::Error::other(format!("no {what}")));
         let pid = child.id().ok_or_else(|| missing("process id"))?;
@@ -192,23 +172,7 @@ impl Process {
         })
     }
 
-    pub(super) fn pid(&self) -> u32 {
-        self.pid
-    }
-
-    /// Hands a line to the writer. A broken pipe is told by [`Process::next`].
-    pub(super) fn write(&mut self, line: Vec<u8>) {
-        if let (Some(input), false) = (&self.input, line.is_empty()) {
-            self.clogged |= matches!(input.try_send(line), Err(mpsc::error::TrySendError::Full(_)));
-        }
-    }
-
-    pub(super) fn close_stdin(&mut self) {
-        self.input = None;
-    }
-
-    /// What happens next, of what is still of interest. Cancel-safe; reaps the process.
-    pub(super) async fn next(&mut self, listen: bool, alive: bool) -> Happened {
+    async fn wait(&mut self, listen: bool, alive: bool) -> Happened {
         if std::mem::take(&mut self.clogged) {
             return Happened::InputClosed(Some(format!("{UNREAD} messages lie unread")));
         }
@@ -245,10 +209,30 @@ impl Process {
             warn!(pid = self.pid, "processes that the record processor had started were left: killed");
         }
     }
+}
 
-    /// Signals the group that [`Process::spawn`] made. A group id of 1 or less, which would reach
+impl Process for Spawned {
+    fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    fn write(&mut self, line: Vec<u8>) {
+        if let (Some(input), false) = (&self.input, line.is_empty()) {
+            self.clogged |= matches!(input.try_send(line), Err(mpsc::error::TrySendError::Full(_)));
+        }
+    }
+
+    fn close_stdin(&mut self) {
+        self.input = None;
+    }
+
+    fn next(&mut self, listen: bool, alive: bool) -> BoxFuture<'_, Happened> {
+        Box::pin(self.wait(listen, alive))
+    }
+
+    /// Signals the group that [`Spawned::spawn`] made. A group id of 1 or less, which would reach
     /// every process, is never kept.
-    pub(super) fn stop(&self, stop: Stop) {
+    fn stop(&self, stop: Stop) {
         let signal = match stop {
             Stop::Politely => Signal::TERM,
             Stop::AtOnce => Signal::KILL,
@@ -262,7 +246,7 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for Spawned {
     /// `kill_on_drop` reaches the leader alone.
     fn drop(&mut self) {
         if self.alive {
