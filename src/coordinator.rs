@@ -293,7 +293,7 @@ async fn renew(held: Arc<Held>, pause: Duration, first: Instant) {
         }
         let started = Instant::now();
         match held.renew().await {
-            Ok(()) => {
+            Ok(_) => {
                 backoff.reset();
                 next = started + pause;
             }

@@ -6,6 +6,7 @@
 //! | [`table`] | the port to the table and what can go wrong with it |
 //! | [`update`] | every write on a lease as condition and changes: pure |
 //! | [`held`] | the proof that a lease is ours, and the only way to renew, checkpoint or release it |
+//! | [`holding`] | what each answer of the table makes of a lease that is held: pure |
 //! | [`take`] | which leases to take, and which to steal: pure |
 //! | [`sync`] | which leases a stream's shards need: pure |
 //! | [`memory`] | the table in memory, for tests |
@@ -25,6 +26,7 @@ use crate::sequence::Position;
 use crate::shard::{HashRange, ShardId};
 
 pub mod held;
+pub mod holding;
 pub mod memory;
 pub mod sync;
 pub mod table;
