@@ -19,6 +19,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -43,15 +44,27 @@ pub enum Error {
     Table(#[from] table::Error),
 }
 
+/// What all leases of a worker have in common.
+#[derive(Clone)]
+pub struct Owner {
+    /// The worker.
+    pub me: WorkerId,
+    /// Where its leases are.
+    pub table: Arc<dyn Table>,
+    /// How long a lease lasts without a sign of life.
+    pub failover: Duration,
+    /// Told when a row shows that a peer calls.
+    pub nudged: Arc<Notify>,
+}
+
 /// A lease of ours.
 pub struct Held {
     shard: ShardId,
-    table: Arc<dyn Table>,
+    owner: Owner,
     /// Held across requests: this is what puts the writes of one lease in a row.
     holding: tokio::sync::Mutex<Holding>,
     /// As the holding has it, readable while a request is under way. Never held across an await.
     expires: Mutex<Instant>,
-    failover: Duration,
     lost: CancellationToken,
     /// The row when the lease became ours.
     initial: Lease,
@@ -65,21 +78,15 @@ impl std::fmt::Debug for Held {
 
 impl Held {
     /// A lease whose row was written by us in a request that began at `proven`.
-    pub fn new(
-        lease: Lease,
-        me: WorkerId,
-        table: Arc<dyn Table>,
-        proven: Instant,
-        failover: Duration,
-    ) -> Arc<Self> {
+    pub fn new(lease: Lease, proven: Instant, owner: &Owner) -> Arc<Self> {
+        let Owner { me, failover, .. } = owner;
         Arc::new(Self {
             shard: lease.shard.clone(),
-            table,
-            expires: Mutex::new(proven + failover),
-            failover,
+            expires: Mutex::new(proven + *failover),
             lost: CancellationToken::new(),
             initial: lease.clone(),
-            holding: tokio::sync::Mutex::new(Holding::new(lease, me, proven, failover)),
+            holding: tokio::sync::Mutex::new(Holding::new(lease, me.clone(), proven, *failover)),
+            owner: owner.clone(),
         })
     }
 
@@ -105,7 +112,7 @@ impl Held {
 
     /// When the last write began that is known to have happened.
     pub fn proven(&self) -> Instant {
-        self.expires() - self.failover
+        self.expires() - self.owner.failover
     }
 
     /// Whether records may be handed out and progress be stored. Doesn't wait for anything.
@@ -118,14 +125,13 @@ impl Held {
         self.lost.cancel();
     }
 
-    /// Says to everybody that we are alive, and whether a peer has called since the last renewal.
+    /// Says to everybody that we are alive.
     ///
     /// # Errors
     /// [`Error::Lost`], finally; else try again before [`Held::expires`].
-    pub async fn renew(&self) -> Result<Renewed, Error> {
+    pub async fn renew(&self) -> Result<(), Error> {
         let mut holding = self.holding.lock().await;
-        self.write(&mut holding, &Intent::Renew).await?;
-        Ok(Renewed { nudged: holding.take_nudge() })
+        self.write(&mut holding, &Intent::Renew).await
     }
 
     /// Stores progress. The caller has checked that it doesn't go back.
@@ -147,7 +153,7 @@ impl Held {
             return Err(Error::Lost);
         }
         let update = update::children(children.clone());
-        match timeout_at(self.expires(), self.table.update(&self.shard, &update)).await {
+        match timeout_at(self.expires(), self.owner.table.update(&self.shard, &update)).await {
             Ok(Ok(mut row)) => {
                 update.apply(&mut row);
                 holding.note_children(row);
@@ -173,7 +179,7 @@ impl Held {
         // The row can turn out to be one step ahead of memory, once.
         for _ in 0..2 {
             let update = update::release(holding.row());
-            match timeout_at(self.expires(), self.table.update(&self.shard, &update)).await {
+            match timeout_at(self.expires(), self.owner.table.update(&self.shard, &update)).await {
                 Ok(Ok(_)) => return Ok(()),
                 Ok(Err(table::Error::Conflict(_) | table::Error::Ambiguous(_))) => {
                     if !holding.read_for_release(self.read().await?) {
@@ -204,7 +210,8 @@ impl Held {
                 Ok(update) => update,
                 Err(error) => return Err(self.failed(holding, error)),
             };
-            let Ok(answer) = timeout_at(self.expires(), self.table.update(&self.shard, &update)).await else {
+            let Ok(answer) = timeout_at(self.expires(), self.owner.table.update(&self.shard, &update)).await
+            else {
                 return Err(self.lose(holding));
             };
             let mut step = holding.answered(started, &update, answer);
@@ -212,6 +219,9 @@ impl Held {
                 step = holding.read(self.read().await?, intent);
             }
             *self.expires.lock().unwrap_or_else(PoisonError::into_inner) = holding.expires();
+            if holding.take_nudge() {
+                self.owner.nudged.notify_one();
+            }
             match step {
                 Step::Done => return Ok(()),
                 Step::Failed(error) => return Err(self.failed(holding, error)),
@@ -227,7 +237,7 @@ impl Held {
 
     /// Asks the row itself, for no longer than the lease lasts.
     async fn read(&self) -> Result<Option<Lease>, Error> {
-        match timeout_at(self.expires(), self.table.get(&self.shard)).await {
+        match timeout_at(self.expires(), self.owner.table.get(&self.shard)).await {
             Ok(read) => Ok(read?),
             Err(_) => {
                 self.lost.cancel();
@@ -235,13 +245,6 @@ impl Held {
             }
         }
     }
-}
-
-/// A renewal that succeeded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Renewed {
-    /// A peer has called: there is something to take.
-    pub nudged: bool,
 }
 
 #[cfg(test)]
@@ -260,8 +263,9 @@ mod tests {
         let mut lease = Lease::new("s".into(), Position::new(Sequence::TrimHorizon), BTreeSet::new(), range);
         lease.owner = Some("me".into());
         table.put(lease.clone());
-        let held = Held::new(lease, "me".into(), table.clone(), Instant::now(), FAILOVER);
-        (table, held)
+        let nudged = Arc::new(Notify::new());
+        let owner = Owner { me: "me".into(), table: table.clone(), failover: FAILOVER, nudged };
+        (table, Held::new(lease, Instant::now(), &owner))
     }
 
     fn at(number: &str) -> Position {
@@ -367,6 +371,30 @@ mod tests {
         table.put(row);
         held.release().await.unwrap();
         assert_eq!(table.row(&"s".into()).unwrap().owner, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peers_call_is_heard_by_a_renewal_and_by_a_checkpoint_and_once() {
+        for checkpoint in [false, true] {
+            let (table, held) = held();
+            let heard = || {
+                let notified = std::pin::pin!(held.owner.nudged.notified());
+                let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+                notified.poll(&mut context).is_ready()
+            };
+            held.renew().await.unwrap();
+            assert!(!heard(), "nobody called");
+            let row = table.row(&"s".into()).unwrap();
+            table.update(&"s".into(), &update::nudge(&row)).await.unwrap();
+            if checkpoint {
+                held.checkpoint(&at("5")).await.unwrap();
+            } else {
+                held.renew().await.unwrap();
+            }
+            assert!(heard());
+            held.renew().await.unwrap();
+            assert!(!heard());
+        }
     }
 
     #[tokio::test(start_paused = true)]
