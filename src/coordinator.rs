@@ -29,6 +29,8 @@ use crate::shard::ShardId;
 
 mod renewal;
 
+use renewal::Pace;
+
 /// Giving everything back at the end of a stop takes no longer than this.
 const RELEASE: Duration = Duration::from_secs(3);
 /// Calling the peers at the end of a stop, no longer than this.
@@ -157,6 +159,7 @@ pub struct Coordinator {
     held: BTreeMap<ShardId, Arc<Held>>,
     renewals: JoinSet<()>,
     renewed: BTreeMap<Id, Arc<Held>>,
+    pace: Arc<Pace>,
     /// Told by whatever write saw a peer's call.
     nudged: Arc<Notify>,
     work: JoinSet<Done>,
@@ -199,6 +202,7 @@ impl Coordinator {
             held: BTreeMap::new(),
             renewals: JoinSet::new(),
             renewed: BTreeMap::new(),
+            pace: Pace::new(),
             nudged: Arc::new(Notify::new()),
             work: JoinSet::new(),
             writes: Arc::new(Semaphore::new(PARALLEL)),
@@ -250,15 +254,17 @@ impl Coordinator {
         };
         if let Some(held) = self.renewed.remove(&id) {
             held.mark_lost();
-            self.forget(&held);
+            if self.forget(&held) {
+                // Somebody is there, who may not have been at the last look.
+                self.look.next = self.look.next.min(Instant::now() + MIN_PAUSE);
+            }
         }
     }
 
     /// Takes a holding out of the books, but not a later one of the same shard.
-    fn forget(&mut self, held: &Arc<Held>) {
-        if self.held.get(held.shard()).is_some_and(|known| Arc::ptr_eq(known, held)) {
-            self.held.remove(held.shard());
-        }
+    fn forget(&mut self, held: &Arc<Held>) -> bool {
+        let known = self.held.get(held.shard()).is_some_and(|known| Arc::ptr_eq(known, held));
+        known && self.held.remove(held.shard()).is_some()
     }
 
     fn forget_finished(&mut self, shard: &ShardId) {
@@ -327,7 +333,7 @@ impl Coordinator {
         let mut random = self.random.fork();
         let asker = self.asker(&held, may_steal);
         let plan = asker.plan(&leases, &self.seen, now, &mut random);
-        let pause = rhythm::pause(&asker, &leases, &self.seen, now).mul_f64(0.94 + 0.06 * random.f64());
+        let pause = rhythm::pause(&asker, &leases, &self.seen, now).mul_f64(0.93 + 0.04 * random.f64());
         let expiry = asker.next_expiry(&leases, &self.seen, now);
         let left = !asker.left(&leases, &plan, &self.seen, now).is_empty();
         let live = asker.live(&leases, &self.seen, now);
@@ -382,9 +388,8 @@ impl Coordinator {
     async fn hold(&mut self, lease: Lease, proven: Instant) {
         let held = Held::new(lease, proven, &self.owner());
         let pause = renewal::pause(self.settings.failover);
-        // The first renewals are spread, and so are all that follow.
-        let first = proven + pause.mul_f64(0.3 + 0.7 * self.random.f64());
-        let task = self.renewals.spawn(renewal::keep(held.clone(), pause, first));
+        let first = proven + pause.mul_f64(0.2 + 0.8 * self.random.f64());
+        let task = self.renewals.spawn(renewal::keep(held.clone(), pause, first, self.pace.clone()));
         self.renewed.insert(task.id(), held.clone());
         self.held.insert(held.shard().clone(), held.clone());
         if self.taken.send(held).await.is_err() {

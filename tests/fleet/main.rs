@@ -19,6 +19,7 @@
     reason = "test code"
 )]
 
+mod calm;
 mod child;
 mod links;
 mod oracle;

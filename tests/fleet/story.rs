@@ -66,19 +66,24 @@ pub struct Story {
     born: usize,
 }
 
-/// Runs one plan on a paused clock; every source of chance hangs on its seed.
+/// Runs on a paused clock; every source of chance hangs on the seed.
+pub fn simulate<T>(seed: u64, story: impl Future<Output = T>) -> T {
+    fastrand::seed(seed);
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+    let outcome = runtime.block_on(story);
+    runtime.shutdown_background();
+    outcome
+}
+
+/// One plan from its beginning to its end.
 pub fn run(plan: Plan) -> Report {
-    fastrand::seed(plan.seed);
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    let report = runtime.block_on(async {
+    simulate(plan.seed, async {
         let mut story = Story::new(plan.seed, 4, plan.bug);
         story.trouble(plan.trouble).await;
         story.calm(plan).await;
         story.end().await
-    });
-    runtime.shutdown_background();
-    report
+    })
 }
 
 impl Story {
