@@ -72,7 +72,7 @@ impl fmt::Debug for WorkerId {
 }
 
 /// A lease as its row says. The key is the shard's id: MultiLang has one stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Lease {
     /// `leaseKey`.
     pub shard: ShardId,

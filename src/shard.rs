@@ -42,7 +42,7 @@ impl fmt::Debug for ShardId {
 }
 
 /// The hash keys that a shard takes, both ends included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HashRange {
     /// The lowest.
     pub start: u128,

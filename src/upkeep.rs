@@ -19,8 +19,9 @@ use crate::shard::{self, Filter, Shard, ShardId};
 
 /// Between audits. KCL's takes two minutes and scans for it.
 const AUDIT: Duration = Duration::from_secs(30);
-/// KCL's `completedLeaseCleanupIntervalMillis`: a finished lease is left for people to see for so long.
-const FINISHED: Duration = Duration::from_secs(5 * 60);
+/// A finished lease is left for people to see for so long. KCL takes five minutes, but its 2.x workers count
+/// such rows as shares, so the sooner they go the sooner a mixed fleet is even.
+const FINISHED: Duration = Duration::from_secs(60);
 /// KCL's `garbageLeaseCleanupIntervalMillis`: Kinesis is asked about finished leases that don't go.
 const DOUBTFUL: Duration = Duration::from_secs(30 * 60);
 

@@ -405,7 +405,7 @@ mod tests {
         assert_eq!(
             said(&update::take(&lease(), &"other".into())),
             strings(
-                counter,
+                &format!("{counter} AND attribute_not_exists(#checkpointOwner)"),
                 "SET #leaseCounter = :leaseCounter, #leaseOwner = :leaseOwner REMOVE #checkpointOwner \
                  ADD #ownerSwitchesSinceCheckpoint :one"
             )

@@ -53,7 +53,7 @@ pub enum Step {
 }
 
 /// A lease as its holder knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Holding {
     me: WorkerId,
     row: Lease,

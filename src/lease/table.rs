@@ -8,7 +8,7 @@ use super::update::Update;
 use crate::shard::{BoxFuture, ShardId};
 
 /// What went wrong with a request, by what the caller does next.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Error {
     /// The condition didn't hold: somebody else was faster, or the row is gone. Nothing was written
     /// by this attempt, though an earlier attempt of the same request may have been.

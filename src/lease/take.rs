@@ -29,13 +29,13 @@ use crate::shard::ShardId;
 const VERY_OLD: u32 = 3;
 
 /// What a worker remembers of the leases between its scans.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Observations {
     rows: BTreeMap<ShardId, Seen>,
     last: Option<Instant>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Seen {
     counter: i64,
     since: Instant,

@@ -13,7 +13,7 @@ use crate::sequence::Position;
 use crate::shard::{HashRange, ShardId};
 
 /// What must hold for the write to happen. All of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Requirement {
     /// `leaseCounter = n`.
     Counter(i64),
@@ -26,7 +26,7 @@ pub enum Requirement {
 }
 
 /// What the write does.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Change {
     /// SET `leaseCounter`.
     SetCounter(i64),
@@ -53,7 +53,7 @@ pub enum Change {
 }
 
 /// One conditional write.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Update {
     /// All must hold.
     pub requires: Vec<Requirement>,
@@ -82,7 +82,15 @@ pub fn take(lease: &Lease, me: &WorkerId) -> Update {
     if from_another || lease.checkpoint_owner.as_ref() == Some(me) {
         changes.push(Change::BumpOwnerSwitches);
     }
-    Update { requires: vec![Requirement::Counter(lease.counter)], changes }
+    Update {
+        requires: vec![
+            Requirement::Counter(lease.counter),
+            // Stricter than Java, which checks the counter alone: opening a hand-off doesn't move that, and
+            // a take that was planned before must not end it.
+            Requirement::CheckpointOwner(lease.checkpoint_owner.clone()),
+        ],
+        changes,
+    }
 }
 
 /// The owner stores progress (B8). It is a renewal too.

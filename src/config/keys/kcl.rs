@@ -93,7 +93,7 @@ pub const KEYS: &[Key] = &[
     key("maxLeaseRenewalThreads", Kind::Int, Number(20), LEASES, Never("each lease is renewed by a task of its own"),
         "Threads that renew leases in Java; not 1."),
     key("cleanupLeasesUponShardCompletion", Kind::Bool, Absent::Bool(true), LEASES, Yes,
-        "Delete the leases of finished shards, 5 minutes later and once their children have begun. Java can't be told false by a file."),
+        "Delete the leases of finished shards, a minute later and once their children have begun. Java can't be told false by a file."),
     key("ignoreUnexpectedChildShards", Kind::Bool, Absent::Bool(false), LEASES, Yes,
         "Go on when a shard is listed whose parent is still open."),
     key("listShardsBackoffTimeInMillis", Kind::Long, Number(1_500), LEASES, Yes,

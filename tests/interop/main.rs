@@ -1,0 +1,40 @@
+//! Beside the real Java daemon, on one table: 2.5.4, and 3.1.3 in the mode that gets along with KCL 2.
+//!
+//! Not part of `cargo test`: the Java daemons come from Maven Central.
+//!
+//! ```text
+//! tests/interop/get.sh DIR
+//! MULTILANGD_PEER=DIR cargo test --test interop -- --nocapture
+//! ```
+//!
+//! | file | holds |
+//! |---|---|
+//! | `java.rs` | a Java daemon as a process |
+//! | `mixed.rs` | two of ours and two of Java's: join, leave, crash, reshard |
+//! | `resumed.rs` | a table that one has written is read on by the other |
+//! | `calls.rs` | what a fleet at rest asks of DynamoDB |
+//! | `get.sh` | fetches the Java daemons |
+//!
+//! A Java daemon that is not there is a failure. One test runs at a time: a JVM is heavy.
+#![cfg(feature = "local")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    clippy::large_futures,
+    missing_docs,
+    unreachable_pub,
+    reason = "test code"
+)]
+
+#[path = "../support/rig.rs"]
+mod rig;
+
+mod calls;
+mod java;
+mod mixed;
+mod resumed;
+
+/// Held by the test that runs.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
