@@ -92,11 +92,7 @@ impl Error {
 ///
 /// # Errors
 /// What ended it, if that wasn't `stop`.
-pub async fn run(
-    config: &Config,
-    ports: Ports,
-    stop: CancellationToken,
-) -> Result<(), Error> {
+pub async fn run(config: &Config, ports: Ports, stop: CancellationToken) -> Result<(), Error> {
     info!(
         worker = %config.worker, stream = config.stream, table = config.table, application = config.application,
         program = %ports.children, "starting"
