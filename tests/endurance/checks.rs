@@ -8,7 +8,7 @@ use crate::ledger::*;
 
 /// Two samples that are further apart say too little about who wrote what lies between them: a lease
 /// may have changed hands twice.
-const CLOSE: Micros = SECOND;
+pub const CLOSE: Micros = SECOND;
 
 type Check = fn(&Ledger) -> Vec<String>;
 

@@ -1,7 +1,7 @@
 //! What was put, said by children, seen in the lease table and done to daemons: everything that the
 //! checks judge, on one clock.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// Microseconds of the system's monotonic clock, which is the same in every process.
@@ -213,7 +213,6 @@ impl Ledger {
     pub fn is_alive(&self, worker_id: &str, at: Micros) -> bool {
         matches!(self.fate(worker_id, at), Some(Fate::Started | Fate::Woken))
     }
-
 
     /// One row through all samples in which it is.
     pub fn history<'a>(&'a self, shard: &'a str) -> Vec<(&'a Sample, &'a Arc<Row>)> {

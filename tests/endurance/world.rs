@@ -41,7 +41,6 @@ pub struct Notes {
     /// Ids of records that some child got.
     pub delivered: HashSet<u64>,
     pub alive: HashSet<i32>,
-    pub pids: HashSet<i32>,
     pub reshards: Vec<(Micros, String)>,
 }
 
@@ -281,11 +280,9 @@ async fn write_down(mut reports: mpsc::UnboundedReceiver<Report>, notes: Arc<Mut
     while let Some(report) = reports.recv().await {
         note(&notes, |notes| match report {
             Report::Gone { pid } => {
-                notes.pids.insert(pid);
                 notes.alive.remove(&pid);
             }
             Report::Said { pid, shard, what, body } => {
-                notes.pids.insert(pid);
                 notes.alive.insert(pid);
                 if let Some(what) = understood(&what, &body) {
                     if let What::Given(records) = &what {
