@@ -121,8 +121,13 @@ async fn read_out(world: &World) -> Vec<String> {
     };
     let missing = |notes: &Notes| {
         let rows = notes.ledger.samples.last().map(|sample| &sample.rows);
-        let at_end = |shard: &&Shard| {
-            rows.and_then(|rows| rows.get(*shard)).is_some_and(|row| row.checkpoint == Mark::End)
+        // A finished lease may be deleted.
+        let ended = |shard: &Shard| {
+            notes.ledger.said.iter().any(|said| said.what == What::Ended && said.shard == *shard)
+        };
+        let at_end = |shard: &&Shard| match rows.and_then(|rows| rows.get(*shard)) {
+            Some(row) => row.checkpoint == Mark::End,
+            None => ended(shard),
         };
         let open = closed.iter().filter(|shard| !at_end(shard)).map(|shard| format!("the end of {shard}"));
         let puts = notes.ledger.puts.iter().filter(|put| !notes.delivered.contains(&put.id));
