@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::checks::*;
-use crate::handover::{handovers, late};
+use crate::handover::{handovers, late, newcomers};
 use crate::ledger::*;
 
 /// Thousandths of a second, as the story is told.
@@ -151,6 +151,7 @@ fn a_sound_story_breaks_nothing() {
     let tenths: Vec<_> = handovers.iter().map(|h| (h.fate, h.took.unwrap() / (SECOND / 10))).collect();
     assert_eq!(tenths, [(Fate::Killed, 106), (Fate::Frozen, 106), (Fate::Stopped, 4)]);
     assert_eq!(late(&handovers), [""; 0]);
+    assert_eq!(newcomers(&ledger), [(&"q".into(), SECOND * 6 / 10)]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! How long the shards of a daemon that was stopped, killed or frozen stay without one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ledger::*;
 
@@ -118,7 +118,28 @@ pub fn figures(handovers: &[Handover]) -> Vec<String> {
     blows.into_iter().map(line).collect()
 }
 
-fn seconds(micros: Micros) -> String {
+/// How long the leases of shards that a reshard made waited for their first owner.
+pub fn newcomers(ledger: &Ledger) -> Vec<(&Shard, Micros)> {
+    let mut waiting: BTreeMap<&Shard, Micros> = BTreeMap::new();
+    let mut owned = Vec::new();
+    let mut known: BTreeSet<&Shard> =
+        ledger.samples.iter().take(1).flat_map(|sample| sample.rows.keys()).collect();
+    for sample in &ledger.samples {
+        for (shard, row) in &sample.rows {
+            if known.insert(shard) {
+                waiting.insert(shard, sample.after);
+            }
+            if row.owner.is_some()
+                && let Some(since) = waiting.remove(shard)
+            {
+                owned.push((shard, sample.after - since));
+            }
+        }
+    }
+    owned
+}
+
+pub fn seconds(micros: Micros) -> String {
     let tenths = micros.div_ceil(SECOND / 10);
     format!("{}.{} s", tenths / 10, tenths % 10)
 }

@@ -213,6 +213,13 @@ fn judge(rig: &Rig, ledger: &Ledger, mut faults: Vec<String>) {
     }
     faults.extend(unexplained);
     let handovers = handover::handovers(ledger);
+    if let Some((shard, longest)) = handover::newcomers(ledger).into_iter().max_by_key(|(_, waited)| *waited)
+    {
+        say(&format!(
+            "a new shard's lease waited {} for its first owner at most ({shard})",
+            handover::seconds(longest)
+        ));
+    }
     handover::figures(&handovers).iter().for_each(|line| say(line));
     faults.extend(checks::broken(ledger));
     faults.extend(unjudged(ledger, &handovers));
