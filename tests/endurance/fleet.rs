@@ -11,8 +11,9 @@ use crate::ledger::Fate;
 use crate::rig::{APPLICATION, Daemon, Rig, STREAM};
 use crate::world::World;
 
-/// Before a blow all three have been up for this long.
-const SETTLE: Duration = Duration::from_secs(8);
+/// Before a blow all three have been up for so many milliseconds: at random, for a fixed time would
+/// meet the daemons' own timers always at the same point.
+const SETTLE: std::ops::Range<u64> = 5_000..14_000;
 /// Longer than it takes until a dead worker's leases are taken, so that the others have to take them.
 const KILLED: Duration = Duration::from_secs(25);
 const STOPPED: Duration = Duration::from_secs(12);
@@ -56,13 +57,14 @@ impl Fleet {
             random.shuffle(&mut blows);
             let mut dealt = false;
             for (blow, lasts) in blows {
-                if at + SETTLE + lasts > end {
+                let settle = Duration::from_millis(random.u64(SETTLE));
+                if at + settle + lasts > end {
                     continue;
                 }
                 dealt = true;
-                sleep_until(at + SETTLE).await;
+                sleep_until(at + settle).await;
                 world.assert_sound();
-                at += SETTLE + lasts;
+                at += settle + lasts;
                 let member = random.usize(..self.members.len());
                 self.deal(rig, world, member, blow, at).await;
             }
