@@ -81,8 +81,15 @@ pub struct Config {
     pub keep_empty: bool,
     /// `ignoreUnexpectedChildShards`.
     pub ignore_unexpected_children: bool,
-    /// Not `skipShardSyncAtWorkerInitializationIfLeasesExist`, whose effect in KCL is this.
-    pub check_hash_keys: bool,
+    /// `skipShardSyncAtWorkerInitializationIfLeasesExist`: its effect in KCL is, besides, that the hash keys
+    /// of user records within aggregates aren't checked.
+    pub skip_sync_if_leases_exist: bool,
+    /// `shardSyncIntervalMillis`.
+    pub shard_sync_pause: Duration,
+    /// `listShardsBackoffTimeInMillis`.
+    pub list_shards_pause: Duration,
+    /// `maxListShardsRetryAttempts`.
+    pub list_shards_attempts: u32,
     /// `multilangd.onChildFailure`.
     pub on_child_failure: OnChildFailure,
     /// `multilangd.maxChildFailures`.

@@ -1,8 +1,9 @@
 //! Leases held by this worker: taken, kept alive, given back.
 //!
-//! One task looks at the table now and then and takes what is free; each held lease has a task of
-//! its own that renews it, so that one slow answer costs one lease at most. What is taken goes to
-//! the scheduler; orders come back through a [`Handle`].
+//! One loop owns the books and waits for nothing but events: whatever takes time (a scan, a write) is a
+//! task whose end is an event. Each held lease has a task of its own that renews it, so that one slow
+//! answer costs one lease at most. What is taken goes to the scheduler; orders come back through a
+//! [`Handle`].
 //!
 //! Renewing stops last: the coordinator ends when every [`Handle`] is gone, and gives back what is
 //! still held then.
@@ -13,23 +14,39 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::backoff::Backoff;
+use crate::clock;
+use crate::lease::held::{self, Owner};
 use crate::lease::take::{self, Asker, Observations};
-use crate::lease::{Held, Lease, Table, WorkerId, held, table, update};
+use crate::lease::watch as rhythm;
+use crate::lease::{Held, Lease, Table, WorkerId, table, update};
 use crate::shard::ShardId;
 
-/// KCL's `epsilonMillis`, by which its timers differ from round numbers.
-const EPSILON: Duration = Duration::from_millis(25);
+mod renewal;
+
 /// Giving everything back at the end of a stop takes no longer than this.
 const RELEASE: Duration = Duration::from_secs(3);
-/// Two looks at the table are never closer than this, unless an order asks for one.
-const MIN_PAUSE: Duration = Duration::from_millis(500);
+/// Calling the peers at the end of a stop, no longer than this.
+const CALL: Duration = Duration::from_secs(1);
+/// Leases that are given back together are called out together.
+const GATHER: Duration = Duration::from_millis(100);
+/// Two looks at the table are hardly ever closer than this, unless an order asks for one.
+const MIN_PAUSE: Duration = Duration::from_millis(250);
+/// Who was nudged looks at once and then after these pauses: a scan may be a little behind, and leases
+/// that are given back come one by one.
+const ALERT: [Duration; 4] = [
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_millis(1_000),
+    Duration::from_millis(2_000),
+];
+/// Writes that are under way at once, renewals apart.
+const PARALLEL: usize = 32;
 
 /// How leases are held.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,21 +65,19 @@ pub struct Settings {
     pub compatible_with_2x: bool,
 }
 
-impl Settings {
-    /// A third of the failover time less ε, so that a renewal may fail twice.
-    fn renewal(&self) -> Duration {
-        (self.failover / 3).saturating_sub(EPSILON).max(Duration::from_millis(1))
-    }
-
-    /// Twice the failover time plus ε.
-    fn look(&self) -> Duration {
-        (self.failover + EPSILON) * 2
-    }
+/// The table as it was last seen.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// Every lease.
+    pub leases: Arc<Vec<Lease>>,
+    /// The workers that move their leases, this one always among them.
+    pub live: BTreeSet<WorkerId>,
 }
 
 enum Order {
     Look,
     Release(Arc<Held>),
+    Forget(ShardId),
 }
 
 /// Orders to the coordinator.
@@ -80,11 +95,54 @@ impl Handle {
         self.order(Order::Release(held));
     }
 
+    /// The row of a finished shard goes: it is not renewed any more.
+    pub fn forget(&self, shard: ShardId) {
+        self.order(Order::Forget(shard));
+    }
+
     fn order(&self, order: Order) {
         if self.0.send(order).is_err() {
-            warn!("the coordinator is gone, an order is lost");
+            debug!("the coordinator is gone, an order is lost");
         }
     }
+}
+
+/// What a coordinator is connected by.
+#[derive(Debug)]
+pub struct Ends {
+    /// Orders to it.
+    pub handle: Handle,
+    /// The leases that it takes.
+    pub leases: mpsc::Receiver<Arc<Held>>,
+    /// What it sees.
+    pub seen: watch::Receiver<Seen>,
+}
+
+/// The end of a task.
+enum Done {
+    Looked(Result<Vec<Lease>, table::Error>),
+    Took(Box<Taken>),
+    Released,
+    Called,
+}
+
+/// A lease that was to be taken.
+struct Taken {
+    lease: Lease,
+    /// When the write began.
+    proven: Instant,
+    outcome: Result<(), table::Error>,
+}
+
+/// Where the present look at the table stands.
+struct Look {
+    next: Instant,
+    /// The scan, or the takes that follow from it, are under way; so many.
+    under_way: usize,
+    /// A write had no answer: the lease may be ours without being renewed.
+    unsure: bool,
+    /// So many of [`ALERT`] are still to come.
+    alert: usize,
 }
 
 /// Takes, keeps and gives back leases.
@@ -95,13 +153,22 @@ pub struct Coordinator {
     // Unbounded in type only: a few orders a lease. A bound could make coordinator and scheduler wait
     // for each other.
     orders: mpsc::UnboundedReceiver<Order>,
+    shown: watch::Sender<Seen>,
     held: BTreeMap<ShardId, Arc<Held>>,
     renewals: JoinSet<()>,
     renewed: BTreeMap<Id, Arc<Held>>,
-    releases: JoinSet<()>,
+    /// Told by whatever write saw a peer's call.
+    nudged: Arc<Notify>,
+    work: JoinSet<Done>,
+    writes: Arc<Semaphore>,
+    releasing: usize,
+    look: Look,
     seen: Observations,
-    /// Leases of others are stolen no more often than KCL's taker runs, however often the table is
-    /// looked at.
+    leases: Arc<Vec<Lease>>,
+    /// When the peers are to be called, if they are.
+    call: Option<Instant>,
+    last_call: Option<Instant>,
+    /// Leases of others are stolen no more often than this, however often the table is looked at.
     next_steal: Instant,
     random: fastrand::Rng,
 }
@@ -116,41 +183,57 @@ impl std::fmt::Debug for Coordinator {
 }
 
 impl Coordinator {
-    /// A coordinator, the handle to it, and the leases that it will take.
-    pub fn new(table: Arc<dyn Table>, settings: Settings) -> (Self, Handle, mpsc::Receiver<Arc<Held>>) {
+    /// A coordinator and what connects it.
+    pub fn new(table: Arc<dyn Table>, settings: Settings) -> (Self, Ends) {
         let (taken, leases) = mpsc::channel(16);
         let (handle, orders) = mpsc::unbounded_channel();
+        let shown = watch::Sender::new(Seen::default());
+        let ends = Ends { handle: Handle(handle), leases, seen: shown.subscribe() };
+        let now = Instant::now();
         let coordinator = Self {
             table,
             settings,
             taken,
             orders,
+            shown,
             held: BTreeMap::new(),
             renewals: JoinSet::new(),
             renewed: BTreeMap::new(),
-            releases: JoinSet::new(),
+            nudged: Arc::new(Notify::new()),
+            work: JoinSet::new(),
+            writes: Arc::new(Semaphore::new(PARALLEL)),
+            releasing: 0,
+            look: Look { next: now, under_way: 0, unsure: false, alert: 0 },
             seen: Observations::default(),
-            next_steal: Instant::now(),
+            leases: Arc::default(),
+            call: None,
+            last_call: None,
+            next_steal: now,
             random: fastrand::Rng::new(),
         };
-        (coordinator, Handle(handle), leases)
+        (coordinator, ends)
     }
 
     /// Runs until every handle is gone. After `stop` no lease is taken any more.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut next = Instant::now();
+        let nudged = self.nudged.clone();
         loop {
+            let idle = self.look.under_way == 0 && !stop.is_cancelled();
             tokio::select! {
                 biased;
                 // Leases that were lost must leave the books before any is taken.
                 Some(ended) = self.renewals.join_next_with_id() => self.renewal_ended(&ended),
                 order = self.orders.recv() => match order {
                     Some(Order::Release(held)) => self.release(held),
-                    Some(Order::Look) => next = Instant::now(),
+                    Some(Order::Look) => self.look.next = Instant::now(),
+                    Some(Order::Forget(shard)) => self.forget_finished(&shard),
                     None => break,
                 },
-                Some(_) = self.releases.join_next() => {}
-                () = sleep_until(next), if !stop.is_cancelled() => next = self.look(&stop).await,
+                Some(done) = self.work.join_next() => self.done(done, &stop).await,
+                () = clock::reached(self.call) => self.call_peers(),
+                () = nudged.notified() => self.called(),
+                // Last: nothing is taken while anything else is due.
+                () = sleep_until(self.look.next), if idle => self.begin_look(),
             }
         }
         self.release_all().await;
@@ -178,72 +261,130 @@ impl Coordinator {
         }
     }
 
-    /// Looks at the table, takes what can be taken, and says when to look again.
-    async fn look(&mut self, stop: &CancellationToken) -> Instant {
-        let scanned = Instant::now();
-        let pause = self.settings.look().mul_f64(0.9 + self.random.f64() / 10.0);
-        let leases = match self.table.list().await {
-            Ok(leases) => leases,
-            Err(error) => {
+    fn forget_finished(&mut self, shard: &ShardId) {
+        if let Some(held) = self.held.remove(shard) {
+            held.mark_lost();
+        }
+    }
+
+    async fn done(&mut self, done: Result<Done, JoinError>, stop: &CancellationToken) {
+        match done {
+            Ok(Done::Looked(Ok(leases))) => self.looked(leases, stop),
+            Ok(Done::Looked(Err(error))) => {
                 warn!(%error, "can't list the leases");
-                return scanned + MIN_PAUSE.max(self.settings.renewal());
+                self.look.under_way = 0;
+                self.look.next = Instant::now() + MIN_PAUSE.max(renewal::pause(self.settings.failover));
             }
-        };
-        // After the answer: a row that was read early may have been renewed while later pages came.
-        self.seen.note(&leases, Instant::now());
-        let held: BTreeSet<ShardId> = self.held.keys().cloned().collect();
-        let now = Instant::now();
-        let unled = self.settings.compatible_with_2x || !take::may_be_led(&leases);
-        let may_steal = unled && now >= self.next_steal;
-        let asker = Asker {
+            Ok(Done::Took(taken)) => self.took(*taken).await,
+            Ok(Done::Released) => {
+                self.releasing -= 1;
+                self.call.get_or_insert(Instant::now() + GATHER);
+            }
+            Ok(Done::Called) => {}
+            Err(error) => {
+                // A bug in a step of ours. What it was about is seen again at the next look.
+                warn!(%error, "a step of the coordinator broke down");
+                self.look.under_way = 0;
+            }
+        }
+    }
+
+    fn called(&mut self) {
+        debug!("a peer calls: looking at the table");
+        self.look.next = Instant::now();
+        self.look.alert = ALERT.len();
+    }
+
+    fn begin_look(&mut self) {
+        self.look.under_way = 1;
+        // Should the scan's task break down, the next is due all the same.
+        self.look.next = Instant::now() + self.settings.failover;
+        let table = self.table.clone();
+        self.work.spawn(async move { Done::Looked(table.list().await) });
+    }
+
+    fn asker<'a>(&'a self, held: &'a BTreeSet<ShardId>, may_steal: bool) -> Asker<'a> {
+        Asker {
             me: &self.settings.me,
-            held: &held,
+            held,
             failover: self.settings.failover,
             max_leases: self.settings.max_leases,
             max_steals: if may_steal { self.settings.max_steals } else { 0 },
             priority: self.settings.priority,
-        };
-        let plan = asker.plan(&leases, &self.seen, now, &mut self.random);
-        if may_steal {
-            self.next_steal = scanned + pause;
         }
-        let wanted: Vec<Lease> = plan.take.into_iter().chain(plan.steal).cloned().collect();
+    }
+
+    /// Decides what to take of what was seen, and when to look again.
+    fn looked(&mut self, leases: Vec<Lease>, stop: &CancellationToken) {
+        // After the answer: a row that was read early may have been renewed while later pages came.
+        let now = Instant::now();
+        self.seen.note(&leases, now);
+        self.leases = Arc::new(leases);
+        let leases = self.leases.clone();
+        let held: BTreeSet<ShardId> = self.held.keys().cloned().collect();
+        let unled = self.settings.compatible_with_2x || !take::may_be_led(&leases);
+        let may_steal = unled && now >= self.next_steal;
+        let mut random = self.random.fork();
+        let asker = self.asker(&held, may_steal);
+        let plan = asker.plan(&leases, &self.seen, now, &mut random);
+        let pause = rhythm::pause(&asker, &leases, &self.seen, now).mul_f64(0.94 + 0.06 * random.f64());
         let expiry = asker.next_expiry(&leases, &self.seen, now);
-        let mut unsure = false;
+        let left = !asker.left(&leases, &plan, &self.seen, now).is_empty();
+        let live = asker.live(&leases, &self.seen, now);
+        let wanted: Vec<Lease> = plan.take.into_iter().chain(plan.steal).cloned().collect();
+
+        if may_steal {
+            self.next_steal = now + self.settings.failover / 2;
+        }
+        let pause = match self.look.alert {
+            0 => pause,
+            alert => ALERT[ALERT.len() - alert].min(pause),
+        };
+        self.look.alert = self.look.alert.saturating_sub(1);
+        self.look.next = expiry.map_or(now + pause, |at| at.min(now + pause)).max(now + MIN_PAUSE);
+        // Leases that others should have: they may not know.
+        if left && self.last_call.is_none_or(|last| now > last + self.settings.failover / 2) {
+            self.call.get_or_insert(now + GATHER);
+        }
+        self.shown.send_replace(Seen { leases, live });
+        self.look.under_way = 0;
+        if stop.is_cancelled() {
+            return;
+        }
+        self.look.under_way = wanted.len();
         for lease in wanted {
-            if stop.is_cancelled() {
-                break;
-            }
-            let shard = lease.shard.clone();
-            if let Err(error) = self.take(lease).await {
-                debug!(%shard, %error, "did not take a lease");
-                unsure |= !matches!(error, table::Error::Conflict(_));
+            let (table, me, writes) = (self.table.clone(), self.settings.me.clone(), self.writes.clone());
+            self.work.spawn(async move { Done::Took(Box::new(take(table, writes, lease, &me).await)) });
+        }
+    }
+
+    async fn took(&mut self, taken: Taken) {
+        self.look.under_way = self.look.under_way.saturating_sub(1);
+        match taken.outcome {
+            Ok(()) => self.hold(taken.lease, taken.proven).await,
+            Err(error) => {
+                debug!(shard = %taken.lease.shard, %error, "did not take a lease");
+                self.look.unsure |= !matches!(error, table::Error::Conflict(_));
             }
         }
         // What was written without an answer is ours without being renewed: the next look takes it.
-        let next = if unsure { scanned } else { scanned + pause };
-        expiry.map_or(next, |at| at.min(next)).max(Instant::now() + MIN_PAUSE)
+        if self.look.under_way == 0 && std::mem::take(&mut self.look.unsure) {
+            self.look.next = Instant::now() + MIN_PAUSE;
+        }
     }
 
-    async fn take(&mut self, mut lease: Lease) -> Result<(), table::Error> {
-        let proven = Instant::now();
-        let update = update::take(&lease, &self.settings.me);
-        self.table.update(&lease.shard, &update).await?;
-        let from = lease.owner.take();
-        update.apply(&mut lease);
-        info!(shard = %lease.shard, checkpoint = %lease.checkpoint, from = from.as_ref().map(WorkerId::as_str), "took a lease");
-        self.hold(lease, proven).await;
-        Ok(())
+    fn owner(&self) -> Owner {
+        let Settings { me, failover, .. } = self.settings.clone();
+        Owner { me, failover, table: self.table.clone(), nudged: self.nudged.clone() }
     }
 
     /// Enters one lease as soon as it is ours, whatever becomes of the others.
     async fn hold(&mut self, lease: Lease, proven: Instant) {
-        let Settings { me, failover, .. } = &self.settings;
-        let held = Held::new(lease, me.clone(), self.table.clone(), proven, *failover);
-        let pause = self.settings.renewal();
+        let held = Held::new(lease, proven, &self.owner());
+        let pause = renewal::pause(self.settings.failover);
         // The first renewals are spread, and so are all that follow.
         let first = proven + pause.mul_f64(0.3 + 0.7 * self.random.f64());
-        let task = self.renewals.spawn(renew(held.clone(), pause, first));
+        let task = self.renewals.spawn(renewal::keep(held.clone(), pause, first));
         self.renewed.insert(task.id(), held.clone());
         self.held.insert(held.shard().clone(), held.clone());
         if self.taken.send(held).await.is_err() {
@@ -253,7 +394,32 @@ impl Coordinator {
 
     fn release(&mut self, held: Arc<Held>) {
         self.forget(&held);
-        self.releases.spawn(async move { give_back(&held).await });
+        self.releasing += 1;
+        let writes = self.writes.clone();
+        self.work.spawn(async move {
+            let _permit = writes.acquire().await;
+            give_back(&held).await;
+            Done::Released
+        });
+    }
+
+    /// Calls every live peer: there is something to take.
+    fn call_peers(&mut self) {
+        (self.call, self.last_call) = (None, Some(Instant::now()));
+        let held: BTreeSet<ShardId> = self.held.keys().cloned().collect();
+        let mut random = self.random.fork();
+        let asker = self.asker(&held, false);
+        let rows = rhythm::nudged(&asker, &self.leases, &self.seen, Instant::now(), &mut random);
+        let nudges: Vec<_> = rows.into_iter().map(|row| (row.shard.clone(), update::nudge(row))).collect();
+        if nudges.is_empty() {
+            return;
+        }
+        debug!(rows = nudges.len(), "calling the peers");
+        let (table, writes) = (self.table.clone(), self.writes.clone());
+        self.work.spawn(async move {
+            call(&table, &writes, nudges).await;
+            Done::Called
+        });
     }
 
     async fn release_all(&mut self) {
@@ -261,11 +427,60 @@ impl Coordinator {
         for held in held {
             self.release(held);
         }
-        let all = async { while self.releases.join_next().await.is_some() {} };
+        let all = async {
+            while self.releasing > 0 || self.look.under_way > 0 {
+                match self.work.join_next().await {
+                    Some(Ok(Done::Released)) => self.releasing -= 1,
+                    // Taken in the last moment.
+                    Some(Ok(Done::Took(taken))) => {
+                        self.look.under_way = self.look.under_way.saturating_sub(1);
+                        if taken.outcome.is_ok() {
+                            self.release(Held::new(taken.lease, taken.proven, &self.owner()));
+                        }
+                    }
+                    Some(Ok(Done::Looked(_)) | Err(_)) => self.look.under_way = 0,
+                    Some(Ok(Done::Called)) => {}
+                    None => break,
+                }
+            }
+        };
         if timeout(RELEASE, all).await.is_err() {
-            warn!(left = self.releases.len(), "leases could not be given back in time: they will expire");
+            warn!(left = self.releasing, "leases could not be given back in time: they will expire");
+        }
+        self.work.abort_all();
+        while self.work.join_next().await.is_some() {}
+        self.call_peers();
+        if timeout(CALL, self.work.join_next()).await.is_err() {
+            debug!("the peers could not be called in time");
         }
     }
+}
+
+async fn take(table: Arc<dyn Table>, writes: Arc<Semaphore>, mut lease: Lease, me: &WorkerId) -> Taken {
+    let _permit = writes.acquire().await;
+    let proven = Instant::now();
+    let update = update::take(&lease, me);
+    let outcome = table.update(&lease.shard, &update).await.map(|before| {
+        let from = before.owner.as_ref().map(WorkerId::as_str);
+        info!(shard = %before.shard, checkpoint = %before.checkpoint, from, "took a lease");
+        lease = before.clone();
+        update.apply(&mut lease);
+    });
+    Taken { lease, proven, outcome }
+}
+
+async fn call(table: &Arc<dyn Table>, writes: &Arc<Semaphore>, nudges: Vec<(ShardId, update::Update)>) {
+    let mut calls = JoinSet::new();
+    for (shard, update) in nudges {
+        let (table, writes) = (table.clone(), writes.clone());
+        calls.spawn(async move {
+            let _permit = writes.acquire().await;
+            if let Err(error) = table.update(&shard, &update).await {
+                debug!(%shard, %error, "a peer was not called by this row");
+            }
+        });
+    }
+    while calls.join_next().await.is_some() {}
 }
 
 async fn give_back(held: &Held) {
@@ -276,36 +491,6 @@ async fn give_back(held: &Held) {
         }
         Err(error) => {
             warn!(shard = %held.shard(), %error, "the lease could not be given back: it will expire")
-        }
-    }
-}
-
-/// Keeps one lease alive until it is lost. A failure is retried with jitter until the lease expires.
-async fn renew(held: Arc<Held>, pause: Duration, first: Instant) {
-    let mut backoff = Backoff::new(pause / 8, pause, fastrand::Rng::new());
-    let mut next = first;
-    loop {
-        tokio::select! {
-            biased;
-            // Lost leases aren't renewed.
-            () = held.lost().cancelled() => break,
-            () = sleep_until(next.min(held.expires())) => {}
-        }
-        let started = Instant::now();
-        match held.renew().await {
-            Ok(()) => {
-                backoff.reset();
-                next = started + pause;
-            }
-            Err(held::Error::Lost) => {
-                warn!(shard = %held.shard(), "the lease is lost");
-                break;
-            }
-            Err(error) => {
-                let again = backoff.pause();
-                warn!(shard = %held.shard(), %error, ?again, "a renewal failed, will try again");
-                next = Instant::now() + again;
-            }
         }
     }
 }
@@ -339,28 +524,28 @@ mod tests {
     async fn a_lease_taken_without_an_answer_is_held_well_before_it_could_be_lost() {
         let table = table();
         table.set_fault(Fault::LostAnswer);
-        let (coordinator, _handle, mut leases) = Coordinator::new(table.clone(), settings());
+        let (coordinator, mut ends) = Coordinator::new(table.clone(), settings());
         let mut tasks = JoinSet::new();
         tasks.spawn(coordinator.run(CancellationToken::new()));
         tokio::time::sleep(Duration::from_millis(1)).await;
         assert_eq!(table.row(&"s".into()).unwrap().owner, Some("me".into()));
         table.set_fault(Fault::None);
-        let held = timeout(Duration::from_secs(2), leases.recv()).await.unwrap().unwrap();
+        let held = timeout(Duration::from_secs(2), ends.leases.recv()).await.unwrap().unwrap();
         assert!(held.is_live(Instant::now()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn leases_are_renewed_until_the_last_handle_is_gone_and_then_given_back() {
         let table = table();
-        let (coordinator, handle, mut leases) = Coordinator::new(table.clone(), settings());
+        let (coordinator, mut ends) = Coordinator::new(table.clone(), settings());
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(coordinator.run(stop.clone()));
-        let held = leases.recv().await.unwrap();
+        let held = ends.leases.recv().await.unwrap();
         stop.cancel();
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert!(held.is_live(Instant::now()), "renewing stops last");
-        drop(handle);
+        drop(ends);
         tasks.join_all().await;
         assert!(held.lost().is_cancelled());
         assert_eq!(table.row(&"s".into()).unwrap().owner, None);

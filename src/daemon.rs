@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use crate::config::{ChildProtocol, Config, OnChildFailure};
 use crate::consumer::{Parts, Settings};
-use crate::coordinator::{self, Coordinator};
+use crate::coordinator::{self, Coordinator, Ends};
 use crate::exit::Exit;
 use crate::lease::sync::{self, InitialPosition};
 use crate::lease::{Table, table};
@@ -21,7 +21,8 @@ use crate::metrics::Sink;
 use crate::multilang::Launch;
 use crate::retrieval::{self, Source};
 use crate::scheduler::{self, Hopeless};
-use crate::shard::{self, Filter};
+use crate::shard;
+use crate::upkeep::{self, Upkeep};
 
 /// KCL's `maxInitializationAttempts`.
 const ATTEMPTS: u32 = 20;
@@ -97,11 +98,12 @@ pub async fn run(config: &Config, ports: Ports, stop: CancellationToken) -> Resu
         worker = %config.worker, stream = config.stream, table = config.table, application = config.application,
         program = %ports.children, "starting"
     );
+    let upkeep = Upkeep::new(ports.table.clone(), ports.shards.clone(), upkeep_settings(config));
     tokio::select! {
         biased;
         // Nothing is held yet: a stop needn't wait for anything.
         () = stop.cancelled() => return Ok(()),
-        outcome = initialize(config, &ports) => outcome?,
+        outcome = initialize(config, &upkeep) => outcome?,
     }
     let settings = coordinator::Settings {
         me: config.worker.clone(),
@@ -111,9 +113,12 @@ pub async fn run(config: &Config, ports: Ports, stop: CancellationToken) -> Resu
         priority: config.priority,
         compatible_with_2x: config.compatible_with_2x,
     };
-    let (coordinator, handle, leases) = Coordinator::new(ports.table.clone(), settings);
+    let (coordinator, ends) = Coordinator::new(ports.table.clone(), settings);
+    let Ends { handle, leases, seen } = ends;
     let mut tasks = JoinSet::new();
     tasks.spawn(coordinator.run(stop.clone()));
+    let mut keeping = JoinSet::new();
+    keeping.spawn(upkeep.run(seen, handle.clone(), stop.clone()));
     let scheduled = scheduler::run(parts(config, ports), handle, leases, stop.clone());
     let mut scheduled = std::pin::pin!(scheduled);
     let scheduled = tokio::select! {
@@ -138,6 +143,16 @@ pub async fn run(config: &Config, ports: Ports, stop: CancellationToken) -> Resu
     }
     info!("stopped");
     Ok(scheduled?)
+}
+
+fn upkeep_settings(config: &Config) -> upkeep::Settings {
+    upkeep::Settings {
+        me: config.worker.clone(),
+        initial: config.initial,
+        ignore_unexpected_children: config.ignore_unexpected_children,
+        skip_if_leases_exist: config.skip_sync_if_leases_exist,
+        sync_pause: config.shard_sync_pause,
+    }
 }
 
 fn parts(config: &Config, ports: Ports) -> Parts {
@@ -178,16 +193,16 @@ fn parts(config: &Config, ports: Ports) -> Parts {
         dialect,
         settings,
         timestamp,
-        check_hash_keys: config.check_hash_keys,
+        check_hash_keys: !config.skip_sync_if_leases_exist,
         sink: ports.sink,
     }
 }
 
 /// The table made, the stream's shards known, their leases there: again and again for a while.
-async fn initialize(config: &Config, ports: &Ports) -> Result<(), Error> {
+async fn initialize(config: &Config, upkeep: &Upkeep) -> Result<(), Error> {
     let mut attempt = 1;
     loop {
-        match try_initialize(config, ports).await {
+        match upkeep.begin().await.map_err(Error::from) {
             Ok(()) => return Ok(()),
             Err(error) if attempt >= ATTEMPTS || !error.may_pass() => return Err(error),
             Err(error) => {
@@ -199,24 +214,12 @@ async fn initialize(config: &Config, ports: &Ports) -> Result<(), Error> {
     }
 }
 
-async fn try_initialize(config: &Config, ports: &Ports) -> Result<(), Error> {
-    ports.table.ensure().await?;
-    let leases = ports.table.list().await?;
-    let missing = if leases.is_empty() {
-        let shards = ports.shards.list(config.initial.filter()).await?;
-        sync::plan_first(&shards, config.initial)?
-    } else {
-        let shards = ports.shards.list(Filter::All).await?;
-        sync::plan_missing(&shards, &leases, config.initial, config.ignore_unexpected_children)?
-    };
-    for lease in &missing {
-        let made = ports.table.create(lease).await?;
-        info!(shard = %lease.shard, checkpoint = %lease.checkpoint, made, "lease of a shard");
+impl From<upkeep::Error> for Error {
+    fn from(error: upkeep::Error) -> Self {
+        match error {
+            upkeep::Error::Table(error) => Self::Table(error),
+            upkeep::Error::Stream(error) => Self::Stream(error),
+            upkeep::Error::Shards(error) => Self::Sync(error),
+        }
     }
-    info!(
-        leases = leases.len() + missing.len(),
-        new = missing.len(),
-        "leases are in step with the stream's shards"
-    );
-    Ok(())
 }

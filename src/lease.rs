@@ -6,7 +6,11 @@
 //! | [`table`] | the port to the table and what can go wrong with it |
 //! | [`update`] | every write on a lease as condition and changes: pure |
 //! | [`held`] | the proof that a lease is ours, and the only way to renew, checkpoint or release it |
+//! | [`holding`] | what each answer of the table makes of a lease that is held: pure |
 //! | [`take`] | which leases to take, and which to steal: pure |
+//! | [`watch`] | how often to look at the table, and whom to call: pure |
+//! | [`audit`] | whether the leases cover every hash key, and who has to see to it: pure |
+//! | [`cleanup`] | which finished leases can go: pure |
 //! | [`sync`] | which leases a stream's shards need: pure |
 //! | [`memory`] | the table in memory, for tests |
 //!
@@ -24,12 +28,16 @@ use std::sync::Arc;
 use crate::sequence::Position;
 use crate::shard::{HashRange, ShardId};
 
+pub mod audit;
+pub mod cleanup;
 pub mod held;
+pub mod holding;
 pub mod memory;
 pub mod sync;
 pub mod table;
 pub mod take;
 pub mod update;
+pub mod watch;
 
 pub use held::Held;
 pub use table::Table;

@@ -30,3 +30,4 @@ pub mod retrieval;
 pub mod scheduler;
 pub mod sequence;
 pub mod shard;
+pub mod upkeep;

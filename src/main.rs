@@ -12,7 +12,7 @@ use std::sync::Arc;
 use multilangd::aws::client;
 use multilangd::aws::credentials::SystemProperties;
 use multilangd::aws::dynamodb::Leases;
-use multilangd::aws::kinesis::Stream;
+use multilangd::aws::kinesis::{Attempts, Stream};
 use multilangd::aws::region;
 use multilangd::config::resolve::{self, Given, Resolved};
 use multilangd::config::settings::{self, Settings};
@@ -267,7 +267,8 @@ async fn start(config: &Config, system: SystemProperties, stop: CancellationToke
         failover: config.failover,
     };
     let clients = client::clients(&settings).await.map_err(|e| refuse(&e))?;
-    let stream = Arc::new(Stream::new(clients.kinesis, config.stream.clone()));
+    let list = Attempts { pause: config.list_shards_pause, most: config.list_shards_attempts };
+    let stream = Arc::new(Stream::new(clients.kinesis, config.stream.clone()).listing(list));
     let ports = Ports {
         table: Arc::new(Leases::new(clients.dynamodb, config.table.clone())),
         shards: stream.clone(),

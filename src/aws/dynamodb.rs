@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{
-    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
-    TableDescription, TableStatus,
+    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ReturnValue,
+    ScalarAttributeType, TableDescription, TableStatus,
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
@@ -22,6 +22,7 @@ use super::item::{self, Row};
 use crate::lease::table::{Error, Table};
 use crate::lease::update::{Change, Requirement, Update};
 use crate::lease::{Lease, WorkerId};
+use crate::sequence::Sequence;
 use crate::shard::{BoxFuture, ShardId};
 
 /// KCL waits as long for a new table.
@@ -171,7 +172,7 @@ impl Leases {
         }
     }
 
-    async fn write(&self, shard: &ShardId, update: &Update) -> Result<(), Error> {
+    async fn write(&self, shard: &ShardId, update: &Update) -> Result<Lease, Error> {
         let expression = Expression::of(update);
         let sent = self
             .client
@@ -182,9 +183,38 @@ impl Leases {
             .update_expression(expression.update)
             .set_expression_attribute_names(Some(expression.names))
             .set_expression_attribute_values(Some(expression.values).filter(|values| !values.is_empty()))
+            .return_values(ReturnValue::AllOld)
             .send()
             .await;
-        sent.map(|_| ()).map_err(|error| self.classify(&error, Some(shard)))
+        let answer = sent.map_err(|error| self.classify(&error, Some(shard)))?;
+        match answer.attributes().map(item::row) {
+            Some(Row::Lease(lease)) => Ok(*lease),
+            // Written, but what the row holds now isn't known: to be read back.
+            Some(Row::Other(why)) => {
+                let why = why.unwrap_or_else(|| format!("the row {shard} is no lease"));
+                Err(Error::Ambiguous(format!("table {}: {why}", self.table)))
+            }
+            None => Err(Error::Ambiguous(format!("table {}: the row {shard} was not there", self.table))),
+        }
+    }
+
+    /// Java deletes without a condition. With one, a row that was made anew meanwhile stays.
+    async fn remove(&self, shard: &ShardId) -> Result<bool, Error> {
+        let sent = self
+            .client
+            .delete_item()
+            .table_name(&self.table)
+            .key(item::KEY, item::text(shard.as_str()))
+            .condition_expression("#c = :end")
+            .expression_attribute_names("#c", item::CHECKPOINT)
+            .expression_attribute_values(":end", item::text(Sequence::ShardEnd.as_str()))
+            .send()
+            .await;
+        match sent.map_err(|error| self.classify(&error, Some(shard))) {
+            Ok(_) => Ok(true),
+            Err(Error::Conflict(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// `written` names the row of a conditional write; a read can be neither conflicting nor
@@ -231,8 +261,12 @@ impl Table for Leases {
         Box::pin(self.insert(lease))
     }
 
-    fn update<'a>(&'a self, shard: &'a ShardId, update: &'a Update) -> BoxFuture<'a, Result<(), Error>> {
+    fn update<'a>(&'a self, shard: &'a ShardId, update: &'a Update) -> BoxFuture<'a, Result<Lease, Error>> {
         Box::pin(self.write(shard, update))
+    }
+
+    fn delete<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(self.remove(shard))
     }
 }
 
@@ -272,6 +306,10 @@ impl Expression {
                     );
                 }
                 Change::SetChildren(children) => set.push(this.set(item::CHILDREN, item::ids(children))),
+                Change::SetRange(range) => {
+                    set.push(this.set(item::RANGE_START, item::text(&range.start.to_string())));
+                    set.push(this.set(item::RANGE_END, item::text(&range.end.to_string())));
+                }
             }
         }
         let clauses = [("SET", set), ("REMOVE", remove), ("ADD", add)].into_iter();
@@ -334,7 +372,7 @@ impl Expression {
 mod tests {
     use super::*;
     use crate::lease::update;
-    use crate::sequence::{Position, Sequence};
+    use crate::sequence::Position;
     use crate::shard::HashRange;
     use std::collections::BTreeSet;
 

@@ -18,21 +18,40 @@ use crate::retrieval::{self, Answer, RawRecord, Start};
 use crate::sequence::SequenceNumber;
 use crate::shard::{self, BoxFuture, ChildShard, Filter, HashRange, Shard, ShardId};
 
-/// `listShardsBackoffTimeInMillis` and `maxListShardsRetryAttempts` of KCL.
-const LIST_PAUSE: Duration = Duration::from_millis(1_500);
-const LIST_ATTEMPTS: u32 = 50;
-
 /// One stream.
 #[derive(Debug, Clone)]
 pub struct Stream {
     client: Client,
     name: String,
+    list: Attempts,
+}
+
+/// How often a throttled ListShards is asked again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempts {
+    /// `listShardsBackoffTimeInMillis`.
+    pub pause: Duration,
+    /// `maxListShardsRetryAttempts`.
+    pub most: u32,
+}
+
+impl Default for Attempts {
+    /// KCL's defaults.
+    fn default() -> Self {
+        Self { pause: Duration::from_millis(1_500), most: 50 }
+    }
 }
 
 impl Stream {
     /// The stream of that name.
     pub fn new(client: Client, name: String) -> Self {
-        Self { client, name }
+        Self { client, name, list: Attempts::default() }
+    }
+
+    /// The same with other attempts at ListShards.
+    #[must_use]
+    pub fn listing(self, list: Attempts) -> Self {
+        Self { list, ..self }
     }
 
     /// Later pages are asked for by their token alone (ListShards API reference, `NextToken`).
@@ -59,11 +78,11 @@ impl Stream {
                 Err(error) => {
                     let failure = failure(&error);
                     attempts += 1;
-                    if !failure.is_throttling() || attempts >= LIST_ATTEMPTS {
+                    if !failure.is_throttling() || attempts >= self.list.most {
                         return Err(self.list_error(&failure));
                     }
                     debug!(%failure, attempts, "ListShards was refused for now");
-                    sleep(LIST_PAUSE).await;
+                    sleep(self.list.pause).await;
                 }
             }
         }

@@ -503,7 +503,10 @@ impl Resolved {
             idle: millis("idleTimeBetweenReadsInMillis"),
             keep_empty: s.is("callProcessRecordsEvenForEmptyRecordList"),
             ignore_unexpected_children: s.is("ignoreUnexpectedChildShards"),
-            check_hash_keys: !s.is("skipShardSyncAtWorkerInitializationIfLeasesExist"),
+            skip_sync_if_leases_exist: s.is("skipShardSyncAtWorkerInitializationIfLeasesExist"),
+            shard_sync_pause: millis("shardSyncIntervalMillis"),
+            list_shards_pause: millis("listShardsBackoffTimeInMillis"),
+            list_shards_attempts: u32::try_from(s.number("maxListShardsRetryAttempts")).unwrap_or(1),
             on_child_failure: match text(own::ON_CHILD_FAILURE).as_str() {
                 "exit" => OnChildFailure::Exit,
                 _ => OnChildFailure::Restart,

@@ -13,18 +13,19 @@
 //!
 //! In KCL: the authoritative leases within `DynamoDBLeaseRenewer`. Unlike there, an answer that is
 //! neither yes nor no is always followed by a consistent read, for checkpoints too, and reading the
-//! state never waits for a request in flight.
+//! state never waits for a request in flight. What an answer means is decided in [`super::holding`].
 
-use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::holding::{Holding, Intent, Step};
 use super::table::{self, Table};
-use super::update::{self, Update};
+use super::update;
 use super::{Lease, WorkerId};
 use crate::sequence::Position;
 use crate::shard::ShardId;
@@ -43,17 +44,26 @@ pub enum Error {
     Table(#[from] table::Error),
 }
 
+/// What all leases of a worker have in common.
+#[derive(Clone)]
+pub struct Owner {
+    /// The worker.
+    pub me: WorkerId,
+    /// Where its leases are.
+    pub table: Arc<dyn Table>,
+    /// How long a lease lasts without a sign of life.
+    pub failover: Duration,
+    /// Told when a row shows that a peer calls.
+    pub nudged: Arc<Notify>,
+}
+
 /// A lease of ours.
 pub struct Held {
     shard: ShardId,
-    me: WorkerId,
-    failover: Duration,
-    table: Arc<dyn Table>,
+    owner: Owner,
     /// Held across requests: this is what puts the writes of one lease in a row.
-    row: tokio::sync::Mutex<Lease>,
-    /// When the first of the writes began that are not known to have happened. Never held across an
-    /// await, as the next.
-    unknown_since: Mutex<Option<Instant>>,
+    holding: tokio::sync::Mutex<Holding>,
+    /// As the holding has it, readable while a request is under way. Never held across an await.
     expires: Mutex<Instant>,
     lost: CancellationToken,
     /// The row when the lease became ours.
@@ -68,23 +78,15 @@ impl std::fmt::Debug for Held {
 
 impl Held {
     /// A lease whose row was written by us in a request that began at `proven`.
-    pub fn new(
-        lease: Lease,
-        me: WorkerId,
-        table: Arc<dyn Table>,
-        proven: Instant,
-        failover: Duration,
-    ) -> Arc<Self> {
+    pub fn new(lease: Lease, proven: Instant, owner: &Owner) -> Arc<Self> {
+        let Owner { me, failover, .. } = owner;
         Arc::new(Self {
             shard: lease.shard.clone(),
-            me,
-            failover,
-            table,
-            unknown_since: Mutex::new(None),
-            expires: Mutex::new(proven + failover),
+            expires: Mutex::new(proven + *failover),
             lost: CancellationToken::new(),
             initial: lease.clone(),
-            row: tokio::sync::Mutex::new(lease),
+            holding: tokio::sync::Mutex::new(Holding::new(lease, me.clone(), proven, *failover)),
+            owner: owner.clone(),
         })
     }
 
@@ -108,6 +110,11 @@ impl Held {
         *self.expires.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// When the last write began that is known to have happened.
+    pub fn proven(&self) -> Instant {
+        self.expires() - self.owner.failover
+    }
+
     /// Whether records may be handed out and progress be stored. Doesn't wait for anything.
     pub fn is_live(&self, now: Instant) -> bool {
         !self.lost.is_cancelled() && now < self.expires()
@@ -123,8 +130,8 @@ impl Held {
     /// # Errors
     /// [`Error::Lost`], finally; else try again before [`Held::expires`].
     pub async fn renew(&self) -> Result<(), Error> {
-        let mut row = self.row.lock().await;
-        self.write(&mut row, |lease| Ok(update::renew(lease)), |_| true).await
+        let mut holding = self.holding.lock().await;
+        self.write(&mut holding, &Intent::Renew).await
     }
 
     /// Stores progress. The caller has checked that it doesn't go back.
@@ -132,12 +139,8 @@ impl Held {
     /// # Errors
     /// [`Error::Lost`], finally; else it is not stored, or not known to be: ask again.
     pub async fn checkpoint(&self, target: &Position) -> Result<(), Error> {
-        let mut row = self.row.lock().await;
-        let plan = |lease: &Lease| match lease.checkpoint.order(target) {
-            Ordering::Greater => Err(Error::Behind(lease.checkpoint.clone())),
-            Ordering::Equal | Ordering::Less => Ok(update::checkpoint(lease, target)),
-        };
-        self.write(&mut row, plan, |lease| lease.checkpoint == *target).await
+        let mut holding = self.holding.lock().await;
+        self.write(&mut holding, &Intent::Checkpoint(target.clone())).await
     }
 
     /// Stores the ids of the shard's children in its row.
@@ -145,18 +148,19 @@ impl Held {
     /// # Errors
     /// As [`Held::checkpoint`]; safe to repeat.
     pub async fn set_children(&self, children: &BTreeSet<ShardId>) -> Result<(), Error> {
-        let mut row = self.row.lock().await;
+        let mut holding = self.holding.lock().await;
         if !self.is_live(Instant::now()) {
             return Err(Error::Lost);
         }
         let update = update::children(children.clone());
-        match timeout_at(self.expires(), self.table.update(&self.shard, &update)).await {
-            Ok(Ok(())) => {
-                row.children.clone_from(children);
+        match timeout_at(self.expires(), self.owner.table.update(&self.shard, &update)).await {
+            Ok(Ok(mut row)) => {
+                update.apply(&mut row);
+                holding.note_children(row);
                 Ok(())
             }
             // The only condition is that the row exists.
-            Ok(Err(table::Error::Conflict(_))) | Err(_) => Err(self.lose()),
+            Ok(Err(table::Error::Conflict(_))) | Err(_) => Err(self.lose(&mut holding)),
             Ok(Err(error)) => Err(error.into()),
         }
     }
@@ -167,17 +171,20 @@ impl Held {
     /// # Errors
     /// The row may then keep its owner until it expires; nothing is lost by that.
     pub async fn release(&self) -> Result<(), Error> {
-        let mut row = self.row.lock().await;
+        let mut holding = self.holding.lock().await;
         if !self.is_live(Instant::now()) {
             return Err(Error::Lost);
         }
         self.lost.cancel();
         // The row can turn out to be one step ahead of memory, once.
         for _ in 0..2 {
-            match timeout_at(self.expires(), self.table.update(&self.shard, &update::release(&row))).await {
-                Ok(Ok(())) => return Ok(()),
+            let update = update::release(holding.row());
+            match timeout_at(self.expires(), self.owner.table.update(&self.shard, &update)).await {
+                Ok(Ok(_)) => return Ok(()),
                 Ok(Err(table::Error::Conflict(_) | table::Error::Ambiguous(_))) => {
-                    self.read_back(&mut row).await?
+                    if !holding.read_for_release(self.read().await?) {
+                        return Err(Error::Lost);
+                    }
                 }
                 Ok(Err(error)) => return Err(error.into()),
                 Err(_) => return Err(Error::Lost),
@@ -186,83 +193,57 @@ impl Held {
         Err(Error::Lost)
     }
 
-    fn lose(&self) -> Error {
+    fn lose(&self, holding: &mut Holding) -> Error {
         self.lost.cancel();
-        Error::Lost
+        holding.lose()
     }
 
-    /// One conditional write that moves the counter. `applied` tells from a row whose counter has
-    /// moved by one whether it was this write that moved it.
-    async fn write(
-        &self,
-        row: &mut Lease,
-        plan: impl Fn(&Lease) -> Result<Update, Error>,
-        applied: impl Fn(&Lease) -> bool,
-    ) -> Result<(), Error> {
+    /// One conditional write that moves the counter, with everything that its answers can lead to.
+    async fn write(&self, holding: &mut Holding, intent: &Intent) -> Result<(), Error> {
         // The row can turn out to be one step ahead of memory once, and once to have a hand-off.
         for _ in 0..3 {
             let started = Instant::now();
-            if !self.is_live(started) {
-                return Err(self.lose());
+            if self.lost.is_cancelled() {
+                return Err(self.lose(holding));
             }
-            let update = plan(row)?;
-            // A counter that turns out to have moved may have been moved by an earlier attempt: only
-            // from that one's start are we known to have been alive.
-            let earliest = *self.unknown().get_or_insert(started);
-            let error = match timeout_at(self.expires(), self.table.update(&self.shard, &update)).await {
-                Ok(Ok(())) => {
-                    update.apply(row);
-                    *self.unknown() = None;
-                    self.prove(started);
-                    return Ok(());
-                }
-                Ok(Err(error)) => error,
-                Err(_) => return Err(self.lose()),
+            let update = match holding.plan(started, intent) {
+                Ok(update) => update,
+                Err(error) => return Err(self.failed(holding, error)),
             };
-            if !matches!(error, table::Error::Conflict(_) | table::Error::Ambiguous(_)) {
-                return Err(error.into());
+            let Ok(answer) = timeout_at(self.expires(), self.owner.table.update(&self.shard, &update)).await
+            else {
+                return Err(self.lose(holding));
+            };
+            let mut step = holding.answered(started, &update, answer);
+            if step == Step::ReadBack {
+                step = holding.read(self.read().await?, intent);
             }
-            let before = row.counter;
-            self.read_back(row).await?;
-            if row.counter == before + 1 {
-                *self.unknown() = None;
-                self.prove(earliest);
-                if applied(row) {
-                    return Ok(());
-                }
+            *self.expires.lock().unwrap_or_else(PoisonError::into_inner) = holding.expires();
+            if holding.take_nudge() {
+                self.owner.nudged.notify_one();
             }
-            if let table::Error::Ambiguous(_) = error
-                && row.counter == before
-            {
-                return Err(error.into());
+            match step {
+                Step::Done => return Ok(()),
+                Step::Failed(error) => return Err(self.failed(holding, error)),
+                Step::Again | Step::ReadBack => {}
             }
         }
-        Err(self.lose())
+        Err(self.lose(holding))
     }
 
-    /// Asks the row itself. It is ours if it names us and its counter is ours, or ours plus the one
-    /// write whose answer we missed.
-    async fn read_back(&self, row: &mut Lease) -> Result<(), Error> {
-        let read = timeout_at(self.expires(), self.table.get(&self.shard)).await;
-        let Ok(read) = read else { return Err(self.lose()) };
-        match read? {
-            Some(seen)
-                if seen.actual_owner() == Some(&self.me)
-                    && (seen.counter == row.counter || seen.counter == row.counter + 1) =>
-            {
-                *row = seen;
-                Ok(())
+    fn failed(&self, holding: &mut Holding, error: Error) -> Error {
+        if error == Error::Lost { self.lose(holding) } else { error }
+    }
+
+    /// Asks the row itself, for no longer than the lease lasts.
+    async fn read(&self) -> Result<Option<Lease>, Error> {
+        match timeout_at(self.expires(), self.owner.table.get(&self.shard)).await {
+            Ok(read) => Ok(read?),
+            Err(_) => {
+                self.lost.cancel();
+                Err(Error::Lost)
             }
-            Some(_) | None => Err(self.lose()),
         }
-    }
-
-    fn unknown(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
-        self.unknown_since.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn prove(&self, started: Instant) {
-        *self.expires.lock().unwrap_or_else(PoisonError::into_inner) = started + self.failover;
     }
 }
 
@@ -282,8 +263,9 @@ mod tests {
         let mut lease = Lease::new("s".into(), Position::new(Sequence::TrimHorizon), BTreeSet::new(), range);
         lease.owner = Some("me".into());
         table.put(lease.clone());
-        let held = Held::new(lease, "me".into(), table.clone(), Instant::now(), FAILOVER);
-        (table, held)
+        let nudged = Arc::new(Notify::new());
+        let owner = Owner { me: "me".into(), table: table.clone(), failover: FAILOVER, nudged };
+        (table, Held::new(lease, Instant::now(), &owner))
     }
 
     fn at(number: &str) -> Position {
@@ -389,6 +371,30 @@ mod tests {
         table.put(row);
         held.release().await.unwrap();
         assert_eq!(table.row(&"s".into()).unwrap().owner, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peers_call_is_heard_by_a_renewal_and_by_a_checkpoint_and_once() {
+        for checkpoint in [false, true] {
+            let (table, held) = held();
+            let heard = || {
+                let notified = std::pin::pin!(held.owner.nudged.notified());
+                let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+                notified.poll(&mut context).is_ready()
+            };
+            held.renew().await.unwrap();
+            assert!(!heard(), "nobody called");
+            let row = table.row(&"s".into()).unwrap();
+            table.update(&"s".into(), &update::nudge(&row)).await.unwrap();
+            if checkpoint {
+                held.checkpoint(&at("5")).await.unwrap();
+            } else {
+                held.renew().await.unwrap();
+            }
+            assert!(heard());
+            held.renew().await.unwrap();
+            assert!(!heard());
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -65,17 +65,18 @@ impl Memory {
         self.state().writes
     }
 
-    fn write(&self, shard: &ShardId, update: &Update) -> Result<(), Error> {
+    fn write(&self, shard: &ShardId, update: &Update) -> Result<Lease, Error> {
         let mut state = self.state();
         if state.fault == Fault::Unavailable {
             return Err(Error::Unavailable("fault".into()));
         }
         let conflict = || Error::Conflict(shard.clone());
         let row = state.rows.get_mut(shard).filter(|row| update.holds(row)).ok_or_else(conflict)?;
+        let before = row.clone();
         update.apply(row);
         state.writes += 1;
         match state.fault {
-            Fault::None | Fault::Unavailable => Ok(()),
+            Fault::None | Fault::Unavailable => Ok(before),
             Fault::LostAnswer => Err(Error::Ambiguous("fault".into())),
             Fault::Retried => Err(conflict()),
         }
@@ -106,7 +107,15 @@ impl Table for Memory {
         })
     }
 
-    fn update<'a>(&'a self, shard: &'a ShardId, update: &'a Update) -> BoxFuture<'a, Result<(), Error>> {
+    fn update<'a>(&'a self, shard: &'a ShardId, update: &'a Update) -> BoxFuture<'a, Result<Lease, Error>> {
         Box::pin(async move { self.write(shard, update) })
+    }
+
+    fn delete<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(async move {
+            let mut state = self.state();
+            let finished = state.rows.get(shard).is_some_and(Lease::is_complete);
+            Ok(finished && state.rows.remove(shard).is_some())
+        })
     }
 }

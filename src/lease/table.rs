@@ -57,6 +57,9 @@ pub trait Table: Send + Sync {
     /// Makes a row unless there is one; says whether it was made.
     fn create<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<bool, Error>>;
 
-    /// Writes attributes under a condition.
-    fn update<'a>(&'a self, shard: &'a ShardId, update: &'a Update) -> BoxFuture<'a, Result<(), Error>>;
+    /// Writes attributes under a condition. Gives the row as it was right before.
+    fn update<'a>(&'a self, shard: &'a ShardId, update: &'a Update) -> BoxFuture<'a, Result<Lease, Error>>;
+
+    /// Deletes the row of a shard that was read to its end, and no other; says whether there was one.
+    fn delete<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<bool, Error>>;
 }

@@ -29,8 +29,11 @@ use crate::shard::ShardId;
 const VERY_OLD: u32 = 3;
 
 /// What a worker remembers of the leases between its scans.
-#[derive(Debug, Default)]
-pub struct Observations(BTreeMap<ShardId, Seen>);
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observations {
+    rows: BTreeMap<ShardId, Seen>,
+    last: Option<Instant>,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Seen {
@@ -43,17 +46,17 @@ impl Observations {
     pub fn note(&mut self, leases: &[Lease], scanned: Instant) {
         let mut now = BTreeMap::new();
         for lease in leases {
-            let since = match self.0.get(&lease.shard) {
+            let since = match self.rows.get(&lease.shard) {
                 Some(seen) if seen.counter == lease.counter => seen.since,
                 Some(_) | None => scanned,
             };
             now.insert(lease.shard.clone(), Seen { counter: lease.counter, since });
         }
-        self.0 = now;
+        *self = Self { rows: now, last: Some(scanned) };
     }
 
     fn stood_still(&self, lease: &Lease, now: Instant) -> Option<Duration> {
-        self.0.get(&lease.shard).map(|seen| now.saturating_duration_since(seen.since))
+        self.rows.get(&lease.shard).map(|seen| now.saturating_duration_since(seen.since))
     }
 }
 
@@ -103,7 +106,7 @@ impl Asker<'_> {
     }
 
     /// How many open shards each live worker has, by the row; the asker is always among them (D10).
-    fn counts<'l>(
+    pub(super) fn counts<'l>(
         &'l self,
         leases: &'l [Lease],
         seen: &Observations,
@@ -118,6 +121,11 @@ impl Asker<'_> {
             }
         }
         counts
+    }
+
+    /// The workers whose leases move, the asker always among them.
+    pub fn live(&self, leases: &[Lease], seen: &Observations, now: Instant) -> BTreeSet<WorkerId> {
+        self.counts(leases, seen, now).into_keys().cloned().collect()
     }
 
     /// How many more leases may be held at all. A shard that was read to its end needs no worker.
@@ -204,14 +212,30 @@ impl Asker<'_> {
         theirs
     }
 
-    /// When the next lease of somebody else could turn out to be abandoned, if it could be taken.
+    /// What could be taken by anybody and is left out of this plan: no room here, or past the share.
+    pub fn left<'l>(
+        &self,
+        leases: &'l [Lease],
+        plan: &Plan<'_>,
+        seen: &Observations,
+        now: Instant,
+    ) -> Vec<&'l Lease> {
+        let free = leases.iter().filter(|lease| !lease.is_complete() && self.is_available(lease, seen, now));
+        let taken: BTreeSet<&ShardId> = plan.take.iter().map(|lease| &lease.shard).collect();
+        free.filter(|lease| !taken.contains(&lease.shard)).collect()
+    }
+
+    /// When the next lease that stood still between the last two scans could turn out to be abandoned, if
+    /// it could be taken.
     pub fn next_expiry(&self, leases: &[Lease], seen: &Observations, now: Instant) -> Option<Instant> {
         if self.room(leases) == 0 {
             return None;
         }
         let others = leases.iter().filter(|lease| !lease.is_complete() && !self.held.contains(&lease.shard));
-        let expiries = others.filter_map(|lease| seen.0.get(&lease.shard));
-        let expiries = expiries.map(|seen| seen.since + self.failover + Duration::from_millis(1));
+        let suspects = others
+            .filter_map(|lease| seen.rows.get(&lease.shard))
+            .filter(|row| seen.last.is_some_and(|last| row.since < last));
+        let expiries = suspects.map(|row| row.since + self.failover + Duration::from_millis(1));
         expiries.filter(|at| *at > now).min()
     }
 }

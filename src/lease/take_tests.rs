@@ -250,16 +250,20 @@ fn finished_shards_are_no_part_of_a_share() {
 #[test]
 fn the_next_look_is_for_the_next_that_can_expire_and_only_if_it_could_be_taken() {
     let start = Instant::now();
-    let leases = [lease("a", Some("x"), 1), lease("b", Some("me"), 1)];
+    let mut leases = [lease("a", Some("x"), 1), lease("b", Some("me"), 1), lease("c", Some("y"), 1)];
     let mut seen = Observations::default();
-    seen.note(&leases, start);
     let held = ["b".into()].into();
-    let asker = |max_leases| {
+    let asker = |leases: &[Lease], seen: &Observations, max_leases| {
         Asker { me: &"me".into(), held: &held, failover: FAILOVER, max_leases, max_steals: 1, priority: true }
-            .next_expiry(&leases, &seen, start)
+            .next_expiry(leases, seen, start)
     };
-    assert_eq!(asker(2), Some(start + FAILOVER + Duration::from_millis(1)));
-    assert_eq!(asker(1), None);
+    seen.note(&leases, start);
+    assert_eq!(asker(&leases, &seen, 2), None, "seen once, nobody is suspected");
+    leases[2].counter += 1;
+    seen.note(&leases, start + Duration::from_secs(5));
+    let expiry = start + FAILOVER + Duration::from_millis(1);
+    assert_eq!(asker(&leases, &seen, 2), Some(expiry), "a stands still, c does not");
+    assert_eq!(asker(&leases, &seen, 1), None);
 }
 
 /// Round after round, every worker plans on what it sees and all of it succeeds unless another was

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use super::{Lease, WorkerId};
 use crate::sequence::Position;
-use crate::shard::ShardId;
+use crate::shard::{HashRange, ShardId};
 
 /// What must hold for the write to happen. All of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +48,8 @@ pub enum Change {
     ClearPending,
     /// SET `childShardIds`; never with an empty set.
     SetChildren(BTreeSet<ShardId>),
+    /// SET `startingHashKey`, `endingHashKey`.
+    SetRange(HashRange),
 }
 
 /// One conditional write.
@@ -122,6 +124,22 @@ pub fn children(children: BTreeSet<ShardId>) -> Update {
     Update { requires: vec![Requirement::Exists], changes: vec![Change::SetChildren(children)] }
 }
 
+/// Calls the owner of a lease: there is something to take. It sees at its next renewal that the number
+/// of switches has moved, and looks at the table at once. Java's workers count switches for people and
+/// decide nothing by them; the owner's next checkpoint sets them to 0. Counter and owner stay, so that no
+/// write of the owner fails by it.
+pub fn nudge(lease: &Lease) -> Update {
+    Update {
+        requires: vec![Requirement::Owner(lease.owner.clone()), Requirement::Exists],
+        changes: vec![Change::BumpOwnerSwitches],
+    }
+}
+
+/// Hash keys of a row that an early version of KCL made without (B9). Counter and owner stay.
+pub fn range(range: HashRange) -> Update {
+    Update { requires: vec![Requirement::Exists], changes: vec![Change::SetRange(range)] }
+}
+
 impl Update {
     /// Whether the write would happen on this row.
     pub fn holds(&self, lease: &Lease) -> bool {
@@ -147,6 +165,7 @@ impl Update {
                 Change::SetCheckpoint(position) => lease.checkpoint = position.clone(),
                 Change::ClearPending => lease.pending = None,
                 Change::SetChildren(children) => lease.children.clone_from(children),
+                Change::SetRange(range) => lease.range = Some(*range),
             }
         }
     }
@@ -156,7 +175,6 @@ impl Update {
 mod tests {
     use super::*;
     use crate::sequence::Sequence;
-    use crate::shard::HashRange;
 
     fn lease(owner: Option<&str>, checkpoint_owner: Option<&str>) -> Lease {
         let range = HashRange { start: 0, end: 9 };

@@ -15,7 +15,11 @@ use tracing::{info, warn};
 
 use super::{example, feed, kinesis, progress, tables};
 use crate::aws::credentials::SystemProperties;
-use crate::aws::{client, dynamodb::Leases, kinesis::Stream};
+use crate::aws::{
+    client,
+    dynamodb::Leases,
+    kinesis::{Attempts, Stream},
+};
 use crate::config::Config;
 use crate::daemon::{self, Ports};
 use crate::exit::Exit;
@@ -146,7 +150,8 @@ async fn serve(
     let made = make_stream(&clients.kinesis, &config.stream, options.shards).await.map_err(failed)?;
 
     let board = Arc::new(Board::default());
-    let stream = Arc::new(Stream::new(clients.kinesis.clone(), config.stream.clone()));
+    let list = Attempts { pause: config.list_shards_pause, most: config.list_shards_attempts };
+    let stream = Arc::new(Stream::new(clients.kinesis.clone(), config.stream.clone()).listing(list));
     let ports = Ports {
         table: Arc::new(Leases::new(clients.dynamodb, config.table.clone())),
         shards: stream.clone(),

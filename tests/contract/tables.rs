@@ -76,22 +76,25 @@ async fn every_write_changes_the_row_as_it_says_and_only_once() {
         let position = Position { sequence: Sequence::parse("12345").unwrap(), sub: 6 };
         let children = BTreeSet::from(["x".into(), "y".into()]);
         type Write = Box<dyn Fn(&Lease) -> update::Update>;
-        let writes: [(&str, Write); 7] = [
+        let range = HashRange { start: 3, end: 4 };
+        let writes: [(&str, Write); 9] = [
             ("take", Box::new(move |row| update::take(row, &me))),
             ("renew", Box::new(update::renew)),
             ("checkpoint", Box::new(move |row| update::checkpoint(row, &position))),
             ("children", Box::new(move |_| update::children(children.clone()))),
             ("checkpoint with children", Box::new(|row| update::checkpoint(row, &Position::shard_end()))),
             ("take from another", Box::new(|row| update::take(row, &"other".into()))),
+            ("nudge", Box::new(update::nudge)),
+            ("range", Box::new(move |_| update::range(range))),
             ("release", Box::new(update::release)),
         ];
         for (what, write) in &writes {
             let before = row.clone();
             let update = write(&row);
-            assert_eq!(table.update(&shard, &update).await, Ok(()), "{name}: {what}");
+            assert_eq!(table.update(&shard, &update).await, Ok(row.clone()), "{name}: {what}");
             update.apply(&mut row);
             assert_eq!(table.get(&shard).await, Ok(Some(row.clone())), "{name}: {what}");
-            if *what != "children" {
+            if !["children", "nudge", "range"].contains(what) {
                 let again = table.update(&shard, &write(&before)).await;
                 assert_eq!(again, Err(Error::Conflict(shard.clone())), "{name}: {what} again");
                 assert_eq!(
@@ -101,6 +104,19 @@ async fn every_write_changes_the_row_as_it_says_and_only_once() {
                 );
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn only_the_row_of_a_finished_shard_is_deleted() {
+    for Subject { name, table, .. } in &subjects().await {
+        let shard = ShardId::from("a");
+        assert_eq!(table.delete(&shard).await, Ok(false), "{name}: nothing there");
+        table.create(&lease("a")).await.unwrap();
+        assert_eq!(table.delete(&shard).await, Ok(false), "{name}: still open");
+        table.update(&shard, &update::checkpoint(&lease("a"), &Position::shard_end())).await.unwrap();
+        assert_eq!(table.delete(&shard).await, Ok(true), "{name}");
+        assert_eq!(table.get(&shard).await, Ok(None), "{name}");
     }
 }
 
@@ -116,6 +132,8 @@ async fn no_write_makes_a_row() {
             update::release(&gone),
             update::release(&held),
             update::children(BTreeSet::from(["x".into()])),
+            update::nudge(&held),
+            update::range(HashRange { start: 0, end: 1 }),
         ] {
             assert_eq!(
                 table.update(&gone.shard, &update).await,

@@ -1,0 +1,193 @@
+//! Whether the leases cover every hash key, and who has to see to it.
+//!
+//! A shard without a lease is read by nobody, and no one would notice. So one worker looks for hash keys
+//! that no open lease covers. A hole that stays the same over several looks is no moment within a reshard,
+//! and the stream's shards are listed to fill it.
+//!
+//! Nobody is elected for it: every worker computes from the owners in the table who it is, by the same
+//! shuffle as Java's workers, so that in a mixed fleet it is one of them too.
+//!
+//! In KCL: `PeriodicShardSyncManager`, `DeterministicShuffleShardSyncLeaderDecider`.
+
+use std::collections::BTreeSet;
+
+use super::{Lease, WorkerId};
+
+/// KCL's `leasesRecoveryAuditorInconsistencyConfidenceThreshold`.
+const CONFIDENCE: u32 = 3;
+
+/// Hash keys that no open lease covers: after the one and before the other, if there are such.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hole {
+    /// The last covered key before it.
+    pub after: Option<u128>,
+    /// The first covered key behind it.
+    pub before: Option<u128>,
+}
+
+/// What the looks before have shown.
+#[derive(Debug, Default)]
+pub struct Auditor {
+    hole: Option<Hole>,
+    times: u32,
+}
+
+impl Auditor {
+    /// Notes one look; gives the hole if it has been there long enough to be believed. It is given again
+    /// at every look while it stays.
+    pub fn look(&mut self, leases: &[Lease]) -> Option<Hole> {
+        let hole = find(leases);
+        self.times = if hole.is_some() && hole == self.hole { self.times + 1 } else { 1 };
+        self.hole = hole;
+        hole.filter(|_| self.times >= CONFIDENCE)
+    }
+}
+
+/// The first hole. Finished leases cover nothing; leases without a range are left out.
+pub fn find(leases: &[Lease]) -> Option<Hole> {
+    let mut ranges: Vec<_> =
+        leases.iter().filter(|lease| !lease.is_complete()).filter_map(|lease| lease.range).collect();
+    ranges.sort();
+    let mut covered: Option<u128> = None;
+    for range in &ranges {
+        let joins = match covered {
+            None => range.start == 0,
+            Some(end) => range.start <= end.saturating_add(1),
+        };
+        if !joins {
+            return Some(Hole { after: covered, before: Some(range.start) });
+        }
+        covered = covered.max(Some(range.end));
+    }
+    (covered != Some(u128::MAX)).then_some(Hole { after: covered, before: None })
+}
+
+/// Open leases whose rows say nothing of hash keys, as KCL wrote them before 2.3.
+pub fn without_range(leases: &[Lease]) -> impl Iterator<Item = &Lease> {
+    leases.iter().filter(|lease| !lease.is_complete() && lease.range.is_none())
+}
+
+/// Whether it falls to this worker: the first owner of a shuffle that every worker computes alike. Where no
+/// lease has an owner, to everyone.
+pub fn leads(me: &WorkerId, leases: &[Lease]) -> bool {
+    let owners: BTreeSet<&WorkerId> = leases.iter().filter_map(|lease| lease.owner.as_ref()).collect();
+    // Java orders strings by UTF-16 units; worker ids beyond the basic plane are not known to exist.
+    let mut owners: Vec<&WorkerId> = owners.into_iter().collect();
+    shuffle(&mut owners);
+    owners.first().is_none_or(|first| *first == me)
+}
+
+/// `Collections.shuffle(list, new Random(1947))`.
+fn shuffle<T>(list: &mut [T]) {
+    let mut random = JavaRandom::new(1947);
+    for length in (2..=list.len()).rev() {
+        let other = random.below(length);
+        list.swap(length - 1, other);
+    }
+}
+
+/// The 48-bit generator of `java.util.Random`.
+struct JavaRandom(u64);
+
+impl JavaRandom {
+    const MASK: u64 = (1 << 48) - 1;
+
+    fn new(seed: u64) -> Self {
+        Self((seed ^ 0x0005_DEEC_E66D) & Self::MASK)
+    }
+
+    /// 31 bits.
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(0x0005_DEEC_E66D).wrapping_add(0xB) & Self::MASK;
+        self.0 >> 17
+    }
+
+    /// `nextInt(bound)`.
+    fn below(&mut self, bound: usize) -> usize {
+        let bound = bound as u64;
+        let drawn = if bound.is_power_of_two() {
+            (bound * self.next()) >> 31
+        } else {
+            loop {
+                let bits = self.next();
+                let drawn = bits % bound;
+                // Java finds the last, incomplete row of values by an overflow of its 32-bit int.
+                if bits - drawn + (bound - 1) < 1 << 31 {
+                    break drawn;
+                }
+            }
+        };
+        usize::try_from(drawn).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sequence::{Position, Sequence};
+    use crate::shard::HashRange;
+
+    fn lease(start: u128, end: u128) -> Lease {
+        let range = HashRange { start, end };
+        let shard = format!("{start}-{end}").as_str().into();
+        Lease::new(shard, Position::new(Sequence::Latest), BTreeSet::new(), range)
+    }
+
+    fn ended(start: u128, end: u128) -> Lease {
+        Lease { checkpoint: Position::shard_end(), ..lease(start, end) }
+    }
+
+    #[test]
+    fn leases_that_meet_or_overlap_leave_no_hole() {
+        assert_eq!(find(&[lease(10, u128::MAX), lease(0, 9)]), None);
+        assert_eq!(find(&[lease(0, 20), lease(5, 7), lease(15, u128::MAX), ended(3, 4)]), None);
+    }
+
+    #[test]
+    fn the_first_hole_is_found_wherever_it_is() {
+        let hole = |after, before| Some(Hole { after, before });
+        assert_eq!(find(&[]), hole(None, None));
+        assert_eq!(find(&[lease(5, u128::MAX)]), hole(None, Some(5)));
+        assert_eq!(find(&[lease(0, 9), lease(11, u128::MAX)]), hole(Some(9), Some(11)));
+        assert_eq!(find(&[lease(0, 9)]), hole(Some(9), None));
+        assert_eq!(find(&[lease(0, 9), ended(10, 19), lease(20, u128::MAX)]), hole(Some(9), Some(20)));
+    }
+
+    #[test]
+    fn a_hole_is_believed_when_it_was_seen_three_times_in_a_row() {
+        let mut auditor = Auditor::default();
+        let (one, other, none) = ([lease(0, 9)], [lease(0, 8)], [lease(0, u128::MAX)]);
+        assert_eq!(auditor.look(&one), None);
+        assert_eq!(auditor.look(&one), None);
+        assert_eq!(auditor.look(&other), None, "another hole begins anew");
+        assert_eq!(auditor.look(&other), None);
+        assert_eq!(auditor.look(&none), None);
+        assert_eq!(auditor.look(&other), None, "so does one that was closed");
+        assert_eq!(auditor.look(&other), None);
+        assert!(auditor.look(&other).is_some());
+        assert!(auditor.look(&other).is_some(), "and is told while it stays");
+    }
+
+    #[test]
+    fn the_shuffle_chooses_as_a_jvm_does() {
+        let first = |n: usize| {
+            let mut list: Vec<usize> = (0..n).collect();
+            shuffle(&mut list);
+            list[0]
+        };
+        let chosen: Vec<usize> = (1..=20).map(first).collect();
+        assert_eq!(chosen, [0, 0, 2, 3, 4, 2, 2, 2, 3, 8, 6, 9, 12, 4, 10, 11, 13, 11, 0, 14]);
+    }
+
+    #[test]
+    fn one_worker_leads_and_without_owners_everyone() {
+        let mut leases = vec![lease(0, 9), lease(10, 19), lease(20, 29)];
+        assert!(leads(&"x".into(), &leases));
+        for (lease, owner) in leases.iter_mut().zip(["a", "b", "c"]) {
+            lease.owner = Some(owner.into());
+        }
+        let leading: Vec<&str> =
+            ["a", "b", "c", "x"].into_iter().filter(|me| leads(&(*me).into(), &leases)).collect();
+        assert_eq!(leading, ["c"], "the third of three, as on a JVM");
+    }
+}

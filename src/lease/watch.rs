@@ -1,0 +1,153 @@
+//! How often a worker looks at the table, and whom it calls when there is something to take.
+//!
+//! Looking costs a scan, so nobody looks every second. Two things make up for it:
+//! * whoever gives leases back, or makes more than it takes, *nudges* its peers: one write on some of
+//!   their rows ([`super::update::nudge`]), which they see at their next renewal of that row. A worker with
+//!   `n` leases renews one of them every third of the failover time divided by `n`, so it knows within a
+//!   second or so, and a fleet at rest pays nothing for it;
+//! * where a scan is one small page, every worker looks twice within a failover time: then it has seen the
+//!   last sign of life of a worker that dies half a failover time after it at the latest, and takes over a
+//!   failover time later. In large tables only the first workers by name look so often.
+//!
+//! Java's workers look every two failover times, and call nobody.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::take::{Asker, Observations};
+use super::{Lease, WorkerId};
+
+/// A table of so many open leases is one cheap page.
+const SMALL: usize = 100;
+/// So many workers watch a large table for all.
+const WATCHERS: usize = 2;
+/// Of each peer so many rows are nudged: by one of them it soon knows.
+const ROWS: usize = 4;
+/// A nudge goes to so many rows at most.
+const MOST: usize = 200;
+
+/// From one look to the next, if nothing calls for an earlier one. The caller shortens it by a little
+/// chance, so that workers don't look in step.
+pub fn pause(asker: &Asker<'_>, leases: &[Lease], seen: &Observations, now: Instant) -> Duration {
+    let counts = asker.counts(leases, seen, now);
+    let open = leases.iter().filter(|lease| !lease.is_complete()).count();
+    let mine = counts.get(asker.me).copied().unwrap_or(0);
+    let rank = counts.keys().position(|owner| *owner == asker.me);
+    let often = asker.failover / 2;
+    let seldom = asker.failover * 2;
+    match mine {
+        // Nobody can nudge a worker without leases, and one with a single lease learns of it late.
+        0 | 1 if open <= SMALL && (mine == 0 || counts.len() > 1) => asker.failover / 6,
+        0 => often,
+        _ if counts.len() == 1 => seldom,
+        _ if open <= SMALL || rank.is_some_and(|rank| rank < WATCHERS) => often,
+        _ => seldom,
+    }
+}
+
+/// The rows by which every live peer is called.
+pub fn nudged<'l>(
+    asker: &Asker<'_>,
+    leases: &'l [Lease],
+    seen: &Observations,
+    now: Instant,
+    random: &mut fastrand::Rng,
+) -> Vec<&'l Lease> {
+    let counts = asker.counts(leases, seen, now);
+    let peer = |owner: &WorkerId| owner != asker.me && counts.contains_key(owner);
+    let mut theirs: Vec<&Lease> = leases
+        .iter()
+        .filter(|lease| !lease.is_complete() && lease.checkpoint_owner.is_none())
+        .filter(|lease| lease.owner.as_ref().is_some_and(&peer))
+        .collect();
+    random.shuffle(&mut theirs);
+    let mut rows = std::collections::BTreeMap::<&WorkerId, usize>::new();
+    theirs.retain(|lease| {
+        let Some(owner) = &lease.owner else { return false };
+        let taken = rows.entry(owner).or_default();
+        *taken += 1;
+        *taken <= ROWS
+    });
+    theirs.truncate(MOST);
+    theirs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sequence::{Position, Sequence};
+    use crate::shard::{HashRange, ShardId};
+    use std::collections::BTreeSet;
+
+    const FAILOVER: Duration = Duration::from_secs(10);
+
+    fn fleet(owners: &[(&str, usize)]) -> Vec<Lease> {
+        let mut leases = Vec::new();
+        for (owner, count) in owners {
+            for index in 0..*count {
+                let range = HashRange { start: 0, end: 9 };
+                let shard = ShardId::from(format!("{owner}-{index}").as_str());
+                let at = Position::new(Sequence::TrimHorizon);
+                let mut lease = Lease::new(shard, at, BTreeSet::new(), range);
+                lease.owner = Some(*owner).filter(|owner| *owner != "-").map(Into::into);
+                leases.push(lease);
+            }
+        }
+        leases
+    }
+
+    fn with<T>(
+        owners: &[(&str, usize)],
+        ask: impl Fn(&Asker<'_>, &[Lease], &Observations, Instant) -> T,
+    ) -> T {
+        let leases = fleet(owners);
+        let mine = leases.iter().filter(|lease| lease.owner == Some("me".into()));
+        let held = mine.map(|lease| lease.shard.clone()).collect();
+        let asker = Asker {
+            me: &"me".into(),
+            held: &held,
+            failover: FAILOVER,
+            max_leases: usize::MAX,
+            max_steals: 1,
+            priority: true,
+        };
+        let now = Instant::now();
+        let mut seen = Observations::default();
+        seen.note(&leases, now);
+        ask(&asker, &leases, &seen, now)
+    }
+
+    fn seconds(owners: &[(&str, usize)]) -> f64 {
+        with(owners, pause).as_secs_f64()
+    }
+
+    #[test]
+    fn a_worker_looks_as_often_as_take_over_needs_and_as_seldom_as_the_table_is_large() {
+        assert!((seconds(&[("me", 4), ("x", 4)]) - 5.0).abs() < 0.01, "a small table");
+        assert!((seconds(&[("me", 4)]) - 20.0).abs() < 0.01, "alone: nobody can die or leave");
+        assert!(seconds(&[("me", 1), ("x", 1)]) < 1.7, "one lease: nudges come late");
+        assert!(seconds(&[("x", 4)]) < 1.7, "a spare worker");
+        assert!((seconds(&[("x", 400)]) - 5.0).abs() < 0.01, "a spare worker of a large table");
+        assert!((seconds(&[("me", 200), ("x", 200)]) - 5.0).abs() < 0.01, "a watcher");
+        assert!((seconds(&[("me", 200), ("a", 200), ("b", 200)]) - 20.0).abs() < 0.01, "watched by others");
+    }
+
+    #[test]
+    fn every_live_peer_is_called_by_a_few_of_its_rows() {
+        let called = with(&[("me", 3), ("x", 2), ("y", 50), ("-", 7)], |asker, leases, seen, now| {
+            let rows = nudged(asker, leases, seen, now, &mut fastrand::Rng::with_seed(1));
+            rows.iter().map(|lease| lease.owner.clone().unwrap().to_string()).collect::<Vec<_>>()
+        });
+        let of = |who: &str| called.iter().filter(|owner| *owner == who).count();
+        assert_eq!((of("x"), of("y"), called.len()), (2, 4, 6), "{called:?}");
+    }
+
+    #[test]
+    fn the_dead_are_not_called() {
+        let called = with(&[("me", 3), ("x", 2)], |asker, leases, seen, now| {
+            nudged(asker, leases, seen, now + FAILOVER * 2, &mut fastrand::Rng::with_seed(1)).len()
+        });
+        assert_eq!(called, 0);
+    }
+}

@@ -1,0 +1,241 @@
+//! The leases kept in step with the stream: what is missing is made, what is finished goes.
+//!
+//! One task, on what the coordinator sees anyway, so that it costs no scans. In KCL:
+//! `PeriodicShardSyncManager`, `ShardSyncTask`, `LeaseCleanupManager`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::coordinator::{Handle, Seen};
+use crate::lease::sync::{self, InitialPosition};
+use crate::lease::{Lease, Table, WorkerId, audit, cleanup, table, update};
+use crate::shard::{self, Filter, Shard, ShardId};
+
+/// Between audits. KCL's takes two minutes and scans for it.
+const AUDIT: Duration = Duration::from_secs(30);
+/// KCL's `completedLeaseCleanupIntervalMillis`: a finished lease is left for people to see for so long.
+const FINISHED: Duration = Duration::from_secs(5 * 60);
+/// KCL's `garbageLeaseCleanupIntervalMillis`: Kinesis is asked about finished leases that don't go.
+const DOUBTFUL: Duration = Duration::from_secs(30 * 60);
+
+/// How leases are kept in step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// `workerId`.
+    pub me: WorkerId,
+    /// `initialPositionInStream`, `initialPositionInStreamExtended`.
+    pub initial: InitialPosition,
+    /// `ignoreUnexpectedChildShards`.
+    pub ignore_unexpected_children: bool,
+    /// `skipShardSyncAtWorkerInitializationIfLeasesExist`.
+    pub skip_if_leases_exist: bool,
+    /// `shardSyncIntervalMillis`: Kinesis isn't asked for the stream's shards more often than this.
+    pub sync_pause: Duration,
+}
+
+/// Why leases could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The lease table.
+    #[error(transparent)]
+    Table(#[from] table::Error),
+    /// The stream.
+    #[error(transparent)]
+    Stream(#[from] shard::Error),
+    /// The stream's shards make no sense now.
+    #[error(transparent)]
+    Shards(#[from] sync::Error),
+}
+
+/// Who keeps leases in step.
+pub struct Upkeep {
+    table: Arc<dyn Table>,
+    shards: Arc<dyn shard::Api>,
+    settings: Settings,
+}
+
+impl std::fmt::Debug for Upkeep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upkeep").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Upkeep {
+    /// For one table and one stream.
+    pub fn new(table: Arc<dyn Table>, shards: Arc<dyn shard::Api>, settings: Settings) -> Self {
+        Self { table, shards, settings }
+    }
+
+    /// Makes the leases that the stream's shards need at the start, the table itself included.
+    ///
+    /// # Errors
+    /// Table or stream can't be used now; nothing is spoilt by another attempt.
+    pub async fn begin(&self) -> Result<(), Error> {
+        self.table.ensure().await?;
+        let leases = self.table.list().await?;
+        if !leases.is_empty() && self.settings.skip_if_leases_exist {
+            info!(leases = leases.len(), "there are leases: the stream's shards are not listed");
+            return Ok(());
+        }
+        let missing = if leases.is_empty() {
+            let shards = self.shards.list(self.settings.initial.filter()).await?;
+            sync::plan_first(&shards, self.settings.initial)?
+        } else {
+            self.missing(&leases).await?
+        };
+        self.make(&missing).await?;
+        info!(
+            leases = leases.len() + missing.len(),
+            new = missing.len(),
+            "leases are in step with the stream's shards"
+        );
+        Ok(())
+    }
+
+    async fn missing(&self, leases: &[Lease]) -> Result<Vec<Lease>, Error> {
+        let shards = self.shards.list(Filter::All).await?;
+        let Settings { initial, ignore_unexpected_children, .. } = self.settings;
+        Ok(sync::plan_missing(&shards, leases, initial, ignore_unexpected_children)?)
+    }
+
+    /// In order, ancestors first, so that a crash leaves what comes next to be planned again.
+    async fn make(&self, leases: &[Lease]) -> Result<(), Error> {
+        for lease in leases {
+            let made = self.table.create(lease).await?;
+            info!(shard = %lease.shard, checkpoint = %lease.checkpoint, made, "lease of a shard");
+        }
+        Ok(())
+    }
+
+    /// Looks after the leases until `stop`.
+    pub async fn run(self, mut seen: watch::Receiver<Seen>, coordinator: Handle, stop: CancellationToken) {
+        let mut rounds = interval_at(Instant::now() + AUDIT, AUDIT);
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut memory = Memory::default();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                _ = rounds.tick() => {}
+            }
+            let now = seen.borrow_and_update().clone();
+            if now.leases.is_empty() {
+                continue;
+            }
+            tokio::select! {
+                biased;
+                // Whatever is cut short is planned again by the next who looks.
+                () = stop.cancelled() => return,
+                outcome = self.round(&now, &mut memory, &coordinator) => if let Err(error) = outcome {
+                    warn!(%error, "the leases can't be kept in step with the stream's shards now, will try again");
+                },
+            }
+        }
+    }
+
+    async fn round(&self, seen: &Seen, memory: &mut Memory, coordinator: &Handle) -> Result<(), Error> {
+        let now = Instant::now();
+        memory.note(&seen.leases, now);
+        let leads = audit::leads(&self.settings.me, &seen.leases);
+        self.clean(seen, leads, memory, coordinator).await?;
+        if !leads {
+            memory.auditor = audit::Auditor::default();
+            return Ok(());
+        }
+        self.fill_ranges(&seen.leases).await?;
+        let Some(hole) = memory.auditor.look(&seen.leases) else { return Ok(()) };
+        if memory.synced.is_some_and(|last| now < last + self.settings.sync_pause) {
+            return Ok(());
+        }
+        memory.synced = Some(now);
+        warn!(?hole, "no lease covers some hash keys: looking for shards without a lease");
+        // The rows as they are now: the look that found the hole may be some seconds old.
+        let missing = self.missing(&self.table.list().await?).await?;
+        self.make(&missing).await?;
+        if !missing.is_empty() {
+            coordinator.look();
+        }
+        Ok(())
+    }
+
+    /// Rows that KCL wrote before 2.3 say nothing of hash keys; the audit needs them.
+    async fn fill_ranges(&self, leases: &[Lease]) -> Result<(), Error> {
+        let without: BTreeSet<&ShardId> = audit::without_range(leases).map(|lease| &lease.shard).collect();
+        if without.is_empty() {
+            return Ok(());
+        }
+        for Shard { id, range, .. } in self.shards.list(Filter::All).await? {
+            if without.contains(&id) {
+                match self.table.update(&id, &update::range(range)).await {
+                    Ok(_) | Err(table::Error::Conflict(_)) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Each worker clears away its own finished leases; those of nobody, or of workers that are gone, fall
+    /// to the one that leads.
+    async fn clean(
+        &self,
+        seen: &Seen,
+        leads: bool,
+        memory: &mut Memory,
+        coordinator: &Handle,
+    ) -> Result<(), Error> {
+        let mine = |lease: &Lease| match &lease.owner {
+            Some(owner) if *owner == self.settings.me => true,
+            Some(owner) => leads && !seen.live.contains(owner),
+            None => leads,
+        };
+        let now = Instant::now();
+        let mut going = cleanup::done(&seen.leases);
+        going.retain(|lease| memory.finished_for(&lease.shard, now) >= FINISHED);
+        if memory.asked.is_none_or(|last| now >= last + DOUBTFUL)
+            && seen
+                .leases
+                .iter()
+                .any(|lease| mine(lease) && memory.finished_for(&lease.shard, now) >= DOUBTFUL)
+        {
+            memory.asked = Some(now);
+            let listed = self.shards.list(Filter::All).await?;
+            going.extend(cleanup::forgotten(&seen.leases, &listed));
+        }
+        for lease in going.into_iter().filter(|lease| mine(lease)) {
+            coordinator.forget(lease.shard.clone());
+            let deleted = self.table.delete(&lease.shard).await?;
+            info!(shard = %lease.shard, deleted, "the finished shard's lease is not needed any more");
+        }
+        Ok(())
+    }
+}
+
+/// What was seen before.
+#[derive(Debug, Default)]
+struct Memory {
+    auditor: audit::Auditor,
+    /// Since when a lease is known to be finished.
+    finished: BTreeMap<ShardId, Instant>,
+    /// When the stream's shards were listed last: for a hole, and for finished leases.
+    synced: Option<Instant>,
+    asked: Option<Instant>,
+}
+
+impl Memory {
+    fn note(&mut self, leases: &[Lease], now: Instant) {
+        let finished = leases.iter().filter(|lease| lease.is_complete());
+        let since = |lease: &Lease| self.finished.get(&lease.shard).copied().unwrap_or(now);
+        self.finished = finished.map(|lease| (lease.shard.clone(), since(lease))).collect();
+    }
+
+    fn finished_for(&self, shard: &ShardId, now: Instant) -> Duration {
+        self.finished.get(shard).map_or(Duration::ZERO, |since| now.saturating_duration_since(*since))
+    }
+}

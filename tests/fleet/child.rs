@@ -1,0 +1,216 @@
+//! A record processor in memory: it takes a moment for each batch, checkpoints most of them, and sometimes
+//! dies.
+
+use std::collections::VecDeque;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use multilangd::multilang::Stop;
+use multilangd::multilang::launch::{Happened, Process};
+use multilangd::shard::{BoxFuture, ShardId};
+use multilangd_protocol::Line;
+use serde_json::Value;
+use tokio::time::{Instant, sleep_until};
+
+use crate::links::Link;
+use crate::world::FAILOVER;
+
+#[derive(Debug)]
+enum Output {
+    Said(String),
+    Exited(i32),
+}
+
+/// What it will do, and when.
+#[derive(Debug, Default)]
+struct Mind {
+    outputs: VecDeque<(Instant, Output)>,
+    /// The action whose status comes once the checkpoint is answered.
+    owes: Option<String>,
+    dying: bool,
+}
+
+pub struct Child {
+    link: Link,
+    shard: ShardId,
+    pid: u32,
+    mind: Mutex<Mind>,
+    /// The index of the record that must come next.
+    next: Option<usize>,
+    gone: bool,
+}
+
+impl std::fmt::Debug for Child {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Child").field("shard", &self.shard).field("pid", &self.pid).finish_non_exhaustive()
+    }
+}
+
+impl Child {
+    pub fn start(link: Link, shard: ShardId) -> Self {
+        let pid = {
+            let mut state = link.world.state();
+            state.next_pid += 1;
+            state.next_pid
+        };
+        Self { link, shard, pid, mind: Mutex::default(), next: None, gone: false }
+    }
+
+    fn after(&self, most: u64) -> Instant {
+        let pause = self.link.world.state().random.u64(1..=most);
+        Instant::now() + Duration::from_millis(pause)
+    }
+
+    fn say(&self, most: u64, text: String) {
+        let at = self.after(most);
+        self.mind.lock().unwrap().outputs.push_back((at, Output::Said(text)));
+    }
+
+    fn exit(&self, code: i32) {
+        let at = self.after(50);
+        let mut mind = self.mind.lock().unwrap();
+        if !std::mem::replace(&mut mind.dying, true) {
+            mind.outputs.push_back((at, Output::Exited(code)));
+        }
+    }
+
+    fn status(&self, action: &str, most: u64) {
+        self.say(most, format!(r#"{{"action":"status","responseFor":"{action}"}}"#));
+    }
+
+    fn checkpoint(&self, action: &str, number: Option<&str>) {
+        self.mind.lock().unwrap().owes = Some(action.to_owned());
+        let number = number.map_or("null".to_owned(), |number| format!("\"{number}\""));
+        self.say(
+            150,
+            format!(r#"{{"action":"checkpoint","sequenceNumber":{number},"subSequenceNumber":null}}"#),
+        );
+    }
+
+    fn told(&mut self, message: &Value) {
+        let action = message["action"].as_str().unwrap().to_owned();
+        let (dies, checkpoints) = {
+            let mut state = self.link.world.state();
+            let dies = state.weather.child_dies;
+            (state.chance(dies), state.random.u32(0..10) > 1)
+        };
+        if dies {
+            self.link.world.state().oracle.count("a child died");
+            self.exit(1);
+        }
+        match action.as_str() {
+            "initialize" => {
+                self.begin(message["sequenceNumber"].as_str().unwrap());
+                self.status(&action, 50);
+            }
+            "processRecords" => {
+                let last = self.records(&message["records"]);
+                if checkpoints {
+                    self.checkpoint(&action, last.as_deref())
+                } else {
+                    self.status(&action, 150)
+                }
+            }
+            "shardEnded" | "shutdownRequested" => self.checkpoint(&action, None),
+            "checkpoint" => {
+                let owed = self.mind.lock().unwrap().owes.take().unwrap();
+                if message["error"].is_string() {
+                    self.link.world.state().oracle.count("a checkpoint was refused");
+                }
+                self.status(&owed, 20);
+            }
+            "leaseLost" => self.status(&action, 50),
+            other => panic!("a message that no child knows: {other}"),
+        }
+    }
+
+    fn begin(&mut self, stored: &str) {
+        let mut state = self.link.world.state();
+        let state = &mut *state;
+        let records = &state.stream.shards[&self.shard].records;
+        self.next = Some(match stored {
+            "TRIM_HORIZON" => 0,
+            number => {
+                let number: u64 = number.parse().unwrap();
+                records.partition_point(|n| *n <= number)
+            }
+        });
+        state.oracle.begins(&state.rows, &self.link.worker, &self.shard, &state.stream);
+    }
+
+    /// Gives the last sequence number.
+    fn records(&mut self, records: &Value) -> Option<String> {
+        let mut state = self.link.world.state();
+        let state = &mut *state;
+        let mut last = None;
+        for record in records.as_array().unwrap() {
+            let text = record["sequenceNumber"].as_str().unwrap();
+            let number: u64 = text.parse().unwrap();
+            let place = state.stream.shards[&self.shard].records.partition_point(|n| *n < number);
+            if self.next != Some(place) {
+                let expected = self.next;
+                state.oracle.violated(
+                    "gap",
+                    format!("{} of {} comes at {expected:?}, is at {place}", number, self.shard),
+                );
+            }
+            self.next = Some(place + 1);
+            state.oracle.delivered(&self.link.worker, &self.shard, number, Instant::now(), FAILOVER);
+            last = Some(text.to_owned());
+        }
+        let noted = format!("{} {} {last:?}", self.link.worker, self.shard);
+        state.oracle.note(&noted);
+        last
+    }
+}
+
+impl Process for Child {
+    fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    fn write(&mut self, line: Vec<u8>) {
+        if line.is_empty() || self.gone || self.mind.lock().unwrap().dying {
+            return;
+        }
+        let message: Value = serde_json::from_slice(&line).unwrap();
+        self.told(&message);
+    }
+
+    fn close_stdin(&mut self) {
+        self.exit(0);
+    }
+
+    fn next(&mut self, listen: bool, alive: bool) -> BoxFuture<'_, Happened> {
+        Box::pin(async move {
+            loop {
+                if self.gone && listen {
+                    return Happened::Said(None);
+                }
+                let due = self.mind.lock().unwrap().outputs.front().map(|(at, _)| *at);
+                match due {
+                    Some(at) if alive || listen => sleep_until(at).await,
+                    _ => std::future::pending().await,
+                }
+                self.link.world.thawed(&self.link.worker).await;
+                let output = self.mind.lock().unwrap().outputs.pop_front();
+                match output {
+                    Some((_, Output::Said(text))) => {
+                        return Happened::Said(Some(Line::Whole(text.into_bytes())));
+                    }
+                    Some((_, Output::Exited(code))) => {
+                        self.gone = true;
+                        return Happened::Exited(Ok(ExitStatus::from_raw(code << 8)));
+                    }
+                    None => {}
+                }
+            }
+        })
+    }
+
+    fn stop(&self, _: Stop) {
+        self.exit(143);
+    }
+}

@@ -1,0 +1,275 @@
+//! The ports of one worker: table, stream and children behind delay, loss and silence.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use multilangd::lease::table::Error;
+use multilangd::lease::update::Update;
+use multilangd::lease::{Lease, Table, WorkerId};
+use multilangd::multilang::launch::Process;
+use multilangd::multilang::{Launch, SpawnError};
+use multilangd::retrieval::{self, Answer, RawRecord, Start};
+use multilangd::sequence::{Position, SequenceNumber};
+use multilangd::shard::{self, BoxFuture, Filter, Shard, ShardId};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::child::Child;
+use crate::world::{Bug, World};
+
+/// A request is given up after this long, as the AWS client would.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+#[derive(Clone)]
+pub struct Link {
+    pub world: Arc<World>,
+    pub worker: WorkerId,
+}
+
+/// What becomes of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Arrives,
+    Refused,
+    Throttled,
+    AnswerLost,
+    Late,
+    Retried,
+    Swallowed,
+}
+
+impl Link {
+    fn fate(&self) -> Fate {
+        let mut state = self.world.state();
+        let trouble = state.trouble.get(&self.worker).copied().unwrap_or_default();
+        if trouble.partitioned.is_some_and(|until| until > Instant::now()) {
+            // What was sent just before may have gone through.
+            return if state.chance(100) { Fate::AnswerLost } else { Fate::Swallowed };
+        }
+        let weather = state.weather;
+        let mut roll = state.random.u32(0..1000);
+        for (chance, fate, what) in [
+            (weather.refused, Fate::Refused, "refused"),
+            (weather.throttled, Fate::Throttled, "throttled"),
+            (weather.answer_lost, Fate::AnswerLost, "an answer was lost"),
+            (weather.late, Fate::Late, "a write came late"),
+            (weather.retried, Fate::Retried, "a write was tried twice"),
+        ] {
+            if roll < chance {
+                state.oracle.count(what);
+                return fate;
+            }
+            roll -= chance;
+        }
+        Fate::Arrives
+    }
+
+    fn delay(&self) -> Duration {
+        self.world.state().delay()
+    }
+
+    /// A write, carried out by the world: it arrives even if its sender gives up or dies.
+    async fn write<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        carry_out: impl Fn(&World) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.world.thawed(&self.worker).await;
+        self.world.state().call(operation);
+        let fate = self.fate();
+        let (there, back) = (self.delay(), self.delay());
+        let unknown = || Error::Ambiguous("no answer".to_owned());
+        match fate {
+            Fate::Refused => {
+                sleep(there).await;
+                return Err(Error::Unavailable("refused".to_owned()));
+            }
+            Fate::Throttled => {
+                sleep(there).await;
+                return Err(Error::Throttled("throttled".to_owned()));
+            }
+            Fate::Swallowed => {
+                sleep(PATIENCE).await;
+                return Err(unknown());
+            }
+            Fate::Arrives | Fate::AnswerLost | Fate::Late | Fate::Retried => {}
+        }
+        let later = match fate {
+            Fate::Late => Duration::from_millis(self.world.state().random.u64(3_000..60_000)),
+            _ => there,
+        };
+        let (answer, answered) = oneshot::channel();
+        let (world, worker) = (self.world.clone(), self.worker.clone());
+        self.world.send(async move {
+            sleep(later).await;
+            world.thawed(&worker).await;
+            let mut outcome = carry_out(&world);
+            if fate == Fate::Retried {
+                outcome = carry_out(&world);
+            }
+            sleep(back).await;
+            world.thawed(&worker).await;
+            if fate != Fate::AnswerLost {
+                let _sender_is_gone = answer.send(outcome).is_err();
+            }
+        });
+        match timeout(PATIENCE, answered).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) | Err(_) => Err(unknown()),
+        }
+    }
+
+    async fn read<T>(&self, operation: &'static str, look: impl Fn(&World) -> T) -> Result<T, String> {
+        self.world.thawed(&self.worker).await;
+        self.world.state().call(operation);
+        let fate = self.fate();
+        sleep(self.delay()).await;
+        match fate {
+            Fate::Arrives | Fate::Retried => {}
+            Fate::Refused | Fate::Throttled => return Err("refused".to_owned()),
+            Fate::AnswerLost | Fate::Late | Fate::Swallowed => {
+                sleep(PATIENCE).await;
+                return Err("no answer".to_owned());
+            }
+        }
+        let seen = look(&self.world);
+        sleep(self.delay()).await;
+        self.world.thawed(&self.worker).await;
+        Ok(seen)
+    }
+}
+
+impl Table for Link {
+    fn ensure(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async { self.read("DescribeTable", |_| ()).await.map_err(Error::Unavailable) })
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Lease>, Error>> {
+        Box::pin(async { self.read("Scan", |world| world.state().scan()).await.map_err(Error::Unavailable) })
+    }
+
+    fn get<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<Option<Lease>, Error>> {
+        Box::pin(async move {
+            let row = self.read("GetItem", |world| world.state().rows.get(shard).cloned()).await;
+            let mut row = row.map_err(Error::Unavailable)?;
+            let lies = self.world.state().bug == Some(Bug::TakesParentsForEnded);
+            if let Some(row) = row.as_mut().filter(|row| lies && row.actual_owner() != Some(&self.worker)) {
+                row.checkpoint = Position::shard_end();
+            }
+            Ok(row)
+        })
+    }
+
+    fn create<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<bool, Error>> {
+        let lease = lease.clone();
+        Box::pin(self.write("PutItem", move |world| Ok(world.state().create(&lease))))
+    }
+
+    fn update<'a>(&'a self, shard: &'a ShardId, update: &'a Update) -> BoxFuture<'a, Result<Lease, Error>> {
+        let (worker, shard, update) = (self.worker.clone(), shard.clone(), update.clone());
+        let started = Instant::now();
+        let write = move |world: &World| world.state().write(&worker, started, &shard, &update);
+        Box::pin(self.write("UpdateItem", write))
+    }
+
+    fn delete<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<bool, Error>> {
+        let shard = shard.clone();
+        Box::pin(self.write("DeleteItem", move |world| Ok(world.state().delete(&shard))))
+    }
+}
+
+impl shard::Api for Link {
+    fn list(&self, filter: Filter) -> BoxFuture<'_, Result<Vec<Shard>, shard::Error>> {
+        Box::pin(async move {
+            let shards = self.read("ListShards", |world| world.state().stream.list(filter)).await;
+            shards.map_err(shard::Error::Unavailable)
+        })
+    }
+}
+
+/// An iterator is a shard and the index of the next record.
+impl retrieval::Api for Link {
+    fn iterator<'a>(
+        &'a self,
+        shard: &'a ShardId,
+        start: &'a Start,
+    ) -> BoxFuture<'a, Result<String, retrieval::Error>> {
+        Box::pin(async move {
+            let index = self.read("GetShardIterator", |world| {
+                let state = world.state();
+                let records = &state.stream.shards[shard].records;
+                let place = |number: &SequenceNumber| number.as_str().parse::<u64>().unwrap();
+                match start {
+                    Start::TrimHorizon | Start::AtTimestamp(_) => 0,
+                    Start::Latest => records.len(),
+                    Start::At(number) => records.partition_point(|n| *n < place(number)),
+                    Start::After(number) => records.partition_point(|n| *n <= place(number)),
+                }
+            });
+            let index = index.await.map_err(retrieval::Error::Unavailable)?;
+            Ok(format!("{shard}/{index}"))
+        })
+    }
+
+    fn read<'a>(
+        &'a self,
+        iterator: &'a str,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Answer, retrieval::Error>> {
+        Box::pin(async move {
+            let (shard, index) = iterator.split_once('/').unwrap();
+            let (shard, index) = (ShardId::from(shard), index.parse::<usize>().unwrap());
+            if self.world.state().random.u32(0..2000) == 0 {
+                return Err(retrieval::Error::IteratorExpired("five minutes are over".to_owned()));
+            }
+            let answer = Self::read(self, "GetRecords", |world| answer(world, &shard, index, limit.min(25)));
+            answer.await.map_err(retrieval::Error::Unavailable)
+        })
+    }
+}
+
+fn answer(world: &World, shard: &ShardId, index: usize, limit: usize) -> Answer {
+    let mut state = world.state();
+    let line = &state.stream.shards[shard];
+    let wanted = &line.records[index.min(line.records.len())..];
+    let mut numbers: Vec<u64> = wanted.iter().copied().take(limit).collect();
+    let mut next = index + numbers.len();
+    let mut ended = line.ending.is_some() && next == line.records.len();
+    let children = state.stream.children_of(shard);
+    let bug = state.bug;
+    match bug {
+        Some(Bug::SkipsARecord) if numbers.len() > 1 && state.chance(100) => {
+            numbers.remove(0);
+        }
+        Some(Bug::EndsEarly) if state.stream.shards[shard].ending.is_some() && !numbers.is_empty() => {
+            (ended, next) = (true, index);
+            numbers.clear();
+        }
+        _ => {}
+    }
+    let record = |number: u64| RawRecord {
+        sequence: SequenceNumber::parse(&number.to_string()).unwrap(),
+        partition_key: "key".to_owned(),
+        data: "AAAA".to_owned(),
+        arrival: None,
+    };
+    Answer {
+        records: numbers.into_iter().map(record).collect(),
+        next: (!ended).then(|| format!("{shard}/{next}")),
+        millis_behind_latest: Some(0),
+        children: if ended { children } else { Vec::new() },
+    }
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a simulated record processor")
+    }
+}
+
+impl Launch for Link {
+    fn launch(&self, shard: &ShardId) -> Result<Box<dyn Process>, SpawnError> {
+        Ok(Box::new(Child::start(self.clone(), shard.clone())))
+    }
+}

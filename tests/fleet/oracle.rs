@@ -1,0 +1,199 @@
+//! What must never happen, and what must happen sometimes.
+//!
+//! The oracle sees every write as the table carries it out and every batch as a child gets it. Each
+//! invariant has a name; a violation begins with it.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use multilangd::lease::update::{Change, Update};
+use multilangd::lease::{Lease, WorkerId};
+use multilangd::sequence::{Position, Sequence};
+use multilangd::shard::ShardId;
+use tokio::time::Instant;
+
+use crate::stream::Stream;
+
+#[derive(Debug, Default)]
+pub struct Oracle {
+    pub violations: Vec<String>,
+    /// How often something worth having in a run has happened.
+    pub coverage: BTreeMap<&'static str, u64>,
+    /// A digest of everything that happened, to compare two runs of one seed.
+    pub trace: u64,
+    /// When the last write began by which a worker has a lease.
+    proven: BTreeMap<(WorkerId, ShardId), Instant>,
+    /// How many records of a shard were handed to children, each counted once.
+    delivered: BTreeMap<ShardId, BTreeSet<u64>>,
+    pub deliveries: u64,
+    created: BTreeSet<ShardId>,
+    /// Shards whose end was stored.
+    pub ended: BTreeSet<ShardId>,
+}
+
+impl Oracle {
+    pub fn count(&mut self, what: &'static str) {
+        *self.coverage.entry(what).or_default() += 1;
+    }
+
+    pub fn violated(&mut self, invariant: &str, what: String) {
+        if self.violations.len() < 20 {
+            self.violations.push(format!("{invariant}: {what}"));
+        }
+    }
+
+    pub fn note(&mut self, what: &str) {
+        for byte in what.bytes() {
+            self.trace = (self.trace ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    /// A write that was carried out.
+    pub fn written(
+        &mut self,
+        worker: &WorkerId,
+        started: Instant,
+        rows: &BTreeMap<ShardId, Lease>,
+        before: &Lease,
+        update: &Update,
+        stream: &Stream,
+    ) {
+        let mut after = before.clone();
+        update.apply(&mut after);
+        let shard = &before.shard;
+        self.note(&format!("{worker} {shard} {:?}", update.changes));
+        if before.checkpoint.order(&after.checkpoint) == Ordering::Greater {
+            self.violated(
+                "checkpoint-back",
+                format!("{worker} moved {shard} from {} to {}", before.checkpoint, after.checkpoint),
+            );
+        }
+        for change in &update.changes {
+            match change {
+                Change::SetCheckpoint(position) => {
+                    if before.actual_owner() != Some(worker) {
+                        let owner = before.actual_owner();
+                        self.violated("fence", format!("{worker} checkpoints {shard}, which {owner:?} has"));
+                    }
+                    if position.is_shard_end() {
+                        self.end(rows, shard, stream);
+                    }
+                }
+                Change::SetOwner(_) => match &before.owner {
+                    None => self.count("took a free lease"),
+                    Some(owner) if owner == worker => self.count("took its own lease again"),
+                    Some(_) => self.count("took another's lease"),
+                },
+                Change::ClearOwner => self.count("released"),
+                Change::BumpOwnerSwitches if update.changes.len() == 1 => self.count("nudged"),
+                _ => {}
+            }
+        }
+        if after.actual_owner() == Some(worker)
+            && update.changes.iter().any(|change| matches!(change, Change::SetCounter(_)))
+        {
+            let proven = self.proven.entry((worker.clone(), shard.clone())).or_insert(started);
+            *proven = started.max(*proven);
+        }
+    }
+
+    fn end(&mut self, rows: &BTreeMap<ShardId, Lease>, shard: &ShardId, stream: &Stream) {
+        let line = &stream.shards[shard];
+        let delivered = self.delivered.get(shard).map_or(0, BTreeSet::len);
+        if line.ending.is_none() || delivered < line.records.len() {
+            self.violated(
+                "early-end",
+                format!("{shard} after {delivered} of {} records", line.records.len()),
+            );
+        }
+        for child in &line.children {
+            if !rows.contains_key(child) && !self.created.contains(child) {
+                self.violated("early-end", format!("{shard} ended before its child {child} had a lease"));
+            }
+        }
+        if !self.ended.insert(shard.clone()) {
+            self.count("ended a shard again");
+        }
+        self.count("ended a shard");
+    }
+
+    pub fn made(&mut self, lease: &Lease) {
+        self.note(&format!("made {}", lease.shard));
+        if !self.created.insert(lease.shard.clone()) {
+            self.violated("created-twice", lease.shard.to_string());
+        }
+    }
+
+    pub fn deleted(&mut self, rows: &BTreeMap<ShardId, Lease>, lease: &Lease, stream: &Stream) {
+        self.note(&format!("deleted {}", lease.shard));
+        self.count("deleted a finished lease");
+        let begun = |child: &ShardId| {
+            rows.get(child).is_some_and(|row| row.checkpoint != Position::new(Sequence::TrimHorizon))
+        };
+        if !lease.is_complete() || !stream.shards[&lease.shard].children.iter().all(begun) {
+            self.violated("early-delete", format!("{lease:?}"));
+        }
+    }
+
+    /// A child was told to begin.
+    pub fn begins(
+        &mut self,
+        rows: &BTreeMap<ShardId, Lease>,
+        worker: &WorkerId,
+        shard: &ShardId,
+        stream: &Stream,
+    ) {
+        self.note(&format!("{worker} begins {shard}"));
+        for parent in &stream.shards[shard].parents {
+            let row_says = rows.get(parent).is_none_or(Lease::is_complete);
+            if !row_says || !self.ended.contains(parent) {
+                self.violated("parents-first", format!("{worker} begins {shard} before {parent} has ended"));
+            }
+        }
+    }
+
+    /// A record was handed to a child.
+    pub fn delivered(
+        &mut self,
+        worker: &WorkerId,
+        shard: &ShardId,
+        number: u64,
+        now: Instant,
+        failover: Duration,
+    ) {
+        self.deliveries += 1;
+        if !self.delivered.entry(shard.clone()).or_default().insert(number) {
+            self.count("delivered a record again");
+        }
+        let proven = self.proven.get(&(worker.clone(), shard.clone()));
+        if proven.is_none_or(|proven| now > *proven + failover) {
+            self.violated(
+                "expired-lease",
+                format!("{worker} hands out {number} of {shard}, last proven {proven:?}, now {now:?}"),
+            );
+        }
+    }
+
+    /// Everything was read to its end.
+    pub fn finished(&mut self, stream: &Stream) {
+        let mut lost = Vec::new();
+        for line in stream.shards.values() {
+            let empty = BTreeSet::new();
+            let seen = self.delivered.get(&line.id).unwrap_or(&empty);
+            lost.extend(
+                line.records.iter().filter(|n| !seen.contains(n)).map(|n| format!("{n} of {}", line.id)),
+            );
+        }
+        if !lost.is_empty() {
+            self.violated("undelivered", lost.join(", "));
+        }
+    }
+
+    pub fn is_delivered(&self, stream: &Stream) -> bool {
+        stream.shards.values().all(|line| {
+            self.delivered.get(&line.id).map_or(0, BTreeSet::len) == line.records.len()
+                && (line.ending.is_none() || self.ended.contains(&line.id))
+        })
+    }
+}

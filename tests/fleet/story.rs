@@ -1,0 +1,331 @@
+//! One run by a seed: workers come, stop, die, are cut off and freeze, shards split and merge, the weather
+//! turns; then it calms down, and everything must be as it should.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use multilangd::config::Config;
+use multilangd::config::resolve::{Given, resolve};
+use multilangd::daemon::{self, Ports};
+use multilangd::lease::{Lease, WorkerId};
+use multilangd::metrics::Discard;
+use multilangd::shard::ShardId;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::links::Link;
+use crate::world::{Bug, FAILOVER, Weather, World};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MOST_WORKERS: usize = 4;
+/// From the last trouble until every record is read, every shard has a living owner and the shares are
+/// even: expiry, two failures of a child with their pauses, and a steal every half failover time for each
+/// lease that has to move.
+const CALM: u32 = 150;
+
+/// What came of a run.
+#[derive(Debug, Default)]
+pub struct Report {
+    pub violations: Vec<String>,
+    pub coverage: BTreeMap<&'static str, u64>,
+    pub trace: u64,
+    pub records: u64,
+    pub deliveries: u64,
+}
+
+/// What a run is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    pub seed: u64,
+    /// Seconds of trouble.
+    pub trouble: u32,
+    /// Minutes of calm behind it, for what takes its time: finished leases go.
+    pub long: bool,
+    pub bug: Option<Bug>,
+}
+
+impl Plan {
+    pub fn of(seed: u64) -> Self {
+        Self { seed, trouble: 90, long: seed % 10 == 0, bug: None }
+    }
+}
+
+struct Worker {
+    id: WorkerId,
+    stop: CancellationToken,
+    task: JoinSet<Result<(), daemon::Error>>,
+}
+
+pub struct Story {
+    pub world: Arc<World>,
+    config: Config,
+    workers: Vec<Worker>,
+    stopping: Vec<Worker>,
+    born: usize,
+}
+
+/// Runs one plan on a paused clock; every source of chance hangs on its seed.
+pub fn run(plan: Plan) -> Report {
+    fastrand::seed(plan.seed);
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let report = runtime.block_on(async {
+        let mut story = Story::new(plan.seed, 4, plan.bug);
+        story.trouble(plan.trouble).await;
+        story.calm(plan).await;
+        story.end().await
+    });
+    runtime.shutdown_background();
+    report
+}
+
+impl Story {
+    pub fn new(seed: u64, shards: u128, bug: Option<Bug>) -> Self {
+        let most = if bug == Some(Bug::TakesTooLittle) { "maxLeasesForWorker = 1\n" } else { "" };
+        let text = format!(
+            "executableName = p\nstreamName = s\napplicationName = a\nregionName = r\nmaxRecords = 100\n\
+             AWSCredentialsProvider = DefaultCredentialsProvider\ninitialPositionInStream = TRIM_HORIZON\n\
+             idleTimeBetweenReadsInMillis = 1000\n{most}"
+        );
+        let given = Given { bytes: text.into_bytes(), ..Given::default() };
+        let (mut config, _) = resolve(&given).config("w").unwrap();
+        assert_eq!(config.failover, FAILOVER);
+        if bug == Some(Bug::TrustsALeaseTooLong) {
+            config.failover = FAILOVER * 4;
+        }
+        if bug == Some(Bug::NeverSteals) {
+            config.max_steals = 0;
+        }
+        let world = World::new(seed, shards, bug);
+        Self { world, config, workers: Vec::new(), stopping: Vec::new(), born: 0 }
+    }
+
+    pub fn join(&mut self, id: Option<WorkerId>) -> WorkerId {
+        let id = id.unwrap_or_else(|| {
+            self.born += 1;
+            WorkerId::from(format!("w{:03}", self.born).as_str())
+        });
+        let link = Link { world: self.world.clone(), worker: id.clone() };
+        let config = Config { worker: id.clone(), ..self.config.clone() };
+        let link = Arc::new(link);
+        let ports = Ports {
+            table: link.clone(),
+            shards: link.clone(),
+            records: link.clone(),
+            children: link,
+            sink: Arc::new(Discard),
+        };
+        let stop = CancellationToken::new();
+        let told = stop.clone();
+        let mut task = JoinSet::new();
+        task.spawn(async move { daemon::run(&config, ports, told).await });
+        self.workers.push(Worker { id: id.clone(), stop, task });
+        id
+    }
+
+    /// As SIGTERM does.
+    pub fn stop(&mut self, index: usize) -> WorkerId {
+        let worker = self.workers.remove(index);
+        worker.stop.cancel();
+        let id = worker.id.clone();
+        self.stopping.push(worker);
+        id
+    }
+
+    /// As SIGKILL does: what it has sent may still arrive.
+    pub fn kill(&mut self, index: usize) -> WorkerId {
+        let mut worker = self.workers.remove(index);
+        worker.task.abort_all();
+        worker.id
+    }
+
+    fn count(&self, what: &'static str) {
+        self.world.state().oracle.count(what);
+    }
+
+    fn pick(&self, bound: usize) -> usize {
+        self.world.state().random.usize(0..bound)
+    }
+
+    pub fn put(&self, records: usize) {
+        let mut state = self.world.state();
+        for _ in 0..records {
+            let open = state.stream.open_shards();
+            let shard = open[state.random.usize(0..open.len())].clone();
+            state.stream.put(&shard);
+        }
+    }
+
+    pub fn reshard(&self, most: usize) {
+        let mut state = self.world.state();
+        let open = state.stream.open_shards();
+        let shard = open[state.random.usize(0..open.len())].clone();
+        let split = open.len() < most && (open.len() < 3 || state.random.bool());
+        if split && state.stream.split(&shard) {
+            state.oracle.count("a shard was split");
+        } else if !split && state.stream.merge(&shard) {
+            state.oracle.count("two shards were merged");
+        }
+    }
+
+    /// Workers that ended by themselves are replaced, as a supervisor would.
+    fn reap(&mut self) {
+        for index in (0..self.workers.len()).rev() {
+            if let Some(ended) = self.workers[index].task.try_join_next() {
+                if let Err(error) = &ended
+                    && error.is_panic()
+                {
+                    self.world.state().oracle.violated("panic", error.to_string());
+                }
+                self.count("a worker ended by itself");
+                let worker = self.workers.remove(index);
+                self.join(Some(worker.id));
+            }
+        }
+        self.stopping.retain_mut(|worker| worker.task.try_join_next().is_none());
+    }
+
+    async fn trouble(&mut self, seconds: u32) {
+        self.join(None);
+        if self.pick(2) == 0 {
+            self.join(None);
+        }
+        for _ in 0..seconds {
+            sleep(SECOND).await;
+            self.reap();
+            let records = self.pick(8);
+            self.put(records);
+            match self.pick(40) {
+                0 | 1 if self.workers.len() < MOST_WORKERS => {
+                    self.join(None);
+                    self.count("a worker joined");
+                }
+                2 if self.workers.len() > 1 => {
+                    let index = self.pick(self.workers.len());
+                    self.stop(index);
+                    self.count("a worker was stopped");
+                }
+                3 | 4 if !self.workers.is_empty() => {
+                    let index = self.pick(self.workers.len());
+                    let id = self.kill(index);
+                    self.count("a worker was killed");
+                    // The same id comes back at once, or later another, or nobody.
+                    match self.pick(3) {
+                        0 => drop(self.join(Some(id))),
+                        1 => drop(self.join(None)),
+                        _ if self.workers.is_empty() => drop(self.join(None)),
+                        _ => {}
+                    }
+                }
+                5..=7 => self.reshard(8),
+                8 | 9 => self.cut_off(),
+                10 | 11 => self.freeze(),
+                12 | 13 => self.world.state().weather = Weather::BAD,
+                14 | 15 => self.world.state().weather = Weather::FINE,
+                _ => {}
+            }
+        }
+    }
+
+    fn cut_off(&self) {
+        let worker = &self.workers[self.pick(self.workers.len())].id;
+        let until = Instant::now() + SECOND * u32::try_from(1 + self.pick(30)).unwrap();
+        self.count("a worker was cut off");
+        self.world.state().trouble.entry(worker.clone()).or_default().partitioned = Some(until);
+    }
+
+    fn freeze(&self) {
+        let worker = &self.workers[self.pick(self.workers.len())].id;
+        let until = Instant::now() + SECOND * u32::try_from(1 + self.pick(60)).unwrap();
+        self.count("a worker froze");
+        self.world.state().trouble.entry(worker.clone()).or_default().frozen = Some(until);
+    }
+
+    /// Nothing happens any more but what the workers do.
+    async fn calm(&mut self, plan: Plan) {
+        {
+            let mut state = self.world.state();
+            state.weather = Weather::FINE;
+            state.trouble.clear();
+        }
+        if self.workers.is_empty() {
+            self.join(None);
+        }
+        let mut left = CALM;
+        while left > 0 && !(self.is_settled() && self.is_read()) {
+            sleep(SECOND).await;
+            self.reap();
+            left -= 1;
+        }
+        if !self.is_settled() {
+            let owners = self.owners();
+            self.world.state().oracle.violated("unsettled", format!("after {CALM} s of calm: {owners:?}"));
+        }
+        if plan.long {
+            sleep(SECOND * 60 * 12).await;
+            self.reap();
+            self.put(30);
+            sleep(SECOND * 10).await;
+        }
+    }
+
+    fn is_read(&self) -> bool {
+        let state = self.world.state();
+        state.oracle.is_delivered(&state.stream)
+    }
+
+    /// Open leases by owner.
+    pub fn owners(&self) -> BTreeMap<Option<WorkerId>, Vec<ShardId>> {
+        let state = self.world.state();
+        let mut owners: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for lease in state.rows.values().filter(|lease| !lease.is_complete()) {
+            owners.entry(lease.owner.clone()).or_default().push(lease.shard.clone());
+        }
+        owners
+    }
+
+    /// Every open shard has a lease with a living owner, and nobody has more than one lease more than
+    /// another.
+    pub fn is_settled(&self) -> bool {
+        let owners = self.owners();
+        let living: BTreeSet<&WorkerId> = self.workers.iter().map(|worker| &worker.id).collect();
+        let all_live = owners.keys().all(|owner| owner.as_ref().is_some_and(|owner| living.contains(owner)));
+        let share = |id: &WorkerId| owners.get(&Some(id.clone())).map_or(0, Vec::len);
+        let shares: Vec<usize> = living.iter().map(|id| share(id)).collect();
+        let even = shares.iter().max().unwrap_or(&0) - shares.iter().min().unwrap_or(&0) <= 1;
+        let state = self.world.state();
+        let covered = state.stream.open_shards().iter().all(|shard| state.rows.contains_key(shard));
+        all_live && even && covered
+    }
+
+    /// Everybody stops; what was put is read, what is finished says so.
+    async fn end(mut self) -> Report {
+        while !self.workers.is_empty() {
+            self.stop(0);
+        }
+        for worker in &mut self.stopping {
+            let ended = timeout(SECOND * 60, worker.task.join_next()).await;
+            if !matches!(ended, Ok(None | Some(Ok(Ok(()))))) {
+                self.world.state().oracle.violated("stop", format!("{} ended with {ended:?}", worker.id));
+            }
+        }
+        let mut state = self.world.state();
+        let state = &mut *state;
+        let held: Vec<&Lease> =
+            state.rows.values().filter(|lease| lease.owner.is_some() && !lease.is_complete()).collect();
+        if !held.is_empty() {
+            let held = format!("{held:?}");
+            state.oracle.violated("stop", format!("leases keep their owner after everybody stopped: {held}"));
+        }
+        state.oracle.finished(&state.stream);
+        Report {
+            violations: std::mem::take(&mut state.oracle.violations),
+            coverage: std::mem::take(&mut state.oracle.coverage),
+            trace: state.oracle.trace,
+            records: state.stream.shards.values().map(|line| line.records.len() as u64).sum(),
+            deliveries: state.oracle.deliveries,
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! The stream: shards that split and merge, and their records. No time, no faults.
+
+use std::collections::BTreeMap;
+
+use multilangd::sequence::SequenceNumber;
+use multilangd::shard::{ChildShard, Filter, HashRange, Shard, ShardId};
+
+/// One shard with everything that was ever put into it.
+#[derive(Debug, Clone)]
+pub struct Line {
+    pub id: ShardId,
+    pub parents: Vec<ShardId>,
+    pub range: HashRange,
+    pub starting: u64,
+    pub ending: Option<u64>,
+    /// Sequence numbers, ascending.
+    pub records: Vec<u64>,
+    pub children: Vec<ShardId>,
+}
+
+#[derive(Debug, Default)]
+pub struct Stream {
+    pub shards: BTreeMap<ShardId, Line>,
+    next_number: u64,
+}
+
+fn number(value: u64) -> SequenceNumber {
+    SequenceNumber::parse(&value.to_string()).unwrap()
+}
+
+impl Stream {
+    pub fn new(shards: u128) -> Self {
+        let mut stream = Self { shards: BTreeMap::new(), next_number: 100 };
+        let width = u128::MAX / shards;
+        for n in 0..shards {
+            let end = if n + 1 == shards { u128::MAX } else { width * (n + 1) - 1 };
+            stream.open(HashRange { start: width * n, end }, Vec::new());
+        }
+        stream
+    }
+
+    fn open(&mut self, range: HashRange, parents: Vec<ShardId>) -> ShardId {
+        let id = ShardId::from(format!("shardId-{:012}", self.shards.len()).as_str());
+        self.next_number += 1;
+        let starting = self.next_number;
+        let line = Line {
+            id: id.clone(),
+            parents,
+            range,
+            starting,
+            ending: None,
+            records: vec![],
+            children: vec![],
+        };
+        self.shards.insert(id.clone(), line);
+        id
+    }
+
+    pub fn open_shards(&self) -> Vec<ShardId> {
+        self.shards.values().filter(|line| line.ending.is_none()).map(|line| line.id.clone()).collect()
+    }
+
+    pub fn put(&mut self, shard: &ShardId) {
+        self.next_number += 1;
+        let line = self.shards.get_mut(shard).unwrap();
+        assert!(line.ending.is_none());
+        line.records.push(self.next_number);
+    }
+
+    fn close(&mut self, shard: &ShardId, children: &[ShardId]) {
+        self.next_number += 1;
+        let line = self.shards.get_mut(shard).unwrap();
+        line.ending = Some(self.next_number);
+        line.children = children.to_vec();
+    }
+
+    pub fn split(&mut self, shard: &ShardId) -> bool {
+        let HashRange { start, end } = self.shards[shard].range;
+        if end - start < 4 {
+            return false;
+        }
+        let middle = start + (end - start) / 2;
+        let left = self.open(HashRange { start, end: middle }, vec![shard.clone()]);
+        let right = self.open(HashRange { start: middle + 1, end }, vec![shard.clone()]);
+        self.close(shard, &[left, right]);
+        true
+    }
+
+    /// Merges a shard with its right neighbour, if it has one.
+    pub fn merge(&mut self, shard: &ShardId) -> bool {
+        let range = self.shards[shard].range;
+        let neighbour = self
+            .shards
+            .values()
+            .find(|line| line.ending.is_none() && Some(line.range.start) == range.end.checked_add(1));
+        let Some((other, end)) = neighbour.map(|line| (line.id.clone(), line.range.end)) else {
+            return false;
+        };
+        let child = self.open(HashRange { start: range.start, end }, vec![shard.clone(), other.clone()]);
+        self.close(shard, std::slice::from_ref(&child));
+        self.close(&other, &[child]);
+        true
+    }
+
+    pub fn list(&self, filter: Filter) -> Vec<Shard> {
+        let wanted = |line: &&Line| match filter {
+            Filter::AtLatest => line.ending.is_none(),
+            Filter::AtTrimHorizon => line.parents.is_empty(),
+            Filter::All | Filter::AtTimestamp(_) => true,
+        };
+        let shard = |line: &Line| Shard {
+            id: line.id.clone(),
+            parent: line.parents.first().cloned(),
+            adjacent_parent: line.parents.get(1).cloned(),
+            range: line.range,
+            starting: number(line.starting),
+            ending: line.ending.map(number),
+        };
+        self.shards.values().filter(wanted).map(shard).collect()
+    }
+
+    pub fn children_of(&self, shard: &ShardId) -> Vec<ChildShard> {
+        let child = |id: &ShardId| {
+            let line = &self.shards[id];
+            ChildShard { id: id.clone(), parents: line.parents.clone(), range: line.range }
+        };
+        self.shards[shard].children.iter().map(child).collect()
+    }
+}

@@ -1,0 +1,250 @@
+//! Everything that the workers of a simulation share: table, stream, weather, and the oracle that watches.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use multilangd::lease::table::Error;
+use multilangd::lease::update::Update;
+use multilangd::lease::{Lease, WorkerId};
+use multilangd::sequence::{Position, Sequence};
+use multilangd::shard::ShardId;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use crate::oracle::Oracle;
+use crate::stream::Stream;
+
+/// `failoverTimeMillis` of every worker, unless a bug says otherwise.
+pub const FAILOVER: Duration = Duration::from_secs(10);
+
+/// What may happen to a request; chances in thousandths.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Weather {
+    /// Milliseconds to the other side, and back.
+    pub delay: (u64, u64),
+    pub refused: u32,
+    pub throttled: u32,
+    /// Carried out, the answer lost.
+    pub answer_lost: u32,
+    /// Carried out so late that the sender has given up.
+    pub late: u32,
+    /// Carried out, and tried again by the sender's own client, which then sees its own write.
+    pub retried: u32,
+    /// A scan shows a row as it was up to a second ago.
+    pub stale: u32,
+    /// A child ends at a message.
+    pub child_dies: u32,
+}
+
+impl Weather {
+    pub const FINE: Self = Self {
+        delay: (2, 15),
+        refused: 0,
+        throttled: 0,
+        answer_lost: 0,
+        late: 0,
+        retried: 0,
+        stale: 200,
+        child_dies: 0,
+    };
+    pub const BAD: Self = Self {
+        delay: (2, 400),
+        refused: 40,
+        throttled: 40,
+        answer_lost: 40,
+        late: 15,
+        retried: 40,
+        stale: 500,
+        child_dies: 4,
+    };
+}
+
+/// A fault of the program, put in on purpose to see that its invariant is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// The table carries out writes whatever their condition.
+    IgnoresConditions,
+    /// A worker believes that every parent has ended.
+    TakesParentsForEnded,
+    /// Now and then the first record of an answer is left out.
+    SkipsARecord,
+    /// A lease is believed to last four times as long as it does.
+    TrustsALeaseTooLong,
+    /// A row that exists is made again.
+    MakesRowsAnew,
+    /// A closed shard's last answer comes before its last records.
+    EndsEarly,
+    /// A worker believes that every child has begun.
+    TakesChildrenForBegun,
+    /// Whoever takes a lease is told an old checkpoint.
+    ForgetsTheCheckpoint,
+    /// Nobody takes more than one lease.
+    TakesTooLittle,
+    /// Nobody steals.
+    NeverSteals,
+}
+
+/// What one worker suffers.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Trouble {
+    /// Nothing gets through.
+    pub partitioned: Option<Instant>,
+    /// Whatever is under way stands still, and goes on then.
+    pub frozen: Option<Instant>,
+}
+
+pub struct State {
+    pub random: fastrand::Rng,
+    pub stream: Stream,
+    pub rows: BTreeMap<ShardId, Lease>,
+    past: BTreeMap<ShardId, VecDeque<(Instant, Option<Lease>)>>,
+    pub oracle: Oracle,
+    pub weather: Weather,
+    pub trouble: BTreeMap<WorkerId, Trouble>,
+    pub bug: Option<Bug>,
+    /// Requests by operation.
+    pub calls: BTreeMap<&'static str, u64>,
+    pub next_pid: u32,
+}
+
+pub struct World {
+    state: Mutex<State>,
+    /// Requests on their way: they arrive though their sender is gone.
+    on_the_way: Mutex<JoinSet<()>>,
+}
+
+impl World {
+    pub fn new(seed: u64, shards: u128, bug: Option<Bug>) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State {
+                random: fastrand::Rng::with_seed(seed),
+                stream: Stream::new(shards),
+                rows: BTreeMap::new(),
+                past: BTreeMap::new(),
+                oracle: Oracle::default(),
+                weather: Weather::FINE,
+                trouble: BTreeMap::new(),
+                bug,
+                calls: BTreeMap::new(),
+                next_pid: 1,
+            }),
+            on_the_way: Mutex::new(JoinSet::new()),
+        })
+    }
+
+    /// Never held across an await.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    pub fn send(&self, request: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.on_the_way.lock().unwrap();
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(request);
+    }
+
+    /// Until the worker isn't frozen.
+    pub async fn thawed(&self, worker: &WorkerId) {
+        loop {
+            let until = self.state().trouble.get(worker).and_then(|trouble| trouble.frozen);
+            match until {
+                Some(until) if until > Instant::now() => sleep_until(until).await,
+                _ => return,
+            }
+        }
+    }
+}
+
+impl State {
+    pub fn chance(&mut self, thousandths: u32) -> bool {
+        self.random.u32(0..1000) < thousandths
+    }
+
+    pub fn delay(&mut self) -> Duration {
+        let (least, most) = self.weather.delay;
+        Duration::from_millis(self.random.u64(least..=most))
+    }
+
+    pub fn call(&mut self, operation: &'static str) {
+        *self.calls.entry(operation).or_default() += 1;
+    }
+
+    fn remember(&mut self, shard: &ShardId, before: Option<Lease>) {
+        let past = self.past.entry(shard.clone()).or_default();
+        past.push_back((Instant::now(), before));
+        if past.len() > 8 {
+            past.pop_front();
+        }
+    }
+
+    pub fn write(
+        &mut self,
+        worker: &WorkerId,
+        started: Instant,
+        shard: &ShardId,
+        update: &Update,
+    ) -> Result<Lease, Error> {
+        let conflict = || Error::Conflict(shard.clone());
+        let before = self.rows.get(shard).cloned().ok_or_else(conflict)?;
+        let ignored = self.bug == Some(Bug::IgnoresConditions) && self.random.u32(0..3) == 0;
+        if !update.holds(&before) && !ignored {
+            self.oracle.count("refused a write");
+            return Err(conflict());
+        }
+        self.remember(shard, Some(before.clone()));
+        self.oracle.written(worker, started, &self.rows, &before, update, &self.stream);
+        if let Some(row) = self.rows.get_mut(shard) {
+            update.apply(row);
+        }
+        let mut told = before;
+        if self.bug == Some(Bug::ForgetsTheCheckpoint) && told.owner.as_ref() != Some(worker) {
+            told.checkpoint = Position::new(Sequence::TrimHorizon);
+        }
+        Ok(told)
+    }
+
+    pub fn create(&mut self, lease: &Lease) -> bool {
+        if self.rows.contains_key(&lease.shard) && self.bug != Some(Bug::MakesRowsAnew) {
+            return false;
+        }
+        self.remember(&lease.shard, None);
+        self.oracle.made(lease);
+        self.rows.insert(lease.shard.clone(), lease.clone());
+        true
+    }
+
+    pub fn delete(&mut self, shard: &ShardId) -> bool {
+        let Some(lease) = self.rows.get(shard).filter(|lease| lease.is_complete()).cloned() else {
+            return false;
+        };
+        self.oracle.deleted(&self.rows, &lease, &self.stream);
+        self.remember(shard, Some(lease));
+        self.rows.remove(shard).is_some()
+    }
+
+    /// What a scan shows: each row as it is, or as it was a moment ago.
+    pub fn scan(&mut self) -> Vec<Lease> {
+        let shards: BTreeSet<ShardId> = self.rows.keys().chain(self.past.keys()).cloned().collect();
+        let mut leases = Vec::new();
+        for shard in shards {
+            let stale = self.weather.stale;
+            let seen = if self.chance(stale) {
+                let at = Instant::now() - Duration::from_millis(self.random.u64(0..1000));
+                let past = self.past.get(&shard);
+                let then = past.and_then(|past| past.iter().find(|(until, _)| *until > at));
+                then.map_or_else(|| self.rows.get(&shard).cloned(), |(_, row)| row.clone())
+            } else {
+                self.rows.get(&shard).cloned()
+            };
+            leases.extend(seen);
+        }
+        if self.bug == Some(Bug::TakesChildrenForBegun) {
+            let begun = Position::new(Sequence::Latest);
+            for lease in leases.iter_mut().filter(|l| l.checkpoint.sequence == Sequence::TrimHorizon) {
+                lease.checkpoint = begun.clone();
+            }
+        }
+        leases
+    }
+}
