@@ -2,12 +2,13 @@
 //! order that a seed gives.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep_until};
 
-use crate::ledger::Fate;
+use crate::ledger::{Fate, Mark};
 use crate::rig::{APPLICATION, Daemon, Rig, STREAM};
 use crate::world::World;
 
@@ -65,14 +66,25 @@ impl Fleet {
                 sleep_until(at + settle).await;
                 world.assert_sound();
                 at += settle + lasts;
-                let member = random.usize(..self.members.len());
-                self.deal(rig, world, member, blow, at).await;
+                let victim = self.victim(world, &mut random);
+                self.deal(rig, world, victim, blow, at).await;
             }
             if !dealt {
                 sleep_until(end).await;
                 return;
             }
         }
+    }
+
+    /// The owner of an open lease drawn at random: who has more is struck more often, for more is to be
+    /// seen then.
+    fn victim(&self, world: &World, random: &mut fastrand::Rng) -> usize {
+        let owners: Vec<Arc<str>> = world.read(|notes| {
+            let rows = notes.ledger.samples.last().unwrap().rows.values();
+            rows.filter(|row| row.checkpoint != Mark::End).filter_map(|row| row.owner.clone()).collect()
+        });
+        let owner = random.choice(&owners).expect("some open lease has an owner");
+        self.members.iter().position(|member| member.worker == &**owner).unwrap()
     }
 
     async fn deal(&mut self, rig: &Rig, world: &World, number: usize, blow: Fate, until: Instant) {
