@@ -1,0 +1,302 @@
+//! Each check can fail: one sound story, and the same with one thing wrong.
+//!
+//! The story, in seconds. Shard `p` is split off into `q`. Daemon a1 reads `p` and is killed at 3; b1
+//! takes it at 13.5, ends it at 14.7, reads `q` and is frozen at 16; c1 takes `q` at 26.5, b1 wakes at
+//! 30, c1 is stopped at 31, and b1 has `q` again at 32.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::checks::*;
+use crate::handover::{handovers, late, newcomers};
+use crate::ledger::*;
+
+/// Thousandths of a second, as the story is told.
+const MILLI: Micros = SECOND / 1000;
+
+fn mark(number: u64) -> Mark {
+    Mark::parse(&number.to_string(), 0)
+}
+
+fn row(owner: Option<&str>, counter: i64, checkpoint: Mark) -> Row {
+    Row { owner: owner.map(Into::into), counter, checkpoint }
+}
+
+fn writes() -> Vec<Write> {
+    vec![
+        (1000, "p", row(None, 0, Mark::Horizon)),
+        (1500, "p", row(Some("a"), 1, Mark::Horizon)),
+        (2200, "p", row(Some("a"), 2, mark(20))),
+        (13_500, "p", row(Some("b"), 3, mark(20))),
+        (14_200, "p", row(Some("b"), 4, mark(40))),
+        (14_400, "q", row(None, 0, Mark::Horizon)),
+        (14_700, "p", row(Some("b"), 5, Mark::End)),
+        (15_000, "q", row(Some("b"), 1, Mark::Horizon)),
+        (15_500, "q", row(Some("b"), 2, mark(50))),
+        (26_500, "q", row(Some("c"), 3, mark(50))),
+        (27_200, "q", row(Some("c"), 4, mark(60))),
+        (31_500, "q", row(None, 5, mark(60))),
+        (32_000, "q", row(Some("b"), 6, mark(60))),
+    ]
+}
+
+fn samples(writes: &[Write]) -> Vec<Sample> {
+    let at = |at: Micros| {
+        let mut rows: BTreeMap<Shard, Arc<Row>> = BTreeMap::new();
+        for (_, shard, row) in writes.iter().filter(|(written, ..)| *written <= at) {
+            rows.insert((*shard).into(), Arc::new(row.clone()));
+        }
+        Sample { before: at * MILLI, after: (at + 10) * MILLI, rows }
+    };
+    (1000..40_000).step_by(200).map(at).collect()
+}
+
+fn said(at: Micros, child: &str, daemon: &str, shard: &str, what: What) -> Said {
+    Said { at: at * MILLI, child: child.into(), daemon: daemon.into(), shard: shard.into(), what }
+}
+
+/// Record `id` has the number `10 * id`.
+fn given(ids: &[u64]) -> What {
+    What::Given(ids.iter().map(|id| (mark(id * 10), *id)).collect())
+}
+
+fn stored(asked: Micros, mark: Mark) -> What {
+    What::Stored { asked: asked * MILLI, mark }
+}
+
+fn sound() -> Ledger {
+    let start = |from: Mark| What::Started { from };
+    let happened =
+        |(at, daemon, fate): (Micros, &str, Fate)| Happened { at: at * MILLI, daemon: daemon.into(), fate };
+    Ledger {
+        puts: (1..=6)
+            .map(|id| Put {
+                id,
+                key: id % 2,
+                shard: if id <= 4 { "p" } else { "q" }.into(),
+                mark: mark(id * 10),
+            })
+            .collect(),
+        said: vec![
+            said(1600, "A", "a1", "p", start(Mark::Horizon)),
+            said(2000, "A", "a1", "p", given(&[1, 2])),
+            said(2300, "A", "a1", "p", stored(2100, mark(20))),
+            said(2900, "A", "a1", "p", given(&[3])),
+            said(13_700, "B", "b1", "p", start(mark(20))),
+            said(14_000, "B", "b1", "p", given(&[3, 4])),
+            said(14_300, "B", "b1", "p", stored(14_100, mark(40))),
+            said(14_500, "B", "b1", "p", What::Ended),
+            said(14_800, "B", "b1", "p", stored(14_600, Mark::End)),
+            said(15_100, "Q", "b1", "q", start(Mark::Horizon)),
+            said(15_300, "Q", "b1", "q", given(&[5])),
+            said(15_600, "Q", "b1", "q", stored(15_400, mark(50))),
+            said(26_700, "C", "c1", "q", start(mark(50))),
+            said(27_000, "C", "c1", "q", given(&[6])),
+            said(27_300, "C", "c1", "q", stored(27_100, mark(60))),
+            said(30_100, "Q", "b1", "q", What::LeaseLost),
+            said(31_100, "C", "c1", "q", What::StopAsked),
+            said(32_100, "R", "b1", "q", start(mark(60))),
+        ],
+        samples: samples(&writes()),
+        happened: [
+            (500, "a1", Fate::Started),
+            (500, "b1", Fate::Started),
+            (500, "c1", Fate::Started),
+            (3000, "a1", Fate::Killed),
+            (16_000, "b1", Fate::Frozen),
+            (30_000, "b1", Fate::Woken),
+            (31_000, "c1", Fate::Stopped),
+            (39_000, "b1", Fate::Dismissed),
+        ]
+        .map(happened)
+        .into(),
+        parents: [("p".into(), vec![]), ("q".into(), vec!["p".into()])].into(),
+    }
+}
+
+fn doctored(change: impl FnOnce(&mut Ledger)) -> Ledger {
+    let mut ledger = sound();
+    change(&mut ledger);
+    ledger.sort();
+    ledger
+}
+
+/// The report of a child that came at a moment of the story.
+fn of(ledger: &mut Ledger, at: Micros) -> &mut Said {
+    ledger.said.iter_mut().find(|said| said.at == at * MILLI).unwrap()
+}
+
+/// When what was written, and what the row became.
+type Write = (Micros, &'static str, Row);
+
+/// The story with other writes to the table.
+fn rewritten(change: impl FnOnce(&mut Vec<Write>)) -> Ledger {
+    let mut writes = writes();
+    change(&mut writes);
+    writes.sort_by_key(|(at, ..)| *at);
+    Ledger { samples: samples(&writes), ..sound() }
+}
+
+fn write(writes: &mut [Write], at: Micros) -> &mut Write {
+    writes.iter_mut().find(|(of, ..)| *of == at).unwrap()
+}
+
+#[test]
+fn a_sound_story_breaks_nothing() {
+    let ledger = sound();
+    assert_eq!(broken(&ledger), [""; 0]);
+    let (counts, faults) = duplicates(&ledger);
+    assert_eq!((counts, faults), ([("the former daemon was killed", 1)].into(), vec![]));
+    let handovers = handovers(&ledger);
+    let tenths: Vec<_> = handovers.iter().map(|h| (h.fate, h.took.unwrap() / (SECOND / 10))).collect();
+    assert_eq!(tenths, [(Fate::Killed, 106), (Fate::Frozen, 106), (Fate::Stopped, 4)]);
+    assert_eq!(late(&handovers), [""; 0]);
+    assert_eq!(newcomers(&ledger), [(&"q".into(), SECOND * 6 / 10)]);
+}
+
+#[test]
+fn marks_are_compared_as_integers_between_the_sentinels() {
+    let order = ["TRIM_HORIZON", "9", "0010", "100", "SHARD_END"].map(|text| Mark::parse(text, 0));
+    assert!(order.is_sorted_by(|a, b| a < b));
+    assert!(Mark::parse("9", 1) > Mark::parse("9", 0));
+    assert!(Mark::parse("9", 7) < Mark::parse("10", 0));
+}
+
+#[test]
+fn a_record_that_no_child_got_is_missed() {
+    let ledger = doctored(|l| of(l, 27_000).what = given(&[]));
+    assert_eq!(undelivered(&ledger).len(), 1);
+    let ledger = doctored(|l| of(l, 27_000).shard = "p".into());
+    assert_eq!(undelivered(&ledger).len(), 2, "not delivered, and one that was never put to p");
+}
+
+#[test]
+fn a_child_that_gets_records_twice_in_disorder_or_with_a_gap_is_noticed() {
+    for wrong in [&[4, 3][..], &[3, 3, 4], &[4], &[2, 3, 4]] {
+        let ledger = doctored(|l| of(l, 14_000).what = given(wrong));
+        assert_eq!(skipped(&ledger).len(), 1, "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_key_whose_later_record_is_seen_first_is_noticed() {
+    let ledger = doctored(|l| of(l, 15_300).at = 1900 * MILLI);
+    assert_eq!(overtaken(&ledger).len(), 1, "5 before 1, and 3 behind it");
+}
+
+#[test]
+fn a_checkpoint_past_what_was_delivered_is_noticed() {
+    let ledger = doctored(|l| of(l, 2300).what = stored(2100, mark(30)));
+    assert_eq!(passed_over(&ledger).len(), 1, "by an acknowledgement");
+    let ledger = rewritten(|writes| write(writes, 14_200).2.checkpoint = mark(50));
+    assert_eq!(passed_over(&ledger).len(), 0, "there is no such record in p");
+    let ledger = rewritten(|writes| write(writes, 2200).2.checkpoint = mark(30));
+    assert_eq!(passed_over(&ledger).len(), 1, "by a row");
+    let ledger = rewritten(|writes| write(writes, 14_700).0 = 13_800);
+    assert_eq!(passed_over(&ledger).len(), 1, "by a shard's end");
+    let ledger = doctored(|l| of(l, 13_700).what = What::Started { from: mark(40) });
+    assert_eq!(passed_over(&ledger).len(), 1, "by a child's start");
+    let ledger = doctored(|l| of(l, 27_000).what = given(&[]));
+    assert_eq!(passed_over(&ledger).len(), 5, "by whatever says so of a record that never came");
+}
+
+#[test]
+fn a_child_of_a_shard_that_starts_before_its_parents_end_is_noticed() {
+    let ledger = doctored(|l| of(l, 15_100).at = 14_400 * MILLI);
+    assert_eq!(early(&ledger).len(), 1);
+    let ledger = doctored(|l| of(l, 14_500).what = What::LeaseLost);
+    assert_eq!(early(&ledger).len(), 1, "its parent was never reported ended");
+    let ledger = doctored(|l| {
+        l.parents.insert("q".into(), vec!["p".into(), "o".into()]);
+    });
+    assert_eq!(early(&ledger).len(), 1, "one of two is not enough");
+}
+
+#[test]
+fn a_checkpoint_that_moves_back_or_is_not_stored_is_noticed() {
+    let ledger = rewritten(|writes| writes.push((20_000, "q", row(Some("b"), 3, Mark::Horizon))));
+    // The next owner's write has the counter 3 too, and goes forward again.
+    assert_eq!(moved_back(&ledger).len(), 2);
+    let ledger = rewritten(|writes| writes.push((20_000, "p", row(Some("b"), 6, mark(40)))));
+    assert_eq!(moved_back(&ledger).len(), 1, "back from the end");
+    let ledger = rewritten(|writes| write(writes, 31_500).2.counter = 4);
+    assert_eq!(moved_back(&ledger).len(), 1, "a write that the others can't see");
+    let ledger = rewritten(|writes| writes.retain(|(at, ..)| *at != 2200));
+    assert_eq!(moved_back(&ledger).len(), 1, "acknowledged, but not there");
+}
+
+#[test]
+fn a_daemon_that_moves_a_checkpoint_of_anothers_lease_is_noticed() {
+    // The frozen daemon's child had the record, not the owner's.
+    let ledger = doctored(|l| of(l, 27_000).daemon = "b1".into());
+    assert_eq!(moved_by_strangers(&ledger).len(), 1);
+    let ledger = doctored(|l| of(l, 14_500).daemon = "a1".into());
+    assert_eq!(moved_by_strangers(&ledger).len(), 1, "a shard's end");
+}
+
+#[test]
+fn a_daemon_that_acknowledges_a_checkpoint_of_anothers_lease_is_noticed() {
+    let ledger = doctored(|l| l.said.push(said(29_100, "Q", "b1", "q", stored(29_000, mark(60)))));
+    assert_eq!(acknowledged_to_strangers(&ledger).len(), 1);
+}
+
+#[test]
+fn a_start_behind_what_the_former_owner_stored_is_noticed() {
+    let ledger = doctored(|l| of(l, 26_700).what = What::Started { from: Mark::Horizon });
+    assert_eq!(repeated(&ledger).len(), 1);
+}
+
+#[test]
+fn a_duplicate_without_a_cause_is_noticed_and_the_others_are_counted_by_theirs() {
+    let ledger = doctored(|l| of(l, 14_000).what = given(&[3, 4, 4]));
+    assert_eq!(duplicates(&ledger).1.len(), 1, "twice to one child");
+    let counts = |ledger: &Ledger| {
+        let (counts, faults) = duplicates(ledger);
+        assert!(faults.is_empty(), "{faults:?}");
+        counts
+    };
+    let ledger = doctored(|l| of(l, 27_000).what = given(&[5, 6]));
+    assert_eq!(counts(&ledger)["the former daemon was frozen"], 1);
+    let ledger = doctored(|l| l.said.push(said(32_200, "R", "b1", "q", given(&[6]))));
+    assert_eq!(counts(&ledger)["the former daemon was stopped"], 1);
+    let ledger = doctored(|l| l.said.push(said(30_050, "Q", "b1", "q", given(&[6]))));
+    assert_eq!(counts(&ledger)["the former owner went on for a moment"], 1);
+    let ledger = doctored(|l| of(l, 13_700).daemon = "a1".into());
+    assert_eq!(counts(&ledger).values().sum::<usize>(), 1);
+    let ledger = doctored(|l| l.happened.retain(|it| it.fate != Fate::Killed));
+    assert_eq!(counts(&ledger)["the lease was taken from a daemon that lived"], 1);
+}
+
+#[test]
+fn leases_that_stay_without_an_owner_for_too_long_are_noticed() {
+    let late_in = |ledger: &Ledger| late(&handovers(ledger)).len();
+    let ledger = rewritten(|writes| write(writes, 32_000).0 = 34_000);
+    assert_eq!(late_in(&ledger), 1, "2.4 s after a stop");
+    let ledger = rewritten(|writes| writes.retain(|(at, ..)| *at != 32_000));
+    assert_eq!(late_in(&ledger), 1, "never after a stop");
+    let ledger = rewritten(|writes| writes.retain(|(at, ..)| ![31_500, 32_000].contains(at)));
+    assert_eq!(late_in(&ledger), 1, "never given back");
+    let ledger = doctored(|l| l.happened[3].at = 1700 * MILLI);
+    assert_eq!(late_in(&ledger), 0, "12 s after a kill");
+    let ledger = rewritten(|writes| {
+        writes.retain(|(at, ..)| !(13_500..15_000).contains(at));
+        writes.push((18_500, "p", row(Some("c"), 3, mark(20))));
+        writes.push((19_000, "p", row(Some("c"), 4, Mark::End)));
+    });
+    assert_eq!(late_in(&ledger), 1, "15.6 s after a kill");
+    let ledger = rewritten(|writes| {
+        writes.retain(|(_, shard, _)| *shard == "p");
+        write(writes, 13_500).2.owner = Some("a".into());
+        writes.retain(|(at, ..)| *at <= 13_500);
+    });
+    assert_eq!(late_in(&ledger), 1, "the dead one's own row moves, but it isn't back");
+    let returned = Ledger {
+        happened: [
+            ledger.happened.clone(),
+            vec![Happened { at: 13_000 * MILLI, daemon: "a2".into(), fate: Fate::Started }],
+        ]
+        .concat(),
+        ..ledger
+    };
+    assert_eq!(late_in(&returned), 0, "it is back and has taken its own");
+}
