@@ -35,6 +35,8 @@ use renewal::Pace;
 const RELEASE: Duration = Duration::from_secs(3);
 /// Calling the peers at the end of a stop, no longer than this.
 const CALL: Duration = Duration::from_secs(1);
+/// Peers who don't take what they should are not called more often than this.
+const CALL_AGAIN: Duration = Duration::from_secs(2);
 /// Leases that are given back together are called out together.
 const GATHER: Duration = Duration::from_millis(100);
 /// Two looks at the table are hardly ever closer than this, unless an order asks for one.
@@ -47,6 +49,8 @@ const ALERT: [Duration; 4] = [
     Duration::from_millis(1_000),
     Duration::from_millis(2_000),
 ];
+/// When a look leaves more to take, the next is this soon.
+const MORE: Duration = Duration::from_millis(500);
 /// Writes that are under way at once, renewals apart.
 const PARALLEL: usize = 32;
 
@@ -337,19 +341,21 @@ impl Coordinator {
         let expiry = asker.next_expiry(&leases, &self.seen, now);
         let left = !asker.left(&leases, &plan, &self.seen, now).is_empty();
         let live = asker.live(&leases, &self.seen, now);
+        let more = plan.more;
         let wanted: Vec<Lease> = plan.take.into_iter().chain(plan.steal).cloned().collect();
 
         if may_steal {
             self.next_steal = now + self.settings.failover / 2;
         }
         let pause = match self.look.alert {
+            _ if more => MORE,
             0 => pause,
             alert => ALERT[ALERT.len() - alert].min(pause),
         };
         self.look.alert = self.look.alert.saturating_sub(1);
         self.look.next = expiry.map_or(now + pause, |at| at.min(now + pause)).max(now + MIN_PAUSE);
         // Leases that others should have: they may not know.
-        if left && self.last_call.is_none_or(|last| now > last + self.settings.failover / 2) {
+        if left && !more && self.last_call.is_none_or(|last| now > last + CALL_AGAIN) {
             self.call.get_or_insert(now + GATHER);
         }
         self.shown.send_replace(Seen { leases, live });

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -24,6 +25,9 @@ const AUDIT: Duration = Duration::from_secs(30);
 const FINISHED: Duration = Duration::from_secs(60);
 /// KCL's `garbageLeaseCleanupIntervalMillis`: Kinesis is asked about finished leases that don't go.
 const DOUBTFUL: Duration = Duration::from_secs(30 * 60);
+
+/// Rows that are made at once.
+const PARALLEL: usize = 32;
 
 /// How leases are kept in step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,11 +109,37 @@ impl Upkeep {
         Ok(sync::plan_missing(&shards, leases, initial, ignore_unexpected_children)?)
     }
 
-    /// In order, ancestors first, so that a crash leaves what comes next to be planned again.
+    /// Ancestors before descendants, so that a crash leaves what comes next to be planned again; those that
+    /// aren't related together.
     async fn make(&self, leases: &[Lease]) -> Result<(), Error> {
-        for lease in leases {
-            let made = self.table.create(lease).await?;
-            info!(shard = %lease.shard, checkpoint = %lease.checkpoint, made, "lease of a shard");
+        let mut rest = leases;
+        while !rest.is_empty() {
+            let mut together: BTreeSet<&ShardId> = BTreeSet::new();
+            let count = rest
+                .iter()
+                .take(PARALLEL)
+                .take_while(|lease| {
+                    let unrelated = lease.parents.iter().all(|parent| !together.contains(parent));
+                    together.insert(&lease.shard);
+                    unrelated
+                })
+                .count();
+            let (now, later) = rest.split_at(count);
+            let mut making = JoinSet::new();
+            for lease in now {
+                let (table, lease) = (self.table.clone(), lease.clone());
+                making.spawn(async move {
+                    let made = table.create(&lease).await;
+                    if let Ok(made) = made {
+                        info!(shard = %lease.shard, checkpoint = %lease.checkpoint, made, "lease of a shard");
+                    }
+                    made
+                });
+            }
+            for made in making.join_all().await {
+                made?;
+            }
+            rest = later;
         }
         Ok(())
     }

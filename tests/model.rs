@@ -7,7 +7,14 @@
 //! the daemon's own: [`Holding`], [`update`], [`Asker`]. A model checker (stateright) visits every state.
 //!
 //! Each promise is shown to be watched by a variant that breaks it.
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "test code")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::wildcard_enum_match_arm,
+    missing_docs,
+    reason = "test code"
+)]
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;

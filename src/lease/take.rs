@@ -28,6 +28,18 @@ use crate::shard::ShardId;
 /// Expired for so many failover times, a lease is taken whatever the share (D5, D13).
 const VERY_OLD: u32 = 3;
 
+/// Free for such a part of a failover time, a lease is taken whatever the share: whoever it was meant for
+/// doesn't come. Java's takers do so at once, and then nobody gets a share of what is new.
+const FREE: u32 = 4;
+
+/// Of many free leases no more than such a part is taken in one look, and no fewer than so many. When a fleet
+/// starts, all its workers take their parts so, where Java's first takes everything.
+const PORTION: usize = 4;
+const AT_ONCE: usize = 16;
+/// Of what is missing to the share, such a part may be stolen in one look, where that is more than
+/// `maxLeasesToStealAtOneTime`.
+const STOLEN: usize = 8;
+
 /// What a worker remembers of the leases between its scans.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Observations {
@@ -90,6 +102,8 @@ pub struct Plan<'l> {
     pub take: Vec<&'l Lease>,
     /// Leases of live workers that hold more than their share.
     pub steal: Vec<&'l Lease>,
+    /// There is more to take, and it should be looked for soon.
+    pub more: bool,
 }
 
 impl Asker<'_> {
@@ -153,21 +167,29 @@ impl Asker<'_> {
         let open = |lease: &&Lease| !lease.is_complete() && self.is_available(lease, seen, now);
         let mut available: Vec<&Lease> = leases.iter().filter(open).collect();
         if available.is_empty() {
-            return Plan { take: Vec::new(), steal: self.steals(leases, &counts, share, need, random) };
+            let steal = self.steals(leases, &counts, share, need, random);
+            return Plan { steal, ..Plan::default() };
         }
         // D15: nothing is stolen in a round that finds leases to take.
         random.shuffle(&mut available);
-        let old = self.failover * VERY_OLD;
+        let free = available.len();
         let must = |lease: &&Lease| {
+            let old = if lease.owner.is_none() { self.failover / FREE } else { self.failover * VERY_OLD };
             // What was ours before a restart; what nobody else cares for.
             lease.owner.as_ref() == Some(self.me)
                 || (self.priority && seen.stood_still(lease, now).is_some_and(|still| still > old))
         };
         let (mut take, others): (Vec<&Lease>, Vec<&Lease>) = available.into_iter().partition(must);
-        let more = need.saturating_sub(take.len());
-        take.extend(others.into_iter().take(more));
+        let missing = need.saturating_sub(take.len());
+        take.extend(others.into_iter().take(missing));
         take.truncate(room);
-        Plan { take, steal: Vec::new() }
+        // What was ours first; of the rest so much that others who start now get their part.
+        take.sort_by_key(|lease| lease.owner.as_ref() != Some(self.me));
+        let own = take.iter().take_while(|lease| lease.owner.as_ref() == Some(self.me)).count();
+        let most = own + (free / PORTION).max(AT_ONCE);
+        let more = take.len() > most;
+        take.truncate(most);
+        Plan { take, steal: Vec::new(), more }
     }
 
     /// D16: from a worker over its share; or, if more than one is missing here, from one that has just
@@ -208,7 +230,9 @@ impl Asker<'_> {
         let mut theirs: Vec<&Lease> =
             leases.iter().filter(|lease| lease.owner.as_ref() == Some(victim)).filter(may).collect();
         random.shuffle(&mut theirs);
-        theirs.truncate(need.min(over).min(self.max_steals));
+        // None where stealing is not allowed at all.
+        let most = if self.max_steals == 0 { 0 } else { self.max_steals.max(need / STOLEN) };
+        theirs.truncate(need.min(over).min(most));
         theirs
     }
 

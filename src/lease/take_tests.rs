@@ -266,6 +266,26 @@ fn the_next_look_is_for_the_next_that_can_expire_and_only_if_it_could_be_taken()
     assert_eq!(asker(&leases, &seen, 1), None);
 }
 
+#[test]
+fn d13_what_nobody_comes_for_is_taken_past_the_share_and_only_with_priority() {
+    let start = Instant::now();
+    // This worker has its share of five by three; the free lease is another's.
+    let leases = fleet(&[("me", 2), ("x", 1), ("y", 1), ("-", 1)]);
+    let mut seen = Observations::default();
+    seen.note(&leases, start);
+    let held = held(&leases);
+    let taken = |now, priority| {
+        let (failover, max_leases) = (FAILOVER, usize::MAX);
+        let asker = Asker { me: &"me".into(), held: &held, failover, max_leases, max_steals: 1, priority };
+        asker.plan(&leases, &seen, now, &mut fastrand::Rng::with_seed(1)).take.len()
+    };
+    assert_eq!(taken(start, true), 0);
+    assert_eq!(taken(start + FAILOVER / 4, true), 0);
+    let later = start + FAILOVER / 4 + Duration::from_millis(1);
+    assert_eq!(taken(later, true), 1);
+    assert_eq!(taken(later, false), 0);
+}
+
 /// Round after round, every worker plans on what it sees and all of it succeeds unless another was
 /// faster: in the end nobody holds more than one lease more than another, and then nothing moves.
 #[test]

@@ -40,6 +40,8 @@ pub fn pause(asker: &Asker<'_>, leases: &[Lease], seen: &Observations, now: Inst
         // Nobody can nudge a worker without leases, and one with a single lease learns of it late.
         0 | 1 if open <= SMALL && (mine == 0 || counts.len() > 1) => asker.failover / 6,
         0 => often,
+        // There is something to steal.
+        _ if mine < (open / counts.len().max(1)).min(asker.max_leases) => often,
         _ if counts.len() == 1 => seldom,
         _ if open <= SMALL || rank.is_some_and(|rank| rank < WATCHERS) => often,
         _ => seldom,
@@ -131,6 +133,7 @@ mod tests {
         assert!((seconds(&[("x", 400)]) - 5.0).abs() < 0.01, "a spare worker of a large table");
         assert!((seconds(&[("me", 200), ("x", 200)]) - 5.0).abs() < 0.01, "a watcher");
         assert!((seconds(&[("me", 200), ("a", 200), ("b", 200)]) - 20.0).abs() < 0.01, "watched by others");
+        assert!((seconds(&[("me", 190), ("a", 200), ("b", 210)]) - 5.0).abs() < 0.01, "short of its share");
     }
 
     #[test]

@@ -14,6 +14,8 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::expect_used,
+    clippy::print_stdout,
+    clippy::wildcard_enum_match_arm,
     missing_docs,
     unreachable_pub,
     reason = "test code"
@@ -23,6 +25,7 @@ mod calm;
 mod child;
 mod links;
 mod oracle;
+mod scale;
 mod story;
 mod stream;
 mod world;

@@ -15,8 +15,8 @@ use crate::java::{JAVA_2, JAVA_3, JAVA_3_LED, Java, Peer, properties};
 use crate::mixed::{Load, even};
 use crate::rig::*;
 
-/// Long enough for twelve of the slowest timers that matter (Java's scans, every 20 s).
-const WINDOW: Duration = Duration::from_secs(120);
+/// Long enough for four of the slowest timers that matter (Java's scans, every 20 s).
+const WINDOW: Duration = Duration::from_secs(80);
 const LEASES: f64 = 8.0;
 const AT_REST: &str = "shardSyncIntervalMillis = 1000\nmetricsLevel = NONE\nmaxRecords = 1000\n";
 
@@ -112,7 +112,7 @@ async fn at_rest(name: &str, peer: Option<Peer>) -> BTreeMap<String, f64> {
         _ => even(rows, &workers),
     };
     load.settle(settled).await;
-    sleep(Duration::from_secs(20)).await;
+    sleep(Duration::from_secs(10)).await;
     counter.take();
     sleep(WINDOW).await;
     let counts = counter.take();

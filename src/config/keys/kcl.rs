@@ -87,7 +87,7 @@ pub const KEYS: &[Key] = &[
         "The stream's shards are listed because of a missing lease no more often than this."),
     key("maxLeasesForWorker", Kind::Int, Number(2_147_483_647), LEASES, Yes, "Leases that this worker holds at most."),
     key("maxLeasesToStealAtOneTime", Kind::Int, Number(1), LEASES, Yes,
-        "Leases taken from a busier worker in one round."),
+        "Leases taken from a busier worker in one round; an eighth of what is missing to the share, where that is more."),
     key("enablePriorityLeaseAssignment", Kind::BoxedBool, Absent::Bool(true), LEASES, Yes,
         "Take what has stood still for three failover times, whatever the share."),
     key("maxLeaseRenewalThreads", Kind::Int, Number(20), LEASES, Never("each lease is renewed by a task of its own"),
