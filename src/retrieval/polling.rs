@@ -5,6 +5,7 @@
 //! exist" has ended only if `ListShards` agrees; and an expired `LATEST` goes on from the time when
 //! it was opened.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -106,9 +107,27 @@ impl Polling {
             (None, _, start) => start.clone(),
         };
         let now = clock::wall_millis();
-        self.iterator = Some(self.source.api.iterator(&self.shard, &start).await?);
+        let iterator = match self.source.api.iterator(&self.shard, &start).await {
+            Err(error @ Error::Denied(_)) if self.is_before_the_shard(&start).await => {
+                warn!(shard = %self.shard, %error, ?start,
+                    "the checkpoint is of an earlier stream of this name: reading this one from its oldest record");
+                (self.start, self.last) = (Start::TrimHorizon, None);
+                self.source.api.iterator(&self.shard, &self.start).await?
+            }
+            other => other?,
+        };
+        self.iterator = Some(iterator);
         self.opened.get_or_insert(now);
         Ok(())
+    }
+
+    /// A stream that was deleted and made again has shards of the same names whose numbers begin behind
+    /// those of the old ones. Java asks for the old number for ever.
+    async fn is_before_the_shard(&self, start: &Start) -> bool {
+        let (Start::At(number) | Start::After(number)) = start else { return false };
+        let listed = self.source.shards.list(Filter::All).await.unwrap_or_default();
+        let this = listed.iter().find(|shard| shard.id == self.shard);
+        this.is_some_and(|shard| number.order(&shard.starting) == Ordering::Less)
     }
 
     fn answered(&mut self, answer: Answer, iterator: String) -> Step {
@@ -166,6 +185,8 @@ mod tests {
     #[derive(Default)]
     struct Script {
         answers: Mutex<VecDeque<Result<Answer, Error>>>,
+        /// Refuses iterators at sequence numbers.
+        refuses: bool,
         starts: Mutex<Vec<Start>>,
         listed: Vec<Shard>,
     }
@@ -173,7 +194,10 @@ mod tests {
     impl Api for Script {
         fn iterator<'a>(&'a self, _: &'a ShardId, start: &'a Start) -> BoxFuture<'a, Result<String, Error>> {
             self.starts.lock().unwrap().push(start.clone());
-            Box::pin(async { Ok("i".to_owned()) })
+            let refused = self.refuses && matches!(start, Start::At(_) | Start::After(_));
+            Box::pin(async move {
+                if refused { Err(Error::Denied("no such number".into())) } else { Ok("i".to_owned()) }
+            })
         }
         fn read<'a>(&'a self, _: &'a str, _: usize) -> BoxFuture<'a, Result<Answer, Error>> {
             let answer = self.answers.lock().unwrap().pop_front();
@@ -287,6 +311,28 @@ mod tests {
         let mut other = script(vec![missing(), records(&[1]), end()]);
         other.listed = vec![Shard { id: "another".into(), ..shard }];
         assert_eq!(all(other, Start::TrimHorizon).await.0, [""; 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_checkpoint_of_an_earlier_stream_of_the_name_leads_to_the_oldest_record() {
+        let shard = |starting| Shard {
+            id: "s".into(),
+            parent: None,
+            adjacent_parent: None,
+            range: HashRange { start: 0, end: 9 },
+            starting: number(starting),
+            ending: None,
+        };
+        let mut made_again = script(vec![records(&[101]), end()]);
+        (made_again.refuses, made_again.listed) = (true, vec![shard(100)]);
+        let (seen, starts) = all(made_again, Start::At(number(7))).await;
+        assert_eq!(seen, ["101", "-> c"]);
+        assert_eq!(starts, [Start::At(number(7)), Start::TrimHorizon]);
+
+        let mut the_same = script(vec![records(&[101]), end()]);
+        (the_same.refuses, the_same.listed) = (true, vec![shard(5)]);
+        let asked = tokio::time::timeout(Duration::from_secs(60), all(the_same, Start::At(number(7)))).await;
+        assert!(asked.is_err(), "a number within the shard is asked for again, never passed over");
     }
 
     #[test]
