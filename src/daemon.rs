@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use multilangd_protocol::Dialect;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::config::{ChildProtocol, Config, OnChildFailure};
 use crate::consumer::{Parts, Settings};
-use crate::coordinator::{self, Coordinator, Ends};
+use crate::coordinator::{self, Coordinator, Ends, Handle, Seen};
 use crate::exit::Exit;
 use crate::lease::sync::{self, InitialPosition};
 use crate::lease::{Table, table};
@@ -118,7 +119,7 @@ pub async fn run(config: &Config, ports: Ports, stop: CancellationToken) -> Resu
     let mut tasks = JoinSet::new();
     tasks.spawn(coordinator.run(stop.clone()));
     let mut keeping = JoinSet::new();
-    keeping.spawn(upkeep.run(seen, handle.clone(), stop.clone()));
+    keeping.spawn(keep_in_step(upkeep, seen, handle.clone(), stop.clone()));
     let scheduled = scheduler::run(parts(config, ports), handle, leases, stop.clone());
     let mut scheduled = std::pin::pin!(scheduled);
     let scheduled = tokio::select! {
@@ -143,6 +144,17 @@ pub async fn run(config: &Config, ports: Ports, stop: CancellationToken) -> Resu
     }
     info!("stopped");
     Ok(scheduled?)
+}
+
+/// A bug in the upkeep of the leases ends one round of it, not the daemon: what was missed is seen again.
+async fn keep_in_step(upkeep: Upkeep, seen: watch::Receiver<Seen>, handle: Handle, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        let mut task = JoinSet::new();
+        task.spawn(upkeep.clone().run(seen.clone(), handle.clone(), stop.clone()));
+        if let Some(Err(error)) = task.join_next().await {
+            error!(%error, "the upkeep of the leases broke down, and begins anew");
+        }
+    }
 }
 
 fn upkeep_settings(config: &Config) -> upkeep::Settings {

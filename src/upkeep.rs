@@ -59,6 +59,7 @@ pub enum Error {
 }
 
 /// Who keeps leases in step.
+#[derive(Clone)]
 pub struct Upkeep {
     table: Arc<dyn Table>,
     shards: Arc<dyn shard::Api>,
