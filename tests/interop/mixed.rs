@@ -152,18 +152,6 @@ fn keys_of(report: &Report) -> Vec<String> {
     }
 }
 
-fn assert_in_order(log: &[Report]) {
-    let mut last: BTreeMap<i32, String> = BTreeMap::new();
-    for report in log {
-        let Report::Said { pid, what, body, .. } = report else { continue };
-        for record in body["records"].as_array().into_iter().flatten().filter(|_| what == "processRecords") {
-            let sequence = record["sequenceNumber"].as_str().unwrap();
-            assert!(last.get(pid).is_none_or(|last| last.as_str() < sequence), "{pid}: {sequence}");
-            last.insert(*pid, sequence.to_owned());
-        }
-    }
-}
-
 fn ours(load: &Load, peer: Peer, worker: &str) -> Daemon {
     let file = properties(&load.rig, worker, &format!("{COMMON}{}", peer.mode()));
     load.rig.daemon(&file)

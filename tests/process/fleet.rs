@@ -27,20 +27,6 @@ fn keys(log: &[Report]) -> usize {
     seen.collect::<BTreeSet<String>>().len()
 }
 
-/// Each child sees its records in order, none twice. A record may come to two children where a lease
-/// changed hands: what was handed out but not yet checkpointed is handed out again.
-fn assert_in_order(log: &[Report]) {
-    let mut last: BTreeMap<i32, String> = BTreeMap::new();
-    for report in log {
-        let Report::Said { pid, what, body, .. } = report else { continue };
-        for record in body["records"].as_array().into_iter().flatten().filter(|_| what == "processRecords") {
-            let sequence = record["sequenceNumber"].as_str().unwrap();
-            assert!(last.get(pid).is_none_or(|last| last.as_str() < sequence), "{pid}: {sequence}");
-            last.insert(*pid, sequence.to_owned());
-        }
-    }
-}
-
 /// One worker with all four shards, and a second that has taken its part.
 async fn two_workers(name: &str) -> (Rig, Daemon, Daemon) {
     let mut rig = Rig::start(name).await;

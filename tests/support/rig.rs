@@ -390,6 +390,20 @@ pub fn said<'a>(log: &'a [Report], wanted: &str) -> Vec<&'a str> {
     log.iter().filter_map(shard).collect()
 }
 
+/// Each child sees its records in order, none twice. A record may come to two children where a lease
+/// changed hands: what was handed out but not yet checkpointed is handed out again.
+pub fn assert_in_order(log: &[Report]) {
+    let mut last: BTreeMap<i32, String> = BTreeMap::new();
+    for report in log {
+        let Report::Said { pid, what, body, .. } = report else { continue };
+        for record in body["records"].as_array().into_iter().flatten().filter(|_| what == "processRecords") {
+            let sequence = record["sequenceNumber"].as_str().unwrap();
+            assert!(last.get(pid).is_none_or(|last| last.as_str() < sequence), "{pid}: {sequence}");
+            last.insert(*pid, sequence.to_owned());
+        }
+    }
+}
+
 /// How many children have come and not gone.
 pub fn alive(log: &[Report]) -> usize {
     let mut alive = HashSet::new();
