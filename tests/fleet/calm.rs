@@ -127,6 +127,54 @@ fn workers_that_join_get_their_share_and_no_lease_moves_more_often_than_it_must(
     });
 }
 
+#[test]
+fn a_lease_that_somebody_deleted_is_made_again_and_its_shard_read() {
+    longest(5, async |seed| {
+        let story = fleet(seed, 4, 2).await;
+        let shard = story.world.state().stream.open_shards()[usize::try_from(seed).unwrap() % 4].clone();
+        story.delete_by_hand(&shard);
+        story.put(40);
+        let took = until("it has an owner again", SECOND * 180, || story.is_settled()).await;
+        until("everything is read", SECOND * 60, || story.is_read()).await;
+        sane(&story);
+        took
+    });
+}
+
+/// A merged shard's lease is made only when both parents have one; if one has lost its own, it gets another.
+#[test]
+fn a_merged_shard_begins_though_the_lease_of_a_parent_was_deleted() {
+    longest(5, async |seed| {
+        let story = fleet(seed, 4, 2).await;
+        let (left, right) = {
+            let open = story.world.state().stream.open_shards();
+            (open[1].clone(), open[2].clone())
+        };
+        story.delete_by_hand(&right);
+        assert!(story.world.state().stream.merge(&left));
+        story.put(40);
+        let took = until("everything is read", SECOND * 240, || story.is_read() && story.is_settled()).await;
+        assert!(story.world.state().oracle.ended.contains(&right), "both parents were read to their ends");
+        sane(&story);
+        took
+    });
+}
+
+#[test]
+fn a_row_without_hash_keys_is_given_them() {
+    simulate(3, async {
+        let story = fleet(3, 4, 2).await;
+        let shard = story.world.state().stream.open_shards()[0].clone();
+        story.world.state().rows.get_mut(&shard).unwrap().range = None;
+        let whole = || {
+            let state = story.world.state();
+            state.rows[&shard].range == Some(state.stream.shards[&shard].range)
+        };
+        until("the row has them again", SECOND * 90, whole).await;
+        sane(&story);
+    });
+}
+
 fn taken(story: &Story) -> u64 {
     let state = story.world.state();
     let count = |what: &str| state.oracle.coverage.get(what).copied().unwrap_or(0);

@@ -136,6 +136,11 @@ impl Oracle {
         }
     }
 
+    /// A row was deleted by hand: it may be made again.
+    pub fn lost_by_hand(&mut self, shard: &ShardId) {
+        self.created.remove(shard);
+    }
+
     /// A child was told to begin.
     pub fn begins(
         &mut self,

@@ -171,6 +171,13 @@ impl Story {
         }
     }
 
+    /// Somebody deletes a row in the console.
+    pub fn delete_by_hand(&self, shard: &ShardId) {
+        let mut state = self.world.state();
+        state.oracle.lost_by_hand(shard);
+        assert!(state.rows.remove(shard).is_some());
+    }
+
     pub fn reshard(&self, most: usize) {
         let mut state = self.world.state();
         let open = state.stream.open_shards();
@@ -284,7 +291,7 @@ impl Story {
         }
     }
 
-    fn is_read(&self) -> bool {
+    pub fn is_read(&self) -> bool {
         let state = self.world.state();
         state.oracle.is_delivered(&state.stream)
     }
