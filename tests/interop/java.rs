@@ -9,9 +9,10 @@ use tokio::time::timeout;
 
 use crate::rig::{LIMIT, Rig};
 
-/// The lines that workers of both kinds are given.
+/// The lines that workers of both kinds are given. Small batches: what one that changes hands has in hand comes
+/// twice.
 pub const COMMON: &str = "failoverTimeMillis = 3000\nshardSyncIntervalMillis = 1000\nmetricsLevel = NONE\n\
-                          maxRecords = 1000\nshutdownGraceMillis = 5000\n";
+                          maxRecords = 100\nshutdownGraceMillis = 5000\n";
 
 /// Which Java, and in which mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
