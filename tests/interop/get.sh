@@ -19,6 +19,6 @@ for version in 2.5.4 3.1.3; do
   </dependencies>
 </project>
 POM
-  mvn -B -q -f "$dir/pom-$version.xml" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$jars"
+  mvn -B -q -Dstyle.color=never -f "$dir/pom-$version.xml" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$jars"
   touch "$jars/.complete"
 done
