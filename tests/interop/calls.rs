@@ -53,12 +53,12 @@ async fn at_rest(what: &str, name: &str, peer: Option<Peer>) -> Rates {
     fleet.load.until_rows(&format!("{what} have settled"), unchanged(QUIET, settled)).await;
     counter.take();
     let owners = |rows: &Rows| rows.values().map(|row| row.owner.clone()).collect::<Vec<_>>();
-    let before = owners(&fleet.load.rows());
+    let before = owners(&fleet.load.rows().await);
     let start = Instant::now();
     fleet.load.until_rows(&format!("{what} were counted"), |_| start.elapsed() >= WINDOW).await;
     let counts = counter.take();
     let hours = start.elapsed().as_secs_f64() / 3_600.0;
-    assert_eq!(before, owners(&fleet.load.rows()), "{what}: it was at rest");
+    assert_eq!(before, owners(&fleet.load.rows().await), "{what}: it was at rest");
     for worker in workers {
         fleet.kill(worker).await;
     }
@@ -78,17 +78,17 @@ async fn a_fleet_at_rest_makes_no_more_calls_than_javas() {
         at_rest("Java 3.1.3", "calls-java-3-led", Some(JAVA_3_LED)),
     );
     let fleets = [ours, java_2, java_3, java_3_led];
-    let row = |name: &str, cells: [f64; 4]| {
-        eprintln!("{name:<18}{}", cells.map(|cell| format!("{cell:>12.2}")).concat().replace(".00", "   "));
+    let row = |name: &str, cells: [String; 4]| {
+        eprintln!("{name:<18}{}", cells.map(|cell| format!("{cell:>12}")).concat());
     };
-    eprintln!("calls an hour{:>17}{:>12}{:>12}{:>12}", "ours", "2.5.4", "3.1.3 as 2", "3.1.3");
+    row("calls an hour", ["ours", "2.5.4", "3.1.3 as 2", "3.1.3"].map(str::to_owned));
     let operations: BTreeSet<&String> = fleets.iter().flat_map(Rates::keys).collect();
     for operation in operations {
-        row(operation, fleets.each_ref().map(|rates| rates.get(operation).copied().unwrap_or(0.0).round()));
+        row(operation, fleets.each_ref().map(|rates| format!("{:.0}", rates.get(operation).unwrap_or(&0.0))));
     }
     let totals = fleets.each_ref().map(|rates| rates.values().sum::<f64>());
-    row("all", totals.map(f64::round));
-    row("all, a lease", totals.map(|total| (total / f64::from(SHARDS)).round()));
-    row("ours to these", totals.map(|total| totals[0] / total));
+    row("all", totals.map(|total| format!("{total:.0}")));
+    row("all, a lease", totals.map(|total| format!("{:.0}", total / f64::from(SHARDS))));
+    row("ours to these", totals.map(|total| format!("{:.2}", totals[0] / total)));
     assert!(totals[0] <= totals[3], "{totals:?}");
 }

@@ -1,8 +1,6 @@
 //! A table that one kind of daemon has written is read on by the other, from its checkpoints: nothing is lost
 //! and, as everything was checkpointed, nothing comes twice.
 
-use std::sync::Arc;
-
 use crate::fleet::{Fleet, SOON};
 use crate::java::{JAVA_2, JAVA_3, Peer};
 use crate::load::{Load, Rows, even};
@@ -12,7 +10,7 @@ const OURS: &str = "ours-1";
 const JAVA: &str = "java-1";
 
 /// One worker alone reads what was put, checkpoints all of it and is stopped. The table as it left it.
-async fn run(fleet: &mut Fleet, worker: &'static str) -> Arc<Rows> {
+async fn run(fleet: &mut Fleet, worker: &'static str) -> Rows {
     if worker == OURS {
         fleet.ours(worker)
     } else {
@@ -28,7 +26,7 @@ async fn run(fleet: &mut Fleet, worker: &'static str) -> Arc<Rows> {
         .await;
     fleet.stop(worker).await;
     fleet.load.rig.until("its children gone", |log| alive(log) == 0).await;
-    fleet.load.rows()
+    fleet.load.rows().await
 }
 
 /// The children that were started since began at what the table said.
@@ -49,7 +47,7 @@ fn assert_begun_at(rows: &Rows, log: &[Report]) {
 async fn resumed(name: &str, peer: Peer, workers: [&'static str; 3]) {
     let _turn = crate::TURN.lock().await;
     let mut fleet = Fleet::new(Load::start(name, 4).await, peer, SOON);
-    let mut left: Option<Arc<Rows>> = None;
+    let mut left: Option<Rows> = None;
     for worker in workers {
         fleet.load.put(500).await;
         let before = fleet.load.rig.log.len();
