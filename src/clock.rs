@@ -1,7 +1,7 @@
 //! Time: the only place that asks the wall clock, and the wait for a deadline. Decisions take
 //! [`tokio::time::Instant`] instead, which tests pause.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::{Instant, sleep_until};
 
@@ -11,6 +11,23 @@ pub fn wall_millis() -> i64 {
     let now = SystemTime::now();
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// How long this machine has slept (suspended, or a virtual machine paused by its host) since it was started.
+/// [`Instant`] stands still meanwhile, while leases expire for others. Only differences mean something.
+pub fn slept() -> Duration {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::time::{ClockId, clock_gettime};
+        // In this order: what passes between the two counts as sleep, never as waking.
+        let awake = clock_gettime(ClockId::Monotonic);
+        let whole = clock_gettime(ClockId::Boottime);
+        Duration::try_from(whole)
+            .unwrap_or_default()
+            .saturating_sub(Duration::try_from(awake).unwrap_or_default())
+    }
+    #[cfg(not(target_os = "linux"))]
+    Duration::ZERO
 }
 
 /// Waits for a deadline; for ever if none stands. Cancel-safe.

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use multilangd_protocol::{Dialect, ToChild};
-use tokio::sync::watch;
+use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -52,12 +52,12 @@ pub struct Parts {
 }
 
 /// What can reach a consumer from outside.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Signals {
     /// The daemon stops.
     pub stop: CancellationToken,
-    /// Changes whenever a shard of this daemon was finished.
-    pub finished: watch::Receiver<u64>,
+    /// Told whenever a shard of this daemon was finished.
+    pub finished: broadcast::Receiver<()>,
 }
 
 /// Reads one shard until its end, the lease's end, a stop, or hopelessness.
@@ -131,7 +131,7 @@ impl Consumer {
                 // Before the child, so that one that never stops talking can't hold a deadline up.
                 () = clock::reached(deadline) => Event::Deadline,
                 event = next_of(&mut self.child) => self.child_event(event),
-                Ok(()) = signals.finished.changed() => Event::ShardFinished,
+                Ok(()) | Err(RecvError::Lagged(_)) = signals.finished.recv() => Event::ShardFinished,
                 // Records last: nothing new is begun while anything else is due.
                 batch = batch_of(&mut self.feed), if self.state.wants_batch() => match batch {
                     // The lease may have run out while nobody looked.

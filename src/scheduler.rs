@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
@@ -44,7 +44,7 @@ struct Scheduler {
     consumers: JoinSet<Outcome>,
     running: BTreeMap<ShardId, Running>,
     tasks: BTreeMap<Id, ShardId>,
-    finished: watch::Sender<u64>,
+    finished: broadcast::Sender<()>,
     hopeless: Option<Hopeless>,
 }
 
@@ -65,7 +65,7 @@ pub async fn run(
         consumers: JoinSet::new(),
         running: BTreeMap::new(),
         tasks: BTreeMap::new(),
-        finished: watch::Sender::new(0),
+        finished: broadcast::Sender::new(1),
         hopeless: None,
     };
     let second = Duration::from_secs(1);
@@ -132,7 +132,7 @@ impl Scheduler {
         match outcome {
             Some(Outcome::ShardEnded) => {
                 info!(shard = %held.shard(), "the shard is finished");
-                self.finished.send_modify(|count| *count += 1);
+                let _nobody_waits = self.finished.send(()).is_err();
                 self.coordinator.look();
             }
             Some(Outcome::LeaseLost) => info!(shard = %held.shard(), "left the shard: its lease is lost"),

@@ -27,6 +27,7 @@ use super::holding::{Holding, Intent, Step};
 use super::table::{self, Table};
 use super::update;
 use super::{Lease, WorkerId};
+use crate::clock;
 use crate::sequence::Position;
 use crate::shard::ShardId;
 
@@ -57,6 +58,16 @@ pub struct Owner {
     pub nudged: Arc<Notify>,
 }
 
+/// No machine sleeps for less.
+const SLEEP: Duration = Duration::from_millis(200);
+
+/// When a lease expires, if the machine doesn't sleep from here on.
+#[derive(Debug, Clone, Copy)]
+struct Expiry {
+    at: Instant,
+    slept: Duration,
+}
+
 /// A lease of ours.
 pub struct Held {
     shard: ShardId,
@@ -64,7 +75,7 @@ pub struct Held {
     /// Held across requests: this is what puts the writes of one lease in a row.
     holding: tokio::sync::Mutex<Holding>,
     /// As the holding has it, readable while a request is under way. Never held across an await.
-    expires: Mutex<Instant>,
+    expires: Mutex<Expiry>,
     lost: CancellationToken,
     /// The row when the lease became ours.
     initial: Lease,
@@ -82,7 +93,7 @@ impl Held {
         let Owner { me, failover, .. } = owner;
         Arc::new(Self {
             shard: lease.shard.clone(),
-            expires: Mutex::new(proven + *failover),
+            expires: Mutex::new(Expiry { at: proven + *failover, slept: clock::slept() }),
             lost: CancellationToken::new(),
             initial: lease.clone(),
             holding: tokio::sync::Mutex::new(Holding::new(lease, me.clone(), proven, *failover)),
@@ -107,12 +118,16 @@ impl Held {
 
     /// When the lease expires for us unless it is renewed.
     pub fn expires(&self) -> Instant {
-        *self.expires.lock().unwrap_or_else(PoisonError::into_inner)
+        let Expiry { at, slept } = *self.expires.lock().unwrap_or_else(PoisonError::into_inner);
+        // A machine that slept meanwhile has that much less of the lease left. What is shorter is the time
+        // between two looks at two clocks.
+        let slept = clock::slept().saturating_sub(slept);
+        if slept < SLEEP { at } else { at.checked_sub(slept).unwrap_or(at) }
     }
 
     /// When the last write began that is known to have happened.
     pub fn proven(&self) -> Instant {
-        self.expires() - self.owner.failover
+        self.expires.lock().unwrap_or_else(PoisonError::into_inner).at - self.owner.failover
     }
 
     /// Whether records may be handed out and progress be stored. Doesn't wait for anything.
@@ -202,10 +217,11 @@ impl Held {
     async fn write(&self, holding: &mut Holding, intent: &Intent) -> Result<(), Error> {
         // The row can turn out to be one step ahead of memory once, and once to have a hand-off.
         for _ in 0..3 {
-            let started = Instant::now();
-            if self.lost.is_cancelled() {
+            let (started, slept) = (Instant::now(), clock::slept());
+            if !self.is_live(started) {
                 return Err(self.lose(holding));
             }
+            let before = holding.expires();
             let update = match holding.plan(started, intent) {
                 Ok(update) => update,
                 Err(error) => return Err(self.failed(holding, error)),
@@ -218,7 +234,10 @@ impl Held {
             if step == Step::ReadBack {
                 step = holding.read(self.read().await?, intent);
             }
-            *self.expires.lock().unwrap_or_else(PoisonError::into_inner) = holding.expires();
+            if holding.expires() != before {
+                *self.expires.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Expiry { at: holding.expires(), slept };
+            }
             if holding.take_nudge() {
                 self.owner.nudged.notify_one();
             }

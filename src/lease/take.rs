@@ -12,8 +12,10 @@
 //! * the victim of a steal is drawn among all that hold more than their share, by how much more. In
 //!   Java everyone steals from the one that holds most, which then has to steal back;
 //! * a lease that is being handed over is left alone while its old owner is alive;
-//! * a shard that was read to its end needs no worker: it is neither counted nor taken. Java counts it, but
-//!   deletes its row within minutes; here rows stay, and counted they would spoil every share.
+//! * a shard that was read to its end needs no worker: it is neither counted nor taken. Java counts it until
+//!   its row goes, so that open leases stay uneven as long; ours go sooner (`upkeep`);
+//! * a fleet that starts takes its leases in parts, so that its first worker doesn't get all of them; and who
+//!   misses many leases steals several at once.
 //!
 //! In KCL: `DynamoDBLeaseTaker`. Rules D10 to D16 are those of its `computeLeasesToTake` in turn.
 

@@ -10,9 +10,10 @@ use crate::java::{Java, Peer, log, properties};
 use crate::load::{Load, even};
 use crate::rig::{Daemon, alive, is_gone, pids};
 
-/// What all are given where nothing else is said: leases change hands soon.
+/// What all are given where nothing else is said: leases change hands soon, and batches are small, as what one
+/// that changes hands has in hand comes twice.
 pub const SOON: &str = "failoverTimeMillis = 3000\nshardSyncIntervalMillis = 1000\nmetricsLevel = NONE\n\
-                        maxRecords = 1000\nshutdownGraceMillis = 5000\n";
+                        maxRecords = 100\nshutdownGraceMillis = 5000\n";
 /// Two failover times: who is to look at the table has looked.
 const STILL: Duration = Duration::from_secs(6);
 
