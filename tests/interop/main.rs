@@ -18,7 +18,8 @@
 //! | `counter.rs` | a proxy that counts calls |
 //! | `get.sh` | fetches the Java daemons |
 //!
-//! A Java daemon that is not there is a failure. One test runs at a time: a JVM is heavy.
+//! A Java daemon that is not there is a failure. One test runs at a time, as a JVM is heavy: all take some
+//! twelve minutes on two cores. The times that are printed hold the six seconds that a fleet has to stay settled.
 #![cfg(feature = "local")]
 #![allow(
     clippy::unwrap_used,
