@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
-# get.sh DIR   fetches the Java daemons of tests/interop into DIR, once. Needs a JDK 17 and Maven.
+# get.sh DIR   puts the Java daemons of tests/interop under DIR, from Maven Central. What is there already is
+# not fetched again. Needs a JDK 17 and Maven. Nothing is installed outside DIR but Maven's own cache.
 set -euo pipefail
-dir=$1
+mkdir -p "$1"
+# Maven would take a relative folder as one beside the POM.
+dir=$(cd "$1" && pwd)
+
 for version in 2.5.4 3.1.3; do
   jars=$dir/jars-$version
-  [ -f "$jars/.complete" ] && continue
-  mkdir -p "$jars"
+  [ -d "$jars" ] && continue
+  rm -rf "$jars.part"
   cat >"$dir/pom-$version.xml" <<POM
 <project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
@@ -19,6 +23,8 @@ for version in 2.5.4 3.1.3; do
   </dependencies>
 </project>
 POM
-  mvn -B -q -Dstyle.color=never -f "$dir/pom-$version.xml" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$jars"
-  touch "$jars/.complete"
+  mvn -B -q -Dstyle.color=never -f "$dir/pom-$version.xml" dependency:copy-dependencies \
+    -DincludeScope=runtime -DoutputDirectory="$jars.part"
+  # Under its name only when it is whole.
+  mv "$jars.part" "$jars"
 done

@@ -1,4 +1,4 @@
-//! A Java daemon as a process.
+//! A Java daemon as a process, with a properties file and a log of its own.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -9,28 +9,29 @@ use tokio::time::timeout;
 
 use crate::rig::{LIMIT, Rig};
 
-/// The lines that workers of both kinds are given. Small batches: what one that changes hands has in hand comes
-/// twice.
-pub const COMMON: &str = "failoverTimeMillis = 3000\nshardSyncIntervalMillis = 1000\nmetricsLevel = NONE\n\
-                          maxRecords = 100\nshutdownGraceMillis = 5000\n";
-
 /// Which Java, and in which mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
     pub version: &'static str,
-    pub mode: Option<&'static str>,
+    /// The lines that both kinds of workers are given, so that they agree on how leases are shared.
+    pub mode: &'static str,
 }
 
-pub const JAVA_2: Peer = Peer { version: "2.5.4", mode: None };
+pub const JAVA_2: Peer = Peer { version: "2.5.4", mode: "" };
+/// It leaves its leader's work undone, so that workers of KCL 2 get along with it.
 pub const JAVA_3: Peer =
-    Peer { version: "3.1.3", mode: Some("clientVersionConfig = CLIENT_VERSION_CONFIG_COMPATIBLE_WITH_2X\n") };
-/// As it comes, that is led.
-pub const JAVA_3_LED: Peer = Peer { version: "3.1.3", mode: None };
+    Peer { version: "3.1.3", mode: "clientVersionConfig = CLIENT_VERSION_CONFIG_COMPATIBLE_WITH_2X\n" };
+/// As it comes: one worker leads and assigns the leases.
+pub const JAVA_3_LED: Peer = Peer { version: "3.1.3", mode: "" };
 
 impl Peer {
-    /// What both kinds of workers must agree about.
-    pub fn mode(self) -> &'static str {
-        self.mode.unwrap_or_default()
+    /// 2.5.4 knows the names of the first SDK only, 3.1.3 those of the second.
+    fn credentials(self) -> &'static str {
+        if self.version.starts_with('2') {
+            "DefaultAWSCredentialsProviderChain"
+        } else {
+            "DefaultCredentialsProvider"
+        }
     }
 }
 
@@ -40,6 +41,13 @@ pub fn properties(rig: &Rig, worker: &str, more: &str) -> PathBuf {
     let own = rig.folder.join(format!("{worker}.properties"));
     std::fs::rename(file, &own).unwrap();
     own
+}
+
+/// A log of its own for each worker, so that each tells one story.
+pub fn log(rig: &Rig, worker: &str) -> (PathBuf, std::fs::File) {
+    let path = rig.folder.join(format!("{worker}.log"));
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(&path).unwrap();
+    (path, file)
 }
 
 pub struct Java {
@@ -53,25 +61,14 @@ impl Java {
             .expect("MULTILANGD_PEER must name the folder that tests/interop/get.sh has filled");
         let jars = PathBuf::from(folder).join(format!("jars-{}", peer.version));
         assert!(jars.is_dir(), "{} is not there: run tests/interop/get.sh", jars.display());
-        let file = properties(rig, worker, &format!("{}{more}", peer.mode()));
-        // 2.5.4 knows the names of the first SDK only, 3.1.3 those of the second.
-        let text = std::fs::read_to_string(&file).unwrap();
-        let provider = if peer.version.starts_with('2') {
-            "DefaultAWSCredentialsProviderChain"
-        } else {
-            "DefaultCredentialsProvider"
-        };
-        std::fs::write(&file, text.replace("DefaultCredentialsProvider", provider)).unwrap();
-        let log = rig.folder.join(format!("{worker}.log"));
-        let output = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
+        let credentials = format!("AWSCredentialsProvider = {}\n", peer.credentials());
+        let file = properties(rig, worker, &format!("{more}{}{credentials}", peer.mode));
+        let (log, output) = log(rig, worker);
+        // A signal that is ignored where the tests run would stay ignored; env becomes the JVM, so the
+        // process is the same. Only the first compiler and one collector thread, as a run is short.
         let child = Command::new("env")
-            .args([
-                "--default-signal=INT,HUP,TERM",
-                "java",
-                "-Xmx256m",
-                "-XX:+UseSerialGC",
-                "-XX:TieredStopAtLevel=1",
-            ])
+            .args(["--default-signal=INT,HUP,TERM", "java"])
+            .args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
             .args(["-Daws.cborEnabled=false", "-cp"])
             .arg(format!("{}/*", jars.display()))
             .args(["software.amazon.kinesis.multilang.MultiLangDaemon", "--properties-file"])

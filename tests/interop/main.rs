@@ -9,18 +9,23 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `java.rs` | a Java daemon as a process |
-//! | `mixed.rs` | two of ours and two of Java's: join, leave, crash, reshard |
+//! | `mixed.rs` | two of ours and two of Java's: join, stop, kill, reshard, take over |
 //! | `resumed.rs` | a table that one has written is read on by the other |
-//! | `calls.rs` | what a fleet at rest asks of DynamoDB |
+//! | `calls.rs` | what a fleet at rest asks of DynamoDB, beside Java's |
+//! | `fleet.rs` | workers of both kinds, and when they have settled |
+//! | `java.rs` | a Java daemon as a process |
+//! | `load.rs` | what feeds, watches the table, and holds what was seen against what was put |
+//! | `counter.rs` | a proxy that counts calls |
 //! | `get.sh` | fetches the Java daemons |
 //!
-//! A Java daemon that is not there is a failure. One test runs at a time: a JVM is heavy.
+//! A Java daemon that is not there is a failure. One test runs at a time, as a JVM is heavy: all take some
+//! twelve minutes on two cores. The times that are printed hold the six seconds that a fleet has to stay settled.
 #![cfg(feature = "local")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stderr,
     clippy::wildcard_enum_match_arm,
     clippy::large_futures,
     missing_docs,
@@ -32,7 +37,10 @@
 mod rig;
 
 mod calls;
+mod counter;
+mod fleet;
 mod java;
+mod load;
 mod mixed;
 mod resumed;
 

@@ -1,0 +1,108 @@
+//! Workers of both kinds on one table.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::time::Instant;
+
+use crate::java::{Java, Peer, log, properties};
+use crate::load::{Load, even};
+use crate::rig::{Daemon, alive, is_gone, pids};
+
+/// What all are given where nothing else is said: leases change hands soon, and batches are small, as what one
+/// that changes hands has in hand comes twice.
+pub const SOON: &str = "failoverTimeMillis = 3000\nshardSyncIntervalMillis = 1000\nmetricsLevel = NONE\n\
+                        maxRecords = 100\nshutdownGraceMillis = 5000\n";
+/// Two failover times: who is to look at the table has looked.
+const STILL: Duration = Duration::from_secs(6);
+
+enum Worker {
+    Ours(Daemon),
+    Java(Java),
+}
+
+pub struct Fleet {
+    pub load: Load,
+    peer: Peer,
+    lines: String,
+    workers: BTreeMap<&'static str, Worker>,
+}
+
+impl Fleet {
+    pub fn new(load: Load, peer: Peer, lines: &str) -> Self {
+        Self { load, peer, lines: lines.to_owned(), workers: BTreeMap::new() }
+    }
+
+    pub fn ours(&mut self, name: &'static str) {
+        let rig = &self.load.rig;
+        let file = properties(rig, name, &format!("{}{}", self.lines, self.peer.mode));
+        let (path, output) = log(rig, name);
+        let mut daemon = rig.command_to(&["--properties-file", file.to_str().unwrap()], output.into());
+        daemon.stderr = path;
+        assert!(self.workers.insert(name, Worker::Ours(daemon)).is_none());
+    }
+
+    pub fn java(&mut self, name: &'static str) {
+        let java = Java::start(&self.load.rig, self.peer, name, &self.lines);
+        assert!(self.workers.insert(name, Worker::Java(java)).is_none());
+    }
+
+    /// SIGTERM, and the end.
+    pub async fn stop(&mut self, name: &str) {
+        match self.workers.remove(name).unwrap() {
+            Worker::Ours(mut daemon) => assert_eq!(daemon.stop().await, Some(0)),
+            Worker::Java(mut java) => java.end(Signal::TERM).await,
+        }
+    }
+
+    /// SIGKILL.
+    pub async fn kill(&mut self, name: &str) {
+        match self.workers.remove(name).unwrap() {
+            Worker::Ours(mut daemon) => {
+                daemon.signal(Signal::KILL);
+                daemon.ended().await;
+            }
+            Worker::Java(mut java) => java.end(Signal::KILL).await,
+        }
+    }
+
+    pub fn names(&self) -> Vec<&'static str> {
+        self.workers.keys().copied().collect()
+    }
+
+    /// The open shards and no others have open leases; the workers that live share them evenly, stay so
+    /// for a while, and read on in every shard.
+    pub async fn settled(&mut self, what: &str) {
+        let open = self.load.open_shards().await;
+        let workers = self.names();
+        let mut since = None;
+        self.load
+            .until_rows(what, |rows| {
+                let leases = || rows.iter().filter(|(_, row)| row.is_open());
+                if !even(rows, &workers) || !leases().map(|(shard, _)| shard).eq(&open) {
+                    since = None;
+                    return false;
+                }
+                let (start, first) = since.get_or_insert_with(|| (Instant::now(), rows.clone()));
+                if leases().any(|(shard, row)| first.get(shard).is_none_or(|first| first.owner != row.owner))
+                {
+                    since = None;
+                    return false;
+                }
+                start.elapsed() >= STILL
+                    && leases().all(|(shard, row)| first[shard].checkpoint != row.checkpoint)
+            })
+            .await;
+    }
+
+    /// Everybody is stopped, and leaves no child behind.
+    pub async fn dismiss(mut self) {
+        for name in self.names() {
+            self.stop(name).await;
+        }
+        self.load.rig.until("all children gone", |log| alive(log) == 0).await;
+        assert!(pids(&self.load.rig.log).into_iter().all(is_gone), "no orphans");
+        self.load.assert_no_way_back();
+    }
+}

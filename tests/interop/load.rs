@@ -1,0 +1,280 @@
+//! What goes on around the daemons: records are put all the time, the lease table is watched, and what the
+//! children report is held against what was put.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_sdk_dynamodb::operation::scan::ScanError;
+use aws_sdk_kinesis::primitives::Blob;
+use aws_sdk_kinesis::types::PutRecordsRequestEntry;
+use multilangd::aws::client::Clients;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::rig::*;
+
+/// 40 records a second: some five for each of eight shards.
+const PORTION: usize = 4;
+const FEEDING: Duration = Duration::from_millis(100);
+const SAMPLING: Duration = Duration::from_millis(200);
+/// The longest that anything on the table takes: with its default times a Java worker steals one lease in
+/// 20 s, and needs four after a cold start.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// A lease, as far as these tests look at it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    pub owner: String,
+    pub checkpoint: String,
+    pub sub: u64,
+}
+
+impl Row {
+    pub fn is_open(&self) -> bool {
+        self.checkpoint != "SHARD_END"
+    }
+
+    /// Where the checkpoint stands among all that a row can have.
+    fn rank(&self) -> (u8, usize, &str, u64) {
+        match self.checkpoint.as_str() {
+            "TRIM_HORIZON" => (0, 0, "", 0),
+            "SHARD_END" => (2, 0, "", 0),
+            number => (1, number.len(), number, self.sub),
+        }
+    }
+}
+
+/// The leases by shard; 3.x has rows of other kinds on its table, which are left out.
+pub type Rows = BTreeMap<String, Row>;
+
+/// Open leases by owner; nobody's under "".
+pub fn shares(rows: &Rows) -> BTreeMap<&str, usize> {
+    let mut shares = BTreeMap::new();
+    for row in rows.values().filter(|row| row.is_open()) {
+        *shares.entry(row.owner.as_str()).or_default() += 1;
+    }
+    shares
+}
+
+/// All open leases are with these workers, nobody has over one more than another: each side has at least
+/// its part, rounded down. A finished lease is a lease like any other for a Java worker: it keeps it for
+/// five minutes or more, and takes no open one in its stead. So while one of theirs is there, it is also
+/// even if finished leases are counted.
+pub fn even(rows: &Rows, workers: &[&str]) -> bool {
+    let within_one = |counted: &dyn Fn(&Row) -> bool| {
+        let count = |worker: &&str| rows.values().filter(|row| row.owner == **worker && counted(row)).count();
+        let counts = || workers.iter().map(count);
+        counts().max().unwrap_or(0) - counts().min().unwrap_or(0) <= 1
+    };
+    let owned = |row: &Row| !row.is_open() || workers.contains(&row.owner.as_str());
+    let kept_by_java = |row: &Row| !row.is_open() && row.owner.starts_with("java");
+    !rows.is_empty()
+        && rows.values().all(owned)
+        && (within_one(&Row::is_open) || rows.values().any(kept_by_java) && within_one(&|_| true))
+}
+
+/// What was put: shard and sequence number to key and data.
+type Puts = BTreeMap<(String, String), (String, Vec<u8>)>;
+
+/// One stream, its table and its children.
+pub struct Load {
+    // The tasks end before the endpoints do.
+    feeding: JoinSet<()>,
+    _sampling: JoinSet<()>,
+    pub rig: Rig,
+    puts: Arc<Mutex<Puts>>,
+    samples: watch::Receiver<Arc<Rows>>,
+    faults: Arc<Mutex<Vec<String>>>,
+    fed: CancellationToken,
+}
+
+impl Load {
+    pub async fn start(name: &str, shards: i32) -> Self {
+        let rig = Rig::start(name).await;
+        rig.stream(shards).await;
+        let (sender, samples) = watch::channel(Arc::default());
+        let faults = Arc::<Mutex<Vec<String>>>::default();
+        let mut sampling = JoinSet::new();
+        sampling.spawn(sample(rig.clients.clone(), sender, faults.clone()));
+        Self {
+            feeding: JoinSet::new(),
+            _sampling: sampling,
+            rig,
+            puts: Arc::default(),
+            samples,
+            faults,
+            fed: CancellationToken::new(),
+        }
+    }
+
+    /// Records are put from now on, until `all_seen`.
+    pub fn feed(&mut self) {
+        self.feeding.spawn(feed(self.rig.clients.clone(), self.puts.clone(), self.fed.clone()));
+    }
+
+    /// Many records at once.
+    pub async fn put(&self, count: usize) {
+        put(&self.rig.clients, &self.puts, count).await;
+    }
+
+    /// The table as it is now; samples are a little behind.
+    pub async fn rows(&self) -> Rows {
+        scan(&self.rig.clients).await.expect("there is a table")
+    }
+
+    /// The one wait for a condition on the table.
+    pub async fn until_rows(&mut self, what: &str, mut reached: impl FnMut(&Rows) -> bool) {
+        let start = Instant::now();
+        let wait = async {
+            loop {
+                let rows = self.samples.borrow_and_update().clone();
+                if reached(&rows) {
+                    return;
+                }
+                self.samples.changed().await.expect("somebody watches the table");
+            }
+        };
+        let there = timeout(PATIENCE, wait).await.is_ok();
+        let rows = self.samples.borrow().clone();
+        let (shares, finished) = (shares(&rows), rows.values().filter(|row| !row.is_open()).count());
+        assert!(
+            there,
+            "{what}: not within {PATIENCE:?}: {shares:?}: {rows:#?}\nlogs: {}",
+            self.rig.folder.display()
+        );
+        eprintln!("{:6.1} s  {what}: {shares:?}, finished: {finished}", start.elapsed().as_secs_f64());
+        self.assert_no_way_back();
+    }
+
+    pub fn assert_no_way_back(&self) {
+        let faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(faults.is_empty(), "checkpoints went back: {faults:#?}\nlogs: {}", self.rig.folder.display());
+    }
+
+    /// No record is put any more; all that were came, as they were put and in order to each child. How
+    /// many were put, and how many times one was handed to a child.
+    pub async fn all_seen(&mut self) -> (usize, usize) {
+        self.fed.cancel();
+        while let Some(ended) = self.feeding.join_next().await {
+            ended.unwrap();
+        }
+        let puts = std::mem::take(&mut *self.puts.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut missing: BTreeSet<_> = puts.keys().cloned().collect();
+        let mut next = 0;
+        self.rig
+            .until("every record that was put", |log| {
+                for (shard, seen) in records(&log[next..]) {
+                    for record in seen {
+                        missing.remove(&(shard.clone(), record.sequence));
+                    }
+                }
+                next = log.len();
+                missing.is_empty()
+            })
+            .await;
+        assert_in_order(&self.rig.log);
+        for (shard, seen) in records(&self.rig.log) {
+            for record in seen {
+                let put = puts.get(&(shard.clone(), record.sequence));
+                assert_eq!(put, Some(&(record.key, record.data)), "{shard} has only what was put");
+            }
+        }
+        let put = puts.len();
+        *self.puts.lock().unwrap_or_else(PoisonError::into_inner) = puts;
+        (put, count(&self.rig.log))
+    }
+
+    /// The shards that take records.
+    pub async fn open_shards(&self) -> BTreeSet<String> {
+        let answer = self.rig.clients.kinesis.list_shards().stream_name(STREAM).send().await.unwrap();
+        let is_open =
+            |range: &aws_sdk_kinesis::types::SequenceNumberRange| range.ending_sequence_number().is_none();
+        let open = answer.shards().iter().filter(|shard| shard.sequence_number_range().is_some_and(is_open));
+        open.map(|shard| shard.shard_id().to_owned()).collect()
+    }
+
+    /// One shard split, two others merged: as many are open as before.
+    pub async fn reshard(&self) {
+        let kinesis = &self.rig.clients.kinesis;
+        let split = kinesis.split_shard().stream_name(STREAM).shard_to_split("shardId-000000000000");
+        split.new_starting_hash_key((1u128 << 120).to_string()).send().await.unwrap();
+        let merge = kinesis.merge_shards().stream_name(STREAM).shard_to_merge("shardId-000000000004");
+        merge.adjacent_shard_to_merge("shardId-000000000005").send().await.unwrap();
+    }
+}
+
+async fn feed(clients: Clients, puts: Arc<Mutex<Puts>>, fed: CancellationToken) {
+    let mut ticks = interval(FEEDING);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while !fed.is_cancelled() {
+        ticks.tick().await;
+        put(&clients, &puts, PORTION).await;
+    }
+}
+
+async fn put(clients: &Clients, puts: &Mutex<Puts>, count: usize) {
+    for portion in (0..count).step_by(500).map(|from| (count - from).min(500)) {
+        // A key of its own for each record spreads them over all shards.
+        let keys: Vec<_> = (0..portion).map(|_| format!("{:016x}", fastrand::u64(..))).collect();
+        let entry = |key: &String| {
+            let data = Blob::new(format!("data of {key}"));
+            PutRecordsRequestEntry::builder().partition_key(key).data(data).build().unwrap()
+        };
+        let entries = keys.iter().map(entry).collect();
+        let answer =
+            clients.kinesis.put_records().stream_name(STREAM).set_records(Some(entries)).send().await;
+        let answer = answer.unwrap();
+        assert_eq!(answer.failed_record_count(), Some(0));
+        let mut puts = puts.lock().unwrap_or_else(PoisonError::into_inner);
+        for (key, record) in keys.into_iter().zip(answer.records()) {
+            let place = (record.shard_id().unwrap().to_owned(), record.sequence_number().unwrap().to_owned());
+            let data = format!("data of {key}").into_bytes();
+            puts.insert(place, (key, data));
+        }
+    }
+}
+
+/// The leases at this moment, if there is a table.
+async fn scan(clients: &Clients) -> Option<Rows> {
+    let answer = clients.dynamodb.scan().table_name(APPLICATION).consistent_read(true).send().await;
+    let none = |error: &ScanError| error.is_resource_not_found_exception();
+    if answer.as_ref().is_err_and(|error| error.as_service_error().is_some_and(none)) {
+        return None;
+    }
+    let answer = answer.expect("the lease table can be read");
+    let rows = answer.items().iter().filter_map(|item| {
+        let text = |name: &str| item.get(name)?.as_s().ok().cloned();
+        let sub = item.get("checkpointSubSequenceNumber")?.as_n().ok()?.parse().ok()?;
+        let owner = text("leaseOwner").unwrap_or_default();
+        Some((text("leaseKey")?, Row { owner, checkpoint: text("checkpoint")?, sub }))
+    });
+    Some(rows.collect())
+}
+
+/// Reads the table again and again; a checkpoint that went back is a fault, also of a row that had gone.
+async fn sample(clients: Clients, sender: watch::Sender<Arc<Rows>>, faults: Arc<Mutex<Vec<String>>>) {
+    let mut ticks = interval(SAMPLING);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut furthest = Rows::new();
+    while !sender.is_closed() {
+        ticks.tick().await;
+        let rows = match scan(&clients).await {
+            Some(rows) => rows,
+            // The first daemon makes the table; once it was there it has to stay.
+            None if furthest.is_empty() => continue,
+            None => panic!("the lease table is gone"),
+        };
+        for (shard, row) in &rows {
+            if let Some(before) = furthest.insert(shard.clone(), row.clone())
+                && before.rank() > row.rank()
+            {
+                let fault = format!("{shard}: {before:?}, then {row:?}");
+                faults.lock().unwrap_or_else(PoisonError::into_inner).push(fault);
+            }
+        }
+        sender.send_replace(Arc::new(rows));
+    }
+}
