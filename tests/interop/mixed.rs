@@ -55,7 +55,7 @@ async fn ours_join(name: &str, peer: Peer) {
     fleet
         .load
         .until_rows("Java's have all", |rows| {
-            rows.len() == 8 && rows.values().all(|row| row.owner.starts_with("java") && row.sub == 0)
+            rows.len() == 8 && rows.values().all(|row| row.owner.starts_with("java"))
         })
         .await;
     fleet.ours("ours-1");
