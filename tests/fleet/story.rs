@@ -273,6 +273,8 @@ impl Story {
         if self.workers.is_empty() {
             self.join(None);
         }
+        // What was on its way when the trouble ended is given up by then; a stop would not wait for it.
+        sleep(SECOND * 10).await;
         let mut left = CALM;
         while left > 0 && !(self.is_settled() && self.is_read()) {
             sleep(SECOND).await;

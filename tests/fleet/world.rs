@@ -149,7 +149,10 @@ impl World {
         loop {
             let until = self.state().trouble.get(worker).and_then(|trouble| trouble.frozen);
             match until {
-                Some(until) if until > Instant::now() => sleep_until(until).await,
+                // In steps: when it calms down, whoever is frozen thaws before its time.
+                Some(until) if until > Instant::now() => {
+                    sleep_until(until.min(Instant::now() + Duration::from_millis(100))).await;
+                }
                 _ => return,
             }
         }
