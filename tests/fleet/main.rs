@@ -7,8 +7,8 @@
 //! by it:
 //!
 //! ```text
-//! SEED=123 cargo test --test fleet a_fleet            one run
-//! SEEDS=10000 cargo test --test fleet a_fleet         many
+//! SEED=123 cargo test --test fleet a_fleet_keeps                  one run
+//! SEEDS=10000 cargo test --release --test fleet a_fleet_keeps     many
 //! ```
 #![allow(
     clippy::unwrap_used,
