@@ -1,10 +1,10 @@
 //! Large fleets: that they settle soon, ask little, and that nothing grows with the square of anything.
 //!
-//! A small run is part of every test; the sizes of the README's table:
+//! A small run is part of every test; larger ones (the second takes many minutes so far):
 //!
 //! ```text
-//! SCALE=100x10000 cargo test --release --test fleet scale -- --nocapture
 //! SCALE=1x1000 cargo test --release --test fleet scale -- --nocapture
+//! SCALE=100x10000 cargo test --release --test fleet scale -- --nocapture
 //! ```
 
 use std::time::Duration;
