@@ -128,7 +128,7 @@ pub struct Ends {
 enum Done {
     Looked(Result<Vec<Lease>, table::Error>),
     Took(Box<Taken>),
-    Released,
+    Released(ShardId),
     Called,
 }
 
@@ -168,7 +168,8 @@ pub struct Coordinator {
     nudged: Arc<Notify>,
     work: JoinSet<Done>,
     writes: Arc<Semaphore>,
-    releasing: usize,
+    /// Being given back: not taken again before that has ended.
+    releasing: BTreeSet<ShardId>,
     look: Look,
     seen: Observations,
     leases: Arc<Vec<Lease>>,
@@ -210,7 +211,7 @@ impl Coordinator {
             nudged: Arc::new(Notify::new()),
             work: JoinSet::new(),
             writes: Arc::new(Semaphore::new(PARALLEL)),
-            releasing: 0,
+            releasing: BTreeSet::new(),
             look: Look { next: now, under_way: 0, unsure: false, alert: 0 },
             seen: Observations::default(),
             leases: Arc::default(),
@@ -286,8 +287,9 @@ impl Coordinator {
                 self.look.next = Instant::now() + MIN_PAUSE.max(renewal::pause(self.settings.failover));
             }
             Ok(Done::Took(taken)) => self.took(*taken).await,
-            Ok(Done::Released) => {
-                self.releasing -= 1;
+            Ok(Done::Released(shard)) => {
+                self.releasing.remove(&shard);
+                self.look.next = self.look.next.min(Instant::now() + MIN_PAUSE);
                 self.call.get_or_insert(Instant::now() + GATHER);
             }
             Ok(Done::Called) => {}
@@ -342,7 +344,9 @@ impl Coordinator {
         let left = !asker.left(&leases, &plan, &self.seen, now).is_empty();
         let live = asker.live(&leases, &self.seen, now);
         let more = plan.more;
-        let wanted: Vec<Lease> = plan.take.into_iter().chain(plan.steal).cloned().collect();
+        let mut wanted: Vec<Lease> = plan.take.into_iter().chain(plan.steal).cloned().collect();
+        // Giving back may read the row again and would take a new holding for the old one.
+        wanted.retain(|lease| !self.releasing.contains(&lease.shard));
 
         if may_steal {
             self.next_steal = now + self.settings.failover / 2;
@@ -405,12 +409,12 @@ impl Coordinator {
 
     fn release(&mut self, held: Arc<Held>) {
         self.forget(&held);
-        self.releasing += 1;
+        self.releasing.insert(held.shard().clone());
         let writes = self.writes.clone();
         self.work.spawn(async move {
             let _permit = writes.acquire().await;
             give_back(&held).await;
-            Done::Released
+            Done::Released(held.shard().clone())
         });
     }
 
@@ -439,9 +443,9 @@ impl Coordinator {
             self.release(held);
         }
         let all = async {
-            while self.releasing > 0 || self.look.under_way > 0 {
+            while !self.releasing.is_empty() || self.look.under_way > 0 {
                 match self.work.join_next().await {
-                    Some(Ok(Done::Released)) => self.releasing -= 1,
+                    Some(Ok(Done::Released(shard))) => drop(self.releasing.remove(&shard)),
                     // Taken in the last moment.
                     Some(Ok(Done::Took(taken))) => {
                         self.look.under_way = self.look.under_way.saturating_sub(1);
@@ -456,7 +460,7 @@ impl Coordinator {
             }
         };
         if timeout(RELEASE, all).await.is_err() {
-            warn!(left = self.releasing, "leases could not be given back in time: they will expire");
+            warn!(left = self.releasing.len(), "leases could not be given back in time: they will expire");
         }
         self.work.abort_all();
         while self.work.join_next().await.is_some() {}
@@ -510,7 +514,9 @@ async fn give_back(held: &Held) {
 mod tests {
     use super::*;
     use crate::lease::memory::{Fault, Memory};
+    use crate::lease::update::{Change, Update};
     use crate::sequence::{Position, Sequence};
+    use crate::shard::BoxFuture;
     use crate::shard::HashRange;
 
     fn settings() -> Settings {
@@ -560,5 +566,57 @@ mod tests {
         tasks.join_all().await;
         assert!(held.lost().is_cancelled());
         assert_eq!(table.row(&"s".into()).unwrap().owner, None);
+    }
+
+    /// Whoever gives back is slow: the write arrives a second later.
+    struct SlowRelease(Arc<Memory>);
+
+    impl Table for SlowRelease {
+        fn ensure(&self) -> BoxFuture<'_, Result<(), table::Error>> {
+            self.0.ensure()
+        }
+        fn list(&self) -> BoxFuture<'_, Result<Vec<Lease>, table::Error>> {
+            self.0.list()
+        }
+        fn get<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<Option<Lease>, table::Error>> {
+            self.0.get(shard)
+        }
+        fn create<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<bool, table::Error>> {
+            self.0.create(lease)
+        }
+        fn update<'a>(
+            &'a self,
+            shard: &'a ShardId,
+            update: &'a Update,
+        ) -> BoxFuture<'a, Result<Lease, table::Error>> {
+            Box::pin(async move {
+                if update.changes.contains(&Change::ClearOwner) {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                self.0.update(shard, update).await
+            })
+        }
+        fn delete<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<bool, table::Error>> {
+            self.0.delete(shard)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_is_being_given_back_is_not_taken_again_before_that_has_ended() {
+        let memory = table();
+        let (coordinator, mut ends) = Coordinator::new(Arc::new(SlowRelease(memory.clone())), settings());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(coordinator.run(CancellationToken::new()));
+        let first = ends.leases.recv().await.unwrap();
+        ends.handle.release(first);
+        ends.handle.look();
+        let second = timeout(Duration::from_secs(4), ends.leases.recv()).await.unwrap().unwrap();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert!(second.is_live(Instant::now()));
+        assert_eq!(
+            memory.row(&"s".into()).unwrap().owner,
+            Some("me".into()),
+            "the former holding took it away"
+        );
     }
 }
