@@ -338,11 +338,12 @@ impl Coordinator {
         let may_steal = unled && now >= self.next_steal;
         let mut random = self.random.fork();
         let asker = self.asker(&held, may_steal);
-        let plan = asker.plan(&leases, &self.seen, now, &mut random);
-        let pause = rhythm::pause(&asker, &leases, &self.seen, now).mul_f64(0.93 + 0.04 * random.f64());
-        let expiry = asker.next_expiry(&leases, &self.seen, now);
-        let left = !asker.left(&leases, &plan, &self.seen, now).is_empty();
-        let live = asker.live(&leases, &self.seen, now);
+        let view = asker.view(&leases, &self.seen, now);
+        let plan = view.plan(&mut random);
+        let pause = rhythm::pause(&view).mul_f64(0.93 + 0.04 * random.f64());
+        let expiry = view.next_expiry();
+        let left = view.left(&plan) > 0;
+        let live = view.live();
         let more = plan.more;
         let mut wanted: Vec<Lease> = plan.take.into_iter().chain(plan.steal).cloned().collect();
         // Giving back may read the row again and would take a new holding for the old one.
@@ -424,7 +425,7 @@ impl Coordinator {
         let held: BTreeSet<ShardId> = self.held.keys().cloned().collect();
         let mut random = self.random.fork();
         let asker = self.asker(&held, false);
-        let rows = rhythm::nudged(&asker, &self.leases, &self.seen, Instant::now(), &mut random);
+        let rows = rhythm::nudged(&asker.view(&self.leases, &self.seen, Instant::now()), &mut random);
         let nudges: Vec<_> = rows.into_iter().map(|row| (row.shard.clone(), update::nudge(row))).collect();
         if nudges.is_empty() {
             return;
@@ -511,112 +512,4 @@ async fn give_back(held: &Held) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::lease::memory::{Fault, Memory};
-    use crate::lease::update::{Change, Update};
-    use crate::sequence::{Position, Sequence};
-    use crate::shard::BoxFuture;
-    use crate::shard::HashRange;
-
-    fn settings() -> Settings {
-        Settings {
-            me: "me".into(),
-            failover: Duration::from_secs(10),
-            max_leases: 10,
-            max_steals: 1,
-            priority: true,
-            compatible_with_2x: false,
-        }
-    }
-
-    fn table() -> Arc<Memory> {
-        let table = Arc::new(Memory::default());
-        let range = HashRange { start: 0, end: 9 };
-        table.put(Lease::new("s".into(), Position::new(Sequence::TrimHorizon), BTreeSet::new(), range));
-        table
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_lease_taken_without_an_answer_is_held_well_before_it_could_be_lost() {
-        let table = table();
-        table.set_fault(Fault::LostAnswer);
-        let (coordinator, mut ends) = Coordinator::new(table.clone(), settings());
-        let mut tasks = JoinSet::new();
-        tasks.spawn(coordinator.run(CancellationToken::new()));
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        assert_eq!(table.row(&"s".into()).unwrap().owner, Some("me".into()));
-        table.set_fault(Fault::None);
-        let held = timeout(Duration::from_secs(2), ends.leases.recv()).await.unwrap().unwrap();
-        assert!(held.is_live(Instant::now()));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn leases_are_renewed_until_the_last_handle_is_gone_and_then_given_back() {
-        let table = table();
-        let (coordinator, mut ends) = Coordinator::new(table.clone(), settings());
-        let stop = CancellationToken::new();
-        let mut tasks = JoinSet::new();
-        tasks.spawn(coordinator.run(stop.clone()));
-        let held = ends.leases.recv().await.unwrap();
-        stop.cancel();
-        tokio::time::sleep(Duration::from_secs(60)).await;
-        assert!(held.is_live(Instant::now()), "renewing stops last");
-        drop(ends);
-        tasks.join_all().await;
-        assert!(held.lost().is_cancelled());
-        assert_eq!(table.row(&"s".into()).unwrap().owner, None);
-    }
-
-    /// Whoever gives back is slow: the write arrives a second later.
-    struct SlowRelease(Arc<Memory>);
-
-    impl Table for SlowRelease {
-        fn ensure(&self) -> BoxFuture<'_, Result<(), table::Error>> {
-            self.0.ensure()
-        }
-        fn list(&self) -> BoxFuture<'_, Result<Vec<Lease>, table::Error>> {
-            self.0.list()
-        }
-        fn get<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<Option<Lease>, table::Error>> {
-            self.0.get(shard)
-        }
-        fn create<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<bool, table::Error>> {
-            self.0.create(lease)
-        }
-        fn update<'a>(
-            &'a self,
-            shard: &'a ShardId,
-            update: &'a Update,
-        ) -> BoxFuture<'a, Result<Lease, table::Error>> {
-            Box::pin(async move {
-                if update.changes.contains(&Change::ClearOwner) {
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-                self.0.update(shard, update).await
-            })
-        }
-        fn delete<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<bool, table::Error>> {
-            self.0.delete(shard)
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_lease_that_is_being_given_back_is_not_taken_again_before_that_has_ended() {
-        let memory = table();
-        let (coordinator, mut ends) = Coordinator::new(Arc::new(SlowRelease(memory.clone())), settings());
-        let mut tasks = JoinSet::new();
-        tasks.spawn(coordinator.run(CancellationToken::new()));
-        let first = ends.leases.recv().await.unwrap();
-        ends.handle.release(first);
-        ends.handle.look();
-        let second = timeout(Duration::from_secs(4), ends.leases.recv()).await.unwrap().unwrap();
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        assert!(second.is_live(Instant::now()));
-        assert_eq!(
-            memory.row(&"s".into()).unwrap().owner,
-            Some("me".into()),
-            "the former holding took it away"
-        );
-    }
-}
+mod tests;

@@ -332,7 +332,7 @@ impl State {
         let later = if bounds.broken == Some(Broken::NeverWaits) { now + FAILOVER * 2 } else { now };
         // Chance is not the model's: both of two leases that could be stolen are tried.
         let plans = (0..4).map(|seed| {
-            asker.plan(&leases, &self.workers[from].seen, later, &mut fastrand::Rng::with_seed(seed))
+            asker.view(&leases, &self.workers[from].seen, later).plan(&mut fastrand::Rng::with_seed(seed))
         });
         let wanted = plans.into_iter().find_map(|plan| {
             let of_s =

@@ -13,9 +13,10 @@ use tracing::warn;
 use crate::backoff::Backoff;
 use crate::lease::{Held, held};
 
-/// A third of the failover time: a renewal may fail twice. Java's is 25 ms shorter.
+/// Two fifths of the failover time: one renewal may fail altogether, and what fails is tried again at once.
+/// Java's pause is a third less 25 ms, which costs a fifth more writes.
 pub(super) fn pause(failover: Duration) -> Duration {
-    (failover / 3).max(Duration::from_millis(1))
+    (failover * 2 / 5).max(Duration::from_millis(1))
 }
 
 /// Keeps a worker's renewals evenly apart, so that it is never long without news of its rows, where its
@@ -87,7 +88,7 @@ mod tests {
 
     #[test]
     fn renewals_come_evenly_apart_after_some_rounds_and_then_keep_their_pace() {
-        let pause = Duration::from_millis(3_333);
+        let pause = Duration::from_secs(4);
         let start = Instant::now();
         for seed in 0..50 {
             let mut random = fastrand::Rng::with_seed(seed);

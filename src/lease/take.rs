@@ -58,15 +58,20 @@ struct Seen {
 impl Observations {
     /// Notes a scan that began at `scanned`. Leases that are gone are forgotten.
     pub fn note(&mut self, leases: &[Lease], scanned: Instant) {
-        let mut now = BTreeMap::new();
+        self.last = Some(scanned);
         for lease in leases {
-            let since = match self.rows.get(&lease.shard) {
-                Some(seen) if seen.counter == lease.counter => seen.since,
-                Some(_) | None => scanned,
-            };
-            now.insert(lease.shard.clone(), Seen { counter: lease.counter, since });
+            let now = Seen { counter: lease.counter, since: scanned };
+            match self.rows.get_mut(&lease.shard) {
+                Some(seen) if seen.counter == now.counter => {}
+                Some(seen) => *seen = now,
+                None => drop(self.rows.insert(lease.shard.clone(), now)),
+            }
         }
-        *self = Self { rows: now, last: Some(scanned) };
+        // Hardly ever: a row is gone.
+        if self.rows.len() != leases.len() {
+            let there: BTreeSet<&ShardId> = leases.iter().map(|lease| &lease.shard).collect();
+            self.rows.retain(|shard, _| there.contains(shard));
+        }
     }
 
     fn stood_still(&self, lease: &Lease, now: Instant) -> Option<Duration> {
@@ -108,86 +113,113 @@ pub struct Plan<'l> {
     pub more: bool,
 }
 
-impl Asker<'_> {
+impl<'a> Asker<'a> {
+    /// What one look shows. Everything that is decided after a look is decided on this, so that the table is
+    /// gone through once, however large it is.
+    pub fn view(&'a self, leases: &'a [Lease], seen: &'a Observations, now: Instant) -> View<'a> {
+        let mut counts = BTreeMap::from([(self.me, 0)]);
+        let mut available = Vec::new();
+        let (mut open, mut busy) = (0, 0);
+        for lease in leases.iter().filter(|lease| !lease.is_complete()) {
+            open += 1;
+            if self.held.contains(&lease.shard) {
+                busy += 1;
+            } else if self.is_available(lease, seen, now) {
+                available.push(lease);
+            } else if let Some(owner) = &lease.owner {
+                *counts.entry(owner).or_default() += 1;
+            }
+        }
+        // The row of what is held may be older than the holding.
+        counts.insert(self.me, counts.get(self.me).copied().unwrap_or(0) + busy);
+        let room = self.max_leases.saturating_sub(busy);
+        View { asker: self, leases, seen, now, counts, open, available, room }
+    }
+
     /// Free, our own from before, or abandoned. Strictly longer than the failover time, as in Java.
     fn is_available(&self, lease: &Lease, seen: &Observations, now: Instant) -> bool {
-        if self.held.contains(&lease.shard) {
-            return false;
-        }
         match (&lease.owner, &lease.checkpoint_owner) {
             (None, None) => true,
             (Some(owner), None) if owner == self.me => true,
             _ => seen.stood_still(lease, now).is_some_and(|still| still > self.failover),
         }
     }
+}
 
-    /// How many open shards each live worker has, by the row; the asker is always among them (D10).
-    pub(super) fn counts<'l>(
-        &'l self,
-        leases: &'l [Lease],
-        seen: &Observations,
-        now: Instant,
-    ) -> BTreeMap<&'l WorkerId, usize> {
-        let mut counts = BTreeMap::from([(self.me, 0)]);
-        for lease in leases.iter().filter(|lease| !lease.is_complete()) {
-            if self.held.contains(&lease.shard) {
-                *counts.entry(self.me).or_default() += 1;
-            } else if let (Some(owner), false) = (&lease.owner, self.is_available(lease, seen, now)) {
-                *counts.entry(owner).or_default() += 1;
-            }
-        }
-        counts
+/// The open leases as one look shows them to a worker.
+#[derive(Debug)]
+pub struct View<'a> {
+    asker: &'a Asker<'a>,
+    leases: &'a [Lease],
+    seen: &'a Observations,
+    now: Instant,
+    /// How many each live worker has, by the row; the asker is always among them (D10).
+    counts: BTreeMap<&'a WorkerId, usize>,
+    open: usize,
+    /// Not held by the asker, and nobody's, or the asker's from before, or abandoned.
+    available: Vec<&'a Lease>,
+    /// How many more may be held at all. A shard that was read to its end needs no worker.
+    room: usize,
+}
+
+impl<'a> View<'a> {
+    /// Who asked.
+    pub fn asker(&self) -> &'a Asker<'a> {
+        self.asker
+    }
+
+    /// Every lease, the finished ones too.
+    pub fn leases(&self) -> &'a [Lease] {
+        self.leases
+    }
+
+    /// How many leases are open.
+    pub fn open(&self) -> usize {
+        self.open
+    }
+
+    /// How many open leases each live worker has.
+    pub fn counts(&self) -> &BTreeMap<&'a WorkerId, usize> {
+        &self.counts
+    }
+
+    /// How many open leases the asker has.
+    pub fn mine(&self) -> usize {
+        self.counts.get(self.asker.me).copied().unwrap_or(0)
     }
 
     /// The workers whose leases move, the asker always among them.
-    pub fn live(&self, leases: &[Lease], seen: &Observations, now: Instant) -> BTreeSet<WorkerId> {
-        self.counts(leases, seen, now).into_keys().cloned().collect()
-    }
-
-    /// How many more leases may be held at all. A shard that was read to its end needs no worker.
-    fn room(&self, leases: &[Lease]) -> usize {
-        let busy = leases.iter().filter(|lease| self.held.contains(&lease.shard) && !lease.is_complete());
-        self.max_leases.saturating_sub(busy.count())
+    pub fn live(&self) -> BTreeSet<WorkerId> {
+        self.counts.keys().copied().cloned().collect()
     }
 
     /// What to take and to steal. `random` shuffles, so that workers that ask at the same time ask for
     /// different leases.
-    pub fn plan<'l>(
-        &self,
-        leases: &'l [Lease],
-        seen: &Observations,
-        now: Instant,
-        random: &mut fastrand::Rng,
-    ) -> Plan<'l> {
-        let counts = self.counts(leases, seen, now);
+    pub fn plan(&self, random: &mut fastrand::Rng) -> Plan<'a> {
         // D11: more workers than leases means one each.
-        let all = leases.iter().filter(|lease| !lease.is_complete()).count();
-        let share = all.div_ceil(counts.len()).max(1);
-        let mine = counts.get(self.me).copied().unwrap_or(0);
-        let room = self.room(leases);
-        let need = share.saturating_sub(mine).min(room);
-        let open = |lease: &&Lease| !lease.is_complete() && self.is_available(lease, seen, now);
-        let mut available: Vec<&Lease> = leases.iter().filter(open).collect();
-        if available.is_empty() {
-            let steal = self.steals(leases, &counts, share, need, random);
-            return Plan { steal, ..Plan::default() };
+        let share = self.open.div_ceil(self.counts.len()).max(1);
+        let need = share.saturating_sub(self.mine()).min(self.room);
+        if self.available.is_empty() {
+            return Plan { steal: self.steals(share, need, random), ..Plan::default() };
         }
         // D15: nothing is stolen in a round that finds leases to take.
+        let Asker { me, failover, priority, .. } = *self.asker;
+        let mut available = self.available.clone();
         random.shuffle(&mut available);
         let free = available.len();
         let must = |lease: &&Lease| {
-            let old = if lease.owner.is_none() { self.failover / FREE } else { self.failover * VERY_OLD };
+            let old = if lease.owner.is_none() { failover / FREE } else { failover * VERY_OLD };
             // What was ours before a restart; what nobody else cares for.
-            lease.owner.as_ref() == Some(self.me)
-                || (self.priority && seen.stood_still(lease, now).is_some_and(|still| still > old))
+            lease.owner.as_ref() == Some(me)
+                || (priority && self.seen.stood_still(lease, self.now).is_some_and(|still| still > old))
         };
         let (mut take, others): (Vec<&Lease>, Vec<&Lease>) = available.into_iter().partition(must);
         let missing = need.saturating_sub(take.len());
         take.extend(others.into_iter().take(missing));
-        take.truncate(room);
+        take.truncate(self.room);
         // What was ours first; of the rest so much that others who start now get their part.
-        take.sort_by_key(|lease| lease.owner.as_ref() != Some(self.me));
-        let own = take.iter().take_while(|lease| lease.owner.as_ref() == Some(self.me)).count();
+        take.sort_by_key(|lease| lease.owner.as_ref() != Some(me));
+        let own = take.iter().take_while(|lease| lease.owner.as_ref() == Some(me)).count();
         let most = own + (free / PORTION).max(AT_ONCE);
         let more = take.len() > most;
         take.truncate(most);
@@ -196,28 +228,24 @@ impl Asker<'_> {
 
     /// D16: from a worker over its share; or, if more than one is missing here, from one that has just
     /// its share, so that nobody stays without.
-    fn steals<'l>(
-        &self,
-        leases: &'l [Lease],
-        counts: &BTreeMap<&WorkerId, usize>,
-        share: usize,
-        need: usize,
-        random: &mut fastrand::Rng,
-    ) -> Vec<&'l Lease> {
+    fn steals(&self, share: usize, need: usize, random: &mut fastrand::Rng) -> Vec<&'a Lease> {
+        let Asker { me, held, max_steals, .. } = *self.asker;
         let may = |lease: &&Lease| {
-            !self.held.contains(&lease.shard) && !lease.is_complete() && lease.checkpoint_owner.is_none()
+            !held.contains(&lease.shard) && !lease.is_complete() && lease.checkpoint_owner.is_none()
         };
-        let surplus = |owner: &WorkerId| match counts.get(owner) {
-            Some(count) if *count > share => count - share,
-            Some(count) if *count == share && need > 1 && share > 1 => 1,
+        let over_share = self.counts.values().any(|count| *count > share);
+        let surplus = |count: usize| match count {
+            _ if count > share => count - share,
+            // Who is over the share comes before who has just it.
+            _ if count == share && need > 1 && share > 1 && !over_share => 1,
             _ => 0,
         };
-        let mut victims: Vec<(&WorkerId, usize)> =
-            counts.keys().filter(|owner| **owner != self.me).map(|owner| (*owner, surplus(owner))).collect();
-        // Who is over the share comes before who has just it.
-        if victims.iter().any(|(owner, _)| counts.get(owner).is_some_and(|count| *count > share)) {
-            victims.retain(|(owner, _)| counts.get(owner).is_some_and(|count| *count > share));
-        }
+        let victims: Vec<(&WorkerId, usize)> = self
+            .counts
+            .iter()
+            .filter(|(owner, _)| **owner != me)
+            .map(|(owner, count)| (*owner, surplus(*count)))
+            .collect();
         let total: usize = victims.iter().map(|(_, surplus)| surplus).sum();
         if total == 0 || need == 0 {
             return Vec::new();
@@ -230,39 +258,32 @@ impl Asker<'_> {
         });
         let Some((victim, over)) = drawn else { return Vec::new() };
         let mut theirs: Vec<&Lease> =
-            leases.iter().filter(|lease| lease.owner.as_ref() == Some(victim)).filter(may).collect();
+            self.leases.iter().filter(|lease| lease.owner.as_ref() == Some(victim)).filter(may).collect();
         random.shuffle(&mut theirs);
         // None where stealing is not allowed at all.
-        let most = if self.max_steals == 0 { 0 } else { self.max_steals.max(need / STOLEN) };
+        let most = if max_steals == 0 { 0 } else { max_steals.max(need / STOLEN) };
         theirs.truncate(need.min(over).min(most));
         theirs
     }
 
-    /// What could be taken by anybody and is left out of this plan: no room here, or past the share.
-    pub fn left<'l>(
-        &self,
-        leases: &'l [Lease],
-        plan: &Plan<'_>,
-        seen: &Observations,
-        now: Instant,
-    ) -> Vec<&'l Lease> {
-        let free = leases.iter().filter(|lease| !lease.is_complete() && self.is_available(lease, seen, now));
-        let taken: BTreeSet<&ShardId> = plan.take.iter().map(|lease| &lease.shard).collect();
-        free.filter(|lease| !taken.contains(&lease.shard)).collect()
+    /// How much could be taken by anybody and is left out of this plan: no room here, or past the share.
+    pub fn left(&self, plan: &Plan<'_>) -> usize {
+        self.available.len() - plan.take.len()
     }
 
     /// When the next lease that stood still between the last two scans could turn out to be abandoned, if
     /// it could be taken.
-    pub fn next_expiry(&self, leases: &[Lease], seen: &Observations, now: Instant) -> Option<Instant> {
-        if self.room(leases) == 0 {
+    pub fn next_expiry(&self) -> Option<Instant> {
+        if self.room == 0 {
             return None;
         }
-        let others = leases.iter().filter(|lease| !lease.is_complete() && !self.held.contains(&lease.shard));
+        let open = self.leases.iter().filter(|lease| !lease.is_complete());
+        let others = open.filter(|lease| !self.asker.held.contains(&lease.shard));
         let suspects = others
-            .filter_map(|lease| seen.rows.get(&lease.shard))
-            .filter(|row| seen.last.is_some_and(|last| row.since < last));
-        let expiries = suspects.map(|row| row.since + self.failover + Duration::from_millis(1));
-        expiries.filter(|at| *at > now).min()
+            .filter_map(|lease| self.seen.rows.get(&lease.shard))
+            .filter(|row| self.seen.last.is_some_and(|last| row.since < last));
+        let expiries = suspects.map(|row| row.since + self.asker.failover + Duration::from_millis(1));
+        expiries.filter(|at| *at > self.now).min()
     }
 }
 

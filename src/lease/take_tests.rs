@@ -54,7 +54,7 @@ impl Question<'_> {
             max_steals: self.max_steals,
             priority: true,
         };
-        let plan = asker.plan(leases, seen, now, &mut fastrand::Rng::with_seed(7));
+        let plan = asker.view(leases, seen, now).plan(&mut fastrand::Rng::with_seed(7));
         let names = |leases: Vec<&Lease>| {
             let mut names: Vec<String> = leases.iter().map(|lease| lease.shard.to_string()).collect();
             names.sort();
@@ -83,7 +83,7 @@ fn first_look(owners: &[(&str, usize)]) -> (usize, usize) {
     let mut seen = Observations::default();
     let now = Instant::now();
     seen.note(&leases, now);
-    let plan = asker.plan(&leases, &seen, now, &mut fastrand::Rng::with_seed(3));
+    let plan = asker.view(&leases, &seen, now).plan(&mut fastrand::Rng::with_seed(3));
     (plan.take.len(), plan.steal.len())
 }
 
@@ -170,7 +170,7 @@ fn a_victim_is_drawn_among_all_that_hold_too_much() {
     let mut random = fastrand::Rng::with_seed(1);
     let mut victims: BTreeMap<String, usize> = BTreeMap::new();
     for _ in 0..100 {
-        let plan = asker.plan(&leases, &seen, now, &mut random);
+        let plan = asker.view(&leases, &seen, now).plan(&mut random);
         *victims.entry(plan.steal[0].owner.as_ref().unwrap().to_string()).or_default() += 1;
     }
     assert!(victims["x"] > 20 && victims["y"] > 20 && !victims.contains_key("z"), "{victims:?}");
@@ -255,7 +255,8 @@ fn the_next_look_is_for_the_next_that_can_expire_and_only_if_it_could_be_taken()
     let held = ["b".into()].into();
     let asker = |leases: &[Lease], seen: &Observations, max_leases| {
         Asker { me: &"me".into(), held: &held, failover: FAILOVER, max_leases, max_steals: 1, priority: true }
-            .next_expiry(leases, seen, start)
+            .view(leases, seen, start)
+            .next_expiry()
     };
     seen.note(&leases, start);
     assert_eq!(asker(&leases, &seen, 2), None, "seen once, nobody is suspected");
@@ -277,7 +278,7 @@ fn d13_what_nobody_comes_for_is_taken_past_the_share_and_only_with_priority() {
     let taken = |now, priority| {
         let (failover, max_leases) = (FAILOVER, usize::MAX);
         let asker = Asker { me: &"me".into(), held: &held, failover, max_leases, max_steals: 1, priority };
-        asker.plan(&leases, &seen, now, &mut fastrand::Rng::with_seed(1)).take.len()
+        asker.view(&leases, &seen, now).plan(&mut fastrand::Rng::with_seed(1)).take.len()
     };
     assert_eq!(taken(start, true), 0);
     assert_eq!(taken(start + FAILOVER / 4, true), 0);
@@ -315,7 +316,7 @@ fn any_fleet_settles_within_one_lease_and_stays_so() {
                     max_steals: 1,
                     priority: true,
                 };
-                let plan = asker.plan(&leases, &seen, Instant::now(), &mut random);
+                let plan = asker.view(&leases, &seen, Instant::now()).plan(&mut random);
                 let wanted: Vec<ShardId> =
                     plan.take.iter().chain(&plan.steal).map(|lease| lease.shard.clone()).collect();
                 moved |= !wanted.is_empty();

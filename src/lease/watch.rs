@@ -3,7 +3,7 @@
 //! Looking costs a scan, so nobody looks every second. Two things make up for it:
 //! * whoever gives leases back, or makes more than it takes, *nudges* its peers: one write on some of
 //!   their rows ([`super::update::nudge`]), which they see at their next renewal of that row. A worker with
-//!   `n` leases renews one of them every third of the failover time divided by `n`, so it knows within a
+//!   `n` leases renews one of them every two fifths of the failover time divided by `n`, so it knows within a
 //!   second or so, and a fleet at rest pays nothing for it;
 //! * where a scan is one small page, every worker looks twice within a failover time: then it has seen the
 //!   last sign of life of a worker that dies half a failover time after it at the latest, and takes over a
@@ -13,9 +13,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
-use super::take::{Asker, Observations};
+use super::take::View;
 use super::{Lease, WorkerId};
 
 /// A table of so many open leases is one cheap page.
@@ -29,10 +27,8 @@ const MOST: usize = 200;
 
 /// From one look to the next, if nothing calls for an earlier one. The caller shortens it by a little
 /// chance, so that workers don't look in step.
-pub fn pause(asker: &Asker<'_>, leases: &[Lease], seen: &Observations, now: Instant) -> Duration {
-    let counts = asker.counts(leases, seen, now);
-    let open = leases.iter().filter(|lease| !lease.is_complete()).count();
-    let mine = counts.get(asker.me).copied().unwrap_or(0);
+pub fn pause(view: &View<'_>) -> Duration {
+    let (asker, counts, open, mine) = (view.asker(), view.counts(), view.open(), view.mine());
     let rank = counts.keys().position(|owner| *owner == asker.me);
     let often = asker.failover / 2;
     let seldom = asker.failover * 2;
@@ -49,16 +45,11 @@ pub fn pause(asker: &Asker<'_>, leases: &[Lease], seen: &Observations, now: Inst
 }
 
 /// The rows by which every live peer is called.
-pub fn nudged<'l>(
-    asker: &Asker<'_>,
-    leases: &'l [Lease],
-    seen: &Observations,
-    now: Instant,
-    random: &mut fastrand::Rng,
-) -> Vec<&'l Lease> {
-    let counts = asker.counts(leases, seen, now);
+pub fn nudged<'a>(view: &View<'a>, random: &mut fastrand::Rng) -> Vec<&'a Lease> {
+    let (asker, counts) = (view.asker(), view.counts());
     let peer = |owner: &WorkerId| owner != asker.me && counts.contains_key(owner);
-    let mut theirs: Vec<&Lease> = leases
+    let mut theirs: Vec<&Lease> = view
+        .leases()
         .iter()
         .filter(|lease| lease.checkpoint_owner.is_none())
         .filter(|lease| lease.owner.as_ref().is_some_and(&peer))
@@ -78,9 +69,11 @@ pub fn nudged<'l>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lease::take::{Asker, Observations};
     use crate::sequence::{Position, Sequence};
     use crate::shard::{HashRange, ShardId};
     use std::collections::BTreeSet;
+    use tokio::time::Instant;
 
     const FAILOVER: Duration = Duration::from_secs(10);
 
@@ -99,10 +92,7 @@ mod tests {
         leases
     }
 
-    fn with<T>(
-        owners: &[(&str, usize)],
-        ask: impl Fn(&Asker<'_>, &[Lease], &Observations, Instant) -> T,
-    ) -> T {
+    fn with<T>(owners: &[(&str, usize)], later: Duration, ask: impl Fn(&View<'_>) -> T) -> T {
         let leases = fleet(owners);
         let mine = leases.iter().filter(|lease| lease.owner == Some("me".into()));
         let held = mine.map(|lease| lease.shard.clone()).collect();
@@ -117,11 +107,11 @@ mod tests {
         let now = Instant::now();
         let mut seen = Observations::default();
         seen.note(&leases, now);
-        ask(&asker, &leases, &seen, now)
+        ask(&asker.view(&leases, &seen, now + later))
     }
 
     fn seconds(owners: &[(&str, usize)]) -> f64 {
-        with(owners, pause).as_secs_f64()
+        with(owners, Duration::ZERO, pause).as_secs_f64()
     }
 
     #[test]
@@ -138,8 +128,8 @@ mod tests {
 
     #[test]
     fn every_live_peer_is_called_by_a_few_of_its_rows() {
-        let called = with(&[("me", 3), ("x", 2), ("y", 50), ("-", 7)], |asker, leases, seen, now| {
-            let rows = nudged(asker, leases, seen, now, &mut fastrand::Rng::with_seed(1));
+        let called = with(&[("me", 3), ("x", 2), ("y", 50), ("-", 7)], Duration::ZERO, |view| {
+            let rows = nudged(view, &mut fastrand::Rng::with_seed(1));
             rows.iter().map(|lease| lease.owner.clone().unwrap().to_string()).collect::<Vec<_>>()
         });
         let of = |who: &str| called.iter().filter(|owner| *owner == who).count();
@@ -148,8 +138,8 @@ mod tests {
 
     #[test]
     fn the_dead_are_not_called() {
-        let called = with(&[("me", 3), ("x", 2)], |asker, leases, seen, now| {
-            nudged(asker, leases, seen, now + FAILOVER * 2, &mut fastrand::Rng::with_seed(1)).len()
+        let called = with(&[("me", 3), ("x", 2)], FAILOVER * 2, |view| {
+            nudged(view, &mut fastrand::Rng::with_seed(1)).len()
         });
         assert_eq!(called, 0);
     }

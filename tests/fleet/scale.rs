@@ -1,6 +1,6 @@
 //! Large fleets: that they settle soon, ask little, and that nothing grows with the square of anything.
 //!
-//! A small run is part of every test; larger ones (the second takes many minutes so far):
+//! A small run is part of every test; larger ones (the second takes two minutes):
 //!
 //! ```text
 //! SCALE=1x1000 cargo test --release --test fleet scale -- --nocapture

@@ -228,6 +228,9 @@ impl State {
 
     /// What a scan shows: each row as it is, or as it was a moment ago.
     pub fn scan(&mut self) -> Vec<Lease> {
+        if self.weather.stale == 0 && self.bug.is_none() {
+            return self.rows.values().cloned().collect();
+        }
         let shards: BTreeSet<ShardId> = self.rows.keys().chain(self.past.keys()).cloned().collect();
         let mut leases = Vec::new();
         for shard in shards {

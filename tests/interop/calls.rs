@@ -90,5 +90,5 @@ async fn a_fleet_at_rest_makes_no_more_calls_than_javas() {
     row("all", totals.map(|total| format!("{total:.0}")));
     row("all, a lease", totals.map(|total| format!("{:.0}", total / f64::from(SHARDS))));
     row("ours to these", totals.map(|total| format!("{:.2}", totals[0] / total)));
-    assert!(totals[0] <= totals[3], "{totals:?}");
+    assert!(totals[1..].iter().all(|java| totals[0] <= *java), "{totals:?}");
 }

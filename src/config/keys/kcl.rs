@@ -80,7 +80,7 @@ pub const KEYS: &[Key] = &[
 
     // Leases.
     key("failoverTimeMillis", Kind::Long, Number(10_000), LEASES, Yes,
-        "How long a lease may stand still before others take it; it is renewed every third of this. At least 78."),
+        "How long a lease may stand still before others take it; it is renewed every two fifths of this (Java: every third). At least 78."),
     key("leaseAssignmentIntervalMillis", Kind::Long, Told("twice failoverTimeMillis"), LEASES, UNLED,
         "Between the leader's assignments."),
     key("shardSyncIntervalMillis", Kind::Long, Number(60_000), LEASES, Yes,
