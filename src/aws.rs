@@ -7,6 +7,7 @@
 //! | [`dynamodb`] | [`crate::lease::Table`] |
 //! | `item` | lease rows and their attributes |
 //! | [`kinesis`] | [`crate::shard::Api`] and [`crate::retrieval::Api`] |
+//! | [`state`] | [`crate::fleet::Store`] |
 //! | [`region`] | the region that is known without a call |
 //! | `error` | what a failure means to the caller |
 
@@ -17,3 +18,4 @@ mod error;
 mod item;
 pub mod kinesis;
 pub mod region;
+pub mod state;

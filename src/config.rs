@@ -17,6 +17,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::fleet::version::Configured;
+use crate::fleet::{lead, report};
 use crate::lease::WorkerId;
 use crate::lease::sync::InitialPosition;
 
@@ -31,7 +33,7 @@ pub mod value;
 use credentials::Provider;
 
 /// Every setting in force.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// `applicationName`.
     pub application: String,
@@ -59,8 +61,24 @@ pub struct Config {
     pub max_steals: usize,
     /// `enablePriorityLeaseAssignment`.
     pub priority: bool,
-    /// `clientVersionConfig` is not the one of KCL 3 alone.
-    pub compatible_with_2x: bool,
+    /// `clientVersionConfig`.
+    pub generation: Configured,
+    /// `migrateAllEntitiesToLeaseTable`.
+    pub migrate: bool,
+    /// How a leader gives leases out.
+    pub rules: lead::Rules,
+    /// How load is reported and judged.
+    pub reports: report::Rules,
+    /// `inMemoryWorkerMetricsCaptureFrequencyMillis`.
+    pub sample_every: Duration,
+    /// `noOfPersistedMetricsPerWorkerMetrics`.
+    pub averages: usize,
+    /// Not `disableWorkerMetrics`.
+    pub measure: bool,
+    /// `coordinatorStateTableName`.
+    pub state_table: String,
+    /// `workerMetricsTableName`.
+    pub reports_table: String,
     /// `timeoutInSeconds`.
     pub answer: Option<Duration>,
     /// `logWarningForTaskAfterMillis`.

@@ -101,7 +101,7 @@ impl Consumer {
 
     async fn run(mut self, mut signals: Signals) -> Outcome {
         self.events.push_back(Event::Begin);
-        let (mut stopping, mut lost) = (false, false);
+        let (mut stopping, mut wanted, mut lost) = (false, false, false);
         loop {
             while let Some(event) = self.events.pop_front() {
                 for effect in self.state.on(Instant::now(), event) {
@@ -121,6 +121,11 @@ impl Consumer {
                 () = signals.stop.cancelled(), if !stopping => {
                     stopping = true;
                     Event::Stop
+                }
+                () = self.held.wanted().cancelled(), if !wanted => {
+                    wanted = true;
+                    info!(shard = %self.held.shard(), "the lease is to go to another worker: finishing");
+                    Event::Wanted
                 }
                 // Requests of ours that are done unblock a child that waits for an answer.
                 Some(done) = self.work.join_next() => match done {
@@ -263,6 +268,8 @@ impl Consumer {
             Message::ProcessRecords(records, millis_behind_latest) => {
                 let delivered = metrics::Event::Delivered { records: records.len() };
                 self.parts.sink.tell(self.held.shard(), delivered);
+                // Four characters of base64 are three bytes.
+                self.held.count(records.iter().map(|record| record.data.len() / 4 * 3).sum());
                 child.send(&ToChild::ProcessRecords {
                     records: &multilang::protocol_records(records),
                     millis_behind_latest: *millis_behind_latest,

@@ -21,14 +21,19 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::clock;
+use crate::fleet::report::Verdict;
+use crate::fleet::{Mode, lead};
 use crate::lease::held::{self, Owner};
-use crate::lease::take::{self, Asker, Observations};
+use crate::lease::take::{Asker, Observations};
+use crate::lease::update::Update;
 use crate::lease::watch as rhythm;
 use crate::lease::{Held, Lease, Table, WorkerId, table, update};
 use crate::shard::ShardId;
 
+mod led;
 mod renewal;
 
+use led::Led;
 use renewal::Pace;
 
 /// Giving everything back at the end of a stop takes no longer than this.
@@ -55,7 +60,7 @@ const MORE: Duration = Duration::from_millis(500);
 const PARALLEL: usize = 32;
 
 /// How leases are held.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// `workerId`.
     pub me: WorkerId,
@@ -67,8 +72,8 @@ pub struct Settings {
     pub max_steals: usize,
     /// `enablePriorityLeaseAssignment`.
     pub priority: bool,
-    /// `clientVersionConfig` is one of those that get along with KCL 2: then nobody leads.
-    pub compatible_with_2x: bool,
+    /// How a leader gives leases out.
+    pub rules: lead::Rules,
 }
 
 /// The table as it was last seen.
@@ -78,6 +83,8 @@ pub struct Seen {
     pub leases: Arc<Vec<Lease>>,
     /// The workers that move their leases, this one always among them.
     pub live: BTreeSet<WorkerId>,
+    /// Whether it falls to this worker to look after all leases; none where the owners in the table decide.
+    pub leads: Option<bool>,
 }
 
 enum Order {
@@ -122,13 +129,51 @@ pub struct Ends {
     pub leases: mpsc::Receiver<Arc<Held>>,
     /// What it sees.
     pub seen: watch::Receiver<Seen>,
+    /// Where this worker stands in its fleet: to be told here.
+    pub standing: watch::Sender<Standing>,
+    /// Peers that call.
+    pub calls: mpsc::Receiver<()>,
+}
+
+/// Where this worker stands in a fleet of KCL 3.
+#[derive(Debug, Clone, Default)]
+pub struct Standing {
+    /// How leases find their owners; none before that is known.
+    pub mode: Option<Mode>,
+    /// Until when this worker leads, if it is never heard of again.
+    pub leads_until: Option<Instant>,
+    /// The leader may be gone.
+    pub suspect: bool,
+    /// The leader is one of ours, which calls whoever it gives a lease to.
+    pub led_by_ours: bool,
+    /// What the reports say, as they were read last.
+    pub verdict: Arc<Verdict>,
+}
+
+impl Standing {
+    /// Whether a leader gives the leases out.
+    pub fn is_led(&self) -> bool {
+        self.mode.is_some_and(Mode::is_led)
+    }
+
+    /// Whether this worker leads. To be asked before each write of a leader.
+    pub fn leads(&self, now: Instant) -> bool {
+        self.leads_until.is_some_and(|until| now < until)
+    }
 }
 
 /// The end of a task.
 enum Done {
     Looked(Result<Vec<Lease>, table::Error>),
+    /// The index says that these are this worker's.
+    Found(Result<Vec<ShardId>, table::Error>),
+    /// A lease was given to somebody.
+    Given(WorkerId, Result<(), table::Error>),
+    /// There was nothing to take after all.
+    Passed,
     Took(Box<Taken>),
-    Released(ShardId),
+    /// With its next owner, where there is one.
+    Released(ShardId, Option<WorkerId>),
     Called,
 }
 
@@ -179,6 +224,9 @@ pub struct Coordinator {
     /// Leases of others are stolen no more often than this, however often the table is looked at.
     next_steal: Instant,
     random: fastrand::Rng,
+    standing: watch::Receiver<Standing>,
+    calls: mpsc::Sender<()>,
+    led: Led,
 }
 
 impl std::fmt::Debug for Coordinator {
@@ -196,7 +244,10 @@ impl Coordinator {
         let (taken, leases) = mpsc::channel(16);
         let (handle, orders) = mpsc::unbounded_channel();
         let shown = watch::Sender::new(Seen::default());
-        let ends = Ends { handle: Handle(handle), leases, seen: shown.subscribe() };
+        let standing = watch::Sender::new(Standing::default());
+        let (call, calls) = mpsc::channel(1);
+        let stands = standing.subscribe();
+        let ends = Ends { handle: Handle(handle), leases, seen: shown.subscribe(), standing, calls };
         let now = Instant::now();
         let coordinator = Self {
             table,
@@ -219,6 +270,9 @@ impl Coordinator {
             last_call: None,
             next_steal: now,
             random: fastrand::Rng::new(),
+            standing: stands,
+            calls: call,
+            led: Led::default(),
         };
         (coordinator, ends)
     }
@@ -280,14 +334,19 @@ impl Coordinator {
 
     async fn done(&mut self, done: Result<Done, JoinError>, stop: &CancellationToken) {
         match done {
+            Ok(Done::Looked(Ok(leases))) if self.standing.borrow().is_led() => self.looked_led(leases, stop),
             Ok(Done::Looked(Ok(leases))) => self.looked(leases, stop),
-            Ok(Done::Looked(Err(error))) => {
+            Ok(Done::Found(Ok(shards))) => self.found(shards, stop),
+            Ok(Done::Given(to, outcome)) => self.given(&to, &outcome),
+            Ok(Done::Looked(Err(error)) | Done::Found(Err(error))) => {
                 warn!(%error, "can't list the leases");
                 self.look.under_way = 0;
                 self.look.next = Instant::now() + MIN_PAUSE.max(renewal::pause(self.settings.failover));
             }
             Ok(Done::Took(taken)) => self.took(*taken).await,
-            Ok(Done::Released(shard)) => {
+            Ok(Done::Passed) => self.look.under_way = self.look.under_way.saturating_sub(1),
+            Ok(Done::Released(shard, to)) => {
+                self.gave_back(to);
                 self.releasing.remove(&shard);
                 self.look.next = self.look.next.min(Instant::now() + MIN_PAUSE);
                 self.call.get_or_insert(Instant::now() + GATHER);
@@ -303,6 +362,8 @@ impl Coordinator {
 
     fn called(&mut self) {
         debug!("a peer calls: looking at the table");
+        // Full means that a call is there already.
+        let _called = self.calls.try_send(()).is_ok();
         self.look.next = Instant::now();
         self.look.alert = ALERT.len();
     }
@@ -311,8 +372,12 @@ impl Coordinator {
         self.look.under_way = 1;
         // Should the scan's task break down, the next is due all the same.
         self.look.next = Instant::now() + self.settings.failover;
-        let table = self.table.clone();
-        self.work.spawn(async move { Done::Looked(table.list().await) });
+        let (table, me) = (self.table.clone(), self.settings.me.clone());
+        if self.may_ask_the_index(Instant::now()) {
+            self.work.spawn(async move { Done::Found(table.owned(&me).await) });
+        } else {
+            self.work.spawn(async move { Done::Looked(table.list().await) });
+        }
     }
 
     fn asker<'a>(&'a self, held: &'a BTreeSet<ShardId>, may_steal: bool) -> Asker<'a> {
@@ -334,8 +399,7 @@ impl Coordinator {
         self.leases = Arc::new(leases);
         let leases = self.leases.clone();
         let held: BTreeSet<ShardId> = self.held.keys().cloned().collect();
-        let unled = self.settings.compatible_with_2x || !take::may_be_led(&leases);
-        let may_steal = unled && now >= self.next_steal;
+        let may_steal = now >= self.next_steal;
         let mut random = self.random.fork();
         let asker = self.asker(&held, may_steal);
         let view = asker.view(&leases, &self.seen, now);
@@ -363,7 +427,7 @@ impl Coordinator {
         if left && !more && self.last_call.is_none_or(|last| now > last + CALL_AGAIN) {
             self.call.get_or_insert(now + GATHER);
         }
-        self.shown.send_replace(Seen { leases, live });
+        self.shown.send_replace(Seen { leases, live, leads: None });
         self.look.under_way = 0;
         if stop.is_cancelled() {
             return;
@@ -371,7 +435,8 @@ impl Coordinator {
         self.look.under_way = wanted.len();
         for lease in wanted {
             let (table, me, writes) = (self.table.clone(), self.settings.me.clone(), self.writes.clone());
-            self.work.spawn(async move { Done::Took(Box::new(take(table, writes, lease, &me).await)) });
+            let update = update::take(&lease, &me);
+            self.work.spawn(async move { Done::Took(Box::new(take(table, writes, lease, update).await)) });
         }
     }
 
@@ -411,17 +476,22 @@ impl Coordinator {
     fn release(&mut self, held: Arc<Held>) {
         self.forget(&held);
         self.releasing.insert(held.shard().clone());
+        let to = self.successor();
         let writes = self.writes.clone();
         self.work.spawn(async move {
             let _permit = writes.acquire().await;
-            give_back(&held).await;
-            Done::Released(held.shard().clone())
+            let to = give_back(&held, to).await;
+            Done::Released(held.shard().clone(), to)
         });
     }
 
     /// Calls every live peer: there is something to take.
     fn call_peers(&mut self) {
         (self.call, self.last_call) = (None, Some(Instant::now()));
+        if self.standing.borrow().is_led() {
+            self.call_led();
+            return;
+        }
         let held: BTreeSet<ShardId> = self.held.keys().cloned().collect();
         let mut random = self.random.fork();
         let asker = self.asker(&held, false);
@@ -439,6 +509,7 @@ impl Coordinator {
     }
 
     async fn release_all(&mut self) {
+        self.choose_successors().await;
         let held: Vec<Arc<Held>> = std::mem::take(&mut self.held).into_values().collect();
         for held in held {
             self.release(held);
@@ -446,7 +517,10 @@ impl Coordinator {
         let all = async {
             while !self.releasing.is_empty() || self.look.under_way > 0 {
                 match self.work.join_next().await {
-                    Some(Ok(Done::Released(shard))) => drop(self.releasing.remove(&shard)),
+                    Some(Ok(Done::Released(shard, to))) => {
+                        self.releasing.remove(&shard);
+                        self.gave_back(to);
+                    }
                     // Taken in the last moment.
                     Some(Ok(Done::Took(taken))) => {
                         self.look.under_way = self.look.under_way.saturating_sub(1);
@@ -454,7 +528,10 @@ impl Coordinator {
                             self.release(Held::new(taken.lease, taken.proven, &self.owner()));
                         }
                     }
-                    Some(Ok(Done::Looked(_)) | Err(_)) => self.look.under_way = 0,
+                    Some(Ok(Done::Looked(_) | Done::Found(_)) | Err(_)) => self.look.under_way = 0,
+                    Some(Ok(Done::Given(..) | Done::Passed)) => {
+                        self.look.under_way = self.look.under_way.saturating_sub(1)
+                    }
                     Some(Ok(Done::Called)) => {}
                     None => break,
                 }
@@ -465,6 +542,7 @@ impl Coordinator {
         }
         self.work.abort_all();
         while self.work.join_next().await.is_some() {}
+        self.pass_on().await;
         self.call_peers();
         if timeout(CALL, self.work.join_next()).await.is_err() {
             debug!("the peers could not be called in time");
@@ -472,10 +550,9 @@ impl Coordinator {
     }
 }
 
-async fn take(table: Arc<dyn Table>, writes: Arc<Semaphore>, mut lease: Lease, me: &WorkerId) -> Taken {
+async fn take(table: Arc<dyn Table>, writes: Arc<Semaphore>, mut lease: Lease, update: Update) -> Taken {
     let _permit = writes.acquire().await;
     let proven = Instant::now();
-    let update = update::take(&lease, me);
     let outcome = table.update(&lease.shard, &update).await.map(|before| {
         let from = before.owner.as_ref().map(WorkerId::as_str);
         info!(shard = %before.shard, checkpoint = %before.checkpoint, from, "took a lease");
@@ -499,9 +576,12 @@ async fn call(table: &Arc<dyn Table>, writes: &Arc<Semaphore>, nudges: Vec<(Shar
     while calls.join_next().await.is_some() {}
 }
 
-async fn give_back(held: &Held) {
-    match held.release().await {
-        Ok(()) => info!(shard = %held.shard(), "gave the lease back"),
+async fn give_back(held: &Held, to: Option<WorkerId>) -> Option<WorkerId> {
+    match held.release(to.as_ref()).await {
+        Ok(to) => {
+            info!(shard = %held.shard(), to = to.as_ref().map(WorkerId::as_str), "gave the lease back");
+            return to;
+        }
         Err(held::Error::Lost) => {
             debug!(shard = %held.shard(), "the lease was lost before it could be given back")
         }
@@ -509,6 +589,7 @@ async fn give_back(held: &Held) {
             warn!(shard = %held.shard(), %error, "the lease could not be given back: it will expire")
         }
     }
+    None
 }
 
 #[cfg(test)]

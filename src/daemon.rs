@@ -16,10 +16,14 @@ use crate::config::{ChildProtocol, Config, OnChildFailure};
 use crate::consumer::{Parts, Settings};
 use crate::coordinator::{self, Coordinator, Ends, Handle, Seen};
 use crate::exit::Exit;
+use crate::fleet::Store;
+use crate::fleet::layout::TooEarly;
 use crate::lease::sync::{self, InitialPosition};
 use crate::lease::{Table, table};
+use crate::member::{self, Begun};
 use crate::metrics::Sink;
 use crate::multilang::Launch;
+use crate::processor::Surroundings;
 use crate::retrieval::{self, Source};
 use crate::scheduler::{self, Hopeless};
 use crate::shard;
@@ -33,6 +37,8 @@ const ATTEMPTS: u32 = 20;
 pub struct Ports {
     /// The lease table.
     pub table: Arc<dyn Table>,
+    /// The rows beside the leases.
+    pub state: Arc<dyn Store>,
     /// The stream's shards.
     pub shards: Arc<dyn shard::Api>,
     /// Their records.
@@ -41,6 +47,10 @@ pub struct Ports {
     pub children: Arc<dyn Launch>,
     /// Who counts.
     pub sink: Arc<dyn Sink>,
+    /// The wall clock, in milliseconds since 1970.
+    pub wall: fn() -> i64,
+    /// Where to find how busy this worker is.
+    pub surroundings: Option<Surroundings>,
 }
 
 impl std::fmt::Debug for Ports {
@@ -67,6 +77,9 @@ pub enum Error {
     /// The stream's shards make no sense now.
     #[error(transparent)]
     Sync(#[from] sync::Error),
+    /// A setting can't be followed yet.
+    #[error(transparent)]
+    TooEarly(#[from] TooEarly),
     /// A part of the daemon broke down.
     #[error("a part of the daemon broke down: {0}")]
     Broken(String),
@@ -77,7 +90,7 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Hopeless(_) => Exit::ChildFailed,
-            Self::Table(table::Error::Shape { .. }) => Exit::Config,
+            Self::Table(table::Error::Shape { .. }) | Self::TooEarly(_) => Exit::Config,
             Self::Table(table::Error::Denied(_)) | Self::Stream(shard::Error::Denied(_)) => Exit::Denied,
             Self::Table(_) | Self::Stream(_) | Self::Sync(_) => Exit::Unavailable,
             Self::Broken(_) => Exit::Internal,
@@ -86,7 +99,7 @@ impl Error {
 
     /// Whether another attempt could go otherwise.
     fn may_pass(&self) -> bool {
-        !matches!(self, Self::Table(table::Error::Shape { .. }) | Self::Hopeless(_))
+        !matches!(self, Self::Table(table::Error::Shape { .. }) | Self::Hopeless(_) | Self::TooEarly(_))
     }
 }
 
@@ -100,23 +113,36 @@ pub async fn run(config: &Config, ports: Ports, stop: CancellationToken) -> Resu
         program = %ports.children, "starting"
     );
     let upkeep = Upkeep::new(ports.table.clone(), ports.shards.clone(), upkeep_settings(config));
-    tokio::select! {
+    let member = member_settings(config, &ports);
+    let begun = tokio::select! {
         biased;
         // Nothing is held yet: a stop needn't wait for anything.
         () = stop.cancelled() => return Ok(()),
-        outcome = initialize(config, &upkeep) => outcome?,
-    }
+        outcome = initialize(config, &ports, &member, &upkeep) => outcome?,
+    };
     let settings = coordinator::Settings {
         me: config.worker.clone(),
         failover: config.failover,
         max_leases: config.max_leases,
         max_steals: config.max_steals,
         priority: config.priority,
-        compatible_with_2x: config.compatible_with_2x,
+        rules: config.rules.clone(),
     };
     let (coordinator, ends) = Coordinator::new(ports.table.clone(), settings);
-    let Ends { handle, leases, seen } = ends;
+    let Ends { handle, leases, seen, standing, calls } = ends;
     let mut tasks = JoinSet::new();
+    let gone = CancellationToken::new();
+    let part = member::Ends {
+        standing,
+        calls,
+        seen: seen.clone(),
+        coordinator: handle.clone(),
+        stop: stop.clone(),
+        gone: gone.clone(),
+    };
+    // What shows who this worker is must be there before the coordinator looks.
+    let mut taking_part = JoinSet::new();
+    taking_part.spawn(member::run(ports.state.clone(), ports.table.clone(), member, begun, part));
     tasks.spawn(coordinator.run(stop.clone()));
     let mut keeping = JoinSet::new();
     keeping.spawn(keep_in_step(upkeep, seen, handle.clone(), stop.clone()));
@@ -140,6 +166,10 @@ pub async fn run(config: &Config, ports: Ports, stop: CancellationToken) -> Resu
     // coordinator gives back what is left and ends.
     stop.cancel();
     while let Some(ended) = tasks.join_next().await {
+        ended.map_err(|error| Error::Broken(error.to_string()))?;
+    }
+    gone.cancel();
+    while let Some(ended) = taking_part.join_next().await {
         ended.map_err(|error| Error::Broken(error.to_string()))?;
     }
     info!("stopped");
@@ -167,6 +197,20 @@ fn upkeep_settings(config: &Config) -> upkeep::Settings {
     }
 }
 
+fn member_settings(config: &Config, ports: &Ports) -> member::Settings {
+    member::Settings {
+        me: config.worker.clone(),
+        failover: config.failover,
+        configured: config.generation,
+        migrate: config.migrate,
+        rules: config.reports.clone(),
+        sample_every: config.sample_every,
+        averages: config.averages,
+        wall: ports.wall,
+        surroundings: ports.surroundings.clone().filter(|_| config.measure),
+    }
+}
+
 fn parts(config: &Config, ports: Ports) -> Parts {
     let settings = Settings {
         parent_poll: config.parent_poll,
@@ -174,6 +218,7 @@ fn parts(config: &Config, ports: Ports) -> Parts {
         answer: config.answer,
         warn_after: config.warn_after,
         shutdown_grace: config.shutdown_grace,
+        hand_off: config.rules.hand_off,
         lost_grace: Duration::from_secs(30),
         exit_grace: config.child_exit_grace,
         // Twice this and the default grace stay below the ten seconds that containers are given.
@@ -211,11 +256,22 @@ fn parts(config: &Config, ports: Ports) -> Parts {
 }
 
 /// The table made, the stream's shards known, their leases there: again and again for a while.
-async fn initialize(config: &Config, upkeep: &Upkeep) -> Result<(), Error> {
+async fn initialize(
+    config: &Config,
+    ports: &Ports,
+    member: &member::Settings,
+    upkeep: &Upkeep,
+) -> Result<Begun, Error> {
     let mut attempt = 1;
     loop {
-        match upkeep.begin().await.map_err(Error::from) {
-            Ok(()) => return Ok(()),
+        let begin = async || -> Result<Begun, Error> {
+            ports.table.ensure().await?;
+            let begun = member::begin(&*ports.state, &*ports.table, member).await?;
+            upkeep.begin().await?;
+            Ok(begun)
+        };
+        match begin().await {
+            Ok(begun) => return Ok(begun),
             Err(error) if attempt >= ATTEMPTS || !error.may_pass() => return Err(error),
             Err(error) => {
                 warn!(%error, attempt, of = ATTEMPTS, "can't start yet, will try again");
@@ -223,6 +279,15 @@ async fn initialize(config: &Config, upkeep: &Upkeep) -> Result<(), Error> {
             }
         }
         attempt += 1;
+    }
+}
+
+impl From<member::Error> for Error {
+    fn from(error: member::Error) -> Self {
+        match error {
+            member::Error::Table(error) => Self::Table(error),
+            member::Error::TooEarly(error) => Self::TooEarly(error),
+        }
     }
 }
 

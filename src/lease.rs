@@ -7,6 +7,8 @@
 //! | [`update`] | every write on a lease as condition and changes: pure |
 //! | [`held`] | the proof that a lease is ours, and the only way to renew, checkpoint or release it |
 //! | [`holding`] | what each answer of the table makes of a lease that is held: pure |
+//! | [`assign`] | which worker a leader gives each lease to: pure |
+//! | [`meter`] | what goes through a lease: pure |
 //! | [`take`] | which leases to take, and which to steal: pure |
 //! | [`watch`] | how often to look at the table, and whom to call: pure |
 //! | [`audit`] | whether the leases cover every hash key, and who has to see to it: pure |
@@ -28,11 +30,13 @@ use std::sync::Arc;
 use crate::sequence::Position;
 use crate::shard::{HashRange, ShardId};
 
+pub mod assign;
 pub mod audit;
 pub mod cleanup;
 pub mod held;
 pub mod holding;
 pub mod memory;
+pub mod meter;
 pub mod sync;
 pub mod table;
 pub mod take;
@@ -71,6 +75,31 @@ impl fmt::Debug for WorkerId {
     }
 }
 
+/// What goes through a shard, to a thousandth of a byte a second or so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Throughput(u64);
+
+impl Throughput {
+    const PARTS: f64 = 1e6;
+
+    /// From KB a second. Java rounds to six decimals as well.
+    pub fn from_kilobytes(kilobytes: f64) -> Self {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "saturates, and NaN is 0"
+        )]
+        Self((kilobytes * Self::PARTS).round() as u64)
+    }
+
+    /// In KB a second.
+    pub fn kilobytes(self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "six digits are asked for, fifteen are there")]
+        let parts = self.0 as f64;
+        parts / Self::PARTS
+    }
+}
+
 /// A lease as its row says. The key is the shard's id: MultiLang has one stream.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Lease {
@@ -94,8 +123,10 @@ pub struct Lease {
     pub children: BTreeSet<ShardId>,
     /// `startingHashKey` and `endingHashKey`; old rows have none.
     pub range: Option<HashRange>,
-    /// `throughputKBps` is there: a worker of KCL 3 has renewed it.
-    pub measured: bool,
+    /// `throughputKBps`: what went through it lately, as its owner says.
+    pub throughput: Option<Throughput>,
+    /// `entityType` is there: the row was made by KCL 3.5 or by us.
+    pub typed: bool,
 }
 
 impl Lease {
@@ -112,7 +143,8 @@ impl Lease {
             parents,
             children: BTreeSet::new(),
             range: Some(range),
-            measured: false,
+            throughput: None,
+            typed: true,
         }
     }
 

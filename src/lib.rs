@@ -20,11 +20,14 @@ pub mod consumer;
 pub mod coordinator;
 pub mod daemon;
 pub mod exit;
+pub mod fleet;
 pub mod lease;
 #[cfg(feature = "local")]
 pub mod local;
+pub mod member;
 pub mod metrics;
 pub mod multilang;
+pub mod processor;
 pub mod record;
 pub mod retrieval;
 pub mod scheduler;

@@ -14,6 +14,8 @@ use multilangd::aws::credentials::SystemProperties;
 use multilangd::aws::dynamodb::Leases;
 use multilangd::aws::kinesis::{Attempts, Stream};
 use multilangd::aws::region;
+use multilangd::aws::state::State;
+use multilangd::clock;
 use multilangd::config::resolve::{self, Given, Resolved};
 use multilangd::config::settings::{self, Settings};
 use multilangd::config::{Config, Remark, expand};
@@ -21,6 +23,7 @@ use multilangd::daemon::{self, Ports};
 use multilangd::exit::Exit;
 use multilangd::metrics::Discard;
 use multilangd::multilang::Program;
+use multilangd::processor::Surroundings;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -270,11 +273,19 @@ async fn start(config: &Config, system: SystemProperties, stop: CancellationToke
     let list = Attempts { pause: config.list_shards_pause, most: config.list_shards_attempts };
     let stream = Arc::new(Stream::new(clients.kinesis, config.stream.clone()).listing(list));
     let ports = Ports {
-        table: Arc::new(Leases::new(clients.dynamodb, config.table.clone())),
+        table: Arc::new(Leases::new(clients.dynamodb.clone(), config.table.clone())),
+        state: Arc::new(State::new(
+            clients.dynamodb,
+            config.table.clone(),
+            config.state_table.clone(),
+            config.reports_table.clone(),
+        )),
         shards: stream.clone(),
         records: stream,
         children: Arc::new(program),
         sink: Arc::new(Discard),
+        wall: clock::wall_millis,
+        surroundings: Some(Surroundings::of_process()),
     };
     Box::pin(daemon::run(config, ports, stop)).await.map_err(|error| {
         complain(&error);

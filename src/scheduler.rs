@@ -133,6 +133,9 @@ impl Scheduler {
             Some(Outcome::ShardEnded) => {
                 info!(shard = %held.shard(), "the shard is finished");
                 let _nobody_waits = self.finished.send(()).is_err();
+                if held.wanted().is_cancelled() {
+                    self.coordinator.release(held);
+                }
                 self.coordinator.look();
             }
             Some(Outcome::LeaseLost) => info!(shard = %held.shard(), "left the shard: its lease is lost"),

@@ -174,7 +174,7 @@ impl Upkeep {
     async fn round(&self, seen: &Seen, memory: &mut Memory, coordinator: &Handle) -> Result<(), Error> {
         let now = Instant::now();
         memory.note(&seen.leases, now);
-        let leads = audit::leads(&self.settings.me, &seen.leases);
+        let leads = seen.leads.unwrap_or_else(|| audit::leads(&self.settings.me, &seen.leases));
         self.clean(seen, leads, memory, coordinator).await?;
         if !leads {
             memory.auditor = audit::Auditor::default();

@@ -29,6 +29,7 @@ fn settings() -> Settings {
         answer: None,
         warn_after: None,
         shutdown_grace: second,
+        hand_off: std::time::Duration::from_secs(30),
         lost_grace: second,
         exit_grace: second,
         kill_grace: second,

@@ -8,22 +8,26 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{
-    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ReturnValue,
-    ScalarAttributeType, TableDescription, TableStatus,
+    AttributeDefinition, AttributeValue, BillingMode, CreateGlobalSecondaryIndexAction,
+    GlobalSecondaryIndexUpdate, IndexStatus, KeySchemaElement, KeyType, Projection, ProjectionType,
+    ProvisionedThroughput, ReturnValue, ScalarAttributeType, TableDescription, TableStatus,
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use tokio::time::{Instant, sleep};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
-use super::error::{Failure, failure};
+use super::error::{classify, failure};
 use super::item::{self, Row};
 use crate::lease::table::{Error, Table};
 use crate::lease::update::{Change, Requirement, Update};
 use crate::lease::{Lease, WorkerId};
 use crate::sequence::Sequence;
 use crate::shard::{BoxFuture, ShardId};
+
+/// By it a worker finds what a leader has given to it.
+const INDEX: &str = "LeaseOwnerToLeaseKeyIndex";
 
 /// KCL waits as long for a new table.
 const TABLE_WAIT: Duration = Duration::from_secs(600);
@@ -198,6 +202,98 @@ impl Leases {
         }
     }
 
+    /// By the index while it can be used, else by a scan, as long as the index is being made.
+    async fn owned_by(&self, worker: &WorkerId) -> Result<Vec<ShardId>, Error> {
+        let query = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .index_name(INDEX)
+            .key_condition_expression("#o = :o")
+            .expression_attribute_names("#o", item::OWNER)
+            .expression_attribute_values(":o", item::text(worker.as_str()));
+        let mut pages = query.into_paginator().send();
+        let mut shards = Vec::new();
+        while let Some(page) = pages.next().await {
+            match page {
+                Ok(page) => shards.extend(
+                    page.items()
+                        .iter()
+                        .filter_map(|found| item::get_text(found, item::KEY).map(ShardId::from)),
+                ),
+                Err(error) if failure(&error).code() == "ValidationException" => {
+                    let leases = self.scan().await?;
+                    let theirs = leases.into_iter().filter(|lease| lease.owner.as_ref() == Some(worker));
+                    return Ok(theirs.map(|lease| lease.shard).collect());
+                }
+                Err(error) => return Err(self.classify(&error, None)),
+            }
+        }
+        Ok(shards)
+    }
+
+    /// KCL's `waitUntilLeaseOwnerToLeaseKeyIndexExists` holds the start up until it is there; here it is
+    /// scanned meanwhile.
+    async fn has_index(&self, make: bool) -> Result<bool, Error> {
+        let Some(table) = self.describe().await? else { return Ok(false) };
+        let indexes = table.global_secondary_indexes().iter();
+        if let Some(index) = indexes.filter(|index| index.index_name() == Some(INDEX)).next() {
+            return Ok(index.index_status() == Some(&IndexStatus::Active));
+        }
+        if make {
+            info!(table = self.table, index = INDEX, "creating the index of owners");
+            self.make_index(&table).await?;
+        }
+        Ok(false)
+    }
+
+    async fn make_index(&self, table: &TableDescription) -> Result<(), Error> {
+        let invalid = |error: aws_sdk_dynamodb::error::BuildError| Error::Denied(error.to_string());
+        let key = |name: &str, kind| KeySchemaElement::builder().attribute_name(name).key_type(kind).build();
+        let definition = |name: &str| {
+            let kind = ScalarAttributeType::S;
+            AttributeDefinition::builder().attribute_name(name).attribute_type(kind).build()
+        };
+        // Where the table's capacity is provisioned the index gets as much.
+        let on_demand = table.billing_mode_summary().and_then(|billing| billing.billing_mode())
+            == Some(&BillingMode::PayPerRequest);
+        let capacity = table.provisioned_throughput().filter(|_| !on_demand).and_then(|capacity| {
+            let (read, write) = (capacity.read_capacity_units()?, capacity.write_capacity_units()?);
+            (read > 0).then(|| {
+                ProvisionedThroughput::builder().read_capacity_units(read).write_capacity_units(write).build()
+            })
+        });
+        let action = CreateGlobalSecondaryIndexAction::builder()
+            .index_name(INDEX)
+            .key_schema(key(item::OWNER, KeyType::Hash).map_err(invalid)?)
+            .key_schema(key(item::KEY, KeyType::Range).map_err(invalid)?)
+            .projection(Projection::builder().projection_type(ProjectionType::KeysOnly).build())
+            .set_provisioned_throughput(capacity.transpose().map_err(invalid)?)
+            .build()
+            .map_err(invalid)?;
+        let sent = self
+            .client
+            .update_table()
+            .table_name(&self.table)
+            .attribute_definitions(definition(item::OWNER).map_err(invalid)?)
+            .attribute_definitions(definition(item::KEY).map_err(invalid)?)
+            .global_secondary_index_updates(GlobalSecondaryIndexUpdate::builder().create(action).build())
+            .send()
+            .await;
+        match sent {
+            Ok(_) => Ok(()),
+            // Another worker was faster; or DynamoDB is at something else, and it is asked for again.
+            Err(error)
+                if ["ResourceInUseException", "ValidationException", "LimitExceededException"]
+                    .contains(&failure(&error).code()) =>
+            {
+                debug!(table = self.table, %error, "the index is not made now");
+                Ok(())
+            }
+            Err(error) => Err(self.classify(&error, None)),
+        }
+    }
+
     /// Java deletes without a condition. With one, a row that was made anew meanwhile stays.
     async fn remove(&self, shard: &ShardId) -> Result<bool, Error> {
         let sent = self
@@ -217,30 +313,11 @@ impl Leases {
         }
     }
 
-    /// `written` names the row of a conditional write; a read can be neither conflicting nor
-    /// ambiguous.
     fn classify<E>(&self, error: &SdkError<E, HttpResponse>, written: Option<&ShardId>) -> Error
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
-        let failure = failure(error);
-        let text = format!("table {}: {failure}", self.table);
-        match (&failure, written) {
-            (Failure::Answered { code, .. }, Some(shard)) if code == "ConditionalCheckFailedException" => {
-                Error::Conflict(shard.clone())
-            }
-            (Failure::Answered { code, .. }, _) if code == "ResourceNotFoundException" => {
-                Error::Missing(self.table.clone())
-            }
-            (failure, _) if failure.is_throttling() => Error::Throttled(text),
-            (Failure::Answered { service_fault: true, .. } | Failure::Unanswered(_), Some(_)) => {
-                Error::Ambiguous(text)
-            }
-            (Failure::Answered { service_fault: true, .. } | Failure::Unanswered(_), None) => {
-                Error::Unavailable(text)
-            }
-            (Failure::Answered { .. } | Failure::NotSent(_), _) => Error::Denied(text),
-        }
+        classify(&self.table, error, written)
     }
 }
 
@@ -263,6 +340,14 @@ impl Table for Leases {
 
     fn update<'a>(&'a self, shard: &'a ShardId, update: &'a Update) -> BoxFuture<'a, Result<Lease, Error>> {
         Box::pin(self.write(shard, update))
+    }
+
+    fn owned<'a>(&'a self, worker: &'a WorkerId) -> BoxFuture<'a, Result<Vec<ShardId>, Error>> {
+        Box::pin(self.owned_by(worker))
+    }
+
+    fn index(&self, make: bool) -> BoxFuture<'_, Result<bool, Error>> {
+        Box::pin(self.has_index(make))
     }
 
     fn delete<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<bool, Error>> {
@@ -291,6 +376,12 @@ impl Expression {
                 Change::BumpCounter => add.push(this.add(item::COUNTER)),
                 Change::SetOwner(owner) => set.push(this.set(item::OWNER, item::text(owner.as_str()))),
                 Change::ClearOwner => remove.push(this.name(item::OWNER)),
+                Change::SetCheckpointOwner(owner) => {
+                    set.push(this.set(item::CHECKPOINT_OWNER, item::text(owner.as_str())));
+                }
+                Change::SetThroughput(throughput) => {
+                    set.push(this.set(item::THROUGHPUT, item::number(throughput.kilobytes())));
+                }
                 Change::ClearCheckpointOwner => remove.push(this.name(item::CHECKPOINT_OWNER)),
                 Change::BumpOwnerSwitches => add.push(this.add(item::OWNER_SWITCHES)),
                 Change::SetOwnerSwitches(switches) => {
@@ -421,7 +512,7 @@ mod tests {
             )
         );
         assert_eq!(
-            said(&update::release(&lease())),
+            said(&update::release(&lease(), None)),
             strings(
                 "#leaseCounter = :counterWas AND #leaseOwner = :ownerWas AND attribute_not_exists(#checkpointOwner) \
                  AND attribute_exists(#leaseKey)",

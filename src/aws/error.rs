@@ -4,6 +4,9 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
+use crate::lease::table;
+use crate::shard::ShardId;
+
 /// How a request failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {
@@ -74,5 +77,36 @@ impl std::fmt::Display for Failure {
             Self::Answered { code, message, .. } => write!(f, "{code}: {message}"),
             Self::Unanswered(text) | Self::NotSent(text) => f.write_str(text),
         }
+    }
+}
+
+/// What a failed request on a table means to its caller. `written` names the row of a conditional write; a read
+/// can be neither conflicting nor ambiguous.
+pub(super) fn classify<E>(
+    table: &str,
+    error: &SdkError<E, HttpResponse>,
+    written: Option<&ShardId>,
+) -> table::Error
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    use table::Error;
+    let failure = failure(error);
+    let text = format!("table {table}: {failure}");
+    match (&failure, written) {
+        (Failure::Answered { code, .. }, Some(row)) if code == "ConditionalCheckFailedException" => {
+            Error::Conflict(row.clone())
+        }
+        (Failure::Answered { code, .. }, _) if code == "ResourceNotFoundException" => {
+            Error::Missing(table.to_owned())
+        }
+        (failure, _) if failure.is_throttling() => Error::Throttled(text),
+        (Failure::Answered { service_fault: true, .. } | Failure::Unanswered(_), Some(_)) => {
+            Error::Ambiguous(text)
+        }
+        (Failure::Answered { service_fault: true, .. } | Failure::Unanswered(_), None) => {
+            Error::Unavailable(text)
+        }
+        (Failure::Answered { .. } | Failure::NotSent(_), _) => Error::Denied(text),
     }
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use crate::lease::Lease;
+use crate::lease::{Lease, Throughput};
 use crate::sequence::{Position, Sequence};
 use crate::shard::{HashRange, ShardId};
 
@@ -113,15 +113,20 @@ fn lease(item: &Item) -> Result<Lease, &'static str> {
         parents: get_ids(item, PARENTS),
         children: get_ids(item, CHILDREN),
         range,
-        measured: item.contains_key(THROUGHPUT),
+        throughput: get_real(item, THROUGHPUT).map(Throughput::from_kilobytes),
+        typed: item.contains_key(ENTITY),
     })
 }
 
-fn get_text<'a>(item: &'a Item, name: &str) -> Option<&'a str> {
+pub(super) fn get_text<'a>(item: &'a Item, name: &str) -> Option<&'a str> {
     item.get(name)?.as_s().ok().map(String::as_str)
 }
 
-fn get_number(item: &Item, name: &str) -> Option<i64> {
+pub(super) fn get_real(item: &Item, name: &str) -> Option<f64> {
+    item.get(name)?.as_n().ok()?.parse().ok()
+}
+
+pub(super) fn get_number(item: &Item, name: &str) -> Option<i64> {
     item.get(name)?.as_n().ok()?.parse().ok()
 }
 
@@ -169,7 +174,7 @@ mod tests {
             item.remove(name);
         }
         item.insert("somethingNew".into(), number(1));
-        let expected = Lease { parents: BTreeSet::new(), range: None, ..child() };
+        let expected = Lease { parents: BTreeSet::new(), range: None, typed: false, ..child() };
         assert_eq!(row(&item), Row::Lease(Box::new(expected)));
     }
 }

@@ -18,6 +18,8 @@ use super::keys::{Absent, kcl, nearest, own};
 use super::settings::Settings;
 use super::value::Value;
 use super::{ChildProtocol, ClientConfig, Config, Faults, OnChildFailure, Remark, Source};
+use crate::fleet::version::Configured;
+use crate::fleet::{lead, report};
 use crate::lease::WorkerId;
 use crate::lease::sync::InitialPosition;
 
@@ -489,7 +491,26 @@ impl Resolved {
             max_leases: count("maxLeasesForWorker"),
             max_steals: count("maxLeasesToStealAtOneTime"),
             priority: s.is("enablePriorityLeaseAssignment"),
-            compatible_with_2x: text("clientVersionConfig").contains("COMPATIBLE_WITH_2X"),
+            generation: match text("clientVersionConfig").as_str() {
+                "CLIENT_VERSION_CONFIG_COMPATIBLE_WITH_2X_PHASE1" => Configured::Phase1,
+                "CLIENT_VERSION_CONFIG_COMPATIBLE_WITH_2X" => Configured::Compatible,
+                _ if s.get("clientVersionConfig").is_some_and(|given| given.source == Source::Default) => {
+                    Configured::Default
+                }
+                _ => Configured::ThreeX,
+            },
+            migrate: s.is("migrateAllEntitiesToLeaseTable"),
+            rules: self.rules(),
+            reports: report::Rules {
+                every: millis("workerMetricsReporterFreqInMillis"),
+                alpha: s.real("workerMetricsEMAAlpha"),
+                stale: s.duration("staleWorkerMetricsEntryCleanupDuration"),
+            },
+            sample_every: millis("inMemoryWorkerMetricsCaptureFrequencyMillis"),
+            averages: count("noOfPersistedMetricsPerWorkerMetrics"),
+            measure: !s.is("disableWorkerMetrics"),
+            state_table: text("coordinatorStateTableName"),
+            reports_table: text("workerMetricsTableName"),
             answer: (*s.value("timeoutInSeconds") != Value::Nothing)
                 .then(|| Duration::from_secs(u64::try_from(s.number("timeoutInSeconds")).unwrap_or(0))),
             warn_after: (*s.value("logWarningForTaskAfterMillis") != Value::Nothing)
@@ -522,6 +543,28 @@ impl Resolved {
         Ok((config, self.warnings))
     }
 
+    fn rules(&self) -> lead::Rules {
+        let s = &self.settings;
+        let millis = |name: &str| Duration::from_millis(u64::try_from(s.number(name)).unwrap_or(0));
+        let failover = millis("failoverTimeMillis");
+        let interval = match millis("leaseAssignmentIntervalMillis") {
+            Duration::ZERO => failover * 2,
+            given => given,
+        };
+        lead::Rules {
+            failover,
+            threshold: percent(s.number("reBalanceThresholdPercentage")),
+            dampening: percent(s.number("dampeningPercentage")),
+            overshoot: s.is("allowThroughputOvershoot"),
+            max_throughput: s.real("maxThroughputPerHostKBps"),
+            max_leases: usize::try_from(s.number("maxLeasesForWorker")).unwrap_or(0),
+            balance_every: interval
+                * u32::try_from(s.number("varianceBalancingFrequency")).unwrap_or(1).max(1),
+            graceful: s.is("isGracefulLeaseHandoffEnabled"),
+            hand_off: millis("gracefulLeaseHandoffTimeoutMillis"),
+        }
+    }
+
     fn client(&self, service: Service) -> ClientConfig {
         let value = |name: &'static str| self.clients.get(&(service, name)).map(|held| &held.value);
         let text = |name| match value(name) {
@@ -544,6 +587,11 @@ impl Resolved {
             providers: own.cloned().unwrap_or_else(|| vec![Provider::Default]),
         }
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "small numbers")]
+fn percent(number: i64) -> f64 {
+    number as f64
 }
 
 struct StreamArn {

@@ -51,6 +51,16 @@ impl Settings {
         if let Value::Number(number) = self.value(name) { *number } else { 0 }
     }
 
+    /// A fraction; 0 where there is none.
+    pub fn real(&self, name: &str) -> f64 {
+        if let Value::Real(number) = self.value(name) { *number } else { 0.0 }
+    }
+
+    /// A time; none where there is none.
+    pub fn duration(&self, name: &str) -> std::time::Duration {
+        if let Value::Duration(time) = self.value(name) { *time } else { std::time::Duration::ZERO }
+    }
+
     /// Whether it is true.
     pub fn is(&self, name: &str) -> bool {
         *self.value(name) == Value::Bool(true)

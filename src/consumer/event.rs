@@ -25,6 +25,9 @@ pub struct Settings {
     pub warn_after: Option<Duration>,
     /// `shutdownGraceMillis`: from the stop to the last answer of the child.
     pub shutdown_grace: Duration,
+    /// `gracefulLeaseHandoffTimeoutMillis`: from a leader's wish to give the lease to another to the last answer
+    /// of the child.
+    pub hand_off: Duration,
     /// From a lost lease to the last answer of the child.
     pub lost_grace: Duration,
     /// From the end of its stdin to the exit of a child.
@@ -62,6 +65,8 @@ pub enum Event {
     EndPrepared(Result<(), EndError>),
     /// The daemon stops.
     Stop,
+    /// Another worker is to have the lease.
+    Wanted,
     /// The lease is not ours any more.
     LeaseLost,
     /// [`super::state::State::deadline`] has come.
@@ -132,7 +137,7 @@ pub enum Outcome {
     ShardEnded,
     /// The lease went to somebody else.
     LeaseLost,
-    /// The daemon stops; the lease is still ours.
+    /// The daemon stops, or another worker is to have the lease, which is still ours.
     Stopped,
     /// The child failed too often; why it did last.
     Hopeless(String),

@@ -185,6 +185,7 @@ impl State {
             Event::Stored(position, outcome) => self.was_stored(now, position, outcome),
             Event::EndPrepared(outcome) => self.end_prepared(now, outcome),
             Event::Stop => self.stopped(now),
+            Event::Wanted => self.wanted(now),
             Event::LeaseLost => self.lease_lost(now),
             Event::Deadline => self.deadline_passed(now),
         }
@@ -420,11 +421,10 @@ impl State {
     }
 
     fn stopped(&mut self, now: Instant) -> Effects {
-        if self.stop {
+        self.hurry_by(now + self.settings.shutdown_grace);
+        if std::mem::replace(&mut self.stop, true) {
             return Vec::new();
         }
-        self.stop = true;
-        self.hurry_by(now + self.settings.shutdown_grace);
         match &mut self.phase {
             Phase::Waiting(_) | Phase::BackingOff(_) => self.finish(Outcome::Stopped),
             // With no grace at all nothing is asked of the child: its stdin ends.
@@ -433,6 +433,19 @@ impl State {
                 *by = (*by).min(now + self.settings.kill_grace);
                 Vec::new()
             }
+            _ => Vec::new(),
+        }
+    }
+
+    /// As a stop, but of this shard alone, and with the time of a hand-off. In KCL: `LeaseGracefulShutdownHandler`.
+    fn wanted(&mut self, now: Instant) -> Effects {
+        if std::mem::replace(&mut self.stop, true) {
+            return Vec::new();
+        }
+        self.hurry_by(now + self.settings.hand_off);
+        match &mut self.phase {
+            Phase::Waiting(_) | Phase::BackingOff(_) => self.finish(Outcome::Stopped),
+            Phase::Idle => self.settle(now),
             _ => Vec::new(),
         }
     }

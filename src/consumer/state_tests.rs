@@ -12,6 +12,7 @@ fn settings() -> Settings {
         warn_after: None,
         answer: Some(seconds(60)),
         shutdown_grace: seconds(5),
+        hand_off: seconds(30),
         lost_grace: seconds(30),
         exit_grace: seconds(5),
         kill_grace: seconds(1),

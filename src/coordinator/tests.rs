@@ -14,7 +14,17 @@ fn settings() -> Settings {
         max_leases: 10,
         max_steals: 1,
         priority: true,
-        compatible_with_2x: false,
+        rules: lead::Rules {
+            failover: Duration::from_secs(10),
+            threshold: 10.0,
+            dampening: 60.0,
+            overshoot: true,
+            max_throughput: f64::MAX,
+            max_leases: 10,
+            balance_every: Duration::from_secs(60),
+            graceful: true,
+            hand_off: Duration::from_secs(30),
+        },
     }
 }
 
@@ -83,6 +93,12 @@ impl Table for SlowRelease {
             }
             self.0.update(shard, update).await
         })
+    }
+    fn owned<'a>(&'a self, worker: &'a WorkerId) -> BoxFuture<'a, Result<Vec<ShardId>, table::Error>> {
+        self.0.owned(worker)
+    }
+    fn index(&self, make: bool) -> BoxFuture<'_, Result<bool, table::Error>> {
+        self.0.index(make)
     }
     fn delete<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<bool, table::Error>> {
         self.0.delete(shard)

@@ -24,6 +24,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::holding::{Holding, Intent, Step};
+use super::meter::Meter;
 use super::table::{self, Table};
 use super::update;
 use super::{Lease, WorkerId};
@@ -77,6 +78,9 @@ pub struct Held {
     /// As the holding has it, readable while a request is under way. Never held across an await.
     expires: Mutex<Expiry>,
     lost: CancellationToken,
+    /// Cancelled once a leader wants another worker to have the lease.
+    wanted: CancellationToken,
+    meter: Mutex<Meter>,
     /// The row when the lease became ours.
     initial: Lease,
 }
@@ -95,6 +99,8 @@ impl Held {
             shard: lease.shard.clone(),
             expires: Mutex::new(Expiry { at: proven + *failover, slept: clock::slept() }),
             lost: CancellationToken::new(),
+            wanted: CancellationToken::new(),
+            meter: Mutex::new(Meter::new(proven, lease.throughput)),
             initial: lease.clone(),
             holding: tokio::sync::Mutex::new(Holding::new(lease, me.clone(), proven, *failover)),
             owner: owner.clone(),
@@ -114,6 +120,17 @@ impl Held {
     /// Cancelled once the lease is lost.
     pub fn lost(&self) -> &CancellationToken {
         &self.lost
+    }
+
+    /// Cancelled once a leader has named the worker that is to have the lease next. This one keeps it until
+    /// it is released, or lost.
+    pub fn wanted(&self) -> &CancellationToken {
+        &self.wanted
+    }
+
+    /// So many bytes were handed to the record processor.
+    pub fn count(&self, bytes: usize) {
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner).count(bytes);
     }
 
     /// When the lease expires for us unless it is renewed.
@@ -180,12 +197,12 @@ impl Held {
         }
     }
 
-    /// Lets go: the row loses its owner, so that others needn't wait for it to stand still. The
-    /// lease counts as lost from the moment of the call.
+    /// Lets go, and says who has the lease next, if that is known: the row loses its owner, so that others needn't wait for it to stand still. The
+    /// lease counts as lost from the moment of the call. `to` is its next owner, if there is one already.
     ///
     /// # Errors
     /// The row may then keep its owner until it expires; nothing is lost by that.
-    pub async fn release(&self) -> Result<(), Error> {
+    pub async fn release(&self, to: Option<&WorkerId>) -> Result<Option<WorkerId>, Error> {
         let mut holding = self.holding.lock().await;
         if !self.is_live(Instant::now()) {
             return Err(Error::Lost);
@@ -193,9 +210,12 @@ impl Held {
         self.lost.cancel();
         // The row can turn out to be one step ahead of memory, once.
         for _ in 0..2 {
-            let update = update::release(holding.row());
+            let update = update::release(holding.row(), to);
             match timeout_at(self.expires(), self.owner.table.update(&self.shard, &update)).await {
-                Ok(Ok(_)) => return Ok(()),
+                Ok(Ok(mut row)) => {
+                    update.apply(&mut row);
+                    return Ok(row.owner);
+                }
                 Ok(Err(table::Error::Conflict(_) | table::Error::Ambiguous(_))) => {
                     if !holding.read_for_release(self.read().await?) {
                         return Err(Error::Lost);
@@ -221,6 +241,7 @@ impl Held {
             if !self.is_live(started) {
                 return Err(self.lose(holding));
             }
+            holding.measured(self.meter.lock().unwrap_or_else(PoisonError::into_inner).read(started));
             let before = holding.expires();
             let update = match holding.plan(started, intent) {
                 Ok(update) => update,
@@ -237,6 +258,9 @@ impl Held {
             if holding.expires() != before {
                 *self.expires.lock().unwrap_or_else(PoisonError::into_inner) =
                     Expiry { at: holding.expires(), slept };
+            }
+            if holding.is_handing_over() {
+                self.wanted.cancel();
             }
             if holding.take_nudge() {
                 self.owner.nudged.notify_one();
@@ -308,7 +332,7 @@ mod tests {
         assert!(!held.is_live(Instant::now()));
         assert_eq!(held.checkpoint(&at("5")).await, Err(Error::Lost));
         assert_eq!(held.renew().await, Err(Error::Lost));
-        assert_eq!(held.release().await, Err(Error::Lost));
+        assert_eq!(held.release(None).await, Err(Error::Lost));
         assert_eq!(table.writes(), 0);
     }
 
@@ -388,7 +412,7 @@ mod tests {
         let mut row = table.row(&"s".into()).unwrap();
         row.counter += 1;
         table.put(row);
-        held.release().await.unwrap();
+        held.release(None).await.unwrap();
         assert_eq!(table.row(&"s".into()).unwrap().owner, None);
     }
 
@@ -419,7 +443,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_release_clears_the_owner_and_makes_the_proof_inert() {
         let (table, held) = held();
-        held.release().await.unwrap();
+        held.release(None).await.unwrap();
         assert_eq!(table.row(&"s".into()).unwrap().owner, None);
         assert_eq!(held.renew().await, Err(Error::Lost));
     }

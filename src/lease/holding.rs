@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use super::held::Error;
 use super::table;
 use super::update::{self, Update};
-use super::{Lease, WorkerId};
+use super::{Lease, Throughput, WorkerId};
 use crate::sequence::Position;
 
 /// What is to be written. All of it moves the counter.
@@ -96,6 +96,18 @@ impl Holding {
     /// Whether it may be used.
     pub fn is_live(&self, now: Instant) -> bool {
         !self.lost && now < self.expires
+    }
+
+    /// What goes through the lease: told with the next write.
+    pub fn measured(&mut self, throughput: Option<Throughput>) {
+        if throughput.is_some() {
+            self.row.throughput = throughput;
+        }
+    }
+
+    /// Whether the lease is to be handed over to the worker that its row names.
+    pub fn is_handing_over(&self) -> bool {
+        self.row.checkpoint_owner.is_some() && !self.lost
     }
 
     /// Whether a peer has called since the last question.

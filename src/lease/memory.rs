@@ -111,6 +111,18 @@ impl Table for Memory {
         Box::pin(async move { self.write(shard, update) })
     }
 
+    fn owned<'a>(&'a self, worker: &'a WorkerId) -> BoxFuture<'a, Result<Vec<ShardId>, Error>> {
+        Box::pin(async move {
+            let state = self.state();
+            let theirs = state.rows.values().filter(|lease| lease.owner.as_ref() == Some(worker));
+            Ok(theirs.map(|lease| lease.shard.clone()).collect())
+        })
+    }
+
+    fn index(&self, _: bool) -> BoxFuture<'_, Result<bool, Error>> {
+        Box::pin(async { Ok(true) })
+    }
+
     fn delete<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<bool, Error>> {
         Box::pin(async move {
             let mut state = self.state();

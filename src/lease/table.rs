@@ -3,8 +3,8 @@
 //! Implementations: [`crate::aws`] over DynamoDB, [`super::memory`] for tests; one contract suite
 //! runs on both (`tests/contract`). In KCL: `LeaseRefresher`.
 
-use super::Lease;
 use super::update::Update;
+use super::{Lease, WorkerId};
 use crate::shard::{BoxFuture, ShardId};
 
 /// What went wrong with a request, by what the caller does next.
@@ -59,6 +59,13 @@ pub trait Table: Send + Sync {
 
     /// Writes attributes under a condition. Gives the row as it was right before.
     fn update<'a>(&'a self, shard: &'a ShardId, update: &'a Update) -> BoxFuture<'a, Result<Lease, Error>>;
+
+    /// The shards whose rows name this worker, hand-offs that are not its own yet included. Eventually
+    /// consistent; by the index of KCL 3 where that can be used.
+    fn owned<'a>(&'a self, worker: &'a WorkerId) -> BoxFuture<'a, Result<Vec<ShardId>, Error>>;
+
+    /// Whether the index of owners can be used; it is made if it is to be and is not there.
+    fn index(&self, make: bool) -> BoxFuture<'_, Result<bool, Error>>;
 
     /// Deletes the row of a shard that was read to its end, and no other; says whether there was one.
     fn delete<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<bool, Error>>;

@@ -74,15 +74,16 @@ impl Observations {
         }
     }
 
-    fn stood_still(&self, lease: &Lease, now: Instant) -> Option<Duration> {
+    /// The same, of a lease that did not move between the last two looks.
+    pub fn suspected_for(&self, lease: &Lease, now: Instant) -> Option<Duration> {
+        let row = self.rows.get(&lease.shard).filter(|row| self.last.is_some_and(|last| row.since < last))?;
+        Some(now.saturating_duration_since(row.since))
+    }
+
+    /// For how long the counter of a lease has stood still.
+    pub fn stood_still(&self, lease: &Lease, now: Instant) -> Option<Duration> {
         self.rows.get(&lease.shard).map(|seen| now.saturating_duration_since(seen.since))
     }
-}
-
-/// Whether a leader of KCL 3 may be moving these leases: it weighs them by their load, and a steal by
-/// count would undo what it does.
-pub fn may_be_led(leases: &[Lease]) -> bool {
-    leases.iter().any(|lease| lease.measured)
 }
 
 /// Who asks.

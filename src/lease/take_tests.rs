@@ -145,14 +145,6 @@ fn d16_one_lease_is_stolen_from_a_worker_over_its_share() {
 }
 
 #[test]
-fn a_table_that_kcl_3_workers_were_on_may_be_led() {
-    let mut leases = fleet(&[("x", 4)]);
-    assert!(!may_be_led(&leases));
-    leases[2].measured = true;
-    assert!(may_be_led(&leases));
-}
-
-#[test]
 fn a_victim_is_drawn_among_all_that_hold_too_much() {
     let leases = fleet(&[("x", 6), ("y", 6), ("z", 3)]);
     let mut seen = Observations::default();

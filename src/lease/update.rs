@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Lease, WorkerId};
+use super::{Lease, Throughput, WorkerId};
 use crate::sequence::Position;
 use crate::shard::{HashRange, ShardId};
 
@@ -36,8 +36,12 @@ pub enum Change {
     SetOwner(WorkerId),
     /// REMOVE `leaseOwner`.
     ClearOwner,
+    /// SET `checkpointOwner`.
+    SetCheckpointOwner(WorkerId),
     /// REMOVE `checkpointOwner`.
     ClearCheckpointOwner,
+    /// SET `throughputKBps`.
+    SetThroughput(Throughput),
     /// ADD `ownerSwitchesSinceCheckpoint` 1.
     BumpOwnerSwitches,
     /// SET `ownerSwitchesSinceCheckpoint`.
@@ -68,7 +72,9 @@ pub fn renew(lease: &Lease) -> Update {
     if lease.checkpoint_owner.is_none() {
         requires.push(Requirement::CheckpointOwner(None));
     }
-    Update { requires, changes: vec![Change::SetCounter(lease.counter + 1)] }
+    let mut changes = vec![Change::SetCounter(lease.counter + 1)];
+    changes.extend(lease.throughput.map(Change::SetThroughput));
+    Update { requires, changes }
 }
 
 /// A worker takes a lease that nobody has or that stood still (B4).
@@ -101,6 +107,7 @@ pub fn checkpoint(lease: &Lease, target: &Position) -> Update {
         Change::SetOwnerSwitches(0),
         Change::ClearPending,
     ];
+    changes.extend(lease.throughput.map(Change::SetThroughput));
     if !lease.children.is_empty() {
         changes.push(Change::SetChildren(lease.children.clone()));
     }
@@ -108,11 +115,14 @@ pub fn checkpoint(lease: &Lease, target: &Position) -> Update {
 }
 
 /// The owner lets go, so that nobody has to wait for the lease to stand still (B7). With a hand-off
-/// open only that is closed: the next owner starts at once.
-pub fn release(lease: &Lease) -> Update {
+/// open only that is closed: the next owner starts at once. `to` is a worker that waits for leases from a
+/// leader: it need not wait for the leader too.
+pub fn release(lease: &Lease, to: Option<&WorkerId>) -> Update {
     let mut changes = vec![Change::ClearCheckpointOwner, Change::BumpCounter];
-    if lease.checkpoint_owner.is_none() {
-        changes.push(Change::ClearOwner);
+    match to {
+        _ if lease.checkpoint_owner.is_some() => {}
+        Some(to) => changes.extend([Change::SetOwner(to.clone()), Change::BumpOwnerSwitches]),
+        None => changes.push(Change::ClearOwner),
     }
     Update {
         requires: vec![
@@ -125,6 +135,47 @@ pub fn release(lease: &Lease) -> Update {
         ],
         changes,
     }
+}
+
+/// A worker finds a lease that a leader has given to it, and begins to keep it (D7).
+pub fn adopt(lease: &Lease, me: &WorkerId) -> Update {
+    let requires = vec![
+        Requirement::Counter(lease.counter),
+        Requirement::Owner(Some(me.clone())),
+        Requirement::CheckpointOwner(None),
+    ];
+    Update { requires, changes: vec![Change::SetCounter(lease.counter + 1)] }
+}
+
+/// A leader, or the owner itself that stops, gives the lease to a worker at once. The counter moves, so
+/// that whatever the owner before still sends is refused.
+pub fn assign(lease: &Lease, to: &WorkerId) -> Update {
+    let mut changes = vec![Change::SetOwner(to.clone()), Change::ClearCheckpointOwner, Change::BumpCounter];
+    let from_another = lease.owner.as_ref().is_some_and(|owner| owner != to);
+    if from_another || lease.checkpoint_owner.as_ref() == Some(to) {
+        changes.push(Change::BumpOwnerSwitches);
+    }
+    Update {
+        requires: vec![
+            Requirement::Exists,
+            Requirement::Owner(lease.owner.clone()),
+            Requirement::CheckpointOwner(lease.checkpoint_owner.clone()),
+        ],
+        changes,
+    }
+}
+
+/// A leader opens a hand-off: the present owner reads on until it has finished. The counter stays, so that
+/// no write of the owner fails by it.
+pub fn initiate(lease: &Lease, to: &WorkerId) -> Update {
+    let requires = vec![
+        Requirement::Exists,
+        Requirement::Owner(lease.owner.clone()),
+        Requirement::CheckpointOwner(None),
+    ];
+    let mut changes = vec![Change::SetOwner(to.clone())];
+    changes.extend(lease.owner.clone().map(Change::SetCheckpointOwner));
+    Update { requires, changes }
 }
 
 /// A shard's end names its children (B9). Counter and owner stay.
@@ -167,7 +218,9 @@ impl Update {
                 Change::BumpCounter => lease.counter += 1,
                 Change::SetOwner(owner) => lease.owner = Some(owner.clone()),
                 Change::ClearOwner => lease.owner = None,
+                Change::SetCheckpointOwner(owner) => lease.checkpoint_owner = Some(owner.clone()),
                 Change::ClearCheckpointOwner => lease.checkpoint_owner = None,
+                Change::SetThroughput(throughput) => lease.throughput = Some(*throughput),
                 Change::BumpOwnerSwitches => lease.owner_switches += 1,
                 Change::SetOwnerSwitches(switches) => lease.owner_switches = *switches,
                 Change::SetCheckpoint(position) => lease.checkpoint = position.clone(),
@@ -245,10 +298,29 @@ mod tests {
     #[test]
     fn a_release_leaves_the_row_to_the_next_owner_if_a_hand_off_is_open() {
         let mine = lease(Some("a"), None);
-        assert_eq!(applied(&release(&mine), &mine).owner, None);
+        assert_eq!(applied(&release(&mine, None), &mine).owner, None);
         let handing = lease(Some("b"), Some("a"));
-        let after = applied(&release(&handing), &handing);
+        let after = applied(&release(&handing, None), &handing);
         assert_eq!((after.owner, after.checkpoint_owner, after.counter), (Some("b".into()), None, 5));
-        assert!(!release(&mine).holds(&lease(Some("b"), None)));
+        assert!(!release(&mine, None).holds(&lease(Some("b"), None)));
+    }
+
+    #[test]
+    fn a_leader_assigns_at_once_or_opens_a_hand_off_that_no_write_of_the_owner_fails_by() {
+        let mine = lease(Some("a"), None);
+        let after = applied(&assign(&mine, &"b".into()), &mine);
+        assert_eq!((after.owner.clone(), after.counter, after.owner_switches), (Some("b".into()), 5, 1));
+        let mut free = lease(None, None);
+        assert_eq!(applied(&assign(&free, &"b".into()), &free).owner_switches, 0);
+        free.checkpoint_owner = Some("b".into());
+        assert_eq!(applied(&assign(&free, &"b".into()), &free).owner_switches, 1);
+        let handing = applied(&initiate(&mine, &"b".into()), &mine);
+        assert_eq!((handing.owner.clone(), handing.counter), (Some("b".into()), 4));
+        assert_eq!(handing.actual_owner(), Some(&"a".into()));
+        assert!(!renew(&mine).holds(&handing) && renew(&handing).holds(&handing));
+        assert!(!initiate(&handing, &"c".into()).holds(&handing), "one at a time");
+        assert!(!adopt(&handing, &"b".into()).holds(&handing), "not before it is closed");
+        let closed = applied(&release(&handing, None), &handing);
+        assert!(adopt(&closed, &"b".into()).holds(&closed));
     }
 }

@@ -19,7 +19,9 @@ use crate::aws::{
     client,
     dynamodb::Leases,
     kinesis::{Attempts, Stream},
+    state::State,
 };
+use crate::clock;
 use crate::config::Config;
 use crate::daemon::{self, Ports};
 use crate::exit::Exit;
@@ -153,11 +155,19 @@ async fn serve(
     let list = Attempts { pause: config.list_shards_pause, most: config.list_shards_attempts };
     let stream = Arc::new(Stream::new(clients.kinesis.clone(), config.stream.clone()).listing(list));
     let ports = Ports {
-        table: Arc::new(Leases::new(clients.dynamodb, config.table.clone())),
+        table: Arc::new(Leases::new(clients.dynamodb.clone(), config.table.clone())),
+        state: Arc::new(State::new(
+            clients.dynamodb,
+            config.table.clone(),
+            config.state_table.clone(),
+            config.reports_table.clone(),
+        )),
         shards: stream.clone(),
         records: stream,
         children: Arc::new(program),
         sink: board.clone(),
+        wall: clock::wall_millis,
+        surroundings: None,
     };
     let mut samples = JoinSet::new();
     if let Some(file) = &options.put {

@@ -77,7 +77,7 @@ async fn every_write_changes_the_row_as_it_says_and_only_once() {
         let children = BTreeSet::from(["x".into(), "y".into()]);
         type Write = Box<dyn Fn(&Lease) -> update::Update>;
         let range = HashRange { start: 3, end: 4 };
-        let writes: [(&str, Write); 9] = [
+        let writes: [(&str, Write); 15] = [
             ("take", Box::new(move |row| update::take(row, &me))),
             ("renew", Box::new(update::renew)),
             ("checkpoint", Box::new(move |row| update::checkpoint(row, &position))),
@@ -86,7 +86,13 @@ async fn every_write_changes_the_row_as_it_says_and_only_once() {
             ("take from another", Box::new(|row| update::take(row, &"other".into()))),
             ("nudge", Box::new(update::nudge)),
             ("range", Box::new(move |_| update::range(range))),
-            ("release", Box::new(update::release)),
+            ("adopt", Box::new(|row| update::adopt(row, &"other".into()))),
+            ("assign", Box::new(|row| update::assign(row, &"third".into()))),
+            ("initiate", Box::new(|row| update::initiate(row, &"fourth".into()))),
+            ("renew in a hand-off", Box::new(update::renew)),
+            ("close the hand-off", Box::new(|row| update::release(row, None))),
+            ("release to somebody", Box::new(|row| update::release(row, Some(&"me".into())))),
+            ("release", Box::new(|row| update::release(row, None))),
         ];
         for (what, write) in &writes {
             let before = row.clone();
@@ -129,8 +135,12 @@ async fn no_write_makes_a_row() {
             update::renew(&gone),
             update::take(&gone, &"me".into()),
             update::checkpoint(&gone, &Position::shard_end()),
-            update::release(&gone),
-            update::release(&held),
+            update::release(&gone, None),
+            update::release(&held, Some(&"x".into())),
+            update::adopt(&held, &"me".into()),
+            update::assign(&gone, &"x".into()),
+            update::initiate(&held, &"x".into()),
+            update::release(&held, None),
             update::children(BTreeSet::from(["x".into()])),
             update::nudge(&held),
             update::range(HashRange { start: 0, end: 1 }),

@@ -13,6 +13,9 @@ const SECOND: Duration = Duration::from_secs(1);
 /// What is waited for is looked for this often.
 const TICK: Duration = Duration::from_millis(50);
 
+/// Without a leader, and with one.
+const BOTH: [bool; 2] = [false, true];
+
 async fn until(what: &str, limit: Duration, mut reached: impl FnMut() -> bool) -> Duration {
     let start = Instant::now();
     while !reached() {
@@ -27,9 +30,9 @@ fn orphans(story: &Story, of: &WorkerId) -> usize {
     [Some(of.clone()), None].iter().map(|owner| owners.get(owner).map_or(0, Vec::len)).sum()
 }
 
-/// A settled fleet.
-async fn fleet(seed: u64, shards: u128, workers: usize) -> Story {
-    let mut story = Story::new(seed, shards, None);
+/// A settled fleet, led or not.
+async fn fleet(seed: u64, shards: u128, workers: usize, led: bool) -> Story {
+    let mut story = Story::new(seed, shards, None, led);
     // DynamoDB's copies agree within some tens of milliseconds, as a rule.
     story.world.state().weather.stale = 0;
     for _ in 0..workers {
@@ -67,8 +70,8 @@ fn longest(seeds: u64, measure: impl AsyncFn(u64) -> Duration) -> Duration {
 #[test]
 fn at_a_start_every_shard_has_an_owner_within_two_failover_times() {
     // Asserted within `fleet`.
-    longest(20, async |seed| {
-        let story = fleet(seed, 12, 1 + usize::try_from(seed % 4).unwrap()).await;
+    longest(40, async |seed| {
+        let story = fleet(seed, 12, 1 + usize::try_from(seed % 4).unwrap(), seed >= 20).await;
         sane(&story);
         Duration::ZERO
     });
@@ -76,9 +79,10 @@ fn at_a_start_every_shard_has_an_owner_within_two_failover_times() {
 
 #[test]
 fn what_a_stopped_worker_gives_back_has_new_owners_within_two_seconds() {
-    for (workers, shards) in [(2, 8), (3, 12), (2, 2), (3, 2)] {
+    let fleets = [(2, 8), (3, 12), (2, 2), (3, 2)];
+    for ((workers, shards), led) in BOTH.into_iter().flat_map(|led| fleets.map(|fleet| (fleet, led))) {
         let longest = longest(25, async |seed| {
-            let mut story = fleet(seed, shards, workers).await;
+            let mut story = fleet(seed, shards, workers, led).await;
             let id = story.stop(usize::try_from(seed).unwrap() % workers);
             // From the moment when the first of them is free.
             let had = story.owners().get(&Some(id.clone())).map_or(0, Vec::len);
@@ -90,21 +94,25 @@ fn what_a_stopped_worker_gives_back_has_new_owners_within_two_seconds() {
             sane(&story);
             took
         });
-        assert!(longest <= SECOND * 2, "{workers} workers, {shards} shards: {longest:?}");
+        assert!(longest <= SECOND * 2, "{workers} workers, {shards} shards, led {led}: {longest:?}");
     }
 }
 
 #[test]
 fn what_a_killed_worker_had_has_new_owners_within_the_failover_time_and_five_seconds() {
-    for (workers, shards) in [(2, 8), (3, 12)] {
+    let fleets = [(2, 8), (3, 12)];
+    for ((workers, shards), led) in BOTH.into_iter().flat_map(|led| fleets.map(|fleet| (fleet, led))) {
         let longest = longest(25, async |seed| {
-            let mut story = fleet(seed, shards, workers).await;
+            let mut story = fleet(seed, shards, workers, led).await;
             let id = story.kill(usize::try_from(seed).unwrap() % workers);
             let took = until("all have new owners", SECOND * 60, || orphans(&story, &id) == 0).await;
             sane(&story);
             took
         });
-        assert!(longest <= FAILOVER + SECOND * 5, "{workers} workers, {shards} shards: {longest:?}");
+        assert!(
+            longest <= FAILOVER + SECOND * 5,
+            "{workers} workers, {shards} shards, led {led}: {longest:?}"
+        );
     }
 }
 
@@ -112,7 +120,7 @@ fn what_a_killed_worker_had_has_new_owners_within_the_failover_time_and_five_sec
 #[test]
 fn workers_that_join_get_their_share_and_no_lease_moves_more_often_than_it_must() {
     longest(25, async |seed| {
-        let mut story = fleet(seed, 12, 1).await;
+        let mut story = fleet(seed, 12, 1, false).await;
         let before = taken(&story);
         for _ in 0..3 {
             story.join(None);
@@ -129,8 +137,8 @@ fn workers_that_join_get_their_share_and_no_lease_moves_more_often_than_it_must(
 
 #[test]
 fn a_lease_that_somebody_deleted_is_made_again_and_its_shard_read() {
-    longest(5, async |seed| {
-        let story = fleet(seed, 4, 2).await;
+    longest(10, async |seed| {
+        let story = fleet(seed, 4, 2, seed >= 5).await;
         let shard = story.world.state().stream.open_shards()[usize::try_from(seed).unwrap() % 4].clone();
         story.delete_by_hand(&shard);
         story.put(40);
@@ -144,8 +152,8 @@ fn a_lease_that_somebody_deleted_is_made_again_and_its_shard_read() {
 /// A merged shard's lease is made only when both parents have one; if one has lost its own, it gets another.
 #[test]
 fn a_merged_shard_begins_though_the_lease_of_a_parent_was_deleted() {
-    longest(5, async |seed| {
-        let story = fleet(seed, 4, 2).await;
+    longest(10, async |seed| {
+        let story = fleet(seed, 4, 2, seed >= 5).await;
         let (left, right) = {
             let open = story.world.state().stream.open_shards();
             (open[1].clone(), open[2].clone())
@@ -163,7 +171,7 @@ fn a_merged_shard_begins_though_the_lease_of_a_parent_was_deleted() {
 #[test]
 fn a_row_without_hash_keys_is_given_them() {
     simulate(3, async {
-        let story = fleet(3, 4, 2).await;
+        let story = fleet(3, 4, 2, false).await;
         let shard = story.world.state().stream.open_shards()[0].clone();
         story.world.state().rows.get_mut(&shard).unwrap().range = None;
         let whole = || {
@@ -172,6 +180,29 @@ fn a_row_without_hash_keys_is_given_them() {
         };
         until("the row has them again", SECOND * 90, whole).await;
         sane(&story);
+    });
+}
+
+/// A leader gives a new worker its part in hand-offs, and nothing is delivered twice by that.
+#[test]
+fn workers_that_join_a_led_fleet_are_given_leases_that_their_owners_have_finished_with() {
+    longest(25, async |seed| {
+        let mut story = fleet(seed, 12, 2, true).await;
+        let new = story.join(None);
+        let has = |story: &Story| story.owners().get(&Some(new.clone())).map_or(0, Vec::len);
+        for _ in 0..30 {
+            story.put(20);
+            sleep(SECOND).await;
+        }
+        let took = until("the new worker has leases", SECOND * 30, || has(&story) >= 3).await;
+        until("everything is read", SECOND * 30, || story.is_read()).await;
+        sane(&story);
+        let state = story.world.state();
+        let count = |what: &str| state.oracle.coverage.get(what).copied().unwrap_or(0);
+        assert!(count("opened a hand-off") >= 3, "{:?}", state.oracle.coverage);
+        assert_eq!(count("opened a hand-off"), count("closed a hand-off"));
+        assert_eq!(count("delivered a record again"), 0);
+        took
     });
 }
 
@@ -189,7 +220,7 @@ pub fn calls_at_rest(
     hours: f64,
 ) -> BTreeMap<&'static str, f64> {
     let now = story.world.state().calls.clone();
-    let of_table = ["UpdateItem", "Scan", "GetItem", "PutItem", "DeleteItem"];
+    let of_table = ["UpdateItem", "Scan", "GetItem", "PutItem", "DeleteItem", "Query", "LockItem"];
     let rate = |what: &&'static str| {
         let calls = now.get(*what).unwrap_or(&0) - before.get(*what).unwrap_or(&0);
         #[expect(clippy::cast_precision_loss, reason = "small numbers")]
@@ -203,9 +234,10 @@ pub fn calls_at_rest(
 /// (`calls-summary-2w4s.json` of its recording).
 #[test]
 fn a_fleet_at_rest_makes_no_more_calls_than_javas() {
-    for (workers, shards) in [(2, 4), (2, 8), (3, 12)] {
+    let fleets = [(2, 4), (2, 8), (3, 12)];
+    for ((workers, shards), led) in BOTH.into_iter().flat_map(|led| fleets.map(|fleet| (fleet, led))) {
         let (calls, leases) = simulate(1, async {
-            let story = fleet(1, shards, workers).await;
+            let story = fleet(1, shards, workers, led).await;
             let before = story.world.state().calls.clone();
             sleep(SECOND * 3_600).await;
             let leases = story.world.state().stream.open_shards().len();
@@ -215,7 +247,7 @@ fn a_fleet_at_rest_makes_no_more_calls_than_javas() {
         #[expect(clippy::cast_precision_loss, reason = "small numbers")]
         let java = (97.3 * 60.0 - 4.0 * 1_088.0) / 2.0 * workers as f64 / leases as f64 + 1_088.0;
         println!(
-            "{workers} workers, {leases} leases: {ours:.0} calls a lease-hour, Java 3.5.1 about {java:.0}: {calls:.0?}"
+            "{workers} workers, {leases} leases, led {led}: {ours:.0} calls a lease-hour, Java 3.5.1 about {java:.0}: {calls:.0?}"
         );
         assert!(ours <= java, "{ours} > {java}");
     }

@@ -4,6 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use multilangd::fleet::Store;
+use multilangd::fleet::rows::{Dated, Generation, Lock, Place, Report, Stage};
+use multilangd::fleet::store::{Legacy, LockWrite};
 use multilangd::lease::table::Error;
 use multilangd::lease::update::Update;
 use multilangd::lease::{Lease, Table, WorkerId};
@@ -173,9 +176,92 @@ impl Table for Link {
         Box::pin(self.write("UpdateItem", write))
     }
 
+    fn owned<'a>(&'a self, worker: &'a WorkerId) -> BoxFuture<'a, Result<Vec<ShardId>, Error>> {
+        let worker = worker.clone();
+        Box::pin(async move {
+            let owned = self.read("Query", |world| {
+                let leases = world.state().scan();
+                let theirs = leases.into_iter().filter(|lease| lease.owner.as_ref() == Some(&worker));
+                theirs.map(|lease| lease.shard).collect()
+            });
+            owned.await.map_err(Error::Unavailable)
+        })
+    }
+
+    fn index(&self, _: bool) -> BoxFuture<'_, Result<bool, Error>> {
+        Box::pin(async { self.read("DescribeTable", |_| true).await.map_err(Error::Unavailable) })
+    }
+
     fn delete<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<bool, Error>> {
         let shard = shard.clone();
         Box::pin(self.write("DeleteItem", move |world| Ok(world.state().delete(&shard))))
+    }
+}
+
+impl Store for Link {
+    fn legacy(&self) -> BoxFuture<'_, Result<Legacy, Error>> {
+        Box::pin(async {
+            let seen = self.read("DescribeTable", |world| world.state().fleet.legacy).await;
+            seen.map_err(Error::Unavailable)
+        })
+    }
+
+    fn lock(&self, place: Place) -> BoxFuture<'_, Result<Option<Lock>, Error>> {
+        Box::pin(async move {
+            let row = self.read("GetItem", |world| world.state().fleet.lock.get(&place).cloned()).await;
+            row.map_err(Error::Unavailable)
+        })
+    }
+
+    fn write_lock<'a>(&'a self, place: Place, write: &'a LockWrite) -> BoxFuture<'a, Result<(), Error>> {
+        let (worker, write, started) = (self.worker.clone(), write.clone(), Instant::now());
+        Box::pin(
+            self.write("LockItem", move |world| world.state().write_lock(&worker, place, started, &write)),
+        )
+    }
+
+    fn generation(&self, place: Place) -> BoxFuture<'_, Result<Option<Dated<Generation>>, Error>> {
+        Box::pin(async move {
+            let row = self.read("GetItem", |world| world.state().fleet.generation.get(&place).cloned()).await;
+            row.map_err(Error::Unavailable)
+        })
+    }
+
+    fn write_generation<'a>(
+        &'a self,
+        place: Place,
+        over: Option<Generation>,
+        row: &'a Dated<Generation>,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        let row = row.clone();
+        Box::pin(self.write("PutItem", move |world| world.state().fleet.write_generation(place, over, &row)))
+    }
+
+    fn stage(&self) -> BoxFuture<'_, Result<Option<Dated<Stage>>, Error>> {
+        Box::pin(async {
+            let row = self.read("GetItem", |world| world.state().fleet.stage.clone()).await;
+            row.map_err(Error::Unavailable)
+        })
+    }
+
+    fn reports(&self, place: Place) -> BoxFuture<'_, Result<Vec<Report>, Error>> {
+        Box::pin(async move {
+            let rows = self.read("Scan", |world| world.state().fleet.reports_of(place)).await;
+            rows.map_err(Error::Unavailable)
+        })
+    }
+
+    fn report<'a>(&'a self, place: Place, report: &'a Report) -> BoxFuture<'a, Result<(), Error>> {
+        let report = report.clone();
+        Box::pin(self.write("UpdateItem", move |world| {
+            world.state().fleet.reports.insert((place, report.worker.clone()), report.clone());
+            Ok(())
+        }))
+    }
+
+    fn retract<'a>(&'a self, place: Place, worker: &'a str, at: i64) -> BoxFuture<'a, Result<bool, Error>> {
+        let worker = worker.to_owned();
+        Box::pin(self.write("DeleteItem", move |world| Ok(world.state().fleet.retract(place, &worker, at))))
     }
 }
 

@@ -7,6 +7,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use multilangd::fleet::store::LockWrite;
 use multilangd::lease::update::{Change, Update};
 use multilangd::lease::{Lease, WorkerId};
 use multilangd::sequence::{Position, Sequence};
@@ -28,6 +29,8 @@ pub struct Oracle {
     delivered: BTreeMap<ShardId, BTreeSet<u64>>,
     pub deliveries: u64,
     created: BTreeSet<ShardId>,
+    /// Who leads, and until when it may think so.
+    leader: Option<(WorkerId, Instant)>,
     /// Shards whose end was stored.
     pub ended: BTreeSet<ShardId>,
 }
@@ -79,6 +82,13 @@ impl Oracle {
                     if position.is_shard_end() {
                         self.end(rows, shard, stream);
                     }
+                }
+                Change::SetOwner(to) if to != worker => {
+                    let opened = update.changes.iter().any(|c| matches!(c, Change::SetCheckpointOwner(_)));
+                    self.count(if opened { "opened a hand-off" } else { "gave a lease to another" });
+                }
+                Change::ClearCheckpointOwner if before.checkpoint_owner.as_ref() == Some(worker) => {
+                    self.count("closed a hand-off");
                 }
                 Change::SetOwner(_) => match &before.owner {
                     None => self.count("took a free lease"),
@@ -177,6 +187,28 @@ impl Oracle {
                 "expired-lease",
                 format!("{worker} hands out {number} of {shard}, last proven {proven:?}, now {now:?}"),
             );
+        }
+    }
+
+    /// The lock was written.
+    pub fn led(&mut self, worker: &WorkerId, started: Instant, write: &LockWrite) {
+        match write {
+            LockWrite::Acquire { row, .. } => {
+                self.count("took the lead");
+                // The holder before must have stopped to count on its own clock.
+                if let Some((before, until)) = self.leader.clone()
+                    && before != *worker
+                    && Instant::now() < until
+                {
+                    self.violated("two-leaders", format!("{worker} took the lead from {before} too early"));
+                }
+                self.leader = Some((worker.clone(), started + row.lease));
+            }
+            LockWrite::Beat { row, .. } => self.leader = Some((worker.clone(), started + row.lease)),
+            LockWrite::Release { .. } => {
+                self.count("gave the lead back");
+                self.leader = None;
+            }
         }
     }
 

@@ -18,6 +18,10 @@ use tokio_util::sync::CancellationToken;
 use crate::links::Link;
 use crate::world::{Bug, FAILOVER, Weather, World};
 
+thread_local! {
+    static START: std::cell::Cell<Option<Instant>> = const { std::cell::Cell::new(None) };
+}
+
 const SECOND: Duration = Duration::from_secs(1);
 const MOST_WORKERS: usize = 4;
 /// From the last trouble until every record is read, every shard has a living owner and the shares are
@@ -41,6 +45,8 @@ pub struct Plan {
     pub seed: u64,
     /// Seconds of trouble.
     pub trouble: u32,
+    /// In a fleet that a leader gives its leases.
+    pub led: bool,
     /// Minutes of calm behind it, for what takes its time: finished leases go.
     pub long: bool,
     pub bug: Option<Bug>,
@@ -48,7 +54,7 @@ pub struct Plan {
 
 impl Plan {
     pub fn of(seed: u64) -> Self {
-        Self { seed, trouble: 90, long: seed.is_multiple_of(10), bug: None }
+        Self { seed, trouble: 90, led: seed % 2 == 1, long: seed.is_multiple_of(10), bug: None }
     }
 }
 
@@ -61,9 +67,16 @@ struct Worker {
 pub struct Story {
     pub world: Arc<World>,
     config: Config,
+    led: bool,
     workers: Vec<Worker>,
     stopping: Vec<Worker>,
     born: usize,
+}
+
+/// The simulation's own wall clock: it goes as its time does.
+fn wall() -> i64 {
+    let start = START.get().unwrap_or_else(Instant::now);
+    1_795_000_000_000 + i64::try_from(start.elapsed().as_millis()).unwrap()
 }
 
 /// Runs on a paused clock; every source of chance hangs on the seed.
@@ -71,7 +84,10 @@ pub fn simulate<T>(seed: u64, story: impl Future<Output = T>) -> T {
     fastrand::seed(seed);
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_time().start_paused(true).build().unwrap();
-    let outcome = runtime.block_on(story);
+    let outcome = runtime.block_on(async {
+        START.set(Some(Instant::now()));
+        story.await
+    });
     runtime.shutdown_background();
     outcome
 }
@@ -79,7 +95,7 @@ pub fn simulate<T>(seed: u64, story: impl Future<Output = T>) -> T {
 /// One plan from its beginning to its end.
 pub fn run(plan: Plan) -> Report {
     simulate(plan.seed, async {
-        let mut story = Story::new(plan.seed, 4, plan.bug);
+        let mut story = Story::new(plan.seed, 4, plan.bug, plan.led);
         story.trouble(plan.trouble).await;
         story.calm(plan).await;
         story.end().await
@@ -87,12 +103,14 @@ pub fn run(plan: Plan) -> Report {
 }
 
 impl Story {
-    pub fn new(seed: u64, shards: u128, bug: Option<Bug>) -> Self {
+    pub fn new(seed: u64, shards: u128, bug: Option<Bug>, led: bool) -> Self {
         let most = if bug == Some(Bug::TakesTooLittle) { "maxLeasesForWorker = 1\n" } else { "" };
+        let version =
+            if led { "CLIENT_VERSION_CONFIG_3X" } else { "CLIENT_VERSION_CONFIG_COMPATIBLE_WITH_2X_PHASE1" };
         let text = format!(
             "executableName = p\nstreamName = s\napplicationName = a\nregionName = r\nmaxRecords = 100\n\
              AWSCredentialsProvider = DefaultCredentialsProvider\ninitialPositionInStream = TRIM_HORIZON\n\
-             idleTimeBetweenReadsInMillis = 1000\n{most}"
+             idleTimeBetweenReadsInMillis = 1000\nclientVersionConfig = {version}\n{most}"
         );
         let given = Given { bytes: text.into_bytes(), ..Given::default() };
         let (mut config, _) = resolve(&given).config("w").unwrap();
@@ -104,12 +122,12 @@ impl Story {
             config.max_steals = 0;
         }
         let world = World::new(seed, shards, bug);
-        Self { world, config, workers: Vec::new(), stopping: Vec::new(), born: 0 }
+        Self { world, config, led, workers: Vec::new(), stopping: Vec::new(), born: 0 }
     }
 
     /// Without records, and nobody reads often: what is left is the leases.
     pub fn quiet(seed: u64, shards: u128) -> Self {
-        let mut story = Self::new(seed, shards, None);
+        let mut story = Self::new(seed, shards, None, false);
         story.config.idle = SECOND * 60;
         story.world.state().weather.stale = 0;
         story
@@ -127,8 +145,11 @@ impl Story {
             table: link.clone(),
             shards: link.clone(),
             records: link.clone(),
-            children: link,
+            children: link.clone(),
+            state: link,
             sink: Arc::new(Discard),
+            wall,
+            surroundings: None,
         };
         let stop = CancellationToken::new();
         let told = stop.clone();
@@ -316,7 +337,8 @@ impl Story {
         let all_live = owners.keys().all(|owner| owner.as_ref().is_some_and(|owner| living.contains(owner)));
         let share = |id: &WorkerId| owners.get(&Some(id.clone())).map_or(0, Vec::len);
         let shares: Vec<usize> = living.iter().map(|id| share(id)).collect();
-        let even = shares.iter().max().unwrap_or(&0) - shares.iter().min().unwrap_or(&0) <= 1;
+        // A leader weighs what goes through them.
+        let even = self.led || shares.iter().max().unwrap_or(&0) - shares.iter().min().unwrap_or(&0) <= 1;
         let state = self.world.state();
         let covered = state.stream.open_shards().iter().all(|shard| state.rows.contains_key(shard));
         all_live && even && covered

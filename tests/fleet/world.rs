@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use multilangd::fleet::memory::Rows;
+use multilangd::fleet::rows::Place;
+use multilangd::fleet::store::LockWrite;
 use multilangd::lease::table::Error;
 use multilangd::lease::update::Update;
 use multilangd::lease::{Lease, WorkerId};
@@ -99,6 +102,7 @@ pub struct State {
     pub stream: Stream,
     pub rows: BTreeMap<ShardId, Lease>,
     past: BTreeMap<ShardId, VecDeque<(Instant, Option<Lease>)>>,
+    pub fleet: Rows,
     pub oracle: Oracle,
     pub weather: Weather,
     pub trouble: BTreeMap<WorkerId, Trouble>,
@@ -122,6 +126,7 @@ impl World {
                 stream: Stream::new(shards),
                 rows: BTreeMap::new(),
                 past: BTreeMap::new(),
+                fleet: Rows::default(),
                 oracle: Oracle::default(),
                 weather: Weather::FINE,
                 trouble: BTreeMap::new(),
@@ -205,6 +210,18 @@ impl State {
             told.checkpoint = Position::new(Sequence::TrimHorizon);
         }
         Ok(told)
+    }
+
+    pub fn write_lock(
+        &mut self,
+        worker: &WorkerId,
+        place: Place,
+        started: Instant,
+        write: &LockWrite,
+    ) -> Result<(), Error> {
+        self.fleet.write_lock(place, write)?;
+        self.oracle.led(worker, started, write);
+        Ok(())
     }
 
     pub fn create(&mut self, lease: &Lease) -> bool {

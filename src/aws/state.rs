@@ -1,0 +1,448 @@
+//! The rows beside the leases over DynamoDB: in the lease table, or in the two tables of KCL before 3.5.
+//!
+//! In KCL: `CoordinatorStateDAO`, `WorkerMetricStatsDAO`, and the DynamoDB lock client.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
+use aws_sdk_dynamodb::types::AttributeValue;
+use tracing::warn;
+
+use super::error::{classify, failure};
+use super::item::{self, Item, number, text};
+use crate::fleet::rows::{Dated, Entry, Generation, Lock, Place, Report, Stage, Word};
+use crate::fleet::store::{Legacy, LockWrite, Over, Store};
+use crate::lease::table::Error;
+use crate::shard::{BoxFuture, ShardId};
+
+/// The key of the tables before KCL 3.5.
+const STATE_KEY: &str = "key";
+const REPORT_KEY: &str = "wid";
+
+const LEADER: &str = "Leader";
+const GENERATION: &str = "Migration3.0";
+const STAGE: &str = "TableMigration3.5";
+
+/// Rows beside leases, as `entityType` calls them.
+const LEADER_TYPE: &str = "LEADER";
+const GENERATION_TYPE: &str = "CLIENT_VERSION_MIGRATION";
+const REPORT_TYPE: &str = "WORKER_METRIC_STATS";
+
+const LOCK_OWNER: &str = "ownerName";
+const LOCK_LEASE: &str = "leaseDuration";
+const LOCK_VERSION: &str = "recordVersionNumber";
+const LOCK_RELEASED: &str = "isReleased";
+
+const REPORT_TIME: &str = "lut";
+const REPORT_SAMPLES: &str = "sts";
+const REPORT_LIMITS: &str = "opr";
+const REPORT_SUPPORT: &str = "sup";
+const REPORT_SUPPORT_TIME: &str = "slu";
+
+/// One application's rows.
+#[derive(Debug, Clone)]
+pub struct State {
+    client: Client,
+    leases: String,
+    state: String,
+    reports: String,
+}
+
+impl State {
+    /// `leases` is the lease table; `state` and `reports` are those of KCL before 3.5, should they exist.
+    pub fn new(client: Client, leases: String, state: String, reports: String) -> Self {
+        Self { client, leases, state, reports }
+    }
+
+    /// The table of the coordinator's rows, and its key.
+    fn states(&self, place: Place) -> (&str, &'static str) {
+        match place {
+            Place::Legacy => (&self.state, STATE_KEY),
+            Place::Leases => (&self.leases, item::KEY),
+        }
+    }
+
+    fn reports_table(&self, place: Place) -> (&str, &'static str) {
+        match place {
+            Place::Legacy => (&self.reports, REPORT_KEY),
+            Place::Leases => (&self.leases, item::KEY),
+        }
+    }
+
+    async fn exists(&self, table: &str) -> Result<bool, Error> {
+        match self.client.describe_table().table_name(table).send().await {
+            Ok(_) => Ok(true),
+            Err(error) if failure(&error).code() == "ResourceNotFoundException" => Ok(false),
+            Err(error) => Err(classify(table, &error, None)),
+        }
+    }
+
+    async fn row(&self, place: Place, name: &str) -> Result<Option<Item>, Error> {
+        let (table, key) = self.states(place);
+        let sent =
+            self.client.get_item().table_name(table).key(key, text(name)).consistent_read(true).send().await;
+        match sent {
+            Ok(answer) => Ok(answer.item),
+            Err(error) => match classify(table, &error, None) {
+                // Nobody has made it: there is no such row.
+                Error::Missing(_) if place == Place::Legacy => Ok(None),
+                error => Err(error),
+            },
+        }
+    }
+
+    async fn dated<T: Word>(&self, place: Place, name: &str, state: &str) -> Result<Option<Dated<T>>, Error> {
+        let Some(item) = self.row(place, name).await? else { return Ok(None) };
+        let (table, _) = self.states(place);
+        let read = dated(&item, state)
+            .ok_or_else(|| Error::Denied(format!("table {table}: the row {name} can't be understood")))?;
+        Ok(Some(read))
+    }
+
+    async fn lock_write(&self, place: Place, write: &LockWrite) -> Result<(), Error> {
+        let (table, key) = self.states(place);
+        let row: ShardId = LEADER.into();
+        let fault = match write {
+            LockWrite::Acquire { row: lock, over } => {
+                let mut item = lock_item(lock);
+                item.insert(key.to_owned(), text(LEADER));
+                let mut put = self
+                    .client
+                    .put_item()
+                    .table_name(table)
+                    .set_item(Some(item))
+                    .expression_attribute_names("#k", key);
+                put = match over {
+                    Over::Nothing => put.condition_expression("attribute_not_exists(#k)"),
+                    Over::Released => put
+                        .condition_expression("attribute_exists(#k) AND #r = :r")
+                        .expression_attribute_names("#r", LOCK_RELEASED)
+                        .expression_attribute_values(":r", text("1")),
+                    Over::Stale(version) => put
+                        .condition_expression("attribute_exists(#k) AND #v = :v")
+                        .expression_attribute_names("#v", LOCK_VERSION)
+                        .expression_attribute_values(":v", text(version)),
+                };
+                put.send().await.err().map(|error| classify(table, &error, Some(&row)))
+            }
+            LockWrite::Beat { row: lock, was } => {
+                let sent = self
+                    .client
+                    .update_item()
+                    .table_name(table)
+                    .key(key, text(LEADER))
+                    .update_expression("SET #d = :d, #v = :new")
+                    .condition_expression("attribute_exists(#k) AND #v = :v AND #o = :o")
+                    .expression_attribute_names("#k", key)
+                    .expression_attribute_names("#d", LOCK_LEASE)
+                    .expression_attribute_names("#v", LOCK_VERSION)
+                    .expression_attribute_names("#o", LOCK_OWNER)
+                    .expression_attribute_values(":d", text(&lock.lease.as_millis().to_string()))
+                    .expression_attribute_values(":new", text(&lock.version))
+                    .expression_attribute_values(":v", text(was))
+                    .expression_attribute_values(":o", text(lock.owner.as_str()))
+                    .send()
+                    .await;
+                sent.err().map(|error| classify(table, &error, Some(&row)))
+            }
+            LockWrite::Release { owner, was } => {
+                let sent = self
+                    .client
+                    .delete_item()
+                    .table_name(table)
+                    .key(key, text(LEADER))
+                    .condition_expression("attribute_exists(#k) AND #v = :v AND #o = :o")
+                    .expression_attribute_names("#k", key)
+                    .expression_attribute_names("#v", LOCK_VERSION)
+                    .expression_attribute_names("#o", LOCK_OWNER)
+                    .expression_attribute_values(":v", text(was))
+                    .expression_attribute_values(":o", text(owner.as_str()))
+                    .send()
+                    .await;
+                sent.err().map(|error| classify(table, &error, Some(&row)))
+            }
+        };
+        fault.map_or(Ok(()), Err)
+    }
+
+    async fn put_generation(
+        &self,
+        place: Place,
+        over: Option<Generation>,
+        row: &Dated<Generation>,
+    ) -> Result<(), Error> {
+        let (table, key) = self.states(place);
+        let mut item = dated_item(row, "cv");
+        item.insert(item::ENTITY.to_owned(), text(GENERATION_TYPE));
+        let name: ShardId = GENERATION.into();
+        let Some(over) = over else {
+            item.insert(key.to_owned(), text(GENERATION));
+            let sent = self
+                .client
+                .put_item()
+                .table_name(table)
+                .set_item(Some(item))
+                .condition_expression("attribute_not_exists(#k)")
+                .expression_attribute_names("#k", key)
+                .send()
+                .await;
+            return sent.map(drop).map_err(|error| classify(table, &error, Some(&name)));
+        };
+        // By attribute: what a later version adds stays.
+        let update = self
+            .client
+            .update_item()
+            .table_name(table)
+            .key(key, text(GENERATION))
+            .condition_expression("attribute_exists(#k) AND #cv = :was")
+            .expression_attribute_names("#k", key)
+            .expression_attribute_values(":was", text(over.word()));
+        let sent = set_all(update, item).send().await;
+        sent.map(drop).map_err(|error| classify(table, &error, Some(&name)))
+    }
+
+    async fn all_reports(&self, place: Place) -> Result<Vec<Report>, Error> {
+        let (table, key) = self.reports_table(place);
+        let mut scan = self.client.scan().table_name(table);
+        if place == Place::Leases {
+            scan = scan
+                .filter_expression("#e = :e")
+                .expression_attribute_names("#e", item::ENTITY)
+                .expression_attribute_values(":e", text(REPORT_TYPE));
+        }
+        let mut pages = scan.into_paginator().send();
+        let mut reports = Vec::new();
+        while let Some(page) = pages.next().await {
+            match page {
+                Ok(page) => reports.extend(page.items().iter().filter_map(|found| report(found, key))),
+                Err(error) => match classify(table, &error, None) {
+                    Error::Missing(_) if place == Place::Legacy => return Ok(Vec::new()),
+                    error => return Err(error),
+                },
+            }
+        }
+        Ok(reports)
+    }
+
+    async fn put_report(&self, place: Place, report: &Report) -> Result<(), Error> {
+        let (table, key) = self.reports_table(place);
+        let update = self.client.update_item().table_name(table).key(key, text(&report.worker));
+        let sent = set_all(update, report_item(report)).send().await;
+        sent.map(drop).map_err(|error| classify(table, &error, Some(&report.worker.as_str().into())))
+    }
+
+    async fn delete_report(&self, place: Place, worker: &str, at: i64) -> Result<bool, Error> {
+        let (table, key) = self.reports_table(place);
+        let sent = self
+            .client
+            .delete_item()
+            .table_name(table)
+            .key(key, text(worker))
+            .condition_expression("attribute_exists(#k) AND #t = :t")
+            .expression_attribute_names("#k", key)
+            .expression_attribute_names("#t", REPORT_TIME)
+            .expression_attribute_values(":t", number(at))
+            .send()
+            .await;
+        match sent.map_err(|error| classify(table, &error, Some(&worker.into()))) {
+            Ok(_) => Ok(true),
+            Err(Error::Conflict(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Store for State {
+    fn legacy(&self) -> BoxFuture<'_, Result<Legacy, Error>> {
+        Box::pin(async {
+            let state = self.exists(&self.state).await?;
+            Ok(Legacy { state, reports: state && self.exists(&self.reports).await? })
+        })
+    }
+
+    fn lock(&self, place: Place) -> BoxFuture<'_, Result<Option<Lock>, Error>> {
+        Box::pin(async move {
+            let Some(item) = self.row(place, LEADER).await? else { return Ok(None) };
+            let (table, _) = self.states(place);
+            let read = lock(&item).ok_or_else(|| {
+                Error::Denied(format!("table {table}: the row {LEADER} can't be understood"))
+            })?;
+            Ok(Some(read))
+        })
+    }
+
+    fn write_lock<'a>(&'a self, place: Place, write: &'a LockWrite) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.lock_write(place, write))
+    }
+
+    fn generation(&self, place: Place) -> BoxFuture<'_, Result<Option<Dated<Generation>>, Error>> {
+        Box::pin(self.dated(place, GENERATION, "cv"))
+    }
+
+    fn write_generation<'a>(
+        &'a self,
+        place: Place,
+        over: Option<Generation>,
+        row: &'a Dated<Generation>,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.put_generation(place, over, row))
+    }
+
+    fn stage(&self) -> BoxFuture<'_, Result<Option<Dated<Stage>>, Error>> {
+        Box::pin(self.dated(Place::Legacy, STAGE, "tm"))
+    }
+
+    fn reports(&self, place: Place) -> BoxFuture<'_, Result<Vec<Report>, Error>> {
+        Box::pin(self.all_reports(place))
+    }
+
+    fn report<'a>(&'a self, place: Place, report: &'a Report) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.put_report(place, report))
+    }
+
+    fn retract<'a>(&'a self, place: Place, worker: &'a str, at: i64) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(self.delete_report(place, worker, at))
+    }
+}
+
+/// Sets every attribute of an item, and leaves the others as they are.
+fn set_all(mut update: UpdateItemFluentBuilder, item: Item) -> UpdateItemFluentBuilder {
+    let mut clauses = Vec::new();
+    for (name, value) in BTreeMap::from_iter(item) {
+        clauses.push(format!("#{name} = :{name}"));
+        update = update
+            .expression_attribute_names(format!("#{name}"), &name)
+            .expression_attribute_values(format!(":{name}"), value);
+    }
+    update.update_expression(format!("SET {}", clauses.join(", ")))
+}
+
+fn lock_item(lock: &Lock) -> Item {
+    Item::from([
+        (item::ENTITY.to_owned(), text(LEADER_TYPE)),
+        (LOCK_OWNER.to_owned(), text(lock.owner.as_str())),
+        // Text: a number here makes every Java worker's check throw.
+        (LOCK_LEASE.to_owned(), text(&lock.lease.as_millis().to_string())),
+        (LOCK_VERSION.to_owned(), text(&lock.version)),
+    ])
+}
+
+fn lock(item: &Item) -> Option<Lock> {
+    Some(Lock {
+        owner: item::get_text(item, LOCK_OWNER)?.into(),
+        lease: Duration::from_millis(item::get_text(item, LOCK_LEASE)?.parse().ok()?),
+        version: item::get_text(item, LOCK_VERSION)?.to_owned(),
+        released: item.contains_key(LOCK_RELEASED),
+    })
+}
+
+fn dated_item<T: Word>(row: &Dated<T>, state: &str) -> Item {
+    let mut item = entry_item(&row.now, state);
+    if !row.past.is_empty() {
+        let past = row.past.iter().map(|entry| AttributeValue::M(entry_item(entry, state))).collect();
+        item.insert("h".to_owned(), AttributeValue::L(past));
+    }
+    item
+}
+
+fn entry_item<T: Word>(entry: &Entry<T>, state: &str) -> Item {
+    Item::from([
+        (state.to_owned(), text(entry.state.word())),
+        ("mb".to_owned(), text(&entry.by)),
+        ("mts".to_owned(), number(entry.at)),
+    ])
+}
+
+fn dated<T: Word>(item: &Item, state: &str) -> Option<Dated<T>> {
+    let entry = |item: &Item| {
+        Some(Entry {
+            state: T::parse(item::get_text(item, state)?)?,
+            by: item::get_text(item, "mb").unwrap_or_default().to_owned(),
+            at: item::get_number(item, "mts").unwrap_or_default(),
+        })
+    };
+    let past = item.get("h").and_then(|past| past.as_l().ok()).map(Vec::as_slice).unwrap_or_default();
+    // What can't be read of the past is of no interest.
+    let past = past.iter().filter_map(|one| entry(one.as_m().ok()?)).collect();
+    Some(Dated { now: entry(item)?, past })
+}
+
+fn report_item(report: &Report) -> Item {
+    let lists = |lists: &BTreeMap<String, Vec<f64>>| {
+        let entries = lists
+            .iter()
+            .map(|(name, values)| (name.clone(), AttributeValue::L(values.iter().map(number).collect())));
+        AttributeValue::M(HashMap::from_iter(entries))
+    };
+    let mut item = Item::from([(item::ENTITY.to_owned(), text(REPORT_TYPE))]);
+    let attributes = [
+        (REPORT_TIME, report.at.map(number)),
+        (REPORT_SAMPLES, report.samples.as_ref().map(lists)),
+        (REPORT_LIMITS, report.limits.as_ref().map(lists)),
+        (REPORT_SUPPORT, report.support.map(number)),
+        (REPORT_SUPPORT_TIME, report.support_at.map(number)),
+    ];
+    item.extend(attributes.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+    item
+}
+
+/// None for a row without a name. What can't be read counts as absent, and the leader as it judges that.
+fn report(item: &Item, key: &str) -> Option<Report> {
+    let worker = item::get_text(item, key)?.to_owned();
+    let lists = |name: &str| {
+        let lists = item.get(name)?.as_m().ok()?.iter().map(|(metric, values)| {
+            let values = values.as_l().ok()?.iter().map(|value| value.as_n().ok()?.parse::<f64>().ok());
+            Some((metric.clone(), values.collect::<Option<Vec<f64>>>()?))
+        });
+        let lists = lists.collect::<Option<BTreeMap<_, _>>>();
+        if lists.is_none() {
+            warn!(worker, attribute = name, "a worker's report can't be understood");
+        }
+        lists
+    };
+    Some(Report {
+        at: item::get_number(item, REPORT_TIME),
+        samples: lists(REPORT_SAMPLES),
+        limits: lists(REPORT_LIMITS),
+        support: item::get_number(item, REPORT_SUPPORT),
+        support_at: item::get_number(item, REPORT_SUPPORT_TIME),
+        worker,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::report::Recorder;
+
+    #[test]
+    fn rows_read_as_they_were_written() {
+        let row = Lock {
+            owner: "w".into(),
+            lease: Duration::from_millis(12_000),
+            version: "131ddde0".into(),
+            released: false,
+        };
+        assert_eq!(lock_item(&row)[LOCK_LEASE], text("12000"));
+        assert_eq!(lock(&lock_item(&row)), Some(row));
+        let row = Dated::first(Generation::ThreeX, Generation::Init, &"w".into(), 1_795_404_893_186);
+        assert_eq!(dated(&dated_item(&row, "cv"), "cv"), Some(row));
+        let mut recorder = Recorder::new(true, 10);
+        recorder.sample(12.345_678);
+        let row = recorder.report(&"w".into(), 7);
+        let mut item = report_item(&row);
+        item.insert(item::KEY.into(), text("w"));
+        assert_eq!(report(&item, item::KEY), Some(row));
+    }
+
+    #[test]
+    fn limits_are_whole_numbers() {
+        let item = report_item(&Recorder::farewell(&"w".into(), 7));
+        let limits = item[REPORT_LIMITS].as_m().unwrap();
+        assert_eq!(limits["C"], AttributeValue::L(vec![AttributeValue::N("100".into())]));
+        let samples = item[REPORT_SAMPLES].as_m().unwrap();
+        assert_eq!(samples["C"], AttributeValue::L(vec![AttributeValue::N("-1".into())]));
+    }
+}

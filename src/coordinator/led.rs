@@ -1,0 +1,300 @@
+//! The coordinator of a worker whose leases are given out by a leader, itself perhaps.
+//!
+//! A member asks the index of owners what is its own, and begins to keep it. A leader looks at the whole table
+//! instead, as often as is needed to see in time that a worker died, and so does a member while the leader may
+//! be gone: whoever leads next then knows already what stands still. Whoever gives a lease to a worker calls
+//! it, so that one of ours knows at once; a Java worker finds it at its next look.
+//!
+//! A worker that stops gives each lease to the live worker that has the fewest, in place of letting go of it:
+//! that one needs no leader to get it.
+//!
+//! In KCL: `DynamoDBLeaseDiscoverer`, `LeaseAssignmentManager`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{ALERT, Coordinator, Done, MIN_PAUSE, Seen, Standing, call, take};
+use crate::fleet::lead::{How, Leader};
+use crate::lease::take::Asker;
+use crate::lease::{Lease, WorkerId, table, update};
+use crate::shard::ShardId;
+
+/// A member looks at the whole table so many failover times after the last time: for what it has finished
+/// itself, and to know whom to call.
+const SURVEY: u32 = 6;
+/// Of each worker so many rows are nudged: by one of them it soon knows.
+const ROWS: usize = 8;
+/// Choosing who gets the leases of a worker that stops takes no longer.
+const CHOOSE: Duration = Duration::from_millis(500);
+
+/// What is remembered between looks.
+#[derive(Debug, Default)]
+pub(super) struct Led {
+    leader: Leader,
+    /// When the whole table was seen last.
+    surveyed: Option<Instant>,
+    /// Who was given a lease and is to be told.
+    gifts: BTreeSet<WorkerId>,
+    /// Whether everybody is to be told: there is something to give out.
+    everybody: bool,
+    /// Whether this worker has introduced itself.
+    introduced: bool,
+    /// How many leases each worker has that may get those of this one.
+    successors: BTreeMap<WorkerId, usize>,
+}
+
+impl Coordinator {
+    /// Whether the index says enough for this look.
+    pub(super) fn may_ask_the_index(&self, now: Instant) -> bool {
+        let standing = self.standing.borrow();
+        let recent = |at: Instant| now < at + self.settings.failover * SURVEY;
+        standing.is_led()
+            && !standing.leads(now)
+            && !standing.suspect
+            && self.led.surveyed.is_some_and(recent)
+    }
+
+    /// The whole table, in a fleet that is led.
+    pub(super) fn looked_led(&mut self, leases: Vec<Lease>, stop: &CancellationToken) {
+        let now = Instant::now();
+        self.seen.note(&leases, now);
+        self.led.surveyed = Some(now);
+        let leases = std::sync::Arc::new(leases);
+        self.leases = leases.clone();
+        let standing = self.standing.borrow().clone();
+        let leads = standing.leads(now);
+        let held: BTreeSet<ShardId> = self.held.keys().cloned().collect();
+        let (me, failover) = (self.settings.me.clone(), self.settings.failover);
+        let asker =
+            Asker { me: &me, held: &held, failover, max_leases: usize::MAX, max_steals: 0, priority: false };
+        let mut live = asker.view(&leases, &self.seen, now).live();
+        live.extend(standing.verdict.reporting.iter().cloned());
+        self.shown.send_replace(Seen { leases: leases.clone(), live, leads: Some(leads) });
+        self.look.under_way = 0;
+        if stop.is_cancelled() {
+            return;
+        }
+        let own = |lease: &&Lease| lease.owner.as_ref() == Some(&me) && lease.checkpoint_owner.is_none();
+        let own: Vec<Lease> = leases.iter().filter(own).filter(|lease| self.is_new(lease)).cloned().collect();
+        self.adopt(own);
+        if leads {
+            self.give_out(&leases, &standing);
+            let expiry = self.led.leader.next_expiry(&leases, &self.seen, &self.settings.rules, now);
+            let pause = (failover / 2).mul_f64(0.93 + 0.04 * self.random.f64());
+            self.look.next = expiry.map_or(now + pause, |at| at.min(now + pause)).max(now + MIN_PAUSE);
+        } else {
+            self.led.leader = Leader::default();
+            self.look.next = now + self.member_pause();
+        }
+        if !std::mem::replace(&mut self.led.introduced, true) && !leads {
+            self.led.everybody = true;
+            self.call.get_or_insert(now + super::GATHER);
+        }
+    }
+
+    /// What the index says is this worker's.
+    pub(super) fn found(&mut self, shards: Vec<ShardId>, stop: &CancellationToken) {
+        self.look.under_way = 0;
+        self.look.next = Instant::now() + self.member_pause();
+        if stop.is_cancelled() {
+            return;
+        }
+        for shard in shards {
+            if self.held.contains_key(&shard) || self.releasing.contains(&shard) {
+                continue;
+            }
+            let (table, writes, me) = (self.table.clone(), self.writes.clone(), self.settings.me.clone());
+            self.look.under_way += 1;
+            self.work.spawn(async move {
+                match table.get(&shard).await {
+                    Ok(Some(lease))
+                        if lease.owner.as_ref() == Some(&me)
+                            && lease.checkpoint_owner.is_none()
+                            && !lease.is_complete() =>
+                    {
+                        let update = update::adopt(&lease, &me);
+                        Done::Took(Box::new(take(table, writes, lease, update).await))
+                    }
+                    // Not any more, or not yet.
+                    Ok(_) => Done::Passed,
+                    Err(error) => {
+                        debug!(%shard, %error, "a lease that this worker was given can't be read");
+                        Done::Passed
+                    }
+                }
+            });
+        }
+    }
+
+    fn is_new(&self, lease: &Lease) -> bool {
+        !lease.is_complete()
+            && !self.held.contains_key(&lease.shard)
+            && !self.releasing.contains(&lease.shard)
+    }
+
+    fn adopt(&mut self, leases: Vec<Lease>) {
+        for lease in leases {
+            let (table, writes) = (self.table.clone(), self.writes.clone());
+            let update = update::adopt(&lease, &self.settings.me);
+            self.look.under_way += 1;
+            self.work.spawn(async move { Done::Took(Box::new(take(table, writes, lease, update).await)) });
+        }
+    }
+
+    /// As a member: until the next look.
+    fn member_pause(&mut self) -> Duration {
+        let failover = self.settings.failover;
+        let standing = self.standing.borrow();
+        let pause = match self.look.alert {
+            0 if standing.suspect => failover / 4,
+            // Nobody can call a worker without leases.
+            0 if self.held.is_empty() => failover / 6,
+            0 if standing.led_by_ours => failover * 2,
+            0 => failover,
+            alert => ALERT[ALERT.len() - alert],
+        };
+        self.look.alert = self.look.alert.saturating_sub(1);
+        pause.mul_f64(0.93 + 0.04 * self.random.f64())
+    }
+
+    /// As the leader.
+    fn give_out(&mut self, leases: &[Lease], standing: &Standing) {
+        let now = Instant::now();
+        let members = &standing.verdict.members;
+        let rules = self.settings.rules.clone();
+        let orders = self.led.leader.plan(leases, &self.seen, members, &rules, now, &mut self.random);
+        for order in orders {
+            if self.releasing.contains(&order.lease.shard) {
+                continue;
+            }
+            let update = match order.how {
+                How::Assign => update::assign(order.lease, &order.to),
+                How::HandOff => update::initiate(order.lease, &order.to),
+            };
+            let from = order.lease.actual_owner().map(ToString::to_string);
+            let (table, writes, standing) = (self.table.clone(), self.writes.clone(), self.standing.clone());
+            let (shard, to, how) = (order.lease.shard.clone(), order.to.clone(), order.how);
+            self.look.under_way += 1;
+            self.work.spawn(async move {
+                let _permit = writes.acquire().await;
+                if !standing.borrow().leads(Instant::now()) {
+                    return Done::Given(to, Err(table::Error::Conflict(shard)));
+                }
+                let outcome = table.update(&shard, &update).await.map(drop);
+                match &outcome {
+                    Ok(()) => info!(%shard, from, %to, ?how, "gave a lease out"),
+                    Err(error) => debug!(%shard, %to, ?how, %error, "did not give a lease out"),
+                }
+                Done::Given(to, outcome)
+            });
+        }
+    }
+
+    /// A lease was given back: to this worker, if it went to one.
+    pub(super) fn gave_back(&mut self, to: Option<WorkerId>) {
+        self.led.gifts.extend(to);
+    }
+
+    /// A lease was given out, or not.
+    pub(super) fn given(&mut self, to: &WorkerId, outcome: &Result<(), table::Error>) {
+        self.look.under_way = self.look.under_way.saturating_sub(1);
+        let now = Instant::now();
+        match outcome {
+            Ok(()) if *to == self.settings.me => self.look.next = now,
+            Ok(()) => {
+                self.led.gifts.insert(to.clone());
+                self.call.get_or_insert(now + super::GATHER);
+            }
+            // What it was is seen at the next look.
+            Err(_) => self.look.next = self.look.next.min(now + MIN_PAUSE),
+        }
+    }
+
+    /// Calls who was given something, or everybody.
+    pub(super) fn call_led(&mut self) {
+        let gifts = std::mem::take(&mut self.led.gifts);
+        let everybody = std::mem::take(&mut self.led.everybody);
+        let (table, writes, me) = (self.table.clone(), self.writes.clone(), self.settings.me.clone());
+        self.work.spawn(async move {
+            // The rows as they are: a member knows the whole table from long ago only.
+            let Ok(leases) = table.list().await else { return Done::Called };
+            let mut rows: BTreeMap<&WorkerId, usize> = BTreeMap::new();
+            let nudges = leases.iter().filter_map(|lease| {
+                // While a hand-off is open its old owner is the one that renews.
+                let owner = lease.actual_owner().filter(|owner| **owner != me)?;
+                let called = everybody || gifts.contains(owner);
+                let count = rows.entry(owner).or_default();
+                *count += 1;
+                (called && *count <= ROWS).then(|| (lease.shard.clone(), update::nudge(lease)))
+            });
+            call(&table, &writes, nudges.collect()).await;
+            Done::Called
+        });
+    }
+
+    /// Who may have this worker's leases when it stops.
+    pub(super) async fn choose_successors(&mut self) {
+        let standing = self.standing.borrow().clone();
+        if !standing.is_led() {
+            return;
+        }
+        self.led.everybody = true;
+        let members = standing.verdict.members.iter().map(|member| member.id.clone());
+        let mut successors: BTreeMap<WorkerId, usize> =
+            members.filter(|id| *id != self.settings.me).map(|id| (id, 0)).collect();
+        if successors.is_empty() {
+            return;
+        }
+        if let Ok(Ok(leases)) = timeout(CHOOSE, self.table.list()).await {
+            for owner in leases.iter().filter_map(|lease| lease.owner.as_ref()) {
+                if let Some(count) = successors.get_mut(owner) {
+                    *count += 1;
+                }
+            }
+        }
+        self.led.successors = successors;
+    }
+
+    /// Who gets the next lease that is given back.
+    pub(super) fn successor(&mut self) -> Option<WorkerId> {
+        let (worker, count) = self.led.successors.iter_mut().min_by_key(|(_, count)| **count)?;
+        *count += 1;
+        Some(worker.clone())
+    }
+
+    /// What was given to this worker while it stopped goes on to the next.
+    pub(super) async fn pass_on(&mut self) {
+        if !self.standing.borrow().is_led() {
+            return;
+        }
+        let me = self.settings.me.clone();
+        let Ok(Ok(leases)) = timeout(CHOOSE, self.table.list()).await else {
+            warn!("the leases can't be listed at the end: what was given to this worker meanwhile expires");
+            return;
+        };
+        let mut writes = JoinSet::new();
+        for lease in leases {
+            let mine = lease.owner.as_ref() == Some(&me) && lease.checkpoint_owner.is_none();
+            if mine && !lease.is_complete() {
+                let (table, to) = (self.table.clone(), self.successor());
+                let update = update::release(&lease, to.as_ref());
+                writes.spawn(async move { table.update(&lease.shard, &update).await.map(drop) });
+            }
+        }
+        let all = async {
+            while let Some(written) = writes.join_next().await {
+                if let Ok(Err(error)) = written {
+                    debug!(%error, "a lease was not passed on");
+                }
+            }
+        };
+        if timeout(CHOOSE, all).await.is_err() {
+            debug!("leases were not passed on in time");
+        }
+    }
+}

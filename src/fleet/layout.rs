@@ -1,0 +1,109 @@
+//! One table or three. KCL before 3.5 keeps the leader's lock and the reports in tables of their own, and
+//! where those exist they are used until every worker can do without.
+//!
+//! In KCL: `TableMigrationStateMachineImpl`, `TableMigrationStatusProvider`.
+
+use super::rows::{Place, Stage};
+
+/// How far the move is, for this worker: the stored stage, and what it was told itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Layout {
+    /// Three tables.
+    Init,
+    /// Three tables, ready to move.
+    Deployed,
+    /// The rows go to the lease table, the lock is still in the old one.
+    Pending,
+    /// One table.
+    Complete,
+}
+
+/// `migrateAllEntitiesToLeaseTable` came too early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "migrateAllEntitiesToLeaseTable = true is too early: run every worker of the application without it first, until \
+     the leader has set TABLE_MIGRATION_STATUS_DEPLOYED (an hour at least)"
+)]
+pub struct TooEarly;
+
+impl Layout {
+    /// At the start of a worker: `old` says whether the old table is there.
+    ///
+    /// # Errors
+    /// [`TooEarly`] if `migrate` can't be done yet.
+    pub fn at_start(old: bool, stored: Option<Stage>, migrate: bool) -> Result<Self, TooEarly> {
+        match stored {
+            None if !old => Ok(Self::Complete),
+            None | Some(Stage::Init) if migrate => Err(TooEarly),
+            stored => Ok(Self::of(stored, migrate)),
+        }
+    }
+
+    fn of(stored: Option<Stage>, migrate: bool) -> Self {
+        match stored {
+            None | Some(Stage::Init) => Self::Init,
+            Some(Stage::Deployed | Stage::Pending) => {
+                if migrate {
+                    Self::Pending
+                } else {
+                    Self::Deployed
+                }
+            }
+            Some(Stage::Complete) => Self::Complete,
+        }
+    }
+
+    /// After another look at the stored stage. What is complete stays so.
+    #[must_use]
+    pub fn after(self, stored: Option<Stage>, migrate: bool) -> Self {
+        if self == Self::Complete { self } else { Self::of(stored, migrate) }
+    }
+
+    /// Where rows of the coordinator are looked for, in turn.
+    pub fn reads(self) -> &'static [Place] {
+        match self {
+            Self::Init | Self::Deployed | Self::Pending => &[Place::Legacy, Place::Leases],
+            Self::Complete => &[Place::Leases],
+        }
+    }
+
+    /// Where they and the reports are written. Does not change while a worker runs.
+    pub fn writes(self) -> Place {
+        match self {
+            Self::Init | Self::Deployed => Place::Legacy,
+            Self::Pending | Self::Complete => Place::Leases,
+        }
+    }
+
+    /// Where the leader's lock is.
+    pub fn lock(self) -> Place {
+        match self {
+            Self::Init | Self::Deployed | Self::Pending => Place::Legacy,
+            Self::Complete => Place::Leases,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_application_has_one_table_and_an_old_one_keeps_its_three() {
+        assert_eq!(Layout::at_start(false, None, false), Ok(Layout::Complete));
+        assert_eq!(Layout::at_start(false, None, true), Ok(Layout::Complete));
+        assert_eq!(Layout::at_start(true, None, false), Ok(Layout::Init));
+        assert_eq!(Layout::at_start(true, None, true), Err(TooEarly));
+        assert_eq!(Layout::at_start(true, Some(Stage::Init), true), Err(TooEarly));
+        assert_eq!(Layout::at_start(true, Some(Stage::Deployed), true), Ok(Layout::Pending));
+        assert_eq!(Layout::at_start(true, Some(Stage::Pending), false), Ok(Layout::Deployed));
+        assert_eq!(Layout::at_start(true, Some(Stage::Complete), false), Ok(Layout::Complete));
+    }
+
+    #[test]
+    fn what_is_complete_stays_so() {
+        assert_eq!(Layout::Complete.after(Some(Stage::Pending), false), Layout::Complete);
+        assert_eq!(Layout::Pending.after(Some(Stage::Complete), true), Layout::Complete);
+        assert_eq!(Layout::Init.after(Some(Stage::Init), true), Layout::Init);
+    }
+}

@@ -1,0 +1,329 @@
+//! What a leader does with the leases it sees.
+//!
+//! What nobody has, or what stood still for a failover time, is given to somebody at once. What a live worker
+//! has moves by a hand-off: its row names the next owner, while the present one reads on until it has finished
+//! properly. A hand-off that takes longer than it may is no longer protected.
+//!
+//! In KCL: `LeaseAssignmentManager`. On purpose different: the leases are looked at more often, so that what a
+//! dead worker leaves is seen within half a failover time; a worker that comes new is given its part in the
+//! next look instead of the third; what was assigned a moment ago gets twice the time for its first sign of
+//! life, as a Java worker looks for new leases every ten seconds only.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::lease::assign::{self, Candidate, Member};
+use crate::lease::take::Observations;
+use crate::lease::{Lease, WorkerId};
+use crate::shard::ShardId;
+
+/// How a leader decides.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rules {
+    /// `failoverTimeMillis`.
+    pub failover: Duration,
+    /// `reBalanceThresholdPercentage`.
+    pub threshold: f64,
+    /// `dampeningPercentage`.
+    pub dampening: f64,
+    /// `allowThroughputOvershoot`.
+    pub overshoot: bool,
+    /// `maxThroughputPerHostKBps`.
+    pub max_throughput: f64,
+    /// `maxLeasesForWorker`.
+    pub max_leases: usize,
+    /// `varianceBalancingFrequency` rounds of `leaseAssignmentIntervalMillis`.
+    pub balance_every: Duration,
+    /// `isGracefulLeaseHandoffEnabled`.
+    pub graceful: bool,
+    /// `gracefulLeaseHandoffTimeoutMillis`.
+    pub hand_off: Duration,
+}
+
+/// How a lease goes to its next owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// At once.
+    Assign,
+    /// When the present owner has finished.
+    HandOff,
+}
+
+/// One lease for one worker.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Order<'l> {
+    /// The lease as it was seen.
+    pub lease: &'l Lease,
+    /// Its next owner.
+    pub to: WorkerId,
+    /// How.
+    pub how: How,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Past {
+    owner: Option<WorkerId>,
+    checkpoint_owner: Option<WorkerId>,
+    counter: i64,
+    /// When the owner was first seen there; none once it has moved the counter.
+    fresh: Option<Instant>,
+    /// When the hand-off was first seen.
+    handing: Option<Instant>,
+}
+
+/// What a leader remembers between its looks.
+#[derive(Debug, Default)]
+pub struct Leader {
+    past: BTreeMap<ShardId, Past>,
+    members: BTreeSet<WorkerId>,
+    balanced: Option<Instant>,
+}
+
+impl Leader {
+    /// Whether it has looked before since it leads.
+    pub fn is_new(&self) -> bool {
+        self.balanced.is_none()
+    }
+
+    /// What to do now. `seen` has noted these leases.
+    pub fn plan<'l>(
+        &mut self,
+        leases: &'l [Lease],
+        seen: &Observations,
+        members: &[Member],
+        rules: &Rules,
+        now: Instant,
+        random: &mut fastrand::Rng,
+    ) -> Vec<Order<'l>> {
+        self.note(leases, now);
+        let open: Vec<&Lease> = leases.iter().filter(|lease| !lease.is_complete()).collect();
+        let candidates: Vec<Candidate<'_>> =
+            open.iter().map(|lease| self.candidate(lease, seen, rules, now)).collect();
+        let ids: BTreeSet<WorkerId> = members.iter().map(|member| member.id.clone()).collect();
+        let due = self.balanced.is_none_or(|last| now >= last + rules.balance_every);
+        let balance = due || !ids.is_subset(&self.members);
+        if balance && !members.is_empty() {
+            self.balanced = Some(now);
+        }
+        self.members = ids;
+        let rules_of_plan = assign::Rules {
+            threshold: rules.threshold,
+            dampening: rules.dampening,
+            overshoot: rules.overshoot,
+            max_throughput: rules.max_throughput,
+            max_leases: rules.max_leases,
+            balance,
+        };
+        let plan = assign::plan(&candidates, members, &rules_of_plan, random);
+        let orders = plan.moves.into_iter().filter_map(|step| {
+            let (lease, candidate) = (*open.get(step.lease)?, candidates.get(step.lease)?);
+            let handing = lease.checkpoint_owner.is_some();
+            if handing && !candidate.available && !self.is_overdue(lease, rules, now) {
+                return None;
+            }
+            let direct = candidate.available || handing || !rules.graceful;
+            Some(Order { lease, to: step.to, how: if direct { How::Assign } else { How::HandOff } })
+        });
+        orders.collect()
+    }
+
+    fn note(&mut self, leases: &[Lease], now: Instant) {
+        let mut next = BTreeMap::new();
+        for lease in leases {
+            let before = self.past.remove(&lease.shard);
+            let same = before.as_ref().is_some_and(|past| past.owner == lease.owner);
+            let fresh = match &before {
+                Some(past) if same && past.counter == lease.counter => past.fresh,
+                Some(_) if same => None,
+                Some(_) | None => Some(now),
+            };
+            let same = same && before.as_ref().is_some_and(|p| p.checkpoint_owner == lease.checkpoint_owner);
+            let handing = before.and_then(|past| past.handing).filter(|_| same).unwrap_or(now);
+            let past = Past {
+                owner: lease.owner.clone(),
+                checkpoint_owner: lease.checkpoint_owner.clone(),
+                counter: lease.counter,
+                fresh,
+                handing: lease.checkpoint_owner.is_some().then_some(handing),
+            };
+            next.insert(lease.shard.clone(), past);
+        }
+        self.past = next;
+    }
+
+    fn candidate<'l>(
+        &self,
+        lease: &'l Lease,
+        seen: &Observations,
+        rules: &Rules,
+        now: Instant,
+    ) -> Candidate<'l> {
+        let still = seen.stood_still(lease, now).unwrap_or_default();
+        let fresh = self.past.get(&lease.shard).is_some_and(|past| past.fresh.is_some());
+        let limit = if fresh { rules.failover * 2 } else { rules.failover };
+        let available = lease.actual_owner().is_none() || still > limit;
+        Candidate {
+            shard: &lease.shard,
+            owner: lease.owner.as_ref(),
+            checkpoint_owner: lease.checkpoint_owner.as_ref(),
+            throughput: lease.throughput.map(|throughput| throughput.kilobytes()),
+            available,
+            rank: if lease.actual_owner().is_none() {
+                0
+            } else {
+                u64::MAX - u64::try_from(still.as_millis()).unwrap_or(u64::MAX - 1)
+            },
+        }
+    }
+
+    fn is_overdue(&self, lease: &Lease, rules: &Rules, now: Instant) -> bool {
+        let since = self.past.get(&lease.shard).and_then(|past| past.handing);
+        since.is_some_and(|since| now.saturating_duration_since(since) > rules.hand_off + rules.failover)
+    }
+
+    /// When the next of these leases could turn out to be abandoned.
+    pub fn next_expiry(
+        &self,
+        leases: &[Lease],
+        seen: &Observations,
+        rules: &Rules,
+        now: Instant,
+    ) -> Option<Instant> {
+        let suspects = leases.iter().filter(|lease| !lease.is_complete() && lease.actual_owner().is_some());
+        suspects
+            .filter_map(|lease| {
+                let still = seen.suspected_for(lease, now)?;
+                let fresh = self.past.get(&lease.shard).is_some_and(|past| past.fresh.is_some());
+                let limit = if fresh { rules.failover * 2 } else { rules.failover };
+                (still <= limit).then(|| now + (limit - still) + Duration::from_millis(1))
+            })
+            .min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sequence::{Position, Sequence};
+    use crate::shard::HashRange;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn rules() -> Rules {
+        Rules {
+            failover: SECOND * 10,
+            threshold: 10.0,
+            dampening: 60.0,
+            overshoot: true,
+            max_throughput: f64::MAX,
+            max_leases: usize::MAX,
+            balance_every: SECOND * 60,
+            graceful: true,
+            hand_off: SECOND * 30,
+        }
+    }
+
+    fn lease(shard: &str, owner: Option<&str>) -> Lease {
+        let range = HashRange { start: 0, end: 9 };
+        let mut lease =
+            Lease::new(shard.into(), Position::new(Sequence::TrimHorizon), BTreeSet::new(), range);
+        lease.owner = owner.map(Into::into);
+        lease
+    }
+
+    fn members(ids: &[&str]) -> Vec<Member> {
+        ids.iter().map(|id| Member { id: (*id).into(), metrics: Vec::new() }).collect()
+    }
+
+    struct Table {
+        leases: Vec<Lease>,
+        seen: Observations,
+        leader: Leader,
+    }
+
+    impl Table {
+        fn new(leases: Vec<Lease>) -> Self {
+            Self { leases, seen: Observations::default(), leader: Leader::default() }
+        }
+
+        /// What one look leads to: shard, next owner, how.
+        fn look(&mut self, ids: &[&str], now: Instant) -> Vec<(String, String, How)> {
+            self.seen.note(&self.leases, now);
+            let mut random = fastrand::Rng::with_seed(1);
+            let orders =
+                self.leader.plan(&self.leases, &self.seen, &members(ids), &rules(), now, &mut random);
+            let mut shown: Vec<_> =
+                orders.iter().map(|o| (o.lease.shard.to_string(), o.to.to_string(), o.how)).collect();
+            shown.sort_by(|a, b| a.0.cmp(&b.0));
+            shown
+        }
+    }
+
+    #[test]
+    fn what_nobody_has_is_assigned_at_once_and_evenly() {
+        let mut table = Table::new((0..4).map(|n| lease(&n.to_string(), None)).collect());
+        let orders = table.look(&["a", "b"], Instant::now());
+        assert!(orders.iter().all(|(_, _, how)| *how == How::Assign));
+        assert_eq!(orders.iter().filter(|(_, to, _)| to == "a").count(), 2);
+        assert_eq!(orders.len(), 4);
+    }
+
+    #[test]
+    fn a_worker_that_comes_new_gets_its_part_by_hand_offs_at_the_next_look() {
+        let start = Instant::now();
+        let mut table = Table::new((0..4).map(|n| lease(&n.to_string(), Some("a"))).collect());
+        assert_eq!(table.look(&["a"], start), []);
+        let orders = table.look(&["a", "b"], start + SECOND * 5);
+        assert_eq!(orders.len(), 2, "{orders:?}");
+        assert!(orders.iter().all(|(_, to, how)| to == "b" && *how == How::HandOff));
+    }
+
+    #[test]
+    fn what_stands_still_goes_to_another_and_a_new_owner_has_twice_the_time() {
+        let start = Instant::now();
+        let mut table = Table::new(vec![lease("0", Some("a")), lease("1", Some("b"))]);
+        table.look(&["a", "b"], start);
+        for step in 1..=2 {
+            // Only b is alive.
+            table.leases[1].counter += 1;
+            if step == 1 {
+                table.leases[0].counter += 1;
+            }
+            assert_eq!(table.look(&["a", "b"], start + SECOND * 5 * step), []);
+        }
+        table.leases[1].counter += 1;
+        let orders = table.look(&["a", "b"], start + SECOND * 16);
+        assert_eq!(orders, [("0".to_owned(), "b".to_owned(), How::Assign)]);
+        // It is given to b, which says nothing for a while.
+        table.leases[0].owner = Some("b".into());
+        table.leases[0].counter += 1;
+        for seconds in [18, 25, 35] {
+            table.leases[1].counter += 1;
+            assert_eq!(table.look(&["a", "b"], start + SECOND * seconds), [], "after {seconds} s");
+        }
+        table.leases[1].counter += 1;
+        assert_eq!(table.look(&["a", "b"], start + SECOND * 39).len(), 1);
+    }
+
+    #[test]
+    fn an_open_hand_off_is_left_alone_until_its_owner_dies() {
+        let start = Instant::now();
+        let mut table = Table::new(vec![lease("0", Some("b")), lease("1", Some("a"))]);
+        table.leases[0].checkpoint_owner = Some("a".into());
+        for second in 0..30 {
+            table.leases.iter_mut().for_each(|lease| lease.counter += 1);
+            assert_eq!(table.look(&["a", "b"], start + SECOND * second), []);
+        }
+        let orders = table.look(&["b"], start + SECOND * 41);
+        assert_eq!(orders.len(), 2, "{orders:?}");
+        assert!(orders.iter().all(|(_, to, how)| to == "b" && *how == How::Assign));
+    }
+
+    #[test]
+    fn without_anybody_who_reports_nothing_moves() {
+        let mut table = Table::new(vec![lease("0", None)]);
+        assert_eq!(table.look(&[], Instant::now()), []);
+    }
+}

@@ -1,0 +1,326 @@
+//! Who leads: the lock as its observers and its holder see it.
+//!
+//! Clocks are never compared. Who wants to take the lock over must have seen the same version of its row for
+//! longer than the row itself says that the lock lasts; who holds it counts from before its last write that
+//! is known to have happened. A row that names this worker proves nothing: it may be from before a restart.
+//! An answer that says nothing is followed by a read, where the version tells whose the row is.
+//!
+//! Ours lasts a little longer than a lease instead of Java's two minutes, with beats as much closer, so that
+//! a leader that dies is replaced by the time its leases have expired. Observers go by what the row says,
+//! Java's too.
+//!
+//! In KCL: `DynamoDBLockBasedLeaderDecider` on `AmazonDynamoDBLockClient`.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::rows::Lock;
+use super::store::{LockWrite, Over};
+use crate::lease::WorkerId;
+use crate::lease::table::Error;
+
+/// No lock of ours lasts longer. Java's does as long.
+const LONGEST: Duration = Duration::from_secs(120);
+
+/// How this worker stands for the lead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    /// The worker.
+    pub me: WorkerId,
+    /// How long the lock lasts without a sign of life.
+    pub lease: Duration,
+    /// Between signs of life, and between looks at another's lock.
+    pub beat: Duration,
+}
+
+impl Terms {
+    /// As leases last.
+    pub fn new(me: WorkerId, failover: Duration) -> Self {
+        let lease = (failover * 6 / 5).min(LONGEST);
+        Self { me, lease, beat: lease / 3 }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Observed {
+    version: String,
+    since: Instant,
+    lease: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Hold {
+    version: String,
+    /// When the last write began that is known to have happened.
+    proven: Instant,
+}
+
+/// What to do about the lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// Read the row.
+    Read,
+    /// Write it.
+    Write(LockWrite),
+    /// Nothing now.
+    Nothing,
+}
+
+/// The lock as this worker knows it.
+#[derive(Debug)]
+pub struct Election {
+    terms: Terms,
+    observed: Option<Observed>,
+    held: Option<Hold>,
+    /// What was sent last without a clear answer: its version, and when.
+    unanswered: Option<(String, Instant)>,
+    /// Not a candidate before.
+    away: Option<Instant>,
+}
+
+impl Election {
+    /// Nothing is known yet.
+    pub fn new(terms: Terms) -> Self {
+        Self { terms, observed: None, held: None, unanswered: None, away: None }
+    }
+
+    /// Whether this worker leads. To be asked before each batch of a leader's writes.
+    pub fn leads(&self, now: Instant) -> bool {
+        self.until().is_some_and(|until| now < until)
+    }
+
+    /// Until when it leads if it is never heard of again.
+    pub fn until(&self) -> Option<Instant> {
+        // A beat less, for what is under way when it ends.
+        self.held.as_ref().map(|hold| hold.proven + self.terms.lease - self.terms.beat / 4)
+    }
+
+    /// Whether the lock of another has stood still for so long that its holder may be gone.
+    pub fn is_suspect(&self, now: Instant) -> bool {
+        let stands = |seen: &Observed| now.saturating_duration_since(seen.since) > seen.lease / 2;
+        self.held.is_none() && self.observed.as_ref().is_some_and(stands)
+    }
+
+    /// When to ask for the next step.
+    pub fn due(&self, now: Instant) -> Instant {
+        match &self.held {
+            Some(hold) if self.unanswered.is_none() => hold.proven + self.terms.beat,
+            Some(_) => now + self.terms.beat / 4,
+            None => {
+                let look = now + self.terms.beat;
+                let ripe = self.observed.as_ref().map(|seen| seen.since + seen.lease + self.terms.beat / 8);
+                ripe.filter(|ripe| *ripe > now).map_or(look, |ripe| ripe.min(look))
+            }
+        }
+    }
+
+    /// The next step: a sign of life, or a look.
+    pub fn next(&mut self, now: Instant, version: impl FnOnce() -> String) -> Next {
+        match &self.held {
+            Some(hold) if now >= hold.proven + self.terms.lease => {
+                (self.held, self.unanswered) = (None, None);
+                Next::Read
+            }
+            Some(hold) if self.unanswered.is_none() => {
+                let write = LockWrite::Beat { row: self.row(version()), was: hold.version.clone() };
+                self.sent(now, &write);
+                Next::Write(write)
+            }
+            Some(_) | None => Next::Read,
+        }
+    }
+
+    fn row(&self, version: String) -> Lock {
+        Lock { owner: self.terms.me.clone(), lease: self.terms.lease, version, released: false }
+    }
+
+    fn sent(&mut self, now: Instant, write: &LockWrite) {
+        if let LockWrite::Acquire { row, .. } | LockWrite::Beat { row, .. } = write {
+            self.unanswered = Some((row.version.clone(), now));
+        }
+    }
+
+    /// The answer to a write.
+    pub fn written(&mut self, outcome: &Result<(), Error>) {
+        if outcome.is_ok()
+            && let Some((version, proven)) = self.unanswered.take()
+        {
+            (self.held, self.observed) = (Some(Hold { version, proven }), None);
+        }
+        // Whatever else it is, the row says more: the next step is to read it.
+    }
+
+    /// The row, and what follows from it.
+    pub fn read(&mut self, now: Instant, row: Option<&Lock>, version: impl FnOnce() -> String) -> Next {
+        if let (Some((sent, proven)), Some(row)) = (self.unanswered.take(), row)
+            && row.version == sent
+            && row.owner == self.terms.me
+        {
+            self.held = Some(Hold { version: sent, proven });
+            return Next::Nothing;
+        }
+        if let (Some(hold), Some(row)) = (&self.held, row)
+            && row.version == hold.version
+        {
+            // What was sent didn't arrive so far.
+            let write = LockWrite::Beat { row: self.row(version()), was: hold.version.clone() };
+            self.sent(now, &write);
+            return Next::Write(write);
+        }
+        self.held = None;
+        let over = match row {
+            None => Some(Over::Nothing),
+            Some(row) if row.released => Some(Over::Released),
+            Some(row) => {
+                let same = self.observed.as_ref().filter(|seen| seen.version == row.version);
+                let since = same.map_or(now, |seen| seen.since);
+                self.observed = Some(Observed { version: row.version.clone(), since, lease: row.lease });
+                (now.saturating_duration_since(since) > row.lease).then(|| Over::Stale(row.version.clone()))
+            }
+        };
+        let away = self.away.is_some_and(|until| now < until);
+        match over.filter(|_| !away) {
+            Some(over) => {
+                let write = LockWrite::Acquire { row: self.row(version()), over };
+                self.sent(now, &write);
+                Next::Write(write)
+            }
+            None => Next::Nothing,
+        }
+    }
+
+    /// Lets go, and stands back until then so that somebody else can win. The write, if one is needed.
+    pub fn stand_back(&mut self, until: Instant) -> Option<LockWrite> {
+        self.away = Some(until);
+        self.unanswered = None;
+        let hold = self.held.take()?;
+        Some(LockWrite::Release { owner: self.terms.me.clone(), was: hold.version })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::memory::Rows;
+    use crate::fleet::rows::Place;
+    use proptest::prelude::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn election(me: &str) -> Election {
+        Election::new(Terms::new(me.into(), SECOND * 10))
+    }
+
+    fn step(election: &mut Election, rows: &mut Rows, now: Instant, number: u32) {
+        let version = || number.to_string();
+        let mut next = election.next(now, version);
+        for _ in 0..3 {
+            next = match next {
+                Next::Nothing => return,
+                Next::Read => {
+                    let row = rows.lock.get(&Place::Leases).cloned();
+                    election.read(now, row.as_ref(), version)
+                }
+                Next::Write(write) => {
+                    let outcome = rows.write_lock(Place::Leases, &write);
+                    election.written(&outcome);
+                    if outcome.is_ok() { Next::Nothing } else { Next::Read }
+                }
+            };
+        }
+    }
+
+    #[test]
+    fn a_dead_leaders_lock_is_taken_over_after_the_time_that_its_own_row_gives() {
+        let start = Instant::now();
+        let mut rows = Rows::default();
+        let lock = Lock { owner: "java".into(), lease: SECOND * 120, version: "v".into(), released: false };
+        rows.lock.insert(Place::Leases, lock);
+        let mut me = election("me");
+        let mut seconds = 0;
+        while !me.leads(start + SECOND * seconds) {
+            step(&mut me, &mut rows, start + SECOND * seconds, seconds);
+            seconds += 4;
+        }
+        assert!((121..=130).contains(&seconds), "{seconds}");
+        assert_eq!(rows.lock[&Place::Leases].lease, SECOND * 12, "the row is ours");
+    }
+
+    #[test]
+    fn a_row_that_names_this_worker_is_no_proof() {
+        let start = Instant::now();
+        let mut rows = Rows::default();
+        let lock = Lock { owner: "me".into(), lease: SECOND * 12, version: "v".into(), released: false };
+        rows.lock.insert(Place::Leases, lock);
+        let mut me = election("me");
+        step(&mut me, &mut rows, start, 1);
+        step(&mut me, &mut rows, start + SECOND * 12, 2);
+        assert!(!me.leads(start + SECOND * 12));
+        step(&mut me, &mut rows, start + SECOND * 13, 3);
+        assert!(me.leads(start + SECOND * 13));
+    }
+
+    #[test]
+    fn an_unanswered_write_that_was_applied_counts_from_when_it_was_sent() {
+        let start = Instant::now();
+        let mut rows = Rows::default();
+        let mut me = election("me");
+        assert_eq!(me.next(start, || unreachable!()), Next::Read);
+        let Next::Write(write) = me.read(start, None, || "a".into()) else { panic!("no candidate") };
+        rows.write_lock(Place::Leases, &write).unwrap();
+        me.written(&Err(Error::Ambiguous(String::new())));
+        assert!(!me.leads(start));
+        assert_eq!(me.next(start + SECOND, || unreachable!()), Next::Read);
+        let row = rows.lock[&Place::Leases].clone();
+        assert_eq!(me.read(start + SECOND * 5, Some(&row), || unreachable!()), Next::Nothing);
+        assert!(
+            me.leads(start + SECOND * 10) && !me.leads(start + SECOND * 11),
+            "from the start of the write"
+        );
+    }
+
+    #[test]
+    fn who_stands_back_gives_others_the_time_to_win() {
+        let start = Instant::now();
+        let mut rows = Rows::default();
+        let (mut me, mut other) = (election("me"), election("other"));
+        step(&mut me, &mut rows, start, 1);
+        step(&mut other, &mut rows, start, 2);
+        assert!(me.leads(start) && !other.leads(start));
+        let write = me.stand_back(start + SECOND * 12).unwrap();
+        rows.write_lock(Place::Leases, &write).unwrap();
+        step(&mut me, &mut rows, start + SECOND, 3);
+        assert!(!me.leads(start + SECOND));
+        step(&mut other, &mut rows, start + SECOND * 4, 4);
+        assert!(other.leads(start + SECOND * 4));
+    }
+
+    proptest! {
+        /// Several workers, any order, any answers: never do two of them lead.
+        #[test]
+        fn one_leads_at_a_time(moves in prop::collection::vec((0..3usize, 0..4u8, 0..5_000u64), 1..300)) {
+            let mut now = Instant::now();
+            let mut rows = Rows::default();
+            let mut all: Vec<Election> = ["a", "b", "c"].map(election).into();
+            for (number, (who, fate, pause)) in moves.into_iter().enumerate() {
+                now += Duration::from_millis(pause);
+                let version = || number.to_string();
+                let mut next = all[who].next(now, version);
+                if next == Next::Read {
+                    let row = rows.lock.get(&Place::Leases).cloned();
+                    next = all[who].read(now, row.as_ref(), version);
+                }
+                if let Next::Write(write) = next {
+                    let outcome = match fate {
+                        0 => Err(Error::Ambiguous(String::new())),
+                        1 => rows.write_lock(Place::Leases, &write).and(Err(Error::Ambiguous(String::new()))),
+                        _ => rows.write_lock(Place::Leases, &write),
+                    };
+                    all[who].written(&outcome);
+                }
+                prop_assert!(all.iter().filter(|one| one.leads(now)).count() <= 1);
+            }
+        }
+    }
+}

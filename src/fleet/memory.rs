@@ -1,0 +1,154 @@
+//! The rows beside the leases in memory, for tests of everything above them.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::rows::{Dated, Generation, Lock, Place, Report, Stage};
+use super::store::{Legacy, LockWrite, Over, Store};
+use crate::lease::table::Error;
+use crate::shard::BoxFuture;
+
+/// Everything there is.
+#[derive(Debug, Default)]
+pub struct Rows {
+    /// Which tables of earlier versions there are.
+    pub legacy: Legacy,
+    /// The lock.
+    pub lock: BTreeMap<Place, Lock>,
+    /// The generation.
+    pub generation: BTreeMap<Place, Dated<Generation>>,
+    /// The move into one table.
+    pub stage: Option<Dated<Stage>>,
+    /// The reports.
+    pub reports: BTreeMap<(Place, String), Report>,
+}
+
+impl Rows {
+    fn is_there(&self, place: Place) -> Result<(), Error> {
+        match place {
+            Place::Legacy if !self.legacy.state => Err(Error::Missing("CoordinatorState".to_owned())),
+            Place::Legacy | Place::Leases => Ok(()),
+        }
+    }
+
+    /// As DynamoDB would.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if the condition doesn't hold.
+    pub fn write_lock(&mut self, place: Place, write: &LockWrite) -> Result<(), Error> {
+        self.is_there(place)?;
+        let lock = self.lock.get(&place);
+        let holds = match write {
+            LockWrite::Acquire { over: Over::Nothing, .. } => lock.is_none(),
+            LockWrite::Acquire { over: Over::Released, .. } => lock.is_some_and(|lock| lock.released),
+            LockWrite::Acquire { over: Over::Stale(was), .. } => {
+                lock.is_some_and(|lock| lock.version == *was)
+            }
+            LockWrite::Beat { row, was } => {
+                lock.is_some_and(|lock| lock.version == *was && lock.owner == row.owner)
+            }
+            LockWrite::Release { owner, was } => {
+                lock.is_some_and(|lock| lock.version == *was && lock.owner == *owner)
+            }
+        };
+        if !holds {
+            return Err(Error::Conflict("Leader".into()));
+        }
+        match write {
+            LockWrite::Acquire { row, .. } | LockWrite::Beat { row, .. } => {
+                self.lock.insert(place, row.clone());
+            }
+            LockWrite::Release { .. } => {
+                self.lock.remove(&place);
+            }
+        }
+        Ok(())
+    }
+
+    /// As DynamoDB would.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if the condition doesn't hold.
+    pub fn write_generation(
+        &mut self,
+        place: Place,
+        over: Option<Generation>,
+        row: &Dated<Generation>,
+    ) -> Result<(), Error> {
+        self.is_there(place)?;
+        if self.generation.get(&place).map(|row| row.now.state) != over {
+            return Err(Error::Conflict("Migration3.0".into()));
+        }
+        self.generation.insert(place, row.clone());
+        Ok(())
+    }
+
+    /// As DynamoDB would.
+    pub fn retract(&mut self, place: Place, worker: &str, at: i64) -> bool {
+        let key = (place, worker.to_owned());
+        let found = self.reports.get(&key).is_some_and(|report| report.at == Some(at));
+        found && self.reports.remove(&key).is_some()
+    }
+
+    /// Those of one place.
+    pub fn reports_of(&self, place: Place) -> Vec<Report> {
+        self.reports.iter().filter(|((at, _), _)| *at == place).map(|(_, report)| report.clone()).collect()
+    }
+}
+
+/// Rows in maps, one request at a time.
+#[derive(Debug, Default)]
+pub struct Memory(Mutex<Rows>);
+
+impl Memory {
+    /// Everything, to look at and to change. Never held across an await.
+    pub fn rows(&self) -> MutexGuard<'_, Rows> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store for Memory {
+    fn legacy(&self) -> BoxFuture<'_, Result<Legacy, Error>> {
+        Box::pin(async { Ok(self.rows().legacy) })
+    }
+
+    fn lock(&self, place: Place) -> BoxFuture<'_, Result<Option<Lock>, Error>> {
+        Box::pin(async move { Ok(self.rows().lock.get(&place).cloned()) })
+    }
+
+    fn write_lock<'a>(&'a self, place: Place, write: &'a LockWrite) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move { self.rows().write_lock(place, write) })
+    }
+
+    fn generation(&self, place: Place) -> BoxFuture<'_, Result<Option<Dated<Generation>>, Error>> {
+        Box::pin(async move { Ok(self.rows().generation.get(&place).cloned()) })
+    }
+
+    fn write_generation<'a>(
+        &'a self,
+        place: Place,
+        over: Option<Generation>,
+        row: &'a Dated<Generation>,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move { self.rows().write_generation(place, over, row) })
+    }
+
+    fn stage(&self) -> BoxFuture<'_, Result<Option<Dated<Stage>>, Error>> {
+        Box::pin(async { Ok(self.rows().stage.clone()) })
+    }
+
+    fn reports(&self, place: Place) -> BoxFuture<'_, Result<Vec<Report>, Error>> {
+        Box::pin(async move { Ok(self.rows().reports_of(place)) })
+    }
+
+    fn report<'a>(&'a self, place: Place, report: &'a Report) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move {
+            self.rows().reports.insert((place, report.worker.clone()), report.clone());
+            Ok(())
+        })
+    }
+
+    fn retract<'a>(&'a self, place: Place, worker: &'a str, at: i64) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(async move { Ok(self.rows().retract(place, worker, at)) })
+    }
+}

@@ -1,0 +1,231 @@
+//! What a worker says of its load, and how a leader judges it.
+//!
+//! The row must be exactly as Java writes it: one limit that isn't a whole number stops the leader of a whole
+//! Java fleet. A worker without a fresh row gets nothing; one whose last sample failed gets nothing and loses
+//! nothing, which is what a worker says of itself that is about to stop.
+//!
+//! In KCL: `WorkerMetricStats`, `WorkerMetricStatsManager`, `WorkerMetricStatsReporter`.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::rows::Report;
+use crate::lease::WorkerId;
+use crate::lease::assign::{Member, Metric};
+
+/// The short name of the use of processors.
+const CPU: &str = "C";
+/// A report without a sample.
+const NONE: f64 = -1.0;
+/// KCL keeps no more samples between two reports.
+const SAMPLES: usize = 300;
+
+/// What this worker says of itself.
+#[derive(Debug)]
+pub struct Recorder {
+    samples: VecDeque<f64>,
+    /// The averages so far, oldest first.
+    averages: VecDeque<f64>,
+    most: usize,
+    /// Whether there is anything to measure.
+    measured: bool,
+}
+
+impl Recorder {
+    /// `most` averages are shown (`noOfPersistedMetricsPerWorkerMetrics`). Without `measured` the fleet goes
+    /// by the throughput of this worker's leases.
+    pub fn new(measured: bool, most: usize) -> Self {
+        Self { samples: VecDeque::new(), averages: VecDeque::new(), most: most.max(1), measured }
+    }
+
+    /// One sample, in percent.
+    pub fn sample(&mut self, percent: f64) {
+        self.samples.push_back(percent);
+        if self.samples.len() > SAMPLES {
+            self.samples.pop_front();
+        }
+    }
+
+    /// The row as it is due now, in seconds since 1970.
+    pub fn report(&mut self, worker: &WorkerId, now: i64) -> Report {
+        if self.measured {
+            #[expect(clippy::cast_precision_loss, reason = "a few hundred")]
+            let count = self.samples.len() as f64;
+            let mean =
+                if self.samples.is_empty() { NONE } else { self.samples.drain(..).sum::<f64>() / count };
+            self.averages.push_back(rounded(mean));
+            if self.averages.len() > self.most {
+                self.averages.pop_front();
+            }
+        }
+        let samples = self.measured.then(|| self.averages.iter().copied().collect());
+        row(worker, now, samples)
+    }
+
+    /// The row of a worker that is about to stop: it wants nothing more.
+    pub fn farewell(worker: &WorkerId, now: i64) -> Report {
+        row(worker, now, Some(vec![NONE]))
+    }
+}
+
+fn row(worker: &WorkerId, now: i64, samples: Option<Vec<f64>>) -> Report {
+    let limits = samples.is_some().then(|| (CPU.to_owned(), vec![100.0]));
+    Report {
+        worker: worker.to_string(),
+        at: Some(now),
+        samples: Some(samples.map(|samples| (CPU.to_owned(), samples)).into_iter().collect()),
+        limits: Some(limits.into_iter().collect()),
+        support: None,
+        support_at: None,
+    }
+}
+
+/// To six decimals, halves away from zero.
+fn rounded(value: f64) -> f64 {
+    (value * 1e6).round() / 1e6
+}
+
+/// By what a leader judges.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rules {
+    /// `workerMetricsReporterFreqInMillis`: twice as old, a report is over.
+    pub every: Duration,
+    /// `workerMetricsEMAAlpha`: the weight of what is newer.
+    pub alpha: f64,
+    /// `staleWorkerMetricsEntryCleanupDuration`: older reports are deleted.
+    pub stale: Duration,
+}
+
+/// What the reports say.
+#[derive(Debug, Clone, Default)]
+pub struct Verdict {
+    /// Who may be given leases.
+    pub members: Vec<Member>,
+    /// Whose report is fresh, whatever it says.
+    pub reporting: BTreeSet<WorkerId>,
+    /// To be deleted: the worker and the time of its report.
+    pub stale: Vec<(String, i64)>,
+}
+
+/// Judges what every worker says, at `now` in seconds since 1970. Who is there twice counts by its newest.
+pub fn judge(reports: &[Report], now: i64, rules: &Rules) -> Verdict {
+    let mut newest: BTreeMap<&str, &Report> = BTreeMap::new();
+    for report in reports {
+        let seen = newest.entry(&report.worker).or_insert(report);
+        if report.at > seen.at {
+            *seen = report;
+        }
+    }
+    let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    let mut verdict = Verdict::default();
+    for (id, report) in newest {
+        let Some(at) = report.at else { continue };
+        let age = now.saturating_sub(at);
+        if age > seconds(rules.stale) {
+            verdict.stale.push((id.to_owned(), at));
+        }
+        if age > seconds(rules.every * 2) {
+            continue;
+        }
+        let worker = WorkerId::from(id);
+        verdict.reporting.insert(worker.clone());
+        if let Some(metrics) = metrics(report, rules.alpha) {
+            verdict.members.push(Member { id: worker, metrics });
+        }
+    }
+    verdict
+}
+
+/// The averages of a report; none if it can't be used or says that it wants nothing. An empty list is that of a
+/// worker that goes by throughput.
+fn metrics(report: &Report, alpha: f64) -> Option<Vec<Metric>> {
+    let empty = BTreeMap::new();
+    let (samples, limits) = match (&report.samples, &report.limits) {
+        (None, None) => return Some(Vec::new()),
+        (None, Some(limits)) if limits.is_empty() => return Some(Vec::new()),
+        (None, Some(_)) => return None,
+        (Some(samples), limits) => (samples, limits.as_ref().unwrap_or(&empty)),
+    };
+    let mut metrics = Vec::new();
+    for (name, samples) in samples {
+        let limit = *limits.get(name)?.first().filter(|limit| **limit > 0.0)?;
+        let last = *samples.last()?;
+        if last < 0.0 || !last.is_finite() {
+            return None;
+        }
+        let valid = samples.iter().copied().filter(|sample| *sample >= 0.0);
+        let value = valid.reduce(|so_far, next| alpha * next + (1.0 - alpha) * so_far)?;
+        metrics.push(Metric { name: name.clone(), value, limit });
+    }
+    Some(metrics)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_795_405_837;
+
+    fn rules() -> Rules {
+        Rules { every: Duration::from_secs(30), alpha: 0.5, stale: Duration::from_secs(86_400) }
+    }
+
+    fn says(samples: &[f64], at: i64) -> Report {
+        row(&"w".into(), at, Some(samples.to_vec()))
+    }
+
+    #[test]
+    fn a_report_has_the_last_averages_and_the_oldest_first() {
+        let me = WorkerId::from("me");
+        let mut recorder = Recorder::new(true, 3);
+        let mut last = recorder.report(&me, 1);
+        assert_eq!(last.samples.as_ref().unwrap()["C"], [-1.0], "nothing was measured yet");
+        for samples in [&[1.0, 2.0][..], &[], &[10.0, 10.0, 11.0]] {
+            samples.iter().for_each(|sample| recorder.sample(*sample));
+            last = recorder.report(&me, 2);
+        }
+        assert_eq!(last.samples.unwrap()["C"], [1.5, -1.0, 10.333333]);
+        assert_eq!(last.limits.unwrap()["C"], [100.0]);
+    }
+
+    #[test]
+    fn who_measures_nothing_reports_empty_maps() {
+        let mut recorder = Recorder::new(false, 10);
+        recorder.sample(7.0);
+        let report = recorder.report(&"me".into(), NOW);
+        assert_eq!((report.samples, report.limits), (Some(BTreeMap::new()), Some(BTreeMap::new())));
+        let verdict = judge(&[Recorder::new(false, 1).report(&"me".into(), NOW)], NOW, &rules());
+        assert_eq!(verdict.members[0].metrics.len(), 0);
+    }
+
+    #[test]
+    fn values_are_averaged_with_the_newer_weighing_more_and_gaps_left_out() {
+        let verdict = judge(&[says(&[10.0, -1.0, 20.0, 40.0], NOW)], NOW, &rules());
+        let metric = &verdict.members[0].metrics[0];
+        assert!((metric.value - 27.5).abs() < 1e-9 && (metric.limit - 100.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn who_says_goodbye_or_is_late_or_makes_no_sense_gets_nothing() {
+        let members = |report: Report| {
+            let verdict = judge(&[report], NOW, &rules());
+            (verdict.members.len(), verdict.reporting.len(), verdict.stale.len())
+        };
+        assert_eq!(members(says(&[5.0], NOW - 60)), (1, 1, 0));
+        assert_eq!(members(says(&[5.0], NOW - 61)), (0, 0, 0), "late");
+        assert_eq!(members(says(&[5.0], NOW - 86_401)), (0, 0, 1), "for a day");
+        assert_eq!(members(Recorder::farewell(&"w".into(), NOW)), (0, 1, 0));
+        assert_eq!(members(says(&[5.0, -1.0], NOW)), (0, 1, 0));
+        assert_eq!(members(Report { limits: None, ..says(&[5.0], NOW) }), (0, 1, 0));
+        assert_eq!(members(Report { samples: None, ..says(&[5.0], NOW) }), (0, 1, 0));
+        assert_eq!(members(Report { at: None, ..says(&[5.0], NOW) }), (0, 0, 0));
+    }
+
+    #[test]
+    fn who_is_there_twice_counts_once_by_the_newest() {
+        let verdict =
+            judge(&[says(&[5.0], NOW - 10), says(&[7.0], NOW), says(&[6.0], NOW - 5)], NOW, &rules());
+        assert_eq!(verdict.members.len(), 1);
+        assert!((verdict.members[0].metrics[0].value - 7.0).abs() < 1e-9);
+    }
+}

@@ -1,0 +1,92 @@
+//! The port to the rows beside the leases.
+//!
+//! Implementations: [`crate::aws`] over DynamoDB, [`super::memory`] for tests; one contract suite runs on
+//! both (`tests/contract`). Errors are those of the lease table: a condition that didn't hold is
+//! [`Error::Conflict`], an answer that says nothing is [`Error::Ambiguous`]. In KCL: `CoordinatorStateDAO`,
+//! `WorkerMetricStatsDAO`, `AmazonDynamoDBLockClient`.
+
+use super::rows::{Dated, Generation, Lock, Place, Report, Stage};
+use crate::lease::WorkerId;
+use crate::lease::table::Error;
+use crate::shard::BoxFuture;
+
+/// Over which row a lock is taken.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Over {
+    /// There is none.
+    Nothing,
+    /// One whose owner has let go of it.
+    Released,
+    /// One that stood still: with this version.
+    Stale(String),
+}
+
+/// A write on the lock.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum LockWrite {
+    /// It becomes this worker's.
+    Acquire {
+        /// The row.
+        row: Lock,
+        /// What must be there.
+        over: Over,
+    },
+    /// A sign of life of its holder.
+    Beat {
+        /// The row, with a new version.
+        row: Lock,
+        /// The version it must have.
+        was: String,
+    },
+    /// Its holder lets go: the row is deleted.
+    Release {
+        /// Its holder.
+        owner: WorkerId,
+        /// The version it must have.
+        was: String,
+    },
+}
+
+/// Which of the tables of KCL before 3.5 there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Legacy {
+    /// `…-CoordinatorState`.
+    pub state: bool,
+    /// `…-WorkerMetricStats`.
+    pub reports: bool,
+}
+
+/// The rows beside the leases. Every request has a deadline of its own. Reads of single rows are consistent.
+pub trait Store: Send + Sync {
+    /// Which tables of earlier versions there are.
+    fn legacy(&self) -> BoxFuture<'_, Result<Legacy, Error>>;
+
+    /// The lock.
+    fn lock(&self, place: Place) -> BoxFuture<'_, Result<Option<Lock>, Error>>;
+
+    /// Writes the lock.
+    fn write_lock<'a>(&'a self, place: Place, write: &'a LockWrite) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// The generation of the fleet. A row that can't be read is [`Error::Denied`].
+    fn generation(&self, place: Place) -> BoxFuture<'_, Result<Option<Dated<Generation>>, Error>>;
+
+    /// Writes it over a row with this state, or over none.
+    fn write_generation<'a>(
+        &'a self,
+        place: Place,
+        over: Option<Generation>,
+        row: &'a Dated<Generation>,
+    ) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// How far the move into one table has come. Kept in the legacy table.
+    fn stage(&self) -> BoxFuture<'_, Result<Option<Dated<Stage>>, Error>>;
+
+    /// What every worker says of its load.
+    fn reports(&self, place: Place) -> BoxFuture<'_, Result<Vec<Report>, Error>>;
+
+    /// Says what this worker does, whatever it said before.
+    fn report<'a>(&'a self, place: Place, report: &'a Report) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Takes back a report if it is still the one of that time; says whether it was.
+    fn retract<'a>(&'a self, place: Place, worker: &'a str, at: i64) -> BoxFuture<'a, Result<bool, Error>>;
+}

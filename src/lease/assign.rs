@@ -1,0 +1,596 @@
+//! Which worker gets which lease: what the leader of a fleet decides in one run.
+//!
+//! First the leases that are available go, one by one, to the worker with the least pressure. Then, if this is
+//! a run that balances, workers above the fleet's average give leases away. Pressure is what a worker's
+//! metrics show, as parts of the fleet's averages, the worst of them, plus what this run gives it. A worker
+//! without metrics is weighed by the throughput of its leases, as part of an even share; one whose figures
+//! say nothing (nothing measured, or zero everywhere) by how many leases it has.
+//!
+//! Invariants: a lease moves at most once a run, never to the worker that already reads it, and not while a
+//! hand-off is open; nobody gets a lease past `maxLeasesForWorker`; the same input and seed give the same plan.
+//!
+//! In KCL: `VarianceBasedLeaseAssignmentDecider`; counts are evened out as in
+//! `LeaseCountBasedLeaseAssignmentDecider`. On purpose different from Java:
+//! * an available lease is never offered to the worker that let it expire, and such a worker comes last in
+//!   this run and is left out of its balancing. Java takes a dead worker, empty as it is, for the best until
+//!   its metrics grow old;
+//! * ties go to whoever has the fewest leases, then by worker id. In Java's heap ties alternate between two
+//!   workers, so that a fleet without traffic gives everything to two;
+//! * a fleet without figures is balanced by count. Java compares with NaN, and never balances it;
+//! * zero is the least pressure. In Java a worker at 0 stands behind one at a quarter of the average;
+//! * throughput is weighed against an even share of the fleet's, not against the average of those weighed
+//!   by it, which is zero when a fleet starts;
+//! * balancing compares with averages that know what this run gave away. In Java everybody is above average
+//!   after leases of the dead were shared out;
+//! * a lease that is being handed over weighs on its next owner. In Java on the present one, and a run that
+//!   comes before the hand-off has ended gives away as much again;
+//! * a lease that fits nowhere is left where it is, and a smaller one is tried. Java stops there, and takes
+//!   the best worker out of the run;
+//! * an idle lease costs its polling: in choosing a worker it counts a little, so that idle leases don't all
+//!   go to one worker; and it is not moved to balance throughput, since that relieves nobody.
+//!
+//! What Java's limit of 100 % on throughput does is kept: each worker above its even share is asked to give,
+//! whatever the threshold.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::WorkerId;
+use crate::shard::ShardId;
+
+/// An idle lease weighs such a part of an average one.
+const IDLE: f64 = 0.1;
+/// Above by no more than this part is not above: sums differ in their last digits by the order of what is
+/// summed, and leases would move to and fro.
+const SLACK: f64 = 1e-6;
+
+/// One metric of a worker, as its row shows it, averaged.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Metric {
+    /// Its name.
+    pub name: String,
+    /// In percent.
+    pub value: f64,
+    /// What it should not exceed, in percent.
+    pub limit: f64,
+}
+
+/// A worker that may be given leases. Without metrics it is weighed by the throughput of its leases.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Member {
+    /// The worker.
+    pub id: WorkerId,
+    /// What it reports.
+    pub metrics: Vec<Metric>,
+}
+
+/// An open or finished lease as the leader sees it now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Candidate<'l> {
+    /// The lease's shard.
+    pub shard: &'l ShardId,
+    /// `leaseOwner`.
+    pub owner: Option<&'l WorkerId>,
+    /// `checkpointOwner`: while a hand-off is open, who still reads the shard.
+    pub checkpoint_owner: Option<&'l WorkerId>,
+    /// In KB a second; none where nobody measured it.
+    pub throughput: Option<f64>,
+    /// Nobody's, or stood still for a failover time: must be assigned.
+    pub available: bool,
+    /// Order among the available: smaller first (longest without a sign of life).
+    pub rank: u64,
+}
+
+impl<'l> Candidate<'l> {
+    fn actual_owner(&self) -> Option<&'l WorkerId> {
+        self.checkpoint_owner.or(self.owner)
+    }
+
+    /// Who has it to carry, this run's plans included: the next owner while a hand-off is open.
+    fn weighs_on(&self) -> Option<&'l WorkerId> {
+        if self.available { self.actual_owner() } else { self.owner.or(self.checkpoint_owner) }
+    }
+}
+
+/// What the fleet is to look like.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rules {
+    /// `reBalanceThresholdPercentage`: so far from the average is still even.
+    pub threshold: f64,
+    /// `dampeningPercentage`: such a part of what is too much is moved in one run.
+    pub dampening: f64,
+    /// `allowThroughputOvershoot`: where every lease is more than what should move, the least moves.
+    pub overshoot: bool,
+    /// `maxThroughputPerHostKBps`: past it a worker gets no more.
+    pub max_throughput: f64,
+    /// `maxLeasesForWorker`.
+    pub max_leases: usize,
+    /// Whether this run balances.
+    pub balance: bool,
+}
+
+/// A lease's new owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    /// Index into the leases.
+    pub lease: usize,
+    /// Who gets it.
+    pub to: WorkerId,
+}
+
+/// What to write.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// The available leases first, in the order in which they were given away.
+    pub moves: Vec<Move>,
+    /// Available leases for which there was no room.
+    pub left: usize,
+}
+
+/// Plans one run. `random` chooses among the leases of a worker that gives some away.
+pub fn plan(leases: &[Candidate<'_>], members: &[Member], rules: &Rules, random: &mut fastrand::Rng) -> Plan {
+    let mut fleet = Fleet::new(leases, members, rules);
+    let left = fleet.assign_available();
+    if rules.balance {
+        fleet.balance(random);
+    }
+    Plan { moves: fleet.moves, left }
+}
+
+/// What a worker is weighed by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Basis {
+    Metrics,
+    Throughput,
+    Count,
+}
+
+/// What a worker's metric says, as parts of the fleet's average. Throughput is one of them, at zero: all of
+/// it is in the worker's level.
+struct Measure {
+    metric: usize,
+    value: f64,
+    limit: f64,
+}
+
+struct Worker<'m> {
+    id: &'m WorkerId,
+    basis: Basis,
+    measures: Vec<Measure>,
+    /// KB/s of its leases.
+    load: f64,
+    /// The same, but idle leases count a little.
+    weight: f64,
+    count: usize,
+    /// What this run adds to each of its metrics.
+    growth: f64,
+    /// Let a lease expire.
+    late: bool,
+}
+
+/// A worker's place among those with room: the first gets the next lease.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    late: bool,
+    /// As bits: those of a number that isn't negative are in its order.
+    pressure: u64,
+    count: usize,
+    worker: usize,
+}
+
+/// The even shares that levels are parts of.
+struct Scale {
+    /// An even share of the throughput; 0 where there is none to go by.
+    target: f64,
+    /// What an idle lease weighs.
+    idle: f64,
+    /// An even share of the leases.
+    share: f64,
+    /// By how much a lease raises metrics where there is no throughput to go by.
+    single: f64,
+}
+
+struct Fleet<'a> {
+    leases: &'a [Candidate<'a>],
+    rules: &'a Rules,
+    scale: Scale,
+    /// KB/s of each lease, the average where nobody measured it.
+    throughput: Vec<f64>,
+    /// In order of their ids.
+    workers: Vec<Worker<'a>>,
+    /// Who has each lease, as far as it is one of the workers. Moves change it.
+    owners: Vec<Option<usize>>,
+    /// The workers that have room.
+    queue: BTreeSet<Place>,
+    /// How many metrics there are, throughput included.
+    metrics: usize,
+    /// Their averages before this run gave anything away.
+    before: Vec<f64>,
+    moves: Vec<Move>,
+}
+
+/// No figure is so large that it loses anything that matters here.
+fn float(count: usize) -> f64 {
+    count as f64
+}
+
+fn sound(value: f64) -> bool {
+    value.is_finite() && value >= 0.0
+}
+
+impl<'a> Fleet<'a> {
+    fn new(leases: &'a [Candidate<'a>], members: &'a [Member], rules: &'a Rules) -> Self {
+        // A worker that is listed twice would get a double share in Java.
+        let members: BTreeMap<&WorkerId, &[Metric]> =
+            members.iter().map(|member| (&member.id, member.metrics.as_slice())).collect();
+        let (scale, throughput) = scale(leases, members.len().max(1));
+        let averages = averages(members.values().copied().flatten());
+        let weighed = if scale.target > 0.0 { Basis::Throughput } else { Basis::Count };
+        let worker = |(id, metrics): (&'a WorkerId, &'a [Metric])| {
+            let mut measures: Vec<Measure> =
+                metrics.iter().filter_map(|metric| measure(metric, &averages)).collect();
+            let basis = match (metrics.is_empty(), measures.is_empty()) {
+                (true, _) => weighed,
+                (false, true) => Basis::Count,
+                (false, false) => Basis::Metrics,
+            };
+            if basis == Basis::Throughput {
+                measures.push(Measure { metric: averages.len(), value: 0.0, limit: 1.0 });
+            }
+            Worker { id, basis, measures, load: 0.0, weight: 0.0, count: 0, growth: 0.0, late: false }
+        };
+        let places: BTreeMap<&WorkerId, usize> =
+            members.keys().enumerate().map(|(index, id)| (*id, index)).collect();
+        let metrics = averages.len() + 1;
+        let mut workers: Vec<Worker<'a>> = members.into_iter().map(worker).collect();
+        let mut owners = Vec::with_capacity(leases.len());
+        for (lease, throughput) in leases.iter().zip(&throughput) {
+            let owner = lease.weighs_on().and_then(|owner| places.get(owner).copied());
+            if let Some(worker) = owner.and_then(|owner| workers.get_mut(owner)) {
+                worker.load += throughput;
+                worker.weight += throughput.max(scale.idle);
+                worker.count += 1;
+                worker.late |= lease.available;
+            }
+            owners.push(owner);
+        }
+        let mut fleet = Self {
+            leases,
+            rules,
+            scale,
+            throughput,
+            workers,
+            owners,
+            queue: BTreeSet::new(),
+            metrics,
+            before: Vec::new(),
+            moves: Vec::new(),
+        };
+        fleet.before = fleet.means();
+        (0..fleet.workers.len()).for_each(|worker| fleet.enqueue(worker));
+        fleet
+    }
+
+    /// Gives each available lease to whoever has the least pressure; the answer is how many were left.
+    fn assign_available(&mut self) -> usize {
+        let mut order: Vec<usize> =
+            (0..self.leases.len()).filter(|lease| self.leases[*lease].available).collect();
+        // Of those that wait as long the large ones first: what is small evens out at the end.
+        order.sort_by(|a, b| {
+            let [one, other] = [&self.leases[*a], &self.leases[*b]];
+            let larger = || self.throughput[*b].total_cmp(&self.throughput[*a]);
+            one.rank.cmp(&other.rank).then_with(larger).then_with(|| one.shard.cmp(other.shard))
+        });
+        let mut left = 0;
+        for lease in order {
+            let owner = self.owners[lease];
+            if let ([only], Some(_)) = (self.workers.as_slice(), owner) {
+                // There is nobody else. What is its own it finds by itself; what it was handing over it
+                // has to be given back.
+                if self.leases[lease].checkpoint_owner.is_some() {
+                    self.moves.push(Move { lease, to: only.id.clone() });
+                }
+                continue;
+            }
+            let to = self.queue.iter().map(|place| place.worker).find(|worker| Some(*worker) != owner);
+            match to {
+                Some(to) => self.give(lease, to),
+                None => left += 1,
+            }
+        }
+        left
+    }
+
+    /// The average of each metric among those that balance.
+    fn means(&self) -> Vec<f64> {
+        let mean = |gauges: Vec<Gauge>| {
+            gauges.iter().map(|gauge| gauge.value).sum::<f64>() / float(gauges.len().max(1))
+        };
+        (0..self.metrics).map(|metric| mean(self.gauges(metric))).collect()
+    }
+
+    fn balance(&mut self, random: &mut fastrand::Rng) {
+        let movable = self.movable();
+        if self.workers.iter().filter(|worker| !worker.late).all(|worker| worker.basis == Basis::Count) {
+            self.even_out(movable);
+        } else {
+            self.relieve_fullest(movable, random);
+        }
+    }
+
+    /// The leases of each worker that may be taken from it.
+    fn movable(&self) -> Vec<Vec<usize>> {
+        let mut movable = vec![Vec::new(); self.workers.len()];
+        for (index, (lease, owner)) in self.leases.iter().zip(&self.owners).enumerate() {
+            let busy = lease.available || lease.checkpoint_owner.is_some();
+            if let Some(theirs) = owner.filter(|_| !busy).and_then(|owner| movable.get_mut(owner)) {
+                theirs.push(index);
+            }
+        }
+        movable
+    }
+
+    /// Moves leases from the fullest to the emptiest until they are within one of each other. Who has nothing
+    /// to give while it is the fullest, or no room while it is the emptiest, never has it later on.
+    fn even_out(&mut self, mut movable: Vec<Vec<usize>>) {
+        let workers = self.workers.iter().enumerate().filter(|(_, worker)| !worker.late);
+        let mut order: BTreeSet<(usize, usize)> =
+            workers.map(|(index, worker)| (worker.count, index)).collect();
+        while let (Some(&(least, to)), Some(&(most, from))) = (order.first(), order.last()) {
+            if most - least <= 1 {
+                return;
+            }
+            order.remove(&(least, to));
+            if !self.has_room(to) {
+                continue;
+            }
+            order.remove(&(most, from));
+            if let Some(lease) = movable[from].pop() {
+                self.give(lease, to);
+                order.extend([(least + 1, to), (most - 1, from)]);
+            } else {
+                order.insert((least, to));
+            }
+        }
+    }
+
+    /// Takes leases from those that are above average in one metric, the one that shows the most to take.
+    fn relieve_fullest(&mut self, mut movable: Vec<Vec<usize>>, random: &mut fastrand::Rng) {
+        let means = self.means();
+        let (mut chosen, mut most) = (Vec::new(), f64::NEG_INFINITY);
+        for (metric, (mean, before)) in means.iter().zip(&self.before).enumerate() {
+            let sources = self.sources(&self.gauges(metric), *mean, *before);
+            let sum = sources.iter().map(|(take, _)| take).sum();
+            if !sources.is_empty() && sum > most {
+                (chosen, most) = (sources, sum);
+            }
+        }
+        chosen.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+        for (take, source) in chosen {
+            let mut theirs = std::mem::take(&mut movable[source]);
+            random.shuffle(&mut theirs);
+            self.relieve(source, take, &theirs, &means);
+        }
+    }
+
+    /// What each worker shows for a metric, by now.
+    fn gauges(&self, metric: usize) -> Vec<Gauge> {
+        let mut gauges = Vec::new();
+        for (index, worker) in self.workers.iter().enumerate().filter(|(_, worker)| !worker.late) {
+            let theirs = worker.measures.iter().filter(|measure| measure.metric == metric);
+            gauges.extend(theirs.map(|measure| Gauge {
+                worker: index,
+                value: measure.value + self.level(worker),
+                limit: measure.limit,
+            }));
+        }
+        gauges
+    }
+
+    /// Who should give leases away, and how much of its throughput.
+    fn sources(&self, gauges: &[Gauge], mean: f64, before: f64) -> Vec<(f64, usize)> {
+        let threshold = self.rules.threshold / 100.0;
+        let (upper, lower) = (mean * (1.0 + threshold), mean * (1.0 - threshold));
+        let above = |gauge: &&Gauge| gauge.value > mean * (1.0 + SLACK);
+        let over = |gauge: &Gauge| gauge.value > gauge.limit * (1.0 + SLACK);
+        let uneven = |gauge: &Gauge| gauge.value > upper || gauge.value < lower || over(gauge);
+        if !gauges.iter().any(uneven) {
+            return Vec::new();
+        }
+        let asked = |gauge: &&Gauge| (gauge.value >= upper && above(gauge)) || over(gauge);
+        let mut sources: Vec<&Gauge> = gauges.iter().filter(asked).collect();
+        if sources.is_empty() {
+            let highest = gauges.iter().max_by(|one, other| one.value.total_cmp(&other.value));
+            sources.extend(highest.filter(above));
+        }
+        let take = |gauge: &Gauge| {
+            let part = |mean: f64| ((gauge.value - mean) / gauge.value).max(0.0);
+            let most = part(before) * self.rules.dampening / 100.0;
+            self.workers[gauge.worker].load * most.min(part(mean))
+        };
+        sources.into_iter().map(|gauge| (take(gauge), gauge.worker)).collect()
+    }
+
+    /// Moves up to `take` KB/s of a worker's leases to where they fit.
+    fn relieve(&mut self, source: usize, take: f64, theirs: &[usize], means: &[f64]) {
+        if self.workers[source].load <= 0.0 {
+            // Its metrics are high, and no lease tells why.
+            if let Some(lease) = theirs.first() {
+                self.place(*lease, source, means);
+            }
+            return;
+        }
+        let mut remaining = take;
+        let mut small_enough = false;
+        // Whatever is as large as what fitted nowhere doesn't fit either.
+        let mut too_large = f64::INFINITY;
+        for lease in theirs {
+            let throughput = self.throughput[*lease];
+            if throughput <= 0.0 || remaining - throughput <= 0.0 {
+                continue;
+            }
+            small_enough = true;
+            if throughput >= too_large {
+                continue;
+            }
+            if self.place(*lease, source, means) {
+                remaining -= throughput;
+            } else {
+                too_large = throughput;
+            }
+        }
+        if !small_enough && self.rules.overshoot {
+            let busy = theirs.iter().filter(|lease| self.throughput[**lease] > 0.0);
+            let least = busy.min_by(|a, b| self.throughput[**a].total_cmp(&self.throughput[**b]));
+            if let Some(lease) = least {
+                self.place(*lease, source, means);
+            }
+        }
+    }
+
+    /// Gives a worker's lease to the best one that stays below average with it, if there is any.
+    fn place(&mut self, lease: usize, source: usize, means: &[f64]) -> bool {
+        let punctual = self.queue.iter().take_while(|place| !place.late).map(|place| place.worker);
+        let to = punctual.into_iter().find(|to| *to != source && self.fits(*to, lease, means));
+        if let Some(to) = to {
+            self.give(lease, to);
+        }
+        to.is_some()
+    }
+
+    fn fits(&self, worker: usize, lease: usize, means: &[f64]) -> bool {
+        let worker = &self.workers[worker];
+        let adds = match worker.basis {
+            Basis::Metrics => self.growth(lease),
+            Basis::Throughput => self.throughput[lease] / self.scale.target,
+            Basis::Count => 1.0 / self.scale.share,
+        };
+        let level = self.level(worker) + adds;
+        if worker.measures.is_empty() {
+            return level <= 1.0;
+        }
+        let mut measures = worker.measures.iter();
+        measures.all(|measure| {
+            let value = measure.value + level;
+            value <= means[measure.metric] && value <= measure.limit
+        })
+    }
+
+    /// What a worker has by its leases, as part of an even share; where it is measured, only what it got in
+    /// this run: the rest is in its metrics.
+    fn level(&self, worker: &Worker<'_>) -> f64 {
+        match worker.basis {
+            Basis::Metrics => worker.growth,
+            Basis::Throughput => worker.load / self.scale.target,
+            Basis::Count => float(worker.count) / self.scale.share,
+        }
+    }
+
+    fn pressure(&self, worker: &Worker<'_>) -> f64 {
+        match worker.basis {
+            Basis::Metrics => {
+                worker.measures.iter().map(|measure| measure.value).fold(0.0, f64::max) + worker.growth
+            }
+            Basis::Throughput => worker.weight / self.scale.target,
+            Basis::Count => self.level(worker),
+        }
+    }
+
+    /// By how much a lease raises metrics.
+    fn growth(&self, lease: usize) -> f64 {
+        if self.scale.target > 0.0 {
+            self.throughput[lease].max(self.scale.idle) / self.scale.target
+        } else {
+            self.scale.single
+        }
+    }
+
+    fn give(&mut self, lease: usize, to: usize) {
+        let throughput = self.throughput[lease];
+        let weight = throughput.max(self.scale.idle);
+        if let Some(from) = self.owners[lease].replace(to) {
+            self.dequeue(from);
+            let worker = &mut self.workers[from];
+            worker.load -= throughput;
+            worker.weight -= weight;
+            worker.count -= 1;
+            self.enqueue(from);
+        }
+        let growth = self.growth(lease);
+        self.dequeue(to);
+        let worker = &mut self.workers[to];
+        worker.load += throughput;
+        worker.weight += weight;
+        worker.count += 1;
+        worker.growth += growth;
+        self.moves.push(Move { lease, to: worker.id.clone() });
+        self.enqueue(to);
+    }
+
+    fn has_room(&self, worker: usize) -> bool {
+        let worker = &self.workers[worker];
+        worker.load <= self.rules.max_throughput && worker.count < self.rules.max_leases
+    }
+
+    fn place_of(&self, index: usize) -> Place {
+        let worker = &self.workers[index];
+        // Rounded: what differs by the order of its summands alone is a tie.
+        let pressure = ((self.pressure(worker) * 1e9).round().max(0.0) + 0.0).to_bits();
+        Place { late: worker.late, pressure, count: worker.count, worker: index }
+    }
+
+    fn enqueue(&mut self, worker: usize) {
+        if self.has_room(worker) {
+            self.queue.insert(self.place_of(worker));
+        }
+    }
+
+    fn dequeue(&mut self, worker: usize) {
+        let place = self.place_of(worker);
+        self.queue.remove(&place);
+    }
+}
+
+/// What a worker shows for a metric.
+struct Gauge {
+    worker: usize,
+    value: f64,
+    limit: f64,
+}
+
+fn scale(leases: &[Candidate<'_>], members: usize) -> (Scale, Vec<f64>) {
+    let measured = || leases.iter().filter_map(|lease| lease.throughput.filter(|value| sound(*value)));
+    let average = measured().sum::<f64>() / float(measured().count().max(1));
+    let throughput =
+        leases.iter().map(|lease| lease.throughput.filter(|value| sound(*value)).unwrap_or(average));
+    let target = average * float(leases.len()) / float(members);
+    let scale = Scale {
+        target: if target.is_finite() { target } else { 0.0 },
+        idle: average * IDLE,
+        share: float(leases.len().max(1)) / float(members),
+        single: 1.0 / float((leases.len() / members).max(1)),
+    };
+    (scale, throughput.collect())
+}
+
+/// The metrics that say something, each with its place and its average over who has it.
+fn averages<'m>(metrics: impl Iterator<Item = &'m Metric>) -> BTreeMap<&'m str, (usize, f64)> {
+    let mut sums: BTreeMap<&str, (f64, usize)> = BTreeMap::new();
+    for metric in metrics.filter(|metric| sound(metric.value)) {
+        let (sum, count) = sums.entry(&metric.name).or_default();
+        *sum += metric.value;
+        *count += 1;
+    }
+    let averages = sums.into_iter().map(|(name, (sum, count))| (name, sum / float(count)));
+    let telling = averages.filter(|(_, average)| average.is_finite() && *average > 0.0);
+    telling.enumerate().map(|(index, (name, average))| (name, (index, average))).collect()
+}
+
+fn measure(metric: &Metric, averages: &BTreeMap<&str, (usize, f64)>) -> Option<Measure> {
+    let (index, average) = averages.get(metric.name.as_str()).filter(|_| sound(metric.value))?;
+    let limit = if metric.limit.is_nan() { f64::INFINITY } else { metric.limit / average };
+    Some(Measure { metric: *index, value: metric.value / average, limit })
+}
+
+#[cfg(test)]
+#[path = "assign_tests.rs"]
+mod tests;

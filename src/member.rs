@@ -1,0 +1,685 @@
+//! This worker's part in a fleet of KCL 3: it says how loaded it is, stands for the lead, and follows the
+//! fleet from one generation to the next.
+//!
+//! One task owns all of it and waits for nothing but events; requests are tasks whose ends are events. What it
+//! knows is shown as a [`Standing`], by which the coordinator finds its leases.
+//!
+//! Order of a stop: the lock is given back first, so that somebody else can lead; a report says that no lease is
+//! wanted; it stays fresh until every lease has gone, then it is taken back.
+//!
+//! In KCL: `DynamicMigrationComponentsInitializer`, `DynamoDBLockBasedLeaderDecider`,
+//! `WorkerMetricStatsReporter`, `ClientVersionChangeMonitor`, `MigrationReadyMonitor`.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use crate::clock;
+use crate::config::resolve::uuid;
+use crate::coordinator::{Handle, Seen, Standing};
+use crate::fleet::layout::{Layout, TooEarly};
+use crate::fleet::lock::{Election, Next, Terms};
+use crate::fleet::report::{self, Recorder, Verdict, judge};
+use crate::fleet::rows::{Dated, Entry, Generation, Lock, Place, Report, Stage};
+use crate::fleet::store::LockWrite;
+use crate::fleet::version::{self, Configured, Readiness, Start};
+use crate::fleet::{Mode, Store};
+use crate::lease::{Table, WorkerId, audit, table};
+use crate::processor::{self, Gauge, Surroundings};
+
+/// Between looks at the generation of the fleet, and at whether it could go on. KCL's are as far apart.
+const MONITOR: Duration = Duration::from_secs(60);
+/// The first of them a little later, so that a fleet that starts together doesn't ask together.
+const MONITOR_SPREAD: Duration = Duration::from_secs(30);
+/// A leader looks at the reports so often, and whenever a worker calls.
+const JUDGE: Duration = Duration::from_secs(20);
+/// A request at the end of a stop takes no longer.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// Another attempt to write the generation after somebody else was faster.
+const ATTEMPTS: u32 = 5;
+
+/// How this worker takes part.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `workerId`.
+    pub me: WorkerId,
+    /// `failoverTimeMillis`.
+    pub failover: Duration,
+    /// `clientVersionConfig`.
+    pub configured: Configured,
+    /// `migrateAllEntitiesToLeaseTable`.
+    pub migrate: bool,
+    /// How reports are written and judged.
+    pub rules: report::Rules,
+    /// `inMemoryWorkerMetricsCaptureFrequencyMillis`.
+    pub sample_every: Duration,
+    /// `noOfPersistedMetricsPerWorkerMetrics`.
+    pub averages: usize,
+    /// The wall clock, in milliseconds since 1970.
+    pub wall: fn() -> i64,
+    /// Where to find how busy the processors are; none with `disableWorkerMetrics`.
+    pub surroundings: Option<Surroundings>,
+}
+
+/// Why this worker can't take part.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A table.
+    #[error(transparent)]
+    Table(#[from] table::Error),
+    /// A setting.
+    #[error(transparent)]
+    TooEarly(#[from] TooEarly),
+}
+
+/// What it was told at the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Begun {
+    /// How leases find their owners.
+    pub mode: Mode,
+    layout: Layout,
+    /// There is no table of an earlier version.
+    alone: bool,
+}
+
+/// Finds out how the fleet works, and says so where nobody has yet. The lease table is there. Nothing is spoilt
+/// by another attempt.
+///
+/// # Errors
+/// A table can't be used now, or a setting can't be followed yet.
+pub async fn begin(store: &dyn Store, table: &dyn Table, settings: &Settings) -> Result<Begun, Error> {
+    let old = store.legacy().await?.state;
+    let stage = if old { store.stage().await?.map(|row| row.now.state) } else { None };
+    let layout = Layout::at_start(old, stage, settings.migrate)?;
+    let mut attempt = 1;
+    let mode = loop {
+        let stored = generation(store, layout).await?;
+        let two_x = stored.is_none() && !old && version::is_two_x(&table.list().await?);
+        let now = (settings.wall)();
+        match version::start(settings.configured, stored.as_ref(), two_x, &settings.me, now) {
+            Start::As(mode) => {
+                if two_x && mode == Mode::Phase1 && settings.configured == Configured::Default {
+                    warn!(
+                        "the lease table is one of KCL 2: nothing is written that its workers can't read. Once they \
+                         are gone, set clientVersionConfig"
+                    );
+                }
+                break mode;
+            }
+            Start::Write { over, row, then } => {
+                match store.write_generation(layout.writes(), over, &row).await {
+                    Ok(()) => break then,
+                    // Somebody was faster, or it was us: the row says.
+                    Err(table::Error::Conflict(_) | table::Error::Ambiguous(_)) if attempt < ATTEMPTS => {
+                        attempt += 1
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+    };
+    if matches!(mode, Mode::ThreeX | Mode::Upgrade) {
+        table.index(true).await?;
+    }
+    info!(%mode, tables = if layout == Layout::Complete { 1 } else { 3 }, "how leases find their owners");
+    Ok(Begun { mode, layout, alone: !old })
+}
+
+async fn generation(store: &dyn Store, layout: Layout) -> Result<Option<Dated<Generation>>, table::Error> {
+    for place in layout.reads() {
+        if let Some(row) = store.generation(*place).await? {
+            return Ok(Some(row));
+        }
+    }
+    Ok(None)
+}
+
+async fn reports(store: &dyn Store, layout: Layout) -> Result<Vec<Report>, table::Error> {
+    let mut all = Vec::new();
+    for place in layout.reads() {
+        all.extend(store.reports(*place).await?);
+    }
+    Ok(all)
+}
+
+/// What a member is connected by.
+#[derive(Debug)]
+pub struct Ends {
+    /// What it shows.
+    pub standing: watch::Sender<Standing>,
+    /// A peer called: there may be a new leader, or a new worker.
+    pub calls: mpsc::Receiver<()>,
+    /// What the coordinator sees.
+    pub seen: watch::Receiver<Seen>,
+    /// The coordinator.
+    pub coordinator: Handle,
+    /// The daemon stops.
+    pub stop: CancellationToken,
+    /// Every lease has gone.
+    pub gone: CancellationToken,
+}
+
+/// The end of a request.
+enum Done {
+    LockRead(Place, Result<Option<Lock>, table::Error>),
+    LockWritten(Place, Result<(), table::Error>),
+    Reported(Result<(), table::Error>),
+    Judged(Result<Vec<Report>, table::Error>),
+    Monitored(Result<Monitored, table::Error>),
+    Checked(Result<(bool, Vec<Report>), table::Error>),
+    Advanced(Result<(), table::Error>),
+    Indexed(Result<bool, table::Error>),
+    Retracted,
+    Found(Option<Gauge>),
+    Sampled(Box<Gauge>, Option<f64>),
+}
+
+struct Monitored {
+    generation: Option<Dated<Generation>>,
+    stage: Option<Stage>,
+    old: bool,
+}
+
+/// When each kind of request is due.
+#[derive(Debug)]
+struct Due {
+    lock: Instant,
+    report: Instant,
+    judge: Instant,
+    monitor: Instant,
+    sample: Instant,
+}
+
+/// Which kinds are under way.
+#[derive(Debug, Default)]
+struct Busy {
+    lock: bool,
+    report: bool,
+    judge: bool,
+    monitor: bool,
+}
+
+struct Member {
+    store: Arc<dyn Store>,
+    table: Arc<dyn Table>,
+    settings: Settings,
+    mode: Mode,
+    layout: Layout,
+    /// Where this worker writes, whatever comes.
+    writes: Place,
+    alone: bool,
+    /// Something forbids to lead; it is said once.
+    barred: bool,
+    election: Election,
+    recorder: Recorder,
+    gauge: Option<Box<Gauge>>,
+    readiness: Readiness,
+    /// The last report that was written.
+    reported: Option<i64>,
+    verdict: Arc<Verdict>,
+    led_by_ours: bool,
+    due: Due,
+    busy: Busy,
+    work: JoinSet<Done>,
+    ends: Ends,
+    random: fastrand::Rng,
+}
+
+/// Takes part until every lease has gone.
+pub async fn run(store: Arc<dyn Store>, table: Arc<dyn Table>, settings: Settings, begun: Begun, ends: Ends) {
+    let now = Instant::now();
+    let mut random = fastrand::Rng::new();
+    let terms = Terms::new(settings.me.clone(), settings.failover);
+    let monitor = now + MONITOR + MONITOR_SPREAD.mul_f64(random.f64());
+    let mut member = Member {
+        recorder: Recorder::new(false, settings.averages),
+        election: Election::new(terms),
+        mode: begun.mode,
+        layout: begun.layout,
+        writes: begun.layout.writes(),
+        alone: begun.alone,
+        barred: false,
+        gauge: None,
+        readiness: Readiness::default(),
+        reported: None,
+        verdict: Arc::default(),
+        led_by_ours: false,
+        due: Due { lock: now, report: now, judge: now, monitor, sample: now },
+        busy: Busy::default(),
+        work: JoinSet::new(),
+        ends,
+        random,
+        store,
+        table,
+        settings,
+    };
+    member.show();
+    member.look_for_a_gauge();
+    member.take_part().await;
+    member.take_leave().await;
+}
+
+impl Member {
+    async fn take_part(&mut self) {
+        let stop = self.ends.stop.clone();
+        loop {
+            self.show();
+            let now = Instant::now();
+            let next = self.next(now);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                Some(done) = self.work.join_next() => self.done(done),
+                Some(()) = self.ends.calls.recv() => self.called(now),
+                () = clock::reached(next) => self.begin_what_is_due(Instant::now()),
+            }
+        }
+    }
+
+    fn next(&self, _: Instant) -> Option<Instant> {
+        let led = self.mode.is_led();
+        let leads = led && self.election.until().is_some();
+        [
+            (led && !self.busy.lock).then_some(self.due.lock),
+            (self.mode.reports() && !self.busy.report).then_some(self.due.report),
+            (leads && !self.busy.judge).then_some(self.due.judge),
+            (!self.busy.monitor && self.monitors()).then_some(self.due.monitor),
+            self.gauge.is_some().then_some(self.due.sample),
+            // Leading ends by itself.
+            self.election.until().filter(|until| *until > Instant::now()),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Whether anything can still change that others write.
+    fn monitors(&self) -> bool {
+        self.mode.may_change() || self.layout != Layout::Complete || self.alone
+    }
+
+    fn begin_what_is_due(&mut self, now: Instant) {
+        if self.mode.is_led() && !self.busy.lock && now >= self.due.lock {
+            let next = self.election.next(now, || uuid(self.random.u128(..)));
+            self.lock(next);
+        }
+        if self.mode.reports() && !self.busy.report && now >= self.due.report {
+            self.report(now);
+        }
+        if self.mode.is_led() && self.election.leads(now) && !self.busy.judge && now >= self.due.judge {
+            self.judge(now);
+        }
+        if self.monitors() && !self.busy.monitor && now >= self.due.monitor {
+            self.monitor(now);
+        }
+        if now >= self.due.sample
+            && let Some(mut gauge) = self.gauge.take()
+        {
+            self.due.sample = now + self.settings.sample_every;
+            self.work.spawn(async move {
+                let sample = gauge.measure(now).await;
+                Done::Sampled(gauge, sample)
+            });
+        }
+    }
+
+    /// Carries a step of the election out; nothing to do ends the conversation.
+    fn lock(&mut self, next: Next) {
+        let (store, place) = (self.store.clone(), self.layout.lock());
+        match next {
+            Next::Read => {
+                self.work.spawn(async move { Done::LockRead(place, store.lock(place).await) });
+            }
+            Next::Write(LockWrite::Acquire { .. }) if self.barred => {
+                self.election.stand_back(Instant::now() + MONITOR);
+                self.lock_done();
+                return;
+            }
+            Next::Write(write) => {
+                self.work
+                    .spawn(async move { Done::LockWritten(place, store.write_lock(place, &write).await) });
+            }
+            Next::Nothing => {
+                self.lock_done();
+                return;
+            }
+        }
+        self.busy.lock = true;
+    }
+
+    fn lock_done(&mut self) {
+        self.busy.lock = false;
+        self.due.lock = self.election.due(Instant::now());
+    }
+
+    fn report(&mut self, now: Instant) {
+        self.due.report = now + self.settings.rules.every;
+        self.busy.report = true;
+        let at = (self.settings.wall)() / 1_000;
+        let report = self.recorder.report(&self.settings.me, at);
+        self.reported = Some(at);
+        let (store, place) = (self.store.clone(), self.writes);
+        self.work.spawn(async move { Done::Reported(store.report(place, &report).await) });
+    }
+
+    fn judge(&mut self, now: Instant) {
+        self.due.judge = now + JUDGE;
+        self.busy.judge = true;
+        let (store, layout) = (self.store.clone(), self.layout);
+        self.work.spawn(async move { Done::Judged(reports(&*store, layout).await) });
+    }
+
+    /// What others write: the generation, how far the tables have moved, whether old tables have appeared.
+    fn monitor(&mut self, now: Instant) {
+        self.due.monitor = now + MONITOR;
+        self.busy.monitor = true;
+        let (store, layout, changes, alone) =
+            (self.store.clone(), self.layout, self.mode.may_change(), self.alone);
+        self.work.spawn(async move {
+            let look = async {
+                let generation = if changes { generation(&*store, layout).await? } else { None };
+                let stage = if layout == Layout::Complete { None } else { store.stage().await? };
+                let old = alone && store.legacy().await?.state;
+                Ok(Monitored { generation, stage: stage.map(|row| row.now.state), old })
+            };
+            Done::Monitored(look.await)
+        });
+        if self.mode == Mode::Upgrade && audit::leads(&self.settings.me, &self.ends.seen.borrow().leases) {
+            let (store, table) = (self.store.clone(), self.table.clone());
+            self.work.spawn(async move {
+                let check = async { Ok((table.index(true).await?, reports(&*store, layout).await?)) };
+                Done::Checked(check.await)
+            });
+        } else {
+            self.readiness = Readiness::default();
+        }
+    }
+
+    fn done(&mut self, done: Result<Done, JoinError>) {
+        let now = Instant::now();
+        let done = match done {
+            Ok(done) => done,
+            Err(error) => {
+                // A bug in one request: the others go on, and it is made again.
+                error!(%error, "a step of the fleet's business broke down");
+                self.busy = Busy::default();
+                self.due.lock = now + self.settings.failover / 4;
+                return;
+            }
+        };
+        match done {
+            Done::LockRead(place, _) | Done::LockWritten(place, _) if place != self.layout.lock() => {
+                self.lock_done();
+            }
+            Done::LockRead(_, Ok(row)) => {
+                let ours = |row: &Lock| row.lease != Duration::from_secs(120);
+                self.led_by_ours = row.as_ref().is_some_and(ours);
+                let led = self.election.leads(now);
+                let next = self.election.read(now, row.as_ref(), || uuid(self.random.u128(..)));
+                self.lock(next);
+                self.tell_of_the_lead(led);
+            }
+            Done::LockRead(_, Err(error)) => {
+                warn!(%error, "the leader's lock can't be read");
+                self.lock_done();
+            }
+            Done::LockWritten(_, outcome) => {
+                let led = self.election.leads(now);
+                self.election.written(&outcome);
+                match &outcome {
+                    Ok(()) => self.lock_done(),
+                    Err(error) => {
+                        debug!(%error, "the leader's lock was not written");
+                        self.lock_done();
+                        self.due.lock = now + self.settings.failover.mul_f64(0.02 + 0.03 * self.random.f64());
+                    }
+                }
+                self.tell_of_the_lead(led);
+            }
+            Done::Reported(outcome) => {
+                self.busy.report = false;
+                if let Err(error) = outcome {
+                    warn!(%error, "this worker's load was not reported: a leader gives it no leases");
+                    self.due.report = now + self.settings.failover / 2;
+                }
+            }
+            Done::Judged(outcome) => {
+                self.busy.judge = false;
+                match outcome {
+                    Ok(reports) => self.judged(&reports),
+                    Err(error) => warn!(%error, "the workers' reports can't be read"),
+                }
+            }
+            Done::Monitored(Ok(seen)) => self.monitored(&seen),
+            Done::Monitored(Err(error)) => {
+                self.busy.monitor = false;
+                warn!(%error, "the state of the fleet can't be read");
+            }
+            Done::Checked(Ok((index, reports))) => self.checked(index, &reports, now),
+            Done::Checked(Err(error)) => {
+                warn!(%error, "whether the fleet can be led can't be told");
+                self.readiness = Readiness::default();
+            }
+            Done::Advanced(Ok(())) => info!("the fleet is ready to be led: it will be within two minutes"),
+            Done::Advanced(Err(error)) => warn!(%error, "the fleet's new state was not written"),
+            Done::Indexed(Ok(_)) | Done::Retracted => {}
+            Done::Indexed(Err(error)) => warn!(%error, "the index of owners was not made"),
+            Done::Found(gauge) => {
+                if let Some(gauge) = gauge {
+                    info!(by = gauge.name(), "this worker's load is measured");
+                    self.recorder = Recorder::new(true, self.settings.averages);
+                    self.gauge = Some(Box::new(gauge));
+                    self.due.sample = now + self.settings.sample_every.mul_f64(self.random.f64());
+                }
+            }
+            Done::Sampled(gauge, sample) => {
+                self.gauge = Some(gauge);
+                if let Some(percent) = sample {
+                    self.recorder.sample(percent);
+                }
+            }
+        }
+    }
+
+    fn tell_of_the_lead(&mut self, led: bool) {
+        let now = Instant::now();
+        match (led, self.election.leads(now)) {
+            (false, true) => {
+                info!("this worker leads");
+                self.verdict = Arc::default();
+                self.judge(now);
+            }
+            (true, false) => warn!("this worker does not lead any more"),
+            _ => {}
+        }
+    }
+
+    fn judged(&mut self, reports: &[Report]) {
+        let now = (self.settings.wall)() / 1_000;
+        let before: BTreeSet<WorkerId> = self.verdict.members.iter().map(|one| one.id.clone()).collect();
+        let verdict = judge(reports, now, &self.settings.rules);
+        let new = verdict.members.iter().any(|member| !before.contains(&member.id));
+        for (worker, at) in &verdict.stale {
+            info!(worker, "a worker has not reported for long: its report is deleted");
+            for place in self.layout.reads() {
+                let (store, worker, place, at) = (self.store.clone(), worker.clone(), *place, *at);
+                self.work.spawn(async move {
+                    if let Err(error) = store.retract(place, &worker, at).await {
+                        debug!(%error, worker, "an old report was not deleted");
+                    }
+                    Done::Retracted
+                });
+            }
+        }
+        self.verdict = Arc::new(verdict);
+        if new {
+            self.show();
+            self.ends.coordinator.look();
+        }
+    }
+
+    fn monitored(&mut self, seen: &Monitored) {
+        self.busy.monitor = false;
+        if seen.old && !self.barred {
+            error!(
+                "a worker of KCL 3.0 to 3.4 has made tables of its own beside this application's single one, which it \
+                 can't read: stop it. This worker does not lead as long"
+            );
+            self.barred = true;
+            self.step_down();
+        }
+        let layout = self.layout.after(seen.stage, self.settings.migrate);
+        if layout != self.layout {
+            info!(before = ?self.layout, now = ?layout, "the tables move");
+            if layout.lock() != self.layout.lock() {
+                self.step_down();
+                self.election = Election::new(Terms::new(self.settings.me.clone(), self.settings.failover));
+            }
+            self.layout = layout;
+        }
+        // Who leads must carry the move on, which this worker can't.
+        let moving = self.layout != Layout::Complete && seen.stage.is_some();
+        if moving && !self.barred {
+            warn!(
+                "the tables of this application are being moved into one: this worker does not lead as long"
+            );
+            self.barred = true;
+            self.step_down();
+        } else if !moving && self.barred && !seen.old {
+            self.barred = false;
+        }
+        let stored = seen.generation.as_ref().map(|row| row.now.state);
+        if let Some(mode) = stored.and_then(|stored| version::follow(self.mode, stored)) {
+            info!(before = %self.mode, now = %mode, "the fleet goes on");
+            if self.mode.is_led() && !mode.is_led() {
+                self.step_down();
+            }
+            if mode == Mode::Upgrade {
+                let table = self.table.clone();
+                self.work.spawn(async move { Done::Indexed(table.index(true).await) });
+            }
+            self.mode = mode;
+            self.due.lock = Instant::now();
+            self.due.report = Instant::now();
+            self.readiness = Readiness::default();
+            self.show();
+            self.ends.coordinator.look();
+        }
+    }
+
+    fn checked(&mut self, index: bool, reports: &[Report], now: Instant) {
+        let wall = (self.settings.wall)();
+        let verdict = judge(reports, wall / 1_000, &self.settings.rules);
+        let leases = self.ends.seen.borrow().leases.clone();
+        let ready = version::is_ready(index, &leases, &verdict.reporting);
+        debug!(ready, index, reporting = verdict.reporting.len(), "whether the fleet can be led");
+        if !self.readiness.look(now, ready) || self.mode != Mode::Upgrade {
+            return;
+        }
+        let (store, layout, me) = (self.store.clone(), self.layout, self.settings.me.clone());
+        let place = self.writes;
+        self.work.spawn(async move {
+            let advance = async {
+                let Some(row) = generation(&*store, layout).await? else { return Ok(()) };
+                let Entry { state: Generation::Upgrade, .. } = row.now else { return Ok(()) };
+                let next = row.next(Generation::Revocable, &me, wall);
+                store.write_generation(place, Some(Generation::Upgrade), &next).await
+            };
+            Done::Advanced(advance.await)
+        });
+    }
+
+    /// A peer called: a worker is new, or the leader has gone.
+    fn called(&mut self, now: Instant) {
+        if self.mode.is_led() {
+            self.due.lock = self.due.lock.min(now);
+            self.due.judge = now;
+        }
+    }
+
+    fn step_down(&mut self) {
+        let until = Instant::now() + Terms::new(self.settings.me.clone(), self.settings.failover).lease;
+        if let Some(write) = self.election.stand_back(until) {
+            let (store, place) = (self.store.clone(), self.layout.lock());
+            self.work.spawn(async move {
+                if let Err(error) = store.write_lock(place, &write).await {
+                    warn!(%error, "the lock was not given back: it expires");
+                }
+                Done::Retracted
+            });
+        }
+    }
+
+    fn show(&self) {
+        let now = Instant::now();
+        let (mode, leads_until) = (Some(self.mode), self.election.until().filter(|_| self.mode.is_led()));
+        let suspect = self.mode.is_led() && self.election.is_suspect(now);
+        self.ends.standing.send_if_modified(|shown| {
+            let same = shown.mode == mode
+                && shown.leads_until == leads_until
+                && shown.suspect == suspect
+                && shown.led_by_ours == self.led_by_ours
+                && Arc::ptr_eq(&shown.verdict, &self.verdict);
+            if !same {
+                let (verdict, led_by_ours) = (self.verdict.clone(), self.led_by_ours);
+                *shown = Standing { mode, leads_until, suspect, led_by_ours, verdict };
+            }
+            !same
+        });
+    }
+
+    fn look_for_a_gauge(&mut self) {
+        if let Some(surroundings) = self.settings.surroundings.clone() {
+            self.work.spawn(async move { Done::Found(processor::detect(&surroundings).await) });
+        }
+    }
+
+    /// The lock first, then that nothing more is wanted, then who else there is; and at the very end the
+    /// report goes.
+    async fn take_leave(&mut self) {
+        let lock = self.election.stand_back(Instant::now() + Duration::from_secs(3_600));
+        self.show();
+        self.work.abort_all();
+        while self.work.join_next().await.is_some() {}
+        let (store, place) = (self.store.clone(), self.layout.lock());
+        if let Some(write) = lock
+            && !matches!(timeout(FAREWELL, store.write_lock(place, &write)).await, Ok(Ok(())))
+        {
+            warn!("the leader's lock was not given back: it expires");
+        }
+        if !self.mode.reports() {
+            return;
+        }
+        let gone = self.ends.gone.clone();
+        loop {
+            let at = (self.settings.wall)() / 1_000;
+            let report = Recorder::farewell(&self.settings.me, at);
+            if matches!(timeout(FAREWELL, store.report(self.writes, &report)).await, Ok(Ok(()))) {
+                self.reported = Some(at);
+            }
+            if self.mode.is_led()
+                && let Ok(Ok(reports)) = timeout(FAREWELL, reports(&*store, self.layout)).await
+            {
+                self.verdict = Arc::new(judge(&reports, at, &self.settings.rules));
+                self.show();
+            }
+            tokio::select! {
+                biased;
+                () = gone.cancelled() => break,
+                () = tokio::time::sleep(self.settings.rules.every) => {}
+            }
+        }
+        if let Some(at) = self.reported {
+            let retract = store.retract(self.writes, self.settings.me.as_str(), at);
+            if !matches!(timeout(FAREWELL, retract).await, Ok(Ok(_))) {
+                debug!("this worker's report was not deleted: it grows old");
+            }
+        }
+    }
+}
