@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -25,7 +25,7 @@ use crate::fleet::report::Verdict;
 use crate::fleet::{Mode, lead};
 use crate::lease::held::{self, Owner};
 use crate::lease::take::{Asker, Observations};
-use crate::lease::update::Update;
+use crate::lease::update::{Next, Update};
 use crate::lease::watch as rhythm;
 use crate::lease::{Held, Lease, Table, WorkerId, table, update};
 use crate::shard::ShardId;
@@ -133,7 +133,12 @@ pub struct Ends {
     pub standing: watch::Sender<Standing>,
     /// Peers that call.
     pub calls: mpsc::Receiver<()>,
+    /// Questions of a worker that stops: who could have its leases now.
+    pub heirs: mpsc::Receiver<Question>,
 }
+
+/// Who may be given leases, as the reports say now.
+pub type Question = oneshot::Sender<Arc<Verdict>>;
 
 /// Where this worker stands in a fleet of KCL 3.
 #[derive(Debug, Clone, Default)]
@@ -247,7 +252,8 @@ impl Coordinator {
         let standing = watch::Sender::new(Standing::default());
         let (call, calls) = mpsc::channel(1);
         let stands = standing.subscribe();
-        let ends = Ends { handle: Handle(handle), leases, seen: shown.subscribe(), standing, calls };
+        let (ask, heirs) = mpsc::channel(PARALLEL);
+        let ends = Ends { handle: Handle(handle), leases, seen: shown.subscribe(), standing, calls, heirs };
         let now = Instant::now();
         let coordinator = Self {
             table,
@@ -272,13 +278,14 @@ impl Coordinator {
             random: fastrand::Rng::new(),
             standing: stands,
             calls: call,
-            led: Led::default(),
+            led: Led::new(ask),
         };
         (coordinator, ends)
     }
 
     /// Runs until every handle is gone. After `stop` no lease is taken any more.
     pub async fn run(mut self, stop: CancellationToken) {
+        self.led.stop = stop.clone();
         let nudged = self.nudged.clone();
         loop {
             let idle = self.look.under_way == 0 && !stop.is_cancelled();
@@ -476,11 +483,15 @@ impl Coordinator {
     fn release(&mut self, held: Arc<Held>) {
         self.forget(&held);
         self.releasing.insert(held.shard().clone());
-        let to = self.successor();
         let writes = self.writes.clone();
+        let heirs = self.heirs();
         self.work.spawn(async move {
+            let to = match heirs {
+                Some(heirs) => heirs.of(&held).await,
+                None => Next::Nobody,
+            };
             let _permit = writes.acquire().await;
-            let to = give_back(&held, to).await;
+            let to = give_back(&held, &to).await;
             Done::Released(held.shard().clone(), to)
         });
     }
@@ -509,7 +520,6 @@ impl Coordinator {
     }
 
     async fn release_all(&mut self) {
-        self.choose_successors().await;
         let held: Vec<Arc<Held>> = std::mem::take(&mut self.held).into_values().collect();
         for held in held {
             self.release(held);
@@ -576,8 +586,8 @@ async fn call(table: &Arc<dyn Table>, writes: &Arc<Semaphore>, nudges: Vec<(Shar
     while calls.join_next().await.is_some() {}
 }
 
-async fn give_back(held: &Held, to: Option<WorkerId>) -> Option<WorkerId> {
-    match held.release(to.as_ref()).await {
+async fn give_back(held: &Held, to: &Next) -> Option<WorkerId> {
+    match held.release(to).await {
         Ok(to) => {
             info!(shard = %held.shard(), to = to.as_ref().map(WorkerId::as_str), "gave the lease back");
             return to;

@@ -129,15 +129,16 @@ pub async fn run(config: &Config, ports: Ports, stop: CancellationToken) -> Resu
         rules: config.rules.clone(),
     };
     let (coordinator, ends) = Coordinator::new(ports.table.clone(), settings);
-    let Ends { handle, leases, seen, standing, calls } = ends;
+    let Ends { handle, leases, seen, standing, calls, heirs } = ends;
     let mut tasks = JoinSet::new();
     let gone = CancellationToken::new();
     let part = member::Ends {
         standing,
         calls,
         seen: seen.clone(),
-        coordinator: handle.clone(),
+        coordinator: Some(handle.clone()),
         stop: stop.clone(),
+        heirs,
         gone: gone.clone(),
     };
     // What shows who this worker is must be there before the coordinator looks.

@@ -16,13 +16,13 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::clock;
 use crate::config::resolve::uuid;
-use crate::coordinator::{Handle, Seen, Standing};
+use crate::coordinator::{Handle, Question, Seen, Standing};
 use crate::fleet::layout::{Layout, TooEarly};
 use crate::fleet::lock::{Election, Next, Terms};
 use crate::fleet::report::{self, Recorder, Verdict, judge};
@@ -38,7 +38,7 @@ const MONITOR: Duration = Duration::from_secs(60);
 /// The first of them a little later, so that a fleet that starts together doesn't ask together.
 const MONITOR_SPREAD: Duration = Duration::from_secs(30);
 /// A leader looks at the reports so often, and whenever a worker calls.
-const JUDGE: Duration = Duration::from_secs(20);
+const JUDGE: Duration = Duration::from_secs(45);
 /// A request at the end of a stop takes no longer.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Another attempt to write the generation after somebody else was faster.
@@ -157,10 +157,12 @@ pub struct Ends {
     pub calls: mpsc::Receiver<()>,
     /// What the coordinator sees.
     pub seen: watch::Receiver<Seen>,
-    /// The coordinator.
-    pub coordinator: Handle,
+    /// The coordinator, which ends when nobody needs it: gone once this worker stops.
+    pub coordinator: Option<Handle>,
     /// The daemon stops.
     pub stop: CancellationToken,
+    /// Questions of a worker that stops.
+    pub heirs: mpsc::Receiver<Question>,
     /// Every lease has gone.
     pub gone: CancellationToken,
 }
@@ -282,17 +284,18 @@ impl Member {
         }
     }
 
-    fn next(&self, _: Instant) -> Option<Instant> {
+    fn next(&self, now: Instant) -> Option<Instant> {
         let led = self.mode.is_led();
-        let leads = led && self.election.until().is_some();
+        let leads = led && self.election.leads(now);
         [
             (led && !self.busy.lock).then_some(self.due.lock),
             (self.mode.reports() && !self.busy.report).then_some(self.due.report),
             (leads && !self.busy.judge).then_some(self.due.judge),
             (!self.busy.monitor && self.monitors()).then_some(self.due.monitor),
             self.gauge.is_some().then_some(self.due.sample),
-            // Leading ends by itself.
-            self.election.until().filter(|until| *until > Instant::now()),
+            // Leading ends by itself, and so does trust in a leader.
+            self.election.suspect_at().filter(|at| led && *at > now),
+            self.election.until().filter(|until| *until > now),
         ]
         .into_iter()
         .flatten()
@@ -520,7 +523,13 @@ impl Member {
         self.verdict = Arc::new(verdict);
         if new {
             self.show();
-            self.ends.coordinator.look();
+            self.look();
+        }
+    }
+
+    fn look(&self) {
+        if let Some(coordinator) = &self.ends.coordinator {
+            coordinator.look();
         }
     }
 
@@ -569,7 +578,7 @@ impl Member {
             self.due.report = Instant::now();
             self.readiness = Readiness::default();
             self.show();
-            self.ends.coordinator.look();
+            self.look();
         }
     }
 
@@ -620,7 +629,9 @@ impl Member {
         let now = Instant::now();
         let (mode, leads_until) = (Some(self.mode), self.election.until().filter(|_| self.mode.is_led()));
         let suspect = self.mode.is_led() && self.election.is_suspect(now);
+        let mut turned = false;
         self.ends.standing.send_if_modified(|shown| {
+            turned = suspect && !shown.suspect;
             let same = shown.mode == mode
                 && shown.leads_until == leads_until
                 && shown.suspect == suspect
@@ -632,6 +643,11 @@ impl Member {
             }
             !same
         });
+        if turned {
+            debug!("the leader may be gone");
+            // What stands still from here on is known to whoever leads next.
+            self.look();
+        }
     }
 
     fn look_for_a_gauge(&mut self) {
@@ -643,6 +659,7 @@ impl Member {
     /// The lock first, then that nothing more is wanted, then who else there is; and at the very end the
     /// report goes.
     async fn take_leave(&mut self) {
+        self.ends.coordinator = None;
         let lock = self.election.stand_back(Instant::now() + Duration::from_secs(3_600));
         self.show();
         self.work.abort_all();
@@ -657,22 +674,27 @@ impl Member {
             return;
         }
         let gone = self.ends.gone.clone();
+        let mut due = Instant::now();
+        let mut read: Option<Instant> = None;
         loop {
-            let at = (self.settings.wall)() / 1_000;
-            let report = Recorder::farewell(&self.settings.me, at);
-            if matches!(timeout(FAREWELL, store.report(self.writes, &report)).await, Ok(Ok(()))) {
-                self.reported = Some(at);
-            }
-            if self.mode.is_led()
-                && let Ok(Ok(reports)) = timeout(FAREWELL, reports(&*store, self.layout)).await
-            {
-                self.verdict = Arc::new(judge(&reports, at, &self.settings.rules));
-                self.show();
+            if Instant::now() >= due {
+                self.bid_farewell().await;
+                due = Instant::now() + self.settings.rules.every;
             }
             tokio::select! {
                 biased;
                 () = gone.cancelled() => break,
-                () = tokio::time::sleep(self.settings.rules.every) => {}
+                Some(question) = self.ends.heirs.recv() => {
+                    // One look is good for all that are given back together.
+                    if read.is_none_or(|at| Instant::now() > at + FAREWELL / 10) {
+                        read = Some(Instant::now());
+                        self.look_for_heirs().await;
+                    }
+                    if question.send(self.verdict.clone()).is_err() {
+                        debug!("who asked has not waited");
+                    }
+                }
+                () = sleep_until(due) => {}
             }
         }
         if let Some(at) = self.reported {
@@ -681,5 +703,23 @@ impl Member {
                 debug!("this worker's report was not deleted: it grows old");
             }
         }
+    }
+
+    /// Nothing more is wanted.
+    async fn bid_farewell(&mut self) {
+        let at = (self.settings.wall)() / 1_000;
+        let report = Recorder::farewell(&self.settings.me, at);
+        if matches!(timeout(FAREWELL, self.store.report(self.writes, &report)).await, Ok(Ok(()))) {
+            self.reported = Some(at);
+        }
+    }
+
+    async fn look_for_heirs(&mut self) {
+        self.verdict = match timeout(FAREWELL, reports(&*self.store, self.layout)).await {
+            Ok(Ok(reports)) => {
+                Arc::new(judge(&reports, (self.settings.wall)() / 1_000, &self.settings.rules))
+            }
+            Ok(Err(_)) | Err(_) => Arc::default(),
+        };
     }
 }

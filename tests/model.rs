@@ -467,7 +467,7 @@ impl Model for Bounds {
                 if !holding.is_live(now) {
                     return None;
                 }
-                state.send(from, &update::release(holding.row(), None), false);
+                state.send(from, &update::release(holding.row(), &update::Next::Nobody), false);
                 state.workers[from].talk = Talk::Releasing;
             }
             Action::Look(from, stale) => state.look(from, stale, self),

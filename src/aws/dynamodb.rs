@@ -512,7 +512,7 @@ mod tests {
             )
         );
         assert_eq!(
-            said(&update::release(&lease(), None)),
+            said(&update::release(&lease(), &update::Next::Nobody)),
             strings(
                 "#leaseCounter = :counterWas AND #leaseOwner = :ownerWas AND attribute_not_exists(#checkpointOwner) \
                  AND attribute_exists(#leaseKey)",

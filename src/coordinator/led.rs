@@ -11,17 +11,21 @@
 //! In KCL: `DynamoDBLeaseDiscoverer`, `LeaseAssignmentManager`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{ALERT, Coordinator, Done, MIN_PAUSE, Seen, Standing, call, take};
+use super::{ALERT, Coordinator, Done, MIN_PAUSE, Question, Seen, Standing, call, take};
 use crate::fleet::lead::{How, Leader};
+use crate::fleet::report::Verdict;
 use crate::lease::take::Asker;
-use crate::lease::{Lease, WorkerId, table, update};
+use crate::lease::update::Next;
+use crate::lease::{Held, Lease, WorkerId, table, update};
 use crate::shard::ShardId;
 
 /// A member looks at the whole table so many failover times after the last time: for what it has finished
@@ -44,8 +48,64 @@ pub(super) struct Led {
     everybody: bool,
     /// Whether this worker has introduced itself.
     introduced: bool,
-    /// How many leases each worker has that may get those of this one.
-    successors: BTreeMap<WorkerId, usize>,
+    ask: Option<mpsc::Sender<Question>>,
+    pub(super) stop: CancellationToken,
+    heirs: Option<Arc<Heirs>>,
+}
+
+impl Led {
+    pub(super) fn new(ask: mpsc::Sender<Question>) -> Self {
+        Self { ask: Some(ask), ..Self::default() }
+    }
+}
+
+/// Who gets the leases of this worker when it stops: whoever has the fewest, one after the other.
+#[derive(Debug)]
+pub(super) struct Heirs {
+    ask: mpsc::Sender<Question>,
+    me: WorkerId,
+    leases: Arc<Vec<Lease>>,
+    /// How many each worker has by now.
+    counts: Mutex<BTreeMap<WorkerId, usize>>,
+}
+
+impl Heirs {
+    /// Whom a leader has named, unless that one has gone; else the next heir.
+    pub(super) async fn of(&self, held: &Held) -> Next {
+        let named = held.named().await;
+        match (self.ask().await, named) {
+            (None, _) => Next::Nobody,
+            (Some(verdict), Some(named)) if verdict.members.iter().any(|member| member.id == named) => {
+                Next::Worker(named)
+            }
+            (Some(verdict), Some(_)) => Next::Instead(self.next(&verdict)),
+            (Some(verdict), None) => self.next(&verdict).map_or(Next::Nobody, Next::Worker),
+        }
+    }
+
+    /// Others may be about to stop as well, so it is asked each time.
+    async fn ask(&self) -> Option<Arc<Verdict>> {
+        let (answer, answered) = oneshot::channel();
+        let asked = async {
+            self.ask.send(answer).await.ok()?;
+            answered.await.ok()
+        };
+        let verdict = timeout(CHOOSE, asked).await.ok().flatten();
+        if verdict.is_none() {
+            debug!("nobody is known who could get the lease");
+        }
+        verdict
+    }
+
+    fn next(&self, verdict: &Verdict) -> Option<WorkerId> {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = verdict.members.iter().map(|member| &member.id).filter(|id| **id != self.me);
+        let of = |id: &WorkerId| self.leases.iter().filter(|lease| lease.owner.as_ref() == Some(id)).count();
+        let fewest = others.min_by_key(|id| counts.get(*id).copied().unwrap_or_else(|| of(id)))?;
+        let count = counts.get(fewest).copied().unwrap_or_else(|| of(fewest));
+        counts.insert(fewest.clone(), count + 1);
+        Some(fewest.clone())
+    }
 }
 
 impl Coordinator {
@@ -64,7 +124,7 @@ impl Coordinator {
         let now = Instant::now();
         self.seen.note(&leases, now);
         self.led.surveyed = Some(now);
-        let leases = std::sync::Arc::new(leases);
+        let leases = Arc::new(leases);
         self.leases = leases.clone();
         let standing = self.standing.borrow().clone();
         let leads = standing.leads(now);
@@ -85,7 +145,7 @@ impl Coordinator {
         if leads {
             self.give_out(&leases, &standing);
             let expiry = self.led.leader.next_expiry(&leases, &self.seen, &self.settings.rules, now);
-            let pause = (failover / 2).mul_f64(0.93 + 0.04 * self.random.f64());
+            let pause = (failover / 2).mul_f64(0.96 + 0.04 * self.random.f64());
             self.look.next = expiry.map_or(now + pause, |at| at.min(now + pause)).max(now + MIN_PAUSE);
         } else {
             self.led.leader = Leader::default();
@@ -154,7 +214,7 @@ impl Coordinator {
             0 if standing.suspect => failover / 4,
             // Nobody can call a worker without leases.
             0 if self.held.is_empty() => failover / 6,
-            0 if standing.led_by_ours => failover * 2,
+            0 if standing.led_by_ours => failover * 3,
             0 => failover,
             alert => ALERT[ALERT.len() - alert],
         };
@@ -232,39 +292,25 @@ impl Coordinator {
                 *count += 1;
                 (called && *count <= ROWS).then(|| (lease.shard.clone(), update::nudge(lease)))
             });
-            call(&table, &writes, nudges.collect()).await;
+            let nudges: Vec<_> = nudges.collect();
+            debug!(rows = nudges.len(), "calling the peers");
+            call(&table, &writes, nudges).await;
             Done::Called
         });
     }
 
-    /// Who may have this worker's leases when it stops.
-    pub(super) async fn choose_successors(&mut self) {
-        let standing = self.standing.borrow().clone();
-        if !standing.is_led() {
-            return;
+    /// Who gets what is given back: when this worker stops, and somebody waits for leases from a leader.
+    pub(super) fn heirs(&mut self) -> Option<Arc<Heirs>> {
+        if !self.led.stop.is_cancelled() || !self.standing.borrow().is_led() {
+            return None;
         }
         self.led.everybody = true;
-        let members = standing.verdict.members.iter().map(|member| member.id.clone());
-        let mut successors: BTreeMap<WorkerId, usize> =
-            members.filter(|id| *id != self.settings.me).map(|id| (id, 0)).collect();
-        if successors.is_empty() {
-            return;
-        }
-        if let Ok(Ok(leases)) = timeout(CHOOSE, self.table.list()).await {
-            for owner in leases.iter().filter_map(|lease| lease.owner.as_ref()) {
-                if let Some(count) = successors.get_mut(owner) {
-                    *count += 1;
-                }
-            }
-        }
-        self.led.successors = successors;
-    }
-
-    /// Who gets the next lease that is given back.
-    pub(super) fn successor(&mut self) -> Option<WorkerId> {
-        let (worker, count) = self.led.successors.iter_mut().min_by_key(|(_, count)| **count)?;
-        *count += 1;
-        Some(worker.clone())
+        let ask = self.led.ask.clone()?;
+        let heirs = self.led.heirs.get_or_insert_with(|| {
+            let (me, leases) = (self.settings.me.clone(), self.leases.clone());
+            Arc::new(Heirs { ask, me, leases, counts: Mutex::default() })
+        });
+        Some(heirs.clone())
     }
 
     /// What was given to this worker while it stopped goes on to the next.
@@ -281,8 +327,13 @@ impl Coordinator {
         for lease in leases {
             let mine = lease.owner.as_ref() == Some(&me) && lease.checkpoint_owner.is_none();
             if mine && !lease.is_complete() {
-                let (table, to) = (self.table.clone(), self.successor());
-                let update = update::release(&lease, to.as_ref());
+                let to = match self.heirs() {
+                    Some(heirs) => heirs.ask().await.and_then(|verdict| heirs.next(&verdict)),
+                    None => None,
+                };
+                let to = to.map_or(Next::Nobody, Next::Worker);
+                let table = self.table.clone();
+                let update = update::release(&lease, &to);
                 writes.spawn(async move { table.update(&lease.shard, &update).await.map(drop) });
             }
         }

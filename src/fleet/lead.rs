@@ -117,16 +117,31 @@ impl Leader {
             balance,
         };
         let plan = assign::plan(&candidates, members, &rules_of_plan, random);
+        let mut early = false;
         let orders = plan.moves.into_iter().filter_map(|step| {
             let (lease, candidate) = (*open.get(step.lease)?, candidates.get(step.lease)?);
             let handing = lease.checkpoint_owner.is_some();
             if handing && !candidate.available && !self.is_overdue(lease, rules, now) {
                 return None;
             }
+            // Who hasn't begun can't finish: later.
+            if !candidate.available && !handing && self.is_fresh(lease) {
+                early = true;
+                return None;
+            }
             let direct = candidate.available || handing || !rules.graceful;
             Some(Order { lease, to: step.to, how: if direct { How::Assign } else { How::HandOff } })
         });
-        orders.collect()
+        let orders = orders.collect();
+        if early {
+            self.balanced = None;
+        }
+        orders
+    }
+
+    /// Its owner has given no sign of life so far.
+    fn is_fresh(&self, lease: &Lease) -> bool {
+        self.past.get(&lease.shard).is_some_and(|past| past.fresh.is_some())
     }
 
     fn note(&mut self, leases: &[Lease], now: Instant) {
@@ -136,8 +151,8 @@ impl Leader {
             let same = before.as_ref().is_some_and(|past| past.owner == lease.owner);
             let fresh = match &before {
                 Some(past) if same && past.counter == lease.counter => past.fresh,
-                Some(_) if same => None,
-                Some(_) | None => Some(now),
+                Some(_) if !same => Some(now),
+                Some(_) | None => None,
             };
             let same = same && before.as_ref().is_some_and(|p| p.checkpoint_owner == lease.checkpoint_owner);
             let handing = before.and_then(|past| past.handing).filter(|_| same).unwrap_or(now);
@@ -161,8 +176,7 @@ impl Leader {
         now: Instant,
     ) -> Candidate<'l> {
         let still = seen.stood_still(lease, now).unwrap_or_default();
-        let fresh = self.past.get(&lease.shard).is_some_and(|past| past.fresh.is_some());
-        let limit = if fresh { rules.failover * 2 } else { rules.failover };
+        let limit = if self.is_fresh(lease) { rules.failover * 2 } else { rules.failover };
         let available = lease.actual_owner().is_none() || still > limit;
         Candidate {
             shard: &lease.shard,
@@ -195,8 +209,7 @@ impl Leader {
         suspects
             .filter_map(|lease| {
                 let still = seen.suspected_for(lease, now)?;
-                let fresh = self.past.get(&lease.shard).is_some_and(|past| past.fresh.is_some());
-                let limit = if fresh { rules.failover * 2 } else { rules.failover };
+                let limit = if self.is_fresh(lease) { rules.failover * 2 } else { rules.failover };
                 (still <= limit).then(|| now + (limit - still) + Duration::from_millis(1))
             })
             .min()

@@ -5,7 +5,7 @@
 //! is known to have happened. A row that names this worker proves nothing: it may be from before a restart.
 //! An answer that says nothing is followed by a read, where the version tells whose the row is.
 //!
-//! Ours lasts a little longer than a lease instead of Java's two minutes, with beats as much closer, so that
+//! Ours lasts half as long again as a lease instead of Java's two minutes, with beats as much closer, so that
 //! a leader that dies is replaced by the time its leases have expired. Observers go by what the row says,
 //! Java's too.
 //!
@@ -30,15 +30,17 @@ pub struct Terms {
     pub me: WorkerId,
     /// How long the lock lasts without a sign of life.
     pub lease: Duration,
-    /// Between signs of life, and between looks at another's lock.
+    /// Between signs of life.
     pub beat: Duration,
+    /// Between looks at another's lock.
+    pub look: Duration,
 }
 
 impl Terms {
     /// As leases last.
     pub fn new(me: WorkerId, failover: Duration) -> Self {
-        let lease = (failover * 6 / 5).min(LONGEST);
-        Self { me, lease, beat: lease / 3 }
+        let lease = (failover * 8 / 5).min(LONGEST);
+        Self { me, lease, beat: lease * 2 / 5, look: lease / 2 }
     }
 }
 
@@ -98,8 +100,14 @@ impl Election {
 
     /// Whether the lock of another has stood still for so long that its holder may be gone.
     pub fn is_suspect(&self, now: Instant) -> bool {
-        let stands = |seen: &Observed| now.saturating_duration_since(seen.since) > seen.lease / 2;
-        self.held.is_none() && self.observed.as_ref().is_some_and(stands)
+        self.suspect_at().is_some_and(|at| now >= at)
+    }
+
+    /// When that will be the case, if the lock stands still as long.
+    pub fn suspect_at(&self) -> Option<Instant> {
+        let seen = self.observed.as_ref().filter(|_| self.held.is_none())?;
+        // Past the next look, where a live leader's lock has moved.
+        Some(seen.since + (seen.lease / 2).max(self.terms.look.mul_f64(1.1)))
     }
 
     /// When to ask for the next step.
@@ -108,7 +116,7 @@ impl Election {
             Some(hold) if self.unanswered.is_none() => hold.proven + self.terms.beat,
             Some(_) => now + self.terms.beat / 4,
             None => {
-                let look = now + self.terms.beat;
+                let look = now + self.terms.look;
                 let ripe = self.observed.as_ref().map(|seen| seen.since + seen.lease + self.terms.beat / 8);
                 ripe.filter(|ripe| *ripe > now).map_or(look, |ripe| ripe.min(look))
             }
@@ -244,7 +252,7 @@ mod tests {
             seconds += 4;
         }
         assert!((121..=130).contains(&seconds), "{seconds}");
-        assert_eq!(rows.lock[&Place::Leases].lease, SECOND * 12, "the row is ours");
+        assert_eq!(rows.lock[&Place::Leases].lease, SECOND * 16, "the row is ours");
     }
 
     #[test]
@@ -275,7 +283,7 @@ mod tests {
         let row = rows.lock[&Place::Leases].clone();
         assert_eq!(me.read(start + SECOND * 5, Some(&row), || unreachable!()), Next::Nothing);
         assert!(
-            me.leads(start + SECOND * 10) && !me.leads(start + SECOND * 11),
+            me.leads(start + SECOND * 14) && !me.leads(start + SECOND * 15),
             "from the start of the write"
         );
     }

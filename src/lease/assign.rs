@@ -1,36 +1,32 @@
 //! Which worker gets which lease: what the leader of a fleet decides in one run.
 //!
-//! First the leases that are available go, one by one, to the worker with the least pressure. Then, if this is
-//! a run that balances, workers above the fleet's average give leases away. Pressure is what a worker's
-//! metrics show, as parts of the fleet's averages, the worst of them, plus what this run gives it. A worker
-//! without metrics is weighed by the throughput of its leases, as part of an even share; one whose figures
-//! say nothing (nothing measured, or zero everywhere) by how many leases it has.
+//! First the available leases go, one by one, to the worker with the least pressure. Then, if this is a run
+//! that balances, workers above the fleet's average give leases away. Pressure is the worst of a
+//! worker's metrics, as part of the fleet's average, plus what this run gives it. A worker without metrics is
+//! weighed by the throughput of its leases, as part of an even share; one whose figures say nothing (nothing
+//! measured, or zero everywhere) by how many leases it has.
 //!
-//! Invariants: a lease moves at most once a run, never to the worker that already reads it, and not while a
-//! hand-off is open; nobody gets a lease past `maxLeasesForWorker`; the same input and seed give the same plan.
+//! Invariants: a lease moves at most once a run, never to the worker that reads it already, and not while a
+//! hand-off is open; nobody gets one past `maxLeasesForWorker`; the same input and seed give the same plan.
 //!
 //! In KCL: `VarianceBasedLeaseAssignmentDecider`; counts are evened out as in
-//! `LeaseCountBasedLeaseAssignmentDecider`. On purpose different from Java:
+//! `LeaseCountBasedLeaseAssignmentDecider`. As there, throughput has a limit of 100 %: who is above its even
+//! share is asked to give, whatever the threshold. On purpose different from Java:
 //! * an available lease is never offered to the worker that let it expire, and such a worker comes last in
-//!   this run and is left out of its balancing. Java takes a dead worker, empty as it is, for the best until
-//!   its metrics grow old;
-//! * ties go to whoever has the fewest leases, then by worker id. In Java's heap ties alternate between two
+//!   this run and is left out of its balancing. To Java a dead worker is the best while its row is fresh;
+//! * ties go to whoever has the fewest leases, then by worker id. In Java's heap they alternate between two
 //!   workers, so that a fleet without traffic gives everything to two;
 //! * a fleet without figures is balanced by count. Java compares with NaN, and never balances it;
-//! * zero is the least pressure. In Java a worker at 0 stands behind one at a quarter of the average;
-//! * throughput is weighed against an even share of the fleet's, not against the average of those weighed
-//!   by it, which is zero when a fleet starts;
+//! * zero is the least pressure. In Java a worker at 0 stands where one at half the average does;
+//! * throughput is weighed against an even share of the fleet's; Java's average of those weighed by it is
+//!   zero when a fleet starts;
 //! * balancing compares with averages that know what this run gave away. In Java everybody is above average
-//!   after leases of the dead were shared out;
+//!   once a dead worker's leases are shared out;
 //! * a lease that is being handed over weighs on its next owner. In Java on the present one, and a run that
 //!   comes before the hand-off has ended gives away as much again;
-//! * a lease that fits nowhere is left where it is, and a smaller one is tried. Java stops there, and takes
-//!   the best worker out of the run;
+//! * where a lease fits nowhere, a smaller one is tried. Java stops, and drops the best worker from the run;
 //! * an idle lease costs its polling: in choosing a worker it counts a little, so that idle leases don't all
-//!   go to one worker; and it is not moved to balance throughput, since that relieves nobody.
-//!
-//! What Java's limit of 100 % on throughput does is kept: each worker above its even share is asked to give,
-//! whatever the threshold.
+//!   go to one; and it is not moved to balance throughput, since that relieves nobody.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,8 +35,7 @@ use crate::shard::ShardId;
 
 /// An idle lease weighs such a part of an average one.
 const IDLE: f64 = 0.1;
-/// Above by no more than this part is not above: sums differ in their last digits by the order of what is
-/// summed, and leases would move to and fro.
+/// Above by no more than this part is rounding, for which leases would move to and fro.
 const SLACK: f64 = 1e-6;
 
 /// One metric of a worker, as its row shows it, averaged.
@@ -81,13 +76,13 @@ pub struct Candidate<'l> {
 }
 
 impl<'l> Candidate<'l> {
-    fn actual_owner(&self) -> Option<&'l WorkerId> {
-        self.checkpoint_owner.or(self.owner)
-    }
-
     /// Who has it to carry, this run's plans included: the next owner while a hand-off is open.
     fn weighs_on(&self) -> Option<&'l WorkerId> {
-        if self.available { self.actual_owner() } else { self.owner.or(self.checkpoint_owner) }
+        if self.available {
+            self.checkpoint_owner.or(self.owner)
+        } else {
+            self.owner.or(self.checkpoint_owner)
+        }
     }
 }
 
@@ -224,27 +219,30 @@ impl<'a> Fleet<'a> {
             members.iter().map(|member| (&member.id, member.metrics.as_slice())).collect();
         let (scale, throughput) = scale(leases, members.len().max(1));
         let averages = averages(members.values().copied().flatten());
-        let weighed = if scale.target > 0.0 { Basis::Throughput } else { Basis::Count };
         let worker = |(id, metrics): (&'a WorkerId, &'a [Metric])| {
-            let mut measures: Vec<Measure> =
+            let mut measures: Vec<_> =
                 metrics.iter().filter_map(|metric| measure(metric, &averages)).collect();
-            let basis = match (metrics.is_empty(), measures.is_empty()) {
-                (true, _) => weighed,
-                (false, true) => Basis::Count,
-                (false, false) => Basis::Metrics,
+            let basis = match metrics.is_empty() && scale.target > 0.0 {
+                true => Basis::Throughput,
+                false if measures.is_empty() => Basis::Count,
+                false => Basis::Metrics,
             };
             if basis == Basis::Throughput {
-                measures.push(Measure { metric: averages.len(), value: 0.0, limit: 1.0 });
+                measures.push(Measure {
+                    metric: averages.len(),
+                    value: 0.0,
+                    limit: 1.0 + rules.threshold / 100.0,
+                });
             }
             Worker { id, basis, measures, load: 0.0, weight: 0.0, count: 0, growth: 0.0, late: false }
         };
-        let places: BTreeMap<&WorkerId, usize> =
-            members.keys().enumerate().map(|(index, id)| (*id, index)).collect();
         let metrics = averages.len() + 1;
         let mut workers: Vec<Worker<'a>> = members.into_iter().map(worker).collect();
         let mut owners = Vec::with_capacity(leases.len());
         for (lease, throughput) in leases.iter().zip(&throughput) {
-            let owner = lease.weighs_on().and_then(|owner| places.get(owner).copied());
+            let owner = lease
+                .weighs_on()
+                .and_then(|owner| workers.binary_search_by(|worker| worker.id.cmp(owner)).ok());
             if let Some(worker) = owner.and_then(|owner| workers.get_mut(owner)) {
                 worker.load += throughput;
                 worker.weight += throughput.max(scale.idle);
@@ -253,18 +251,9 @@ impl<'a> Fleet<'a> {
             }
             owners.push(owner);
         }
-        let mut fleet = Self {
-            leases,
-            rules,
-            scale,
-            throughput,
-            workers,
-            owners,
-            queue: BTreeSet::new(),
-            metrics,
-            before: Vec::new(),
-            moves: Vec::new(),
-        };
+        let (queue, before, moves) = (BTreeSet::new(), Vec::new(), Vec::new());
+        let mut fleet =
+            Self { leases, rules, scale, throughput, workers, owners, queue, metrics, before, moves };
         fleet.before = fleet.means();
         (0..fleet.workers.len()).for_each(|worker| fleet.enqueue(worker));
         fleet
@@ -291,8 +280,7 @@ impl<'a> Fleet<'a> {
                 }
                 continue;
             }
-            let to = self.queue.iter().map(|place| place.worker).find(|worker| Some(*worker) != owner);
-            match to {
+            match self.queue.iter().map(|place| place.worker).find(|worker| Some(*worker) != owner) {
                 Some(to) => self.give(lease, to),
                 None => left += 1,
             }
@@ -309,7 +297,14 @@ impl<'a> Fleet<'a> {
     }
 
     fn balance(&mut self, random: &mut fastrand::Rng) {
-        let movable = self.movable();
+        // The leases of each worker that may be taken from it.
+        let mut movable = vec![Vec::new(); self.workers.len()];
+        for (index, (lease, owner)) in self.leases.iter().zip(&self.owners).enumerate() {
+            let busy = lease.available || lease.checkpoint_owner.is_some();
+            if let Some(owner) = owner.filter(|_| !busy) {
+                movable[owner].push(index);
+            }
+        }
         if self.workers.iter().filter(|worker| !worker.late).all(|worker| worker.basis == Basis::Count) {
             self.even_out(movable);
         } else {
@@ -317,28 +312,14 @@ impl<'a> Fleet<'a> {
         }
     }
 
-    /// The leases of each worker that may be taken from it.
-    fn movable(&self) -> Vec<Vec<usize>> {
-        let mut movable = vec![Vec::new(); self.workers.len()];
-        for (index, (lease, owner)) in self.leases.iter().zip(&self.owners).enumerate() {
-            let busy = lease.available || lease.checkpoint_owner.is_some();
-            if let Some(theirs) = owner.filter(|_| !busy).and_then(|owner| movable.get_mut(owner)) {
-                theirs.push(index);
-            }
-        }
-        movable
-    }
-
     /// Moves leases from the fullest to the emptiest until they are within one of each other. Who has nothing
     /// to give while it is the fullest, or no room while it is the emptiest, never has it later on.
     fn even_out(&mut self, mut movable: Vec<Vec<usize>>) {
         let workers = self.workers.iter().enumerate().filter(|(_, worker)| !worker.late);
-        let mut order: BTreeSet<(usize, usize)> =
-            workers.map(|(index, worker)| (worker.count, index)).collect();
-        while let (Some(&(least, to)), Some(&(most, from))) = (order.first(), order.last()) {
-            if most - least <= 1 {
-                return;
-            }
+        let mut order: BTreeSet<_> = workers.map(|(index, worker)| (worker.count, index)).collect();
+        while let (Some(&(least, to)), Some(&(most, from))) = (order.first(), order.last())
+            && most - least > 1
+        {
             order.remove(&(least, to));
             if !self.has_room(to) {
                 continue;
@@ -364,7 +345,7 @@ impl<'a> Fleet<'a> {
                 (chosen, most) = (sources, sum);
             }
         }
-        chosen.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+        chosen.sort_by(|one, other| other.0.total_cmp(&one.0));
         for (take, source) in chosen {
             let mut theirs = std::mem::take(&mut movable[source]);
             random.shuffle(&mut theirs);
@@ -399,10 +380,11 @@ impl<'a> Fleet<'a> {
         let asked = |gauge: &&Gauge| (gauge.value >= upper && above(gauge)) || over(gauge);
         let mut sources: Vec<&Gauge> = gauges.iter().filter(asked).collect();
         if sources.is_empty() {
-            let highest = gauges.iter().max_by(|one, other| one.value.total_cmp(&other.value));
-            sources.extend(highest.filter(above));
+            sources
+                .extend(gauges.iter().max_by(|one, other| one.value.total_cmp(&other.value)).filter(above));
         }
         let take = |gauge: &Gauge| {
+            // As much as Java, which weighs against the average before the run, but not below that after it.
             let part = |mean: f64| ((gauge.value - mean) / gauge.value).max(0.0);
             let most = part(before) * self.rules.dampening / 100.0;
             self.workers[gauge.worker].load * most.min(part(mean))
@@ -412,45 +394,36 @@ impl<'a> Fleet<'a> {
 
     /// Moves up to `take` KB/s of a worker's leases to where they fit.
     fn relieve(&mut self, source: usize, take: f64, theirs: &[usize], means: &[f64]) {
-        if self.workers[source].load <= 0.0 {
-            // Its metrics are high, and no lease tells why.
-            if let Some(lease) = theirs.first() {
-                self.place(*lease, source, means);
-            }
-            return;
-        }
-        let mut remaining = take;
+        let idle = self.workers[source].load <= 0.0;
         let mut small_enough = false;
         // Whatever is as large as what fitted nowhere doesn't fit either.
-        let mut too_large = f64::INFINITY;
+        let (mut remaining, mut too_large) = (take, f64::INFINITY);
         for lease in theirs {
             let throughput = self.throughput[*lease];
-            if throughput <= 0.0 || remaining - throughput <= 0.0 {
+            if throughput <= 0.0 || throughput >= remaining {
                 continue;
             }
             small_enough = true;
-            if throughput >= too_large {
-                continue;
-            }
-            if self.place(*lease, source, means) {
+            if throughput < too_large && self.place(*lease, source, means) {
                 remaining -= throughput;
             } else {
-                too_large = throughput;
+                too_large = too_large.min(throughput);
             }
         }
-        if !small_enough && self.rules.overshoot {
-            let busy = theirs.iter().filter(|lease| self.throughput[**lease] > 0.0);
-            let least = busy.min_by(|a, b| self.throughput[**a].total_cmp(&self.throughput[**b]));
-            if let Some(lease) = least {
-                self.place(*lease, source, means);
-            }
+        let busy = theirs.iter().filter(|lease| self.throughput[**lease] > 0.0);
+        let least = busy.min_by(|a, b| self.throughput[**a].total_cmp(&self.throughput[**b]));
+        let least = least.filter(|_| self.rules.overshoot && !small_enough);
+        // Without load its metrics are high, and no lease tells why.
+        let one = if idle { theirs.first() } else { least };
+        if let Some(lease) = one {
+            self.place(*lease, source, means);
         }
     }
 
     /// Gives a worker's lease to the best one that stays below average with it, if there is any.
     fn place(&mut self, lease: usize, source: usize, means: &[f64]) -> bool {
-        let punctual = self.queue.iter().take_while(|place| !place.late).map(|place| place.worker);
-        let to = punctual.into_iter().find(|to| *to != source && self.fits(*to, lease, means));
+        let mut punctual = self.queue.iter().take_while(|place| !place.late).map(|place| place.worker);
+        let to = punctual.find(|to| *to != source && self.fits(*to, lease, means));
         if let Some(to) = to {
             self.give(lease, to);
         }
@@ -465,14 +438,12 @@ impl<'a> Fleet<'a> {
             Basis::Count => 1.0 / self.scale.share,
         };
         let level = self.level(worker) + adds;
-        if worker.measures.is_empty() {
-            return level <= 1.0;
-        }
-        let mut measures = worker.measures.iter();
-        measures.all(|measure| {
-            let value = measure.value + level;
-            value <= means[measure.metric] && value <= measure.limit
-        })
+        // By count, no measure tells.
+        (worker.basis != Basis::Count || level <= 1.0)
+            && worker.measures.iter().all(|measure| {
+                let value = measure.value + level;
+                value <= means[measure.metric] && value <= measure.limit
+            })
     }
 
     /// What a worker has by its leases, as part of an even share; where it is measured, only what it got in
@@ -505,25 +476,30 @@ impl<'a> Fleet<'a> {
     }
 
     fn give(&mut self, lease: usize, to: usize) {
-        let throughput = self.throughput[lease];
+        let (throughput, growth) = (self.throughput[lease], self.growth(lease));
         let weight = throughput.max(self.scale.idle);
         if let Some(from) = self.owners[lease].replace(to) {
-            self.dequeue(from);
-            let worker = &mut self.workers[from];
-            worker.load -= throughput;
-            worker.weight -= weight;
-            worker.count -= 1;
-            self.enqueue(from);
+            self.change(from, |worker| {
+                worker.load -= throughput;
+                worker.weight -= weight;
+                worker.count -= 1;
+            });
         }
-        let growth = self.growth(lease);
-        self.dequeue(to);
-        let worker = &mut self.workers[to];
-        worker.load += throughput;
-        worker.weight += weight;
-        worker.count += 1;
-        worker.growth += growth;
-        self.moves.push(Move { lease, to: worker.id.clone() });
-        self.enqueue(to);
+        self.change(to, |worker| {
+            worker.load += throughput;
+            worker.weight += weight;
+            worker.count += 1;
+            worker.growth += growth;
+        });
+        self.moves.push(Move { lease, to: self.workers[to].id.clone() });
+    }
+
+    /// Its place in the queue goes by what is changed.
+    fn change(&mut self, worker: usize, change: impl FnOnce(&mut Worker<'a>)) {
+        let place = self.place_of(worker);
+        self.queue.remove(&place);
+        change(&mut self.workers[worker]);
+        self.enqueue(worker);
     }
 
     fn has_room(&self, worker: usize) -> bool {
@@ -543,11 +519,6 @@ impl<'a> Fleet<'a> {
             self.queue.insert(self.place_of(worker));
         }
     }
-
-    fn dequeue(&mut self, worker: usize) {
-        let place = self.place_of(worker);
-        self.queue.remove(&place);
-    }
 }
 
 /// What a worker shows for a metric.
@@ -558,10 +529,10 @@ struct Gauge {
 }
 
 fn scale(leases: &[Candidate<'_>], members: usize) -> (Scale, Vec<f64>) {
-    let measured = || leases.iter().filter_map(|lease| lease.throughput.filter(|value| sound(*value)));
-    let average = measured().sum::<f64>() / float(measured().count().max(1));
-    let throughput =
-        leases.iter().map(|lease| lease.throughput.filter(|value| sound(*value)).unwrap_or(average));
+    let known = |lease: &Candidate<'_>| lease.throughput.filter(|value| sound(*value));
+    let measured: Vec<f64> = leases.iter().filter_map(known).collect();
+    let average = measured.iter().sum::<f64>() / float(measured.len().max(1));
+    let throughput = leases.iter().map(|lease| known(lease).unwrap_or(average)).collect();
     let target = average * float(leases.len()) / float(members);
     let scale = Scale {
         target: if target.is_finite() { target } else { 0.0 },
@@ -569,7 +540,7 @@ fn scale(leases: &[Candidate<'_>], members: usize) -> (Scale, Vec<f64>) {
         share: float(leases.len().max(1)) / float(members),
         single: 1.0 / float((leases.len() / members).max(1)),
     };
-    (scale, throughput.collect())
+    (scale, throughput)
 }
 
 /// The metrics that say something, each with its place and its average over who has it.

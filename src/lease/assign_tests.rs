@@ -77,7 +77,8 @@ fn applied(rows: &[Row], plan: &Plan) -> Vec<Row> {
 }
 
 fn counts(rows: &[Row], members: &[Member]) -> Vec<usize> {
-    let theirs = |member: &Member| rows.iter().filter(|row| seen_owner(row) == Some(&member.id)).count();
+    let seen = seen(rows);
+    let theirs = |member: &Member| seen.iter().filter(|one| one.weighs_on() == Some(&member.id)).count();
     members.iter().map(theirs).collect()
 }
 
@@ -160,7 +161,7 @@ fn an_expired_lease_never_goes_back_to_who_let_it_expire() {
 }
 
 #[test]
-fn an_open_hand_off_is_left_alone_and_counts_for_who_still_reads() {
+fn an_open_hand_off_is_left_alone_and_counts_for_its_next_owner() {
     let mut leases = rows(&[("w001", 6), ("-", 6)], None);
     for row in &mut leases[..6] {
         row.checkpoint_owner = Some("w000".into());
@@ -470,6 +471,10 @@ fn any_fleet() -> impl Strategy<Value = (Vec<Row>, Vec<Member>)> {
     })
 }
 
+fn unmeasured(fleet: Vec<Member>) -> Vec<Member> {
+    fleet.into_iter().map(|member| Member { metrics: Vec::new(), ..member }).collect()
+}
+
 proptest! {
     #[test]
     fn a_plan_keeps_the_rules((rows, fleet) in any_fleet(), max_leases in 0..40_usize, seed: u64) {
@@ -496,7 +501,7 @@ proptest! {
         let left: Vec<&Row> = after.iter().filter(|row| row.available && !alone(row)).collect();
         prop_assert_eq!(left.len(), plan.left);
         let room = Plan { left: 0, ..made() };
-        if max_leases >= rows.len() + 1 {
+        if max_leases > rows.len() {
             prop_assert_eq!(&plan, &room, "there is room for all");
         }
         if !rules.balance || left.is_empty() {
@@ -515,7 +520,7 @@ proptest! {
 
     #[test]
     fn plans_settle((rows, fleet) in any_fleet(), seed: u64) {
-        let fleet: Vec<Member> = fleet.into_iter().map(|member| Member { metrics: Vec::new(), ..member }).collect();
+        let fleet = unmeasured(fleet);
         let mut random = fastrand::Rng::with_seed(seed);
         // Hand-offs end before the next run that balances.
         let mut rows: Vec<Row> = rows.into_iter().map(|row| Row { checkpoint_owner: None, ..row }).collect();
@@ -531,33 +536,13 @@ proptest! {
 
     #[test]
     fn counts_without_figures_end_within_one((rows, fleet) in any_fleet()) {
-        let live = |row: &Row| seen_owner(row).is_none_or(|owner| fleet.iter().any(|member| member.id == *owner));
-        let bare = |row: Row| Row { throughput: None, available: row.owner.is_none(), checkpoint_owner: None, ..row };
+        let live = |row: &Row| row.owner.as_ref().is_none_or(|id| fleet.iter().any(|one| one.id == *id));
+        let bare = |row: Row| {
+            Row { throughput: None, available: row.owner.is_none(), checkpoint_owner: None, ..row }
+        };
         let rows: Vec<Row> = rows.into_iter().map(bare).filter(live).collect();
-        let fleet: Vec<Member> = fleet.into_iter().map(|member| Member { metrics: Vec::new(), ..member }).collect();
+        let fleet = unmeasured(fleet);
         let counts = after(&rows, &fleet, &RULES);
         prop_assert!(counts.iter().max().unwrap() - counts.iter().min().unwrap() <= 1, "{counts:?}");
-    }
-}
-#[test]
-fn debug_seed() {
-    for seed in [110, 254] {
-        let (rows, fleet) = drawn(seed);
-        let plan_ = planned(&rows, &fleet, &RULES);
-        let now = applied(&rows, &plan_);
-        let java = java::plan(&rows, &fleet, &RULES, 7);
-        for (i, m) in fleet.iter().enumerate() {
-            let l = |v: Vec<bool>| {
-                rows.iter().zip(v).filter(|(_, b)| *b).filter_map(|(r, _)| r.throughput).sum::<f64>()
-            };
-            println!(
-                "{seed} {} cpu {:.1} before {:.0} ours {:.0} java {:.0}",
-                m.id,
-                m.metrics[0].value,
-                l(rows.iter().map(|r| seen_owner(r) == Some(&m.id)).collect()),
-                l(now.iter().map(|r| seen_owner(r) == Some(&m.id)).collect()),
-                l(java.iter().map(|r| *r == Some(i)).collect())
-            );
-        }
     }
 }

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::holding::{Holding, Intent, Step};
 use super::meter::Meter;
 use super::table::{self, Table};
-use super::update;
+use super::update::{self, Next};
 use super::{Lease, WorkerId};
 use crate::clock;
 use crate::sequence::Position;
@@ -197,12 +197,18 @@ impl Held {
         }
     }
 
+    /// Whom a leader has named to have the lease next.
+    pub async fn named(&self) -> Option<WorkerId> {
+        let holding = self.holding.lock().await;
+        holding.is_handing_over().then(|| holding.row().owner.clone()).flatten()
+    }
+
     /// Lets go, and says who has the lease next, if that is known: the row loses its owner, so that others needn't wait for it to stand still. The
     /// lease counts as lost from the moment of the call. `to` is its next owner, if there is one already.
     ///
     /// # Errors
     /// The row may then keep its owner until it expires; nothing is lost by that.
-    pub async fn release(&self, to: Option<&WorkerId>) -> Result<Option<WorkerId>, Error> {
+    pub async fn release(&self, to: &Next) -> Result<Option<WorkerId>, Error> {
         let mut holding = self.holding.lock().await;
         if !self.is_live(Instant::now()) {
             return Err(Error::Lost);
@@ -332,7 +338,7 @@ mod tests {
         assert!(!held.is_live(Instant::now()));
         assert_eq!(held.checkpoint(&at("5")).await, Err(Error::Lost));
         assert_eq!(held.renew().await, Err(Error::Lost));
-        assert_eq!(held.release(None).await, Err(Error::Lost));
+        assert_eq!(held.release(&Next::Nobody).await, Err(Error::Lost));
         assert_eq!(table.writes(), 0);
     }
 
@@ -412,7 +418,7 @@ mod tests {
         let mut row = table.row(&"s".into()).unwrap();
         row.counter += 1;
         table.put(row);
-        held.release(None).await.unwrap();
+        held.release(&Next::Nobody).await.unwrap();
         assert_eq!(table.row(&"s".into()).unwrap().owner, None);
     }
 
@@ -443,7 +449,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_release_clears_the_owner_and_makes_the_proof_inert() {
         let (table, held) = held();
-        held.release(None).await.unwrap();
+        held.release(&Next::Nobody).await.unwrap();
         assert_eq!(table.row(&"s".into()).unwrap().owner, None);
         assert_eq!(held.renew().await, Err(Error::Lost));
     }

@@ -114,15 +114,28 @@ pub fn checkpoint(lease: &Lease, target: &Position) -> Update {
     Update { requires: vec![Requirement::Counter(lease.counter)], changes }
 }
 
+/// Who has a lease after its owner has let go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// Whoever takes it, or whom a leader has named already.
+    Nobody,
+    /// A worker that waits for leases from a leader and need not wait for the leader too; or whom the leader
+    /// has named.
+    Worker(WorkerId),
+    /// This worker or nobody, whomever the leader has named: that one has gone.
+    Instead(Option<WorkerId>),
+}
+
 /// The owner lets go, so that nobody has to wait for the lease to stand still (B7). With a hand-off
-/// open only that is closed: the next owner starts at once. `to` is a worker that waits for leases from a
-/// leader: it need not wait for the leader too.
-pub fn release(lease: &Lease, to: Option<&WorkerId>) -> Update {
+/// open only that is closed: the next owner starts at once.
+pub fn release(lease: &Lease, to: &Next) -> Update {
     let mut changes = vec![Change::ClearCheckpointOwner, Change::BumpCounter];
     match to {
-        _ if lease.checkpoint_owner.is_some() => {}
-        Some(to) => changes.extend([Change::SetOwner(to.clone()), Change::BumpOwnerSwitches]),
-        None => changes.push(Change::ClearOwner),
+        Next::Nobody | Next::Worker(_) if lease.checkpoint_owner.is_some() => {}
+        Next::Worker(to) | Next::Instead(Some(to)) => {
+            changes.extend([Change::SetOwner(to.clone()), Change::BumpOwnerSwitches]);
+        }
+        Next::Nobody | Next::Instead(None) => changes.push(Change::ClearOwner),
     }
     Update {
         requires: vec![
@@ -298,11 +311,11 @@ mod tests {
     #[test]
     fn a_release_leaves_the_row_to_the_next_owner_if_a_hand_off_is_open() {
         let mine = lease(Some("a"), None);
-        assert_eq!(applied(&release(&mine, None), &mine).owner, None);
+        assert_eq!(applied(&release(&mine, &Next::Nobody), &mine).owner, None);
         let handing = lease(Some("b"), Some("a"));
-        let after = applied(&release(&handing, None), &handing);
+        let after = applied(&release(&handing, &Next::Nobody), &handing);
         assert_eq!((after.owner, after.checkpoint_owner, after.counter), (Some("b".into()), None, 5));
-        assert!(!release(&mine, None).holds(&lease(Some("b"), None)));
+        assert!(!release(&mine, &Next::Nobody).holds(&lease(Some("b"), None)));
     }
 
     #[test]
@@ -320,7 +333,7 @@ mod tests {
         assert!(!renew(&mine).holds(&handing) && renew(&handing).holds(&handing));
         assert!(!initiate(&handing, &"c".into()).holds(&handing), "one at a time");
         assert!(!adopt(&handing, &"b".into()).holds(&handing), "not before it is closed");
-        let closed = applied(&release(&handing, None), &handing);
+        let closed = applied(&release(&handing, &Next::Nobody), &handing);
         assert!(adopt(&closed, &"b".into()).holds(&closed));
     }
 }

@@ -90,9 +90,9 @@ async fn every_write_changes_the_row_as_it_says_and_only_once() {
             ("assign", Box::new(|row| update::assign(row, &"third".into()))),
             ("initiate", Box::new(|row| update::initiate(row, &"fourth".into()))),
             ("renew in a hand-off", Box::new(update::renew)),
-            ("close the hand-off", Box::new(|row| update::release(row, None))),
-            ("release to somebody", Box::new(|row| update::release(row, Some(&"me".into())))),
-            ("release", Box::new(|row| update::release(row, None))),
+            ("close the hand-off", Box::new(|row| update::release(row, &update::Next::Nobody))),
+            ("release to somebody", Box::new(|row| update::release(row, &update::Next::Worker("me".into())))),
+            ("release", Box::new(|row| update::release(row, &update::Next::Nobody))),
         ];
         for (what, write) in &writes {
             let before = row.clone();
@@ -135,12 +135,12 @@ async fn no_write_makes_a_row() {
             update::renew(&gone),
             update::take(&gone, &"me".into()),
             update::checkpoint(&gone, &Position::shard_end()),
-            update::release(&gone, None),
-            update::release(&held, Some(&"x".into())),
+            update::release(&gone, &update::Next::Nobody),
+            update::release(&held, &update::Next::Instead(None)),
             update::adopt(&held, &"me".into()),
             update::assign(&gone, &"x".into()),
             update::initiate(&held, &"x".into()),
-            update::release(&held, None),
+            update::release(&held, &update::Next::Nobody),
             update::children(BTreeSet::from(["x".into()])),
             update::nudge(&held),
             update::range(HashRange { start: 0, end: 1 }),

@@ -111,6 +111,11 @@ fn a_fleet_keeps_every_promise_whatever_happens_to_it() {
         "a worker was killed",
         "a worker was cut off",
         "a worker froze",
+        "took the lead",
+        "gave the lead back",
+        "gave a lease to another",
+        "opened a hand-off",
+        "closed a hand-off",
     ];
     for what in interesting.iter().filter(|_| many) {
         assert!(coverage.get(what).is_some_and(|count| *count >= 10), "hardly ever: {what}: {coverage:#?}");

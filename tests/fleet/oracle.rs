@@ -29,6 +29,8 @@ pub struct Oracle {
     delivered: BTreeMap<ShardId, BTreeSet<u64>>,
     pub deliveries: u64,
     created: BTreeSet<ShardId>,
+    /// When another worker was given a lease.
+    given: BTreeMap<ShardId, Instant>,
     /// Who leads, and until when it may think so.
     leader: Option<(WorkerId, Instant)>,
     /// Shards whose end was stored.
@@ -84,10 +86,12 @@ impl Oracle {
                     }
                 }
                 Change::SetOwner(to) if to != worker => {
+                    self.given.insert(shard.clone(), Instant::now());
                     let opened = update.changes.iter().any(|c| matches!(c, Change::SetCheckpointOwner(_)));
                     self.count(if opened { "opened a hand-off" } else { "gave a lease to another" });
                 }
                 Change::ClearCheckpointOwner if before.checkpoint_owner.as_ref() == Some(worker) => {
+                    self.given.insert(shard.clone(), Instant::now());
                     self.count("closed a hand-off");
                 }
                 Change::SetOwner(_) => match &before.owner {
@@ -210,6 +214,11 @@ impl Oracle {
                 self.leader = None;
             }
         }
+    }
+
+    /// A lease that somebody is given in the moment when he stops is left to expire.
+    pub fn was_just_given(&self, shard: &ShardId) -> bool {
+        self.given.get(shard).is_some_and(|at| at.elapsed() < Duration::from_secs(3))
     }
 
     /// Everything was read to its end.
