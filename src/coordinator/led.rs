@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OnceCell, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -23,9 +23,9 @@ use tracing::{debug, info, warn};
 use super::{ALERT, Coordinator, Done, MIN_PAUSE, Question, Seen, Standing, call, take};
 use crate::fleet::lead::{How, Leader};
 use crate::fleet::report::Verdict;
-use crate::lease::take::Asker;
+use crate::lease::take::{Asker, Observations};
 use crate::lease::update::Next;
-use crate::lease::{Held, Lease, WorkerId, table, update};
+use crate::lease::{Held, Lease, Table, WorkerId, table, update};
 use crate::shard::ShardId;
 
 /// A member looks at the whole table so many failover times after the last time: for what it has finished
@@ -60,13 +60,16 @@ impl Led {
 }
 
 /// Who gets the leases of this worker when it stops: whoever has the fewest, one after the other.
-#[derive(Debug)]
 pub(super) struct Heirs {
     ask: mpsc::Sender<Question>,
     me: WorkerId,
-    leases: Arc<Vec<Lease>>,
-    /// How many each worker has by now.
-    counts: Mutex<BTreeMap<WorkerId, usize>>,
+    failover: Duration,
+    table: Arc<dyn Table>,
+    seen: Observations,
+    /// How many leases each worker has that moves them: a report alone may be that of a dead one.
+    live: OnceCell<BTreeMap<WorkerId, usize>>,
+    /// How many each was given besides.
+    given: Mutex<BTreeMap<WorkerId, usize>>,
 }
 
 impl Heirs {
@@ -78,8 +81,8 @@ impl Heirs {
             (Some(verdict), Some(named)) if verdict.members.iter().any(|member| member.id == named) => {
                 Next::Worker(named)
             }
-            (Some(verdict), Some(_)) => Next::Instead(self.next(&verdict)),
-            (Some(verdict), None) => self.next(&verdict).map_or(Next::Nobody, Next::Worker),
+            (Some(verdict), Some(_)) => Next::Instead(self.next(&verdict).await),
+            (Some(verdict), None) => self.next(&verdict).await.map_or(Next::Nobody, Next::Worker),
         }
     }
 
@@ -97,14 +100,24 @@ impl Heirs {
         verdict
     }
 
-    fn next(&self, verdict: &Verdict) -> Option<WorkerId> {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+    async fn next(&self, verdict: &Verdict) -> Option<WorkerId> {
+        let live = self.live.get_or_init(|| self.look()).await;
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
         let others = verdict.members.iter().map(|member| &member.id).filter(|id| **id != self.me);
-        let of = |id: &WorkerId| self.leases.iter().filter(|lease| lease.owner.as_ref() == Some(id)).count();
-        let fewest = others.min_by_key(|id| counts.get(*id).copied().unwrap_or_else(|| of(id)))?;
-        let count = counts.get(fewest).copied().unwrap_or_else(|| of(fewest));
-        counts.insert(fewest.clone(), count + 1);
-        Some(fewest.clone())
+        let has = |id: &&WorkerId| Some(live.get(*id)? + given.get(*id).copied().unwrap_or(0));
+        let fewest = others.filter(|id| has(id).is_some()).min_by_key(has)?.clone();
+        *given.entry(fewest.clone()).or_default() += 1;
+        Some(fewest)
+    }
+
+    async fn look(&self) -> BTreeMap<WorkerId, usize> {
+        let Ok(Ok(leases)) = timeout(CHOOSE, self.table.list()).await else { return BTreeMap::new() };
+        let (now, held, mut seen) = (Instant::now(), BTreeSet::new(), self.seen.clone());
+        seen.note(&leases, now);
+        let (me, failover) = (&self.me, self.failover);
+        let asker =
+            Asker { me, held: &held, failover, max_leases: usize::MAX, max_steals: 0, priority: false };
+        asker.view(&leases, &seen, now).counts().iter().map(|(id, count)| ((*id).clone(), *count)).collect()
     }
 }
 
@@ -307,8 +320,15 @@ impl Coordinator {
         self.led.everybody = true;
         let ask = self.led.ask.clone()?;
         let heirs = self.led.heirs.get_or_insert_with(|| {
-            let (me, leases) = (self.settings.me.clone(), self.leases.clone());
-            Arc::new(Heirs { ask, me, leases, counts: Mutex::default() })
+            Arc::new(Heirs {
+                ask,
+                me: self.settings.me.clone(),
+                failover: self.settings.failover,
+                table: self.table.clone(),
+                seen: self.seen.clone(),
+                live: OnceCell::new(),
+                given: Mutex::default(),
+            })
         });
         Some(heirs.clone())
     }
@@ -328,7 +348,10 @@ impl Coordinator {
             let mine = lease.owner.as_ref() == Some(&me) && lease.checkpoint_owner.is_none();
             if mine && !lease.is_complete() {
                 let to = match self.heirs() {
-                    Some(heirs) => heirs.ask().await.and_then(|verdict| heirs.next(&verdict)),
+                    Some(heirs) => match heirs.ask().await {
+                        Some(verdict) => heirs.next(&verdict).await,
+                        None => None,
+                    },
                     None => None,
                 };
                 let to = to.map_or(Next::Nobody, Next::Worker);

@@ -36,7 +36,7 @@ impl Fleet {
 
     pub fn ours(&mut self, name: &'static str) {
         let rig = &self.load.rig;
-        let file = properties(rig, name, &format!("{}{}", self.lines, self.peer.mode));
+        let file = properties(rig, name, &format!("{}{}", self.lines, self.peer.ours));
         let (path, output) = log(rig, name);
         let mut daemon = rig.command_to(&["--properties-file", file.to_str().unwrap()], output.into());
         daemon.stderr = path;

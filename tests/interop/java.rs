@@ -13,16 +13,23 @@ use crate::rig::{LIMIT, Rig};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
     pub version: &'static str,
-    /// The lines that both kinds of workers are given, so that they agree on how leases are shared.
+    /// How Java's workers find their leases.
     pub mode: &'static str,
+    /// How ours do, so that they agree.
+    pub ours: &'static str,
 }
 
-pub const JAVA_2: Peer = Peer { version: "2.5.4", mode: "" };
+const SHARES: &str = "clientVersionConfig = CLIENT_VERSION_CONFIG_COMPATIBLE_WITH_2X_PHASE1\n";
+const COMPATIBLE: &str = "clientVersionConfig = CLIENT_VERSION_CONFIG_COMPATIBLE_WITH_2X\n";
+
+pub const JAVA_2: Peer = Peer { version: "2.5.4", mode: "", ours: SHARES };
 /// It leaves its leader's work undone, so that workers of KCL 2 get along with it.
-pub const JAVA_3: Peer =
-    Peer { version: "3.1.3", mode: "clientVersionConfig = CLIENT_VERSION_CONFIG_COMPATIBLE_WITH_2X\n" };
+/// Ours may come first: they write nothing that it can't read.
+pub const JAVA_3: Peer = Peer { version: "3.1.3", mode: COMPATIBLE, ours: SHARES };
+/// It comes first, and ours find by its tables how far the fleet is.
+pub const JAVA_3_FIRST: Peer = Peer { version: "3.1.3", mode: COMPATIBLE, ours: "" };
 /// As it comes: one worker leads and assigns the leases.
-pub const JAVA_3_LED: Peer = Peer { version: "3.1.3", mode: "" };
+pub const JAVA_3_LED: Peer = Peer { version: "3.1.3", mode: "", ours: "" };
 
 impl Peer {
     /// 2.5.4 knows the names of the first SDK only, 3.1.3 those of the second.

@@ -1,4 +1,5 @@
-//! Beside the real Java daemon, on one table: 2.5.4, and 3.1.3 in the mode that gets along with KCL 2.
+//! Beside the real Java daemon, on one table: 2.5.4, and 3.1.3 both as it comes and in the mode that
+//! gets along with KCL 2.
 //!
 //! Not part of `cargo test`: the Java daemons come from Maven Central.
 //!
@@ -10,6 +11,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `mixed.rs` | two of ours and two of Java's: join, stop, kill, reshard, take over |
+//! | `led.rs` | the same where one leads and gives the leases out, of either kind |
 //! | `resumed.rs` | a table that one has written is read on by the other |
 //! | `calls.rs` | what a fleet at rest asks of DynamoDB, beside Java's |
 //! | `fleet.rs` | workers of both kinds, and when they have settled |
@@ -40,6 +42,7 @@ mod calls;
 mod counter;
 mod fleet;
 mod java;
+mod led;
 mod load;
 mod mixed;
 mod resumed;

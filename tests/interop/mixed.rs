@@ -2,7 +2,7 @@
 //! other, and nothing is lost.
 
 use crate::fleet::{Fleet, SOON};
-use crate::java::{JAVA_2, JAVA_3, Peer};
+use crate::java::{JAVA_2, JAVA_3, JAVA_3_FIRST, Peer};
 use crate::load::Load;
 
 async fn fed(name: &str, peer: Peer) -> Fleet {
@@ -96,5 +96,5 @@ async fn java_3_in_its_compatible_mode_joins_a_fleet_of_ours() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ours_join_a_fleet_of_java_3_in_its_compatible_mode() {
-    ours_join("ours-join-java-3", JAVA_3).await;
+    ours_join("ours-join-java-3", JAVA_3_FIRST).await;
 }

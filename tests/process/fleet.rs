@@ -5,6 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::rig::*;
 
 /// How many leases each worker has.
+/// Every worker takes its share.
+const SHARES: &str = "clientVersionConfig = CLIENT_VERSION_CONFIG_COMPATIBLE_WITH_2X_PHASE1\n";
+/// One leads and gives the leases out, as KCL 3 does by default.
+const LED: &str = "";
+
 async fn shares(rig: &Rig) -> Vec<usize> {
     let mut shares: BTreeMap<String, usize> = BTreeMap::new();
     for row in rig.rows().await.values() {
@@ -28,10 +33,10 @@ fn keys(log: &[Report]) -> usize {
 }
 
 /// One worker with all four shards, and a second that has taken its part.
-async fn two_workers(name: &str) -> (Rig, Daemon, Daemon) {
+async fn two_workers(name: &str, mode: &str) -> (Rig, Daemon, Daemon) {
     let mut rig = Rig::start(name).await;
     rig.stream(4).await;
-    let file = rig.properties(&rig.scripted("each"), "failoverTimeMillis = 3000\n");
+    let file = rig.properties(&rig.scripted("each"), &format!("failoverTimeMillis = 3000\n{mode}"));
     let first = rig.daemon(&file);
     put(&rig, 0).await;
     rig.until("a worker with four shards", |log| said(log, "initialize").len() >= 4 && keys(log) == 100)
@@ -46,7 +51,7 @@ async fn two_workers(name: &str) -> (Rig, Daemon, Daemon) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_joins_gets_its_share_and_gives_it_back_when_it_leaves() {
-    let (mut rig, mut first, mut second) = two_workers("join").await;
+    let (mut rig, mut first, mut second) = two_workers("join", SHARES).await;
     put(&rig, 100).await;
     rig.until("more records", |log| keys(log) == 200).await;
     assert_eq!(shares(&rig).await, [2, 2]);
@@ -63,7 +68,7 @@ async fn a_worker_that_joins_gets_its_share_and_gives_it_back_when_it_leaves() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_shards_of_a_worker_that_was_killed_are_read_on_by_another() {
-    let (mut rig, mut first, mut second) = two_workers("take-over").await;
+    let (mut rig, mut first, mut second) = two_workers("take-over", SHARES).await;
     first.signal(rustix::process::Signal::KILL);
     first.ended().await;
     put(&rig, 100).await;
@@ -72,4 +77,34 @@ async fn the_shards_of_a_worker_that_was_killed_are_read_on_by_another() {
     assert_eq!(second.stop().await, Some(0));
     rig.until("all children gone", |log| alive(log) == 0).await;
     assert_in_order(&rig.log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_hands_leases_over_and_when_it_is_killed_another_leads() {
+    let (mut rig, mut first, mut second) = two_workers("led", LED).await;
+    put(&rig, 100).await;
+    rig.until("more records", |log| keys(log) == 200).await;
+    let repeated = records(&rig.log).into_values().flatten().count();
+    assert_eq!(repeated, 200, "a hand-off repeats nothing");
+    let rows = rig.all_rows().await;
+    assert_eq!(rows["Leader"]["entityType"].as_s().unwrap(), "LEADER");
+    assert_eq!(rows.values().filter(|row| row.contains_key("lut")).count(), 2, "each reports");
+
+    first.signal(rustix::process::Signal::KILL);
+    first.ended().await;
+    put(&rig, 200).await;
+    rig.until("the other reads all", |log| keys(log) == 300).await;
+    assert_in_order(&rig.log);
+
+    assert_eq!(second.stop().await, Some(0));
+    rig.until("all children gone", |log| alive(log) == 0).await;
+    let rows = rig.all_rows().await;
+    assert!(!rows.contains_key("Leader"), "the lock is given back");
+    assert_eq!(
+        rows.values().filter(|row| row.contains_key("lut")).count(),
+        1,
+        "the dead one's report is left"
+    );
+    assert_eq!(shares(&rig).await, [0; 0], "nobody is left to have them");
+    assert!(pids(&rig.log).into_iter().all(is_gone), "no orphans");
 }

@@ -211,7 +211,15 @@ impl Rig {
     }
 
     /// Every item of the lease table.
+    /// The leases; other rows share their table since KCL 3.5.
     pub async fn rows(&self) -> BTreeMap<String, BTreeMap<String, AttributeValue>> {
+        let mut rows = self.all_rows().await;
+        rows.retain(|_, row| row.contains_key("leaseCounter"));
+        rows
+    }
+
+    /// Every row of the lease table.
+    pub async fn all_rows(&self) -> BTreeMap<String, BTreeMap<String, AttributeValue>> {
         let answer =
             self.clients.dynamodb.scan().table_name(APPLICATION).consistent_read(true).send().await.unwrap();
         let rows = answer.items().iter().map(|item| {
