@@ -37,7 +37,7 @@ const ROWS: usize = 8;
 const CHOOSE: Duration = Duration::from_millis(500);
 
 /// What is remembered between looks.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Led {
     leader: Leader,
     /// When the whole table was seen last.
