@@ -24,8 +24,8 @@ async fn leader(fleet: &Fleet) -> Option<String> {
     item.get("ownerName").map(|owner| owner.as_s().unwrap().clone())
 }
 
-/// Each child of a shard began where the one before had checkpointed last.
-fn begun_at_the_last_checkpoint(log: &[Report]) -> bool {
+/// Each child of a shard began where the one before had ended: it checkpoints each batch.
+fn begun_where_the_last_ended(log: &[Report]) -> bool {
     let mut last: BTreeMap<&str, String> = BTreeMap::new();
     log.iter().all(|report| {
         let Report::Said { shard, what, body, .. } = report else { return true };
@@ -34,8 +34,9 @@ fn begun_at_the_last_checkpoint(log: &[Report]) -> bool {
                 let at = body["sequenceNumber"].as_str().unwrap_or_default().to_owned();
                 last.insert(shard, at.clone()).is_none_or(|before| before == at)
             }
-            "checkpointed" => {
-                if let Some(at) = body["sequenceNumber"].as_str().or_else(|| body.as_str()) {
+            "processRecords" => {
+                let records = body["records"].as_array().unwrap();
+                if let Some(at) = records.last().and_then(|record| record["sequenceNumber"].as_str()) {
                     last.insert(shard, at.to_owned());
                 }
                 true
@@ -64,13 +65,16 @@ async fn ours_join_a_fleet_that_java_3_leads_and_lead_it_when_java_is_gone() {
     let (put, delivered) = fleet.load.all_seen().await;
     eprintln!("Java leads, ours join: {put} records, {delivered} deliveries");
     assert_eq!(put, delivered, "hand-offs repeat nothing");
-    assert!(begun_at_the_last_checkpoint(&fleet.load.rig.log));
+    assert!(begun_where_the_last_ended(&fleet.load.rig.log));
+    fleet.load.feed();
 
     fleet.stop("ours-2").await;
     fleet.load.until_rows("what ours-2 had went over", |rows| all_have(rows, &["java-1", "ours-1"])).await;
     let (put, delivered) = fleet.load.all_seen().await;
     eprintln!("one of ours was stopped: {put} records, {delivered} deliveries");
     assert_eq!(put, delivered, "a clean stop repeats nothing");
+    assert!(begun_where_the_last_ended(&fleet.load.rig.log));
+    fleet.load.feed();
 
     // Java deletes its lock when it stops, and leaves its leases to expire.
     fleet.stop("java-1").await;
@@ -83,7 +87,6 @@ async fn ours_join_a_fleet_that_java_3_leads_and_lead_it_when_java_is_gone() {
     fleet.load.until_rows("ours-1 has given some to Java's", |rows| all_have(rows, &three)).await;
     fleet.load.reshard().await;
     fleet.load.put(500).await;
-    fleet.load.all_seen().await;
     fleet.ours("ours-2");
     let four = ["java-1", "java-2", "ours-1", "ours-2"];
     fleet.load.until_rows("ours-2 is back, shards were split and merged", |rows| all_have(rows, &four)).await;

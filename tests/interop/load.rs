@@ -112,6 +112,7 @@ impl Load {
 
     /// Records are put from now on, until `all_seen`.
     pub fn feed(&mut self) {
+        self.fed = CancellationToken::new();
         self.feeding.spawn(feed(self.rig.clients.clone(), self.puts.clone(), self.fed.clone()));
     }
 
