@@ -22,6 +22,7 @@ use crate::fleet::{lead, report};
 use crate::lease::WorkerId;
 use crate::lease::sync::InitialPosition;
 
+mod arn;
 pub mod bean;
 pub mod credentials;
 pub mod expand;

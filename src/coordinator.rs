@@ -14,15 +14,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::clock;
-use crate::fleet::report::Verdict;
-use crate::fleet::{Mode, lead};
+use crate::fleet::lead;
 use crate::lease::held::{self, Owner};
 use crate::lease::take::{Asker, Observations};
 use crate::lease::update::{Next, Update};
@@ -32,9 +31,11 @@ use crate::shard::ShardId;
 
 mod led;
 mod renewal;
+mod standing;
 
 use led::Led;
 use renewal::Pace;
+pub use standing::{Question, Standing};
 
 /// Giving everything back at the end of a stop takes no longer than this.
 const RELEASE: Duration = Duration::from_secs(3);
@@ -135,36 +136,6 @@ pub struct Ends {
     pub calls: mpsc::Receiver<()>,
     /// Questions of a worker that stops: who could have its leases now.
     pub heirs: mpsc::Receiver<Question>,
-}
-
-/// Who may be given leases, as the reports say now.
-pub type Question = oneshot::Sender<Arc<Verdict>>;
-
-/// Where this worker stands in a fleet of KCL 3.
-#[derive(Debug, Clone, Default)]
-pub struct Standing {
-    /// How leases find their owners; none before that is known.
-    pub mode: Option<Mode>,
-    /// Until when this worker leads, if it is never heard of again.
-    pub leads_until: Option<Instant>,
-    /// The leader may be gone.
-    pub suspect: bool,
-    /// The leader is one of ours, which calls whoever it gives a lease to.
-    pub led_by_ours: bool,
-    /// What the reports say, as they were read last.
-    pub verdict: Arc<Verdict>,
-}
-
-impl Standing {
-    /// Whether a leader gives the leases out.
-    pub fn is_led(&self) -> bool {
-        self.mode.is_some_and(Mode::is_led)
-    }
-
-    /// Whether this worker leads. To be asked before each write of a leader.
-    pub fn leads(&self, now: Instant) -> bool {
-        self.leads_until.is_some_and(|until| now < until)
-    }
 }
 
 /// The end of a task.

@@ -33,4 +33,5 @@ pub mod retrieval;
 pub mod scheduler;
 pub mod sequence;
 pub mod shard;
+pub mod unique;
 pub mod upkeep;

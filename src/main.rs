@@ -24,6 +24,7 @@ use multilangd::exit::Exit;
 use multilangd::metrics::Discard;
 use multilangd::multilang::Program;
 use multilangd::processor::Surroundings;
+use multilangd::unique;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -156,7 +157,7 @@ fn random_id() -> Result<String, Exit> {
         complain(&format!("no randomness for a worker id from /dev/urandom: {error}"));
         return Err(Exit::Internal);
     }
-    Ok(resolve::uuid(u128::from_ne_bytes(bits)))
+    Ok(unique::uuid(u128::from_ne_bytes(bits)))
 }
 
 async fn run_daemon(file: &Path, words: &Words, stop: CancellationToken) -> Exit {

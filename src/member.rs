@@ -16,22 +16,28 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::clock;
-use crate::config::resolve::uuid;
 use crate::coordinator::{Handle, Question, Seen, Standing};
-use crate::fleet::layout::{Layout, TooEarly};
+use crate::fleet::layout::Layout;
 use crate::fleet::lock::{Election, Next, Terms};
 use crate::fleet::report::{self, Recorder, Verdict, judge};
 use crate::fleet::rows::{Dated, Entry, Generation, Lock, Place, Report, Stage};
 use crate::fleet::store::LockWrite;
-use crate::fleet::version::{self, Configured, Readiness, Start};
+use crate::fleet::version::{self, Configured, Readiness};
 use crate::fleet::{Mode, Store};
 use crate::lease::{Table, WorkerId, audit, table};
 use crate::processor::{self, Gauge, Surroundings};
+use crate::unique::uuid;
+
+mod begin;
+mod leave;
+
+pub use begin::{Begun, Error, begin};
+use begin::{generation, reports};
 
 /// Between looks at the generation of the fleet, and at whether it could go on. KCL's are as far apart.
 const MONITOR: Duration = Duration::from_secs(60);
@@ -39,10 +45,6 @@ const MONITOR: Duration = Duration::from_secs(60);
 const MONITOR_SPREAD: Duration = Duration::from_secs(30);
 /// A leader looks at the reports so often, and whenever a worker calls.
 const JUDGE: Duration = Duration::from_secs(45);
-/// A request at the end of a stop takes no longer.
-const FAREWELL: Duration = Duration::from_secs(1);
-/// Another attempt to write the generation after somebody else was faster.
-const ATTEMPTS: u32 = 5;
 
 /// How this worker takes part.
 #[derive(Debug, Clone)]
@@ -65,87 +67,6 @@ pub struct Settings {
     pub wall: fn() -> i64,
     /// Where to find how busy the processors are; none with `disableWorkerMetrics`.
     pub surroundings: Option<Surroundings>,
-}
-
-/// Why this worker can't take part.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A table.
-    #[error(transparent)]
-    Table(#[from] table::Error),
-    /// A setting.
-    #[error(transparent)]
-    TooEarly(#[from] TooEarly),
-}
-
-/// What it was told at the start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Begun {
-    /// How leases find their owners.
-    pub mode: Mode,
-    layout: Layout,
-    /// There is no table of an earlier version.
-    alone: bool,
-}
-
-/// Finds out how the fleet works, and says so where nobody has yet. The lease table is there. Nothing is spoilt
-/// by another attempt.
-///
-/// # Errors
-/// A table can't be used now, or a setting can't be followed yet.
-pub async fn begin(store: &dyn Store, table: &dyn Table, settings: &Settings) -> Result<Begun, Error> {
-    let old = store.legacy().await?.state;
-    let stage = if old { store.stage().await?.map(|row| row.now.state) } else { None };
-    let layout = Layout::at_start(old, stage, settings.migrate)?;
-    let mut attempt = 1;
-    let mode = loop {
-        let stored = generation(store, layout).await?;
-        let two_x = stored.is_none() && !old && version::is_two_x(&table.list().await?);
-        let now = (settings.wall)();
-        match version::start(settings.configured, stored.as_ref(), two_x, &settings.me, now) {
-            Start::As(mode) => {
-                if two_x && mode == Mode::Phase1 && settings.configured == Configured::Default {
-                    warn!(
-                        "the lease table is one of KCL 2: nothing is written that its workers can't read. Once they \
-                         are gone, set clientVersionConfig"
-                    );
-                }
-                break mode;
-            }
-            Start::Write { over, row, then } => {
-                match store.write_generation(layout.writes(), over, &row).await {
-                    Ok(()) => break then,
-                    // Somebody was faster, or it was us: the row says.
-                    Err(table::Error::Conflict(_) | table::Error::Ambiguous(_)) if attempt < ATTEMPTS => {
-                        attempt += 1
-                    }
-                    Err(error) => return Err(error.into()),
-                }
-            }
-        }
-    };
-    if matches!(mode, Mode::ThreeX | Mode::Upgrade) {
-        table.index(true).await?;
-    }
-    info!(%mode, tables = if layout == Layout::Complete { 1 } else { 3 }, "how leases find their owners");
-    Ok(Begun { mode, layout, alone: !old })
-}
-
-async fn generation(store: &dyn Store, layout: Layout) -> Result<Option<Dated<Generation>>, table::Error> {
-    for place in layout.reads() {
-        if let Some(row) = store.generation(*place).await? {
-            return Ok(Some(row));
-        }
-    }
-    Ok(None)
-}
-
-async fn reports(store: &dyn Store, layout: Layout) -> Result<Vec<Report>, table::Error> {
-    let mut all = Vec::new();
-    for place in layout.reads() {
-        all.extend(store.reports(*place).await?);
-    }
-    Ok(all)
 }
 
 /// What a member is connected by.
@@ -654,72 +575,5 @@ impl Member {
         if let Some(surroundings) = self.settings.surroundings.clone() {
             self.work.spawn(async move { Done::Found(processor::detect(&surroundings).await) });
         }
-    }
-
-    /// The lock first, then that nothing more is wanted, then who else there is; and at the very end the
-    /// report goes.
-    async fn take_leave(&mut self) {
-        self.ends.coordinator = None;
-        let lock = self.election.stand_back(Instant::now() + Duration::from_secs(3_600));
-        self.show();
-        self.work.abort_all();
-        while self.work.join_next().await.is_some() {}
-        let (store, place) = (self.store.clone(), self.layout.lock());
-        if let Some(write) = lock
-            && !matches!(timeout(FAREWELL, store.write_lock(place, &write)).await, Ok(Ok(())))
-        {
-            warn!("the leader's lock was not given back: it expires");
-        }
-        if !self.mode.reports() {
-            return;
-        }
-        let gone = self.ends.gone.clone();
-        let mut due = Instant::now();
-        let mut read: Option<Instant> = None;
-        loop {
-            if Instant::now() >= due {
-                self.bid_farewell().await;
-                due = Instant::now() + self.settings.rules.every;
-            }
-            tokio::select! {
-                biased;
-                () = gone.cancelled() => break,
-                Some(question) = self.ends.heirs.recv() => {
-                    // One look is good for all that are given back together.
-                    if read.is_none_or(|at| Instant::now() > at + FAREWELL / 10) {
-                        read = Some(Instant::now());
-                        self.look_for_heirs().await;
-                    }
-                    if question.send(self.verdict.clone()).is_err() {
-                        debug!("who asked has not waited");
-                    }
-                }
-                () = sleep_until(due) => {}
-            }
-        }
-        if let Some(at) = self.reported {
-            let retract = store.retract(self.writes, self.settings.me.as_str(), at);
-            if !matches!(timeout(FAREWELL, retract).await, Ok(Ok(_))) {
-                debug!("this worker's report was not deleted: it grows old");
-            }
-        }
-    }
-
-    /// Nothing more is wanted.
-    async fn bid_farewell(&mut self) {
-        let at = (self.settings.wall)() / 1_000;
-        let report = Recorder::farewell(&self.settings.me, at);
-        if matches!(timeout(FAREWELL, self.store.report(self.writes, &report)).await, Ok(Ok(()))) {
-            self.reported = Some(at);
-        }
-    }
-
-    async fn look_for_heirs(&mut self) {
-        self.verdict = match timeout(FAREWELL, reports(&*self.store, self.layout)).await {
-            Ok(Ok(reports)) => {
-                Arc::new(judge(&reports, (self.settings.wall)() / 1_000, &self.settings.rules))
-            }
-            Ok(Err(_)) | Err(_) => Arc::default(),
-        };
     }
 }

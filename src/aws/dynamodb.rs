@@ -236,8 +236,8 @@ impl Leases {
     /// scanned meanwhile.
     async fn has_index(&self, make: bool) -> Result<bool, Error> {
         let Some(table) = self.describe().await? else { return Ok(false) };
-        let indexes = table.global_secondary_indexes().iter();
-        if let Some(index) = indexes.filter(|index| index.index_name() == Some(INDEX)).next() {
+        let mut indexes = table.global_secondary_indexes().iter();
+        if let Some(index) = indexes.find(|index| index.index_name() == Some(INDEX)) {
             return Ok(index.index_status() == Some(&IndexStatus::Active));
         }
         if make {

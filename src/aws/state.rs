@@ -8,6 +8,9 @@ use std::time::Duration;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::AttributeValue;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use tracing::warn;
 
 use super::error::{classify, failure};
@@ -85,11 +88,9 @@ impl State {
             self.client.get_item().table_name(table).key(key, text(name)).consistent_read(true).send().await;
         match sent {
             Ok(answer) => Ok(answer.item),
-            Err(error) => match classify(table, &error, None) {
-                // Nobody has made it: there is no such row.
-                Error::Missing(_) if place == Place::Legacy => Ok(None),
-                error => Err(error),
-            },
+            // Nobody has made it: there is no such row.
+            Err(error) if is_absent(&error, place) => Ok(None),
+            Err(error) => Err(classify(table, &error, None)),
         }
     }
 
@@ -217,10 +218,8 @@ impl State {
         while let Some(page) = pages.next().await {
             match page {
                 Ok(page) => reports.extend(page.items().iter().filter_map(|found| report(found, key))),
-                Err(error) => match classify(table, &error, None) {
-                    Error::Missing(_) if place == Place::Legacy => return Ok(Vec::new()),
-                    error => return Err(error),
-                },
+                Err(error) if is_absent(&error, place) => return Ok(Vec::new()),
+                Err(error) => return Err(classify(table, &error, None)),
             }
         }
         Ok(reports)
@@ -305,6 +304,14 @@ impl Store for State {
     fn retract<'a>(&'a self, place: Place, worker: &'a str, at: i64) -> BoxFuture<'a, Result<bool, Error>> {
         Box::pin(self.delete_report(place, worker, at))
     }
+}
+
+/// Whether a table of an earlier version is not there, which is as it should be.
+fn is_absent<E>(error: &SdkError<E, HttpResponse>, place: Place) -> bool
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    place == Place::Legacy && failure(error).code() == "ResourceNotFoundException"
 }
 
 /// Sets every attribute of an item, and leaves the others as they are.

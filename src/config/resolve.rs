@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use multilangd_properties::File;
 
+use super::arn::stream_of_arn;
 use super::bean::{Bean, Held, Pair, credentials_key};
 use super::credentials::Provider;
 use super::expand::{self, expand};
@@ -592,35 +593,6 @@ impl Resolved {
 #[expect(clippy::cast_precision_loss, reason = "small numbers")]
 fn percent(number: i64) -> f64 {
     number as f64
-}
-
-struct StreamArn {
-    region: String,
-    name: String,
-}
-
-/// `arn:aws[…]:kinesis:region:account:stream/NAME[/…]`.
-fn stream_of_arn(arn: &str) -> Option<StreamArn> {
-    let mut parts = arn.splitn(6, ':');
-    let (arn, partition, service) = (parts.next()?, parts.next()?, parts.next()?);
-    let (region, account, resource) = (parts.next()?, parts.next()?, parts.next()?);
-    let region_is = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    let good = arn == "arn"
-        && partition.starts_with("aws")
-        && service == "kinesis"
-        && !region.is_empty()
-        && region.chars().all(region_is)
-        && account.len() == 12
-        && account.bytes().all(|b| b.is_ascii_digit());
-    let name = resource.strip_prefix("stream/")?.split('/').next()?;
-    (good && !name.is_empty()).then(|| StreamArn { region: region.to_owned(), name: name.to_owned() })
-}
-
-/// A UUID of version 4 of random bits.
-pub fn uuid(random: u128) -> String {
-    let bits = random & !(0xF << 76) & !(0x3 << 62) | 4 << 76 | 2 << 62;
-    let hex = format!("{bits:032x}");
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
 #[cfg(test)]

@@ -148,7 +148,8 @@ pub fn script() -> PathBuf {
 fn launch(rig: &Rig, worker: &str, start: u32) -> Daemon {
     let file = rig.folder.join(format!("{worker}.properties"));
     let text = format!(
-        "executableName = python3 -S -E {} {} {worker}{start}\nstreamName = {STREAM}\n\
+        "clientVersionConfig = CLIENT_VERSION_CONFIG_COMPATIBLE_WITH_2X_PHASE1\n\
+         executableName = python3 -S -E {} {} {worker}{start}\nstreamName = {STREAM}\n\
          applicationName = {APPLICATION}\nworkerId = {worker}\n\
          AWSCredentialsProvider = DefaultCredentialsProvider\nregionName = us-east-1\n\
          kinesisEndpoint = {}\ndynamoDBEndpoint = {}\ninitialPositionInStream = TRIM_HORIZON\n\

@@ -43,7 +43,7 @@ const VERSIONS: &[&str] = &[
     "CLIENT_VERSION_CONFIG_COMPATIBLE_WITH_2X_PHASE1",
 ];
 
-const UNLED: Use = NotYet("this worker neither leads nor is led: it takes its share as KCL 2 does");
+const MOVE: Use = NotYet("a move of the tables into one is followed, but this worker does not lead it");
 const UNMEASURED: Use = NotYet("no metrics are sent");
 const NO_FANOUT: Use = NotYet("records are polled");
 const NO_TABLE: Use = NoEffect("KCL 3.5 makes no such table: everything is in the lease table");
@@ -81,8 +81,8 @@ pub const KEYS: &[Key] = &[
     // Leases.
     key("failoverTimeMillis", Kind::Long, Number(10_000), LEASES, Yes,
         "How long a lease may stand still before others take it; it is renewed every two fifths of this (Java: every third). At least 78."),
-    key("leaseAssignmentIntervalMillis", Kind::Long, Told("twice failoverTimeMillis"), LEASES, UNLED,
-        "Between the leader's assignments."),
+    key("leaseAssignmentIntervalMillis", Kind::Long, Told("twice failoverTimeMillis"), LEASES, Yes,
+        "Between rounds of a leader. What nobody has is given out at once; load is balanced after so many rounds (`varianceBalancingFrequency`)."),
     key("shardSyncIntervalMillis", Kind::Long, Number(60_000), LEASES, Yes,
         "The stream's shards are listed because of a missing lease no more often than this."),
     key("maxLeasesForWorker", Kind::Int, Number(2_147_483_647), LEASES, Yes, "Leases that this worker holds at most."),
@@ -108,9 +108,9 @@ pub const KEYS: &[Key] = &[
         "Protect the lease table from deletion when it is made."),
     key("leaseTablePitrEnabled", Kind::BoxedBool, Absent::Bool(false), LEASES, NotYet("left as it is"),
         "Switch on point-in-time recovery of the lease table."),
-    within("gracefulLeaseHandoffConfigBean", key("isGracefulLeaseHandoffEnabled", Kind::BoxedBool, Absent::Bool(true), HANDOFF, UNLED,
+    within("gracefulLeaseHandoffConfigBean", key("isGracefulLeaseHandoffEnabled", Kind::BoxedBool, Absent::Bool(true), HANDOFF, Yes,
         "Let the old owner finish before a lease moves.")),
-    within("gracefulLeaseHandoffConfigBean", key("gracefulLeaseHandoffTimeoutMillis", Kind::BoxedLong, Number(30_000), HANDOFF, UNLED,
+    within("gracefulLeaseHandoffConfigBean", key("gracefulLeaseHandoffTimeoutMillis", Kind::BoxedLong, Number(30_000), HANDOFF, Yes,
         "How long it may take for that.")),
 
     // Worker, shards, processing.
@@ -126,10 +126,10 @@ pub const KEYS: &[Key] = &[
         "Between the 20 attempts to start."),
     key("shardPrioritization", Kind::Unusable, Nothing, COORDINATOR, NoEffect("Java can't read any value of it"), "None."),
     key("clientVersionConfig", Kind::Enum(VERSIONS), Text("CLIENT_VERSION_CONFIG_3X"), COORDINATOR, Yes,
-        "Which generation of workers this one gets along with. So far: with 3X leases are not stolen once a KCL 3 worker was on the table; membership in its fleet isn't built yet."),
-    key("migrateAllEntitiesToLeaseTable", Kind::Bool, Absent::Bool(false), COORDINATOR, UNLED,
+        "Which generation of workers this one gets along with. What the fleet has come to, in its tables, outweighs it."),
+    key("migrateAllEntitiesToLeaseTable", Kind::Bool, Absent::Bool(false), COORDINATOR, MOVE,
         "Move what earlier versions kept in three tables into one."),
-    key("tableMigrationCompleteBakeTimeSeconds", Kind::Long, Number(86_400), COORDINATOR, UNLED,
+    key("tableMigrationCompleteBakeTimeSeconds", Kind::Long, Number(86_400), COORDINATOR, MOVE,
         "Rest between the steps of that, 3600 to 604800."),
     key("callProcessRecordsEvenForEmptyRecordList", Kind::Bool, Absent::Bool(false), "ProcessorConfig", Yes,
         "Whether children get empty batches."),
@@ -167,31 +167,31 @@ pub const KEYS: &[Key] = &[
     key("metricsMaxQueueSize", Kind::Int, Number(10_000), METRICS, UNMEASURED, "Data that may wait."),
 
     // Balancing by load.
-    within("workerUtilizationAwareAssignmentConfigBean", key("inMemoryWorkerMetricsCaptureFrequencyMillis", Kind::Long, Number(1_000), BALANCE, UNLED,
+    within("workerUtilizationAwareAssignmentConfigBean", key("inMemoryWorkerMetricsCaptureFrequencyMillis", Kind::Long, Number(1_000), BALANCE, Yes,
         "Between looks at this worker's load.")),
-    within("workerUtilizationAwareAssignmentConfigBean", key("workerMetricsReporterFreqInMillis", Kind::Long, Number(30_000), BALANCE, UNLED,
+    within("workerUtilizationAwareAssignmentConfigBean", key("workerMetricsReporterFreqInMillis", Kind::Long, Number(30_000), BALANCE, Yes,
         "Between reports of it.")),
-    within("workerUtilizationAwareAssignmentConfigBean", key("noOfPersistedMetricsPerWorkerMetrics", Kind::Int, Number(10), BALANCE, UNLED,
+    within("workerUtilizationAwareAssignmentConfigBean", key("noOfPersistedMetricsPerWorkerMetrics", Kind::Int, Number(10), BALANCE, Yes,
         "Values kept in a report.")),
-    within("workerUtilizationAwareAssignmentConfigBean", key("disableWorkerMetrics", Kind::BoxedBool, Absent::Bool(false), BALANCE, UNLED,
+    within("workerUtilizationAwareAssignmentConfigBean", key("disableWorkerMetrics", Kind::BoxedBool, Absent::Bool(false), BALANCE, Yes,
         "Report no load.")),
-    within("workerUtilizationAwareAssignmentConfigBean", key("maxThroughputPerHostKBps", Kind::Double, Real(f64::MAX), BALANCE, UNLED,
+    within("workerUtilizationAwareAssignmentConfigBean", key("maxThroughputPerHostKBps", Kind::Double, Real(f64::MAX), BALANCE, Yes,
         "What a host may be given.")),
-    within("workerUtilizationAwareAssignmentConfigBean", key("dampeningPercentage", Kind::Int, Number(60), BALANCE, UNLED,
+    within("workerUtilizationAwareAssignmentConfigBean", key("dampeningPercentage", Kind::Int, Number(60), BALANCE, Yes,
         "Of an imbalance, what is moved at once.")),
-    within("workerUtilizationAwareAssignmentConfigBean", key("reBalanceThresholdPercentage", Kind::Int, Number(10), BALANCE, UNLED,
+    within("workerUtilizationAwareAssignmentConfigBean", key("reBalanceThresholdPercentage", Kind::Int, Number(10), BALANCE, Yes,
         "Imbalance that is left alone.")),
-    within("workerUtilizationAwareAssignmentConfigBean", key("allowThroughputOvershoot", Kind::BoxedBool, Absent::Bool(true), BALANCE, UNLED,
+    within("workerUtilizationAwareAssignmentConfigBean", key("allowThroughputOvershoot", Kind::BoxedBool, Absent::Bool(true), BALANCE, Yes,
         "Move a lease even if that is more than is needed.")),
-    within("workerUtilizationAwareAssignmentConfigBean", key("varianceBalancingFrequency", Kind::Int, Number(3), BALANCE, UNLED,
+    within("workerUtilizationAwareAssignmentConfigBean", key("varianceBalancingFrequency", Kind::Int, Number(3), BALANCE, Yes,
         "Every so many rounds the load is balanced.")),
-    within("workerUtilizationAwareAssignmentConfigBean", key("workerMetricsEMAAlpha", Kind::Double, Real(0.5), BALANCE, UNLED,
+    within("workerUtilizationAwareAssignmentConfigBean", key("workerMetricsEMAAlpha", Kind::Double, Real(0.5), BALANCE, Yes,
         "Weight of the newest value.")),
-    within("workerUtilizationAwareAssignmentConfigBean", key("staleWorkerMetricsEntryCleanupDuration", Kind::Duration, Seconds(86_400), BALANCE, UNLED,
+    within("workerUtilizationAwareAssignmentConfigBean", key("staleWorkerMetricsEntryCleanupDuration", Kind::Duration, Seconds(86_400), BALANCE, Yes,
         "Age at which reports are deleted.")),
 
     // Tables of KCL before 3.5.
-    within("workerMetricStatsTableConfigBean", key("workerMetricsTableName", Kind::Text, Application("-WorkerMetricStats"), METRICS_TABLE, UNLED,
+    within("workerMetricStatsTableConfigBean", key("workerMetricsTableName", Kind::Text, Application("-WorkerMetricStats"), METRICS_TABLE, Yes,
         "The table of reports, where an earlier version made one.")),
     within("workerMetricStatsTableConfigBean", key("workerMetricsBillingMode", Kind::Enum(BILLING), Text("PAY_PER_REQUEST"), METRICS_TABLE, NO_TABLE, "None.")),
     within("workerMetricStatsTableConfigBean", key("workerMetricsReadCapacity", Kind::Long, Number(0), METRICS_TABLE, NO_TABLE, "None.")),
@@ -199,7 +199,7 @@ pub const KEYS: &[Key] = &[
     within("workerMetricStatsTableConfigBean", key("workerMetricsPointInTimeRecoveryEnabled", Kind::BoxedBool, Absent::Bool(false), METRICS_TABLE, NO_TABLE, "None.")),
     within("workerMetricStatsTableConfigBean", key("workerMetricsDeletionProtectionEnabled", Kind::BoxedBool, Absent::Bool(false), METRICS_TABLE, NO_TABLE, "None.")),
     within("workerMetricStatsTableConfigBean", key("workerMetricsTags", Kind::Tags, Words(&[]), METRICS_TABLE, NO_TABLE, "None.")),
-    within("coordinatorStateTableConfigBean", key("coordinatorStateTableName", Kind::Text, Application("-CoordinatorState"), STATE_TABLE, UNLED,
+    within("coordinatorStateTableConfigBean", key("coordinatorStateTableName", Kind::Text, Application("-CoordinatorState"), STATE_TABLE, Yes,
         "The table of the coordinator, where an earlier version made one.")),
     within("coordinatorStateTableConfigBean", key("coordinatorStateBillingMode", Kind::Enum(BILLING), Text("PAY_PER_REQUEST"), STATE_TABLE, NO_TABLE, "None.")),
     within("coordinatorStateTableConfigBean", key("coordinatorStateReadCapacity", Kind::Long, Number(0), STATE_TABLE, NO_TABLE, "None.")),

@@ -1,0 +1,39 @@
+//! Where this worker stands in a fleet of KCL 3: the member shows it, the coordinator goes by it.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::fleet::Mode;
+use crate::fleet::report::Verdict;
+
+/// Who may be given leases, as the reports say now.
+pub type Question = oneshot::Sender<Arc<Verdict>>;
+
+/// Where this worker stands in a fleet of KCL 3.
+#[derive(Debug, Clone, Default)]
+pub struct Standing {
+    /// How leases find their owners; none before that is known.
+    pub mode: Option<Mode>,
+    /// Until when this worker leads, if it is never heard of again.
+    pub leads_until: Option<Instant>,
+    /// The leader may be gone.
+    pub suspect: bool,
+    /// The leader is one of ours, which calls whoever it gives a lease to.
+    pub led_by_ours: bool,
+    /// What the reports say, as they were read last.
+    pub verdict: Arc<Verdict>,
+}
+
+impl Standing {
+    /// Whether a leader gives the leases out.
+    pub fn is_led(&self) -> bool {
+        self.mode.is_some_and(Mode::is_led)
+    }
+
+    /// Whether this worker leads. To be asked before each write of a leader.
+    pub fn leads(&self, now: Instant) -> bool {
+        self.leads_until.is_some_and(|until| now < until)
+    }
+}
