@@ -70,6 +70,8 @@ fn pair(text: &str) -> Result<(String, String), String> {
 enum Sub {
     /// Shows every setting that a file comes to, and everything that is wrong with it. Starts nothing.
     Check(Check),
+    /// Shows what the tables of a file's application say: leases, workers, who leads. Writes nothing.
+    Leases(Leases),
     /// Everything on this machine: an embedded Kinesis and DynamoDB, a stream, and the daemon on them.
     #[cfg(feature = "local")]
     Local(Local),
@@ -83,6 +85,19 @@ struct Check {
     /// One JSON object: settings, warnings, errors.
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Leases {
+    /// The properties file.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// One JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Between the two looks that show what is alive; half of failoverTimeMillis if it isn't given.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=3600))]
+    watch: Option<u64>,
 }
 
 #[cfg(feature = "local")]
@@ -120,6 +135,15 @@ pub(crate) enum Command {
         file: PathBuf,
         /// As JSON.
         json: bool,
+    },
+    /// Show what the tables say.
+    Leases {
+        /// The properties file.
+        file: PathBuf,
+        /// As JSON.
+        json: bool,
+        /// Seconds between two looks.
+        watch: Option<u64>,
     },
     /// Run everything on this machine.
     #[cfg(feature = "local")]
@@ -169,6 +193,9 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<(Co
         notices: Vec::new(),
     };
     let command = match cli.command {
+        Some(Sub::Leases(leases)) => {
+            Command::Leases { file: leases.file, json: leases.json, watch: leases.watch }
+        }
         Some(Sub::Check(check)) => Command::Check { file: check.file, json: check.json },
         #[cfg(feature = "local")]
         Some(Sub::Local(local)) => Command::Local(local),

@@ -27,6 +27,7 @@ pub mod local;
 pub mod member;
 pub mod metrics;
 pub mod multilang;
+pub mod overview;
 pub mod processor;
 pub mod record;
 pub mod retrieval;

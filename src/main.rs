@@ -8,6 +8,7 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use multilangd::aws::client;
 use multilangd::aws::credentials::SystemProperties;
@@ -23,6 +24,7 @@ use multilangd::daemon::{self, Ports};
 use multilangd::exit::Exit;
 use multilangd::metrics::Discard;
 use multilangd::multilang::Program;
+use multilangd::overview;
 use multilangd::processor::Surroundings;
 use multilangd::unique;
 use tokio_util::sync::CancellationToken;
@@ -78,6 +80,7 @@ async fn run(command: Command, words: Words) -> Exit {
 async fn work(command: Command, words: Words, stop: CancellationToken) -> Exit {
     match command {
         Command::Run(file) => Box::pin(run_daemon(&file, &words, stop)).await,
+        Command::Leases { file, json, watch } => Box::pin(show_leases(&file, &words, json, watch)).await,
         Command::Check { file, json } => check(&file, &words, json).await,
         #[cfg(feature = "local")]
         Command::Local(local) => run_local(&local, &words, stop).await,
@@ -235,6 +238,59 @@ async fn check(file: &Path, words: &Words, json: bool) -> Exit {
     if faults.is_empty() { Exit::Clean } else { Exit::Config }
 }
 
+/// What the tables say. Nothing is written.
+async fn show_leases(file: &Path, words: &Words, json: bool, watch: Option<u64>) -> Exit {
+    let mut given = given(words).await;
+    let place = match read(file, words, &mut given) {
+        Ok(place) => place,
+        Err(exit) => return exit,
+    };
+    let config = match configured(resolve::resolve(&given), &place.display().to_string(), words, "-") {
+        Ok(config) => config,
+        Err(exit) => return exit,
+    };
+    let clients = match client::clients(&client_settings(&config, words.system.clone())).await {
+        Ok(clients) => clients,
+        Err(error) => {
+            complain(&error);
+            return Exit::Config;
+        }
+    };
+    let (table, state) = tables(&clients, &config);
+    let between = watch.map_or(config.failover / 2, Duration::from_secs);
+    let rules = config.reports.clone();
+    match overview::overview(&config.table, &state, &table, between, rules, clock::wall_millis).await {
+        Ok(seen) => {
+            let shown = if json { format!("{:#}\n", seen.json()) } else { seen.text() };
+            let written = std::io::stdout().lock().write_all(shown.as_bytes());
+            if written.is_ok() { Exit::Clean } else { Exit::Internal }
+        }
+        Err(error) => {
+            complain(&error);
+            daemon::Error::from(error).exit()
+        }
+    }
+}
+
+fn client_settings(config: &Config, system: SystemProperties) -> client::Settings {
+    client::Settings {
+        kinesis: config.kinesis.clone(),
+        dynamodb: config.dynamodb.clone(),
+        system,
+        failover: config.failover,
+    }
+}
+
+fn tables(clients: &client::Clients, config: &Config) -> (Leases, State) {
+    let state = State::new(
+        clients.dynamodb.clone(),
+        config.table.clone(),
+        config.state_table.clone(),
+        config.reports_table.clone(),
+    );
+    (Leases::new(clients.dynamodb.clone(), config.table.clone()), state)
+}
+
 /// What the file can't say: whether this machine has a region and the program.
 fn look_around(settings: &Settings, warnings: &mut Vec<Remark>, faults: &mut Vec<Remark>) {
     let remark = |key: &str, text: String| Remark { line: None, key: Some(key.to_owned()), text };
@@ -264,23 +320,13 @@ async fn start(config: &Config, system: SystemProperties, stop: CancellationToke
     };
     let program =
         Program::find(&config.executable, std::env::var_os("PATH").as_deref()).map_err(|e| refuse(&e))?;
-    let settings = client::Settings {
-        kinesis: config.kinesis.clone(),
-        dynamodb: config.dynamodb.clone(),
-        system,
-        failover: config.failover,
-    };
-    let clients = client::clients(&settings).await.map_err(|e| refuse(&e))?;
+    let clients = client::clients(&client_settings(config, system)).await.map_err(|e| refuse(&e))?;
     let list = Attempts { pause: config.list_shards_pause, most: config.list_shards_attempts };
-    let stream = Arc::new(Stream::new(clients.kinesis, config.stream.clone()).listing(list));
+    let stream = Arc::new(Stream::new(clients.kinesis.clone(), config.stream.clone()).listing(list));
+    let (table, state) = tables(&clients, config);
     let ports = Ports {
-        table: Arc::new(Leases::new(clients.dynamodb.clone(), config.table.clone())),
-        state: Arc::new(State::new(
-            clients.dynamodb,
-            config.table.clone(),
-            config.state_table.clone(),
-            config.reports_table.clone(),
-        )),
+        table: Arc::new(table),
+        state: Arc::new(state),
         shards: stream.clone(),
         records: stream,
         children: Arc::new(program),

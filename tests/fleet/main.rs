@@ -145,6 +145,7 @@ fn every_invariant_fails_when_the_program_has_that_fault() {
         (Bug::TakesChildrenForBegun, "early-delete"),
         (Bug::TakesTooLittle, "unsettled"),
         (Bug::NeverSteals, "unsettled"),
+        (Bug::ShortensTheLock, "two-leaders"),
     ] {
         let found = (0..60).find(|seed| {
             let plan = Plan { bug: Some(bug), long: true, ..Plan::of(*seed) };

@@ -94,6 +94,10 @@ impl Oracle {
                     self.given.insert(shard.clone(), Instant::now());
                     self.count("closed a hand-off");
                 }
+                // A leader, itself.
+                Change::SetOwner(_) if update.changes.contains(&Change::BumpCounter) => {
+                    self.given.insert(shard.clone(), Instant::now());
+                }
                 Change::SetOwner(_) => match &before.owner {
                     None => self.count("took a free lease"),
                     Some(owner) if owner == worker => self.count("took its own lease again"),

@@ -86,6 +86,8 @@ pub enum Bug {
     TakesTooLittle,
     /// Nobody steals.
     NeverSteals,
+    /// Observers of the leader's lock take it for shorter than it is.
+    ShortensTheLock,
 }
 
 /// What one worker suffers.

@@ -89,6 +89,15 @@ async fn a_leader_hands_leases_over_and_when_it_is_killed_another_leads() {
     let rows = rig.all_rows().await;
     assert_eq!(rows["Leader"]["entityType"].as_s().unwrap(), "LEADER");
     assert_eq!(rows.values().filter(|row| row.contains_key("lut")).count(), 2, "each reports");
+    let file = rig.folder.join("daemon.properties");
+    let mut show = rig.command(&["leases", "--json", "--watch", "3", file.to_str().unwrap()]);
+    assert_eq!(show.ended().await.code(), Some(0));
+    let shown: serde_json::Value = serde_json::from_str(&show.printed.join("\n")).unwrap();
+    assert_eq!(shown["generation"]["state"], "CLIENT_VERSION_3X");
+    assert_eq!(shown["leader"]["worker"].as_str().unwrap(), rows["Leader"]["ownerName"].as_s().unwrap());
+    let moving = |worker: &serde_json::Value| worker["moving"].as_u64().unwrap();
+    assert_eq!(shown["workers"].as_array().unwrap().iter().map(moving).collect::<Vec<_>>(), [2, 2]);
+    assert_eq!(rig.all_rows().await.len(), rows.len(), "nothing is written");
 
     first.signal(rustix::process::Signal::KILL);
     first.ended().await;

@@ -1,0 +1,320 @@
+//! What the tables say of a fleet: leases, owners, workers and their load, who leads, how far it has come. Nothing is
+//! written, and nobody has to answer, Java's workers included.
+//!
+//! Whether a lease or a lock is alive shows only in its moving, so the tables are looked at twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::fleet::Store;
+use crate::fleet::layout::Layout;
+use crate::fleet::report::{Rules, judge};
+use crate::fleet::rows::{Dated, Generation, Lock, Report, Stage, Word};
+use crate::lease::{Lease, Table, WorkerId, table};
+
+/// Everything at one moment.
+#[derive(Debug, Clone)]
+pub struct Look {
+    leases: Vec<Lease>,
+    layout: Layout,
+    stage: Option<Dated<Stage>>,
+    generation: Option<Dated<Generation>>,
+    lock: Option<Lock>,
+    reports: Vec<Report>,
+}
+
+/// Looks once.
+///
+/// # Errors
+/// A table can't be read.
+pub async fn look(store: &dyn Store, table: &dyn Table) -> Result<Look, table::Error> {
+    let old = store.legacy().await?.state;
+    let stage = if old { store.stage().await? } else { None };
+    let stored = stage.as_ref().map(|row| row.now.state);
+    // Whether this worker was told to move tables makes no difference to what is there.
+    let layout = Layout::at_start(old, stored, false).unwrap_or(Layout::Init);
+    let (mut generation, mut reports) = (None, Vec::new());
+    for place in layout.reads() {
+        if generation.is_none() {
+            generation = store.generation(*place).await?;
+        }
+        reports.extend(store.reports(*place).await?);
+    }
+    let lock = store.lock(layout.lock()).await?;
+    Ok(Look { leases: table.list().await?, layout, stage, generation, lock, reports })
+}
+
+/// Two looks.
+#[derive(Debug)]
+pub struct Overview {
+    name: String,
+    before: Look,
+    now: Look,
+    between: Duration,
+    /// Seconds since 1970.
+    at: i64,
+    rules: Rules,
+}
+
+/// Looks twice.
+///
+/// # Errors
+/// A table can't be read.
+pub async fn overview(
+    name: &str,
+    store: &dyn Store,
+    table: &dyn Table,
+    between: Duration,
+    rules: Rules,
+    wall: fn() -> i64,
+) -> Result<Overview, table::Error> {
+    let before = look(store, table).await?;
+    sleep(between).await;
+    let now = look(store, table).await?;
+    Ok(Overview { name: name.to_owned(), before, now, between, at: wall() / 1_000, rules })
+}
+
+/// A worker as its leases and its report show it.
+struct Worker {
+    id: WorkerId,
+    leases: usize,
+    moving: usize,
+    reported: Option<i64>,
+    metrics: BTreeMap<String, f64>,
+    wants_leases: bool,
+}
+
+impl Overview {
+    fn moves(&self, lease: &Lease) -> bool {
+        let before = self.before.leases.iter().find(|before| before.shard == lease.shard);
+        before.is_some_and(|before| before.counter != lease.counter)
+    }
+
+    fn lock_moves(&self) -> bool {
+        let version = |look: &Look| look.lock.as_ref().map(|lock| lock.version.clone());
+        version(&self.before) != version(&self.now)
+    }
+
+    fn workers(&self) -> Vec<Worker> {
+        let verdict = judge(&self.now.reports, self.at, &self.rules);
+        let open = || self.now.leases.iter().filter(|lease| !lease.is_complete());
+        let owners = open().filter_map(|lease| lease.actual_owner().cloned());
+        let reporting = self.now.reports.iter().map(|report| WorkerId::from(report.worker.as_str()));
+        let all: BTreeSet<WorkerId> = owners.chain(reporting).collect();
+        let worker = |id: WorkerId| {
+            let theirs = || open().filter(|lease| lease.actual_owner() == Some(&id));
+            let reports = self.now.reports.iter().filter(|report| report.worker == id.as_str());
+            let member = verdict.members.iter().find(|member| member.id == id);
+            let metrics = member.map(|member| member.metrics.as_slice()).unwrap_or_default();
+            Worker {
+                leases: theirs().count(),
+                moving: theirs().filter(|lease| self.moves(lease)).count(),
+                reported: reports.filter_map(|report| report.at).max().map(|at| self.at.saturating_sub(at)),
+                metrics: metrics.iter().map(|metric| (metric.name.clone(), metric.value)).collect(),
+                wants_leases: member.is_some(),
+                id,
+            }
+        };
+        all.into_iter().map(worker).collect()
+    }
+
+    /// As one JSON object.
+    pub fn json(&self) -> Value {
+        let entry = |word: &str, by: &str, at: i64| json!({"state": word, "by": by, "atMillis": at});
+        let generation =
+            self.now.generation.as_ref().map(|row| entry(row.now.state.word(), &row.now.by, row.now.at));
+        let stage = self.now.stage.as_ref().map(|row| entry(row.now.state.word(), &row.now.by, row.now.at));
+        let leader = self.now.lock.as_ref().map(|lock| {
+            let millis = u64::try_from(lock.lease.as_millis()).unwrap_or(u64::MAX);
+            json!({"worker": lock.owner.as_str(), "lockMillis": millis, "moved": self.lock_moves()})
+        });
+        let workers = self.workers().into_iter().map(|worker| {
+            json!({
+                "worker": worker.id.as_str(), "leases": worker.leases, "moving": worker.moving,
+                "reportedSecondsAgo": worker.reported, "metrics": worker.metrics,
+                "wantsLeases": worker.wants_leases,
+            })
+        });
+        let leases = self.now.leases.iter().map(|lease| {
+            json!({
+                "shard": lease.shard.as_str(),
+                "owner": lease.owner.as_ref().map(WorkerId::as_str),
+                "checkpointOwner": lease.checkpoint_owner.as_ref().map(WorkerId::as_str),
+                "counter": lease.counter,
+                "moved": self.moves(lease),
+                "checkpoint": lease.checkpoint.sequence.as_str(),
+                "subSequenceNumber": lease.checkpoint.sub,
+                "throughputKBps": lease.throughput.map(|throughput| throughput.kilobytes()),
+                "parents": lease.parents.iter().map(|shard| shard.as_str()).collect::<Vec<_>>(),
+            })
+        });
+        json!({
+            "table": self.name,
+            "watchedMillis": u64::try_from(self.between.as_millis()).unwrap_or(u64::MAX),
+            "tables": if self.now.layout == Layout::Complete { 1 } else { 3 },
+            "tableMigration": stage,
+            "generation": generation,
+            "leader": leader,
+            "workers": workers.collect::<Vec<_>>(),
+            "leases": leases.collect::<Vec<_>>(),
+        })
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        let generation = self.now.generation.as_ref();
+        let state = generation.map_or("nobody of KCL 3 was here", |row| row.now.state.word());
+        let leader = match &self.now.lock {
+            Some(lock) => {
+                let sign = if self.lock_moves() { "alive" } else { "no sign of life seen" };
+                format!("{} ({sign}; its lock lasts {:?})", lock.owner, lock.lease)
+            }
+            None => "nobody".to_owned(),
+        };
+        let tables = if self.now.layout == Layout::Complete { "one table" } else { "three tables" };
+        let moving = self.now.stage.as_ref().map(|row| format!(", {}", row.now.state.word()));
+        let _infallible = writeln!(
+            out,
+            "{}: {state}, {tables}{}; leader: {leader}\n",
+            self.name,
+            moving.unwrap_or_default()
+        );
+        let mut workers = vec![["WORKER", "LEASES", "MOVING", "REPORTED", "LOAD"].map(str::to_owned)];
+        for worker in self.workers() {
+            let load = match (&worker.metrics, worker.wants_leases, worker.reported) {
+                (_, _, None) => "no report".to_owned(),
+                (metrics, true, _) if metrics.is_empty() => "by throughput".to_owned(),
+                (metrics, true, _) => {
+                    let shown = metrics.iter().map(|(name, value)| format!("{name} {value:.1} %"));
+                    shown.collect::<Vec<_>>().join(", ")
+                }
+                (_, false, _) => "wants no leases".to_owned(),
+            };
+            let reported = worker.reported.map_or("-".to_owned(), |seconds| format!("{seconds} s ago"));
+            let (leases, moving) = (worker.leases.to_string(), worker.moving.to_string());
+            workers.push([worker.id.to_string(), leases, moving, reported, load]);
+        }
+        columns(&mut out, &workers);
+        let head = ["LEASE", "OWNER", "COUNTER", "MOVED", "KB/S", "CHECKPOINT"].map(str::to_owned);
+        let mut leases = vec![head];
+        for lease in &self.now.leases {
+            let owner = match (&lease.owner, &lease.checkpoint_owner) {
+                (Some(next), Some(now)) => format!("{now} -> {next}"),
+                (Some(owner), None) => owner.to_string(),
+                (None, _) => "-".to_owned(),
+            };
+            let throughput =
+                lease.throughput.map_or("-".to_owned(), |rate| format!("{:.1}", rate.kilobytes()));
+            let moved = if self.moves(lease) { "yes" } else { "no" };
+            leases.push([
+                lease.shard.to_string(),
+                owner,
+                lease.counter.to_string(),
+                moved.to_owned(),
+                throughput,
+                lease.checkpoint.to_string(),
+            ]);
+        }
+        out.push('\n');
+        columns(&mut out, &leases);
+        let _infallible = writeln!(out, "\nwatched for {:?}", self.between);
+        out
+    }
+}
+
+/// Each column as wide as its widest cell, the last as it comes.
+fn columns<const N: usize>(out: &mut String, rows: &[[String; N]]) {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..N).map(|column| if column + 1 < N { width(column) } else { 0 }).collect();
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        let _infallible = writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::memory::Memory as State;
+    use crate::fleet::report::Recorder;
+    use crate::fleet::rows::Place;
+    use crate::lease::memory::Memory;
+    use crate::sequence::{Position, Sequence};
+    use crate::shard::HashRange;
+
+    fn rules() -> Rules {
+        let second = Duration::from_secs(1);
+        Rules { every: second * 30, alpha: 0.5, stale: second * 86_400 }
+    }
+
+    fn lease(shard: &str, owner: Option<&str>) -> Lease {
+        let range = HashRange { start: 0, end: 9 };
+        let mut lease =
+            Lease::new(shard.into(), Position::new(Sequence::TrimHorizon), BTreeSet::new(), range);
+        lease.owner = owner.map(Into::into);
+        lease
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_moves_is_told_from_what_stands_still() {
+        let (state, table) = (State::default(), Memory::default());
+        table.put(lease("a", Some("w1")));
+        table.put(lease("b", Some("w2")));
+        table.put(lease("c", None));
+        let now = 1_795_000_000;
+        {
+            let mut rows = state.rows();
+            let me = WorkerId::from("w1");
+            rows.generation.insert(Place::Leases, Dated::first(Generation::ThreeX, Generation::Init, &me, 7));
+            let lock =
+                Lock { owner: me, lease: Duration::from_secs(16), version: "v".into(), released: false };
+            rows.lock.insert(Place::Leases, lock);
+            for (worker, at) in [("w1", now - 4), ("w3", now)] {
+                let mut recorder = Recorder::new(worker == "w3", 10);
+                recorder.sample(12.5);
+                let report = recorder.report(&worker.into(), at);
+                rows.reports.insert((Place::Leases, worker.to_owned()), report);
+            }
+        }
+        let watch = overview("app", &state, &table, Duration::from_secs(5), rules(), || 1_795_000_000_000);
+        let renew = async {
+            sleep(Duration::from_secs(1)).await;
+            let mut row = table.row(&"a".into()).unwrap();
+            row.counter += 1;
+            table.put(row);
+        };
+        let (seen, ()) = tokio::join!(watch, renew);
+        let seen = seen.unwrap();
+        let shown = seen.json();
+        let workers: Vec<_> = shown["workers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| {
+                (
+                    one["worker"].as_str().unwrap(),
+                    one["leases"].as_u64().unwrap(),
+                    one["moving"].as_u64().unwrap(),
+                )
+            })
+            .collect();
+        assert_eq!(workers, [("w1", 1, 1), ("w2", 1, 0), ("w3", 0, 0)]);
+        assert_eq!(shown["workers"][2]["metrics"]["C"], json!(12.5));
+        assert_eq!(shown["leader"], json!({"worker": "w1", "lockMillis": 16_000, "moved": false}));
+        assert_eq!(shown["generation"]["state"], "CLIENT_VERSION_3X");
+        assert_eq!(shown["leases"][0]["moved"], true);
+        let text = seen.text();
+        assert!(
+            text.contains("app: CLIENT_VERSION_3X, one table; leader: w1 (no sign of life seen"),
+            "{text}"
+        );
+        assert!(text.contains("\nw3      0       0       0 s ago   C 12.5 %\n"), "{text}");
+        assert!(text.contains("\nw2      1       0       -         no report\n"), "{text}");
+        assert!(text.contains("\nc      -      0"), "{text}");
+    }
+}
