@@ -86,6 +86,8 @@ pub struct Seen {
     pub live: BTreeSet<WorkerId>,
     /// Whether it falls to this worker to look after all leases; none where the owners in the table decide.
     pub leads: Option<bool>,
+    /// When.
+    pub looked: Option<Instant>,
 }
 
 enum Order {
@@ -405,7 +407,7 @@ impl Coordinator {
         if left && !more && self.last_call.is_none_or(|last| now > last + CALL_AGAIN) {
             self.call.get_or_insert(now + GATHER);
         }
-        self.shown.send_replace(Seen { leases, live, leads: None });
+        self.shown.send_replace(Seen { leases, live, leads: None, looked: Some(now) });
         self.look.under_way = 0;
         if stop.is_cancelled() {
             return;

@@ -16,8 +16,8 @@ use crate::config::{ChildProtocol, Config, OnChildFailure};
 use crate::consumer::{Parts, Settings};
 use crate::coordinator::{self, Coordinator, Ends, Handle, Seen};
 use crate::exit::Exit;
-use crate::fleet::Store;
 use crate::fleet::layout::TooEarly;
+use crate::fleet::{Mode, Store};
 use crate::lease::sync::{self, InitialPosition};
 use crate::lease::{Table, table};
 use crate::member::{self, Begun};
@@ -120,6 +120,7 @@ pub async fn run(config: &Config, ports: Ports, stop: CancellationToken) -> Resu
         () = stop.cancelled() => return Ok(()),
         outcome = initialize(config, &ports, &member, &upkeep) => outcome?,
     };
+    let upkeep = upkeep.typed(begun.mode != Mode::Phase1);
     let settings = coordinator::Settings {
         me: config.worker.clone(),
         failover: config.failover,
@@ -149,6 +150,7 @@ pub async fn run(config: &Config, ports: Ports, stop: CancellationToken) -> Resu
     keeping.spawn(keep_in_step(upkeep, seen, handle.clone(), stop.clone()));
     let scheduled = scheduler::run(parts(config, ports), handle, leases, stop.clone());
     let mut scheduled = std::pin::pin!(scheduled);
+    let mut broken = None;
     let scheduled = tokio::select! {
         biased;
         // The coordinator ends after the scheduler, whose handle keeps it. If it ends before, nobody
@@ -162,6 +164,16 @@ pub async fn run(config: &Config, ports: Ports, stop: CancellationToken) -> Resu
             let reason = ended.err().map_or_else(|| "it ended".to_owned(), |error| error.to_string());
             return Err(Error::Broken(format!("the coordinator: {reason}")));
         }
+        // Without it this worker gets no leases and follows nobody: it stops in order.
+        Some(ended) = taking_part.join_next() => {
+            // After a stop it may have nothing left to do.
+            if !(stop.is_cancelled() && ended.is_ok()) {
+                stop.cancel();
+                let reason = ended.err().map_or_else(|| "it ended".to_owned(), |error| error.to_string());
+                broken = Some(Error::Broken(format!("the part in the fleet: {reason}")));
+            }
+            scheduled.await
+        }
     };
     // A hopeless shard ends the daemon as a signal does; the scheduler's handle is gone, so the
     // coordinator gives back what is left and ends.
@@ -174,7 +186,7 @@ pub async fn run(config: &Config, ports: Ports, stop: CancellationToken) -> Resu
         ended.map_err(|error| Error::Broken(error.to_string()))?;
     }
     info!("stopped");
-    Ok(scheduled?)
+    broken.map_or(Ok(scheduled?), Err)
 }
 
 /// A bug in the upkeep of the leases ends one round of it, not the daemon: what was missed is seen again.
@@ -268,7 +280,7 @@ async fn initialize(
         let begin = async || -> Result<Begun, Error> {
             ports.table.ensure().await?;
             let begun = member::begin(&*ports.state, &*ports.table, member).await?;
-            upkeep.begin().await?;
+            upkeep.clone().typed(begun.mode != Mode::Phase1).begin().await?;
             Ok(begun)
         };
         match begin().await {

@@ -125,7 +125,8 @@ pub struct Lease {
     pub range: Option<HashRange>,
     /// `throughputKBps`: what went through it lately, as its owner says.
     pub throughput: Option<Throughput>,
-    /// `entityType` is there: the row was made by KCL 3.5 or by us.
+    /// `entityType` is there, as KCL 3.5 makes rows. By rows without one a fleet of KCL 2 is known, so whoever
+    /// works beside one makes them so too.
     pub typed: bool,
 }
 

@@ -43,6 +43,8 @@ use begin::{generation, reports};
 const MONITOR: Duration = Duration::from_secs(60);
 /// The first of them a little later, so that a fleet that starts together doesn't ask together.
 const MONITOR_SPREAD: Duration = Duration::from_secs(30);
+/// A leader that has not seen the leases for so many failover times gives the lead back.
+const PATIENCE: u32 = 6;
 /// A leader looks at the reports so often, and whenever a worker calls.
 const JUDGE: Duration = Duration::from_secs(45);
 
@@ -143,6 +145,8 @@ struct Member {
     recorder: Recorder,
     gauge: Option<Box<Gauge>>,
     readiness: Readiness,
+    /// Since when this worker leads.
+    worked: Option<Instant>,
     /// The last report that was written.
     reported: Option<i64>,
     verdict: Arc<Verdict>,
@@ -170,6 +174,7 @@ pub async fn run(store: Arc<dyn Store>, table: Arc<dyn Table>, settings: Setting
         barred: false,
         gauge: None,
         readiness: Readiness::default(),
+        worked: None,
         reported: None,
         verdict: Arc::default(),
         led_by_ours: false,
@@ -229,6 +234,7 @@ impl Member {
     }
 
     fn begin_what_is_due(&mut self, now: Instant) {
+        self.check_own_work(now);
         if self.mode.is_led() && !self.busy.lock && now >= self.due.lock {
             let next = self.election.next(now, || uuid(self.random.u128(..)));
             self.lock(next);
@@ -250,6 +256,21 @@ impl Member {
                 let sample = gauge.measure(now).await;
                 Done::Sampled(gauge, sample)
             });
+        }
+    }
+
+    /// Who leads and gives nothing out must not keep others from leading.
+    fn check_own_work(&mut self, now: Instant) {
+        if !self.election.leads(now) {
+            self.worked = None;
+            return;
+        }
+        let looked = self.ends.seen.borrow().looked;
+        let since = *self.worked.get_or_insert(now);
+        let last = looked.map_or(since, |looked| looked.max(since));
+        if now.saturating_duration_since(last) > self.settings.failover * PATIENCE {
+            error!("this worker leads but has not seen the leases for long: it gives the lead back");
+            self.step_down();
         }
     }
 
@@ -368,6 +389,10 @@ impl Member {
             }
             Done::Reported(outcome) => {
                 self.busy.report = false;
+                if outcome.is_ok() && !self.verdict.reporting.contains(&self.settings.me) {
+                    // Who leads is a worker too.
+                    self.due.judge = now;
+                }
                 if let Err(error) = outcome {
                     warn!(%error, "this worker's load was not reported: a leader gives it no leases");
                     self.due.report = now + self.settings.failover / 2;

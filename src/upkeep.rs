@@ -64,6 +64,7 @@ pub struct Upkeep {
     table: Arc<dyn Table>,
     shards: Arc<dyn shard::Api>,
     settings: Settings,
+    typed: bool,
 }
 
 impl std::fmt::Debug for Upkeep {
@@ -75,7 +76,13 @@ impl std::fmt::Debug for Upkeep {
 impl Upkeep {
     /// For one table and one stream.
     pub fn new(table: Arc<dyn Table>, shards: Arc<dyn shard::Api>, settings: Settings) -> Self {
-        Self { table, shards, settings }
+        Self { table, shards, settings, typed: true }
+    }
+
+    /// Makes rows with or without a type ([`Lease::typed`]).
+    #[must_use]
+    pub fn typed(self, typed: bool) -> Self {
+        Self { typed, ..self }
     }
 
     /// Makes the leases that the stream's shards need at the start, the table itself included.
@@ -128,7 +135,7 @@ impl Upkeep {
             let (now, later) = rest.split_at(count);
             let mut making = JoinSet::new();
             for lease in now {
-                let (table, lease) = (self.table.clone(), lease.clone());
+                let (table, lease) = (self.table.clone(), Lease { typed: self.typed, ..lease.clone() });
                 making.spawn(async move {
                     let made = table.create(&lease).await;
                     if let Ok(made) = made {

@@ -43,7 +43,7 @@ pub(super) fn ids(ids: &BTreeSet<ShardId>) -> AttributeValue {
     AttributeValue::Ss(ids.iter().map(ToString::to_string).collect())
 }
 
-/// A new row, as KCL 3.5 writes it.
+/// A new row, as KCL 3.5 writes it; without a type as earlier versions do.
 pub(super) fn new_row(lease: &Lease) -> Item {
     let mut item = Item::from([
         (KEY.to_owned(), text(lease.shard.as_str())),
@@ -51,8 +51,10 @@ pub(super) fn new_row(lease: &Lease) -> Item {
         (OWNER_SWITCHES.to_owned(), number(lease.owner_switches)),
         (CHECKPOINT.to_owned(), text(lease.checkpoint.sequence.as_str())),
         (CHECKPOINT_SUB.to_owned(), number(lease.checkpoint.sub)),
-        (ENTITY.to_owned(), text(LEASE)),
     ]);
+    if lease.typed {
+        item.insert(ENTITY.to_owned(), text(LEASE));
+    }
     if !lease.parents.is_empty() {
         item.insert(PARENTS.to_owned(), ids(&lease.parents));
     }
@@ -165,6 +167,13 @@ mod tests {
         let mut item = new_row(&child());
         item.remove(COUNTER);
         assert!(matches!(row(&item), Row::Other(Some(why)) if why.contains(COUNTER)));
+    }
+
+    #[test]
+    fn a_row_made_beside_kcl_2_has_no_type() {
+        let child = Lease { typed: false, ..child() };
+        assert!(!new_row(&child).contains_key(ENTITY));
+        assert_eq!(row(&new_row(&child)), Row::Lease(Box::new(child)));
     }
 
     #[test]

@@ -39,7 +39,8 @@ pub async fn prepare(table: &dyn Table, held: &Held, children: &[ChildShard]) ->
             both_or_none(table, child).await?;
         }
     }
-    for lease in lease::sync::plan_children(children) {
+    for mut lease in lease::sync::plan_children(children) {
+        lease.typed = held.initial().typed;
         let made = table.create(&lease).await.map_err(not_now)?;
         tracing::info!(shard = %held.shard(), child = %lease.shard, made, "the shard ended: lease of its child");
     }

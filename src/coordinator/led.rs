@@ -147,7 +147,7 @@ impl Coordinator {
             Asker { me: &me, held: &held, failover, max_leases: usize::MAX, max_steals: 0, priority: false };
         let mut live = asker.view(&leases, &self.seen, now).live();
         live.extend(standing.verdict.reporting.iter().cloned());
-        self.shown.send_replace(Seen { leases: leases.clone(), live, leads: Some(leads) });
+        self.shown.send_replace(Seen { leases: leases.clone(), live, leads: Some(leads), looked: Some(now) });
         self.look.under_way = 0;
         if stop.is_cancelled() {
             return;

@@ -95,3 +95,73 @@ pub(super) async fn reports(store: &dyn Store, layout: Layout) -> Result<Vec<Rep
     }
     Ok(all)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::memory::Memory as State;
+    use crate::fleet::report;
+    use crate::fleet::rows::Place;
+    use crate::fleet::store::Legacy;
+    use crate::lease::Lease;
+    use crate::lease::memory::Memory;
+    use crate::sequence::{Position, Sequence};
+    use crate::shard::HashRange;
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    fn settings(configured: Configured) -> Settings {
+        let second = Duration::from_secs(1);
+        Settings {
+            me: "me".into(),
+            failover: second * 10,
+            configured,
+            migrate: false,
+            rules: report::Rules { every: second * 30, alpha: 0.5, stale: second * 86_400 },
+            sample_every: second,
+            averages: 10,
+            wall: || 1_795_000_000_000,
+            surroundings: None,
+        }
+    }
+
+    fn lease(typed: bool) -> Lease {
+        let range = HashRange { start: 0, end: 9 };
+        let lease = Lease::new("s".into(), Position::new(Sequence::TrimHorizon), BTreeSet::new(), range);
+        Lease { owner: Some("java".into()), typed, ..lease }
+    }
+
+    #[tokio::test]
+    async fn a_new_application_is_led_and_says_so_in_the_lease_table() {
+        let (state, table) = (State::default(), Memory::default());
+        let begun = begin(&state, &table, &settings(Configured::Default)).await.unwrap();
+        assert_eq!((begun.mode, begun.layout, begun.alone), (Mode::ThreeX, Layout::Complete, true));
+        let row = state.rows().generation[&Place::Leases].clone();
+        assert_eq!((row.now.state, row.now.by.as_str()), (Generation::ThreeX, "me"));
+        let again = begin(&state, &table, &settings(Configured::Compatible)).await.unwrap();
+        assert_eq!(again.mode, Mode::ThreeX, "what is stored outweighs the setting");
+    }
+
+    #[tokio::test]
+    async fn beside_kcl_2_nothing_is_written_unless_it_is_asked_for() {
+        let (state, table) = (State::default(), Memory::default());
+        table.put(lease(false));
+        let begun = begin(&state, &table, &settings(Configured::Default)).await.unwrap();
+        assert_eq!(begun.mode, Mode::Phase1);
+        assert!(state.rows().generation.is_empty());
+        let begun = begin(&state, &table, &settings(Configured::Compatible)).await.unwrap();
+        assert_eq!(begun.mode, Mode::Upgrade);
+    }
+
+    #[tokio::test]
+    async fn where_earlier_versions_made_tables_their_rows_are_kept_there() {
+        let (state, table) = (State::default(), Memory::default());
+        state.rows().legacy = Legacy { state: true, reports: true };
+        table.put(lease(false));
+        let begun = begin(&state, &table, &settings(Configured::Default)).await.unwrap();
+        assert_eq!((begun.mode, begun.layout), (Mode::ThreeX, Layout::Init));
+        assert!(state.rows().generation.contains_key(&Place::Legacy));
+        let early = begin(&state, &table, &Settings { migrate: true, ..settings(Configured::Default) }).await;
+        assert!(matches!(early, Err(Error::TooEarly(TooEarly))));
+    }
+}
