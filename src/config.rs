@@ -76,6 +76,8 @@ pub struct Config {
     pub averages: usize,
     /// Not `disableWorkerMetrics`.
     pub measure: bool,
+    /// `leaseTableDeletionProtectionEnabled`.
+    pub protect_table: bool,
     /// `coordinatorStateTableName`.
     pub state_table: String,
     /// `workerMetricsTableName`.

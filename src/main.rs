@@ -288,7 +288,8 @@ fn tables(clients: &client::Clients, config: &Config) -> (Leases, State) {
         config.state_table.clone(),
         config.reports_table.clone(),
     );
-    (Leases::new(clients.dynamodb.clone(), config.table.clone()), state)
+    let leases = Leases::new(clients.dynamodb.clone(), config.table.clone());
+    (leases.protected(config.protect_table), state)
 }
 
 /// What the file can't say: whether this machine has a region and the program.

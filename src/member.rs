@@ -24,19 +24,19 @@ use crate::clock;
 use crate::coordinator::{Handle, Question, Seen, Standing};
 use crate::fleet::layout::Layout;
 use crate::fleet::lock::{Election, Next, Terms};
-use crate::fleet::report::{self, Recorder, Verdict, judge};
+use crate::fleet::report::{Recorder, Verdict, judge};
 use crate::fleet::rows::{Dated, Entry, Generation, Lock, Place, Report, Stage};
 use crate::fleet::store::LockWrite;
-use crate::fleet::version::{self, Configured, Readiness};
+use crate::fleet::version::{self, Readiness};
 use crate::fleet::{Mode, Store};
 use crate::lease::{Table, WorkerId, audit, table};
-use crate::processor::{self, Gauge, Surroundings};
+use crate::processor::{self, Gauge};
 use crate::unique::uuid;
 
 mod begin;
 mod leave;
 
-pub use begin::{Begun, Error, begin};
+pub use begin::{Begun, Error, Settings, begin};
 use begin::{generation, reports};
 
 /// Between looks at the generation of the fleet, and at whether it could go on. KCL's are as far apart.
@@ -47,29 +47,6 @@ const MONITOR_SPREAD: Duration = Duration::from_secs(30);
 const PATIENCE: u32 = 6;
 /// A leader looks at the reports so often, and whenever a worker calls.
 const JUDGE: Duration = Duration::from_secs(45);
-
-/// How this worker takes part.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// `workerId`.
-    pub me: WorkerId,
-    /// `failoverTimeMillis`.
-    pub failover: Duration,
-    /// `clientVersionConfig`.
-    pub configured: Configured,
-    /// `migrateAllEntitiesToLeaseTable`.
-    pub migrate: bool,
-    /// How reports are written and judged.
-    pub rules: report::Rules,
-    /// `inMemoryWorkerMetricsCaptureFrequencyMillis`.
-    pub sample_every: Duration,
-    /// `noOfPersistedMetricsPerWorkerMetrics`.
-    pub averages: usize,
-    /// The wall clock, in milliseconds since 1970.
-    pub wall: fn() -> i64,
-    /// Where to find how busy the processors are; none with `disableWorkerMetrics`.
-    pub surroundings: Option<Surroundings>,
-}
 
 /// What a member is connected by.
 #[derive(Debug)]

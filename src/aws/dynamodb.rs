@@ -37,12 +37,19 @@ const TABLE_WAIT: Duration = Duration::from_secs(600);
 pub struct Leases {
     client: Client,
     table: String,
+    protected: bool,
 }
 
 impl Leases {
     /// The table of that name.
     pub fn new(client: Client, table: String) -> Self {
-        Self { client, table }
+        Self { client, table, protected: false }
+    }
+
+    /// A table that is made can't be deleted before that is allowed (`leaseTableDeletionProtectionEnabled`).
+    #[must_use]
+    pub fn protected(self, protected: bool) -> Self {
+        Self { protected, ..self }
     }
 
     async fn describe(&self) -> Result<Option<TableDescription>, Error> {
@@ -69,7 +76,7 @@ impl Leases {
             .key_schema(key.map_err(invalid)?)
             .attribute_definitions(definition.map_err(invalid)?)
             .billing_mode(BillingMode::PayPerRequest)
-            .deletion_protection_enabled(false)
+            .deletion_protection_enabled(self.protected)
             .send()
             .await;
         match sent {

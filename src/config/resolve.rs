@@ -199,7 +199,7 @@ impl Maker {
                 Some(held) if !(key.drops_zero() && held.value.is_zero()) => {
                     self.settings.put(key.name, held.value.clone(), held.source);
                 }
-                _ => self.settings.put(key.name, absent(key.absent, &application), Source::Default),
+                _ => self.settings.put(key.name, Value::absent(key.absent, &application), Source::Default),
             }
         }
         for key in own::KEYS {
@@ -355,13 +355,19 @@ impl Maker {
         if self.settings.text("retrievalMode").as_deref() == Some("FANOUT") {
             self.warn("retrievalMode", "retrievalMode is FANOUT by Java's rules, but enhanced fan-out is not honoured yet: records are polled".to_owned());
         }
-        if let Some(Held { value: Value::Text(id), .. }) = self.bean.kcl.get("workerId")
-            && id.is_empty()
-        {
-            self.fault(
-                "workerId",
-                "workerId is empty: DynamoDB refuses it; leave the key out for a random one".to_owned(),
-            );
+        self.check_worker();
+    }
+
+    fn check_worker(&mut self) {
+        let Some(Held { value: Value::Text(id), .. }) = self.bean.kcl.get("workerId") else { return };
+        let taken = ["Leader", "Migration3.0", "TableMigration3.5"];
+        if id.is_empty() {
+            let text = "workerId is empty: DynamoDB refuses it; leave the key out for a random one";
+            self.fault("workerId", text.to_owned());
+        } else if taken.contains(&id.as_str()) || id.starts_with("shardId-") {
+            let text =
+                format!("workerId = {id} is the key of another row of the lease table; give another name");
+            self.fault("workerId", text);
         }
     }
 
@@ -446,19 +452,6 @@ impl Maker {
     }
 }
 
-fn absent(absent: Absent, application: &str) -> Value {
-    match absent {
-        Absent::Required(_) | Absent::Nothing | Absent::Told(_) => Value::Nothing,
-        Absent::Number(number) => Value::Number(number),
-        Absent::Real(number) => Value::Real(number),
-        Absent::Bool(is) => Value::Bool(is),
-        Absent::Text(text) => Value::Text(text.to_owned()),
-        Absent::Words(words) => Value::Words(words.iter().map(|word| (*word).to_owned()).collect()),
-        Absent::Seconds(seconds) => Value::Duration(Duration::from_secs(seconds)),
-        Absent::Application(suffix) => Value::Text(format!("{application}{suffix}")),
-    }
-}
-
 impl Resolved {
     /// The configuration, with the worker's id if the file gives none.
     ///
@@ -510,6 +503,7 @@ impl Resolved {
             sample_every: millis("inMemoryWorkerMetricsCaptureFrequencyMillis"),
             averages: count("noOfPersistedMetricsPerWorkerMetrics"),
             measure: !s.is("disableWorkerMetrics"),
+            protect_table: s.is("leaseTableDeletionProtectionEnabled"),
             state_table: text("coordinatorStateTableName"),
             reports_table: text("workerMetricsTableName"),
             answer: (*s.value("timeoutInSeconds") != Value::Nothing)

@@ -193,3 +193,14 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn a_worker_is_not_named_like_another_row_of_its_table() {
+    for (name, faults) in [("Leader", 1), ("shardId-000000000001", 1), ("leader-1", 0)] {
+        let found = resolved(&format!("workerId = {name}\n"));
+        assert_eq!(
+            found.faults.iter().filter(|fault| fault.key.as_deref() == Some("workerId")).count(),
+            faults
+        );
+    }
+}

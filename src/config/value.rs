@@ -6,7 +6,7 @@ use std::time::Duration;
 use multilangd_properties::value::{self, Read};
 use serde_json::json;
 
-use super::keys::Kind;
+use super::keys::{Absent, Kind};
 
 /// A value.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +27,22 @@ pub enum Value {
     Tags(Vec<(String, String)>),
     /// A length of time that is written in ISO 8601.
     Duration(Duration),
+}
+
+impl Value {
+    /// What holds where nothing is given.
+    pub(super) fn absent(absent: Absent, application: &str) -> Self {
+        match absent {
+            Absent::Required(_) | Absent::Nothing | Absent::Told(_) => Value::Nothing,
+            Absent::Number(number) => Value::Number(number),
+            Absent::Real(number) => Value::Real(number),
+            Absent::Bool(is) => Value::Bool(is),
+            Absent::Text(text) => Value::Text(text.to_owned()),
+            Absent::Words(words) => Value::Words(words.iter().map(|word| (*word).to_owned()).collect()),
+            Absent::Seconds(seconds) => Value::Duration(Duration::from_secs(seconds)),
+            Absent::Application(suffix) => Value::Text(format!("{application}{suffix}")),
+        }
+    }
 }
 
 /// A value with what is to be said about how it was read.

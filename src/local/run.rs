@@ -155,7 +155,9 @@ async fn serve(
     let list = Attempts { pause: config.list_shards_pause, most: config.list_shards_attempts };
     let stream = Arc::new(Stream::new(clients.kinesis.clone(), config.stream.clone()).listing(list));
     let ports = Ports {
-        table: Arc::new(Leases::new(clients.dynamodb.clone(), config.table.clone())),
+        table: Arc::new(
+            Leases::new(clients.dynamodb.clone(), config.table.clone()).protected(config.protect_table),
+        ),
         state: Arc::new(State::new(
             clients.dynamodb,
             config.table.clone(),

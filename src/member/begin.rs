@@ -2,15 +2,41 @@
 
 use tracing::{info, warn};
 
-use super::Settings;
+use std::time::Duration;
+
 use crate::fleet::layout::{Layout, TooEarly};
+use crate::fleet::report;
 use crate::fleet::rows::{Dated, Generation, Report};
 use crate::fleet::version::{self, Configured, Start};
 use crate::fleet::{Mode, Store};
-use crate::lease::{Table, table};
+use crate::lease::{Table, WorkerId, table};
+use crate::processor::Surroundings;
 
 /// Another attempt to write the generation after somebody else was faster.
 const ATTEMPTS: u32 = 5;
+
+/// How this worker takes part.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `workerId`.
+    pub me: WorkerId,
+    /// `failoverTimeMillis`.
+    pub failover: Duration,
+    /// `clientVersionConfig`.
+    pub configured: Configured,
+    /// `migrateAllEntitiesToLeaseTable`.
+    pub migrate: bool,
+    /// How reports are written and judged.
+    pub rules: report::Rules,
+    /// `inMemoryWorkerMetricsCaptureFrequencyMillis`.
+    pub sample_every: Duration,
+    /// `noOfPersistedMetricsPerWorkerMetrics`.
+    pub averages: usize,
+    /// The wall clock, in milliseconds since 1970.
+    pub wall: fn() -> i64,
+    /// Where to find how busy the processors are; none with `disableWorkerMetrics`.
+    pub surroundings: Option<Surroundings>,
+}
 
 /// Why this worker can't take part.
 #[derive(Debug, thiserror::Error)]
@@ -100,7 +126,6 @@ pub(super) async fn reports(store: &dyn Store, layout: Layout) -> Result<Vec<Rep
 mod tests {
     use super::*;
     use crate::fleet::memory::Memory as State;
-    use crate::fleet::report;
     use crate::fleet::rows::Place;
     use crate::fleet::store::Legacy;
     use crate::lease::Lease;
@@ -108,7 +133,6 @@ mod tests {
     use crate::sequence::{Position, Sequence};
     use crate::shard::HashRange;
     use std::collections::BTreeSet;
-    use std::time::Duration;
 
     fn settings(configured: Configured) -> Settings {
         let second = Duration::from_secs(1);

@@ -131,6 +131,12 @@ async fn the_table_is_made_as_java_makes_it() {
         made.deletion_protection_enabled().unwrap_or(false),
         java["DeletionProtectionEnabled"] == Value::Bool(true)
     );
+    let client = rig.clients.dynamodb.clone();
+    let other =
+        multilangd::aws::dynamodb::Leases::new(client.clone(), "protected".to_owned()).protected(true);
+    multilangd::lease::Table::ensure(&other).await.unwrap();
+    let made = client.describe_table().table_name("protected").send().await.unwrap().table.unwrap();
+    assert_eq!(made.deletion_protection_enabled(), Some(true));
 }
 
 /// A table as Java 3.5.1 (one table for everything) and 2.5.4 left it, with the checkpoints moved to

@@ -104,7 +104,7 @@ pub const KEYS: &[Key] = &[
     key("initialLeaseTableWriteCapacity", Kind::Int, Number(10), LEASES, ON_DEMAND, "Write units."),
     key("leaseTableScanTotalSegments", Kind::Int, Number(0), LEASES, NotYet("the table is read in one segment"),
         "Parts in which the lease table is read at once; 0 is by its size."),
-    key("leaseTableDeletionProtectionEnabled", Kind::BoxedBool, Absent::Bool(false), LEASES, NotYet("the table is made without"),
+    key("leaseTableDeletionProtectionEnabled", Kind::BoxedBool, Absent::Bool(false), LEASES, Yes,
         "Protect the lease table from deletion when it is made."),
     key("leaseTablePitrEnabled", Kind::BoxedBool, Absent::Bool(false), LEASES, NotYet("left as it is"),
         "Switch on point-in-time recovery of the lease table."),
