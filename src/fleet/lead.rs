@@ -19,6 +19,9 @@ use crate::lease::take::Observations;
 use crate::lease::{Lease, WorkerId};
 use crate::shard::ShardId;
 
+/// By then the report of a worker that died is over.
+const FORGIVEN: Duration = Duration::from_secs(90);
+
 /// How a leader decides.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rules {
@@ -79,6 +82,9 @@ pub struct Leader {
     past: BTreeMap<ShardId, Past>,
     members: BTreeSet<WorkerId>,
     balanced: Option<Instant>,
+    /// Who let a lease expire, when, and has moved none since. The report of a dead worker is fresh for a while,
+    /// and as it has nothing it would be the first to be given something.
+    late: BTreeMap<WorkerId, Instant>,
 }
 
 impl Leader {
@@ -101,6 +107,7 @@ impl Leader {
         let open: Vec<&Lease> = leases.iter().filter(|lease| !lease.is_complete()).collect();
         let candidates: Vec<Candidate<'_>> =
             open.iter().map(|lease| self.candidate(lease, seen, rules, now)).collect();
+        self.note_late(&candidates, now);
         let ids: BTreeSet<WorkerId> = members.iter().map(|member| member.id.clone()).collect();
         let due = self.balanced.is_none_or(|last| now >= last + rules.balance_every);
         let balance = due || !ids.is_subset(&self.members);
@@ -116,6 +123,10 @@ impl Leader {
             max_leases: rules.max_leases,
             balance,
         };
+        let punctual: Vec<Member> =
+            members.iter().filter(|member| !self.late.contains_key(&member.id)).cloned().collect();
+        // If all are late there is nobody better.
+        let members = if punctual.is_empty() { members } else { &punctual };
         let plan = assign::plan(&candidates, members, &rules_of_plan, random);
         let mut early = false;
         let orders = plan.moves.into_iter().filter_map(|step| {
@@ -139,6 +150,15 @@ impl Leader {
         orders
     }
 
+    fn note_late(&mut self, candidates: &[Candidate<'_>], now: Instant) {
+        self.late.retain(|_, since| now.saturating_duration_since(*since) < FORGIVEN);
+        for candidate in candidates.iter().filter(|candidate| candidate.available) {
+            if let Some(owner) = candidate.checkpoint_owner.or(candidate.owner) {
+                self.late.insert(owner.clone(), now);
+            }
+        }
+    }
+
     /// Its owner has given no sign of life so far.
     fn is_fresh(&self, lease: &Lease) -> bool {
         self.past.get(&lease.shard).is_some_and(|past| past.fresh.is_some())
@@ -151,6 +171,10 @@ impl Leader {
             let same = before.as_ref().is_some_and(|past| past.owner == lease.owner);
             let fresh = match &before {
                 Some(past) if same && past.counter == lease.counter => past.fresh,
+                Some(_) if same && lease.checkpoint_owner.is_none() => {
+                    lease.owner.as_ref().map(|owner| self.late.remove(owner));
+                    None
+                }
                 Some(_) if !same => Some(now),
                 Some(_) | None => None,
             };
@@ -318,6 +342,35 @@ mod tests {
         }
         table.leases[1].counter += 1;
         assert_eq!(table.look(&["a", "b"], start + SECOND * 39).len(), 1);
+    }
+
+    #[test]
+    fn the_dead_are_given_nothing_though_their_reports_are_fresh() {
+        let start = Instant::now();
+        let mut table = Table::new(vec![lease("0", Some("dead")), lease("1", Some("b"))]);
+        table.look(&["b", "dead"], start);
+        table.leases[0].counter += 1;
+        for second in [5, 10] {
+            table.leases[1].counter += 1;
+            table.look(&["b", "dead"], start + SECOND * second);
+        }
+        table.leases[1].counter += 1;
+        let orders = table.look(&["b", "dead"], start + SECOND * 16);
+        assert_eq!(orders, [("0".to_owned(), "b".to_owned(), How::Assign)]);
+        // Now it has nothing, and something is free.
+        table.leases[0].owner = Some("b".into());
+        table.leases.push(lease("2", None));
+        table.leases.iter_mut().for_each(|lease| lease.counter += 1);
+        let orders = table.look(&["b", "dead"], start + SECOND * 20);
+        assert_eq!(orders, [("2".to_owned(), "b".to_owned(), How::Assign)]);
+        // It was not dead after all: it moves a lease.
+        table.leases[1].owner = Some("dead".into());
+        table.leases.push(lease("3", Some("b")));
+        table.look(&["b", "dead"], start + SECOND * 21);
+        table.leases[1].counter += 1;
+        table.leases[2].counter += 1;
+        let orders = table.look(&["b", "dead"], start + SECOND * 22);
+        assert_eq!(orders, [("2".to_owned(), "dead".to_owned(), How::Assign)]);
     }
 
     #[test]

@@ -9,13 +9,13 @@ use crate::load::{Load, Rows, shares};
 use crate::rig::{Report, said};
 
 /// Every lease has a living owner, nobody is without, and no hand-off is open.
-fn all_have(rows: &Rows, workers: &[&str]) -> bool {
+pub fn all_have(rows: &Rows, workers: &[&str]) -> bool {
     let shares = shares(rows);
     shares.keys().all(|owner| workers.contains(owner))
         && workers.iter().all(|worker| shares.contains_key(*worker))
 }
 
-async fn leader(fleet: &Fleet) -> Option<String> {
+pub async fn leader(fleet: &Fleet) -> Option<String> {
     let table = format!("{}-CoordinatorState", crate::rig::APPLICATION);
     let key = aws_sdk_dynamodb::types::AttributeValue::S("Leader".to_owned());
     let read =

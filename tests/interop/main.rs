@@ -12,6 +12,7 @@
 //! |---|---|
 //! | `mixed.rs` | two of ours and two of Java's: join, stop, kill, reshard, take over |
 //! | `led.rs` | the same where one leads and gives the leases out, of either kind |
+//! | `migrate.rs` | from the way of KCL 2 to that of 3, back and on |
 //! | `resumed.rs` | a table that one has written is read on by the other |
 //! | `calls.rs` | what a fleet at rest asks of DynamoDB, beside Java's |
 //! | `fleet.rs` | workers of both kinds, and when they have settled |
@@ -44,6 +45,7 @@ mod fleet;
 mod java;
 mod led;
 mod load;
+mod migrate;
 mod mixed;
 mod resumed;
 

@@ -1,0 +1,107 @@
+//! A fleet of both kinds goes from KCL 2's way to KCL 3's, half way back, and on again: as the operator's tool and
+//! a leader write it into the table that 3.1.3 keeps it in.
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use tokio::time::{Instant, interval, timeout};
+
+use crate::fleet::{Fleet, SOON};
+use crate::java::JAVA_3_FIRST;
+use crate::led::{all_have, leader};
+use crate::load::Load;
+use crate::rig::APPLICATION;
+
+/// Everybody looks each minute, the first time up to half a minute later.
+const SEEN: Duration = Duration::from_secs(120);
+const FOUR: [&str; 4] = ["java-1", "java-2", "ours-1", "ours-2"];
+
+/// As the tool does it: the state that was goes to the head of the past.
+async fn set_generation(fleet: &Fleet, from: &str, to: &str) {
+    let table = format!("{APPLICATION}-CoordinatorState");
+    let client = &fleet.load.rig.clients.dynamodb;
+    let key = AttributeValue::S("Migration3.0".to_owned());
+    let read = client.get_item().table_name(&table).key("key", key.clone()).consistent_read(true);
+    let item = read.send().await.unwrap().item.unwrap();
+    assert_eq!(item["cv"].as_s().unwrap(), from);
+    let entry = ["cv", "mb", "mts"].map(|name| (name.to_owned(), item[name].clone()));
+    let mut past = vec![AttributeValue::M(entry.into_iter().collect())];
+    past.extend(item.get("h").and_then(|past| past.as_l().ok()).cloned().unwrap_or_default());
+    let write = client.update_item().table_name(&table).key("key", key);
+    let millis = multilangd::clock::wall_millis().to_string();
+    let write = write
+        .update_expression("SET cv = :to, mb = :by, mts = :at, h = :past")
+        .condition_expression("cv = :from")
+        .expression_attribute_values(":from", AttributeValue::S(from.to_owned()))
+        .expression_attribute_values(":to", AttributeValue::S(to.to_owned()))
+        .expression_attribute_values(":by", AttributeValue::S("a tool".to_owned()))
+        .expression_attribute_values(":at", AttributeValue::N(millis))
+        .expression_attribute_values(":past", AttributeValue::L(past));
+    write.send().await.unwrap();
+    eprintln!("the fleet is told to go from {from} to {to}");
+}
+
+/// Who reports its load since a moment, in seconds since 1970.
+async fn reporting(fleet: &Fleet, since: i64) -> usize {
+    let table = format!("{APPLICATION}-WorkerMetricStats");
+    let rows = fleet.load.rig.clients.dynamodb.scan().table_name(table).send().await.unwrap();
+    let at = |row: &std::collections::HashMap<String, AttributeValue>| {
+        row["lut"].as_n().unwrap().parse::<i64>().unwrap()
+    };
+    rows.items().iter().filter(|row| at(row) > since).count()
+}
+
+async fn until(what: &str, mut reached: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    let wait = async {
+        let mut ticks = interval(Duration::from_millis(500));
+        while !reached().await {
+            ticks.tick().await;
+        }
+    };
+    assert!(timeout(SEEN, wait).await.is_ok(), "{what}: not within {SEEN:?}");
+    eprintln!("{:6.1} s  {what}", start.elapsed().as_secs_f64());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mixed_fleet_goes_to_kcl_3_half_way_back_and_on() {
+    let _turn = crate::TURN.lock().await;
+    let mut load = Load::start("migrate", 8).await;
+    load.feed();
+    let mut fleet = Fleet::new(load, JAVA_3_FIRST, SOON);
+    fleet.java("java-1");
+    fleet.java("java-2");
+    fleet
+        .load
+        .until_rows("Java's have all", |rows| {
+            rows.len() == 8 && rows.values().all(|row| row.owner.starts_with("java"))
+        })
+        .await;
+    fleet.ours("ours-1");
+    fleet.ours("ours-2");
+    fleet.settled("each has its share").await;
+    assert_eq!(leader(&fleet).await, None);
+
+    set_generation(&fleet, "CLIENT_VERSION_UPGRADE_FROM_2X", "CLIENT_VERSION_3X_WITH_ROLLBACK").await;
+    until("somebody leads", async || leader(&fleet).await.is_some()).await;
+    fleet.load.put(500).await;
+    fleet.load.reshard().await;
+    fleet.load.until_rows("each has leases", |rows| all_have(rows, &FOUR)).await;
+    fleet.stop("ours-2").await;
+    let three = ["java-1", "java-2", "ours-1"];
+    fleet.load.until_rows("what ours-2 had went over", |rows| all_have(rows, &three)).await;
+    fleet.ours("ours-2");
+
+    set_generation(&fleet, "CLIENT_VERSION_3X_WITH_ROLLBACK", "CLIENT_VERSION_2X").await;
+    until("nobody leads", async || leader(&fleet).await.is_none()).await;
+    fleet.settled("each has its share again").await;
+    assert_eq!(leader(&fleet).await, None);
+
+    let now = multilangd::clock::wall_millis() / 1_000;
+    set_generation(&fleet, "CLIENT_VERSION_2X", "CLIENT_VERSION_UPGRADE_FROM_2X").await;
+    until("all report again", async || reporting(&fleet, now).await == 4).await;
+    let (put, delivered) = fleet.load.all_seen().await;
+    eprintln!("{put} records, {delivered} deliveries");
+    assert!(delivered * 100 <= put * 105, "{delivered} deliveries of {put} records");
+    fleet.dismiss().await;
+}
