@@ -341,7 +341,9 @@ impl Story {
         let even = self.led || shares.iter().max().unwrap_or(&0) - shares.iter().min().unwrap_or(&0) <= 1;
         let state = self.world.state();
         let covered = state.stream.open_shards().iter().all(|shard| state.rows.contains_key(shard));
-        all_live && even && covered
+        // Who is named by an open hand-off doesn't read yet.
+        let handed = state.rows.values().all(|lease| lease.checkpoint_owner.is_none() || lease.is_complete());
+        all_live && even && covered && handed
     }
 
     /// Everybody stops; what was put is read, what is finished says so.
