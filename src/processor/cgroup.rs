@@ -1,9 +1,23 @@
-//! The use of a container, by its control group, as part of what it may use. In KCL: `Cgroupv1CpuWorkerMetric`,
-//! `Cgroupv2CpuWorkerMetric`.
+//! The use of a container's processors by its control group: the time they worked, of the time that its limit
+//! allows. In KCL: `Cgroupv1CpuWorkerMetric`, `Cgroupv2CpuWorkerMetric`, `Cgroup`.
 
+use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::time::Instant;
+
+use super::{exists, fault, first_line, listed, of_limit, usable};
+
+#[derive(Debug)]
+pub(super) struct Cgroup {
+    version: Version,
+    folder: PathBuf,
+    /// Processors that may be used. Read once, as in Java.
+    limit: f64,
+    /// When it was looked at last, and the time used until then.
+    last: Option<(Instant, Duration)>,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Version {
@@ -11,142 +25,183 @@ enum Version {
     Two,
 }
 
-/// One container.
-#[derive(Debug)]
-pub(super) struct Cgroup {
-    base: PathBuf,
-    version: Version,
-    /// Processors that it may use; read once.
-    limit: Option<f64>,
-    /// Seconds used so far, and when that was read.
-    last: Option<(f64, Instant)>,
-}
-
 impl Cgroup {
-    pub(super) fn find(root: &Path) -> Option<Self> {
-        let base = root.join("sys/fs/cgroup");
-        let version = if base.join("cgroup.controllers").exists() {
+    pub(super) async fn find(root: &Path) -> io::Result<Self> {
+        let folder = root.join("sys/fs/cgroup");
+        let version = if exists(&folder.join("cgroup.controllers")).await {
             Version::Two
-        } else if base.join("memory").exists() || base.join("cpu").exists() {
+        } else if exists(&folder.join("memory")).await || exists(&folder.join("cpu")).await {
             Version::One
         } else {
-            return None;
+            return Err(fault(format!("no control groups in {}", folder.display())));
         };
-        Some(Self { base, version, limit: None, last: None })
+        let limit = version.limit(&folder).await?;
+        version.used(&folder).await?;
+        Ok(Self { version, folder, limit, last: None })
     }
 
-    pub(super) fn measure(&mut self, now: Instant) -> Option<f64> {
-        let limit = match self.limit {
-            Some(limit) => limit,
-            None => *self.limit.insert(self.read_limit()?),
-        };
-        let used = self.used()?;
-        let Some((before, at)) = self.last.replace((used, now)) else { return Some(0.0) };
-        let seconds = now.saturating_duration_since(at).as_secs_f64();
-        if seconds <= 0.0 {
-            return Some(0.0);
-        }
-        Some(((used - before).max(0.0) / seconds / limit * 100.0).min(100.0))
-    }
-
-    fn text(&self, name: &str) -> Option<String> {
-        std::fs::read_to_string(self.base.join(name)).ok().map(|text| text.trim().to_owned())
-    }
-
-    /// In seconds.
-    fn used(&self) -> Option<f64> {
+    pub(super) fn name(&self) -> &'static str {
         match self.version {
-            Version::One => self.text("cpu/cpuacct.usage")?.parse::<f64>().ok().map(|nanos| nanos / 1e9),
-            Version::Two => {
-                let text = self.text("cpu.stat")?;
-                let micros = text.lines().next()?.strip_prefix("usage_usec ")?;
-                micros.trim().parse::<f64>().ok().map(|micros| micros / 1e6)
-            }
+            Version::One => "cgroup v1",
+            Version::Two => "cgroup v2",
         }
     }
 
-    fn read_limit(&self) -> Option<f64> {
-        let (quota, period, set) = match self.version {
-            Version::One => (
-                self.text("cpu/cpu.cfs_quota_us")?,
-                self.text("cpu/cpu.cfs_period_us")?,
-                "cpuset/cpuset.effective_cpus",
-            ),
-            Version::Two => {
-                let text = self.text("cpu.max")?;
-                let (quota, period) = text.split_once(' ')?;
-                (quota.to_owned(), period.to_owned(), "cpuset.cpus.effective")
-            }
-        };
-        let limit = if quota == "max" || quota.starts_with('-') {
-            processors(&self.text(set)?)?
-        } else {
-            quota.parse::<f64>().ok()? / period.parse::<f64>().ok()?
-        };
-        (limit.is_finite() && limit > 0.0).then_some(limit)
+    pub(super) async fn measure(&mut self, now: Instant) -> io::Result<f64> {
+        let used = self.version.used(&self.folder).await?;
+        let Some((then, before)) = self.last.replace((now, used)) else { return Ok(0.0) };
+        let passed = now.saturating_duration_since(then);
+        match used.checked_sub(before) {
+            Some(_) if passed.is_zero() => Err(fault("no time passed since the last look at the cgroup")),
+            Some(more) => Ok(of_limit(more.as_secs_f64() / passed.as_secs_f64(), self.limit)),
+            None => Err(fault(format!("the time used went back from {before:?} to {used:?}"))),
+        }
     }
 }
 
-/// How many a list such as `0-3,7` names.
-fn processors(list: &str) -> Option<f64> {
-    let mut count = 0_u32;
-    for part in list.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) = (first.trim().parse::<u32>().ok()?, last.trim().parse::<u32>().ok()?);
-        count = count.checked_add(last.checked_sub(first)?.checked_add(1)?)?;
+impl Version {
+    /// How many processors may be used, parts of them too.
+    async fn limit(self, folder: &Path) -> io::Result<f64> {
+        let (limit, list) = match self {
+            Self::One => {
+                let quota = first_line(&folder.join("cpu/cpu.cfs_quota_us")).await?;
+                let period = first_line(&folder.join("cpu/cpu.cfs_period_us")).await?;
+                (format!("{} {}", quota.trim(), period.trim()), "cpuset/cpuset.effective_cpus")
+            }
+            Self::Two => (first_line(&folder.join("cpu.max")).await?, "cpuset.cpus.effective"),
+        };
+        let (quota, period) = limit.trim().split_once(' ').unwrap_or((&limit, ""));
+        let (count, said) = if quota == self.unlimited() {
+            let cpus = first_line(&folder.join(list)).await?;
+            (listed(&cpus), format!("{list} {cpus:?}"))
+        } else {
+            let number = |text: &str| text.parse::<f64>().ok();
+            (number(quota).zip(number(period)).map(|(quota, period)| quota / period), limit.clone())
+        };
+        count.and_then(usable).ok_or_else(|| fault(format!("no limit of processors: {said}")))
     }
-    Some(f64::from(count))
+
+    fn unlimited(self) -> &'static str {
+        match self {
+            Self::One => "-1",
+            Self::Two => "max",
+        }
+    }
+
+    /// The time that all processors together worked for the group.
+    async fn used(self, folder: &Path) -> io::Result<Duration> {
+        let file = folder.join(match self {
+            Self::One => "cpu/cpuacct.usage",
+            Self::Two => "cpu.stat",
+        });
+        let line = first_line(&file).await?;
+        let used = match self {
+            Self::One => line.trim().parse().ok().map(Duration::from_nanos),
+            Self::Two => line
+                .strip_prefix("usage_usec ")
+                .and_then(|micros| micros.trim().parse().ok())
+                .map(Duration::from_micros),
+        };
+        used.ok_or_else(|| fault(format!("{}: {line:?}", file.display())))
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::Tree;
+    use super::super::made_up::Tree;
     use super::*;
-    use std::time::Duration;
 
-    /// Half a second of processor time within a second.
-    fn measured(tree: &Tree, usage: &str, later: &str) -> f64 {
-        let mut cgroup = Cgroup::find(&tree.0).unwrap();
-        let now = Instant::now();
-        assert_eq!(cgroup.measure(now), Some(0.0));
-        tree.write(usage, later);
-        cgroup.measure(now + Duration::from_secs(1)).unwrap()
+    const QUOTA: &str = "sys/fs/cgroup/cpu/cpu.cfs_quota_us";
+    const PERIOD: &str = "sys/fs/cgroup/cpu/cpu.cfs_period_us";
+    const USAGE: &str = "sys/fs/cgroup/cpu/cpuacct.usage";
+    const LIST: &str = "sys/fs/cgroup/cpuset/cpuset.effective_cpus";
+    const MARK: &str = "sys/fs/cgroup/cgroup.controllers";
+    const MAX: &str = "sys/fs/cgroup/cpu.max";
+    const STAT: &str = "sys/fs/cgroup/cpu.stat";
+    const LIST_TWO: &str = "sys/fs/cgroup/cpuset.cpus.effective";
+
+    fn one(quota: &str) -> Tree {
+        Tree::new(&[(QUOTA, quota), (PERIOD, "100000\n"), (USAGE, "1000000000\n"), (LIST, "0-3,7\n")])
     }
 
-    #[test]
-    fn version_two_goes_by_its_quota_or_by_its_processors() {
-        for (max, percent) in [("50000 100000", 100.0), ("100000 100000", 50.0), ("max 100000", 10.0)] {
-            let tree = Tree::new(&[
-                ("sys/fs/cgroup/cgroup.controllers", ""),
-                ("sys/fs/cgroup/cpu.max", max),
-                ("sys/fs/cgroup/cpuset.cpus.effective", "0-3,7\n"),
-                ("sys/fs/cgroup/cpu.stat", "usage_usec 1000000\nuser_usec 1\n"),
-            ]);
-            let seen = measured(&tree, "sys/fs/cgroup/cpu.stat", "usage_usec 1500000\nuser_usec 1\n");
-            assert!((seen - percent).abs() < 1e-6, "{max}: {seen}");
+    fn two(max: &str) -> Tree {
+        let stat = "usage_usec 5000000\nuser_usec 1\nsystem_usec 2\n";
+        Tree::new(&[(MARK, "cpu\n"), (MAX, max), (STAT, stat), (LIST_TWO, "0-1\n")])
+    }
+
+    async fn found(tree: &Tree) -> (&'static str, f64) {
+        let cgroup = Cgroup::find(tree.root()).await.unwrap();
+        (cgroup.name(), cgroup.limit)
+    }
+
+    async fn refused(tree: &Tree, why: &str) {
+        let error = Cgroup::find(tree.root()).await.unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_limit_is_the_quota_or_else_the_processors_of_the_set() {
+        assert_eq!(found(&one("150000\n")).await, ("cgroup v1", 1.5));
+        assert_eq!(found(&one("-1\n")).await, ("cgroup v1", 5.0));
+        assert_eq!(found(&two("50000 100000\n")).await, ("cgroup v2", 0.5));
+        assert_eq!(found(&two("max 100000\n")).await, ("cgroup v2", 2.0));
+    }
+
+    #[tokio::test]
+    async fn version_two_goes_before_version_one() {
+        let tree = two("max 100000\n");
+        tree.write(USAGE, "1");
+        assert_eq!(found(&tree).await.0, "cgroup v2");
+    }
+
+    #[tokio::test]
+    async fn what_can_not_be_divided_by_or_read_is_refused() {
+        for quota in ["0", "-2", "x", ""] {
+            refused(&one(quota), "no limit of processors").await;
+            refused(&two(&format!("{quota} 100000")), "no limit of processors").await;
         }
+        refused(&two("50000 0"), "no limit of processors").await;
+        refused(&two("50000"), "no limit of processors").await;
+        let tree = two("max 100000");
+        tree.write(LIST_TWO, "\n");
+        refused(&tree, "cpuset.cpus.effective").await;
+        tree.remove(MAX);
+        refused(&tree, "cpu.max").await;
+        let tree = two("max 100000");
+        tree.write(STAT, "user_usec 1\n");
+        refused(&tree, "cpu.stat").await;
+        refused(&Tree::new(&[("sys/fs/cgroup/pids/x", "")]), "no control groups").await;
     }
 
-    #[test]
-    fn version_one_goes_by_its_quota_or_by_its_processors_and_never_past_all_of_it() {
-        for (quota, percent) in [("100000", 50.0), ("-1", 25.0), ("10000", 100.0)] {
-            let tree = Tree::new(&[
-                ("sys/fs/cgroup/memory/x", ""),
-                ("sys/fs/cgroup/cpu/cpu.cfs_quota_us", quota),
-                ("sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n"),
-                ("sys/fs/cgroup/cpuset/cpuset.effective_cpus", "0,2"),
-                ("sys/fs/cgroup/cpu/cpuacct.usage", "1000000000\n"),
-            ]);
-            let seen = measured(&tree, "sys/fs/cgroup/cpu/cpuacct.usage", "1500000000\n");
-            assert!((seen - percent).abs() < 1e-6, "{quota}: {seen}");
-        }
+    #[tokio::test]
+    async fn the_time_used_is_compared_with_the_time_allowed() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let tree = one("200000");
+        let mut cgroup = Cgroup::find(tree.root()).await.unwrap();
+        assert_eq!(cgroup.measure(at(0)).await.unwrap(), 0.0);
+        tree.write(USAGE, "1500000000");
+        assert_eq!(cgroup.measure(at(1000)).await.unwrap(), 25.0);
+        tree.write(USAGE, "9500000000");
+        assert_eq!(cgroup.measure(at(2000)).await.unwrap(), 100.0, "a burst is capped");
+        let tree = two("50000 100000");
+        let mut cgroup = Cgroup::find(tree.root()).await.unwrap();
+        assert_eq!(cgroup.measure(at(0)).await.unwrap(), 0.0);
+        tree.write(STAT, "usage_usec 5250000\n");
+        assert_eq!(cgroup.measure(at(2000)).await.unwrap(), 25.0);
     }
 
-    #[test]
-    fn lists_of_processors() {
-        assert_eq!(processors("0-3,7"), Some(5.0));
-        assert_eq!(processors("2"), Some(1.0));
-        assert_eq!(processors("3-1"), None);
-        assert_eq!(processors(""), None);
+    #[tokio::test]
+    async fn no_time_or_a_step_back_is_no_sample_but_the_next_one_is() {
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        let tree = one("100000");
+        let mut cgroup = Cgroup::find(tree.root()).await.unwrap();
+        assert_eq!(cgroup.measure(start).await.unwrap(), 0.0);
+        assert!(cgroup.measure(start).await.is_err());
+        tree.write(USAGE, "0");
+        assert!(cgroup.measure(start + second).await.is_err());
+        tree.write(USAGE, "500000000");
+        assert_eq!(cgroup.measure(start + second * 2).await.unwrap(), 50.0);
     }
 }

@@ -1,108 +1,226 @@
-//! The use of a container of ECS, by the task metadata endpoint (version 4). In KCL: `EcsCpuWorkerMetric`.
+//! The use of a container's processors by the metadata of its ECS task, version 4. In KCL:
+//! `EcsCpuWorkerMetric`.
+//!
+//! A task's processors are shared by the weights of its containers. Without weights there is no share: Java
+//! divides 0 by 0 there, and its row is never written. Here such a task has no gauge.
+
+use std::io;
+use std::time::Duration;
 
 use serde_json::Value;
+use tracing::warn;
 
-use super::http;
+use super::http::{self, Limits, Request};
+use super::{fault, of_limit, usable};
 
-/// What Docker gives a container that asks for nothing.
-const SHARES: f64 = 2.0;
+/// Java sets none. It is asked every second, and it is near.
+const LIMITS: Limits = Limits { connect: Duration::from_secs(2), whole: Duration::from_secs(2) };
 
-/// One container.
+/// The weight of a container that isn't listed.
+const UNLISTED: f64 = 2.0;
+
 #[derive(Debug)]
 pub(super) struct Ecs {
-    base: String,
-    /// Processors that it may use; asked once.
-    limit: Option<f64>,
+    uri: String,
+    /// Read once, as in Java.
+    allowed: Option<Allowed>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Allowed {
+    /// Processors of the machine.
+    online: f64,
+    /// How many of them the container is granted, parts too.
+    limit: f64,
 }
 
 impl Ecs {
-    pub(super) fn new(base: String) -> Self {
-        Self { base: base.trim_end_matches('/').to_owned(), limit: None }
+    /// Whoever doesn't answer yet may do so later; what is said can't.
+    pub(super) async fn find(uri: &str) -> io::Result<Self> {
+        let mut ecs = Self { uri: uri.trim_end_matches('/').to_owned(), allowed: None };
+        match ecs.get("/stats").await {
+            Ok(stats) => match ecs.allowed(&stats).await {
+                Ok(Some(allowed)) => ecs.allowed = Some(allowed),
+                Ok(None) => return Err(fault("the metadata of the ECS task give it no share of processors")),
+                Err(error) => warn!(%error, "the share of processors is not known yet"),
+            },
+            Err(error) => warn!(%error, "the use of processors is not known yet"),
+        }
+        Ok(ecs)
     }
 
-    pub(super) async fn measure(&mut self) -> Option<f64> {
-        let stats = self.ask("/stats").await?;
-        let limit = match self.limit {
-            Some(limit) => limit,
-            None => {
-                let (task, own) = (self.ask("/task").await?, self.ask("").await?);
-                *self.limit.insert(limit(&task, &own, &stats)?)
-            }
+    pub(super) async fn measure(&mut self) -> io::Result<f64> {
+        let stats = self.get("/stats").await?;
+        let allowed = match self.allowed {
+            Some(allowed) => allowed,
+            None => self
+                .allowed(&stats)
+                .await?
+                .ok_or_else(|| fault("the metadata of the ECS task give no share of processors"))?,
         };
-        used(&stats, limit)
+        self.allowed = Some(allowed);
+        percent(&stats, allowed)
     }
 
-    async fn ask(&self, path: &str) -> Option<Value> {
-        serde_json::from_str(&http::get(&format!("{}{path}", self.base)).await?).ok()
+    /// None if what it says gives no share.
+    async fn allowed(&self, stats: &Value) -> io::Result<Option<Allowed>> {
+        let online = number(stats, "/cpu_stats/online_cpus").and_then(usable);
+        let online = online.ok_or_else(|| fault(format!("{}/stats names no processors", self.uri)))?;
+        let task = self.get("/task").await?;
+        let own = self.get("").await?;
+        Ok(limit(&task, &own, online).map(|limit| Allowed { online, limit }))
+    }
+
+    async fn get(&self, path: &str) -> io::Result<Value> {
+        let url = format!("{}{path}", self.uri);
+        let body = http::body(&Request { method: "GET", url: &url, headers: &[] }, LIMITS).await?;
+        serde_json::from_slice(&body).map_err(|error| fault(format!("{url}: {error}")))
     }
 }
 
 fn number(value: &Value, path: &str) -> Option<f64> {
-    value.pointer(path)?.as_f64()
+    value.pointer(path).and_then(Value::as_f64)
 }
 
-/// The task's processors, and of them what falls to this container by its shares.
-fn limit(task: &Value, own: &Value, stats: &Value) -> Option<f64> {
-    let all = number(task, "/Limits/CPU").or_else(|| number(stats, "/cpu_stats/online_cpus"))?;
-    let shares = |container: &Value| number(container, "/Limits/CPU").unwrap_or(SHARES);
-    let id = own.get("DockerId")?.as_str()?;
-    let containers = task.get("Containers")?.as_array()?;
-    let mine = containers.iter().find(|one| one.get("DockerId").and_then(Value::as_str) == Some(id))?;
-    let limit = all * shares(mine) / containers.iter().map(shares).sum::<f64>();
-    // Shares of 0 would be 0 of 0.
-    (limit.is_finite() && limit > 0.0).then_some(limit)
+/// The share of a container among those of its task, of the processors that the task may use.
+fn limit(task: &Value, own: &Value, online: f64) -> Option<f64> {
+    let whole = number(task, "/Limits/CPU").unwrap_or(online);
+    let weight = |container: &Value| number(container, "/Limits/CPU").unwrap_or(0.0);
+    let containers = task.get("Containers").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let id = own.get("DockerId").and_then(Value::as_str);
+    let listed = containers
+        .iter()
+        .find(|container| id.is_some() && container.get("DockerId").and_then(Value::as_str) == id);
+    let sum: f64 = containers.iter().map(weight).sum();
+    usable(listed.map_or(UNLISTED, weight) / sum * whole)
 }
 
-fn used(stats: &Value, limit: f64) -> Option<f64> {
-    let of = |name: &str| {
-        let used = number(stats, &format!("/{name}/cpu_usage/total_usage")).unwrap_or(0.0);
-        (used, number(stats, &format!("/{name}/system_cpu_usage")).unwrap_or(0.0))
-    };
-    let ((now, system_now), (before, system_before)) = (of("cpu_stats"), of("precpu_stats"));
-    // The first figures of a container have none before them.
-    if before == 0.0 && system_before == 0.0 {
-        return Some(0.0);
+/// ECS gives the counters of its last two looks, so there is nothing to remember. Both of the earlier one are 0
+/// at first.
+fn percent(stats: &Value, allowed: Allowed) -> io::Result<f64> {
+    let count = |path| stats.pointer(path).and_then(Value::as_u64).unwrap_or(0);
+    let used = (count("/precpu_stats/cpu_usage/total_usage"), count("/cpu_stats/cpu_usage/total_usage"));
+    let all = (count("/precpu_stats/system_cpu_usage"), count("/cpu_stats/system_cpu_usage"));
+    if (used.0, all.0) == (0, 0) {
+        return Ok(0.0);
     }
-    let (used, system) = (now - before, system_now - system_before);
-    if system <= 0.0 {
-        return Some(100.0);
+    match (used.1.checked_sub(used.0), all.1.checked_sub(all.0)) {
+        (_, Some(0)) => Ok(100.0),
+        (Some(used), Some(all)) => Ok(of_limit(used as f64 / all as f64 * allowed.online, allowed.limit)),
+        (None, _) | (_, None) => Err(fault("the counters of ECS went back")),
     }
-    let processors = number(stats, "/cpu_stats/online_cpus")?;
-    Some((used / system * processors / limit * 100.0).clamp(0.0, 100.0))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::made_up::{Reply, Server, refusing};
+    use super::super::{Gauge, Surroundings, detect};
     use super::*;
     use serde_json::json;
+    use tokio::time::Instant;
 
-    fn stats(now: (u64, u64), before: (u64, u64)) -> Value {
-        let of = |(used, system): (u64, u64)| json!({"cpu_usage": {"total_usage": used}, "system_cpu_usage": system, "online_cpus": 4});
-        json!({"cpu_stats": of(now), "precpu_stats": of(before)})
+    fn stats(used: [u64; 2], all: [u64; 2]) -> Value {
+        json!({
+            "precpu_stats": { "cpu_usage": { "total_usage": used[0] }, "system_cpu_usage": all[0] },
+            "cpu_stats": {
+                "cpu_usage": { "total_usage": used[1] }, "system_cpu_usage": all[1], "online_cpus": 4,
+            },
+        })
+    }
+
+    fn task(limits: &Value, weights: [&Value; 2]) -> Value {
+        json!({ "Limits": limits, "Containers": [
+            { "DockerId": "a", "Limits": weights[0] }, { "DockerId": "b", "Limits": weights[1] },
+        ]})
+    }
+
+    fn cpu(count: f64) -> Value {
+        json!({ "CPU": count, "Memory": 512 })
     }
 
     #[test]
-    fn a_container_has_its_share_of_the_tasks_processors() {
-        let task = |mine: Value, other: Value| {
-            json!({"Limits": {"CPU": 2.0}, "Containers": [
-                {"DockerId": "a", "Limits": {"CPU": mine}}, {"DockerId": "b", "Limits": {"CPU": other}}]})
-        };
-        let own = json!({"DockerId": "a"});
-        let some = stats((1, 1), (1, 1));
-        assert_eq!(limit(&task(json!(256), json!(768)), &own, &some), Some(0.5));
-        assert_eq!(limit(&task(json!(0), json!(0)), &own, &some), None, "nothing of nothing");
-        let unlimited = json!({"Containers": [{"DockerId": "a"}]});
-        assert_eq!(limit(&unlimited, &own, &some), Some(4.0));
-        assert_eq!(limit(&unlimited, &json!({"DockerId": "x"}), &some), None);
+    fn a_container_has_its_part_of_the_task() {
+        let (own, none) = (json!({ "DockerId": "b" }), json!({}));
+        let weighed = |limits: &Value| task(limits, [&cpu(10.0), &cpu(30.0)]);
+        assert_eq!(limit(&weighed(&cpu(8.0)), &own, 4.0), Some(6.0));
+        assert_eq!(limit(&weighed(&cpu(0.5)), &own, 4.0), Some(0.375));
+        assert_eq!(limit(&weighed(&json!({ "Memory": 512 })), &own, 4.0), Some(3.0));
+        assert_eq!(limit(&weighed(&Value::Null), &own, 4.0), Some(3.0));
+        assert_eq!(limit(&weighed(&cpu(8.0)), &none, 4.0), Some(0.4), "a container that isn't listed");
     }
 
     #[test]
-    fn use_is_what_was_used_of_what_may_be() {
-        let close =
-            |seen: Option<f64>, wanted: f64| assert!((seen.unwrap() - wanted).abs() < 1e-9, "{seen:?}");
-        close(used(&stats((150, 2_000), (100, 1_000)), 0.5), 40.0);
-        close(used(&stats((900, 2_000), (100, 1_000)), 0.5), 100.0);
-        close(used(&stats((150, 2_000), (0, 0)), 0.5), 0.0);
-        close(used(&stats((150, 1_000), (100, 1_000)), 0.5), 100.0);
+    fn without_weights_there_is_no_part() {
+        let (own, none) = (json!({ "DockerId": "b" }), json!({}));
+        assert_eq!(limit(&task(&cpu(8.0), [&none, &none]), &own, 4.0), None);
+        assert_eq!(limit(&task(&cpu(8.0), [&none, &none]), &none, 4.0), None);
+        assert_eq!(limit(&task(&cpu(8.0), [&cpu(10.0), &none]), &own, 4.0), None);
+        assert_eq!(limit(&task(&cpu(0.0), [&none, &cpu(30.0)]), &own, 4.0), None);
+        assert_eq!(limit(&none, &none, 4.0), None);
+    }
+
+    #[test]
+    fn use_is_what_was_used_of_what_is_allowed() {
+        let of = |used, all| percent(&stats(used, all), Allowed { online: 4.0, limit: 2.0 }).ok();
+        assert_eq!(of([100, 150], [1000, 1400]), Some(25.0));
+        assert_eq!(of([100, 500], [1000, 1400]), Some(100.0), "a burst is capped");
+        assert_eq!(of([0, 500], [0, 1400]), Some(0.0), "the first look");
+        assert_eq!(of([100, 150], [1000, 1000]), Some(100.0), "no time for anything else");
+        assert_eq!(of([0, 50], [1000, 1400]), Some(25.0));
+        assert_eq!(of([100, 50], [1000, 1400]), None);
+        assert_eq!(of([100, 150], [1000, 900]), None);
+    }
+
+    async fn serve(stats: Reply, task: &Value) -> Server {
+        let own = Reply::ok(r#"{ "DockerId": "b" }"#);
+        let task = Reply::chunked(&task.to_string());
+        Server::start(vec![("GET /v4/x/stats ", stats), ("GET /v4/x/task ", task), ("GET /v4/x ", own)]).await
+    }
+
+    async fn found(url: &str) -> Option<Gauge> {
+        let ecs = Some(format!("{url}/v4/x"));
+        detect(&Surroundings { root: "nowhere".into(), ecs, ecs_old: true, imds: None }).await
+    }
+
+    #[tokio::test]
+    async fn the_share_is_asked_for_once() {
+        let answer = Reply::chunked(&stats([100, 150], [1000, 1400]).to_string());
+        let server = serve(answer, &task(&cpu(2.0), [&cpu(10.0), &cpu(10.0)])).await;
+        let mut gauge = found(&server.url).await.unwrap();
+        assert_eq!(gauge.name(), "ECS task metadata");
+        assert_eq!(gauge.measure(Instant::now()).await, Some(50.0));
+        assert_eq!(gauge.measure(Instant::now()).await, Some(50.0));
+        let paths: Vec<String> =
+            server.asked().iter().map(|head| head.split(' ').nth(1).unwrap().to_owned()).collect();
+        assert_eq!(paths, ["/v4/x/stats", "/v4/x/task", "/v4/x", "/v4/x/stats", "/v4/x/stats"]);
+    }
+
+    #[tokio::test]
+    async fn a_task_without_weights_has_no_gauge() {
+        let answer = Reply::ok(&stats([100, 150], [1000, 1400]).to_string());
+        let server = serve(answer, &task(&cpu(2.0), [&json!({}), &json!({})])).await;
+        assert!(found(&server.url).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn who_does_not_answer_yet_may_do_so_later() {
+        let (_socket, nobody) = refusing();
+        let good = Reply::ok(&stats([100, 150], [1000, 1400]).to_string());
+        let weighed = task(&cpu(2.0), [&cpu(10.0), &cpu(10.0)]);
+        let answers = serve(good, &weighed).await;
+        let mut ecs = Ecs::find(&nobody).await.unwrap();
+        assert!(ecs.measure().await.is_err());
+        ecs.uri = format!("{}/v4/x", answers.url);
+        assert_eq!(ecs.measure().await.unwrap(), 50.0);
+    }
+
+    #[tokio::test]
+    async fn what_says_nothing_is_no_sample() {
+        let weighed = task(&cpu(2.0), [&cpu(10.0), &cpu(10.0)]);
+        for answer in [Reply::status("500 Sorry"), Reply::ok("null"), Reply::ok("{"), Reply::ok("{}")] {
+            let server = serve(answer, &weighed).await;
+            let mut gauge = found(&server.url).await.unwrap();
+            assert_eq!(gauge.measure(Instant::now()).await, None);
+        }
     }
 }

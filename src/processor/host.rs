@@ -1,66 +1,128 @@
-//! The use of a whole machine, by `/proc/stat`. In KCL: `LinuxCpuWorkerMetric`, which leaves interrupts and stolen
-//! time out.
+//! The use of the whole machine by `/proc/stat`. In KCL: `LinuxCpuWorkerMetric`.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Ticks {
-    total: u64,
-    idle: u64,
-}
+use super::{fault, first_line};
 
-/// One machine.
 #[derive(Debug)]
 pub(super) struct Host {
-    path: PathBuf,
+    file: PathBuf,
     last: Option<Ticks>,
 }
 
+/// Since the machine started. Interrupts and stolen time are left out, as in Java, since all workers of a
+/// fleet must measure alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Ticks {
+    busy: u64,
+    idle: u64,
+    iowait: u64,
+}
+
 impl Host {
-    pub(super) fn new(root: &Path) -> Self {
-        Self { path: root.join("proc/stat"), last: None }
+    pub(super) async fn find(root: &Path) -> io::Result<Self> {
+        let host = Self { file: root.join("proc/stat"), last: None };
+        host.read().await?;
+        Ok(host)
     }
 
-    pub(super) fn measure(&mut self) -> Option<f64> {
-        let text = std::fs::read_to_string(&self.path).ok()?;
-        let now = ticks(&text)?;
-        let last = self.last.replace(now);
-        Some(last.map_or(0.0, |last| busy(last, now)))
+    pub(super) async fn measure(&mut self) -> io::Result<f64> {
+        let now = self.read().await?;
+        Ok(self.last.replace(now).map_or(0.0, |last| percent(last, now)))
+    }
+
+    async fn read(&self) -> io::Result<Ticks> {
+        let line = first_line(&self.file).await?;
+        Ticks::parse(&line).ok_or_else(|| fault(format!("{}: {line:?}", self.file.display())))
     }
 }
 
-/// Of the first line: user and nice, system, idle, waiting.
-fn ticks(text: &str) -> Option<Ticks> {
-    let mut words = text.lines().next()?.split_whitespace();
-    if words.next() != Some("cpu") {
-        return None;
+impl Ticks {
+    fn parse(line: &str) -> Option<Self> {
+        let numbers = line.strip_prefix("cpu ")?.split_ascii_whitespace().take(5);
+        let numbers: Vec<u64> = numbers.map(|number| number.parse().ok()).collect::<Option<_>>()?;
+        let [user, nice, system, idle, iowait] = numbers[..] else { return None };
+        Some(Self { busy: user.checked_add(nice)?.checked_add(system)?, idle, iowait })
     }
-    let numbers: Vec<u64> = words.map_while(|word| word.parse().ok()).take(5).collect();
-    let [user, nice, system, idle, waiting] = numbers[..] else { return None };
-    Some(Ticks { total: user + nice + system + idle + waiting, idle })
+
+    fn total(self) -> u64 {
+        self.busy.saturating_add(self.idle).saturating_add(self.iowait)
+    }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "percent of a second's ticks")]
-fn busy(last: Ticks, now: Ticks) -> f64 {
-    let total = now.total.saturating_sub(last.total);
-    let idle = now.idle.saturating_sub(last.idle);
-    // Waiting may go back.
-    if total == 0 || total < idle { 0.0 } else { (total - idle) as f64 / total as f64 * 100.0 }
+/// May be no percentage at all: counters go back at times, idle and iowait by the kernel's own account.
+fn percent(last: Ticks, now: Ticks) -> f64 {
+    let total = now.total().abs_diff(last.total());
+    let idle = now.idle.abs_diff(last.idle);
+    // Waiting that is taken back on an idle machine hides some of the time that went by.
+    let taken_back = total < idle && now.iowait < last.iowait;
+    if now == last || taken_back {
+        return 0.0;
+    }
+    (total as f64 - idle as f64) / total as f64 * 100.0
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::made_up::Tree;
+    use super::super::within;
     use super::*;
 
+    fn ticks(line: &str) -> Ticks {
+        Ticks::parse(line).unwrap()
+    }
+
     #[test]
-    fn what_is_not_idle_is_busy() {
-        let at = |text| ticks(text).unwrap();
-        let start = at("cpu  100 10 40 800 50 7 7 7\nirrelevant\n");
-        assert_eq!(start, Ticks { total: 1_000, idle: 800 });
-        assert!((busy(start, at("cpu 120 10 50 860 60 99 99 99")) - 40.0).abs() < 1e-9);
-        assert!(busy(start, start).abs() < 1e-9);
-        assert!(busy(start, at("cpu 100 10 40 860 0")).abs() < 1e-9, "waiting went back");
-        assert_eq!(ticks("cpu0 1 2 3 4 5"), None);
-        assert_eq!(ticks("cpu 1 2 3"), None);
+    fn the_first_five_numbers_count() {
+        let read = ticks("cpu  10 2 30 400 5 60 70 80 90 0");
+        assert_eq!(read, Ticks { busy: 42, idle: 400, iowait: 5 });
+        for line in ["", "cpu 1 2 3 4", "cpu 1 2 x 4 5", "cpu0 1 2 3 4 5", "intr 1 2 3 4 5"] {
+            assert_eq!(Ticks::parse(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn waiting_counts_as_busy_and_interrupts_not_at_all() {
+        let last = ticks("cpu 100 0 100 1000 50 7 7 7");
+        assert_eq!(percent(last, ticks("cpu 110 5 105 1060 70 9999 9 9")), 40.0);
+        assert_eq!(percent(last, ticks("cpu 100 0 100 1100 50 7 7 7")), 0.0);
+        assert_eq!(percent(last, ticks("cpu 120 0 100 1000 50 7 7 7")), 100.0);
+    }
+
+    #[test]
+    fn nothing_moved_or_waiting_taken_back_is_no_load() {
+        let last = ticks("cpu 100 0 100 1000 50");
+        assert_eq!(percent(last, ticks("cpu 100 0 100 1000 50 1 1")), 0.0);
+        assert_eq!(percent(last, ticks("cpu 100 0 100 1100 40")), 0.0);
+        assert_eq!(percent(last, ticks("cpu 100 0 100 1010 40")), 0.0, "no time went by, it seems");
+    }
+
+    #[test]
+    fn other_steps_back_are_no_sample() {
+        let last = ticks("cpu 100 0 100 1000 50");
+        for line in ["cpu 90 0 100 1020 50", "cpu 100 0 100 999 51", "cpu 99 0 100 1000 51"] {
+            assert!(within(percent(last, ticks(line))).is_err(), "{line}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_sample_is_none_at_all_and_the_next_is_since_then() {
+        let tree = Tree::new(&[("proc/stat", "cpu  100 0 0 900 0 0 0 0\ncpu0 1 1 1 1 1\n")]);
+        let mut host = Host::find(tree.root()).await.unwrap();
+        assert_eq!(host.measure().await.unwrap(), 0.0);
+        tree.write("proc/stat", "cpu  125 0 0 975 0 0 0 0\n");
+        assert_eq!(host.measure().await.unwrap(), 25.0);
+        assert_eq!(host.measure().await.unwrap(), 0.0);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_says_nothing_is_named() {
+        let tree = Tree::new(&[("proc/stat", "nonsense")]);
+        let error = Host::find(tree.root()).await.unwrap_err().to_string();
+        assert!(error.contains("proc/stat") && error.contains("nonsense"), "{error}");
+        tree.remove("proc/stat");
+        let error = Host::find(tree.root()).await.unwrap_err().to_string();
+        assert!(error.contains("proc/stat"), "{error}");
     }
 }

@@ -1,0 +1,156 @@
+//! On which platform this process runs. In KCL: `EcsResource`, `EksResource`, `Ec2Resource`.
+
+use std::time::Duration;
+
+use tracing::debug;
+
+use super::http::{self, Limits, Request};
+use super::{Surroundings, exists};
+
+/// Java waits 5 s for a connection and 5 s for data, twice. What answers does so within milliseconds: a second
+/// to connect and two in all are enough, and a start elsewhere isn't held up for longer than 4 s.
+pub(super) const LIMITS: Limits = Limits { connect: Duration::from_secs(1), whole: Duration::from_secs(2) };
+
+const TOKEN: &str = "var/run/secrets/kubernetes.io/serviceaccount/token";
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Place<'a> {
+    /// With the address of its metadata, unless it is an old one.
+    Ecs(Option<&'a str>),
+    Kubernetes,
+    Ec2,
+    Elsewhere,
+}
+
+/// The first that fits. EC2 comes last, since the others run on it too, and since it must be asked.
+pub(super) async fn find(surroundings: &Surroundings, limits: Limits) -> Place<'_> {
+    let ecs = surroundings.ecs.as_deref().filter(|uri| !uri.is_empty());
+    if ecs.is_some() || surroundings.ecs_old {
+        return Place::Ecs(ecs);
+    }
+    if exists(&surroundings.root.join(TOKEN)).await {
+        return Place::Kubernetes;
+    }
+    match &surroundings.imds {
+        Some(imds) if is_ec2(imds, limits).await => Place::Ec2,
+        Some(_) | None => Place::Elsewhere,
+    }
+}
+
+/// Whether somebody describes the instance. Without a token it is asked in the old way, which some instances
+/// still allow.
+async fn is_ec2(imds: &str, limits: Limits) -> bool {
+    let ttl = [("X-aws-ec2-metadata-token-ttl-seconds", "600")];
+    let url = format!("{imds}/latest/api/token");
+    let token = match http::body(&Request { method: "PUT", url: &url, headers: &ttl }, limits).await {
+        Ok(token) => String::from_utf8(token).ok(),
+        Err(error) => {
+            debug!(%error, "no token for instance metadata");
+            None
+        }
+    };
+    let header = token.as_deref().map(|token| ("X-aws-ec2-metadata-token", token.trim()));
+    let url = format!("{imds}/latest/dynamic/instance-identity/document");
+    match http::body(&Request { method: "GET", url: &url, headers: header.as_slice() }, limits).await {
+        Ok(_) => true,
+        Err(error) => {
+            debug!(%error, "no instance metadata");
+            false
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::made_up::{Reply, Server, Tree, refusing};
+    use super::super::{Gauge, detect, detect_within};
+    use super::*;
+
+    const PUT: &str = "PUT /latest/api/token ";
+    const GET: &str = "GET /latest/dynamic/instance-identity/document ";
+    const STAT: (&str, &str) = ("proc/stat", "cpu 1 2 3 4 5\n");
+    /// For what never answers; nothing else is asked so, since the machine may be busy.
+    const HASTY: Limits = Limits { connect: Duration::from_millis(50), whole: Duration::from_millis(50) };
+
+    fn around(tree: &Tree, imds: &str) -> Surroundings {
+        let imds = Some(imds.to_owned());
+        Surroundings { root: tree.root().to_owned(), ecs: None, ecs_old: false, imds }
+    }
+
+    async fn ec2() -> Server {
+        Server::start(vec![(PUT, Reply::ok("secret")), (GET, Reply::ok("{}"))]).await
+    }
+
+    fn name(gauge: Option<Gauge>) -> Option<&'static str> {
+        gauge.map(|gauge| gauge.name())
+    }
+
+    #[tokio::test]
+    async fn ec2_is_asked_with_a_token() {
+        let (tree, server) = (Tree::new(&[STAT]), ec2().await);
+        assert_eq!(name(detect(&around(&tree, &server.url)).await), Some("host /proc/stat"));
+        let asked = server.asked();
+        assert!(asked[0].starts_with(PUT) && asked[0].contains("token-ttl-seconds: 600\r\n"), "{asked:?}");
+        assert!(asked[1].starts_with(GET) && asked[1].contains("metadata-token: secret\r\n"), "{asked:?}");
+        assert_eq!(asked.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn without_a_token_ec2_is_asked_all_the_same() {
+        let tree = Tree::new(&[STAT]);
+        for none in [Reply::status("403 Forbidden"), Reply::Close(String::new())] {
+            let server = Server::start(vec![(PUT, none), (GET, Reply::ok("{}"))]).await;
+            assert_eq!(find(&around(&tree, &server.url), LIMITS).await, Place::Ec2);
+            assert!(!server.asked()[1].contains("metadata-token"), "{:?}", server.asked());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_refuses_hangs_or_says_no_is_not_ec2() {
+        let tree = Tree::new(&[STAT]);
+        let (socket, url) = refusing();
+        assert!(detect(&around(&tree, &url)).await.is_none());
+        drop(socket);
+        let hangs = Server::start(vec![("", Reply::Keep(String::new()))]).await;
+        assert!(detect_within(&around(&tree, &hangs.url), HASTY).await.is_none());
+        let denies = Server::start(vec![(PUT, Reply::ok("t")), (GET, Reply::status("401 No"))]).await;
+        assert!(detect(&around(&tree, &denies.url)).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn who_must_not_ask_does_not() {
+        let tree = Tree::new(&[STAT]);
+        assert!(detect(&Surroundings { imds: None, ..around(&tree, "") }).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn an_instance_that_can_not_be_measured_has_no_gauge() {
+        let (tree, server) = (Tree::new(&[]), ec2().await);
+        assert!(detect(&around(&tree, &server.url)).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn kubernetes_goes_before_ec2_even_if_nothing_can_be_measured() {
+        let (tree, server) = (Tree::new(&[STAT, (TOKEN, "t")]), ec2().await);
+        assert!(detect(&around(&tree, &server.url)).await.is_none());
+        tree.write("sys/fs/cgroup/cgroup.controllers", "");
+        tree.write("sys/fs/cgroup/cpu.max", "50000 100000");
+        tree.write("sys/fs/cgroup/cpu.stat", "usage_usec 7");
+        assert_eq!(name(detect(&around(&tree, &server.url)).await), Some("cgroup v2"));
+        assert_eq!(server.asked(), Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn ecs_goes_before_all_even_an_old_one_that_can_not_be_measured() {
+        let (tree, server) = (Tree::new(&[STAT, (TOKEN, "t")]), ec2().await);
+        let mut here = Surroundings { ecs_old: true, ..around(&tree, &server.url) };
+        assert!(detect(&here).await.is_none());
+        assert_eq!(find(&here, HASTY).await, Place::Ecs(None));
+        here.ecs = Some("http://127.0.0.1:1/v4".to_owned());
+        here.ecs_old = false;
+        assert_eq!(find(&here, HASTY).await, Place::Ecs(here.ecs.as_deref()));
+        here.ecs = Some(String::new());
+        assert_eq!(find(&here, HASTY).await, Place::Kubernetes);
+        assert_eq!(server.asked(), Vec::<String>::new());
+    }
+}
