@@ -26,8 +26,8 @@ pub const JAVA_2: Peer = Peer { version: "2.5.4", mode: "", ours: SHARES };
 /// It leaves its leader's work undone, so that workers of KCL 2 get along with it.
 /// Ours may come first: they write nothing that it can't read.
 pub const JAVA_3: Peer = Peer { version: "3.1.3", mode: COMPATIBLE, ours: SHARES };
-/// It comes first, and ours find by its tables how far the fleet is.
-pub const JAVA_3_FIRST: Peer = Peer { version: "3.1.3", mode: COMPATIBLE, ours: "" };
+/// It comes first, and ours are given the same file.
+pub const JAVA_3_FIRST: Peer = Peer { version: "3.1.3", mode: COMPATIBLE, ours: COMPATIBLE };
 /// As it comes: one worker leads and assigns the leases.
 pub const JAVA_3_LED: Peer = Peer { version: "3.1.3", mode: "", ours: "" };
 

@@ -22,7 +22,7 @@
 //! | `get.sh` | fetches the Java daemons |
 //!
 //! A Java daemon that is not there is a failure. One test runs at a time, as a JVM is heavy: all take some
-//! twelve minutes on two cores. The times that are printed hold the six seconds that a fleet has to stay settled.
+//! twenty minutes on two cores. The times that are printed hold the six seconds that a fleet has to stay settled.
 #![cfg(feature = "local")]
 #![allow(
     clippy::unwrap_used,

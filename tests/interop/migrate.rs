@@ -51,6 +51,18 @@ async fn reporting(fleet: &Fleet, since: i64) -> usize {
     rows.items().iter().filter(|row| at(row) > since).count()
 }
 
+/// How often each of ours has said in its log that the fleet has gone on.
+fn gone_on(fleet: &Fleet) -> [usize; 2] {
+    told(fleet, "the fleet goes on")
+}
+
+fn told(fleet: &Fleet, what: &str) -> [usize; 2] {
+    ["ours-1", "ours-2"].map(|name| {
+        let log = std::fs::read_to_string(fleet.load.rig.folder.join(format!("{name}.log"))).unwrap();
+        log.matches(what).count()
+    })
+}
+
 async fn until(what: &str, mut reached: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     let wait = async {
@@ -83,6 +95,7 @@ async fn a_mixed_fleet_goes_to_kcl_3_half_way_back_and_on() {
     assert_eq!(leader(&fleet).await, None);
 
     set_generation(&fleet, "CLIENT_VERSION_UPGRADE_FROM_2X", "CLIENT_VERSION_3X_WITH_ROLLBACK").await;
+    until("ours follow", async || gone_on(&fleet) == [1, 1]).await;
     until("somebody leads", async || leader(&fleet).await.is_some()).await;
     fleet.load.put(500).await;
     fleet.load.reshard().await;
@@ -91,14 +104,16 @@ async fn a_mixed_fleet_goes_to_kcl_3_half_way_back_and_on() {
     let three = ["java-1", "java-2", "ours-1"];
     fleet.load.until_rows("what ours-2 had went over", |rows| all_have(rows, &three)).await;
     fleet.ours("ours-2");
+    until("ours-2 is back", async || told(&fleet, "how leases find their owners")[1] == 2).await;
 
     set_generation(&fleet, "CLIENT_VERSION_3X_WITH_ROLLBACK", "CLIENT_VERSION_2X").await;
-    until("nobody leads", async || leader(&fleet).await.is_none()).await;
+    until("ours go back", async || gone_on(&fleet) == [2, 2]).await;
     fleet.settled("each has its share again").await;
-    assert_eq!(leader(&fleet).await, None);
+    until("nobody leads", async || leader(&fleet).await.is_none()).await;
 
     let now = multilangd::clock::wall_millis() / 1_000;
     set_generation(&fleet, "CLIENT_VERSION_2X", "CLIENT_VERSION_UPGRADE_FROM_2X").await;
+    until("ours go on", async || gone_on(&fleet) == [3, 3]).await;
     until("all report again", async || reporting(&fleet, now).await == 4).await;
     let (put, delivered) = fleet.load.all_seen().await;
     eprintln!("{put} records, {delivered} deliveries");
