@@ -39,7 +39,7 @@ pub use standing::{Question, Standing};
 
 /// Giving everything back at the end of a stop takes no longer than this.
 const RELEASE: Duration = Duration::from_secs(3);
-/// Calling the peers at the end of a stop, no longer than this.
+/// Passing on what came too late, and calling the peers, at the end of a stop: no longer than this each.
 const CALL: Duration = Duration::from_secs(1);
 /// Peers who don't take what they should are not called more often than this.
 const CALL_AGAIN: Duration = Duration::from_secs(2);
@@ -525,7 +525,10 @@ impl Coordinator {
         }
         self.work.abort_all();
         while self.work.join_next().await.is_some() {}
-        self.pass_on().await;
+        // However many there are, and whoever doesn't answer.
+        if timeout(CALL, self.pass_on()).await.is_err() {
+            warn!("what was given to this worker while it stopped could not all be passed on: it expires");
+        }
         self.call_peers();
         if timeout(CALL, self.work.join_next()).await.is_err() {
             debug!("the peers could not be called in time");

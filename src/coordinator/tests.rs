@@ -119,3 +119,23 @@ async fn a_lease_that_is_being_given_back_is_not_taken_again_before_that_has_end
     assert!(second.is_live(Instant::now()));
     assert_eq!(memory.row(&"s".into()).unwrap().owner, Some("me".into()), "the former holding took it away");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_ends_though_nobody_says_who_could_get_the_leases() {
+    let table = table();
+    for number in 0..20 {
+        let mut lease = table.row(&"s".into()).unwrap();
+        (lease.shard, lease.owner) = (number.to_string().as_str().into(), Some("me".into()));
+        table.put(lease);
+    }
+    let (coordinator, ends) = Coordinator::new(table.clone(), settings());
+    ends.standing.send_modify(|standing| standing.mode = Some(crate::fleet::Mode::ThreeX));
+    let Ends { handle, heirs: nobody_answers, .. } = ends;
+    let stop = CancellationToken::new();
+    stop.cancel();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(coordinator.run(stop));
+    drop(handle);
+    assert!(timeout(Duration::from_secs(5), tasks.join_all()).await.is_ok());
+    drop(nobody_answers);
+}
