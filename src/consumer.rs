@@ -169,9 +169,7 @@ impl Consumer {
         match effect {
             Effect::CheckParents => {
                 let (table, held) = (self.parts.table.clone(), self.held.clone());
-                self.work.spawn(async move {
-                    Event::Parents(ending::parents_finished(&*table, &held.initial().parents).await)
-                });
+                self.work.spawn(async move { Event::Parents(ending::may_begin(&*table, &held).await) });
             }
             Effect::OpenFeed(sequence) => self.open_feed(&sequence),
             Effect::CloseFeed => self.feed = None,

@@ -5,11 +5,15 @@
 //! `ShutdownTask`.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::lease::{self, Held, Table, held, table};
 use crate::shard::{ChildShard, ShardId};
 
 use super::event::EndError;
+
+/// A lease that was proven to be ours so shortly before needs no other proof.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// Whether every parent is finished. A parent without a row was cleaned up, or never read here.
 ///
@@ -20,10 +24,27 @@ pub async fn parents_finished(table: &dyn Table, parents: &BTreeSet<ShardId>) ->
         match table.get(parent).await {
             Ok(Some(lease)) if !lease.is_complete() => return Ok(false),
             Ok(_) => {}
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(format!("can't look at the lease of its parent {parent}: {error}")),
         }
     }
     Ok(true)
+}
+
+/// Whether the parents are finished, and the lease is still ours after a wait for them: whom it was taken
+/// from meanwhile learns so with the next write only, and would start a child beside the new owner's.
+///
+/// # Errors
+/// The table couldn't be asked.
+pub async fn may_begin(table: &dyn Table, held: &Held) -> Result<bool, String> {
+    let finished = parents_finished(table, &held.initial().parents).await?;
+    if !finished || held.proven().elapsed() < FRESH {
+        return Ok(finished);
+    }
+    match held.renew().await {
+        Ok(()) => Ok(true),
+        Err(held::Error::Lost) => Ok(false),
+        Err(error) => Err(format!("can't renew the lease first: {error}")),
+    }
 }
 
 /// Makes the leases of a shard's children and notes them in the shard's own row. Safe to repeat.
@@ -70,4 +91,49 @@ async fn both_or_none(table: &dyn Table, child: &ChildShard) -> Result<(), EndEr
 
 fn not_now(error: table::Error) -> EndError {
     EndError::NotNow(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::Notify;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::lease::held::Owner;
+    use crate::lease::memory::Memory;
+    use crate::lease::{Lease, WorkerId};
+    use crate::sequence::{Position, Sequence};
+    use crate::shard::HashRange;
+
+    fn lease(shard: &str, checkpoint: Sequence, parents: &[&str], owner: Option<&WorkerId>) -> Lease {
+        let parents = parents.iter().map(|parent| (*parent).into()).collect();
+        let range = HashRange { start: 0, end: 9 };
+        Lease { owner: owner.cloned(), ..Lease::new(shard.into(), Position::new(checkpoint), parents, range) }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waited_for_parents_begins_only_on_a_lease_that_is_still_its_own() {
+        let (table, me) = (Arc::new(Memory::default()), WorkerId::from("me"));
+        let row = lease("child", Sequence::TrimHorizon, &["parent"], Some(&me));
+        table.put(row.clone());
+        table.put(lease("parent", Sequence::TrimHorizon, &[], None));
+        let failover = Duration::from_secs(10);
+        let owner = Owner { me, table: table.clone(), failover, nudged: Arc::new(Notify::new()) };
+        let held = Held::new(row, Instant::now(), &owner);
+        assert_eq!(may_begin(&*table, &held).await, Ok(false), "the parent isn't finished");
+        table.put(lease("parent", Sequence::ShardEnd, &[], None));
+        let writes = table.writes();
+        assert_eq!(may_begin(&*table, &held).await, Ok(true));
+        assert_eq!(table.writes(), writes, "it was just taken");
+
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(may_begin(&*table, &held).await, Ok(true));
+        assert_eq!(table.row(held.shard()).unwrap().counter, 1, "renewed first");
+        tokio::time::advance(Duration::from_secs(2)).await;
+        table.steal(held.shard(), &"thief".into());
+        assert_eq!(may_begin(&*table, &held).await, Ok(false));
+        assert!(held.lost().is_cancelled());
+    }
 }

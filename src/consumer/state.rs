@@ -213,7 +213,7 @@ impl State {
             }
             Err(reason) => {
                 self.phase = Phase::Waiting(Some(now + self.settings.parent_poll));
-                vec![Effect::Odd(format!("can't look at the parents' leases: {reason}"))]
+                vec![Effect::Odd(format!("can't begin yet: {reason}"))]
             }
         }
     }

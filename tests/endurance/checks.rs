@@ -265,15 +265,24 @@ pub fn acknowledged_to_strangers(ledger: &Ledger) -> Vec<String> {
 }
 
 /// Who takes a lease goes on at least from where it stood when somebody else had it last.
+///
+/// That is the last row of another owner before the child's start, if the lease was just taken. If not,
+/// it may have been taken away again while the child was being started, which its daemon learns with its
+/// next write only: then what counts is the last row of another owner before the daemon's own.
 pub fn repeated(ledger: &Ledger) -> Vec<String> {
     let mut faults = Vec::new();
     for run in ledger.runs() {
         let history = ledger.history(run.shard);
-        let before = &history[..history.partition_point(|(sample, _)| sample.after <= run.started)];
-        let foreign =
-            |(_, row): &&(&Sample, &std::sync::Arc<Row>)| row.owner.as_deref() != Some(worker(run.daemon));
-        // Only what somebody else was seen to have right before: an own holding has no gap in it.
-        if let Some((sample, row)) = before.iter().rfind(foreign)
+        let is_own =
+            |(_, row): &(&Sample, &std::sync::Arc<Row>)| row.owner.as_deref() == Some(worker(run.daemon));
+        let started = history.partition_point(|(sample, _)| sample.after <= run.started);
+        let next = history.partition_point(|(sample, _)| sample.before < run.started);
+        let is_held =
+            history.get(started.saturating_sub(1)..=next).is_none_or(|around| around.iter().any(is_own));
+        let before = &history[..started];
+        let own = if is_held { Some(started) } else { before.iter().rposition(is_own) };
+        let foreign = own.and_then(|own| before[..own].iter().rfind(|seen| !is_own(seen)));
+        if let Some((sample, row)) = foreign
             && *run.from < row.checkpoint
         {
             faults.push(format!(

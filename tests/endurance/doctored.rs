@@ -244,6 +244,21 @@ fn a_daemon_that_acknowledges_a_checkpoint_of_anothers_lease_is_noticed() {
 fn a_start_behind_what_the_former_owner_stored_is_noticed() {
     let ledger = doctored(|l| of(l, 26_700).what = What::Started { from: Mark::Horizon });
     assert_eq!(repeated(&ledger).len(), 1);
+    // Taken by c1, and again by b1 before c1's child is there: it starts from where c1 took the lease.
+    let stolen = |from: Mark| {
+        let ledger = rewritten(|writes| {
+            writes.push((26_700, "q", row(Some("b"), 4, mark(50))));
+            write(writes, 27_200).2 = row(Some("b"), 5, mark(60));
+        });
+        let mut said = ledger.said.clone();
+        said.iter_mut().find(|said| said.at == 26_700 * MILLI).unwrap().at = 27_450 * MILLI;
+        said.iter_mut().find(|said| said.at == 27_450 * MILLI).unwrap().what = What::Started { from };
+        let mut ledger = Ledger { said, ..ledger };
+        ledger.sort();
+        repeated(&ledger).len()
+    };
+    assert_eq!(stolen(mark(50)), 0, "c1 doesn't know yet");
+    assert_eq!(stolen(Mark::Horizon), 1, "b1 had stored more before");
 }
 
 #[test]

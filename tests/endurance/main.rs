@@ -40,7 +40,7 @@ mod handover;
 mod ledger;
 mod world;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::time::Duration;
 
@@ -58,6 +58,9 @@ const SECONDS: u64 = 150;
 const REST: u64 = 10;
 const SHARDS: i32 = 12;
 const RESHARDING: Duration = Duration::from_secs(10);
+/// Of what a fault is about, so much is told with it.
+const SHARDS_TOLD: usize = 3;
+const LINES_TOLD: usize = 200;
 /// No wait for a condition takes as long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -103,8 +106,9 @@ async fn a_fleet_that_is_killed_stopped_frozen_and_resharded_under_load_keeps_ev
     let mut ledger = world.read(|notes| std::mem::take(&mut notes.ledger));
     ledger.parents = parents(&world).await;
     ledger.sort();
-    std::fs::write(rig.folder.join("ledger.txt"), told(&ledger, &world)).unwrap();
-    judge(&rig, &ledger, faults);
+    let told = told(&ledger, &world);
+    std::fs::write(rig.folder.join("ledger.txt"), told.concat()).unwrap();
+    judge(&rig, &ledger, &told, faults);
 }
 
 fn all_owned(notes: &mut Notes) -> bool {
@@ -164,7 +168,7 @@ async fn parents(world: &World) -> BTreeMap<Shard, Vec<Shard>> {
 }
 
 /// Everything but the samples that say nothing new, as evidence beside the logs.
-fn told(ledger: &Ledger, world: &World) -> String {
+fn told(ledger: &Ledger, world: &World) -> Vec<String> {
     let mut lines: Vec<(Micros, String)> = Vec::new();
     lines.extend(ledger.happened.iter().map(|it| (it.at, format!("{} {:?}", it.daemon, it.fate))));
     let said = |it: &Said| (it.at, format!("{} {} {} {:?}", it.daemon, it.child, it.shard, it.what));
@@ -193,7 +197,21 @@ fn unjudged(ledger: &Ledger, handovers: &[Handover]) -> Vec<String> {
     faults
 }
 
-fn judge(rig: &Rig, ledger: &Ledger, mut faults: Vec<String>) {
+/// What is told of the shards that a fault names: a machine that runs tests may keep no files.
+fn told_of(faults: &[String], told: &[String]) -> String {
+    let names = |fault: &String| {
+        let words = fault.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+        words.filter(|word| word.starts_with("shardId-")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let shards: BTreeSet<String> = faults.iter().flat_map(names).take(SHARDS_TOLD).collect();
+    let of = |line: &&String| {
+        shards.iter().any(|shard| line.contains(shard))
+            && !(line.contains(" Given(") || line.contains("Stored"))
+    };
+    told.iter().filter(of).take(LINES_TOLD).cloned().collect()
+}
+
+fn judge(rig: &Rig, ledger: &Ledger, told: &[String], mut faults: Vec<String>) {
     let shards = ledger.parents.len();
     let runs = ledger.runs();
     let given: usize = runs.iter().map(|run| run.given.len()).sum();
@@ -224,7 +242,13 @@ fn judge(rig: &Rig, ledger: &Ledger, mut faults: Vec<String>) {
     faults.extend(checks::broken(ledger));
     faults.extend(unjudged(ledger, &handovers));
     let evidence = format!("see the logs and ledger.txt in {}", rig.folder.display());
-    assert!(faults.is_empty(), "{} faults; {evidence}\n{}", faults.len(), faults.join("\n"));
+    assert!(
+        faults.is_empty(),
+        "{} faults; {evidence}\n{}\n{}",
+        faults.len(),
+        faults.join("\n"),
+        told_of(&faults, told)
+    );
     let late = handover::late(&handovers);
     assert!(
         late.is_empty(),
