@@ -8,6 +8,7 @@
 //! | `item` | lease rows and their attributes |
 //! | [`kinesis`] | [`crate::shard::Api`] and [`crate::retrieval::Api`] |
 //! | [`state`] | [`crate::fleet::Store`] |
+//! | `moving` | its move into one table |
 //! | [`region`] | the region that is known without a call |
 //! | `error` | what a failure means to the caller |
 
@@ -17,5 +18,6 @@ pub mod dynamodb;
 mod error;
 mod item;
 pub mod kinesis;
+mod moving;
 pub mod region;
 pub mod state;

@@ -66,6 +66,8 @@ pub struct Config {
     pub generation: Configured,
     /// `migrateAllEntitiesToLeaseTable`.
     pub migrate: bool,
+    /// `tableMigrationCompleteBakeTimeSeconds`.
+    pub bake: Duration,
     /// How a leader gives leases out.
     pub rules: lead::Rules,
     /// How load is reported and judged.

@@ -216,6 +216,7 @@ fn member_settings(config: &Config, ports: &Ports) -> member::Settings {
         failover: config.failover,
         configured: config.generation,
         migrate: config.migrate,
+        bake: config.bake,
         rules: config.reports.clone(),
         sample_every: config.sample_every,
         averages: config.averages,

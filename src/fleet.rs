@@ -12,6 +12,7 @@
 //! | [`report`] | what a worker says of its load, and how a leader judges it: pure |
 //! | [`version`] | from KCL 2 to 3 and back: which part this worker plays: pure |
 //! | [`layout`] | one table or three: pure |
+//! | [`moving`] | from three tables to one, as a leader leads it: pure |
 //! | [`lead`] | what a leader does with the leases it sees: pure |
 //! | [`memory`] | the rows in memory, for tests |
 //!
@@ -21,6 +22,7 @@ pub mod layout;
 pub mod lead;
 pub mod lock;
 pub mod memory;
+pub mod moving;
 pub mod report;
 pub mod rows;
 pub mod store;

@@ -24,20 +24,25 @@ use crate::clock;
 use crate::coordinator::{Handle, Question, Seen, Standing};
 use crate::fleet::layout::Layout;
 use crate::fleet::lock::{Election, Next, Terms};
+use crate::fleet::moving::{Mover, Step};
 use crate::fleet::report::{Recorder, Verdict, judge};
-use crate::fleet::rows::{Dated, Entry, Generation, Lock, Place, Report, Stage};
+use crate::fleet::rows::{Lock, Place, Report, Stage};
 use crate::fleet::store::LockWrite;
-use crate::fleet::version::{self, Readiness};
+use crate::fleet::version::Readiness;
 use crate::fleet::{Mode, Store};
-use crate::lease::{Table, WorkerId, audit, table};
+use crate::lease::{Table, WorkerId, table};
 use crate::processor::{self, Gauge};
 use crate::unique::uuid;
 
 mod begin;
+mod follow;
 mod leave;
+mod moving;
 
+use begin::reports;
 pub use begin::{Begun, Error, Settings, begin};
-use begin::{generation, reports};
+use follow::Monitored;
+use moving::Surveyed;
 
 /// Between looks at the generation of the fleet, and at whether it could go on. KCL's are as far apart.
 const MONITOR: Duration = Duration::from_secs(60);
@@ -70,22 +75,19 @@ pub struct Ends {
 /// The end of a request.
 enum Done {
     LockRead(Place, Result<Option<Lock>, table::Error>),
-    LockWritten(Place, Result<(), table::Error>),
+    /// With the stage of the move into one table, where the lock may be in the old one by mistake.
+    LockWritten(Place, Result<(), table::Error>, Option<Result<Option<Stage>, table::Error>>),
     Reported(Result<(), table::Error>),
     Judged(Result<Vec<Report>, table::Error>),
     Monitored(Result<Monitored, table::Error>),
+    Surveyed(Result<Box<Surveyed>, table::Error>),
+    Moved(Step, Result<(), table::Error>),
     Checked(Result<(bool, Vec<Report>), table::Error>),
     Advanced(Result<(), table::Error>),
     Indexed(Result<bool, table::Error>),
     Retracted,
     Found(Option<Gauge>),
     Sampled(Box<Gauge>, Option<f64>),
-}
-
-struct Monitored {
-    generation: Option<Dated<Generation>>,
-    stage: Option<Stage>,
-    old: bool,
 }
 
 /// When each kind of request is due.
@@ -95,6 +97,7 @@ struct Due {
     report: Instant,
     judge: Instant,
     monitor: Instant,
+    moving: Instant,
     sample: Instant,
 }
 
@@ -105,6 +108,7 @@ struct Busy {
     report: bool,
     judge: bool,
     monitor: bool,
+    moving: bool,
 }
 
 struct Member {
@@ -122,6 +126,7 @@ struct Member {
     recorder: Recorder,
     gauge: Option<Box<Gauge>>,
     readiness: Readiness,
+    mover: Mover,
     /// Since when this worker leads.
     worked: Option<Instant>,
     /// The last report that was written.
@@ -151,11 +156,12 @@ pub async fn run(store: Arc<dyn Store>, table: Arc<dyn Table>, settings: Setting
         barred: false,
         gauge: None,
         readiness: Readiness::default(),
+        mover: Mover::default(),
         worked: None,
         reported: None,
         verdict: Arc::default(),
         led_by_ours: false,
-        due: Due { lock: now, report: now, judge: now, monitor, sample: now },
+        due: Due { lock: now, report: now, judge: now, monitor, moving: now, sample: now },
         busy: Busy::default(),
         work: JoinSet::new(),
         ends,
@@ -195,6 +201,7 @@ impl Member {
             (self.mode.reports() && !self.busy.report).then_some(self.due.report),
             (leads && !self.busy.judge).then_some(self.due.judge),
             (!self.busy.monitor && self.monitors()).then_some(self.due.monitor),
+            (!self.busy.moving && self.moves(now)).then_some(self.due.moving),
             self.gauge.is_some().then_some(self.due.sample),
             // Leading ends by itself, and so does trust in a leader.
             self.election.suspect_at().filter(|at| led && *at > now),
@@ -224,6 +231,9 @@ impl Member {
         }
         if self.monitors() && !self.busy.monitor && now >= self.due.monitor {
             self.monitor(now);
+        }
+        if self.moves(now) && !self.busy.moving && now >= self.due.moving {
+            self.survey(now);
         }
         if now >= self.due.sample
             && let Some(mut gauge) = self.gauge.take()
@@ -264,8 +274,17 @@ impl Member {
                 return;
             }
             Next::Write(write) => {
-                self.work
-                    .spawn(async move { Done::LockWritten(place, store.write_lock(place, &write).await) });
+                // Nobody acts on a lock that was free only because it isn't the lock any more.
+                let ask = matches!(write, LockWrite::Acquire { .. }) && self.layout != Layout::Complete;
+                self.work.spawn(async move {
+                    let outcome = store.write_lock(place, &write).await;
+                    let stage = if ask { Some(store.stage().await) } else { None };
+                    Done::LockWritten(
+                        place,
+                        outcome,
+                        stage.map(|read| read.map(|row| row.map(|row| row.now.state))),
+                    )
+                });
             }
             Next::Nothing => {
                 self.lock_done();
@@ -297,32 +316,6 @@ impl Member {
         self.work.spawn(async move { Done::Judged(reports(&*store, layout).await) });
     }
 
-    /// What others write: the generation, how far the tables have moved, whether old tables have appeared.
-    fn monitor(&mut self, now: Instant) {
-        self.due.monitor = now + MONITOR;
-        self.busy.monitor = true;
-        let (store, layout, changes, alone) =
-            (self.store.clone(), self.layout, self.mode.may_change(), self.alone);
-        self.work.spawn(async move {
-            let look = async {
-                let generation = if changes { generation(&*store, layout).await? } else { None };
-                let stage = if layout == Layout::Complete { None } else { store.stage().await? };
-                let old = alone && store.legacy().await?.state;
-                Ok(Monitored { generation, stage: stage.map(|row| row.now.state), old })
-            };
-            Done::Monitored(look.await)
-        });
-        if self.mode == Mode::Upgrade && audit::leads(&self.settings.me, &self.ends.seen.borrow().leases) {
-            let (store, table) = (self.store.clone(), self.table.clone());
-            self.work.spawn(async move {
-                let check = async { Ok((table.index(true).await?, reports(&*store, layout).await?)) };
-                Done::Checked(check.await)
-            });
-        } else {
-            self.readiness = Readiness::default();
-        }
-    }
-
     fn done(&mut self, done: Result<Done, JoinError>) {
         let now = Instant::now();
         let done = match done {
@@ -336,7 +329,7 @@ impl Member {
             }
         };
         match done {
-            Done::LockRead(place, _) | Done::LockWritten(place, _) if place != self.layout.lock() => {
+            Done::LockRead(place, _) | Done::LockWritten(place, ..) if place != self.layout.lock() => {
                 self.lock_done();
             }
             Done::LockRead(_, Ok(row)) => {
@@ -351,9 +344,10 @@ impl Member {
                 warn!(%error, "the leader's lock can't be read");
                 self.lock_done();
             }
-            Done::LockWritten(_, outcome) => {
+            Done::LockWritten(_, outcome, stage) => {
                 let led = self.election.leads(now);
                 self.election.written(&outcome);
+                self.lock_confirmed(stage);
                 match &outcome {
                     Ok(()) => self.lock_done(),
                     Err(error) => {
@@ -387,6 +381,12 @@ impl Member {
                 self.busy.monitor = false;
                 warn!(%error, "the state of the fleet can't be read");
             }
+            Done::Surveyed(Ok(seen)) => self.surveyed(*seen),
+            Done::Surveyed(Err(error)) => {
+                self.busy.moving = false;
+                warn!(%error, "how far the move into the lease table is can't be told");
+            }
+            Done::Moved(step, outcome) => self.moved(step, outcome),
             Done::Checked(Ok((index, reports))) => self.checked(index, &reports, now),
             Done::Checked(Err(error)) => {
                 warn!(%error, "whether the fleet can be led can't be told");
@@ -409,6 +409,18 @@ impl Member {
                 if let Some(percent) = sample {
                     self.recorder.sample(percent);
                 }
+            }
+        }
+    }
+
+    /// What the stage says after a lock was won in the old table.
+    fn lock_confirmed(&mut self, stage: Option<Result<Option<Stage>, table::Error>>) {
+        match stage {
+            None => {}
+            Some(Ok(stage)) => self.adopt(stage),
+            Some(Err(error)) => {
+                warn!(%error, "whether this is still the leader's lock can't be told: it is given back");
+                self.step_down();
             }
         }
     }
@@ -454,77 +466,6 @@ impl Member {
         if let Some(coordinator) = &self.ends.coordinator {
             coordinator.look();
         }
-    }
-
-    fn monitored(&mut self, seen: &Monitored) {
-        self.busy.monitor = false;
-        if seen.old && !self.barred {
-            error!(
-                "a worker of KCL 3.0 to 3.4 has made tables of its own beside this application's single one, which it \
-                 can't read: stop it. This worker does not lead as long"
-            );
-            self.barred = true;
-            self.step_down();
-        }
-        let layout = self.layout.after(seen.stage, self.settings.migrate);
-        if layout != self.layout {
-            info!(before = ?self.layout, now = ?layout, "the tables move");
-            if layout.lock() != self.layout.lock() {
-                self.step_down();
-                self.election = Election::new(Terms::new(self.settings.me.clone(), self.settings.failover));
-            }
-            self.layout = layout;
-        }
-        // Who leads must carry the move on, which this worker can't.
-        let moving = self.layout != Layout::Complete && seen.stage.is_some();
-        if moving && !self.barred {
-            warn!(
-                "the tables of this application are being moved into one: this worker does not lead as long"
-            );
-            self.barred = true;
-            self.step_down();
-        } else if !moving && self.barred && !seen.old {
-            self.barred = false;
-        }
-        let stored = seen.generation.as_ref().map(|row| row.now.state);
-        if let Some(mode) = stored.and_then(|stored| version::follow(self.mode, stored)) {
-            info!(before = %self.mode, now = %mode, "the fleet goes on");
-            if self.mode.is_led() && !mode.is_led() {
-                self.step_down();
-            }
-            if mode == Mode::Upgrade {
-                let table = self.table.clone();
-                self.work.spawn(async move { Done::Indexed(table.index(true).await) });
-            }
-            self.mode = mode;
-            self.due.lock = Instant::now();
-            self.due.report = Instant::now();
-            self.readiness = Readiness::default();
-            self.show();
-            self.look();
-        }
-    }
-
-    fn checked(&mut self, index: bool, reports: &[Report], now: Instant) {
-        let wall = (self.settings.wall)();
-        let verdict = judge(reports, wall / 1_000, &self.settings.rules);
-        let leases = self.ends.seen.borrow().leases.clone();
-        let ready = version::is_ready(index, &leases, &verdict.reporting);
-        debug!(ready, index, reporting = verdict.reporting.len(), "whether the fleet can be led");
-        if !self.readiness.look(now, ready) || self.mode != Mode::Upgrade {
-            return;
-        }
-        let (store, layout, me) = (self.store.clone(), self.layout, self.settings.me.clone());
-        let place = self.writes;
-        self.work.spawn(async move {
-            let advance = async {
-                let Some(row) = generation(&*store, layout).await? else { return Ok(()) };
-                let Entry { state: Generation::Upgrade, .. } = row.now else { return Ok(()) };
-                let next = row.next(Generation::Revocable, &me, wall);
-                store.write_generation(place, Some(Generation::Upgrade), &next).await
-            };
-            Done::Advanced(advance.await)
-        });
     }
 
     /// A peer called: a worker is new, or the leader has gone.

@@ -30,7 +30,7 @@ use crate::shard::{BoxFuture, ShardId};
 const INDEX: &str = "LeaseOwnerToLeaseKeyIndex";
 
 /// KCL waits as long for a new table.
-const TABLE_WAIT: Duration = Duration::from_secs(600);
+pub(super) const TABLE_WAIT: Duration = Duration::from_secs(600);
 
 /// One application's lease table.
 #[derive(Debug, Clone)]

@@ -97,6 +97,15 @@ where
         (Failure::Answered { code, .. }, Some(row)) if code == "ConditionalCheckFailedException" => {
             Error::Conflict(row.clone())
         }
+        // The reasons are in the words alone: one a step, in order.
+        (Failure::Answered { code, message, .. }, Some(row))
+            if code == "TransactionCanceledException" && message.contains("ConditionalCheckFailed") =>
+        {
+            Error::Conflict(row.clone())
+        }
+        (Failure::Answered { code, .. }, Some(_)) if code == "TransactionCanceledException" => {
+            Error::Unavailable(text)
+        }
         (Failure::Answered { code, .. }, _) if code == "ResourceNotFoundException" => {
             Error::Missing(table.to_owned())
         }

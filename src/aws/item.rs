@@ -27,7 +27,7 @@ pub(super) const RANGE_END: &str = "endingHashKey";
 pub(super) const THROUGHPUT: &str = "throughputKBps";
 pub(super) const ENTITY: &str = "entityType";
 /// The value of [`ENTITY`] on a lease. Other rows share the table since KCL 3.5.
-const LEASE: &str = "LEASE";
+pub(super) const LEASE: &str = "LEASE";
 
 pub(super) type Item = HashMap<String, AttributeValue>;
 

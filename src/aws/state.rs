@@ -17,23 +17,25 @@ use super::error::{classify, failure};
 use super::item::{self, Item, number, text};
 use crate::fleet::rows::{Dated, Entry, Generation, Lock, Place, Report, Stage, Word};
 use crate::fleet::store::{Legacy, LockWrite, Over, Store};
+use crate::lease::WorkerId;
 use crate::lease::table::Error;
 use crate::shard::{BoxFuture, ShardId};
 
 /// The key of the tables before KCL 3.5.
-const STATE_KEY: &str = "key";
-const REPORT_KEY: &str = "wid";
+pub(super) const STATE_KEY: &str = "key";
+pub(super) const REPORT_KEY: &str = "wid";
 
-const LEADER: &str = "Leader";
-const GENERATION: &str = "Migration3.0";
-const STAGE: &str = "TableMigration3.5";
+pub(super) const LEADER: &str = "Leader";
+pub(super) const GENERATION: &str = "Migration3.0";
+pub(super) const STAGE: &str = "TableMigration3.5";
 
 /// Rows beside leases, as `entityType` calls them.
 const LEADER_TYPE: &str = "LEADER";
-const GENERATION_TYPE: &str = "CLIENT_VERSION_MIGRATION";
+pub(super) const GENERATION_TYPE: &str = "CLIENT_VERSION_MIGRATION";
+pub(super) const STAGE_TYPE: &str = "TABLE_MIGRATION";
 const REPORT_TYPE: &str = "WORKER_METRIC_STATS";
 
-const LOCK_OWNER: &str = "ownerName";
+pub(super) const LOCK_OWNER: &str = "ownerName";
 const LOCK_LEASE: &str = "leaseDuration";
 const LOCK_VERSION: &str = "recordVersionNumber";
 const LOCK_RELEASED: &str = "isReleased";
@@ -47,10 +49,10 @@ const REPORT_SUPPORT_TIME: &str = "slu";
 /// One application's rows.
 #[derive(Debug, Clone)]
 pub struct State {
-    client: Client,
-    leases: String,
-    state: String,
-    reports: String,
+    pub(super) client: Client,
+    pub(super) leases: String,
+    pub(super) state: String,
+    pub(super) reports: String,
 }
 
 impl State {
@@ -82,7 +84,7 @@ impl State {
         }
     }
 
-    async fn row(&self, place: Place, name: &str) -> Result<Option<Item>, Error> {
+    pub(super) async fn row(&self, place: Place, name: &str) -> Result<Option<Item>, Error> {
         let (table, key) = self.states(place);
         let sent =
             self.client.get_item().table_name(table).key(key, text(name)).consistent_read(true).send().await;
@@ -293,6 +295,39 @@ impl Store for State {
         Box::pin(self.dated(Place::Legacy, STAGE, "tm"))
     }
 
+    fn make_reports(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(self.create_reports())
+    }
+
+    fn write_stage<'a>(
+        &'a self,
+        over: Option<Stage>,
+        row: &'a Dated<Stage>,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.put_stage(over, row))
+    }
+
+    fn withdraw_stage(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(self.delete_stage())
+    }
+
+    fn left(&self) -> BoxFuture<'_, Result<Vec<String>, Error>> {
+        Box::pin(self.left_behind())
+    }
+
+    fn relocate<'a>(&'a self, leader: &'a WorkerId, names: &'a [String]) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move {
+            for name in names {
+                self.move_row(leader, name).await?;
+            }
+            Ok(())
+        })
+    }
+
+    fn finish<'a>(&'a self, leader: &'a WorkerId, row: &'a Dated<Stage>) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.put_last_stage(leader, row))
+    }
+
     fn reports(&self, place: Place) -> BoxFuture<'_, Result<Vec<Report>, Error>> {
         Box::pin(self.all_reports(place))
     }
@@ -345,7 +380,7 @@ fn lock(item: &Item) -> Option<Lock> {
     })
 }
 
-fn dated_item<T: Word>(row: &Dated<T>, state: &str) -> Item {
+pub(super) fn dated_item<T: Word>(row: &Dated<T>, state: &str) -> Item {
     let mut item = entry_item(&row.now, state);
     if !row.past.is_empty() {
         let past = row.past.iter().map(|entry| AttributeValue::M(entry_item(entry, state))).collect();

@@ -494,6 +494,9 @@ impl Resolved {
                 _ => Configured::ThreeX,
             },
             migrate: s.is("migrateAllEntitiesToLeaseTable"),
+            bake: Duration::from_secs(
+                u64::try_from(s.number("tableMigrationCompleteBakeTimeSeconds")).unwrap_or(0),
+            ),
             rules: self.rules(),
             reports: report::Rules {
                 every: millis("workerMetricsReporterFreqInMillis"),

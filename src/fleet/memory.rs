@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::rows::{Dated, Generation, Lock, Place, Report, Stage};
 use super::store::{Legacy, LockWrite, Over, Store};
+use crate::lease::WorkerId;
 use crate::lease::table::Error;
 use crate::shard::BoxFuture;
 
@@ -84,6 +85,50 @@ impl Rows {
     }
 
     /// As DynamoDB would.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if the condition doesn't hold.
+    pub fn write_stage(&mut self, over: Option<Stage>, row: Option<&Dated<Stage>>) -> Result<(), Error> {
+        self.is_there(Place::Legacy)?;
+        if self.stage.as_ref().map(|row| row.now.state) != over {
+            return Err(Error::Conflict("TableMigration3.5".into()));
+        }
+        self.stage = row.cloned();
+        Ok(())
+    }
+
+    fn is_leader(&self, leader: &WorkerId) -> Result<(), Error> {
+        let leads = self.lock.get(&Place::Legacy).is_some_and(|lock| lock.owner == *leader);
+        if leads { Ok(()) } else { Err(Error::Conflict("Leader".into())) }
+    }
+
+    /// The generation is the only row that can be left.
+    pub fn left(&self) -> Vec<String> {
+        self.generation.get(&Place::Legacy).map(|_| "Migration3.0".to_owned()).into_iter().collect()
+    }
+
+    /// As DynamoDB would.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if somebody else has the lock.
+    pub fn relocate(&mut self, leader: &WorkerId) -> Result<(), Error> {
+        self.is_leader(leader)?;
+        if let Some(row) = self.generation.remove(&Place::Legacy) {
+            self.generation.insert(Place::Leases, row);
+        }
+        Ok(())
+    }
+
+    /// As DynamoDB would.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if the condition doesn't hold.
+    pub fn finish(&mut self, leader: &WorkerId, row: &Dated<Stage>) -> Result<(), Error> {
+        self.is_leader(leader)?;
+        self.write_stage(Some(Stage::Pending), Some(row))
+    }
+
+    /// As DynamoDB would.
     pub fn retract(&mut self, place: Place, worker: &str, at: i64) -> bool {
         let key = (place, worker.to_owned());
         let found = self.reports.get(&key).is_some_and(|report| report.at == Some(at));
@@ -135,6 +180,37 @@ impl Store for Memory {
 
     fn stage(&self) -> BoxFuture<'_, Result<Option<Dated<Stage>>, Error>> {
         Box::pin(async { Ok(self.rows().stage.clone()) })
+    }
+
+    fn make_reports(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async {
+            self.rows().legacy.reports = true;
+            Ok(())
+        })
+    }
+
+    fn write_stage<'a>(
+        &'a self,
+        over: Option<Stage>,
+        row: &'a Dated<Stage>,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move { self.rows().write_stage(over, Some(row)) })
+    }
+
+    fn withdraw_stage(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async { self.rows().write_stage(Some(Stage::Init), None) })
+    }
+
+    fn left(&self) -> BoxFuture<'_, Result<Vec<String>, Error>> {
+        Box::pin(async { Ok(self.rows().left()) })
+    }
+
+    fn relocate<'a>(&'a self, leader: &'a WorkerId, _: &'a [String]) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move { self.rows().relocate(leader) })
+    }
+
+    fn finish<'a>(&'a self, leader: &'a WorkerId, row: &'a Dated<Stage>) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move { self.rows().finish(leader, row) })
     }
 
     fn reports(&self, place: Place) -> BoxFuture<'_, Result<Vec<Report>, Error>> {

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use super::moving::SUPPORT;
 use super::rows::Report;
 use crate::lease::WorkerId;
 use crate::lease::assign::{Member, Metric};
@@ -75,8 +76,8 @@ fn row(worker: &WorkerId, now: i64, samples: Option<Vec<f64>>) -> Report {
         at: Some(now),
         samples: Some(samples.map(|samples| (CPU.to_owned(), samples)).into_iter().collect()),
         limits: Some(limits.into_iter().collect()),
-        support: None,
-        support_at: None,
+        support: Some(SUPPORT),
+        support_at: Some(now),
     }
 }
 

@@ -67,6 +67,9 @@ pub trait Store: Send + Sync {
     /// Writes the lock.
     fn write_lock<'a>(&'a self, place: Place, write: &'a LockWrite) -> BoxFuture<'a, Result<(), Error>>;
 
+    /// Makes the table of the reports of KCL before 3.5, where somebody has deleted it.
+    fn make_reports(&self) -> BoxFuture<'_, Result<(), Error>>;
+
     /// The generation of the fleet. A row that can't be read is [`Error::Denied`].
     fn generation(&self, place: Place) -> BoxFuture<'_, Result<Option<Dated<Generation>>, Error>>;
 
@@ -80,6 +83,26 @@ pub trait Store: Send + Sync {
 
     /// How far the move into one table has come. Kept in the legacy table.
     fn stage(&self) -> BoxFuture<'_, Result<Option<Dated<Stage>>, Error>>;
+
+    /// Writes it over a row with this stage, or over none.
+    fn write_stage<'a>(
+        &'a self,
+        over: Option<Stage>,
+        row: &'a Dated<Stage>,
+    ) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Deletes it if it is the first stage.
+    fn withdraw_stage(&self) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// The names of the coordinator's rows in the legacy table, but for the lock and the stage.
+    fn left(&self) -> BoxFuture<'_, Result<Vec<String>, Error>>;
+
+    /// Moves such rows into the lease table, each as a whole, and only while `leader` has the legacy lock. What
+    /// can't be moved without harm is [`Error::Denied`].
+    fn relocate<'a>(&'a self, leader: &'a WorkerId, names: &'a [String]) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Writes the last stage to both tables at once, over [`Stage::Pending`] and while `leader` has the lock.
+    fn finish<'a>(&'a self, leader: &'a WorkerId, row: &'a Dated<Stage>) -> BoxFuture<'a, Result<(), Error>>;
 
     /// What every worker says of its load.
     fn reports(&self, place: Place) -> BoxFuture<'_, Result<Vec<Report>, Error>>;

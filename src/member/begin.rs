@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::fleet::layout::{Layout, TooEarly};
 use crate::fleet::report;
-use crate::fleet::rows::{Dated, Generation, Report};
+use crate::fleet::rows::{Dated, Generation, Place, Report};
 use crate::fleet::version::{self, Configured, Start};
 use crate::fleet::{Mode, Store};
 use crate::lease::{Table, WorkerId, table};
@@ -26,6 +26,8 @@ pub struct Settings {
     pub configured: Configured,
     /// `migrateAllEntitiesToLeaseTable`.
     pub migrate: bool,
+    /// `tableMigrationCompleteBakeTimeSeconds`.
+    pub bake: Duration,
     /// How reports are written and judged.
     pub rules: report::Rules,
     /// `inMemoryWorkerMetricsCaptureFrequencyMillis`.
@@ -65,12 +67,14 @@ pub struct Begun {
 /// # Errors
 /// A table can't be used now, or a setting can't be followed yet.
 pub async fn begin(store: &dyn Store, table: &dyn Table, settings: &Settings) -> Result<Begun, Error> {
-    let old = store.legacy().await?.state;
+    let legacy = store.legacy().await?;
+    let old = legacy.state;
     let stage = if old { store.stage().await?.map(|row| row.now.state) } else { None };
     let layout = Layout::at_start(old, stage, settings.migrate)?;
     let mut attempt = 1;
     let mode = loop {
-        let stored = generation(store, layout).await?;
+        let found = generation(store, layout).await?;
+        let (place, stored) = found.map_or((layout.writes(), None), |(place, row)| (place, Some(row)));
         let two_x = stored.is_none() && !old && version::is_two_x(&table.list().await?);
         let now = (settings.wall)();
         match version::start(settings.configured, stored.as_ref(), two_x, &settings.me, now) {
@@ -84,7 +88,7 @@ pub async fn begin(store: &dyn Store, table: &dyn Table, settings: &Settings) ->
                 break mode;
             }
             Start::Write { over, row, then } => {
-                match store.write_generation(layout.writes(), over, &row).await {
+                match store.write_generation(place, over, &row).await {
                     Ok(()) => break then,
                     // Somebody was faster, or it was us: the row says.
                     Err(table::Error::Conflict(_) | table::Error::Ambiguous(_)) if attempt < ATTEMPTS => {
@@ -95,6 +99,10 @@ pub async fn begin(store: &dyn Store, table: &dyn Table, settings: &Settings) ->
             }
         }
     };
+    // KCL 3.5 makes none, and its workers could never report.
+    if layout.writes() == Place::Legacy && !legacy.reports && mode != Mode::Phase1 {
+        store.make_reports().await?;
+    }
     if matches!(mode, Mode::ThreeX | Mode::Upgrade) {
         table.index(true).await?;
     }
@@ -105,10 +113,10 @@ pub async fn begin(store: &dyn Store, table: &dyn Table, settings: &Settings) ->
 pub(super) async fn generation(
     store: &dyn Store,
     layout: Layout,
-) -> Result<Option<Dated<Generation>>, table::Error> {
+) -> Result<Option<(Place, Dated<Generation>)>, table::Error> {
     for place in layout.reads() {
         if let Some(row) = store.generation(*place).await? {
-            return Ok(Some(row));
+            return Ok(Some((*place, row)));
         }
     }
     Ok(None)
@@ -126,7 +134,6 @@ pub(super) async fn reports(store: &dyn Store, layout: Layout) -> Result<Vec<Rep
 mod tests {
     use super::*;
     use crate::fleet::memory::Memory as State;
-    use crate::fleet::rows::Place;
     use crate::fleet::store::Legacy;
     use crate::lease::Lease;
     use crate::lease::memory::Memory;
@@ -141,6 +148,7 @@ mod tests {
             failover: second * 10,
             configured,
             migrate: false,
+            bake: second * 86_400,
             rules: report::Rules { every: second * 30, alpha: 0.5, stale: second * 86_400 },
             sample_every: second,
             averages: 10,

@@ -249,6 +249,43 @@ impl Store for Link {
         })
     }
 
+    fn make_reports(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(self.write("CreateTable", |world| {
+            world.state().fleet.legacy.reports = true;
+            Ok(())
+        }))
+    }
+
+    fn write_stage<'a>(
+        &'a self,
+        over: Option<Stage>,
+        row: &'a Dated<Stage>,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        let row = row.clone();
+        Box::pin(self.write("PutItem", move |world| world.state().fleet.write_stage(over, Some(&row))))
+    }
+
+    fn withdraw_stage(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(self.write("DeleteItem", |world| world.state().fleet.write_stage(Some(Stage::Init), None)))
+    }
+
+    fn left(&self) -> BoxFuture<'_, Result<Vec<String>, Error>> {
+        Box::pin(async {
+            let left = self.read("Scan", |world| world.state().fleet.left()).await;
+            left.map_err(Error::Unavailable)
+        })
+    }
+
+    fn relocate<'a>(&'a self, leader: &'a WorkerId, _: &'a [String]) -> BoxFuture<'a, Result<(), Error>> {
+        let leader = leader.clone();
+        Box::pin(self.write("TransactWriteItems", move |world| world.state().fleet.relocate(&leader)))
+    }
+
+    fn finish<'a>(&'a self, leader: &'a WorkerId, row: &'a Dated<Stage>) -> BoxFuture<'a, Result<(), Error>> {
+        let (leader, row) = (leader.clone(), row.clone());
+        Box::pin(self.write("TransactWriteItems", move |world| world.state().fleet.finish(&leader, &row)))
+    }
+
     fn reports(&self, place: Place) -> BoxFuture<'_, Result<Vec<Report>, Error>> {
         Box::pin(async move {
             let rows = self.read("Scan", |world| world.state().fleet.reports_of(place)).await;

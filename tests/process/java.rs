@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::rig::*;
 
-type Row = BTreeMap<String, AttributeValue>;
+pub type Row = BTreeMap<String, AttributeValue>;
 
 fn dump(name: &str) -> Value {
     let path = format!("{}/tests/process/java-3.5.1/{name}.json", env!("CARGO_MANIFEST_DIR"));
@@ -18,8 +18,18 @@ fn dump(name: &str) -> Value {
 
 /// The items of a dump, as DynamoDB has them.
 fn rows_of(name: &str) -> Vec<Row> {
+    rows_in(name, "")
+}
+
+/// The same of the table whose name ends so after the application's name.
+pub fn rows_in(name: &str, suffix: &str) -> Vec<Row> {
     let dump = dump(name);
-    let table = dump["tables"].as_object().unwrap().values().next().unwrap();
+    let tables = dump["tables"].as_object().unwrap();
+    let is_wanted = |table: &str| match suffix {
+        "" => !table.ends_with("-CoordinatorState") && !table.ends_with("-WorkerMetricStats"),
+        suffix => table.ends_with(suffix),
+    };
+    let (_, table) = tables.iter().find(|(table, _)| is_wanted(table)).unwrap();
     let items = table["items"].as_array().unwrap();
     items
         .iter()
@@ -42,19 +52,31 @@ fn attribute(value: &Value) -> AttributeValue {
     }
 }
 
-fn kind(value: &AttributeValue) -> &'static str {
+pub fn kind(value: &AttributeValue) -> &'static str {
     match value {
         AttributeValue::S(_) => "S",
         AttributeValue::N(_) => "N",
         AttributeValue::Ss(_) => "SS",
+        AttributeValue::L(_) => "L",
+        AttributeValue::M(_) => "M",
         _ => "other",
     }
 }
 
-/// Names and types. `throughputKBps` comes with membership in a 3.x fleet.
-fn shape(row: &Row) -> BTreeMap<String, &'static str> {
-    let counted = row.iter().filter(|(name, _)| *name != "throughputKBps");
-    counted.map(|(name, value)| (name.clone(), kind(value))).collect()
+/// Names and types; those of a history's entries too, but not the metrics that a machine happens to have.
+pub fn shape(row: &Row) -> BTreeMap<String, &'static str> {
+    let mut shape = BTreeMap::new();
+    for (name, value) in row {
+        // It comes with the second renewal.
+        if name == "throughputKBps" {
+            continue;
+        }
+        shape.insert(name.clone(), kind(value));
+        for entry in value.as_l().into_iter().flatten().filter_map(|entry| entry.as_m().ok()) {
+            shape.extend(entry.iter().map(|(inner, value)| (format!("{name}.{inner}"), kind(value))));
+        }
+    }
+    shape
 }
 
 fn is_lease(row: &Row) -> bool {

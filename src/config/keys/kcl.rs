@@ -43,7 +43,6 @@ const VERSIONS: &[&str] = &[
     "CLIENT_VERSION_CONFIG_COMPATIBLE_WITH_2X_PHASE1",
 ];
 
-const MOVE: Use = NotYet("a move of the tables into one is followed, but this worker does not lead it");
 const UNMEASURED: Use = NotYet("no metrics are sent");
 const NO_FANOUT: Use = NotYet("records are polled");
 const NO_TABLE: Use = NoEffect("KCL 3.5 makes no such table: everything is in the lease table");
@@ -127,10 +126,10 @@ pub const KEYS: &[Key] = &[
     key("shardPrioritization", Kind::Unusable, Nothing, COORDINATOR, NoEffect("Java can't read any value of it"), "None."),
     key("clientVersionConfig", Kind::Enum(VERSIONS), Text("CLIENT_VERSION_CONFIG_3X"), COORDINATOR, Yes,
         "Which generation of workers this one gets along with. What the fleet has come to, in its tables, outweighs it."),
-    key("migrateAllEntitiesToLeaseTable", Kind::Bool, Absent::Bool(false), COORDINATOR, MOVE,
+    key("migrateAllEntitiesToLeaseTable", Kind::Bool, Absent::Bool(false), COORDINATOR, Yes,
         "Move what earlier versions kept in three tables into one."),
-    key("tableMigrationCompleteBakeTimeSeconds", Kind::Long, Number(86_400), COORDINATOR, MOVE,
-        "Rest between the steps of that, 3600 to 604800."),
+    key("tableMigrationCompleteBakeTimeSeconds", Kind::Long, Number(86_400), COORDINATOR, Yes,
+        "Rest before the last step of that; held within 3600 to 604800."),
     key("callProcessRecordsEvenForEmptyRecordList", Kind::Bool, Absent::Bool(false), "ProcessorConfig", Yes,
         "Whether children get empty batches."),
     key("taskBackoffTimeMillis", Kind::Long, Number(500), LIFECYCLE, Yes,

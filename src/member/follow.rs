@@ -1,0 +1,108 @@
+//! How a worker follows its fleet from one generation to the next.
+//!
+//! In KCL: `ClientVersionChangeMonitor`, `MigrationReadyMonitor`.
+
+use tokio::time::Instant;
+use tracing::{debug, error, info};
+
+use super::begin::{generation, reports};
+use super::{Done, MONITOR, Member};
+use crate::fleet::Mode;
+use crate::fleet::layout::Layout;
+use crate::fleet::report::judge;
+use crate::fleet::rows::{Dated, Entry, Generation, Report, Stage};
+use crate::fleet::version::{self, Readiness};
+use crate::lease::audit;
+
+/// What others have written.
+pub(super) struct Monitored {
+    pub(super) generation: Option<Dated<Generation>>,
+    pub(super) stage: Option<Stage>,
+    pub(super) old: bool,
+}
+
+impl Member {
+    /// What others write: the generation, how far the tables have moved, whether old tables have appeared.
+    pub(super) fn monitor(&mut self, now: Instant) {
+        self.due.monitor = now + MONITOR;
+        self.busy.monitor = true;
+        let (store, layout, changes, alone) =
+            (self.store.clone(), self.layout, self.mode.may_change(), self.alone);
+        self.work.spawn(async move {
+            let look = async {
+                let generation = if changes { generation(&*store, layout).await? } else { None };
+                let stage = if layout == Layout::Complete { None } else { store.stage().await? };
+                let old = alone && store.legacy().await?.state;
+                Ok(Monitored {
+                    generation: generation.map(|(_, row)| row),
+                    stage: stage.map(|row| row.now.state),
+                    old,
+                })
+            };
+            Done::Monitored(look.await)
+        });
+        if self.mode == Mode::Upgrade && audit::leads(&self.settings.me, &self.ends.seen.borrow().leases) {
+            let (store, table) = (self.store.clone(), self.table.clone());
+            self.work.spawn(async move {
+                let check = async { Ok((table.index(true).await?, reports(&*store, layout).await?)) };
+                Done::Checked(check.await)
+            });
+        } else {
+            self.readiness = Readiness::default();
+        }
+    }
+
+    pub(super) fn monitored(&mut self, seen: &Monitored) {
+        self.busy.monitor = false;
+        if seen.old && !self.barred {
+            error!(
+                "a worker of KCL 3.0 to 3.4 has made tables of its own beside this application's single one, which it \
+                 can't read: stop it. This worker does not lead as long"
+            );
+            self.barred = true;
+            self.step_down();
+        }
+        if self.barred && !seen.old {
+            self.barred = false;
+        }
+        self.adopt(seen.stage);
+        let stored = seen.generation.as_ref().map(|row| row.now.state);
+        if let Some(mode) = stored.and_then(|stored| version::follow(self.mode, stored)) {
+            info!(before = %self.mode, now = %mode, "the fleet goes on");
+            if self.mode.is_led() && !mode.is_led() {
+                self.step_down();
+            }
+            if mode == Mode::Upgrade {
+                let table = self.table.clone();
+                self.work.spawn(async move { Done::Indexed(table.index(true).await) });
+            }
+            self.mode = mode;
+            self.due.lock = Instant::now();
+            self.due.report = Instant::now();
+            self.readiness = Readiness::default();
+            self.show();
+            self.look();
+        }
+    }
+
+    pub(super) fn checked(&mut self, index: bool, reports: &[Report], now: Instant) {
+        let wall = (self.settings.wall)();
+        let verdict = judge(reports, wall / 1_000, &self.settings.rules);
+        let leases = self.ends.seen.borrow().leases.clone();
+        let ready = version::is_ready(index, &leases, &verdict.reporting);
+        debug!(ready, index, reporting = verdict.reporting.len(), "whether the fleet can be led");
+        if !self.readiness.look(now, ready) || self.mode != Mode::Upgrade {
+            return;
+        }
+        let (store, layout, me) = (self.store.clone(), self.layout, self.settings.me.clone());
+        self.work.spawn(async move {
+            let advance = async {
+                let Some((place, row)) = generation(&*store, layout).await? else { return Ok(()) };
+                let Entry { state: Generation::Upgrade, .. } = row.now else { return Ok(()) };
+                let next = row.next(Generation::Revocable, &me, wall);
+                store.write_generation(place, Some(Generation::Upgrade), &next).await
+            };
+            Done::Advanced(advance.await)
+        });
+    }
+}

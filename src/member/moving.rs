@@ -1,0 +1,131 @@
+//! How a worker that leads carries on the move of everything into one table, and how every worker follows it.
+//!
+//! What a step needs is read first, then [`crate::fleet::moving`] decides, then one write; a step that fails is decided anew.
+//!
+//! In KCL: `TableMigrationStateMachineImpl`, driven by `DynamoDBLockBasedLeaderDecider`.
+
+use std::collections::BTreeSet;
+
+use tokio::time::Instant;
+use tracing::{debug, error, info, warn};
+
+use super::{Done, Member};
+use crate::fleet::Store;
+use crate::fleet::layout::Layout;
+use crate::fleet::lock::{Election, Terms};
+use crate::fleet::moving::{Step, survey};
+use crate::fleet::rows::{Dated, Place, Report, Stage};
+use crate::lease::{WorkerId, table};
+
+/// Between the steps of a leader, in failover times: Java's leader loads the reports as often.
+const EVERY: u32 = 2;
+
+/// What a step is decided by.
+pub(super) struct Surveyed {
+    stage: Option<Dated<Stage>>,
+    old: Vec<Report>,
+    new: Vec<Report>,
+    left: Vec<String>,
+}
+
+impl Member {
+    /// Whether there is a move to lead.
+    pub(super) fn moves(&self, now: Instant) -> bool {
+        self.layout != Layout::Complete && self.mode.is_led() && self.election.leads(now)
+    }
+
+    pub(super) fn survey(&mut self, now: Instant) {
+        self.due.moving = now + self.settings.failover * EVERY;
+        self.busy.moving = true;
+        let store = self.store.clone();
+        self.work.spawn(async move { Done::Surveyed(surveyed(&*store).await.map(Box::new)) });
+    }
+
+    pub(super) fn surveyed(&mut self, seen: Surveyed) {
+        self.busy.moving = false;
+        self.adopt(seen.stage.as_ref().map(|row| row.now.state));
+        if !self.moves(Instant::now()) {
+            return;
+        }
+        let wall = (self.settings.wall)();
+        let owners: BTreeSet<WorkerId> =
+            self.ends.seen.borrow().leases.iter().filter_map(|lease| lease.owner.clone()).collect();
+        let every = self.settings.rules.every;
+        let found = survey(&owners, &seen.old, &seen.new, seen.left.len(), wall / 1_000, every);
+        let step = self.mover.next(self.layout, seen.stage.as_ref(), found, wall, self.settings.bake);
+        debug!(?found, ?step, "the move into one table");
+        if step == Step::Rest {
+            return;
+        }
+        self.busy.moving = true;
+        let (store, me) = (self.store.clone(), self.settings.me.clone());
+        self.work.spawn(async move {
+            let outcome = carry_out(&*store, &me, step, &seen, wall).await;
+            Done::Moved(step, outcome)
+        });
+    }
+
+    pub(super) fn moved(&mut self, step: Step, outcome: Result<(), table::Error>) {
+        self.busy.moving = false;
+        match outcome {
+            Ok(()) => {
+                info!(?step, "the move of everything into the lease table goes on");
+                // The next step may be due at once.
+                self.due.moving = Instant::now();
+                if step == Step::Finish {
+                    self.adopt(Some(Stage::Complete));
+                }
+            }
+            Err(table::Error::Conflict(row)) => debug!(%row, ?step, "somebody else was faster"),
+            Err(error @ table::Error::Denied(_)) => {
+                error!(%error, ?step, "the move of everything into the lease table stands still");
+            }
+            Err(error) => warn!(%error, ?step, "a step of the move into the lease table failed"),
+        }
+    }
+
+    /// What is stored may move the lock. Whoever has the old one lets go of it.
+    pub(super) fn adopt(&mut self, stage: Option<Stage>) {
+        let layout = self.layout.after(stage, self.settings.migrate);
+        if layout == self.layout {
+            return;
+        }
+        info!(before = ?self.layout, now = ?layout, "the tables move");
+        if layout.lock() != self.layout.lock() {
+            self.step_down();
+            self.election = Election::new(Terms::new(self.settings.me.clone(), self.settings.failover));
+            self.due.lock = Instant::now();
+        }
+        self.layout = layout;
+    }
+}
+
+async fn surveyed(store: &dyn Store) -> Result<Surveyed, table::Error> {
+    Ok(Surveyed {
+        stage: store.stage().await?,
+        old: store.reports(Place::Legacy).await?,
+        new: store.reports(Place::Leases).await?,
+        left: store.left().await?,
+    })
+}
+
+async fn carry_out(
+    store: &dyn Store,
+    me: &WorkerId,
+    step: Step,
+    seen: &Surveyed,
+    wall: i64,
+) -> Result<(), table::Error> {
+    let next = |stage| match &seen.stage {
+        Some(row) => row.next(stage, me, wall),
+        None => Dated::first(stage, Stage::Init, me, wall),
+    };
+    match step {
+        Step::Rest => Ok(()),
+        Step::Create(stage) => store.write_stage(None, &next(stage)).await,
+        Step::Withdraw => store.withdraw_stage().await,
+        Step::Set { over, to } => store.write_stage(Some(over), &next(to)).await,
+        Step::Relocate => store.relocate(me, &seen.left).await,
+        Step::Finish => store.finish(me, &next(Stage::Complete)).await,
+    }
+}
