@@ -127,6 +127,8 @@ struct Member {
     gauge: Option<Box<Gauge>>,
     readiness: Readiness,
     mover: Mover,
+    /// The lock is about to be another row: whoever sees that first takes it, so nothing is given out.
+    finishing: bool,
     /// Since when this worker leads.
     worked: Option<Instant>,
     /// The last report that was written.
@@ -157,6 +159,7 @@ pub async fn run(store: Arc<dyn Store>, table: Arc<dyn Table>, settings: Setting
         gauge: None,
         readiness: Readiness::default(),
         mover: Mover::default(),
+        finishing: false,
         worked: None,
         reported: None,
         verdict: Arc::default(),
@@ -491,7 +494,8 @@ impl Member {
 
     fn show(&self) {
         let now = Instant::now();
-        let (mode, leads_until) = (Some(self.mode), self.election.until().filter(|_| self.mode.is_led()));
+        let acts = self.mode.is_led() && !self.finishing;
+        let (mode, leads_until) = (Some(self.mode), self.election.until().filter(|_| acts));
         let suspect = self.mode.is_led() && self.election.is_suspect(now);
         let mut turned = false;
         self.ends.standing.send_if_modified(|shown| {

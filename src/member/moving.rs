@@ -1,5 +1,8 @@
 //! How a worker that leads carries on the move of everything into one table, and how every worker follows it.
 //!
+//! The last step moves the leader's lock: from before it is sent until its outcome is known this worker gives
+//! nothing out, for the new lock may be somebody else's by then.
+//!
 //! What a step needs is read first, then [`crate::fleet::moving`] decides, then one write; a step that fails is decided anew.
 //!
 //! In KCL: `TableMigrationStateMachineImpl`, driven by `DynamoDBLockBasedLeaderDecider`.
@@ -42,7 +45,7 @@ impl Member {
     }
 
     pub(super) fn surveyed(&mut self, seen: Surveyed) {
-        self.busy.moving = false;
+        (self.busy.moving, self.finishing) = (false, false);
         self.adopt(seen.stage.as_ref().map(|row| row.now.state));
         if !self.moves(Instant::now()) {
             return;
@@ -58,6 +61,8 @@ impl Member {
             return;
         }
         self.busy.moving = true;
+        self.finishing = step == Step::Finish;
+        self.show();
         let (store, me) = (self.store.clone(), self.settings.me.clone());
         self.work.spawn(async move {
             let outcome = carry_out(&*store, &me, step, &seen, wall).await;
@@ -74,6 +79,7 @@ impl Member {
                 self.due.moving = Instant::now();
                 if step == Step::Finish {
                     self.adopt(Some(Stage::Complete));
+                    self.finishing = false;
                 }
             }
             Err(table::Error::Conflict(row)) => debug!(%row, ?step, "somebody else was faster"),

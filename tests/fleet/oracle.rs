@@ -7,8 +7,9 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use multilangd::fleet::rows::Place;
 use multilangd::fleet::store::LockWrite;
-use multilangd::lease::update::{Change, Update};
+use multilangd::lease::update::{Change, Requirement, Update};
 use multilangd::lease::{Lease, WorkerId};
 use multilangd::sequence::{Position, Sequence};
 use multilangd::shard::ShardId;
@@ -31,10 +32,22 @@ pub struct Oracle {
     created: BTreeSet<ShardId>,
     /// When another worker was given a lease.
     given: BTreeMap<ShardId, Instant>,
-    /// Who leads, and until when it may think so.
-    leader: Option<(WorkerId, Instant)>,
+    /// Everybody who ever had the lock.
+    terms: Vec<Term>,
+    /// When the lock of the lease table began to count; from the beginning where there are no others.
+    moved: Option<Instant>,
+    pub three_tables: bool,
     /// Shards whose end was stored.
     pub ended: BTreeSet<ShardId>,
+}
+
+/// From when until when a worker might think that it has the lock.
+#[derive(Debug, Clone)]
+struct Term {
+    place: Place,
+    worker: WorkerId,
+    from: Instant,
+    until: Instant,
 }
 
 impl Oracle {
@@ -73,6 +86,11 @@ impl Oracle {
                 "checkpoint-back",
                 format!("{worker} moved {shard} from {} to {}", before.checkpoint, after.checkpoint),
             );
+        }
+        // Whoever takes or passes on what it has knows the counter.
+        let knows = update.requires.iter().any(|requirement| matches!(requirement, Requirement::Counter(_)));
+        if !knows && update.changes.iter().any(|change| matches!(change, Change::SetOwner(_))) {
+            self.acted(worker, started, shard);
         }
         for change in &update.changes {
             match change {
@@ -198,24 +216,51 @@ impl Oracle {
         }
     }
 
+    /// The lock is another row from now on.
+    pub fn lock_moves(&mut self) {
+        self.count("moved the lock into the lease table");
+        self.moved = Some(Instant::now());
+    }
+
+    /// Somebody gives a lease to somebody else, or itself, as only the leader may.
+    fn acted(&mut self, worker: &WorkerId, started: Instant, shard: &ShardId) {
+        let old = self.three_tables && self.moved.is_none_or(|moved| started < moved);
+        let place = if old { Place::Legacy } else { Place::Leases };
+        let is_in = |term: &&Term| term.place == place && term.worker == *worker;
+        let mut terms = self.terms.iter().filter(is_in);
+        if !terms.any(|term| (term.from..term.until).contains(&started)) {
+            let last = self.terms.last().cloned();
+            self.violated(
+                "acts-without-lead",
+                format!("{worker} gives {shard} out at {started:?}, the lock in {place:?}: {last:?}"),
+            );
+        }
+    }
+
     /// The lock was written.
-    pub fn led(&mut self, worker: &WorkerId, started: Instant, write: &LockWrite) {
+    pub fn led(&mut self, worker: &WorkerId, place: Place, started: Instant, write: &LockWrite) {
+        let last = self.terms.iter_mut().rfind(|term| term.place == place);
         match write {
             LockWrite::Acquire { row, .. } => {
-                self.count("took the lead");
                 // The holder before must have stopped to count on its own clock.
-                if let Some((before, until)) = self.leader.clone()
-                    && before != *worker
-                    && Instant::now() < until
-                {
+                let early = last.filter(|last| last.worker != *worker && Instant::now() < last.until);
+                if let Some(before) = early.map(|last| last.worker.clone()) {
                     self.violated("two-leaders", format!("{worker} took the lead from {before} too early"));
                 }
-                self.leader = Some((worker.clone(), started + row.lease));
+                self.count("took the lead");
+                let (worker, until) = (worker.clone(), started + row.lease);
+                self.terms.push(Term { place, worker, from: started, until });
             }
-            LockWrite::Beat { row, .. } => self.leader = Some((worker.clone(), started + row.lease)),
+            LockWrite::Beat { row, .. } => {
+                if let Some(last) = last {
+                    last.until = started + row.lease;
+                }
+            }
             LockWrite::Release { .. } => {
+                if let Some(last) = last {
+                    last.until = Instant::now();
+                }
                 self.count("gave the lead back");
-                self.leader = None;
             }
         }
     }

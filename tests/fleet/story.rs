@@ -8,6 +8,8 @@ use std::time::Duration;
 use multilangd::config::Config;
 use multilangd::config::resolve::{Given, resolve};
 use multilangd::daemon::{self, Ports};
+use multilangd::fleet::rows::{Dated, Generation, Place, Stage};
+use multilangd::fleet::store::Legacy;
 use multilangd::lease::{Lease, WorkerId};
 use multilangd::metrics::Discard;
 use multilangd::shard::ShardId;
@@ -47,6 +49,8 @@ pub struct Plan {
     pub trouble: u32,
     /// In a fleet that a leader gives its leases.
     pub led: bool,
+    /// In a fleet that has its rows in three tables, and moves them into one.
+    pub tables: bool,
     /// Minutes of calm behind it, for what takes its time: finished leases go.
     pub long: bool,
     pub bug: Option<Bug>,
@@ -54,7 +58,8 @@ pub struct Plan {
 
 impl Plan {
     pub fn of(seed: u64) -> Self {
-        Self { seed, trouble: 90, led: seed % 2 == 1, long: seed.is_multiple_of(10), bug: None }
+        let (led, tables) = (seed % 2 == 1, seed % 4 == 3);
+        Self { seed, trouble: 90, led, tables, long: seed.is_multiple_of(10), bug: None }
     }
 }
 
@@ -96,6 +101,9 @@ pub fn simulate<T>(seed: u64, story: impl Future<Output = T>) -> T {
 pub fn run(plan: Plan) -> Report {
     simulate(plan.seed, async {
         let mut story = Story::new(plan.seed, 4, plan.bug, plan.led);
+        if plan.tables {
+            story.three_tables();
+        }
         story.trouble(plan.trouble).await;
         story.calm(plan).await;
         story.end().await
@@ -125,6 +133,25 @@ impl Story {
         Self { world, config, led, workers: Vec::new(), stopping: Vec::new(), born: 0 }
     }
 
+    /// As workers of KCL 3.4 left them, then one that could move; the others are told to.
+    fn three_tables(&mut self) {
+        let (java, now) = (WorkerId::from("java"), wall());
+        let mut state = self.world.state();
+        state.fleet.legacy = Legacy { state: true, reports: true };
+        let generation = Dated::first(Generation::ThreeX, Generation::Init, &java, now);
+        state.fleet.generation.insert(Place::Legacy, generation);
+        state.fleet.stage = Some(Dated::first(Stage::Deployed, Stage::Init, &java, now));
+        state.oracle.three_tables = true;
+        self.config.migrate = true;
+    }
+
+    /// As if an hour had passed since the last step of the move into one table.
+    fn age(&self) {
+        if let Some(row) = &mut self.world.state().fleet.stage {
+            row.now.at -= 7_200_000;
+        }
+    }
+
     /// Without records, and nobody reads often: what is left is the leases.
     pub fn quiet(seed: u64, shards: u128) -> Self {
         let mut story = Self::new(seed, shards, None, false);
@@ -139,7 +166,10 @@ impl Story {
             WorkerId::from(format!("w{:03}", self.born).as_str())
         });
         let link = Link { world: self.world.clone(), worker: id.clone() };
-        let config = Config { worker: id.clone(), ..self.config.clone() };
+        let mut config = Config { worker: id.clone(), ..self.config.clone() };
+        // Now and then one is told not to move after all.
+        config.migrate = config.migrate && self.pick(8) > 0;
+        config.bake = SECOND * 3_600;
         let link = Arc::new(link);
         let ports = Ports {
             table: link.clone(),
@@ -265,6 +295,7 @@ impl Story {
                 10 | 11 => self.freeze(),
                 12 | 13 => self.world.state().weather = Weather::BAD,
                 14 | 15 => self.world.state().weather = Weather::FINE,
+                16 | 17 => self.age(),
                 _ => {}
             }
         }

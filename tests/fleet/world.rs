@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use multilangd::fleet::memory::Rows;
-use multilangd::fleet::rows::Place;
+use multilangd::fleet::rows::{Dated, Place, Stage};
 use multilangd::fleet::store::LockWrite;
 use multilangd::lease::table::Error;
 use multilangd::lease::update::Update;
@@ -88,6 +88,8 @@ pub enum Bug {
     NeverSteals,
     /// Observers of the leader's lock take it for shorter than it is.
     ShortensTheLock,
+    /// Nobody sees that the leader's lock has moved into the lease table, but for who moved it.
+    MissesTheMove,
 }
 
 /// What one worker suffers.
@@ -222,7 +224,27 @@ impl State {
         write: &LockWrite,
     ) -> Result<(), Error> {
         self.fleet.write_lock(place, write)?;
-        self.oracle.led(worker, started, write);
+        self.oracle.led(worker, place, started, write);
+        Ok(())
+    }
+
+    pub fn write_stage(&mut self, over: Option<Stage>, row: Option<&Dated<Stage>>) -> Result<(), Error> {
+        self.fleet.write_stage(over, row)?;
+        match (over, row.map(|row| row.now.state)) {
+            (Some(Stage::Pending), Some(Stage::Deployed)) => self.oracle.count("went back to three tables"),
+            (_, Some(Stage::Pending)) => self.oracle.count("moved the rows into one table"),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    pub fn relocate(&mut self, leader: &WorkerId) -> Result<(), Error> {
+        self.fleet.relocate(leader)
+    }
+
+    pub fn finish(&mut self, leader: &WorkerId, row: &Dated<Stage>) -> Result<(), Error> {
+        self.fleet.finish(leader, row)?;
+        self.oracle.lock_moves();
         Ok(())
     }
 
