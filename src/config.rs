@@ -80,6 +80,10 @@ pub struct Config {
     pub measure: bool,
     /// `leaseTableDeletionProtectionEnabled`.
     pub protect_table: bool,
+    /// `leaseTablePitrEnabled`.
+    pub recover_table: bool,
+    /// `leaseTableScanTotalSegments`.
+    pub scan_segments: i32,
     /// `coordinatorStateTableName`.
     pub state_table: String,
     /// `workerMetricsTableName`.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use multilangd::aws::client;
 use multilangd::aws::credentials::SystemProperties;
-use multilangd::aws::dynamodb::Leases;
+use multilangd::aws::dynamodb::{self, Leases};
 use multilangd::aws::kinesis::{Attempts, Stream};
 use multilangd::aws::region;
 use multilangd::aws::state::State;
@@ -288,8 +288,12 @@ fn tables(clients: &client::Clients, config: &Config) -> (Leases, State) {
         config.state_table.clone(),
         config.reports_table.clone(),
     );
-    let leases = Leases::new(clients.dynamodb.clone(), config.table.clone());
-    (leases.protected(config.protect_table), state)
+    let options = dynamodb::Options {
+        protected: config.protect_table,
+        recoverable: config.recover_table,
+        segments: config.scan_segments,
+    };
+    (Leases::new(clients.dynamodb.clone(), config.table.clone(), options), state)
 }
 
 /// What the file can't say: whether this machine has a region and the program.

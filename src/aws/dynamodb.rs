@@ -7,14 +7,17 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::scan::builders::ScanFluentBuilder;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, CreateGlobalSecondaryIndexAction,
-    GlobalSecondaryIndexUpdate, IndexStatus, KeySchemaElement, KeyType, Projection, ProjectionType,
-    ProvisionedThroughput, ReturnValue, ScalarAttributeType, TableDescription, TableStatus,
+    GlobalSecondaryIndexUpdate, IndexStatus, KeySchemaElement, KeyType, PointInTimeRecoverySpecification,
+    Projection, ProjectionType, ProvisionedThroughput, ReturnValue, ScalarAttributeType, TableDescription,
+    TableStatus,
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
@@ -32,24 +35,29 @@ const INDEX: &str = "LeaseOwnerToLeaseKeyIndex";
 /// KCL waits as long for a new table.
 pub(super) const TABLE_WAIT: Duration = Duration::from_secs(600);
 
+/// How the lease table is made and read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Options {
+    /// It can't be deleted before that is allowed (`leaseTableDeletionProtectionEnabled`).
+    pub protected: bool,
+    /// Point-in-time recovery is switched on at every start (`leaseTablePitrEnabled`).
+    pub recoverable: bool,
+    /// In so many parts it is read at once (`leaseTableScanTotalSegments`); one if not more.
+    pub segments: i32,
+}
+
 /// One application's lease table.
 #[derive(Debug, Clone)]
 pub struct Leases {
     client: Client,
     table: String,
-    protected: bool,
+    options: Options,
 }
 
 impl Leases {
     /// The table of that name.
-    pub fn new(client: Client, table: String) -> Self {
-        Self { client, table, protected: false }
-    }
-
-    /// A table that is made can't be deleted before that is allowed (`leaseTableDeletionProtectionEnabled`).
-    #[must_use]
-    pub fn protected(self, protected: bool) -> Self {
-        Self { protected, ..self }
+    pub fn new(client: Client, table: String, options: Options) -> Self {
+        Self { client, table, options }
     }
 
     async fn describe(&self) -> Result<Option<TableDescription>, Error> {
@@ -76,7 +84,7 @@ impl Leases {
             .key_schema(key.map_err(invalid)?)
             .attribute_definitions(definition.map_err(invalid)?)
             .billing_mode(BillingMode::PayPerRequest)
-            .deletion_protection_enabled(self.protected)
+            .deletion_protection_enabled(self.options.protected)
             .send()
             .await;
         match sent {
@@ -117,7 +125,10 @@ impl Leases {
                 }
             };
             match status {
-                Some(TableStatus::Active | TableStatus::Updating) => return Ok(()),
+                Some(TableStatus::Active | TableStatus::Updating) => {
+                    self.make_recoverable().await;
+                    return Ok(());
+                }
                 status if Instant::now() >= deadline => {
                     return Err(Error::Unavailable(format!(
                         "table {} is {status:?} after {TABLE_WAIT:?}",
@@ -130,9 +141,40 @@ impl Leases {
         }
     }
 
+    /// Java asks at every start, too. Records don't wait for backups.
+    async fn make_recoverable(&self) {
+        if !self.options.recoverable {
+            return;
+        }
+        let on = PointInTimeRecoverySpecification::builder().point_in_time_recovery_enabled(true).build();
+        let Ok(on) = on else { return };
+        let asked = self.client.update_continuous_backups().table_name(&self.table);
+        if let Err(error) = asked.point_in_time_recovery_specification(on).send().await {
+            let error = self.classify(&error, None);
+            warn!(%error, "leaseTablePitrEnabled: point-in-time recovery was not switched on");
+        }
+    }
+
     async fn scan(&self) -> Result<Vec<Lease>, Error> {
+        let segments = self.options.segments.max(1);
+        let mut parts = JoinSet::new();
+        for segment in 0..segments {
+            let scan = self.client.scan().table_name(&self.table);
+            let scan = if segments > 1 { scan.segment(segment).total_segments(segments) } else { scan };
+            let part = self.clone();
+            parts.spawn(async move { part.scan_part(scan).await });
+        }
         let mut leases = Vec::new();
-        let mut pages = self.client.scan().table_name(&self.table).into_paginator().send();
+        while let Some(part) = parts.join_next().await {
+            leases.extend(part.map_err(|error| Error::Unavailable(error.to_string()))??);
+        }
+        leases.sort_by(|a, b| a.shard.cmp(&b.shard));
+        Ok(leases)
+    }
+
+    async fn scan_part(&self, scan: ScanFluentBuilder) -> Result<Vec<Lease>, Error> {
+        let mut leases = Vec::new();
+        let mut pages = scan.into_paginator().send();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| self.classify(&error, None))?;
             for found in page.items() {
@@ -143,7 +185,6 @@ impl Leases {
                 }
             }
         }
-        leases.sort_by(|a, b| a.shard.cmp(&b.shard));
         Ok(leases)
     }
 

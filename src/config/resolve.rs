@@ -494,9 +494,7 @@ impl Resolved {
                 _ => Configured::ThreeX,
             },
             migrate: s.is("migrateAllEntitiesToLeaseTable"),
-            bake: Duration::from_secs(
-                u64::try_from(s.number("tableMigrationCompleteBakeTimeSeconds")).unwrap_or(0),
-            ),
+            bake: millis("tableMigrationCompleteBakeTimeSeconds").saturating_mul(1_000),
             rules: self.rules(),
             reports: report::Rules {
                 every: millis("workerMetricsReporterFreqInMillis"),
@@ -507,6 +505,8 @@ impl Resolved {
             averages: count("noOfPersistedMetricsPerWorkerMetrics"),
             measure: !s.is("disableWorkerMetrics"),
             protect_table: s.is("leaseTableDeletionProtectionEnabled"),
+            recover_table: s.is("leaseTablePitrEnabled"),
+            scan_segments: i32::try_from(s.number("leaseTableScanTotalSegments")).unwrap_or(0),
             state_table: text("coordinatorStateTableName"),
             reports_table: text("workerMetricsTableName"),
             answer: (*s.value("timeoutInSeconds") != Value::Nothing)

@@ -158,6 +158,7 @@ fn step(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::slice::from_ref;
 
     const NOW: i64 = 1_795_405_837;
     const DAY: Duration = Duration::from_secs(86_400);
@@ -190,12 +191,12 @@ mod tests {
     #[test]
     fn owners_without_fresh_support_support_nothing() {
         let fresh = report("a", NOW, Some(NOW));
-        assert_eq!(seen(&["a"], &[fresh.clone()], &[]).support, 1);
-        assert_eq!(seen(&["a", "b"], &[fresh.clone()], &[]).support, 0, "b says nothing");
+        assert_eq!(seen(&["a"], from_ref(&fresh), &[]).support, 1);
+        assert_eq!(seen(&["a", "b"], from_ref(&fresh), &[]).support, 0, "b says nothing");
         assert_eq!(seen(&["a"], &[report("a", NOW, None)], &[]).support, 0, "a worker of KCL 3.4");
         assert_eq!(seen(&["a"], &[report("a", NOW, Some(NOW - 91))], &[]).support, 0, "went back to 3.4");
         assert_eq!(seen(&["a"], &[report("a", NOW, Some(NOW - 90))], &[]).support, 1);
-        assert_eq!(seen(&[], &[fresh.clone()], &[]).support, 0, "nobody owns anything");
+        assert_eq!(seen(&[], from_ref(&fresh), &[]).support, 0, "nobody owns anything");
         let twice = seen(&["a"], &[report("a", NOW - 50, None)], &[fresh]);
         assert_eq!((twice.support, twice.old_writers, twice.all_report), (1, 1, true));
     }

@@ -17,7 +17,7 @@ use super::{example, feed, kinesis, progress, tables};
 use crate::aws::credentials::SystemProperties;
 use crate::aws::{
     client,
-    dynamodb::Leases,
+    dynamodb::{self, Leases},
     kinesis::{Attempts, Stream},
     state::State,
 };
@@ -154,10 +154,14 @@ async fn serve(
     let board = Arc::new(Board::default());
     let list = Attempts { pause: config.list_shards_pause, most: config.list_shards_attempts };
     let stream = Arc::new(Stream::new(clients.kinesis.clone(), config.stream.clone()).listing(list));
+    // There are no backups here.
+    let table = dynamodb::Options {
+        protected: config.protect_table,
+        recoverable: false,
+        segments: config.scan_segments,
+    };
     let ports = Ports {
-        table: Arc::new(
-            Leases::new(clients.dynamodb.clone(), config.table.clone()).protected(config.protect_table),
-        ),
+        table: Arc::new(Leases::new(clients.dynamodb.clone(), config.table.clone(), table)),
         state: Arc::new(State::new(
             clients.dynamodb,
             config.table.clone(),

@@ -7,7 +7,8 @@
 //!   cases.
 //! - `ours`, `ours_subscribing`, `restart`, `load`: what only ours is asked for: faults, expiry,
 //!   limits, shortened times, the data folder, HTTP/2, many records.
-//! - `tables`: the contract of a lease table, on every implementation.
+//! - `tables`, `state`: the contracts of a lease table and of the rows beside the leases, on every
+//!   implementation.
 
 mod consumers;
 mod endpoint;
@@ -18,6 +19,7 @@ mod ours_subscribing;
 mod reading;
 mod restart;
 mod shards;
+mod state;
 mod streams;
 mod subscribing;
 mod suite;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use multilangd::aws::client;
-use multilangd::aws::dynamodb::Leases;
+use multilangd::aws::dynamodb::{Leases, Options};
 use multilangd::lease::memory::Memory;
 use multilangd::lease::table::Error;
 use multilangd::lease::{Lease, Table, WorkerId, update};
@@ -26,10 +26,15 @@ struct Subject {
 
 async fn subjects() -> Vec<Subject> {
     let endpoint = Tables::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).await.unwrap();
-    let leases = Leases::new(dynamodb(&endpoint).await, "leases".to_owned());
+    let leases = Leases::new(dynamodb(&endpoint).await, "leases".to_owned(), Options::default());
+    let other = Tables::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).await.unwrap();
+    // An endpoint without backups: the table is used all the same.
+    let options = Options { recoverable: true, segments: 3, ..Options::default() };
+    let in_parts = Leases::new(dynamodb(&other).await, "leases".to_owned(), options);
     let subjects = vec![
         Subject { name: "memory", table: Arc::new(Memory::default()), _endpoint: None },
         Subject { name: "DynamoDB's API", table: Arc::new(leases), _endpoint: Some(endpoint) },
+        Subject { name: "the same in parts", table: Arc::new(in_parts), _endpoint: Some(other) },
     ];
     for subject in &subjects {
         subject.table.ensure().await.unwrap();
@@ -178,7 +183,7 @@ async fn of_many_who_take_one_lease_one_gets_it() {
 #[tokio::test]
 async fn a_missing_table_is_said_to_be_missing() {
     let endpoint = Tables::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).await.unwrap();
-    let table = Leases::new(dynamodb(&endpoint).await, "nowhere".to_owned());
+    let table = Leases::new(dynamodb(&endpoint).await, "nowhere".to_owned(), Options::default());
     assert_eq!(table.list().await, Err(Error::Missing("nowhere".into())));
     assert_eq!(
         table.update(&"a".into(), &update::renew(&lease("a"))).await,
@@ -190,7 +195,7 @@ async fn a_missing_table_is_said_to_be_missing() {
 async fn rows_that_are_no_leases_are_skipped() {
     let endpoint = Tables::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).await.unwrap();
     let client = dynamodb(&endpoint).await;
-    let table = Leases::new(client.clone(), "leases".to_owned());
+    let table = Leases::new(client.clone(), "leases".to_owned(), Options::default());
     table.ensure().await.unwrap();
     table.create(&lease("a")).await.unwrap();
     for (key, entity) in [("Leader", Some("LEADER")), ("broken", None)] {
@@ -210,13 +215,13 @@ async fn a_table_kept_in_a_file_is_there_at_the_next_start() {
         .join(format!("tables-{}.sqlite", std::process::id()));
     let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let endpoint = Tables::start(loopback, Some(&file)).await.unwrap();
-    let table = Leases::new(dynamodb(&endpoint).await, "leases".to_owned());
+    let table = Leases::new(dynamodb(&endpoint).await, "leases".to_owned(), Options::default());
     table.ensure().await.unwrap();
     table.create(&lease("a")).await.unwrap();
     drop(table);
     endpoint.stop().await;
     let endpoint = Tables::start(loopback, Some(&file)).await.unwrap();
-    let table = Leases::new(dynamodb(&endpoint).await, "leases".to_owned());
+    let table = Leases::new(dynamodb(&endpoint).await, "leases".to_owned(), Options::default());
     assert_eq!(table.list().await, Ok(vec![lease("a")]));
     endpoint.stop().await;
     std::fs::remove_file(file).unwrap();

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
 };
+use multilangd::aws::dynamodb::{Leases, Options};
 use serde_json::Value;
 
 use crate::rig::*;
@@ -128,7 +129,7 @@ async fn the_table_is_made_as_java_makes_it() {
     rig.stream(1).await;
     let file = rig.properties("no-such-child", "");
     drop(file);
-    let leases = multilangd::aws::dynamodb::Leases::new(rig.clients.dynamodb.clone(), APPLICATION.to_owned());
+    let leases = Leases::new(rig.clients.dynamodb.clone(), APPLICATION.to_owned(), Options::default());
     multilangd::lease::Table::ensure(&leases).await.unwrap();
     let made =
         rig.clients.dynamodb.describe_table().table_name(APPLICATION).send().await.unwrap().table.unwrap();
@@ -154,8 +155,8 @@ async fn the_table_is_made_as_java_makes_it() {
         java["DeletionProtectionEnabled"] == Value::Bool(true)
     );
     let client = rig.clients.dynamodb.clone();
-    let other =
-        multilangd::aws::dynamodb::Leases::new(client.clone(), "protected".to_owned()).protected(true);
+    let options = Options { protected: true, ..Options::default() };
+    let other = Leases::new(client.clone(), "protected".to_owned(), options);
     multilangd::lease::Table::ensure(&other).await.unwrap();
     let made = client.describe_table().table_name("protected").send().await.unwrap().table.unwrap();
     assert_eq!(made.deletion_protection_enabled(), Some(true));
