@@ -24,7 +24,7 @@ use crate::lease::table::Error;
 const LONGEST: Duration = Duration::from_secs(120);
 
 /// How this worker stands for the lead.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Terms {
     /// The worker.
     pub me: WorkerId,
@@ -44,14 +44,14 @@ impl Terms {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Observed {
     version: String,
     since: Instant,
     lease: Duration,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Hold {
     version: String,
     /// When the last write began that is known to have happened.
@@ -70,7 +70,7 @@ pub enum Next {
 }
 
 /// The lock as this worker knows it.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Election {
     terms: Terms,
     observed: Option<Observed>,

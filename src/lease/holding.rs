@@ -1,6 +1,6 @@
 //! What a worker knows of a lease that it holds, and what each answer of the table makes of that.
 //!
-//! Pure: [`super::Held`] sends the requests, the model check (`tests/model.rs`) plays every order of
+//! Pure: [`super::Held`] sends the requests, the model check (`tests/model/`) plays every order of
 //! answers. One write is a short conversation:
 //!
 //! ```text

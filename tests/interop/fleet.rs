@@ -7,8 +7,8 @@ use rustix::process::Signal;
 use tokio::time::Instant;
 
 use crate::java::{Java, Peer, log, properties};
-use crate::load::{Load, even};
-use crate::rig::{Daemon, alive, is_gone, pids};
+use crate::load::{Load, Rows, even, shares};
+use crate::rig::{Daemon, Report, alive, is_gone, pids};
 
 /// What all are given where nothing else is said: leases change hands soon, and batches are small, as what one
 /// that changes hands has in hand comes twice.
@@ -105,4 +105,42 @@ impl Fleet {
         assert!(pids(&self.load.rig.log).into_iter().all(is_gone), "no orphans");
         self.load.assert_no_way_back();
     }
+}
+
+/// Every lease has a living owner, nobody is without, and no hand-off is open.
+pub fn all_have(rows: &Rows, workers: &[&str]) -> bool {
+    let shares = shares(rows);
+    shares.keys().all(|owner| workers.contains(owner))
+        && workers.iter().all(|worker| shares.contains_key(*worker))
+}
+
+pub async fn leader(fleet: &Fleet) -> Option<String> {
+    let table = format!("{}-CoordinatorState", crate::rig::APPLICATION);
+    let key = aws_sdk_dynamodb::types::AttributeValue::S("Leader".to_owned());
+    let read =
+        fleet.load.rig.clients.dynamodb.get_item().table_name(table).key("key", key).consistent_read(true);
+    let item = read.send().await.unwrap().item?;
+    item.get("ownerName").map(|owner| owner.as_s().unwrap().clone())
+}
+
+/// Each child of a shard began where the one before had ended: it checkpoints each batch.
+pub fn begun_where_the_last_ended(log: &[Report]) -> bool {
+    let mut last: BTreeMap<&str, String> = BTreeMap::new();
+    log.iter().all(|report| {
+        let Report::Said { shard, what, body, .. } = report else { return true };
+        match what.as_str() {
+            "initialize" => {
+                let at = body["sequenceNumber"].as_str().unwrap_or_default().to_owned();
+                last.insert(shard, at.clone()).is_none_or(|before| before == at)
+            }
+            "processRecords" => {
+                let records = body["records"].as_array().unwrap();
+                if let Some(at) = records.last().and_then(|record| record["sequenceNumber"].as_str()) {
+                    last.insert(shard, at.to_owned());
+                }
+                true
+            }
+            _ => true,
+        }
+    })
 }

@@ -10,8 +10,8 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `mixed.rs` | two of ours and two of Java's: join, stop, kill, reshard, take over |
-//! | `led.rs` | the same where one leads and gives the leases out, of either kind |
+//! | `mixed.rs` | two of ours and two of Java 2: join, stop, kill, reshard, take over |
+//! | `matrix.rs` | the modes of 3.1.3 × who leads, each with the same story |
 //! | `migrate.rs` | from the way of KCL 2 to that of 3, back and on |
 //! | `resumed.rs` | a table that one has written is read on by the other |
 //! | `calls.rs` | what a fleet at rest asks of DynamoDB, beside Java's |
@@ -43,8 +43,8 @@ mod calls;
 mod counter;
 mod fleet;
 mod java;
-mod led;
 mod load;
+mod matrix;
 mod migrate;
 mod mixed;
 mod resumed;

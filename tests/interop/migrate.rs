@@ -6,9 +6,8 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::AttributeValue;
 use tokio::time::{Instant, interval, timeout};
 
-use crate::fleet::{Fleet, SOON};
+use crate::fleet::{Fleet, SOON, all_have, leader};
 use crate::java::JAVA_3_FIRST;
-use crate::led::{all_have, leader};
 use crate::load::Load;
 use crate::rig::APPLICATION;
 

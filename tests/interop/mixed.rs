@@ -1,8 +1,8 @@
-//! Two of ours and two of Java's on one table: they share it evenly after every change, take over from each
+//! Two of ours and two of Java 2 on one table: they share it evenly after every change, take over from each
 //! other, and nothing is lost.
 
 use crate::fleet::{Fleet, SOON};
-use crate::java::{JAVA_2, JAVA_3, JAVA_3_FIRST, Peer};
+use crate::java::{JAVA_2, Peer};
 use crate::load::Load;
 
 async fn fed(name: &str, peer: Peer) -> Fleet {
@@ -87,14 +87,4 @@ async fn java_2_joins_a_fleet_of_ours() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ours_join_a_fleet_of_java_2() {
     ours_join("ours-join-java-2", JAVA_2).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn java_3_in_its_compatible_mode_joins_a_fleet_of_ours() {
-    java_joins("java-3-joins", JAVA_3).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn ours_join_a_fleet_of_java_3_in_its_compatible_mode() {
-    ours_join("ours-join-java-3", JAVA_3_FIRST).await;
 }

@@ -1,20 +1,10 @@
-//! Every order of events that a lease can go through, within small bounds.
-//!
-//! Two workers and one row (and a second lease that only counts, so that there is something to steal).
+//! What a lease can go through: two workers and one row (and a second lease that only counts, so that there is something to steal).
 //! Requests arrive whenever they like: after their sender has given up, died or come back; answers get lost;
 //! a client tries a write twice and sees its own; scans show the row as it was a moment ago; a leader of KCL 3
 //! opens a hand-off and forces it; a worker that does nothing for any time is a frozen one. The decisions are
 //! the daemon's own: [`Holding`], [`update`], [`Asker`]. A model checker (stateright) visits every state.
 //!
 //! Each promise is shown to be watched by a variant that breaks it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::wildcard_enum_match_arm,
-    missing_docs,
-    reason = "test code"
-)]
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
