@@ -50,8 +50,11 @@ const MONITOR: Duration = Duration::from_secs(60);
 const MONITOR_SPREAD: Duration = Duration::from_secs(30);
 /// A leader that has not seen the leases for so many failover times gives the lead back.
 const PATIENCE: u32 = 6;
-/// A leader looks at the reports so often, and whenever a worker calls.
+/// A leader looks at the reports so often, and whenever a worker calls: ours do when they join.
 const JUDGE: Duration = Duration::from_secs(45);
+/// Where the reports have a table of their own a look costs little, and there are workers that don't call: so
+/// many failover times, as Java's leader.
+const JUDGE_APART: u32 = 2;
 
 /// What a member is connected by.
 #[derive(Debug)]
@@ -134,6 +137,7 @@ struct Member {
     /// The last report that was written.
     reported: Option<i64>,
     verdict: Arc<Verdict>,
+    judged: Option<Instant>,
     led_by_ours: bool,
     due: Due,
     busy: Busy,
@@ -163,6 +167,7 @@ pub async fn run(store: Arc<dyn Store>, table: Arc<dyn Table>, settings: Setting
         worked: None,
         reported: None,
         verdict: Arc::default(),
+        judged: None,
         led_by_ours: false,
         due: Due { lock: now, report: now, judge: now, monitor, moving: now, sample: now },
         busy: Busy::default(),
@@ -313,7 +318,11 @@ impl Member {
     }
 
     fn judge(&mut self, now: Instant) {
-        self.due.judge = now + JUDGE;
+        self.due.judge = now
+            + match self.writes {
+                Place::Leases => JUDGE,
+                Place::Legacy => JUDGE.min(self.settings.failover * JUDGE_APART),
+            };
         self.busy.judge = true;
         let (store, layout) = (self.store.clone(), self.layout);
         self.work.spawn(async move { Done::Judged(reports(&*store, layout).await) });
@@ -458,7 +467,7 @@ impl Member {
                 });
             }
         }
-        self.verdict = Arc::new(verdict);
+        (self.verdict, self.judged) = (Arc::new(verdict), Some(Instant::now()));
         if new {
             self.show();
             self.look();
@@ -506,8 +515,8 @@ impl Member {
                 && shown.led_by_ours == self.led_by_ours
                 && Arc::ptr_eq(&shown.verdict, &self.verdict);
             if !same {
-                let (verdict, led_by_ours) = (self.verdict.clone(), self.led_by_ours);
-                *shown = Standing { mode, leads_until, suspect, led_by_ours, verdict };
+                let (verdict, led_by_ours, judged) = (self.verdict.clone(), self.led_by_ours, self.judged);
+                *shown = Standing { mode, leads_until, suspect, led_by_ours, verdict, judged };
             }
             !same
         });

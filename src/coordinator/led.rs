@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{ALERT, Coordinator, Done, MIN_PAUSE, Question, Seen, Standing, call, take};
-use crate::fleet::lead::{How, Leader};
+use crate::fleet::lead::{How, Leader, Workers};
 use crate::fleet::report::Verdict;
 use crate::lease::take::{Asker, Observations};
 use crate::lease::update::Next;
@@ -238,9 +238,9 @@ impl Coordinator {
     /// As the leader.
     fn give_out(&mut self, leases: &[Lease], standing: &Standing) {
         let now = Instant::now();
-        let members = &standing.verdict.members;
+        let workers = Workers { members: &standing.verdict.members, signs: &standing.signs() };
         let rules = self.settings.rules.clone();
-        let orders = self.led.leader.plan(leases, &self.seen, members, &rules, now, &mut self.random);
+        let orders = self.led.leader.plan(leases, &self.seen, workers, &rules, now, &mut self.random);
         for order in orders {
             if self.releasing.contains(&order.lease.shard) {
                 continue;

@@ -1,12 +1,15 @@
 //! Where this worker stands in a fleet of KCL 3: the member shows it, the coordinator goes by it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::fleet::Mode;
 use crate::fleet::report::Verdict;
+use crate::lease::WorkerId;
 
 /// Who may be given leases, as the reports say now.
 pub type Question = oneshot::Sender<Arc<Verdict>>;
@@ -24,12 +27,21 @@ pub struct Standing {
     pub led_by_ours: bool,
     /// What the reports say, as they were read last.
     pub verdict: Arc<Verdict>,
+    /// When that was.
+    pub judged: Option<Instant>,
 }
 
 impl Standing {
     /// Whether a leader gives the leases out.
     pub fn is_led(&self) -> bool {
         self.mode.is_some_and(Mode::is_led)
+    }
+
+    /// When each worker wrote its last report.
+    pub fn signs(&self) -> BTreeMap<WorkerId, Instant> {
+        let Some(judged) = self.judged else { return BTreeMap::new() };
+        let sign = |(worker, age): (&WorkerId, &Duration)| Some((worker.clone(), judged.checked_sub(*age)?));
+        self.verdict.ages.iter().filter_map(sign).collect()
     }
 
     /// Whether this worker leads. To be asked before each write of a leader.

@@ -65,6 +65,15 @@ pub struct Order<'l> {
     pub how: How,
 }
 
+/// What the workers say of themselves.
+#[derive(Debug, Clone, Copy)]
+pub struct Workers<'a> {
+    /// Who may be given leases.
+    pub members: &'a [Member],
+    /// When each wrote its last report.
+    pub signs: &'a BTreeMap<WorkerId, Instant>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Past {
     owner: Option<WorkerId>,
@@ -82,9 +91,18 @@ pub struct Leader {
     past: BTreeMap<ShardId, Past>,
     members: BTreeSet<WorkerId>,
     balanced: Option<Instant>,
-    /// Who let a lease expire, when, and has moved none since. The report of a dead worker is fresh for a while,
-    /// and as it has nothing it would be the first to be given something.
-    late: BTreeMap<WorkerId, Instant>,
+    /// Who let a lease expire and has moved none since. The report of a dead worker is fresh for a while, and as
+    /// it has nothing it would be the first to be given something.
+    late: BTreeMap<WorkerId, Late>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Late {
+    /// When a lease of it was seen expired last.
+    since: Instant,
+    /// It has reported since, so it lives: a process that was started anew, most likely. That counts once: who
+    /// reports and still moves nothing is stuck.
+    trusted: bool,
 }
 
 impl Leader {
@@ -98,16 +116,17 @@ impl Leader {
         &mut self,
         leases: &'l [Lease],
         seen: &Observations,
-        members: &[Member],
+        workers: Workers<'_>,
         rules: &Rules,
         now: Instant,
         random: &mut fastrand::Rng,
     ) -> Vec<Order<'l>> {
+        let Workers { members, signs } = workers;
         self.note(leases, now);
         let open: Vec<&Lease> = leases.iter().filter(|lease| !lease.is_complete()).collect();
         let candidates: Vec<Candidate<'_>> =
             open.iter().map(|lease| self.candidate(lease, seen, rules, now)).collect();
-        self.note_late(&candidates, now);
+        self.note_late(&candidates, signs, now);
         let ids: BTreeSet<WorkerId> = members.iter().map(|member| member.id.clone()).collect();
         let due = self.balanced.is_none_or(|last| now >= last + rules.balance_every);
         let balance = due || !ids.is_subset(&self.members);
@@ -124,7 +143,7 @@ impl Leader {
             balance,
         };
         let punctual: Vec<Member> =
-            members.iter().filter(|member| !self.late.contains_key(&member.id)).cloned().collect();
+            members.iter().filter(|member| self.is_trusted(&member.id)).cloned().collect();
         // If all are late there is nobody better.
         let members = if punctual.is_empty() { members } else { &punctual };
         let plan = assign::plan(&candidates, members, &rules_of_plan, random);
@@ -150,13 +169,30 @@ impl Leader {
         orders
     }
 
-    fn note_late(&mut self, candidates: &[Candidate<'_>], now: Instant) {
-        self.late.retain(|_, since| now.saturating_duration_since(*since) < FORGIVEN);
+    fn note_late(&mut self, candidates: &[Candidate<'_>], signs: &BTreeMap<WorkerId, Instant>, now: Instant) {
+        self.late.retain(|_, late| now.saturating_duration_since(late.since) < FORGIVEN);
+        for (worker, late) in &mut self.late {
+            late.trusted |= signs.get(worker).is_some_and(|sign| *sign > late.since);
+        }
         for candidate in candidates.iter().filter(|candidate| candidate.available) {
-            if let Some(owner) = candidate.checkpoint_owner.or(candidate.owner) {
-                self.late.insert(owner.clone(), now);
+            let Some(owner) = candidate.checkpoint_owner.or(candidate.owner) else { continue };
+            let given = self.past.get(candidate.shard).and_then(|past| past.fresh);
+            match self.late.get_mut(owner) {
+                // It has had its chance: this was given to it since.
+                Some(late) if late.trusted && given.is_some_and(|given| given > late.since) => {
+                    *late = Late { since: now + FORGIVEN, trusted: false };
+                }
+                Some(late) if late.trusted => {}
+                Some(late) => late.since = late.since.max(now),
+                None => {
+                    self.late.insert(owner.clone(), Late { since: now, trusted: false });
+                }
             }
         }
+    }
+
+    fn is_trusted(&self, worker: &WorkerId) -> bool {
+        self.late.get(worker).is_none_or(|late| late.trusted)
     }
 
     /// Its owner has given no sign of life so far.
@@ -278,19 +314,20 @@ mod tests {
         leases: Vec<Lease>,
         seen: Observations,
         leader: Leader,
+        signs: BTreeMap<WorkerId, Instant>,
     }
 
     impl Table {
         fn new(leases: Vec<Lease>) -> Self {
-            Self { leases, seen: Observations::default(), leader: Leader::default() }
+            Self { leases, seen: Observations::default(), leader: Leader::default(), signs: BTreeMap::new() }
         }
 
         /// What one look leads to: shard, next owner, how.
         fn look(&mut self, ids: &[&str], now: Instant) -> Vec<(String, String, How)> {
             self.seen.note(&self.leases, now);
             let mut random = fastrand::Rng::with_seed(1);
-            let orders =
-                self.leader.plan(&self.leases, &self.seen, &members(ids), &rules(), now, &mut random);
+            let workers = Workers { members: &members(ids), signs: &self.signs };
+            let orders = self.leader.plan(&self.leases, &self.seen, workers, &rules(), now, &mut random);
             let mut shown: Vec<_> =
                 orders.iter().map(|o| (o.lease.shard.to_string(), o.to.to_string(), o.how)).collect();
             shown.sort_by(|a, b| a.0.cmp(&b.0));
@@ -371,6 +408,40 @@ mod tests {
         table.leases[2].counter += 1;
         let orders = table.look(&["b", "dead"], start + SECOND * 22);
         assert_eq!(orders, [("2".to_owned(), "dead".to_owned(), How::Assign)]);
+    }
+
+    #[test]
+    fn who_reports_after_its_leases_expired_is_trusted_once() {
+        let start = Instant::now();
+        let mut table = Table::new(vec![lease("0", Some("a")), lease("1", Some("b"))]);
+        table.look(&["a", "b"], start);
+        table.leases.iter_mut().for_each(|lease| lease.counter += 1);
+        table.look(&["a", "b"], start + SECOND);
+        // Only b goes on; a wrote its last report before its lease expired.
+        table.signs.insert("a".into(), start + SECOND * 2);
+        table.leases[1].counter += 1;
+        assert_eq!(table.look(&["a", "b"], start + SECOND * 12), [("0".into(), "b".into(), How::Assign)]);
+        table.leases[0].owner = Some("b".into());
+        table.leases.push(lease("2", None));
+        table.leases.iter_mut().for_each(|lease| lease.counter += 1);
+        assert_eq!(table.look(&["a", "b"], start + SECOND * 13), [("2".into(), "b".into(), How::Assign)]);
+        // Started anew it reports, and is given what is free.
+        table.signs.insert("a".into(), start + SECOND * 14);
+        table.leases.iter_mut().for_each(|lease| lease.counter += 1);
+        assert_eq!(table.look(&["a", "b"], start + SECOND * 15), [("2".into(), "a".into(), How::Assign)]);
+        // It does nothing with it, and reports on.
+        table.leases[2].owner = Some("a".into());
+        for second in [16, 20, 25, 30, 35] {
+            table.leases[..2].iter_mut().for_each(|lease| lease.counter += 1);
+            assert_eq!(table.look(&["a", "b"], start + SECOND * second), []);
+        }
+        table.signs.insert("a".into(), start + SECOND * 36);
+        table.leases[..2].iter_mut().for_each(|lease| lease.counter += 1);
+        assert_eq!(table.look(&["a", "b"], start + SECOND * 40), [("2".into(), "b".into(), How::Assign)]);
+        table.signs.insert("a".into(), start + SECOND * 60);
+        table.leases[2].owner = None;
+        table.leases.iter_mut().for_each(|lease| lease.counter += 1);
+        assert_eq!(table.look(&["a", "b"], start + SECOND * 61), [("2".into(), "b".into(), How::Assign)]);
     }
 
     #[test]

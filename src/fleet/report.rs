@@ -104,6 +104,8 @@ pub struct Verdict {
     pub members: Vec<Member>,
     /// Whose report is fresh, whatever it says.
     pub reporting: BTreeSet<WorkerId>,
+    /// How long before the judgement each of them was written, by its writer's clock; none from the future.
+    pub ages: BTreeMap<WorkerId, Duration>,
     /// To be deleted: the worker and the time of its report.
     pub stale: Vec<(String, i64)>,
 }
@@ -130,6 +132,9 @@ pub fn judge(reports: &[Report], now: i64, rules: &Rules) -> Verdict {
         }
         let worker = WorkerId::from(id);
         verdict.reporting.insert(worker.clone());
+        if let Ok(age) = u64::try_from(age) {
+            verdict.ages.insert(worker.clone(), Duration::from_secs(age));
+        }
         if let Some(metrics) = metrics(report, rules.alpha) {
             verdict.members.push(Member { id: worker, metrics });
         }

@@ -85,14 +85,13 @@ pub fn start(
     }
 }
 
-/// The mode after a look at the stored state, if that follows from the present one.
+/// The mode after a look at the stored state, if it is another: what a worker that started now would do.
+///
+/// The looks are a minute apart, so a state may have been passed over: back and on again, say. Java's workers
+/// follow single steps alone, and stay behind for good then.
 pub fn follow(present: Mode, stored: Generation) -> Option<Mode> {
-    match (present, stored) {
-        (Mode::Upgrade, Generation::Revocable | Generation::TwoX)
-        | (Mode::Revocable, Generation::TwoX | Generation::ThreeX)
-        | (Mode::TwoX, Generation::Upgrade) => Some(mode(stored)),
-        _ => None,
-    }
+    let next = mode(stored);
+    (present.may_change() && next != present).then_some(next)
 }
 
 /// Whether these leases are those of a live fleet of KCL 2, as far as one look can tell: it leaves no
@@ -166,14 +165,17 @@ mod tests {
     }
 
     #[test]
-    fn only_what_follows_is_followed() {
+    fn what_is_stored_is_followed_until_there_is_no_way_back() {
         assert_eq!(follow(Mode::Upgrade, Generation::Revocable), Some(Mode::Revocable));
         assert_eq!(follow(Mode::Revocable, Generation::TwoX), Some(Mode::TwoX));
         assert_eq!(follow(Mode::Revocable, Generation::ThreeX), Some(Mode::ThreeX));
         assert_eq!(follow(Mode::TwoX, Generation::Upgrade), Some(Mode::Upgrade));
-        assert_eq!(follow(Mode::TwoX, Generation::ThreeX), None);
-        assert_eq!(follow(Mode::Upgrade, Generation::ThreeX), None);
+        assert_eq!(follow(Mode::TwoX, Generation::TwoX), None);
+        assert_eq!(follow(Mode::Revocable, Generation::Upgrade), Some(Mode::Upgrade), "one was passed over");
+        assert_eq!(follow(Mode::TwoX, Generation::Revocable), Some(Mode::Revocable), "likewise");
+        assert_eq!(follow(Mode::Upgrade, Generation::ThreeX), Some(Mode::ThreeX), "likewise");
         assert_eq!(follow(Mode::ThreeX, Generation::TwoX), None);
+        assert_eq!(follow(Mode::Phase1, Generation::ThreeX), None);
     }
 
     #[test]

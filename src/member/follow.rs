@@ -72,7 +72,7 @@ impl Member {
             if self.mode.is_led() && !mode.is_led() {
                 self.step_down();
             }
-            if mode == Mode::Upgrade {
+            if matches!(mode, Mode::Upgrade | Mode::ThreeX) {
                 let table = self.table.clone();
                 self.work.spawn(async move { Done::Indexed(table.index(true).await) });
             }

@@ -23,6 +23,7 @@
 
 mod calm;
 mod child;
+mod generations;
 mod links;
 mod oracle;
 mod scale;

@@ -10,6 +10,7 @@ use multilangd::config::resolve::{Given, resolve};
 use multilangd::daemon::{self, Ports};
 use multilangd::fleet::rows::{Dated, Generation, Place, Stage};
 use multilangd::fleet::store::Legacy;
+use multilangd::fleet::version::Configured;
 use multilangd::lease::{Lease, WorkerId};
 use multilangd::metrics::Discard;
 use multilangd::shard::ShardId;
@@ -150,6 +151,11 @@ impl Story {
         if let Some(row) = &mut self.world.state().fleet.stage {
             row.now.at -= 7_200_000;
         }
+    }
+
+    /// A fleet of KCL 2 that could go on to KCL 3.
+    pub fn is_compatible(&mut self) {
+        self.config.generation = Configured::Compatible;
     }
 
     /// Without records, and nobody reads often: what is left is the leases.
@@ -360,16 +366,22 @@ impl Story {
         owners
     }
 
+    /// Every open lease is with a worker that lives.
+    pub fn is_covered_by_the_living(&self) -> bool {
+        let living: BTreeSet<&WorkerId> = self.workers.iter().map(|worker| &worker.id).collect();
+        self.owners().keys().all(|owner| owner.as_ref().is_some_and(|owner| living.contains(owner)))
+    }
+
     /// Every open shard has a lease with a living owner, and nobody has more than one lease more than
     /// another.
     pub fn is_settled(&self) -> bool {
         let owners = self.owners();
         let living: BTreeSet<&WorkerId> = self.workers.iter().map(|worker| &worker.id).collect();
-        let all_live = owners.keys().all(|owner| owner.as_ref().is_some_and(|owner| living.contains(owner)));
         let share = |id: &WorkerId| owners.get(&Some(id.clone())).map_or(0, Vec::len);
         let shares: Vec<usize> = living.iter().map(|id| share(id)).collect();
         // A leader weighs what goes through them.
         let even = self.led || shares.iter().max().unwrap_or(&0) - shares.iter().min().unwrap_or(&0) <= 1;
+        let all_live = self.is_covered_by_the_living();
         let state = self.world.state();
         let covered = state.stream.open_shards().iter().all(|shard| state.rows.contains_key(shard));
         // Who is named by an open hand-off doesn't read yet.
