@@ -30,6 +30,36 @@ pub fn slept() -> Duration {
     Duration::ZERO
 }
 
+/// No machine sleeps for less; what is shorter is the time between two looks at two clocks.
+const SLEEP: Duration = Duration::from_millis(200);
+
+/// A point in time that comes sooner, by this machine's clock, if the machine sleeps before it: others, who
+/// count too, don't sleep with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expiry {
+    at: Instant,
+    /// [`slept`] when the count began.
+    slept: Duration,
+}
+
+impl Expiry {
+    /// `slept` is from when the count began, which is before `at`.
+    pub fn new(at: Instant, slept: Duration) -> Self {
+        Self { at, slept }
+    }
+
+    /// When it is if the machine sleeps no more.
+    pub fn instant(self) -> Instant {
+        let slept = slept().saturating_sub(self.slept);
+        if slept < SLEEP { self.at } else { self.at.checked_sub(slept).unwrap_or(self.at) }
+    }
+
+    /// When it would have been without any sleep.
+    pub fn awake(self) -> Instant {
+        self.at
+    }
+}
+
 /// Waits for a deadline; for ever if none stands. Cancel-safe.
 pub async fn reached(deadline: Option<Instant>) {
     match deadline {

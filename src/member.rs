@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use crate::clock;
+use crate::clock::{self, Expiry};
 use crate::coordinator::{Handle, Question, Seen, Standing};
 use crate::fleet::layout::Layout;
 use crate::fleet::lock::{Election, Next, Terms};
@@ -132,6 +132,9 @@ struct Member {
     mover: Mover,
     /// The lock is about to be another row: whoever sees that first takes it, so nothing is given out.
     finishing: bool,
+    /// How long the machine had slept when the lock was written last, and when the write began that is known to
+    /// have happened.
+    slept: (Duration, Duration),
     /// Since when this worker leads.
     worked: Option<Instant>,
     /// The last report that was written.
@@ -164,6 +167,7 @@ pub async fn run(store: Arc<dyn Store>, table: Arc<dyn Table>, settings: Setting
         readiness: Readiness::default(),
         mover: Mover::default(),
         finishing: false,
+        slept: (clock::slept(), clock::slept()),
         worked: None,
         reported: None,
         verdict: Arc::default(),
@@ -283,6 +287,7 @@ impl Member {
             }
             Next::Write(write) => {
                 // Nobody acts on a lock that was free only because it isn't the lock any more.
+                self.slept.0 = clock::slept();
                 let ask = matches!(write, LockWrite::Acquire { .. }) && self.layout != Layout::Complete;
                 self.work.spawn(async move {
                     let outcome = store.write_lock(place, &write).await;
@@ -347,8 +352,9 @@ impl Member {
             Done::LockRead(_, Ok(row)) => {
                 let ours = |row: &Lock| row.lease != Duration::from_secs(120);
                 self.led_by_ours = row.as_ref().is_some_and(ours);
-                let led = self.election.leads(now);
+                let (led, until) = (self.election.leads(now), self.election.until());
                 let next = self.election.read(now, row.as_ref(), || uuid(self.random.u128(..)));
+                self.prove(until);
                 self.lock(next);
                 self.tell_of_the_lead(led);
             }
@@ -357,8 +363,9 @@ impl Member {
                 self.lock_done();
             }
             Done::LockWritten(_, outcome, stage) => {
-                let led = self.election.leads(now);
+                let (led, until) = (self.election.leads(now), self.election.until());
                 self.election.written(&outcome);
+                self.prove(until);
                 self.lock_confirmed(stage);
                 match &outcome {
                     Ok(()) => self.lock_done(),
@@ -422,6 +429,13 @@ impl Member {
                     self.recorder.sample(percent);
                 }
             }
+        }
+    }
+
+    /// The lock lasts longer than it did: what was written last has arrived.
+    fn prove(&mut self, before: Option<Instant>) {
+        if self.election.until() != before {
+            self.slept.1 = self.slept.0;
         }
     }
 
@@ -504,7 +518,8 @@ impl Member {
     fn show(&self) {
         let now = Instant::now();
         let acts = self.mode.is_led() && !self.finishing;
-        let (mode, leads_until) = (Some(self.mode), self.election.until().filter(|_| acts));
+        let until = self.election.until().filter(|_| acts);
+        let (mode, leads_until) = (Some(self.mode), until.map(|at| Expiry::new(at, self.slept.1)));
         let suspect = self.mode.is_led() && self.election.is_suspect(now);
         let mut turned = false;
         self.ends.standing.send_if_modified(|shown| {

@@ -18,10 +18,10 @@ use tokio::sync::{OnceCell, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{ALERT, Coordinator, Done, MIN_PAUSE, Question, Seen, Standing, call, take};
-use crate::fleet::lead::{How, Leader, Workers};
+use crate::fleet::lead::{self, How, Leader, Workers};
 use crate::fleet::report::Verdict;
 use crate::lease::take::{Asker, Observations};
 use crate::lease::update::Next;
@@ -31,6 +31,8 @@ use crate::shard::ShardId;
 /// A member looks at the whole table so many failover times after the last time: for what it has finished
 /// itself, and to know whom to call.
 const SURVEY: u32 = 6;
+/// Between two words about a leader that doesn't do its work.
+const SAY_AGAIN: Duration = Duration::from_secs(300);
 /// Of each worker so many rows are nudged: by one of them it soon knows.
 const ROWS: usize = 8;
 /// Choosing who gets the leases of a worker that stops takes no longer.
@@ -46,6 +48,8 @@ pub(super) struct Led {
     gifts: BTreeSet<WorkerId>,
     /// Whether everybody is to be told: there is something to give out.
     everybody: bool,
+    /// When it was last said that the leader doesn't do its work.
+    complained: Option<Instant>,
     /// Whether this worker has introduced itself.
     introduced: bool,
     ask: Option<mpsc::Sender<Question>>,
@@ -163,11 +167,27 @@ impl Coordinator {
         } else {
             self.led.leader = Leader::default();
             self.look.next = now + self.member_pause();
+            self.look_at_the_leader(&leases, &standing, now);
         }
         if !std::mem::replace(&mut self.led.introduced, true) && !leads {
             self.led.everybody = true;
             self.call.get_or_insert(now + super::GATHER);
         }
+    }
+
+    /// Whether the leader does its work, as far as a member can tell.
+    fn look_at_the_leader(&mut self, leases: &[Lease], standing: &Standing, now: Instant) {
+        let left = lead::neglected(leases, &self.seen, self.settings.failover, now);
+        let said = self.led.complained.is_some_and(|at| now < at + SAY_AGAIN);
+        if left == 0 || said || standing.suspect || standing.mode.is_none() {
+            return;
+        }
+        self.led.complained = Some(now);
+        error!(
+            left,
+            "the leader gives signs of life, but leases have had no live owner for minutes: it does not do its \
+             work, and nobody can lead in its stead before its process has ended (`multilangd leases` names it)"
+        );
     }
 
     /// What the index says is this worker's.

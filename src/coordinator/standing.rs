@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::clock::Expiry;
 use crate::fleet::Mode;
 use crate::fleet::report::Verdict;
 use crate::lease::WorkerId;
@@ -20,7 +21,7 @@ pub struct Standing {
     /// How leases find their owners; none before that is known.
     pub mode: Option<Mode>,
     /// Until when this worker leads, if it is never heard of again.
-    pub leads_until: Option<Instant>,
+    pub leads_until: Option<Expiry>,
     /// The leader may be gone.
     pub suspect: bool,
     /// The leader is one of ours, which calls whoever it gives a lease to.
@@ -46,6 +47,6 @@ impl Standing {
 
     /// Whether this worker leads. To be asked before each write of a leader.
     pub fn leads(&self, now: Instant) -> bool {
-        self.leads_until.is_some_and(|until| now < until)
+        self.leads_until.is_some_and(|until| now < until.instant())
     }
 }

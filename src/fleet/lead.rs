@@ -276,6 +276,16 @@ impl Leader {
     }
 }
 
+/// A leader that gives signs of life but leaves a lease without a live owner for so many failover times does not
+/// do its work: nobody can take the lead from it, so somebody has to be told.
+const NEGLECT: u32 = 12;
+
+/// How many leases a member has seen without a live owner for as long.
+pub fn neglected(leases: &[Lease], seen: &Observations, failover: Duration, now: Instant) -> usize {
+    let stands = |lease: &Lease| seen.stood_still(lease, now).is_some_and(|still| still > failover * NEGLECT);
+    leases.iter().filter(|lease| !lease.is_complete() && stands(lease)).count()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -456,6 +466,19 @@ mod tests {
         let orders = table.look(&["b"], start + SECOND * 41);
         assert_eq!(orders.len(), 2, "{orders:?}");
         assert!(orders.iter().all(|(_, to, how)| to == "b" && *how == How::Assign));
+    }
+
+    #[test]
+    fn a_lease_that_a_live_leader_leaves_alone_for_long_is_noticed() {
+        let start = Instant::now();
+        let mut leases = vec![lease("0", None), lease("1", Some("a"))];
+        let mut seen = Observations::default();
+        for look in 0..=2 {
+            leases[1].counter += 1;
+            seen.note(&leases, start + SECOND * 60 * look);
+        }
+        assert_eq!(neglected(&leases, &seen, SECOND * 10, start + SECOND * 120), 0);
+        assert_eq!(neglected(&leases, &seen, SECOND * 10, start + SECOND * 121), 1);
     }
 
     #[test]

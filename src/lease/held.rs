@@ -28,7 +28,7 @@ use super::meter::Meter;
 use super::table::{self, Table};
 use super::update::{self, Next};
 use super::{Lease, WorkerId};
-use crate::clock;
+use crate::clock::{self, Expiry};
 use crate::sequence::Position;
 use crate::shard::ShardId;
 
@@ -59,16 +59,6 @@ pub struct Owner {
     pub nudged: Arc<Notify>,
 }
 
-/// No machine sleeps for less.
-const SLEEP: Duration = Duration::from_millis(200);
-
-/// When a lease expires, if the machine doesn't sleep from here on.
-#[derive(Debug, Clone, Copy)]
-struct Expiry {
-    at: Instant,
-    slept: Duration,
-}
-
 /// A lease of ours.
 pub struct Held {
     shard: ShardId,
@@ -97,7 +87,7 @@ impl Held {
         let Owner { me, failover, .. } = owner;
         Arc::new(Self {
             shard: lease.shard.clone(),
-            expires: Mutex::new(Expiry { at: proven + *failover, slept: clock::slept() }),
+            expires: Mutex::new(Expiry::new(proven + *failover, clock::slept())),
             lost: CancellationToken::new(),
             wanted: CancellationToken::new(),
             meter: Mutex::new(Meter::new(proven, lease.throughput)),
@@ -135,16 +125,16 @@ impl Held {
 
     /// When the lease expires for us unless it is renewed.
     pub fn expires(&self) -> Instant {
-        let Expiry { at, slept } = *self.expires.lock().unwrap_or_else(PoisonError::into_inner);
-        // A machine that slept meanwhile has that much less of the lease left. What is shorter is the time
-        // between two looks at two clocks.
-        let slept = clock::slept().saturating_sub(slept);
-        if slept < SLEEP { at } else { at.checked_sub(slept).unwrap_or(at) }
+        self.expiry().instant()
+    }
+
+    fn expiry(&self) -> Expiry {
+        *self.expires.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// When the last write began that is known to have happened.
     pub fn proven(&self) -> Instant {
-        self.expires.lock().unwrap_or_else(PoisonError::into_inner).at - self.owner.failover
+        self.expiry().awake() - self.owner.failover
     }
 
     /// Whether records may be handed out and progress be stored. Doesn't wait for anything.
@@ -263,7 +253,7 @@ impl Held {
             }
             if holding.expires() != before {
                 *self.expires.lock().unwrap_or_else(PoisonError::into_inner) =
-                    Expiry { at: holding.expires(), slept };
+                    Expiry::new(holding.expires(), slept);
             }
             if holding.is_handing_over() {
                 self.wanted.cancel();
