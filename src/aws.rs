@@ -7,6 +7,7 @@
 //! | [`dynamodb`] | [`crate::lease::Table`] |
 //! | `item` | lease rows and their attributes |
 //! | [`kinesis`] | [`crate::shard::Api`] and [`crate::retrieval::Api`] |
+//! | `records` | the answer to GetRecords, read from its own bytes |
 //! | [`state`] | [`crate::fleet::Store`] |
 //! | `moving` | its move into one table |
 //! | [`region`] | the region that is known without a call |
@@ -19,5 +20,6 @@ mod error;
 mod item;
 pub mod kinesis;
 mod moving;
+mod records;
 pub mod region;
 pub mod state;

@@ -226,7 +226,7 @@ pub fn protocol_records(records: &[Record]) -> Vec<multilangd_protocol::Record<'
 
 fn to_protocol(record: &Record) -> multilangd_protocol::Record<'_> {
     multilangd_protocol::Record {
-        data: &record.data,
+        data: record.data.as_str(),
         partition_key: &record.partition_key,
         sequence_number: record.sequence.as_str(),
         approximate_arrival_timestamp: record.arrival,

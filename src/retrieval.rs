@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::record::Batch;
+use crate::record::{Batch, Data};
 use crate::sequence::{Sequence, SequenceNumber};
 use crate::shard::{self, BoxFuture, ChildShard, HashRange, ShardId};
 
@@ -65,8 +65,8 @@ pub struct RawRecord {
     pub sequence: SequenceNumber,
     /// Its partition key.
     pub partition_key: String,
-    /// Its data in standard base64.
-    pub data: String,
+    /// Its data.
+    pub data: Data,
     /// Milliseconds since 1970.
     pub arrival: Option<i64>,
 }

@@ -14,7 +14,7 @@ use multilangd::consumer::event::{Effect, Event, Message, Settings};
 use multilangd::consumer::state::State;
 use multilangd::lease::held;
 use multilangd::multilang::{self, protocol_records};
-use multilangd::record::{Batch, Record};
+use multilangd::record::{Batch, Data, Record};
 use multilangd::sequence::{Position, Sequence, SequenceNumber};
 use multilangd::shard::{ChildShard, HashRange};
 use multilangd_protocol::{LineSplitter, Session, ToChild};
@@ -48,7 +48,7 @@ fn record(json: &Value) -> Record {
         sequence: number(&text("sequenceNumber")),
         sub: json["subSequenceNumber"].as_u64().unwrap(),
         partition_key: text("partitionKey"),
-        data: text("data"),
+        data: Data::of_base64(text("data").into()).unwrap(),
         arrival: json["approximateArrivalTimestamp"].as_i64(),
     }
 }
@@ -181,7 +181,7 @@ impl Replay {
                 sequence: number(last),
                 sub: 0,
                 partition_key: String::new(),
-                data: String::new(),
+                data: Data::default(),
                 arrival: None,
             };
             return self.on(Event::Batch(Batch { records: vec![plain], ..Batch::default() }));

@@ -4,11 +4,13 @@
 
 use std::time::Duration;
 
+use super::records::Capturing;
 use aws_config::provider_config::ProviderConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_dynamodb::config::SharedCredentialsProvider;
 use aws_smithy_http_client::{Builder, tls};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_types::retry::RetryConfig;
 
 use super::credentials::{self, Base, SystemProperties};
@@ -66,7 +68,7 @@ pub struct Clients {
 /// [`NoRegion`].
 pub async fn clients(settings: &Settings) -> Result<Clients, NoRegion> {
     let ring = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
-    let http = Builder::new().tls_provider(ring).build_https();
+    let http = SharedHttpClient::new(Capturing(Builder::new().tls_provider(ring).build_https()));
     let mut loader =
         aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http.clone()).no_credentials();
     // With a region of their own the clients don't need the chain, which may ask instance metadata.

@@ -35,7 +35,7 @@ fn batch(numbers: &[u32]) -> Batch {
         sequence: SequenceNumber::parse(&n.to_string()).unwrap(),
         sub: 0,
         partition_key: String::new(),
-        data: String::new(),
+        data: crate::record::Data::default(),
         arrival: None,
     };
     Batch { records: numbers.iter().map(record).collect(), millis_behind_latest: Some(0), end: None }

@@ -13,7 +13,7 @@ use md5::{Digest as _, Md5};
 use tracing::warn;
 
 use super::RawRecord;
-use crate::record::Record;
+use crate::record::{Data, Record};
 use crate::shard::{HashRange, ShardId};
 
 const MAGIC: [u8; 4] = [0xF3, 0x89, 0x9A, 0xC2];
@@ -54,7 +54,7 @@ fn plain(record: RawRecord) -> Record {
 struct User {
     partition_key: String,
     hash_key: u128,
-    data: String,
+    data: Data,
 }
 
 impl User {
@@ -70,10 +70,10 @@ impl User {
 }
 
 fn user_records(record: &RawRecord) -> Option<Vec<User>> {
-    if !record.data.starts_with(MAGIC_BASE64) {
+    if !record.data.as_str().starts_with(MAGIC_BASE64) {
         return None;
     }
-    let bytes = STANDARD.decode(&record.data).ok()?;
+    let bytes = STANDARD.decode(record.data.as_str()).ok()?;
     let body = bytes.strip_prefix(&MAGIC)?;
     let (message, digest) = body.split_at_checked(body.len().checked_sub(DIGEST)?)?;
     // Java wants more than a digest after the magic.
@@ -119,7 +119,7 @@ impl<'a> Aggregate<'a> {
             Some(index) => at(&self.hash_keys, index)?.parse().ok()?,
             None => u128::from_be_bytes(Md5::digest(partition_key).into()),
         };
-        Some(User { partition_key: partition_key.to_owned(), hash_key, data: STANDARD.encode(record.data) })
+        Some(User { partition_key: partition_key.to_owned(), hash_key, data: Data::encode(record.data) })
     }
 }
 
@@ -229,7 +229,7 @@ mod tests {
         RawRecord {
             sequence: SequenceNumber::parse("5").unwrap(),
             partition_key: "outer".into(),
-            data: STANDARD.encode(bytes),
+            data: Data::encode(bytes),
             arrival: Some(7),
         }
     }
@@ -240,7 +240,10 @@ mod tests {
 
     fn expanded(record: RawRecord, range: Option<HashRange>) -> Vec<(u64, String, Vec<u8>)> {
         let records = expand(vec![record], range, &"s".into());
-        records.into_iter().map(|r| (r.sub, r.partition_key, STANDARD.decode(r.data).unwrap())).collect()
+        records
+            .into_iter()
+            .map(|r| (r.sub, r.partition_key, STANDARD.decode(r.data.as_str()).unwrap()))
+            .collect()
     }
 
     #[test]
@@ -271,13 +274,13 @@ mod tests {
     #[test]
     fn what_is_no_aggregate_passes_as_it_came() {
         let good = aggregate(&[field(1, b"a"), inner(0, None, b"x")].concat());
-        let mut wrong_digest = STANDARD.decode(&good.data).unwrap();
+        let mut wrong_digest = STANDARD.decode(good.data.as_str()).unwrap();
         *wrong_digest.last_mut().unwrap() ^= 1;
         let index_out_of_table = aggregate(&inner(4, None, b"x"));
         let no_data = aggregate(&[field(1, b"a"), field(3, &[8, 0])].concat());
         for record in [raw(&wrong_digest), raw(&MAGIC), raw(b"plain"), raw(b""), index_out_of_table, no_data]
         {
-            let bytes = STANDARD.decode(&record.data).unwrap();
+            let bytes = STANDARD.decode(record.data.as_str()).unwrap();
             assert_eq!(expanded(record, None), [(0, "outer".to_owned(), bytes)]);
         }
     }

@@ -221,7 +221,7 @@ mod tests {
         let record = |n: &u32| RawRecord {
             sequence: number(*n),
             partition_key: "p".into(),
-            data: "AA==".into(),
+            data: crate::record::Data::encode(&[0]),
             arrival: None,
         };
         Ok(Answer {

@@ -12,6 +12,7 @@ use multilangd::lease::update::Update;
 use multilangd::lease::{Lease, Table, WorkerId};
 use multilangd::multilang::launch::Process;
 use multilangd::multilang::{Launch, SpawnError};
+use multilangd::record::Data;
 use multilangd::retrieval::{self, Answer, RawRecord, Start};
 use multilangd::sequence::{Position, SequenceNumber};
 use multilangd::shard::{self, BoxFuture, Filter, Shard, ShardId};
@@ -383,7 +384,7 @@ fn answer(world: &World, shard: &ShardId, index: usize, limit: usize) -> Answer 
     let record = |number: u64| RawRecord {
         sequence: SequenceNumber::parse(&number.to_string()).unwrap(),
         partition_key: "key".to_owned(),
-        data: "AAAA".to_owned(),
+        data: Data::encode(&[0, 0, 0]),
         arrival: None,
     };
     Answer {

@@ -105,9 +105,11 @@ async fn play(cell: Cell) {
 
     story.fleet.load.reshard().await;
     story.start(fourth);
-    story.settled("it is back, shards were split and merged").await;
     story.fleet.load.put(500).await;
+    story.settled("it is back, shards were split and merged").await;
 
+    // What a worker has in hand when it is killed comes twice: a batch for each of its shards, and as nothing is
+    // held up here these are small.
     story.fleet.kill(first).await;
     story.settled("the leader was killed").await;
     if story.cell.led {

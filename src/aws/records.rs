@@ -1,0 +1,262 @@
+//! The answer to GetRecords, read from its own bytes.
+//!
+//! A child wants its data in base64, which is how Kinesis sends it: to decode and encode it again is most of
+//! what reading would cost. So a call that carries a [`Capture`] has its answer read below the SDK, which then
+//! gets to see one with nothing in it. Signing, errors and time limits stay the SDK's.
+
+use std::borrow::Cow;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+    SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::interceptors::Intercept;
+use aws_smithy_runtime_api::client::interceptors::context::BeforeTransmitInterceptorContextMut;
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::byte_stream::ByteStream;
+use aws_smithy_types::config_bag::ConfigBag;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::record::Data;
+use crate::retrieval::{Answer, RawRecord};
+use crate::sequence::SequenceNumber;
+use crate::shard::{ChildShard, HashRange};
+
+/// What the SDK sees in the place of what was read here.
+const NOTHING: &str = r#"{"Records":[]}"#;
+
+/// Takes the records out of the answer to one call: an interceptor for that call alone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Capture(Arc<Mutex<Option<Answer>>>);
+
+impl Capture {
+    /// What was read, once the call has ended well.
+    pub(super) fn take(&self) -> Option<Answer> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Intercept for Capture {
+    fn name(&self) -> &'static str {
+        "Capture"
+    }
+
+    fn modify_before_transmit(
+        &self,
+        context: &mut BeforeTransmitInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        context.request_mut().add_extension(self.clone());
+        Ok(())
+    }
+}
+
+/// An HTTP client that fills each [`Capture`]. Other calls pass.
+#[derive(Debug, Clone)]
+pub(super) struct Capturing(pub(super) SharedHttpClient);
+
+impl HttpClient for Capturing {
+    fn http_connector(
+        &self,
+        settings: &HttpConnectorSettings,
+        components: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        SharedHttpConnector::new(Connector(self.0.http_connector(settings, components)))
+    }
+}
+
+#[derive(Debug)]
+struct Connector(SharedHttpConnector);
+
+impl HttpConnector for Connector {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let capture = request.extension::<Capture>().cloned();
+        let answer = self.0.call(request);
+        let Some(capture) = capture else { return answer };
+        HttpConnectorFuture::new(async move {
+            let mut response = answer.await?;
+            if !response.status().is_success() {
+                return Ok(response);
+            }
+            let body = std::mem::replace(response.body_mut(), SdkBody::from(NOTHING));
+            // A body that ends too soon is an answer that never came.
+            let collected = ByteStream::new(body).collect().await;
+            let body = collected.map_err(|error| ConnectorError::io(error.into()))?.into_bytes();
+            let read = read(&body).map_err(|error| ConnectorError::other(error.into(), None))?;
+            *capture.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(read);
+            Ok(response)
+        })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Body<'a> {
+    #[serde(borrow, default)]
+    records: Vec<Record<'a>>,
+    #[serde(borrow)]
+    next_shard_iterator: Option<Cow<'a, str>>,
+    millis_behind_latest: Option<i64>,
+    #[serde(borrow)]
+    child_shards: Option<Vec<Child<'a>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Record<'a> {
+    #[serde(borrow)]
+    sequence_number: Cow<'a, str>,
+    #[serde(borrow)]
+    data: Text<'a>,
+    #[serde(borrow, default)]
+    partition_key: Cow<'a, str>,
+    #[serde(borrow)]
+    approximate_arrival_timestamp: Option<&'a RawValue>,
+}
+
+/// A `Cow` within another type borrows only when it is told to.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Child<'a> {
+    #[serde(borrow)]
+    shard_id: Cow<'a, str>,
+    #[serde(borrow, default)]
+    parent_shards: Vec<Text<'a>>,
+    hash_key_range: Option<Range>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Range {
+    starting_hash_key: String,
+    ending_hash_key: String,
+}
+
+fn read(body: &Bytes) -> Result<Answer, String> {
+    let read: Body<'_> = serde_json::from_slice(body)
+        .map_err(|error| format!("an answer with records that can't be understood: {error}"))?;
+    let records = read.records.into_iter().map(|record| read_record(body, record));
+    let children = read.child_shards.unwrap_or_default();
+    Ok(Answer {
+        records: records.collect::<Result<_, _>>()?,
+        next: read.next_shard_iterator.filter(|next| !next.is_empty()).map(Cow::into_owned),
+        millis_behind_latest: read.millis_behind_latest,
+        children: children.iter().map(read_child).collect::<Result<_, _>>()?,
+    })
+}
+
+fn read_record(body: &Bytes, record: Record<'_>) -> Result<RawRecord, String> {
+    let number = &record.sequence_number;
+    let sequence =
+        SequenceNumber::parse(number).ok_or_else(|| format!("sequence number {number:?} is no number"))?;
+    let bytes = match record.data.0 {
+        Cow::Borrowed(text) => body.slice_ref(text.as_bytes()),
+        Cow::Owned(text) => Bytes::from(text),
+    };
+    let data = Data::of_base64(bytes).ok_or_else(|| format!("the data of record {number} is no base64"))?;
+    Ok(RawRecord {
+        sequence,
+        partition_key: record.partition_key.into_owned(),
+        data,
+        arrival: record.approximate_arrival_timestamp.and_then(|time| millis(time.get())),
+    })
+}
+
+fn read_child(child: &Child<'_>) -> Result<ChildShard, String> {
+    let id = &child.shard_id;
+    let range = child.hash_key_range.as_ref().and_then(|range| {
+        Some(HashRange {
+            start: range.starting_hash_key.parse().ok()?,
+            end: range.ending_hash_key.parse().ok()?,
+        })
+    });
+    Ok(ChildShard {
+        id: id.as_ref().into(),
+        parents: child.parent_shards.iter().map(|parent| parent.0.as_ref().into()).collect(),
+        range: range.ok_or_else(|| format!("child {id} has no readable hash keys"))?,
+    })
+}
+
+/// Seconds with a fraction, perhaps with an exponent, to the nearest millisecond. Plain digits are read as they
+/// stand: binary fractions would make 0.483 a little less.
+fn millis(text: &str) -> Option<i64> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let is_plain = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_plain(whole) || !is_plain(fraction) {
+        #[expect(clippy::cast_possible_truncation, reason = "milliseconds since 1970")]
+        return text.parse::<f64>().ok().map(|seconds| (seconds * 1_000.0).round() as i64);
+    }
+    let digit = |at: usize| fraction.as_bytes().get(at).map_or(0, |byte| i64::from(byte - b'0'));
+    let fraction = digit(0) * 100 + digit(1) * 10 + digit(2) + i64::from(digit(3) >= 5);
+    whole.parse::<i64>().ok()?.checked_mul(1_000)?.checked_add(fraction)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(text: &str) -> Result<Answer, String> {
+        read(&Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    #[test]
+    fn an_answer_is_read_as_kinesis_writes_it() {
+        let read = answer(
+            r#"{"Records":[{"SequenceNumber":"49","ApproximateArrivalTimestamp":1.795405837483E9,"Data":"aGk=",
+            "PartitionKey":"k\"é","EncryptionType":"NONE"},{"SequenceNumber":"50","Data":"a\/+=","PartitionKey":""}],
+            "NextShardIterator":"AAA","MillisBehindLatest":7}"#,
+        )
+        .unwrap();
+        assert_eq!(read.records[0].data.as_str(), "aGk=");
+        assert_eq!(read.records[0].partition_key, "k\"é");
+        assert_eq!(read.records[0].arrival, Some(1_795_405_837_483));
+        assert_eq!((read.records[1].data.as_str(), read.records[1].arrival), ("a/+=", None));
+        assert_eq!((read.next.as_deref(), read.millis_behind_latest), (Some("AAA"), Some(7)));
+        let end = answer(
+            r#"{"Records":[],"NextShardIterator":null,"MillisBehindLatest":0,"ChildShards":[{"ShardId":"c",
+            "ParentShards":["p","q"],"HashKeyRange":{"StartingHashKey":"0","EndingHashKey":"9"}}]}"#,
+        )
+        .unwrap();
+        assert_eq!((end.next, end.children[0].parents.len()), (None, 2));
+        assert_eq!(end.children[0].range, HashRange { start: 0, end: 9 });
+    }
+
+    #[test]
+    fn what_is_no_answer_is_an_error_and_names_what_is_wrong() {
+        let wrong = |text| answer(text).unwrap_err();
+        assert!(wrong("").contains("can't be understood"));
+        assert!(wrong(r#"{"Records":[{"SequenceNumber":"1","Data":"aGk="#).contains("can't be understood"));
+        assert!(wrong(r#"{"Records":[{"SequenceNumber":"x","Data":""}]}"#).contains("\"x\" is no number"));
+        // It would end the line to the child.
+        assert!(wrong(r#"{"Records":[{"SequenceNumber":"1","Data":"aGk=\n"}]}"#).contains("record 1"));
+        assert!(
+            wrong(r#"{"Records":[{"SequenceNumber":"1","Data":"aGk=\",\"x\":\""}]}"#).contains("record 1")
+        );
+    }
+
+    #[test]
+    fn times_are_read_to_the_millisecond() {
+        for (text, expected) in [
+            ("1.795405837483E9", 1_795_405_837_483),
+            ("1795405837.483", 1_795_405_837_483),
+            ("1795405837", 1_795_405_837_000),
+            ("1795405837.4835", 1_795_405_837_484),
+            ("1795405837.9999", 1_795_405_838_000),
+            ("0.001", 1),
+        ] {
+            assert_eq!(millis(text), Some(expected), "{text}");
+        }
+        assert_eq!(millis("\"x\""), None);
+    }
+}
