@@ -11,6 +11,7 @@
 //! | [`state`] | [`crate::fleet::Store`] |
 //! | `moving` | its move into one table |
 //! | [`region`] | the region that is known without a call |
+//! | `skew` | whether this machine's clock is right |
 //! | `error` | what a failure means to the caller |
 
 pub mod client;
@@ -22,4 +23,5 @@ pub mod kinesis;
 mod moving;
 mod records;
 pub mod region;
+mod skew;
 pub mod state;

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use super::records::Capturing;
+use super::skew::Watch;
 use aws_config::provider_config::ProviderConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -118,6 +119,7 @@ fn dynamodb_config(shared: &SdkConfig, client: Client, failover: Duration) -> aw
         .region(client.region)
         .timeout_config(timeouts)
         .retry_config(retries)
+        .interceptor(Watch::default())
         .use_dual_stack(client.config.dual_stack)
         .use_fips(client.config.fips);
     config = match client.credentials {

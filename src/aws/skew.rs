@@ -1,0 +1,81 @@
+//! A clock that goes wrong is said: a fleet compares the times of reports, and of its steps from one generation
+//! or layout to the next, across machines. A worker that is a minute ahead or behind is invisible to leaders, or
+//! never dies for them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::interceptors::Intercept;
+use aws_smithy_runtime_api::client::interceptors::context::BeforeDeserializationInterceptorContextRef;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::DateTime;
+use aws_smithy_types::config_bag::ConfigBag;
+use aws_smithy_types::date_time::Format;
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::clock;
+
+/// AWS's own clocks are right to much less; an answer takes no longer.
+const TOLERATED_MILLIS: i64 = 5_000;
+/// Between two warnings.
+const SAY_AGAIN: Duration = Duration::from_secs(600);
+
+/// Compares this machine's wall clock with the time in each answer.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Watch(Arc<Mutex<Option<Instant>>>);
+
+impl Intercept for Watch {
+    fn name(&self) -> &'static str {
+        "Watch"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let Some(millis) =
+            context.response().headers().get("date").and_then(|date| ahead(date, clock::wall_millis()))
+        else {
+            return Ok(());
+        };
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
+            *said = Some(Instant::now());
+            let (seconds, way) = (millis.abs() / 1_000, if millis > 0 { "ahead of" } else { "behind" });
+            warn!(
+                "this machine's clock is {seconds} s {way} DynamoDB's: other workers misjudge this one's reports; \
+                 set the clock (NTP)"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// By how many milliseconds `now` is ahead of an HTTP date, if by more than is tolerated. The date counts whole
+/// seconds.
+fn ahead(date: &str, now: i64) -> Option<i64> {
+    let theirs = DateTime::from_str(date, Format::HttpDate).ok()?.to_millis().ok()?;
+    let ahead = if now > theirs { (now - theirs - 999).max(0) } else { now - theirs };
+    (ahead.abs() > TOLERATED_MILLIS).then_some(ahead)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_off_by_more_than_five_seconds_is_noticed() {
+        let date = "Mon, 23 Nov 2026 12:00:00 GMT";
+        let theirs = DateTime::from_str(date, Format::HttpDate).unwrap().to_millis().unwrap();
+        for millis in [0, 999, 5_999, -5_000] {
+            assert_eq!(ahead(date, theirs + millis), None, "{millis}");
+        }
+        assert_eq!(ahead(date, theirs + 61_000), Some(60_001));
+        assert_eq!(ahead(date, theirs - 60_000), Some(-60_000));
+        assert_eq!(ahead("no date", theirs), None);
+    }
+}
