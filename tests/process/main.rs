@@ -10,6 +10,7 @@
 //! | `java.rs` | the lease rows, beside what Java was seen to write |
 //! | `local.rs` | `multilangd local` |
 //! | `log.rs` | a log that nobody reads |
+//! | `reading.rs` | Kinesis in trouble |
 //! | `tables.rs` | from three tables to one, and the rows in it, beside Java's |
 //!
 //! The children are `tests/support/processor.py`, which needs python3.
@@ -36,4 +37,5 @@ mod java;
 mod life;
 mod local;
 mod log;
+mod reading;
 mod tables;

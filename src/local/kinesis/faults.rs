@@ -19,6 +19,8 @@ pub enum Effect {
     Fail,
     /// The call is carried out, and the connection ends without an answer.
     LoseAnswer,
+    /// The call is carried out, and the connection ends in the middle of the answer.
+    CutAnswer,
 }
 
 /// A fault: on which calls it acts, how, and how often.

@@ -38,6 +38,8 @@ pub(super) enum Unanswered {
 #[derive(Debug)]
 pub(super) enum Body {
     Whole(Option<Bytes>),
+    /// The first half of it, then the connection's end: so many bytes were promised.
+    Cut(Option<Bytes>, u64),
     Events(mpsc::Receiver<Result<Bytes, Unanswered>>),
 }
 
@@ -51,6 +53,7 @@ impl hyper::body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, Unanswered>>> {
         match self.get_mut() {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Cut(bytes, _) => Poll::Ready(Some(bytes.take().map(Frame::data).ok_or(Unanswered::Lost))),
             Self::Events(events) => events.poll_recv(cx).map(|event| Some(event?.map(Frame::data))),
         }
     }
@@ -58,13 +61,14 @@ impl hyper::body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.is_none(),
-            Self::Events(_) => false,
+            Self::Cut(..) | Self::Events(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Cut(_, promised) => SizeHint::with_exact(*promised),
             Self::Events(_) => SizeHint::default(),
         }
     }
@@ -99,7 +103,7 @@ pub(super) async fn answer(site: Site, request: HttpRequest<Incoming>) -> Result
     Ok(match outcome {
         Ok(body) => {
             let content_type = match body {
-                Body::Whole(_) => format.content_type(),
+                Body::Whole(_) | Body::Cut(..) => format.content_type(),
                 Body::Events(_) => "application/vnd.amazon.eventstream",
             };
             respond(StatusCode::OK, content_type, &request_id, body)
@@ -239,7 +243,12 @@ impl Call {
         let answer = request
             .answer(&service, clock::now())
             .and_then(|answer| R::encode(&answer, format))
-            .map(|bytes| Body::Whole(Some(bytes)));
+            .map(|bytes| match effect {
+                Some(Effect::CutAnswer) => {
+                    Body::Cut(Some(bytes.slice(..bytes.len() / 2)), bytes.len() as u64)
+                }
+                _ => Body::Whole(Some(bytes)),
+            });
         if effect == Some(Effect::LoseAnswer) {
             return Err(Unanswered::Lost);
         }
@@ -262,7 +271,7 @@ impl Call {
             Ok(subscription) => subscription,
             Err(exception) => return Ok(Err(exception)),
         };
-        if effect == Some(Effect::LoseAnswer) {
+        if matches!(effect, Some(Effect::LoseAnswer | Effect::CutAnswer)) {
             return Err(Unanswered::Lost);
         }
         // One event is written while the next is made; a client that doesn't read is not sent more.
@@ -289,6 +298,6 @@ async fn strike(effect: Option<Effect>) -> Option<Exception> {
         }
         Some(Effect::Throttle) => Some(Exception::throughput("Rate exceeded for shard (a fault).")),
         Some(Effect::Fail) => Some(Exception::internal("Internal Service Failure (a fault).")),
-        Some(Effect::LoseAnswer) | None => None,
+        Some(Effect::LoseAnswer | Effect::CutAnswer) | None => None,
     }
 }

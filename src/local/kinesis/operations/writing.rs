@@ -286,7 +286,9 @@ fn put(
         let results = match effect {
             Some(Effect::Throttle) => vec![Err(Refused::Throttled); group.len()],
             Some(Effect::Fail) => vec![Err(Refused::Failed("a fault".to_owned())); group.len()],
-            Some(Effect::Delay(_) | Effect::LoseAnswer) | None => shard.append(group, now),
+            Some(Effect::Delay(_) | Effect::LoseAnswer | Effect::CutAnswer) | None => {
+                shard.append(group, now)
+            }
         };
         for (place, result) in places.into_iter().zip(results) {
             if let Some((_, outcome)) = outcomes.get_mut(place) {
