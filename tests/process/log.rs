@@ -15,7 +15,7 @@ async fn a_reader_that_does_not_read_holds_nobody_up() {
         format!("#!/bin/sh\nhead -c 3000000 /dev/zero | tr '\\0' '\\n' >&2\nexec {}\n", rig.scripted("each"));
     std::fs::write(&script, text).unwrap();
     std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let file = rig.properties(script.to_str().unwrap(), "failoverTimeMillis = 2000\n");
+    let file = rig.properties(script.to_str().unwrap(), "failoverTimeMillis = 6000\n");
     let (unread, stderr) = std::io::pipe().unwrap();
     let mut daemon =
         rig.command_to(&["--log", "trace", file.to_str().unwrap()], Stdio::from(OwnedFd::from(stderr)));
