@@ -7,17 +7,21 @@
 //! | [`dynamodb`] | [`crate::lease::Table`] |
 //! | `item` | lease rows and their attributes |
 //! | [`kinesis`] | [`crate::shard::Api`] and [`crate::retrieval::Api`] |
-//! | `records` | the answer to GetRecords, read from its own bytes |
+//! | [`fanout`] | [`crate::retrieval::fanout::Api`] |
+//! | `capture` | bodies of answers, taken below the SDK |
+//! | `records` | records, read from those bytes |
 //! | [`state`] | [`crate::fleet::Store`] |
 //! | `moving` | its move into one table |
 //! | [`region`] | the region that is known without a call |
 //! | `skew` | whether this machine's clock is right |
 //! | `error` | what a failure means to the caller |
 
+mod capture;
 pub mod client;
 pub mod credentials;
 pub mod dynamodb;
 mod error;
+pub mod fanout;
 mod item;
 pub mod kinesis;
 mod moving;

@@ -9,6 +9,7 @@
 //! | [`credentials`] | the text of a credentials key into a list of providers |
 //! | [`expand`] | `${NAME}`, if asked for |
 //! | [`resolve`] | defaults, what hangs on what, limits; every fault and warning at once |
+//! | `made` | settings without a fault into the [`Config`] |
 //! | [`settings`] | all settings in force with their sources, as `check` prints them |
 //!
 //! All stages are pure: every fault is known before anything starts. In KCL:
@@ -21,12 +22,14 @@ use crate::fleet::version::Configured;
 use crate::fleet::{lead, report};
 use crate::lease::WorkerId;
 use crate::lease::sync::InitialPosition;
+use crate::retrieval::registration;
 
 mod arn;
 pub mod bean;
 pub mod credentials;
 pub mod expand;
 pub mod keys;
+mod made;
 pub mod resolve;
 pub mod settings;
 pub mod value;
@@ -104,6 +107,14 @@ pub struct Config {
     pub max_records: usize,
     /// `idleTimeBetweenReadsInMillis`.
     pub idle: Duration,
+    /// `multilangd.idleWhenBehindMillis`.
+    pub idle_behind: Duration,
+    /// `millisBehindLatestThresholdForReducedTps`.
+    pub near: Duration,
+    /// `fanoutConfig`, if that is how records are read: `retrievalMode` or its absence.
+    pub fanout: Option<registration::Settings>,
+    /// `multilangd.bufferMegabytes`, in bytes.
+    pub buffer: usize,
     /// `callProcessRecordsEvenForEmptyRecordList`.
     pub keep_empty: bool,
     /// `ignoreUnexpectedChildShards`.

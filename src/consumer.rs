@@ -19,6 +19,7 @@ use crate::clock;
 use crate::lease::{Held, Table};
 use crate::metrics::{self, Sink};
 use crate::multilang::{self, Child, Launch};
+use crate::record::Record;
 use crate::retrieval::{Feed, Source, Start};
 use crate::sequence::Sequence;
 
@@ -266,8 +267,7 @@ impl Consumer {
             Message::ProcessRecords(records, millis_behind_latest) => {
                 let delivered = metrics::Event::Delivered { records: records.len() };
                 self.parts.sink.tell(self.held.shard(), delivered);
-                // Four characters of base64 are three bytes.
-                self.held.count(records.iter().map(|record| record.data.len() / 4 * 3).sum());
+                self.held.count(records.iter().map(Record::size).sum());
                 child.send(&ToChild::ProcessRecords {
                     records: &multilang::protocol_records(records),
                     millis_behind_latest: *millis_behind_latest,

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use multilangd_protocol::Dialect;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::budget::Budget;
 use crate::config::{ChildProtocol, Config, OnChildFailure};
 use crate::consumer::{Parts, Settings};
 use crate::coordinator::{self, Coordinator, Ends, Handle, Seen};
@@ -24,10 +25,14 @@ use crate::member::{self, Begun};
 use crate::metrics::Sink;
 use crate::multilang::Launch;
 use crate::processor::Surroundings;
-use crate::retrieval::{self, Source};
+use crate::retrieval::registration::StreamConsumer;
+use crate::retrieval::{self, Source, fanout};
 use crate::scheduler::{self, Hopeless};
 use crate::shard;
 use crate::upkeep::{self, Upkeep};
+
+/// Calls for records that may be under way at once. Each has a limit of time.
+const CALLS: usize = 200;
 
 /// KCL's `maxInitializationAttempts`.
 const ATTEMPTS: u32 = 20;
@@ -43,6 +48,8 @@ pub struct Ports {
     pub shards: Arc<dyn shard::Api>,
     /// Their records.
     pub records: Arc<dyn retrieval::Api>,
+    /// The same pushed, where there is enhanced fan-out.
+    pub fanout: Option<Arc<dyn fanout::Api>>,
     /// The record processors.
     pub children: Arc<dyn Launch>,
     /// Who counts.
@@ -250,16 +257,28 @@ fn parts(config: &Config, ports: Ports) -> Parts {
     let retrieval = retrieval::Settings {
         max_records: config.max_records,
         idle: config.idle,
+        idle_behind: config.idle_behind,
+        near: config.near,
+        ahead: retrieval::Most::default(),
         keep_empty: config.keep_empty,
         retry: Duration::from_millis(500),
     };
+    let consumer = ports.fanout.zip(config.fanout.clone());
+    let consumer = consumer.map(|(api, settings)| Arc::new(StreamConsumer::new(api, settings)));
     let timestamp = match config.initial {
         InitialPosition::AtTimestamp(millis) => Some(millis),
         InitialPosition::Latest | InitialPosition::TrimHorizon => None,
     };
     Parts {
         table: ports.table,
-        source: Source { api: ports.records, shards: ports.shards, settings: retrieval },
+        source: Source {
+            api: ports.records,
+            shards: ports.shards,
+            consumer,
+            settings: retrieval,
+            budget: Budget::new(config.buffer),
+            calls: Arc::new(Semaphore::new(CALLS)),
+        },
         program: ports.children,
         dialect,
         settings,

@@ -13,6 +13,7 @@
 
 pub mod aws;
 pub mod backoff;
+pub mod budget;
 pub mod checkpoint;
 pub mod clock;
 pub mod config;

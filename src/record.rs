@@ -72,6 +72,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// Bytes of its data: four characters of base64 are three.
+    pub fn size(&self) -> usize {
+        self.data.len() / 4 * 3
+    }
+
     /// Where the record stands in its shard.
     pub fn position(&self) -> Position {
         Position::record(self.sequence.clone(), self.sub)

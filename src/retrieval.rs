@@ -1,8 +1,8 @@
 //! Records out of a shard.
 //!
-//! A [`Feed`] is one reading of one shard from a position on: a task that fetches ahead within a
-//! bound, and a queue from which the consumer takes batches when its child is ready. Nothing here
-//! knows what was processed: to read again from somewhere, drop the feed and open another.
+//! A [`Feed`] is one reading of one shard from a position on: a task that fetches ahead within bounds, and a
+//! queue from which the consumer takes batches when its child is ready. Nothing here knows what was processed:
+//! to read again from somewhere, drop the feed and open another.
 //!
 //! Invariant: what a feed gives is what the shard has, from the start position on, in order, each
 //! record once, none left out, whatever fails on the way. A feed never gives up; it says the end of
@@ -11,6 +11,10 @@
 //! | module | holds |
 //! |---|---|
 //! | [`polling`] | GetRecords at a pace |
+//! | [`fanout`] | SubscribeToShard: records pushed to a registered consumer |
+//! | [`registration`] | that consumer, found or registered |
+//! | [`place`] | where a reading stands, and how it goes on after trouble |
+//! | [`queue`] | batches fetched ahead, within bounds |
 //! | [`aggregation`] | the user records within a KPL aggregate |
 //!
 //! In KCL: package `software.amazon.kinesis.retrieval`.
@@ -18,15 +22,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use crate::budget::{Budget, Room};
 use crate::record::{Batch, Data};
 use crate::sequence::{Sequence, SequenceNumber};
 use crate::shard::{self, BoxFuture, ChildShard, HashRange, ShardId};
 
 pub mod aggregation;
+pub mod fanout;
+mod place;
 pub mod polling;
+mod queue;
+pub mod registration;
+
+pub use queue::Most;
 
 /// Where reading starts, as `GetShardIterator` takes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,12 +82,12 @@ pub struct RawRecord {
     pub arrival: Option<i64>,
 }
 
-/// One answer to `GetRecords`.
+/// One answer to `GetRecords`, or one event of a subscription.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Answer {
     /// The records, in order.
     pub records: Vec<RawRecord>,
-    /// Where to go on; none at the end of a shard.
+    /// Where to go on, an iterator or a sequence number; none at the end of a shard.
     pub next: Option<String>,
     /// How far behind the tip.
     pub millis_behind_latest: Option<i64>,
@@ -102,6 +113,15 @@ pub enum Error {
     /// Refused for good, as far as one can tell: ask again, seldom, and say so.
     #[error("Kinesis refused: {0}")]
     Denied(String),
+    /// Another subscription of the same consumer has the shard.
+    #[error("the shard is subscribed to elsewhere: {0}")]
+    Taken(String),
+    /// This endpoint can't do it at all.
+    #[error("the endpoint has no such call: {0}")]
+    Unsupported(String),
+    /// The answer has so many bytes, for which there is no room now: reserve it, then ask again.
+    #[error("no room for an answer of {0} bytes")]
+    NoRoom(usize),
 }
 
 /// Reads shards of the one stream.
@@ -109,8 +129,13 @@ pub trait Api: Send + Sync {
     /// `GetShardIterator`.
     fn iterator<'a>(&'a self, shard: &'a ShardId, start: &'a Start) -> BoxFuture<'a, Result<String, Error>>;
 
-    /// `GetRecords`: at most `limit` records.
-    fn read<'a>(&'a self, iterator: &'a str, limit: usize) -> BoxFuture<'a, Result<Answer, Error>>;
+    /// `GetRecords`: at most `limit` records. The answer takes the place of `room`, or as much as it needs.
+    fn read<'a>(
+        &'a self,
+        iterator: &'a str,
+        limit: usize,
+        room: Room,
+    ) -> BoxFuture<'a, Result<Answer, Error>>;
 }
 
 /// How to read.
@@ -120,10 +145,16 @@ pub struct Settings {
     pub max_records: usize,
     /// `idleTimeBetweenReadsInMillis`: from one good answer to the next call.
     pub idle: Duration,
+    /// `multilangd.idleWhenBehindMillis`: the same while there is more to read.
+    pub idle_behind: Duration,
+    /// `millisBehindLatestThresholdForReducedTps`: nearer to the tip than this, this is the pause.
+    pub near: Duration,
     /// `callProcessRecordsEvenForEmptyRecordList`: whether answers without records are of interest.
     pub keep_empty: bool,
     /// The first pause after a failure; they grow from there.
     pub retry: Duration,
+    /// What is fetched ahead of one child at most.
+    pub ahead: Most,
 }
 
 /// Everything that reading needs, of which there is one for the whole daemon.
@@ -133,8 +164,14 @@ pub struct Source {
     pub api: Arc<dyn Api>,
     /// Tells whether a shard is really gone.
     pub shards: Arc<dyn shard::Api>,
+    /// Who subscribes; none if records are polled.
+    pub consumer: Option<Arc<registration::StreamConsumer>>,
     /// How.
     pub settings: Settings,
+    /// What all shards may hold together.
+    pub budget: Arc<Budget>,
+    /// Calls that may be under way at once.
+    pub calls: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Source {
@@ -146,7 +183,7 @@ impl std::fmt::Debug for Source {
 /// One reading of one shard. Dropping it stops its task.
 #[derive(Debug)]
 pub struct Feed {
-    batches: mpsc::Receiver<Batch>,
+    batches: queue::Batches,
     task: JoinSet<()>,
 }
 
@@ -154,16 +191,25 @@ impl Feed {
     /// Starts reading. `range` is the shard's hash keys, against which the user records of
     /// aggregates are checked; without it they are not.
     pub fn open(source: &Source, shard: ShardId, range: Option<HashRange>, start: Start) -> Self {
-        // One batch waits while one is being fetched and one is with the child.
-        let (sender, batches) = mpsc::channel(1);
+        let (ahead, batches) = queue::queue(source.settings.ahead, source.budget.share());
+        let place = place::Place::new(source.clone(), shard, range, start);
+        let consumer = source.consumer.clone();
         let mut task = JoinSet::new();
-        task.spawn(polling::Polling::new(source.clone(), shard, range, start).run(sender));
+        task.spawn(async move {
+            let left = match consumer {
+                Some(consumer) => fanout::Fanout::new(place, consumer).run(&ahead).await,
+                None => Some(place),
+            };
+            if let Some(place) = left {
+                polling::Polling::new(place).run(&ahead).await;
+            }
+        });
         Self { batches, task }
     }
 
     /// The next batch. None only if the reading broke down, which is a bug. Cancel-safe.
     pub async fn next(&mut self) -> Option<Batch> {
-        let batch = self.batches.recv().await;
+        let batch = self.batches.next().await;
         if batch.is_none() {
             while let Some(ended) = self.task.join_next().await {
                 if let Err(error) = ended {

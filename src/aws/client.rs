@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::records::Capturing;
+use super::capture::Capturing;
 use super::skew::Watch;
 use aws_config::provider_config::ProviderConfig;
 use aws_config::timeout::TimeoutConfig;
@@ -68,8 +68,7 @@ pub struct Clients {
 /// # Errors
 /// [`NoRegion`].
 pub async fn clients(settings: &Settings) -> Result<Clients, NoRegion> {
-    let ring = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
-    let http = SharedHttpClient::new(Capturing(Builder::new().tls_provider(ring).build_https()));
+    let http = http();
     let mut loader =
         aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http.clone()).no_credentials();
     // With a region of their own the clients don't need the chain, which may ask instance metadata.
@@ -96,6 +95,12 @@ pub async fn clients(settings: &Settings) -> Result<Clients, NoRegion> {
         dynamodb: aws_sdk_dynamodb::Client::from_conf(dynamodb_config(&shared, dynamodb, settings.failover)),
         kinesis: aws_sdk_kinesis::Client::from_conf(kinesis_config(&shared, kinesis)),
     })
+}
+
+/// An HTTP stack of its own: its connections are shared with nobody else.
+pub(super) fn http() -> SharedHttpClient {
+    let ring = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
+    SharedHttpClient::new(Capturing(Builder::new().tls_provider(ring).build_https()))
 }
 
 struct Client {

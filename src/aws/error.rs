@@ -7,6 +7,9 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use crate::lease::table;
 use crate::shard::ShardId;
 
+/// What endpoints other than AWS's answer to calls that they don't have.
+const NOT_IMPLEMENTED: u16 = 501;
+
 /// How a request failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {
@@ -27,7 +30,9 @@ where
         SdkError::ServiceError(answer) => {
             let code = answer.err().code().unwrap_or("an unknown error").to_owned();
             let message = answer.err().message().unwrap_or_default().to_owned();
-            Failure::Answered { code, message, service_fault: answer.raw().status().is_server_error() }
+            let status = answer.raw().status();
+            let code = if status.as_u16() == NOT_IMPLEMENTED { "NotImplemented".to_owned() } else { code };
+            Failure::Answered { code, message, service_fault: status.is_server_error() }
         }
         SdkError::ConstructionFailure(_) => Failure::NotSent(causes(error)),
         SdkError::DispatchFailure(failure) if failure.is_user() => Failure::NotSent(causes(error)),
@@ -67,6 +72,13 @@ impl Failure {
                 | "LimitExceededException"
                 | "KMSThrottlingException"
         )
+    }
+}
+
+impl Failure {
+    /// The endpoint has no such call.
+    pub(super) fn is_unknown_call(&self) -> bool {
+        matches!(self.code(), "UnknownOperationException" | "InvalidAction" | "NotImplemented")
     }
 }
 

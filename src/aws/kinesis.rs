@@ -11,8 +11,10 @@ use aws_smithy_types::DateTime;
 use tokio::time::sleep;
 use tracing::debug;
 
+use super::capture::{Capture, Captured};
 use super::error::{Failure, failure};
-use super::records::Capture;
+use super::records;
+use crate::budget::Room;
 use crate::record::Data;
 use crate::retrieval::{self, Answer, RawRecord, Start};
 use crate::sequence::SequenceNumber;
@@ -21,8 +23,8 @@ use crate::shard::{self, BoxFuture, ChildShard, Filter, HashRange, Shard, ShardI
 /// One stream.
 #[derive(Debug, Clone)]
 pub struct Stream {
-    client: Client,
-    name: String,
+    pub(super) client: Client,
+    pub(super) name: String,
     list: Attempts,
 }
 
@@ -130,17 +132,24 @@ impl Stream {
             .ok_or_else(|| retrieval::Error::Unavailable("an answer without iterator".to_owned()))
     }
 
-    async fn get_records(&self, iterator: &str, limit: usize) -> Result<Answer, retrieval::Error> {
+    async fn get_records(
+        &self,
+        iterator: &str,
+        limit: usize,
+        room: Room,
+    ) -> Result<Answer, retrieval::Error> {
         let limit = i32::try_from(limit).unwrap_or(i32::MAX);
-        let capture = Capture::default();
+        let capture = Capture::whole(room);
         let call = self.client.get_records().shard_iterator(iterator).limit(limit).customize();
         let sent = call.interceptor(capture.clone()).send().await;
-        let answer = sent.map_err(|error| self.read_error(&failure(&error), true))?;
-        if let Some(answer) = capture.take() {
-            return Ok(answer);
-        }
-        // A client that was made elsewhere, which doesn't know of captures.
         let unreadable = |what: String| retrieval::Error::Denied(format!("stream {}: {what}", self.name));
+        let answer = match (capture.take(), sent) {
+            (Captured::TooLarge(bytes), _) => return Err(retrieval::Error::NoRoom(bytes)),
+            (_, Err(error)) => return Err(self.read_error(&failure(&error), true)),
+            (Captured::Whole(body), Ok(_)) => return records::read(&body).map_err(unreadable),
+            (_, Ok(answer)) => answer,
+        };
+        // A client that was made elsewhere, which doesn't know of captures.
         Ok(Answer {
             records: answer.records.iter().map(read_record).collect::<Result<_, _>>().map_err(unreadable)?,
             children: answer
@@ -154,7 +163,7 @@ impl Stream {
         })
     }
 
-    fn read_error(&self, failure: &Failure, reading: bool) -> retrieval::Error {
+    pub(super) fn read_error(&self, failure: &Failure, reading: bool) -> retrieval::Error {
         let text = format!("stream {}: {failure}", self.name);
         match failure {
             failure if failure.is_throttling() => retrieval::Error::Throttled(text),
@@ -168,6 +177,10 @@ impl Stream {
             Failure::Answered { code, .. } if code == "ResourceNotFoundException" => {
                 retrieval::Error::ShardMissing(text)
             }
+            Failure::Answered { code, .. } if code == "ResourceInUseException" => {
+                retrieval::Error::Taken(text)
+            }
+            failure if failure.is_unknown_call() => retrieval::Error::Unsupported(text),
             Failure::Answered { service_fault: true, .. } | Failure::Unanswered(_) => {
                 retrieval::Error::Unavailable(text)
             }
@@ -195,8 +208,9 @@ impl retrieval::Api for Stream {
         &'a self,
         iterator: &'a str,
         limit: usize,
+        room: Room,
     ) -> BoxFuture<'a, Result<Answer, retrieval::Error>> {
-        Box::pin(self.get_records(iterator, limit))
+        Box::pin(self.get_records(iterator, limit, room))
     }
 }
 

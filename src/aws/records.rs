@@ -1,25 +1,8 @@
-//! The answer to GetRecords, read from its own bytes.
-//!
-//! A child wants its data in base64, which is how Kinesis sends it: to decode and encode it again is most of
-//! what reading would cost. So a call that carries a [`Capture`] has its answer read below the SDK, which then
-//! gets to see one with nothing in it. Signing, errors and time limits stay the SDK's.
+//! The answer to GetRecords and the events of a subscription, read from their own bytes: each record's data is
+//! a part of them.
 
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex, PoisonError};
 
-use aws_smithy_runtime_api::box_error::BoxError;
-use aws_smithy_runtime_api::client::http::{
-    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
-    SharedHttpConnector,
-};
-use aws_smithy_runtime_api::client::interceptors::Intercept;
-use aws_smithy_runtime_api::client::interceptors::context::BeforeTransmitInterceptorContextMut;
-use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
-use aws_smithy_runtime_api::client::result::ConnectorError;
-use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
-use aws_smithy_types::body::SdkBody;
-use aws_smithy_types::byte_stream::ByteStream;
-use aws_smithy_types::config_bag::ConfigBag;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -29,74 +12,6 @@ use crate::retrieval::{Answer, RawRecord};
 use crate::sequence::SequenceNumber;
 use crate::shard::{ChildShard, HashRange};
 
-/// What the SDK sees in the place of what was read here.
-const NOTHING: &str = r#"{"Records":[]}"#;
-
-/// Takes the records out of the answer to one call: an interceptor for that call alone.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Capture(Arc<Mutex<Option<Answer>>>);
-
-impl Capture {
-    /// What was read, once the call has ended well.
-    pub(super) fn take(&self) -> Option<Answer> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
-impl Intercept for Capture {
-    fn name(&self) -> &'static str {
-        "Capture"
-    }
-
-    fn modify_before_transmit(
-        &self,
-        context: &mut BeforeTransmitInterceptorContextMut<'_>,
-        _: &RuntimeComponents,
-        _: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        context.request_mut().add_extension(self.clone());
-        Ok(())
-    }
-}
-
-/// An HTTP client that fills each [`Capture`]. Other calls pass.
-#[derive(Debug, Clone)]
-pub(super) struct Capturing(pub(super) SharedHttpClient);
-
-impl HttpClient for Capturing {
-    fn http_connector(
-        &self,
-        settings: &HttpConnectorSettings,
-        components: &RuntimeComponents,
-    ) -> SharedHttpConnector {
-        SharedHttpConnector::new(Connector(self.0.http_connector(settings, components)))
-    }
-}
-
-#[derive(Debug)]
-struct Connector(SharedHttpConnector);
-
-impl HttpConnector for Connector {
-    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let capture = request.extension::<Capture>().cloned();
-        let answer = self.0.call(request);
-        let Some(capture) = capture else { return answer };
-        HttpConnectorFuture::new(async move {
-            let mut response = answer.await?;
-            if !response.status().is_success() {
-                return Ok(response);
-            }
-            let body = std::mem::replace(response.body_mut(), SdkBody::from(NOTHING));
-            // A body that ends too soon is an answer that never came.
-            let collected = ByteStream::new(body).collect().await;
-            let body = collected.map_err(|error| ConnectorError::io(error.into()))?.into_bytes();
-            let read = read(&body).map_err(|error| ConnectorError::other(error.into(), None))?;
-            *capture.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(read);
-            Ok(response)
-        })
-    }
-}
-
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Body<'a> {
@@ -104,6 +19,9 @@ struct Body<'a> {
     records: Vec<Record<'a>>,
     #[serde(borrow)]
     next_shard_iterator: Option<Cow<'a, str>>,
+    /// Of an event of a subscription; empty at the end of a shard.
+    #[serde(borrow)]
+    continuation_sequence_number: Option<Cow<'a, str>>,
     millis_behind_latest: Option<i64>,
     #[serde(borrow)]
     child_shards: Option<Vec<Child<'a>>>,
@@ -143,14 +61,16 @@ struct Range {
     ending_hash_key: String,
 }
 
-fn read(body: &Bytes) -> Result<Answer, String> {
+/// Reads an answer or an event.
+pub(super) fn read(body: &Bytes) -> Result<Answer, String> {
     let read: Body<'_> = serde_json::from_slice(body)
         .map_err(|error| format!("an answer with records that can't be understood: {error}"))?;
     let records = read.records.into_iter().map(|record| read_record(body, record));
     let children = read.child_shards.unwrap_or_default();
+    let next = read.next_shard_iterator.or(read.continuation_sequence_number);
     Ok(Answer {
         records: records.collect::<Result<_, _>>()?,
-        next: read.next_shard_iterator.filter(|next| !next.is_empty()).map(Cow::into_owned),
+        next: next.filter(|next| !next.is_empty()).map(Cow::into_owned),
         millis_behind_latest: read.millis_behind_latest,
         children: children.iter().map(read_child).collect::<Result<_, _>>()?,
     })
@@ -230,6 +150,12 @@ mod tests {
         .unwrap();
         assert_eq!((end.next, end.children[0].parents.len()), (None, 2));
         assert_eq!(end.children[0].range, HashRange { start: 0, end: 9 });
+        let event = answer(r#"{"Records":[],"ContinuationSequenceNumber":"51","MillisBehindLatest":0}"#);
+        assert_eq!(event.unwrap().next.as_deref(), Some("51"));
+        let last = answer(
+            r#"{"Records":[],"ContinuationSequenceNumber":"","ChildShards":[],"MillisBehindLatest":0}"#,
+        );
+        assert_eq!(last.unwrap().next, None);
     }
 
     #[test]

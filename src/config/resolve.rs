@@ -6,7 +6,6 @@
 //! called, no clock and no environment is looked at but what is [`Given`].
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use multilangd_properties::File;
 
@@ -18,11 +17,7 @@ use super::keys::client::{CLIENTS, Service};
 use super::keys::{Absent, kcl, nearest, own};
 use super::settings::Settings;
 use super::value::Value;
-use super::{ChildProtocol, ClientConfig, Config, Faults, OnChildFailure, Remark, Source};
-use crate::fleet::version::Configured;
-use crate::fleet::{lead, report};
-use crate::lease::WorkerId;
-use crate::lease::sync::InitialPosition;
+use super::{Remark, Source};
 
 /// KCL refuses more.
 const MAX_RECORDS: i64 = 10_000;
@@ -59,8 +54,8 @@ pub struct Resolved {
     pub warnings: Vec<Remark>,
     /// What must be put right, in the order of the lines.
     pub faults: Vec<Remark>,
-    credentials: BTreeMap<Service, Vec<Provider>>,
-    clients: BTreeMap<(Service, &'static str), Held>,
+    pub(super) credentials: BTreeMap<Service, Vec<Provider>>,
+    pub(super) clients: BTreeMap<(Service, &'static str), Held>,
 }
 
 /// Reads everything.
@@ -209,6 +204,7 @@ impl Maker {
             };
             let value = match key.kind {
                 own::OwnKind::Number(_) => Value::Number(text.parse().unwrap_or_default()),
+                own::OwnKind::Or(_) => text.parse().map_or(Value::Text(text), Value::Number),
                 own::OwnKind::Word(_) | own::OwnKind::Filter => Value::Text(text),
             };
             self.settings.put(key.name, value, source);
@@ -352,9 +348,6 @@ impl Maker {
         if !is_given(&self.bean, Service::Kinesis) {
             self.warn("AWSCredentialsProvider", "AWSCredentialsProvider is missing: the SDK's default chain is used; Java refuses to start without it".to_owned());
         }
-        if self.settings.text("retrievalMode").as_deref() == Some("FANOUT") {
-            self.warn("retrievalMode", "retrievalMode is FANOUT by Java's rules, but enhanced fan-out is not honoured yet: records are polled".to_owned());
-        }
         self.check_worker();
     }
 
@@ -450,146 +443,6 @@ impl Maker {
         let credentials = bean.credentials.into_iter().map(|(service, held)| (service, held.value)).collect();
         Resolved { settings, warnings, faults, credentials, clients: bean.clients }
     }
-}
-
-impl Resolved {
-    /// The configuration, with the worker's id if the file gives none.
-    ///
-    /// # Errors
-    /// Every fault at once.
-    pub fn config(self, default_worker: &str) -> Result<(Config, Vec<Remark>), Faults> {
-        if !self.faults.is_empty() {
-            return Err(Faults { faults: self.faults, warnings: self.warnings });
-        }
-        let s = &self.settings;
-        let text = |name: &str| s.text(name).unwrap_or_default();
-        let millis = |name: &str| Duration::from_millis(u64::try_from(s.number(name)).unwrap_or(0));
-        let count = |name: &str| usize::try_from(s.number(name)).unwrap_or(0);
-        let initial =
-            match (s.value("initialPositionInStreamExtended"), text("initialPositionInStream").as_str()) {
-                (Value::Number(seconds), _) => InitialPosition::AtTimestamp(seconds.saturating_mul(1000)),
-                (_, "TRIM_HORIZON") => InitialPosition::TrimHorizon,
-                _ => InitialPosition::Latest,
-            };
-        let config = Config {
-            application: text("applicationName"),
-            stream: text("streamName"),
-            table: text("tableName"),
-            worker: WorkerId::from(s.text("workerId").as_deref().unwrap_or(default_worker)),
-            executable: text("executableName"),
-            kinesis: self.client(Service::Kinesis),
-            dynamodb: self.client(Service::DynamoDb),
-            cloudwatch: self.client(Service::CloudWatch),
-            initial,
-            failover: millis("failoverTimeMillis"),
-            max_leases: count("maxLeasesForWorker"),
-            max_steals: count("maxLeasesToStealAtOneTime"),
-            priority: s.is("enablePriorityLeaseAssignment"),
-            generation: match text("clientVersionConfig").as_str() {
-                "CLIENT_VERSION_CONFIG_COMPATIBLE_WITH_2X_PHASE1" => Configured::Phase1,
-                "CLIENT_VERSION_CONFIG_COMPATIBLE_WITH_2X" => Configured::Compatible,
-                _ if s.get("clientVersionConfig").is_some_and(|given| given.source == Source::Default) => {
-                    Configured::Default
-                }
-                _ => Configured::ThreeX,
-            },
-            migrate: s.is("migrateAllEntitiesToLeaseTable"),
-            bake: millis("tableMigrationCompleteBakeTimeSeconds").saturating_mul(1_000),
-            rules: self.rules(),
-            reports: report::Rules {
-                every: millis("workerMetricsReporterFreqInMillis"),
-                alpha: s.real("workerMetricsEMAAlpha"),
-                stale: s.duration("staleWorkerMetricsEntryCleanupDuration"),
-            },
-            sample_every: millis("inMemoryWorkerMetricsCaptureFrequencyMillis"),
-            averages: count("noOfPersistedMetricsPerWorkerMetrics"),
-            measure: !s.is("disableWorkerMetrics"),
-            protect_table: s.is("leaseTableDeletionProtectionEnabled"),
-            recover_table: s.is("leaseTablePitrEnabled"),
-            scan_segments: i32::try_from(s.number("leaseTableScanTotalSegments")).unwrap_or(0),
-            state_table: text("coordinatorStateTableName"),
-            reports_table: text("workerMetricsTableName"),
-            answer: (*s.value("timeoutInSeconds") != Value::Nothing)
-                .then(|| Duration::from_secs(u64::try_from(s.number("timeoutInSeconds")).unwrap_or(0))),
-            warn_after: (*s.value("logWarningForTaskAfterMillis") != Value::Nothing)
-                .then(|| millis("logWarningForTaskAfterMillis")),
-            shutdown_grace: millis("shutdownGraceMillis"),
-            task_backoff: millis("taskBackoffTimeMillis"),
-            parent_poll: millis("parentShardPollIntervalMillis"),
-            initialization_backoff: millis("schedulerInitializationBackoffTimeMillis"),
-            // Under FANOUT Java doesn't look at it.
-            max_records: count("maxRecords").clamp(1, 10_000),
-            idle: millis("idleTimeBetweenReadsInMillis"),
-            keep_empty: s.is("callProcessRecordsEvenForEmptyRecordList"),
-            ignore_unexpected_children: s.is("ignoreUnexpectedChildShards"),
-            skip_sync_if_leases_exist: s.is("skipShardSyncAtWorkerInitializationIfLeasesExist"),
-            shard_sync_pause: millis("shardSyncIntervalMillis"),
-            list_shards_pause: millis("listShardsBackoffTimeInMillis"),
-            list_shards_attempts: u32::try_from(s.number("maxListShardsRetryAttempts")).unwrap_or(1),
-            on_child_failure: match text(own::ON_CHILD_FAILURE).as_str() {
-                "exit" => OnChildFailure::Exit,
-                _ => OnChildFailure::Restart,
-            },
-            max_child_failures: u32::try_from(s.number(own::MAX_CHILD_FAILURES)).unwrap_or(1),
-            child_protocol: match text(own::CHILD_PROTOCOL).as_str() {
-                "shutdown" => ChildProtocol::Shutdown,
-                _ => ChildProtocol::Current,
-            },
-            child_exit_grace: millis(own::CHILD_EXIT_GRACE),
-            child_kill_grace: millis(own::CHILD_KILL_GRACE),
-        };
-        Ok((config, self.warnings))
-    }
-
-    fn rules(&self) -> lead::Rules {
-        let s = &self.settings;
-        let millis = |name: &str| Duration::from_millis(u64::try_from(s.number(name)).unwrap_or(0));
-        let failover = millis("failoverTimeMillis");
-        let interval = match millis("leaseAssignmentIntervalMillis") {
-            Duration::ZERO => failover * 2,
-            given => given,
-        };
-        lead::Rules {
-            failover,
-            threshold: percent(s.number("reBalanceThresholdPercentage")),
-            dampening: percent(s.number("dampeningPercentage")),
-            overshoot: s.is("allowThroughputOvershoot"),
-            max_throughput: s.real("maxThroughputPerHostKBps"),
-            max_leases: usize::try_from(s.number("maxLeasesForWorker")).unwrap_or(0),
-            balance_every: interval
-                * u32::try_from(s.number("varianceBalancingFrequency")).unwrap_or(1).max(1),
-            graceful: s.is("isGracefulLeaseHandoffEnabled"),
-            hand_off: millis("gracefulLeaseHandoffTimeoutMillis"),
-        }
-    }
-
-    fn client(&self, service: Service) -> ClientConfig {
-        let value = |name: &'static str| self.clients.get(&(service, name)).map(|held| &held.value);
-        let text = |name| match value(name) {
-            Some(Value::Text(text)) => Some(text.clone()),
-            _ => None,
-        };
-        let is = |name| value(name) == Some(&Value::Bool(true));
-        let time = |name| match value(name) {
-            Some(Value::Duration(duration)) => Some(*duration),
-            _ => None,
-        };
-        let own = self.credentials.get(&service).or_else(|| self.credentials.get(&Service::Kinesis));
-        ClientConfig {
-            region: text("region"),
-            endpoint: text("endpointOverride"),
-            dual_stack: is("dualstackEnabled"),
-            fips: is("fipsEnabled"),
-            call_timeout: time("overrideConfiguration.apiCallTimeout"),
-            attempt_timeout: time("overrideConfiguration.apiCallAttemptTimeout"),
-            providers: own.cloned().unwrap_or_else(|| vec![Provider::Default]),
-        }
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "small numbers")]
-fn percent(number: i64) -> f64 {
-    number as f64
 }
 
 #[cfg(test)]

@@ -1,7 +1,11 @@
 //! Rules of resolution that no stored output of Java shows. What Java was seen to do is in
 //! `tests/settings/`.
 
+use std::time::Duration;
+
 use super::*;
+use crate::config::{Config, OnChildFailure};
+use crate::lease::sync::InitialPosition;
 
 const MINIMUM: &str = "executableName = p.py\nstreamName = s\napplicationName = a\n\
                        AWSCredentialsProvider = DefaultCredentialsProvider\nmaxRecords = 100\n";
@@ -203,4 +207,22 @@ fn a_worker_is_not_named_like_another_row_of_its_table() {
             faults
         );
     }
+}
+
+#[test]
+fn fan_out_and_pace_are_what_the_file_says() {
+    let (config, _) = with(
+        "retrievalMode = fanout\nfanoutConfig.consumerName = reader\nfanoutConfig.retryBackoffMillis = 70\n",
+    );
+    let fanout = config.fanout.unwrap();
+    assert_eq!((fanout.name.as_str(), fanout.arn, fanout.stream_attempts), ("reader", None, 10));
+    assert_eq!(fanout.pause, Duration::from_millis(70));
+    assert_eq!(with("retrievalMode = fanout\n").0.fanout.unwrap().name, "a", "the application's");
+    assert_eq!(with("").0.fanout, None, "there is a polling key");
+    let (config, _) = with("idleTimeBetweenReadsInMillis = 900\n");
+    assert_eq!(config.idle_behind, Duration::from_millis(900));
+    let own = "multilangd.idleWhenBehindMillis = 0\nmultilangd.bufferMegabytes = 16\n";
+    let (config, _) = with(&format!("{own}millisBehindLatestThresholdForReducedTps = 5000\n"));
+    assert_eq!((config.idle_behind, config.near), (Duration::ZERO, Duration::from_secs(5)));
+    assert_eq!((config.buffer, config.fanout), (16 << 20, None));
 }

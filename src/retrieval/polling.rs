@@ -1,39 +1,38 @@
 //! GetRecords at a pace, from a position to the end of the shard.
 //!
-//! In KCL: `PrefetchRecordsPublisher`, `KinesisDataFetcher`. Different on purpose: a batch is
-//! fetched only when there is room for it, so that none is ever thrown away; a shard that "does not
-//! exist" has ended only if `ListShards` agrees; and an expired `LATEST` goes on from the time when
+//! In KCL: `PrefetchRecordsPublisher`, `KinesisDataFetcher`, `KinesisSleepTimeController`. Different on
+//! purpose: a batch is fetched only when there is room for it, so that none is ever thrown away; a shard that
+//! "does not exist" has ended only if `ListShards` agrees; and an expired `LATEST` goes on from the time when
 //! it was opened.
 
-use std::cmp::Ordering;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, warn};
 
-use super::{Answer, Error, Source, Start, aggregation};
+use super::place::Place;
+use super::queue::Ahead;
+use super::{Answer, Error, Settings};
 use crate::backoff::Backoff;
-use crate::clock;
+use crate::budget::Room;
 use crate::record::Batch;
-use crate::sequence::SequenceNumber;
-use crate::shard::{ChildShard, Filter, HashRange, Shard, ShardId};
 
-/// Kinesis's clock and ours may differ by this much when a `LATEST` is opened again by time: AWS refuses
-/// requests that are signed further off. Records from before the opening are the lesser evil.
-const CLOCK_MARGIN_MILLIS: i64 = 5 * 60_000;
 const MAX_PAUSE: Duration = Duration::from_secs(10);
+/// Room for an answer without records.
+const LITTLE: usize = 4 * 1024;
+/// What a record is taken to need before one was seen.
+const RECORD: usize = 1_400;
+/// No answer is larger: 10 MiB of data, in base64, and what belongs to each record.
+const LARGEST: usize = 15 * 1024 * 1024;
 
 pub(super) struct Polling {
-    source: Source,
-    shard: ShardId,
-    range: Option<HashRange>,
-    start: Start,
-    /// When the first iterator was got, by the wall clock.
-    opened: Option<i64>,
-    last: Option<SequenceNumber>,
+    place: Place,
     iterator: Option<String>,
     backoff: Backoff,
+    /// Bytes of the last answer: what the next one is expected to need.
+    expected: usize,
+    /// Bytes that a record needs, by the last answers.
+    record: usize,
 }
 
 enum Step {
@@ -42,26 +41,42 @@ enum Step {
     After(Duration),
 }
 
+/// From an answer that stood that far behind the tip to the next call.
+fn pace(settings: &Settings, behind: Option<i64>) -> Duration {
+    match behind.map(|millis| Duration::from_millis(u64::try_from(millis).unwrap_or(0))) {
+        Some(behind) if behind < settings.near => settings.idle.max(settings.near),
+        Some(behind) if !behind.is_zero() => settings.idle.min(settings.idle_behind),
+        Some(_) | None => settings.idle,
+    }
+}
+
+/// As many records as fit into a shard's part of what may be held.
+fn limit(settings: &Settings, share: usize, record: usize) -> usize {
+    if share >= LARGEST {
+        settings.max_records
+    } else {
+        (share / record.max(1)).clamp(1, settings.max_records)
+    }
+}
+
 impl Polling {
-    pub(super) fn new(source: Source, shard: ShardId, range: Option<HashRange>, start: Start) -> Self {
-        let backoff = Backoff::new(source.settings.retry, MAX_PAUSE, fastrand::Rng::new());
-        Self { source, shard, range, start, opened: None, last: None, iterator: None, backoff }
+    pub(super) fn new(place: Place) -> Self {
+        let backoff = Backoff::new(place.source.settings.retry, MAX_PAUSE, fastrand::Rng::new());
+        Self { place, iterator: None, backoff, expected: LITTLE, record: RECORD }
     }
 
     /// Ends after the batch that ends the shard, or when nobody wants batches any more.
-    pub(super) async fn run(mut self, batches: mpsc::Sender<Batch>) {
+    pub(super) async fn run(mut self, ahead: &Ahead) {
         let mut next = Instant::now();
-        loop {
-            let Ok(room) = batches.reserve().await else { return };
+        while ahead.room().await {
             sleep_until(next).await;
-            match self.step().await {
+            let limit = limit(&self.place.source.settings, ahead.share(), self.record);
+            match self.step(limit).await {
                 Step::Batch(batch) => {
-                    next = Instant::now() + self.source.settings.idle;
+                    next = Instant::now() + pace(&self.place.source.settings, batch.millis_behind_latest);
                     let ended = batch.end.is_some();
-                    if ended || !batch.records.is_empty() || self.source.settings.keep_empty {
-                        room.send(batch);
-                    }
-                    if ended {
+                    let wanted = ended || !batch.records.is_empty() || self.place.source.settings.keep_empty;
+                    if wanted && !ahead.send(batch) || ended {
                         return;
                     }
                 }
@@ -71,115 +86,114 @@ impl Polling {
         }
     }
 
-    async fn step(&mut self) -> Step {
+    async fn step(&mut self, limit: usize) -> Step {
         let outcome = match self.iterator.take() {
             None => self.open().await,
-            Some(iterator) => match self.source.api.read(&iterator, self.source.settings.max_records).await {
-                Ok(answer) => return self.answered(answer, iterator),
-                Err(error) => {
-                    if !matches!(error, Error::IteratorExpired(_)) {
-                        self.iterator = Some(iterator);
+            Some(iterator) => {
+                let room = self.room().await;
+                match self.read(&iterator, limit, room).await {
+                    Ok(answer) => return self.answered(answer, iterator),
+                    Err(error) => {
+                        if !matches!(error, Error::IteratorExpired(_)) {
+                            self.iterator = Some(iterator);
+                        }
+                        Err(error)
                     }
-                    Err(error)
                 }
-            },
+            }
         };
         match outcome {
             Ok(()) => Step::Again,
+            Err(Error::NoRoom(bytes)) => {
+                debug!(shard = %self.place.shard, bytes, "an answer waits for room");
+                self.expected = bytes;
+                Step::Again
+            }
             Err(Error::IteratorExpired(reason)) => {
-                debug!(shard = %self.shard, reason, "iterator expired");
+                debug!(shard = %self.place.shard, reason, "iterator expired");
                 // Paced like a failure: an iterator that is refused for ever must not become a hot loop.
                 Step::After(self.backoff.pause())
             }
-            Err(Error::ShardMissing(reason)) => self.confirm_gone(&reason).await,
+            Err(Error::ShardMissing(reason)) => match self.place.end_if_gone(&reason).await {
+                Some(end) => Step::Batch(end),
+                None => Step::After(self.backoff.pause()),
+            },
             Err(error) => {
                 let pause = self.backoff.pause();
-                warn!(shard = %self.shard, %error, ?pause, "reading failed, will try again");
+                warn!(shard = %self.place.shard, %error, ?pause, "reading failed, will try again");
                 Step::After(pause)
             }
         }
     }
 
+    async fn room(&self) -> Room {
+        let mut room = std::pin::pin!(self.place.source.budget.reserve(self.expected));
+        loop {
+            match timeout(Duration::from_secs(10), &mut room).await {
+                Ok(room) => return room,
+                Err(_) => warn!(shard = %self.place.shard, bytes = self.expected,
+                    held = self.place.source.budget.held(),
+                    "reading waits: what record processors have not taken fills multilangd.bufferMegabytes"),
+            }
+        }
+    }
+
+    async fn read(&self, iterator: &str, limit: usize, room: Room) -> Result<Answer, Error> {
+        let source = &self.place.source;
+        // Held for one call, which has a limit of time. Nobody closes it.
+        let _call = source.calls.acquire().await;
+        source.api.read(iterator, limit, room).await
+    }
+
     async fn open(&mut self) -> Result<(), Error> {
-        let start = match (&self.last, self.opened, &self.start) {
-            (Some(last), ..) => Start::After(last.clone()),
-            (None, Some(opened), Start::Latest) => Start::AtTimestamp(opened - CLOCK_MARGIN_MILLIS),
-            (None, _, start) => start.clone(),
-        };
-        let now = clock::wall_millis();
-        let iterator = match self.source.api.iterator(&self.shard, &start).await {
-            Err(error @ Error::Denied(_)) if self.is_before_the_shard(&start).await => {
-                warn!(shard = %self.shard, %error, ?start,
-                    "the checkpoint is of an earlier stream of this name: reading this one from its oldest record");
-                (self.start, self.last) = (Start::TrimHorizon, None);
-                self.source.api.iterator(&self.shard, &self.start).await?
+        let asked = Place::now();
+        let iterator = match self.get_iterator().await {
+            Err(error @ Error::Denied(_)) if self.place.is_of_an_earlier_stream(&error).await => {
+                self.get_iterator().await?
             }
             other => other?,
         };
         self.iterator = Some(iterator);
-        self.opened.get_or_insert(now);
+        self.place.opened(asked);
         Ok(())
     }
 
-    /// A stream that was deleted and made again has shards of the same names whose numbers begin behind
-    /// those of the old ones. Java asks for the old number for ever.
-    async fn is_before_the_shard(&self, start: &Start) -> bool {
-        let (Start::At(number) | Start::After(number)) = start else { return false };
-        let listed = self.source.shards.list(Filter::All).await.unwrap_or_default();
-        let this = listed.iter().find(|shard| shard.id == self.shard);
-        this.is_some_and(|shard| number.order(&shard.starting) == Ordering::Less)
+    async fn get_iterator(&self) -> Result<String, Error> {
+        let source = &self.place.source;
+        let _call = source.calls.acquire().await;
+        source.api.iterator(&self.place.shard, &self.place.start()).await
     }
 
     fn answered(&mut self, answer: Answer, iterator: String) -> Step {
-        // Kinesis ends a shard with both signs or none (KCL's DataRetrievalUtil). Anything else is
-        // not believed.
-        if answer.next.is_some() != answer.children.is_empty() {
-            warn!(shard = %self.shard, "an answer with only half of the end of a shard: asking again");
+        if !self.place.believes(&answer) {
             self.iterator = Some(iterator);
             return Step::After(self.backoff.pause());
         }
         self.backoff.reset();
-        if let Some(last) = answer.records.last() {
-            self.last = Some(last.sequence.clone());
+        let bytes: usize = answer.records.iter().map(|record| record.data.len() + 200).sum();
+        self.expected = bytes.max(LITTLE);
+        if !answer.records.is_empty() {
+            // A large one is remembered for a while.
+            self.record = (bytes / answer.records.len()).max(self.record - self.record / 4);
         }
-        let end = answer.next.is_none().then_some(answer.children);
-        self.iterator = answer.next;
-        let records = aggregation::expand(answer.records, self.range, &self.shard);
-        Step::Batch(Batch { records, millis_behind_latest: answer.millis_behind_latest, end })
-    }
-
-    /// Java takes "no such shard" for its end, be it the stream that is missing. That skips records.
-    async fn confirm_gone(&mut self, reason: &str) -> Step {
-        match self.source.shards.list(Filter::All).await {
-            Ok(shards) if !shards.is_empty() && shards.iter().all(|shard| shard.id != self.shard) => {
-                warn!(shard = %self.shard, reason, "the shard is past retention and gone: taken as ended");
-                let of_this = |shard: &&Shard| shard.parents().any(|parent| *parent == self.shard);
-                let child = |shard: &Shard| ChildShard {
-                    id: shard.id.clone(),
-                    parents: shard.parents().cloned().collect(),
-                    range: shard.range,
-                };
-                let children = shards.iter().filter(of_this).map(child).collect();
-                Step::Batch(Batch { end: Some(children), ..Batch::default() })
-            }
-            listed => {
-                let listed = listed.map(|shards| shards.len());
-                let pause = self.backoff.pause();
-                warn!(shard = %self.shard, reason, ?listed, ?pause, "no such shard, but it isn't known to be gone: will try again");
-                Step::After(pause)
-            }
-        }
+        self.iterator.clone_from(&answer.next);
+        let last = answer.records.last().map(|record| record.sequence.clone());
+        Step::Batch(self.place.batch(answer, last))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::retrieval::{Api, Feed, RawRecord, Settings};
-    use crate::sequence::Sequence;
-    use crate::shard::{self, BoxFuture};
+    use crate::budget::Budget;
+    use crate::clock;
+    use crate::retrieval::place::CLOCK_MARGIN_MILLIS;
+    use crate::retrieval::{Api, Feed, Most, RawRecord, Source, Start};
+    use crate::sequence::{Sequence, SequenceNumber};
+    use crate::shard::{self, BoxFuture, ChildShard, Filter, HashRange, Shard, ShardId};
     use std::collections::VecDeque;
     use std::sync::{Arc, Mutex};
+    use tokio::sync::Semaphore;
 
     /// Answers from a script; an iterator's text is the start that it was asked for.
     #[derive(Default)]
@@ -199,7 +213,7 @@ mod tests {
                 if refused { Err(Error::Denied("no such number".into())) } else { Ok("i".to_owned()) }
             })
         }
-        fn read<'a>(&'a self, _: &'a str, _: usize) -> BoxFuture<'a, Result<Answer, Error>> {
+        fn read<'a>(&'a self, _: &'a str, _: usize, _: Room) -> BoxFuture<'a, Result<Answer, Error>> {
             let answer = self.answers.lock().unwrap().pop_front();
             Box::pin(async {
                 answer.unwrap_or_else(|| Ok(Answer { next: Some("i".into()), ..Answer::default() }))
@@ -237,15 +251,28 @@ mod tests {
         Ok(Answer { children: vec![child], ..Answer::default() })
     }
 
-    async fn all(script: Script, start: Start) -> (Vec<String>, Vec<Start>) {
-        let script = Arc::new(script);
-        let settings = Settings {
+    fn settings() -> Settings {
+        Settings {
             max_records: 10,
             idle: Duration::from_millis(200),
+            idle_behind: Duration::from_millis(200),
+            near: Duration::ZERO,
             keep_empty: false,
             retry: Duration::from_millis(100),
+            ahead: Most::default(),
+        }
+    }
+
+    async fn all(script: Script, start: Start) -> (Vec<String>, Vec<Start>) {
+        let script = Arc::new(script);
+        let source = Source {
+            api: script.clone(),
+            shards: script.clone(),
+            consumer: None,
+            settings: settings(),
+            budget: Budget::new(1_000_000),
+            calls: Arc::new(Semaphore::new(1)),
         };
-        let source = Source { api: script.clone(), shards: script.clone(), settings };
         let mut feed = Feed::open(&source, "s".into(), None, start);
         let mut seen = Vec::new();
         loop {
@@ -274,6 +301,7 @@ mod tests {
             Err(Error::IteratorExpired("e".into())),
             records(&[3]),
             Err(Error::Denied("d".into())),
+            Err(Error::NoRoom(900_000)),
             end(),
         ];
         let (seen, starts) = all(script(answers), Start::TrimHorizon).await;
@@ -333,6 +361,31 @@ mod tests {
         (the_same.refuses, the_same.listed) = (true, vec![shard(5)]);
         let asked = tokio::time::timeout(Duration::from_secs(60), all(the_same, Start::At(number(7)))).await;
         assert!(asked.is_err(), "a number within the shard is asked for again, never passed over");
+    }
+
+    #[test]
+    fn the_pace_follows_the_distance_to_the_tip() {
+        let millis = Duration::from_millis;
+        let settings = Settings { idle_behind: millis(0), near: millis(900), ..settings() };
+        assert_eq!(pace(&settings, Some(0)), millis(900), "near the tip");
+        assert_eq!(pace(&settings, Some(900)), millis(0), "there is more");
+        assert_eq!(pace(&settings, None), millis(200));
+        let java = Settings { idle_behind: settings.idle, near: Duration::ZERO, ..settings };
+        assert!(
+            [None, Some(0), Some(1), Some(99_999)].iter().all(|behind| pace(&java, *behind) == millis(200))
+        );
+        let slow = Settings { idle: millis(300), idle_behind: millis(5_000), near: millis(100), ..java };
+        assert_eq!(pace(&slow, Some(99)), millis(300), "only ever slower");
+        assert_eq!(pace(&slow, Some(100)), millis(300), "never slower than idle");
+    }
+
+    #[test]
+    fn no_more_is_asked_for_than_fits_a_small_share() {
+        let settings = Settings { max_records: 10_000, ..settings() };
+        assert_eq!(limit(&settings, LARGEST, 10_000_000), 10_000);
+        assert_eq!(limit(&settings, 1_000_000, 1_000), 1_000);
+        assert_eq!(limit(&settings, 1_000, 1_000_000), 1);
+        assert_eq!(limit(&settings, 14_000_000, 1), 10_000);
     }
 
     #[test]

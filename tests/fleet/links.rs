@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use multilangd::budget::Room;
 use multilangd::fleet::Store;
 use multilangd::fleet::rows::{Dated, Generation, Lock, Place, Report, Stage};
 use multilangd::fleet::store::{Legacy, LockWrite};
@@ -349,6 +350,7 @@ impl retrieval::Api for Link {
         &'a self,
         iterator: &'a str,
         limit: usize,
+        _: Room,
     ) -> BoxFuture<'a, Result<Answer, retrieval::Error>> {
         Box::pin(async move {
             let (shard, index) = iterator.split_once('/').unwrap();

@@ -181,6 +181,7 @@ impl Story {
             table: link.clone(),
             shards: link.clone(),
             records: link.clone(),
+            fanout: None,
             children: link.clone(),
             state: link,
             sink: Arc::new(Discard),

@@ -5,6 +5,7 @@
 //! | `life.rs` | records out, checkpoints back, stop, resume, resharding, kill -9 |
 //! | `children.rs` | children that misbehave: one file a behaviour |
 //! | `faults.rs` | children that can't be started or ended, or are not alone |
+//! | `fanout.rs` | records pushed: renewals, trouble, no fan-out |
 //! | `fleet.rs` | several daemons on one table |
 //! | `input.rs` | bad input: one message, a named exit code |
 //! | `java.rs` | the lease rows, beside what Java was seen to write |
@@ -30,6 +31,7 @@
 mod rig;
 
 mod children;
+mod fanout;
 mod faults;
 mod fleet;
 mod input;

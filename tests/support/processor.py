@@ -9,6 +9,7 @@ argv: PORT BEHAVIOUR...
   dies-at-start  end with code 4 before anything
   deaf      go on for ever when stdin ends and ignore SIGTERM
   hangs     never answer a batch
+  hangs-once=FILE  the first that makes FILE answers its batch only once FILE.go is there
 """
 import json
 import os
@@ -52,6 +53,18 @@ def dies():
     return False
 
 
+def hang_once():
+    for word in behaviour:
+        if word.startswith("hangs-once="):
+            try:
+                os.close(os.open(word[11:], os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                return
+            report("hangs")
+            while not os.path.exists(word[11:] + ".go"):
+                time.sleep(0.05)
+
+
 report("hello")
 for line in sys.stdin:
     message = json.loads(line)
@@ -62,6 +75,7 @@ for line in sys.stdin:
     if action == "processRecords":
         if dies():
             os._exit(3)
+        hang_once()
         while "hangs" in behaviour:
             time.sleep(60)
         if "each" in behaviour:

@@ -51,6 +51,8 @@ pub struct Seen {
 
 pub struct Rig {
     pub kinesis: Kinesis,
+    /// Where the daemon finds Kinesis.
+    pub url: String,
     pub tables: Tables,
     pub clients: Clients,
     pub folder: PathBuf,
@@ -65,10 +67,26 @@ pub struct Rig {
 
 impl Rig {
     pub async fn start(name: &str) -> Self {
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Self::with(name, Options::default()).await
+    }
+
+    /// With an endpoint that behaves so.
+    pub async fn with(name: &str, options: Options) -> Self {
+        let kinesis = Kinesis::start(options).await.unwrap();
+        let url = kinesis.url();
+        Self::on(name, kinesis, url).await
+    }
+
+    /// With Kinesis at that address instead of the embedded one.
+    pub async fn at(name: &str, url: String) -> Self {
         let kinesis = Kinesis::start(Options::default()).await.unwrap();
+        Self::on(name, kinesis, url).await
+    }
+
+    async fn on(name: &str, kinesis: Kinesis, url: String) -> Self {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let tables = Tables::start(any, None).await.unwrap();
-        let settings = Settings::local(&kinesis.url(), &tables.url(), "us-east-1", Duration::from_secs(30));
+        let settings = Settings::local(&url, &tables.url(), "us-east-1", Duration::from_secs(30));
         let clients = clients(&settings).await.unwrap();
         // Two tests may choose one name.
         static RIGS: AtomicUsize = AtomicUsize::new(0);
@@ -82,6 +100,7 @@ impl Rig {
         tasks.spawn(listen(listener, sender));
         Self {
             kinesis,
+            url,
             tables,
             clients,
             folder,
@@ -105,7 +124,7 @@ impl Rig {
              AWSCredentialsProvider = DefaultCredentialsProvider\nregionName = us-east-1\n\
              kinesisEndpoint = {}\ndynamoDBEndpoint = {}\ninitialPositionInStream = TRIM_HORIZON\n\
              idleTimeBetweenReadsInMillis = 200\nparentShardPollIntervalMillis = 1000\n{more}",
-            self.kinesis.url(),
+            self.url,
             self.tables.url()
         );
         std::fs::write(&path, text).unwrap();

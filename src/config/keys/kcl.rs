@@ -44,7 +44,6 @@ const VERSIONS: &[&str] = &[
 ];
 
 const UNMEASURED: Use = NotYet("no metrics are sent");
-const NO_FANOUT: Use = NotYet("records are polled");
 const NO_TABLE: Use = NoEffect("KCL 3.5 makes no such table: everything is in the lease table");
 const ON_DEMAND: Use = NoEffect("the lease table is billed on demand");
 
@@ -140,23 +139,23 @@ pub const KEYS: &[Key] = &[
 
     // Retrieval.
     key("retrievalMode", Kind::Enum(&["DEFAULT", "POLLING", "FANOUT"]), Text("DEFAULT"), RETRIEVAL, Yes,
-        "POLLING or FANOUT; DEFAULT is fan-out unless a polling key is set. Fan-out isn't built yet: polled with a warning."),
+        "POLLING or FANOUT; DEFAULT is fan-out unless a polling key is set."),
     within("pollingConfig", key("maxRecords", Kind::Int, Number(10_000), POLLING, Yes,
         "Records a GetRecords call, at most 10000. A polling key.")),
     within("pollingConfig", key("idleTimeBetweenReadsInMillis", Kind::Long, Number(1_500), POLLING, Yes,
         "From one answer of Kinesis to the next call, a shard; at least 200. A polling key.")),
-    within("pollingConfig", key("millisBehindLatestThresholdForReducedTps", Kind::Long, Number(0), POLLING, NotYet("the pace stays"),
+    within("pollingConfig", key("millisBehindLatestThresholdForReducedTps", Kind::Long, Number(0), POLLING, Yes,
         "Read more slowly when closer to the tip than this. A polling key.")),
     within("pollingConfig", key("retryGetRecordsInSeconds", Kind::BoxedInt, Nothing, POLLING, NoEffect("KCL 3 only takes it as a sign for polling"),
         "A polling key.")),
     within("pollingConfig", key("maxGetRecordsThreadPool", Kind::BoxedInt, Nothing, POLLING, NoEffect("KCL 3 only takes it as a sign for polling"),
         "A polling key.")),
-    key("fanoutConfig.consumerArn", Kind::Text, Told("found or registered"), FANOUT, NO_FANOUT, "The registered consumer."),
-    key("fanoutConfig.consumerName", Kind::Text, Application(""), FANOUT, NO_FANOUT, "Its name."),
-    key("fanoutConfig.maxDescribeStreamSummaryRetries", Kind::Int, Number(10), FANOUT, NO_FANOUT, "Attempts."),
-    key("fanoutConfig.maxDescribeStreamConsumerRetries", Kind::Int, Number(10), FANOUT, NO_FANOUT, "Attempts."),
-    key("fanoutConfig.registerStreamConsumerRetries", Kind::Int, Number(10), FANOUT, NO_FANOUT, "Attempts."),
-    key("fanoutConfig.retryBackoffMillis", Kind::Long, Number(1_000), FANOUT, NO_FANOUT, "Between them."),
+    key("fanoutConfig.consumerArn", Kind::Text, Told("found or registered"), FANOUT, Yes, "The registered consumer."),
+    key("fanoutConfig.consumerName", Kind::Text, Application(""), FANOUT, Yes, "Its name."),
+    key("fanoutConfig.maxDescribeStreamSummaryRetries", Kind::Int, Number(10), FANOUT, Yes, "Attempts."),
+    key("fanoutConfig.maxDescribeStreamConsumerRetries", Kind::Int, Number(10), FANOUT, Yes, "Attempts."),
+    key("fanoutConfig.registerStreamConsumerRetries", Kind::Int, Number(10), FANOUT, Yes, "Attempts."),
+    key("fanoutConfig.retryBackoffMillis", Kind::Long, Number(1_000), FANOUT, Yes, "Between them."),
 
     // Metrics.
     key("metricsLevel", Kind::Enum(&["NONE", "SUMMARY", "DETAILED"]), Text("DETAILED"), METRICS, UNMEASURED, "How much goes to CloudWatch."),

@@ -27,6 +27,8 @@ pub enum OwnKind {
     Word(&'static [&'static str]),
     /// A whole number of at least this.
     Number(i64),
+    /// The word `same`, or a whole number of at least this.
+    Or(i64),
     /// Directives of a log filter, as in `warn,multilangd=debug`.
     Filter,
 }
@@ -46,6 +48,14 @@ pub const LOG_FORMAT: &str = "multilangd.logFormat";
 /// `multilangd.log`.
 pub const LOG: &str = "multilangd.log";
 
+/// `multilangd.bufferMegabytes`.
+pub const BUFFER: &str = "multilangd.bufferMegabytes";
+/// `multilangd.idleWhenBehindMillis`.
+pub const IDLE_BEHIND: &str = "multilangd.idleWhenBehindMillis";
+
+/// As another setting says.
+pub const SAME: &str = "same";
+
 /// The table.
 #[rustfmt::skip]
 pub const KEYS: &[Own] = &[
@@ -59,6 +69,10 @@ pub const KEYS: &[Own] = &[
         doc: "From the end of its stdin to SIGTERM for a child that doesn't end." },
     Own { name: CHILD_KILL_GRACE, kind: OwnKind::Number(1), default: "2000",
         doc: "From SIGTERM to SIGKILL; also from the end of stdin to SIGTERM while the daemon stops." },
+    Own { name: BUFFER, kind: OwnKind::Number(16), default: "128",
+        doc: "Record data that the daemon holds at most, of all shards together, in MiB; each shard has an equal part, and at most 8 MiB wait for one child." },
+    Own { name: IDLE_BEHIND, kind: OwnKind::Or(0), default: "same",
+        doc: "From one answer of Kinesis to the next call while there is more to read; same: idleTimeBetweenReadsInMillis. Kinesis takes five calls a second and shard from all applications together." },
     Own { name: LOG_FORMAT, kind: OwnKind::Word(&["text", "json"]), default: "text",
         doc: "How log lines look; they go to stderr." },
     Own { name: LOG, kind: OwnKind::Filter, default: "warn,multilangd=info,child=info",
@@ -99,6 +113,11 @@ impl Own {
             OwnKind::Number(least) => match text.parse::<u32>() {
                 Ok(number) if i64::from(number) >= least => Ok(()),
                 _ => Err(format!("must be a whole number of at least {least}")),
+            },
+            OwnKind::Or(least) => match text.parse::<u32>() {
+                Ok(number) if i64::from(number) >= least => Ok(()),
+                _ if text == SAME => Ok(()),
+                _ => Err(format!("must be {SAME} or a whole number of at least {least}")),
             },
             OwnKind::Filter => Ok(()),
         }

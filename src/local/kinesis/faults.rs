@@ -19,8 +19,11 @@ pub enum Effect {
     Fail,
     /// The call is carried out, and the connection ends without an answer.
     LoseAnswer,
-    /// The call is carried out, and the connection ends in the middle of the answer.
+    /// The call is carried out, and the connection ends in the middle of the answer; of a subscription in the
+    /// middle of its first event.
     CutAnswer,
+    /// `UnknownOperationException`, as of an endpoint that has no such call.
+    Unknown,
 }
 
 /// A fault: on which calls it acts, how, and how often.

@@ -267,13 +267,14 @@ impl Call {
         if let Some(refused) = strike(effect).await {
             return Ok(Err(refused));
         }
-        let subscription = match request.open(&site.service, clock::now()) {
+        let mut subscription = match request.open(&site.service, clock::now()) {
             Ok(subscription) => subscription,
             Err(exception) => return Ok(Err(exception)),
         };
-        if matches!(effect, Some(Effect::LoseAnswer | Effect::CutAnswer)) {
+        if effect == Some(Effect::LoseAnswer) {
             return Err(Unanswered::Lost);
         }
+        subscription.cut = effect == Some(Effect::CutAnswer);
         // One event is written while the next is made; a client that doesn't read is not sent more.
         let (events, body) = mpsc::channel(1);
         site.tasks.start(subscription.feed(site.service, format, events, site.stop));
@@ -298,6 +299,7 @@ async fn strike(effect: Option<Effect>) -> Option<Exception> {
         }
         Some(Effect::Throttle) => Some(Exception::throughput("Rate exceeded for shard (a fault).")),
         Some(Effect::Fail) => Some(Exception::internal("Internal Service Failure (a fault).")),
+        Some(Effect::Unknown) => Some(Exception::new(Kind::UnknownOperation, "No such operation (a fault).")),
         Some(Effect::LoseAnswer | Effect::CutAnswer) | None => None,
     }
 }

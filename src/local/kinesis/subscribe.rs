@@ -103,7 +103,7 @@ impl SubscribeToShard {
                 ))
             },
         )?;
-        Ok(Subscription { stream, shard, consumer, next, ended })
+        Ok(Subscription { stream, shard, consumer, next, ended, cut: false })
     }
 }
 
@@ -182,6 +182,8 @@ pub(super) struct Subscription {
     consumer: Consumer,
     next: u64,
     ended: oneshot::Receiver<Ending>,
+    /// A fault: its first event breaks off.
+    pub(super) cut: bool,
 }
 
 /// What a look at the shard gives.
@@ -240,6 +242,7 @@ impl Subscription {
         let mut heartbeat = Instant::now();
         let mut unsent = Some(first_message(format));
         let mut is_last = false;
+        let mut is_event = false;
         loop {
             if unsent.is_none() {
                 if is_last {
@@ -258,6 +261,7 @@ impl Subscription {
                         is_last = true;
                     }
                 }
+                is_event = true;
                 if unsent.is_some() {
                     heartbeat = Instant::now() + service.settings.heartbeat;
                 }
@@ -273,6 +277,11 @@ impl Subscription {
                 },
                 () = tokio::time::sleep_until(until) => return,
                 permit = events.reserve(), if unsent.is_some() => match (permit, unsent.take()) {
+                    (Ok(permit), Some(message)) if self.cut && is_event => {
+                        permit.send(Ok(message.slice(..message.len() / 2)));
+                        end(Ending::Dropped, format, &events).await;
+                        return;
+                    }
                     (Ok(permit), Some(message)) => permit.send(Ok(message)),
                     (Ok(_) | Err(_), _) => return,
                 },

@@ -286,7 +286,7 @@ fn put(
         let results = match effect {
             Some(Effect::Throttle) => vec![Err(Refused::Throttled); group.len()],
             Some(Effect::Fail) => vec![Err(Refused::Failed("a fault".to_owned())); group.len()],
-            Some(Effect::Delay(_) | Effect::LoseAnswer | Effect::CutAnswer) | None => {
+            Some(Effect::Delay(_) | Effect::LoseAnswer | Effect::CutAnswer | Effect::Unknown) | None => {
                 shard.append(group, now)
             }
         };

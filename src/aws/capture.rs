@@ -1,0 +1,180 @@
+//! Answers' bodies, taken below the SDK.
+//!
+//! A child wants its data in base64, which is how Kinesis sends it: to decode and encode it again is most of
+//! what reading would cost. So a call that carries a [`Capture`] has the body of its answer taken away by the
+//! HTTP client, and the SDK gets to see an answer with nothing in it. Signing, errors and time limits stay the
+//! SDK's.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+    SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::interceptors::Intercept;
+use aws_smithy_runtime_api::client::interceptors::context::BeforeTransmitInterceptorContextMut;
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::byte_stream::ByteStream;
+use aws_smithy_types::config_bag::ConfigBag;
+use bytes::Bytes;
+
+use crate::budget::Room;
+
+/// What the SDK sees in the place of an answer's records.
+const NOTHING: &str = r#"{"Records":[]}"#;
+
+/// Takes the body of the answer to one call: an interceptor for that call alone.
+#[derive(Debug, Clone)]
+pub(super) struct Capture(Arc<Mutex<Slot>>);
+
+#[derive(Debug)]
+enum Slot {
+    /// A whole body is wanted, in this room.
+    Wanted(Option<Room>),
+    /// The body itself is wanted, as it comes.
+    Open,
+    Whole(Bytes),
+    Coming(ByteStream),
+    /// There was no room for so many bytes.
+    TooLarge(usize),
+    Empty,
+}
+
+/// What was taken.
+pub(super) enum Captured {
+    Whole(Bytes),
+    Coming(ByteStream),
+    TooLarge(usize),
+    Nothing,
+}
+
+impl Capture {
+    /// Of a body that is read to its end, in that room.
+    pub(super) fn whole(room: Room) -> Self {
+        Self(Arc::new(Mutex::new(Slot::Wanted(Some(room)))))
+    }
+
+    /// Of a body that goes on.
+    pub(super) fn coming() -> Self {
+        Self(Arc::new(Mutex::new(Slot::Open)))
+    }
+
+    /// What there is, once the call has ended.
+    pub(super) fn take(&self) -> Captured {
+        match std::mem::replace(&mut *self.lock(), Slot::Empty) {
+            Slot::Whole(body) => Captured::Whole(body),
+            Slot::Coming(body) => Captured::Coming(body),
+            Slot::TooLarge(bytes) => Captured::TooLarge(bytes),
+            Slot::Wanted(_) | Slot::Open | Slot::Empty => Captured::Nothing,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Slot> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fill(&self, slot: Slot) {
+        *self.lock() = slot;
+    }
+
+    async fn fill_from(&self, mut response: HttpResponse) -> Result<HttpResponse, ConnectorError> {
+        let room = match &mut *self.lock() {
+            Slot::Wanted(room) => room.take(),
+            _ => None,
+        };
+        let Some(room) = room else {
+            let body = std::mem::replace(response.body_mut(), SdkBody::empty());
+            self.fill(Slot::Coming(ByteStream::new(body)));
+            return Ok(response);
+        };
+        let length = response.headers().get("content-length").and_then(|length| length.parse().ok());
+        let body = std::mem::replace(response.body_mut(), SdkBody::from(NOTHING));
+        match read(ByteStream::new(body), length, room).await? {
+            Ok(body) => {
+                self.fill(Slot::Whole(body));
+                Ok(response)
+            }
+            Err(bytes) => {
+                self.fill(Slot::TooLarge(bytes));
+                Err(ConnectorError::other("no room for the answer".into(), None))
+            }
+        }
+    }
+}
+
+/// The whole body, or how much room it would need. A body that ends too soon is an answer that never came.
+async fn read(
+    mut body: ByteStream,
+    length: Option<usize>,
+    mut room: Room,
+) -> Result<Result<Bytes, usize>, ConnectorError> {
+    if let Some(length) = length
+        && !room.resize(length)
+    {
+        return Ok(Err(length));
+    }
+    let mut whole = Vec::with_capacity(length.unwrap_or_default());
+    while let Some(part) = body.next().await {
+        let part = part.map_err(|error| ConnectorError::io(error.into()))?;
+        let needed = whole.len() + part.len();
+        if needed > room.bytes() && !room.resize(needed * 2) {
+            return Ok(Err(needed * 2));
+        }
+        whole.extend_from_slice(&part);
+    }
+    whole.shrink_to_fit();
+    room.set(whole.len());
+    Ok(Ok(room.fill(whole)))
+}
+
+impl Intercept for Capture {
+    fn name(&self) -> &'static str {
+        "Capture"
+    }
+
+    fn modify_before_transmit(
+        &self,
+        context: &mut BeforeTransmitInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        context.request_mut().add_extension(self.clone());
+        Ok(())
+    }
+}
+
+/// An HTTP client that fills each [`Capture`]. Other calls pass.
+#[derive(Debug, Clone)]
+pub(super) struct Capturing(pub(super) SharedHttpClient);
+
+impl HttpClient for Capturing {
+    fn http_connector(
+        &self,
+        settings: &HttpConnectorSettings,
+        components: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        SharedHttpConnector::new(Connector(self.0.http_connector(settings, components)))
+    }
+}
+
+#[derive(Debug)]
+struct Connector(SharedHttpConnector);
+
+impl HttpConnector for Connector {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let capture = request.extension::<Capture>().cloned();
+        let answer = self.0.call(request);
+        let Some(capture) = capture else { return answer };
+        HttpConnectorFuture::new(async move {
+            let response = answer.await?;
+            if !response.status().is_success() {
+                return Ok(response);
+            }
+            capture.fill_from(response).await
+        })
+    }
+}

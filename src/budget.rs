@@ -1,0 +1,256 @@
+//! How much data of records the daemon holds at once.
+//!
+//! What is fetched takes its place before it comes and gives it back with its last copy, so that whatever
+//! arrives and whoever is stuck, the sum stays below the limit. Shards share the limit in equal parts: one that
+//! is stuck with its part leaves the others theirs.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+/// This part of the limit is little.
+const LITTLE: usize = 100;
+
+/// The limit, and what is held.
+#[derive(Debug)]
+pub struct Budget {
+    limit: usize,
+    held: Mutex<usize>,
+    freed: Notify,
+    /// Who waits for room, in turn: a large one isn't passed by small ones for ever.
+    turn: tokio::sync::Mutex<()>,
+    shares: AtomicUsize,
+}
+
+impl Budget {
+    /// So many bytes.
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self {
+            limit,
+            held: Mutex::default(),
+            freed: Notify::new(),
+            turn: tokio::sync::Mutex::default(),
+            shares: AtomicUsize::new(0),
+        })
+    }
+
+    /// Bytes held.
+    pub fn held(&self) -> usize {
+        *self.lock()
+    }
+
+    /// Waits until so many bytes may be held. What is larger than the whole limit must be alone. Whoever came
+    /// first is served first, but that little things pass large ones that don't fit yet.
+    pub async fn reserve(self: &Arc<Self>, bytes: usize) -> Room {
+        if bytes <= self.limit / LITTLE && self.try_add(bytes) {
+            return Room { budget: self.clone(), bytes };
+        }
+        let _turn = self.turn.lock().await;
+        loop {
+            let freed = self.freed.notified();
+            if self.try_add(bytes) {
+                return Room { budget: self.clone(), bytes };
+            }
+            freed.await;
+        }
+    }
+
+    /// Holds so many bytes more, whatever there is already: for what is a copy of something that is about to go.
+    pub fn take(self: &Arc<Self>, bytes: usize) -> Room {
+        *self.lock() += bytes;
+        Room { budget: self.clone(), bytes }
+    }
+
+    /// One more shard has a part in the limit, as long as this lives.
+    pub fn share(self: &Arc<Self>) -> Share {
+        self.shares.fetch_add(1, Ordering::Relaxed);
+        Share(self.clone())
+    }
+
+    fn try_add(&self, bytes: usize) -> bool {
+        let mut held = self.lock();
+        let fits = *held == 0 || held.saturating_add(bytes) <= self.limit;
+        if fits {
+            *held += bytes;
+        }
+        fits
+    }
+
+    fn give_back(&self, bytes: usize) {
+        *self.lock() -= bytes;
+        // One waits at most: the others wait for their turn.
+        self.freed.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, usize> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One shard's part in the limit.
+#[derive(Debug)]
+pub struct Share(Arc<Budget>);
+
+impl Share {
+    /// How many bytes that is at present.
+    pub fn bytes(&self) -> usize {
+        self.0.limit / self.0.shares.load(Ordering::Relaxed).max(1)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.0.shares.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Bytes that are held, until this is dropped.
+#[derive(Debug)]
+pub struct Room {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Room {
+    /// How many.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Makes it so many; false, and nothing is changed, if there is no room for them now.
+    #[must_use]
+    pub fn resize(&mut self, bytes: usize) -> bool {
+        let fits = match bytes.checked_sub(self.bytes) {
+            None => {
+                self.budget.give_back(self.bytes - bytes);
+                true
+            }
+            // What is larger than the limit fits if it is alone.
+            Some(more) => {
+                let mut held = self.budget.lock();
+                let fits = *held == self.bytes || held.saturating_add(more) <= self.budget.limit;
+                if fits {
+                    *held += more;
+                }
+                fits
+            }
+        };
+        if fits {
+            self.bytes = bytes;
+        }
+        fits
+    }
+
+    /// Makes it so many, whatever is held besides.
+    pub fn set(&mut self, bytes: usize) {
+        if let Some(more) = bytes.checked_sub(self.bytes) {
+            *self.budget.lock() += more;
+        } else {
+            self.budget.give_back(self.bytes - bytes);
+        }
+        self.bytes = bytes;
+    }
+
+    /// Bytes whose room is given back with their last copy.
+    pub fn fill(self, bytes: Vec<u8>) -> Bytes {
+        Bytes::from_owner(Filled { bytes, _room: self })
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.budget.give_back(self.bytes);
+    }
+}
+
+struct Filled {
+    bytes: Vec<u8>,
+    _room: Room,
+}
+
+impl AsRef<[u8]> for Filled {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use poll::now_or_never;
+
+    /// One poll.
+    mod poll {
+        use std::pin::pin;
+        use std::task::{Context, Poll, Waker};
+
+        pub(super) fn now_or_never<F: Future>(future: F) -> Option<F::Output> {
+            match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(output) => Some(output),
+                Poll::Pending => None,
+            }
+        }
+    }
+
+    #[test]
+    fn no_more_is_held_than_the_limit_and_what_goes_makes_room() {
+        let budget = Budget::new(100);
+        let first = now_or_never(budget.reserve(60)).unwrap();
+        assert!(now_or_never(budget.reserve(41)).is_none());
+        let mut second = now_or_never(budget.reserve(40)).unwrap();
+        assert!(!second.resize(41) && second.bytes() == 40);
+        drop(first);
+        assert!(second.resize(100));
+        assert!(second.resize(10));
+        assert_eq!(budget.held(), 10);
+    }
+
+    #[test]
+    fn what_is_larger_than_the_limit_comes_alone() {
+        let budget = Budget::new(10);
+        let small = now_or_never(budget.reserve(1)).unwrap();
+        assert!(now_or_never(budget.reserve(11)).is_none());
+        drop(small);
+        let mut large = now_or_never(budget.reserve(11)).unwrap();
+        assert!(large.resize(20) && now_or_never(budget.reserve(1)).is_none());
+    }
+
+    #[test]
+    fn filled_room_is_given_back_with_the_last_part_of_what_fills_it() {
+        let budget = Budget::new(10);
+        let bytes = budget.take(4).fill(b"abcd".to_vec());
+        let part = bytes.slice(1..2);
+        drop(bytes);
+        assert_eq!((budget.held(), &part[..]), (4, &b"b"[..]));
+        drop(part);
+        assert_eq!(budget.held(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_much_is_not_passed_by_who_wants_little() {
+        let budget = Budget::new(1_000);
+        let first = budget.reserve(500).await;
+        let large = tokio::spawn({
+            let budget = budget.clone();
+            async move { budget.reserve(1_000).await.bytes() }
+        });
+        tokio::task::yield_now().await;
+        assert!(now_or_never(budget.reserve(30)).is_none(), "there is room for it, but it came later");
+        assert!(now_or_never(budget.reserve(10)).is_some());
+        drop(first);
+        assert_eq!(large.await.unwrap(), 1_000);
+    }
+
+    #[test]
+    fn the_limit_is_shared_in_equal_parts() {
+        let budget = Budget::new(100);
+        let one = budget.share();
+        assert_eq!(one.bytes(), 100);
+        let two = budget.share();
+        assert_eq!((one.bytes(), two.bytes()), (50, 50));
+        drop(two);
+        assert_eq!(one.bytes(), 100);
+    }
+}

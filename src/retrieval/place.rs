@@ -1,0 +1,112 @@
+//! Where a reading of a shard stands, and how it goes on after trouble. The same for both ways of reading.
+//!
+//! In KCL: `IteratorBuilder`, `DataRetrievalUtil`.
+
+use std::cmp::Ordering;
+
+use tracing::warn;
+
+use super::{Answer, Source, Start, aggregation};
+use crate::clock;
+use crate::record::Batch;
+use crate::sequence::SequenceNumber;
+use crate::shard::{ChildShard, Filter, HashRange, Shard, ShardId};
+
+/// Kinesis's clock and ours may differ by this much when a `LATEST` is opened again by time: AWS refuses
+/// requests that are signed further off. Records from before the opening are the lesser evil.
+pub(super) const CLOCK_MARGIN_MILLIS: i64 = 5 * 60_000;
+
+pub(super) struct Place {
+    pub(super) source: Source,
+    pub(super) shard: ShardId,
+    range: Option<HashRange>,
+    start: Start,
+    /// When reading began, by the wall clock.
+    opened: Option<i64>,
+    last: Option<SequenceNumber>,
+}
+
+impl Place {
+    pub(super) fn new(source: Source, shard: ShardId, range: Option<HashRange>, start: Start) -> Self {
+        Self { source, shard, range, start, opened: None, last: None }
+    }
+
+    /// Where to open a reading now.
+    pub(super) fn start(&self) -> Start {
+        match (&self.last, self.opened, &self.start) {
+            (Some(last), ..) => Start::After(last.clone()),
+            (None, Some(opened), Start::Latest) => Start::AtTimestamp(opened - CLOCK_MARGIN_MILLIS),
+            (None, _, start) => start.clone(),
+        }
+    }
+
+    /// A reading was opened; asked for at that time.
+    pub(super) fn opened(&mut self, asked: i64) {
+        self.opened.get_or_insert(asked);
+    }
+
+    /// The answer goes to the child: reading goes on behind `last`.
+    pub(super) fn batch(&mut self, answer: Answer, last: Option<SequenceNumber>) -> Batch {
+        if last.is_some() {
+            self.last = last;
+        }
+        let end = answer.next.is_none().then_some(answer.children);
+        let records = aggregation::expand(answer.records, self.range, &self.shard);
+        Batch { records, millis_behind_latest: answer.millis_behind_latest, end }
+    }
+
+    /// Kinesis ends a shard with both signs or none, and each child has parents (KCL's DataRetrievalUtil).
+    /// Anything else is not believed.
+    pub(super) fn believes(&self, answer: &Answer) -> bool {
+        let orphan = answer.children.iter().any(|child| child.parents.is_empty());
+        let believed = answer.next.is_some() == answer.children.is_empty() && !orphan;
+        if !believed {
+            warn!(shard = %self.shard, "an answer with only half of the end of a shard: asking again");
+        }
+        believed
+    }
+
+    /// A stream that was deleted and made again has shards of the same names whose numbers begin behind
+    /// those of the old ones; reading then begins at the oldest record. Java asks for the old number for ever.
+    pub(super) async fn is_of_an_earlier_stream(&mut self, error: &super::Error) -> bool {
+        let start = self.start();
+        let (Start::At(number) | Start::After(number)) = &start else { return false };
+        let listed = self.source.shards.list(Filter::All).await.unwrap_or_default();
+        let this = listed.iter().find(|shard| shard.id == self.shard);
+        if this.is_none_or(|shard| number.order(&shard.starting) != Ordering::Less) {
+            return false;
+        }
+        warn!(shard = %self.shard, %error, ?start,
+            "the checkpoint is of an earlier stream of this name: reading this one from its oldest record");
+        (self.start, self.last) = (Start::TrimHorizon, None);
+        true
+    }
+
+    /// Java takes "no such shard" for its end, be it the stream or the consumer that is missing. That skips
+    /// records: it has ended if the stream is there and doesn't list it.
+    pub(super) async fn end_if_gone(&self, reason: &str) -> Option<Batch> {
+        match self.source.shards.list(Filter::All).await {
+            Ok(shards) if !shards.is_empty() && shards.iter().all(|shard| shard.id != self.shard) => {
+                warn!(shard = %self.shard, reason, "the shard is past retention and gone: taken as ended");
+                let of_this = |shard: &&Shard| shard.parents().any(|parent| *parent == self.shard);
+                let child = |shard: &Shard| ChildShard {
+                    id: shard.id.clone(),
+                    parents: shard.parents().cloned().collect(),
+                    range: shard.range,
+                };
+                let children = shards.iter().filter(of_this).map(child).collect();
+                Some(Batch { end: Some(children), ..Batch::default() })
+            }
+            listed => {
+                let listed = listed.map(|shards| shards.len());
+                warn!(shard = %self.shard, reason, ?listed, "missing, but the shard isn't known to be gone: will try again");
+                None
+            }
+        }
+    }
+
+    /// Now, as [`Place::opened`] wants it.
+    pub(super) fn now() -> i64 {
+        clock::wall_millis()
+    }
+}

@@ -1,0 +1,172 @@
+//! Batches fetched ahead of one child, within bounds.
+//!
+//! In KCL: `PrefetchRecordsPublisher.PrefetchCounters`.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+
+use crate::budget::Share;
+use crate::record::{Batch, Record};
+
+/// What may wait for one child. One batch may always, whatever its size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Most {
+    /// Answers of Kinesis.
+    pub batches: usize,
+    /// Records.
+    pub records: usize,
+    /// Bytes of their data.
+    pub bytes: usize,
+}
+
+impl Default for Most {
+    /// `PollingConfig.maxPendingProcessRecordsInput`, `PrefetchRecordsPublisher`.
+    fn default() -> Self {
+        Self { batches: 4, records: 30_000, bytes: 8 * 1024 * 1024 }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Waiting {
+    batches: usize,
+    records: usize,
+    bytes: usize,
+}
+
+impl Waiting {
+    fn of(batch: &Batch) -> Self {
+        Self { batches: 1, records: batch.records.len(), bytes: batch.records.iter().map(Record::size).sum() }
+    }
+}
+
+pub(super) fn queue(most: Most, share: Share) -> (Ahead, Batches) {
+    let (sender, batches) = mpsc::unbounded_channel();
+    let waiting = Arc::new(watch::Sender::new(Waiting::default()));
+    let ahead = Ahead { most, share, waiting: waiting.clone(), batches: sender };
+    (ahead, Batches { waiting, batches })
+}
+
+/// The reader's end.
+#[derive(Debug)]
+pub(super) struct Ahead {
+    most: Most,
+    share: Share,
+    waiting: Arc<watch::Sender<Waiting>>,
+    /// Bounded by [`Ahead::room`], before each fetch.
+    batches: mpsc::UnboundedSender<Batch>,
+}
+
+impl Ahead {
+    /// How many bytes this shard should hold at most.
+    pub(super) fn share(&self) -> usize {
+        self.share.bytes()
+    }
+
+    /// Waits until one more batch may be fetched; false once nobody wants any more. Cancel-safe.
+    pub(super) async fn room(&self) -> bool {
+        let mut waiting = self.waiting.subscribe();
+        let has_room = waiting.wait_for(|waiting| {
+            let fits = waiting.batches < self.most.batches
+                && waiting.records < self.most.records
+                && waiting.bytes < self.most.bytes.min(self.share());
+            waiting.batches == 0 || fits
+        });
+        tokio::select! {
+            biased;
+            () = self.batches.closed() => false,
+            has_room = has_room => has_room.is_ok(),
+        }
+    }
+
+    /// Hands a batch on; false once nobody wants any.
+    pub(super) fn send(&self, batch: Batch) -> bool {
+        let more = Waiting::of(&batch);
+        self.waiting.send_modify(|waiting| {
+            waiting.batches += more.batches;
+            waiting.records += more.records;
+            waiting.bytes += more.bytes;
+        });
+        self.batches.send(batch).is_ok()
+    }
+}
+
+/// The consumer's end.
+#[derive(Debug)]
+pub(super) struct Batches {
+    waiting: Arc<watch::Sender<Waiting>>,
+    batches: mpsc::UnboundedReceiver<Batch>,
+}
+
+impl Batches {
+    /// The next; none once the reader is gone. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Option<Batch> {
+        let batch = self.batches.recv().await?;
+        let less = Waiting::of(&batch);
+        self.waiting.send_modify(|waiting| {
+            waiting.batches -= less.batches;
+            waiting.records -= less.records;
+            waiting.bytes -= less.bytes;
+        });
+        Some(batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::Budget;
+    use crate::record::Data;
+    use crate::sequence::SequenceNumber;
+
+    fn batch(records: usize, bytes: usize) -> Batch {
+        let record = Record {
+            sequence: SequenceNumber::parse("1").unwrap(),
+            sub: 0,
+            partition_key: "p".into(),
+            data: Data::encode(&vec![0; bytes]),
+            arrival: None,
+        };
+        Batch { records: vec![record; records], ..Batch::default() }
+    }
+
+    async fn fits(ahead: &Ahead) -> bool {
+        tokio::select! {
+            biased;
+            room = ahead.room() => room,
+            () = std::future::ready(()) => false,
+        }
+    }
+
+    #[tokio::test]
+    async fn each_bound_holds_back_the_next_fetch_until_something_is_taken() {
+        let most = Most { batches: 3, records: 10, bytes: 90 };
+        let budget = Budget::new(1_000);
+        for (first, second) in [((1, 1), (1, 1)), ((5, 1), (5, 1)), ((1, 45), (1, 45))] {
+            let (ahead, mut batches) = queue(most, budget.share());
+            assert!(fits(&ahead).await);
+            ahead.send(batch(first.0, first.1));
+            assert!(fits(&ahead).await);
+            ahead.send(batch(second.0, second.1));
+            if first == (1, 1) {
+                ahead.send(batch(1, 1));
+            }
+            assert!(!fits(&ahead).await, "{first:?}");
+            batches.next().await.unwrap();
+            assert!(fits(&ahead).await, "{first:?}");
+            drop(batches);
+            assert!(!ahead.room().await, "nobody is there");
+        }
+    }
+
+    #[tokio::test]
+    async fn one_batch_may_wait_whatever_its_size_and_a_small_share_leaves_it_at_that() {
+        let budget = Budget::new(8);
+        let (ahead, mut batches) = queue(Most::default(), budget.share());
+        assert!(fits(&ahead).await);
+        ahead.send(batch(1, 9));
+        assert!(!fits(&ahead).await);
+        batches.next().await.unwrap();
+        assert!(fits(&ahead).await);
+    }
+}

@@ -1,0 +1,319 @@
+//! Records pushed by SubscribeToShard: renewals, reshards and trouble between them; nothing is lost, nothing
+//! comes twice.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use multilangd::local::kinesis::{Effect, Fault, Operation, Options};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::rig::*;
+
+const FANOUT: &str = "retrievalMode = FANOUT\ntaskBackoffTimeMillis = 50\nshardSyncIntervalMillis = 500\n";
+
+fn short(length: u64) -> Options {
+    Options {
+        subscription_length: Duration::from_millis(length),
+        subscription_cooldown: Duration::from_millis(500),
+        heartbeat: Duration::from_millis(500),
+        ..Options::default()
+    }
+}
+
+fn numbered(from: usize, count: usize) -> Vec<(String, Vec<u8>)> {
+    (from..from + count).map(|n| (format!("k{}", n % 97), format!("{n}").into_bytes())).collect()
+}
+
+/// Everything that children got, by its text.
+async fn all_of(rig: &mut Rig, count: usize) -> Vec<usize> {
+    let mut seen = Vec::new();
+    while seen.len() < count {
+        let Report::Said { what, body, .. } = rig.report().await else { continue };
+        if what == "processRecords" {
+            seen.extend(body["records"].as_array().unwrap().iter().map(text));
+        }
+    }
+    seen
+}
+
+fn text(record: &serde_json::Value) -> usize {
+    use base64::Engine as _;
+    let data = base64::engine::general_purpose::STANDARD.decode(record["data"].as_str().unwrap()).unwrap();
+    String::from_utf8(data).unwrap().parse().unwrap()
+}
+
+fn assert_each_once(mut seen: Vec<usize>, count: usize) {
+    seen.sort_unstable();
+    let twice: Vec<&[usize]> = seen.windows(2).filter(|pair| pair[0] == pair[1]).collect();
+    assert!(twice.is_empty(), "twice: {:?}", &twice[..twice.len().min(9)]);
+    assert!(seen.iter().copied().eq(0..count), "{} of {count}", seen.len());
+}
+
+/// While a daemon reads, records are put for as long as the renewals take, the stream is resharded, and whatever
+/// `trouble` does is done.
+async fn pushed(mut rig: Rig, count: usize, span: Duration, reshards: bool, trouble: impl Fn(&Rig, usize)) {
+    let (rounds, part) = (50, count / 50);
+    rig.put(&numbered(0, part)).await;
+    let file = rig.properties(&rig.scripted("each"), FANOUT);
+    let mut daemon = rig.daemon(&file);
+    let mut next = Instant::now();
+    let mut seen = all_of(&mut rig, part).await;
+    for round in 1..rounds {
+        next += span / rounds;
+        tokio::time::sleep_until(next).await;
+        trouble(&rig, usize::try_from(round).unwrap());
+        if reshards && round == 15 {
+            split(&rig, "shardId-000000000000").await;
+        }
+        if reshards && round == 30 {
+            merge(&rig, "shardId-000000000001", "shardId-000000000002").await;
+        }
+        let round = usize::try_from(round).unwrap();
+        rig.put(&numbered(round * part, part)).await;
+        seen.extend(all_of(&mut rig, part).await);
+    }
+    let stopped = Instant::now();
+    assert_eq!(daemon.stop().await, Some(0));
+    assert!(stopped.elapsed() < Duration::from_secs(5), "{:?}", stopped.elapsed());
+    rig.until("all children gone", |log| alive(log) == 0).await;
+    assert_eq!(count, count_of(&rig), "nothing comes after all");
+    assert_each_once(seen, count);
+    assert_in_order(&rig.log);
+    assert_eq!(said(&rig.log, "shardEnded").len(), if reshards { 3 } else { 0 });
+    assert!(!rig.daemon_log().contains("reading failed"), "{}", rig.daemon_log());
+}
+
+fn count_of(rig: &Rig) -> usize {
+    crate::rig::count(&rig.log)
+}
+
+async fn split(rig: &Rig, shard: &str) {
+    // The trouble isn't meant for this.
+    rig.kinesis.faults().clear();
+    let shards = rig.clients.kinesis.list_shards().stream_name(STREAM).send().await.unwrap();
+    let of = shards.shards().iter().find(|one| one.shard_id() == shard).unwrap();
+    let range = of.hash_key_range().unwrap();
+    let (from, to): (u128, u128) =
+        (range.starting_hash_key().parse().unwrap(), range.ending_hash_key().parse().unwrap());
+    let middle = from + (to - from) / 2;
+    let call = rig.clients.kinesis.split_shard().stream_name(STREAM).shard_to_split(shard);
+    call.new_starting_hash_key(middle.to_string()).send().await.unwrap();
+    active(rig).await;
+}
+
+async fn merge(rig: &Rig, left: &str, right: &str) {
+    let call = rig.clients.kinesis.merge_shards().stream_name(STREAM);
+    call.shard_to_merge(left).adjacent_shard_to_merge(right).send().await.unwrap();
+    active(rig).await;
+}
+
+/// kinesis-local takes a moment for it.
+async fn active(rig: &Rig) {
+    let limit = Instant::now() + LIMIT;
+    loop {
+        let told = rig.clients.kinesis.describe_stream_summary().stream_name(STREAM).send().await.unwrap();
+        let status = told.stream_description_summary.unwrap().stream_status;
+        if status == aws_sdk_kinesis::types::StreamStatus::Active {
+            return;
+        }
+        assert!(Instant::now() < limit, "{status:?}");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_or_repeated_over_renewals_reshards_and_trouble() {
+    let mut rigs = JoinSet::new();
+    for seed in 0..2 {
+        rigs.spawn(async move {
+            let rig = Rig::with("fanout", short(1_500)).await;
+            rig.stream(4).await;
+            let random = std::sync::Mutex::new(fastrand::Rng::with_seed(seed));
+            let span = Duration::from_secs(20);
+            pushed(rig, 50_000, span, true, |rig, round| {
+                let mut random = random.lock().unwrap();
+                let effects = [
+                    Effect::Throttle,
+                    Effect::Fail,
+                    Effect::LoseAnswer,
+                    Effect::CutAnswer,
+                    Effect::Delay(Duration::from_millis(300)),
+                ];
+                let calls = [Operation::SubscribeToShard, Operation::ListShards];
+                if random.u32(0..3) == 0 {
+                    let (call, effect) = (random.choice(calls).unwrap(), random.choice(effects).unwrap());
+                    rig.kinesis.faults().add(Fault::on(call, effect).times(random.u32(1..3)));
+                }
+                if random.u32(0..3) == 0 {
+                    rig.kinesis.drop_subscriptions(Some(STREAM), None);
+                }
+                if round == 40 {
+                    let subscribed = rig.kinesis.faults().calls(Operation::SubscribeToShard);
+                    assert!(subscribed > 40, "{subscribed} subscriptions");
+                    assert_eq!(rig.kinesis.faults().calls(Operation::GetRecords), 0);
+                }
+            })
+            .await;
+        });
+    }
+    while let Some(ended) = rigs.join_next().await {
+        ended.unwrap();
+    }
+}
+
+/// npm's kinesis-local, when `MULTILANGD_KINESIS_LOCAL` names it, as for the contract; it must be newly started. Its subscriptions last five
+/// minutes, so they are cut on the way instead; and that to a closed shard never ends (`tests/contract/suite.rs`), so
+/// nothing is resharded.
+#[tokio::test(flavor = "multi_thread")]
+async fn kinesis_local_pushes_too() {
+    let Ok(url) = std::env::var("MULTILANGD_KINESIS_LOCAL") else {
+        println!("kinesis-local was NOT asked: MULTILANGD_KINESIS_LOCAL does not name it");
+        return;
+    };
+    let wire = Wire::to(url.strip_prefix("http://").unwrap()).await;
+    let mut rig = Rig::at("kinesis-local", url).await;
+    rig.url = wire.url.clone();
+    rig.stream(4).await;
+    active(&rig).await;
+    pushed(rig, 5_000, Duration::from_secs(15), false, |_, round| {
+        if round % 4 == 0 {
+            wire.cut();
+        }
+    })
+    .await;
+    assert!(*wire.connections.borrow() > 40, "ten cuts, four shards");
+}
+
+/// A way to another address that can be cut.
+struct Wire {
+    url: String,
+    cuts: tokio::sync::broadcast::Sender<()>,
+    connections: tokio::sync::watch::Receiver<usize>,
+    _task: JoinSet<()>,
+}
+
+impl Wire {
+    async fn to(address: &str) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (cuts, _) = tokio::sync::broadcast::channel(1);
+        let (count, connections) = tokio::sync::watch::channel(0);
+        let (address, told) = (address.to_owned(), cuts.clone());
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let mut open = JoinSet::new();
+            loop {
+                let (mut near, _) = listener.accept().await.unwrap();
+                let (mut cut, address) = (told.subscribe(), address.clone());
+                count.send_modify(|count| *count += 1);
+                open.spawn(async move {
+                    let mut far = TcpStream::connect(address).await.unwrap();
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                        _ = cut.recv() => {}
+                    }
+                });
+            }
+        });
+        Self { url, cuts, connections, _task: task }
+    }
+
+    fn cut(&self) {
+        let _nobody_is_connected = self.cuts.send(()).is_err();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_there_is_no_fan_out_records_are_polled_and_it_is_said_once() {
+    let mut rig = Rig::start("no-fanout").await;
+    rig.stream(4).await;
+    rig.put(&numbered(0, 400)).await;
+    rig.kinesis.faults().add(Fault::on(Operation::RegisterStreamConsumer, Effect::Unknown));
+    let file = rig.properties(&rig.scripted("each"), FANOUT);
+    let mut daemon = rig.daemon(&file);
+    let seen = all_of(&mut rig, 400).await;
+    assert_eq!(daemon.stop().await, Some(0));
+    assert_each_once(seen, 400);
+    assert_eq!(rig.daemon_log().matches("this endpoint has no enhanced fan-out").count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_is_deleted_is_registered_again_and_nothing_is_skipped() {
+    let mut rig = Rig::with("deregistered", short(60_000)).await;
+    rig.stream(2).await;
+    rig.put(&numbered(0, 100)).await;
+    let file = rig.properties(&rig.scripted("each"), FANOUT);
+    let mut daemon = rig.daemon(&file);
+    let mut seen = all_of(&mut rig, 100).await;
+    let kinesis = &rig.clients.kinesis;
+    let told = kinesis.describe_stream_summary().stream_name(STREAM).send().await.unwrap();
+    let arn = told.stream_description_summary.unwrap().stream_arn;
+    let call = kinesis.deregister_stream_consumer().stream_arn(&arn).consumer_name(APPLICATION);
+    call.send().await.unwrap();
+    rig.put(&numbered(100, 100)).await;
+    seen.extend(all_of(&mut rig, 100).await);
+    assert_eq!(daemon.stop().await, Some(0));
+    assert_each_once(seen, 200);
+    let consumers = rig.clients.kinesis.list_stream_consumers().stream_arn(&arn).send().await.unwrap();
+    assert_eq!(consumers.consumers().len(), 1, "it is there, and stays when the daemon goes");
+    assert_eq!(consumers.consumers()[0].consumer_name(), APPLICATION);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_by_its_arn_is_used_and_none_is_registered() {
+    let mut rig = Rig::start("by-arn").await;
+    rig.stream(1).await;
+    rig.put(&numbered(0, 10)).await;
+    let kinesis = &rig.clients.kinesis;
+    let told = kinesis.describe_stream_summary().stream_name(STREAM).send().await.unwrap();
+    let arn = told.stream_description_summary.unwrap().stream_arn;
+    let made =
+        kinesis.register_stream_consumer().stream_arn(&arn).consumer_name("mine").send().await.unwrap();
+    let consumer = made.consumer.unwrap().consumer_arn;
+    let more = format!("{FANOUT}fanoutConfig.consumerArn = {consumer}\n");
+    let file = rig.properties(&rig.scripted("each"), &more);
+    let mut daemon = rig.daemon(&file);
+    assert_each_once(all_of(&mut rig, 10).await, 10);
+    assert_eq!(daemon.stop().await, Some(0));
+    assert_eq!(rig.kinesis.faults().calls(Operation::RegisterStreamConsumer), 1);
+}
+
+/// A child that does not answer for longer than a subscription is kept without being read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_child_holds_up_its_shard_alone() {
+    let mut rig = Rig::with("slow", short(2_000)).await;
+    rig.stream(2).await;
+    rig.put(&numbered(0, 200)).await;
+    let once = rig.folder.join("once");
+    let file = rig.properties(&rig.scripted(&format!("each hangs-once={}", once.display())), FANOUT);
+    let mut daemon = rig.daemon(&file);
+    let stuck = loop {
+        if let Report::Said { what, shard, .. } = rig.report().await
+            && what == "hangs"
+        {
+            break shard;
+        }
+    };
+    for round in 1..10 {
+        rig.put(&numbered(200 * round, 200)).await;
+        let before = others(&rig, &stuck);
+        rig.until("the other shard's", |log| others_of(log, &stuck) > before).await;
+    }
+    std::fs::write(rig.folder.join("once.go"), "").unwrap();
+    rig.until("everything", |log| crate::rig::count(log) >= 2_000).await;
+    assert_eq!(daemon.stop().await, Some(0));
+    assert_in_order(&rig.log);
+    assert_eq!(crate::rig::count(&rig.log), 2_000);
+}
+
+fn others(rig: &Rig, stuck: &str) -> usize {
+    others_of(&rig.log, stuck)
+}
+
+/// Records that children of other shards got.
+fn others_of(log: &[Report], stuck: &str) -> usize {
+    let of = |report: &&Report| matches!(report, Report::Said { shard, .. } if shard != stuck);
+    crate::rig::count(&log.iter().filter(of).cloned().collect::<Vec<_>>())
+}
