@@ -154,7 +154,7 @@ impl Room {
     }
 
     /// Bytes whose room is given back with their last copy.
-    pub fn fill(self, bytes: Vec<u8>) -> Bytes {
+    pub fn fill(self, bytes: impl AsRef<[u8]> + Send + 'static) -> Bytes {
         Bytes::from_owner(Filled { bytes, _room: self })
     }
 }
@@ -165,14 +165,14 @@ impl Drop for Room {
     }
 }
 
-struct Filled {
-    bytes: Vec<u8>,
+struct Filled<B> {
+    bytes: B,
     _room: Room,
 }
 
-impl AsRef<[u8]> for Filled {
+impl<B: AsRef<[u8]>> AsRef<[u8]> for Filled<B> {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes
+        self.bytes.as_ref()
     }
 }
 
@@ -232,15 +232,14 @@ mod tests {
     async fn who_waits_for_much_is_not_passed_by_who_wants_little() {
         let budget = Budget::new(1_000);
         let first = budget.reserve(500).await;
-        let large = tokio::spawn({
-            let budget = budget.clone();
-            async move { budget.reserve(1_000).await.bytes() }
-        });
+        let mut waiting = tokio::task::JoinSet::new();
+        let large = budget.clone();
+        waiting.spawn(async move { large.reserve(1_000).await.bytes() });
         tokio::task::yield_now().await;
         assert!(now_or_never(budget.reserve(30)).is_none(), "there is room for it, but it came later");
         assert!(now_or_never(budget.reserve(10)).is_some());
         drop(first);
-        assert_eq!(large.await.unwrap(), 1_000);
+        assert_eq!(waiting.join_next().await.unwrap().unwrap(), 1_000);
     }
 
     #[test]

@@ -145,7 +145,13 @@ impl Consumer {
                         self.held.mark_lost();
                         continue;
                     }
-                    Some(batch) => Event::Batch(batch),
+                    Some(batch) => {
+                        if batch.dropped > 0 {
+                            let dropped = metrics::Event::Dropped { records: batch.dropped };
+                            self.parts.sink.tell(self.held.shard(), dropped);
+                        }
+                        Event::Batch(batch)
+                    }
                     None => {
                         self.feed = None;
                         Event::FeedBroke
@@ -186,7 +192,7 @@ impl Consumer {
                     self.events.push_back(Event::NotSpawned(error.to_string()));
                 }
             },
-            Effect::Send(message) => self.send(&message),
+            Effect::Send(message) => self.send(message),
             Effect::Acknowledge(outcome) => {
                 if let Some(child) = &mut self.child {
                     child.acknowledge(outcome);
@@ -256,7 +262,7 @@ impl Consumer {
         self.feed = Some(Feed::open(&self.parts.source, self.held.shard().clone(), range, start));
     }
 
-    fn send(&mut self, message: &Message) {
+    fn send(&mut self, message: Message) {
         let Some(child) = &mut self.child else { return };
         match message {
             Message::Initialize(position) => child.send(&ToChild::Initialize {
@@ -268,10 +274,7 @@ impl Consumer {
                 let delivered = metrics::Event::Delivered { records: records.len() };
                 self.parts.sink.tell(self.held.shard(), delivered);
                 self.held.count(records.iter().map(Record::size).sum());
-                child.send(&ToChild::ProcessRecords {
-                    records: &multilang::protocol_records(records),
-                    millis_behind_latest: *millis_behind_latest,
-                });
+                child.send_batch(records, millis_behind_latest);
             }
             Message::ShutdownRequested => child.send(&ToChild::ShutdownRequested),
             Message::LeaseLost => child.send(&ToChild::LeaseLost),

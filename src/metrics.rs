@@ -24,6 +24,11 @@ pub enum Event<'a> {
         /// How many.
         records: usize,
     },
+    /// User records were left out with their aggregates, whose hash keys are another shard's.
+    Dropped {
+        /// How many.
+        records: usize,
+    },
     /// The child's progress was stored.
     Checkpointed {
         /// Where.
@@ -56,6 +61,8 @@ pub struct Totals {
     pub pid: Option<u32>,
     /// Records handed out.
     pub delivered: usize,
+    /// User records left out.
+    pub dropped: usize,
     /// Checkpoints stored.
     pub checkpoints: usize,
     /// Failures of children.
@@ -83,6 +90,7 @@ impl Sink for Board {
             Event::ChildStarted { pid } => totals.pid = Some(pid),
             Event::ChildFailed => totals.failures += 1,
             Event::Delivered { records } => totals.delivered += records,
+            Event::Dropped { records } => totals.dropped += records,
             Event::Checkpointed { .. } => totals.checkpoints += 1,
             Event::ShardEnded => totals.ended = true,
             Event::Left => totals.pid = None,

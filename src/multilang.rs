@@ -28,7 +28,7 @@ pub mod output;
 pub mod process;
 
 use launch::{Happened, Process};
-pub use launch::{Launch, SpawnError, Stop};
+pub use launch::{Launch, Outgoing, SpawnError, Stop};
 pub use process::Program;
 
 /// The end of a process, of its stdout and of its stdin come one after the other, in any order. This is
@@ -99,10 +99,21 @@ impl Child {
     pub fn send(&mut self, message: &ToChild<'_>) {
         let mut line = Vec::new();
         match self.session.begin(message, &mut line) {
-            Ok(()) => self.process.write(line),
+            Ok(()) => self.process.write(Outgoing::Line(line)),
             Err(busy) => {
                 debug_assert!(false, "{busy}");
                 tracing::error!(shard = %self.shard, %busy, "an action was not sent");
+            }
+        }
+    }
+
+    /// Opens `processRecords`. Its line is made by the writer as it goes.
+    pub fn send_batch(&mut self, records: Vec<Record>, millis_behind_latest: Option<i64>) {
+        match self.session.begin_batch() {
+            Ok(()) => self.process.write(Outgoing::Batch { records, millis_behind_latest }),
+            Err(busy) => {
+                debug_assert!(false, "{busy}");
+                tracing::error!(shard = %self.shard, %busy, "a batch was not sent");
             }
         }
     }
@@ -111,7 +122,7 @@ impl Child {
     pub fn acknowledge(&mut self, outcome: Result<(), CheckpointFailure>) {
         let mut line = Vec::new();
         self.session.acknowledge(outcome, &mut line);
-        self.process.write(line);
+        self.process.write(Outgoing::Line(line));
     }
 
     /// Closes the child's stdin once everything written has gone through: it should then end. Whatever it
@@ -216,20 +227,5 @@ impl Child {
                 Some(Event::InputBroken(reason))
             }
         }
-    }
-}
-
-/// The base64 text and the positions of a batch, as the protocol wants them.
-pub fn protocol_records(records: &[Record]) -> Vec<multilangd_protocol::Record<'_>> {
-    records.iter().map(to_protocol).collect()
-}
-
-fn to_protocol(record: &Record) -> multilangd_protocol::Record<'_> {
-    multilangd_protocol::Record {
-        data: record.data.as_str(),
-        partition_key: &record.partition_key,
-        sequence_number: record.sequence.as_str(),
-        approximate_arrival_timestamp: record.arrival,
-        sub_sequence_number: record.sub,
     }
 }

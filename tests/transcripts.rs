@@ -13,7 +13,7 @@ use std::time::Duration;
 use multilangd::consumer::event::{Effect, Event, Message, Settings};
 use multilangd::consumer::state::State;
 use multilangd::lease::held;
-use multilangd::multilang::{self, protocol_records};
+use multilangd::multilang::{self, Outgoing};
 use multilangd::record::{Batch, Data, Record};
 use multilangd::sequence::{Position, Sequence, SequenceNumber};
 use multilangd::shard::{ChildShard, HashRange};
@@ -138,8 +138,9 @@ impl Replay {
                 self.session.begin(&message, line).unwrap();
             }
             Message::ProcessRecords(records, millis_behind_latest) => {
-                let (records, millis_behind_latest) = (&protocol_records(records), *millis_behind_latest);
-                self.session.begin(&ToChild::ProcessRecords { records, millis_behind_latest }, line).unwrap();
+                self.session.begin_batch().unwrap();
+                let (records, millis_behind_latest) = (records.clone(), *millis_behind_latest);
+                line.extend(Outgoing::Batch { records, millis_behind_latest }.into_line());
             }
             Message::ShutdownRequested => self.session.begin(&ToChild::ShutdownRequested, line).unwrap(),
             Message::LeaseLost => self.session.begin(&ToChild::LeaseLost, line).unwrap(),
@@ -192,7 +193,7 @@ impl Replay {
             "processRecords" => self.on(Event::Batch(Batch {
                 records: json["records"].as_array().unwrap().iter().map(record).collect(),
                 millis_behind_latest: json["millisBehindLatest"].as_i64(),
-                end: None,
+                ..Batch::default()
             })),
             "shutdownRequested" => self.on(Event::Stop),
             "leaseLost" => self.on(Event::LeaseLost),

@@ -28,5 +28,5 @@ pub mod session;
 
 pub use failure::CheckpointFailure;
 pub use line::{Line, LineSplitter};
-pub use message::{Action, CheckpointRequest, Dialect, FromChild, Noise, Record, ToChild};
+pub use message::{Action, BatchLine, CheckpointRequest, Dialect, FromChild, Noise, Record, ToChild};
 pub use session::{Busy, Event, Received, Session};

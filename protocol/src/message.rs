@@ -8,6 +8,7 @@
 //! In KCL: package `software.amazon.kinesis.multilang.messages`, `JsonFriendlyRecord`.
 
 use std::fmt;
+use std::io::Write as _;
 
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -78,10 +79,10 @@ impl Dialect {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record<'a> {
     /// The bytes in standard base64 with padding, without line breaks. Written as it is.
-    pub data: &'a str,
+    pub data: &'a [u8],
     /// The record's partition key, or an aggregated user record's own.
     pub partition_key: &'a str,
-    /// The Kinesis sequence number, in decimal.
+    /// The Kinesis sequence number, in decimal. Written as it is.
     pub sequence_number: &'a str,
     /// Milliseconds since 1970, absent only where Kinesis gave none.
     pub approximate_arrival_timestamp: Option<i64>,
@@ -150,21 +151,14 @@ impl ToChild<'_> {
                 put_number(out, "subSequenceNumber", *sub_sequence_number);
             }
             Self::ProcessRecords { records, millis_behind_latest } => {
-                open(out, "processRecords");
-                out.extend_from_slice(b",\"records\":[");
                 let size: usize = records
                     .iter()
                     .map(|r| r.data.len() + r.partition_key.len() + r.sequence_number.len() + 160)
                     .sum();
                 out.reserve(size + 64);
-                for (index, record) in records.iter().enumerate() {
-                    if index > 0 {
-                        out.push(b',');
-                    }
-                    put_record(out, record);
-                }
-                out.push(b']');
-                put_number(out, "millisBehindLatest", *millis_behind_latest);
+                let mut batch = BatchLine::begin(out);
+                records.iter().for_each(|record| batch.record(record, out));
+                return batch.end(*millis_behind_latest, out);
             }
             Self::ShutdownRequested => open(out, "shutdownRequested"),
             Self::LeaseLost => open(out, "leaseLost"),
@@ -209,21 +203,63 @@ fn put_text(out: &mut Vec<u8>, key: &str, value: Option<&str>) {
 fn put_number<N: fmt::Display>(out: &mut Vec<u8>, key: &str, value: Option<N>) {
     put_key(out, key);
     match value {
-        Some(number) => out.extend_from_slice(number.to_string().as_bytes()),
+        Some(number) => {
+            // Into memory it can't fail.
+            let _written = write!(out, "{number}").is_ok();
+        }
         None => out.extend_from_slice(b"null"),
     }
 }
 
-/// A record's `action` comes last, unlike everyone else's: Java's field order.
-fn put_record(out: &mut Vec<u8>, record: &Record<'_>) {
-    out.extend_from_slice(b"{\"data\":\"");
-    out.extend_from_slice(record.data.as_bytes());
-    out.push(b'"');
-    put_text(out, "partitionKey", Some(record.partition_key));
-    put_text(out, "sequenceNumber", Some(record.sequence_number));
-    put_number(out, "approximateArrivalTimestamp", record.approximate_arrival_timestamp);
-    put_number(out, "subSequenceNumber", Some(record.sub_sequence_number));
-    out.extend_from_slice(b",\"action\":\"record\"}");
+/// The line of `processRecords` in parts, so that nobody needs to hold all of it: [`BatchLine::begin`], for each
+/// record [`BatchLine::record`], [`BatchLine::end`]. Together they are what [`ToChild::write_line`] writes.
+#[derive(Debug)]
+pub struct BatchLine {
+    any: bool,
+}
+
+impl BatchLine {
+    /// Appends what comes before the records.
+    pub fn begin(out: &mut Vec<u8>) -> Self {
+        open(out, Action::ProcessRecords.name());
+        out.extend_from_slice(b",\"records\":[");
+        Self { any: false }
+    }
+
+    /// Appends a record.
+    pub fn record(&mut self, record: &Record<'_>, out: &mut Vec<u8>) {
+        self.open_record(out);
+        out.extend_from_slice(record.data);
+        Self::close_record(record, out);
+    }
+
+    /// Appends what comes before a record's data; the data itself comes next, from wherever it is.
+    pub fn open_record(&mut self, out: &mut Vec<u8>) {
+        let head: &[u8] =
+            if std::mem::replace(&mut self.any, true) { b",{\"data\":\"" } else { b"{\"data\":\"" };
+        out.extend_from_slice(head);
+    }
+
+    /// Appends what comes after a record's data. Its `action` comes last, unlike everyone else's: Java's field
+    /// order.
+    pub fn close_record(record: &Record<'_>, out: &mut Vec<u8>) {
+        out.push(b'"');
+        put_text(out, "partitionKey", Some(record.partition_key));
+        put_key(out, "sequenceNumber");
+        out.push(b'"');
+        out.extend_from_slice(record.sequence_number.as_bytes());
+        out.push(b'"');
+        put_number(out, "approximateArrivalTimestamp", record.approximate_arrival_timestamp);
+        put_number(out, "subSequenceNumber", Some(record.sub_sequence_number));
+        out.extend_from_slice(b",\"action\":\"record\"}");
+    }
+
+    /// Appends the rest, its `\n` included.
+    pub fn end(self, millis_behind_latest: Option<i64>, out: &mut Vec<u8>) {
+        out.push(b']');
+        put_number(out, "millisBehindLatest", millis_behind_latest);
+        out.extend_from_slice(b"}\n");
+    }
 }
 
 /// Jackson's escapes: upper-case hex digits, `/` and everything from U+0020 up but `"` and `\` raw.
@@ -231,6 +267,13 @@ fn put_string(out: &mut Vec<u8>, text: &str) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     out.push(b'"');
     let bytes = text.as_bytes();
+    // Hardly any text has one: all of it is looked at at once.
+    let special = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
+    if !bytes.iter().fold(false, |any, byte| any | special(*byte)) {
+        out.extend_from_slice(bytes);
+        out.push(b'"');
+        return;
+    }
     let mut start = 0;
     for (index, &byte) in bytes.iter().enumerate() {
         let short = match byte {
@@ -464,7 +507,7 @@ mod tests {
     fn text_is_escaped_as_jackson_does() {
         let key = "\"\\/\u{8}\t\n\u{c}\r\u{0}\u{1f}\u{7f}\u{2028}é😀";
         let record = Record {
-            data: "",
+            data: b"",
             partition_key: key,
             sequence_number: "1",
             approximate_arrival_timestamp: None,
@@ -546,7 +589,7 @@ mod tests {
 
         #[test]
         fn what_is_written_is_the_json_that_was_meant(key in any::<String>(), number in any::<Option<i64>>()) {
-            let record = Record { data: "cjA=", partition_key: &key, sequence_number: "12", approximate_arrival_timestamp: number, sub_sequence_number: 3 };
+            let record = Record { data: b"cjA=", partition_key: &key, sequence_number: "12", approximate_arrival_timestamp: number, sub_sequence_number: 3 };
             let written = line(&ToChild::ProcessRecords { records: &[record, record], millis_behind_latest: number });
             prop_assert_eq!(written.matches('\n').count(), 1);
             let value: serde_json::Value = serde_json::from_str(&written).unwrap();

@@ -104,12 +104,25 @@ impl Session {
     /// # Errors
     /// [`Busy`] while another action is open; nothing is written then.
     pub fn begin(&mut self, message: &ToChild<'_>, out: &mut Vec<u8>) -> Result<(), Busy> {
+        self.start(message.action())?;
+        message.write_line(self.dialect, out);
+        Ok(())
+    }
+
+    /// Opens [`Action::ProcessRecords`], whose line goes another way: [`crate::BatchLine`].
+    ///
+    /// # Errors
+    /// [`Busy`] while another action is open.
+    pub fn begin_batch(&mut self) -> Result<(), Busy> {
+        self.start(Some(Action::ProcessRecords))
+    }
+
+    fn start(&mut self, action: Option<Action>) -> Result<(), Busy> {
         if let Some(open) = self.open {
             return Err(Busy { open });
         }
-        self.open = message.action();
+        self.open = action;
         self.early = self.waiting.len();
-        message.write_line(self.dialect, out);
         Ok(())
     }
 

@@ -100,7 +100,7 @@ proptest! {
         let records: Vec<Record<'_>> = texts
             .iter()
             .map(|(key, number, arrival, sub)| Record {
-                data: "eA==",
+                data: b"eA==",
                 partition_key: key,
                 sequence_number: number,
                 approximate_arrival_timestamp: *arrival,

@@ -48,7 +48,7 @@ fn with_message<T>(line: &str, use_it: impl FnOnce(&ToChild<'_>) -> T) -> T {
 
 fn record(json: &Value) -> Record<'_> {
     Record {
-        data: text(&json["data"]).unwrap(),
+        data: text(&json["data"]).unwrap().as_bytes(),
         partition_key: text(&json["partitionKey"]).unwrap(),
         sequence_number: text(&json["sequenceNumber"]).unwrap(),
         approximate_arrival_timestamp: json["approximateArrivalTimestamp"].as_i64(),

@@ -82,10 +82,7 @@ impl Capture {
     }
 
     async fn fill_from(&self, mut response: HttpResponse) -> Result<HttpResponse, ConnectorError> {
-        let room = match &mut *self.lock() {
-            Slot::Wanted(room) => room.take(),
-            _ => None,
-        };
+        let room = if let Slot::Wanted(room) = &mut *self.lock() { room.take() } else { None };
         let Some(room) = room else {
             let body = std::mem::replace(response.body_mut(), SdkBody::empty());
             self.fill(Slot::Coming(ByteStream::new(body)));

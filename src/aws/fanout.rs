@@ -1,13 +1,17 @@
 //! Enhanced fan-out over Kinesis: the consumer's registration, and subscriptions.
 //!
 //! A subscription's events are read here from the body of its answer, for the sake of [`Capture`]'s fast way;
-//! and the codes of errors within it are to be seen only here. Each subscription has a connection of its own:
-//! one whose child is slow fills no window that others need, and one that hangs goes with it.
+//! and the codes of errors within it are to be seen only here. Subscriptions are spread over connections of their
+//! own: one whose child is slow fills the window of few others, and a connection that hangs isn't used again.
 //! <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_SubscribeToShard.html>
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use aws_sdk_kinesis::config::Builder;
 use aws_sdk_kinesis::types as sdk;
 use aws_smithy_eventstream::frame::{DecodedFrame, MessageFrameDecoder};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_types::DateTime;
 use aws_smithy_types::byte_stream::ByteStream;
 use aws_smithy_types::event_stream::Message;
@@ -27,6 +31,32 @@ use crate::shard::{BoxFuture, ShardId};
 
 /// No event is larger (AWS: 1 MiB or a single record of 10 MiB, in base64).
 const LARGEST: usize = 64 * 1024 * 1024;
+
+/// Connections that subscriptions are spread over. Each has certificates of its own in memory.
+const CONNECTIONS: usize = 32;
+/// Memory that a subscription keeps between events.
+const KEPT: usize = 16 * 1024;
+
+/// HTTP stacks, each made when it is first needed.
+#[derive(Debug, Default)]
+pub(super) struct Connections {
+    next: AtomicUsize,
+    made: [Mutex<Option<SharedHttpClient>>; CONNECTIONS],
+}
+
+impl Connections {
+    /// The next in turn, and its number.
+    fn take(&self) -> (SharedHttpClient, usize) {
+        let number = self.next.fetch_add(1, Ordering::Relaxed) % CONNECTIONS;
+        let mut made = self.made[number].lock().unwrap_or_else(PoisonError::into_inner);
+        (made.get_or_insert_with(client::http).clone(), number)
+    }
+
+    /// Nobody gets it again; who has it keeps it.
+    fn forget(&self, number: usize) {
+        self.made[number].lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
 
 impl Stream {
     async fn subscribe_to(
@@ -50,18 +80,24 @@ impl Stream {
         let capture = Capture::coming();
         let call = self.client.subscribe_to_shard();
         let call = call.consumer_arn(consumer).shard_id(shard.as_str()).starting_position(at).customize();
-        let call = call.config_override(Builder::new().http_client(client::http()));
+        let (http, connection) = self.connections.take();
+        let call = call.config_override(Builder::new().http_client(http));
         match call.interceptor(capture.clone()).send().await {
-            Err(error) => Err(self.read_error(&failure(&error), false)),
-            Ok(_) => match capture.take() {
-                Captured::Coming(body) => Ok(Box::new(Events {
-                    stream: self.clone(),
-                    body,
-                    buffer: BytesMut::new(),
-                    decoder: MessageFrameDecoder::new(),
-                })),
-                _ => Err(Error::Unavailable(format!("stream {}: an answer without events", self.name))),
-            },
+            Err(error) => {
+                let failure = failure(&error);
+                if let Failure::Unanswered(_) = failure {
+                    self.connections.forget(connection);
+                }
+                Err(self.read_error(&failure, false))
+            }
+            Ok(_) => {
+                let Captured::Coming(body) = capture.take() else {
+                    let text = format!("stream {}: an answer without events", self.name);
+                    return Err(Error::Unavailable(text));
+                };
+                let (stream, buffer, decoder) = (self.clone(), BytesMut::new(), MessageFrameDecoder::new());
+                Ok(Box::new(Events { stream, connection, body, buffer, decoder, is_well: true }))
+            }
         }
     }
 }
@@ -124,6 +160,17 @@ struct Events {
     body: ByteStream,
     buffer: BytesMut,
     decoder: MessageFrameDecoder,
+    connection: usize,
+    /// Nothing is being waited for, so that its end says nothing against the connection.
+    is_well: bool,
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        if !self.is_well {
+            self.stream.connections.forget(self.connection);
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -141,9 +188,9 @@ impl Events {
             };
             match (header(":message-type"), header(":event-type")) {
                 ("event", "SubscribeToShardEvent") => {
-                    // A copy of its own, so that its room is all that it holds.
+                    // Memory of its own, which the decoder made for it.
                     room.set(message.payload().len());
-                    let payload = room.fill(message.payload().to_vec());
+                    let payload = room.fill(message.payload().clone());
                     return records::read(&payload).map(Some).map_err(|error| self.unreadable(&error));
                 }
                 // "initial-response", and whatever may come to be.
@@ -170,7 +217,13 @@ impl Events {
                 Ok(DecodedFrame::Incomplete) => {}
                 Err(error) => return Err(self.unreadable(&error.to_string())),
             }
-            match self.body.next().await {
+            if self.buffer.is_empty() && self.buffer.capacity() > KEPT {
+                self.buffer = BytesMut::new();
+            }
+            self.is_well = false;
+            let part = self.body.next().await;
+            self.is_well = !matches!(part, Some(Err(_)));
+            match part {
                 Some(Ok(part)) => self.buffer.extend_from_slice(&part),
                 // What was begun comes again with the next subscription.
                 Some(Err(error)) => {
@@ -199,10 +252,12 @@ impl Subscription for Events {
 }
 
 fn status(status: &sdk::ConsumerStatus) -> Status {
-    match status {
-        sdk::ConsumerStatus::Active => Status::Active,
-        sdk::ConsumerStatus::Deleting => Status::Deleting,
+    if *status == sdk::ConsumerStatus::Active {
+        Status::Active
+    } else if *status == sdk::ConsumerStatus::Deleting {
+        Status::Deleting
+    } else {
         // Not yet, or a word that isn't known yet.
-        _ => Status::Creating,
+        Status::Creating
     }
 }

@@ -3,6 +3,7 @@
 //! The stream is addressed by its name, as KCL does. In KCL: `KinesisShardDetector`,
 //! `KinesisDataFetcher`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
@@ -13,6 +14,7 @@ use tracing::debug;
 
 use super::capture::{Capture, Captured};
 use super::error::{Failure, failure};
+use super::fanout::Connections;
 use super::records;
 use crate::budget::Room;
 use crate::record::Data;
@@ -25,6 +27,7 @@ use crate::shard::{self, BoxFuture, ChildShard, Filter, HashRange, Shard, ShardI
 pub struct Stream {
     pub(super) client: Client,
     pub(super) name: String,
+    pub(super) connections: Arc<Connections>,
     list: Attempts,
 }
 
@@ -47,7 +50,7 @@ impl Default for Attempts {
 impl Stream {
     /// The stream of that name.
     pub fn new(client: Client, name: String) -> Self {
-        Self { client, name, list: Attempts::default() }
+        Self { client, name, connections: Arc::default(), list: Attempts::default() }
     }
 
     /// The same with other attempts at ListShards.

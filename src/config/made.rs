@@ -82,9 +82,10 @@ impl Resolved {
             // Under FANOUT Java doesn't look at it.
             max_records: count("maxRecords").clamp(1, 10_000),
             idle: millis("idleTimeBetweenReadsInMillis"),
-            idle_behind: match s.value(own::IDLE_BEHIND) {
-                Value::Number(_) => millis(own::IDLE_BEHIND),
-                _ => millis("idleTimeBetweenReadsInMillis"),
+            idle_behind: if let Value::Number(_) = s.value(own::IDLE_BEHIND) {
+                millis(own::IDLE_BEHIND)
+            } else {
+                millis("idleTimeBetweenReadsInMillis")
             },
             near: millis("millisBehindLatestThresholdForReducedTps"),
             fanout: self.fanout(),

@@ -30,7 +30,7 @@ use crate::backoff::Backoff;
 use crate::checkpoint::{self, Progress, Verdict};
 use crate::lease::held;
 use crate::multilang::{self, Stop};
-use crate::record::{Batch, Record};
+use crate::record::Batch;
 use crate::sequence::{Position, Sequence};
 use crate::shard::ChildShard;
 
@@ -288,8 +288,8 @@ impl State {
             return self.fail(now, "a batch came at the wrong time".to_owned());
         }
         self.end = batch.end;
-        let records: Vec<Record> =
-            batch.records.into_iter().filter(|record| !self.progress.is_done(&record.position())).collect();
+        let mut records = batch.records;
+        records.retain(|record| !self.progress.is_done(&record.position()));
         if records.is_empty() && (self.end.is_some() || !self.settings.keep_empty) {
             return self.settle(now);
         }

@@ -1,6 +1,7 @@
 //! Tests of the state machine: each drives it by hand, with time as a number.
 
 use super::*;
+use crate::record::Record;
 use crate::sequence::SequenceNumber;
 use crate::shard::HashRange;
 
@@ -38,7 +39,7 @@ fn batch(numbers: &[u32]) -> Batch {
         data: crate::record::Data::default(),
         arrival: None,
     };
-    Batch { records: numbers.iter().map(record).collect(), millis_behind_latest: Some(0), end: None }
+    Batch { records: numbers.iter().map(record).collect(), millis_behind_latest: Some(0), ..Batch::default() }
 }
 
 fn last_batch(numbers: &[u32]) -> Batch {

@@ -7,8 +7,9 @@ use std::fmt;
 use std::io;
 use std::process::ExitStatus;
 
-use multilangd_protocol::Line;
+use multilangd_protocol::{BatchLine, Line};
 
+use crate::record::Record;
 use crate::shard::{BoxFuture, ShardId};
 
 /// A program that was found could not be started after all.
@@ -55,13 +56,57 @@ pub trait Launch: fmt::Display + Send + Sync {
     fn launch(&self, shard: &ShardId) -> Result<Box<dyn Process>, SpawnError>;
 }
 
+/// A message on its way to a process.
+#[derive(Debug)]
+pub enum Outgoing {
+    /// A line.
+    Line(Vec<u8>),
+    /// The line of a batch, made while it is written: nobody holds it whole.
+    Batch {
+        /// The records.
+        records: Vec<Record>,
+        /// As Kinesis said with them.
+        millis_behind_latest: Option<i64>,
+    },
+}
+
+impl Outgoing {
+    /// The whole line.
+    pub fn into_line(self) -> Vec<u8> {
+        match self {
+            Self::Line(line) => line,
+            Self::Batch { records, millis_behind_latest } => {
+                let mut out = Vec::new();
+                let mut line = BatchLine::begin(&mut out);
+                records.iter().for_each(|record| line.record(&to_protocol(record), &mut out));
+                line.end(millis_behind_latest, &mut out);
+                out
+            }
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self, Self::Line(line) if line.is_empty())
+    }
+}
+
+pub(super) fn to_protocol(record: &Record) -> multilangd_protocol::Record<'_> {
+    multilangd_protocol::Record {
+        data: record.data.as_bytes(),
+        partition_key: &record.partition_key,
+        sequence_number: record.sequence.as_str(),
+        approximate_arrival_timestamp: record.arrival,
+        sub_sequence_number: record.sub,
+    }
+}
+
 /// A started process. Dropping it ends the process.
 pub trait Process: fmt::Debug + Send {
     /// Its id.
     fn pid(&self) -> u32;
 
-    /// Hands it a line; nothing is waited for. A broken pipe is told by [`Process::next`].
-    fn write(&mut self, line: Vec<u8>);
+    /// Hands it a message; nothing is waited for. A broken pipe is told by [`Process::next`].
+    fn write(&mut self, message: Outgoing);
 
     /// Closes its stdin once everything written has gone through.
     fn close_stdin(&mut self);

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 
-use multilangd_protocol::{Line, LineSplitter};
+use multilangd_protocol::{BatchLine, Line, LineSplitter};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
@@ -18,14 +18,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::warn;
 
-use super::launch::{Happened, Launch, Process, SpawnError, Stop};
+use super::launch::{Happened, Launch, Outgoing, Process, SpawnError, Stop, to_protocol};
 use super::output::Printed;
+use crate::record::Record;
 use crate::shard::{BoxFuture, ShardId};
 
 /// Lines that may wait between the reader and the consumer.
 const LINES: usize = 256;
 /// Together they hold no more than this many KiB, unless one alone does, which has a bound of its own.
 const WAITING: u32 = 1024;
+/// What the system keeps of what a child hasn't read yet, in bytes.
+const PIPE: usize = 256 * 1024;
 /// Messages that a child may leave unread: one action, and answers to the checkpoints that it asked for.
 const UNREAD: usize = 1024;
 
@@ -119,7 +122,7 @@ struct Spawned {
     alive: bool,
     group: Option<Pid>,
     lines: mpsc::Receiver<(Line, OwnedSemaphorePermit)>,
-    input: Option<mpsc::Sender<Vec<u8>>>,
+    input: Option<mpsc::Sender<Outgoing>>,
     /// The child has left more messages unread than it can ever be owed.
     clogged: bool,
     broken: Option<oneshot::Receiver<String>>,
@@ -151,6 +154,8 @@ impl Spawned {
         let stdout = child.stdout.take().ok_or_else(|| missing("stdout"))?;
         let stderr = child.stderr.take().ok_or_else(|| missing("stderr"))?;
 
+        // Fewer switches between the two processes. Where it is refused (a user has a limit), it stays as it is.
+        let _as_it_is = rustix::pipe::fcntl_setpipe_size(&stdin, PIPE).is_err();
         let (lines_in, lines) = mpsc::channel(LINES);
         let (input, messages) = mpsc::channel(UNREAD);
         let (breaks, broken) = oneshot::channel();
@@ -216,9 +221,9 @@ impl Process for Spawned {
         self.pid
     }
 
-    fn write(&mut self, line: Vec<u8>) {
-        if let (Some(input), false) = (&self.input, line.is_empty()) {
-            self.clogged |= matches!(input.try_send(line), Err(mpsc::error::TrySendError::Full(_)));
+    fn write(&mut self, message: Outgoing) {
+        if let (Some(input), false) = (&self.input, message.is_empty()) {
+            self.clogged |= matches!(input.try_send(message), Err(mpsc::error::TrySendError::Full(_)));
         }
     }
 
@@ -286,15 +291,50 @@ async fn read_lines(mut stdout: ChildStdout, lines: mpsc::Sender<(Line, OwnedSem
 
 async fn write_messages(
     mut stdin: ChildStdin,
-    mut messages: mpsc::Receiver<Vec<u8>>,
+    mut messages: mpsc::Receiver<Outgoing>,
     breaks: oneshot::Sender<String>,
 ) {
-    while let Some(line) = messages.recv().await {
-        if let Err(error) = stdin.write_all(&line).await {
+    while let Some(message) = messages.recv().await {
+        let written = match message {
+            Outgoing::Line(line) => stdin.write_all(&line).await,
+            Outgoing::Batch { records, millis_behind_latest } => {
+                write_batch(&mut stdin, records, millis_behind_latest).await
+            }
+        };
+        if let Err(error) = written {
             let _nobody_listens = breaks.send(error.to_string()).is_err();
             return;
         }
     }
+}
+
+/// Little records are gathered into pieces of about this size; the data of large ones goes from where it lies.
+const PIECE: usize = 64 * 1024;
+
+async fn write_batch(
+    stdin: &mut ChildStdin,
+    records: Vec<Record>,
+    millis_behind_latest: Option<i64>,
+) -> io::Result<()> {
+    let mut piece = Vec::with_capacity(2 * PIECE);
+    let mut line = BatchLine::begin(&mut piece);
+    for record in &records {
+        if record.data.len() < PIECE {
+            line.record(&to_protocol(record), &mut piece);
+        } else {
+            line.open_record(&mut piece);
+            stdin.write_all(&piece).await?;
+            stdin.write_all(record.data.as_bytes()).await?;
+            piece.clear();
+            BatchLine::close_record(&to_protocol(record), &mut piece);
+        }
+        if piece.len() >= PIECE {
+            stdin.write_all(&piece).await?;
+            piece.clear();
+        }
+    }
+    line.end(millis_behind_latest, &mut piece);
+    stdin.write_all(&piece).await
 }
 
 async fn log_lines(mut stderr: ChildStderr, mut printed: Printed) {

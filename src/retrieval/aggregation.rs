@@ -21,8 +21,18 @@ const MAGIC: [u8; 4] = [0xF3, 0x89, 0x9A, 0xC2];
 const MAGIC_BASE64: &str = "84maw";
 const DIGEST: usize = 16;
 
+/// What came of an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Expanded {
+    /// In order.
+    pub records: Vec<Record>,
+    /// User records of aggregates that were dropped.
+    pub dropped: usize,
+}
+
 /// Puts user records in place of their aggregates, in order.
-pub fn expand(records: Vec<RawRecord>, range: Option<HashRange>, shard: &ShardId) -> Vec<Record> {
+pub fn expand(records: Vec<RawRecord>, range: Option<HashRange>, shard: &ShardId) -> Expanded {
+    let mut dropped = 0;
     let mut out = Vec::with_capacity(records.len());
     for record in records {
         match user_records(&record) {
@@ -30,6 +40,7 @@ pub fn expand(records: Vec<RawRecord>, range: Option<HashRange>, shard: &ShardId
             Some(users) => {
                 let foreign = |user: &User| range.is_some_and(|range| !range.contains(user.hash_key));
                 if users.iter().any(foreign) {
+                    dropped += users.len();
                     warn!(%shard, sequence = %record.sequence, records = users.len(),
                         "an aggregate with a hash key of another shard: dropped, as KCL does");
                 } else {
@@ -38,7 +49,7 @@ pub fn expand(records: Vec<RawRecord>, range: Option<HashRange>, shard: &ShardId
             }
         }
     }
-    out
+    Expanded { records: out, dropped }
 }
 
 fn plain(record: RawRecord) -> Record {
@@ -70,10 +81,10 @@ impl User {
 }
 
 fn user_records(record: &RawRecord) -> Option<Vec<User>> {
-    if !record.data.as_str().starts_with(MAGIC_BASE64) {
+    if !record.data.as_bytes().starts_with(MAGIC_BASE64.as_bytes()) {
         return None;
     }
-    let bytes = STANDARD.decode(record.data.as_str()).ok()?;
+    let bytes = STANDARD.decode(record.data.as_bytes()).ok()?;
     let body = bytes.strip_prefix(&MAGIC)?;
     let (message, digest) = body.split_at_checked(body.len().checked_sub(DIGEST)?)?;
     // Java wants more than a digest after the magic.
@@ -239,8 +250,11 @@ mod tests {
     }
 
     fn expanded(record: RawRecord, range: Option<HashRange>) -> Vec<(u64, String, Vec<u8>)> {
-        let records = expand(vec![record], range, &"s".into());
-        records
+        let expanded = expand(vec![record.clone()], range, &"s".into());
+        let whole = expand(vec![record], None, &"s".into()).records;
+        assert_eq!(expanded.records.len() + expanded.dropped, whole.len());
+        expanded
+            .records
             .into_iter()
             .map(|r| (r.sub, r.partition_key, STANDARD.decode(r.data.as_str()).unwrap()))
             .collect()

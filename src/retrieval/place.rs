@@ -6,7 +6,8 @@ use std::cmp::Ordering;
 
 use tracing::warn;
 
-use super::{Answer, Source, Start, aggregation};
+use super::aggregation::{self, Expanded};
+use super::{Answer, Source, Start};
 use crate::clock;
 use crate::record::Batch;
 use crate::sequence::SequenceNumber;
@@ -51,8 +52,8 @@ impl Place {
             self.last = last;
         }
         let end = answer.next.is_none().then_some(answer.children);
-        let records = aggregation::expand(answer.records, self.range, &self.shard);
-        Batch { records, millis_behind_latest: answer.millis_behind_latest, end }
+        let Expanded { records, dropped } = aggregation::expand(answer.records, self.range, &self.shard);
+        Batch { records, millis_behind_latest: answer.millis_behind_latest, end, dropped }
     }
 
     /// Kinesis ends a shard with both signs or none, and each child has parents (KCL's DataRetrievalUtil).

@@ -37,6 +37,14 @@ pypi() {
   mv "$dir/unpacked/$package" "$dir/$package"
 }
 
+# The library that takes KPL aggregates apart, with what it needs.
+aggregates() {
+  [ -e "$dir/aggregates/ready" ] && return
+  quietly python3 -m venv --clear "$dir/aggregates"
+  quietly "$dir/aggregates/bin/pip" install --disable-pip-version-check aws-kinesis-agg==1.2.3 protobuf==7.36.2 six==1.17.0
+  touch "$dir/aggregates/ready"
+}
+
 # npm_package NAME VERSION
 npm_package() {
   local package="$1-$2"
@@ -99,6 +107,7 @@ crates() {
 }
 
 rm -rf "$dir/unpacked"
+aggregates
 pypi amazon_kclpy 3.2.0
 pypi amazon_kclpy 2.1.5
 pypi amazon_kclpy 1.5.1

@@ -34,6 +34,7 @@
 #[path = "../support/rig.rs"]
 mod rig;
 
+mod aggregates;
 mod client;
 mod launchers;
 mod load;

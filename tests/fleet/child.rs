@@ -7,8 +7,8 @@ use std::process::ExitStatus;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use multilangd::multilang::Stop;
 use multilangd::multilang::launch::{Happened, Process};
+use multilangd::multilang::{Outgoing, Stop};
 use multilangd::shard::{BoxFuture, ShardId};
 use multilangd_protocol::Line;
 use serde_json::Value;
@@ -171,7 +171,8 @@ impl Process for Child {
         self.pid
     }
 
-    fn write(&mut self, line: Vec<u8>) {
+    fn write(&mut self, message: Outgoing) {
+        let line = message.into_line();
         if line.is_empty() || self.gone || self.mind.lock().unwrap().dying {
             return;
         }

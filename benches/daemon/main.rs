@@ -1,0 +1,54 @@
+//! The whole daemon, measured: `cargo bench --bench daemon -- [speed] [idle] [memory] [first]`, all four without
+//! a word. `MULTILANGD_PEER` (see `tests/interop/get.sh`) adds the Java daemon beside it.
+//!
+//! | word | measures |
+//! |---|---|
+//! | `speed` | MB/s and processor seconds a GB of record data through the daemon, beside the ceiling: a process that reads the endpoint raw and writes the same pipes without looking |
+//! | `idle` | memory, threads and processor of a daemon that has nothing to do |
+//! | `memory` | the daemon's memory with 1,000 idle leases, its children left out; and with children that are stuck |
+//! | `first` | from the start of the process to the first record |
+//!
+//! The endpoints run in this process; the daemon, the children and the raw reader are processes of their own (this
+//! binary under other words). All on one machine: what counts are the ratios.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    clippy::large_futures,
+    missing_docs,
+    unreachable_pub,
+    reason = "a measurement ends at the first thing that is wrong"
+)]
+
+mod idle;
+mod process;
+mod roles;
+mod speed;
+mod world;
+
+fn main() {
+    let mut words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    match words.first().map(String::as_str) {
+        Some("child") => return roles::child(&words[1..]),
+        Some("raw") => return roles::raw(&words[1..]),
+        Some("hollow") => return roles::hollow(&words[1..]),
+        _ => {}
+    }
+    if words.is_empty() {
+        words = ["speed", "first", "idle", "memory"].map(str::to_owned).to_vec();
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        for word in words {
+            match word.as_str() {
+                "speed" => speed::speed().await,
+                "first" => idle::first().await,
+                "idle" => idle::idle().await,
+                "memory" => idle::memory().await,
+                other => panic!("{other:?} is none of speed, first, idle, memory"),
+            }
+        }
+    });
+}

@@ -1,0 +1,100 @@
+//! What the system says of a process, and the daemons as processes.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+
+/// Which daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Daemon {
+    Ours,
+    /// KCL 3.1.3 with its defaults for memory.
+    Java,
+}
+
+impl Daemon {
+    /// Ours, and Java's where it was fetched.
+    pub fn all() -> Vec<Self> {
+        let java = std::env::var_os("MULTILANGD_PEER").map(|_| Self::Java);
+        if java.is_none() {
+            println!("(the Java daemon is not measured: MULTILANGD_PEER does not name its folder)");
+        }
+        [Self::Ours].into_iter().chain(java).collect()
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ours => "multilangd",
+            Self::Java => "Java 3.1.3",
+        }
+    }
+
+    pub fn start(self, file: &Path) -> Running {
+        let mut command = match self {
+            Self::Ours => Command::new(env!("CARGO_BIN_EXE_multilangd")),
+            Self::Java => {
+                let jars = PathBuf::from(std::env::var_os("MULTILANGD_PEER").unwrap()).join("jars-3.1.3");
+                let mut java = Command::new("java");
+                // Against a plain endpoint its client can't speak CBOR and be compared.
+                java.args(["-Daws.cborEnabled=false", "-cp"]).arg(format!("{}/*", jars.display()));
+                java.arg("software.amazon.kinesis.multilang.MultiLangDaemon");
+                java
+            }
+        };
+        command.arg("--properties-file").arg(file);
+        Running::spawn(command, &file.with_extension("log"))
+    }
+}
+
+pub struct Running {
+    child: Child,
+    pid: u32,
+}
+
+impl Running {
+    pub fn spawn(mut command: Command, log: &Path) -> Self {
+        let log = std::fs::File::create(log).unwrap();
+        let child = command
+            .env("AWS_ACCESS_KEY_ID", "bench")
+            .env("AWS_SECRET_ACCESS_KEY", "bench")
+            .env("AWS_REGION", "us-east-1")
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let pid = child.id().unwrap();
+        Self { child, pid }
+    }
+
+    /// Processor seconds so far, of this process alone.
+    pub fn processor(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap();
+        // The name may have blanks; what follows it has none.
+        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+        ticks as f64 / rustix::param::clock_ticks_per_second() as f64
+    }
+
+    /// A line of `/proc/PID/status` that is a number: `VmRSS` and `VmHWM` in KiB, `Threads`.
+    pub fn status(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    pub async fn stop(mut self) {
+        let pid = i32::try_from(self.pid).unwrap();
+        assert!(pid > 1);
+        kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM).unwrap();
+        if tokio::time::timeout(Duration::from_secs(30), self.child.wait()).await.is_err() {
+            self.child.kill().await.unwrap();
+        }
+    }
+}

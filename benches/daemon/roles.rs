@@ -1,0 +1,250 @@
+//! What this binary is under other words: a child that only answers, the raw reader, a daemon without children.
+
+use std::fmt;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use multilangd::aws::client::{Settings, clients};
+use multilangd::aws::dynamodb::{Leases, Options};
+use multilangd::aws::kinesis::Stream;
+use multilangd::aws::state::State;
+use multilangd::config::resolve::{self, Given};
+use multilangd::daemon::{self, Ports};
+use multilangd::metrics::Discard;
+use multilangd::multilang::Outgoing;
+use multilangd::multilang::launch::{Happened, Launch, Process, SpawnError, Stop};
+use multilangd::shard::{BoxFuture, ShardId};
+use multilangd_protocol::Line;
+use tokio_util::sync::CancellationToken;
+
+/// `child PORT [stuck|deaf]`: answers, and says over a socket when the first and the last record came.
+/// stuck: never answers a batch; deaf: doesn't even read it.
+pub fn child(words: &[String]) {
+    let mut tell = TcpStream::connect(("127.0.0.1", words[0].parse().unwrap())).unwrap();
+    let is = |word: &str| words.iter().any(|given| given == word);
+    let mut input = BufReader::with_capacity(1 << 20, std::io::stdin().lock());
+    let mut output = std::io::stdout().lock();
+    let (mut line, mut first) = (Vec::new(), true);
+    let say = |tell: &mut TcpStream, what: &str| tell.write_all(format!("{what}\n").as_bytes()).unwrap();
+    loop {
+        line.clear();
+        if input.read_until(b'\n', &mut line).unwrap() == 0 {
+            return;
+        }
+        let head = &line[..line.len().min(60)];
+        let action = ["initialize", "processRecords", "shardEnded", "leaseLost", "shutdownRequested"]
+            .into_iter()
+            .find(|action| head.windows(action.len()).any(|part| part == action.as_bytes()))
+            .unwrap_or("initialize");
+        if action == "processRecords" && std::mem::take(&mut first) {
+            say(&mut tell, "first");
+            if is("stuck") || is("deaf") {
+                stay();
+            }
+        }
+        if action == "initialize" && is("deaf") {
+            // The next line stays in the pipe.
+            output.write_all(b"{\"action\":\"status\",\"responseFor\":\"initialize\"}\n").unwrap();
+            output.flush().unwrap();
+            say(&mut tell, "first");
+            stay();
+        }
+        if action == "shardEnded" {
+            say(&mut tell, "last");
+            output.write_all(b"{\"action\":\"checkpoint\",\"sequenceNumber\":null}\n").unwrap();
+            output.flush().unwrap();
+            line.clear();
+            input.read_until(b'\n', &mut line).unwrap();
+        }
+        output
+            .write_all(format!("{{\"action\":\"status\",\"responseFor\":\"{action}\"}}\n").as_bytes())
+            .unwrap();
+        output.flush().unwrap();
+    }
+}
+
+/// Until it is killed.
+fn stay() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
+
+/// `sink PORT` is a child of the raw reader: reads all there is.
+fn sink(tell: &str) -> std::process::Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["raw", "sink", tell])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// `raw ADDRESS STREAM PORT SHARD...`: for each shard a connection, GetRecords in a row, each answer's body written to
+/// a child as it came. Of an answer nothing is looked at but where the next one begins.
+pub fn raw(words: &[String]) {
+    if words[0] == "sink" {
+        return drain(&words[1]);
+    }
+    let [address, stream, port] = &words[..3] else { panic!("too few words") };
+    std::thread::scope(|scope| {
+        for shard in &words[3..] {
+            scope.spawn(move || read_raw(address, stream, shard, port));
+        }
+    });
+}
+
+fn drain(port: &str) {
+    let mut tell = TcpStream::connect(("127.0.0.1", port.parse().unwrap())).unwrap();
+    let mut input = std::io::stdin().lock();
+    let mut buffer = vec![0; 1 << 20];
+    let mut first = true;
+    while input.read(&mut buffer).unwrap() > 0 {
+        if std::mem::take(&mut first) {
+            tell.write_all(b"first\n").unwrap();
+        }
+    }
+    tell.write_all(b"last\n").unwrap();
+}
+
+fn read_raw(address: &str, stream: &str, shard: &str, port: &str) {
+    let mut child = sink(port);
+    let mut pipe = child.stdin.take().unwrap();
+    let mut connection = Connection::to(address);
+    let open = format!(
+        "{{\"StreamName\":\"{stream}\",\"ShardId\":\"{shard}\",\"ShardIteratorType\":\"TRIM_HORIZON\"}}"
+    );
+    let mut iterator = field(connection.call("GetShardIterator", &open), "\"ShardIterator\":\"");
+    while let Some(next) = iterator {
+        let body =
+            connection.call("GetRecords", &format!("{{\"ShardIterator\":\"{next}\",\"Limit\":10000}}"));
+        pipe.write_all(body).unwrap();
+        iterator = field(body, "\"NextShardIterator\":\"");
+    }
+    drop(pipe);
+    child.wait().unwrap();
+}
+
+/// The text behind a name, looked for from the end, where it stands.
+fn field(body: &[u8], name: &str) -> Option<String> {
+    let tail = &body[body.len().saturating_sub(4_096)..];
+    let at = tail.windows(name.len()).rposition(|part| part == name.as_bytes())? + name.len();
+    let length = tail[at..].iter().position(|byte| *byte == b'"')?;
+    Some(String::from_utf8(tail[at..at + length].to_vec()).unwrap())
+}
+
+/// As little HTTP as that takes.
+struct Connection {
+    stream: BufReader<TcpStream>,
+    host: String,
+    body: Vec<u8>,
+}
+
+impl Connection {
+    fn to(address: &str) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream: BufReader::with_capacity(1 << 18, stream), host: address.to_owned(), body: Vec::new() }
+    }
+
+    fn call(&mut self, operation: &str, body: &str) -> &[u8] {
+        let request = format!(
+            "POST / HTTP/1.1\r\nhost: {}\r\nx-amz-target: Kinesis_20131202.{operation}\r\ncontent-type: \
+             application/x-amz-json-1.1\r\nauthorization: AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/kinesis/\
+             aws4_request, SignedHeaders=host, Signature=0\r\nx-amz-date: 20260101T000000Z\r\ncontent-length: {}\r\n\
+             \r\n{body}",
+            self.host,
+            body.len()
+        );
+        self.stream.get_mut().write_all(request.as_bytes()).unwrap();
+        let mut length = None;
+        loop {
+            let mut line = String::new();
+            self.stream.read_line(&mut line).unwrap();
+            if let Some(text) = line.to_lowercase().strip_prefix("content-length:") {
+                length = Some(text.trim().parse::<usize>().unwrap());
+            }
+            if line == "\r\n" {
+                break;
+            }
+        }
+        self.body.resize(length.expect("a length"), 0);
+        self.stream.read_exact(&mut self.body).unwrap();
+        &self.body
+    }
+}
+
+/// `hollow FILE`: the daemon with everything but processes: its children answer from memory.
+pub fn hollow(words: &[String]) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let given = Given { bytes: std::fs::read(&words[0]).unwrap(), ..Given::default() };
+        let (config, _) = resolve::resolve(&given).config("hollow").unwrap();
+        let address = |client: &multilangd::config::ClientConfig| client.endpoint.clone().unwrap();
+        let settings = Settings::local(
+            &address(&config.kinesis),
+            &address(&config.dynamodb),
+            "us-east-1",
+            config.failover,
+        );
+        let clients = clients(&settings).await.unwrap();
+        let stream = Arc::new(Stream::new(clients.kinesis.clone(), config.stream.clone()));
+        let ports = Ports {
+            table: Arc::new(Leases::new(clients.dynamodb.clone(), config.table.clone(), Options::default())),
+            state: Arc::new(State::new(
+                clients.dynamodb,
+                config.table.clone(),
+                config.state_table.clone(),
+                config.reports_table.clone(),
+            )),
+            shards: stream.clone(),
+            records: stream.clone(),
+            fanout: Some(stream),
+            children: Arc::new(Hollow),
+            sink: Arc::new(Discard),
+            wall: multilangd::clock::wall_millis,
+            surroundings: None,
+        };
+        daemon::run(&config, ports, CancellationToken::new()).await.unwrap();
+    });
+}
+
+struct Hollow;
+
+impl fmt::Display for Hollow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nobody")
+    }
+}
+
+impl Launch for Hollow {
+    fn launch(&self, _: &ShardId) -> Result<Box<dyn Process>, SpawnError> {
+        Ok(Box::new(Nobody { says: None }))
+    }
+}
+
+#[derive(Debug)]
+struct Nobody {
+    says: Option<String>,
+}
+
+impl Process for Nobody {
+    fn pid(&self) -> u32 {
+        0
+    }
+    fn write(&mut self, message: Outgoing) {
+        let message: serde_json::Value = serde_json::from_slice(&message.into_line()).unwrap();
+        let action = &message["action"];
+        self.says = Some(format!("{{\"action\":\"status\",\"responseFor\":{action}}}"));
+    }
+    fn close_stdin(&mut self) {}
+    fn next(&mut self, _: bool, _: bool) -> BoxFuture<'_, Happened> {
+        match self.says.take() {
+            Some(said) => Box::pin(async { Happened::Said(Some(Line::Whole(said.into_bytes()))) }),
+            None => Box::pin(std::future::pending()),
+        }
+    }
+    fn stop(&self, _: Stop) {}
+}

@@ -1,0 +1,71 @@
+//! Record data through the daemon, beside what could be had.
+
+use tokio::process::Command;
+use tokio::time::Instant;
+
+use crate::process::{Daemon, Running};
+use crate::world::{STREAM, World};
+
+const SHARDS: usize = 4;
+
+struct Result {
+    seconds: f64,
+    processor: f64,
+    peak: u64,
+}
+
+pub async fn speed() {
+    println!("\n## speed: 4 shards, children that only answer; MB of record data, decoded\n");
+    println!("| record | reader | MB/s | of the ceiling | processor s/GB | peak MiB |");
+    println!("|---|---|---|---|---|---|");
+    for (label, size, bytes) in
+        [("1 KB", 1_000, 256_000_000), ("100 KB", 100_000, 512_000_000), ("100 B", 100, 48_000_000)]
+    {
+        let mut world = World::new(i32::try_from(SHARDS).unwrap()).await;
+        world.fill(bytes, size).await;
+        let shards = world.close().await;
+        let megabytes = (bytes / size * size) as f64 / 1e6;
+        let mut ceiling = 0.0;
+        let mut row = |name: &str, result: &Result| {
+            let rate = megabytes / result.seconds;
+            ceiling = if ceiling == 0.0 { rate } else { ceiling };
+            println!(
+                "| {label} | {name} | {rate:.0} | {:.2} | {:.1} | {} |",
+                rate / ceiling,
+                result.processor / megabytes * 1e3,
+                result.peak / 1024
+            );
+        };
+        row("raw: the ceiling", &raw(&mut world, &shards).await);
+        for daemon in Daemon::all() {
+            let fanout = "retrievalMode = FANOUT\n";
+            let polling = "idleTimeBetweenReadsInMillis = 200\nmultilangd.idleWhenBehindMillis = 0\n";
+            for (how, more) in [("pushed", fanout), ("polled", polling)] {
+                let application = format!("{daemon:?}-{how}");
+                let file = world.file(&application, "", more);
+                row(&format!("{}, {how}", daemon.name()), &through(&mut world, daemon.start(&file)).await);
+            }
+        }
+    }
+}
+
+async fn raw(world: &mut World, shards: &[String]) -> Result {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let address = world.kinesis.address().to_string();
+    command.args(["raw", &address, STREAM, &world.port.to_string()]).args(shards);
+    let log = world.folder.join("raw.log");
+    through(world, Running::spawn(command, &log)).await
+}
+
+/// From the first record at a child to the last at the last child.
+async fn through(world: &mut World, running: Running) -> Result {
+    world.forget();
+    let (first, _) = world.heard("first", 1).await;
+    let before = running.processor();
+    let (_, last) = world.heard("last", SHARDS).await;
+    let processor = running.processor() - before;
+    let result = Result { seconds: (last - first).as_secs_f64(), processor, peak: running.status("VmHWM") };
+    assert!(last <= Instant::now());
+    running.stop().await;
+    result
+}
