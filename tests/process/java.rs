@@ -181,6 +181,11 @@ async fn resumes(name: &str, dump: &str) {
             row.insert("checkpoint".into(), AttributeValue::S(tenth.clone()));
             stored.insert(key, tenth);
         }
+        // The dump is old, and reports of workers that were silent for a day are deleted: this one was seen
+        // just now.
+        if let Some(reported) = row.get_mut("lut") {
+            *reported = AttributeValue::N((multilangd::clock::wall_millis() / 1_000).to_string());
+        }
         left.push(row);
     }
     fill(&rig, &left).await;
