@@ -13,8 +13,8 @@
 //! | [`polling`] | GetRecords at a pace |
 //! | [`fanout`] | SubscribeToShard: records pushed to a registered consumer |
 //! | [`registration`] | that consumer, found or registered |
-//! | [`place`] | where a reading stands, and how it goes on after trouble |
-//! | [`queue`] | batches fetched ahead, within bounds |
+//! | `place` | where a reading stands, and how it goes on after trouble |
+//! | `queue` | batches fetched ahead, within bounds |
 //! | [`aggregation`] | the user records within a KPL aggregate |
 //!
 //! In KCL: package `software.amazon.kinesis.retrieval`.

@@ -1,5 +1,5 @@
 //! A properties file, read against the tables of keys: every setting in force, every warning, every
-//! fault; and, if there is none, the [`Config`].
+//! fault; and, if there is none, the [`super::Config`].
 //!
 //! Rules that surprise are Java's: for primitive settings an unreadable number is 0, and 0 and false
 //! mean "not given" (`ConfigurationSettableUtils`). They are kept, and warned about. Pure: nothing is
