@@ -45,22 +45,20 @@ impl Budget {
     /// first is served first, but that little things pass large ones that don't fit yet.
     pub async fn reserve(self: &Arc<Self>, bytes: usize) -> Room {
         if bytes <= self.limit / LITTLE && self.try_add(bytes) {
-            return Room { budget: self.clone(), bytes };
+            return self.room(bytes);
         }
         let _turn = self.turn.lock().await;
         loop {
             let freed = self.freed.notified();
             if self.try_add(bytes) {
-                return Room { budget: self.clone(), bytes };
+                return self.room(bytes);
             }
             freed.await;
         }
     }
 
-    /// Holds so many bytes more, whatever there is already: for what is a copy of something that is about to go.
-    pub fn take(self: &Arc<Self>, bytes: usize) -> Room {
-        *self.lock() += bytes;
-        Room { budget: self.clone(), bytes }
+    fn room(self: &Arc<Self>, bytes: usize) -> Room {
+        Room { budget: self.clone(), bytes, most: usize::MAX }
     }
 
     /// One more shard has a part in the limit, as long as this lives.
@@ -93,10 +91,13 @@ impl Budget {
 #[derive(Debug)]
 pub struct Share(Arc<Budget>);
 
+/// A shard holds three things: what waits, what is on its way, and what the child has in hand.
+const THINGS: usize = 3;
+
 impl Share {
-    /// How many bytes that is at present.
-    pub fn bytes(&self) -> usize {
-        self.0.limit / self.0.shares.load(Ordering::Relaxed).max(1)
+    /// How many bytes each of those three may be at present, so that nobody's share is taken by others.
+    pub fn part(&self) -> usize {
+        self.0.limit / self.0.shares.load(Ordering::Relaxed).max(1) / THINGS
     }
 }
 
@@ -111,6 +112,7 @@ impl Drop for Share {
 pub struct Room {
     budget: Arc<Budget>,
     bytes: usize,
+    most: usize,
 }
 
 impl Room {
@@ -119,10 +121,18 @@ impl Room {
         self.bytes
     }
 
-    /// Makes it so many; false, and nothing is changed, if there is no room for them now.
+    /// It may not be made larger than this.
+    #[must_use]
+    pub fn at_most(mut self, most: usize) -> Self {
+        self.most = most;
+        self
+    }
+
+    /// Makes it so many; false, and nothing is changed, if there is no room for them now, or may not be.
     #[must_use]
     pub fn resize(&mut self, bytes: usize) -> bool {
         let fits = match bytes.checked_sub(self.bytes) {
+            Some(1..) if bytes > self.most => false,
             None => {
                 self.budget.give_back(self.bytes - bytes);
                 true
@@ -220,7 +230,7 @@ mod tests {
     #[test]
     fn filled_room_is_given_back_with_the_last_part_of_what_fills_it() {
         let budget = Budget::new(10);
-        let bytes = budget.take(4).fill(b"abcd".to_vec());
+        let bytes = now_or_never(budget.reserve(4)).unwrap().fill(b"abcd".to_vec());
         let part = bytes.slice(1..2);
         drop(bytes);
         assert_eq!((budget.held(), &part[..]), (4, &b"b"[..]));
@@ -244,12 +254,20 @@ mod tests {
 
     #[test]
     fn the_limit_is_shared_in_equal_parts() {
-        let budget = Budget::new(100);
+        let budget = Budget::new(60);
         let one = budget.share();
-        assert_eq!(one.bytes(), 100);
+        assert_eq!(one.part(), 20);
         let two = budget.share();
-        assert_eq!((one.bytes(), two.bytes()), (50, 50));
+        assert_eq!((one.part(), two.part()), (10, 10));
         drop(two);
-        assert_eq!(one.bytes(), 100);
+        assert_eq!(one.part(), 20);
+    }
+
+    #[test]
+    fn what_may_not_be_larger_is_not_made_larger_though_there_is_room() {
+        let budget = Budget::new(100);
+        let mut room = now_or_never(budget.reserve(10)).unwrap().at_most(20);
+        assert!(!room.resize(21) && room.resize(20) && room.resize(5));
+        assert_eq!(budget.held(), 5);
     }
 }

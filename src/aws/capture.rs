@@ -118,7 +118,7 @@ async fn read(
     while let Some(part) = body.next().await {
         let part = part.map_err(|error| ConnectorError::io(error.into()))?;
         let needed = whole.len() + part.len();
-        if needed > room.bytes() && !room.resize(needed * 2) {
+        if needed > room.bytes() && !room.resize(needed * 2) && !room.resize(needed) {
             return Ok(Err(needed * 2));
         }
         whole.extend_from_slice(&part);

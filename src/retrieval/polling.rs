@@ -22,8 +22,8 @@ const MAX_PAUSE: Duration = Duration::from_secs(10);
 const LITTLE: usize = 4 * 1024;
 /// What a record is taken to need before one was seen.
 const RECORD: usize = 1_400;
-/// No answer is larger: 10 MiB of data, in base64, and what belongs to each record.
-const LARGEST: usize = 15 * 1024 * 1024;
+/// No answer is larger: 10 MiB of data, in base64, and what belongs to each of 10,000 records.
+const LARGEST: usize = 18 * 1024 * 1024;
 
 pub(super) struct Polling {
     place: Place,
@@ -33,6 +33,8 @@ pub(super) struct Polling {
     expected: usize,
     /// Bytes that a record needs, by the last answers.
     record: usize,
+    /// Records that fitted into a part, or may fit, after so many didn't.
+    fitting: usize,
 }
 
 enum Step {
@@ -51,18 +53,14 @@ fn pace(settings: &Settings, behind: Option<i64>) -> Duration {
 }
 
 /// As many records as fit into a shard's part of what may be held.
-fn limit(settings: &Settings, share: usize, record: usize) -> usize {
-    if share >= LARGEST {
-        settings.max_records
-    } else {
-        (share / record.max(1)).clamp(1, settings.max_records)
-    }
+fn limit(settings: &Settings, part: usize, record: usize) -> usize {
+    if part >= LARGEST { settings.max_records } else { (part / record.max(1)).clamp(1, settings.max_records) }
 }
 
 impl Polling {
     pub(super) fn new(place: Place) -> Self {
         let backoff = Backoff::new(place.source.settings.retry, MAX_PAUSE, fastrand::Rng::new());
-        Self { place, iterator: None, backoff, expected: LITTLE, record: RECORD }
+        Self { place, iterator: None, backoff, expected: LITTLE, record: RECORD, fitting: usize::MAX }
     }
 
     /// Ends after the batch that ends the shard, or when nobody wants batches any more.
@@ -70,8 +68,7 @@ impl Polling {
         let mut next = Instant::now();
         while ahead.room().await {
             sleep_until(next).await;
-            let limit = limit(&self.place.source.settings, ahead.share(), self.record);
-            match self.step(limit).await {
+            match self.step(ahead.part()).await {
                 Step::Batch(batch) => {
                     next = Instant::now() + pace(&self.place.source.settings, batch.millis_behind_latest);
                     let ended = batch.end.is_some();
@@ -86,11 +83,14 @@ impl Polling {
         }
     }
 
-    async fn step(&mut self, limit: usize) -> Step {
+    async fn step(&mut self, part: usize) -> Step {
+        let limit = limit(&self.place.source.settings, part, self.record).min(self.fitting);
+        // One record alone may be larger than a part.
+        let most = if limit > 1 { part } else { part.max(LARGEST) };
         let outcome = match self.iterator.take() {
             None => self.open().await,
             Some(iterator) => {
-                let room = self.room().await;
+                let room = self.room(self.expected.min(most)).await.at_most(most);
                 match self.read(&iterator, limit, room).await {
                     Ok(answer) => return self.answered(answer, iterator),
                     Err(error) => {
@@ -104,10 +104,15 @@ impl Polling {
         };
         match outcome {
             Ok(()) => Step::Again,
-            Err(Error::NoRoom(bytes)) => {
+            Err(Error::NoRoom(bytes)) if bytes <= most => {
                 debug!(shard = %self.place.shard, bytes, "an answer waits for room");
                 self.expected = bytes;
                 Step::Again
+            }
+            Err(Error::NoRoom(bytes)) if limit > 1 => {
+                debug!(shard = %self.place.shard, bytes, limit, part, "an answer is too large: asking for less");
+                self.fitting = limit / 2;
+                Step::After(self.place.source.settings.idle)
             }
             Err(Error::IteratorExpired(reason)) => {
                 debug!(shard = %self.place.shard, reason, "iterator expired");
@@ -126,12 +131,12 @@ impl Polling {
         }
     }
 
-    async fn room(&self) -> Room {
-        let mut room = std::pin::pin!(self.place.source.budget.reserve(self.expected));
+    async fn room(&self, bytes: usize) -> Room {
+        let mut room = std::pin::pin!(self.place.source.budget.reserve(bytes));
         loop {
             match timeout(Duration::from_secs(10), &mut room).await {
                 Ok(room) => return room,
-                Err(_) => warn!(shard = %self.place.shard, bytes = self.expected,
+                Err(_) => warn!(shard = %self.place.shard, bytes,
                     held = self.place.source.budget.held(),
                     "reading waits: what record processors have not taken fills multilangd.bufferMegabytes"),
             }
@@ -170,6 +175,7 @@ impl Polling {
             return Step::After(self.backoff.pause());
         }
         self.backoff.reset();
+        self.fitting = self.fitting.saturating_mul(2);
         let bytes: usize = answer.records.iter().map(|record| record.data.len() + 200).sum();
         self.expected = bytes.max(LITTLE);
         if !answer.records.is_empty() {
@@ -386,6 +392,90 @@ mod tests {
         assert_eq!(limit(&settings, 1_000_000, 1_000), 1_000);
         assert_eq!(limit(&settings, 1_000, 1_000_000), 1);
         assert_eq!(limit(&settings, 14_000_000, 1), 10_000);
+    }
+
+    /// Has records of that size without end; an answer takes the room that it needs.
+    struct Endless(usize);
+
+    impl Api for Endless {
+        fn iterator<'a>(&'a self, _: &'a ShardId, _: &'a Start) -> BoxFuture<'a, Result<String, Error>> {
+            Box::pin(async { Ok("0".to_owned()) })
+        }
+        fn read<'a>(
+            &'a self,
+            iterator: &'a str,
+            limit: usize,
+            mut room: Room,
+        ) -> BoxFuture<'a, Result<Answer, Error>> {
+            let bytes = limit * self.0;
+            if !room.resize(bytes) {
+                return Box::pin(async move { Err(Error::NoRoom(bytes)) });
+            }
+            let first: u64 = iterator.parse().unwrap();
+            let body = room.fill(vec![b'A'; bytes]);
+            let record = |n: usize| RawRecord {
+                sequence: SequenceNumber::parse(&(first + n as u64).to_string()).unwrap(),
+                partition_key: "p".into(),
+                data: crate::record::Data::of_base64(body.slice(n * self.0..(n + 1) * self.0)).unwrap(),
+                arrival: None,
+            };
+            let records = (0..limit).map(record).collect();
+            let next = Some((first + limit as u64).to_string());
+            Box::pin(async { Ok(Answer { records, next, ..Answer::default() }) })
+        }
+    }
+
+    /// Fifteen of sixteen children have a batch in hand and take no more, whatever the size of the records.
+    #[tokio::test(start_paused = true)]
+    async fn those_that_are_stuck_leave_the_others_their_part() {
+        for size in [400, 4_000, 40_000] {
+            let budget = Budget::new(16 << 20);
+            let source = Source {
+                api: Arc::new(Endless(size)),
+                shards: Arc::new(Script::default()),
+                consumer: None,
+                settings: Settings { max_records: 10_000, ..settings() },
+                budget: budget.clone(),
+                calls: Arc::new(Semaphore::new(100)),
+            };
+            let open = || Feed::open(&source, "s".into(), None, Start::TrimHorizon);
+            let (mut stuck, mut in_hand) = ((0..15).map(|_| open()).collect::<Vec<_>>(), Vec::new());
+            let mut other = open();
+            for feed in &mut stuck {
+                in_hand.push(feed.next().await.unwrap());
+            }
+            // Whoever is stuck has fetched all that it may by now.
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            let mut next = 0_u64;
+            for _ in 0..100 {
+                let batch =
+                    tokio::time::timeout(Duration::from_secs(5), other.next()).await.unwrap().unwrap();
+                for record in batch.records {
+                    assert_eq!(record.sequence.as_str(), next.to_string());
+                    next += 1;
+                }
+                assert!(budget.held() <= 16 << 20, "{} are held", budget.held());
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_record_that_is_larger_than_a_part_comes_alone() {
+        let budget = Budget::new(16 << 20);
+        let _others: Vec<_> = (0..30).map(|_| budget.share()).collect();
+        let source = Source {
+            api: Arc::new(Endless(13_000_000)),
+            shards: Arc::new(Script::default()),
+            consumer: None,
+            settings: Settings { max_records: 10_000, ..settings() },
+            budget,
+            calls: Arc::new(Semaphore::new(1)),
+        };
+        let mut feed = Feed::open(&source, "s".into(), None, Start::TrimHorizon);
+        for _ in 0..5 {
+            let batch = tokio::time::timeout(Duration::from_secs(60), feed.next()).await.unwrap().unwrap();
+            assert_eq!(batch.records.len(), 1);
+        }
     }
 
     #[test]

@@ -58,9 +58,9 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// How many bytes this shard should hold at most.
-    pub(super) fn share(&self) -> usize {
-        self.share.bytes()
+    /// How many bytes may wait at most, and how many an answer may have.
+    pub(super) fn part(&self) -> usize {
+        self.share.part()
     }
 
     /// Waits until one more batch may be fetched; false once nobody wants any more. Cancel-safe.
@@ -69,7 +69,7 @@ impl Ahead {
         let has_room = waiting.wait_for(|waiting| {
             let fits = waiting.batches < self.most.batches
                 && waiting.records < self.most.records
-                && waiting.bytes < self.most.bytes.min(self.share());
+                && waiting.bytes < self.most.bytes.min(self.part());
             waiting.batches == 0 || fits
         });
         tokio::select! {
@@ -161,7 +161,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_batch_may_wait_whatever_its_size_and_a_small_share_leaves_it_at_that() {
-        let budget = Budget::new(8);
+        let budget = Budget::new(24);
         let (ahead, mut batches) = queue(Most::default(), budget.share());
         assert!(fits(&ahead).await);
         ahead.send(batch(1, 9));
