@@ -82,7 +82,7 @@ pub struct Record<'a> {
     pub data: &'a [u8],
     /// The record's partition key, or an aggregated user record's own.
     pub partition_key: &'a str,
-    /// The Kinesis sequence number, in decimal. Written as it is.
+    /// The Kinesis sequence number, in decimal.
     pub sequence_number: &'a str,
     /// Milliseconds since 1970, absent only where Kinesis gave none.
     pub approximate_arrival_timestamp: Option<i64>,
@@ -245,10 +245,7 @@ impl BatchLine {
     pub fn close_record(record: &Record<'_>, out: &mut Vec<u8>) {
         out.push(b'"');
         put_text(out, "partitionKey", Some(record.partition_key));
-        put_key(out, "sequenceNumber");
-        out.push(b'"');
-        out.extend_from_slice(record.sequence_number.as_bytes());
-        out.push(b'"');
+        put_text(out, "sequenceNumber", Some(record.sequence_number));
         put_number(out, "approximateArrivalTimestamp", record.approximate_arrival_timestamp);
         put_number(out, "subSequenceNumber", Some(record.sub_sequence_number));
         out.extend_from_slice(b",\"action\":\"record\"}");
