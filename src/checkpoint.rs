@@ -11,6 +11,7 @@ use multilangd_protocol::{CheckpointFailure, CheckpointRequest};
 
 use crate::lease::held;
 use crate::lease::table;
+use crate::record::Record;
 use crate::sequence::{Position, Sequence};
 
 /// How far a child got and may go.
@@ -47,8 +48,8 @@ impl Progress {
     }
 
     /// Whether a record was processed before: at or below what is stored.
-    pub fn is_done(&self, position: &Position) -> bool {
-        position.order(&self.last) != Ordering::Greater
+    pub fn is_done(&self, record: &Record) -> bool {
+        record.order(&self.last) != Ordering::Greater
     }
 
     /// Whether everything that was handed out is stored.
@@ -61,10 +62,14 @@ impl Progress {
         self.before.clone_from(&self.permitted);
     }
 
-    /// Records up to here are about to be handed to the child.
-    pub fn deliver(&mut self, position: Position) {
-        if position.order(&self.permitted) == Ordering::Greater {
-            self.permitted = position;
+    /// These are about to be handed to the child.
+    pub fn deliver(&mut self, records: &[Record]) {
+        let by_position =
+            |a: &&Record, b: &&Record| a.sequence.order(&b.sequence).then_with(|| a.sub.cmp(&b.sub));
+        if let Some(last) = records.iter().max_by(by_position)
+            && last.order(&self.permitted) == Ordering::Greater
+        {
+            self.permitted = last.position();
         }
     }
 
@@ -122,10 +127,22 @@ pub fn failure(error: &held::Error) -> CheckpointFailure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Data;
+    use crate::sequence::SequenceNumber;
     use proptest::prelude::*;
 
     fn at(text: &str, sub: u64) -> Position {
         Position { sequence: Sequence::parse(text).unwrap(), sub }
+    }
+
+    fn record(number: &str, sub: u64) -> Record {
+        Record {
+            sequence: SequenceNumber::parse(number).unwrap(),
+            sub,
+            partition_key: "p".into(),
+            data: Data::default(),
+            arrival: None,
+        }
     }
 
     fn ask(progress: &Progress, text: Option<&str>, sub: Option<i64>) -> Result<Verdict, CheckpointFailure> {
@@ -137,8 +154,7 @@ mod tests {
 
     fn delivered() -> Progress {
         let mut progress = Progress::new(at("TRIM_HORIZON", 0));
-        progress.deliver(at("10", 0));
-        progress.deliver(at("20", 3));
+        progress.deliver(&[record("10", 0), record("20", 3)]);
         progress
     }
 
@@ -190,7 +206,7 @@ mod tests {
         let mut progress = delivered();
         let everything = CheckpointRequest { sequence_number: None, sub_sequence_number: None };
         progress.begin_delivery();
-        progress.deliver(at("30", 0));
+        progress.deliver(&[record("30", 0)]);
         assert_eq!(progress.judge(&everything, true), Ok(Verdict::Write(at("20", 3))));
         assert_eq!(progress.judge(&everything, false), Ok(Verdict::Write(at("30", 0))));
         progress.end_of_shard();
@@ -214,7 +230,7 @@ mod tests {
         ) {
             let mut progress = Progress::new(at("TRIM_HORIZON", 0));
             for (number, sub) in deliveries {
-                progress.deliver(at(&number.to_string(), sub));
+                progress.deliver(&[record(&number.to_string(), sub)]);
             }
             for (number, sub) in requests {
                 let before = progress.last().clone();

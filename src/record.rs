@@ -1,10 +1,12 @@
 //! Records on their way from Kinesis to a child.
 
+use std::cmp::Ordering;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
-use crate::sequence::{Position, SequenceNumber};
+use crate::sequence::{Position, Sequence, SequenceNumber};
 use crate::shard::ChildShard;
 
 /// Data in standard base64: how Kinesis sends it and how the child wants it. Cheap to copy: it is a part of what
@@ -51,15 +53,55 @@ impl Data {
     }
 }
 
-/// One record as the child will see it.
+/// Text that is a part of what came, or its own. Cheap to copy.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Text(Bytes);
+
+impl Text {
+    /// None if it isn't UTF-8.
+    pub fn of_utf8(bytes: Bytes) -> Option<Self> {
+        std::str::from_utf8(&bytes).is_ok().then_some(Self(bytes))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl From<String> for Text {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
+}
+
+impl PartialEq<str> for Text {
+    fn eq(&self, other: &str) -> bool {
+        self.0 == other.as_bytes()
+    }
+}
+
+impl std::fmt::Debug for Text {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.as_str().fmt(f)
+    }
+}
+
+/// One record as it came, which can be an aggregate, or as the child will see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// The Kinesis record's sequence number; the user records of an aggregate share it.
+    /// The Kinesis record's sequence number. The user records of an aggregate share it.
     pub sequence: SequenceNumber,
     /// 0 for a plain record; 0, 1, 2 … within an aggregate.
     pub sub: u64,
     /// The partition key.
-    pub partition_key: String,
+    pub partition_key: Text,
     /// The data.
     pub data: Data,
     /// Milliseconds since 1970.
@@ -70,6 +112,15 @@ impl Record {
     /// Bytes of its data: four characters of base64 are three.
     pub fn size(&self) -> usize {
         self.data.len() / 4 * 3
+    }
+
+    /// Where it stands, as [`Position::order`] has it.
+    pub fn order(&self, position: &Position) -> Ordering {
+        match &position.sequence {
+            Sequence::Number(number) => self.sequence.order(number).then_with(|| self.sub.cmp(&position.sub)),
+            Sequence::ShardEnd => Ordering::Less,
+            Sequence::AtTimestamp | Sequence::TrimHorizon | Sequence::Latest => Ordering::Greater,
+        }
     }
 
     /// Where the record stands in its shard.

@@ -26,7 +26,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::budget::{Budget, Room};
-use crate::record::{Batch, Data};
+use crate::record::{Batch, Record};
 use crate::sequence::{Sequence, SequenceNumber};
 use crate::shard::{self, BoxFuture, ChildShard, HashRange, ShardId};
 
@@ -69,24 +69,11 @@ impl Start {
     }
 }
 
-/// A Kinesis record before de-aggregation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RawRecord {
-    /// Its sequence number.
-    pub sequence: SequenceNumber,
-    /// Its partition key.
-    pub partition_key: String,
-    /// Its data.
-    pub data: Data,
-    /// Milliseconds since 1970.
-    pub arrival: Option<i64>,
-}
-
 /// One answer to `GetRecords`, or one event of a subscription.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Answer {
-    /// The records, in order.
-    pub records: Vec<RawRecord>,
+    /// The records, in order, aggregates as they came.
+    pub records: Vec<Record>,
     /// Where to go on, an iterator or a sequence number; none at the end of a shard.
     pub next: Option<String>,
     /// How far behind the tip.

@@ -11,32 +11,75 @@ use std::sync::Arc;
 ///
 /// Two texts of one value (`7`, `007`) are different by `==` and equal by [`SequenceNumber::order`],
 /// as in Java.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct SequenceNumber(Arc<str>);
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct SequenceNumber(Digits);
+
+/// Kinesis's have 56 digits: each record has one, and most are gone again without ever having been kept.
+const SHORT: usize = 62;
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Digits {
+    /// So many of them count, and the others are 0.
+    Short(u8, [u8; SHORT]),
+    Long(Arc<str>),
+}
 
 impl SequenceNumber {
     /// Takes digits, and nothing but digits.
     pub fn parse(text: &str) -> Option<Self> {
         // All of them at once: there are many, and hardly ever one that isn't a digit.
         let digits = text.bytes().fold(!text.is_empty(), |digits, byte| digits & byte.is_ascii_digit());
-        digits.then(|| Self(text.into()))
+        digits.then(|| Self(Digits::of(text)))
     }
 
     /// The text, as it came.
     pub fn as_str(&self) -> &str {
-        &self.0
+        match &self.0 {
+            Digits::Short(length, digits) => {
+                std::str::from_utf8(&digits[..usize::from(*length)]).unwrap_or_default()
+            }
+            Digits::Long(text) => text,
+        }
     }
 
     /// Compares by value.
     pub fn order(&self, other: &Self) -> Ordering {
-        let (a, b) = (self.0.trim_start_matches('0'), other.0.trim_start_matches('0'));
+        let (a, b) = (self.0.significant(), other.0.significant());
         a.len().cmp(&b.len()).then_with(|| a.cmp(b))
+    }
+}
+
+impl Digits {
+    fn of(text: &str) -> Self {
+        let mut digits = [0; SHORT];
+        match (digits.get_mut(..text.len()), u8::try_from(text.len())) {
+            (Some(place), Ok(length)) => {
+                place.copy_from_slice(text.as_bytes());
+                Self::Short(length, digits)
+            }
+            _ => Self::Long(text.into()),
+        }
+    }
+
+    /// Without leading zeros.
+    fn significant(&self) -> &[u8] {
+        let all = match self {
+            Self::Short(length, digits) => &digits[..usize::from(*length)],
+            Self::Long(text) => text.as_bytes(),
+        };
+        &all[all.iter().take_while(|digit| **digit == b'0').count()..]
+    }
+}
+
+impl fmt::Debug for SequenceNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SequenceNumber").field(&self.as_str()).finish()
     }
 }
 
 impl fmt::Display for SequenceNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
@@ -182,6 +225,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_text_stays_as_it_came_whatever_its_length(text in "[0-9]{1,80}") {
+            let number = SequenceNumber::parse(&text).unwrap();
+            prop_assert_eq!(number.as_str(), &text);
+            prop_assert_eq!(&number, &number.clone());
+            prop_assert_ne!(number, SequenceNumber::parse(&format!("0{text}")).unwrap());
+        }
+
         #[test]
         fn numbers_are_ordered_by_value(a in any::<u128>(), b in any::<u128>(), zeros in 0usize..4) {
             let text = format!("{}{a}", "0".repeat(zeros));

@@ -47,7 +47,7 @@ fn record(json: &Value) -> Record {
     Record {
         sequence: number(&text("sequenceNumber")),
         sub: json["subSequenceNumber"].as_u64().unwrap(),
-        partition_key: text("partitionKey"),
+        partition_key: text("partitionKey").into(),
         data: Data::of_base64(text("data").into()).unwrap(),
         arrival: json["approximateArrivalTimestamp"].as_i64(),
     }
@@ -181,7 +181,7 @@ impl Replay {
             let plain = Record {
                 sequence: number(last),
                 sub: 0,
-                partition_key: String::new(),
+                partition_key: "".into(),
                 data: Data::default(),
                 arrival: None,
             };

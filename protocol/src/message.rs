@@ -8,7 +8,6 @@
 //! In KCL: package `software.amazon.kinesis.multilang.messages`, `JsonFriendlyRecord`.
 
 use std::fmt;
-use std::io::Write as _;
 
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -200,13 +199,10 @@ fn put_text(out: &mut Vec<u8>, key: &str, value: Option<&str>) {
     }
 }
 
-fn put_number<N: fmt::Display>(out: &mut Vec<u8>, key: &str, value: Option<N>) {
+fn put_number<N: itoa::Integer>(out: &mut Vec<u8>, key: &str, value: Option<N>) {
     put_key(out, key);
     match value {
-        Some(number) => {
-            // Into memory it can't fail.
-            let _written = write!(out, "{number}").is_ok();
-        }
+        Some(number) => out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
         None => out.extend_from_slice(b"null"),
     }
 }

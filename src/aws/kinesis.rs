@@ -17,8 +17,8 @@ use super::error::{Failure, failure};
 use super::fanout::Connections;
 use super::records;
 use crate::budget::Room;
-use crate::record::Data;
-use crate::retrieval::{self, Answer, RawRecord, Start};
+use crate::record::{Data, Record};
+use crate::retrieval::{self, Answer, Start};
 use crate::sequence::SequenceNumber;
 use crate::shard::{self, BoxFuture, ChildShard, Filter, HashRange, Shard, ShardId};
 
@@ -264,12 +264,13 @@ fn read_child(child: &sdk::ChildShard) -> Result<ChildShard, String> {
     })
 }
 
-fn read_record(record: &sdk::Record) -> Result<RawRecord, String> {
+fn read_record(record: &sdk::Record) -> Result<Record, String> {
     let number = record.sequence_number();
-    Ok(RawRecord {
+    Ok(Record {
         sequence: SequenceNumber::parse(number)
             .ok_or_else(|| format!("sequence number {number:?} is no number"))?,
-        partition_key: record.partition_key().unwrap_or_default().to_owned(),
+        sub: 0,
+        partition_key: record.partition_key().unwrap_or_default().into(),
         data: Data::encode(record.data().as_ref()),
         arrival: record.approximate_arrival_timestamp().map(nearest_millis),
     })

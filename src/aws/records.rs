@@ -1,14 +1,16 @@
 //! The answer to GetRecords and the events of a subscription, read from their own bytes: each record's data is
 //! a part of them.
 
+mod scan;
+
 use std::borrow::Cow;
 
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::record::Data;
-use crate::retrieval::{Answer, RawRecord};
+use crate::record::{self, Data, Text};
+use crate::retrieval::Answer;
 use crate::sequence::SequenceNumber;
 use crate::shard::{ChildShard, HashRange};
 
@@ -33,16 +35,16 @@ struct Record<'a> {
     #[serde(borrow)]
     sequence_number: Cow<'a, str>,
     #[serde(borrow)]
-    data: Text<'a>,
+    data: Part<'a>,
     #[serde(borrow, default)]
-    partition_key: Cow<'a, str>,
+    partition_key: Part<'a>,
     #[serde(borrow)]
     approximate_arrival_timestamp: Option<&'a RawValue>,
 }
 
 /// A `Cow` within another type borrows only when it is told to.
-#[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+#[derive(Deserialize, Default)]
+struct Part<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -50,7 +52,7 @@ struct Child<'a> {
     #[serde(borrow)]
     shard_id: Cow<'a, str>,
     #[serde(borrow, default)]
-    parent_shards: Vec<Text<'a>>,
+    parent_shards: Vec<Part<'a>>,
     hash_key_range: Option<Range>,
 }
 
@@ -63,6 +65,11 @@ struct Range {
 
 /// Reads an answer or an event.
 pub(super) fn read(body: &Bytes) -> Result<Answer, String> {
+    scan::scan(body).map_or_else(|| parse(body), Ok)
+}
+
+/// Whatever form it has.
+fn parse(body: &Bytes) -> Result<Answer, String> {
     let read: Body<'_> = serde_json::from_slice(body)
         .map_err(|error| format!("an answer with records that can't be understood: {error}"))?;
     let records = read.records.into_iter().map(|record| read_record(body, record));
@@ -76,18 +83,26 @@ pub(super) fn read(body: &Bytes) -> Result<Answer, String> {
     })
 }
 
-fn read_record(body: &Bytes, record: Record<'_>) -> Result<RawRecord, String> {
+impl Part<'_> {
+    /// A part of `body`, unless there were escapes in it.
+    fn within(self, body: &Bytes) -> Bytes {
+        match self.0 {
+            Cow::Borrowed(text) => body.slice_ref(text.as_bytes()),
+            Cow::Owned(text) => Bytes::from(text),
+        }
+    }
+}
+
+fn read_record(body: &Bytes, record: Record<'_>) -> Result<record::Record, String> {
     let number = &record.sequence_number;
     let sequence =
         SequenceNumber::parse(number).ok_or_else(|| format!("sequence number {number:?} is no number"))?;
-    let bytes = match record.data.0 {
-        Cow::Borrowed(text) => body.slice_ref(text.as_bytes()),
-        Cow::Owned(text) => Bytes::from(text),
-    };
-    let data = Data::of_base64(bytes).ok_or_else(|| format!("the data of record {number} is no base64"))?;
-    Ok(RawRecord {
+    let data = Data::of_base64(record.data.within(body))
+        .ok_or_else(|| format!("the data of record {number} is no base64"))?;
+    Ok(record::Record {
         sequence,
-        partition_key: record.partition_key.into_owned(),
+        sub: 0,
+        partition_key: Text::of_utf8(record.partition_key.within(body)).unwrap_or_default(),
         data,
         arrival: record.approximate_arrival_timestamp.and_then(|time| millis(time.get())),
     })
@@ -139,7 +154,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(read.records[0].data.as_str(), "aGk=");
-        assert_eq!(read.records[0].partition_key, "k\"é");
+        assert_eq!(read.records[0].partition_key.as_str(), "k\"é");
         assert_eq!(read.records[0].arrival, Some(1_795_405_837_483));
         assert_eq!((read.records[1].data.as_str(), read.records[1].arrival), ("a/+=", None));
         assert_eq!((read.next.as_deref(), read.millis_behind_latest), (Some("AAA"), Some(7)));

@@ -289,7 +289,7 @@ impl State {
         }
         self.end = batch.end;
         let mut records = batch.records;
-        records.retain(|record| !self.progress.is_done(&record.position()));
+        records.retain(|record| !self.progress.is_done(record));
         if records.is_empty() && (self.end.is_some() || !self.settings.keep_empty) {
             return self.settle(now);
         }
@@ -298,7 +298,7 @@ impl State {
             self.anchor.get_or_insert_with(|| first.position().sequence);
         }
         self.progress.begin_delivery();
-        records.iter().for_each(|record| self.progress.deliver(record.position()));
+        self.progress.deliver(&records);
         self.open(now, Message::ProcessRecords(records, batch.millis_behind_latest))
     }
 

@@ -35,7 +35,7 @@ fn batch(numbers: &[u32]) -> Batch {
     let record = |n: &u32| Record {
         sequence: SequenceNumber::parse(&n.to_string()).unwrap(),
         sub: 0,
-        partition_key: String::new(),
+        partition_key: "".into(),
         data: crate::record::Data::default(),
         arrival: None,
     };

@@ -12,7 +12,6 @@ use base64::engine::general_purpose::STANDARD;
 use md5::{Digest as _, Md5};
 use tracing::warn;
 
-use super::RawRecord;
 use crate::record::{Data, Record};
 use crate::shard::{HashRange, ShardId};
 
@@ -31,12 +30,15 @@ pub struct Expanded {
 }
 
 /// Puts user records in place of their aggregates, in order.
-pub fn expand(records: Vec<RawRecord>, range: Option<HashRange>, shard: &ShardId) -> Expanded {
+pub fn expand(records: Vec<Record>, range: Option<HashRange>, shard: &ShardId) -> Expanded {
+    if !records.iter().any(may_be_aggregate) {
+        return Expanded { records, dropped: 0 };
+    }
     let mut dropped = 0;
     let mut out = Vec::with_capacity(records.len());
     for record in records {
         match user_records(&record) {
-            None => out.push(plain(record)),
+            None => out.push(record),
             Some(users) => {
                 let foreign = |user: &User| range.is_some_and(|range| !range.contains(user.hash_key));
                 if users.iter().any(foreign) {
@@ -52,16 +54,6 @@ pub fn expand(records: Vec<RawRecord>, range: Option<HashRange>, shard: &ShardId
     Expanded { records: out, dropped }
 }
 
-fn plain(record: RawRecord) -> Record {
-    Record {
-        sequence: record.sequence,
-        sub: 0,
-        partition_key: record.partition_key,
-        data: record.data,
-        arrival: record.arrival,
-    }
-}
-
 struct User {
     partition_key: String,
     hash_key: u128,
@@ -69,19 +61,23 @@ struct User {
 }
 
 impl User {
-    fn within(self, outer: &RawRecord, sub: u64) -> Record {
+    fn within(self, outer: &Record, sub: u64) -> Record {
         Record {
             sequence: outer.sequence.clone(),
             sub,
-            partition_key: self.partition_key,
+            partition_key: self.partition_key.into(),
             data: self.data,
             arrival: outer.arrival,
         }
     }
 }
 
-fn user_records(record: &RawRecord) -> Option<Vec<User>> {
-    if !record.data.as_bytes().starts_with(MAGIC_BASE64.as_bytes()) {
+fn may_be_aggregate(record: &Record) -> bool {
+    record.data.as_bytes().starts_with(MAGIC_BASE64.as_bytes())
+}
+
+fn user_records(record: &Record) -> Option<Vec<User>> {
+    if !may_be_aggregate(record) {
         return None;
     }
     let bytes = STANDARD.decode(record.data.as_bytes()).ok()?;
@@ -236,27 +232,28 @@ mod tests {
         field(3, &record)
     }
 
-    fn raw(bytes: &[u8]) -> RawRecord {
-        RawRecord {
+    fn raw(bytes: &[u8]) -> Record {
+        Record {
             sequence: SequenceNumber::parse("5").unwrap(),
+            sub: 0,
             partition_key: "outer".into(),
             data: Data::encode(bytes),
             arrival: Some(7),
         }
     }
 
-    fn aggregate(message: &[u8]) -> RawRecord {
+    fn aggregate(message: &[u8]) -> Record {
         raw(&[&MAGIC, message, Md5::digest(message).as_slice()].concat())
     }
 
-    fn expanded(record: RawRecord, range: Option<HashRange>) -> Vec<(u64, String, Vec<u8>)> {
+    fn expanded(record: Record, range: Option<HashRange>) -> Vec<(u64, String, Vec<u8>)> {
         let expanded = expand(vec![record.clone()], range, &"s".into());
         let whole = expand(vec![record], None, &"s".into()).records;
         assert_eq!(expanded.records.len() + expanded.dropped, whole.len());
         expanded
             .records
             .into_iter()
-            .map(|r| (r.sub, r.partition_key, STANDARD.decode(r.data.as_str()).unwrap()))
+            .map(|r| (r.sub, r.partition_key.as_str().to_owned(), STANDARD.decode(r.data.as_str()).unwrap()))
             .collect()
     }
 

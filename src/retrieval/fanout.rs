@@ -228,9 +228,9 @@ impl Fanout {
 mod tests {
     use super::*;
     use crate::budget::Budget;
-    use crate::record::Data;
+    use crate::record::{Data, Record};
     use crate::retrieval::registration::{self, Status};
-    use crate::retrieval::{Feed, Most, RawRecord, Settings, Source};
+    use crate::retrieval::{Feed, Most, Settings, Source};
     use crate::shard::{self, ChildShard, Filter, HashRange, Shard};
     use std::collections::VecDeque;
     use std::sync::Mutex;
@@ -307,8 +307,9 @@ mod tests {
     }
 
     fn event(records: &[u32], on: &str) -> Event {
-        let record = |n: &u32| RawRecord {
+        let record = |n: &u32| Record {
             sequence: number(*n),
+            sub: 0,
             partition_key: "p".into(),
             data: Data::encode(&[0]),
             arrival: None,

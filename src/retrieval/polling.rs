@@ -193,8 +193,9 @@ mod tests {
     use super::*;
     use crate::budget::Budget;
     use crate::clock;
+    use crate::record::{Data, Record};
     use crate::retrieval::place::CLOCK_MARGIN_MILLIS;
-    use crate::retrieval::{Api, Feed, Most, RawRecord, Source, Start};
+    use crate::retrieval::{Api, Feed, Most, Source, Start};
     use crate::sequence::{Sequence, SequenceNumber};
     use crate::shard::{self, BoxFuture, ChildShard, Filter, HashRange, Shard, ShardId};
     use std::collections::VecDeque;
@@ -238,10 +239,11 @@ mod tests {
     }
 
     fn records(numbers: &[u32]) -> Result<Answer, Error> {
-        let record = |n: &u32| RawRecord {
+        let record = |n: &u32| Record {
             sequence: number(*n),
+            sub: 0,
             partition_key: "p".into(),
-            data: crate::record::Data::encode(&[0]),
+            data: Data::encode(&[0]),
             arrival: None,
         };
         Ok(Answer {
@@ -413,10 +415,11 @@ mod tests {
             }
             let first: u64 = iterator.parse().unwrap();
             let body = room.fill(vec![b'A'; bytes]);
-            let record = |n: usize| RawRecord {
+            let record = |n: usize| Record {
                 sequence: SequenceNumber::parse(&(first + n as u64).to_string()).unwrap(),
+                sub: 0,
                 partition_key: "p".into(),
-                data: crate::record::Data::of_base64(body.slice(n * self.0..(n + 1) * self.0)).unwrap(),
+                data: Data::of_base64(body.slice(n * self.0..(n + 1) * self.0)).unwrap(),
                 arrival: None,
             };
             let records = (0..limit).map(record).collect();

@@ -13,8 +13,8 @@ use multilangd::lease::update::Update;
 use multilangd::lease::{Lease, Table, WorkerId};
 use multilangd::multilang::launch::Process;
 use multilangd::multilang::{Launch, SpawnError};
-use multilangd::record::Data;
-use multilangd::retrieval::{self, Answer, RawRecord, Start};
+use multilangd::record::{Data, Record};
+use multilangd::retrieval::{self, Answer, Start};
 use multilangd::sequence::{Position, SequenceNumber};
 use multilangd::shard::{self, BoxFuture, Filter, Shard, ShardId};
 use tokio::sync::oneshot;
@@ -383,9 +383,10 @@ fn answer(world: &World, shard: &ShardId, index: usize, limit: usize) -> Answer 
         }
         _ => {}
     }
-    let record = |number: u64| RawRecord {
+    let record = |number: u64| Record {
         sequence: SequenceNumber::parse(&number.to_string()).unwrap(),
-        partition_key: "key".to_owned(),
+        sub: 0,
+        partition_key: "key".into(),
         data: Data::encode(&[0, 0, 0]),
         arrival: None,
     };

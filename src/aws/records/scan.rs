@@ -1,0 +1,250 @@
+//! An answer in its usual form, read in one pass.
+//!
+//! Kinesis writes neither blanks nor escapes and always the same few fields, most of it data in which nothing needs
+//! to be looked for. Whatever is any different is not read here: [`scan`] then says nothing, and the answer is
+//! read as any JSON is. What it does read, it reads as that would (a test holds them to each other).
+
+use bytes::Bytes;
+use memchr::memchr;
+
+use super::millis;
+use crate::record::{Data, Record, Text};
+use crate::retrieval::Answer;
+use crate::sequence::SequenceNumber;
+
+/// The most that an answer has.
+const MOST_RECORDS: usize = 10_000;
+
+/// None if it isn't in the usual form.
+pub(super) fn scan(body: &Bytes) -> Option<Answer> {
+    let mut cursor = Cursor { body, at: 0 };
+    let (mut records, mut next, mut behind) = (None, None, None);
+    cursor.object(|cursor, name| match name {
+        b"Records" => once(&mut records, cursor.records()?),
+        b"NextShardIterator" | b"ContinuationSequenceNumber" => once(&mut next, cursor.token()?),
+        b"MillisBehindLatest" => {
+            let number = std::str::from_utf8(cursor.number()?).ok()?;
+            once(&mut behind, number.parse().ok()?)
+        }
+        b"ChildShards" => cursor.no_children(),
+        _ => None,
+    })?;
+    (cursor.at == body.len()).then(|| Answer {
+        records: records.unwrap_or_default(),
+        next: next.flatten(),
+        millis_behind_latest: behind,
+        children: Vec::new(),
+    })
+}
+
+/// A field that comes twice isn't usual.
+fn once<T>(place: &mut Option<T>, value: T) -> Option<()> {
+    place.replace(value).is_none().then_some(())
+}
+
+struct Cursor<'a> {
+    body: &'a Bytes,
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    fn rest(&self) -> &'a [u8] {
+        self.body.get(self.at..).unwrap_or_default()
+    }
+
+    fn is_next(&self, byte: u8) -> bool {
+        self.body.get(self.at) == Some(&byte)
+    }
+
+    fn eat(&mut self, byte: u8) -> Option<()> {
+        self.is_next(byte).then(|| self.at += 1)
+    }
+
+    fn eat_all(&mut self, text: &[u8]) -> Option<()> {
+        self.rest().starts_with(text).then(|| self.at += text.len())
+    }
+
+    /// From one quote to the next. What is in between may end in a backslash, and so be only half of it: it is
+    /// the caller's to know what it may be.
+    fn quoted(&mut self) -> Option<&'a [u8]> {
+        self.eat(b'"')?;
+        let rest = self.rest();
+        let text = &rest[..memchr(b'"', rest)?];
+        self.at += text.len() + 1;
+        Some(text)
+    }
+
+    /// Text that means itself.
+    fn text(&mut self) -> Option<&'a [u8]> {
+        let text = self.quoted()?;
+        let special = text.iter().fold(false, |any, byte| any | (*byte == b'\\') | (*byte < 0x20));
+        (!special).then_some(text)
+    }
+
+    fn number(&mut self) -> Option<&'a [u8]> {
+        let rest = self.rest();
+        let is_part = |byte: &&u8| byte.is_ascii_digit() || b".E-".contains(byte);
+        let number = &rest[..rest.iter().take_while(is_part).count()];
+        // JSON has no number like 007, .5, 5. or 1E; nobody writes one either.
+        let [first, ..] = number else { return None };
+        let is_usual = first.is_ascii_digit()
+            && (*first != b'0' || number.len() == 1 || number[1] == b'.')
+            && number.last()?.is_ascii_digit()
+            && number.iter().zip(&number[1..]).all(|pair| pair.0.is_ascii_digit() || pair.1.is_ascii_digit());
+        self.at += number.len();
+        is_usual.then_some(number)
+    }
+
+    /// `null`, or text of which nothing means none.
+    fn token(&mut self) -> Option<Option<String>> {
+        if self.eat_all(b"null").is_some() {
+            return Some(None);
+        }
+        let text = std::str::from_utf8(self.text()?).ok()?;
+        Some((!text.is_empty()).then(|| text.to_owned()))
+    }
+
+    fn no_children(&mut self) -> Option<()> {
+        self.eat_all(b"[]").or_else(|| self.eat_all(b"null"))
+    }
+
+    /// `field` reads the value that belongs to a name.
+    fn object(&mut self, mut field: impl FnMut(&mut Self, &'a [u8]) -> Option<()>) -> Option<()> {
+        self.eat(b'{')?;
+        loop {
+            let name = self.quoted()?;
+            self.eat(b':')?;
+            field(self, name)?;
+            if self.eat(b'}').is_some() {
+                return Some(());
+            }
+            self.eat(b',')?;
+        }
+    }
+
+    fn records(&mut self) -> Option<Vec<Record>> {
+        self.eat(b'[')?;
+        let mut records = Vec::new();
+        if self.eat(b']').is_some() {
+            return Some(records);
+        }
+        let begin = self.at;
+        loop {
+            records.push(self.record()?);
+            if records.len() == 1 {
+                // The others are probably no shorter.
+                records.reserve((self.rest().len() / (self.at - begin)).min(MOST_RECORDS));
+            }
+            if self.eat(b']').is_some() {
+                return Some(records);
+            }
+            self.eat(b',')?;
+        }
+    }
+
+    fn record(&mut self) -> Option<Record> {
+        let (mut sequence, mut data, mut key, mut time) = (None, None, None, None);
+        self.object(|cursor, name| match name {
+            b"SequenceNumber" => {
+                let digits = std::str::from_utf8(cursor.quoted()?).ok()?;
+                once(&mut sequence, SequenceNumber::parse(digits)?)
+            }
+            b"Data" => {
+                let text = cursor.quoted()?;
+                once(&mut data, Data::of_base64(cursor.body.slice_ref(text))?)
+            }
+            b"PartitionKey" => {
+                let text = cursor.text()?;
+                once(&mut key, Text::of_utf8(cursor.body.slice_ref(text))?)
+            }
+            b"ApproximateArrivalTimestamp" => {
+                let number = std::str::from_utf8(cursor.number()?).ok()?;
+                once(&mut time, millis(number)?)
+            }
+            b"EncryptionType" => cursor.text().map(|_| ()).or_else(|| cursor.eat_all(b"null")),
+            _ => None,
+        })?;
+        Some(Record {
+            sequence: sequence?,
+            sub: 0,
+            partition_key: key.unwrap_or_default(),
+            data: data?,
+            arrival: time,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::parse;
+    use super::*;
+
+    fn bytes(text: &str) -> Bytes {
+        Bytes::copy_from_slice(text.as_bytes())
+    }
+
+    const USUAL: &str = r#"{"MillisBehindLatest":7,"NextShardIterator":"AAA","Records":[{"ApproximateArrivalTimestamp":1.795405837483E9,"Data":"aGk=","EncryptionType":"NONE","PartitionKey":"kéy","SequenceNumber":"49"},{"SequenceNumber":"50","Data":"a/+=","PartitionKey":"","ApproximateArrivalTimestamp":1795405837.483}]}"#;
+
+    #[test]
+    fn the_usual_form_is_read_and_as_any_json_is() {
+        for usual in [
+            USUAL,
+            r#"{"Records":[],"NextShardIterator":null,"ChildShards":[],"MillisBehindLatest":0}"#,
+            r#"{"ChildShards":null,"ContinuationSequenceNumber":"51","MillisBehindLatest":0,"Records":[]}"#,
+            r#"{"Records":[{"SequenceNumber":"1","Data":""}]}"#,
+        ] {
+            let scanned = scan(&bytes(usual));
+            assert!(scanned.is_some(), "{usual}");
+            assert_eq!(scanned, parse(&bytes(usual)).ok());
+        }
+    }
+
+    #[test]
+    fn anything_else_is_left_to_others() {
+        for unusual in [
+            "",
+            "{}",
+            r#"{"Records":[]"#,
+            r#"{"Records":[]} "#,
+            r#"{"Records":[],"Records":[]}"#,
+            r#"{"Records": []}"#,
+            r#"{"Records":[],"New":1}"#,
+            r#"{"Records":[{"SequenceNumber":"1","Data":"aGk=","PartitionKey":"a\"b"}]}"#,
+            r#"{"Records":[{"SequenceNumber":"1","Data":"aG\/="}]}"#,
+            r#"{"Records":[{"SequenceNumber":"1","Data":"aGk"}]}"#,
+            r#"{"Records":[{"SequenceNumber":"x","Data":""}]}"#,
+            r#"{"Records":[{"SequenceNumber":"1"}]}"#,
+            r#"{"Records":[],"MillisBehindLatest":-1}"#,
+            r#"{"Records":[],"MillisBehindLatest":007}"#,
+            r#"{"Records":[],"ChildShards":[{"ShardId":"c"}]}"#,
+        ] {
+            assert_eq!(scan(&bytes(unusual)), None, "{unusual}");
+        }
+    }
+
+    proptest! {
+        /// A byte changed, taken out or put in: either it isn't read, or as the parser reads it.
+        #[test]
+        fn what_is_read_is_read_as_any_json_is(
+            changes in proptest::collection::vec((0..USUAL.len(), 0..3, any::<u8>()), 1..4),
+            plain in proptest::sample::subsequence(br#"\"{}[],:.E-0129AaGk= null"#.to_vec(), 3),
+        ) {
+            let mut text = USUAL.as_bytes().to_vec();
+            for (index, (at, what, byte)) in changes.into_iter().enumerate() {
+                let at = at.min(text.len() - 1);
+                let byte = plain.get(index).copied().filter(|_| byte > 40).unwrap_or(byte);
+                match what {
+                    0 => text[at] = byte,
+                    1 => text.insert(at, byte),
+                    _ => drop(text.remove(at)),
+                }
+            }
+            let text = Bytes::from(text);
+            if let Some(scanned) = scan(&text) {
+                prop_assert_eq!(Ok(scanned), parse(&text), "{:?}", text);
+            }
+        }
+    }
+}
