@@ -16,6 +16,7 @@
 //! | `skew` | whether this machine's clock is right |
 //! | `error` | what a failure means to the caller |
 
+mod calls;
 mod capture;
 pub mod client;
 pub mod credentials;

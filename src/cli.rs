@@ -210,6 +210,7 @@ fn command() -> clap::Command {
         let value = match key.kind {
             own::OwnKind::Word(words) => words.join("|"),
             own::OwnKind::Number(_) => "NUMBER".to_owned(),
+            own::OwnKind::Address => "PORT|ADDRESS:PORT|off".to_owned(),
             own::OwnKind::Or(_) => format!("NUMBER|{}", own::SAME),
             own::OwnKind::Filter => "FILTER".to_owned(),
         };

@@ -16,6 +16,7 @@
 //! `MultiLangDaemonConfiguration`, `MultiLangDaemonConfig`.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::fleet::version::Configured;
@@ -115,6 +116,10 @@ pub struct Config {
     pub fanout: Option<registration::Settings>,
     /// `multilangd.bufferMegabytes`, in bytes.
     pub buffer: usize,
+    /// `multilangd.status`; none for nowhere.
+    pub status: Option<Status>,
+    /// `multilangd.stuckAfterMillis`.
+    pub stuck_after: Duration,
     /// `callProcessRecordsEvenForEmptyRecordList`.
     pub keep_empty: bool,
     /// `ignoreUnexpectedChildShards`.
@@ -138,6 +143,15 @@ pub struct Config {
     pub child_exit_grace: Duration,
     /// `multilangd.childKillGraceMillis`.
     pub child_kill_grace: Duration,
+}
+
+/// Where the status endpoint listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Status {
+    /// There.
+    pub address: SocketAddr,
+    /// Somebody asked for it.
+    pub asked_for: bool,
 }
 
 /// How a service is reached.

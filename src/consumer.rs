@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use multilangd_protocol::{Dialect, ToChild};
+use multilangd_protocol::{Dialect, ToChild, session};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 
 use crate::clock;
 use crate::lease::{Held, Table};
-use crate::metrics::{self, Sink};
+use crate::metrics::{Ending, OfShard, Sink};
 use crate::multilang::{self, Child, Launch};
 use crate::record::Record;
 use crate::retrieval::{Feed, Source, Start};
@@ -102,6 +102,7 @@ impl Consumer {
 
     async fn run(mut self, mut signals: Signals) -> Outcome {
         self.events.push_back(Event::Begin);
+        self.tell(OfShard::Held { checkpoint: self.state.stored() });
         let (mut stopping, mut wanted, mut lost) = (false, false, false);
         loop {
             while let Some(event) = self.events.pop_front() {
@@ -147,8 +148,7 @@ impl Consumer {
                     }
                     Some(batch) => {
                         if batch.dropped > 0 {
-                            let dropped = metrics::Event::Dropped { records: batch.dropped };
-                            self.parts.sink.tell(self.held.shard(), dropped);
+                            self.tell(OfShard::Dropped { records: batch.dropped });
                         }
                         Event::Batch(batch)
                     }
@@ -162,10 +162,18 @@ impl Consumer {
         }
     }
 
+    fn tell(&self, event: OfShard<'_>) {
+        self.parts.sink.shard(self.held.shard(), event);
+    }
+
     fn child_event(&mut self, event: multilang::Event) -> Event {
+        if let multilang::Event::Said(session::Event::Done(action)) = &event {
+            self.tell(OfShard::Answered(*action));
+        }
         if let multilang::Event::Exited(end) = &event
             && let Some(child) = self.child.take()
         {
+            self.tell(OfShard::ChildGone);
             info!(shard = %self.held.shard(), pid = child.pid(), %end, "the record processor is gone");
         }
         Event::Child(event)
@@ -182,7 +190,7 @@ impl Consumer {
             Effect::CloseFeed => self.feed = None,
             Effect::Spawn => match Child::spawn(&*self.parts.program, self.parts.dialect, &shard) {
                 Ok(child) => {
-                    self.parts.sink.tell(&shard, metrics::Event::ChildStarted { pid: child.pid() });
+                    self.tell(OfShard::ChildStarted { pid: child.pid() });
                     self.pid = Some(child.pid());
                     self.child = Some(child);
                     self.events.push_back(Event::Spawned);
@@ -201,12 +209,15 @@ impl Consumer {
             Effect::Store(position) => {
                 let (held, sink) = (self.held.clone(), self.parts.sink.clone());
                 self.work.spawn(async move {
+                    let began = Instant::now();
                     let outcome = held.checkpoint(&position).await;
+                    let took = began.elapsed();
                     match &outcome {
                         Ok(()) => {
-                            sink.tell(held.shard(), metrics::Event::Checkpointed { position: &position })
+                            sink.shard(held.shard(), OfShard::Checkpointed { position: &position, took });
                         }
                         Err(error) => {
+                            sink.shard(held.shard(), OfShard::CheckpointFailed { took });
                             warn!(shard = %held.shard(), %position, %error, "a checkpoint was not stored")
                         }
                     }
@@ -231,7 +242,7 @@ impl Consumer {
                 }
             }
             Effect::Failed(reason, times) => {
-                self.parts.sink.tell(&shard, metrics::Event::ChildFailed);
+                self.tell(OfShard::ChildFailed);
                 error!(%shard, pid = self.pid, reason, times, of = self.parts.settings.max_failures,
                     stored = %self.state.stored(), "the record processor failed, the shard goes on from what is stored");
             }
@@ -240,10 +251,12 @@ impl Consumer {
             }
             Effect::Odd(what) => warn!(%shard, pid = self.pid, what, "out of order"),
             Effect::Finish(outcome) => {
-                let ended = outcome == Outcome::ShardEnded;
-                self.parts
-                    .sink
-                    .tell(&shard, if ended { metrics::Event::ShardEnded } else { metrics::Event::Left });
+                self.tell(OfShard::Over(match outcome {
+                    Outcome::ShardEnded => Ending::ShardEnded,
+                    Outcome::LeaseLost => Ending::Lost,
+                    Outcome::Stopped => Ending::GivenBack,
+                    Outcome::Hopeless(_) => Ending::Hopeless,
+                }));
                 return Some(outcome);
             }
         }
@@ -264,6 +277,7 @@ impl Consumer {
 
     fn send(&mut self, message: Message) {
         let Some(child) = &mut self.child else { return };
+        self.parts.sink.shard(self.held.shard(), OfShard::Asked(message.action()));
         match message {
             Message::Initialize(position) => child.send(&ToChild::Initialize {
                 shard_id: self.held.shard().as_str(),
@@ -271,9 +285,14 @@ impl Consumer {
                 sub_sequence_number: Some(position.sub),
             }),
             Message::ProcessRecords(records, millis_behind_latest) => {
-                let delivered = metrics::Event::Delivered { records: records.len() };
-                self.parts.sink.tell(self.held.shard(), delivered);
-                self.held.count(records.iter().map(Record::size).sum());
+                let bytes = records.iter().map(Record::size).sum();
+                if let Some(last) = records.last() {
+                    let (records, position) = (records.len(), last.position());
+                    let arrival = last.arrival;
+                    let delivered = OfShard::Delivered { records, bytes, last: &position, arrival };
+                    self.parts.sink.shard(self.held.shard(), delivered);
+                }
+                self.held.count(bytes);
                 child.send_batch(records, millis_behind_latest);
             }
             Message::ShutdownRequested => child.send(&ToChild::ShutdownRequested),

@@ -22,7 +22,7 @@ use crate::fleet::{Mode, Store};
 use crate::lease::sync::{self, InitialPosition};
 use crate::lease::{Table, table};
 use crate::member::{self, Begun};
-use crate::metrics::Sink;
+use crate::metrics::{OfWorker, Sink};
 use crate::multilang::Launch;
 use crate::processor::Surroundings;
 use crate::retrieval::registration::StreamConsumer;
@@ -54,6 +54,8 @@ pub struct Ports {
     pub children: Arc<dyn Launch>,
     /// Who counts.
     pub sink: Arc<dyn Sink>,
+    /// Bounds the record data in memory.
+    pub budget: Arc<Budget>,
     /// The wall clock, in milliseconds since 1970.
     pub wall: fn() -> i64,
     /// Where to find how busy this worker is.
@@ -154,6 +156,7 @@ pub async fn run(config: &Config, ports: Ports, stop: CancellationToken) -> Resu
     taking_part.spawn(member::run(ports.state.clone(), ports.table.clone(), member, begun, part));
     tasks.spawn(coordinator.run(stop.clone()));
     let mut keeping = JoinSet::new();
+    keeping.spawn(tell(seen.clone(), ports.sink.clone(), stop.clone()));
     keeping.spawn(keep_in_step(upkeep, seen, handle.clone(), stop.clone()));
     let scheduled = scheduler::run(parts(config, ports), handle, leases, stop.clone());
     let mut scheduled = std::pin::pin!(scheduled);
@@ -194,6 +197,23 @@ pub async fn run(config: &Config, ports: Ports, stop: CancellationToken) -> Resu
     }
     info!("stopped");
     broken.map_or(Ok(scheduled?), Err)
+}
+
+/// Tells what the coordinator sees.
+async fn tell(mut seen: watch::Receiver<Seen>, sink: Arc<dyn Sink>, stop: CancellationToken) {
+    sink.worker(OfWorker::Ready);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return sink.worker(OfWorker::Stopping),
+            changed = seen.changed() => if changed.is_err() { return },
+        }
+        let looked = {
+            let seen = seen.borrow_and_update();
+            let open = seen.leases.iter().filter(|lease| !lease.is_complete()).count();
+            OfWorker::Looked { leases: open, workers: seen.live.len(), leads: seen.leads.unwrap_or_default() }
+        };
+        sink.worker(looked);
+    }
 }
 
 /// A bug in the upkeep of the leases ends one round of it, not the daemon: what was missed is seen again.
@@ -276,8 +296,9 @@ fn parts(config: &Config, ports: Ports) -> Parts {
             shards: ports.shards,
             consumer,
             settings: retrieval,
-            budget: Budget::new(config.buffer),
+            budget: ports.budget,
             calls: Arc::new(Semaphore::new(CALLS)),
+            sink: ports.sink.clone(),
         },
         program: ports.children,
         dialect,

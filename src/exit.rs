@@ -40,7 +40,7 @@ pub const EXITS: &[(Exit, u8, &str, &str)] = &[
         "Kinesis, DynamoDB or the stream could not be reached in 20 attempts",
     ),
     (Exit::Internal, 70, "internal", "a bug in multilangd"),
-    (Exit::Taken, 71, "taken", "a port or the data folder of local mode is in use"),
+    (Exit::Taken, 71, "taken", "a port to listen on, or the data folder of local mode, is in use"),
     (Exit::Denied, 77, "denied", "AWS refused access"),
     (Exit::Config, 78, "config", "wrong settings, no such program, or a table that is no lease table"),
     (Exit::Interrupted, 130, "interrupted", "a second signal cut the stop short"),

@@ -35,5 +35,6 @@ pub mod retrieval;
 pub mod scheduler;
 pub mod sequence;
 pub mod shard;
+pub mod status;
 pub mod unique;
 pub mod upkeep;

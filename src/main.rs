@@ -22,10 +22,11 @@ use multilangd::config::settings::{self, Settings};
 use multilangd::config::{Config, Remark, expand};
 use multilangd::daemon::{self, Ports};
 use multilangd::exit::Exit;
-use multilangd::metrics::Discard;
+use multilangd::metrics::{Discard, Sink};
 use multilangd::multilang::Program;
 use multilangd::overview;
 use multilangd::processor::Surroundings;
+use multilangd::status::Watch;
 use multilangd::unique;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -249,13 +250,14 @@ async fn show_leases(file: &Path, words: &Words, json: bool, watch: Option<u64>)
         Ok(config) => config,
         Err(exit) => return exit,
     };
-    let clients = match client::clients(&client_settings(&config, words.system.clone())).await {
-        Ok(clients) => clients,
-        Err(error) => {
-            complain(&error);
-            return Exit::Config;
-        }
-    };
+    let clients =
+        match client::clients(&client_settings(&config, words.system.clone()), Arc::new(Discard)).await {
+            Ok(clients) => clients,
+            Err(error) => {
+                complain(&error);
+                return Exit::Config;
+            }
+        };
     let (table, state) = tables(&clients, &config);
     let between = watch.map_or(config.failover / 2, Duration::from_secs);
     let rules = config.reports.clone();
@@ -325,7 +327,13 @@ async fn start(config: &Config, system: SystemProperties, stop: CancellationToke
     };
     let program =
         Program::find(&config.executable, std::env::var_os("PATH").as_deref()).map_err(|e| refuse(&e))?;
-    let clients = client::clients(&client_settings(config, system)).await.map_err(|e| refuse(&e))?;
+    let watch = Watch::start(config).map_err(|error| {
+        complain(&error);
+        Exit::Taken
+    })?;
+    let sink: Arc<dyn Sink> = watch.board.clone();
+    let clients =
+        client::clients(&client_settings(config, system), sink.clone()).await.map_err(|e| refuse(&e))?;
     let list = Attempts { pause: config.list_shards_pause, most: config.list_shards_attempts };
     let stream = Arc::new(Stream::new(clients.kinesis.clone(), config.stream.clone()).listing(list));
     let (table, state) = tables(&clients, config);
@@ -336,7 +344,8 @@ async fn start(config: &Config, system: SystemProperties, stop: CancellationToke
         records: stream.clone(),
         fanout: Some(stream),
         children: Arc::new(program),
-        sink: Arc::new(Discard),
+        sink,
+        budget: watch.budget.clone(),
         wall: clock::wall_millis,
         surroundings: Some(Surroundings::of_process()),
     };

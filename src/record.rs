@@ -109,9 +109,10 @@ pub struct Record {
 }
 
 impl Record {
-    /// Bytes of its data: four characters of base64 are three.
+    /// Bytes of its data: four characters of base64 are three, but for those that only fill up.
     pub fn size(&self) -> usize {
-        self.data.len() / 4 * 3
+        let fill = self.data.as_bytes().iter().rev().take_while(|byte| **byte == b'=').count();
+        (self.data.len() / 4 * 3).saturating_sub(fill)
     }
 
     /// Where it stands, as [`Position::order`] has it.
@@ -155,6 +156,16 @@ mod tests {
             assert_eq!(Data::of_base64(bad.into()), None, "{bad}");
         }
         assert_eq!(Data::encode(b"hi").as_str(), "aGk=");
+        for length in 0..9 {
+            let record = Record {
+                sequence: SequenceNumber::parse("1").unwrap(),
+                sub: 0,
+                partition_key: Text::default(),
+                data: Data::encode(&vec![1; length]),
+                arrival: None,
+            };
+            assert_eq!(record.size(), length);
+        }
         for byte in 0..=u8::MAX {
             let is_base64 = byte.is_ascii_alphanumeric() || b"+/=".contains(&byte);
             assert_eq!(Data::of_base64(vec![b'A', byte, b'A', b'A'].into()).is_some(), is_base64, "{byte}");

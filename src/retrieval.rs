@@ -26,6 +26,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::budget::{Budget, Room};
+use crate::metrics::{OfShard, Sink};
 use crate::record::{Batch, Record};
 use crate::sequence::{Sequence, SequenceNumber};
 use crate::shard::{self, BoxFuture, ChildShard, HashRange, ShardId};
@@ -159,6 +160,8 @@ pub struct Source {
     pub budget: Arc<Budget>,
     /// Calls that may be under way at once.
     pub calls: Arc<Semaphore>,
+    /// Counts.
+    pub sink: Arc<dyn Sink>,
 }
 
 impl std::fmt::Debug for Source {
@@ -168,7 +171,6 @@ impl std::fmt::Debug for Source {
 }
 
 /// One reading of one shard. Dropping it stops its task.
-#[derive(Debug)]
 pub struct Feed {
     batches: queue::Batches,
     task: JoinSet<()>,
@@ -178,7 +180,9 @@ impl Feed {
     /// Starts reading. `range` is the shard's hash keys, against which the user records of
     /// aggregates are checked; without it they are not.
     pub fn open(source: &Source, shard: ShardId, range: Option<HashRange>, start: Start) -> Self {
-        let (ahead, batches) = queue::queue(source.settings.ahead, source.budget.share());
+        let (sink, of) = (source.sink.clone(), shard.clone());
+        let tell = Arc::new(move |records| sink.shard(&of, OfShard::Waiting { records }));
+        let (ahead, batches) = queue::queue(source.settings.ahead, source.budget.share(), tell);
         let place = place::Place::new(source.clone(), shard, range, start);
         let consumer = source.consumer.clone();
         let mut task = JoinSet::new();

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use multilangd::config::keys::kcl::KEYS;
 use multilangd::config::keys::{Use, client, own};
 use multilangd::exit::EXITS;
+use multilangd::metrics::prometheus::FAMILIES;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -171,7 +172,7 @@ fn what_belongs_to_one_place_is_named_nowhere_else() {
 /// The pure crates stay pure: what they can't import, they can't do.
 #[test]
 fn the_pure_crates_have_no_runtime_and_no_aws() {
-    for (name, allowed) in [("protocol", &["serde", "serde_json"][..]), ("properties", &[])] {
+    for (name, allowed) in [("protocol", &["itoa", "serde", "serde_json"][..]), ("properties", &[])] {
         let text = read(&root().join(name).join("Cargo.toml"));
         let section = text.split("\n[dependencies]\n").nth(1).unwrap_or_default();
         let section = section.split("\n[").next().unwrap();
@@ -232,6 +233,16 @@ fn the_readme_lists_every_property() {
     assert_table("Properties", &kcl.collect::<Vec<_>>());
     let client = client::KEYS.iter().map(|key| vec![code(key.name), key.doc.to_owned(), here(key.used)]);
     assert_table("Keys of the clients", &client.collect::<Vec<_>>());
+}
+
+#[test]
+fn the_readme_lists_every_metric() {
+    let rows = FAMILIES.iter().map(|family| {
+        let labels = if family.labels.is_empty() { "-".to_owned() } else { family.labels.join(", ") };
+        let kind = if family.counter { "counter" } else { "gauge" };
+        vec![code(family.name), kind.to_owned(), labels, family.help.to_owned()]
+    });
+    assert_table("Metrics", &rows.collect::<Vec<_>>());
 }
 
 #[test]

@@ -10,6 +10,7 @@ use multilangd::aws::client::{Settings, clients};
 use multilangd::aws::dynamodb::{Leases, Options};
 use multilangd::aws::kinesis::Stream;
 use multilangd::aws::state::State;
+use multilangd::budget::Budget;
 use multilangd::config::resolve::{self, Given};
 use multilangd::daemon::{self, Ports};
 use multilangd::metrics::Discard;
@@ -189,7 +190,7 @@ pub fn hollow(words: &[String]) {
             "us-east-1",
             config.failover,
         );
-        let clients = clients(&settings).await.unwrap();
+        let clients = clients(&settings, Arc::new(Discard)).await.unwrap();
         let stream = Arc::new(Stream::new(clients.kinesis.clone(), config.stream.clone()));
         let ports = Ports {
             table: Arc::new(Leases::new(clients.dynamodb.clone(), config.table.clone(), Options::default())),
@@ -204,6 +205,7 @@ pub fn hollow(words: &[String]) {
             fanout: Some(stream),
             children: Arc::new(Hollow),
             sink: Arc::new(Discard),
+            budget: Budget::new(config.buffer),
             wall: multilangd::clock::wall_millis,
             surroundings: None,
         };

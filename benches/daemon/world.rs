@@ -36,7 +36,7 @@ impl World {
         let kinesis = Kinesis::start(Options::default()).await.unwrap();
         let tables = Tables::start(any, None).await.unwrap();
         let settings = Settings::local(&kinesis.url(), &tables.url(), "us-east-1", Duration::from_secs(30));
-        let clients = clients(&settings).await.unwrap();
+        let clients = clients(&settings, std::sync::Arc::new(multilangd::metrics::Discard)).await.unwrap();
         clients.kinesis.create_stream().stream_name(STREAM).shard_count(shards).send().await.unwrap();
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();

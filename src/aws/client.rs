@@ -2,8 +2,10 @@
 //!
 //! Region: the setting, else the SDK's chain (environment, profile, instance metadata).
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::calls::Count;
 use super::capture::Capturing;
 use super::skew::Watch;
 use aws_config::provider_config::ProviderConfig;
@@ -17,6 +19,7 @@ use aws_smithy_types::retry::RetryConfig;
 use super::credentials::{self, Base, SystemProperties};
 use crate::config::ClientConfig;
 use crate::config::credentials::Provider;
+use crate::metrics::Sink;
 
 /// What clients are made from.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -63,11 +66,11 @@ pub struct Clients {
     pub kinesis: aws_sdk_kinesis::Client,
 }
 
-/// Makes the clients. Nothing is called but what the region's chain asks.
+/// Makes the clients, whose calls are counted by `sink`. Nothing is called but what the region's chain asks.
 ///
 /// # Errors
 /// [`NoRegion`].
-pub async fn clients(settings: &Settings) -> Result<Clients, NoRegion> {
+pub async fn clients(settings: &Settings, sink: Arc<dyn Sink>) -> Result<Clients, NoRegion> {
     let http = http();
     let mut loader =
         aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http.clone()).no_credentials();
@@ -92,8 +95,13 @@ pub async fn clients(settings: &Settings) -> Result<Clients, NoRegion> {
     }
     let [dynamodb, kinesis] = <[Client; 2]>::try_from(made).map_err(|_| NoRegion)?;
     Ok(Clients {
-        dynamodb: aws_sdk_dynamodb::Client::from_conf(dynamodb_config(&shared, dynamodb, settings.failover)),
-        kinesis: aws_sdk_kinesis::Client::from_conf(kinesis_config(&shared, kinesis)),
+        dynamodb: aws_sdk_dynamodb::Client::from_conf(dynamodb_config(
+            &shared,
+            dynamodb,
+            settings.failover,
+            &sink,
+        )),
+        kinesis: aws_sdk_kinesis::Client::from_conf(kinesis_config(&shared, kinesis, &sink)),
     })
 }
 
@@ -112,7 +120,12 @@ struct Client {
 
 /// A write on a lease that takes longer than a third of its life is not waited for; of a file's limits
 /// only shorter ones count.
-fn dynamodb_config(shared: &SdkConfig, client: Client, failover: Duration) -> aws_sdk_dynamodb::Config {
+fn dynamodb_config(
+    shared: &SdkConfig,
+    client: Client,
+    failover: Duration,
+    sink: &Arc<dyn Sink>,
+) -> aws_sdk_dynamodb::Config {
     let own = (failover / 3).clamp(Duration::from_millis(500), Duration::from_secs(10));
     let whole = client.config.call_timeout.map_or(own, |given| given.min(own));
     let attempt = client.config.attempt_timeout.map_or(whole / 2, |given| given.min(whole / 2));
@@ -125,6 +138,7 @@ fn dynamodb_config(shared: &SdkConfig, client: Client, failover: Duration) -> aw
         .timeout_config(timeouts)
         .retry_config(retries)
         .interceptor(Watch::default())
+        .interceptor(Count(sink.clone()))
         .use_dual_stack(client.config.dual_stack)
         .use_fips(client.config.fips);
     config = match client.credentials {
@@ -138,7 +152,7 @@ fn dynamodb_config(shared: &SdkConfig, client: Client, failover: Duration) -> aw
 }
 
 /// Retries are the reader's own: it knows the pace (KCL's `kinesisRequestTimeout` is 30 s).
-fn kinesis_config(shared: &SdkConfig, client: Client) -> aws_sdk_kinesis::Config {
+fn kinesis_config(shared: &SdkConfig, client: Client, sink: &Arc<dyn Sink>) -> aws_sdk_kinesis::Config {
     let whole = client.config.call_timeout.unwrap_or(Duration::from_secs(30));
     let mut timeouts = TimeoutConfig::builder().operation_timeout(whole);
     if let Some(attempt) = client.config.attempt_timeout {
@@ -148,6 +162,7 @@ fn kinesis_config(shared: &SdkConfig, client: Client) -> aws_sdk_kinesis::Config
         .region(client.region)
         .timeout_config(timeouts.build())
         .retry_config(RetryConfig::disabled())
+        .interceptor(Count(sink.clone()))
         .use_dual_stack(client.config.dual_stack)
         .use_fips(client.config.fips);
     config = match client.credentials {

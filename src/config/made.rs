@@ -7,7 +7,7 @@ use super::keys::client::Service;
 use super::keys::own;
 use super::resolve::Resolved;
 use super::value::Value;
-use super::{ChildProtocol, ClientConfig, Config, Faults, OnChildFailure, Remark, Source};
+use super::{ChildProtocol, ClientConfig, Config, Faults, OnChildFailure, Remark, Source, Status};
 use crate::fleet::version::Configured;
 use crate::fleet::{lead, report};
 use crate::lease::WorkerId;
@@ -90,6 +90,11 @@ impl Resolved {
             near: millis("millisBehindLatestThresholdForReducedTps"),
             fanout: self.fanout(),
             buffer: count(own::BUFFER).saturating_mul(1024 * 1024),
+            status: own::address(&text(own::STATUS)).map(|address| Status {
+                address,
+                asked_for: s.get(own::STATUS).is_some_and(|setting| setting.source != Source::Default),
+            }),
+            stuck_after: millis(own::STUCK_AFTER),
             keep_empty: s.is("callProcessRecordsEvenForEmptyRecordList"),
             ignore_unexpected_children: s.is("ignoreUnexpectedChildShards"),
             skip_sync_if_leases_exist: s.is("skipShardSyncAtWorkerInitializationIfLeasesExist"),

@@ -205,7 +205,7 @@ impl Maker {
             let value = match key.kind {
                 own::OwnKind::Number(_) => Value::Number(text.parse().unwrap_or_default()),
                 own::OwnKind::Or(_) => text.parse().map_or(Value::Text(text), Value::Number),
-                own::OwnKind::Word(_) | own::OwnKind::Filter => Value::Text(text),
+                own::OwnKind::Word(_) | own::OwnKind::Address | own::OwnKind::Filter => Value::Text(text),
             };
             self.settings.put(key.name, value, source);
         }

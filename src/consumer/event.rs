@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use multilangd_protocol::CheckpointFailure;
+use multilangd_protocol::{Action, CheckpointFailure};
 
 use crate::lease::held;
 use crate::multilang::{self, Stop};
@@ -95,6 +95,19 @@ pub enum Message {
     LeaseLost,
     /// The shard is read to its end.
     ShardEnded,
+}
+
+impl Message {
+    /// The action that it opens.
+    pub fn action(&self) -> Action {
+        match self {
+            Self::Initialize(_) => Action::Initialize,
+            Self::ProcessRecords(..) => Action::ProcessRecords,
+            Self::ShutdownRequested => Action::ShutdownRequested,
+            Self::LeaseLost => Action::LeaseLost,
+            Self::ShardEnded => Action::ShardEnded,
+        }
+    }
 }
 
 /// What to do.

@@ -12,14 +12,14 @@ use crate::shard::ShardId;
 /// The line for the totals as they are. `records` is what the stream has taken in, by shard.
 pub fn line(records: &BTreeMap<ShardId, u64>, totals: &BTreeMap<ShardId, Totals>) -> String {
     let taken: u64 = records.values().sum();
-    let delivered: usize = totals.values().map(|t| t.delivered).sum();
-    let checkpoints: usize = totals.values().map(|t| t.checkpoints).sum();
+    let delivered: u64 = totals.values().map(|t| t.delivered).sum();
+    let checkpoints: u64 = totals.values().map(|t| t.checkpoints).sum();
     let mut line = format!("in {taken} · delivered {delivered} · checkpoints {checkpoints}");
     let shards: std::collections::BTreeSet<&ShardId> = records.keys().chain(totals.keys()).collect();
     for shard in shards {
         let none = Totals::default();
         let t = totals.get(shard).unwrap_or(&none);
-        let state = match (t.ended, t.pid) {
+        let state = match (t.ended(), t.pid) {
             (true, _) => "ended".to_owned(),
             (false, Some(pid)) => format!("pid {pid}"),
             (false, None) => "-".to_owned(),
@@ -40,6 +40,7 @@ pub fn line(records: &BTreeMap<ShardId, u64>, totals: &BTreeMap<ShardId, Totals>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Ending;
 
     #[test]
     fn the_line_has_the_sums_and_each_shard() {
@@ -48,7 +49,16 @@ mod tests {
         let records = BTreeMap::from([(a.clone(), 10), (b.clone(), 5)]);
         let totals = BTreeMap::from([
             (a, Totals { pid: Some(7), delivered: 8, checkpoints: 2, ..Totals::default() }),
-            (b, Totals { delivered: 5, checkpoints: 1, failures: 3, ended: true, ..Totals::default() }),
+            (
+                b,
+                Totals {
+                    delivered: 5,
+                    checkpoints: 1,
+                    failures: 3,
+                    over: Some(Ending::ShardEnded),
+                    ..Totals::default()
+                },
+            ),
         ]);
         assert_eq!(
             line(&records, &totals),

@@ -29,6 +29,7 @@ use crate::metrics::Board;
 use crate::multilang::Program;
 use crate::multilang::process::ProgramError;
 use crate::shard::ShardId;
+use crate::status::{self, Watch};
 
 const REGION: &str = "us-east-1";
 const ACCOUNT: &str = "000000000000";
@@ -68,6 +69,9 @@ pub enum Error {
     /// The Kinesis endpoint.
     #[error("the embedded Kinesis can't start: {0}")]
     Kinesis(#[from] kinesis::Error),
+    /// The status endpoint.
+    #[error(transparent)]
+    Status(#[from] status::Taken),
     /// The tables.
     #[error(transparent)]
     Tables(#[from] tables::Error),
@@ -90,7 +94,7 @@ impl Error {
         match self {
             Self::Io { .. } => Exit::NoInput,
             Self::Program(_) => Exit::Config,
-            Self::Kinesis(_) | Self::Tables(_) => Exit::Taken,
+            Self::Kinesis(_) | Self::Tables(_) | Self::Status(_) => Exit::Taken,
             Self::Stream { .. } => Exit::Unavailable,
             Self::Daemon(error) => error.exit(),
         }
@@ -116,7 +120,7 @@ pub async fn run(home: Home, mut config: Config, stop: CancellationToken) -> Res
     let file = options.data.as_ref().map(|data| data.join("dynamodb.sqlite"));
     let tables = tables::Tables::start(loopback(options.dynamodb_port), file.as_deref()).await?;
     adopt(&mut config, &endpoint.url(), &tables.url());
-    let ended = serve(&home, &config, program, &endpoint, stop).await;
+    let ended = Box::pin(serve(&home, &config, program, &endpoint, stop)).await;
     endpoint.stop().await;
     tables.stop().await;
     ended
@@ -148,10 +152,12 @@ async fn serve(
         system: SystemProperties::of("local", "local"),
         failover: config.failover,
     };
-    let clients = client::clients(&settings).await.map_err(|error| failed(error.to_string()))?;
+    let watch = Watch::start(config)?;
+    let board = watch.board.clone();
+    let clients =
+        client::clients(&settings, board.clone()).await.map_err(|error| failed(error.to_string()))?;
     let made = make_stream(&clients.kinesis, &config.stream, options.shards).await.map_err(failed)?;
 
-    let board = Arc::new(Board::default());
     let list = Attempts { pause: config.list_shards_pause, most: config.list_shards_attempts };
     let stream = Arc::new(Stream::new(clients.kinesis.clone(), config.stream.clone()).listing(list));
     // There are no backups here.
@@ -173,6 +179,7 @@ async fn serve(
         fanout: Some(stream),
         children: Arc::new(program),
         sink: board.clone(),
+        budget: watch.budget.clone(),
         wall: clock::wall_millis,
         surroundings: None,
     };

@@ -204,6 +204,7 @@ impl Fanout {
 
     fn failed(&mut self, what: &str, error: &Error) -> Step {
         let pause = self.backoff.pause().max(ONE_CALL / 2);
+        self.place.failed();
         warn!(shard = %self.place.shard, %error, ?pause, "{what}");
         Step::At(Instant::now() + pause)
     }
@@ -349,6 +350,7 @@ mod tests {
             settings,
             budget: Budget::new(1_000_000),
             calls: Arc::new(Semaphore::new(1)),
+            sink: Arc::new(crate::metrics::Discard),
         }
     }
 

@@ -9,6 +9,7 @@ use tracing::warn;
 use super::aggregation::{self, Expanded};
 use super::{Answer, Source, Start};
 use crate::clock;
+use crate::metrics::OfShard;
 use crate::record::Batch;
 use crate::sequence::SequenceNumber;
 use crate::shard::{ChildShard, Filter, HashRange, Shard, ShardId};
@@ -53,7 +54,15 @@ impl Place {
         }
         let end = answer.next.is_none().then_some(answer.children);
         let Expanded { records, dropped } = aggregation::expand(answer.records, self.range, &self.shard);
+        let fetched =
+            OfShard::Fetched { records: records.len(), millis_behind_latest: answer.millis_behind_latest };
+        self.source.sink.shard(&self.shard, fetched);
         Batch { records, millis_behind_latest: answer.millis_behind_latest, end, dropped }
+    }
+
+    /// There was no answer, for a reason that is told elsewhere.
+    pub(super) fn failed(&self) {
+        self.source.sink.shard(&self.shard, OfShard::FetchFailed);
     }
 
     /// Kinesis ends a shard with both signs or none, and each child has parents (KCL's DataRetrievalUtil).

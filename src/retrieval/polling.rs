@@ -125,6 +125,7 @@ impl Polling {
             },
             Err(error) => {
                 let pause = self.backoff.pause();
+                self.place.failed();
                 warn!(shard = %self.place.shard, %error, ?pause, "reading failed, will try again");
                 Step::After(pause)
             }
@@ -280,6 +281,7 @@ mod tests {
             settings: settings(),
             budget: Budget::new(1_000_000),
             calls: Arc::new(Semaphore::new(1)),
+            sink: Arc::new(crate::metrics::Discard),
         };
         let mut feed = Feed::open(&source, "s".into(), None, start);
         let mut seen = Vec::new();
@@ -440,6 +442,7 @@ mod tests {
                 settings: Settings { max_records: 10_000, ..settings() },
                 budget: budget.clone(),
                 calls: Arc::new(Semaphore::new(100)),
+                sink: Arc::new(crate::metrics::Discard),
             };
             let open = || Feed::open(&source, "s".into(), None, Start::TrimHorizon);
             let (mut stuck, mut in_hand) = ((0..15).map(|_| open()).collect::<Vec<_>>(), Vec::new());
@@ -473,6 +476,7 @@ mod tests {
             settings: Settings { max_records: 10_000, ..settings() },
             budget,
             calls: Arc::new(Semaphore::new(1)),
+            sink: Arc::new(crate::metrics::Discard),
         };
         let mut feed = Feed::open(&source, "s".into(), None, Start::TrimHorizon);
         for _ in 0..5 {

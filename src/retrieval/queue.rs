@@ -32,29 +32,39 @@ struct Waiting {
     batches: usize,
     records: usize,
     bytes: usize,
+    /// Nobody takes them any more.
+    over: bool,
 }
 
 impl Waiting {
     fn of(batch: &Batch) -> Self {
-        Self { batches: 1, records: batch.records.len(), bytes: batch.records.iter().map(Record::size).sum() }
+        Self {
+            batches: 1,
+            records: batch.records.len(),
+            bytes: batch.records.iter().map(Record::size).sum(),
+            over: false,
+        }
     }
 }
 
-pub(super) fn queue(most: Most, share: Share) -> (Ahead, Batches) {
+/// Told how many records wait now, whenever that changes.
+pub(super) type Tell = Arc<dyn Fn(usize) + Send + Sync>;
+
+pub(super) fn queue(most: Most, share: Share, tell: Tell) -> (Ahead, Batches) {
     let (sender, batches) = mpsc::unbounded_channel();
     let waiting = Arc::new(watch::Sender::new(Waiting::default()));
-    let ahead = Ahead { most, share, waiting: waiting.clone(), batches: sender };
-    (ahead, Batches { waiting, batches })
+    let ahead = Ahead { most, share, waiting: waiting.clone(), batches: sender, tell: tell.clone() };
+    (ahead, Batches { waiting, batches, tell })
 }
 
 /// The reader's end.
-#[derive(Debug)]
 pub(super) struct Ahead {
     most: Most,
     share: Share,
     waiting: Arc<watch::Sender<Waiting>>,
     /// Bounded by [`Ahead::room`], before each fetch.
     batches: mpsc::UnboundedSender<Batch>,
+    tell: Tell,
 }
 
 impl Ahead {
@@ -86,16 +96,29 @@ impl Ahead {
             waiting.batches += more.batches;
             waiting.records += more.records;
             waiting.bytes += more.bytes;
+            // Within the lock: what is told last is what is.
+            if !waiting.over {
+                (self.tell)(waiting.records);
+            }
         });
         self.batches.send(batch).is_ok()
     }
 }
 
 /// The consumer's end.
-#[derive(Debug)]
 pub(super) struct Batches {
     waiting: Arc<watch::Sender<Waiting>>,
     batches: mpsc::UnboundedReceiver<Batch>,
+    tell: Tell,
+}
+
+impl Drop for Batches {
+    fn drop(&mut self) {
+        self.waiting.send_modify(|waiting| {
+            waiting.over = true;
+            (self.tell)(0);
+        });
+    }
 }
 
 impl Batches {
@@ -107,6 +130,7 @@ impl Batches {
             waiting.batches -= less.batches;
             waiting.records -= less.records;
             waiting.bytes -= less.bytes;
+            (self.tell)(waiting.records);
         });
         Some(batch)
     }
@@ -143,7 +167,7 @@ mod tests {
         let most = Most { batches: 3, records: 10, bytes: 90 };
         let budget = Budget::new(1_000);
         for (first, second) in [((1, 1), (1, 1)), ((5, 1), (5, 1)), ((1, 45), (1, 45))] {
-            let (ahead, mut batches) = queue(most, budget.share());
+            let (ahead, mut batches) = queue(most, budget.share(), Arc::new(|_| ()));
             assert!(fits(&ahead).await);
             ahead.send(batch(first.0, first.1));
             assert!(fits(&ahead).await);
@@ -162,7 +186,7 @@ mod tests {
     #[tokio::test]
     async fn one_batch_may_wait_whatever_its_size_and_a_small_share_leaves_it_at_that() {
         let budget = Budget::new(24);
-        let (ahead, mut batches) = queue(Most::default(), budget.share());
+        let (ahead, mut batches) = queue(Most::default(), budget.share(), Arc::new(|_| ()));
         assert!(fits(&ahead).await);
         ahead.send(batch(1, 9));
         assert!(!fits(&ahead).await);

@@ -41,7 +41,8 @@ async fn subjects(legacy: bool) -> Vec<Subject> {
     let endpoint = Tables::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).await.unwrap();
     let url = endpoint.url();
     let settings = client::Settings::local(&url, &url, "us-east-1", Duration::from_secs(30));
-    let client = client::clients(&settings).await.unwrap().dynamodb;
+    let client =
+        client::clients(&settings, std::sync::Arc::new(multilangd::metrics::Discard)).await.unwrap().dynamodb;
     make(&client, "app", "leaseKey").await;
     if legacy {
         make(&client, "app-state", "key").await;

@@ -46,7 +46,7 @@ async fn subjects() -> Vec<Subject> {
 async fn dynamodb(endpoint: &Tables) -> aws_sdk_dynamodb::Client {
     let url = endpoint.url();
     let settings = client::Settings::local(&url, &url, "us-east-1", Duration::from_secs(30));
-    client::clients(&settings).await.unwrap().dynamodb
+    client::clients(&settings, std::sync::Arc::new(multilangd::metrics::Discard)).await.unwrap().dynamodb
 }
 
 fn lease(shard: &str) -> Lease {

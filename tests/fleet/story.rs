@@ -185,6 +185,7 @@ impl Story {
             children: link.clone(),
             state: link,
             sink: Arc::new(Discard),
+            budget: multilangd::budget::Budget::new(config.buffer),
             wall,
             surroundings: None,
         };

@@ -12,6 +12,7 @@
 //! | `local.rs` | `multilangd local` |
 //! | `log.rs` | a log that nobody reads |
 //! | `reading.rs` | Kinesis in trouble |
+//! | `status.rs` | the status page, probes and metrics |
 //! | `tables.rs` | from three tables to one, and the rows in it, beside Java's |
 //!
 //! The children are `tests/support/processor.py`, which needs python3.
@@ -40,4 +41,5 @@ mod life;
 mod local;
 mod log;
 mod reading;
+mod status;
 mod tables;

@@ -87,7 +87,7 @@ impl Rig {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let tables = Tables::start(any, None).await.unwrap();
         let settings = Settings::local(&url, &tables.url(), "us-east-1", Duration::from_secs(30));
-        let clients = clients(&settings).await.unwrap();
+        let clients = clients(&settings, std::sync::Arc::new(multilangd::metrics::Discard)).await.unwrap();
         // Two tests may choose one name.
         static RIGS: AtomicUsize = AtomicUsize::new(0);
         let (number, pid) = (RIGS.fetch_add(1, Ordering::Relaxed), std::process::id());
@@ -167,6 +167,8 @@ impl Rig {
             .env("AWS_SECRET_ACCESS_KEY", "test")
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .env_remove("RUST_LOG")
+            // Tests run beside each other.
+            .env("MULTILANGD_STATUS", "off")
             .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -204,6 +206,22 @@ impl Rig {
             }
             _ => panic!("no child reported anything any more; the daemon's log:\n{}", self.daemon_log()),
         }
+    }
+
+    /// Waits until the daemon has logged something that begins so; what follows on that line.
+    pub async fn logged(&self, begin: &str) -> String {
+        let wait = async {
+            let mut looks = tokio::time::interval(Duration::from_millis(20));
+            loop {
+                looks.tick().await;
+                let log = self.daemon_log();
+                let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
+                if let Some(rest) = whole.lines().find_map(|line| line.split_once(begin)) {
+                    return rest.1.to_owned();
+                }
+            }
+        };
+        timeout(LIMIT, wait).await.unwrap_or_else(|_| panic!("no {begin:?} in\n{}", self.daemon_log()))
     }
 
     /// Waits until what was reported so far, the whole of it, satisfies a condition.

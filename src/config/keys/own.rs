@@ -1,6 +1,8 @@
 //! Settings of ours. Each can be given as an option, as an environment variable, or in the file under
 //! a prefix that Java ignores, so that the file goes on working there; in this order of precedence.
 
+use std::net::{Ipv4Addr, SocketAddr};
+
 /// What our keys begin with in the file. Java looks for a part of that name, finds none, and passes
 /// over the key (`BeanUtilsBean.setProperty`).
 pub const PREFIX: &str = "multilangd.";
@@ -29,6 +31,8 @@ pub enum OwnKind {
     Number(i64),
     /// The word `same`, or a whole number of at least this.
     Or(i64),
+    /// `off`, a port of this machine alone, or an address with a port.
+    Address,
     /// Directives of a log filter, as in `warn,multilangd=debug`.
     Filter,
 }
@@ -53,6 +57,14 @@ pub const BUFFER: &str = "multilangd.bufferMegabytes";
 /// `multilangd.idleWhenBehindMillis`.
 pub const IDLE_BEHIND: &str = "multilangd.idleWhenBehindMillis";
 
+/// `multilangd.status`.
+pub const STATUS: &str = "multilangd.status";
+/// `multilangd.stuckAfterMillis`.
+pub const STUCK_AFTER: &str = "multilangd.stuckAfterMillis";
+
+/// Not at all.
+pub const OFF: &str = "off";
+
 /// As another setting says.
 pub const SAME: &str = "same";
 
@@ -73,11 +85,21 @@ pub const KEYS: &[Own] = &[
         doc: "Record data that the daemon holds at most, of all shards together, in MiB. Each shard has an equal part, a third of it for what waits, and at most 8 MiB wait for one child." },
     Own { name: IDLE_BEHIND, kind: OwnKind::Or(0), default: "same",
         doc: "From one answer of Kinesis to the next call while there is more to read; same: idleTimeBetweenReadsInMillis. Kinesis takes five calls a second and shard from all applications together." },
+    Own { name: STATUS, kind: OwnKind::Address, default: "9465",
+        doc: "Where the status page, probes and Prometheus metrics are: a port of 127.0.0.1, or an address with a port, as in 0.0.0.0:9465; off: nowhere. If the default port is taken, the daemon goes on without." },
+    Own { name: STUCK_AFTER, kind: OwnKind::Number(1), default: "60000",
+        doc: "A shard that hasn't moved for so long although there is work is shown as stuck." },
     Own { name: LOG_FORMAT, kind: OwnKind::Word(&["text", "json"]), default: "text",
         doc: "How log lines look; they go to stderr." },
     Own { name: LOG, kind: OwnKind::Filter, default: "warn,multilangd=info,child=info",
         doc: "What is logged; child is what the children print. RUST_LOG does the same and wins." },
 ];
+
+/// A port of this machine alone, or an address with a port.
+pub fn address(text: &str) -> Option<SocketAddr> {
+    let of_this_machine = text.parse().map(|port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    of_this_machine.ok().or_else(|| text.parse().ok())
+}
 
 impl Own {
     /// The name without the prefix, in words of lower case.
@@ -119,6 +141,10 @@ impl Own {
                 _ if text == SAME => Ok(()),
                 _ => Err(format!("must be {SAME} or a whole number of at least {least}")),
             },
+            OwnKind::Address if text == OFF || address(text).is_some() => Ok(()),
+            OwnKind::Address => {
+                Err("must be off, a port, or an address with a port, as in 127.0.0.1:9465".to_owned())
+            }
             OwnKind::Filter => Ok(()),
         }
     }

@@ -1,0 +1,128 @@
+//! The catalogue of events.
+
+use std::time::Duration;
+
+use multilangd_protocol::Action;
+
+use crate::sequence::Position;
+
+/// Something that happened to a shard of this worker.
+#[derive(Debug, Clone, Copy)]
+pub enum OfShard<'a> {
+    /// Its lease is held now.
+    Held {
+        /// What is stored.
+        checkpoint: &'a Position,
+    },
+    /// A child runs.
+    ChildStarted {
+        /// Its process id.
+        pid: u32,
+    },
+    /// A child failed and will be replaced, or not.
+    ChildFailed,
+    /// The child is gone.
+    ChildGone,
+    /// The child was asked for something.
+    Asked(Action),
+    /// It has answered.
+    Answered(Action),
+    /// Kinesis has answered.
+    Fetched {
+        /// How many records.
+        records: usize,
+        /// How far behind the tip that was.
+        millis_behind_latest: Option<i64>,
+    },
+    /// Kinesis couldn't be asked, or has refused.
+    FetchFailed,
+    /// Records lie between the reader and the child.
+    Waiting {
+        /// How many.
+        records: usize,
+    },
+    /// Records were handed to the child.
+    Delivered {
+        /// How many; not 0.
+        records: usize,
+        /// Bytes of their data.
+        bytes: usize,
+        /// Where the last one stands.
+        last: &'a Position,
+        /// When it reached Kinesis, in milliseconds since 1970.
+        arrival: Option<i64>,
+    },
+    /// User records were left out with their aggregates, whose hash keys are another shard's.
+    Dropped {
+        /// How many.
+        records: usize,
+    },
+    /// The child's progress was stored.
+    Checkpointed {
+        /// Where.
+        position: &'a Position,
+        /// How long the write took.
+        took: Duration,
+    },
+    /// The child's progress could not be stored.
+    CheckpointFailed {
+        /// How long that took.
+        took: Duration,
+    },
+    /// This worker has no more to do with it.
+    Over(Ending),
+}
+
+/// Why a worker leaves a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Read and checkpointed to its end.
+    ShardEnded,
+    /// The worker stops, or another should have the shard: the lease was given back.
+    GivenBack,
+    /// Another worker has the lease.
+    Lost,
+    /// Its children fail again and again.
+    Hopeless,
+}
+
+impl Ending {
+    /// One word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::ShardEnded => "ended",
+            Self::GivenBack => "given back",
+            Self::Lost => "lost",
+            Self::Hopeless => "hopeless",
+        }
+    }
+}
+
+/// Something that happened to this worker.
+#[derive(Debug, Clone, Copy)]
+pub enum OfWorker<'a> {
+    /// The tables are there and leases can be taken.
+    Ready,
+    /// It stops.
+    Stopping,
+    /// It has looked at the lease table.
+    Looked {
+        /// Leases of shards that aren't finished.
+        leases: usize,
+        /// Workers that keep theirs alive, this one among them.
+        workers: usize,
+        /// Whether this one looks after all leases.
+        leads: bool,
+    },
+    /// An attempt at a call of an AWS service is over.
+    Called {
+        /// `Kinesis`, `DynamoDB`.
+        service: &'a str,
+        /// `GetRecords`, `UpdateItem`.
+        operation: &'a str,
+        /// From the request to the answer.
+        took: Duration,
+        /// Whether it was answered with success, or a condition didn't hold.
+        ok: bool,
+    },
+}

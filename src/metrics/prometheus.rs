@@ -1,0 +1,293 @@
+//! The state as Prometheus reads it: text exposition format 0.0.4.
+//!
+//! [`FAMILIES`] is the table of what there is; the README's is checked against it.
+
+use std::fmt::{self, Write as _};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::board::{Totals, Worker};
+use crate::shard::ShardId;
+
+/// One metric.
+#[derive(Debug)]
+pub struct Family {
+    /// Its name, with its unit.
+    pub name: &'static str,
+    /// Whether it only grows.
+    pub counter: bool,
+    /// Its labels.
+    pub labels: &'static [&'static str],
+    /// What it is.
+    pub help: &'static str,
+    of: Of,
+}
+
+/// Where its values are.
+#[derive(Clone, Copy)]
+enum Of {
+    Worker(fn(&Scene<'_>) -> Option<f64>),
+    Shard(fn(&Totals, &Scene<'_>) -> Option<f64>),
+    /// 1 for the present one.
+    Condition,
+    Endings,
+    Calls(fn(&super::board::Calls) -> f64),
+    CallsBy,
+    Info,
+}
+
+impl fmt::Debug for Of {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Of")
+    }
+}
+
+/// What is written.
+#[derive(Debug)]
+pub struct Scene<'a> {
+    /// Of the program.
+    pub version: &'a str,
+    /// The worker.
+    pub worker: &'a Worker,
+    /// Its shards, with a word for how each is doing.
+    pub shards: Vec<(&'a ShardId, &'a Totals, &'a str)>,
+    /// How many leases it holds.
+    pub held: usize,
+    /// Bytes of record data in memory.
+    pub buffer: usize,
+    /// How long it runs.
+    pub uptime: Duration,
+    /// Now.
+    pub now: Instant,
+    /// The same in milliseconds since 1970.
+    pub wall: i64,
+}
+
+const SHARD: &[&str] = &["shard"];
+
+/// The table.
+#[rustfmt::skip]
+pub const FAMILIES: &[Family] = &[
+    Family { name: "multilangd_build_info", counter: false, labels: &["version"], of: Of::Info,
+        help: "Always 1." },
+    Family { name: "multilangd_uptime_seconds", counter: false, labels: &[], of: Of::Worker(|s| Some(s.uptime.as_secs_f64())),
+        help: "Since the daemon was started." },
+    Family { name: "multilangd_ready", counter: false, labels: &[], of: Of::Worker(|s| Some(flag(s.worker.ready && !s.worker.stopping))),
+        help: "1 if the tables are there and leases are taken." },
+    Family { name: "multilangd_leases_held", counter: false, labels: &[], of: Of::Worker(|s| Some(count(s.held))),
+        help: "Leases that this worker holds." },
+    Family { name: "multilangd_leases", counter: false, labels: &[], of: Of::Worker(|s| s.worker.looked.map(|_| count(s.worker.leases))),
+        help: "Leases in the table of shards that are not finished." },
+    Family { name: "multilangd_workers", counter: false, labels: &[], of: Of::Worker(|s| s.worker.looked.map(|_| count(s.worker.workers))),
+        help: "Workers that keep their leases alive, this one among them." },
+    Family { name: "multilangd_leader", counter: false, labels: &[], of: Of::Worker(|s| Some(flag(s.worker.leads))),
+        help: "1 if this worker looks after all leases of the fleet." },
+    Family { name: "multilangd_leases_taken_total", counter: true, labels: &[], of: Of::Worker(|s| Some(number(s.worker.taken))),
+        help: "Leases that this worker has taken." },
+    Family { name: "multilangd_leases_left_total", counter: true, labels: &["how"], of: Of::Endings,
+        help: "Leases that it holds no more: the shard ended, or the lease was given back, lost, or its children failed for good (hopeless)." },
+    Family { name: "multilangd_buffer_bytes", counter: false, labels: &[], of: Of::Worker(|s| Some(count(s.buffer))),
+        help: "Record data in memory, bounded by multilangd.bufferMegabytes." },
+    Family { name: "multilangd_calls_total", counter: true, labels: &["service", "operation", "outcome"], of: Of::CallsBy,
+        help: "Attempts at calls of AWS services, by outcome: ok or failed." },
+    Family { name: "multilangd_call_seconds_total", counter: true, labels: &["service", "operation"], of: Of::Calls(|calls| calls.took.as_secs_f64()),
+        help: "How long they took." },
+    Family { name: "multilangd_shard_state", counter: false, labels: &["shard", "state"], of: Of::Condition,
+        help: "1 for the state that the shard is in: waiting, idle, working, restarting, stuck, ended, given back, lost, hopeless." },
+    Family { name: "multilangd_shard_behind_latest_seconds", counter: false, labels: SHARD, of: Of::Shard(|t, _| held(t).and(t.millis_behind_latest.map(seconds))),
+        help: "How far the last answer of Kinesis was behind the tip of the shard." },
+    Family { name: "multilangd_shard_delivered_age_seconds", counter: false, labels: SHARD, of: Of::Shard(|t, s| held(t).and(age(t.last_arrival, s))),
+        help: "How long ago the record that was handed out last had reached Kinesis." },
+    Family { name: "multilangd_shard_checkpointed_age_seconds", counter: false, labels: SHARD, of: Of::Shard(|t, s| held(t).and(age(t.checkpoint_arrival, s))),
+        help: "The same of the last batch that the stored checkpoint covers." },
+    Family { name: "multilangd_shard_progress_age_seconds", counter: false, labels: SHARD, of: Of::Shard(|t, s| held(t).and(t.moved.map(|at| s.now.saturating_duration_since(at).as_secs_f64()))),
+        help: "Since a batch was handed out, an answer or a checkpoint came." },
+    Family { name: "multilangd_records_waiting", counter: false, labels: SHARD, of: Of::Shard(|t, _| held(t).map(|()| number(t.waiting))),
+        help: "Records that were fetched and not yet handed out." },
+    Family { name: "multilangd_records_delivered_total", counter: true, labels: SHARD, of: Of::Shard(|t, _| Some(number(t.delivered))),
+        help: "Records handed to record processors." },
+    Family { name: "multilangd_bytes_delivered_total", counter: true, labels: SHARD, of: Of::Shard(|t, _| Some(number(t.bytes))),
+        help: "Bytes of their data." },
+    Family { name: "multilangd_batches_delivered_total", counter: true, labels: SHARD, of: Of::Shard(|t, _| Some(number(t.batches))),
+        help: "Batches handed to record processors." },
+    Family { name: "multilangd_records_dropped_total", counter: true, labels: SHARD, of: Of::Shard(|t, _| Some(number(t.dropped))),
+        help: "User records left out with their aggregates, whose hash keys belong to another shard, as KCL does." },
+    Family { name: "multilangd_checkpoints_total", counter: true, labels: SHARD, of: Of::Shard(|t, _| Some(number(t.checkpoints))),
+        help: "Checkpoints stored." },
+    Family { name: "multilangd_checkpoint_failures_total", counter: true, labels: SHARD, of: Of::Shard(|t, _| Some(number(t.checkpoint_failures))),
+        help: "Checkpoints that could not be stored." },
+    Family { name: "multilangd_child_starts_total", counter: true, labels: SHARD, of: Of::Shard(|t, _| Some(number(t.starts))),
+        help: "Record processors started." },
+    Family { name: "multilangd_child_failures_total", counter: true, labels: SHARD, of: Of::Shard(|t, _| Some(number(t.failures))),
+        help: "Record processors that failed." },
+    Family { name: "multilangd_child_busy_seconds_total", counter: true, labels: SHARD, of: Of::Shard(|t, _| Some(t.in_child.as_secs_f64())),
+        help: "Time that record processors took to answer." },
+    Family { name: "multilangd_child_answers_total", counter: true, labels: SHARD, of: Of::Shard(|t, _| Some(number(t.answers))),
+        help: "Messages that they answered." },
+    Family { name: "multilangd_reads_total", counter: true, labels: SHARD, of: Of::Shard(|t, _| Some(number(t.fetches))),
+        help: "Answers of GetRecords and events of subscriptions." },
+    Family { name: "multilangd_read_failures_total", counter: true, labels: SHARD, of: Of::Shard(|t, _| Some(number(t.fetch_failures))),
+        help: "Readings that failed." },
+];
+
+fn held(totals: &Totals) -> Option<()> {
+    totals.over.is_none().then_some(())
+}
+
+fn flag(is: bool) -> f64 {
+    f64::from(u8::from(is))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "Prometheus has floating-point numbers only")]
+fn number(count: u64) -> f64 {
+    count as f64
+}
+
+fn count(count: usize) -> f64 {
+    number(u64::try_from(count).unwrap_or(u64::MAX))
+}
+
+fn seconds(millis: i64) -> f64 {
+    number(u64::try_from(millis).unwrap_or(0)) / 1_000.0
+}
+
+fn age(arrival: Option<i64>, scene: &Scene<'_>) -> Option<f64> {
+    arrival.map(|arrival| seconds(scene.wall - arrival))
+}
+
+/// The whole text.
+pub fn write(scene: &Scene<'_>) -> String {
+    let mut out = String::new();
+    for family in FAMILIES {
+        let kind = if family.counter { "counter" } else { "gauge" };
+        put(&mut out, format_args!("# HELP {} {}\n# TYPE {0} {kind}\n", family.name, family.help));
+        let mut line = |labels: &[&str], value: f64| {
+            put(&mut out, format_args!("{}", family.name));
+            for (index, (label, value)) in family.labels.iter().zip(labels).enumerate() {
+                let open = if index == 0 { '{' } else { ',' };
+                put(&mut out, format_args!("{open}{label}=\"{}\"", Escaped(value)));
+            }
+            let close = if family.labels.is_empty() { "" } else { "}" };
+            put(&mut out, format_args!("{close} {value}\n"));
+        };
+        match family.of {
+            Of::Info => line(&[scene.version], 1.0),
+            Of::Worker(value) => value(scene).into_iter().for_each(|value| line(&[], value)),
+            Of::Shard(value) => {
+                for (shard, totals, _) in &scene.shards {
+                    value(totals, scene).into_iter().for_each(|value| line(&[shard.as_str()], value));
+                }
+            }
+            Of::Condition => {
+                for (shard, _, state) in &scene.shards {
+                    line(&[shard.as_str(), state], 1.0);
+                }
+            }
+            Of::Endings => {
+                for (how, times) in &scene.worker.endings {
+                    line(&[how], number(*times));
+                }
+            }
+            Of::Calls(value) => {
+                for ((service, operation), calls) in &scene.worker.calls {
+                    line(&[service, operation], value(calls));
+                }
+            }
+            Of::CallsBy => {
+                for ((service, operation), calls) in &scene.worker.calls {
+                    line(&[service, operation, "ok"], number(calls.ok));
+                    line(&[service, operation, "failed"], number(calls.failed));
+                }
+            }
+        }
+    }
+    out
+}
+
+fn put(out: &mut String, text: fmt::Arguments<'_>) {
+    // Into memory it can't fail.
+    let _written = out.write_fmt(text).is_ok();
+}
+
+/// A label's value.
+struct Escaped<'a>(&'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| match c {
+            '\\' | '"' => write!(f, "\\{c}"),
+            '\n' => f.write_str("\\n"),
+            c => f.write_char(c),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::{Board, Ending, OfShard, OfWorker, Sink as _};
+    use crate::sequence::{Position, Sequence};
+
+    fn text(board: &Board) -> String {
+        let totals = board.totals();
+        let shards = totals.iter().map(|(shard, totals)| (shard, totals, "idle")).collect();
+        write(&Scene {
+            version: "1",
+            worker: &board.of_worker(),
+            held: 1,
+            shards,
+            buffer: 7,
+            uptime: Duration::from_secs(2),
+            now: Instant::now(),
+            wall: 10_000,
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_family_says_what_it_is_and_then_its_values() {
+        let board = Board::default();
+        let shard = ShardId::from("a\"b");
+        let last = Position::new(Sequence::TrimHorizon);
+        board.shard(&shard, OfShard::Held { checkpoint: &last });
+        board.shard(&shard, OfShard::Delivered { records: 3, bytes: 300, last: &last, arrival: Some(4_000) });
+        let took = Duration::from_millis(1_500);
+        board.worker(OfWorker::Called { service: "DynamoDB", operation: "UpdateItem", took, ok: false });
+        let text = text(&board);
+        for line in [
+            "multilangd_build_info{version=\"1\"} 1",
+            "# TYPE multilangd_records_delivered_total counter",
+            "multilangd_records_delivered_total{shard=\"a\\\"b\"} 3",
+            "multilangd_shard_delivered_age_seconds{shard=\"a\\\"b\"} 6",
+            "multilangd_calls_total{service=\"DynamoDB\",operation=\"UpdateItem\",outcome=\"failed\"} 1",
+            "multilangd_call_seconds_total{service=\"DynamoDB\",operation=\"UpdateItem\"} 1.5",
+            "multilangd_shard_state{shard=\"a\\\"b\",state=\"idle\"} 1",
+            "multilangd_leases_taken_total 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\nin\n{text}");
+        }
+        assert_eq!(text.matches("# HELP").count(), FAMILIES.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_over_counts_on_but_has_no_lag() {
+        let board = Board::default();
+        let shard = ShardId::from("s");
+        board.shard(&shard, OfShard::Fetched { records: 1, millis_behind_latest: Some(5) });
+        assert!(text(&board).contains("multilangd_shard_behind_latest_seconds{shard=\"s\"} 0.005"));
+        board.shard(&shard, OfShard::Over(Ending::Lost));
+        let text = text(&board);
+        assert!(!text.contains("multilangd_shard_behind_latest_seconds{"));
+        assert!(text.contains("multilangd_reads_total{shard=\"s\"} 1"));
+        assert!(text.contains("multilangd_leases_left_total{how=\"lost\"} 1"));
+    }
+
+    #[test]
+    fn names_follow_the_conventions_of_prometheus() {
+        for family in FAMILIES {
+            assert_eq!(family.name.ends_with("_total"), family.counter, "{}", family.name);
+            assert!(family.name.starts_with("multilangd_"), "{}", family.name);
+            assert!(!family.help.contains(['\n', '\\']), "{}", family.name);
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! How the worker and each of its shards are doing: for probes, for people, for whoever reads JSON.
+//!
+//! A shard that is stuck (it is ours, there is work, nothing moves) is told apart from one that is idle. The
+//! decision is pure: [`condition`].
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::budget::Budget;
+use crate::clock;
+use crate::config::{self, Config};
+use crate::metrics::board::{Board, Totals, Worker};
+use crate::metrics::{Ending, prometheus};
+use crate::shard::ShardId;
+
+pub mod server;
+
+use server::{Pulse, Server};
+
+/// Who it is that is looked at.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// `workerId`.
+    pub worker: String,
+    /// `applicationName`.
+    pub application: String,
+    /// `streamName`.
+    pub stream: String,
+    /// The lease table.
+    pub table: String,
+}
+
+/// What a daemon is watched by. Its endpoint ends when this is dropped.
+#[derive(Debug)]
+pub struct Watch {
+    /// Keeps its state.
+    pub board: Arc<Board>,
+    /// Bounds the record data in its memory.
+    pub budget: Arc<Budget>,
+    _server: Option<Server>,
+    _pulse: JoinSet<()>,
+}
+
+/// The status endpoint can't listen where it should.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "multilangd.status: {address} can't be listened on: {source}. Give another port or address, or off (--status, \
+     MULTILANGD_STATUS)"
+)]
+pub struct Taken {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+impl Watch {
+    /// Begins, with the endpoint where the settings want one. A default port that is taken, by another daemon
+    /// of this machine most likely, is no error.
+    ///
+    /// # Errors
+    /// An address that was asked for can't be listened on.
+    pub fn start(config: &Config) -> Result<Self, Taken> {
+        let (board, budget) = (Arc::new(Board::default()), Budget::new(config.buffer));
+        let subject = Subject {
+            identity: Identity {
+                worker: config.worker.to_string(),
+                application: config.application.clone(),
+                stream: config.stream.clone(),
+                table: config.table.clone(),
+            },
+            board: board.clone(),
+            budget: budget.clone(),
+            stuck_after: config.stuck_after,
+            wall: clock::wall_millis,
+            started: Instant::now(),
+        };
+        let mut pulse = JoinSet::new();
+        let server = match config.status {
+            None => None,
+            Some(config::Status { address, asked_for }) => {
+                match Server::start(address, subject, Pulse::start(&mut pulse)) {
+                    Ok(server) => {
+                        info!("status at http://{}/", server.address());
+                        if !address.ip().is_loopback() {
+                            warn!(%address, "the status is there for everybody who can reach this address");
+                        }
+                        Some(server)
+                    }
+                    Err(source) if asked_for => return Err(Taken { address, source }),
+                    Err(error) => {
+                        info!(%address, %error, "no status is served: multilangd.status takes another port");
+                        None
+                    }
+                }
+            }
+        };
+        Ok(Self { board, budget, _server: server, _pulse: pulse })
+    }
+}
+
+/// What is shown.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    /// Who.
+    pub identity: Identity,
+    /// The state.
+    pub board: Arc<Board>,
+    /// Record data in memory.
+    pub budget: Arc<Budget>,
+    /// A shard that hasn't moved for so long although there is work is stuck.
+    pub stuck_after: Duration,
+    /// The wall clock, in milliseconds since 1970.
+    pub wall: fn() -> i64,
+    /// Since when the process runs.
+    pub started: Instant,
+}
+
+/// How a shard is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// It waits for its parents to be finished, or its first child is being started.
+    Waiting,
+    /// Nothing to do.
+    Idle,
+    /// Its child has something in hand.
+    Working,
+    /// Its child failed and is being replaced.
+    Restarting,
+    /// There is work, and nothing has moved for too long; why.
+    Stuck(String),
+    /// This worker has left it.
+    Over(Ending),
+}
+
+impl Condition {
+    /// One word for it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Idle => "idle",
+            Self::Working => "working",
+            Self::Restarting => "restarting",
+            Self::Stuck(_) => "stuck",
+            Self::Over(ending) => ending.word(),
+        }
+    }
+}
+
+/// How a shard is doing at that time.
+pub fn condition(totals: &Totals, now: Instant, stuck_after: Duration) -> Condition {
+    if let Some(ending) = totals.over {
+        return Condition::Over(ending);
+    }
+    let lasts = |since: Option<Instant>| {
+        let lasted = now.saturating_duration_since(since?);
+        (lasted >= stuck_after).then_some(lasted.as_secs())
+    };
+    if let Some((action, since)) = totals.asked {
+        return match lasts(Some(since)) {
+            Some(seconds) => {
+                Condition::Stuck(format!("the record processor has not answered {action} for {seconds} s"))
+            }
+            None if totals.failing_since.is_some() => Condition::Restarting,
+            None => Condition::Working,
+        };
+    }
+    if let Some(seconds) = lasts(totals.failing_since) {
+        return Condition::Stuck(format!("the record processor fails again and again since {seconds} s ago"));
+    }
+    if totals.failing_since.is_some() {
+        return Condition::Restarting;
+    }
+    if let Some(seconds) = lasts(totals.unread_since) {
+        return Condition::Stuck(format!("Kinesis could not be read for {seconds} s"));
+    }
+    if totals.waiting > 0
+        && let (Some(seconds), Some(_)) = (lasts(totals.moved), totals.pid)
+    {
+        return Condition::Stuck(format!("records wait, and none was handed over for {seconds} s"));
+    }
+    if totals.pid.is_none() { Condition::Waiting } else { Condition::Idle }
+}
+
+impl Subject {
+    fn conditions(&self, now: Instant) -> BTreeMap<ShardId, (Totals, Condition)> {
+        let judge = |(shard, totals): (ShardId, Totals)| {
+            let condition = condition(&totals, now, self.stuck_after);
+            (shard, (totals, condition))
+        };
+        self.board.totals().into_iter().map(judge).collect()
+    }
+
+    /// Why it is not ready, if it isn't.
+    pub fn unready(&self) -> Option<&'static str> {
+        let worker = self.board.of_worker();
+        match (worker.ready, worker.stopping) {
+            (_, true) => Some("stopping"),
+            (false, false) => Some("starting: the tables or the stream are not there yet"),
+            (true, false) => None,
+        }
+    }
+
+    /// All of it as one JSON object.
+    pub fn json(&self) -> Value {
+        let now = Instant::now();
+        let wall = (self.wall)();
+        let shards: Vec<Value> = self
+            .conditions(now)
+            .iter()
+            .map(|(shard, (totals, condition))| shard_json(shard, totals, condition, now, wall))
+            .collect();
+        let Worker { ready, stopping, looked, leases, workers, leads, taken, endings, calls } =
+            self.board.of_worker();
+        let calls = calls.iter().map(|((service, operation), calls)| {
+            json!({
+                "service": service, "operation": operation, "ok": calls.ok, "failed": calls.failed,
+                "seconds": calls.took.as_secs_f64(),
+            })
+        });
+        json!({
+            "worker": self.identity.worker,
+            "application": self.identity.application,
+            "stream": self.identity.stream,
+            "table": self.identity.table,
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptimeSeconds": now.saturating_duration_since(self.started).as_secs(),
+            "ready": ready && !stopping,
+            "stopping": stopping,
+            "leader": leads,
+            "leasesInTable": leases,
+            "workersAlive": workers,
+            "lookedSecondsAgo": looked.map(|at| now.saturating_duration_since(at).as_secs()),
+            "leasesTaken": taken,
+            "leasesLeft": endings,
+            "bufferBytes": self.budget.held(),
+            "calls": calls.collect::<Vec<_>>(),
+            "shards": shards,
+        })
+    }
+
+    /// All of it as Prometheus reads it.
+    pub fn prometheus(&self) -> String {
+        let now = Instant::now();
+        let conditions = self.conditions(now);
+        let shards = conditions.iter().map(|(shard, (totals, condition))| (shard, totals, condition.word()));
+        prometheus::write(&prometheus::Scene {
+            version: env!("CARGO_PKG_VERSION"),
+            worker: &self.board.of_worker(),
+            held: conditions.values().filter(|(totals, _)| totals.over.is_none()).count(),
+            shards: shards.collect(),
+            buffer: self.budget.held(),
+            uptime: now.saturating_duration_since(self.started),
+            now,
+            wall: (self.wall)(),
+        })
+    }
+}
+
+fn shard_json(shard: &ShardId, totals: &Totals, condition: &Condition, now: Instant, wall: i64) -> Value {
+    let ago = |at: Option<Instant>| at.map(|at| now.saturating_duration_since(at).as_secs());
+    let age = |arrival: Option<i64>| arrival.map(|arrival| (wall - arrival).max(0) / 1_000);
+    let why = if let Condition::Stuck(why) = condition { Some(why) } else { None };
+    json!({
+        "shard": shard.as_str(),
+        "state": condition.word(),
+        "reason": why,
+        "held": totals.over.is_none(),
+        "sinceSeconds": ago(totals.since),
+        "childPid": totals.pid,
+        "openAction": totals.asked.map(|(action, _)| action.name()),
+        "openActionSeconds": ago(totals.asked.map(|(_, since)| since)),
+        "secondsSinceProgress": ago(totals.moved),
+        "millisBehindLatest": totals.millis_behind_latest,
+        "recordsWaiting": totals.waiting,
+        "delivered": {
+            "records": totals.delivered, "bytes": totals.bytes, "batches": totals.batches,
+            "position": totals.last.as_ref().map(ToString::to_string),
+            "ageSeconds": age(totals.last_arrival),
+        },
+        "checkpoint": {
+            "stored": totals.checkpoints, "failed": totals.checkpoint_failures,
+            "position": totals.checkpoint.as_ref().map(ToString::to_string),
+            "ageSeconds": age(totals.checkpoint_arrival),
+        },
+        "child": {
+            "starts": totals.starts, "failures": totals.failures, "answers": totals.answers,
+            "busySeconds": totals.in_child.as_secs_f64(),
+        },
+        "reads": { "ok": totals.fetches, "failed": totals.fetch_failures },
+        "droppedRecords": totals.dropped,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use multilangd_protocol::Action;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    fn after(seconds: u64, change: impl FnOnce(&mut Totals, Instant)) -> Condition {
+        let start = Instant::now();
+        let mut totals = Totals { pid: Some(7), moved: Some(start), ..Totals::default() };
+        change(&mut totals, start);
+        condition(&totals, start + Duration::from_secs(seconds), LIMIT)
+    }
+
+    #[test]
+    fn a_stuck_shard_is_told_from_an_idle_one() {
+        assert_eq!(after(900, |_, _| {}), Condition::Idle, "nothing to do for a quarter of an hour");
+        let busy = |totals: &mut Totals, start| totals.asked = Some((Action::ProcessRecords, start));
+        assert_eq!(after(59, busy), Condition::Working);
+        assert!(matches!(after(60, busy), Condition::Stuck(why) if why.contains("processRecords for 60 s")));
+        let waiting = |totals: &mut Totals, _| totals.waiting = 5;
+        assert_eq!(after(59, waiting), Condition::Idle);
+        assert!(matches!(after(61, waiting), Condition::Stuck(why) if why.contains("records wait")));
+    }
+
+    #[test]
+    fn failing_children_and_a_kinesis_that_does_not_answer_are_stuck_after_a_while() {
+        let failing = |totals: &mut Totals, start| {
+            (totals.pid, totals.failing_since) = (None, Some(start));
+        };
+        assert_eq!(after(5, failing), Condition::Restarting);
+        assert!(matches!(after(61, failing), Condition::Stuck(why) if why.contains("fails again")));
+        let unread = |totals: &mut Totals, start| totals.unread_since = Some(start);
+        assert_eq!(after(5, unread), Condition::Idle);
+        assert!(matches!(after(61, unread), Condition::Stuck(why) if why.contains("Kinesis")));
+    }
+
+    #[test]
+    fn what_waits_for_its_parents_or_was_left_is_not_stuck() {
+        assert_eq!(after(900, |totals, _| totals.pid = None), Condition::Waiting);
+        assert_eq!(
+            after(900, |totals, _| (totals.over, totals.waiting) = (Some(Ending::Lost), 9)),
+            Condition::Over(Ending::Lost)
+        );
+    }
+}

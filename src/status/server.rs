@@ -1,0 +1,308 @@
+//! The HTTP endpoint: `/`, `/livez`, `/readyz`, `/status`, `/metrics`.
+//!
+//! It reads what others write and has a thread and a runtime of its own, so that it answers whatever else is
+//! stuck. What it takes is bounded: connections, the time of each, the size of a request; bodies are not read.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::Subject;
+
+/// Connections at a time; more are closed at once.
+const CONNECTIONS: usize = 32;
+/// A connection lasts no longer, whatever it does.
+const CONNECTION: Duration = Duration::from_secs(30);
+/// For the head of a request.
+const HEAD: Duration = Duration::from_secs(5);
+/// Bytes of a request's head.
+const HEAD_BYTES: usize = 16 * 1024;
+/// The daemon's own tasks have not run for so long: it is wedged.
+const SILENT: Duration = Duration::from_secs(30);
+
+const PAGE: &str = include_str!("page.html");
+
+/// A sign of life of the runtime that does the work.
+#[derive(Debug, Clone)]
+pub struct Pulse(Arc<Mutex<Instant>>);
+
+impl Pulse {
+    /// Beats within `tasks` every second.
+    pub fn start(tasks: &mut JoinSet<()>) -> Self {
+        let pulse = Self(Arc::new(Mutex::new(Instant::now())));
+        let beating = pulse.clone();
+        tasks.spawn(async move {
+            let mut beats = interval(Duration::from_secs(1));
+            beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                *beating.0.lock().unwrap_or_else(PoisonError::into_inner) = beats.tick().await;
+            }
+        });
+        pulse
+    }
+
+    fn silent_for(&self) -> Duration {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+}
+
+/// The endpoint. Dropping it ends it.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    stop: CancellationToken,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Server {
+    /// Listens there, port 0 for any. When this returns, it can be asked.
+    ///
+    /// # Errors
+    /// The address can't be listened on.
+    pub fn start(address: SocketAddr, subject: Subject, pulse: Pulse) -> io::Result<Self> {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let desk = Arc::new(Desk { subject, pulse, names: address.ip().is_loopback() });
+        let thread = std::thread::Builder::new().name("status".to_owned()).stack_size(512 * 1024).spawn(
+            move || {
+                runtime.block_on(async {
+                    tokio::select! {
+                        () = stopped.cancelled() => {}
+                        error = serve(listener, desk) => warn!(%error, "the status endpoint ended"),
+                    }
+                });
+            },
+        )?;
+        Ok(Self { address, stop, thread: Some(thread) })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        // It waits for nothing else than the token.
+        let _panicked = self.thread.take().is_some_and(|thread| thread.join().is_err());
+    }
+}
+
+async fn serve(listener: TcpListener, desk: Arc<Desk>) -> io::Error {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return error,
+    };
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors, most likely: it passes.
+                debug!(%error, "a connection was not accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        while connections.try_join_next().is_some() {}
+        let Ok(place) = places.clone().try_acquire_owned() else { continue };
+        let desk = desk.clone();
+        connections.spawn(async move {
+            let answer = service_fn(move |request| {
+                let answer = desk.answer(&request);
+                async move { Ok::<_, Infallible>(answer) }
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD)
+                .max_buf_size(HEAD_BYTES)
+                .serve_connection(TokioIo::new(stream), answer);
+            let _ended_or_too_long = timeout(CONNECTION, connection).await.is_ok();
+            drop(place);
+        });
+    }
+}
+
+/// Who answers.
+struct Desk {
+    subject: Subject,
+    pulse: Pulse,
+    /// Only to who asks for this machine by address or as localhost: a web page elsewhere that has its name
+    /// point here would else read along.
+    names: bool,
+}
+
+impl Desk {
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
+            refused.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return refused;
+        }
+        let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+        if self.names && host.is_some_and(|host| !is_this_machine(host)) {
+            let why = "ask for 127.0.0.1 or localhost, by no other name\n";
+            return text(StatusCode::FORBIDDEN, why.to_owned());
+        }
+        match request.uri().path() {
+            "/" => {
+                let mut page = with(StatusCode::OK, "text/html; charset=utf-8", PAGE.into());
+                let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+                              connect-src 'self'; img-src data:; frame-ancestors 'none'";
+                page.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+                page
+            }
+            "/livez" => {
+                let silent = self.pulse.silent_for();
+                if silent < SILENT {
+                    text(StatusCode::OK, "ok\n".to_owned())
+                } else {
+                    let why = format!("the daemon's tasks have not run for {} s\n", silent.as_secs());
+                    text(StatusCode::SERVICE_UNAVAILABLE, why)
+                }
+            }
+            "/readyz" => match self.subject.unready() {
+                None => text(StatusCode::OK, "ok\n".to_owned()),
+                Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+            },
+            "/status" => {
+                with(StatusCode::OK, "application/json", format!("{:#}\n", self.subject.json()).into())
+            }
+            "/metrics" => with(
+                StatusCode::OK,
+                "text/plain; version=0.0.4; charset=utf-8",
+                self.subject.prometheus().into(),
+            ),
+            _ => {
+                let there = "there are /, /livez, /readyz, /status and /metrics\n";
+                text(StatusCode::NOT_FOUND, there.to_owned())
+            }
+        }
+    }
+}
+
+fn text(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+    with(status, "text/plain; charset=utf-8", text.into())
+}
+
+fn with(status: StatusCode, kind: &'static str, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Whether a `Host` is an address or localhost.
+fn is_this_machine(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+
+    use super::super::Identity;
+    use super::*;
+    use crate::budget::Budget;
+
+    fn server(silent: Duration) -> Server {
+        let identity =
+            Identity { worker: "w".into(), application: "a".into(), stream: "s".into(), table: "t".into() };
+        let subject = Subject {
+            identity,
+            board: Arc::default(),
+            budget: Budget::new(1),
+            stuck_after: Duration::from_secs(60),
+            wall: || 0,
+            started: Instant::now(),
+        };
+        let pulse = Pulse(Arc::new(Mutex::new(Instant::now().checked_sub(silent).unwrap())));
+        Server::start(([127, 0, 0, 1], 0).into(), subject, pulse).unwrap()
+    }
+
+    fn say(server: &Server, request: &str) -> String {
+        let mut stream = std::net::TcpStream::connect(server.address()).unwrap();
+        // It may answer, and close, before it has read all of it.
+        let _closed = stream.write_all(request.as_bytes()).is_err();
+        let mut answer = Vec::new();
+        let _reset = stream.read_to_end(&mut answer).is_err();
+        String::from_utf8(answer).unwrap()
+    }
+
+    fn get(server: &Server, path: &str, host: &str) -> String {
+        say(server, &format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"))
+    }
+
+    #[test]
+    fn it_answers_by_itself_and_says_when_the_daemon_is_wedged() {
+        let well = server(Duration::from_secs(1));
+        assert!(get(&well, "/livez", "localhost").starts_with("HTTP/1.1 200 OK"));
+        assert!(get(&well, "/readyz", "localhost").contains("503 Service Unavailable"));
+        assert!(get(&well, "/", "127.0.0.1:1").contains("<title>multilangd</title>"));
+        assert!(get(&well, "/metrics", "[::1]").contains("\nmultilangd_ready 0\n"));
+        assert!(get(&well, "/nothing", "localhost").starts_with("HTTP/1.1 404"));
+        let wedged = server(Duration::from_secs(31));
+        assert!(get(&wedged, "/livez", "localhost").contains("have not run for 31 s"));
+        assert!(get(&wedged, "/status", "localhost").contains("\"ready\": false"));
+    }
+
+    #[test]
+    fn what_it_takes_has_bounds() {
+        let server = server(Duration::ZERO);
+        assert!(get(&server, "/status", "example.com").starts_with("HTTP/1.1 403"));
+        let post =
+            "POST /status HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+        assert!(say(&server, post).starts_with("HTTP/1.1 405"));
+        let long = format!("/{}", "x".repeat(HEAD_BYTES));
+        let refused = get(&server, &long, "localhost");
+        assert!(!refused.starts_with("HTTP/1.1 2"), "{refused}");
+        assert!(!say(&server, "nonsense\r\n\r\n").starts_with("HTTP/1.1 2"));
+        // Connections that say nothing take all places; the next is closed; places come back.
+        let quiet: Vec<_> =
+            (0..CONNECTIONS).map(|_| std::net::TcpStream::connect(server.address()).unwrap()).collect();
+        assert_eq!(get(&server, "/livez", "localhost"), "");
+        drop(quiet);
+        while get(&server, "/livez", "localhost").is_empty() {}
+    }
+
+    #[test]
+    fn a_name_that_others_may_point_here_is_none_of_ours() {
+        for good in ["127.0.0.1:9465", "localhost", "LocalHost:1", "[::1]:9465", "[::1]", "10.0.0.7:80"] {
+            assert!(is_this_machine(good), "{good}");
+        }
+        for bad in ["example.com", "example.com:9465", "127.0.0.1.example.com", "localhost.evil:80", ""] {
+            assert!(!is_this_machine(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The status page, probes and metrics of a running daemon.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{interval, timeout};
+
+use crate::rig::*;
+
+async fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+async fn status(address: &str) -> Value {
+    let answer = get(address, "/status").await;
+    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+}
+
+/// Asks until the answer satisfies a condition.
+async fn until(address: &str, what: &str, reached: impl Fn(&Value) -> bool) -> Value {
+    let mut last = Value::Null;
+    let wait = async {
+        let mut looks = interval(Duration::from_millis(50));
+        loop {
+            looks.tick().await;
+            last = status(address).await;
+            if reached(&last) {
+                return;
+            }
+        }
+    };
+    let there = timeout(LIMIT, wait).await.is_ok();
+    assert!(there, "not reached: {what}\n{last:#}");
+    last
+}
+
+fn states(status: &Value) -> Vec<&str> {
+    status["shards"].as_array().unwrap().iter().map(|shard| shard["state"].as_str().unwrap()).collect()
+}
+
+fn metric(text: &str, begin: &str) -> f64 {
+    let line =
+        text.lines().find(|line| line.starts_with(begin)).unwrap_or_else(|| panic!("{begin} in\n{text}"));
+    line.rsplit_once(' ').unwrap().1.parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stuck_shard_is_told_from_idle_ones_while_all_else_goes_on() {
+    let mut rig = Rig::start("status").await;
+    rig.stream(3).await;
+    let hung = rig.folder.join("hung");
+    let more = "multilangd.status = 0\nmultilangd.stuckAfterMillis = 1500\n";
+    let file = rig.properties(&rig.scripted(&format!("each hangs-once={}", hung.display())), more);
+    rig.environment.push(("MULTILANGD_STATUS".into(), "0".into()));
+    let mut daemon = rig.daemon(&file);
+    let address = rig.logged("status at http://").await.trim_end_matches('/').to_owned();
+    assert!(address.starts_with("127.0.0.1:"), "{address}");
+    until(&address, "three idle shards", |status| states(status) == ["idle"; 3]).await;
+    assert!(get(&address, "/readyz").await.starts_with("HTTP/1.1 200"));
+
+    let records: Vec<_> = (0..300).map(|n| (format!("key-{n}"), b"0123456789".to_vec())).collect();
+    rig.put(&records).await;
+    let stuck = until(&address, "one shard stuck, the others done", |status| {
+        let delivered = |shard: &Value| shard["delivered"]["records"].as_u64().unwrap();
+        let all: u64 = status["shards"].as_array().unwrap().iter().map(delivered).sum();
+        let mut states = states(status);
+        states.sort_unstable();
+        all == 300 && states == ["idle", "idle", "stuck"]
+    })
+    .await;
+    let shards = stuck["shards"].as_array().unwrap();
+    let shard = shards.iter().find(|shard| shard["state"] == "stuck").unwrap();
+    assert!(shard["reason"].as_str().unwrap().contains("has not answered processRecords"), "{shard:#}");
+    assert_eq!((shard["openAction"].as_str(), shard["held"].as_bool()), (Some("processRecords"), Some(true)));
+    let pid = shard["childPid"].as_i64().unwrap();
+    assert!(pids(&rig.log).is_empty() || pid > 1);
+    assert!(get(&address, "/livez").await.starts_with("HTTP/1.1 200"), "a stuck child is no stuck daemon");
+    let name = shard["shard"].as_str().unwrap();
+    let text = get(&address, "/metrics").await;
+    metric(&text, &format!("multilangd_shard_state{{shard=\"{name}\",state=\"stuck\"}}"));
+    assert!(metric(&text, &format!("multilangd_shard_progress_age_seconds{{shard=\"{name}\"}}")) >= 1.5);
+    assert!(
+        metric(&text, "multilangd_calls_total{service=\"DynamoDB\",operation=\"UpdateItem\",outcome=\"ok\"}")
+            >= 3.0
+    );
+
+    std::fs::write(format!("{}.go", hung.display()), "").unwrap();
+    let idle = until(&address, "all idle", |status| states(status) == ["idle"; 3]).await;
+    let sum = |part: &str, name: &str| -> u64 {
+        idle["shards"].as_array().unwrap().iter().map(|shard| shard[part][name].as_u64().unwrap()).sum()
+    };
+    assert_eq!((sum("delivered", "records"), sum("delivered", "bytes")), (300, 3_000));
+    let text = get(&address, "/metrics").await;
+    let delivered: f64 = text
+        .lines()
+        .filter(|line| line.starts_with("multilangd_records_delivered_total{"))
+        .map(|line| metric(line, "multilangd"))
+        .sum();
+    assert_eq!(delivered as u64, 300);
+    rig.until("300 records", |log| count(log) == 300).await;
+    for shard in idle["shards"].as_array().unwrap() {
+        let row = &rig.rows().await[shard["shard"].as_str().unwrap()];
+        assert_eq!(
+            shard["checkpoint"]["position"].as_str(),
+            row["checkpoint"].as_s().ok().map(String::as_str)
+        );
+    }
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_was_asked_for_and_is_taken_is_said_before_anything_starts() {
+    let mut rig = Rig::start("status-taken").await;
+    rig.stream(1).await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    rig.environment.push(("MULTILANGD_STATUS".into(), address.clone().into()));
+    let file = rig.properties(&rig.scripted("each"), "");
+    let mut daemon = rig.daemon(&file);
+    assert_eq!(daemon.ended().await.code(), Some(i32::from(multilangd::exit::Exit::Taken.code())));
+    let log = rig.daemon_log();
+    assert!(log.contains(&address) && log.contains("MULTILANGD_STATUS"), "{log}");
+}
