@@ -103,7 +103,7 @@ async fn a_stuck_shard_is_told_from_idle_ones_while_all_else_goes_on() {
         .filter(|line| line.starts_with("multilangd_records_delivered_total{"))
         .map(|line| metric(line, "multilangd"))
         .sum();
-    assert_eq!(delivered as u64, 300);
+    assert!((delivered - 300.0).abs() < 0.5, "{delivered}");
     rig.until("300 records", |log| count(log) == 300).await;
     for shard in idle["shards"].as_array().unwrap() {
         let row = &rig.rows().await[shard["shard"].as_str().unwrap()];
