@@ -19,6 +19,7 @@
 mod calls;
 mod capture;
 pub mod client;
+pub mod cloudwatch;
 pub mod credentials;
 pub mod dynamodb;
 mod error;

@@ -23,6 +23,7 @@ use crate::fleet::version::Configured;
 use crate::fleet::{lead, report};
 use crate::lease::WorkerId;
 use crate::lease::sync::InitialPosition;
+use crate::metrics::cloudwatch;
 use crate::retrieval::registration;
 
 mod arn;
@@ -116,6 +117,8 @@ pub struct Config {
     pub fanout: Option<registration::Settings>,
     /// `multilangd.bufferMegabytes`, in bytes.
     pub buffer: usize,
+    /// `metricsLevel` and how; none for `NONE`.
+    pub metrics: Option<cloudwatch::Settings>,
     /// `multilangd.status`; none for nowhere.
     pub status: Option<Status>,
     /// `multilangd.stuckAfterMillis`.

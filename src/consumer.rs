@@ -74,6 +74,8 @@ struct Consumer {
     /// Of the child that was started last, which may be gone.
     pid: Option<u32>,
     feed: Option<Feed>,
+    /// When the child was asked for something last.
+    asked: Instant,
     /// Requests under way; each ends with an event.
     work: JoinSet<Event>,
     events: VecDeque<Event>,
@@ -95,6 +97,7 @@ impl Consumer {
             child: None,
             pid: None,
             feed: None,
+            asked: Instant::now(),
             work: JoinSet::new(),
             events: VecDeque::new(),
         }
@@ -168,7 +171,7 @@ impl Consumer {
 
     fn child_event(&mut self, event: multilang::Event) -> Event {
         if let multilang::Event::Said(session::Event::Done(action)) = &event {
-            self.tell(OfShard::Answered(*action));
+            self.tell(OfShard::Answered { action: *action, took: self.asked.elapsed() });
         }
         if let multilang::Event::Exited(end) = &event
             && let Some(child) = self.child.take()
@@ -277,6 +280,7 @@ impl Consumer {
 
     fn send(&mut self, message: Message) {
         let Some(child) = &mut self.child else { return };
+        self.asked = Instant::now();
         self.parts.sink.shard(self.held.shard(), OfShard::Asked(message.action()));
         match message {
             Message::Initialize(position) => child.send(&ToChild::Initialize {

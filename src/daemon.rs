@@ -20,7 +20,7 @@ use crate::exit::Exit;
 use crate::fleet::layout::TooEarly;
 use crate::fleet::{Mode, Store};
 use crate::lease::sync::{self, InitialPosition};
-use crate::lease::{Table, table};
+use crate::lease::{Table, WorkerId, table};
 use crate::member::{self, Begun};
 use crate::metrics::{OfWorker, Sink};
 use crate::multilang::Launch;
@@ -30,6 +30,10 @@ use crate::retrieval::{self, Source, fanout};
 use crate::scheduler::{self, Hopeless};
 use crate::shard;
 use crate::upkeep::{self, Upkeep};
+
+mod counted;
+
+use counted::Counted;
 
 /// Calls for records that may be under way at once. Each has a limit of time.
 const CALLS: usize = 200;
@@ -116,12 +120,13 @@ impl Error {
 ///
 /// # Errors
 /// What ended it, if that wasn't `stop`.
-pub async fn run(config: &Config, ports: Ports, stop: CancellationToken) -> Result<(), Error> {
+pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> Result<(), Error> {
+    ports.table = Arc::new(Counted { table: ports.table, sink: ports.sink.clone() });
     info!(
         worker = %config.worker, stream = config.stream, table = config.table, application = config.application,
         program = %ports.children, "starting"
     );
-    let upkeep = Upkeep::new(ports.table.clone(), ports.shards.clone(), upkeep_settings(config));
+    let upkeep = Upkeep::new(ports.table.clone(), ports.shards.clone(), upkeep_settings(config, &ports));
     let member = member_settings(config, &ports);
     let begun = tokio::select! {
         biased;
@@ -209,8 +214,10 @@ async fn tell(mut seen: watch::Receiver<Seen>, sink: Arc<dyn Sink>, stop: Cancel
         }
         let looked = {
             let seen = seen.borrow_and_update();
-            let open = seen.leases.iter().filter(|lease| !lease.is_complete()).count();
-            OfWorker::Looked { leases: open, workers: seen.live.len(), leads: seen.leads.unwrap_or_default() }
+            let open = || seen.leases.iter().filter(|lease| !lease.is_complete());
+            let alive = |owner: &WorkerId| seen.live.contains(owner);
+            let free = open().filter(|lease| !lease.actual_owner().is_some_and(alive)).count();
+            OfWorker::Looked { leases: open().count(), free, workers: seen.live.len(), leads: seen.leads }
         };
         sink.worker(looked);
     }
@@ -227,13 +234,14 @@ async fn keep_in_step(upkeep: Upkeep, seen: watch::Receiver<Seen>, handle: Handl
     }
 }
 
-fn upkeep_settings(config: &Config) -> upkeep::Settings {
+fn upkeep_settings(config: &Config, ports: &Ports) -> upkeep::Settings {
     upkeep::Settings {
         me: config.worker.clone(),
         initial: config.initial,
         ignore_unexpected_children: config.ignore_unexpected_children,
         skip_if_leases_exist: config.skip_sync_if_leases_exist,
         sync_pause: config.shard_sync_pause,
+        sink: ports.sink.clone(),
     }
 }
 
@@ -248,6 +256,7 @@ fn member_settings(config: &Config, ports: &Ports) -> member::Settings {
         sample_every: config.sample_every,
         averages: config.averages,
         wall: ports.wall,
+        sink: ports.sink.clone(),
         surroundings: ports.surroundings.clone().filter(|_| config.measure),
     }
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use multilangd::aws::client;
+use multilangd::aws::cloudwatch::CloudWatch;
 use multilangd::aws::credentials::SystemProperties;
 use multilangd::aws::dynamodb::{self, Leases};
 use multilangd::aws::kinesis::{Attempts, Stream};
@@ -22,12 +23,13 @@ use multilangd::config::settings::{self, Settings};
 use multilangd::config::{Config, Remark, expand};
 use multilangd::daemon::{self, Ports};
 use multilangd::exit::Exit;
-use multilangd::metrics::{Discard, Sink};
+use multilangd::metrics::{Both, Discard, Sink, cloudwatch};
 use multilangd::multilang::Program;
 use multilangd::overview;
 use multilangd::processor::Surroundings;
 use multilangd::status::Watch;
 use multilangd::unique;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -278,6 +280,7 @@ fn client_settings(config: &Config, system: SystemProperties) -> client::Setting
     client::Settings {
         kinesis: config.kinesis.clone(),
         dynamodb: config.dynamodb.clone(),
+        cloudwatch: config.metrics.as_ref().map(|_| config.cloudwatch.clone()),
         system,
         failover: config.failover,
     }
@@ -331,7 +334,11 @@ async fn start(config: &Config, system: SystemProperties, stop: CancellationToke
         complain(&error);
         Exit::Taken
     })?;
-    let sink: Arc<dyn Sink> = watch.board.clone();
+    let metrics = config.metrics.clone().map(|settings| Arc::new(cloudwatch::Queue::new(settings)));
+    let sink: Arc<dyn Sink> = match &metrics {
+        Some(metrics) => Arc::new(Both(watch.board.clone(), metrics.clone())),
+        None => watch.board.clone(),
+    };
     let clients =
         client::clients(&client_settings(config, system), sink.clone()).await.map_err(|e| refuse(&e))?;
     let list = Attempts { pause: config.list_shards_pause, most: config.list_shards_attempts };
@@ -349,7 +356,16 @@ async fn start(config: &Config, system: SystemProperties, stop: CancellationToke
         wall: clock::wall_millis,
         surroundings: Some(Surroundings::of_process()),
     };
-    Box::pin(daemon::run(config, ports, stop)).await.map_err(|error| {
+    let (mut sending, done) = (JoinSet::new(), CancellationToken::new());
+    if let (Some(metrics), Some(client)) = (metrics, clients.cloudwatch) {
+        let publisher = Arc::new(CloudWatch { client, namespace: config.application.clone() });
+        sending.spawn(cloudwatch::run(metrics, publisher, done.clone()));
+    }
+    let ended = Box::pin(daemon::run(config, ports, stop)).await;
+    // Metrics last: of what happened at the end too.
+    done.cancel();
+    while sending.join_next().await.is_some() {}
+    ended.map_err(|error| {
         complain(&error);
         error.exit()
     })

@@ -31,6 +31,7 @@ use crate::fleet::store::LockWrite;
 use crate::fleet::version::Readiness;
 use crate::fleet::{Mode, Store};
 use crate::lease::{Table, WorkerId, table};
+use crate::metrics::{self, OfWorker};
 use crate::processor::{self, Gauge};
 use crate::unique::uuid;
 
@@ -318,8 +319,16 @@ impl Member {
         let at = (self.settings.wall)() / 1_000;
         let report = self.recorder.report(&self.settings.me, at);
         self.reported = Some(at);
-        let (store, place) = (self.store.clone(), self.writes);
-        self.work.spawn(async move { Done::Reported(store.report(place, &report).await) });
+        let (store, place, sink) = (self.store.clone(), self.writes, self.settings.sink.clone());
+        self.work.spawn(async move {
+            let outcome = store.report(place, &report).await;
+            sink.worker(OfWorker::Did {
+                step: metrics::Step::Report,
+                took: now.elapsed(),
+                ok: outcome.is_ok(),
+            });
+            Done::Reported(outcome)
+        });
     }
 
     fn judge(&mut self, now: Instant) {

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use crate::coordinator::{Handle, Seen};
 use crate::lease::sync::{self, InitialPosition};
 use crate::lease::{Lease, Table, WorkerId, audit, cleanup, table, update};
+use crate::metrics::{OfWorker, Sink, Step};
 use crate::shard::{self, Filter, Shard, ShardId};
 
 /// Between audits. KCL's takes two minutes and scans for it.
@@ -30,7 +31,7 @@ const DOUBTFUL: Duration = Duration::from_secs(30 * 60);
 const PARALLEL: usize = 32;
 
 /// How leases are kept in step.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// `workerId`.
     pub me: WorkerId,
@@ -42,6 +43,8 @@ pub struct Settings {
     pub skip_if_leases_exist: bool,
     /// `shardSyncIntervalMillis`: Kinesis isn't asked for the stream's shards more often than this.
     pub sync_pause: Duration,
+    /// Counts.
+    pub sink: Arc<dyn Sink>,
 }
 
 /// Why leases could not be made.
@@ -90,6 +93,17 @@ impl Upkeep {
     /// # Errors
     /// Table or stream can't be used now; nothing is spoilt by another attempt.
     pub async fn begin(&self) -> Result<(), Error> {
+        let began = Instant::now();
+        let outcome = self.sync().await;
+        self.did(Step::Sync, began, outcome.is_ok());
+        outcome
+    }
+
+    fn did(&self, step: Step, began: Instant, ok: bool) {
+        self.settings.sink.worker(OfWorker::Did { step, took: began.elapsed(), ok });
+    }
+
+    async fn sync(&self) -> Result<(), Error> {
         self.table.ensure().await?;
         let leases = self.table.list().await?;
         if !leases.is_empty() && self.settings.skip_if_leases_exist {
@@ -113,7 +127,7 @@ impl Upkeep {
 
     async fn missing(&self, leases: &[Lease]) -> Result<Vec<Lease>, Error> {
         let shards = self.shards.list(Filter::All).await?;
-        let Settings { initial, ignore_unexpected_children, .. } = self.settings;
+        let &Settings { initial, ignore_unexpected_children, .. } = &self.settings;
         Ok(sync::plan_missing(&shards, leases, initial, ignore_unexpected_children)?)
     }
 
@@ -182,15 +196,32 @@ impl Upkeep {
         let now = Instant::now();
         memory.note(&seen.leases, now);
         let leads = seen.leads.unwrap_or_else(|| audit::leads(&self.settings.me, &seen.leases));
+        let outcome = self.audit(seen, leads, memory, coordinator).await;
+        if leads {
+            let hole = outcome.as_ref().is_ok_and(|hole| *hole);
+            self.did(Step::Audit { hole }, now, outcome.is_ok());
+        }
+        outcome.map(|_| ())
+    }
+
+    /// Whether there was a hole.
+    async fn audit(
+        &self,
+        seen: &Seen,
+        leads: bool,
+        memory: &mut Memory,
+        coordinator: &Handle,
+    ) -> Result<bool, Error> {
+        let now = Instant::now();
         self.clean(seen, leads, memory, coordinator).await?;
         if !leads {
             memory.auditor = audit::Auditor::default();
-            return Ok(());
+            return Ok(false);
         }
         self.fill_ranges(&seen.leases).await?;
-        let Some(hole) = memory.auditor.look(&seen.leases) else { return Ok(()) };
+        let Some(hole) = memory.auditor.look(&seen.leases) else { return Ok(false) };
         if memory.synced.is_some_and(|last| now < last + self.settings.sync_pause) {
-            return Ok(());
+            return Ok(true);
         }
         memory.synced = Some(now);
         warn!(?hole, "no lease covers some hash keys: looking for shards without a lease");
@@ -200,7 +231,7 @@ impl Upkeep {
         if !missing.is_empty() {
             coordinator.look();
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Rows that KCL wrote before 2.3 say nothing of hash keys; the audit needs them.

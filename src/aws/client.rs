@@ -28,6 +28,8 @@ pub struct Settings {
     pub kinesis: ClientConfig,
     /// How DynamoDB is reached.
     pub dynamodb: ClientConfig,
+    /// How CloudWatch is reached, if it is.
+    pub cloudwatch: Option<ClientConfig>,
     /// For the provider of that name.
     pub system: SystemProperties,
     /// Writes on leases must be answered well within this.
@@ -46,6 +48,7 @@ impl Settings {
         Self {
             kinesis: client(kinesis),
             dynamodb: client(dynamodb),
+            cloudwatch: None,
             system: SystemProperties::of("local", "local"),
             failover,
         }
@@ -57,13 +60,15 @@ impl Settings {
 #[error("no AWS region is known: set regionName in the properties file, or AWS_REGION")]
 pub struct NoRegion;
 
-/// Both clients.
+/// All clients.
 #[derive(Debug, Clone)]
 pub struct Clients {
     /// For the lease table.
     pub dynamodb: aws_sdk_dynamodb::Client,
     /// For shards and records.
     pub kinesis: aws_sdk_kinesis::Client,
+    /// For metrics, if there is to be one.
+    pub cloudwatch: Option<aws_sdk_cloudwatch::Client>,
 }
 
 /// Makes the clients, whose calls are counted by `sink`. Nothing is called but what the region's chain asks.
@@ -75,7 +80,9 @@ pub async fn clients(settings: &Settings, sink: Arc<dyn Sink>) -> Result<Clients
     let mut loader =
         aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http.clone()).no_credentials();
     // With a region of their own the clients don't need the chain, which may ask instance metadata.
-    if let (Some(region), Some(_)) = (&settings.kinesis.region, &settings.dynamodb.region) {
+    let all = [Some(&settings.dynamodb), Some(&settings.kinesis), settings.cloudwatch.as_ref()];
+    let all = || all.into_iter().flatten();
+    if let (Some(region), true) = (&settings.kinesis.region, all().all(|client| client.region.is_some())) {
         loader = loader.region(Region::new(region.clone()));
     }
     let shared = loader.load().await;
@@ -86,14 +93,16 @@ pub async fn clients(settings: &Settings, sink: Arc<dyn Sink>) -> Result<Clients
         (client.clone(), region)
     };
     let mut made = Vec::new();
-    for (client, region) in [chain(&settings.dynamodb), chain(&settings.kinesis)] {
+    for (client, region) in all().map(chain) {
         let region = region.ok_or(NoRegion)?;
         let base =
             Base { shared: &shared, provider: &provider, system: &settings.system, region: Some(&region) };
         let credentials = credentials::provider(&client.providers, &base).await;
         made.push(Client { config: client, region: Region::new(region), credentials });
     }
-    let [dynamodb, kinesis] = <[Client; 2]>::try_from(made).map_err(|_| NoRegion)?;
+    let mut made = made.into_iter();
+    let (dynamodb, kinesis) = (made.next().ok_or(NoRegion)?, made.next().ok_or(NoRegion)?);
+    let cloudwatch = made.next().map(|cloudwatch| cloudwatch_config(&shared, cloudwatch, &sink));
     Ok(Clients {
         dynamodb: aws_sdk_dynamodb::Client::from_conf(dynamodb_config(
             &shared,
@@ -102,6 +111,7 @@ pub async fn clients(settings: &Settings, sink: Arc<dyn Sink>) -> Result<Clients
             &sink,
         )),
         kinesis: aws_sdk_kinesis::Client::from_conf(kinesis_config(&shared, kinesis, &sink)),
+        cloudwatch: cloudwatch.map(aws_sdk_cloudwatch::Client::from_conf),
     })
 }
 
@@ -138,6 +148,31 @@ fn dynamodb_config(
         .timeout_config(timeouts)
         .retry_config(retries)
         .interceptor(Watch::default())
+        .interceptor(Count(sink.clone()))
+        .use_dual_stack(client.config.dual_stack)
+        .use_fips(client.config.fips);
+    config = match client.credentials {
+        Some(credentials) => config.credentials_provider(credentials),
+        None => config.allow_no_auth(),
+    };
+    if let Some(endpoint) = &client.config.endpoint {
+        config = config.endpoint_url(endpoint);
+    }
+    config.build()
+}
+
+/// What isn't sent at once is lost: it is of no use later.
+fn cloudwatch_config(shared: &SdkConfig, client: Client, sink: &Arc<dyn Sink>) -> aws_sdk_cloudwatch::Config {
+    let whole = client.config.call_timeout.unwrap_or(Duration::from_secs(5));
+    let mut timeouts = TimeoutConfig::builder().operation_timeout(whole);
+    if let Some(attempt) = client.config.attempt_timeout {
+        timeouts = timeouts.operation_attempt_timeout(attempt);
+    }
+    let mut config = aws_sdk_cloudwatch::config::Builder::from(shared)
+        .disable_request_compression(true)
+        .region(client.region)
+        .timeout_config(timeouts.build())
+        .retry_config(RetryConfig::standard())
         .interceptor(Count(sink.clone()))
         .use_dual_stack(client.config.dual_stack)
         .use_fips(client.config.fips);

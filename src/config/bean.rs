@@ -161,7 +161,6 @@ impl Bean {
             self.warn(pair, &format!("= {:?} {odd}", pair.text));
         }
         match key.used {
-            _ if service == Service::CloudWatch => self.warn(pair, "is not used yet: no metrics are sent"),
             Use::Yes => {}
             Use::NotYet(instead) => self.warn(pair, &format!("is not honoured yet: {instead}")),
             Use::NoEffect(why) | Use::Never(why) => self.warn(pair, &format!("is not honoured: {why}")),

@@ -12,6 +12,7 @@ use crate::fleet::version::Configured;
 use crate::fleet::{lead, report};
 use crate::lease::WorkerId;
 use crate::lease::sync::InitialPosition;
+use crate::metrics::cloudwatch;
 use crate::retrieval::registration;
 
 impl Resolved {
@@ -90,6 +91,7 @@ impl Resolved {
             near: millis("millisBehindLatestThresholdForReducedTps"),
             fanout: self.fanout(),
             buffer: count(own::BUFFER).saturating_mul(1024 * 1024),
+            metrics: self.metrics(s.text("workerId").as_deref().unwrap_or(default_worker)),
             status: own::address(&text(own::STATUS)).map(|address| Status {
                 address,
                 asked_for: s.get(own::STATUS).is_some_and(|setting| setting.source != Source::Default),
@@ -136,6 +138,29 @@ impl Resolved {
             graceful: s.is("isGracefulLeaseHandoffEnabled"),
             hand_off: millis("gracefulLeaseHandoffTimeoutMillis"),
         }
+    }
+
+    /// None if nothing goes to CloudWatch.
+    fn metrics(&self, worker: &str) -> Option<cloudwatch::Settings> {
+        let s = &self.settings;
+        let number = |name: &str| u64::try_from(s.number(name)).unwrap_or(0);
+        let level = match s.text("metricsLevel").as_deref() {
+            Some("DETAILED") => cloudwatch::Level::Detailed,
+            Some("SUMMARY") => cloudwatch::Level::Summary,
+            _ => return None,
+        };
+        let enabled = s.value("metricsEnabledDimensions");
+        let words = if let Value::Words(words) = enabled { words.as_slice() } else { &[] };
+        let all = words.iter().any(|word| word == "ALL");
+        let dimensions = (!all).then(|| words.iter().cloned().collect());
+        Some(cloudwatch::Settings {
+            level,
+            dimensions,
+            every: Duration::from_millis(number("metricsBufferTimeMillis")),
+            most: usize::try_from(s.number("metricsMaxQueueSize")).unwrap_or(0),
+            worker: worker.to_owned(),
+            renewals: Duration::from_millis(number("failoverTimeMillis")) / 3,
+        })
     }
 
     /// None if records are polled.

@@ -149,6 +149,7 @@ async fn serve(
     let settings = client::Settings {
         kinesis: config.kinesis.clone(),
         dynamodb: config.dynamodb.clone(),
+        cloudwatch: None,
         system: SystemProperties::of("local", "local"),
         failover: config.failover,
     };

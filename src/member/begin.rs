@@ -2,6 +2,7 @@
 
 use tracing::{info, warn};
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::fleet::layout::{Layout, TooEarly};
@@ -10,6 +11,7 @@ use crate::fleet::rows::{Dated, Generation, Place, Report};
 use crate::fleet::version::{self, Configured, Start};
 use crate::fleet::{Mode, Store};
 use crate::lease::{Table, WorkerId, table};
+use crate::metrics::Sink;
 use crate::processor::Surroundings;
 
 /// Another attempt to write the generation after somebody else was faster.
@@ -36,6 +38,8 @@ pub struct Settings {
     pub averages: usize,
     /// The wall clock, in milliseconds since 1970.
     pub wall: fn() -> i64,
+    /// Counts.
+    pub sink: Arc<dyn Sink>,
     /// Where to find how busy the processors are; none with `disableWorkerMetrics`.
     pub surroundings: Option<Surroundings>,
 }
@@ -153,6 +157,7 @@ mod tests {
             sample_every: second,
             averages: 10,
             wall: || 1_795_000_000_000,
+            sink: Arc::new(crate::metrics::Discard),
             surroundings: None,
         }
     }

@@ -101,23 +101,23 @@ impl Totals {
             }
             OfShard::ChildGone => (self.pid, self.asked) = (None, None),
             OfShard::Asked(action) => self.asked = Some((action, now)),
-            OfShard::Answered(action) => {
-                if let Some((_, since)) = self.asked.take() {
-                    self.in_child += now.saturating_duration_since(since);
-                }
+            OfShard::Answered { action, took } => {
+                self.asked = None;
+                self.in_child += took;
                 self.answers += 1;
                 self.moved = Some(now);
                 if action != Action::Initialize {
                     self.failing_since = None;
                 }
             }
-            OfShard::Fetched { records, millis_behind_latest } => {
+            OfShard::IteratorAsked { .. } => {}
+            OfShard::Fetched { records, millis_behind_latest, .. } => {
                 self.fetches += 1;
                 self.fetched += records as u64;
                 self.unread_since = None;
                 self.millis_behind_latest = millis_behind_latest.or(self.millis_behind_latest);
             }
-            OfShard::FetchFailed => {
+            OfShard::FetchFailed { .. } => {
                 self.fetch_failures += 1;
                 self.unread_since.get_or_insert(now);
             }
@@ -243,10 +243,12 @@ impl Sink for Board {
         match event {
             OfWorker::Ready => worker.ready = true,
             OfWorker::Stopping => worker.stopping = true,
-            OfWorker::Looked { leases, workers, leads } => {
+            OfWorker::Looked { leases, workers, leads, .. } => {
                 worker.looked = Some(Instant::now());
-                (worker.leases, worker.workers, worker.leads) = (leases, workers, leads);
+                (worker.leases, worker.workers) = (leases, workers);
+                worker.leads = leads.unwrap_or_default();
             }
+            OfWorker::Did { .. } => {}
             OfWorker::Called { service, operation, took, ok } => {
                 let calls = worker.calls.entry((service.to_owned(), operation.to_owned())).or_default();
                 *(if ok { &mut calls.ok } else { &mut calls.failed }) += 1;
@@ -295,7 +297,8 @@ mod tests {
         board.shard(&shard, OfShard::Asked(Action::ProcessRecords));
         tokio::time::advance(Duration::from_secs(3)).await;
         assert!(board.totals()[&shard].asked.is_some());
-        board.shard(&shard, OfShard::Answered(Action::ProcessRecords));
+        let took = Duration::from_secs(3);
+        board.shard(&shard, OfShard::Answered { action: Action::ProcessRecords, took });
         let totals = &board.totals()[&shard];
         assert_eq!((totals.asked, totals.in_child), (None, Duration::from_secs(3)));
     }

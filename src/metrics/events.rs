@@ -26,16 +26,33 @@ pub enum OfShard<'a> {
     /// The child was asked for something.
     Asked(Action),
     /// It has answered.
-    Answered(Action),
+    Answered {
+        /// What.
+        action: Action,
+        /// After how long.
+        took: Duration,
+    },
+    /// Kinesis was asked for an iterator.
+    IteratorAsked {
+        /// How long that took.
+        took: Duration,
+        /// Whether there is one.
+        ok: bool,
+    },
     /// Kinesis has answered.
     Fetched {
         /// How many records.
         records: usize,
         /// How far behind the tip that was.
         millis_behind_latest: Option<i64>,
+        /// How long the call took; none where records are pushed.
+        took: Option<Duration>,
     },
     /// Kinesis couldn't be asked, or has refused.
-    FetchFailed,
+    FetchFailed {
+        /// How long the call took; none where records are pushed.
+        took: Option<Duration>,
+    },
     /// Records lie between the reader and the child.
     Waiting {
         /// How many.
@@ -98,6 +115,30 @@ impl Ending {
     }
 }
 
+/// A step of the work on the lease table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// All leases were read.
+    List,
+    /// This worker's leases were read.
+    Discover,
+    /// A lease was made.
+    Create,
+    /// A lease was taken.
+    Take,
+    /// A lease was renewed.
+    Renew,
+    /// The leases that the stream's shards need at the start were made.
+    Sync,
+    /// It was looked whether all hash keys have a lease.
+    Audit {
+        /// Some have none.
+        hole: bool,
+    },
+    /// This worker's load was reported.
+    Report,
+}
+
 /// Something that happened to this worker.
 #[derive(Debug, Clone, Copy)]
 pub enum OfWorker<'a> {
@@ -109,10 +150,21 @@ pub enum OfWorker<'a> {
     Looked {
         /// Leases of shards that aren't finished.
         leases: usize,
+        /// Those of them that nobody keeps alive.
+        free: usize,
         /// Workers that keep theirs alive, this one among them.
         workers: usize,
-        /// Whether this one looks after all leases.
-        leads: bool,
+        /// Whether this one looks after all leases; none where the owners decide.
+        leads: Option<bool>,
+    },
+    /// A step of its work on the lease table is over.
+    Did {
+        /// Which.
+        step: Step,
+        /// How long it took.
+        took: Duration,
+        /// Whether it worked.
+        ok: bool,
     },
     /// An attempt at a call of an AWS service is over.
     Called {

@@ -273,7 +273,7 @@ mod tests {
     async fn what_is_over_counts_on_but_has_no_lag() {
         let board = Board::default();
         let shard = ShardId::from("s");
-        board.shard(&shard, OfShard::Fetched { records: 1, millis_behind_latest: Some(5) });
+        board.shard(&shard, OfShard::Fetched { records: 1, millis_behind_latest: Some(5), took: None });
         assert!(text(&board).contains("multilangd_shard_behind_latest_seconds{shard=\"s\"} 0.005"));
         board.shard(&shard, OfShard::Over(Ending::Lost));
         let text = text(&board);

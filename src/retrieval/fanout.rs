@@ -196,7 +196,7 @@ impl Fanout {
         // Moves on without records too. What isn't readable as a number, with records, is behind their last.
         let last = answer.records.last().map(|record| record.sequence.clone());
         let on = answer.next.as_deref().and_then(SequenceNumber::parse).or(last);
-        let batch = self.place.batch(answer, on);
+        let batch = self.place.batch(answer, on, None);
         let ended = batch.end.is_some();
         let wanted = ended || !batch.records.is_empty() || self.place.source.settings.keep_empty;
         (wanted && !ahead.send(batch)) || ended
@@ -204,7 +204,7 @@ impl Fanout {
 
     fn failed(&mut self, what: &str, error: &Error) -> Step {
         let pause = self.backoff.pause().max(ONE_CALL / 2);
-        self.place.failed();
+        self.place.failed(None);
         warn!(shard = %self.place.shard, %error, ?pause, "{what}");
         Step::At(Instant::now() + pause)
     }

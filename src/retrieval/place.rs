@@ -3,6 +3,7 @@
 //! In KCL: `IteratorBuilder`, `DataRetrievalUtil`.
 
 use std::cmp::Ordering;
+use std::time::Duration;
 
 use tracing::warn;
 
@@ -47,22 +48,30 @@ impl Place {
         self.opened.get_or_insert(asked);
     }
 
-    /// The answer goes to the child: reading goes on behind `last`.
-    pub(super) fn batch(&mut self, answer: Answer, last: Option<SequenceNumber>) -> Batch {
+    /// The answer, to a call that took so long, goes to the child: reading goes on behind `last`.
+    pub(super) fn batch(
+        &mut self,
+        answer: Answer,
+        last: Option<SequenceNumber>,
+        took: Option<Duration>,
+    ) -> Batch {
         if last.is_some() {
             self.last = last;
         }
         let end = answer.next.is_none().then_some(answer.children);
         let Expanded { records, dropped } = aggregation::expand(answer.records, self.range, &self.shard);
-        let fetched =
-            OfShard::Fetched { records: records.len(), millis_behind_latest: answer.millis_behind_latest };
+        let fetched = OfShard::Fetched {
+            records: records.len(),
+            millis_behind_latest: answer.millis_behind_latest,
+            took,
+        };
         self.source.sink.shard(&self.shard, fetched);
         Batch { records, millis_behind_latest: answer.millis_behind_latest, end, dropped }
     }
 
     /// There was no answer, for a reason that is told elsewhere.
-    pub(super) fn failed(&self) {
-        self.source.sink.shard(&self.shard, OfShard::FetchFailed);
+    pub(super) fn failed(&self, took: Option<Duration>) {
+        self.source.sink.shard(&self.shard, OfShard::FetchFailed { took });
     }
 
     /// Kinesis ends a shard with both signs or none, and each child has parents (KCL's DataRetrievalUtil).

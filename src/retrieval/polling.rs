@@ -15,6 +15,7 @@ use super::queue::Ahead;
 use super::{Answer, Error, Settings};
 use crate::backoff::Backoff;
 use crate::budget::Room;
+use crate::metrics::OfShard;
 use crate::record::Batch;
 
 const MAX_PAUSE: Duration = Duration::from_secs(10);
@@ -87,13 +88,16 @@ impl Polling {
         let limit = limit(&self.place.source.settings, part, self.record).min(self.fitting);
         // One record alone may be larger than a part.
         let most = if limit > 1 { part } else { part.max(LARGEST) };
+        let mut took = None;
         let outcome = match self.iterator.take() {
             None => self.open().await,
             Some(iterator) => {
                 let room = self.room(self.expected.min(most)).await.at_most(most);
+                let began = Instant::now();
                 match self.read(&iterator, limit, room).await {
-                    Ok(answer) => return self.answered(answer, iterator),
+                    Ok(answer) => return self.answered(answer, iterator, began.elapsed()),
                     Err(error) => {
+                        took = Some(began.elapsed());
                         if !matches!(error, Error::IteratorExpired(_)) {
                             self.iterator = Some(iterator);
                         }
@@ -125,7 +129,7 @@ impl Polling {
             },
             Err(error) => {
                 let pause = self.backoff.pause();
-                self.place.failed();
+                self.place.failed(took);
                 warn!(shard = %self.place.shard, %error, ?pause, "reading failed, will try again");
                 Step::After(pause)
             }
@@ -167,10 +171,14 @@ impl Polling {
     async fn get_iterator(&self) -> Result<String, Error> {
         let source = &self.place.source;
         let _call = source.calls.acquire().await;
-        source.api.iterator(&self.place.shard, &self.place.start()).await
+        let began = Instant::now();
+        let iterator = source.api.iterator(&self.place.shard, &self.place.start()).await;
+        let asked = OfShard::IteratorAsked { took: began.elapsed(), ok: iterator.is_ok() };
+        source.sink.shard(&self.place.shard, asked);
+        iterator
     }
 
-    fn answered(&mut self, answer: Answer, iterator: String) -> Step {
+    fn answered(&mut self, answer: Answer, iterator: String, took: Duration) -> Step {
         if !self.place.believes(&answer) {
             self.iterator = Some(iterator);
             return Step::After(self.backoff.pause());
@@ -185,7 +193,7 @@ impl Polling {
         }
         self.iterator.clone_from(&answer.next);
         let last = answer.records.last().map(|record| record.sequence.clone());
-        Step::Batch(self.place.batch(answer, last))
+        Step::Batch(self.place.batch(answer, last, Some(took)))
     }
 }
 

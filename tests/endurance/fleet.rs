@@ -150,7 +150,7 @@ fn launch(rig: &Rig, worker: &str, start: u32) -> Daemon {
     let text = format!(
         "clientVersionConfig = CLIENT_VERSION_CONFIG_COMPATIBLE_WITH_2X_PHASE1\n\
          executableName = python3 -S -E {} {} {worker}{start}\nstreamName = {STREAM}\n\
-         applicationName = {APPLICATION}\nworkerId = {worker}\n\
+         applicationName = {APPLICATION}\nmetricsLevel = NONE\nworkerId = {worker}\n\
          AWSCredentialsProvider = DefaultCredentialsProvider\nregionName = us-east-1\n\
          kinesisEndpoint = {}\ndynamoDBEndpoint = {}\ninitialPositionInStream = TRIM_HORIZON\n\
          failoverTimeMillis = 10000\nparentShardPollIntervalMillis = 1000\n\

@@ -75,7 +75,7 @@ async fn an_unknown_stream_is_named_at_once_and_given_up_after_twenty_attempts()
 async fn nobody_answers() {
     let rig = Rig::start("no-service").await;
     let file = rig.folder.join("dead.properties");
-    let text = "executableName = cat\nstreamName = s\napplicationName = a\nregionName = us-east-1\n\
+    let text = "executableName = cat\nstreamName = s\napplicationName = a\nmetricsLevel = NONE\nregionName = us-east-1\n\
                 dynamoDBEndpoint = http://127.0.0.1:9\nkinesisEndpoint = http://127.0.0.1:9\n\
                 schedulerInitializationBackoffTimeMillis = 1\n";
     std::fs::write(&file, text).unwrap();

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `life.rs` | records out, checkpoints back, stop, resume, resharding, kill -9 |
 //! | `children.rs` | children that misbehave: one file a behaviour |
+//! | `cloudwatch.rs` | metrics, beside what Java was seen to send |
 //! | `faults.rs` | children that can't be started or ended, or are not alone |
 //! | `fanout.rs` | records pushed: renewals, trouble, no fan-out |
 //! | `fleet.rs` | several daemons on one table |
@@ -32,6 +33,7 @@
 mod rig;
 
 mod children;
+mod cloudwatch;
 mod fanout;
 mod faults;
 mod fleet;

@@ -119,11 +119,12 @@ impl Rig {
     /// A properties file with the given child and further lines.
     pub fn properties(&self, executable: &str, more: &str) -> PathBuf {
         let path = self.folder.join("daemon.properties");
+        let metrics = if more.contains("metricsLevel") { "" } else { "metricsLevel = NONE\n" };
         let text = format!(
             "executableName = {executable}\nstreamName = {STREAM}\napplicationName = {APPLICATION}\n\
              AWSCredentialsProvider = DefaultCredentialsProvider\nregionName = us-east-1\n\
              kinesisEndpoint = {}\ndynamoDBEndpoint = {}\ninitialPositionInStream = TRIM_HORIZON\n\
-             idleTimeBetweenReadsInMillis = 200\nparentShardPollIntervalMillis = 1000\n{more}",
+             idleTimeBetweenReadsInMillis = 200\n{metrics}parentShardPollIntervalMillis = 1000\n{more}",
             self.url,
             self.tables.url()
         );

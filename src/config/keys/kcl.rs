@@ -3,7 +3,7 @@
 //! Sources: `MultiLangDaemonConfiguration` and the beans beside it, `MultiLangDaemonConfig`.
 
 use super::Absent::{Application, Nothing, Number, Real, Required, Seconds, Text, Told, Words};
-use super::Use::{Never, NoEffect, NotYet, Yes};
+use super::Use::{Never, NoEffect, Yes};
 use super::{Absent, Key, Kind, Use};
 
 const fn key(
@@ -43,7 +43,6 @@ const VERSIONS: &[&str] = &[
     "CLIENT_VERSION_CONFIG_COMPATIBLE_WITH_2X_PHASE1",
 ];
 
-const UNMEASURED: Use = NotYet("no metrics are sent");
 const NO_TABLE: Use = NoEffect("KCL 3.5 makes no such table: everything is in the lease table");
 const ON_DEMAND: Use = NoEffect("the lease table is billed on demand");
 
@@ -158,11 +157,11 @@ pub const KEYS: &[Key] = &[
     key("fanoutConfig.retryBackoffMillis", Kind::Long, Number(1_000), FANOUT, Yes, "Between them."),
 
     // Metrics.
-    key("metricsLevel", Kind::Enum(&["NONE", "SUMMARY", "DETAILED"]), Text("DETAILED"), METRICS, UNMEASURED, "How much goes to CloudWatch."),
-    key("metricsEnabledDimensions", Kind::Words, Words(&["ALL"]), METRICS, UNMEASURED,
+    key("metricsLevel", Kind::Enum(&["NONE", "SUMMARY", "DETAILED"]), Text("DETAILED"), METRICS, Yes, "How much goes to CloudWatch."),
+    key("metricsEnabledDimensions", Kind::Words, Words(&["ALL"]), METRICS, Yes,
         "Operation, ShardId, WorkerIdentifier, StreamId, ALL."),
-    key("metricsBufferTimeMillis", Kind::Long, Number(10_000), METRICS, UNMEASURED, "Between sends."),
-    key("metricsMaxQueueSize", Kind::Int, Number(10_000), METRICS, UNMEASURED, "Data that may wait."),
+    key("metricsBufferTimeMillis", Kind::Long, Number(10_000), METRICS, Yes, "Between sends."),
+    key("metricsMaxQueueSize", Kind::Int, Number(10_000), METRICS, Yes, "Data that may wait."),
 
     // Balancing by load.
     within("workerUtilizationAwareAssignmentConfigBean", key("inMemoryWorkerMetricsCaptureFrequencyMillis", Kind::Long, Number(1_000), BALANCE, Yes,

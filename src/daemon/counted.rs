@@ -1,0 +1,96 @@
+//! The lease table with every request counted.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::lease::table::Error;
+use crate::lease::update::{Change, Update};
+use crate::lease::{Lease, Table, WorkerId};
+use crate::metrics::{OfWorker, Sink, Step};
+use crate::shard::{BoxFuture, ShardId};
+
+/// A table whose requests are told to a sink.
+pub(super) struct Counted {
+    pub(super) table: Arc<dyn Table>,
+    pub(super) sink: Arc<dyn Sink>,
+}
+
+impl Counted {
+    async fn did<T>(&self, step: Option<Step>, request: BoxFuture<'_, Result<T, Error>>) -> Result<T, Error> {
+        let began = Instant::now();
+        let outcome = request.await;
+        if let Some(step) = step {
+            self.sink.worker(OfWorker::Did { step, took: began.elapsed(), ok: outcome.is_ok() });
+        }
+        outcome
+    }
+}
+
+/// What a write on a row is; none for those that nobody counts, or that are counted by who makes them.
+fn step(update: &Update) -> Option<Step> {
+    let has = |wanted: fn(&Change) -> bool| update.changes.iter().any(wanted);
+    if has(|change| matches!(change, Change::SetOwner(_)))
+        && has(|change| matches!(change, Change::SetCounter(_)))
+    {
+        return Some(Step::Take);
+    }
+    let counts = |change: &Change| matches!(change, Change::SetCounter(_) | Change::SetThroughput(_));
+    let renews = has(|change| matches!(change, Change::SetCounter(_))) && update.changes.iter().all(counts);
+    renews.then_some(Step::Renew)
+}
+
+impl Table for Counted {
+    fn ensure(&self) -> BoxFuture<'_, Result<(), Error>> {
+        self.table.ensure()
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Lease>, Error>> {
+        Box::pin(self.did(Some(Step::List), self.table.list()))
+    }
+
+    fn get<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<Option<Lease>, Error>> {
+        self.table.get(shard)
+    }
+
+    fn create<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(self.did(Some(Step::Create), self.table.create(lease)))
+    }
+
+    fn update<'a>(&'a self, shard: &'a ShardId, update: &'a Update) -> BoxFuture<'a, Result<Lease, Error>> {
+        Box::pin(self.did(step(update), self.table.update(shard, update)))
+    }
+
+    fn owned<'a>(&'a self, worker: &'a WorkerId) -> BoxFuture<'a, Result<Vec<ShardId>, Error>> {
+        Box::pin(self.did(Some(Step::Discover), self.table.owned(worker)))
+    }
+
+    fn index(&self, make: bool) -> BoxFuture<'_, Result<bool, Error>> {
+        self.table.index(make)
+    }
+
+    fn delete<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<bool, Error>> {
+        self.table.delete(shard)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lease::update::{self, Next};
+    use std::collections::BTreeSet;
+
+    use crate::sequence::Position;
+    use crate::shard::HashRange;
+
+    #[test]
+    fn writes_are_told_apart() {
+        let range = HashRange { start: 0, end: 9 };
+        let lease = Lease::new("s".into(), Position::shard_end(), BTreeSet::new(), range);
+        assert_eq!(step(&update::renew(&lease)), Some(Step::Renew));
+        assert_eq!(step(&update::take(&lease, &"w".into())), Some(Step::Take));
+        assert_eq!(step(&update::checkpoint(&lease, &Position::shard_end())), None);
+        assert_eq!(step(&update::release(&lease, &Next::Nobody)), None);
+        assert_eq!(step(&update::release(&lease, &Next::Worker("w".into()))), None);
+    }
+}

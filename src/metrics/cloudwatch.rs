@@ -1,0 +1,551 @@
+//! What KCL sends to CloudWatch, by the same names, units and dimensions, so that dashboards and alarms that were
+//! made for it go on working.
+//!
+//! [`Queue`] adds up what happens, each metric with its dimensions to one set of statistics; [`run`] sends it as
+//! often as KCL does. In KCL: `MetricsUtil`, `FilteringMetricsScope`, `MetricAccumulatingQueue`,
+//! `CloudWatchPublisherRunnable`, `CloudWatchMetricsPublisher`.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use multilangd_protocol::Action;
+use tokio::sync::Notify;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::{Ending, OfShard, OfWorker, Sink, Step};
+use crate::shard::ShardId;
+
+/// So many metrics are sent without waiting (`CloudWatchMetricsFactory.FLUSH_SIZE`, `publisherFlushBuffer`).
+const FLUSH: usize = 200;
+/// In one request (`CloudWatchMetricsPublisher.BATCH_SIZE`).
+const REQUEST: usize = 20;
+/// A request takes no longer (`PUT_TIMEOUT_MILLIS`).
+const LIMIT: Duration = Duration::from_secs(5);
+/// All that is left at the end of a stop takes no longer.
+const LAST: Duration = Duration::from_secs(2);
+
+/// `metricsLevel`: which metrics are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// All.
+    Detailed,
+    /// Those that matter most.
+    Summary,
+}
+
+/// Of a metric's values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unit {
+    /// `Count`.
+    Count,
+    /// `Milliseconds`.
+    Milliseconds,
+    /// `Bytes`.
+    Bytes,
+}
+
+/// How metrics are sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// `metricsLevel`, which is not `NONE`.
+    pub level: Level,
+    /// `metricsEnabledDimensions`; none for all. The others are left out of what is sent.
+    pub dimensions: Option<BTreeSet<String>>,
+    /// `metricsBufferTimeMillis`.
+    pub every: Duration,
+    /// `metricsMaxQueueSize`.
+    pub most: usize,
+    /// `workerId`.
+    pub worker: String,
+    /// How often leases are renewed, and the sum of it told.
+    pub renewals: Duration,
+}
+
+/// One metric: what its values are added up under.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    /// As in `MillisBehindLatest`.
+    pub name: String,
+    /// Of its values.
+    pub unit: Unit,
+    /// Names and values.
+    pub dimensions: Vec<(&'static str, String)>,
+}
+
+/// Values added up.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Statistics {
+    /// How many.
+    pub count: f64,
+    /// All together.
+    pub sum: f64,
+    /// The least.
+    pub least: f64,
+    /// The greatest.
+    pub most: f64,
+}
+
+impl Statistics {
+    fn add(&mut self, value: f64) {
+        self.count += 1.0;
+        self.sum += value;
+        self.least = self.least.min(value);
+        self.most = self.most.max(value);
+    }
+}
+
+/// Sends metrics.
+pub trait Publisher: Send + Sync {
+    /// At most twenty at a time; what can't be sent is lost.
+    fn put<'a>(
+        &'a self,
+        data: &'a [(Key, Statistics)],
+    ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>>;
+}
+
+/// What waits to be sent.
+#[derive(Debug)]
+pub struct Queue {
+    settings: Settings,
+    state: Mutex<State>,
+    full: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    order: VecDeque<Key>,
+    waiting: BTreeMap<Key, Statistics>,
+    dropped: u64,
+    /// Leases held, and what became of their renewals since that was last told.
+    held: BTreeSet<ShardId>,
+    lost: u32,
+    failed: bool,
+    longest: Duration,
+    /// Whether a leader gives leases out; none before the first look.
+    led: Option<bool>,
+    /// What the child of a shard is asked for.
+    asked: BTreeMap<ShardId, Action>,
+}
+
+impl Queue {
+    /// An empty one.
+    pub fn new(settings: Settings) -> Self {
+        Self { settings, state: Mutex::default(), full: Notify::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the oldest out.
+    fn drain(&self) -> (Vec<(Key, Statistics)>, u64) {
+        let mut state = self.lock();
+        let many = state.order.len().min(FLUSH);
+        let keys: Vec<Key> = state.order.drain(..many).collect();
+        let data = keys.into_iter().filter_map(|key| state.waiting.remove_entry(&key)).collect();
+        (data, std::mem::take(&mut state.dropped))
+    }
+
+    fn is_full(&self) -> bool {
+        self.lock().order.len() >= FLUSH
+    }
+
+    /// What a pass over all leases is in KCL; here each is renewed by itself.
+    fn renewals(&self) {
+        let (held, lost, failed, longest) = {
+            let mut state = self.lock();
+            let lost = std::mem::take(&mut state.lost);
+            let (failed, longest) = (std::mem::take(&mut state.failed), std::mem::take(&mut state.longest));
+            (state.held.len(), lost, failed, longest)
+        };
+        let scope = self.scope("RenewAllLeases").worker();
+        scope.summary("LostLeases", Unit::Count, f64::from(lost));
+        scope.summary("CurrentLeases", Unit::Count, count(held));
+        scope.success(Level::Summary, "", !failed, Some(longest));
+    }
+
+    fn scope(&self, operation: &'static str) -> Scope<'_> {
+        Scope { queue: self, dimensions: Vec::new() }.with("Operation", operation)
+    }
+}
+
+/// One operation with its dimensions. In KCL: `MetricsScope`.
+struct Scope<'a> {
+    queue: &'a Queue,
+    dimensions: Vec<(&'static str, String)>,
+}
+
+impl Scope<'_> {
+    fn with(mut self, name: &'static str, value: &str) -> Self {
+        if self.queue.settings.dimensions.as_ref().is_none_or(|enabled| enabled.contains(name)) {
+            self.dimensions.push((name, value.to_owned()));
+        }
+        self
+    }
+
+    fn shard(self, shard: &ShardId) -> Self {
+        self.with("ShardId", shard.as_str())
+    }
+
+    fn worker(self) -> Self {
+        let worker = self.queue.settings.worker.clone();
+        self.with("WorkerIdentifier", &worker)
+    }
+
+    fn summary(&self, name: &str, unit: Unit, value: f64) {
+        self.add(Level::Summary, name, unit, value);
+    }
+
+    fn detailed(&self, name: &str, unit: Unit, value: f64) {
+        self.add(Level::Detailed, name, unit, value);
+    }
+
+    /// `MetricsUtil.addSuccessAndLatency`.
+    fn success(&self, level: Level, of: &str, ok: bool, took: Option<Duration>) {
+        let name = |name: &str| if of.is_empty() { name.to_owned() } else { format!("{of}.{name}") };
+        self.add(level, &name("Success"), Unit::Count, f64::from(u8::from(ok)));
+        if let Some(took) = took {
+            self.add(level, &name("Time"), Unit::Milliseconds, millis(took));
+        }
+    }
+
+    fn add(&self, level: Level, name: &str, unit: Unit, value: f64) {
+        if level < self.queue.settings.level {
+            return;
+        }
+        let key = Key { name: name.to_owned(), unit, dimensions: self.dimensions.clone() };
+        let mut state = self.queue.lock();
+        if let Some(statistics) = state.waiting.get_mut(&key) {
+            statistics.add(value);
+        } else if state.order.len() >= self.queue.settings.most {
+            state.dropped += 1;
+        } else {
+            state.order.push_back(key.clone());
+            state.waiting.insert(key, Statistics { count: 1.0, sum: value, least: value, most: value });
+            if state.order.len() >= FLUSH {
+                self.queue.full.notify_one();
+            }
+        }
+    }
+}
+
+fn millis(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1_000.0).round()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "CloudWatch has floating-point numbers only")]
+fn count(count: usize) -> f64 {
+    count as f64
+}
+
+impl Sink for Queue {
+    fn shard(&self, shard: &ShardId, event: OfShard<'_>) {
+        let process = || self.scope("ProcessTask").shard(shard);
+        match event {
+            OfShard::Held { .. } => drop(self.lock().held.insert(shard.clone())),
+            OfShard::Over(ending) => {
+                let mut state = self.lock();
+                state.held.remove(shard);
+                state.asked.remove(shard);
+                state.lost += u32::from(ending == Ending::Lost);
+            }
+            OfShard::Asked(action) => drop(self.lock().asked.insert(shard.clone(), action)),
+            OfShard::Answered { action, took } => {
+                self.lock().asked.remove(shard);
+                match action {
+                    Action::Initialize => self.scope("InitializeTask").summary(
+                        "RecordProcessor.initialize.Time",
+                        Unit::Milliseconds,
+                        millis(took),
+                    ),
+                    Action::ProcessRecords => {
+                        let scope = process();
+                        let time = "RecordProcessor.processRecords.Time";
+                        scope.summary(time, Unit::Milliseconds, millis(took));
+                        scope.success(Level::Summary, "", true, Some(took));
+                    }
+                    Action::ShardEnded | Action::LeaseLost => {
+                        let time = "RecordProcessor.shutdown.Time";
+                        self.scope("ShutdownTask").summary(time, Unit::Milliseconds, millis(took));
+                    }
+                    Action::ShutdownRequested => {}
+                }
+            }
+            OfShard::ChildFailed => {
+                let asked = self.lock().asked.remove(shard);
+                if asked == Some(Action::ProcessRecords) {
+                    process().success(Level::Summary, "", false, None);
+                }
+            }
+            OfShard::IteratorAsked { took, ok } => {
+                process().success(Level::Detailed, "KinesisDataFetcher.getShardIterator", ok, Some(took));
+            }
+            OfShard::Fetched { records, millis_behind_latest, took } => {
+                let scope = process();
+                if let Some(took) = took {
+                    scope.success(Level::Detailed, "KinesisDataFetcher.getRecords", true, Some(took));
+                }
+                if let Some(behind) = millis_behind_latest {
+                    let behind = millis(Duration::from_millis(u64::try_from(behind).unwrap_or(0)));
+                    scope.summary("MillisBehindLatest", Unit::Milliseconds, behind);
+                    let all = self.scope("ApplicationTracker");
+                    all.summary("MillisBehindLatest", Unit::Milliseconds, behind);
+                }
+                if records == 0 {
+                    // A task in KCL, though the child isn't asked.
+                    scope.summary("RecordsProcessed", Unit::Count, 0.0);
+                    scope.summary("DataBytesProcessed", Unit::Bytes, 0.0);
+                    scope.success(Level::Summary, "", true, Some(Duration::ZERO));
+                }
+            }
+            OfShard::FetchFailed { took } => {
+                process().success(Level::Detailed, "KinesisDataFetcher.getRecords", false, took);
+            }
+            OfShard::Delivered { records, bytes, .. } => {
+                let scope = process();
+                scope.summary("RecordsProcessed", Unit::Count, count(records));
+                scope.summary("DataBytesProcessed", Unit::Bytes, count(bytes));
+            }
+            OfShard::Checkpointed { took, .. } | OfShard::CheckpointFailed { took } => {
+                let ok = matches!(event, OfShard::Checkpointed { .. });
+                let in_batch = self.lock().asked.get(shard) == Some(&Action::ProcessRecords);
+                let operation = if in_batch { "ProcessTask" } else { "ShutdownTask" };
+                let scope = self.scope(operation).shard(shard);
+                scope.success(Level::Detailed, "UpdateLease", ok, Some(took));
+            }
+            OfShard::ChildStarted { .. }
+            | OfShard::ChildGone
+            | OfShard::Waiting { .. }
+            | OfShard::Dropped { .. } => {}
+        }
+    }
+
+    fn worker(&self, event: OfWorker<'_>) {
+        match event {
+            OfWorker::Ready => {
+                self.scope("Scheduler:Initialize").success(Level::Summary, "Initialize", true, None);
+            }
+            OfWorker::Did { step, took, ok } => match step {
+                Step::Renew => {
+                    {
+                        let mut state = self.lock();
+                        state.failed |= !ok;
+                        state.longest = state.longest.max(took);
+                    }
+                    let scope = self.scope("RenewAllLeases").worker();
+                    scope.success(Level::Detailed, "RenewLease", ok, Some(took));
+                }
+                Step::Take => {
+                    let scope = self.scope("TakeLeases").worker();
+                    scope.success(Level::Detailed, "TakeLease", ok, Some(took));
+                    scope.summary(if ok { "TakenLeases" } else { "UntakenLeases" }, Unit::Count, 1.0);
+                }
+                Step::Create => {
+                    let scope = self.scope("ShardSyncTask");
+                    scope.success(Level::Detailed, "CreateLease", ok, Some(took));
+                }
+                Step::Sync => {
+                    let scope = self.scope("ShardSyncTask");
+                    scope.success(Level::Detailed, "SyncShards", ok, None);
+                    scope.success(Level::Summary, "", ok, Some(took));
+                }
+                Step::Audit { hole } => {
+                    let scope = self.scope("PeriodicShardSyncManager");
+                    let of = |is: bool| f64::from(u8::from(is));
+                    scope.summary("NumStreamsWithPartialLeases", Unit::Count, of(hole));
+                    scope.summary("NumStreamsToSync", Unit::Count, 1.0);
+                    scope.summary("NumSkippedShardSyncTask", Unit::Count, of(!hole));
+                    scope.success(Level::Summary, "", ok, Some(took));
+                }
+                Step::Report => {
+                    let scope = self.scope("WorkerMetricStatsReporter").worker();
+                    scope.success(Level::Summary, "", ok, Some(took));
+                }
+                Step::Discover => {
+                    let scope = self.scope("LeaseDiscovery").worker();
+                    let time = "ListLeaseKeysForWorker.Time";
+                    scope.detailed(time, Unit::Milliseconds, millis(took));
+                    scope.success(Level::Summary, "", ok, Some(took));
+                }
+                Step::List => {
+                    let led = self.lock().led;
+                    let scope = match led {
+                        None => return,
+                        Some(false) => self.scope("TakeLeases").worker(),
+                        Some(true) => self.scope("LeaseAssignmentManager"),
+                    };
+                    if led == Some(true) {
+                        let time = "LeaseAndWorkerMetricsLoad.Time";
+                        scope.detailed(time, Unit::Milliseconds, millis(took));
+                    } else {
+                        scope.success(Level::Detailed, "ListLeases", ok, Some(took));
+                    }
+                    scope.success(Level::Summary, "", ok, Some(took));
+                }
+            },
+            OfWorker::Looked { leases, free, workers, leads } => {
+                self.lock().led = Some(leads.is_some());
+                let (scope, total) = match leads {
+                    None => (self.scope("TakeLeases").worker(), Level::Detailed),
+                    Some(leads) => {
+                        let leader = self.scope("LeaderDecider");
+                        let is = f64::from(u8::from(leads));
+                        leader.detailed("LeaderDecider:IsLeader", Unit::Count, is);
+                        if !leads {
+                            return;
+                        }
+                        (self.scope("LeaseAssignmentManager"), Level::Summary)
+                    }
+                };
+                scope.add(total, "TotalLeases", Unit::Count, count(leases));
+                scope.summary("ExpiredLeases", Unit::Count, count(free));
+                scope.summary("NumWorkers", Unit::Count, count(workers));
+            }
+            OfWorker::Stopping | OfWorker::Called { .. } => {}
+        }
+    }
+}
+
+/// Sends until `stop`, and then what is left.
+pub async fn run(queue: Arc<Queue>, publisher: Arc<dyn Publisher>, stop: CancellationToken) {
+    let mut flushes = interval(queue.settings.every.max(Duration::from_millis(10)));
+    flushes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    flushes.tick().await;
+    let mut renewals = interval(queue.settings.renewals.max(Duration::from_millis(10)));
+    renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failing = false;
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            _ = renewals.tick() => {
+                queue.renewals();
+                continue;
+            }
+            () = queue.full.notified() => {}
+            _ = flushes.tick() => {}
+        }
+        loop {
+            flush(&queue, &*publisher, &mut failing).await;
+            if !queue.is_full() {
+                break;
+            }
+        }
+    }
+    let last = async {
+        while !queue.lock().order.is_empty() {
+            flush(&queue, &*publisher, &mut failing).await;
+        }
+    };
+    if timeout(LAST, last).await.is_err() {
+        debug!("the last metrics could not be sent in time");
+    }
+}
+
+async fn flush(queue: &Queue, publisher: &dyn Publisher, failing: &mut bool) {
+    let (data, dropped) = queue.drain();
+    if dropped > 0 {
+        warn!(dropped, "metrics were dropped: more than metricsMaxQueueSize waited");
+    }
+    for some in data.chunks(REQUEST) {
+        let sent = timeout(LIMIT, publisher.put(some)).await;
+        match sent.unwrap_or_else(|_| Err(format!("no answer within {LIMIT:?}"))) {
+            Ok(()) => *failing = false,
+            // Once, until it goes again: nothing depends on it.
+            Err(error) if !std::mem::replace(failing, true) => {
+                warn!(error, "CloudWatch doesn't take metrics: those are lost until it does");
+            }
+            Err(error) => debug!(error, "metrics were lost"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue(level: Level, dimensions: Option<&[&str]>) -> Queue {
+        Queue::new(Settings {
+            level,
+            dimensions: dimensions.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
+            every: Duration::from_secs(10),
+            most: 10_000,
+            worker: "w".to_owned(),
+            renewals: Duration::from_secs(3),
+        })
+    }
+
+    fn fetched(queue: &Queue, shard: &str, behind: i64) {
+        let took = Some(Duration::from_millis(5));
+        let event = OfShard::Fetched { records: 1, millis_behind_latest: Some(behind), took };
+        queue.shard(&shard.into(), event);
+    }
+
+    fn named<'a>(data: &'a [(Key, Statistics)], name: &str) -> Vec<&'a (Key, Statistics)> {
+        data.iter().filter(|(key, _)| key.name == name).collect()
+    }
+
+    #[test]
+    fn values_of_one_metric_add_up() {
+        let queue = queue(Level::Detailed, None);
+        for (shard, behind) in [("a", 10), ("a", 30), ("b", 2)] {
+            fetched(&queue, shard, behind);
+        }
+        let (data, dropped) = queue.drain();
+        let behind = named(&data, "MillisBehindLatest");
+        assert_eq!((behind.len(), dropped), (3, 0), "two shards and the application");
+        assert_eq!(behind[0].1, Statistics { count: 2.0, sum: 40.0, least: 10.0, most: 30.0 });
+        assert_eq!(behind[1].0.dimensions, [("Operation", "ApplicationTracker".to_owned())]);
+        assert_eq!(behind[1].1, Statistics { count: 3.0, sum: 42.0, least: 2.0, most: 30.0 });
+        assert!(queue.drain().0.is_empty());
+    }
+
+    #[test]
+    fn the_level_and_the_dimensions_are_those_of_the_settings() {
+        let queue = queue(Level::Summary, Some(&["Operation"]));
+        fetched(&queue, "a", 10);
+        fetched(&queue, "b", 10);
+        let (data, _) = queue.drain();
+        assert!(named(&data, "KinesisDataFetcher.getRecords.Time").is_empty());
+        let behind = named(&data, "MillisBehindLatest");
+        assert_eq!(behind[0].0.dimensions, [("Operation", "ProcessTask".to_owned())]);
+        assert_eq!(behind[0].1.count, 2.0, "two shards are one without the dimension");
+    }
+
+    #[test]
+    fn what_is_more_than_may_wait_is_dropped_and_counted() {
+        let mut queue = queue(Level::Detailed, None);
+        queue.settings.most = 3;
+        fetched(&queue, "a", 1);
+        fetched(&queue, "b", 1);
+        let (data, dropped) = queue.drain();
+        assert_eq!((data.len(), dropped), (3, 4));
+    }
+
+    struct Slow;
+
+    impl Publisher for Slow {
+        fn put<'a>(
+            &'a self,
+            _: &'a [(Key, Statistics)],
+        ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cloudwatch_that_does_not_answer_holds_up_no_stop() {
+        let queue = Arc::new(queue(Level::Detailed, None));
+        fetched(&queue, "a", 1);
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let begin = tokio::time::Instant::now();
+        run(queue, Arc::new(Slow), stop).await;
+        assert!(begin.elapsed() <= LAST);
+    }
+}
