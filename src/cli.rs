@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Arg, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap_complete::Shell;
 use multilangd::aws::credentials::SystemProperties;
 use multilangd::config::keys::own;
 
@@ -70,6 +71,13 @@ fn pair(text: &str) -> Result<(String, String), String> {
 enum Sub {
     /// Shows every setting that a file comes to, and everything that is wrong with it. Starts nothing.
     Check(Check),
+    /// Prints the manual page: multilangd manual | man -l -
+    Manual,
+    /// Prints the completions of a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
     /// Shows what the tables of a file's application say: leases, workers, who leads. Writes nothing.
     Leases(Leases),
     /// Everything on this machine: an embedded Kinesis and DynamoDB, a stream, and the daemon on them.
@@ -145,6 +153,8 @@ pub(crate) enum Command {
         /// Seconds between two looks.
         watch: Option<u64>,
     },
+    /// Print a text that is made from the command line's own description.
+    Print(Vec<u8>),
     /// Run everything on this machine.
     #[cfg(feature = "local")]
     Local(Local),
@@ -196,12 +206,47 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<(Co
         Some(Sub::Leases(leases)) => {
             Command::Leases { file: leases.file, json: leases.json, watch: leases.watch }
         }
+        Some(Sub::Manual) => Command::Print(manual()),
+        Some(Sub::Completions { shell }) => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut self::command(), "multilangd", &mut text);
+            Command::Print(text)
+        }
         Some(Sub::Check(check)) => Command::Check { file: check.file, json: check.json },
         #[cfg(feature = "local")]
         Some(Sub::Local(local)) => Command::Local(local),
         None => Command::Run(file(cli.run, &mut words.notices)?),
     };
     Ok((command, words))
+}
+
+/// One page of all commands.
+fn manual() -> Vec<u8> {
+    let mut page = Vec::new();
+    let mut command = command();
+    command.build();
+    let man = clap_mangen::Man::new(command.clone());
+    // Into memory it can't fail.
+    let _written = man.render(&mut page).is_ok();
+    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+        let heading = format!(".SH \"MULTILANGD {}\"\n", sub.get_name().to_uppercase());
+        page.extend_from_slice(heading.as_bytes());
+        // Those of all commands stand once, above.
+        let own = sub
+            .get_arguments()
+            .filter(|argument| !argument.is_global_set() && argument.get_id() != "help")
+            .cloned();
+        let about = sub.get_about().cloned().unwrap_or_default();
+        let man = clap_mangen::Man::new(clap::Command::new("multilangd").about(about).args(own));
+        let written = man.render_description_section(&mut page);
+        let _written = written.and_then(|()| man.render_options_section(&mut page)).is_ok();
+    }
+    let exits = multilangd::exit::EXITS.iter();
+    page.extend_from_slice(b".SH \"EXIT STATUS\"\n");
+    for (_, code, _, meaning) in exits {
+        page.extend_from_slice(format!(".TP\n{code}\n{meaning}\n").as_bytes());
+    }
+    page
 }
 
 /// The derived arguments and one option for each row of our settings.
@@ -302,6 +347,21 @@ mod tests {
         let words = parsed(&["f", "--set", "a = b=c", "--expand-env"]).unwrap().1;
         assert_eq!((words.overrides, words.expand), (vec![("a".to_owned(), "b=c".to_owned())], true));
         assert!(parsed(&["f", "--set", "nothing"]).is_err());
+    }
+
+    #[test]
+    fn the_manual_and_the_completions_are_made_from_the_same_description() {
+        let print = |words: &[&str]| {
+            let Command::Print(text) = parsed(words).unwrap().0 else { panic!("{words:?}") };
+            String::from_utf8(text).unwrap().replace('\\', "")
+        };
+        let (page, bash) = (print(&["manual"]), print(&["completions", "bash"]));
+        for key in own::KEYS {
+            assert!(page.contains(&format!("--{}", key.option())), "{}", key.name);
+            assert!(bash.contains(&format!("--{}", key.option())), "{}", key.name);
+        }
+        assert!(page.contains("--watch") && page.contains("a record processor failed too often"));
+        assert!(parsed(&["completions", "cobol"]).is_err());
     }
 
     #[test]

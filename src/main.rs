@@ -84,6 +84,7 @@ async fn work(command: Command, words: Words, stop: CancellationToken) -> Exit {
     match command {
         Command::Run(file) => Box::pin(run_daemon(&file, &words, stop)).await,
         Command::Leases { file, json, watch } => Box::pin(show_leases(&file, &words, json, watch)).await,
+        Command::Print(text) => print(&text),
         Command::Check { file, json } => check(&file, &words, json).await,
         #[cfg(feature = "local")]
         Command::Local(local) => run_local(&local, &words, stop).await,
@@ -217,6 +218,10 @@ async fn run_local(local: &cli::Local, words: &Words, stop: CancellationToken) -
     }
 }
 
+fn print(text: &[u8]) -> Exit {
+    if std::io::stdout().lock().write_all(text).is_ok() { Exit::Clean } else { Exit::Internal }
+}
+
 /// Prints what a file comes to. Starts nothing and calls nothing.
 async fn check(file: &Path, words: &Words, json: bool) -> Exit {
     let mut given = given(words).await;
@@ -235,7 +240,7 @@ async fn check(file: &Path, words: &Words, json: bool) -> Exit {
     } else {
         settings::text(&settings, &warnings, &faults)
     };
-    if std::io::stdout().lock().write_all(shown.as_bytes()).is_err() {
+    if print(shown.as_bytes()) == Exit::Internal {
         return Exit::Internal;
     }
     if faults.is_empty() { Exit::Clean } else { Exit::Config }
@@ -266,8 +271,7 @@ async fn show_leases(file: &Path, words: &Words, json: bool, watch: Option<u64>)
     match overview::overview(&config.table, &state, &table, between, rules, clock::wall_millis).await {
         Ok(seen) => {
             let shown = if json { format!("{:#}\n", seen.json()) } else { seen.text() };
-            let written = std::io::stdout().lock().write_all(shown.as_bytes());
-            if written.is_ok() { Exit::Clean } else { Exit::Internal }
+            print(shown.as_bytes())
         }
         Err(error) => {
             complain(&error);

@@ -58,7 +58,7 @@ fn zero_and_what_is_no_number_keep_the_default_and_are_warned_about() {
 #[test]
 fn a_key_that_does_nothing_is_warned_about_with_the_nearest_name() {
     let (_, warnings) = with(
-        "MaxRecords = 5\nfailoverTimeMilis = 5\nzzz = 1\nmultilangd.x = 1\nmetricsLevel = NONE\n\
+        "MaxRecords = 5\nfailoverTimeMilis = 5\nzzz = 1\nmultilangd.x = 1\nmaxActiveThreads = 5\n\
          userAgent = x\nkinesisClientConfig.maxConnections = 5\nfanoutConfig.nope = 3\n",
     );
     let expected = [
@@ -66,7 +66,7 @@ fn a_key_that_does_nothing_is_warned_about_with_the_nearest_name() {
         "did you mean failoverTimeMillis?",
         "Java ignores it too",
         "not a setting of multilangd",
-        "not honoured yet",
+        "is not honoured: there is no thread pool",
         "not known to KCL 3",
         "not known to KCL 3",
         "no key that KCL",

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# image.sh [DIR]   builds the daemon as one static binary without local mode, puts it and this machine's certificates
+# into DIR (default target/image), and makes the image multilangd:latest of them with buildah, docker or podman,
+# whichever is there. Nothing is pulled. IMAGE_TOOL= leaves it at the files.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+dir=${1:-target/image}
+target=$(rustc -vV | sed -n 's/^host: //p')
+mkdir -p "$dir"
+RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --no-default-features --bin multilangd --target "$target"
+cp "target/$target/release/multilangd" "$dir/multilangd"
+for bundle in /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem; do
+  if [ -f "$bundle" ]; then cp "$bundle" "$dir/ca-certificates.crt" && break; fi
+done
+test -f "$dir/ca-certificates.crt" || { echo "no certificates on this machine: install ca-certificates" >&2; exit 1; }
+if [ "${IMAGE_TOOL-any}" = any ]; then
+  for tool in buildah docker podman; do
+    if command -v "$tool" >/dev/null; then IMAGE_TOOL=$tool && break; fi
+  done
+fi
+case ${IMAGE_TOOL:-} in
+  buildah) buildah build --isolation chroot -t multilangd -f docker/Dockerfile "$dir" ;;
+  docker | podman) "$IMAGE_TOOL" build -t multilangd -f docker/Dockerfile "$dir" ;;
+  *) echo "the files of the image are in $dir" ;;
+esac
+ls -l "$dir"
