@@ -235,6 +235,58 @@ fn the_readme_lists_every_property() {
     assert_table("Keys of the clients", &client.collect::<Vec<_>>());
 }
 
+/// A dashboard or an alert that asks for a metric that isn't there is never seen to be wrong.
+#[test]
+fn dashboards_and_alerts_ask_for_metrics_that_there_are() {
+    for file in ["grafana.json", "alerts.yaml"] {
+        let text = read(&root().join("deploy").join(file));
+        let names: BTreeSet<String> = text
+            .split("multilangd_")
+            .skip(1)
+            .map(|rest| rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect())
+            .collect();
+        assert!(names.len() > 4, "{file}");
+        for name in names {
+            let name = format!("multilangd_{name}");
+            assert!(FAMILIES.iter().any(|family| family.name == name), "{file} asks for {name}");
+        }
+    }
+}
+
+/// Who leaves out a permission that is needed finds out when it is too late; one that isn't is a risk.
+#[test]
+fn the_readme_names_the_permissions_of_all_calls() {
+    let mut called = BTreeSet::new();
+    for (file, service) in [
+        ("kinesis", "kinesis"),
+        ("fanout", "kinesis"),
+        ("cloudwatch", "cloudwatch"),
+        ("dynamodb", "dynamodb"),
+        ("state", "dynamodb"),
+        ("moving", "dynamodb"),
+    ] {
+        let text = read(&root().join(format!("src/aws/{file}.rs")));
+        let code = text.split("#[cfg(test)]").next().unwrap().split_whitespace().collect::<String>();
+        // self.client.get_records() …
+        for rest in code.split("client.").skip(1) {
+            let Some((name, _)) = rest.split_once("()") else { continue };
+            if !name.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+                || name == "config"
+                || name == "clone"
+            {
+                continue;
+            }
+            let action: String = name.split('_').map(|word| word[..1].to_uppercase() + &word[1..]).collect();
+            // A transaction needs what its parts need.
+            let action = if action == "TransactWriteItems" { "ConditionCheckItem" } else { &action };
+            called.insert(format!("{service}:{action}"));
+        }
+    }
+    let named: BTreeSet<String> = table("Permissions").into_iter().map(|row| row[0].clone()).collect();
+    assert!(called.len() > 12, "{called:?}");
+    assert_eq!(called, named);
+}
+
 #[test]
 fn the_readme_lists_every_metric() {
     let rows = FAMILIES.iter().map(|family| {

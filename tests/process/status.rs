@@ -115,6 +115,45 @@ async fn a_stuck_shard_is_told_from_idle_ones_while_all_else_goes_on() {
     assert_eq!(daemon.stop().await, Some(0));
 }
 
+/// What a policy must allow for an operation.
+fn permission(service: &str, operation: &str) -> String {
+    let operation = if operation == "TransactWriteItems" { "ConditionCheckItem" } else { operation };
+    format!("`{}:{operation}`", service.to_lowercase())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_call_is_in_the_table_of_permissions() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let section = readme.split("\n## Permissions\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let allowed = |permission: &str| {
+        let row = section.lines().find(|line| line.starts_with(&format!("| {permission} |")));
+        row.map(|row| row.rsplit(" | ").next().unwrap().to_owned())
+    };
+    for (mode, absent) in [("POLLING", "fan-out"), ("FANOUT", "polling;")] {
+        let mut rig = Rig::start("permissions").await;
+        rig.stream(2).await;
+        rig.environment.push(("MULTILANGD_STATUS".into(), "0".into()));
+        rig.put(&[("key".to_owned(), b"x".to_vec())]).await;
+        let file = rig.properties(&rig.scripted("each"), &format!("retrievalMode = {mode}\n"));
+        let mut daemon = rig.daemon(&file);
+        let address = rig.logged("status at http://").await.trim_end_matches('/').to_owned();
+        let status = until(&address, "a checkpoint", |status| {
+            let shards = status["shards"].as_array().unwrap();
+            shards.iter().any(|shard| shard["checkpoint"]["stored"].as_u64() > Some(0))
+        })
+        .await;
+        let calls = status["calls"].as_array().unwrap();
+        assert!(calls.len() > 6, "{calls:?}");
+        for call in calls {
+            let permission =
+                permission(call["service"].as_str().unwrap(), call["operation"].as_str().unwrap());
+            let when = allowed(&permission).unwrap_or_else(|| panic!("{permission} in {mode}"));
+            assert!(!when.starts_with(absent), "{permission} is said to be needed for {when}");
+        }
+        assert_eq!(daemon.stop().await, Some(0));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_was_asked_for_and_is_taken_is_said_before_anything_starts() {
     let mut rig = Rig::start("status-taken").await;

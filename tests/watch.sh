@@ -1,0 +1,102 @@
+#!/usr/bin/env bash
+# watch.sh [PICTURE]   two daemons on one machine, one of their eight shards stuck, scraped by a real Prometheus; a
+# browser's picture of the status page goes to PICTURE. Needs python3, curl, prometheus and promtool, and chromium for
+# the picture. Everything listens on loopback and ends with this script.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+picture=${1:-}
+cargo build --quiet
+dir=$(mktemp -d)
+started=()
+cleanup() {
+  for pid in "${started[@]}"; do kill "$pid" 2>/dev/null || true; done
+  for pid in "${started[@]}"; do wait "$pid" 2>/dev/null || true; done
+  rm -rf "$dir"
+}
+trap cleanup EXIT
+# until WHAT COMMAND...: every fifth of a second, for a minute
+until_true() {
+  local what=$1 tries=0
+  shift
+  until "$@" >/dev/null 2>&1; do
+    tries=$((tries + 1))
+    if [ "$tries" -gt 300 ]; then
+      echo "not reached: $what" >&2
+      tail -n 20 "$dir"/*.log >&2
+      exit 1
+    fi
+    sleep 0.2
+  done
+  echo "seen: $what"
+}
+
+cat >"$dir/processor.py" <<'PY'
+import json, os, sys, time
+
+def say(message):
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+for line in sys.stdin:
+    message = json.loads(line)
+    action = message["action"]
+    if action == "processRecords" and message["records"]:
+        try:
+            os.close(os.open(sys.argv[1], os.O_CREAT | os.O_EXCL))
+            time.sleep(3600)
+        except FileExistsError:
+            pass
+    if action == "processRecords" and message["records"] or action in ("shardEnded", "shutdownRequested"):
+        say({"action": "checkpoint", "sequenceNumber": None, "subSequenceNumber": None})
+        sys.stdin.readline()
+    say({"action": "status", "responseFor": action})
+PY
+cat >"$dir/my.properties" <<PROPERTIES
+executableName = python3 $dir/processor.py $dir/stuck
+streamName = orders
+applicationName = order-reader
+AWSCredentialsProvider = DefaultCredentialsProvider
+regionName = eu-central-1
+initialPositionInStream = TRIM_HORIZON
+metricsLevel = NONE
+PROPERTIES
+seq 1 20000 >"$dir/lines.txt"
+export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local
+
+first=19465 second=19466 prometheus=19090
+target/debug/multilangd local "$dir/my.properties" --shards 8 --put "$dir/lines.txt" --kinesis-port 14567 \
+  --dynamodb-port 14568 --status $first --stuck-after-millis 4000 --set workerId=first >"$dir/first.log" 2>&1 &
+started+=($!)
+until_true "the first daemon is ready" curl -sf "http://127.0.0.1:$first/readyz"
+stuck() { curl -sf "http://127.0.0.1:$first/metrics" | grep -q 'state="stuck"} 1'; }
+until_true "one shard is stuck" stuck
+idle() { [ "$(curl -sf "http://127.0.0.1:$first/metrics" | grep -c 'state="idle"} 1')" = 7 ]; }
+until_true "seven are idle" idle
+curl -sf "http://127.0.0.1:$first/metrics" | promtool check metrics
+echo "promtool has nothing to say against the metrics"
+if [ -n "$picture" ]; then
+  chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1180,690 --virtual-time-budget=6000 \
+    --screenshot="$picture" "http://127.0.0.1:$first/" >"$dir/chromium.log" 2>&1
+  echo "picture: $(stat -c %s "$picture") bytes"
+fi
+
+target/debug/multilangd "$dir/my.properties" --status $second --set workerId=second \
+  --set kinesisEndpoint=http://127.0.0.1:14567 --set dynamoDBEndpoint=http://127.0.0.1:14568 >"$dir/second.log" 2>&1 &
+started+=($!)
+sed -e "s/9465/$first/" -e "s/9466/$second/" deploy/prometheus.yaml >"$dir/prometheus.yaml"
+cp deploy/alerts.yaml "$dir/"
+promtool check config "$dir/prometheus.yaml" >/dev/null
+prometheus --config.file "$dir/prometheus.yaml" --storage.tsdb.path "$dir/tsdb" --web.listen-address 127.0.0.1:$prometheus \
+  >"$dir/prometheus.log" 2>&1 &
+started+=($!)
+# ask QUERY VALUE
+ask() {
+  local answer
+  answer=$(curl -sf -G --data-urlencode "query=$1" "http://127.0.0.1:$prometheus/api/v1/query")
+  [ "$(python3 -c 'import json,sys; r = json.loads(sys.argv[1])["data"]["result"]; print(r[0]["value"][1] if r else "")' "$answer")" = "$2" ]
+}
+until_true "Prometheus scrapes both" ask 'sum(up{job="multilangd"})' 2
+until_true "the fleet's eight leases are held by the two" ask 'sum(multilangd_leases_held)' 8
+until_true "the second has its share" ask "count(multilangd_leases_held > 2)" 2
+until_true "Prometheus knows of the stuck shard" ask 'sum(multilangd_shard_state{state="stuck"})' 1
+echo "all seen"
