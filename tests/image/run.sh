@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# run.sh   makes the image from scratch and runs the daemon in it: 20,000 records of an embedded stream reach their
+# record processors and are checkpointed, SIGTERM ends it cleanly, its leases are given back. Needs buildah and root
+# (it runs with chroot isolation, so the container has this machine's loopback), python3 and curl.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+cargo build --quiet
+IMAGE_TOOL=none docker/image.sh target/image
+dir=$(mktemp -d)
+export STORAGE_DRIVER=vfs AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local
+started=()
+container=
+cleanup() {
+  for pid in "${started[@]}"; do kill "$pid" 2>/dev/null || true; done
+  for pid in "${started[@]}"; do wait "$pid" 2>/dev/null || true; done
+  if [ -n "$container" ]; then buildah rm "$container" >/dev/null; fi
+  rm -rf "$dir"
+}
+trap cleanup EXIT
+until_true() {
+  local what=$1 tries=0
+  shift
+  until "$@" >/dev/null 2>&1; do
+    tries=$((tries + 1))
+    if [ "$tries" -gt 300 ]; then
+      echo "not reached: $what" >&2
+      tail -n 20 "$dir"/*.log >&2
+      exit 1
+    fi
+    sleep 0.2
+  done
+  echo "seen: $what"
+}
+
+buildah build --quiet --isolation chroot -t multilangd -f docker/Dockerfile target/image
+echo "image: $(buildah images --format '{{.Size}}' localhost/multilangd:latest)"
+rustc --edition 2024 -O -C target-feature=+crt-static -o "$dir/child" tests/image/child.rs
+cat >"$dir/my.properties" <<PROPERTIES
+executableName = /child
+streamName = orders
+applicationName = in-a-container
+AWSCredentialsProvider = DefaultCredentialsProvider
+regionName = eu-central-1
+initialPositionInStream = TRIM_HORIZON
+metricsLevel = NONE
+kinesisEndpoint = http://127.0.0.1:14667
+dynamoDBEndpoint = http://127.0.0.1:14668
+PROPERTIES
+chmod -R a+rX "$dir"
+seq 1 20000 >"$dir/lines.txt"
+# The endpoints, and a daemon of their own for another application.
+sed -e 's/in-a-container/beside/' -e "s#/child#$dir/child#" -e '/Endpoint/d' "$dir/my.properties" >"$dir/beside.properties"
+target/debug/multilangd local "$dir/beside.properties" --shards 4 --put "$dir/lines.txt" --kinesis-port 14667 \
+  --dynamodb-port 14668 --status off >"$dir/endpoints.log" 2>&1 &
+started+=($!)
+until_true "the endpoints have the records" grep -q "put 20000 lines" "$dir/endpoints.log"
+
+container=$(buildah from multilangd)
+buildah copy --quiet "$container" "$dir/child" /child
+buildah copy --quiet "$container" "$dir/my.properties" /my.properties
+begin=$(date +%s%N)
+buildah run --isolation chroot --env AWS_ACCESS_KEY_ID=local --env AWS_SECRET_ACCESS_KEY=local \
+  --env MULTILANGD_STATUS=127.0.0.1:19467 "$container" -- /multilangd /my.properties >"$dir/daemon.log" 2>&1 &
+run=$!
+started+=("$run")
+delivered() {
+  curl -sf http://127.0.0.1:19467/status | python3 -c '
+import json, sys
+shards = json.load(sys.stdin)["shards"]
+done = [s for s in shards if s["checkpoint"]["position"] == s["delivered"]["position"]]
+sys.exit(sum(s["delivered"]["records"] for s in shards) != 20000 or len(done) != 4)'
+}
+until_true "all records were delivered and checkpointed" delivered
+echo "after $((($(date +%s%N) - begin) / 1000000)) ms"
+# The daemon itself, below the tools that started it.
+pid=
+for process in /proc/[0-9]*; do
+  if [ "$(tr '\0' ' ' <"$process/cmdline" 2>/dev/null)" = "/multilangd /my.properties " ]; then pid=${process#/proc/}; fi
+done
+grep VmRSS "/proc/$pid/status"
+begin=$(date +%s%N)
+kill -TERM "$pid"
+code=0
+wait "$run" || code=$?
+echo "SIGTERM: exit code $code after $((($(date +%s%N) - begin) / 1000000)) ms"
+test "$code" = 0
+grep -q '"stopped"' "$dir/daemon.log"
+target/debug/multilangd leases "$dir/my.properties" --json --watch 0 --log error >"$dir/leases.json"
+python3 - "$dir/leases.json" <<'PY'
+import json, sys
+leases = json.load(open(sys.argv[1]))["leases"]
+assert len(leases) == 4 and all(lease["owner"] is None for lease in leases), leases
+print("all four leases were given back")
+PY
