@@ -3,13 +3,17 @@
 //! its own end goes past all that.
 
 use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use multilangd::config::keys::own;
 use multilangd::config::settings::Settings;
+use serde_json::json;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
 /// Lines that may wait for a slow reader.
 const WAITING: usize = 8192;
@@ -19,6 +23,9 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Dropping the guard writes what waits, for a second at most.
 static RUNNING: Mutex<Option<(WorkerGuard, ErrorCounter)>> = Mutex::new(None);
+
+/// Whether lines are JSON.
+static JSON: AtomicBool = AtomicBool::new(false);
 
 /// Ours and the children's from INFO up, the SDK's from WARN, unless RUST_LOG or `multilangd.log` says
 /// otherwise.
@@ -39,6 +46,7 @@ pub(crate) fn start(settings: &Settings) -> Result<(), String> {
     *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = Some((guard, writer.error_counter()));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     if settings.text(own::LOG_FORMAT).as_deref() == Some("json") {
+        JSON.store(true, Ordering::Relaxed);
         builder.json().flatten_event(true).init();
     } else {
         let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
@@ -59,10 +67,17 @@ pub(crate) fn end() {
     }
 }
 
-/// A fault that ends the process, in plain words on stderr behind the log, whatever the log's level is.
+/// A fault that ends the process, on stderr behind the log and in its format, whatever its level is.
 pub(crate) fn complain(error: &dyn std::fmt::Display) {
     end();
-    let text = format!("multilangd: {error}\n");
+    let text = if JSON.load(Ordering::Relaxed) {
+        let mut timestamp = String::new();
+        let _written = SystemTime.format_time(&mut Writer::new(&mut timestamp)).is_ok();
+        let message = error.to_string();
+        format!("{}\n", json!({"timestamp": timestamp, "level": "ERROR", "message": message}))
+    } else {
+        format!("multilangd: {error}\n")
+    };
     let (done, written) = std::sync::mpsc::channel();
     // Nobody may read stderr. The thread is left behind then: the process ends.
     std::thread::spawn(move || {

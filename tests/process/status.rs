@@ -161,9 +161,14 @@ async fn an_address_that_was_asked_for_and_is_taken_is_said_before_anything_star
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     rig.environment.push(("MULTILANGD_STATUS".into(), address.clone().into()));
+    rig.environment.push(("MULTILANGD_LOG_FORMAT".into(), "json".into()));
     let file = rig.properties(&rig.scripted("each"), "");
     let mut daemon = rig.daemon(&file);
     assert_eq!(daemon.ended().await.code(), Some(i32::from(multilangd::exit::Exit::Taken.code())));
     let log = rig.daemon_log();
-    assert!(log.contains(&address) && log.contains("MULTILANGD_STATUS"), "{log}");
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let last = lines.last().unwrap();
+    let message = last["message"].as_str().unwrap();
+    assert!(message.contains(&address) && message.contains("MULTILANGD_STATUS"), "{log}");
+    assert!(last["timestamp"].as_str().unwrap().ends_with('Z') && last["level"] == "ERROR", "{log}");
 }
