@@ -76,6 +76,8 @@ struct Consumer {
     feed: Option<Feed>,
     /// When the child was asked for something last.
     asked: Instant,
+    /// Why it ends, once that is known.
+    ending: Option<Ending>,
     /// Requests under way; each ends with an event.
     work: JoinSet<Event>,
     events: VecDeque<Event>,
@@ -98,6 +100,7 @@ impl Consumer {
             pid: None,
             feed: None,
             asked: Instant::now(),
+            ending: None,
             work: JoinSet::new(),
             events: VecDeque::new(),
         }
@@ -254,12 +257,12 @@ impl Consumer {
             }
             Effect::Odd(what) => warn!(%shard, pid = self.pid, what, "out of order"),
             Effect::Finish(outcome) => {
-                self.tell(OfShard::Over(match outcome {
+                self.ending = Some(match outcome {
                     Outcome::ShardEnded => Ending::ShardEnded,
                     Outcome::LeaseLost => Ending::Lost,
                     Outcome::Stopped => Ending::GivenBack,
                     Outcome::Hopeless(_) => Ending::Hopeless,
-                }));
+                });
                 return Some(outcome);
             }
         }
@@ -303,6 +306,13 @@ impl Consumer {
             Message::LeaseLost => child.send(&ToChild::LeaseLost),
             Message::ShardEnded => child.send(&ToChild::ShardEnded),
         }
+    }
+}
+
+impl Drop for Consumer {
+    /// However it ends: if it breaks down its lease is given back.
+    fn drop(&mut self) {
+        self.tell(OfShard::Over(self.ending.unwrap_or(Ending::GivenBack)));
     }
 }
 
