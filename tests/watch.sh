@@ -6,29 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 picture=${1:-}
 cargo build --quiet
-dir=$(mktemp -d)
-started=()
-cleanup() {
-  for pid in "${started[@]}"; do kill "$pid" 2>/dev/null || true; done
-  for pid in "${started[@]}"; do wait "$pid" 2>/dev/null || true; done
-  rm -rf "$dir"
-}
-trap cleanup EXIT
-# until WHAT COMMAND...: every fifth of a second, for a minute
-until_true() {
-  local what=$1 tries=0
-  shift
-  until "$@" >/dev/null 2>&1; do
-    tries=$((tries + 1))
-    if [ "$tries" -gt 300 ]; then
-      echo "not reached: $what" >&2
-      tail -n 20 "$dir"/*.log >&2
-      exit 1
-    fi
-    sleep 0.2
-  done
-  echo "seen: $what"
-}
+. tests/support/started.sh
 
 cat >"$dir/processor.py" <<'PY'
 import json, os, sys, time

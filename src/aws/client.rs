@@ -128,6 +128,37 @@ struct Client {
     credentials: Option<SharedCredentialsProvider>,
 }
 
+impl Client {
+    /// The file's limits, or this one.
+    fn timeouts(&self, whole: Duration) -> TimeoutConfig {
+        let whole = self.config.call_timeout.unwrap_or(whole);
+        let mut timeouts = TimeoutConfig::builder().operation_timeout(whole);
+        if let Some(attempt) = self.config.attempt_timeout {
+            timeouts = timeouts.operation_attempt_timeout(attempt);
+        }
+        timeouts.build()
+    }
+}
+
+/// What the settings say of a client, whatever its service: their builders have the same methods and no trait.
+macro_rules! configured {
+    ($builder:expr, $client:ident, $sink:ident) => {{
+        let mut config = $builder
+            .region($client.region)
+            .interceptor(Count($sink.clone()))
+            .use_dual_stack($client.config.dual_stack)
+            .use_fips($client.config.fips);
+        config = match $client.credentials {
+            Some(credentials) => config.credentials_provider(credentials),
+            None => config.allow_no_auth(),
+        };
+        if let Some(endpoint) = &$client.config.endpoint {
+            config = config.endpoint_url(endpoint);
+        }
+        config.build()
+    }};
+}
+
 /// A write on a lease that takes longer than a third of its life is not waited for; of a file's limits
 /// only shorter ones count.
 fn dynamodb_config(
@@ -143,69 +174,26 @@ fn dynamodb_config(
         TimeoutConfig::builder().operation_timeout(whole).operation_attempt_timeout(attempt).build();
     let retries =
         RetryConfig::standard().with_max_attempts(3).with_initial_backoff(Duration::from_millis(100));
-    let mut config = aws_sdk_dynamodb::config::Builder::from(shared)
-        .region(client.region)
+    let config = aws_sdk_dynamodb::config::Builder::from(shared)
         .timeout_config(timeouts)
         .retry_config(retries)
-        .interceptor(Watch::default())
-        .interceptor(Count(sink.clone()))
-        .use_dual_stack(client.config.dual_stack)
-        .use_fips(client.config.fips);
-    config = match client.credentials {
-        Some(credentials) => config.credentials_provider(credentials),
-        None => config.allow_no_auth(),
-    };
-    if let Some(endpoint) = &client.config.endpoint {
-        config = config.endpoint_url(endpoint);
-    }
-    config.build()
+        .interceptor(Watch::default());
+    configured!(config, client, sink)
 }
 
 /// What isn't sent at once is lost: it is of no use later.
 fn cloudwatch_config(shared: &SdkConfig, client: Client, sink: &Arc<dyn Sink>) -> aws_sdk_cloudwatch::Config {
-    let whole = client.config.call_timeout.unwrap_or(Duration::from_secs(5));
-    let mut timeouts = TimeoutConfig::builder().operation_timeout(whole);
-    if let Some(attempt) = client.config.attempt_timeout {
-        timeouts = timeouts.operation_attempt_timeout(attempt);
-    }
-    let mut config = aws_sdk_cloudwatch::config::Builder::from(shared)
+    let config = aws_sdk_cloudwatch::config::Builder::from(shared)
         .disable_request_compression(true)
-        .region(client.region)
-        .timeout_config(timeouts.build())
-        .retry_config(RetryConfig::standard())
-        .interceptor(Count(sink.clone()))
-        .use_dual_stack(client.config.dual_stack)
-        .use_fips(client.config.fips);
-    config = match client.credentials {
-        Some(credentials) => config.credentials_provider(credentials),
-        None => config.allow_no_auth(),
-    };
-    if let Some(endpoint) = &client.config.endpoint {
-        config = config.endpoint_url(endpoint);
-    }
-    config.build()
+        .timeout_config(client.timeouts(Duration::from_secs(5)))
+        .retry_config(RetryConfig::standard());
+    configured!(config, client, sink)
 }
 
 /// Retries are the reader's own: it knows the pace (KCL's `kinesisRequestTimeout` is 30 s).
 fn kinesis_config(shared: &SdkConfig, client: Client, sink: &Arc<dyn Sink>) -> aws_sdk_kinesis::Config {
-    let whole = client.config.call_timeout.unwrap_or(Duration::from_secs(30));
-    let mut timeouts = TimeoutConfig::builder().operation_timeout(whole);
-    if let Some(attempt) = client.config.attempt_timeout {
-        timeouts = timeouts.operation_attempt_timeout(attempt);
-    }
-    let mut config = aws_sdk_kinesis::config::Builder::from(shared)
-        .region(client.region)
-        .timeout_config(timeouts.build())
-        .retry_config(RetryConfig::disabled())
-        .interceptor(Count(sink.clone()))
-        .use_dual_stack(client.config.dual_stack)
-        .use_fips(client.config.fips);
-    config = match client.credentials {
-        Some(credentials) => config.credentials_provider(credentials),
-        None => config.allow_no_auth(),
-    };
-    if let Some(endpoint) = &client.config.endpoint {
-        config = config.endpoint_url(endpoint);
-    }
-    config.build()
+    let config = aws_sdk_kinesis::config::Builder::from(shared)
+        .timeout_config(client.timeouts(Duration::from_secs(30)))
+        .retry_config(RetryConfig::disabled());
+    configured!(config, client, sink)
 }

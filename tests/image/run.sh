@@ -6,31 +6,8 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 cargo build --quiet
 IMAGE_TOOL=none docker/image.sh target/image
-dir=$(mktemp -d)
+. tests/support/started.sh
 export STORAGE_DRIVER=vfs AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local
-started=()
-container=
-cleanup() {
-  for pid in "${started[@]}"; do kill "$pid" 2>/dev/null || true; done
-  for pid in "${started[@]}"; do wait "$pid" 2>/dev/null || true; done
-  if [ -n "$container" ]; then buildah rm "$container" >/dev/null; fi
-  rm -rf "$dir"
-}
-trap cleanup EXIT
-until_true() {
-  local what=$1 tries=0
-  shift
-  until "$@" >/dev/null 2>&1; do
-    tries=$((tries + 1))
-    if [ "$tries" -gt 300 ]; then
-      echo "not reached: $what" >&2
-      tail -n 20 "$dir"/*.log >&2
-      exit 1
-    fi
-    sleep 0.2
-  done
-  echo "seen: $what"
-}
 
 buildah build --quiet --isolation chroot -t multilangd -f docker/Dockerfile target/image
 echo "image: $(buildah images --format '{{.Size}}' localhost/multilangd:latest)"
@@ -56,6 +33,7 @@ started+=($!)
 until_true "the endpoints have the records" grep -q "put 20000 lines" "$dir/endpoints.log"
 
 container=$(buildah from multilangd)
+trap 'end_all; buildah rm "$container" >/dev/null' EXIT
 buildah copy --quiet "$container" "$dir/child" /child
 buildah copy --quiet "$container" "$dir/my.properties" /my.properties
 begin=$(date +%s%N)
