@@ -58,9 +58,6 @@ if [ -n "$picture" ]; then
   echo "picture: $(stat -c %s "$picture") bytes"
 fi
 
-target/debug/multilangd "$dir/my.properties" --status $second --set workerId=second \
-  --set kinesisEndpoint=http://127.0.0.1:14567 --set dynamoDBEndpoint=http://127.0.0.1:14568 >"$dir/second.log" 2>&1 &
-started+=($!)
 sed -e "s/9465/$first/" -e "s/9466/$second/" deploy/prometheus.yaml >"$dir/prometheus.yaml"
 cp deploy/alerts.yaml "$dir/"
 promtool check config "$dir/prometheus.yaml" >/dev/null
@@ -73,8 +70,12 @@ ask() {
   answer=$(curl -sf -G --data-urlencode "query=$1" "http://127.0.0.1:$prometheus/api/v1/query")
   [ "$(python3 -c 'import json,sys; r = json.loads(sys.argv[1])["data"]["result"]; print(r[0]["value"][1] if r else "")' "$answer")" = "$2" ]
 }
+# Before the second comes: the stuck shard may be one that it is given, and then goes on there.
+until_true "Prometheus knows of the stuck shard" ask 'sum(multilangd_shard_state{state="stuck"})' 1
+target/debug/multilangd "$dir/my.properties" --status $second --set workerId=second \
+  --set kinesisEndpoint=http://127.0.0.1:14567 --set dynamoDBEndpoint=http://127.0.0.1:14568 >"$dir/second.log" 2>&1 &
+started+=($!)
 until_true "Prometheus scrapes both" ask 'sum(up{job="multilangd"})' 2
 until_true "the fleet's eight leases are held by the two" ask 'sum(multilangd_leases_held)' 8
 until_true "the second has its share" ask "count(multilangd_leases_held > 2)" 2
-until_true "Prometheus knows of the stuck shard" ask 'sum(multilangd_shard_state{state="stuck"})' 1
 echo "all seen"

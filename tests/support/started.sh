@@ -8,13 +8,13 @@ end_all() {
   rm -rf "$dir"
 }
 trap end_all EXIT
-# until_true WHAT COMMAND...: asks every fifth of a second, for a minute.
+# until_true WHAT COMMAND...: asks every fifth of a second, for three minutes and more.
 until_true() {
   local what=$1 tries=0
   shift
   until "$@" >/dev/null 2>&1; do
     tries=$((tries + 1))
-    if [ "$tries" -gt 300 ]; then
+    if [ "$tries" -gt 900 ]; then
       echo "not reached: $what" >&2
       tail -n 20 "$dir"/*.log >&2
       exit 1
