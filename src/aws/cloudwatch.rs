@@ -1,12 +1,10 @@
 //! Metrics to CloudWatch: `PutMetricData`.
 
-use std::future::Future;
-use std::pin::Pin;
-
 use aws_sdk_cloudwatch::types::{Dimension, MetricDatum, StandardUnit, StatisticSet};
 use aws_smithy_types::error::display::DisplayErrorContext;
 
 use crate::metrics::cloudwatch::{Key, Publisher, Statistics, Unit};
+use crate::shard::BoxFuture;
 
 /// Puts metrics into one namespace.
 #[derive(Debug, Clone)]
@@ -40,10 +38,7 @@ fn datum((key, values): &(Key, Statistics)) -> MetricDatum {
 }
 
 impl Publisher for CloudWatch {
-    fn put<'a>(
-        &'a self,
-        data: &'a [(Key, Statistics)],
-    ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>> {
+    fn put<'a>(&'a self, data: &'a [(Key, Statistics)]) -> BoxFuture<'a, Result<(), String>> {
         let data = data.iter().map(datum).collect();
         let call = self.client.put_metric_data().namespace(&self.namespace).set_metric_data(Some(data));
         Box::pin(async move {

@@ -37,8 +37,6 @@ pub struct Totals {
     pub answers: u64,
     /// Answers of Kinesis.
     pub fetches: u64,
-    /// Records in them, aggregates taken apart.
-    pub fetched: u64,
     /// Records that were fetched and not yet taken by the consumer.
     pub waiting: u64,
     /// Readings that failed.
@@ -111,9 +109,8 @@ impl Totals {
                 }
             }
             OfShard::IteratorAsked { .. } => {}
-            OfShard::Fetched { records, millis_behind_latest, .. } => {
+            OfShard::Fetched { millis_behind_latest, .. } => {
                 self.fetches += 1;
-                self.fetched += records as u64;
                 self.unread_since = None;
                 self.millis_behind_latest = millis_behind_latest.or(self.millis_behind_latest);
             }

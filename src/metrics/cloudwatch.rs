@@ -6,19 +6,17 @@
 //! `CloudWatchPublisherRunnable`, `CloudWatchMetricsPublisher`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use multilangd_protocol::Action;
 use tokio::sync::Notify;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{Ending, OfShard, OfWorker, Sink, Step};
-use crate::shard::ShardId;
+use crate::shard::{BoxFuture, ShardId};
 
 /// So many metrics are sent without waiting (`CloudWatchMetricsFactory.FLUSH_SIZE`, `publisherFlushBuffer`).
 const FLUSH: usize = 200;
@@ -26,8 +24,8 @@ const FLUSH: usize = 200;
 const REQUEST: usize = 20;
 /// A request takes no longer (`PUT_TIMEOUT_MILLIS`).
 const LIMIT: Duration = Duration::from_secs(5);
-/// All that is left at the end of a stop takes no longer.
-const LAST: Duration = Duration::from_secs(2);
+/// A stop waits no longer for what is being sent and what is left.
+const LAST: Duration = Duration::from_secs(1);
 
 /// `metricsLevel`: which metrics are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -102,10 +100,7 @@ impl Statistics {
 /// Sends metrics.
 pub trait Publisher: Send + Sync {
     /// At most twenty at a time; what can't be sent is lost.
-    fn put<'a>(
-        &'a self,
-        data: &'a [(Key, Statistics)],
-    ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>>;
+    fn put<'a>(&'a self, data: &'a [(Key, Statistics)]) -> BoxFuture<'a, Result<(), String>>;
 }
 
 /// What waits to be sent.
@@ -411,8 +406,20 @@ impl Sink for Queue {
     }
 }
 
-/// Sends until `stop`, and then what is left.
+/// Sends until `stop`, and then what is left, if that goes quickly.
 pub async fn run(queue: Arc<Queue>, publisher: Arc<dyn Publisher>, stop: CancellationToken) {
+    let enough = async {
+        stop.cancelled().await;
+        sleep(LAST).await;
+    };
+    tokio::select! {
+        biased;
+        () = send(&queue, &*publisher, &stop) => {}
+        () = enough => debug!("the last metrics could not be sent in time"),
+    }
+}
+
+async fn send(queue: &Queue, publisher: &dyn Publisher, stop: &CancellationToken) {
     let mut flushes = interval(queue.settings.every.max(Duration::from_millis(10)));
     flushes.set_missed_tick_behavior(MissedTickBehavior::Delay);
     flushes.tick().await;
@@ -431,19 +438,14 @@ pub async fn run(queue: Arc<Queue>, publisher: Arc<dyn Publisher>, stop: Cancell
             _ = flushes.tick() => {}
         }
         loop {
-            flush(&queue, &*publisher, &mut failing).await;
-            if !queue.is_full() {
+            flush(queue, publisher, &mut failing).await;
+            if stop.is_cancelled() || !queue.is_full() {
                 break;
             }
         }
     }
-    let last = async {
-        while !queue.lock().order.is_empty() {
-            flush(&queue, &*publisher, &mut failing).await;
-        }
-    };
-    if timeout(LAST, last).await.is_err() {
-        debug!("the last metrics could not be sent in time");
+    while !queue.lock().order.is_empty() {
+        flush(queue, publisher, &mut failing).await;
     }
 }
 
@@ -530,10 +532,7 @@ mod tests {
     struct Slow;
 
     impl Publisher for Slow {
-        fn put<'a>(
-            &'a self,
-            _: &'a [(Key, Statistics)],
-        ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>> {
+        fn put<'a>(&'a self, _: &'a [(Key, Statistics)]) -> BoxFuture<'a, Result<(), String>> {
             Box::pin(std::future::pending())
         }
     }
@@ -547,5 +546,22 @@ mod tests {
         let begin = tokio::time::Instant::now();
         run(queue, Arc::new(Slow), stop).await;
         assert!(begin.elapsed() <= LAST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nor_does_one_that_was_being_sent_to() {
+        let queue = Arc::new(queue(Level::Detailed, None));
+        for shard in 0..300 {
+            fetched(&queue, &shard.to_string(), 1);
+        }
+        let stop = CancellationToken::new();
+        let stopping = async {
+            // Ten requests are begun with, of five seconds each.
+            tokio::time::sleep(Duration::from_secs(11)).await;
+            stop.cancel();
+            tokio::time::Instant::now()
+        };
+        let (begin, ()) = tokio::join!(stopping, run(queue.clone(), Arc::new(Slow), stop.clone()));
+        assert!(begin.elapsed() <= LAST, "{:?}", begin.elapsed());
     }
 }
