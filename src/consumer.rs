@@ -248,7 +248,7 @@ impl Consumer {
                 }
             }
             Effect::Failed(reason, times) => {
-                self.tell(OfShard::ChildFailed);
+                self.tell(OfShard::ChildFailed { times });
                 error!(%shard, pid = self.pid, reason, times, of = self.parts.settings.max_failures,
                     stored = %self.state.stored(), "the record processor failed, the shard goes on from what is stored");
             }

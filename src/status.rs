@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use multilangd_protocol::Action;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -167,15 +168,18 @@ pub fn condition(totals: &Totals, now: Instant, stuck_after: Duration) -> Condit
             Some(seconds) => {
                 Condition::Stuck(format!("the record processor has not answered {action} for {seconds} s"))
             }
-            None if totals.failing_since.is_some() => Condition::Restarting,
+            None if action == Action::Initialize && totals.failing_since.is_some() => Condition::Restarting,
             None => Condition::Working,
         };
     }
-    if let Some(seconds) = lasts(totals.failing_since) {
-        return Condition::Stuck(format!("the record processor fails again and again since {seconds} s ago"));
-    }
-    if totals.failing_since.is_some() {
-        return Condition::Restarting;
+    // A child that runs and isn't asked for anything has answered: it took the place of one that failed.
+    if totals.pid.is_none() && totals.failing_since.is_some() {
+        return match lasts(totals.failing_since) {
+            Some(seconds) => {
+                Condition::Stuck(format!("the record processor fails again and again since {seconds} s ago"))
+            }
+            None => Condition::Restarting,
+        };
     }
     if let Some(seconds) = lasts(totals.unread_since) {
         return Condition::Stuck(format!("Kinesis could not be read for {seconds} s"));
@@ -300,9 +304,8 @@ fn shard_json(shard: &ShardId, totals: &Totals, condition: &Condition, now: Inst
 
 #[cfg(test)]
 mod tests {
-    use multilangd_protocol::Action;
-
     use super::*;
+    use crate::metrics::{OfShard, Sink as _};
 
     const LIMIT: Duration = Duration::from_secs(60);
 
@@ -334,6 +337,33 @@ mod tests {
         let unread = |totals: &mut Totals, start| totals.unread_since = Some(start);
         assert_eq!(after(5, unread), Condition::Idle);
         assert!(matches!(after(61, unread), Condition::Stuck(why) if why.contains("Kinesis")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_child_that_took_the_place_of_a_failed_one_and_has_nothing_to_do_is_idle() {
+        let (board, shard) = (Board::default(), ShardId::from("s"));
+        let now = || condition(&board.totals()[&shard], Instant::now(), LIMIT);
+        let replaced = || {
+            board.shard(&shard, OfShard::ChildGone);
+            board.shard(&shard, OfShard::ChildFailed { times: 1 });
+            assert_eq!(now(), Condition::Restarting);
+            board.shard(&shard, OfShard::ChildStarted { pid: 7 });
+            board.shard(&shard, OfShard::Asked(Action::Initialize));
+            assert_eq!(now(), Condition::Restarting);
+            let action = Action::Initialize;
+            board.shard(&shard, OfShard::Answered { action, took: Duration::ZERO });
+        };
+        replaced();
+        tokio::time::advance(LIMIT * 10).await;
+        assert_eq!(now(), Condition::Idle);
+        // The first failure of a new row is not as old as the row before.
+        replaced();
+        for times in 2..4 {
+            tokio::time::advance(LIMIT / 2).await;
+            board.shard(&shard, OfShard::ChildGone);
+            board.shard(&shard, OfShard::ChildFailed { times });
+        }
+        assert!(matches!(now(), Condition::Stuck(why) if why.contains("fails again")));
     }
 
     #[test]

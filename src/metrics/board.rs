@@ -92,8 +92,11 @@ impl Totals {
                 self.pid = Some(pid);
                 self.starts += 1;
             }
-            OfShard::ChildFailed => {
+            OfShard::ChildFailed { times } => {
                 self.failures += 1;
+                if times == 1 {
+                    self.failing_since = None;
+                }
                 self.failing_since.get_or_insert(now);
                 self.asked = None;
             }

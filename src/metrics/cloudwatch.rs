@@ -271,7 +271,7 @@ impl Sink for Queue {
                     Action::ShutdownRequested => {}
                 }
             }
-            OfShard::ChildFailed => {
+            OfShard::ChildFailed { .. } => {
                 let asked = self.lock().asked.remove(shard);
                 if asked == Some(Action::ProcessRecords) {
                     process().success(Level::Summary, "", false, None);

@@ -20,7 +20,10 @@ pub enum OfShard<'a> {
         pid: u32,
     },
     /// A child failed and will be replaced, or not.
-    ChildFailed,
+    ChildFailed {
+        /// How often in a row.
+        times: u32,
+    },
     /// The child is gone.
     ChildGone,
     /// The child was asked for something.
