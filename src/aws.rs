@@ -13,6 +13,8 @@
 //! | [`state`] | [`crate::fleet::Store`] |
 //! | `moving` | its move into one table |
 //! | [`region`] | the region that is known without a call |
+//! | [`cloudwatch`] | [`crate::metrics::cloudwatch::Publisher`] |
+//! | `calls` | every call counted |
 //! | `skew` | whether this machine's clock is right |
 //! | `error` | what a failure means to the caller |
 

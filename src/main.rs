@@ -257,14 +257,14 @@ async fn show_leases(file: &Path, words: &Words, json: bool, watch: Option<u64>)
         Ok(config) => config,
         Err(exit) => return exit,
     };
-    let clients =
-        match client::clients(&client_settings(&config, words.system.clone()), Arc::new(Discard)).await {
-            Ok(clients) => clients,
-            Err(error) => {
-                complain(&error);
-                return Exit::Config;
-            }
-        };
+    let settings = client::Settings { cloudwatch: None, ..client_settings(&config, words.system.clone()) };
+    let clients = match client::clients(&settings, Arc::new(Discard)).await {
+        Ok(clients) => clients,
+        Err(error) => {
+            complain(&error);
+            return Exit::Config;
+        }
+    };
     let (table, state) = tables(&clients, &config);
     let between = watch.map_or(config.failover / 2, Duration::from_secs);
     let rules = config.reports.clone();

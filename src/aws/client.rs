@@ -80,9 +80,8 @@ pub async fn clients(settings: &Settings, sink: Arc<dyn Sink>) -> Result<Clients
     let mut loader =
         aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http.clone()).no_credentials();
     // With a region of their own the clients don't need the chain, which may ask instance metadata.
-    let all = [Some(&settings.dynamodb), Some(&settings.kinesis), settings.cloudwatch.as_ref()];
-    let all = || all.into_iter().flatten();
-    if let (Some(region), true) = (&settings.kinesis.region, all().all(|client| client.region.is_some())) {
+    // Metrics are no reason to: without one of its own CloudWatch's is Kinesis'.
+    if let (Some(region), Some(_)) = (&settings.kinesis.region, &settings.dynamodb.region) {
         loader = loader.region(Region::new(region.clone()));
     }
     let shared = loader.load().await;
@@ -93,7 +92,8 @@ pub async fn clients(settings: &Settings, sink: Arc<dyn Sink>) -> Result<Clients
         (client.clone(), region)
     };
     let mut made = Vec::new();
-    for (client, region) in all().map(chain) {
+    let all = [Some(&settings.dynamodb), Some(&settings.kinesis), settings.cloudwatch.as_ref()];
+    for (client, region) in all.into_iter().flatten().map(chain) {
         let region = region.ok_or(NoRegion)?;
         let base =
             Base { shared: &shared, provider: &provider, system: &settings.system, region: Some(&region) };

@@ -13,6 +13,7 @@ use multilangd::lease::memory::Memory;
 use multilangd::lease::table::Error;
 use multilangd::lease::{Lease, Table, WorkerId, update};
 use multilangd::local::tables::Tables;
+use multilangd::metrics::{Board, Discard};
 use multilangd::sequence::{Position, Sequence};
 use multilangd::shard::{HashRange, ShardId};
 use tokio::task::JoinSet;
@@ -46,7 +47,42 @@ async fn subjects() -> Vec<Subject> {
 async fn dynamodb(endpoint: &Tables) -> aws_sdk_dynamodb::Client {
     let url = endpoint.url();
     let settings = client::Settings::local(&url, &url, "us-east-1", Duration::from_secs(30));
-    client::clients(&settings, std::sync::Arc::new(multilangd::metrics::Discard)).await.unwrap().dynamodb
+    client::clients(&settings, Arc::new(Discard)).await.unwrap().dynamodb
+}
+
+#[tokio::test]
+async fn calls_are_counted_and_a_condition_that_does_not_hold_is_an_answer() {
+    let endpoint = Tables::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).await.unwrap();
+    let url = endpoint.url();
+    let settings = client::Settings::local(&url, &url, "us-east-1", Duration::from_secs(30));
+    let board = Arc::new(Board::default());
+    let clients = client::clients(&settings, board.clone()).await.unwrap();
+    let table = Leases::new(clients.dynamodb, "leases".to_owned(), Options::default());
+    assert!(table.list().await.is_err(), "there is no table yet");
+    table.ensure().await.unwrap();
+    assert_eq!(table.create(&lease("a")).await, Ok(true));
+    assert_eq!(table.create(&lease("a")).await, Ok(false));
+    let calls = board.of_worker().calls;
+    let of = |operation: &str| {
+        let calls = calls[&("DynamoDB".to_owned(), operation.to_owned())];
+        (calls.ok, calls.failed)
+    };
+    assert_eq!((of("PutItem"), of("Scan")), ((2, 0), (0, 1)), "{calls:?}");
+    endpoint.stop().await;
+}
+
+#[tokio::test]
+async fn metrics_need_no_region_of_their_own() {
+    let mut settings = client::Settings::local(
+        "http://127.0.0.1:1",
+        "http://127.0.0.1:1",
+        "us-east-1",
+        Duration::from_secs(30),
+    );
+    settings.cloudwatch = Some(multilangd::config::ClientConfig::default());
+    let clients = client::clients(&settings, Arc::new(Discard)).await.unwrap();
+    let region = clients.cloudwatch.unwrap().config().region().map(ToString::to_string);
+    assert_eq!(region.as_deref(), Some("us-east-1"));
 }
 
 fn lease(shard: &str) -> Lease {
