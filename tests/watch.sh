@@ -41,9 +41,9 @@ PROPERTIES
 seq 1 20000 >"$dir/lines.txt"
 export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local
 
-first=19465 second=19466 prometheus=19090
-target/debug/multilangd local "$dir/my.properties" --shards 8 --put "$dir/lines.txt" --kinesis-port 14567 \
-  --dynamodb-port 14568 --status $first --stuck-after-millis 4000 --set workerId=first >"$dir/first.log" 2>&1 &
+read -r kinesis dynamodb first second prometheus <<<"$(free_ports 5)"
+target/debug/multilangd local "$dir/my.properties" --shards 8 --put "$dir/lines.txt" --kinesis-port $kinesis \
+  --dynamodb-port $dynamodb --status $first --stuck-after-millis 4000 --set workerId=first >"$dir/first.log" 2>&1 &
 started+=($!)
 until_true "the first daemon is ready" curl -sf "http://127.0.0.1:$first/readyz"
 stuck() { curl -sf "http://127.0.0.1:$first/metrics" | grep -q 'state="stuck"} 1'; }
@@ -73,7 +73,7 @@ ask() {
 # Before the second comes: the stuck shard may be one that it is given, and then goes on there.
 until_true "Prometheus knows of the stuck shard" ask 'sum(multilangd_shard_state{state="stuck"})' 1
 target/debug/multilangd "$dir/my.properties" --status $second --set workerId=second \
-  --set kinesisEndpoint=http://127.0.0.1:14567 --set dynamoDBEndpoint=http://127.0.0.1:14568 >"$dir/second.log" 2>&1 &
+  --set kinesisEndpoint=http://127.0.0.1:$kinesis --set dynamoDBEndpoint=http://127.0.0.1:$dynamodb >"$dir/second.log" 2>&1 &
 started+=($!)
 until_true "Prometheus scrapes both" ask 'sum(up{job="multilangd"})' 2
 until_true "the fleet's eight leases are held by the two" ask 'sum(multilangd_leases_held)' 8

@@ -7,6 +7,7 @@ cd "$(dirname "$0")/../.."
 cargo build --quiet
 IMAGE_TOOL=none docker/image.sh target/image
 . tests/support/started.sh
+read -r kinesis dynamodb status <<<"$(free_ports 3)"
 export STORAGE_DRIVER=vfs AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local
 
 buildah build --quiet --isolation chroot -t multilangd -f docker/Dockerfile target/image
@@ -20,15 +21,15 @@ AWSCredentialsProvider = DefaultCredentialsProvider
 regionName = eu-central-1
 initialPositionInStream = TRIM_HORIZON
 metricsLevel = NONE
-kinesisEndpoint = http://127.0.0.1:14667
-dynamoDBEndpoint = http://127.0.0.1:14668
+kinesisEndpoint = http://127.0.0.1:$kinesis
+dynamoDBEndpoint = http://127.0.0.1:$dynamodb
 PROPERTIES
 chmod -R a+rX "$dir"
 seq 1 20000 >"$dir/lines.txt"
 # The endpoints, and a daemon of their own for another application.
 sed -e 's/in-a-container/beside/' -e "s#/child#$dir/child#" -e '/Endpoint/d' "$dir/my.properties" >"$dir/beside.properties"
-target/debug/multilangd local "$dir/beside.properties" --shards 4 --put "$dir/lines.txt" --kinesis-port 14667 \
-  --dynamodb-port 14668 --status off >"$dir/endpoints.log" 2>&1 &
+target/debug/multilangd local "$dir/beside.properties" --shards 4 --put "$dir/lines.txt" --kinesis-port $kinesis \
+  --dynamodb-port $dynamodb --status off >"$dir/endpoints.log" 2>&1 &
 started+=($!)
 until_true "the endpoints have the records" grep -q "put 20000 lines" "$dir/endpoints.log"
 
@@ -38,11 +39,11 @@ buildah copy --quiet "$container" "$dir/child" /child
 buildah copy --quiet "$container" "$dir/my.properties" /my.properties
 begin=$(date +%s%N)
 buildah run --isolation chroot --env AWS_ACCESS_KEY_ID=local --env AWS_SECRET_ACCESS_KEY=local \
-  --env MULTILANGD_STATUS=127.0.0.1:19467 "$container" -- /multilangd /my.properties >"$dir/daemon.log" 2>&1 &
+  --env MULTILANGD_STATUS=127.0.0.1:$status "$container" -- /multilangd /my.properties >"$dir/daemon.log" 2>&1 &
 run=$!
 started+=("$run")
 delivered() {
-  curl -sf http://127.0.0.1:19467/status | python3 -c '
+  curl -sf http://127.0.0.1:$status/status | python3 -c '
 import json, sys
 shards = json.load(sys.stdin)["shards"]
 done = [s for s in shards if s["checkpoint"]["position"] == s["delivered"]["position"]]

@@ -8,6 +8,12 @@ end_all() {
   rm -rf "$dir"
 }
 trap end_all EXIT
+# free_ports N   prints N ports of loopback that nothing listens on, all different.
+free_ports() {
+  python3 -c 'import socket, sys
+held = [socket.create_server(("127.0.0.1", 0)) for _ in range(int(sys.argv[1]))]
+print(*[one.getsockname()[1] for one in held])' "$1"
+}
 # until_true WHAT COMMAND...: asks every fifth of a second, for three minutes and more.
 until_true() {
   local what=$1 tries=0
