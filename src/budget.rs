@@ -9,15 +9,49 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
+use tokio::time::{Duration, Instant};
 
 /// This part of the limit is little.
 const LITTLE: usize = 100;
+
+/// Memory is asked for in multiples of this, so that the next answer fits where the last one was; less isn't kept.
+const STEP: usize = 256 * 1024;
+/// Pieces of free memory that are kept at most, and how long: the system clears what it gives, which costs as much as
+/// to copy it. Together with what is held they are never more than the limit.
+const SPARE: usize = 4;
+const KEPT: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Default)]
+struct Held {
+    bytes: usize,
+    spare: Vec<(Instant, Vec<u8>)>,
+}
+
+impl Held {
+    /// Takes out what may be kept no longer; who calls lets go of it.
+    #[must_use]
+    fn trim(&mut self, limit: usize) -> Vec<(Instant, Vec<u8>)> {
+        let mut free = limit.saturating_sub(self.bytes);
+        let mut gone = Vec::new();
+        // Those that came last are the most useful.
+        for (since, memory) in std::mem::take(&mut self.spare).into_iter().rev() {
+            let left = free.checked_sub(memory.capacity());
+            if let (Some(left), true, true) = (left, self.spare.len() < SPARE, since.elapsed() < KEPT) {
+                free = left;
+                self.spare.insert(0, (since, memory));
+            } else {
+                gone.push((since, memory));
+            }
+        }
+        gone
+    }
+}
 
 /// The limit, and what is held.
 #[derive(Debug)]
 pub struct Budget {
     limit: usize,
-    held: Mutex<usize>,
+    held: Mutex<Held>,
     freed: Notify,
     /// Who waits for room, in turn: a large one isn't passed by small ones for ever.
     turn: tokio::sync::Mutex<()>,
@@ -38,7 +72,7 @@ impl Budget {
 
     /// Bytes held.
     pub fn held(&self) -> usize {
-        *self.lock()
+        self.lock().bytes
     }
 
     /// Waits until so many bytes may be held. What is larger than the whole limit must be alone. Whoever came
@@ -68,21 +102,32 @@ impl Budget {
     }
 
     fn try_add(&self, bytes: usize) -> bool {
-        let mut held = self.lock();
-        let fits = *held == 0 || held.saturating_add(bytes) <= self.limit;
-        if fits {
-            *held += bytes;
-        }
-        fits
+        self.change(|held| {
+            let fits = held.bytes == 0 || held.bytes.saturating_add(bytes) <= self.limit;
+            if fits {
+                held.bytes += bytes;
+            }
+            fits
+        })
     }
 
     fn give_back(&self, bytes: usize) {
-        *self.lock() -= bytes;
+        self.change(|held| held.bytes -= bytes);
         // One waits at most: the others wait for their turn.
         self.freed.notify_one();
     }
 
-    fn lock(&self) -> MutexGuard<'_, usize> {
+    /// What is spare goes where there is no room for it any more.
+    fn change<T>(&self, change: impl FnOnce(&mut Held) -> T) -> T {
+        let (changed, gone) = {
+            let mut held = self.lock();
+            (change(&mut held), held.trim(self.limit))
+        };
+        drop(gone);
+        changed
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -139,12 +184,14 @@ impl Room {
             }
             // What is larger than the limit fits if it is alone.
             Some(more) => {
-                let mut held = self.budget.lock();
-                let fits = *held == self.bytes || held.saturating_add(more) <= self.budget.limit;
-                if fits {
-                    *held += more;
-                }
-                fits
+                let Budget { limit, .. } = *self.budget;
+                self.budget.change(|held| {
+                    let fits = held.bytes == self.bytes || held.bytes.saturating_add(more) <= limit;
+                    if fits {
+                        held.bytes += more;
+                    }
+                    fits
+                })
             }
         };
         if fits {
@@ -156,11 +203,31 @@ impl Room {
     /// Makes it so many, whatever is held besides.
     pub fn set(&mut self, bytes: usize) {
         if let Some(more) = bytes.checked_sub(self.bytes) {
-            *self.budget.lock() += more;
+            self.budget.change(|held| held.bytes += more);
         } else {
             self.budget.give_back(self.bytes - bytes);
         }
         self.bytes = bytes;
+    }
+
+    /// Empty memory for so many bytes, within a room for as many, which is made as large as the memory is. None, and
+    /// nothing is changed, if there is no room for so many.
+    pub fn memory(&mut self, bytes: usize) -> Option<Vec<u8>> {
+        let roomy = if bytes < STEP { bytes } else { bytes.next_multiple_of(STEP) };
+        if !self.resize(roomy) && !self.resize(bytes) {
+            return None;
+        }
+        let fits = |spare: &(Instant, Vec<u8>)| (bytes..=self.bytes).contains(&spare.1.capacity());
+        let spare = self.budget.change(|held| {
+            let at = held.spare.iter().position(fits)?;
+            Some(held.spare.remove(at).1)
+        });
+        Some(spare.unwrap_or_else(|| Vec::with_capacity(self.bytes)))
+    }
+
+    /// As [`Room::fill`]; the memory is then free for the next who wants [`Room::memory`].
+    pub fn fill_memory(self, memory: Vec<u8>) -> Bytes {
+        Bytes::from_owner(Memory { memory, room: self })
     }
 
     /// Bytes whose room is given back with their last copy.
@@ -183,6 +250,32 @@ struct Filled<B> {
 impl<B: AsRef<[u8]>> AsRef<[u8]> for Filled<B> {
     fn as_ref(&self) -> &[u8] {
         self.bytes.as_ref()
+    }
+}
+
+struct Memory {
+    memory: Vec<u8>,
+    room: Room,
+}
+
+impl AsRef<[u8]> for Memory {
+    fn as_ref(&self) -> &[u8] {
+        &self.memory
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let mut memory = std::mem::take(&mut self.memory);
+        memory.clear();
+        let bytes = std::mem::take(&mut self.room.bytes);
+        self.room.budget.change(|held| {
+            held.bytes -= bytes;
+            if memory.capacity() >= STEP {
+                held.spare.push((Instant::now(), memory));
+            }
+        });
+        // Its room tells those who wait.
     }
 }
 
@@ -236,6 +329,64 @@ mod tests {
         assert_eq!((budget.held(), &part[..]), (4, &b"b"[..]));
         drop(part);
         assert_eq!(budget.held(), 0);
+    }
+
+    const MIB: usize = 1024 * 1024;
+
+    fn spare(budget: &Budget) -> Vec<usize> {
+        budget.lock().spare.iter().map(|(_, memory)| memory.capacity()).collect()
+    }
+
+    #[test]
+    fn memory_is_used_again_by_who_wants_about_as_much() {
+        let budget = Budget::new(10 * MIB);
+        let mut room = now_or_never(budget.reserve(1)).unwrap();
+        let mut memory = room.memory(MIB - 7).unwrap();
+        memory.extend_from_slice(b"abc");
+        let place = memory.as_ptr();
+        assert_eq!((memory.capacity(), budget.held()), (MIB, MIB));
+        let bytes = room.fill_memory(memory);
+        let part = bytes.slice(1..);
+        drop(bytes);
+        assert_eq!((budget.held(), spare(&budget), &part[..]), (MIB, vec![], &b"bc"[..]));
+        drop(part);
+        assert_eq!((budget.held(), spare(&budget)), (0, vec![MIB]));
+        let mut small = now_or_never(budget.reserve(1)).unwrap();
+        assert!(small.memory(MIB / 2).unwrap().capacity() < MIB);
+        let mut again = now_or_never(budget.reserve(1)).unwrap();
+        let memory = again.memory(MIB - 9).unwrap();
+        assert!(memory.as_ptr() == place && memory.is_empty() && spare(&budget).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_spare_goes_when_its_room_is_wanted_when_it_is_old_or_much() {
+        let budget = Budget::new(10 * MIB);
+        let memory = |bytes: usize| {
+            let mut room = now_or_never(budget.reserve(0)).unwrap();
+            let memory = room.memory(bytes).unwrap();
+            room.fill_memory(memory)
+        };
+        let both = [memory(4 * MIB), memory(6 * MIB)];
+        drop(both);
+        assert_eq!(spare(&budget), [4 * MIB, 6 * MIB]);
+        let wanted = now_or_never(budget.reserve(3 * MIB)).unwrap();
+        assert_eq!(spare(&budget), [6 * MIB], "the room is for what is wanted");
+        drop(wanted);
+        tokio::time::advance(KEPT).await;
+        drop(now_or_never(budget.reserve(1)).unwrap());
+        assert_eq!(spare(&budget), [0; 0], "nobody wanted it");
+        drop([(); 6].map(|()| memory(MIB)));
+        assert_eq!(spare(&budget), [MIB; SPARE]);
+        drop(memory(STEP - 1));
+        assert_eq!(spare(&budget).len(), SPARE, "not worth while");
+    }
+
+    #[test]
+    fn memory_for_which_there_is_just_room_is_not_larger() {
+        let budget = Budget::new(MIB);
+        let mut room = now_or_never(budget.reserve(1)).unwrap().at_most(MIB - 5);
+        assert_eq!(room.memory(MIB - 4), None);
+        assert_eq!((room.memory(MIB - 5).unwrap().capacity(), room.bytes()), (MIB - 5, MIB - 5));
     }
 
     #[tokio::test]

@@ -26,10 +26,11 @@ enum Digits {
 
 impl SequenceNumber {
     /// Takes digits, and nothing but digits.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: impl AsRef<[u8]>) -> Option<Self> {
+        let text = text.as_ref();
         // All of them at once: there are many, and hardly ever one that isn't a digit.
-        let digits = text.bytes().fold(!text.is_empty(), |digits, byte| digits & byte.is_ascii_digit());
-        digits.then(|| Self(Digits::of(text)))
+        let digits = text.iter().fold(!text.is_empty(), |digits, byte| digits & byte.is_ascii_digit());
+        if digits { Digits::of(text).map(Self) } else { None }
     }
 
     /// The text, as it came.
@@ -50,14 +51,14 @@ impl SequenceNumber {
 }
 
 impl Digits {
-    fn of(text: &str) -> Self {
+    fn of(text: &[u8]) -> Option<Self> {
         let mut digits = [0; SHORT];
         match (digits.get_mut(..text.len()), u8::try_from(text.len())) {
             (Some(place), Ok(length)) => {
-                place.copy_from_slice(text.as_bytes());
-                Self::Short(length, digits)
+                place.copy_from_slice(text);
+                Some(Self::Short(length, digits))
             }
-            _ => Self::Long(text.into()),
+            _ => std::str::from_utf8(text).ok().map(|text| Self::Long(text.into())),
         }
     }
 

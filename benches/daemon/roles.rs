@@ -25,16 +25,11 @@ use tokio_util::sync::CancellationToken;
 pub fn child(words: &[String]) {
     let mut tell = TcpStream::connect(("127.0.0.1", words[0].parse().unwrap())).unwrap();
     let is = |word: &str| words.iter().any(|given| given == word);
-    let mut input = BufReader::with_capacity(1 << 20, std::io::stdin().lock());
+    let mut input = BufReader::with_capacity(1 << 18, std::io::stdin().lock());
     let mut output = std::io::stdout().lock();
-    let (mut line, mut first) = (Vec::new(), true);
+    let mut first = true;
     let say = |tell: &mut TcpStream, what: &str| tell.write_all(format!("{what}\n").as_bytes()).unwrap();
-    loop {
-        line.clear();
-        if input.read_until(b'\n', &mut line).unwrap() == 0 {
-            return;
-        }
-        let head = &line[..line.len().min(60)];
+    while let Some(head) = head_of_line(&mut input) {
         let action = ["initialize", "processRecords", "shardEnded", "leaseLost", "shutdownRequested"]
             .into_iter()
             .find(|action| head.windows(action.len()).any(|part| part == action.as_bytes()))
@@ -56,13 +51,31 @@ pub fn child(words: &[String]) {
             say(&mut tell, "last");
             output.write_all(b"{\"action\":\"checkpoint\",\"sequenceNumber\":null}\n").unwrap();
             output.flush().unwrap();
-            line.clear();
-            input.read_until(b'\n', &mut line).unwrap();
+            head_of_line(&mut input);
         }
         output
             .write_all(format!("{{\"action\":\"status\",\"responseFor\":\"{action}\"}}\n").as_bytes())
             .unwrap();
         output.flush().unwrap();
+    }
+}
+
+/// The beginning of the next line, which is read to its end; none at the end of all.
+fn head_of_line(input: &mut impl BufRead) -> Option<Vec<u8>> {
+    let mut head = Vec::with_capacity(60);
+    loop {
+        let read = input.fill_buf().unwrap();
+        if read.is_empty() {
+            return None;
+        }
+        let end = memchr::memchr(b'\n', read);
+        let part = &read[..end.unwrap_or(read.len())];
+        head.extend_from_slice(&part[..part.len().min(60 - head.len())]);
+        let count = end.map_or(read.len(), |end| end + 1);
+        input.consume(count);
+        if end.is_some() {
+            return Some(head);
+        }
     }
 }
 
@@ -100,7 +113,7 @@ pub fn raw(words: &[String]) {
 fn drain(port: &str) {
     let mut tell = TcpStream::connect(("127.0.0.1", port.parse().unwrap())).unwrap();
     let mut input = std::io::stdin().lock();
-    let mut buffer = vec![0; 1 << 20];
+    let mut buffer = vec![0; 1 << 18];
     let mut first = true;
     while input.read(&mut buffer).unwrap() > 0 {
         if std::mem::take(&mut first) {

@@ -239,11 +239,16 @@ impl BatchLine {
     /// Appends what comes after a record's data. Its `action` comes last, unlike everyone else's: Java's field
     /// order.
     pub fn close_record(record: &Record<'_>, out: &mut Vec<u8>) {
-        out.push(b'"');
-        put_text(out, "partitionKey", Some(record.partition_key));
-        put_text(out, "sequenceNumber", Some(record.sequence_number));
-        put_number(out, "approximateArrivalTimestamp", record.approximate_arrival_timestamp);
-        put_number(out, "subSequenceNumber", Some(record.sub_sequence_number));
+        let mut number = itoa::Buffer::new();
+        out.extend_from_slice(b"\",\"partitionKey\":");
+        put_string(out, record.partition_key);
+        out.extend_from_slice(b",\"sequenceNumber\":");
+        put_string(out, record.sequence_number);
+        out.extend_from_slice(b",\"approximateArrivalTimestamp\":");
+        let time = record.approximate_arrival_timestamp.map_or("null", |time| number.format(time));
+        out.extend_from_slice(time.as_bytes());
+        out.extend_from_slice(b",\"subSequenceNumber\":");
+        out.extend_from_slice(number.format(record.sub_sequence_number).as_bytes());
         out.extend_from_slice(b",\"action\":\"record\"}");
     }
 

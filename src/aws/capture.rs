@@ -109,12 +109,11 @@ async fn read(
     length: Option<usize>,
     mut room: Room,
 ) -> Result<Result<Bytes, usize>, ConnectorError> {
-    if let Some(length) = length
-        && !room.resize(length)
-    {
-        return Ok(Err(length));
+    let mut whole = Vec::new();
+    if let Some(length) = length {
+        let Some(memory) = room.memory(length) else { return Ok(Err(length)) };
+        whole = memory;
     }
-    let mut whole = Vec::with_capacity(length.unwrap_or_default());
     while let Some(part) = body.next().await {
         let part = part.map_err(|error| ConnectorError::io(error.into()))?;
         let needed = whole.len() + part.len();
@@ -123,9 +122,11 @@ async fn read(
         }
         whole.extend_from_slice(&part);
     }
-    whole.shrink_to_fit();
-    room.set(whole.len());
-    Ok(Ok(room.fill(whole)))
+    if length != Some(whole.len()) {
+        whole.shrink_to_fit();
+    }
+    room.set(whole.capacity());
+    Ok(Ok(room.fill_memory(whole)))
 }
 
 impl Intercept for Capture {

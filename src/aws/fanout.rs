@@ -95,8 +95,11 @@ impl Stream {
                     let text = format!("stream {}: an answer without events", self.name);
                     return Err(Error::Unavailable(text));
                 };
-                let (stream, buffer, decoder) = (self.clone(), BytesMut::new(), MessageFrameDecoder::new());
-                Ok(Box::new(Events { stream, connection, body, buffer, decoder, is_well: true }))
+                let (buffer, decoder) = (BytesMut::new(), MessageFrameDecoder::new());
+                let stream = self.clone();
+                let events =
+                    Events { stream, connection, body, buffer, decoder, is_begun: false, is_well: true };
+                Ok(Box::new(events))
             }
         }
     }
@@ -160,6 +163,8 @@ struct Events {
     body: ByteStream,
     buffer: BytesMut,
     decoder: MessageFrameDecoder,
+    /// The buffer has the beginning of a frame, or the decoder does.
+    is_begun: bool,
     connection: usize,
     /// Nothing is being waited for, so that its end says nothing against the connection.
     is_well: bool,
@@ -209,8 +214,12 @@ impl Events {
     /// The next whole frame; none at an end between two.
     async fn message(&mut self) -> Result<Option<Message>, Error> {
         loop {
+            self.make_room();
             match self.decoder.decode_frame(&mut self.buffer) {
-                Ok(DecodedFrame::Complete(message)) => return Ok(Some(message)),
+                Ok(DecodedFrame::Complete(message)) => {
+                    self.is_begun = false;
+                    return Ok(Some(message));
+                }
                 Ok(DecodedFrame::Incomplete) if self.buffer.len() > LARGEST => {
                     return Err(self.unreadable("an event without end"));
                 }
@@ -232,6 +241,16 @@ impl Events {
                 }
                 None => return Ok(None),
             }
+        }
+    }
+
+    /// A frame begins with its length: it comes into place at once, instead of being moved each time that there is
+    /// more of it.
+    fn make_room(&mut self) {
+        if let (false, Some(length)) = (self.is_begun, self.buffer.first_chunk()) {
+            self.is_begun = true;
+            let length = u32::from_be_bytes(*length) as usize;
+            self.buffer.reserve(length.min(LARGEST).saturating_sub(self.buffer.len()));
         }
     }
 

@@ -95,6 +95,24 @@ impl<'a> Cursor<'a> {
         is_usual.then_some(number)
     }
 
+    /// Seconds as Kinesis and others write them, in milliseconds: `1795405837.483` and `1.795405837483E9` are both
+    /// 13 digits with a point. Any other number is [`millis`]'s to read.
+    fn seconds(&mut self) -> Option<i64> {
+        let text = self.number()?;
+        let plain = |whole: &[u8], fraction: &[u8]| {
+            let is_usual = whole.len() + fraction.len() == 13;
+            let digits = whole.iter().chain(fraction);
+            digits.clone().all(u8::is_ascii_digit).then_some(())?;
+            is_usual.then(|| digits.fold(0, |sum, digit| sum * 10 + i64::from(digit - b'0')))
+        };
+        let read = match text {
+            [whole @ .., b'.', a, b, c] if whole.len() == 10 => plain(whole, &[*a, *b, *c]),
+            [whole, b'.', fraction @ .., b'E', b'9'] => plain(&[*whole], fraction),
+            _ => None,
+        };
+        read.or_else(|| millis(std::str::from_utf8(text).ok()?))
+    }
+
     /// `null`, or text of which nothing means none.
     fn token(&mut self) -> Option<Option<String>> {
         if self.eat_all(b"null").is_some() {
@@ -146,7 +164,7 @@ impl<'a> Cursor<'a> {
         let (mut sequence, mut data, mut key, mut time) = (None, None, None, None);
         self.object(|cursor, name| match name {
             b"SequenceNumber" => {
-                let digits = std::str::from_utf8(cursor.quoted()?).ok()?;
+                let digits = cursor.quoted()?;
                 once(&mut sequence, SequenceNumber::parse(digits)?)
             }
             b"Data" => {
@@ -158,8 +176,8 @@ impl<'a> Cursor<'a> {
                 once(&mut key, Text::of_utf8(cursor.body.slice_ref(text))?)
             }
             b"ApproximateArrivalTimestamp" => {
-                let number = std::str::from_utf8(cursor.number()?).ok()?;
-                once(&mut time, millis(number)?)
+                let seconds = cursor.seconds()?;
+                once(&mut time, seconds)
             }
             b"EncryptionType" => cursor.text().map(|_| ()).or_else(|| cursor.eat_all(b"null")),
             _ => None,
