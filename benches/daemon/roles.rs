@@ -1,7 +1,7 @@
 //! What this binary is under other words: a child that only answers, the raw reader, a daemon without children.
 
 use std::fmt;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -61,7 +61,7 @@ pub fn child(words: &[String]) {
 }
 
 /// The beginning of the next line, which is read to its end; none at the end of all.
-fn head_of_line(input: &mut impl BufRead) -> Option<Vec<u8>> {
+fn head_of_line(input: &mut impl io::BufRead) -> Option<Vec<u8>> {
     let mut head = Vec::with_capacity(60);
     loop {
         let read = input.fill_buf().unwrap();
