@@ -27,6 +27,7 @@ use crate::lease::take::{Asker, Observations};
 use crate::lease::update::{Next, Update};
 use crate::lease::watch as rhythm;
 use crate::lease::{Held, Lease, Table, WorkerId, table, update};
+use crate::metrics::Sink;
 use crate::shard::ShardId;
 
 mod led;
@@ -61,7 +62,7 @@ const MORE: Duration = Duration::from_millis(500);
 const PARALLEL: usize = 32;
 
 /// How leases are held.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// `workerId`.
     pub me: WorkerId,
@@ -75,6 +76,8 @@ pub struct Settings {
     pub priority: bool,
     /// How a leader gives leases out.
     pub rules: lead::Rules,
+    /// Is told what it finds and gives out.
+    pub sink: Arc<dyn Sink>,
 }
 
 /// The table as it was last seen.

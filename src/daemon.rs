@@ -142,6 +142,7 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
         max_steals: config.max_steals,
         priority: config.priority,
         rules: config.rules.clone(),
+        sink: ports.sink.clone(),
     };
     let (coordinator, ends) = Coordinator::new(ports.table.clone(), settings);
     let Ends { handle, leases, seen, standing, calls, heirs } = ends;

@@ -478,23 +478,33 @@ impl Member {
         let before: BTreeSet<WorkerId> = self.verdict.members.iter().map(|one| one.id.clone()).collect();
         let verdict = judge(reports, now, &self.settings.rules);
         let new = verdict.members.iter().any(|member| !before.contains(&member.id));
-        for (worker, at) in &verdict.stale {
-            info!(worker, "a worker has not reported for long: its report is deleted");
-            for place in self.layout.reads() {
-                let (store, worker, place, at) = (self.store.clone(), worker.clone(), *place, *at);
-                self.work.spawn(async move {
-                    if let Err(error) = store.retract(place, &worker, at).await {
-                        debug!(%error, worker, "an old report was not deleted");
-                    }
-                    Done::Retracted
-                });
-            }
-        }
+        self.sweep(verdict.stale.clone());
         (self.verdict, self.judged) = (Arc::new(verdict), Some(Instant::now()));
         if new {
             self.show();
             self.look();
         }
+    }
+
+    /// Deletes reports of workers that are long gone.
+    fn sweep(&mut self, stale: Vec<(String, i64)>) {
+        let (store, layout, sink) = (self.store.clone(), self.layout, self.settings.sink.clone());
+        if stale.is_empty() {
+            return sink.worker(OfWorker::Swept { reports: 0, took: Duration::ZERO });
+        }
+        let began = Instant::now();
+        self.work.spawn(async move {
+            for (worker, at) in &stale {
+                info!(worker, "a worker has not reported for long: its report is deleted");
+                for place in layout.reads() {
+                    if let Err(error) = store.retract(*place, worker, *at).await {
+                        debug!(%error, worker, "an old report was not deleted");
+                    }
+                }
+            }
+            sink.worker(OfWorker::Swept { reports: stale.len(), took: began.elapsed() });
+            Done::Retracted
+        });
     }
 
     fn look(&self) {

@@ -26,8 +26,12 @@ enum Digits {
 
 impl SequenceNumber {
     /// Takes digits, and nothing but digits.
-    pub fn parse(text: impl AsRef<[u8]>) -> Option<Self> {
-        let text = text.as_ref();
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::of_digits(text.as_bytes())
+    }
+
+    /// The same of bytes.
+    pub fn of_digits(text: &[u8]) -> Option<Self> {
         // All of them at once: there are many, and hardly ever one that isn't a digit.
         let digits = text.iter().fold(!text.is_empty(), |digits, byte| digits & byte.is_ascii_digit());
         if digits { Digits::of(text).map(Self) } else { None }
@@ -114,11 +118,21 @@ impl Sequence {
     /// As it stands in a lease row and on the wire.
     pub fn as_str(&self) -> &str {
         match self {
-            Self::AtTimestamp => "AT_TIMESTAMP",
-            Self::TrimHorizon => "TRIM_HORIZON",
-            Self::Latest => "LATEST",
             Self::Number(number) => number.as_str(),
-            Self::ShardEnd => "SHARD_END",
+            Self::AtTimestamp | Self::TrimHorizon | Self::Latest | Self::ShardEnd => {
+                self.sentinel().unwrap_or_default()
+            }
+        }
+    }
+
+    /// Its name if it is a sentinel.
+    pub fn sentinel(&self) -> Option<&'static str> {
+        match self {
+            Self::AtTimestamp => Some("AT_TIMESTAMP"),
+            Self::TrimHorizon => Some("TRIM_HORIZON"),
+            Self::Latest => Some("LATEST"),
+            Self::Number(_) => None,
+            Self::ShardEnd => Some("SHARD_END"),
         }
     }
 

@@ -95,8 +95,8 @@ impl Part<'_> {
 
 fn read_record(body: &Bytes, record: Record<'_>) -> Result<record::Record, String> {
     let number = &record.sequence_number;
-    let sequence = SequenceNumber::parse(number.as_bytes())
-        .ok_or_else(|| format!("sequence number {number:?} is no number"))?;
+    let sequence =
+        SequenceNumber::parse(number).ok_or_else(|| format!("sequence number {number:?} is no number"))?;
     let data = Data::of_base64(record.data.within(body))
         .ok_or_else(|| format!("the data of record {number} is no base64"))?;
     Ok(record::Record {

@@ -21,11 +21,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::{ALERT, Coordinator, Done, MIN_PAUSE, Question, Seen, Standing, call, take};
-use crate::fleet::lead::{self, How, Leader, Workers};
+use crate::fleet::lead::{self, How, Leader, Run, Workers};
 use crate::fleet::report::Verdict;
 use crate::lease::take::{Asker, Observations};
 use crate::lease::update::Next;
 use crate::lease::{Held, Lease, Table, WorkerId, table, update};
+use crate::metrics::OfWorker;
 use crate::shard::ShardId;
 
 /// A member looks at the whole table so many failover times after the last time: for what it has finished
@@ -55,6 +56,14 @@ pub(super) struct Led {
     ask: Option<mpsc::Sender<Question>>,
     pub(super) stop: CancellationToken,
     heirs: Option<Arc<Heirs>>,
+    giving: Option<Giving>,
+}
+
+/// Orders of one plan that are being carried out.
+struct Giving {
+    began: Instant,
+    left: usize,
+    failed: usize,
 }
 
 impl Led {
@@ -158,6 +167,7 @@ impl Coordinator {
         }
         let own = |lease: &&Lease| lease.owner.as_ref() == Some(&me) && lease.checkpoint_owner.is_none();
         let own: Vec<Lease> = leases.iter().filter(own).filter(|lease| self.is_new(lease)).cloned().collect();
+        self.settings.sink.worker(OfWorker::Discovered { leases: own.len(), took: Duration::ZERO });
         self.adopt(own);
         if leads {
             self.give_out(&leases, &standing);
@@ -197,14 +207,21 @@ impl Coordinator {
         if stop.is_cancelled() {
             return;
         }
-        for shard in shards {
-            if self.held.contains_key(&shard) || self.releasing.contains(&shard) {
-                continue;
-            }
+        let new = |shard: &ShardId| !self.held.contains_key(shard) && !self.releasing.contains(shard);
+        let new: Vec<ShardId> = shards.into_iter().filter(new).collect();
+        if new.is_empty() {
+            self.settings.sink.worker(OfWorker::Discovered { leases: 0, took: Duration::ZERO });
+        }
+        let began = Instant::now();
+        for shard in new {
+            let sink = self.settings.sink.clone();
             let (table, writes, me) = (self.table.clone(), self.writes.clone(), self.settings.me.clone());
             self.look.under_way += 1;
             self.work.spawn(async move {
-                match table.get(&shard).await {
+                let read = table.get(&shard).await;
+                let found = usize::from(matches!(read, Ok(Some(_))));
+                sink.worker(OfWorker::Discovered { leases: found, took: began.elapsed() });
+                match read {
                     Ok(Some(lease))
                         if lease.owner.as_ref() == Some(&me)
                             && lease.checkpoint_owner.is_none()
@@ -260,11 +277,13 @@ impl Coordinator {
         let now = Instant::now();
         let workers = Workers { members: &standing.verdict.members, signs: &standing.signs() };
         let rules = self.settings.rules.clone();
-        let orders = self.led.leader.plan(leases, &self.seen, workers, &rules, now, &mut self.random);
+        let mut orders = self.led.leader.plan(leases, &self.seen, workers, &rules, now, &mut self.random);
+        orders.retain(|order| !self.releasing.contains(&order.lease.shard));
+        let Run { assigning, left, balancing } = self.led.leader.run();
+        self.settings.sink.worker(OfWorker::Planned { assigning, left, balancing });
+        self.led.giving = Some(Giving { began: now, left: orders.len(), failed: 0 });
+        self.gave_some();
         for order in orders {
-            if self.releasing.contains(&order.lease.shard) {
-                continue;
-            }
             let update = match order.how {
                 How::Assign => update::assign(order.lease, &order.to),
                 How::HandOff => update::initiate(order.lease, &order.to),
@@ -296,6 +315,11 @@ impl Coordinator {
     /// A lease was given out, or not.
     pub(super) fn given(&mut self, to: &WorkerId, outcome: &Result<(), table::Error>) {
         self.look.under_way = self.look.under_way.saturating_sub(1);
+        if let Some(giving) = &mut self.led.giving {
+            giving.left = giving.left.saturating_sub(1);
+            giving.failed += usize::from(outcome.is_err());
+        }
+        self.gave_some();
         let now = Instant::now();
         match outcome {
             Ok(()) if *to == self.settings.me => self.look.next = now,
@@ -305,6 +329,14 @@ impl Coordinator {
             }
             // What it was is seen at the next look.
             Err(_) => self.look.next = self.look.next.min(now + MIN_PAUSE),
+        }
+    }
+
+    /// Tells when all of a plan is done.
+    fn gave_some(&mut self) {
+        if let Some(giving) = self.led.giving.take_if(|giving| giving.left == 0) {
+            let (failed, took) = (giving.failed, giving.began.elapsed());
+            self.settings.sink.worker(OfWorker::GaveOut { failed, took });
         }
     }
 

@@ -25,6 +25,7 @@ fn settings() -> Settings {
             graceful: true,
             hand_off: Duration::from_secs(30),
         },
+        sink: Arc::new(crate::metrics::Discard),
     }
 }
 

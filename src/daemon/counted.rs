@@ -40,6 +40,10 @@ fn step(update: &Update) -> Option<Step> {
     renews.then_some(Step::Renew)
 }
 
+fn begins(lease: &Lease) -> &'static str {
+    lease.checkpoint.sequence.sentinel().unwrap_or("SEQUENCE_NUMBER")
+}
+
 impl Table for Counted {
     fn ensure(&self) -> BoxFuture<'_, Result<(), Error>> {
         self.table.ensure()
@@ -54,7 +58,7 @@ impl Table for Counted {
     }
 
     fn create<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<bool, Error>> {
-        Box::pin(self.did(Some(Step::Create), self.table.create(lease)))
+        Box::pin(self.did(Some(Step::Create { at: begins(lease) }), self.table.create(lease)))
     }
 
     fn update<'a>(&'a self, shard: &'a ShardId, update: &'a Update) -> BoxFuture<'a, Result<Lease, Error>> {

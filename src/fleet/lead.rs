@@ -94,6 +94,18 @@ pub struct Leader {
     /// Who let a lease expire and has moved none since. The report of a dead worker is fresh for a while, and as
     /// it has nothing it would be the first to be given something.
     late: BTreeMap<WorkerId, Late>,
+    run: Run,
+}
+
+/// What is worth telling of the last plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Run {
+    /// How long it took to give the available leases.
+    pub assigning: Duration,
+    /// Those of them that got nobody.
+    pub left: usize,
+    /// How long it took to even out, and how many leases move for it; none where that wasn't due.
+    pub balancing: Option<(Duration, usize)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +121,11 @@ impl Leader {
     /// Whether it has looked before since it leads.
     pub fn is_new(&self) -> bool {
         self.balanced.is_none()
+    }
+
+    /// Of the last [`Leader::plan`].
+    pub fn run(&self) -> Run {
+        self.run
     }
 
     /// What to do now. `seen` has noted these leases.
@@ -146,7 +163,16 @@ impl Leader {
             members.iter().filter(|member| self.is_trusted(&member.id)).cloned().collect();
         // If all are late there is nobody better.
         let members = if punctual.is_empty() { members } else { &punctual };
-        let plan = assign::plan(&candidates, members, &rules_of_plan, random);
+        let (began, mut assigned) = (Instant::now(), None);
+        let plan = assign::plan(&candidates, members, &rules_of_plan, random, || {
+            assigned = Some(Instant::now());
+        });
+        let assigned = assigned.unwrap_or(began);
+        self.run = Run {
+            assigning: assigned - began,
+            left: plan.left,
+            balancing: plan.balanced.map(|count| (assigned.elapsed(), count)),
+        };
         let mut early = false;
         let orders = plan.moves.into_iter().filter_map(|step| {
             let (lease, candidate) = (*open.get(step.lease)?, candidates.get(step.lease)?);

@@ -117,18 +117,30 @@ pub struct Move {
 pub struct Plan {
     /// The available leases first, in the order in which they were given away.
     pub moves: Vec<Move>,
+    /// So many of them, the last ones, are to even out; none where that wasn't to be done.
+    pub balanced: Option<usize>,
     /// Available leases for which there was no room.
     pub left: usize,
 }
 
-/// Plans one run. `random` chooses among the leases of a worker that gives some away.
-pub fn plan(leases: &[Candidate<'_>], members: &[Member], rules: &Rules, random: &mut fastrand::Rng) -> Plan {
+/// Plans one run. `random` chooses among the leases of a worker that gives some away. `assigned` is called when the
+/// available ones are given.
+pub fn plan(
+    leases: &[Candidate<'_>],
+    members: &[Member],
+    rules: &Rules,
+    random: &mut fastrand::Rng,
+    assigned: impl FnOnce(),
+) -> Plan {
     let mut fleet = Fleet::new(leases, members, rules);
     let left = fleet.assign_available();
+    assigned();
+    let given = fleet.moves.len();
     if rules.balance {
         fleet.balance(random);
     }
-    Plan { moves: fleet.moves, left }
+    let balanced = rules.balance.then(|| fleet.moves.len() - given);
+    Plan { moves: fleet.moves, balanced, left }
 }
 
 /// What a worker is weighed by.

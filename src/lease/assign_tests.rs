@@ -64,7 +64,7 @@ fn seen(rows: &[Row]) -> Vec<Candidate<'_>> {
 }
 
 fn planned(rows: &[Row], members: &[Member], rules: &Rules) -> Plan {
-    plan(&seen(rows), members, rules, &mut fastrand::Rng::with_seed(7))
+    plan(&seen(rows), members, rules, &mut fastrand::Rng::with_seed(7), || ())
 }
 
 fn applied(rows: &[Row], plan: &Plan) -> Vec<Row> {
@@ -116,7 +116,10 @@ fn a_fleet_without_figures_is_balanced_by_moving_as_few_as_possible() {
     even.sort_unstable();
     assert_eq!((even.as_slice(), plan.moves.len()), ([6, 6, 6, 7].as_slice(), 11));
     let settled = rows(&[("w000", 2), ("w001", 1), ("w002", 2)], None);
-    assert_eq!(planned(&settled, &members(&[Some(0.0); 3]), &RULES), Plan::default());
+    assert_eq!(
+        planned(&settled, &members(&[Some(0.0); 3]), &RULES),
+        Plan { balanced: Some(0), ..Plan::default() }
+    );
     let rules = Rules { balance: false, ..RULES };
     assert_eq!(planned(&uneven, &members(&[None; 4]), &rules), Plan::default());
 }
@@ -152,11 +155,11 @@ fn an_expired_lease_never_goes_back_to_who_let_it_expire() {
     assert_eq!(after(&leases, &members(&[None; 3]), &RULES), [0, 0, 18]);
     // There is nobody else: it finds them by itself.
     let alone = [member("w000", None)];
-    assert_eq!(planned(&leases[..6], &alone, &RULES), Plan::default());
+    assert_eq!(planned(&leases[..6], &alone, &RULES), Plan { balanced: Some(0), ..Plan::default() });
     // But not what it was handing over.
     leases[0].checkpoint_owner = Some("w000".into());
     leases[0].owner = Some("gone".into());
-    let back = Plan { moves: vec![Move { lease: 0, to: "w000".into() }], left: 0 };
+    let back = Plan { moves: vec![Move { lease: 0, to: "w000".into() }], balanced: Some(0), left: 0 };
     assert_eq!(planned(&leases[..6], &alone, &RULES), back);
 }
 
@@ -167,7 +170,10 @@ fn an_open_hand_off_is_left_alone_and_counts_for_its_next_owner() {
         row.checkpoint_owner = Some("w000".into());
     }
     assert_eq!(after(&leases, &members(&[None; 2]), &RULES), [6, 6]);
-    assert_eq!(planned(&leases[..6], &members(&[None; 3]), &RULES), Plan::default());
+    assert_eq!(
+        planned(&leases[..6], &members(&[None; 3]), &RULES),
+        Plan { balanced: Some(0), ..Plan::default() }
+    );
 }
 
 #[test]
@@ -181,9 +187,9 @@ fn who_is_too_busy_gives_and_nobody_is_pushed_over_average_or_limit() {
     for member in &mut tight[1..] {
         member.metrics[0].limit = 31.0;
     }
-    assert_eq!(planned(&leases, &tight, &RULES), Plan::default());
+    assert_eq!(planned(&leases, &tight, &RULES), Plan { balanced: Some(0), ..Plan::default() });
     let near = members(&[52.0, 50.0, 48.0].map(Some));
-    assert_eq!(planned(&leases, &near, &RULES), Plan::default());
+    assert_eq!(planned(&leases, &near, &RULES), Plan { balanced: Some(0), ..Plan::default() });
 }
 
 #[test]
@@ -194,7 +200,7 @@ fn the_least_lease_moves_where_each_is_more_than_what_should() {
     // 22 × 25 / 60 × 0.6 = 5.5, and neither lease is less.
     assert_eq!(planned(&leases, &fleet, &RULES).moves, [Move { lease: 1, to: "w001".into() }]);
     let rules = Rules { overshoot: false, ..RULES };
-    assert_eq!(planned(&leases, &fleet, &rules), Plan::default());
+    assert_eq!(planned(&leases, &fleet, &rules), Plan { balanced: Some(0), ..Plan::default() });
 }
 
 #[test]
@@ -215,7 +221,7 @@ fn what_finds_no_room_is_told() {
     let rules = Rules { max_leases: 3, ..RULES };
     let plan = planned(&free, &members(&[None; 2]), &rules);
     assert_eq!((plan.moves.len(), plan.left), (6, 4));
-    assert_eq!(planned(&free, &[], &RULES), Plan { moves: Vec::new(), left: 10 });
+    assert_eq!(planned(&free, &[], &RULES), Plan { moves: Vec::new(), balanced: Some(0), left: 10 });
     // Past its throughput a worker gets no more.
     let mut free = rows(&[("-", 10)], Some(10.0));
     let rules = Rules { max_throughput: 25.0, ..RULES };
@@ -234,7 +240,7 @@ fn a_large_fleet_is_planned_in_no_time() {
     let told = |what: &str, leases: &[Row], fleet: &[Member]| {
         let seen = seen(leases);
         let start = Instant::now();
-        let plan = plan(&seen, fleet, &RULES, &mut fastrand::Rng::with_seed(7));
+        let plan = plan(&seen, fleet, &RULES, &mut fastrand::Rng::with_seed(7), || ());
         println!("10,000 leases, 100 workers, {what}: {} moves in {:?}", plan.moves.len(), start.elapsed());
         plan
     };
@@ -410,7 +416,7 @@ fn is_at_least_as_even_as_java() {
         };
         let place = |row: &Row| fleet.iter().position(|member| Some(&member.id) == seen_owner(row));
         let ours = mean(&|draw| {
-            let plan = plan(&seen(&rows), &fleet, &RULES, &mut fastrand::Rng::with_seed(draw));
+            let plan = plan(&seen(&rows), &fleet, &RULES, &mut fastrand::Rng::with_seed(draw), || ());
             applied(&rows, &plan).iter().map(place).collect()
         });
         let java = mean(&|draw| java::plan(&rows, &fleet, &RULES, draw));
@@ -479,7 +485,7 @@ proptest! {
     #[test]
     fn a_plan_keeps_the_rules((rows, fleet) in any_fleet(), max_leases in 0..40_usize, seed: u64) {
         let rules = Rules { max_leases, ..RULES };
-        let made = || plan(&seen(&rows), &fleet, &rules, &mut fastrand::Rng::with_seed(seed));
+        let made = || plan(&seen(&rows), &fleet, &rules, &mut fastrand::Rng::with_seed(seed), || ());
         let plan = made();
         prop_assert_eq!(&plan, &made(), "the same for a seed");
         let moved: BTreeSet<usize> = plan.moves.iter().map(|one| one.lease).collect();
@@ -527,7 +533,7 @@ proptest! {
         rows.iter_mut().for_each(|row| row.available |= row.owner.is_none());
         let mut moves = Vec::new();
         for _ in 0..30 {
-            let plan = plan(&seen(&rows), &fleet, &RULES, &mut random);
+            let plan = plan(&seen(&rows), &fleet, &RULES, &mut random, || ());
             rows = applied(&rows, &plan);
             moves.push(plan.moves.len());
         }

@@ -248,7 +248,11 @@ impl Sink for Board {
                 (worker.leases, worker.workers) = (leases, workers);
                 worker.leads = leads.unwrap_or_default();
             }
-            OfWorker::Did { .. } => {}
+            OfWorker::Discovered { .. }
+            | OfWorker::Planned { .. }
+            | OfWorker::GaveOut { .. }
+            | OfWorker::Swept { .. }
+            | OfWorker::Did { .. } => {}
             OfWorker::Called { service, operation, took, ok } => {
                 let calls = worker.calls.entry((service.to_owned(), operation.to_owned())).or_default();
                 *(if ok { &mut calls.ok } else { &mut calls.failed }) += 1;

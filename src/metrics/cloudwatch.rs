@@ -6,26 +6,21 @@
 //! `CloudWatchPublisherRunnable`, `CloudWatchMetricsPublisher`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use multilangd_protocol::Action;
 use tokio::sync::Notify;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
-use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
 
 use super::{Ending, OfShard, OfWorker, Sink, Step};
-use crate::shard::{BoxFuture, ShardId};
+use crate::shard::ShardId;
+
+mod sending;
+
+pub use sending::{Publisher, run};
 
 /// So many metrics are sent without waiting (`CloudWatchMetricsFactory.FLUSH_SIZE`, `publisherFlushBuffer`).
 const FLUSH: usize = 200;
-/// In one request (`CloudWatchMetricsPublisher.BATCH_SIZE`).
-const REQUEST: usize = 20;
-/// A request takes no longer (`PUT_TIMEOUT_MILLIS`).
-const LIMIT: Duration = Duration::from_secs(5);
-/// A stop waits no longer for what is being sent and what is left.
-const LAST: Duration = Duration::from_secs(1);
 
 /// `metricsLevel`: which metrics are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,12 +92,6 @@ impl Statistics {
     }
 }
 
-/// Sends metrics.
-pub trait Publisher: Send + Sync {
-    /// At most twenty at a time; what can't be sent is lost.
-    fn put<'a>(&'a self, data: &'a [(Key, Statistics)]) -> BoxFuture<'a, Result<(), String>>;
-}
-
 /// What waits to be sent.
 #[derive(Debug)]
 pub struct Queue {
@@ -123,6 +112,8 @@ struct State {
     longest: Duration,
     /// Whether a leader gives leases out; none before the first look.
     led: Option<bool>,
+    /// Leases were looked for, which at first is to find those that this worker had before.
+    looked: bool,
     /// What the child of a shard is asked for.
     asked: BTreeMap<ShardId, Action>,
 }
@@ -162,6 +153,12 @@ impl Queue {
         scope.summary("LostLeases", Unit::Count, f64::from(lost));
         scope.summary("CurrentLeases", Unit::Count, count(held));
         scope.success(Level::Summary, "", !failed, Some(longest));
+    }
+
+    fn discovered(&self, took: Duration, ok: bool) {
+        let scope = self.scope("LeaseDiscovery").worker();
+        scope.detailed("ListLeaseKeysForWorker.Time", Unit::Milliseconds, millis(took));
+        scope.success(Level::Summary, "", ok, Some(took));
     }
 
     fn scope(&self, operation: &'static str) -> Scope<'_> {
@@ -340,9 +337,11 @@ impl Sink for Queue {
                     scope.success(Level::Detailed, "TakeLease", ok, Some(took));
                     scope.summary(if ok { "TakenLeases" } else { "UntakenLeases" }, Unit::Count, 1.0);
                 }
-                Step::Create => {
+                Step::Create { at } => {
                     let scope = self.scope("ShardSyncTask");
                     scope.success(Level::Detailed, "CreateLease", ok, Some(took));
+                    // As in KCL: whether it was made or not.
+                    scope.success(Level::Detailed, &format!("CreateLease_{at}"), true, None);
                 }
                 Step::Sync => {
                     let scope = self.scope("ShardSyncTask");
@@ -361,14 +360,16 @@ impl Sink for Queue {
                     let scope = self.scope("WorkerMetricStatsReporter").worker();
                     scope.success(Level::Summary, "", ok, Some(took));
                 }
-                Step::Discover => {
-                    let scope = self.scope("LeaseDiscovery").worker();
-                    let time = "ListLeaseKeysForWorker.Time";
-                    scope.detailed(time, Unit::Milliseconds, millis(took));
-                    scope.success(Level::Summary, "", ok, Some(took));
-                }
+                Step::Discover => self.discovered(took, ok),
                 Step::List => {
-                    let led = self.lock().led;
+                    let (led, looked) = {
+                        let mut state = self.lock();
+                        (state.led, std::mem::replace(&mut state.looked, true))
+                    };
+                    if !looked {
+                        let fault = f64::from(u8::from(!ok));
+                        self.scope("LeaseRenewerInitialize").detailed("Fault", Unit::Count, fault);
+                    }
                     let scope = match led {
                         None => return,
                         Some(false) => self.scope("TakeLeases").worker(),
@@ -377,6 +378,8 @@ impl Sink for Queue {
                     if led == Some(true) {
                         let time = "LeaseAndWorkerMetricsLoad.Time";
                         scope.detailed(time, Unit::Milliseconds, millis(took));
+                        // A leader sees its own among all.
+                        self.discovered(took, ok);
                     } else {
                         scope.success(Level::Detailed, "ListLeases", ok, Some(took));
                     }
@@ -401,68 +404,34 @@ impl Sink for Queue {
                 scope.summary("ExpiredLeases", Unit::Count, count(free));
                 scope.summary("NumWorkers", Unit::Count, count(workers));
             }
+            OfWorker::Discovered { leases, took } => {
+                let scope = self.scope("LeaseDiscovery").worker();
+                scope.detailed("FetchNewLeases.Time", Unit::Milliseconds, millis(took));
+                scope.detailed("NewLeasesDiscovered", Unit::Count, count(leases));
+            }
+            OfWorker::Planned { assigning, left, balancing } => {
+                let scope = self.scope("LeaseAssignmentManager");
+                let time = "AssignExpiredOrUnassignedLeases.Time";
+                scope.detailed(time, Unit::Milliseconds, millis(assigning));
+                if left > 0 {
+                    scope.summary("LeaseSpillover", Unit::Count, count(left));
+                }
+                if let Some((took, moves)) = balancing {
+                    scope.detailed("BalanceWorkerVariance.Time", Unit::Milliseconds, millis(took));
+                    scope.summary("NumOfLeasesReassignment", Unit::Count, count(moves));
+                }
+            }
+            OfWorker::GaveOut { failed, took } => {
+                let scope = self.scope("LeaseAssignmentManager");
+                scope.detailed("FailedAssignmentCount", Unit::Count, count(failed));
+                scope.success(Level::Detailed, "ParallelyAssignLeases", true, Some(took));
+            }
+            OfWorker::Swept { reports, took } => {
+                let scope = self.scope("LeaseAssignmentManager");
+                scope.detailed("TotalStaleWorkerMetricsEntry", Unit::Count, count(reports));
+                scope.detailed("StaleWorkerMetricsCleanup.Time", Unit::Milliseconds, millis(took));
+            }
             OfWorker::Stopping | OfWorker::Called { .. } => {}
-        }
-    }
-}
-
-/// Sends until `stop`, and then what is left, if that goes quickly.
-pub async fn run(queue: Arc<Queue>, publisher: Arc<dyn Publisher>, stop: CancellationToken) {
-    let enough = async {
-        stop.cancelled().await;
-        sleep(LAST).await;
-    };
-    tokio::select! {
-        biased;
-        () = send(&queue, &*publisher, &stop) => {}
-        () = enough => debug!("the last metrics could not be sent in time"),
-    }
-}
-
-async fn send(queue: &Queue, publisher: &dyn Publisher, stop: &CancellationToken) {
-    let mut flushes = interval(queue.settings.every.max(Duration::from_millis(10)));
-    flushes.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    flushes.tick().await;
-    let mut renewals = interval(queue.settings.renewals.max(Duration::from_millis(10)));
-    renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut failing = false;
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => break,
-            _ = renewals.tick() => {
-                queue.renewals();
-                continue;
-            }
-            () = queue.full.notified() => {}
-            _ = flushes.tick() => {}
-        }
-        loop {
-            flush(queue, publisher, &mut failing).await;
-            if stop.is_cancelled() || !queue.is_full() {
-                break;
-            }
-        }
-    }
-    while !queue.lock().order.is_empty() {
-        flush(queue, publisher, &mut failing).await;
-    }
-}
-
-async fn flush(queue: &Queue, publisher: &dyn Publisher, failing: &mut bool) {
-    let (data, dropped) = queue.drain();
-    if dropped > 0 {
-        warn!(dropped, "metrics were dropped: more than metricsMaxQueueSize waited");
-    }
-    for some in data.chunks(REQUEST) {
-        let sent = timeout(LIMIT, publisher.put(some)).await;
-        match sent.unwrap_or_else(|_| Err(format!("no answer within {LIMIT:?}"))) {
-            Ok(()) => *failing = false,
-            // Once, until it goes again: nothing depends on it.
-            Err(error) if !std::mem::replace(failing, true) => {
-                warn!(error, "CloudWatch doesn't take metrics: those are lost until it does");
-            }
-            Err(error) => debug!(error, "metrics were lost"),
         }
     }
 }
@@ -471,7 +440,7 @@ async fn flush(queue: &Queue, publisher: &dyn Publisher, failing: &mut bool) {
 mod tests {
     use super::*;
 
-    fn queue(level: Level, dimensions: Option<&[&str]>) -> Queue {
+    pub(super) fn queue(level: Level, dimensions: Option<&[&str]>) -> Queue {
         Queue::new(Settings {
             level,
             dimensions: dimensions.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
@@ -482,7 +451,7 @@ mod tests {
         })
     }
 
-    fn fetched(queue: &Queue, shard: &str, behind: i64) {
+    pub(super) fn fetched(queue: &Queue, shard: &str, behind: i64) {
         let took = Some(Duration::from_millis(5));
         let event = OfShard::Fetched { records: 1, millis_behind_latest: Some(behind), took };
         queue.shard(&shard.into(), event);
@@ -520,6 +489,18 @@ mod tests {
     }
 
     #[test]
+    fn leases_for_which_nobody_has_room_are_told() {
+        let queue = queue(Level::Summary, None);
+        let planned = |left| OfWorker::Planned { assigning: Duration::ZERO, left, balancing: None };
+        queue.worker(planned(0));
+        assert!(queue.drain().0.is_empty());
+        queue.worker(planned(3));
+        let (data, _) = queue.drain();
+        assert_eq!((named(&data, "LeaseSpillover").len(), data[0].1.sum, data.len()), (1, 3.0, 1));
+        assert_eq!(data[0].0.dimensions, [("Operation", "LeaseAssignmentManager".to_owned())]);
+    }
+
+    #[test]
     fn what_is_more_than_may_wait_is_dropped_and_counted() {
         let mut queue = queue(Level::Detailed, None);
         queue.settings.most = 3;
@@ -527,41 +508,5 @@ mod tests {
         fetched(&queue, "b", 1);
         let (data, dropped) = queue.drain();
         assert_eq!((data.len(), dropped), (3, 5));
-    }
-
-    struct Slow;
-
-    impl Publisher for Slow {
-        fn put<'a>(&'a self, _: &'a [(Key, Statistics)]) -> BoxFuture<'a, Result<(), String>> {
-            Box::pin(std::future::pending())
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_cloudwatch_that_does_not_answer_holds_up_no_stop() {
-        let queue = Arc::new(queue(Level::Detailed, None));
-        fetched(&queue, "a", 1);
-        let stop = CancellationToken::new();
-        stop.cancel();
-        let begin = tokio::time::Instant::now();
-        run(queue, Arc::new(Slow), stop).await;
-        assert!(begin.elapsed() <= LAST);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn nor_does_one_that_was_being_sent_to() {
-        let queue = Arc::new(queue(Level::Detailed, None));
-        for shard in 0..300 {
-            fetched(&queue, &shard.to_string(), 1);
-        }
-        let stop = CancellationToken::new();
-        let stopping = async {
-            // Ten requests are begun with, of five seconds each.
-            tokio::time::sleep(Duration::from_secs(11)).await;
-            stop.cancel();
-            tokio::time::Instant::now()
-        };
-        let (begin, ()) = tokio::join!(stopping, run(queue.clone(), Arc::new(Slow), stop.clone()));
-        assert!(begin.elapsed() <= LAST, "{:?}", begin.elapsed());
     }
 }

@@ -126,7 +126,10 @@ pub enum Step {
     /// This worker's leases were read.
     Discover,
     /// A lease was made.
-    Create,
+    Create {
+        /// Where it begins: a sentinel's name, or `SEQUENCE_NUMBER`.
+        at: &'static str,
+    },
     /// A lease was taken.
     Take,
     /// A lease was renewed.
@@ -159,6 +162,36 @@ pub enum OfWorker<'a> {
         workers: usize,
         /// Whether this one looks after all leases; none where the owners decide.
         leads: Option<bool>,
+    },
+    /// What was given to this worker was taken up.
+    Discovered {
+        /// Leases that it didn't have.
+        leases: usize,
+        /// How long it took to read their rows, which a leader has already.
+        took: Duration,
+    },
+    /// It leads, and has planned who gets which lease.
+    Planned {
+        /// How long it took to plan for those that nobody has.
+        assigning: Duration,
+        /// Those of them for which nobody has room.
+        left: usize,
+        /// How long it took to even the rest out, and how many leases move for it; none where that wasn't due.
+        balancing: Option<(Duration, usize)>,
+    },
+    /// That plan was carried out.
+    GaveOut {
+        /// How many of its writes failed, or were of no use any more.
+        failed: usize,
+        /// How long it took.
+        took: Duration,
+    },
+    /// It leads, and has deleted the reports of workers that are long gone.
+    Swept {
+        /// How many.
+        reports: usize,
+        /// How long it took.
+        took: Duration,
     },
     /// A step of its work on the lease table is over.
     Did {

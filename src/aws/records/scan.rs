@@ -165,7 +165,7 @@ impl<'a> Cursor<'a> {
         self.object(|cursor, name| match name {
             b"SequenceNumber" => {
                 let digits = cursor.quoted()?;
-                once(&mut sequence, SequenceNumber::parse(digits)?)
+                once(&mut sequence, SequenceNumber::of_digits(digits)?)
             }
             b"Data" => {
                 let text = cursor.quoted()?;

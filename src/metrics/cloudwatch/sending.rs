@@ -1,0 +1,128 @@
+//! Metrics on their way to CloudWatch: as often as KCL sends them, and nothing waits for them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::{Key, Queue, Statistics};
+use crate::shard::BoxFuture;
+
+/// In one request (`CloudWatchMetricsPublisher.BATCH_SIZE`).
+const REQUEST: usize = 20;
+/// A request takes no longer (`PUT_TIMEOUT_MILLIS`).
+const LIMIT: Duration = Duration::from_secs(5);
+/// A stop waits no longer for what is being sent and what is left.
+const LAST: Duration = Duration::from_secs(1);
+
+/// Sends metrics.
+pub trait Publisher: Send + Sync {
+    /// At most twenty at a time; what can't be sent is lost.
+    fn put<'a>(&'a self, data: &'a [(Key, Statistics)]) -> BoxFuture<'a, Result<(), String>>;
+}
+
+/// Sends until `stop`, and then what is left, if that goes quickly.
+pub async fn run(queue: Arc<Queue>, publisher: Arc<dyn Publisher>, stop: CancellationToken) {
+    let enough = async {
+        stop.cancelled().await;
+        sleep(LAST).await;
+    };
+    tokio::select! {
+        biased;
+        () = send(&queue, &*publisher, &stop) => {}
+        () = enough => debug!("the last metrics could not be sent in time"),
+    }
+}
+
+async fn send(queue: &Queue, publisher: &dyn Publisher, stop: &CancellationToken) {
+    let mut flushes = interval(queue.settings.every.max(Duration::from_millis(10)));
+    flushes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    flushes.tick().await;
+    let mut renewals = interval(queue.settings.renewals.max(Duration::from_millis(10)));
+    renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failing = false;
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            _ = renewals.tick() => {
+                queue.renewals();
+                continue;
+            }
+            () = queue.full.notified() => {}
+            _ = flushes.tick() => {}
+        }
+        loop {
+            flush(queue, publisher, &mut failing).await;
+            if stop.is_cancelled() || !queue.is_full() {
+                break;
+            }
+        }
+    }
+    while !queue.lock().order.is_empty() {
+        flush(queue, publisher, &mut failing).await;
+    }
+}
+
+async fn flush(queue: &Queue, publisher: &dyn Publisher, failing: &mut bool) {
+    let (data, dropped) = queue.drain();
+    if dropped > 0 {
+        warn!(dropped, "metrics were dropped: more than metricsMaxQueueSize waited");
+    }
+    for some in data.chunks(REQUEST) {
+        let sent = timeout(LIMIT, publisher.put(some)).await;
+        match sent.unwrap_or_else(|_| Err(format!("no answer within {LIMIT:?}"))) {
+            Ok(()) => *failing = false,
+            // Once, until it goes again: nothing depends on it.
+            Err(error) if !std::mem::replace(failing, true) => {
+                warn!(error, "CloudWatch doesn't take metrics: those are lost until it does");
+            }
+            Err(error) => debug!(error, "metrics were lost"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Level;
+    use super::super::tests::{fetched, queue};
+    use super::*;
+
+    struct Slow;
+
+    impl Publisher for Slow {
+        fn put<'a>(&'a self, _: &'a [(Key, Statistics)]) -> BoxFuture<'a, Result<(), String>> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cloudwatch_that_does_not_answer_holds_up_no_stop() {
+        let queue = Arc::new(queue(Level::Detailed, None));
+        fetched(&queue, "a", 1);
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let begin = tokio::time::Instant::now();
+        run(queue, Arc::new(Slow), stop).await;
+        assert!(begin.elapsed() <= LAST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nor_does_one_that_was_being_sent_to() {
+        let queue = Arc::new(queue(Level::Detailed, None));
+        for shard in 0..300 {
+            fetched(&queue, &shard.to_string(), 1);
+        }
+        let stop = CancellationToken::new();
+        let stopping = async {
+            // Ten requests are begun with, of five seconds each.
+            tokio::time::sleep(Duration::from_secs(11)).await;
+            stop.cancel();
+            tokio::time::Instant::now()
+        };
+        let (begin, ()) = tokio::join!(stopping, run(queue.clone(), Arc::new(Slow), stop.clone()));
+        assert!(begin.elapsed() <= LAST, "{:?}", begin.elapsed());
+    }
+}
