@@ -94,10 +94,10 @@ pub fn follow(present: Mode, stored: Generation) -> Option<Mode> {
     (present.may_change() && next != present).then_some(next)
 }
 
-/// Whether these leases are those of a live fleet of KCL 2, as far as one look can tell: it leaves no
-/// `entityType` on its rows, and they have owners.
+/// Whether these leases are those of KCL 2, as far as one look can tell: it leaves no `entityType` on its rows. Who
+/// owns them doesn't matter: a clean stop of ours clears the owners, and the way back is to stay open.
 pub fn is_two_x(leases: &[Lease]) -> bool {
-    leases.iter().any(|lease| lease.owner.is_some() && !lease.typed)
+    leases.iter().any(|lease| !lease.typed)
 }
 
 /// Whether a leader could take over now: the index is there, and every lease has an owner that reports its

@@ -191,6 +191,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_clean_stop_that_cleared_the_owners_does_not_make_it_kcl_3() {
+        let (state, table) = (State::default(), Memory::default());
+        table.put(Lease { owner: None, ..lease(false) });
+        let begun = begin(&state, &table, &settings(Configured::Default)).await.unwrap();
+        assert_eq!(begun.mode, Mode::Phase1);
+        assert!(state.rows().generation.is_empty());
+    }
+
+    #[tokio::test]
     async fn where_earlier_versions_made_tables_their_rows_are_kept_there() {
         let (state, table) = (State::default(), Memory::default());
         state.rows().legacy = Legacy { state: true, reports: true };
