@@ -17,7 +17,7 @@ const LITTLE: usize = 100;
 /// Memory is asked for in multiples of this, so that the next answer fits where the last one was; less isn't kept.
 const STEP: usize = 256 * 1024;
 /// Pieces of free memory that are kept at most, and how long: the system clears what it gives, which costs as much as
-/// to copy it. Together with what is held they are never more than the limit.
+/// to copy it. Together with what is held they are never more than the limit, and none is kept without a shard.
 const SPARE: usize = 4;
 const KEPT: Duration = Duration::from_secs(5);
 
@@ -148,7 +148,10 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.0.shares.fetch_sub(1, Ordering::Relaxed);
+        let others = self.0.shares.fetch_sub(1, Ordering::Relaxed) - 1;
+        if others == 0 {
+            drop(std::mem::take(&mut self.0.lock().spare));
+        }
     }
 }
 
@@ -269,9 +272,10 @@ impl Drop for Memory {
         let mut memory = std::mem::take(&mut self.memory);
         memory.clear();
         let bytes = std::mem::take(&mut self.room.bytes);
-        self.room.budget.change(|held| {
+        let budget = &self.room.budget;
+        budget.change(|held| {
             held.bytes -= bytes;
-            if memory.capacity() >= STEP {
+            if memory.capacity() >= STEP && budget.shares.load(Ordering::Relaxed) > 0 {
                 held.spare.push((Instant::now(), memory));
             }
         });
@@ -340,6 +344,7 @@ mod tests {
     #[test]
     fn memory_is_used_again_by_who_wants_about_as_much() {
         let budget = Budget::new(10 * MIB);
+        let _shard = budget.share();
         let mut room = now_or_never(budget.reserve(1)).unwrap();
         let mut memory = room.memory(MIB - 7).unwrap();
         memory.extend_from_slice(b"abc");
@@ -361,6 +366,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_spare_goes_when_its_room_is_wanted_when_it_is_old_or_much() {
         let budget = Budget::new(10 * MIB);
+        let shard = budget.share();
         let memory = |bytes: usize| {
             let mut room = now_or_never(budget.reserve(0)).unwrap();
             let memory = room.memory(bytes).unwrap();
@@ -379,6 +385,11 @@ mod tests {
         assert_eq!(spare(&budget), [MIB; SPARE]);
         drop(memory(STEP - 1));
         assert_eq!(spare(&budget).len(), SPARE, "not worth while");
+        let late = memory(MIB);
+        drop(shard);
+        assert_eq!(spare(&budget), [0; 0], "who reads nothing keeps nothing");
+        drop(late);
+        assert_eq!((spare(&budget), budget.held()), (vec![], 0));
     }
 
     #[test]

@@ -494,15 +494,20 @@ impl Member {
         }
         let began = Instant::now();
         self.work.spawn(async move {
-            for (worker, at) in &stale {
+            let (reports, mut retracts) = (stale.len(), JoinSet::new());
+            for (worker, at) in stale {
                 info!(worker, "a worker has not reported for long: its report is deleted");
                 for place in layout.reads() {
-                    if let Err(error) = store.retract(*place, worker, *at).await {
-                        debug!(%error, worker, "an old report was not deleted");
-                    }
+                    let (store, worker) = (store.clone(), worker.clone());
+                    retracts.spawn(async move {
+                        if let Err(error) = store.retract(*place, &worker, at).await {
+                            debug!(%error, worker, "an old report was not deleted");
+                        }
+                    });
                 }
             }
-            sink.worker(OfWorker::Swept { reports: stale.len(), took: began.elapsed() });
+            while retracts.join_next().await.is_some() {}
+            sink.worker(OfWorker::Swept { reports, took: began.elapsed() });
             Done::Retracted
         });
     }

@@ -219,7 +219,8 @@ impl Coordinator {
             self.look.under_way += 1;
             self.work.spawn(async move {
                 let read = table.get(&shard).await;
-                let found = usize::from(matches!(read, Ok(Some(_))));
+                let found = matches!(&read, Ok(Some(lease)) if lease.owner.as_ref() == Some(&me));
+                let found = usize::from(found);
                 sink.worker(OfWorker::Discovered { leases: found, took: began.elapsed() });
                 match read {
                     Ok(Some(lease))

@@ -163,9 +163,9 @@ pub enum OfWorker<'a> {
         /// Whether this one looks after all leases; none where the owners decide.
         leads: Option<bool>,
     },
-    /// What was given to this worker was taken up.
+    /// It was looked for what was given to this worker.
     Discovered {
-        /// Leases that it didn't have.
+        /// Leases that were found and that it didn't have.
         leases: usize,
         /// How long it took to read their rows, which a leader has already.
         took: Duration,

@@ -4,6 +4,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `lease.rs` | one lease, two workers, a leader that moves it |
+//! | `lease/checked.rs` | the bounds of that, and each promise shown to be watched |
 //! | `lead.rs` | the leader's lock, two workers that want it, and what they give out |
 #![allow(
     clippy::unwrap_used,

@@ -174,6 +174,9 @@ async fn compare(level: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn names_units_and_dimensions_are_javas() {
+    for row in JAVAS_START {
+        assert!(javas("DETAILED").iter().any(|metric| is_one_of(metric, &[*row])), "{row:?} is not Java's");
+    }
     compare("DETAILED").await;
 }
 
