@@ -22,6 +22,7 @@ use tracing::{debug, info, warn};
 
 use crate::clock;
 use crate::fleet::lead;
+use crate::lease::handoff::{self, HandOffs};
 use crate::lease::held::{self, Owner};
 use crate::lease::take::{Asker, Observations};
 use crate::lease::update::{Next, Update};
@@ -148,6 +149,8 @@ enum Done {
     Looked(Result<Vec<Lease>, table::Error>),
     /// The index says that these are this worker's.
     Found(Result<Vec<ShardId>, table::Error>),
+    /// One of them is still another's, who is to let go of it.
+    Named(Box<Lease>),
     /// A lease was given to somebody.
     Given(WorkerId, Result<(), table::Error>),
     /// There was nothing to take after all.
@@ -198,6 +201,7 @@ pub struct Coordinator {
     releasing: BTreeSet<ShardId>,
     look: Look,
     seen: Observations,
+    hand_offs: HandOffs,
     leases: Arc<Vec<Lease>>,
     /// When the peers are to be called, if they are.
     call: Option<Instant>,
@@ -247,6 +251,7 @@ impl Coordinator {
             releasing: BTreeSet::new(),
             look: Look { next: now, under_way: 0, unsure: false, alert: 0 },
             seen: Observations::default(),
+            hand_offs: HandOffs::default(),
             leases: Arc::default(),
             call: None,
             last_call: None,
@@ -328,6 +333,7 @@ impl Coordinator {
             }
             Ok(Done::Took(taken)) => self.took(*taken).await,
             Ok(Done::Passed) => self.look.under_way = self.look.under_way.saturating_sub(1),
+            Ok(Done::Named(lease)) => self.named(*lease, stop),
             Ok(Done::Released(shard, to)) => {
                 self.gave_back(to);
                 self.releasing.remove(&shard);
@@ -363,7 +369,12 @@ impl Coordinator {
         }
     }
 
-    fn asker<'a>(&'a self, held: &'a BTreeSet<ShardId>, may_steal: bool) -> Asker<'a> {
+    fn asker<'a>(
+        &'a self,
+        held: &'a BTreeSet<ShardId>,
+        stalled: &'a BTreeSet<ShardId>,
+        may_steal: bool,
+    ) -> Asker<'a> {
         Asker {
             me: &self.settings.me,
             held,
@@ -371,6 +382,7 @@ impl Coordinator {
             max_leases: self.settings.max_leases,
             max_steals: if may_steal { self.settings.max_steals } else { 0 },
             priority: self.settings.priority,
+            stalled,
         }
     }
 
@@ -379,12 +391,14 @@ impl Coordinator {
         // After the answer: a row that was read early may have been renewed while later pages came.
         let now = Instant::now();
         self.seen.note(&leases, now);
+        self.hand_offs.note(&leases, now);
         self.leases = Arc::new(leases);
         let leases = self.leases.clone();
+        let stalled = self.stalled(&leases, now);
         let held: BTreeSet<ShardId> = self.held.keys().cloned().collect();
         let may_steal = now >= self.next_steal;
         let mut random = self.random.fork();
-        let asker = self.asker(&held, may_steal);
+        let asker = self.asker(&held, &stalled, may_steal);
         let view = asker.view(&leases, &self.seen, now);
         let plan = view.plan(&mut random);
         let pause = rhythm::pause(&view).mul_f64(0.93 + 0.04 * random.f64());
@@ -421,6 +435,16 @@ impl Coordinator {
             let update = update::take(&lease, &me);
             self.work.spawn(async move { Done::Took(Box::new(take(table, writes, lease, update).await)) });
         }
+    }
+
+    /// Hand-offs that nobody completes, other than those of this worker.
+    fn stalled(&self, leases: &[Lease], now: Instant) -> BTreeSet<ShardId> {
+        let mut stalled = self.hand_offs.stalled(leases, self.settings.rules.limits(), now);
+        stalled.retain(|shard| !self.held.contains_key(shard) && !self.releasing.contains(shard));
+        for shard in &stalled {
+            warn!(%shard, "its owner was to hand the lease over and does not: it counts as abandoned");
+        }
+        stalled
     }
 
     async fn took(&mut self, taken: Taken) {
@@ -481,7 +505,7 @@ impl Coordinator {
         }
         let held: BTreeSet<ShardId> = self.held.keys().cloned().collect();
         let mut random = self.random.fork();
-        let asker = self.asker(&held, false);
+        let asker = self.asker(&held, &handoff::NONE, false);
         let rows = rhythm::nudged(&asker.view(&self.leases, &self.seen, Instant::now()), &mut random);
         let nudges: Vec<_> = rows.into_iter().map(|row| (row.shard.clone(), update::nudge(row))).collect();
         if nudges.is_empty() {
@@ -515,7 +539,7 @@ impl Coordinator {
                         }
                     }
                     Some(Ok(Done::Looked(_) | Done::Found(_)) | Err(_)) => self.look.under_way = 0,
-                    Some(Ok(Done::Given(..) | Done::Passed)) => {
+                    Some(Ok(Done::Given(..) | Done::Passed | Done::Named(_))) => {
                         self.look.under_way = self.look.under_way.saturating_sub(1)
                     }
                     Some(Ok(Done::Called)) => {}

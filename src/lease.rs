@@ -8,6 +8,7 @@
 //! | [`held`] | the proof that a lease is ours, and the only way to renew, checkpoint or release it |
 //! | [`holding`] | what each answer of the table makes of a lease that is held: pure |
 //! | [`assign`] | which worker a leader gives each lease to: pure |
+//! | [`handoff`] | which hand-offs nobody completes: pure |
 //! | [`meter`] | what goes through a lease: pure |
 //! | [`take`] | which leases to take, and which to steal: pure |
 //! | [`watch`] | how often to look at the table, and whom to call: pure |
@@ -33,6 +34,7 @@ use crate::shard::{HashRange, ShardId};
 pub mod assign;
 pub mod audit;
 pub mod cleanup;
+pub mod handoff;
 pub mod held;
 pub mod holding;
 pub mod memory;

@@ -23,6 +23,7 @@ use tracing::{debug, error, info, warn};
 use super::{ALERT, Coordinator, Done, MIN_PAUSE, Question, Seen, Standing, call, take};
 use crate::fleet::lead::{self, How, Leader, Run, Workers};
 use crate::fleet::report::Verdict;
+use crate::lease::handoff;
 use crate::lease::take::{Asker, Observations};
 use crate::lease::update::Next;
 use crate::lease::{Held, Lease, Table, WorkerId, table, update};
@@ -32,6 +33,8 @@ use crate::shard::ShardId;
 /// A member looks at the whole table so many failover times after the last time: for what it has finished
 /// itself, and to know whom to call.
 const SURVEY: u32 = 6;
+/// Who is to be handed a lease looks for it this often.
+const NAMED: Duration = Duration::from_millis(1_500);
 /// Between two words about a leader that doesn't do its work.
 const SAY_AGAIN: Duration = Duration::from_secs(300);
 /// Of each worker so many rows are nudged: by one of them it soon knows.
@@ -128,10 +131,19 @@ impl Heirs {
         let (now, held, mut seen) = (Instant::now(), BTreeSet::new(), self.seen.clone());
         seen.note(&leases, now);
         let (me, failover) = (&self.me, self.failover);
-        let asker =
-            Asker { me, held: &held, failover, max_leases: usize::MAX, max_steals: 0, priority: false };
-        asker.view(&leases, &seen, now).counts().iter().map(|(id, count)| ((*id).clone(), *count)).collect()
+        asker(me, &held, failover)
+            .view(&leases, &seen, now)
+            .counts()
+            .iter()
+            .map(|(id, count)| ((*id).clone(), *count))
+            .collect()
     }
+}
+
+/// Who only wants to know who is alive.
+fn asker<'a>(me: &'a WorkerId, held: &'a BTreeSet<ShardId>, failover: Duration) -> Asker<'a> {
+    let stalled = &handoff::NONE;
+    Asker { me, held, failover, max_leases: usize::MAX, max_steals: 0, priority: false, stalled }
 }
 
 impl Coordinator {
@@ -149,6 +161,7 @@ impl Coordinator {
     pub(super) fn looked_led(&mut self, leases: Vec<Lease>, stop: &CancellationToken) {
         let now = Instant::now();
         self.seen.note(&leases, now);
+        self.hand_offs.note(&leases, now);
         self.led.surveyed = Some(now);
         let leases = Arc::new(leases);
         self.leases = leases.clone();
@@ -156,9 +169,7 @@ impl Coordinator {
         let leads = standing.leads(now);
         let held: BTreeSet<ShardId> = self.held.keys().cloned().collect();
         let (me, failover) = (self.settings.me.clone(), self.settings.failover);
-        let asker =
-            Asker { me: &me, held: &held, failover, max_leases: usize::MAX, max_steals: 0, priority: false };
-        let mut live = asker.view(&leases, &self.seen, now).live();
+        let mut live = asker(&me, &held, failover).view(&leases, &self.seen, now).live();
         live.extend(standing.verdict.reporting.iter().cloned());
         self.shown.send_replace(Seen { leases: leases.clone(), live, leads: Some(leads), looked: Some(now) });
         self.look.under_way = 0;
@@ -169,6 +180,9 @@ impl Coordinator {
         let own: Vec<Lease> = leases.iter().filter(own).filter(|lease| self.is_new(lease)).cloned().collect();
         self.settings.sink.worker(OfWorker::Discovered { leases: own.len(), took: Duration::ZERO });
         self.adopt(own);
+        if !leads {
+            self.force(&leases, now);
+        }
         if leads {
             self.give_out(&leases, &standing);
             let expiry = self.led.leader.next_expiry(&leases, &self.seen, &self.settings.rules, now);
@@ -209,6 +223,7 @@ impl Coordinator {
         }
         let new = |shard: &ShardId| !self.held.contains_key(shard) && !self.releasing.contains(shard);
         let new: Vec<ShardId> = shards.into_iter().filter(new).collect();
+        self.hand_offs.keep(&new);
         if new.is_empty() {
             self.settings.sink.worker(OfWorker::Discovered { leases: 0, took: Duration::ZERO });
         }
@@ -231,7 +246,12 @@ impl Coordinator {
                         let update = update::adopt(&lease, &me);
                         Done::Took(Box::new(take(table, writes, lease, update).await))
                     }
-                    // Not any more, or not yet.
+                    Ok(Some(lease))
+                        if lease.owner.as_ref() == Some(&me) && lease.checkpoint_owner.is_some() =>
+                    {
+                        Done::Named(Box::new(lease))
+                    }
+                    // Not any more.
                     Ok(_) => Done::Passed,
                     Err(error) => {
                         debug!(%shard, %error, "a lease that this worker was given can't be read");
@@ -239,6 +259,32 @@ impl Coordinator {
                     }
                 }
             });
+        }
+    }
+
+    /// Another worker is to hand this lease over to this one.
+    pub(super) fn named(&mut self, lease: Lease, stop: &CancellationToken) {
+        self.look.under_way = self.look.under_way.saturating_sub(1);
+        let now = Instant::now();
+        self.hand_offs.note_one(&lease, now);
+        self.look.next = self.look.next.min(now + NAMED);
+        if !stop.is_cancelled() {
+            self.force(std::slice::from_ref(&lease), now);
+        }
+    }
+
+    /// What this worker was named for and isn't given: a leader of Java's does not see to it.
+    fn force(&mut self, leases: &[Lease], now: Instant) {
+        let me = self.settings.me.clone();
+        let stalled = self.stalled(leases, now);
+        for lease in leases.iter().filter(|lease| stalled.contains(&lease.shard)) {
+            if lease.owner.as_ref() == Some(&me) {
+                let (table, writes, lease) = (self.table.clone(), self.writes.clone(), lease.clone());
+                let update = update::assign(&lease, &me);
+                self.look.under_way += 1;
+                self.work
+                    .spawn(async move { Done::Took(Box::new(take(table, writes, lease, update).await)) });
+            }
         }
     }
 
@@ -263,6 +309,8 @@ impl Coordinator {
         let standing = self.standing.borrow();
         let pause = match self.look.alert {
             0 if standing.suspect => failover / 4,
+            // Java's workers call nobody when they let go, and a lease that stands still for long is given to another.
+            0 if self.hand_offs.is_named(&self.settings.me) => NAMED.min(failover / 4),
             // Nobody can call a worker without leases.
             0 if self.held.is_empty() => failover / 6,
             0 if standing.led_by_ours => failover * 3,

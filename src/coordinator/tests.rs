@@ -140,3 +140,96 @@ async fn a_stop_ends_though_nobody_says_who_could_get_the_leases() {
     assert!(timeout(Duration::from_secs(5), tasks.join_all()).await.is_ok());
     drop(nobody_answers);
 }
+
+/// A Java worker up to 3.4.2 whose shard waits for parents: it renews a lease that it is to hand over, for ever.
+async fn never_lets_go(table: Arc<Memory>, shard: ShardId) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let mut row = table.row(&shard).unwrap();
+        if row.checkpoint_owner.is_none() {
+            return;
+        }
+        row.counter += 1;
+        table.put(row);
+    }
+}
+
+fn handed_over(to: &str) -> Arc<Memory> {
+    let table = table();
+    let mut row = table.row(&"s".into()).unwrap();
+    (row.owner, row.checkpoint_owner) = (Some(to.into()), Some("java".into()));
+    table.put(row);
+    table
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_whose_owner_never_lets_go_of_it_is_taken_where_nobody_leads() {
+    for named in ["me", "another"] {
+        let table = handed_over(named);
+        let (coordinator, mut ends) = Coordinator::new(table.clone(), settings());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(coordinator.run(CancellationToken::new()));
+        tasks.spawn(never_lets_go(table.clone(), "s".into()));
+        let early = timeout(Duration::from_secs(80), ends.leases.recv()).await;
+        assert!(early.is_err(), "it has its time, twice");
+        let held = timeout(Duration::from_secs(20), ends.leases.recv()).await.expect(named).unwrap();
+        let row = table.row(held.shard()).unwrap();
+        assert_eq!((row.owner, row.checkpoint_owner), (Some("me".into()), None));
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(held.is_live(Instant::now()), "what is written to the row is this worker's");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_takes_what_it_was_named_for_if_that_is_never_let_go() {
+    for (named, taken) in [("me", true), ("another", false)] {
+        let table = handed_over(named);
+        let (coordinator, mut ends) = Coordinator::new(table.clone(), settings());
+        ends.standing.send_modify(|standing| standing.mode = Some(crate::fleet::Mode::ThreeX));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(coordinator.run(CancellationToken::new()));
+        tasks.spawn(never_lets_go(table.clone(), "s".into()));
+        let early = timeout(Duration::from_secs(80), ends.leases.recv()).await;
+        assert!(early.is_err(), "it has its time, twice");
+        let late = timeout(Duration::from_secs(60), ends.leases.recv()).await;
+        assert_eq!(late.is_ok(), taken, "{named}: what others were named for is a leader's to see to");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_begins_soon_after_it_was_let_go_though_nobody_calls_it() {
+    let table = handed_over("me");
+    let mut other = table.row(&"s".into()).unwrap();
+    (other.shard, other.owner, other.checkpoint_owner) = ("t".into(), Some("me".into()), None);
+    table.put(other);
+    let (coordinator, mut ends) = Coordinator::new(table.clone(), settings());
+    ends.standing.send_modify(|standing| {
+        (standing.mode, standing.led_by_ours) = (Some(crate::fleet::Mode::ThreeX), true);
+    });
+    let mut tasks = JoinSet::new();
+    tasks.spawn(coordinator.run(CancellationToken::new()));
+    tasks.spawn(never_lets_go(table.clone(), "s".into()));
+    let first = ends.leases.recv().await.unwrap();
+    assert_eq!(first.shard().as_str(), "t");
+    for seconds in [20, 21, 23] {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        let mut row = table.row(&"s".into()).unwrap();
+        (row.owner, row.checkpoint_owner) = (Some("me".into()), None);
+        row.counter += 1;
+        table.put(row);
+        let held = timeout(Duration::from_secs(3), ends.leases.recv())
+            .await
+            .unwrap_or_else(|_| panic!("not soon, after {seconds} s"))
+            .unwrap();
+        assert_eq!(held.shard().as_str(), "s");
+        // It is handed over once more, after this worker gave it back.
+        ends.handle.release(held);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let mut row = table.row(&"s".into()).unwrap();
+        (row.owner, row.checkpoint_owner) = (Some("me".into()), Some("java".into()));
+        table.put(row);
+        tasks.spawn(never_lets_go(table.clone(), "s".into()));
+        // A call of the leader: it looks, and sees that it has been named.
+        ends.handle.look();
+    }
+}

@@ -2,7 +2,8 @@
 //!
 //! What nobody has, or what stood still for a failover time, is given to somebody at once. What a live worker
 //! has moves by a hand-off: its row names the next owner, while the present one reads on until it has finished
-//! properly. A hand-off that takes longer than it may is no longer protected.
+//! properly. A hand-off that takes longer than it may is no longer protected, and one that nobody completes is given
+//! out anew.
 //!
 //! In KCL: `LeaseAssignmentManager`. On purpose different: the leases are looked at more often, so that what a
 //! dead worker leaves is seen within half a failover time; a worker that comes new is given its part in the
@@ -15,6 +16,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::lease::assign::{self, Candidate, Member};
+use crate::lease::handoff::{HandOffs, Limits};
 use crate::lease::take::Observations;
 use crate::lease::{Lease, WorkerId};
 use crate::shard::ShardId;
@@ -43,6 +45,13 @@ pub struct Rules {
     pub graceful: bool,
     /// `gracefulLeaseHandoffTimeoutMillis`.
     pub hand_off: Duration,
+}
+
+impl Rules {
+    /// How long a hand-off may take.
+    pub fn limits(&self) -> Limits {
+        Limits { hand_off: self.hand_off, failover: self.failover }
+    }
 }
 
 /// How a lease goes to its next owner.
@@ -89,6 +98,7 @@ struct Past {
 #[derive(Debug, Default)]
 pub struct Leader {
     past: BTreeMap<ShardId, Past>,
+    hand_offs: HandOffs,
     members: BTreeSet<WorkerId>,
     balanced: Option<Instant>,
     /// Who let a lease expire and has moved none since. The report of a dead worker is fresh for a while, and as
@@ -140,6 +150,7 @@ impl Leader {
     ) -> Vec<Order<'l>> {
         let Workers { members, signs } = workers;
         self.note(leases, now);
+        self.hand_offs.note(leases, now);
         let open: Vec<&Lease> = leases.iter().filter(|lease| !lease.is_complete()).collect();
         let candidates: Vec<Candidate<'_>> =
             open.iter().map(|lease| self.candidate(lease, seen, rules, now)).collect();
@@ -263,7 +274,10 @@ impl Leader {
     ) -> Candidate<'l> {
         let still = seen.stood_still(lease, now).unwrap_or_default();
         let limit = if self.is_fresh(lease) { rules.failover * 2 } else { rules.failover };
-        let available = lease.actual_owner().is_none() || still > limit;
+        // An owner that doesn't let go of what it was to hand over is no better than a dead one, as far as this lease
+        // is concerned: no leader of Java's forces it, and its shard may have no reader.
+        let stalled = self.hand_offs.is_stalled(lease, rules.limits(), now);
+        let available = lease.actual_owner().is_none() || still > limit || stalled;
         Candidate {
             shard: &lease.shard,
             owner: lease.owner.as_ref(),
@@ -280,7 +294,7 @@ impl Leader {
 
     fn is_overdue(&self, lease: &Lease, rules: &Rules, now: Instant) -> bool {
         let since = self.past.get(&lease.shard).and_then(|past| past.handing);
-        since.is_some_and(|since| now.saturating_duration_since(since) > rules.hand_off + rules.failover)
+        since.is_some_and(|since| now.saturating_duration_since(since) > rules.limits().overdue())
     }
 
     /// When the next of these leases could turn out to be abandoned.
@@ -492,6 +506,22 @@ mod tests {
         let orders = table.look(&["b"], start + SECOND * 41);
         assert_eq!(orders.len(), 2, "{orders:?}");
         assert!(orders.iter().all(|(_, to, how)| to == "b" && *how == How::Assign));
+    }
+
+    #[test]
+    fn a_hand_off_whose_owner_renews_for_ever_is_given_out_anew_after_twice_its_time() {
+        let start = Instant::now();
+        for named in ["b", "gone"] {
+            let mut table = Table::new(vec![lease("0", Some(named)), lease("1", Some("a"))]);
+            table.leases[0].checkpoint_owner = Some("a".into());
+            for second in 0..=80 {
+                table.leases.iter_mut().for_each(|lease| lease.counter += 1);
+                assert_eq!(table.look(&["a", "b"], start + SECOND * second), [], "after {second} s");
+            }
+            table.leases.iter_mut().for_each(|lease| lease.counter += 1);
+            let orders = table.look(&["a", "b"], start + SECOND * 81);
+            assert_eq!(orders, [("0".to_owned(), "b".to_owned(), How::Assign)], "named: {named}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //!   past its share, and gives them up one steal at a time;
 //! * the victim of a steal is drawn among all that hold more than their share, by how much more. In
 //!   Java everyone steals from the one that holds most, which then has to steal back;
-//! * a lease that is being handed over is left alone while its old owner is alive;
+//! * a lease that is being handed over is left alone while its old owner is alive, unless that one doesn't let go;
 //! * a shard that was read to its end needs no worker: it is neither counted nor taken. Java counts it until
 //!   its row goes, so that open leases stay uneven as long; ours go sooner (`upkeep`);
 //! * a fleet that starts takes its leases in parts, so that its first worker doesn't get all of them; and who
@@ -101,6 +101,8 @@ pub struct Asker<'a> {
     pub max_steals: usize,
     /// `enablePriorityLeaseAssignment`: what is very old is taken whatever the share.
     pub priority: bool,
+    /// Leases whose hand-off nobody completes ([`super::handoff`]): abandoned, though somebody renews them.
+    pub stalled: &'a BTreeSet<ShardId>,
 }
 
 /// What to do now.
@@ -142,6 +144,7 @@ impl<'a> Asker<'a> {
         match (&lease.owner, &lease.checkpoint_owner) {
             (None, None) => true,
             (Some(owner), None) if owner == self.me => true,
+            (_, Some(_)) if self.stalled.contains(&lease.shard) => true,
             _ => seen.stood_still(lease, now).is_some_and(|still| still > self.failover),
         }
     }
@@ -204,7 +207,7 @@ impl<'a> View<'a> {
             return Plan { steal: self.steals(share, need, random), ..Plan::default() };
         }
         // D15: nothing is stolen in a round that finds leases to take.
-        let Asker { me, failover, priority, .. } = *self.asker;
+        let Asker { me, failover, priority, stalled, .. } = *self.asker;
         let mut available = self.available.clone();
         random.shuffle(&mut available);
         let free = available.len();
@@ -212,6 +215,7 @@ impl<'a> View<'a> {
             let old = if lease.owner.is_none() { failover / FREE } else { failover * VERY_OLD };
             // What was ours before a restart; what nobody else cares for.
             lease.owner.as_ref() == Some(me)
+                || stalled.contains(&lease.shard)
                 || (priority && self.seen.stood_still(lease, self.now).is_some_and(|still| still > old))
         };
         let (mut take, others): (Vec<&Lease>, Vec<&Lease>) = available.into_iter().partition(must);

@@ -1,6 +1,7 @@
 //! Who takes what: the shares of KCL 2.x, and where ours differ on purpose.
 
 use super::*;
+use crate::lease::handoff::NONE;
 use crate::sequence::{Position, Sequence};
 use crate::shard::HashRange;
 
@@ -53,6 +54,7 @@ impl Question<'_> {
             max_leases: self.max_leases,
             max_steals: self.max_steals,
             priority: true,
+            stalled: &NONE,
         };
         let plan = asker.view(leases, seen, now).plan(&mut fastrand::Rng::with_seed(7));
         let names = |leases: Vec<&Lease>| {
@@ -79,6 +81,7 @@ fn first_look(owners: &[(&str, usize)]) -> (usize, usize) {
         max_leases: usize::MAX,
         max_steals: 1,
         priority: true,
+        stalled: &NONE,
     };
     let mut seen = Observations::default();
     let now = Instant::now();
@@ -158,6 +161,7 @@ fn a_victim_is_drawn_among_all_that_hold_too_much() {
         max_leases: 99,
         max_steals: 1,
         priority: true,
+        stalled: &NONE,
     };
     let mut random = fastrand::Rng::with_seed(1);
     let mut victims: BTreeMap<String, usize> = BTreeMap::new();
@@ -246,9 +250,17 @@ fn the_next_look_is_for_the_next_that_can_expire_and_only_if_it_could_be_taken()
     let mut seen = Observations::default();
     let held = ["b".into()].into();
     let asker = |leases: &[Lease], seen: &Observations, max_leases| {
-        Asker { me: &"me".into(), held: &held, failover: FAILOVER, max_leases, max_steals: 1, priority: true }
-            .view(leases, seen, start)
-            .next_expiry()
+        Asker {
+            me: &"me".into(),
+            held: &held,
+            failover: FAILOVER,
+            max_leases,
+            max_steals: 1,
+            priority: true,
+            stalled: &NONE,
+        }
+        .view(leases, seen, start)
+        .next_expiry()
     };
     seen.note(&leases, start);
     assert_eq!(asker(&leases, &seen, 2), None, "seen once, nobody is suspected");
@@ -269,7 +281,15 @@ fn d13_what_nobody_comes_for_is_taken_past_the_share_and_only_with_priority() {
     let held = held(&leases);
     let taken = |now, priority| {
         let (failover, max_leases) = (FAILOVER, usize::MAX);
-        let asker = Asker { me: &"me".into(), held: &held, failover, max_leases, max_steals: 1, priority };
+        let asker = Asker {
+            me: &"me".into(),
+            held: &held,
+            failover,
+            max_leases,
+            max_steals: 1,
+            priority,
+            stalled: &NONE,
+        };
         asker.view(&leases, &seen, now).plan(&mut fastrand::Rng::with_seed(1)).take.len()
     };
     assert_eq!(taken(start, true), 0);
@@ -307,6 +327,7 @@ fn any_fleet_settles_within_one_lease_and_stays_so() {
                     max_leases: 99,
                     max_steals: 1,
                     priority: true,
+                    stalled: &NONE,
                 };
                 let plan = asker.view(&leases, &seen, Instant::now()).plan(&mut random);
                 let wanted: Vec<ShardId> =

@@ -69,6 +69,7 @@ pub fn nudged<'a>(view: &View<'a>, random: &mut fastrand::Rng) -> Vec<&'a Lease>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lease::handoff::NONE;
     use crate::lease::take::{Asker, Observations};
     use crate::sequence::{Position, Sequence};
     use crate::shard::{HashRange, ShardId};
@@ -103,6 +104,7 @@ mod tests {
             max_leases: usize::MAX,
             max_steals: 1,
             priority: true,
+            stalled: &NONE,
         };
         let now = Instant::now();
         let mut seen = Observations::default();

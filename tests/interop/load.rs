@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     pub owner: String,
+    /// Who is to hand it over to the owner.
+    pub from: Option<String>,
     pub checkpoint: String,
     pub sub: u64,
 }
@@ -250,7 +252,10 @@ async fn scan(clients: &Clients) -> Option<Rows> {
         let text = |name: &str| item.get(name)?.as_s().ok().cloned();
         let sub = item.get("checkpointSubSequenceNumber")?.as_n().ok()?.parse().ok()?;
         let owner = text("leaseOwner").unwrap_or_default();
-        Some((text("leaseKey")?, Row { owner, checkpoint: text("checkpoint")?, sub }))
+        Some((
+            text("leaseKey")?,
+            Row { owner, from: text("checkpointOwner"), checkpoint: text("checkpoint")?, sub },
+        ))
     });
     Some(rows.collect())
 }

@@ -14,6 +14,7 @@
 //! | `matrix.rs` | the modes of 3.1.3 × who leads, each with the same story |
 //! | `migrate.rs` | from the way of KCL 2 to that of 3, back and on |
 //! | `resumed.rs` | a table that one has written is read on by the other |
+//! | `stalled.rs` | a hand-off that Java never completes |
 //! | `calls.rs` | what a fleet at rest asks of DynamoDB, beside Java's |
 //! | `fleet.rs` | workers of both kinds, and when they have settled |
 //! | `java.rs` | a Java daemon as a process |
@@ -48,6 +49,7 @@ mod matrix;
 mod migrate;
 mod mixed;
 mod resumed;
+mod stalled;
 
 /// Held by the test that runs.
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());

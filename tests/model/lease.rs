@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
+use multilangd::lease::handoff::NONE;
 use multilangd::lease::holding::{Holding, Intent, Step};
 use multilangd::lease::table::Error;
 use multilangd::lease::take::{Asker, Observations};
@@ -319,8 +320,15 @@ impl State {
             held.insert("t".into());
         }
         let me = name(from);
-        let asker =
-            Asker { me: &me, held: &held, failover: FAILOVER, max_leases: 9, max_steals: 1, priority: true };
+        let asker = Asker {
+            me: &me,
+            held: &held,
+            failover: FAILOVER,
+            max_leases: 9,
+            max_steals: 1,
+            priority: true,
+            stalled: &NONE,
+        };
         let later = if bounds.broken == Some(Broken::NeverWaits) { now + FAILOVER * 2 } else { now };
         // Chance is not the model's: both of two leases that could be stolen are tried.
         let plans = (0..4).map(|seed| {
