@@ -16,22 +16,23 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::clock;
 use crate::fleet::lead;
 use crate::lease::handoff::{self, HandOffs};
-use crate::lease::held::{self, Owner};
+use crate::lease::held::Owner;
 use crate::lease::take::{Asker, Observations};
-use crate::lease::update::{Next, Update};
+use crate::lease::update::Update;
 use crate::lease::watch as rhythm;
 use crate::lease::{Held, Lease, Table, WorkerId, table, update};
 use crate::metrics::Sink;
 use crate::shard::ShardId;
 
 mod led;
+mod release;
 mod renewal;
 mod standing;
 
@@ -39,10 +40,6 @@ use led::Led;
 use renewal::Pace;
 pub use standing::{Question, Standing};
 
-/// Giving everything back at the end of a stop takes no longer than this.
-const RELEASE: Duration = Duration::from_secs(3);
-/// Passing on what came too late, and calling the peers, at the end of a stop: no longer than this each.
-const CALL: Duration = Duration::from_secs(1);
 /// Peers who don't take what they should are not called more often than this.
 const CALL_AGAIN: Duration = Duration::from_secs(2);
 /// Leases that are given back together are called out together.
@@ -59,6 +56,8 @@ const ALERT: [Duration; 4] = [
 ];
 /// When a look leaves more to take, the next is this soon.
 const MORE: Duration = Duration::from_millis(500);
+/// Who has moved nothing for so many failover times is gone. One that was just given its first lease has not.
+const GONE: u32 = 2;
 /// Writes that are under way at once, renewals apart.
 const PARALLEL: usize = 32;
 
@@ -88,6 +87,8 @@ pub struct Seen {
     pub leases: Arc<Vec<Lease>>,
     /// The workers that move their leases, this one always among them.
     pub live: BTreeSet<WorkerId>,
+    /// The owners that move none of their leases any more, finished ones included.
+    pub gone: BTreeSet<WorkerId>,
     /// Whether it falls to this worker to look after all leases; none where the owners in the table decide.
     pub leads: Option<bool>,
     /// When.
@@ -199,6 +200,7 @@ pub struct Coordinator {
     writes: Arc<Semaphore>,
     /// Being given back: not taken again before that has ended.
     releasing: BTreeSet<ShardId>,
+    releases: BTreeMap<Id, ShardId>,
     look: Look,
     seen: Observations,
     hand_offs: HandOffs,
@@ -249,6 +251,7 @@ impl Coordinator {
             work: JoinSet::new(),
             writes: Arc::new(Semaphore::new(PARALLEL)),
             releasing: BTreeSet::new(),
+            releases: BTreeMap::new(),
             look: Look { next: now, under_way: 0, unsure: false, alert: 0 },
             seen: Observations::default(),
             hand_offs: HandOffs::default(),
@@ -280,7 +283,7 @@ impl Coordinator {
                     Some(Order::Forget(shard)) => self.forget_finished(&shard),
                     None => break,
                 },
-                Some(done) = self.work.join_next() => self.done(done, &stop).await,
+                Some(done) = self.work.join_next_with_id() => self.done(done, &stop).await,
                 () = clock::reached(self.call) => self.call_peers(),
                 () = nudged.notified() => self.called(),
                 // Last: nothing is taken while anything else is due.
@@ -320,8 +323,10 @@ impl Coordinator {
         }
     }
 
-    async fn done(&mut self, done: Result<Done, JoinError>, stop: &CancellationToken) {
-        match done {
+    async fn done(&mut self, done: Result<(Id, Done), JoinError>, stop: &CancellationToken) {
+        let id = done.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        let releases = self.releases.remove(&id);
+        match done.map(|(_, done)| done) {
             Ok(Done::Looked(Ok(leases))) if self.standing.borrow().is_led() => self.looked_led(leases, stop),
             Ok(Done::Looked(Ok(leases))) => self.looked(leases, stop),
             Ok(Done::Found(Ok(shards))) => self.found(shards, stop),
@@ -345,6 +350,9 @@ impl Coordinator {
                 // A bug in a step of ours. What it was about is seen again at the next look.
                 warn!(%error, "a step of the coordinator broke down");
                 self.look.under_way = 0;
+                if let Some(shard) = releases {
+                    self.releasing.remove(&shard);
+                }
             }
         }
     }
@@ -405,6 +413,7 @@ impl Coordinator {
         let expiry = view.next_expiry();
         let left = view.left(&plan) > 0;
         let live = view.live();
+        let gone = self.seen.gone(&leases, self.settings.failover * GONE, now);
         let more = plan.more;
         let mut wanted: Vec<Lease> = plan.take.into_iter().chain(plan.steal).cloned().collect();
         // Giving back may read the row again and would take a new holding for the old one.
@@ -424,7 +433,7 @@ impl Coordinator {
         if left && !more && self.last_call.is_none_or(|last| now > last + CALL_AGAIN) {
             self.call.get_or_insert(now + GATHER);
         }
-        self.shown.send_replace(Seen { leases, live, leads: None, looked: Some(now) });
+        self.shown.send_replace(Seen { leases, live, gone, leads: None, looked: Some(now) });
         self.look.under_way = 0;
         if stop.is_cancelled() {
             return;
@@ -453,7 +462,7 @@ impl Coordinator {
             Ok(()) => self.hold(taken.lease, taken.proven).await,
             Err(error) => {
                 debug!(shard = %taken.lease.shard, %error, "did not take a lease");
-                self.look.unsure |= !matches!(error, table::Error::Conflict(_));
+                self.look.unsure |= matches!(error, table::Error::Ambiguous(_));
             }
         }
         // What was written without an answer is ours without being renewed: the next look takes it.
@@ -480,22 +489,6 @@ impl Coordinator {
         }
     }
 
-    fn release(&mut self, held: Arc<Held>) {
-        self.forget(&held);
-        self.releasing.insert(held.shard().clone());
-        let writes = self.writes.clone();
-        let heirs = self.heirs();
-        self.work.spawn(async move {
-            let to = match heirs {
-                Some(heirs) => heirs.of(&held).await,
-                None => Next::Nobody,
-            };
-            let _permit = writes.acquire().await;
-            let to = give_back(&held, &to).await;
-            Done::Released(held.shard().clone(), to)
-        });
-    }
-
     /// Calls every live peer: there is something to take.
     fn call_peers(&mut self) {
         (self.call, self.last_call) = (None, Some(Instant::now()));
@@ -517,49 +510,6 @@ impl Coordinator {
             call(&table, &writes, nudges).await;
             Done::Called
         });
-    }
-
-    async fn release_all(&mut self) {
-        let held: Vec<Arc<Held>> = std::mem::take(&mut self.held).into_values().collect();
-        for held in held {
-            self.release(held);
-        }
-        let all = async {
-            while !self.releasing.is_empty() || self.look.under_way > 0 {
-                match self.work.join_next().await {
-                    Some(Ok(Done::Released(shard, to))) => {
-                        self.releasing.remove(&shard);
-                        self.gave_back(to);
-                    }
-                    // Taken in the last moment.
-                    Some(Ok(Done::Took(taken))) => {
-                        self.look.under_way = self.look.under_way.saturating_sub(1);
-                        if taken.outcome.is_ok() {
-                            self.release(Held::new(taken.lease, taken.proven, &self.owner()));
-                        }
-                    }
-                    Some(Ok(Done::Looked(_) | Done::Found(_)) | Err(_)) => self.look.under_way = 0,
-                    Some(Ok(Done::Given(..) | Done::Passed | Done::Named(_))) => {
-                        self.look.under_way = self.look.under_way.saturating_sub(1)
-                    }
-                    Some(Ok(Done::Called)) => {}
-                    None => break,
-                }
-            }
-        };
-        if timeout(RELEASE, all).await.is_err() {
-            warn!(left = self.releasing.len(), "leases could not be given back in time: they will expire");
-        }
-        self.work.abort_all();
-        while self.work.join_next().await.is_some() {}
-        // However many there are, and whoever doesn't answer.
-        if timeout(CALL, self.pass_on()).await.is_err() {
-            warn!("what was given to this worker while it stopped could not all be passed on: it expires");
-        }
-        self.call_peers();
-        if timeout(CALL, self.work.join_next()).await.is_err() {
-            debug!("the peers could not be called in time");
-        }
     }
 }
 
@@ -587,22 +537,6 @@ async fn call(table: &Arc<dyn Table>, writes: &Arc<Semaphore>, nudges: Vec<(Shar
         });
     }
     while calls.join_next().await.is_some() {}
-}
-
-async fn give_back(held: &Held, to: &Next) -> Option<WorkerId> {
-    match held.release(to).await {
-        Ok(to) => {
-            info!(shard = %held.shard(), to = to.as_ref().map(WorkerId::as_str), "gave the lease back");
-            return to;
-        }
-        Err(held::Error::Lost) => {
-            debug!(shard = %held.shard(), "the lease was lost before it could be given back")
-        }
-        Err(error) => {
-            warn!(shard = %held.shard(), %error, "the lease could not be given back: it will expire")
-        }
-    }
-    None
 }
 
 #[cfg(test)]

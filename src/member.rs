@@ -10,7 +10,6 @@
 //! In KCL: `DynamicMigrationComponentsInitializer`, `DynamoDBLockBasedLeaderDecider`,
 //! `WorkerMetricStatsReporter`, `ClientVersionChangeMonitor`, `MigrationReadyMonitor`.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,22 +24,22 @@ use crate::coordinator::{Handle, Question, Seen, Standing};
 use crate::fleet::layout::Layout;
 use crate::fleet::lock::{Election, Next, Terms};
 use crate::fleet::moving::{Mover, Step};
-use crate::fleet::report::{Recorder, Verdict, judge};
+use crate::fleet::report::{Recorder, Verdict};
 use crate::fleet::rows::{Lock, Place, Report, Stage};
 use crate::fleet::store::LockWrite;
 use crate::fleet::version::Readiness;
 use crate::fleet::{Mode, Store};
-use crate::lease::{Table, WorkerId, table};
+use crate::lease::{Table, table};
 use crate::metrics::{self, OfWorker};
 use crate::processor::{self, Gauge};
 use crate::unique::uuid;
 
 mod begin;
 mod follow;
+mod judging;
 mod leave;
 mod moving;
 
-use begin::reports;
 pub use begin::{Begun, Error, Settings, begin};
 use follow::Monitored;
 use moving::Surveyed;
@@ -103,6 +102,8 @@ struct Due {
     monitor: Instant,
     moving: Instant,
     sample: Instant,
+    /// While the index of owners isn't there.
+    index: Option<Instant>,
 }
 
 /// Which kinds are under way.
@@ -174,7 +175,15 @@ pub async fn run(store: Arc<dyn Store>, table: Arc<dyn Table>, settings: Setting
         verdict: Arc::default(),
         judged: None,
         led_by_ours: false,
-        due: Due { lock: now, report: now, judge: now, monitor, moving: now, sample: now },
+        due: Due {
+            lock: now,
+            report: now,
+            judge: now,
+            monitor,
+            moving: now,
+            sample: now,
+            index: (!begun.indexed).then(|| now + MONITOR),
+        },
         busy: Busy::default(),
         work: JoinSet::new(),
         ends,
@@ -216,6 +225,7 @@ impl Member {
             (!self.busy.monitor && self.monitors()).then_some(self.due.monitor),
             (!self.busy.moving && self.moves(now)).then_some(self.due.moving),
             self.gauge.is_some().then_some(self.due.sample),
+            self.due.index,
             // Leading ends by itself, and so does trust in a leader.
             self.election.suspect_at().filter(|at| led && *at > now),
             self.election.until().filter(|until| *until > now),
@@ -248,6 +258,9 @@ impl Member {
         if self.moves(now) && !self.busy.moving && now >= self.due.moving {
             self.survey(now);
         }
+        if self.due.index.is_some_and(|at| now >= at) {
+            self.make_index();
+        }
         if now >= self.due.sample
             && let Some(mut gauge) = self.gauge.take()
         {
@@ -257,6 +270,13 @@ impl Member {
                 Done::Sampled(gauge, sample)
             });
         }
+    }
+
+    /// Asked for again until it is there: DynamoDB may have been busy with the table.
+    pub(super) fn make_index(&mut self) {
+        self.due.index = None;
+        let table = self.table.clone();
+        self.work.spawn(async move { Done::Indexed(table.index(true).await) });
     }
 
     /// Who leads and gives nothing out must not keep others from leading.
@@ -331,17 +351,6 @@ impl Member {
         });
     }
 
-    fn judge(&mut self, now: Instant) {
-        self.due.judge = now
-            + match self.writes {
-                Place::Leases => JUDGE,
-                Place::Legacy => JUDGE.min(self.settings.failover * JUDGE_APART),
-            };
-        self.busy.judge = true;
-        let (store, layout) = (self.store.clone(), self.layout);
-        self.work.spawn(async move { Done::Judged(reports(&*store, layout).await) });
-    }
-
     fn done(&mut self, done: Result<Done, JoinError>) {
         let now = Instant::now();
         let done = match done {
@@ -401,7 +410,10 @@ impl Member {
                 self.busy.judge = false;
                 match outcome {
                     Ok(reports) => self.judged(&reports),
-                    Err(error) => warn!(%error, "the workers' reports can't be read"),
+                    Err(error) => {
+                        warn!(%error, "the workers' reports can't be read");
+                        self.due.judge = now + self.settings.failover / 4;
+                    }
                 }
             }
             Done::Monitored(Ok(seen)) => self.monitored(&seen),
@@ -422,8 +434,12 @@ impl Member {
             }
             Done::Advanced(Ok(())) => info!("the fleet is ready to be led: it will be within two minutes"),
             Done::Advanced(Err(error)) => warn!(%error, "the fleet's new state was not written"),
-            Done::Indexed(Ok(_)) | Done::Retracted => {}
-            Done::Indexed(Err(error)) => warn!(%error, "the index of owners was not made"),
+            Done::Indexed(Ok(there)) => self.due.index = (!there).then(|| now + MONITOR),
+            Done::Retracted => {}
+            Done::Indexed(Err(error)) => {
+                warn!(%error, "the index of owners was not made");
+                self.due.index = Some(now + MONITOR);
+            }
             Done::Found(gauge) => {
                 if let Some(gauge) = gauge {
                     info!(by = gauge.name(), "this worker's load is measured");
@@ -471,45 +487,6 @@ impl Member {
             (true, false) => warn!("this worker does not lead any more"),
             _ => {}
         }
-    }
-
-    fn judged(&mut self, reports: &[Report]) {
-        let now = (self.settings.wall)() / 1_000;
-        let before: BTreeSet<WorkerId> = self.verdict.members.iter().map(|one| one.id.clone()).collect();
-        let verdict = judge(reports, now, &self.settings.rules);
-        let new = verdict.members.iter().any(|member| !before.contains(&member.id));
-        self.sweep(verdict.stale.clone());
-        (self.verdict, self.judged) = (Arc::new(verdict), Some(Instant::now()));
-        if new {
-            self.show();
-            self.look();
-        }
-    }
-
-    /// Deletes reports of workers that are long gone.
-    fn sweep(&mut self, stale: Vec<(String, i64)>) {
-        let (store, layout, sink) = (self.store.clone(), self.layout, self.settings.sink.clone());
-        if stale.is_empty() {
-            return sink.worker(OfWorker::Swept { reports: 0, took: Duration::ZERO });
-        }
-        let began = Instant::now();
-        self.work.spawn(async move {
-            let (reports, mut retracts) = (stale.len(), JoinSet::new());
-            for (worker, at) in stale {
-                info!(worker, "a worker has not reported for long: its report is deleted");
-                for place in layout.reads() {
-                    let (store, worker) = (store.clone(), worker.clone());
-                    retracts.spawn(async move {
-                        if let Err(error) = store.retract(*place, &worker, at).await {
-                            debug!(%error, worker, "an old report was not deleted");
-                        }
-                    });
-                }
-            }
-            while retracts.join_next().await.is_some() {}
-            sink.worker(OfWorker::Swept { reports, took: began.elapsed() });
-            Done::Retracted
-        });
     }
 
     fn look(&self) {

@@ -42,6 +42,8 @@ struct Scheduler {
     /// Tells all consumers to stop.
     stop: CancellationToken,
     consumers: JoinSet<Outcome>,
+    /// Finished shards' leases, kept until they are not needed: each ends when it is to go to another worker.
+    kept: JoinSet<Arc<Held>>,
     running: BTreeMap<ShardId, Running>,
     tasks: BTreeMap<Id, ShardId>,
     finished: broadcast::Sender<()>,
@@ -63,6 +65,7 @@ pub async fn run(
         coordinator,
         stop,
         consumers: JoinSet::new(),
+        kept: JoinSet::new(),
         running: BTreeMap::new(),
         tasks: BTreeMap::new(),
         finished: broadcast::Sender::new(1),
@@ -81,6 +84,12 @@ pub async fn run(
             // Ends before beginnings, so that a shard's next holding finds its place free.
             Some(ended) = scheduler.consumers.join_next_with_id() => scheduler.ended(ended),
             () = scheduler.stop.cancelled(), if !stopping => waiting.reset(),
+            // A leader that had not seen the end yet: nobody else would let go of it.
+            Some(Ok(held)) = scheduler.kept.join_next(), if !stopping => {
+                if !held.lost().is_cancelled() {
+                    scheduler.coordinator.release(held);
+                }
+            }
             Some(held) = leases.recv() => scheduler.held(held),
             _ = waiting.tick(), if stopping => {
                 let left: Vec<&str> = scheduler.running.keys().map(ShardId::as_str).collect();
@@ -133,9 +142,14 @@ impl Scheduler {
             Some(Outcome::ShardEnded) => {
                 info!(shard = %held.shard(), "the shard is finished");
                 let _nobody_waits = self.finished.send(()).is_err();
-                if held.wanted().is_cancelled() {
-                    self.coordinator.release(held);
-                }
+                self.kept.spawn(async move {
+                    tokio::select! {
+                        biased;
+                        () = held.lost().cancelled() => {}
+                        () = held.wanted().cancelled() => {}
+                    }
+                    held
+                });
                 self.coordinator.look();
             }
             Some(Outcome::LeaseLost) => info!(shard = %held.shard(), "left the shard: its lease is lost"),

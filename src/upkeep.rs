@@ -110,12 +110,7 @@ impl Upkeep {
             info!(leases = leases.len(), "there are leases: the stream's shards are not listed");
             return Ok(());
         }
-        let missing = if leases.is_empty() {
-            let shards = self.shards.list(self.settings.initial.filter()).await?;
-            sync::plan_first(&shards, self.settings.initial)?
-        } else {
-            self.missing(&leases).await?
-        };
+        let missing = self.needed(&leases).await?;
         self.make(&missing).await?;
         info!(
             leases = leases.len() + missing.len(),
@@ -125,7 +120,12 @@ impl Upkeep {
         Ok(())
     }
 
-    async fn missing(&self, leases: &[Lease]) -> Result<Vec<Lease>, Error> {
+    /// Where there are none, as for a new application, or for one whose rows somebody has deleted.
+    async fn needed(&self, leases: &[Lease]) -> Result<Vec<Lease>, Error> {
+        if leases.is_empty() {
+            let shards = self.shards.list(self.settings.initial.filter()).await?;
+            return Ok(sync::plan_first(&shards, self.settings.initial)?);
+        }
         let shards = self.shards.list(Filter::All).await?;
         let &Settings { initial, ignore_unexpected_children, .. } = &self.settings;
         Ok(sync::plan_missing(&shards, leases, initial, ignore_unexpected_children)?)
@@ -178,7 +178,7 @@ impl Upkeep {
                 _ = rounds.tick() => {}
             }
             let now = seen.borrow_and_update().clone();
-            if now.leases.is_empty() {
+            if now.looked.is_none() {
                 continue;
             }
             tokio::select! {
@@ -195,7 +195,7 @@ impl Upkeep {
     async fn round(&self, seen: &Seen, memory: &mut Memory, coordinator: &Handle) -> Result<(), Error> {
         let now = Instant::now();
         memory.note(&seen.leases, now);
-        let leads = seen.leads.unwrap_or_else(|| audit::leads(&self.settings.me, &seen.leases));
+        let leads = seen.leads.unwrap_or_else(|| audit::leads(&self.settings.me, &seen.leases, &seen.gone));
         let outcome = self.audit(seen, leads, memory, coordinator).await;
         if leads {
             let hole = outcome.as_ref().is_ok_and(|hole| *hole);
@@ -226,7 +226,7 @@ impl Upkeep {
         memory.synced = Some(now);
         warn!(?hole, "no lease covers some hash keys: looking for shards without a lease");
         // The rows as they are now: the look that found the hole may be some seconds old.
-        let missing = self.missing(&self.table.list().await?).await?;
+        let missing = self.needed(&self.table.list().await?).await?;
         self.make(&missing).await?;
         if !missing.is_empty() {
             coordinator.look();

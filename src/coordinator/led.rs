@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::{ALERT, Coordinator, Done, MIN_PAUSE, Question, Seen, Standing, call, take};
+use super::{ALERT, Coordinator, Done, GONE, MIN_PAUSE, Question, Seen, Standing, call, take};
 use crate::fleet::lead::{self, How, Leader, Run, Workers};
 use crate::fleet::report::Verdict;
 use crate::lease::handoff;
@@ -171,7 +171,14 @@ impl Coordinator {
         let (me, failover) = (self.settings.me.clone(), self.settings.failover);
         let mut live = asker(&me, &held, failover).view(&leases, &self.seen, now).live();
         live.extend(standing.verdict.reporting.iter().cloned());
-        self.shown.send_replace(Seen { leases: leases.clone(), live, leads: Some(leads), looked: Some(now) });
+        let gone = self.seen.gone(&leases, failover * GONE, now);
+        self.shown.send_replace(Seen {
+            leases: leases.clone(),
+            live,
+            gone,
+            leads: Some(leads),
+            looked: Some(now),
+        });
         self.look.under_way = 0;
         if stop.is_cancelled() {
             return;
@@ -280,7 +287,7 @@ impl Coordinator {
         for lease in leases.iter().filter(|lease| stalled.contains(&lease.shard)) {
             if lease.owner.as_ref() == Some(&me) {
                 let (table, writes, lease) = (self.table.clone(), self.writes.clone(), lease.clone());
-                let update = update::assign(&lease, &me);
+                let update = update::take(&lease, &me);
                 self.look.under_way += 1;
                 self.work
                     .spawn(async move { Done::Took(Box::new(take(table, writes, lease, update).await)) });
@@ -377,7 +384,11 @@ impl Coordinator {
                 self.call.get_or_insert(now + super::GATHER);
             }
             // What it was is seen at the next look.
-            Err(_) => self.look.next = self.look.next.min(now + MIN_PAUSE),
+            Err(table::Error::Conflict(_) | table::Error::Ambiguous(_)) => {
+                self.look.next = self.look.next.min(now + MIN_PAUSE);
+            }
+            // A table that refuses is not asked more often for it.
+            Err(_) => {}
         }
     }
 

@@ -1,5 +1,7 @@
 //! What holds of the coordinator whatever the table answers.
 
+use tokio::time::timeout;
+
 use super::*;
 use crate::lease::memory::{Fault, Memory};
 use crate::lease::update::{Change, Update};

@@ -2,8 +2,8 @@
 //!
 //! What nobody has, or what stood still for a failover time, is given to somebody at once. What a live worker
 //! has moves by a hand-off: its row names the next owner, while the present one reads on until it has finished
-//! properly. A hand-off that takes longer than it may is no longer protected, and one that nobody completes is given
-//! out anew.
+//! properly. A hand-off that is open is left alone; one that nobody completes ([`crate::lease::handoff`]) is given out
+//! anew, where a leader of Java's merely protects it no longer.
 //!
 //! In KCL: `LeaseAssignmentManager`. On purpose different: the leases are looked at more often, so that what a
 //! dead worker leaves is seen within half a failover time; a worker that comes new is given its part in the
@@ -90,8 +90,6 @@ struct Past {
     counter: i64,
     /// When the owner was first seen there; none once it has moved the counter.
     fresh: Option<Instant>,
-    /// When the hand-off was first seen.
-    handing: Option<Instant>,
 }
 
 /// What a leader remembers between its looks.
@@ -187,16 +185,12 @@ impl Leader {
         let mut early = false;
         let orders = plan.moves.into_iter().filter_map(|step| {
             let (lease, candidate) = (*open.get(step.lease)?, candidates.get(step.lease)?);
-            let handing = lease.checkpoint_owner.is_some();
-            if handing && !candidate.available && !self.is_overdue(lease, rules, now) {
-                return None;
-            }
             // Who hasn't begun can't finish: later.
-            if !candidate.available && !handing && self.is_fresh(lease) {
+            if !candidate.available && self.is_fresh(lease) {
                 early = true;
                 return None;
             }
-            let direct = candidate.available || handing || !rules.graceful;
+            let direct = candidate.available || !rules.graceful;
             Some(Order { lease, to: step.to, how: if direct { How::Assign } else { How::HandOff } })
         });
         let orders = orders.collect();
@@ -244,6 +238,10 @@ impl Leader {
             let same = before.as_ref().is_some_and(|past| past.owner == lease.owner);
             let fresh = match &before {
                 Some(past) if same && past.counter == lease.counter => past.fresh,
+                // Its former owner has let go of it: the one it was for has yet to begin.
+                Some(past) if same && past.checkpoint_owner.is_some() && lease.checkpoint_owner.is_none() => {
+                    Some(now)
+                }
                 Some(_) if same && lease.checkpoint_owner.is_none() => {
                     lease.owner.as_ref().map(|owner| self.late.remove(owner));
                     None
@@ -251,14 +249,11 @@ impl Leader {
                 Some(_) if !same => Some(now),
                 Some(_) | None => None,
             };
-            let same = same && before.as_ref().is_some_and(|p| p.checkpoint_owner == lease.checkpoint_owner);
-            let handing = before.and_then(|past| past.handing).filter(|_| same).unwrap_or(now);
             let past = Past {
                 owner: lease.owner.clone(),
                 checkpoint_owner: lease.checkpoint_owner.clone(),
                 counter: lease.counter,
                 fresh,
-                handing: lease.checkpoint_owner.is_some().then_some(handing),
             };
             next.insert(lease.shard.clone(), past);
         }
@@ -290,11 +285,6 @@ impl Leader {
                 u64::MAX - u64::try_from(still.as_millis()).unwrap_or(u64::MAX - 1)
             },
         }
-    }
-
-    fn is_overdue(&self, lease: &Lease, rules: &Rules, now: Instant) -> bool {
-        let since = self.past.get(&lease.shard).and_then(|past| past.handing);
-        since.is_some_and(|since| now.saturating_duration_since(since) > rules.limits().overdue())
     }
 
     /// When the next of these leases could turn out to be abandoned.
@@ -429,6 +419,25 @@ mod tests {
         }
         table.leases[1].counter += 1;
         assert_eq!(table.look(&["a", "b"], start + SECOND * 39).len(), 1);
+    }
+
+    #[test]
+    fn whom_a_lease_was_handed_over_to_has_twice_the_time_for_its_first_sign_of_life() {
+        let start = Instant::now();
+        let mut table = Table::new(vec![lease("0", Some("b")), lease("1", Some("a")), lease("2", Some("b"))]);
+        table.leases[0].checkpoint_owner = Some("a".into());
+        for second in [0, 5] {
+            table.leases.iter_mut().for_each(|lease| lease.counter += 1);
+            table.look(&["a", "b"], start + SECOND * second);
+        }
+        table.leases[0].checkpoint_owner = None;
+        table.leases[0].counter += 1;
+        for second in [10, 15, 20, 25, 30] {
+            table.leases[1..].iter_mut().for_each(|lease| lease.counter += 1);
+            assert_eq!(table.look(&["a", "b"], start + SECOND * second), [], "after {second} s");
+        }
+        table.leases[1..].iter_mut().for_each(|lease| lease.counter += 1);
+        assert_eq!(table.look(&["a", "b"], start + SECOND * 31), [("0".into(), "a".into(), How::Assign)]);
     }
 
     #[test]

@@ -100,10 +100,11 @@ pub fn is_two_x(leases: &[Lease]) -> bool {
     leases.iter().any(|lease| !lease.typed)
 }
 
-/// Whether a leader could take over now: the index is there, and every lease has an owner that reports its
-/// load.
+/// Whether a leader could take over now: the index is there, and every open lease has an owner that reports its
+/// load. Java wants it of finished ones too, which its workers take over when their owner dies; ours don't.
 pub fn is_ready(index: bool, leases: &[Lease], reporting: &BTreeSet<WorkerId>) -> bool {
-    index && leases.iter().all(|lease| lease.owner.as_ref().is_some_and(|owner| reporting.contains(owner)))
+    let mut open = leases.iter().filter(|lease| !lease.is_complete());
+    index && open.all(|lease| lease.owner.as_ref().is_some_and(|owner| reporting.contains(owner)))
 }
 
 /// For how long the fleet has been ready.

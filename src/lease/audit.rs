@@ -68,9 +68,11 @@ pub fn without_range(leases: &[Lease]) -> impl Iterator<Item = &Lease> {
 }
 
 /// Whether it falls to this worker: the first owner of a shuffle that every worker computes alike. Where no
-/// lease has an owner, to everyone.
-pub fn leads(me: &WorkerId, leases: &[Lease]) -> bool {
-    let owners: BTreeSet<&WorkerId> = leases.iter().filter_map(|lease| lease.owner.as_ref()).collect();
+/// lease has an owner, to everyone. Who is gone doesn't count, though a finished lease keeps its name: nobody
+/// takes that over.
+pub fn leads(me: &WorkerId, leases: &[Lease], gone: &BTreeSet<WorkerId>) -> bool {
+    let owners = leases.iter().filter_map(|lease| lease.owner.as_ref());
+    let owners: BTreeSet<&WorkerId> = owners.filter(|owner| !gone.contains(owner)).collect();
     // Java orders strings by UTF-16 units; worker ids beyond the basic plane are not known to exist.
     let mut owners: Vec<&WorkerId> = owners.into_iter().collect();
     shuffle(&mut owners);
@@ -182,12 +184,17 @@ mod tests {
     #[test]
     fn one_worker_leads_and_without_owners_everyone() {
         let mut leases = vec![lease(0, 9), lease(10, 19), lease(20, 29)];
-        assert!(leads(&"x".into(), &leases));
+        assert!(leads(&"x".into(), &leases, &BTreeSet::new()));
         for (lease, owner) in leases.iter_mut().zip(["a", "b", "c"]) {
             lease.owner = Some(owner.into());
         }
-        let leading: Vec<&str> =
-            ["a", "b", "c", "x"].into_iter().filter(|me| leads(&(*me).into(), &leases)).collect();
+        let leading: Vec<&str> = ["a", "b", "c", "x"]
+            .into_iter()
+            .filter(|me| leads(&(*me).into(), &leases, &BTreeSet::new()))
+            .collect();
         assert_eq!(leading, ["c"], "the third of three, as on a JVM");
+        let gone = BTreeSet::from(["c".into()]);
+        let leading = |me: &str| leads(&me.into(), &leases, &gone);
+        assert!(!leading("c") && leading("a") != leading("b"), "one that is gone leaves it to another");
     }
 }

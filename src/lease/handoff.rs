@@ -99,13 +99,9 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// By then a leader no longer protects it.
-    pub fn overdue(self) -> Duration {
-        self.hand_off + self.failover
-    }
-
+    /// Twice what it may take by the rules of Java's leader.
     fn stalled(self) -> Duration {
-        self.overdue() * 2
+        (self.hand_off + self.failover) * 2
     }
 }
 

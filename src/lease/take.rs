@@ -80,6 +80,19 @@ impl Observations {
         Some(now.saturating_duration_since(row.since))
     }
 
+    /// The owners whose leases, finished ones included, have all stood still for so long. Whoever waits for a lease to
+    /// be handed over is none of them.
+    pub fn gone(&self, leases: &[Lease], limit: Duration, now: Instant) -> BTreeSet<WorkerId> {
+        let still = |lease: &Lease| self.stood_still(lease, now).is_some_and(|still| still > limit);
+        let here: BTreeSet<&WorkerId> = leases
+            .iter()
+            .filter(|lease| lease.checkpoint_owner.is_some() || !still(lease))
+            .flat_map(|lease| lease.actual_owner().into_iter().chain(&lease.owner))
+            .collect();
+        let owners = leases.iter().filter_map(|lease| lease.owner.as_ref());
+        owners.filter(|owner| !here.contains(owner)).cloned().collect()
+    }
+
     /// For how long the counter of a lease has stood still.
     pub fn stood_still(&self, lease: &Lease, now: Instant) -> Option<Duration> {
         self.rows.get(&lease.shard).map(|seen| now.saturating_duration_since(seen.since))

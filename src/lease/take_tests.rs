@@ -346,3 +346,21 @@ fn any_fleet_settles_within_one_lease_and_stays_so() {
         assert!(quiet > 60, "seed {seed}: leases still move: {shares:?}");
     }
 }
+
+#[test]
+fn who_moves_nothing_is_gone_whatever_its_leases_say() {
+    let start = Instant::now();
+    let mut leases =
+        vec![lease("a", Some("dead"), 1), lease("b", Some("alive"), 1), lease("c", Some("alive"), 1)];
+    leases[0].checkpoint = Position::shard_end();
+    // Nobody has handed it over to the new one yet.
+    leases.push(lease("d", Some("new"), 1));
+    leases[3].checkpoint_owner = Some("alive".into());
+    let mut seen = Observations::default();
+    seen.note(&leases, start);
+    let later = start + FAILOVER + Duration::from_millis(1);
+    assert!(seen.gone(&leases, FAILOVER, start).is_empty());
+    leases[1].counter += 1;
+    seen.note(&leases, later);
+    assert_eq!(seen.gone(&leases, FAILOVER, later), BTreeSet::from(["dead".into()]));
+}

@@ -63,6 +63,8 @@ pub struct Begun {
     pub(super) layout: Layout,
     /// There is no table of an earlier version.
     pub(super) alone: bool,
+    /// The index of owners is there, or isn't needed.
+    pub(super) indexed: bool,
 }
 
 /// Finds out how the fleet works, and says so where nobody has yet. The lease table is there. Nothing is spoilt
@@ -107,11 +109,10 @@ pub async fn begin(store: &dyn Store, table: &dyn Table, settings: &Settings) ->
     if layout.writes() == Place::Legacy && !legacy.reports && mode != Mode::Phase1 {
         store.make_reports().await?;
     }
-    if matches!(mode, Mode::ThreeX | Mode::Upgrade) {
-        table.index(true).await?;
-    }
+    let wanted = matches!(mode, Mode::ThreeX | Mode::Upgrade);
+    let indexed = !wanted || table.index(true).await?;
     info!(%mode, tables = if layout == Layout::Complete { 1 } else { 3 }, "how leases find their owners");
-    Ok(Begun { mode, layout, alone: !old })
+    Ok(Begun { mode, layout, alone: !old, indexed })
 }
 
 pub(super) async fn generation(

@@ -41,7 +41,8 @@ impl Member {
             };
             Done::Monitored(look.await)
         });
-        if self.mode == Mode::Upgrade && audit::leads(&self.settings.me, &self.ends.seen.borrow().leases) {
+        let seen = self.ends.seen.borrow().clone();
+        if self.mode == Mode::Upgrade && audit::leads(&self.settings.me, &seen.leases, &seen.gone) {
             let (store, table) = (self.store.clone(), self.table.clone());
             self.work.spawn(async move {
                 let check = async { Ok((table.index(true).await?, reports(&*store, layout).await?)) };
@@ -73,8 +74,7 @@ impl Member {
                 self.step_down();
             }
             if matches!(mode, Mode::Upgrade | Mode::ThreeX) {
-                let table = self.table.clone();
-                self.work.spawn(async move { Done::Indexed(table.index(true).await) });
+                self.make_index();
             }
             self.mode = mode;
             self.due.lock = Instant::now();

@@ -51,8 +51,9 @@ impl Member {
             return;
         }
         let wall = (self.settings.wall)();
-        let owners: BTreeSet<WorkerId> =
-            self.ends.seen.borrow().leases.iter().filter_map(|lease| lease.owner.clone()).collect();
+        let table = self.ends.seen.borrow().clone();
+        let owners = table.leases.iter().filter_map(|lease| lease.owner.clone());
+        let owners: BTreeSet<WorkerId> = owners.filter(|owner| !table.gone.contains(owner)).collect();
         let every = self.settings.rules.every;
         let found = survey(&owners, &seen.old, &seen.new, seen.left.len(), wall / 1_000, every);
         let step = self.mover.next(self.layout, seen.stage.as_ref(), found, wall, self.settings.bake);
@@ -103,6 +104,8 @@ impl Member {
             self.due.lock = Instant::now();
         }
         self.layout = layout;
+        // Whatever becomes of a last step that is under way, the lock that it moves is the new one now.
+        self.finishing = false;
     }
 }
 

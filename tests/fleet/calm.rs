@@ -148,6 +148,43 @@ fn a_lease_that_somebody_deleted_is_made_again_and_its_shard_read() {
     });
 }
 
+/// Nobody takes over the finished lease of a worker that died; it must not be the one that has to see to the others.
+#[test]
+fn a_dead_worker_that_keeps_a_finished_lease_keeps_nobody_from_mending_others() {
+    longest(12, async |seed| {
+        let mut story = fleet(seed, 6, 2, seed >= 6).await;
+        let (dead, shard) = {
+            let owners = story.owners();
+            let dead = usize::try_from(seed).unwrap() % 2;
+            (dead, owners[&Some(story.id(dead))][0].clone())
+        };
+        // What comes of it stays empty, and so its row stays.
+        assert!(story.world.state().stream.split(&shard));
+        until("it has ended", SECOND * 30, || story.world.state().oracle.ended.contains(&shard)).await;
+        let id = story.kill(dead);
+        until("all have new owners", SECOND * 60, || orphans(&story, &id) == 0).await;
+        let other = story.world.state().stream.open_shards()[0].clone();
+        story.delete_by_hand(&other);
+        let took = until("it has an owner again", SECOND * 180, || story.is_settled()).await;
+        sane(&story);
+        took
+    });
+}
+
+#[test]
+fn a_table_that_somebody_emptied_is_filled_again() {
+    longest(10, async |seed| {
+        let story = fleet(seed, 4, 2, seed >= 5).await;
+        let shards: Vec<_> = story.world.state().rows.keys().cloned().collect();
+        shards.iter().for_each(|shard| story.delete_by_hand(shard));
+        story.put(40);
+        let took = until("all have owners again", SECOND * 180, || story.is_settled()).await;
+        until("everything is read", SECOND * 60, || story.is_read()).await;
+        sane(&story);
+        took
+    });
+}
+
 /// A merged shard's lease is made only when both parents have one; if one has lost its own, it gets another.
 #[test]
 fn a_merged_shard_begins_though_the_lease_of_a_parent_was_deleted() {

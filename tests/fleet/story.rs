@@ -213,6 +213,10 @@ impl Story {
         worker.id
     }
 
+    pub fn id(&self, index: usize) -> WorkerId {
+        self.workers[index].id.clone()
+    }
+
     fn count(&self, what: &'static str) {
         self.world.state().oracle.count(what);
     }

@@ -1,0 +1,97 @@
+//! Leases given back: one that isn't needed any more, and all of them at the end of a stop.
+//!
+//! In KCL: nothing; there they must expire.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tracing::{debug, info, warn};
+
+use super::{Coordinator, Done};
+use crate::lease::update::Next;
+use crate::lease::{Held, WorkerId, held};
+
+/// Giving everything back at the end of a stop takes no longer than this.
+const RELEASE: Duration = Duration::from_secs(3);
+/// Passing on what came too late, and calling the peers, at the end of a stop: no longer than this each.
+const CALL: Duration = Duration::from_secs(1);
+
+impl Coordinator {
+    pub(super) fn release(&mut self, held: Arc<Held>) {
+        self.forget(&held);
+        self.releasing.insert(held.shard().clone());
+        let writes = self.writes.clone();
+        let heirs = self.heirs();
+        let shard = held.shard().clone();
+        let task = self.work.spawn(async move {
+            let to = match heirs {
+                Some(heirs) => heirs.of(&held).await,
+                None => Next::Nobody,
+            };
+            let _permit = writes.acquire().await;
+            let to = give_back(&held, &to).await;
+            Done::Released(held.shard().clone(), to)
+        });
+        self.releases.insert(task.id(), shard);
+    }
+
+    pub(super) async fn release_all(&mut self) {
+        let held: Vec<Arc<Held>> = std::mem::take(&mut self.held).into_values().collect();
+        for held in held {
+            self.release(held);
+        }
+        let all = async {
+            while !self.releasing.is_empty() || self.look.under_way > 0 {
+                match self.work.join_next().await {
+                    Some(Ok(Done::Released(shard, to))) => {
+                        self.releasing.remove(&shard);
+                        self.gave_back(to);
+                    }
+                    // Taken in the last moment.
+                    Some(Ok(Done::Took(taken))) => {
+                        self.look.under_way = self.look.under_way.saturating_sub(1);
+                        if taken.outcome.is_ok() {
+                            self.release(Held::new(taken.lease, taken.proven, &self.owner()));
+                        }
+                    }
+                    Some(Ok(Done::Looked(_) | Done::Found(_)) | Err(_)) => self.look.under_way = 0,
+                    Some(Ok(Done::Given(..) | Done::Passed | Done::Named(_))) => {
+                        self.look.under_way = self.look.under_way.saturating_sub(1)
+                    }
+                    Some(Ok(Done::Called)) => {}
+                    None => break,
+                }
+            }
+        };
+        if timeout(RELEASE, all).await.is_err() {
+            warn!(left = self.releasing.len(), "leases could not be given back in time: they will expire");
+        }
+        self.work.abort_all();
+        while self.work.join_next().await.is_some() {}
+        // However many there are, and whoever doesn't answer.
+        if timeout(CALL, self.pass_on()).await.is_err() {
+            warn!("what was given to this worker while it stopped could not all be passed on: it expires");
+        }
+        self.call_peers();
+        if timeout(CALL, self.work.join_next()).await.is_err() {
+            debug!("the peers could not be called in time");
+        }
+    }
+}
+
+async fn give_back(held: &Held, to: &Next) -> Option<WorkerId> {
+    match held.release(to).await {
+        Ok(to) => {
+            info!(shard = %held.shard(), to = to.as_ref().map(WorkerId::as_str), "gave the lease back");
+            return to;
+        }
+        Err(held::Error::Lost) => {
+            debug!(shard = %held.shard(), "the lease was lost before it could be given back")
+        }
+        Err(error) => {
+            warn!(shard = %held.shard(), %error, "the lease could not be given back: it will expire")
+        }
+    }
+    None
+}
