@@ -25,6 +25,8 @@ pub struct Progress {
     before: Position,
     /// Set once the child was told that the shard ended: what stood for it until then.
     at_shard_end: Option<Position>,
+    /// Set once more turned out to be stored than was known: what was taken for it until then.
+    overtaken: Option<Position>,
 }
 
 /// What to do about a request.
@@ -39,7 +41,8 @@ pub enum Verdict {
 impl Progress {
     /// A child that starts at a stored checkpoint.
     pub fn new(stored: Position) -> Self {
-        Self { permitted: stored.clone(), before: stored.clone(), last: stored, at_shard_end: None }
+        let (permitted, before) = (stored.clone(), stored.clone());
+        Self { permitted, before, last: stored, at_shard_end: None, overtaken: None }
     }
 
     /// What is stored.
@@ -54,7 +57,7 @@ impl Progress {
 
     /// Whether everything that was handed out is stored.
     pub fn owes_nothing(&self) -> bool {
-        self.permitted == self.last
+        self.permitted.order(&self.last) != Ordering::Greater
     }
 
     /// An action begins: what was delivered so far is all that earlier requests can mean.
@@ -86,6 +89,13 @@ impl Progress {
         self.last = position;
     }
 
+    /// A write of this holding whose answer was lost had happened after all, when it was taken for failed: so much is
+    /// stored. The child may ask for what lies in between.
+    pub fn overtaken(&mut self, position: Position) {
+        self.overtaken.get_or_insert_with(|| self.last.clone());
+        self.stored(position);
+    }
+
     /// Judges a request, in the order of Java's checks. An `early` one was made before the present
     /// action began: it can reach neither the records that this action brings nor the end of the
     /// shard that it tells of. Java judges it like any other and so can skip records.
@@ -104,6 +114,10 @@ impl Progress {
             }
         };
         let behind = asked.order(&self.last) == Ordering::Less;
+        let was_ahead = |from: &Position| asked.order(from) != Ordering::Less;
+        if behind && self.overtaken.as_ref().is_some_and(was_ahead) {
+            return Ok(Verdict::Stored);
+        }
         if behind || asked.order(bound) == Ordering::Greater {
             return Err(CheckpointFailure::IllegalArgument);
         }
@@ -164,6 +178,26 @@ mod tests {
     fn nothing_means_all_that_was_delivered() {
         assert_eq!(ask(&delivered(), None, Some(9)), Ok(Verdict::Write(at("20", 3))));
         assert_eq!(ask(&Progress::new(at("LATEST", 0)), None, None), Ok(Verdict::Stored));
+    }
+
+    #[test]
+    fn what_turned_out_to_be_stored_already_is_success() {
+        let mut progress = delivered();
+        progress.stored(at("10", 0));
+        progress.overtaken(at("20", 1));
+        for (text, sub, expected) in [
+            ("9", 0, REFUSED),
+            ("10", 0, Ok(Verdict::Stored)),
+            ("15", 0, Ok(Verdict::Stored)),
+            ("20", 1, Ok(Verdict::Stored)),
+            ("20", 2, Ok(Verdict::Write(at("20", 2)))),
+            ("21", 0, REFUSED),
+        ] {
+            assert_eq!(ask(&progress, Some(text), Some(sub)), expected, "{text}");
+        }
+        progress.overtaken(at("30", 0));
+        assert_eq!(ask(&progress, None, None), Ok(Verdict::Stored), "all that was delivered, and more");
+        assert!(progress.owes_nothing());
     }
 
     #[test]

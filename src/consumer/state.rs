@@ -380,8 +380,18 @@ impl State {
 
     fn was_stored(&mut self, now: Instant, position: Position, outcome: Result<(), held::Error>) -> Effects {
         self.storing = false;
+        let outcome = match outcome {
+            Ok(()) => {
+                self.progress.stored(position);
+                Ok(())
+            }
+            Err(held::Error::Behind(stored)) => {
+                self.progress.overtaken(stored);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
         if outcome.is_ok() {
-            self.progress.stored(position);
             // A failure that was counted while the write was under way is the first of a new row, which
             // is the last one too where one is enough.
             let failing = matches!(&self.phase, Phase::Closing { then: Then::Restart(_), .. });

@@ -404,3 +404,17 @@ fn a_child_that_is_gone_after_the_end_was_stored_is_not_replaced() {
     life.on(Event::Stored(Position::shard_end(), Ok(())));
     assert_eq!(life.exited().last(), Some(&Effect::Finish(Outcome::ShardEnded)));
 }
+
+#[test]
+fn a_child_after_one_whose_checkpoint_was_stored_without_an_answer_is_not_refused_what_that_one_did() {
+    let mut life = Life::idle("10");
+    life.on(Event::Batch(batch(&[11, 12, 13])));
+    // The child before it had stored 12, and nobody knew.
+    assert_eq!(life.child(request(Some("11"))), [Effect::Store(position("11"))]);
+    let behind = Err(held::Error::Behind(position("12")));
+    assert_eq!(life.on(Event::Stored(position("11"), behind)), [Effect::Acknowledge(Ok(()))]);
+    assert_eq!(life.child(request(Some("12"))), [Effect::Acknowledge(Ok(()))]);
+    assert_eq!(life.child(request(Some("13"))), [Effect::Store(position("13"))]);
+    assert_eq!(life.stored("13"), [Effect::Acknowledge(Ok(()))]);
+    assert_eq!(life.state.stored(), &position("13"));
+}

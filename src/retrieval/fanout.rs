@@ -30,8 +30,9 @@ const ONE_CALL: Duration = Duration::from_secs(1);
 const TAKEN_OVER: Duration = Duration::from_secs(6);
 /// Kinesis sends an event without records every few seconds.
 const SILENCE: Duration = Duration::from_secs(30);
-/// How long a subscription is kept while the child is slow.
-const STALL: Duration = Duration::from_secs(30);
+/// How long a subscription is kept while the child is slow. What it was sent fills the window of its connection, and
+/// others on that must not be silent for so long that they are taken for broken.
+const STALL: Duration = Duration::from_secs(10);
 /// Room for an event without records.
 const LITTLE: usize = 4 * 1024;
 
@@ -128,6 +129,7 @@ impl Fanout {
             }
             Err(error @ Error::Unsupported(_)) => self.cannot(&error),
             Err(Error::Taken(reason)) => {
+                self.place.failed(None);
                 debug!(%shard, reason, "not subscribed yet");
                 Step::At(Instant::now() + ONE_CALL + Duration::from_millis(fastrand::u64(0..200)))
             }
@@ -158,6 +160,7 @@ impl Fanout {
                 // Five minutes are over.
                 Ok(Ok(None)) if events > 0 => return Step::At(began + ONE_CALL),
                 Ok(Ok(None)) => {
+                    self.place.failed(None);
                     return Step::At((began + ONE_CALL).max(Instant::now() + self.backoff.pause()));
                 }
                 Ok(Err(Error::Taken(reason))) => {
@@ -172,6 +175,7 @@ impl Fanout {
                 }
             };
             if !self.place.believes(&answer) {
+                self.place.failed(None);
                 return Step::At((began + ONE_CALL).max(Instant::now() + self.backoff.pause()));
             }
             events += 1;
@@ -220,6 +224,7 @@ impl Fanout {
             ahead.send(end);
             return Step::Done;
         }
+        self.place.failed(None);
         self.consumer.is_missing(consumer).await;
         Step::At(Instant::now() + self.backoff.pause().max(ONE_CALL))
     }
@@ -410,6 +415,21 @@ mod tests {
 
     fn unavailable_event() -> Event {
         Err(Error::Unavailable("cut".into()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_subscription_that_names_its_own_beginning_has_not_read_it() {
+        let at = Start::At(number(7));
+        let script = script(
+            vec![
+                Ok(vec![event(&[], "7"), unavailable_event()]),
+                Ok(vec![event(&[], "7"), event(&[7], "7"), unavailable_event()]),
+                Ok(vec![end()]),
+            ],
+            vec![],
+        );
+        assert_eq!(all(&script, at.clone()).await, ["7", "-> c"]);
+        assert_eq!(starts(&script), [at.clone(), at, Start::After(number(7))]);
     }
 
     #[tokio::test(start_paused = true)]

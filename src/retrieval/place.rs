@@ -55,8 +55,15 @@ impl Place {
         last: Option<SequenceNumber>,
         took: Option<Duration>,
     ) -> Batch {
-        if last.is_some() {
-            self.last = last;
+        // A subscription may name the very record that it begins at before that came: it is not read yet.
+        let at = match (&self.last, &self.start) {
+            (None, Start::At(number)) if answer.records.is_empty() => Some(number),
+            _ => None,
+        };
+        if let Some(last) = last
+            && at.is_none_or(|at| last.order(at) == Ordering::Greater)
+        {
+            self.last = Some(last);
         }
         let end = answer.next.is_none().then_some(answer.children);
         let Expanded { records, dropped } = aggregation::expand(answer.records, self.range, &self.shard);

@@ -120,12 +120,16 @@ impl Polling {
             }
             Err(Error::IteratorExpired(reason)) => {
                 debug!(shard = %self.place.shard, reason, "iterator expired");
+                self.place.failed(took);
                 // Paced like a failure: an iterator that is refused for ever must not become a hot loop.
                 Step::After(self.backoff.pause())
             }
             Err(Error::ShardMissing(reason)) => match self.place.end_if_gone(&reason).await {
                 Some(end) => Step::Batch(end),
-                None => Step::After(self.backoff.pause()),
+                None => {
+                    self.place.failed(took);
+                    Step::After(self.backoff.pause())
+                }
             },
             Err(error) => {
                 let pause = self.backoff.pause();
@@ -181,6 +185,7 @@ impl Polling {
     fn answered(&mut self, answer: Answer, iterator: String, took: Duration) -> Step {
         if !self.place.believes(&answer) {
             self.iterator = Some(iterator);
+            self.place.failed(None);
             return Step::After(self.backoff.pause());
         }
         self.backoff.reset();
