@@ -7,6 +7,10 @@ COPY app/package.json app/package-lock.json ./
 RUN npm ci --omit=dev --ignore-scripts
 COPY app ./
 COPY --from=multilangd /multilangd /usr/local/bin/multilangd
+# A slim image may have none.
+COPY --from=multilangd /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+# A setting of the environment outweighs the file's: to open no port, set it to off here.
 ENV MULTILANGD_STATUS=0.0.0.0:9465 MULTILANGD_LOG_FORMAT=json
 USER 65534:65534
-ENTRYPOINT ["multilangd", "/app/my.properties"]
+ENTRYPOINT ["multilangd"]
+CMD ["/app/my.properties"]

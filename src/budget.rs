@@ -91,6 +91,12 @@ impl Budget {
         }
     }
 
+    /// Takes so many bytes now, past the limit if need be: others wait the longer.
+    pub fn take(self: &Arc<Self>, bytes: usize) -> Room {
+        self.change(|held| held.bytes += bytes);
+        self.room(bytes)
+    }
+
     fn room(self: &Arc<Self>, bytes: usize) -> Room {
         Room { budget: self.clone(), bytes, most: usize::MAX }
     }

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use multilangd_protocol::{Dialect, ToChild, session};
 use tokio::sync::broadcast::{self, error::RecvError};
@@ -30,6 +31,9 @@ pub mod state;
 use event::{Effect, Event, Message};
 pub use event::{Outcome, Settings};
 use state::State;
+
+/// Between log lines about an end that can't be prepared.
+const TELL_AGAIN: Duration = Duration::from_secs(30);
 
 /// What all consumers of a daemon share.
 #[derive(Clone)]
@@ -76,6 +80,8 @@ struct Consumer {
     feed: Option<Feed>,
     /// When the child was asked for something last.
     asked: Instant,
+    /// When it was told last that the shard can't come to its end.
+    end_told: Option<Instant>,
     /// Why it ends, once that is known.
     ending: Option<Ending>,
     /// Requests under way; each ends with an event.
@@ -100,6 +106,7 @@ impl Consumer {
             pid: None,
             feed: None,
             asked: Instant::now(),
+            end_told: None,
             ending: None,
             work: JoinSet::new(),
             events: VecDeque::new(),
@@ -254,6 +261,13 @@ impl Consumer {
             }
             Effect::Slow(taken) => {
                 warn!(%shard, pid = self.pid, ?taken, "the record processor is still at its batch");
+            }
+            Effect::EndDelayed(reason) => {
+                self.tell(OfShard::EndDelayed);
+                if self.end_told.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
+                    self.end_told = Some(Instant::now());
+                    warn!(%shard, reason, "the shard is read, but the leases of its children can't be made yet");
+                }
             }
             Effect::Odd(what) => warn!(%shard, pid = self.pid, what, "out of order"),
             Effect::Finish(outcome) => {

@@ -34,11 +34,14 @@ static JSON: AtomicBool = AtomicBool::new(false);
 /// The filter isn't one.
 pub(crate) fn start(settings: &Settings) -> Result<(), String> {
     let directives = settings.text(own::LOG).unwrap_or_default();
-    let filter = match EnvFilter::try_from_default_env() {
-        Ok(filter) => filter,
-        Err(_) => EnvFilter::try_new(format!("dynoxide=error,{directives}"))
-            .map_err(|error| format!("{} = {directives:?} is no log filter: {error}", own::LOG))?,
+    // Empty, as environment files often have it, is as good as not there.
+    let (name, directives) = match std::env::var(EnvFilter::DEFAULT_ENV) {
+        Ok(given) if !given.trim().is_empty() => (EnvFilter::DEFAULT_ENV, given),
+        _ => (own::LOG, directives),
     };
+    let quiet = if name == own::LOG { "dynoxide=error," } else { "" };
+    let filter = EnvFilter::try_new(format!("{quiet}{directives}"))
+        .map_err(|error| format!("{name} = {directives:?} is no log filter: {error}"))?;
     let (writer, guard) = NonBlockingBuilder::default()
         .buffered_lines_limit(WAITING)
         .thread_name("log")

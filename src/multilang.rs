@@ -24,6 +24,7 @@ use crate::record::Record;
 use crate::shard::ShardId;
 
 pub mod launch;
+pub mod orphans;
 pub mod output;
 pub mod process;
 

@@ -67,6 +67,16 @@ impl Text {
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
+
+    /// How many bytes it is.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 impl From<String> for Text {
@@ -113,6 +123,13 @@ impl Record {
     pub fn size(&self) -> usize {
         let fill = self.data.as_bytes().iter().rev().take_while(|byte| **byte == b'=').count();
         (self.data.len() / 4 * 3).saturating_sub(fill)
+    }
+
+    /// Bytes of an answer that it takes, about.
+    pub fn weight(&self) -> usize {
+        /// The names of its fields, its time, its number of 56 digits.
+        const REST: usize = 190;
+        self.data.len() + self.partition_key.len() + REST
     }
 
     /// Where it stands, as [`Position::order`] has it.

@@ -163,23 +163,26 @@ pub fn condition(totals: &Totals, now: Instant, stuck_after: Duration) -> Condit
         let lasted = now.saturating_duration_since(since?);
         (lasted >= stuck_after).then_some(lasted.as_secs())
     };
+    let failing = || {
+        let seconds = lasts(totals.failing_since).unwrap_or_default();
+        Condition::Stuck(format!("the record processor fails again and again since {seconds} s ago"))
+    };
     if let Some((action, since)) = totals.asked {
         return match lasts(Some(since)) {
             Some(seconds) => {
                 Condition::Stuck(format!("the record processor has not answered {action} for {seconds} s"))
             }
+            None if lasts(totals.failing_since).is_some() => failing(),
             None if action == Action::Initialize && totals.failing_since.is_some() => Condition::Restarting,
             None => Condition::Working,
         };
     }
     // A child that runs and isn't asked for anything has answered: it took the place of one that failed.
     if totals.pid.is_none() && totals.failing_since.is_some() {
-        return match lasts(totals.failing_since) {
-            Some(seconds) => {
-                Condition::Stuck(format!("the record processor fails again and again since {seconds} s ago"))
-            }
-            None => Condition::Restarting,
-        };
+        return if lasts(totals.failing_since).is_some() { failing() } else { Condition::Restarting };
+    }
+    if let Some(seconds) = lasts(totals.end_delayed_since) {
+        return Condition::Stuck(format!("the leases of its child shards could not be made for {seconds} s"));
     }
     if let Some(seconds) = lasts(totals.unread_since) {
         return Condition::Stuck(format!("Kinesis could not be read for {seconds} s"));
@@ -256,6 +259,8 @@ impl Subject {
         let shards = conditions.iter().map(|(shard, (totals, condition))| (shard, totals, condition.word()));
         prometheus::write(&prometheus::Scene {
             version: env!("CARGO_PKG_VERSION"),
+            application: &self.identity.application,
+            stream: &self.identity.stream,
             worker: &self.board.of_worker(),
             held: conditions.values().filter(|(totals, _)| totals.over.is_none()).count(),
             shards: shards.collect(),

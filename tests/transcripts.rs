@@ -121,6 +121,7 @@ impl Replay {
             | Effect::CheckParents
             | Effect::Signal(_)
             | Effect::Odd(_)
+            | Effect::EndDelayed(..)
             | Effect::Slow(_) => {}
         }
         self.sent.extend((!line.is_empty()).then_some(line));

@@ -123,9 +123,18 @@ async fn one(provider: &Provider, base: &Base<'_>) -> (&'static str, SharedCrede
     }
 }
 
+/// In the order of Java's `DefaultCredentialsProvider`: the SDK's own chain knows no system properties, and asks the
+/// profile before a web identity.
 async fn default_chain(base: &Base<'_>) -> SharedCredentialsProvider {
+    let given = base.system.credentials();
+    let given = given.map_or_else(|| SharedCredentialsProvider::new(Nothing), SharedCredentialsProvider::new);
+    let web = WebIdentityTokenCredentialsProvider::builder().configure(base.provider).build();
+    let rest = DefaultCredentialsChain::builder().configure(base.provider.clone()).build().await;
     SharedCredentialsProvider::new(
-        DefaultCredentialsChain::builder().configure(base.provider.clone()).build().await,
+        CredentialsProviderChain::first_try("SystemProperties", given)
+            .or_else("Environment", EnvironmentVariableCredentialsProvider::new())
+            .or_else("WebIdentity", web)
+            .or_else("Default", rest),
     )
 }
 

@@ -149,6 +149,16 @@ fn own_from_outside(given: &Given, bean: &mut Bean) {
         let Some((shown, text, source)) = outside else { continue };
         match key.check(text.trim()) {
             Ok(()) => {
+                // An option is seen by who gives it; a variable may be an image's.
+                let other = bean.own.get(key.name).filter(|held| held.value != text.trim());
+                if let (Source::Environment, Some(other)) = (source, other) {
+                    let text = format!(
+                        "{shown} = {} in the environment outweighs {} here",
+                        text.trim(),
+                        other.value
+                    );
+                    bean.warnings.push(Remark { line: None, key: Some(other.key.clone()), text });
+                }
                 bean.own.insert(key.name, Held { key: shown, value: text.trim().to_owned(), source });
             }
             Err(why) => bean.faults.push(Remark {

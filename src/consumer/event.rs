@@ -129,6 +129,8 @@ pub enum Effect {
     Store(Position),
     /// Make the leases of the shard's children; answers with [`Event::EndPrepared`].
     PrepareEnd(Vec<ChildShard>),
+    /// The leases of the shard's children can't be made yet, for this reason. Worth a log line now and then.
+    EndDelayed(String),
     /// Tell the child by the end of its stdin that it is over.
     CloseStdin,
     /// Signal the child's group.

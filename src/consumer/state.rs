@@ -425,7 +425,7 @@ impl State {
             }
             Err(EndError::NotNow(reason)) => {
                 self.phase = Phase::PreparingEnd(Some(now + self.settings.task_backoff));
-                vec![Effect::Odd(format!("can't make the leases of the shard's children yet: {reason}"))]
+                vec![Effect::EndDelayed(reason)]
             }
         }
     }

@@ -349,7 +349,7 @@ fn the_end_of_a_shard_makes_its_children_then_asks_the_child() {
     assert_eq!(life.done(Action::ProcessRecords), [prepare()]);
     assert!(matches!(
         life.on(Event::EndPrepared(Err(EndError::NotNow("throttled".into()))))[..],
-        [Effect::Odd(_)]
+        [Effect::EndDelayed(_)]
     ));
     assert_eq!(life.wait(), [prepare()]);
     assert_eq!(life.on(Event::EndPrepared(Ok(()))), [Effect::Send(Message::ShardEnded)]);

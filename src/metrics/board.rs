@@ -43,6 +43,8 @@ pub struct Totals {
     pub fetch_failures: u64,
     /// Since when they fail.
     pub unread_since: Option<Instant>,
+    /// Since when it can't come to its end.
+    pub end_delayed_since: Option<Instant>,
     /// How far behind the tip the last answer was.
     pub millis_behind_latest: Option<i64>,
     /// Records handed out.
@@ -101,7 +103,7 @@ impl Totals {
                 self.asked = None;
             }
             OfShard::ChildGone => (self.pid, self.asked) = (None, None),
-            OfShard::Asked(action) => self.asked = Some((action, now)),
+            OfShard::Asked(action) => (self.asked, self.end_delayed_since) = (Some((action, now)), None),
             OfShard::Answered { action, took } => {
                 self.asked = None;
                 self.in_child += took;
@@ -148,7 +150,11 @@ impl Totals {
                 self.checkpoint = Some(position.clone());
             }
             OfShard::CheckpointFailed { .. } => self.checkpoint_failures += 1,
+            OfShard::EndDelayed => {
+                self.end_delayed_since.get_or_insert(now);
+            }
             OfShard::Over(ending) => {
+                self.end_delayed_since = None;
                 (self.over, self.pid, self.asked, self.waiting) = (Some(ending), None, None, 0);
                 (self.since, self.moved) = (Some(now), Some(now));
             }

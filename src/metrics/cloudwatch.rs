@@ -313,6 +313,7 @@ impl Sink for Queue {
             OfShard::ChildStarted { .. }
             | OfShard::ChildGone
             | OfShard::Waiting { .. }
+            | OfShard::EndDelayed
             | OfShard::Dropped { .. } => {}
         }
     }

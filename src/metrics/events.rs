@@ -89,6 +89,8 @@ pub enum OfShard<'a> {
         /// How long that took.
         took: Duration,
     },
+    /// The leases of what the shard became can't be made yet.
+    EndDelayed,
     /// This worker has no more to do with it.
     Over(Ending),
 }

@@ -48,6 +48,10 @@ impl fmt::Debug for Of {
 pub struct Scene<'a> {
     /// Of the program.
     pub version: &'a str,
+    /// `applicationName`.
+    pub application: &'a str,
+    /// `streamName`.
+    pub stream: &'a str,
     /// The worker.
     pub worker: &'a Worker,
     /// Its shards, with a word for how each is doing.
@@ -69,8 +73,8 @@ const SHARD: &[&str] = &["shard"];
 /// The table.
 #[rustfmt::skip]
 pub const FAMILIES: &[Family] = &[
-    Family { name: "multilangd_build_info", counter: false, labels: &["version"], of: Of::Info,
-        help: "Always 1." },
+    Family { name: "multilangd_build_info", counter: false, labels: &["application", "stream", "version"], of: Of::Info,
+        help: "Always 1; to be joined with the others where several applications are watched." },
     Family { name: "multilangd_uptime_seconds", counter: false, labels: &[], of: Of::Worker(|s| Some(s.uptime.as_secs_f64())),
         help: "Since the daemon was started." },
     Family { name: "multilangd_ready", counter: false, labels: &[], of: Of::Worker(|s| Some(flag(s.worker.ready && !s.worker.stopping))),
@@ -81,6 +85,8 @@ pub const FAMILIES: &[Family] = &[
         help: "Leases in the table of shards that are not finished." },
     Family { name: "multilangd_workers", counter: false, labels: &[], of: Of::Worker(|s| s.worker.looked.map(|_| count(s.worker.workers))),
         help: "Workers that keep their leases alive, this one among them." },
+    Family { name: "multilangd_table_age_seconds", counter: false, labels: &[], of: Of::Worker(|s| s.worker.looked.map(|at| s.now.saturating_duration_since(at).as_secs_f64())),
+        help: "Since the lease table was seen last: more than some failover times say that DynamoDB can't be reached." },
     Family { name: "multilangd_leader", counter: false, labels: &[], of: Of::Worker(|s| Some(flag(s.worker.leads))),
         help: "1 if this worker looks after all leases of the fleet." },
     Family { name: "multilangd_leases_taken_total", counter: true, labels: &[], of: Of::Worker(|s| Some(number(s.worker.taken))),
@@ -172,7 +178,7 @@ pub fn write(scene: &Scene<'_>) -> String {
             put(&mut out, format_args!("{close} {value}\n"));
         };
         match family.of {
-            Of::Info => line(&[scene.version], 1.0),
+            Of::Info => line(&[scene.application, scene.stream, scene.version], 1.0),
             Of::Worker(value) => value(scene).into_iter().for_each(|value| line(&[], value)),
             Of::Shard(value) => {
                 for (shard, totals, _) in &scene.shards {
@@ -233,6 +239,8 @@ mod tests {
         let totals = board.totals();
         let shards = totals.iter().map(|(shard, totals)| (shard, totals, "idle")).collect();
         write(&Scene {
+            application: "a",
+            stream: "s",
             version: "1",
             worker: &board.of_worker(),
             held: 1,
@@ -255,7 +263,7 @@ mod tests {
         board.worker(OfWorker::Called { service: "DynamoDB", operation: "UpdateItem", took, ok: false });
         let text = text(&board);
         for line in [
-            "multilangd_build_info{version=\"1\"} 1",
+            "multilangd_build_info{application=\"a\",stream=\"s\",version=\"1\"} 1",
             "# TYPE multilangd_records_delivered_total counter",
             "multilangd_records_delivered_total{shard=\"a\\\"b\"} 3",
             "multilangd_shard_delivered_age_seconds{shard=\"a\\\"b\"} 6",

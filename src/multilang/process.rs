@@ -100,7 +100,12 @@ impl Launch for Program {
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.path.display())?;
-        self.arguments.iter().try_for_each(|argument| write!(f, " {argument}"))
+        // They may be secrets that came by `--expand-env`.
+        match self.arguments.len() {
+            0 => Ok(()),
+            1 => f.write_str(" and an argument"),
+            more => write!(f, " and {more} arguments"),
+        }
     }
 }
 

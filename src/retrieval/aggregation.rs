@@ -7,12 +7,16 @@
 //!
 //! In KCL: `AggregatorUtil`, `messages.proto`.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use md5::{Digest as _, Md5};
 use tracing::warn;
 
-use crate::record::{Data, Record};
+use crate::budget::Budget;
+use crate::record::{Data, Record, Text};
 use crate::shard::{HashRange, ShardId};
 
 const MAGIC: [u8; 4] = [0xF3, 0x89, 0x9A, 0xC2];
@@ -29,24 +33,30 @@ pub struct Expanded {
     pub dropped: usize,
 }
 
-/// Puts user records in place of their aggregates, in order.
-pub fn expand(records: Vec<Record>, range: Option<HashRange>, shard: &ShardId) -> Expanded {
+/// Puts user records in place of their aggregates, in order. They take room in the budget as what they came in did,
+/// whatever is free: it can't be sent back.
+pub fn expand(
+    records: Vec<Record>,
+    range: Option<HashRange>,
+    shard: &ShardId,
+    budget: &Arc<Budget>,
+) -> Expanded {
     if !records.iter().any(may_be_aggregate) {
         return Expanded { records, dropped: 0 };
     }
     let mut dropped = 0;
     let mut out = Vec::with_capacity(records.len());
     for record in records {
-        match user_records(&record) {
+        match opened(&record) {
             None => out.push(record),
-            Some(users) => {
+            Some(opened) => {
                 let foreign = |user: &User| range.is_some_and(|range| !range.contains(user.hash_key));
-                if users.iter().any(foreign) {
-                    dropped += users.len();
-                    warn!(%shard, sequence = %record.sequence, records = users.len(),
+                if opened.users.iter().any(foreign) {
+                    dropped += opened.users.len();
+                    warn!(%shard, sequence = %record.sequence, records = opened.users.len(),
                         "an aggregate with a hash key of another shard: dropped, as KCL does");
                 } else {
-                    out.extend(users.into_iter().zip(0..).map(|(user, sub)| user.within(&record, sub)));
+                    opened.within(&record, budget, &mut out);
                 }
             }
         }
@@ -54,21 +64,29 @@ pub fn expand(records: Vec<Record>, range: Option<HashRange>, shard: &ShardId) -
     Expanded { records: out, dropped }
 }
 
-struct User {
-    partition_key: String,
-    hash_key: u128,
-    data: Data,
+/// An aggregate's user records, whose keys and data lie one behind the other in one piece of text.
+struct Opened {
+    text: String,
+    users: Vec<User>,
 }
 
-impl User {
-    fn within(self, outer: &Record, sub: u64) -> Record {
-        Record {
+struct User {
+    partition_key: Range<usize>,
+    hash_key: u128,
+    data: Range<usize>,
+}
+
+impl Opened {
+    fn within(self, outer: &Record, budget: &Arc<Budget>, out: &mut Vec<Record>) {
+        let room = budget.take(self.text.capacity() + self.users.len() * size_of::<Record>());
+        let text = room.fill(self.text);
+        out.extend(self.users.into_iter().zip(0..).map(|(user, sub)| Record {
             sequence: outer.sequence.clone(),
             sub,
-            partition_key: self.partition_key.into(),
-            data: self.data,
+            partition_key: Text::of_utf8(text.slice(user.partition_key)).unwrap_or_default(),
+            data: Data::of_base64(text.slice(user.data)).unwrap_or_default(),
             arrival: outer.arrival,
-        }
+        }));
     }
 }
 
@@ -76,7 +94,7 @@ fn may_be_aggregate(record: &Record) -> bool {
     record.data.as_bytes().starts_with(MAGIC_BASE64.as_bytes())
 }
 
-fn user_records(record: &Record) -> Option<Vec<User>> {
+fn opened(record: &Record) -> Option<Opened> {
     if !may_be_aggregate(record) {
         return None;
     }
@@ -87,8 +105,7 @@ fn user_records(record: &Record) -> Option<Vec<User>> {
     if message.is_empty() || Md5::digest(message).as_slice() != digest {
         return None;
     }
-    let aggregate = Aggregate::parse(message)?;
-    aggregate.records.iter().map(|record| aggregate.user(record)).collect()
+    Aggregate::parse(message)?.open()
 }
 
 #[derive(Default)]
@@ -119,14 +136,31 @@ impl<'a> Aggregate<'a> {
         Some(aggregate)
     }
 
-    fn user(&self, record: &Inner<'_>) -> Option<User> {
-        let at = |keys: &[&'a str], index: u64| keys.get(usize::try_from(index).ok()?).copied();
-        let partition_key = at(&self.partition_keys, record.partition_key)?;
-        let hash_key = match record.hash_key {
-            Some(index) => at(&self.hash_keys, index)?.parse().ok()?,
-            None => u128::from_be_bytes(Md5::digest(partition_key).into()),
-        };
-        Some(User { partition_key: partition_key.to_owned(), hash_key, data: Data::encode(record.data) })
+    fn open(&self) -> Option<Opened> {
+        let keys: usize = self.partition_keys.iter().map(|key| key.len()).sum();
+        let data: usize = self.records.iter().map(|record| record.data.len().div_ceil(3) * 4).sum();
+        let mut text = String::with_capacity(keys + data);
+        // Each key once, however many records have it; its hash when the first of them wants it.
+        let mut places: Vec<(Range<usize>, Option<u128>)> = Vec::with_capacity(self.partition_keys.len());
+        for key in &self.partition_keys {
+            text.push_str(key);
+            places.push((text.len() - key.len()..text.len(), None));
+        }
+        let mut users = Vec::with_capacity(self.records.len());
+        for record in &self.records {
+            let index = usize::try_from(record.partition_key).ok()?;
+            let (partition_key, hash) = places.get_mut(index)?;
+            let hash_key = match record.hash_key {
+                Some(index) => self.hash_keys.get(usize::try_from(index).ok()?)?.parse().ok()?,
+                None => *hash.get_or_insert_with(|| {
+                    u128::from_be_bytes(Md5::digest(&text[partition_key.clone()]).into())
+                }),
+            };
+            let begin = text.len();
+            STANDARD.encode_string(record.data, &mut text);
+            users.push(User { partition_key: partition_key.clone(), hash_key, data: begin..text.len() });
+        }
+        Some(Opened { text, users })
     }
 }
 
@@ -247,8 +281,9 @@ mod tests {
     }
 
     fn expanded(record: Record, range: Option<HashRange>) -> Vec<(u64, String, Vec<u8>)> {
-        let expanded = expand(vec![record.clone()], range, &"s".into());
-        let whole = expand(vec![record], None, &"s".into()).records;
+        let budget = Budget::new(1);
+        let expanded = expand(vec![record.clone()], range, &"s".into(), &budget);
+        let whole = expand(vec![record], None, &"s".into(), &budget).records;
         assert_eq!(expanded.records.len() + expanded.dropped, whole.len());
         expanded
             .records
@@ -264,6 +299,19 @@ mod tests {
                 .concat();
         let expected = vec![(0, "a".to_owned(), b"one".to_vec()), (1, "b".to_owned(), vec![])];
         assert_eq!(expanded(aggregate(&message), None), expected);
+    }
+
+    #[test]
+    fn user_records_are_held_until_the_last_of_them_has_gone() {
+        let record = aggregate(&[field(1, b"a"), inner(0, None, b"one"), inner(0, None, b"two")].concat());
+        let budget = Budget::new(1);
+        let mut records = expand(vec![record], None, &"s".into(), &budget).records;
+        let least = 2 * size_of::<Record>() + "a".len() + 2 * STANDARD.encode(b"one").len();
+        assert!(budget.held() >= least, "{}", budget.held());
+        records.pop();
+        assert!(budget.held() >= least);
+        drop(records);
+        assert_eq!(budget.held(), 0);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use super::registration::{Registered, StreamConsumer};
 use super::{Answer, Error, Start};
 use crate::backoff::Backoff;
 use crate::budget::Room;
+use crate::record::Record;
 use crate::sequence::SequenceNumber;
 use crate::shard::{BoxFuture, ShardId};
 
@@ -188,7 +189,7 @@ impl Fanout {
 
     /// Room for one more event; none if nobody wants any.
     async fn room(&self, ahead: &Ahead) -> Option<Room> {
-        if !ahead.room().await {
+        if !ahead.room_for(self.expected).await {
             return None;
         }
         Some(self.place.source.budget.reserve(self.expected).await)
@@ -196,7 +197,7 @@ impl Fanout {
 
     /// Whether it was the last.
     fn hand_on(&mut self, answer: Answer, ahead: &Ahead) -> bool {
-        self.expected = answer.records.iter().map(|r| r.data.len() + 200).sum::<usize>().max(LITTLE);
+        self.expected = answer.records.iter().map(Record::weight).sum::<usize>().max(LITTLE);
         // Moves on without records too. What isn't readable as a number, with records, is behind their last.
         let last = answer.records.last().map(|record| record.sequence.clone());
         let on = answer.next.as_deref().and_then(SequenceNumber::parse).or(last);
@@ -209,7 +210,11 @@ impl Fanout {
     fn failed(&mut self, what: &str, error: &Error) -> Step {
         let pause = self.backoff.pause().max(ONE_CALL / 2);
         self.place.failed(None);
-        warn!(shard = %self.place.shard, %error, ?pause, "{what}");
+        if self.place.is_news() {
+            warn!(shard = %self.place.shard, %error, ?pause, "{what}");
+        } else {
+            debug!(shard = %self.place.shard, %error, ?pause, "{what}");
+        }
         Step::At(Instant::now() + pause)
     }
 
@@ -234,7 +239,7 @@ impl Fanout {
 mod tests {
     use super::*;
     use crate::budget::Budget;
-    use crate::record::{Data, Record};
+    use crate::record::Data;
     use crate::retrieval::registration::{self, Status};
     use crate::retrieval::{Feed, Most, Settings, Source};
     use crate::shard::{self, ChildShard, Filter, HashRange, Shard};

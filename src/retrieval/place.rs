@@ -5,6 +5,7 @@
 use std::cmp::Ordering;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::aggregation::{self, Expanded};
@@ -19,6 +20,9 @@ use crate::shard::{ChildShard, Filter, HashRange, Shard, ShardId};
 /// requests that are signed further off. Records from before the opening are the lesser evil.
 pub(super) const CLOCK_MARGIN_MILLIS: i64 = 5 * 60_000;
 
+/// Between two words about the same trouble.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
+
 pub(super) struct Place {
     pub(super) source: Source,
     pub(super) shard: ShardId,
@@ -27,11 +31,13 @@ pub(super) struct Place {
     /// When reading began, by the wall clock.
     opened: Option<i64>,
     last: Option<SequenceNumber>,
+    /// When it was last told that reading fails.
+    told: Option<Instant>,
 }
 
 impl Place {
     pub(super) fn new(source: Source, shard: ShardId, range: Option<HashRange>, start: Start) -> Self {
-        Self { source, shard, range, start, opened: None, last: None }
+        Self { source, shard, range, start, opened: None, last: None, told: None }
     }
 
     /// Where to open a reading now.
@@ -65,8 +71,10 @@ impl Place {
         {
             self.last = Some(last);
         }
+        self.told = None;
         let end = answer.next.is_none().then_some(answer.children);
-        let Expanded { records, dropped } = aggregation::expand(answer.records, self.range, &self.shard);
+        let Expanded { records, dropped } =
+            aggregation::expand(answer.records, self.range, &self.shard, &self.source.budget);
         let fetched = OfShard::Fetched {
             records: records.len(),
             millis_behind_latest: answer.millis_behind_latest,
@@ -81,12 +89,21 @@ impl Place {
         self.source.sink.shard(&self.shard, OfShard::FetchFailed { took });
     }
 
+    /// Whether trouble is worth a log line: a service that can't be reached for hours is one line a minute and shard.
+    pub(super) fn is_news(&mut self) -> bool {
+        let news = self.told.is_none_or(|at| at.elapsed() >= TELL_AGAIN);
+        if news {
+            self.told = Some(Instant::now());
+        }
+        news
+    }
+
     /// Kinesis ends a shard with both signs or none, and each child has parents (KCL's DataRetrievalUtil).
     /// Anything else is not believed.
-    pub(super) fn believes(&self, answer: &Answer) -> bool {
+    pub(super) fn believes(&mut self, answer: &Answer) -> bool {
         let orphan = answer.children.iter().any(|child| child.parents.is_empty());
         let believed = answer.next.is_some() == answer.children.is_empty() && !orphan;
-        if !believed {
+        if !believed && self.is_news() {
             warn!(shard = %self.shard, "an answer with only half of the end of a shard: asking again");
         }
         believed
@@ -110,7 +127,7 @@ impl Place {
 
     /// Java takes "no such shard" for its end, be it the stream or the consumer that is missing. That skips
     /// records: it has ended if the stream is there and doesn't list it.
-    pub(super) async fn end_if_gone(&self, reason: &str) -> Option<Batch> {
+    pub(super) async fn end_if_gone(&mut self, reason: &str) -> Option<Batch> {
         match self.source.shards.list(Filter::All).await {
             Ok(shards) if !shards.is_empty() && shards.iter().all(|shard| shard.id != self.shard) => {
                 warn!(shard = %self.shard, reason, "the shard is past retention and gone: taken as ended");
@@ -123,11 +140,12 @@ impl Place {
                 let children = shards.iter().filter(of_this).map(child).collect();
                 Some(Batch { end: Some(children), ..Batch::default() })
             }
-            listed => {
+            listed if self.is_news() => {
                 let listed = listed.map(|shards| shards.len());
                 warn!(shard = %self.shard, reason, ?listed, "missing, but the shard isn't known to be gone: will try again");
                 None
             }
+            _ => None,
         }
     }
 

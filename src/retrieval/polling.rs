@@ -16,7 +16,7 @@ use super::{Answer, Error, Settings};
 use crate::backoff::Backoff;
 use crate::budget::Room;
 use crate::metrics::OfShard;
-use crate::record::Batch;
+use crate::record::{Batch, Record};
 
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// Room for an answer without records.
@@ -134,7 +134,11 @@ impl Polling {
             Err(error) => {
                 let pause = self.backoff.pause();
                 self.place.failed(took);
-                warn!(shard = %self.place.shard, %error, ?pause, "reading failed, will try again");
+                if self.place.is_news() {
+                    warn!(shard = %self.place.shard, %error, ?pause, "reading failed, will try again");
+                } else {
+                    debug!(shard = %self.place.shard, %error, ?pause, "reading failed again");
+                }
                 Step::After(pause)
             }
         }
@@ -190,7 +194,7 @@ impl Polling {
         }
         self.backoff.reset();
         self.fitting = self.fitting.saturating_mul(2);
-        let bytes: usize = answer.records.iter().map(|record| record.data.len() + 200).sum();
+        let bytes: usize = answer.records.iter().map(Record::weight).sum();
         self.expected = bytes.max(LITTLE);
         if !answer.records.is_empty() {
             // A large one is remembered for a while.
@@ -207,7 +211,7 @@ mod tests {
     use super::*;
     use crate::budget::Budget;
     use crate::clock;
-    use crate::record::{Data, Record};
+    use crate::record::Data;
     use crate::retrieval::place::CLOCK_MARGIN_MILLIS;
     use crate::retrieval::{Api, Feed, Most, Source, Start};
     use crate::sequence::{Sequence, SequenceNumber};

@@ -32,6 +32,8 @@ struct Waiting {
     batches: usize,
     records: usize,
     bytes: usize,
+    /// Bytes that are held for it, data and all.
+    held: usize,
     /// Nobody takes them any more.
     over: bool,
 }
@@ -42,6 +44,7 @@ impl Waiting {
             batches: 1,
             records: batch.records.len(),
             bytes: batch.records.iter().map(Record::size).sum(),
+            held: batch.records.iter().map(Record::weight).sum(),
             over: false,
         }
     }
@@ -75,11 +78,17 @@ impl Ahead {
 
     /// Waits until one more batch may be fetched; false once nobody wants any more. Cancel-safe.
     pub(super) async fn room(&self) -> bool {
+        self.room_for(0).await
+    }
+
+    /// The same for one that is not fetched but pushed, and takes so much of this shard's part.
+    pub(super) async fn room_for(&self, bytes: usize) -> bool {
         let mut waiting = self.waiting.subscribe();
         let has_room = waiting.wait_for(|waiting| {
             let fits = waiting.batches < self.most.batches
                 && waiting.records < self.most.records
-                && waiting.bytes < self.most.bytes.min(self.part());
+                && waiting.bytes < self.most.bytes
+                && waiting.held + bytes < self.part();
             waiting.batches == 0 || fits
         });
         tokio::select! {
@@ -96,6 +105,7 @@ impl Ahead {
             waiting.batches += more.batches;
             waiting.records += more.records;
             waiting.bytes += more.bytes;
+            waiting.held += more.held;
             // Within the lock: what is told last is what is.
             if !waiting.over {
                 (self.tell)(waiting.records);
@@ -130,6 +140,7 @@ impl Batches {
             waiting.batches -= less.batches;
             waiting.records -= less.records;
             waiting.bytes -= less.bytes;
+            waiting.held -= less.held;
             (self.tell)(waiting.records);
         });
         Some(batch)
@@ -165,7 +176,7 @@ mod tests {
     #[tokio::test]
     async fn each_bound_holds_back_the_next_fetch_until_something_is_taken() {
         let most = Most { batches: 3, records: 10, bytes: 90 };
-        let budget = Budget::new(1_000);
+        let budget = Budget::new(1_000_000);
         for (first, second) in [((1, 1), (1, 1)), ((5, 1), (5, 1)), ((1, 45), (1, 45))] {
             let (ahead, mut batches) = queue(most, budget.share(), Arc::new(|_| ()));
             assert!(fits(&ahead).await);
@@ -185,7 +196,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_batch_may_wait_whatever_its_size_and_a_small_share_leaves_it_at_that() {
-        let budget = Budget::new(24);
+        let budget = Budget::new(600);
         let (ahead, mut batches) = queue(Most::default(), budget.share(), Arc::new(|_| ()));
         assert!(fits(&ahead).await);
         ahead.send(batch(1, 9));

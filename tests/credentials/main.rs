@@ -180,6 +180,29 @@ async fn container_metadata() {
     assert_eq!(run.signer().await.as_deref(), Some("FROM-CONTAINER"));
 }
 
+/// As Java's chain: the SDK's own would take the profile.
+#[tokio::test]
+async fn the_default_chain_asks_a_web_identity_before_a_profile_and_the_command_line_before_all() {
+    let run = async |name, words: &[&str]| {
+        let mut run = Run::new(name, "DefaultCredentialsProvider").await;
+        run.arguments = words.iter().map(|word| (*word).to_owned()).collect();
+        run.file("credentials", "[default]\naws_access_key_id = FROM-PROFILE\naws_secret_access_key = hush\n")
+            .file("token", "a-token")
+            .env("AWS_WEB_IDENTITY_TOKEN_FILE", "FOLDER/token")
+            .env("AWS_ROLE_ARN", "arn:aws:iam::1:role/web")
+            .env("AWS_ENDPOINT_URL_STS", "DESK")
+    };
+    assert_eq!(run("chain-web", &[]).await.signer().await.as_deref(), Some("FROM-WEB"));
+    let words = [
+        "-Daws.accessKeyId=FROM-SYSTEM",
+        "-Daws.secretAccessKey=hush",
+        "software.amazon.kinesis.multilang.MultiLangDaemon",
+        "--properties-file",
+    ];
+    let run = run("chain-system", &words).await.keys();
+    assert_eq!(run.signer().await.as_deref(), Some("FROM-SYSTEM"));
+}
+
 #[tokio::test]
 async fn a_web_identity() {
     let run = Run::new("web", "WebIdentityTokenFileCredentialsProvider").await.keys();
