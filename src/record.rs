@@ -68,6 +68,11 @@ impl Text {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
+    /// The same as bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// How many bytes it is.
     pub fn len(&self) -> usize {
         self.0.len()

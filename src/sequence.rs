@@ -14,7 +14,10 @@ use std::sync::Arc;
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SequenceNumber(Digits);
 
-/// Kinesis's have 56 digits: each record has one, and most are gone again without ever having been kept.
+/// Digits of Kinesis's own.
+const USUAL: usize = 56;
+const USUAL_LENGTH: u8 = 56;
+/// Each record has one, and most are gone again without ever having been kept.
 const SHORT: usize = 62;
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -32,6 +35,13 @@ impl SequenceNumber {
 
     /// The same of bytes.
     pub fn of_digits(text: &[u8]) -> Option<Self> {
+        // With a length that is known nothing of it is a loop.
+        if let Ok(usual) = <&[u8; USUAL]>::try_from(text) {
+            let digits = usual.iter().fold(true, |digits, byte| digits & byte.is_ascii_digit());
+            let mut short = [0; SHORT];
+            short[..USUAL].copy_from_slice(usual);
+            return digits.then_some(Self(Digits::Short(USUAL_LENGTH, short)));
+        }
         // All of them at once: there are many, and hardly ever one that isn't a digit.
         let digits = text.iter().fold(!text.is_empty(), |digits, byte| digits & byte.is_ascii_digit());
         if digits { Digits::of(text).map(Self) } else { None }
@@ -40,15 +50,22 @@ impl SequenceNumber {
     /// The text, as it came.
     pub fn as_str(&self) -> &str {
         match &self.0 {
-            Digits::Short(length, digits) => {
-                std::str::from_utf8(&digits[..usize::from(*length)]).unwrap_or_default()
-            }
             Digits::Long(text) => text,
+            short @ Digits::Short(..) => std::str::from_utf8(short.as_bytes()).unwrap_or_default(),
         }
+    }
+
+    /// The same as bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
     }
 
     /// Compares by value.
     pub fn order(&self, other: &Self) -> Ordering {
+        let (a, b) = (self.as_bytes(), other.as_bytes());
+        if a.len() == b.len() {
+            return a.cmp(b);
+        }
         let (a, b) = (self.0.significant(), other.0.significant());
         a.len().cmp(&b.len()).then_with(|| a.cmp(b))
     }
@@ -66,12 +83,16 @@ impl Digits {
         }
     }
 
-    /// Without leading zeros.
-    fn significant(&self) -> &[u8] {
-        let all = match self {
+    fn as_bytes(&self) -> &[u8] {
+        match self {
             Self::Short(length, digits) => &digits[..usize::from(*length)],
             Self::Long(text) => text.as_bytes(),
-        };
+        }
+    }
+
+    /// Without leading zeros.
+    fn significant(&self) -> &[u8] {
+        let all = self.as_bytes();
         &all[all.iter().take_while(|digit| **digit == b'0').count()..]
     }
 }

@@ -1,5 +1,5 @@
 //! The whole daemon, measured: `cargo bench --bench daemon -- [speed] [idle] [memory] [first]`, all four without
-//! a word. `MULTILANGD_PEER` (see `tests/interop/get.sh`) adds the Java daemon beside it.
+//! a word; `speed-100B` and the like for records of one size. `MULTILANGD_PEER` (see `tests/interop/get.sh`) adds the Java daemon beside it.
 //!
 //! | word | measures |
 //! |---|---|
@@ -43,7 +43,8 @@ fn main() {
     runtime.block_on(async {
         for word in words {
             match word.as_str() {
-                "speed" => speed::speed().await,
+                "speed" => speed::speed("").await,
+                size if size.starts_with("speed-") => speed::speed(&size["speed-".len()..]).await,
                 "first" => idle::first().await,
                 "idle" => idle::idle().await,
                 "memory" => idle::memory().await,

@@ -15,13 +15,17 @@ struct Result {
     peak: u64,
 }
 
-pub async fn speed() {
+/// Of that size alone, if it names one.
+pub async fn speed(only: &str) {
     println!("\n## speed: 4 shards, children that only answer; MB of record data, decoded\n");
     println!("| record | reader | MB/s | of the ceiling | processor s/GB | peak MiB |");
     println!("|---|---|---|---|---|---|");
     for (label, size, bytes) in
         [("1 KB", 1_000, 1_024_000_000), ("100 KB", 100_000, 2_048_000_000), ("100 B", 100, 192_000_000)]
     {
+        if !only.is_empty() && label.replace(' ', "") != only {
+            continue;
+        }
         let mut world = World::new(i32::try_from(SHARDS).unwrap()).await;
         world.fill(bytes, size).await;
         let shards = world.close().await;

@@ -80,9 +80,10 @@ pub struct Record<'a> {
     /// The bytes in standard base64 with padding, without line breaks. Written as it is.
     pub data: &'a [u8],
     /// The record's partition key, or an aggregated user record's own.
-    pub partition_key: &'a str,
+    /// In UTF-8.
+    pub partition_key: &'a [u8],
     /// The Kinesis sequence number, in decimal.
-    pub sequence_number: &'a str,
+    pub sequence_number: &'a [u8],
     /// Milliseconds since 1970, absent only where Kinesis gave none.
     pub approximate_arrival_timestamp: Option<i64>,
     /// 0 for a plain record; 0, 1, 2 … within an aggregate.
@@ -194,7 +195,7 @@ fn put_key(out: &mut Vec<u8>, key: &str) {
 fn put_text(out: &mut Vec<u8>, key: &str, value: Option<&str>) {
     put_key(out, key);
     match value {
-        Some(text) => put_string(out, text),
+        Some(text) => put_string(out, text.as_bytes()),
         None => out.extend_from_slice(b"null"),
     }
 }
@@ -261,10 +262,9 @@ impl BatchLine {
 }
 
 /// Jackson's escapes: upper-case hex digits, `/` and everything from U+0020 up but `"` and `\` raw.
-fn put_string(out: &mut Vec<u8>, text: &str) {
+fn put_string(out: &mut Vec<u8>, bytes: &[u8]) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     out.push(b'"');
-    let bytes = text.as_bytes();
     // Hardly any text has one: all of it is looked at at once.
     let special = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
     if !bytes.iter().fold(false, |any, byte| any | special(*byte)) {
@@ -506,8 +506,8 @@ mod tests {
         let key = "\"\\/\u{8}\t\n\u{c}\r\u{0}\u{1f}\u{7f}\u{2028}é😀";
         let record = Record {
             data: b"",
-            partition_key: key,
-            sequence_number: "1",
+            partition_key: key.as_bytes(),
+            sequence_number: b"1",
             approximate_arrival_timestamp: None,
             sub_sequence_number: 0,
         };
@@ -587,7 +587,7 @@ mod tests {
 
         #[test]
         fn what_is_written_is_the_json_that_was_meant(key in any::<String>(), number in any::<Option<i64>>()) {
-            let record = Record { data: b"cjA=", partition_key: &key, sequence_number: "12", approximate_arrival_timestamp: number, sub_sequence_number: 3 };
+            let record = Record { data: b"cjA=", partition_key: key.as_bytes(), sequence_number: b"12", approximate_arrival_timestamp: number, sub_sequence_number: 3 };
             let written = line(&ToChild::ProcessRecords { records: &[record, record], millis_behind_latest: number });
             prop_assert_eq!(written.matches('\n').count(), 1);
             let value: serde_json::Value = serde_json::from_str(&written).unwrap();

@@ -101,8 +101,8 @@ proptest! {
             .iter()
             .map(|(key, number, arrival, sub)| Record {
                 data: b"eA==",
-                partition_key: key,
-                sequence_number: number,
+                partition_key: key.as_bytes(),
+                sequence_number: number.as_bytes(),
                 approximate_arrival_timestamp: *arrival,
                 sub_sequence_number: *sub,
             })

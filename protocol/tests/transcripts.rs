@@ -49,8 +49,8 @@ fn with_message<T>(line: &str, use_it: impl FnOnce(&ToChild<'_>) -> T) -> T {
 fn record(json: &Value) -> Record<'_> {
     Record {
         data: text(&json["data"]).unwrap().as_bytes(),
-        partition_key: text(&json["partitionKey"]).unwrap(),
-        sequence_number: text(&json["sequenceNumber"]).unwrap(),
+        partition_key: text(&json["partitionKey"]).unwrap().as_bytes(),
+        sequence_number: text(&json["sequenceNumber"]).unwrap().as_bytes(),
         approximate_arrival_timestamp: json["approximateArrivalTimestamp"].as_i64(),
         sub_sequence_number: json["subSequenceNumber"].as_u64().unwrap(),
     }

@@ -93,8 +93,8 @@ impl Outgoing {
 pub(super) fn to_protocol(record: &Record) -> multilangd_protocol::Record<'_> {
     multilangd_protocol::Record {
         data: record.data.as_bytes(),
-        partition_key: record.partition_key.as_str(),
-        sequence_number: record.sequence.as_str(),
+        partition_key: record.partition_key.as_bytes(),
+        sequence_number: record.sequence.as_bytes(),
         approximate_arrival_timestamp: record.arrival,
         sub_sequence_number: record.sub,
     }

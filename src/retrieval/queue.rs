@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use crate::budget::Share;
-use crate::record::{Batch, Record};
+use crate::record::Batch;
 
 /// What may wait for one child. One batch may always, whatever its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,13 +40,13 @@ struct Waiting {
 
 impl Waiting {
     fn of(batch: &Batch) -> Self {
-        Self {
-            batches: 1,
-            records: batch.records.len(),
-            bytes: batch.records.iter().map(Record::size).sum(),
-            held: batch.records.iter().map(Record::weight).sum(),
-            over: false,
-        }
+        let of = Self { batches: 1, records: batch.records.len(), ..Self::default() };
+        // There are many: gone through once.
+        batch.records.iter().fold(of, |of, record| Self {
+            bytes: of.bytes + record.size(),
+            held: of.held + record.weight(),
+            ..of
+        })
     }
 }
 
@@ -66,7 +66,7 @@ pub(super) struct Ahead {
     share: Share,
     waiting: Arc<watch::Sender<Waiting>>,
     /// Bounded by [`Ahead::room`], before each fetch.
-    batches: mpsc::UnboundedSender<Batch>,
+    batches: mpsc::UnboundedSender<(Waiting, Batch)>,
     tell: Tell,
 }
 
@@ -111,14 +111,14 @@ impl Ahead {
                 (self.tell)(waiting.records);
             }
         });
-        self.batches.send(batch).is_ok()
+        self.batches.send((more, batch)).is_ok()
     }
 }
 
 /// The consumer's end.
 pub(super) struct Batches {
     waiting: Arc<watch::Sender<Waiting>>,
-    batches: mpsc::UnboundedReceiver<Batch>,
+    batches: mpsc::UnboundedReceiver<(Waiting, Batch)>,
     tell: Tell,
 }
 
@@ -134,8 +134,7 @@ impl Drop for Batches {
 impl Batches {
     /// The next; none once the reader is gone. Cancel-safe.
     pub(super) async fn next(&mut self) -> Option<Batch> {
-        let batch = self.batches.recv().await?;
-        let less = Waiting::of(&batch);
+        let (less, batch) = self.batches.recv().await?;
         self.waiting.send_modify(|waiting| {
             waiting.batches -= less.batches;
             waiting.records -= less.records;
@@ -151,7 +150,7 @@ impl Batches {
 mod tests {
     use super::*;
     use crate::budget::Budget;
-    use crate::record::Data;
+    use crate::record::{Data, Record};
     use crate::sequence::SequenceNumber;
 
     fn batch(records: usize, bytes: usize) -> Batch {

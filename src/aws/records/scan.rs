@@ -17,7 +17,7 @@ const MOST_RECORDS: usize = 10_000;
 
 /// None if it isn't in the usual form.
 pub(super) fn scan(body: &Bytes) -> Option<Answer> {
-    let mut cursor = Cursor { body, at: 0 };
+    let mut cursor = Cursor { body, at: 0, like: (0, 0) };
     let (mut records, mut next, mut behind) = (None, None, None);
     cursor.object(|cursor, name| match name {
         b"Records" => once(&mut records, cursor.records()?),
@@ -45,6 +45,29 @@ fn once<T>(place: &mut Option<T>, value: T) -> Option<()> {
 struct Cursor<'a> {
     body: &'a Bytes,
     at: usize,
+    /// Of the record before: how long its data and its number are. The next's are probably as long.
+    like: (usize, usize),
+}
+
+#[derive(Clone, Copy)]
+enum Name {
+    SequenceNumber,
+    Data,
+    PartitionKey,
+    ApproximateArrivalTimestamp,
+    EncryptionType,
+}
+
+impl Name {
+    fn text(self) -> &'static [u8] {
+        match self {
+            Self::SequenceNumber => b"\"SequenceNumber\":",
+            Self::Data => b"\"Data\":",
+            Self::PartitionKey => b"\"PartitionKey\":",
+            Self::ApproximateArrivalTimestamp => b"\"ApproximateArrivalTimestamp\":",
+            Self::EncryptionType => b"\"EncryptionType\":",
+        }
+    }
 }
 
 impl<'a> Cursor<'a> {
@@ -74,6 +97,36 @@ impl<'a> Cursor<'a> {
         Some(text)
     }
 
+    /// The same where it is as long as that, and all of it may be there: `read` takes no quotes.
+    fn quoted_like<T>(&mut self, length: usize, read: impl Fn(&'a [u8]) -> Option<T>) -> Option<T> {
+        self.eat(b'"')?;
+        let rest = self.rest();
+        if rest.get(length) == Some(&b'"')
+            && let Some(value) = read(&rest[..length])
+        {
+            self.at += length + 1;
+            return Some(value);
+        }
+        self.at -= 1;
+        read(self.quoted()?)
+    }
+
+    /// One of the names that a record has, with what stands around it.
+    fn name(&mut self) -> Option<Name> {
+        let rest = self.rest();
+        // One byte tells them apart.
+        let name = match rest.get(1)? {
+            b'S' => Name::SequenceNumber,
+            b'D' => Name::Data,
+            b'P' => Name::PartitionKey,
+            b'A' => Name::ApproximateArrivalTimestamp,
+            b'E' => Name::EncryptionType,
+            _ => return None,
+        };
+        self.eat_all(name.text())?;
+        Some(name)
+    }
+
     /// Text that means itself.
     fn text(&mut self) -> Option<&'a [u8]> {
         let text = self.quoted()?;
@@ -98,19 +151,30 @@ impl<'a> Cursor<'a> {
     /// Seconds as Kinesis and others write them, in milliseconds: `1795405837.483` and `1.795405837483E9` are both
     /// 13 digits with a point. Any other number is [`millis`]'s to read.
     fn seconds(&mut self) -> Option<i64> {
-        let text = self.number()?;
-        let plain = |whole: &[u8], fraction: &[u8]| {
-            let is_usual = whole.len() + fraction.len() == 13;
-            let digits = whole.iter().chain(fraction);
-            digits.clone().all(u8::is_ascii_digit).then_some(())?;
-            is_usual.then(|| digits.fold(0, |sum, digit| sum * 10 + i64::from(digit - b'0')))
+        let (mut sum, mut digits, mut point) = (0_i64, 0, 0);
+        let mut length = 0;
+        for byte in self.rest() {
+            match byte {
+                b'0'..=b'9' if digits < 13 => {
+                    sum = sum * 10 + i64::from(byte - b'0');
+                    digits += 1;
+                }
+                b'.' if point == 0 => point = digits,
+                _ => break,
+            }
+            length += 1;
+        }
+        let rest = &self.rest()[length..];
+        let end = match point {
+            10 => 0,
+            1 if rest.starts_with(b"E9") => 2,
+            _ => usize::MAX,
         };
-        let read = match text {
-            [whole @ .., b'.', a, b, c] if whole.len() == 10 => plain(whole, &[*a, *b, *c]),
-            [whole, b'.', fraction @ .., b'E', b'9'] => plain(&[*whole], fraction),
-            _ => None,
-        };
-        read.or_else(|| millis(std::str::from_utf8(text).ok()?))
+        if digits == 13 && !self.is_next(b'0') && matches!(rest.get(end), Some(b',' | b'}')) {
+            self.at += length + end;
+            return Some(sum);
+        }
+        millis(std::str::from_utf8(self.number()?).ok()?)
     }
 
     /// `null`, or text of which nothing means none.
@@ -162,26 +226,35 @@ impl<'a> Cursor<'a> {
 
     fn record(&mut self) -> Option<Record> {
         let (mut sequence, mut data, mut key, mut time) = (None, None, None, None);
-        self.object(|cursor, name| match name {
-            b"SequenceNumber" => {
-                let digits = cursor.quoted()?;
-                once(&mut sequence, SequenceNumber::of_digits(digits)?)
+        self.eat(b'{')?;
+        loop {
+            match self.name()? {
+                Name::SequenceNumber => {
+                    let number = self.quoted_like(self.like.1, SequenceNumber::of_digits)?;
+                    self.like.1 = number.as_bytes().len();
+                    once(&mut sequence, number)?;
+                }
+                Name::Data => {
+                    let body = self.body;
+                    let read = self.quoted_like(self.like.0, |text| Data::of_base64(body.slice_ref(text)))?;
+                    self.like.0 = read.len();
+                    once(&mut data, read)?;
+                }
+                Name::PartitionKey => {
+                    let text = self.text()?;
+                    once(&mut key, Text::of_utf8(self.body.slice_ref(text))?)?;
+                }
+                Name::ApproximateArrivalTimestamp => {
+                    let seconds = self.seconds()?;
+                    once(&mut time, seconds)?;
+                }
+                Name::EncryptionType => self.text().map(|_| ()).or_else(|| self.eat_all(b"null"))?,
             }
-            b"Data" => {
-                let text = cursor.quoted()?;
-                once(&mut data, Data::of_base64(cursor.body.slice_ref(text))?)
+            if self.eat(b'}').is_some() {
+                break;
             }
-            b"PartitionKey" => {
-                let text = cursor.text()?;
-                once(&mut key, Text::of_utf8(cursor.body.slice_ref(text))?)
-            }
-            b"ApproximateArrivalTimestamp" => {
-                let seconds = cursor.seconds()?;
-                once(&mut time, seconds)
-            }
-            b"EncryptionType" => cursor.text().map(|_| ()).or_else(|| cursor.eat_all(b"null")),
-            _ => None,
-        })?;
+            self.eat(b',')?;
+        }
         Some(Record {
             sequence: sequence?,
             sub: 0,
