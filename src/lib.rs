@@ -14,6 +14,7 @@
 pub mod aws;
 pub mod backoff;
 pub mod budget;
+pub mod bytewise;
 pub mod checkpoint;
 pub mod clock;
 pub mod config;

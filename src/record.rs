@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
+use crate::bytewise::has_any;
 use crate::sequence::{Position, Sequence, SequenceNumber};
 use crate::shard::ChildShard;
 
@@ -17,14 +18,13 @@ pub struct Data(Bytes);
 impl Data {
     /// None if there is anything in it that base64 has not.
     pub fn of_base64(text: Bytes) -> Option<Self> {
-        // Without a way out in between and without a table, so that many bytes are looked at at once.
-        let is_strange = |byte: u8| {
-            let letter = (byte & !0x20).wrapping_sub(b'A') < 26;
-            let digit = byte.wrapping_sub(b'0') < 10;
-            u8::from(!(letter | digit | (byte == b'+') | (byte == b'/') | (byte == b'=')))
-        };
-        let strange = text.iter().fold(0, |strange, byte| strange | is_strange(*byte));
-        (strange == 0 && text.len().is_multiple_of(4)).then_some(Self(text))
+        is_base64(&text).then_some(Self(text))
+    }
+
+    /// A part of what came that [`is_base64`].
+    pub fn within(body: &Bytes, text: &[u8]) -> Self {
+        debug_assert!(is_base64(text), "unchecked");
+        Self(body.slice_ref(text))
     }
 
     /// Of the bytes themselves.
@@ -53,40 +53,91 @@ impl Data {
     }
 }
 
+/// Whether there is nothing else in it.
+pub fn is_base64(text: &[u8]) -> bool {
+    // Without a table, so that many bytes are looked at at once.
+    let is_strange = |byte: u8| {
+        let letter = (byte & !0x20).wrapping_sub(b'A') < 26;
+        let digit = byte.wrapping_sub(b'0') < 10;
+        !(letter | digit | (byte == b'+') | (byte == b'/') | (byte == b'='))
+    };
+    text.len().is_multiple_of(4) && !has_any(text, is_strange)
+}
+
 /// Text that is a part of what came, or its own. Cheap to copy.
-#[derive(Clone, PartialEq, Eq, Default)]
-pub struct Text(Bytes);
+#[derive(Clone)]
+pub struct Text(Place);
+
+/// Bytes that a text may have to stand in the record itself.
+const SHORT: usize = 30;
+
+#[derive(Clone)]
+enum Place {
+    /// So many of them count.
+    Here(u8, [u8; SHORT]),
+    There(Bytes),
+}
 
 impl Text {
     /// None if it isn't UTF-8.
     pub fn of_utf8(bytes: Bytes) -> Option<Self> {
-        std::str::from_utf8(&bytes).is_ok().then_some(Self(bytes))
+        std::str::from_utf8(&bytes).is_ok().then(|| Self::here(&bytes).unwrap_or(Self(Place::There(bytes))))
+    }
+
+    /// The same of a part of what came.
+    pub fn within(body: &Bytes, text: &[u8]) -> Option<Self> {
+        std::str::from_utf8(text)
+            .is_ok()
+            .then(|| Self::here(text).unwrap_or_else(|| Self(Place::There(body.slice_ref(text)))))
+    }
+
+    fn here(text: &[u8]) -> Option<Self> {
+        let mut here = [0; SHORT];
+        here.get_mut(..text.len())?.copy_from_slice(text);
+        Some(Self(Place::Here(u8::try_from(text.len()).ok()?, here)))
     }
 
     /// The text.
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or_default()
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
 
     /// The same as bytes.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        match &self.0 {
+            Place::Here(length, here) => &here[..usize::from(*length)],
+            Place::There(bytes) => bytes,
+        }
     }
 
     /// How many bytes it is.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.as_bytes().len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.len() == 0
     }
 }
 
+impl Default for Text {
+    fn default() -> Self {
+        Self(Place::Here(0, [0; SHORT]))
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for Text {}
+
 impl From<String> for Text {
     fn from(text: String) -> Self {
-        Self(text.into())
+        Self::here(text.as_bytes()).unwrap_or_else(|| Self(Place::There(text.into())))
     }
 }
 
@@ -98,7 +149,7 @@ impl From<&str> for Text {
 
 impl PartialEq<str> for Text {
     fn eq(&self, other: &str) -> bool {
-        self.0 == other.as_bytes()
+        self.as_bytes() == other.as_bytes()
     }
 }
 

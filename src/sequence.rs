@@ -7,6 +7,8 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::bytewise::has_any;
+
 /// A sequence number: a decimal integer of any length, kept as the text that it came as.
 ///
 /// Two texts of one value (`7`, `007`) are different by `==` and equal by [`SequenceNumber::order`],
@@ -42,9 +44,7 @@ impl SequenceNumber {
             short[..USUAL].copy_from_slice(usual);
             return digits.then_some(Self(Digits::Short(USUAL_LENGTH, short)));
         }
-        // All of them at once: there are many, and hardly ever one that isn't a digit.
-        let digits = text.iter().fold(!text.is_empty(), |digits, byte| digits & byte.is_ascii_digit());
-        if digits { Digits::of(text).map(Self) } else { None }
+        if is_number(text) { Digits::of(text).map(Self) } else { None }
     }
 
     /// The text, as it came.
@@ -69,6 +69,11 @@ impl SequenceNumber {
         let (a, b) = (self.0.significant(), other.0.significant());
         a.len().cmp(&b.len()).then_with(|| a.cmp(b))
     }
+}
+
+/// Whether it is digits, at least one.
+pub fn is_number(text: &[u8]) -> bool {
+    !text.is_empty() && !has_any(text, |byte| !byte.is_ascii_digit())
 }
 
 impl Digits {

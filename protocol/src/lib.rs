@@ -25,6 +25,7 @@ pub mod failure;
 pub mod line;
 pub mod message;
 pub mod session;
+mod text;
 
 pub use failure::CheckpointFailure;
 pub use line::{Line, LineSplitter};

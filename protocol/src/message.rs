@@ -12,6 +12,8 @@ use std::fmt;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::text::put_string;
+
 /// What the daemon asks of a child. Each ends with a `status` that names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
@@ -259,41 +261,6 @@ impl BatchLine {
         put_number(out, "millisBehindLatest", millis_behind_latest);
         out.extend_from_slice(b"}\n");
     }
-}
-
-/// Jackson's escapes: upper-case hex digits, `/` and everything from U+0020 up but `"` and `\` raw.
-fn put_string(out: &mut Vec<u8>, bytes: &[u8]) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    out.push(b'"');
-    // Hardly any text has one: all of it is looked at at once.
-    let special = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
-    if !bytes.iter().fold(false, |any, byte| any | special(*byte)) {
-        out.extend_from_slice(bytes);
-        out.push(b'"');
-        return;
-    }
-    let mut start = 0;
-    for (index, &byte) in bytes.iter().enumerate() {
-        let short = match byte {
-            b'"' | b'\\' => byte,
-            0x08 => b'b',
-            b'\t' => b't',
-            b'\n' => b'n',
-            0x0C => b'f',
-            b'\r' => b'r',
-            0x00..0x20 => b'u',
-            _ => continue,
-        };
-        out.extend_from_slice(&bytes[start..index]);
-        start = index + 1;
-        out.extend_from_slice(&[b'\\', short]);
-        if short == b'u' {
-            let (high, low) = (HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]);
-            out.extend_from_slice(&[b'0', b'0', high, low]);
-        }
-    }
-    out.extend_from_slice(&bytes[start..]);
-    out.push(b'"');
 }
 
 /// A child's wish to checkpoint.

@@ -96,3 +96,82 @@ fn is_condition(body: Option<&[u8]>) -> bool {
     const NAME: &[u8] = b"ConditionalCheckFailedException";
     body.is_some_and(|body| body.windows(NAME.len()).any(|part| part == NAME))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
+
+    use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region};
+    use aws_smithy_runtime_api::client::connection::ConnectionMetadata;
+    use aws_smithy_runtime_api::client::http::{
+        HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+    };
+    use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+    use aws_smithy_types::body::SdkBody;
+    use aws_smithy_types::timeout::TimeoutConfig;
+
+    use super::*;
+    use crate::metrics::Discard;
+
+    /// One connection, which answers like that, and whether it is to be given up.
+    #[derive(Debug, Clone)]
+    struct One {
+        answers: fn() -> HttpConnectorFuture,
+        given_up: Arc<AtomicU32>,
+    }
+
+    impl HttpConnector for One {
+        fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+            let given_up = self.given_up.clone();
+            let connection = ConnectionMetadata::builder().proxied(false).poison_fn(move || {
+                given_up.fetch_add(1, Ordering::Relaxed);
+            });
+            let connection = connection.build();
+            if let Some(capture) = request.extension::<CaptureSmithyConnection>() {
+                capture.set_connection_retriever(move || Some(connection.clone()));
+            }
+            (self.answers)()
+        }
+    }
+
+    impl HttpClient for One {
+        fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+            SharedHttpConnector::new(self.clone())
+        }
+    }
+
+    async fn given_up(answers: fn() -> HttpConnectorFuture) -> u32 {
+        let one = One { answers, given_up: Arc::default() };
+        let config = aws_sdk_kinesis::Config::builder()
+            .behavior_version(BehaviorVersion::v2026_01_12())
+            .region(Region::new("eu-west-1"))
+            .credentials_provider(Credentials::for_tests())
+            .retry_config(aws_smithy_types::retry::RetryConfig::disabled())
+            .timeout_config(TimeoutConfig::builder().operation_timeout(Duration::from_secs(30)).build())
+            .interceptor(Count(Arc::new(Discard)))
+            .http_client(one.clone())
+            .build();
+        let client = aws_sdk_kinesis::Client::from_conf(config);
+        let _outcome = client.get_records().shard_iterator("i").send().await.is_ok();
+        one.given_up.load(Ordering::Relaxed)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_on_which_nothing_came_is_given_up() {
+        assert_eq!(given_up(|| HttpConnectorFuture::new(std::future::pending())).await, 1);
+        let broken = || HttpConnectorFuture::ready(Err(ConnectorError::io("reset".into())));
+        assert_eq!(given_up(broken).await, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_answers_is_kept_and_one_whose_answer_had_no_room_too() {
+        let answered = || {
+            let body = SdkBody::from("{\"Records\":[]}");
+            HttpConnectorFuture::ready(Ok(HttpResponse::new(200.try_into().unwrap(), body)))
+        };
+        assert_eq!(given_up(answered).await, 0);
+        let no_room = || HttpConnectorFuture::ready(Err(ConnectorError::other("no room".into(), None)));
+        assert_eq!(given_up(no_room).await, 0);
+    }
+}

@@ -68,7 +68,10 @@ impl Polling {
     pub(super) async fn run(mut self, ahead: &Ahead) {
         let mut next = Instant::now();
         while ahead.room().await {
-            sleep_until(next).await;
+            // A timer that is due already may wait for the next millisecond.
+            if next > Instant::now() {
+                sleep_until(next).await;
+            }
             match self.step(ahead.part()).await {
                 Step::Batch(batch) => {
                     next = Instant::now() + pace(&self.place.source.settings, batch.millis_behind_latest);

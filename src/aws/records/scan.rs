@@ -8,9 +8,10 @@ use bytes::Bytes;
 use memchr::memchr;
 
 use super::millis;
-use crate::record::{Data, Record, Text};
+use crate::bytewise::has_any;
+use crate::record::{self, Data, Record, Text};
 use crate::retrieval::Answer;
-use crate::sequence::SequenceNumber;
+use crate::sequence::{self, SequenceNumber};
 
 /// The most that an answer has.
 const MOST_RECORDS: usize = 10_000;
@@ -97,18 +98,16 @@ impl<'a> Cursor<'a> {
         Some(text)
     }
 
-    /// The same where it is as long as that, and all of it may be there: `read` takes no quotes.
-    fn quoted_like<T>(&mut self, length: usize, read: impl Fn(&'a [u8]) -> Option<T>) -> Option<T> {
+    /// The same where it is as long as that and good, which nothing with a quote in it is.
+    fn quoted_like(&mut self, length: usize, is_good: impl Fn(&[u8]) -> bool) -> Option<&'a [u8]> {
         self.eat(b'"')?;
         let rest = self.rest();
-        if rest.get(length) == Some(&b'"')
-            && let Some(value) = read(&rest[..length])
-        {
+        if rest.get(length) == Some(&b'"') && is_good(&rest[..length]) {
             self.at += length + 1;
-            return Some(value);
+            return Some(&rest[..length]);
         }
         self.at -= 1;
-        read(self.quoted()?)
+        self.quoted().filter(|text| is_good(text))
     }
 
     /// One of the names that a record has, with what stands around it.
@@ -130,8 +129,8 @@ impl<'a> Cursor<'a> {
     /// Text that means itself.
     fn text(&mut self) -> Option<&'a [u8]> {
         let text = self.quoted()?;
-        let special = text.iter().fold(false, |any, byte| any | (*byte == b'\\') | (*byte < 0x20));
-        (!special).then_some(text)
+        let is_special = |byte: u8| (byte == b'\\') | (byte < 0x20);
+        (!has_any(text, is_special)).then_some(text)
     }
 
     fn number(&mut self) -> Option<&'a [u8]> {
@@ -212,7 +211,7 @@ impl<'a> Cursor<'a> {
         }
         let begin = self.at;
         loop {
-            records.push(self.record()?);
+            self.record(&mut records)?;
             if records.len() == 1 {
                 // The others are probably no shorter.
                 records.reserve((self.rest().len() / (self.at - begin)).min(MOST_RECORDS));
@@ -224,30 +223,24 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    fn record(&mut self) -> Option<Record> {
+    /// Made where it stays: a record is moved as seldom as can be.
+    fn record(&mut self, records: &mut Vec<Record>) -> Option<()> {
         let (mut sequence, mut data, mut key, mut time) = (None, None, None, None);
         self.eat(b'{')?;
         loop {
             match self.name()? {
                 Name::SequenceNumber => {
-                    let number = self.quoted_like(self.like.1, SequenceNumber::of_digits)?;
-                    self.like.1 = number.as_bytes().len();
+                    let number = self.quoted_like(self.like.1, sequence::is_number)?;
+                    self.like.1 = number.len();
                     once(&mut sequence, number)?;
                 }
                 Name::Data => {
-                    let body = self.body;
-                    let read = self.quoted_like(self.like.0, |text| Data::of_base64(body.slice_ref(text)))?;
-                    self.like.0 = read.len();
-                    once(&mut data, read)?;
+                    let base64 = self.quoted_like(self.like.0, record::is_base64)?;
+                    self.like.0 = base64.len();
+                    once(&mut data, base64)?;
                 }
-                Name::PartitionKey => {
-                    let text = self.text()?;
-                    once(&mut key, Text::of_utf8(self.body.slice_ref(text))?)?;
-                }
-                Name::ApproximateArrivalTimestamp => {
-                    let seconds = self.seconds()?;
-                    once(&mut time, seconds)?;
-                }
+                Name::PartitionKey => once(&mut key, self.text()?)?,
+                Name::ApproximateArrivalTimestamp => once(&mut time, self.seconds()?)?,
                 Name::EncryptionType => self.text().map(|_| ()).or_else(|| self.eat_all(b"null"))?,
             }
             if self.eat(b'}').is_some() {
@@ -255,13 +248,14 @@ impl<'a> Cursor<'a> {
             }
             self.eat(b',')?;
         }
-        Some(Record {
-            sequence: sequence?,
+        records.push(Record {
+            sequence: SequenceNumber::of_digits(sequence?)?,
             sub: 0,
-            partition_key: key.unwrap_or_default(),
-            data: data?,
+            partition_key: Text::within(self.body, key.unwrap_or_default())?,
+            data: Data::within(self.body, data?),
             arrival: time,
-        })
+        });
+        Some(())
     }
 }
 

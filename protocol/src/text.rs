@@ -1,0 +1,40 @@
+//! Text as JSON, the way Jackson writes it.
+
+/// Jackson's escapes: upper-case hex digits, `/` and everything from U+0020 up but `"` and `\` raw.
+pub(crate) fn put_string(out: &mut Vec<u8>, bytes: &[u8]) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    out.push(b'"');
+    let special = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
+    // Hardly any text has one: many bytes are looked at at once, in pieces of a length that the compiler knows.
+    let (pieces, rest) = bytes.as_chunks::<8>();
+    let piece = |bytes: &[u8; 8]| bytes.iter().fold(0, |any, byte| any | u8::from(special(*byte))) != 0;
+    let any = pieces.iter().fold(false, |any, bytes| any | piece(bytes));
+    let any = rest.iter().fold(any, |any, byte| any | special(*byte));
+    if !any {
+        out.extend_from_slice(bytes);
+        out.push(b'"');
+        return;
+    }
+    let mut start = 0;
+    for (index, &byte) in bytes.iter().enumerate() {
+        let short = match byte {
+            b'"' | b'\\' => byte,
+            0x08 => b'b',
+            b'\t' => b't',
+            b'\n' => b'n',
+            0x0C => b'f',
+            b'\r' => b'r',
+            0x00..0x20 => b'u',
+            _ => continue,
+        };
+        out.extend_from_slice(&bytes[start..index]);
+        start = index + 1;
+        out.extend_from_slice(&[b'\\', short]);
+        if short == b'u' {
+            let (high, low) = (HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]);
+            out.extend_from_slice(&[b'0', b'0', high, low]);
+        }
+    }
+    out.extend_from_slice(&bytes[start..]);
+    out.push(b'"');
+}
