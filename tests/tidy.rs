@@ -285,6 +285,12 @@ fn the_readme_names_the_permissions_of_all_calls() {
     let named: BTreeSet<String> = table("Permissions").into_iter().map(|row| row[0].clone()).collect();
     assert!(called.len() > 12, "{called:?}");
     assert_eq!(called, named);
+
+    let policy: serde_json::Value = serde_json::from_str(&read(&root().join("deploy/policy.json"))).unwrap();
+    let statements = policy["Statement"].as_array().unwrap();
+    let allowed = statements.iter().flat_map(|statement| statement["Action"].as_array().unwrap());
+    let allowed: BTreeSet<String> = allowed.map(|action| action.as_str().unwrap().to_owned()).collect();
+    assert_eq!(allowed, named, "deploy/policy.json");
 }
 
 #[test]
