@@ -274,6 +274,7 @@ impl Consumer {
                 self.ending = Some(match outcome {
                     Outcome::ShardEnded => Ending::ShardEnded,
                     Outcome::LeaseLost => Ending::Lost,
+                    Outcome::Stopped if self.held.wanted().is_cancelled() => Ending::HandedOver,
                     Outcome::Stopped => Ending::GivenBack,
                     Outcome::Hopeless(_) => Ending::Hopeless,
                 });

@@ -100,8 +100,10 @@ pub enum OfShard<'a> {
 pub enum Ending {
     /// Read and checkpointed to its end.
     ShardEnded,
-    /// The worker stops, or another should have the shard: the lease was given back.
+    /// The worker stops: the lease was given back.
     GivenBack,
+    /// A leader wanted another worker to have it: the hand-off was carried out.
+    HandedOver,
     /// Another worker has the lease.
     Lost,
     /// Its children fail again and again.
@@ -114,6 +116,7 @@ impl Ending {
         match self {
             Self::ShardEnded => "ended",
             Self::GivenBack => "given back",
+            Self::HandedOver => "handed over",
             Self::Lost => "lost",
             Self::Hopeless => "hopeless",
         }
