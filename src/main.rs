@@ -71,6 +71,8 @@ async fn run(command: Command, words: Words) -> Exit {
             return Exit::Internal;
         }
     };
+    let mut orphans = JoinSet::new();
+    multilangd::multilang::orphans::wait_for(&mut orphans);
     tokio::select! {
         biased;
         // The work first: if it is done, a second signal doesn't matter.
@@ -360,8 +362,6 @@ async fn start(config: &Config, system: SystemProperties, stop: CancellationToke
         wall: clock::wall_millis,
         surroundings: Some(Surroundings::of_process()),
     };
-    let mut orphans = JoinSet::new();
-    multilangd::multilang::orphans::wait_for(&mut orphans);
     let (mut sending, done) = (JoinSet::new(), CancellationToken::new());
     if let (Some(metrics), Some(client)) = (metrics, clients.cloudwatch) {
         let publisher = Arc::new(CloudWatch { client, namespace: config.application.clone() });

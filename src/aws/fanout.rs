@@ -5,8 +5,7 @@
 //! own: one whose child is slow fills the window of few others, and a connection that hangs isn't used again.
 //! <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_SubscribeToShard.html>
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_sdk_kinesis::config::Builder;
 use aws_sdk_kinesis::types as sdk;
@@ -32,29 +31,53 @@ use crate::shard::{BoxFuture, ShardId};
 /// No event is larger (AWS: 1 MiB or a single record of 10 MiB, in base64).
 const LARGEST: usize = 64 * 1024 * 1024;
 
-/// Connections that subscriptions are spread over. Each has certificates of its own in memory.
+/// Connections that subscriptions are spread over at most. Each has certificates of its own in memory.
 const CONNECTIONS: usize = 32;
+/// So many subscriptions share one before another is opened: what Kinesis may send to them unasked (2 MB each) fits
+/// into what it may send to the connection (5 MB), so that one that isn't read holds up no other.
+const TOGETHER: usize = 2;
 /// Memory that a subscription keeps between events.
 const KEPT: usize = 16 * 1024;
 
 /// HTTP stacks, each made when it is first needed.
 #[derive(Debug, Default)]
-pub(super) struct Connections {
-    next: AtomicUsize,
-    made: [Mutex<Option<SharedHttpClient>>; CONNECTIONS],
+pub(super) struct Connections(Mutex<Vec<Connection>>);
+
+#[derive(Debug)]
+struct Connection {
+    http: SharedHttpClient,
+    seats: Arc<()>,
 }
 
+/// A place on a connection, until this is dropped.
+#[derive(Debug)]
+struct Seat(Arc<()>);
+
 impl Connections {
-    /// The next in turn, and its number.
-    fn take(&self) -> (SharedHttpClient, usize) {
-        let number = self.next.fetch_add(1, Ordering::Relaxed) % CONNECTIONS;
-        let mut made = self.made[number].lock().unwrap_or_else(PoisonError::into_inner);
-        (made.get_or_insert_with(client::http).clone(), number)
+    /// One with room, a new one, or the one with the fewest subscriptions.
+    fn take(&self) -> (SharedHttpClient, Seat) {
+        let mut made = self.lock();
+        let users = |connection: &Connection| Arc::strong_count(&connection.seats) - 1;
+        let fewest = (0..made.len()).min_by_key(|index| users(&made[*index]));
+        let chosen = match fewest.filter(|index| users(&made[*index]) < TOGETHER || made.len() == CONNECTIONS)
+        {
+            Some(index) => index,
+            None => {
+                made.push(Connection { http: client::http(), seats: Arc::default() });
+                made.len() - 1
+            }
+        };
+        let connection = &made[chosen];
+        (connection.http.clone(), Seat(connection.seats.clone()))
     }
 
     /// Nobody gets it again; who has it keeps it.
-    fn forget(&self, number: usize) {
-        self.made[number].lock().unwrap_or_else(PoisonError::into_inner).take();
+    fn forget(&self, seat: &Seat) {
+        self.lock().retain(|connection| !Arc::ptr_eq(&connection.seats, &seat.0));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -86,7 +109,7 @@ impl Stream {
             Err(error) => {
                 let failure = failure(&error);
                 if let Failure::Unanswered(_) = failure {
-                    self.connections.forget(connection);
+                    self.connections.forget(&connection);
                 }
                 Err(self.read_error(&failure, false))
             }
@@ -165,7 +188,7 @@ struct Events {
     decoder: MessageFrameDecoder,
     /// The buffer has the beginning of a frame, or the decoder does.
     is_begun: bool,
-    connection: usize,
+    connection: Seat,
     /// Nothing is being waited for, so that its end says nothing against the connection.
     is_well: bool,
 }
@@ -173,7 +196,7 @@ struct Events {
 impl Drop for Events {
     fn drop(&mut self) {
         if !self.is_well {
-            self.stream.connections.forget(self.connection);
+            self.stream.connections.forget(&self.connection);
         }
     }
 }
@@ -278,5 +301,36 @@ fn status(status: &sdk::ConsumerStatus) -> Status {
     } else {
         // Not yet, or a word that isn't known yet.
         Status::Creating
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_share_a_connection_until_there_are_many() {
+        let connections = Connections::default();
+        let mut seats: Vec<Seat> = (0..CONNECTIONS * TOGETHER).map(|_| connections.take().1).collect();
+        assert_eq!(connections.lock().len(), CONNECTIONS);
+        assert!(
+            connections.lock().iter().all(|connection| Arc::strong_count(&connection.seats) == 1 + TOGETHER)
+        );
+        seats.push(connections.take().1);
+        assert_eq!(connections.lock().len(), CONNECTIONS, "one more on one of them");
+        seats.truncate(1);
+        let (_, seat) = connections.take();
+        assert!(!Arc::ptr_eq(&seat.0, &seats[0].0), "the one with the fewest");
+    }
+
+    #[test]
+    fn one_that_hangs_is_given_to_nobody_again() {
+        let connections = Connections::default();
+        let (_, first) = connections.take();
+        connections.forget(&first);
+        let (_, second) = connections.take();
+        assert!(!Arc::ptr_eq(&first.0, &second.0));
+        connections.forget(&first);
+        assert_eq!(connections.lock().len(), 1, "another has its place by now");
     }
 }

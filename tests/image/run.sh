@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # run.sh   makes the image from scratch and runs the daemon in it: 20,000 records of an embedded stream reach their
 # record processors and are checkpointed, SIGTERM ends it cleanly, its leases are given back. Needs buildah and root
-# (it runs with chroot isolation, so the container has this machine's loopback), python3 and curl.
+# (it runs with chroot isolation, so the container has this machine's loopback), python3, curl, ps and unshare.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 cargo build --quiet
@@ -71,3 +71,21 @@ leases = json.load(open(sys.argv[1]))["leases"]
 assert len(leases) == 4 and all(lease["owner"] is None for lease in leases), leases
 print("all four leases were given back")
 PY
+
+# As process 1 it waits for what record processors leave behind.
+cat >"$dir/leaver.sh" <<'SH'
+(setsid sleep 1 &)
+exec "$1"
+SH
+sed -e 's/in-a-container/process-1/' -e "s#/child#sh $dir/leaver.sh $dir/child#" "$dir/my.properties" >"$dir/first.properties"
+unshare --fork --pid --mount-proc target/debug/multilangd "$dir/first.properties" --status off >"$dir/first.log" 2>&1 &
+started+=($!)
+until_true "the daemon is process 1" pgrep -P $!
+first=$(pgrep -P $!)
+left() { ps -o stat=,comm= --ppid "$first" | grep -c '^Z.* sleep'; }
+some_left() { [ "$(left)" -gt 0 ]; }
+none_left() { [ "$(left)" = 0 ]; }
+until_true "record processors have left something behind" some_left
+until_true "which was waited for" none_left
+echo "process 1 waits for orphans"
+kill -TERM "$first"
