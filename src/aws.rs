@@ -29,7 +29,7 @@ pub mod fanout;
 mod item;
 pub mod kinesis;
 mod moving;
-mod records;
+pub mod records;
 pub mod region;
 mod skew;
 pub mod state;

@@ -64,7 +64,10 @@ struct Range {
 }
 
 /// Reads an answer or an event.
-pub(super) fn read(body: &Bytes) -> Result<Answer, String> {
+///
+/// # Errors
+/// It can't be understood: what is wrong, and with which record.
+pub fn read(body: &Bytes) -> Result<Answer, String> {
     scan::scan(body).map_or_else(|| parse(body), Ok)
 }
 

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use multilangd::budget::Budget;
 use multilangd::record::Data;
 use multilangd::record::Record;
 use multilangd::retrieval::aggregation;
@@ -29,7 +30,7 @@ fn a_thousand_random_aggregates_are_taken_apart_as_by_aws_kinesis_agg() {
                 data: Data::of_base64(text(&expected["data"]).into()).unwrap(),
                 arrival: Some(1),
             };
-            let ours = aggregation::expand(vec![raw.clone()], None, &"shard".into()).records;
+            let ours = aggregation::expand(vec![raw.clone()], None, &"shard".into(), &Budget::new(1)).records;
             let theirs = expected["records"].as_array().unwrap();
             assert_eq!(ours.len(), theirs.len(), "aggregate {number} of seed {seed}");
             for (ours, theirs) in ours.iter().zip(theirs) {
