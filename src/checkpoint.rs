@@ -115,13 +115,13 @@ impl Progress {
         };
         let behind = asked.order(&self.last) == Ordering::Less;
         let was_ahead = |from: &Position| asked.order(from) != Ordering::Less;
-        if behind && self.overtaken.as_ref().is_some_and(was_ahead) {
+        let ends = !early && self.at_shard_end.as_ref() == Some(&asked);
+        if behind && !ends && self.overtaken.as_ref().is_some_and(was_ahead) {
             return Ok(Verdict::Stored);
         }
-        if behind || asked.order(bound) == Ordering::Greater {
+        if behind && !ends || asked.order(bound) == Ordering::Greater {
             return Err(CheckpointFailure::IllegalArgument);
         }
-        let ends = !early && self.at_shard_end.as_ref() == Some(&asked);
         let target = if ends { Position::shard_end() } else { asked };
         Ok(if target == self.last { Verdict::Stored } else { Verdict::Write(target) })
     }
@@ -198,6 +198,9 @@ mod tests {
         progress.overtaken(at("30", 0));
         assert_eq!(ask(&progress, None, None), Ok(Verdict::Stored), "all that was delivered, and more");
         assert!(progress.owes_nothing());
+        progress.end_of_shard();
+        let end = Ok(Verdict::Write(Position::shard_end()));
+        assert_eq!(ask(&progress, Some("20"), Some(3)), end, "the last that this child was given");
     }
 
     #[test]

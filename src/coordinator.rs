@@ -440,6 +440,9 @@ impl Coordinator {
         }
         self.look.under_way = wanted.len();
         for lease in wanted {
+            if stalled.contains(&lease.shard) {
+                tell_of_stalled(&lease);
+            }
             let (table, me, writes) = (self.table.clone(), self.settings.me.clone(), self.writes.clone());
             let update = update::take(&lease, &me);
             self.work.spawn(async move { Done::Took(Box::new(take(table, writes, lease, update).await)) });
@@ -450,9 +453,6 @@ impl Coordinator {
     fn stalled(&self, leases: &[Lease], now: Instant) -> BTreeSet<ShardId> {
         let mut stalled = self.hand_offs.stalled(leases, self.settings.rules.limits(), now);
         stalled.retain(|shard| !self.held.contains_key(shard) && !self.releasing.contains(shard));
-        for shard in &stalled {
-            warn!(%shard, "its owner was to hand the lease over and does not: it counts as abandoned");
-        }
         stalled
     }
 
@@ -511,6 +511,11 @@ impl Coordinator {
             Done::Called
         });
     }
+}
+
+fn tell_of_stalled(lease: &Lease) {
+    let from = lease.actual_owner().map(WorkerId::as_str);
+    warn!(shard = %lease.shard, from, "its owner was to hand the lease over and does not: taking it");
 }
 
 async fn take(table: Arc<dyn Table>, writes: Arc<Semaphore>, mut lease: Lease, update: Update) -> Taken {

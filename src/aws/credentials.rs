@@ -128,7 +128,10 @@ async fn one(provider: &Provider, base: &Base<'_>) -> (&'static str, SharedCrede
 async fn default_chain(base: &Base<'_>) -> SharedCredentialsProvider {
     let given = base.system.credentials();
     let given = given.map_or_else(|| SharedCredentialsProvider::new(Nothing), SharedCredentialsProvider::new);
-    let web = WebIdentityTokenCredentialsProvider::builder().configure(base.provider).build();
+    // STS is called where the SDK's chain would call it: near this machine, not near the stream.
+    let nearby = super::region::nearby().await.or_else(|| base.region.map(str::to_owned));
+    let near = base.provider.clone().with_region(nearby.map(Region::new));
+    let web = WebIdentityTokenCredentialsProvider::builder().configure(&near).build();
     let rest = DefaultCredentialsChain::builder().configure(base.provider.clone()).build().await;
     SharedCredentialsProvider::new(
         CredentialsProviderChain::first_try("SystemProperties", given)

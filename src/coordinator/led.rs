@@ -20,7 +20,9 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::{ALERT, Coordinator, Done, GONE, MIN_PAUSE, Question, Seen, Standing, call, take};
+use super::{
+    ALERT, Coordinator, Done, GONE, MIN_PAUSE, Question, Seen, Standing, call, take, tell_of_stalled,
+};
 use crate::fleet::lead::{self, How, Leader, Run, Workers};
 use crate::fleet::report::Verdict;
 use crate::lease::handoff;
@@ -254,7 +256,9 @@ impl Coordinator {
                         Done::Took(Box::new(take(table, writes, lease, update).await))
                     }
                     Ok(Some(lease))
-                        if lease.owner.as_ref() == Some(&me) && lease.checkpoint_owner.is_some() =>
+                        if lease.owner.as_ref() == Some(&me)
+                            && lease.checkpoint_owner.is_some()
+                            && !lease.is_complete() =>
                     {
                         Done::Named(Box::new(lease))
                     }
@@ -286,6 +290,7 @@ impl Coordinator {
         let stalled = self.stalled(leases, now);
         for lease in leases.iter().filter(|lease| stalled.contains(&lease.shard)) {
             if lease.owner.as_ref() == Some(&me) {
+                tell_of_stalled(lease);
                 let (table, writes, lease) = (self.table.clone(), self.writes.clone(), lease.clone());
                 let update = update::take(&lease, &me);
                 self.look.under_way += 1;

@@ -95,7 +95,8 @@ impl Fanout {
     /// which to poll, where there is no fan-out.
     pub(super) async fn run(mut self, ahead: &Ahead) -> Option<Place> {
         let mut next = Instant::now();
-        while ahead.room().await {
+        // As before each event: who leaves because there is no room comes back when there is.
+        while ahead.room_for(self.expected).await {
             if self.consumer.is_unavailable() {
                 return Some(self.place);
             }
@@ -197,11 +198,12 @@ impl Fanout {
 
     /// Whether it was the last.
     fn hand_on(&mut self, answer: Answer, ahead: &Ahead) -> bool {
-        self.expected = answer.records.iter().map(Record::weight).sum::<usize>().max(LITTLE);
         // Moves on without records too. What isn't readable as a number, with records, is behind their last.
         let last = answer.records.last().map(|record| record.sequence.clone());
         let on = answer.next.as_deref().and_then(SequenceNumber::parse).or(last);
         let batch = self.place.batch(answer, on, None);
+        // Aggregates have grown by now.
+        self.expected = batch.records.iter().map(Record::weight).sum::<usize>().max(LITTLE);
         let ended = batch.end.is_some();
         let wanted = ended || !batch.records.is_empty() || self.place.source.settings.keep_empty;
         (wanted && !ahead.send(batch)) || ended

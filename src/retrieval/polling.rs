@@ -34,6 +34,8 @@ pub(super) struct Polling {
     expected: usize,
     /// Bytes that a record needs, by the last answers.
     record: usize,
+    /// How many times as many they were once aggregates were taken apart.
+    grown: usize,
     /// Records that fitted into a part, or may fit, after so many didn't.
     fitting: usize,
 }
@@ -53,15 +55,24 @@ fn pace(settings: &Settings, behind: Option<i64>) -> Duration {
     }
 }
 
-/// As many records as fit into a shard's part of what may be held.
-fn limit(settings: &Settings, part: usize, record: usize) -> usize {
+/// As many records as fit into a shard's part of what may be held, once they have grown so many times.
+fn limit(settings: &Settings, part: usize, record: usize, grown: usize) -> usize {
+    let part = part / grown.max(1);
     if part >= LARGEST { settings.max_records } else { (part / record.max(1)).clamp(1, settings.max_records) }
 }
 
 impl Polling {
     pub(super) fn new(place: Place) -> Self {
         let backoff = Backoff::new(place.source.settings.retry, MAX_PAUSE, fastrand::Rng::new());
-        Self { place, iterator: None, backoff, expected: LITTLE, record: RECORD, fitting: usize::MAX }
+        Self {
+            place,
+            iterator: None,
+            backoff,
+            expected: LITTLE,
+            record: RECORD,
+            grown: 1,
+            fitting: usize::MAX,
+        }
     }
 
     /// Ends after the batch that ends the shard, or when nobody wants batches any more.
@@ -88,7 +99,7 @@ impl Polling {
     }
 
     async fn step(&mut self, part: usize) -> Step {
-        let limit = limit(&self.place.source.settings, part, self.record).min(self.fitting);
+        let limit = limit(&self.place.source.settings, part, self.record, self.grown).min(self.fitting);
         // One record alone may be larger than a part.
         let most = if limit > 1 { part } else { part.max(LARGEST) };
         let mut took = None;
@@ -205,7 +216,11 @@ impl Polling {
         }
         self.iterator.clone_from(&answer.next);
         let last = answer.records.last().map(|record| record.sequence.clone());
-        Step::Batch(self.place.batch(answer, last, Some(took)))
+        let batch = self.place.batch(answer, last, Some(took));
+        let held: usize = batch.records.iter().map(Record::weight).sum();
+        // Remembered for a while, too.
+        self.grown = held.div_ceil(bytes.max(1)).max(self.grown - self.grown / 4).max(1);
+        Step::Batch(batch)
     }
 }
 
@@ -412,10 +427,12 @@ mod tests {
     #[test]
     fn no_more_is_asked_for_than_fits_a_small_share() {
         let settings = Settings { max_records: 10_000, ..settings() };
-        assert_eq!(limit(&settings, LARGEST, 10_000_000), 10_000);
-        assert_eq!(limit(&settings, 1_000_000, 1_000), 1_000);
-        assert_eq!(limit(&settings, 1_000, 1_000_000), 1);
-        assert_eq!(limit(&settings, 14_000_000, 1), 10_000);
+        assert_eq!(limit(&settings, LARGEST, 10_000_000, 1), 10_000);
+        assert_eq!(limit(&settings, 1_000_000, 1_000, 1), 1_000);
+        assert_eq!(limit(&settings, 1_000_000, 1_000, 5), 200, "of aggregates");
+        assert_eq!(limit(&settings, LARGEST, 10_000, 5), LARGEST / 50_000);
+        assert_eq!(limit(&settings, 1_000, 1_000_000, 1), 1);
+        assert_eq!(limit(&settings, 14_000_000, 1, 1), 10_000);
     }
 
     /// Has records of that size without end; an answer takes the room that it needs.

@@ -158,7 +158,7 @@ impl<'a> Cursor<'a> {
                     sum = sum * 10 + i64::from(byte - b'0');
                     digits += 1;
                 }
-                b'.' if point == 0 => point = digits,
+                b'.' if point == 0 && digits > 0 => point = digits,
                 _ => break,
             }
             length += 1;
