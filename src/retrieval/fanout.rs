@@ -489,4 +489,16 @@ mod tests {
         }
         assert_eq!((seen, starts(&script)[1].clone()), (10, Start::After(number(5))));
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_subscription_is_not_opened_again_and_again_while_the_next_event_has_no_room() {
+        let many = |from: u32| (from..from + 5).map(|n| event(&[n], &n.to_string())).collect::<Vec<_>>();
+        let script = script(vec![Ok(many(1)), Ok(many(6)), Ok(vec![end()])], vec![]);
+        // One batch fits into the part, with what an event is expected to take it doesn't.
+        let source = Source { budget: Budget::new(3 * 250), ..source(&script) };
+        let mut feed = Feed::open(&source, "s".into(), None, Start::TrimHorizon);
+        assert_eq!(feed.next().await.unwrap().records.len(), 1);
+        tokio::time::sleep(STALL * 10).await;
+        assert_eq!(starts(&script).len(), 1);
+    }
 }
