@@ -5,12 +5,12 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use tokio::time::Instant;
+use tokio::time::{Instant, interval, timeout};
 
 use crate::fleet::{Fleet, SOON};
 use crate::java::JAVA_3;
 use crate::load::{Load, Rows};
-use crate::rig::APPLICATION;
+use crate::rig::{APPLICATION, LIMIT};
 
 const CHILD: &str = "shardId-000000000002";
 /// Twice `gracefulLeaseHandoffTimeoutMillis` and `failoverTimeMillis`.
@@ -60,6 +60,15 @@ async fn what_java_never_hands_over_is_read_by_ours() {
     let start = Instant::now();
     fleet.ours("ours-1");
     // It is asked to shut the consumer down while that waits, and then the wait is over.
+    let log = fleet.load.rig.folder.join("java-1.log");
+    let asked = format!("Calling graceful shutdown for lease {CHILD}");
+    let is_asked = async {
+        let mut ticks = interval(Duration::from_millis(100));
+        while !std::fs::read_to_string(&log).unwrap().contains(&asked) {
+            ticks.tick().await;
+        }
+    };
+    timeout(LIMIT, is_asked).await.expect("Java says that it was asked");
     fleet.load.feed();
     let merge = fleet.load.rig.clients.kinesis.merge_shards().stream_name(crate::rig::STREAM);
     let merge = merge.shard_to_merge("shardId-000000000000").adjacent_shard_to_merge("shardId-000000000001");
