@@ -200,6 +200,7 @@ pub struct Coordinator {
     writes: Arc<Semaphore>,
     /// Being given back: not taken again before that has ended.
     releasing: BTreeSet<ShardId>,
+    /// By the task that does it.
     releases: BTreeMap<Id, ShardId>,
     look: Look,
     seen: Observations,
@@ -325,7 +326,7 @@ impl Coordinator {
 
     async fn done(&mut self, done: Result<(Id, Done), JoinError>, stop: &CancellationToken) {
         let id = done.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
-        let releases = self.releases.remove(&id);
+        let released = self.releases.remove(&id);
         match done.map(|(_, done)| done) {
             Ok(Done::Looked(Ok(leases))) if self.standing.borrow().is_led() => self.looked_led(leases, stop),
             Ok(Done::Looked(Ok(leases))) => self.looked(leases, stop),
@@ -350,7 +351,7 @@ impl Coordinator {
                 // A bug in a step of ours. What it was about is seen again at the next look.
                 warn!(%error, "a step of the coordinator broke down");
                 self.look.under_way = 0;
-                if let Some(shard) = releases {
+                if let Some(shard) = released {
                     self.releasing.remove(&shard);
                 }
             }

@@ -120,7 +120,8 @@ impl Upkeep {
         Ok(())
     }
 
-    /// Where there are none, as for a new application, or for one whose rows somebody has deleted.
+    /// The leases that are to be made. Where there are none at all the application is new, or somebody has deleted its
+    /// rows.
     async fn needed(&self, leases: &[Lease]) -> Result<Vec<Lease>, Error> {
         if leases.is_empty() {
             let shards = self.shards.list(self.settings.initial.filter()).await?;
