@@ -2,7 +2,7 @@
 //!
 //! | piece | from, to |
 //! |---|---|
-//! | read | the body of an answer, to records |
+//! | read | the body of an answer, to the line for the child; or to records, where they are large |
 //! | write | records, to the line for the child |
 //! | expand | an answer of KPL aggregates, to user records |
 //!
@@ -35,21 +35,22 @@ const RECORDS: usize = 10_000;
 const TOGETHER: usize = 100;
 
 fn main() {
+    let budget = Budget::new(usize::MAX);
     println!("| piece | record | ns a record | MB of data a second |\n|---|---|---|---|");
     for (label, size, count) in [("100 B", 100, RECORDS), ("1 KB", 1_000, RECORDS), ("100 KB", 100_000, 100)]
     {
         let body = answer(count, &vec![7; size]);
-        let records = records::read(&body).unwrap().records;
+        let records = records::read(&body, &budget).unwrap().records;
         assert_eq!(records.len(), count);
-        row("read", label, count, size, || records::read(black_box(&body)).unwrap().records.len());
+        let each = records.each();
+        row("read", label, count, size, || records::read(black_box(&body), &budget).unwrap().records.len());
         row("write", label, count, size, || {
-            let batch = Outgoing::Batch { records: records.clone(), millis_behind_latest: Some(0) };
+            let batch = Outgoing::batch(each.clone().into(), Some(0));
             batch.into_line().len()
         });
     }
     let body = answer(RECORDS / TOGETHER, &aggregate(TOGETHER, &[7; 100]));
-    let aggregates = records::read(&body).unwrap().records;
-    let budget = Budget::new(usize::MAX);
+    let aggregates = records::read(&body, &budget).unwrap().records.each();
     let expand =
         |records: Vec<Record>| aggregation::expand(records, None, &"s".into(), &budget).records.len();
     assert_eq!(expand(aggregates.clone()), RECORDS);

@@ -19,7 +19,7 @@ const LITTLE: usize = 100;
 const STEP: usize = 256 * 1024;
 /// Pieces of free memory that are kept at most, and how long: the system clears what it gives, which costs as much as
 /// to copy it. Together with what is held they are never more than the limit, and none is kept without a shard.
-const SPARE: usize = 4;
+const SPARE: usize = 16;
 const KEPT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
@@ -98,6 +98,11 @@ impl Budget {
         self.room(bytes)
     }
 
+    /// Room for nothing, which can be made larger.
+    pub fn nothing(self: &Arc<Self>) -> Room {
+        self.room(0)
+    }
+
     fn room(self: &Arc<Self>, bytes: usize) -> Room {
         Room { budget: self.clone(), bytes, most: usize::MAX }
     }
@@ -171,6 +176,11 @@ pub struct Room {
 }
 
 impl Room {
+    /// Of what it is a part.
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
     /// How many.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -388,11 +398,11 @@ mod tests {
         tokio::time::advance(KEPT).await;
         drop(now_or_never(budget.reserve(1)).unwrap());
         assert_eq!(spare(&budget), [0; 0], "nobody wanted it");
-        drop([(); 6].map(|()| memory(MIB)));
-        assert_eq!(spare(&budget), [MIB; SPARE]);
+        drop([(); SPARE + 2].map(|()| memory(MIB / 2)));
+        assert_eq!(spare(&budget), [MIB / 2; SPARE]);
         drop(memory(STEP - 1));
         assert_eq!(spare(&budget).len(), SPARE, "not worth while");
-        let late = memory(MIB);
+        let late = memory(MIB / 2);
         drop(shard);
         assert_eq!(spare(&budget), [0; 0], "who reads nothing keeps nothing");
         drop(late);

@@ -9,9 +9,9 @@ use std::cmp::Ordering;
 
 use multilangd_protocol::{CheckpointFailure, CheckpointRequest};
 
+use crate::batch::Records;
 use crate::lease::held;
 use crate::lease::table;
-use crate::record::Record;
 use crate::sequence::{Position, Sequence};
 
 /// How far a child got and may go.
@@ -50,11 +50,6 @@ impl Progress {
         &self.last
     }
 
-    /// Whether a record was processed before: at or below what is stored.
-    pub fn is_done(&self, record: &Record) -> bool {
-        record.order(&self.last) != Ordering::Greater
-    }
-
     /// Whether everything that was handed out is stored.
     pub fn owes_nothing(&self) -> bool {
         self.permitted.order(&self.last) != Ordering::Greater
@@ -66,13 +61,11 @@ impl Progress {
     }
 
     /// These are about to be handed to the child.
-    pub fn deliver(&mut self, records: &[Record]) {
-        let by_position =
-            |a: &&Record, b: &&Record| a.sequence.order(&b.sequence).then_with(|| a.sub.cmp(&b.sub));
-        if let Some(last) = records.iter().max_by(by_position)
+    pub fn deliver(&mut self, records: &Records) {
+        if let Some(last) = records.greatest()
             && last.order(&self.permitted) == Ordering::Greater
         {
-            self.permitted = last.position();
+            self.permitted = last;
         }
     }
 
@@ -141,7 +134,7 @@ pub fn failure(error: &held::Error) -> CheckpointFailure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Data;
+    use crate::record::{Data, Record};
     use crate::sequence::SequenceNumber;
     use proptest::prelude::*;
 
@@ -168,7 +161,7 @@ mod tests {
 
     fn delivered() -> Progress {
         let mut progress = Progress::new(at("TRIM_HORIZON", 0));
-        progress.deliver(&[record("10", 0), record("20", 3)]);
+        progress.deliver(&vec![record("10", 0), record("20", 3)].into());
         progress
     }
 
@@ -243,7 +236,7 @@ mod tests {
         let mut progress = delivered();
         let everything = CheckpointRequest { sequence_number: None, sub_sequence_number: None };
         progress.begin_delivery();
-        progress.deliver(&[record("30", 0)]);
+        progress.deliver(&vec![record("30", 0)].into());
         assert_eq!(progress.judge(&everything, true), Ok(Verdict::Write(at("20", 3))));
         assert_eq!(progress.judge(&everything, false), Ok(Verdict::Write(at("30", 0))));
         progress.end_of_shard();
@@ -267,7 +260,7 @@ mod tests {
         ) {
             let mut progress = Progress::new(at("TRIM_HORIZON", 0));
             for (number, sub) in deliveries {
-                progress.deliver(&[record(&number.to_string(), sub)]);
+                progress.deliver(&vec![record(&number.to_string(), sub)].into());
             }
             for (number, sub) in requests {
                 let before = progress.last().clone();

@@ -16,11 +16,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::batch::{Batch, Sizes};
 use crate::clock;
 use crate::lease::{Held, Table};
 use crate::metrics::{Ending, OfShard, Sink};
 use crate::multilang::{self, Child, Launch};
-use crate::record::Record;
 use crate::retrieval::{Feed, Source, Start};
 use crate::sequence::Sequence;
 
@@ -307,11 +307,9 @@ impl Consumer {
                 sub_sequence_number: Some(position.sub),
             }),
             Message::ProcessRecords(records, millis_behind_latest) => {
-                let bytes = records.iter().map(Record::size).sum();
-                if let Some(last) = records.last() {
-                    let (records, position) = (records.len(), last.position());
-                    let arrival = last.arrival;
-                    let delivered = OfShard::Delivered { records, bytes, last: &position, arrival };
+                let Sizes { records: count, data: bytes, .. } = records.sizes();
+                if let Some((last, arrival)) = records.end() {
+                    let delivered = OfShard::Delivered { records: count, bytes, last: &last, arrival };
                     self.parts.sink.shard(self.held.shard(), delivered);
                 }
                 self.held.count(bytes);
@@ -338,7 +336,7 @@ async fn next_of(child: &mut Option<Child>) -> multilang::Event {
     }
 }
 
-async fn batch_of(feed: &mut Option<Feed>) -> Option<crate::record::Batch> {
+async fn batch_of(feed: &mut Option<Feed>) -> Option<Batch> {
     match feed {
         Some(feed) => feed.next().await,
         None => std::future::pending().await,

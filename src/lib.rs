@@ -13,6 +13,7 @@
 
 pub mod aws;
 pub mod backoff;
+pub mod batch;
 pub mod budget;
 pub mod bytewise;
 pub mod checkpoint;

@@ -19,8 +19,8 @@ use multilangd_protocol::{CheckpointFailure, Dialect, Line, Session, ToChild, se
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use crate::batch::Records;
 use crate::clock;
-use crate::record::Record;
 use crate::shard::ShardId;
 
 pub mod launch;
@@ -108,10 +108,10 @@ impl Child {
         }
     }
 
-    /// Opens `processRecords`. Its line is made by the writer as it goes.
-    pub fn send_batch(&mut self, records: Vec<Record>, millis_behind_latest: Option<i64>) {
+    /// Opens `processRecords`. Its line is there, or made by the writer as it goes.
+    pub fn send_batch(&mut self, records: Records, millis_behind_latest: Option<i64>) {
         match self.session.begin_batch() {
-            Ok(()) => self.process.write(Outgoing::Batch { records, millis_behind_latest }),
+            Ok(()) => self.process.write(Outgoing::batch(records, millis_behind_latest)),
             Err(busy) => {
                 debug_assert!(false, "{busy}");
                 tracing::error!(shard = %self.shard, %busy, "a batch was not sent");

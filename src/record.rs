@@ -1,4 +1,4 @@
-//! Records on their way from Kinesis to a child.
+//! A record on its way from Kinesis to a child.
 
 use std::cmp::Ordering;
 
@@ -8,7 +8,6 @@ use bytes::Bytes;
 
 use crate::bytewise::has_any;
 use crate::sequence::{Position, Sequence, SequenceNumber};
-use crate::shard::ChildShard;
 
 /// Data in standard base64: how Kinesis sends it and how the child wants it. Cheap to copy: it is a part of what
 /// came.
@@ -62,6 +61,12 @@ pub fn is_base64(text: &[u8]) -> bool {
         !(letter | digit | (byte == b'+') | (byte == b'/') | (byte == b'='))
     };
     text.len().is_multiple_of(4) && !has_any(text, is_strange)
+}
+
+/// Bytes that base64 stands for: four characters are three, but for those that only fill up.
+pub fn size(base64: &[u8]) -> usize {
+    let fill = base64.iter().rev().take_while(|byte| **byte == b'=').count();
+    (base64.len() / 4 * 3).saturating_sub(fill)
 }
 
 /// Text that is a part of what came, or its own. Cheap to copy.
@@ -175,10 +180,9 @@ pub struct Record {
 }
 
 impl Record {
-    /// Bytes of its data: four characters of base64 are three, but for those that only fill up.
+    /// Bytes of its data.
     pub fn size(&self) -> usize {
-        let fill = self.data.as_bytes().iter().rev().take_while(|byte| **byte == b'=').count();
-        (self.data.len() / 4 * 3).saturating_sub(fill)
+        size(self.data.as_bytes())
     }
 
     /// Bytes of an answer that it takes, about.
@@ -201,19 +205,6 @@ impl Record {
     pub fn position(&self) -> Position {
         Position::record(self.sequence.clone(), self.sub)
     }
-}
-
-/// One answer of Kinesis.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Batch {
-    /// In the order of the shard. Can be empty.
-    pub records: Vec<Record>,
-    /// How far behind the tip the answer was, as Kinesis said.
-    pub millis_behind_latest: Option<i64>,
-    /// Present if nothing comes after this batch: the shard's children, which can be none.
-    pub end: Option<Vec<ChildShard>>,
-    /// User records that were left out with their aggregates, as KCL's rules want it.
-    pub dropped: usize,
 }
 
 #[cfg(test)]

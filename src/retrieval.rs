@@ -25,9 +25,9 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use crate::batch::{Batch, Records};
 use crate::budget::{Budget, Room};
 use crate::metrics::{OfShard, Sink};
-use crate::record::{Batch, Record};
 use crate::sequence::{Sequence, SequenceNumber};
 use crate::shard::{self, BoxFuture, ChildShard, HashRange, ShardId};
 
@@ -74,7 +74,7 @@ impl Start {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Answer {
     /// The records, in order, aggregates as they came.
-    pub records: Vec<Record>,
+    pub records: Records,
     /// Where to go on, an iterator or a sequence number; none at the end of a shard.
     pub next: Option<String>,
     /// How far behind the tip.

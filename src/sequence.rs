@@ -62,13 +62,18 @@ impl SequenceNumber {
 
     /// Compares by value.
     pub fn order(&self, other: &Self) -> Ordering {
-        let (a, b) = (self.as_bytes(), other.as_bytes());
-        if a.len() == b.len() {
-            return a.cmp(b);
-        }
-        let (a, b) = (self.0.significant(), other.0.significant());
-        a.len().cmp(&b.len()).then_with(|| a.cmp(b))
+        order(self.as_bytes(), other.as_bytes())
     }
+}
+
+/// Compares digits by value.
+pub fn order(a: &[u8], b: &[u8]) -> Ordering {
+    if a.len() == b.len() {
+        return a.cmp(b);
+    }
+    let significant = |all: &[u8]| all.iter().position(|digit| *digit != b'0').unwrap_or(all.len());
+    let (a, b) = (&a[significant(a)..], &b[significant(b)..]);
+    a.len().cmp(&b.len()).then_with(|| a.cmp(b))
 }
 
 /// Whether it is digits, at least one.
@@ -93,12 +98,6 @@ impl Digits {
             Self::Short(length, digits) => &digits[..usize::from(*length)],
             Self::Long(text) => text.as_bytes(),
         }
-    }
-
-    /// Without leading zeros.
-    fn significant(&self) -> &[u8] {
-        let all = self.as_bytes();
-        &all[all.iter().take_while(|digit| **digit == b'0').count()..]
     }
 }
 

@@ -10,11 +10,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use multilangd::batch::Batch;
 use multilangd::consumer::event::{Effect, Event, Message, Settings};
 use multilangd::consumer::state::State;
 use multilangd::lease::held;
 use multilangd::multilang::{self, Outgoing};
-use multilangd::record::{Batch, Data, Record};
+use multilangd::record::{Data, Record};
 use multilangd::sequence::{Position, Sequence, SequenceNumber};
 use multilangd::shard::{ChildShard, HashRange};
 use multilangd_protocol::{LineSplitter, Session, ToChild};
@@ -141,7 +142,7 @@ impl Replay {
             Message::ProcessRecords(records, millis_behind_latest) => {
                 self.session.begin_batch().unwrap();
                 let (records, millis_behind_latest) = (records.clone(), *millis_behind_latest);
-                line.extend(Outgoing::Batch { records, millis_behind_latest }.into_line());
+                line.extend(Outgoing::batch(records, millis_behind_latest).into_line());
             }
             Message::ShutdownRequested => self.session.begin(&ToChild::ShutdownRequested, line).unwrap(),
             Message::LeaseLost => self.session.begin(&ToChild::LeaseLost, line).unwrap(),
@@ -186,7 +187,7 @@ impl Replay {
                 data: Data::default(),
                 arrival: None,
             };
-            return self.on(Event::Batch(Batch { records: vec![plain], ..Batch::default() }));
+            return self.on(Event::Batch(Batch { records: vec![plain].into(), ..Batch::default() }));
         };
         let json: Value = serde_json::from_str(line).unwrap();
         match json["action"].as_str().unwrap() {

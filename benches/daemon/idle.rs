@@ -6,7 +6,7 @@ use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
 use crate::process::{Daemon, Running};
-use crate::world::World;
+use crate::world::{World, now};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -20,7 +20,7 @@ pub async fn first() {
         for _ in 0..2 {
             let file = world.file(&format!("{daemon:?}"), "", "maxRecords = 1000\n");
             world.forget();
-            let started = Instant::now();
+            let started = now();
             let running = daemon.start(&file);
             let (first, _) = world.heard("first", 1).await;
             took.push((first - started).as_secs_f64());

@@ -20,6 +20,8 @@ use multilangd::shard::{BoxFuture, ShardId};
 use multilangd_protocol::Line;
 use tokio_util::sync::CancellationToken;
 
+use crate::world::now;
+
 /// `child PORT [stuck|deaf]`: answers, and says over a socket when the first and the last record came.
 /// stuck: never answers a batch; deaf: doesn't even read it.
 pub fn child(words: &[String]) {
@@ -28,18 +30,19 @@ pub fn child(words: &[String]) {
     let mut input = BufReader::with_capacity(1 << 18, std::io::stdin().lock());
     let mut output = std::io::stdout().lock();
     let mut first = true;
-    let say = |tell: &mut TcpStream, what: &str| tell.write_all(format!("{what}\n").as_bytes()).unwrap();
-    while let Some(head) = head_of_line(&mut input) {
+    say(&mut tell, "begun");
+    while let Some(head) = head(&mut input) {
         let action = ["initialize", "processRecords", "shardEnded", "leaseLost", "shutdownRequested"]
             .into_iter()
-            .find(|action| head.windows(action.len()).any(|part| part == action.as_bytes()))
-            .unwrap_or("initialize");
+            .find(|action| head.ends_with(&action.as_bytes()[..4]))
+            .unwrap();
         if action == "processRecords" && std::mem::take(&mut first) {
             say(&mut tell, "first");
             if is("stuck") || is("deaf") {
                 stay();
             }
         }
+        rest_of_line(&mut input);
         if action == "initialize" && is("deaf") {
             // The next line stays in the pipe.
             output.write_all(b"{\"action\":\"status\",\"responseFor\":\"initialize\"}\n").unwrap();
@@ -51,7 +54,7 @@ pub fn child(words: &[String]) {
             say(&mut tell, "last");
             output.write_all(b"{\"action\":\"checkpoint\",\"sequenceNumber\":null}\n").unwrap();
             output.flush().unwrap();
-            head_of_line(&mut input);
+            rest_of_line(&mut input);
         }
         output
             .write_all(format!("{{\"action\":\"status\",\"responseFor\":\"{action}\"}}\n").as_bytes())
@@ -60,21 +63,24 @@ pub fn child(words: &[String]) {
     }
 }
 
-/// The beginning of the next line, which is read to its end; none at the end of all.
-fn head_of_line(input: &mut impl io::BufRead) -> Option<Vec<u8>> {
-    let mut head = Vec::with_capacity(60);
+fn say(tell: &mut TcpStream, word: &str) {
+    tell.write_all(format!("{word} {}\n", now().as_millis()).as_bytes()).unwrap();
+}
+
+/// The next line as far as it takes to know which it is, once that is there; none at the end of all.
+fn head(input: &mut impl io::BufRead) -> Option<Vec<u8>> {
+    let mut head = vec![0; b"{\"action\":\"".len() + 4];
+    input.read_exact(&mut head).ok().map(|()| head)
+}
+
+fn rest_of_line(input: &mut impl io::BufRead) {
     loop {
         let read = input.fill_buf().unwrap();
-        if read.is_empty() {
-            return None;
-        }
         let end = memchr::memchr(b'\n', read);
-        let part = &read[..end.unwrap_or(read.len())];
-        head.extend_from_slice(&part[..part.len().min(60 - head.len())]);
         let count = end.map_or(read.len(), |end| end + 1);
         input.consume(count);
-        if end.is_some() {
-            return Some(head);
+        if end.is_some() || count == 0 {
+            return;
         }
     }
 }
@@ -96,18 +102,22 @@ fn sink(tell: &str) -> std::process::Child {
         .unwrap()
 }
 
-/// `raw ADDRESS STREAM PORT SHARD...`: for each shard a connection, GetRecords in a row, each answer's body written to
-/// a child as it came. Of an answer nothing is looked at but where the next one begins.
+/// `raw polled|pushed ADDRESS WHAT PORT SHARD...`: for each shard a connection, and what comes on it written to a child
+/// as it came. Polled from the stream WHAT: GetRecords in a row, of whose answers nothing is looked at but where the
+/// next one begins. Pushed to the consumer WHAT: not even that.
 pub fn raw(words: &[String]) {
     if words[0] == "sink" {
         return drain(&words[1]);
     }
-    let [address, stream, port] = &words[..3] else { panic!("too few words") };
+    let [how, address, what, port] = &words[..4] else { panic!("too few words") };
+    let read = if how == "pushed" { push_raw } else { poll_raw };
     std::thread::scope(|scope| {
-        for shard in &words[3..] {
-            scope.spawn(move || read_raw(address, stream, shard, port));
+        for shard in &words[4..] {
+            scope.spawn(move || read(address, what, shard, port));
         }
     });
+    // What it needed is still to be seen.
+    stay();
 }
 
 fn drain(port: &str) {
@@ -115,15 +125,16 @@ fn drain(port: &str) {
     let mut input = std::io::stdin().lock();
     let mut buffer = vec![0; 1 << 18];
     let mut first = true;
+    say(&mut tell, "begun");
     while input.read(&mut buffer).unwrap() > 0 {
         if std::mem::take(&mut first) {
-            tell.write_all(b"first\n").unwrap();
+            say(&mut tell, "first");
         }
     }
-    tell.write_all(b"last\n").unwrap();
+    say(&mut tell, "last");
 }
 
-fn read_raw(address: &str, stream: &str, shard: &str, port: &str) {
+fn poll_raw(address: &str, stream: &str, shard: &str, port: &str) {
     let mut child = sink(port);
     let mut pipe = child.stdin.take().unwrap();
     let mut connection = Connection::to(address);
@@ -136,6 +147,29 @@ fn read_raw(address: &str, stream: &str, shard: &str, port: &str) {
             connection.call("GetRecords", &format!("{{\"ShardIterator\":\"{next}\",\"Limit\":10000}}"));
         pipe.write_all(body).unwrap();
         iterator = field(body, "\"NextShardIterator\":\"");
+    }
+    drop(pipe);
+    child.wait().unwrap();
+}
+
+fn push_raw(address: &str, consumer: &str, shard: &str, port: &str) {
+    let mut child = sink(port);
+    let mut pipe = child.stdin.take().unwrap();
+    let mut connection = Connection::to(address);
+    let body = format!(
+        "{{\"ConsumerARN\":\"{consumer}\",\"ShardId\":\"{shard}\",\"StartingPosition\":{{\"Type\":\"TRIM_HORIZON\"}}}}"
+    );
+    connection.send("SubscribeToShard", &body);
+    // What is around the events goes to the child too. The answer ends with its last chunk, which is empty.
+    let mut end = Vec::new();
+    while !end.ends_with(b"\r\n0\r\n\r\n") {
+        let read = connection.stream.fill_buf().unwrap();
+        assert!(!read.is_empty(), "the connection ended before the shard");
+        pipe.write_all(read).unwrap();
+        end.extend_from_slice(&read[read.len().saturating_sub(7)..]);
+        end.drain(..end.len().saturating_sub(7));
+        let count = read.len();
+        connection.stream.consume(count);
     }
     drop(pipe);
     child.wait().unwrap();
@@ -163,7 +197,7 @@ impl Connection {
         Self { stream: BufReader::with_capacity(1 << 18, stream), host: address.to_owned(), body: Vec::new() }
     }
 
-    fn call(&mut self, operation: &str, body: &str) -> &[u8] {
+    fn send(&mut self, operation: &str, body: &str) {
         let request = format!(
             "POST / HTTP/1.1\r\nhost: {}\r\nx-amz-target: Kinesis_20131202.{operation}\r\ncontent-type: \
              application/x-amz-json-1.1\r\nauthorization: AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/kinesis/\
@@ -173,6 +207,10 @@ impl Connection {
             body.len()
         );
         self.stream.get_mut().write_all(request.as_bytes()).unwrap();
+    }
+
+    fn call(&mut self, operation: &str, body: &str) -> &[u8] {
+        self.send(operation, body);
         let mut length = None;
         loop {
             let mut line = String::new();

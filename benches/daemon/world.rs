@@ -13,7 +13,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 pub const STREAM: &str = "bench";
 /// Java takes two minutes to start on a new table.
@@ -25,7 +25,7 @@ pub struct World {
     pub clients: Clients,
     pub folder: PathBuf,
     pub port: u16,
-    told: mpsc::UnboundedReceiver<(String, Instant)>,
+    told: mpsc::UnboundedReceiver<(String, Duration)>,
     _ear: JoinSet<()>,
     files: u32,
 }
@@ -92,6 +92,15 @@ impl World {
         names
     }
 
+    /// Registers one; its ARN.
+    pub async fn consumer(&self, name: &str) -> String {
+        let kinesis = &self.clients.kinesis;
+        let stream = kinesis.describe_stream_summary().stream_name(STREAM).send().await.unwrap();
+        let arn = stream.stream_description_summary.unwrap().stream_arn;
+        let call = kinesis.register_stream_consumer().stream_arn(arn).consumer_name(name);
+        call.send().await.unwrap().consumer.unwrap().consumer_arn
+    }
+
     /// A properties file for an application of that name.
     pub fn file(&mut self, application: &str, child: &str, more: &str) -> PathBuf {
         self.files += 1;
@@ -110,8 +119,9 @@ impl World {
         path
     }
 
-    /// When children have told a word so many times: the first time and the last.
-    pub async fn heard(&mut self, word: &str, times: usize) -> (Instant, Instant) {
+    /// When children have told a word so many times: the first time and the last, by their own clocks, which are
+    /// this machine's.
+    pub async fn heard(&mut self, word: &str, times: usize) -> (Duration, Duration) {
         let mut heard = Vec::new();
         while heard.len() < times {
             let told = timeout(PATIENCE, self.told.recv()).await;
@@ -137,7 +147,12 @@ impl Drop for World {
     }
 }
 
-async fn listen(listener: TcpListener, told: mpsc::UnboundedSender<(String, Instant)>) {
+/// By the wall clock, which all processes share.
+pub fn now() -> Duration {
+    Duration::from_millis(multilangd::clock::wall_millis().try_into().unwrap())
+}
+
+async fn listen(listener: TcpListener, told: mpsc::UnboundedSender<(String, Duration)>) {
     let mut children = JoinSet::new();
     loop {
         let (socket, _) = listener.accept().await.unwrap();
@@ -145,7 +160,9 @@ async fn listen(listener: TcpListener, told: mpsc::UnboundedSender<(String, Inst
         children.spawn(async move {
             let mut lines = BufReader::new(socket).lines();
             while let Ok(Some(line)) = lines.next_line().await {
-                let _over = told.send((line, Instant::now())).is_err();
+                let (word, millis) = line.split_once(' ').unwrap();
+                let _over =
+                    told.send((word.to_owned(), Duration::from_millis(millis.parse().unwrap()))).is_err();
             }
         });
     }

@@ -8,6 +8,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`message`] | every message both ways |
+//! | [`batch`] | the line of `processRecords`, record by record |
 //! | [`mod@line`] | bytes of a pipe into lines, bounded |
 //! | [`failure`] | the error names that a checkpoint can be answered with |
 //! | [`session`] | who may speak, what is owed: the conversation without I/O |
@@ -21,13 +22,15 @@
 //! In KCL: `MultiLangProtocol`, `MessageReader`, `MessageWriter` and the package `messages` of the
 //! multilang module. Tests against transcripts of the Java daemon are in `tests/transcripts.rs`.
 
+pub mod batch;
 pub mod failure;
 pub mod line;
 pub mod message;
 pub mod session;
 mod text;
 
+pub use batch::{BatchLine, Millis, PlainRecord};
 pub use failure::CheckpointFailure;
 pub use line::{Line, LineSplitter};
-pub use message::{Action, BatchLine, CheckpointRequest, Dialect, FromChild, Noise, Record, ToChild};
+pub use message::{Action, CheckpointRequest, Dialect, FromChild, Noise, Record, ToChild};
 pub use session::{Busy, Event, Received, Session};

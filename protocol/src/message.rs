@@ -12,7 +12,8 @@ use std::fmt;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::text::put_string;
+use crate::batch::BatchLine;
+use crate::text::{open, put_key, put_number, put_string};
 
 /// What the daemon asks of a child. Each ends with a `status` that names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,22 +177,10 @@ impl ToChild<'_> {
     }
 }
 
-fn open(out: &mut Vec<u8>, action: &str) {
-    out.extend_from_slice(b"{\"action\":\"");
-    out.extend_from_slice(action.as_bytes());
-    out.push(b'"');
-}
-
 /// `ShutdownMessage` of KCL 1.x.
 fn shutdown(out: &mut Vec<u8>, reason: &str) {
     open(out, "shutdown");
     put_text(out, "reason", Some(reason));
-}
-
-fn put_key(out: &mut Vec<u8>, key: &str) {
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(key.as_bytes());
-    out.extend_from_slice(b"\":");
 }
 
 fn put_text(out: &mut Vec<u8>, key: &str, value: Option<&str>) {
@@ -199,67 +188,6 @@ fn put_text(out: &mut Vec<u8>, key: &str, value: Option<&str>) {
     match value {
         Some(text) => put_string(out, text.as_bytes()),
         None => out.extend_from_slice(b"null"),
-    }
-}
-
-fn put_number<N: itoa::Integer>(out: &mut Vec<u8>, key: &str, value: Option<N>) {
-    put_key(out, key);
-    match value {
-        Some(number) => out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
-        None => out.extend_from_slice(b"null"),
-    }
-}
-
-/// The line of `processRecords` in parts, so that nobody needs to hold all of it: [`BatchLine::begin`], for each
-/// record [`BatchLine::record`], [`BatchLine::end`]. Together they are what [`ToChild::write_line`] writes.
-#[derive(Debug)]
-pub struct BatchLine {
-    any: bool,
-}
-
-impl BatchLine {
-    /// Appends what comes before the records.
-    pub fn begin(out: &mut Vec<u8>) -> Self {
-        open(out, Action::ProcessRecords.name());
-        out.extend_from_slice(b",\"records\":[");
-        Self { any: false }
-    }
-
-    /// Appends a record.
-    pub fn record(&mut self, record: &Record<'_>, out: &mut Vec<u8>) {
-        self.open_record(out);
-        out.extend_from_slice(record.data);
-        Self::close_record(record, out);
-    }
-
-    /// Appends what comes before a record's data; the data itself comes next, from wherever it is.
-    pub fn open_record(&mut self, out: &mut Vec<u8>) {
-        let head: &[u8] =
-            if std::mem::replace(&mut self.any, true) { b",{\"data\":\"" } else { b"{\"data\":\"" };
-        out.extend_from_slice(head);
-    }
-
-    /// Appends what comes after a record's data. Its `action` comes last, unlike everyone else's: Java's field
-    /// order.
-    pub fn close_record(record: &Record<'_>, out: &mut Vec<u8>) {
-        let mut number = itoa::Buffer::new();
-        out.extend_from_slice(b"\",\"partitionKey\":");
-        put_string(out, record.partition_key);
-        out.extend_from_slice(b",\"sequenceNumber\":");
-        put_string(out, record.sequence_number);
-        out.extend_from_slice(b",\"approximateArrivalTimestamp\":");
-        let time = record.approximate_arrival_timestamp.map_or("null", |time| number.format(time));
-        out.extend_from_slice(time.as_bytes());
-        out.extend_from_slice(b",\"subSequenceNumber\":");
-        out.extend_from_slice(number.format(record.sub_sequence_number).as_bytes());
-        out.extend_from_slice(b",\"action\":\"record\"}");
-    }
-
-    /// Appends the rest, its `\n` included.
-    pub fn end(self, millis_behind_latest: Option<i64>, out: &mut Vec<u8>) {
-        out.push(b']');
-        put_number(out, "millisBehindLatest", millis_behind_latest);
-        out.extend_from_slice(b"}\n");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Text as JSON, the way Jackson writes it.
+//! Pieces of JSON, the way Jackson writes it.
 
 /// Jackson's escapes: upper-case hex digits, `/` and everything from U+0020 up but `"` and `\` raw.
 pub(crate) fn put_string(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -37,4 +37,25 @@ pub(crate) fn put_string(out: &mut Vec<u8>, bytes: &[u8]) {
     }
     out.extend_from_slice(&bytes[start..]);
     out.push(b'"');
+}
+
+/// The beginning of a message.
+pub(crate) fn open(out: &mut Vec<u8>, action: &str) {
+    out.extend_from_slice(b"{\"action\":\"");
+    out.extend_from_slice(action.as_bytes());
+    out.push(b'"');
+}
+
+pub(crate) fn put_key(out: &mut Vec<u8>, key: &str) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(key.as_bytes());
+    out.extend_from_slice(b"\":");
+}
+
+pub(crate) fn put_number<N: itoa::Integer>(out: &mut Vec<u8>, key: &str, value: Option<N>) {
+    put_key(out, key);
+    match value {
+        Some(number) => out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
+        None => out.extend_from_slice(b"null"),
+    }
 }

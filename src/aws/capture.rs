@@ -20,9 +20,10 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
 use aws_smithy_types::config_bag::ConfigBag;
-use bytes::Bytes;
 
+use super::records::Arriving;
 use crate::budget::Room;
+use crate::retrieval::Answer;
 
 /// What the SDK sees in the place of an answer's records.
 const NOTHING: &str = r#"{"Records":[]}"#;
@@ -33,11 +34,11 @@ pub(super) struct Capture(Arc<Mutex<Slot>>);
 
 #[derive(Debug)]
 enum Slot {
-    /// A whole body is wanted, in this room.
+    /// Records are wanted, in this room.
     Wanted(Option<Room>),
     /// The body itself is wanted, as it comes.
     Open,
-    Whole(Bytes),
+    Answer(Result<Answer, String>),
     Coming(ByteStream),
     /// There was no room for so many bytes.
     TooLarge(usize),
@@ -46,15 +47,15 @@ enum Slot {
 
 /// What was taken.
 pub(super) enum Captured {
-    Whole(Bytes),
+    Answer(Result<Answer, String>),
     Coming(ByteStream),
     TooLarge(usize),
     Nothing,
 }
 
 impl Capture {
-    /// Of a body that is read to its end, in that room.
-    pub(super) fn whole(room: Room) -> Self {
+    /// Of records, which are read to their end, in that room.
+    pub(super) fn records(room: Room) -> Self {
         Self(Arc::new(Mutex::new(Slot::Wanted(Some(room)))))
     }
 
@@ -66,7 +67,7 @@ impl Capture {
     /// What there is, once the call has ended.
     pub(super) fn take(&self) -> Captured {
         match std::mem::replace(&mut *self.lock(), Slot::Empty) {
-            Slot::Whole(body) => Captured::Whole(body),
+            Slot::Answer(answer) => Captured::Answer(answer),
             Slot::Coming(body) => Captured::Coming(body),
             Slot::TooLarge(bytes) => Captured::TooLarge(bytes),
             Slot::Wanted(_) | Slot::Open | Slot::Empty => Captured::Nothing,
@@ -91,8 +92,8 @@ impl Capture {
         let length = response.headers().get("content-length").and_then(|length| length.parse().ok());
         let body = std::mem::replace(response.body_mut(), SdkBody::from(NOTHING));
         match read(ByteStream::new(body), length, room).await? {
-            Ok(body) => {
-                self.fill(Slot::Whole(body));
+            Ok(answer) => {
+                self.fill(Slot::Answer(answer));
                 Ok(response)
             }
             Err(bytes) => {
@@ -103,30 +104,20 @@ impl Capture {
     }
 }
 
-/// The whole body, or how much room it would need. A body that ends too soon is an answer that never came.
+/// What is in the body, or how much room it would need. A body that ends too soon is an answer that never came.
 async fn read(
     mut body: ByteStream,
     length: Option<usize>,
-    mut room: Room,
-) -> Result<Result<Bytes, usize>, ConnectorError> {
-    let mut whole = Vec::new();
-    if let Some(length) = length {
-        let Some(memory) = room.memory(length) else { return Ok(Err(length)) };
-        whole = memory;
-    }
+    room: Room,
+) -> Result<Result<Result<Answer, String>, usize>, ConnectorError> {
+    let mut answer = Arriving::new(room, length);
     while let Some(part) = body.next().await {
         let part = part.map_err(|error| ConnectorError::io(error.into()))?;
-        let needed = whole.len() + part.len();
-        if needed > room.bytes() && !room.resize(needed * 2) && !room.resize(needed) {
-            return Ok(Err(needed * 2));
+        if let Err(needed) = answer.push(&part) {
+            return Ok(Err(needed));
         }
-        whole.extend_from_slice(&part);
     }
-    if length != Some(whole.len()) {
-        whole.shrink_to_fit();
-    }
-    room.set(whole.capacity());
-    Ok(Ok(room.fill_memory(whole)))
+    Ok(Ok(answer.end()))
 }
 
 impl Intercept for Capture {

@@ -218,8 +218,11 @@ impl Events {
                 ("event", "SubscribeToShardEvent") => {
                     // Memory of its own, which the decoder made for it.
                     room.set(message.payload().len());
+                    let budget = room.budget().clone();
                     let payload = room.fill(message.payload().clone());
-                    return records::read(&payload).map(Some).map_err(|error| self.unreadable(&error));
+                    return records::read(&payload, &budget)
+                        .map(Some)
+                        .map_err(|error| self.unreadable(&error));
                 }
                 // "initial-response", and whatever may come to be.
                 ("event", _) => {}

@@ -15,7 +15,6 @@ use tracing::debug;
 use super::capture::{Capture, Captured};
 use super::error::{Failure, failure};
 use super::fanout::Connections;
-use super::records;
 use crate::budget::Room;
 use crate::record::{Data, Record};
 use crate::retrieval::{self, Answer, Start};
@@ -142,14 +141,14 @@ impl Stream {
         room: Room,
     ) -> Result<Answer, retrieval::Error> {
         let limit = i32::try_from(limit).unwrap_or(i32::MAX);
-        let capture = Capture::whole(room);
+        let capture = Capture::records(room);
         let call = self.client.get_records().shard_iterator(iterator).limit(limit).customize();
         let sent = call.interceptor(capture.clone()).send().await;
         let unreadable = |what: String| retrieval::Error::Denied(format!("stream {}: {what}", self.name));
         let answer = match (capture.take(), sent) {
             (Captured::TooLarge(bytes), _) => return Err(retrieval::Error::NoRoom(bytes)),
             (_, Err(error)) => return Err(self.read_error(&failure(&error), true)),
-            (Captured::Whole(body), Ok(_)) => return records::read(&body).map_err(unreadable),
+            (Captured::Answer(answer), Ok(_)) => return answer.map_err(unreadable),
             (_, Ok(answer)) => answer,
         };
         // A client that was made elsewhere, which doesn't know of captures.

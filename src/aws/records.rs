@@ -1,14 +1,20 @@
 //! The answer to GetRecords and the events of a subscription, read from their own bytes: each record's data is
 //! a part of them.
 
+mod arriving;
 mod scan;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+pub(super) use self::arriving::Arriving;
+use self::scan::Scan;
+use crate::batch::Records;
+use crate::budget::Budget;
 use crate::record::{self, Data, Text};
 use crate::retrieval::Answer;
 use crate::sequence::SequenceNumber;
@@ -63,11 +69,22 @@ struct Range {
     ending_hash_key: String,
 }
 
-/// Reads an answer or an event.
+/// Reads an answer or an event. A line of its records takes room in that budget.
 ///
 /// # Errors
 /// It can't be understood: what is wrong, and with which record.
-pub fn read(body: &Bytes) -> Result<Answer, String> {
+pub fn read(body: &Bytes, budget: &Arc<Budget>) -> Result<Answer, String> {
+    let mut scan = Scan::new(budget.nothing());
+    if scan.more(body, body.len()).bytes == body.len()
+        && let Some(answer) = scan.end()
+    {
+        return Ok(answer);
+    }
+    read_whole(body)
+}
+
+/// Record by record.
+fn read_whole(body: &Bytes) -> Result<Answer, String> {
     scan::scan(body).map_or_else(|| parse(body), Ok)
 }
 
@@ -79,7 +96,7 @@ fn parse(body: &Bytes) -> Result<Answer, String> {
     let children = read.child_shards.unwrap_or_default();
     let next = read.next_shard_iterator.or(read.continuation_sequence_number);
     Ok(Answer {
-        records: records.collect::<Result<_, _>>()?,
+        records: records.collect::<Result<Records, _>>()?,
         next: next.filter(|next| !next.is_empty()).map(Cow::into_owned),
         millis_behind_latest: read.millis_behind_latest,
         children: children.iter().map(read_child).collect::<Result<_, _>>()?,
@@ -145,7 +162,7 @@ mod tests {
     use super::*;
 
     fn answer(text: &str) -> Result<Answer, String> {
-        read(&Bytes::copy_from_slice(text.as_bytes()))
+        read(&Bytes::copy_from_slice(text.as_bytes()), &Budget::new(100_000))
     }
 
     #[test]
@@ -156,10 +173,11 @@ mod tests {
             "NextShardIterator":"AAA","MillisBehindLatest":7}"#,
         )
         .unwrap();
-        assert_eq!(read.records[0].data.as_str(), "aGk=");
-        assert_eq!(read.records[0].partition_key.as_str(), "k\"é");
-        assert_eq!(read.records[0].arrival, Some(1_795_405_837_483));
-        assert_eq!((read.records[1].data.as_str(), read.records[1].arrival), ("a/+=", None));
+        let records = read.records.each();
+        assert_eq!(records[0].data.as_str(), "aGk=");
+        assert_eq!(records[0].partition_key.as_str(), "k\"é");
+        assert_eq!(records[0].arrival, Some(1_795_405_837_483));
+        assert_eq!((records[1].data.as_str(), records[1].arrival), ("a/+=", None));
         assert_eq!((read.next.as_deref(), read.millis_behind_latest), (Some("AAA"), Some(7)));
         let end = answer(
             r#"{"Records":[],"NextShardIterator":null,"MillisBehindLatest":0,"ChildShards":[{"ShardId":"c",

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use multilangd_protocol::{Action, CheckpointFailure};
 
+use crate::batch::{Batch, Records};
 use crate::lease::held;
 use crate::multilang::{self, Stop};
-use crate::record::{Batch, Record};
 use crate::sequence::{Position, Sequence};
 use crate::shard::ChildShard;
 
@@ -88,7 +88,7 @@ pub enum Message {
     /// The shard and its checkpoint.
     Initialize(Position),
     /// Records and how far behind they are.
-    ProcessRecords(Vec<Record>, Option<i64>),
+    ProcessRecords(Records, Option<i64>),
     /// The last chance to checkpoint.
     ShutdownRequested,
     /// No checkpoint any more.

@@ -27,10 +27,10 @@ use tokio::time::Instant;
 
 use super::event::{Effect, EndError, Event, Message, Outcome, Settings};
 use crate::backoff::Backoff;
+use crate::batch::Batch;
 use crate::checkpoint::{self, Progress, Verdict};
 use crate::lease::held;
 use crate::multilang::{self, Stop};
-use crate::record::Batch;
 use crate::sequence::{Position, Sequence};
 use crate::shard::ChildShard;
 
@@ -288,14 +288,13 @@ impl State {
             return self.fail(now, "a batch came at the wrong time".to_owned());
         }
         self.end = batch.end;
-        let mut records = batch.records;
-        records.retain(|record| !self.progress.is_done(record));
+        let records = batch.records.behind(self.progress.last());
         if records.is_empty() && (self.end.is_some() || !self.settings.keep_empty) {
             return self.settle(now);
         }
         if let Some(first) = records.first() {
             self.handed_out = true;
-            self.anchor.get_or_insert_with(|| first.position().sequence);
+            self.anchor.get_or_insert_with(|| Sequence::Number(first.clone()));
         }
         self.progress.begin_delivery();
         self.progress.deliver(&records);

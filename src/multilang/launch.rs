@@ -7,8 +7,10 @@ use std::fmt;
 use std::io;
 use std::process::ExitStatus;
 
+use bytes::Bytes;
 use multilangd_protocol::{BatchLine, Line};
 
+use crate::batch::Records;
 use crate::record::Record;
 use crate::shard::{BoxFuture, ShardId};
 
@@ -61,6 +63,8 @@ pub trait Launch: fmt::Display + Send + Sync {
 pub enum Outgoing {
     /// A line.
     Line(Vec<u8>),
+    /// The line of a batch, as it was made when the batch was read.
+    Ready(Bytes),
     /// The line of a batch, made while it is written: nobody holds it whole.
     Batch {
         /// The records.
@@ -71,10 +75,19 @@ pub enum Outgoing {
 }
 
 impl Outgoing {
+    /// A batch.
+    pub fn batch(records: Records, millis_behind_latest: Option<i64>) -> Self {
+        match records {
+            Records::Ready(ready) => Self::Ready(ready.line().clone()),
+            Records::Each(records) => Self::Batch { records, millis_behind_latest },
+        }
+    }
+
     /// The whole line.
     pub fn into_line(self) -> Vec<u8> {
         match self {
             Self::Line(line) => line,
+            Self::Ready(line) => line.into(),
             Self::Batch { records, millis_behind_latest } => {
                 let mut out = Vec::new();
                 let mut line = BatchLine::begin(&mut out);

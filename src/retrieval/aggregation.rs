@@ -90,8 +90,13 @@ impl Opened {
     }
 }
 
+/// Whether data may be an aggregate's, by the beginning of its base64.
+pub fn may_be(base64: &[u8]) -> bool {
+    base64.starts_with(MAGIC_BASE64.as_bytes())
+}
+
 fn may_be_aggregate(record: &Record) -> bool {
-    record.data.as_bytes().starts_with(MAGIC_BASE64.as_bytes())
+    may_be(record.data.as_bytes())
 }
 
 fn opened(record: &Record) -> Option<Opened> {

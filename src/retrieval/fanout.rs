@@ -19,7 +19,6 @@ use super::registration::{Registered, StreamConsumer};
 use super::{Answer, Error, Start};
 use crate::backoff::Backoff;
 use crate::budget::Room;
-use crate::record::Record;
 use crate::sequence::SequenceNumber;
 use crate::shard::{BoxFuture, ShardId};
 
@@ -199,11 +198,11 @@ impl Fanout {
     /// Whether it was the last.
     fn hand_on(&mut self, answer: Answer, ahead: &Ahead) -> bool {
         // Moves on without records too. What isn't readable as a number, with records, is behind their last.
-        let last = answer.records.last().map(|record| record.sequence.clone());
+        let last = answer.records.last().cloned();
         let on = answer.next.as_deref().and_then(SequenceNumber::parse).or(last);
         let batch = self.place.batch(answer, on, None);
         // Aggregates have grown by now.
-        self.expected = batch.records.iter().map(Record::weight).sum::<usize>().max(LITTLE);
+        self.expected = batch.records.sizes().held.max(LITTLE);
         let ended = batch.end.is_some();
         let wanted = ended || !batch.records.is_empty() || self.place.source.settings.keep_empty;
         (wanted && !ahead.send(batch)) || ended
@@ -241,7 +240,7 @@ impl Fanout {
 mod tests {
     use super::*;
     use crate::budget::Budget;
-    use crate::record::Data;
+    use crate::record::{Data, Record};
     use crate::retrieval::registration::{self, Status};
     use crate::retrieval::{Feed, Most, Settings, Source};
     use crate::shard::{self, ChildShard, Filter, HashRange, Shard};
@@ -377,7 +376,7 @@ mod tests {
         let mut seen = Vec::new();
         loop {
             let batch = feed.next().await.unwrap();
-            seen.extend(batch.records.iter().map(|r| r.sequence.to_string()));
+            seen.extend(batch.records.each().iter().map(|r| r.sequence.to_string()));
             if let Some(children) = batch.end {
                 seen.extend(children.iter().map(|child| format!("-> {}", child.id)));
                 return seen;

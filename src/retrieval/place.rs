@@ -10,9 +10,9 @@ use tracing::warn;
 
 use super::aggregation::{self, Expanded};
 use super::{Answer, Source, Start};
+use crate::batch::{Batch, Records};
 use crate::clock;
 use crate::metrics::OfShard;
-use crate::record::Batch;
 use crate::sequence::SequenceNumber;
 use crate::shard::{ChildShard, Filter, HashRange, Shard, ShardId};
 
@@ -73,8 +73,14 @@ impl Place {
         }
         self.told = None;
         let end = answer.next.is_none().then_some(answer.children);
-        let Expanded { records, dropped } =
-            aggregation::expand(answer.records, self.range, &self.shard, &self.source.budget);
+        let (records, dropped) = match answer.records {
+            Records::Each(records) => {
+                let Expanded { records, dropped } =
+                    aggregation::expand(records, self.range, &self.shard, &self.source.budget);
+                (Records::Each(records), dropped)
+            }
+            ready @ Records::Ready(_) => (ready, 0),
+        };
         let fetched = OfShard::Fetched {
             records: records.len(),
             millis_behind_latest: answer.millis_behind_latest,

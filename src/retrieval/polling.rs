@@ -14,9 +14,9 @@ use super::place::Place;
 use super::queue::Ahead;
 use super::{Answer, Error, Settings};
 use crate::backoff::Backoff;
+use crate::batch::{Batch, Sizes};
 use crate::budget::Room;
 use crate::metrics::OfShard;
-use crate::record::{Batch, Record};
 
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// Room for an answer without records.
@@ -208,16 +208,16 @@ impl Polling {
         }
         self.backoff.reset();
         self.fitting = self.fitting.saturating_mul(2);
-        let bytes: usize = answer.records.iter().map(Record::weight).sum();
+        let Sizes { records, held: bytes, .. } = answer.records.sizes();
         self.expected = bytes.max(LITTLE);
-        if !answer.records.is_empty() {
+        if let Some(record) = bytes.checked_div(records) {
             // A large one is remembered for a while.
-            self.record = (bytes / answer.records.len()).max(self.record - self.record / 4);
+            self.record = record.max(self.record - self.record / 4);
         }
         self.iterator.clone_from(&answer.next);
-        let last = answer.records.last().map(|record| record.sequence.clone());
+        let last = answer.records.last().cloned();
         let batch = self.place.batch(answer, last, Some(took));
-        let held: usize = batch.records.iter().map(Record::weight).sum();
+        let held = batch.records.sizes().held;
         // Remembered for a while, too.
         self.grown = held.div_ceil(bytes.max(1)).max(self.grown - self.grown / 4).max(1);
         Step::Batch(batch)
@@ -229,7 +229,7 @@ mod tests {
     use super::*;
     use crate::budget::Budget;
     use crate::clock;
-    use crate::record::Data;
+    use crate::record::{Data, Record};
     use crate::retrieval::place::CLOCK_MARGIN_MILLIS;
     use crate::retrieval::{Api, Feed, Most, Source, Start};
     use crate::sequence::{Sequence, SequenceNumber};
@@ -322,7 +322,7 @@ mod tests {
         let mut seen = Vec::new();
         loop {
             let batch = feed.next().await.unwrap();
-            seen.extend(batch.records.iter().map(|r| r.sequence.to_string()));
+            seen.extend(batch.records.each().iter().map(|r| r.sequence.to_string()));
             if let Some(children) = batch.end {
                 seen.extend(children.iter().map(|child| format!("-> {}", child.id)));
                 let starts = script.starts.lock().unwrap().clone();
@@ -493,7 +493,7 @@ mod tests {
             for _ in 0..100 {
                 let batch =
                     tokio::time::timeout(Duration::from_secs(5), other.next()).await.unwrap().unwrap();
-                for record in batch.records {
+                for record in batch.records.each() {
                     assert_eq!(record.sequence.as_str(), next.to_string());
                     next += 1;
                 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
+use crate::batch::{Batch, Sizes};
 use crate::budget::Share;
-use crate::record::Batch;
 
 /// What may wait for one child. One batch may always, whatever its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,13 +40,8 @@ struct Waiting {
 
 impl Waiting {
     fn of(batch: &Batch) -> Self {
-        let of = Self { batches: 1, records: batch.records.len(), ..Self::default() };
-        // There are many: gone through once.
-        batch.records.iter().fold(of, |of, record| Self {
-            bytes: of.bytes + record.size(),
-            held: of.held + record.weight(),
-            ..of
-        })
+        let Sizes { records, data: bytes, held } = batch.records.sizes();
+        Self { batches: 1, records, bytes, held, over: false }
     }
 }
 
@@ -161,7 +156,7 @@ mod tests {
             data: Data::encode(&vec![0; bytes]),
             arrival: None,
         };
-        Batch { records: vec![record; records], ..Batch::default() }
+        Batch { records: vec![record; records].into(), ..Batch::default() }
     }
 
     async fn fits(ahead: &Ahead) -> bool {

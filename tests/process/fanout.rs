@@ -165,7 +165,8 @@ async fn nothing_is_lost_or_repeated_over_renewals_reshards_and_trouble() {
 
 /// npm's kinesis-local, when `MULTILANGD_KINESIS_LOCAL` names it, as for the contract; it must be newly started. Its subscriptions last five
 /// minutes, so they are cut on the way instead; and that to a closed shard never ends (`tests/contract/suite.rs`), so
-/// nothing is resharded.
+/// nothing is resharded. `MULTILANGD_KINESIS_LOCAL_RECORDS=100000` takes the better part of an hour, which are some
+/// renewals besides.
 #[tokio::test(flavor = "multi_thread")]
 async fn kinesis_local_pushes_too() {
     let Ok(url) = std::env::var("MULTILANGD_KINESIS_LOCAL") else {
@@ -177,7 +178,10 @@ async fn kinesis_local_pushes_too() {
     rig.url = wire.url.clone();
     rig.stream(4).await;
     active(&rig).await;
-    pushed(rig, 5_000, Duration::from_secs(15), false, |_, round| {
+    let records =
+        std::env::var("MULTILANGD_KINESIS_LOCAL_RECORDS").map_or(5_000, |count| count.parse().unwrap());
+    let span = Duration::from_millis(3) * u32::try_from(records).unwrap();
+    pushed(rig, records, span, false, |_, round| {
         if round % 4 == 0 {
             wire.cut();
         }

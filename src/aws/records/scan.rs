@@ -1,41 +1,221 @@
-//! An answer in its usual form, read in one pass.
+//! An answer in its usual form, read in one pass, and while it comes.
 //!
 //! Kinesis writes neither blanks nor escapes and always the same few fields, most of it data in which nothing needs
-//! to be looked for. Whatever is any different is not read here: [`scan`] then says nothing, and the answer is
+//! to be looked for. Whatever is any different is not read here: [`Scan`] then says nothing, and the answer is
 //! read as any JSON is. What it does read, it reads as that would (a test holds them to each other).
 
 use bytes::Bytes;
 use memchr::memchr;
+use multilangd_protocol::{Millis, PlainRecord};
 
-use super::millis;
+use super::{Child, millis, read_child};
+use crate::batch::{Making, Records};
+use crate::budget::Room;
 use crate::bytewise::has_any;
 use crate::record::{self, Data, Record, Text};
-use crate::retrieval::Answer;
+use crate::retrieval::{Answer, aggregation};
 use crate::sequence::{self, SequenceNumber};
+use crate::shard::ChildShard;
 
 /// The most that an answer has.
 const MOST_RECORDS: usize = 10_000;
 
-/// None if it isn't in the usual form.
+/// An answer of which as much is read as is there, and its records put into a line for the child.
+#[derive(Debug)]
+pub(super) struct Scan {
+    state: State,
+    /// Of the record before: how long its data and its number are. The next's are probably as long.
+    like: (usize, usize),
+    /// For the line; for nothing once that is begun.
+    room: Room,
+    line: Option<Making>,
+    found: Found,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Begin,
+    /// Before the name of a field.
+    Field,
+    /// Before a record.
+    Records,
+    /// Behind the value of a field.
+    Value,
+    End,
+}
+
+/// What was found besides a line.
+#[derive(Debug, Default)]
+struct Found {
+    records: Option<Vec<Record>>,
+    next: Option<Option<String>>,
+    behind: Option<i64>,
+    children: Option<Vec<ChildShard>>,
+}
+
+/// A piece of an answer, as far as it could be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Read {
+    pub(super) bytes: usize,
+    /// What follows can't be read here, whatever comes behind it.
+    pub(super) is_over: bool,
+}
+
+impl Scan {
+    /// The line is made in that room.
+    pub(super) fn new(room: Room) -> Self {
+        Self { state: State::Begin, like: (0, 0), room, line: None, found: Found::default() }
+    }
+
+    /// Whether there are records in a line.
+    pub(super) fn has_line(&self) -> bool {
+        self.line.is_some()
+    }
+
+    /// Reads on: this follows what was read, and so much of the answer is left with it.
+    pub(super) fn more(&mut self, text: &[u8], left: usize) -> Read {
+        let mut read = Read { bytes: 0, is_over: false };
+        while self.state != State::End && !read.is_over {
+            let mut cursor = Cursor { body: text, at: read.bytes, like: self.like };
+            let Some(state) = self.step(&mut cursor, &mut read, left) else { break };
+            (read.bytes, self.like, self.state) = (cursor.at, cursor.like, state);
+        }
+        read
+    }
+
+    /// None if that can't be read, or not yet: then nothing is changed, but for records that were.
+    fn step(&mut self, cursor: &mut Cursor<'_>, read: &mut Read, left: usize) -> Option<State> {
+        match self.state {
+            State::Begin => cursor.eat(b'{').map(|()| State::Field),
+            State::Field => {
+                let name = cursor.quoted()?;
+                cursor.eat(b':')?;
+                if name != b"Records" {
+                    return self.found.field(name, cursor).map(|()| State::Value);
+                }
+                cursor.eat(b'[')?;
+                if cursor.is_next(b']') {
+                    cursor.at += 1;
+                    return once(&mut self.found.records, Vec::new()).map(|()| State::Value);
+                }
+                // Something is there.
+                let is_first = self.line.is_none() && self.found.records.is_none();
+                (is_first && cursor.is_next(b'{')).then_some(State::Records)
+            }
+            // All that are there, without a way out in between.
+            State::Records => loop {
+                (read.bytes, self.like) = (cursor.at, cursor.like);
+                let record = cursor.record()?;
+                let after = cursor.after(b']')?;
+                let (rest, this) = (left.saturating_sub(read.bytes), cursor.at - read.bytes);
+                if self.take(&record, || rest / this + 1).is_none() {
+                    read.is_over = true;
+                    return None;
+                }
+                if after {
+                    return Some(State::Value);
+                }
+            },
+            State::Value => cursor.after(b'}').map(|after| if after { State::End } else { State::Field }),
+            State::End => None,
+        }
+    }
+
+    /// `count` are expected. None if that can't be in a line.
+    fn take(&mut self, record: &PlainRecord<'_>, count: impl FnOnce() -> usize) -> Option<()> {
+        if aggregation::may_be(record.data) {
+            return None;
+        }
+        if let Some(line) = &mut self.line {
+            return line.add(record);
+        }
+        if record.data.len() >= Making::LARGE {
+            return None;
+        }
+        let nothing = self.room.budget().nothing();
+        match Making::begin(std::mem::replace(&mut self.room, nothing), record, count()) {
+            Ok(line) => self.line.insert(line).add(record),
+            Err(room) => {
+                self.room = room;
+                None
+            }
+        }
+    }
+
+    /// What was read, if that was all.
+    pub(super) fn end(&mut self) -> Option<Answer> {
+        if self.state != State::End {
+            return None;
+        }
+        let behind = self.found.behind;
+        let ready =
+            self.line.take().map(|line| line.end(behind).map(|ready| Records::Ready(Box::new(ready))));
+        let answer = std::mem::take(&mut self.found).answer();
+        match ready {
+            Some(ready) => Some(Answer { records: ready?, ..answer }),
+            None => Some(answer),
+        }
+    }
+
+    /// What was read so far, for who reads the rest elsewhere.
+    pub(super) fn leave(&mut self) -> Left {
+        let stands: &[u8] = match self.state {
+            State::Begin => b"",
+            State::Field => b"{",
+            State::Records => b"{\"Records\":[",
+            State::Value => b"{\"\":0",
+            State::End => b"{}",
+        };
+        let (line, budget) = (self.line.take(), self.room.budget().clone());
+        let records = line.and_then(|line| line.end(None)).map_or_else(Vec::new, |line| line.each());
+        let answer = Answer { records: Records::Each(records), ..std::mem::take(&mut self.found).answer() };
+        Left { answer, stands, room: std::mem::replace(&mut self.room, budget.nothing()) }
+    }
+}
+
+/// What a [`Scan`] leaves.
+#[derive(Debug)]
+pub(super) struct Left {
+    pub(super) answer: Answer,
+    /// With this before it, the rest is an answer too.
+    pub(super) stands: &'static [u8],
+    /// That of the line, unless one was begun; then a new one.
+    pub(super) room: Room,
+}
+
+/// Reads what is there as a whole, record by record.
 pub(super) fn scan(body: &Bytes) -> Option<Answer> {
     let mut cursor = Cursor { body, at: 0, like: (0, 0) };
-    let (mut records, mut next, mut behind) = (None, None, None);
+    let mut found = Found::default();
     cursor.object(|cursor, name| match name {
-        b"Records" => once(&mut records, cursor.records()?),
-        b"NextShardIterator" | b"ContinuationSequenceNumber" => once(&mut next, cursor.token()?),
-        b"MillisBehindLatest" => {
-            let number = std::str::from_utf8(cursor.number()?).ok()?;
-            once(&mut behind, number.parse().ok()?)
-        }
-        b"ChildShards" => cursor.no_children(),
-        _ => None,
+        b"Records" => once(&mut found.records, cursor.records(body)?),
+        name => found.field(name, cursor),
     })?;
-    (cursor.at == body.len()).then(|| Answer {
-        records: records.unwrap_or_default(),
-        next: next.flatten(),
-        millis_behind_latest: behind,
-        children: Vec::new(),
-    })
+    (cursor.at == body.len()).then(|| found.answer())
+}
+
+impl Found {
+    fn answer(self) -> Answer {
+        Answer {
+            records: Records::Each(self.records.unwrap_or_default()),
+            next: self.next.flatten(),
+            millis_behind_latest: self.behind,
+            children: self.children.unwrap_or_default(),
+        }
+    }
+
+    /// One that isn't the records.
+    fn field(&mut self, name: &[u8], cursor: &mut Cursor<'_>) -> Option<()> {
+        match name {
+            b"NextShardIterator" | b"ContinuationSequenceNumber" => once(&mut self.next, cursor.token()?),
+            b"MillisBehindLatest" => {
+                let number = std::str::from_utf8(cursor.number()?).ok()?;
+                once(&mut self.behind, number.parse().ok()?)
+            }
+            b"ChildShards" => once(&mut self.children, cursor.children()?),
+            _ => None,
+        }
+    }
 }
 
 /// A field that comes twice isn't usual.
@@ -44,9 +224,8 @@ fn once<T>(place: &mut Option<T>, value: T) -> Option<()> {
 }
 
 struct Cursor<'a> {
-    body: &'a Bytes,
+    body: &'a [u8],
     at: usize,
-    /// Of the record before: how long its data and its number are. The next's are probably as long.
     like: (usize, usize),
 }
 
@@ -57,18 +236,6 @@ enum Name {
     PartitionKey,
     ApproximateArrivalTimestamp,
     EncryptionType,
-}
-
-impl Name {
-    fn text(self) -> &'static [u8] {
-        match self {
-            Self::SequenceNumber => b"\"SequenceNumber\":",
-            Self::Data => b"\"Data\":",
-            Self::PartitionKey => b"\"PartitionKey\":",
-            Self::ApproximateArrivalTimestamp => b"\"ApproximateArrivalTimestamp\":",
-            Self::EncryptionType => b"\"EncryptionType\":",
-        }
-    }
 }
 
 impl<'a> Cursor<'a> {
@@ -86,6 +253,16 @@ impl<'a> Cursor<'a> {
 
     fn eat_all(&mut self, text: &[u8]) -> Option<()> {
         self.rest().starts_with(text).then(|| self.at += text.len())
+    }
+
+    /// Whether that comes, rather than a comma.
+    fn after(&mut self, end: u8) -> Option<bool> {
+        let is_end = self.is_next(end);
+        if !is_end && !self.is_next(b',') {
+            return None;
+        }
+        self.at += 1;
+        Some(is_end)
     }
 
     /// From one quote to the next. What is in between may end in a backslash, and so be only half of it: it is
@@ -112,25 +289,32 @@ impl<'a> Cursor<'a> {
 
     /// One of the names that a record has, with what stands around it.
     fn name(&mut self) -> Option<Name> {
-        let rest = self.rest();
-        // One byte tells them apart.
-        let name = match rest.get(1)? {
-            b'S' => Name::SequenceNumber,
-            b'D' => Name::Data,
-            b'P' => Name::PartitionKey,
-            b'A' => Name::ApproximateArrivalTimestamp,
-            b'E' => Name::EncryptionType,
-            _ => return None,
-        };
-        self.eat_all(name.text())?;
-        Some(name)
+        // Lengths that the compiler knows: each is compared at once.
+        macro_rules! name {
+            ($text:literal, $name:expr) => {
+                if self.rest().first_chunk() == Some($text) {
+                    self.at += $text.len();
+                    return Some($name);
+                }
+            };
+        }
+        name!(b"\"SequenceNumber\":", Name::SequenceNumber);
+        name!(b"\"ApproximateArrivalTimestamp\":", Name::ApproximateArrivalTimestamp);
+        name!(b"\"Data\":", Name::Data);
+        name!(b"\"PartitionKey\":", Name::PartitionKey);
+        name!(b"\"EncryptionType\":", Name::EncryptionType);
+        None
     }
 
     /// Text that means itself.
     fn text(&mut self) -> Option<&'a [u8]> {
         let text = self.quoted()?;
-        let is_special = |byte: u8| (byte == b'\\') | (byte < 0x20);
-        (!has_any(text, is_special)).then_some(text)
+        let is_odd = |byte: u8| (byte == b'\\') | !(0x20..0x80).contains(&byte);
+        if has_any(text, is_odd) {
+            let is_special = |byte: u8| (byte == b'\\') | (byte < 0x20);
+            return (!has_any(text, is_special) && std::str::from_utf8(text).is_ok()).then_some(text);
+        }
+        Some(text)
     }
 
     fn number(&mut self) -> Option<&'a [u8]> {
@@ -149,31 +333,34 @@ impl<'a> Cursor<'a> {
 
     /// Seconds as Kinesis and others write them, in milliseconds: `1795405837.483` and `1.795405837483E9` are both
     /// 13 digits with a point. Any other number is [`millis`]'s to read.
-    fn seconds(&mut self) -> Option<i64> {
-        let (mut sum, mut digits, mut point) = (0_i64, 0, 0);
-        let mut length = 0;
-        for byte in self.rest() {
-            match byte {
-                b'0'..=b'9' if digits < 13 => {
-                    sum = sum * 10 + i64::from(byte - b'0');
-                    digits += 1;
-                }
-                b'.' if point == 0 && digits > 0 => point = digits,
-                _ => break,
-            }
-            length += 1;
-        }
-        let rest = &self.rest()[length..];
-        let end = match point {
-            10 => 0,
-            1 if rest.starts_with(b"E9") => 2,
-            _ => usize::MAX,
+    fn seconds(&mut self) -> Option<Millis> {
+        self.digits().or_else(|| {
+            let number = std::str::from_utf8(self.number()?).ok()?;
+            millis(number).map(Millis::Number)
+        })
+    }
+
+    fn digits(&mut self) -> Option<Millis> {
+        let rest = self.rest();
+        let text: &[u8; 14] = rest.first_chunk()?;
+        let mut digits = [0; 13];
+        let length = if text[10] == b'.' {
+            digits[..10].copy_from_slice(&text[..10]);
+            digits[10..].copy_from_slice(&text[11..]);
+            14
+        } else if text[1] == b'.' && rest[14..].starts_with(b"E9") {
+            digits[0] = text[0];
+            digits[1..].copy_from_slice(&text[2..]);
+            16
+        } else {
+            return None;
         };
-        if digits == 13 && !self.is_next(b'0') && matches!(rest.get(end), Some(b',' | b'}')) {
-            self.at += length + end;
-            return Some(sum);
-        }
-        millis(std::str::from_utf8(self.number()?).ok()?)
+        let all = digits.iter().fold(true, |all, digit| all & digit.is_ascii_digit());
+        let is_usual = all && digits[0] != b'0' && matches!(rest.get(length), Some(b',' | b'}'));
+        is_usual.then(|| {
+            self.at += length;
+            Millis::Digits(digits)
+        })
     }
 
     /// `null`, or text of which nothing means none.
@@ -185,8 +372,13 @@ impl<'a> Cursor<'a> {
         Some((!text.is_empty()).then(|| text.to_owned()))
     }
 
-    fn no_children(&mut self) -> Option<()> {
-        self.eat_all(b"[]").or_else(|| self.eat_all(b"null"))
+    /// Seldom, and so not worth words of its own.
+    fn children(&mut self) -> Option<Vec<ChildShard>> {
+        let mut values =
+            serde_json::Deserializer::from_slice(self.rest()).into_iter::<Option<Vec<Child<'_>>>>();
+        let children = values.next()?.ok()?.unwrap_or_default();
+        self.at += values.byte_offset();
+        children.iter().map(read_child).collect::<Result<_, _>>().ok()
     }
 
     /// `field` reads the value that belongs to a name.
@@ -196,14 +388,14 @@ impl<'a> Cursor<'a> {
             let name = self.quoted()?;
             self.eat(b':')?;
             field(self, name)?;
-            if self.eat(b'}').is_some() {
+            if self.after(b'}')? {
                 return Some(());
             }
-            self.eat(b',')?;
         }
     }
 
-    fn records(&mut self) -> Option<Vec<Record>> {
+    /// One by one, as parts of the body.
+    fn records(&mut self, body: &Bytes) -> Option<Vec<Record>> {
         self.eat(b'[')?;
         let mut records = Vec::new();
         if self.eat(b']').is_some() {
@@ -211,28 +403,35 @@ impl<'a> Cursor<'a> {
         }
         let begin = self.at;
         loop {
-            self.record(&mut records)?;
+            let record = self.record()?;
+            records.push(Record {
+                sequence: SequenceNumber::of_digits(record.sequence_number)?,
+                sub: 0,
+                partition_key: Text::within(body, record.partition_key)?,
+                data: Data::within(body, record.data),
+                arrival: record.approximate_arrival_timestamp.map(|time| time.number()),
+            });
             if records.len() == 1 {
                 // The others are probably no shorter.
                 records.reserve((self.rest().len() / (self.at - begin)).min(MOST_RECORDS));
             }
-            if self.eat(b']').is_some() {
+            if self.after(b']')? {
                 return Some(records);
             }
-            self.eat(b',')?;
         }
     }
 
-    /// Made where it stays: a record is moved as seldom as can be.
-    fn record(&mut self, records: &mut Vec<Record>) -> Option<()> {
-        let (mut sequence, mut data, mut key, mut time) = (None, None, None, None);
+    /// Digits, base64, and text that means itself.
+    #[inline(always)]
+    fn record(&mut self) -> Option<PlainRecord<'a>> {
+        let (mut number, mut data, mut key, mut time) = (None, None, None, None);
         self.eat(b'{')?;
         loop {
             match self.name()? {
                 Name::SequenceNumber => {
-                    let number = self.quoted_like(self.like.1, sequence::is_number)?;
-                    self.like.1 = number.len();
-                    once(&mut sequence, number)?;
+                    let digits = self.quoted_like(self.like.1, sequence::is_number)?;
+                    self.like.1 = digits.len();
+                    once(&mut number, digits)?;
                 }
                 Name::Data => {
                     let base64 = self.quoted_like(self.like.0, record::is_base64)?;
@@ -243,19 +442,16 @@ impl<'a> Cursor<'a> {
                 Name::ApproximateArrivalTimestamp => once(&mut time, self.seconds()?)?,
                 Name::EncryptionType => self.text().map(|_| ()).or_else(|| self.eat_all(b"null"))?,
             }
-            if self.eat(b'}').is_some() {
+            if self.after(b'}')? {
                 break;
             }
-            self.eat(b',')?;
         }
-        records.push(Record {
-            sequence: SequenceNumber::of_digits(sequence?)?,
-            sub: 0,
-            partition_key: Text::within(self.body, key.unwrap_or_default())?,
-            data: Data::within(self.body, data?),
-            arrival: time,
-        });
-        Some(())
+        Some(PlainRecord {
+            data: data?,
+            partition_key: key.unwrap_or_default(),
+            sequence_number: number?,
+            approximate_arrival_timestamp: time,
+        })
     }
 }
 
@@ -263,11 +459,39 @@ impl<'a> Cursor<'a> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::parse;
+    use super::super::{Arriving, parse};
     use super::*;
+    use crate::budget::Budget;
+    use std::sync::Arc;
 
     fn bytes(text: &str) -> Bytes {
         Bytes::copy_from_slice(text.as_bytes())
+    }
+
+    /// What comes in parts of that size.
+    fn arrived(body: &Bytes, budget: &Arc<Budget>, part: usize) -> Result<Answer, String> {
+        let mut arriving = Arriving::new(budget.nothing(), Some(body.len()));
+        for part in body.chunks(part) {
+            arriving.push(part).map_err(|needed| format!("no room for {needed}"))?;
+        }
+        arriving.end()
+    }
+
+    fn scan(body: &Bytes, budget: &Arc<Budget>) -> Option<Answer> {
+        let mut scan = Scan::new(budget.nothing());
+        (scan.more(body, body.len()).bytes == body.len()).then(|| scan.end()).flatten()
+    }
+
+    /// With so much room.
+    fn budget(room: usize) -> Arc<Budget> {
+        let budget = Budget::new(room);
+        // What is alone may be as large as it likes.
+        std::mem::forget(budget.take(1));
+        budget
+    }
+
+    fn one_by_one(answer: Answer) -> Answer {
+        Answer { records: Records::Each(answer.records.each()), ..answer }
     }
 
     const USUAL: &str = r#"{"MillisBehindLatest":7,"NextShardIterator":"AAA","Records":[{"ApproximateArrivalTimestamp":1.795405837483E9,"Data":"aGk=","EncryptionType":"NONE","PartitionKey":"kéy","SequenceNumber":"49"},{"SequenceNumber":"50","Data":"a/+=","PartitionKey":"","ApproximateArrivalTimestamp":1795405837.483}]}"#;
@@ -279,10 +503,11 @@ mod tests {
             r#"{"Records":[],"NextShardIterator":null,"ChildShards":[],"MillisBehindLatest":0}"#,
             r#"{"ChildShards":null,"ContinuationSequenceNumber":"51","MillisBehindLatest":0,"Records":[]}"#,
             r#"{"Records":[{"SequenceNumber":"1","Data":""}]}"#,
+            r#"{"ChildShards":[{"ShardId":"c","ParentShards":["p", "q"],"HashKeyRange":{"StartingHashKey":"0","EndingHashKey":"9"}}],"Records":[{"SequenceNumber":"1","Data":""}]}"#,
         ] {
-            let scanned = scan(&bytes(usual));
-            assert!(scanned.is_some(), "{usual}");
-            assert_eq!(scanned, parse(&bytes(usual)).ok());
+            let scanned = scan(&bytes(usual), &Budget::new(100_000)).unwrap_or_else(|| panic!("{usual}"));
+            assert!(scanned.records.is_empty() || matches!(scanned.records, Records::Ready(_)), "{usual}");
+            assert_eq!(Ok(one_by_one(scanned)), parse(&bytes(usual)));
         }
     }
 
@@ -304,8 +529,9 @@ mod tests {
             r#"{"Records":[],"MillisBehindLatest":-1}"#,
             r#"{"Records":[],"MillisBehindLatest":007}"#,
             r#"{"Records":[],"ChildShards":[{"ShardId":"c"}]}"#,
+            r#"{"ChildShards":[{"ShardId":"c","ParentShards":["p"],"HashKeyRange":{"StartingHashKey":"0","EndingHashKey":"x"}}]}"#,
         ] {
-            assert_eq!(scan(&bytes(unusual)), None, "{unusual}");
+            assert_eq!(scan(&bytes(unusual), &Budget::new(100_000)), None, "{unusual}");
         }
     }
 
@@ -327,8 +553,21 @@ mod tests {
                 }
             }
             let text = Bytes::from(text);
-            if let Some(scanned) = scan(&text) {
-                prop_assert_eq!(Ok(scanned), parse(&text), "{:?}", text);
+            let parsed = parse(&text);
+            for room in [0, 500, 100_000] {
+                if let Some(scanned) = scan(&text, &budget(room)) {
+                    prop_assert_eq!(Ok(one_by_one(scanned)), parsed.clone(), "{:?}", text);
+                }
+            }
+            if let Some(scanned) = super::scan(&text) {
+                prop_assert_eq!(Ok(scanned), parsed.clone(), "{:?}", text);
+            }
+            for (room, part) in [(100_000, 1_000), (100_000, 1), (100_000, 37), (700, 37), (2_000, 100)] {
+                match arrived(&text, &budget(room), part) {
+                    Err(error) if error.contains("no room") => prop_assert!(room < 100_000),
+                    Err(error) => prop_assert!(parsed.is_err(), "{error} {:?}", text),
+                    Ok(answer) => prop_assert_eq!(Ok(one_by_one(answer)), parsed.clone(), "{:?}", text),
+                }
             }
         }
     }

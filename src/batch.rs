@@ -1,0 +1,376 @@
+//! Records of one answer on their way to a child: one by one, or already as the line that the child gets.
+//!
+//! Most records need nothing done to them. For those the line is made while the answer is read, when its bytes are at
+//! hand, and not looked at again. Only where records have to be hidden, or are aggregates, or come in an order of
+//! their own, are they taken one by one.
+
+use std::cmp::Ordering;
+use std::ops::Range;
+
+use bytes::Bytes;
+use multilangd_protocol::{BatchLine, Millis, PlainRecord};
+use serde::Deserialize;
+
+use crate::budget::Room;
+use crate::record::{self, Data, Record, Text};
+use crate::sequence::{self, Position, SequenceNumber};
+use crate::shard::ChildShard;
+
+/// One answer of Kinesis.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Batch {
+    /// In the order of the shard. Can be empty.
+    pub records: Records,
+    /// How far behind the tip the answer was, as Kinesis said.
+    pub millis_behind_latest: Option<i64>,
+    /// Present if nothing comes after this batch: the shard's children, which can be none.
+    pub end: Option<Vec<ChildShard>>,
+    /// User records that were left out with their aggregates, as KCL's rules want it.
+    pub dropped: usize,
+}
+
+/// The records of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Records {
+    /// One by one.
+    Each(Vec<Record>),
+    /// As the child gets them: plain ones, in the order of their numbers, and at least one.
+    Ready(Box<Ready>),
+}
+
+/// How much they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sizes {
+    /// Records.
+    pub records: usize,
+    /// Bytes of their data.
+    pub data: usize,
+    /// Bytes that are held for them, data and all, about.
+    pub held: usize,
+}
+
+impl Records {
+    /// How many.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Each(records) => records.len(),
+            Self::Ready(ready) => ready.sizes.records,
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How much they are. Goes through all of them where they are one by one.
+    pub fn sizes(&self) -> Sizes {
+        match self {
+            Self::Each(records) => records.iter().fold(Sizes::default(), |all, record| Sizes {
+                records: all.records + 1,
+                data: all.data + record.size(),
+                held: all.held + record.weight(),
+            }),
+            Self::Ready(ready) => ready.sizes,
+        }
+    }
+
+    /// The number of the first.
+    pub fn first(&self) -> Option<&SequenceNumber> {
+        match self {
+            Self::Each(records) => records.first().map(|record| &record.sequence),
+            Self::Ready(ready) => Some(&ready.first),
+        }
+    }
+
+    /// The number of the last.
+    pub fn last(&self) -> Option<&SequenceNumber> {
+        match self {
+            Self::Each(records) => records.last().map(|record| &record.sequence),
+            Self::Ready(ready) => Some(&ready.last),
+        }
+    }
+
+    /// Where the last stands, and when it arrived.
+    pub fn end(&self) -> Option<(Position, Option<i64>)> {
+        match self {
+            Self::Each(records) => records.last().map(|record| (record.position(), record.arrival)),
+            Self::Ready(ready) => Some((Position::record(ready.last.clone(), 0), ready.arrival)),
+        }
+    }
+
+    /// The greatest position, wherever in between it may be.
+    pub fn greatest(&self) -> Option<Position> {
+        match self {
+            Self::Each(records) => {
+                let by_position =
+                    |a: &&Record, b: &&Record| a.sequence.order(&b.sequence).then_with(|| a.sub.cmp(&b.sub));
+                records.iter().max_by(by_position).map(Record::position)
+            }
+            Self::Ready(ready) => Some(Position::record(ready.last.clone(), 0)),
+        }
+    }
+
+    /// Leaves out whatever is not behind that position.
+    #[must_use]
+    pub fn behind(self, position: &Position) -> Self {
+        let is_behind = |record: &Record| record.order(position) == Ordering::Greater;
+        if let Self::Ready(ready) = &self
+            && Position::record(ready.first.clone(), 0).order(position) == Ordering::Greater
+        {
+            return self;
+        }
+        let mut each = self.each();
+        each.retain(is_behind);
+        Self::Each(each)
+    }
+
+    /// One by one.
+    pub fn each(self) -> Vec<Record> {
+        match self {
+            Self::Each(records) => records,
+            Self::Ready(ready) => ready.each(),
+        }
+    }
+}
+
+impl Default for Records {
+    fn default() -> Self {
+        Self::Each(Vec::new())
+    }
+}
+
+impl From<Vec<Record>> for Records {
+    fn from(records: Vec<Record>) -> Self {
+        Self::Each(records)
+    }
+}
+
+impl FromIterator<Record> for Records {
+    fn from_iter<I: IntoIterator<Item = Record>>(records: I) -> Self {
+        Self::Each(records.into_iter().collect())
+    }
+}
+
+/// Records as the whole line that the child gets. Cheap to copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ready {
+    line: Bytes,
+    sizes: Sizes,
+    first: SequenceNumber,
+    last: SequenceNumber,
+    /// Of the last.
+    arrival: Option<i64>,
+}
+
+impl Ready {
+    /// The line, its end included.
+    pub fn line(&self) -> &Bytes {
+        &self.line
+    }
+
+    /// One by one.
+    pub fn each(&self) -> Vec<Record> {
+        #[derive(Deserialize)]
+        struct Line<'a> {
+            #[serde(borrow)]
+            records: Vec<One<'a>>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct One<'a> {
+            data: &'a str,
+            partition_key: &'a str,
+            sequence_number: &'a str,
+            approximate_arrival_timestamp: Option<i64>,
+        }
+        let record = |one: &One<'_>| {
+            Some(Record {
+                sequence: SequenceNumber::parse(one.sequence_number)?,
+                sub: 0,
+                partition_key: Text::within(&self.line, one.partition_key.as_bytes())?,
+                data: Data::within(&self.line, one.data.as_bytes()),
+                arrival: one.approximate_arrival_timestamp,
+            })
+        };
+        let line = serde_json::from_slice(&self.line).ok();
+        let each = line.and_then(|line: Line<'_>| line.records.iter().map(record).collect());
+        each.unwrap_or_else(|| unreachable!("a line that was made here can be read"))
+    }
+}
+
+/// A line that is being made.
+#[derive(Debug)]
+pub struct Making {
+    room: Room,
+    text: Vec<u8>,
+    line: BatchLine,
+    sizes: Sizes,
+    /// Where its number is in the text.
+    first: Range<usize>,
+    last: Range<usize>,
+    arrival: Option<Millis>,
+}
+
+impl Making {
+    /// What takes so many bytes of text at least isn't worth to be copied: it is written from where it lies.
+    pub const LARGE: usize = 32 * 1024;
+
+    /// So many records like that one are expected; the room is made as large as that takes.
+    ///
+    /// # Errors
+    /// It can't be, and is given back.
+    pub fn begin(mut room: Room, like: &PlainRecord<'_>, count: usize) -> Result<Self, Room> {
+        let bytes = like.needed().saturating_mul(count).saturating_add(BatchLine::AROUND);
+        let Some(mut text) = room.memory(bytes) else { return Err(room) };
+        let line = BatchLine::begin(&mut text);
+        Ok(Self { room, text, line, sizes: Sizes::default(), first: 0..0, last: 0..0, arrival: None })
+    }
+
+    /// Takes a record whose parts are good. None if it can't be in a line: its number isn't greater than the one
+    /// before, or there is no room for it.
+    pub fn add(&mut self, record: &PlainRecord<'_>) -> Option<()> {
+        let number = record.sequence_number;
+        if self.sizes.records > 0
+            && sequence::order(number, &self.text[self.last.clone()]) != Ordering::Greater
+        {
+            return None;
+        }
+        let needed = self.text.len() + record.needed() + BatchLine::AROUND;
+        if needed > self.text.capacity() {
+            self.grow(needed)?;
+        }
+        self.last = self.line.plain_record(record, &mut self.text);
+        if self.sizes.records == 0 {
+            self.first = self.last.clone();
+        }
+        self.arrival = record.approximate_arrival_timestamp;
+        self.sizes.records += 1;
+        self.sizes.data += record::size(record.data);
+        Some(())
+    }
+
+    fn grow(&mut self, needed: usize) -> Option<()> {
+        let much = needed + needed / 4;
+        let to = [much, needed].into_iter().find(|bytes| self.room.resize(*bytes))?;
+        self.text.reserve_exact(to - self.text.len());
+        Some(())
+    }
+
+    /// The line, if there is anything in it.
+    pub fn end(mut self, millis_behind_latest: Option<i64>) -> Option<Ready> {
+        let number = |at: &Range<usize>| SequenceNumber::of_digits(&self.text[at.clone()]);
+        let (first, last) = (number(&self.first)?, number(&self.last)?);
+        self.line.end(millis_behind_latest, &mut self.text);
+        self.room.set(self.text.capacity());
+        let sizes = Sizes { held: self.text.len(), ..self.sizes };
+        let arrival = self.arrival.as_ref().map(Millis::number);
+        Some(Ready { line: self.room.fill_memory(self.text), sizes, first, last, arrival })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use multilangd_protocol::{Dialect, ToChild};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::budget::Budget;
+    use crate::sequence::Sequence;
+
+    /// As they are read, with so many bytes of data each.
+    fn each(numbers: &[u32], data: usize) -> Vec<Record> {
+        let record = |number: &u32| Record {
+            sequence: SequenceNumber::parse(&number.to_string()).unwrap(),
+            sub: 0,
+            partition_key: "é/key that is longer than most are".into(),
+            data: Data::encode(&vec![b'x'; data]),
+            arrival: (*number != 7).then_some(1_795_405_837_483),
+        };
+        numbers.iter().map(record).collect()
+    }
+
+    fn fields(record: &Record) -> multilangd_protocol::Record<'_> {
+        multilangd_protocol::Record {
+            data: record.data.as_bytes(),
+            partition_key: record.partition_key.as_bytes(),
+            sequence_number: record.sequence.as_bytes(),
+            approximate_arrival_timestamp: record.arrival,
+            sub_sequence_number: 0,
+        }
+    }
+
+    fn ready(budget: &Arc<Budget>, records: &[Record]) -> Option<Records> {
+        let mut line = None;
+        for (index, record) in records.iter().enumerate() {
+            let digits = |time: i64| time.to_string().as_bytes().try_into().map(Millis::Digits).unwrap();
+            let number = if index % 2 == 0 { digits } else { Millis::Number };
+            let plain = PlainRecord {
+                data: record.data.as_bytes(),
+                partition_key: record.partition_key.as_bytes(),
+                sequence_number: record.sequence.as_bytes(),
+                approximate_arrival_timestamp: record.arrival.map(number),
+            };
+            if line.is_none() {
+                line = Some(Making::begin(budget.nothing(), &plain, 1).ok()?);
+            }
+            line.as_mut().unwrap().add(&plain)?;
+        }
+        line?.end(Some(9)).map(|ready| Records::Ready(Box::new(ready)))
+    }
+
+    #[test]
+    fn a_line_is_what_the_records_would_be_written_as_and_knows_what_they_know() {
+        let budget = Budget::new(1_000_000);
+        for (numbers, data) in [(&[7][..], 0), (&[5, 7, 11], 2), (&[9, 10, 100, 101], 5_000)] {
+            let each = each(numbers, data);
+            let ready = ready(&budget, &each).unwrap();
+            let records: Vec<_> = each.iter().map(fields).collect();
+            let mut line = Vec::new();
+            let message = ToChild::ProcessRecords { records: &records, millis_behind_latest: Some(9) };
+            message.write_line(Dialect::Current, &mut line);
+            let Records::Ready(as_line) = &ready else { panic!("{ready:?}") };
+            assert_eq!(*as_line.line(), line);
+            assert!(budget.held() >= line.len());
+            let each = Records::Each(each);
+            assert_eq!((ready.len(), ready.is_empty()), (each.len(), each.is_empty()));
+            assert_eq!((ready.first(), ready.last(), ready.end()), (each.first(), each.last(), each.end()));
+            assert_eq!(ready.greatest(), each.greatest());
+            assert_eq!(ready.sizes().data, each.sizes().data);
+            assert_eq!(ready.each(), each.each());
+        }
+        assert_eq!(budget.held(), 0);
+    }
+
+    #[test]
+    fn without_order_or_room_there_is_no_line() {
+        let budget = Budget::new(10_000);
+        assert_eq!(ready(&budget, &each(&[5, 5], 1)), None);
+        assert_eq!(ready(&budget, &each(&[5, 7, 6], 1)), None);
+        let _full = budget.take(9_500);
+        assert_eq!(ready(&budget, &each(&[5], 1_000)), None, "no beginning");
+        assert_eq!(ready(&budget, &[each(&[5], 1), each(&[6], 1_000)].concat()), None, "no more");
+        assert_eq!(budget.held(), 9_500);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_done_is_left_out_of_a_line_as_of_records(
+            steps in proptest::collection::vec(1u32..4, 1..9), at in 0u32..30, sub in 0u64..2, sentinel in 0..9,
+        ) {
+            let numbers: Vec<u32> = steps.iter().scan(4, |sum, step| { *sum += step; Some(*sum) }).collect();
+            let each = each(&numbers, 3);
+            let ready = ready(&Budget::new(1_000_000), &each).unwrap();
+            let position = match sentinel {
+                0 => Position::new(Sequence::TrimHorizon),
+                1 => Position::shard_end(),
+                _ => Position::record(SequenceNumber::parse(&at.to_string()).unwrap(), sub),
+            };
+            let expected = Records::Each(each).behind(&position).each();
+            prop_assert!(expected.iter().all(|record| record.order(&position) == Ordering::Greater));
+            prop_assert_eq!(ready.behind(&position).each(), expected);
+        }
+    }
+}
