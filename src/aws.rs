@@ -8,8 +8,9 @@
 //! | `item` | lease rows and their attributes |
 //! | [`kinesis`] | [`crate::shard::Api`] and [`crate::retrieval::Api`] |
 //! | [`fanout`] | [`crate::retrieval::fanout::Api`] |
+//! | `frames` | messages of an event stream, read while they come |
 //! | `capture` | bodies of answers, taken below the SDK |
-//! | `records` | records, read from those bytes |
+//! | `records` | records, read from those bytes while they come |
 //! | [`state`] | [`crate::fleet::Store`] |
 //! | `moving` | its move into one table |
 //! | [`region`] | the region that is known without a call |
@@ -26,6 +27,7 @@ pub mod credentials;
 pub mod dynamodb;
 mod error;
 pub mod fanout;
+mod frames;
 mod item;
 pub mod kinesis;
 mod moving;

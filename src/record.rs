@@ -56,9 +56,10 @@ impl Data {
 pub fn is_base64(text: &[u8]) -> bool {
     // Without a table, so that many bytes are looked at at once.
     let is_strange = |byte: u8| {
-        let letter = (byte & !0x20).wrapping_sub(b'A') < 26;
-        let digit = byte.wrapping_sub(b'0') < 10;
-        !(letter | digit | (byte == b'+') | (byte == b'/') | (byte == b'='))
+        let letter = (byte | 0x20).wrapping_sub(b'a') < 26;
+        // The digits come right behind the slash.
+        let digit = byte.wrapping_sub(b'/') < 11;
+        !(letter | digit | (byte == b'+') | (byte == b'='))
     };
     text.len().is_multiple_of(4) && !has_any(text, is_strange)
 }

@@ -9,35 +9,28 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_sdk_kinesis::config::Builder;
 use aws_sdk_kinesis::types as sdk;
-use aws_smithy_eventstream::frame::{DecodedFrame, MessageFrameDecoder};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_types::DateTime;
 use aws_smithy_types::byte_stream::ByteStream;
-use aws_smithy_types::event_stream::Message;
-use bytes::BytesMut;
+use bytes::Bytes;
 use serde::Deserialize;
 
 use super::capture::{Capture, Captured};
 use super::client;
 use super::error::{Failure, failure};
+use super::frames::{Broken, Frames, Headers, Told};
 use super::kinesis::Stream;
-use super::records;
 use crate::budget::Room;
 use crate::retrieval::fanout::{Api, Subscription};
 use crate::retrieval::registration::{Registered, Status};
 use crate::retrieval::{Answer, Error, Start};
 use crate::shard::{BoxFuture, ShardId};
 
-/// No event is larger (AWS: 1 MiB or a single record of 10 MiB, in base64).
-const LARGEST: usize = 64 * 1024 * 1024;
-
 /// Connections that subscriptions are spread over at most. Each has certificates of its own in memory.
 const CONNECTIONS: usize = 32;
 /// So many subscriptions share one before another is opened: what Kinesis may send to them unasked (2 MB each) fits
 /// into what it may send to the connection (5 MB), so that one that isn't read holds up no other.
 const TOGETHER: usize = 2;
-/// Memory that a subscription keeps between events.
-const KEPT: usize = 16 * 1024;
 
 /// HTTP stacks, each made when it is first needed.
 #[derive(Debug, Default)]
@@ -118,11 +111,8 @@ impl Stream {
                     let text = format!("stream {}: an answer without events", self.name);
                     return Err(Error::Unavailable(text));
                 };
-                let (buffer, decoder) = (BytesMut::new(), MessageFrameDecoder::new());
-                let stream = self.clone();
-                let events =
-                    Events { stream, connection, body, buffer, decoder, is_begun: false, is_well: true };
-                Ok(Box::new(events))
+                let (part, frames) = (Bytes::new(), Frames::default());
+                Ok(Box::new(Events { stream: self.clone(), connection, body, part, frames, is_well: true }))
             }
         }
     }
@@ -184,10 +174,9 @@ impl Api for Stream {
 struct Events {
     stream: Stream,
     body: ByteStream,
-    buffer: BytesMut,
-    decoder: MessageFrameDecoder,
-    /// The buffer has the beginning of a frame, or the decoder does.
-    is_begun: bool,
+    /// What came last, and wasn't taken yet.
+    part: Bytes,
+    frames: Frames,
     connection: Seat,
     /// Nothing is being waited for, so that its end says nothing against the connection.
     is_well: bool,
@@ -208,76 +197,48 @@ struct Exception {
 }
 
 impl Events {
-    async fn next_answer(&mut self, mut room: Room) -> Result<Option<Answer>, Error> {
-        while let Some(message) = self.message().await? {
-            let header = |name: &str| {
-                let found = message.headers().iter().find(|header| header.name().as_str() == name);
-                found.and_then(|header| header.value().as_string().ok()).map_or("", |text| text.as_str())
-            };
-            match (header(":message-type"), header(":event-type")) {
-                ("event", "SubscribeToShardEvent") => {
-                    // Memory of its own, which the decoder made for it.
-                    room.set(message.payload().len());
-                    let budget = room.budget().clone();
-                    let payload = room.fill(message.payload().clone());
-                    return records::read(&payload, &budget)
-                        .map(Some)
-                        .map_err(|error| self.unreadable(&error));
-                }
-                // "initial-response", and whatever may come to be.
-                ("event", _) => {}
-                ("exception", _) => {
-                    let told: Result<Exception, _> = serde_json::from_slice(message.payload());
-                    let told = told.map_or_else(|_| String::new(), |exception| exception.message);
-                    return Err(self.refused(header(":exception-type"), told));
-                }
-                _ => return Err(self.refused(header(":error-code"), header(":error-message").to_owned())),
-            }
-        }
-        Ok(None)
-    }
-
-    /// The next whole frame; none at an end between two.
-    async fn message(&mut self) -> Result<Option<Message>, Error> {
+    async fn next_answer(&mut self, room: Room) -> Result<Option<Answer>, Error> {
+        let mut room = Some(room);
         loop {
-            self.make_room();
-            match self.decoder.decode_frame(&mut self.buffer) {
-                Ok(DecodedFrame::Complete(message)) => {
-                    self.is_begun = false;
-                    return Ok(Some(message));
+            match self.frames.push(&mut self.part, &mut room) {
+                Ok(Some(Told::Event(answer))) => {
+                    return answer.map(Some).map_err(|error| self.unreadable(&error));
                 }
-                Ok(DecodedFrame::Incomplete) if self.buffer.len() > LARGEST => {
-                    return Err(self.unreadable("an event without end"));
-                }
-                Ok(DecodedFrame::Incomplete) => {}
-                Err(error) => return Err(self.unreadable(&error.to_string())),
-            }
-            if self.buffer.is_empty() && self.buffer.capacity() > KEPT {
-                self.buffer = BytesMut::new();
-            }
-            self.is_well = false;
-            let part = self.body.next().await;
-            self.is_well = !matches!(part, Some(Err(_)));
-            match part {
-                Some(Ok(part)) => self.buffer.extend_from_slice(&part),
-                // What was begun comes again with the next subscription.
-                Some(Err(error)) => {
-                    let text = format!("stream {}: a subscription broke off: {error}", self.stream.name);
-                    return Err(Error::Unavailable(text));
-                }
-                None => return Ok(None),
+                Ok(Some(Told::Other(headers, text))) => self.other(&headers, &text)?,
+                Ok(None) => match self.next_part().await? {
+                    Some(part) => self.part = part,
+                    None => return Ok(None),
+                },
+                Err(Broken::Unreadable(what)) => return Err(self.unreadable(&what)),
+                Err(Broken::NoRoom(bytes)) => return Err(Error::NoRoom(bytes)),
             }
         }
     }
 
-    /// A frame begins with its length: it comes into place at once, instead of being moved each time that there is
-    /// more of it.
-    fn make_room(&mut self) {
-        if let (false, Some(length)) = (self.is_begun, self.buffer.first_chunk()) {
-            self.is_begun = true;
-            let length = u32::from_be_bytes(*length) as usize;
-            self.buffer.reserve(length.min(LARGEST).saturating_sub(self.buffer.len()));
+    /// A message without records.
+    fn other(&self, headers: &Headers, text: &[u8]) -> Result<(), Error> {
+        match headers.text(":message-type") {
+            // "initial-response", and whatever may come to be.
+            "event" => Ok(()),
+            "exception" => {
+                let told: Result<Exception, _> = serde_json::from_slice(text);
+                let told = told.map_or_else(|_| String::new(), |exception| exception.message);
+                Err(self.refused(headers.text(":exception-type"), told))
+            }
+            _ => Err(self.refused(headers.text(":error-code"), headers.text(":error-message").to_owned())),
         }
+    }
+
+    async fn next_part(&mut self) -> Result<Option<Bytes>, Error> {
+        // What was taken is not held any longer.
+        self.part = Bytes::new();
+        self.is_well = false;
+        let part = self.body.next().await;
+        self.is_well = !matches!(part, Some(Err(_)));
+        // What was begun comes again with the next subscription.
+        part.transpose().map_err(|error| {
+            Error::Unavailable(format!("stream {}: a subscription broke off: {error}", self.stream.name))
+        })
     }
 
     fn unreadable(&self, what: &str) -> Error {
