@@ -239,7 +239,8 @@ impl Room {
         }
         let fits = |spare: &(Instant, Vec<u8>)| (bytes..=self.bytes).contains(&spare.1.capacity());
         let spare = self.budget.change(|held| {
-            let at = held.spare.iter().position(fits)?;
+            // What was used last is at hand.
+            let at = held.spare.iter().rposition(fits)?;
             Some(held.spare.remove(at).1)
         });
         Some(spare.unwrap_or_else(|| Vec::with_capacity(self.bytes)))
