@@ -213,7 +213,7 @@ pub struct Making {
 }
 
 impl Making {
-    /// What takes so many bytes of text at least isn't worth to be copied: it is written from where it lies.
+    /// What begins with a record of so many bytes isn't worth to be copied once more.
     pub const LARGE: usize = 32 * 1024;
 
     /// So many records like that one are expected; the room is made as large as that takes.
@@ -221,7 +221,7 @@ impl Making {
     /// # Errors
     /// It can't be, and is given back.
     pub fn begin(mut room: Room, like: &PlainRecord<'_>, count: usize) -> Result<Self, Room> {
-        let bytes = like.needed().saturating_mul(count).saturating_add(BatchLine::AROUND);
+        let bytes = like.needed().saturating_mul(count).saturating_add(2 * BatchLine::AROUND);
         let Some(mut text) = room.memory(bytes) else { return Err(room) };
         let line = BatchLine::begin(&mut text);
         Ok(Self { room, text, line, sizes: Sizes::default(), first: 0..0, last: 0..0, arrival: None })
@@ -262,6 +262,10 @@ impl Making {
         let number = |at: &Range<usize>| SequenceNumber::of_digits(&self.text[at.clone()]);
         let (first, last) = (number(&self.first)?, number(&self.last)?);
         self.line.end(millis_behind_latest, &mut self.text);
+        // More was expected than came.
+        if self.text.len() < self.text.capacity() / 2 {
+            self.text.shrink_to_fit();
+        }
         self.room.set(self.text.capacity());
         let sizes = Sizes { held: self.text.len(), ..self.sizes };
         let arrival = self.arrival.as_ref().map(Millis::number);

@@ -1,6 +1,6 @@
 //! Enhanced fan-out over Kinesis: the consumer's registration, and subscriptions.
 //!
-//! A subscription's events are read here from the body of its answer, so that records are parts of them;
+//! A subscription's events are read here from the body of its answer, as soon as they come;
 //! and the codes of errors within it are to be seen only here. Subscriptions are spread over connections of their
 //! own: one whose child is slow fills the window of few others, and a connection that hangs isn't used again.
 //! <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_SubscribeToShard.html>

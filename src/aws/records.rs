@@ -1,5 +1,5 @@
-//! The answer to GetRecords and the events of a subscription, read from their own bytes: each record's data is
-//! a part of them.
+//! The answer to GetRecords and the events of a subscription, read from their own bytes while they come: into the
+//! line for the child, or into records whose data are parts of them.
 
 mod arriving;
 mod scan;
@@ -12,7 +12,6 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 pub(super) use self::arriving::Arriving;
-use self::scan::Scan;
 use crate::batch::Records;
 use crate::budget::Budget;
 use crate::record::{self, Data, Text};
@@ -69,18 +68,14 @@ struct Range {
     ending_hash_key: String,
 }
 
-/// Reads an answer or an event. A line of its records takes room in that budget.
+/// Reads an answer or an event that came in one part. What it makes of it takes room in that budget.
 ///
 /// # Errors
 /// It can't be understood: what is wrong, and with which record.
-pub fn read(body: &Bytes, budget: &Arc<Budget>) -> Result<Answer, String> {
-    let mut scan = Scan::new(budget.nothing());
-    if scan.more(body, body.len()).bytes == body.len()
-        && let Some(answer) = scan.end()
-    {
-        return Ok(answer);
-    }
-    read_whole(body)
+pub fn read(body: &[u8], budget: &Arc<Budget>) -> Result<Answer, String> {
+    let mut arriving = Arriving::new(budget.nothing(), Some(body.len()));
+    arriving.push(body).map_err(|bytes| format!("no room for {bytes} bytes"))?;
+    arriving.end()
 }
 
 /// Record by record.
@@ -162,7 +157,7 @@ mod tests {
     use super::*;
 
     fn answer(text: &str) -> Result<Answer, String> {
-        read(&Bytes::copy_from_slice(text.as_bytes()), &Budget::new(100_000))
+        read(text.as_bytes(), &Budget::new(100_000))
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub(super) struct Scan {
     room: Room,
     line: Option<Making>,
     found: Found,
+    /// The text of the fields that were found, of the records only that there were any.
+    seen: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +66,14 @@ pub(super) struct Read {
 impl Scan {
     /// The line is made in that room.
     pub(super) fn new(room: Room) -> Self {
-        Self { state: State::Begin, like: (0, 0), room, line: None, found: Found::default() }
+        Self {
+            state: State::Begin,
+            like: (0, 0),
+            room,
+            line: None,
+            found: Found::default(),
+            seen: Vec::new(),
+        }
     }
 
     /// Whether there are records in a line.
@@ -78,6 +87,13 @@ impl Scan {
         while self.state != State::End && !read.is_over {
             let mut cursor = Cursor { body: text, at: read.bytes, like: self.like };
             let Some(state) = self.step(&mut cursor, &mut read, left) else { break };
+            if state == State::Value {
+                // Empty records are a field like any other.
+                let text =
+                    if self.state == State::Field { &text[read.bytes..cursor.at] } else { b"\"Records\":[]" };
+                self.seen.extend_from_slice(text);
+                self.seen.push(b',');
+            }
             (read.bytes, self.like, self.state) = (cursor.at, cursor.like, state);
         }
         read
@@ -94,13 +110,16 @@ impl Scan {
                     return self.found.field(name, cursor).map(|()| State::Value);
                 }
                 cursor.eat(b'[')?;
+                if self.line.is_some() || self.found.records.is_some() {
+                    return None;
+                }
                 if cursor.is_next(b']') {
                     cursor.at += 1;
-                    return once(&mut self.found.records, Vec::new()).map(|()| State::Value);
+                    self.found.records = Some(Vec::new());
+                    return Some(State::Value);
                 }
                 // Something is there.
-                let is_first = self.line.is_none() && self.found.records.is_none();
-                (is_first && cursor.is_next(b'{')).then_some(State::Records)
+                cursor.is_next(b'{').then_some(State::Records)
             }
             // All that are there, without a way out in between.
             State::Records => loop {
@@ -159,26 +178,31 @@ impl Scan {
 
     /// What was read so far, for who reads the rest elsewhere.
     pub(super) fn leave(&mut self) -> Left {
-        let stands: &[u8] = match self.state {
-            State::Begin => b"",
-            State::Field => b"{",
-            State::Records => b"{\"Records\":[",
-            State::Value => b"{\"\":0",
-            State::End => b"{}",
+        let seen = &self.seen[..];
+        let whole = seen.strip_suffix(b",").unwrap_or_default();
+        let stands = match self.state {
+            State::Begin => Vec::new(),
+            State::Field => [b"{", seen].concat(),
+            State::Records => [b"{", seen, b"\"Records\":["].concat(),
+            State::Value => [b"{", whole].concat(),
+            State::End => [b"{", whole, b"}"].concat(),
         };
         let (line, budget) = (self.line.take(), self.room.budget().clone());
         let records = line.and_then(|line| line.end(None)).map_or_else(Vec::new, |line| line.each());
-        let answer = Answer { records: Records::Each(records), ..std::mem::take(&mut self.found).answer() };
-        Left { answer, stands, room: std::mem::replace(&mut self.room, budget.nothing()) }
+        let wants_record = self.state == State::Records;
+        Left { records, stands, wants_record, room: std::mem::replace(&mut self.room, budget.nothing()) }
     }
 }
 
 /// What a [`Scan`] leaves.
 #[derive(Debug)]
 pub(super) struct Left {
-    pub(super) answer: Answer,
-    /// With this before it, the rest is an answer too.
-    pub(super) stands: &'static [u8],
+    /// Records out of the line.
+    pub(super) records: Vec<Record>,
+    /// With this before it, the rest is an answer too: all but those records.
+    pub(super) stands: Vec<u8>,
+    /// The rest begins with a record, if it is one.
+    pub(super) wants_record: bool,
     /// That of the line, unless one was begun; then a new one.
     pub(super) room: Room,
 }
@@ -220,7 +244,7 @@ impl Found {
 
 /// A field that comes twice isn't usual.
 fn once<T>(place: &mut Option<T>, value: T) -> Option<()> {
-    place.replace(value).is_none().then_some(())
+    place.is_none().then(|| *place = Some(value))
 }
 
 struct Cursor<'a> {
@@ -328,7 +352,8 @@ impl<'a> Cursor<'a> {
             && number.last()?.is_ascii_digit()
             && number.iter().zip(&number[1..]).all(|pair| pair.0.is_ascii_digit() || pair.1.is_ascii_digit());
         self.at += number.len();
-        is_usual.then_some(number)
+        // There may be more of it to come.
+        (is_usual && (self.is_next(b',') || self.is_next(b'}'))).then_some(number)
     }
 
     /// Seconds as Kinesis and others write them, in milliseconds: `1795405837.483` and `1.795405837483E9` are both
