@@ -82,7 +82,7 @@ pub const KEYS: &[Own] = &[
     Own { name: CHILD_KILL_GRACE, kind: OwnKind::Number(1), default: "2000",
         doc: "From SIGTERM to SIGKILL; also from the end of stdin to SIGTERM while the daemon stops." },
     Own { name: BUFFER, kind: OwnKind::Number(16), default: "256",
-        doc: "Record data that the daemon holds at most, of all shards together, in MiB. Each shard has an equal part, a third of it for what waits, and at most 8 MiB wait for one child." },
+        doc: "Record data that the daemon holds at most, of all shards together, in MiB; user records of aggregates, and the rest of an answer that is half read, may pass it until they are handed out. Each shard has an equal part, a third of it for what waits, and at most 8 MiB wait for one child." },
     Own { name: IDLE_BEHIND, kind: OwnKind::Or(0), default: "same",
         doc: "From one answer of Kinesis to the next call while there is more to read; same: idleTimeBetweenReadsInMillis. Kinesis takes five calls a second and shard from all applications together." },
     Own { name: STATUS, kind: OwnKind::Address, default: "9465",
