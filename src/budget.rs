@@ -3,8 +3,8 @@
 //! What is fetched takes its place before it comes and gives it back with its last copy, so that whatever
 //! arrives and whoever is stuck, the sum stays below the limit; but for what is there already and can't be sent back
 //! (user records of aggregates, which are larger than what they came in; the rest of an answer of which the beginning
-//! is in a line; a pushed event that is larger than the one before): who comes next waits the longer. Shards share the limit in equal parts: one that
-//! is stuck with its part leaves the others theirs.
+//! is in a line; a pushed event that is larger than the one before): who comes next waits the longer. Shards share
+//! the limit in equal parts: one that is stuck with its part leaves the others theirs.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
