@@ -54,7 +54,11 @@ impl Data {
 
 /// Whether there is nothing else in it.
 pub fn is_base64(text: &[u8]) -> bool {
-    // Without a table, so that many bytes are looked at at once.
+    // As good as always, and found out the fastest.
+    if base64_simd::STANDARD.check(text).is_ok() {
+        return true;
+    }
+    // Whoever decodes may take what isn't written as it should be, such as bits that are left over.
     let is_strange = |byte: u8| {
         let letter = (byte | 0x20).wrapping_sub(b'a') < 26;
         // The digits come right behind the slash.

@@ -4,7 +4,7 @@
 //! process's handle and gone with it. In KCL: `MessageWriter`, `MessageReader`, `DrainChildSTDERRTask`.
 
 use std::fmt;
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -267,7 +267,7 @@ impl Drop for Spawned {
 
 async fn read_lines(mut stdout: ChildStdout, lines: mpsc::Sender<(Line, OwnedSemaphorePermit)>) {
     let mut splitter = LineSplitter::default();
-    let mut buffer = vec![0; 64 * 1024];
+    let mut buffer = vec![0; 8 * 1024];
     let mut out = Vec::new();
     let room = Arc::new(Semaphore::new(WAITING as usize));
     let hand_on = async |line: Line| {
@@ -316,37 +316,72 @@ async fn write_messages(
 
 /// Little records are gathered into pieces of about this size; the data of large ones goes from where it lies.
 const PIECE: usize = 64 * 1024;
+/// So many large ones are handed to the system at once.
+const TOGETHER: usize = 16;
+
+/// Text that was gathered, and data that belongs in between.
+#[derive(Default)]
+struct Piece<'a> {
+    text: Vec<u8>,
+    /// Each behind so much of the text.
+    data: Vec<(usize, &'a [u8])>,
+}
+
+impl Piece<'_> {
+    fn is_full(&self) -> bool {
+        self.text.len() >= PIECE || self.data.len() >= TOGETHER
+    }
+
+    async fn write(&mut self, stdin: &mut ChildStdin) -> io::Result<()> {
+        let mut slices = Vec::with_capacity(2 * self.data.len() + 1);
+        let mut begin = 0;
+        for (end, data) in &self.data {
+            slices.extend([IoSlice::new(&self.text[begin..*end]), IoSlice::new(data)]);
+            begin = *end;
+        }
+        slices.push(IoSlice::new(&self.text[begin..]));
+        let mut rest = &mut slices[..];
+        // Takes away those that are empty.
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            match stdin.write_vectored(rest).await? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                count => IoSlice::advance_slices(&mut rest, count),
+            }
+        }
+        self.text.clear();
+        self.data.clear();
+        Ok(())
+    }
+}
 
 async fn write_batch(
     stdin: &mut ChildStdin,
     records: Vec<Record>,
     millis_behind_latest: Option<i64>,
 ) -> io::Result<()> {
-    let mut piece = Vec::with_capacity(2 * PIECE);
-    let mut line = BatchLine::begin(&mut piece);
+    let mut piece = Piece::default();
+    let mut line = BatchLine::begin(&mut piece.text);
     for record in &records {
         if record.data.len() < PIECE {
-            line.record(&to_protocol(record), &mut piece);
+            line.record(&to_protocol(record), &mut piece.text);
         } else {
-            line.open_record(&mut piece);
-            stdin.write_all(&piece).await?;
-            stdin.write_all(record.data.as_bytes()).await?;
-            piece.clear();
-            BatchLine::close_record(&to_protocol(record), &mut piece);
+            line.open_record(&mut piece.text);
+            piece.data.push((piece.text.len(), record.data.as_bytes()));
+            BatchLine::close_record(&to_protocol(record), &mut piece.text);
         }
-        if piece.len() >= PIECE {
-            stdin.write_all(&piece).await?;
-            piece.clear();
+        if piece.is_full() {
+            piece.write(stdin).await?;
         }
     }
-    line.end(millis_behind_latest, &mut piece);
-    stdin.write_all(&piece).await
+    line.end(millis_behind_latest, &mut piece.text);
+    piece.write(stdin).await
 }
 
 async fn log_lines(mut stderr: ChildStderr, mut printed: Printed) {
     // Only the head of a line is logged, so no more of it is kept.
     let mut splitter = LineSplitter::new(8 * 1024);
-    let mut buffer = vec![0; 16 * 1024];
+    let mut buffer = vec![0; 4 * 1024];
     let mut out = Vec::new();
     loop {
         match stderr.read(&mut buffer).await {
