@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 use std::ops::Range;
 
 use bytes::Bytes;
-use multilangd_protocol::{BatchLine, Millis, PlainRecord};
+use multilangd_protocol::{BatchLine, PlainRecord};
 use serde::Deserialize;
 
 use crate::budget::Room;
@@ -208,8 +208,6 @@ pub struct Making {
     sizes: Sizes,
     /// Where its number is in the text.
     first: Range<usize>,
-    last: Range<usize>,
-    arrival: Option<Millis>,
 }
 
 impl Making {
@@ -224,7 +222,7 @@ impl Making {
         let bytes = like.needed().saturating_mul(count).saturating_add(2 * BatchLine::AROUND);
         let Some(mut text) = room.memory(bytes) else { return Err(room) };
         let line = BatchLine::begin(&mut text);
-        Ok(Self { room, text, line, sizes: Sizes::default(), first: 0..0, last: 0..0, arrival: None })
+        Ok(Self { room, text, line, sizes: Sizes::default(), first: 0..0 })
     }
 
     /// Takes a record whose parts are good. None if it can't be in a line: its number isn't greater than the one
@@ -232,7 +230,8 @@ impl Making {
     pub fn add(&mut self, record: &PlainRecord<'_>) -> Option<()> {
         let number = record.sequence_number;
         if self.sizes.records > 0
-            && sequence::order(number, &self.text[self.last.clone()]) != Ordering::Greater
+            && sequence::order(number, &self.text[self.line.last().sequence_number.clone()])
+                != Ordering::Greater
         {
             return None;
         }
@@ -240,11 +239,10 @@ impl Making {
         if needed > self.text.capacity() {
             self.grow(needed)?;
         }
-        self.last = self.line.plain_record(record, &mut self.text);
+        self.line.plain_record(record, &mut self.text);
         if self.sizes.records == 0 {
-            self.first = self.last.clone();
+            self.first = self.line.last().sequence_number.clone();
         }
-        self.arrival = record.approximate_arrival_timestamp;
         self.sizes.records += 1;
         self.sizes.data += record::size(record.data);
         Some(())
@@ -267,7 +265,10 @@ impl Making {
             SequenceNumber::of_digits(&self.text[at.clone()])
                 .unwrap_or_else(|| unreachable!("a number of a record in the line is digits"))
         };
-        let (first, last) = (number(&self.first), number(&self.last));
+        let last = self.line.last();
+        let arrival = std::str::from_utf8(&self.text[last.approximate_arrival_timestamp.clone()]);
+        let (first, last) = (number(&self.first), number(&last.sequence_number));
+        let arrival = arrival.ok().and_then(|arrival| arrival.parse().ok());
         self.line.end(millis_behind_latest, &mut self.text);
         // More was expected than came.
         if self.text.len() < self.text.capacity() / 2 {
@@ -275,7 +276,6 @@ impl Making {
         }
         self.room.set(self.text.capacity());
         let sizes = Sizes { held: self.text.len(), ..self.sizes };
-        let arrival = self.arrival.as_ref().map(Millis::number);
         Some(Ready { line: self.room.fill_memory(self.text), sizes, first, last, arrival })
     }
 }
@@ -284,7 +284,7 @@ impl Making {
 mod tests {
     use std::sync::Arc;
 
-    use multilangd_protocol::{Dialect, ToChild};
+    use multilangd_protocol::{Dialect, Seconds, Time, ToChild};
     use proptest::prelude::*;
 
     use super::*;
@@ -316,13 +316,13 @@ mod tests {
     fn ready(budget: &Arc<Budget>, records: &[Record]) -> Option<Records> {
         let mut line = None;
         for (index, record) in records.iter().enumerate() {
-            let digits = |time: i64| time.to_string().as_bytes().try_into().map(Millis::Digits).unwrap();
-            let number = if index % 2 == 0 { digits } else { Millis::Number };
+            let seconds = |_| Time::Seconds(Seconds::read(b"1795405837.483,\"").unwrap());
+            let time = if index % 2 == 0 { seconds } else { Time::Millis };
             let plain = PlainRecord {
                 data: record.data.as_bytes(),
                 partition_key: record.partition_key.as_bytes(),
                 sequence_number: record.sequence.as_bytes(),
-                approximate_arrival_timestamp: record.arrival.map(number),
+                approximate_arrival_timestamp: record.arrival.map(time),
             };
             if line.is_none() {
                 line = Some(Making::begin(budget.nothing(), &plain, 1).ok()?);

@@ -29,7 +29,7 @@ pub mod message;
 pub mod session;
 mod text;
 
-pub use batch::{BatchLine, Millis, PlainRecord};
+pub use batch::{BatchLine, Places, PlainRecord, Seconds, Time};
 pub use failure::CheckpointFailure;
 pub use line::{Line, LineSplitter};
 pub use message::{Action, CheckpointRequest, Dialect, FromChild, Noise, Record, ToChild};

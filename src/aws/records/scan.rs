@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use memchr::memchr;
-use multilangd_protocol::{Millis, PlainRecord};
+use multilangd_protocol::{PlainRecord, Seconds, Time};
 
 use super::{Child, millis, read_child};
 use crate::batch::{Making, Records};
@@ -356,36 +356,24 @@ impl<'a> Cursor<'a> {
         (is_usual && (self.is_next(b',') || self.is_next(b'}'))).then_some(number)
     }
 
-    /// Seconds as Kinesis and others write them, in milliseconds: `1795405837.483` and `1.795405837483E9` are both
-    /// 13 digits with a point. Any other number is [`millis`]'s to read.
-    fn seconds(&mut self) -> Option<Millis> {
-        self.digits().or_else(|| {
-            let number = std::str::from_utf8(self.number()?).ok()?;
-            millis(number).map(Millis::Number)
-        })
+    /// Any that aren't [`Seconds`] are [`millis`]'s to read.
+    #[inline(always)]
+    fn time(&mut self) -> Option<Time<'a>> {
+        let rest = self.rest();
+        let seconds = rest.first_chunk().and_then(Seconds::read);
+        match seconds.filter(|seconds| matches!(rest.get(seconds.length()), Some(b',' | b'}'))) {
+            Some(seconds) => {
+                self.at += seconds.length();
+                Some(Time::Seconds(seconds))
+            }
+            None => self.any_time(),
+        }
     }
 
-    fn digits(&mut self) -> Option<Millis> {
-        let rest = self.rest();
-        let text: &[u8; 14] = rest.first_chunk()?;
-        let mut digits = [0; 13];
-        let length = if text[10] == b'.' {
-            digits[..10].copy_from_slice(&text[..10]);
-            digits[10..].copy_from_slice(&text[11..]);
-            14
-        } else if text[1] == b'.' && rest[14..].starts_with(b"E9") {
-            digits[0] = text[0];
-            digits[1..].copy_from_slice(&text[2..]);
-            16
-        } else {
-            return None;
-        };
-        let all = digits.iter().fold(true, |all, digit| all & digit.is_ascii_digit());
-        let is_usual = all && digits[0] != b'0' && matches!(rest.get(length), Some(b',' | b'}'));
-        is_usual.then(|| {
-            self.at += length;
-            Millis::Digits(digits)
-        })
+    #[cold]
+    fn any_time(&mut self) -> Option<Time<'a>> {
+        let number = std::str::from_utf8(self.number()?).ok()?;
+        millis(number).map(Time::Millis)
     }
 
     /// `null`, or text of which nothing means none.
@@ -434,7 +422,7 @@ impl<'a> Cursor<'a> {
                 sub: 0,
                 partition_key: Text::within(body, record.partition_key)?,
                 data: Data::within(body, record.data),
-                arrival: record.approximate_arrival_timestamp.map(|time| time.number()),
+                arrival: record.approximate_arrival_timestamp.map(|time| time.millis()),
             });
             if records.len() == 1 {
                 // The others are probably no shorter.
@@ -464,7 +452,7 @@ impl<'a> Cursor<'a> {
                     once(&mut data, base64)?;
                 }
                 Name::PartitionKey => once(&mut key, self.text()?)?,
-                Name::ApproximateArrivalTimestamp => once(&mut time, self.seconds()?)?,
+                Name::ApproximateArrivalTimestamp => once(&mut time, self.time()?)?,
                 Name::EncryptionType => self.text().map(|_| ()).or_else(|| self.eat_all(b"null"))?,
             }
             if self.after(b'}')? {
