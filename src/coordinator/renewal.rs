@@ -19,27 +19,44 @@ pub(super) fn pause(failover: Duration) -> Duration {
     (failover * 2 / 5).max(Duration::from_millis(1))
 }
 
+/// In a pause there are so many times for renewals at least, if there are as many leases.
+const TIMES: usize = 8;
+/// So many leases have one of them in common. After a little while of doing nothing a processor needs several times
+/// as long for the first of them as for the next: its caches hold something else by then.
+const TOGETHER: usize = 4;
+
 /// Keeps a worker's renewals evenly apart, so that it is never long without news of its rows, where its
-/// peers call. Whoever comes long after the one before it comes a little earlier the next time; never later,
-/// so that no lease is renewed less often.
+/// peers call; those of many leases a few together. Whoever comes long after the one before it comes a little
+/// earlier the next time; never later, so that no lease is renewed less often.
 #[derive(Debug)]
 pub(super) struct Pace {
+    begin: Instant,
     /// When any lease was renewed last.
     last: Mutex<Instant>,
 }
 
 impl Pace {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { last: Mutex::new(Instant::now()) })
+        let now = Instant::now();
+        Arc::new(Self { begin: now, last: Mutex::new(now) })
     }
 
     /// A renewal began: when is the same lease's next, of so many?
     fn next(&self, started: Instant, pause: Duration, leases: usize) -> Instant {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let gap = started.saturating_duration_since(std::mem::replace(&mut *last, started));
-        let even = pause / u32::try_from(leases.max(1)).unwrap_or(u32::MAX);
+        let times = leases.clamp(1, TIMES.max(leases / TOGETHER));
+        let even = pause / u32::try_from(times).unwrap_or(u32::MAX);
         let excess = gap.saturating_sub(even + even / 8);
-        started + pause - (excess / 2).min(pause / 4)
+        let next = started + pause - (excess / 2).min(pause / 4);
+        if times == leases { next } else { self.at_a_time(next, even) }
+    }
+
+    /// The last common time before that.
+    fn at_a_time(&self, next: Instant, even: Duration) -> Instant {
+        let since = next.saturating_duration_since(self.begin).as_nanos();
+        let beyond = since.checked_rem(even.as_nanos()).unwrap_or_default();
+        next - Duration::from_nanos(u64::try_from(beyond).unwrap_or_default())
     }
 }
 
@@ -84,7 +101,7 @@ pub(super) async fn keep(held: Arc<Held>, pause: Duration, first: Instant, pace:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     #[test]
     fn renewals_come_evenly_apart_after_some_rounds_and_then_keep_their_pace() {
@@ -92,8 +109,8 @@ mod tests {
         let start = Instant::now();
         for seed in 0..50 {
             let mut random = fastrand::Rng::with_seed(seed);
-            let leases = random.usize(2..10);
-            let pace = Pace { last: Mutex::new(start) };
+            let leases = random.usize(2..if seed % 2 == 0 { 10 } else { 100 });
+            let pace = Pace { begin: start, last: Mutex::new(start) };
             // Next renewals, as they happen to come.
             let mut due: BTreeMap<(Instant, usize), ()> =
                 (0..leases).map(|n| ((start + pause.mul_f64(random.f64() * 0.3), n), ())).collect();
@@ -105,8 +122,11 @@ mod tests {
             }
             let settled = &times[leases * 30..];
             let longest = settled.windows(2).map(|two| two[1].0 - two[0].0).max().unwrap();
-            let even = pause / u32::try_from(leases).unwrap();
+            let common = leases.min(8.max(leases / 4));
+            let even = pause / u32::try_from(common).unwrap();
             assert!(longest <= even.mul_f64(1.3), "{leases} leases: {longest:?}, evenly {even:?}");
+            let different: BTreeSet<Instant> = settled.iter().map(|(at, _)| *at).collect();
+            assert!(different.len() <= 10 * common + 1, "{leases} leases: {} times", different.len());
             let mine: Vec<Instant> = settled.iter().filter(|(_, n)| *n == 0).map(|(at, _)| *at).collect();
             let periods: Vec<Duration> = mine.windows(2).map(|two| two[1] - two[0]).collect();
             assert!(
