@@ -15,7 +15,6 @@ pub mod aws;
 pub mod backoff;
 pub mod batch;
 pub mod budget;
-pub mod bytewise;
 pub mod checkpoint;
 pub mod clock;
 pub mod config;

@@ -14,7 +14,7 @@ use multilangd::aws::client;
 use multilangd::aws::cloudwatch::CloudWatch;
 use multilangd::aws::credentials::SystemProperties;
 use multilangd::aws::dynamodb::{self, Leases};
-use multilangd::aws::kinesis::{Attempts, Stream};
+use multilangd::aws::kinesis::Attempts;
 use multilangd::aws::region;
 use multilangd::aws::state::State;
 use multilangd::clock;
@@ -348,7 +348,7 @@ async fn start(config: &Config, system: SystemProperties, stop: CancellationToke
     let clients =
         client::clients(&client_settings(config, system), sink.clone()).await.map_err(|e| refuse(&e))?;
     let list = Attempts { pause: config.list_shards_pause, most: config.list_shards_attempts };
-    let stream = Arc::new(Stream::new(clients.kinesis.clone(), config.stream.clone()).listing(list));
+    let stream = Arc::new(clients.stream(config.stream.clone()).listing(list));
     let (table, state) = tables(&clients, config);
     let ports = Ports {
         table: Arc::new(table),

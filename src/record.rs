@@ -6,7 +6,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
-use crate::bytewise::has_any;
 use crate::sequence::{Position, Sequence, SequenceNumber};
 
 /// Data in standard base64: how Kinesis sends it and how the child wants it. Cheap to copy: it is a part of what
@@ -59,13 +58,8 @@ pub fn is_base64(text: &[u8]) -> bool {
         return true;
     }
     // Whoever decodes may take what isn't written as it should be, such as bits that are left over.
-    let is_strange = |byte: u8| {
-        let letter = (byte | 0x20).wrapping_sub(b'a') < 26;
-        // The digits come right behind the slash.
-        let digit = byte.wrapping_sub(b'/') < 11;
-        !(letter | digit | (byte == b'+') | (byte == b'='))
-    };
-    text.len().is_multiple_of(4) && !has_any(text, is_strange)
+    let is_usual = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=".contains(byte);
+    text.len().is_multiple_of(4) && text.iter().all(is_usual)
 }
 
 /// Bytes that base64 stands for: four characters are three, but for those that only fill up.

@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::bytewise::has_any;
+use multilangd_protocol::bytewise::is_number;
 
 /// A sequence number: a decimal integer of any length, kept as the text that it came as.
 ///
@@ -74,11 +74,6 @@ pub fn order(a: &[u8], b: &[u8]) -> Ordering {
     let significant = |all: &[u8]| all.iter().position(|digit| *digit != b'0').unwrap_or(all.len());
     let (a, b) = (&a[significant(a)..], &b[significant(b)..]);
     a.len().cmp(&b.len()).then_with(|| a.cmp(b))
-}
-
-/// Whether it is digits, at least one.
-pub fn is_number(text: &[u8]) -> bool {
-    !text.is_empty() && !has_any(text, |byte| !byte.is_ascii_digit())
 }
 
 impl Digits {

@@ -28,7 +28,7 @@ const FINISHED: Duration = Duration::from_secs(60);
 const DOUBTFUL: Duration = Duration::from_secs(30 * 60);
 
 /// Rows that are made at once.
-const PARALLEL: usize = 32;
+const PARALLEL: usize = 8;
 
 /// How leases are kept in step.
 #[derive(Debug, Clone)]

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use multilangd::aws::client::{Settings, clients};
 use multilangd::aws::dynamodb::{Leases, Options};
-use multilangd::aws::kinesis::Stream;
 use multilangd::aws::state::State;
 use multilangd::budget::Budget;
 use multilangd::config::resolve::{self, Given};
@@ -242,7 +241,7 @@ pub fn hollow(words: &[String]) {
             config.failover,
         );
         let clients = clients(&settings, Arc::new(Discard)).await.unwrap();
-        let stream = Arc::new(Stream::new(clients.kinesis.clone(), config.stream.clone()));
+        let stream = Arc::new(clients.stream(config.stream.clone()));
         let ports = Ports {
             table: Arc::new(Leases::new(clients.dynamodb.clone(), config.table.clone(), Options::default())),
             state: Arc::new(State::new(

@@ -23,6 +23,7 @@
 //! multilang module. Tests against transcripts of the Java daemon are in `tests/transcripts.rs`.
 
 pub mod batch;
+pub mod bytewise;
 pub mod failure;
 pub mod line;
 pub mod message;

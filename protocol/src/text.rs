@@ -1,16 +1,14 @@
 //! Pieces of JSON, the way Jackson writes it.
 
+use crate::bytewise::has_any;
+
 /// Jackson's escapes: upper-case hex digits, `/` and everything from U+0020 up but `"` and `\` raw.
 pub(crate) fn put_string(out: &mut Vec<u8>, bytes: &[u8]) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     out.push(b'"');
     let special = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
-    // Hardly any text has one: many bytes are looked at at once, in pieces of a length that the compiler knows.
-    let (pieces, rest) = bytes.as_chunks::<8>();
-    let piece = |bytes: &[u8; 8]| bytes.iter().fold(0, |any, byte| any | u8::from(special(*byte))) != 0;
-    let any = pieces.iter().fold(false, |any, bytes| any | piece(bytes));
-    let any = rest.iter().fold(any, |any, byte| any | special(*byte));
-    if !any {
+    // Hardly any text has one.
+    if !has_any(bytes, special) {
         out.extend_from_slice(bytes);
         out.push(b'"');
         return;

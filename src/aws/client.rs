@@ -17,6 +17,7 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_types::retry::RetryConfig;
 
 use super::credentials::{self, Base, SystemProperties};
+use super::kinesis::Stream;
 use crate::config::ClientConfig;
 use crate::config::credentials::Provider;
 use crate::metrics::Sink;
@@ -69,6 +70,15 @@ pub struct Clients {
     pub kinesis: aws_sdk_kinesis::Client,
     /// For metrics, if there is to be one.
     pub cloudwatch: Option<aws_sdk_cloudwatch::Client>,
+    /// Where Kinesis is, if that was said.
+    endpoint: Option<String>,
+}
+
+impl Clients {
+    /// The stream of that name.
+    pub fn stream(&self, name: String) -> Stream {
+        Stream::new(self.kinesis.clone(), name, self.endpoint.clone())
+    }
 }
 
 /// Makes the clients, whose calls are counted by `sink`. Nothing is called but what the region's chain asks.
@@ -76,7 +86,7 @@ pub struct Clients {
 /// # Errors
 /// [`NoRegion`].
 pub async fn clients(settings: &Settings, sink: Arc<dyn Sink>) -> Result<Clients, NoRegion> {
-    let http = http();
+    let http = http(None);
     let mut loader =
         aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http.clone()).no_credentials();
     // With a region of their own the clients don't need the chain, which may ask instance metadata.
@@ -112,13 +122,25 @@ pub async fn clients(settings: &Settings, sink: Arc<dyn Sink>) -> Result<Clients
         )),
         kinesis: aws_sdk_kinesis::Client::from_conf(kinesis_config(&shared, kinesis, &sink)),
         cloudwatch: cloudwatch.map(aws_sdk_cloudwatch::Client::from_conf),
+        endpoint: settings.kinesis.endpoint.clone(),
     })
 }
 
-/// An HTTP stack of its own: its connections are shared with nobody else.
-pub(super) fn http() -> SharedHttpClient {
-    let ring = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
-    SharedHttpClient::new(Capturing(Builder::new().tls_provider(ring).build_https()))
+/// An HTTP stack of its own: its connections are shared with nobody else. It has certificates, unless all that it
+/// reaches is an endpoint that needs none.
+pub(super) fn http(endpoint: Option<&str>) -> SharedHttpClient {
+    let http = if is_plain(endpoint) {
+        Builder::new().build_http()
+    } else {
+        let ring = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
+        Builder::new().tls_provider(ring).build_https()
+    };
+    SharedHttpClient::new(Capturing(http))
+}
+
+/// Whether that is HTTP without TLS: then it is HTTP/1, too.
+pub(super) fn is_plain(endpoint: Option<&str>) -> bool {
+    endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"))
 }
 
 struct Client {
@@ -154,6 +176,9 @@ macro_rules! configured {
         };
         if let Some(endpoint) = &$client.config.endpoint {
             config = config.endpoint_url(endpoint);
+            if is_plain(Some(endpoint)) {
+                config = config.http_client(http(Some(endpoint)));
+            }
         }
         config.build()
     }};

@@ -33,8 +33,13 @@ const CONNECTIONS: usize = 32;
 const TOGETHER: usize = 2;
 
 /// HTTP stacks, each made when it is first needed.
-#[derive(Debug, Default)]
-pub(super) struct Connections(Mutex<Vec<Connection>>);
+#[derive(Debug)]
+pub(super) struct Connections {
+    endpoint: Option<String>,
+    /// Subscriptions that one is for.
+    together: usize,
+    made: Mutex<Vec<Connection>>,
+}
 
 #[derive(Debug)]
 struct Connection {
@@ -47,16 +52,24 @@ struct Connection {
 struct Seat(Arc<()>);
 
 impl Connections {
+    /// To that endpoint, if not to the usual one.
+    pub(super) fn to(endpoint: Option<String>) -> Self {
+        // HTTP/1 has a connection for each by itself.
+        let together = if client::is_plain(endpoint.as_deref()) { usize::MAX } else { TOGETHER };
+        Self { endpoint, together, made: Mutex::default() }
+    }
+
     /// One with room, a new one, or the one with the fewest subscriptions.
     fn take(&self) -> (SharedHttpClient, Seat) {
         let mut made = self.lock();
         let users = |connection: &Connection| Arc::strong_count(&connection.seats) - 1;
         let fewest = (0..made.len()).min_by_key(|index| users(&made[*index]));
-        let chosen = match fewest.filter(|index| users(&made[*index]) < TOGETHER || made.len() == CONNECTIONS)
+        let chosen = match fewest
+            .filter(|index| users(&made[*index]) < self.together || made.len() == CONNECTIONS)
         {
             Some(index) => index,
             None => {
-                made.push(Connection { http: client::http(), seats: Arc::default() });
+                made.push(Connection { http: client::http(self.endpoint.as_deref()), seats: Arc::default() });
                 made.len() - 1
             }
         };
@@ -70,7 +83,7 @@ impl Connections {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Connection>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -274,7 +287,7 @@ mod tests {
 
     #[test]
     fn two_share_a_connection_until_there_are_many() {
-        let connections = Connections::default();
+        let connections = Connections::to(None);
         let mut seats: Vec<Seat> = (0..CONNECTIONS * TOGETHER).map(|_| connections.take().1).collect();
         assert_eq!(connections.lock().len(), CONNECTIONS);
         assert!(
@@ -288,8 +301,15 @@ mod tests {
     }
 
     #[test]
+    fn without_tls_one_stack_is_enough_as_each_has_a_connection_anyway() {
+        let connections = Connections::to(Some("http://127.0.0.1:4567".to_owned()));
+        let _seats: Vec<Seat> = (0..9).map(|_| connections.take().1).collect();
+        assert_eq!(connections.lock().len(), 1);
+    }
+
+    #[test]
     fn one_that_hangs_is_given_to_nobody_again() {
-        let connections = Connections::default();
+        let connections = Connections::to(None);
         let (_, first) = connections.take();
         connections.forget(&first);
         let (_, second) = connections.take();

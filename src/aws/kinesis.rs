@@ -47,9 +47,10 @@ impl Default for Attempts {
 }
 
 impl Stream {
-    /// The stream of that name.
-    pub fn new(client: Client, name: String) -> Self {
-        Self { client, name, connections: Arc::default(), list: Attempts::default() }
+    /// The stream of that name, at that endpoint if not at its usual one.
+    pub(super) fn new(client: Client, name: String, endpoint: Option<String>) -> Self {
+        let connections = Arc::new(Connections::to(endpoint));
+        Self { client, name, connections, list: Attempts::default() }
     }
 
     /// The same with other attempts at ListShards.

@@ -18,7 +18,7 @@ use crate::aws::credentials::SystemProperties;
 use crate::aws::{
     client,
     dynamodb::{self, Leases},
-    kinesis::{Attempts, Stream},
+    kinesis::Attempts,
     state::State,
 };
 use crate::clock;
@@ -160,7 +160,7 @@ async fn serve(
     let made = make_stream(&clients.kinesis, &config.stream, options.shards).await.map_err(failed)?;
 
     let list = Attempts { pause: config.list_shards_pause, most: config.list_shards_attempts };
-    let stream = Arc::new(Stream::new(clients.kinesis.clone(), config.stream.clone()).listing(list));
+    let stream = Arc::new(clients.stream(config.stream.clone()).listing(list));
     // There are no backups here.
     let table = dynamodb::Options {
         protected: config.protect_table,

@@ -267,7 +267,7 @@ impl Drop for Spawned {
 
 async fn read_lines(mut stdout: ChildStdout, lines: mpsc::Sender<(Line, OwnedSemaphorePermit)>) {
     let mut splitter = LineSplitter::default();
-    let mut buffer = vec![0; 8 * 1024];
+    let mut buffer = vec![0; 4 * 1024];
     let mut out = Vec::new();
     let room = Arc::new(Semaphore::new(WAITING as usize));
     let hand_on = async |line: Line| {
@@ -381,7 +381,7 @@ async fn write_batch(
 async fn log_lines(mut stderr: ChildStderr, mut printed: Printed) {
     // Only the head of a line is logged, so no more of it is kept.
     let mut splitter = LineSplitter::new(8 * 1024);
-    let mut buffer = vec![0; 4 * 1024];
+    let mut buffer = vec![0; 2 * 1024];
     let mut out = Vec::new();
     loop {
         match stderr.read(&mut buffer).await {

@@ -6,15 +6,15 @@
 
 use bytes::Bytes;
 use memchr::memchr;
+use multilangd_protocol::bytewise::{is_number, is_plain};
 use multilangd_protocol::{PlainRecord, Seconds, Time};
 
 use super::{Child, millis, read_child};
 use crate::batch::{Making, Records};
 use crate::budget::Room;
-use crate::bytewise::has_any;
 use crate::record::{self, Data, Record, Text};
 use crate::retrieval::{Answer, aggregation};
-use crate::sequence::{self, SequenceNumber};
+use crate::sequence::SequenceNumber;
 use crate::shard::ChildShard;
 
 /// The most that an answer has.
@@ -333,12 +333,9 @@ impl<'a> Cursor<'a> {
     /// Text that means itself.
     fn text(&mut self) -> Option<&'a [u8]> {
         let text = self.quoted()?;
-        let is_odd = |byte: u8| (byte == b'\\') | !(0x20..0x80).contains(&byte);
-        if has_any(text, is_odd) {
-            let is_special = |byte: u8| (byte == b'\\') | (byte < 0x20);
-            return (!has_any(text, is_special) && std::str::from_utf8(text).is_ok()).then_some(text);
-        }
-        Some(text)
+        let is_special = |byte: &u8| *byte == b'\\' || *byte < 0x20;
+        let is_good = is_plain(text) || (!text.iter().any(is_special) && std::str::from_utf8(text).is_ok());
+        is_good.then_some(text)
     }
 
     fn number(&mut self) -> Option<&'a [u8]> {
@@ -442,7 +439,7 @@ impl<'a> Cursor<'a> {
         loop {
             match self.name()? {
                 Name::SequenceNumber => {
-                    let digits = self.quoted_like(self.like.1, sequence::is_number)?;
+                    let digits = self.quoted_like(self.like.1, is_number)?;
                     self.like.1 = digits.len();
                     once(&mut number, digits)?;
                 }
