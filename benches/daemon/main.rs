@@ -1,5 +1,6 @@
 //! The whole daemon, measured: `cargo bench --bench daemon -- [speed] [idle] [memory] [first]`, all four without
 //! a word; `speed-100B` and the like for records of one size. `MULTILANGD_PEER` (see `tests/interop/get.sh`) adds the Java daemon beside it.
+//! `MULTILANGD_BINARY` is another build of ours to measure, such as the image's.
 //!
 //! | word | measures |
 //! |---|---|

@@ -34,7 +34,10 @@ impl Daemon {
 
     pub fn start(self, file: &Path) -> Running {
         let mut command = match self {
-            Self::Ours => Command::new(env!("CARGO_BIN_EXE_multilangd")),
+            Self::Ours => Command::new(
+                std::env::var_os("MULTILANGD_BINARY")
+                    .unwrap_or_else(|| env!("CARGO_BIN_EXE_multilangd").into()),
+            ),
             Self::Java => {
                 let jars = PathBuf::from(std::env::var_os("MULTILANGD_PEER").unwrap()).join("jars-3.1.3");
                 let mut java = Command::new("java");
