@@ -59,7 +59,7 @@ const MORE: Duration = Duration::from_millis(500);
 /// Who has moved nothing for so many failover times is gone. One that was just given its first lease has not.
 const GONE: u32 = 2;
 /// Writes that are under way at once, renewals apart.
-const PARALLEL: usize = 8;
+const PARALLEL: usize = 12;
 
 /// How leases are held.
 #[derive(Debug, Clone)]

@@ -398,6 +398,44 @@ async fn log_lines(mut stderr: ChildStderr, mut printed: Printed) {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn records_of_every_size_reach_the_pipe_as_one_line_of_them() {
+        use tokio::io::AsyncReadExt as _;
+
+        use crate::record::{Data, Text};
+        use crate::sequence::SequenceNumber;
+
+        let sizes = [0, 10, PIECE / 4 * 3 - 3, PIECE / 4 * 3, 200_001];
+        for count in [1, TOGETHER, TOGETHER + 1, 3 * TOGETHER + 2] {
+            for turn in 0..sizes.len() {
+                // Some batches have large ones alone.
+                let size =
+                    |n: usize| if turn == 0 { sizes[4] } else { sizes[(n * turn + n / 3) % sizes.len()] };
+                let record = |n: usize| Record {
+                    sequence: SequenceNumber::parse(&format!("{}", n + 1)).unwrap(),
+                    sub: 0,
+                    partition_key: Text::from(format!("key {n}")),
+                    data: Data::encode(&vec![u8::try_from(n % 251).unwrap(); size(n)]),
+                    arrival: None,
+                };
+                let records: Vec<Record> = (0..count).map(record).collect();
+                let line =
+                    Outgoing::Batch { records: records.clone(), millis_behind_latest: Some(5) }.into_line();
+                let mut cat = Command::new("cat");
+                cat.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+                let mut cat = cat.spawn().unwrap();
+                let (mut stdin, mut stdout) = (cat.stdin.take().unwrap(), cat.stdout.take().unwrap());
+                let mut came = Vec::new();
+                let write = async move { write_batch(&mut stdin, records, Some(5)).await };
+                let (written, read) = tokio::join!(write, stdout.read_to_end(&mut came));
+                written.unwrap();
+                read.unwrap();
+                assert!(came == line, "{count} records, turn {turn}: {} bytes of {}", came.len(), line.len());
+                cat.wait().await.unwrap();
+            }
+        }
+    }
+
     #[test]
     fn a_program_is_found_by_path_or_refused_by_name() {
         let search = std::ffi::OsStr::new("/nowhere:/bin:/usr/bin");
