@@ -178,6 +178,21 @@ pub struct Record {
     pub arrival: Option<i64>,
 }
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "for tests")]
+impl Record {
+    /// Of that number.
+    pub(crate) fn plain(number: usize, key: &str, data: &[u8]) -> Self {
+        Self {
+            sequence: SequenceNumber::parse(&number.to_string()).unwrap(),
+            sub: 0,
+            partition_key: key.into(),
+            data: Data::encode(data),
+            arrival: None,
+        }
+    }
+}
+
 impl Record {
     /// Bytes of its data.
     pub fn size(&self) -> usize {

@@ -400,24 +400,14 @@ mod tests {
 
     #[tokio::test]
     async fn records_of_every_size_reach_the_pipe_as_one_line_of_them() {
-        use tokio::io::AsyncReadExt as _;
-
-        use crate::record::{Data, Text};
-        use crate::sequence::SequenceNumber;
-
         let sizes = [0, 10, PIECE / 4 * 3 - 3, PIECE / 4 * 3, 200_001];
         for count in [1, TOGETHER, TOGETHER + 1, 3 * TOGETHER + 2] {
             for turn in 0..sizes.len() {
                 // Some batches have large ones alone.
                 let size =
                     |n: usize| if turn == 0 { sizes[4] } else { sizes[(n * turn + n / 3) % sizes.len()] };
-                let record = |n: usize| Record {
-                    sequence: SequenceNumber::parse(&format!("{}", n + 1)).unwrap(),
-                    sub: 0,
-                    partition_key: Text::from(format!("key {n}")),
-                    data: Data::encode(&vec![u8::try_from(n % 251).unwrap(); size(n)]),
-                    arrival: None,
-                };
+                let record =
+                    |n: usize| Record::plain(n + 1, "a key", &vec![u8::try_from(n % 251).unwrap(); size(n)]);
                 let records: Vec<Record> = (0..count).map(record).collect();
                 let line =
                     Outgoing::Batch { records: records.clone(), millis_behind_latest: Some(5) }.into_line();
