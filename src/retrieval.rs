@@ -13,6 +13,7 @@
 //! | [`polling`] | GetRecords at a pace |
 //! | [`fanout`] | SubscribeToShard: records pushed to a registered consumer |
 //! | [`registration`] | that consumer, found or registered |
+//! | `closed` | which shards take no more records |
 //! | `place` | where a reading stands, and how it goes on after trouble |
 //! | `queue` | batches fetched ahead, within bounds |
 //! | [`aggregation`] | the user records within a KPL aggregate |
@@ -32,6 +33,7 @@ use crate::sequence::{Sequence, SequenceNumber};
 use crate::shard::{self, BoxFuture, ChildShard, HashRange, ShardId};
 
 pub mod aggregation;
+mod closed;
 pub mod fanout;
 mod place;
 pub mod polling;

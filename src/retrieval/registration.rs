@@ -14,6 +14,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::Error;
+use super::closed::Closed;
 use super::fanout::Api;
 use crate::shard::BoxFuture;
 
@@ -63,6 +64,7 @@ pub struct StreamConsumer {
     settings: Settings,
     found: Mutex<Option<String>>,
     unavailable: AtomicBool,
+    pub(super) closed: Closed,
 }
 
 impl std::fmt::Debug for StreamConsumer {
@@ -74,7 +76,13 @@ impl std::fmt::Debug for StreamConsumer {
 impl StreamConsumer {
     /// Nothing is called before the first shard is read.
     pub fn new(api: Arc<dyn Api>, settings: Settings) -> Self {
-        Self { api, settings, found: Mutex::default(), unavailable: AtomicBool::new(false) }
+        Self {
+            api,
+            settings,
+            found: Mutex::default(),
+            unavailable: AtomicBool::new(false),
+            closed: Closed::default(),
+        }
     }
 
     /// Its ARN. The first who asks finds or registers it; later ones wait for that.

@@ -164,9 +164,9 @@ async fn nothing_is_lost_or_repeated_over_renewals_reshards_and_trouble() {
 }
 
 /// npm's kinesis-local, when `MULTILANGD_KINESIS_LOCAL` names it, as for the contract; it must be newly started. Its
-/// subscriptions last five minutes, so they are cut on the way instead; and that to a closed shard never ends
-/// (`tests/contract/suite.rs`), so nothing is resharded. `MULTILANGD_KINESIS_LOCAL_RECORDS=100000` takes a quarter of
-/// an hour, with two renewals of each of the four.
+/// subscriptions last five minutes, so they are cut on the way too; and that to a closed shard never ends
+/// (`tests/contract/suite.rs`), so the daemon has to find out. `MULTILANGD_KINESIS_LOCAL_RECORDS=100000` takes a
+/// quarter of an hour, with two renewals of each of the four.
 #[tokio::test(flavor = "multi_thread")]
 async fn kinesis_local_pushes_too() {
     let Ok(url) = std::env::var("MULTILANGD_KINESIS_LOCAL") else {
@@ -181,7 +181,7 @@ async fn kinesis_local_pushes_too() {
     let records =
         std::env::var("MULTILANGD_KINESIS_LOCAL_RECORDS").map_or(5_000, |count| count.parse().unwrap());
     let span = Duration::from_millis(3) * u32::try_from(records).unwrap();
-    pushed(rig, records, span, false, |_, round| {
+    pushed(rig, records, span, true, |_, round| {
         if round % 4 == 0 {
             wire.cut();
         }
