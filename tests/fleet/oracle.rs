@@ -92,6 +92,7 @@ impl Oracle {
         if !knows && update.changes.iter().any(|change| matches!(change, Change::SetOwner(_))) {
             self.acted(worker, started, shard);
         }
+        let opened = update.changes.iter().any(|change| matches!(change, Change::SetCheckpointOwner(_)));
         for change in &update.changes {
             match change {
                 Change::SetCheckpoint(position) => {
@@ -105,8 +106,14 @@ impl Oracle {
                 }
                 Change::SetOwner(to) if to != worker => {
                     self.given.insert(shard.clone(), Instant::now());
-                    let opened = update.changes.iter().any(|c| matches!(c, Change::SetCheckpointOwner(_)));
-                    self.count(if opened { "opened a hand-off" } else { "gave a lease to another" });
+                    if !opened {
+                        self.count("gave a lease to another");
+                    }
+                }
+                // By a leader; to itself, perhaps.
+                Change::SetCheckpointOwner(_) => {
+                    self.given.insert(shard.clone(), Instant::now());
+                    self.count("opened a hand-off");
                 }
                 Change::ClearCheckpointOwner if before.checkpoint_owner.as_ref() == Some(worker) => {
                     self.given.insert(shard.clone(), Instant::now());
@@ -116,6 +123,7 @@ impl Oracle {
                 Change::SetOwner(_) if update.changes.contains(&Change::BumpCounter) => {
                     self.given.insert(shard.clone(), Instant::now());
                 }
+                Change::SetOwner(_) if opened => {}
                 Change::SetOwner(_) => match &before.owner {
                     None => self.count("took a free lease"),
                     Some(owner) if owner == worker => self.count("took its own lease again"),

@@ -1,0 +1,261 @@
+//! Tests of the leader: each shows it a table, look by look.
+
+use super::*;
+use crate::lease::Throughput;
+use crate::sequence::{Position, Sequence};
+use crate::shard::HashRange;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn rules() -> Rules {
+    Rules {
+        failover: SECOND * 10,
+        threshold: 10.0,
+        dampening: 60.0,
+        overshoot: true,
+        max_throughput: f64::MAX,
+        max_leases: usize::MAX,
+        balance_every: SECOND * 60,
+        graceful: true,
+        hand_off: SECOND * 30,
+    }
+}
+
+fn lease(shard: &str, owner: Option<&str>) -> Lease {
+    let range = HashRange { start: 0, end: 9 };
+    let mut lease = Lease::new(shard.into(), Position::new(Sequence::TrimHorizon), BTreeSet::new(), range);
+    lease.owner = owner.map(Into::into);
+    lease
+}
+
+fn members(ids: &[&str]) -> Vec<Member> {
+    ids.iter().map(|id| Member { id: (*id).into(), metrics: Vec::new() }).collect()
+}
+
+struct Table {
+    leases: Vec<Lease>,
+    seen: Observations,
+    leader: Leader,
+    signs: BTreeMap<WorkerId, Instant>,
+}
+
+impl Table {
+    fn new(leases: Vec<Lease>) -> Self {
+        Self { leases, seen: Observations::default(), leader: Leader::default(), signs: BTreeMap::new() }
+    }
+
+    /// What one look leads to: shard, next owner, how.
+    fn look(&mut self, ids: &[&str], now: Instant) -> Vec<(String, String, How)> {
+        self.seen.note(&self.leases, now);
+        let mut random = fastrand::Rng::with_seed(1);
+        let workers = Workers { members: &members(ids), signs: &self.signs };
+        let orders = self.leader.plan(&self.leases, &self.seen, workers, &rules(), now, &mut random);
+        let mut shown: Vec<_> =
+            orders.iter().map(|o| (o.lease.shard.to_string(), o.to.to_string(), o.how)).collect();
+        shown.sort_by(|a, b| a.0.cmp(&b.0));
+        shown
+    }
+}
+
+#[test]
+fn what_nobody_has_is_assigned_at_once_and_evenly() {
+    let mut table = Table::new((0..4).map(|n| lease(&n.to_string(), None)).collect());
+    let orders = table.look(&["a", "b"], Instant::now());
+    assert!(orders.iter().all(|(_, _, how)| *how == How::Assign));
+    assert_eq!(orders.iter().filter(|(_, to, _)| to == "a").count(), 2);
+    assert_eq!(orders.len(), 4);
+}
+
+#[test]
+fn a_worker_that_comes_new_gets_its_part_by_hand_offs_at_the_next_look() {
+    let start = Instant::now();
+    let mut table = Table::new((0..4).map(|n| lease(&n.to_string(), Some("a"))).collect());
+    assert_eq!(table.look(&["a"], start), []);
+    let orders = table.look(&["a", "b"], start + SECOND * 5);
+    assert_eq!(orders.len(), 2, "{orders:?}");
+    assert!(orders.iter().all(|(_, to, how)| to == "b" && *how == How::HandOff));
+}
+
+#[test]
+fn what_dampening_left_of_a_new_workers_part_it_gets_within_a_minute() {
+    let (start, each) = (Instant::now(), Throughput::from_kilobytes(100.0));
+    let mut leases: Vec<Lease> = (0..12).map(|n| lease(&n.to_string(), Some("a"))).collect();
+    leases.iter_mut().for_each(|lease| lease.throughput = Some(each));
+    let mut table = Table::new(leases);
+    assert_eq!(table.look(&["a"], start), []);
+    let mut given = Vec::new();
+    for second in (5..=55).step_by(5) {
+        table.leases.iter_mut().for_each(|lease| lease.counter += 1);
+        let orders = table.look(&["a", "b"], start + SECOND * second);
+        assert!(orders.iter().all(|(_, to, how)| to == "b" && *how == How::HandOff));
+        if !orders.is_empty() {
+            given.push((second, orders.len()));
+        }
+        for lease in &mut table.leases {
+            // What was ordered before is handed over by now.
+            lease.checkpoint_owner = None;
+            if orders.iter().any(|(shard, ..)| *shard == lease.shard.to_string()) {
+                (lease.owner, lease.checkpoint_owner) = (Some("b".into()), Some("a".into()));
+            }
+        }
+    }
+    assert_eq!(given, [(5, 3), (20, 1), (35, 1), (50, 1)], "half of them");
+}
+
+#[test]
+fn what_stands_still_goes_to_another_and_a_new_owner_has_twice_the_time() {
+    let start = Instant::now();
+    let mut table = Table::new(vec![lease("0", Some("a")), lease("1", Some("b"))]);
+    table.look(&["a", "b"], start);
+    for step in 1..=2 {
+        // Only b is alive.
+        table.leases[1].counter += 1;
+        if step == 1 {
+            table.leases[0].counter += 1;
+        }
+        assert_eq!(table.look(&["a", "b"], start + SECOND * 5 * step), []);
+    }
+    table.leases[1].counter += 1;
+    let orders = table.look(&["a", "b"], start + SECOND * 16);
+    assert_eq!(orders, [("0".to_owned(), "b".to_owned(), How::Assign)]);
+    // It is given to b, which says nothing for a while.
+    table.leases[0].owner = Some("b".into());
+    table.leases[0].counter += 1;
+    for seconds in [18, 25, 35] {
+        table.leases[1].counter += 1;
+        assert_eq!(table.look(&["a", "b"], start + SECOND * seconds), [], "after {seconds} s");
+    }
+    table.leases[1].counter += 1;
+    assert_eq!(table.look(&["a", "b"], start + SECOND * 39).len(), 1);
+}
+
+#[test]
+fn whom_a_lease_was_handed_over_to_has_twice_the_time_for_its_first_sign_of_life() {
+    let start = Instant::now();
+    let mut table = Table::new(vec![lease("0", Some("b")), lease("1", Some("a")), lease("2", Some("b"))]);
+    table.leases[0].checkpoint_owner = Some("a".into());
+    for second in [0, 5] {
+        table.leases.iter_mut().for_each(|lease| lease.counter += 1);
+        table.look(&["a", "b"], start + SECOND * second);
+    }
+    table.leases[0].checkpoint_owner = None;
+    table.leases[0].counter += 1;
+    for second in [10, 15, 20, 25, 30] {
+        table.leases[1..].iter_mut().for_each(|lease| lease.counter += 1);
+        assert_eq!(table.look(&["a", "b"], start + SECOND * second), [], "after {second} s");
+    }
+    table.leases[1..].iter_mut().for_each(|lease| lease.counter += 1);
+    assert_eq!(table.look(&["a", "b"], start + SECOND * 31), [("0".into(), "a".into(), How::Assign)]);
+}
+
+#[test]
+fn the_dead_are_given_nothing_though_their_reports_are_fresh() {
+    let start = Instant::now();
+    let mut table = Table::new(vec![lease("0", Some("dead")), lease("1", Some("b"))]);
+    table.look(&["b", "dead"], start);
+    table.leases[0].counter += 1;
+    for second in [5, 10] {
+        table.leases[1].counter += 1;
+        table.look(&["b", "dead"], start + SECOND * second);
+    }
+    table.leases[1].counter += 1;
+    let orders = table.look(&["b", "dead"], start + SECOND * 16);
+    assert_eq!(orders, [("0".to_owned(), "b".to_owned(), How::Assign)]);
+    // Now it has nothing, and something is free.
+    table.leases[0].owner = Some("b".into());
+    table.leases.push(lease("2", None));
+    table.leases.iter_mut().for_each(|lease| lease.counter += 1);
+    let orders = table.look(&["b", "dead"], start + SECOND * 20);
+    assert_eq!(orders, [("2".to_owned(), "b".to_owned(), How::Assign)]);
+    // It was not dead after all: it moves a lease.
+    table.leases[1].owner = Some("dead".into());
+    table.leases.push(lease("3", Some("b")));
+    table.look(&["b", "dead"], start + SECOND * 21);
+    table.leases[1].counter += 1;
+    table.leases[2].counter += 1;
+    let orders = table.look(&["b", "dead"], start + SECOND * 22);
+    assert_eq!(orders, [("2".to_owned(), "dead".to_owned(), How::Assign)]);
+}
+
+#[test]
+fn who_reports_after_its_leases_expired_is_trusted_once() {
+    let start = Instant::now();
+    let mut table = Table::new(vec![lease("0", Some("a")), lease("1", Some("b"))]);
+    table.look(&["a", "b"], start);
+    table.leases.iter_mut().for_each(|lease| lease.counter += 1);
+    table.look(&["a", "b"], start + SECOND);
+    // Only b goes on; a wrote its last report before its lease expired.
+    table.signs.insert("a".into(), start + SECOND * 2);
+    table.leases[1].counter += 1;
+    assert_eq!(table.look(&["a", "b"], start + SECOND * 12), [("0".into(), "b".into(), How::Assign)]);
+    table.leases[0].owner = Some("b".into());
+    table.leases.push(lease("2", None));
+    table.leases.iter_mut().for_each(|lease| lease.counter += 1);
+    assert_eq!(table.look(&["a", "b"], start + SECOND * 13), [("2".into(), "b".into(), How::Assign)]);
+    // Started anew it reports, and is given what is free.
+    table.signs.insert("a".into(), start + SECOND * 14);
+    table.leases.iter_mut().for_each(|lease| lease.counter += 1);
+    assert_eq!(table.look(&["a", "b"], start + SECOND * 15), [("2".into(), "a".into(), How::Assign)]);
+    // It does nothing with it, and reports on.
+    table.leases[2].owner = Some("a".into());
+    for second in [16, 20, 25, 30, 35] {
+        table.leases[..2].iter_mut().for_each(|lease| lease.counter += 1);
+        assert_eq!(table.look(&["a", "b"], start + SECOND * second), []);
+    }
+    table.signs.insert("a".into(), start + SECOND * 36);
+    table.leases[..2].iter_mut().for_each(|lease| lease.counter += 1);
+    assert_eq!(table.look(&["a", "b"], start + SECOND * 40), [("2".into(), "b".into(), How::Assign)]);
+    table.signs.insert("a".into(), start + SECOND * 60);
+    table.leases[2].owner = None;
+    table.leases.iter_mut().for_each(|lease| lease.counter += 1);
+    assert_eq!(table.look(&["a", "b"], start + SECOND * 61), [("2".into(), "b".into(), How::Assign)]);
+}
+
+#[test]
+fn an_open_hand_off_is_left_alone_until_its_owner_dies() {
+    let start = Instant::now();
+    let mut table = Table::new(vec![lease("0", Some("b")), lease("1", Some("a"))]);
+    table.leases[0].checkpoint_owner = Some("a".into());
+    for second in 0..30 {
+        table.leases.iter_mut().for_each(|lease| lease.counter += 1);
+        assert_eq!(table.look(&["a", "b"], start + SECOND * second), []);
+    }
+    let orders = table.look(&["b"], start + SECOND * 41);
+    assert_eq!(orders.len(), 2, "{orders:?}");
+    assert!(orders.iter().all(|(_, to, how)| to == "b" && *how == How::Assign));
+}
+
+#[test]
+fn a_hand_off_whose_owner_renews_for_ever_is_given_out_anew_after_twice_its_time() {
+    let start = Instant::now();
+    for named in ["b", "gone"] {
+        let mut table = Table::new(vec![lease("0", Some(named)), lease("1", Some("a"))]);
+        table.leases[0].checkpoint_owner = Some("a".into());
+        for second in 0..=80 {
+            table.leases.iter_mut().for_each(|lease| lease.counter += 1);
+            assert_eq!(table.look(&["a", "b"], start + SECOND * second), [], "after {second} s");
+        }
+        table.leases.iter_mut().for_each(|lease| lease.counter += 1);
+        let orders = table.look(&["a", "b"], start + SECOND * 81);
+        assert_eq!(orders, [("0".to_owned(), "b".to_owned(), How::Assign)], "named: {named}");
+    }
+}
+
+#[test]
+fn a_lease_that_a_live_leader_leaves_alone_for_long_is_noticed() {
+    let start = Instant::now();
+    let mut leases = vec![lease("0", None), lease("1", Some("a"))];
+    let mut seen = Observations::default();
+    for look in 0..=2 {
+        leases[1].counter += 1;
+        seen.note(&leases, start + SECOND * 60 * look);
+    }
+    assert_eq!(neglected(&leases, &seen, SECOND * 10, start + SECOND * 120), 0);
+    assert_eq!(neglected(&leases, &seen, SECOND * 10, start + SECOND * 121), 1);
+}
+
+#[test]
+fn without_anybody_who_reports_nothing_moves() {
+    let mut table = Table::new(vec![lease("0", None)]);
+    assert_eq!(table.look(&[], Instant::now()), []);
+}
