@@ -60,6 +60,8 @@ const MORE: Duration = Duration::from_millis(500);
 const GONE: u32 = 2;
 /// Writes that are under way at once, renewals apart.
 const PARALLEL: usize = 12;
+/// The same of leases given back: a stop has little time, and needs no memory afterwards.
+const GIVEN_BACK: usize = 32;
 
 /// How leases are held.
 #[derive(Debug, Clone)]
@@ -198,6 +200,7 @@ pub struct Coordinator {
     nudged: Arc<Notify>,
     work: JoinSet<Done>,
     writes: Arc<Semaphore>,
+    returns: Arc<Semaphore>,
     /// Being given back: not taken again before that has ended.
     releasing: BTreeSet<ShardId>,
     /// By the task that does it.
@@ -251,6 +254,7 @@ impl Coordinator {
             nudged: Arc::new(Notify::new()),
             work: JoinSet::new(),
             writes: Arc::new(Semaphore::new(PARALLEL)),
+            returns: Arc::new(Semaphore::new(GIVEN_BACK)),
             releasing: BTreeSet::new(),
             releases: BTreeMap::new(),
             look: Look { next: now, under_way: 0, unsure: false, alert: 0 },

@@ -21,7 +21,7 @@ impl Coordinator {
     pub(super) fn release(&mut self, held: Arc<Held>) {
         self.forget(&held);
         self.releasing.insert(held.shard().clone());
-        let writes = self.writes.clone();
+        let returns = self.returns.clone();
         let heirs = self.heirs();
         let shard = held.shard().clone();
         let task = self.work.spawn(async move {
@@ -29,7 +29,7 @@ impl Coordinator {
                 Some(heirs) => heirs.of(&held).await,
                 None => Next::Nobody,
             };
-            let _permit = writes.acquire().await;
+            let _permit = returns.acquire().await;
             let to = give_back(&held, &to).await;
             Done::Released(held.shard().clone(), to)
         });

@@ -4,6 +4,8 @@
 //! A checkpoint is a sign of life too and puts the next renewal off, so a busy shard costs no renewals. In
 //! KCL: `DynamoDBLeaseRenewer`, whose passes wait for their slowest call.
 
+use std::collections::BTreeMap;
+use std::iter::successors;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,30 +28,54 @@ const TIMES: usize = 8;
 const TOGETHER: usize = 4;
 
 /// Keeps a worker's renewals evenly apart, so that it is never long without news of its rows, where its
-/// peers call; those of many leases a few together. Whoever comes long after the one before it comes a little
-/// earlier the next time; never later, so that no lease is renewed less often.
+/// peers call; those of many leases a few together, and no more: each call under way at once needs a connection.
+/// Whoever comes long after the one before it, or with too many, comes a little earlier the next time; never
+/// later, so that no lease is renewed less often.
 #[derive(Debug)]
 pub(super) struct Pace {
     begin: Instant,
+    times: Mutex<Times>,
+}
+
+#[derive(Debug)]
+struct Times {
     /// When any lease was renewed last.
-    last: Mutex<Instant>,
+    last: Instant,
+    /// How many are due at common times to come.
+    due: BTreeMap<Instant, usize>,
 }
 
 impl Pace {
     pub(super) fn new() -> Arc<Self> {
         let now = Instant::now();
-        Arc::new(Self { begin: now, last: Mutex::new(now) })
+        Arc::new(Self::from(now))
+    }
+
+    fn from(begin: Instant) -> Self {
+        Self { begin, times: Mutex::new(Times { last: begin, due: BTreeMap::new() }) }
     }
 
     /// A renewal began: when is the same lease's next, of so many?
     fn next(&self, started: Instant, pause: Duration, leases: usize) -> Instant {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let gap = started.saturating_duration_since(std::mem::replace(&mut *last, started));
-        let times = leases.clamp(1, TIMES.max(leases / TOGETHER));
-        let even = pause / u32::try_from(times).unwrap_or(u32::MAX);
+        let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+        let gap = started.saturating_duration_since(std::mem::replace(&mut times.last, started));
+        let count = leases.clamp(1, TIMES.max(leases / TOGETHER));
+        let even = (pause / u32::try_from(count).unwrap_or(u32::MAX)).max(Duration::from_nanos(1));
         let excess = gap.saturating_sub(even + even / 8);
         let next = started + pause - (excess / 2).min(pause / 4);
-        if times == leases { next } else { self.at_a_time(next, even) }
+        if count == leases {
+            return next;
+        }
+        times.due = times.due.split_off(&started);
+        let most = leases.div_ceil(count);
+        let due = |at: &Instant| times.due.get(at).copied().unwrap_or(0);
+        let latest = self.at_a_time(next, even);
+        let earlier = successors(Some(latest), |at| at.checked_sub(even));
+        let early_enough = earlier.take_while(|at| *at >= started + pause * 5 / 8);
+        let free = early_enough.clone().find(|at| due(at) < most);
+        let next = free.or_else(|| early_enough.min_by_key(due)).unwrap_or(latest);
+        *times.due.entry(next).or_default() += 1;
+        next
     }
 
     /// The last common time before that.
@@ -101,38 +127,115 @@ pub(super) async fn keep(held: Arc<Held>, pause: Duration, first: Instant, pace:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeSet;
+
+    const PAUSE: Duration = Duration::from_secs(4);
+
+    /// Renewals of so many leases, as the pace has them, from the times on that chance or a stall gave them.
+    struct Rounds {
+        pace: Pace,
+        leases: usize,
+        due: BTreeSet<(Instant, usize)>,
+        /// Of the last round.
+        times: Vec<(Instant, usize)>,
+        last: Vec<Instant>,
+    }
+
+    impl Rounds {
+        fn new(leases: usize, mut first: impl FnMut() -> f64) -> Self {
+            let start = Instant::now();
+            let due = (0..leases).map(|lease| (start + PAUSE.mul_f64(first()), lease)).collect();
+            Self { pace: Pace::from(start), leases, due, times: Vec::new(), last: vec![start; leases] }
+        }
+
+        /// Each is renewed so many times, and none before or after its time.
+        fn run(&mut self, rounds: usize) {
+            for _ in 0..rounds {
+                self.times.clear();
+                for _ in 0..self.leases {
+                    let (now, lease) = self.due.pop_first().unwrap();
+                    self.times.push((now, lease));
+                    self.renewed(now, lease);
+                }
+            }
+        }
+
+        fn renewed(&mut self, now: Instant, lease: usize) {
+            let next = self.pace.next(now, PAUSE, self.leases);
+            assert!(next <= now + PAUSE && next >= now + PAUSE * 5 / 8 - PAUSE / 8, "{:?}", next - now);
+            self.due.insert((next, lease));
+            self.last[lease] = now;
+        }
+
+        /// Nothing happens for a while, and then all that is due.
+        fn stall(&mut self, length: Duration) {
+            let until = self.due.first().unwrap().0 + length;
+            while self.due.first().unwrap().0 < until {
+                let (_, lease) = self.due.pop_first().unwrap();
+                self.renewed(until, lease);
+            }
+        }
+
+        fn common(&self) -> usize {
+            self.leases.min(8.max(self.leases / 4))
+        }
+
+        /// Half as many again as there would have to be.
+        fn bound(&self) -> usize {
+            let most = self.leases.div_ceil(self.common());
+            most + most / 2
+        }
+
+        fn most_at_once(&self) -> usize {
+            let mut count: BTreeMap<Instant, usize> = BTreeMap::new();
+            self.times.iter().for_each(|(at, _)| *count.entry(*at).or_default() += 1);
+            count.into_values().max().unwrap()
+        }
+
+        fn longest_gap(&self) -> Duration {
+            self.times.windows(2).map(|two| two[1].0 - two[0].0).max().unwrap()
+        }
+    }
 
     #[test]
     fn renewals_come_evenly_apart_after_some_rounds_and_then_keep_their_pace() {
-        let pause = Duration::from_secs(4);
-        let start = Instant::now();
         for seed in 0..50 {
             let mut random = fastrand::Rng::with_seed(seed);
             let leases = random.usize(2..if seed % 2 == 0 { 10 } else { 100 });
-            let pace = Pace { begin: start, last: Mutex::new(start) };
-            // Next renewals, as they happen to come.
-            let mut due: BTreeMap<(Instant, usize), ()> =
-                (0..leases).map(|n| ((start + pause.mul_f64(random.f64() * 0.3), n), ())).collect();
-            let mut times = Vec::new();
-            for _ in 0..leases * 40 {
-                let ((now, lease), ()) = due.pop_first().unwrap();
-                times.push((now, lease));
-                due.insert((pace.next(now, pause, leases), lease), ());
+            let mut rounds = Rounds::new(leases, || random.f64() * 0.3);
+            rounds.run(30);
+            let mut before = rounds.last.clone();
+            for _ in 0..10 {
+                rounds.run(1);
+                let even = PAUSE / u32::try_from(rounds.common()).unwrap();
+                let longest = rounds.longest_gap();
+                assert!(longest <= even.mul_f64(1.3), "{leases} leases: {longest:?}, evenly {even:?}");
+                let different: BTreeSet<Instant> = rounds.times.iter().map(|(at, _)| *at).collect();
+                assert!(different.len() <= rounds.common() + 1, "{leases} leases: {} times", different.len());
+                let most = rounds.most_at_once();
+                assert!(most <= rounds.bound(), "{leases} leases: {most} at once");
+                let early = before.iter().zip(&rounds.last).filter(|(a, b)| **b < **a + PAUSE.mul_f64(0.9));
+                assert_eq!(early.count(), 0, "{leases} leases");
+                before.clone_from(&rounds.last);
             }
-            let settled = &times[leases * 30..];
-            let longest = settled.windows(2).map(|two| two[1].0 - two[0].0).max().unwrap();
-            let common = leases.min(8.max(leases / 4));
-            let even = pause / u32::try_from(common).unwrap();
-            assert!(longest <= even.mul_f64(1.3), "{leases} leases: {longest:?}, evenly {even:?}");
-            let different: BTreeSet<Instant> = settled.iter().map(|(at, _)| *at).collect();
-            assert!(different.len() <= 10 * common + 1, "{leases} leases: {} times", different.len());
-            let mine: Vec<Instant> = settled.iter().filter(|(_, n)| *n == 0).map(|(at, _)| *at).collect();
-            let periods: Vec<Duration> = mine.windows(2).map(|two| two[1] - two[0]).collect();
-            assert!(
-                periods.iter().all(|period| *period <= pause && *period > pause.mul_f64(0.9)),
-                "{periods:?}"
-            );
+        }
+    }
+
+    /// A stall brings many together, each in need of a connection of its own.
+    #[test]
+    fn what_comes_at_once_is_apart_again_after_a_few_rounds() {
+        for leases in [9, 20, 40, 100, 300, 1_000] {
+            let mut rounds = Rounds::new(leases, || 0.5);
+            rounds.run(1);
+            assert_eq!(rounds.most_at_once(), leases);
+            let mut random = fastrand::Rng::with_seed(1);
+            for length in [0.3, 1.0, 4.0] {
+                rounds.run(8);
+                let most = rounds.most_at_once();
+                assert!(most <= rounds.bound(), "{leases} leases: {most} at once");
+                rounds.run(random.usize(0..3));
+                rounds.stall(PAUSE.mul_f64(length));
+            }
         }
     }
 }

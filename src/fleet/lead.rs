@@ -7,7 +7,7 @@
 //!
 //! In KCL: `LeaseAssignmentManager`. On purpose different: the leases are looked at more often, so that what a
 //! dead worker leaves is seen within half a failover time; a worker that comes new is given its part in the
-//! next look instead of the third, and what that left ([`Rules::dampening`]) soon after; what was assigned a moment ago gets twice the time for its first sign of
+//! next look instead of the third; what was assigned a moment ago gets twice the time for its first sign of
 //! life, as a Java worker looks for new leases every ten seconds only.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,10 +23,6 @@ use crate::shard::ShardId;
 
 /// By then the report of a worker that died is over.
 const FORGIVEN: Duration = Duration::from_secs(90);
-
-/// So many times in its first [`Rules::balance_every`] somebody new is given more of its part. Only who is weighed by
-/// its leases: they weigh on it from the moment when it has them, while what it measures of itself follows later.
-const HELPINGS: u32 = 4;
 
 /// How a leader decides.
 #[derive(Debug, Clone, PartialEq)]
@@ -102,8 +98,6 @@ pub struct Leader {
     past: BTreeMap<ShardId, Past>,
     hand_offs: HandOffs,
     members: BTreeSet<WorkerId>,
-    /// Since when, of who came while this one led.
-    new: BTreeMap<WorkerId, Instant>,
     balanced: Option<Instant>,
     /// Who let a lease expire and has moved none since. The report of a dead worker is fresh for a while, and as
     /// it has nothing it would be the first to be given something.
@@ -161,12 +155,7 @@ impl Leader {
         self.note_late(&candidates, signs, now);
         let ids: BTreeSet<WorkerId> = members.iter().map(|member| member.id.clone()).collect();
         let due = self.balanced.is_none_or(|last| now >= last + rules.balance_every);
-        let balance =
-            due || !ids.is_subset(&self.members) || self.is_to_give_more(&open, members, rules, now);
-        if !self.members.is_empty() {
-            self.new.extend(ids.difference(&self.members).map(|id| (id.clone(), now)));
-        }
-        self.new.retain(|id, since| ids.contains(id) && now < *since + rules.balance_every);
+        let balance = due || !ids.is_subset(&self.members);
         if balance && !members.is_empty() {
             self.balanced = Some(now);
         }
@@ -209,16 +198,6 @@ impl Leader {
             self.balanced = None;
         }
         orders
-    }
-
-    /// Whether somebody new has what it was given so far, and may get more.
-    fn is_to_give_more(&self, open: &[&Lease], members: &[Member], rules: &Rules, now: Instant) -> bool {
-        let has_it = |id: &WorkerId| {
-            !open.iter().any(|lease| lease.owner.as_ref() == Some(id) && lease.checkpoint_owner.is_some())
-        };
-        let mut weighed = members.iter().filter(|member| member.metrics.is_empty());
-        self.balanced.is_some_and(|last| now >= last + rules.balance_every / HELPINGS)
-            && weighed.any(|member| self.new.contains_key(&member.id) && has_it(&member.id))
     }
 
     fn note_late(&mut self, candidates: &[Candidate<'_>], signs: &BTreeMap<WorkerId, Instant>, now: Instant) {

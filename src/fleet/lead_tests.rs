@@ -1,7 +1,6 @@
 //! Tests of the leader: each shows it a table, look by look.
 
 use super::*;
-use crate::lease::Throughput;
 use crate::sequence::{Position, Sequence};
 use crate::shard::HashRange;
 
@@ -74,32 +73,6 @@ fn a_worker_that_comes_new_gets_its_part_by_hand_offs_at_the_next_look() {
     let orders = table.look(&["a", "b"], start + SECOND * 5);
     assert_eq!(orders.len(), 2, "{orders:?}");
     assert!(orders.iter().all(|(_, to, how)| to == "b" && *how == How::HandOff));
-}
-
-#[test]
-fn what_dampening_left_of_a_new_workers_part_it_gets_within_a_minute() {
-    let (start, each) = (Instant::now(), Throughput::from_kilobytes(100.0));
-    let mut leases: Vec<Lease> = (0..12).map(|n| lease(&n.to_string(), Some("a"))).collect();
-    leases.iter_mut().for_each(|lease| lease.throughput = Some(each));
-    let mut table = Table::new(leases);
-    assert_eq!(table.look(&["a"], start), []);
-    let mut given = Vec::new();
-    for second in (5..=55).step_by(5) {
-        table.leases.iter_mut().for_each(|lease| lease.counter += 1);
-        let orders = table.look(&["a", "b"], start + SECOND * second);
-        assert!(orders.iter().all(|(_, to, how)| to == "b" && *how == How::HandOff));
-        if !orders.is_empty() {
-            given.push((second, orders.len()));
-        }
-        for lease in &mut table.leases {
-            // What was ordered before is handed over by now.
-            lease.checkpoint_owner = None;
-            if orders.iter().any(|(shard, ..)| *shard == lease.shard.to_string()) {
-                (lease.owner, lease.checkpoint_owner) = (Some("b".into()), Some("a".into()));
-            }
-        }
-    }
-    assert_eq!(given, [(5, 3), (20, 1), (35, 1), (50, 1)], "half of them");
 }
 
 #[test]

@@ -222,7 +222,7 @@ fn a_row_without_hash_keys_is_given_them() {
 /// A leader gives a new worker its part in hand-offs, and nothing is delivered twice by that.
 #[test]
 fn workers_that_join_a_led_fleet_are_given_leases_that_their_owners_have_finished_with() {
-    longest(50, async |seed| {
+    longest(25, async |seed| {
         let mut story = fleet(seed, 12, 2, true).await;
         let new = story.join(None);
         let has = |story: &Story| story.owners().get(&Some(new.clone())).map_or(0, Vec::len);
@@ -230,7 +230,7 @@ fn workers_that_join_a_led_fleet_are_given_leases_that_their_owners_have_finishe
             story.put(20);
             sleep(SECOND).await;
         }
-        let took = until("the new worker has leases", SECOND * 5, || has(&story) >= 2).await;
+        let took = until("the new worker has leases", SECOND * 30, || has(&story) >= 2).await;
         until("everything is read", SECOND * 30, || story.is_read() && story.is_settled()).await;
         sane(&story);
         let state = story.world.state();
