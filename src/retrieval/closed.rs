@@ -9,35 +9,38 @@ use tracing::debug;
 
 use crate::shard::{self, Filter, ShardId};
 
-/// What is listed is taken for true for so long. A shard that is closed stays so.
-const GOOD: Duration = Duration::from_secs(30);
+/// From one listing to the next.
+const APART: Duration = Duration::from_secs(30);
 /// Whoever lists doesn't read meanwhile.
-const LISTING: Duration = Duration::from_secs(5);
+const LISTING: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
 pub(super) struct Closed(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
-    closed: BTreeSet<ShardId>,
     asked: Option<Instant>,
+    /// The last listing that was answered, and when it was asked for.
+    closed: Option<(Instant, BTreeSet<ShardId>)>,
 }
 
 impl Closed {
-    /// Whether it is known of the shard. While somebody lists, and when that fails, nothing new is.
-    pub(super) async fn has(&self, shard: &ShardId, shards: &dyn shard::Api) -> bool {
+    /// Whether the shard is known to be closed, by a listing that was asked for after `since`: an earlier stream of the
+    /// name may have had a shard of that name. While somebody lists, and when that fails, nothing is known.
+    pub(super) async fn has(&self, shard: &ShardId, since: Instant, shards: &dyn shard::Api) -> bool {
         let Ok(mut known) = self.0.try_lock() else { return false };
-        if known.asked.is_none_or(|asked| asked.elapsed() >= GOOD) {
-            known.asked = Some(Instant::now());
+        if known.asked.is_none_or(|asked| asked.elapsed() >= APART) {
+            let asked = Instant::now();
+            known.asked = Some(asked);
             match timeout(LISTING, shards.list(Filter::All)).await {
                 Ok(Ok(listed)) => {
                     let closed = listed.into_iter().filter(|shard| shard.ending.is_some());
-                    known.closed = closed.map(|shard| shard.id).collect();
+                    known.closed = Some((asked, closed.map(|shard| shard.id).collect()));
                 }
                 Ok(Err(error)) => debug!(%error, "which shards are closed isn't known"),
                 Err(_) => debug!("which shards are closed isn't known: no answer in {LISTING:?}"),
             }
         }
-        known.closed.contains(shard)
+        known.closed.as_ref().is_some_and(|(at, closed)| *at >= since && closed.contains(shard))
     }
 }

@@ -78,6 +78,10 @@ pub(super) struct Fanout {
     backoff: Backoff,
     /// Bytes of the last event.
     expected: usize,
+    /// Whether that stood at the tip.
+    at_tip: bool,
+    /// A subscription was silent from its beginning, and no event came since.
+    silent: bool,
 }
 
 enum Step {
@@ -91,7 +95,7 @@ enum Step {
 impl Fanout {
     pub(super) fn new(place: Place, consumer: Arc<StreamConsumer>) -> Self {
         let backoff = Backoff::new(place.source.settings.retry, MAX_PAUSE, fastrand::Rng::new());
-        Self { place, consumer, backoff, expected: LITTLE }
+        Self { place, consumer, backoff, expected: LITTLE, at_tip: false, silent: false }
     }
 
     /// Ends after the batch that ends the shard, or when nobody wants batches any more; or with the place from
@@ -163,8 +167,10 @@ impl Fanout {
             let Some(room) = room else { return Step::Done };
             let answer = match timeout_at(Instant::now() + SILENCE, subscription.next(room)).await {
                 Ok(Ok(Some(answer))) => answer,
-                // Five minutes are over.
-                Ok(Ok(None)) if events > 0 => return Step::At(began + ONE_CALL),
+                Ok(Ok(None)) if events > 0 => {
+                    debug!(shard = %self.place.shard, "the subscription's five minutes are over");
+                    return Step::At(began + ONE_CALL);
+                }
                 Ok(Ok(None)) => {
                     self.place.failed(None);
                     return Step::At((began + ONE_CALL).max(Instant::now() + self.backoff.pause()));
@@ -176,7 +182,10 @@ impl Fanout {
                 Ok(Err(Error::ShardMissing(reason))) => return self.missing(&reason, consumer, ahead).await,
                 Ok(Err(error)) => return self.failed("a subscription broke, will subscribe again", &error),
                 Err(_) => {
-                    if self.ends_unsaid(last).await {
+                    // With more to come a connection that hangs is likelier, if not another after it too.
+                    let again = events == 0 && self.silent;
+                    self.silent |= events == 0;
+                    if (self.at_tip || again) && self.ends_unsaid(last).await {
                         return Step::Poll;
                     }
                     let silence = Error::Unavailable(format!("nothing came for {SILENCE:?}"));
@@ -189,8 +198,9 @@ impl Fanout {
             }
             events += 1;
             self.backoff.reset();
-            let is_at_tip = answer.millis_behind_latest.is_none_or(|behind| behind <= 0);
-            let is_quiet = answer.records.is_empty() && is_at_tip;
+            self.silent = false;
+            self.at_tip = answer.millis_behind_latest.is_none_or(|behind| behind <= 0);
+            let is_quiet = answer.records.is_empty() && self.at_tip;
             if !is_quiet {
                 last = Instant::now();
             }
@@ -207,7 +217,7 @@ impl Fanout {
     /// subscription left out, be it the end alone, is read by `GetRecords`.
     async fn ends_unsaid(&self, since: Instant) -> bool {
         let Place { source, shard, .. } = &self.place;
-        let ends = since.elapsed() >= QUIET && self.consumer.closed.has(shard, &*source.shards).await;
+        let ends = since.elapsed() >= QUIET && self.consumer.closed.has(shard, since, &*source.shards).await;
         if ends {
             info!(%shard, "the shard is closed and its subscription says no end: it is polled from here to its end");
         }
@@ -263,6 +273,9 @@ impl Fanout {
     }
 }
 
+#[cfg(test)]
+#[path = "fanout_simulation.rs"]
+mod simulation;
 #[cfg(test)]
 #[path = "fanout_tests.rs"]
 mod tests;

@@ -10,24 +10,30 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 use tokio::sync::Semaphore;
 
-type Event = Result<Option<Answer>, Error>;
+pub(super) type Event = Result<Option<Answer>, Error>;
 
 /// One list of events a subscription, or why there is none; what was asked for, and when.
 #[derive(Default)]
-struct Script {
+pub(super) struct Script {
     subscriptions: Mutex<VecDeque<Result<VecDeque<Event>, Error>>>,
     starts: Mutex<Vec<(Start, Duration)>>,
     registered: Mutex<u32>,
     listed: Vec<Shard>,
     began: Option<Instant>,
+    /// Between two events.
+    pause: Duration,
 }
 
-struct Scripted(VecDeque<Event>);
+struct Scripted(VecDeque<Event>, Duration);
 
 impl Subscription for Scripted {
     fn next(&mut self, _: Room) -> BoxFuture<'_, Event> {
+        let pause = self.1;
         match self.0.pop_front() {
-            Some(event) => Box::pin(async { event }),
+            Some(event) => Box::pin(async move {
+                tokio::time::sleep(pause).await;
+                event
+            }),
             None => Box::pin(std::future::pending()),
         }
     }
@@ -52,7 +58,9 @@ impl Api for Script {
     ) -> BoxFuture<'a, Result<Box<dyn Subscription>, Error>> {
         self.starts.lock().unwrap().push((start.clone(), self.began.unwrap().elapsed()));
         let next = self.subscriptions.lock().unwrap().pop_front().expect("a subscription too many");
-        Box::pin(async { next.map(|events| -> Box<dyn Subscription> { Box::new(Scripted(events)) }) })
+        Box::pin(async {
+            next.map(|events| -> Box<dyn Subscription> { Box::new(Scripted(events, self.pause)) })
+        })
     }
 }
 
@@ -72,7 +80,7 @@ impl shard::Api for Script {
     }
 }
 
-fn number(n: u32) -> SequenceNumber {
+pub(super) fn number(n: u32) -> SequenceNumber {
     SequenceNumber::parse(&n.to_string()).unwrap()
 }
 
@@ -88,13 +96,13 @@ fn event(records: &[u32], on: &str) -> Event {
     Ok(Some(Answer { records: records.iter().map(record).collect(), next, ..Answer::default() }))
 }
 
-fn end() -> Event {
+pub(super) fn end() -> Event {
     let child =
         ChildShard { id: "c".into(), parents: vec!["s".into()], range: HashRange { start: 0, end: 1 } };
     Ok(Some(Answer { children: vec![child], ..Answer::default() }))
 }
 
-fn source(script: &Arc<Script>) -> Source {
+pub(super) fn source(script: &Arc<Script>) -> Source {
     let settings = Settings {
         max_records: 10,
         idle: Duration::from_millis(200),
@@ -123,7 +131,7 @@ fn source(script: &Arc<Script>) -> Source {
     }
 }
 
-fn script(subscriptions: Vec<Result<Vec<Event>, Error>>, listed: Vec<Shard>) -> Arc<Script> {
+pub(super) fn script(subscriptions: Vec<Result<Vec<Event>, Error>>, listed: Vec<Shard>) -> Arc<Script> {
     let subscriptions = subscriptions.into_iter().map(|one| one.map(VecDeque::from)).collect();
     let began = Some(Instant::now());
     Arc::new(Script { subscriptions: Mutex::new(subscriptions), listed, began, ..Script::default() })
@@ -258,280 +266,34 @@ async fn a_subscription_is_not_opened_again_and_again_while_the_next_event_has_n
     assert_eq!(starts(&script).len(), 1);
 }
 
-/// How Kinesis tells a subscription that its shard has ended.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Ending {
-    /// With the last event, as it should.
-    Said,
-    /// Not at all: events without records, for ever.
-    Unsaid,
-    /// Nothing comes any more.
-    Silent,
-}
-
-/// A shard to which records come over time, on a service that fails by chance for a while.
-struct Shore {
-    began: Instant,
-    /// When each record comes. Its number is its place, in thousands.
-    records: Vec<Duration>,
-    closes: Option<Duration>,
-    ending: Ending,
-    fails_until: Duration,
-    random: Mutex<fastrand::Rng>,
-    reads: Mutex<Vec<Duration>>,
-    lists: Mutex<usize>,
-}
-
-impl Shore {
-    /// By chance.
-    fn of(seed: u64, ending: Ending) -> Self {
-        let mut random = fastrand::Rng::with_seed(seed);
-        let mut at = Duration::ZERO;
-        let next = |_| {
-            let few = random.u32(0..4) > 0;
-            at += Duration::from_millis(if few { random.u64(0..300) } else { random.u64(0..60_000) });
-            at
-        };
-        let records: Vec<Duration> = (0..50).map(next).collect();
-        let closes = records[49] + Duration::from_millis(random.u64(0..400_000));
-        Self {
-            began: Instant::now(),
-            records,
-            closes: Some(closes),
-            ending,
-            fails_until: Duration::from_millis(random.u64(0..1_000_000)),
-            random: Mutex::new(random),
-            reads: Mutex::default(),
-            lists: Mutex::default(),
-        }
-    }
-
-    /// It takes a while and may fail.
-    async fn call(&self) -> Result<(), Error> {
-        let (wait, dice) = {
-            let mut random = self.random.lock().unwrap();
-            (random.u64(1..200), random.u32(0..12))
-        };
-        tokio::time::sleep(Duration::from_millis(wait)).await;
-        if self.began.elapsed() >= self.fails_until {
-            return Ok(());
-        }
-        match dice {
-            0 => Err(Error::Throttled("t".into())),
-            1 => Err(Error::Unavailable("u".into())),
-            2 => Err(Error::Denied("d".into())),
-            3 => Err(Error::Taken("t".into())),
-            4 => {
-                tokio::time::sleep(Duration::from_secs(40)).await;
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn is_closed(&self) -> bool {
-        self.closes.is_some_and(|closes| self.began.elapsed() >= closes)
-    }
-
-    /// The place of the first record from there on.
-    fn place(&self, start: &Start) -> usize {
-        match start {
-            Start::TrimHorizon => 0,
-            Start::At(number) => (0..50).find(|place| at(*place).order(number).is_ge()).unwrap_or(50),
-            Start::After(number) => (0..50).find(|place| at(*place).order(number).is_gt()).unwrap_or(50),
-            Start::Latest | Start::AtTimestamp(_) => unreachable!("not begun so"),
-        }
-    }
-
-    /// What has come by now, a few at most.
-    fn from(&self, place: usize) -> Vec<Record> {
-        let there = self.records.iter().filter(|record| **record <= self.began.elapsed()).count();
-        let most = self.random.lock().unwrap().usize(1..5);
-        (place..there.min(place + most)).map(|place| record(at(place))).collect()
+fn closed() -> Shard {
+    Shard {
+        id: "s".into(),
+        parent: None,
+        adjacent_parent: None,
+        range: HashRange { start: 0, end: 9 },
+        starting: number(1),
+        ending: Some(number(9)),
     }
 }
 
-fn at(place: usize) -> SequenceNumber {
-    number(u32::try_from((place + 1) * 1_000).unwrap())
-}
-
-fn record(sequence: SequenceNumber) -> Record {
-    Record { sequence, sub: 0, partition_key: "p".into(), data: Data::encode(&[0]), arrival: None }
-}
-
-struct Waves {
-    shore: Arc<Shore>,
-    place: usize,
-    until: Instant,
-    next: Instant,
-}
-
-impl Subscription for Waves {
-    fn next(&mut self, _: Room) -> BoxFuture<'_, Event> {
-        Box::pin(async move {
-            sleep_until(self.next.min(self.until)).await;
-            if Instant::now() >= self.until {
-                return Ok(None);
-            }
-            self.next = Instant::now() + Duration::from_secs(1);
-            let records = self.shore.from(self.place);
-            let is_over = self.shore.is_closed() && self.place + records.len() == 50;
-            match self.shore.ending {
-                Ending::Said if is_over && records.is_empty() => return end(),
-                Ending::Silent if is_over && records.is_empty() => std::future::pending().await,
-                Ending::Said | Ending::Unsaid | Ending::Silent => {}
-            }
-            self.shore.call().await?;
-            self.place += records.len();
-            // Behind the last record, and before the next.
-            let next = Some((self.place * 1_000 + 500).to_string());
-            let (records, millis_behind_latest) = (records.into_iter().collect(), Some(0));
-            Ok(Some(Answer { records, next, millis_behind_latest, children: Vec::new() }))
-        })
-    }
-}
-
-/// The other parts of the port are the script's.
-struct Coast(Arc<Shore>, Arc<Script>);
-
-impl Api for Coast {
-    fn stream_arn(&self) -> BoxFuture<'_, Result<String, Error>> {
-        self.1.stream_arn()
-    }
-    fn describe<'a>(
-        &'a self,
-        stream: &'a str,
-        name: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Registered>, Error>> {
-        self.1.describe(stream, name)
-    }
-    fn register<'a>(&'a self, stream: &'a str, name: &'a str) -> BoxFuture<'a, Result<Registered, Error>> {
-        self.1.register(stream, name)
-    }
-    fn subscribe<'a>(
-        &'a self,
-        _: &'a str,
-        _: &'a ShardId,
-        start: &'a Start,
-    ) -> BoxFuture<'a, Result<Box<dyn Subscription>, Error>> {
-        Box::pin(async {
-            self.0.call().await?;
-            let (place, now) = (self.0.place(start), Instant::now());
-            let waves =
-                Waves { shore: self.0.clone(), place, until: now + Duration::from_secs(300), next: now };
-            Ok::<Box<dyn Subscription>, _>(Box::new(waves))
-        })
-    }
-}
-
-impl crate::retrieval::Api for Coast {
-    fn iterator<'a>(&'a self, _: &'a ShardId, start: &'a Start) -> BoxFuture<'a, Result<String, Error>> {
-        Box::pin(async {
-            self.0.call().await?;
-            Ok(self.0.place(start).to_string())
-        })
-    }
-    fn read<'a>(&'a self, iterator: &'a str, _: usize, _: Room) -> BoxFuture<'a, Result<Answer, Error>> {
-        Box::pin(async {
-            self.0.reads.lock().unwrap().push(self.0.began.elapsed());
-            self.0.call().await?;
-            let place: usize = iterator.parse().unwrap();
-            let records = self.0.from(place);
-            let next = place + records.len();
-            if self.0.is_closed() && next == 50 && records.is_empty() {
-                return Ok(end()?.unwrap());
-            }
-            let records = records.into_iter().collect();
-            Ok(Answer {
-                records,
-                next: Some(next.to_string()),
-                millis_behind_latest: Some(0),
-                children: Vec::new(),
-            })
-        })
-    }
-}
-
-impl shard::Api for Coast {
-    fn list(&self, _: Filter) -> BoxFuture<'_, Result<Vec<Shard>, shard::Error>> {
-        Box::pin(async {
-            *self.0.lists.lock().unwrap() += 1;
-            self.0.call().await.map_err(|error| shard::Error::Unavailable(error.to_string()))?;
-            Ok(vec![Shard {
-                id: "s".into(),
-                parent: None,
-                adjacent_parent: None,
-                range: HashRange { start: 0, end: 9 },
-                starting: number(1),
-                ending: self.0.is_closed().then(|| number(99_999_999)),
-            }])
-        })
-    }
-}
-
-fn coast(shore: &Arc<Shore>) -> Source {
-    let script = script(vec![], vec![]);
-    let coast = Arc::new(Coast(shore.clone(), script.clone()));
-    let source = source(&script);
-    let consumer = StreamConsumer::new(
-        coast.clone(),
-        registration::Settings {
-            arn: Some("arn".to_owned()),
-            name: "app".to_owned(),
-            stream_attempts: 1,
-            describe_attempts: 1,
-            register_attempts: 1,
-            pause: Duration::from_secs(1),
-        },
-    );
-    Source { api: coast.clone(), shards: coast, consumer: Some(Arc::new(consumer)), ..source }
-}
-
-#[test]
-fn every_shard_is_read_to_its_end_once_whether_or_not_the_end_is_said() {
-    for seed in 0..200 {
-        for ending in [Ending::Said, Ending::Unsaid, Ending::Silent] {
-            let mut builder = tokio::runtime::Builder::new_current_thread();
-            let runtime = builder.enable_time().start_paused(true).build().unwrap();
-            runtime.block_on(async {
-                let shore = Arc::new(Shore::of(seed, ending));
-                let mut feed = Feed::open(&coast(&shore), "s".into(), None, Start::TrimHorizon);
-                let mut seen = Vec::new();
-                loop {
-                    let batch = timeout(Duration::from_secs(7_200), feed.next()).await;
-                    let batch = batch
-                        .unwrap_or_else(|_| panic!("seed {seed}, {ending:?}: {} and no end", seen.len()))
-                        .unwrap();
-                    seen.extend(batch.records.each().iter().map(|record| record.sequence.clone()));
-                    if batch.end.is_some() {
-                        break;
-                    }
-                }
-                assert_eq!(seen, (0..50).map(at).collect::<Vec<_>>(), "seed {seed}, {ending:?}");
-                let closed = shore.closes.unwrap();
-                let waited = shore.began.elapsed().saturating_sub(closed.max(shore.fails_until));
-                let longest = if ending == Ending::Said { 60 } else { 120 };
-                assert!(waited <= Duration::from_secs(longest), "seed {seed}, {ending:?}: {waited:?}");
-                let reads = shore.reads.lock().unwrap();
-                assert!(
-                    reads.iter().all(|read| *read >= closed),
-                    "seed {seed}, {ending:?}: an open shard was polled"
-                );
-            });
-        }
-    }
+fn far_from_the_tip() -> Event {
+    event(&[], "1").map(|answer| answer.map(|answer| Answer { millis_behind_latest: Some(60_000), ..answer }))
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_quiet_shard_that_is_open_costs_two_listings_a_minute_and_is_not_polled() {
-    let open = Shore { closes: None, fails_until: Duration::ZERO, ..Shore::of(1, Ending::Said) };
-    let shore = Arc::new(open);
-    let source = coast(&shore);
-    let mut feeds: Vec<Feed> =
-        (0..4).map(|_| Feed::open(&source, "s".into(), None, Start::After(at(49)))).collect();
-    let none = timeout(Duration::from_secs(3_600), feeds[0].next()).await;
-    assert!(none.is_err(), "there was nothing to come");
-    assert_eq!(shore.reads.lock().unwrap().len(), 0);
-    let lists = *shore.lists.lock().unwrap();
-    assert!((100..=120).contains(&lists), "{lists}");
+async fn a_closed_shard_with_more_to_come_is_not_polled_however_long_nothing_comes() {
+    let events = (0..30).map(|_| far_from_the_tip()).chain([event(&[5], "5"), far_from_the_tip()]).collect();
+    // The connection hangs then.
+    let script = script(vec![Ok(events), Ok(vec![event(&[6], "6"), end()])], vec![closed()]);
+    let script = Arc::new(Script { pause: Duration::from_secs(1), ..Arc::into_inner(script).unwrap() });
+    assert_eq!(all(&script, Start::TrimHorizon).await, ["5", "6", "-> c"]);
+    assert_eq!(starts(&script), [Start::TrimHorizon, Start::After(number(5))], "nothing was polled");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_shard_whose_subscriptions_say_nothing_at_all_is_polled_after_the_second() {
+    let script = script(vec![Ok(vec![]), Ok(vec![])], vec![closed()]);
+    assert_eq!(all(&script, Start::TrimHorizon).await, ["-> c"]);
+    assert_eq!(starts(&script).len(), 3, "two subscriptions, one iterator");
 }

@@ -66,8 +66,10 @@ impl Place {
             (None, Start::At(number)) if answer.records.is_empty() => Some(number),
             _ => None,
         };
+        // And no event leads back.
         if let Some(last) = last
             && at.is_none_or(|at| last.order(at) == Ordering::Greater)
+            && self.last.as_ref().is_none_or(|before| last.order(before) != Ordering::Less)
         {
             self.last = Some(last);
         }

@@ -52,8 +52,8 @@ fn assert_each_once(mut seen: Vec<usize>, count: usize) {
 }
 
 /// While a daemon reads, records are put for as long as the renewals take, the stream is resharded, and whatever
-/// `trouble` does is done.
-async fn pushed(mut rig: Rig, count: usize, span: Duration, reshards: bool, trouble: impl Fn(&Rig, usize)) {
+/// `trouble` does is done. What the daemon said.
+async fn pushed(mut rig: Rig, count: usize, span: Duration, trouble: impl Fn(&Rig, usize)) -> String {
     let (rounds, part) = (50, count / 50);
     rig.put(&numbered(0, part)).await;
     let file = rig.properties(&rig.scripted("each"), FANOUT);
@@ -64,10 +64,10 @@ async fn pushed(mut rig: Rig, count: usize, span: Duration, reshards: bool, trou
         next += span / rounds;
         tokio::time::sleep_until(next).await;
         trouble(&rig, usize::try_from(round).unwrap());
-        if reshards && round == 15 {
+        if round == 15 {
             split(&rig, "shardId-000000000000").await;
         }
-        if reshards && round == 30 {
+        if round == 30 {
             merge(&rig, "shardId-000000000001", "shardId-000000000002").await;
         }
         let round = usize::try_from(round).unwrap();
@@ -81,8 +81,10 @@ async fn pushed(mut rig: Rig, count: usize, span: Duration, reshards: bool, trou
     assert_eq!(count, count_of(&rig), "nothing comes after all");
     assert_each_once(seen, count);
     assert_in_order(&rig.log);
-    assert_eq!(said(&rig.log, "shardEnded").len(), if reshards { 3 } else { 0 });
-    assert!(!rig.daemon_log().contains("reading failed"), "{}", rig.daemon_log());
+    assert_eq!(said(&rig.log, "shardEnded").len(), 3);
+    let log = rig.daemon_log();
+    assert!(!log.contains("reading failed"), "{log}");
+    log
 }
 
 fn count_of(rig: &Rig) -> usize {
@@ -132,7 +134,7 @@ async fn nothing_is_lost_or_repeated_over_renewals_reshards_and_trouble() {
             rig.stream(4).await;
             let random = std::sync::Mutex::new(fastrand::Rng::with_seed(seed));
             let span = Duration::from_secs(20);
-            pushed(rig, 50_000, span, true, |rig, round| {
+            pushed(rig, 50_000, span, |rig, round| {
                 let mut random = random.lock().unwrap();
                 let effects = [
                     Effect::Throttle,
@@ -164,9 +166,9 @@ async fn nothing_is_lost_or_repeated_over_renewals_reshards_and_trouble() {
 }
 
 /// npm's kinesis-local, when `MULTILANGD_KINESIS_LOCAL` names it, as for the contract; it must be newly started. Its
-/// subscriptions last five minutes, so they are cut on the way too; and that to a closed shard never ends
-/// (`tests/contract/suite.rs`), so the daemon has to find out. `MULTILANGD_KINESIS_LOCAL_RECORDS=100000` takes a
-/// quarter of an hour, with two renewals of each of the four.
+/// subscriptions last five minutes, so they are cut on the way, in the first half; and that to a closed shard never
+/// ends (`tests/contract/suite.rs`), so the daemon has to find out. `MULTILANGD_KINESIS_LOCAL_RECORDS=100000` takes
+/// 22 minutes, so that in the second half there are renewals too.
 #[tokio::test(flavor = "multi_thread")]
 async fn kinesis_local_pushes_too() {
     let Ok(url) = std::env::var("MULTILANGD_KINESIS_LOCAL") else {
@@ -180,14 +182,18 @@ async fn kinesis_local_pushes_too() {
     active(&rig).await;
     let records =
         std::env::var("MULTILANGD_KINESIS_LOCAL_RECORDS").map_or(5_000, |count| count.parse().unwrap());
-    let span = Duration::from_millis(3) * u32::try_from(records).unwrap();
-    pushed(rig, records, span, true, |_, round| {
-        if round % 4 == 0 {
+    let is_long = records >= 100_000;
+    let span = Duration::from_millis(if is_long { 12 } else { 3 }) * u32::try_from(records).unwrap();
+    rig.environment.push(("RUST_LOG".into(), "info,multilangd::retrieval=debug".into()));
+    let log = pushed(rig, records, span, |_, round| {
+        if round <= 24 && round % 2 == 0 {
             wire.cut();
         }
     })
     .await;
-    assert!(*wire.connections.borrow() > 40, "ten cuts, four shards");
+    assert!(*wire.connections.borrow() > 40, "twelve cuts, four shards");
+    let renewals = log.matches("five minutes are over").count();
+    assert!(!is_long || renewals >= 10, "{renewals} renewals");
 }
 
 /// A way to another address that can be cut.
