@@ -58,8 +58,9 @@ pub fn is_base64(text: &[u8]) -> bool {
         return true;
     }
     // Whoever decodes may take what isn't written as it should be, such as bits that are left over.
-    let is_usual = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=".contains(byte);
-    text.len().is_multiple_of(4) && text.iter().all(is_usual)
+    let is_usual = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/".contains(byte);
+    let filled = text.strip_suffix(b"==").or_else(|| text.strip_suffix(b"=")).unwrap_or(text);
+    text.len().is_multiple_of(4) && filled.iter().all(is_usual) && !filled.is_empty()
 }
 
 /// Bytes that base64 stands for: four characters are three, but for those that only fill up.
@@ -227,10 +228,10 @@ mod tests {
 
     #[test]
     fn data_is_base64_and_nothing_else() {
-        for good in ["", "aGk=", "a/+=", "AAAA"] {
+        for good in ["", "aGk=", "a/+=", "AAAA", "AB=="] {
             assert_eq!(Data::of_base64(good.into()).unwrap().as_str(), good);
         }
-        for bad in ["aGk", "aGk\n", "aG\"=", "aG =", "aGé"] {
+        for bad in ["aGk", "aGk\n", "aG\"=", "aG =", "aGé", "====", "A===", "=AAA", "AA=A", "AA==AAAA"] {
             assert_eq!(Data::of_base64(bad.into()), None, "{bad}");
         }
         assert_eq!(Data::encode(b"hi").as_str(), "aGk=");
@@ -245,7 +246,7 @@ mod tests {
             assert_eq!(record.size(), length);
         }
         for byte in 0..=u8::MAX {
-            let is_base64 = byte.is_ascii_alphanumeric() || b"+/=".contains(&byte);
+            let is_base64 = byte.is_ascii_alphanumeric() || b"+/".contains(&byte);
             assert_eq!(Data::of_base64(vec![b'A', byte, b'A', b'A'].into()).is_some(), is_base64, "{byte}");
         }
     }

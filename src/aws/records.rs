@@ -145,7 +145,8 @@ fn millis(text: &str) -> Option<i64> {
     let is_plain = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
     if !is_plain(whole) || !is_plain(fraction) {
         #[expect(clippy::cast_possible_truncation, reason = "milliseconds since 1970")]
-        return text.parse::<f64>().ok().map(|seconds| (seconds * 1_000.0).round() as i64);
+        let millis = |seconds: f64| (seconds.abs() < 1e15).then(|| (seconds * 1_000.0).round() as i64);
+        return text.parse().ok().and_then(millis);
     }
     let digit = |at: usize| fraction.as_bytes().get(at).map_or(0, |byte| i64::from(byte - b'0'));
     let fraction = digit(0) * 100 + digit(1) * 10 + digit(2) + i64::from(digit(3) >= 5);
@@ -214,6 +215,8 @@ mod tests {
         ] {
             assert_eq!(millis(text), Some(expected), "{text}");
         }
-        assert_eq!(millis("\"x\""), None);
+        for absurd in ["\"x\"", "1E20", "-1e300", "99999999999999999999", "NaN"] {
+            assert_eq!(millis(absurd), None, "{absurd}");
+        }
     }
 }

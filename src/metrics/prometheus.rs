@@ -159,7 +159,7 @@ fn seconds(millis: i64) -> f64 {
 }
 
 fn age(arrival: Option<i64>, scene: &Scene<'_>) -> Option<f64> {
-    arrival.map(|arrival| seconds(scene.wall - arrival))
+    arrival.map(|arrival| seconds(scene.wall.saturating_sub(arrival)))
 }
 
 /// The whole text.
