@@ -1,15 +1,14 @@
 //! Records pushed by SubscribeToShard: renewals, reshards and trouble between them; nothing is lost, nothing
 //! comes twice.
 
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use multilangd::local::kinesis::{Effect, Fault, Operation, Options};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::rig::*;
+use crate::wire::{Wire, trust};
 
 const FANOUT: &str = "retrievalMode = FANOUT\ntaskBackoffTimeMillis = 50\nshardSyncIntervalMillis = 500\n";
 
@@ -165,6 +164,31 @@ async fn nothing_is_lost_or_repeated_over_renewals_reshards_and_trouble() {
     }
 }
 
+/// As AWS has it: TLS, and one HTTP/2 connection for two subscriptions; cut on the way, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_or_repeated_over_tls_and_http_2() {
+    let mut rig = Rig::with("tls", short(1_500)).await;
+    let wire = Wire::over_tls(rig.url.strip_prefix("http://").unwrap()).await;
+    rig.url = wire.url.clone();
+    rig.environment.push(trust());
+    rig.stream(4).await;
+    pushed(rig, 20_000, Duration::from_secs(10), |rig, round| {
+        if round % 8 == 0 {
+            wire.cut();
+        }
+        if round == 40 {
+            let subscribed = rig.kinesis.faults().calls(Operation::SubscribeToShard);
+            assert!(subscribed > 20, "{subscribed} subscriptions");
+            assert_eq!(rig.kinesis.faults().calls(Operation::GetRecords), 0);
+        }
+    })
+    .await;
+    let (connections, of_http_2) = *wire.connections.borrow();
+    assert_eq!(connections, of_http_2, "AWS pushes by HTTP/2 alone");
+    // Each cut costs all of them.
+    assert!((6..100).contains(&connections), "{connections} connections");
+}
+
 /// npm's kinesis-local, when `MULTILANGD_KINESIS_LOCAL` names it, as for the contract; it must be newly started. Its
 /// subscriptions last five minutes, so they are cut on the way, in the first half; and that to a closed shard never
 /// ends (`tests/contract/suite.rs`), so the daemon has to find out. `MULTILANGD_KINESIS_LOCAL_RECORDS=100000` takes
@@ -191,48 +215,9 @@ async fn kinesis_local_pushes_too() {
         }
     })
     .await;
-    assert!(*wire.connections.borrow() > 40, "twelve cuts, four shards");
+    assert!(wire.connections.borrow().0 > 40, "twelve cuts, four shards");
     let renewals = log.matches("five minutes are over").count();
     assert!(!is_long || renewals >= 10, "{renewals} renewals");
-}
-
-/// A way to another address that can be cut.
-struct Wire {
-    url: String,
-    cuts: tokio::sync::broadcast::Sender<()>,
-    connections: tokio::sync::watch::Receiver<usize>,
-    _task: JoinSet<()>,
-}
-
-impl Wire {
-    async fn to(address: &str) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let (cuts, _) = tokio::sync::broadcast::channel(1);
-        let (count, connections) = tokio::sync::watch::channel(0);
-        let (address, told) = (address.to_owned(), cuts.clone());
-        let mut task = JoinSet::new();
-        task.spawn(async move {
-            let mut open = JoinSet::new();
-            loop {
-                let (mut near, _) = listener.accept().await.unwrap();
-                let (mut cut, address) = (told.subscribe(), address.clone());
-                count.send_modify(|count| *count += 1);
-                open.spawn(async move {
-                    let mut far = TcpStream::connect(address).await.unwrap();
-                    tokio::select! {
-                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
-                        _ = cut.recv() => {}
-                    }
-                });
-            }
-        });
-        Self { url, cuts, connections, _task: task }
-    }
-
-    fn cut(&self) {
-        let _nobody_is_connected = self.cuts.send(()).is_err();
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

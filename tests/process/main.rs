@@ -31,6 +31,8 @@
 
 #[path = "../support/rig.rs"]
 mod rig;
+#[path = "../support/wire.rs"]
+mod wire;
 
 mod children;
 mod cloudwatch;

@@ -1,0 +1,102 @@
+//! A way to an endpoint that can be cut, bare or over TLS as AWS has it.
+
+use std::ffi::OsString;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+/// Of `localhost`, for a hundred years, signed by itself: `openssl req -x509 -newkey ec -pkeyopt
+/// ec_paramgen_curve:P-256 -nodes -days 36500 -subj "/CN=multilangd tests" -addext subjectAltName=DNS:localhost
+/// -addext basicConstraints=critical,CA:FALSE -keyout key.pem -out certificate.pem`.
+const TLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/tls");
+
+pub struct Wire {
+    pub url: String,
+    cuts: broadcast::Sender<()>,
+    /// How many connections there were, and how many of them chose HTTP/2.
+    pub connections: watch::Receiver<(usize, usize)>,
+    _task: JoinSet<()>,
+}
+
+impl Wire {
+    pub async fn to(address: &str) -> Self {
+        Self::open(address, None).await
+    }
+
+    /// With HTTP/2 for whoever asks for it. [`trust`] must be in the daemon's environment.
+    pub async fn over_tls(address: &str) -> Self {
+        let read = |name: &str| Path::new(TLS).join(name);
+        let certificate = CertificateDer::from_pem_file(read("certificate.pem")).unwrap();
+        let key = PrivateKeyDer::from_pem_file(read("key.pem")).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        let mut config = config.with_single_cert(vec![certificate], key).unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Self::open(address, Some(TlsAcceptor::from(Arc::new(config)))).await
+    }
+
+    async fn open(address: &str, tls: Option<TlsAcceptor>) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let url = if tls.is_some() { "https://localhost" } else { "http://127.0.0.1" };
+        let url = format!("{url}:{port}");
+        let (cuts, _) = broadcast::channel(1);
+        let (count, connections) = watch::channel((0, 0));
+        let (address, told) = (address.to_owned(), cuts.clone());
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let mut open = JoinSet::new();
+            loop {
+                let (near, _) = listener.accept().await.unwrap();
+                let (cut, address, tls, count) =
+                    (told.subscribe(), address.clone(), tls.clone(), count.clone());
+                count.send_modify(|(all, _)| *all += 1);
+                open.spawn(async move {
+                    match tls {
+                        None => carry(near, &address, cut).await,
+                        Some(tls) => {
+                            // Whoever breaks off has no connection.
+                            let Ok(near) = tls.accept(near).await else { return };
+                            let is_two = near.get_ref().1.alpn_protocol() == Some(b"h2");
+                            count.send_modify(|(_, two)| *two += usize::from(is_two));
+                            carry(near, &address, cut).await;
+                        }
+                    }
+                });
+            }
+        });
+        Self { url, cuts, connections, _task: task }
+    }
+
+    /// Whatever is on the way is lost.
+    pub fn cut(&self) {
+        let _nobody_is_connected = self.cuts.send(()).is_err();
+    }
+}
+
+async fn carry(
+    mut near: impl AsyncRead + AsyncWrite + Unpin,
+    address: &str,
+    mut cut: broadcast::Receiver<()>,
+) {
+    let mut far = TcpStream::connect(address).await.unwrap();
+    tokio::select! {
+        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+        _ = cut.recv() => {}
+    }
+}
+
+/// Makes a daemon trust the certificate.
+pub fn trust() -> (OsString, OsString) {
+    ("SSL_CERT_FILE".into(), Path::new(TLS).join("certificate.pem").into())
+}
