@@ -21,6 +21,9 @@
 
 mod calls;
 mod capture;
+/// Log directives: who says at length, each time, what our own words say: where credentials were looked for.
+pub const QUIET: &str = "aws_config::meta=error,aws_config::imds=error";
+
 pub mod client;
 pub mod cloudwatch;
 pub mod credentials;

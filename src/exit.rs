@@ -43,7 +43,12 @@ pub const EXITS: &[(Exit, u8, &str, &str)] = &[
     (Exit::Taken, 71, "taken", "a port to listen on, or the data folder of local mode, is in use"),
     (Exit::Denied, 77, "denied", "AWS refused access"),
     (Exit::Config, 78, "config", "wrong settings, no such program, or a table that is no lease table"),
-    (Exit::Interrupted, 130, "interrupted", "a second signal cut the stop short"),
+    (
+        Exit::Interrupted,
+        130,
+        "interrupted",
+        "another signal, a second or more after the first, cut the stop short",
+    ),
 ];
 
 impl Exit {

@@ -22,7 +22,9 @@ use crate::shard::ShardId;
 
 /// A shard's child failed for good.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the record processor of shard {shard} failed too often in a row, the last time because {reason}")]
+#[error(
+    "the record processor of shard {shard} failed too often in a row (multilangd.maxChildFailures), the last time because {reason}"
+)]
 pub struct Hopeless {
     /// The shard.
     pub shard: ShardId,

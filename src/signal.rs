@@ -1,13 +1,19 @@
-//! Signals: the first asks for a stop, the second cuts it short.
+//! Signals: the first asks for a stop, the second cuts it short. What comes with the first is the same request: who
+//! signals a process and then its group (`timeout`, supervisors) sends two.
 //!
 //! SIGTERM, SIGINT and SIGHUP, as Java. One that was ignored when the process started (`nohup`, a
 //! background job of a shell) stays ignored.
 
 use std::io;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+
+/// Signals within this time of the first are one request.
+const ONE: Duration = Duration::from_secs(1);
 
 /// The signals that end the daemon.
 pub(crate) struct Signals {
@@ -39,8 +45,13 @@ impl Signals {
         let name = self.next().await;
         info!(signal = name, "asked to stop");
         stop.cancel();
+        let until = Instant::now() + ONE;
+        while timeout_at(until, self.next()).await.is_ok() {}
         let name = self.next().await;
-        warn!(signal = name, "asked again: stopping at once");
+        warn!(
+            signal = name,
+            "asked again: stopping at once; leases that weren't given back yet expire by themselves"
+        );
     }
 
     async fn next(&mut self) -> &'static str {

@@ -177,8 +177,9 @@ pub fn condition(totals: &Totals, now: Instant, stuck_after: Duration) -> Condit
             None => Condition::Working,
         };
     }
-    // A child that runs and isn't asked for anything has answered: it took the place of one that failed.
-    if totals.pid.is_none() && totals.failing_since.is_some() {
+    // A child that runs and isn't asked for anything has answered: it took the place of one that failed. What that one
+    // was given and didn't finish is still to come.
+    if totals.failing_since.is_some() && (totals.pid.is_none() || totals.is_unfinished()) {
         return if lasts(totals.failing_since).is_some() { failing() } else { Condition::Restarting };
     }
     if let Some(seconds) = lasts(totals.end_delayed_since) {
@@ -311,6 +312,7 @@ fn shard_json(shard: &ShardId, totals: &Totals, condition: &Condition, now: Inst
 mod tests {
     use super::*;
     use crate::metrics::{OfShard, Sink as _};
+    use crate::sequence::{Position, Sequence, SequenceNumber};
 
     const LIMIT: Duration = Duration::from_secs(60);
 
@@ -342,6 +344,27 @@ mod tests {
         let unread = |totals: &mut Totals, start| totals.unread_since = Some(start);
         assert_eq!(after(5, unread), Condition::Idle);
         assert!(matches!(after(61, unread), Condition::Stuck(why) if why.contains("Kinesis")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_child_that_has_yet_to_get_what_the_one_before_failed_at_is_no_idle_one() {
+        let (board, shard) = (Board::default(), ShardId::from("s"));
+        let now = || condition(&board.totals()[&shard], Instant::now(), LIMIT);
+        let stored = Position::new(Sequence::TrimHorizon);
+        board.shard(&shard, OfShard::Held { checkpoint: &stored });
+        for times in 1..4 {
+            board.shard(&shard, OfShard::ChildStarted { pid: 7 });
+            let action = Action::Initialize;
+            board.shard(&shard, OfShard::Answered { action, took: Duration::ZERO });
+            let expected = ["idle", "restarting", "stuck"][times - 1];
+            assert_eq!(now().word(), expected);
+            let last = Position::new(Sequence::Number(SequenceNumber::parse("5").unwrap()));
+            board.shard(&shard, OfShard::Delivered { records: 1, bytes: 1, last: &last, arrival: None });
+            board.shard(&shard, OfShard::Asked(Action::ProcessRecords));
+            board.shard(&shard, OfShard::ChildGone);
+            board.shard(&shard, OfShard::ChildFailed { times: times.try_into().unwrap() });
+            tokio::time::advance(LIMIT / 2 + Duration::from_secs(1)).await;
+        }
     }
 
     #[tokio::test(start_paused = true)]

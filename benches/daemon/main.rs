@@ -1,10 +1,11 @@
-//! The whole daemon, measured: `cargo bench --bench daemon -- [speed] [idle] [memory] [first]`, all four without
+//! The whole daemon, measured: `cargo bench --bench daemon -- [speed] [tls] [idle] [memory] [first]`, all five without
 //! a word; `speed-100B` and the like for records of one size. `MULTILANGD_PEER` (see `tests/interop/get.sh`) adds the Java daemon beside it.
 //! `MULTILANGD_BINARY` is another build of ours to measure, such as the image's.
 //!
 //! | word | measures |
 //! |---|---|
 //! | `speed` | MB/s and processor seconds a GB of record data through the daemon, beside the ceiling: a process that reads the endpoint raw and writes the same pipes without looking |
+//! | `tls` | the same of ours over TLS and HTTP/2, beside the bare way: what AWS's endpoints cost more |
 //! | `idle` | memory, threads and processor of a daemon that has nothing to do |
 //! | `memory` | the daemon's memory with 1,000 idle leases, its children left out; and with children that are stuck |
 //! | `first` | from the start of the process to the first record |
@@ -27,6 +28,9 @@ mod idle;
 mod process;
 mod roles;
 mod speed;
+#[allow(dead_code, reason = "the tests cut it")]
+#[path = "../../tests/support/wire.rs"]
+mod wire;
 mod world;
 
 fn main() {
@@ -38,7 +42,7 @@ fn main() {
         _ => {}
     }
     if words.is_empty() {
-        words = ["speed", "first", "idle", "memory"].map(str::to_owned).to_vec();
+        words = ["speed", "tls", "first", "idle", "memory"].map(str::to_owned).to_vec();
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -46,10 +50,11 @@ fn main() {
             match word.as_str() {
                 "speed" => speed::speed("").await,
                 size if size.starts_with("speed-") => speed::speed(&size["speed-".len()..]).await,
+                "tls" => speed::tls().await,
                 "first" => idle::first().await,
                 "idle" => idle::idle().await,
                 "memory" => idle::memory().await,
-                other => panic!("{other:?} is none of speed, first, idle, memory"),
+                other => panic!("{other:?} is none of speed, tls, first, idle, memory"),
             }
         }
     });

@@ -18,7 +18,8 @@ pub enum Daemon {
 impl Daemon {
     /// Ours, and Java's where it was fetched.
     pub fn all() -> Vec<Self> {
-        let java = std::env::var_os("MULTILANGD_PEER").map(|_| Self::Java);
+        let java =
+            std::env::var_os("MULTILANGD_PEER").filter(|folder| !folder.is_empty()).map(|_| Self::Java);
         if java.is_none() {
             println!("(the Java daemon is not measured: MULTILANGD_PEER does not name its folder)");
         }
@@ -65,6 +66,7 @@ impl Running {
             .env("AWS_SECRET_ACCESS_KEY", "bench")
             .env("AWS_REGION", "us-east-1")
             .env("AWS_EC2_METADATA_DISABLED", "true")
+            .envs([crate::wire::trust()])
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())

@@ -3,10 +3,18 @@
 use tokio::process::Command;
 
 use crate::process::{Daemon, Running};
+use crate::wire::Wire;
 use crate::world::{STREAM, World};
 
 const SHARDS: usize = 4;
 const REPEATS: usize = 3;
+/// Records of so many bytes, and how much of them.
+const SIZES: [(&str, usize, usize); 3] =
+    [("1 KB", 1_000, 1_024_000_000), ("100 KB", 100_000, 2_048_000_000), ("100 B", 100, 384_000_000)];
+const HOW: [(&str, &str); 2] = [
+    ("pushed", "retrievalMode = FANOUT\n"),
+    ("polled", "idleTimeBetweenReadsInMillis = 200\nmultilangd.idleWhenBehindMillis = 0\n"),
+];
 
 struct Result {
     seconds: f64,
@@ -19,9 +27,7 @@ pub async fn speed(only: &str) {
     println!("\n## speed: 4 shards, children that only answer; MB of record data, decoded\n");
     println!("| record | reader | MB/s | of the ceiling | processor s/GB | peak MiB |");
     println!("|---|---|---|---|---|---|");
-    for (label, size, bytes) in
-        [("1 KB", 1_000, 1_024_000_000), ("100 KB", 100_000, 2_048_000_000), ("100 B", 100, 384_000_000)]
-    {
+    for (label, size, bytes) in SIZES {
         if !only.is_empty() && label.replace(' ', "") != only {
             continue;
         }
@@ -40,9 +46,7 @@ pub async fn speed(only: &str) {
             );
             rate
         };
-        let fanout = "retrievalMode = FANOUT\n";
-        let polling = "idleTimeBetweenReadsInMillis = 200\nmultilangd.idleWhenBehindMillis = 0\n";
-        for (how, more) in [("pushed", fanout), ("polled", polling)] {
+        for (how, more) in HOW {
             let mut runs = Vec::new();
             for number in 0..REPEATS {
                 runs.push(raw(&mut world, how, number, &shards).await);
@@ -56,6 +60,40 @@ pub async fn speed(only: &str) {
                     runs.push(through(&mut world, daemon.start(&file)).await);
                 }
                 row(&format!("{}, {how}", daemon.name()), median(&mut runs), Some(ceiling));
+            }
+        }
+    }
+}
+
+/// The bare way, and through TLS with HTTP/2.
+pub async fn tls() {
+    println!("\n## tls: the same, to the bare endpoint and over TLS and HTTP/2\n");
+    println!("| record | way | MB/s | processor s/GB | connections | peak MiB |");
+    println!("|---|---|---|---|---|---|");
+    for (label, size, bytes) in SIZES {
+        let mut world = World::new(i32::try_from(SHARDS).unwrap()).await;
+        world.fill(bytes, size).await;
+        world.close().await;
+        let address = world.kinesis.address().to_string();
+        let megabytes = (bytes / size * size) as f64 / 1e6;
+        for (how, more) in HOW {
+            for way in ["bare", "TLS"] {
+                let wire =
+                    if way == "TLS" { Wire::over_tls(&address).await } else { Wire::to(&address).await };
+                world.url = wire.url.clone();
+                let mut runs = Vec::new();
+                for number in 0..REPEATS {
+                    let file = world.file(&format!("{way}-{how}-{number}"), "", more);
+                    runs.push(through(&mut world, Daemon::Ours.start(&file)).await);
+                }
+                let result = median(&mut runs);
+                println!(
+                    "| {label} | {how}, {way} | {:.0} | {:.1} | {} | {} |",
+                    megabytes / result.seconds,
+                    result.processor / megabytes * 1e3,
+                    wire.connections.borrow().0 / REPEATS,
+                    result.peak / 1024
+                );
             }
         }
     }

@@ -21,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(400);
 
 pub struct World {
     pub kinesis: Kinesis,
+    /// Where daemons find it.
+    pub url: String,
     pub tables: Tables,
     pub clients: Clients,
     pub folder: PathBuf,
@@ -45,7 +47,7 @@ impl World {
         let (sender, told) = mpsc::unbounded_channel();
         let mut ear = JoinSet::new();
         ear.spawn(listen(listener, sender));
-        Self { kinesis, tables, clients, folder, port, told, _ear: ear, files: 0 }
+        Self { url: kinesis.url(), kinesis, tables, clients, folder, port, told, _ear: ear, files: 0 }
     }
 
     /// So much data in records of that size, evenly over the shards, which are then closed.
@@ -112,7 +114,7 @@ impl World {
              dynamoDBEndpoint = {}\ninitialPositionInStream = TRIM_HORIZON\nmetricsLevel = NONE\n{more}",
             executable.display(),
             self.port,
-            self.kinesis.url(),
+            self.url,
             self.tables.url()
         );
         std::fs::write(&path, text).unwrap();

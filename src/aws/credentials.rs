@@ -130,9 +130,13 @@ async fn default_chain(base: &Base<'_>) -> SharedCredentialsProvider {
     let given = given.map_or_else(|| SharedCredentialsProvider::new(Nothing), SharedCredentialsProvider::new);
     // STS is called where the SDK's chain would call it: near this machine, not near the stream.
     let nearby = super::region::nearby().await.or_else(|| base.region.map(str::to_owned));
-    let near = base.provider.clone().with_region(nearby.map(Region::new));
+    let nearby = nearby.map(Region::new);
+    let near = base.provider.clone().with_region(nearby.clone());
     let web = WebIdentityTokenCredentialsProvider::builder().configure(&near).build();
-    let rest = DefaultCredentialsChain::builder().configure(base.provider.clone()).build().await;
+    let mut rest = DefaultCredentialsChain::builder().configure(base.provider.clone());
+    // Without one it asks instance metadata.
+    rest.set_region(nearby);
+    let rest = rest.build().await;
     SharedCredentialsProvider::new(
         CredentialsProviderChain::first_try("SystemProperties", given)
             .or_else("Environment", EnvironmentVariableCredentialsProvider::new())

@@ -1,5 +1,6 @@
 //! What a failure of the SDK means to the caller. The one place that looks at codes.
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
@@ -46,6 +47,10 @@ fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut said = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {
+        if error.is::<CredentialsError>() {
+            // What was before says less.
+            said = vec!["no AWS credentials could be had from AWSCredentialsProvider".to_owned()];
+        }
         let text = error.to_string().replace('\n', " ");
         if said.last() != Some(&text) {
             said.push(text);
@@ -129,5 +134,22 @@ where
             Error::Unavailable(text)
         }
         (Failure::Answered { .. } | Failure::NotSent(_), _) => Error::Denied(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aws_sdk_dynamodb::operation::scan::ScanError;
+    use aws_smithy_runtime_api::client::result::ConnectorError;
+
+    #[test]
+    fn credentials_that_are_missing_are_named_before_what_was_tried_for_them() {
+        let none = CredentialsError::not_loaded("nobody has any");
+        let error: SdkError<ScanError, HttpResponse> =
+            SdkError::dispatch_failure(ConnectorError::other(none.into(), None));
+        let Failure::Unanswered(text) = failure(&error) else { panic!("{error:?}") };
+        assert!(text.starts_with("no AWS credentials could be had from AWSCredentialsProvider: "), "{text}");
+        assert!(text.ends_with("nobody has any"), "{text}");
     }
 }

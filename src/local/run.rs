@@ -108,6 +108,10 @@ impl Error {
 pub async fn run(home: Home, mut config: Config, stop: CancellationToken) -> Result<(), Error> {
     let options = &home.options;
     let program = Program::find(&config.executable, std::env::var_os("PATH").as_deref())?;
+    if let Some(path) = &options.put {
+        // Before anything is made.
+        std::fs::File::open(path).map_err(|source| Error::Io { path: path.clone(), source })?;
+    }
     let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let endpoint = kinesis::Kinesis::start(kinesis::Options {
         address: loopback(options.kinesis_port),

@@ -80,6 +80,13 @@ impl Totals {
         self.over == Some(Ending::ShardEnded)
     }
 
+    /// Whether more was handed out than is checkpointed.
+    pub fn is_unfinished(&self) -> bool {
+        let behind =
+            |last: &Position| self.checkpoint.as_ref().is_none_or(|stored| last.order(stored).is_gt());
+        self.last.as_ref().is_some_and(behind)
+    }
+
     fn note(&mut self, now: Instant, event: OfShard<'_>) {
         match event {
             OfShard::Held { checkpoint } => {

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tokio::time::Instant;
 
 use crate::rig::*;
@@ -38,6 +39,43 @@ async fn a_child_that_ignores_every_request_to_end_is_killed_within_the_time_of_
     let started = Instant::now();
     assert_eq!(daemon.stop().await, Some(0));
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    assert!(pids(&rig.log).into_iter().all(is_gone));
+}
+
+/// `timeout` and some supervisors signal a process, and then its group.
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_that_come_together_are_one_request() {
+    let mut rig = Rig::start("together").await;
+    rig.stream(2).await;
+    rig.put(&records_of(20)).await;
+    let file = rig.properties(&rig.scripted("each"), "");
+    let mut daemon = rig.daemon(&file);
+    rig.until("everything", |log| count(log) == 20).await;
+    for signal in [Signal::TERM, Signal::INT, Signal::TERM] {
+        daemon.signal(signal);
+    }
+    assert_eq!(daemon.ended().await.code(), Some(0));
+    assert!(rig.rows().await.values().all(|row| !row.contains_key("leaseOwner")), "leases are given back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_again_after_a_while_cuts_a_stop_short() {
+    let mut rig = Rig::start("again").await;
+    rig.stream(1).await;
+    rig.put(&records_of(1)).await;
+    let file = rig.properties(&rig.scripted("deaf hangs"), "shutdownGraceMillis = 60000\n");
+    let mut daemon = rig.daemon(&file);
+    rig.until("a batch", |log| count(log) == 1).await;
+    let started = Instant::now();
+    let mut asking = tokio::time::interval(Duration::from_millis(200));
+    while !std::fs::read_to_string(&daemon.stderr).unwrap().contains("asked again") {
+        asking.tick().await;
+        daemon.signal(Signal::TERM);
+        assert!(started.elapsed() < LIMIT);
+    }
+    assert_eq!(daemon.ended().await.code(), Some(130));
+    let took = started.elapsed();
+    assert!((Duration::from_secs(1)..Duration::from_secs(10)).contains(&took), "{took:?}");
     assert!(pids(&rig.log).into_iter().all(is_gone));
 }
 

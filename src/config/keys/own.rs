@@ -74,7 +74,7 @@ pub const KEYS: &[Own] = &[
     Own { name: ON_CHILD_FAILURE, kind: OwnKind::Word(&["restart", "exit"]), default: "restart",
         doc: "restart: a failed child's shard alone starts anew, from its last checkpoint. exit: the daemon ends with exit code 1, as the Java daemon does." },
     Own { name: MAX_CHILD_FAILURES, kind: OwnKind::Number(1), default: "5",
-        doc: "So many failures of a shard's child in a row, without a checkpoint between them, end the daemon." },
+        doc: "The daemon ends after so many failures of a shard's child in a row, without a checkpoint between them." },
     Own { name: CHILD_PROTOCOL, kind: OwnKind::Word(&["current", "shutdown"]), default: "current",
         doc: "shutdown: the messages of before KCL 2.1, for clients such as amazon_kclpy 1.5 and aws-kcl 0.7." },
     Own { name: CHILD_EXIT_GRACE, kind: OwnKind::Number(1), default: "5000",
