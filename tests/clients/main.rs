@@ -13,6 +13,7 @@
 //! | `scenario.rs` | what each client goes through: stop, resume, split, merge |
 //! | `load.rs` | ten thousand records under amazon_kclpy, with a kill -9 |
 //! | `launchers.rs` | the clients' own start scripts, given the binary as their `java` |
+//! | `readme.rs` | the README's own example |
 //! | `client.rs` | how a client is described, and where it lies |
 //! | `records.rs` | records of every kind, and what must be true of those seen |
 //! | `processors/` | a record processor for each library, reporting to the test over a socket |
@@ -38,6 +39,7 @@ mod aggregates;
 mod client;
 mod launchers;
 mod load;
+mod readme;
 mod records;
 mod scenario;
 mod table;
