@@ -39,7 +39,9 @@ pub(crate) fn start(settings: &Settings) -> Result<(), String> {
         Ok(given) if !given.trim().is_empty() => (EnvFilter::DEFAULT_ENV, given),
         _ => (own::LOG, directives),
     };
-    let quiet = if name == own::LOG { &format!("dynoxide=error,{},", multilangd::aws::QUIET) } else { "" };
+    // Whoever asks for something gets it all.
+    let is_default = own::KEYS.iter().any(|key| key.name == name && key.default == directives);
+    let quiet = if is_default { &format!("dynoxide=error,{},", multilangd::aws::QUIET) } else { "" };
     let filter = EnvFilter::try_new(format!("{quiet}{directives}"))
         .map_err(|error| format!("{name} = {directives:?} is no log filter: {error}"))?;
     let (writer, guard) = NonBlockingBuilder::default()

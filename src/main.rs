@@ -73,12 +73,19 @@ async fn run(command: Command, words: Words) -> Exit {
     };
     let mut orphans = JoinSet::new();
     multilangd::multilang::orphans::wait_for(&mut orphans);
+    let is_daemon = match command {
+        Command::Run(_) => true,
+        Command::Leases { .. } | Command::Print(_) | Command::Check { .. } => false,
+        #[cfg(feature = "local")]
+        Command::Local(_) => true,
+    };
+    let asked = is_daemon.then(|| stop.clone());
     tokio::select! {
         biased;
         // The work first: if it is done, a second signal doesn't matter.
-        exit = work(command, words, stop.clone()) => exit,
+        exit = work(command, words, stop) => exit,
         // Dropping the work kills what is left of the children.
-        () = signals.serve(stop) => Exit::Interrupted,
+        () = signals.serve(asked) => Exit::Interrupted,
     }
 }
 

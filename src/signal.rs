@@ -40,9 +40,11 @@ impl Signals {
         })
     }
 
-    /// Cancels `stop` at the first signal and ends at the second.
-    pub(crate) async fn serve(mut self, stop: CancellationToken) {
+    /// Cancels `stop` at the first signal and ends at the second; at the first where nothing has to be brought to
+    /// an end.
+    pub(crate) async fn serve(mut self, stop: Option<CancellationToken>) {
         let name = self.next().await;
+        let Some(stop) = stop else { return };
         info!(signal = name, "asked to stop");
         stop.cancel();
         let until = Instant::now() + ONE;

@@ -177,10 +177,10 @@ pub fn condition(totals: &Totals, now: Instant, stuck_after: Duration) -> Condit
             None => Condition::Working,
         };
     }
-    // A child that runs and isn't asked for anything has answered: it took the place of one that failed. What that one
-    // was given and didn't finish is still to come.
-    if totals.failing_since.is_some() && (totals.pid.is_none() || totals.is_unfinished()) {
-        return if lasts(totals.failing_since).is_some() { failing() } else { Condition::Restarting };
+    let failed = || if lasts(totals.failing_since).is_some() { failing() } else { Condition::Restarting };
+    // A child that runs and isn't asked for anything has answered: it took the place of one that failed.
+    if totals.pid.is_none() && totals.failing_since.is_some() {
+        return failed();
     }
     if let Some(seconds) = lasts(totals.end_delayed_since) {
         return Condition::Stuck(format!("the leases of its child shards could not be made for {seconds} s"));
@@ -193,7 +193,12 @@ pub fn condition(totals: &Totals, now: Instant, stuck_after: Duration) -> Condit
     {
         return Condition::Stuck(format!("records wait, and none was handed over for {seconds} s"));
     }
-    if totals.pid.is_none() { Condition::Waiting } else { Condition::Idle }
+    match totals.pid {
+        None => Condition::Waiting,
+        // What the one before it was given and didn't finish is still to come.
+        Some(_) if totals.failing_since.is_some() && totals.is_unfinished() => failed(),
+        Some(_) => Condition::Idle,
+    }
 }
 
 impl Subject {
@@ -365,6 +370,30 @@ mod tests {
             board.shard(&shard, OfShard::ChildFailed { times: times.try_into().unwrap() });
             tokio::time::advance(LIMIT / 2 + Duration::from_secs(1)).await;
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_that_concerned_nothing_do_not_make_a_later_one_old() {
+        let (board, shard) = (Board::default(), ShardId::from("s"));
+        let now = || condition(&board.totals()[&shard], Instant::now(), LIMIT);
+        let number = |n: &str| Position::new(Sequence::Number(SequenceNumber::parse(n).unwrap()));
+        board.shard(&shard, OfShard::Held { checkpoint: &number("4") });
+        board.shard(&shard, OfShard::ChildFailed { times: 1 });
+        board.shard(&shard, OfShard::ChildStarted { pid: 7 });
+        tokio::time::advance(LIMIT * 100).await;
+        assert_eq!(now(), Condition::Idle);
+        let last = number("5");
+        board.shard(&shard, OfShard::Delivered { records: 1, bytes: 1, last: &last, arrival: None });
+        board.shard(&shard, OfShard::ChildGone);
+        board.shard(&shard, OfShard::ChildFailed { times: 2 });
+        assert_eq!(now(), Condition::Restarting);
+        board.shard(&shard, OfShard::ChildStarted { pid: 8 });
+        board.shard(&shard, OfShard::FetchFailed { took: None });
+        tokio::time::advance(LIMIT).await;
+        assert!(
+            matches!(now(), Condition::Stuck(why) if why.contains("Kinesis")),
+            "the reason is the reading"
+        );
     }
 
     #[tokio::test(start_paused = true)]

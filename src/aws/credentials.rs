@@ -129,13 +129,14 @@ async fn default_chain(base: &Base<'_>) -> SharedCredentialsProvider {
     let given = base.system.credentials();
     let given = given.map_or_else(|| SharedCredentialsProvider::new(Nothing), SharedCredentialsProvider::new);
     // STS is called where the SDK's chain would call it: near this machine, not near the stream.
-    let nearby = super::region::nearby().await.or_else(|| base.region.map(str::to_owned));
-    let nearby = nearby.map(Region::new);
+    let nearby = super::region::nearby().await;
+    let is_known = nearby.is_some() || !super::region::may_have_metadata();
+    let nearby = nearby.or_else(|| base.region.map(str::to_owned)).map(Region::new);
     let near = base.provider.clone().with_region(nearby.clone());
     let web = WebIdentityTokenCredentialsProvider::builder().configure(&near).build();
     let mut rest = DefaultCredentialsChain::builder().configure(base.provider.clone());
-    // Without one it asks instance metadata.
-    rest.set_region(nearby);
+    // Without one it asks instance metadata, and says at length where there is none.
+    rest.set_region(nearby.filter(|_| is_known));
     let rest = rest.build().await;
     SharedCredentialsProvider::new(
         CredentialsProviderChain::first_try("SystemProperties", given)

@@ -110,7 +110,7 @@ pub async fn run(home: Home, mut config: Config, stop: CancellationToken) -> Res
     let program = Program::find(&config.executable, std::env::var_os("PATH").as_deref())?;
     if let Some(path) = &options.put {
         // Before anything is made.
-        std::fs::File::open(path).map_err(|source| Error::Io { path: path.clone(), source })?;
+        std::fs::metadata(path).map_err(|source| Error::Io { path: path.clone(), source })?;
     }
     let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let endpoint = kinesis::Kinesis::start(kinesis::Options {

@@ -132,6 +132,10 @@ impl Totals {
             }
             OfShard::Waiting { records } => self.waiting = records as u64,
             OfShard::Delivered { records, bytes, last, arrival } => {
+                // The failures before concerned nothing that was owed.
+                if !self.is_unfinished() {
+                    self.failing_since = None;
+                }
                 self.delivered += records as u64;
                 self.bytes += bytes as u64;
                 self.batches += 1;
