@@ -192,7 +192,7 @@ async fn nothing_is_lost_or_repeated_over_tls_and_http_2() {
 /// npm's kinesis-local, when `MULTILANGD_KINESIS_LOCAL` names it, as for the contract; it must be newly started. Its
 /// subscriptions last five minutes, so they are cut at the beginning; and that to a closed shard never
 /// ends (`tests/contract/suite.rs`), so the daemon has to find out. `MULTILANGD_KINESIS_LOCAL_RECORDS=100000` takes
-/// 27 minutes, so that there are renewals too.
+/// 25 minutes, so that there are renewals too.
 #[tokio::test(flavor = "multi_thread")]
 async fn kinesis_local_pushes_too() {
     let Ok(url) = std::env::var("MULTILANGD_KINESIS_LOCAL") else {
