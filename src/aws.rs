@@ -21,9 +21,6 @@
 
 mod calls;
 mod capture;
-/// Log directives: who says at length, each time, what our own words say: where credentials were looked for.
-pub const QUIET: &str = "aws_config::meta=error,aws_config::imds=error";
-
 pub mod client;
 pub mod cloudwatch;
 pub mod credentials;
@@ -38,3 +35,6 @@ pub mod records;
 pub mod region;
 mod skew;
 pub mod state;
+
+/// Log directives: who says at length, each time, what our own words say: where credentials were looked for.
+pub const QUIET: &str = "aws_config::meta=error,aws_config::imds=error";

@@ -47,7 +47,7 @@ pub const EXITS: &[(Exit, u8, &str, &str)] = &[
         Exit::Interrupted,
         130,
         "interrupted",
-        "another signal, a second or more after the first, cut the stop short",
+        "a signal cut it short: a stop, by another one a second or more later; what is no daemon, by the first",
     ),
 ];
 

@@ -2,12 +2,11 @@
 
 use std::sync::Mutex;
 
-use super::tests::{Event, Script, end, number, script, source};
+use super::tests::{Event, end, listed, number, registration, script, source};
 use super::*;
-use crate::record::{Data, Record};
-use crate::retrieval::registration;
+use crate::record::Record;
 use crate::retrieval::{Feed, Source};
-use crate::shard::{self, Filter, HashRange, Shard};
+use crate::shard::{self, Filter, Shard};
 
 /// How Kinesis tells a subscription that its shard has ended.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -105,16 +104,12 @@ impl Shore {
     fn from(&self, place: usize) -> Vec<Record> {
         let there = self.records.iter().filter(|record| **record <= self.began.elapsed()).count();
         let most = self.random.lock().unwrap().usize(1..5);
-        (place..there.min(place + most)).map(|place| record(at(place))).collect()
+        (place..there.min(place + most)).map(|place| Record::plain((place + 1) * 1_000, "p", &[0])).collect()
     }
 }
 
 fn at(place: usize) -> SequenceNumber {
     number(u32::try_from((place + 1) * 1_000).unwrap())
-}
-
-fn record(sequence: SequenceNumber) -> Record {
-    Record { sequence, sub: 0, partition_key: "p".into(), data: Data::encode(&[0]), arrival: None }
 }
 
 struct Waves {
@@ -150,22 +145,17 @@ impl Subscription for Waves {
     }
 }
 
-/// The other parts of the port are the script's.
-struct Coast(Arc<Shore>, Arc<Script>);
+struct Coast(Arc<Shore>);
 
 impl Api for Coast {
     fn stream_arn(&self) -> BoxFuture<'_, Result<String, Error>> {
-        self.1.stream_arn()
+        unreachable!("the consumer's ARN is given")
     }
-    fn describe<'a>(
-        &'a self,
-        stream: &'a str,
-        name: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Registered>, Error>> {
-        self.1.describe(stream, name)
+    fn describe<'a>(&'a self, _: &'a str, _: &'a str) -> BoxFuture<'a, Result<Option<Registered>, Error>> {
+        unreachable!("the consumer's ARN is given")
     }
-    fn register<'a>(&'a self, stream: &'a str, name: &'a str) -> BoxFuture<'a, Result<Registered, Error>> {
-        self.1.register(stream, name)
+    fn register<'a>(&'a self, _: &'a str, _: &'a str) -> BoxFuture<'a, Result<Registered, Error>> {
+        unreachable!("the consumer's ARN is given")
     }
     fn subscribe<'a>(
         &'a self,
@@ -216,33 +206,16 @@ impl shard::Api for Coast {
         Box::pin(async {
             *self.0.lists.lock().unwrap() += 1;
             self.0.call().await.map_err(|error| shard::Error::Unavailable(error.to_string()))?;
-            Ok(vec![Shard {
-                id: "s".into(),
-                parent: None,
-                adjacent_parent: None,
-                range: HashRange { start: 0, end: 9 },
-                starting: number(1),
-                ending: self.0.is_closed().then(|| number(99_999_999)),
-            }])
+            Ok(vec![listed("s", self.0.is_closed().then_some(99_999_999))])
         })
     }
 }
 
 fn coast(shore: &Arc<Shore>) -> Source {
     let script = script(vec![], vec![]);
-    let coast = Arc::new(Coast(shore.clone(), script.clone()));
+    let coast = Arc::new(Coast(shore.clone()));
     let source = source(&script);
-    let consumer = StreamConsumer::new(
-        coast.clone(),
-        registration::Settings {
-            arn: Some("arn".to_owned()),
-            name: "app".to_owned(),
-            stream_attempts: 1,
-            describe_attempts: 1,
-            register_attempts: 1,
-            pause: Duration::from_secs(1),
-        },
-    );
+    let consumer = StreamConsumer::new(coast.clone(), registration(Some("arn".to_owned())));
     Source { api: coast.clone(), shards: coast, consumer: Some(Arc::new(consumer)), ..source }
 }
 

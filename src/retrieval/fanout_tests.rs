@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::budget::Budget;
-use crate::record::{Data, Record};
+use crate::record::Record;
 use crate::retrieval::registration::{self, Status};
 use crate::retrieval::{Feed, Most, Settings, Source};
 use crate::shard::{self, ChildShard, Filter, HashRange, Shard};
@@ -85,13 +85,7 @@ pub(super) fn number(n: u32) -> SequenceNumber {
 }
 
 fn event(records: &[u32], on: &str) -> Event {
-    let record = |n: &u32| Record {
-        sequence: number(*n),
-        sub: 0,
-        partition_key: "p".into(),
-        data: Data::encode(&[0]),
-        arrival: None,
-    };
+    let record = |n: &u32| Record::plain(*n as usize, "p", &[0]);
     let next = (!on.is_empty()).then(|| on.to_owned());
     Ok(Some(Answer { records: records.iter().map(record).collect(), next, ..Answer::default() }))
 }
@@ -100,6 +94,17 @@ pub(super) fn end() -> Event {
     let child =
         ChildShard { id: "c".into(), parents: vec!["s".into()], range: HashRange { start: 0, end: 1 } };
     Ok(Some(Answer { children: vec![child], ..Answer::default() }))
+}
+
+pub(super) fn registration(arn: Option<String>) -> registration::Settings {
+    registration::Settings {
+        arn,
+        name: "app".to_owned(),
+        stream_attempts: 1,
+        describe_attempts: 1,
+        register_attempts: 1,
+        pause: Duration::from_secs(1),
+    }
 }
 
 pub(super) fn source(script: &Arc<Script>) -> Source {
@@ -112,18 +117,10 @@ pub(super) fn source(script: &Arc<Script>) -> Source {
         retry: Duration::from_millis(500),
         ahead: Most::default(),
     };
-    let registration = registration::Settings {
-        arn: None,
-        name: "app".to_owned(),
-        stream_attempts: 1,
-        describe_attempts: 1,
-        register_attempts: 1,
-        pause: Duration::from_secs(1),
-    };
     Source {
         api: script.clone(),
         shards: script.clone(),
-        consumer: Some(Arc::new(StreamConsumer::new(script.clone(), registration))),
+        consumer: Some(Arc::new(StreamConsumer::new(script.clone(), registration(None)))),
         settings,
         budget: Budget::new(1_000_000),
         calls: Arc::new(Semaphore::new(1)),
@@ -212,22 +209,14 @@ async fn a_latest_that_broke_before_its_first_event_goes_on_from_then() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_missing_ends_a_shard_only_if_it_is_the_shard() {
-    let shard = |id: &str| Shard {
-        id: id.into(),
-        parent: None,
-        adjacent_parent: None,
-        range: HashRange { start: 0, end: 9 },
-        starting: number(1),
-        ending: None,
-    };
     let missing = || Error::ShardMissing("no consumer".into());
     let there = script(
         vec![Err(missing()), Ok(vec![event(&[1], "1"), Err(missing())]), Ok(vec![end()])],
-        vec![shard("s")],
+        vec![listed("s", None)],
     );
     assert_eq!(all(&there, Start::TrimHorizon).await, ["1", "-> c"]);
     assert_eq!(*there.registered.lock().unwrap(), 3, "the consumer is looked for each time");
-    let gone = script(vec![Err(missing())], vec![shard("another")]);
+    let gone = script(vec![Err(missing())], vec![listed("another", None)]);
     assert_eq!(all(&gone, Start::TrimHorizon).await, [""; 0]);
 }
 
@@ -266,14 +255,14 @@ async fn a_subscription_is_not_opened_again_and_again_while_the_next_event_has_n
     assert_eq!(starts(&script).len(), 1);
 }
 
-fn closed() -> Shard {
+pub(super) fn listed(id: &str, ending: Option<u32>) -> Shard {
     Shard {
-        id: "s".into(),
+        id: id.into(),
         parent: None,
         adjacent_parent: None,
         range: HashRange { start: 0, end: 9 },
         starting: number(1),
-        ending: Some(number(9)),
+        ending: ending.map(number),
     }
 }
 
@@ -285,7 +274,7 @@ fn far_from_the_tip() -> Event {
 async fn a_closed_shard_with_more_to_come_is_not_polled_however_long_nothing_comes() {
     let events = (0..30).map(|_| far_from_the_tip()).chain([event(&[5], "5"), far_from_the_tip()]).collect();
     // The connection hangs then.
-    let script = script(vec![Ok(events), Ok(vec![event(&[6], "6"), end()])], vec![closed()]);
+    let script = script(vec![Ok(events), Ok(vec![event(&[6], "6"), end()])], vec![listed("s", Some(9))]);
     let script = Arc::new(Script { pause: Duration::from_secs(1), ..Arc::into_inner(script).unwrap() });
     assert_eq!(all(&script, Start::TrimHorizon).await, ["5", "6", "-> c"]);
     assert_eq!(starts(&script), [Start::TrimHorizon, Start::After(number(5))], "nothing was polled");
@@ -293,7 +282,7 @@ async fn a_closed_shard_with_more_to_come_is_not_polled_however_long_nothing_com
 
 #[tokio::test(start_paused = true)]
 async fn a_closed_shard_whose_subscriptions_say_nothing_at_all_is_polled_after_the_second() {
-    let script = script(vec![Ok(vec![]), Ok(vec![])], vec![closed()]);
+    let script = script(vec![Ok(vec![]), Ok(vec![])], vec![listed("s", Some(9))]);
     assert_eq!(all(&script, Start::TrimHorizon).await, ["-> c"]);
     assert_eq!(starts(&script).len(), 3, "two subscriptions, one iterator");
 }

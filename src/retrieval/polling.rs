@@ -275,13 +275,7 @@ mod tests {
     }
 
     fn records(numbers: &[u32]) -> Result<Answer, Error> {
-        let record = |n: &u32| Record {
-            sequence: number(*n),
-            sub: 0,
-            partition_key: "p".into(),
-            data: Data::encode(&[0]),
-            arrival: None,
-        };
+        let record = |n: &u32| Record::plain(*n as usize, "p", &[0]);
         Ok(Answer {
             records: numbers.iter().map(record).collect(),
             next: Some("i".into()),
