@@ -80,6 +80,18 @@ async fn whoever_asks_again_after_a_while_cuts_a_stop_short() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_daemon_ends_at_the_first_signal() {
+    let rig = Rig::start("leases-asked").await;
+    let file = rig.properties(&rig.scripted(""), "");
+    // Takes what is asked and never answers.
+    let deaf = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("dynamoDBEndpoint=http://{}", deaf.local_addr().unwrap());
+    let mut leases = rig.command(&["leases", "--set", &endpoint, file.to_str().unwrap()]);
+    let _asked = tokio::time::timeout(LIMIT, deaf.accept()).await.unwrap().unwrap();
+    assert_eq!(leases.stop().await, Some(130));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_dead_wrapper_script_leaves_is_killed_before_the_next_child_starts() {
     let mut rig = Rig::start("wrapper").await;
     rig.stream(1).await;
