@@ -239,8 +239,9 @@ impl Consumer {
             }
             Effect::PrepareEnd(children) => {
                 let (table, held) = (self.parts.table.clone(), self.held.clone());
+                let recognition = self.parts.source.recognition.clone();
                 self.work.spawn(async move {
-                    Event::EndPrepared(ending::prepare(&*table, &held, &children).await)
+                    Event::EndPrepared(ending::prepare(&*table, &held, &children, &recognition).await)
                 });
             }
             Effect::CloseStdin => {

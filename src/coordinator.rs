@@ -23,15 +23,17 @@ use tracing::{debug, info, warn};
 use crate::clock;
 use crate::fleet::lead;
 use crate::lease::handoff::{self, HandOffs};
-use crate::lease::held::Owner;
+use crate::lease::held::{Owner, Rival};
 use crate::lease::take::{Asker, Observations};
-use crate::lease::update::Update;
+use crate::lease::update::{Mark, Update};
 use crate::lease::watch as rhythm;
-use crate::lease::{Held, Lease, Table, WorkerId, table, update};
+use crate::lease::{Held, Lease, ProcessId, Table, WorkerId, table, update};
 use crate::metrics::Sink;
+use crate::recognition::Recognition;
 use crate::shard::ShardId;
 
 mod led;
+mod marks;
 mod release;
 mod renewal;
 mod standing;
@@ -80,6 +82,10 @@ pub struct Settings {
     pub rules: lead::Rules,
     /// Is told what it finds and gives out.
     pub sink: Arc<dyn Sink>,
+    /// Which stream's leases are acquired.
+    pub recognition: Arc<Recognition>,
+    /// This process.
+    pub process: ProcessId,
 }
 
 /// The table as it was last seen.
@@ -145,6 +151,8 @@ pub struct Ends {
     pub calls: mpsc::Receiver<()>,
     /// Questions of a worker that stops: who could have its leases now.
     pub heirs: mpsc::Receiver<Question>,
+    /// An older process with this worker's id, once it was met: this one must end.
+    pub rival: watch::Receiver<Option<Rival>>,
 }
 
 /// The end of a task.
@@ -218,6 +226,9 @@ pub struct Coordinator {
     standing: watch::Receiver<Standing>,
     calls: mpsc::Sender<()>,
     led: Led,
+    rivals: marks::Rivals,
+    /// When the shard sync was told last that rows are of another stream.
+    odd_marks: Option<Instant>,
 }
 
 impl std::fmt::Debug for Coordinator {
@@ -239,11 +250,12 @@ impl Coordinator {
         let (call, calls) = mpsc::channel(1);
         let stands = standing.subscribe();
         let (ask, heirs) = mpsc::channel(PARALLEL);
-        let ends = Ends { handle: Handle(handle), leases, seen: shown.subscribe(), standing, calls, heirs };
         let now = Instant::now();
         let coordinator = Self {
             table,
             settings,
+            rivals: marks::Rivals::new(),
+            odd_marks: None,
             taken,
             orders,
             shown,
@@ -269,6 +281,9 @@ impl Coordinator {
             calls: call,
             led: Led::new(ask),
         };
+        let seen = coordinator.shown.subscribe();
+        let rival = coordinator.rivals.older();
+        let ends = Ends { handle: Handle(handle), leases, seen, standing, calls, heirs, rival };
         (coordinator, ends)
     }
 
@@ -289,6 +304,7 @@ impl Coordinator {
                     None => break,
                 },
                 Some(done) = self.work.join_next_with_id() => self.done(done, &stop).await,
+                Some(rival) = self.rivals.next() => self.rivals.met(&rival, &self.settings),
                 () = clock::reached(self.call) => self.call_peers(),
                 () = nudged.notified() => self.called(),
                 // Last: nothing is taken while anything else is due.
@@ -422,7 +438,8 @@ impl Coordinator {
         let more = plan.more;
         let mut wanted: Vec<Lease> = plan.take.into_iter().chain(plan.steal).cloned().collect();
         // Giving back may read the row again and would take a new holding for the old one.
-        wanted.retain(|lease| !self.releasing.contains(&lease.shard));
+        wanted.retain(|lease| !self.releasing.contains(&lease.shard) && self.accepts(lease));
+        self.look_at_marks();
 
         if may_steal {
             self.next_steal = now + self.settings.failover / 2;
@@ -448,8 +465,8 @@ impl Coordinator {
             if stalled.contains(&lease.shard) {
                 tell_of_stalled(&lease);
             }
-            let (table, me, writes) = (self.table.clone(), self.settings.me.clone(), self.writes.clone());
-            let update = update::take(&lease, &me);
+            let (table, writes) = (self.table.clone(), self.writes.clone());
+            let update = self.acquire(update::take(&lease, &self.settings.me), &lease);
             self.work.spawn(async move { Done::Took(Box::new(take(table, writes, lease, update).await)) });
         }
     }
@@ -477,8 +494,16 @@ impl Coordinator {
     }
 
     fn owner(&self) -> Owner {
-        let Settings { me, failover, .. } = self.settings.clone();
-        Owner { me, failover, table: self.table.clone(), nudged: self.nudged.clone() }
+        let Settings { me, failover, process, recognition, .. } = self.settings.clone();
+        Owner {
+            me,
+            failover,
+            table: self.table.clone(),
+            nudged: self.nudged.clone(),
+            process,
+            rivals: self.rivals.tell(),
+            recognition,
+        }
     }
 
     /// Enters one lease as soon as it is ours, whatever becomes of the others.

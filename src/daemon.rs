@@ -19,16 +19,20 @@ use crate::coordinator::{self, Coordinator, Ends, Handle, Seen};
 use crate::exit::Exit;
 use crate::fleet::layout::TooEarly;
 use crate::fleet::{Mode, Store};
+use crate::lease::held::Rival;
+use crate::lease::origin::Foreign;
 use crate::lease::sync::{self, InitialPosition};
-use crate::lease::{Table, WorkerId, table};
+use crate::lease::{ProcessId, Table, WorkerId, table};
 use crate::member::{self, Begun};
 use crate::metrics::{OfWorker, Sink};
 use crate::multilang::Launch;
 use crate::processor::Surroundings;
+use crate::recognition::Recognition;
 use crate::retrieval::registration::StreamConsumer;
 use crate::retrieval::{self, Source, fanout};
 use crate::scheduler::{self, Hopeless};
-use crate::shard;
+use crate::shard::{self, ShardId};
+use crate::unique::uuid;
 use crate::upkeep::{self, Upkeep};
 
 mod counted;
@@ -93,6 +97,20 @@ pub enum Error {
     /// A setting can't be followed yet.
     #[error(transparent)]
     TooEarly(#[from] TooEarly),
+    /// The lease table belongs to another stream.
+    #[error(transparent)]
+    Foreign(#[from] Foreign),
+    /// Another process that started before this one uses the same worker id.
+    #[error(
+        "another process uses workerId {worker}: it wrote the lease of shard {shard} after this process had acquired it. \
+         Give each process a workerId of its own (leave workerId out, or set multilangd.workerIdSuffix)"
+    )]
+    WorkerIdTwice {
+        /// The worker id.
+        worker: WorkerId,
+        /// The shard whose lease shows it.
+        shard: ShardId,
+    },
     /// A part of the daemon broke down.
     #[error("a part of the daemon broke down: {0}")]
     Broken(String),
@@ -103,7 +121,8 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Hopeless(_) => Exit::ChildFailed,
-            Self::Table(table::Error::Shape { .. }) | Self::TooEarly(_) => Exit::Config,
+            Self::Table(table::Error::Shape { .. }) | Self::TooEarly(_) | Self::Foreign(_) => Exit::Config,
+            Self::WorkerIdTwice { .. } => Exit::Config,
             Self::Table(table::Error::Denied(_)) | Self::Stream(shard::Error::Denied(_)) => Exit::Denied,
             Self::Table(_) | Self::Stream(_) | Self::Sync(_) => Exit::Unavailable,
             Self::Broken(_) => Exit::Internal,
@@ -112,7 +131,8 @@ impl Error {
 
     /// Whether another attempt could go otherwise.
     fn may_pass(&self) -> bool {
-        !matches!(self, Self::Table(table::Error::Shape { .. }) | Self::Hopeless(_) | Self::TooEarly(_))
+        let shape = matches!(self, Self::Table(table::Error::Shape { .. }));
+        !shape && !matches!(self, Self::Hopeless(_) | Self::TooEarly(_) | Self::Foreign(_))
     }
 }
 
@@ -126,7 +146,9 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
         worker = %config.worker, stream = config.stream, table = config.table, application = config.application,
         program = %ports.children, "starting"
     );
-    let upkeep = Upkeep::new(ports.table.clone(), ports.shards.clone(), upkeep_settings(config, &ports));
+    let recognition = Recognition::new(ports.shards.clone());
+    let settings = upkeep_settings(config, &ports);
+    let upkeep = Upkeep::new(ports.table.clone(), ports.shards.clone(), recognition.clone(), settings);
     let member = member_settings(config, &ports);
     let begun = tokio::select! {
         biased;
@@ -143,9 +165,11 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
         priority: config.priority,
         rules: config.rules.clone(),
         sink: ports.sink.clone(),
+        recognition: recognition.clone(),
+        process: ProcessId::new((ports.wall)(), &uuid(fastrand::u128(..))),
     };
     let (coordinator, ends) = Coordinator::new(ports.table.clone(), settings);
-    let Ends { handle, leases, seen, standing, calls, heirs } = ends;
+    let Ends { handle, leases, seen, standing, calls, heirs, rival } = ends;
     let mut tasks = JoinSet::new();
     let gone = CancellationToken::new();
     let part = member::Ends {
@@ -164,7 +188,7 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
     let mut keeping = JoinSet::new();
     keeping.spawn(tell(seen.clone(), ports.sink.clone(), stop.clone()));
     keeping.spawn(keep_in_step(upkeep, seen, handle.clone(), stop.clone()));
-    let scheduled = scheduler::run(parts(config, ports), handle, leases, stop.clone());
+    let scheduled = scheduler::run(parts(config, ports, recognition), handle, leases, stop.clone());
     let mut scheduled = std::pin::pin!(scheduled);
     let mut broken = None;
     let scheduled = tokio::select! {
@@ -179,6 +203,12 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
             }
             let reason = ended.err().map_or_else(|| "it ended".to_owned(), |error| error.to_string());
             return Err(Error::Broken(format!("the coordinator: {reason}")));
+        }
+        // Two processes would deliver every record twice, and refuse each other's checkpoints.
+        shard = older(rival) => {
+            stop.cancel();
+            broken = Some(Error::WorkerIdTwice { worker: config.worker.clone(), shard });
+            scheduled.await
         }
         // Without it this worker gets no leases and follows nobody: it stops in order.
         Some(ended) = taking_part.join_next() => {
@@ -203,6 +233,19 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
     }
     info!("stopped");
     broken.map_or(Ok(scheduled?), Err)
+}
+
+/// The shard whose lease shows that an older process has this worker's id.
+async fn older(mut rival: watch::Receiver<Option<Rival>>) -> ShardId {
+    match rival
+        .wait_for(Option::is_some)
+        .await
+        .ok()
+        .and_then(|met| met.as_ref().map(|rival| rival.shard.clone()))
+    {
+        Some(shard) => shard,
+        None => std::future::pending().await,
+    }
 }
 
 /// Tells what the coordinator sees.
@@ -242,6 +285,7 @@ fn upkeep_settings(config: &Config, ports: &Ports) -> upkeep::Settings {
         ignore_unexpected_children: config.ignore_unexpected_children,
         skip_if_leases_exist: config.skip_sync_if_leases_exist,
         sync_pause: config.shard_sync_pause,
+        stream: config.stream.clone(),
         sink: ports.sink.clone(),
     }
 }
@@ -262,7 +306,7 @@ fn member_settings(config: &Config, ports: &Ports) -> member::Settings {
     }
 }
 
-fn parts(config: &Config, ports: Ports) -> Parts {
+fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>) -> Parts {
     let settings = Settings {
         parent_poll: config.parent_poll,
         task_backoff: config.task_backoff,
@@ -304,6 +348,7 @@ fn parts(config: &Config, ports: Ports) -> Parts {
         source: Source {
             api: ports.records,
             shards: ports.shards,
+            recognition,
             consumer,
             settings: retrieval,
             budget: ports.budget,
@@ -330,6 +375,8 @@ async fn initialize(
     loop {
         let begin = async || -> Result<Begun, Error> {
             ports.table.ensure().await?;
+            // Before anything is written.
+            upkeep.recognise().await?;
             let begun = member::begin(&*ports.state, &*ports.table, member).await?;
             upkeep.clone().typed(begun.mode != Mode::Phase1).begin().await?;
             Ok(begun)
@@ -361,6 +408,7 @@ impl From<upkeep::Error> for Error {
             upkeep::Error::Table(error) => Self::Table(error),
             upkeep::Error::Stream(error) => Self::Stream(error),
             upkeep::Error::Shards(error) => Self::Sync(error),
+            upkeep::Error::Foreign(error) => Self::Foreign(error),
         }
     }
 }

@@ -9,6 +9,7 @@
 //! | [`holding`] | what each answer of the table makes of a lease that is held: pure |
 //! | [`assign`] | which worker a leader gives each lease to: pure |
 //! | [`handoff`] | which hand-offs nobody completes: pure |
+//! | [`origin`] | which stream the rows of a table belong to, and which open shards no worker reads: pure |
 //! | [`meter`] | what goes through a lease: pure |
 //! | [`take`] | which leases to take, and which to steal: pure |
 //! | [`watch`] | how often to look at the table, and whom to call: pure |
@@ -30,6 +31,7 @@ use std::sync::Arc;
 
 use crate::sequence::Position;
 use crate::shard::{HashRange, ShardId};
+use crate::stream::StreamId;
 
 pub mod assign;
 pub mod audit;
@@ -39,6 +41,7 @@ pub mod held;
 pub mod holding;
 pub mod memory;
 pub mod meter;
+pub mod origin;
 pub mod sync;
 pub mod table;
 pub mod take;
@@ -74,6 +77,34 @@ impl fmt::Display for WorkerId {
 impl fmt::Debug for WorkerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// One run of a daemon: the time of its start, and a random part. Of two processes with one worker id the one that
+/// started later gives way.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProcessId {
+    /// In milliseconds since 1970, by its own clock.
+    started: i64,
+    unique: Arc<str>,
+}
+
+impl ProcessId {
+    /// A process that started at that time, with a random part.
+    pub fn new(started: i64, unique: &str) -> Self {
+        Self { started, unique: unique.into() }
+    }
+
+    /// Reads what [`fmt::Display`] writes: `MILLISECONDS-UNIQUE`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (started, unique) = text.split_once('-')?;
+        Some(Self::new(started.parse().ok()?, unique))
+    }
+}
+
+impl fmt::Display for ProcessId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.started, self.unique)
     }
 }
 
@@ -130,6 +161,11 @@ pub struct Lease {
     /// `entityType` is there, as KCL 3.5 makes rows. By rows without one a fleet of KCL 2 is known, so whoever
     /// works beside one makes them so too.
     pub typed: bool,
+    /// `multilangdStream`: the stream that the row was last acquired for by a worker of ours. Every version of KCL
+    /// preserves it.
+    pub stream: Option<StreamId>,
+    /// `multilangdProcess`: the process of ours that acquired the row last.
+    pub process: Option<ProcessId>,
 }
 
 impl Lease {
@@ -148,6 +184,8 @@ impl Lease {
             range: Some(range),
             throughput: None,
             typed: true,
+            stream: None,
+            process: None,
         }
     }
 

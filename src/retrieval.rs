@@ -29,6 +29,7 @@ use tokio::task::JoinSet;
 use crate::batch::{Batch, Records};
 use crate::budget::{Budget, Room};
 use crate::metrics::{OfShard, Sink};
+use crate::recognition::Recognition;
 use crate::sequence::{Sequence, SequenceNumber};
 use crate::shard::{self, BoxFuture, ChildShard, HashRange, ShardId};
 
@@ -154,6 +155,8 @@ pub struct Source {
     pub api: Arc<dyn Api>,
     /// Tells whether a shard is really gone.
     pub shards: Arc<dyn shard::Api>,
+    /// Which stream that is, and whether it is still the same.
+    pub recognition: Arc<Recognition>,
     /// Who subscribes; none if records are polled.
     pub consumer: Option<Arc<registration::StreamConsumer>>,
     /// How.

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::sequence::SequenceNumber;
+use crate::stream::StreamId;
 
 /// A future behind a port.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -126,4 +127,40 @@ pub enum Error {
 pub trait Api: Send + Sync {
     /// All pages of `ListShards`.
     fn list(&self, filter: Filter) -> BoxFuture<'_, Result<Vec<Shard>, Error>>;
+
+    /// The stream's ARN and creation time, of `DescribeStreamSummary`. [`Error::Denied`] where that call is not allowed
+    /// or not known.
+    fn identity(&self) -> BoxFuture<'_, Result<StreamId, Error>>;
+}
+
+/// A stream with these shards, for tests: its shards and its identity change only when told to.
+#[derive(Debug, Default)]
+pub struct Listed {
+    shards: std::sync::Mutex<Vec<Shard>>,
+    identity: std::sync::Mutex<Option<StreamId>>,
+}
+
+impl Listed {
+    /// With an identity that is unknown.
+    pub fn new(shards: Vec<Shard>) -> Self {
+        Self { shards: shards.into(), ..Self::default() }
+    }
+
+    /// It becomes this stream.
+    pub fn become_stream(&self, identity: Option<StreamId>, shards: Vec<Shard>) {
+        *self.identity.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = identity;
+        *self.shards.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = shards;
+    }
+}
+
+impl Api for Listed {
+    fn list(&self, _: Filter) -> BoxFuture<'_, Result<Vec<Shard>, Error>> {
+        let shards = self.shards.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        Box::pin(async { Ok(shards) })
+    }
+
+    fn identity(&self) -> BoxFuture<'_, Result<StreamId, Error>> {
+        let identity = self.identity.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        Box::pin(async { identity.ok_or_else(|| Error::Denied("not described".to_owned())) })
+    }
 }

@@ -216,6 +216,9 @@ impl Subject {
         match (worker.ready, worker.stopping) {
             (_, true) => Some("stopping"),
             (false, false) => Some("starting: the tables or the stream are not there yet"),
+            (true, false) if worker.unread_for_long > 0 => {
+                Some("no live worker reads some of the open shards")
+            }
             (true, false) => None,
         }
     }
@@ -229,8 +232,8 @@ impl Subject {
             .iter()
             .map(|(shard, (totals, condition))| shard_json(shard, totals, condition, now, wall))
             .collect();
-        let Worker { ready, stopping, looked, leases, workers, leads, taken, endings, calls } =
-            self.board.of_worker();
+        let worker = self.board.of_worker();
+        let Worker { stopping, looked, leases, workers, unread, leads, taken, endings, calls, .. } = worker;
         let calls = calls.iter().map(|((service, operation), calls)| {
             json!({
                 "service": service, "operation": operation, "ok": calls.ok, "failed": calls.failed,
@@ -244,10 +247,11 @@ impl Subject {
             "table": self.identity.table,
             "version": env!("CARGO_PKG_VERSION"),
             "uptimeSeconds": now.saturating_duration_since(self.started).as_secs(),
-            "ready": ready && !stopping,
+            "ready": self.unready().is_none(),
             "stopping": stopping,
             "leader": leads,
             "leasesInTable": leases,
+            "shardsUnread": unread,
             "workersAlive": workers,
             "lookedSecondsAgo": looked.map(|at| now.saturating_duration_since(at).as_secs()),
             "leasesTaken": taken,

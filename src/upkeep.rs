@@ -14,10 +14,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::coordinator::{Handle, Seen};
+use crate::lease::origin::{self, Foreign};
 use crate::lease::sync::{self, InitialPosition};
 use crate::lease::{Lease, Table, WorkerId, audit, cleanup, table, update};
 use crate::metrics::{OfWorker, Sink, Step};
+use crate::recognition::Recognition;
 use crate::shard::{self, Filter, Shard, ShardId};
+
+mod identity;
+mod open_shards;
 
 /// Between audits. KCL's takes two minutes and scans for it.
 const AUDIT: Duration = Duration::from_secs(30);
@@ -43,6 +48,8 @@ pub struct Settings {
     pub skip_if_leases_exist: bool,
     /// `shardSyncIntervalMillis`: Kinesis isn't asked for the stream's shards more often than this.
     pub sync_pause: Duration,
+    /// The configured stream's name.
+    pub stream: String,
     /// Counts.
     pub sink: Arc<dyn Sink>,
 }
@@ -59,6 +66,9 @@ pub enum Error {
     /// The stream's shards make no sense now.
     #[error(transparent)]
     Shards(#[from] sync::Error),
+    /// The lease table belongs to another stream.
+    #[error(transparent)]
+    Foreign(#[from] Foreign),
 }
 
 /// Who keeps leases in step.
@@ -66,6 +76,7 @@ pub enum Error {
 pub struct Upkeep {
     table: Arc<dyn Table>,
     shards: Arc<dyn shard::Api>,
+    recognition: Arc<Recognition>,
     settings: Settings,
     typed: bool,
 }
@@ -78,8 +89,13 @@ impl std::fmt::Debug for Upkeep {
 
 impl Upkeep {
     /// For one table and one stream.
-    pub fn new(table: Arc<dyn Table>, shards: Arc<dyn shard::Api>, settings: Settings) -> Self {
-        Self { table, shards, settings, typed: true }
+    pub fn new(
+        table: Arc<dyn Table>,
+        shards: Arc<dyn shard::Api>,
+        recognition: Arc<Recognition>,
+        settings: Settings,
+    ) -> Self {
+        Self { table, shards, recognition, settings, typed: true }
     }
 
     /// Makes rows with or without a type ([`Lease::typed`]).
@@ -105,12 +121,23 @@ impl Upkeep {
 
     async fn sync(&self) -> Result<(), Error> {
         self.table.ensure().await?;
-        let leases = self.table.list().await?;
+        let mut leases = self.table.list().await?;
+        // Another stream's worker may have begun the table since it was compared.
+        origin::marks(&leases, self.recognition.current().as_ref(), &self.settings.stream)?;
+        if self.start_over(&leases).await? {
+            leases = self.table.list().await?;
+        }
         if !leases.is_empty() && self.settings.skip_if_leases_exist {
             info!(leases = leases.len(), "there are leases: the stream's shards are not listed");
             return Ok(());
         }
+        if leases.iter().any(Lease::is_complete) {
+            self.reopen(&leases, &self.shards.list(Filter::All).await?, |_| true).await?;
+        }
         let missing = self.needed(&leases).await?;
+        if leases.is_empty() {
+            self.make_first(&missing).await?;
+        }
         self.make(&missing).await?;
         info!(
             leases = leases.len() + missing.len(),
@@ -135,22 +162,12 @@ impl Upkeep {
     /// Ancestors before descendants, so that a crash leaves what comes next to be planned again; those that
     /// aren't related together.
     async fn make(&self, leases: &[Lease]) -> Result<(), Error> {
-        let mut rest = leases;
-        while !rest.is_empty() {
-            let mut together: BTreeSet<&ShardId> = BTreeSet::new();
-            let count = rest
-                .iter()
-                .take(PARALLEL)
-                .take_while(|lease| {
-                    let unrelated = lease.parents.iter().all(|parent| !together.contains(parent));
-                    together.insert(&lease.shard);
-                    unrelated
-                })
-                .count();
-            let (now, later) = rest.split_at(count);
+        for together in unrelated(leases, |lease| (&lease.shard, lease.parents.iter())) {
             let mut making = JoinSet::new();
-            for lease in now {
-                let (table, lease) = (self.table.clone(), Lease { typed: self.typed, ..lease.clone() });
+            for lease in together {
+                let table = self.table.clone();
+                let stream = lease.stream.clone().or_else(|| self.recognition.current());
+                let lease = Lease { typed: self.typed, stream, ..lease.clone() };
                 making.spawn(async move {
                     let made = table.create(&lease).await;
                     if let Ok(made) = made {
@@ -162,7 +179,6 @@ impl Upkeep {
             for made in making.join_all().await {
                 made?;
             }
-            rest = later;
         }
         Ok(())
     }
@@ -173,10 +189,18 @@ impl Upkeep {
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut memory = Memory::default();
         loop {
-            tokio::select! {
+            let suspected = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                _ = rounds.tick() => {}
+                () = self.recognition.suspected() => true,
+                _ = rounds.tick() => false,
+            };
+            if suspected {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    () = self.suspicion(&mut memory, &coordinator) => continue,
+                }
             }
             let now = seen.borrow_and_update().clone();
             if now.looked.is_none() {
@@ -215,24 +239,23 @@ impl Upkeep {
     ) -> Result<bool, Error> {
         let now = Instant::now();
         self.clean(seen, leads, memory, coordinator).await?;
+        self.follow(&seen.leases, memory, coordinator).await?;
         if !leads {
             memory.auditor = audit::Auditor::default();
+            self.forget_unread(memory);
             return Ok(false);
         }
         self.fill_ranges(&seen.leases).await?;
-        let Some(hole) = memory.auditor.look(&seen.leases) else { return Ok(false) };
+        let hole = memory.auditor.look(&seen.leases);
         if memory.synced.is_some_and(|last| now < last + self.settings.sync_pause) {
-            return Ok(true);
+            return Ok(hole.is_some());
         }
         memory.synced = Some(now);
-        warn!(?hole, "no lease covers some hash keys: looking for shards without a lease");
-        // The rows as they are now: the look that found the hole may be some seconds old.
-        let missing = self.needed(&self.table.list().await?).await?;
-        self.make(&missing).await?;
-        if !missing.is_empty() {
-            coordinator.look();
+        if let Some(hole) = hole {
+            warn!(?hole, "no lease covers some hash keys: looking for shards without a lease");
         }
-        Ok(true)
+        self.compare(seen, memory, coordinator).await?;
+        Ok(hole.is_some())
     }
 
     /// Rows that KCL wrote before 2.3 say nothing of hash keys; the audit needs them.
@@ -294,9 +317,41 @@ struct Memory {
     auditor: audit::Auditor,
     /// Since when a lease is known to be finished.
     finished: BTreeMap<ShardId, Instant>,
-    /// When the stream's shards were listed last: for a hole, and for finished leases.
+    /// When the stream's shards were listed last: to compare them with the leases, and for finished leases.
     synced: Option<Instant>,
     asked: Option<Instant>,
+    /// The open shards that no worker read when they were listed last.
+    unread: BTreeSet<ShardId>,
+    /// When the stream's identity was asked for last while it was unknown.
+    described: Option<Instant>,
+    /// When rows of another stream were reported last.
+    reported: Option<Instant>,
+}
+
+/// Parts of a list in which ancestors come first: none of a part is a parent of another of it.
+fn unrelated<'a, T: 'a, P: Iterator<Item = &'a ShardId>>(
+    items: &'a [T],
+    lineage: impl Fn(&'a T) -> (&'a ShardId, P),
+) -> Vec<&'a [T]> {
+    let (mut parts, mut rest) = (Vec::new(), items);
+    while !rest.is_empty() {
+        let mut together: BTreeSet<&ShardId> = BTreeSet::new();
+        let count = rest
+            .iter()
+            .take(PARALLEL)
+            .take_while(|item| {
+                let (id, mut parents) = lineage(item);
+                let unrelated = parents.all(|parent| !together.contains(parent));
+                together.insert(id);
+                unrelated
+            })
+            .count();
+        // The first is unrelated to nothing, unless it is its own parent.
+        let (part, later) = rest.split_at(count.max(1));
+        parts.push(part);
+        rest = later;
+    }
+    parts
 }
 
 impl Memory {

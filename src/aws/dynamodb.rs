@@ -449,6 +449,16 @@ impl Expression {
                     set.push(this.set(item::RANGE_START, item::text(&range.start.to_string())));
                     set.push(this.set(item::RANGE_END, item::text(&range.end.to_string())));
                 }
+                Change::ClearChildren => remove.push(this.name(item::CHILDREN)),
+                Change::SetParents(parents) if parents.is_empty() => remove.push(this.name(item::PARENTS)),
+                Change::SetParents(parents) => set.push(this.set(item::PARENTS, item::ids(parents))),
+                Change::SetStream(stream) => {
+                    set.push(this.set(item::STREAM, item::text(&stream.to_string())))
+                }
+                Change::SetProcess(process) => {
+                    set.push(this.set(item::PROCESS, item::text(&process.to_string())));
+                }
+                Change::SetEarlier(earlier) => set.push(this.set(item::EARLIER, item::text(earlier))),
             }
         }
         let clauses = [("SET", set), ("REMOVE", remove), ("ADD", add)].into_iter();
@@ -490,6 +500,16 @@ impl Expression {
             Requirement::Owner(owner) => self.owner(item::OWNER, ":ownerWas", owner.as_ref()),
             Requirement::CheckpointOwner(owner) => {
                 self.owner(item::CHECKPOINT_OWNER, ":checkpointOwnerWas", owner.as_ref())
+            }
+            Requirement::Stream(stream) => {
+                let name = self.name(item::STREAM);
+                match stream {
+                    None => format!("attribute_not_exists({name})"),
+                    Some(stream) => {
+                        let value = self.value(":streamWas".to_owned(), item::text(&stream.to_string()));
+                        format!("{name} = {value}")
+                    }
+                }
             }
             Requirement::Exists => format!("attribute_exists({})", self.name(item::KEY)),
         }

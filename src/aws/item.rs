@@ -6,9 +6,10 @@ use std::collections::{BTreeSet, HashMap};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use crate::lease::{Lease, Throughput};
+use crate::lease::{Lease, ProcessId, Throughput};
 use crate::sequence::{Position, Sequence};
 use crate::shard::{HashRange, ShardId};
+use crate::stream::StreamId;
 
 pub(super) const KEY: &str = "leaseKey";
 pub(super) const OWNER: &str = "leaseOwner";
@@ -25,6 +26,10 @@ pub(super) const CHILDREN: &str = "childShardIds";
 pub(super) const RANGE_START: &str = "startingHashKey";
 pub(super) const RANGE_END: &str = "endingHashKey";
 pub(super) const THROUGHPUT: &str = "throughputKBps";
+/// Attributes of our own, which every version of KCL preserves.
+pub(super) const STREAM: &str = "multilangdStream";
+pub(super) const PROCESS: &str = "multilangdProcess";
+pub(super) const EARLIER: &str = "multilangdEarlierCheckpoint";
 pub(super) const ENTITY: &str = "entityType";
 /// The value of [`ENTITY`] on a lease. Other rows share the table since KCL 3.5.
 pub(super) const LEASE: &str = "LEASE";
@@ -62,6 +67,14 @@ pub(super) fn new_row(lease: &Lease) -> Item {
         item.insert(RANGE_START.to_owned(), text(&range.start.to_string()));
         item.insert(RANGE_END.to_owned(), text(&range.end.to_string()));
     }
+    // A row that its owner restores has more.
+    let owner = lease.owner.as_ref().map(|owner| (OWNER, text(owner.as_str())));
+    let children = (!lease.children.is_empty()).then(|| (CHILDREN, ids(&lease.children)));
+    let throughput = lease.throughput.map(|throughput| (THROUGHPUT, number(throughput.kilobytes())));
+    let stream = lease.stream.as_ref().map(|stream| (STREAM, text(&stream.to_string())));
+    let process = lease.process.as_ref().map(|process| (PROCESS, text(&process.to_string())));
+    let more = [owner, children, throughput, stream, process].into_iter().flatten();
+    item.extend(more.map(|(name, value)| (name.to_owned(), value)));
     item
 }
 
@@ -117,6 +130,10 @@ fn lease(item: &Item) -> Result<Lease, &'static str> {
         range,
         throughput: get_real(item, THROUGHPUT).map(Throughput::from_kilobytes),
         typed: item.contains_key(ENTITY),
+        // A mark that cannot be read is another stream's.
+        stream: get_text(item, STREAM)
+            .map(|text| StreamId::parse(text).unwrap_or_else(|| StreamId::new(text, 0))),
+        process: get_text(item, PROCESS).and_then(ProcessId::parse),
     })
 }
 

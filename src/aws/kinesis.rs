@@ -20,6 +20,7 @@ use crate::record::{Data, Record};
 use crate::retrieval::{self, Answer, Start};
 use crate::sequence::SequenceNumber;
 use crate::shard::{self, BoxFuture, ChildShard, Filter, HashRange, Shard, ShardId};
+use crate::stream::StreamId;
 
 /// One stream.
 #[derive(Debug, Clone)]
@@ -110,6 +111,40 @@ impl Stream {
         }
     }
 
+    /// Roles that were made for KCL 2 may allow `DescribeStream` alone, which gives the same.
+    async fn describe_identity(&self) -> Result<StreamId, shard::Error> {
+        let sent = self.client.describe_stream_summary().stream_name(&self.name).send().await;
+        let refused = match sent {
+            Ok(answer) => {
+                let summary = answer.stream_description_summary;
+                let found = summary.map(|summary| (summary.stream_arn, summary.stream_creation_timestamp));
+                return self.identity_of(found);
+            }
+            Err(error) => self.identity_error(&failure(&error)),
+        };
+        let shard::Error::Denied(_) = refused else { return Err(refused) };
+        match self.client.describe_stream().stream_name(&self.name).limit(1).send().await {
+            Ok(answer) => {
+                let found = answer.stream_description;
+                self.identity_of(found.map(|stream| (stream.stream_arn, stream.stream_creation_timestamp)))
+            }
+            Err(_) => Err(refused),
+        }
+    }
+
+    fn identity_of(&self, found: Option<(String, DateTime)>) -> Result<StreamId, shard::Error> {
+        let found = found.filter(|(arn, _)| !arn.is_empty());
+        let missing = || shard::Error::Denied(format!("stream {}: its description has no ARN", self.name));
+        found.map(|(arn, created)| StreamId::new(&arn, nearest_millis(&created))).ok_or_else(missing)
+    }
+
+    fn identity_error(&self, failure: &Failure) -> shard::Error {
+        if failure.is_unknown_call() {
+            return shard::Error::Denied(format!("stream {}: {failure}", self.name));
+        }
+        self.list_error(failure)
+    }
+
     async fn get_iterator(&self, shard: &ShardId, start: &Start) -> Result<String, retrieval::Error> {
         use sdk::ShardIteratorType as Type;
         let (kind, sequence, timestamp) = match start {
@@ -195,6 +230,10 @@ impl Stream {
 impl shard::Api for Stream {
     fn list(&self, filter: Filter) -> BoxFuture<'_, Result<Vec<Shard>, shard::Error>> {
         Box::pin(self.list_shards(filter))
+    }
+
+    fn identity(&self) -> BoxFuture<'_, Result<StreamId, shard::Error>> {
+        Box::pin(self.describe_identity())
     }
 }
 

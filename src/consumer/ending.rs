@@ -7,7 +7,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::lease::{self, Held, Table, held, table};
+use crate::lease::{self, Held, Lease, Table, held, origin, table, update};
+use crate::recognition::Recognition;
 use crate::shard::{ChildShard, ShardId};
 
 use super::event::EndError;
@@ -51,7 +52,12 @@ pub async fn may_begin(table: &dyn Table, held: &Held) -> Result<bool, String> {
 ///
 /// # Errors
 /// [`EndError::Lost`] if the lease is somebody else's; else try again.
-pub async fn prepare(table: &dyn Table, held: &Held, children: &[ChildShard]) -> Result<(), EndError> {
+pub async fn prepare(
+    table: &dyn Table,
+    held: &Held,
+    children: &[ChildShard],
+    recognition: &Recognition,
+) -> Result<(), EndError> {
     if children.is_empty() {
         return Ok(());
     }
@@ -62,14 +68,43 @@ pub async fn prepare(table: &dyn Table, held: &Held, children: &[ChildShard]) ->
     }
     for mut lease in lease::sync::plan_children(children) {
         lease.typed = held.initial().typed;
+        lease.stream = recognition.current();
         let made = table.create(&lease).await.map_err(not_now)?;
         tracing::info!(shard = %held.shard(), child = %lease.shard, made, "the shard ended: lease of its child");
+        if !made {
+            begin_again_if_earlier(table, lease, recognition).await?;
+        }
     }
     let ids = children.iter().map(|child| child.id.clone()).collect();
     held.set_children(&ids).await.map_err(|error| match error {
         held::Error::Lost => EndError::Lost,
         error @ (held::Error::Table(_) | held::Error::Behind(_)) => EndError::NotNow(error.to_string()),
     })
+}
+
+/// A child's row that was there before its parent ended may be of an earlier stream of the same name, or finished although
+/// the child is open: the child is read from its oldest record.
+async fn begin_again_if_earlier(
+    table: &dyn Table,
+    planned: Lease,
+    recognition: &Recognition,
+) -> Result<(), EndError> {
+    let current = recognition.current();
+    let Some(row) = table.get(&planned.shard).await.map_err(not_now)? else { return Ok(()) };
+    let Some(range) = planned.range else { return Ok(()) };
+    let earlier = origin::is_of_an_earlier_stream(&row, current.as_ref());
+    let begins_again = earlier || row.is_complete() && recognition.is_open(&row.shard).await;
+    if !begins_again {
+        return Ok(());
+    }
+    tracing::warn!(
+        shard = %row.shard, earlier = %row.checkpoint,
+        "the child's lease was there before its parent ended: the child is read from its oldest record"
+    );
+    match table.update(&row.shard, &update::reset(&row, planned.parents, range, current.as_ref())).await {
+        Ok(_) | Err(table::Error::Conflict(_)) => Ok(()),
+        Err(error) => Err(not_now(error)),
+    }
 }
 
 /// A merged shard's lease names both parents: making it while one of them isn't known yet would let
@@ -97,15 +132,15 @@ fn not_now(error: table::Error) -> EndError {
 mod tests {
     use std::sync::Arc;
 
-    use tokio::sync::Notify;
+    use tokio::sync::mpsc;
     use tokio::time::Instant;
 
     use super::*;
     use crate::lease::held::Owner;
     use crate::lease::memory::Memory;
-    use crate::lease::{Lease, WorkerId};
+    use crate::lease::{Lease, ProcessId, WorkerId};
     use crate::sequence::{Position, Sequence};
-    use crate::shard::HashRange;
+    use crate::shard::{HashRange, Listed};
 
     fn lease(shard: &str, checkpoint: Sequence, parents: &[&str], owner: Option<&WorkerId>) -> Lease {
         let parents = parents.iter().map(|parent| (*parent).into()).collect();
@@ -120,7 +155,15 @@ mod tests {
         table.put(row.clone());
         table.put(lease("parent", Sequence::TrimHorizon, &[], None));
         let failover = Duration::from_secs(10);
-        let owner = Owner { me, table: table.clone(), failover, nudged: Arc::new(Notify::new()) };
+        let owner = Owner {
+            me,
+            table: table.clone(),
+            failover,
+            nudged: Arc::default(),
+            process: ProcessId::new(5, "me"),
+            rivals: mpsc::channel(1).0,
+            recognition: Recognition::new(Arc::new(Listed::default())),
+        };
         let held = Held::new(row, Instant::now(), &owner);
         assert_eq!(may_begin(&*table, &held).await, Ok(false), "the parent isn't finished");
         table.put(lease("parent", Sequence::ShardEnd, &[], None));

@@ -27,7 +27,7 @@ use crate::fleet::lead::{self, How, Leader, Run, Workers};
 use crate::fleet::report::Verdict;
 use crate::lease::handoff;
 use crate::lease::take::{Asker, Observations};
-use crate::lease::update::Next;
+use crate::lease::update::{Mark, Next};
 use crate::lease::{Held, Lease, Table, WorkerId, table, update};
 use crate::metrics::OfWorker;
 use crate::shard::ShardId;
@@ -187,6 +187,7 @@ impl Coordinator {
         }
         let own = |lease: &&Lease| lease.owner.as_ref() == Some(&me) && lease.checkpoint_owner.is_none();
         let own: Vec<Lease> = leases.iter().filter(own).filter(|lease| self.is_new(lease)).cloned().collect();
+        self.look_at_marks();
         self.settings.sink.worker(OfWorker::Discovered { leases: own.len(), took: Duration::ZERO });
         self.adopt(own);
         if !leads {
@@ -240,6 +241,9 @@ impl Coordinator {
         for shard in new {
             let sink = self.settings.sink.clone();
             let (table, writes, me) = (self.table.clone(), self.writes.clone(), self.settings.me.clone());
+            let recognition = self.settings.recognition.clone();
+            let stream = recognition.mark(&shard);
+            let mark = Mark { stream, process: self.settings.process.clone() };
             self.look.under_way += 1;
             self.work.spawn(async move {
                 let read = table.get(&shard).await;
@@ -250,9 +254,10 @@ impl Coordinator {
                     Ok(Some(lease))
                         if lease.owner.as_ref() == Some(&me)
                             && lease.checkpoint_owner.is_none()
+                            && recognition.accepts(lease.stream.as_ref())
                             && !lease.is_complete() =>
                     {
-                        let update = update::adopt(&lease, &me);
+                        let update = update::adopt(&lease, &me).marked(&lease, &mark);
                         Done::Took(Box::new(take(table, writes, lease, update).await))
                     }
                     Ok(Some(lease))
@@ -292,7 +297,7 @@ impl Coordinator {
             if lease.owner.as_ref() == Some(&me) {
                 tell_of_stalled(lease);
                 let (table, writes, lease) = (self.table.clone(), self.writes.clone(), lease.clone());
-                let update = update::take(&lease, &me);
+                let update = self.acquire(update::take(&lease, &me), &lease);
                 self.look.under_way += 1;
                 self.work
                     .spawn(async move { Done::Took(Box::new(take(table, writes, lease, update).await)) });
@@ -302,6 +307,7 @@ impl Coordinator {
 
     fn is_new(&self, lease: &Lease) -> bool {
         !lease.is_complete()
+            && self.accepts(lease)
             && !self.held.contains_key(&lease.shard)
             && !self.releasing.contains(&lease.shard)
     }
@@ -309,7 +315,7 @@ impl Coordinator {
     fn adopt(&mut self, leases: Vec<Lease>) {
         for lease in leases {
             let (table, writes) = (self.table.clone(), self.writes.clone());
-            let update = update::adopt(&lease, &self.settings.me);
+            let update = self.acquire(update::adopt(&lease, &self.settings.me), &lease);
             self.look.under_way += 1;
             self.work.spawn(async move { Done::Took(Box::new(take(table, writes, lease, update).await)) });
         }
@@ -339,7 +345,10 @@ impl Coordinator {
         let workers = Workers { members: &standing.verdict.members, signs: &standing.signs() };
         let rules = self.settings.rules.clone();
         let mut orders = self.led.leader.plan(leases, &self.seen, workers, &rules, now, &mut self.random);
-        orders.retain(|order| !self.releasing.contains(&order.lease.shard));
+        let recognition = &self.settings.recognition;
+        orders.retain(|order| {
+            !self.releasing.contains(&order.lease.shard) && recognition.accepts(order.lease.stream.as_ref())
+        });
         let Run { assigning, left, balancing } = self.led.leader.run();
         self.settings.sink.worker(OfWorker::Planned { assigning, left, balancing });
         self.led.giving = Some(Giving { began: now, left: orders.len(), failed: 0 });

@@ -9,7 +9,7 @@ use crate::sequence::{Position, Sequence};
 use crate::shard::BoxFuture;
 use crate::shard::HashRange;
 
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     Settings {
         me: "me".into(),
         failover: Duration::from_secs(10),
@@ -28,6 +28,8 @@ fn settings() -> Settings {
             hand_off: Duration::from_secs(30),
         },
         sink: Arc::new(crate::metrics::Discard),
+        recognition: Recognition::new(Arc::new(crate::shard::Listed::default())),
+        process: ProcessId::new(5, "me"),
     }
 }
 

@@ -19,16 +19,18 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
 
 use super::holding::{Holding, Intent, Step};
 use super::meter::Meter;
 use super::table::{self, Table};
 use super::update::{self, Next};
-use super::{Lease, WorkerId};
+use super::{Lease, ProcessId, WorkerId};
 use crate::clock::{self, Expiry};
+use crate::recognition::Recognition;
 use crate::sequence::Position;
 use crate::shard::ShardId;
 
@@ -57,6 +59,21 @@ pub struct Owner {
     pub failover: Duration,
     /// Told when a row shows that a peer calls.
     pub nudged: Arc<Notify>,
+    /// This process, as it marks the rows that it acquires.
+    pub process: ProcessId,
+    /// Told when a row shows that another process writes under the same worker id.
+    pub rivals: mpsc::Sender<Rival>,
+    /// Whether a shard whose row somebody has deleted is still there.
+    pub recognition: Arc<Recognition>,
+}
+
+/// Another process that writes under this worker's id: the one that the row is marked with, if it is one of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rival {
+    /// The shard whose lease it has written.
+    pub shard: ShardId,
+    /// The process; none where the row is not marked by it, as with a Java worker.
+    pub process: Option<ProcessId>,
 }
 
 /// A lease of ours.
@@ -182,7 +199,14 @@ impl Held {
                 Ok(())
             }
             // The only condition is that the row exists.
-            Ok(Err(table::Error::Conflict(_))) | Err(_) => Err(self.lose(&mut holding)),
+            Ok(Err(table::Error::Conflict(_))) => match self.restore(&mut holding).await {
+                Step::Failed(error) => Err(self.failed(&mut holding, error)),
+                // Safe to repeat, and repeated.
+                Step::Done | Step::ReadBack | Step::Again => {
+                    Err(table::Error::Conflict(self.shard.clone()).into())
+                }
+            },
+            Err(_) => Err(self.lose(&mut holding)),
             Ok(Err(error)) => Err(error.into()),
         }
     }
@@ -249,7 +273,13 @@ impl Held {
             };
             let mut step = holding.answered(started, &update, answer);
             if step == Step::ReadBack {
-                step = holding.read(self.read().await?, intent);
+                step = match self.read().await? {
+                    None => self.restore(holding).await,
+                    Some(seen) => {
+                        self.look_for_rivals(holding, &seen);
+                        holding.read(Some(seen), intent)
+                    }
+                };
             }
             if holding.expires() != before {
                 *self.expires.lock().unwrap_or_else(PoisonError::into_inner) =
@@ -268,6 +298,40 @@ impl Held {
             }
         }
         Err(self.lose(holding))
+    }
+
+    /// Somebody has deleted the row of a shard that is still there. Its holder knows the position: whoever made the row
+    /// anew would begin at the initial position, and skip records where that is `LATEST`.
+    async fn restore(&self, holding: &mut Holding) -> Step {
+        let is_there = timeout_at(self.expires(), self.owner.recognition.has_shard(&self.shard));
+        if holding.row().is_complete() || is_there.await != Ok(true) {
+            return Step::Failed(holding.lose());
+        }
+        let (began, slept) = (Instant::now(), clock::slept());
+        let row = holding.restored();
+        match timeout_at(self.expires(), self.owner.table.create(&row)).await {
+            Ok(Ok(true)) => {
+                warn!(shard = %self.shard, checkpoint = %row.checkpoint, "restored the lease, which was deleted");
+                holding.note_restored(row, began);
+                *self.expires.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Expiry::new(holding.expires(), slept);
+                Step::Again
+            }
+            // Somebody has made it anew.
+            Ok(Ok(false)) | Err(_) => Step::Failed(holding.lose()),
+            Ok(Err(error)) => Step::Failed(error.into()),
+        }
+    }
+
+    /// A row that names this worker but was written by none of this process's writes was written by another process.
+    fn look_for_rivals(&self, holding: &Holding, seen: &Lease) {
+        if seen.actual_owner() == Some(&self.owner.me) && !holding.knows(seen) {
+            let process = seen.process.clone().filter(|process| *process != self.owner.process);
+            let rival = Rival { shard: self.shard.clone(), process };
+            if self.owner.rivals.try_send(rival).is_err() {
+                debug!(shard = %self.shard, "another process with this worker id was reported before");
+            }
+        }
     }
 
     fn failed(&self, holding: &mut Holding, error: Error) -> Error {
@@ -291,7 +355,7 @@ mod tests {
     use super::*;
     use crate::lease::memory::{Fault, Memory};
     use crate::sequence::{Sequence, SequenceNumber};
-    use crate::shard::HashRange;
+    use crate::shard::{HashRange, Listed, Shard};
     use std::collections::BTreeSet;
 
     const FAILOVER: Duration = Duration::from_secs(10);
@@ -302,9 +366,27 @@ mod tests {
         let mut lease = Lease::new("s".into(), Position::new(Sequence::TrimHorizon), BTreeSet::new(), range);
         lease.owner = Some("me".into());
         table.put(lease.clone());
-        let nudged = Arc::new(Notify::new());
-        let owner = Owner { me: "me".into(), table: table.clone(), failover: FAILOVER, nudged };
-        (table, Held::new(lease, Instant::now(), &owner))
+        (table.clone(), Held::new(lease, Instant::now(), &owner(table)))
+    }
+
+    fn owner(table: Arc<Memory>) -> Owner {
+        let shard = Shard {
+            id: "s".into(),
+            parent: None,
+            adjacent_parent: None,
+            range: HashRange { start: 0, end: u128::MAX },
+            starting: SequenceNumber::parse("1").unwrap(),
+            ending: None,
+        };
+        Owner {
+            me: "me".into(),
+            table,
+            failover: FAILOVER,
+            nudged: Arc::default(),
+            process: ProcessId::new(5, "me"),
+            rivals: mpsc::channel(1).0,
+            recognition: Recognition::new(Arc::new(Listed::new(vec![shard]))),
+        }
     }
 
     fn at(number: &str) -> Position {
@@ -378,6 +460,52 @@ mod tests {
         assert!(held.is_live(Instant::now()));
         table.set_fault(Fault::None);
         held.checkpoint(&at("5")).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn deleted_row_is_restored_with_its_position_and_held_on() {
+        for fault in [Fault::None, Fault::LostAnswer] {
+            let (table, held) = held();
+            held.checkpoint(&at("5")).await.unwrap();
+            table.remove(&"s".into());
+            table.set_fault(fault);
+            held.checkpoint(&at("6")).await.unwrap();
+            let row = table.row(&"s".into()).unwrap();
+            assert_eq!((row.checkpoint, row.owner), (at("6"), Some("me".into())), "{fault:?}");
+            assert!(held.is_live(Instant::now()));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn deleted_row_of_a_shard_that_is_gone_or_finished_stays_deleted() {
+        let (table, held) = held();
+        table.remove(&"s".into());
+        let gone = Held::new(
+            held.initial().clone(),
+            Instant::now(),
+            &Owner { recognition: Recognition::new(Arc::new(Listed::default())), ..owner(table.clone()) },
+        );
+        assert_eq!(gone.renew().await, Err(Error::Lost));
+        let finished = Lease { checkpoint: Position::shard_end(), ..held.initial().clone() };
+        let finished = Held::new(finished, Instant::now(), &owner(table.clone()));
+        assert_eq!(finished.renew().await, Err(Error::Lost));
+        assert_eq!(table.row(&"s".into()), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn row_that_another_process_of_this_worker_has_acquired_is_lost_and_reported() {
+        let (table, _) = held();
+        let (tell, mut told) = mpsc::channel(4);
+        let owner = Owner { rivals: tell, ..owner(table.clone()) };
+        let mine = Lease { process: Some(owner.process.clone()), ..table.row(&"s".into()).unwrap() };
+        table.put(mine.clone());
+        let held = Held::new(mine.clone(), Instant::now(), &owner);
+        held.renew().await.unwrap();
+        let other = ProcessId::new(9, "other");
+        let row = table.row(&"s".into()).unwrap();
+        table.put(Lease { counter: row.counter + 1, process: Some(other.clone()), ..row });
+        assert_eq!(held.renew().await, Err(Error::Lost), "one step ahead is no write of ours");
+        assert_eq!(told.try_recv().unwrap().process, Some(other));
     }
 
     #[tokio::test(start_paused = true)]

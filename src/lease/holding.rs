@@ -66,6 +66,8 @@ pub struct Holding {
     /// Somebody has raised `ownerSwitchesSinceCheckpoint`, which only a new owner or a nudge does.
     nudged: bool,
     lost: bool,
+    /// The last write was refused, and no earlier one was unanswered.
+    unexplained: bool,
 }
 
 impl Holding {
@@ -80,6 +82,7 @@ impl Holding {
             ambiguous: None,
             nudged: false,
             lost: false,
+            unexplained: false,
         }
     }
 
@@ -150,6 +153,7 @@ impl Holding {
         answer: Result<Lease, table::Error>,
     ) -> Step {
         self.ambiguous = None;
+        self.unexplained = false;
         match answer {
             Ok(mut row) => {
                 self.nudged |= row.owner_switches > self.row.owner_switches;
@@ -158,7 +162,10 @@ impl Holding {
                 self.prove(started);
                 Step::Done
             }
-            Err(table::Error::Conflict(_)) => Step::ReadBack,
+            Err(table::Error::Conflict(_)) => {
+                self.unexplained = self.unknown_since == Some(started);
+                Step::ReadBack
+            }
             Err(error @ table::Error::Ambiguous(_)) => {
                 self.ambiguous = Some(error);
                 Step::ReadBack
@@ -209,9 +216,33 @@ impl Holding {
         self.row.children = row.children;
     }
 
+    /// The row as it is made again after somebody has deleted it. A hand-off that was open is over.
+    pub fn restored(&self) -> Lease {
+        Lease {
+            owner: Some(self.me.clone()),
+            checkpoint_owner: None,
+            pending: None,
+            counter: self.row.counter + 1,
+            ..self.row.clone()
+        }
+    }
+
+    /// The row was made again, by a write that began then.
+    pub fn note_restored(&mut self, row: Lease, started: Instant) {
+        self.row = row;
+        self.prove(started);
+    }
+
+    /// Whether a write of this process can have left the row so. One that was refused at its first attempt, while no
+    /// other was unanswered, has not moved the counter; the SDK's own retries make that likely only, not sure.
+    pub fn knows(&self, seen: &Lease) -> bool {
+        self.is_mine(seen) && (seen.counter == self.row.counter || !self.unexplained)
+    }
+
     fn is_mine(&self, seen: &Lease) -> bool {
         let steps = seen.counter - self.row.counter;
-        seen.actual_owner() == Some(&self.me) && (steps == 0 || steps == 1)
+        let same = seen.process == self.row.process;
+        seen.actual_owner() == Some(&self.me) && same && (steps == 0 || steps == 1)
     }
 
     fn prove(&mut self, started: Instant) {

@@ -53,6 +53,11 @@ impl Memory {
         self.state().rows.insert(lease.shard.clone(), lease);
     }
 
+    /// Somebody deletes a row.
+    pub fn remove(&self, shard: &ShardId) {
+        self.state().rows.remove(shard);
+    }
+
     /// Another worker takes the lease.
     pub fn steal(&self, shard: &ShardId, thief: &WorkerId) {
         if let Some(row) = self.state().rows.get_mut(shard) {

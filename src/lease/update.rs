@@ -8,9 +8,10 @@
 
 use std::collections::BTreeSet;
 
-use super::{Lease, Throughput, WorkerId};
-use crate::sequence::Position;
+use super::{Lease, ProcessId, Throughput, WorkerId};
+use crate::sequence::{Position, Sequence};
 use crate::shard::{HashRange, ShardId};
+use crate::stream::StreamId;
 
 /// What must hold for the write to happen. All of it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -21,6 +22,8 @@ pub enum Requirement {
     Owner(Option<WorkerId>),
     /// `checkpointOwner = w`, or none.
     CheckpointOwner(Option<WorkerId>),
+    /// `multilangdStream = s`, or none.
+    Stream(Option<StreamId>),
     /// The row exists.
     Exists,
 }
@@ -54,6 +57,16 @@ pub enum Change {
     SetChildren(BTreeSet<ShardId>),
     /// SET `startingHashKey`, `endingHashKey`.
     SetRange(HashRange),
+    /// REMOVE `childShardIds`.
+    ClearChildren,
+    /// SET `parentShardId`, or REMOVE it for an empty set.
+    SetParents(BTreeSet<ShardId>),
+    /// SET `multilangdStream`.
+    SetStream(StreamId),
+    /// SET `multilangdProcess`.
+    SetProcess(ProcessId),
+    /// SET `multilangdEarlierCheckpoint`: the stream and the checkpoint that a reset replaces, for people.
+    SetEarlier(String),
 }
 
 /// One conditional write.
@@ -160,6 +173,59 @@ pub fn adopt(lease: &Lease, me: &WorkerId) -> Update {
     Update { requires, changes: vec![Change::SetCounter(lease.counter + 1)] }
 }
 
+/// What a worker of ours writes into each row that it acquires.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Mark {
+    /// The stream that it reads; none if that is unknown.
+    pub stream: Option<StreamId>,
+    /// The process.
+    pub process: ProcessId,
+}
+
+/// A finished row of a shard that is open, or any row of an earlier stream of the same name: the shard is read from its
+/// oldest record. What the row said is kept in an attribute for people. Whoever owns the lease loses it.
+pub fn reset(
+    lease: &Lease,
+    parents: BTreeSet<ShardId>,
+    range: HashRange,
+    stream: Option<&StreamId>,
+) -> Update {
+    let mut changes = forsake(lease, Position::new(Sequence::TrimHorizon));
+    changes.extend([Change::SetParents(parents), Change::SetRange(range), Change::ClearChildren]);
+    changes.extend(stream.cloned().map(Change::SetStream));
+    Update { requires: unchanged(lease), changes }
+}
+
+/// A row of an earlier stream of the same name whose shard the stream does not have: it is finished, and can be deleted.
+pub fn retire(lease: &Lease) -> Update {
+    Update { requires: unchanged(lease), changes: forsake(lease, Position::shard_end()) }
+}
+
+/// A row of this stream that is marked with an identity which the stream no longer has.
+pub fn remark(lease: &Lease, stream: &StreamId) -> Update {
+    Update {
+        requires: vec![Requirement::Exists, Requirement::Stream(lease.stream.clone())],
+        changes: vec![Change::SetStream(stream.clone())],
+    }
+}
+
+fn unchanged(lease: &Lease) -> Vec<Requirement> {
+    vec![Requirement::Counter(lease.counter), Requirement::Stream(lease.stream.clone())]
+}
+
+fn forsake(lease: &Lease, checkpoint: Position) -> Vec<Change> {
+    let stream = lease.stream.as_ref().map_or("-".to_owned(), ToString::to_string);
+    let Position { sequence, sub } = &lease.checkpoint;
+    vec![
+        Change::SetCounter(lease.counter + 1),
+        Change::ClearOwner,
+        Change::ClearCheckpointOwner,
+        Change::SetCheckpoint(checkpoint),
+        Change::ClearPending,
+        Change::SetEarlier(format!("{stream} {}/{sub}", sequence.as_str())),
+    ]
+}
+
 /// A leader, or the owner itself that stops, gives the lease to a worker at once. The counter moves, so
 /// that whatever the owner before still sends is refused.
 pub fn assign(lease: &Lease, to: &WorkerId) -> Update {
@@ -213,12 +279,25 @@ pub fn range(range: HashRange) -> Update {
 }
 
 impl Update {
+    /// The same for a worker that acquires the lease: the row is marked, and must still have the mark that was seen.
+    #[must_use]
+    pub fn marked(mut self, lease: &Lease, mark: &Mark) -> Self {
+        self.requires.push(Requirement::Stream(lease.stream.clone()));
+        let stream = mark.stream.as_ref().filter(|stream| lease.stream.as_ref() != Some(stream));
+        self.changes.extend(stream.cloned().map(Change::SetStream));
+        if lease.process.as_ref() != Some(&mark.process) {
+            self.changes.push(Change::SetProcess(mark.process.clone()));
+        }
+        self
+    }
+
     /// Whether the write would happen on this row.
     pub fn holds(&self, lease: &Lease) -> bool {
         self.requires.iter().all(|requirement| match requirement {
             Requirement::Counter(counter) => lease.counter == *counter,
             Requirement::Owner(owner) => lease.owner == *owner,
             Requirement::CheckpointOwner(owner) => lease.checkpoint_owner == *owner,
+            Requirement::Stream(stream) => lease.stream == *stream,
             Requirement::Exists => true,
         })
     }
@@ -240,6 +319,11 @@ impl Update {
                 Change::ClearPending => lease.pending = None,
                 Change::SetChildren(children) => lease.children.clone_from(children),
                 Change::SetRange(range) => lease.range = Some(*range),
+                Change::ClearChildren => lease.children.clear(),
+                Change::SetParents(parents) => lease.parents.clone_from(parents),
+                Change::SetStream(stream) => lease.stream = Some(stream.clone()),
+                Change::SetProcess(process) => lease.process = Some(process.clone()),
+                Change::SetEarlier(_) => {}
             }
         }
     }

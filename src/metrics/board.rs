@@ -186,6 +186,10 @@ pub struct Worker {
     pub leases: usize,
     /// Workers that keep theirs alive.
     pub workers: usize,
+    /// Open shards that no live worker reads; none where another worker counts them.
+    pub unread: Option<usize>,
+    /// Those that no worker read at the audit before either.
+    pub unread_for_long: usize,
     /// Whether this one looks after all leases.
     pub leads: bool,
     /// Leases taken.
@@ -264,6 +268,9 @@ impl Sink for Board {
                 worker.looked = Some(Instant::now());
                 (worker.leases, worker.workers) = (leases, workers);
                 worker.leads = leads.unwrap_or_default();
+            }
+            OfWorker::Unread { shards, lasting } => {
+                (worker.unread, worker.unread_for_long) = (shards, lasting)
             }
             OfWorker::Discovered { .. }
             | OfWorker::Planned { .. }

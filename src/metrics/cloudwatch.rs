@@ -432,7 +432,7 @@ impl Sink for Queue {
                 scope.detailed("TotalStaleWorkerMetricsEntry", Unit::Count, count(reports));
                 scope.detailed("StaleWorkerMetricsCleanup.Time", Unit::Milliseconds, millis(took));
             }
-            OfWorker::Stopping | OfWorker::Called { .. } => {}
+            OfWorker::Stopping | OfWorker::Unread { .. } | OfWorker::Called { .. } => {}
         }
     }
 }

@@ -168,6 +168,13 @@ pub enum OfWorker<'a> {
         /// Whether this one looks after all leases; none where the owners decide.
         leads: Option<bool>,
     },
+    /// It has compared the open shards of the stream with the leases.
+    Unread {
+        /// Open shards that no live worker reads; none where another worker counts them.
+        shards: Option<usize>,
+        /// Those of them that no worker read at the comparison before either.
+        lasting: usize,
+    },
     /// It was looked for what was given to this worker.
     Discovered {
         /// Leases that were found and that it didn't have.

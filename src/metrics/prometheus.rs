@@ -83,6 +83,8 @@ pub const FAMILIES: &[Family] = &[
         help: "Leases that this worker holds." },
     Family { name: "multilangd_leases", counter: false, labels: &[], of: Of::Worker(|s| s.worker.looked.map(|_| count(s.worker.leases))),
         help: "Leases in the table of shards that are not finished." },
+    Family { name: "multilangd_shards_unread", counter: false, labels: &[], of: Of::Worker(|s| s.worker.unread.map(count)),
+        help: "Open shards of the stream that no live worker reads, on the worker that audits the leases; absent on the others." },
     Family { name: "multilangd_workers", counter: false, labels: &[], of: Of::Worker(|s| s.worker.looked.map(|_| count(s.worker.workers))),
         help: "Workers that keep their leases alive, this one among them." },
     Family { name: "multilangd_table_age_seconds", counter: false, labels: &[], of: Of::Worker(|s| s.worker.looked.map(|at| s.now.saturating_duration_since(at).as_secs_f64())),

@@ -143,10 +143,12 @@ impl Fanout {
                 Step::At(Instant::now() + ONE_CALL + Duration::from_millis(fastrand::u64(0..200)))
             }
             Err(Error::ShardMissing(reason)) => self.missing(&reason, &consumer, ahead).await,
-            Err(error @ Error::Denied(_)) if self.place.is_of_an_earlier_stream(&error).await => {
-                Step::At(began + ONE_CALL)
+            Err(error) => {
+                if let Error::Denied(_) = error {
+                    self.place.suspect_another_stream(&error).await;
+                }
+                self.failed("can't subscribe, will try again", &error)
             }
-            Err(error) => self.failed("can't subscribe, will try again", &error),
         }
     }
 
@@ -278,4 +280,4 @@ impl Fanout {
 mod simulation;
 #[cfg(test)]
 #[path = "fanout_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -2,11 +2,12 @@
 
 use std::sync::Mutex;
 
-use super::tests::{Event, end, listed, number, registration, script, source};
+use super::tests::{Event, end, listed, number, recognised, registration, script, source, stream};
 use super::*;
 use crate::record::Record;
 use crate::retrieval::{Feed, Source};
 use crate::shard::{self, Filter, Shard};
+use crate::stream::StreamId;
 
 /// How Kinesis tells a subscription that its shard has ended.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -209,6 +210,10 @@ impl shard::Api for Coast {
             Ok(vec![listed("s", self.0.is_closed().then_some(99_999_999))])
         })
     }
+
+    fn identity(&self) -> BoxFuture<'_, Result<StreamId, shard::Error>> {
+        Box::pin(async { Ok(stream()) })
+    }
 }
 
 fn coast(shore: &Arc<Shore>) -> Source {
@@ -216,7 +221,8 @@ fn coast(shore: &Arc<Shore>) -> Source {
     let coast = Arc::new(Coast(shore.clone()));
     let source = source(&script);
     let consumer = StreamConsumer::new(coast.clone(), registration(Some("arn".to_owned())));
-    Source { api: coast.clone(), shards: coast, consumer: Some(Arc::new(consumer)), ..source }
+    let recognition = recognised(coast.clone());
+    Source { api: coast.clone(), shards: coast, recognition, consumer: Some(Arc::new(consumer)), ..source }
 }
 
 /// One shard from its beginning to its end; how many reads there were with records still to come.

@@ -2,11 +2,13 @@
 
 use super::*;
 use crate::budget::Budget;
+use crate::recognition::Recognition;
 use crate::record::Record;
 use crate::retrieval::registration::{self, Status};
 use crate::retrieval::{Feed, Most, Settings, Source};
 use crate::shard::{self, ChildShard, Filter, HashRange, Shard};
-use std::collections::VecDeque;
+use crate::stream::StreamId;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Mutex;
 use tokio::sync::Semaphore;
 
@@ -78,6 +80,22 @@ impl shard::Api for Script {
     fn list(&self, _: Filter) -> BoxFuture<'_, Result<Vec<Shard>, shard::Error>> {
         Box::pin(async { Ok(self.listed.clone()) })
     }
+
+    fn identity(&self) -> BoxFuture<'_, Result<StreamId, shard::Error>> {
+        Box::pin(async { Ok(stream()) })
+    }
+}
+
+/// The stream that every test reads.
+pub(in crate::retrieval) fn stream() -> StreamId {
+    StreamId::new("arn:aws:kinesis:us-east-1:123456789012:stream/s", 1)
+}
+
+/// A stream that was recognised before reading began.
+pub(in crate::retrieval) fn recognised(shards: Arc<dyn shard::Api>) -> Arc<Recognition> {
+    let recognition = Recognition::new(shards);
+    recognition.recognise(Some(stream()), BTreeSet::new());
+    recognition
 }
 
 pub(super) fn number(n: u32) -> SequenceNumber {
@@ -120,6 +138,7 @@ pub(super) fn source(script: &Arc<Script>) -> Source {
     Source {
         api: script.clone(),
         shards: script.clone(),
+        recognition: recognised(script.clone()),
         consumer: Some(Arc::new(StreamConsumer::new(script.clone(), registration(None)))),
         settings,
         budget: Budget::new(1_000_000),

@@ -117,27 +117,38 @@ impl Place {
         believed
     }
 
-    /// A stream that was deleted and made again has shards of the same names whose numbers begin behind
-    /// those of the old ones; reading then begins at the oldest record. Java asks for the old number for ever.
-    pub(super) async fn is_of_an_earlier_stream(&mut self, error: &super::Error) -> bool {
+    /// A stream that was deleted and created again has shards of the same names, whose sequence numbers begin after the
+    /// stored ones. The shard sync then resets the leases, and this reading ends with its lease. Java asks for the old
+    /// number for ever.
+    pub(super) async fn suspect_another_stream(&mut self, error: &super::Error) {
         let start = self.start();
-        let (Start::At(number) | Start::After(number)) = &start else { return false };
+        let (Start::At(number) | Start::After(number)) = &start else { return };
         let listed = self.source.shards.list(Filter::All).await.unwrap_or_default();
         let this = listed.iter().find(|shard| shard.id == self.shard);
         if this.is_none_or(|shard| number.order(&shard.starting) != Ordering::Less) {
-            return false;
+            return;
         }
-        warn!(shard = %self.shard, %error, ?start,
-            "the checkpoint is of an earlier stream of this name: reading this one from its oldest record");
-        (self.start, self.last) = (Start::TrimHorizon, None);
-        true
+        if self.is_news() {
+            warn!(shard = %self.shard, %error, ?start,
+                "the checkpoint is before the shard's first sequence number: it is of another stream");
+        }
+        self.source.recognition.suspect();
     }
 
     /// Java takes "no such shard" for its end, be it the stream or the consumer that is missing. That skips
-    /// records: it has ended if the stream is there and doesn't list it.
+    /// records: it has ended if the stream is there, is the one that the lease is of, and doesn't list it.
     pub(super) async fn end_if_gone(&mut self, reason: &str) -> Option<Batch> {
         match self.source.shards.list(Filter::All).await {
             Ok(shards) if !shards.is_empty() && shards.iter().all(|shard| shard.id != self.shard) => {
+                if !self.source.recognition.is_unchanged(&self.shard).await {
+                    if self.is_news() {
+                        warn!(shard = %self.shard, reason,
+                            "ListShards does not list the shard, but it is not known whether the stream is the same as \
+                             before: will try again");
+                    }
+                    self.source.recognition.suspect();
+                    return None;
+                }
                 warn!(shard = %self.shard, reason, "the shard is past retention and gone: taken as ended");
                 let of_this = |shard: &&Shard| shard.parents().any(|parent| *parent == self.shard);
                 let child = |shard: &Shard| ChildShard {

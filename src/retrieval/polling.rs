@@ -141,6 +141,8 @@ impl Polling {
             Err(Error::ShardMissing(reason)) => match self.place.end_if_gone(&reason).await {
                 Some(end) => Step::Batch(end),
                 None => {
+                    // An iterator of a stream that was deleted would be refused until it expires.
+                    self.iterator = None;
                     self.place.failed(took);
                     Step::After(self.backoff.pause())
                 }
@@ -179,13 +181,11 @@ impl Polling {
 
     async fn open(&mut self) -> Result<(), Error> {
         let asked = Place::now();
-        let iterator = match self.get_iterator().await {
-            Err(error @ Error::Denied(_)) if self.place.is_of_an_earlier_stream(&error).await => {
-                self.get_iterator().await?
-            }
-            other => other?,
-        };
-        self.iterator = Some(iterator);
+        let iterator = self.get_iterator().await;
+        if let Err(error @ Error::Denied(_)) = &iterator {
+            self.place.suspect_another_stream(error).await;
+        }
+        self.iterator = Some(iterator?);
         self.place.opened(asked);
         Ok(())
     }
@@ -229,11 +229,14 @@ mod tests {
     use super::*;
     use crate::budget::Budget;
     use crate::clock;
+    use crate::recognition::Recognition;
     use crate::record::{Data, Record};
+    use crate::retrieval::fanout::tests::{recognised, stream};
     use crate::retrieval::place::CLOCK_MARGIN_MILLIS;
     use crate::retrieval::{Api, Feed, Most, Source, Start};
     use crate::sequence::{Sequence, SequenceNumber};
     use crate::shard::{self, BoxFuture, ChildShard, Filter, HashRange, Shard, ShardId};
+    use crate::stream::StreamId;
     use std::collections::VecDeque;
     use std::sync::{Arc, Mutex};
     use tokio::sync::Semaphore;
@@ -246,6 +249,8 @@ mod tests {
         refuses: bool,
         starts: Mutex<Vec<Start>>,
         listed: Vec<Shard>,
+        /// Its identity cannot be known.
+        anonymous: bool,
     }
 
     impl Api for Script {
@@ -267,6 +272,12 @@ mod tests {
     impl shard::Api for Script {
         fn list(&self, _: Filter) -> BoxFuture<'_, Result<Vec<Shard>, shard::Error>> {
             Box::pin(async { Ok(self.listed.clone()) })
+        }
+        fn identity(&self) -> BoxFuture<'_, Result<StreamId, shard::Error>> {
+            let known = !self.anonymous;
+            Box::pin(async move {
+                known.then(stream).ok_or_else(|| shard::Error::Denied("DescribeStreamSummary".to_owned()))
+            })
         }
     }
 
@@ -301,17 +312,25 @@ mod tests {
         }
     }
 
-    async fn all(script: Script, start: Start) -> (Vec<String>, Vec<Start>) {
-        let script = Arc::new(script);
-        let source = Source {
+    fn source(script: &Arc<Script>) -> Source {
+        let anonymous = script.anonymous;
+        let recognition =
+            if anonymous { Recognition::new(script.clone()) } else { recognised(script.clone()) };
+        Source {
             api: script.clone(),
             shards: script.clone(),
+            recognition,
             consumer: None,
             settings: settings(),
             budget: Budget::new(1_000_000),
             calls: Arc::new(Semaphore::new(1)),
             sink: Arc::new(crate::metrics::Discard),
-        };
+        }
+    }
+
+    async fn all(script: Script, start: Start) -> (Vec<String>, Vec<Start>) {
+        let script = Arc::new(script);
+        let source = source(&script);
         let mut feed = Feed::open(&source, "s".into(), None, start);
         let mut seen = Vec::new();
         loop {
@@ -376,12 +395,20 @@ mod tests {
         assert_eq!(all(stream_gone, Start::TrimHorizon).await.0, ["1", "-> c"]);
 
         let mut other = script(vec![missing(), records(&[1]), end()]);
-        other.listed = vec![Shard { id: "another".into(), ..shard }];
+        other.listed = vec![Shard { id: "another".into(), ..shard.clone() }];
         assert_eq!(all(other, Start::TrimHorizon).await.0, [""; 0]);
+
+        let mut anonymous = script(vec![missing(), records(&[1]), end()]);
+        (anonymous.listed, anonymous.anonymous) = (vec![Shard { id: "another".into(), ..shard }], true);
+        assert_eq!(
+            all(anonymous, Start::TrimHorizon).await.0,
+            ["1", "-> c"],
+            "it may be another stream that does not list it"
+        );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_checkpoint_of_an_earlier_stream_of_the_name_leads_to_the_oldest_record() {
+    async fn checkpoint_before_the_shard_is_suspected_and_never_skipped() {
         let shard = |starting| Shard {
             id: "s".into(),
             parent: None,
@@ -390,16 +417,25 @@ mod tests {
             starting: number(starting),
             ending: None,
         };
-        let mut made_again = script(vec![records(&[101]), end()]);
-        (made_again.refuses, made_again.listed) = (true, vec![shard(100)]);
-        let (seen, starts) = all(made_again, Start::At(number(7))).await;
-        assert_eq!(seen, ["101", "-> c"]);
-        assert_eq!(starts, [Start::At(number(7)), Start::TrimHorizon]);
+        for (starting, suspected) in [(100, true), (5, false)] {
+            let mut script = script(vec![records(&[101]), end()]);
+            (script.refuses, script.listed) = (true, vec![shard(starting)]);
+            let source = source(&Arc::new(script));
+            let mut feed = Feed::open(&source, "s".into(), None, Start::At(number(7)));
+            let minute = Duration::from_secs(60);
+            assert!(tokio::time::timeout(minute, feed.next()).await.is_err(), "nothing is read instead");
+            let told = tokio::time::timeout(Duration::ZERO, source.recognition.suspected()).await;
+            assert_eq!(told.is_ok(), suspected, "the shard begins at {starting}");
+        }
+    }
 
-        let mut the_same = script(vec![records(&[101]), end()]);
-        (the_same.refuses, the_same.listed) = (true, vec![shard(5)]);
-        let asked = tokio::time::timeout(Duration::from_secs(60), all(the_same, Start::At(number(7)))).await;
-        assert!(asked.is_err(), "a number within the shard is asked for again, never passed over");
+    #[tokio::test(start_paused = true)]
+    async fn iterator_of_a_deleted_stream_is_replaced_at_once() {
+        let (seen, starts) =
+            all(script(vec![records(&[1]), Err(Error::ShardMissing("m".into())), end()]), Start::TrimHorizon)
+                .await;
+        assert_eq!(seen, ["1", "-> c"]);
+        assert_eq!(starts, [Start::TrimHorizon, Start::After(number(1))]);
     }
 
     #[test]
@@ -469,6 +505,7 @@ mod tests {
             let source = Source {
                 api: Arc::new(Endless(size)),
                 shards: Arc::new(Script::default()),
+                recognition: recognised(Arc::new(Script::default())),
                 consumer: None,
                 settings: Settings { max_records: 10_000, ..settings() },
                 budget: budget.clone(),
@@ -503,6 +540,7 @@ mod tests {
         let source = Source {
             api: Arc::new(Endless(13_000_000)),
             shards: Arc::new(Script::default()),
+            recognition: recognised(Arc::new(Script::default())),
             consumer: None,
             settings: Settings { max_records: 10_000, ..settings() },
             budget,

@@ -53,7 +53,8 @@ async fn there_and_back(seed: u64) {
     assert_eq!(state(&story), Some(Generation::Upgrade));
     assert!(!leader(&story), "KCL 2's way");
 
-    // Ten minutes, looked at each minute: a worker that is gone for less isn't noticed.
+    // Ten minutes, looked at each minute: a worker that is gone for less is noticed only if a look falls into that time,
+    // and then the ten minutes begin again.
     let ready = Instant::now();
     sleep(MINUTE * 5).await;
     assert_eq!(state(&story), Some(Generation::Upgrade));
@@ -61,7 +62,7 @@ async fn there_and_back(seed: u64) {
     until("the others have all", MINUTE, || story.is_settled()).await;
     story.join(Some(silent));
     until("the fleet is ready", MINUTE * 14, || state(&story) == Some(Generation::Revocable)).await;
-    assert!(ready.elapsed() >= MINUTE * 10 && ready.elapsed() < MINUTE * 15, "{:?}", ready.elapsed());
+    assert!(ready.elapsed() >= MINUTE * 10 && ready.elapsed() < MINUTE * 18, "{:?}", ready.elapsed());
     until("somebody leads", MINUTE * 2, || leader(&story)).await;
     goes_on(&story).await;
     story.kill(1);

@@ -17,6 +17,7 @@ use multilangd::record::{Data, Record};
 use multilangd::retrieval::{self, Answer, Start};
 use multilangd::sequence::{Position, SequenceNumber};
 use multilangd::shard::{self, BoxFuture, Filter, Shard, ShardId};
+use multilangd::stream::StreamId;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -318,6 +319,13 @@ impl shard::Api for Link {
         Box::pin(async move {
             let shards = self.read("ListShards", |world| world.state().stream.list(filter)).await;
             shards.map_err(shard::Error::Unavailable)
+        })
+    }
+
+    fn identity(&self) -> BoxFuture<'_, Result<StreamId, shard::Error>> {
+        Box::pin(async move {
+            let identity = self.read("DescribeStreamSummary", |world| world.state().stream.identity()).await;
+            identity.map_err(shard::Error::Unavailable)
         })
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use multilangd::sequence::SequenceNumber;
 use multilangd::shard::{ChildShard, Filter, HashRange, Shard, ShardId};
+use multilangd::stream::StreamId;
 
 /// One shard with everything that was ever put into it.
 #[derive(Debug, Clone)]
@@ -54,6 +55,10 @@ impl Stream {
         };
         self.shards.insert(id.clone(), line);
         id
+    }
+
+    pub fn identity(&self) -> StreamId {
+        StreamId::new("arn:aws:kinesis:us-east-1:123456789012:stream/simulated", 1)
     }
 
     pub fn open_shards(&self) -> Vec<ShardId> {

@@ -8,6 +8,7 @@
 //! | `faults.rs` | children that can't be started or ended, or are not alone |
 //! | `fanout.rs` | records pushed: renewals, trouble, no fan-out |
 //! | `fleet.rs` | several daemons on one table |
+//! | `identity.rs` | a wrong stream name, a recreated stream, rows that people change, one worker id twice |
 //! | `input.rs` | bad input: one message, a named exit code |
 //! | `java.rs` | the lease rows, beside what Java was seen to write |
 //! | `local.rs` | `multilangd local` |
@@ -39,6 +40,7 @@ mod cloudwatch;
 mod fanout;
 mod faults;
 mod fleet;
+mod identity;
 mod input;
 mod java;
 mod life;

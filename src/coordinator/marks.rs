@@ -1,0 +1,177 @@
+//! What the marks of the rows mean for acquiring leases: only those of this stream are acquired, each is marked with the
+//! stream and the process, and a second process with this worker's id is recognised by its mark.
+//!
+//! Two processes of ours with one id take the leases from each other: each row names the worker, so both believe that it
+//! is theirs. The one that started later gives way: the daemon exits. Beside a Java worker with the same id there is no
+//! mark to compare, and an error is logged.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tracing::{debug, error};
+
+use super::{Coordinator, Lease, Mark, Rival, Settings, ShardId, Update};
+
+/// Reports that wait: more say nothing new.
+const WAITING: usize = 16;
+/// Between two log lines about the same.
+const LOG_AGAIN: Duration = Duration::from_secs(60);
+/// A lease whose counter was moved without a mark so many times ...
+const UNMARKED: usize = 3;
+/// ... within this time is written by another process. A leader that assigns it anew, and a write that the SDK has tried
+/// twice, move it once in a while.
+const WITHIN: Duration = Duration::from_secs(300);
+
+/// Other processes that write under this worker's id.
+pub(super) struct Rivals {
+    tell: mpsc::Sender<Rival>,
+    told: mpsc::Receiver<Rival>,
+    /// One that started before this process.
+    older: watch::Sender<Option<Rival>>,
+    logged: Option<Instant>,
+    unmarked: BTreeMap<ShardId, Vec<Instant>>,
+}
+
+/// What to do about a rival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// This process gives way.
+    GiveWay,
+    /// The other one does.
+    Stay,
+    /// It is not one of ours, or it is none.
+    Unknown,
+}
+
+/// Both decide alike, each from its own side.
+fn judge(rival: &Rival, settings: &Settings) -> Verdict {
+    match &rival.process {
+        Some(process) if *process < settings.process => Verdict::GiveWay,
+        Some(_) => Verdict::Stay,
+        None => Verdict::Unknown,
+    }
+}
+
+impl Rivals {
+    pub(super) fn new() -> Self {
+        let (tell, told) = mpsc::channel(WAITING);
+        Self { tell, told, older: watch::Sender::new(None), logged: None, unmarked: BTreeMap::new() }
+    }
+
+    pub(super) fn tell(&self) -> mpsc::Sender<Rival> {
+        self.tell.clone()
+    }
+
+    pub(super) fn older(&self) -> watch::Receiver<Option<Rival>> {
+        self.older.subscribe()
+    }
+
+    /// Cancel-safe.
+    pub(super) async fn next(&mut self) -> Option<Rival> {
+        self.told.recv().await
+    }
+
+    pub(super) fn met(&mut self, rival: &Rival, settings: &Settings) {
+        let now = Instant::now();
+        let (shard, worker) = (&rival.shard, &settings.me);
+        match judge(rival, settings) {
+            Verdict::GiveWay => {
+                self.older.send_replace(Some(rival.clone()));
+            }
+            Verdict::Stay if self.is_news(now) => error!(
+                %shard, %worker,
+                "another process that started later uses this workerId: it took this lease, and will exit. Give each \
+                 process a workerId of its own"
+            ),
+            Verdict::Unknown => {
+                for times in self.unmarked.values_mut() {
+                    times.retain(|at| now.saturating_duration_since(*at) < WITHIN);
+                }
+                self.unmarked.retain(|_, times| !times.is_empty());
+                let times = self.unmarked.entry(shard.clone()).or_default();
+                times.push(now);
+                if times.len() >= UNMARKED && self.is_news(now) {
+                    error!(
+                        %shard, %worker,
+                        "another process writes leases under this workerId, perhaps a Java worker: records are \
+                         delivered twice and checkpoints are refused. Give each process a workerId of its own"
+                    );
+                } else {
+                    debug!(%shard, %worker, "the lease counter was moved under this workerId by another process");
+                }
+            }
+            Verdict::Stay => debug!(%shard, %worker, "another process that started later took this lease"),
+        }
+    }
+
+    fn is_news(&mut self, now: Instant) -> bool {
+        let news = self.logged.is_none_or(|at| now.saturating_duration_since(at) >= LOG_AGAIN);
+        if news {
+            self.logged = Some(now);
+        }
+        news
+    }
+}
+
+impl Coordinator {
+    /// Whether a row is of the stream that this worker reads.
+    pub(super) fn accepts(&self, lease: &Lease) -> bool {
+        self.settings.recognition.accepts(lease.stream.as_ref())
+    }
+
+    /// A write that acquires the lease, with the marks.
+    pub(super) fn acquire(&self, update: Update, lease: &Lease) -> Update {
+        let stream = self.settings.recognition.mark(&lease.shard);
+        update.marked(lease, &Mark { stream, process: self.settings.process.clone() })
+    }
+
+    /// Rows of another stream, or of an earlier one of this name, concern the shard sync.
+    pub(super) fn look_at_marks(&mut self) {
+        if self.leases.iter().all(|lease| self.accepts(lease)) {
+            self.odd_marks = None;
+            return;
+        }
+        let now = Instant::now();
+        if self.odd_marks.is_none_or(|at| now.saturating_duration_since(at) >= LOG_AGAIN) {
+            self.odd_marks = Some(now);
+            self.settings.recognition.suspect();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coordinator::tests::settings;
+    use crate::lease::ProcessId;
+
+    fn rival(process: Option<ProcessId>) -> Rival {
+        Rival { shard: "s".into(), process }
+    }
+
+    #[test]
+    fn of_two_processes_with_one_id_exactly_one_gives_way() {
+        let (older, newer) = (ProcessId::new(5, "x"), ProcessId::new(7, "a"));
+        let at = |process: &ProcessId| Settings { process: process.clone(), ..settings() };
+        assert_eq!(judge(&rival(Some(older.clone())), &at(&newer)), Verdict::GiveWay);
+        assert_eq!(judge(&rival(Some(newer.clone())), &at(&older)), Verdict::Stay);
+        let twin = ProcessId::new(5, "y");
+        let verdicts =
+            [judge(&rival(Some(twin.clone())), &at(&older)), judge(&rival(Some(older)), &at(&twin))];
+        assert!(verdicts.contains(&Verdict::GiveWay) && verdicts.contains(&Verdict::Stay), "{verdicts:?}");
+        assert_eq!(judge(&rival(None), &at(&newer)), Verdict::Unknown);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn counters_moved_without_a_mark_end_nothing() {
+        let mut rivals = Rivals::new();
+        for _ in 0..10 {
+            rivals.met(&rival(None), &settings());
+        }
+        assert_eq!((*rivals.older().borrow()).clone(), None);
+        rivals.met(&rival(Some(ProcessId::new(0, "older"))), &settings());
+        assert!(rivals.older().borrow().is_some());
+    }
+}

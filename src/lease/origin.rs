@@ -1,0 +1,278 @@
+//! Which stream the rows of a lease table belong to, and which open shards no worker reads.
+//!
+//! Pure: rows and listed shards in, decisions out. Each row that a worker of ours acquires is marked with the stream's
+//! identity. What follows from the marks:
+//!
+//! | rows | decision |
+//! |---|---|
+//! | one is marked with another ARN | [`Foreign`]: the daemon does not start |
+//! | marked with this ARN and an earlier creation time | the stream was created again: [`start_over`] |
+//! | none is marked, and no checkpoint can be of this stream | [`Foreign`] |
+//! | none is marked, some checkpoints are of this stream | they are marked when they are acquired; the others are left alone |
+//!
+//! A row that says `SHARD_END` for a shard that is open is never right: [`finished_but_open`]. In KCL: nothing of this;
+//! there a table that is used for another stream loses its checkpoints or stands still.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Lease, WorkerId, sync};
+use crate::sequence::Sequence;
+use crate::shard::{Shard, ShardId};
+use crate::stream::{Relation, StreamId};
+
+/// The lease table belongs to another stream. Nothing was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Foreign {
+    /// A row is marked with it.
+    #[error(
+        "the lease table belongs to stream {stored} (lease {shard}), not to {configured}: correct streamName, or use \
+         another applicationName or tableName"
+    )]
+    Marked {
+        /// The first row that says so.
+        shard: ShardId,
+        /// The stream of the row.
+        stored: String,
+        /// The configured stream.
+        configured: String,
+    },
+    /// No row is marked, and no checkpoint can be of this stream.
+    #[error(
+        "the checkpoints of the lease table are not of stream {configured}: {example}. If streamName is wrong, correct \
+         it; if the stream was deleted and created again, delete the rows of the lease table, or use another \
+         applicationName"
+    )]
+    Positions {
+        /// The configured stream.
+        configured: String,
+        /// One lease, and what is wrong with it.
+        example: String,
+    },
+}
+
+/// What the marks of a table say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Marks {
+    /// Some are of this stream, and none of another; or there are no rows.
+    Same,
+    /// Some are of an earlier stream of this name.
+    CreatedAgain,
+    /// Some are of a stream of this name that was created later than this one, which cannot be.
+    Later(StreamId),
+    /// There are rows, and none is marked.
+    None,
+}
+
+/// What the marks of the rows say of the configured stream, of which only the name may be known.
+///
+/// # Errors
+/// [`Foreign::Marked`].
+pub fn marks(leases: &[Lease], current: Option<&StreamId>, name: &str) -> Result<Marks, Foreign> {
+    let mut found = if leases.is_empty() { Marks::Same } else { Marks::None };
+    for lease in leases {
+        let Some(mark) = &lease.stream else { continue };
+        let relation = match current {
+            Some(current) => mark.relation(current),
+            None if mark.name() == name => Relation::Same,
+            None => Relation::Different,
+        };
+        match relation {
+            Relation::Different => {
+                let configured = current.map_or(name, |current| current.arn()).to_owned();
+                return Err(Foreign::Marked {
+                    shard: lease.shard.clone(),
+                    stored: mark.arn().to_owned(),
+                    configured,
+                });
+            }
+            Relation::CreatedAgain => found = Marks::CreatedAgain,
+            Relation::Older if found != Marks::CreatedAgain => found = Marks::Later(mark.clone()),
+            Relation::Same if found == Marks::None => found = Marks::Same,
+            Relation::Older | Relation::Same => {}
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a stored sequence number can be of a shard as it is listed. None for a row without a number.
+fn fits(lease: &Lease, shard: &Shard) -> Option<bool> {
+    let Sequence::Number(number) = &lease.checkpoint.sequence else { return None };
+    let begun = number.order(&shard.starting) != Ordering::Less;
+    let ended = shard.ending.as_ref().is_some_and(|ending| number.order(ending) == Ordering::Greater);
+    Some(begun && !ended)
+}
+
+fn by_id(listed: &[Shard]) -> BTreeMap<&ShardId, &Shard> {
+    listed.iter().map(|shard| (&shard.id, shard)).collect()
+}
+
+/// Where no row is marked: the leases whose checkpoints cannot be of this stream. They are left alone. A table that KCL
+/// began comes here once.
+///
+/// # Errors
+/// [`Foreign::Positions`] if there are sequence numbers and none of them can be of this stream.
+pub fn doubtful(leases: &[Lease], listed: &[Shard], name: &str) -> Result<BTreeSet<ShardId>, Foreign> {
+    let listed = by_id(listed);
+    let (mut fit, mut doubtful, mut example) = (0, BTreeSet::new(), None);
+    for lease in leases {
+        let Sequence::Number(number) = &lease.checkpoint.sequence else { continue };
+        let shard = listed.get(&lease.shard);
+        if shard.and_then(|shard| fits(lease, shard)) == Some(true) {
+            fit += 1;
+            continue;
+        }
+        example.get_or_insert_with(|| match shard {
+            Some(shard) => format!(
+                "the checkpoint {number} of {} is outside the shard, which begins at {}",
+                lease.shard, shard.starting
+            ),
+            None => format!("the stream has no shard {}, whose checkpoint is {number}", lease.shard),
+        });
+        doubtful.insert(lease.shard.clone());
+    }
+    match example {
+        Some(example) if fit == 0 => Err(Foreign::Positions { configured: name.to_owned(), example }),
+        _ => Ok(doubtful),
+    }
+}
+
+/// What makes a table of an earlier stream one of the stream that was created again under its name.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StartOver<'a> {
+    /// Shards that have no row, ancestors first: made before anything else, so that no child begins before its parents.
+    pub create: Vec<Lease>,
+    /// Rows without a mark that are of the earlier stream too. They are marked so before any row is reset: once no row has
+    /// the old mark, nothing shows that they are to be reset.
+    pub mark: Vec<(&'a Lease, StreamId)>,
+    /// Rows, as they are once they are marked, that begin again at the oldest record, ancestors first.
+    pub reset: Vec<(Lease, &'a Shard)>,
+    /// Rows whose checkpoints are of the present stream: only the mark is old.
+    pub remark: Vec<&'a Lease>,
+    /// Rows of shards that the present stream does not have.
+    pub remove: Vec<&'a Lease>,
+}
+
+impl StartOver<'_> {
+    /// Whether nothing is to be done.
+    pub fn is_empty(&self) -> bool {
+        self.create.is_empty()
+            && self.mark.is_empty()
+            && self.reset.is_empty()
+            && self.remark.is_empty()
+            && self.remove.is_empty()
+    }
+}
+
+/// What is to be done in a table that has rows of an earlier stream of this name. Nothing, once there are none.
+pub fn start_over<'a>(leases: &'a [Lease], listed: &'a [Shard], current: &StreamId) -> StartOver<'a> {
+    let is_earlier = |lease: &Lease| {
+        lease.stream.as_ref().is_some_and(|mark| mark.relation(current) == Relation::CreatedAgain)
+    };
+    let earlier = leases.iter().find(|lease| is_earlier(lease)).and_then(|lease| lease.stream.clone());
+    let Some(earlier) = earlier.filter(|_| !listed.is_empty()) else {
+        // A stream without shards is not believed.
+        return StartOver::default();
+    };
+    let rows: BTreeMap<&ShardId, &Lease> = leases.iter().map(|lease| (&lease.shard, lease)).collect();
+    let mut plan = StartOver::default();
+    for shard in sync::in_order(listed) {
+        match rows.get(&shard.id) {
+            None => {
+                let new = sync::new_lease(shard, Sequence::TrimHorizon);
+                plan.create.push(Lease { stream: Some(current.clone()), ..new });
+            }
+            Some(lease) => match (is_earlier(lease), fits(lease, shard)) {
+                (true, Some(true)) => plan.remark.push(lease),
+                (true, _) => plan.reset.push(((*lease).clone(), shard)),
+                // Java made it, before the stream was created again or after.
+                (false, fits) if lease.stream.is_none() && (fits == Some(false) || lease.is_complete()) => {
+                    plan.mark.push((lease, earlier.clone()));
+                    plan.reset.push((Lease { stream: Some(earlier.clone()), ..(*lease).clone() }, shard));
+                }
+                (false, _) => {}
+            },
+        }
+    }
+    let known = by_id(listed);
+    plan.remove =
+        leases.iter().filter(|lease| is_earlier(lease) && !known.contains_key(&lease.shard)).collect();
+    plan
+}
+
+/// Rows that say `SHARD_END` although their shard is open.
+pub fn finished_but_open<'a>(leases: &'a [Lease], listed: &'a [Shard]) -> Vec<(&'a Lease, &'a Shard)> {
+    let open: BTreeMap<&ShardId, &Shard> =
+        listed.iter().filter(|shard| shard.ending.is_none()).map(|shard| (&shard.id, shard)).collect();
+    let finished = leases.iter().filter(|lease| lease.is_complete());
+    finished.filter_map(|lease| open.get(&lease.shard).map(|shard| (lease, *shard))).collect()
+}
+
+/// The open shards that no live worker reads, and that none will read once their ancestors are finished: in the order of
+/// their ids. A shard without a row is covered by the nearest ancestors that have one; a row that waits for its parents
+/// is covered while they are being read.
+pub fn unread(leases: &[Lease], listed: &[Shard], live: &BTreeSet<WorkerId>) -> Vec<ShardId> {
+    let lineage = Lineage {
+        rows: leases.iter().map(|lease| (&lease.shard, lease)).collect(),
+        shards: by_id(listed),
+        live,
+    };
+    let open = lineage.shards.values().filter(|shard| shard.ending.is_none());
+    open.filter(|shard| !lineage.covers(&shard.id)).map(|shard| shard.id.clone()).collect()
+}
+
+struct Lineage<'a> {
+    rows: BTreeMap<&'a ShardId, &'a Lease>,
+    shards: BTreeMap<&'a ShardId, &'a Shard>,
+    live: &'a BTreeSet<WorkerId>,
+}
+
+impl<'a> Lineage<'a> {
+    fn covers(&self, shard: &'a ShardId) -> bool {
+        if let Some(lease) = self.rows.get(shard) {
+            return !lease.is_complete() && self.moves(lease);
+        }
+        // The nearest ancestors with rows.
+        let (mut next, mut seen) = (vec![shard], BTreeSet::new());
+        while let Some(id) = next.pop() {
+            if !seen.insert(id) {
+                continue;
+            }
+            match self.rows.get(id) {
+                Some(lease) if !lease.is_complete() && self.moves(lease) => return true,
+                // It stands still, or has made no row when it ended.
+                Some(_) => {}
+                None => next.extend(self.shards.get(id).into_iter().flat_map(|shard| shard.parents())),
+            }
+        }
+        false
+    }
+
+    /// Whether a live worker reads it, or waits for parents of which each is being read.
+    fn moves(&self, lease: &'a Lease) -> bool {
+        let (mut next, mut seen) = (vec![lease], BTreeSet::new());
+        while let Some(lease) = next.pop() {
+            if lease.is_complete() || !seen.insert(&lease.shard) {
+                continue;
+            }
+            if !lease.actual_owner().is_some_and(|owner| self.live.contains(owner)) {
+                return false;
+            }
+            next.extend(lease.parents.iter().filter_map(|parent| self.rows.get(parent).copied()));
+        }
+        true
+    }
+}
+
+/// Whether the row of a shard's child, which was there before its parent ended, is of an earlier stream: the child begins
+/// at its oldest record.
+pub fn is_of_an_earlier_stream(child: &Lease, current: Option<&StreamId>) -> bool {
+    match (&child.stream, current) {
+        (Some(mark), Some(current)) => mark.relation(current) == Relation::CreatedAgain,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+#[path = "origin_tests.rs"]
+mod tests;

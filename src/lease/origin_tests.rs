@@ -1,0 +1,247 @@
+//! Which stream rows belong to: marks, positions, starting over, open shards without a reader.
+
+use super::*;
+use crate::lease::update;
+use crate::sequence::{Position, SequenceNumber};
+use crate::shard::HashRange;
+use proptest::prelude::*;
+
+const ARN: &str = "arn:aws:kinesis:us-east-1:123456789012:stream/orders";
+
+fn stream(created: i64) -> StreamId {
+    StreamId::new(ARN, created)
+}
+
+fn other() -> StreamId {
+    StreamId::new("arn:aws:kinesis:us-east-1:123456789012:stream/orders-staging", 9)
+}
+
+fn number(n: u32) -> SequenceNumber {
+    SequenceNumber::parse(&n.to_string()).unwrap()
+}
+
+fn shard(id: u32, parents: &[u32], starting: u32, ending: Option<u32>) -> Shard {
+    let name = |n: u32| ShardId::from(n.to_string().as_str());
+    Shard {
+        id: name(id),
+        parent: parents.first().map(|p| name(*p)),
+        adjacent_parent: parents.get(1).map(|p| name(*p)),
+        range: HashRange { start: 0, end: 9 },
+        starting: number(starting),
+        ending: ending.map(number),
+    }
+}
+
+fn lease(id: u32, checkpoint: &str, mark: Option<StreamId>) -> Lease {
+    let at = Position::new(Sequence::parse(checkpoint).unwrap());
+    let lease =
+        Lease::new(id.to_string().as_str().into(), at, BTreeSet::new(), HashRange { start: 0, end: 9 });
+    Lease { stream: mark, ..lease }
+}
+
+fn owned(lease: Lease, owner: &str) -> Lease {
+    Lease { owner: Some(owner.into()), ..lease }
+}
+
+#[test]
+fn marks_tell_the_stream_from_another_and_from_an_earlier_one() {
+    let of = |leases: &[Lease], current: Option<&StreamId>| marks(leases, current, "orders");
+    let now = stream(5);
+    assert_eq!(of(&[], Some(&now)), Ok(Marks::Same));
+    assert_eq!(of(&[lease(0, "7", None)], Some(&now)), Ok(Marks::None));
+    assert_eq!(of(&[lease(0, "7", None), lease(1, "7", Some(stream(5)))], Some(&now)), Ok(Marks::Same));
+    let both = [lease(0, "7", Some(stream(5))), lease(1, "7", Some(stream(4)))];
+    assert_eq!(of(&both, Some(&now)), Ok(Marks::CreatedAgain), "half of the rows were reset");
+    assert_eq!(of(&[lease(0, "7", Some(stream(6)))], Some(&now)), Ok(Marks::Later(stream(6))));
+    let foreign = of(&[lease(0, "7", Some(stream(5))), lease(1, "7", Some(other()))], Some(&now));
+    assert!(matches!(foreign, Err(Foreign::Marked { shard, .. }) if shard.as_str() == "1"));
+}
+
+#[test]
+fn name_alone_tells_another_stream_where_the_identity_is_unknown() {
+    assert_eq!(marks(&[lease(0, "7", Some(stream(5)))], None, "orders"), Ok(Marks::Same));
+    let foreign = marks(&[lease(0, "7", Some(other()))], None, "orders");
+    assert!(matches!(foreign, Err(Foreign::Marked { .. })));
+}
+
+#[test]
+fn unmarked_checkpoints_that_fit_no_shard_are_another_streams() {
+    let listed = [shard(0, &[], 100, Some(200)), shard(1, &[0], 201, None)];
+    let of = |leases: &[Lease]| doubtful(leases, &listed, "orders");
+    assert_eq!(of(&[]), Ok(BTreeSet::new()));
+    assert_eq!(of(&[lease(0, "SHARD_END", None), lease(1, "LATEST", None)]), Ok(BTreeSet::new()));
+    assert_eq!(of(&[lease(0, "150", None), lease(1, "99999", None)]), Ok(BTreeSet::new()));
+    for foreign in [
+        vec![lease(0, "99", None)],
+        vec![lease(0, "201", None), lease(1, "TRIM_HORIZON", None)],
+        vec![lease(7, "150", None)],
+    ] {
+        assert!(matches!(of(&foreign), Err(Foreign::Positions { .. })), "{foreign:?}");
+    }
+    let some = of(&[lease(0, "150", None), lease(1, "7", None), lease(8, "9", None)]).unwrap();
+    assert_eq!(some.into_iter().map(|id| id.to_string()).collect::<Vec<_>>(), ["1", "8"], "left alone");
+}
+
+fn ids<'a>(leases: impl IntoIterator<Item = &'a Lease>) -> Vec<&'a str> {
+    leases.into_iter().map(|lease| lease.shard.as_str()).collect()
+}
+
+#[test]
+fn recreated_stream_starts_every_shard_at_its_oldest_record() {
+    let now = stream(5);
+    let old = || Some(stream(4));
+    // Shard 0 was split into 2 and 3 before anybody looked; 1 is new.
+    let listed = [
+        shard(0, &[], 1000, Some(1100)),
+        shard(1, &[], 1001, None),
+        shard(2, &[0], 1101, None),
+        shard(3, &[0], 1102, None),
+    ];
+    let leases = [
+        lease(0, "SHARD_END", old()),
+        lease(2, "50", old()),
+        lease(3, "1200", old()),
+        lease(9, "60", old()),
+        lease(8, "60", None),
+    ];
+    let plan = start_over(&leases, &listed, &now);
+    assert_eq!(ids(&plan.create), ["1"]);
+    assert_eq!(plan.create[0].checkpoint, Position::new(Sequence::TrimHorizon));
+    assert_eq!(ids(plan.reset.iter().map(|(lease, _)| lease)), ["0", "2"], "ancestors first");
+    assert_eq!(ids(plan.remark.iter().copied()), ["3"], "its checkpoint is of the present stream");
+    assert_eq!(ids(plan.remove.iter().copied()), ["9"]);
+    assert!(start_over(&leases, &[], &now).is_empty(), "a stream without shards is not believed");
+}
+
+#[test]
+fn nothing_starts_over_without_a_row_of_an_earlier_stream() {
+    let listed = [shard(0, &[], 1000, None), shard(1, &[], 1000, None)];
+    let leases = [lease(0, "7", None), lease(1, "8", Some(stream(5)))];
+    assert!(start_over(&leases, &listed, &stream(5)).is_empty(), "a live worker may hold it");
+    let half = [lease(0, "7", None), lease(1, "8", Some(stream(4)))];
+    assert_eq!(
+        start_over(&half, &listed, &stream(5)).reset.len(),
+        2,
+        "a table that is known to be of this name"
+    );
+}
+
+#[test]
+fn finished_row_of_an_open_shard_is_found() {
+    let listed = [shard(0, &[], 1, Some(9)), shard(1, &[], 1, None), shard(2, &[], 1, None)];
+    let leases = [lease(0, "SHARD_END", None), lease(1, "SHARD_END", None), lease(2, "5", None)];
+    let found = finished_but_open(&leases, &listed);
+    assert_eq!(ids(found.iter().map(|(lease, _)| *lease)), ["1"]);
+}
+
+#[test]
+fn open_shard_is_unread_without_a_live_reader_of_it_or_of_its_nearest_ancestors() {
+    let live = BTreeSet::from(["a".into()]);
+    let listed = [shard(0, &[], 1, Some(9)), shard(1, &[0], 10, Some(19)), shard(2, &[1], 20, None)];
+    let unread = |leases: &[Lease]| unread(leases, &listed, &live).len();
+    assert_eq!(unread(&[]), 1);
+    assert_eq!(unread(&[owned(lease(2, "5", None), "a")]), 0);
+    assert_eq!(unread(&[owned(lease(2, "5", None), "dead")]), 1);
+    assert_eq!(unread(&[lease(2, "5", None)]), 1, "nobody's");
+    assert_eq!(unread(&[owned(lease(2, "SHARD_END", None), "a")]), 1, "finished");
+    assert_eq!(unread(&[owned(lease(0, "5", None), "a")]), 0, "its row comes when its ancestors end");
+    assert_eq!(unread(&[owned(lease(0, "SHARD_END", None), "a")]), 1, "they have ended, and made none");
+    let waits = |parent: Lease| {
+        let mut child = owned(lease(2, "TRIM_HORIZON", None), "a");
+        child.parents = ["1".into()].into();
+        unread(&[parent, child])
+    };
+    assert_eq!(waits(owned(lease(1, "5", None), "a")), 0, "it waits for its parent");
+    assert_eq!(waits(owned(lease(1, "5", None), "dead")), 1, "which nobody reads");
+    assert_eq!(waits(lease(1, "SHARD_END", None)), 0);
+}
+
+#[test]
+fn lineage_that_is_a_circle_or_very_deep_ends() {
+    let live = BTreeSet::from(["a".into()]);
+    let mut listed: Vec<Shard> = (0..20_000).map(|n| shard(n, &[n.saturating_sub(1)], 1, Some(2))).collect();
+    listed.push(shard(20_000, &[19_999], 1, None));
+    assert_eq!(unread(&[owned(lease(0, "5", None), "a")], &listed, &live).len(), 0);
+    let circle = [shard(0, &[1], 1, None), shard(1, &[0], 1, None)];
+    assert_eq!(unread(&[], &circle, &live).len(), 2);
+}
+
+#[test]
+fn reset_row_begins_at_the_oldest_record_and_only_if_nobody_has_written_it() {
+    let before = owned(lease(0, "50", Some(stream(4))), "a");
+    let shard = shard(0, &[7], 1000, None);
+    let parents = shard.parents().cloned().collect();
+    let reset = update::reset(&before, parents, shard.range, Some(&stream(5)));
+    let mut after = before.clone();
+    reset.apply(&mut after);
+    assert_eq!(after.checkpoint, Position::new(Sequence::TrimHorizon));
+    assert_eq!((after.owner.clone(), after.stream.clone(), after.counter), (None, Some(stream(5)), 1));
+    assert_eq!(after.parents, BTreeSet::from(["7".into()]));
+    assert!(
+        reset
+            .changes
+            .iter()
+            .any(|change| matches!(change, update::Change::SetEarlier(was) if was.contains("50")))
+    );
+    assert!(!reset.holds(&Lease { counter: 1, ..before.clone() }), "its owner has renewed it");
+    assert!(!reset.holds(&after), "it was done");
+}
+
+proptest! {
+    /// However far a worker came, whoever goes on ends with the same rows.
+    #[test]
+    fn starting_over_can_stop_anywhere_and_be_done_again(
+        rows in proptest::collection::vec((0u32..8, 0u32..3, 0u32..2000), 1..8),
+        stop in 0usize..12,
+    ) {
+        let now = stream(5);
+        let listed: Vec<Shard> = (0..5)
+            .map(|n| shard(n, &if n > 2 { vec![n - 3] } else { vec![] }, 1000 + n, (n < 2).then_some(1500)))
+            .collect();
+        let mut leases: Vec<Lease> = Vec::new();
+        for (id, mark, at) in rows {
+            let mark = [None, Some(stream(4)), Some(stream(5))][mark as usize].clone();
+            let at = if at < 300 { "SHARD_END".to_owned() } else { at.to_string() };
+            if leases.iter().all(|lease| lease.shard.as_str() != id.to_string()) {
+                leases.push(lease(id, &at, mark));
+            }
+        }
+        let whole = done(&leases, &listed, &now, usize::MAX);
+        let part = done(&leases, &listed, &now, stop);
+        prop_assert_eq!(done(&part, &listed, &now, usize::MAX), whole.clone());
+        prop_assert!(start_over(&whole, &listed, &now).is_empty());
+    }
+}
+
+/// Carries out so many steps of the plan, in its order.
+fn done(leases: &[Lease], listed: &[Shard], now: &StreamId, steps: usize) -> Vec<Lease> {
+    let plan = start_over(leases, listed, now);
+    let mut rows: BTreeMap<ShardId, Lease> =
+        leases.iter().map(|lease| (lease.shard.clone(), lease.clone())).collect();
+    let mut left = steps;
+    let mut step = || {
+        let go = left > 0;
+        left = left.saturating_sub(1);
+        go
+    };
+    for lease in plan.create.iter().filter(|_| step()) {
+        rows.insert(lease.shard.clone(), lease.clone());
+    }
+    let mark = |(lease, earlier): &(&Lease, StreamId)| (lease.shard.clone(), update::remark(lease, earlier));
+    let reset = |(lease, shard): &(Lease, &Shard)| {
+        (
+            lease.shard.clone(),
+            update::reset(lease, shard.parents().cloned().collect(), shard.range, Some(now)),
+        )
+    };
+    let remark = |lease: &&Lease| (lease.shard.clone(), update::remark(lease, now));
+    let writes =
+        plan.mark.iter().map(mark).chain(plan.reset.iter().map(reset)).chain(plan.remark.iter().map(remark));
+    for (shard, update) in writes.filter(|_| step()) {
+        update.apply(rows.get_mut(&shard).unwrap());
+    }
+    for lease in plan.remove.iter().filter(|_| step()) {
+        rows.remove(&lease.shard);
+    }
+    rows.into_values().collect()
+}

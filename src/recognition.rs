@@ -1,0 +1,188 @@
+//! Which stream the daemon reads, shared by everything that depends on it.
+//!
+//! The shard sync compares the lease table with the stream and says which identity holds; acquiring a lease marks its row
+//! with it; readings ask whether the stream is still the same before they take a shard for ended, and report a suspicion.
+//! Where the identity is unknown (`DescribeStreamSummary` is denied) nothing is marked, nothing is reset and no shard is
+//! taken for ended because it is not listed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Mutex as AsyncMutex, Notify};
+use tokio::time::{Instant, timeout};
+use tracing::{debug, info, warn};
+
+use crate::shard::{self, Filter, ShardId};
+use crate::stream::StreamId;
+
+/// Readings that suspect another stream ask `DescribeStreamSummary` together, this far apart.
+const APART: Duration = Duration::from_secs(1);
+/// One call, its retries included.
+const CALL: Duration = Duration::from_secs(10);
+
+/// What is known of the stream that the daemon reads, shared by everything that depends on it.
+pub struct Recognition {
+    shards: Arc<dyn shard::Api>,
+    state: Mutex<Known>,
+    /// The last answer of a call, and when it was asked for. Held across the call, so that one is made at a time.
+    fresh: AsyncMutex<Option<(Instant, Option<StreamId>)>>,
+    /// The last listing, and which of its shards are open.
+    listed: AsyncMutex<Option<(Instant, BTreeMap<ShardId, bool>)>>,
+    suspected: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    current: Option<StreamId>,
+    /// Shards whose rows contradict the identity: their rows are not marked with it.
+    doubtful: BTreeSet<ShardId>,
+    /// It was logged that the identity is unknown.
+    logged: bool,
+}
+
+impl fmt::Debug for Recognition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recognition").field("state", &self.known()).finish_non_exhaustive()
+    }
+}
+
+impl Recognition {
+    /// Nothing is known yet.
+    pub fn new(shards: Arc<dyn shard::Api>) -> Arc<Self> {
+        Arc::new(Self {
+            shards,
+            state: Mutex::default(),
+            fresh: AsyncMutex::default(),
+            listed: AsyncMutex::default(),
+            suspected: Notify::new(),
+        })
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The stream whose leases this worker acquires; none while that is unknown.
+    pub fn current(&self) -> Option<StreamId> {
+        self.known().current.clone()
+    }
+
+    /// The identity with which the row of a shard is marked when its lease is acquired.
+    pub fn mark(&self, shard: &ShardId) -> Option<StreamId> {
+        let known = self.known();
+        known.current.clone().filter(|_| !known.doubtful.contains(shard))
+    }
+
+    /// Whether a lease whose row is marked like that may be acquired. A row without a mark may: Java made it.
+    pub fn accepts(&self, mark: Option<&StreamId>) -> bool {
+        match (&self.known().current, mark) {
+            (Some(current), Some(mark)) => current == mark,
+            (None, _) | (_, None) => true,
+        }
+    }
+
+    /// The lease table was compared with the stream: leases are acquired for this one from now on.
+    pub fn recognise(&self, current: Option<StreamId>, doubtful: BTreeSet<ShardId>) {
+        let mut known = self.known();
+        (known.current, known.doubtful) = (current, doubtful);
+    }
+
+    /// The identity as `DescribeStreamSummary` gives it now; none if that is denied or not supported.
+    ///
+    /// # Errors
+    /// There is no such stream, or it could not be asked now.
+    pub async fn describe(&self) -> Result<Option<StreamId>, shard::Error> {
+        let mut fresh = self.fresh.lock().await;
+        self.ask(&mut fresh).await
+    }
+
+    async fn ask(
+        &self,
+        fresh: &mut Option<(Instant, Option<StreamId>)>,
+    ) -> Result<Option<StreamId>, shard::Error> {
+        let asked = Instant::now();
+        let answer = match timeout(CALL, self.shards.identity()).await {
+            Ok(Ok(id)) => Some(id),
+            Ok(Err(shard::Error::Denied(reason))) => {
+                if !std::mem::replace(&mut self.known().logged, true) {
+                    warn!(
+                        reason,
+                        "the stream's identity is unknown: allow kinesis:DescribeStreamSummary. Until then no lease is \
+                         reset and no shard is taken for ended because ListShards does not list it"
+                    );
+                }
+                None
+            }
+            Ok(Err(error)) => return Err(error),
+            Err(_) => {
+                return Err(shard::Error::Unavailable(format!(
+                    "no answer to DescribeStreamSummary in {CALL:?}"
+                )));
+            }
+        };
+        if answer.is_some() && std::mem::take(&mut self.known().logged) {
+            info!("the stream's identity is known again");
+        }
+        *fresh = Some((asked, answer.clone()));
+        Ok(answer)
+    }
+
+    /// Whether the stream that can be read now is surely the one whose leases this worker holds. Readings that ask at
+    /// once share one call.
+    pub async fn is_unchanged(&self, shard: &ShardId) -> bool {
+        let Some(mark) = self.mark(shard) else { return false };
+        let now = Instant::now();
+        let mut fresh = self.fresh.lock().await;
+        // An older answer may only say no: the stream may have been created again since.
+        let shared = fresh.as_ref().filter(|(asked, answer)| {
+            *asked >= now || asked.elapsed() < APART && answer.as_ref() != Some(&mark)
+        });
+        let described = match shared {
+            Some((_, answer)) => Ok(answer.clone()),
+            None => self.ask(&mut fresh).await,
+        };
+        match described {
+            Ok(id) => id.is_some_and(|id| id == mark),
+            Err(error) => {
+                debug!(%shard, %error, "the stream's identity could not be confirmed");
+                false
+            }
+        }
+    }
+
+    /// Whether the stream has that shard now, and is not known to be another one than before. Several that ask at once
+    /// share one `ListShards`.
+    pub async fn has_shard(&self, shard: &ShardId) -> bool {
+        let listed = self.lists_as_open(shard).await.is_some();
+        listed && (self.current().is_none() || self.is_unchanged(shard).await)
+    }
+
+    /// Whether the shard is open now, and the stream is surely the same as before.
+    pub async fn is_open(&self, shard: &ShardId) -> bool {
+        self.lists_as_open(shard).await == Some(true) && self.is_unchanged(shard).await
+    }
+
+    async fn lists_as_open(&self, shard: &ShardId) -> Option<bool> {
+        let now = Instant::now();
+        let mut listed = self.listed.lock().await;
+        if listed.as_ref().is_none_or(|(asked, _)| *asked < now) {
+            let asked = Instant::now();
+            let Ok(Ok(shards)) = timeout(CALL, self.shards.list(Filter::All)).await else { return None };
+            *listed =
+                Some((asked, shards.into_iter().map(|shard| (shard.id, shard.ending.is_none())).collect()));
+        }
+        listed.as_ref().and_then(|(_, shards)| shards.get(shard).copied())
+    }
+
+    /// Something suggests that the stream is another one than before, or that a row is: the shard sync looks at once.
+    pub fn suspect(&self) {
+        self.suspected.notify_one();
+    }
+
+    /// Until somebody suspects it. Cancel-safe.
+    pub async fn suspected(&self) {
+        self.suspected.notified().await;
+    }
+}

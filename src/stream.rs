@@ -1,0 +1,104 @@
+//! The identity of a stream: its ARN and the time of its creation.
+//!
+//! A lease table belongs to one stream. A name does not tell which one: a stream can be deleted and created again under
+//! its name, and a configuration can name the wrong one. So each lease row that a worker of ours acquires carries the
+//! identity (`crate::recognition`, `crate::lease::origin`).
+//!
+//! At AWS: `StreamARN` and `StreamCreationTimestamp` of `DescribeStreamSummary`. In KCL: `StreamIdentifier`, which only
+//! multi-stream tables store.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::sync::Arc;
+
+/// A stream's ARN and creation time. Two streams of one name have different creation times.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId {
+    arn: Arc<str>,
+    /// In milliseconds since 1970.
+    created: i64,
+}
+
+/// How two identities compare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relation {
+    /// One stream.
+    Same,
+    /// The ARN is the same, and the other was created later: the stream was deleted and created again.
+    CreatedAgain,
+    /// The ARN is the same, and the other was created earlier, which no stream of AWS does.
+    Older,
+    /// Another name, account or region.
+    Different,
+}
+
+impl StreamId {
+    /// The identity of a stream with that ARN, created at that time in milliseconds since 1970.
+    pub fn new(arn: &str, created: i64) -> Self {
+        Self { arn: arn.into(), created }
+    }
+
+    /// The ARN.
+    pub fn arn(&self) -> &str {
+        &self.arn
+    }
+
+    /// The stream's name, the last part of the ARN.
+    pub fn name(&self) -> &str {
+        self.arn.rsplit_once('/').map_or(&*self.arn, |(_, name)| name)
+    }
+
+    /// When it was created, in milliseconds since 1970.
+    pub fn created(&self) -> i64 {
+        self.created
+    }
+
+    /// Reads what [`fmt::Display`] writes: `ARN@MILLISECONDS`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (arn, created) = text.rsplit_once('@')?;
+        Some(Self::new(arn, created.parse().ok()?)).filter(|id| !id.arn.is_empty())
+    }
+
+    /// How `other` relates to this one.
+    pub fn relation(&self, other: &Self) -> Relation {
+        match (self.arn == other.arn, other.created.cmp(&self.created)) {
+            (false, _) => Relation::Different,
+            (true, Ordering::Equal) => Relation::Same,
+            (true, Ordering::Greater) => Relation::CreatedAgain,
+            (true, Ordering::Less) => Relation::Older,
+        }
+    }
+}
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.arn, self.created)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ARN: &str = "arn:aws:kinesis:us-east-1:123456789012:stream/orders";
+
+    #[test]
+    fn identity_is_read_as_it_is_written() {
+        let id = StreamId::new(ARN, 1_795_000_000_123);
+        assert_eq!(StreamId::parse(&id.to_string()), Some(id.clone()));
+        assert_eq!(id.name(), "orders");
+        for text in ["", "@", "@5", "arn", "arn@", "arn@x"] {
+            assert_eq!(StreamId::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn relation_tells_created_again_from_different() {
+        let id = StreamId::new(ARN, 5);
+        assert_eq!(id.relation(&id), Relation::Same);
+        assert_eq!(id.relation(&StreamId::new(ARN, 6)), Relation::CreatedAgain);
+        assert_eq!(id.relation(&StreamId::new(ARN, 4)), Relation::Older);
+        let staging = "arn:aws:kinesis:us-east-1:123456789012:stream/orders-staging";
+        assert_eq!(id.relation(&StreamId::new(staging, 6)), Relation::Different);
+    }
+}
