@@ -34,6 +34,9 @@ pub const JAVA_3_LED: Peer = Peer { version: "3.1.3", mode: "", ours: "" };
 
 /// The library worker in KCL 3.x mode. On a new application it uses a single table.
 pub const LIBRARY_LED: Peer = Peer { version: LIBRARY, mode: "", ours: "" };
+/// The library worker in the mode that is compatible with KCL 2.x.
+pub const LIBRARY_COMPATIBLE: Peer = Peer { version: LIBRARY, mode: COMPATIBLE, ours: SHARES };
+
 /// The newest KCL on Maven Central. Its MultiLangDaemon is not there.
 const LIBRARY: &str = "3.5.1";
 

@@ -15,9 +15,9 @@ use crate::load::{Load, Rows};
 use crate::rig::{LIMIT, Report, said};
 
 /// Short times, as a JVM starts slowly. A leader counts a worker as live until its metrics are older than twice the
-/// reporting time. The grace leaves room for a busy machine.
+/// reporting time. The grace leaves room for a busy machine; the MultiLangDaemon can use up all of it.
 pub const SOON: &str = "failoverTimeMillis = 3000\nshardSyncIntervalMillis = 1000\nmetricsLevel = NONE\n\
-                        maxRecords = 100\nshutdownGraceMillis = 30000\nworkerMetricsReporterFreqInMillis = 5000\n";
+                        maxRecords = 100\nshutdownGraceMillis = 10000\nworkerMetricsReporterFreqInMillis = 5000\n";
 pub const SPLIT: &str = "shardId-000000000000";
 pub const HALVES: [&str; 2] = ["shardId-000000000004", "shardId-000000000005"];
 

@@ -7,7 +7,7 @@
 //! ```text
 //! tests/interop/get.sh DIR
 //! MULTILANGD_PEER=DIR cargo test --test interop -- --nocapture
-//! MULTILANGD_PEER=DIR cargo test --test interop -- --nocapture library    # KCL 3.5.1, a minute
+//! MULTILANGD_PEER=DIR cargo test --test interop -- --nocapture library kept_attributes    # KCL 3.5.1, two minutes
 //! ```
 //!
 //! | file | holds |
@@ -19,6 +19,7 @@
 //! | `stalled.rs` | a hand-off that Java never completes |
 //! | `calls.rs` | what a fleet at rest asks of DynamoDB, beside Java's |
 //! | `library.rs` | the library worker 3.5.1 alone, by polling and fan-out, and beside ours |
+//! | `kept_attributes.rs` | every Java worker keeps attributes of lease rows that it does not know |
 //! | `fleet.rs` | workers of both kinds, and when they have settled |
 //! | `java.rs` | a Java worker as a process |
 //! | `worker/Worker.java` | the library worker: a KCL `Scheduler` whose record processors report to the test |
@@ -26,10 +27,10 @@
 //! | `counter.rs` | a proxy that counts calls |
 //! | `get.sh` | fetches the Java workers |
 //!
-//! A missing Java worker is a failure. Tests that mostly wait for a JVM run two at a time (`library.rs`), all others one at
-//! a time: all take some twenty minutes on two cores. The times that are printed include the six seconds that a
-//! fleet has to stay settled. When a test fails, the folder that it names holds the properties file and the log of
-//! each worker.
+//! A missing Java worker is a failure. Tests that mostly wait for a JVM run two at a time (`library.rs` and
+//! `kept_attributes.rs`), all others one at a time: all take some twenty minutes on two cores. The times that are
+//! printed include the six seconds that a fleet has to stay settled. When a test fails, the folder that it names
+//! holds the properties file and the log of each worker.
 #![cfg(feature = "local")]
 #![allow(
     clippy::unwrap_used,
@@ -50,6 +51,7 @@ mod calls;
 mod counter;
 mod fleet;
 mod java;
+mod kept_attributes;
 mod library;
 mod load;
 mod matrix;
