@@ -52,7 +52,7 @@ impl Fleet {
     pub async fn stop(&mut self, name: &str) {
         match self.workers.remove(name).unwrap() {
             Worker::Ours(mut daemon) => assert_eq!(daemon.stop().await, Some(0)),
-            Worker::Java(mut java) => java.end(Signal::TERM).await,
+            Worker::Java(mut java) => java.stop().await,
         }
     }
 
@@ -63,7 +63,9 @@ impl Fleet {
                 daemon.signal(Signal::KILL);
                 daemon.ended().await;
             }
-            Worker::Java(mut java) => java.end(Signal::KILL).await,
+            Worker::Java(mut java) => {
+                java.end(Signal::KILL).await;
+            }
         }
     }
 

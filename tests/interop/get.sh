@@ -1,30 +1,45 @@
 #!/usr/bin/env bash
-# get.sh DIR   puts the Java daemons of tests/interop under DIR, from Maven Central. What is there already is
-# not fetched again. Needs a JDK 17 and Maven. Nothing is installed outside DIR but Maven's own cache.
+# get.sh DIR   puts the Java workers of tests/interop under DIR: the MultiLangDaemon in two versions and the KCL
+# library 3.5.1 with our worker on it, from Maven Central. Existing jars are not fetched again; the worker is
+# compiled again when its source is newer. Needs a JDK 17 and Maven. Nothing is installed outside DIR but Maven's
+# own cache.
 set -euo pipefail
+source=$(cd "$(dirname "$0")" && pwd)/worker/Worker.java
 mkdir -p "$1"
 # Maven would take a relative folder as one beside the POM.
 dir=$(cd "$1" && pwd)
 
-for version in 2.5.4 3.1.3; do
-  jars=$dir/jars-$version
-  [ -d "$jars" ] && continue
+# fetch NAME ARTIFACT...   copies the artifacts (GROUP:ARTIFACT:VERSION) and all jars they need to DIR/NAME.
+fetch() {
+  local name=$1 artifact group id version jars=$dir/$1
+  shift
+  [ -d "$jars" ] && return
   rm -rf "$jars.part"
-  cat >"$dir/pom-$version.xml" <<POM
-<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>interop</groupId><artifactId>java-daemon</artifactId><version>1</version><packaging>pom</packaging>
-  <dependencies>
-    <dependency>
-      <groupId>software.amazon.kinesis</groupId>
-      <artifactId>amazon-kinesis-client-multilang</artifactId>
-      <version>$version</version>
-    </dependency>
-  </dependencies>
-</project>
-POM
-  mvn -B -q -Dstyle.color=never -f "$dir/pom-$version.xml" dependency:copy-dependencies \
+  {
+    echo '<project xmlns="http://maven.apache.org/POM/4.0.0">'
+    echo '  <modelVersion>4.0.0</modelVersion>'
+    echo "  <groupId>interop</groupId><artifactId>$name</artifactId><version>1</version><packaging>pom</packaging>"
+    echo '  <dependencies>'
+    for artifact in "$@"; do
+      IFS=: read -r group id version <<<"$artifact"
+      echo "    <dependency><groupId>$group</groupId><artifactId>$id</artifactId><version>$version</version></dependency>"
+    done
+    echo '  </dependencies>'
+    echo '</project>'
+  } >"$dir/pom-$name.xml"
+  mvn -B -q -Dstyle.color=never -f "$dir/pom-$name.xml" dependency:copy-dependencies \
     -DincludeScope=runtime -DoutputDirectory="$jars.part"
   # Under its name only when it is whole.
   mv "$jars.part" "$jars"
+}
+
+for version in 2.5.4 3.1.3; do
+  fetch "jars-$version" "software.amazon.kinesis:amazon-kinesis-client-multilang:$version"
 done
+
+# The MultiLangDaemon of 3.5.x is not on Maven Central. The library has no logger of its own.
+core=jars-core-3.5.1
+fetch "$core" software.amazon.kinesis:amazon-kinesis-client:3.5.1 org.slf4j:slf4j-simple:2.0.13
+if [ ! "$dir/$core/Worker.class" -nt "$source" ]; then
+  javac -nowarn -cp "$dir/$core/*" -d "$dir/$core" "$source"
+fi

@@ -1,7 +1,8 @@
-//! A Java daemon as a process, with a properties file and a log of its own.
+//! A Java worker as a process, with a properties file and a log of its own: the MultiLangDaemon, or
+//! `worker/Worker.java`, which is a record processor on the KCL library.
 
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
@@ -31,7 +32,19 @@ pub const JAVA_3_FIRST: Peer = Peer { version: "3.1.3", mode: COMPATIBLE, ours: 
 /// As it comes: one worker leads and assigns the leases.
 pub const JAVA_3_LED: Peer = Peer { version: "3.1.3", mode: "", ours: "" };
 
+/// The library worker in KCL 3.x mode. On a new application it uses a single table.
+pub const LIBRARY_LED: Peer = Peer { version: LIBRARY, mode: "", ours: "" };
+/// The library worker in the mode that is compatible with KCL 2.x.
+pub const LIBRARY_COMPATIBLE: Peer = Peer { version: LIBRARY, mode: COMPATIBLE, ours: SHARES };
+
+/// The newest KCL on Maven Central. Its MultiLangDaemon is not there.
+const LIBRARY: &str = "3.5.1";
+
 impl Peer {
+    pub fn is_library(self) -> bool {
+        self.version == LIBRARY
+    }
+
     /// 2.5.4 knows the names of the first SDK only, 3.1.3 those of the second.
     fn credentials(self) -> &'static str {
         if self.version.starts_with('2') {
@@ -60,25 +73,35 @@ pub fn log(rig: &Rig, worker: &str) -> (PathBuf, std::fs::File) {
 pub struct Java {
     child: Child,
     log: PathBuf,
+    is_library: bool,
 }
 
 impl Java {
+    /// Starts a worker. `more` are lines of its properties file.
     pub fn start(rig: &Rig, peer: Peer, worker: &str, more: &str) -> Self {
         let folder = std::env::var("MULTILANGD_PEER")
             .expect("MULTILANGD_PEER must name the folder that tests/interop/get.sh has filled");
-        let jars = PathBuf::from(folder).join(format!("jars-{}", peer.version));
+        let kind = if peer.is_library() { "jars-core" } else { "jars" };
+        let jars = PathBuf::from(folder).join(format!("{kind}-{}", peer.version));
         assert!(jars.is_dir(), "{} is not there: run tests/interop/get.sh", jars.display());
-        let credentials = format!("AWSCredentialsProvider = {}\n", peer.credentials());
-        let file = properties(rig, worker, &format!("{more}{}{credentials}", peer.mode));
+        let jars = jars.display();
+        let (class_path, main, own) = if peer.is_library() {
+            let report = format!("report = 127.0.0.1:{}\n", rig.port());
+            (format!("{jars}/*:{jars}"), &["Worker"][..], report)
+        } else {
+            let daemon = &["software.amazon.kinesis.multilang.MultiLangDaemon", "--properties-file"][..];
+            (format!("{jars}/*"), daemon, format!("AWSCredentialsProvider = {}\n", peer.credentials()))
+        };
+        let file = properties(rig, worker, &format!("{more}{}{own}", peer.mode));
         let (log, output) = log(rig, worker);
         // A signal that is ignored where the tests run would stay ignored; env becomes the JVM, so the
         // process is the same. Only the first compiler and one collector thread, as a run is short.
         let child = Command::new("env")
             .args(["--default-signal=INT,HUP,TERM", "java"])
             .args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
-            .args(["-Daws.cborEnabled=false", "-cp"])
-            .arg(format!("{}/*", jars.display()))
-            .args(["software.amazon.kinesis.multilang.MultiLangDaemon", "--properties-file"])
+            .args(["-Daws.cborEnabled=false", "-Dorg.slf4j.simpleLogger.showDateTime=true"])
+            .args(["-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS", "-cp", &class_path])
+            .args(main)
             .arg(&file)
             .env("AWS_ACCESS_KEY_ID", "test")
             .env("AWS_SECRET_ACCESS_KEY", "test")
@@ -90,15 +113,23 @@ impl Java {
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        Self { child, log }
+        Self { child, log, is_library: peer.is_library() }
+    }
+
+    /// Stops the worker with SIGTERM. The library worker's exit code says whether its graceful shutdown completed.
+    pub async fn stop(&mut self) {
+        let code = self.end(Signal::TERM).await.code();
+        assert!(!self.is_library || code == Some(0), "exit code {code:?}: see {}", self.log.display());
     }
 
     /// Signals the JVM alone, by its pid, and waits for its end.
-    pub async fn end(&mut self, signal: Signal) {
+    pub async fn end(&mut self, signal: Signal) -> ExitStatus {
         let pid = i32::try_from(self.child.id().expect("it has ended by itself")).unwrap();
         assert!(pid > 1);
         kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
-        let ended = timeout(LIMIT, self.child.wait()).await;
-        assert!(ended.is_ok(), "the Java daemon does not end: see {}", self.log.display());
+        match timeout(LIMIT, self.child.wait()).await {
+            Ok(status) => status.unwrap(),
+            Err(_) => panic!("the Java worker does not end: see {}", self.log.display()),
+        }
     }
 }

@@ -199,12 +199,23 @@ impl Load {
         open.map(|shard| shard.shard_id().to_owned()).collect()
     }
 
-    /// One shard split, two others merged: as many are open as before.
-    pub async fn reshard(&self) {
+    /// Splits the first shard.
+    pub async fn split(&self) {
         let kinesis = &self.rig.clients.kinesis;
         let split = kinesis.split_shard().stream_name(STREAM).shard_to_split("shardId-000000000000");
         split.new_starting_hash_key((1u128 << 120).to_string()).send().await.unwrap();
-        let merge = kinesis.merge_shards().stream_name(STREAM).shard_to_merge("shardId-000000000004");
+    }
+
+    /// One shard split, two others merged: as many are open as before.
+    pub async fn reshard(&self) {
+        self.split().await;
+        let merge = self
+            .rig
+            .clients
+            .kinesis
+            .merge_shards()
+            .stream_name(STREAM)
+            .shard_to_merge("shardId-000000000004");
         merge.adjacent_shard_to_merge("shardId-000000000005").send().await.unwrap();
     }
 }

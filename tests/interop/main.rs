@@ -1,11 +1,13 @@
-//! Beside the real Java daemon, on one table: 2.5.4, and 3.1.3 both as it comes and in the mode that
-//! gets along with KCL 2.
+//! Beside real Java workers, on one table: the MultiLangDaemon 2.5.4, the MultiLangDaemon 3.1.3 both in KCL 3.x mode
+//! and in the mode that is compatible with KCL 2.x, and a worker on the KCL library 3.5.1.
 //!
-//! Not part of `cargo test`: the Java daemons come from Maven Central.
+//! Not part of `cargo test`: the Java workers come from Maven Central. `get.sh` fetches them and compiles the library
+//! worker; it needs a JDK 17 and Maven.
 //!
 //! ```text
 //! tests/interop/get.sh DIR
 //! MULTILANGD_PEER=DIR cargo test --test interop -- --nocapture
+//! MULTILANGD_PEER=DIR cargo test --test interop -- --nocapture library kept_attributes    # KCL 3.5.1, two minutes
 //! ```
 //!
 //! | file | holds |
@@ -16,14 +18,19 @@
 //! | `resumed.rs` | a table that one has written is read on by the other |
 //! | `stalled.rs` | a hand-off that Java never completes |
 //! | `calls.rs` | what a fleet at rest asks of DynamoDB, beside Java's |
+//! | `library.rs` | the library worker 3.5.1 alone, by polling and fan-out, and beside ours |
+//! | `kept_attributes.rs` | every Java worker keeps attributes of lease rows that it does not know |
 //! | `fleet.rs` | workers of both kinds, and when they have settled |
-//! | `java.rs` | a Java daemon as a process |
+//! | `java.rs` | a Java worker as a process |
+//! | `worker/Worker.java` | the library worker: a KCL `Scheduler` whose record processors report to the test |
 //! | `load.rs` | what feeds, watches the table, and holds what was seen against what was put |
 //! | `counter.rs` | a proxy that counts calls |
-//! | `get.sh` | fetches the Java daemons |
+//! | `get.sh` | fetches the Java workers |
 //!
-//! A Java daemon that is not there is a failure. One test runs at a time, as a JVM is heavy: all take some
-//! twenty minutes on two cores. The times that are printed hold the six seconds that a fleet has to stay settled.
+//! A missing Java worker is a failure. Tests that mostly wait for a JVM run two at a time (`library.rs` and
+//! `kept_attributes.rs`), all others one at a time: all take some twenty minutes on two cores. The times that are
+//! printed include the six seconds that a fleet has to stay settled. When a test fails, the folder that it names
+//! holds the properties file and the log of each worker.
 #![cfg(feature = "local")]
 #![allow(
     clippy::unwrap_used,
@@ -44,6 +51,8 @@ mod calls;
 mod counter;
 mod fleet;
 mod java;
+mod kept_attributes;
+mod library;
 mod load;
 mod matrix;
 mod migrate;
@@ -51,5 +60,6 @@ mod mixed;
 mod resumed;
 mod stalled;
 
-/// Held by the test that runs.
-static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+/// Most tests need the machine for themselves and hold this for writing. Those that mostly wait hold it for
+/// reading, and run beside each other.
+static TURN: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());

@@ -76,7 +76,7 @@ async fn until(what: &str, mut reached: impl AsyncFnMut() -> bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mixed_fleet_goes_to_kcl_3_half_way_back_and_on() {
-    let _turn = crate::TURN.lock().await;
+    let _turn = crate::TURN.write().await;
     let mut load = Load::start("migrate", 8).await;
     load.feed();
     let mut fleet = Fleet::new(load, JAVA_3_FIRST, SOON);

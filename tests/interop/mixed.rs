@@ -20,7 +20,7 @@ async fn judge(mut fleet: Fleet, peer: Peer) {
 }
 
 async fn java_joins(name: &str, peer: Peer) {
-    let _turn = crate::TURN.lock().await;
+    let _turn = crate::TURN.write().await;
     let mut fleet = fed(name, peer).await;
     fleet.ours("ours-1");
     fleet.ours("ours-2");
@@ -47,7 +47,7 @@ async fn java_joins(name: &str, peer: Peer) {
 }
 
 async fn ours_join(name: &str, peer: Peer) {
-    let _turn = crate::TURN.lock().await;
+    let _turn = crate::TURN.write().await;
     let mut fleet = fed(name, peer).await;
     fleet.java("java-1");
     fleet.java("java-2");

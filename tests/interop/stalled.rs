@@ -49,7 +49,7 @@ async fn hand_off(fleet: &Fleet, from: &str, to: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_java_never_hands_over_is_read_by_ours() {
-    let _turn = crate::TURN.lock().await;
+    let _turn = crate::TURN.write().await;
     let mut fleet = Fleet::new(Load::start("stalled", 2).await, JAVA_3, SOON);
     fleet.java("java-1");
     let all = |rows: &Rows, count| rows.len() == count && rows.values().all(|row| row.owner == "java-1");
