@@ -23,10 +23,11 @@ const ADDED: [(&str, &str); 3] = [
     ("multilangdEarlierCheckpoint", "y"),
 ];
 
-/// Adds the attributes to every lease row that does not have them.
+/// Adds the attributes to every lease row that does not have them. Ours has marked the rows that it created.
 async fn add(rig: &Rig) {
     for (lease, row) in rig.rows().await {
-        if row.contains_key(ADDED[0].0) {
+        let (name, value) = ADDED[0];
+        if row.get(name).and_then(|found| found.as_s().ok()).is_some_and(|found| found == value) {
             continue;
         }
         let mut update = rig.clients.dynamodb.update_item().table_name(APPLICATION);
