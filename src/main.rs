@@ -117,6 +117,7 @@ async fn given(words: &Words) -> Given {
         options: words.options.clone(),
         variables,
         region,
+        hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
     }
 }
 

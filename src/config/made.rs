@@ -34,11 +34,12 @@ impl Resolved {
                 (_, "TRIM_HORIZON") => InitialPosition::TrimHorizon,
                 _ => InitialPosition::Latest,
             };
+        let worker = self.worker(default_worker);
         let config = Config {
             application: text("applicationName"),
             stream: text("streamName"),
             table: text("tableName"),
-            worker: WorkerId::from(s.text("workerId").as_deref().unwrap_or(default_worker)),
+            worker: WorkerId::from(worker.as_str()),
             executable: text("executableName"),
             kinesis: self.client(Service::Kinesis),
             dynamodb: self.client(Service::DynamoDb),
@@ -91,7 +92,7 @@ impl Resolved {
             near: millis("millisBehindLatestThresholdForReducedTps"),
             fanout: self.fanout(),
             buffer: count(own::BUFFER).saturating_mul(1024 * 1024),
-            metrics: self.metrics(s.text("workerId").as_deref().unwrap_or(default_worker)),
+            metrics: self.metrics(&worker),
             status: own::address(&text(own::STATUS)).map(|address| Status {
                 address,
                 asked_for: s.get(own::STATUS).is_some_and(|setting| setting.source != Source::Default),
@@ -116,6 +117,17 @@ impl Resolved {
             child_kill_grace: millis(own::CHILD_KILL_GRACE),
         };
         Ok((config, self.warnings))
+    }
+
+    /// The worker's id: the file's with its suffix, or the random one.
+    fn worker(&self, random: &str) -> String {
+        let Some(id) = self.settings.text("workerId") else { return random.to_owned() };
+        match self.settings.text(own::WORKER_ID_SUFFIX).as_deref() {
+            // The last part of a UUID.
+            Some("random") => format!("{id}-{}", random.rsplit('-').next().unwrap_or(random)),
+            Some("hostname") => format!("{id}-{}", self.hostname),
+            _ => id,
+        }
     }
 
     fn rules(&self) -> lead::Rules {

@@ -43,6 +43,8 @@ pub struct Given {
     pub variables: BTreeMap<String, String>,
     /// The region that the SDK would find by itself without a call.
     pub region: Option<String>,
+    /// The name of this host, for `multilangd.workerIdSuffix`.
+    pub hostname: String,
 }
 
 /// What came of it.
@@ -56,6 +58,7 @@ pub struct Resolved {
     pub faults: Vec<Remark>,
     pub(super) credentials: BTreeMap<Service, Vec<Provider>>,
     pub(super) clients: BTreeMap<(Service, &'static str), Held>,
+    pub(super) hostname: String,
 }
 
 /// Reads everything.
@@ -82,7 +85,7 @@ pub fn resolve(given: &Given) -> Resolved {
     let mut maker = Maker { settings: Settings::default(), bean };
     maker.fill(given);
     maker.check();
-    maker.done()
+    Resolved { hostname: given.hostname.clone(), ..maker.done() }
 }
 
 /// Natural lines, as Java counts them.
@@ -451,7 +454,8 @@ impl Maker {
         faults.sort_by_key(|remark| remark.line);
         warnings.sort_by_key(|remark| remark.line);
         let credentials = bean.credentials.into_iter().map(|(service, held)| (service, held.value)).collect();
-        Resolved { settings, warnings, faults, credentials, clients: bean.clients }
+        let hostname = String::new();
+        Resolved { settings, warnings, faults, credentials, clients: bean.clients, hostname }
     }
 }
 

@@ -102,6 +102,20 @@ fn of_two_keys_that_set_one_thing_the_last_in_javas_order_counts() {
 }
 
 #[test]
+fn worker_id_gets_the_suffix_that_is_asked_for() {
+    let id = |more: &str| {
+        let bytes = format!("{MINIMUM}{more}").into_bytes();
+        let given = Given { bytes, hostname: "host".to_owned(), ..Given::default() };
+        resolve(&given).config("aaaa-bbbb").unwrap().0.worker.to_string()
+    };
+    assert_eq!(id(""), "aaaa-bbbb");
+    assert_eq!(id("multilangd.workerIdSuffix = hostname\n"), "aaaa-bbbb", "random anyway");
+    assert_eq!(id("workerId = w\n"), "w");
+    assert_eq!(id("workerId = w\nmultilangd.workerIdSuffix = hostname\n"), "w-host");
+    assert_eq!(id("workerId = w\nmultilangd.workerIdSuffix = random\n"), "w-bbbb");
+}
+
+#[test]
 fn an_arn_wins_over_a_name_and_gives_only_its_name() {
     let arn = "streamArn = arn:aws-cn:kinesis:cn-north-1:123456789012:stream/t/consumer/c:1\n";
     assert_eq!(with(arn).0.stream, "t");

@@ -52,6 +52,9 @@ pub const LOG_FORMAT: &str = "multilangd.logFormat";
 /// `multilangd.log`.
 pub const LOG: &str = "multilangd.log";
 
+/// `multilangd.workerIdSuffix`.
+pub const WORKER_ID_SUFFIX: &str = "multilangd.workerIdSuffix";
+
 /// `multilangd.bufferMegabytes`.
 pub const BUFFER: &str = "multilangd.bufferMegabytes";
 /// `multilangd.idleWhenBehindMillis`.
@@ -85,6 +88,8 @@ pub const KEYS: &[Own] = &[
         doc: "Record data that the daemon holds at most, of all shards together, in MiB; user records of aggregates, and the rest of an answer that is half read, may pass it until they are handed out. Each shard has an equal part, a third of it for what waits, and at most 8 MiB wait for one child." },
     Own { name: IDLE_BEHIND, kind: OwnKind::Or(0), default: "same",
         doc: "From one answer of Kinesis to the next call while there is more to read; same: idleTimeBetweenReadsInMillis. Kinesis takes five calls a second and shard from all applications together." },
+    Own { name: WORKER_ID_SUFFIX, kind: OwnKind::Word(&["none", "random", "hostname"]), default: "none",
+        doc: "What is appended to workerId, with a hyphen, so that one file can be used by several processes: a random word for each start, or the name of the host. Without workerId the id is random anyway." },
     Own { name: STATUS, kind: OwnKind::Address, default: "9465",
         doc: "Where the status page, probes and Prometheus metrics are: a port of 127.0.0.1, or an address with a port, as in 0.0.0.0:9465; off: nowhere. If the default port is taken, the daemon goes on without." },
     Own { name: STUCK_AFTER, kind: OwnKind::Number(1), default: "60000",
