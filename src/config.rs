@@ -10,6 +10,7 @@
 //! | [`expand`] | `${NAME}`, if asked for |
 //! | [`resolve`] | defaults, what hangs on what, limits; every fault and warning at once |
 //! | `made` | settings without a fault into the [`Config`] |
+//! | [`permissions`] | the AWS permissions that a file needs |
 //! | [`settings`] | all settings in force with their sources, as `check` prints them |
 //!
 //! All stages are pure: every fault is known before anything starts. In KCL:
@@ -32,6 +33,7 @@ pub mod credentials;
 pub mod expand;
 pub mod keys;
 mod made;
+pub mod permissions;
 pub mod resolve;
 pub mod settings;
 pub mod value;

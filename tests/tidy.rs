@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use multilangd::config::keys::kcl::KEYS;
 use multilangd::config::keys::{Use, client, own};
+use multilangd::config::permissions::PERMISSIONS;
 use multilangd::exit::EXITS;
 use multilangd::metrics::prometheus::FAMILIES;
 
@@ -282,7 +283,9 @@ fn the_readme_names_the_permissions_of_all_calls() {
             called.insert(format!("{service}:{action}"));
         }
     }
-    let named: BTreeSet<String> = table("Permissions").into_iter().map(|row| row[0].clone()).collect();
+    let rows = PERMISSIONS.iter().map(|one| vec![code(one.action), one.on.to_owned(), one.when.to_owned()]);
+    assert_table("Permissions", &rows.collect::<Vec<_>>());
+    let named: BTreeSet<String> = PERMISSIONS.iter().map(|one| one.action.to_owned()).collect();
     assert!(called.len() > 12, "{called:?}");
     assert_eq!(called, named);
 

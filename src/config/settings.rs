@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 
+use super::permissions::{self, Permission};
+
 use super::keys::kcl;
 use super::keys::own;
 use super::value::Value;
@@ -78,7 +80,8 @@ impl Settings {
 }
 
 /// Everything about a file, as one JSON object: `settings` by name, each with `value`, `source` and
-/// `line`; `warnings` and `errors`, each with `line`, `key` and `message`.
+/// `line`; `permissions`, each with `action`, `on` and `when`; `warnings` and `errors`, each with `line`, `key` and
+/// `message`.
 pub fn json(settings: &Settings, warnings: &[Remark], faults: &[Remark]) -> serde_json::Value {
     let shown: serde_json::Map<String, serde_json::Value> = settings
         .in_order()
@@ -92,7 +95,11 @@ pub fn json(settings: &Settings, warnings: &[Remark], faults: &[Remark]) -> serd
     let remarks = |remarks: &[Remark]| -> serde_json::Value {
         remarks.iter().map(|one| json!({"line": one.line, "key": one.key, "message": one.text})).collect()
     };
-    json!({"settings": shown, "warnings": remarks(warnings), "errors": remarks(faults)})
+    let permissions: serde_json::Value = permissions::needed(settings)
+        .map(|one| json!({"action": one.action, "on": one.on, "when": one.when}))
+        .collect();
+    let (warnings, faults) = (remarks(warnings), remarks(faults));
+    json!({"settings": shown, "permissions": permissions, "warnings": warnings, "errors": faults})
 }
 
 /// The same for people.
@@ -107,6 +114,10 @@ pub fn text(settings: &Settings, warnings: &[Remark], faults: &[Remark]) -> Stri
     let mut out = String::new();
     for (name, value, source) in rows {
         let _infallible = writeln!(out, "{name:name_width$}  {value:value_width$}  {source}");
+    }
+    let _infallible = writeln!(out, "\npermissions that this file needs:");
+    for Permission { action, on, when, .. } in permissions::needed(settings) {
+        let _infallible = writeln!(out, "  {action} on {on} ({when})");
     }
     for (title, remarks) in [("warnings", warnings), ("errors", faults)] {
         if !remarks.is_empty() {

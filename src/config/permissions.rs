@@ -1,0 +1,97 @@
+//! The AWS permissions that a daemon with these settings needs, one table: `check` prints the rows that apply, the README
+//! shows all, and `deploy/policy.json` has the same actions.
+
+use super::settings::Settings;
+
+/// One action.
+#[derive(Clone, Copy)]
+pub struct Permission {
+    /// Such as `kinesis:ListShards`.
+    pub action: &'static str,
+    /// The resource.
+    pub on: &'static str,
+    /// In which case it is needed.
+    pub when: &'static str,
+    applies: fn(&Settings) -> bool,
+}
+
+impl std::fmt::Debug for Permission {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.action)
+    }
+}
+
+fn always(_: &Settings) -> bool {
+    true
+}
+
+fn is_pushed(settings: &Settings) -> bool {
+    settings.text("retrievalMode").as_deref() == Some("FANOUT")
+}
+
+fn has_no_consumer(settings: &Settings) -> bool {
+    is_pushed(settings) && settings.text("fanoutConfig.consumerArn").is_none()
+}
+
+fn sends_metrics(settings: &Settings) -> bool {
+    settings.text("metricsLevel").as_deref() != Some("NONE")
+}
+
+/// The table.
+#[rustfmt::skip]
+pub const PERMISSIONS: &[Permission] = &[
+    Permission { action: "kinesis:ListShards", on: "the stream", when: "always", applies: always },
+    Permission { action: "kinesis:GetShardIterator", on: "the stream", when: "polling; fan-out too, in case it has to fall back", applies: always },
+    Permission { action: "kinesis:GetRecords", on: "the stream", when: "polling; fan-out too, in case it has to fall back", applies: always },
+    Permission { action: "kinesis:DescribeStreamSummary", on: "the stream", applies: always,
+        when: "always: the stream's identity, by which a wrong streamName and a recreated stream are recognised. Where it is denied no lease is reset, and no shard is taken for ended because it is not listed" },
+    Permission { action: "kinesis:DescribeStream", on: "the stream", when: "in place of kinesis:DescribeStreamSummary, where that is denied", applies: |_| false },
+    Permission { action: "kinesis:DescribeStreamConsumer", on: "the stream and its consumers", when: "fan-out, unless fanoutConfig.consumerArn is set", applies: has_no_consumer },
+    Permission { action: "kinesis:RegisterStreamConsumer", on: "the stream", when: "fan-out, unless fanoutConfig.consumerArn is set or the consumer exists", applies: has_no_consumer },
+    Permission { action: "kinesis:SubscribeToShard", on: "the stream's consumers", when: "fan-out", applies: is_pushed },
+    Permission { action: "dynamodb:DescribeTable", on: "the tables", when: "always", applies: always },
+    Permission { action: "dynamodb:CreateTable", on: "the tables", when: "unless they exist", applies: always },
+    Permission { action: "dynamodb:UpdateTable", on: "the lease table", when: "unless it has its index of owners; leaseTableDeletionProtectionEnabled", applies: always },
+    Permission { action: "dynamodb:UpdateContinuousBackups", on: "the lease table", when: "leaseTablePitrEnabled", applies: |s| s.is("leaseTablePitrEnabled") },
+    Permission { action: "dynamodb:Scan", on: "the tables", when: "always", applies: always },
+    Permission { action: "dynamodb:Query", on: "the lease table's index", when: "in a fleet that is led", applies: always },
+    Permission { action: "dynamodb:GetItem", on: "the tables", when: "always", applies: always },
+    Permission { action: "dynamodb:PutItem", on: "the tables", when: "always", applies: always },
+    Permission { action: "dynamodb:UpdateItem", on: "the tables", when: "always", applies: always },
+    Permission { action: "dynamodb:DeleteItem", on: "the tables", when: "always", applies: always },
+    Permission { action: "dynamodb:ConditionCheckItem", on: "the tables", when: "migrateAllEntitiesToLeaseTable on tables of before KCL 3.5", applies: |s| s.is("migrateAllEntitiesToLeaseTable") },
+    Permission { action: "cloudwatch:PutMetricData", on: "*", when: "unless metricsLevel = NONE", applies: sends_metrics },
+];
+
+/// The rows that apply to these settings.
+pub fn needed(settings: &Settings) -> impl Iterator<Item = &'static Permission> {
+    PERMISSIONS.iter().filter(|permission| (permission.applies)(settings))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::resolve::{Given, resolve};
+
+    #[test]
+    fn needed_permissions_follow_the_settings() {
+        let of = |more: &str| {
+            let file =
+                format!("executableName = p\nstreamName = s\napplicationName = a\nregionName = r\n{more}");
+            let settings = resolve(&Given { bytes: file.into_bytes(), ..Given::default() }).settings;
+            needed(&settings).map(|permission| permission.action).collect::<Vec<_>>()
+        };
+        let polled = of("retrievalMode = POLLING\nmetricsLevel = NONE\n");
+        assert!(polled.contains(&"kinesis:DescribeStreamSummary"), "{polled:?}");
+        assert!(
+            !polled.contains(&"kinesis:SubscribeToShard") && !polled.contains(&"cloudwatch:PutMetricData")
+        );
+        let pushed = of("retrievalMode = FANOUT\nleaseTablePitrEnabled = true\n");
+        assert!(pushed.contains(&"kinesis:RegisterStreamConsumer"), "{pushed:?}");
+        assert!(pushed.contains(&"dynamodb:UpdateContinuousBackups"));
+        let arn = of("retrievalMode = FANOUT\nfanoutConfig.consumerArn = arn\n");
+        assert!(
+            arn.contains(&"kinesis:SubscribeToShard") && !arn.contains(&"kinesis:RegisterStreamConsumer")
+        );
+    }
+}
