@@ -4,14 +4,14 @@
 //! `PeriodicShardSyncManager`, `ShardSyncTask`, `LeaseCleanupManager`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::coordinator::{Handle, Seen};
 use crate::lease::sync::{self, InitialPosition};
@@ -68,6 +68,28 @@ pub struct Upkeep {
     shards: Arc<dyn shard::Api>,
     settings: Settings,
     typed: bool,
+    /// Shards whose key in the lease table is taken by something that is no lease, with the reason: reported once.
+    occupied: Arc<Mutex<BTreeMap<ShardId, String>>>,
+}
+
+/// What became of leases that were to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Made {
+    /// Rows that this worker made.
+    new: usize,
+    /// Rows that another worker was faster to make.
+    there: usize,
+    /// Rows that are there and are no leases.
+    occupied: usize,
+}
+
+/// What has the key of a lease that was to be made.
+enum InTheWay {
+    Lease,
+    /// A row that is no lease, or can't be read.
+    Other,
+    /// The row was deleted since: the lease was made at the second attempt.
+    Nothing,
 }
 
 impl std::fmt::Debug for Upkeep {
@@ -79,7 +101,7 @@ impl std::fmt::Debug for Upkeep {
 impl Upkeep {
     /// For one table and one stream.
     pub fn new(table: Arc<dyn Table>, shards: Arc<dyn shard::Api>, settings: Settings) -> Self {
-        Self { table, shards, settings, typed: true }
+        Self { table, shards, settings, typed: true, occupied: Arc::default() }
     }
 
     /// Makes rows with or without a type ([`Lease::typed`]).
@@ -111,12 +133,14 @@ impl Upkeep {
             return Ok(());
         }
         let missing = self.needed(&leases).await?;
-        self.make(&missing).await?;
-        info!(
-            leases = leases.len() + missing.len(),
-            new = missing.len(),
-            "leases are in step with the stream's shards"
-        );
+        let made = self.make(&missing).await?;
+        let (leases, new) = (leases.len() + made.new + made.there, made.new);
+        if made.occupied > 0 {
+            let unreadable = made.occupied;
+            warn!(leases, new, unreadable, "some shards of the stream have no readable lease");
+        } else {
+            info!(leases, new, "leases are in step with the stream's shards");
+        }
         Ok(())
     }
 
@@ -134,7 +158,8 @@ impl Upkeep {
 
     /// Ancestors before descendants, so that a crash leaves what comes next to be planned again; those that
     /// aren't related together.
-    async fn make(&self, leases: &[Lease]) -> Result<(), Error> {
+    async fn make(&self, leases: &[Lease]) -> Result<Made, Error> {
+        let mut outcome = Made::default();
         let mut rest = leases;
         while !rest.is_empty() {
             let mut together: BTreeSet<&ShardId> = BTreeSet::new();
@@ -156,15 +181,49 @@ impl Upkeep {
                     if let Ok(made) = made {
                         info!(shard = %lease.shard, checkpoint = %lease.checkpoint, made, "lease of a shard");
                     }
-                    made
+                    made.map(|made| (lease, made))
                 });
             }
             for made in making.join_all().await {
-                made?;
+                match made? {
+                    (_, true) => outcome.new += 1,
+                    (lease, false) => match self.in_the_way(&lease).await? {
+                        InTheWay::Lease => outcome.there += 1,
+                        InTheWay::Nothing => outcome.new += 1,
+                        InTheWay::Other => outcome.occupied += 1,
+                    },
+                }
             }
             rest = later;
         }
-        Ok(())
+        Ok(outcome)
+    }
+
+    /// What prevents a lease from being made. If it is not a lease, nobody reads the shard.
+    async fn in_the_way(&self, lease: &Lease) -> Result<InTheWay, Error> {
+        let shard = &lease.shard;
+        let why = match self.table.get(shard).await {
+            Ok(Some(_)) => None,
+            // It may have been deleted meanwhile.
+            Ok(None) if self.table.create(lease).await? => return Ok(InTheWay::Nothing),
+            Ok(None) => Some("its entityType is not LEASE".to_owned()),
+            Err(table::Error::Unreadable { why, .. }) => Some(why),
+            Err(error) => return Err(error.into()),
+        };
+        let mut occupied = self.occupied.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(why) = why else {
+            occupied.remove(shard);
+            return Ok(InTheWay::Lease);
+        };
+        if occupied.get(shard) != Some(&why) {
+            error!(
+                %shard, error = why,
+                "no worker can read this shard: the row with its key in the lease table cannot be read as a lease \
+                 (correct the attribute, or delete the row: a new lease is then created at the initial position)"
+            );
+            occupied.insert(shard.clone(), why);
+        }
+        Ok(InTheWay::Other)
     }
 
     /// Looks after the leases until `stop`.
@@ -228,8 +287,8 @@ impl Upkeep {
         warn!(?hole, "no lease covers some hash keys: looking for shards without a lease");
         // The rows as they are now: the look that found the hole may be some seconds old.
         let missing = self.needed(&self.table.list().await?).await?;
-        self.make(&missing).await?;
-        if !missing.is_empty() {
+        let made = self.make(&missing).await?;
+        if made.new + made.there > 0 {
             coordinator.look();
         }
         Ok(true)

@@ -45,5 +45,6 @@ mod life;
 mod local;
 mod log;
 mod reading;
+mod rows;
 mod status;
 mod tables;
