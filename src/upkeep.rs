@@ -4,6 +4,7 @@
 //! `PeriodicShardSyncManager`, `ShardSyncTask`, `LeaseCleanupManager`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -68,6 +69,8 @@ pub struct Upkeep {
     shards: Arc<dyn shard::Api>,
     settings: Settings,
     typed: bool,
+    /// Lease rows made.
+    made: Arc<AtomicUsize>,
     /// Shards whose key in the lease table is taken by something that is no lease, with the reason: reported once.
     occupied: Arc<Mutex<BTreeMap<ShardId, String>>>,
 }
@@ -101,13 +104,18 @@ impl std::fmt::Debug for Upkeep {
 impl Upkeep {
     /// For one table and one stream.
     pub fn new(table: Arc<dyn Table>, shards: Arc<dyn shard::Api>, settings: Settings) -> Self {
-        Self { table, shards, settings, typed: true, occupied: Arc::default() }
+        Self { table, shards, settings, typed: true, made: Arc::default(), occupied: Arc::default() }
     }
 
     /// Makes rows with or without a type ([`Lease::typed`]).
     #[must_use]
     pub fn typed(self, typed: bool) -> Self {
         Self { typed, ..self }
+    }
+
+    /// Number of lease rows made since the process started, whether or not all that were needed could be made.
+    pub fn made(&self) -> usize {
+        self.made.load(Ordering::Relaxed)
     }
 
     /// Makes the leases that the stream's shards need at the start, the table itself included.
@@ -176,9 +184,11 @@ impl Upkeep {
             let mut making = JoinSet::new();
             for lease in now {
                 let (table, lease) = (self.table.clone(), Lease { typed: self.typed, ..lease.clone() });
+                let count = self.made.clone();
                 making.spawn(async move {
                     let made = table.create(&lease).await;
                     if let Ok(made) = made {
+                        count.fetch_add(usize::from(made), Ordering::Relaxed);
                         info!(shard = %lease.shard, checkpoint = %lease.checkpoint, made, "lease of a shard");
                     }
                     made.map(|made| (lease, made))

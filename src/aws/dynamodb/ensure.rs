@@ -57,6 +57,7 @@ impl Leases {
         let deadline = Instant::now() + TABLE_WAIT;
         let mut pause = Duration::from_millis(50);
         let mut made = false;
+        let mut waited_for = None;
         loop {
             let status = match self.describe().await? {
                 Some(table) => {
@@ -70,20 +71,71 @@ impl Leases {
                     continue;
                 }
             };
-            match status {
-                Some(TableStatus::Active | TableStatus::Updating) => {
-                    self.make_recoverable().await;
-                    return Ok(());
-                }
-                status if Instant::now() >= deadline => {
-                    return Err(Error::Unavailable(format!(
-                        "table {} is {status:?} after {TABLE_WAIT:?}",
-                        self.table
-                    )));
-                }
-                _ => sleep(pause).await,
+            let Some(status) = waiting(status) else {
+                self.make_recoverable().await;
+                return Ok(());
+            };
+            if Instant::now() >= deadline {
+                let hint = hint(&status);
+                return Err(Error::Unavailable(format!(
+                    "table {} is {status} after {TABLE_WAIT:?}{hint}",
+                    self.table
+                )));
             }
+            if waited_for.as_ref() != Some(&status) {
+                let hint = hint(&status);
+                info!(table = self.table, "waiting for the lease table, which is {status}{hint}");
+                waited_for = Some(status);
+            }
+            sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(5));
+        }
+    }
+}
+
+/// The state that has to pass before a table can be used. None if it can be used now.
+fn waiting(status: Option<TableStatus>) -> Option<String> {
+    match status {
+        Some(TableStatus::Active | TableStatus::Updating) => None,
+        Some(status) => Some(status.as_str().to_owned()),
+        None => Some("not there yet".to_owned()),
+    }
+}
+
+/// What ends a state that does not pass by itself.
+fn hint(status: &str) -> &'static str {
+    match status {
+        "INACCESSIBLE_ENCRYPTION_CREDENTIALS" => {
+            " (DynamoDB cannot use the table's KMS key: enable the key, or grant DynamoDB access to it)"
+        }
+        "ARCHIVING" | "ARCHIVED" => {
+            " (DynamoDB archived the table because its KMS key was inaccessible for 7 days: restore it from its backup, \
+             or delete it)"
+        }
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table_is_used_when_active_and_every_other_state_is_named() {
+        assert_eq!(waiting(Some(TableStatus::Active)), None);
+        assert_eq!(waiting(Some(TableStatus::Updating)), None);
+        for status in TableStatus::values().iter().filter(|name| !["ACTIVE", "UPDATING"].contains(name)) {
+            assert_eq!(waiting(Some(TableStatus::from(*status))).as_deref(), Some(*status));
+        }
+        assert_eq!(waiting(Some(TableStatus::from("NEW_STATE"))).as_deref(), Some("NEW_STATE"));
+        assert!(waiting(None).is_some());
+    }
+
+    #[test]
+    fn states_that_do_not_pass_by_themselves_have_a_hint() {
+        let passing = ["CREATING", "DELETING", "ACTIVE", "UPDATING", "REPLICATION_NOT_AUTHORIZED"];
+        for status in TableStatus::values() {
+            assert_eq!(hint(status).is_empty(), passing.contains(status), "{status}");
         }
     }
 }
