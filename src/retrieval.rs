@@ -14,6 +14,7 @@
 //! | [`fanout`] | SubscribeToShard: records pushed to a registered consumer |
 //! | [`registration`] | that consumer, found or registered |
 //! | `closed` | which shards take no more records |
+//! | `failing` | which failed reads are logged |
 //! | `place` | where a reading stands, and how it goes on after trouble |
 //! | `queue` | batches fetched ahead, within bounds |
 //! | [`aggregation`] | the user records within a KPL aggregate |
@@ -34,7 +35,10 @@ use crate::shard::{self, BoxFuture, ChildShard, HashRange, ShardId};
 
 pub mod aggregation;
 mod closed;
+mod failing;
 pub mod fanout;
+#[cfg(test)]
+mod logged;
 mod place;
 pub mod polling;
 mod queue;

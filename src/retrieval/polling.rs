@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, warn};
 
+use super::failing::Kind;
 use super::place::Place;
 use super::queue::Ahead;
 use super::{Answer, Error, Settings};
@@ -18,6 +19,7 @@ use crate::batch::{Batch, Sizes};
 use crate::budget::Room;
 use crate::metrics::OfShard;
 
+const FAILED: &str = "reading failed, will try again";
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// Room for an answer without records.
 const LITTLE: usize = 4 * 1024;
@@ -132,28 +134,21 @@ impl Polling {
                 self.fitting = limit / 2;
                 Step::After(self.place.source.settings.idle)
             }
-            Err(Error::IteratorExpired(reason)) => {
-                debug!(shard = %self.place.shard, reason, "iterator expired");
-                self.place.failed(took);
+            Err(error @ Error::IteratorExpired(_)) => {
+                self.place.failed(Kind::Usual, took, FAILED, &error);
                 // Paced like a failure: an iterator that is refused for ever must not become a hot loop.
                 Step::After(self.backoff.pause())
             }
             Err(Error::ShardMissing(reason)) => match self.place.end_if_gone(&reason).await {
                 Some(end) => Step::Batch(end),
                 None => {
-                    self.place.failed(took);
+                    self.place.failed(Kind::Logged, took, FAILED, &reason);
                     Step::After(self.backoff.pause())
                 }
             },
             Err(error) => {
-                let pause = self.backoff.pause();
-                self.place.failed(took);
-                if self.place.is_news() {
-                    warn!(shard = %self.place.shard, %error, ?pause, "reading failed, will try again");
-                } else {
-                    debug!(shard = %self.place.shard, %error, ?pause, "reading failed again");
-                }
-                Step::After(pause)
+                self.place.failed(Kind::Unusual, took, FAILED, &error);
+                Step::After(self.backoff.pause())
             }
         }
     }
@@ -203,7 +198,6 @@ impl Polling {
     fn answered(&mut self, answer: Answer, iterator: String, took: Duration) -> Step {
         if !self.place.believes(&answer) {
             self.iterator = Some(iterator);
-            self.place.failed(None);
             return Step::After(self.backoff.pause());
         }
         self.backoff.reset();
@@ -400,6 +394,39 @@ mod tests {
         (the_same.refuses, the_same.listed) = (true, vec![shard(5)]);
         let asked = tokio::time::timeout(Duration::from_secs(60), all(the_same, Start::At(number(7)))).await;
         assert!(asked.is_err(), "a number within the shard is asked for again, never passed over");
+    }
+
+    /// Warnings and steps logged while a script that ends in a record and the end of the shard is read.
+    async fn logged(failures: Vec<Result<Answer, Error>>) -> (usize, usize) {
+        let (logged, _guard) = crate::retrieval::logged::Logged::start();
+        let answers = failures.into_iter().chain([records(&[1]), end()]).collect();
+        assert_eq!(all(script(answers), Start::TrimHorizon).await.0, ["1", "-> c"]);
+        logged.counts()
+    }
+
+    /// Pauses grow to ten seconds: forty failures take some minutes.
+    #[tokio::test(start_paused = true)]
+    async fn reads_that_keep_failing_are_warned_of_once_a_minute_and_recovery_is_logged() {
+        let half = || Ok(Answer { next: None, ..Answer::default() });
+        let failures: [fn() -> Result<Answer, Error>; 6] = [
+            || Err(Error::IteratorExpired("e".into())),
+            || Err(Error::Denied("d".into())),
+            || Err(Error::Throttled("t".into())),
+            || Err(Error::Unavailable("u".into())),
+            || Err(Error::NoRoom(99_000_000)),
+            half,
+        ];
+        for failure in failures {
+            let (warnings, steps) = logged((0..40).map(|_| failure()).collect()).await;
+            assert!((2..=7).contains(&warnings), "{:?}: {warnings}", failure());
+            assert_eq!(steps, 1, "{:?}", failure());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_expired_iterator_is_no_warning() {
+        assert_eq!(logged(vec![Err(Error::IteratorExpired("e".into()))]).await, (0, 0));
+        assert_eq!(logged(vec![Err(Error::Throttled("t".into()))]).await, (1, 1));
     }
 
     #[test]
