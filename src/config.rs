@@ -32,6 +32,7 @@ pub mod credentials;
 pub mod expand;
 pub mod keys;
 mod made;
+mod position;
 pub mod resolve;
 pub mod settings;
 pub mod value;
