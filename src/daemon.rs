@@ -309,6 +309,7 @@ fn parts(config: &Config, ports: Ports) -> Parts {
             consumer,
             settings: retrieval,
             budget: ports.budget,
+            closed: Arc::default(),
             calls: Arc::new(Semaphore::new(CALLS)),
             sink: ports.sink.clone(),
         },

@@ -44,6 +44,7 @@ pub mod polling;
 mod queue;
 pub mod registration;
 
+pub use closed::Closed;
 pub use queue::Most;
 
 /// Where reading starts, as `GetShardIterator` takes it.
@@ -164,6 +165,8 @@ pub struct Source {
     pub settings: Settings,
     /// What all shards may hold together.
     pub budget: Arc<Budget>,
+    /// Which shards are closed, for those whose end Kinesis does not say.
+    pub closed: Arc<Closed>,
     /// Calls that may be under way at once.
     pub calls: Arc<Semaphore>,
     /// Counts.

@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::{debug, info};
 
+use super::closed::QUIET;
 use super::failing::Kind;
 use super::place::Place;
 use super::queue::Ahead;
@@ -32,9 +33,6 @@ const ONE_CALL: Duration = Duration::from_secs(1);
 const TAKEN_OVER: Duration = Duration::from_secs(6);
 /// Kinesis sends an event without records every few seconds.
 const SILENCE: Duration = Duration::from_secs(30);
-/// The end of a closed shard comes with its last records or right behind them. Where for so long nothing has come,
-/// one asks whether it is closed.
-const QUIET: Duration = Duration::from_secs(10);
 /// How long a subscription is kept while the child is slow. What it was sent fills the window of its connection, and
 /// others on that must not be silent for so long that they are taken for broken.
 const STALL: Duration = Duration::from_secs(10);
@@ -224,7 +222,7 @@ impl Fanout {
     /// subscription left out, be it the end alone, is read by `GetRecords`.
     async fn ends_unsaid(&self, since: Instant) -> bool {
         let Place { source, shard, .. } = &self.place;
-        let ends = since.elapsed() >= QUIET && self.consumer.closed.has(shard, since, &*source.shards).await;
+        let ends = since.elapsed() >= QUIET && source.closed.has(shard, since, &*source.shards).await;
         if ends {
             info!(%shard, "the shard is closed and its subscription says no end: it is polled from here to its end");
         }

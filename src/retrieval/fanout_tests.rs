@@ -123,6 +123,7 @@ pub(super) fn source(script: &Arc<Script>) -> Source {
         consumer: Some(Arc::new(StreamConsumer::new(script.clone(), registration(None)))),
         settings,
         budget: Budget::new(1_000_000),
+        closed: Arc::default(),
         calls: Arc::new(Semaphore::new(1)),
         sink: Arc::new(crate::metrics::Discard),
     }

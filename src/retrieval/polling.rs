@@ -8,8 +8,9 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
+use super::closed::{Next, Quiet};
 use super::failing::Kind;
 use super::place::Place;
 use super::queue::Ahead;
@@ -18,6 +19,7 @@ use crate::backoff::Backoff;
 use crate::batch::{Batch, Sizes};
 use crate::budget::Room;
 use crate::metrics::OfShard;
+use crate::shard::ChildShard;
 
 const FAILED: &str = "reading failed, will try again";
 const MAX_PAUSE: Duration = Duration::from_secs(10);
@@ -40,6 +42,7 @@ pub(super) struct Polling {
     grown: usize,
     /// Records that fitted into a part, or may fit, after so many didn't.
     fitting: usize,
+    quiet: Quiet,
 }
 
 enum Step {
@@ -74,6 +77,7 @@ impl Polling {
             record: RECORD,
             grown: 1,
             fitting: usize::MAX,
+            quiet: Quiet::new(Instant::now()),
         }
     }
 
@@ -111,7 +115,7 @@ impl Polling {
                 let room = self.room(self.expected.min(most)).await.at_most(most);
                 let began = Instant::now();
                 match self.read(&iterator, limit, room).await {
-                    Ok(answer) => return self.answered(answer, iterator, began.elapsed()),
+                    Ok(answer) => return self.answered(answer, iterator, began).await,
                     Err(error) => {
                         took = Some(began.elapsed());
                         if !matches!(error, Error::IteratorExpired(_)) {
@@ -181,6 +185,7 @@ impl Polling {
             other => other?,
         };
         self.iterator = Some(iterator);
+        self.quiet.moved(Instant::now());
         self.place.opened(asked);
         Ok(())
     }
@@ -195,7 +200,8 @@ impl Polling {
         iterator
     }
 
-    fn answered(&mut self, answer: Answer, iterator: String, took: Duration) -> Step {
+    async fn answered(&mut self, answer: Answer, iterator: String, began: Instant) -> Step {
+        let took = began.elapsed();
         if !self.place.believes(&answer) {
             self.iterator = Some(iterator);
             return Step::After(self.backoff.pause());
@@ -210,7 +216,13 @@ impl Polling {
         }
         self.iterator.clone_from(&answer.next);
         let last = answer.records.last().cloned();
-        let batch = self.place.batch(answer, last, Some(took));
+        let ended = if answer.next.is_some() {
+            self.ended_unsaid(began, records, answer.millis_behind_latest).await
+        } else {
+            None
+        };
+        let mut batch = self.place.batch(answer, last, Some(took));
+        batch.end = batch.end.or(ended);
         let held = batch.records.sizes().held;
         // Remembered for a while, too.
         self.grown = held.div_ceil(bytes.max(1)).max(self.grown - self.grown / 4).max(1);
@@ -218,6 +230,33 @@ impl Polling {
     }
 }
 
+impl Polling {
+    /// What the shard became, if it is closed and has no more to give although Kinesis does not say its end.
+    async fn ended_unsaid(
+        &mut self,
+        sent: Instant,
+        records: usize,
+        millis_behind_latest: Option<i64>,
+    ) -> Option<Vec<ChildShard>> {
+        let Place { source, shard, .. } = &self.place;
+        match self.quiet.answered(sent, Instant::now(), records, millis_behind_latest) {
+            Next::Read => None,
+            Next::Ask(since) => {
+                let state = source.closed.state(shard, since, &*source.shards).await;
+                self.quiet.listed(Instant::now(), state);
+                None
+            }
+            Next::End(children) => {
+                info!(%shard, "the shard is closed and GetRecords says no end: taken as ended after its last record");
+                Some(children)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "polling_simulation.rs"]
+mod simulation;
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,7 +266,7 @@ mod tests {
     use crate::retrieval::place::CLOCK_MARGIN_MILLIS;
     use crate::retrieval::{Api, Feed, Most, Source, Start};
     use crate::sequence::{Sequence, SequenceNumber};
-    use crate::shard::{self, BoxFuture, ChildShard, Filter, HashRange, Shard, ShardId};
+    use crate::shard::{self, BoxFuture, Filter, HashRange, Shard, ShardId};
     use std::collections::VecDeque;
     use std::sync::{Arc, Mutex};
     use tokio::sync::Semaphore;
@@ -303,6 +342,7 @@ mod tests {
             consumer: None,
             settings: settings(),
             budget: Budget::new(1_000_000),
+            closed: Arc::default(),
             calls: Arc::new(Semaphore::new(1)),
             sink: Arc::new(crate::metrics::Discard),
         };
@@ -499,6 +539,7 @@ mod tests {
                 consumer: None,
                 settings: Settings { max_records: 10_000, ..settings() },
                 budget: budget.clone(),
+                closed: Arc::default(),
                 calls: Arc::new(Semaphore::new(100)),
                 sink: Arc::new(crate::metrics::Discard),
             };
@@ -533,6 +574,7 @@ mod tests {
             consumer: None,
             settings: Settings { max_records: 10_000, ..settings() },
             budget,
+            closed: Arc::default(),
             calls: Arc::new(Semaphore::new(1)),
             sink: Arc::new(crate::metrics::Discard),
         };
