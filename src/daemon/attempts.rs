@@ -33,7 +33,16 @@ impl Attempts {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
+    use crate::lease::sync::InitialPosition;
+    use crate::lease::update::Update;
+    use crate::lease::{Lease, Table, WorkerId, memory::Memory, table};
+    use crate::sequence::SequenceNumber;
+    use crate::shard::{self, BoxFuture, Filter, HashRange, Shard, ShardId};
+    use crate::upkeep::{self, Upkeep};
 
     fn at(stage: u8, rows: usize) -> Progress {
         Progress { stage, rows }
@@ -57,5 +66,81 @@ mod tests {
     fn stage_that_was_reached_before_is_no_progress() {
         let mut attempts = Attempts::default();
         assert_eq!([1, 0, 1, 0, 1].map(|stage| attempts.failed(at(stage, 0))), [0, 1, 2, 3, 4]);
+    }
+
+    /// A table that takes two rows and then refuses all until it is scanned again, and a stream of sixty shards.
+    #[derive(Default)]
+    struct Slow {
+        rows: Memory,
+        taken: AtomicUsize,
+    }
+
+    impl Table for Slow {
+        fn ensure(&self) -> BoxFuture<'_, Result<(), table::Error>> {
+            self.rows.ensure()
+        }
+        fn list(&self) -> BoxFuture<'_, Result<Vec<Lease>, table::Error>> {
+            self.taken.store(0, Ordering::Relaxed);
+            self.rows.list()
+        }
+        fn get<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<Option<Lease>, table::Error>> {
+            self.rows.get(shard)
+        }
+        fn create<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<bool, table::Error>> {
+            if self.taken.fetch_add(1, Ordering::Relaxed) >= 2 {
+                return Box::pin(async { Err(table::Error::Throttled("t".to_owned())) });
+            }
+            self.rows.create(lease)
+        }
+        fn update<'a>(
+            &'a self,
+            shard: &'a ShardId,
+            update: &'a Update,
+        ) -> BoxFuture<'a, Result<Lease, table::Error>> {
+            self.rows.update(shard, update)
+        }
+        fn owned<'a>(&'a self, worker: &'a WorkerId) -> BoxFuture<'a, Result<Vec<ShardId>, table::Error>> {
+            self.rows.owned(worker)
+        }
+        fn index(&self, make: bool) -> BoxFuture<'_, Result<bool, table::Error>> {
+            self.rows.index(make)
+        }
+        fn delete<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<bool, table::Error>> {
+            self.rows.delete(shard)
+        }
+    }
+
+    impl shard::Api for Slow {
+        fn list(&self, _: Filter) -> BoxFuture<'_, Result<Vec<Shard>, shard::Error>> {
+            let shard = |n: u32| Shard {
+                id: format!("{n:03}").as_str().into(),
+                parent: None,
+                adjacent_parent: None,
+                range: HashRange { start: 0, end: u128::MAX },
+                starting: SequenceNumber::parse("1").unwrap(),
+                ending: None,
+            };
+            Box::pin(async move { Ok((0..60).map(shard).collect()) })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sixty_shards_start_on_a_table_that_takes_two_rows_an_attempt() {
+        let slow = Arc::new(Slow::default());
+        let settings = upkeep::Settings {
+            me: "me".into(),
+            initial: InitialPosition::Latest,
+            ignore_unexpected_children: false,
+            skip_if_leases_exist: false,
+            sync_pause: std::time::Duration::from_secs(60),
+            sink: Arc::new(crate::metrics::Discard),
+        };
+        let upkeep = Upkeep::new(slow.clone(), slow.clone(), settings);
+        let (mut attempts, mut times) = (Attempts::default(), 1);
+        while upkeep.clone().typed(true).begin().await.is_err() {
+            times += 1;
+            assert_eq!(attempts.failed(at(2, upkeep.made())), 0);
+        }
+        assert_eq!((times, upkeep.made()), (30, 60));
     }
 }
