@@ -33,6 +33,7 @@ pub mod kinesis;
 mod moving;
 pub mod records;
 pub mod region;
+mod reported;
 mod skew;
 pub mod state;
 

@@ -34,6 +34,7 @@ pub mod expand;
 pub mod keys;
 mod made;
 pub mod permissions;
+mod position;
 pub mod resolve;
 pub mod settings;
 pub mod value;

@@ -35,14 +35,16 @@ use crate::shard::{self, ShardId};
 use crate::unique::uuid;
 use crate::upkeep::{self, Upkeep};
 
+mod attempts;
 mod counted;
 
+use attempts::{Attempts, Progress};
 use counted::Counted;
 
 /// Calls for records that may be under way at once. Each has a limit of time.
 const CALLS: usize = 200;
 
-/// KCL's `maxInitializationAttempts`.
+/// KCL's `maxInitializationAttempts`. Here only attempts without progress count: a throttled table takes many.
 const ATTEMPTS: u32 = 20;
 
 /// What the daemon talks to.
@@ -352,6 +354,7 @@ fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>) -> Parts 
             consumer,
             settings: retrieval,
             budget: ports.budget,
+            closed: Arc::default(),
             calls: Arc::new(Semaphore::new(CALLS)),
             sink: ports.sink.clone(),
         },
@@ -371,25 +374,31 @@ async fn initialize(
     member: &member::Settings,
     upkeep: &Upkeep,
 ) -> Result<Begun, Error> {
-    let mut attempt = 1;
+    let mut attempts = Attempts::default();
+    let mut stage = 0;
     loop {
-        let begin = async || -> Result<Begun, Error> {
+        let mut begin = async || -> Result<Begun, Error> {
+            stage = 0;
             ports.table.ensure().await?;
             // Before anything is written.
             upkeep.recognise().await?;
+            stage = 1;
             let begun = member::begin(&*ports.state, &*ports.table, member).await?;
+            stage = 2;
             upkeep.clone().typed(begun.mode != Mode::Phase1).begin().await?;
             Ok(begun)
         };
-        match begin().await {
+        let error = match begin().await {
             Ok(begun) => return Ok(begun),
-            Err(error) if attempt >= ATTEMPTS || !error.may_pass() => return Err(error),
-            Err(error) => {
-                warn!(%error, attempt, of = ATTEMPTS, "can't start yet, will try again");
-                tokio::time::sleep(config.initialization_backoff).await;
-            }
+            Err(error) => error,
+        };
+        let rows = upkeep.made();
+        let without_progress = attempts.failed(Progress { stage, rows });
+        if without_progress >= ATTEMPTS || !error.may_pass() {
+            return Err(error);
         }
-        attempt += 1;
+        warn!(%error, rows, without_progress, of = ATTEMPTS, "can't start yet, will try again");
+        tokio::time::sleep(config.initialization_backoff).await;
     }
 }
 

@@ -311,6 +311,7 @@ fn tables(clients: &client::Clients, config: &Config) -> (Leases, State) {
         protected: config.protect_table,
         recoverable: config.recover_table,
         segments: config.scan_segments,
+        initial: config.initial.sequence(),
     };
     (Leases::new(clients.dynamodb.clone(), config.table.clone(), options), state)
 }

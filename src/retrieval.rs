@@ -14,6 +14,7 @@
 //! | [`fanout`] | SubscribeToShard: records pushed to a registered consumer |
 //! | [`registration`] | that consumer, found or registered |
 //! | `closed` | which shards take no more records |
+//! | `failing` | which failed reads are logged |
 //! | `place` | where a reading stands, and how it goes on after trouble |
 //! | `queue` | batches fetched ahead, within bounds |
 //! | [`aggregation`] | the user records within a KPL aggregate |
@@ -35,12 +36,16 @@ use crate::shard::{self, BoxFuture, ChildShard, HashRange, ShardId};
 
 pub mod aggregation;
 mod closed;
+mod failing;
 pub mod fanout;
+#[cfg(test)]
+mod logged;
 mod place;
 pub mod polling;
 mod queue;
 pub mod registration;
 
+pub use closed::Closed;
 pub use queue::Most;
 
 /// Where reading starts, as `GetShardIterator` takes it.
@@ -163,6 +168,8 @@ pub struct Source {
     pub settings: Settings,
     /// What all shards may hold together.
     pub budget: Arc<Budget>,
+    /// Which shards are closed, for those whose end Kinesis does not say.
+    pub closed: Arc<Closed>,
     /// Calls that may be under way at once.
     pub calls: Arc<Semaphore>,
     /// Counts.

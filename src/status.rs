@@ -186,7 +186,9 @@ pub fn condition(totals: &Totals, now: Instant, stuck_after: Duration) -> Condit
         return Condition::Stuck(format!("the leases of its child shards could not be made for {seconds} s"));
     }
     if let Some(seconds) = lasts(totals.unread_since) {
-        return Condition::Stuck(format!("Kinesis could not be read for {seconds} s"));
+        let error = totals.read_error.as_ref().map(|(error, _)| format!("; last error: {error}"));
+        let error = error.unwrap_or_default();
+        return Condition::Stuck(format!("Kinesis could not be read for {seconds} s{error}"));
     }
     if totals.waiting > 0
         && let (Some(seconds), Some(_)) = (lasts(totals.moved), totals.pid)
@@ -312,7 +314,11 @@ fn shard_json(shard: &ShardId, totals: &Totals, condition: &Condition, now: Inst
             "starts": totals.starts, "failures": totals.failures, "answers": totals.answers,
             "busySeconds": totals.in_child.as_secs_f64(),
         },
-        "reads": { "ok": totals.fetches, "failed": totals.fetch_failures },
+        "reads": {
+            "ok": totals.fetches, "failed": totals.fetch_failures, "failingSeconds": ago(totals.unread_since),
+            "lastError": totals.read_error.as_ref().map(|(error, _)| error),
+            "lastErrorSecondsAgo": ago(totals.read_error.as_ref().map(|(_, at)| *at)),
+        },
         "droppedRecords": totals.dropped,
     })
 }
@@ -392,12 +398,20 @@ mod tests {
         board.shard(&shard, OfShard::ChildFailed { times: 2 });
         assert_eq!(now(), Condition::Restarting);
         board.shard(&shard, OfShard::ChildStarted { pid: 8 });
-        board.shard(&shard, OfShard::FetchFailed { took: None });
+        board.shard(&shard, OfShard::FetchFailed { took: None, error: "Kinesis refused: AccessDenied" });
         tokio::time::advance(LIMIT).await;
         assert!(
-            matches!(now(), Condition::Stuck(why) if why.contains("Kinesis")),
+            matches!(now(), Condition::Stuck(why) if why.contains("Kinesis") && why.contains("AccessDenied")),
             "the reason is the reading"
         );
+        let json = |totals: &Totals| shard_json(&shard, totals, &now(), Instant::now(), 0)["reads"].clone();
+        let failing = json(&board.totals()[&shard]);
+        assert_eq!(failing["lastError"], "Kinesis refused: AccessDenied");
+        assert_eq!(failing["failingSeconds"], LIMIT.as_secs());
+        let fetched = OfShard::Fetched { records: 0, millis_behind_latest: None, took: None };
+        board.shard(&shard, fetched);
+        let read = json(&board.totals()[&shard]);
+        assert_eq!((&read["lastError"], &read["failingSeconds"]), (&failing["lastError"], &Value::Null));
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,14 +4,15 @@
 //! `PeriodicShardSyncManager`, `ShardSyncTask`, `LeaseCleanupManager`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::coordinator::{Handle, Seen};
 use crate::lease::origin::{self, Foreign};
@@ -79,6 +80,30 @@ pub struct Upkeep {
     recognition: Arc<Recognition>,
     settings: Settings,
     typed: bool,
+    /// Lease rows made.
+    made: Arc<AtomicUsize>,
+    /// Shards whose key in the lease table is taken by something that is no lease, with the reason: reported once.
+    occupied: Arc<Mutex<BTreeMap<ShardId, String>>>,
+}
+
+/// What became of leases that were to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Made {
+    /// Rows that this worker made.
+    new: usize,
+    /// Rows that another worker was faster to make.
+    there: usize,
+    /// Rows that are there and are no leases.
+    occupied: usize,
+}
+
+/// What has the key of a lease that was to be made.
+enum InTheWay {
+    Lease,
+    /// A row that is no lease, or can't be read.
+    Other,
+    /// The row was deleted since: the lease was made at the second attempt.
+    Nothing,
 }
 
 impl std::fmt::Debug for Upkeep {
@@ -95,13 +120,19 @@ impl Upkeep {
         recognition: Arc<Recognition>,
         settings: Settings,
     ) -> Self {
-        Self { table, shards, recognition, settings, typed: true }
+        let (made, occupied) = (Arc::default(), Arc::default());
+        Self { table, shards, recognition, settings, typed: true, made, occupied }
     }
 
     /// Makes rows with or without a type ([`Lease::typed`]).
     #[must_use]
     pub fn typed(self, typed: bool) -> Self {
         Self { typed, ..self }
+    }
+
+    /// Number of lease rows made since the process started, whether or not all that were needed could be made.
+    pub fn made(&self) -> usize {
+        self.made.load(Ordering::Relaxed)
     }
 
     /// Makes the leases that the stream's shards need at the start, the table itself included.
@@ -135,15 +166,16 @@ impl Upkeep {
             self.reopen(&leases, &self.shards.list(Filter::All).await?, |_| true).await?;
         }
         let missing = self.needed(&leases).await?;
-        if leases.is_empty() {
-            self.make_first(&missing).await?;
+        let first = if leases.is_empty() { self.make_first(&missing).await? } else { Made::default() };
+        let made = self.make(&missing[first.new.min(missing.len())..]).await?;
+        let new = first.new + made.new;
+        let leases = leases.len() + new + made.there;
+        if made.occupied > 0 {
+            let unreadable = made.occupied;
+            warn!(leases, new, unreadable, "some shards of the stream have no readable lease");
+        } else {
+            info!(leases, new, "leases are in step with the stream's shards");
         }
-        self.make(&missing).await?;
-        info!(
-            leases = leases.len() + missing.len(),
-            new = missing.len(),
-            "leases are in step with the stream's shards"
-        );
         Ok(())
     }
 
@@ -161,26 +193,62 @@ impl Upkeep {
 
     /// Ancestors before descendants, so that a crash leaves what comes next to be planned again; those that
     /// aren't related together.
-    async fn make(&self, leases: &[Lease]) -> Result<(), Error> {
+    async fn make(&self, leases: &[Lease]) -> Result<Made, Error> {
+        let mut outcome = Made::default();
         for together in unrelated(leases, |lease| (&lease.shard, lease.parents.iter())) {
             let mut making = JoinSet::new();
             for lease in together {
-                let table = self.table.clone();
+                let (table, count) = (self.table.clone(), self.made.clone());
                 let stream = lease.stream.clone().or_else(|| self.recognition.current());
                 let lease = Lease { typed: self.typed, stream, ..lease.clone() };
                 making.spawn(async move {
                     let made = table.create(&lease).await;
                     if let Ok(made) = made {
+                        count.fetch_add(usize::from(made), Ordering::Relaxed);
                         info!(shard = %lease.shard, checkpoint = %lease.checkpoint, made, "lease of a shard");
                     }
-                    made
+                    made.map(|made| (lease, made))
                 });
             }
             for made in making.join_all().await {
-                made?;
+                match made? {
+                    (_, true) => outcome.new += 1,
+                    (lease, false) => match self.in_the_way(&lease).await? {
+                        InTheWay::Lease => outcome.there += 1,
+                        InTheWay::Nothing => outcome.new += 1,
+                        InTheWay::Other => outcome.occupied += 1,
+                    },
+                }
             }
         }
-        Ok(())
+        Ok(outcome)
+    }
+
+    /// What prevents a lease from being made. If it is not a lease, nobody reads the shard.
+    async fn in_the_way(&self, lease: &Lease) -> Result<InTheWay, Error> {
+        let shard = &lease.shard;
+        let why = match self.table.get(shard).await {
+            Ok(Some(_)) => None,
+            // It may have been deleted meanwhile.
+            Ok(None) if self.table.create(lease).await? => return Ok(InTheWay::Nothing),
+            Ok(None) => Some("its entityType is not LEASE".to_owned()),
+            Err(table::Error::Unreadable { why, .. }) => Some(why),
+            Err(error) => return Err(error.into()),
+        };
+        let mut occupied = self.occupied.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(why) = why else {
+            occupied.remove(shard);
+            return Ok(InTheWay::Lease);
+        };
+        if occupied.get(shard) != Some(&why) {
+            error!(
+                %shard, error = why,
+                "no worker can read this shard: the row with its key in the lease table cannot be read as a lease \
+                 (correct the attribute, or delete the row: a new lease is then created at the initial position)"
+            );
+            occupied.insert(shard.clone(), why);
+        }
+        Ok(InTheWay::Other)
     }
 
     /// Looks after the leases until `stop`.

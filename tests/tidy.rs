@@ -263,6 +263,7 @@ fn the_readme_names_the_permissions_of_all_calls() {
         ("fanout", "kinesis"),
         ("cloudwatch", "cloudwatch"),
         ("dynamodb", "dynamodb"),
+        ("dynamodb/ensure", "dynamodb"),
         ("state", "dynamodb"),
         ("moving", "dynamodb"),
     ] {

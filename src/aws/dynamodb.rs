@@ -4,6 +4,7 @@
 //! KCL: `DynamoDBLeaseRefresher`.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
@@ -12,22 +13,23 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, CreateGlobalSecondaryIndexAction,
     GlobalSecondaryIndexUpdate, IndexStatus, KeySchemaElement, KeyType, PointInTimeRecoverySpecification,
     Projection, ProjectionType, ProvisionedThroughput, ReturnValue, ScalarAttributeType, TableDescription,
-    TableStatus,
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
 use super::error::{classify, failure};
-use super::item::{self, Row};
+use super::item::{self, Item, Row};
+use super::reported::Reported;
 use crate::lease::table::{Error, Table};
 use crate::lease::update::{Change, Requirement, Update};
 use crate::lease::{Lease, WorkerId};
 use crate::sequence::Sequence;
 use crate::shard::{BoxFuture, ShardId};
+
+mod ensure;
 
 /// By it a worker finds what a leader has given to it.
 const INDEX: &str = "LeaseOwnerToLeaseKeyIndex";
@@ -36,7 +38,7 @@ const INDEX: &str = "LeaseOwnerToLeaseKeyIndex";
 pub(super) const TABLE_WAIT: Duration = Duration::from_secs(600);
 
 /// How the lease table is made and read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// It can't be deleted before that is allowed (`leaseTableDeletionProtectionEnabled`).
     pub protected: bool,
@@ -44,6 +46,15 @@ pub struct Options {
     pub recoverable: bool,
     /// In so many parts it is read at once (`leaseTableScanTotalSegments`); one if not more.
     pub segments: i32,
+    /// The checkpoint of rows that have none (`initialPositionInStream`).
+    pub initial: Sequence,
+}
+
+impl Default for Options {
+    /// KCL's initial position is `LATEST`.
+    fn default() -> Self {
+        Self { protected: false, recoverable: false, segments: 1, initial: Sequence::Latest }
+    }
 }
 
 /// One application's lease table.
@@ -52,12 +63,17 @@ pub struct Leases {
     client: Client,
     table: String,
     options: Options,
+    reported: Arc<Mutex<Reported>>,
 }
 
 impl Leases {
     /// The table of that name.
     pub fn new(client: Client, table: String, options: Options) -> Self {
-        Self { client, table, options }
+        Self { client, table, options, reported: Arc::default() }
+    }
+
+    fn row(&self, item: &Item) -> Row {
+        item::row(item, &self.options.initial)
     }
 
     async fn describe(&self) -> Result<Option<TableDescription>, Error> {
@@ -65,79 +81,6 @@ impl Leases {
             Ok(answer) => Ok(answer.table),
             Err(error) if failure(&error).code() == "ResourceNotFoundException" => Ok(None),
             Err(error) => Err(self.classify(&error, None)),
-        }
-    }
-
-    /// One key and nothing else; billed on demand, as KCL's default.
-    async fn create_table(&self) -> Result<(), Error> {
-        info!(table = self.table, "creating the lease table");
-        let key = KeySchemaElement::builder().attribute_name(item::KEY).key_type(KeyType::Hash).build();
-        let definition = AttributeDefinition::builder()
-            .attribute_name(item::KEY)
-            .attribute_type(ScalarAttributeType::S)
-            .build();
-        let invalid = |error: aws_sdk_dynamodb::error::BuildError| Error::Denied(error.to_string());
-        let sent = self
-            .client
-            .create_table()
-            .table_name(&self.table)
-            .key_schema(key.map_err(invalid)?)
-            .attribute_definitions(definition.map_err(invalid)?)
-            .billing_mode(BillingMode::PayPerRequest)
-            .deletion_protection_enabled(self.options.protected)
-            .send()
-            .await;
-        match sent {
-            Ok(_) => Ok(()),
-            // Another worker was faster.
-            Err(error) if failure(&error).code() == "ResourceInUseException" => Ok(()),
-            Err(error) => Err(self.classify(&error, None)),
-        }
-    }
-
-    fn check_shape(&self, table: &TableDescription) -> Result<(), Error> {
-        let keys: Vec<(&str, &KeyType)> =
-            table.key_schema().iter().map(|key| (key.attribute_name(), key.key_type())).collect();
-        let types = table.attribute_definitions().iter();
-        let key_type = types.filter(|a| a.attribute_name() == item::KEY).map(|a| a.attribute_type()).next();
-        if keys == [(item::KEY, &KeyType::Hash)] && key_type == Some(&ScalarAttributeType::S) {
-            return Ok(());
-        }
-        let found: Vec<String> = keys.iter().map(|(name, kind)| format!("{name} ({kind})")).collect();
-        Err(Error::Shape { table: self.table.clone(), found: format!("its key is {}", found.join(", ")) })
-    }
-
-    async fn wait_until_usable(&self) -> Result<(), Error> {
-        let deadline = Instant::now() + TABLE_WAIT;
-        let mut pause = Duration::from_millis(50);
-        let mut made = false;
-        loop {
-            let status = match self.describe().await? {
-                Some(table) => {
-                    self.check_shape(&table)?;
-                    table.table_status
-                }
-                None if made => None,
-                None => {
-                    self.create_table().await?;
-                    made = true;
-                    continue;
-                }
-            };
-            match status {
-                Some(TableStatus::Active | TableStatus::Updating) => {
-                    self.make_recoverable().await;
-                    return Ok(());
-                }
-                status if Instant::now() >= deadline => {
-                    return Err(Error::Unavailable(format!(
-                        "table {} is {status:?} after {TABLE_WAIT:?}",
-                        self.table
-                    )));
-                }
-                _ => sleep(pause).await,
-            }
-            pause = (pause * 2).min(Duration::from_secs(5));
         }
     }
 
@@ -172,16 +115,32 @@ impl Leases {
         Ok(leases)
     }
 
+    /// Logs what a scan skips, once.
+    fn report(&self, row: &Row) {
+        let table = &self.table;
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        match row {
+            Row::Lease(lease) => reported.is_readable(lease.shard.as_str()),
+            Row::Unreadable(why) if reported.row(&why.key, why.to_string()) => {
+                warn!(table, shard = why.key, error = %why, "skipped a row of the lease table that cannot be read as a lease");
+            }
+            Row::Other(kind) if !super::state::KINDS.contains(&kind.as_str()) && reported.kind(kind) => {
+                info!(table, entity = kind, "skipped rows of an unknown entityType");
+            }
+            Row::Unreadable(_) | Row::Other(_) => {}
+        }
+    }
+
     async fn scan_part(&self, scan: ScanFluentBuilder) -> Result<Vec<Lease>, Error> {
         let mut leases = Vec::new();
         let mut pages = scan.into_paginator().send();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| self.classify(&error, None))?;
             for found in page.items() {
-                match item::row(found) {
-                    Row::Lease(lease) => leases.push(*lease),
-                    Row::Other(None) => {}
-                    Row::Other(Some(why)) => warn!(table = self.table, why, "a row is no lease: skipped"),
+                let row = self.row(found);
+                self.report(&row);
+                if let Row::Lease(lease) = row {
+                    leases.push(*lease);
                 }
             }
         }
@@ -199,11 +158,14 @@ impl Leases {
             .send()
             .await;
         let answer = sent.map_err(|error| self.classify(&error, None))?;
-        Ok(match answer.item().map(item::row) {
+        Ok(match answer.item().map(|item| self.row(item)) {
             Some(Row::Lease(lease)) => Some(*lease),
             // Not the same as no row: a parent that can't be read isn't finished.
-            Some(Row::Other(Some(why))) => return Err(Error::Denied(format!("table {}: {why}", self.table))),
-            Some(Row::Other(None)) | None => None,
+            Some(Row::Unreadable(why)) => {
+                let why = why.to_string();
+                return Err(Error::Unreadable { table: self.table.clone(), shard: shard.clone(), why });
+            }
+            Some(Row::Other(_)) | None => None,
         })
     }
 
@@ -239,13 +201,16 @@ impl Leases {
             .send()
             .await;
         let answer = sent.map_err(|error| self.classify(&error, Some(shard)))?;
-        match answer.attributes().map(item::row) {
+        match answer.attributes().map(|item| self.row(item)) {
             Some(Row::Lease(lease)) => Ok(*lease),
             // Written, but what the row holds now isn't known: to be read back.
-            Some(Row::Other(why)) => {
-                let why = why.unwrap_or_else(|| format!("the row {shard} is no lease"));
-                Err(Error::Ambiguous(format!("table {}: {why}", self.table)))
+            Some(Row::Unreadable(why)) => {
+                Err(Error::Ambiguous(format!("table {}: the row {shard} is unreadable: {why}", self.table)))
             }
+            Some(Row::Other(kind)) => Err(Error::Ambiguous(format!(
+                "table {}: the row {shard} is of entityType {kind}",
+                self.table
+            ))),
             None => Err(Error::Ambiguous(format!("table {}: the row {shard} was not there", self.table))),
         }
     }

@@ -11,6 +11,17 @@ use crate::shard::ShardId;
 /// What endpoints other than AWS's answer to calls that they don't have.
 const NOT_IMPLEMENTED: u16 = 501;
 
+/// Kinesis answers its own faults with this status, too, but in JSON.
+const FAULT: u16 = 500;
+/// The code that a page of HTML is given in place of the one that it lacks.
+const PAGE: &str = "HtmlPage";
+
+/// Whether the answer is a page for people.
+fn is_page(answer: &HttpResponse) -> bool {
+    let body = answer.body().bytes().unwrap_or_default();
+    body.trim_ascii_start().starts_with(b"<")
+}
+
 /// How a request failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {
@@ -34,6 +45,12 @@ where
             let status = answer.raw().status();
             let code = if status.as_u16() == NOT_IMPLEMENTED { "NotImplemented".to_owned() } else { code };
             Failure::Answered { code, message, service_fault: status.is_server_error() }
+        }
+        SdkError::ResponseError(answer)
+            if answer.raw().status().as_u16() == FAULT && is_page(answer.raw()) =>
+        {
+            let message = "status 500 with a page of HTML".to_owned();
+            Failure::Answered { code: PAGE.to_owned(), message, service_fault: true }
         }
         SdkError::ConstructionFailure(_) => Failure::NotSent(causes(error)),
         SdkError::DispatchFailure(failure) if failure.is_user() => Failure::NotSent(causes(error)),
@@ -84,6 +101,12 @@ impl Failure {
     /// The endpoint has no such call.
     pub(super) fn is_unknown_call(&self) -> bool {
         matches!(self.code(), "UnknownOperationException" | "InvalidAction" | "NotImplemented")
+    }
+
+    /// The endpoint fails at the call with a page of HTML. Some emulators do at calls of enhanced fan-out, which they
+    /// don't have.
+    pub(super) fn is_page(&self) -> bool {
+        self.code() == PAGE
     }
 }
 

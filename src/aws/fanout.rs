@@ -88,6 +88,14 @@ impl Connections {
 }
 
 impl Stream {
+    /// What a failure of a call means that only enhanced fan-out needs.
+    fn fanout_error(&self, failure: &Failure) -> Error {
+        if failure.is_page() {
+            return Error::Unsupported(format!("stream {}: {failure}", self.name));
+        }
+        self.read_error(failure, false)
+    }
+
     async fn subscribe_to(
         &self,
         consumer: &str,
@@ -117,7 +125,7 @@ impl Stream {
                 if let Failure::Unanswered(_) = failure {
                     self.connections.forget(&connection);
                 }
-                Err(self.read_error(&failure, false))
+                Err(self.fanout_error(&failure))
             }
             Ok(_) => {
                 let Captured::Coming(body) = capture.take() else {
@@ -149,7 +157,7 @@ impl Api for Stream {
     ) -> BoxFuture<'a, Result<Option<Registered>, Error>> {
         Box::pin(async move {
             let call = self.client.describe_stream_consumer().stream_arn(stream_arn).consumer_name(name);
-            match call.send().await.map_err(|error| self.read_error(&failure(&error), false)) {
+            match call.send().await.map_err(|error| self.fanout_error(&failure(&error))) {
                 Ok(answer) => Ok(answer.consumer_description.map(|consumer| Registered {
                     arn: consumer.consumer_arn,
                     status: status(&consumer.consumer_status),
@@ -167,7 +175,7 @@ impl Api for Stream {
     ) -> BoxFuture<'a, Result<Registered, Error>> {
         Box::pin(async move {
             let call = self.client.register_stream_consumer().stream_arn(stream_arn).consumer_name(name);
-            let answer = call.send().await.map_err(|error| self.read_error(&failure(&error), false))?;
+            let answer = call.send().await.map_err(|error| self.fanout_error(&failure(&error)))?;
             let missing = || Error::Unavailable(format!("stream {}: an answer without consumer", self.name));
             let consumer = answer.consumer.ok_or_else(missing)?;
             Ok(Registered { arn: consumer.consumer_arn, status: status(&consumer.consumer_status) })
@@ -316,5 +324,58 @@ mod tests {
         assert!(!Arc::ptr_eq(&first.0, &second.0));
         connections.forget(&first);
         assert_eq!(connections.lock().len(), 1, "another has its place by now");
+    }
+
+    /// An endpoint that answers every request with status 500 and that body.
+    async fn failing(content: &'static str, body: &'static str) -> Stream {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let mut server = tokio::task::JoinSet::new();
+        server.spawn(async move {
+            while let Ok((mut connection, _)) = listener.accept().await {
+                let mut request = [0; 64 * 1024];
+                // One read is the whole of such a small request, or the rest of it is of no interest.
+                if connection.read(&mut request).await.is_err() {
+                    continue;
+                }
+                let length = body.len();
+                let answer = format!(
+                    "HTTP/1.1 500 Internal Server Error\r\ncontent-type: {content}\r\n\
+                     content-length: {length}\r\nconnection: close\r\n\r\n{body}"
+                );
+                if connection.write_all(answer.as_bytes()).await.is_err() {
+                    continue;
+                }
+            }
+        });
+        server.detach_all();
+        let settings = client::Settings::local(&url, &url, "us-east-1", std::time::Duration::from_secs(9));
+        let clients = client::clients(&settings, Arc::new(crate::metrics::Discard)).await.unwrap();
+        clients.stream("s".to_owned())
+    }
+
+    async fn errors(stream: &Stream) -> [Error; 3] {
+        let subscribed = stream.subscribe("c", &"s".into(), &Start::Latest).await.map(drop);
+        [
+            stream.describe("arn", "n").await.unwrap_err(),
+            stream.register("arn", "n").await.unwrap_err(),
+            subscribed.unwrap_err(),
+        ]
+    }
+
+    #[tokio::test]
+    async fn page_of_html_means_no_fan_out_and_a_fault_of_the_service_does_not() {
+        let stream = failing("text/html", "<!DOCTYPE html>\n<html><body>Error</body></html>").await;
+        for error in errors(&stream).await {
+            assert!(matches!(error, Error::Unsupported(_)), "{error:?}");
+        }
+        assert!(matches!(stream.stream_arn().await, Err(Error::Unavailable(_))), "not a call of fan-out");
+        for body in ["{\"__type\":\"InternalFailure\"}", "", "{}"] {
+            let stream = failing("application/x-amz-json-1.1", body).await;
+            for error in errors(&stream).await {
+                assert!(matches!(error, Error::Unavailable(_)), "{body}: {error:?}");
+            }
+        }
     }
 }

@@ -82,26 +82,56 @@ pub(super) fn new_row(lease: &Lease) -> Item {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Row {
     Lease(Box<Lease>),
-    /// Another kind of row, or none that can be understood, and why.
-    Other(Option<String>),
+    /// A row of another kind, by its `entityType`.
+    Other(String),
+    /// A lease that can't be used.
+    Unreadable(Unreadable),
 }
 
-/// Reads a row. Unknown attributes are of no interest; all writes leave them as they are.
-pub(super) fn row(item: &Item) -> Row {
+/// Why a row can't be used as a lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unreadable {
+    pub(super) key: String,
+    pub(super) attribute: &'static str,
+    /// The value that it has, as a message shows it.
+    pub(super) found: String,
+}
+
+impl std::fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "its attribute {} {}", self.attribute, self.found)
+    }
+}
+
+/// Reads a row. Unknown attributes are ignored here; all writes leave them as they are. `initial` is the checkpoint of
+/// a lease that has none: other libraries (zio-kinesis) make rows without one.
+pub(super) fn row(item: &Item, initial: &Sequence) -> Row {
     match get_text(item, ENTITY) {
-        Some(entity) if entity != LEASE => return Row::Other(None),
+        Some(entity) if entity != LEASE => return Row::Other(entity.to_owned()),
         Some(_) | None => {}
     }
-    match lease(item) {
-        Ok(lease) => Row::Lease(Box::new(lease)),
-        Err(missing) => {
-            let key = get_text(item, KEY).unwrap_or("(no key)");
-            Row::Other(Some(format!("the row {key} has no readable {missing}")))
+    lease(item, initial).map_or_else(
+        |attribute| {
+            let key = get_text(item, KEY).unwrap_or("(no key)").to_owned();
+            Row::Unreadable(Unreadable { key, attribute, found: found(item.get(attribute)) })
+        },
+        |lease| Row::Lease(Box::new(lease)),
+    )
+}
+
+fn found(value: Option<&AttributeValue>) -> String {
+    match value {
+        None => "is missing".to_owned(),
+        Some(AttributeValue::Null(_)) => "is NULL".to_owned(),
+        Some(AttributeValue::S(text)) => {
+            format!("is the string {:?}", text.chars().take(60).collect::<String>())
         }
+        Some(AttributeValue::N(number)) => format!("is the number {number}"),
+        Some(_) => "has another type".to_owned(),
     }
 }
 
-fn lease(item: &Item) -> Result<Lease, &'static str> {
+fn lease(item: &Item, initial: &Sequence) -> Result<Lease, &'static str> {
     let pending = get_text(item, PENDING).filter(|text| !text.is_empty()).and_then(Sequence::parse);
     let range = match (get_text(item, RANGE_START), get_text(item, RANGE_END)) {
         (Some(start), Some(end)) => {
@@ -111,15 +141,27 @@ fn lease(item: &Item) -> Result<Lease, &'static str> {
         }
         _ => None,
     };
+    let checkpoint = match item.get(CHECKPOINT) {
+        None | Some(AttributeValue::Null(_)) => Position::new(initial.clone()),
+        Some(_) => Position {
+            sequence: get_text(item, CHECKPOINT).and_then(Sequence::parse).ok_or(CHECKPOINT)?,
+            sub: sub(item, CHECKPOINT_SUB)?,
+        },
+    };
+    // Every write of a lease without one requires that the attribute isn't there, whatever its value.
+    if item.contains_key(CHECKPOINT_OWNER) && get_text(item, CHECKPOINT_OWNER).is_none() {
+        return Err(CHECKPOINT_OWNER);
+    }
+    let owner_switches = match item.get(OWNER_SWITCHES) {
+        None => 0,
+        Some(_) => get_number(item, OWNER_SWITCHES).ok_or(OWNER_SWITCHES)?,
+    };
     Ok(Lease {
         shard: get_text(item, KEY).ok_or(KEY)?.into(),
         owner: get_text(item, OWNER).map(Into::into),
         counter: get_number(item, COUNTER).ok_or(COUNTER)?,
-        owner_switches: get_number(item, OWNER_SWITCHES).ok_or(OWNER_SWITCHES)?,
-        checkpoint: Position {
-            sequence: get_text(item, CHECKPOINT).and_then(Sequence::parse).ok_or(CHECKPOINT)?,
-            sub: sub(item, CHECKPOINT_SUB)?,
-        },
+        owner_switches,
+        checkpoint,
         pending: match pending {
             Some(sequence) => Some(Position { sequence, sub: sub(item, PENDING_SUB)? }),
             None => None,
@@ -149,9 +191,9 @@ pub(super) fn get_number(item: &Item, name: &str) -> Option<i64> {
     item.get(name)?.as_n().ok()?.parse().ok()
 }
 
-/// Absent counts as 0.
+/// Absent or NULL counts as 0.
 fn sub(item: &Item, name: &'static str) -> Result<u64, &'static str> {
-    if !item.contains_key(name) {
+    if matches!(item.get(name), None | Some(AttributeValue::Null(_))) {
         return Ok(0);
     }
     get_number(item, name).and_then(|sub| u64::try_from(sub).ok()).ok_or(name)
@@ -171,26 +213,69 @@ mod tests {
         Lease::new("c".into(), Position::new(Sequence::TrimHorizon), parents, HashRange { start: 0, end: 9 })
     }
 
+    fn read(item: &Item) -> Row {
+        row(item, &Sequence::Latest)
+    }
+
+    /// As zio-kinesis 0.3x makes rows.
+    #[test]
+    fn row_without_checkpoint_and_owner_switches_is_a_lease_at_the_initial_position() {
+        let null = AttributeValue::Null(true);
+        for (checkpoint, sub) in
+            [(Some(&null), None), (None, None), (None, Some(&null)), (Some(&null), Some(&null))]
+        {
+            let mut item = new_row(&child());
+            for name in [OWNER_SWITCHES, CHECKPOINT, CHECKPOINT_SUB] {
+                item.remove(name);
+            }
+            item.extend(checkpoint.map(|value| (CHECKPOINT.to_owned(), value.clone())));
+            item.extend(sub.map(|value| (CHECKPOINT_SUB.to_owned(), value.clone())));
+            for initial in [Sequence::Latest, Sequence::TrimHorizon, Sequence::AtTimestamp] {
+                let expected = Lease { checkpoint: Position::new(initial.clone()), ..child() };
+                assert_eq!(row(&item, &initial), Row::Lease(Box::new(expected)), "{item:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn row_with_a_value_that_cannot_be_used_names_its_attribute() {
+        let null = AttributeValue::Null(true);
+        for (name, value) in [
+            (COUNTER, null.clone()),
+            (CHECKPOINT, text("soon")),
+            (CHECKPOINT, number(5)),
+            (CHECKPOINT_SUB, number(-1)),
+            (OWNER_SWITCHES, null.clone()),
+            (CHECKPOINT_OWNER, null),
+            (RANGE_END, text("z")),
+        ] {
+            let mut item = new_row(&child());
+            item.insert(name.to_owned(), value);
+            assert!(matches!(read(&item), Row::Unreadable(why) if why.attribute == name), "{name}");
+        }
+    }
+
     #[test]
     fn a_new_row_reads_as_the_lease_that_it_was() {
-        assert_eq!(row(&new_row(&child())), Row::Lease(Box::new(child())));
+        assert_eq!(read(&new_row(&child())), Row::Lease(Box::new(child())));
     }
 
     #[test]
     fn rows_of_other_kinds_and_broken_ones_are_no_leases() {
         let mut item = new_row(&child());
         item.insert(ENTITY.into(), text("LEADER"));
-        assert_eq!(row(&item), Row::Other(None));
+        assert_eq!(read(&item), Row::Other("LEADER".to_owned()));
         let mut item = new_row(&child());
         item.remove(COUNTER);
-        assert!(matches!(row(&item), Row::Other(Some(why)) if why.contains(COUNTER)));
+        let Row::Unreadable(why) = read(&item) else { panic!("{item:?}") };
+        assert_eq!((why.key.as_str(), why.attribute, why.found.as_str()), ("c", COUNTER, "is missing"));
     }
 
     #[test]
     fn a_row_made_beside_kcl_2_has_no_type() {
         let child = Lease { typed: false, ..child() };
         assert!(!new_row(&child).contains_key(ENTITY));
-        assert_eq!(row(&new_row(&child)), Row::Lease(Box::new(child)));
+        assert_eq!(read(&new_row(&child)), Row::Lease(Box::new(child)));
     }
 
     #[test]
@@ -201,6 +286,6 @@ mod tests {
         }
         item.insert("somethingNew".into(), number(1));
         let expected = Lease { parents: BTreeSet::new(), range: None, typed: false, ..child() };
-        assert_eq!(row(&item), Row::Lease(Box::new(expected)));
+        assert_eq!(read(&item), Row::Lease(Box::new(expected)));
     }
 }

@@ -15,9 +15,11 @@ use super::credentials::Provider;
 use super::expand::{self, expand};
 use super::keys::client::{CLIENTS, Service};
 use super::keys::{Absent, kcl, nearest, own};
+use super::position;
 use super::settings::Settings;
 use super::value::Value;
 use super::{Remark, Source};
+use crate::clock;
 
 /// KCL refuses more.
 const MAX_RECORDS: i64 = 10_000;
@@ -356,6 +358,11 @@ impl Maker {
             self.require("streamName");
         }
         self.check_numbers();
+        if let Value::Number(seconds) = *self.settings.value("initialPositionInStreamExtended")
+            && let Some(text) = position::fault(seconds, clock::wall_millis())
+        {
+            self.fault("initialPositionInStreamExtended", text);
+        }
         self.check_region();
         let is_given = |bean: &Bean, service| bean.credentials.contains_key(&service);
         if !is_given(&self.bean, Service::Kinesis) {

@@ -201,6 +201,21 @@ fn a_time_in_seconds_is_where_new_leases_start() {
     assert_eq!(with("initialPositionInStream = trim_horizon\n").0.initial, InitialPosition::TrimHorizon);
 }
 
+#[test]
+fn position_in_the_future_or_in_milliseconds_is_a_fault_of_its_line() {
+    let key = "initialPositionInStreamExtended";
+    let faults = |seconds: i64| {
+        let mut faults = resolved(&format!("{key} = {seconds}\n")).faults;
+        faults.retain(|fault| fault.key.as_deref() == Some(key));
+        faults
+    };
+    for seconds in [1_700_000_000_000, 99_999_999_999] {
+        let [fault] = &faults(seconds)[..] else { panic!("{:?}", faults(seconds)) };
+        assert!(fault.line.is_some() && fault.text.contains(&seconds.to_string()), "{fault:?}");
+    }
+    assert_eq!(faults(1_700_000_000), []);
+}
+
 proptest::proptest! {
     #[test]
     fn no_file_makes_it_panic(text in "([a-zA-Z.\\[\\]()]{0,12}(maxRecords|AWSCredentialsProvider|workerId|kinesisClient\\.|streamArn|fanoutConfig\\.)?[ =:]{1,3}[ -~]{0,20}\n){0,8}") {

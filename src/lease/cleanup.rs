@@ -35,10 +35,15 @@ pub fn forgotten<'l>(leases: &'l [Lease], listed: &[Shard]) -> Vec<&'l Lease> {
     }
     let rows: BTreeSet<&ShardId> = leases.iter().map(|lease| &lease.shard).collect();
     let known: BTreeSet<&ShardId> = listed.iter().map(|shard| &shard.id).collect();
+    let mut children: BTreeMap<&ShardId, Vec<&ShardId>> = BTreeMap::new();
+    for shard in listed {
+        for parent in shard.parents() {
+            children.entry(parent).or_default().push(&shard.id);
+        }
+    }
     let with_lease = |lease: &Lease| {
-        let by_row = lease.children.iter();
-        let of_this = listed.iter().filter(|shard| shard.parents().any(|parent| *parent == lease.shard));
-        by_row.chain(of_this.map(|shard| &shard.id)).all(|child| rows.contains(child))
+        let of_this = children.get(&lease.shard).into_iter().flatten().copied();
+        lease.children.iter().chain(of_this).all(|child| rows.contains(child))
     };
     leases
         .iter()

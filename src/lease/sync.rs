@@ -63,6 +63,23 @@ pub enum Error {
         /// Its open parent.
         parent: ShardId,
     },
+    /// A shard is its own ancestor.
+    #[error("the listed shards have no oldest ancestor: {}", circle(.shards))]
+    Cycle {
+        /// The shards of the cycle, each followed by a parent of it, the last by the first.
+        shards: Vec<ShardId>,
+    },
+}
+
+/// A cycle of shards for a message, however long it is.
+fn circle(shards: &[ShardId]) -> String {
+    const NAMED: usize = 10;
+    let mut text: Vec<String> = shards.iter().take(NAMED).map(ToString::to_string).collect();
+    if shards.len() > NAMED {
+        text.push(format!("({} more)", shards.len() - NAMED));
+    }
+    text.extend(shards.first().map(ToString::to_string));
+    text.join(" is a child of ")
 }
 
 pub(super) fn new_lease(shard: &Shard, sequence: Sequence) -> Lease {
@@ -104,6 +121,7 @@ fn covers(ranges: impl Iterator<Item = HashRange>) -> Result<(), Error> {
 ///
 /// # Errors
 /// [`Error::UnexpectedChild`] unless `ignore_unexpected`: then such a child gets no lease.
+/// [`Error::Cycle`] if a shard that needs a lease has an ancestor that is its own ancestor.
 pub fn plan_missing(
     shards: &[Shard],
     leases: &[Lease],
@@ -133,7 +151,7 @@ pub fn plan_missing(
     for shard in in_order(shards) {
         let needed =
             shard.ending.is_none() && !plan.have.contains(&shard.id) && !unexpected.contains(&shard.id);
-        if needed && !plan.visit(&shard.id) {
+        if needed && !plan.visit(shard)? {
             plan.planned.insert(shard.id.clone(), initial.sequence());
         }
     }
@@ -147,43 +165,79 @@ struct Plan<'a> {
     listed: BTreeMap<&'a ShardId, &'a Shard>,
     have: BTreeSet<&'a ShardId>,
     initial: InitialPosition,
-    /// Memo of [`Plan::visit`].
-    descendants: BTreeMap<ShardId, bool>,
+    /// The answers of [`Plan::visit`].
+    descendants: BTreeMap<&'a ShardId, bool>,
     /// Ancestors from which everything has to be read again.
-    marked: BTreeSet<ShardId>,
+    marked: BTreeSet<&'a ShardId>,
     planned: BTreeMap<ShardId, Sequence>,
 }
 
-impl Plan<'_> {
+/// A shard on the path from an open shard to the ancestor that is visited now.
+struct Visit<'a> {
+    shard: &'a Shard,
+    /// Its listed parents.
+    parents: Vec<&'a ShardId>,
+    /// The number of them that were visited.
+    visited: usize,
+    /// Those whose lease will exist, or that are read again.
+    through: BTreeSet<&'a ShardId>,
+}
+
+impl<'a> Plan<'a> {
     /// Whether the shard's lease will be made by an ancestor when that ends. Plans the leases of
     /// ancestors that are needed for it.
-    fn visit(&mut self, id: &ShardId) -> bool {
-        if let Some(known) = self.descendants.get(id) {
-            return *known;
-        }
-        let Some(shard) = self.listed.get(id).copied() else { return false };
-        let answer = self.have.contains(id) || self.visit_parents(shard);
-        self.descendants.insert(id.clone(), answer);
-        answer
-    }
-
-    fn visit_parents(&mut self, shard: &Shard) -> bool {
-        let parents: Vec<ShardId> =
-            shard.parents().filter(|id| self.listed.contains_key(id)).cloned().collect();
-        let mut through = BTreeSet::new();
-        for parent in &parents {
-            if self.visit(parent) || self.marked.contains(parent) {
-                through.insert(parent.clone());
+    ///
+    /// Java recurses over the parents (`checkIfDescendantAndAddNewLeasesForAncestors`). The path is kept on the heap
+    /// here: a lineage may be longer than a stack is deep.
+    fn visit(&mut self, shard: &'a Shard) -> Result<bool, Error> {
+        let mut path: Vec<Visit<'a>> = Vec::new();
+        let mut on_path = BTreeSet::new();
+        let mut next = Some(shard);
+        loop {
+            if let Some(shard) = next.take()
+                && !self.descendants.contains_key(&shard.id)
+            {
+                if self.have.contains(&shard.id) {
+                    self.descendants.insert(&shard.id, true);
+                } else if on_path.insert(&shard.id) {
+                    let parents = shard.parents().filter(|id| self.listed.contains_key(id)).collect();
+                    path.push(Visit { shard, parents, visited: 0, through: BTreeSet::new() });
+                } else {
+                    let cycle = path.iter().map(|visit| &visit.shard.id).skip_while(|id| **id != shard.id);
+                    return Err(Error::Cycle { shards: cycle.cloned().collect() });
+                }
+            }
+            let Some(mut visit) = path.pop() else { break };
+            // A parent that has been visited has its answer by now; one that has not is visited first.
+            while let Some(parent) = visit.parents.get(visit.visited) {
+                let Some(descendant) = self.descendants.get(parent) else { break };
+                if *descendant || self.marked.contains(parent) {
+                    visit.through.insert(parent);
+                }
+                visit.visited += 1;
+            }
+            if let Some(parent) = visit.parents.get(visit.visited) {
+                next = self.listed.get(parent).copied();
+                path.push(visit);
+            } else {
+                on_path.remove(&visit.shard.id);
+                let answer = self.plan_parents(&visit);
+                self.descendants.insert(&visit.shard.id, answer);
             }
         }
-        if through.is_empty() {
+        Ok(self.descendants.get(&shard.id).copied().unwrap_or_default())
+    }
+
+    /// Once all of its parents were visited.
+    fn plan_parents(&mut self, visit: &Visit<'a>) -> bool {
+        if visit.through.is_empty() {
             if self.initial != InitialPosition::Latest {
-                self.marked.insert(shard.id.clone());
+                self.marked.insert(&visit.shard.id);
             }
             return false;
         }
-        for parent in parents.iter().filter(|id| !self.have.contains(*id)) {
-            let descendant = through.contains(parent);
+        for parent in visit.parents.iter().copied().filter(|id| !self.have.contains(id)) {
+            let descendant = visit.through.contains(parent);
             let wanted = self.planned.contains_key(parent) || self.marked.contains(parent) || !descendant;
             if wanted {
                 let replay = descendant && !matches!(self.initial, InitialPosition::AtTimestamp(_));
@@ -206,6 +260,8 @@ pub fn plan_children(children: &[ChildShard]) -> Vec<Lease> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::sequence::SequenceNumber;
 
@@ -299,5 +355,138 @@ mod tests {
         shards[1].range.start = 101;
         assert_eq!(plan_first(&shards, InitialPosition::Latest), Err(Error::Hole { after: 99 }));
         assert_eq!(plan_first(&[], InitialPosition::Latest), Err(Error::Hole { after: 0 }));
+    }
+
+    /// One open shard after that many splits or merges of which each has one listed child.
+    fn generations(count: u32) -> Vec<Shard> {
+        (0..=count)
+            .map(|id| shard(id, &id.checked_sub(1).into_iter().collect::<Vec<_>>(), id == count))
+            .collect()
+    }
+
+    /// On a stack that holds a few hundred frames at most.
+    fn on_a_small_stack<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> T {
+        std::thread::Builder::new().stack_size(128 * 1024).spawn(run).unwrap().join().unwrap()
+    }
+
+    #[test]
+    fn lineage_of_25000_generations_is_planned_on_a_small_stack() {
+        let planned = on_a_small_stack(|| {
+            plan_missing(&generations(25_000), &[lease(99_999)], InitialPosition::TrimHorizon, false).unwrap()
+        });
+        assert_eq!(planned.iter().map(|lease| lease.shard.as_str()).collect::<Vec<_>>(), ["0"]);
+    }
+
+    #[test]
+    fn shard_that_is_its_own_ancestor_is_an_error_that_names_the_cycle() {
+        let shards =
+            [shard(0, &[2], false), shard(1, &[0], false), shard(2, &[1], false), shard(3, &[2], true)];
+        let error =
+            on_a_small_stack(move || plan_missing(&shards, &[], InitialPosition::Latest, false)).unwrap_err();
+        assert_eq!(error, Error::Cycle { shards: vec!["2".into(), "1".into(), "0".into()] });
+        assert!(error.to_string().contains("2 is a child of 1 is a child of 0 is a child of 2"), "{error}");
+    }
+
+    /// As Java writes it, for lineages that a stack can hold.
+    struct Recursive<'a> {
+        listed: BTreeMap<&'a ShardId, &'a Shard>,
+        have: BTreeSet<&'a ShardId>,
+        initial: InitialPosition,
+        descendants: BTreeMap<ShardId, bool>,
+        marked: BTreeSet<ShardId>,
+        planned: BTreeMap<ShardId, Sequence>,
+    }
+
+    impl Recursive<'_> {
+        fn visit(&mut self, id: &ShardId) -> bool {
+            if let Some(known) = self.descendants.get(id) {
+                return *known;
+            }
+            let Some(shard) = self.listed.get(id).copied() else { return false };
+            let answer = self.have.contains(id) || self.visit_parents(shard);
+            self.descendants.insert(id.clone(), answer);
+            answer
+        }
+
+        fn visit_parents(&mut self, shard: &Shard) -> bool {
+            let parents: Vec<ShardId> =
+                shard.parents().filter(|id| self.listed.contains_key(id)).cloned().collect();
+            let mut through = BTreeSet::new();
+            for parent in &parents {
+                if self.visit(parent) || self.marked.contains(parent) {
+                    through.insert(parent.clone());
+                }
+            }
+            if through.is_empty() {
+                if self.initial != InitialPosition::Latest {
+                    self.marked.insert(shard.id.clone());
+                }
+                return false;
+            }
+            for parent in parents.iter().filter(|id| !self.have.contains(*id)) {
+                let descendant = through.contains(parent);
+                let wanted = self.planned.contains_key(parent) || self.marked.contains(parent) || !descendant;
+                if wanted {
+                    let replay = descendant && !matches!(self.initial, InitialPosition::AtTimestamp(_));
+                    let at = if replay { Sequence::TrimHorizon } else { self.initial.sequence() };
+                    self.planned.insert(parent.clone(), at);
+                }
+            }
+            true
+        }
+    }
+
+    fn plan_recursively(shards: &[Shard], leases: &[Lease], initial: InitialPosition) -> Vec<Lease> {
+        let mut plan = Recursive {
+            listed: shards.iter().map(|shard| (&shard.id, shard)).collect(),
+            have: leases.iter().map(|lease| &lease.shard).collect(),
+            initial,
+            descendants: BTreeMap::new(),
+            marked: BTreeSet::new(),
+            planned: BTreeMap::new(),
+        };
+        for shard in in_order(shards) {
+            let needed = shard.ending.is_none() && !plan.have.contains(&shard.id);
+            if needed && !plan.visit(&shard.id) {
+                plan.planned.insert(shard.id.clone(), initial.sequence());
+            }
+        }
+        let planned = &plan.planned;
+        let lease = |shard: &Shard| planned.get(&shard.id).map(|at| new_lease(shard, at.clone()));
+        in_order(shards).into_iter().filter_map(lease).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn plan_is_that_of_the_recursive_version_on_any_acyclic_lineage(
+            // Of each shard: up to two older parents, whether it is open without children, listed, leased.
+            lineage in proptest::collection::vec((0u32..40, 0u32..40, 0u8..3, any::<bool>(), 0u8..8, 0u8..4), 1..30),
+            initial in 0u8..3,
+        ) {
+            let mut shards = Vec::new();
+            let mut leases = Vec::new();
+            for (id, (first, second, parents, open, listed, leased)) in (0u32..).zip(&lineage) {
+                let older = [*first, *second].map(|at| at.checked_rem(id)).into_iter().flatten();
+                let parents: Vec<u32> = older.take((*parents).into()).collect();
+                if *listed > 0 {
+                    shards.push(shard(id, &parents, *open));
+                }
+                if *leased == 0 {
+                    leases.push(lease(id));
+                }
+            }
+            let parents: BTreeSet<ShardId> = shards.iter().flat_map(Shard::parents).cloned().collect();
+            for shard in &mut shards {
+                if parents.contains(&shard.id) {
+                    shard.ending = SequenceNumber::parse("999");
+                }
+            }
+            let initial = [InitialPosition::Latest, InitialPosition::TrimHorizon, InitialPosition::AtTimestamp(5)]
+                [usize::from(initial)];
+            prop_assert_eq!(
+                plan_missing(&shards, &leases, initial, false).unwrap(),
+                plan_recursively(&shards, &leases, initial)
+            );
+        }
     }
 }

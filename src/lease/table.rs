@@ -29,6 +29,16 @@ pub enum Error {
     /// Refused for good: access, validation.
     #[error("DynamoDB refused: {0}")]
     Denied(String),
+    /// There is a row, but it can't be read as a lease.
+    #[error("table {table}: the row {shard} cannot be read as a lease: {why}")]
+    Unreadable {
+        /// The table.
+        table: String,
+        /// The row's key.
+        shard: ShardId,
+        /// The attribute and its value.
+        why: String,
+    },
     /// The table exists but is no lease table.
     #[error(
         "table {table} is not a lease table: {found}. Expected the single hash key leaseKey of type S. \

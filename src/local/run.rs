@@ -170,6 +170,7 @@ async fn serve(
         protected: config.protect_table,
         recoverable: false,
         segments: config.scan_segments,
+        initial: config.initial.sequence(),
     };
     let ports = Ports {
         table: Arc::new(Leases::new(clients.dynamodb.clone(), config.table.clone(), table)),

@@ -13,6 +13,8 @@ use crate::shard::ShardId;
 
 /// Shards that are over are remembered, the newest of them.
 const REMEMBERED: usize = 64;
+/// Characters of an error that are kept.
+const READ_ERROR: usize = 500;
 /// Batches between what was delivered and what was checkpointed, of which the time is remembered.
 const BATCHES: usize = 64;
 
@@ -43,6 +45,8 @@ pub struct Totals {
     pub fetch_failures: u64,
     /// Since when they fail.
     pub unread_since: Option<Instant>,
+    /// Why the last reading that failed did, and when.
+    pub read_error: Option<(String, Instant)>,
     /// Since when it can't come to its end.
     pub end_delayed_since: Option<Instant>,
     /// How far behind the tip the last answer was.
@@ -93,6 +97,7 @@ impl Totals {
                 // Counts go on where this worker held the shard before.
                 (self.since, self.moved, self.over) = (Some(now), Some(now), None);
                 (self.asked, self.failing_since, self.unread_since) = (None, None, None);
+                self.read_error = None;
                 (self.checkpoint, self.checkpoint_arrival) = (Some(checkpoint.clone()), None);
                 (self.last, self.last_arrival) = (None, None);
                 self.arrivals.clear();
@@ -126,7 +131,8 @@ impl Totals {
                 self.unread_since = None;
                 self.millis_behind_latest = millis_behind_latest.or(self.millis_behind_latest);
             }
-            OfShard::FetchFailed { .. } => {
+            OfShard::FetchFailed { error, .. } => {
+                self.read_error = Some((error.chars().take(READ_ERROR).collect(), now));
                 self.fetch_failures += 1;
                 self.unread_since.get_or_insert(now);
             }

@@ -295,7 +295,7 @@ impl Sink for Queue {
                     scope.success(Level::Summary, "", true, Some(Duration::ZERO));
                 }
             }
-            OfShard::FetchFailed { took } => {
+            OfShard::FetchFailed { took, .. } => {
                 process().success(Level::Detailed, "KinesisDataFetcher.getRecords", false, took);
             }
             OfShard::Delivered { records, bytes, .. } => {

@@ -55,6 +55,8 @@ pub enum OfShard<'a> {
     FetchFailed {
         /// How long the call took; none where records are pushed.
         took: Option<Duration>,
+        /// Why.
+        error: &'a str,
     },
     /// Records lie between the reader and the child.
     Waiting {

@@ -1,46 +1,303 @@
 //! Which shards take no records any more, as `ListShards` tells: one listing for all readings, seldom made anew.
+//! And when a polled shard whose end Kinesis does not say has come to it: [`Quiet`].
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
-use crate::shard::{self, Filter, ShardId};
+use crate::shard::{self, ChildShard, Filter, HashRange, Shard, ShardId};
 
 /// From one listing to the next.
 const APART: Duration = Duration::from_secs(30);
 /// Whoever lists doesn't read meanwhile.
 const LISTING: Duration = Duration::from_secs(10);
+/// Where for so long nothing has come, one asks whether the shard is closed: its end comes with its last records or
+/// right behind them.
+pub(super) const QUIET: Duration = Duration::from_secs(10);
+/// From one question about a polled shard that was open to the next: twice as long each time.
+const OPEN: Duration = Duration::from_secs(60);
+const OPEN_MOST: Duration = Duration::from_secs(10 * 60);
 
+/// Shards that are known to be closed. One for the worker.
 #[derive(Debug, Default)]
-pub(super) struct Closed(Mutex<Known>);
+pub struct Closed(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
     asked: Option<Instant>,
     /// The last listing that was answered, and when it was asked for.
-    closed: Option<(Instant, BTreeSet<ShardId>)>,
+    listing: Option<(Instant, Vec<Shard>)>,
+}
+
+/// What a listing says of a shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum State {
+    /// Nothing is known now.
+    Unknown,
+    /// It may take records, or what became of it isn't listed yet.
+    Open,
+    /// It takes no records any more.
+    Closed {
+        /// What it became: empty where that is incomplete.
+        children: Vec<ChildShard>,
+    },
 }
 
 impl Closed {
     /// Whether the shard is known to be closed, by a listing that was asked for after `since`: an earlier stream of the
     /// name may have had a shard of that name. While somebody lists, and when that fails, nothing is known.
     pub(super) async fn has(&self, shard: &ShardId, since: Instant, shards: &dyn shard::Api) -> bool {
-        let Ok(mut known) = self.0.try_lock() else { return false };
+        matches!(self.state(shard, since, shards).await, State::Closed { .. })
+    }
+
+    /// The same, with what the shard became.
+    pub(super) async fn state(&self, shard: &ShardId, since: Instant, shards: &dyn shard::Api) -> State {
+        let Ok(mut known) = self.0.try_lock() else { return State::Unknown };
         if known.asked.is_none_or(|asked| asked.elapsed() >= APART) {
             let asked = Instant::now();
             known.asked = Some(asked);
             match timeout(LISTING, shards.list(Filter::All)).await {
-                Ok(Ok(listed)) => {
-                    let closed = listed.into_iter().filter(|shard| shard.ending.is_some());
-                    known.closed = Some((asked, closed.map(|shard| shard.id).collect()));
-                }
+                Ok(Ok(listed)) => known.listing = Some((asked, listed)),
                 Ok(Err(error)) => debug!(%error, "which shards are closed isn't known"),
                 Err(_) => debug!("which shards are closed isn't known: no answer in {LISTING:?}"),
             }
         }
-        known.closed.as_ref().is_some_and(|(at, closed)| *at >= since && closed.contains(shard))
+        match &known.listing {
+            Some((at, listed)) if *at >= since => state(shard, listed),
+            Some(_) | None => State::Unknown,
+        }
+    }
+}
+
+fn state(shard: &ShardId, listed: &[Shard]) -> State {
+    let this = listed.iter().find(|listed| listed.id == *shard);
+    let Some(this) = this.filter(|this| this.ending.is_some()) else { return State::Open };
+    let of_this = listed.iter().filter(|listed| listed.parents().any(|parent| parent == shard));
+    let children: Vec<ChildShard> = of_this
+        .map(|child| ChildShard {
+            id: child.id.clone(),
+            parents: child.parents().cloned().collect(),
+            range: child.range,
+        })
+        .collect();
+    let whole = covers(this.range, children.iter().map(|child| child.range).collect());
+    State::Closed { children: if whole { children } else { Vec::new() } }
+}
+
+/// Whether the ranges leave none of the shard's hash keys out.
+fn covers(range: HashRange, mut by: Vec<HashRange>) -> bool {
+    by.sort();
+    let mut next = range.start;
+    for part in by {
+        if part.start > next {
+            return false;
+        }
+        if part.end >= range.end {
+            return true;
+        }
+        next = next.max(part.end.saturating_add(1));
+    }
+    false
+}
+
+/// What a polled shard needs next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// To be polled further.
+    Read,
+    /// To ask [`Closed`] by a listing after that time, and to tell [`Quiet::listed`].
+    Ask(Instant),
+    /// Its end is handed on.
+    End(Vec<ChildShard>),
+}
+
+/// A polled shard, some endpoints never say the end of which: npm's kinesis-local answers with another iterator for ever.
+///
+/// It has come to its end if nothing came for [`QUIET`], a listing that was asked for after that says that it is
+/// closed, and a `GetRecords` that was sent after the answer of this listing found nothing either. All of these answers
+/// must be at the tip: empty ones are normal where records are sparse.
+#[derive(Debug)]
+pub(super) struct Quiet {
+    /// When something came last, or reading began.
+    since: Instant,
+    /// Not asked before.
+    ask: Instant,
+    pause: Duration,
+    closed: Option<(Instant, Vec<ChildShard>)>,
+}
+
+impl Quiet {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { since: now, ask: now, pause: OPEN, closed: None }
+    }
+
+    /// Something came, or reading begins anew.
+    pub(super) fn moved(&mut self, now: Instant) {
+        (self.since, self.closed) = (now, None);
+    }
+
+    /// A `GetRecords` that was sent at that time was answered with so many records, so many milliseconds from the tip.
+    pub(super) fn answered(
+        &mut self,
+        sent: Instant,
+        now: Instant,
+        records: usize,
+        millis_behind_latest: Option<i64>,
+    ) -> Next {
+        if records > 0 || millis_behind_latest != Some(0) {
+            self.moved(now);
+            return Next::Read;
+        }
+        match self.closed.take_if(|(listed, _)| sent >= *listed) {
+            Some((_, children)) => Next::End(children),
+            None if self.closed.is_none() && now >= self.ask && now >= self.since + QUIET => {
+                Next::Ask(self.since)
+            }
+            None => Next::Read,
+        }
+    }
+
+    /// What the listing said that was answered now.
+    pub(super) fn listed(&mut self, now: Instant, state: State) {
+        match state {
+            State::Unknown => self.ask = now + QUIET,
+            State::Closed { children } if !children.is_empty() => self.closed = Some((now, children)),
+            State::Open | State::Closed { .. } => {
+                self.ask = now + self.pause;
+                self.pause = (self.pause * 2).min(OPEN_MOST);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sequence::SequenceNumber;
+
+    fn child() -> Vec<ChildShard> {
+        vec![ChildShard { id: "c".into(), parents: vec!["s".into()], range: HashRange { start: 0, end: 9 } }]
+    }
+
+    fn closed() -> State {
+        State::Closed { children: child() }
+    }
+
+    struct Life(Quiet, Instant);
+
+    impl Life {
+        fn new() -> Self {
+            let now = Instant::now();
+            Self(Quiet::new(now), now)
+        }
+        fn at(&self, seconds: u64) -> Instant {
+            self.1 + Duration::from_secs(seconds)
+        }
+        /// An answer at that second, to a request sent at the same.
+        fn empty(&mut self, second: u64) -> Next {
+            self.0.answered(self.at(second), self.at(second), 0, Some(0))
+        }
+    }
+
+    #[test]
+    fn shard_that_is_quiet_closed_and_read_once_more_has_ended() {
+        let mut life = Life::new();
+        assert_eq!(life.empty(9), Next::Read, "not quiet for long enough");
+        assert_eq!(life.empty(10), Next::Ask(life.at(0)));
+        life.0.listed(life.at(12), closed());
+        assert_eq!(life.0.answered(life.at(11), life.at(13), 0, Some(0)), Next::Read, "sent before");
+        assert_eq!(life.empty(13), Next::End(child()));
+    }
+
+    #[test]
+    fn anything_that_comes_begins_the_wait_anew() {
+        for (records, behind) in [(1, Some(0)), (0, Some(1)), (0, None), (0, Some(-1))] {
+            let mut life = Life::new();
+            assert_eq!(life.empty(10), Next::Ask(life.at(0)));
+            life.0.listed(life.at(11), closed());
+            assert_eq!(life.0.answered(life.at(12), life.at(12), records, behind), Next::Read);
+            assert_eq!(life.empty(13), Next::Read, "{records} {behind:?}");
+            assert_eq!(life.empty(21), Next::Read, "{records} {behind:?}");
+            assert_eq!(life.empty(22), Next::Ask(life.at(12)), "by a listing after what came");
+        }
+    }
+
+    #[test]
+    fn open_shard_is_asked_about_seldom_and_never_ends() {
+        let (mut life, mut asked) = (Life::new(), Vec::new());
+        for second in 0..3_600 {
+            // A record now and then makes no difference.
+            if second % 600 == 599 {
+                life.0.answered(life.at(second), life.at(second), 1, Some(0));
+            }
+            match life.empty(second) {
+                Next::Read => {}
+                Next::Ask(_) => {
+                    asked.push(second);
+                    let half = State::Closed { children: Vec::new() };
+                    life.0.listed(life.at(second), if asked.len() == 2 { half } else { State::Open });
+                }
+                Next::End(_) => panic!("it is open"),
+            }
+        }
+        assert_eq!(asked, [10, 70, 190, 430, 910, 1_510, 2_110, 2_710, 3_310]);
+    }
+
+    fn shard(id: &str, parents: &[&str], range: (u128, u128), open: bool) -> Shard {
+        Shard {
+            id: id.into(),
+            parent: parents.first().map(|parent| (*parent).into()),
+            adjacent_parent: parents.get(1).map(|parent| (*parent).into()),
+            range: HashRange { start: range.0, end: range.1 },
+            starting: SequenceNumber::parse("1").unwrap(),
+            ending: (!open).then(|| SequenceNumber::parse("9").unwrap()),
+        }
+    }
+
+    #[test]
+    fn children_are_known_once_they_cover_the_hash_keys_of_their_parent() {
+        let (a, b) = (shard("a", &["s"], (0, 4), true), shard("b", &["s"], (5, 9), true));
+        let parent = |open| shard("s", &[], (0, 9), open);
+        let of = |listed: &[Shard]| match state(&"s".into(), listed) {
+            State::Closed { children } => Some(children.len()),
+            State::Open | State::Unknown => None,
+        };
+        assert_eq!(of(&[parent(false), a.clone(), b.clone()]), Some(2));
+        assert_eq!(of(&[parent(false), a.clone()]), Some(0));
+        assert_eq!(of(&[parent(false), b.clone()]), Some(0));
+        assert_eq!(of(&[parent(true), a.clone(), b]), None);
+        assert_eq!(of(&[a]), None, "it isn't listed");
+        let merged = shard("m", &["r", "s"], (0, 19), true);
+        assert_eq!(of(&[parent(false), merged]), Some(1));
+    }
+
+    struct Lists(std::sync::atomic::AtomicUsize);
+
+    impl shard::Api for Lists {
+        fn list(&self, _: Filter) -> shard::BoxFuture<'_, Result<Vec<Shard>, shard::Error>> {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let listed = vec![shard("s", &[], (0, 9), false), shard("m", &["s"], (0, 9), true)];
+            Box::pin(async { Ok(listed) })
+        }
+        fn identity(&self) -> shard::BoxFuture<'_, Result<crate::stream::StreamId, shard::Error>> {
+            Box::pin(async { Err(shard::Error::Denied("d".to_owned())) })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn listing_from_before_the_last_record_is_not_believed_and_none_is_made_within_half_a_minute() {
+        let (closed, lists) = (Closed::default(), Lists(0.into()));
+        let shard = ShardId::from("s");
+        let first = Instant::now();
+        assert!(closed.has(&shard, first, &lists).await);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(closed.state(&shard, Instant::now(), &lists).await, State::Unknown);
+        assert!(closed.has(&shard, first, &lists).await);
+        assert_eq!(lists.0.load(std::sync::atomic::Ordering::Relaxed), 1);
+        tokio::time::advance(APART).await;
+        assert!(closed.has(&shard, Instant::now(), &lists).await);
+        assert_eq!(lists.0.load(std::sync::atomic::Ordering::Relaxed), 2);
     }
 }

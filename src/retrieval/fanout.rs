@@ -12,8 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
+use super::closed::QUIET;
+use super::failing::Kind;
 use super::place::Place;
 use super::queue::Ahead;
 use super::registration::{Registered, StreamConsumer};
@@ -31,12 +33,11 @@ const ONE_CALL: Duration = Duration::from_secs(1);
 const TAKEN_OVER: Duration = Duration::from_secs(6);
 /// Kinesis sends an event without records every few seconds.
 const SILENCE: Duration = Duration::from_secs(30);
-/// The end of a closed shard comes with its last records or right behind them. Where for so long nothing has come,
-/// one asks whether it is closed.
-const QUIET: Duration = Duration::from_secs(10);
 /// How long a subscription is kept while the child is slow. What it was sent fills the window of its connection, and
 /// others on that must not be silent for so long that they are taken for broken.
 const STALL: Duration = Duration::from_secs(10);
+/// Between two looks at a consumer that is waited for.
+const CONSUMER: Duration = Duration::from_secs(10);
 /// Room for an event without records.
 const LITTLE: usize = 4 * 1024;
 
@@ -118,7 +119,7 @@ impl Fanout {
     }
 
     async fn subscribe(&mut self, ahead: &Ahead) -> Step {
-        let consumer = match self.consumer.arn().await {
+        let consumer = match self.consumer_arn().await {
             Ok(arn) => arn,
             Err(error @ Error::Unsupported(_)) => return self.cannot(&error),
             Err(error) => return self.failed("no consumer for enhanced fan-out yet, will try again", &error),
@@ -137,9 +138,8 @@ impl Fanout {
                 self.listen(subscription, &consumer, began, ahead).await
             }
             Err(error @ Error::Unsupported(_)) => self.cannot(&error),
-            Err(Error::Taken(reason)) => {
-                self.place.failed(None);
-                debug!(%shard, reason, "not subscribed yet");
+            Err(error @ Error::Taken(_)) => {
+                self.place.failed(Kind::Usual, None, "can't subscribe, will try again", &error);
                 Step::At(Instant::now() + ONE_CALL + Duration::from_millis(fastrand::u64(0..200)))
             }
             Err(Error::ShardMissing(reason)) => self.missing(&reason, &consumer, ahead).await,
@@ -174,11 +174,17 @@ impl Fanout {
                     return Step::At(began + ONE_CALL);
                 }
                 Ok(Ok(None)) => {
-                    self.place.failed(None);
+                    let error = "it ended before its first event";
+                    self.place.failed(
+                        Kind::Usual,
+                        None,
+                        "a subscription broke, will subscribe again",
+                        &error,
+                    );
                     return Step::At((began + ONE_CALL).max(Instant::now() + self.backoff.pause()));
                 }
-                Ok(Err(Error::Taken(reason))) => {
-                    info!(shard = %self.place.shard, reason, "another worker took the subscription over");
+                Ok(Err(error @ Error::Taken(_))) => {
+                    self.place.failed(Kind::Usual, None, "another worker took the subscription over", &error);
                     return Step::At(Instant::now() + TAKEN_OVER);
                 }
                 Ok(Err(Error::ShardMissing(reason))) => return self.missing(&reason, consumer, ahead).await,
@@ -195,7 +201,6 @@ impl Fanout {
                 }
             };
             if !self.place.believes(&answer) {
-                self.place.failed(None);
                 return Step::At((began + ONE_CALL).max(Instant::now() + self.backoff.pause()));
             }
             events += 1;
@@ -219,7 +224,7 @@ impl Fanout {
     /// subscription left out, be it the end alone, is read by `GetRecords`.
     async fn ends_unsaid(&self, since: Instant) -> bool {
         let Place { source, shard, .. } = &self.place;
-        let ends = since.elapsed() >= QUIET && self.consumer.closed.has(shard, since, &*source.shards).await;
+        let ends = since.elapsed() >= QUIET && source.closed.has(shard, since, &*source.shards).await;
         if ends {
             info!(%shard, "the shard is closed and its subscription says no end: it is polled from here to its end");
         }
@@ -247,15 +252,29 @@ impl Fanout {
         (wanted && !ahead.send(batch)) || ended
     }
 
-    fn failed(&mut self, what: &str, error: &Error) -> Step {
-        let pause = self.backoff.pause().max(ONE_CALL / 2);
-        self.place.failed(None);
-        if self.place.is_news() {
-            warn!(shard = %self.place.shard, %error, ?pause, "{what}");
-        } else {
-            debug!(shard = %self.place.shard, %error, ?pause, "{what}");
+    /// Shards wait here while one of them looks for the consumer, or registers it.
+    async fn consumer_arn(&mut self) -> Result<String, Error> {
+        let consumer = self.consumer.clone();
+        let mut arn = std::pin::pin!(consumer.arn());
+        loop {
+            match timeout(CONSUMER, &mut arn).await {
+                Ok(found) => return found,
+                Err(_) => {
+                    let error = "it is not registered and active yet";
+                    self.place.failed(
+                        Kind::Usual,
+                        None,
+                        "no consumer for enhanced fan-out yet, waiting",
+                        &error,
+                    );
+                }
+            }
         }
-        Step::At(Instant::now() + pause)
+    }
+
+    fn failed(&mut self, what: &'static str, error: &Error) -> Step {
+        self.place.failed(Kind::Unusual, None, what, error);
+        Step::At(Instant::now() + self.backoff.pause().max(ONE_CALL / 2))
     }
 
     fn cannot(&self, error: &Error) -> Step {
@@ -269,7 +288,7 @@ impl Fanout {
             ahead.send(end);
             return Step::Done;
         }
-        self.place.failed(None);
+        self.place.failed(Kind::Logged, None, "can't subscribe, will try again", &reason);
         self.consumer.is_missing(consumer).await;
         Step::At(Instant::now() + self.backoff.pause().max(ONE_CALL))
     }

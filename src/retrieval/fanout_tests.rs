@@ -142,6 +142,7 @@ pub(super) fn source(script: &Arc<Script>) -> Source {
         consumer: Some(Arc::new(StreamConsumer::new(script.clone(), registration(None)))),
         settings,
         budget: Budget::new(1_000_000),
+        closed: Arc::default(),
         calls: Arc::new(Semaphore::new(1)),
         sink: Arc::new(crate::metrics::Discard),
     }
@@ -304,4 +305,35 @@ async fn a_closed_shard_whose_subscriptions_say_nothing_at_all_is_polled_after_t
     let script = script(vec![Ok(vec![]), Ok(vec![])], vec![listed("s", Some(9))]);
     assert_eq!(all(&script, Start::TrimHorizon).await, ["-> c"]);
     assert_eq!(starts(&script).len(), 3, "two subscriptions, one iterator");
+}
+
+/// Each subscription fails in the same way, for about five minutes; then one delivers the end of the shard.
+#[tokio::test(start_paused = true)]
+async fn subscriptions_that_keep_failing_are_warned_of_once_a_minute_and_recovery_is_logged() {
+    type Failure = fn() -> Result<VecDeque<Event>, Error>;
+    let failures: [(Failure, usize); 7] = [
+        (|| Err(Error::Taken("t".into())), 280),
+        (|| Err(Error::Throttled("t".into())), 35),
+        (|| Err(Error::Denied("d".into())), 35),
+        (|| Ok([Ok(None)].into()), 35),
+        (|| Ok([Err(Error::Taken("t".into()))].into()), 50),
+        (|| Ok([Err(Error::Unavailable("u".into()))].into()), 35),
+        (|| Ok([Ok(Some(Answer::default()))].into()), 35),
+    ];
+    for (failure, times) in failures {
+        let (logged, _guard) = crate::retrieval::logged::Logged::start();
+        let last = Ok(VecDeque::from([event(&[1], "1"), end()]));
+        let subscriptions = (0..times).map(|_| failure()).chain([last]).collect();
+        let script = Arc::new(Script {
+            subscriptions: Mutex::new(subscriptions),
+            began: Some(Instant::now()),
+            ..Script::default()
+        });
+        let mut feed = Feed::open(&source(&script), "s".into(), None, Start::TrimHorizon);
+        while feed.next().await.unwrap().end.is_none() {}
+        let (warnings, steps) = logged.counts();
+        assert!((2..=8).contains(&warnings), "{:?}: {warnings}", failure());
+        // The consumer was found, and the shard is read again.
+        assert_eq!(steps, 2, "{:?}", failure());
+    }
 }

@@ -6,9 +6,10 @@ use std::cmp::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{debug, info, warn};
 
 use super::aggregation::{self, Expanded};
+use super::failing::{Failing, Kind};
 use super::{Answer, Source, Start};
 use crate::batch::{Batch, Records};
 use crate::clock;
@@ -33,11 +34,21 @@ pub(super) struct Place {
     last: Option<SequenceNumber>,
     /// When it was last told that reading fails.
     told: Option<Instant>,
+    failing: Failing,
 }
 
 impl Place {
     pub(super) fn new(source: Source, shard: ShardId, range: Option<HashRange>, start: Start) -> Self {
-        Self { source, shard, range, start, opened: None, last: None, told: None }
+        Self {
+            source,
+            shard,
+            range,
+            start,
+            opened: None,
+            last: None,
+            told: None,
+            failing: Failing::default(),
+        }
     }
 
     /// Where to open a reading now.
@@ -74,6 +85,9 @@ impl Place {
             self.last = Some(last);
         }
         self.told = None;
+        if let Some(lasted) = self.failing.recovered(Instant::now()) {
+            info!(shard = %self.shard, ?lasted, "the shard is read again");
+        }
         let end = answer.next.is_none().then_some(answer.children);
         let (records, dropped) = match answer.records {
             Records::Each(records) => {
@@ -92,9 +106,25 @@ impl Place {
         Batch { records, millis_behind_latest: answer.millis_behind_latest, end, dropped }
     }
 
-    /// There was no answer, for a reason that is told elsewhere.
-    pub(super) fn failed(&self, took: Option<Duration>) {
-        self.source.sink.shard(&self.shard, OfShard::FetchFailed { took });
+    /// A read has failed: counted, and logged unless that would be too often. All failures go through here, so that no
+    /// shard stands still without a log line.
+    pub(super) fn failed(
+        &mut self,
+        kind: Kind,
+        took: Option<Duration>,
+        what: &'static str,
+        error: &dyn std::fmt::Display,
+    ) {
+        let now = Instant::now();
+        let reported = self.failing.failed(now, kind);
+        let error = error.to_string();
+        self.source.sink.shard(&self.shard, OfShard::FetchFailed { took, error: &error });
+        let (lasted, times) = self.failing.lasted(now);
+        if reported {
+            warn!(shard = %self.shard, error, times, ?lasted, "{what}");
+        } else {
+            debug!(shard = %self.shard, error, times, ?lasted, "{what}");
+        }
     }
 
     /// Whether trouble is worth a log line: a service that can't be reached for hours is one line a minute and shard.
@@ -107,12 +137,19 @@ impl Place {
     }
 
     /// Kinesis ends a shard with both signs or none, and each child has parents (KCL's DataRetrievalUtil).
-    /// Anything else is not believed.
+    /// Anything else is not believed: it counts as a failed read.
     pub(super) fn believes(&mut self, answer: &Answer) -> bool {
         let orphan = answer.children.iter().any(|child| child.parents.is_empty());
         let believed = answer.next.is_some() == answer.children.is_empty() && !orphan;
-        if !believed && self.is_news() {
-            warn!(shard = %self.shard, "an answer with only half of the end of a shard: asking again");
+        if !believed {
+            let (next, children) = (answer.next.is_some(), answer.children.len());
+            let error = format!("the answer has a next position: {next}, and {children} child shards");
+            self.failed(
+                Kind::Unusual,
+                None,
+                "ignored an answer with only half of the end of the shard",
+                &error,
+            );
         }
         believed
     }

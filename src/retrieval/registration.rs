@@ -14,7 +14,6 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::Error;
-use super::closed::Closed;
 use super::fanout::Api;
 use crate::shard::BoxFuture;
 
@@ -64,7 +63,6 @@ pub struct StreamConsumer {
     settings: Settings,
     found: Mutex<Option<String>>,
     unavailable: AtomicBool,
-    pub(super) closed: Closed,
 }
 
 impl std::fmt::Debug for StreamConsumer {
@@ -76,13 +74,7 @@ impl std::fmt::Debug for StreamConsumer {
 impl StreamConsumer {
     /// Nothing is called before the first shard is read.
     pub fn new(api: Arc<dyn Api>, settings: Settings) -> Self {
-        Self {
-            api,
-            settings,
-            found: Mutex::default(),
-            unavailable: AtomicBool::new(false),
-            closed: Closed::default(),
-        }
+        Self { api, settings, found: Mutex::default(), unavailable: AtomicBool::new(false) }
     }
 
     /// Its ARN. The first who asks finds or registers it; later ones wait for that.

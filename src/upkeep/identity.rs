@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
-use super::{Error, Memory, Upkeep, unrelated};
+use super::{Error, Made, Memory, Upkeep, unrelated};
 use crate::coordinator::Handle;
 use crate::lease::origin::{self, Foreign, Marks, StartOver};
 use crate::lease::{Lease, table, update};
@@ -63,9 +63,9 @@ impl Upkeep {
 
     /// Where the table is empty, two workers with different streams may both begin it: the first row decides whose it
     /// is, before any other is made.
-    pub(super) async fn make_first(&self, leases: &[Lease]) -> Result<(), Error> {
-        let Some(first) = leases.first() else { return Ok(()) };
-        self.make(std::slice::from_ref(first)).await?;
+    pub(super) async fn make_first(&self, leases: &[Lease]) -> Result<Made, Error> {
+        let Some(first) = leases.first() else { return Ok(Made::default()) };
+        let made = self.make(std::slice::from_ref(first)).await?;
         let row = self.table.get(&first.shard).await?;
         let mark = row.as_ref().and_then(|row| row.stream.as_ref());
         if let (Some(mark), Some(current)) = (mark, self.recognition.current())
@@ -77,7 +77,7 @@ impl Upkeep {
                 configured: current.arn().to_owned(),
             }));
         }
-        Ok(())
+        Ok(made)
     }
 
     /// Makes a table of an earlier stream of this name one of the present stream. Says whether anything was to be done.

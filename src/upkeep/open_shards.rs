@@ -40,8 +40,8 @@ impl Upkeep {
         if memory.unread.iter().any(|shard| seen.leases.iter().all(|lease| lease.shard != *shard)) {
             // The rows as they are now: the look may be some seconds old.
             let missing = self.needed(&self.table.list().await?).await?;
-            self.make(&missing).await?;
-            changed |= !missing.is_empty();
+            let made = self.make(&missing).await?;
+            changed |= made.new + made.there > 0;
         }
         if changed {
             coordinator.look();

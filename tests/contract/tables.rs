@@ -97,7 +97,7 @@ fn lease(shard: &str) -> Lease {
 
 #[tokio::test]
 async fn a_row_is_made_once_and_read_as_it_was_made() {
-    for Subject { name, table, .. } in &subjects().await {
+    for Subject { name, table, .. } in &Box::pin(subjects()).await {
         assert_eq!(table.get(&"b".into()).await, Ok(None), "{name}");
         assert_eq!(table.create(&lease("b")).await, Ok(true), "{name}");
         assert_eq!(table.create(&Lease { counter: 7, ..lease("b") }).await, Ok(false), "{name}");
@@ -109,7 +109,7 @@ async fn a_row_is_made_once_and_read_as_it_was_made() {
 
 #[tokio::test]
 async fn every_write_changes_the_row_as_it_says_and_only_once() {
-    for Subject { name, table, .. } in &subjects().await {
+    for Subject { name, table, .. } in &Box::pin(subjects()).await {
         let shard = ShardId::from("a");
         table.create(&lease("a")).await.unwrap();
         let mut row = lease("a");
@@ -156,7 +156,7 @@ async fn every_write_changes_the_row_as_it_says_and_only_once() {
 
 #[tokio::test]
 async fn only_the_row_of_a_finished_shard_is_deleted() {
-    for Subject { name, table, .. } in &subjects().await {
+    for Subject { name, table, .. } in &Box::pin(subjects()).await {
         let shard = ShardId::from("a");
         assert_eq!(table.delete(&shard).await, Ok(false), "{name}: nothing there");
         table.create(&lease("a")).await.unwrap();
@@ -169,7 +169,7 @@ async fn only_the_row_of_a_finished_shard_is_deleted() {
 
 #[tokio::test]
 async fn no_write_makes_a_row() {
-    for Subject { name, table, .. } in &subjects().await {
+    for Subject { name, table, .. } in &Box::pin(subjects()).await {
         let gone = lease("gone");
         let held = Lease { owner: Some("me".into()), ..gone.clone() };
         for update in [
@@ -198,7 +198,7 @@ async fn no_write_makes_a_row() {
 
 #[tokio::test]
 async fn of_many_who_take_one_lease_one_gets_it() {
-    for Subject { name, table, .. } in &subjects().await {
+    for Subject { name, table, .. } in &Box::pin(subjects()).await {
         table.create(&lease("a")).await.unwrap();
         let mut takers = JoinSet::new();
         for n in 0..20 {
@@ -243,6 +243,65 @@ async fn rows_that_are_no_leases_are_skipped() {
     }
     assert_eq!(table.list().await, Ok(vec![lease("a")]));
     assert_eq!(table.get(&"Leader".into()).await, Ok(None));
+}
+
+/// As zio-kinesis makes rows: without owner switches, and a checkpoint of NULL.
+#[tokio::test]
+async fn row_without_checkpoint_is_a_lease_that_every_write_works_on() {
+    let endpoint = Tables::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).await.unwrap();
+    let client = dynamodb(&endpoint).await;
+    let options = Options { initial: Sequence::TrimHorizon, ..Options::default() };
+    let table = Leases::new(client.clone(), "leases".to_owned(), options);
+    table.ensure().await.unwrap();
+    let text = |value: &str| AttributeValue::S(value.to_owned());
+    for checkpoint in [Some(AttributeValue::Null(true)), None] {
+        let put = client.put_item().table_name("leases").item("leaseKey", text("z"));
+        let put = put.item("leaseCounter", AttributeValue::N("3".into())).item("notOurs", text("kept"));
+        let put = checkpoint.into_iter().fold(put, |put, value| put.item("checkpoint", value));
+        put.send().await.unwrap();
+        let range = HashRange { start: 0, end: 1 };
+        let mut row = Lease::new("z".into(), Position::new(Sequence::TrimHorizon), BTreeSet::new(), range);
+        (row.counter, row.range, row.typed) = (3, None, false);
+        let position = Position { sequence: Sequence::parse("12345").unwrap(), sub: 6 };
+        type Write = Box<dyn Fn(&Lease) -> update::Update>;
+        let writes: [Write; 8] = [
+            Box::new(|row| update::take(row, &"me".into())),
+            Box::new(update::renew),
+            Box::new(update::nudge),
+            Box::new(|row| update::initiate(row, &"other".into())),
+            Box::new(|row| update::release(row, &update::Next::Nobody)),
+            Box::new(move |_| update::range(range)),
+            Box::new(move |row| update::checkpoint(row, &position)),
+            Box::new(|row| update::checkpoint(row, &Position::shard_end())),
+        ];
+        for write in &writes {
+            assert_eq!(table.list().await, Ok(vec![row.clone()]));
+            let update = write(&row);
+            assert_eq!(table.update(&row.shard, &update).await, Ok(row.clone()), "{update:?}");
+            update.apply(&mut row);
+            assert_eq!(table.get(&row.shard).await, Ok(Some(row.clone())), "{update:?}");
+        }
+        let kept = client.get_item().table_name("leases").key("leaseKey", text("z")).send().await.unwrap();
+        assert_eq!(kept.item().unwrap()["notOurs"], text("kept"));
+        assert_eq!(table.delete(&row.shard).await, Ok(true));
+    }
+    endpoint.stop().await;
+}
+
+#[tokio::test]
+async fn row_that_cannot_be_read_is_an_error_that_names_the_attribute() {
+    let endpoint = Tables::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).await.unwrap();
+    let client = dynamodb(&endpoint).await;
+    let table = Leases::new(client.clone(), "leases".to_owned(), Options::default());
+    table.ensure().await.unwrap();
+    let key = AttributeValue::S("a".into());
+    client.put_item().table_name("leases").item("leaseKey", key).send().await.unwrap();
+    assert_eq!(table.create(&lease("a")).await, Ok(false));
+    let Err(Error::Unreadable { shard, why, .. }) = table.get(&"a".into()).await else {
+        panic!("it was read")
+    };
+    assert!(shard.as_str() == "a" && why.contains("leaseCounter"), "{why}");
+    endpoint.stop().await;
 }
 
 #[tokio::test]

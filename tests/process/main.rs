@@ -47,5 +47,6 @@ mod life;
 mod local;
 mod log;
 mod reading;
+mod rows;
 mod status;
 mod tables;

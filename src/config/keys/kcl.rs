@@ -114,7 +114,7 @@ pub const KEYS: &[Key] = &[
     key("initialPositionInStream", Kind::Enum(POSITIONS), Text("LATEST"), RETRIEVAL, Yes,
         "Where leases start that nobody has read: LATEST or TRIM_HORIZON."),
     key("initialPositionInStreamExtended", Kind::EpochSeconds, Nothing, RETRIEVAL, Yes,
-        "Where leases start that nobody has read: seconds since 1970."),
+        "Where leases start that nobody has read: seconds since 1970, not in the future."),
     key("parentShardPollIntervalMillis", Kind::Long, Number(10_000), COORDINATOR, Yes,
         "Between looks at parents that aren't finished."),
     key("skipShardSyncAtWorkerInitializationIfLeasesExist", Kind::Bool, Absent::Bool(false), COORDINATOR, Yes,

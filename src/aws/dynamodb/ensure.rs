@@ -1,0 +1,141 @@
+//! The lease table made if it is missing, and waited for.
+
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, TableDescription,
+    TableStatus,
+};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+use tracing::info;
+
+use super::{Leases, TABLE_WAIT};
+use crate::aws::error::failure;
+use crate::aws::item;
+use crate::lease::table::Error;
+
+impl Leases {
+    /// One key and nothing else; billed on demand, as KCL's default.
+    async fn create_table(&self) -> Result<(), Error> {
+        info!(table = self.table, "creating the lease table");
+        let key = KeySchemaElement::builder().attribute_name(item::KEY).key_type(KeyType::Hash).build();
+        let definition = AttributeDefinition::builder()
+            .attribute_name(item::KEY)
+            .attribute_type(ScalarAttributeType::S)
+            .build();
+        let invalid = |error: aws_sdk_dynamodb::error::BuildError| Error::Denied(error.to_string());
+        let sent = self
+            .client
+            .create_table()
+            .table_name(&self.table)
+            .key_schema(key.map_err(invalid)?)
+            .attribute_definitions(definition.map_err(invalid)?)
+            .billing_mode(BillingMode::PayPerRequest)
+            .deletion_protection_enabled(self.options.protected)
+            .send()
+            .await;
+        match sent {
+            Ok(_) => Ok(()),
+            // Another worker was faster.
+            Err(error) if failure(&error).code() == "ResourceInUseException" => Ok(()),
+            Err(error) => Err(self.classify(&error, None)),
+        }
+    }
+
+    fn check_shape(&self, table: &TableDescription) -> Result<(), Error> {
+        let keys: Vec<(&str, &KeyType)> =
+            table.key_schema().iter().map(|key| (key.attribute_name(), key.key_type())).collect();
+        let types = table.attribute_definitions().iter();
+        let key_type = types.filter(|a| a.attribute_name() == item::KEY).map(|a| a.attribute_type()).next();
+        if keys == [(item::KEY, &KeyType::Hash)] && key_type == Some(&ScalarAttributeType::S) {
+            return Ok(());
+        }
+        let found: Vec<String> = keys.iter().map(|(name, kind)| format!("{name} ({kind})")).collect();
+        Err(Error::Shape { table: self.table.clone(), found: format!("its key is {}", found.join(", ")) })
+    }
+
+    pub(super) async fn wait_until_usable(&self) -> Result<(), Error> {
+        let deadline = Instant::now() + TABLE_WAIT;
+        let mut pause = Duration::from_millis(50);
+        let mut made = false;
+        let mut waited_for = None;
+        loop {
+            let status = match self.describe().await? {
+                Some(table) => {
+                    self.check_shape(&table)?;
+                    table.table_status
+                }
+                None if made => None,
+                None => {
+                    self.create_table().await?;
+                    made = true;
+                    continue;
+                }
+            };
+            let Some(status) = waiting(status) else {
+                self.make_recoverable().await;
+                return Ok(());
+            };
+            if Instant::now() >= deadline {
+                let hint = hint(&status);
+                return Err(Error::Unavailable(format!(
+                    "table {} is {status} after {TABLE_WAIT:?}{hint}",
+                    self.table
+                )));
+            }
+            if waited_for.as_ref() != Some(&status) {
+                let hint = hint(&status);
+                info!(table = self.table, "waiting for the lease table, which is {status}{hint}");
+                waited_for = Some(status);
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(5));
+        }
+    }
+}
+
+/// The state that has to pass before a table can be used. None if it can be used now.
+fn waiting(status: Option<TableStatus>) -> Option<String> {
+    match status {
+        Some(TableStatus::Active | TableStatus::Updating) => None,
+        Some(status) => Some(status.as_str().to_owned()),
+        None => Some("not there yet".to_owned()),
+    }
+}
+
+/// What ends a state that does not pass by itself.
+fn hint(status: &str) -> &'static str {
+    match status {
+        "INACCESSIBLE_ENCRYPTION_CREDENTIALS" => {
+            " (DynamoDB cannot use the table's KMS key: enable the key, or grant DynamoDB access to it)"
+        }
+        "ARCHIVING" | "ARCHIVED" => {
+            " (DynamoDB archived the table because its KMS key was inaccessible for 7 days: restore it from its backup, \
+             or delete it)"
+        }
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table_is_used_when_active_and_every_other_state_is_named() {
+        assert_eq!(waiting(Some(TableStatus::Active)), None);
+        assert_eq!(waiting(Some(TableStatus::Updating)), None);
+        for status in TableStatus::values().iter().filter(|name| !["ACTIVE", "UPDATING"].contains(name)) {
+            assert_eq!(waiting(Some(TableStatus::from(*status))).as_deref(), Some(*status));
+        }
+        assert_eq!(waiting(Some(TableStatus::from("NEW_STATE"))).as_deref(), Some("NEW_STATE"));
+        assert!(waiting(None).is_some());
+    }
+
+    #[test]
+    fn states_that_do_not_pass_by_themselves_have_a_hint() {
+        let passing = ["CREATING", "DELETING", "ACTIVE", "UPDATING", "REPLICATION_NOT_AUTHORIZED"];
+        for status in TableStatus::values() {
+            assert_eq!(hint(status).is_empty(), passing.contains(status), "{status}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Whether the time that `initialPositionInStreamExtended` gives can be one to start at.
+//!
+//! Java takes any number; Kinesis refuses a time in the future, Java asks again for ever, and no record processor is
+//! started.
+
+/// The clocks of the machine and of Kinesis may differ by this much, in seconds.
+const SKEW: i64 = 5 * 60;
+/// Nothing in a stream is older than 2010, in seconds: Kinesis began in 2013.
+const OLDEST: i64 = 1_262_304_000;
+
+/// What is wrong with that many seconds since 1970, now being that many milliseconds since 1970.
+pub(super) fn fault(seconds: i64, now_millis: i64) -> Option<String> {
+    let latest = now_millis / 1_000 + SKEW;
+    if seconds <= latest {
+        return None;
+    }
+    let key = "initialPositionInStreamExtended";
+    let means = format!("{key} = {seconds} is {}, which is in the future", date(seconds));
+    let divided = seconds / 1_000;
+    Some(if (OLDEST..=latest).contains(&divided) {
+        format!(
+            "{means}: it looks like milliseconds, and seconds since 1970 are expected: {key} = {divided} is {}",
+            date(divided)
+        )
+    } else {
+        format!(
+            "{means}: give the seconds since 1970 of a time in the past, or initialPositionInStream = LATEST"
+        )
+    })
+}
+
+/// Seconds since 1970 as a date and time in UTC.
+fn date(seconds: i64) -> String {
+    const DAY: i64 = 24 * 60 * 60;
+    let (days, rest) = (seconds.div_euclid(DAY), seconds.rem_euclid(DAY));
+    // Of the Gregorian calendar, in years that begin in March and eras of 400 of them.
+    let days = days.saturating_add(719_468);
+    let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let of_year = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let of_month = of_year - (153 * month + 2) / 5 + 1;
+    let (month, later) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let year = era * 400 + year + later;
+    let (hour, minute, second) = (rest / 3_600, rest / 60 % 60, rest % 60);
+    format!("{year:04}-{month:02}-{of_month:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_764_425_580;
+
+    #[test]
+    fn date_is_that_of_the_gregorian_calendar_in_utc() {
+        for (seconds, expected) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (NOW, "2025-11-29T14:13:00Z"),
+            (1_764_425_580_000, "57882-06-03T08:40:00Z"),
+            (-1, "1969-12-31T23:59:59Z"),
+            (4_102_444_799, "2099-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(date(seconds), expected);
+        }
+        for extreme in [i64::MIN, i64::MAX] {
+            assert!(date(extreme).ends_with('Z'));
+        }
+    }
+
+    #[test]
+    fn time_in_the_past_is_taken_and_so_is_one_within_the_skew_of_clocks() {
+        for seconds in [i64::MIN, -1, 0, NOW - 1, NOW, NOW + SKEW] {
+            assert_eq!(fault(seconds, NOW * 1_000), None, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn time_in_the_future_is_refused_with_its_date() {
+        for seconds in [NOW + SKEW + 1, NOW + 86_400, i64::MAX] {
+            let text = fault(seconds, NOW * 1_000).unwrap();
+            assert!(text.contains(&seconds.to_string()) && text.contains(&date(seconds)), "{text}");
+            assert!(!text.contains("milliseconds"), "{text}");
+        }
+    }
+
+    #[test]
+    fn milliseconds_are_refused_with_the_value_in_seconds() {
+        let text = fault(NOW * 1_000 + 7, NOW * 1_000).unwrap();
+        assert!(text.contains(&format!("= {NOW} is 2025-11-29T14:13:00Z")), "{text}");
+        assert!(text.contains("milliseconds"), "{text}");
+    }
+}

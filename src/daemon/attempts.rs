@@ -1,0 +1,152 @@
+//! Attempts to start, of which only those without progress are limited.
+
+/// How far the attempts to start have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Progress {
+    /// Which part of the start failed last: the table, the part in the fleet, the leases.
+    pub(super) stage: u8,
+    /// Lease rows that this worker has made since the process started.
+    pub(super) rows: usize,
+}
+
+/// Counts failed attempts since the last progress.
+#[derive(Debug, Default)]
+pub(super) struct Attempts {
+    failed: u32,
+    furthest: Progress,
+}
+
+impl Attempts {
+    /// An attempt that came this far has failed. Returns the number of attempts without progress, this one included
+    /// unless it made progress itself.
+    ///
+    /// A part of the start counts as progress when it is reached for the first time only: a table that becomes
+    /// unusable again and again does not extend the limit.
+    pub(super) fn failed(&mut self, progress: Progress) -> u32 {
+        let moved = progress.stage > self.furthest.stage || progress.rows > self.furthest.rows;
+        let stage = progress.stage.max(self.furthest.stage);
+        self.furthest = Progress { stage, rows: progress.rows.max(self.furthest.rows) };
+        self.failed = if moved { 0 } else { self.failed + 1 };
+        self.failed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::lease::sync::InitialPosition;
+    use crate::lease::update::Update;
+    use crate::lease::{Lease, Table, WorkerId, memory::Memory, table};
+    use crate::recognition::Recognition;
+    use crate::sequence::SequenceNumber;
+    use crate::shard::{self, BoxFuture, Filter, HashRange, Shard, ShardId};
+    use crate::stream::StreamId;
+    use crate::upkeep::{self, Upkeep};
+
+    fn at(stage: u8, rows: usize) -> Progress {
+        Progress { stage, rows }
+    }
+
+    #[test]
+    fn attempts_that_make_rows_do_not_count() {
+        let mut attempts = Attempts::default();
+        let counted: Vec<u32> = (1..=60).map(|rows| attempts.failed(at(2, rows))).collect();
+        assert_eq!(counted, vec![0; 60]);
+    }
+
+    #[test]
+    fn attempts_without_progress_count_until_rows_are_made() {
+        let mut attempts = Attempts::default();
+        assert_eq!([0, 0, 0].map(|rows| attempts.failed(at(0, rows))), [1, 2, 3]);
+        assert_eq!([4, 4, 5, 5].map(|rows| attempts.failed(at(2, rows))), [0, 1, 0, 1]);
+    }
+
+    #[test]
+    fn stage_that_was_reached_before_is_no_progress() {
+        let mut attempts = Attempts::default();
+        assert_eq!([1, 0, 1, 0, 1].map(|stage| attempts.failed(at(stage, 0))), [0, 1, 2, 3, 4]);
+    }
+
+    /// A table that takes two rows and then refuses all until it is scanned again, and a stream of sixty shards.
+    #[derive(Default)]
+    struct Slow {
+        rows: Memory,
+        taken: AtomicUsize,
+    }
+
+    impl Table for Slow {
+        fn ensure(&self) -> BoxFuture<'_, Result<(), table::Error>> {
+            self.rows.ensure()
+        }
+        fn list(&self) -> BoxFuture<'_, Result<Vec<Lease>, table::Error>> {
+            self.taken.store(0, Ordering::Relaxed);
+            self.rows.list()
+        }
+        fn get<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<Option<Lease>, table::Error>> {
+            self.rows.get(shard)
+        }
+        fn create<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<bool, table::Error>> {
+            if self.taken.fetch_add(1, Ordering::Relaxed) >= 2 {
+                return Box::pin(async { Err(table::Error::Throttled("t".to_owned())) });
+            }
+            self.rows.create(lease)
+        }
+        fn update<'a>(
+            &'a self,
+            shard: &'a ShardId,
+            update: &'a Update,
+        ) -> BoxFuture<'a, Result<Lease, table::Error>> {
+            self.rows.update(shard, update)
+        }
+        fn owned<'a>(&'a self, worker: &'a WorkerId) -> BoxFuture<'a, Result<Vec<ShardId>, table::Error>> {
+            self.rows.owned(worker)
+        }
+        fn index(&self, make: bool) -> BoxFuture<'_, Result<bool, table::Error>> {
+            self.rows.index(make)
+        }
+        fn delete<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<bool, table::Error>> {
+            self.rows.delete(shard)
+        }
+    }
+
+    impl shard::Api for Slow {
+        fn list(&self, _: Filter) -> BoxFuture<'_, Result<Vec<Shard>, shard::Error>> {
+            let shard = |n: u32| Shard {
+                id: format!("{n:03}").as_str().into(),
+                parent: None,
+                adjacent_parent: None,
+                range: HashRange { start: 0, end: u128::MAX },
+                starting: SequenceNumber::parse("1").unwrap(),
+                ending: None,
+            };
+            Box::pin(async move { Ok((0..60).map(shard).collect()) })
+        }
+        fn identity(&self) -> BoxFuture<'_, Result<StreamId, shard::Error>> {
+            Box::pin(async { Err(shard::Error::Denied("d".to_owned())) })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sixty_shards_start_on_a_table_that_takes_two_rows_an_attempt() {
+        let slow = Arc::new(Slow::default());
+        let settings = upkeep::Settings {
+            me: "me".into(),
+            initial: InitialPosition::Latest,
+            ignore_unexpected_children: false,
+            skip_if_leases_exist: false,
+            sync_pause: std::time::Duration::from_secs(60),
+            stream: "s".to_owned(),
+            sink: Arc::new(crate::metrics::Discard),
+        };
+        let upkeep = Upkeep::new(slow.clone(), slow.clone(), Recognition::new(slow.clone()), settings);
+        let (mut attempts, mut times) = (Attempts::default(), 1);
+        while upkeep.clone().typed(true).begin().await.is_err() {
+            times += 1;
+            assert_eq!(attempts.failed(at(2, upkeep.made())), 0);
+        }
+        assert_eq!((times, upkeep.made()), (30, 60));
+    }
+}

@@ -1,0 +1,365 @@
+//! GetRecords at a pace: failures, iterators, room, the end of a shard.
+
+use super::*;
+use crate::budget::Budget;
+use crate::clock;
+use crate::recognition::Recognition;
+use crate::record::{Data, Record};
+use crate::retrieval::fanout::tests::{recognised, stream};
+use crate::retrieval::place::CLOCK_MARGIN_MILLIS;
+use crate::retrieval::{Api, Feed, Most, Source, Start};
+use crate::sequence::{Sequence, SequenceNumber};
+use crate::shard::{self, BoxFuture, Filter, HashRange, Shard, ShardId};
+use crate::stream::StreamId;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use tokio::sync::Semaphore;
+
+/// Answers from a script; an iterator's text is the start that it was asked for.
+#[derive(Default)]
+struct Script {
+    answers: Mutex<VecDeque<Result<Answer, Error>>>,
+    /// Refuses iterators at sequence numbers.
+    refuses: bool,
+    starts: Mutex<Vec<Start>>,
+    listed: Vec<Shard>,
+    /// Its identity cannot be known.
+    anonymous: bool,
+}
+
+impl Api for Script {
+    fn iterator<'a>(&'a self, _: &'a ShardId, start: &'a Start) -> BoxFuture<'a, Result<String, Error>> {
+        self.starts.lock().unwrap().push(start.clone());
+        let refused = self.refuses && matches!(start, Start::At(_) | Start::After(_));
+        Box::pin(async move {
+            if refused { Err(Error::Denied("no such number".into())) } else { Ok("i".to_owned()) }
+        })
+    }
+    fn read<'a>(&'a self, _: &'a str, _: usize, _: Room) -> BoxFuture<'a, Result<Answer, Error>> {
+        let answer = self.answers.lock().unwrap().pop_front();
+        Box::pin(async {
+            answer.unwrap_or_else(|| Ok(Answer { next: Some("i".into()), ..Answer::default() }))
+        })
+    }
+}
+
+impl shard::Api for Script {
+    fn list(&self, _: Filter) -> BoxFuture<'_, Result<Vec<Shard>, shard::Error>> {
+        Box::pin(async { Ok(self.listed.clone()) })
+    }
+    fn identity(&self) -> BoxFuture<'_, Result<StreamId, shard::Error>> {
+        let known = !self.anonymous;
+        Box::pin(async move {
+            known.then(stream).ok_or_else(|| shard::Error::Denied("DescribeStreamSummary".to_owned()))
+        })
+    }
+}
+
+fn number(n: u32) -> SequenceNumber {
+    SequenceNumber::parse(&n.to_string()).unwrap()
+}
+
+fn records(numbers: &[u32]) -> Result<Answer, Error> {
+    let record = |n: &u32| Record::plain(*n as usize, "p", &[0]);
+    Ok(Answer { records: numbers.iter().map(record).collect(), next: Some("i".into()), ..Answer::default() })
+}
+
+fn end() -> Result<Answer, Error> {
+    let child =
+        ChildShard { id: "c".into(), parents: vec!["s".into()], range: HashRange { start: 0, end: 1 } };
+    Ok(Answer { children: vec![child], ..Answer::default() })
+}
+
+fn settings() -> Settings {
+    Settings {
+        max_records: 10,
+        idle: Duration::from_millis(200),
+        idle_behind: Duration::from_millis(200),
+        near: Duration::ZERO,
+        keep_empty: false,
+        retry: Duration::from_millis(100),
+        ahead: Most::default(),
+    }
+}
+
+fn source(script: &Arc<Script>) -> Source {
+    let anonymous = script.anonymous;
+    let recognition = if anonymous { Recognition::new(script.clone()) } else { recognised(script.clone()) };
+    Source {
+        api: script.clone(),
+        shards: script.clone(),
+        recognition,
+        consumer: None,
+        settings: settings(),
+        budget: Budget::new(1_000_000),
+        closed: Arc::default(),
+        calls: Arc::new(Semaphore::new(1)),
+        sink: Arc::new(crate::metrics::Discard),
+    }
+}
+
+async fn all(script: Script, start: Start) -> (Vec<String>, Vec<Start>) {
+    let script = Arc::new(script);
+    let source = source(&script);
+    let mut feed = Feed::open(&source, "s".into(), None, start);
+    let mut seen = Vec::new();
+    loop {
+        let batch = feed.next().await.unwrap();
+        seen.extend(batch.records.each().iter().map(|r| r.sequence.to_string()));
+        if let Some(children) = batch.end {
+            seen.extend(children.iter().map(|child| format!("-> {}", child.id)));
+            let starts = script.starts.lock().unwrap().clone();
+            return (seen, starts);
+        }
+    }
+}
+
+fn script(answers: Vec<Result<Answer, Error>>) -> Script {
+    Script { answers: Mutex::new(answers.into()), ..Script::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_record_comes_once_whatever_fails_on_the_way() {
+    let answers = vec![
+        records(&[1, 2]),
+        Err(Error::Throttled("t".into())),
+        Err(Error::Unavailable("u".into())),
+        Ok(Answer { next: None, ..Answer::default() }),
+        records(&[]),
+        Err(Error::IteratorExpired("e".into())),
+        records(&[3]),
+        Err(Error::Denied("d".into())),
+        Err(Error::NoRoom(900_000)),
+        end(),
+    ];
+    let (seen, starts) = all(script(answers), Start::TrimHorizon).await;
+    assert_eq!(seen, ["1", "2", "3", "-> c"]);
+    assert_eq!(starts, [Start::TrimHorizon, Start::After(number(2))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expired_latest_does_not_jump_to_a_later_latest() {
+    let before = clock::wall_millis();
+    let (_, starts) = all(script(vec![Err(Error::IteratorExpired("e".into())), end()]), Start::Latest).await;
+    let [Start::Latest, Start::AtTimestamp(millis)] = starts[..] else { panic!("{starts:?}") };
+    assert!((before - CLOCK_MARGIN_MILLIS..=clock::wall_millis()).contains(&millis));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_is_missing_has_ended_only_if_it_is_not_listed() {
+    let shard = Shard {
+        id: "s".into(),
+        parent: None,
+        adjacent_parent: None,
+        range: HashRange { start: 0, end: 9 },
+        starting: number(1),
+        ending: None,
+    };
+    let missing = || Err(Error::ShardMissing("m".into()));
+    let mut listed = script(vec![missing(), records(&[1]), end()]);
+    listed.listed = vec![shard.clone()];
+    assert_eq!(all(listed, Start::TrimHorizon).await.0, ["1", "-> c"]);
+
+    let stream_gone = script(vec![missing(), records(&[1]), end()]);
+    assert_eq!(all(stream_gone, Start::TrimHorizon).await.0, ["1", "-> c"]);
+
+    let mut other = script(vec![missing(), records(&[1]), end()]);
+    other.listed = vec![Shard { id: "another".into(), ..shard.clone() }];
+    assert_eq!(all(other, Start::TrimHorizon).await.0, [""; 0]);
+
+    let mut anonymous = script(vec![missing(), records(&[1]), end()]);
+    (anonymous.listed, anonymous.anonymous) = (vec![Shard { id: "another".into(), ..shard }], true);
+    assert_eq!(
+        all(anonymous, Start::TrimHorizon).await.0,
+        ["1", "-> c"],
+        "it may be another stream that does not list it"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn checkpoint_before_the_shard_is_suspected_and_never_skipped() {
+    let shard = |starting| Shard {
+        id: "s".into(),
+        parent: None,
+        adjacent_parent: None,
+        range: HashRange { start: 0, end: 9 },
+        starting: number(starting),
+        ending: None,
+    };
+    for (starting, suspected) in [(100, true), (5, false)] {
+        let mut script = script(vec![records(&[101]), end()]);
+        (script.refuses, script.listed) = (true, vec![shard(starting)]);
+        let source = source(&Arc::new(script));
+        let mut feed = Feed::open(&source, "s".into(), None, Start::At(number(7)));
+        let minute = Duration::from_secs(60);
+        assert!(tokio::time::timeout(minute, feed.next()).await.is_err(), "nothing is read instead");
+        let told = tokio::time::timeout(Duration::ZERO, source.recognition.suspected()).await;
+        assert_eq!(told.is_ok(), suspected, "the shard begins at {starting}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn iterator_of_a_deleted_stream_is_replaced_at_once() {
+    let (seen, starts) =
+        all(script(vec![records(&[1]), Err(Error::ShardMissing("m".into())), end()]), Start::TrimHorizon)
+            .await;
+    assert_eq!(seen, ["1", "-> c"]);
+    assert_eq!(starts, [Start::TrimHorizon, Start::After(number(1))]);
+}
+
+/// Warnings and steps logged while a script that ends in a record and the end of the shard is read.
+async fn logged(failures: Vec<Result<Answer, Error>>) -> (usize, usize) {
+    let (logged, _guard) = crate::retrieval::logged::Logged::start();
+    let answers = failures.into_iter().chain([records(&[1]), end()]).collect();
+    assert_eq!(all(script(answers), Start::TrimHorizon).await.0, ["1", "-> c"]);
+    logged.counts()
+}
+
+/// Pauses grow to ten seconds: forty failures take some minutes.
+#[tokio::test(start_paused = true)]
+async fn reads_that_keep_failing_are_warned_of_once_a_minute_and_recovery_is_logged() {
+    let half = || Ok(Answer { next: None, ..Answer::default() });
+    let failures: [fn() -> Result<Answer, Error>; 6] = [
+        || Err(Error::IteratorExpired("e".into())),
+        || Err(Error::Denied("d".into())),
+        || Err(Error::Throttled("t".into())),
+        || Err(Error::Unavailable("u".into())),
+        || Err(Error::NoRoom(99_000_000)),
+        half,
+    ];
+    for failure in failures {
+        let (warnings, steps) = logged((0..40).map(|_| failure()).collect()).await;
+        assert!((2..=7).contains(&warnings), "{:?}: {warnings}", failure());
+        assert_eq!(steps, 1, "{:?}", failure());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_expired_iterator_is_no_warning() {
+    assert_eq!(logged(vec![Err(Error::IteratorExpired("e".into()))]).await, (0, 0));
+    assert_eq!(logged(vec![Err(Error::Throttled("t".into()))]).await, (1, 1));
+}
+
+#[test]
+fn the_pace_follows_the_distance_to_the_tip() {
+    let millis = Duration::from_millis;
+    let settings = Settings { idle_behind: millis(0), near: millis(900), ..settings() };
+    assert_eq!(pace(&settings, Some(0)), millis(900), "near the tip");
+    assert_eq!(pace(&settings, Some(900)), millis(0), "there is more");
+    assert_eq!(pace(&settings, None), millis(200));
+    let java = Settings { idle_behind: settings.idle, near: Duration::ZERO, ..settings };
+    assert!([None, Some(0), Some(1), Some(99_999)].iter().all(|behind| pace(&java, *behind) == millis(200)));
+    let slow = Settings { idle: millis(300), idle_behind: millis(5_000), near: millis(100), ..java };
+    assert_eq!(pace(&slow, Some(99)), millis(300), "only ever slower");
+    assert_eq!(pace(&slow, Some(100)), millis(300), "never slower than idle");
+}
+
+#[test]
+fn no_more_is_asked_for_than_fits_a_small_share() {
+    let settings = Settings { max_records: 10_000, ..settings() };
+    assert_eq!(limit(&settings, LARGEST, 10_000_000, 1), 10_000);
+    assert_eq!(limit(&settings, 1_000_000, 1_000, 1), 1_000);
+    assert_eq!(limit(&settings, 1_000_000, 1_000, 5), 200, "of aggregates");
+    assert_eq!(limit(&settings, LARGEST, 10_000, 5), LARGEST / 50_000);
+    assert_eq!(limit(&settings, 1_000, 1_000_000, 1), 1);
+    assert_eq!(limit(&settings, 14_000_000, 1, 1), 10_000);
+}
+
+/// Has records of that size without end; an answer takes the room that it needs.
+struct Endless(usize);
+
+impl Api for Endless {
+    fn iterator<'a>(&'a self, _: &'a ShardId, _: &'a Start) -> BoxFuture<'a, Result<String, Error>> {
+        Box::pin(async { Ok("0".to_owned()) })
+    }
+    fn read<'a>(
+        &'a self,
+        iterator: &'a str,
+        limit: usize,
+        mut room: Room,
+    ) -> BoxFuture<'a, Result<Answer, Error>> {
+        let bytes = limit * self.0;
+        if !room.resize(bytes) {
+            return Box::pin(async move { Err(Error::NoRoom(bytes)) });
+        }
+        let first: u64 = iterator.parse().unwrap();
+        let body = room.fill(vec![b'A'; bytes]);
+        let record = |n: usize| Record {
+            sequence: SequenceNumber::parse(&(first + n as u64).to_string()).unwrap(),
+            sub: 0,
+            partition_key: "p".into(),
+            data: Data::of_base64(body.slice(n * self.0..(n + 1) * self.0)).unwrap(),
+            arrival: None,
+        };
+        let records = (0..limit).map(record).collect();
+        let next = Some((first + limit as u64).to_string());
+        Box::pin(async { Ok(Answer { records, next, ..Answer::default() }) })
+    }
+}
+
+/// Fifteen of sixteen children have a batch in hand and take no more, whatever the size of the records.
+#[tokio::test(start_paused = true)]
+async fn those_that_are_stuck_leave_the_others_their_part() {
+    for size in [400, 4_000, 40_000] {
+        let budget = Budget::new(16 << 20);
+        let source = Source {
+            api: Arc::new(Endless(size)),
+            shards: Arc::new(Script::default()),
+            recognition: recognised(Arc::new(Script::default())),
+            consumer: None,
+            settings: Settings { max_records: 10_000, ..settings() },
+            budget: budget.clone(),
+            closed: Arc::default(),
+            calls: Arc::new(Semaphore::new(100)),
+            sink: Arc::new(crate::metrics::Discard),
+        };
+        let open = || Feed::open(&source, "s".into(), None, Start::TrimHorizon);
+        let (mut stuck, mut in_hand) = ((0..15).map(|_| open()).collect::<Vec<_>>(), Vec::new());
+        let mut other = open();
+        for feed in &mut stuck {
+            in_hand.push(feed.next().await.unwrap());
+        }
+        // Whoever is stuck has fetched all that it may by now.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let mut next = 0_u64;
+        for _ in 0..100 {
+            let batch = tokio::time::timeout(Duration::from_secs(5), other.next()).await.unwrap().unwrap();
+            for record in batch.records.each() {
+                assert_eq!(record.sequence.as_str(), next.to_string());
+                next += 1;
+            }
+            assert!(budget.held() <= 16 << 20, "{} are held", budget.held());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_is_larger_than_a_part_comes_alone() {
+    let budget = Budget::new(16 << 20);
+    let _others: Vec<_> = (0..30).map(|_| budget.share()).collect();
+    let source = Source {
+        api: Arc::new(Endless(13_000_000)),
+        shards: Arc::new(Script::default()),
+        recognition: recognised(Arc::new(Script::default())),
+        consumer: None,
+        settings: Settings { max_records: 10_000, ..settings() },
+        budget,
+        closed: Arc::default(),
+        calls: Arc::new(Semaphore::new(1)),
+        sink: Arc::new(crate::metrics::Discard),
+    };
+    let mut feed = Feed::open(&source, "s".into(), None, Start::TrimHorizon);
+    for _ in 0..5 {
+        let batch = tokio::time::timeout(Duration::from_secs(60), feed.next()).await.unwrap().unwrap();
+        assert_eq!(batch.records.len(), 1);
+    }
+}
+
+#[test]
+fn reading_starts_at_the_checkpoint_itself() {
+    let start = |sequence, timestamp| Start::of_checkpoint(&sequence, timestamp);
+    assert_eq!(start(Sequence::Number(number(7)), None), Some(Start::At(number(7))));
+    assert_eq!(start(Sequence::AtTimestamp, Some(5)), Some(Start::AtTimestamp(5)));
+    assert_eq!(start(Sequence::AtTimestamp, None), None);
+    assert_eq!(start(Sequence::ShardEnd, None), None);
+}

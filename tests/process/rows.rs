@@ -1,0 +1,49 @@
+//! Rows of the lease table that other programs made: read if that is possible, else reported once.
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use multilangd::aws::dynamodb::{Leases, Options};
+use multilangd::lease::Table as _;
+
+use crate::rig::*;
+
+async fn put(rig: &Rig, key: &str, attributes: &[(&str, AttributeValue)]) {
+    let put = rig.clients.dynamodb.put_item().table_name(APPLICATION);
+    let put = put.item("leaseKey", AttributeValue::S(key.into()));
+    attributes.iter().fold(put, |put, (name, value)| put.item(*name, value.clone())).send().await.unwrap();
+}
+
+/// The first row is as zio-kinesis makes it; the second has no lease counter.
+#[tokio::test(flavor = "multi_thread")]
+async fn row_without_checkpoint_is_read_and_unreadable_row_is_one_error() {
+    let mut rig = Rig::start("rows").await;
+    rig.stream(2).await;
+    let leases = Leases::new(rig.clients.dynamodb.clone(), APPLICATION.to_owned(), Options::default());
+    leases.ensure().await.unwrap();
+    let null = AttributeValue::Null(true);
+    let first = [("leaseCounter", AttributeValue::N("0".into())), ("checkpoint", null.clone())];
+    put(&rig, "shardId-000000000000", &first).await;
+    put(&rig, "shardId-000000000001", &[("checkpoint", null)]).await;
+    put(&rig, "other", &[("entityType", AttributeValue::S("SOMETHING_NEW".into()))]).await;
+    rig.put(&(0..40).map(|key| (key.to_string(), vec![b'x'])).collect::<Vec<_>>()).await;
+    let mut daemon = rig.daemon(&rig.properties(&rig.scripted("each"), "failoverTimeMillis = 1000\n"));
+    // Both shards get some; the child checkpoints what the first has.
+    rig.until("records of the first shard", |log| count(log) > 0).await;
+    // Many scans of the table.
+    let counter = async |rig: &Rig| match rig.rows().await.get("shardId-000000000000") {
+        Some(row) => row["leaseCounter"].as_n().unwrap().parse::<u32>().unwrap(),
+        None => 0,
+    };
+    let mut ticks = tokio::time::interval(std::time::Duration::from_millis(50));
+    while counter(&rig).await < 20 {
+        ticks.tick().await;
+    }
+    let log = rig.daemon_log();
+    let lines = |level: &str, about: &str| {
+        log.lines().filter(|line| line.contains(&format!(" {level} ")) && line.contains(about)).count()
+    };
+    assert_eq!(lines("ERROR", "leaseCounter"), 1, "{log}");
+    assert_eq!(lines("WARN", "leaseCounter"), 1, "{log}");
+    assert_eq!(lines("INFO", "SOMETHING_NEW"), 1, "{log}");
+    assert_eq!(lines("INFO", "leases are in step"), 0, "{log}");
+    assert_eq!(daemon.stop().await, Some(0));
+}
