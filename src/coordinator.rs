@@ -32,7 +32,9 @@ use crate::metrics::Sink;
 use crate::recognition::Recognition;
 use crate::shard::ShardId;
 
+mod index;
 mod led;
+mod listing;
 mod marks;
 mod release;
 mod renewal;
@@ -58,6 +60,9 @@ const ALERT: [Duration; 4] = [
 ];
 /// When a look leaves more to take, the next is this soon.
 const MORE: Duration = Duration::from_millis(500);
+/// Where a leader may be at work, a lease counts as expired only after so many failover times: the leader gives a new
+/// owner as long to begin.
+const UNSURE: u32 = 2;
 /// Who has moved nothing for so many failover times is gone. One that was just given its first lease has not.
 const GONE: u32 = 2;
 /// Writes that are under way at once, renewals apart.
@@ -95,12 +100,16 @@ pub struct Seen {
     pub leases: Arc<Vec<Lease>>,
     /// The workers that move their leases, this one always among them.
     pub live: BTreeSet<WorkerId>,
+    /// Of them, those that are seen to renew leases, whatever the reports say.
+    pub renewing: BTreeSet<WorkerId>,
     /// The owners that move none of their leases any more, finished ones included.
     pub gone: BTreeSet<WorkerId>,
     /// Whether it falls to this worker to look after all leases; none where the owners in the table decide.
     pub leads: Option<bool>,
     /// When.
     pub looked: Option<Instant>,
+    /// Since when this worker can acquire no lease: it can't list them, or can't write them.
+    pub unable: Option<Instant>,
 }
 
 enum Order {
@@ -160,6 +169,8 @@ enum Done {
     Looked(Result<Vec<Lease>, table::Error>),
     /// The index says that these are this worker's.
     Found(Result<Vec<ShardId>, table::Error>),
+    /// A lease of this worker that the index doesn't list, as it is now.
+    Unlisted(Option<Box<Lease>>),
     /// One of them is still another's, who is to let go of it.
     Named(Box<Lease>),
     /// A lease was given to somebody.
@@ -352,11 +363,9 @@ impl Coordinator {
             Ok(Done::Looked(Ok(leases))) => self.looked(leases, stop),
             Ok(Done::Found(Ok(shards))) => self.found(shards, stop),
             Ok(Done::Given(to, outcome)) => self.given(&to, &outcome),
-            Ok(Done::Looked(Err(error)) | Done::Found(Err(error))) => {
-                warn!(%error, "can't list the leases");
-                self.look.under_way = 0;
-                self.look.next = Instant::now() + MIN_PAUSE.max(renewal::pause(self.settings.failover));
-            }
+            Ok(Done::Looked(Err(error))) => self.cannot_list(&error),
+            Ok(Done::Found(Err(error))) => self.cannot_query(&error),
+            Ok(Done::Unlisted(lease)) => self.unlisted(lease.as_deref()),
             Ok(Done::Took(taken)) => self.took(*taken).await,
             Ok(Done::Passed) => self.look.under_way = self.look.under_way.saturating_sub(1),
             Ok(Done::Named(lease)) => self.named(*lease, stop),
@@ -384,6 +393,7 @@ impl Coordinator {
         let _called = self.calls.try_send(()).is_ok();
         self.look.next = Instant::now();
         self.look.alert = ALERT.len();
+        self.led.seek();
     }
 
     fn begin_look(&mut self) {
@@ -394,7 +404,7 @@ impl Coordinator {
         if self.may_ask_the_index(Instant::now()) {
             self.work.spawn(async move { Done::Found(table.owned(&me).await) });
         } else {
-            self.work.spawn(async move { Done::Looked(table.list().await) });
+            self.scan();
         }
     }
 
@@ -407,7 +417,7 @@ impl Coordinator {
         Asker {
             me: &self.settings.me,
             held,
-            failover: self.settings.failover,
+            failover: self.settings.failover * if self.is_unsure() { UNSURE } else { 1 },
             max_leases: self.settings.max_leases,
             max_steals: if may_steal { self.settings.max_steals } else { 0 },
             priority: self.settings.priority,
@@ -425,7 +435,7 @@ impl Coordinator {
         let leases = self.leases.clone();
         let stalled = self.stalled(&leases, now);
         let held: BTreeSet<ShardId> = self.held.keys().cloned().collect();
-        let may_steal = now >= self.next_steal;
+        let may_steal = now >= self.next_steal && !self.is_unsure();
         let mut random = self.random.fork();
         let asker = self.asker(&held, &stalled, may_steal);
         let view = asker.view(&leases, &self.seen, now);
@@ -455,7 +465,17 @@ impl Coordinator {
         if left && !more && self.last_call.is_none_or(|last| now > last + CALL_AGAIN) {
             self.call.get_or_insert(now + GATHER);
         }
-        self.shown.send_replace(Seen { leases, live, gone, leads: None, looked: Some(now) });
+        self.can_list(now);
+        let (renewing, unable) = (live.clone(), self.unable());
+        self.shown.send_replace(Seen {
+            leases,
+            live,
+            renewing,
+            gone,
+            leads: None,
+            looked: Some(now),
+            unable,
+        });
         self.look.under_way = 0;
         if stop.is_cancelled() {
             return;
@@ -480,6 +500,7 @@ impl Coordinator {
 
     async fn took(&mut self, taken: Taken) {
         self.look.under_way = self.look.under_way.saturating_sub(1);
+        self.tried(&taken.outcome);
         match taken.outcome {
             Ok(()) => self.hold(taken.lease, taken.proven).await,
             Err(error) => {
@@ -513,6 +534,7 @@ impl Coordinator {
         let first = proven + pause.mul_f64(0.2 + 0.8 * self.random.f64());
         let task = self.renewals.spawn(renewal::keep(held.clone(), pause, first, self.pace.clone()));
         self.renewed.insert(task.id(), held.clone());
+        self.led.held_since.insert(held.shard().clone(), Instant::now());
         self.held.insert(held.shard().clone(), held.clone());
         if self.taken.send(held).await.is_err() {
             debug!("nobody takes leases any more");

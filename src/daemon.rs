@@ -87,6 +87,9 @@ pub enum Error {
     /// The lease table can't be used.
     #[error("the lease table can't be used: {0}")]
     Table(#[from] table::Error),
+    /// A table beside the lease table can't be used.
+    #[error("a table beside the lease table can't be used: {0}")]
+    Beside(table::Error),
     /// The stream can't be used.
     #[error(
         "the stream can't be used: {0}. Check streamName, regionName and kinesisEndpoint, and the permissions of \
@@ -125,8 +128,10 @@ impl Error {
             Self::Hopeless(_) => Exit::ChildFailed,
             Self::Table(table::Error::Shape { .. }) | Self::TooEarly(_) | Self::Foreign(_) => Exit::Config,
             Self::WorkerIdTwice { .. } => Exit::Config,
-            Self::Table(table::Error::Denied(_)) | Self::Stream(shard::Error::Denied(_)) => Exit::Denied,
-            Self::Table(_) | Self::Stream(_) | Self::Sync(_) => Exit::Unavailable,
+            Self::Table(table::Error::Denied(_))
+            | Self::Beside(table::Error::Denied(_))
+            | Self::Stream(shard::Error::Denied(_)) => Exit::Denied,
+            Self::Table(_) | Self::Beside(_) | Self::Stream(_) | Self::Sync(_) => Exit::Unavailable,
             Self::Broken(_) => Exit::Internal,
         }
     }
@@ -406,6 +411,7 @@ impl From<member::Error> for Error {
     fn from(error: member::Error) -> Self {
         match error {
             member::Error::Table(error) => Self::Table(error),
+            member::Error::Beside(error) => Self::Beside(error),
             member::Error::TooEarly(error) => Self::TooEarly(error),
         }
     }

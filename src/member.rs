@@ -22,11 +22,12 @@ use tracing::{debug, error, info, warn};
 use crate::clock::{self, Expiry};
 use crate::coordinator::{Handle, Question, Seen, Standing};
 use crate::fleet::layout::Layout;
-use crate::fleet::lock::{Election, Next, Terms};
+use crate::fleet::lock::{Election, Terms};
 use crate::fleet::moving::{Mover, Step};
-use crate::fleet::report::{Recorder, Verdict};
+use crate::fleet::outage::Outage;
+use crate::fleet::report::{Ahead, Recorder, Verdict};
 use crate::fleet::rows::{Lock, Place, Report, Stage};
-use crate::fleet::store::LockWrite;
+use crate::fleet::vacancy::{Unled, Vacancy};
 use crate::fleet::version::Readiness;
 use crate::fleet::{Mode, Store};
 use crate::lease::{Table, table};
@@ -38,6 +39,7 @@ mod begin;
 mod follow;
 mod judging;
 mod leave;
+mod lock;
 mod moving;
 
 pub use begin::{Begun, Error, Settings, begin};
@@ -79,7 +81,7 @@ pub struct Ends {
 enum Done {
     LockRead(Place, Result<Option<Lock>, table::Error>),
     /// With the stage of the move into one table, where the lock may be in the old one by mistake.
-    LockWritten(Place, Result<(), table::Error>, Option<Result<Option<Stage>, table::Error>>),
+    LockWritten(Place, &'static str, Result<(), table::Error>, Option<Result<Option<Stage>, table::Error>>),
     Reported(Result<(), table::Error>),
     Judged(Result<Vec<Report>, table::Error>),
     Monitored(Result<Monitored, table::Error>),
@@ -116,6 +118,17 @@ struct Busy {
     moving: bool,
 }
 
+/// Requests that fail, by their kind.
+#[derive(Debug, Default)]
+struct Outages {
+    lock_reads: Outage,
+    lock_writes: Outage,
+    report_reads: Outage,
+    report_writes: Outage,
+    monitor: Outage,
+    index: Outage,
+}
+
 struct Member {
     store: Arc<dyn Store>,
     table: Arc<dyn Table>,
@@ -137,6 +150,16 @@ struct Member {
     /// How long the machine had slept when the lock was written last, and when the write began that is known to
     /// have happened.
     slept: (Duration, Duration),
+    /// Whether somebody leads, as the lock was read last.
+    led: bool,
+    vacancy: Vacancy,
+    outages: Outages,
+    /// Reports dated ahead of the clock.
+    ahead: Ahead,
+    /// What the reports say, before who is known otherwise is added.
+    read: Arc<Verdict>,
+    /// Whether this worker's last report says that it wants no leases.
+    withdrawn: bool,
     /// Since when this worker leads.
     worked: Option<Instant>,
     /// The last report that was written.
@@ -170,6 +193,12 @@ pub async fn run(store: Arc<dyn Store>, table: Arc<dyn Table>, settings: Setting
         mover: Mover::default(),
         finishing: false,
         slept: (clock::slept(), clock::slept()),
+        led: false,
+        vacancy: Vacancy::default(),
+        outages: Outages::default(),
+        ahead: Ahead::default(),
+        read: Arc::default(),
+        withdrawn: false,
         worked: None,
         reported: None,
         verdict: Arc::default(),
@@ -182,7 +211,7 @@ pub async fn run(store: Arc<dyn Store>, table: Arc<dyn Table>, settings: Setting
             monitor,
             moving: now,
             sample: now,
-            index: (!begun.indexed).then(|| now + MONITOR),
+            index: (!begun.indexed).then_some(now),
         },
         busy: Busy::default(),
         work: JoinSet::new(),
@@ -246,7 +275,8 @@ impl Member {
             let next = self.election.next(now, || uuid(self.random.u128(..)));
             self.lock(next);
         }
-        if self.mode.reports() && !self.busy.report && now >= self.due.report {
+        let turned = self.withdrawn != self.is_unable(now);
+        if self.mode.reports() && !self.busy.report && (turned || now >= self.due.report) {
             self.report(now);
         }
         if self.mode.is_led() && self.election.leads(now) && !self.busy.judge && now >= self.due.judge {
@@ -294,50 +324,15 @@ impl Member {
         }
     }
 
-    /// Carries a step of the election out; nothing to do ends the conversation.
-    fn lock(&mut self, next: Next) {
-        let (store, place) = (self.store.clone(), self.layout.lock());
-        match next {
-            Next::Read => {
-                self.work.spawn(async move { Done::LockRead(place, store.lock(place).await) });
-            }
-            Next::Write(LockWrite::Acquire { .. }) if self.barred => {
-                self.election.stand_back(Instant::now() + MONITOR);
-                self.lock_done();
-                return;
-            }
-            Next::Write(write) => {
-                // Nobody acts on a lock that was free only because it isn't the lock any more.
-                self.slept.0 = clock::slept();
-                let ask = matches!(write, LockWrite::Acquire { .. }) && self.layout != Layout::Complete;
-                self.work.spawn(async move {
-                    let outcome = store.write_lock(place, &write).await;
-                    let stage = if ask { Some(store.stage().await) } else { None };
-                    Done::LockWritten(
-                        place,
-                        outcome,
-                        stage.map(|read| read.map(|row| row.map(|row| row.now.state))),
-                    )
-                });
-            }
-            Next::Nothing => {
-                self.lock_done();
-                return;
-            }
-        }
-        self.busy.lock = true;
-    }
-
-    fn lock_done(&mut self) {
-        self.busy.lock = false;
-        self.due.lock = self.election.due(Instant::now());
-    }
-
     fn report(&mut self, now: Instant) {
         self.due.report = now + self.settings.rules.every;
         self.busy.report = true;
         let at = (self.settings.wall)() / 1_000;
-        let report = self.recorder.report(&self.settings.me, at);
+        self.withdraw(now);
+        let report = match self.withdrawn {
+            true => Recorder::farewell(&self.settings.me, at),
+            false => self.recorder.report(&self.settings.me, at),
+        };
         self.reported = Some(at);
         let (store, place, sink) = (self.store.clone(), self.writes, self.settings.sink.clone());
         self.work.spawn(async move {
@@ -367,59 +362,34 @@ impl Member {
             Done::LockRead(place, _) | Done::LockWritten(place, ..) if place != self.layout.lock() => {
                 self.lock_done();
             }
-            Done::LockRead(_, Ok(row)) => {
-                let ours = |row: &Lock| row.lease != Duration::from_secs(120);
-                self.led_by_ours = row.as_ref().is_some_and(ours);
-                let (led, until) = (self.election.leads(now), self.election.until());
-                let next = self.election.read(now, row.as_ref(), || uuid(self.random.u128(..)));
-                self.prove(until);
-                self.lock(next);
-                self.tell_of_the_lead(led);
-            }
-            Done::LockRead(_, Err(error)) => {
-                warn!(%error, "the leader's lock can't be read");
-                self.lock_done();
-            }
-            Done::LockWritten(_, outcome, stage) => {
-                let (led, until) = (self.election.leads(now), self.election.until());
-                self.election.written(&outcome);
-                self.prove(until);
-                self.lock_confirmed(stage);
-                match &outcome {
-                    Ok(()) => self.lock_done(),
-                    Err(error) => {
-                        debug!(%error, "the leader's lock was not written");
-                        self.lock_done();
-                        self.due.lock = now + self.settings.failover.mul_f64(0.02 + 0.03 * self.random.f64());
-                    }
-                }
-                self.tell_of_the_lead(led);
-            }
+            Done::LockRead(_, outcome) => self.lock_read(&outcome, now),
+            Done::LockWritten(_, write, outcome, stage) => self.lock_written(write, &outcome, stage, now),
             Done::Reported(outcome) => {
                 self.busy.report = false;
+                self.noted(&outcome, now);
                 if outcome.is_ok() && !self.verdict.reporting.contains(&self.settings.me) {
                     // Who leads is a worker too.
                     self.due.judge = now;
-                }
-                if let Err(error) = outcome {
-                    warn!(%error, "this worker's load was not reported: a leader gives it no leases");
-                    self.due.report = now + self.settings.failover / 2;
                 }
             }
             Done::Judged(outcome) => {
                 self.busy.judge = false;
                 match outcome {
                     Ok(reports) => self.judged(&reports),
-                    Err(error) => {
-                        warn!(%error, "the workers' reports can't be read");
-                        self.due.judge = now + self.settings.failover / 4;
-                    }
+                    Err(error) => self.cannot_judge(&error, now),
                 }
             }
-            Done::Monitored(Ok(seen)) => self.monitored(&seen),
+            Done::Monitored(Ok(seen)) => {
+                if let Some(lasted) = self.outages.monitor.worked(now) {
+                    info!(?lasted, "the state of the fleet can be read again");
+                }
+                self.monitored(&seen);
+            }
             Done::Monitored(Err(error)) => {
                 self.busy.monitor = false;
-                warn!(%error, "the state of the fleet can't be read");
+                if self.outages.monitor.failed(now, &error) {
+                    warn!(%error, "the state of the fleet can't be read");
+                }
             }
             Done::Surveyed(Ok(seen)) => self.surveyed(*seen),
             Done::Surveyed(Err(error)) => {
@@ -437,7 +407,16 @@ impl Member {
             Done::Indexed(Ok(there)) => self.due.index = (!there).then(|| now + MONITOR),
             Done::Retracted => {}
             Done::Indexed(Err(error)) => {
-                warn!(%error, "the index of owners was not made");
+                // Once: the table is scanned instead.
+                let first = self.outages.index.since().is_none();
+                self.outages.index.failed(now, &error);
+                if first {
+                    warn!(
+                        %error,
+                        action = "dynamodb:UpdateTable",
+                        "failed to create the index of lease owners, scanning the lease table instead"
+                    );
+                }
                 self.due.index = Some(now + MONITOR);
             }
             Done::Found(gauge) => {
@@ -457,38 +436,6 @@ impl Member {
         }
     }
 
-    /// The lock lasts longer than it did: what was written last has arrived.
-    fn prove(&mut self, before: Option<Instant>) {
-        if self.election.until() != before {
-            self.slept.1 = self.slept.0;
-        }
-    }
-
-    /// What the stage says after a lock was won in the old table.
-    fn lock_confirmed(&mut self, stage: Option<Result<Option<Stage>, table::Error>>) {
-        match stage {
-            None => {}
-            Some(Ok(stage)) => self.adopt(stage),
-            Some(Err(error)) => {
-                warn!(%error, "whether this is still the leader's lock can't be told: it is given back");
-                self.step_down();
-            }
-        }
-    }
-
-    fn tell_of_the_lead(&mut self, led: bool) {
-        let now = Instant::now();
-        match (led, self.election.leads(now)) {
-            (false, true) => {
-                info!("this worker leads");
-                self.verdict = Arc::default();
-                self.judge(now);
-            }
-            (true, false) => warn!("this worker does not lead any more"),
-            _ => {}
-        }
-    }
-
     fn look(&self) {
         if let Some(coordinator) = &self.ends.coordinator {
             coordinator.look();
@@ -503,39 +450,44 @@ impl Member {
         }
     }
 
-    fn step_down(&mut self) {
-        let until = Instant::now() + Terms::new(self.settings.me.clone(), self.settings.failover).lease;
-        if let Some(write) = self.election.stand_back(until) {
-            let (store, place) = (self.store.clone(), self.layout.lock());
-            self.work.spawn(async move {
-                if let Err(error) = store.write_lock(place, &write).await {
-                    warn!(%error, "the lock was not given back: it expires");
-                }
-                Done::Retracted
-            });
-        }
-    }
-
     fn show(&self) {
         let now = Instant::now();
         let acts = self.mode.is_led() && !self.finishing;
         let until = self.election.until().filter(|_| acts);
         let (mode, leads_until) = (Some(self.mode), until.map(|at| Expiry::new(at, self.slept.1)));
         let suspect = self.mode.is_led() && self.election.is_suspect(now);
+        let unled = self.vacancy.unled(now, self.settings.failover).filter(|_| self.mode.is_led());
+        let unled = unled.filter(|_| !self.election.leads(now));
+        let (led, mut before) = (self.led, None);
         let mut turned = false;
         self.ends.standing.send_if_modified(|shown| {
             turned = suspect && !shown.suspect;
             let same = shown.mode == mode
                 && shown.leads_until == leads_until
                 && shown.suspect == suspect
+                && (shown.unled, shown.led) == (unled, led)
                 && shown.led_by_ours == self.led_by_ours
                 && Arc::ptr_eq(&shown.verdict, &self.verdict);
             if !same {
                 let (verdict, led_by_ours, judged) = (self.verdict.clone(), self.led_by_ours, self.judged);
-                *shown = Standing { mode, leads_until, suspect, led_by_ours, verdict, judged };
+                before = (shown.unled != unled).then_some(shown.unled);
+                *shown = Standing { mode, leads_until, unled, led, suspect, led_by_ours, verdict, judged };
             }
             !same
         });
+        match (before, unled) {
+            (None, _) => {}
+            (Some(_), Some(Unled::Vacant)) => {
+                warn!("no worker can become the leader: leases are shared without one, as in KCL 2.x");
+            }
+            (Some(_), Some(Unled::Unknown)) => {
+                warn!("the leader lock can't be read: only unowned and expired leases are acquired");
+            }
+            (Some(_), None) => info!("leases are assigned by a leader again"),
+        }
+        if before.is_some() {
+            self.look();
+        }
         if turned {
             debug!("the leader may be gone");
             // What stands still from here on is known to whoever leads next.

@@ -13,8 +13,9 @@ use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use tracing::warn;
 
-use super::error::{classify, failure};
+use super::error::{Failure, classify, failure};
 use super::item::{self, Item, number, text};
+use crate::fleet::lock::LONGEST;
 use crate::fleet::rows::{Dated, Entry, Generation, Lock, Place, Report, Stage, Word};
 use crate::fleet::store::{Legacy, LockWrite, Over, Store};
 use crate::lease::WorkerId;
@@ -82,7 +83,15 @@ impl State {
         match self.client.describe_table().table_name(table).send().await {
             Ok(_) => Ok(true),
             Err(error) if failure(&error).code() == "ResourceNotFoundException" => Ok(false),
-            Err(error) => Err(classify(table, &error, None)),
+            Err(error) => {
+                let classified = classify(table, &error, None);
+                let is_denied = matches!(classified, Error::Denied(_));
+                Err(if is_denied {
+                    denied("dynamodb:DescribeTable", table, &failure(&error))
+                } else {
+                    classified
+                })
+            }
         }
     }
 
@@ -129,6 +138,11 @@ impl State {
                         .condition_expression("attribute_exists(#k) AND #v = :v")
                         .expression_attribute_names("#v", LOCK_VERSION)
                         .expression_attribute_values(":v", text(version)),
+                    // A lock that somebody has acquired since has a version.
+                    Over::Broken => put
+                        .condition_expression("attribute_exists(#k) AND NOT attribute_type(#v, :s)")
+                        .expression_attribute_names("#v", LOCK_VERSION)
+                        .expression_attribute_values(":s", text("S")),
                 };
                 put.send().await.err().map(|error| classify(table, &error, Some(&row)))
             }
@@ -268,11 +282,7 @@ impl Store for State {
     fn lock(&self, place: Place) -> BoxFuture<'_, Result<Option<Lock>, Error>> {
         Box::pin(async move {
             let Some(item) = self.row(place, LEADER).await? else { return Ok(None) };
-            let (table, _) = self.states(place);
-            let read = lock(&item).ok_or_else(|| {
-                Error::Denied(format!("table {table}: the row {LEADER} can't be understood"))
-            })?;
-            Ok(Some(read))
+            Ok(Some(lock(&item)))
         })
     }
 
@@ -373,13 +383,24 @@ fn lock_item(lock: &Lock) -> Item {
     ])
 }
 
-fn lock(item: &Item) -> Option<Lock> {
-    Some(Lock {
-        owner: item::get_text(item, LOCK_OWNER)?.into(),
-        lease: Duration::from_millis(item::get_text(item, LOCK_LEASE)?.parse().ok()?),
-        version: item::get_text(item, LOCK_VERSION)?.to_owned(),
+/// A row that lacks something counts as one that lasts as long as the longest lock: it may be taken over once it has
+/// not changed for so long. Java throws at such a row.
+fn lock(item: &Item) -> Lock {
+    let millis = || {
+        let value = item.get(LOCK_LEASE)?;
+        value.as_s().or(value.as_n()).ok()?.trim().parse().ok()
+    };
+    Lock {
+        owner: item::get_text(item, LOCK_OWNER).unwrap_or_default().into(),
+        lease: millis().map_or(LONGEST, Duration::from_millis),
+        version: item::get_text(item, LOCK_VERSION).unwrap_or_default().to_owned(),
         released: item.contains_key(LOCK_RELEASED),
-    })
+    }
+}
+
+/// A permission that is missing, with what to allow.
+fn denied(action: &str, table: &str, failure: &Failure) -> Error {
+    Error::Denied(format!("table {table}: {failure} (allow {action} on this table)"))
 }
 
 pub(super) fn dated_item<T: Word>(row: &Dated<T>, state: &str) -> Item {
@@ -470,7 +491,7 @@ mod tests {
             released: false,
         };
         assert_eq!(lock_item(&row)[LOCK_LEASE], text("12000"));
-        assert_eq!(lock(&lock_item(&row)), Some(row));
+        assert_eq!(lock(&lock_item(&row)), row);
         let row = Dated::first(Generation::ThreeX, Generation::Init, &"w".into(), 1_795_404_893_186);
         assert_eq!(dated(&dated_item(&row, "cv"), "cv"), Some(row));
         let mut recorder = Recorder::new(true, 10);
@@ -479,6 +500,27 @@ mod tests {
         let mut item = report_item(&row);
         item.insert(item::KEY.into(), text("w"));
         assert_eq!(report(&item, item::KEY), Some(row));
+    }
+
+    #[test]
+    fn a_lock_row_with_missing_or_numeric_attributes_is_understood() {
+        let whole = Lock {
+            owner: "w".into(),
+            lease: Duration::from_millis(12_000),
+            version: "131ddde0".into(),
+            released: false,
+        };
+        let mut numeric = lock_item(&whole);
+        numeric.insert(LOCK_LEASE.to_owned(), number(12_000));
+        assert_eq!(lock(&numeric), whole);
+        let without = |name: &str| {
+            let mut item = lock_item(&whole);
+            item.remove(name);
+            lock(&item)
+        };
+        assert_eq!(without(LOCK_LEASE), Lock { lease: LONGEST, ..whole.clone() });
+        assert_eq!(without(LOCK_OWNER), Lock { owner: "".into(), ..whole.clone() });
+        assert!(without(LOCK_VERSION).is_broken());
     }
 
     #[test]

@@ -20,10 +20,12 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use super::index::OwnerIndex;
 use super::{
     ALERT, Coordinator, Done, GONE, MIN_PAUSE, Question, Seen, Standing, call, take, tell_of_stalled,
 };
 use crate::fleet::lead::{self, How, Leader, Run, Workers};
+use crate::fleet::outage::Outage;
 use crate::fleet::report::Verdict;
 use crate::lease::handoff;
 use crate::lease::take::{Asker, Observations};
@@ -62,6 +64,15 @@ pub(super) struct Led {
     pub(super) stop: CancellationToken,
     heirs: Option<Arc<Heirs>>,
     giving: Option<Giving>,
+    pub(super) index: OwnerIndex,
+    /// Since the present calls of peers nothing new was found.
+    in_vain: bool,
+    /// Scans that fail.
+    pub(super) listing: Outage,
+    /// Writes by which leases are acquired, and that fail for other reasons than that somebody else was faster.
+    pub(super) acquiring: Outage,
+    /// When each lease was acquired.
+    pub(super) held_since: BTreeMap<ShardId, Instant>,
 }
 
 /// Orders of one plan that are being carried out.
@@ -74,6 +85,11 @@ struct Giving {
 impl Led {
     pub(super) fn new(ask: mpsc::Sender<Question>) -> Self {
         Self { ask: Some(ask), ..Self::default() }
+    }
+
+    /// A peer has called.
+    pub(super) fn seek(&mut self) {
+        self.in_vain = true;
     }
 }
 
@@ -157,6 +173,9 @@ impl Coordinator {
             && !standing.leads(now)
             && !standing.suspect
             && self.led.surveyed.is_some_and(recent)
+            && self.led.index.may_query(now, !self.held.is_empty(), self.settings.failover)
+            // What a peer called for and the index doesn't show may be missing there.
+            && !(self.look.alert == 1 && self.led.in_vain)
     }
 
     /// The whole table, in a fleet that is led.
@@ -165,21 +184,26 @@ impl Coordinator {
         self.seen.note(&leases, now);
         self.hand_offs.note(&leases, now);
         self.led.surveyed = Some(now);
+        self.led.index.scanned(now);
+        self.can_list(now);
         let leases = Arc::new(leases);
         self.leases = leases.clone();
         let standing = self.standing.borrow().clone();
         let leads = standing.leads(now);
         let held: BTreeSet<ShardId> = self.held.keys().cloned().collect();
         let (me, failover) = (self.settings.me.clone(), self.settings.failover);
-        let mut live = asker(&me, &held, failover).view(&leases, &self.seen, now).live();
+        let renewing = asker(&me, &held, failover).view(&leases, &self.seen, now).live();
+        let mut live = renewing.clone();
         live.extend(standing.verdict.reporting.iter().cloned());
         let gone = self.seen.gone(&leases, failover * GONE, now);
         self.shown.send_replace(Seen {
             leases: leases.clone(),
             live,
+            renewing,
             gone,
             leads: Some(leads),
             looked: Some(now),
+            unable: self.unable(),
         });
         self.look.under_way = 0;
         if stop.is_cancelled() {
@@ -213,7 +237,7 @@ impl Coordinator {
     fn look_at_the_leader(&mut self, leases: &[Lease], standing: &Standing, now: Instant) {
         let left = lead::neglected(leases, &self.seen, self.settings.failover, now);
         let said = self.led.complained.is_some_and(|at| now < at + SAY_AGAIN);
-        if left == 0 || said || standing.suspect || standing.mode.is_none() {
+        if left == 0 || said || standing.suspect || !standing.led || standing.mode.is_none() {
             return;
         }
         self.led.complained = Some(now);
@@ -231,9 +255,15 @@ impl Coordinator {
         if stop.is_cancelled() {
             return;
         }
+        self.check_index(&shards, Instant::now());
+        if !self.held.is_empty() {
+            self.can_list(Instant::now());
+            self.show_ability();
+        }
         let new = |shard: &ShardId| !self.held.contains_key(shard) && !self.releasing.contains(shard);
         let new: Vec<ShardId> = shards.into_iter().filter(new).collect();
         self.hand_offs.keep(&new);
+        self.led.in_vain &= new.is_empty();
         if new.is_empty() {
             self.settings.sink.worker(OfWorker::Discovered { leases: 0, took: Duration::ZERO });
         }
@@ -329,6 +359,8 @@ impl Coordinator {
             0 if standing.suspect => failover / 4,
             // Java's workers call nobody when they let go, and a lease that stands still for long is given to another.
             0 if self.hand_offs.is_named(&self.settings.me) => NAMED.min(failover / 4),
+            // A scan costs more than a Query: as often as a leader looks.
+            0 if self.held.is_empty() && self.led.index.is_distrusted(Instant::now()) => failover / 2,
             // Nobody can call a worker without leases.
             0 if self.held.is_empty() => failover / 6,
             0 if standing.led_by_ours => failover * 3,
@@ -440,7 +472,7 @@ impl Coordinator {
 
     /// Who gets what is given back: when this worker stops, and somebody waits for leases from a leader.
     pub(super) fn heirs(&mut self) -> Option<Arc<Heirs>> {
-        if !self.led.stop.is_cancelled() || !self.standing.borrow().is_led() {
+        if !self.led.stop.is_cancelled() || !self.standing.borrow().is_three_x() {
             return None;
         }
         self.led.everybody = true;
@@ -461,7 +493,7 @@ impl Coordinator {
 
     /// What was given to this worker while it stopped goes on to the next.
     pub(super) async fn pass_on(&mut self) {
-        if !self.standing.borrow().is_led() {
+        if !self.standing.borrow().is_three_x() {
             return;
         }
         let me = self.settings.me.clone();

@@ -59,7 +59,7 @@ impl Coordinator {
                     Some(Ok(Done::Given(..) | Done::Passed | Done::Named(_))) => {
                         self.look.under_way = self.look.under_way.saturating_sub(1)
                     }
-                    Some(Ok(Done::Called)) => {}
+                    Some(Ok(Done::Called | Done::Unlisted(_))) => {}
                     None => break,
                 }
             }

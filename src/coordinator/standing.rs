@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::clock::Expiry;
 use crate::fleet::Mode;
 use crate::fleet::report::Verdict;
+use crate::fleet::vacancy::Unled;
 use crate::lease::WorkerId;
 
 /// Who may be given leases, as the reports say now.
@@ -22,6 +23,10 @@ pub struct Standing {
     pub mode: Option<Mode>,
     /// Until when this worker leads, if it is never heard of again.
     pub leads_until: Option<Expiry>,
+    /// How leases find their owners while nobody leads; none while a leader assigns them.
+    pub unled: Option<Unled>,
+    /// Whether the lock shows a leader that lives.
+    pub led: bool,
     /// The leader may be gone.
     pub suspect: bool,
     /// The leader is one of ours, which calls whoever it gives a lease to.
@@ -33,8 +38,13 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// Whether a leader gives the leases out.
+    /// Whether a leader assigns the leases, as far as this worker knows.
     pub fn is_led(&self) -> bool {
+        self.is_three_x() && self.unled.is_none()
+    }
+
+    /// Whether it is a fleet of KCL 3, whose leases a leader assigns as soon as there is one.
+    pub fn is_three_x(&self) -> bool {
         self.mode.is_some_and(Mode::is_led)
     }
 

@@ -20,8 +20,8 @@ use super::store::{LockWrite, Over};
 use crate::lease::WorkerId;
 use crate::lease::table::Error;
 
-/// No lock of ours lasts longer. Java's does as long.
-const LONGEST: Duration = Duration::from_secs(120);
+/// No lock of ours lasts longer. Java's does as long, and so does a row that doesn't say how long.
+pub const LONGEST: Duration = Duration::from_secs(120);
 
 /// How this worker stands for the lead.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -79,12 +79,16 @@ pub struct Election {
     unanswered: Option<(String, Instant)>,
     /// Not a candidate before.
     away: Option<Instant>,
+    /// Writes that DynamoDB has refused since the last one that it carried out.
+    refusals: u32,
+    /// The lock is not written before.
+    retry: Option<Instant>,
 }
 
 impl Election {
     /// Nothing is known yet.
     pub fn new(terms: Terms) -> Self {
-        Self { terms, observed: None, held: None, unanswered: None, away: None }
+        Self { terms, observed: None, held: None, unanswered: None, away: None, refusals: 0, retry: None }
     }
 
     /// Whether this worker leads. To be asked before each batch of a leader's writes.
@@ -113,12 +117,15 @@ impl Election {
     /// When to ask for the next step.
     pub fn due(&self, now: Instant) -> Instant {
         match &self.held {
-            Some(hold) if self.unanswered.is_none() => hold.proven + self.terms.beat,
-            Some(_) => now + self.terms.beat / 4,
+            Some(hold) if self.unanswered.is_none() => self
+                .retry
+                .map_or(hold.proven + self.terms.beat, |retry| retry.max(hold.proven + self.terms.beat)),
+            Some(_) => self.retry.unwrap_or(now).max(now + self.terms.beat / 4),
             None => {
                 let look = now + self.terms.look;
                 let ripe = self.observed.as_ref().map(|seen| seen.since + seen.lease + self.terms.beat / 8);
-                ripe.filter(|ripe| *ripe > now).map_or(look, |ripe| ripe.min(look))
+                let next = ripe.filter(|ripe| *ripe > now).map_or(look, |ripe| ripe.min(look));
+                self.retry.filter(|retry| *retry > now).map_or(next, |retry| retry.min(next))
             }
         }
     }
@@ -155,8 +162,27 @@ impl Election {
             && let Some((version, proven)) = self.unanswered.take()
         {
             (self.held, self.observed) = (Some(Hold { version, proven }), None);
+            (self.refusals, self.retry) = (0, None);
         }
         // Whatever else it is, the row says more: the next step is to read it.
+    }
+
+    /// DynamoDB refused a write: the next waits, twice as long each time. A holder tries again while its lock lasts.
+    pub fn refused(&mut self, now: Instant) {
+        let most = if self.held.is_some() { self.terms.beat / 2 } else { LONGEST / 2 };
+        let pause = (self.terms.beat / 4).saturating_mul(1 << self.refusals.min(16)).min(most);
+        self.refusals = self.refusals.saturating_add(1);
+        self.retry = Some(now + pause);
+    }
+
+    /// Whether nobody leads, as far as this row says, which was read now.
+    pub fn is_vacant(&self, now: Instant, row: Option<&Lock>) -> bool {
+        let free = row.is_none_or(|row| row.released);
+        let expired = || {
+            let seen = self.observed.as_ref();
+            seen.is_some_and(|seen| now.saturating_duration_since(seen.since) > seen.lease)
+        };
+        !self.leads(now) && (free || expired())
     }
 
     /// The row, and what follows from it.
@@ -184,10 +210,12 @@ impl Election {
                 let same = self.observed.as_ref().filter(|seen| seen.version == row.version);
                 let since = same.map_or(now, |seen| seen.since);
                 self.observed = Some(Observed { version: row.version.clone(), since, lease: row.lease });
-                (now.saturating_duration_since(since) > row.lease).then(|| Over::Stale(row.version.clone()))
+                let over = || if row.is_broken() { Over::Broken } else { Over::Stale(row.version.clone()) };
+                (now.saturating_duration_since(since) > row.lease).then(over)
             }
         };
-        let away = self.away.is_some_and(|until| now < until);
+        let before = |until: &Option<Instant>| until.is_some_and(|until| now < until);
+        let away = before(&self.away) || before(&self.retry);
         match over.filter(|_| !away) {
             Some(over) => {
                 let write = LockWrite::Acquire { row: self.row(version()), over };
@@ -286,6 +314,68 @@ mod tests {
             me.leads(start + SECOND * 14) && !me.leads(start + SECOND * 15),
             "from the start of the write"
         );
+    }
+
+    #[test]
+    fn refused_writes_wait_longer_each_time_while_reads_continue() {
+        let start = Instant::now();
+        let mut me = election("me");
+        let (mut now, mut writes, mut reads) = (start, Vec::new(), 0);
+        while now < start + SECOND * 600 {
+            assert_eq!(me.next(now, || unreachable!()), Next::Read);
+            reads += 1;
+            if let Next::Write(_) = me.read(now, None, || "a".into()) {
+                writes.push((now - start).as_secs());
+                me.written(&Err(Error::Throttled(String::new())));
+                me.refused(now);
+            }
+            now = me.due(now);
+        }
+        assert!(writes.len() <= 16 && reads >= 75, "{writes:?}, {reads} reads");
+        assert_eq!(me.read(now + SECOND * 60, None, || "b".into()), {
+            let row = Lock { owner: "me".into(), lease: SECOND * 16, version: "b".into(), released: false };
+            Next::Write(LockWrite::Acquire { row, over: Over::Nothing })
+        });
+        me.written(&Ok(()));
+        assert_eq!(me.due(now + SECOND * 60), now + SECOND * 60 + me.terms.beat, "as if nothing had been");
+    }
+
+    #[test]
+    fn a_holder_whose_writes_are_refused_tries_again_before_its_lock_expires() {
+        let start = Instant::now();
+        let mut rows = Rows::default();
+        let mut me = election("me");
+        step(&mut me, &mut rows, start, 1);
+        let (mut now, mut writes) = (me.due(start), 0);
+        while me.leads(now) {
+            let mut next = me.next(now, || "b".into());
+            if next == Next::Read {
+                next = me.read(now, rows.lock.get(&Place::Leases), || "b".into());
+            }
+            assert!(matches!(next, Next::Write(_)));
+            writes += 1;
+            me.written(&Err(Error::Throttled(String::new())));
+            me.refused(now);
+            now = me.due(now);
+        }
+        assert!((3..=6).contains(&writes), "{writes}");
+    }
+
+    #[test]
+    fn a_broken_row_is_replaced_after_the_longest_lock_time() {
+        let start = Instant::now();
+        let mut rows = Rows::default();
+        let lock = Lock { owner: "".into(), lease: LONGEST, version: String::new(), released: false };
+        rows.lock.insert(Place::Leases, lock);
+        let mut me = election("me");
+        let mut seconds = 0;
+        while !me.leads(start + SECOND * seconds) {
+            step(&mut me, &mut rows, start + SECOND * seconds, seconds);
+            seconds += 4;
+            let vacant = me.is_vacant(start + SECOND * seconds, rows.lock.get(&Place::Leases));
+            assert_eq!(vacant, (121..128).contains(&seconds), "{seconds}");
+        }
+        assert!((121..=130).contains(&seconds), "{seconds}");
     }
 
     #[test]

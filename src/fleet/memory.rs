@@ -14,6 +14,8 @@ use crate::shard::BoxFuture;
 pub struct Rows {
     /// Which tables of earlier versions there are.
     pub legacy: Legacy,
+    /// Nothing is permitted on the tables of earlier versions.
+    pub legacy_denied: bool,
     /// The lock.
     pub lock: BTreeMap<Place, Lock>,
     /// The generation.
@@ -45,6 +47,7 @@ impl Rows {
             LockWrite::Acquire { over: Over::Stale(was), .. } => {
                 lock.is_some_and(|lock| lock.version == *was)
             }
+            LockWrite::Acquire { over: Over::Broken, .. } => lock.is_some_and(Lock::is_broken),
             LockWrite::Beat { row, was } => {
                 lock.is_some_and(|lock| lock.version == *was && lock.owner == row.owner)
             }
@@ -154,7 +157,14 @@ impl Memory {
 
 impl Store for Memory {
     fn legacy(&self) -> BoxFuture<'_, Result<Legacy, Error>> {
-        Box::pin(async { Ok(self.rows().legacy) })
+        Box::pin(async {
+            let rows = self.rows();
+            if rows.legacy_denied {
+                Err(Error::Denied("CoordinatorState".to_owned()))
+            } else {
+                Ok(rows.legacy)
+            }
+        })
     }
 
     fn lock(&self, place: Place) -> BoxFuture<'_, Result<Option<Lock>, Error>> {

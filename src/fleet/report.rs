@@ -9,6 +9,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::moving::SUPPORT;
 use super::rows::Report;
 use crate::lease::WorkerId;
@@ -108,6 +110,68 @@ pub struct Verdict {
     pub ages: BTreeMap<WorkerId, Duration>,
     /// To be deleted: the worker and the time of its report.
     pub stale: Vec<(String, i64)>,
+    /// The same of those that are dated ahead and stand still.
+    pub ahead: Vec<(String, i64)>,
+}
+
+/// Reports that are dated ahead of the clock, between judgements.
+///
+/// A clock that is ahead would make the report of a dead worker fresh for as long. So such a report counts only while
+/// its worker writes new ones: one that has not changed for twice the report interval is over.
+#[derive(Debug, Default)]
+pub struct Ahead(BTreeMap<(String, i64), Instant>);
+
+impl Ahead {
+    /// Notes what is dated ahead, and returns what has not changed for too long. `wall` in seconds since 1970.
+    fn over(
+        &mut self,
+        reports: &[Report],
+        wall: i64,
+        now: Instant,
+        rules: &Rules,
+    ) -> BTreeSet<(String, i64)> {
+        let limit = rules.every * 2;
+        let ahead = |at: i64| at.saturating_sub(wall) > seconds(limit);
+        let dated = reports.iter().filter_map(|report| Some((report.worker.clone(), report.at?)));
+        let dated = dated.filter(|(_, at)| ahead(*at));
+        self.0 = dated
+            .map(|key| (self.0.get(&key).copied().unwrap_or(now), key))
+            .map(|(at, key)| (key, at))
+            .collect();
+        let over = self.0.iter().filter(|(_, since)| now.saturating_duration_since(**since) > limit);
+        over.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// As [`judge`], at `now` of the monotonic clock, but without the reports that are dated ahead and stand still.
+    pub fn judge(&mut self, reports: &[Report], wall: i64, now: Instant, rules: &Rules) -> Verdict {
+        let over = self.over(reports, wall, now, rules);
+        let is_over =
+            |report: &Report| report.at.is_some_and(|at| over.contains(&(report.worker.clone(), at)));
+        let valid: Vec<Report> = reports.iter().filter(|report| !is_over(report)).cloned().collect();
+        let mut verdict = judge(&valid, wall, rules);
+        verdict.ahead = over.into_iter().collect();
+        verdict
+    }
+}
+
+fn seconds(time: Duration) -> i64 {
+    i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Who may be given leases where the reports don't say it: this worker, unless it wants none, and the workers that
+/// renew leases. They go by the throughput of their leases, as workers without metrics do.
+///
+/// Reports that were read count besides, and a worker whose report says that it wants nothing gets nothing.
+#[must_use]
+pub fn with_renewing(mut verdict: Verdict, me: Option<&WorkerId>, renewing: &BTreeSet<WorkerId>) -> Verdict {
+    let known: BTreeSet<&WorkerId> = verdict.members.iter().map(|member| &member.id).collect();
+    let missing =
+        |id: &&WorkerId| !known.contains(id) && (me == Some(*id) || !verdict.reporting.contains(*id));
+    let more: BTreeSet<&WorkerId> = renewing.iter().chain(me).filter(missing).collect();
+    let more: Vec<Member> =
+        more.into_iter().map(|id| Member { id: id.clone(), metrics: Vec::new() }).collect();
+    verdict.members.extend(more);
+    verdict
 }
 
 /// Judges what every worker says, at `now` in seconds since 1970. Who is there twice counts by its newest.
@@ -119,7 +183,6 @@ pub fn judge(reports: &[Report], now: i64, rules: &Rules) -> Verdict {
             *seen = report;
         }
     }
-    let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
     let mut verdict = Verdict::default();
     for (id, report) in newest {
         let Some(at) = report.at else { continue };
@@ -225,6 +288,53 @@ mod tests {
         assert_eq!(members(Report { limits: None, ..says(&[5.0], NOW) }), (0, 1, 0));
         assert_eq!(members(Report { samples: None, ..says(&[5.0], NOW) }), (0, 1, 0));
         assert_eq!(members(Report { at: None, ..says(&[5.0], NOW) }), (0, 0, 0));
+    }
+
+    /// Judgements every 45 s, as a leader makes them; `at` is what the report says then.
+    fn counts(at: impl Fn(i64) -> i64) -> Vec<(usize, usize)> {
+        let (start, mut ahead) = (Instant::now(), Ahead::default());
+        let judge = |step: i64| {
+            let later = 45 * step;
+            let now = start + Duration::from_secs(later.unsigned_abs());
+            let verdict = ahead.judge(&[says(&[5.0], at(later))], NOW + later, now, &rules());
+            (verdict.members.len(), verdict.ahead.len())
+        };
+        (0..4).map(judge).collect()
+    }
+
+    #[test]
+    fn a_report_dated_ahead_that_stands_still_is_ignored_and_deleted() {
+        assert_eq!(counts(|_| NOW + 3_600), [(1, 0), (1, 0), (0, 1), (0, 1)]);
+        assert_eq!(counts(|_| NOW * 1_000), [(1, 0), (1, 0), (0, 1), (0, 1)], "in milliseconds");
+    }
+
+    #[test]
+    fn a_worker_whose_clock_is_ahead_stays_a_member() {
+        assert_eq!(counts(|later| NOW + later + 3_600), [(1, 0); 4]);
+        assert_eq!(counts(|later| (NOW + later) * 1_000), [(1, 0); 4], "in milliseconds");
+        assert_eq!(counts(|later| NOW + later + 60), [(1, 0); 4], "within twice the interval");
+    }
+
+    #[test]
+    fn an_old_report_dated_ahead_does_not_hide_the_new_ones() {
+        let (start, mut ahead) = (Instant::now(), Ahead::default());
+        let reports = [says(&[5.0], NOW + 3_600), says(&[7.0], NOW)];
+        ahead.judge(&reports, NOW, start, &rules());
+        let verdict = ahead.judge(&reports, NOW, start + Duration::from_secs(61), &rules());
+        assert!((verdict.members[0].metrics[0].value - 7.0).abs() < 1e-9);
+        assert_eq!(verdict.ahead, [("w".to_owned(), NOW + 3_600)]);
+    }
+
+    #[test]
+    fn without_reports_the_leader_and_the_renewing_workers_are_members() {
+        let (me, renewing) = (WorkerId::from("me"), BTreeSet::from(["a".into(), "b".into(), "me".into()]));
+        let ids = |verdict: Verdict| -> Vec<String> {
+            verdict.members.iter().map(|member| member.id.to_string()).collect()
+        };
+        assert_eq!(ids(with_renewing(Verdict::default(), Some(&me), &BTreeSet::new())), ["me"]);
+        assert_eq!(ids(with_renewing(Verdict::default(), Some(&me), &renewing)), ["a", "b", "me"]);
+        let read = judge(&[Recorder::farewell(&"a".into(), NOW), says(&[5.0], NOW)], NOW, &rules());
+        assert_eq!(ids(with_renewing(read, Some(&me), &renewing)), ["w", "b", "me"], "a wants nothing");
     }
 
     #[test]

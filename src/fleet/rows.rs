@@ -24,10 +24,17 @@ pub struct Lock {
     pub owner: WorkerId,
     /// `leaseDuration`, of the owner's choosing: milliseconds, as text.
     pub lease: Duration,
-    /// `recordVersionNumber`: new with every sign of life.
+    /// `recordVersionNumber`: new with every sign of life. Empty in a broken row, which nobody can hold.
     pub version: String,
     /// `isReleased` is there.
     pub released: bool,
+}
+
+impl Lock {
+    /// Whether the row lacks the version by which its holder proves that it is its own.
+    pub fn is_broken(&self) -> bool {
+        self.version.is_empty()
+    }
 }
 
 /// A word of a state machine that all workers share.

@@ -19,6 +19,8 @@ pub enum Over {
     Released,
     /// One that stood still: with this version.
     Stale(String),
+    /// One without a version.
+    Broken,
 }
 
 /// A write on the lock.

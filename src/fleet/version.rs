@@ -100,6 +100,18 @@ pub fn is_two_x(leases: &[Lease]) -> bool {
     leases.iter().any(|lease| !lease.typed)
 }
 
+/// The same where nothing else can be read: nothing in the table may have come from KCL 3, and a table without any
+/// lease is believed only if the setting says so.
+pub fn is_two_x_for_sure(configured: Configured, leases: &[Lease], index: bool) -> bool {
+    let by_three_x = |lease: &Lease| lease.typed || lease.checkpoint_owner.is_some();
+    let asked = match configured {
+        Configured::Phase1 => true,
+        Configured::Default => !leases.is_empty(),
+        Configured::ThreeX | Configured::Compatible => false,
+    };
+    asked && !index && !leases.iter().any(by_three_x)
+}
+
 /// Whether a leader could take over now: the index is there, and every open lease has an owner that reports its
 /// load. Java wants it of finished ones too, which its workers take over when their owner dies; ours don't.
 pub fn is_ready(index: bool, leases: &[Lease], reporting: &BTreeSet<WorkerId>) -> bool {

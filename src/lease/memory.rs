@@ -27,6 +27,7 @@ struct State {
     rows: BTreeMap<ShardId, Lease>,
     fault: Fault,
     writes: u64,
+    unindexed: bool,
 }
 
 /// Rows in a map, one request at a time.
@@ -36,6 +37,13 @@ pub struct Memory(Mutex<State>);
 impl Memory {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Without the index of owners, and unable to make it.
+    #[must_use]
+    pub fn without_index(self) -> Self {
+        self.state().unindexed = true;
+        self
     }
 
     /// Sets what happens to writes from now on.
@@ -124,8 +132,13 @@ impl Table for Memory {
         })
     }
 
-    fn index(&self, _: bool) -> BoxFuture<'_, Result<bool, Error>> {
-        Box::pin(async { Ok(true) })
+    fn index(&self, make: bool) -> BoxFuture<'_, Result<bool, Error>> {
+        Box::pin(async move {
+            match (self.state().unindexed, make) {
+                (true, true) => Err(Error::Denied("dynamodb:UpdateTable".to_owned())),
+                (unindexed, _) => Ok(!unindexed),
+            }
+        })
     }
 
     fn delete<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<bool, Error>> {

@@ -50,6 +50,9 @@ pub enum Error {
     /// A table.
     #[error(transparent)]
     Table(#[from] table::Error),
+    /// A table beside the lease table.
+    #[error("a table beside the lease table can't be used: {0}")]
+    Beside(table::Error),
     /// A setting.
     #[error(transparent)]
     TooEarly(#[from] TooEarly),
@@ -73,7 +76,13 @@ pub struct Begun {
 /// # Errors
 /// A table can't be used now, or a setting can't be followed yet.
 pub async fn begin(store: &dyn Store, table: &dyn Table, settings: &Settings) -> Result<Begun, Error> {
-    let legacy = store.legacy().await?;
+    let legacy = match store.legacy().await {
+        Ok(legacy) => legacy,
+        Err(error @ table::Error::Denied(_)) => {
+            return begin_with_leases(store, table, settings, error).await;
+        }
+        Err(error) => return Err(error.into()),
+    };
     let old = legacy.state;
     let stage = if old { store.stage().await?.map(|row| row.now.state) } else { None };
     let layout = Layout::at_start(old, stage, settings.migrate)?;
@@ -110,9 +119,32 @@ pub async fn begin(store: &dyn Store, table: &dyn Table, settings: &Settings) ->
         store.make_reports().await?;
     }
     let wanted = matches!(mode, Mode::ThreeX | Mode::Upgrade);
-    let indexed = !wanted || table.index(true).await?;
+    // The table is scanned as long as it has no index.
+    let indexed = !wanted || table.index(true).await.unwrap_or(false);
     info!(%mode, tables = if layout == Layout::Complete { 1 } else { 3 }, "how leases find their owners");
     Ok(Begun { mode, layout, alone: !old, indexed })
+}
+
+/// Begins with permissions on the lease table alone, which is all that workers of KCL 2 have. Only in a table that
+/// is one of KCL 2 for sure: the leader of KCL 3.0 to 3.4 has its lock in another table.
+async fn begin_with_leases(
+    store: &dyn Store,
+    table: &dyn Table,
+    settings: &Settings,
+    error: table::Error,
+) -> Result<Begun, Error> {
+    let leases = table.list().await?;
+    let index = table.index(false).await.unwrap_or(false);
+    let stored = store.generation(Place::Leases).await?.is_some();
+    if stored || !version::is_two_x_for_sure(settings.configured, &leases, index) {
+        return Err(Error::Beside(error));
+    }
+    warn!(
+        %error,
+        "the tables beside the lease table can't be used, and the lease table is one of KCL 2: running as a worker of \
+         KCL 2"
+    );
+    Ok(Begun { mode: Mode::Phase1, layout: Layout::Complete, alone: false, indexed: true })
 }
 
 pub(super) async fn generation(
@@ -198,6 +230,51 @@ mod tests {
         let begun = begin(&state, &table, &settings(Configured::Default)).await.unwrap();
         assert_eq!(begun.mode, Mode::Phase1);
         assert!(state.rows().generation.is_empty());
+    }
+
+    #[tokio::test]
+    async fn permissions_on_the_lease_table_are_enough_beside_kcl_2() {
+        let (state, table) = (State::default(), Memory::default().without_index());
+        state.rows().legacy_denied = true;
+        table.put(lease(false));
+        for configured in [Configured::Default, Configured::Phase1] {
+            let begun = begin(&state, &table, &settings(configured)).await.unwrap();
+            let expected =
+                Begun { mode: Mode::Phase1, layout: Layout::Complete, alone: false, indexed: true };
+            assert_eq!(begun, expected);
+        }
+        for configured in [Configured::ThreeX, Configured::Compatible] {
+            let refused = begin(&state, &table, &settings(configured)).await;
+            assert!(matches!(refused, Err(Error::Beside(table::Error::Denied(_)))), "{refused:?}");
+        }
+        assert!(state.rows().generation.is_empty());
+    }
+
+    #[tokio::test]
+    async fn denied_tables_of_kcl_3_are_an_error() {
+        let refused = async |table: Memory| {
+            let state = State::default();
+            state.rows().legacy_denied = true;
+            let begun = begin(&state, &table, &settings(Configured::Default)).await;
+            assert!(matches!(begun, Err(Error::Beside(table::Error::Denied(_)))), "{begun:?}");
+        };
+        refused(Memory::default().without_index()).await;
+        let typed = Memory::default().without_index();
+        typed.put(lease(true));
+        refused(typed).await;
+        let led = Memory::default().without_index();
+        led.put(Lease { checkpoint_owner: Some("java".into()), ..lease(false) });
+        refused(led).await;
+        let indexed = Memory::default();
+        indexed.put(lease(false));
+        refused(indexed).await;
+    }
+
+    #[tokio::test]
+    async fn an_index_that_cannot_be_made_does_not_fail_the_start() {
+        let table = Memory::default().without_index();
+        let begun = begin(&State::default(), &table, &settings(Configured::Default)).await.unwrap();
+        assert!(begun.mode == Mode::ThreeX && !begun.indexed);
     }
 
     #[tokio::test]

@@ -9,7 +9,6 @@ use super::begin::{generation, reports};
 use super::{Done, MONITOR, Member};
 use crate::fleet::Mode;
 use crate::fleet::layout::Layout;
-use crate::fleet::report::judge;
 use crate::fleet::rows::{Dated, Entry, Generation, Report, Stage};
 use crate::fleet::version::{self, Readiness};
 use crate::lease::audit;
@@ -87,7 +86,7 @@ impl Member {
 
     pub(super) fn checked(&mut self, index: bool, reports: &[Report], now: Instant) {
         let wall = (self.settings.wall)();
-        let verdict = judge(reports, wall / 1_000, &self.settings.rules);
+        let verdict = self.ahead.judge(reports, wall / 1_000, now, &self.settings.rules);
         let leases = self.ends.seen.borrow().leases.clone();
         let ready = version::is_ready(index, &leases, &verdict.reporting);
         debug!(ready, index, reporting = verdict.reporting.len(), "whether the fleet can be led");

@@ -8,14 +8,17 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::begin::reports;
 use super::{Done, JUDGE, JUDGE_APART, Member};
-use crate::fleet::report::judge;
+use crate::fleet::report::{Verdict, with_renewing};
 use crate::fleet::rows::{Place, Report};
-use crate::lease::WorkerId;
+use crate::lease::{WorkerId, table};
 use crate::metrics::OfWorker;
+
+/// A worker that can acquire no lease for so many failover times wants none.
+const UNABLE: u32 = 2;
 
 impl Member {
     pub(super) fn judge(&mut self, now: Instant) {
@@ -30,15 +33,109 @@ impl Member {
     }
 
     pub(super) fn judged(&mut self, reports: &[Report]) {
-        let now = (self.settings.wall)() / 1_000;
-        let before: BTreeSet<WorkerId> = self.verdict.members.iter().map(|one| one.id.clone()).collect();
-        let verdict = judge(reports, now, &self.settings.rules);
-        let new = verdict.members.iter().any(|member| !before.contains(&member.id));
-        self.sweep(verdict.stale.clone());
-        (self.verdict, self.judged) = (Arc::new(verdict), Some(Instant::now()));
+        let (wall, now) = ((self.settings.wall)() / 1_000, Instant::now());
+        if let Some(lasted) = self.outages.report_reads.worked(now) {
+            info!(?lasted, "the worker metrics can be read again");
+        }
+        let verdict = self.ahead.judge(reports, wall, now, &self.settings.rules);
+        for (worker, at) in &verdict.ahead {
+            warn!(
+                worker,
+                lut = at,
+                now = wall,
+                "ignoring and deleting worker metrics that are dated in the future and do not change (check the clock of \
+                 this worker's host)"
+            );
+        }
+        self.sweep(verdict.stale.iter().chain(&verdict.ahead).cloned().collect());
+        (self.read, self.judged) = (Arc::new(verdict), Some(now));
+        self.compose(now);
+    }
+
+    /// The reports can't be read: the leader knows itself, and sees who renews leases.
+    pub(super) fn cannot_judge(&mut self, error: &table::Error, now: Instant) {
+        if self.outages.report_reads.failed(now, error) {
+            warn!(
+                %error,
+                action = "dynamodb:Scan",
+                "failed to read the worker metrics: leases are assigned to the workers that renew leases"
+            );
+        }
+        let failover = self.settings.failover;
+        self.due.judge = now + self.outages.report_reads.pause(failover / 4, failover * 2);
+        self.compose(now);
+    }
+
+    /// This worker's report was written, or not.
+    pub(super) fn noted(&mut self, outcome: &Result<(), table::Error>, now: Instant) {
+        match outcome {
+            Ok(()) => {
+                if let Some(lasted) = self.outages.report_writes.worked(now) {
+                    info!(?lasted, "worker metrics can be written again");
+                }
+            }
+            Err(error) => {
+                if self.outages.report_writes.failed(now, error) {
+                    warn!(
+                        %error,
+                        action = "dynamodb:UpdateItem",
+                        "failed to write worker metrics: another worker that leads assigns this one no leases"
+                    );
+                }
+                let pause =
+                    self.outages.report_writes.pause(self.settings.failover / 2, self.settings.rules.every);
+                self.due.report = now + pause;
+            }
+        }
+        self.compose(now);
+    }
+
+    /// Who may be given leases: whom the reports name, and whom this worker knows to live where they fail.
+    fn compose(&mut self, now: Instant) {
+        if !self.election.leads(now) {
+            return;
+        }
+        let grace = self.settings.failover / 2;
+        let limit = self.settings.rules.every * 2;
+        let fresh = self.judged.is_some_and(|at| now <= at + limit);
+        let unread = !fresh && self.outages.report_reads.lasts(now, grace);
+        let unwritten = self.outages.report_writes.lasts(now, grace);
+        let verdict = if unread || unwritten {
+            let read = if unread { Verdict::default() } else { Verdict::clone(&self.read) };
+            let me = (!self.withdrawn).then_some(&self.settings.me);
+            let mut renewing = self.ends.seen.borrow().renewing.clone();
+            renewing.remove(&self.settings.me);
+            Arc::new(with_renewing(read, me, &renewing))
+        } else {
+            self.read.clone()
+        };
+        let ids = |verdict: &Verdict| -> BTreeSet<WorkerId> {
+            verdict.members.iter().map(|member| member.id.clone()).collect()
+        };
+        let new = !ids(&verdict).is_subset(&ids(&self.verdict));
+        self.verdict = verdict;
         if new {
             self.show();
             self.look();
+        }
+    }
+
+    /// Whether this worker has been unable to acquire leases for so long that it must be given none.
+    pub(super) fn is_unable(&self, now: Instant) -> bool {
+        let unable = self.ends.seen.borrow().unable;
+        self.mode.is_led() && unable.is_some_and(|since| now >= since + self.settings.failover * UNABLE)
+    }
+
+    /// What the next report says.
+    pub(super) fn withdraw(&mut self, now: Instant) {
+        let unable = self.is_unable(now);
+        if std::mem::replace(&mut self.withdrawn, unable) == unable {
+            return;
+        }
+        if unable {
+            warn!("this worker can acquire no leases: it reports that it wants none until it can");
+        } else {
+            info!("this worker can acquire leases again");
         }
     }
 
@@ -52,7 +149,7 @@ impl Member {
         self.work.spawn(async move {
             let (reports, mut retracts) = (stale.len(), JoinSet::new());
             for (worker, at) in stale {
-                info!(worker, "a worker has not reported for long: its report is deleted");
+                info!(worker, "deleting the worker metrics of a worker that has not reported for long");
                 for place in layout.reads() {
                     let (store, worker) = (store.clone(), worker.clone());
                     retracts.spawn(async move {

@@ -8,7 +8,7 @@ use tracing::{debug, warn};
 
 use super::Member;
 use super::begin::reports;
-use crate::fleet::report::{Recorder, judge};
+use crate::fleet::report::Recorder;
 
 /// A request at the end of a stop takes no longer.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -75,7 +75,8 @@ impl Member {
     async fn look_for_heirs(&mut self) {
         self.verdict = match timeout(FAREWELL, reports(&*self.store, self.layout)).await {
             Ok(Ok(reports)) => {
-                Arc::new(judge(&reports, (self.settings.wall)() / 1_000, &self.settings.rules))
+                let (wall, now) = ((self.settings.wall)() / 1_000, Instant::now());
+                Arc::new(self.ahead.judge(&reports, wall, now, &self.settings.rules))
             }
             Ok(Err(_)) | Err(_) => Arc::default(),
         };

@@ -77,6 +77,7 @@ async fn a_lock_is_taken_kept_and_given_back_by_its_version() {
             assert_eq!(write(acquire("a", "1", Over::Nothing)).await, Ok(()), "{name}");
             assert!(is_conflict(&write(acquire("b", "2", Over::Nothing)).await), "{name}");
             assert!(is_conflict(&write(acquire("b", "2", Over::Released)).await), "{name}");
+            assert!(is_conflict(&write(acquire("b", "2", Over::Broken)).await), "{name}: it has a version");
             assert_eq!(store.lock(place).await, Ok(Some(lock("a", "1"))), "{name}");
             let beat = LockWrite::Beat { row: lock("a", "3"), was: "1".into() };
             assert_eq!(write(beat.clone()).await, Ok(()), "{name}");
@@ -91,6 +92,23 @@ async fn a_lock_is_taken_kept_and_given_back_by_its_version() {
             assert_eq!(write(release("b", "4")).await, Ok(()), "{name}");
             assert_eq!(store.lock(place).await, Ok(None), "{name}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_lock_row_without_a_version_is_replaced() {
+    for Subject { name, store, endpoint } in &subjects(true).await {
+        let Some((_, client)) = endpoint else { continue };
+        let text = |text: &str| AttributeValue::S(text.to_owned());
+        let put =
+            client.put_item().table_name("app").item("leaseKey", text("Leader")).item("ownerName", text("a"));
+        put.send().await.unwrap();
+        let found = store.lock(Place::Leases).await.unwrap().unwrap();
+        assert!(found.is_broken() && found.lease == Duration::from_secs(120), "{name}: {found:?}");
+        let write = acquire("b", "1", Over::Broken);
+        assert_eq!(store.write_lock(Place::Leases, &write).await, Ok(()), "{name}");
+        assert_eq!(store.lock(Place::Leases).await, Ok(Some(lock("b", "1"))), "{name}");
+        assert!(is_conflict(&store.write_lock(Place::Leases, &write).await), "{name}");
     }
 }
 

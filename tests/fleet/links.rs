@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::child::Child;
-use crate::world::{Bug, World};
+use crate::world::{Bug, Denied, World};
 
 /// A request is given up after this long, as the AWS client would.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -73,6 +73,13 @@ impl Link {
 
     fn delay(&self) -> Duration {
         self.world.state().delay()
+    }
+
+    fn denied(&self, what: fn(&Denied) -> bool) -> Result<(), Error> {
+        if self.world.state().denies(&self.worker, what) {
+            return Err(Error::Denied("AccessDeniedException".to_owned()));
+        }
+        Ok(())
     }
 
     /// A write, carried out by the world: it arrives even if its sender gives up or dies.
@@ -152,7 +159,15 @@ impl Table for Link {
     }
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<Lease>, Error>> {
-        Box::pin(async { self.read("Scan", |world| world.state().scan()).await.map_err(Error::Unavailable) })
+        Box::pin(async {
+            let leases = self.read("Scan", |world| world.state().scan()).await.map_err(Error::Unavailable)?;
+            self.denied(|denied| denied.scan)?;
+            let state = self.world.state();
+            let hides = state.bug == Some(Bug::HidesOwnLeases)
+                && !state.fleet.lock.values().any(|lock| lock.owner == self.worker);
+            let shown = |lease: &Lease| !hides || lease.owner.as_ref() != Some(&self.worker);
+            Ok(leases.into_iter().filter(shown).collect())
+        })
     }
 
     fn get<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<Option<Lease>, Error>> {
@@ -187,7 +202,10 @@ impl Table for Link {
                 let theirs = leases.into_iter().filter(|lease| lease.owner.as_ref() == Some(&worker));
                 theirs.map(|lease| lease.shard).collect()
             });
-            owned.await.map_err(Error::Unavailable)
+            let owned = owned.await.map_err(Error::Unavailable)?;
+            self.denied(|denied| denied.query)?;
+            let empty = self.world.state().denies(&self.worker, |denied| denied.empty_index);
+            Ok(if empty { Vec::new() } else { owned })
         })
     }
 
@@ -213,6 +231,14 @@ impl Store for Link {
         Box::pin(async move {
             let row = self.read("GetItem", |world| world.state().fleet.lock.get(&place).cloned()).await;
             let mut row = row.map_err(Error::Unavailable)?;
+            self.denied(|denied| denied.lock_reads)?;
+            let bug = self.world.state().bug;
+            let writes = self.denied(|denied| denied.lock_writes);
+            if bug == Some(Bug::InventsALeader) && writes.is_err() {
+                let version = format!("{:?}", Instant::now());
+                let lease = Duration::from_secs(16);
+                return Ok(Some(Lock { owner: "nobody".into(), lease, version, released: false }));
+            }
             let short = self.world.state().bug == Some(Bug::ShortensTheLock);
             if let Some(row) = row.as_mut().filter(|_| short) {
                 row.lease /= 8;
@@ -223,9 +249,15 @@ impl Store for Link {
 
     fn write_lock<'a>(&'a self, place: Place, write: &'a LockWrite) -> BoxFuture<'a, Result<(), Error>> {
         let (worker, write, started) = (self.worker.clone(), write.clone(), Instant::now());
-        Box::pin(
-            self.write("LockItem", move |world| world.state().write_lock(&worker, place, started, &write)),
-        )
+        Box::pin(async move {
+            if let Err(error) = self.denied(|denied| denied.lock_writes) {
+                self.world.state().call("LockItem");
+                sleep(self.delay()).await;
+                return Err(error);
+            }
+            let carry_out = move |world: &World| world.state().write_lock(&worker, place, started, &write);
+            self.write("LockItem", carry_out).await
+        })
     }
 
     fn generation(&self, place: Place) -> BoxFuture<'_, Result<Option<Dated<Generation>>, Error>> {
@@ -296,16 +328,28 @@ impl Store for Link {
     fn reports(&self, place: Place) -> BoxFuture<'_, Result<Vec<Report>, Error>> {
         Box::pin(async move {
             let rows = self.read("Scan", |world| world.state().fleet.reports_of(place)).await;
-            rows.map_err(Error::Unavailable)
+            let rows = rows.map_err(Error::Unavailable)?;
+            match self.denied(|denied| denied.report_reads) {
+                Err(_) if self.world.state().bug == Some(Bug::EmptiesTheReports) => Ok(Vec::new()),
+                denied => denied.map(|()| rows),
+            }
         })
     }
 
     fn report<'a>(&'a self, place: Place, report: &'a Report) -> BoxFuture<'a, Result<(), Error>> {
         let report = report.clone();
-        Box::pin(self.write("UpdateItem", move |world| {
-            world.state().fleet.reports.insert((place, report.worker.clone()), report.clone());
-            Ok(())
-        }))
+        Box::pin(async move {
+            if let Err(error) = self.denied(|denied| denied.report_writes) {
+                self.world.state().call("UpdateItem");
+                sleep(self.delay()).await;
+                return Err(error);
+            }
+            let carry_out = move |world: &World| {
+                world.state().fleet.reports.insert((place, report.worker.clone()), report.clone());
+                Ok(())
+            };
+            self.write("UpdateItem", carry_out).await
+        })
     }
 
     fn retract<'a>(&'a self, place: Place, worker: &'a str, at: i64) -> BoxFuture<'a, Result<bool, Error>> {

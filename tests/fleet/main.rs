@@ -23,6 +23,7 @@
 
 mod calm;
 mod child;
+mod denied;
 mod generations;
 mod links;
 mod oracle;
@@ -34,7 +35,7 @@ mod world;
 use std::collections::BTreeMap;
 
 use story::{Plan, Report, run};
-use world::Bug;
+use world::{Bug, Denied};
 
 /// So many seeds in a plain run; the README says how to run more.
 const SEEDS: u64 = 300;
@@ -112,6 +113,8 @@ fn a_fleet_keeps_every_promise_whatever_happens_to_it() {
         "a worker was killed",
         "a worker was cut off",
         "a worker froze",
+        "a permission was taken away",
+        "denied a request",
         "took the lead",
         "gave the lead back",
         "gave a lease to another",
@@ -151,9 +154,18 @@ fn every_invariant_fails_when_the_program_has_that_fault() {
         (Bug::NeverSteals, "unsettled"),
         (Bug::ShortensTheLock, "two-leaders"),
         (Bug::MissesTheMove, "acts-without-lead"),
+        (Bug::HidesOwnLeases, "undelivered"),
+        (Bug::InventsALeader, "unsettled"),
+        (Bug::EmptiesTheReports, "unsettled"),
     ] {
         let found = (0..60).find(|seed| {
-            let plan = Plan { bug: Some(bug), long: true, ..Plan::of(*seed) };
+            let denied = match bug {
+                Bug::HidesOwnLeases => Denied { query: true, ..Denied::default() },
+                Bug::InventsALeader => Denied { lock_writes: true, ..Denied::default() },
+                Bug::EmptiesTheReports => Denied { report_reads: true, ..Denied::default() },
+                _ => Plan::of(*seed).denied,
+            };
+            let plan = Plan { bug: Some(bug), long: true, denied, ..Plan::of(*seed) };
             run(plan).violations.iter().any(|violation| violation.starts_with(&format!("{invariant}:")))
         });
         assert!(found.is_some(), "{bug:?} does not violate {invariant}");

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::links::Link;
-use crate::world::{Bug, FAILOVER, Weather, World};
+use crate::world::{Bug, Denied, FAILOVER, Weather, World};
 
 thread_local! {
     static START: std::cell::Cell<Option<Instant>> = const { std::cell::Cell::new(None) };
@@ -55,12 +55,16 @@ pub struct Plan {
     /// Minutes of calm behind it, for what takes its time: finished leases go.
     pub long: bool,
     pub bug: Option<Bug>,
+    /// For the whole run, its end included.
+    pub denied: Denied,
 }
 
 impl Plan {
     pub fn of(seed: u64) -> Self {
         let (led, tables) = (seed % 2 == 1, seed % 4 == 3);
-        Self { seed, trouble: 90, led, tables, long: seed.is_multiple_of(10), bug: None }
+        let number = usize::try_from(seed / 8).unwrap();
+        let denied = if seed % 8 == 5 || seed % 16 == 7 { Denied::of(number) } else { Denied::default() };
+        Self { seed, trouble: 90, led, tables, long: seed.is_multiple_of(10), bug: None, denied }
     }
 }
 
@@ -105,6 +109,7 @@ pub fn run(plan: Plan) -> Report {
         if plan.tables {
             story.three_tables();
         }
+        story.world.state().denied = plan.denied;
         story.trouble(plan.trouble).await;
         story.calm(plan).await;
         story.end().await
@@ -132,6 +137,16 @@ impl Story {
         }
         let world = World::new(seed, shards, bug);
         Self { world, config, led, workers: Vec::new(), stopping: Vec::new(), born: 0 }
+    }
+
+    /// The tables of KCL 3.4, which stay as they are.
+    pub fn with_side_tables(&mut self) {
+        let (java, now) = (WorkerId::from("java"), wall());
+        let mut state = self.world.state();
+        state.fleet.legacy = Legacy { state: true, reports: true };
+        let generation = Dated::first(Generation::ThreeX, Generation::Init, &java, now);
+        state.fleet.generation.insert(Place::Legacy, generation);
+        state.oracle.three_tables = true;
     }
 
     /// As workers of KCL 3.4 left them, then one that could move; the others are told to.
@@ -308,6 +323,7 @@ impl Story {
                 12 | 13 => self.world.state().weather = Weather::BAD,
                 14 | 15 => self.world.state().weather = Weather::FINE,
                 16 | 17 => self.age(),
+                18..=20 => self.deny(),
                 _ => {}
             }
         }
@@ -318,6 +334,19 @@ impl Story {
         let until = Instant::now() + SECOND * u32::try_from(1 + self.pick(30)).unwrap();
         self.count("a worker was cut off");
         self.world.state().trouble.entry(worker.clone()).or_default().partitioned = Some(until);
+    }
+
+    /// A permission goes, or an index lags, for one worker or for all of them.
+    fn deny(&self) {
+        let denied = Denied::of(self.pick(7));
+        let until = Instant::now() + SECOND * u32::try_from(10 + self.pick(60)).unwrap();
+        self.count("a permission was taken away");
+        let all = self.pick(2) == 0;
+        let one = self.pick(self.workers.len());
+        let workers = self.workers.iter().enumerate().filter(|(index, _)| all || *index == one);
+        for (_, worker) in workers {
+            self.world.state().trouble.entry(worker.id.clone()).or_default().denied = Some((until, denied));
+        }
     }
 
     fn freeze(&self) {

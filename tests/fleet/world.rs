@@ -40,6 +40,22 @@ pub struct Weather {
     pub child_dies: u32,
 }
 
+impl Denied {
+    /// One or two of them, by number.
+    pub fn of(number: usize) -> Self {
+        let none = Self::default();
+        match number % 7 {
+            0 => Self { query: true, ..none },
+            1 => Self { empty_index: true, ..none },
+            2 => Self { lock_writes: true, ..none },
+            3 => Self { lock_reads: true, lock_writes: true, ..none },
+            4 => Self { report_reads: true, ..none },
+            5 => Self { report_writes: true, ..none },
+            _ => Self { query: true, lock_writes: true, report_reads: true, report_writes: true, ..none },
+        }
+    }
+}
+
 impl Weather {
     pub const FINE: Self = Self {
         delay: (2, 15),
@@ -88,8 +104,33 @@ pub enum Bug {
     NeverSteals,
     /// Observers of the leader's lock take it for shorter than it is.
     ShortensTheLock,
+    /// A scan shows a worker none of its own leases, unless it leads.
+    HidesOwnLeases,
+    /// Where the leader lock can't be written, its row shows a leader that lives.
+    InventsALeader,
+    /// Worker metrics that can't be read are an empty list.
+    EmptiesTheReports,
     /// Nobody sees that the leader's lock has moved into the lease table, but for who moved it.
     MissesTheMove,
+}
+
+/// Requests that DynamoDB denies, or answers wrongly, while the others work.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Denied {
+    /// `Query` on the index of lease owners.
+    pub query: bool,
+    /// The index lists nothing.
+    pub empty_index: bool,
+    /// `Scan` of the lease table.
+    pub scan: bool,
+    /// Writes of the leader lock.
+    pub lock_writes: bool,
+    /// Reads of the leader lock.
+    pub lock_reads: bool,
+    /// `Scan` of the worker metrics.
+    pub report_reads: bool,
+    /// `UpdateItem` of the worker metrics.
+    pub report_writes: bool,
 }
 
 /// What one worker suffers.
@@ -99,6 +140,8 @@ pub struct Trouble {
     pub partitioned: Option<Instant>,
     /// Whatever is under way stands still, and goes on then.
     pub frozen: Option<Instant>,
+    /// Denied to this worker alone, until then.
+    pub denied: Option<(Instant, Denied)>,
 }
 
 pub struct State {
@@ -110,6 +153,8 @@ pub struct State {
     pub oracle: Oracle,
     pub weather: Weather,
     pub trouble: BTreeMap<WorkerId, Trouble>,
+    /// For every worker, whatever the weather.
+    pub denied: Denied,
     pub bug: Option<Bug>,
     /// Requests by operation.
     pub calls: BTreeMap<&'static str, u64>,
@@ -134,6 +179,7 @@ impl World {
                 oracle: Oracle::default(),
                 weather: Weather::FINE,
                 trouble: BTreeMap::new(),
+                denied: Denied::default(),
                 bug,
                 calls: BTreeMap::new(),
                 next_pid: 1,
@@ -171,6 +217,17 @@ impl World {
 impl State {
     pub fn chance(&mut self, thousandths: u32) -> bool {
         self.random.u32(0..1000) < thousandths
+    }
+
+    /// Whether a kind of request of a worker is denied now.
+    pub fn denies(&mut self, worker: &WorkerId, what: fn(&Denied) -> bool) -> bool {
+        let own = self.trouble.get(worker).and_then(|trouble| trouble.denied);
+        let own = own.filter(|(until, _)| *until > Instant::now()).map(|(_, denied)| denied);
+        let denied = what(&self.denied) || own.is_some_and(|denied| what(&denied));
+        if denied {
+            self.oracle.count("denied a request");
+        }
+        denied
     }
 
     pub fn delay(&mut self) -> Duration {

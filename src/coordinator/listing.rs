@@ -1,0 +1,129 @@
+//! What a worker does when it can't list its leases, or can't write them.
+//!
+//! The index of lease owners is replaced by scans while it fails or lags ([`super::index`]). A worker that can
+//! acquire nothing for long shows it in [`Seen::unable`](super::Seen::unable), so that it is given nothing.
+
+use std::collections::BTreeSet;
+
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::index::SETTLED;
+use super::renewal::pause;
+use super::{Coordinator, Done, MIN_PAUSE};
+use crate::fleet::vacancy::Unled;
+use crate::lease::{Lease, table};
+use crate::shard::ShardId;
+
+/// Writes that failed so many failover times ago say nothing any more.
+const FORGOTTEN: u32 = 30;
+/// The index of lease owners.
+const INDEX: &str = "LeaseOwnerToLeaseKeyIndex";
+
+impl Coordinator {
+    pub(super) fn scan(&mut self) {
+        let table = self.table.clone();
+        self.work.spawn(async move { Done::Looked(table.list().await) });
+    }
+
+    pub(super) fn cannot_list(&mut self, error: &table::Error) {
+        let now = Instant::now();
+        if self.led.listing.failed(now, error) {
+            warn!(%error, action = "dynamodb:Scan", "failed to list the leases");
+        }
+        self.show_ability();
+        self.look.under_way = 0;
+        self.look.next = now + MIN_PAUSE.max(pause(self.settings.failover));
+    }
+
+    pub(super) fn can_list(&mut self, now: Instant) {
+        if let Some(lasted) = self.led.listing.worked(now) {
+            info!(?lasted, "the leases can be listed again");
+        }
+    }
+
+    /// Whether nobody knows if somebody leads.
+    pub(super) fn is_unsure(&self) -> bool {
+        self.standing.borrow().unled == Some(Unled::Unknown)
+    }
+
+    /// The index is of no use now: the table is scanned at once.
+    pub(super) fn cannot_query(&mut self, error: &table::Error) {
+        if self.led.index.failed(Instant::now(), error, self.settings.failover) {
+            warn!(
+                %error,
+                index = INDEX,
+                action = "dynamodb:Query",
+                "failed to query the index of lease owners, scanning the lease table instead (allow dynamodb:Query on \
+                 the index, and check its capacity)"
+            );
+        }
+        self.scan();
+    }
+
+    /// A lease that this worker holds is not in the index: is it this worker's?
+    pub(super) fn unlisted(&mut self, lease: Option<&Lease>) {
+        let me = &self.settings.me;
+        let mine = |lease: &&Lease| lease.owner.as_ref() == Some(me) && lease.checkpoint_owner.is_none();
+        let Some(lease) = lease.filter(mine).filter(|lease| self.held.contains_key(&lease.shard)) else {
+            return;
+        };
+        let now = Instant::now();
+        if self.led.index.lags(now) {
+            warn!(
+                shard = %lease.shard,
+                index = INDEX,
+                "the index of lease owners does not list a lease of this worker, scanning the lease table instead"
+            );
+        }
+        self.look.next = now;
+    }
+
+    /// What the index must list and doesn't is read.
+    pub(super) fn check_index(&mut self, listed: &[ShardId], now: Instant) {
+        self.led.held_since.retain(|shard, _| self.held.contains_key(shard));
+        let listed: BTreeSet<&ShardId> = listed.iter().collect();
+        let settled = |since: &Instant| now >= *since + SETTLED;
+        let settled = self.led.held_since.iter().filter(|(_, since)| settled(since)).map(|(shard, _)| shard);
+        let mut missing = settled.filter(|shard| !listed.contains(shard) && !self.releasing.contains(*shard));
+        if let Some(shard) = missing.next().cloned() {
+            let table = self.table.clone();
+            self.work
+                .spawn(async move { Done::Unlisted(table.get(&shard).await.ok().flatten().map(Box::new)) });
+        } else if let Some(lasted) = self.led.index.answered(now, !self.held.is_empty()) {
+            info!(index = INDEX, ?lasted, "the index of lease owners works again");
+        }
+    }
+
+    /// A lease was to be acquired.
+    pub(super) fn tried(&mut self, outcome: &Result<(), table::Error>) {
+        let now = Instant::now();
+        match outcome {
+            Err(error) if !matches!(error, table::Error::Conflict(_) | table::Error::Ambiguous(_)) => {
+                if self.led.acquiring.failed(now, error) {
+                    warn!(%error, action = "dynamodb:UpdateItem", "failed to acquire leases");
+                }
+            }
+            Ok(()) | Err(_) => {
+                if let Some(lasted) = self.led.acquiring.worked(now) {
+                    info!(?lasted, "leases can be acquired again");
+                }
+            }
+        }
+        self.show_ability();
+    }
+
+    /// Since when this worker can acquire no lease. Whoever wants none is given none and has nothing to try, so
+    /// that failed writes count for a while only.
+    pub(super) fn unable(&self) -> Option<Instant> {
+        let limit = self.settings.failover * FORGOTTEN;
+        let recent = self.led.acquiring.last().is_some_and(|last| Instant::now() < last + limit);
+        let acquiring = self.led.acquiring.since().filter(|_| recent);
+        self.led.listing.since().into_iter().chain(acquiring).min()
+    }
+
+    pub(super) fn show_ability(&self) {
+        let unable = self.unable();
+        self.shown.send_if_modified(|seen| std::mem::replace(&mut seen.unable, unable) != unable);
+    }
+}

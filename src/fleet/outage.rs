@@ -1,0 +1,105 @@
+//! Requests that fail again and again: when to log it, and how long to wait before the next one.
+//!
+//! Pure. One [`Outage`] stands for one kind of request. The first failure is logged at once, then at most once a
+//! minute while it lasts, and the end of it once.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::lease::table::Error;
+
+/// Between two log lines about requests that still fail.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+
+/// Requests of one kind that have failed since the last one that succeeded.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Outage {
+    since: Option<Instant>,
+    last: Option<Instant>,
+    said: Option<Instant>,
+    failures: u32,
+    denied: bool,
+}
+
+impl Outage {
+    /// Notes a failure. Returns whether it is to be logged now.
+    pub fn failed(&mut self, now: Instant, error: &Error) -> bool {
+        self.since.get_or_insert(now);
+        self.last = Some(now);
+        self.failures = self.failures.saturating_add(1);
+        self.denied |= matches!(error, Error::Denied(_) | Error::Missing(_));
+        let due = self.said.is_none_or(|said| now >= said + SAY_AGAIN);
+        if due {
+            self.said = Some(now);
+        }
+        due
+    }
+
+    /// Notes a success. Returns how long the outage lasted, if there was one.
+    pub fn worked(&mut self, now: Instant) -> Option<Duration> {
+        let since = std::mem::take(self).since?;
+        Some(now.saturating_duration_since(since))
+    }
+
+    /// When the first of these failures was.
+    pub fn since(&self) -> Option<Instant> {
+        self.since
+    }
+
+    /// When the last of these failures was.
+    pub fn last(&self) -> Option<Instant> {
+        self.last
+    }
+
+    /// Whether it is no passing fault: the request is denied, or has failed for `grace`.
+    pub fn lasts(&self, now: Instant, grace: Duration) -> bool {
+        self.since.is_some_and(|since| self.denied || now >= since + grace)
+    }
+
+    /// How long to wait before the next request: `first`, then twice as long each time, up to `most`.
+    pub fn pause(&self, first: Duration, most: Duration) -> Duration {
+        let doubled = self.failures.saturating_sub(1).min(16);
+        first.saturating_mul(1 << doubled).min(most.max(first))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn failures_are_logged_at_once_and_then_once_a_minute() {
+        let (start, error) = (Instant::now(), Error::Throttled(String::new()));
+        let mut outage = Outage::default();
+        let logged = (0..150).filter(|second| outage.failed(start + SECOND * *second, &error));
+        assert_eq!(logged.collect::<Vec<_>>(), [0, 60, 120]);
+        assert_eq!(outage.worked(start + SECOND * 150), Some(SECOND * 150));
+        assert_eq!(outage.worked(start + SECOND * 151), None, "logged once");
+        assert!(outage.failed(start + SECOND * 152, &error), "a new outage");
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_limit() {
+        let error = Error::Throttled(String::new());
+        let mut outage = Outage::default();
+        let pauses = (0..6).map(|_| {
+            outage.failed(Instant::now(), &error);
+            outage.pause(SECOND, SECOND * 10).as_secs()
+        });
+        assert_eq!(pauses.collect::<Vec<_>>(), [1, 2, 4, 8, 10, 10]);
+    }
+
+    #[test]
+    fn a_denied_request_is_no_passing_fault() {
+        let now = Instant::now();
+        let mut outage = Outage::default();
+        assert!(!outage.lasts(now, Duration::ZERO));
+        outage.failed(now, &Error::Unavailable(String::new()));
+        assert!(!outage.lasts(now, SECOND) && outage.lasts(now + SECOND, SECOND));
+        outage.failed(now, &Error::Denied(String::new()));
+        assert!(outage.lasts(now, SECOND));
+    }
+}

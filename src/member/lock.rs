@@ -1,0 +1,188 @@
+//! How a worker stands for the lead: the leader lock is read and written as [`crate::fleet::lock`] decides.
+//!
+//! Writes that DynamoDB refuses wait longer each time, and are logged once a minute. While nobody leads and this worker
+//! can't, the leases are shared without a leader ([`crate::fleet::vacancy`]).
+//!
+//! In KCL: `DynamoDBLockBasedLeaderDecider`.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::{Done, MONITOR, Member};
+use crate::clock;
+use crate::fleet::layout::Layout;
+use crate::fleet::lock::{LONGEST, Next, Terms};
+use crate::fleet::rows::{Lock, Stage};
+use crate::fleet::store::LockWrite;
+use crate::lease::table;
+use crate::unique::uuid;
+
+/// What a role must allow.
+fn action(write: &LockWrite) -> &'static str {
+    match write {
+        LockWrite::Acquire { .. } => "dynamodb:PutItem",
+        LockWrite::Beat { .. } => "dynamodb:UpdateItem",
+        LockWrite::Release { .. } => "dynamodb:DeleteItem",
+    }
+}
+
+impl Member {
+    /// Carries a step of the election out; nothing to do ends the conversation.
+    pub(super) fn lock(&mut self, next: Next) {
+        let (store, place) = (self.store.clone(), self.layout.lock());
+        match next {
+            Next::Read => {
+                self.work.spawn(async move { Done::LockRead(place, store.lock(place).await) });
+            }
+            Next::Write(LockWrite::Acquire { .. }) if self.barred => {
+                self.election.stand_back(Instant::now() + MONITOR);
+                self.lock_done();
+                return;
+            }
+            Next::Write(write) => {
+                // Nobody acts on a lock that was free only because it isn't the lock any more.
+                self.slept.0 = clock::slept();
+                let action = action(&write);
+                let ask = matches!(write, LockWrite::Acquire { .. }) && self.layout != Layout::Complete;
+                self.work.spawn(async move {
+                    let outcome = store.write_lock(place, &write).await;
+                    let stage = if ask { Some(store.stage().await) } else { None };
+                    Done::LockWritten(
+                        place,
+                        action,
+                        outcome,
+                        stage.map(|read| read.map(|row| row.map(|row| row.now.state))),
+                    )
+                });
+            }
+            Next::Nothing => {
+                self.lock_done();
+                return;
+            }
+        }
+        self.busy.lock = true;
+    }
+
+    pub(super) fn lock_done(&mut self) {
+        self.busy.lock = false;
+        self.due.lock = self.election.due(Instant::now());
+    }
+
+    pub(super) fn lock_read(&mut self, outcome: &Result<Option<Lock>, table::Error>, now: Instant) {
+        let row = match outcome {
+            Ok(row) => row.as_ref(),
+            Err(error) => {
+                if self.outages.lock_reads.failed(now, error) {
+                    warn!(%error, action = "dynamodb:GetItem", "failed to read the leader lock");
+                }
+                self.vacancy.unreadable(now);
+                self.lock_done();
+                return;
+            }
+        };
+        if let Some(lasted) = self.outages.lock_reads.worked(now) {
+            info!(?lasted, "the leader lock can be read again");
+        }
+        self.led_by_ours = row.is_some_and(|row| row.lease != LONGEST);
+        let (led, until) = (self.election.leads(now), self.election.until());
+        let next = self.election.read(now, row, || uuid(self.random.u128(..)));
+        self.led = !self.election.is_vacant(now, row);
+        // What has its own tables is led there, out of this worker's sight.
+        self.vacancy.read(now, !self.led && !self.barred);
+        self.prove(until);
+        self.lock(next);
+        self.tell_of_the_lead(led);
+    }
+
+    fn lock_answered(&mut self, now: Instant) {
+        if let Some(lasted) = self.outages.lock_writes.worked(now) {
+            info!(?lasted, "the leader lock can be written again");
+        }
+    }
+
+    pub(super) fn lock_written(
+        &mut self,
+        action: &'static str,
+        outcome: &Result<(), table::Error>,
+        stage: Option<Result<Option<Stage>, table::Error>>,
+        now: Instant,
+    ) {
+        let (led, until) = (self.election.leads(now), self.election.until());
+        self.election.written(outcome);
+        self.prove(until);
+        match outcome {
+            Ok(()) => {
+                self.vacancy.leads();
+                self.led = true;
+                self.lock_answered(now);
+            }
+            Err(table::Error::Conflict(_)) => self.lock_answered(now),
+            Err(table::Error::Ambiguous(_)) => {}
+            Err(error) => {
+                self.election.refused(now);
+                if self.outages.lock_writes.failed(now, error) {
+                    warn!(
+                        %error,
+                        action,
+                        "failed to write the leader lock, this worker cannot be the leader (check the permission and the \
+                         capacity of the table)"
+                    );
+                }
+            }
+        }
+        self.lock_confirmed(stage);
+        self.lock_done();
+        if let Err(error @ (table::Error::Conflict(_) | table::Error::Ambiguous(_))) = outcome {
+            debug!(%error, "the leader's lock was not written");
+            self.due.lock = now + self.settings.failover.mul_f64(0.02 + 0.03 * self.random.f64());
+        }
+        self.tell_of_the_lead(led);
+    }
+
+    /// The lock lasts longer than it did: what was written last has arrived.
+    pub(super) fn prove(&mut self, before: Option<Instant>) {
+        if self.election.until() != before {
+            self.slept.1 = self.slept.0;
+        }
+    }
+
+    /// What the stage says after a lock was won in the old table.
+    pub(super) fn lock_confirmed(&mut self, stage: Option<Result<Option<Stage>, table::Error>>) {
+        match stage {
+            None => {}
+            Some(Ok(stage)) => self.adopt(stage),
+            Some(Err(error)) => {
+                warn!(%error, "whether this is still the leader's lock can't be told: it is given back");
+                self.step_down();
+            }
+        }
+    }
+
+    pub(super) fn tell_of_the_lead(&mut self, led: bool) {
+        let now = Instant::now();
+        match (led, self.election.leads(now)) {
+            (false, true) => {
+                info!("this worker leads");
+                (self.verdict, self.read, self.judged) = (Arc::default(), Arc::default(), None);
+                self.judge(now);
+            }
+            (true, false) => warn!("this worker does not lead any more"),
+            _ => {}
+        }
+    }
+
+    pub(super) fn step_down(&mut self) {
+        let until = Instant::now() + Terms::new(self.settings.me.clone(), self.settings.failover).lease;
+        if let Some(write) = self.election.stand_back(until) {
+            let (store, place) = (self.store.clone(), self.layout.lock());
+            self.work.spawn(async move {
+                if let Err(error) = store.write_lock(place, &write).await {
+                    warn!(%error, "the lock was not given back: it expires");
+                }
+                Done::Retracted
+            });
+        }
+    }
+}

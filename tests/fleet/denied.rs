@@ -1,0 +1,177 @@
+//! Fleets whose workers lack a permission, or whose index, leader lock or worker metrics do not work: every shard
+//! is read all the same.
+
+use std::time::Duration;
+
+use multilangd::fleet::report::Recorder;
+use multilangd::fleet::rows::Place;
+use multilangd::lease::WorkerId;
+use tokio::time::{Instant, sleep};
+
+use crate::story::{Story, simulate, wall};
+use crate::world::{Denied, FAILOVER};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Virtual time until every record is read.
+async fn until_read(story: &Story, limit: Duration) -> Duration {
+    let start = Instant::now();
+    while !(story.is_read() && story.is_covered_by_the_living()) {
+        if start.elapsed() > limit {
+            return Duration::MAX;
+        }
+        sleep(SECOND / 10).await;
+    }
+    start.elapsed()
+}
+
+/// The longest time of several seeds until a new fleet reads everything.
+fn longest(workers: usize, denied: Denied, tables: bool) -> Duration {
+    let times = (0..8).map(|seed| {
+        simulate(seed, async {
+            let mut story = Story::new(seed, 8, None, true);
+            if tables {
+                story.with_side_tables();
+            }
+            story.world.state().denied = denied;
+            for _ in 0..workers {
+                story.join(None);
+            }
+            story.put(60);
+            let first = until_read(&story, SECOND * 300).await;
+            // What is split later is read as well.
+            sleep(FAILOVER * 2).await;
+            story.reshard(16);
+            story.put(60);
+            let second = until_read(&story, SECOND * 300).await;
+            assert_eq!(story.world.state().oracle.violations, Vec::<String>::new());
+            first.max(second)
+        })
+    });
+    let times: Vec<Duration> = times.collect();
+    println!("{denied:?}, {workers} workers: {times:?}");
+    times.into_iter().max().unwrap()
+}
+
+#[test]
+fn every_shard_is_read_when_nothing_is_denied() {
+    let longest = longest(3, Denied::default(), false);
+    assert!(longest <= FAILOVER * 5 / 2, "{longest:?}");
+}
+
+#[test]
+fn every_shard_is_read_when_the_owner_index_is_denied() {
+    let denied = Denied { query: true, ..Denied::default() };
+    let longest = [1, 3].map(|workers| longest(workers, denied, false));
+    // About as long as when nothing is denied: of 60 seeds the longest are 25.6 and 24.1 s.
+    assert!(longest.iter().all(|time| *time <= FAILOVER * 3), "{longest:?}");
+}
+
+#[test]
+fn every_shard_is_read_when_the_owner_index_stays_empty() {
+    let denied = Denied { empty_index: true, ..Denied::default() };
+    let longest = [1, 3].map(|workers| longest(workers, denied, false));
+    // A worker without leases scans every half failover time.
+    assert!(longest.iter().all(|time| *time <= FAILOVER * 3), "{longest:?}");
+}
+
+#[test]
+fn every_shard_is_read_when_the_leader_lock_cannot_be_written() {
+    let denied = Denied { lock_writes: true, ..Denied::default() };
+    let longest = [1, 3].map(|workers| longest(workers, denied, false));
+    assert!(longest.iter().all(|time| *time <= FAILOVER * 6), "{longest:?}");
+}
+
+#[test]
+fn every_shard_is_read_when_the_leader_lock_cannot_be_read() {
+    let denied = Denied { lock_reads: true, lock_writes: true, ..Denied::default() };
+    let longest = [1, 3].map(|workers| longest(workers, denied, false));
+    assert!(longest.iter().all(|time| *time <= FAILOVER * 6), "{longest:?}");
+}
+
+#[test]
+fn every_shard_is_read_when_worker_metrics_cannot_be_read() {
+    let denied = Denied { report_reads: true, ..Denied::default() };
+    let longest = [(1, false), (3, false), (1, true), (3, true)]
+        .map(|(workers, tables)| longest(workers, denied, tables));
+    assert!(longest.iter().all(|time| *time <= FAILOVER * 3), "{longest:?}");
+}
+
+#[test]
+fn every_shard_is_read_when_worker_metrics_cannot_be_written() {
+    let denied = Denied { report_writes: true, ..Denied::default() };
+    let longest = [(1, false), (3, false), (1, true), (3, true)]
+        .map(|(workers, tables)| longest(workers, denied, tables));
+    assert!(longest.iter().all(|time| *time <= FAILOVER * 3), "{longest:?}");
+}
+
+/// Backoff: a table that throttles is not asked several times a second.
+#[test]
+fn a_denied_leader_lock_is_written_less_than_six_times_a_minute() {
+    let calls = simulate(1, async {
+        let mut story = Story::new(1, 4, None, true);
+        story.world.state().denied.lock_writes = true;
+        story.join(None);
+        sleep(SECOND * 600).await;
+        story.world.state().calls.get("LockItem").copied().unwrap_or(0)
+    });
+    println!("{calls} writes of the leader lock in 10 minutes");
+    assert!(calls <= 60, "{calls}");
+}
+
+/// A worker that can list neither by the index nor by a scan gets no leases that nobody would read.
+#[test]
+fn a_worker_that_cannot_list_leases_is_given_none() {
+    let took = simulate(2, async {
+        let mut story = Story::new(2, 8, None, true);
+        story.join(None);
+        story.join(None);
+        story.put(30);
+        assert!(until_read(&story, SECOND * 60).await < SECOND * 60);
+        sleep(FAILOVER * 6).await;
+        let blind = story.join(None);
+        sleep(FAILOVER * 6).await;
+        let denied = Denied { query: true, scan: true, ..Denied::default() };
+        let until = Instant::now() + SECOND * 3_600;
+        story.world.state().trouble.entry(blind.clone()).or_default().denied = Some((until, denied));
+        // Until it has found out and reported it.
+        sleep(FAILOVER * 4).await;
+        let mut longest = Duration::ZERO;
+        for _ in 0..12 {
+            // New leases go to the worker that has the fewest.
+            story.reshard(40);
+            story.put(40);
+            longest = longest.max(until_read(&story, SECOND * 300).await);
+            sleep(FAILOVER * 3).await;
+        }
+        longest
+    });
+    println!("{took:?}");
+    assert!(took <= FAILOVER * 3 / 2, "{took:?}");
+}
+
+/// A dead worker whose clock was an hour ahead, or whose report was dated in milliseconds.
+#[test]
+fn a_dead_worker_with_a_report_from_the_future_is_given_no_leases() {
+    for ahead in [3_600, wall()] {
+        let took = simulate(3, async {
+            let mut story = Story::new(3, 8, None, true);
+            let ghost = WorkerId::from("ghost");
+            let report = Recorder::new(false, 1).report(&ghost, wall() / 1_000 + ahead);
+            story.world.state().fleet.reports.insert((Place::Leases, ghost.to_string()), report);
+            story.join(None);
+            story.join(None);
+            let mut unread = Duration::ZERO;
+            for _ in 0..1_200 {
+                sleep(SECOND).await;
+                unread += SECOND * u32::from(story.owners().contains_key(&Some(ghost.clone())));
+            }
+            let reports = &story.world.state().fleet.reports;
+            let there = reports.contains_key(&(Place::Leases, ghost.to_string()));
+            println!("leases of a dead worker for {unread:?} of 1200 s, its report there: {there}");
+            assert!(!there);
+            unread
+        });
+        assert!(took <= FAILOVER * 12, "{took:?}");
+    }
+}
