@@ -21,7 +21,7 @@ use crate::clock;
 use crate::lease::{Held, Table};
 use crate::metrics::{Ending, OfShard, Sink};
 use crate::multilang::{self, Child, Launch};
-use crate::retrieval::{Feed, Source, Start};
+use crate::retrieval::{Feed, ShardOfStream, Source, Start};
 use crate::sequence::Sequence;
 
 pub mod ending;
@@ -197,7 +197,10 @@ impl Consumer {
         match effect {
             Effect::CheckParents => {
                 let (table, held) = (self.parts.table.clone(), self.held.clone());
-                self.work.spawn(async move { Event::Parents(ending::may_begin(&*table, &held).await) });
+                let recognition = self.parts.source.recognition.clone();
+                self.work.spawn(async move {
+                    Event::Parents(ending::may_begin(&*table, &held, &recognition).await)
+                });
             }
             Effect::OpenFeed(sequence) => self.open_feed(&sequence),
             Effect::CloseFeed => self.feed = None,
@@ -294,7 +297,9 @@ impl Consumer {
         let range = self.held.initial().range.filter(|_| self.parts.check_hash_keys);
         // The old one stops before the new one starts.
         self.feed = None;
-        self.feed = Some(Feed::open(&self.parts.source, self.held.shard().clone(), range, start));
+        let stream = self.held.initial().stream.clone();
+        let shard = ShardOfStream { id: self.held.shard().clone(), range, stream };
+        self.feed = Some(Feed::open(&self.parts.source, shard, start));
     }
 
     fn send(&mut self, message: Message) {

@@ -40,7 +40,7 @@ mod release;
 mod renewal;
 mod standing;
 
-use led::Led;
+use led::{Led, tell_of_stalled};
 use renewal::Pace;
 pub use standing::{Question, Standing};
 
@@ -336,6 +336,7 @@ impl Coordinator {
         };
         if let Some(held) = self.renewed.remove(&id) {
             held.mark_lost();
+            self.rescue(&held);
             if self.forget(&held) {
                 // Somebody is there, who may not have been at the last look.
                 self.look.next = self.look.next.min(Instant::now() + MIN_PAUSE);
@@ -563,11 +564,6 @@ impl Coordinator {
             Done::Called
         });
     }
-}
-
-fn tell_of_stalled(lease: &Lease) {
-    let from = lease.actual_owner().map(WorkerId::as_str);
-    warn!(shard = %lease.shard, from, "its owner was to hand the lease over and does not: taking it");
 }
 
 async fn take(table: Arc<dyn Table>, writes: Arc<Semaphore>, mut lease: Lease, update: Update) -> Taken {

@@ -293,6 +293,7 @@ fn upkeep_settings(config: &Config, ports: &Ports) -> upkeep::Settings {
         skip_if_leases_exist: config.skip_sync_if_leases_exist,
         sync_pause: config.shard_sync_pause,
         stream: config.stream.clone(),
+        failover: config.failover,
         sink: ports.sink.clone(),
     }
 }

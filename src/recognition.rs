@@ -132,48 +132,68 @@ impl Recognition {
     /// Whether the stream that can be read now is surely the one whose leases this worker holds. Readings that ask at
     /// once share one call.
     pub async fn is_unchanged(&self, shard: &ShardId) -> bool {
-        let Some(mark) = self.mark(shard) else { return false };
+        self.is_the_same(shard).await.unwrap_or_else(|error| {
+            debug!(%shard, %error, "the stream's identity could not be confirmed");
+            false
+        })
+    }
+
+    /// Whether the stream that can be read now is surely the one that a lease is of, by the mark of its row.
+    pub async fn is_still(&self, mark: Option<&StreamId>) -> bool {
+        let Some(mark) = mark else { return false };
+        self.is_now(mark).await.unwrap_or_else(|error| {
+            debug!(%error, "the stream's identity could not be confirmed");
+            false
+        })
+    }
+
+    async fn is_the_same(&self, shard: &ShardId) -> Result<bool, shard::Error> {
+        match self.mark(shard) {
+            Some(mark) => self.is_now(&mark).await,
+            None => Ok(false),
+        }
+    }
+
+    async fn is_now(&self, mark: &StreamId) -> Result<bool, shard::Error> {
         let now = Instant::now();
         let mut fresh = self.fresh.lock().await;
         // An older answer may only say no: the stream may have been created again since.
         let shared = fresh.as_ref().filter(|(asked, answer)| {
-            *asked >= now || asked.elapsed() < APART && answer.as_ref() != Some(&mark)
+            *asked >= now || asked.elapsed() < APART && answer.as_ref() != Some(mark)
         });
         let described = match shared {
-            Some((_, answer)) => Ok(answer.clone()),
-            None => self.ask(&mut fresh).await,
+            Some((_, answer)) => answer.clone(),
+            None => self.ask(&mut fresh).await?,
         };
-        match described {
-            Ok(id) => id.is_some_and(|id| id == mark),
-            Err(error) => {
-                debug!(%shard, %error, "the stream's identity could not be confirmed");
-                false
-            }
-        }
+        Ok(described.is_some_and(|id| id == *mark))
     }
 
     /// Whether the stream has that shard now, and is not known to be another one than before. Several that ask at once
     /// share one `ListShards`.
-    pub async fn has_shard(&self, shard: &ShardId) -> bool {
-        let listed = self.lists_as_open(shard).await.is_some();
-        listed && (self.current().is_none() || self.is_unchanged(shard).await)
+    ///
+    /// # Errors
+    /// The stream could not be asked.
+    pub async fn has_shard(&self, shard: &ShardId) -> Result<bool, shard::Error> {
+        let listed = self.lists_as_open(shard).await?.is_some();
+        Ok(listed && (self.current().is_none() || self.is_the_same(shard).await?))
     }
 
     /// Whether the shard is open now, and the stream is surely the same as before.
     pub async fn is_open(&self, shard: &ShardId) -> bool {
-        self.lists_as_open(shard).await == Some(true) && self.is_unchanged(shard).await
+        matches!(self.lists_as_open(shard).await, Ok(Some(true))) && self.is_unchanged(shard).await
     }
 
-    async fn lists_as_open(&self, shard: &ShardId) -> Option<bool> {
+    async fn lists_as_open(&self, shard: &ShardId) -> Result<Option<bool>, shard::Error> {
         let now = Instant::now();
         let mut listed = self.listed.lock().await;
         if listed.as_ref().is_none_or(|(asked, _)| *asked < now) {
             let asked = Instant::now();
-            let Ok(Ok(shards)) = timeout(CALL, self.shards.list(Filter::All)).await else { return None };
+            let unanswered = |_| shard::Error::Unavailable(format!("no answer to ListShards in {CALL:?}"));
+            let shards = timeout(CALL, self.shards.list(Filter::All)).await.map_err(unanswered)??;
             *listed =
                 Some((asked, shards.into_iter().map(|shard| (shard.id, shard.ending.is_none())).collect()));
         }
-        listed.as_ref().and_then(|(_, shards)| shards.get(shard).copied())
+        Ok(listed.as_ref().and_then(|(_, shards)| shards.get(shard).copied()))
     }
 
     /// Something suggests that the stream is another one than before, or that a row is: the shard sync looks at once.

@@ -33,6 +33,7 @@ use crate::metrics::{OfShard, Sink};
 use crate::recognition::Recognition;
 use crate::sequence::{Sequence, SequenceNumber};
 use crate::shard::{self, BoxFuture, ChildShard, HashRange, ShardId};
+use crate::stream::StreamId;
 
 pub mod aggregation;
 mod closed;
@@ -182,6 +183,17 @@ impl std::fmt::Debug for Source {
     }
 }
 
+/// A shard that is read, as its lease says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardOfStream {
+    /// Its id.
+    pub id: ShardId,
+    /// Its hash keys, against which the user records of aggregates are checked; without them they are not.
+    pub range: Option<HashRange>,
+    /// The stream that the lease is of; none if that is unknown.
+    pub stream: Option<StreamId>,
+}
+
 /// One reading of one shard. Dropping it stops its task.
 pub struct Feed {
     batches: queue::Batches,
@@ -189,13 +201,12 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Starts reading. `range` is the shard's hash keys, against which the user records of
-    /// aggregates are checked; without it they are not.
-    pub fn open(source: &Source, shard: ShardId, range: Option<HashRange>, start: Start) -> Self {
-        let (sink, of) = (source.sink.clone(), shard.clone());
+    /// Starts reading.
+    pub fn open(source: &Source, shard: ShardOfStream, start: Start) -> Self {
+        let (sink, of) = (source.sink.clone(), shard.id.clone());
         let tell = Arc::new(move |records| sink.shard(&of, OfShard::Waiting { records }));
         let (ahead, batches) = queue::queue(source.settings.ahead, source.budget.share(), tell);
-        let place = place::Place::new(source.clone(), shard, range, start);
+        let place = place::Place::new(source.clone(), shard, start);
         let consumer = source.consumer.clone();
         let mut task = JoinSet::new();
         task.spawn(async move {

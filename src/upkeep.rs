@@ -51,6 +51,8 @@ pub struct Settings {
     pub sync_pause: Duration,
     /// The configured stream's name.
     pub stream: String,
+    /// `failoverTimeMillis`.
+    pub failover: Duration,
     /// Counts.
     pub sink: Arc<dyn Sink>,
 }
@@ -162,6 +164,7 @@ impl Upkeep {
             info!(leases = leases.len(), "there are leases: the stream's shards are not listed");
             return Ok(());
         }
+        // Sequence numbers are compared in the audits: a start is to list no more than it must.
         if leases.iter().any(Lease::is_complete) {
             self.reopen(&leases, &self.shards.list(Filter::All).await?, |_| true).await?;
         }
@@ -188,14 +191,16 @@ impl Upkeep {
         }
         let shards = self.shards.list(Filter::All).await?;
         let &Settings { initial, ignore_unexpected_children, .. } = &self.settings;
-        Ok(sync::plan_missing(&shards, leases, initial, ignore_unexpected_children)?)
+        let mut missing = sync::plan_missing(&shards, leases, initial, ignore_unexpected_children)?;
+        missing.extend(origin::orphans(leases, &shards));
+        Ok(missing)
     }
 
     /// Ancestors before descendants, so that a crash leaves what comes next to be planned again; those that
     /// aren't related together.
     async fn make(&self, leases: &[Lease]) -> Result<Made, Error> {
         let mut outcome = Made::default();
-        for together in unrelated(leases, |lease| (&lease.shard, lease.parents.iter())) {
+        for together in unrelated(leases) {
             let mut making = JoinSet::new();
             for lease in together {
                 let (table, count) = (self.table.clone(), self.made.clone());
@@ -390,6 +395,8 @@ struct Memory {
     asked: Option<Instant>,
     /// The open shards that no worker read when they were listed last.
     unread: BTreeSet<ShardId>,
+    /// Those of them without a row, and when that was seen first.
+    rowless: BTreeMap<ShardId, Instant>,
     /// When the stream's identity was asked for last while it was unknown.
     described: Option<Instant>,
     /// When rows of another stream were reported last.
@@ -397,20 +404,16 @@ struct Memory {
 }
 
 /// Parts of a list in which ancestors come first: none of a part is a parent of another of it.
-fn unrelated<'a, T: 'a, P: Iterator<Item = &'a ShardId>>(
-    items: &'a [T],
-    lineage: impl Fn(&'a T) -> (&'a ShardId, P),
-) -> Vec<&'a [T]> {
-    let (mut parts, mut rest) = (Vec::new(), items);
+fn unrelated(leases: &[Lease]) -> Vec<&[Lease]> {
+    let (mut parts, mut rest) = (Vec::new(), leases);
     while !rest.is_empty() {
         let mut together: BTreeSet<&ShardId> = BTreeSet::new();
         let count = rest
             .iter()
             .take(PARALLEL)
-            .take_while(|item| {
-                let (id, mut parents) = lineage(item);
-                let unrelated = parents.all(|parent| !together.contains(parent));
-                together.insert(id);
+            .take_while(|lease| {
+                let unrelated = lease.parents.iter().all(|parent| !together.contains(parent));
+                together.insert(&lease.shard);
                 unrelated
             })
             .count();

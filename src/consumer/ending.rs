@@ -20,10 +20,17 @@ const FRESH: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// The table couldn't be asked.
-pub async fn parents_finished(table: &dyn Table, parents: &BTreeSet<ShardId>) -> Result<bool, String> {
+pub async fn parents_finished(
+    table: &dyn Table,
+    parents: &BTreeSet<ShardId>,
+    recognition: &Recognition,
+) -> Result<bool, String> {
     for parent in parents {
         match table.get(parent).await {
-            Ok(Some(lease)) if !lease.is_complete() => return Ok(false),
+            // A parent that was finished in an earlier stream of this name begins again.
+            Ok(Some(lease)) if !lease.is_complete() || !recognition.accepts(lease.stream.as_ref()) => {
+                return Ok(false);
+            }
             Ok(_) => {}
             Err(error) => return Err(format!("can't look at the lease of its parent {parent}: {error}")),
         }
@@ -36,8 +43,8 @@ pub async fn parents_finished(table: &dyn Table, parents: &BTreeSet<ShardId>) ->
 ///
 /// # Errors
 /// The table couldn't be asked.
-pub async fn may_begin(table: &dyn Table, held: &Held) -> Result<bool, String> {
-    let finished = parents_finished(table, &held.initial().parents).await?;
+pub async fn may_begin(table: &dyn Table, held: &Held, recognition: &Recognition) -> Result<bool, String> {
+    let finished = parents_finished(table, &held.initial().parents, recognition).await?;
     if !finished || held.proven().elapsed() < FRESH {
         return Ok(finished);
     }
@@ -165,18 +172,22 @@ mod tests {
             recognition: Recognition::new(Arc::new(Listed::default())),
         };
         let held = Held::new(row, Instant::now(), &owner);
-        assert_eq!(may_begin(&*table, &held).await, Ok(false), "the parent isn't finished");
+        assert_eq!(
+            may_begin(&*table, &held, &owner.recognition).await,
+            Ok(false),
+            "the parent isn't finished"
+        );
         table.put(lease("parent", Sequence::ShardEnd, &[], None));
         let writes = table.writes();
-        assert_eq!(may_begin(&*table, &held).await, Ok(true));
+        assert_eq!(may_begin(&*table, &held, &owner.recognition).await, Ok(true));
         assert_eq!(table.writes(), writes, "it was just taken");
 
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(may_begin(&*table, &held).await, Ok(true));
+        assert_eq!(may_begin(&*table, &held, &owner.recognition).await, Ok(true));
         assert_eq!(table.row(held.shard()).unwrap().counter, 1, "renewed first");
         tokio::time::advance(Duration::from_secs(2)).await;
         table.steal(held.shard(), &"thief".into());
-        assert_eq!(may_begin(&*table, &held).await, Ok(false));
+        assert_eq!(may_begin(&*table, &held, &owner.recognition).await, Ok(false));
         assert!(held.lost().is_cancelled());
     }
 }

@@ -21,9 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::index::OwnerIndex;
-use super::{
-    ALERT, Coordinator, Done, GONE, MIN_PAUSE, Question, Seen, Standing, call, take, tell_of_stalled,
-};
+use super::{ALERT, Coordinator, Done, GONE, MIN_PAUSE, Question, Seen, Standing, call, take};
 use crate::fleet::lead::{self, How, Leader, Run, Workers};
 use crate::fleet::outage::Outage;
 use crate::fleet::report::Verdict;
@@ -162,6 +160,11 @@ impl Heirs {
 fn asker<'a>(me: &'a WorkerId, held: &'a BTreeSet<ShardId>, failover: Duration) -> Asker<'a> {
     let stalled = &handoff::NONE;
     Asker { me, held, failover, max_leases: usize::MAX, max_steals: 0, priority: false, stalled }
+}
+
+pub(super) fn tell_of_stalled(lease: &Lease) {
+    let from = lease.actual_owner().map(WorkerId::as_str);
+    warn!(shard = %lease.shard, from, "its owner was to hand the lease over and does not: taking it");
 }
 
 impl Coordinator {

@@ -10,10 +10,15 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 
-use super::{Coordinator, Lease, Mark, Rival, Settings, ShardId, Update};
+use super::{Coordinator, Done, Held, Lease, Mark, Rival, Settings, ShardId, Update};
+use crate::backoff::Backoff;
 
+/// Between two attempts to restore a row, at first.
+const RESCUE_PAUSE: Duration = Duration::from_millis(250);
+/// Attempts: for about half a minute, well before an audit makes the row anew at the initial position.
+const RESCUES: u32 = 18;
 /// Reports that wait: more say nothing new.
 const WAITING: usize = 16;
 /// Between two log lines about the same.
@@ -125,6 +130,32 @@ impl Coordinator {
     pub(super) fn acquire(&self, update: Update, lease: &Lease) -> Update {
         let stream = self.settings.recognition.mark(&lease.shard);
         update.marked(lease, &Mark { stream, process: self.settings.process.clone() })
+    }
+
+    /// A lease was lost while its row was missing, and nobody else knows its position: the row is made again without an
+    /// owner, unless somebody was faster.
+    pub(super) fn rescue(&mut self, held: &Held) {
+        let Some(row) = held.deleted() else { return };
+        let (table, recognition) = (self.table.clone(), self.settings.recognition.clone());
+        let mut backoff = Backoff::new(RESCUE_PAUSE, RESCUE_PAUSE * 8, self.random.fork());
+        self.work.spawn(async move {
+            for _ in 0..RESCUES {
+                tokio::time::sleep(backoff.pause()).await;
+                match recognition.has_shard(&row.shard).await {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(_) => continue,
+                }
+                match table.create(&row).await {
+                    Ok(made) => {
+                        warn!(shard = %row.shard, checkpoint = %row.checkpoint, made, "restored the lease, which was deleted");
+                        break;
+                    }
+                    Err(error) => debug!(shard = %row.shard, %error, "failed to restore the lease, will try again"),
+                }
+            }
+            Done::Called
+        });
     }
 
     /// Rows of another stream, or of an earlier one of this name, concern the shard sync.

@@ -88,6 +88,8 @@ pub struct Held {
     /// Cancelled once a leader wants another worker to have the lease.
     wanted: CancellationToken,
     meter: Mutex<Meter>,
+    /// The row as it was known, once it was found deleted and not restored.
+    deleted: Mutex<Option<Lease>>,
     /// The row when the lease became ours.
     initial: Lease,
 }
@@ -108,6 +110,7 @@ impl Held {
             lost: CancellationToken::new(),
             wanted: CancellationToken::new(),
             meter: Mutex::new(Meter::new(proven, lease.throughput)),
+            deleted: Mutex::default(),
             initial: lease.clone(),
             holding: tokio::sync::Mutex::new(Holding::new(lease, me.clone(), proven, *failover)),
             owner: owner.clone(),
@@ -237,7 +240,16 @@ impl Held {
                     return Ok(row.owner);
                 }
                 Ok(Err(table::Error::Conflict(_) | table::Error::Ambiguous(_))) => {
-                    if !holding.read_for_release(self.read().await?) {
+                    let seen = self.read().await?;
+                    if seen.is_none() && !holding.row().is_complete() {
+                        // Nobody else knows the position.
+                        let row = Lease { owner: None, ..holding.restored() };
+                        let is_there = self.owner.recognition.has_shard(&self.shard).await == Ok(true);
+                        if is_there && self.owner.table.create(&row).await? {
+                            return Ok(None);
+                        }
+                    }
+                    if !holding.read_for_release(seen) {
                         return Err(Error::Lost);
                     }
                 }
@@ -300,25 +312,56 @@ impl Held {
         Err(self.lose(holding))
     }
 
+    /// The row, without an owner, if the lease was lost while its row was missing: it may be made again as long as nobody
+    /// else has made it.
+    pub fn deleted(&self) -> Option<Lease> {
+        let row = self.deleted.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        Some(Lease { owner: None, checkpoint_owner: None, ..row })
+    }
+
     /// Somebody has deleted the row of a shard that is still there. Its holder knows the position: whoever made the row
     /// anew would begin at the initial position, and skip records where that is `LATEST`.
     async fn restore(&self, holding: &mut Holding) -> Step {
-        let is_there = timeout_at(self.expires(), self.owner.recognition.has_shard(&self.shard));
-        if holding.row().is_complete() || is_there.await != Ok(true) {
+        if holding.row().is_complete() {
             return Step::Failed(holding.lose());
+        }
+        let note = |row| *self.deleted.lock().unwrap_or_else(PoisonError::into_inner) = row;
+        note(Some(holding.restored()));
+        match timeout_at(self.expires(), self.owner.recognition.has_shard(&self.shard)).await {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => {
+                note(None);
+                return Step::Failed(holding.lose());
+            }
+            Err(_) => return Step::Failed(holding.lose()),
+            // Still ours: the next write asks again.
+            Ok(Err(error)) => return Step::Failed(table::Error::Unavailable(error.to_string()).into()),
         }
         let (began, slept) = (Instant::now(), clock::slept());
         let row = holding.restored();
         match timeout_at(self.expires(), self.owner.table.create(&row)).await {
             Ok(Ok(true)) => {
                 warn!(shard = %self.shard, checkpoint = %row.checkpoint, "restored the lease, which was deleted");
+                note(None);
                 holding.note_restored(row, began);
                 *self.expires.lock().unwrap_or_else(PoisonError::into_inner) =
                     Expiry::new(holding.expires(), slept);
                 Step::Again
             }
-            // Somebody has made it anew.
-            Ok(Ok(false)) | Err(_) => Step::Failed(holding.lose()),
+            // Somebody has made it anew; or an attempt of this very write, as the next write sees.
+            Ok(Ok(false)) => match self.read().await {
+                Ok(Some(seen)) if seen == row => {
+                    note(None);
+                    holding.note_restored(row, began);
+                    Step::Again
+                }
+                Ok(seen) => {
+                    note(seen.is_none().then_some(row));
+                    Step::Failed(holding.lose())
+                }
+                Err(error) => Step::Failed(error),
+            },
+            Err(_) => Step::Failed(holding.lose()),
             Ok(Err(error)) => Step::Failed(error.into()),
         }
     }

@@ -10,7 +10,7 @@
 //! | none is marked, and no checkpoint can be of this stream | [`Foreign`] |
 //! | none is marked, some checkpoints are of this stream | they are marked when they are acquired; the others are left alone |
 //!
-//! A row that says `SHARD_END` for a shard that is open is never right: [`finished_but_open`]. In KCL: nothing of this;
+//! A row that says `SHARD_END` for a shard that is open is never right: [`impossible`]. In KCL: nothing of this;
 //! there a table that is used for another stream loses its checkpoints or stands still.
 
 use std::cmp::Ordering;
@@ -137,38 +137,41 @@ pub fn doubtful(leases: &[Lease], listed: &[Shard], name: &str) -> Result<BTreeS
     }
 }
 
-/// What makes a table of an earlier stream one of the stream that was created again under its name.
+/// What makes a table of an earlier stream one of the stream that was created again under its name. To be done in this
+/// order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StartOver<'a> {
-    /// Shards that have no row, ancestors first: made before anything else, so that no child begins before its parents.
-    pub create: Vec<Lease>,
     /// Rows without a mark that are of the earlier stream too. They are marked so before any row is reset: once no row has
     /// the old mark, nothing shows that they are to be reset.
     pub mark: Vec<(&'a Lease, StreamId)>,
-    /// Rows, as they are once they are marked, that begin again at the oldest record, ancestors first.
-    pub reset: Vec<(Lease, &'a Shard)>,
-    /// Rows whose checkpoints are of the present stream: only the mark is old.
-    pub remark: Vec<&'a Lease>,
+    /// What becomes of each listed shard's row, ancestors first, so that no child begins before its parents. The rows keep
+    /// their old marks, so that whoever goes on after a crash sees that there is more to do.
+    pub steps: Vec<Step<'a>>,
+    /// Then every row with an old mark is of the present stream, if it [`belongs`] to it by then.
+    pub remark: Vec<(Lease, &'a Shard)>,
     /// Rows of shards that the present stream does not have.
     pub remove: Vec<&'a Lease>,
+}
+
+/// What becomes of the row of one shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step<'a> {
+    /// It has none: it gets one that begins at the oldest record.
+    Create(Lease),
+    /// The row, as it is once it is marked, begins again at the oldest record.
+    Reset(Lease, &'a Shard),
 }
 
 impl StartOver<'_> {
     /// Whether nothing is to be done.
     pub fn is_empty(&self) -> bool {
-        self.create.is_empty()
-            && self.mark.is_empty()
-            && self.reset.is_empty()
-            && self.remark.is_empty()
-            && self.remove.is_empty()
+        self.mark.is_empty() && self.steps.is_empty() && self.remark.is_empty() && self.remove.is_empty()
     }
 }
 
 /// What is to be done in a table that has rows of an earlier stream of this name. Nothing, once there are none.
 pub fn start_over<'a>(leases: &'a [Lease], listed: &'a [Shard], current: &StreamId) -> StartOver<'a> {
-    let is_earlier = |lease: &Lease| {
-        lease.stream.as_ref().is_some_and(|mark| mark.relation(current) == Relation::CreatedAgain)
-    };
+    let is_earlier = |lease: &Lease| is_of_an_earlier_stream(lease, Some(current));
     let earlier = leases.iter().find(|lease| is_earlier(lease)).and_then(|lease| lease.stream.clone());
     let Some(earlier) = earlier.filter(|_| !listed.is_empty()) else {
         // A stream without shards is not believed.
@@ -177,22 +180,24 @@ pub fn start_over<'a>(leases: &'a [Lease], listed: &'a [Shard], current: &Stream
     let rows: BTreeMap<&ShardId, &Lease> = leases.iter().map(|lease| (&lease.shard, lease)).collect();
     let mut plan = StartOver::default();
     for shard in sync::in_order(listed) {
-        match rows.get(&shard.id) {
-            None => {
-                let new = sync::new_lease(shard, Sequence::TrimHorizon);
-                plan.create.push(Lease { stream: Some(current.clone()), ..new });
-            }
-            Some(lease) => match (is_earlier(lease), fits(lease, shard)) {
-                (true, Some(true)) => plan.remark.push(lease),
-                (true, _) => plan.reset.push(((*lease).clone(), shard)),
-                // Java made it, before the stream was created again or after.
-                (false, fits) if lease.stream.is_none() && (fits == Some(false) || lease.is_complete()) => {
-                    plan.mark.push((lease, earlier.clone()));
-                    plan.reset.push((Lease { stream: Some(earlier.clone()), ..(*lease).clone() }, shard));
-                }
-                (false, _) => {}
-            },
+        let Some(lease) = rows.get(&shard.id).copied() else {
+            let new = sync::new_lease(shard, Sequence::TrimHorizon);
+            plan.steps.push(Step::Create(Lease { stream: Some(current.clone()), ..new }));
+            continue;
+        };
+        let fits = fits(lease, shard);
+        let mut row = lease.clone();
+        if lease.stream.is_none() && (fits == Some(false) || lease.is_complete()) {
+            // Java made it, before the stream was created again or after.
+            plan.mark.push((lease, earlier.clone()));
+            row.stream = Some(earlier.clone());
+        } else if !is_earlier(lease) {
+            continue;
         }
+        if fits != Some(true) && !is_reset(lease, shard) {
+            plan.steps.push(Step::Reset(row.clone(), shard));
+        }
+        plan.remark.push((row, shard));
     }
     let known = by_id(listed);
     plan.remove =
@@ -200,12 +205,56 @@ pub fn start_over<'a>(leases: &'a [Lease], listed: &'a [Shard], current: &Stream
     plan
 }
 
-/// Rows that say `SHARD_END` although their shard is open.
-pub fn finished_but_open<'a>(leases: &'a [Lease], listed: &'a [Shard]) -> Vec<(&'a Lease, &'a Shard)> {
-    let open: BTreeMap<&ShardId, &Shard> =
-        listed.iter().filter(|shard| shard.ending.is_none()).map(|shard| (&shard.id, shard)).collect();
-    let finished = leases.iter().filter(|lease| lease.is_complete());
-    finished.filter_map(|lease| open.get(&lease.shard).map(|shard| (lease, *shard))).collect()
+/// Whether a row's checkpoint can be of that shard: the row was reset, or somebody has read the shard since. Its former
+/// owner may have written once more before it lost the lease.
+pub fn belongs(lease: &Lease, shard: &Shard) -> bool {
+    is_reset(lease, shard) || fits(lease, shard) == Some(true)
+}
+
+/// Whether a row begins at the shard's oldest record, with the shard's own parents.
+fn is_reset(lease: &Lease, shard: &Shard) -> bool {
+    lease.checkpoint.sequence == Sequence::TrimHorizon
+        && lease.range == Some(shard.range)
+        && lease.parents.iter().eq(shard.parents().collect::<BTreeSet<_>>())
+}
+
+/// Rows that cannot be right for a stream that is known to be theirs, with their shards: they say `SHARD_END` of an open
+/// shard, or a number before the shard's first. To begin at the oldest record skips nothing.
+pub fn impossible<'a>(leases: &'a [Lease], listed: &'a [Shard]) -> Vec<(&'a Lease, &'a Shard)> {
+    let listed = by_id(listed);
+    let is_wrong = |lease: &Lease, shard: &Shard| match &lease.checkpoint.sequence {
+        Sequence::ShardEnd => shard.ending.is_none(),
+        Sequence::Number(number) => number.order(&shard.starting) == Ordering::Less,
+        Sequence::TrimHorizon | Sequence::Latest | Sequence::AtTimestamp => false,
+    };
+    let pairs = leases.iter().filter_map(|lease| listed.get(&lease.shard).map(|shard| (lease, *shard)));
+    pairs.filter(|(lease, shard)| is_wrong(lease, shard)).collect()
+}
+
+/// The leases of shards whose parents are finished and made none, or whose rows somebody has deleted: KCL's shard sync
+/// takes them for shards whose leases their ancestors will create, and so nobody would. A shard that was finished before
+/// its parents' rows went has descendants with rows. Ancestors first.
+pub fn orphans(leases: &[Lease], listed: &[Shard]) -> Vec<Lease> {
+    let rows: BTreeMap<&ShardId, &Lease> = leases.iter().map(|lease| (&lease.shard, lease)).collect();
+    let shards = by_id(listed);
+    let mut with_descendants = BTreeSet::new();
+    for shard in listed.iter().filter(|shard| rows.contains_key(&shard.id)) {
+        let mut next: Vec<&ShardId> = shard.parents().collect();
+        while let Some(id) = next.pop() {
+            if with_descendants.insert(id) {
+                next.extend(shards.get(id).into_iter().flat_map(|shard| shard.parents()));
+            }
+        }
+    }
+    let is_orphan = |shard: &&&Shard| {
+        let mut parents = shard.parents().filter(|id| shards.contains_key(id)).peekable();
+        !rows.contains_key(&shard.id)
+            && !with_descendants.contains(&shard.id)
+            && parents.peek().is_some()
+            && parents.all(|parent| rows.get(parent).is_some_and(|lease| lease.is_complete()))
+    };
+    let orphans = sync::in_order(listed);
+    orphans.iter().filter(is_orphan).map(|shard| sync::new_lease(shard, Sequence::TrimHorizon)).collect()
 }
 
 /// The open shards that no live worker reads, and that none will read once their ancestors are finished: in the order of

@@ -105,12 +105,22 @@ fn recreated_stream_starts_every_shard_at_its_oldest_record() {
         lease(8, "60", None),
     ];
     let plan = start_over(&leases, &listed, &now);
-    assert_eq!(ids(&plan.create), ["1"]);
-    assert_eq!(plan.create[0].checkpoint, Position::new(Sequence::TrimHorizon));
-    assert_eq!(ids(plan.reset.iter().map(|(lease, _)| lease)), ["0", "2"], "ancestors first");
-    assert_eq!(ids(plan.remark.iter().copied()), ["3"], "its checkpoint is of the present stream");
+    let steps: Vec<String> = plan.steps.iter().map(told).collect();
+    assert_eq!(steps, ["reset 0", "create 1", "reset 2"], "ancestors first");
+    assert_eq!(
+        ids(plan.remark.iter().map(|(lease, _)| lease)),
+        ["0", "2", "3"],
+        "the checkpoint of 3 is of the present stream"
+    );
     assert_eq!(ids(plan.remove.iter().copied()), ["9"]);
     assert!(start_over(&leases, &[], &now).is_empty(), "a stream without shards is not believed");
+}
+
+fn told(step: &Step<'_>) -> String {
+    match step {
+        Step::Create(lease) => format!("create {}", lease.shard),
+        Step::Reset(lease, _) => format!("reset {}", lease.shard),
+    }
 }
 
 #[test]
@@ -120,18 +130,31 @@ fn nothing_starts_over_without_a_row_of_an_earlier_stream() {
     assert!(start_over(&leases, &listed, &stream(5)).is_empty(), "a live worker may hold it");
     let half = [lease(0, "7", None), lease(1, "8", Some(stream(4)))];
     assert_eq!(
-        start_over(&half, &listed, &stream(5)).reset.len(),
+        start_over(&half, &listed, &stream(5)).steps.len(),
         2,
         "a table that is known to be of this name"
     );
 }
 
 #[test]
-fn finished_row_of_an_open_shard_is_found() {
-    let listed = [shard(0, &[], 1, Some(9)), shard(1, &[], 1, None), shard(2, &[], 1, None)];
-    let leases = [lease(0, "SHARD_END", None), lease(1, "SHARD_END", None), lease(2, "5", None)];
-    let found = finished_but_open(&leases, &listed);
-    assert_eq!(ids(found.iter().map(|(lease, _)| *lease)), ["1"]);
+fn rows_that_cannot_be_right_are_found() {
+    let listed = [
+        shard(0, &[], 1, Some(9)),
+        shard(1, &[], 1, None),
+        shard(2, &[], 5, None),
+        shard(3, &[], 5, None),
+        shard(4, &[], 5, None),
+    ];
+    let leases = [
+        lease(0, "SHARD_END", None),
+        lease(1, "SHARD_END", None),
+        lease(2, "5", None),
+        lease(3, "4", None),
+        lease(4, "LATEST", None),
+        lease(9, "4", None),
+    ];
+    let found = impossible(&leases, &listed);
+    assert_eq!(ids(found.iter().map(|(lease, _)| *lease)), ["1", "3"]);
 }
 
 #[test]
@@ -154,6 +177,24 @@ fn open_shard_is_unread_without_a_live_reader_of_it_or_of_its_nearest_ancestors(
     assert_eq!(waits(owned(lease(1, "5", None), "a")), 0, "it waits for its parent");
     assert_eq!(waits(owned(lease(1, "5", None), "dead")), 1, "which nobody reads");
     assert_eq!(waits(lease(1, "SHARD_END", None)), 0);
+}
+
+#[test]
+fn child_of_finished_parents_without_a_row_gets_one() {
+    let listed = [
+        shard(0, &[], 1, Some(9)),
+        shard(1, &[], 1, Some(9)),
+        shard(2, &[0, 1], 10, Some(19)),
+        shard(3, &[2], 20, None),
+    ];
+    let finished = |id| lease(id, "SHARD_END", None);
+    let found = |leases: &[Lease]| ids(&orphans(leases, &listed)).join(",");
+    assert_eq!(found(&[finished(0), finished(1)]), "2");
+    assert_eq!(found(&[finished(0), lease(1, "5", None)]), "", "its other parent will make it");
+    assert_eq!(found(&[finished(0)]), "", "its other parent is unknown");
+    assert_eq!(found(&[finished(0), finished(1), lease(3, "25", None)]), "", "it was finished before");
+    assert_eq!(found(&[finished(2)]), "3");
+    assert_eq!(found(&[]), "");
 }
 
 #[test]
@@ -208,7 +249,11 @@ proptest! {
         }
         let whole = done(&leases, &listed, &now, usize::MAX);
         let part = done(&leases, &listed, &now, stop);
-        prop_assert_eq!(done(&part, &listed, &now, usize::MAX), whole.clone());
+        // Counters tell how often a row was written.
+        let rows = |leases: Vec<Lease>| {
+            leases.into_iter().map(|lease| Lease { counter: 0, ..lease }).collect::<Vec<_>>()
+        };
+        prop_assert_eq!(rows(done(&part, &listed, &now, usize::MAX)), rows(whole.clone()));
         prop_assert!(start_over(&whole, &listed, &now).is_empty());
     }
 }
@@ -224,21 +269,29 @@ fn done(leases: &[Lease], listed: &[Shard], now: &StreamId, steps: usize) -> Vec
         left = left.saturating_sub(1);
         go
     };
-    for lease in plan.create.iter().filter(|_| step()) {
-        rows.insert(lease.shard.clone(), lease.clone());
+    for (lease, earlier) in plan.mark.iter().filter(|_| step()) {
+        update::remark(lease, earlier).apply(rows.get_mut(&lease.shard).unwrap());
     }
-    let mark = |(lease, earlier): &(&Lease, StreamId)| (lease.shard.clone(), update::remark(lease, earlier));
-    let reset = |(lease, shard): &(Lease, &Shard)| {
-        (
-            lease.shard.clone(),
-            update::reset(lease, shard.parents().cloned().collect(), shard.range, Some(now)),
-        )
-    };
-    let remark = |lease: &&Lease| (lease.shard.clone(), update::remark(lease, now));
-    let writes =
-        plan.mark.iter().map(mark).chain(plan.reset.iter().map(reset)).chain(plan.remark.iter().map(remark));
-    for (shard, update) in writes.filter(|_| step()) {
-        update.apply(rows.get_mut(&shard).unwrap());
+    for next in plan.steps.iter().filter(|_| step()) {
+        let (shard, update) = match next {
+            Step::Create(lease) => {
+                rows.insert(lease.shard.clone(), lease.clone());
+                continue;
+            }
+            Step::Reset(lease, shard) => {
+                let parents = shard.parents().cloned().collect();
+                (&lease.shard, update::reset(lease, parents, shard.range, None))
+            }
+        };
+        let row = rows.get_mut(shard).unwrap();
+        assert!(update.holds(row));
+        update.apply(row);
+    }
+    for (lease, shard) in plan.remark.iter().filter(|_| step()) {
+        let row = rows.get_mut(&lease.shard).unwrap();
+        if belongs(row, shard) {
+            update::remark(lease, now).apply(row);
+        }
     }
     for lease in plan.remove.iter().filter(|_| step()) {
         rows.remove(&lease.shard);

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use super::tests::{Event, end, listed, number, recognised, registration, script, source, stream};
+use super::tests::{Event, end, listed, number, recognised, registration, script, source, stream, the_shard};
 use super::*;
 use crate::record::Record;
 use crate::retrieval::{Feed, Source};
@@ -239,7 +239,7 @@ async fn read_all(seed: u64, ending: Ending) -> usize {
     })
     .await;
     let slow = if seed.is_multiple_of(5) { random.u64(0..20_000) } else { 0 };
-    let mut feed = Feed::open(&coast(&shore), "s".into(), None, Start::TrimHorizon);
+    let mut feed = Feed::open(&coast(&shore), the_shard(), Start::TrimHorizon);
     let (mut seen, mut last) = (Vec::new(), Duration::ZERO);
     loop {
         let batch = timeout(Duration::from_secs(7_200), feed.next()).await;
@@ -284,7 +284,7 @@ async fn a_quiet_shard_that_is_open_costs_two_listings_a_minute_and_is_not_polle
     let shore = Arc::new(open);
     let source = coast(&shore);
     let mut feeds: Vec<Feed> =
-        (0..4).map(|_| Feed::open(&source, "s".into(), None, Start::After(at(49)))).collect();
+        (0..4).map(|_| Feed::open(&source, the_shard(), Start::After(at(49)))).collect();
     let none = timeout(Duration::from_secs(3_600), feeds[0].next()).await;
     assert!(none.is_err(), "there was nothing to come");
     assert_eq!(shore.reads.lock().unwrap().len(), 0);

@@ -5,7 +5,7 @@ use crate::budget::Budget;
 use crate::recognition::Recognition;
 use crate::record::Record;
 use crate::retrieval::registration::{self, Status};
-use crate::retrieval::{Feed, Most, Settings, Source};
+use crate::retrieval::{Feed, Most, Settings, ShardOfStream, Source};
 use crate::shard::{self, ChildShard, Filter, HashRange, Shard};
 use crate::stream::StreamId;
 use std::collections::{BTreeSet, VecDeque};
@@ -91,6 +91,11 @@ pub(in crate::retrieval) fn stream() -> StreamId {
     StreamId::new("arn:aws:kinesis:us-east-1:123456789012:stream/s", 1)
 }
 
+/// The shard that every test reads.
+pub(in crate::retrieval) fn the_shard() -> ShardOfStream {
+    ShardOfStream { id: "s".into(), range: None, stream: Some(stream()) }
+}
+
 /// A stream that was recognised before reading began.
 pub(in crate::retrieval) fn recognised(shards: Arc<dyn shard::Api>) -> Arc<Recognition> {
     let recognition = Recognition::new(shards);
@@ -155,7 +160,7 @@ pub(super) fn script(subscriptions: Vec<Result<Vec<Event>, Error>>, listed: Vec<
 }
 
 async fn all(script: &Arc<Script>, start: Start) -> Vec<String> {
-    let mut feed = Feed::open(&source(script), "s".into(), None, start);
+    let mut feed = Feed::open(&source(script), the_shard(), start);
     let mut seen = Vec::new();
     loop {
         let batch = feed.next().await.unwrap();
@@ -252,7 +257,7 @@ async fn without_fan_out_records_are_polled_from_where_reading_stood() {
 async fn a_subscription_is_left_while_the_record_processor_is_slow() {
     let many = |from: u32| (from..from + 5).map(|n| event(&[n], &n.to_string())).collect::<Vec<_>>();
     let script = script(vec![Ok(many(1)), Ok([many(6), vec![end()]].concat())], vec![]);
-    let mut feed = Feed::open(&source(&script), "s".into(), None, Start::TrimHorizon);
+    let mut feed = Feed::open(&source(&script), the_shard(), Start::TrimHorizon);
     assert_eq!(feed.next().await.unwrap().records.len(), 1);
     tokio::time::sleep(STALL * 3).await;
     assert_eq!(starts(&script).len(), 1, "nobody subscribes again before there is room");
@@ -269,7 +274,7 @@ async fn a_subscription_is_not_opened_again_and_again_while_the_next_event_has_n
     let script = script(vec![Ok(many(1)), Ok(many(6)), Ok(vec![end()])], vec![]);
     // One batch fits into the part, with what an event is expected to take it doesn't.
     let source = Source { budget: Budget::new(3 * 250), ..source(&script) };
-    let mut feed = Feed::open(&source, "s".into(), None, Start::TrimHorizon);
+    let mut feed = Feed::open(&source, the_shard(), Start::TrimHorizon);
     assert_eq!(feed.next().await.unwrap().records.len(), 1);
     tokio::time::sleep(STALL * 10).await;
     assert_eq!(starts(&script).len(), 1);
@@ -329,7 +334,7 @@ async fn subscriptions_that_keep_failing_are_warned_of_once_a_minute_and_recover
             began: Some(Instant::now()),
             ..Script::default()
         });
-        let mut feed = Feed::open(&source(&script), "s".into(), None, Start::TrimHorizon);
+        let mut feed = Feed::open(&source(&script), the_shard(), Start::TrimHorizon);
         while feed.next().await.unwrap().end.is_none() {}
         let (warnings, steps) = logged.counts();
         assert!((2..=8).contains(&warnings), "{:?}: {warnings}", failure());

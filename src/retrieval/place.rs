@@ -10,12 +10,13 @@ use tracing::{debug, info, warn};
 
 use super::aggregation::{self, Expanded};
 use super::failing::{Failing, Kind};
-use super::{Answer, Source, Start};
+use super::{Answer, ShardOfStream, Source, Start};
 use crate::batch::{Batch, Records};
 use crate::clock;
 use crate::metrics::OfShard;
 use crate::sequence::SequenceNumber;
 use crate::shard::{ChildShard, Filter, HashRange, Shard, ShardId};
+use crate::stream::StreamId;
 
 /// Kinesis's clock and ours may differ by this much when a `LATEST` is opened again by time: AWS refuses
 /// requests that are signed further off. Records from before the opening are the lesser evil.
@@ -28,6 +29,8 @@ pub(super) struct Place {
     pub(super) source: Source,
     pub(super) shard: ShardId,
     range: Option<HashRange>,
+    /// The stream that the lease is of, as its row is marked.
+    stream: Option<StreamId>,
     start: Start,
     /// When reading began, by the wall clock.
     opened: Option<i64>,
@@ -38,11 +41,13 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn new(source: Source, shard: ShardId, range: Option<HashRange>, start: Start) -> Self {
+    pub(super) fn new(source: Source, of: ShardOfStream, start: Start) -> Self {
+        let ShardOfStream { id: shard, range, stream } = of;
         Self {
             source,
             shard,
             range,
+            stream,
             start,
             opened: None,
             last: None,
@@ -177,7 +182,7 @@ impl Place {
     pub(super) async fn end_if_gone(&mut self, reason: &str) -> Option<Batch> {
         match self.source.shards.list(Filter::All).await {
             Ok(shards) if !shards.is_empty() && shards.iter().all(|shard| shard.id != self.shard) => {
-                if !self.source.recognition.is_unchanged(&self.shard).await {
+                if !self.source.recognition.is_still(self.stream.as_ref()).await {
                     if self.is_news() {
                         warn!(shard = %self.shard, reason,
                             "ListShards does not list the shard, but it is not known whether the stream is the same as \

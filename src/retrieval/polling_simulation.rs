@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use super::*;
 use crate::budget::Budget;
 use crate::record::Record;
-use crate::retrieval::fanout::tests::{recognised, stream};
+use crate::retrieval::fanout::tests::{recognised, stream, the_shard};
 use crate::retrieval::{Api, Feed, Most, Source, Start};
 use crate::sequence::SequenceNumber;
 use crate::shard::{self, BoxFuture, Filter, HashRange, Shard, ShardId};
@@ -192,7 +192,7 @@ fn assert_lists_are_apart(world: &World, of: &str) {
 async fn read_all(seed: u64) {
     let world = Arc::new(World::of(seed));
     let of = format!("seed {seed}");
-    let mut feed = Feed::open(&source(&world), "s".into(), None, Start::TrimHorizon);
+    let mut feed = Feed::open(&source(&world), the_shard(), Start::TrimHorizon);
     let mut seen = Vec::new();
     let children = loop {
         let batch = timeout(Duration::from_secs(7_200), feed.next()).await;
@@ -224,7 +224,7 @@ async fn quiet_open_shards_never_end_and_are_listed_every_few_minutes() {
     let world = Arc::new(open);
     let source = source(&world);
     let mut feeds: Vec<Feed> =
-        (0..4).map(|_| Feed::open(&source, "s".into(), None, Start::After(number(30)))).collect();
+        (0..4).map(|_| Feed::open(&source, the_shard(), Start::After(number(30)))).collect();
     assert!(timeout(Duration::from_secs(3_600), feeds[0].next()).await.is_err(), "there was nothing to come");
     assert_lists_are_apart(&world, "open");
     let lists = world.state.lock().unwrap().lists.len();

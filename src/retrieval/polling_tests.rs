@@ -5,7 +5,7 @@ use crate::budget::Budget;
 use crate::clock;
 use crate::recognition::Recognition;
 use crate::record::{Data, Record};
-use crate::retrieval::fanout::tests::{recognised, stream};
+use crate::retrieval::fanout::tests::{recognised, stream, the_shard};
 use crate::retrieval::place::CLOCK_MARGIN_MILLIS;
 use crate::retrieval::{Api, Feed, Most, Source, Start};
 use crate::sequence::{Sequence, SequenceNumber};
@@ -101,7 +101,7 @@ fn source(script: &Arc<Script>) -> Source {
 async fn all(script: Script, start: Start) -> (Vec<String>, Vec<Start>) {
     let script = Arc::new(script);
     let source = source(&script);
-    let mut feed = Feed::open(&source, "s".into(), None, start);
+    let mut feed = Feed::open(&source, the_shard(), start);
     let mut seen = Vec::new();
     loop {
         let batch = feed.next().await.unwrap();
@@ -190,7 +190,7 @@ async fn checkpoint_before_the_shard_is_suspected_and_never_skipped() {
         let mut script = script(vec![records(&[101]), end()]);
         (script.refuses, script.listed) = (true, vec![shard(starting)]);
         let source = source(&Arc::new(script));
-        let mut feed = Feed::open(&source, "s".into(), None, Start::At(number(7)));
+        let mut feed = Feed::open(&source, the_shard(), Start::At(number(7)));
         let minute = Duration::from_secs(60);
         assert!(tokio::time::timeout(minute, feed.next()).await.is_err(), "nothing is read instead");
         let told = tokio::time::timeout(Duration::ZERO, source.recognition.suspected()).await;
@@ -313,7 +313,7 @@ async fn those_that_are_stuck_leave_the_others_their_part() {
             calls: Arc::new(Semaphore::new(100)),
             sink: Arc::new(crate::metrics::Discard),
         };
-        let open = || Feed::open(&source, "s".into(), None, Start::TrimHorizon);
+        let open = || Feed::open(&source, the_shard(), Start::TrimHorizon);
         let (mut stuck, mut in_hand) = ((0..15).map(|_| open()).collect::<Vec<_>>(), Vec::new());
         let mut other = open();
         for feed in &mut stuck {
@@ -348,7 +348,7 @@ async fn a_record_that_is_larger_than_a_part_comes_alone() {
         calls: Arc::new(Semaphore::new(1)),
         sink: Arc::new(crate::metrics::Discard),
     };
-    let mut feed = Feed::open(&source, "s".into(), None, Start::TrimHorizon);
+    let mut feed = Feed::open(&source, the_shard(), Start::TrimHorizon);
     for _ in 0..5 {
         let batch = tokio::time::timeout(Duration::from_secs(60), feed.next()).await.unwrap().unwrap();
         assert_eq!(batch.records.len(), 1);

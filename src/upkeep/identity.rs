@@ -4,14 +4,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
-use super::{Error, Made, Memory, Upkeep, unrelated};
+use super::{Error, Made, Memory, Upkeep};
 use crate::coordinator::Handle;
-use crate::lease::origin::{self, Foreign, Marks, StartOver};
-use crate::lease::{Lease, table, update};
+use crate::lease::origin::{self, Foreign, Marks, StartOver, Step};
+use crate::lease::update::{self, Update};
+use crate::lease::{Lease, table};
 use crate::shard::{self, Filter, ShardId};
 use crate::stream::{Relation, StreamId};
 
@@ -19,6 +19,8 @@ use crate::stream::{Relation, StreamId};
 const ASK_AGAIN: Duration = Duration::from_secs(300);
 /// Between two reports of rows that belong to another stream.
 const REPORT_AGAIN: Duration = Duration::from_secs(600);
+/// A row is written again so often while its owner renews it.
+const REWRITES: u32 = 3;
 /// Readings of many shards suspect the same at once.
 const GATHER: Duration = Duration::from_millis(200);
 
@@ -95,53 +97,63 @@ impl Upkeep {
             return Err(shard::Error::Unavailable(changed).into());
         }
         let plan = origin::start_over(leases, &listed, &current);
-        let StartOver { create, mark, reset, remark, remove } = &plan;
+        let StartOver { mark, steps, remark, remove } = &plan;
         warn!(
-            stream = %current, created = create.len(), reset = reset.len(), removed = remove.len(),
-            kept = remark.len(),
+            stream = %current, leases = leases.len(), changes = steps.len(), removed = remove.len(),
             "the stream was deleted and created again: its leases begin at the oldest record"
         );
-        self.make(create).await?;
-        self.rewrite(mark.iter().map(|(lease, earlier)| (*lease, update::remark(lease, earlier)))).await?;
-        for together in unrelated(reset, |(_, shard)| (&shard.id, shard.parents())) {
-            let reset = |(lease, shard): &(Lease, &'_ shard::Shard)| {
-                update::reset(lease, shard.parents().cloned().collect(), shard.range, Some(&current))
-            };
-            self.rewrite(together.iter().map(|pair| (&pair.0, reset(pair)))).await?;
+        self.rewrite(
+            mark.iter().map(|(lease, earlier)| (*lease, move |row: &Lease| update::remark(row, earlier))),
+        )
+        .await?;
+        let current = &current;
+        for step in steps {
+            match step {
+                Step::Create(lease) => {
+                    self.make(std::slice::from_ref(lease)).await?;
+                }
+                Step::Reset(lease, shard) => {
+                    let parents: BTreeSet<ShardId> = shard.parents().cloned().collect();
+                    let reset = |row: &Lease| update::reset(row, parents.clone(), shard.range, None);
+                    self.rewrite(std::iter::once((lease, reset))).await?;
+                }
+            }
         }
-        self.rewrite(remark.iter().map(|lease| (*lease, update::remark(lease, &current)))).await?;
-        self.rewrite(remove.iter().map(|lease| (*lease, update::retire(lease)))).await?;
+        for (lease, shard) in remark {
+            let row = self.table.get(&lease.shard).await?;
+            if let Some(row) = row.filter(|row| row.stream == lease.stream && origin::belongs(row, shard)) {
+                let remark = |row: &Lease| update::remark(row, current);
+                self.rewrite(std::iter::once((&row, remark))).await?;
+            }
+        }
+        self.rewrite(remove.iter().map(|lease| (*lease, update::retire as fn(&Lease) -> Update))).await?;
         for lease in remove {
             self.table.delete(&lease.shard).await?;
         }
         Ok(!plan.is_empty())
     }
 
-    /// Carries conditional writes out, a few at once. One that is refused was done by somebody else, or is planned again.
-    pub(super) async fn rewrite<'a>(
+    /// Carries conditional writes out, one after the other: they are rare. A row that its owner has renewed meanwhile is
+    /// read and written again, as long as it says the same; one that was changed otherwise is planned again.
+    pub(super) async fn rewrite<'a, F: Fn(&Lease) -> Update>(
         &self,
-        updates: impl Iterator<Item = (&'a Lease, update::Update)>,
+        updates: impl Iterator<Item = (&'a Lease, F)>,
     ) -> Result<(), Error> {
-        let updates: Vec<(&Lease, update::Update)> = updates.collect();
-        for together in updates.chunks(super::PARALLEL) {
-            let mut writes = JoinSet::new();
-            for (lease, update) in together {
-                let (table, shard, update) = (self.table.clone(), lease.shard.clone(), update.clone());
-                let was = lease.checkpoint.clone();
-                writes.spawn(async move {
-                    let written = table.update(&shard, &update).await;
-                    match written {
-                        Ok(_) => {
-                            info!(%shard, earlier = %was, "rewrote the lease");
-                            Ok(())
-                        }
-                        Err(table::Error::Conflict(_)) => Ok(()),
-                        Err(error) => Err(error),
+        for (seen, update) in updates {
+            let mut row = seen.clone();
+            for _ in 0..REWRITES {
+                match self.table.update(&row.shard, &update(&row)).await {
+                    Ok(_) => {
+                        info!(shard = %row.shard, earlier = %row.checkpoint, "rewrote the lease");
+                        break;
                     }
-                });
-            }
-            for written in writes.join_all().await {
-                written?;
+                    Err(table::Error::Conflict(_)) => {}
+                    Err(error) => return Err(error.into()),
+                }
+                match self.table.get(&row.shard).await? {
+                    Some(now) if now.checkpoint == seen.checkpoint && now.stream == seen.stream => row = now,
+                    Some(_) | None => break,
+                }
             }
         }
         Ok(())

@@ -30,14 +30,11 @@ impl Upkeep {
         }
         self.settings.sink.worker(OfWorker::Unread { shards: Some(unread.len()), lasting: lasting.len() });
         memory.unread = unread;
-        if memory.unread.is_empty() {
-            return Ok(());
-        }
         let now = Instant::now();
         // ListShards may be a little behind the end of a shard.
         let mut changed =
             self.reopen(&seen.leases, &listed, |shard| memory.finished_for(shard, now) >= AUDIT).await?;
-        if memory.unread.iter().any(|shard| seen.leases.iter().all(|lease| lease.shard != *shard)) {
+        if self.lacks_rows(seen, memory, now) {
             // The rows as they are now: the look may be some seconds old.
             let missing = self.needed(&self.table.list().await?).await?;
             let made = self.make(&missing).await?;
@@ -49,8 +46,19 @@ impl Upkeep {
         Ok(())
     }
 
-    /// Rows that say `SHARD_END` for shards that are open are of an earlier stream, or wrong: these shards are read from
-    /// their oldest records. Says whether there were any.
+    /// Whether a shard that no worker reads has had no row for a failover time, and not only since this comparison. The
+    /// holder of a lease whose row was deleted knows the position, and restores it with its next renewal.
+    fn lacks_rows(&self, seen: &Seen, memory: &mut Memory, now: Instant) -> bool {
+        let without = |shard: &&ShardId| seen.leases.iter().all(|lease| lease.shard != **shard);
+        let since = |shard: &ShardId| memory.rowless.get(shard).copied().unwrap_or(now);
+        memory.rowless =
+            memory.unread.iter().filter(without).map(|shard| (shard.clone(), since(shard))).collect();
+        let long = |since: &Instant| now > *since && now >= *since + self.settings.failover;
+        memory.rowless.values().any(long)
+    }
+
+    /// Rows that cannot be right, as `SHARD_END` for a shard that is open, are of an earlier stream, or wrong: these shards
+    /// are read from their oldest records. Says whether there were any.
     pub(super) async fn reopen(
         &self,
         leases: &[Lease],
@@ -58,16 +66,22 @@ impl Upkeep {
         is_settled: impl Fn(&ShardId) -> bool,
     ) -> Result<bool, Error> {
         let mut changed = false;
-        for (lease, shard) in origin::finished_but_open(leases, listed) {
-            let ours = self.recognition.accepts(lease.stream.as_ref());
-            if is_settled(&lease.shard) && ours && self.recognition.is_unchanged(&lease.shard).await {
+        for (lease, shard) in origin::impossible(leases, listed) {
+            let Some(stream) = self.recognition.mark(&lease.shard) else { continue };
+            let settled = !lease.is_complete() || is_settled(&lease.shard);
+            // Of a row without a mark only its end is known to be wrong: Java may hold it in another stream.
+            let ours = match &lease.stream {
+                Some(mark) => *mark == stream,
+                None => lease.is_complete(),
+            };
+            if settled && ours && self.recognition.is_unchanged(&lease.shard).await {
                 warn!(
-                    shard = %lease.shard,
-                    "the lease says SHARD_END, but the shard is open: it is read from its oldest record"
+                    shard = %lease.shard, checkpoint = %lease.checkpoint, starting = %shard.starting,
+                    "the lease's checkpoint is not of this shard: the shard is read from its oldest record"
                 );
-                let stream = self.recognition.mark(&lease.shard);
-                let parents = shard.parents().cloned().collect();
-                let reset = update::reset(lease, parents, shard.range, stream.as_ref());
+                let reset = |row: &Lease| {
+                    update::reset(row, shard.parents().cloned().collect(), shard.range, Some(&stream))
+                };
                 self.rewrite(std::iter::once((lease, reset))).await?;
                 changed = true;
             }
@@ -78,6 +92,7 @@ impl Upkeep {
     /// Another worker counts from now on.
     pub(super) fn forget_unread(&self, memory: &mut Memory) {
         memory.unread.clear();
+        memory.rowless.clear();
         self.settings.sink.worker(OfWorker::Unread { shards: None, lasting: 0 });
     }
 }

@@ -31,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub struct Link {
     pub world: Arc<World>,
     pub worker: WorkerId,
+    /// It is configured with another stream.
+    pub foreign: bool,
 }
 
 /// What becomes of a request.
@@ -93,6 +95,10 @@ impl Link {
         let fate = self.fate();
         let (there, back) = (self.delay(), self.delay());
         let unknown = || Error::Ambiguous("no answer".to_owned());
+        if self.foreign {
+            let what = format!("{} writes to the table of another stream: {operation}", self.worker);
+            self.world.state().oracle.violated("foreign-write", what);
+        }
         match fate {
             Fate::Refused => {
                 sleep(there).await;
@@ -183,8 +189,8 @@ impl Table for Link {
     }
 
     fn create<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<bool, Error>> {
-        let lease = lease.clone();
-        Box::pin(self.write("PutItem", move |world| Ok(world.state().create(&lease))))
+        let (lease, started) = (lease.clone(), Instant::now());
+        Box::pin(self.write("PutItem", move |world| Ok(world.state().create(&lease, started))))
     }
 
     fn update<'a>(&'a self, shard: &'a ShardId, update: &'a Update) -> BoxFuture<'a, Result<Lease, Error>> {
@@ -361,20 +367,22 @@ impl Store for Link {
 impl shard::Api for Link {
     fn list(&self, filter: Filter) -> BoxFuture<'_, Result<Vec<Shard>, shard::Error>> {
         Box::pin(async move {
-            let shards = self.read("ListShards", |world| world.state().stream.list(filter)).await;
+            let foreign = self.foreign;
+            let shards = self.read("ListShards", |world| world.state().list(foreign, filter)).await;
             shards.map_err(shard::Error::Unavailable)
         })
     }
 
     fn identity(&self) -> BoxFuture<'_, Result<StreamId, shard::Error>> {
         Box::pin(async move {
-            let identity = self.read("DescribeStreamSummary", |world| world.state().stream.identity()).await;
+            let foreign = self.foreign;
+            let identity = self.read("DescribeStreamSummary", |world| world.state().identity(foreign)).await;
             identity.map_err(shard::Error::Unavailable)
         })
     }
 }
 
-/// An iterator is a shard and the index of the next record.
+/// An iterator is a stream by how often it was created, a shard, and the index of the next record.
 impl retrieval::Api for Link {
     fn iterator<'a>(
         &'a self,
@@ -384,17 +392,22 @@ impl retrieval::Api for Link {
         Box::pin(async move {
             let index = self.read("GetShardIterator", |world| {
                 let state = world.state();
-                let records = &state.stream.shards[shard].records;
+                let line = state.stream.shards.get(shard).ok_or_else(|| missing(shard))?;
                 let place = |number: &SequenceNumber| number.as_str().parse::<u64>().unwrap();
-                match start {
-                    Start::TrimHorizon | Start::AtTimestamp(_) => 0,
-                    Start::Latest => records.len(),
-                    Start::At(number) => records.partition_point(|n| *n < place(number)),
-                    Start::After(number) => records.partition_point(|n| *n <= place(number)),
+                if let Start::At(number) | Start::After(number) = start
+                    && place(number) < line.starting
+                {
+                    return Err(retrieval::Error::Denied(format!("{number} is not of {shard}")));
                 }
+                let index = match start {
+                    Start::TrimHorizon | Start::AtTimestamp(_) => 0,
+                    Start::Latest => line.records.len(),
+                    Start::At(number) => line.records.partition_point(|n| *n < place(number)),
+                    Start::After(number) => line.records.partition_point(|n| *n <= place(number)),
+                };
+                Ok(format!("{}/{shard}/{index}", state.stream.created))
             });
-            let index = index.await.map_err(retrieval::Error::Unavailable)?;
-            Ok(format!("{shard}/{index}"))
+            index.await.map_err(retrieval::Error::Unavailable)?
         })
     }
 
@@ -405,15 +418,26 @@ impl retrieval::Api for Link {
         _: Room,
     ) -> BoxFuture<'a, Result<Answer, retrieval::Error>> {
         Box::pin(async move {
-            let (shard, index) = iterator.split_once('/').unwrap();
-            let (shard, index) = (ShardId::from(shard), index.parse::<usize>().unwrap());
+            let mut parts = iterator.split('/');
+            let created: i64 = parts.next().unwrap().parse().unwrap();
+            let shard = ShardId::from(parts.next().unwrap());
+            let index: usize = parts.next().unwrap().parse().unwrap();
             if self.world.state().random.u32(0..2000) == 0 {
                 return Err(retrieval::Error::IteratorExpired("five minutes are over".to_owned()));
             }
-            let answer = Self::read(self, "GetRecords", |world| answer(world, &shard, index, limit.min(25)));
-            answer.await.map_err(retrieval::Error::Unavailable)
+            let answer = Self::read(self, "GetRecords", |world| {
+                if world.state().stream.created != created {
+                    return Err(missing(&shard));
+                }
+                Ok(answer(world, &shard, index, limit.min(25)))
+            });
+            answer.await.map_err(retrieval::Error::Unavailable)?
         })
     }
+}
+
+fn missing(shard: &ShardId) -> retrieval::Error {
+    retrieval::Error::ShardMissing(format!("{shard} in this stream"))
 }
 
 fn answer(world: &World, shard: &ShardId, index: usize, limit: usize) -> Answer {
@@ -424,7 +448,7 @@ fn answer(world: &World, shard: &ShardId, index: usize, limit: usize) -> Answer 
     let mut next = index + numbers.len();
     let mut ended = line.ending.is_some() && next == line.records.len();
     let children = state.stream.children_of(shard);
-    let bug = state.bug;
+    let (bug, created) = (state.bug, state.stream.created);
     match bug {
         Some(Bug::SkipsARecord) if numbers.len() > 1 && state.chance(100) => {
             numbers.remove(0);
@@ -444,7 +468,7 @@ fn answer(world: &World, shard: &ShardId, index: usize, limit: usize) -> Answer 
     };
     Answer {
         records: numbers.into_iter().map(record).collect(),
-        next: (!ended).then(|| format!("{shard}/{next}")),
+        next: (!ended).then(|| format!("{created}/{shard}/{next}")),
         millis_behind_latest: Some(0),
         children: if ended { children } else { Vec::new() },
     }

@@ -30,6 +30,7 @@ mod oracle;
 mod scale;
 mod story;
 mod stream;
+mod streams;
 mod world;
 
 use std::collections::BTreeMap;
@@ -48,6 +49,10 @@ fn number(variable: &str) -> Option<u64> {
 
 /// Runs of many seeds, on as many threads as there are processors.
 fn runs(seeds: impl Iterator<Item = u64>, plan: impl Fn(u64) -> Plan + Sync) -> Vec<(u64, Report)> {
+    run_seeds(seeds, |seed| run(plan(seed)))
+}
+
+fn run_seeds(seeds: impl Iterator<Item = u64>, story: impl Fn(u64) -> Report + Sync) -> Vec<(u64, Report)> {
     let seeds = std::sync::Mutex::new(seeds.collect::<Vec<_>>().into_iter());
     let reports = std::sync::Mutex::new(Vec::new());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -56,7 +61,7 @@ fn runs(seeds: impl Iterator<Item = u64>, plan: impl Fn(u64) -> Plan + Sync) -> 
             scope.spawn(|| {
                 loop {
                     let Some(seed) = seeds.lock().unwrap().next() else { return };
-                    let report = run(plan(seed));
+                    let report = story(seed);
                     reports.lock().unwrap().push((seed, report));
                 }
             });

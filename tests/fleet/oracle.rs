@@ -39,6 +39,12 @@ pub struct Oracle {
     pub three_tables: bool,
     /// Shards whose end was stored.
     pub ended: BTreeSet<ShardId>,
+    /// Shards whose rows somebody has finished by hand.
+    by_hand: BTreeSet<ShardId>,
+    /// Shards whose rows somebody has deleted by hand.
+    hand_deleted: BTreeSet<ShardId>,
+    /// Shards of which a child has begun.
+    pub begun: BTreeSet<ShardId>,
 }
 
 /// From when until when a worker might think that it has the lock.
@@ -81,7 +87,12 @@ impl Oracle {
         update.apply(&mut after);
         let shard = &before.shard;
         self.note(&format!("{worker} {shard} {:?}", update.changes));
-        if before.checkpoint.order(&after.checkpoint) == Ordering::Greater {
+        let reset = update.changes.iter().any(|change| matches!(change, Change::SetEarlier(_)));
+        if reset {
+            return self.reset(worker, before, &after, stream);
+        }
+        let by_hand = self.by_hand.contains(shard);
+        if before.checkpoint.order(&after.checkpoint) == Ordering::Greater && !by_hand {
             self.violated(
                 "checkpoint-back",
                 format!("{worker} moved {shard} from {} to {}", before.checkpoint, after.checkpoint),
@@ -142,8 +153,42 @@ impl Oracle {
         }
     }
 
+    /// A row begins at the oldest record, or is finished for good: only one of an earlier stream, or one that says
+    /// `SHARD_END` of an open shard.
+    fn reset(&mut self, worker: &WorkerId, before: &Lease, after: &Lease, stream: &Stream) {
+        let current = stream.identity();
+        let earlier = before.stream.as_ref().is_some_and(|mark| mark.created() < current.created());
+        let line = stream.shards.get(&before.shard);
+        let is_open = line.is_some_and(|line| line.ending.is_none());
+        let wrong = before.is_complete() && is_open;
+        let number = match &before.checkpoint.sequence {
+            Sequence::Number(number) => number.as_str().parse().unwrap_or(0),
+            _ => 0,
+        };
+        if !(earlier && number <= stream.first || wrong) || after.is_complete() && line.is_some() {
+            self.violated("wrong-reset", format!("{worker} resets {before:?} of {current}"));
+        }
+        self.by_hand.remove(&before.shard);
+        self.count(if earlier { "reset a lease of an earlier stream" } else { "read a finished row again" });
+    }
+
+    /// The stream was deleted and created again.
+    pub fn created_again(&mut self) {
+        self.delivered.clear();
+        self.ended.clear();
+        self.created.clear();
+        self.count("the stream was created again");
+    }
+
+    /// Somebody writes `SHARD_END` into a row.
+    pub fn finished_by_hand(&mut self, shard: &ShardId) {
+        self.by_hand.insert(shard.clone());
+        self.count("a row was finished by hand");
+    }
+
     fn end(&mut self, rows: &BTreeMap<ShardId, Lease>, shard: &ShardId, stream: &Stream) {
-        let line = &stream.shards[shard];
+        // A write for an earlier stream arrives late.
+        let Some(line) = stream.shards.get(shard) else { return };
         let delivered = self.delivered.get(shard).map_or(0, BTreeSet::len);
         if line.ending.is_none() || delivered < line.records.len() {
             self.violated(
@@ -162,8 +207,13 @@ impl Oracle {
         self.count("ended a shard");
     }
 
-    pub fn made(&mut self, lease: &Lease) {
+    pub fn made(&mut self, lease: &Lease, started: Instant) {
         self.note(&format!("made {}", lease.shard));
+        if let Some(owner) = &lease.owner {
+            // Its holder restores it.
+            let proven = self.proven.entry((owner.clone(), lease.shard.clone())).or_insert(started);
+            *proven = started.max(*proven);
+        }
         if !self.created.insert(lease.shard.clone()) {
             self.violated("created-twice", lease.shard.to_string());
         }
@@ -173,15 +223,18 @@ impl Oracle {
         self.note(&format!("deleted {}", lease.shard));
         self.count("deleted a finished lease");
         let begun = |child: &ShardId| {
-            rows.get(child).is_some_and(|row| row.checkpoint != Position::new(Sequence::TrimHorizon))
+            self.hand_deleted.contains(child)
+                || rows.get(child).is_some_and(|row| row.checkpoint != Position::new(Sequence::TrimHorizon))
         };
-        if !lease.is_complete() || !stream.shards[&lease.shard].children.iter().all(begun) {
+        let Some(line) = stream.shards.get(&lease.shard) else { return };
+        if !lease.is_complete() || !line.children.iter().all(begun) {
             self.violated("early-delete", format!("{lease:?}"));
         }
     }
 
     /// A row was deleted by hand: it may be made again.
     pub fn lost_by_hand(&mut self, shard: &ShardId) {
+        self.hand_deleted.insert(shard.clone());
         self.created.remove(shard);
     }
 
@@ -194,7 +247,9 @@ impl Oracle {
         stream: &Stream,
     ) {
         self.note(&format!("{worker} begins {shard}"));
-        for parent in &stream.shards[shard].parents {
+        self.begun.insert(shard.clone());
+        let Some(line) = stream.shards.get(shard) else { return };
+        for parent in &line.parents {
             let row_says = rows.get(parent).is_none_or(Lease::is_complete);
             if !row_says || !self.ended.contains(parent) {
                 self.violated("parents-first", format!("{worker} begins {shard} before {parent} has ended"));

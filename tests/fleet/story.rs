@@ -11,8 +11,10 @@ use multilangd::daemon::{self, Ports};
 use multilangd::fleet::rows::{Dated, Generation, Place, Stage};
 use multilangd::fleet::store::Legacy;
 use multilangd::fleet::version::Configured;
+use multilangd::lease::sync::InitialPosition;
 use multilangd::lease::{Lease, WorkerId};
 use multilangd::metrics::Discard;
+use multilangd::sequence::Position;
 use multilangd::shard::ShardId;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -80,6 +82,8 @@ pub struct Story {
     led: bool,
     workers: Vec<Worker>,
     stopping: Vec<Worker>,
+    /// Those with a wrong stream name.
+    wrong: Vec<Worker>,
     born: usize,
 }
 
@@ -92,6 +96,10 @@ pub fn wall() -> i64 {
 /// Runs on a paused clock; every source of chance hangs on the seed.
 pub fn simulate<T>(seed: u64, story: impl Future<Output = T>) -> T {
     fastrand::seed(seed);
+    if std::env::var_os("RUST_LOG").is_some() {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _is_set = tracing_subscriber::fmt().with_env_filter(filter).try_init().is_err();
+    }
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_time().start_paused(true).build().unwrap();
     let outcome = runtime.block_on(async {
@@ -136,7 +144,7 @@ impl Story {
             config.max_steals = 0;
         }
         let world = World::new(seed, shards, bug);
-        Self { world, config, led, workers: Vec::new(), stopping: Vec::new(), born: 0 }
+        Self { world, config, led, workers: Vec::new(), stopping: Vec::new(), wrong: Vec::new(), born: 0 }
     }
 
     /// The tables of KCL 3.4, which stay as they are.
@@ -168,6 +176,11 @@ impl Story {
         }
     }
 
+    /// Leases that are created begin with what comes from then on.
+    pub fn begins_at_latest(&mut self) {
+        self.config.initial = InitialPosition::Latest;
+    }
+
     /// A fleet of KCL 2 that could go on to KCL 3.
     pub fn is_compatible(&mut self) {
         self.config.generation = Configured::Compatible;
@@ -186,7 +199,22 @@ impl Story {
             self.born += 1;
             WorkerId::from(format!("w{:03}", self.born).as_str())
         });
-        let link = Link { world: self.world.clone(), worker: id.clone() };
+        self.start(id, false)
+    }
+
+    /// A worker with a wrong stream name joins, and is expected to end at once.
+    pub fn join_with_another_stream(&mut self) {
+        self.born += 1;
+        let id = WorkerId::from(format!("x{:03}", self.born).as_str());
+        self.start(id, true);
+        if let Some(wrong) = self.workers.pop() {
+            self.wrong.push(wrong);
+        }
+        self.count("a worker with another stream came");
+    }
+
+    fn start(&mut self, id: WorkerId, foreign: bool) -> WorkerId {
+        let link = Link { world: self.world.clone(), worker: id.clone(), foreign };
         let mut config = Config { worker: id.clone(), ..self.config.clone() };
         // Now and then one is told not to move after all.
         config.migrate = config.migrate && self.pick(8) > 0;
@@ -228,15 +256,20 @@ impl Story {
         worker.id
     }
 
+    /// How many workers run.
+    pub fn len(&self) -> usize {
+        self.workers.len()
+    }
+
     pub fn id(&self, index: usize) -> WorkerId {
         self.workers[index].id.clone()
     }
 
-    fn count(&self, what: &'static str) {
+    pub fn count(&self, what: &'static str) {
         self.world.state().oracle.count(what);
     }
 
-    fn pick(&self, bound: usize) -> usize {
+    pub fn pick(&self, bound: usize) -> usize {
         self.world.state().random.usize(0..bound)
     }
 
@@ -269,7 +302,7 @@ impl Story {
     }
 
     /// Workers that ended by themselves are replaced, as a supervisor would.
-    fn reap(&mut self) {
+    pub fn reap(&mut self) {
         for index in (0..self.workers.len()).rev() {
             if let Some(ended) = self.workers[index].task.try_join_next() {
                 if let Err(error) = &ended
@@ -283,6 +316,54 @@ impl Story {
             }
         }
         self.stopping.retain_mut(|worker| worker.task.try_join_next().is_none());
+        let mut ends = Vec::new();
+        self.wrong.retain_mut(|worker| {
+            let ended = worker.task.try_join_next();
+            let runs = ended.is_none();
+            ends.extend(ended);
+            runs
+        });
+        for end in ends {
+            match end {
+                Ok(Err(daemon::Error::Foreign(_))) => self.count("a worker with another stream was refused"),
+                // The table could not be asked.
+                Ok(Err(daemon::Error::Table(_) | daemon::Error::Stream(_))) => {}
+                other => self.world.state().oracle.violated("foreign", format!("it ended with {other:?}")),
+            }
+        }
+    }
+
+    /// The stream is deleted and created again with so many shards.
+    pub fn create_again(&self, shards: u128) {
+        let mut state = self.world.state();
+        state.stream.create_again(shards);
+        state.oracle.created_again();
+    }
+
+    /// Somebody writes `SHARD_END` into the row of an open shard.
+    pub fn finish_by_hand(&self) {
+        let mut state = self.world.state();
+        let open = state.stream.open_shards();
+        let shard = open[state.random.usize(0..open.len())].clone();
+        if let Some(row) = state.rows.get_mut(&shard) {
+            row.checkpoint = Position::shard_end();
+            row.counter += 1;
+            state.oracle.finished_by_hand(&shard);
+        }
+    }
+
+    /// Somebody deletes the row of an open shard.
+    pub fn delete_some_row(&self) {
+        let shard = {
+            let state = self.world.state();
+            // Only its holder knows what it said.
+            let held = |shard: &ShardId| state.rows.get(shard).is_some_and(|row| row.owner.is_some());
+            state.stream.open_shards().into_iter().find(held)
+        };
+        if let Some(shard) = shard {
+            self.delete_by_hand(&shard);
+            self.count("a row was deleted by hand");
+        }
     }
 
     async fn trouble(&mut self, seconds: u32) {
@@ -329,7 +410,7 @@ impl Story {
         }
     }
 
-    fn cut_off(&self) {
+    pub fn cut_off(&self) {
         let worker = &self.workers[self.pick(self.workers.len())].id;
         let until = Instant::now() + SECOND * u32::try_from(1 + self.pick(30)).unwrap();
         self.count("a worker was cut off");
@@ -349,7 +430,7 @@ impl Story {
         }
     }
 
-    fn freeze(&self) {
+    pub fn freeze(&self) {
         let worker = &self.workers[self.pick(self.workers.len())].id;
         let until = Instant::now() + SECOND * u32::try_from(1 + self.pick(60)).unwrap();
         self.count("a worker froze");
@@ -357,7 +438,7 @@ impl Story {
     }
 
     /// Nothing happens any more but what the workers do.
-    async fn calm(&mut self, plan: Plan) {
+    pub async fn calm(&mut self, plan: Plan) {
         {
             let mut state = self.world.state();
             state.weather = Weather::FINE;
@@ -418,14 +499,15 @@ impl Story {
         let even = self.led || shares.iter().max().unwrap_or(&0) - shares.iter().min().unwrap_or(&0) <= 1;
         let all_live = self.is_covered_by_the_living();
         let state = self.world.state();
-        let covered = state.stream.open_shards().iter().all(|shard| state.rows.contains_key(shard));
+        let is_open = |shard: &ShardId| state.rows.get(shard).is_some_and(|row| !row.is_complete());
+        let covered = state.stream.open_shards().iter().all(is_open);
         // Who is named by an open hand-off doesn't read yet.
         let handed = state.rows.values().all(|lease| lease.checkpoint_owner.is_none() || lease.is_complete());
         all_live && even && covered && handed
     }
 
     /// Everybody stops; what was put is read, what is finished says so.
-    async fn end(mut self) -> Report {
+    pub async fn end(mut self) -> Report {
         while !self.workers.is_empty() {
             self.stop(0);
         }

@@ -23,6 +23,10 @@ pub struct Line {
 pub struct Stream {
     pub shards: BTreeMap<ShardId, Line>,
     next_number: u64,
+    /// Every record of this stream has a number above this; those of an earlier stream of its name have lower ones.
+    pub first: u64,
+    /// How often it was created.
+    pub created: i64,
 }
 
 fn number(value: u64) -> SequenceNumber {
@@ -31,7 +35,11 @@ fn number(value: u64) -> SequenceNumber {
 
 impl Stream {
     pub fn new(shards: u128) -> Self {
-        let mut stream = Self { shards: BTreeMap::new(), next_number: 100 };
+        Self::created(shards, 100, 1)
+    }
+
+    fn created(shards: u128, first: u64, created: i64) -> Self {
+        let mut stream = Self { shards: BTreeMap::new(), next_number: first, first, created };
         let width = u128::MAX / shards;
         for n in 0..shards {
             let end = if n + 1 == shards { u128::MAX } else { width * (n + 1) - 1 };
@@ -58,7 +66,12 @@ impl Stream {
     }
 
     pub fn identity(&self) -> StreamId {
-        StreamId::new("arn:aws:kinesis:us-east-1:123456789012:stream/simulated", 1)
+        StreamId::new("arn:aws:kinesis:us-east-1:123456789012:stream/simulated", self.created)
+    }
+
+    /// It is deleted, with everything in it, and created again under its name.
+    pub fn create_again(&mut self, shards: u128) {
+        *self = Self::created(shards, self.next_number + 100, self.created + 1);
     }
 
     pub fn open_shards(&self) -> Vec<ShardId> {

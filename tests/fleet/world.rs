@@ -11,7 +11,8 @@ use multilangd::lease::table::Error;
 use multilangd::lease::update::Update;
 use multilangd::lease::{Lease, WorkerId};
 use multilangd::sequence::{Position, Sequence};
-use multilangd::shard::ShardId;
+use multilangd::shard::{Filter, Shard, ShardId};
+use multilangd::stream::StreamId;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
@@ -110,6 +111,14 @@ pub enum Bug {
     InventsALeader,
     /// Worker metrics that can't be read are an empty list.
     EmptiesTheReports,
+    /// Workers are told of the first stream of the name for ever.
+    SeesOneStream,
+    /// A worker with a wrong stream name takes its stream for the one that was created again.
+    TakesTheWrongStream,
+    /// A shard whose row is finished is listed as closed.
+    BelievesFinishedRows,
+    /// Nobody learns whether a shard whose row was deleted is still there.
+    ForgetsDeletedRows,
     /// Nobody sees that the leader's lock has moved into the lease table, but for who moved it.
     MissesTheMove,
 }
@@ -147,6 +156,8 @@ pub struct Trouble {
 pub struct State {
     pub random: fastrand::Rng,
     pub stream: Stream,
+    /// What a worker with a wrong stream name reads.
+    pub other: Stream,
     pub rows: BTreeMap<ShardId, Lease>,
     past: BTreeMap<ShardId, VecDeque<(Instant, Option<Lease>)>>,
     pub fleet: Rows,
@@ -173,6 +184,7 @@ impl World {
             state: Mutex::new(State {
                 random: fastrand::Rng::with_seed(seed),
                 stream: Stream::new(shards),
+                other: Stream::new(2),
                 rows: BTreeMap::new(),
                 past: BTreeMap::new(),
                 fleet: Rows::default(),
@@ -305,12 +317,12 @@ impl State {
         Ok(())
     }
 
-    pub fn create(&mut self, lease: &Lease) -> bool {
+    pub fn create(&mut self, lease: &Lease, started: Instant) -> bool {
         if self.rows.contains_key(&lease.shard) && self.bug != Some(Bug::MakesRowsAnew) {
             return false;
         }
         self.remember(&lease.shard, None);
-        self.oracle.made(lease);
+        self.oracle.made(lease, started);
         self.rows.insert(lease.shard.clone(), lease.clone());
         true
     }
@@ -322,6 +334,38 @@ impl State {
         self.oracle.deleted(&self.rows, &lease, &self.stream);
         self.remember(shard, Some(lease));
         self.rows.remove(shard).is_some()
+    }
+
+    /// The shards of the stream, or of another one that a worker is configured with.
+    pub fn list(&self, foreign: bool, filter: Filter) -> Vec<Shard> {
+        if foreign {
+            return self.other.list(filter);
+        }
+        let mut shards = self.stream.list(filter);
+        if self.bug == Some(Bug::BelievesFinishedRows) {
+            for shard in &mut shards {
+                let finished = self.rows.get(&shard.id).is_some_and(Lease::is_complete);
+                if finished && shard.ending.is_none() {
+                    shard.ending = Some(shard.starting.clone());
+                }
+            }
+        }
+        if self.bug == Some(Bug::ForgetsDeletedRows) {
+            shards.retain(|shard| self.rows.is_empty() || self.rows.contains_key(&shard.id));
+        }
+        shards
+    }
+
+    /// The identity of the stream, or of that other one.
+    pub fn identity(&self, foreign: bool) -> StreamId {
+        match (foreign, self.bug) {
+            (false, Some(Bug::SeesOneStream)) => StreamId::new(self.stream.identity().arn(), 1),
+            (false, _) => self.stream.identity(),
+            (true, Some(Bug::TakesTheWrongStream)) => {
+                StreamId::new(self.stream.identity().arn(), self.stream.created + 1)
+            }
+            (true, _) => StreamId::new("arn:aws:kinesis:us-east-1:123456789012:stream/other", 9),
+        }
     }
 
     /// What a scan shows: each row as it is, or as it was a moment ago.

@@ -1,0 +1,191 @@
+//! Streams that are deleted and created again, with fewer shards or more, workers that are configured with another stream,
+//! and rows of the lease table that people delete or finish: within two audits every open shard of the configured stream
+//! is read, and no checkpoint of it is lost.
+//!
+//! ```text
+//! SEED=123 cargo test --test fleet streams                    one run
+//! SEEDS=10000 cargo test --release --test fleet streams       many
+//! ```
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::story::{Plan, Report, Story, simulate};
+use crate::world::{Bug, Weather};
+use crate::{number, run_seeds};
+
+/// So many seeds in a plain run.
+const SEEDS: u64 = 150;
+const SECOND: Duration = Duration::from_secs(1);
+/// `shardSyncIntervalMillis`: an audit lists the shards no more often.
+const AUDIT: Duration = Duration::from_secs(60);
+/// Two audits, until leases have owners, and until children that fail have begun again.
+const READ: Duration = Duration::from_secs(2 * 60 + 60);
+
+/// Waits until everything is read and every open shard has a living owner.
+async fn settle(story: &mut Story, what: &str) {
+    let began = Instant::now();
+    while !(story.is_settled() && story.is_read()) {
+        sleep(SECOND).await;
+        story.reap();
+        if began.elapsed() > READ {
+            let owners = story.owners();
+            let (rows, open) = {
+                let state = story.world.state();
+                (format!("{:?}", state.rows.values().collect::<Vec<_>>()), state.stream.open_shards())
+            };
+            let what = format!("{what}: after {READ:?} of {open:?}: {owners:?}, rows {rows}");
+            story.world.state().oracle.violated("unread", what);
+            return;
+        }
+    }
+}
+
+fn fine(story: &Story) {
+    let mut state = story.world.state();
+    state.weather = Weather::FINE;
+    state.trouble.clear();
+}
+
+/// Some seconds of trouble, in which people make mistakes.
+async fn trouble(story: &mut Story, seconds: u32, by_hand: bool) {
+    for _ in 0..seconds {
+        sleep(SECOND).await;
+        story.reap();
+        let records = story.pick(8);
+        story.put(records);
+        match story.pick(24) {
+            0 if story.len() < 4 => drop(story.join(None)),
+            1 if story.len() > 1 => {
+                let index = story.pick(story.len());
+                story.stop(index);
+            }
+            2 if story.len() > 1 => {
+                let index = story.pick(story.len());
+                story.kill(index);
+            }
+            3 => story.join_with_another_stream(),
+            4 => story.cut_off(),
+            5 => story.freeze(),
+            6 => story.world.state().weather = Weather::BAD,
+            7 => story.world.state().weather = Weather::FINE,
+            8 if by_hand => story.finish_by_hand(),
+            9 if by_hand => story.delete_some_row(),
+            _ => {}
+        }
+    }
+}
+
+async fn recreated(plan: Plan) -> Report {
+    let mut story = Story::new(plan.seed, 4, plan.bug, plan.led);
+    story.join(None);
+    story.join(None);
+    story.put(40);
+    settle(&mut story, "the first stream").await;
+    for round in 0..2 {
+        trouble(&mut story, 15, false).await;
+        let shards = 1 + story.pick(6) as u128;
+        story.create_again(shards);
+        story.put(30);
+        trouble(&mut story, 15, false).await;
+        fine(&story);
+        settle(&mut story, "the stream was created again").await;
+        // Its shards get the names of shards of the earlier stream.
+        for _ in 0..3 {
+            story.reshard(8);
+            story.put(20);
+        }
+        trouble(&mut story, 10, false).await;
+        fine(&story);
+        settle(&mut story, "it was resharded").await;
+        if round == 0 {
+            trouble(&mut story, 20, true).await;
+            fine(&story);
+            settle(&mut story, "rows were deleted and finished by hand").await;
+        }
+    }
+    story.calm(plan).await;
+    story.end().await
+}
+
+/// Where what is created begins at the latest record, only the holder of a lease knows what a deleted row said.
+async fn deleted(plan: Plan) -> Report {
+    let mut story = Story::new(plan.seed, 4, plan.bug, plan.led);
+    story.begins_at_latest();
+    story.join(None);
+    story.join(None);
+    // What is put before a shard is read for the first time is not asked for.
+    let is_read = |story: &Story| {
+        let state = story.world.state();
+        state.stream.open_shards().iter().all(|shard| state.oracle.begun.contains(shard))
+    };
+    while !(story.is_settled() && is_read(&story)) {
+        sleep(SECOND).await;
+    }
+    sleep(SECOND * 20).await;
+    for _ in 0..40 {
+        story.put(3);
+        sleep(SECOND).await;
+        match story.pick(6) {
+            0 => story.delete_some_row(),
+            1 => story.world.state().weather = Weather { refused: 60, answer_lost: 60, ..Weather::FINE },
+            2 => story.world.state().weather = Weather::FINE,
+            _ => {}
+        }
+    }
+    fine(&story);
+    settle(&mut story, "rows were deleted by hand").await;
+    story.calm(plan).await;
+    story.end().await
+}
+
+fn runs(story: impl Fn(Plan) -> Report + Sync) {
+    let seeds: Vec<u64> = match (number("SEED"), number("SEEDS")) {
+        (Some(seed), _) => vec![seed],
+        (None, count) => (0..count.unwrap_or(SEEDS)).collect(),
+    };
+    let reports = run_seeds(seeds.into_iter(), |seed| story(Plan { long: false, ..Plan::of(seed) }));
+    let failures = reports.iter().filter(|(_, report)| !report.violations.is_empty());
+    let failures: Vec<String> = failures
+        .map(|(seed, report)| format!("SEED={seed}:\n  {}", report.violations.join("\n  ")))
+        .collect();
+    let shown = failures.iter().take(3).cloned().collect::<Vec<_>>().join("\n");
+    let mut coverage = std::collections::BTreeMap::<&str, u64>::new();
+    for (_, report) in &reports {
+        report.coverage.iter().for_each(|(what, count)| *coverage.entry(what).or_default() += count);
+    }
+    println!("{} runs: {coverage:#?}", reports.len());
+    assert!(failures.is_empty(), "{} of {} runs failed:\n{shown}", failures.len(), reports.len());
+}
+
+#[test]
+fn recreated_streams_and_changed_rows_leave_no_open_shard_unread() {
+    assert!(AUDIT * 2 < READ);
+    runs(|plan| simulate(plan.seed, recreated(plan)));
+}
+
+#[test]
+fn rows_deleted_by_hand_skip_no_record_at_latest() {
+    runs(|plan| simulate(plan.seed, deleted(plan)));
+}
+
+/// Each rule is needed: without it an invariant fails.
+#[test]
+fn every_rule_about_streams_is_watched() {
+    let recreated = |plan: Plan| simulate(plan.seed, recreated(plan));
+    let deleted = |plan: Plan| simulate(plan.seed, deleted(plan));
+    let cases: [(Bug, &str, &dyn Fn(Plan) -> Report); 4] = [
+        (Bug::SeesOneStream, "unread", &recreated),
+        (Bug::TakesTheWrongStream, "foreign-write", &recreated),
+        (Bug::BelievesFinishedRows, "unread", &recreated),
+        (Bug::ForgetsDeletedRows, "undelivered", &deleted),
+    ];
+    for (bug, invariant, story) in cases {
+        let found = (0..40).find(|seed| {
+            let report = story(Plan { bug: Some(bug), long: false, ..Plan::of(*seed) });
+            report.violations.iter().any(|violation| violation.starts_with(&format!("{invariant}:")))
+        });
+        assert!(found.is_some(), "{bug:?} does not violate {invariant}");
+    }
+}
