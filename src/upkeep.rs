@@ -363,7 +363,14 @@ impl Upkeep {
             None => leads,
         };
         let now = Instant::now();
-        let mut going = cleanup::done(&seen.leases);
+        // Rows of an earlier stream say nothing of the shards of this one.
+        let current: Vec<Lease> = seen
+            .leases
+            .iter()
+            .filter(|lease| self.recognition.accepts(lease.stream.as_ref()))
+            .cloned()
+            .collect();
+        let mut going = cleanup::done(&current);
         going.retain(|lease| memory.finished_for(&lease.shard, now) >= FINISHED);
         if memory.asked.is_none_or(|last| now >= last + DOUBTFUL)
             && seen

@@ -476,6 +476,10 @@ impl Expression {
                     }
                 }
             }
+            Requirement::Process(process) => {
+                let value = self.value(":processWas".to_owned(), item::text(&process.to_string()));
+                format!("{} = {value}", self.name(item::PROCESS))
+            }
             Requirement::Exists => format!("attribute_exists({})", self.name(item::KEY)),
         }
     }

@@ -6,6 +6,7 @@
 //! mark to compare, and an error is logged.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -132,14 +133,26 @@ impl Coordinator {
         update.marked(lease, &Mark { stream, process: self.settings.process.clone() })
     }
 
-    /// A lease was lost while its row was missing, and nobody else knows its position: the row is made again without an
-    /// owner, unless somebody was faster.
-    pub(super) fn rescue(&mut self, held: &Held) {
-        let Some(row) = held.deleted() else { return };
+    /// A lease expired, or was lost for a reason that is not known: if its row is missing, only this worker knows what it
+    /// said. It is made again without an owner, unless somebody was faster.
+    pub(super) fn rescue(&mut self, held: &Arc<Held>) {
+        if held.is_settled() {
+            return;
+        }
+        let held = held.clone();
         let (table, recognition) = (self.table.clone(), self.settings.recognition.clone());
         let mut backoff = Backoff::new(RESCUE_PAUSE, RESCUE_PAUSE * 8, self.random.fork());
         self.work.spawn(async move {
+            let Some(row) = held.last_row().await else { return Done::Called };
             for _ in 0..RESCUES {
+                match table.get(&row.shard).await {
+                    Ok(Some(_)) => break,
+                    Ok(None) => {}
+                    Err(_) => {
+                        tokio::time::sleep(backoff.pause()).await;
+                        continue;
+                    }
+                }
                 tokio::time::sleep(backoff.pause()).await;
                 match recognition.has_shard(&row.shard).await {
                     Ok(true) => {}

@@ -16,6 +16,7 @@
 //! state never waits for a request in flight. What an answer means is decided in [`super::holding`].
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -88,8 +89,8 @@ pub struct Held {
     /// Cancelled once a leader wants another worker to have the lease.
     wanted: CancellationToken,
     meter: Mutex<Meter>,
-    /// The row as it was known, once it was found deleted and not restored.
-    deleted: Mutex<Option<Lease>>,
+    /// It is known why the lease is over: another worker has it, its shard is gone, or this worker has released it.
+    settled: AtomicBool,
     /// The row when the lease became ours.
     initial: Lease,
 }
@@ -110,7 +111,7 @@ impl Held {
             lost: CancellationToken::new(),
             wanted: CancellationToken::new(),
             meter: Mutex::new(Meter::new(proven, lease.throughput)),
-            deleted: Mutex::default(),
+            settled: AtomicBool::new(false),
             initial: lease.clone(),
             holding: tokio::sync::Mutex::new(Holding::new(lease, me.clone(), proven, *failover)),
             owner: owner.clone(),
@@ -230,10 +231,11 @@ impl Held {
         if !self.is_live(Instant::now()) {
             return Err(Error::Lost);
         }
+        self.settle();
         self.lost.cancel();
         // The row can turn out to be one step ahead of memory, once.
         for _ in 0..2 {
-            let update = update::release(holding.row(), to);
+            let update = update::release(holding.row(), to).fenced(holding.row());
             match timeout_at(self.expires(), self.owner.table.update(&self.shard, &update)).await {
                 Ok(Ok(mut row)) => {
                     update.apply(&mut row);
@@ -289,7 +291,11 @@ impl Held {
                     None => self.restore(holding).await,
                     Some(seen) => {
                         self.look_for_rivals(holding, &seen);
-                        holding.read(Some(seen), intent)
+                        let step = holding.read(Some(seen), intent);
+                        if step == Step::Failed(Error::Lost) {
+                            self.settle();
+                        }
+                        step
                     }
                 };
             }
@@ -312,11 +318,20 @@ impl Held {
         Err(self.lose(holding))
     }
 
-    /// The row, without an owner, if the lease was lost while its row was missing: it may be made again as long as nobody
-    /// else has made it.
-    pub fn deleted(&self) -> Option<Lease> {
-        let row = self.deleted.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
-        Some(Lease { owner: None, checkpoint_owner: None, ..row })
+    /// Whether it is known why the lease is over. If not, its row may be missing, and then only this worker knows what it
+    /// said.
+    pub fn is_settled(&self) -> bool {
+        self.settled.load(Ordering::Relaxed)
+    }
+
+    fn settle(&self) {
+        self.settled.store(true, Ordering::Relaxed);
+    }
+
+    /// The row as it would be made again without an owner; none for a finished shard.
+    pub async fn last_row(&self) -> Option<Lease> {
+        let holding = self.holding.lock().await;
+        (!holding.row().is_complete()).then(|| Lease { owner: None, ..holding.restored() })
     }
 
     /// Somebody has deleted the row of a shard that is still there. Its holder knows the position: whoever made the row
@@ -325,12 +340,10 @@ impl Held {
         if holding.row().is_complete() {
             return Step::Failed(holding.lose());
         }
-        let note = |row| *self.deleted.lock().unwrap_or_else(PoisonError::into_inner) = row;
-        note(Some(holding.restored()));
         match timeout_at(self.expires(), self.owner.recognition.has_shard(&self.shard)).await {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) => {
-                note(None);
+                self.settle();
                 return Step::Failed(holding.lose());
             }
             Err(_) => return Step::Failed(holding.lose()),
@@ -342,7 +355,6 @@ impl Held {
         match timeout_at(self.expires(), self.owner.table.create(&row)).await {
             Ok(Ok(true)) => {
                 warn!(shard = %self.shard, checkpoint = %row.checkpoint, "restored the lease, which was deleted");
-                note(None);
                 holding.note_restored(row, began);
                 *self.expires.lock().unwrap_or_else(PoisonError::into_inner) =
                     Expiry::new(holding.expires(), slept);
@@ -351,14 +363,10 @@ impl Held {
             // Somebody has made it anew; or an attempt of this very write, as the next write sees.
             Ok(Ok(false)) => match self.read().await {
                 Ok(Some(seen)) if seen == row => {
-                    note(None);
                     holding.note_restored(row, began);
                     Step::Again
                 }
-                Ok(seen) => {
-                    note(seen.is_none().then_some(row));
-                    Step::Failed(holding.lose())
-                }
+                Ok(_) => Step::Failed(holding.lose()),
                 Err(error) => Step::Failed(error),
             },
             Err(_) => Step::Failed(holding.lose()),

@@ -142,7 +142,7 @@ impl Holding {
         // A counter that turns out to have moved may have been moved by an earlier attempt: only from that
         // one's start are we known to have been alive.
         self.unknown_since.get_or_insert(now);
-        Ok(update)
+        Ok(update.fenced(&self.row))
     }
 
     /// The answer to a write that was sent at `started`: the row as it was before, or why not.

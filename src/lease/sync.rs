@@ -82,7 +82,7 @@ fn circle(shards: &[ShardId]) -> String {
     text.join(" is a child of ")
 }
 
-pub(super) fn new_lease(shard: &Shard, sequence: Sequence) -> Lease {
+pub(crate) fn new_lease(shard: &Shard, sequence: Sequence) -> Lease {
     Lease::new(shard.id.clone(), Position::new(sequence), shard.parents().cloned().collect(), shard.range)
 }
 

@@ -24,6 +24,8 @@ pub enum Requirement {
     CheckpointOwner(Option<WorkerId>),
     /// `multilangdStream = s`, or none.
     Stream(Option<StreamId>),
+    /// `multilangdProcess = p`.
+    Process(ProcessId),
     /// The row exists.
     Exists,
 }
@@ -279,6 +281,14 @@ pub fn range(range: HashRange) -> Update {
 }
 
 impl Update {
+    /// The same for a holder, whose row must still be marked with its process. A row that was deleted and made anew goes
+    /// through counters that it had before: a late write must not fit one of them.
+    #[must_use]
+    pub fn fenced(mut self, lease: &Lease) -> Self {
+        self.requires.extend(lease.process.clone().map(Requirement::Process));
+        self
+    }
+
     /// The same for a worker that acquires the lease: the row is marked, and must still have the mark that was seen.
     #[must_use]
     pub fn marked(mut self, lease: &Lease, mark: &Mark) -> Self {
@@ -298,6 +308,7 @@ impl Update {
             Requirement::Owner(owner) => lease.owner == *owner,
             Requirement::CheckpointOwner(owner) => lease.checkpoint_owner == *owner,
             Requirement::Stream(stream) => lease.stream == *stream,
+            Requirement::Process(process) => lease.process.as_ref() == Some(process),
             Requirement::Exists => true,
         })
     }

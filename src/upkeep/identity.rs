@@ -11,8 +11,9 @@ use super::{Error, Made, Memory, Upkeep};
 use crate::coordinator::Handle;
 use crate::lease::origin::{self, Foreign, Marks, StartOver, Step};
 use crate::lease::update::{self, Update};
-use crate::lease::{Lease, table};
-use crate::shard::{self, Filter, ShardId};
+use crate::lease::{Lease, sync, table};
+use crate::sequence::Sequence;
+use crate::shard::{self, Filter, Shard, ShardId};
 use crate::stream::{Relation, StreamId};
 
 /// Between two attempts to learn an identity that was denied.
@@ -23,6 +24,16 @@ const REPORT_AGAIN: Duration = Duration::from_secs(600);
 const REWRITES: u32 = 3;
 /// Readings of many shards suspect the same at once.
 const GATHER: Duration = Duration::from_millis(200);
+
+/// What became of a conditional write.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Rewritten {
+    Done,
+    /// The row is not as it was, and so was not written.
+    Changed(Box<Lease>),
+    /// There is no such row.
+    Gone,
+}
 
 impl Upkeep {
     /// Compares the lease table with the stream, before anything is written. The table is there.
@@ -102,61 +113,79 @@ impl Upkeep {
             stream = %current, leases = leases.len(), changes = steps.len(), removed = remove.len(),
             "the stream was deleted and created again: its leases begin at the oldest record"
         );
-        self.rewrite(
-            mark.iter().map(|(lease, earlier)| (*lease, move |row: &Lease| update::remark(row, earlier))),
-        )
-        .await?;
-        let current = &current;
+        for (lease, earlier) in mark {
+            self.rewrite(lease, |row| update::remark(row, earlier)).await?;
+        }
         for step in steps {
             match step {
                 Step::Create(lease) => {
                     self.make(std::slice::from_ref(lease)).await?;
                 }
-                Step::Reset(lease, shard) => {
-                    let parents: BTreeSet<ShardId> = shard.parents().cloned().collect();
-                    let reset = |row: &Lease| update::reset(row, parents.clone(), shard.range, None);
-                    self.rewrite(std::iter::once((lease, reset))).await?;
-                }
+                Step::Reset(lease, shard) => self.begin_again(lease, shard, &current).await?,
             }
         }
         for (lease, shard) in remark {
             let row = self.table.get(&lease.shard).await?;
             if let Some(row) = row.filter(|row| row.stream == lease.stream && origin::belongs(row, shard)) {
-                let remark = |row: &Lease| update::remark(row, current);
-                self.rewrite(std::iter::once((&row, remark))).await?;
+                self.rewrite(&row, |row| update::remark(row, &current)).await?;
             }
         }
-        self.rewrite(remove.iter().map(|lease| (*lease, update::retire as fn(&Lease) -> Update))).await?;
         for lease in remove {
-            self.table.delete(&lease.shard).await?;
+            if self.rewrite(lease, update::retire).await? == Rewritten::Done {
+                self.table.delete(&lease.shard).await?;
+            }
         }
         Ok(!plan.is_empty())
     }
 
-    /// Carries conditional writes out, one after the other: they are rare. A row that its owner has renewed meanwhile is
-    /// read and written again, as long as it says the same; one that was changed otherwise is planned again.
-    pub(super) async fn rewrite<'a, F: Fn(&Lease) -> Update>(
-        &self,
-        updates: impl Iterator<Item = (&'a Lease, F)>,
-    ) -> Result<(), Error> {
-        for (seen, update) in updates {
-            let mut row = seen.clone();
-            for _ in 0..REWRITES {
-                match self.table.update(&row.shard, &update(&row)).await {
-                    Ok(_) => {
-                        info!(shard = %row.shard, earlier = %row.checkpoint, "rewrote the lease");
-                        break;
-                    }
-                    Err(table::Error::Conflict(_)) => {}
-                    Err(error) => return Err(error.into()),
-                }
-                match self.table.get(&row.shard).await? {
-                    Some(now) if now.checkpoint == seen.checkpoint && now.stream == seen.stream => row = now,
-                    Some(_) | None => break,
-                }
+    /// Resets a row of an earlier stream. It must be done before anything that concerns the shard's descendants: they would
+    /// take the shard for finished.
+    async fn begin_again(&self, lease: &Lease, shard: &Shard, current: &StreamId) -> Result<(), Error> {
+        let parents: BTreeSet<ShardId> = shard.parents().cloned().collect();
+        let reset = |row: &Lease| update::reset(row, parents.clone(), shard.range, None);
+        match self.rewrite(lease, reset).await? {
+            Rewritten::Done => Ok(()),
+            Rewritten::Changed(row)
+                if row.stream.as_ref() == Some(current) || origin::belongs(&row, shard) =>
+            {
+                Ok(())
+            }
+            Rewritten::Gone => {
+                let new =
+                    Lease { stream: Some(current.clone()), ..sync::new_lease(shard, Sequence::TrimHorizon) };
+                self.make(&[new]).await.map(drop)
+            }
+            Rewritten::Changed(row) => {
+                let changed = format!("the lease of {} changed while it was reset", row.shard);
+                Err(table::Error::Unavailable(changed).into())
             }
         }
-        Ok(())
+    }
+
+    /// Carries a conditional write out. A row that its owner has renewed meanwhile is read and written again, as long as
+    /// it says the same.
+    pub(super) async fn rewrite(
+        &self,
+        seen: &Lease,
+        update: impl Fn(&Lease) -> Update,
+    ) -> Result<Rewritten, Error> {
+        let mut row = seen.clone();
+        for _ in 0..REWRITES {
+            match self.table.update(&row.shard, &update(&row)).await {
+                Ok(_) => {
+                    info!(shard = %row.shard, earlier = %row.checkpoint, "rewrote the lease");
+                    return Ok(Rewritten::Done);
+                }
+                Err(table::Error::Conflict(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+            match self.table.get(&row.shard).await? {
+                Some(now) if now.checkpoint == seen.checkpoint && now.stream == seen.stream => row = now,
+                Some(now) => return Ok(Rewritten::Changed(Box::new(now))),
+                None => return Ok(Rewritten::Gone),
+            }
+        }
+        Ok(Rewritten::Changed(Box::new(row)))
     }
 
     /// A reading, or a look at the table, suspects that the stream is another one than before.

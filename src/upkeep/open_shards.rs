@@ -82,7 +82,7 @@ impl Upkeep {
                 let reset = |row: &Lease| {
                     update::reset(row, shard.parents().cloned().collect(), shard.range, Some(&stream))
                 };
-                self.rewrite(std::iter::once((lease, reset))).await?;
+                self.rewrite(lease, reset).await?;
                 changed = true;
             }
         }

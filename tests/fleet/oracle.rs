@@ -41,8 +41,10 @@ pub struct Oracle {
     pub ended: BTreeSet<ShardId>,
     /// Shards whose rows somebody has finished by hand.
     by_hand: BTreeSet<ShardId>,
-    /// Shards whose rows somebody has deleted by hand.
-    hand_deleted: BTreeSet<ShardId>,
+    /// Shards whose rows somebody has deleted or finished by hand.
+    touched: BTreeSet<ShardId>,
+    /// Who has written a lease since it was acquired, and so knows that.
+    renewed: BTreeSet<(WorkerId, ShardId)>,
     /// Shards of which a child has begun.
     pub begun: BTreeSet<ShardId>,
 }
@@ -102,6 +104,12 @@ impl Oracle {
         let knows = update.requires.iter().any(|requirement| matches!(requirement, Requirement::Counter(_)));
         if !knows && update.changes.iter().any(|change| matches!(change, Change::SetOwner(_))) {
             self.acted(worker, started, shard);
+        }
+        let key = (worker.clone(), shard.clone());
+        if update.changes.iter().any(|change| matches!(change, Change::SetOwner(_))) {
+            self.renewed.remove(&key);
+        } else if update.changes.iter().any(|change| matches!(change, Change::SetCounter(_))) {
+            self.renewed.insert(key);
         }
         let opened = update.changes.iter().any(|change| matches!(change, Change::SetCheckpointOwner(_)));
         for change in &update.changes {
@@ -183,6 +191,7 @@ impl Oracle {
     /// Somebody writes `SHARD_END` into a row.
     pub fn finished_by_hand(&mut self, shard: &ShardId) {
         self.by_hand.insert(shard.clone());
+        self.touched.insert(shard.clone());
         self.count("a row was finished by hand");
     }
 
@@ -223,18 +232,32 @@ impl Oracle {
         self.note(&format!("deleted {}", lease.shard));
         self.count("deleted a finished lease");
         let begun = |child: &ShardId| {
-            self.hand_deleted.contains(child)
+            // A request for the stream before may have been on its way; the child's row is there.
+            stream.created > 1 && rows.contains_key(child)
+                || self.touched.contains(child)
                 || rows.get(child).is_some_and(|row| row.checkpoint != Position::new(Sequence::TrimHorizon))
         };
-        let Some(line) = stream.shards.get(&lease.shard) else { return };
+        let Some(line) = stream.shards.get(&lease.shard) else {
+            self.created.remove(&lease.shard);
+            return;
+        };
         if !lease.is_complete() || !line.children.iter().all(begun) {
             self.violated("early-delete", format!("{lease:?}"));
         }
     }
 
+    /// Whether a worker has renewed a lease lately, and not only been given it.
+    pub fn is_held(&self, worker: &WorkerId, shard: &ShardId) -> bool {
+        let proven = self.proven.get(&(worker.clone(), shard.clone()));
+        let given = self.given.get(shard);
+        let recently = proven
+            .is_some_and(|at| at.elapsed() < Duration::from_secs(5) && given.is_none_or(|given| given < at));
+        recently && self.renewed.contains(&(worker.clone(), shard.clone()))
+    }
+
     /// A row was deleted by hand: it may be made again.
     pub fn lost_by_hand(&mut self, shard: &ShardId) {
-        self.hand_deleted.insert(shard.clone());
+        self.touched.insert(shard.clone());
         self.created.remove(shard);
     }
 

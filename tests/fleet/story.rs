@@ -347,7 +347,6 @@ impl Story {
         let shard = open[state.random.usize(0..open.len())].clone();
         if let Some(row) = state.rows.get_mut(&shard) {
             row.checkpoint = Position::shard_end();
-            row.counter += 1;
             state.oracle.finished_by_hand(&shard);
         }
     }
@@ -357,7 +356,10 @@ impl Story {
         let shard = {
             let state = self.world.state();
             // Only its holder knows what it said.
-            let held = |shard: &ShardId| state.rows.get(shard).is_some_and(|row| row.owner.is_some());
+            let held = |shard: &ShardId| {
+                let owner = state.rows.get(shard).and_then(|row| row.owner.clone());
+                owner.is_some_and(|owner| state.oracle.is_held(&owner, shard))
+            };
             state.stream.open_shards().into_iter().find(held)
         };
         if let Some(shard) = shard {

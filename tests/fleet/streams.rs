@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use multilangd::sequence::Sequence;
 use tokio::time::{Instant, sleep};
 
 use crate::story::{Plan, Report, Story, simulate};
@@ -124,6 +125,16 @@ async fn deleted(plan: Plan) -> Report {
         sleep(SECOND).await;
     }
     sleep(SECOND * 20).await;
+    // Nor is what is put while a lease is lost that was never checkpointed.
+    story.put(60);
+    let is_stored = |story: &Story| {
+        let state = story.world.state();
+        state.rows.values().all(|row| matches!(row.checkpoint.sequence, Sequence::Number(_)))
+    };
+    while !(story.is_read() && is_stored(&story)) {
+        story.put(1);
+        sleep(SECOND).await;
+    }
     for _ in 0..40 {
         story.put(3);
         sleep(SECOND).await;
