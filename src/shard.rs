@@ -131,6 +131,16 @@ pub trait Api: Send + Sync {
     /// The stream's ARN and creation time, of `DescribeStreamSummary`. [`Error::Denied`] where that call is not allowed
     /// or not known.
     fn identity(&self) -> BoxFuture<'_, Result<StreamId, Error>>;
+
+    /// Whether a sequence number can be of this stream: `GetShardIterator` refuses the others with
+    /// `InvalidArgumentException`. Whoever cannot tell says yes.
+    fn has_number<'a>(
+        &'a self,
+        _shard: &'a ShardId,
+        _number: &'a SequenceNumber,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(async { Ok(true) })
+    }
 }
 
 /// A stream with these shards, for tests: its shards and its identity change only when told to.

@@ -145,6 +145,20 @@ impl Stream {
         self.list_error(failure)
     }
 
+    async fn takes_number(&self, shard: &ShardId, number: &SequenceNumber) -> Result<bool, shard::Error> {
+        let call = self.client.get_shard_iterator().stream_name(&self.name).shard_id(shard.as_str());
+        let call = call.shard_iterator_type(sdk::ShardIteratorType::AtSequenceNumber);
+        match call.starting_sequence_number(number.as_str()).send().await {
+            Ok(_) => Ok(true),
+            Err(error) => match failure(&error) {
+                Failure::Answered { code, .. } if code == "InvalidArgumentException" => Ok(false),
+                // It went between the listing and now.
+                Failure::Answered { code, .. } if code == "ResourceNotFoundException" => Ok(true),
+                failure => Err(self.list_error(&failure)),
+            },
+        }
+    }
+
     async fn get_iterator(&self, shard: &ShardId, start: &Start) -> Result<String, retrieval::Error> {
         use sdk::ShardIteratorType as Type;
         let (kind, sequence, timestamp) = match start {
@@ -234,6 +248,14 @@ impl shard::Api for Stream {
 
     fn identity(&self) -> BoxFuture<'_, Result<StreamId, shard::Error>> {
         Box::pin(self.describe_identity())
+    }
+
+    fn has_number<'a>(
+        &'a self,
+        shard: &'a ShardId,
+        number: &'a SequenceNumber,
+    ) -> BoxFuture<'a, Result<bool, shard::Error>> {
+        Box::pin(self.takes_number(shard, number))
     }
 }
 

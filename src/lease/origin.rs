@@ -17,7 +17,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Lease, WorkerId, sync};
-use crate::sequence::Sequence;
+use crate::sequence::{Sequence, SequenceNumber};
 use crate::shard::{Shard, ShardId};
 use crate::stream::{Relation, StreamId};
 
@@ -107,33 +107,59 @@ fn by_id(listed: &[Shard]) -> BTreeMap<&ShardId, &Shard> {
     listed.iter().map(|shard| (&shard.id, shard)).collect()
 }
 
-/// Where no row is marked: the leases whose checkpoints cannot be of this stream. They are left alone. A table that KCL
-/// began comes here once.
-///
-/// # Errors
-/// [`Foreign::Positions`] if there are sequence numbers and none of them can be of this stream.
-pub fn doubtful(leases: &[Lease], listed: &[Shard], name: &str) -> Result<BTreeSet<ShardId>, Foreign> {
+/// What the sequence numbers of a table say of the stream, where no row is marked. A table that KCL began comes here once.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Positions {
+    /// Those that can be of the stream.
+    pub fit: Vec<(ShardId, SequenceNumber)>,
+    /// Those that cannot, and why.
+    doubtful: BTreeMap<ShardId, String>,
+}
+
+/// Compares the sequence numbers of leases with the shards. That one is within its shard proves little: numbers of all
+/// streams grow with time. Kinesis knows more ([`crate::shard::Api::has_number`]).
+pub fn positions(leases: &[Lease], listed: &[Shard]) -> Positions {
     let listed = by_id(listed);
-    let (mut fit, mut doubtful, mut example) = (0, BTreeSet::new(), None);
+    let mut found = Positions::default();
     for lease in leases {
         let Sequence::Number(number) = &lease.checkpoint.sequence else { continue };
-        let shard = listed.get(&lease.shard);
-        if shard.and_then(|shard| fits(lease, shard)) == Some(true) {
-            fit += 1;
-            continue;
-        }
-        example.get_or_insert_with(|| match shard {
+        let why = match listed.get(&lease.shard) {
+            Some(shard) if fits(lease, shard) == Some(true) => {
+                found.fit.push((lease.shard.clone(), number.clone()));
+                continue;
+            }
             Some(shard) => format!(
                 "the checkpoint {number} of {} is outside the shard, which begins at {}",
                 lease.shard, shard.starting
             ),
             None => format!("the stream has no shard {}, whose checkpoint is {number}", lease.shard),
-        });
-        doubtful.insert(lease.shard.clone());
+        };
+        found.doubtful.insert(lease.shard.clone(), why);
     }
-    match example {
-        Some(example) if fit == 0 => Err(Foreign::Positions { configured: name.to_owned(), example }),
-        _ => Ok(doubtful),
+    found
+}
+
+impl Positions {
+    /// Kinesis says that a number is not of this stream.
+    pub fn refused(&mut self, shard: &ShardId) {
+        if let Some(at) = self.fit.iter().position(|(fits, _)| fits == shard) {
+            let (shard, number) = self.fit.remove(at);
+            let why = format!("Kinesis refuses the checkpoint {number} of {shard}: it is not of this stream");
+            self.doubtful.insert(shard, why);
+        }
+    }
+
+    /// The leases that are left alone, since their checkpoints cannot be of this stream.
+    ///
+    /// # Errors
+    /// [`Foreign::Positions`] if there are sequence numbers and none of them can be of this stream.
+    pub fn judge(self, name: &str) -> Result<BTreeSet<ShardId>, Foreign> {
+        match self.doubtful.values().next() {
+            Some(example) if self.fit.is_empty() => {
+                Err(Foreign::Positions { configured: name.to_owned(), example: example.clone() })
+            }
+            _ => Ok(self.doubtful.into_keys().collect()),
+        }
     }
 }
 

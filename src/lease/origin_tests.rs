@@ -67,7 +67,7 @@ fn name_alone_tells_another_stream_where_the_identity_is_unknown() {
 #[test]
 fn unmarked_checkpoints_that_fit_no_shard_are_another_streams() {
     let listed = [shard(0, &[], 100, Some(200)), shard(1, &[0], 201, None)];
-    let of = |leases: &[Lease]| doubtful(leases, &listed, "orders");
+    let of = |leases: &[Lease]| positions(leases, &listed).judge("orders");
     assert_eq!(of(&[]), Ok(BTreeSet::new()));
     assert_eq!(of(&[lease(0, "SHARD_END", None), lease(1, "LATEST", None)]), Ok(BTreeSet::new()));
     assert_eq!(of(&[lease(0, "150", None), lease(1, "99999", None)]), Ok(BTreeSet::new()));
@@ -80,6 +80,17 @@ fn unmarked_checkpoints_that_fit_no_shard_are_another_streams() {
     }
     let some = of(&[lease(0, "150", None), lease(1, "7", None), lease(8, "9", None)]).unwrap();
     assert_eq!(some.into_iter().map(|id| id.to_string()).collect::<Vec<_>>(), ["1", "8"], "left alone");
+}
+
+#[test]
+fn checkpoints_that_kinesis_refuses_are_another_streams() {
+    let listed = [shard(0, &[], 100, None), shard(1, &[], 100, None)];
+    let mut found = positions(&[lease(0, "150", None), lease(1, "160", None)], &listed);
+    assert_eq!(found.fit.len(), 2);
+    found.refused(&"0".into());
+    assert_eq!(found.clone().judge("orders"), Ok(BTreeSet::from(["0".into()])));
+    found.refused(&"1".into());
+    assert!(matches!(found.judge("orders"), Err(Foreign::Positions { .. })));
 }
 
 fn ids<'a>(leases: impl IntoIterator<Item = &'a Lease>) -> Vec<&'a str> {

@@ -20,6 +20,8 @@ use crate::stream::{Relation, StreamId};
 const ASK_AGAIN: Duration = Duration::from_secs(300);
 /// Between two reports of rows that belong to another stream.
 const REPORT_AGAIN: Duration = Duration::from_secs(600);
+/// So many checkpoints of a table without marks are shown to Kinesis.
+const PROBES: usize = 8;
 /// A row is written again so often while its owner renews it.
 const REWRITES: u32 = 3;
 /// Readings of many shards suspect the same at once.
@@ -52,7 +54,13 @@ impl Upkeep {
         match origin::marks(leases, current.as_ref(), name)? {
             Marks::Same | Marks::CreatedAgain => {}
             Marks::None => {
-                doubtful = origin::doubtful(leases, &self.shards.list(Filter::All).await?, name)?;
+                let mut found = origin::positions(leases, &self.shards.list(Filter::All).await?);
+                for (shard, number) in found.fit.iter().take(PROBES).cloned().collect::<Vec<_>>() {
+                    if !self.shards.has_number(&shard, &number).await? {
+                        found.refused(&shard);
+                    }
+                }
+                doubtful = found.judge(name)?;
                 for shard in &doubtful {
                     error!(
                         %shard,

@@ -68,7 +68,11 @@ async fn an_unknown_stream_is_named_at_once_and_given_up_after_twenty_attempts()
     let rig = Rig::start("no-stream").await;
     let file = rig.properties("cat", "schedulerInitializationBackoffTimeMillis = 10\n");
     let outcome = run(&rig, &[file.to_str().unwrap()]).await;
-    assert_says(&outcome, 69, &["stream orders does not exist", "attempt=1 of=20", "Check streamName"]);
+    assert_says(
+        &outcome,
+        69,
+        &["stream orders does not exist", "without_progress=1 of=20", "Check streamName"],
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
