@@ -168,14 +168,18 @@ impl Recognition {
         Ok(described.is_some_and(|id| id == *mark))
     }
 
-    /// Whether the stream has that shard now, and is not known to be another one than before. Several that ask at once
-    /// share one `ListShards`.
+    /// Whether the stream has that shard now, and is still the one that the lease is of, by the mark of its row. Several
+    /// that ask at once share one `ListShards`.
     ///
     /// # Errors
     /// The stream could not be asked.
-    pub async fn has_shard(&self, shard: &ShardId) -> Result<bool, shard::Error> {
+    pub async fn has_shard(&self, shard: &ShardId, mark: Option<&StreamId>) -> Result<bool, shard::Error> {
         let listed = self.lists_as_open(shard).await?.is_some();
-        Ok(listed && (self.current().is_none() || self.is_the_same(shard).await?))
+        Ok(listed
+            && match mark {
+                Some(mark) => self.is_now(mark).await?,
+                None => true,
+            })
     }
 
     /// Whether the shard is open now, and the stream is surely the same as before.

@@ -406,6 +406,9 @@ struct Memory {
     rowless: BTreeMap<ShardId, Instant>,
     /// When the stream's identity was asked for last while it was unknown.
     described: Option<Instant>,
+    /// When it was suspected last that the stream is another one, and how often in vain since.
+    suspected: Option<Instant>,
+    in_vain: u32,
     /// When rows of another stream were reported last.
     reported: Option<Instant>,
 }

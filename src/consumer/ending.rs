@@ -70,7 +70,7 @@ pub async fn prepare(
     }
     for child in children {
         if child.parents.len() > 1 {
-            both_or_none(table, child).await?;
+            both_or_none(table, child, recognition).await?;
         }
     }
     for mut lease in lease::sync::plan_children(children) {
@@ -117,13 +117,20 @@ async fn begin_again_if_earlier(
 /// A merged shard's lease names both parents: making it while one of them isn't known yet would let
 /// the child start before that parent was read. If the other never had a lease, its hash keys are a hole
 /// that the audit fills.
-async fn both_or_none(table: &dyn Table, child: &ChildShard) -> Result<(), EndError> {
-    if table.get(&child.id).await.map_err(not_now)?.is_some() {
+async fn both_or_none(
+    table: &dyn Table,
+    child: &ChildShard,
+    recognition: &Recognition,
+) -> Result<(), EndError> {
+    // Rows of an earlier stream are not there.
+    let is_current = |row: &Lease| recognition.accepts(row.stream.as_ref());
+    let row = table.get(&child.id).await.map_err(not_now)?.filter(is_current);
+    if row.is_some_and(|row| !row.is_complete()) {
         return Ok(());
     }
     let mut known = 0;
     for parent in &child.parents {
-        known += usize::from(table.get(parent).await.map_err(not_now)?.is_some());
+        known += usize::from(table.get(parent).await.map_err(not_now)?.is_some_and(|row| is_current(&row)));
     }
     if known == 0 || known == child.parents.len() {
         return Ok(());

@@ -154,7 +154,7 @@ impl Coordinator {
                     }
                 }
                 tokio::time::sleep(backoff.pause()).await;
-                match recognition.has_shard(&row.shard).await {
+                match recognition.has_shard(&row.shard, row.stream.as_ref()).await {
                     Ok(true) => {}
                     Ok(false) => break,
                     Err(_) => continue,

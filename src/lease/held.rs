@@ -246,8 +246,9 @@ impl Held {
                     if seen.is_none() && !holding.row().is_complete() {
                         // Nobody else knows the position.
                         let row = Lease { owner: None, ..holding.restored() };
-                        let is_there = self.owner.recognition.has_shard(&self.shard).await == Ok(true);
-                        if is_there && self.owner.table.create(&row).await? {
+                        let recognition = &self.owner.recognition;
+                        let is_there = recognition.has_shard(&self.shard, row.stream.as_ref()).await;
+                        if is_there == Ok(true) && self.owner.table.create(&row).await? {
                             return Ok(None);
                         }
                     }
@@ -340,7 +341,9 @@ impl Held {
         if holding.row().is_complete() {
             return Step::Failed(holding.lose());
         }
-        match timeout_at(self.expires(), self.owner.recognition.has_shard(&self.shard)).await {
+        let mark = holding.row().stream.clone();
+        let is_there = self.owner.recognition.has_shard(&self.shard, mark.as_ref());
+        match timeout_at(self.expires(), is_there).await {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) => {
                 self.settle();

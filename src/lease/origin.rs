@@ -195,8 +195,33 @@ impl StartOver<'_> {
     }
 }
 
-/// What is to be done in a table that has rows of an earlier stream of this name. Nothing, once there are none.
-pub fn start_over<'a>(leases: &'a [Lease], listed: &'a [Shard], current: &StreamId) -> StartOver<'a> {
+/// The rows of an earlier stream whose numbers are within the shards of the present one, as they are where it was created
+/// again within a second: Kinesis must say whose they are.
+pub fn to_ask<'a>(
+    leases: &'a [Lease],
+    listed: &[Shard],
+    current: &StreamId,
+) -> Vec<(&'a Lease, &'a SequenceNumber)> {
+    let listed = by_id(listed);
+    let earlier = leases.iter().filter(|lease| is_of_an_earlier_stream(lease, Some(current)));
+    let number = |lease: &'a Lease| {
+        let shard = listed.get(&lease.shard)?;
+        match &lease.checkpoint.sequence {
+            Sequence::Number(number) if fits(lease, shard) == Some(true) => Some((lease, number)),
+            _ => None,
+        }
+    };
+    earlier.filter_map(number).collect()
+}
+
+/// What is to be done in a table that has rows of an earlier stream of this name. Nothing, once there are none. `refused`
+/// are those whose numbers Kinesis has refused.
+pub fn start_over<'a>(
+    leases: &'a [Lease],
+    listed: &'a [Shard],
+    current: &StreamId,
+    refused: &BTreeSet<ShardId>,
+) -> StartOver<'a> {
     let is_earlier = |lease: &Lease| is_of_an_earlier_stream(lease, Some(current));
     let earlier = leases.iter().find(|lease| is_earlier(lease)).and_then(|lease| lease.stream.clone());
     let Some(earlier) = earlier.filter(|_| !listed.is_empty()) else {
@@ -211,7 +236,7 @@ pub fn start_over<'a>(leases: &'a [Lease], listed: &'a [Shard], current: &Stream
             plan.steps.push(Step::Create(Lease { stream: Some(current.clone()), ..new }));
             continue;
         };
-        let fits = fits(lease, shard);
+        let fits = fits(lease, shard).map(|fits| fits && !refused.contains(&lease.shard));
         let mut row = lease.clone();
         if lease.stream.is_none() && (fits == Some(false) || lease.is_complete()) {
             // Java made it, before the stream was created again or after.

@@ -115,7 +115,7 @@ fn recreated_stream_starts_every_shard_at_its_oldest_record() {
         lease(9, "60", old()),
         lease(8, "60", None),
     ];
-    let plan = start_over(&leases, &listed, &now);
+    let plan = start_over(&leases, &listed, &now, &BTreeSet::new());
     let steps: Vec<String> = plan.steps.iter().map(told).collect();
     assert_eq!(steps, ["reset 0", "create 1", "reset 2"], "ancestors first");
     assert_eq!(
@@ -124,7 +124,17 @@ fn recreated_stream_starts_every_shard_at_its_oldest_record() {
         "the checkpoint of 3 is of the present stream"
     );
     assert_eq!(ids(plan.remove.iter().copied()), ["9"]);
-    assert!(start_over(&leases, &[], &now).is_empty(), "a stream without shards is not believed");
+    assert_eq!(to_ask(&leases, &listed, &now).len(), 1);
+    let refused = BTreeSet::from(["3".into()]);
+    let plan = start_over(&leases, &listed, &now, &refused);
+    assert!(
+        plan.steps.iter().any(|step| told(step) == "reset 3"),
+        "a number of the earlier stream after all"
+    );
+    assert!(
+        start_over(&leases, &[], &now, &BTreeSet::new()).is_empty(),
+        "a stream without shards is not believed"
+    );
 }
 
 fn told(step: &Step<'_>) -> String {
@@ -138,10 +148,13 @@ fn told(step: &Step<'_>) -> String {
 fn nothing_starts_over_without_a_row_of_an_earlier_stream() {
     let listed = [shard(0, &[], 1000, None), shard(1, &[], 1000, None)];
     let leases = [lease(0, "7", None), lease(1, "8", Some(stream(5)))];
-    assert!(start_over(&leases, &listed, &stream(5)).is_empty(), "a live worker may hold it");
+    assert!(
+        start_over(&leases, &listed, &stream(5), &BTreeSet::new()).is_empty(),
+        "a live worker may hold it"
+    );
     let half = [lease(0, "7", None), lease(1, "8", Some(stream(4)))];
     assert_eq!(
-        start_over(&half, &listed, &stream(5)).steps.len(),
+        start_over(&half, &listed, &stream(5), &BTreeSet::new()).steps.len(),
         2,
         "a table that is known to be of this name"
     );
@@ -265,13 +278,13 @@ proptest! {
             leases.into_iter().map(|lease| Lease { counter: 0, ..lease }).collect::<Vec<_>>()
         };
         prop_assert_eq!(rows(done(&part, &listed, &now, usize::MAX)), rows(whole.clone()));
-        prop_assert!(start_over(&whole, &listed, &now).is_empty());
+        prop_assert!(start_over(&whole, &listed, &now, &BTreeSet::new()).is_empty());
     }
 }
 
 /// Carries out so many steps of the plan, in its order.
 fn done(leases: &[Lease], listed: &[Shard], now: &StreamId, steps: usize) -> Vec<Lease> {
-    let plan = start_over(leases, listed, now);
+    let plan = start_over(leases, listed, now, &BTreeSet::new());
     let mut rows: BTreeMap<ShardId, Lease> =
         leases.iter().map(|lease| (lease.shard.clone(), lease.clone())).collect();
     let mut left = steps;

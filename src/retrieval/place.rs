@@ -165,14 +165,9 @@ impl Place {
     pub(super) async fn suspect_another_stream(&mut self, error: &super::Error) {
         let start = self.start();
         let (Start::At(number) | Start::After(number)) = &start else { return };
-        let listed = self.source.shards.list(Filter::All).await.unwrap_or_default();
-        let this = listed.iter().find(|shard| shard.id == self.shard);
-        if this.is_none_or(|shard| number.order(&shard.starting) != Ordering::Less) {
-            return;
-        }
         if self.is_news() {
-            warn!(shard = %self.shard, %error, ?start,
-                "the checkpoint is before the shard's first sequence number: it is of another stream");
+            warn!(shard = %self.shard, %error, %number,
+                "Kinesis refuses the checkpoint: it may be of another stream");
         }
         self.source.recognition.suspect();
     }

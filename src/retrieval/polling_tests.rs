@@ -186,7 +186,7 @@ async fn checkpoint_before_the_shard_is_suspected_and_never_skipped() {
         starting: number(starting),
         ending: None,
     };
-    for (starting, suspected) in [(100, true), (5, false)] {
+    for starting in [100, 5] {
         let mut script = script(vec![records(&[101]), end()]);
         (script.refuses, script.listed) = (true, vec![shard(starting)]);
         let source = source(&Arc::new(script));
@@ -194,7 +194,7 @@ async fn checkpoint_before_the_shard_is_suspected_and_never_skipped() {
         let minute = Duration::from_secs(60);
         assert!(tokio::time::timeout(minute, feed.next()).await.is_err(), "nothing is read instead");
         let told = tokio::time::timeout(Duration::ZERO, source.recognition.suspected()).await;
-        assert_eq!(told.is_ok(), suspected, "the shard begins at {starting}");
+        assert!(told.is_ok(), "the shard begins at {starting}");
     }
 }
 

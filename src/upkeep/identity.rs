@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
-use super::{Error, Made, Memory, Upkeep};
+use super::{AUDIT, Error, Made, Memory, Upkeep};
 use crate::coordinator::Handle;
 use crate::lease::origin::{self, Foreign, Marks, StartOver, Step};
 use crate::lease::update::{self, Update};
@@ -24,6 +24,8 @@ const REPORT_AGAIN: Duration = Duration::from_secs(600);
 const PROBES: usize = 8;
 /// A row is written again so often while its owner renews it.
 const REWRITES: u32 = 3;
+/// Between two suspicions that come to nothing, times the number of them in a row.
+const SUSPECT_AGAIN: Duration = Duration::from_secs(2);
 /// Readings of many shards suspect the same at once.
 const GATHER: Duration = Duration::from_millis(200);
 
@@ -115,7 +117,13 @@ impl Upkeep {
             let changed = "the stream changed while its shards were listed".to_owned();
             return Err(shard::Error::Unavailable(changed).into());
         }
-        let plan = origin::start_over(leases, &listed, &current);
+        let mut refused = BTreeSet::new();
+        for (lease, number) in origin::to_ask(leases, &listed, &current) {
+            if !self.shards.has_number(&lease.shard, number).await? {
+                refused.insert(lease.shard.clone());
+            }
+        }
+        let plan = origin::start_over(leases, &listed, &current, &refused);
         let StartOver { mark, steps, remark, remove } = &plan;
         warn!(
             stream = %current, leases = leases.len(), changes = steps.len(), removed = remove.len(),
@@ -134,7 +142,12 @@ impl Upkeep {
         }
         for (lease, shard) in remark {
             let row = self.table.get(&lease.shard).await?;
-            if let Some(row) = row.filter(|row| row.stream == lease.stream && origin::belongs(row, shard)) {
+            // A number that was refused is there still if its owner has written it again meanwhile.
+            let belongs = |row: &Lease| {
+                let again = refused.contains(&row.shard) && row.checkpoint == lease.checkpoint;
+                row.stream == lease.stream && origin::belongs(row, shard) && !again
+            };
+            if let Some(row) = row.filter(belongs) {
                 self.rewrite(&row, |row| update::remark(row, &current)).await?;
             }
         }
@@ -198,7 +211,11 @@ impl Upkeep {
 
     /// A reading, or a look at the table, suspects that the stream is another one than before.
     pub(super) async fn suspicion(&self, memory: &mut Memory, coordinator: &Handle) {
-        sleep(GATHER).await;
+        // One that was in vain is followed by a pause: a reading that is refused for another reason suspects for ever.
+        let pause = (SUSPECT_AGAIN * memory.in_vain).min(AUDIT * 2);
+        sleep(memory.suspected.map_or(GATHER, |at| pause.saturating_sub(at.elapsed()).max(GATHER))).await;
+        memory.suspected = Some(Instant::now());
+        let before = self.recognition.current();
         let outcome = async {
             let leases = self.table.list().await?;
             self.compare_identity(&leases, memory, coordinator).await
@@ -206,6 +223,8 @@ impl Upkeep {
         if let Err(error) = outcome.await {
             warn!(%error, "failed to compare the lease table with the stream, will try again");
         }
+        let changed = self.recognition.current() != before;
+        memory.in_vain = if changed { 0 } else { memory.in_vain.saturating_add(1) };
     }
 
     /// In each audit, where a row is marked otherwise than it should be or the identity is unknown.
