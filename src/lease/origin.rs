@@ -149,8 +149,9 @@ pub struct StartOver<'a> {
     pub reset: Vec<(Lease, &'a Shard)>,
     /// Rows whose checkpoints are of the present stream: only the mark is old.
     pub remark: Vec<&'a Lease>,
-    /// Rows of shards that the present stream does not have.
-    pub remove: Vec<&'a Lease>,
+    /// Rows, as they are once they are marked, of shards that the present stream does not have. A shard of it may get the
+    /// same name later, and would begin at their checkpoints.
+    pub remove: Vec<Lease>,
 }
 
 impl StartOver<'_> {
@@ -195,8 +196,20 @@ pub fn start_over<'a>(leases: &'a [Lease], listed: &'a [Shard], current: &Stream
         }
     }
     let known = by_id(listed);
-    plan.remove =
-        leases.iter().filter(|lease| is_earlier(lease) && !known.contains_key(&lease.shard)).collect();
+    // The rows are older than the list, so none is of a shard that was created since.
+    let precedes_all = |lease: &Lease| {
+        let Sequence::Number(number) = &lease.checkpoint.sequence else { return lease.is_complete() };
+        listed.iter().all(|shard| number.order(&shard.starting) == Ordering::Less)
+    };
+    for lease in leases.iter().filter(|lease| !known.contains_key(&lease.shard)) {
+        if is_earlier(lease) {
+            plan.remove.push(lease.clone());
+        } else if lease.stream.is_none() && precedes_all(lease) {
+            // Only Java has owned it.
+            plan.mark.push((lease, earlier.clone()));
+            plan.remove.push(Lease { stream: Some(earlier.clone()), ..lease.clone() });
+        }
+    }
     plan
 }
 

@@ -103,13 +103,22 @@ fn recreated_stream_starts_every_shard_at_its_oldest_record() {
         lease(3, "1200", old()),
         lease(9, "60", old()),
         lease(8, "60", None),
+        lease(7, "SHARD_END", None),
+        lease(6, "1150", None),
+        lease(5, "TRIM_HORIZON", None),
     ];
     let plan = start_over(&leases, &listed, &now);
     assert_eq!(ids(&plan.create), ["1"]);
     assert_eq!(plan.create[0].checkpoint, Position::new(Sequence::TrimHorizon));
     assert_eq!(ids(plan.reset.iter().map(|(lease, _)| lease)), ["0", "2"], "ancestors first");
     assert_eq!(ids(plan.remark.iter().copied()), ["3"], "its checkpoint is of the present stream");
-    assert_eq!(ids(plan.remove.iter().copied()), ["9"]);
+    assert_eq!(
+        ids(&plan.remove),
+        ["9", "8", "7"],
+        "Java's rows too, unless they can be of the present stream"
+    );
+    assert_eq!(ids(plan.mark.iter().map(|(lease, _)| *lease)), ["8", "7"]);
+    assert!(plan.remove.iter().all(|lease| lease.stream == old()));
     assert!(start_over(&leases, &[], &now).is_empty(), "a stream without shards is not believed");
 }
 

@@ -110,7 +110,7 @@ impl Upkeep {
             self.rewrite(together.iter().map(|pair| (&pair.0, reset(pair)))).await?;
         }
         self.rewrite(remark.iter().map(|lease| (*lease, update::remark(lease, &current)))).await?;
-        self.rewrite(remove.iter().map(|lease| (*lease, update::retire(lease)))).await?;
+        self.rewrite(remove.iter().map(|lease| (lease, update::retire(lease)))).await?;
         for lease in remove {
             self.table.delete(&lease.shard).await?;
         }
