@@ -175,8 +175,9 @@ pub struct StartOver<'a> {
     pub steps: Vec<Step<'a>>,
     /// Then every row with an old mark is of the present stream, if it [`belongs`] to it by then.
     pub remark: Vec<(Lease, &'a Shard)>,
-    /// Rows of shards that the present stream does not have.
-    pub remove: Vec<&'a Lease>,
+    /// Rows, as they are once they are marked, of shards that the present stream does not have. A shard of it may get the
+    /// same name later, and would begin at their checkpoints.
+    pub remove: Vec<Lease>,
 }
 
 /// What becomes of the row of one shard.
@@ -251,8 +252,20 @@ pub fn start_over<'a>(
         plan.remark.push((row, shard));
     }
     let known = by_id(listed);
-    plan.remove =
-        leases.iter().filter(|lease| is_earlier(lease) && !known.contains_key(&lease.shard)).collect();
+    // The rows are older than the list, so none is of a shard that was created since.
+    let precedes_all = |lease: &Lease| {
+        let Sequence::Number(number) = &lease.checkpoint.sequence else { return lease.is_complete() };
+        listed.iter().all(|shard| number.order(&shard.starting) == Ordering::Less)
+    };
+    for lease in leases.iter().filter(|lease| !known.contains_key(&lease.shard)) {
+        if is_earlier(lease) {
+            plan.remove.push(lease.clone());
+        } else if lease.stream.is_none() && precedes_all(lease) {
+            // Only Java has owned it.
+            plan.mark.push((lease, earlier.clone()));
+            plan.remove.push(Lease { stream: Some(earlier.clone()), ..lease.clone() });
+        }
+    }
     plan
 }
 

@@ -114,6 +114,9 @@ fn recreated_stream_starts_every_shard_at_its_oldest_record() {
         lease(3, "1200", old()),
         lease(9, "60", old()),
         lease(8, "60", None),
+        lease(7, "SHARD_END", None),
+        lease(6, "1150", None),
+        lease(5, "TRIM_HORIZON", None),
     ];
     let plan = start_over(&leases, &listed, &now, &BTreeSet::new());
     let steps: Vec<String> = plan.steps.iter().map(told).collect();
@@ -123,7 +126,13 @@ fn recreated_stream_starts_every_shard_at_its_oldest_record() {
         ["0", "2", "3"],
         "the checkpoint of 3 is of the present stream"
     );
-    assert_eq!(ids(plan.remove.iter().copied()), ["9"]);
+    assert_eq!(
+        ids(&plan.remove),
+        ["9", "8", "7"],
+        "Java's rows too, unless they can be of the present stream"
+    );
+    assert_eq!(ids(plan.mark.iter().map(|(lease, _)| *lease)), ["8", "7"]);
+    assert!(plan.remove.iter().all(|lease| lease.stream == old()));
     assert_eq!(to_ask(&leases, &listed, &now).len(), 1);
     let refused = BTreeSet::from(["3".into()]);
     let plan = start_over(&leases, &listed, &now, &refused);

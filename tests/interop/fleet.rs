@@ -24,8 +24,8 @@ enum Worker {
 
 pub struct Fleet {
     pub load: Load,
-    peer: Peer,
-    lines: String,
+    pub peer: Peer,
+    pub lines: String,
     workers: BTreeMap<&'static str, Worker>,
 }
 

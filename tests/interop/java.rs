@@ -55,9 +55,10 @@ impl Peer {
     }
 }
 
-/// A properties file of its own for each worker, as each has a name.
+/// A properties file of its own for each worker, as each has a name. The record processors report it, too.
 pub fn properties(rig: &Rig, worker: &str, more: &str) -> PathBuf {
-    let file = rig.properties(&rig.scripted("each"), &format!("workerId = {worker}\n{more}"));
+    let script = rig.scripted(&format!("each as={worker}"));
+    let file = rig.properties(&script, &format!("workerId = {worker}\n{more}"));
     let own = rig.folder.join(format!("{worker}.properties"));
     std::fs::rename(file, &own).unwrap();
     own

@@ -2,6 +2,7 @@
 //! children report is held against what was put.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub struct Row {
     pub from: Option<String>,
     pub checkpoint: String,
     pub sub: u64,
+    /// `multilangdStream`.
+    pub stream: Option<String>,
 }
 
 impl Row {
@@ -90,6 +93,7 @@ pub struct Load {
     puts: Arc<Mutex<Puts>>,
     samples: watch::Receiver<Arc<Rows>>,
     faults: Arc<Mutex<Vec<String>>>,
+    recreated: Arc<AtomicBool>,
     fed: CancellationToken,
 }
 
@@ -99,8 +103,9 @@ impl Load {
         rig.stream(shards).await;
         let (sender, samples) = watch::channel(Arc::default());
         let faults = Arc::<Mutex<Vec<String>>>::default();
+        let recreated = Arc::<AtomicBool>::default();
         let mut sampling = JoinSet::new();
-        sampling.spawn(sample(rig.clients.clone(), sender, faults.clone()));
+        sampling.spawn(sample(rig.clients.clone(), sender, faults.clone(), recreated.clone()));
         Self {
             feeding: JoinSet::new(),
             _sampling: sampling,
@@ -108,6 +113,7 @@ impl Load {
             puts: Arc::default(),
             samples,
             faults,
+            recreated,
             fed: CancellationToken::new(),
         }
     }
@@ -199,6 +205,22 @@ impl Load {
         open.map(|shard| shard.shard_id().to_owned()).collect()
     }
 
+    /// Deletes the stream and creates it again. From now on, a checkpoint may go back where the row's mark changes or the
+    /// row was deleted.
+    pub async fn create_stream_again(&self, shards: i32) {
+        let kinesis = &self.rig.clients.kinesis;
+        self.recreated.store(true, Ordering::Relaxed);
+        kinesis.delete_stream().stream_name(STREAM).send().await.unwrap();
+        let deleted = async {
+            let mut ticks = interval(FEEDING);
+            while kinesis.describe_stream_summary().stream_name(STREAM).send().await.is_ok() {
+                ticks.tick().await;
+            }
+        };
+        timeout(LIMIT, deleted).await.expect("the stream is deleted");
+        self.rig.stream(shards).await;
+    }
+
     /// Splits the first shard.
     pub async fn split(&self) {
         let kinesis = &self.rig.clients.kinesis;
@@ -265,14 +287,25 @@ async fn scan(clients: &Clients) -> Option<Rows> {
         let owner = text("leaseOwner").unwrap_or_default();
         Some((
             text("leaseKey")?,
-            Row { owner, from: text("checkpointOwner"), checkpoint: text("checkpoint")?, sub },
+            Row {
+                owner,
+                from: text("checkpointOwner"),
+                checkpoint: text("checkpoint")?,
+                sub,
+                stream: text("multilangdStream"),
+            },
         ))
     });
     Some(rows.collect())
 }
 
 /// Reads the table again and again; a checkpoint that went back is a fault, also of a row that had gone.
-async fn sample(clients: Clients, sender: watch::Sender<Arc<Rows>>, faults: Arc<Mutex<Vec<String>>>) {
+async fn sample(
+    clients: Clients,
+    sender: watch::Sender<Arc<Rows>>,
+    faults: Arc<Mutex<Vec<String>>>,
+    recreated: Arc<AtomicBool>,
+) {
     let mut ticks = interval(SAMPLING);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut furthest = Rows::new();
@@ -284,9 +317,14 @@ async fn sample(clients: Clients, sender: watch::Sender<Arc<Rows>>, faults: Arc<
             None if furthest.is_empty() => continue,
             None => panic!("the lease table is gone"),
         };
+        if recreated.load(Ordering::Relaxed) {
+            // A row of the earlier stream is deleted, and its name comes again.
+            furthest.retain(|shard, _| rows.contains_key(shard));
+        }
         for (shard, row) in &rows {
             if let Some(before) = furthest.insert(shard.clone(), row.clone())
                 && before.rank() > row.rank()
+                && !(recreated.load(Ordering::Relaxed) && before.stream != row.stream)
             {
                 let fault = format!("{shard}: {before:?}, then {row:?}");
                 faults.lock().unwrap_or_else(PoisonError::into_inner).push(fault);

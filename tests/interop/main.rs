@@ -20,6 +20,7 @@
 //! | `calls.rs` | what a fleet at rest asks of DynamoDB, beside Java's |
 //! | `library.rs` | the library worker 3.5.1 alone, by polling and fan-out, and beside ours |
 //! | `kept_attributes.rs` | every Java worker keeps attributes of lease rows that it does not know |
+//! | `identity.rs` | a wrong stream name, a table that Java began, a recreated stream, one `workerId` twice |
 //! | `fleet.rs` | workers of both kinds, and when they have settled |
 //! | `java.rs` | a Java worker as a process |
 //! | `worker/Worker.java` | the library worker: a KCL `Scheduler` whose record processors report to the test |
@@ -27,10 +28,10 @@
 //! | `counter.rs` | a proxy that counts calls |
 //! | `get.sh` | fetches the Java workers |
 //!
-//! A missing Java worker is a failure. Tests that mostly wait for a JVM run two at a time (`library.rs` and
-//! `kept_attributes.rs`), all others one at a time: all take some twenty minutes on two cores. The times that are
-//! printed include the six seconds that a fleet has to stay settled. When a test fails, the folder that it names
-//! holds the properties file and the log of each worker.
+//! A missing Java worker is a failure. Tests that mostly wait for a JVM run two at a time (`library.rs`,
+//! `kept_attributes.rs` and `identity.rs`), all others one at a time: all take some twenty-five minutes on two cores.
+//! The times that are printed include the six seconds that a fleet has to stay settled. When a test fails, the folder
+//! that it names holds the properties file and the log of each worker.
 #![cfg(feature = "local")]
 #![allow(
     clippy::unwrap_used,
@@ -50,6 +51,7 @@ mod rig;
 mod calls;
 mod counter;
 mod fleet;
+mod identity;
 mod java;
 mod kept_attributes;
 mod library;

@@ -10,6 +10,7 @@ argv: PORT BEHAVIOUR...
   deaf      go on for ever when stdin ends and ignore SIGTERM
   hangs     never answer a batch
   hangs-once=FILE  the first that makes FILE answers its batch only once FILE.go is there
+  as=WORKER  add the worker to the report of initialize
 """
 import json
 import os
@@ -71,6 +72,7 @@ for line in sys.stdin:
     action = message["action"]
     if action == "initialize":
         shard = message["shardId"]
+        message["worker"] = next((word[3:] for word in behaviour if word.startswith("as=")), None)
     report(action, message)
     if action == "processRecords":
         if dies():

@@ -404,6 +404,10 @@ public final class Worker {
         }
 
         void report(String what, Map<String, Object> body) {
+            if (lines == null) {
+                // KCL also shuts down a record processor that it has not initialized. An exception would repeat that.
+                return;
+            }
             try {
                 Map<String, Object> line = fields(
                         "pid", pid, "worker", worker, "stream", stream, "shard", shard, "what", what, "body", body);
