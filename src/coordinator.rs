@@ -433,6 +433,7 @@ impl Coordinator {
         self.seen.note(&leases, now);
         self.hand_offs.note(&leases, now);
         self.leases = Arc::new(leases);
+        self.look_at_marks();
         let leases = self.leases.clone();
         let stalled = self.stalled(&leases, now);
         let held: BTreeSet<ShardId> = self.held.keys().cloned().collect();
@@ -450,7 +451,6 @@ impl Coordinator {
         let mut wanted: Vec<Lease> = plan.take.into_iter().chain(plan.steal).cloned().collect();
         // Giving back may read the row again and would take a new holding for the old one.
         wanted.retain(|lease| !self.releasing.contains(&lease.shard) && self.accepts(lease));
-        self.look_at_marks();
 
         if may_steal {
             self.next_steal = now + self.settings.failover / 2;
@@ -461,7 +461,8 @@ impl Coordinator {
             alert => ALERT[ALERT.len() - alert].min(pause),
         };
         self.look.alert = self.look.alert.saturating_sub(1);
-        self.look.next = expiry.map_or(now + pause, |at| at.min(now + pause)).max(now + MIN_PAUSE);
+        let next = expiry.into_iter().chain(self.rivals.watches_until()).fold(now + pause, Instant::min);
+        self.look.next = next.max(now + MIN_PAUSE);
         // Leases that others should have: they may not know.
         if left && !more && self.last_call.is_none_or(|last| now > last + CALL_AGAIN) {
             self.call.get_or_insert(now + GATHER);

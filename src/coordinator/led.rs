@@ -175,6 +175,7 @@ impl Coordinator {
         standing.is_led()
             && !standing.leads(now)
             && !standing.suspect
+            && self.rivals.watches_until().is_none()
             && self.led.surveyed.is_some_and(recent)
             && self.led.index.may_query(now, !self.held.is_empty(), self.settings.failover)
             // What a peer called for and the index doesn't show may be missing there.
@@ -191,6 +192,7 @@ impl Coordinator {
         self.can_list(now);
         let leases = Arc::new(leases);
         self.leases = leases.clone();
+        self.look_at_marks();
         let standing = self.standing.borrow().clone();
         let leads = standing.leads(now);
         let held: BTreeSet<ShardId> = self.held.keys().cloned().collect();
@@ -214,7 +216,6 @@ impl Coordinator {
         }
         let own = |lease: &&Lease| lease.owner.as_ref() == Some(&me) && lease.checkpoint_owner.is_none();
         let own: Vec<Lease> = leases.iter().filter(own).filter(|lease| self.is_new(lease)).cloned().collect();
-        self.look_at_marks();
         self.settings.sink.worker(OfWorker::Discovered { leases: own.len(), took: Duration::ZERO });
         self.adopt(own);
         if !leads {
@@ -230,6 +231,8 @@ impl Coordinator {
             self.look.next = now + self.member_pause();
             self.look_at_the_leader(&leases, &standing, now);
         }
+        let watched = self.rivals.watches_until().map(|until| until.max(now + MIN_PAUSE));
+        self.look.next = watched.map_or(self.look.next, |until| self.look.next.min(until));
         if !std::mem::replace(&mut self.led.introduced, true) && !leads {
             self.led.everybody = true;
             self.call.get_or_insert(now + super::GATHER);

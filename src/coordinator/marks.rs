@@ -3,7 +3,8 @@
 //!
 //! Two processes of ours with one id take the leases from each other: each row names the worker, so both believe that it
 //! is theirs. The one that started later gives way: the daemon exits. Beside a Java worker with the same id there is no
-//! mark to compare, and an error is logged.
+//! mark to compare, and an error is logged. At the start one unmarked lease that names this worker is left alone for half a
+//! failover time: if its counter moves, another process is alive.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,6 +39,52 @@ pub(super) struct Rivals {
     older: watch::Sender<Option<Rival>>,
     logged: Option<Instant>,
     unmarked: BTreeMap<ShardId, Vec<Instant>>,
+    namesake: Namesake,
+}
+
+/// Whether an unmarked lease that names this worker is renewed by somebody else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Namesake {
+    /// The table was not scanned yet.
+    Unknown,
+    /// This lease had that counter; it is left alone until then.
+    Watched { shard: ShardId, counter: i64, until: Instant },
+    /// There is none, or it was decided.
+    Decided,
+}
+
+impl Namesake {
+    /// One scan. Whether another process has renewed the lease that is watched.
+    fn note(&mut self, leases: &[Lease], settings: &Settings, now: Instant) -> bool {
+        let names = |lease: &&Lease| lease.owner.as_ref() == Some(&settings.me) && lease.process.is_none();
+        match self {
+            Self::Unknown => {
+                let open = |lease: &&Lease| lease.checkpoint_owner.is_none() && !lease.is_complete();
+                *self = match leases.iter().filter(names).find(open) {
+                    Some(lease) => Self::Watched {
+                        shard: lease.shard.clone(),
+                        counter: lease.counter,
+                        until: now + settings.failover / 2,
+                    },
+                    None => Self::Decided,
+                };
+                false
+            }
+            Self::Watched { shard, counter, until } => {
+                let row = leases.iter().filter(names).find(|lease| lease.shard == *shard);
+                let moved = row.is_some_and(|row| row.counter != *counter);
+                if moved || row.is_none() || now >= *until {
+                    *self = Self::Decided;
+                }
+                moved
+            }
+            Self::Decided => false,
+        }
+    }
+
+    fn watches(&self, shard: &ShardId) -> bool {
+        matches!(self, Self::Watched { shard: watched, .. } if watched == shard)
+    }
 }
 
 /// What to do about a rival.
@@ -63,7 +110,14 @@ fn judge(rival: &Rival, settings: &Settings) -> Verdict {
 impl Rivals {
     pub(super) fn new() -> Self {
         let (tell, told) = mpsc::channel(WAITING);
-        Self { tell, told, older: watch::Sender::new(None), logged: None, unmarked: BTreeMap::new() }
+        Self {
+            tell,
+            told,
+            older: watch::Sender::new(None),
+            logged: None,
+            unmarked: BTreeMap::new(),
+            namesake: Namesake::Unknown,
+        }
     }
 
     pub(super) fn tell(&self) -> mpsc::Sender<Rival> {
@@ -98,17 +152,48 @@ impl Rivals {
                 self.unmarked.retain(|_, times| !times.is_empty());
                 let times = self.unmarked.entry(shard.clone()).or_default();
                 times.push(now);
-                if times.len() >= UNMARKED && self.is_news(now) {
-                    error!(
-                        %shard, %worker,
-                        "another process writes leases under this workerId, perhaps a Java worker: records are \
-                         delivered twice and checkpoints are refused. Give each process a workerId of its own"
-                    );
+                if times.len() >= UNMARKED {
+                    self.report(now, shard, settings);
                 } else {
                     debug!(%shard, %worker, "the lease counter was moved under this workerId by another process");
                 }
             }
             Verdict::Stay => debug!(%shard, %worker, "another process that started later took this lease"),
+        }
+    }
+
+    /// Another process, perhaps a Java worker, writes under this worker's id.
+    fn report(&mut self, now: Instant, shard: &ShardId, settings: &Settings) {
+        if self.is_news(now) {
+            error!(
+                %shard, worker = %settings.me,
+                "another process writes leases under this workerId, perhaps a Java worker: records are delivered \
+                 twice, or one of the two gets none. Give each process a workerId of its own"
+            );
+        }
+    }
+
+    /// A scan of the table, before leases are acquired.
+    pub(super) fn scanned(&mut self, leases: &[Lease], settings: &Settings) {
+        let now = Instant::now();
+        let watched = self.namesake.clone();
+        if self.namesake.note(leases, settings, now)
+            && let Namesake::Watched { shard, .. } = watched
+        {
+            self.report(now, &shard, settings);
+        }
+    }
+
+    /// Whether a lease is left alone for now.
+    pub(super) fn leaves_alone(&self, shard: &ShardId) -> bool {
+        self.namesake.watches(shard)
+    }
+
+    /// When the lease that is watched may be acquired: a scan is due then.
+    pub(super) fn watches_until(&self) -> Option<Instant> {
+        match &self.namesake {
+            Namesake::Watched { until, .. } => Some(*until),
+            Namesake::Unknown | Namesake::Decided => None,
         }
     }
 
@@ -122,9 +207,16 @@ impl Rivals {
 }
 
 impl Coordinator {
-    /// Whether a row is of the stream that this worker reads.
+    /// Whether a row is of the stream that this worker reads, and not left alone.
     pub(super) fn accepts(&self, lease: &Lease) -> bool {
-        self.settings.recognition.accepts(lease.stream.as_ref())
+        self.settings.recognition.accepts(lease.stream.as_ref()) && !self.rivals.leaves_alone(&lease.shard)
+    }
+
+    /// What a scan says of the marks, before leases are acquired.
+    pub(super) fn look_at_marks(&mut self) {
+        let leases = self.leases.clone();
+        self.rivals.scanned(&leases, &self.settings);
+        self.look_for_other_streams();
     }
 
     /// A write that acquires the lease, with the marks.
@@ -172,8 +264,9 @@ impl Coordinator {
     }
 
     /// Rows of another stream, or of an earlier one of this name, concern the shard sync.
-    pub(super) fn look_at_marks(&mut self) {
-        if self.leases.iter().all(|lease| self.accepts(lease)) {
+    fn look_for_other_streams(&mut self) {
+        let recognition = &self.settings.recognition;
+        if self.leases.iter().all(|lease| recognition.accepts(lease.stream.as_ref())) {
             self.odd_marks = None;
             return;
         }
@@ -206,6 +299,33 @@ mod tests {
             [judge(&rival(Some(twin.clone())), &at(&older)), judge(&rival(Some(older)), &at(&twin))];
         assert!(verdicts.contains(&Verdict::GiveWay) && verdicts.contains(&Verdict::Stay), "{verdicts:?}");
         assert_eq!(judge(&rival(None), &at(&newer)), Verdict::Unknown);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lease_that_names_this_worker_is_watched_once_for_half_a_failover_time() {
+        let now = Instant::now();
+        let settings = settings();
+        let range = crate::shard::HashRange { start: 0, end: 9 };
+        let at = crate::sequence::Position::new(crate::sequence::Sequence::TrimHorizon);
+        let lease = Lease {
+            owner: Some(settings.me.clone()),
+            ..Lease::new("s".into(), at, std::collections::BTreeSet::new(), range)
+        };
+        let renewed = [Lease { counter: 1, ..lease.clone() }];
+        let marked = [Lease { process: Some(ProcessId::new(1, "crashed")), ..lease.clone() }];
+        let mine = [lease];
+        let watched = || {
+            let mut namesake = Namesake::Unknown;
+            assert!(!namesake.note(&mine, &settings, now) && namesake.watches(&"s".into()));
+            namesake
+        };
+        assert!(watched().note(&renewed, &settings, now), "another process renews it");
+        let mut quiet = watched();
+        assert!(!quiet.note(&mine, &settings, now + settings.failover / 2));
+        assert_eq!(quiet, Namesake::Decided);
+        let mut crashed = Namesake::Unknown;
+        assert!(!crashed.note(&marked, &settings, now));
+        assert_eq!(crashed, Namesake::Decided, "a process of ours is known by its mark");
     }
 
     #[tokio::test(start_paused = true)]

@@ -244,7 +244,8 @@ impl Upkeep {
         Ok(())
     }
 
-    async fn compare_identity(
+    /// Asks for the stream's identity. If it is another one than before, or rows are of an earlier stream, leases start over.
+    pub(super) async fn compare_identity(
         &self,
         leases: &[Lease],
         memory: &mut Memory,
@@ -260,7 +261,10 @@ impl Upkeep {
         } else if let Err(foreign) = origin::marks(leases, current.as_ref(), &self.settings.stream) {
             self.report_foreign(&foreign, memory);
         }
-        if self.start_over(leases).await? {
+        let is_earlier =
+            |lease: &Lease| origin::is_of_an_earlier_stream(lease, self.recognition.current().as_ref());
+        // The rows as they are now: conditional writes on those of a scan that is some seconds old would fail.
+        if leases.iter().any(is_earlier) && self.start_over(&self.table.list().await?).await? {
             coordinator.look();
         }
         Ok(())

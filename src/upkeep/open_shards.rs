@@ -21,6 +21,8 @@ impl Upkeep {
         memory: &mut Memory,
         coordinator: &Handle,
     ) -> Result<(), Error> {
+        // Nothing else shows that a stream was created again whose leases can be read on.
+        self.compare_identity(&seen.leases, memory, coordinator).await?;
         let listed = self.shards.list(Filter::All).await?;
         let unread: BTreeSet<ShardId> =
             origin::unread(&seen.leases, &listed, &seen.live).into_iter().collect();
