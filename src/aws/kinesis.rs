@@ -150,12 +150,15 @@ impl Stream {
         let call = call.shard_iterator_type(sdk::ShardIteratorType::AtSequenceNumber);
         match call.starting_sequence_number(number.as_str()).send().await {
             Ok(_) => Ok(true),
-            Err(error) => match failure(&error) {
-                Failure::Answered { code, .. } if code == "InvalidArgumentException" => Ok(false),
-                // It went between the listing and now.
-                Failure::Answered { code, .. } if code == "ResourceNotFoundException" => Ok(true),
-                failure => Err(self.list_error(&failure)),
-            },
+            Err(error) => {
+                let failure = failure(&error);
+                match failure.code() {
+                    "InvalidArgumentException" => Ok(false),
+                    // It went between the listing and now.
+                    "ResourceNotFoundException" => Ok(true),
+                    _ => Err(self.list_error(&failure)),
+                }
+            }
         }
     }
 

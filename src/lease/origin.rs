@@ -207,10 +207,8 @@ pub fn to_ask<'a>(
     let earlier = leases.iter().filter(|lease| is_of_an_earlier_stream(lease, Some(current)));
     let number = |lease: &'a Lease| {
         let shard = listed.get(&lease.shard)?;
-        match &lease.checkpoint.sequence {
-            Sequence::Number(number) if fits(lease, shard) == Some(true) => Some((lease, number)),
-            _ => None,
-        }
+        let Sequence::Number(number) = &lease.checkpoint.sequence else { return None };
+        (fits(lease, shard) == Some(true)).then_some((lease, number))
     };
     earlier.filter_map(number).collect()
 }

@@ -1,0 +1,221 @@
+//! What holds of a lease of ours whatever the table answers.
+
+use super::*;
+use crate::lease::memory::{Fault, Memory};
+use crate::sequence::{Sequence, SequenceNumber};
+use crate::shard::{HashRange, Listed, Shard};
+use std::collections::BTreeSet;
+
+const FAILOVER: Duration = Duration::from_secs(10);
+
+fn held() -> (Arc<Memory>, Arc<Held>) {
+    let table = Arc::new(Memory::default());
+    let range = HashRange { start: 0, end: u128::MAX };
+    let mut lease = Lease::new("s".into(), Position::new(Sequence::TrimHorizon), BTreeSet::new(), range);
+    lease.owner = Some("me".into());
+    table.put(lease.clone());
+    (table.clone(), Held::new(lease, Instant::now(), &owner(table)))
+}
+
+fn owner(table: Arc<Memory>) -> Owner {
+    let shard = Shard {
+        id: "s".into(),
+        parent: None,
+        adjacent_parent: None,
+        range: HashRange { start: 0, end: u128::MAX },
+        starting: SequenceNumber::parse("1").unwrap(),
+        ending: None,
+    };
+    Owner {
+        me: "me".into(),
+        table,
+        failover: FAILOVER,
+        nudged: Arc::default(),
+        process: ProcessId::new(5, "me"),
+        rivals: mpsc::channel(1).0,
+        recognition: Recognition::new(Arc::new(Listed::new(vec![shard]))),
+    }
+}
+
+fn at(number: &str) -> Position {
+    Position::record(SequenceNumber::parse(number).unwrap(), 0)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_moves_the_counter_and_the_expiry() {
+    let (table, held) = held();
+    tokio::time::advance(Duration::from_secs(9)).await;
+    held.renew().await.unwrap();
+    tokio::time::advance(Duration::from_secs(9)).await;
+    assert!(held.is_live(Instant::now()));
+    assert_eq!(table.row(&"s".into()).unwrap().counter, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_slept_past_the_failover_time_writes_nothing() {
+    let (table, held) = held();
+    tokio::time::advance(FAILOVER).await;
+    assert!(!held.is_live(Instant::now()));
+    assert_eq!(held.checkpoint(&at("5")).await, Err(Error::Lost));
+    assert_eq!(held.renew().await, Err(Error::Lost));
+    assert_eq!(held.release(&Next::Nobody).await, Err(Error::Lost));
+    assert_eq!(table.writes(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stolen_lease_is_lost_and_its_checkpoint_refused() {
+    let (table, held) = held();
+    table.steal(&"s".into(), &"thief".into());
+    assert_eq!(held.checkpoint(&at("5")).await, Err(Error::Lost));
+    assert!(held.lost().is_cancelled());
+    assert_eq!(table.row(&"s".into()).unwrap().checkpoint, Position::new(Sequence::TrimHorizon));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_whose_answer_was_lost_is_found_by_reading_back() {
+    for fault in [Fault::LostAnswer, Fault::Retried] {
+        let (table, held) = held();
+        table.set_fault(fault);
+        held.renew().await.unwrap();
+        held.checkpoint(&at("5")).await.unwrap();
+        let row = table.row(&"s".into()).unwrap();
+        assert_eq!((row.counter, row.checkpoint), (2, at("5")), "{fault:?}");
+        table.set_fault(Fault::None);
+        held.checkpoint(&at("6")).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_found_applied_later_proves_no_more_than_its_first_attempt() {
+    let (table, held) = held();
+    let start = Instant::now();
+    table.set_fault(Fault::Unavailable);
+    assert!(held.renew().await.is_err());
+    let mut row = table.row(&"s".into()).unwrap();
+    row.counter += 1;
+    table.put(row);
+    table.set_fault(Fault::None);
+    tokio::time::advance(Duration::from_secs(5)).await;
+    held.renew().await.unwrap();
+    assert_eq!(held.expires(), start + FAILOVER);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unreachable_table_does_not_lose_the_lease_before_its_time() {
+    let (table, held) = held();
+    table.set_fault(Fault::Unavailable);
+    assert!(matches!(held.checkpoint(&at("5")).await, Err(Error::Table(table::Error::Unavailable(_)))));
+    assert!(held.is_live(Instant::now()));
+    table.set_fault(Fault::None);
+    held.checkpoint(&at("5")).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn deleted_row_is_restored_with_its_position_and_held_on() {
+    for fault in [Fault::None, Fault::LostAnswer] {
+        let (table, held) = held();
+        held.checkpoint(&at("5")).await.unwrap();
+        table.remove(&"s".into());
+        table.set_fault(fault);
+        held.checkpoint(&at("6")).await.unwrap();
+        let row = table.row(&"s".into()).unwrap();
+        assert_eq!((row.checkpoint, row.owner), (at("6"), Some("me".into())), "{fault:?}");
+        assert!(held.is_live(Instant::now()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn deleted_row_of_a_shard_that_is_gone_or_finished_stays_deleted() {
+    let (table, held) = held();
+    table.remove(&"s".into());
+    let gone = Held::new(
+        held.initial().clone(),
+        Instant::now(),
+        &Owner { recognition: Recognition::new(Arc::new(Listed::default())), ..owner(table.clone()) },
+    );
+    assert_eq!(gone.renew().await, Err(Error::Lost));
+    let finished = Lease { checkpoint: Position::shard_end(), ..held.initial().clone() };
+    let finished = Held::new(finished, Instant::now(), &owner(table.clone()));
+    assert_eq!(finished.renew().await, Err(Error::Lost));
+    assert_eq!(table.row(&"s".into()), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_that_another_process_of_this_worker_has_acquired_is_lost_and_reported() {
+    let (table, _) = held();
+    let (tell, mut told) = mpsc::channel(4);
+    let owner = Owner { rivals: tell, ..owner(table.clone()) };
+    let mine = Lease { process: Some(owner.process.clone()), ..table.row(&"s".into()).unwrap() };
+    table.put(mine.clone());
+    let held = Held::new(mine.clone(), Instant::now(), &owner);
+    held.renew().await.unwrap();
+    let other = ProcessId::new(9, "other");
+    let row = table.row(&"s".into()).unwrap();
+    table.put(Lease { counter: row.counter + 1, process: Some(other.clone()), ..row });
+    assert_eq!(held.renew().await, Err(Error::Lost), "one step ahead is no write of ours");
+    assert_eq!(told.try_recv().unwrap().process, Some(other));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_never_goes_back_even_if_an_answer_was_lost() {
+    let (table, held) = held();
+    let mut row = table.row(&"s".into()).unwrap();
+    (row.owner, row.counter, row.checkpoint) = (Some("me".into()), 1, at("20"));
+    table.put(row);
+    assert_eq!(held.checkpoint(&at("15")).await, Err(Error::Behind(at("20"))));
+    held.checkpoint(&at("21")).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hand_off_opened_by_a_leader_does_not_stop_the_owner_from_renewing() {
+    let (table, held) = held();
+    let mut row = table.row(&"s".into()).unwrap();
+    (row.owner, row.checkpoint_owner) = (Some("next".into()), Some("me".into()));
+    table.put(row);
+    held.renew().await.unwrap();
+    held.checkpoint(&at("5")).await.unwrap();
+    let row = table.row(&"s".into()).unwrap();
+    assert_eq!((row.counter, row.owner), (2, Some("next".into())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_after_a_write_that_was_applied_without_our_knowing_still_clears_the_owner() {
+    let (table, held) = held();
+    let mut row = table.row(&"s".into()).unwrap();
+    row.counter += 1;
+    table.put(row);
+    held.release(&Next::Nobody).await.unwrap();
+    assert_eq!(table.row(&"s".into()).unwrap().owner, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peers_call_is_heard_by_a_renewal_and_by_a_checkpoint_and_once() {
+    for checkpoint in [false, true] {
+        let (table, held) = held();
+        let heard = || {
+            let notified = std::pin::pin!(held.owner.nudged.notified());
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            notified.poll(&mut context).is_ready()
+        };
+        held.renew().await.unwrap();
+        assert!(!heard(), "nobody called");
+        let row = table.row(&"s".into()).unwrap();
+        table.update(&"s".into(), &update::nudge(&row)).await.unwrap();
+        if checkpoint {
+            held.checkpoint(&at("5")).await.unwrap();
+        } else {
+            held.renew().await.unwrap();
+        }
+        assert!(heard());
+        held.renew().await.unwrap();
+        assert!(!heard());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_clears_the_owner_and_makes_the_proof_inert() {
+    let (table, held) = held();
+    held.release(&Next::Nobody).await.unwrap();
+    assert_eq!(table.row(&"s".into()).unwrap().owner, None);
+    assert_eq!(held.renew().await, Err(Error::Lost));
+}
