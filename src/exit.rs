@@ -37,12 +37,18 @@ pub const EXITS: &[(Exit, u8, &str, &str)] = &[
         Exit::Unavailable,
         69,
         "unavailable",
-        "Kinesis, DynamoDB or the stream could not be reached in 20 attempts",
+        "Kinesis, DynamoDB or the stream could not be reached in 20 attempts that made no progress",
     ),
     (Exit::Internal, 70, "internal", "a bug in multilangd"),
     (Exit::Taken, 71, "taken", "a port to listen on, or the data folder of local mode, is in use"),
     (Exit::Denied, 77, "denied", "AWS refused access"),
-    (Exit::Config, 78, "config", "wrong settings, no such program, or a table that is no lease table"),
+    (
+        Exit::Config,
+        78,
+        "config",
+        "wrong settings, no such program, a table that is no lease table or belongs to another stream, or another process \
+         with the same workerId",
+    ),
     (
         Exit::Interrupted,
         130,
