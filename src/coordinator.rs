@@ -347,11 +347,11 @@ impl Coordinator {
     /// Takes a holding out of the books, but not a later one of the same shard.
     fn forget(&mut self, held: &Arc<Held>) -> bool {
         let known = self.held.get(held.shard()).is_some_and(|known| Arc::ptr_eq(known, held));
-        known && self.held.remove(held.shard()).is_some()
+        known && self.let_go(held.shard()).is_some()
     }
 
     fn forget_finished(&mut self, shard: &ShardId) {
-        if let Some(held) = self.held.remove(shard) {
+        if let Some(held) = self.let_go(shard) {
             held.mark_lost();
         }
     }
@@ -594,4 +594,4 @@ async fn call(table: &Arc<dyn Table>, writes: &Arc<Semaphore>, nudges: Vec<(Shar
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -32,7 +32,6 @@ use crate::retrieval::registration::StreamConsumer;
 use crate::retrieval::{self, Source, fanout};
 use crate::scheduler::{self, Hopeless};
 use crate::shard::{self, ShardId};
-use crate::unique::uuid;
 use crate::upkeep::{self, Upkeep};
 
 mod attempts;
@@ -173,7 +172,7 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
         rules: config.rules.clone(),
         sink: ports.sink.clone(),
         recognition: recognition.clone(),
-        process: ProcessId::new((ports.wall)(), &uuid(fastrand::u128(..))),
+        process: ProcessId::new((ports.wall)(), &format!("{:08x}", fastrand::u32(..)), &config.worker),
     };
     let (coordinator, ends) = Coordinator::new(ports.table.clone(), settings);
     let Ends { handle, leases, seen, standing, calls, heirs, rival } = ends;
@@ -187,6 +186,7 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
         stop: stop.clone(),
         heirs,
         gone: gone.clone(),
+        rival: rival.clone(),
     };
     // What shows who this worker is must be there before the coordinator looks.
     let mut taking_part = JoinSet::new();

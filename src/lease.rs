@@ -80,31 +80,38 @@ impl fmt::Debug for WorkerId {
     }
 }
 
-/// One run of a daemon: the time of its start, and a random part. Of two processes with one worker id the one that
-/// started later gives way.
+/// One run of a worker: the time of its start, a random part, and the worker id. Of two processes with one worker id the
+/// one that started later gives way.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProcessId {
     /// In milliseconds since 1970, by its own clock.
     started: i64,
     unique: Arc<str>,
+    worker: WorkerId,
 }
 
 impl ProcessId {
-    /// A process that started at that time, with a random part.
-    pub fn new(started: i64, unique: &str) -> Self {
-        Self { started, unique: unique.into() }
+    /// A process of that worker that started at that time, with a random part without `-`.
+    pub fn new(started: i64, unique: &str, worker: &WorkerId) -> Self {
+        Self { started, unique: unique.into(), worker: worker.clone() }
     }
 
-    /// Reads what [`fmt::Display`] writes: `MILLISECONDS-UNIQUE`.
+    /// Reads what [`fmt::Display`] writes: `MILLISECONDS-UNIQUE-WORKER`.
     pub fn parse(text: &str) -> Option<Self> {
-        let (started, unique) = text.split_once('-')?;
-        Some(Self::new(started.parse().ok()?, unique))
+        let (started, rest) = text.split_once('-')?;
+        let (unique, worker) = rest.split_once('-')?;
+        Some(Self::new(started.parse().ok()?, unique, &worker.into()))
+    }
+
+    /// Whether it is a process of that worker. A row keeps the mark of its last holder when it is assigned to another.
+    pub fn is_of(&self, worker: &WorkerId) -> bool {
+        self.worker == *worker
     }
 }
 
 impl fmt::Display for ProcessId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.started, self.unique)
+        write!(f, "{}-{}-{}", self.started, self.unique, self.worker.as_str())
     }
 }
 

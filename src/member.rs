@@ -30,6 +30,7 @@ use crate::fleet::rows::{Lock, Place, Report, Stage};
 use crate::fleet::vacancy::{Unled, Vacancy};
 use crate::fleet::version::Readiness;
 use crate::fleet::{Mode, Store};
+use crate::lease::held::Rival;
 use crate::lease::{Table, table};
 use crate::metrics::{self, OfWorker};
 use crate::processor::{self, Gauge};
@@ -75,6 +76,8 @@ pub struct Ends {
     pub heirs: mpsc::Receiver<Question>,
     /// Every lease has gone.
     pub gone: CancellationToken,
+    /// An older process has this worker's id, and reports under it.
+    pub rival: watch::Receiver<Option<Rival>>,
 }
 
 /// The end of a request.
@@ -478,10 +481,17 @@ impl Member {
         match (before, unled) {
             (None, _) => {}
             (Some(_), Some(Unled::Vacant)) => {
-                warn!("no worker can become the leader: leases are shared without one, as in KCL 2.x");
+                warn!(
+                    actions = "dynamodb:PutItem, dynamodb:UpdateItem",
+                    "nobody has led for three failover times: leases are shared without a leader, as in KCL 2.x (allow at \
+                     least one worker to write the leader lock)"
+                );
             }
             (Some(_), Some(Unled::Unknown)) => {
-                warn!("the leader lock can't be read: only unowned and expired leases are acquired");
+                warn!(
+                    action = "dynamodb:GetItem",
+                    "the leader lock can't be read: only unowned and expired leases are acquired"
+                );
             }
             (Some(_), None) => info!("leases are assigned by a leader again"),
         }

@@ -155,21 +155,25 @@ impl Recognition {
     }
 
     async fn is_now(&self, mark: &StreamId) -> Result<bool, shard::Error> {
+        Ok(self.described(mark).await?.is_some_and(|id| id == *mark))
+    }
+
+    /// The stream that can be read now, to compare with `mark`; none if its identity is unknown.
+    async fn described(&self, mark: &StreamId) -> Result<Option<StreamId>, shard::Error> {
         let now = Instant::now();
         let mut fresh = self.fresh.lock().await;
         // An older answer may only say no: the stream may have been created again since.
         let shared = fresh.as_ref().filter(|(asked, answer)| {
             *asked >= now || asked.elapsed() < APART && answer.as_ref() != Some(mark)
         });
-        let described = match shared {
-            Some((_, answer)) => answer.clone(),
-            None => self.ask(&mut fresh).await?,
-        };
-        Ok(described.is_some_and(|id| id == *mark))
+        match shared {
+            Some((_, answer)) => Ok(answer.clone()),
+            None => self.ask(&mut fresh).await,
+        }
     }
 
-    /// Whether the stream has that shard now, and is still the one that the lease is of, by the mark of its row. Several
-    /// that ask at once share one `ListShards`.
+    /// Whether the stream has that shard now, and is not known to be another than the one that the lease is of, by the
+    /// mark of its row. Several that ask at once share one `ListShards`.
     ///
     /// # Errors
     /// The stream could not be asked.
@@ -177,7 +181,7 @@ impl Recognition {
         let listed = self.lists_as_open(shard).await?.is_some();
         Ok(listed
             && match mark {
-                Some(mark) => self.is_now(mark).await?,
+                Some(mark) => self.described(mark).await?.is_none_or(|id| id == *mark),
                 None => true,
             })
     }

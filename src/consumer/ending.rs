@@ -125,7 +125,9 @@ async fn both_or_none(
     // Rows of an earlier stream are not there.
     let is_current = |row: &Lease| recognition.accepts(row.stream.as_ref());
     let row = table.get(&child.id).await.map_err(not_now)?.filter(is_current);
-    if row.is_some_and(|row| !row.is_complete()) {
+    if let Some(row) = row
+        && (!row.is_complete() || !recognition.is_open(&child.id).await)
+    {
         return Ok(());
     }
     let mut known = 0;
@@ -163,6 +165,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn finished_child_does_not_keep_one_of_its_parents_from_ending() {
+        let table = Memory::default();
+        table.put(lease("p", Sequence::TrimHorizon, &[], None));
+        let child = ChildShard {
+            id: "c".into(),
+            parents: vec!["p".into(), "q".into()],
+            range: HashRange { start: 0, end: 9 },
+        };
+        let recognition = Recognition::new(Arc::new(Listed::default()));
+        let without = both_or_none(&table, &child, &recognition).await;
+        assert!(matches!(without, Err(EndError::NotNow(_))), "{without:?}");
+        table.put(lease("c", Sequence::ShardEnd, &["p", "q"], None));
+        assert_eq!(both_or_none(&table, &child, &recognition).await, Ok(()), "q was cleaned away");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn who_waited_for_parents_begins_only_on_a_lease_that_is_still_its_own() {
         let (table, me) = (Arc::new(Memory::default()), WorkerId::from("me"));
         let row = lease("child", Sequence::TrimHorizon, &["parent"], Some(&me));
@@ -174,7 +192,7 @@ mod tests {
             table: table.clone(),
             failover,
             nudged: Arc::default(),
-            process: ProcessId::new(5, "me"),
+            process: ProcessId::new(5, "one", &"me".into()),
             rivals: mpsc::channel(1).0,
             recognition: Recognition::new(Arc::new(Listed::default())),
         };

@@ -2,7 +2,7 @@
 //!
 //! Pure. A Query that fails is followed by a scan at once, and so is one whose answer lacks a lease that this worker
 //! holds: the index lags then. Afterwards the table is scanned for some minutes before the index is asked again. A
-//! worker that holds nothing can't check an answer, so it scans twice per failover time.
+//! worker that holds nothing can't check an answer, so it scans once per failover time.
 //!
 //! KCL's `DynamoDBLeaseDiscoverer` relies on the index alone.
 
@@ -34,7 +34,12 @@ impl OwnerIndex {
     /// Whether to ask the index instead of scanning the table.
     pub(super) fn may_query(&self, now: Instant, holds: bool, failover: Duration) -> bool {
         let trusted = self.distrusted.is_none_or(|until| now >= until);
-        trusted && (holds || self.scanned.is_some_and(|at| now < at + failover / 2))
+        trusted && (holds || self.scanned_within(failover, now))
+    }
+
+    /// Whether the whole table was scanned so recently.
+    pub(super) fn scanned_within(&self, time: Duration, now: Instant) -> bool {
+        self.scanned.is_some_and(|at| now < at + time)
     }
 
     /// Whether it is out of use now.
@@ -83,14 +88,14 @@ mod tests {
     const FAILOVER: Duration = Duration::from_secs(10);
 
     #[test]
-    fn a_worker_without_leases_scans_twice_per_failover_time() {
+    fn a_worker_without_leases_scans_once_per_failover_time() {
         let now = Instant::now();
         let mut index = OwnerIndex::default();
         assert!(!index.may_query(now, false, FAILOVER), "nothing was scanned so far");
         assert!(index.may_query(now, true, FAILOVER));
         index.scanned(now);
-        assert!(index.may_query(now + SECOND * 4, false, FAILOVER));
-        assert!(!index.may_query(now + SECOND * 5, false, FAILOVER));
+        assert!(index.may_query(now + SECOND * 9, false, FAILOVER));
+        assert!(!index.may_query(now + SECOND * 10, false, FAILOVER));
     }
 
     #[test]

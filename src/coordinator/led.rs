@@ -28,7 +28,7 @@ use crate::fleet::report::Verdict;
 use crate::lease::handoff;
 use crate::lease::take::{Asker, Observations};
 use crate::lease::update::{Mark, Next};
-use crate::lease::{Held, Lease, Table, WorkerId, table, update};
+use crate::lease::{Held, Lease, ProcessId, Table, WorkerId, table, update};
 use crate::metrics::OfWorker;
 use crate::shard::ShardId;
 
@@ -179,7 +179,9 @@ impl Coordinator {
             && self.led.surveyed.is_some_and(recent)
             && self.led.index.may_query(now, !self.held.is_empty(), self.settings.failover)
             // What a peer called for and the index doesn't show may be missing there.
-            && !(self.look.alert == 1 && self.led.in_vain)
+            && (self.look.alert != 1
+                || !self.led.in_vain
+                || self.led.index.scanned_within(self.settings.failover, now))
     }
 
     /// The whole table, in a fleet that is led.
@@ -241,6 +243,8 @@ impl Coordinator {
 
     /// Whether the leader does its work, as far as a member can tell.
     fn look_at_the_leader(&mut self, leases: &[Lease], standing: &Standing, now: Instant) {
+        // Those of another stream are nobody's to assign.
+        let leases = leases.iter().filter(|lease| self.settings.recognition.accepts(lease.stream.as_ref()));
         let left = lead::neglected(leases, &self.seen, self.settings.failover, now);
         let said = self.led.complained.is_some_and(|at| now < at + SAY_AGAIN);
         if left == 0 || said || standing.suspect || !standing.led || standing.mode.is_none() {
@@ -299,6 +303,7 @@ impl Coordinator {
                     Ok(Some(lease))
                         if lease.owner.as_ref() == Some(&me)
                             && lease.checkpoint_owner.is_some()
+                            && recognition.accepts(lease.stream.as_ref())
                             && !lease.is_complete() =>
                     {
                         Done::Named(Box::new(lease))
@@ -330,7 +335,7 @@ impl Coordinator {
         let me = self.settings.me.clone();
         let stalled = self.stalled(leases, now);
         for lease in leases.iter().filter(|lease| stalled.contains(&lease.shard)) {
-            if lease.owner.as_ref() == Some(&me) {
+            if lease.owner.as_ref() == Some(&me) && self.accepts(lease) {
                 tell_of_stalled(lease);
                 let (table, writes, lease) = (self.table.clone(), self.writes.clone(), lease.clone());
                 let update = self.acquire(update::take(&lease, &me), &lease);
@@ -499,7 +504,8 @@ impl Coordinator {
 
     /// What was given to this worker while it stopped goes on to the next.
     pub(super) async fn pass_on(&mut self) {
-        if !self.standing.borrow().is_three_x() {
+        // What names this worker is the other process's.
+        if !self.standing.borrow().is_three_x() || self.rivals.gives_way() {
             return;
         }
         let me = self.settings.me.clone();
@@ -510,7 +516,8 @@ impl Coordinator {
         let mut writes = JoinSet::new();
         for lease in leases {
             let mine = lease.owner.as_ref() == Some(&me) && lease.checkpoint_owner.is_none();
-            if mine && !lease.is_complete() {
+            let of_a_later = |process: &ProcessId| process.is_of(&me) && *process > self.settings.process;
+            if mine && !lease.is_complete() && !lease.process.as_ref().is_some_and(of_a_later) {
                 let to = match self.heirs() {
                     Some(heirs) => match heirs.ask().await {
                         Some(verdict) => heirs.next(&verdict).await,

@@ -4,6 +4,7 @@
 //! acquire nothing for long shows it in [`Seen::unable`](super::Seen::unable), so that it is given nothing.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -12,7 +13,7 @@ use super::index::SETTLED;
 use super::renewal::pause;
 use super::{Coordinator, Done, MIN_PAUSE};
 use crate::fleet::vacancy::Unled;
-use crate::lease::{Lease, table};
+use crate::lease::{Held, Lease, table};
 use crate::shard::ShardId;
 
 /// Writes that failed so many failover times ago say nothing any more.
@@ -79,9 +80,13 @@ impl Coordinator {
         self.look.next = now;
     }
 
+    pub(super) fn let_go(&mut self, shard: &ShardId) -> Option<Arc<Held>> {
+        self.led.held_since.remove(shard);
+        self.held.remove(shard)
+    }
+
     /// What the index must list and doesn't is read.
     pub(super) fn check_index(&mut self, listed: &[ShardId], now: Instant) {
-        self.led.held_since.retain(|shard, _| self.held.contains_key(shard));
         let listed: BTreeSet<&ShardId> = listed.iter().collect();
         let settled = |since: &Instant| now >= *since + SETTLED;
         let settled = self.led.held_since.iter().filter(|(_, since)| settled(since)).map(|(shard, _)| shard);
@@ -118,7 +123,9 @@ impl Coordinator {
     pub(super) fn unable(&self) -> Option<Instant> {
         let limit = self.settings.failover * FORGOTTEN;
         let recent = self.led.acquiring.last().is_some_and(|last| Instant::now() < last + limit);
-        let acquiring = self.led.acquiring.since().filter(|_| recent);
+        // One failure says little, and who is given nothing has no second.
+        let repeated = |since: &Instant| self.led.acquiring.last().is_some_and(|last| last > *since);
+        let acquiring = self.led.acquiring.since().filter(|since| recent && repeated(since));
         self.led.listing.since().into_iter().chain(acquiring).min()
     }
 

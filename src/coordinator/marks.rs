@@ -16,11 +16,12 @@ use tracing::{debug, error, warn};
 
 use super::{Coordinator, Done, Held, Lease, Mark, Rival, Settings, ShardId, Update};
 use crate::backoff::Backoff;
+use crate::sequence::Sequence;
 
 /// Between two attempts to restore a row, at first.
 const RESCUE_PAUSE: Duration = Duration::from_millis(250);
-/// Attempts: for about half a minute, well before an audit makes the row anew at the initial position.
-const RESCUES: u32 = 18;
+/// No attempt begins later: well before an audit makes the row anew at the initial position.
+const RESCUE: Duration = Duration::from_secs(30);
 /// Reports that wait: more say nothing new.
 const WAITING: usize = 16;
 /// Between two log lines about the same.
@@ -128,6 +129,11 @@ impl Rivals {
         self.older.subscribe()
     }
 
+    /// Whether an older process has this worker's id: this one exits.
+    pub(super) fn gives_way(&self) -> bool {
+        self.older.borrow().is_some()
+    }
+
     /// Cancel-safe.
     pub(super) async fn next(&mut self) -> Option<Rival> {
         self.told.recv().await
@@ -142,8 +148,8 @@ impl Rivals {
             }
             Verdict::Stay if self.is_news(now) => error!(
                 %shard, %worker,
-                "another process that started later uses this workerId: it took this lease, and will exit. Give each \
-                 process a workerId of its own"
+                "another process that started later uses this workerId: it took this lease, and is expected to exit. Give \
+                 each process a workerId of its own (multilangd.workerIdSuffix)"
             ),
             Verdict::Unknown => {
                 for times in self.unmarked.values_mut() {
@@ -168,7 +174,7 @@ impl Rivals {
             error!(
                 %shard, worker = %settings.me,
                 "another process writes leases under this workerId, perhaps a Java worker: records are delivered \
-                 twice, or one of the two gets none. Give each process a workerId of its own"
+                 twice, or one of the two gets none. Give each process a workerId of its own (multilangd.workerIdSuffix)"
             );
         }
     }
@@ -206,6 +212,12 @@ impl Rivals {
     }
 }
 
+/// Whether a lease is of a child of that shard, and was read.
+fn has_begun_after(lease: &Lease, parent: &ShardId) -> bool {
+    let read = matches!(lease.checkpoint.sequence, Sequence::Number(_) | Sequence::ShardEnd);
+    read && lease.parents.contains(parent)
+}
+
 impl Coordinator {
     /// Whether a row is of the stream that this worker reads, and not left alone.
     pub(super) fn accepts(&self, lease: &Lease) -> bool {
@@ -233,19 +245,28 @@ impl Coordinator {
         }
         let held = held.clone();
         let (table, recognition) = (self.table.clone(), self.settings.recognition.clone());
+        let writes = self.writes.clone();
         let mut backoff = Backoff::new(RESCUE_PAUSE, RESCUE_PAUSE * 8, self.random.fork());
         self.work.spawn(async move {
             let Some(row) = held.last_row().await else { return Done::Called };
-            for _ in 0..RESCUES {
-                match table.get(&row.shard).await {
-                    Ok(Some(_)) => break,
-                    Ok(None) => {}
-                    Err(_) => {
-                        tokio::time::sleep(backoff.pause()).await;
-                        continue;
-                    }
+            let until = Instant::now() + RESCUE;
+            while Instant::now() < until {
+                let permit = writes.acquire().await;
+                let read = table.get(&row.shard).await;
+                drop(permit);
+                if matches!(read, Ok(Some(_))) {
+                    break;
                 }
                 tokio::time::sleep(backoff.pause()).await;
+                if read.is_err() {
+                    continue;
+                }
+                match table.list().await {
+                    // Another worker has read the shard to its end meanwhile, and the row was cleaned away.
+                    Ok(leases) if leases.iter().any(|lease| has_begun_after(lease, &row.shard)) => break,
+                    Ok(_) => {}
+                    Err(_) => continue,
+                }
                 match recognition.has_shard(&row.shard, row.stream.as_ref()).await {
                     Ok(true) => {}
                     Ok(false) => break,
@@ -284,17 +305,21 @@ mod tests {
     use crate::coordinator::tests::settings;
     use crate::lease::ProcessId;
 
+    fn process(started: i64, unique: &str) -> ProcessId {
+        ProcessId::new(started, unique, &settings().me)
+    }
+
     fn rival(process: Option<ProcessId>) -> Rival {
         Rival { shard: "s".into(), process }
     }
 
     #[test]
     fn of_two_processes_with_one_id_exactly_one_gives_way() {
-        let (older, newer) = (ProcessId::new(5, "x"), ProcessId::new(7, "a"));
+        let (older, newer) = (process(5, "x"), process(7, "a"));
         let at = |process: &ProcessId| Settings { process: process.clone(), ..settings() };
         assert_eq!(judge(&rival(Some(older.clone())), &at(&newer)), Verdict::GiveWay);
         assert_eq!(judge(&rival(Some(newer.clone())), &at(&older)), Verdict::Stay);
-        let twin = ProcessId::new(5, "y");
+        let twin = process(5, "y");
         let verdicts =
             [judge(&rival(Some(twin.clone())), &at(&older)), judge(&rival(Some(older)), &at(&twin))];
         assert!(verdicts.contains(&Verdict::GiveWay) && verdicts.contains(&Verdict::Stay), "{verdicts:?}");
@@ -312,7 +337,7 @@ mod tests {
             ..Lease::new("s".into(), at, std::collections::BTreeSet::new(), range)
         };
         let renewed = [Lease { counter: 1, ..lease.clone() }];
-        let marked = [Lease { process: Some(ProcessId::new(1, "crashed")), ..lease.clone() }];
+        let marked = [Lease { process: Some(process(1, "crashed")), ..lease.clone() }];
         let mine = [lease];
         let watched = || {
             let mut namesake = Namesake::Unknown;
@@ -335,7 +360,7 @@ mod tests {
             rivals.met(&rival(None), &settings());
         }
         assert_eq!((*rivals.older().borrow()).clone(), None);
-        rivals.met(&rival(Some(ProcessId::new(0, "older"))), &settings());
+        rivals.met(&rival(Some(process(0, "older"))), &settings());
         assert!(rivals.older().borrow().is_some());
     }
 }

@@ -22,12 +22,15 @@ impl Coordinator {
         self.forget(&held);
         self.releasing.insert(held.shard().clone());
         let returns = self.returns.clone();
+        // The older process of this worker goes on with it.
+        let stays = self.rivals.gives_way().then(|| Next::Worker(self.settings.me.clone()));
         let heirs = self.heirs();
         let shard = held.shard().clone();
         let task = self.work.spawn(async move {
-            let to = match heirs {
-                Some(heirs) => heirs.of(&held).await,
-                None => Next::Nobody,
+            let to = match (stays, heirs) {
+                (Some(to), _) => to,
+                (None, Some(heirs)) => heirs.of(&held).await,
+                (None, None) => Next::Nobody,
             };
             let _permit = returns.acquire().await;
             let to = give_back(&held, &to).await;

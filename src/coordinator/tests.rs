@@ -9,7 +9,7 @@ use crate::sequence::{Position, Sequence};
 use crate::shard::BoxFuture;
 use crate::shard::HashRange;
 
-pub(super) fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     Settings {
         me: "me".into(),
         failover: Duration::from_secs(10),
@@ -29,7 +29,7 @@ pub(super) fn settings() -> Settings {
         },
         sink: Arc::new(crate::metrics::Discard),
         recognition: Recognition::new(Arc::new(crate::shard::Listed::default())),
-        process: ProcessId::new(5, "me"),
+        process: ProcessId::new(5, "one", &"me".into()),
     }
 }
 

@@ -311,9 +311,15 @@ impl Leader {
 const NEGLECT: u32 = 12;
 
 /// How many leases a member has seen without a live owner for as long.
-pub fn neglected(leases: &[Lease], seen: &Observations, failover: Duration, now: Instant) -> usize {
-    let stands = |lease: &Lease| seen.stood_still(lease, now).is_some_and(|still| still > failover * NEGLECT);
-    leases.iter().filter(|lease| !lease.is_complete() && stands(lease)).count()
+pub fn neglected<'a>(
+    leases: impl IntoIterator<Item = &'a Lease>,
+    seen: &Observations,
+    failover: Duration,
+    now: Instant,
+) -> usize {
+    let stands =
+        |lease: &&Lease| seen.stood_still(lease, now).is_some_and(|still| still > failover * NEGLECT);
+    leases.into_iter().filter(|lease| !lease.is_complete()).filter(stands).count()
 }
 
 #[cfg(test)]

@@ -379,7 +379,9 @@ impl Held {
 
     /// A row that names this worker but was written by none of this process's writes was written by another process.
     fn look_for_rivals(&self, holding: &Holding, seen: &Lease) {
-        if seen.actual_owner() == Some(&self.owner.me) && !holding.knows(seen) {
+        // A row that carries the mark of another worker was that worker's, and was assigned to this one since.
+        let assigned = seen.process.as_ref().is_some_and(|process| !process.is_of(&self.owner.me));
+        if seen.actual_owner() == Some(&self.owner.me) && !assigned && !holding.knows(seen) {
             let process = seen.process.clone().filter(|process| *process != self.owner.process);
             let rival = Rival { shard: self.shard.clone(), process };
             if self.owner.rivals.try_send(rival).is_err() {

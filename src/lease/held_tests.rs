@@ -4,6 +4,7 @@ use super::*;
 use crate::lease::memory::{Fault, Memory};
 use crate::sequence::{Sequence, SequenceNumber};
 use crate::shard::{HashRange, Listed, Shard};
+use crate::stream::StreamId;
 use std::collections::BTreeSet;
 
 const FAILOVER: Duration = Duration::from_secs(10);
@@ -18,22 +19,25 @@ fn held() -> (Arc<Memory>, Arc<Held>) {
 }
 
 fn owner(table: Arc<Memory>) -> Owner {
-    let shard = Shard {
+    Owner {
+        me: "me".into(),
+        table,
+        failover: FAILOVER,
+        nudged: Arc::default(),
+        process: ProcessId::new(5, "one", &"me".into()),
+        rivals: mpsc::channel(1).0,
+        recognition: Recognition::new(Arc::new(Listed::new(vec![shard()]))),
+    }
+}
+
+fn shard() -> Shard {
+    Shard {
         id: "s".into(),
         parent: None,
         adjacent_parent: None,
         range: HashRange { start: 0, end: u128::MAX },
         starting: SequenceNumber::parse("1").unwrap(),
         ending: None,
-    };
-    Owner {
-        me: "me".into(),
-        table,
-        failover: FAILOVER,
-        nudged: Arc::default(),
-        process: ProcessId::new(5, "me"),
-        rivals: mpsc::channel(1).0,
-        recognition: Recognition::new(Arc::new(Listed::new(vec![shard]))),
     }
 }
 
@@ -125,6 +129,23 @@ async fn deleted_row_is_restored_with_its_position_and_held_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn deleted_row_with_a_mark_is_restored_while_the_identity_is_unknown_and_not_in_another_stream() {
+    let mark = |created| StreamId::new("arn:aws:kinesis:us-east-1:123456789012:stream/orders", created);
+    for (described, restored) in [(None, true), (Some(mark(5)), true), (Some(mark(6)), false)] {
+        let (table, held) = held();
+        let owner = owner(table.clone());
+        let listed = Listed::new(Vec::new());
+        listed.become_stream(described.clone(), vec![shard()]);
+        let owner = Owner { recognition: Recognition::new(Arc::new(listed)), ..owner };
+        let lease = Lease { stream: Some(mark(5)), ..held.initial().clone() };
+        let held = Held::new(lease, Instant::now(), &owner);
+        table.remove(&"s".into());
+        assert_eq!(held.renew().await.is_ok(), restored, "{described:?}");
+        assert_eq!(table.row(&"s".into()).is_some(), restored, "{described:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn deleted_row_of_a_shard_that_is_gone_or_finished_stays_deleted() {
     let (table, held) = held();
     table.remove(&"s".into());
@@ -149,11 +170,26 @@ async fn row_that_another_process_of_this_worker_has_acquired_is_lost_and_report
     table.put(mine.clone());
     let held = Held::new(mine.clone(), Instant::now(), &owner);
     held.renew().await.unwrap();
-    let other = ProcessId::new(9, "other");
+    let other = ProcessId::new(9, "other", &"me".into());
     let row = table.row(&"s".into()).unwrap();
     table.put(Lease { counter: row.counter + 1, process: Some(other.clone()), ..row });
     assert_eq!(held.renew().await, Err(Error::Lost), "one step ahead is no write of ours");
     assert_eq!(told.try_recv().unwrap().process, Some(other));
+}
+
+#[tokio::test(start_paused = true)]
+async fn lease_that_came_back_from_another_worker_shows_no_rival() {
+    let (table, _) = held();
+    let (tell, mut told) = mpsc::channel(4);
+    let owner = Owner { rivals: tell, ..owner(table.clone()) };
+    let mine = Lease { process: Some(owner.process.clone()), ..table.row(&"s".into()).unwrap() };
+    table.put(mine.clone());
+    let held = Held::new(mine, Instant::now(), &owner);
+    let row = table.row(&"s".into()).unwrap();
+    let between = Some(ProcessId::new(1, "older", &"heir".into()));
+    table.put(Lease { counter: row.counter + 3, process: between, ..row });
+    assert_eq!(held.renew().await, Err(Error::Lost));
+    assert!(told.try_recv().is_err(), "the process of another worker is no rival");
 }
 
 #[tokio::test(start_paused = true)]

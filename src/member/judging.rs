@@ -102,9 +102,11 @@ impl Member {
         let unwritten = self.outages.report_writes.lasts(now, grace);
         let verdict = if unread || unwritten {
             let read = if unread { Verdict::default() } else { Verdict::clone(&self.read) };
-            let me = (!self.withdrawn).then_some(&self.settings.me);
             let mut renewing = self.ends.seen.borrow().renewing.clone();
             renewing.remove(&self.settings.me);
+            // Where nobody else is known it tries again itself: nothing else would show that it can.
+            let alone = read.members.is_empty() && renewing.is_empty();
+            let me = (alone || !self.withdrawn).then_some(&self.settings.me);
             Arc::new(with_renewing(read, me, &renewing))
         } else {
             self.read.clone()

@@ -28,7 +28,7 @@ impl Member {
         {
             warn!("the leader's lock was not given back: it expires");
         }
-        if !self.mode.reports() {
+        if !self.mode.reports() || self.ends.rival.borrow().is_some() {
             return;
         }
         let gone = self.ends.gone.clone();

@@ -130,7 +130,9 @@ impl Child {
         let mut state = self.link.world.state();
         let state = &mut *state;
         let Some(line) = state.stream.shards.get(&self.shard) else {
-            // The lease is of an earlier stream, of which nothing more comes.
+            // The lease is of an earlier stream, of which nothing more comes. Until it is lost the present stream may get
+            // a shard of this name: then it must be read from its oldest record.
+            self.next = (stored == "TRIM_HORIZON").then_some(0);
             return;
         };
         let records = &line.records;

@@ -301,6 +301,15 @@ async fn second_process_with_the_same_worker_id_exits() {
         let mut newer = rig.daemon(&file);
         assert_eq!(newer.ended().await.code(), Some(78), "{}", rig.daemon_log());
         println!("the newer process exited after {:?}", began.elapsed());
+        for (shard, row) in rig.all_rows().await.into_iter().filter(|(_, row)| row.contains_key("checkpoint"))
+        {
+            let owner = row.get("leaseOwner").and_then(|owner| owner.as_s().ok());
+            assert_eq!(
+                owner.map(String::as_str),
+                Some("w"),
+                "{shard} was taken from the older process: {row:?}"
+            );
+        }
         let from = delivered(&rig.log).len();
         rig.put(&numbered(from..from + 40)).await;
         until_delivered(&mut rig, from..from + 40).await;
