@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -20,6 +20,7 @@ use crate::lease::sync::{self, InitialPosition};
 use crate::lease::{Lease, Table, WorkerId, audit, cleanup, table, update};
 use crate::metrics::{OfWorker, Sink, Step};
 use crate::recognition::Recognition;
+use crate::sequence::Sequence;
 use crate::shard::{self, Filter, Shard, ShardId};
 
 mod identity;
@@ -166,9 +167,18 @@ impl Upkeep {
         }
         // Sequence numbers are compared in the audits: a start is to list no more than it must.
         if leases.iter().any(Lease::is_complete) {
-            self.reopen(&leases, &self.shards.list(Filter::All).await?, |_| true).await?;
+            // One that has children may have ended just now: the audits look twice.
+            let childless = |shard: &ShardId| leases.iter().all(|lease| !lease.parents.contains(shard));
+            self.reopen(&leases, &self.shards.list(Filter::All).await?, childless).await?;
         }
-        let missing = self.needed(&leases).await?;
+        let mut missing = self.needed(&leases).await?;
+        let skips = |lease: &Lease| lease.checkpoint.sequence != Sequence::TrimHorizon;
+        if missing.iter().any(skips) && leases.iter().any(|lease| lease.owner.is_some()) {
+            // The holder of a lease whose row was deleted knows the position, and restores it with its next renewal.
+            sleep(self.settings.failover / 2).await;
+            leases = self.table.list().await?;
+            missing = self.needed(&leases).await?;
+        }
         let first = if leases.is_empty() { self.make_first(&missing).await? } else { Made::default() };
         let made = self.make(&missing[first.new.min(missing.len())..]).await?;
         let new = first.new + made.new;
@@ -261,14 +271,21 @@ impl Upkeep {
         let mut rounds = interval_at(Instant::now() + AUDIT, AUDIT);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut memory = Memory::default();
+        let mut suspicion: Option<Instant> = None;
         loop {
+            // Audits first: a reading that is refused for good suspects for ever.
             let suspected = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                () = self.recognition.suspected() => true,
                 _ = rounds.tick() => false,
+                () = self.recognition.suspected(), if suspicion.is_none() => {
+                    suspicion = Some(memory.next_suspicion(Instant::now()));
+                    continue;
+                }
+                () = sleep_until(suspicion.unwrap_or_else(Instant::now)), if suspicion.is_some() => true,
             };
             if suspected {
+                suspicion = None;
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => return,
@@ -446,3 +463,7 @@ impl Memory {
         self.finished.get(shard).map_or(Duration::ZERO, |since| now.saturating_duration_since(*since))
     }
 }
+
+#[cfg(test)]
+#[path = "upkeep/tests.rs"]
+mod tests;

@@ -40,8 +40,8 @@ pub enum Foreign {
     /// No row is marked, and no checkpoint can be of this stream.
     #[error(
         "the checkpoints of the lease table are not of stream {configured}: {example}. If streamName is wrong, correct \
-         it; if the stream was deleted and created again, delete the rows of the lease table, or use another \
-         applicationName"
+         it; if it is right (the stream was deleted and created again, or no shard of the checkpoints is left), set \
+         initialPositionInStream = TRIM_HORIZON, so that nothing is skipped, and delete the rows of the lease table"
     )]
     Positions {
         /// The configured stream.
@@ -114,11 +114,17 @@ pub struct Positions {
     pub fit: Vec<(ShardId, SequenceNumber)>,
     /// Those that cannot, and why.
     doubtful: BTreeMap<ShardId, String>,
+    /// Those of shards that the stream does not list, though it lists younger ones: it may have had them. They say nothing
+    /// for the stream, and are doubtful only if nothing else does.
+    gone: BTreeMap<ShardId, String>,
+    accepted: usize,
+    refused: usize,
 }
 
 /// Compares the sequence numbers of leases with the shards. That one is within its shard proves little: numbers of all
 /// streams grow with time. Kinesis knows more ([`crate::shard::Api::has_number`]).
 pub fn positions(leases: &[Lease], listed: &[Shard]) -> Positions {
+    let youngest = listed.iter().map(|shard| &shard.id).max();
     let listed = by_id(listed);
     let mut found = Positions::default();
     for lease in leases {
@@ -132,7 +138,14 @@ pub fn positions(leases: &[Lease], listed: &[Shard]) -> Positions {
                 "the checkpoint {number} of {} is outside the shard, which begins at {}",
                 lease.shard, shard.starting
             ),
-            None => format!("the stream has no shard {}, whose checkpoint is {number}", lease.shard),
+            None => {
+                let why = format!("the stream has no shard {}, whose checkpoint is {number}", lease.shard);
+                if youngest.is_some_and(|youngest| lease.shard < *youngest) {
+                    found.gone.insert(lease.shard.clone(), why);
+                    continue;
+                }
+                why
+            }
         };
         found.doubtful.insert(lease.shard.clone(), why);
     }
@@ -140,8 +153,13 @@ pub fn positions(leases: &[Lease], listed: &[Shard]) -> Positions {
 }
 
 impl Positions {
-    /// Kinesis says that a number is not of this stream.
-    pub fn refused(&mut self, shard: &ShardId) {
+    /// Kinesis says whether a number is of this stream.
+    pub fn answered(&mut self, shard: &ShardId, has: bool) {
+        if has {
+            self.accepted += 1;
+            return;
+        }
+        self.refused += 1;
         if let Some(at) = self.fit.iter().position(|(fits, _)| fits == shard) {
             let (shard, number) = self.fit.remove(at);
             let why = format!("Kinesis refuses the checkpoint {number} of {shard}: it is not of this stream");
@@ -149,13 +167,20 @@ impl Positions {
         }
     }
 
+    /// Whether Kinesis has accepted some and refused others.
+    pub fn is_mixed(&self) -> bool {
+        self.accepted > 0 && self.refused > 0
+    }
+
     /// The leases that are left alone, since their checkpoints cannot be of this stream.
     ///
     /// # Errors
-    /// [`Foreign::Positions`] if there are sequence numbers and none of them can be of this stream.
+    /// [`Foreign::Positions`] if there are sequence numbers and none of them can be of this stream, or all that Kinesis was
+    /// asked for were refused.
     pub fn judge(self, name: &str) -> Result<BTreeSet<ShardId>, Foreign> {
-        match self.doubtful.values().next() {
-            Some(example) if self.fit.is_empty() => {
+        let none_fits = self.fit.is_empty() || self.refused > 0 && self.accepted == 0;
+        match self.doubtful.values().chain(self.gone.values()).next() {
+            Some(example) if none_fits => {
                 Err(Foreign::Positions { configured: name.to_owned(), example: example.clone() })
             }
             _ => Ok(self.doubtful.into_keys().collect()),
@@ -244,7 +269,9 @@ pub fn start_over<'a>(
         } else if !is_earlier(lease) {
             continue;
         }
-        if fits != Some(true) && !is_reset(lease, shard) {
+        // Who holds a lease that says the oldest record may have read further, and goes on with its next number.
+        let is_held = lease.owner.is_some() || lease.checkpoint_owner.is_some();
+        if fits != Some(true) && (is_held || !is_reset(lease, shard)) {
             plan.steps.push(Step::Reset(row.clone(), shard));
         }
         plan.remark.push((row, shard));

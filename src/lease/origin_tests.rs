@@ -87,10 +87,25 @@ fn checkpoints_that_kinesis_refuses_are_another_streams() {
     let listed = [shard(0, &[], 100, None), shard(1, &[], 100, None)];
     let mut found = positions(&[lease(0, "150", None), lease(1, "160", None)], &listed);
     assert_eq!(found.fit.len(), 2);
-    found.refused(&"0".into());
-    assert_eq!(found.clone().judge("orders"), Ok(BTreeSet::from(["0".into()])));
-    found.refused(&"1".into());
+    found.answered(&"0".into(), false);
+    assert!(matches!(found.clone().judge("orders"), Err(Foreign::Positions { .. })), "1 was not asked for");
+    let mut mixed = found.clone();
+    mixed.answered(&"1".into(), true);
+    assert!(mixed.is_mixed());
+    assert_eq!(mixed.judge("orders"), Ok(BTreeSet::from(["0".into()])));
+    found.answered(&"1".into(), false);
     assert!(matches!(found.judge("orders"), Err(Foreign::Positions { .. })));
+}
+
+#[test]
+fn checkpoints_of_shards_past_retention_are_doubtful_only_where_none_fits() {
+    let listed = [shard(2, &[], 100, None), shard(5, &[], 300, None)];
+    let gone = lease(3, "250", None);
+    let of = |leases: &[Lease]| positions(leases, &listed).judge("orders");
+    assert_eq!(of(&[lease(2, "150", None), gone.clone()]), Ok(BTreeSet::new()));
+    let younger = lease(7, "250", None);
+    assert_eq!(of(&[lease(2, "150", None), younger]), Ok(BTreeSet::from(["7".into()])), "it was never there");
+    assert!(matches!(of(&[gone]), Err(Foreign::Positions { .. })));
 }
 
 fn ids<'a>(leases: impl IntoIterator<Item = &'a Lease>) -> Vec<&'a str> {
@@ -150,6 +165,17 @@ fn told(step: &Step<'_>) -> String {
     match step {
         Step::Create(lease) => format!("create {}", lease.shard),
         Step::Reset(lease, _) => format!("reset {}", lease.shard),
+    }
+}
+
+#[test]
+fn held_row_is_reset_even_if_it_says_the_oldest_record() {
+    let listed = [shard(0, &[], 1000, None)];
+    let free = lease(0, "TRIM_HORIZON", Some(stream(4)));
+    for (row, resets) in [(owned(free.clone(), "w"), 1), (free, 0)] {
+        let leases = [row];
+        let plan = start_over(&leases, &listed, &stream(5), &BTreeSet::new());
+        assert_eq!((plan.steps.len(), plan.remark.len()), (resets, 1), "{leases:?}");
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::{AUDIT, Error, Made, Memory, Upkeep};
@@ -20,7 +20,7 @@ use crate::stream::{Relation, StreamId};
 const ASK_AGAIN: Duration = Duration::from_secs(300);
 /// Between two reports of rows that belong to another stream.
 const REPORT_AGAIN: Duration = Duration::from_secs(600);
-/// So many checkpoints of a table without marks are shown to Kinesis.
+/// So many checkpoints of a table without marks are shown to Kinesis; all of them, if it refuses only some of these.
 const PROBES: usize = 8;
 /// A row is written again so often while its owner renews it.
 const REWRITES: u32 = 3;
@@ -57,17 +57,20 @@ impl Upkeep {
             Marks::Same | Marks::CreatedAgain => {}
             Marks::None => {
                 let mut found = origin::positions(leases, &self.shards.list(Filter::All).await?);
-                for (shard, number) in found.fit.iter().take(PROBES).cloned().collect::<Vec<_>>() {
-                    if !self.shards.has_number(&shard, &number).await? {
-                        found.refused(&shard);
+                for (asked, (shard, number)) in found.fit.clone().into_iter().enumerate() {
+                    if asked >= PROBES && !found.is_mixed() {
+                        break;
                     }
+                    let has = self.shards.has_number(&shard, &number).await?;
+                    found.answered(&shard, has);
                 }
                 doubtful = found.judge(name)?;
                 for shard in &doubtful {
                     error!(
                         %shard,
-                        "the lease's checkpoint is not of this stream: it is left alone. If the stream was deleted and \
-                         created again, delete this row of the lease table"
+                        "the lease's checkpoint is not of this stream, and Kinesis refuses it: the shard is not read. If \
+                         the stream was deleted and created again, stop all workers and delete this row of the lease \
+                         table"
                     );
                 }
             }
@@ -211,9 +214,6 @@ impl Upkeep {
 
     /// A reading, or a look at the table, suspects that the stream is another one than before.
     pub(super) async fn suspicion(&self, memory: &mut Memory, coordinator: &Handle) {
-        // One that was in vain is followed by a pause: a reading that is refused for another reason suspects for ever.
-        let pause = (SUSPECT_AGAIN * memory.in_vain).min(AUDIT * 2);
-        sleep(memory.suspected.map_or(GATHER, |at| pause.saturating_sub(at.elapsed()).max(GATHER))).await;
         memory.suspected = Some(Instant::now());
         let before = self.recognition.current();
         let outcome = async {
@@ -276,6 +276,15 @@ impl Upkeep {
             memory.reported = Some(Instant::now());
             error!(error = %foreign, "workers of different streams use one lease table");
         }
+    }
+}
+
+impl Memory {
+    /// When a suspicion is looked into. One that was in vain is followed by a pause: a reading that is refused for another
+    /// reason suspects for ever.
+    pub(super) fn next_suspicion(&self, now: Instant) -> Instant {
+        let pause = (SUSPECT_AGAIN * self.in_vain).min(AUDIT * 2);
+        self.suspected.map_or(now, |at| at + pause).max(now + GATHER)
     }
 }
 

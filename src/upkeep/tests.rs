@@ -1,0 +1,167 @@
+//! What upkeep does with the lease table at the start, and how often it audits.
+
+use std::sync::atomic::AtomicUsize;
+
+use tokio::time::{sleep, timeout};
+
+use super::*;
+use crate::coordinator::Coordinator;
+use crate::lease::memory::Memory as Rows;
+use crate::metrics::OfShard;
+use crate::sequence::{Position, SequenceNumber};
+use crate::shard::{BoxFuture, HashRange, Listed};
+use crate::stream::StreamId;
+
+const FAILOVER: Duration = Duration::from_secs(10);
+
+fn stream() -> StreamId {
+    StreamId::new("arn:aws:kinesis:us-east-1:123456789012:stream/orders", 5)
+}
+
+fn number(text: &str) -> SequenceNumber {
+    SequenceNumber::parse(text).unwrap()
+}
+
+fn shard(id: &str, parent: Option<&str>) -> Shard {
+    Shard {
+        id: id.into(),
+        parent: parent.map(ShardId::from),
+        adjacent_parent: None,
+        range: HashRange { start: 0, end: u128::MAX },
+        starting: number("100"),
+        ending: None,
+    }
+}
+
+fn lease(id: &str, checkpoint: Sequence) -> Lease {
+    let range = HashRange { start: 0, end: u128::MAX };
+    Lease::new(id.into(), Position::new(checkpoint), BTreeSet::new(), range)
+}
+
+/// The stream with these shards. It has no sequence number that a table could name.
+struct Refusing(Listed);
+
+impl shard::Api for Refusing {
+    fn list(&self, filter: Filter) -> BoxFuture<'_, Result<Vec<Shard>, shard::Error>> {
+        self.0.list(filter)
+    }
+
+    fn identity(&self) -> BoxFuture<'_, Result<StreamId, shard::Error>> {
+        self.0.identity()
+    }
+
+    fn has_number<'a>(
+        &'a self,
+        _: &'a ShardId,
+        _: &'a SequenceNumber,
+    ) -> BoxFuture<'a, Result<bool, shard::Error>> {
+        Box::pin(async { Ok(false) })
+    }
+}
+
+fn listed(shards: Vec<Shard>) -> Listed {
+    let listed = Listed::default();
+    listed.become_stream(Some(stream()), shards);
+    listed
+}
+
+fn upkeep(rows: Arc<Rows>, shards: Arc<dyn shard::Api>, sink: Arc<dyn Sink>) -> Upkeep {
+    let settings = Settings {
+        me: "me".into(),
+        initial: InitialPosition::Latest,
+        ignore_unexpected_children: false,
+        skip_if_leases_exist: false,
+        sync_pause: Duration::from_secs(60),
+        stream: "orders".to_owned(),
+        failover: FAILOVER,
+        sink,
+    };
+    Upkeep::new(rows, shards.clone(), Recognition::new(shards), settings)
+}
+
+/// Counts audits.
+#[derive(Debug, Default)]
+struct Audits(AtomicUsize);
+
+impl Sink for Audits {
+    fn shard(&self, _: &ShardId, _: OfShard<'_>) {}
+
+    fn worker(&self, event: OfWorker<'_>) {
+        if matches!(event, OfWorker::Did { step: Step::Audit { .. }, .. }) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn reading_that_is_refused_for_good_does_not_keep_the_audits_from_running() {
+    let (rows, audits) = (Arc::new(Rows::default()), Arc::new(Audits::default()));
+    let upkeep = upkeep(rows.clone(), Arc::new(listed(vec![shard("0", None)])), audits.clone());
+    upkeep.recognise().await.unwrap();
+    let recognition = upkeep.recognition.clone();
+    let (_coordinator, ends) = Coordinator::new(rows, crate::coordinator::tests::settings());
+    let seen = Seen { leads: Some(true), looked: Some(Instant::now()), ..Seen::default() };
+    let (_tell, seen) = watch::channel(seen);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(upkeep.run(seen, ends.handle, CancellationToken::new()));
+    for _ in 0..600 {
+        recognition.suspect();
+        sleep(Duration::from_secs(1)).await;
+    }
+    let audits = audits.0.load(Ordering::Relaxed);
+    assert!(audits >= 15, "{audits} audits in 600 s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn table_without_marks_is_foreign_if_every_number_that_is_asked_for_is_refused() {
+    let rows = Arc::new(Rows::default());
+    let ids: Vec<String> = (10..30).map(|n| n.to_string()).collect();
+    for id in &ids {
+        rows.put(lease(id, Sequence::Number(number("150"))));
+    }
+    let shards = listed(ids.iter().map(|id| shard(id, None)).collect());
+    let upkeep = upkeep(rows.clone(), Arc::new(Refusing(shards)), Arc::new(crate::metrics::Discard));
+    let outcome = upkeep.recognise().await;
+    assert!(matches!(outcome, Err(Error::Foreign(Foreign::Positions { .. }))), "{outcome:?}");
+    assert_eq!(rows.writes(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn finished_row_with_children_is_left_to_the_audits_at_the_start() {
+    for (children, reset) in [(true, false), (false, true)] {
+        let rows = Arc::new(Rows::default());
+        let mark = Some(stream());
+        rows.put(Lease { stream: mark.clone(), ..lease("0", Sequence::ShardEnd) });
+        if children {
+            let child = lease("1", Sequence::TrimHorizon);
+            rows.put(Lease { stream: mark, parents: BTreeSet::from(["0".into()]), ..child });
+        }
+        // ListShards is behind: it shows the parent as open.
+        let upkeep =
+            upkeep(rows.clone(), Arc::new(listed(vec![shard("0", None)])), Arc::new(crate::metrics::Discard));
+        upkeep.recognise().await.unwrap();
+        upkeep.begin().await.unwrap();
+        let row = rows.row(&"0".into()).unwrap();
+        assert_eq!(row.checkpoint.sequence == Sequence::TrimHorizon, reset, "children: {children}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn start_gives_the_holder_of_a_deleted_row_time_to_restore_it() {
+    let rows = Arc::new(Rows::default());
+    rows.put(Lease { owner: Some("holder".into()), ..lease("0", Sequence::Number(number("150"))) });
+    let shards = Arc::new(listed(vec![shard("0", None), shard("1", None)]));
+    let upkeep = upkeep(rows.clone(), shards, Arc::new(crate::metrics::Discard));
+    upkeep.recognise().await.unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn({
+        let upkeep = upkeep.clone();
+        async move { upkeep.begin().await }
+    });
+    sleep(FAILOVER * 2 / 5).await;
+    assert_eq!(rows.row(&"1".into()), None, "made before its holder could restore it");
+    let position = Sequence::Number(number("160"));
+    rows.put(Lease { owner: Some("holder".into()), ..lease("1", position.clone()) });
+    timeout(FAILOVER, tasks.join_next()).await.unwrap().unwrap().unwrap().unwrap();
+    assert_eq!(rows.row(&"1".into()).unwrap().checkpoint.sequence, position);
+}
