@@ -167,7 +167,8 @@ impl Place {
         let (Start::At(number) | Start::After(number)) = &start else { return };
         if self.is_news() {
             warn!(shard = %self.shard, %error, %number,
-                "Kinesis refuses the checkpoint: it may be of another stream");
+                "Kinesis refuses to begin at the checkpoint: a permission may be missing, or the stream may be another one \
+                 than before");
         }
         self.source.recognition.suspect();
     }
