@@ -245,7 +245,7 @@ async fn rows_that_are_no_leases_are_skipped() {
     assert_eq!(table.get(&"Leader".into()).await, Ok(None));
 }
 
-/// As zio-kinesis makes rows: without owner switches, and a checkpoint of NULL.
+/// Rows in the form that zio-kinesis writes: without owner switches, and a checkpoint of NULL.
 #[tokio::test]
 async fn row_without_checkpoint_is_a_lease_that_every_write_works_on() {
     let endpoint = Tables::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).await.unwrap();

@@ -39,7 +39,7 @@ fn longest(workers: usize, denied: Denied, tables: bool) -> Duration {
             }
             story.put(60);
             let first = until_read(&story, SECOND * 300).await;
-            // What is split later is read as well.
+            // The children of a later split are read as well.
             sleep(FAILOVER * 2).await;
             story.reshard(16);
             story.put(60);

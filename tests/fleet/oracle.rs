@@ -43,7 +43,7 @@ pub struct Oracle {
     by_hand: BTreeSet<ShardId>,
     /// Shards whose rows somebody has deleted or finished by hand.
     touched: BTreeSet<ShardId>,
-    /// Who has written a lease since it was acquired, and so knows that.
+    /// Worker and shard of each lease that its owner has written since it acquired it.
     renewed: BTreeSet<(WorkerId, ShardId)>,
     /// Shards of which a child has begun.
     pub begun: BTreeSet<ShardId>,
@@ -188,7 +188,7 @@ impl Oracle {
         self.count("the stream was created again");
     }
 
-    /// Somebody writes `SHARD_END` into a row.
+    /// An operator writes `SHARD_END` into a row.
     pub fn finished_by_hand(&mut self, shard: &ShardId) {
         self.by_hand.insert(shard.clone());
         self.touched.insert(shard.clone());

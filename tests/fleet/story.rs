@@ -340,7 +340,7 @@ impl Story {
         state.oracle.created_again();
     }
 
-    /// Somebody writes `SHARD_END` into the row of an open shard.
+    /// An operator writes `SHARD_END` into the row of an open shard.
     pub fn finish_by_hand(&self) {
         let mut state = self.world.state();
         let open = state.stream.open_shards();
@@ -351,7 +351,7 @@ impl Story {
         }
     }
 
-    /// Somebody deletes the row of an open shard.
+    /// An operator deletes the row of an open shard.
     pub fn delete_some_row(&self) {
         let shard = {
             let state = self.world.state();

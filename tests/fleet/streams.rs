@@ -16,7 +16,7 @@ use crate::story::{Plan, Report, Story, simulate};
 use crate::world::{Bug, Weather};
 use crate::{number, run_seeds};
 
-/// So many seeds in a plain run.
+/// Seeds in a run without `SEEDS`.
 const SEEDS: u64 = 150;
 const SECOND: Duration = Duration::from_secs(1);
 /// `shardSyncIntervalMillis`: an audit lists the shards no more often.
@@ -116,7 +116,7 @@ async fn deleted(plan: Plan) -> Report {
     story.begins_at_latest();
     story.join(None);
     story.join(None);
-    // What is put before a shard is read for the first time is not asked for.
+    // Records that are put before a shard is first read are not required.
     let is_read = |story: &Story| {
         let state = story.world.state();
         state.stream.open_shards().iter().all(|shard| state.oracle.begun.contains(shard))

@@ -156,7 +156,7 @@ pub struct Trouble {
 pub struct State {
     pub random: fastrand::Rng,
     pub stream: Stream,
-    /// What a worker with a wrong stream name reads.
+    /// The stream that a worker with a wrong stream name reads.
     pub other: Stream,
     pub rows: BTreeMap<ShardId, Lease>,
     past: BTreeMap<ShardId, VecDeque<(Instant, Option<Lease>)>>,

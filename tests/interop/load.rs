@@ -208,17 +208,8 @@ impl Load {
     /// Deletes the stream and creates it again. From now on, a checkpoint may go back where the row's mark changes or the
     /// row was deleted.
     pub async fn create_stream_again(&self, shards: i32) {
-        let kinesis = &self.rig.clients.kinesis;
         self.recreated.store(true, Ordering::Relaxed);
-        kinesis.delete_stream().stream_name(STREAM).send().await.unwrap();
-        let deleted = async {
-            let mut ticks = interval(FEEDING);
-            while kinesis.describe_stream_summary().stream_name(STREAM).send().await.is_ok() {
-                ticks.tick().await;
-            }
-        };
-        timeout(LIMIT, deleted).await.expect("the stream is deleted");
-        self.rig.stream(shards).await;
+        self.rig.recreate_stream(shards).await;
     }
 
     /// Splits the first shard.

@@ -31,18 +31,6 @@ async fn create(rig: &Rig, stream: &str, shards: i32) {
     rig.clients.kinesis.create_stream().stream_name(stream).shard_count(shards).send().await.unwrap();
 }
 
-/// Deletes the stream, and creates it again with so many shards.
-async fn create_again(rig: &Rig, shards: i32) {
-    rig.clients.kinesis.delete_stream().stream_name(STREAM).send().await.unwrap();
-    let gone = async {
-        while rig.clients.kinesis.describe_stream_summary().stream_name(STREAM).send().await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    timeout(LIMIT, gone).await.unwrap();
-    create(rig, STREAM, shards).await;
-}
-
 /// A properties file of its own, for another stream or another worker.
 fn file(rig: &Rig, name: &str, stream: &str, more: &str) -> PathBuf {
     let file = rig.properties(&rig.scripted("each"), &format!("{FAST}{more}"));
@@ -58,7 +46,7 @@ fn file(rig: &Rig, name: &str, stream: &str, more: &str) -> PathBuf {
 
 type Rows = BTreeMap<String, BTreeMap<String, AttributeValue>>;
 
-/// What the wrong stream must not touch.
+/// The checkpoints, which a daemon with the wrong stream must not change.
 fn positions(rows: &Rows) -> BTreeMap<String, String> {
     rows.iter().map(|(key, row)| (key.clone(), row["checkpoint"].as_s().unwrap().clone())).collect()
 }
@@ -79,7 +67,12 @@ fn text(text: &str) -> AttributeValue {
     AttributeValue::S(text.to_owned())
 }
 
-/// Waits for so many different records, and fails with what is missing.
+async fn put_and_deliver(rig: &mut Rig, range: std::ops::Range<usize>) {
+    rig.put(&numbered(range.clone())).await;
+    until_delivered(rig, range).await;
+}
+
+/// Waits until each of these records was delivered at least once.
 async fn until_delivered(rig: &mut Rig, range: std::ops::Range<usize>) {
     let wanted = expected(range);
     rig.until(&format!("{} records", wanted.len()), |log| delivered(log).is_superset(&wanted)).await;
@@ -89,7 +82,7 @@ async fn until_delivered(rig: &mut Rig, range: std::ops::Range<usize>) {
 async fn wrong_stream_name_is_refused_and_changes_no_row() {
     for shards_of_the_other in [2, 1] {
         let mut rig = Rig::start("wrong-name").await;
-        create(&rig, STREAM, 2).await;
+        rig.stream(2).await;
         rig.put(&numbered(0..40)).await;
         let right = file(&rig, "right", STREAM, "");
         let mut daemon = rig.daemon(&right);
@@ -113,15 +106,13 @@ async fn wrong_stream_name_is_refused_and_changes_no_row() {
 #[tokio::test(flavor = "multi_thread")]
 async fn second_live_worker_with_another_stream_is_refused() {
     let mut rig = Rig::start("two-streams").await;
-    create(&rig, STREAM, 2).await;
+    rig.stream(2).await;
     create(&rig, OTHER, 2).await;
     let mut daemon = rig.daemon(&file(&rig, "right", STREAM, "workerId = right\n"));
-    rig.put(&numbered(0..40)).await;
-    until_delivered(&mut rig, 0..40).await;
+    put_and_deliver(&mut rig, 0..40).await;
     let mut wrong = rig.daemon(&file(&rig, "wrong", OTHER, "workerId = wrong\n"));
     assert_eq!(wrong.ended().await.code(), Some(78), "{}", rig.daemon_log());
-    rig.put(&numbered(40..160)).await;
-    until_delivered(&mut rig, 40..160).await;
+    put_and_deliver(&mut rig, 40..160).await;
     assert_eq!(daemon.stop().await, Some(0));
     assert_eq!(count(&rig.log), 160, "each once");
 }
@@ -129,7 +120,7 @@ async fn second_live_worker_with_another_stream_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_streams_that_begin_one_table_together_do_not_share_it() {
     let rig = Rig::start("begin-together").await;
-    create(&rig, STREAM, 4).await;
+    rig.stream(4).await;
     create(&rig, OTHER, 4).await;
     rig.put(&numbered(0..40)).await;
     let files =
@@ -149,7 +140,7 @@ async fn two_streams_that_begin_one_table_together_do_not_share_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn checkpoints_of_another_stream_in_a_table_without_marks_are_refused() {
     let mut rig = Rig::start("unmarked").await;
-    create(&rig, STREAM, 2).await;
+    rig.stream(2).await;
     rig.put(&numbered(0..40)).await;
     let right = file(&rig, "right", STREAM, "");
     let mut daemon = rig.daemon(&right);
@@ -176,7 +167,7 @@ async fn checkpoints_of_another_stream_in_a_table_without_marks_are_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn recreated_stream_is_read_from_its_oldest_record_by_every_shard() {
     let mut rig = Rig::start("recreated").await;
-    create(&rig, STREAM, 4).await;
+    rig.stream(4).await;
     rig.put(&numbered(0..40)).await;
     let right = file(&rig, "right", STREAM, "");
     let mut daemon = rig.daemon(&right);
@@ -186,9 +177,9 @@ async fn recreated_stream_is_read_from_its_oldest_record_by_every_shard() {
     // A row of a lease that only Java has owned; a child gets its name below.
     put_row(&rig, "shardId-000000000003", "multilangdStream", None).await;
 
-    create_again(&rig, 2).await;
+    rig.recreate_stream(2).await;
     rig.put(&numbered(100..140)).await;
-    // What is configured for a new application does not matter: no record of this stream was seen.
+    // The initial position does not apply: no record of this stream was delivered.
     let text = std::fs::read_to_string(&right).unwrap().replace("= TRIM_HORIZON", "= LATEST");
     std::fs::write(&right, text).unwrap();
     let mut daemon = rig.daemon(&right);
@@ -202,20 +193,18 @@ async fn recreated_stream_is_read_from_its_oldest_record_by_every_shard() {
     // Children get the names of shards that the earlier stream had.
     let split = rig.clients.kinesis.split_shard().stream_name(STREAM).shard_to_split("shardId-000000000000");
     split.new_starting_hash_key((1u128 << 126).to_string()).send().await.unwrap();
-    rig.put(&numbered(140..340)).await;
-    until_delivered(&mut rig, 140..340).await;
+    put_and_deliver(&mut rig, 140..340).await;
     assert_eq!(daemon.stop().await, Some(0));
 }
 
-/// As Java leaves a table, and as our own did before rows were marked: the names of the children are there, finished.
+/// Java leaves such a table, and multilangd did before rows were marked: finished rows have the names of the children.
 #[tokio::test(flavor = "multi_thread")]
 async fn finished_rows_of_open_shards_are_read_again() {
     let mut rig = Rig::start("finished-open").await;
-    create(&rig, STREAM, 2).await;
+    rig.stream(2).await;
     let right = file(&rig, "right", STREAM, "");
     let mut daemon = rig.daemon(&right);
-    rig.put(&numbered(0..20)).await;
-    until_delivered(&mut rig, 0..20).await;
+    put_and_deliver(&mut rig, 0..20).await;
     assert_eq!(daemon.stop().await, Some(0));
     let mut row = rig.rows().await["shardId-000000000000"].clone();
     for shard in ["shardId-000000000002", "shardId-000000000003"] {
@@ -238,7 +227,7 @@ async fn finished_rows_of_open_shards_are_read_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn deleted_row_is_restored_by_its_holder_without_a_gap() {
     let mut rig = Rig::start("deleted-row").await;
-    create(&rig, STREAM, 2).await;
+    rig.stream(2).await;
     let file = rig.properties(&rig.scripted("each"), FAST);
     let text = std::fs::read_to_string(&file).unwrap().replace("= TRIM_HORIZON", "= LATEST");
     std::fs::write(&file, text).unwrap();
@@ -274,11 +263,10 @@ async fn deleted_row_is_restored_by_its_holder_without_a_gap() {
 #[tokio::test(flavor = "multi_thread")]
 async fn stream_recreated_while_it_is_polled_is_read_within_seconds() {
     let mut rig = Rig::start("recreated-live").await;
-    create(&rig, STREAM, 2).await;
+    rig.stream(2).await;
     let mut daemon = rig.daemon(&file(&rig, "right", STREAM, ""));
-    rig.put(&numbered(0..20)).await;
-    until_delivered(&mut rig, 0..20).await;
-    create_again(&rig, 2).await;
+    put_and_deliver(&mut rig, 0..20).await;
+    rig.recreate_stream(2).await;
     rig.put(&numbered(20..40)).await;
     let began = Instant::now();
     until_delivered(&mut rig, 20..40).await;
@@ -291,7 +279,7 @@ async fn stream_recreated_while_it_is_polled_is_read_within_seconds() {
 #[tokio::test(flavor = "multi_thread")]
 async fn second_process_with_the_same_worker_id_exits() {
     let mut rig = Rig::start("one-id").await;
-    create(&rig, STREAM, 2).await;
+    rig.stream(2).await;
     for mode in ["", "clientVersionConfig = CLIENT_VERSION_CONFIG_COMPATIBLE_WITH_2X_PHASE1\n"] {
         let first = rig.log.len();
         let file = file(&rig, "one", STREAM, &format!("workerId = w\n{mode}"));
@@ -311,8 +299,7 @@ async fn second_process_with_the_same_worker_id_exits() {
             );
         }
         let from = delivered(&rig.log).len();
-        rig.put(&numbered(from..from + 40)).await;
-        until_delivered(&mut rig, from..from + 40).await;
+        put_and_deliver(&mut rig, from..from + 40).await;
         assert_eq!(older.stop().await, Some(0));
     }
 }
@@ -320,15 +307,13 @@ async fn second_process_with_the_same_worker_id_exits() {
 #[tokio::test(flavor = "multi_thread")]
 async fn crashed_process_with_the_same_worker_id_is_no_rival() {
     let mut rig = Rig::start("crashed-id").await;
-    create(&rig, STREAM, 2).await;
+    rig.stream(2).await;
     let file = file(&rig, "one", STREAM, "workerId = w\n");
     let mut crashed = rig.daemon(&file);
-    rig.put(&numbered(0..20)).await;
-    until_delivered(&mut rig, 0..20).await;
+    put_and_deliver(&mut rig, 0..20).await;
     crashed.signal(Signal::KILL);
     crashed.ended().await;
     let mut daemon = rig.daemon(&file);
-    rig.put(&numbered(20..40)).await;
-    until_delivered(&mut rig, 20..40).await;
+    put_and_deliver(&mut rig, 20..40).await;
     assert_eq!(daemon.stop().await, Some(0));
 }

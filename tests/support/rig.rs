@@ -116,6 +116,12 @@ impl Rig {
         self.clients.kinesis.create_stream().stream_name(STREAM).shard_count(shards).send().await.unwrap();
     }
 
+    /// Deletes the stream, which the local endpoint does at once, and creates it again.
+    pub async fn recreate_stream(&self, shards: i32) {
+        self.clients.kinesis.delete_stream().stream_name(STREAM).send().await.unwrap();
+        self.stream(shards).await;
+    }
+
     /// A properties file with the given child and further lines.
     pub fn properties(&self, executable: &str, more: &str) -> PathBuf {
         let path = self.folder.join("daemon.properties");
