@@ -159,7 +159,7 @@ struct Member {
     outages: Outages,
     /// Reports dated ahead of the clock.
     ahead: Ahead,
-    /// What the reports say, before who is known otherwise is added.
+    /// The verdict of the reports alone, without workers that are known by other means.
     read: Arc<Verdict>,
     /// Whether this worker's last report says that it wants no leases.
     withdrawn: bool,

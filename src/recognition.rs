@@ -22,7 +22,7 @@ const APART: Duration = Duration::from_secs(1);
 /// One call, its retries included.
 const CALL: Duration = Duration::from_secs(10);
 
-/// What is known of the stream that the daemon reads, shared by everything that depends on it.
+/// The identity of the stream that the daemon reads, shared by all components that depend on it.
 pub struct Recognition {
     shards: Arc<dyn shard::Api>,
     state: Mutex<Known>,

@@ -89,7 +89,7 @@ pub struct Upkeep {
     occupied: Arc<Mutex<BTreeMap<ShardId, String>>>,
 }
 
-/// What became of leases that were to be made.
+/// The outcome of creating leases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Made {
     /// Rows that this worker made.
@@ -100,7 +100,7 @@ struct Made {
     occupied: usize,
 }
 
-/// What has the key of a lease that was to be made.
+/// The item that already has the key of a lease to be created.
 enum InTheWay {
     Lease,
     /// A row that is no lease, or can't be read.
@@ -239,7 +239,7 @@ impl Upkeep {
         Ok(outcome)
     }
 
-    /// What prevents a lease from being made. If it is not a lease, nobody reads the shard.
+    /// Finds out why a lease cannot be created. If the item with its key is no lease, no worker reads the shard.
     async fn in_the_way(&self, lease: &Lease) -> Result<InTheWay, Error> {
         let shard = &lease.shard;
         let why = match self.table.get(shard).await {

@@ -88,7 +88,7 @@ impl Connections {
 }
 
 impl Stream {
-    /// What a failure of a call means that only enhanced fan-out needs.
+    /// The error for a failed call that only enhanced fan-out makes.
     fn fanout_error(&self, failure: &Failure) -> Error {
         if failure.is_page() {
             return Error::Unsupported(format!("stream {}: {failure}", self.name));

@@ -217,7 +217,7 @@ mod tests {
         row(item, &Sequence::Latest)
     }
 
-    /// As zio-kinesis 0.3x makes rows.
+    /// A row in the form that zio-kinesis 0.3x writes.
     #[test]
     fn row_without_checkpoint_and_owner_switches_is_a_lease_at_the_initial_position() {
         let null = AttributeValue::Null(true);

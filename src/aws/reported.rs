@@ -30,7 +30,7 @@ impl Reported {
         }
     }
 
-    /// Somebody has repaired it: it is reported again if it breaks again.
+    /// The row can be read again: a later fault of it is reported again.
     pub(super) fn is_readable(&mut self, key: &str) {
         if !self.rows.is_empty() {
             self.rows.remove(key);

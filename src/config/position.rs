@@ -8,7 +8,7 @@ const SKEW: i64 = 5 * 60;
 /// Nothing in a stream is older than 2010, in seconds: Kinesis began in 2013.
 const OLDEST: i64 = 1_262_304_000;
 
-/// What is wrong with that many seconds since 1970, now being that many milliseconds since 1970.
+/// The fault of a timestamp, if it has one. `seconds` and `now_millis` count from 1970.
 pub(super) fn fault(seconds: i64, now_millis: i64) -> Option<String> {
     let latest = now_millis / 1_000 + SKEW;
     if seconds <= latest {

@@ -178,7 +178,7 @@ impl Coordinator {
             && self.rivals.watches_until().is_none()
             && self.led.surveyed.is_some_and(recent)
             && self.led.index.may_query(now, !self.held.is_empty(), self.settings.failover)
-            // What a peer called for and the index doesn't show may be missing there.
+            // The index may lack the lease that a peer called for.
             && (self.look.alert != 1
                 || !self.led.in_vain
                 || self.led.index.scanned_within(self.settings.failover, now))
@@ -504,7 +504,7 @@ impl Coordinator {
 
     /// What was given to this worker while it stopped goes on to the next.
     pub(super) async fn pass_on(&mut self) {
-        // What names this worker is the other process's.
+        // The leases that name this worker are held by the other process with its id.
         if !self.standing.borrow().is_three_x() || self.rivals.gives_way() {
             return;
         }

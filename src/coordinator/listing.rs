@@ -1,4 +1,4 @@
-//! What a worker does when it can't list its leases, or can't write them.
+//! Degraded operation: the worker can't list its leases, or can't write them.
 //!
 //! The index of lease owners is replaced by scans while it fails or lags ([`super::index`]). A worker that can
 //! acquire nothing for long shows it in [`Seen::unable`](super::Seen::unable), so that it is given nothing.
@@ -85,7 +85,7 @@ impl Coordinator {
         self.held.remove(shard)
     }
 
-    /// What the index must list and doesn't is read.
+    /// Reads a lease that the index must list and does not.
     pub(super) fn check_index(&mut self, listed: &[ShardId], now: Instant) {
         let listed: BTreeSet<&ShardId> = listed.iter().collect();
         let settled = |since: &Instant| now >= *since + SETTLED;

@@ -1,8 +1,9 @@
-//! What the marks of the rows mean for acquiring leases: only those of this stream are acquired, each is marked with the
+//! The marks of lease rows when leases are acquired: only leases of this stream are acquired, each is marked with the
 //! stream and the process, and a second process with this worker's id is recognised by its mark.
 //!
 //! Two processes of ours with one id take the leases from each other: each row names the worker, so both believe that it
-//! is theirs. The one that started later gives way: the daemon exits. Beside a Java worker with the same id there is no
+//! is theirs. The one that started later gives way: it releases its leases to the worker id that both have, so that the
+//! other one continues, and the daemon exits. Beside a Java worker with the same id there is no
 //! mark to compare, and an error is logged. At the start one unmarked lease that names this worker is left alone for half a
 //! failover time: if its counter moves, another process is alive.
 
@@ -88,7 +89,7 @@ impl Namesake {
     }
 }
 
-/// What to do about a rival.
+/// The reaction to a rival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     /// This process gives way.
@@ -224,7 +225,7 @@ impl Coordinator {
         self.settings.recognition.accepts(lease.stream.as_ref()) && !self.rivals.leaves_alone(&lease.shard)
     }
 
-    /// What a scan says of the marks, before leases are acquired.
+    /// Evaluates the marks of the rows after a scan, before leases are acquired.
     pub(super) fn look_at_marks(&mut self) {
         let leases = self.leases.clone();
         self.rivals.scanned(&leases, &self.settings);

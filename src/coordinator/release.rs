@@ -22,7 +22,7 @@ impl Coordinator {
         self.forget(&held);
         self.releasing.insert(held.shard().clone());
         let returns = self.returns.clone();
-        // The older process of this worker goes on with it.
+        // The older process with this worker id continues to read the shard.
         let stays = self.rivals.gives_way().then(|| Next::Worker(self.settings.me.clone()));
         let heirs = self.heirs();
         let shard = held.shard().clone();

@@ -110,7 +110,7 @@ pub struct Verdict {
     pub ages: BTreeMap<WorkerId, Duration>,
     /// To be deleted: the worker and the time of its report.
     pub stale: Vec<(String, i64)>,
-    /// The same of those that are dated ahead and stand still.
+    /// Worker and `lut` of each report that is dated in the future and does not change.
     pub ahead: Vec<(String, i64)>,
 }
 
@@ -142,7 +142,7 @@ impl Ahead {
         over.map(|(key, _)| key.clone()).collect()
     }
 
-    /// As [`judge`], at `now` of the monotonic clock, but without the reports that are dated ahead and stand still.
+    /// Like [`judge`], but ignores reports that are dated in the future and do not change. `now` is of the monotonic clock.
     pub fn judge(&mut self, reports: &[Report], wall: i64, now: Instant, rules: &Rules) -> Verdict {
         let over = self.over(reports, wall, now, rules);
         let is_over =
@@ -158,8 +158,8 @@ fn seconds(time: Duration) -> i64 {
     i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
 }
 
-/// Who may be given leases where the reports don't say it: this worker, unless it wants none, and the workers that
-/// renew leases. They go by the throughput of their leases, as workers without metrics do.
+/// Adds workers that the reports do not name and that may be assigned leases: this worker, unless it wants none, and the
+/// workers that renew leases. They go by the throughput of their leases, as workers without metrics do.
 ///
 /// Reports that were read count besides, and a worker whose report says that it wants nothing gets nothing.
 #[must_use]

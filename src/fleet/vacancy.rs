@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// So many failover times without a leader are left to the workers that could become it.
+/// Failover times without a leader before leases are shared: the workers that can become leader need that long.
 const WAIT: u32 = 3;
 
 /// How workers find their leases while nobody assigns them.
@@ -20,7 +20,7 @@ pub enum Unled {
     Unknown,
 }
 
-/// What the reads of the leader lock have shown.
+/// The state of the leader lock, as its reads have shown it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Vacancy {
     /// Since when every answer shows that nobody leads.
@@ -41,7 +41,7 @@ impl Vacancy {
         self.unreadable.get_or_insert(now);
     }
 
-    /// Somebody leads for sure: this worker has written the lock.
+    /// This worker has written the lock, so there is a leader.
     pub fn leads(&mut self) {
         *self = Self::default();
     }

@@ -100,8 +100,8 @@ pub fn is_two_x(leases: &[Lease]) -> bool {
     leases.iter().any(|lease| !lease.typed)
 }
 
-/// The same where nothing else can be read: nothing in the table may have come from KCL 3, and a table without any
-/// lease is believed only if the setting says so.
+/// Whether the table is one of KCL 2, where only the lease table can be read: no row may be from KCL 3, and a table without
+/// any lease is believed only if the setting says so.
 pub fn is_two_x_for_sure(configured: Configured, leases: &[Lease], index: bool) -> bool {
     let by_three_x = |lease: &Lease| lease.typed || lease.checkpoint_owner.is_some();
     let asked = match configured {

@@ -335,8 +335,8 @@ impl Held {
         (!holding.row().is_complete()).then(|| Lease { owner: None, ..holding.restored() })
     }
 
-    /// Somebody has deleted the row of a shard that is still there. Its holder knows the position: whoever made the row
-    /// anew would begin at the initial position, and skip records where that is `LATEST`.
+    /// Restores the row of a shard that still exists, after the row was deleted. Only the lease owner knows the position: a
+    /// row that another worker creates begins at the initial position, and skips records where that is `LATEST`.
     async fn restore(&self, holding: &mut Holding) -> Step {
         if holding.row().is_complete() {
             return Step::Failed(holding.lose());
@@ -363,7 +363,7 @@ impl Held {
                     Expiry::new(holding.expires(), slept);
                 Step::Again
             }
-            // Somebody has made it anew; or an attempt of this very write, as the next write sees.
+            // Another worker has created the row, or an earlier attempt of this write has.
             Ok(Ok(false)) => match self.read().await {
                 Ok(Some(seen)) if seen == row => {
                     holding.note_restored(row, began);

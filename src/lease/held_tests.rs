@@ -1,4 +1,4 @@
-//! What holds of a lease of ours whatever the table answers.
+//! Invariants of a held lease, for every answer of the table.
 
 use super::*;
 use crate::lease::memory::{Fault, Memory};
@@ -56,7 +56,7 @@ async fn a_renewal_moves_the_counter_and_the_expiry() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_slept_past_the_failover_time_writes_nothing() {
+async fn lease_expired_during_sleep_writes_nothing() {
     let (table, held) = held();
     tokio::time::advance(FAILOVER).await;
     assert!(!held.is_live(Instant::now()));

@@ -61,7 +61,7 @@ impl Memory {
         self.state().rows.insert(lease.shard.clone(), lease);
     }
 
-    /// Somebody deletes a row.
+    /// Deletes a row, as an operator does.
     pub fn remove(&self, shard: &ShardId) {
         self.state().rows.remove(shard);
     }

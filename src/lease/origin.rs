@@ -51,7 +51,7 @@ pub enum Foreign {
     },
 }
 
-/// What the marks of a table say.
+/// The relation of a table's marks to the configured stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Marks {
     /// Some are of this stream, and none of another; or there are no rows.
@@ -64,7 +64,7 @@ pub enum Marks {
     None,
 }
 
-/// What the marks of the rows say of the configured stream, of which only the name may be known.
+/// Compares the marks of the rows with the configured stream, of which only the name may be known.
 ///
 /// # Errors
 /// [`Foreign::Marked`].
@@ -107,7 +107,7 @@ fn by_id(listed: &[Shard]) -> BTreeMap<&ShardId, &Shard> {
     listed.iter().map(|shard| (&shard.id, shard)).collect()
 }
 
-/// What the sequence numbers of a table say of the stream, where no row is marked. A table that KCL began comes here once.
+/// The sequence numbers of a table without marks, compared with the stream. A table that KCL began comes here once.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Positions {
     /// Those that can be of the stream.
@@ -188,15 +188,15 @@ impl Positions {
     }
 }
 
-/// What makes a table of an earlier stream one of the stream that was created again under its name. To be done in this
-/// order.
+/// The steps that turn the table of an earlier stream into one of the recreated stream, in the order in which they must be
+/// done.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StartOver<'a> {
     /// Rows without a mark that are of the earlier stream too. They are marked so before any row is reset: once no row has
     /// the old mark, nothing shows that they are to be reset.
     pub mark: Vec<(&'a Lease, StreamId)>,
-    /// What becomes of each listed shard's row, ancestors first, so that no child begins before its parents. The rows keep
-    /// their old marks, so that whoever goes on after a crash sees that there is more to do.
+    /// One step for each listed shard's row, ancestors first, so that no child begins before its parents. The rows keep their
+    /// old marks, so that the worker that continues after a crash finds the remaining steps.
     pub steps: Vec<Step<'a>>,
     /// Then every row with an old mark is of the present stream, if it [`belongs`] to it by then.
     pub remark: Vec<(Lease, &'a Shard)>,
@@ -205,7 +205,7 @@ pub struct StartOver<'a> {
     pub remove: Vec<Lease>,
 }
 
-/// What becomes of the row of one shard.
+/// The step for the row of one shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step<'a> {
     /// It has none: it gets one that begins at the oldest record.
@@ -238,8 +238,8 @@ pub fn to_ask<'a>(
     earlier.filter_map(number).collect()
 }
 
-/// What is to be done in a table that has rows of an earlier stream of this name. Nothing, once there are none. `refused`
-/// are those whose numbers Kinesis has refused.
+/// Plans the steps for a table that has rows of an earlier stream of this name. The plan is empty once there are none.
+/// `refused` are the shards whose sequence numbers Kinesis has refused.
 pub fn start_over<'a>(
     leases: &'a [Lease],
     listed: &'a [Shard],
@@ -269,7 +269,7 @@ pub fn start_over<'a>(
         } else if !is_earlier(lease) {
             continue;
         }
-        // Who holds a lease that says the oldest record may have read further, and goes on with its next number.
+        // The lease owner may have read beyond the stored TRIM_HORIZON, and continues after its last sequence number.
         let is_held = lease.owner.is_some() || lease.checkpoint_owner.is_some();
         if fits != Some(true) && (is_held || !is_reset(lease, shard)) {
             plan.steps.push(Step::Reset(row.clone(), shard));

@@ -387,7 +387,7 @@ mod tests {
         assert!(error.to_string().contains("2 is a child of 1 is a child of 0 is a child of 2"), "{error}");
     }
 
-    /// As Java writes it, for lineages that a stack can hold.
+    /// The recursion of KCL's `HierarchicalShardSyncer`, for lineages that fit on a stack.
     struct Recursive<'a> {
         listed: BTreeMap<&'a ShardId, &'a Shard>,
         have: BTreeSet<&'a ShardId>,

@@ -175,7 +175,7 @@ pub fn adopt(lease: &Lease, me: &WorkerId) -> Update {
     Update { requires, changes: vec![Change::SetCounter(lease.counter + 1)] }
 }
 
-/// What a worker of ours writes into each row that it acquires.
+/// The mark that a multilangd worker writes into each row that it acquires.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Mark {
     /// The stream that it reads; none if that is unknown.
@@ -281,7 +281,7 @@ pub fn range(range: HashRange) -> Update {
 }
 
 impl Update {
-    /// The same for a holder, whose row must still be marked with its process. A row that was deleted and made anew goes
+    /// Requires that the row still has the mark of the lease owner's process. A row that was deleted and made anew goes
     /// through counters that it had before: a late write must not fit one of them.
     #[must_use]
     pub fn fenced(mut self, lease: &Lease) -> Self {
@@ -289,7 +289,7 @@ impl Update {
         self
     }
 
-    /// The same for a worker that acquires the lease: the row is marked, and must still have the mark that was seen.
+    /// Marks the row of a lease that is acquired, and requires that it still has the mark that was read.
     #[must_use]
     pub fn marked(mut self, lease: &Lease, mark: &Mark) -> Self {
         self.requires.push(Requirement::Stream(lease.stream.clone()));

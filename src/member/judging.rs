@@ -90,7 +90,8 @@ impl Member {
         self.compose(now);
     }
 
-    /// Who may be given leases: whom the reports name, and whom this worker knows to live where they fail.
+    /// Composes the list of workers that may be assigned leases: those that the reports name and, where reports fail, those
+    /// that this worker knows to be live.
     fn compose(&mut self, now: Instant) {
         if !self.election.leads(now) {
             return;
@@ -128,7 +129,7 @@ impl Member {
         self.mode.is_led() && unable.is_some_and(|since| now >= since + self.settings.failover * UNABLE)
     }
 
-    /// What the next report says.
+    /// Decides whether the next report says that this worker wants no leases.
     pub(super) fn withdraw(&mut self, now: Instant) {
         let unable = self.is_unable(now);
         if std::mem::replace(&mut self.withdrawn, unable) == unable {

@@ -19,7 +19,7 @@ use crate::fleet::store::LockWrite;
 use crate::lease::table;
 use crate::unique::uuid;
 
-/// What a role must allow.
+/// The action that a role must allow for this write.
 fn action(write: &LockWrite) -> &'static str {
     match write {
         LockWrite::Acquire { .. } => "dynamodb:PutItem",
@@ -89,7 +89,7 @@ impl Member {
         let (led, until) = (self.election.leads(now), self.election.until());
         let next = self.election.read(now, row, || uuid(self.random.u128(..)));
         self.led = !self.election.is_vacant(now, row);
-        // What has its own tables is led there, out of this worker's sight.
+        // A fleet with tables of its own has its leader lock there, which this worker does not read.
         self.vacancy.read(now, !self.led && !self.barred);
         self.prove(until);
         self.lock(next);
@@ -148,7 +148,7 @@ impl Member {
         }
     }
 
-    /// What the stage says after a lock was won in the old table.
+    /// Evaluates the migration stage after the lock was acquired in the old table.
     pub(super) fn lock_confirmed(&mut self, stage: Option<Result<Option<Stage>, table::Error>>) {
         match stage {
             None => {}

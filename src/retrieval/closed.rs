@@ -31,7 +31,7 @@ struct Known {
     listing: Option<(Instant, Vec<Shard>)>,
 }
 
-/// What a listing says of a shard.
+/// The state of a shard according to `ListShards`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum State {
     /// Nothing is known now.
@@ -40,7 +40,7 @@ pub(super) enum State {
     Open,
     /// It takes no records any more.
     Closed {
-        /// What it became: empty where that is incomplete.
+        /// Its children; empty where the list is incomplete.
         children: Vec<ChildShard>,
     },
 }
@@ -52,7 +52,7 @@ impl Closed {
         matches!(self.state(shard, since, shards).await, State::Closed { .. })
     }
 
-    /// The same, with what the shard became.
+    /// Like [`Closed::has`], with the children of the shard.
     pub(super) async fn state(&self, shard: &ShardId, since: Instant, shards: &dyn shard::Api) -> State {
         let Ok(mut known) = self.0.try_lock() else { return State::Unknown };
         if known.asked.is_none_or(|asked| asked.elapsed() >= APART) {
@@ -102,7 +102,7 @@ fn covers(range: HashRange, mut by: Vec<HashRange>) -> bool {
     false
 }
 
-/// What a polled shard needs next.
+/// The next step for a polled shard.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
     /// To be polled further.
@@ -159,7 +159,7 @@ impl Quiet {
         }
     }
 
-    /// What the listing said that was answered now.
+    /// Notes the answer of `ListShards`.
     pub(super) fn listed(&mut self, now: Instant, state: State) {
         match state {
             State::Unknown => self.ask = now + QUIET,

@@ -231,7 +231,7 @@ impl Polling {
 }
 
 impl Polling {
-    /// What the shard became, if it is closed and has no more to give although Kinesis does not say its end.
+    /// The children of the shard, if it is closed and fully read although `GetRecords` does not report its end.
     async fn ended_unsaid(
         &mut self,
         sent: Instant,

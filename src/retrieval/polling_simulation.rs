@@ -135,7 +135,7 @@ impl Api for World {
             };
             let gap = self.records.get(place).map_or(Duration::ZERO, |(_, gap)| *gap);
             let comes = reached.is_some_and(|reached| reached.elapsed() >= gap);
-            // What is put meanwhile is not in the answer.
+            // Records that are put during the call are not in the answer.
             self.call(2_000).await?;
             let place = if comes { place + 1 } else { place };
             let records = comes.then(|| Record::plain(place, "p", &[0])).into_iter().collect();

@@ -319,7 +319,7 @@ async fn those_that_are_stuck_leave_the_others_their_part() {
         for feed in &mut stuck {
             in_hand.push(feed.next().await.unwrap());
         }
-        // Whoever is stuck has fetched all that it may by now.
+        // By now each stuck reader has fetched as much as it may.
         tokio::time::sleep(Duration::from_secs(60)).await;
         let mut next = 0_u64;
         for _ in 0..100 {

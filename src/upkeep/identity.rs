@@ -20,7 +20,7 @@ use crate::stream::{Relation, StreamId};
 const ASK_AGAIN: Duration = Duration::from_secs(300);
 /// Between two reports of rows that belong to another stream.
 const REPORT_AGAIN: Duration = Duration::from_secs(600);
-/// So many checkpoints of a table without marks are shown to Kinesis; all of them, if it refuses only some of these.
+/// Checkpoints of a table without marks that are verified with Kinesis; all of them, if it refuses only some of these.
 const PROBES: usize = 8;
 /// A row is written again so often while its owner renews it.
 const REWRITES: u32 = 3;
@@ -29,7 +29,7 @@ const SUSPECT_AGAIN: Duration = Duration::from_secs(2);
 /// Readings of many shards suspect the same at once.
 const GATHER: Duration = Duration::from_millis(200);
 
-/// What became of a conditional write.
+/// The outcome of a conditional write.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Rewritten {
     Done,

@@ -1,4 +1,4 @@
-//! What upkeep does with the lease table at the start, and how often it audits.
+//! The shard sync at the start, and the frequency of audits.
 
 use std::sync::atomic::AtomicUsize;
 

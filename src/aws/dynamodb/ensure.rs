@@ -102,7 +102,7 @@ fn waiting(status: Option<TableStatus>) -> Option<String> {
     }
 }
 
-/// What ends a state that does not pass by itself.
+/// The action that ends a table state which does not change by itself.
 fn hint(status: &str) -> &'static str {
     match status {
         "INACCESSIBLE_ENCRYPTION_CREDENTIALS" => {

@@ -89,7 +89,7 @@ pub const KEYS: &[Own] = &[
     Own { name: IDLE_BEHIND, kind: OwnKind::Or(0), default: "same",
         doc: "From one answer of Kinesis to the next call while there is more to read; same: idleTimeBetweenReadsInMillis. Kinesis takes five calls a second and shard from all applications together." },
     Own { name: WORKER_ID_SUFFIX, kind: OwnKind::Word(&["none", "random", "hostname"]), default: "none",
-        doc: "What is appended to workerId, with a hyphen, so that one file can be used by several processes: a random word for each start, or the name of the host. Without workerId the id is random anyway." },
+        doc: "The suffix that is appended to workerId, with a hyphen, so that one file can be used by several processes: a random word for each start, or the name of the host. Without workerId the id is random anyway." },
     Own { name: STATUS, kind: OwnKind::Address, default: "9465",
         doc: "Where the status page, probes and Prometheus metrics are: a port of 127.0.0.1, or an address with a port, as in 0.0.0.0:9465; off: nowhere. If the default port is taken, the daemon goes on without." },
     Own { name: STUCK_AFTER, kind: OwnKind::Number(1), default: "60000",
