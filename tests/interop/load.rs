@@ -35,11 +35,19 @@ pub struct Row {
     pub sub: u64,
     /// `multilangdStream`.
     pub stream: Option<String>,
+    /// `multilangdEarlierCheckpoint`: what a reset replaced.
+    pub earlier: Option<String>,
 }
 
 impl Row {
     pub fn is_open(&self) -> bool {
         self.checkpoint != "SHARD_END"
+    }
+
+    /// The row begins again, with the mark that it had: its present mark follows once every shard is reset.
+    fn is_reset_of(&self, before: &Row) -> bool {
+        let kept = self.earlier.as_ref().is_some_and(|kept| kept.contains(&before.checkpoint));
+        self.checkpoint == "TRIM_HORIZON" && kept
     }
 
     /// Where the checkpoint stands among all that a row can have.
@@ -205,8 +213,8 @@ impl Load {
         open.map(|shard| shard.shard_id().to_owned()).collect()
     }
 
-    /// Deletes the stream and creates it again. From now on, a checkpoint may go back where the row's mark changes or the
-    /// row was deleted.
+    /// Deletes the stream and creates it again. From now on, a checkpoint may go back where the row is reset, its
+    /// mark changes or it was deleted.
     pub async fn create_stream_again(&self, shards: i32) {
         self.recreated.store(true, Ordering::Relaxed);
         self.rig.recreate_stream(shards).await;
@@ -284,6 +292,7 @@ async fn scan(clients: &Clients) -> Option<Rows> {
                 checkpoint: text("checkpoint")?,
                 sub,
                 stream: text("multilangdStream"),
+                earlier: text("multilangdEarlierCheckpoint"),
             },
         ))
     });
@@ -315,7 +324,8 @@ async fn sample(
         for (shard, row) in &rows {
             if let Some(before) = furthest.insert(shard.clone(), row.clone())
                 && before.rank() > row.rank()
-                && !(recreated.load(Ordering::Relaxed) && before.stream != row.stream)
+                && !(recreated.load(Ordering::Relaxed)
+                    && (before.stream != row.stream || row.is_reset_of(&before)))
             {
                 let fault = format!("{shard}: {before:?}, then {row:?}");
                 faults.lock().unwrap_or_else(PoisonError::into_inner).push(fault);
