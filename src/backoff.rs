@@ -20,9 +20,14 @@ impl Backoff {
 
     /// The next pause.
     pub fn pause(&mut self) -> Duration {
+        self.pause_up_to(self.max)
+    }
+
+    /// The next pause, with another bound than usual.
+    pub fn pause_up_to(&mut self, max: Duration) -> Duration {
         let factor = 1u32.checked_shl(self.attempt.min(16)).unwrap_or(u32::MAX);
         self.attempt = self.attempt.saturating_add(1);
-        let full = self.base.saturating_mul(factor).min(self.max);
+        let full = self.base.saturating_mul(factor).min(max);
         full.mul_f64(0.5 + self.random.f64() / 2.0)
     }
 

@@ -143,6 +143,10 @@ pub struct Config {
     pub on_child_failure: OnChildFailure,
     /// `multilangd.maxChildFailures`.
     pub max_child_failures: u32,
+    /// `multilangd.onHopelessShard`.
+    pub on_hopeless_shard: OnHopelessShard,
+    /// `multilangd.maxParkedPauseMillis`.
+    pub parked_pause: Duration,
     /// `multilangd.childProtocol`.
     pub child_protocol: ChildProtocol,
     /// `multilangd.childExitGraceMillis`.
@@ -185,6 +189,15 @@ pub enum OnChildFailure {
     /// Its shard alone starts anew, from what is stored.
     Restart,
     /// The daemon ends with exit code 1, as the Java daemon does.
+    Exit,
+}
+
+/// What follows once the child of a shard has failed `multilangd.maxChildFailures` times in a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnHopelessShard {
+    /// The shard is parked: the lease is kept, the child is restarted after longer and longer pauses.
+    Park,
+    /// The daemon exits with code 1.
     Exit,
 }
 

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use multilangd_protocol::{Dialect, ToChild, session};
+use multilangd_protocol::{Action, CheckpointFailure, Dialect, ToChild, session};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -26,12 +26,16 @@ use crate::sequence::Sequence;
 
 pub mod ending;
 pub mod event;
+pub mod program;
 pub mod state;
 
-use event::{Effect, Event, Message};
+use event::{Effect, Event, Message, NotSpawned};
 pub use event::{Outcome, Settings};
+pub use program::Standings;
 use state::State;
 
+/// Between log lines about refused checkpoints of one shard.
+const REPORT_AGAIN: Duration = Duration::from_secs(60);
 /// Between log lines about an end that can't be prepared.
 const TELL_AGAIN: Duration = Duration::from_secs(30);
 
@@ -54,6 +58,8 @@ pub struct Parts {
     pub check_hash_keys: bool,
     /// Counts.
     pub sink: Arc<dyn Sink>,
+    /// Whether the program works, by what its shards have seen.
+    pub standings: Arc<Standings>,
 }
 
 /// What can reach a consumer from outside.
@@ -77,6 +83,10 @@ struct Consumer {
     child: Option<Child>,
     /// Of the child that was started last, which may be gone.
     pid: Option<u32>,
+    /// The last stderr lines of a child that is gone.
+    stderr: Vec<String>,
+    /// Refused checkpoints that were not logged, and when one was logged last.
+    refused: (u64, Option<Instant>),
     feed: Option<Feed>,
     /// When the child was asked for something last.
     asked: Instant,
@@ -104,6 +114,8 @@ impl Consumer {
             state,
             child: None,
             pid: None,
+            stderr: Vec::new(),
+            refused: (0, None),
             feed: None,
             asked: Instant::now(),
             end_told: None,
@@ -116,6 +128,11 @@ impl Consumer {
     async fn run(mut self, mut signals: Signals) -> Outcome {
         self.events.push_back(Event::Begin);
         self.tell(OfShard::Held { checkpoint: self.state.stored() });
+        if self.held.initial().parents.is_empty() {
+            self.parts.standings.trying(self.held.shard());
+        } else {
+            self.parts.standings.waiting(self.held.shard());
+        }
         let (mut stopping, mut wanted, mut lost) = (false, false, false);
         loop {
             while let Some(event) = self.events.pop_front() {
@@ -182,10 +199,14 @@ impl Consumer {
     fn child_event(&mut self, event: multilang::Event) -> Event {
         if let multilang::Event::Said(session::Event::Done(action)) = &event {
             self.tell(OfShard::Answered { action: *action, took: self.asked.elapsed() });
+            if *action == Action::Initialize {
+                self.parts.standings.worked();
+            }
         }
         if let multilang::Event::Exited(end) = &event
             && let Some(child) = self.child.take()
         {
+            self.stderr = child.last_stderr();
             self.tell(OfShard::ChildGone);
             info!(shard = %self.held.shard(), pid = child.pid(), %end, "the record processor is gone");
         }
@@ -206,6 +227,8 @@ impl Consumer {
             Effect::CloseFeed => self.feed = None,
             Effect::Spawn => match Child::spawn(&*self.parts.program, self.parts.dialect, &shard) {
                 Ok(child) => {
+                    self.stderr.clear();
+                    self.parts.standings.trying(&shard);
                     self.tell(OfShard::ChildStarted { pid: child.pid() });
                     self.pid = Some(child.pid());
                     self.child = Some(child);
@@ -213,11 +236,19 @@ impl Consumer {
                 }
                 Err(error) => {
                     self.pid = None;
-                    self.events.push_back(Event::NotSpawned(error.to_string()));
+                    self.stderr.clear();
+                    let reason = error.to_string();
+                    let shortage = error.is_shortage();
+                    let outcome =
+                        if shortage { NotSpawned::Shortage(reason) } else { NotSpawned::Failed(reason) };
+                    self.events.push_back(Event::NotSpawned(outcome));
                 }
             },
             Effect::Send(message) => self.send(message),
             Effect::Acknowledge(outcome) => {
+                if let Err(failure) = &outcome {
+                    self.refused(*failure);
+                }
                 if let Some(child) = &mut self.child {
                     child.acknowledge(outcome);
                 }
@@ -259,9 +290,28 @@ impl Consumer {
                 }
             }
             Effect::Failed(reason, times) => {
-                self.tell(OfShard::ChildFailed { times });
-                error!(%shard, pid = self.pid, reason, times, of = self.parts.settings.max_failures,
-                    stored = %self.state.stored(), "the record processor failed, the shard goes on from what is stored");
+                let stderr = self.stderr();
+                self.tell(OfShard::ChildFailed { times, reason: &reason, stderr: &stderr });
+                warn!(%shard, pid = self.pid, reason, stderr = stderr.last(), times,
+                    of = self.parts.settings.max_failures, stored = %self.state.stored(),
+                    "record processor failed, restarting it from the stored checkpoint");
+            }
+            Effect::Parked(reason, pause) => {
+                self.tell(OfShard::Parked);
+                let stderr = self.stderr();
+                error!(%shard, reason, stderr = stderr.last(), stored = %self.state.stored(), retry_in = ?pause,
+                    "shard is parked: its record processor fails again and again; other shards are not affected");
+                self.parts.standings.parked(&shard, with_stderr(reason, &stderr));
+            }
+            Effect::Recovered => {
+                self.tell(OfShard::Recovered);
+                info!(%shard, pid = self.pid, "shard is not parked any more: its record processor works");
+            }
+            Effect::Shortage(reason) => {
+                self.tell(OfShard::Shortage { reason: &reason });
+                if self.parts.standings.reports_shortage(Instant::now()) {
+                    warn!(%shard, reason, "cannot start another record processor for lack of resources, will try again");
+                }
             }
             Effect::Slow(taken) => {
                 warn!(%shard, pid = self.pid, ?taken, "the record processor is still at its batch");
@@ -274,7 +324,10 @@ impl Consumer {
                 }
             }
             Effect::Odd(what) => warn!(%shard, pid = self.pid, what, "out of order"),
-            Effect::Finish(outcome) => {
+            Effect::Finish(mut outcome) => {
+                if let Outcome::Hopeless(reason) = &mut outcome {
+                    *reason = with_stderr(std::mem::take(reason), &self.stderr());
+                }
                 self.ending = Some(match outcome {
                     Outcome::ShardEnded => Ending::ShardEnded,
                     Outcome::LeaseLost => Ending::Lost,
@@ -286,6 +339,23 @@ impl Consumer {
             }
         }
         None
+    }
+
+    /// The last lines that the present child, or the one before it, has written to stderr.
+    fn stderr(&self) -> Vec<String> {
+        self.child.as_ref().map_or_else(|| self.stderr.clone(), Child::last_stderr)
+    }
+
+    /// A checkpoint was refused. A child may ask for one with each record.
+    fn refused(&mut self, failure: CheckpointFailure) {
+        let now = Instant::now();
+        let (count, logged) = &mut self.refused;
+        *count += 1;
+        if logged.is_none_or(|at| now.saturating_duration_since(at) >= REPORT_AGAIN) {
+            warn!(shard = %self.held.shard(), pid = self.pid, error = failure.name(), times = *count,
+                stored = %self.state.stored(), "refused a checkpoint of the record processor");
+            (*count, *logged) = (0, Some(now));
+        }
     }
 
     fn open_feed(&mut self, sequence: &Sequence) {
@@ -332,6 +402,14 @@ impl Drop for Consumer {
     /// However it ends: if it breaks down its lease is given back.
     fn drop(&mut self) {
         self.tell(OfShard::Over(self.ending.unwrap_or(Ending::GivenBack)));
+        self.parts.standings.over(self.held.shard());
+    }
+}
+
+fn with_stderr(reason: String, stderr: &[String]) -> String {
+    match stderr.last() {
+        Some(line) => format!("{reason}; its last line on stderr: {line:?}"),
+        None => reason,
     }
 }
 

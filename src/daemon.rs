@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::budget::Budget;
-use crate::config::{ChildProtocol, Config, OnChildFailure};
+use crate::config::{ChildProtocol, Config, OnChildFailure, OnHopelessShard};
 use crate::consumer::{Parts, Settings};
 use crate::coordinator::{self, Coordinator, Ends, Handle, Seen};
 use crate::exit::Exit;
@@ -331,6 +331,10 @@ fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>) -> Parts 
             OnChildFailure::Restart => config.max_child_failures,
             OnChildFailure::Exit => 1,
         },
+        parked_pause: match (config.on_child_failure, config.on_hopeless_shard) {
+            (OnChildFailure::Restart, OnHopelessShard::Park) => Some(config.parked_pause),
+            (OnChildFailure::Exit, _) | (_, OnHopelessShard::Exit) => None,
+        },
     };
     let dialect = match config.child_protocol {
         ChildProtocol::Current => Dialect::Current,
@@ -370,6 +374,7 @@ fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>) -> Parts 
         timestamp,
         check_hash_keys: !config.skip_sync_if_leases_exist,
         sink: ports.sink,
+        standings: Arc::default(),
     }
 }
 

@@ -65,6 +65,9 @@ pub struct Child {
     /// Made once, when the first of the two ends is seen.
     leak: Option<Instant>,
     told_exit: bool,
+    /// What it has written to stderr last; read before its exit is told.
+    stderr: output::Tail,
+    stderr_open: bool,
     /// A status that answered nothing was warned about: one that comes with each batch is one warning.
     told_stale: bool,
 }
@@ -80,6 +83,8 @@ impl Child {
         Ok(Self {
             shard: shard.clone(),
             printed: output::Printed::new(shard.clone(), process.pid(), "stdout"),
+            stderr: process.stderr(),
+            stderr_open: true,
             process,
             session: Session::new(dialect),
             output_open: true,
@@ -140,9 +145,17 @@ impl Child {
         }
     }
 
+    /// The last lines that it has written to stderr, the last one last.
+    pub fn last_stderr(&self) -> Vec<String> {
+        self.stderr.lines()
+    }
+
     /// What the child does next. Cancel-safe. After [`Event::Exited`] it waits for ever.
     pub async fn next(&mut self) -> Event {
         loop {
+            let overdue = self.leak.is_some_and(|by| by <= Instant::now());
+            // A grandchild may hold it open.
+            self.stderr_open &= !self.stderr.is_ended() && !(self.exited.is_some() && overdue);
             if let Some(event) = self.session.next() {
                 self.note(&event);
                 return Event::Said(event);
@@ -154,7 +167,7 @@ impl Child {
             let owing = self.session.is_owing();
             let listen = self.output_open && (self.session.wants_input() || self.exited.is_some());
             // Checked here too: whoever holds the pipe may never stop talking.
-            if self.exited.is_some() && self.output_open && self.leak.is_some_and(|by| by <= Instant::now()) {
+            if self.exited.is_some() && self.output_open && overdue {
                 warn!(shard = %self.shard, pid = self.pid(),
                     "the process is gone but its stdout is held open by another: not read any further");
                 self.output_open = false;
@@ -164,6 +177,8 @@ impl Child {
             let happened = tokio::select! {
                 biased;
                 happened = self.process.next(listen, self.exited.is_none()) => happened,
+                () = self.stderr.ended(), if self.exited.is_some() && !self.output_open && self.stderr_open => continue,
+                () = clock::reached(self.leak), if self.exited.is_some() && !self.output_open && self.stderr_open => continue,
                 // Last, so that whatever is in the pipe by then has been read.
                 () = clock::reached(given_up), if self.exited.is_none() && !owing => continue,
                 () = clock::reached(self.leak), if self.output_open == self.exited.is_some() && !owing => {
@@ -218,7 +233,7 @@ impl Child {
             return None;
         }
         match &self.exited {
-            Some(end) if !self.output_open && !self.told_exit => {
+            Some(end) if !self.output_open && !self.stderr_open && !self.told_exit => {
                 self.told_exit = true;
                 Some(Event::Exited(end.clone()))
             }

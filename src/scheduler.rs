@@ -1,7 +1,7 @@
 //! Leases held become consumers running.
 //!
 //! One consumer a shard: a lease that comes back before its former consumer has ended waits for
-//! that. A consumer whose shard is hopeless ends the whole daemon, as a supervisor must see it.
+//! that. A program of which no child ever worked ends the whole daemon, as a supervisor must see it.
 //!
 //! In KCL: `Scheduler`.
 
@@ -23,7 +23,7 @@ use crate::shard::ShardId;
 /// A shard's child failed for good.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the record processor of shard {shard} failed too often in a row (multilangd.maxChildFailures), the last time because {reason}"
+    "the record processor of shard {shard} failed too often in a row (multilangd.maxChildFailures); last failure: {reason}"
 )]
 pub struct Hopeless {
     /// The shard.
@@ -73,6 +73,7 @@ pub async fn run(
         finished: broadcast::Sender::new(1),
         hopeless: None,
     };
+    let standings = scheduler.parts.standings.clone();
     let second = Duration::from_secs(1);
     let mut waiting = interval_at(Instant::now() + second, second);
     waiting.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -93,6 +94,7 @@ pub async fn run(
                 }
             }
             Some(held) = leases.recv() => scheduler.held(held),
+            () = standings.changed(), if !stopping => scheduler.give_up_if_nothing_works(),
             _ = waiting.tick(), if stopping => {
                 let left: Vec<&str> = scheduler.running.keys().map(ShardId::as_str).collect();
                 info!(?left, "waiting for record processors to stop");
@@ -118,6 +120,19 @@ impl Scheduler {
         } else {
             self.start(held);
         }
+    }
+
+    /// Every shard is parked, and no child has ever answered: the program is broken, not a record.
+    fn give_up_if_nothing_works(&mut self) {
+        if let Some((shard, reason)) = self.parts.standings.never_worked() {
+            self.give_up(Hopeless { shard, reason });
+        }
+    }
+
+    fn give_up(&mut self, hopeless: Hopeless) {
+        error!(error = %hopeless, "stopping the daemon");
+        self.hopeless.get_or_insert(hopeless);
+        self.stop.cancel();
     }
 
     fn start(&mut self, held: Arc<Held>) {
@@ -157,11 +172,9 @@ impl Scheduler {
             Some(Outcome::LeaseLost) => info!(shard = %held.shard(), "left the shard: its lease is lost"),
             Some(Outcome::Stopped) => self.coordinator.release(held),
             Some(Outcome::Hopeless(reason)) => {
-                let hopeless = Hopeless { shard: held.shard().clone(), reason };
-                error!(error = %hopeless, "the daemon stops");
-                self.hopeless.get_or_insert(hopeless);
+                let shard = held.shard().clone();
                 self.coordinator.release(held);
-                self.stop.cancel();
+                self.give_up(Hopeless { shard, reason });
             }
             None => {
                 self.coordinator.release(held);

@@ -136,11 +136,21 @@ pub enum Condition {
     Restarting,
     /// There is work, and nothing has moved for too long; why.
     Stuck(String),
+    /// Its children failed again and again: the next is started after a long pause; why.
+    Parked(String),
     /// This worker has left it.
     Over(Ending),
 }
 
 impl Condition {
+    /// Why the shard does not move, where it should.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Stuck(why) | Self::Parked(why) => Some(why),
+            Self::Waiting | Self::Idle | Self::Working | Self::Restarting | Self::Over(_) => None,
+        }
+    }
+
     /// One word for it.
     pub fn word(&self) -> &'static str {
         match self {
@@ -149,6 +159,7 @@ impl Condition {
             Self::Working => "working",
             Self::Restarting => "restarting",
             Self::Stuck(_) => "stuck",
+            Self::Parked(_) => "parked",
             Self::Over(ending) => ending.word(),
         }
     }
@@ -163,14 +174,31 @@ pub fn condition(totals: &Totals, now: Instant, stuck_after: Duration) -> Condit
         let lasted = now.saturating_duration_since(since?);
         (lasted >= stuck_after).then_some(lasted.as_secs())
     };
+    let last_failure = || {
+        let Some((reason, stderr)) = &totals.failure else { return String::new() };
+        let line = stderr.last().map(|line| format!(", {line:?}")).unwrap_or_default();
+        format!("; last error: {reason}{line}")
+    };
+    if let Some(since) = totals.parked_since {
+        let seconds = now.saturating_duration_since(totals.failing_since.unwrap_or(since)).as_secs();
+        return Condition::Parked(format!(
+            "record processor has been failing for {seconds} s{}",
+            last_failure()
+        ));
+    }
+    if let Some((since, reason)) = &totals.shortage
+        && let Some(seconds) = lasts(Some(*since))
+    {
+        return Condition::Stuck(format!("record processor could not be started for {seconds} s: {reason}"));
+    }
     let failing = || {
         let seconds = lasts(totals.failing_since).unwrap_or_default();
-        Condition::Stuck(format!("the record processor fails again and again since {seconds} s ago"))
+        Condition::Stuck(format!("record processor has been failing for {seconds} s{}", last_failure()))
     };
     if let Some((action, since)) = totals.asked {
         return match lasts(Some(since)) {
             Some(seconds) => {
-                Condition::Stuck(format!("the record processor has not answered {action} for {seconds} s"))
+                Condition::Stuck(format!("record processor has not answered {action} for {seconds} s"))
             }
             None if lasts(totals.failing_since).is_some() => failing(),
             None if action == Action::Initialize && totals.failing_since.is_some() => Condition::Restarting,
@@ -287,11 +315,10 @@ impl Subject {
 fn shard_json(shard: &ShardId, totals: &Totals, condition: &Condition, now: Instant, wall: i64) -> Value {
     let ago = |at: Option<Instant>| at.map(|at| now.saturating_duration_since(at).as_secs());
     let age = |arrival: Option<i64>| arrival.map(|arrival| (wall - arrival).max(0) / 1_000);
-    let why = if let Condition::Stuck(why) = condition { Some(why) } else { None };
     json!({
         "shard": shard.as_str(),
         "state": condition.word(),
-        "reason": why,
+        "reason": condition.reason(),
         "held": totals.over.is_none(),
         "sinceSeconds": ago(totals.since),
         "childPid": totals.pid,
@@ -313,6 +340,8 @@ fn shard_json(shard: &ShardId, totals: &Totals, condition: &Condition, now: Inst
         "child": {
             "starts": totals.starts, "failures": totals.failures, "answers": totals.answers,
             "busySeconds": totals.in_child.as_secs_f64(),
+            "lastFailure": totals.failure.as_ref().map(|(reason, _)| reason),
+            "lastStderr": totals.failure.as_ref().map(|(_, stderr)| stderr),
         },
         "reads": {
             "ok": totals.fetches, "failed": totals.fetch_failures, "failingSeconds": ago(totals.unread_since),
@@ -355,7 +384,7 @@ mod tests {
             (totals.pid, totals.failing_since) = (None, Some(start));
         };
         assert_eq!(after(5, failing), Condition::Restarting);
-        assert!(matches!(after(61, failing), Condition::Stuck(why) if why.contains("fails again")));
+        assert!(matches!(after(61, failing), Condition::Stuck(why) if why.contains("has been failing")));
         let unread = |totals: &mut Totals, start| totals.unread_since = Some(start);
         assert_eq!(after(5, unread), Condition::Idle);
         assert!(matches!(after(61, unread), Condition::Stuck(why) if why.contains("Kinesis")));
@@ -377,7 +406,7 @@ mod tests {
             board.shard(&shard, OfShard::Delivered { records: 1, bytes: 1, last: &last, arrival: None });
             board.shard(&shard, OfShard::Asked(Action::ProcessRecords));
             board.shard(&shard, OfShard::ChildGone);
-            board.shard(&shard, OfShard::ChildFailed { times: times.try_into().unwrap() });
+            board.shard(&shard, OfShard::failed(times.try_into().unwrap()));
             tokio::time::advance(LIMIT / 2 + Duration::from_secs(1)).await;
         }
     }
@@ -388,14 +417,14 @@ mod tests {
         let now = || condition(&board.totals()[&shard], Instant::now(), LIMIT);
         let number = |n: &str| Position::new(Sequence::Number(SequenceNumber::parse(n).unwrap()));
         board.shard(&shard, OfShard::Held { checkpoint: &number("4") });
-        board.shard(&shard, OfShard::ChildFailed { times: 1 });
+        board.shard(&shard, OfShard::failed(1));
         board.shard(&shard, OfShard::ChildStarted { pid: 7 });
         tokio::time::advance(LIMIT * 100).await;
         assert_eq!(now(), Condition::Idle);
         let last = number("5");
         board.shard(&shard, OfShard::Delivered { records: 1, bytes: 1, last: &last, arrival: None });
         board.shard(&shard, OfShard::ChildGone);
-        board.shard(&shard, OfShard::ChildFailed { times: 2 });
+        board.shard(&shard, OfShard::failed(2));
         assert_eq!(now(), Condition::Restarting);
         board.shard(&shard, OfShard::ChildStarted { pid: 8 });
         board.shard(&shard, OfShard::FetchFailed { took: None, error: "Kinesis refused: AccessDenied" });
@@ -420,7 +449,7 @@ mod tests {
         let now = || condition(&board.totals()[&shard], Instant::now(), LIMIT);
         let replaced = || {
             board.shard(&shard, OfShard::ChildGone);
-            board.shard(&shard, OfShard::ChildFailed { times: 1 });
+            board.shard(&shard, OfShard::failed(1));
             assert_eq!(now(), Condition::Restarting);
             board.shard(&shard, OfShard::ChildStarted { pid: 7 });
             board.shard(&shard, OfShard::Asked(Action::Initialize));
@@ -436,9 +465,9 @@ mod tests {
         for times in 2..4 {
             tokio::time::advance(LIMIT / 2).await;
             board.shard(&shard, OfShard::ChildGone);
-            board.shard(&shard, OfShard::ChildFailed { times });
+            board.shard(&shard, OfShard::failed(times));
         }
-        assert!(matches!(now(), Condition::Stuck(why) if why.contains("fails again")));
+        assert!(matches!(now(), Condition::Stuck(why) if why.contains("has been failing")));
     }
 
     #[test]

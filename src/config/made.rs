@@ -7,7 +7,9 @@ use super::keys::client::Service;
 use super::keys::own;
 use super::resolve::Resolved;
 use super::value::Value;
-use super::{ChildProtocol, ClientConfig, Config, Faults, OnChildFailure, Remark, Source, Status};
+use super::{
+    ChildProtocol, ClientConfig, Config, Faults, OnChildFailure, OnHopelessShard, Remark, Source, Status,
+};
 use crate::fleet::version::Configured;
 use crate::fleet::{lead, report};
 use crate::lease::WorkerId;
@@ -108,6 +110,11 @@ impl Resolved {
                 "exit" => OnChildFailure::Exit,
                 _ => OnChildFailure::Restart,
             },
+            on_hopeless_shard: match text(own::ON_HOPELESS_SHARD).as_str() {
+                "exit" => OnHopelessShard::Exit,
+                _ => OnHopelessShard::Park,
+            },
+            parked_pause: Duration::from_millis(u64::try_from(s.number(own::MAX_PARKED_PAUSE)).unwrap_or(1)),
             max_child_failures: u32::try_from(s.number(own::MAX_CHILD_FAILURES)).unwrap_or(1),
             child_protocol: match text(own::CHILD_PROTOCOL).as_str() {
                 "shutdown" => ChildProtocol::Shutdown,

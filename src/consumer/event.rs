@@ -36,8 +36,21 @@ pub struct Settings {
     pub kill_grace: Duration,
     /// `callProcessRecordsEvenForEmptyRecordList`.
     pub keep_empty: bool,
-    /// So many failures of the child in a row, without a checkpoint between them, are the end.
+    /// `multilangd.maxChildFailures`: the shard is parked, or the daemon exits, after this many failures of the child in
+    /// a row without a checkpoint between them.
     pub max_failures: u32,
+    /// `multilangd.maxParkedPauseMillis`: the longest pause between restarts of the child of a parked shard. None where
+    /// the daemon exits instead (`multilangd.onHopelessShard`, `multilangd.onChildFailure`).
+    pub parked_pause: Option<Duration>,
+}
+
+/// Why no child was started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotSpawned {
+    /// The program can't be run: this counts as a failure of the child.
+    Failed(String),
+    /// The machine, or a limit of this process, has no room for another process.
+    Shortage(String),
 }
 
 /// What happened.
@@ -51,8 +64,8 @@ pub enum Event {
     ShardFinished,
     /// The child runs.
     Spawned,
-    /// The child can't be started.
-    NotSpawned(String),
+    /// No child was started.
+    NotSpawned(NotSpawned),
     /// The child did something.
     Child(multilang::Event),
     /// Records, from the feed that was opened last.
@@ -137,6 +150,12 @@ pub enum Effect {
     Signal(Stop),
     /// The child failed, for this reason; so many in a row. Worth a log line.
     Failed(String, u32),
+    /// The shard is parked, for this reason, and the child is restarted after this pause. Worth a log line.
+    Parked(String, Duration),
+    /// A parked shard works again. Worth a log line.
+    Recovered,
+    /// No child was started, because the machine has no room for it. Worth a log line now and then.
+    Shortage(String),
     /// The child has had its batch for so long. Worth a log line.
     Slow(Duration),
     /// Something of the child's is odd but harmless. Worth a log line.
@@ -154,6 +173,6 @@ pub enum Outcome {
     LeaseLost,
     /// The daemon stops, or another worker is to have the lease, which is still ours.
     Stopped,
-    /// The child failed too often; why it did last.
+    /// The child failed too often, and shards are not parked; the reason of the last failure.
     Hopeless(String),
 }

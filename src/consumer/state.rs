@@ -4,7 +4,7 @@
 //! waiting -> starting -> idle <-> processing -> preparing end -> ending -> closing -> finished
 //!                         |  '-> notifying -> losing ------------------------^
 //!                         '----------------------------> losing -------------'
-//! any of these -> closing -> backing off -> starting      (the child failed)
+//! any of these -> closing -> backing off -> starting      (the child failed; a parked shard has longer pauses)
 //! ```
 //!
 //! Rules:
@@ -20,23 +20,30 @@
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "most events concern few phases")]
 
+mod closing;
+
 use std::time::Duration;
 
 use multilangd_protocol::{Action, CheckpointFailure, CheckpointRequest, session};
 use tokio::time::Instant;
 
-use super::event::{Effect, EndError, Event, Message, Outcome, Settings};
+use super::event::{Effect, EndError, Event, Message, NotSpawned, Outcome, Settings};
 use crate::backoff::Backoff;
 use crate::batch::Batch;
 use crate::checkpoint::{self, Progress, Verdict};
 use crate::lease::held;
-use crate::multilang::{self, Stop};
+use crate::multilang;
 use crate::sequence::{Position, Sequence};
 use crate::shard::ChildShard;
 
 /// A child that lived so long, and has checkpointed whatever it was given, did not fail "in a row" with
 /// the one before: a shard without records would else add up failures for ever.
 const LIVED_WELL: Duration = Duration::from_secs(60);
+
+/// The longest pause between restarts of a child whose shard is not parked.
+const RESTART: Duration = Duration::from_secs(30);
+/// The first pause after a child could not be started because the machine had no room for it.
+const SHORTAGE: Duration = Duration::from_secs(1);
 
 /// Between warnings about one slow batch. Java: every second.
 const WARN_AGAIN: Duration = Duration::from_secs(10);
@@ -103,9 +110,13 @@ pub struct State {
     stop: bool,
     lost: bool,
     failures: u32,
+    /// So many failures in a row that the pauses between restarts are long, and nothing shows yet that it works again.
+    parked: bool,
     /// When the present child was started.
     started: Option<Instant>,
     backoff: Backoff,
+    /// Between attempts to start a child for which the machine has no room.
+    shortage: Backoff,
 }
 
 type Effects = Vec<Effect>;
@@ -113,7 +124,8 @@ type Effects = Vec<Effect>;
 impl State {
     /// A lease that was just taken, with its stored checkpoint.
     pub fn new(settings: Settings, stored: Position, has_parents: bool, random: fastrand::Rng) -> Self {
-        let backoff = Backoff::new(settings.task_backoff, Duration::from_secs(30), random);
+        let shortage = Backoff::new(SHORTAGE, SHORTAGE * 10, random.clone());
+        let backoff = Backoff::new(settings.task_backoff, RESTART, random);
         Self {
             settings,
             has_parents,
@@ -131,8 +143,10 @@ impl State {
             stop: false,
             lost: false,
             failures: 0,
+            parked: false,
             started: None,
             backoff,
+            shortage,
         }
     }
 
@@ -156,7 +170,7 @@ impl State {
             Phase::Starting | Phase::Processing | Phase::Ending | Phase::Notifying | Phase::Losing => {
                 self.answer_by
             }
-            Phase::Idle => None,
+            Phase::Idle => self.recovers_at(),
         };
         let slow = self.slow.filter(|_| self.phase == Phase::Processing).map(|(_, at)| at);
         own.into_iter().chain(self.hurry).chain(slow).min()
@@ -175,7 +189,8 @@ impl State {
                 _ => Vec::new(),
             },
             Event::Spawned => self.spawned(now),
-            Event::NotSpawned(reason) => self.fail(now, reason),
+            Event::NotSpawned(NotSpawned::Failed(reason)) => self.fail(now, reason),
+            Event::NotSpawned(NotSpawned::Shortage(reason)) => self.wait_for_resources(now, reason),
             Event::Child(event) => self.child(now, event),
             Event::Batch(batch) => self.batch(now, batch),
             Event::FeedBroke => {
@@ -239,6 +254,7 @@ impl State {
     fn spawned(&mut self, now: Instant) -> Effects {
         self.child_alive = true;
         self.started = Some(now);
+        self.shortage.reset();
         self.open(now, Message::Initialize(self.progress.last().clone()))
     }
 
@@ -379,6 +395,7 @@ impl State {
 
     fn was_stored(&mut self, now: Instant, position: Position, outcome: Result<(), held::Error>) -> Effects {
         self.storing = false;
+        let mut effects = Vec::new();
         let outcome = match outcome {
             Ok(()) => {
                 self.progress.stored(position);
@@ -396,18 +413,22 @@ impl State {
             let failing = matches!(&self.phase, Phase::Closing { then: Then::Restart(_), .. });
             self.failures = u32::from(failing);
             self.backoff.reset();
+            if !failing {
+                effects.extend(self.recover());
+            }
         }
         match &self.phase {
             Phase::Closing { then, step: Step::Gone, .. } => {
                 let then = then.clone();
-                self.closed(now, then)
+                effects.extend(self.closed(now, then));
             }
-            Phase::Closing { .. } => Vec::new(),
+            Phase::Closing { .. } => {}
             _ => {
                 self.wait_for_answer(now);
-                vec![Effect::Acknowledge(outcome.map_err(|error| checkpoint::failure(&error)))]
+                effects.push(Effect::Acknowledge(outcome.map_err(|error| checkpoint::failure(&error))));
             }
         }
+        effects
     }
 
     fn end_prepared(&mut self, now: Instant, outcome: Result<(), EndError>) -> Effects {
@@ -495,6 +516,7 @@ impl State {
             Phase::Waiting(Some(at)) if *at <= now => self.look_at_parents(),
             Phase::PreparingEnd(Some(at)) if *at <= now => self.settle(now),
             Phase::BackingOff(until) if *until <= now => self.start(),
+            Phase::Idle if self.recovers_at().is_some_and(|at| at <= now) => self.recover(),
             Phase::Starting | Phase::Processing | Phase::Ending | Phase::Notifying | Phase::Losing
                 if self.answer_by.is_some_and(|by| by <= now) =>
             {
@@ -514,77 +536,6 @@ impl State {
             }
             _ => Vec::new(),
         }
-    }
-
-    /// The child can't go on. What follows depends on whether it was needed any longer.
-    fn fail(&mut self, now: Instant, reason: String) -> Effects {
-        if self.lost || self.stop {
-            let then = Then::Finish(self.end_of_holding());
-            let mut effects = vec![Effect::Odd(reason)];
-            effects.extend(self.close(now, then));
-            return effects;
-        }
-        // A child that lived well and owed nothing begins a new row.
-        let lived = self.started.is_some_and(|started| now.duration_since(started) >= LIVED_WELL);
-        if lived && self.phase != Phase::Starting && self.progress.owes_nothing() {
-            self.failures = 0;
-            self.backoff.reset();
-        }
-        self.failures += 1;
-        let mut effects = vec![Effect::Failed(reason.clone(), self.failures)];
-        effects.extend(self.close(now, Then::Restart(reason)));
-        effects
-    }
-
-    /// Sends the child on its way out.
-    fn close(&mut self, now: Instant, then: Then) -> Effects {
-        self.answer_by = None;
-        if !self.child_alive {
-            return self.closed(now, then);
-        }
-        let grace = if self.stop { self.settings.kill_grace } else { self.settings.exit_grace };
-        self.phase = Phase::Closing { then, step: Step::StdinClosed, by: now + grace };
-        vec![Effect::CloseStdin]
-    }
-
-    fn press(&mut self, now: Instant, then: Then, step: Step) -> Effects {
-        let by = now + self.settings.kill_grace;
-        match step {
-            Step::StdinClosed => {
-                self.phase = Phase::Closing { then, step: Step::Terminated, by };
-                vec![Effect::Signal(Stop::Politely)]
-            }
-            Step::Terminated => {
-                self.phase = Phase::Closing { then, step: Step::Killed, by };
-                vec![Effect::Signal(Stop::AtOnce)]
-            }
-            // Not even SIGKILL ended it (a process in an uninterruptible wait): it can do no harm.
-            Step::Killed | Step::Gone => self.closed(now, then),
-        }
-    }
-
-    fn closed(&mut self, now: Instant, then: Then) -> Effects {
-        if self.storing {
-            self.phase = Phase::Closing { then, step: Step::Gone, by: now };
-            return Vec::new();
-        }
-        match then {
-            Then::Finish(outcome) => self.finish(outcome),
-            Then::Restart(_) if self.progress.last().is_shard_end() => self.finish(Outcome::ShardEnded),
-            Then::Restart(_) if self.lost || self.stop => self.finish(self.end_of_holding()),
-            Then::Restart(reason) if self.failures >= self.settings.max_failures => {
-                self.finish(Outcome::Hopeless(reason))
-            }
-            Then::Restart(_) => {
-                self.phase = Phase::BackingOff(now + self.backoff.pause());
-                Vec::new()
-            }
-        }
-    }
-
-    fn finish(&mut self, outcome: Outcome) -> Effects {
-        self.phase = Phase::Finished;
-        vec![Effect::CloseFeed, Effect::Finish(outcome)]
     }
 }
 

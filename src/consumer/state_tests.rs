@@ -1,6 +1,7 @@
 //! Tests of the state machine: each drives it by hand, with time as a number.
 
 use super::*;
+use crate::multilang::Stop;
 use crate::record::Record;
 use crate::sequence::SequenceNumber;
 use crate::shard::HashRange;
@@ -19,6 +20,7 @@ fn settings() -> Settings {
         kill_grace: seconds(1),
         keep_empty: false,
         max_failures: 5,
+        parked_pause: None,
     }
 }
 
@@ -283,10 +285,13 @@ fn a_child_that_can_not_be_started_counts_as_failed() {
     let mut life = Life::new("TRIM_HORIZON");
     life.on(Event::Begin);
     for _ in 0..4 {
-        assert!(matches!(life.on(Event::NotSpawned("gone".into()))[..], [Effect::Failed(..)]));
+        assert!(matches!(
+            life.on(Event::NotSpawned(NotSpawned::Failed("gone".into())))[..],
+            [Effect::Failed(..)]
+        ));
         assert!(life.wait().contains(&Effect::Spawn));
     }
-    let effects = life.on(Event::NotSpawned("gone".into()));
+    let effects = life.on(Event::NotSpawned(NotSpawned::Failed("gone".into())));
     assert_eq!(effects.last(), Some(&Effect::Finish(Outcome::Hopeless("gone".into()))));
 }
 
@@ -417,4 +422,105 @@ fn a_child_after_one_whose_checkpoint_was_stored_without_an_answer_is_not_refuse
     assert_eq!(life.child(request(Some("13"))), [Effect::Store(position("13"))]);
     assert_eq!(life.stored("13"), [Effect::Acknowledge(Ok(()))]);
     assert_eq!(life.state.stored(), &position("13"));
+}
+
+/// A shard that is parked, with its child gone.
+fn parked(stored: &str) -> Life {
+    let mut life = Life::idle(stored);
+    life.state.settings.parked_pause = Some(Duration::from_secs(300));
+    for failure in 1..5 {
+        assert!(matches!(life.exited()[..], [Effect::Failed(_, n)] if n == failure));
+        life.wait();
+        life.on(Event::Spawned);
+        life.done(Action::Initialize);
+    }
+    assert!(matches!(life.exited()[..], [Effect::Failed(_, 5), Effect::Parked(..)]));
+    life
+}
+
+#[test]
+fn parked_shard_restarts_its_child_after_longer_and_longer_pauses() {
+    let mut life = parked("5");
+    let mut pauses = Vec::new();
+    for _ in 0..10 {
+        let before = life.now;
+        assert_eq!(life.wait(), [Effect::Spawn]);
+        pauses.push((life.now - before).as_secs());
+        life.on(Event::Spawned);
+        life.done(Action::Initialize);
+        assert!(matches!(life.exited()[..], [Effect::Failed(..)]), "parked already");
+    }
+    assert!(pauses.is_sorted_by(|a, b| a < b || *b >= 150), "{pauses:?}");
+    assert!(pauses[0] < 10 && pauses[9] >= 150 && pauses.iter().all(|pause| *pause <= 300), "{pauses:?}");
+}
+
+#[test]
+fn parked_shard_recovers_with_a_checkpoint() {
+    let mut life = parked("5");
+    life.wait();
+    life.on(Event::Spawned);
+    assert_eq!(life.done(Action::Initialize), []);
+    life.on(Event::Batch(batch(&[6])));
+    life.child(request(None));
+    assert_eq!(life.stored("6"), [Effect::Recovered, Effect::Acknowledge(Ok(()))]);
+    life.done(Action::ProcessRecords);
+    assert!(matches!(life.exited()[..], [Effect::Failed(_, 1)]));
+    let before = life.now;
+    life.wait();
+    assert!(life.now - before <= Duration::from_millis(500), "the pauses are short again");
+}
+
+#[test]
+fn parked_shard_recovers_when_its_child_stays_alive() {
+    let mut life = parked("5");
+    life.wait();
+    life.on(Event::Spawned);
+    life.done(Action::Initialize);
+    let before = life.now;
+    assert_eq!(life.wait(), [Effect::Recovered]);
+    assert_eq!((life.now - before, life.state.deadline()), (LIVED_WELL, None));
+}
+
+#[test]
+fn parked_shard_keeps_no_records_but_its_place_at_latest() {
+    let mut life = Life::idle("5");
+    life.state.settings.parked_pause = Some(Duration::from_secs(300));
+    life.state.settings.max_failures = 1;
+    life.on(Event::Batch(batch(&[6])));
+    let effects = life.exited();
+    assert!(
+        matches!(effects[..], [Effect::Failed(..), Effect::CloseFeed, Effect::Parked(..)]),
+        "{effects:?}"
+    );
+    assert_eq!(life.wait(), [Effect::OpenFeed(position("5").sequence), Effect::Spawn]);
+
+    let mut life = Life::idle("LATEST");
+    life.state.settings.parked_pause = Some(Duration::from_secs(300));
+    life.state.settings.max_failures = 1;
+    assert!(matches!(life.exited()[..], [Effect::Failed(..), Effect::Parked(..)]));
+    assert_eq!(life.wait(), [Effect::Spawn], "opening LATEST again would skip records");
+}
+
+#[test]
+fn parked_shard_ends_at_once_with_a_stop_or_a_lost_lease() {
+    assert_eq!(parked("5").on(Event::Stop), finish(Outcome::Stopped));
+    assert_eq!(parked("5").on(Event::Wanted), finish(Outcome::Stopped));
+    let effects = parked("5").on(Event::LeaseLost);
+    assert_eq!(effects.last(), Some(&Effect::Finish(Outcome::LeaseLost)));
+}
+
+#[test]
+fn shortage_of_resources_is_no_failure_of_the_child() {
+    let mut life = Life::new("TRIM_HORIZON");
+    life.state.settings.max_failures = 1;
+    life.on(Event::Begin);
+    for _ in 0..20 {
+        let before = life.now;
+        let shortage = Event::NotSpawned(NotSpawned::Shortage("EAGAIN".into()));
+        assert_eq!(life.on(shortage), [Effect::Shortage("EAGAIN".into())]);
+        assert_eq!(life.wait(), [Effect::Spawn]);
+        assert!(life.now - before <= Duration::from_secs(10));
+    }
+    life.on(Event::Spawned);
+    assert_eq!(life.done(Action::Initialize), []);
 }

@@ -31,6 +31,12 @@ pub struct Totals {
     pub failures: u64,
     /// When the first of the present row of failures was: none once a child has answered.
     pub failing_since: Option<Instant>,
+    /// Why the child failed last, and its last lines on stderr.
+    pub failure: Option<(String, Vec<String>)>,
+    /// Since when the shard is parked.
+    pub parked_since: Option<Instant>,
+    /// Since when no child can be started for lack of resources, and of which.
+    pub shortage: Option<(Instant, String)>,
     /// What the child is asked for, and since when.
     pub asked: Option<(Action, Instant)>,
     /// Time that children took to answer.
@@ -97,7 +103,7 @@ impl Totals {
                 // Counts go on where this worker held the shard before.
                 (self.since, self.moved, self.over) = (Some(now), Some(now), None);
                 (self.asked, self.failing_since, self.unread_since) = (None, None, None);
-                self.read_error = None;
+                (self.read_error, self.failure, self.parked_since, self.shortage) = (None, None, None, None);
                 (self.checkpoint, self.checkpoint_arrival) = (Some(checkpoint.clone()), None);
                 (self.last, self.last_arrival) = (None, None);
                 self.arrivals.clear();
@@ -105,9 +111,19 @@ impl Totals {
             OfShard::ChildStarted { pid } => {
                 self.pid = Some(pid);
                 self.starts += 1;
+                self.shortage = None;
             }
-            OfShard::ChildFailed { times } => {
+            OfShard::Parked => {
+                self.parked_since.get_or_insert(now);
+            }
+            OfShard::Recovered => self.parked_since = None,
+            OfShard::Shortage { reason } => {
+                let since = self.shortage.take().map_or(now, |(since, _)| since);
+                self.shortage = Some((since, reason.to_owned()));
+            }
+            OfShard::ChildFailed { times, reason, stderr } => {
                 self.failures += 1;
+                self.failure = Some((reason.to_owned(), stderr.to_vec()));
                 if times == 1 {
                     self.failing_since = None;
                 }
@@ -171,7 +187,7 @@ impl Totals {
                 self.end_delayed_since.get_or_insert(now);
             }
             OfShard::Over(ending) => {
-                self.end_delayed_since = None;
+                (self.end_delayed_since, self.parked_since, self.shortage) = (None, None, None);
                 (self.over, self.pid, self.asked, self.waiting) = (Some(ending), None, None, 0);
                 (self.since, self.moved) = (Some(now), Some(now));
             }

@@ -274,6 +274,7 @@ impl Sink for Queue {
                     process().success(Level::Summary, "", false, None);
                 }
             }
+            OfShard::Parked | OfShard::Recovered | OfShard::Shortage { .. } => {}
             OfShard::IteratorAsked { took, ok } => {
                 process().success(Level::Detailed, "KinesisDataFetcher.getShardIterator", ok, Some(took));
             }

@@ -23,6 +23,19 @@ pub enum OfShard<'a> {
     ChildFailed {
         /// How often in a row.
         times: u32,
+        /// What happened.
+        reason: &'a str,
+        /// Its last lines on stderr, the last one last.
+        stderr: &'a [String],
+    },
+    /// Its child failed so often that the pauses between restarts are long.
+    Parked,
+    /// It is not parked any more.
+    Recovered,
+    /// No child could be started, because the machine or a limit has no room for it.
+    Shortage {
+        /// Which resource is short.
+        reason: &'a str,
     },
     /// The child is gone.
     ChildGone,
@@ -95,6 +108,14 @@ pub enum OfShard<'a> {
     EndDelayed,
     /// This worker has no more to do with it.
     Over(Ending),
+}
+
+#[cfg(test)]
+impl OfShard<'static> {
+    /// A failure, for tests.
+    pub(crate) fn failed(times: u32) -> Self {
+        Self::ChildFailed { times, reason: "exit code 1", stderr: &[] }
+    }
 }
 
 /// Why a worker leaves a shard.

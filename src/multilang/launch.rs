@@ -10,6 +10,7 @@ use std::process::ExitStatus;
 use bytes::Bytes;
 use multilangd_protocol::{BatchLine, Line};
 
+use super::output::Tail;
 use crate::batch::Records;
 use crate::record::Record;
 use crate::shard::{BoxFuture, ShardId};
@@ -27,6 +28,18 @@ impl SpawnError {
     pub fn new(program: &impl fmt::Display, source: io::Error) -> Self {
         Self { program: program.to_string(), source }
     }
+
+    /// Whether the machine or a limit of this process had no room for another process. The program is not at fault.
+    pub fn is_shortage(&self) -> bool {
+        is_shortage(&self.source)
+    }
+}
+
+/// Whether an error says that descriptors, processes or memory are short: it passes when others let go of theirs.
+pub fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let short = [Errno::MFILE, Errno::NFILE, Errno::AGAIN, Errno::NOMEM].map(Errno::raw_os_error);
+    error.raw_os_error().is_some_and(|code| short.contains(&code))
 }
 
 /// How a process group is told to end.
@@ -129,4 +142,9 @@ pub trait Process: fmt::Debug + Send {
 
     /// Signals it and everything that it started.
     fn stop(&self, stop: Stop);
+
+    /// What it has written to stderr last.
+    fn stderr(&self) -> Tail {
+        Tail::closed()
+    }
 }

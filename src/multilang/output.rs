@@ -1,11 +1,14 @@
 //! What a child prints, made fit for a log: cut, without control characters, and no more of it than a
 //! log can bear.
 
+use std::collections::VecDeque;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use multilangd_protocol::Line;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::shard::ShardId;
@@ -63,6 +66,60 @@ impl Allowance {
     }
 }
 
+/// Lines of stderr that are kept of a child, and characters of each.
+const KEPT: (usize, usize) = (20, 500);
+
+/// The last lines that a child has written to stderr.
+#[derive(Debug, Clone, Default)]
+pub struct Tail {
+    lines: Arc<Mutex<VecDeque<String>>>,
+    ended: CancellationToken,
+}
+
+impl Tail {
+    /// Of a child without stderr.
+    pub fn closed() -> Self {
+        let tail = Self::default();
+        tail.end();
+        tail
+    }
+
+    /// The last lines, the last one last.
+    pub fn lines(&self) -> Vec<String> {
+        self.lock().iter().cloned().collect()
+    }
+
+    /// Whether everything was read.
+    pub fn is_ended(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+
+    /// Waits until everything was read. Cancel-safe.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+
+    fn push(&self, line: &str) {
+        let (lines, characters) = KEPT;
+        if line.trim().is_empty() {
+            return;
+        }
+        let mut kept = self.lock();
+        if kept.len() == lines {
+            kept.pop_front();
+        }
+        kept.push_back(line.chars().take(characters).collect());
+    }
+
+    fn end(&self) {
+        self.ended.cancel();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<String>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// One pipe of one child on its way into the log.
 #[derive(Debug)]
 pub struct Printed {
@@ -70,22 +127,36 @@ pub struct Printed {
     pid: u32,
     pipe: &'static str,
     allowance: Allowance,
+    tail: Option<Tail>,
 }
 
 impl Printed {
     /// `pipe` is `stdout` or `stderr`.
     pub fn new(shard: ShardId, pid: u32, pipe: &'static str) -> Self {
-        Self { shard, pid, pipe, allowance: Allowance::new(Instant::now()) }
+        Self { shard, pid, pipe, allowance: Allowance::new(Instant::now()), tail: None }
+    }
+
+    /// Its last lines are kept there.
+    #[must_use]
+    pub fn keeping(self, tail: Tail) -> Self {
+        Self { tail: Some(tail), ..self }
     }
 
     /// One line.
     pub fn tell(&mut self, line: &Line) {
-        let Some(left_out) = self.allowance.take(Instant::now()) else { return };
-        self.tell_left_out(left_out);
+        let left_out = self.allowance.take(Instant::now());
+        if left_out.is_none() && self.tail.is_none() {
+            return;
+        }
         let text = match line {
             Line::Whole(bytes) => readable(bytes),
             Line::Cut { head, length } => format!("{} … ({length} bytes)", readable(head)),
         };
+        if let Some(tail) = &self.tail {
+            tail.push(&text);
+        }
+        let Some(left_out) = left_out else { return };
+        self.tell_left_out(left_out);
         info!(target: "child", shard = %self.shard, pid = self.pid, pipe = self.pipe, "{text}");
     }
 
@@ -93,6 +164,9 @@ impl Printed {
     pub fn end(&mut self) {
         let left_out = std::mem::take(&mut self.allowance.left_out);
         self.tell_left_out(left_out);
+        if let Some(tail) = &self.tail {
+            tail.end();
+        }
     }
 
     fn tell_left_out(&self, lines: u64) {
@@ -132,6 +206,22 @@ mod tests {
         let told: Vec<_> = (0..2_000).filter_map(|_| allowance.take(later)).collect();
         assert_eq!((told.len(), told[0], told[1]), (1_000, 15_000, 0));
         assert_eq!(allowance.left_out, 1_000);
+    }
+
+    #[test]
+    fn tail_keeps_the_last_lines_cut_and_without_blank_ones() {
+        let tail = Tail::default();
+        let mut printed = Printed::new("s".into(), 1, "stderr").keeping(tail.clone());
+        for n in 0..30 {
+            printed.tell(&Line::Whole(format!("line {n}").into_bytes()));
+            printed.tell(&Line::Whole(b"  ".to_vec()));
+        }
+        printed.tell(&Line::Whole(vec![b'x'; 9_000]));
+        assert!(!tail.is_ended());
+        printed.end();
+        let lines = tail.lines();
+        assert_eq!((lines.len(), lines[0].as_str(), lines[19].len()), (20, "line 11", 500));
+        assert!(tail.is_ended());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tracing::warn;
 
 use super::launch::{Happened, Launch, Outgoing, Process, SpawnError, Stop, to_protocol};
-use super::output::Printed;
+use super::output::{Printed, Tail};
 use crate::record::Record;
 use crate::shard::{BoxFuture, ShardId};
 
@@ -131,6 +131,7 @@ struct Spawned {
     /// The child has left more messages unread than it can ever be owed.
     clogged: bool,
     broken: Option<oneshot::Receiver<String>>,
+    tail: Tail,
     /// Dropped, and so stopped, with the process.
     _pipes: JoinSet<()>,
 }
@@ -167,7 +168,9 @@ impl Spawned {
         let mut pipes = JoinSet::new();
         pipes.spawn(read_lines(stdout, lines_in));
         pipes.spawn(write_messages(stdin, messages, breaks));
-        pipes.spawn(log_lines(stderr, Printed::new(shard.clone(), pid, "stderr")));
+        let tail = Tail::default();
+        let printed = Printed::new(shard.clone(), pid, "stderr").keeping(tail.clone());
+        pipes.spawn(log_lines(stderr, printed));
         let group = i32::try_from(pid).ok().filter(|pid| *pid > 1).and_then(Pid::from_raw);
         Ok(Self {
             child,
@@ -178,6 +181,7 @@ impl Spawned {
             input: Some(input),
             clogged: false,
             broken: Some(broken),
+            tail,
             _pipes: pipes,
         })
     }
@@ -253,6 +257,10 @@ impl Process for Spawned {
         {
             warn!(pid = self.pid, %error, "can't signal a process group");
         }
+    }
+
+    fn stderr(&self) -> Tail {
+        self.tail.clone()
     }
 }
 

@@ -13,6 +13,7 @@
 //! | `java.rs` | the lease rows, beside what Java was seen to write |
 //! | `local.rs` | `multilangd local` |
 //! | `log.rs` | a log that nobody reads |
+//! | `parked.rs` | shards whose record processors fail again and again |
 //! | `reading.rs` | Kinesis in trouble |
 //! | `status.rs` | the status page, probes and metrics |
 //! | `tables.rs` | from three tables to one, and the rows in it, beside Java's |
@@ -46,6 +47,7 @@ mod java;
 mod life;
 mod local;
 mod log;
+mod parked;
 mod reading;
 mod rows;
 mod status;

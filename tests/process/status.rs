@@ -9,7 +9,7 @@ use tokio::time::{interval, timeout};
 
 use crate::rig::*;
 
-async fn get(address: &str, path: &str) -> String {
+pub async fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -18,13 +18,13 @@ async fn get(address: &str, path: &str) -> String {
     answer
 }
 
-async fn status(address: &str) -> Value {
+pub async fn status(address: &str) -> Value {
     let answer = get(address, "/status").await;
     serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
 }
 
 /// Asks until the answer satisfies a condition.
-async fn until(address: &str, what: &str, reached: impl Fn(&Value) -> bool) -> Value {
+pub async fn until(address: &str, what: &str, reached: impl Fn(&Value) -> bool) -> Value {
     let mut last = Value::Null;
     let wait = async {
         let mut looks = interval(Duration::from_millis(50));
@@ -41,11 +41,11 @@ async fn until(address: &str, what: &str, reached: impl Fn(&Value) -> bool) -> V
     last
 }
 
-fn states(status: &Value) -> Vec<&str> {
+pub fn states(status: &Value) -> Vec<&str> {
     status["shards"].as_array().unwrap().iter().map(|shard| shard["state"].as_str().unwrap()).collect()
 }
 
-fn metric(text: &str, begin: &str) -> f64 {
+pub fn metric(text: &str, begin: &str) -> f64 {
     let line =
         text.lines().find(|line| line.starts_with(begin)).unwrap_or_else(|| panic!("{begin} in\n{text}"));
     line.rsplit_once(' ').unwrap().1.parse().unwrap()

@@ -10,6 +10,8 @@ argv: PORT BEHAVIOUR...
   deaf      go on for ever when stdin ends and ignore SIGTERM
   hangs     never answer a batch
   hangs-once=FILE  the first that makes FILE answers its batch only once FILE.go is there
+  poison=FILE  end with code 1 and a line on stderr at a record whose data is "poison", as long as FILE does not exist
+  no-end=FILE  do not checkpoint in shardEnded, as long as FILE does not exist
   as=WORKER  add the worker to the report of initialize
 """
 import json
@@ -54,6 +56,10 @@ def dies():
     return False
 
 
+def unless_exists(option):
+    return any(word.startswith(option) and not os.path.exists(word[len(option):]) for word in behaviour)
+
+
 def hang_once():
     for word in behaviour:
         if word.startswith("hangs-once="):
@@ -77,6 +83,10 @@ for line in sys.stdin:
     if action == "processRecords":
         if dies():
             os._exit(3)
+        if unless_exists("poison=") and any(record["data"] == "cG9pc29u" for record in message["records"]):
+            sys.stderr.write("Traceback (most recent call last):\nValueError: cannot parse poison\n")
+            sys.stderr.flush()
+            os._exit(1)
         hang_once()
         while "hangs" in behaviour:
             time.sleep(60)
@@ -85,6 +95,9 @@ for line in sys.stdin:
         if "second" in behaviour and len(message["records"]) > 1:
             record = message["records"][1]
             checkpoint(record["sequenceNumber"], record["subSequenceNumber"])
+    if action == "shardEnded" and unless_exists("no-end="):
+        say({"action": "status", "responseFor": action})
+        continue
     if action in ("shutdownRequested", "shardEnded") and ("end" in behaviour or "each" in behaviour):
         checkpoint()
     say({"action": "status", "responseFor": action})

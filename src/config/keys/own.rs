@@ -41,6 +41,10 @@ pub enum OwnKind {
 pub const ON_CHILD_FAILURE: &str = "multilangd.onChildFailure";
 /// `multilangd.maxChildFailures`.
 pub const MAX_CHILD_FAILURES: &str = "multilangd.maxChildFailures";
+/// `multilangd.onHopelessShard`.
+pub const ON_HOPELESS_SHARD: &str = "multilangd.onHopelessShard";
+/// `multilangd.maxParkedPauseMillis`.
+pub const MAX_PARKED_PAUSE: &str = "multilangd.maxParkedPauseMillis";
 /// `multilangd.childProtocol`.
 pub const CHILD_PROTOCOL: &str = "multilangd.childProtocol";
 /// `multilangd.childExitGraceMillis`.
@@ -75,9 +79,13 @@ pub const SAME: &str = "same";
 #[rustfmt::skip]
 pub const KEYS: &[Own] = &[
     Own { name: ON_CHILD_FAILURE, kind: OwnKind::Word(&["restart", "exit"]), default: "restart",
-        doc: "restart: a failed child's shard alone starts anew, from its last checkpoint. exit: the daemon ends with exit code 1, as the Java daemon does." },
+        doc: "restart: the child of a shard that failed is restarted from the last checkpoint; other shards are not affected. exit: the daemon exits with code 1 at the first failure, as the Java daemon does." },
     Own { name: MAX_CHILD_FAILURES, kind: OwnKind::Number(1), default: "5",
-        doc: "The daemon ends after so many failures of a shard's child in a row, without a checkpoint between them." },
+        doc: "Failures of a shard's child in a row, without a checkpoint between them, after which multilangd.onHopelessShard applies." },
+    Own { name: ON_HOPELESS_SHARD, kind: OwnKind::Word(&["park", "exit"]), default: "park",
+        doc: "park: the lease is kept, the child is restarted after longer and longer pauses, and the shard is shown as parked until its child works again; the daemon exits with code 1 only if no child of any shard has ever answered initialize and every shard is parked. exit: the daemon exits with code 1." },
+    Own { name: MAX_PARKED_PAUSE, kind: OwnKind::Number(1), default: "300000",
+        doc: "The longest pause between restarts of the child of a parked shard." },
     Own { name: CHILD_PROTOCOL, kind: OwnKind::Word(&["current", "shutdown"]), default: "current",
         doc: "shutdown: the messages of before KCL 2.1, for clients such as amazon_kclpy 1.5 and aws-kcl 0.7." },
     Own { name: CHILD_EXIT_GRACE, kind: OwnKind::Number(1), default: "5000",

@@ -1,5 +1,6 @@
-//! A child that never gets further: five failures in a row end the daemon with exit code 1, with pauses
-//! that grow between them; progress begins a new row.
+//! A child that never gets further, under `multilangd.onHopelessShard = exit`: five failures in a row end the daemon
+//! with exit code 1, with pauses that grow between them; progress begins a new row. `tests/process/parked.rs` has the
+//! default, under which the shard is parked.
 
 use super::scene::Scene;
 use crate::rig::*;
@@ -10,7 +11,10 @@ async fn failing(name: &str, lines: &str) -> (Option<i32>, String) {
     scene.put().await;
     let file = scene.rig.properties(
         &scene.rig.scripted("dies"),
-        &format!("taskBackoffTimeMillis = 20\nmultilangd.logFormat = json\n{lines}"),
+        &format!(
+            "taskBackoffTimeMillis = 20\nmultilangd.logFormat = json\n\
+                 multilangd.onHopelessShard = exit\n{lines}"
+        ),
     );
     let mut daemon = scene.rig.daemon(&file);
     let exit = daemon.ended().await.code();
@@ -18,7 +22,8 @@ async fn failing(name: &str, lines: &str) -> (Option<i32>, String) {
 }
 
 fn failures(text: &str) -> usize {
-    text.lines().filter(|line| line.contains("the record processor failed,")).count()
+    let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    lines.filter(|line| line["times"].is_u64() && line["of"].is_u64()).count()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,136 @@
+//! What the shards of this worker say about the program: whether a child of it ever worked, and which shards are parked.
+//!
+//! One bad record parks one shard, and the daemon lives on. A program of which no child has ever answered `initialize`
+//! is broken itself: once every shard is parked for that, the daemon exits, as a supervisor must see it.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use tokio::time::{Duration, Instant};
+
+use crate::shard::ShardId;
+
+/// Between two log lines about a shortage.
+const REPORT_AGAIN: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Standing {
+    /// Its parents are not finished: no child was started.
+    Waiting,
+    /// A child runs or is being restarted.
+    Trying,
+    /// For this reason.
+    Parked(String),
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// A child has answered `initialize`.
+    worked: bool,
+    shards: BTreeMap<ShardId, Standing>,
+    /// When a shortage was logged last.
+    shortage: Option<Instant>,
+}
+
+/// Shared by all consumers of a daemon.
+#[derive(Debug, Default)]
+pub struct Standings {
+    known: Mutex<Known>,
+    changed: Notify,
+}
+
+impl Standings {
+    pub(super) fn waiting(&self, shard: &ShardId) {
+        self.set(shard, Standing::Waiting);
+    }
+
+    pub(super) fn trying(&self, shard: &ShardId) {
+        self.set(shard, Standing::Trying);
+    }
+
+    pub(super) fn parked(&self, shard: &ShardId, reason: String) {
+        self.set(shard, Standing::Parked(reason));
+        self.changed.notify_one();
+    }
+
+    pub(super) fn worked(&self) {
+        self.known().worked = true;
+    }
+
+    pub(super) fn over(&self, shard: &ShardId) {
+        self.known().shards.remove(shard);
+        self.changed.notify_one();
+    }
+
+    /// Whether a shortage is to be logged now.
+    pub(super) fn reports_shortage(&self, now: Instant) -> bool {
+        let mut known = self.known();
+        let due = known.shortage.is_none_or(|at| now.saturating_duration_since(at) >= REPORT_AGAIN);
+        if due {
+            known.shortage = Some(now);
+        }
+        due
+    }
+
+    /// Waits until a shard was parked or is over. Cancel-safe.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// A parked shard and its reason, if no child of any shard has ever answered `initialize` and every shard that has
+    /// tried is parked.
+    pub fn never_worked(&self) -> Option<(ShardId, String)> {
+        let known = self.known();
+        if known.worked || known.shards.values().any(|standing| *standing == Standing::Trying) {
+            return None;
+        }
+        known.shards.iter().find_map(|(shard, standing)| match standing {
+            Standing::Parked(reason) => Some((shard.clone(), reason.clone())),
+            Standing::Waiting | Standing::Trying => None,
+        })
+    }
+
+    fn set(&self, shard: &ShardId, standing: Standing) {
+        self.known().shards.insert(shard.clone(), standing);
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn program_is_broken_once_every_shard_that_tried_is_parked() {
+        let standings = Standings::default();
+        let [first, second, third] = ["1", "2", "3"].map(ShardId::from);
+        standings.trying(&first);
+        standings.trying(&second);
+        standings.waiting(&third);
+        standings.parked(&first, "exit code 1".to_owned());
+        assert_eq!(standings.never_worked(), None, "the second is still tried");
+        standings.parked(&second, "exit code 2".to_owned());
+        assert_eq!(standings.never_worked(), Some((first.clone(), "exit code 1".to_owned())));
+        standings.over(&first);
+        assert_eq!(standings.never_worked(), Some((second, "exit code 2".to_owned())));
+    }
+
+    #[test]
+    fn program_that_worked_once_is_not_broken() {
+        let standings = Standings::default();
+        standings.worked();
+        standings.parked(&"1".into(), "exit code 1".to_owned());
+        assert_eq!(standings.never_worked(), None);
+    }
+
+    #[test]
+    fn shortage_is_reported_once_a_minute() {
+        let (standings, start) = (Standings::default(), Instant::now());
+        let reported = |second: &u64| standings.reports_shortage(start + Duration::from_secs(*second));
+        assert_eq!((0..150).filter(reported).collect::<Vec<_>>(), [0, 60, 120]);
+    }
+}

@@ -1,0 +1,209 @@
+//! Shards whose record processors fail again and again are parked: other shards and other workers are not affected, and
+//! a parked shard works again by itself once its program does.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aws_sdk_kinesis::primitives::Blob;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::rig::*;
+use crate::status::{get, metric, until};
+
+const SHARDS: u128 = 8;
+/// The longest time from the put of a record to its delivery in a shard that is not parked.
+const GAP: Duration = Duration::from_secs(2);
+
+fn shard(n: u128) -> String {
+    format!("shardId-{n:012}")
+}
+
+async fn put_to(rig: &Rig, n: u128, data: &[u8]) -> String {
+    let put = rig.clients.kinesis.put_record().stream_name(STREAM).partition_key("k").data(Blob::new(data));
+    let key = (u128::MAX / SHARDS) * n + 1_000;
+    put.explicit_hash_key(key.to_string()).send().await.unwrap().sequence_number().to_owned()
+}
+
+/// Puts a record to each of those shards, and how long it took until all were delivered.
+async fn round(rig: &mut Rig, shards: &[u128]) -> Duration {
+    let start = Instant::now();
+    let mut wanted = BTreeMap::new();
+    for n in shards {
+        wanted.insert(shard(*n), put_to(rig, *n, b"fine").await);
+    }
+    rig.until("a record of each healthy shard", |log| {
+        let seen = records(log);
+        wanted.iter().all(|(shard, sequence)| {
+            seen.get(shard).is_some_and(|seen| seen.iter().any(|record| record.sequence == *sequence))
+        })
+    })
+    .await;
+    start.elapsed()
+}
+
+/// The log lines of a daemon that satisfy a condition.
+fn lines(daemon: &Daemon, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
+    let log = std::fs::read_to_string(&daemon.stderr).unwrap();
+    let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
+    lines.filter(|line| wanted(line)).collect()
+}
+
+struct Worker {
+    daemon: Daemon,
+    address: String,
+}
+
+/// A worker with a log of its own, and a status page.
+async fn worker(rig: &Rig, name: &str, file: &std::path::Path) -> Worker {
+    let path = rig.folder.join(format!("{name}.log"));
+    let output = std::fs::File::create(&path).unwrap();
+    let mut daemon = rig.command_to(&["--properties-file", file.to_str().unwrap()], output.into());
+    daemon.stderr = path;
+    let address = async {
+        let mut looks = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            looks.tick().await;
+            let all = lines(&daemon, |_| true);
+            let begin =
+                |line: &Value| Some(line["message"].as_str()?.strip_prefix("status at http://")?.to_owned());
+            if let Some(address) = all.iter().find_map(begin) {
+                return address.trim_end_matches('/').to_owned();
+            }
+        }
+    };
+    let address = tokio::time::timeout(LIMIT, address).await.expect("a status page");
+    Worker { daemon, address }
+}
+
+/// The shards of all workers that are parked, with their status.
+async fn parked(workers: &[Worker]) -> BTreeMap<String, Value> {
+    let mut parked = BTreeMap::new();
+    for worker in workers {
+        let status = crate::status::status(&worker.address).await;
+        for shard in status["shards"].as_array().unwrap() {
+            if shard["state"] == "parked" {
+                parked.insert(shard["shard"].as_str().unwrap().to_owned(), shard.clone());
+            }
+        }
+    }
+    parked
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_shards_are_parked_while_the_others_and_all_workers_continue() {
+    let mut rig = Rig::start("parked").await;
+    rig.stream(8).await;
+    rig.environment.push(("MULTILANGD_STATUS".into(), "0".into()));
+    // The interpreter of the program can be taken away.
+    let (fixed, interpreter) = (rig.folder.join("fixed"), rig.folder.join("interpreter"));
+    let program = rig.folder.join("program");
+    let script = rig.scripted(&format!("each poison={0} no-end={0}", fixed.display()));
+    std::fs::write(&program, format!("#!{}\nexec {script}\n", interpreter.display())).unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    std::os::unix::fs::symlink("/bin/sh", &interpreter).unwrap();
+    let more = "failoverTimeMillis = 3000\ntaskBackoffTimeMillis = 50\nmultilangd.maxParkedPauseMillis = 1000\n\
+                multilangd.logFormat = json\nmultilangd.status = 0\n";
+    let file = rig.properties(program.to_str().unwrap(), more);
+    let mut workers = Vec::new();
+    for name in ["one", "two", "three"] {
+        workers.push(worker(&rig, name, &file).await);
+    }
+    round(&mut rig, &[0, 1, 2, 3, 4, 5, 6, 7]).await;
+
+    // One record that no child can process, one shard whose end is not checkpointed, one whose program can't be run.
+    put_to(&rig, 1, b"poison").await;
+    let split = rig.clients.kinesis.split_shard().stream_name(STREAM).shard_to_split(shard(0));
+    split.new_starting_hash_key((u128::MAX / SHARDS / 2).to_string()).send().await.unwrap();
+    let healthy = [2, 3, 4, 5, 6, 7];
+    let mut largest = Duration::ZERO;
+    while parked(&workers).await.len() < 2 {
+        largest = largest.max(round(&mut rig, &healthy).await);
+    }
+    std::fs::remove_file(&interpreter).unwrap();
+    let child = |log: &[Report]| {
+        let said = log.iter().rev().find_map(|report| match report {
+            Report::Said { pid, shard: of, .. } if *of == shard(2) => Some(*pid),
+            _ => None,
+        });
+        said.unwrap()
+    };
+    end(child(&rig.log));
+    let healthy = [3, 4, 5, 6, 7];
+    while parked(&workers).await.len() < 3 {
+        largest = largest.max(round(&mut rig, &healthy).await);
+    }
+    for _ in 0..10 {
+        largest = largest.max(round(&mut rig, &healthy).await);
+    }
+    eprintln!("largest gap of the healthy shards: {largest:?}");
+    assert!(largest < GAP, "{largest:?}");
+
+    // Each is on the page, in the metrics and in the log.
+    let shown = parked(&workers).await;
+    assert_eq!(shown.keys().cloned().collect::<Vec<_>>(), [shard(0), shard(1), shard(2)]);
+    let poisoned = &shown[&shard(1)];
+    assert!(poisoned["reason"].as_str().unwrap().len() > 20, "{poisoned:#}");
+    let mut metrics = 0.0;
+    let mut logged = Vec::new();
+    for worker in &workers {
+        let text = get(&worker.address, "/metrics").await;
+        metrics += metric(&text, "multilangd_shards_parked ");
+        assert!(get(&worker.address, "/readyz").await.starts_with("HTTP/1.1 200"));
+        let errors = lines(&worker.daemon, |line| line["level"] == "ERROR");
+        logged.extend(errors.iter().map(|line| line["shard"].as_str().unwrap_or_default().to_owned()));
+        let of_poison = errors.iter().filter(|line| line["shard"] == shard(1).as_str());
+        for line in of_poison {
+            assert_eq!(line["stderr"], "ValueError: cannot parse poison", "{line}");
+        }
+    }
+    logged.sort();
+    assert_eq!(logged, [shard(0), shard(1), shard(2)], "one error for each parked shard");
+    assert!((metrics - 3.0).abs() < 0.1, "{metrics}");
+
+    // The program works again.
+    std::os::unix::fs::symlink("/bin/sh", &interpreter).unwrap();
+    std::fs::write(&fixed, "").unwrap();
+    round(&mut rig, &[1, 2, 3, 4, 5, 6, 7]).await;
+    rig.until("the children of the shard that was split", |log| {
+        let shards: Vec<_> = said(log, "initialize").into_iter().collect();
+        [8, 9].iter().all(|n| shards.contains(&shard(*n).as_str()))
+    })
+    .await;
+    for worker in &workers {
+        until(&worker.address, "no parked shard", |status| {
+            status["shards"].as_array().unwrap().iter().all(|shard| shard["state"] != "parked")
+        })
+        .await;
+    }
+    for worker in &mut workers {
+        assert_eq!(worker.daemon.stop().await, Some(0), "nobody has exited");
+    }
+}
+
+/// Ends a child of a daemon of this test.
+fn end(pid: i32) {
+    assert!(pid > 1);
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(pid).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn program_that_never_worked_ends_the_daemon_with_its_last_stderr_line() {
+    let rig = Rig::start("never-worked").await;
+    rig.stream(3).await;
+    let script = rig.folder.join("broken.py");
+    std::fs::write(&script, "import no_such_module\n").unwrap();
+    let more = "taskBackoffTimeMillis = 20\nmultilangd.logFormat = json\n";
+    let file = rig.properties(&format!("python3 -S -E {}", script.display()), more);
+    let mut daemon = rig.daemon(&file);
+    assert_eq!(daemon.ended().await.code(), Some(1));
+    let log = std::fs::read_to_string(&daemon.stderr).unwrap();
+    assert!(log.lines().last().unwrap().contains("ModuleNotFoundError"), "{log}");
+    let parked = lines(&daemon, |line| line["level"] == "ERROR" && line["stderr"].is_string());
+    assert_eq!(parked.len(), 3, "each shard was tried and parked: {log}");
+    assert!(parked.iter().all(|line| line["stderr"].as_str().unwrap().contains("ModuleNotFoundError")));
+}
