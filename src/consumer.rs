@@ -17,12 +17,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::batch::{Batch, Sizes};
+use crate::capacity::Capacity;
 use crate::clock;
 use crate::lease::{Held, Table};
 use crate::metrics::{Ending, OfShard, Sink};
-use crate::multilang::{self, Child, Launch};
+use crate::multilang::{self, Child, Launch, SpawnError};
 use crate::retrieval::{Feed, ShardOfStream, Source, Start};
 use crate::sequence::Sequence;
+use crate::shard::BoxFuture;
 
 pub mod ending;
 pub mod event;
@@ -34,6 +36,8 @@ pub use event::{Outcome, Settings};
 pub use program::Standings;
 use state::State;
 
+/// A lease for which there have been no resources for so long goes to another worker, if there is one.
+const SURPLUS: Duration = Duration::from_secs(10);
 /// Between log lines about refused checkpoints of one shard.
 const REPORT_AGAIN: Duration = Duration::from_secs(60);
 /// Between log lines about an end that can't be prepared.
@@ -60,6 +64,8 @@ pub struct Parts {
     pub sink: Arc<dyn Sink>,
     /// Whether the program works, by what its shards have seen.
     pub standings: Arc<Standings>,
+    /// How many leases there is room for.
+    pub capacity: Arc<Capacity>,
 }
 
 /// What can reach a consumer from outside.
@@ -76,11 +82,17 @@ pub async fn run(held: Arc<Held>, parts: Parts, signals: Signals) -> Outcome {
     Consumer::new(held, parts).run(signals).await
 }
 
+type Spawning = BoxFuture<'static, Result<Child, SpawnError>>;
+
 struct Consumer {
     held: Arc<Held>,
     parts: Parts,
     state: State,
     child: Option<Child>,
+    /// A child that is being started.
+    spawning: Option<Spawning>,
+    /// Since when none can be started for lack of resources.
+    short_since: Option<Instant>,
     /// Of the child that was started last, which may be gone.
     pid: Option<u32>,
     /// The last stderr lines of a child that is gone.
@@ -113,6 +125,8 @@ impl Consumer {
             parts,
             state,
             child: None,
+            spawning: None,
+            short_since: None,
             pid: None,
             stderr: Vec::new(),
             refused: (0, None),
@@ -167,6 +181,7 @@ impl Consumer {
                 },
                 // Before the child, so that one that never stops talking can't hold a deadline up.
                 () = clock::reached(deadline) => Event::Deadline,
+                outcome = spawned(&mut self.spawning) => self.spawned(outcome),
                 event = next_of(&mut self.child) => self.child_event(event),
                 Ok(()) | Err(RecvError::Lagged(_)) = signals.finished.recv() => Event::ShardFinished,
                 // Records last: nothing new is begun while anything else is due.
@@ -194,6 +209,31 @@ impl Consumer {
 
     fn tell(&self, event: OfShard<'_>) {
         self.parts.sink.shard(self.held.shard(), event);
+    }
+
+    fn spawned(&mut self, outcome: Result<Child, SpawnError>) -> Event {
+        self.stderr.clear();
+        match outcome {
+            Ok(child) => {
+                if self.short_since.take().is_some() {
+                    self.parts.capacity.recovered();
+                }
+                self.parts.standings.trying(self.held.shard());
+                self.tell(OfShard::ChildStarted { pid: child.pid() });
+                self.pid = Some(child.pid());
+                self.child = Some(child);
+                Event::Spawned
+            }
+            Err(error) => {
+                self.pid = None;
+                let reason = error.to_string();
+                Event::NotSpawned(if error.is_shortage() {
+                    NotSpawned::Shortage(reason)
+                } else {
+                    NotSpawned::Failed(reason)
+                })
+            }
+        }
     }
 
     fn child_event(&mut self, event: multilang::Event) -> Event {
@@ -225,25 +265,10 @@ impl Consumer {
             }
             Effect::OpenFeed(sequence) => self.open_feed(&sequence),
             Effect::CloseFeed => self.feed = None,
-            Effect::Spawn => match Child::spawn(&*self.parts.program, self.parts.dialect, &shard) {
-                Ok(child) => {
-                    self.stderr.clear();
-                    self.parts.standings.trying(&shard);
-                    self.tell(OfShard::ChildStarted { pid: child.pid() });
-                    self.pid = Some(child.pid());
-                    self.child = Some(child);
-                    self.events.push_back(Event::Spawned);
-                }
-                Err(error) => {
-                    self.pid = None;
-                    self.stderr.clear();
-                    let reason = error.to_string();
-                    let shortage = error.is_shortage();
-                    let outcome =
-                        if shortage { NotSpawned::Shortage(reason) } else { NotSpawned::Failed(reason) };
-                    self.events.push_back(Event::NotSpawned(outcome));
-                }
-            },
+            Effect::Spawn => {
+                let (program, dialect) = (self.parts.program.clone(), self.parts.dialect);
+                self.spawning = Some(Box::pin(async move { Child::spawn(&*program, dialect, &shard).await }));
+            }
             Effect::Send(message) => self.send(message),
             Effect::Acknowledge(outcome) => {
                 if let Err(failure) = &outcome {
@@ -305,10 +330,18 @@ impl Consumer {
             }
             Effect::Recovered => {
                 self.tell(OfShard::Recovered);
+                self.parts.standings.recovered(&shard);
                 info!(%shard, pid = self.pid, "shard is not parked any more: its record processor works");
             }
             Effect::Shortage(reason) => {
                 self.tell(OfShard::Shortage { reason: &reason });
+                let now = Instant::now();
+                self.parts.capacity.shortage(now);
+                let since = *self.short_since.get_or_insert(now);
+                if now.saturating_duration_since(since) >= SURPLUS && self.parts.capacity.has_peers() {
+                    info!(%shard, "releasing a lease for which this worker lacks resources to another worker");
+                    self.events.push_back(Event::Surplus);
+                }
                 if self.parts.standings.reports_shortage(Instant::now()) {
                     warn!(%shard, reason, "cannot start another record processor for lack of resources, will try again");
                 }
@@ -411,6 +444,14 @@ fn with_stderr(reason: String, stderr: &[String]) -> String {
         Some(line) => format!("{reason}; its last line on stderr: {line:?}"),
         None => reason,
     }
+}
+
+/// Cancel-safe: the start goes on with the next call.
+async fn spawned(spawning: &mut Option<Spawning>) -> Result<Child, SpawnError> {
+    let Some(start) = spawning else { return std::future::pending().await };
+    let outcome = start.await;
+    *spawning = None;
+    outcome
 }
 
 async fn next_of(child: &mut Option<Child>) -> multilang::Event {

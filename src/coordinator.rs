@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::capacity::Capacity;
 use crate::clock;
 use crate::fleet::lead;
 use crate::lease::handoff::{self, HandOffs};
@@ -91,6 +92,8 @@ pub struct Settings {
     pub recognition: Arc<Recognition>,
     /// This process.
     pub process: ProcessId,
+    /// How many leases it has room for.
+    pub capacity: Arc<Capacity>,
 }
 
 /// The table as it was last seen.
@@ -419,7 +422,7 @@ impl Coordinator {
             me: &self.settings.me,
             held,
             failover: self.settings.failover * if self.is_unsure() { UNSURE } else { 1 },
-            max_leases: self.settings.max_leases,
+            max_leases: self.settings.max_leases.min(self.most(Instant::now())),
             max_steals: if may_steal { self.settings.max_steals } else { 0 },
             priority: self.settings.priority,
             stalled,
@@ -468,7 +471,7 @@ impl Coordinator {
             self.call.get_or_insert(now + GATHER);
         }
         self.can_list(now);
-        let (renewing, unable) = (live.clone(), self.unable());
+        let (renewing, unable) = (self.note_live(&live), self.unable());
         self.shown.send_replace(Seen {
             leases,
             live,

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::budget::Budget;
+use crate::capacity::Capacity;
 use crate::config::{ChildProtocol, Config, OnChildFailure, OnHopelessShard};
 use crate::consumer::{Parts, Settings};
 use crate::coordinator::{self, Coordinator, Ends, Handle, Seen};
@@ -23,9 +24,10 @@ use crate::lease::held::Rival;
 use crate::lease::origin::Foreign;
 use crate::lease::sync::{self, InitialPosition};
 use crate::lease::{ProcessId, Table, WorkerId, table};
+use crate::limits::Limits;
 use crate::member::{self, Begun};
 use crate::metrics::{OfWorker, Sink};
-use crate::multilang::Launch;
+use crate::multilang::{Launch, Launcher, Program};
 use crate::processor::Surroundings;
 use crate::recognition::Recognition;
 use crate::retrieval::registration::StreamConsumer;
@@ -61,6 +63,8 @@ pub struct Ports {
     pub fanout: Option<Arc<dyn fanout::Api>>,
     /// The record processors.
     pub children: Arc<dyn Launch>,
+    /// How many leases this process has room for.
+    pub capacity: Arc<Capacity>,
     /// Who counts.
     pub sink: Arc<dyn Sink>,
     /// Bounds the record data in memory.
@@ -142,6 +146,18 @@ impl Error {
     }
 }
 
+/// Raises the limits of this process to what the system allows, and finds out how many leases they bear.
+///
+/// # Errors
+/// No thread can be started.
+pub fn equip(program: Program) -> std::io::Result<(Arc<dyn Launch>, Arc<Capacity>)> {
+    let limits = Limits::raise();
+    let leases = limits.leases();
+    info!(leases, "the limits of this process are enough for this many leases: {limits}");
+    let launcher = Launcher::start(limits.original_files)?;
+    Ok((Arc::new(program.started_by(launcher)), Arc::new(Capacity::new(leases))))
+}
+
 /// Runs until `stop`, or until a child fails for good.
 ///
 /// # Errors
@@ -172,6 +188,7 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
         rules: config.rules.clone(),
         sink: ports.sink.clone(),
         recognition: recognition.clone(),
+        capacity: ports.capacity.clone(),
         process: ProcessId::new((ports.wall)(), &format!("{:08x}", fastrand::u32(..)), &config.worker),
     };
     let (coordinator, ends) = Coordinator::new(ports.table.clone(), settings);
@@ -310,6 +327,7 @@ fn member_settings(config: &Config, ports: &Ports) -> member::Settings {
         averages: config.averages,
         wall: ports.wall,
         sink: ports.sink.clone(),
+        capacity: ports.capacity.clone(),
         surroundings: ports.surroundings.clone().filter(|_| config.measure),
     }
 }
@@ -375,6 +393,7 @@ fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>) -> Parts 
         check_hash_keys: !config.skip_sync_if_leases_exist,
         sink: ports.sink,
         standings: Arc::default(),
+        capacity: ports.capacity,
     }
 }
 

@@ -15,6 +15,7 @@ pub mod aws;
 pub mod backoff;
 pub mod batch;
 pub mod budget;
+pub mod capacity;
 pub mod checkpoint;
 pub mod clock;
 pub mod config;
@@ -24,6 +25,7 @@ pub mod daemon;
 pub mod exit;
 pub mod fleet;
 pub mod lease;
+pub mod limits;
 #[cfg(feature = "local")]
 pub mod local;
 pub mod member;

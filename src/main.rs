@@ -23,8 +23,9 @@ use multilangd::config::settings::{self, Settings};
 use multilangd::config::{Config, Remark, expand};
 use multilangd::daemon::{self, Ports};
 use multilangd::exit::Exit;
+use multilangd::limits::Limits;
 use multilangd::metrics::{Both, Discard, Sink, cloudwatch};
-use multilangd::multilang::Program;
+use multilangd::multilang::{Program, launcher};
 use multilangd::overview;
 use multilangd::processor::Surroundings;
 use multilangd::status::Watch;
@@ -37,6 +38,11 @@ use cli::{Command, Words};
 use log::complain;
 
 fn main() -> ExitCode {
+    // A record processor, on its way to its program: nothing else is to happen in this process.
+    if let Some(error) = launcher::become_program(std::env::args_os()) {
+        complain(&error);
+        return ExitCode::from(launcher::CANNOT_RUN);
+    }
     let (command, words) = match cli::parse(std::env::args_os()) {
         Ok(parsed) => parsed,
         Err(error) => {
@@ -245,10 +251,16 @@ async fn check(file: &Path, words: &Words, json: bool) -> Exit {
         key: None,
         text: (*text).to_owned(),
     }));
+    let limits = Limits::look();
     let shown = if json {
-        format!("{:#}\n", settings::json(&settings, &warnings, &faults))
+        let mut shown = settings::json(&settings, &warnings, &faults);
+        shown["limits"] = serde_json::json!({
+            "leases": limits.leases(), "openFiles": limits.files, "processes": limits.processes,
+        });
+        format!("{shown:#}\n")
     } else {
-        settings::text(&settings, &warnings, &faults)
+        let settings = settings::text(&settings, &warnings, &faults);
+        format!("{settings}\nlimits on this machine: {limits}; enough for {} leases\n", limits.leases())
     };
     if print(shown.as_bytes()) == Exit::Internal {
         return Exit::Internal;
@@ -359,13 +371,18 @@ async fn start(config: &Config, system: SystemProperties, stop: CancellationToke
     let list = Attempts { pause: config.list_shards_pause, most: config.list_shards_attempts };
     let stream = Arc::new(clients.stream(config.stream.clone()).listing(list));
     let (table, state) = tables(&clients, config);
+    let (children, capacity) = daemon::equip(program).map_err(|error| {
+        complain(&format!("failed to start a thread: {error}"));
+        Exit::Internal
+    })?;
     let ports = Ports {
         table: Arc::new(table),
         state: Arc::new(state),
         shards: stream.clone(),
         records: stream.clone(),
         fanout: Some(stream),
-        children: Arc::new(program),
+        children,
+        capacity,
         sink,
         budget: watch.budget.clone(),
         wall: clock::wall_millis,

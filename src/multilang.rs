@@ -24,12 +24,14 @@ use crate::clock;
 use crate::shard::ShardId;
 
 pub mod launch;
+pub mod launcher;
 pub mod orphans;
 pub mod output;
 pub mod process;
 
 use launch::{Happened, Process};
 pub use launch::{Launch, Outgoing, SpawnError, Stop};
+pub use launcher::Launcher;
 pub use process::Program;
 
 /// The end of a process, of its stdout and of its stdin come one after the other, in any order. This is
@@ -77,8 +79,8 @@ impl Child {
     ///
     /// # Errors
     /// The program can't be started.
-    pub fn spawn(program: &dyn Launch, dialect: Dialect, shard: &ShardId) -> Result<Self, SpawnError> {
-        let process = program.launch(shard)?;
+    pub async fn spawn(program: &dyn Launch, dialect: Dialect, shard: &ShardId) -> Result<Self, SpawnError> {
+        let process = program.launch(shard).await?;
         info!(%shard, pid = process.pid(), program = %program, "started a record processor");
         Ok(Self {
             shard: shard.clone(),
@@ -155,7 +157,7 @@ impl Child {
         loop {
             let overdue = self.leak.is_some_and(|by| by <= Instant::now());
             // A grandchild may hold it open.
-            self.stderr_open &= !self.stderr.is_ended() && !(self.exited.is_some() && overdue);
+            self.stderr_open &= !(self.stderr.is_ended() || self.exited.is_some() && overdue);
             if let Some(event) = self.session.next() {
                 self.note(&event);
                 return Event::Said(event);

@@ -36,6 +36,7 @@ fn settings() -> Settings {
         kill_grace: second,
         keep_empty: true,
         max_failures: 5,
+        parked_pause: None,
     }
 }
 
@@ -123,6 +124,9 @@ impl Replay {
             | Effect::Signal(_)
             | Effect::Odd(_)
             | Effect::EndDelayed(..)
+            | Effect::Parked(..)
+            | Effect::Recovered
+            | Effect::Shortage(_)
             | Effect::Slow(_) => {}
         }
         self.sent.extend((!line.is_empty()).then_some(line));

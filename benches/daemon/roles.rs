@@ -254,6 +254,7 @@ pub fn hollow(words: &[String]) {
             records: stream.clone(),
             fanout: Some(stream),
             children: Arc::new(Hollow),
+            capacity: Arc::default(),
             sink: Arc::new(Discard),
             budget: Budget::new(config.buffer),
             wall: multilangd::clock::wall_millis,
@@ -272,8 +273,8 @@ impl fmt::Display for Hollow {
 }
 
 impl Launch for Hollow {
-    fn launch(&self, _: &ShardId) -> Result<Box<dyn Process>, SpawnError> {
-        Ok(Box::new(Nobody { says: None }))
+    fn launch<'a>(&'a self, _: &'a ShardId) -> BoxFuture<'a, Result<Box<dyn Process>, SpawnError>> {
+        Box::pin(async { Ok(Box::new(Nobody { says: None }) as Box<dyn Process>) })
     }
 }
 

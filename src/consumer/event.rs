@@ -66,6 +66,8 @@ pub enum Event {
     Spawned,
     /// No child was started.
     NotSpawned(NotSpawned),
+    /// There is no room here for the child, and another worker may have it.
+    Surplus,
     /// The child did something.
     Child(multilang::Event),
     /// Records, from the feed that was opened last.

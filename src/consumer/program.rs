@@ -45,7 +45,15 @@ impl Standings {
         self.set(shard, Standing::Waiting);
     }
 
+    /// A child was started. A shard that is parked stays so until its child works.
     pub(super) fn trying(&self, shard: &ShardId) {
+        let mut known = self.known();
+        if !matches!(known.shards.get(shard), Some(Standing::Parked(_))) {
+            known.shards.insert(shard.clone(), Standing::Trying);
+        }
+    }
+
+    pub(super) fn recovered(&self, shard: &ShardId) {
         self.set(shard, Standing::Trying);
     }
 
@@ -115,6 +123,8 @@ mod tests {
         assert_eq!(standings.never_worked(), None, "the second is still tried");
         standings.parked(&second, "exit code 2".to_owned());
         assert_eq!(standings.never_worked(), Some((first.clone(), "exit code 1".to_owned())));
+        standings.trying(&first);
+        assert!(standings.never_worked().is_some(), "it is only tried again");
         standings.over(&first);
         assert_eq!(standings.never_worked(), Some((second, "exit code 2".to_owned())));
     }
@@ -122,6 +132,9 @@ mod tests {
     #[test]
     fn program_that_worked_once_is_not_broken() {
         let standings = Standings::default();
+        standings.parked(&"1".into(), "exit code 1".to_owned());
+        standings.recovered(&"1".into());
+        assert_eq!(standings.never_worked(), None);
         standings.worked();
         standings.parked(&"1".into(), "exit code 1".to_owned());
         assert_eq!(standings.never_worked(), None);

@@ -191,6 +191,11 @@ impl State {
             Event::Spawned => self.spawned(now),
             Event::NotSpawned(NotSpawned::Failed(reason)) => self.fail(now, reason),
             Event::NotSpawned(NotSpawned::Shortage(reason)) => self.wait_for_resources(now, reason),
+            // A child that was started before is not ended for it.
+            Event::Surplus => match self.phase {
+                Phase::BackingOff(_) => self.finish(Outcome::Stopped),
+                _ => Vec::new(),
+            },
             Event::Child(event) => self.child(now, event),
             Event::Batch(batch) => self.batch(now, batch),
             Event::FeedBroke => {

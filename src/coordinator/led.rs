@@ -62,6 +62,8 @@ pub(super) struct Led {
     pub(super) stop: CancellationToken,
     heirs: Option<Arc<Heirs>>,
     giving: Option<Giving>,
+    /// Leases that this worker, as the leader, has given to itself and does not hold yet.
+    given_to_me: BTreeMap<ShardId, Instant>,
     pub(super) index: OwnerIndex,
     /// Since the present calls of peers nothing new was found.
     in_vain: bool,
@@ -202,6 +204,7 @@ impl Coordinator {
         let renewing = asker(&me, &held, failover).view(&leases, &self.seen, now).live();
         let mut live = renewing.clone();
         live.extend(standing.verdict.reporting.iter().cloned());
+        let live = self.note_live(&live);
         let gone = self.seen.gone(&leases, failover * GONE, now);
         self.shown.send_replace(Seen {
             leases: leases.clone(),
@@ -239,6 +242,17 @@ impl Coordinator {
             self.led.everybody = true;
             self.call.get_or_insert(now + super::GATHER);
         }
+    }
+
+    /// How many leases this worker has room for.
+    pub(super) fn most(&self, now: Instant) -> usize {
+        self.settings.capacity.most(self.held.len(), now)
+    }
+
+    /// Notes whether other workers could have leases for which this one has no room.
+    pub(super) fn note_live(&self, live: &BTreeSet<WorkerId>) -> BTreeSet<WorkerId> {
+        self.settings.capacity.note(self.held.len(), live.len() > 1);
+        live.clone()
     }
 
     /// Whether the leader does its work, as far as a member can tell.
@@ -385,12 +399,30 @@ impl Coordinator {
     /// As the leader.
     fn give_out(&mut self, leases: &[Lease], standing: &Standing) {
         let now = Instant::now();
-        let workers = Workers { members: &standing.verdict.members, signs: &standing.signs() };
+        let mut members = standing.verdict.members.clone();
+        let most = self.most(now);
+        for member in members.iter_mut().filter(|member| member.id == self.settings.me) {
+            member.most = most;
+        }
+        let workers = Workers { members: &members, signs: &standing.signs() };
         let rules = self.settings.rules.clone();
         let mut orders = self.led.leader.plan(leases, &self.seen, workers, &rules, now, &mut self.random);
         let recognition = &self.settings.recognition;
         orders.retain(|order| {
             !self.releasing.contains(&order.lease.shard) && recognition.accepts(order.lease.stream.as_ref())
+        });
+        // Rows that were read a little early do not show what this worker was given just before.
+        let given = &mut self.led.given_to_me;
+        given.retain(|shard, at| now < *at + self.settings.failover && !self.held.contains_key(shard));
+        let mut room = most.saturating_sub(self.held.len() + given.len());
+        orders.retain(|order| {
+            let mine = order.to == self.settings.me;
+            if mine && room > 0 {
+                room -= 1;
+                given.insert(order.lease.shard.clone(), now);
+                return true;
+            }
+            !mine
         });
         let Run { assigning, left, balancing } = self.led.leader.run();
         self.settings.sink.worker(OfWorker::Planned { assigning, left, balancing });

@@ -29,6 +29,7 @@ pub(crate) fn settings() -> Settings {
         },
         sink: Arc::new(crate::metrics::Discard),
         recognition: Recognition::new(Arc::new(crate::shard::Listed::default())),
+        capacity: Arc::default(),
         process: ProcessId::new(5, "one", &"me".into()),
     }
 }

@@ -28,7 +28,7 @@ fn lease(shard: &str, owner: Option<&str>) -> Lease {
 }
 
 fn members(ids: &[&str]) -> Vec<Member> {
-    ids.iter().map(|id| Member { id: (*id).into(), metrics: Vec::new() }).collect()
+    ids.iter().map(|id| Member { id: (*id).into(), metrics: Vec::new(), most: usize::MAX }).collect()
 }
 
 struct Table {

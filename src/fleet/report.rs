@@ -169,7 +169,7 @@ pub fn with_renewing(mut verdict: Verdict, me: Option<&WorkerId>, renewing: &BTr
         |id: &&WorkerId| !known.contains(id) && (me == Some(*id) || !verdict.reporting.contains(*id));
     let more: BTreeSet<&WorkerId> = renewing.iter().chain(me).filter(missing).collect();
     let more: Vec<Member> =
-        more.into_iter().map(|id| Member { id: id.clone(), metrics: Vec::new() }).collect();
+        more.into_iter().map(|id| Member { id: id.clone(), metrics: Vec::new(), most: usize::MAX }).collect();
     verdict.members.extend(more);
     verdict
 }
@@ -199,7 +199,7 @@ pub fn judge(reports: &[Report], now: i64, rules: &Rules) -> Verdict {
             verdict.ages.insert(worker.clone(), Duration::from_secs(age));
         }
         if let Some(metrics) = metrics(report, rules.alpha) {
-            verdict.members.push(Member { id: worker, metrics });
+            verdict.members.push(Member { id: worker, metrics, most: usize::MAX });
         }
     }
     verdict

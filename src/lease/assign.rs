@@ -56,6 +56,8 @@ pub struct Member {
     pub id: WorkerId,
     /// What it reports.
     pub metrics: Vec<Metric>,
+    /// It has room for no more leases than this, as far as is known.
+    pub most: usize,
 }
 
 /// An open or finished lease as the leader sees it now.
@@ -161,6 +163,7 @@ struct Measure {
 
 struct Worker<'m> {
     id: &'m WorkerId,
+    most: usize,
     basis: Basis,
     measures: Vec<Measure>,
     /// KB/s of its leases.
@@ -227,11 +230,12 @@ fn sound(value: f64) -> bool {
 impl<'a> Fleet<'a> {
     fn new(leases: &'a [Candidate<'a>], members: &'a [Member], rules: &'a Rules) -> Self {
         // A worker that is listed twice would get a double share in Java.
-        let members: BTreeMap<&WorkerId, &[Metric]> =
-            members.iter().map(|member| (&member.id, member.metrics.as_slice())).collect();
+        let members: BTreeMap<&WorkerId, &Member> =
+            members.iter().map(|member| (&member.id, member)).collect();
         let (scale, throughput) = scale(leases, members.len().max(1));
-        let averages = averages(members.values().copied().flatten());
-        let worker = |(id, metrics): (&'a WorkerId, &'a [Metric])| {
+        let averages = averages(members.values().flat_map(|member| &member.metrics));
+        let worker = |(id, member): (&'a WorkerId, &'a Member)| {
+            let Member { metrics, most, .. } = member;
             let mut measures: Vec<_> =
                 metrics.iter().filter_map(|metric| measure(metric, &averages)).collect();
             let basis = match metrics.is_empty() && scale.target > 0.0 {
@@ -246,7 +250,17 @@ impl<'a> Fleet<'a> {
                     limit: 1.0 + rules.threshold / 100.0,
                 });
             }
-            Worker { id, basis, measures, load: 0.0, weight: 0.0, count: 0, growth: 0.0, late: false }
+            Worker {
+                id,
+                most: *most,
+                basis,
+                measures,
+                load: 0.0,
+                weight: 0.0,
+                count: 0,
+                growth: 0.0,
+                late: false,
+            }
         };
         let metrics = averages.len() + 1;
         let mut workers: Vec<Worker<'a>> = members.into_iter().map(worker).collect();
@@ -516,7 +530,7 @@ impl<'a> Fleet<'a> {
 
     fn has_room(&self, worker: usize) -> bool {
         let worker = &self.workers[worker];
-        worker.load <= self.rules.max_throughput && worker.count < self.rules.max_leases
+        worker.load <= self.rules.max_throughput && worker.count < self.rules.max_leases.min(worker.most)
     }
 
     fn place_of(&self, index: usize) -> Place {

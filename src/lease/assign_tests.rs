@@ -46,7 +46,7 @@ fn rows(owners: &[(&str, usize)], throughput: Option<f64>) -> Vec<Row> {
 
 fn member(id: &str, cpu: Option<f64>) -> Member {
     let metric = |value| Metric { name: "C".into(), value, limit: 80.0 };
-    Member { id: id.into(), metrics: cpu.map(metric).into_iter().collect() }
+    Member { id: id.into(), metrics: cpu.map(metric).into_iter().collect(), most: usize::MAX }
 }
 
 fn members(cpus: &[Option<f64>]) -> Vec<Member> {
@@ -470,7 +470,11 @@ fn any_fleet() -> impl Strategy<Value = (Vec<Row>, Vec<Member>)> {
         });
         let metrics = prop::collection::vec(prop::collection::vec(any_metric(), 0..3), workers);
         let fleet = metrics.prop_map(|all| {
-            let named = |(index, metrics)| Member { id: format!("w{index:03}").as_str().into(), metrics };
+            let named = |(index, metrics)| Member {
+                id: format!("w{index:03}").as_str().into(),
+                metrics,
+                most: usize::MAX,
+            };
             all.into_iter().enumerate().map(named).collect()
         });
         (rows, fleet)
@@ -551,4 +555,26 @@ proptest! {
         let counts = after(&rows, &fleet, &RULES);
         prop_assert!(counts.iter().max().unwrap() - counts.iter().min().unwrap() <= 1, "{counts:?}");
     }
+}
+
+#[test]
+fn member_gets_no_more_leases_than_it_has_room_for() {
+    let ids: Vec<ShardId> = (0..10).map(|n| format!("{n}").as_str().into()).collect();
+    let free: Vec<Candidate<'_>> = ids
+        .iter()
+        .map(|shard| Candidate {
+            shard,
+            owner: None,
+            checkpoint_owner: None,
+            throughput: None,
+            available: true,
+            rank: 0,
+        })
+        .collect();
+    let members = [Member { most: 3, ..member("small", None) }, member("large", None)];
+    let plan = plan(&free, &members, &RULES, &mut fastrand::Rng::with_seed(1), || {});
+    let of = |id: &str| plan.moves.iter().filter(|order| order.to.as_str() == id).count();
+    assert_eq!((of("small"), of("large")), (3, 7));
+    let plan = super::plan(&free, &members[..1], &RULES, &mut fastrand::Rng::with_seed(1), || {});
+    assert_eq!(plan.moves.len(), 3, "the others stay unassigned");
 }

@@ -172,6 +172,8 @@ async fn serve(
         segments: config.scan_segments,
         initial: config.initial.sequence(),
     };
+    let (children, capacity) =
+        daemon::equip(program).map_err(|error| failed(format!("failed to start a thread: {error}")))?;
     let ports = Ports {
         table: Arc::new(Leases::new(clients.dynamodb.clone(), config.table.clone(), table)),
         state: Arc::new(State::new(
@@ -183,7 +185,8 @@ async fn serve(
         shards: stream.clone(),
         records: stream.clone(),
         fanout: Some(stream),
-        children: Arc::new(program),
+        children,
+        capacity,
         sink: board.clone(),
         budget: watch.budget.clone(),
         wall: clock::wall_millis,

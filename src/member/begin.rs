@@ -5,6 +5,7 @@ use tracing::{info, warn};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::capacity::Capacity;
 use crate::fleet::layout::{Layout, TooEarly};
 use crate::fleet::report;
 use crate::fleet::rows::{Dated, Generation, Place, Report};
@@ -42,6 +43,8 @@ pub struct Settings {
     pub sink: Arc<dyn Sink>,
     /// Where to find how busy the processors are; none with `disableWorkerMetrics`.
     pub surroundings: Option<Surroundings>,
+    /// How many leases this worker has room for.
+    pub capacity: Arc<Capacity>,
 }
 
 /// Why this worker can't take part.
@@ -191,6 +194,7 @@ mod tests {
             averages: 10,
             wall: || 1_795_000_000_000,
             sink: Arc::new(crate::metrics::Discard),
+            capacity: Arc::default(),
             surroundings: None,
         }
     }

@@ -131,12 +131,16 @@ impl Member {
 
     /// Decides whether the next report says that this worker wants no leases.
     pub(super) fn withdraw(&mut self, now: Instant) {
-        let unable = self.is_unable(now);
-        if std::mem::replace(&mut self.withdrawn, unable) == unable {
+        let (unable, full) = (self.is_unable(now), self.settings.capacity.is_full(now));
+        let withdraws = unable || full;
+        if std::mem::replace(&mut self.withdrawn, withdraws) == withdraws {
             return;
         }
         if unable {
-            warn!("this worker can acquire no leases: it reports that it wants none until it can");
+            warn!("this worker cannot acquire leases: it reports that it wants none until it can");
+        } else if full {
+            let limit = self.settings.capacity.limit();
+            warn!(limit, "this worker has resources for no more leases: it reports that it wants none");
         } else {
             info!("this worker can acquire leases again");
         }

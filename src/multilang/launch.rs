@@ -68,7 +68,7 @@ pub trait Launch: fmt::Display + Send + Sync {
     ///
     /// # Errors
     /// The program can't be started.
-    fn launch(&self, shard: &ShardId) -> Result<Box<dyn Process>, SpawnError>;
+    fn launch<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<Box<dyn Process>, SpawnError>>;
 }
 
 /// A message on its way to a process.

@@ -13,12 +13,13 @@ use std::sync::Arc;
 use multilangd_protocol::{BatchLine, Line, LineSplitter};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::warn;
 
 use super::launch::{Happened, Launch, Outgoing, Process, SpawnError, Stop, to_protocol};
+use super::launcher::Launcher;
 use super::output::{Printed, Tail};
 use crate::record::Record;
 use crate::shard::{BoxFuture, ShardId};
@@ -77,23 +78,29 @@ impl Program {
         Ok(Self { path, arguments: words.collect() })
     }
 
-    fn command(&self) -> Command {
-        let mut command = Command::new(&self.path);
-        command.args(&self.arguments);
-        command
-    }
-
-    /// A text file without `#!` is given to the shell, as Java and execvp do.
-    fn shell_command(&self) -> Command {
-        let mut command = Command::new("/bin/sh");
-        command.arg(&self.path).args(&self.arguments);
-        command
+    /// Its processes are started that way.
+    #[must_use]
+    pub fn started_by(self, launcher: Launcher) -> Started {
+        Started { program: self, launcher }
     }
 }
 
-impl Launch for Program {
-    fn launch(&self, shard: &ShardId) -> Result<Box<dyn Process>, SpawnError> {
-        Ok(Box::new(Spawned::spawn(self, shard)?))
+/// A program and what starts it.
+#[derive(Debug)]
+pub struct Started {
+    program: Program,
+    launcher: Launcher,
+}
+
+impl fmt::Display for Started {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.program.fmt(f)
+    }
+}
+
+impl Launch for Started {
+    fn launch<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<Box<dyn Process>, SpawnError>> {
+        Box::pin(async move { Ok(Box::new(Spawned::spawn(self, shard).await?) as Box<dyn Process>) })
     }
 }
 
@@ -137,23 +144,18 @@ struct Spawned {
 }
 
 impl Spawned {
-    fn spawn(program: &Program, shard: &ShardId) -> Result<Self, SpawnError> {
-        let start = |mut command: Command| {
-            command
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped())
-                .process_group(0)
-                .kill_on_drop(true)
-                .spawn()
-        };
-        const ENOEXEC: i32 = 8;
-        let started = match start(program.command()) {
-            Err(error) if error.raw_os_error() == Some(ENOEXEC) => start(program.shell_command()),
-            other => other,
-        };
+    async fn spawn(started: &Started, shard: &ShardId) -> Result<Self, SpawnError> {
+        let Started { program, launcher } = started;
+        let mut command = launcher.command(program.path.as_os_str(), &program.arguments);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true);
+        let spawned = launcher.spawn(command).await;
         let failed = |source| SpawnError::new(program, source);
-        let mut child = started.map_err(failed)?;
+        let mut child = spawned.map_err(failed)?;
         let missing = |what| failed(io::Error::other(format!("no {what}")));
         let pid = child.id().ok_or_else(|| missing("process id"))?;
         let stdin = child.stdin.take().ok_or_else(|| missing("stdin"))?;
@@ -404,6 +406,8 @@ async fn log_lines(mut stderr: ChildStderr, mut printed: Printed) {
 
 #[cfg(test)]
 mod tests {
+    use tokio::process::Command;
+
     use super::*;
 
     #[tokio::test]

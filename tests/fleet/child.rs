@@ -48,6 +48,12 @@ impl std::fmt::Debug for Child {
     }
 }
 
+impl Drop for Child {
+    fn drop(&mut self) {
+        *self.link.world.state().running.get_mut(&self.link.worker).unwrap() -= 1;
+    }
+}
+
 impl Child {
     pub fn start(link: Link, shard: ShardId) -> Self {
         let pid = {

@@ -14,7 +14,7 @@ use crate::world::{Denied, FAILOVER};
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Virtual time until every record is read.
-async fn until_read(story: &Story, limit: Duration) -> Duration {
+pub async fn until_read(story: &Story, limit: Duration) -> Duration {
     let start = Instant::now();
     while !(story.is_read() && story.is_covered_by_the_living()) {
         if start.elapsed() > limit {

@@ -481,7 +481,21 @@ impl fmt::Display for Link {
 }
 
 impl Launch for Link {
-    fn launch(&self, shard: &ShardId) -> Result<Box<dyn Process>, SpawnError> {
-        Ok(Box::new(Child::start(self.clone(), shard.clone())))
+    fn launch<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<Box<dyn Process>, SpawnError>> {
+        Box::pin(async {
+            let has_room = {
+                let mut state = self.world.state();
+                let room = state.rooms.get(&self.worker).copied().unwrap_or(usize::MAX);
+                let running = state.running.entry(self.worker.clone()).or_default();
+                let has_room = *running < room;
+                *running += usize::from(has_room);
+                has_room
+            };
+            if !has_room {
+                self.world.state().oracle.count("a machine had no room for a child");
+                return Err(SpawnError::new(self, rustix::io::Errno::AGAIN.into()));
+            }
+            Ok(Box::new(Child::start(self.clone(), shard.clone())) as Box<dyn Process>)
+        })
     }
 }

@@ -28,6 +28,7 @@ mod generations;
 mod links;
 mod oracle;
 mod scale;
+mod shortage;
 mod story;
 mod stream;
 mod streams;

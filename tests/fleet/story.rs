@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use multilangd::capacity::Capacity;
 use multilangd::config::Config;
 use multilangd::config::resolve::{Given, resolve};
 use multilangd::daemon::{self, Ports};
@@ -85,6 +86,8 @@ pub struct Story {
     /// Those with a wrong stream name.
     wrong: Vec<Worker>,
     born: usize,
+    /// How many leases the limits of each worker are enough for.
+    pub capacity: usize,
 }
 
 /// The simulation's own wall clock: it goes as its time does.
@@ -144,7 +147,16 @@ impl Story {
             config.max_steals = 0;
         }
         let world = World::new(seed, shards, bug);
-        Self { world, config, led, workers: Vec::new(), stopping: Vec::new(), wrong: Vec::new(), born: 0 }
+        Self {
+            world,
+            config,
+            led,
+            workers: Vec::new(),
+            stopping: Vec::new(),
+            wrong: Vec::new(),
+            born: 0,
+            capacity: usize::MAX,
+        }
     }
 
     /// The tables of KCL 3.4, which stay as they are.
@@ -227,6 +239,7 @@ impl Story {
             fanout: None,
             children: link.clone(),
             state: link,
+            capacity: Arc::new(Capacity::new(self.capacity)),
             sink: Arc::new(Discard),
             budget: multilangd::budget::Budget::new(config.buffer),
             wall,

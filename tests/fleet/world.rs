@@ -170,6 +170,10 @@ pub struct State {
     /// Requests by operation.
     pub calls: BTreeMap<&'static str, u64>,
     pub next_pid: u32,
+    /// How many children the machine of a worker has room for.
+    pub rooms: BTreeMap<WorkerId, usize>,
+    /// Children that run.
+    pub running: BTreeMap<WorkerId, usize>,
 }
 
 pub struct World {
@@ -195,6 +199,8 @@ impl World {
                 bug,
                 calls: BTreeMap::new(),
                 next_pid: 1,
+                rooms: BTreeMap::new(),
+                running: BTreeMap::new(),
             }),
             on_the_way: Mutex::new(JoinSet::new()),
         })

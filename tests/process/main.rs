@@ -11,6 +11,7 @@
 //! | `identity.rs` | a wrong stream name, a recreated stream, rows that people change, one worker id twice |
 //! | `input.rs` | bad input: one message, a named exit code |
 //! | `java.rs` | the lease rows, beside what Java was seen to write |
+//! | `limits.rs` | open files and processes: raised, given back, never a reason to exit |
 //! | `local.rs` | `multilangd local` |
 //! | `log.rs` | a log that nobody reads |
 //! | `parked.rs` | shards whose record processors fail again and again |
@@ -45,6 +46,7 @@ mod identity;
 mod input;
 mod java;
 mod life;
+mod limits;
 mod local;
 mod log;
 mod parked;

@@ -12,6 +12,7 @@ argv: PORT BEHAVIOUR...
   hangs-once=FILE  the first that makes FILE answers its batch only once FILE.go is there
   poison=FILE  end with code 1 and a line on stderr at a record whose data is "poison", as long as FILE does not exist
   no-end=FILE  do not checkpoint in shardEnded, as long as FILE does not exist
+  limit     report the soft limit of open files
   as=WORKER  add the worker to the report of initialize
 """
 import json
@@ -73,6 +74,9 @@ def hang_once():
 
 
 report("hello")
+if "limit" in behaviour:
+    import resource
+    report("limit", resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 for line in sys.stdin:
     message = json.loads(line)
     action = message["action"]

@@ -57,6 +57,8 @@ pub struct Rig {
     pub clients: Clients,
     pub folder: PathBuf,
     pub reports: mpsc::UnboundedReceiver<Report>,
+    /// What the daemon is started by, which then becomes it: `sh -c 'ulimit …; exec "$@"' sh`, for example.
+    pub wrapper: Vec<OsString>,
     /// For the daemon and, through it, its children.
     pub environment: Vec<(OsString, OsString)>,
     port: u16,
@@ -105,6 +107,7 @@ impl Rig {
             clients,
             folder,
             reports,
+            wrapper: Vec::new(),
             environment: Vec::new(),
             port,
             _listener: tasks,
@@ -168,6 +171,7 @@ impl Rig {
         // ignored; env becomes the binary, so the process is the same.
         let mut child = Command::new("env")
             .arg("--default-signal=INT,HUP,TERM")
+            .args(&self.wrapper)
             .arg(env!("CARGO_BIN_EXE_multilangd"))
             .args(arguments)
             .env("AWS_ACCESS_KEY_ID", "test")
@@ -361,6 +365,10 @@ impl Daemon {
         let pid = i32::try_from(self.child.id().unwrap()).unwrap();
         assert!(pid > 1);
         kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id().unwrap()
     }
 
     /// Reads stdout until a line satisfies a condition.

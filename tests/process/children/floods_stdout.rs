@@ -23,7 +23,7 @@ async fn noise_does_not_lengthen_the_time_for_an_answer() {
     let script = scene.rig.folder.join("chatterbox.py");
     let text = "import sys, json\nfor line in sys.stdin:\n    m = json.loads(line)\n    while m['action'] == 'processRecords':\n        sys.stdout.write('la la la\\n' * 1000)\n        sys.stdout.flush()\n    sys.stdout.write(json.dumps({'action': 'status', 'responseFor': m['action']}) + '\\n')\n    sys.stdout.flush()\n";
     std::fs::write(&script, text).unwrap();
-    let lines = "timeoutInSeconds = 1\ntaskBackoffTimeMillis = 20\nmultilangd.childExitGraceMillis = 200\nmultilangd.maxChildFailures = 2\n";
+    let lines = "timeoutInSeconds = 1\ntaskBackoffTimeMillis = 20\nmultilangd.childExitGraceMillis = 200\nmultilangd.maxChildFailures = 2\nmultilangd.onHopelessShard = exit\n";
     let file = scene.rig.properties(&format!("python3 -S -E {}", script.display()), lines);
     let mut daemon = scene.rig.daemon(&file);
     scene.put().await;

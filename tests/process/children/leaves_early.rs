@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use multilangd::multilang::{Child, Event, Program};
+use multilangd::multilang::{Child, Event, Launcher, Program};
 use multilangd_protocol::{Action, Dialect, ToChild, session};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::time::timeout;
@@ -24,7 +24,8 @@ async fn is_gone_although_an_answer_was_owed_when_its_stdin_was_closed() {
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("owed.sh"), script).unwrap();
     let program = Program::find(&format!("/bin/sh {}", folder.join("owed.sh").display()), None).unwrap();
-    let mut child = Child::spawn(&program, Dialect::Current, &"s".into()).unwrap();
+    let program = program.started_by(Launcher::direct().unwrap());
+    let mut child = Child::spawn(&program, Dialect::Current, &"s".into()).await.unwrap();
     child.send(&ToChild::ShutdownRequested);
     assert!(matches!(next(&mut child).await, Event::Said(session::Event::Checkpoint { .. })));
     child.close_stdin();
@@ -41,7 +42,8 @@ async fn is_heard_to_the_end() {
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("early.sh"), script).unwrap();
     let program = Program::find(&format!("/bin/sh {}", folder.join("early.sh").display()), None).unwrap();
-    let mut child = Child::spawn(&program, Dialect::Current, &"s".into()).unwrap();
+    let program = program.started_by(Launcher::direct().unwrap());
+    let mut child = Child::spawn(&program, Dialect::Current, &"s".into()).await.unwrap();
     let pid = Pid::from_raw(i32::try_from(child.pid()).unwrap()).unwrap();
     let ended = pidfd_open(pid, PidfdFlags::empty()).unwrap();
     child.send(&ToChild::ShardEnded);

@@ -210,9 +210,7 @@ impl Run {
 
     /// The lines that tell of a failed child, with its reason.
     pub fn failures(&self) -> Vec<(&str, i64, &str)> {
-        let failed = |line: &&Value| {
-            line["message"].as_str().is_some_and(|text| text.starts_with("the record processor failed,"))
-        };
+        let failed = |line: &&Value| line["times"].is_u64() && line["of"].is_u64();
         let told = |line| -> Option<(&str, i64, &str)> {
             let line: &Value = line;
             Some((line["shard"].as_str()?, line["pid"].as_i64()?, line["reason"].as_str()?))

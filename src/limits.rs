@@ -1,0 +1,118 @@
+//! The limits that the system sets this process: how many files, how many processes, and so how many leases it bears.
+//!
+//! The soft limit of open files is 1,024 in most shells and under systemd, which is enough for 200 shards; it may be
+//! raised up to the hard limit, as a JVM does. Record processors get the original limit back.
+
+use std::fmt;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Files that the daemon has open whatever it holds: connections to DynamoDB and CloudWatch, the status page, the runtime.
+const RESERVED_FILES: u64 = 64;
+/// Open files for each shard: three pipes to the child, a handle of its process, a connection to Kinesis.
+const FILES_PER_SHARD: u64 = 5;
+/// Processes and threads that the daemon has besides record processors, and some that they start for a moment.
+const RESERVED_PROCESSES: u64 = 16;
+/// More is of no use, and some systems have no hard limit.
+const MOST_FILES: u64 = 1 << 20;
+
+/// The limits of this process, after [`Limits::raise`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// `RLIMIT_NOFILE` before it was raised, for record processors; none if it was not raised.
+    pub original_files: Option<u64>,
+    /// `RLIMIT_NOFILE` now: open files at once.
+    pub files: u64,
+    /// Processes and threads that may be started besides those that run; none where nothing limits them.
+    pub processes: Option<u64>,
+}
+
+impl Limits {
+    /// Raises the soft limit of open files to the hard one.
+    pub fn raise() -> Self {
+        let limit = getrlimit(Resource::Nofile);
+        let (soft, hard) = (limit.current.unwrap_or(MOST_FILES), limit.maximum.unwrap_or(MOST_FILES));
+        let wanted = hard.min(MOST_FILES.max(soft));
+        let raised = soft < wanted
+            && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }).is_ok();
+        let files = if raised { wanted } else { soft };
+        Self { original_files: raised.then_some(soft), files, processes: free_processes() }
+    }
+
+    /// The limits as [`Limits::raise`] would make them. Changes nothing.
+    pub fn look() -> Self {
+        let limit = getrlimit(Resource::Nofile);
+        let hard = limit.maximum.unwrap_or(MOST_FILES).min(MOST_FILES);
+        Self { original_files: limit.current, files: hard, processes: free_processes() }
+    }
+
+    /// How many leases they bear, at least 1.
+    pub fn leases(&self) -> usize {
+        let files = self.files.saturating_sub(RESERVED_FILES) / FILES_PER_SHARD;
+        let processes = self.processes.map_or(u64::MAX, |free| free.saturating_sub(RESERVED_PROCESSES));
+        usize::try_from(files.min(processes).max(1)).unwrap_or(usize::MAX)
+    }
+}
+
+impl fmt::Display for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} open files", self.files)?;
+        if let Some(before) = self.original_files.filter(|before| *before < self.files) {
+            write!(f, " (raised from the soft limit of {before})")?;
+        }
+        if let Some(processes) = self.processes {
+            write!(f, ", {processes} more processes and threads")?;
+        }
+        Ok(())
+    }
+}
+
+/// What is left of the user's limit and of the control group's.
+fn free_processes() -> Option<u64> {
+    let of_user = getrlimit(Resource::Nproc)
+        .current
+        .filter(|_| !rustix::process::geteuid().is_root())
+        .map(|limit| limit.saturating_sub(threads_of_user().unwrap_or(0)));
+    of_user.into_iter().chain(free_in_group()).min()
+}
+
+/// Threads of this user, which is what `RLIMIT_NPROC` counts on Linux.
+fn threads_of_user() -> Option<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    let me = rustix::process::geteuid().as_raw();
+    let mut threads = 0;
+    for entry in std::fs::read_dir("/proc").ok()?.flatten() {
+        let is_process = entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok());
+        if is_process && entry.metadata().is_ok_and(|found| found.uid() == me) {
+            threads += std::fs::read_dir(entry.path().join("task")).map_or(1, |tasks| tasks.count() as u64);
+        }
+    }
+    Some(threads)
+}
+
+/// What `pids.max` of this process's control group (version 2) leaves.
+fn free_in_group() -> Option<u64> {
+    let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let path = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let folder = std::path::Path::new("/sys/fs/cgroup").join(path);
+    let number = |file: &str| std::fs::read_to_string(folder.join(file)).ok()?.trim().parse::<u64>().ok();
+    // "max" is no number, and no limit.
+    Some(number("pids.max")?.saturating_sub(number("pids.current").unwrap_or(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(files: u64, processes: Option<u64>) -> usize {
+        Limits { original_files: None, files, processes }.leases()
+    }
+
+    #[test]
+    fn leases_are_bounded_by_the_scarcest_limit() {
+        assert_eq!(limits(1_024, None), 192);
+        assert_eq!(limits(1_024, Some(116)), 100);
+        assert_eq!(limits(20_000, None), 3_987);
+        assert_eq!(limits(20, Some(3)), 1, "at least one is tried");
+    }
+}

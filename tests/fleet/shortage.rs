@@ -1,0 +1,100 @@
+//! Machines that have no room for another record processor, and workers whose limits are enough for a few leases only.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use multilangd::lease::WorkerId;
+use tokio::time::sleep;
+
+use crate::denied::until_read;
+use crate::story::{Story, simulate};
+use crate::world::FAILOVER;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Leases of open shards by owner.
+fn owned(story: &Story) -> BTreeMap<WorkerId, usize> {
+    let mut owned = BTreeMap::new();
+    for lease in story.world.state().rows.values().filter(|lease| !lease.is_complete()) {
+        if let Some(owner) = lease.actual_owner() {
+            *owned.entry(owner.clone()).or_default() += 1;
+        }
+    }
+    owned
+}
+
+/// The longest time of several seeds until three workers read everything, though the first has room for one child.
+fn longest(led: bool) -> Duration {
+    let times = (0..8).map(|seed| {
+        simulate(seed, async {
+            let mut story = Story::new(seed, 9, None, led);
+            story.world.state().rooms.insert("w001".into(), 1);
+            for _ in 0..3 {
+                story.join(None);
+            }
+            story.put(60);
+            let time = until_read(&story, SECOND * 600).await;
+            assert_eq!(story.world.state().oracle.violations, Vec::<String>::new());
+            time
+        })
+    });
+    let times: Vec<Duration> = times.collect();
+    println!("led: {led}: {times:?}");
+    times.into_iter().max().unwrap()
+}
+
+#[test]
+fn leases_without_resources_go_to_other_workers_in_a_led_fleet() {
+    let longest = longest(true);
+    assert!(longest <= FAILOVER * 7, "{longest:?}");
+}
+
+#[test]
+fn leases_without_resources_go_to_other_workers_in_a_fleet_of_kcl_2() {
+    let longest = longest(false);
+    assert!(longest <= FAILOVER * 7, "{longest:?}");
+}
+
+#[test]
+fn lone_worker_without_resources_keeps_its_leases_and_reads_once_it_can() {
+    for led in [true, false] {
+        simulate(1, async {
+            let mut story = Story::new(1, 6, None, led);
+            story.world.state().rooms.insert("w001".into(), 2);
+            story.join(None);
+            story.put(60);
+            sleep(FAILOVER * 2).await;
+            let before = owned(&story);
+            assert!(before[&WorkerId::from("w001")] > 2, "{before:?}");
+            sleep(FAILOVER * 12).await;
+            assert!(!story.is_read());
+            assert!(owned(&story) >= before, "nobody else could have them: {:?}", owned(&story));
+            story.world.state().rooms.clear();
+            let time = until_read(&story, SECOND * 60).await;
+            // A led worker says with its next report, 30 s later at most, that it can have more leases.
+            assert!(time <= SECOND * 45, "{time:?}");
+        });
+    }
+}
+
+#[test]
+fn worker_acquires_no_more_leases_than_its_limits_are_enough_for() {
+    for led in [true, false] {
+        simulate(2, async {
+            let mut story = Story::new(2, 8, None, led);
+            story.capacity = 3;
+            let first = story.join(None);
+            for _ in 0..40 {
+                sleep(FAILOVER / 4).await;
+                assert!(owned(&story).get(&first).copied().unwrap_or(0) <= 3, "{:?}", owned(&story));
+            }
+            assert_eq!(owned(&story)[&first], 3);
+            story.join(None);
+            story.join(None);
+            story.put(60);
+            let time = until_read(&story, SECOND * 300).await;
+            assert!(time <= FAILOVER * 4, "{time:?}");
+            assert!(owned(&story).values().all(|leases| *leases <= 3), "{:?}", owned(&story));
+        });
+    }
+}
