@@ -1,18 +1,36 @@
 //! How much data of records the daemon holds at once.
 //!
-//! What is fetched takes its place before it comes and gives it back with its last copy, so that whatever
-//! arrives and whoever is stuck, the sum stays below the limit; but for what is there already and can't be sent back
-//! (user records of aggregates, which are larger than what they came in; the rest of an answer of which the beginning
-//! is in a line; a pushed event that is larger than the one before): who comes next waits the longer. Shards share
-//! the limit in equal parts: one that is stuck with its part leaves the others theirs.
+//! What is fetched reserves its room before it comes and frees it with its last copy, so that the sum stays below the
+//! limit whatever arrives and whichever child is stuck; but for what is there already and can't be sent back (user
+//! records of aggregates, which are larger than what they came in; the rest of an answer of which the beginning is in a
+//! line; a pushed event that is larger than the one before): the next reservation waits the longer.
+//!
+//! | part of the limit | for |
+//! |---|---|
+//! | a quarter | the first bytes of each reservation: a shard always has this much, whatever others hold |
+//! | [`LARGEST`] | one answer of any size at a time, for which the rest has no room |
+//! | the rest | shared: whoever reads much borrows from it, a quarter of what is free at a time |
+//!
+//! So one busy shard among a thousand idle ones can hold nearly all, and each shard that does not let go of what it
+//! holds leaves the others three quarters of what was free.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Duration, Instant};
 
+/// No answer is larger: 10 MiB of data, in base64, and what belongs to each of 10,000 records.
+pub const LARGEST: usize = 18 * 1024 * 1024;
+/// The least limit with which an answer of any size can be read while other shards hold what they may.
+pub const LEAST: usize = 40 * 1024 * 1024;
+/// This part of the limit is for the first bytes of each reservation.
+const GUARANTEED: usize = 4;
+/// A shard has no more reservations than this at a time: what is on its way, what waits, what the child has in hand.
+const ROOMS: usize = 6;
+/// This part of what is free may be the next answer of one shard.
+const BORROWED: usize = 4;
 /// This part of the limit is little.
 const LITTLE: usize = 100;
 
@@ -25,7 +43,10 @@ const KEPT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
 struct Held {
+    /// All of it.
     bytes: usize,
+    /// Of it, what is taken from the shared part.
+    shared: usize,
     spare: Vec<(Instant, Vec<u8>)>,
 }
 
@@ -58,6 +79,8 @@ pub struct Budget {
     /// Who waits for room, in turn: a large one isn't passed by small ones for ever.
     turn: tokio::sync::Mutex<()>,
     shares: AtomicUsize,
+    /// For one answer for which there is no room in the shared part.
+    lane: Arc<Semaphore>,
 }
 
 impl Budget {
@@ -65,6 +88,7 @@ impl Budget {
     pub fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
             limit,
+            lane: Arc::new(Semaphore::new(usize::from(limit >= LEAST))),
             held: Mutex::default(),
             freed: Notify::new(),
             turn: tokio::sync::Mutex::default(),
@@ -77,35 +101,78 @@ impl Budget {
         self.lock().bytes
     }
 
-    /// Waits until so many bytes may be held. What is larger than the whole limit must be alone. Whoever came
-    /// first is served first, but that little things pass large ones that don't fit yet.
+    /// Waits until so many bytes may be held. What is larger than the whole shared part must be alone in it. Reservations
+    /// are served in the order in which they came, but that little ones pass large ones that don't fit yet.
     pub async fn reserve(self: &Arc<Self>, bytes: usize) -> Room {
-        if bytes <= self.limit / LITTLE && self.try_add(bytes) {
-            return self.room(bytes);
+        let floor = self.floor();
+        if (bytes <= floor || bytes <= self.limit / LITTLE) && self.try_add(bytes, floor) {
+            return self.room(bytes, floor);
         }
         let _turn = self.turn.lock().await;
         loop {
             let freed = self.freed.notified();
-            if self.try_add(bytes) {
-                return self.room(bytes);
+            let floor = self.floor();
+            if self.try_add(bytes, floor) {
+                return self.room(bytes, floor);
             }
             freed.await;
         }
     }
 
+    /// The same for the next answer of a shard. While a child waits for it, and there is no room in the shared part, the
+    /// room that is kept for one answer is taken.
+    pub async fn reserve_for(self: &Arc<Self>, bytes: usize, awaited: &Awaited) -> Room {
+        let lane = async {
+            awaited.wait().await;
+            match self.lane.clone().acquire_owned().await {
+                Ok(lane) => lane,
+                // It is never closed.
+                Err(_) => std::future::pending().await,
+            }
+        };
+        let mut room = tokio::select! {
+            biased;
+            room = self.reserve(bytes) => room,
+            lane = lane => {
+                let mut room = self.nothing();
+                room.lane = Some(lane);
+                room.set(bytes);
+                room
+            }
+        };
+        room.awaited = awaited.clone();
+        room
+    }
+
     /// Takes so many bytes now, past the limit if need be: others wait the longer.
     pub fn take(self: &Arc<Self>, bytes: usize) -> Room {
-        self.change(|held| held.bytes += bytes);
-        self.room(bytes)
+        let mut room = self.nothing();
+        room.set(bytes);
+        room
     }
 
     /// Room for nothing, which can be made larger.
     pub fn nothing(self: &Arc<Self>) -> Room {
-        self.room(0)
+        self.room(0, self.floor())
     }
 
-    fn room(self: &Arc<Self>, bytes: usize) -> Room {
-        Room { budget: self.clone(), bytes, most: usize::MAX }
+    fn room(self: &Arc<Self>, bytes: usize, floor: usize) -> Room {
+        Room { budget: self.clone(), bytes, floor, least: 0, lane: None, awaited: Awaited::default() }
+    }
+
+    /// The first bytes of a reservation, which need no room in the shared part.
+    fn floor(&self) -> usize {
+        match self.shares.load(Ordering::Relaxed) {
+            0 => 0,
+            shares => self.limit / GUARANTEED / shares / ROOMS,
+        }
+    }
+
+    /// What is shared of the limit.
+    fn shared(&self) -> usize {
+        let guaranteed = if self.shares.load(Ordering::Relaxed) > 0 { self.limit / GUARANTEED } else { 0 };
+        let lane = if self.limit >= LEAST { LARGEST } else { 0 };
+        self.limit - guaranteed - lane
     }
 
     /// One more shard has a part in the limit, as long as this lives.
@@ -114,18 +181,29 @@ impl Budget {
         Share(self.clone())
     }
 
-    fn try_add(&self, bytes: usize) -> bool {
+    fn try_add(&self, bytes: usize, floor: usize) -> bool {
+        self.try_change(0, 0, bytes, bytes.saturating_sub(floor))
+    }
+
+    /// A room of `old` bytes, of which the shared part has `old_shared`, becomes one of `new`, if there is room.
+    fn try_change(&self, old: usize, old_shared: usize, new: usize, new_shared: usize) -> bool {
+        let limit = self.shared();
         self.change(|held| {
-            let fits = held.bytes == 0 || held.bytes.saturating_add(bytes) <= self.limit;
+            let others = held.shared - old_shared;
+            let fits = new_shared <= old_shared || others == 0 || others.saturating_add(new_shared) <= limit;
             if fits {
-                held.bytes += bytes;
+                held.shared = others + new_shared;
+                held.bytes = held.bytes - old + new;
             }
             fits
         })
     }
 
-    fn give_back(&self, bytes: usize) {
-        self.change(|held| held.bytes -= bytes);
+    fn give_back(&self, bytes: usize, shared: usize) {
+        self.change(|held| {
+            held.bytes -= bytes;
+            held.shared -= shared;
+        });
         // One waits at most: the others wait for their turn.
         self.freed.notify_one();
     }
@@ -149,13 +227,12 @@ impl Budget {
 #[derive(Debug)]
 pub struct Share(Arc<Budget>);
 
-/// A shard holds three things: what waits, what is on its way, and what the child has in hand.
-const THINGS: usize = 3;
-
 impl Share {
-    /// How many bytes each of those three may be at present, so that nobody's share is taken by others.
+    /// How many bytes the next answer may have, so that others have room for theirs.
     pub fn part(&self) -> usize {
-        self.0.limit / self.0.shares.load(Ordering::Relaxed).max(1) / THINGS
+        let budget = &self.0;
+        let free = budget.shared().saturating_sub(budget.lock().shared);
+        (free / BORROWED).max(budget.floor())
     }
 }
 
@@ -168,12 +245,40 @@ impl Drop for Share {
     }
 }
 
+/// Whether a child waits for the next answer of its shard: what is read then leaves at once.
+#[derive(Debug, Clone, Default)]
+pub struct Awaited(Option<watch::Receiver<bool>>);
+
+impl Awaited {
+    /// And the place where it is said.
+    pub fn new() -> (watch::Sender<bool>, Self) {
+        let (sender, receiver) = watch::channel(false);
+        (sender, Self(Some(receiver)))
+    }
+
+    async fn wait(&self) {
+        let awaited = match &self.0 {
+            Some(awaited) => awaited.clone().wait_for(|awaited| *awaited).await.is_ok(),
+            None => false,
+        };
+        if !awaited {
+            std::future::pending().await
+        }
+    }
+}
+
 /// Bytes that are held, until this is dropped.
 #[derive(Debug)]
 pub struct Room {
     budget: Arc<Budget>,
     bytes: usize,
-    most: usize,
+    /// The first bytes, which are not taken from the shared part.
+    floor: usize,
+    /// It is not made smaller than this before it is [set](Room::set).
+    least: usize,
+    /// It is the one answer for which the shared part had no room.
+    lane: Option<OwnedSemaphorePermit>,
+    awaited: Awaited,
 }
 
 impl Room {
@@ -187,48 +292,49 @@ impl Room {
         self.bytes
     }
 
-    /// It may not be made larger than this.
-    #[must_use]
-    pub fn at_most(mut self, most: usize) -> Self {
-        self.most = most;
-        self
+    /// Becomes room for so many bytes, as soon as there is, and is kept as large until it is known how much is needed. What
+    /// it is now is freed first, so that no two wait for each other.
+    pub async fn grown(self, bytes: usize) -> Self {
+        let (budget, awaited) = (self.budget.clone(), self.awaited.clone());
+        drop(self);
+        let mut room = budget.reserve_for(bytes, &awaited).await;
+        room.least = bytes;
+        room
     }
 
-    /// Makes it so many; false, and nothing is changed, if there is no room for them now, or may not be.
+    fn shared(&self, bytes: usize) -> usize {
+        if self.lane.is_some() { 0 } else { bytes.saturating_sub(self.floor) }
+    }
+
+    /// Makes it so many; false, and nothing is changed, if there is no room for them now. What is larger than the shared
+    /// part fits if it is alone in it.
     #[must_use]
     pub fn resize(&mut self, bytes: usize) -> bool {
-        let fits = match bytes.checked_sub(self.bytes) {
-            Some(1..) if bytes > self.most => false,
-            None => {
-                self.budget.give_back(self.bytes - bytes);
-                true
-            }
-            // What is larger than the limit fits if it is alone.
-            Some(more) => {
-                let Budget { limit, .. } = *self.budget;
-                self.budget.change(|held| {
-                    let fits = held.bytes == self.bytes || held.bytes.saturating_add(more) <= limit;
-                    if fits {
-                        held.bytes += more;
-                    }
-                    fits
-                })
-            }
-        };
+        let bytes = bytes.max(self.least);
+        let (old, new) = (self.shared(self.bytes), self.shared(bytes));
+        let fits = self.budget.try_change(self.bytes, old, bytes, new);
         if fits {
+            let smaller = new < old;
             self.bytes = bytes;
+            if smaller {
+                self.budget.freed.notify_one();
+            }
         }
         fits
     }
 
     /// Makes it so many, whatever is held besides.
     pub fn set(&mut self, bytes: usize) {
-        if let Some(more) = bytes.checked_sub(self.bytes) {
-            self.budget.change(|held| held.bytes += more);
-        } else {
-            self.budget.give_back(self.bytes - bytes);
-        }
+        self.least = 0;
+        let (old, new, before) = (self.shared(self.bytes), self.shared(bytes), self.bytes);
+        self.budget.change(|held| {
+            held.bytes = held.bytes - before + bytes;
+            held.shared = held.shared - old + new;
+        });
         self.bytes = bytes;
+        if new < old {
+            self.budget.freed.notify_one();
+        }
     }
 
     /// Empty memory for so many bytes, within a room for as many, which is made as large as the memory is. None, and
@@ -260,7 +366,7 @@ impl Room {
 
 impl Drop for Room {
     fn drop(&mut self) {
-        self.budget.give_back(self.bytes);
+        self.budget.give_back(self.bytes, self.shared(self.bytes));
     }
 }
 
@@ -290,10 +396,12 @@ impl Drop for Memory {
     fn drop(&mut self) {
         let mut memory = std::mem::take(&mut self.memory);
         memory.clear();
-        let bytes = std::mem::take(&mut self.room.bytes);
+        let (bytes, shared) = (self.room.bytes, self.room.shared(self.room.bytes));
+        self.room.bytes = 0;
         let budget = &self.room.budget;
         budget.change(|held| {
             held.bytes -= bytes;
+            held.shared -= shared;
             if memory.capacity() >= STEP && budget.shares.load(Ordering::Relaxed) > 0 {
                 held.spare.push((Instant::now(), memory));
             }
@@ -384,7 +492,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_spare_goes_when_its_room_is_wanted_when_it_is_old_or_much() {
-        let budget = Budget::new(10 * MIB);
+        let budget = Budget::new(16 * MIB);
         let shard = budget.share();
         let memory = |bytes: usize| {
             let mut room = now_or_never(budget.reserve(0)).unwrap();
@@ -394,7 +502,7 @@ mod tests {
         let both = [memory(4 * MIB), memory(6 * MIB)];
         drop(both);
         assert_eq!(spare(&budget), [4 * MIB, 6 * MIB]);
-        let wanted = now_or_never(budget.reserve(3 * MIB)).unwrap();
+        let wanted = now_or_never(budget.reserve(9 * MIB)).unwrap();
         assert_eq!(spare(&budget), [6 * MIB], "the room is for what is wanted");
         drop(wanted);
         tokio::time::advance(KEPT).await;
@@ -409,14 +517,6 @@ mod tests {
         assert_eq!(spare(&budget), [0; 0], "who reads nothing keeps nothing");
         drop(late);
         assert_eq!((spare(&budget), budget.held()), (vec![], 0));
-    }
-
-    #[test]
-    fn memory_for_which_there_is_just_room_is_not_larger() {
-        let budget = Budget::new(MIB);
-        let mut room = now_or_never(budget.reserve(1)).unwrap().at_most(MIB - 5);
-        assert_eq!(room.memory(MIB - 4), None);
-        assert_eq!((room.memory(MIB - 5).unwrap().capacity(), room.bytes()), (MIB - 5, MIB - 5));
     }
 
     #[tokio::test]
@@ -434,21 +534,45 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_is_shared_in_equal_parts() {
-        let budget = Budget::new(60);
-        let one = budget.share();
-        assert_eq!(one.part(), 20);
-        let two = budget.share();
-        assert_eq!((one.part(), two.part()), (10, 10));
-        drop(two);
-        assert_eq!(one.part(), 20);
+    fn busy_shard_borrows_what_idle_ones_do_not_use() {
+        let budget = Budget::new(256 * MIB);
+        let shares: Vec<_> = (0..1_000).map(|_| budget.share()).collect();
+        assert!(shares[0].part() > LARGEST, "{}", shares[0].part());
     }
 
     #[test]
-    fn what_may_not_be_larger_is_not_made_larger_though_there_is_room() {
+    fn shards_that_let_nothing_go_leave_the_others_room_for_small_and_for_one_large_answer() {
+        let budget = Budget::new(64 * MIB);
+        let shares: Vec<_> = (0..100).map(|_| budget.share()).collect();
+        let mut stuck = Vec::new();
+        for share in &shares[1..] {
+            let mut room = budget.nothing();
+            assert!(room.resize(share.part()), "each has room for its part");
+            stuck.push(room);
+        }
+        let part = shares[0].part();
+        assert!((20_000..200_000).contains(&part), "{part}");
+        let small = now_or_never(budget.reserve(part)).unwrap();
+        let (is_awaited, awaited) = Awaited::new();
+        assert!(now_or_never(budget.reserve_for(14 * MIB, &awaited)).is_none(), "its child is busy");
+        is_awaited.send_replace(true);
+        let large = now_or_never(budget.reserve_for(14 * MIB, &awaited)).unwrap();
+        assert!(now_or_never(budget.reserve_for(14 * MIB, &awaited)).is_none(), "one at a time");
+        assert!(budget.held() <= 64 * MIB, "{}", budget.held());
+        drop(large);
+        assert!(now_or_never(budget.reserve_for(14 * MIB, &awaited)).is_some());
+        drop((small, stuck));
+        assert_eq!((budget.held(), budget.lock().shared), (0, 0));
+    }
+
+    #[test]
+    fn room_that_was_grown_stays_as_large_until_its_size_is_known() {
         let budget = Budget::new(100);
-        let mut room = now_or_never(budget.reserve(10)).unwrap().at_most(20);
-        assert!(!room.resize(21) && room.resize(20) && room.resize(5));
-        assert_eq!(budget.held(), 5);
+        let mut room = now_or_never(budget.nothing().grown(50)).unwrap();
+        assert!(room.resize(10) && room.bytes() == 50);
+        let _other = now_or_never(budget.reserve(50)).unwrap();
+        assert!(room.resize(50) && !room.resize(51));
+        room.set(10);
+        assert_eq!(budget.held(), 60);
     }
 }

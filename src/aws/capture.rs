@@ -6,6 +6,7 @@
 //! SDK's.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::http::{
@@ -20,10 +21,14 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
 use aws_smithy_types::config_bag::ConfigBag;
+use tokio::time::timeout;
 
 use super::records::Arriving;
 use crate::budget::Room;
 use crate::retrieval::Answer;
+
+/// An answer that is larger than expected waits for room as long as this; then it is asked for again once there is room.
+const WAIT: Duration = Duration::from_secs(5);
 
 /// What the SDK sees in the place of an answer's records.
 const NOTHING: &str = r#"{"Records":[]}"#;
@@ -91,6 +96,20 @@ impl Capture {
         };
         let length = response.headers().get("content-length").and_then(|length| length.parse().ok());
         let body = std::mem::replace(response.body_mut(), SdkBody::from(NOTHING));
+        let room = match length {
+            // The body waits in the connection. What becomes of it is a little larger.
+            Some(length) if length > room.bytes() => {
+                let needed = length + length / 4;
+                match timeout(WAIT, room.grown(needed)).await {
+                    Ok(room) => room,
+                    Err(_) => {
+                        self.fill(Slot::TooLarge(needed));
+                        return Err(ConnectorError::other("no room for the answer".into(), None));
+                    }
+                }
+            }
+            Some(_) | None => room,
+        };
         match read(ByteStream::new(body), length, room).await? {
             Ok(answer) => {
                 self.fill(Slot::Answer(answer));

@@ -250,8 +250,8 @@ fn fan_out_and_pace_are_what_the_file_says() {
     assert_eq!(with("").0.fanout, None, "there is a polling key");
     let (config, _) = with("idleTimeBetweenReadsInMillis = 900\n");
     assert_eq!(config.idle_behind, Duration::from_millis(900));
-    let own = "multilangd.idleWhenBehindMillis = 0\nmultilangd.bufferMegabytes = 16\n";
+    let own = "multilangd.idleWhenBehindMillis = 0\nmultilangd.bufferMegabytes = 40\n";
     let (config, _) = with(&format!("{own}millisBehindLatestThresholdForReducedTps = 5000\n"));
     assert_eq!((config.idle_behind, config.near), (Duration::ZERO, Duration::from_secs(5)));
-    assert_eq!((config.buffer, config.fanout), (16 << 20, None));
+    assert_eq!((config.buffer, config.fanout), (40 << 20, None));
 }

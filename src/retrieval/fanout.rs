@@ -236,7 +236,7 @@ impl Fanout {
         if !ahead.room_for(self.expected).await {
             return None;
         }
-        Some(self.place.source.budget.reserve(self.expected).await)
+        Some(self.place.source.budget.reserve_for(self.expected, ahead.awaited()).await)
     }
 
     /// Whether it was the last.

@@ -17,7 +17,7 @@ use super::queue::Ahead;
 use super::{Answer, Error, Settings};
 use crate::backoff::Backoff;
 use crate::batch::{Batch, Sizes};
-use crate::budget::Room;
+use crate::budget::{LARGEST, Room};
 use crate::metrics::OfShard;
 use crate::shard::ChildShard;
 
@@ -27,8 +27,8 @@ const MAX_PAUSE: Duration = Duration::from_secs(10);
 const LITTLE: usize = 4 * 1024;
 /// What a record is taken to need before one was seen.
 const RECORD: usize = 1_400;
-/// No answer is larger: 10 MiB of data, in base64, and what belongs to each of 10,000 records.
-const LARGEST: usize = 18 * 1024 * 1024;
+/// Kinesis takes five calls a second of one shard: an answer that was made short by our own limit is followed so soon.
+const FOLLOWED: Duration = Duration::from_millis(200);
 
 pub(super) struct Polling {
     place: Place,
@@ -40,13 +40,12 @@ pub(super) struct Polling {
     record: usize,
     /// How many times as many they were once aggregates were taken apart.
     grown: usize,
-    /// Records that fitted into a part, or may fit, after so many didn't.
-    fitting: usize,
     quiet: Quiet,
 }
 
 enum Step {
-    Batch(Batch),
+    /// An answer; and when it is followed, if our own limit made it short.
+    Batch(Batch, Option<Instant>),
     Again,
     After(Duration),
 }
@@ -76,7 +75,6 @@ impl Polling {
             expected: LITTLE,
             record: RECORD,
             grown: 1,
-            fitting: usize::MAX,
             quiet: Quiet::new(Instant::now()),
         }
     }
@@ -89,9 +87,11 @@ impl Polling {
             if next > Instant::now() {
                 sleep_until(next).await;
             }
-            match self.step(ahead.part()).await {
-                Step::Batch(batch) => {
-                    next = Instant::now() + pace(&self.place.source.settings, batch.millis_behind_latest);
+            match self.step(ahead).await {
+                Step::Batch(batch, followed) => {
+                    let usual =
+                        Instant::now() + pace(&self.place.source.settings, batch.millis_behind_latest);
+                    next = followed.map_or(usual, |at| at.min(usual));
                     let ended = batch.end.is_some();
                     let wanted = ended || !batch.records.is_empty() || self.place.source.settings.keep_empty;
                     if wanted && !ahead.send(batch) || ended {
@@ -104,18 +104,20 @@ impl Polling {
         }
     }
 
-    async fn step(&mut self, part: usize) -> Step {
-        let limit = limit(&self.place.source.settings, part, self.record, self.grown).min(self.fitting);
-        // One record alone may be larger than a part.
-        let most = if limit > 1 { part } else { part.max(LARGEST) };
+    async fn step(&mut self, ahead: &Ahead) -> Step {
+        let part = ahead.part();
+        let limit = limit(&self.place.source.settings, part, self.record, self.grown);
+        // One record may be larger than a part, and there is no smaller answer.
+        let most = if limit > 1 { part } else { part.max(self.record) };
+        let expected = self.expected.min(most);
         let mut took = None;
         let outcome = match self.iterator.take() {
             None => self.open().await,
             Some(iterator) => {
-                let room = self.room(self.expected.min(most)).await.at_most(most);
+                let room = self.room(expected, ahead).await;
                 let began = Instant::now();
                 match self.read(&iterator, limit, room).await {
-                    Ok(answer) => return self.answered(answer, iterator, began).await,
+                    Ok(answer) => return self.answered(answer, iterator, limit, began).await,
                     Err(error) => {
                         took = Some(began.elapsed());
                         if !matches!(error, Error::IteratorExpired(_)) {
@@ -128,15 +130,11 @@ impl Polling {
         };
         match outcome {
             Ok(()) => Step::Again,
-            Err(Error::NoRoom(bytes)) if bytes <= most => {
-                debug!(shard = %self.place.shard, bytes, "an answer waits for room");
-                self.expected = bytes;
+            Err(Error::NoRoom(bytes)) if bytes <= LARGEST * 2 => {
+                debug!(shard = %self.place.shard, bytes, limit, part, "dropped an answer for which there was no room in time");
+                // So large was the answer to that limit: the next one has as many records as there is room for.
+                (self.expected, self.record) = (bytes, (bytes / limit).max(self.record));
                 Step::Again
-            }
-            Err(Error::NoRoom(bytes)) if limit > 1 => {
-                debug!(shard = %self.place.shard, bytes, limit, part, "an answer is too large: asking for less");
-                self.fitting = limit / 2;
-                Step::After(self.place.source.settings.idle)
             }
             Err(error @ Error::IteratorExpired(_)) => {
                 self.place.failed(Kind::Usual, took, FAILED, &error);
@@ -144,7 +142,7 @@ impl Polling {
                 Step::After(self.backoff.pause())
             }
             Err(Error::ShardMissing(reason)) => match self.place.end_if_gone(&reason).await {
-                Some(end) => Step::Batch(end),
+                Some(end) => Step::Batch(end, None),
                 None => {
                     // An iterator of a stream that was deleted would be refused until it expires.
                     self.iterator = None;
@@ -159,8 +157,8 @@ impl Polling {
         }
     }
 
-    async fn room(&self, bytes: usize) -> Room {
-        let mut room = std::pin::pin!(self.place.source.budget.reserve(bytes));
+    async fn room(&self, bytes: usize, ahead: &Ahead) -> Room {
+        let mut room = std::pin::pin!(self.place.source.budget.reserve_for(bytes, ahead.awaited()));
         loop {
             match timeout(Duration::from_secs(10), &mut room).await {
                 Ok(room) => return room,
@@ -200,19 +198,18 @@ impl Polling {
         iterator
     }
 
-    async fn answered(&mut self, answer: Answer, iterator: String, began: Instant) -> Step {
+    async fn answered(&mut self, answer: Answer, iterator: String, limit: usize, began: Instant) -> Step {
         let took = began.elapsed();
         if !self.place.believes(&answer) {
             self.iterator = Some(iterator);
             return Step::After(self.backoff.pause());
         }
         self.backoff.reset();
-        self.fitting = self.fitting.saturating_mul(2);
         let Sizes { records, held: bytes, .. } = answer.records.sizes();
         self.expected = bytes.max(LITTLE);
         if let Some(record) = bytes.checked_div(records) {
-            // A large one is remembered for a while.
-            self.record = record.max(self.record - self.record / 4);
+            // As the last ones were, the next are likely to be: one large record says nothing of those that follow it.
+            self.record = record;
         }
         self.iterator.clone_from(&answer.next);
         let last = answer.records.last().cloned();
@@ -226,7 +223,8 @@ impl Polling {
         let held = batch.records.sizes().held;
         // Remembered for a while, too.
         self.grown = held.div_ceil(bytes.max(1)).max(self.grown - self.grown / 4).max(1);
-        Step::Batch(batch)
+        let is_cut = records >= limit && limit < self.place.source.settings.max_records;
+        Step::Batch(batch, is_cut.then_some(began + FOLLOWED))
     }
 }
 

@@ -12,6 +12,7 @@ use crate::sequence::{Sequence, SequenceNumber};
 use crate::shard::{self, BoxFuture, Filter, HashRange, Shard, ShardId};
 use crate::stream::StreamId;
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
 
@@ -266,7 +267,15 @@ fn no_more_is_asked_for_than_fits_a_small_share() {
 }
 
 /// Has records of that size without end; an answer takes the room that it needs.
-struct Endless(usize);
+struct Endless {
+    size: usize,
+    calls: AtomicUsize,
+    /// Answers for which there was no room in time.
+    dropped: AtomicUsize,
+}
+
+/// What 10 MiB of data are in base64.
+const MOST: usize = 14_000_000;
 
 impl Api for Endless {
     fn iterator<'a>(&'a self, _: &'a ShardId, _: &'a Start) -> BoxFuture<'a, Result<String, Error>> {
@@ -278,41 +287,70 @@ impl Api for Endless {
         limit: usize,
         mut room: Room,
     ) -> BoxFuture<'a, Result<Answer, Error>> {
-        let bytes = limit * self.0;
-        if !room.resize(bytes) {
-            return Box::pin(async move { Err(Error::NoRoom(bytes)) });
-        }
+        // As Kinesis, no more than 10 MiB of data in one answer, but one record always.
+        let count = limit.min(MOST / self.size).max(1);
+        let (size, bytes) = (self.size, count * self.size);
         let first: u64 = iterator.parse().unwrap();
-        let body = room.fill(vec![b'A'; bytes]);
-        let record = |n: usize| Record {
-            sequence: SequenceNumber::parse(&(first + n as u64).to_string()).unwrap(),
-            sub: 0,
-            partition_key: "p".into(),
-            data: Data::of_base64(body.slice(n * self.0..(n + 1) * self.0)).unwrap(),
-            arrival: None,
-        };
-        let records = (0..limit).map(record).collect();
-        let next = Some((first + limit as u64).to_string());
-        Box::pin(async { Ok(Answer { records, next, ..Answer::default() }) })
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async move {
+            if bytes > room.bytes() {
+                room = match tokio::time::timeout(Duration::from_secs(5), room.grown(bytes)).await {
+                    Ok(room) => room,
+                    Err(_) => {
+                        self.dropped.fetch_add(1, Ordering::Relaxed);
+                        return Err(Error::NoRoom(bytes));
+                    }
+                };
+            }
+            room.set(bytes);
+            let body = room.fill(vec![b'A'; bytes]);
+            let record = |n: usize| Record {
+                sequence: SequenceNumber::parse(&(first + n as u64).to_string()).unwrap(),
+                sub: 0,
+                partition_key: "p".into(),
+                data: Data::of_base64(body.slice(n * size..(n + 1) * size)).unwrap(),
+                arrival: None,
+            };
+            let records = (0..count).map(record).collect();
+            let next = Some((first + count as u64).to_string());
+            Ok(Answer { records, next, millis_behind_latest: Some(9), ..Answer::default() })
+        })
+    }
+}
+
+impl Endless {
+    fn of(size: usize) -> Arc<Self> {
+        Arc::new(Self { size, calls: AtomicUsize::new(0), dropped: AtomicUsize::new(0) })
+    }
+}
+
+fn endless(records: Arc<Endless>, budget: Arc<Budget>, idle: u64) -> Source {
+    Source {
+        api: records,
+        shards: Arc::new(Script::default()),
+        recognition: recognised(Arc::new(Script::default())),
+        consumer: None,
+        settings: Settings {
+            max_records: 10_000,
+            idle: Duration::from_millis(idle),
+            idle_behind: Duration::from_millis(idle),
+            ..settings()
+        },
+        budget,
+        closed: Arc::default(),
+        calls: Arc::new(Semaphore::new(200)),
+        sink: Arc::new(crate::metrics::Discard),
     }
 }
 
 /// Fifteen of sixteen children have a batch in hand and take no more, whatever the size of the records.
 #[tokio::test(start_paused = true)]
 async fn those_that_are_stuck_leave_the_others_their_part() {
-    for size in [400, 4_000, 40_000] {
-        let budget = Budget::new(16 << 20);
-        let source = Source {
-            api: Arc::new(Endless(size)),
-            shards: Arc::new(Script::default()),
-            recognition: recognised(Arc::new(Script::default())),
-            consumer: None,
-            settings: Settings { max_records: 10_000, ..settings() },
-            budget: budget.clone(),
-            closed: Arc::default(),
-            calls: Arc::new(Semaphore::new(100)),
-            sink: Arc::new(crate::metrics::Discard),
-        };
+    for size in [4_000, 40_000, 160_000] {
+        let budget = Budget::new(64 << 20);
+        let mut source = endless(Endless::of(size), budget.clone(), 200);
+        // Answers of 4 MB at most keep the test short; 15 times four of them are more than there is room for.
+        source.settings.max_records = 4_000_000 / size.max(4_000);
         let open = || Feed::open(&source, the_shard(), Start::TrimHorizon);
         let (mut stuck, mut in_hand) = ((0..15).map(|_| open()).collect::<Vec<_>>(), Vec::new());
         let mut other = open();
@@ -322,37 +360,92 @@ async fn those_that_are_stuck_leave_the_others_their_part() {
         // By now each stuck reader has fetched as much as it may.
         tokio::time::sleep(Duration::from_secs(60)).await;
         let mut next = 0_u64;
-        for _ in 0..100 {
+        for _ in 0..20 {
             let batch = tokio::time::timeout(Duration::from_secs(5), other.next()).await.unwrap().unwrap();
             for record in batch.records.each() {
                 assert_eq!(record.sequence.as_str(), next.to_string());
                 next += 1;
             }
-            assert!(budget.held() <= 16 << 20, "{} are held", budget.held());
+            assert!(budget.held() <= 64 << 20, "{} are held", budget.held());
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_record_that_is_larger_than_a_part_comes_alone() {
-    let budget = Budget::new(16 << 20);
+    let budget = Budget::new(64 << 20);
     let _others: Vec<_> = (0..30).map(|_| budget.share()).collect();
-    let source = Source {
-        api: Arc::new(Endless(13_000_000)),
-        shards: Arc::new(Script::default()),
-        recognition: recognised(Arc::new(Script::default())),
-        consumer: None,
-        settings: Settings { max_records: 10_000, ..settings() },
-        budget,
-        closed: Arc::default(),
-        calls: Arc::new(Semaphore::new(1)),
-        sink: Arc::new(crate::metrics::Discard),
-    };
+    let source = endless(Endless::of(13_000_000), budget, 200);
     let mut feed = Feed::open(&source, the_shard(), Start::TrimHorizon);
     for _ in 0..5 {
         let batch = tokio::time::timeout(Duration::from_secs(60), feed.next()).await.unwrap().unwrap();
         assert_eq!(batch.records.len(), 1);
     }
+}
+
+/// MB a second of one busy shard whose child takes each batch at once, among shards that have nothing.
+async fn drained(leases: usize, size: usize) -> f64 {
+    let budget = Budget::new(256 << 20);
+    let _idle: Vec<_> = (1..leases).map(|_| budget.share()).collect();
+    let source = endless(Endless::of(size), budget, 1_500);
+    let mut feed = Feed::open(&source, the_shard(), Start::TrimHorizon);
+    let (start, mut bytes) = (Instant::now(), 0);
+    while start.elapsed() < Duration::from_secs(20) {
+        bytes += feed.next().await.unwrap().records.sizes().data;
+    }
+    f64::from(u32::try_from(bytes / 1_000).unwrap()) / 1_000.0 / start.elapsed().as_secs_f64()
+}
+
+#[tokio::test(start_paused = true)]
+async fn busy_shard_drains_at_the_rate_of_kinesis_among_a_thousand_idle_ones() {
+    for (leases, size) in
+        [(1, 1_000), (16, 1_000), (64, 100_000), (256, 1_000), (1_000, 1_000), (1_000, 100_000)]
+    {
+        let rate = drained(leases, size).await;
+        assert!(rate >= 2.0, "{leases} leases, records of {size}: {rate} MB/s");
+    }
+}
+
+/// A backlog in all shards at once, more than there is room for.
+#[tokio::test(start_paused = true)]
+async fn no_answer_is_dropped_while_children_take_their_batches() {
+    for (leases, size) in [(8, 400_000), (30, 400_000), (30, 13_000_000)] {
+        let records = Endless::of(size);
+        let budget = Budget::new(256 << 20);
+        let source = endless(records.clone(), budget.clone(), 1_500);
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..leases {
+            let mut feed = Feed::open(&source, the_shard(), Start::TrimHorizon);
+            tasks.spawn(async move {
+                for _ in 0..2 {
+                    drop(feed.next().await.unwrap());
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            });
+        }
+        while let Some(ended) = tasks.join_next().await {
+            ended.unwrap();
+        }
+        assert_eq!(records.dropped.load(Ordering::Relaxed), 0, "{leases} leases, records of {size}");
+        assert_eq!(budget.held(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn answer_that_our_limit_made_short_is_followed_within_five_calls_a_second() {
+    let records = Endless::of(40_000);
+    let budget = Budget::new(40 << 20);
+    // Others hold what is shared.
+    let _shares: Vec<_> = (0..10).map(|_| budget.share()).collect();
+    let _held = budget.take(12 << 20);
+    let source = endless(records.clone(), budget, 1_500);
+    let mut feed = Feed::open(&source, the_shard(), Start::TrimHorizon);
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(10) {
+        drop(feed.next().await.unwrap());
+    }
+    let calls = records.calls.load(Ordering::Relaxed);
+    assert!((40..=51).contains(&calls), "{calls}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use crate::batch::{Batch, Sizes};
-use crate::budget::Share;
+use crate::budget::{Awaited, Share};
 
 /// What may wait for one child. One batch may always, whatever its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,14 +51,16 @@ pub(super) type Tell = Arc<dyn Fn(usize) + Send + Sync>;
 pub(super) fn queue(most: Most, share: Share, tell: Tell) -> (Ahead, Batches) {
     let (sender, batches) = mpsc::unbounded_channel();
     let waiting = Arc::new(watch::Sender::new(Waiting::default()));
-    let ahead = Ahead { most, share, waiting: waiting.clone(), batches: sender, tell: tell.clone() };
-    (ahead, Batches { waiting, batches, tell })
+    let (is_awaited, awaited) = Awaited::new();
+    let ahead = Ahead { most, share, awaited, waiting: waiting.clone(), batches: sender, tell: tell.clone() };
+    (ahead, Batches { waiting, batches, tell, is_awaited })
 }
 
 /// The reader's end.
 pub(super) struct Ahead {
     most: Most,
     share: Share,
+    awaited: Awaited,
     waiting: Arc<watch::Sender<Waiting>>,
     /// Bounded by [`Ahead::room`], before each fetch.
     batches: mpsc::UnboundedSender<(Waiting, Batch)>,
@@ -69,6 +71,11 @@ impl Ahead {
     /// How many bytes may wait at most, and how many an answer may have.
     pub(super) fn part(&self) -> usize {
         self.share.part()
+    }
+
+    /// Whether the child waits for the next batch.
+    pub(super) fn awaited(&self) -> &Awaited {
+        &self.awaited
     }
 
     /// Waits until one more batch may be fetched; false once nobody wants any more. Cancel-safe.
@@ -115,6 +122,23 @@ pub(super) struct Batches {
     waiting: Arc<watch::Sender<Waiting>>,
     batches: mpsc::UnboundedReceiver<(Waiting, Batch)>,
     tell: Tell,
+    is_awaited: watch::Sender<bool>,
+}
+
+/// Until it is dropped, the next batch is waited for.
+struct Waits<'a>(&'a watch::Sender<bool>);
+
+impl<'a> Waits<'a> {
+    fn for_a_batch(is_awaited: &'a watch::Sender<bool>) -> Self {
+        is_awaited.send_replace(true);
+        Self(is_awaited)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(false);
+    }
 }
 
 impl Drop for Batches {
@@ -129,7 +153,13 @@ impl Drop for Batches {
 impl Batches {
     /// The next; none once the reader is gone. Cancel-safe.
     pub(super) async fn next(&mut self) -> Option<Batch> {
-        let (less, batch) = self.batches.recv().await?;
+        let (less, batch) = match self.batches.try_recv() {
+            Ok(next) => next,
+            Err(_) => {
+                let _waits = Waits::for_a_batch(&self.is_awaited);
+                self.batches.recv().await?
+            }
+        };
         self.waiting.send_modify(|waiting| {
             waiting.batches -= less.batches;
             waiting.records -= less.records;

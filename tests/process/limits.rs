@@ -116,6 +116,21 @@ async fn hundreds_of_children_run_in_one_daemon() {
         took.as_secs_f64()
     );
 
+    // One busy shard among them.
+    let records: Vec<_> = (0..4_000).map(|_| ("k".to_owned(), vec![b'x'; 5_000])).collect();
+    let start = Instant::now();
+    rig.put(&records).await;
+    until(&address, "the busy shard is read and checkpointed", |status| {
+        let shards = status["shards"].as_array().unwrap();
+        shards.iter().any(|shard| {
+            shard["delivered"]["records"] == 4_000
+                && shard["checkpoint"]["position"] == shard["delivered"]["position"]
+        })
+    })
+    .await;
+    let took = start.elapsed();
+    eprintln!("20 MB in one of them: {:.1} s", took.as_secs_f64());
+    assert!(took < Duration::from_secs(10), "less than 2 MB a second: {took:?}");
     let status = crate::status::status(&address).await;
     let failures: u64 = status["shards"]
         .as_array()
