@@ -364,6 +364,7 @@ fn integer(value: &str) -> Result<Option<i64>, Noise> {
         Some(b'n') => Ok(None),
         Some(b'"') => match string(value)?.trim_matches(|char| char <= ' ') {
             "" | "null" => Ok(None),
+            digits if digits.len() > MAX_DIGITS => Err(Noise::BadValue),
             digits => digits.parse().map(Some).map_err(|_| Noise::BadValue),
         },
         Some(b'-' | b'0'..=b'9') if digits(value) <= MAX_DIGITS => number(value).map(Some),
@@ -548,6 +549,8 @@ mod tests {
         }
         let long = format!(r#"{{"action":"checkpoint","sequenceNumber":{}}}"#, "9".repeat(1001));
         assert_eq!(FromChild::parse(long.as_bytes()), FromChild::Noise(BadValue));
+        let zeros = format!(r#"{{"action":"checkpoint","subSequenceNumber":"{}5"}}"#, "0".repeat(1000));
+        assert_eq!(FromChild::parse(zeros.as_bytes()), FromChild::Noise(BadValue));
         assert_eq!(FromChild::parse(b""), FromChild::Empty);
         assert_eq!(
             FromChild::parse(br#"{"action":"leaseLost"}"#),
