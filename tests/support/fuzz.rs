@@ -6,7 +6,9 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use proptest::strategy::Strategy;
+use proptest::prelude::{any, prop_oneof};
+use proptest::sample::{Index, select};
+use proptest::strategy::{Just, Strategy};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseResult, TestError, TestRng, TestRunner};
 
 /// Inputs between two looks at the clock.
@@ -43,4 +45,26 @@ pub(crate) fn run<S: Strategy>(inputs: &S, property: impl Fn(S::Value) -> TestCa
         seed = seed.wrapping_add(1);
     }
     writeln!(std::io::stdout(), "{count} inputs, last seed {seed}").unwrap_or_default();
+}
+
+/// Some of the bytes replaced, removed or inserted; often none, mostly by telling ones.
+pub(crate) fn changed(
+    text: impl Strategy<Value = Vec<u8>>,
+    telling: &'static [u8],
+) -> impl Strategy<Value = Vec<u8>> {
+    let byte = prop_oneof![4 => select(telling), 1 => any::<u8>()];
+    let changes = proptest::collection::vec((any::<Index>(), 0..3, byte), 1..4);
+    let changes = prop_oneof![3 => Just(Vec::new()), 2 => changes];
+    (text, changes).prop_map(|(mut text, changes)| {
+        for (at, what, byte) in changes {
+            let at = at.index(text.len() + 1);
+            match what {
+                0 => text.insert(at, byte),
+                1 if at < text.len() => text[at] = byte,
+                2 if at < text.len() => drop(text.remove(at)),
+                _ => {}
+            }
+        }
+        text
+    })
 }

@@ -289,7 +289,7 @@ mod tests {
             format!(r#"{{"Records":[{one},]}}"#),
             format!(r#"{{"Records":[{one}, ]}}"#),
             format!("{{\"Records\":[{one},{}\n]}}", " ".repeat(3_000)),
-            format!(r#"{{"Records":[{{"SequenceNumber":"1","Data":"","EncryptionType":"null}}]}}"#),
+            r#"{"Records":[{"SequenceNumber":"1","Data":"","EncryptionType":"null}]}"#.to_owned(),
             format!(r#"{{"Records":[{one}],}}"#),
             format!(r#"{{"Records":[{one}],"NextShardIterator":"a","NextShardIterator":null}}"#),
             format!(r#"{{"MillisBehindLatest":1,"Records":[{one}],"MillisBehindLatest":1}}"#),
