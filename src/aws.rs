@@ -28,6 +28,9 @@ pub mod dynamodb;
 mod error;
 pub mod fanout;
 mod frames;
+#[cfg(test)]
+#[path = "../tests/support/fuzz.rs"]
+mod fuzz;
 mod item;
 pub mod kinesis;
 mod moving;

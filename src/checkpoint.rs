@@ -3,7 +3,8 @@
 //! The decision is pure; the write goes through [`crate::lease::Held`], which is the proof that the
 //! lease is ours. In KCL: `ShardRecordProcessorCheckpointer`. On purpose different from it: at the
 //! end of a shard the position that was already stored is compared with what would be *written*, so
-//! that a child which checkpoints its last record twice still ends the shard (kcl#211).
+//! that a child which checkpoints its last record twice still ends the shard (kcl#211); and `LATEST`, `TRIM_HORIZON` and
+//! `AT_TIMESTAMP` are accepted only where they are stored, because a restart from `LATEST` skips undelivered records.
 
 use std::cmp::Ordering;
 
@@ -89,6 +90,15 @@ impl Progress {
         self.stored(position);
     }
 
+    /// Whether the position is a start position other than the stored one. Start positions order before all numbers, so
+    /// the range alone would let them pass.
+    fn moves_start(&self, asked: &Position) -> bool {
+        let stored = self.overtaken.as_ref().unwrap_or(&self.last);
+        let is_start =
+            matches!(asked.sequence, Sequence::AtTimestamp | Sequence::TrimHorizon | Sequence::Latest);
+        is_start && asked.sequence != stored.sequence
+    }
+
     /// Judges a request, in the order of Java's checks. An `early` one was made before the present
     /// action began: it can reach neither the records that this action brings nor the end of the
     /// shard that it tells of. Java judges it like any other and so can skip records.
@@ -109,6 +119,9 @@ impl Progress {
         let behind = asked.order(&self.last) == Ordering::Less;
         let was_ahead = |from: &Position| asked.order(from) != Ordering::Less;
         let ends = !early && self.at_shard_end.as_ref() == Some(&asked);
+        if !ends && self.moves_start(&asked) {
+            return Err(CheckpointFailure::IllegalArgument);
+        }
         if behind && !ends && self.overtaken.as_ref().is_some_and(was_ahead) {
             return Ok(Verdict::Stored);
         }
@@ -219,6 +232,31 @@ mod tests {
         ] {
             assert_eq!(ask(&progress, Some(text), sub), REFUSED, "{text}/{sub:?}");
         }
+    }
+
+    #[test]
+    fn a_start_position_is_accepted_only_where_it_is_stored() {
+        let starts = ["AT_TIMESTAMP", "TRIM_HORIZON", "LATEST"];
+        for stored in starts {
+            let mut progress = Progress::new(at(stored, 0));
+            for phase in ["nothing delivered", "a batch delivered", "shard end", "a number stored"] {
+                match phase {
+                    "a batch delivered" => progress.deliver(&vec![record("10", 0)].into()),
+                    "shard end" => progress.end_of_shard(),
+                    "a number stored" => progress.stored(at("5", 0)),
+                    _ => {}
+                }
+                let is_stored = progress.last() == &at(stored, 0);
+                for asked in starts {
+                    let expected = if asked == stored && is_stored { Ok(Verdict::Stored) } else { REFUSED };
+                    assert_eq!(ask(&progress, Some(asked), None), expected, "{asked} over {stored}: {phase}");
+                }
+            }
+        }
+        let mut progress = delivered();
+        progress.overtaken(at("15", 0));
+        assert_eq!(ask(&progress, Some("LATEST"), None), REFUSED, "nor after a write whose answer was lost");
+        assert_eq!(ask(&progress, Some("TRIM_HORIZON"), None), Ok(Verdict::Stored));
     }
 
     #[test]

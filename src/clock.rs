@@ -15,6 +15,7 @@ pub fn wall_millis() -> i64 {
 
 /// How long this machine has slept (suspended, or a virtual machine paused by its host) since it was started.
 /// [`Instant`] stands still meanwhile, while leases expire for others. Only differences mean something.
+#[cfg(not(test))]
 pub fn slept() -> Duration {
     #[cfg(target_os = "linux")]
     {
@@ -28,6 +29,30 @@ pub fn slept() -> Duration {
     }
     #[cfg(not(target_os = "linux"))]
     Duration::ZERO
+}
+
+#[cfg(test)]
+pub use suspension::{slept, suspend};
+
+/// A machine that tests suspend, each the one of its thread.
+#[cfg(test)]
+mod suspension {
+    use std::cell::Cell;
+    use std::time::Duration;
+
+    std::thread_local! {
+        static SLEPT: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    }
+
+    /// For how long this thread's machine has been suspended.
+    pub fn slept() -> Duration {
+        SLEPT.get()
+    }
+
+    /// Suspends it for that long, and resumes it.
+    pub fn suspend(time: Duration) {
+        SLEPT.set(SLEPT.get() + time);
+    }
 }
 
 /// No machine sleeps for less; what is shorter is the time between two looks at two clocks.

@@ -268,8 +268,8 @@ impl FromChild {
 }
 
 /// Actions that only the daemon sends; a child that says them is not understood but not noisy.
-const FOREIGN: [&str; 7] =
-    ["initialize", "processRecords", "shutdown", "shutdownRequested", "leaseLost", "shardEnded", "record"];
+const FOREIGN: [&str; 6] =
+    ["initialize", "processRecords", "shutdown", "shutdownRequested", "leaseLost", "shardEnded"];
 
 /// The fields of a JSON object with their values as text: a number of sixty digits must stay one.
 struct Fields<'a>(Vec<(String, &'a RawValue)>);
@@ -296,8 +296,13 @@ impl<'de> serde::Deserialize<'de> for Fields<'de> {
 
 impl Fields<'_> {
     fn message(&self) -> Result<FromChild, Noise> {
-        let action = self.last("action").ok_or(Noise::UnknownAction)?;
-        let action: String = serde_json::from_str(action.get()).map_err(|_| Noise::UnknownAction)?;
+        let mut actions = self.values("action");
+        let action = actions.next().ok_or(Noise::UnknownAction)?;
+        let action: String = serde_json::from_str(action).map_err(|_| Noise::UnknownAction)?;
+        // The first `action` names the type of the message. To Jackson a second one is a field that no message has.
+        if actions.next().is_some() {
+            return Err(Noise::UnknownField);
+        }
         match action.as_str() {
             "status" => {
                 self.only(&["responseFor"])?;
@@ -318,9 +323,9 @@ impl Fields<'_> {
         }
     }
 
-    /// A key given twice: the last one wins.
-    fn last(&self, key: &str) -> Option<&RawValue> {
-        self.0.iter().rev().find(|(name, _)| name == key).map(|(_, value)| *value)
+    /// The values of a key, as JSON text, in the order of the line.
+    fn values(&self, key: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(name, _)| name == key).map(|(_, value)| value.get())
     }
 
     fn only(&self, known: &[&str]) -> Result<(), Noise> {
@@ -328,32 +333,88 @@ impl Fields<'_> {
         if self.0.iter().all(|(name, _)| known(name)) { Ok(()) } else { Err(Noise::UnknownField) }
     }
 
-    /// Jackson's text: a string, or the text of a number or boolean.
-    fn text(&self, key: &str) -> Result<Option<String>, Noise> {
-        let Some(value) = self.last(key).map(RawValue::get) else { return Ok(None) };
-        match value.as_bytes().first() {
-            Some(b'n') => Ok(None),
-            Some(b'"') => serde_json::from_str(value).map(Some).map_err(|_| Noise::BadValue),
-            Some(b'[' | b'{') | None => Err(Noise::BadValue),
-            Some(_) => Ok(Some(value.to_owned())),
-        }
+    /// A key given twice: the last value counts, but each must be of the right type.
+    fn last<T>(&self, key: &str, read: fn(&str) -> Result<Option<T>, Noise>) -> Result<Option<T>, Noise> {
+        self.values(key).try_fold(None, |_, value| read(value))
     }
 
-    /// Jackson's `Long`: an integer, a float cut to one, or a string that holds an integer.
+    fn text(&self, key: &str) -> Result<Option<String>, Noise> {
+        self.last(key, text)
+    }
+
     fn integer(&self, key: &str) -> Result<Option<i64>, Noise> {
-        let Some(value) = self.last(key).map(RawValue::get) else { return Ok(None) };
-        match value.as_bytes().first() {
-            Some(b'n') => Ok(None),
-            Some(b'"') => {
-                let text: String = serde_json::from_str(value).map_err(|_| Noise::BadValue)?;
-                match text.trim() {
-                    "" => Ok(None),
-                    digits => digits.parse().map(Some).map_err(|_| Noise::BadValue),
-                }
+        self.last(key, integer)
+    }
+}
+
+/// Jackson's `String`: a string, or the text of a number or boolean.
+fn text(value: &str) -> Result<Option<String>, Noise> {
+    match value.as_bytes().first() {
+        Some(b'n') => Ok(None),
+        Some(b'"') => string(value).map(Some),
+        Some(b't' | b'f') => Ok(Some(value.to_owned())),
+        Some(b'-' | b'0'..=b'9') if digits(value) <= MAX_DIGITS => Ok(Some(value.to_owned())),
+        Some(_) | None => Err(Noise::BadValue),
+    }
+}
+
+/// Jackson's `Long`: an integer, a float without its fraction, or a string that holds an integer or `null`.
+fn integer(value: &str) -> Result<Option<i64>, Noise> {
+    match value.as_bytes().first() {
+        Some(b'n') => Ok(None),
+        Some(b'"') => match string(value)?.trim_matches(|char| char <= ' ') {
+            "" | "null" => Ok(None),
+            digits if digits.len() > MAX_DIGITS => Err(Noise::BadValue),
+            digits => digits.parse().map(Some).map_err(|_| Noise::BadValue),
+        },
+        Some(b'-' | b'0'..=b'9') if digits(value) <= MAX_DIGITS => number(value).map(Some),
+        Some(_) | None => Err(Noise::BadValue),
+    }
+}
+
+/// Jackson refuses longer numbers (`StreamReadConstraints`).
+const MAX_DIGITS: usize = 1000;
+
+fn digits(number: &str) -> usize {
+    number.bytes().filter(u8::is_ascii_digit).count()
+}
+
+/// The text of a JSON string. An unpaired surrogate, which only an escape can name, becomes `?`: Java accepts it, and
+/// writes `?` for it in the answer.
+fn string(json: &str) -> Result<String, Noise> {
+    let Wtf8(bytes) = serde_json::from_str(json).map_err(|_| Noise::BadValue)?;
+    let bytes = match String::from_utf8(bytes) {
+        Ok(text) => return Ok(text),
+        Err(error) => error.into_bytes(),
+    };
+    let (mut text, mut rest) = (Vec::with_capacity(bytes.len()), &bytes[..]);
+    while let [byte, after @ ..] = rest {
+        let (byte, left) = match rest {
+            [0xED, 0xA0..=0xBF, _, after @ ..] => (b'?', after),
+            _ => (*byte, after),
+        };
+        text.push(byte);
+        rest = left;
+    }
+    String::from_utf8(text).map_err(|_| Noise::BadValue)
+}
+
+/// UTF-8 in which unpaired surrogates are encoded like other characters.
+struct Wtf8(Vec<u8>);
+
+impl<'de> serde::Deserialize<'de> for Wtf8 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+        impl Visitor<'_> for Bytes {
+            type Value = Wtf8;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
             }
-            Some(b'-' | b'0'..=b'9') => number(value).map(Some),
-            _ => Err(Noise::BadValue),
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Wtf8, E> {
+                Ok(Wtf8(bytes.to_vec()))
+            }
         }
+        deserializer.deserialize_bytes(Bytes)
     }
 }
 
@@ -365,8 +426,9 @@ fn number(text: &str) -> Result<i64, Noise> {
         return Err(Noise::BadValue);
     }
     let float: f64 = text.parse().map_err(|_| Noise::BadValue)?;
-    // The bounds are exact powers of two, so the comparison is too.
-    if (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&float) {
+    // The bounds are exact powers of two. The upper one is in range for Java, which compares with the float nearest to
+    // the greatest integer; the conversion then gives that integer, there and here.
+    if (-9_223_372_036_854_775_808.0..=9_223_372_036_854_775_808.0).contains(&float) {
         #[expect(
             clippy::cast_possible_truncation,
             reason = "checked to be within 64 bits; the fraction is meant to go"
@@ -436,9 +498,18 @@ mod tests {
             ),
             (r#"{"action":"checkpoint","subSequenceNumber":0.9,"error":1}"#, checkpoint(None, Some(0))),
             (
-                r#"{"action":"nope","action":"checkpoint","sequenceNumber":"1","sequenceNumber":"2"}"#,
+                r#"{"action":"checkpoint","sequenceNumber":"1","sequenceNumber":"2"}"#,
                 checkpoint(Some("2"), None),
             ),
+            (r#"{"action":"checkpoint","subSequenceNumber":"null"}"#, checkpoint(None, None)),
+            (r#"{"action":"checkpoint","subSequenceNumber":" null\t"}"#, checkpoint(None, None)),
+            (r#"{"action":"checkpoint","subSequenceNumber":"\u00015\u0002"}"#, checkpoint(None, Some(5))),
+            (
+                r#"{"action":"checkpoint","subSequenceNumber":9223372036854775807.0}"#,
+                checkpoint(None, Some(i64::MAX)),
+            ),
+            (r#"{"action":"checkpoint","sequenceNumber":"\udc00x\ud800"}"#, checkpoint(Some("?x?"), None)),
+            (r#"{"action":"checkpoint","sequenceNumber":"\ud83d\ude00"}"#, checkpoint(Some("😀"), None)),
         ] {
             assert_eq!(FromChild::parse(text.as_bytes()), expected, "{text}");
         }
@@ -464,9 +535,22 @@ mod tests {
             (r#"{"action":"checkpoint","subSequenceNumber":true}"#, BadValue),
             (r#"{"action":"checkpoint","subSequenceNumber":9223372036854775808}"#, BadValue),
             (r#"{"action":"checkpoint","subSequenceNumber":"x"}"#, BadValue),
+            (r#"{"action":"checkpoint","subSequenceNumber":"\u00a05"}"#, BadValue),
+            (r#"{"action":"checkpoint","subSequenceNumber":9.2233720368547769e18}"#, BadValue),
+            (r#"{"action":"checkpoint","subSequenceNumber":true,"subSequenceNumber":1}"#, BadValue),
+            (r#"{"responseFor":[],"action":"status","responseFor":"x"}"#, BadValue),
+            (r#"{"action":"nope","action":"checkpoint"}"#, UnknownField),
+            (r#"{"action":null,"action":"checkpoint"}"#, UnknownAction),
+            (r#"{"action":"checkpoint","action":"nope"}"#, UnknownField),
+            (r#"{"action":"status","action":"status"}"#, UnknownField),
+            (r#"{"action":"record"}"#, UnknownAction),
         ] {
             assert_eq!(FromChild::parse(text.as_bytes()), FromChild::Noise(reason), "{text}");
         }
+        let long = format!(r#"{{"action":"checkpoint","sequenceNumber":{}}}"#, "9".repeat(1001));
+        assert_eq!(FromChild::parse(long.as_bytes()), FromChild::Noise(BadValue));
+        let zeros = format!(r#"{{"action":"checkpoint","subSequenceNumber":"{}5"}}"#, "0".repeat(1000));
+        assert_eq!(FromChild::parse(zeros.as_bytes()), FromChild::Noise(BadValue));
         assert_eq!(FromChild::parse(b""), FromChild::Empty);
         assert_eq!(
             FromChild::parse(br#"{"action":"leaseLost"}"#),

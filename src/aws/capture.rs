@@ -186,3 +186,51 @@ impl HttpConnector for Connector {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use bytes::Bytes;
+    use hyper::body::{Body, Frame};
+
+    use super::*;
+    use crate::budget::Budget;
+
+    /// A body of these parts, and then perhaps a broken connection.
+    fn body(parts: &[&'static str], is_cut: bool) -> ByteStream {
+        let mut parts: Vec<Result<Bytes, std::io::Error>> =
+            parts.iter().map(|part| Ok(Bytes::from_static(part.as_bytes()))).collect();
+        parts.extend(is_cut.then(|| Err(std::io::ErrorKind::UnexpectedEof.into())));
+        ByteStream::new(SdkBody::from_body_1_x(Parts(parts.into_iter())))
+    }
+
+    struct Parts(std::vec::IntoIter<Result<Bytes, std::io::Error>>);
+
+    impl Body for Parts {
+        type Data = Bytes;
+        type Error = std::io::Error;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+            Poll::Ready(self.0.next().map(|part| part.map(Frame::data)))
+        }
+    }
+
+    #[tokio::test]
+    async fn body_that_is_cut_is_an_error_even_if_what_came_is_an_answer() {
+        let whole = r#"{"Records":[],"NextShardIterator":"A","MillisBehindLatest":0}"#;
+        let room = || Budget::new(10_000).nothing();
+        for length in [None, Some(whole.len()), Some(whole.len() + 20)] {
+            for parts in [&[whole][..], &[&whole[..20], &whole[20..]], &[&whole[..20]], &[]] {
+                let error = read(body(parts, true), length, room()).await.err();
+                assert!(error.is_some_and(|error| error.is_io()), "{parts:?} of {length:?}");
+            }
+        }
+        let answer = read(body(&[whole], false), None, room()).await.unwrap().unwrap().unwrap();
+        assert_eq!(answer.next.as_deref(), Some("A"));
+    }
+}

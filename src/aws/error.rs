@@ -165,6 +165,47 @@ mod tests {
     use super::*;
     use aws_sdk_dynamodb::operation::scan::ScanError;
     use aws_smithy_runtime_api::client::result::ConnectorError;
+    use aws_smithy_runtime_api::http::StatusCode;
+    use aws_smithy_types::body::SdkBody;
+    use aws_smithy_types::error::ErrorMetadata;
+
+    fn answered(status: u16, code: &str) -> SdkError<ScanError, HttpResponse> {
+        let raw = HttpResponse::new(StatusCode::try_from(status).unwrap(), SdkBody::empty());
+        SdkError::service_error(ScanError::generic(ErrorMetadata::builder().code(code).build()), raw)
+    }
+
+    #[test]
+    fn write_without_an_answer_may_have_been_applied() {
+        let io = || "connection reset".into();
+        let raw = || HttpResponse::new(StatusCode::try_from(200).unwrap(), SdkBody::empty());
+        let unanswered: [SdkError<ScanError, HttpResponse>; 6] = [
+            SdkError::timeout_error("no answer in time"),
+            SdkError::dispatch_failure(ConnectorError::io(io())),
+            SdkError::dispatch_failure(ConnectorError::timeout(io())),
+            SdkError::dispatch_failure(ConnectorError::other(io(), None)),
+            SdkError::response_error("unreadable", raw()),
+            answered(500, "InternalServerError"),
+        ];
+        for error in unanswered {
+            let write = classify("t", &error, Some(&"s".into()));
+            assert!(matches!(write, table::Error::Ambiguous(_)), "{error:?}: {write:?}");
+            let read = classify("t", &error, None);
+            assert!(matches!(read, table::Error::Unavailable(_)), "{error:?}: {read:?}");
+        }
+    }
+
+    #[test]
+    fn write_that_was_refused_or_never_sent_has_not_been_applied() {
+        use table::Error;
+        let row = ShardId::from("s");
+        let write = |error| classify("t", &error, Some(&row));
+        assert_eq!(write(answered(400, "ConditionalCheckFailedException")), Error::Conflict("s".into()));
+        assert!(matches!(write(answered(400, "ThrottlingException")), Error::Throttled(_)));
+        assert!(matches!(write(answered(400, "AccessDeniedException")), Error::Denied(_)));
+        assert!(matches!(write(SdkError::construction_failure("no such header")), Error::Denied(_)));
+        let user = SdkError::dispatch_failure(ConnectorError::user("not a URL".into()));
+        assert!(matches!(write(user), Error::Denied(_)));
+    }
 
     #[test]
     fn credentials_that_are_missing_are_named_before_what_was_tried_for_them() {

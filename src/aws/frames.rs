@@ -184,6 +184,9 @@ fn read_headers(head: &[u8]) -> Result<Vec<Header>, Broken> {
 }
 
 #[cfg(test)]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use aws_smithy_eventstream::frame::write_message_to;
     use aws_smithy_types::event_stream::{HeaderValue, Message};

@@ -154,6 +154,9 @@ fn millis(text: &str) -> Option<i64> {
 }
 
 #[cfg(test)]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -67,6 +67,56 @@ async fn lease_expired_during_sleep_writes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn lease_marked_lost_writes_nothing() {
+    let (table, held) = held();
+    held.mark_lost();
+    assert_eq!(held.checkpoint(&at("5")).await, Err(Error::Lost));
+    assert_eq!(held.renew().await, Err(Error::Lost));
+    assert_eq!(held.set_children(&BTreeSet::from(["c".into()])).await, Err(Error::Lost));
+    assert_eq!(held.release(&Next::Nobody).await, Err(Error::Lost));
+    assert_eq!(table.writes(), 0);
+}
+
+/// Every write requires the counter that this worker knows, so that of several at most one is applied.
+#[tokio::test(start_paused = true)]
+async fn counter_two_steps_ahead_is_no_write_of_this_worker() {
+    for fault in [Fault::None, Fault::Unavailable] {
+        let (table, held) = held();
+        table.set_fault(fault);
+        assert_eq!(held.renew().await.is_ok(), fault == Fault::None);
+        table.set_fault(Fault::None);
+        let row = table.row(&"s".into()).unwrap();
+        let ahead = Lease { counter: row.counter + 2, ..row };
+        table.put(ahead.clone());
+        assert_eq!(held.checkpoint(&at("5")).await, Err(Error::Lost));
+        assert!(held.lost().is_cancelled());
+        assert_eq!(table.row(&"s".into()), Some(ahead), "nothing is written");
+    }
+    let (table, held) = held();
+    let ahead = Lease { counter: 2, ..table.row(&"s".into()).unwrap() };
+    table.put(ahead.clone());
+    assert_eq!(held.release(&Next::Nobody).await, Err(Error::Lost));
+    assert_eq!(table.row(&"s".into()), Some(ahead), "nor is it released");
+}
+
+#[tokio::test(start_paused = true)]
+async fn lease_expires_while_the_machine_is_suspended() {
+    let (table, held) = held();
+    clock::suspend(Duration::from_millis(199));
+    assert_eq!(held.expires(), Instant::now() + FAILOVER, "the clocks are not read at the same time");
+    clock::suspend(FAILOVER / 2 - Duration::from_millis(199));
+    assert!(held.is_live(Instant::now()));
+    assert_eq!(held.expires(), Instant::now() + FAILOVER / 2);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    held.renew().await.unwrap();
+    assert_eq!(held.expires(), Instant::now() + FAILOVER, "the suspension came before the proof");
+    clock::suspend(FAILOVER);
+    assert!(!held.is_live(Instant::now()));
+    assert_eq!(held.checkpoint(&at("5")).await, Err(Error::Lost));
+    assert_eq!(table.writes(), 1, "the renewal");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stolen_lease_is_lost_and_its_checkpoint_refused() {
     let (table, held) = held();
     table.steal(&"s".into(), &"thief".into());

@@ -24,6 +24,7 @@
 mod calm;
 mod child;
 mod denied;
+mod expired;
 mod generations;
 mod links;
 mod oracle;

@@ -26,6 +26,7 @@ the first child of its shard that comes there (FOLDER remembers that) and report
   waits:FILE       wait until FILE is there, then go on as with ask
   checkpoints:N    ask for N checkpoints before reading an answer, then go on
   ask              checkpoint without a number here and report the answer, then go on
+  ask:NUMBER       the same with this sequence number, which can be a word
 """
 import base64
 import json
@@ -147,7 +148,8 @@ def do(deed, message):
     elif name in ("ask", "waits"):
         while name == "waits" and not os.path.exists(argument):
             time.sleep(0.01)
-        say({"action": "checkpoint", "sequenceNumber": None, "subSequenceNumber": None})
+        sequence = argument if name == "ask" and argument else None
+        say({"action": "checkpoint", "sequenceNumber": sequence, "subSequenceNumber": None})
         report("answered", json.loads(sys.stdin.readline()))
     else:
         raise ValueError(deed)

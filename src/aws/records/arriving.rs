@@ -51,8 +51,8 @@ struct Keeping {
     /// What stands for the beginning, and the rest.
     body: Vec<u8>,
     room: Room,
-    /// The rest has no record where one must be.
-    is_broken: bool,
+    /// Where in the body a record must begin: a comma precedes it, which is not in the body.
+    record_at: Option<usize>,
 }
 
 impl Arriving {
@@ -166,7 +166,7 @@ impl Reading {
         };
         body.extend_from_slice(&stands);
         body.extend_from_slice(&self.kept);
-        Ok(Keeping { records, body, room, is_broken: wants_record && self.kept.starts_with(b"]") })
+        Ok(Keeping { records, body, room, record_at: wants_record.then_some(stands.len()) })
     }
 
     fn end(mut self: Box<Self>) -> Result<Answer, String> {
@@ -179,9 +179,9 @@ impl Reading {
             return Ok(answer);
         }
         let Left { records, stands, wants_record, .. } = self.scan.leave();
-        let is_broken = wants_record && self.kept.starts_with(b"]");
+        let record_at = wants_record.then_some(stands.len());
         let body = [stands, self.kept].concat();
-        Keeping { records, body, room: self.beside, is_broken }.end(false)
+        Keeping { records, body, room: self.beside, record_at }.end(false)
     }
 }
 
@@ -197,7 +197,8 @@ impl Keeping {
     }
 
     fn end(mut self, has_length: bool) -> Result<Answer, String> {
-        if self.is_broken {
+        let rest = self.record_at.and_then(|at| self.body.get(at..)).unwrap_or_default();
+        if rest.trim_ascii_start().starts_with(b"]") {
             return Err("an answer that can't be understood: no record behind a comma".to_owned());
         }
         if !has_length {
@@ -286,6 +287,9 @@ mod tests {
             format!(r#"{{"Records":[{one}],"Records":[]}}"#),
             format!(r#"{{"Records":[],"Records":[{one}]}}"#),
             format!(r#"{{"Records":[{one},]}}"#),
+            format!(r#"{{"Records":[{one}, ]}}"#),
+            format!("{{\"Records\":[{one},{}\n]}}", " ".repeat(3_000)),
+            r#"{"Records":[{"SequenceNumber":"1","Data":"","EncryptionType":"null}]}"#.to_owned(),
             format!(r#"{{"Records":[{one}],}}"#),
             format!(r#"{{"Records":[{one}],"NextShardIterator":"a","NextShardIterator":null}}"#),
             format!(r#"{{"MillisBehindLatest":1,"Records":[{one}],"MillisBehindLatest":1}}"#),

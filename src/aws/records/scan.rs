@@ -450,7 +450,8 @@ impl<'a> Cursor<'a> {
                 }
                 Name::PartitionKey => once(&mut key, self.text()?)?,
                 Name::ApproximateArrivalTimestamp => once(&mut time, self.time()?)?,
-                Name::EncryptionType => self.text().map(|_| ()).or_else(|| self.eat_all(b"null"))?,
+                // `text` has eaten its quote when it fails, so `null` comes first.
+                Name::EncryptionType => self.eat_all(b"null").or_else(|| self.text().map(|_| ()))?,
             }
             if self.after(b'}')? {
                 break;
@@ -538,6 +539,7 @@ mod tests {
             r#"{"Records":[{"SequenceNumber":"1"}]}"#,
             r#"{"Records":[],"MillisBehindLatest":-1}"#,
             r#"{"Records":[],"MillisBehindLatest":007}"#,
+            r#"{"Records":[{"SequenceNumber":"1","Data":"","EncryptionType":"null}]}"#,
             r#"{"Records":[],"ChildShards":[{"ShardId":"c"}]}"#,
             r#"{"ChildShards":[{"ShardId":"c","ParentShards":["p"],"HashKeyRange":{"StartingHashKey":"0","EndingHashKey":"x"}}]}"#,
         ] {

@@ -36,6 +36,14 @@ async fn gets_javas_answers() {
     assert_eq!(errors(&run.log, "leaseLost"), ["InvalidStateException"]);
 }
 
+/// Java stores it, and a restart then skips what was put in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn latest_is_out_of_range_where_the_trim_horizon_is_stored() {
+    let run = Scene::new("ask-latest", 1).await.plan(0, "processRecords", "ask:LATEST").play().await;
+    run.assert_sound();
+    assert_eq!(errors(&run.log, "processRecords"), ["IllegalArgumentException"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_a_shard_can_be_checkpointed() {
     let mut scene = Scene::new("ask-end", 1).await.plan(0, "shardEnded", "ask");
