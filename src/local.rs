@@ -8,6 +8,7 @@
 //! | [`run`] | `multilangd local`: endpoints, stream, records, daemon |
 //! | [`feed`] | records into the stream |
 //! | [`example`] | the shipped example |
+//! | `server` | the HTTP server of both endpoints |
 //! | [`progress`] | one line that tells what happens |
 //!
 //! Behind the cargo feature `local`; a production build has none of it.
@@ -17,4 +18,5 @@ pub mod feed;
 pub mod kinesis;
 pub mod progress;
 pub mod run;
+mod server;
 pub mod tables;

@@ -1,13 +1,15 @@
 //! The embedded DynamoDB: `dynoxide` on SQLite, on loopback, in this process.
 
+mod http;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
 use dynoxide::Database;
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+
+use super::server::Server;
 
 /// Why the tables can't be served.
 #[derive(Debug, thiserror::Error)]
@@ -34,8 +36,7 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Tables {
     address: SocketAddr,
-    stop: CancellationToken,
-    task: JoinSet<Result<(), String>>,
+    server: Server,
 }
 
 impl Tables {
@@ -58,10 +59,8 @@ impl Tables {
             }
             None => Database::memory().map_err(|error| Error::Database(error.to_string()))?,
         };
-        let stop = CancellationToken::new();
-        let mut task = JoinSet::new();
-        task.spawn(dynoxide::server::serve_with_shutdown(listener, database, stop.clone().cancelled_owned()));
-        Ok(Self { address, stop, task })
+        let server = Server::start(listener, |_, _| move |request| http::answer(database.clone(), request));
+        Ok(Self { address, server })
     }
 
     /// Where it listens.
@@ -69,12 +68,8 @@ impl Tables {
         format!("http://{}", self.address)
     }
 
-    /// Stops serving. Connections that clients hold open are cut after a second.
-    pub async fn stop(mut self) {
-        self.stop.cancel();
-        let ended = tokio::time::timeout(std::time::Duration::from_secs(1), self.task.join_next()).await;
-        if let Ok(Some(Ok(Err(error)))) = ended {
-            tracing::warn!(error, "the embedded DynamoDB ended badly");
-        }
+    /// Stops: takes no more connections and lets running calls finish. The file is closed when this returns.
+    pub async fn stop(self) {
+        self.server.stop().await;
     }
 }
