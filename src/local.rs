@@ -8,6 +8,7 @@
 //! | [`run`] | `multilangd local`: endpoints, stream, records, daemon |
 //! | [`feed`] | records into the stream |
 //! | [`example`] | the shipped example |
+//! | `files` | folders and files for this user alone |
 //! | `server` | the HTTP server of both endpoints |
 //! | [`progress`] | one line that tells what happens |
 //!
@@ -15,6 +16,7 @@
 
 pub mod example;
 pub mod feed;
+mod files;
 pub mod kinesis;
 pub mod progress;
 pub mod run;

@@ -250,5 +250,6 @@ impl Kinesis {
     /// Stops: takes no more connections, lets running calls finish, ends subscriptions.
     pub async fn stop(self) {
         self.server.stop().await;
+        self.service.close();
     }
 }

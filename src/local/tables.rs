@@ -1,5 +1,6 @@
 //! The embedded DynamoDB: `dynoxide` on SQLite, on loopback, in this process.
 
+mod file;
 mod http;
 
 use std::io;
@@ -9,6 +10,7 @@ use std::path::Path;
 use dynoxide::Database;
 use tokio::net::TcpListener;
 
+use super::kinesis::DataError;
 use super::server::Server;
 
 /// Why the tables can't be served.
@@ -19,7 +21,7 @@ pub enum Error {
     NotLoopback(SocketAddr),
     /// The port is somebody else's.
     #[error(
-        "{address} can't be listened on for the embedded DynamoDB: {source}. Choose another by --dynamodb-port, or 0 for any"
+        "{address} can't be listened on for the embedded DynamoDB: {source}. Choose another port, or 0 for any"
     )]
     Taken {
         /// The address.
@@ -27,7 +29,10 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// The file or the server.
+    /// The file.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The database in memory.
     #[error("the embedded DynamoDB can't be used: {0}")]
     Database(String),
 }
@@ -51,12 +56,8 @@ impl Tables {
         let listener = TcpListener::bind(address).await.map_err(|source| Error::Taken { address, source })?;
         let address = listener.local_addr().map_err(|source| Error::Taken { address, source })?;
         let database = match file {
-            Some(file) => {
-                let path = file
-                    .to_str()
-                    .ok_or_else(|| Error::Database(format!("{} is not UTF-8", file.display())))?;
-                Database::new(path).map_err(|error| Error::Database(format!("{path}: {error}")))?
-            }
+            // This blocks, but nothing of the endpoint runs yet.
+            Some(file) => file::open(file)?,
             None => Database::memory().map_err(|error| Error::Database(error.to_string()))?,
         };
         let server = Server::start(listener, |_, _| move |request| http::answer(database.clone(), request));
