@@ -66,6 +66,14 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The records of `--put`.
+    #[error("failed to put the lines of --put {}: {source}", path.display())]
+    Put {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: feed::Unput,
+    },
     /// Both endpoints on one port.
     #[error(
         "--kinesis-port and --dynamodb-port are both {0}: choose another one for either, or 0 for any that is free"
@@ -122,7 +130,7 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Self::SamePort(_) => Exit::Usage,
-            Self::Named { .. } => Exit::NoInput,
+            Self::Named { .. } | Self::Put { .. } => Exit::NoInput,
             Self::Program(_) | Self::Temporary(_) => Exit::Config,
             Self::Data(kinesis::DataError::InUse { .. }) => Exit::Taken,
             Self::Data(_) => Exit::NoInput,
@@ -262,7 +270,9 @@ async fn serve(
     };
     let mut samples = JoinSet::new();
     if let Some(file) = &options.put {
-        let lines = feed::put_lines(&clients.kinesis, &config.stream, file).await.map_err(failed)?;
+        let lines = feed::put_lines(&clients.kinesis, &config.stream, file)
+            .await
+            .map_err(|source| Error::Put { path: file.clone(), source })?;
         tell(&format!("put {lines} lines of {} into {}", file.display(), config.stream));
     } else if home.example.is_some() {
         let from = if made { 0 } else { 1_000 };
