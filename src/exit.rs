@@ -11,7 +11,7 @@ pub enum Exit {
     ChildFailed,
     /// The command line is wrong.
     Usage,
-    /// The properties file or another input can't be read.
+    /// The properties file or another input can't be read, or is damaged.
     NoInput,
     /// Kinesis or DynamoDB can't be reached, or the stream isn't there.
     Unavailable,
@@ -32,7 +32,12 @@ pub const EXITS: &[(Exit, u8, &str, &str)] = &[
     (Exit::Clean, 0, "clean", "stopped by a signal, everything in order"),
     (Exit::ChildFailed, 1, "child-failed", "a record processor failed too often in a row"),
     (Exit::Usage, 64, "usage", "wrong command line"),
-    (Exit::NoInput, 66, "no-input", "the properties file or another input is missing or unreadable"),
+    (
+        Exit::NoInput,
+        66,
+        "no-input",
+        "the properties file or another input is missing or unreadable, or the data folder of local mode is damaged",
+    ),
     (
         Exit::Unavailable,
         69,

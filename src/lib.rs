@@ -43,3 +43,4 @@ pub mod status;
 pub mod stream;
 pub mod unique;
 pub mod upkeep;
+pub mod web;

@@ -4,7 +4,7 @@ mod cli;
 mod log;
 mod signal;
 
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -174,13 +174,10 @@ fn configured(resolved: Resolved, name: &str, words: &Words, worker: &str) -> Re
 /// An id for a worker that has none.
 fn random_id() -> Result<String, Exit> {
     // Two workers of one id would share leases: the id needs the system's randomness, not a clock's.
-    let mut bits = [0; 16];
-    let random = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bits));
-    if let Err(error) = random {
-        complain(&format!("no randomness for a worker id from /dev/urandom: {error}"));
-        return Err(Exit::Internal);
-    }
-    Ok(unique::uuid(u128::from_ne_bytes(bits)))
+    unique::random().map(unique::uuid).map_err(|error| {
+        complain(&format!("no id for the worker: {error}"));
+        Exit::Internal
+    })
 }
 
 async fn run_daemon(file: &Path, words: &Words, stop: CancellationToken) -> Exit {
@@ -204,13 +201,7 @@ async fn run_local(local: &cli::Local, words: &Words, stop: CancellationToken) -
             Err(exit) => return exit,
         }
     }
-    let mut home = match multilangd::local::run::Home::open(local.options()) {
-        Ok(home) => home,
-        Err(error) => {
-            complain(&error);
-            return error.exit();
-        }
-    };
+    let mut home = multilangd::local::run::Home::new(local.options());
     let name = place.map_or("the example".to_owned(), |place| place.display().to_string());
     if local.file().is_none() {
         match home.example() {

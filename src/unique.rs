@@ -1,5 +1,20 @@
 //! Ids that nobody else has.
 
+use std::fs::File;
+use std::io::{self, Read as _};
+
+/// Bits of the system's randomness, which nobody can foresee and no other process has.
+///
+/// # Errors
+/// The system has none to give.
+pub fn random() -> io::Result<u128> {
+    let mut bits = [0; 16];
+    File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut bits))
+        .map_err(|error| io::Error::new(error.kind(), format!("no randomness from /dev/urandom: {error}")))?;
+    Ok(u128::from_ne_bytes(bits))
+}
+
 /// A UUID of version 4 of random bits.
 pub fn uuid(random: u128) -> String {
     let bits = random & !(0xF << 76) & !(0x3 << 62) | 4 << 76 | 2 << 62;

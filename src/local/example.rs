@@ -1,25 +1,27 @@
 //! The shipped example: a record processor that needs python3 and nothing else, and sample records.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The stream of the example.
 pub const STREAM: &str = "words";
 
-const PROCESSOR: &str = include_str!("example/processor.py");
+/// The processor itself.
+pub(super) const PROCESSOR: &str = include_str!("example/processor.py");
 
-/// Writes the processor into a folder and gives the properties that run it.
+/// The processor's file name.
+pub(super) const PROCESSOR_NAME: &str = "processor.py";
+
+/// The properties that run the processor at that place.
 ///
 /// # Errors
-/// The folder can't be written.
-pub fn write(folder: &Path) -> io::Result<String> {
-    let processor: PathBuf = folder.join("processor.py");
-    std::fs::write(&processor, PROCESSOR)?;
+/// They can't express the place.
+pub(super) fn properties(processor: &Path) -> io::Result<String> {
     let path = processor.display().to_string();
     if path.contains(' ') {
         // executableName is split at blanks and knows no quotes.
         return Err(io::Error::other(format!(
-            "{path} has a blank in it, which executableName can't express"
+            "{path} has a blank in it, which executableName can't express. Set TMPDIR to a folder without one"
         )));
     }
     Ok(format!(

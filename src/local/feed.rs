@@ -1,17 +1,21 @@
 //! Records into the local stream: lines of a file, or samples.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::error::ProvideErrorMetadata as _;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::example;
 
+/// Bytes of the largest record: UpdateMaxRecordSize allows no more.
+const LONGEST: u64 = 10 << 20;
 /// Kinesis takes as many a call.
 const BATCH: usize = 500;
 /// Samples put at once at the first start; then a few a second.
@@ -33,8 +37,10 @@ pub async fn put(client: &Client, stream: &str, records: Vec<KeyedRecord>) -> Re
     }
     while !left.is_empty() {
         let sent = client.put_records().stream_name(stream).set_records(Some(left.clone())).send().await;
-        let answer =
-            sent.map_err(|error| aws_smithy_types::error::display::DisplayErrorContext(error).to_string())?;
+        let answer = sent.map_err(|error| match (error.code(), error.message()) {
+            (Some(code), Some(message)) => format!("{code}: {message}"),
+            _ => aws_smithy_types::error::display::DisplayErrorContext(error).to_string(),
+        })?;
         let refused: Vec<bool> =
             answer.records().iter().map(|result| result.error_code().is_some()).collect();
         left =
@@ -46,25 +52,60 @@ pub async fn put(client: &Client, stream: &str, records: Vec<KeyedRecord>) -> Re
     Ok(())
 }
 
+/// Why the lines of a file are not put.
+#[derive(Debug, thiserror::Error)]
+pub enum Unput {
+    /// The file can't be read.
+    #[error(transparent)]
+    File(#[from] io::Error),
+    /// A line is longer than any record.
+    #[error("line {0} is longer than 10 MiB, the size of the largest record")]
+    TooLong(u64),
+    /// Kinesis refuses some.
+    #[error("lines {first} to {last} were refused: {reason}")]
+    Refused {
+        /// The first of those that were put together.
+        first: u64,
+        /// The last of them.
+        last: u64,
+        /// What Kinesis says.
+        reason: String,
+    },
+}
+
 /// Puts each line of a file as a record, with the line's number as its partition key.
 ///
 /// # Errors
 /// The file can't be read, or Kinesis refuses.
-pub async fn put_lines(client: &Client, stream: &str, file: &Path) -> Result<u64, String> {
-    let named = |error: std::io::Error| format!("{}: {error}", file.display());
-    let mut lines = BufReader::new(tokio::fs::File::open(file).await.map_err(named)?).split(b'\n');
+pub async fn put_lines(client: &Client, stream: &str, file: &Path) -> Result<u64, Unput> {
+    let mut lines = BufReader::new(tokio::fs::File::open(file).await?);
     let (mut number, mut batch, mut size) = (0, Vec::new(), 0);
-    while let Some(line) = lines.next_segment().await.map_err(named)? {
+    let send = async |batch: &mut Vec<KeyedRecord>, last: u64| {
+        let first = last + 1 - batch.len() as u64;
+        let put = put(client, stream, std::mem::take(batch)).await;
+        put.map_err(|reason| Unput::Refused { first, last, reason })
+    };
+    loop {
+        let mut line = Vec::new();
+        if (&mut lines).take(LONGEST + 2).read_until(b'\n', &mut line).await? == 0 {
+            break;
+        }
         number += 1;
-        size += line.len() + 16;
-        batch.push((number.to_string(), line));
-        // Kinesis takes five MiB a call as well.
-        if batch.len() == BATCH || size > 4 * 1024 * 1024 {
-            put(client, stream, std::mem::take(&mut batch)).await?;
+        if line.last() == Some(&b'\n') {
+            line.pop();
+        }
+        if line.len() as u64 > LONGEST {
+            return Err(Unput::TooLong(number));
+        }
+        // Kinesis takes five MiB a call as well, or one larger record.
+        if !batch.is_empty() && (batch.len() == BATCH || size + line.len() > 4 * 1024 * 1024) {
+            send(&mut batch, number - 1).await?;
             size = 0;
         }
+        size += line.len() + 16;
+        batch.push((number.to_string(), line));
     }
-    put(client, stream, batch).await?;
+    send(&mut batch, number).await?;
     Ok(number)
 }
 

@@ -26,7 +26,6 @@ mod limits;
 mod operations;
 mod reshard;
 mod sequence;
-mod server;
 mod service;
 mod shard;
 mod store;
@@ -46,9 +45,11 @@ pub use faults::{Effect, Fault, Faults};
 pub use operations::Operation;
 pub use store::DataError;
 
-use server::Server;
+use http::Site;
 use service::{Service, Settings};
 use store::Store;
+
+use super::server::Server;
 
 /// How an endpoint behaves.
 #[derive(Clone, Debug)]
@@ -185,7 +186,10 @@ impl Kinesis {
             }
         };
         let service = Arc::new(service);
-        let server = Server::start(listener, Arc::clone(&service));
+        let server = Server::start(listener, |tasks, stop| {
+            let site = Site { service: Arc::clone(&service), tasks: tasks.clone(), stop: stop.clone() };
+            move |request| http::answer(site.clone(), request)
+        });
         tracing::info!(address = %bound, "the Kinesis endpoint listens");
         Ok(Self { address: bound, service, server })
     }
@@ -246,5 +250,6 @@ impl Kinesis {
     /// Stops: takes no more connections, lets running calls finish, ends subscriptions.
     pub async fn stop(self) {
         self.server.stop().await;
+        self.service.close();
     }
 }

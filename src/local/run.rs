@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::files::{self, Temporary};
 use super::{example, feed, kinesis, progress, tables};
 use crate::aws::credentials::SystemProperties;
 use crate::aws::{
@@ -55,26 +56,62 @@ pub struct Options {
 /// Why local mode ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file or folder.
-    #[error("{path}: {source}")]
-    Io {
-        /// Which.
+    /// A file or folder that an option names.
+    #[error("failed to use {option} {}: {source}", path.display())]
+    Named {
+        /// The option.
+        option: &'static str,
+        /// Its value.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
+    /// The records of `--put`.
+    #[error("failed to put the lines of --put {}: {source}", path.display())]
+    Put {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: feed::Unput,
+    },
+    /// Both endpoints on one port.
+    #[error(
+        "--kinesis-port and --dynamodb-port are both {0}: choose another one for either, or 0 for any that is free"
+    )]
+    SamePort(u16),
+    /// The folder for the example.
+    #[error("failed to write the example to a temporary folder: {0}")]
+    Temporary(io::Error),
     /// The record processor.
     #[error(transparent)]
     Program(#[from] ProgramError),
+    /// A port can't be listened on.
+    #[error(
+        "failed to listen on port {port} of 127.0.0.1 for the embedded {endpoint}: {reason} ({option} takes another \
+         port, or 0 for any that is free)"
+    )]
+    Port {
+        /// What was to listen.
+        endpoint: &'static str,
+        /// The option that names another.
+        option: &'static str,
+        /// The port.
+        port: u16,
+        /// Why.
+        reason: String,
+    },
+    /// What an earlier run left.
+    #[error("failed to use --data: {0}")]
+    Data(#[from] kinesis::DataError),
     /// The Kinesis endpoint.
     #[error("the embedded Kinesis can't start: {0}")]
-    Kinesis(#[from] kinesis::Error),
+    Kinesis(kinesis::Error),
     /// The status endpoint.
     #[error(transparent)]
     Status(#[from] status::Taken),
     /// The tables.
     #[error(transparent)]
-    Tables(#[from] tables::Error),
+    Tables(tables::Error),
     /// The stream or its records.
     #[error("the local stream {stream} can't be used: {reason}")]
     Stream {
@@ -92,14 +129,41 @@ impl Error {
     /// The code to exit with.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Io { .. } => Exit::NoInput,
-            Self::Program(_) => Exit::Config,
-            Self::Kinesis(_) | Self::Tables(_) | Self::Status(_) => Exit::Taken,
+            Self::SamePort(_) => Exit::Usage,
+            Self::Named { .. } | Self::Put { .. } => Exit::NoInput,
+            Self::Program(_) | Self::Temporary(_) => Exit::Config,
+            Self::Data(kinesis::DataError::InUse { .. }) => Exit::Taken,
+            Self::Data(_) => Exit::NoInput,
+            Self::Port { .. } | Self::Kinesis(_) | Self::Tables(_) | Self::Status(_) => Exit::Taken,
             Self::Stream { .. } => Exit::Unavailable,
             Self::Daemon(error) => error.exit(),
         }
     }
+
+    fn kinesis(error: kinesis::Error, port: u16) -> Self {
+        let port = |reason| Self::Port { endpoint: "Kinesis", option: "--kinesis-port", port, reason };
+        match error {
+            kinesis::Error::Data(error) => Self::Data(error),
+            kinesis::Error::AddressInUse { .. } => port(IN_USE.to_owned()),
+            kinesis::Error::Listen { source, .. } => port(source.to_string()),
+            error @ kinesis::Error::NotLoopback { .. } => Self::Kinesis(error),
+        }
+    }
+
+    fn tables(error: tables::Error, port: u16) -> Self {
+        let port = |reason| Self::Port { endpoint: "DynamoDB", option: "--dynamodb-port", port, reason };
+        match error {
+            tables::Error::Data(error) => Self::Data(error),
+            tables::Error::Taken { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
+                port(IN_USE.to_owned())
+            }
+            tables::Error::Taken { source, .. } => port(source.to_string()),
+            error @ (tables::Error::NotLoopback(_) | tables::Error::Database(_)) => Self::Tables(error),
+        }
+    }
 }
+
+const IN_USE: &str = "another process listens there";
 
 /// Runs until `stop`.
 ///
@@ -108,21 +172,36 @@ impl Error {
 pub async fn run(home: Home, mut config: Config, stop: CancellationToken) -> Result<(), Error> {
     let options = &home.options;
     let program = Program::find(&config.executable, std::env::var_os("PATH").as_deref())?;
-    if let Some(path) = &options.put {
-        // Before anything is made.
-        std::fs::metadata(path).map_err(|source| Error::Io { path: path.clone(), source })?;
+    // Before anything is made.
+    options.check()?;
+    let data = match &options.data {
+        Some(data) => Some(open_data(data)?),
+        None => None,
+    };
+    let file = data.as_ref().map(|data| data.join("dynamodb.sqlite"));
+    if let (Some(data), Some(file)) = (&data, &file)
+        && data.join("kinesis").exists()
+        && !file.exists()
+    {
+        warn!(file = %file.display(), "the data folder has streams but no tables: leases and checkpoints start anew");
     }
     let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let endpoint = kinesis::Kinesis::start(kinesis::Options {
         address: loopback(options.kinesis_port),
-        data: options.data.as_ref().map(|data| data.join("kinesis")),
+        data: data.as_ref().map(|data| data.join("kinesis")),
         region: REGION.to_owned(),
         account: ACCOUNT.to_owned(),
         ..kinesis::Options::default()
     })
-    .await?;
-    let file = options.data.as_ref().map(|data| data.join("dynamodb.sqlite"));
-    let tables = tables::Tables::start(loopback(options.dynamodb_port), file.as_deref()).await?;
+    .await
+    .map_err(|error| Error::kinesis(error, options.kinesis_port))?;
+    let tables = match tables::Tables::start(loopback(options.dynamodb_port), file.as_deref()).await {
+        Ok(tables) => tables,
+        Err(error) => {
+            endpoint.stop().await;
+            return Err(Error::tables(error, options.dynamodb_port));
+        }
+    };
     adopt(&mut config, &endpoint.url(), &tables.url());
     let ended = Box::pin(serve(&home, &config, program, &endpoint, stop)).await;
     endpoint.stop().await;
@@ -194,9 +273,11 @@ async fn serve(
     };
     let mut samples = JoinSet::new();
     if let Some(file) = &options.put {
-        let lines = feed::put_lines(&clients.kinesis, &config.stream, file).await.map_err(failed)?;
+        let lines = feed::put_lines(&clients.kinesis, &config.stream, file)
+            .await
+            .map_err(|source| Error::Put { path: file.clone(), source })?;
         tell(&format!("put {lines} lines of {} into {}", file.display(), config.stream));
-    } else if home.example {
+    } else if home.example.is_some() {
         let from = if made { 0 } else { 1_000 };
         samples.spawn(feed::put_samples(clients.kinesis, config.stream.clone(), from, stop.clone()));
     }
@@ -271,28 +352,47 @@ fn tell(line: &str) {
     }
 }
 
+impl Options {
+    /// What can be said to be wrong before anything is made.
+    fn check(&self) -> Result<(), Error> {
+        if self.kinesis_port != 0 && self.kinesis_port == self.dynamodb_port {
+            return Err(Error::SamePort(self.kinesis_port));
+        }
+        let Some(path) = &self.put else { return Ok(()) };
+        let readable = std::fs::metadata(path).and_then(|found| {
+            if found.is_dir() {
+                return Err(io::Error::from(io::ErrorKind::IsADirectory));
+            }
+            // A pipe is not opened before its time: it would end for who writes to it.
+            if found.is_file() { std::fs::File::open(path).map(drop) } else { Ok(()) }
+        });
+        readable.map_err(|source| Error::Named { option: "--put", path: path.clone(), source })
+    }
+}
+
+/// Makes the data folder, or says who else can use one that is there.
+fn open_data(data: &Path) -> Result<PathBuf, Error> {
+    let named = |source| Error::Named { option: "--data", path: data.to_owned(), source };
+    if let Some(exposed) = files::named_folder(data).map_err(named)? {
+        let files::Exposed { mode, owner } = exposed;
+        let mode = format!("{mode:04o}");
+        let folder = data.display();
+        warn!(%folder, mode, owner, "other users have access to the data folder; chmod 0700 keeps them out");
+    }
+    data.canonicalize().map_err(named)
+}
+
 /// What a run needs before it starts: its options, and where the example lives.
 #[derive(Debug)]
 pub struct Home {
     options: Options,
-    folder: PathBuf,
-    temporary: bool,
-    example: bool,
+    example: Option<Temporary>,
 }
 
 impl Home {
-    /// Makes the folder.
-    ///
-    /// # Errors
-    /// It can't be made.
-    pub fn open(options: Options) -> Result<Self, Error> {
-        let (folder, temporary) = match &options.data {
-            Some(data) => (data.clone(), false),
-            None => (std::env::temp_dir().join(format!("multilangd-local-{}", std::process::id())), true),
-        };
-        std::fs::create_dir_all(&folder).map_err(|source| Error::Io { path: folder.clone(), source })?;
-        let folder = folder.canonicalize().map_err(|source| Error::Io { path: folder.clone(), source })?;
-        Ok(Self { options, folder, temporary, example: false })
+    /// For a properties file of the user's.
+    pub fn new(options: Options) -> Self {
+        Self { options, example: None }
     }
 
     /// Writes the example and gives its properties.
@@ -300,22 +400,11 @@ impl Home {
     /// # Errors
     /// It can't be written.
     pub fn example(&mut self) -> Result<Vec<u8>, Error> {
-        self.example = true;
-        let written = example::write(&self.folder);
-        Ok(written.map_err(|source| Error::Io { path: self.folder.clone(), source })?.into_bytes())
-    }
-}
-
-impl Drop for Home {
-    fn drop(&mut self) {
-        if self.temporary {
-            remove(&self.folder);
-        }
-    }
-}
-
-fn remove(folder: &Path) {
-    if let Err(error) = std::fs::remove_dir_all(folder) {
-        warn!(folder = %folder.display(), %error, "a temporary folder stays behind");
+        // Not into the data folder: others may have access to that, and what is written here is run.
+        let mut temporary = Temporary::new().map_err(Error::Temporary)?;
+        let written = temporary.write(example::PROCESSOR_NAME, example::PROCESSOR.as_bytes());
+        let properties = written.and_then(example::properties).map_err(Error::Temporary)?;
+        self.example = Some(temporary);
+        Ok(properties.into_bytes())
     }
 }

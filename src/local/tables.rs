@@ -1,13 +1,17 @@
 //! The embedded DynamoDB: `dynoxide` on SQLite, on loopback, in this process.
 
+mod file;
+mod http;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
 use dynoxide::Database;
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+
+use super::kinesis::DataError;
+use super::server::Server;
 
 /// Why the tables can't be served.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +21,7 @@ pub enum Error {
     NotLoopback(SocketAddr),
     /// The port is somebody else's.
     #[error(
-        "{address} can't be listened on for the embedded DynamoDB: {source}. Choose another by --dynamodb-port, or 0 for any"
+        "{address} can't be listened on for the embedded DynamoDB: {source}. Choose another port, or 0 for any"
     )]
     Taken {
         /// The address.
@@ -25,7 +29,10 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// The file or the server.
+    /// The file.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The database in memory.
     #[error("the embedded DynamoDB can't be used: {0}")]
     Database(String),
 }
@@ -34,8 +41,7 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Tables {
     address: SocketAddr,
-    stop: CancellationToken,
-    task: JoinSet<Result<(), String>>,
+    server: Server,
 }
 
 impl Tables {
@@ -50,18 +56,12 @@ impl Tables {
         let listener = TcpListener::bind(address).await.map_err(|source| Error::Taken { address, source })?;
         let address = listener.local_addr().map_err(|source| Error::Taken { address, source })?;
         let database = match file {
-            Some(file) => {
-                let path = file
-                    .to_str()
-                    .ok_or_else(|| Error::Database(format!("{} is not UTF-8", file.display())))?;
-                Database::new(path).map_err(|error| Error::Database(format!("{path}: {error}")))?
-            }
+            // This blocks, but nothing of the endpoint runs yet.
+            Some(file) => file::open(file)?,
             None => Database::memory().map_err(|error| Error::Database(error.to_string()))?,
         };
-        let stop = CancellationToken::new();
-        let mut task = JoinSet::new();
-        task.spawn(dynoxide::server::serve_with_shutdown(listener, database, stop.clone().cancelled_owned()));
-        Ok(Self { address, stop, task })
+        let server = Server::start(listener, |_, _| move |request| http::answer(database.clone(), request));
+        Ok(Self { address, server })
     }
 
     /// Where it listens.
@@ -69,12 +69,8 @@ impl Tables {
         format!("http://{}", self.address)
     }
 
-    /// Stops serving. Connections that clients hold open are cut after a second.
-    pub async fn stop(mut self) {
-        self.stop.cancel();
-        let ended = tokio::time::timeout(std::time::Duration::from_secs(1), self.task.join_next()).await;
-        if let Ok(Some(Ok(Err(error)))) = ended {
-            tracing::warn!(error, "the embedded DynamoDB ended badly");
-        }
+    /// Stops: takes no more connections and lets running calls finish. The file is closed when this returns.
+    pub async fn stop(self) {
+        self.server.stop().await;
     }
 }

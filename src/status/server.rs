@@ -6,13 +6,12 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -24,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::Subject;
+use crate::web::Rule;
 
 /// Connections at a time; for one more the oldest is closed.
 const CONNECTIONS: usize = 32;
@@ -82,7 +82,7 @@ impl Server {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let stop = CancellationToken::new();
         let stopped = stop.clone();
-        let desk = Arc::new(Desk { subject, pulse, names: address.ip().is_loopback() });
+        let desk = Arc::new(Desk { subject, pulse, rule: Rule::site(address) });
         let thread = std::thread::Builder::new().name("status".to_owned()).stack_size(512 * 1024).spawn(
             move || {
                 runtime.block_on(async {
@@ -156,22 +156,18 @@ async fn serve(listener: TcpListener, desk: Arc<Desk>) -> io::Error {
 struct Desk {
     subject: Subject,
     pulse: Pulse,
-    /// Only to who asks for this machine by address or as localhost: a web page elsewhere that has its name
-    /// point here would else read along.
-    names: bool,
+    rule: Rule,
 }
 
 impl Desk {
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        if let Err(refusal) = self.rule.check(request) {
+            return text(refusal.status(), format!("{refusal}\n"));
+        }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
             refused.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
             return refused;
-        }
-        let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-        if self.names && host.is_some_and(|host| !is_this_machine(host)) {
-            let why = "ask for 127.0.0.1 or localhost, by no other name\n";
-            return text(StatusCode::FORBIDDEN, why.to_owned());
         }
         match request.uri().path() {
             "/" => {
@@ -224,16 +220,6 @@ fn with(status: StatusCode, kind: &'static str, body: Bytes) -> Response<Full<By
     response
 }
 
-/// Whether a `Host` is an address or localhost.
-fn is_this_machine(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let address = name.trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Read as _, Write as _};
@@ -242,19 +228,25 @@ mod tests {
     use super::*;
     use crate::budget::Budget;
 
-    fn server(silent: Duration) -> Server {
+    fn subject() -> Subject {
         let identity =
             Identity { worker: "w".into(), application: "a".into(), stream: "s".into(), table: "t".into() };
-        let subject = Subject {
+        Subject {
             identity,
             board: Arc::default(),
             budget: Budget::new(1),
             stuck_after: Duration::from_secs(60),
             wall: || 0,
             started: Instant::now(),
-        };
-        let pulse = Pulse(Arc::new(Mutex::new(Instant::now().checked_sub(silent).unwrap())));
-        Server::start(([127, 0, 0, 1], 0).into(), subject, pulse).unwrap()
+        }
+    }
+
+    fn pulse(silent: Duration) -> Pulse {
+        Pulse(Arc::new(Mutex::new(Instant::now().checked_sub(silent).unwrap())))
+    }
+
+    fn server(silent: Duration) -> Server {
+        Server::start(([127, 0, 0, 1], 0).into(), subject(), pulse(silent)).unwrap()
     }
 
     fn say(server: &Server, request: &str) -> String {
@@ -302,12 +294,45 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_others_may_point_here_is_none_of_ours() {
-        for good in ["127.0.0.1:9465", "localhost", "LocalHost:1", "[::1]:9465", "[::1]", "10.0.0.7:80"] {
-            assert!(is_this_machine(good), "{good}");
+    fn host_and_origin_are_checked_and_no_answer_is_shared_across_origins() {
+        let local = server(Duration::ZERO);
+        let own = "127.0.0.1:1\r\norigin: http://127.0.0.1:1";
+        assert!(get(&local, "/status", own).starts_with("HTTP/1.1 200"));
+        for (host, status) in [
+            ("example.com", "403"),
+            ("l\u{f6}calhost", "400"),
+            ("localhost\r\nhost: example.com", "400"),
+            ("localhost\r\norigin: https://example.com", "403"),
+            ("localhost\r\norigin: null", "403"),
+        ] {
+            for path in ["/", "/livez", "/readyz", "/status", "/metrics"] {
+                let answer = get(&local, path, host);
+                assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path} {host}: {answer}");
+                assert!(!answer.to_lowercase().contains("access-control"), "{answer}");
+            }
         }
-        for bad in ["example.com", "example.com:9465", "127.0.0.1.example.com", "localhost.evil:80", ""] {
-            assert!(!is_this_machine(bad), "{bad}");
+        let probe = say(&local, "GET /livez HTTP/1.0\r\n\r\n");
+        assert!(probe.starts_with("HTTP/1.0 200"), "a probe without a host: {probe}");
+    }
+
+    #[test]
+    fn address_that_others_reach_is_asked_for_by_any_name_but_by_no_other_page() {
+        let desk =
+            Desk { subject: subject(), pulse: pulse(Duration::ZERO), rule: Rule::site(([0; 4], 80).into()) };
+        let answered = |host: &str, origin: Option<&str>| {
+            let mut request = Request::new(());
+            *request.uri_mut() = "/metrics".parse().unwrap();
+            request.headers_mut().insert(header::HOST, host.parse().unwrap());
+            if let Some(origin) = origin {
+                request.headers_mut().insert(header::ORIGIN, origin.parse().unwrap());
+            }
+            desk.answer(&request).status().as_u16()
+        };
+        for host in
+            ["10.1.2.3:9465", "multilangd:9465", "multilangd.default.svc.cluster.local", "status.example"]
+        {
+            assert_eq!(answered(host, None), 200, "{host}");
         }
+        assert_eq!(answered("multilangd:9465", Some("http://example.com")), 403);
     }
 }

@@ -7,6 +7,7 @@
 //!   cases.
 //! - `ours`, `ours_subscribing`, `restart`, `load`: what only ours is asked for: faults, expiry,
 //!   limits, shortened times, the data folder, HTTP/2, many records.
+//! - `pages`: what the local endpoints refuse because a web page may have sent it.
 //! - `tables`, `state`: the contracts of a lease table and of the rows beside the leases, on every
 //!   implementation.
 
@@ -16,6 +17,7 @@ mod filters;
 mod load;
 mod ours;
 mod ours_subscribing;
+mod pages;
 mod reading;
 mod restart;
 mod shards;

@@ -108,6 +108,37 @@ async fn a_damaged_file_stops_the_start_and_is_named() {
     assert!(error.to_string().contains("journal.log is damaged at byte 8"), "{error}");
 }
 
+#[tokio::test]
+async fn journal_without_its_end_is_damage_even_after_a_killed_run() {
+    let folder = Folder::new();
+    let journal = folder.0.join("journal.log");
+    let kinesis = ours(folder.options()).await;
+    let at = Endpoint::of(&kinesis);
+    let name = at.stream(1).await.unwrap();
+    at.put(&name, "one").await.unwrap();
+    let with_a_stream = std::fs::read(&journal).unwrap();
+    at.split(&name, FIRST, "1000").await.unwrap();
+    at.put_with_hash_key(&name, "1000", "high").await.unwrap();
+    let with_children = std::fs::read(&journal).unwrap();
+    let other = at.stream(1).await.unwrap();
+    at.put(&other, "two").await.unwrap();
+    kinesis.stop().await;
+    // A killed run writes down nothing about the length of the files.
+    std::fs::remove_file(folder.0.join("closed")).unwrap();
+    let whole = std::fs::read(&journal).unwrap();
+    for (content, missing) in
+        [(&b""[..], name.as_str()), (&with_a_stream, "shardId-000000000002"), (&with_children, &other)]
+    {
+        std::fs::write(&journal, content).unwrap();
+        let error = Kinesis::start(folder.options()).await.unwrap_err();
+        assert!(matches!(error, Error::Data(DataError::Damaged { .. })), "{error}");
+        let said = error.to_string();
+        assert!(said.contains("journal.log is damaged") && said.contains(missing), "{missing}: {said}");
+    }
+    std::fs::write(&journal, whole).unwrap();
+    ours(folder.options()).await.stop().await;
+}
+
 /// Names the folder to the process that is going to be killed.
 const VICTIM: &str = "MULTILANGD_CONTRACT_VICTIM";
 const WRITERS: usize = 4;

@@ -122,3 +122,45 @@ async fn a_taken_port_of_local_mode() {
     let outcome = run(&rig, &["local", "--kinesis-port", "0", "--dynamodb-port", &port]).await;
     assert_says(&outcome, 71, &["DynamoDB", &port, "--dynamodb-port"]);
 }
+
+/// Everything that can be wrong with an option of local mode: the message has the option and its value.
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_option_of_local_mode_is_named_with_its_value() {
+    let rig = Rig::start("local-options").await;
+    let at = |name: &str| rig.folder.join(name).to_str().unwrap().to_owned();
+    let (folder, file, long, large) = (at("folder"), at("file"), at("long"), at("large"));
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(&file, "one\n").unwrap();
+    std::fs::write(&long, [b"short\n".to_vec(), vec![b'x'; 11 << 20]].concat()).unwrap();
+    std::fs::write(&large, [b"short\n".to_vec(), vec![b'x'; 2 << 20]].concat()).unwrap();
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let under = format!("{file}/under");
+    let missing = at("missing");
+    let free = ["--kinesis-port", "0", "--dynamodb-port", "0"];
+    let cases: [(&[&str], i32, &[&str]); 13] = [
+        (&["--kinesis-port", &port, "--dynamodb-port", "0"], 71, &["--kinesis-port", &port]),
+        (&["--kinesis-port", "0", "--dynamodb-port", &port], 71, &["--dynamodb-port", &port]),
+        (
+            &["--kinesis-port", "4567", "--dynamodb-port", "4567"],
+            64,
+            &["--kinesis-port", "--dynamodb-port", "4567"],
+        ),
+        (&["--kinesis-port", "70000"], 64, &["--kinesis-port", "70000"]),
+        (&["--shards", "0"], 64, &["--shards", "'0'"]),
+        (&["--shards", "many"], 64, &["--shards", "many"]),
+        (&["--put", &missing], 66, &["--put", &missing, "No such file"]),
+        (&["--put", &folder], 66, &["--put", &folder, "is a directory"]),
+        (&["--put", &long], 66, &["--put", &long, "line 2", "10 MiB"]),
+        (&["--put", &large], 66, &["--put", &large, "lines 1 to 2"]),
+        (&["--data", &file], 66, &["--data", &file, "not a folder"]),
+        (&["--data", &under], 66, &["--data", &under, "Not a directory"]),
+        (&["--data", ""], 64, &["--data"]),
+    ];
+    for (options, code, parts) in cases {
+        let ports: &[&str] = if options[0].ends_with("-port") { &[] } else { &free };
+        drop(std::fs::remove_file(rig.folder.join("stderr.log")));
+        let outcome = run(&rig, &[&["local"], ports, options].concat()).await;
+        assert_says(&outcome, code, parts);
+    }
+}

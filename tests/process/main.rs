@@ -5,6 +5,7 @@
 //! | `life.rs` | records out, checkpoints back, stop, resume, resharding, kill -9 |
 //! | `children.rs` | children that misbehave: one file a behaviour |
 //! | `cloudwatch.rs` | metrics, beside what Java was seen to send |
+//! | `damage.rs` | a data folder that is not as it was left |
 //! | `faults.rs` | children that can't be started or ended, or are not alone |
 //! | `fanout.rs` | records pushed: renewals, trouble, no fan-out |
 //! | `fleet.rs` | several daemons on one table |
@@ -15,6 +16,7 @@
 //! | `local.rs` | `multilangd local` |
 //! | `log.rs` | a log that nobody reads |
 //! | `parked.rs` | shards whose record processors fail again and again |
+//! | `private.rs` | what `multilangd local` writes, and for whom |
 //! | `reading.rs` | Kinesis in trouble |
 //! | `status.rs` | the status page, probes and metrics |
 //! | `tables.rs` | from three tables to one, and the rows in it, beside Java's |
@@ -39,6 +41,7 @@ mod wire;
 
 mod children;
 mod cloudwatch;
+mod damage;
 mod fanout;
 mod faults;
 mod fleet;
@@ -50,6 +53,7 @@ mod limits;
 mod local;
 mod log;
 mod parked;
+mod private;
 mod reading;
 mod rows;
 mod status;

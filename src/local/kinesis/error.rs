@@ -14,6 +14,7 @@ pub(super) struct Exception {
 /// <https://docs.aws.amazon.com/kinesis/latest/APIReference/CommonErrors.html>
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
+    AccessDenied,
     ExpiredIterator,
     ExpiredNextToken,
     InternalFailure,
@@ -32,6 +33,7 @@ pub(super) enum Kind {
 impl Kind {
     pub(super) const fn name(self) -> &'static str {
         match self {
+            Self::AccessDenied => "AccessDeniedException",
             Self::ExpiredIterator => "ExpiredIteratorException",
             Self::ExpiredNextToken => "ExpiredNextTokenException",
             Self::InternalFailure => "InternalFailure",
@@ -50,6 +52,7 @@ impl Kind {
 
     pub(super) const fn status(self) -> u16 {
         match self {
+            Self::AccessDenied => 403,
             Self::InternalFailure => 500,
             Self::RequestTooLarge => 413,
             Self::ExpiredIterator

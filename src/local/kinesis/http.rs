@@ -1,6 +1,7 @@
 //! The HTTP side: from a request's target and body to an operation, and back.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -10,18 +11,29 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request as HttpRequest, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::clock;
 use super::codec::Format;
 use super::error::{Exception, Kind};
 use super::faults::Effect;
 use super::operations::{Operation, Request, consumers, reading, shards, streams, tags, writing};
-use super::server::Site;
+use super::service::Service;
 use super::subscribe::SubscribeToShard;
+use crate::local::server::Tasks;
+use crate::web::Rule;
 
 /// PutRecords may carry 10 MiB of data, which is 13.4 MiB of base64, and 500 partition keys that may
 /// need escaping.
 const MOST_BODY_BYTES: usize = 16 * 1024 * 1024;
+
+/// What every call may need: the state, and the means to start a task of the server.
+#[derive(Clone, Debug)]
+pub(super) struct Site {
+    pub(super) service: Arc<Service>,
+    pub(super) tasks: Tasks,
+    pub(super) stop: CancellationToken,
+}
 
 /// The call is left without an answer: hyper ends the connection, or the stream under HTTP/2.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +92,11 @@ pub(super) async fn answer(site: Site, request: HttpRequest<Incoming>) -> Result
     let content_type = header(&request, "content-type");
     let format = Format::of(&content_type);
     let target = header(&request, "x-amz-target");
-    let outcome = match read(request).await? {
+    let received = match Rule::api().check(&request) {
+        Ok(()) => read(request).await?,
+        Err(refusal) => Err(Exception::new(Kind::AccessDenied, refusal.to_string())),
+    };
+    let outcome = match received {
         Ok((method, body)) => {
             let call = Call { site, format: format.unwrap_or(Format::Json), body };
             if method != Method::POST || target.is_empty() {

@@ -9,7 +9,7 @@ use super::clock::Now;
 use super::error::Exception;
 use super::faults::Faults;
 use super::shard::{Shard, shard_id, shard_number};
-use super::store::{DataError, Event, Journaled, Store};
+use super::store::{DataError, Event, Journaled, Store, folder_name};
 use super::stream::{Birth, Change, Inner, Stream};
 use super::subscribe::Subscriptions;
 use super::token::Run;
@@ -17,6 +17,9 @@ use super::token::Run;
 /// Lifetime of paging tokens.
 /// <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_ListShards.html>
 pub(super) const TOKEN_LIFETIME: Duration = Duration::from_secs(300);
+
+/// No stream of a journal is made with more.
+const MOST_SHARDS: u32 = 100_000;
 
 /// What the endpoint was told at its start.
 #[derive(Clone, Debug)]
@@ -72,11 +75,22 @@ impl Service {
         now: Now,
     ) -> Result<Self, DataError> {
         let service = Self { store: Some(store), ..Self::new(settings) };
+        let mut known = BTreeMap::new();
         for journaled in events {
+            if let Event::Created(birth) = &journaled.event {
+                known.insert(folder_name(birth), None);
+            }
             service.replay(journaled, now)?;
         }
         for stream in service.streams().values() {
-            stream.restore(now.wall)?;
+            known.insert(folder_name(&stream.birth), Some(stream.read().shards().len()));
+        }
+        if let Some(store) = &service.store {
+            store.check(&known)?;
+            for stream in service.streams().values() {
+                stream.restore(now.wall, &|| store.reopen())?;
+            }
+            store.reopen()?;
         }
         Ok(service)
     }
@@ -88,6 +102,12 @@ impl Service {
         };
         match journaled.event.clone() {
             Event::Created(birth) => {
+                // The name becomes one of a folder.
+                let mut check = Check::new();
+                check.name(Some(&birth.name), "StreamName");
+                if check.done().is_err() || birth.shards > MOST_SHARDS {
+                    return misfit("a stream is created that can't be");
+                }
                 if self.streams().contains_key(&birth.name) {
                     return misfit("a stream is created that there is already");
                 }
@@ -174,6 +194,15 @@ impl Service {
             tracing::error!(%error, "the journal can't be written");
             Exception::internal(format!("the journal can't be written: {error}"))
         })
+    }
+
+    /// Closes the data folder. No call may run any more.
+    pub(super) fn close(&self) {
+        if let Some(store) = &self.store
+            && let Err(error) = store.close()
+        {
+            tracing::warn!(%error, "failed to close the data folder in order");
+        }
     }
 
     /// Takes a deleted stream out of the list.

@@ -2,16 +2,21 @@
 //!
 //! ```text
 //! DIR/lock                                   held while a process uses the folder
+//! DIR/closed                                 how long each file was when the folder was closed in order
 //! DIR/journal.log                            frames of JSON: what streams there are
 //! DIR/streams/NAME-EPOCH/shardId-….log       frames of records
 //! ```
 //!
 //! A change is in the journal before it is carried out, and a record in its log before it is
 //! acknowledged. At a start the journal is replayed and the logs are read; a torn tail, which a killed
-//! process leaves, is cut off, and anything else that doesn't fit stops the start.
+//! process leaves, is cut off, and anything else that doesn't fit stops the start. Files that were cut short or
+//! removed are found by what `closed` and the journal say; after a run that was killed there is no `closed`, and whole
+//! frames that are gone from the end of a file can't be told from such as were never written.
 
+mod closed;
 mod frames;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,8 +26,9 @@ use bytes::{Buf, Bytes};
 use serde::{Deserialize, Serialize};
 
 use super::clock::Timestamp;
-use super::shard::Record;
+use super::shard::{Record, shard_number};
 use super::stream::{Birth, Change};
+use crate::local::files;
 use frames::{Damage, LogFile};
 
 /// A log of which more than this, and more than half, is out of the retention is written anew.
@@ -102,19 +108,19 @@ pub(super) struct Journaled {
 impl Store {
     /// Opens a folder, and makes it if it isn't there; what its journal says.
     pub(super) fn open(folder: &Path) -> Result<(Self, Vec<Journaled>), DataError> {
-        fs::create_dir_all(folder).map_err(DataError::io(folder))?;
+        files::folder(folder).map_err(DataError::io(folder))?;
         let path = folder.join("lock");
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(DataError::io(&path))?;
+        let options = &mut File::options();
+        options.create(true).truncate(false).write(true);
+        let lock = files::open(&path, options).map_err(DataError::io(&path))?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => DataError::InUse { folder: folder.to_owned() },
             TryLockError::Error(source) => DataError::Io { path, source },
         })?;
 
+        let streams = folder.join(STREAMS);
+        files::folder(&streams).map_err(DataError::io(&streams))?;
+        closed::verify(folder)?;
         let path = journal(folder);
         let content = read(&path)?;
         let found = frames::read(&content).map_err(|damage| DataError::damaged(&path, damage))?;
@@ -142,19 +148,51 @@ impl Store {
 
     /// The folder of a stream's logs.
     pub(super) fn stream_folder(&self, birth: &Birth) -> PathBuf {
-        self.folder.join("streams").join(format!("{}-{}", birth.name, birth.epoch))
+        self.folder.join(STREAMS).join(folder_name(birth))
+    }
+
+    /// Checks that the journal has word of everything there is: one that was cut short has not. `known` are the
+    /// folders of all streams that ever were, with the number of shards of those that still are.
+    pub(super) fn check(&self, known: &BTreeMap<String, Option<usize>>) -> Result<(), DataError> {
+        let journal = journal(&self.folder);
+        let offset = self.journal.lock().unwrap_or_else(PoisonError::into_inner).length();
+        let unknown = |path: PathBuf| DataError::Damaged {
+            file: journal.clone(),
+            offset,
+            what: format!("it ends there and has no word of {}", path.display()),
+        };
+        for (path, name) in entries(&self.folder.join(STREAMS))? {
+            let Some(shards) = known.get(&name) else {
+                return Err(unknown(path));
+            };
+            let Some(shards) = shards else { continue };
+            files::folder(&path).map_err(DataError::io(&path))?;
+            for (path, name) in entries(&path)? {
+                let number = name.strip_suffix(".log").and_then(shard_number);
+                if number.is_some_and(|number| usize::try_from(number).is_ok_and(|n| n >= *shards)) {
+                    return Err(unknown(path));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// From here on the files may change.
+    pub(super) fn reopen(&self) -> Result<(), DataError> {
+        closed::reopen(&self.folder)
+    }
+
+    /// Keeps how long each file is, so that the next start sees what was cut short. Nothing may be written any more.
+    pub(super) fn close(&self) -> Result<(), DataError> {
+        closed::write(&self.folder)
     }
 
     /// Deletes a deleted stream's logs.
     pub(super) fn remove(&self, birth: &Birth) {
         let folder = self.stream_folder(birth);
-        match fs::remove_dir_all(&folder) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            // It is in nobody's way: a later stream of the name has another folder.
-            Err(error) => {
-                tracing::warn!(folder = %folder.display(), %error, "a deleted stream's folder stays");
-            }
+        // It is in nobody's way: a later stream of the name has another folder.
+        if let Err(error) = remove_logs(&folder) {
+            tracing::warn!(folder = %folder.display(), %error, "failed to remove the folder of a deleted stream");
         }
     }
 
@@ -164,15 +202,47 @@ impl Store {
     }
 }
 
+/// Folder of the streams' folders.
+const STREAMS: &str = "streams";
+
+/// Name of the folder of a stream's logs.
+pub(super) fn folder_name(birth: &Birth) -> String {
+    format!("{}-{}", birth.name, birth.epoch)
+}
+
 fn journal(folder: &Path) -> PathBuf {
     folder.join("journal.log")
 }
 
 fn read(path: &Path) -> Result<Bytes, DataError> {
-    match fs::read(path) {
-        Ok(content) => Ok(Bytes::from(content)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Bytes::new()),
-        Err(error) => Err(DataError::io(path)(error)),
+    let content = files::read(path).map_err(DataError::io(path))?;
+    Ok(content.map_or_else(Bytes::new, Bytes::from))
+}
+
+/// What is in a folder, by name and in its order; nothing if there is no folder.
+fn entries(folder: &Path) -> Result<Vec<(PathBuf, String)>, DataError> {
+    let listed = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        listed => listed.and_then(Iterator::collect::<io::Result<Vec<_>>>),
+    };
+    let listed = listed.map_err(DataError::io(folder))?;
+    let named = listed.iter().map(|entry| (entry.path(), entry.file_name().to_string_lossy().into_owned()));
+    let mut named: Vec<_> = named.collect();
+    named.sort();
+    Ok(named)
+}
+
+/// Removes a folder of logs. It stays if anything else is in it.
+fn remove_logs(folder: &Path) -> Result<(), DataError> {
+    for (path, name) in entries(folder)? {
+        let stem = name.strip_suffix(".log").or_else(|| name.strip_suffix(".new"));
+        if stem.and_then(shard_number).is_some() {
+            files::remove(&path).map_err(DataError::io(&path))?;
+        }
+    }
+    match fs::remove_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.map_err(DataError::io(folder)),
     }
 }
 
@@ -216,7 +286,7 @@ impl ShardFile {
         }
         if self.log.is_none() {
             if let Some(folder) = self.path.parent() {
-                fs::create_dir_all(folder)?;
+                files::folder(folder)?;
             }
             self.log = Some(LogFile::open(&self.path, 0)?);
         }
@@ -226,8 +296,13 @@ impl ShardFile {
         }
     }
 
-    /// Reads what an earlier run wrote; records that arrived before `horizon` are left out.
-    pub(super) fn restore(mut self, horizon: Timestamp) -> Result<Restored, DataError> {
+    /// Reads what an earlier run wrote; records that arrived before `horizon` are left out. `reopen` is called before
+    /// anything is changed.
+    pub(super) fn restore(
+        mut self,
+        horizon: Timestamp,
+        reopen: &dyn Fn() -> Result<(), DataError>,
+    ) -> Result<Restored, DataError> {
         let content = read(&self.path)?;
         let found = frames::read(&content).map_err(|damage| DataError::damaged(&self.path, damage))?;
         let mut records: Vec<Record> = Vec::with_capacity(found.frames.len());
@@ -252,6 +327,7 @@ impl ShardFile {
         let mut length = found.length;
         let is_mostly_expired = expired > WORTH_REWRITING && expired > content.len() / 2;
         if is_mostly_expired && !found.is_torn && !records.is_empty() {
+            reopen()?;
             length = self.rewrite(&records).map_err(DataError::io(&self.path))?;
         }
         if length > 0 || found.is_torn {
@@ -340,7 +416,7 @@ mod tests {
     }
 
     fn restored(folder: &Folder, horizon: u64) -> Result<Restored, DataError> {
-        ShardFile::new(&folder.0, "shard").restore(Timestamp::from_millis(horizon))
+        ShardFile::new(&folder.0, "shard").restore(Timestamp::from_millis(horizon), &|| Ok(()))
     }
 
     #[test]

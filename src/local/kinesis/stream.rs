@@ -127,15 +127,19 @@ impl Stream {
         self.active_at <= now.instant
     }
 
-    /// Reads the logs that an earlier run left.
-    pub(super) fn restore(&self, now: Timestamp) -> Result<(), DataError> {
+    /// Reads the logs that an earlier run left. `reopen` is called before anything is changed.
+    pub(super) fn restore(
+        &self,
+        now: Timestamp,
+        reopen: &dyn Fn() -> Result<(), DataError>,
+    ) -> Result<(), DataError> {
         let inner = self.read();
         let Some(folder) = &inner.folder else {
             return Ok(());
         };
         let horizon = self.trim_horizon(&inner, now);
         for shard in &inner.shards {
-            shard.restore(ShardFile::new(folder, &shard.id()).restore(horizon)?);
+            shard.restore(ShardFile::new(folder, &shard.id()).restore(horizon, reopen)?);
         }
         Ok(())
     }

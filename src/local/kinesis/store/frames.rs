@@ -20,6 +20,8 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use md5::{Digest, Md5};
 
+use crate::local::files;
+
 const MAGIC: &[u8; 8] = b"mlkines1";
 const HEADER: usize = 16;
 /// More than any record: what is longer was never written.
@@ -64,13 +66,18 @@ impl LogFile {
     /// Opens a file to append behind its first `length` bytes, which are whole frames; a new one for
     /// length 0.
     pub(super) fn open(path: &Path, length: u64) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        let file = files::open(path, OpenOptions::new().create(true).append(true))?;
         let mut log = Self { file, length, is_broken: false };
         log.file.set_len(length)?;
         if length == 0 {
             log.append(MAGIC)?;
         }
         Ok(log)
+    }
+
+    /// How long it is.
+    pub(super) const fn length(&self) -> u64 {
+        self.length
     }
 
     /// Appends whole frames, or nothing.
@@ -156,7 +163,7 @@ pub(super) fn read(content: &Bytes) -> Result<Frames, Damage> {
 pub(super) fn replace(path: &Path, frames: &[u8]) -> io::Result<u64> {
     let mut next: PathBuf = path.to_owned();
     next.set_extension("new");
-    let mut file = File::create(&next)?;
+    let mut file = files::open(&next, OpenOptions::new().create(true).write(true).truncate(true))?;
     file.write_all(MAGIC)?;
     file.write_all(frames)?;
     drop(file);

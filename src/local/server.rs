@@ -1,20 +1,19 @@
-//! The server's tasks: one that accepts, one per connection, and those that hyper starts for the
-//! streams of an HTTP/2 connection. All are in one set, which the [`Server`] owns and drains.
+//! The HTTP server of a local endpoint. Its tasks are one that accepts, one per connection, and those that hyper
+//! starts for the streams of an HTTP/2 connection. All are in one set, which the [`Server`] owns and drains.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use hyper::body::{Body, Incoming};
 use hyper::rt::Executor;
 use hyper::service::service_fn;
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-
-use super::http;
-use super::service::Service;
 
 /// How long running calls may take to finish at the stop.
 const GRACE: Duration = Duration::from_secs(5);
@@ -74,16 +73,8 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
     {
-        tracing::error!(%error, "a task of the Kinesis endpoint panicked");
+        tracing::error!(%error, "a task of a local endpoint panicked");
     }
-}
-
-/// What every call may need: the state, and the means to start a task of the server.
-#[derive(Clone, Debug)]
-pub(super) struct Site {
-    pub(super) service: Arc<Service>,
-    pub(super) tasks: Tasks,
-    pub(super) stop: CancellationToken,
 }
 
 /// The running server.
@@ -101,11 +92,20 @@ impl Drop for Server {
 }
 
 impl Server {
-    pub(super) fn start(listener: TcpListener, service: Arc<Service>) -> Self {
+    /// Serves on a listener what `prepare` makes of the means to start tasks and of the stop.
+    pub(super) fn start<A, F, B>(
+        listener: TcpListener,
+        prepare: impl FnOnce(&Tasks, &CancellationToken) -> A,
+    ) -> Self
+    where
+        A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+        F: Future<Output = Result<Response<B>, B::Error>> + Send + 'static,
+        B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + 'static,
+    {
         let stop = CancellationToken::new();
         let tasks = Tasks::default();
-        let site = Site { service, tasks: tasks.clone(), stop: stop.clone() };
-        tasks.start(accept(listener, site));
+        let answer = prepare(&tasks, &stop);
+        tasks.start(accept(listener, answer, tasks.clone(), stop.clone()));
         Self { stop, tasks }
     }
 
@@ -115,16 +115,21 @@ impl Server {
     }
 }
 
-async fn accept(listener: TcpListener, site: Site) {
+async fn accept<A, F, B>(listener: TcpListener, answer: A, tasks: Tasks, stop: CancellationToken)
+where
+    A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = Result<Response<B>, B::Error>> + Send + 'static,
+    B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + 'static,
+{
     loop {
         let accepted = tokio::select! {
             // The stop comes first: no connection is taken that would be closed at once.
             biased;
-            () = site.stop.cancelled() => return,
+            () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => site.tasks.start(serve(stream, site.clone())),
+            Ok((stream, _)) => tasks.start(serve(stream, answer.clone(), tasks.clone(), stop.clone())),
             Err(error) => {
                 tracing::warn!(%error, "a connection can't be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -133,17 +138,20 @@ async fn accept(listener: TcpListener, site: Site) {
     }
 }
 
-async fn serve(stream: TcpStream, site: Site) {
+async fn serve<A, F, B>(stream: TcpStream, answer: A, tasks: Tasks, stop: CancellationToken)
+where
+    A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = Result<Response<B>, B::Error>> + Send + 'static,
+    B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + 'static,
+{
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "the connection keeps its delay");
     }
-    let stop = site.stop.clone();
-    let mut builder = auto::Builder::new(site.tasks.clone());
+    let mut builder = auto::Builder::new(tasks);
     // A Java consumer holds a subscription to every shard on one connection.
     builder.http2().max_concurrent_streams(10_000).initial_stream_window_size(1 << 20);
     builder.http2().initial_connection_window_size(4 << 20);
-    let answer = service_fn(move |request| http::answer(site.clone(), request));
-    let connection = builder.serve_connection(TokioIo::new(stream), answer);
+    let connection = builder.serve_connection(TokioIo::new(stream), service_fn(answer));
     let mut connection = std::pin::pin!(connection);
     let served = tokio::select! {
         // The stop comes first; the connection then finishes what it has begun.

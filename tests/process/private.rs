@@ -1,0 +1,157 @@
+//! What `multilangd local` writes: for its user alone, never through links, and nothing of others is deleted.
+
+use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::rig::*;
+
+const ANY_PORTS: [&str; 5] = ["local", "--kinesis-port", "0", "--dynamodb-port", "0"];
+
+fn with<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&ANY_PORTS[..], more].concat()
+}
+
+/// The mode of everything within a folder, itself included.
+fn modes(folder: &Path) -> BTreeMap<PathBuf, u32> {
+    let mut modes = BTreeMap::new();
+    let mut left = vec![folder.to_owned()];
+    while let Some(path) = left.pop() {
+        let found = std::fs::symlink_metadata(&path).unwrap();
+        if found.is_dir() {
+            left.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+        modes.insert(path, found.permissions().mode() & 0o7777);
+    }
+    modes
+}
+
+fn is_progress(line: &str) -> bool {
+    line.contains(": in ") && !line.contains("delivered 0 ")
+}
+
+fn events(daemon: &Daemon) -> Vec<Value> {
+    let log = std::fs::read_to_string(&daemon.stderr).unwrap();
+    log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn example_runs_in_a_private_folder_and_deletes_only_its_own_files() {
+    let mut rig = Rig::start("private-temporary").await;
+    let temporary = rig.folder.join("tmp");
+    std::fs::create_dir(&temporary).unwrap();
+    rig.environment.push(("TMPDIR".into(), temporary.clone().into()));
+    let inside = || std::fs::read_dir(&temporary).unwrap().map(|entry| entry.unwrap().path());
+
+    let mut daemon = rig.command(&with(&[]));
+    let pid = daemon.pid().to_string();
+    daemon.until(is_progress).await;
+    let folders: Vec<PathBuf> = inside().collect();
+    let [folder] = &folders[..] else { panic!("{folders:?}") };
+    let name = folder.file_name().unwrap().to_str().unwrap();
+    let random = name.strip_prefix("multilangd-local-").unwrap();
+    assert!(random.len() == 32 && random != pid && random.bytes().all(|b| b.is_ascii_hexdigit()), "{name}");
+    let processor = folder.join("processor.py");
+    assert_eq!(modes(folder), BTreeMap::from([(folder.clone(), 0o700), (processor.clone(), 0o600)]));
+    // Not made by the daemon.
+    let other = folder.join("other");
+    std::fs::write(&other, "kept").unwrap();
+    assert_eq!(daemon.stop().await, Some(0));
+    assert_eq!(inside().collect::<Vec<_>>(), folders);
+    assert!(other.exists() && !processor.exists());
+    std::fs::remove_dir_all(folder).unwrap();
+
+    let mut daemon = rig.command(&with(&[]));
+    daemon.until(is_progress).await;
+    daemon.signal(Signal::INT);
+    assert_eq!(daemon.ended().await.code(), Some(0));
+    assert_eq!(inside().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn temporary_folder_that_anybody_can_replace_is_refused() {
+    let mut rig = Rig::start("private-sticky").await;
+    let temporary = rig.folder.join("tmp");
+    std::fs::create_dir(&temporary).unwrap();
+    std::fs::set_permissions(&temporary, Permissions::from_mode(0o777)).unwrap();
+    rig.environment.push(("TMPDIR".into(), temporary.clone().into()));
+    let mut daemon = rig.command(&with(&[]));
+    assert_eq!(daemon.ended().await.code(), Some(78));
+    let log = std::fs::read_to_string(&daemon.stderr).unwrap();
+    assert!(log.contains(temporary.to_str().unwrap()) && log.contains("TMPDIR"), "{log}");
+    assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_is_written_for_its_user_alone() {
+    let rig = Rig::start("private-data").await;
+    let data = rig.folder.join("of/this/run");
+    let mut daemon = rig.command(&with(&["--data", data.to_str().unwrap(), "--log-format", "json"]));
+    daemon.until(is_progress).await;
+    let running = modes(&data);
+    assert_eq!(daemon.stop().await, Some(0));
+    for modes in [running, modes(&data)] {
+        assert!(modes.keys().any(|path| path.ends_with("dynamodb.sqlite")), "{modes:?}");
+        assert!(modes.keys().any(|path| path.extension().is_some_and(|end| end == "log")), "{modes:?}");
+        for (path, mode) in &modes {
+            let wanted = if path.is_dir() { 0o700 } else { 0o600 };
+            assert_eq!(*mode, wanted, "{} has {mode:o}", path.display());
+        }
+        assert!(!modes.keys().any(|path| path.ends_with("processor.py")), "it is not data: {modes:?}");
+    }
+    let exposed = |event: &Value| event["folder"] == data.to_str().unwrap();
+    assert!(!events(&daemon).iter().any(exposed), "a folder of mode 0700 is not exposed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_folder_that_others_can_enter_is_named_and_left_as_it_is() {
+    let rig = Rig::start("private-wide").await;
+    let data = rig.folder.join("wide");
+    std::fs::create_dir(&data).unwrap();
+    std::fs::set_permissions(&data, Permissions::from_mode(0o755)).unwrap();
+    let mut daemon = rig.command(&with(&["--data", data.to_str().unwrap(), "--log-format", "json"]));
+    daemon.until(is_progress).await;
+    assert_eq!(daemon.stop().await, Some(0));
+    let events = events(&daemon);
+    let warned = |event: &&Value| event["folder"] == data.to_str().unwrap();
+    let warning = events.iter().find(warned).unwrap_or_else(|| panic!("{events:#?}"));
+    assert_eq!((&warning["level"], &warning["mode"]), (&"WARN".into(), &"0755".into()));
+    assert_eq!(modes(&data)[&data], 0o755);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_within_the_data_folder_are_not_followed() {
+    let rig = Rig::start("private-links").await;
+    let victim = rig.folder.join("victim");
+    std::fs::write(&victim, "not ours").unwrap();
+    let elsewhere = rig.folder.join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    for (number, (name, target)) in [
+        ("kinesis", &elsewhere),
+        ("kinesis/lock", &victim),
+        ("kinesis/journal.log", &victim),
+        ("kinesis/streams", &elsewhere),
+        ("dynamodb.sqlite", &victim),
+        ("dynamodb.sqlite-wal", &victim),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let data = rig.folder.join(format!("data-{number}"));
+        let link = data.join(name);
+        std::fs::create_dir_all(link.parent().unwrap()).unwrap();
+        symlink(target, &link).unwrap();
+        let mut daemon = rig.command(&with(&["--data", data.to_str().unwrap()]));
+        // A stream's folder is made with its first record, which is then refused.
+        let code = daemon.ended().await.code();
+        let log = std::fs::read_to_string(&daemon.stderr).unwrap();
+        assert!(code.is_some_and(|code| code == 66), "{name}: {code:?}\n{log}");
+        assert!(log.contains(link.to_str().unwrap()) && log.contains("symbolic link"), "{name}: {log}");
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "not ours", "{name}");
+        assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 0, "{name}");
+    }
+}
