@@ -50,6 +50,22 @@ async fn every_fault_of_a_file_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn name_that_aws_refuses_ends_start_and_check_with_78() {
+    let rig = Rig::start("names").await;
+    for (key, name) in
+        [("streamName", "<STREAM_NAME>"), ("applicationName", "${STAGE}-app"), ("applicationName", "a")]
+    {
+        let file = rig.properties("cat", &format!("{key} = {name}\n"));
+        assert_says(&run(&rig, &[file.to_str().unwrap()]).await, 78, &[key, name, "a-z A-Z 0-9 _ . -"]);
+        let mut check = rig.command(&["check", "--json", file.to_str().unwrap()]);
+        assert_eq!(check.ended().await.code(), Some(78), "{key} = {name}");
+        let shown: serde_json::Value = serde_json::from_str(&check.printed.join("\n")).unwrap();
+        let errors = shown["errors"].as_array().unwrap();
+        assert_eq!(errors.iter().map(|error| &error["key"]).collect::<Vec<_>>(), [key], "{errors:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_program_that_is_missing_or_not_executable() {
     let rig = Rig::start("program").await;
     for (program, part) in [
@@ -79,11 +95,11 @@ async fn an_unknown_stream_is_named_at_once_and_given_up_after_twenty_attempts()
 async fn nobody_answers() {
     let rig = Rig::start("no-service").await;
     let file = rig.folder.join("dead.properties");
-    let text = "executableName = cat\nstreamName = s\napplicationName = a\nmetricsLevel = NONE\nregionName = us-east-1\n\
+    let text = "executableName = cat\nstreamName = s\napplicationName = app\nmetricsLevel = NONE\nregionName = us-east-1\n\
                 dynamoDBEndpoint = http://127.0.0.1:9\nkinesisEndpoint = http://127.0.0.1:9\n\
                 schedulerInitializationBackoffTimeMillis = 1\n";
     std::fs::write(&file, text).unwrap();
-    assert_says(&run(&rig, &[file.to_str().unwrap()]).await, 69, &["lease table can't be used", "table a"]);
+    assert_says(&run(&rig, &[file.to_str().unwrap()]).await, 69, &["lease table can't be used", "table app"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
