@@ -23,6 +23,7 @@ use multilangd::config::settings::{self, Settings};
 use multilangd::config::{Config, Remark, expand};
 use multilangd::daemon::{self, Ports};
 use multilangd::exit::Exit;
+use multilangd::lease::table;
 use multilangd::metrics::{Both, Discard, Sink, cloudwatch};
 use multilangd::multilang::Program;
 use multilangd::overview;
@@ -282,6 +283,15 @@ async fn show_leases(file: &Path, words: &Words, json: bool, watch: Option<u64>)
         Ok(seen) => {
             let shown = if json { format!("{:#}\n", seen.json()) } else { seen.text() };
             print(shown.as_bytes())
+        }
+        Err(refused @ table::Error::Denied(_)) => {
+            // Only now, as who may only read rows may not be allowed to describe the table.
+            let error = match table.verify_key().await {
+                Err(shape @ table::Error::Shape { .. }) => shape,
+                Ok(()) | Err(_) => refused,
+            };
+            complain(&error);
+            daemon::Error::from(error).exit()
         }
         Err(error) => {
             complain(&error);

@@ -126,6 +126,8 @@ async fn a_table_that_is_no_lease_table() {
         78,
         &["table app is not a lease table", "customer (HASH), order (RANGE)", "tableName"],
     );
+    let mut leases = rig.command(&["leases", file.to_str().unwrap()]);
+    assert_eq!(leases.ended().await.code(), Some(78), "{}", rig.daemon_log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
