@@ -29,6 +29,11 @@ async fn a_missing_or_unreadable_file() {
     assert_says(&run(&rig, &[rig.folder.to_str().unwrap()]).await, 66, &["can't be read", "Is a directory"]);
     assert_says(&run(&rig, &[]).await, 64, &["a properties file is missing", "multilangd local"]);
     assert_says(&run(&rig, &["--no-such-option"]).await, 64, &["--no-such-option"]);
+    assert_says(&run(&rig, &["loacl"]).await, 64, &["loacl", "multilangd local"]);
+    assert_says(&run(&rig, &["chek", "my.properties"]).await, 64, &["chek", "multilangd check"]);
+    let class = "com.example.OtherMain";
+    assert_says(&run(&rig, &["-cp", "x.jar", class, "f"]).await, 64, &[class, "MultiLangDaemon"]);
+    assert_says(&run(&rig, &["-Xmx1g", "-jar", "x.jar", "f"]).await, 64, &["-jar", "MultiLangDaemon"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
