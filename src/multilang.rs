@@ -27,6 +27,7 @@ pub mod launch;
 pub mod orphans;
 pub mod output;
 pub mod process;
+pub mod shebang;
 
 use launch::{Happened, Process};
 pub use launch::{Launch, Outgoing, SpawnError, Stop};

@@ -85,6 +85,32 @@ async fn a_program_that_is_missing_or_not_executable() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn script_without_a_runnable_interpreter_is_refused() {
+    let rig = Rig::start("shebang").await;
+    let script = rig.folder.join("p.py");
+    for (first, part) in [
+        ("#!/usr/bin/python9.9\n", "/usr/bin/python9.9"),
+        ("#!/usr/bin/env python9.9\n", "python9.9"),
+        ("#!/bin/sh\r\n", "CRLF"),
+    ] {
+        std::fs::write(&script, first).unwrap();
+        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let file = rig.properties(script.to_str().unwrap(), "");
+        let path = file.to_str().unwrap();
+        assert_says(&run(&rig, &[path]).await, 78, &["executableName", "p.py", part]);
+        let mut check = rig.command(&["check", "--json", path]);
+        assert_eq!(check.ended().await.code(), Some(0), "the program may be on another machine");
+        let shown: serde_json::Value = serde_json::from_str(&check.printed.join("\n")).unwrap();
+        let warnings = shown["warnings"].as_array().unwrap();
+        let warned = |warning: &&serde_json::Value| warning["key"] == "executableName";
+        assert!(
+            warnings.iter().find(warned).unwrap()["message"].as_str().unwrap().contains(part),
+            "{warnings:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_stream_is_named_at_once_and_given_up_after_twenty_attempts() {
     let rig = Rig::start("no-stream").await;
     let file = rig.properties("cat", "schedulerInitializationBackoffTimeMillis = 10\n");
