@@ -10,6 +10,7 @@ use clap::{Arg, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcomma
 use clap_complete::Shell;
 use multilangd::aws::credentials::SystemProperties;
 use multilangd::config::keys::{nearest, own};
+use multilangd::version;
 
 mod java;
 
@@ -21,7 +22,7 @@ mod java;
 #[derive(Debug, Parser)]
 #[command(
     name = "multilangd",
-    version,
+    version = version::LONG,
     args_conflicts_with_subcommands = true,
     after_help = "For a first look without any file: multilangd local\n\
                   What a file comes to: multilangd check my.properties"

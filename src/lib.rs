@@ -41,3 +41,4 @@ pub mod status;
 pub mod stream;
 pub mod unique;
 pub mod upkeep;
+pub mod version;

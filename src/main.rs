@@ -30,9 +30,10 @@ use multilangd::overview;
 use multilangd::processor::Surroundings;
 use multilangd::status::Watch;
 use multilangd::unique;
+use multilangd::version;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
 use cli::{Command, Words};
 use log::complain;
@@ -147,12 +148,23 @@ fn tell(name: &str, warnings: &[Remark], words: &Words) {
     warnings.iter().for_each(|warning| warn!("{name}: {warning}"));
 }
 
-/// The configuration, or all its faults told.
-fn configured(resolved: Resolved, name: &str, words: &Words, worker: &str) -> Result<Config, Exit> {
+fn start_log(resolved: &Resolved) -> Result<(), Exit> {
     log::start(&resolved.settings).map_err(|error| {
         complain(&error);
         Exit::Config
-    })?;
+    })
+}
+
+/// Starts the log of a daemon, whose first line names the build.
+fn start_daemon_log(resolved: &Resolved) -> Result<(), Exit> {
+    start_log(resolved)?;
+    let (commit, target, features) = (version::COMMIT, version::TARGET, version::FEATURES);
+    info!(version = version::VERSION, commit, target, features, "multilangd");
+    Ok(())
+}
+
+/// The configuration, or all its faults told.
+fn configured(resolved: Resolved, name: &str, words: &Words, worker: &str) -> Result<Config, Exit> {
     match resolved.config(worker) {
         Ok((config, warnings)) => {
             tell(name, &warnings, words);
@@ -183,7 +195,9 @@ async fn run_daemon(file: &Path, words: &Words, stop: CancellationToken) -> Exit
     let started = async {
         let place = read(file, words, &mut given)?;
         let name = place.display().to_string();
-        let config = configured(resolve::resolve(&given), &name, words, &random_id()?)?;
+        let resolved = resolve::resolve(&given);
+        start_daemon_log(&resolved)?;
+        let config = configured(resolved, &name, words, &random_id()?)?;
         Box::pin(start(&config, words.system.clone(), stop)).await
     };
     Box::pin(started).await.err().unwrap_or(Exit::Clean)
@@ -216,7 +230,11 @@ async fn run_local(local: &cli::Local, words: &Words, stop: CancellationToken) -
             }
         }
     }
-    let config = match configured(resolve::resolve(&given), &name, words, multilangd::local::run::WORKER) {
+    let resolved = resolve::resolve(&given);
+    if let Err(exit) = start_daemon_log(&resolved) {
+        return exit;
+    }
+    let config = match configured(resolved, &name, words, multilangd::local::run::WORKER) {
         Ok(config) => config,
         Err(exit) => return exit,
     };
@@ -264,7 +282,11 @@ async fn show_leases(file: &Path, words: &Words, json: bool, watch: Option<u64>)
         Ok(place) => place,
         Err(exit) => return exit,
     };
-    let config = match configured(resolve::resolve(&given), &place.display().to_string(), words, "-") {
+    let resolved = resolve::resolve(&given);
+    if let Err(exit) = start_log(&resolved) {
+        return exit;
+    }
+    let config = match configured(resolved, &place.display().to_string(), words, "-") {
         Ok(config) => config,
         Err(exit) => return exit,
     };
