@@ -12,7 +12,7 @@ use std::time::Duration;
 use multilangd_protocol::Action;
 use tokio::sync::Notify;
 
-use super::{Ending, OfShard, OfWorker, Sink, Step};
+use super::{Coverage, Ending, OfShard, OfWorker, Sink, Step};
 use crate::shard::ShardId;
 
 mod sending;
@@ -349,12 +349,16 @@ impl Sink for Queue {
                     scope.success(Level::Detailed, "SyncShards", ok, None);
                     scope.success(Level::Summary, "", ok, Some(took));
                 }
-                Step::Audit { hole } => {
+                Step::Audit(coverage) => {
                     let scope = self.scope("PeriodicShardSyncManager");
-                    let of = |is: bool| f64::from(u8::from(is));
-                    scope.summary("NumStreamsWithPartialLeases", Unit::Count, of(hole));
-                    scope.summary("NumStreamsToSync", Unit::Count, 1.0);
-                    scope.summary("NumSkippedShardSyncTask", Unit::Count, of(!hole));
+                    let (partial, needed, skipped) = match coverage {
+                        Coverage::Whole => (0.0, 0.0, 0.0),
+                        Coverage::Hole => (1.0, 0.0, 0.0),
+                        Coverage::Confirmed { synced } => (1.0, 1.0, f64::from(u8::from(!synced))),
+                    };
+                    scope.summary("NumStreamsWithPartialLeases", Unit::Count, partial);
+                    scope.summary("NumStreamsToSync", Unit::Count, needed);
+                    scope.summary("NumSkippedShardSyncTask", Unit::Count, skipped);
                     scope.success(Level::Summary, "", ok, Some(took));
                 }
                 Step::Report => {
@@ -487,6 +491,23 @@ mod tests {
         let behind = named(&data, "MillisBehindLatest");
         assert_eq!(behind[0].0.dimensions, [("Operation", "ProcessTask".to_owned())]);
         assert_eq!(behind[0].1.count, 2.0, "two shards are one without the dimension");
+    }
+
+    #[test]
+    fn audit_counts_holes_needed_syncs_and_postponed_ones_as_java() {
+        for (coverage, values) in [
+            (Coverage::Whole, [0.0, 0.0, 0.0]),
+            (Coverage::Hole, [1.0, 0.0, 0.0]),
+            (Coverage::Confirmed { synced: true }, [1.0, 1.0, 0.0]),
+            (Coverage::Confirmed { synced: false }, [1.0, 1.0, 1.0]),
+        ] {
+            let queue = queue(Level::Summary, None);
+            queue.worker(OfWorker::Did { step: Step::Audit(coverage), took: Duration::ZERO, ok: true });
+            let (data, _) = queue.drain();
+            let names = ["NumStreamsWithPartialLeases", "NumStreamsToSync", "NumSkippedShardSyncTask"];
+            assert_eq!(names.map(|name| named(&data, name)[0].1.sum), values, "{coverage:?}");
+            assert_eq!(named(&data, "Success")[0].1.sum, 1.0);
+        }
     }
 
     #[test]

@@ -143,13 +143,24 @@ pub enum Step {
     Renew,
     /// The leases that the stream's shards need at the start were made.
     Sync,
-    /// It was looked whether all hash keys have a lease.
-    Audit {
-        /// Some have none.
-        hole: bool,
-    },
+    /// The worker that audits the leases compared them with the range of hash keys.
+    Audit(Coverage),
     /// This worker's load was reported.
     Report,
+}
+
+/// The result of an audit: whether the leases cover every hash key. In KCL: `ShardSyncResponse`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coverage {
+    /// They do.
+    Whole,
+    /// Hash keys without a lease that were not seen often enough to be believed: a reshard passes through such states.
+    Hole,
+    /// The same hash keys have had no lease in several audits: a shard sync is needed.
+    Confirmed {
+        /// It was done. If not, the one before was less than `shardSyncIntervalMillis` ago.
+        synced: bool,
+    },
 }
 
 /// Something that happened to this worker.
