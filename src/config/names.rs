@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_within_the_limits_of_aws_are_accepted() {
+    fn names_within_the_limits_are_accepted() {
         for (kind, name) in [
             (Kind::Stream, "s".to_owned()),
             (Kind::Stream, "a-Z_0.9".to_owned()),
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn names_outside_the_limits_of_aws_are_refused() {
+    fn names_outside_the_limits_are_refused() {
         for (kind, name) in [
             (Kind::Stream, String::new()),
             (Kind::Stream, "x".repeat(129)),

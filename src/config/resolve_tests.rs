@@ -239,7 +239,7 @@ fn a_worker_is_not_named_like_another_row_of_its_table() {
 }
 
 #[test]
-fn names_that_aws_refuses_are_faults_of_their_keys() {
+fn names_outside_the_limits_are_faults_of_their_keys() {
     let found = |text: &str| -> Vec<(Option<usize>, String)> {
         let faults = resolved(text).faults.into_iter();
         faults.map(|fault| (fault.line, fault.key.unwrap())).collect()

@@ -12,7 +12,7 @@ use std::time::Duration;
 use multilangd_protocol::Action;
 use tokio::sync::Notify;
 
-use super::{Coverage, Ending, OfShard, OfWorker, Sink, Step};
+use super::{Coverage, Ending, Move, OfShard, OfWorker, Sink, Step, Supporters, Tables};
 use crate::shard::ShardId;
 
 mod sending;
@@ -40,6 +40,8 @@ pub enum Unit {
     Milliseconds,
     /// `Bytes`.
     Bytes,
+    /// `None`: a number without a unit.
+    None,
 }
 
 /// How metrics are sent.
@@ -119,6 +121,8 @@ struct State {
     /// Leases acquired, and leases that another worker was faster to acquire, since the lease table was seen last.
     taken: usize,
     untaken: usize,
+    /// How far the fleet's move into one table is, if this worker knows.
+    tables: Option<Tables>,
     /// What the child of a shard is asked for.
     asked: BTreeMap<ShardId, Action>,
 }
@@ -187,6 +191,31 @@ impl Queue {
         scope.detailed("NeededLeases", Unit::Count, count(needed));
     }
 
+    /// The leader's part of a pass of `TableMigrationStateMachineImpl`.
+    fn surveyed(&self, found: Option<Supporters>, took: Duration) {
+        let scope = self.scope("TableMigration");
+        scope.summary("ReadFault", Unit::Count, fault(found.is_some()));
+        scope.summary("Time", Unit::Milliseconds, millis(took));
+        let Some(Supporters { least, owners, able, moved }) = found else { return };
+        scope.summary("PrePhase1Worker", Unit::Count, count(owners.saturating_sub(able)));
+        scope.summary("Phase1Worker", Unit::Count, count(able.saturating_sub(moved)));
+        scope.summary("Phase2Worker", Unit::Count, count(moved));
+        if let Some(least) = least {
+            let least = count(usize::try_from(least).unwrap_or(0));
+            self.scope("WorkerMetrics").summary("FleetMinSupportCode", Unit::None, least);
+        }
+    }
+
+    fn moved(&self, what: Move, took: Duration, ok: bool) {
+        let scope = self.scope("TableMigration");
+        match what {
+            Move::Stage => scope.summary("WriteFault", Unit::Count, fault(ok)),
+            Move::Withdrawal => scope.summary("DeleteFault", Unit::Count, fault(ok)),
+            Move::Completion => scope.summary("CompletionFault", Unit::Count, fault(ok)),
+            Move::Rows => self.scope("TableMigrationAsyncMove").success(Level::Summary, "", ok, Some(took)),
+        }
+    }
+
     fn scope(&self, operation: &'static str) -> Scope<'_> {
         Scope { queue: self, dimensions: Vec::new() }.with("Operation", operation)
     }
@@ -249,6 +278,21 @@ impl Scope<'_> {
                 self.queue.full.notify_one();
             }
         }
+    }
+}
+
+fn fault(ok: bool) -> f64 {
+    f64::from(u8::from(!ok))
+}
+
+/// `TableMigrationStatus.ordinal`.
+fn ordinal(tables: Tables) -> f64 {
+    match tables {
+        Tables::Unknown => 0.0,
+        Tables::Init => 1.0,
+        Tables::Deployed => 2.0,
+        Tables::Pending => 3.0,
+        Tables::Complete => 4.0,
     }
 }
 
@@ -399,8 +443,7 @@ impl Sink for Queue {
                         (state.led, std::mem::replace(&mut state.looked, true))
                     };
                     if !looked {
-                        let fault = f64::from(u8::from(!ok));
-                        self.scope("LeaseRenewerInitialize").detailed("Fault", Unit::Count, fault);
+                        self.scope("LeaseRenewerInitialize").detailed("Fault", Unit::Count, fault(ok));
                     }
                     let scope = match led {
                         None => return,
@@ -433,6 +476,14 @@ impl Sink for Queue {
                             // A run without assignments in KCL, where every worker starts one.
                             let scope = self.scope("LeaseAssignmentManager");
                             return scope.success(Level::Summary, "", true, Some(Duration::ZERO));
+                        }
+                        let tables = self.lock().tables;
+                        if let Some(tables) = tables {
+                            self.scope("TableMigration").summary(
+                                "StatusOrdinal",
+                                Unit::None,
+                                ordinal(tables),
+                            );
                         }
                         (self.scope("LeaseAssignmentManager"), Level::Summary)
                     }
@@ -468,6 +519,9 @@ impl Sink for Queue {
                 scope.detailed("TotalStaleWorkerMetricsEntry", Unit::Count, count(reports));
                 scope.detailed("StaleWorkerMetricsCleanup.Time", Unit::Milliseconds, millis(took));
             }
+            OfWorker::Tables(tables) => self.lock().tables = Some(tables),
+            OfWorker::Surveyed { found, took } => self.surveyed(found, took),
+            OfWorker::Moved { what, took, ok } => self.moved(what, took, ok),
             OfWorker::Stopping | OfWorker::Unread { .. } | OfWorker::Called { .. } => {}
         }
     }

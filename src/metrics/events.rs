@@ -163,6 +163,48 @@ pub enum Coverage {
     },
 }
 
+/// The stages of the move into one table, in the order of `TableMigrationStatus`, whose ordinals CloudWatch gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tables {
+    /// Three tables, and no stage is stored.
+    Unknown,
+    /// Every worker supports one table.
+    Init,
+    /// Workers may be told to move.
+    Deployed,
+    /// The rows have moved, the leader lock has not.
+    Pending,
+    /// One table.
+    Complete,
+}
+
+/// What the workers of a fleet support, as the leader counts them before a step of the move into one table. In KCL:
+/// `TableMigrationSummary`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Supporters {
+    /// The least support code among the owners of leases; none where no lease has a live owner.
+    pub least: Option<i64>,
+    /// Owners of leases.
+    pub owners: usize,
+    /// Those of them that support one table.
+    pub able: usize,
+    /// Workers that report to the lease table.
+    pub moved: usize,
+}
+
+/// A write of the leader during the move into one table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Move {
+    /// A stage.
+    Stage,
+    /// The stage was taken back.
+    Withdrawal,
+    /// The coordinator's rows went to the lease table.
+    Rows,
+    /// The last stage, to both tables.
+    Completion,
+}
+
 /// Something that happened to this worker.
 #[derive(Debug, Clone, Copy)]
 pub enum OfWorker<'a> {
@@ -217,6 +259,24 @@ pub enum OfWorker<'a> {
         reports: usize,
         /// How long it took.
         took: Duration,
+    },
+    /// How far the fleet's move into one table is.
+    Tables(Tables),
+    /// It leads, and has read what the next step of that move depends on.
+    Surveyed {
+        /// What it found; none if the tables could not be read.
+        found: Option<Supporters>,
+        /// How long it took.
+        took: Duration,
+    },
+    /// It leads, and has written a step of that move.
+    Moved {
+        /// What was written.
+        what: Move,
+        /// How long it took.
+        took: Duration,
+        /// Whether it was written.
+        ok: bool,
     },
     /// A step of its work on the lease table is over.
     Did {

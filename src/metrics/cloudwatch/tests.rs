@@ -134,3 +134,46 @@ fn what_is_more_than_may_wait_is_dropped_and_counted() {
     let (data, dropped) = queue.drain();
     assert_eq!((data.len(), dropped), (3, 5));
 }
+
+#[test]
+fn leader_reports_the_move_into_one_table_as_java() {
+    let queue = queue(Level::Summary, None);
+    let leads = |leads| OfWorker::Looked { leases: 1, free: 0, workers: 1, leads: Some(leads) };
+    queue.worker(leads(true));
+    assert_eq!(sums(&queue, ["StatusOrdinal"]), [None], "not known yet");
+    queue.worker(OfWorker::Tables(Tables::Complete));
+    queue.worker(leads(false));
+    assert_eq!(sums(&queue, ["StatusOrdinal"]), [None], "the leader's alone");
+    queue.worker(leads(true));
+    let (data, _) = queue.drain();
+    let [(key, values)] = named(&data, "StatusOrdinal")[..] else { panic!("{data:?}") };
+    assert_eq!((key.unit, values.sum), (Unit::None, 4.0));
+    assert_eq!(key.dimensions, [("Operation", "TableMigration".to_owned())]);
+
+    let took = Duration::from_millis(7);
+    let found = Some(Supporters { least: Some(0), owners: 5, able: 4, moved: 1 });
+    queue.worker(OfWorker::Surveyed { found, took });
+    let names =
+        ["ReadFault", "Time", "PrePhase1Worker", "Phase1Worker", "Phase2Worker", "FleetMinSupportCode"];
+    assert_eq!(sums(&queue, names), [0.0, 7.0, 1.0, 3.0, 1.0, 0.0].map(Some));
+    queue.worker(OfWorker::Surveyed { found: None, took });
+    assert_eq!(sums(&queue, names), [Some(1.0), Some(7.0), None, None, None, None]);
+}
+
+#[test]
+fn each_write_of_the_move_into_one_table_has_its_fault() {
+    for (what, name) in [
+        (Move::Stage, "WriteFault"),
+        (Move::Withdrawal, "DeleteFault"),
+        (Move::Completion, "CompletionFault"),
+    ] {
+        let queue = queue(Level::Summary, None);
+        for ok in [true, false, false] {
+            queue.worker(OfWorker::Moved { what, took: Duration::ZERO, ok });
+        }
+        assert_eq!(sums(&queue, [name]), [Some(2.0)], "{what:?}");
+    }
+    let queue = queue(Level::Summary, None);
+    queue.worker(OfWorker::Moved { what: Move::Rows, took: Duration::ZERO, ok: false });
+    assert_eq!(sums(&queue, ["Success", "Time"]), [Some(0.0), Some(0.0)]);
+}
