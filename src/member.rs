@@ -228,7 +228,7 @@ pub async fn run(store: Arc<dyn Store>, table: Arc<dyn Table>, settings: Setting
     member.show();
     // Where there is nothing to move, nothing reads a stage later.
     if member.layout == Layout::Complete {
-        member.tell_tables(None);
+        member.report_tables(None);
     }
     member.look_for_a_gauge();
     member.take_part().await;

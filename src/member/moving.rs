@@ -53,7 +53,7 @@ impl Member {
     }
 
     /// What metrics show of the move: the stored stage, and one table where there is nothing to move.
-    pub(super) fn tell_tables(&self, stored: Option<Stage>) {
+    pub(super) fn report_tables(&self, stored: Option<Stage>) {
         let tables = match (self.layout, stored) {
             (Layout::Complete, _) | (_, Some(Stage::Complete)) => Tables::Complete,
             (_, Some(Stage::Init)) => Tables::Init,
@@ -68,7 +68,7 @@ impl Member {
         (self.busy.moving, self.finishing) = (false, false);
         let stored = seen.stage.as_ref().map(|row| row.now.state);
         self.adopt(stored);
-        self.tell_tables(stored);
+        self.report_tables(stored);
         if !self.moves(Instant::now()) {
             return;
         }
@@ -139,7 +139,7 @@ impl Member {
         }
         self.layout = layout;
         if layout == Layout::Complete {
-            self.tell_tables(stage);
+            self.report_tables(stage);
         }
         // Whatever becomes of a last step that is under way, the lock that it moves is the new one now.
         self.finishing = false;
