@@ -4,12 +4,13 @@
 //! the table [`own::KEYS`].
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Arg, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
 use multilangd::aws::credentials::SystemProperties;
-use multilangd::config::keys::own;
+use multilangd::config::keys::{nearest, own};
+use multilangd::version;
 
 mod java;
 
@@ -21,7 +22,7 @@ mod java;
 #[derive(Debug, Parser)]
 #[command(
     name = "multilangd",
-    version,
+    version = version::LONG,
     args_conflicts_with_subcommands = true,
     after_help = "For a first look without any file: multilangd local\n\
                   What a file comes to: multilangd check my.properties"
@@ -185,8 +186,18 @@ pub(crate) struct Words {
 /// Wrong arguments, and requests for help or version, which are no faults: see
 /// [`clap::Error::use_stderr`].
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<(Command, Words), clap::Error> {
-    let java = java::understand(arguments.into_iter().collect());
-    let matches = command().try_get_matches_from(java.arguments)?;
+    let java = java::understand(arguments.into_iter().collect()).map_err(|unsupported| {
+        clap::Error::raw(clap::error::ErrorKind::InvalidValue, format!("{unsupported}\n"))
+    })?;
+    let command_line = command();
+    let first = java.arguments.get(1).and_then(|word| word.to_str()).unwrap_or_default();
+    let commands = command_line.get_subcommands().map(clap::Command::get_name);
+    if let Some(meant) = mistyped(first, commands, Path::exists) {
+        let text =
+            format!("there is no command and no file called {first} (did you mean multilangd {meant}?)\n");
+        return Err(clap::Error::raw(clap::error::ErrorKind::InvalidSubcommand, text));
+    }
+    let matches = command_line.try_get_matches_from(java.arguments)?;
     let options = own::KEYS.iter().filter_map(|key| {
         let text = matches.get_one::<String>(key.name)?;
         Some((key.name, text.clone()))
@@ -218,6 +229,17 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<(Co
         None => Command::Run(file(cli.run, &mut words.notices)?),
     };
     Ok((command, words))
+}
+
+/// The command that a first word means that is neither a command nor a file, if it is close to one.
+fn mistyped<'a>(
+    word: &str,
+    commands: impl Iterator<Item = &'a str>,
+    exists: impl Fn(&Path) -> bool,
+) -> Option<&'a str> {
+    let is_plain = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphabetic());
+    let meant = nearest(word, commands).filter(|_| is_plain)?;
+    (meant != word && !exists(Path::new(word))).then_some(meant)
 }
 
 /// One page of all commands.
@@ -335,6 +357,32 @@ mod tests {
         assert_eq!(file(&["b.properties", "-p", "a.properties"]), PathBuf::from("a.properties"));
         assert!(parsed(&[]).is_err());
         assert!(parsed(&["a", "b"]).is_err());
+    }
+
+    #[test]
+    fn mistyped_command_is_suggested_unless_a_file_has_the_name() {
+        let commands = || ["check", "manual", "leases", "local", "help"].into_iter();
+        for (word, meant) in [
+            ("chek", Some("check")),
+            ("loacl", Some("local")),
+            ("Leases", Some("leases")),
+            ("check", None),
+            ("my.properties", None),
+            ("./chek", None),
+            ("--help", None),
+            ("orders", None),
+            ("", None),
+        ] {
+            assert_eq!(mistyped(word, commands(), |_| false), meant, "{word}");
+        }
+        assert_eq!(mistyped("chek", commands(), |_| true), None);
+        for words in [&["chek", "my.properties"][..], &["loacl"]] {
+            assert_eq!(
+                parsed(words).unwrap_err().kind(),
+                clap::error::ErrorKind::InvalidSubcommand,
+                "{words:?}"
+            );
+        }
     }
 
     #[test]

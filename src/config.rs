@@ -33,6 +33,7 @@ pub mod credentials;
 pub mod expand;
 pub mod keys;
 mod made;
+mod names;
 pub mod permissions;
 mod position;
 pub mod resolve;

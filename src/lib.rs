@@ -43,4 +43,5 @@ pub mod status;
 pub mod stream;
 pub mod unique;
 pub mod upkeep;
+pub mod version;
 pub mod web;

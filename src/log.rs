@@ -2,6 +2,7 @@
 //! holds nobody up: lines that find no room are left out and counted. What the process has to say about
 //! its own end goes past all that.
 
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -54,10 +55,20 @@ pub(crate) fn start(settings: &Settings) -> Result<(), String> {
         JSON.store(true, Ordering::Relaxed);
         builder.json().flatten_event(true).init();
     } else {
-        let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-        builder.with_ansi(colours).with_target(false).init();
+        let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        let variable = |name: &str| std::env::var_os(name);
+        builder
+            .with_ansi(is_terminal && takes_colours(variable("NO_COLOR"), variable("TERM")))
+            .with_target(false)
+            .init();
     }
     Ok(())
+}
+
+/// Whether a terminal is to be given colours: not with `NO_COLOR` set to anything but nothing (no-color.org), and not if
+/// `TERM` says that it knows none.
+fn takes_colours(no_color: Option<OsString>, term: Option<OsString>) -> bool {
+    no_color.is_none_or(|value| value.is_empty()) && term.is_none_or(|term| term != "dumb")
 }
 
 /// Writes what waits. Lines logged later are lost.
@@ -90,4 +101,24 @@ pub(crate) fn complain(error: &dyn std::fmt::Display) {
         let _nobody_waits = done.send(()).is_err();
     });
     let _not_read_in_time = written.recv_timeout(LAST_WORDS).is_err();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_color_and_a_dumb_terminal_get_no_colours() {
+        for (no_color, term, colours) in [
+            (None, Some("xterm"), true),
+            (None, None, true),
+            (Some(""), Some("xterm"), true),
+            (Some("1"), Some("xterm"), false),
+            (Some("0"), None, false),
+            (None, Some("dumb"), false),
+        ] {
+            let given = takes_colours(no_color.map(OsString::from), term.map(OsString::from));
+            assert_eq!(given, colours, "NO_COLOR={no_color:?} TERM={term:?}");
+        }
+    }
 }

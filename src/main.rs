@@ -23,6 +23,7 @@ use multilangd::config::settings::{self, Settings};
 use multilangd::config::{Config, Remark, expand};
 use multilangd::daemon::{self, Ports};
 use multilangd::exit::Exit;
+use multilangd::lease::table;
 use multilangd::limits::Limits;
 use multilangd::metrics::{Both, Discard, Sink, cloudwatch};
 use multilangd::multilang::{Program, launcher};
@@ -30,9 +31,10 @@ use multilangd::overview;
 use multilangd::processor::Surroundings;
 use multilangd::status::Watch;
 use multilangd::unique;
+use multilangd::version;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
 use cli::{Command, Words};
 use log::complain;
@@ -152,12 +154,23 @@ fn tell(name: &str, warnings: &[Remark], words: &Words) {
     warnings.iter().for_each(|warning| warn!("{name}: {warning}"));
 }
 
-/// The configuration, or all its faults told.
-fn configured(resolved: Resolved, name: &str, words: &Words, worker: &str) -> Result<Config, Exit> {
+fn start_log(resolved: &Resolved) -> Result<(), Exit> {
     log::start(&resolved.settings).map_err(|error| {
         complain(&error);
         Exit::Config
-    })?;
+    })
+}
+
+/// Starts the log of a daemon, whose first line names the build.
+fn start_daemon_log(resolved: &Resolved) -> Result<(), Exit> {
+    start_log(resolved)?;
+    let (commit, target, features) = (version::COMMIT, version::TARGET, version::FEATURES);
+    info!(version = version::VERSION, commit, target, features, "multilangd");
+    Ok(())
+}
+
+/// The configuration, or all its faults told.
+fn configured(resolved: Resolved, name: &str, words: &Words, worker: &str) -> Result<Config, Exit> {
     match resolved.config(worker) {
         Ok((config, warnings)) => {
             tell(name, &warnings, words);
@@ -185,7 +198,9 @@ async fn run_daemon(file: &Path, words: &Words, stop: CancellationToken) -> Exit
     let started = async {
         let place = read(file, words, &mut given)?;
         let name = place.display().to_string();
-        let config = configured(resolve::resolve(&given), &name, words, &random_id()?)?;
+        let resolved = resolve::resolve(&given);
+        start_daemon_log(&resolved)?;
+        let config = configured(resolved, &name, words, &random_id()?)?;
         Box::pin(start(&config, words.system.clone(), stop)).await
     };
     Box::pin(started).await.err().unwrap_or(Exit::Clean)
@@ -212,7 +227,11 @@ async fn run_local(local: &cli::Local, words: &Words, stop: CancellationToken) -
             }
         }
     }
-    let config = match configured(resolve::resolve(&given), &name, words, multilangd::local::run::WORKER) {
+    let resolved = resolve::resolve(&given);
+    if let Err(exit) = start_daemon_log(&resolved) {
+        return exit;
+    }
+    let config = match configured(resolved, &name, words, multilangd::local::run::WORKER) {
         Ok(config) => config,
         Err(exit) => return exit,
     };
@@ -266,7 +285,11 @@ async fn show_leases(file: &Path, words: &Words, json: bool, watch: Option<u64>)
         Ok(place) => place,
         Err(exit) => return exit,
     };
-    let config = match configured(resolve::resolve(&given), &place.display().to_string(), words, "-") {
+    let resolved = resolve::resolve(&given);
+    if let Err(exit) = start_log(&resolved) {
+        return exit;
+    }
+    let config = match configured(resolved, &place.display().to_string(), words, "-") {
         Ok(config) => config,
         Err(exit) => return exit,
     };
@@ -285,6 +308,15 @@ async fn show_leases(file: &Path, words: &Words, json: bool, watch: Option<u64>)
         Ok(seen) => {
             let shown = if json { format!("{:#}\n", seen.json()) } else { seen.text() };
             print(shown.as_bytes())
+        }
+        Err(refused @ table::Error::Denied(_)) => {
+            // Only now, as who may only read rows may not be allowed to describe the table.
+            let error = match table.verify_key().await {
+                Err(shape @ table::Error::Shape { .. }) => shape,
+                Ok(()) | Err(_) => refused,
+            };
+            complain(&error);
+            daemon::Error::from(error).exit()
         }
         Err(error) => {
             complain(&error);

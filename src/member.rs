@@ -88,7 +88,8 @@ enum Done {
     Reported(Result<(), table::Error>),
     Judged(Result<Vec<Report>, table::Error>),
     Monitored(Result<Monitored, table::Error>),
-    Surveyed(Result<Box<Surveyed>, table::Error>),
+    /// With the time that it took.
+    Surveyed(Result<Box<Surveyed>, table::Error>, Duration),
     Moved(Step, Result<(), table::Error>),
     Checked(Result<(bool, Vec<Report>), table::Error>),
     Advanced(Result<(), table::Error>),
@@ -225,6 +226,10 @@ pub async fn run(store: Arc<dyn Store>, table: Arc<dyn Table>, settings: Setting
         settings,
     };
     member.show();
+    // Where there is nothing to move, nothing reads a stage later.
+    if member.layout == Layout::Complete {
+        member.report_tables(None);
+    }
     member.look_for_a_gauge();
     member.take_part().await;
     member.take_leave().await;
@@ -394,11 +399,8 @@ impl Member {
                     warn!(%error, "the state of the fleet can't be read");
                 }
             }
-            Done::Surveyed(Ok(seen)) => self.surveyed(*seen),
-            Done::Surveyed(Err(error)) => {
-                self.busy.moving = false;
-                warn!(%error, "how far the move into the lease table is can't be told");
-            }
+            Done::Surveyed(Ok(seen), took) => self.surveyed(*seen, took),
+            Done::Surveyed(Err(error), took) => self.cannot_survey(&error, took),
             Done::Moved(step, outcome) => self.moved(step, outcome),
             Done::Checked(Ok((index, reports))) => self.checked(index, &reports, now),
             Done::Checked(Err(error)) => {

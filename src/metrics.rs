@@ -14,7 +14,7 @@ pub mod events;
 pub mod prometheus;
 
 pub use board::{Board, Totals};
-pub use events::{Ending, OfShard, OfWorker, Step};
+pub use events::{Coverage, Ending, Move, OfShard, OfWorker, Step, Supporters, Tables};
 
 /// Takes events. Called on the way of the records: it must not wait.
 pub trait Sink: fmt::Debug + Send + Sync {

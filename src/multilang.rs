@@ -28,6 +28,7 @@ pub mod launcher;
 pub mod orphans;
 pub mod output;
 pub mod process;
+pub mod shebang;
 
 use launch::{Happened, Process};
 pub use launch::{Launch, Outgoing, SpawnError, Stop};

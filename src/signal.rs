@@ -1,8 +1,9 @@
 //! Signals: the first asks for a stop, the second cuts it short. What comes with the first is the same request: who
 //! signals a process and then its group (`timeout`, supervisors) sends two.
 //!
-//! SIGTERM, SIGINT and SIGHUP, as Java. One that was ignored when the process started (`nohup`, a
-//! background job of a shell) stays ignored.
+//! SIGTERM, SIGINT and SIGHUP, as Java; and SIGQUIT, which images name as `STOPSIGNAL` and whose default action ends
+//! the process with its leases held (Java prints a thread dump for it). One that was ignored when the process started
+//! (`nohup`, a background job of a shell) stays ignored.
 
 use std::io;
 use std::time::Duration;
@@ -20,6 +21,7 @@ pub(crate) struct Signals {
     terminate: Option<Signal>,
     interrupt: Option<Signal>,
     hang_up: Option<Signal>,
+    quit: Option<Signal>,
 }
 
 impl Signals {
@@ -37,6 +39,7 @@ impl Signals {
             terminate: install(SignalKind::terminate())?,
             interrupt: install(SignalKind::interrupt())?,
             hang_up: install(SignalKind::hangup())?,
+            quit: install(SignalKind::quit())?,
         })
     }
 
@@ -63,6 +66,7 @@ impl Signals {
             () = came(&mut self.terminate) => "SIGTERM",
             () = came(&mut self.interrupt) => "SIGINT",
             () = came(&mut self.hang_up) => "SIGHUP",
+            () = came(&mut self.quit) => "SIGQUIT",
         }
     }
 }

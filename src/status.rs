@@ -21,6 +21,7 @@ use crate::config::{self, Config};
 use crate::metrics::board::{Board, Totals, Worker};
 use crate::metrics::{Ending, prometheus};
 use crate::shard::ShardId;
+use crate::version;
 
 pub mod server;
 
@@ -275,7 +276,7 @@ impl Subject {
             "application": self.identity.application,
             "stream": self.identity.stream,
             "table": self.identity.table,
-            "version": env!("CARGO_PKG_VERSION"),
+            "version": version::VERSION,
             "uptimeSeconds": now.saturating_duration_since(self.started).as_secs(),
             "ready": self.unready().is_none(),
             "stopping": stopping,
@@ -298,7 +299,7 @@ impl Subject {
         let conditions = self.conditions(now);
         let shards = conditions.iter().map(|(shard, (totals, condition))| (shard, totals, condition.word()));
         prometheus::write(&prometheus::Scene {
-            version: env!("CARGO_PKG_VERSION"),
+            version: version::VERSION,
             application: &self.identity.application,
             stream: &self.identity.stream,
             worker: &self.board.of_worker(),

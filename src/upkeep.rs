@@ -18,7 +18,7 @@ use crate::coordinator::{Handle, Seen};
 use crate::lease::origin::{self, Foreign};
 use crate::lease::sync::{self, InitialPosition};
 use crate::lease::{Lease, Table, WorkerId, audit, cleanup, table, update};
-use crate::metrics::{OfWorker, Sink, Step};
+use crate::metrics::{Coverage, OfWorker, Sink, Step};
 use crate::recognition::Recognition;
 use crate::sequence::Sequence;
 use crate::shard::{self, Filter, Shard, ShardId};
@@ -313,39 +313,45 @@ impl Upkeep {
         let leads = seen.leads.unwrap_or_else(|| audit::leads(&self.settings.me, &seen.leases, &seen.gone));
         let outcome = self.audit(seen, leads, memory, coordinator).await;
         if leads {
-            let hole = outcome.as_ref().is_ok_and(|hole| *hole);
-            self.did(Step::Audit { hole }, now, outcome.is_ok());
+            let coverage = *outcome.as_ref().unwrap_or(&Coverage::Whole);
+            self.did(Step::Audit(coverage), now, outcome.is_ok());
         }
         outcome.map(|_| ())
     }
 
-    /// Whether there was a hole.
+    /// Compares the leases with the hash keys, and as often as is set with the stream's shards.
     async fn audit(
         &self,
         seen: &Seen,
         leads: bool,
         memory: &mut Memory,
         coordinator: &Handle,
-    ) -> Result<bool, Error> {
+    ) -> Result<Coverage, Error> {
         let now = Instant::now();
         self.clean(seen, leads, memory, coordinator).await?;
         self.follow(&seen.leases, memory, coordinator).await?;
         if !leads {
             memory.auditor = audit::Auditor::default();
             self.forget_unread(memory);
-            return Ok(false);
+            return Ok(Coverage::Whole);
         }
         self.fill_ranges(&seen.leases).await?;
         let hole = memory.auditor.look(&seen.leases);
+        let coverage = |synced| match hole {
+            Some(_) => Coverage::Confirmed { synced },
+            None if memory.auditor.has_hole() => Coverage::Hole,
+            None => Coverage::Whole,
+        };
+        let (coverage, postponed) = (coverage(true), coverage(false));
         if memory.synced.is_some_and(|last| now < last + self.settings.sync_pause) {
-            return Ok(hole.is_some());
+            return Ok(postponed);
         }
         memory.synced = Some(now);
         if let Some(hole) = hole {
             warn!(?hole, "no lease covers some hash keys: looking for shards without a lease");
         }
         self.compare(seen, memory, coordinator).await?;
-        Ok(hole.is_some())
+        Ok(coverage)
     }
 
     /// Rows that KCL wrote before 2.3 say nothing of hash keys; the audit needs them.

@@ -174,6 +174,25 @@ fn what_belongs_to_one_place_is_named_nowhere_else() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
+/// What a profile says of a package takes the place of the whole profile for it: with an entry of its own the daemon is
+/// linked without the profile's `strip`, and a quarter larger.
+#[test]
+fn no_profile_has_an_entry_for_the_daemon() {
+    let text = read(&root().join("Cargo.toml"));
+    let mut profile = String::new();
+    for line in text.lines().map(str::trim) {
+        if line.starts_with('[') {
+            profile = line.trim_matches(['[', ']']).to_owned();
+        }
+        let entry = line.split('=').next().unwrap_or_default().trim().trim_matches('"');
+        let names_it = profile.ends_with(".package") && entry == "multilangd"
+            || profile.starts_with("profile.") && profile.ends_with(".package.multilangd");
+        assert!(!(profile.starts_with("profile.") && names_it), "[{profile}] {line}");
+    }
+    let release = text.split("[profile.release]").nth(1).unwrap().split("\n[").next().unwrap();
+    assert!(release.contains("strip = \"symbols\""), "{release}");
+}
+
 /// The pure crates stay pure: what they can't import, they can't do.
 #[test]
 fn the_pure_crates_have_no_runtime_and_no_aws() {

@@ -22,6 +22,7 @@ fn datum((key, values): &(Key, Statistics)) -> MetricDatum {
         Unit::Count => StandardUnit::Count,
         Unit::Milliseconds => StandardUnit::Milliseconds,
         Unit::Bytes => StandardUnit::Bytes,
+        Unit::None => StandardUnit::None,
     };
     let statistics = StatisticSet::builder()
         .sample_count(values.count)

@@ -4,7 +4,7 @@
 //! binary as their `java`. In KCL: `MultiLangDaemon`, `MultiLangDaemonArgs` (read by JCommander).
 
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use multilangd::aws::credentials::SystemProperties;
 
@@ -27,8 +27,30 @@ pub(super) struct Understood {
     pub(super) system: SystemProperties,
 }
 
+/// A java command line that starts something else than the MultiLangDaemon.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unsupported {
+    /// `-jar`: the main class stands in the jar.
+    #[error("-jar is not supported: multilangd runs no jar. {hint}", hint = supported())]
+    Jar,
+    /// Another class.
+    #[error("unknown main class {0}: multilangd runs no Java code. {hint}", hint = supported())]
+    MainClass(String),
+}
+
+fn supported() -> String {
+    let [current, old] = MAIN_CLASSES;
+    format!(
+        "It takes the place of the MultiLangDaemon: java [-cp PATH] [-Dname=value] {current} FILE (or {old}), or just \
+         multilangd FILE. A start class of your own that configures the KCL in code has to be replaced by a properties file"
+    )
+}
+
 /// Takes the JVM's part out. Without a main class only what can't be ours is taken, from the front.
-pub(super) fn understand(arguments: Vec<OsString>) -> Understood {
+///
+/// # Errors
+/// The line starts another program.
+pub(super) fn understand(arguments: Vec<OsString>) -> Result<Understood, Unsupported> {
     let mut words = arguments.into_iter();
     let name = words.next().unwrap_or_else(|| "multilangd".into());
     let words: Vec<OsString> = words.collect();
@@ -37,6 +59,19 @@ pub(super) fn understand(arguments: Vec<OsString>) -> Understood {
         Some(at) => (&words[..at], &words[at + 1..]),
         None => words.split_at(of_the_jvm(&words)),
     };
+    if class.is_none() {
+        if words.iter().any(|word| word == "-jar") {
+            return Err(Unsupported::Jar);
+        }
+        // A word alone may be a file that does not exist.
+        let is_line = !for_java.is_empty() || rest.len() > 1;
+        if let Some(class) = rest.first().and_then(|word| word.to_str()).filter(|_| is_line)
+            && is_class(class)
+            && !Path::new(class).exists()
+        {
+            return Err(Unsupported::MainClass(class.to_owned()));
+        }
+    }
     let mut understood = Understood { arguments: vec![name], ..Understood::default() };
     understood.jvm(for_java);
     if class.is_some() {
@@ -50,7 +85,18 @@ pub(super) fn understand(arguments: Vec<OsString>) -> Understood {
     } else {
         understood.arguments.extend(rest.iter().cloned());
     }
-    understood
+    Ok(understood)
+}
+
+/// Whether a word is written as a class is by convention: `com.example.Main`.
+fn is_class(word: &str) -> bool {
+    let identifier = |part: &str| {
+        part.starts_with(|c: char| c.is_alphabetic() || c == '_')
+            && part.chars().all(|c| c.is_alphanumeric() || "_$".contains(c))
+    };
+    word.rsplit_once('.').is_some_and(|(package, name)| {
+        package.split('.').all(identifier) && identifier(name) && name.starts_with(char::is_uppercase)
+    })
 }
 
 /// How many words at the front can only be a JVM's.
@@ -121,8 +167,12 @@ impl Understood {
 mod tests {
     use super::*;
 
-    fn words(text: &[&str]) -> Understood {
+    fn understood(text: &[&str]) -> Result<Understood, Unsupported> {
         understand([&["java"], text].concat().into_iter().map(OsString::from).collect())
+    }
+
+    fn words(text: &[&str]) -> Understood {
+        understood(text).unwrap()
     }
 
     fn arguments(text: &[&str]) -> Vec<OsString> {
@@ -143,6 +193,29 @@ mod tests {
             (vec!["-version"], vec!["--version"]),
         ] {
             assert_eq!(arguments(&argv), left, "{argv:?}");
+        }
+    }
+
+    #[test]
+    fn line_that_starts_another_program_is_refused() {
+        let other = || Err(Unsupported::MainClass("com.example.OtherMain".to_owned()));
+        for (argv, refused) in [
+            (vec!["-cp", "x", "com.example.OtherMain", "app.properties"], other()),
+            (vec!["-Xmx1g", "com.example.OtherMain"], other()),
+            (vec!["com.example.OtherMain", "app.properties"], other()),
+            (vec!["-jar", "x.jar", "app.properties"], Err(Unsupported::Jar)),
+            (vec!["-Xmx1g", "-server", "-jar", "x.jar"], Err(Unsupported::Jar)),
+            (vec!["--add-opens", "p=q", "-jar", "x.jar"], Err(Unsupported::Jar)),
+        ] {
+            assert_eq!(understood(&argv), refused, "{argv:?}");
+        }
+        for argv in [
+            vec!["com.example.OtherMain"],
+            vec!["-cp", "x", "app.properties"],
+            vec!["my.app.properties", "--set", "a=b"],
+            vec!["conf/My.Properties", "--expand-env"],
+        ] {
+            assert!(understood(&argv).is_ok(), "{argv:?}");
         }
     }
 

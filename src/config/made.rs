@@ -178,6 +178,7 @@ impl Resolved {
             every: Duration::from_millis(number("metricsBufferTimeMillis")),
             most: usize::try_from(s.number("metricsMaxQueueSize")).unwrap_or(0),
             worker: worker.to_owned(),
+            max_leases: usize::try_from(s.number("maxLeasesForWorker")).unwrap_or(0),
             renewals: Duration::from_millis(number("failoverTimeMillis")) / 3,
         })
     }

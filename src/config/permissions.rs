@@ -77,7 +77,7 @@ mod tests {
     fn needed_permissions_follow_the_settings() {
         let of = |more: &str| {
             let file =
-                format!("executableName = p\nstreamName = s\napplicationName = a\nregionName = r\n{more}");
+                format!("executableName = p\nstreamName = s\napplicationName = app\nregionName = r\n{more}");
             let settings = resolve(&Given { bytes: file.into_bytes(), ..Given::default() }).settings;
             needed(&settings).map(|permission| permission.action).collect::<Vec<_>>()
         };

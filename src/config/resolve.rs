@@ -15,6 +15,7 @@ use super::credentials::Provider;
 use super::expand::{self, expand};
 use super::keys::client::{CLIENTS, Service};
 use super::keys::{Absent, kcl, nearest, own};
+use super::names;
 use super::position;
 use super::settings::Settings;
 use super::value::Value;
@@ -369,6 +370,45 @@ impl Maker {
             self.warn("AWSCredentialsProvider", "AWSCredentialsProvider is missing: the SDK's default chain is used; Java refuses to start without it".to_owned());
         }
         self.check_worker();
+        self.check_names();
+    }
+
+    /// Each name that AWS has to accept; one that is derived from `applicationName` is a fault of that key, reported once.
+    fn check_names(&mut self) {
+        let fanout = self.settings.text("retrievalMode").as_deref() == Some("FANOUT")
+            && self.settings.text("fanoutConfig.consumerArn").is_none();
+        let stream = if self.settings.text("streamArn").is_some() { "streamArn" } else { "streamName" };
+        for (setting, kind) in [
+            ("streamName", names::Kind::Stream),
+            ("tableName", names::Kind::Table),
+            ("coordinatorStateTableName", names::Kind::Table),
+            ("workerMetricsTableName", names::Kind::Table),
+            ("fanoutConfig.consumerName", names::Kind::Consumer),
+        ] {
+            if setting == "fanoutConfig.consumerName" && !fanout {
+                continue;
+            }
+            let Some(name) = self.settings.text(setting) else { continue };
+            let Some(why) = names::fault(kind, &name) else { continue };
+            let given = self.bean.kcl.get(setting).map(|held| &held.value);
+            let is_given = matches!(given, Some(Value::Text(text)) if !text.trim().is_empty());
+            let key = match setting {
+                "streamName" => stream,
+                _ if is_given => setting,
+                _ => "applicationName",
+            };
+            if self.bean.faults.iter().any(|fault| fault.key.as_deref() == Some(key)) {
+                continue;
+            }
+            let text = if key == setting {
+                format!("{key} = {name:?} {why}")
+            } else if key == stream {
+                format!("{key} names the stream {name:?}, which {why}")
+            } else {
+                format!("{key} sets {setting} = {name:?}, which {why}; correct {key}, or set {setting}")
+            };
+            self.fault(key, text);
+        }
     }
 
     fn check_worker(&mut self) {

@@ -7,7 +7,7 @@ use super::*;
 use crate::config::{Config, OnChildFailure};
 use crate::lease::sync::InitialPosition;
 
-const MINIMUM: &str = "executableName = p.py\nstreamName = s\napplicationName = a\n\
+const MINIMUM: &str = "executableName = p.py\nstreamName = s\napplicationName = app\n\
                        AWSCredentialsProvider = DefaultCredentialsProvider\nmaxRecords = 100\n";
 
 fn resolved(text: &str) -> Resolved {
@@ -23,7 +23,7 @@ fn with(text: &str) -> (Config, Vec<String>) {
 fn the_smallest_file_gives_every_default() {
     let (config, warnings) = with("");
     assert_eq!(warnings, [""; 0]);
-    assert_eq!((config.table.as_str(), config.initial), ("a", InitialPosition::Latest));
+    assert_eq!((config.table.as_str(), config.initial), ("app", InitialPosition::Latest));
     assert_eq!((config.failover.as_millis(), config.shutdown_grace.as_millis()), (10_000, 5_000));
     assert_eq!((config.max_records, config.idle.as_millis(), config.answer), (100, 1_500, None));
     assert_eq!((config.worker.as_str(), config.max_child_failures), ("w", 5));
@@ -130,7 +130,7 @@ fn credentials_of_kinesis_serve_all_but_those_with_their_own() {
     assert_eq!(config.cloudwatch.providers, [Provider::Default]);
     let found = resolved(&format!("{MINIMUM}AwsCredentialsProvider = ProfileCredentialsProvider\n"));
     assert!(found.faults.len() == 1 && found.faults[0].text.contains("one key"), "{:?}", found.faults);
-    let found = resolved("executableName = p\nstreamName = s\napplicationName = a\nmaxRecords = 1\n");
+    let found = resolved("executableName = p\nstreamName = s\napplicationName = app\nmaxRecords = 1\n");
     assert!(found.faults.is_empty() && found.warnings[0].text.contains("default chain"));
 }
 
@@ -239,6 +239,42 @@ fn a_worker_is_not_named_like_another_row_of_its_table() {
 }
 
 #[test]
+fn names_outside_the_limits_are_faults_of_their_keys() {
+    let found = |text: &str| -> Vec<(Option<usize>, String)> {
+        let faults = resolved(text).faults.into_iter();
+        faults.map(|fault| (fault.line, fault.key.unwrap())).collect()
+    };
+    let key = |line, key: &str| vec![(Some(line), key.to_owned())];
+    assert_eq!(found(&MINIMUM.replace("= s\n", "= <STREAM_NAME>\n")), key(2, "streamName"));
+    assert_eq!(
+        found(&MINIMUM.replace("= app", "= ${STAGE}-app")),
+        key(3, "applicationName"),
+        "once, not per table"
+    );
+    assert_eq!(found(&MINIMUM.replace("= app", "= a")), key(3, "applicationName"));
+    let named = format!("{}tableName = leases\n", MINIMUM.replace("= app", "= a"));
+    assert_eq!(found(&named), [], "a-CoordinatorState is long enough");
+    for line in ["tableName = x y\n", "coordinatorStateTableName = x\n", "workerMetricsTableName = a/b\n"] {
+        let name = line.split(' ').next().unwrap();
+        assert_eq!(found(&format!("{MINIMUM}{line}")), key(6, name), "{line}");
+    }
+    // 255 characters make a lease table, but no WorkerMetricStats table beside it, and no consumer.
+    let long = MINIMUM.replace("= app", &format!("= {}", "a".repeat(255)));
+    assert_eq!(found(&long), key(3, "applicationName"));
+    let fanout = |more: &str| {
+        format!(
+            "{}retrievalMode = FANOUT\n{more}",
+            MINIMUM.replace("= app", &format!("= {}", "a".repeat(129)))
+        )
+    };
+    assert_eq!(found(&fanout("")), key(3, "applicationName"));
+    assert_eq!(found(&fanout("fanoutConfig.consumerName = c\n")), []);
+    assert_eq!(found(&fanout("fanoutConfig.consumerName = c d\n")), key(7, "fanoutConfig.consumerName"));
+    let arn = format!("{MINIMUM}streamArn = arn:aws:kinesis:eu-west-1:123456789012:stream/a b\n");
+    assert_eq!(found(&arn), key(6, "streamArn"));
+}
+
+#[test]
 fn fan_out_and_pace_are_what_the_file_says() {
     let (config, _) = with(
         "retrievalMode = fanout\nfanoutConfig.consumerName = reader\nfanoutConfig.retryBackoffMillis = 70\n",
@@ -246,7 +282,7 @@ fn fan_out_and_pace_are_what_the_file_says() {
     let fanout = config.fanout.unwrap();
     assert_eq!((fanout.name.as_str(), fanout.arn, fanout.stream_attempts), ("reader", None, 10));
     assert_eq!(fanout.pause, Duration::from_millis(70));
-    assert_eq!(with("retrievalMode = fanout\n").0.fanout.unwrap().name, "a", "the application's");
+    assert_eq!(with("retrievalMode = fanout\n").0.fanout.unwrap().name, "app", "the application's");
     assert_eq!(with("").0.fanout, None, "there is a polling key");
     let (config, _) = with("idleTimeBetweenReadsInMillis = 900\n");
     assert_eq!(config.idle_behind, Duration::from_millis(900));

@@ -39,6 +39,12 @@ pub struct Survey {
     pub all_report: bool,
     /// How many of the coordinator's rows are still in the old table, the lock and the stage apart.
     pub left: usize,
+    /// Owners of leases.
+    pub owners: usize,
+    /// Those of them that support one table.
+    pub able: usize,
+    /// Workers that report to the lease table.
+    pub new_writers: usize,
 }
 
 /// Judges the reports of both tables, at `now` in seconds since 1970; a report lasts for two of `every`, what
@@ -67,11 +73,15 @@ pub fn survey(
         let is_fresh = now.saturating_sub(report.support_at?) <= seconds(every * 3);
         report.support.filter(|_| is_fresh)
     };
+    let supports = |owner: &WorkerId| support(owner).is_some_and(|support| support >= SUPPORT);
     Survey {
         support: owners.iter().map(|owner| support(owner).unwrap_or(0)).min().unwrap_or(0),
         old_writers: old.iter().filter(is_live).count(),
         all_report: owners.iter().all(|owner| live.contains(owner.as_str())),
         left,
+        owners: owners.len(),
+        able: owners.iter().filter(|owner| supports(owner)).count(),
+        new_writers: new.iter().filter(is_live).count(),
     }
 }
 
@@ -182,7 +192,8 @@ mod tests {
         Dated::first(state, Stage::Init, &"w".into(), (NOW - seconds_ago) * 1_000)
     }
 
-    const READY: Survey = Survey { support: 1, old_writers: 0, all_report: true, left: 0 };
+    const READY: Survey =
+        Survey { support: 1, old_writers: 0, all_report: true, left: 0, owners: 1, able: 1, new_writers: 1 };
 
     fn next(layout: Layout, stored: Option<Dated<Stage>>, survey: Survey) -> Step {
         step(layout, stored.as_ref(), survey, NOW * 1_000, DAY).0
@@ -197,8 +208,10 @@ mod tests {
         assert_eq!(seen(&["a"], &[report("a", NOW, Some(NOW - 91))], &[]).support, 0, "went back to 3.4");
         assert_eq!(seen(&["a"], &[report("a", NOW, Some(NOW - 90))], &[]).support, 1);
         assert_eq!(seen(&[], from_ref(&fresh), &[]).support, 0, "nobody owns anything");
-        let twice = seen(&["a"], &[report("a", NOW - 50, None)], &[fresh]);
+        let twice = seen(&["a"], &[report("a", NOW - 50, None)], from_ref(&fresh));
         assert_eq!((twice.support, twice.old_writers, twice.all_report), (1, 1, true));
+        let some = seen(&["a", "b"], &[report("b", NOW, None)], &[fresh, report("c", NOW - 61, None)]);
+        assert_eq!((some.owners, some.able, some.old_writers, some.new_writers), (2, 1, 1, 1));
     }
 
     #[test]

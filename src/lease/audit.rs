@@ -41,6 +41,11 @@ impl Auditor {
         self.hole = hole;
         hole.filter(|_| self.times >= CONFIDENCE)
     }
+
+    /// Whether the last look found a hole, believed or not.
+    pub fn has_hole(&self) -> bool {
+        self.hole.is_some()
+    }
 }
 
 /// The first hole. Finished leases cover nothing; leases without a range are left out.

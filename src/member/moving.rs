@@ -8,6 +8,7 @@
 //! In KCL: `TableMigrationStateMachineImpl`, driven by `DynamoDBLockBasedLeaderDecider`.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
@@ -19,6 +20,7 @@ use crate::fleet::lock::{Election, Terms};
 use crate::fleet::moving::{Step, survey};
 use crate::fleet::rows::{Dated, Place, Report, Stage};
 use crate::lease::{WorkerId, table};
+use crate::metrics::{Move, OfWorker, Supporters, Tables};
 
 /// Between the steps of a leader, in failover times: Java's leader loads the reports as often.
 const EVERY: u32 = 2;
@@ -41,12 +43,32 @@ impl Member {
         self.due.moving = now + self.settings.failover * EVERY;
         self.busy.moving = true;
         let store = self.store.clone();
-        self.work.spawn(async move { Done::Surveyed(surveyed(&*store).await.map(Box::new)) });
+        self.work.spawn(async move { Done::Surveyed(surveyed(&*store).await.map(Box::new), now.elapsed()) });
     }
 
-    pub(super) fn surveyed(&mut self, seen: Surveyed) {
+    pub(super) fn cannot_survey(&mut self, error: &table::Error, took: Duration) {
+        self.busy.moving = false;
+        self.settings.sink.worker(OfWorker::Surveyed { found: None, took });
+        warn!(%error, "how far the move into the lease table is can't be told");
+    }
+
+    /// What metrics show of the move: the stored stage, and one table where there is nothing to move.
+    pub(super) fn report_tables(&self, stored: Option<Stage>) {
+        let tables = match (self.layout, stored) {
+            (Layout::Complete, _) | (_, Some(Stage::Complete)) => Tables::Complete,
+            (_, Some(Stage::Init)) => Tables::Init,
+            (_, Some(Stage::Deployed)) => Tables::Deployed,
+            (_, Some(Stage::Pending)) => Tables::Pending,
+            (_, None) => Tables::Unknown,
+        };
+        self.settings.sink.worker(OfWorker::Tables(tables));
+    }
+
+    pub(super) fn surveyed(&mut self, seen: Surveyed, took: Duration) {
         (self.busy.moving, self.finishing) = (false, false);
-        self.adopt(seen.stage.as_ref().map(|row| row.now.state));
+        let stored = seen.stage.as_ref().map(|row| row.now.state);
+        self.adopt(stored);
+        self.report_tables(stored);
         if !self.moves(Instant::now()) {
             return;
         }
@@ -58,6 +80,13 @@ impl Member {
         let found = survey(&owners, &seen.old, &seen.new, seen.left.len(), wall / 1_000, every);
         let step = self.mover.next(self.layout, seen.stage.as_ref(), found, wall, self.settings.bake);
         debug!(?found, ?step, "the move into one table");
+        let found = Supporters {
+            least: (found.owners > 0).then_some(found.support),
+            owners: found.owners,
+            able: found.able,
+            moved: found.new_writers,
+        };
+        self.settings.sink.worker(OfWorker::Surveyed { found: Some(found), took });
         if step == Step::Rest {
             return;
         }
@@ -65,8 +94,13 @@ impl Member {
         self.finishing = step == Step::Finish;
         self.show();
         let (store, me) = (self.store.clone(), self.settings.me.clone());
+        let sink = self.settings.sink.clone();
         self.work.spawn(async move {
+            let begun = Instant::now();
             let outcome = carry_out(&*store, &me, step, &seen, wall).await;
+            if let Some(what) = written(step) {
+                sink.worker(OfWorker::Moved { what, took: begun.elapsed(), ok: outcome.is_ok() });
+            }
             Done::Moved(step, outcome)
         });
     }
@@ -104,8 +138,22 @@ impl Member {
             self.due.lock = Instant::now();
         }
         self.layout = layout;
+        if layout == Layout::Complete {
+            self.report_tables(stage);
+        }
         // Whatever becomes of a last step that is under way, the lock that it moves is the new one now.
         self.finishing = false;
+    }
+}
+
+/// What a step writes, for the metrics.
+fn written(step: Step) -> Option<Move> {
+    match step {
+        Step::Rest => None,
+        Step::Create(_) | Step::Set { .. } => Some(Move::Stage),
+        Step::Withdraw => Some(Move::Withdrawal),
+        Step::Relocate => Some(Move::Rows),
+        Step::Finish => Some(Move::Completion),
     }
 }
 

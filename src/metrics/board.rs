@@ -298,6 +298,9 @@ impl Sink for Board {
             | OfWorker::Planned { .. }
             | OfWorker::GaveOut { .. }
             | OfWorker::Swept { .. }
+            | OfWorker::Tables(_)
+            | OfWorker::Surveyed { .. }
+            | OfWorker::Moved { .. }
             | OfWorker::Did { .. } => {}
             OfWorker::Called { service, operation, took, ok } => {
                 let calls = worker.calls.entry((service.to_owned(), operation.to_owned())).or_default();

@@ -12,7 +12,7 @@ use std::time::Duration;
 use multilangd_protocol::Action;
 use tokio::sync::Notify;
 
-use super::{Ending, OfShard, OfWorker, Sink, Step};
+use super::{Coverage, Ending, Move, OfShard, OfWorker, Sink, Step, Supporters, Tables};
 use crate::shard::ShardId;
 
 mod sending;
@@ -40,6 +40,8 @@ pub enum Unit {
     Milliseconds,
     /// `Bytes`.
     Bytes,
+    /// `None`: a number without a unit.
+    None,
 }
 
 /// How metrics are sent.
@@ -55,6 +57,8 @@ pub struct Settings {
     pub most: usize,
     /// `workerId`.
     pub worker: String,
+    /// `maxLeasesForWorker`.
+    pub max_leases: usize,
     /// How often leases are renewed, and the sum of it told.
     pub renewals: Duration,
 }
@@ -114,6 +118,11 @@ struct State {
     led: Option<bool>,
     /// Leases were looked for, which at first is to find those that this worker had before.
     looked: bool,
+    /// Leases acquired, and leases that another worker was faster to acquire, since the lease table was seen last.
+    taken: usize,
+    untaken: usize,
+    /// How far the fleet's move into one table is, if this worker knows.
+    tables: Option<Tables>,
     /// What the child of a shard is asked for.
     asked: BTreeMap<ShardId, Action>,
 }
@@ -159,6 +168,52 @@ impl Queue {
         let scope = self.scope("LeaseDiscovery").worker();
         scope.detailed("ListLeaseKeysForWorker.Time", Unit::Milliseconds, millis(took));
         scope.success(Level::Summary, "", ok, Some(took));
+    }
+
+    /// A pass of lease taking, where each worker takes its share (`DynamoDBLeaseTaker.computeLeasesToTake`).
+    fn shares(&self, leases: usize, workers: usize) {
+        let (taken, untaken, held) = {
+            let mut state = self.lock();
+            (std::mem::take(&mut state.taken), std::mem::take(&mut state.untaken), state.held.len())
+        };
+        let scope = self.scope("TakeLeases").worker();
+        scope.summary("TakenLeases", Unit::Count, count(taken));
+        scope.summary("UntakenLeases", Unit::Count, count(untaken));
+        let (target, spillover) = if workers >= leases {
+            (1, 0)
+        } else {
+            let share = leases.div_ceil(workers.max(1));
+            (share.min(self.settings.max_leases), share.saturating_sub(self.settings.max_leases))
+        };
+        let needed = if leases == 0 { 0 } else { target.saturating_sub(held) };
+        scope.summary("LeaseSpillover", Unit::Count, count(spillover));
+        scope.detailed("LeasesToTake", Unit::Count, count(taken + untaken));
+        scope.detailed("NeededLeases", Unit::Count, count(needed));
+    }
+
+    /// The leader's part of a pass of `TableMigrationStateMachineImpl`.
+    fn surveyed(&self, found: Option<Supporters>, took: Duration) {
+        let scope = self.scope("TableMigration");
+        scope.summary("ReadFault", Unit::Count, fault(found.is_some()));
+        scope.summary("Time", Unit::Milliseconds, millis(took));
+        let Some(Supporters { least, owners, able, moved }) = found else { return };
+        scope.summary("PrePhase1Worker", Unit::Count, count(owners.saturating_sub(able)));
+        scope.summary("Phase1Worker", Unit::Count, count(able.saturating_sub(moved)));
+        scope.summary("Phase2Worker", Unit::Count, count(moved));
+        if let Some(least) = least {
+            let least = count(usize::try_from(least).unwrap_or(0));
+            self.scope("WorkerMetrics").summary("FleetMinSupportCode", Unit::None, least);
+        }
+    }
+
+    fn moved(&self, what: Move, took: Duration, ok: bool) {
+        let scope = self.scope("TableMigration");
+        match what {
+            Move::Stage => scope.summary("WriteFault", Unit::Count, fault(ok)),
+            Move::Withdrawal => scope.summary("DeleteFault", Unit::Count, fault(ok)),
+            Move::Completion => scope.summary("CompletionFault", Unit::Count, fault(ok)),
+            Move::Rows => self.scope("TableMigrationAsyncMove").success(Level::Summary, "", ok, Some(took)),
+        }
     }
 
     fn scope(&self, operation: &'static str) -> Scope<'_> {
@@ -223,6 +278,21 @@ impl Scope<'_> {
                 self.queue.full.notify_one();
             }
         }
+    }
+}
+
+fn fault(ok: bool) -> f64 {
+    f64::from(u8::from(!ok))
+}
+
+/// `TableMigrationStatus.ordinal`.
+fn ordinal(tables: Tables) -> f64 {
+    match tables {
+        Tables::Unknown => 0.0,
+        Tables::Init => 1.0,
+        Tables::Deployed => 2.0,
+        Tables::Pending => 3.0,
+        Tables::Complete => 4.0,
     }
 }
 
@@ -337,7 +407,8 @@ impl Sink for Queue {
                 Step::Take => {
                     let scope = self.scope("TakeLeases").worker();
                     scope.success(Level::Detailed, "TakeLease", ok, Some(took));
-                    scope.summary(if ok { "TakenLeases" } else { "UntakenLeases" }, Unit::Count, 1.0);
+                    let mut state = self.lock();
+                    *if ok { &mut state.taken } else { &mut state.untaken } += 1;
                 }
                 Step::Create { at } => {
                     let scope = self.scope("ShardSyncTask");
@@ -350,12 +421,16 @@ impl Sink for Queue {
                     scope.success(Level::Detailed, "SyncShards", ok, None);
                     scope.success(Level::Summary, "", ok, Some(took));
                 }
-                Step::Audit { hole } => {
+                Step::Audit(coverage) => {
                     let scope = self.scope("PeriodicShardSyncManager");
-                    let of = |is: bool| f64::from(u8::from(is));
-                    scope.summary("NumStreamsWithPartialLeases", Unit::Count, of(hole));
-                    scope.summary("NumStreamsToSync", Unit::Count, 1.0);
-                    scope.summary("NumSkippedShardSyncTask", Unit::Count, of(!hole));
+                    let (partial, needed, skipped) = match coverage {
+                        Coverage::Whole => (0.0, 0.0, 0.0),
+                        Coverage::Hole => (1.0, 0.0, 0.0),
+                        Coverage::Confirmed { synced } => (1.0, 1.0, f64::from(u8::from(!synced))),
+                    };
+                    scope.summary("NumStreamsWithPartialLeases", Unit::Count, partial);
+                    scope.summary("NumStreamsToSync", Unit::Count, needed);
+                    scope.summary("NumSkippedShardSyncTask", Unit::Count, skipped);
                     scope.success(Level::Summary, "", ok, Some(took));
                 }
                 Step::Report => {
@@ -369,8 +444,7 @@ impl Sink for Queue {
                         (state.led, std::mem::replace(&mut state.looked, true))
                     };
                     if !looked {
-                        let fault = f64::from(u8::from(!ok));
-                        self.scope("LeaseRenewerInitialize").detailed("Fault", Unit::Count, fault);
+                        self.scope("LeaseRenewerInitialize").detailed("Fault", Unit::Count, fault(ok));
                     }
                     let scope = match led {
                         None => return,
@@ -391,13 +465,26 @@ impl Sink for Queue {
             OfWorker::Looked { leases, free, workers, leads } => {
                 self.lock().led = Some(leads.is_some());
                 let (scope, total) = match leads {
-                    None => (self.scope("TakeLeases").worker(), Level::Detailed),
+                    None => {
+                        self.shares(leases, workers);
+                        (self.scope("TakeLeases").worker(), Level::Detailed)
+                    }
                     Some(leads) => {
                         let leader = self.scope("LeaderDecider");
                         let is = f64::from(u8::from(leads));
                         leader.detailed("LeaderDecider:IsLeader", Unit::Count, is);
                         if !leads {
-                            return;
+                            // A run without assignments in KCL, where every worker starts one.
+                            let scope = self.scope("LeaseAssignmentManager");
+                            return scope.success(Level::Summary, "", true, Some(Duration::ZERO));
+                        }
+                        let tables = self.lock().tables;
+                        if let Some(tables) = tables {
+                            self.scope("TableMigration").summary(
+                                "StatusOrdinal",
+                                Unit::None,
+                                ordinal(tables),
+                            );
                         }
                         (self.scope("LeaseAssignmentManager"), Level::Summary)
                     }
@@ -433,82 +520,14 @@ impl Sink for Queue {
                 scope.detailed("TotalStaleWorkerMetricsEntry", Unit::Count, count(reports));
                 scope.detailed("StaleWorkerMetricsCleanup.Time", Unit::Milliseconds, millis(took));
             }
+            OfWorker::Tables(tables) => self.lock().tables = Some(tables),
+            OfWorker::Surveyed { found, took } => self.surveyed(found, took),
+            OfWorker::Moved { what, took, ok } => self.moved(what, took, ok),
             OfWorker::Stopping | OfWorker::Unread { .. } | OfWorker::Called { .. } => {}
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    pub(super) fn queue(level: Level, dimensions: Option<&[&str]>) -> Queue {
-        Queue::new(Settings {
-            level,
-            dimensions: dimensions.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
-            every: Duration::from_secs(10),
-            most: 10_000,
-            worker: "w".to_owned(),
-            renewals: Duration::from_secs(3),
-        })
-    }
-
-    pub(super) fn fetched(queue: &Queue, shard: &str, behind: i64) {
-        let took = Some(Duration::from_millis(5));
-        let event = OfShard::Fetched { records: 1, millis_behind_latest: Some(behind), took };
-        queue.shard(&shard.into(), event);
-    }
-
-    fn named<'a>(data: &'a [(Key, Statistics)], name: &str) -> Vec<&'a (Key, Statistics)> {
-        data.iter().filter(|(key, _)| key.name == name).collect()
-    }
-
-    #[test]
-    fn values_of_one_metric_add_up() {
-        let queue = queue(Level::Detailed, None);
-        for (shard, behind) in [("a", 10), ("a", 30), ("b", 2)] {
-            fetched(&queue, shard, behind);
-        }
-        let (data, dropped) = queue.drain();
-        let behind = named(&data, "MillisBehindLatest");
-        assert_eq!((behind.len(), dropped), (3, 0), "two shards and the application");
-        assert_eq!(behind[0].1, Statistics { count: 2.0, sum: 40.0, least: 10.0, most: 30.0 });
-        assert_eq!(behind[1].0.dimensions, [("Operation", "ApplicationTracker".to_owned())]);
-        assert_eq!(behind[1].1, Statistics { count: 3.0, sum: 42.0, least: 2.0, most: 30.0 });
-        assert!(queue.drain().0.is_empty());
-    }
-
-    #[test]
-    fn the_level_and_the_dimensions_are_those_of_the_settings() {
-        let queue = queue(Level::Summary, Some(&["Operation"]));
-        fetched(&queue, "a", 10);
-        fetched(&queue, "b", 10);
-        let (data, _) = queue.drain();
-        assert!(named(&data, "KinesisDataFetcher.getRecords.Time").is_empty());
-        let behind = named(&data, "MillisBehindLatest");
-        assert_eq!(behind[0].0.dimensions, [("Operation", "ProcessTask".to_owned())]);
-        assert_eq!(behind[0].1.count, 2.0, "two shards are one without the dimension");
-    }
-
-    #[test]
-    fn leases_for_which_nobody_has_room_are_told() {
-        let queue = queue(Level::Summary, None);
-        let planned = |left| OfWorker::Planned { assigning: Duration::ZERO, left, balancing: None };
-        queue.worker(planned(0));
-        assert!(queue.drain().0.is_empty());
-        queue.worker(planned(3));
-        let (data, _) = queue.drain();
-        assert_eq!((named(&data, "LeaseSpillover").len(), data[0].1.sum, data.len()), (1, 3.0, 1));
-        assert_eq!(data[0].0.dimensions, [("Operation", "LeaseAssignmentManager".to_owned())]);
-    }
-
-    #[test]
-    fn what_is_more_than_may_wait_is_dropped_and_counted() {
-        let mut queue = queue(Level::Detailed, None);
-        queue.settings.most = 3;
-        fetched(&queue, "a", 1);
-        fetched(&queue, "b", 1);
-        let (data, dropped) = queue.drain();
-        assert_eq!((data.len(), dropped), (3, 5));
-    }
-}
+#[path = "cloudwatch/tests.rs"]
+mod tests;

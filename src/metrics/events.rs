@@ -164,13 +164,66 @@ pub enum Step {
     Renew,
     /// The leases that the stream's shards need at the start were made.
     Sync,
-    /// It was looked whether all hash keys have a lease.
-    Audit {
-        /// Some have none.
-        hole: bool,
-    },
+    /// The worker that audits the leases compared them with the range of hash keys.
+    Audit(Coverage),
     /// This worker's load was reported.
     Report,
+}
+
+/// The result of an audit: whether the leases cover every hash key. In KCL: `ShardSyncResponse`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coverage {
+    /// They do.
+    Whole,
+    /// Hash keys without a lease that were not seen often enough to be believed: a reshard passes through such states.
+    Hole,
+    /// The same hash keys have had no lease in several audits: a shard sync is needed.
+    Confirmed {
+        /// It was done. If not, the one before was less than `shardSyncIntervalMillis` ago.
+        synced: bool,
+    },
+}
+
+/// The stages of the move into one table, in the order of `TableMigrationStatus`, whose ordinals CloudWatch gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tables {
+    /// Three tables, and no stage is stored.
+    Unknown,
+    /// Every worker supports one table.
+    Init,
+    /// Workers may be told to move.
+    Deployed,
+    /// The rows have moved, the leader lock has not.
+    Pending,
+    /// One table.
+    Complete,
+}
+
+/// What the workers of a fleet support, as the leader counts them before a step of the move into one table. In KCL:
+/// `TableMigrationSummary`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Supporters {
+    /// The least support code among the owners of leases; none where no lease has a live owner.
+    pub least: Option<i64>,
+    /// Owners of leases.
+    pub owners: usize,
+    /// Those of them that support one table.
+    pub able: usize,
+    /// Workers that report to the lease table.
+    pub moved: usize,
+}
+
+/// A write of the leader during the move into one table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Move {
+    /// A stage.
+    Stage,
+    /// The stage was taken back.
+    Withdrawal,
+    /// The coordinator's rows went to the lease table.
+    Rows,
+    /// The last stage, to both tables.
+    Completion,
 }
 
 /// Something that happened to this worker.
@@ -227,6 +280,24 @@ pub enum OfWorker<'a> {
         reports: usize,
         /// How long it took.
         took: Duration,
+    },
+    /// How far the fleet's move into one table is.
+    Tables(Tables),
+    /// It leads, and has read what the next step of that move depends on.
+    Surveyed {
+        /// What it found; none if the tables could not be read.
+        found: Option<Supporters>,
+        /// How long it took.
+        took: Duration,
+    },
+    /// It leads, and has written a step of that move.
+    Moved {
+        /// What was written.
+        what: Move,
+        /// How long it took.
+        took: Duration,
+        /// Whether it was written.
+        ok: bool,
     },
     /// A step of its work on the lease table is over.
     Did {

@@ -12,11 +12,13 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::process::{Resource, Rlimit, getpid, getppid, getrlimit, setrlimit};
 use tokio::sync::oneshot;
+
+use super::shebang;
 
 /// The first argument of a start that becomes the program.
 const MARK: &str = "--become-record-processor";
@@ -127,7 +129,8 @@ pub fn become_program(arguments: impl IntoIterator<Item = OsString>) -> Option<i
         // A text file without `#!` is given to the shell, as Java and execvp do.
         error = Command::new("/bin/sh").arg(&program).args(arguments).exec();
     }
-    let shown = std::path::Path::new(&program).display();
+    let program = Path::new(&program);
+    let (shown, error) = (program.display(), shebang::explain(program, error));
     Some(io::Error::new(error.kind(), format!("failed to run record processor {shown}: {error}")))
 }
 

@@ -21,6 +21,7 @@ use tracing::warn;
 use super::launch::{Happened, Launch, Outgoing, Process, SpawnError, Stop, to_protocol};
 use super::launcher::Launcher;
 use super::output::{Printed, Tail};
+use super::shebang;
 use crate::record::Record;
 use crate::shard::{BoxFuture, ShardId};
 
@@ -54,6 +55,9 @@ pub enum ProgramError {
     /// A file, but not one that may be run.
     #[error("executableName: {0:?} is not executable: chmod +x it")]
     NotExecutable(String),
+    /// A script that the system can't run.
+    #[error("executableName: {0:?} can't be run: {1}")]
+    Script(String, shebang::Fault),
 }
 
 impl Program {
@@ -75,6 +79,8 @@ impl Program {
                 || ProgramError::Missing(name.clone(), " in PATH: give a path with a / or extend PATH");
             found.flatten().and_then(Result::ok).ok_or_else(missing)?
         };
+        shebang::check(&path, search)
+            .map_err(|fault| ProgramError::Script(path.display().to_string(), fault))?;
         Ok(Self { path, arguments: words.collect() })
     }
 
@@ -154,7 +160,7 @@ impl Spawned {
             .process_group(0)
             .kill_on_drop(true);
         let spawned = launcher.spawn(command).await;
-        let failed = |source| SpawnError::new(program, source);
+        let failed = |source| SpawnError::new(program, shebang::explain(&program.path, source));
         let mut child = spawned.map_err(failed)?;
         let missing = |what| failed(io::Error::other(format!("no {what}")));
         let pid = child.id().ok_or_else(|| missing("process id"))?;

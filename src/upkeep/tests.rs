@@ -1,7 +1,5 @@
 //! The shard sync at the start, and the frequency of audits.
 
-use std::sync::atomic::AtomicUsize;
-
 use tokio::time::{sleep, timeout};
 
 use super::*;
@@ -79,16 +77,16 @@ fn upkeep(rows: Arc<Rows>, shards: Arc<dyn shard::Api>, sink: Arc<dyn Sink>) -> 
     Upkeep::new(rows, shards.clone(), Recognition::new(shards), settings)
 }
 
-/// Counts audits.
+/// The results of audits, in their order.
 #[derive(Debug, Default)]
-struct Audits(AtomicUsize);
+struct Audits(Mutex<Vec<Coverage>>);
 
 impl Sink for Audits {
     fn shard(&self, _: &ShardId, _: OfShard<'_>) {}
 
     fn worker(&self, event: OfWorker<'_>) {
-        if matches!(event, OfWorker::Did { step: Step::Audit { .. }, .. }) {
-            self.0.fetch_add(1, Ordering::Relaxed);
+        if let OfWorker::Did { step: Step::Audit(coverage), .. } = event {
+            self.0.lock().unwrap().push(coverage);
         }
     }
 }
@@ -108,8 +106,35 @@ async fn reading_that_is_refused_for_good_does_not_keep_the_audits_from_running(
         recognition.suspect();
         sleep(Duration::from_secs(1)).await;
     }
-    let audits = audits.0.load(Ordering::Relaxed);
+    let audits = audits.0.lock().unwrap().len();
     assert!(audits >= 15, "{audits} audits in 600 s");
+}
+
+/// The first four audits of the worker that leads, where it sees these leases.
+async fn audited(range: HashRange) -> Vec<Coverage> {
+    let (rows, audits) = (Arc::new(Rows::default()), Arc::new(Audits::default()));
+    let lease = Lease { range: Some(range), stream: Some(stream()), ..lease("0", Sequence::TrimHorizon) };
+    rows.put(lease.clone());
+    let upkeep = upkeep(rows.clone(), Arc::new(listed(vec![shard("0", None)])), audits.clone());
+    upkeep.recognise().await.unwrap();
+    let (_coordinator, ends) = Coordinator::new(rows, crate::coordinator::tests::settings());
+    let looked = Some(Instant::now());
+    let seen = Seen { leads: Some(true), looked, leases: Arc::new(vec![lease]), ..Seen::default() };
+    let (_tell, seen) = watch::channel(seen);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(upkeep.run(seen, ends.handle, CancellationToken::new()));
+    sleep(AUDIT * 4 + Duration::from_secs(1)).await;
+    audits.0.lock().unwrap().clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn audit_reports_a_sync_as_needed_only_for_a_confirmed_hole() {
+    let whole = HashRange { start: 0, end: u128::MAX };
+    assert_eq!(audited(whole).await, [Coverage::Whole; 4]);
+    let (synced, postponed) = (Coverage::Confirmed { synced: true }, Coverage::Confirmed { synced: false });
+    // The stream's shards are listed every second audit, whether there is a hole or not.
+    let half = HashRange { start: 0, end: 9 };
+    assert_eq!(audited(half).await, [Coverage::Hole, Coverage::Hole, synced, postponed]);
 }
 
 #[tokio::test(start_paused = true)]

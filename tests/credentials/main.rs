@@ -70,7 +70,7 @@ impl Run {
         let file = self.folder.join("daemon.properties");
         let region = if self.region { "regionName = eu-west-1\n" } else { "" };
         let text = format!(
-            "schedulerInitializationBackoffTimeMillis = 1\nexecutableName = true\nstreamName = s\napplicationName = a\nmetricsLevel = NONE\nmaxRecords = 1\n{region}\
+            "schedulerInitializationBackoffTimeMillis = 1\nexecutableName = true\nstreamName = s\napplicationName = app\nmetricsLevel = NONE\nmaxRecords = 1\n{region}\
              kinesisEndpoint = {url}\ndynamoDBEndpoint = {url}\n{lines}",
             url = self.desk.url(),
             lines = self.lines

@@ -114,9 +114,10 @@ impl std::fmt::Display for Program {
 }
 
 impl Launch for Program {
-    fn launch(&self, _: &ShardId) -> Result<Box<dyn Process>, SpawnError> {
+    fn launch<'a>(&'a self, _: &'a ShardId) -> BoxFuture<'a, Result<Box<dyn Process>, SpawnError>> {
         let actions = self.0.lock().unwrap().take().expect("one child");
-        Ok(Box::new(Polite { actions, answers: VecDeque::new(), closed: false }))
+        let process = Polite { actions, answers: VecDeque::new(), closed: false };
+        Box::pin(async { Ok(Box::new(process) as Box<dyn Process>) })
     }
 }
 
@@ -171,6 +172,7 @@ async fn actions_with_a_record_after(wait: Duration) -> (Vec<String>, Outcome) {
         kill_grace: seconds(1),
         keep_empty: false,
         max_failures: 5,
+        parked_pause: None,
     };
     let (actions, mut asked) = mpsc::unbounded_channel();
     let parts = Parts {
@@ -182,6 +184,8 @@ async fn actions_with_a_record_after(wait: Duration) -> (Vec<String>, Outcome) {
         timestamp: None,
         check_hash_keys: false,
         sink: Arc::new(multilangd::metrics::Discard),
+        standings: Arc::default(),
+        capacity: Arc::default(),
     };
     let (_finish, finished) = broadcast::channel(1);
     let stop = CancellationToken::new();

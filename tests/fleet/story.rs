@@ -133,7 +133,7 @@ impl Story {
         let version =
             if led { "CLIENT_VERSION_CONFIG_3X" } else { "CLIENT_VERSION_CONFIG_COMPATIBLE_WITH_2X_PHASE1" };
         let text = format!(
-            "executableName = p\nstreamName = s\napplicationName = a\nregionName = r\nmaxRecords = 100\n\
+            "executableName = p\nstreamName = s\napplicationName = app\nregionName = r\nmaxRecords = 100\n\
              AWSCredentialsProvider = DefaultCredentialsProvider\ninitialPositionInStream = TRIM_HORIZON\n\
              idleTimeBetweenReadsInMillis = 1000\nclientVersionConfig = {version}\n{most}"
         );

@@ -6,6 +6,14 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 cargo build --quiet
 IMAGE_TOOL=none docker/image.sh target/image
+# Symbols are a fifth of a binary: a section of type SHT_SYMTAB says that they were not stripped.
+python3 - target/image/multilangd <<'PY'
+import struct, sys
+elf = open(sys.argv[1], "rb").read()
+at, size, count = struct.unpack_from("<Q", elf, 40)[0], *struct.unpack_from("<HH", elf, 58)
+kinds = [struct.unpack_from("<I", elf, at + number * size + 4)[0] for number in range(count)]
+assert 2 not in kinds, "the binary of the image is not stripped"
+PY
 . tests/support/started.sh
 read -r kinesis dynamodb status <<<"$(free_ports 3)"
 export STORAGE_DRIVER=vfs AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local

@@ -58,6 +58,41 @@ async fn signals_that_come_together_are_one_request() {
     assert!(rig.rows().await.values().all(|row| !row.contains_key("leaseOwner")), "leases are given back");
 }
 
+/// Images and supervisors choose the signal (`STOPSIGNAL SIGQUIT`, `KillSignal=`).
+#[tokio::test(flavor = "multi_thread")]
+async fn every_stop_signal_releases_the_leases() {
+    for (name, signal) in
+        [("term", Signal::TERM), ("int", Signal::INT), ("hup", Signal::HUP), ("quit", Signal::QUIT)]
+    {
+        let mut rig = Rig::start(&format!("stop-by-{name}")).await;
+        rig.stream(1).await;
+        rig.put(&records_of(1)).await;
+        let file = rig.properties(&rig.scripted("each"), "");
+        let mut daemon = rig.daemon(&file);
+        rig.until("a batch", |log| count(log) == 1).await;
+        daemon.signal(signal);
+        assert_eq!(daemon.ended().await.code(), Some(0), "{name}");
+        rig.until("the end of its child", |log| said(log, "shutdownRequested").len() == 1).await;
+        assert!(rig.rows().await.values().all(|row| !row.contains_key("leaseOwner")), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_ignored_at_start_stays_ignored() {
+    for (name, signal) in [("HUP", Signal::HUP), ("INT", Signal::INT), ("QUIT", Signal::QUIT)] {
+        let mut rig = Rig::start(&format!("ignored-{name}")).await;
+        rig.ignored = Some(name);
+        rig.stream(1).await;
+        rig.put(&records_of(1)).await;
+        let file = rig.properties(&rig.scripted("each"), "");
+        let mut daemon = rig.daemon(&file);
+        rig.until("a batch", |log| count(log) == 1).await;
+        assert!(daemon.ignores(signal), "{name}");
+        daemon.signal(signal);
+        assert_eq!(daemon.stop().await, Some(0), "{name}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_asks_again_after_a_while_cuts_a_stop_short() {
     let mut rig = Rig::start("again").await;

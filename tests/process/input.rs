@@ -29,6 +29,11 @@ async fn a_missing_or_unreadable_file() {
     assert_says(&run(&rig, &[rig.folder.to_str().unwrap()]).await, 66, &["can't be read", "Is a directory"]);
     assert_says(&run(&rig, &[]).await, 64, &["a properties file is missing", "multilangd local"]);
     assert_says(&run(&rig, &["--no-such-option"]).await, 64, &["--no-such-option"]);
+    assert_says(&run(&rig, &["loacl"]).await, 64, &["loacl", "multilangd local"]);
+    assert_says(&run(&rig, &["chek", "my.properties"]).await, 64, &["chek", "multilangd check"]);
+    let class = "com.example.OtherMain";
+    assert_says(&run(&rig, &["-cp", "x.jar", class, "f"]).await, 64, &[class, "MultiLangDaemon"]);
+    assert_says(&run(&rig, &["-Xmx1g", "-jar", "x.jar", "f"]).await, 64, &["-jar", "MultiLangDaemon"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,6 +55,22 @@ async fn every_fault_of_a_file_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn name_that_aws_refuses_ends_start_and_check_with_78() {
+    let rig = Rig::start("names").await;
+    for (key, name) in
+        [("streamName", "<STREAM_NAME>"), ("applicationName", "${STAGE}-app"), ("applicationName", "a")]
+    {
+        let file = rig.properties("cat", &format!("{key} = {name}\n"));
+        assert_says(&run(&rig, &[file.to_str().unwrap()]).await, 78, &[key, name, "a-z A-Z 0-9 _ . -"]);
+        let mut check = rig.command(&["check", "--json", file.to_str().unwrap()]);
+        assert_eq!(check.ended().await.code(), Some(78), "{key} = {name}");
+        let shown: serde_json::Value = serde_json::from_str(&check.printed.join("\n")).unwrap();
+        let errors = shown["errors"].as_array().unwrap();
+        assert_eq!(errors.iter().map(|error| &error["key"]).collect::<Vec<_>>(), [key], "{errors:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_program_that_is_missing_or_not_executable() {
     let rig = Rig::start("program").await;
     for (program, part) in [
@@ -60,6 +81,32 @@ async fn a_program_that_is_missing_or_not_executable() {
     ] {
         let file = rig.properties(program, "");
         assert_says(&run(&rig, &[file.to_str().unwrap()]).await, 78, &["executableName", part]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn script_without_a_runnable_interpreter_is_refused() {
+    let rig = Rig::start("shebang").await;
+    let script = rig.folder.join("p.py");
+    for (first, part) in [
+        ("#!/usr/bin/python9.9\n", "/usr/bin/python9.9"),
+        ("#!/usr/bin/env python9.9\n", "python9.9"),
+        ("#!/bin/sh\r\n", "CRLF"),
+    ] {
+        std::fs::write(&script, first).unwrap();
+        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let file = rig.properties(script.to_str().unwrap(), "");
+        let path = file.to_str().unwrap();
+        assert_says(&run(&rig, &[path]).await, 78, &["executableName", "p.py", part]);
+        let mut check = rig.command(&["check", "--json", path]);
+        assert_eq!(check.ended().await.code(), Some(0), "the program may be on another machine");
+        let shown: serde_json::Value = serde_json::from_str(&check.printed.join("\n")).unwrap();
+        let warnings = shown["warnings"].as_array().unwrap();
+        let warned = |warning: &&serde_json::Value| warning["key"] == "executableName";
+        assert!(
+            warnings.iter().find(warned).unwrap()["message"].as_str().unwrap().contains(part),
+            "{warnings:?}"
+        );
     }
 }
 
@@ -79,11 +126,11 @@ async fn an_unknown_stream_is_named_at_once_and_given_up_after_twenty_attempts()
 async fn nobody_answers() {
     let rig = Rig::start("no-service").await;
     let file = rig.folder.join("dead.properties");
-    let text = "executableName = cat\nstreamName = s\napplicationName = a\nmetricsLevel = NONE\nregionName = us-east-1\n\
+    let text = "executableName = cat\nstreamName = s\napplicationName = app\nmetricsLevel = NONE\nregionName = us-east-1\n\
                 dynamoDBEndpoint = http://127.0.0.1:9\nkinesisEndpoint = http://127.0.0.1:9\n\
                 schedulerInitializationBackoffTimeMillis = 1\n";
     std::fs::write(&file, text).unwrap();
-    assert_says(&run(&rig, &[file.to_str().unwrap()]).await, 69, &["lease table can't be used", "table a"]);
+    assert_says(&run(&rig, &[file.to_str().unwrap()]).await, 69, &["lease table can't be used", "table app"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -110,6 +157,8 @@ async fn a_table_that_is_no_lease_table() {
         78,
         &["table app is not a lease table", "customer (HASH), order (RANGE)", "tableName"],
     );
+    let mut leases = rig.command(&["leases", file.to_str().unwrap()]);
+    assert_eq!(leases.ended().await.code(), Some(78), "{}", rig.daemon_log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! A log that nobody reads holds nobody up.
+//! The log: its first line, its colours; one that nobody reads holds nobody up.
 
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
@@ -28,4 +28,50 @@ async fn a_reader_that_does_not_read_holds_nobody_up() {
     daemon.signal(rustix::process::Signal::TERM);
     assert_eq!(daemon.ended().await.code(), Some(0));
     drop(unread);
+}
+
+/// Which build a log is of is asked for first, and the first line is what log collectors keep of a crash loop.
+#[tokio::test(flavor = "multi_thread")]
+async fn first_line_names_version_commit_target_and_features() {
+    let rig = Rig::start("first-line").await;
+    let file = rig.properties("cat", "maxRecords = 20000\n");
+    let mut daemon = rig.command(&["--log-format", "json", file.to_str().unwrap()]);
+    assert_eq!(daemon.ended().await.code(), Some(78));
+    let log = rig.daemon_log();
+    let first: serde_json::Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
+    let mut version = rig.command(&["--version"]);
+    assert_eq!(version.ended().await.code(), Some(0));
+    let [shown] = &version.printed[..] else { panic!("{:?}", version.printed) };
+    for field in ["version", "commit", "target", "features"] {
+        let value = first[field].as_str().unwrap_or_else(|| panic!("{field} in {first}"));
+        assert!(!value.is_empty() && shown.contains(value), "{field}: {value} in {shown}");
+    }
+    assert_eq!(first["version"], env!("CARGO_PKG_VERSION"));
+}
+
+/// What the binary writes to a terminal of its own.
+fn on_a_terminal(rig: &Rig, variables: &[(&str, &str)]) -> String {
+    // A warning, and then a fault: nothing is called.
+    let file = rig.properties("cat", "failoverTimeMilis = 5\nmaxRecords = 20000\n");
+    let output = std::process::Command::new("python3")
+        .args(["-c", "import pty, sys; pty.spawn(sys.argv[1:])", env!("CARGO_BIN_EXE_multilangd")])
+        .arg(file)
+        .env_remove("NO_COLOR")
+        .env("TERM", "xterm")
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(shown.contains("failoverTimeMilis"), "{shown}");
+    shown
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn terminal_gets_colours_unless_it_refuses_them() {
+    let rig = Rig::start("colours").await;
+    assert!(on_a_terminal(&rig, &[]).contains('\x1b'));
+    assert!(on_a_terminal(&rig, &[("NO_COLOR", "")]).contains('\x1b'), "empty is as good as not there");
+    assert!(!on_a_terminal(&rig, &[("NO_COLOR", "1")]).contains('\x1b'));
+    assert!(!on_a_terminal(&rig, &[("TERM", "dumb")]).contains('\x1b'));
 }

@@ -61,6 +61,8 @@ pub struct Rig {
     pub wrapper: Vec<OsString>,
     /// For the daemon and, through it, its children.
     pub environment: Vec<(OsString, OsString)>,
+    /// A signal that the binary ignores from its start, as under nohup: the name without SIG.
+    pub ignored: Option<&'static str>,
     port: u16,
     _listener: JoinSet<()>,
     /// Everything reported so far, in order.
@@ -109,6 +111,7 @@ impl Rig {
             reports,
             wrapper: Vec::new(),
             environment: Vec::new(),
+            ignored: None,
             port,
             _listener: tasks,
             log: Vec::new(),
@@ -170,7 +173,8 @@ impl Rig {
         // A signal that is ignored where the tests run (nohup, a job in the background) would stay
         // ignored; env becomes the binary, so the process is the same.
         let mut child = Command::new("env")
-            .arg("--default-signal=INT,HUP,TERM")
+            .arg("--default-signal=INT,HUP,QUIT,TERM")
+            .args(self.ignored.map(|signal| format!("--ignore-signal={signal}")))
             .args(&self.wrapper)
             .arg(env!("CARGO_BIN_EXE_multilangd"))
             .args(arguments)
@@ -362,6 +366,13 @@ pub struct Daemon {
 impl Daemon {
     pub fn pid(&self) -> u32 {
         self.child.id().unwrap()
+    }
+
+    /// Whether the daemon ignores a signal (`SigIgn` of proc(5)).
+    pub fn ignores(&self, signal: Signal) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+        u64::from_str_radix(mask.trim(), 16).unwrap() >> (signal.as_raw() - 1) & 1 == 1
     }
 
     /// Signals the daemon alone, by its pid.

@@ -53,6 +53,18 @@ impl Leases {
         Err(Error::Shape { table: self.table.clone(), found: format!("its key is {}", found.join(", ")) })
     }
 
+    /// Tells whether a refusal comes of the table's key: DynamoDB answers the reads of rows in a table of another kind
+    /// with a ValidationException that names no table.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a table that is no lease table; the others if it can't be described.
+    pub async fn verify_key(&self) -> Result<(), Error> {
+        match self.describe().await? {
+            Some(table) => self.check_shape(&table),
+            None => Err(Error::Missing(self.table.clone())),
+        }
+    }
+
     pub(super) async fn wait_until_usable(&self) -> Result<(), Error> {
         let deadline = Instant::now() + TABLE_WAIT;
         let mut pause = Duration::from_millis(50);
