@@ -166,7 +166,16 @@ impl Rig {
         let stderr = self.folder.join("stderr.log");
         // A signal that is ignored where the tests run (nohup, a job in the background) would stay
         // ignored; env becomes the binary, so the process is the same.
-        let mut child = Command::new("env")
+        let mut command = Command::new("env");
+        // Of the machine where the tests run.
+        let is_outer = |name: &str| {
+            let ends = ["_proxy", "_java_options", "java_tool_options"];
+            name.starts_with("AWS_") || ends.iter().any(|end| name.to_lowercase().ends_with(end))
+        };
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_outer)) {
+            command.env_remove(name);
+        }
+        let mut child = command
             .arg("--default-signal=INT,HUP,TERM")
             .arg(env!("CARGO_BIN_EXE_multilangd"))
             .args(arguments)
