@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{example, feed, kinesis, progress, tables};
-use crate::aws::credentials::SystemProperties;
 use crate::aws::{
     client,
     dynamodb::{self, Leases},
@@ -154,7 +153,7 @@ async fn serve(
         kinesis: config.kinesis.clone(),
         dynamodb: config.dynamodb.clone(),
         cloudwatch: None,
-        system: SystemProperties::of("local", "local"),
+        sdk: client::Settings::local_sdk(),
         failover: config.failover,
     };
     let watch = Watch::start(config)?;

@@ -13,6 +13,7 @@
 //! | `java.rs` | the lease rows, beside what Java was seen to write |
 //! | `local.rs` | `multilangd local` |
 //! | `log.rs` | a log that nobody reads |
+//! | `network.rs` | the environment's endpoints, proxies, CA certificates; what cannot be reached is named |
 //! | `reading.rs` | Kinesis in trouble |
 //! | `status.rs` | the status page, probes and metrics |
 //! | `tables.rs` | from three tables to one, and the rows in it, beside Java's |
@@ -30,6 +31,8 @@
     reason = "test code"
 )]
 
+#[path = "../support/proxy.rs"]
+mod proxy;
 #[path = "../support/rig.rs"]
 mod rig;
 #[path = "../support/wire.rs"]
@@ -46,6 +49,7 @@ mod java;
 mod life;
 mod local;
 mod log;
+mod network;
 mod reading;
 mod rows;
 mod status;
