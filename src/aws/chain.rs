@@ -34,11 +34,20 @@ pub(super) struct Step {
     /// Where it looks.
     place: String,
     provider: SharedCredentialsProvider,
+    /// Whether any failure means that there are none: the place may not exist at all.
+    may_be_missing: bool,
 }
 
 impl Step {
     pub(super) fn new(place: impl Into<String>, provider: impl ProvideCredentials + 'static) -> Self {
-        Self { place: place.into(), provider: SharedCredentialsProvider::new(provider) }
+        let provider = SharedCredentialsProvider::new(provider);
+        Self { place: place.into(), provider, may_be_missing: false }
+    }
+
+    /// A place that exists on some machines only. On others anything may answer at its address, a refusing proxy for
+    /// one.
+    pub(super) fn may_be_missing(self) -> Self {
+        Self { may_be_missing: true, ..self }
     }
 }
 
@@ -83,15 +92,16 @@ impl Chain {
 
     async fn ask(&self) -> provider::Result {
         let mut places = Vec::with_capacity(self.0.steps.len());
-        for Step { place, provider } in &self.0.steps {
-            match provider.provide_credentials().await {
+        for Step { place, provider, may_be_missing } in &self.0.steps {
+            let error = match provider.provide_credentials().await {
                 Ok(credentials) => return Ok(credentials),
-                Err(error @ CredentialsError::CredentialsNotLoaded(_)) => {
-                    debug!(place, error = super::error::causes(&error), "no credentials");
-                    places.push(format!("{place}{}", reason(&error)));
-                }
-                Err(error) => return Err(error),
+                Err(error) => error,
+            };
+            if !(*may_be_missing || matches!(error, CredentialsError::CredentialsNotLoaded(_))) {
+                return Err(error);
             }
+            debug!(place, error = super::error::causes(&error), "no credentials");
+            places.push(format!("{place}{}", reason(&error)));
         }
         let (name, places) = (self.0.name.clone(), places.join(", "));
         Err(CredentialsError::not_loaded(NoCredentials { name, places }))
@@ -108,11 +118,12 @@ impl Chain {
 
 /// Why a place has none, in brackets, as far as its provider says so in a few words.
 fn reason(error: &CredentialsError) -> String {
-    let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-    let lines = source.lines().collect::<Vec<_>>().join(" ");
+    let first = std::error::Error::source(error);
+    let causes = std::iter::successors(first, |error| error.source()).map(ToString::to_string);
+    let text = causes.collect::<Vec<_>>().join(": ").split_whitespace().collect::<Vec<_>>().join(" ");
     // A variable that isn't set is the usual case, and what is listed says as much.
-    let says_more = !["not set", "must be set", "not configured"].iter().any(|usual| lines.contains(usual));
-    if says_more && !lines.is_empty() && lines.len() <= 120 { format!(" ({lines})") } else { String::new() }
+    let says_more = !["not set", "must be set", "not configured"].iter().any(|usual| text.contains(usual));
+    if says_more && !text.is_empty() && text.len() <= 200 { format!(" ({text})") } else { String::new() }
 }
 
 impl ProvideCredentials for Chain {
@@ -162,6 +173,14 @@ mod tests {
     async fn provider_that_fails_is_no_lack_of_credentials() {
         let fails = Step::new("STS", Fails(|| CredentialsError::provider_error("throttled")));
         assert_eq!(Chain::new("A".to_owned(), vec![none(), fails]).load().await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn failing_place_that_may_not_exist_counts_as_one_without_credentials() {
+        let fails = || Step::new("metadata", Fails(|| CredentialsError::provider_error("forbidden")));
+        let chain = Chain::new("A".to_owned(), vec![none(), fails().may_be_missing()]);
+        let text = chain.load().await.unwrap_err().to_string();
+        assert!(text.contains("metadata (forbidden)"), "{text}");
     }
 
     #[tokio::test]

@@ -129,11 +129,12 @@ fn from_profile(name: Option<&str>, file: Option<&str>, base: &Base<'_>) -> Step
 }
 
 fn metadata(base: &Base<'_>) -> Step {
-    let name = "instance metadata";
+    let address = base.sdk.metadata.as_deref().unwrap_or("http://169.254.169.254");
+    let name = format!("instance metadata at {address}");
     if base.sdk.no_metadata {
         return Step::new(name, Nothing("forbidden by AWS_EC2_METADATA_DISABLED"));
     }
-    Step::new(name, ImdsCredentialsProvider::builder().configure(base.provider).build())
+    Step::new(name, ImdsCredentialsProvider::builder().configure(base.provider).build()).may_be_missing()
 }
 
 fn web_identity(given: Option<&WebIdentity>, base: &Base<'_>) -> Step {

@@ -54,6 +54,7 @@ const IGNORE_ENDPOINTS: Name = name(
     "ignore_configured_endpoint_urls",
 );
 const NO_METADATA: Name = name("aws.disableEc2Metadata", &["AWS_EC2_METADATA_DISABLED"], "");
+const METADATA: Name = name("", &["AWS_EC2_METADATA_SERVICE_ENDPOINT"], "");
 const TOKEN_FILE: Name = name("aws.webIdentityTokenFile", &["AWS_WEB_IDENTITY_TOKEN_FILE"], "");
 const ROLE: Name = name("aws.roleArn", &["AWS_ROLE_ARN"], "");
 const SESSION: Name = name("aws.roleSessionName", &["AWS_ROLE_SESSION_NAME"], "");
@@ -216,6 +217,8 @@ pub struct Sdk {
     pub keys: Keys,
     /// A web identity of which a part is in system properties.
     pub web_identity: Option<super::credentials::WebIdentity>,
+    /// Where instance metadata is asked, if not at its usual address.
+    pub metadata: Option<String>,
     /// Instance metadata must not be asked.
     pub no_metadata: bool,
     /// FIPS 140 endpoints, of STS and SSO too.
@@ -295,6 +298,7 @@ pub fn resolve(outside: &Outside<'_>, warnings: &mut Vec<Remark>, faults: &mut V
             session_token: get("aws.sessionToken"),
         },
         web_identity: web_identity.flatten(),
+        metadata: text(METADATA),
         no_metadata: outside.switch(NO_METADATA, faults).is_some_and(|(disabled, _)| disabled),
         fips: outside.switch(FIPS, faults).map(|(is, _)| is),
         dual_stack: outside.switch(DUAL_STACK, faults).map(|(is, _)| is),

@@ -35,7 +35,7 @@ async fn default_chain_without_credentials_names_every_place_in_one_line() {
         &files[0],
         &files[1],
         "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-        "instance metadata",
+        "http://169.254.169.254",
         "AWS_EC2_METADATA_DISABLED",
     ];
     for place in places {
