@@ -3,7 +3,10 @@
 //! | module | holds |
 //! |---|---|
 //! | [`client`] | clients: region, endpoint, HTTP, time limits |
+//! | [`http`] | HTTP: proxies, CA certificates, the endpoint's name in errors |
 //! | [`credentials`] | providers of credentials |
+//! | [`chain`] | providers asked one after the other |
+//! | [`profile`] | the AWS profile |
 //! | [`dynamodb`] | [`crate::lease::Table`] |
 //! | `item` | lease rows and their attributes |
 //! | [`kinesis`] | [`crate::shard::Api`] and [`crate::retrieval::Api`] |
@@ -13,7 +16,7 @@
 //! | `records` | records, read from those bytes while they come |
 //! | [`state`] | [`crate::fleet::Store`] |
 //! | `moving` | its move into one table |
-//! | [`region`] | the region that is known without a call |
+//! | [`region`] | whether the region can be asked for |
 //! | [`cloudwatch`] | [`crate::metrics::cloudwatch::Publisher`] |
 //! | `calls` | every call counted |
 //! | `skew` | whether this machine's clock is right |
@@ -21,6 +24,7 @@
 
 mod calls;
 mod capture;
+pub mod chain;
 pub mod client;
 pub mod cloudwatch;
 pub mod credentials;
@@ -31,14 +35,17 @@ mod frames;
 #[cfg(test)]
 #[path = "../tests/support/fuzz.rs"]
 mod fuzz;
+pub mod http;
 mod item;
 pub mod kinesis;
 mod moving;
+pub mod profile;
 pub mod records;
 pub mod region;
 mod reported;
 mod skew;
 pub mod state;
 
-/// Log directives: who says at length, each time, what our own words say: where credentials were looked for.
-pub const QUIET: &str = "aws_config::meta=error,aws_config::imds=error";
+/// Log directives: what the SDK logs at length, each time, and our own messages say once: where credentials and
+/// profiles were looked for.
+pub const QUIET: &str = "aws_config::meta=error,aws_config::imds=error,aws_runtime::env_config=error";

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use clap::{Arg, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
-use multilangd::aws::credentials::SystemProperties;
 use multilangd::config::keys::{nearest, own};
 use multilangd::version;
 
@@ -172,10 +171,8 @@ pub(crate) struct Words {
     pub(crate) options: Vec<(&'static str, String)>,
     /// Folders of a Java class path; a file is looked for there first.
     pub(crate) class_path: Vec<PathBuf>,
-    /// `-Daws.region`.
-    pub(crate) region: Option<String>,
-    /// `-Daws.accessKeyId` and the like.
-    pub(crate) system: SystemProperties,
+    /// JVM system properties of a Java-style command line: `-Dname=value`.
+    pub(crate) properties: Vec<String>,
     /// What to say about the arguments.
     pub(crate) notices: Vec<&'static str>,
 }
@@ -209,8 +206,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<(Co
         expand: cli.file.expand_env,
         options,
         class_path: java.class_path,
-        region: java.region,
-        system: java.system,
+        properties: java.properties,
         notices: Vec::new(),
     };
     let command = match cli.command {

@@ -10,6 +10,7 @@
 //! | [`expand`] | `${NAME}`, if asked for |
 //! | [`resolve`] | defaults, what hangs on what, limits; every fault and warning at once |
 //! | `made` | settings without a fault into the [`Config`] |
+//! | [`sdk`] | AWS settings outside the file: system properties, the environment, the profile, proxies |
 //! | [`permissions`] | the AWS permissions that a file needs |
 //! | [`settings`] | all settings in force with their sources, as `check` prints them |
 //!
@@ -37,6 +38,7 @@ mod names;
 pub mod permissions;
 mod position;
 pub mod resolve;
+pub mod sdk;
 pub mod settings;
 pub mod value;
 
@@ -61,6 +63,8 @@ pub struct Config {
     pub dynamodb: ClientConfig,
     /// How CloudWatch is reached.
     pub cloudwatch: ClientConfig,
+    /// AWS settings outside the file that no single client has for itself.
+    pub sdk: sdk::Sdk,
     /// `initialPositionInStream`, `initialPositionInStreamExtended`.
     pub initial: InitialPosition,
     /// `failoverTimeMillis`.
@@ -172,10 +176,10 @@ pub struct ClientConfig {
     pub region: Option<String>,
     /// `….endpointOverride`, `kinesisEndpoint`, `dynamoDBEndpoint`.
     pub endpoint: Option<String>,
-    /// `….dualstackEnabled`.
-    pub dual_stack: bool,
-    /// `….fipsEnabled`.
-    pub fips: bool,
+    /// `….dualstackEnabled`, else what the environment says.
+    pub dual_stack: Option<bool>,
+    /// `….fipsEnabled`, else what the environment says.
+    pub fips: Option<bool>,
     /// `….overrideConfiguration.apiCallTimeout`.
     pub call_timeout: Option<Duration>,
     /// `….overrideConfiguration.apiCallAttemptTimeout`.
@@ -218,10 +222,16 @@ pub enum Source {
     File(usize),
     /// Nobody gave it.
     Default,
-    /// An environment variable.
+    /// An environment variable that sets a key of ours.
     Environment,
     /// The command line.
     Option,
+    /// This environment variable of the AWS SDK.
+    Variable(&'static str),
+    /// This JVM system property.
+    Property(&'static str),
+    /// This key of the AWS profile.
+    Profile(&'static str),
 }
 
 impl Source {
@@ -229,7 +239,20 @@ impl Source {
     pub fn line(self) -> Option<usize> {
         match self {
             Self::File(line) => Some(line),
-            Self::Default | Self::Environment | Self::Option => None,
+            Self::Default
+            | Self::Environment
+            | Self::Option
+            | Self::Variable(_)
+            | Self::Property(_)
+            | Self::Profile(_) => None,
+        }
+    }
+
+    /// The name of the variable, the system property or the profile's key, if it is one of AWS.
+    pub fn set_by(self) -> Option<&'static str> {
+        match self {
+            Self::Variable(name) | Self::Property(name) | Self::Profile(name) => Some(name),
+            Self::File(_) | Self::Default | Self::Environment | Self::Option => None,
         }
     }
 
@@ -238,8 +261,10 @@ impl Source {
         match self {
             Self::File(_) => "file",
             Self::Default => "default",
-            Self::Environment => "environment",
+            Self::Environment | Self::Variable(_) => "environment",
             Self::Option => "option",
+            Self::Property(_) => "system property",
+            Self::Profile(_) => "profile",
         }
     }
 }
@@ -248,6 +273,9 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(line) => write!(f, "line {line}"),
+            Self::Variable(name) => f.write_str(name),
+            Self::Property(name) => write!(f, "-D{name}"),
+            Self::Profile(key) => write!(f, "profile key {key}"),
             other @ (Self::Default | Self::Environment | Self::Option) => f.write_str(other.name()),
         }
     }

@@ -51,7 +51,7 @@ pub const EXITS: &[(Exit, u8, &str, &str)] = &[
         Exit::Config,
         78,
         "config",
-        "wrong settings, no such program, a table that is no lease table or belongs to another stream, or another process \
+        "wrong settings, no AWS credentials, no such program, a table that is no lease table or belongs to another stream, or another process \
          with the same workerId",
     ),
     (

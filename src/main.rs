@@ -12,13 +12,15 @@ use std::time::Duration;
 
 use multilangd::aws::client;
 use multilangd::aws::cloudwatch::CloudWatch;
-use multilangd::aws::credentials::SystemProperties;
 use multilangd::aws::dynamodb::{self, Leases};
+use multilangd::aws::http;
 use multilangd::aws::kinesis::Attempts;
-use multilangd::aws::region;
 use multilangd::aws::state::State;
+use multilangd::aws::{profile, region};
 use multilangd::clock;
 use multilangd::config::resolve::{self, Given, Resolved};
+use multilangd::config::sdk::Sdk;
+use multilangd::config::sdk::jvm::Properties;
 use multilangd::config::settings::{self, Settings};
 use multilangd::config::{Config, Remark, expand};
 use multilangd::daemon::{self, Ports};
@@ -114,17 +116,16 @@ async fn given(words: &Words) -> Given {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
     let asked = variables.get(expand::VARIABLE).is_some_and(|value| value == "true" || value == "1");
-    let region = match &words.region {
-        Some(region) => Some(region.clone()),
-        None => region::nearby().await,
-    };
+    let properties = Properties::read(&variables, &words.properties);
+    let profile = profile::load(&variables, &properties).await;
     Given {
         bytes: Vec::new(),
         overrides: words.overrides.clone(),
         expand: words.expand || asked,
         options: words.options.clone(),
         variables,
-        region,
+        properties,
+        profile,
         hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
     }
 }
@@ -201,7 +202,7 @@ async fn run_daemon(file: &Path, words: &Words, stop: CancellationToken) -> Exit
         let resolved = resolve::resolve(&given);
         start_daemon_log(&resolved)?;
         let config = configured(resolved, &name, words, &random_id()?)?;
-        Box::pin(start(&config, words.system.clone(), stop)).await
+        Box::pin(start(&config, stop)).await
     };
     Box::pin(started).await.err().unwrap_or(Exit::Clean)
 }
@@ -254,8 +255,8 @@ async fn check(file: &Path, words: &Words, json: bool) -> Exit {
     if let Err(exit) = read(file, words, &mut given) {
         return exit;
     }
-    let Resolved { settings, mut warnings, mut faults, .. } = resolve::resolve(&given);
-    look_around(&settings, &mut warnings, &mut faults);
+    let Resolved { settings, mut warnings, mut faults, sdk, .. } = resolve::resolve(&given);
+    look_around(&settings, &sdk, &mut warnings, &mut faults);
     warnings.extend(words.notices.iter().map(|text| Remark {
         line: None,
         key: None,
@@ -293,13 +294,10 @@ async fn show_leases(file: &Path, words: &Words, json: bool, watch: Option<u64>)
         Ok(config) => config,
         Err(exit) => return exit,
     };
-    let settings = client::Settings { cloudwatch: None, ..client_settings(&config, words.system.clone()) };
-    let clients = match client::clients(&settings, Arc::new(Discard)).await {
+    let settings = client::Settings { cloudwatch: None, ..client_settings(&config) };
+    let clients = match clients(&settings, Arc::new(Discard)).await {
         Ok(clients) => clients,
-        Err(error) => {
-            complain(&error);
-            return Exit::Config;
-        }
+        Err(exit) => return exit,
     };
     let (table, state) = tables(&clients, &config);
     let between = watch.map_or(config.failover / 2, Duration::from_secs);
@@ -325,12 +323,23 @@ async fn show_leases(file: &Path, words: &Words, json: bool, watch: Option<u64>)
     }
 }
 
-fn client_settings(config: &Config, system: SystemProperties) -> client::Settings {
+/// The clients, with credentials at hand, or why there can be none told.
+async fn clients(settings: &client::Settings, sink: Arc<dyn Sink>) -> Result<client::Clients, Exit> {
+    let refuse = |error: &dyn std::fmt::Display| {
+        complain(error);
+        Exit::Config
+    };
+    let clients = client::clients(settings, sink).await.map_err(|error| refuse(&error))?;
+    clients.load_credentials().await.map_err(|error| refuse(&error))?;
+    Ok(clients)
+}
+
+fn client_settings(config: &Config) -> client::Settings {
     client::Settings {
         kinesis: config.kinesis.clone(),
         dynamodb: config.dynamodb.clone(),
         cloudwatch: config.metrics.as_ref().map(|_| config.cloudwatch.clone()),
-        system,
+        sdk: config.sdk.clone(),
         failover: config.failover,
     }
 }
@@ -352,17 +361,20 @@ fn tables(clients: &client::Clients, config: &Config) -> (Leases, State) {
 }
 
 /// What the file can't say: whether this machine has a region and the program.
-fn look_around(settings: &Settings, warnings: &mut Vec<Remark>, faults: &mut Vec<Remark>) {
+fn look_around(settings: &Settings, sdk: &Sdk, warnings: &mut Vec<Remark>, faults: &mut Vec<Remark>) {
     let remark = |key: &str, text: String| Remark { line: None, key: Some(key.to_owned()), text };
     let told = |key: &str, faults: &[Remark]| faults.iter().any(|fault| fault.key.as_deref() == Some(key));
     let has_none = |name: &&str| settings.text(name).is_none();
     if !told("regionName", faults) && ["kinesisClient.region", "dynamoDbClient.region"].iter().any(has_none) {
-        if region::may_have_metadata() {
+        if region::may_have_metadata(sdk.no_metadata) {
             let text = "no region is set, instance metadata will be asked for it".to_owned();
             warnings.push(remark("regionName", text));
         } else {
             faults.push(remark("regionName", client::NoRegion.to_string()));
         }
+    }
+    if let Err(error) = http::check_bundle(&sdk.network) {
+        faults.push(remark("network.caBundle", error.to_string()));
     }
     let search = std::env::var_os("PATH");
     let executable = settings.text("executableName").unwrap_or_default();
@@ -373,7 +385,7 @@ fn look_around(settings: &Settings, warnings: &mut Vec<Remark>, faults: &mut Vec
     }
 }
 
-async fn start(config: &Config, system: SystemProperties, stop: CancellationToken) -> Result<(), Exit> {
+async fn start(config: &Config, stop: CancellationToken) -> Result<(), Exit> {
     let refuse = |error: &dyn std::fmt::Display| {
         complain(error);
         Exit::Config
@@ -389,8 +401,7 @@ async fn start(config: &Config, system: SystemProperties, stop: CancellationToke
         Some(metrics) => Arc::new(Both(watch.board.clone(), metrics.clone())),
         None => watch.board.clone(),
     };
-    let clients =
-        client::clients(&client_settings(config, system), sink.clone()).await.map_err(|e| refuse(&e))?;
+    let clients = clients(&client_settings(config), sink.clone()).await?;
     let list = Attempts { pause: config.list_shards_pause, most: config.list_shards_attempts };
     let stream = Arc::new(clients.stream(config.stream.clone()).listing(list));
     let (table, state) = tables(&clients, config);

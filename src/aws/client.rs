@@ -1,25 +1,25 @@
 //! Clients: one HTTP stack, two services, each with its region, address, credentials and time limits.
 //!
-//! Region: the setting, else the SDK's chain (environment, profile, instance metadata).
+//! Region: the setting, else instance metadata. What the environment and the profile say is among the settings.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::calls::Count;
-use super::capture::Capturing;
+use super::chain::{Chain, NoCredentials};
+use super::http::{BadBundle, Http};
 use super::skew::Watch;
 use aws_config::provider_config::ProviderConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_sdk_dynamodb::config::SharedCredentialsProvider;
-use aws_smithy_http_client::{Builder, tls};
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_types::retry::RetryConfig;
 
-use super::credentials::{self, Base, SystemProperties};
+use super::credentials::{self, Base};
 use super::kinesis::Stream;
+use super::{profile, region};
 use crate::config::ClientConfig;
 use crate::config::credentials::Provider;
+use crate::config::sdk::{Keys, Sdk};
 use crate::metrics::Sink;
 
 /// What clients are made from.
@@ -31,8 +31,8 @@ pub struct Settings {
     pub dynamodb: ClientConfig,
     /// How CloudWatch is reached, if it is.
     pub cloudwatch: Option<ClientConfig>,
-    /// For the provider of that name.
-    pub system: SystemProperties,
+    /// What all of them have from outside the file.
+    pub sdk: Sdk,
     /// Writes on leases must be answered well within this.
     pub failover: Duration,
 }
@@ -44,15 +44,23 @@ impl Settings {
             region: Some(region.to_owned()),
             endpoint: Some(endpoint.to_owned()),
             providers: vec![Provider::SystemProperties],
+            // The environment's are for AWS.
+            fips: Some(false),
+            dual_stack: Some(false),
             ..ClientConfig::default()
         };
         Self {
             kinesis: client(kinesis),
             dynamodb: client(dynamodb),
             cloudwatch: None,
-            system: SystemProperties::of("local", "local"),
+            sdk: Self::local_sdk(),
             failover,
         }
+    }
+
+    /// Credentials for endpoints on this machine.
+    pub fn local_sdk() -> Sdk {
+        Sdk { keys: Keys::of("local", "local"), ..Sdk::default() }
     }
 }
 
@@ -60,6 +68,17 @@ impl Settings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no AWS region is known: set regionName in the properties file, or AWS_REGION")]
 pub struct NoRegion;
+
+/// Clients can't be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// No region is known.
+    #[error(transparent)]
+    NoRegion(#[from] NoRegion),
+    /// The CA bundle can't be used.
+    #[error(transparent)]
+    BadBundle(#[from] BadBundle),
+}
 
 /// All clients.
 #[derive(Debug, Clone)]
@@ -72,43 +91,77 @@ pub struct Clients {
     pub cloudwatch: Option<aws_sdk_cloudwatch::Client>,
     /// Where Kinesis is, if that was said.
     endpoint: Option<String>,
+    http: Http,
+    /// Of DynamoDB, then of Kinesis.
+    credentials: Vec<Chain>,
+    /// Whether credentials can come from instance metadata, which may not answer yet while a machine starts.
+    may_come: bool,
 }
 
 impl Clients {
     /// The stream of that name.
     pub fn stream(&self, name: String) -> Stream {
-        Stream::new(self.kinesis.clone(), name, self.endpoint.clone())
+        Stream::new(self.kinesis.clone(), name, self.endpoint.clone(), self.http.clone())
+    }
+
+    /// Loads the first credentials of DynamoDB and Kinesis.
+    ///
+    /// # Errors
+    /// There are none, and there will be none without a change to the environment.
+    pub async fn load_credentials(&self) -> Result<(), NoCredentials> {
+        for chain in &self.credentials {
+            match chain.load().await {
+                Err(_) if self.may_come => return Ok(()),
+                loaded => loaded?,
+            }
+        }
+        Ok(())
     }
 }
 
 /// Makes the clients, whose calls are counted by `sink`. Nothing is called but what the region's chain asks.
 ///
 /// # Errors
-/// [`NoRegion`].
-pub async fn clients(settings: &Settings, sink: Arc<dyn Sink>) -> Result<Clients, NoRegion> {
-    let http = http(None);
+/// [`Error`].
+pub async fn clients(settings: &Settings, sink: Arc<dyn Sink>) -> Result<Clients, Error> {
+    let sdk = &settings.sdk;
+    let all = [Some(&settings.dynamodb), Some(&settings.kinesis), settings.cloudwatch.as_ref()];
+    let http = Http::new(&sdk.network)?;
+    let stack = http.client();
     let mut loader =
-        aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http.clone()).no_credentials();
+        aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(stack.clone()).no_credentials();
     // With a region of their own the clients don't need the chain, which may ask instance metadata.
     // Metrics are no reason to: without one of its own CloudWatch's is Kinesis'.
     if let (Some(region), Some(_)) = (&settings.kinesis.region, &settings.dynamodb.region) {
         loader = loader.region(Region::new(region.clone()));
     }
-    let shared = loader.load().await;
-    let provider =
-        ProviderConfig::without_region().with_http_client(http).with_region(shared.region().cloned());
-    let chain = |client: &ClientConfig| {
-        let region = client.region.clone().or_else(|| shared.region().map(ToString::to_string));
-        (client.clone(), region)
-    };
+    if !sdk.profile.name.is_empty() {
+        loader = loader.profile_name(&sdk.profile.name);
+    }
+    loader = loader.profile_files(profile::chosen(&sdk.profile_files));
+    loader = sdk.fips.into_iter().fold(loader, |loader, fips| loader.use_fips(fips));
+    loader = sdk.dual_stack.into_iter().fold(loader, |loader, dual| loader.use_dual_stack(dual));
+    let shared = Box::pin(loader.load()).await;
+    let provider = ProviderConfig::without_region()
+        .with_http_client(stack)
+        .with_region(shared.region().cloned())
+        .with_use_fips(shared.use_fips())
+        .with_use_dual_stack(shared.use_dual_stack());
     let mut made = Vec::new();
-    let all = [Some(&settings.dynamodb), Some(&settings.kinesis), settings.cloudwatch.as_ref()];
-    for (client, region) in all.into_iter().flatten().map(chain) {
+    let mut chains: Vec<Chain> = Vec::new();
+    for client in all.into_iter().flatten() {
+        let region = client.region.clone().or_else(|| shared.region().map(ToString::to_string));
         let region = region.ok_or(NoRegion)?;
-        let base =
-            Base { shared: &shared, provider: &provider, system: &settings.system, region: Some(&region) };
-        let credentials = credentials::provider(&client.providers, &base).await;
-        made.push(Client { config: client, region: Region::new(region), credentials });
+        let base = Base { shared: &shared, provider: &provider, sdk, region: Some(&region) };
+        let credentials = Box::pin(credentials::provider(&client.providers, &base)).await;
+        // Those of CloudWatch are no reason not to start, and the same providers say the same again.
+        let is_new = match made.len() {
+            0 => true,
+            1 => client.providers != settings.dynamodb.providers,
+            _ => false,
+        };
+        chains.extend(credentials.clone().filter(|_| is_new));
+        made.push(Client { config: client.clone(), region: Region::new(region), credentials });
     }
     let mut made = made.into_iter();
     let (dynamodb, kinesis) = (made.next().ok_or(NoRegion)?, made.next().ok_or(NoRegion)?);
@@ -123,19 +176,10 @@ pub async fn clients(settings: &Settings, sink: Arc<dyn Sink>) -> Result<Clients
         kinesis: aws_sdk_kinesis::Client::from_conf(kinesis_config(&shared, kinesis, &sink)),
         cloudwatch: cloudwatch.map(aws_sdk_cloudwatch::Client::from_conf),
         endpoint: settings.kinesis.endpoint.clone(),
+        http,
+        credentials: chains,
+        may_come: region::may_have_metadata(sdk.no_metadata),
     })
-}
-
-/// An HTTP stack of its own: its connections are shared with nobody else. It has certificates, unless all that it
-/// reaches is an endpoint that needs none.
-pub(super) fn http(endpoint: Option<&str>) -> SharedHttpClient {
-    let http = if is_plain(endpoint) {
-        Builder::new().build_http()
-    } else {
-        let ring = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
-        Builder::new().tls_provider(ring).build_https()
-    };
-    SharedHttpClient::new(Capturing(http))
 }
 
 /// Whether that is HTTP without TLS: then it is HTTP/1, too.
@@ -147,7 +191,7 @@ struct Client {
     config: ClientConfig,
     region: Region,
     /// None: requests aren't signed.
-    credentials: Option<SharedCredentialsProvider>,
+    credentials: Option<Chain>,
 }
 
 impl Client {
@@ -165,20 +209,20 @@ impl Client {
 /// What the settings say of a client, whatever its service: their builders have the same methods and no trait.
 macro_rules! configured {
     ($builder:expr, $client:ident, $sink:ident) => {{
-        let mut config = $builder
-            .region($client.region)
-            .interceptor(Count($sink.clone()))
-            .use_dual_stack($client.config.dual_stack)
-            .use_fips($client.config.fips);
+        let mut config = $builder.region($client.region).interceptor(Count($sink.clone()));
+        // What nobody set stays as the SDK finds it.
+        if let Some(dual_stack) = $client.config.dual_stack {
+            config = config.use_dual_stack(dual_stack);
+        }
+        if let Some(fips) = $client.config.fips {
+            config = config.use_fips(fips);
+        }
         config = match $client.credentials {
             Some(credentials) => config.credentials_provider(credentials),
             None => config.allow_no_auth(),
         };
         if let Some(endpoint) = &$client.config.endpoint {
             config = config.endpoint_url(endpoint);
-            if is_plain(Some(endpoint)) {
-                config = config.http_client(http(Some(endpoint)));
-            }
         }
         config.build()
     }};

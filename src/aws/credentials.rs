@@ -2,160 +2,157 @@
 //!
 //! The first of the list that has credentials is used. Roles are assumed with the default chain's.
 
-use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_config::ecs::EcsCredentialsProvider;
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::imds::credentials::ImdsCredentialsProvider;
-use aws_config::meta::credentials::CredentialsProviderChain;
 use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::provider_config::ProviderConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::web_identity_token::{StaticConfiguration, WebIdentityTokenCredentialsProvider};
 use aws_config::{Region, SdkConfig};
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::future;
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
-use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
+use aws_sdk_dynamodb::config::{Credentials, ProvideCredentials, SharedCredentialsProvider};
 
-use crate::config::credentials::{AssumeRole, Provider};
-
-/// What Java takes from `-Daws.accessKeyId` and the like.
-#[derive(Clone, PartialEq, Eq, Default)]
-pub struct SystemProperties {
-    /// `aws.accessKeyId`.
-    pub access_key_id: Option<String>,
-    /// `aws.secretAccessKey`.
-    pub secret_access_key: Option<String>,
-    /// `aws.sessionToken`.
-    pub session_token: Option<String>,
-}
-
-impl std::fmt::Debug for SystemProperties {
-    /// Never the secrets.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SystemProperties").field("access_key_id", &self.access_key_id).finish_non_exhaustive()
-    }
-}
-
-impl SystemProperties {
-    /// A pair of keys.
-    pub fn of(id: &str, secret: &str) -> Self {
-        Self {
-            access_key_id: Some(id.to_owned()),
-            secret_access_key: Some(secret.to_owned()),
-            session_token: None,
-        }
-    }
-
-    fn credentials(&self) -> Option<Credentials> {
-        let (id, secret) = (self.access_key_id.as_ref()?, self.secret_access_key.as_ref()?);
-        Some(Credentials::new(id, secret, self.session_token.clone(), None, "SystemProperties"))
-    }
-}
+use super::chain::{Chain, Step};
+use super::profile;
+use crate::config::credentials::{AssumeRole, Provider, WebIdentity};
+use crate::config::sdk::{Keys, Sdk};
 
 /// What providers are made with.
 pub(super) struct Base<'a> {
     /// The region, the HTTP stack, the clock.
     pub(super) shared: &'a SdkConfig,
     pub(super) provider: &'a ProviderConfig,
-    pub(super) system: &'a SystemProperties,
+    pub(super) sdk: &'a Sdk,
     /// Of this client; STS is called there if nothing else names a region.
     pub(super) region: Option<&'a str>,
 }
 
-/// The SDK's provider for a list; none if requests are not to be signed.
-pub(super) async fn provider(providers: &[Provider], base: &Base<'_>) -> Option<SharedCredentialsProvider> {
-    let mut chain: Option<CredentialsProviderChain> = None;
-    for provider in providers.iter().take_while(|provider| **provider != Provider::Anonymous) {
-        let (name, made) = one(provider, base).await;
-        chain = Some(match chain {
-            None => CredentialsProviderChain::first_try(name, made),
-            Some(chain) => chain.or_else(name, made),
-        });
+impl Base<'_> {
+    /// The region of STS: that of this machine, not of the stream.
+    fn nearby(&self) -> Option<Region> {
+        self.sdk.region.as_deref().or(self.region).map(|region| Region::new(region.to_owned()))
     }
-    chain.map(SharedCredentialsProvider::new)
+
+    /// For calls of STS.
+    fn near(&self) -> ProviderConfig {
+        self.provider.clone().with_region(self.nearby())
+    }
 }
 
-async fn one(provider: &Provider, base: &Base<'_>) -> (&'static str, SharedCredentialsProvider) {
-    let config = base.provider;
-    match provider {
-        Provider::Default | Provider::Anonymous => ("Default", default_chain(base).await),
-        Provider::Environment => {
-            ("Environment", SharedCredentialsProvider::new(EnvironmentVariableCredentialsProvider::new()))
+/// The SDK's provider for a list; none if requests are not to be signed.
+pub(super) async fn provider(providers: &[Provider], base: &Base<'_>) -> Option<Chain> {
+    let shown: Vec<String> = providers.iter().map(shown).collect();
+    let mut steps = Vec::new();
+    for provider in providers.iter().take_while(|provider| **provider != Provider::Anonymous) {
+        if *provider == Provider::Default {
+            steps.extend(default_steps(base));
+        } else {
+            steps.push(one(provider, base).await);
         }
-        Provider::SystemProperties => {
-            let made = match base.system.credentials() {
-                Some(credentials) => SharedCredentialsProvider::new(credentials),
-                // Nothing to give: the chain goes on.
-                None => SharedCredentialsProvider::new(Nothing),
-            };
-            ("SystemProperties", made)
-        }
-        Provider::Profile { name, file } => {
-            let mut builder = ProfileFileCredentialsProvider::builder().configure(config);
-            if let Some(name) = name {
-                builder = builder.profile_name(name);
-            }
-            if let Some(file) = file {
-                let files = EnvConfigFiles::builder().with_file(EnvConfigFileKind::Credentials, file).build();
-                builder = builder.profile_files(files);
-            }
-            ("Profile", SharedCredentialsProvider::new(builder.build()))
-        }
-        Provider::InstanceProfile => {
-            let made = ImdsCredentialsProvider::builder().configure(config).build();
-            ("InstanceProfile", SharedCredentialsProvider::new(made))
-        }
-        Provider::Container => {
-            let made = EcsCredentialsProvider::builder().configure(config).build();
-            ("Container", SharedCredentialsProvider::new(made))
-        }
-        Provider::WebIdentity(given) => {
-            let mut builder = WebIdentityTokenCredentialsProvider::builder().configure(config);
-            if let Some(given) = given {
-                builder = builder.static_configuration(StaticConfiguration {
-                    web_identity_token_file: given.token_file.clone().into(),
-                    role_arn: given.role.clone(),
-                    session_name: given.session.clone(),
-                });
-            }
-            ("WebIdentity", SharedCredentialsProvider::new(builder.build()))
-        }
-        Provider::AssumeRole(assume) => ("AssumeRole", assumed(assume, base).await),
     }
+    (!steps.is_empty()).then(|| Chain::new(shown.join(", "), steps))
+}
+
+/// The name alone: arguments can hold what is not everyone's to read.
+fn shown(provider: &Provider) -> String {
+    provider.to_string().split('|').next().unwrap_or_default().to_owned()
 }
 
 /// In the order of Java's `DefaultCredentialsProvider`: the SDK's own chain knows no system properties, and asks the
 /// profile before a web identity.
-async fn default_chain(base: &Base<'_>) -> SharedCredentialsProvider {
-    let given = base.system.credentials();
-    let given = given.map_or_else(|| SharedCredentialsProvider::new(Nothing), SharedCredentialsProvider::new);
-    // STS is called where the SDK's chain would call it: near this machine, not near the stream.
-    let nearby = super::region::nearby().await;
-    let is_known = nearby.is_some() || !super::region::may_have_metadata();
-    let nearby = nearby.or_else(|| base.region.map(str::to_owned)).map(Region::new);
-    let near = base.provider.clone().with_region(nearby.clone());
-    let web = WebIdentityTokenCredentialsProvider::builder().configure(&near).build();
-    let mut rest = DefaultCredentialsChain::builder().configure(base.provider.clone());
-    // Without one it asks instance metadata, and says at length where there is none.
-    rest.set_region(nearby.filter(|_| is_known));
-    let rest = rest.build().await;
-    SharedCredentialsProvider::new(
-        CredentialsProviderChain::first_try("SystemProperties", given)
-            .or_else("Environment", EnvironmentVariableCredentialsProvider::new())
-            .or_else("WebIdentity", web)
-            .or_else("Default", rest),
-    )
+fn default_steps(base: &Base<'_>) -> Vec<Step> {
+    let container = ["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"];
+    vec![
+        system_properties(&base.sdk.keys),
+        environment(),
+        web_identity(None, base),
+        from_profile(None, None, base),
+        Step::new(
+            container.join(" and "),
+            EcsCredentialsProvider::builder().configure(base.provider).build(),
+        ),
+        metadata(base),
+    ]
+}
+
+async fn one(provider: &Provider, base: &Base<'_>) -> Step {
+    match provider {
+        Provider::Environment => environment(),
+        Provider::SystemProperties => system_properties(&base.sdk.keys),
+        Provider::Profile { name, file } => from_profile(name.as_deref(), file.as_deref(), base),
+        Provider::InstanceProfile => metadata(base),
+        Provider::Container => {
+            let made = EcsCredentialsProvider::builder().configure(base.provider).build();
+            Step::new("the metadata of an ECS task or an EKS pod", made)
+        }
+        Provider::WebIdentity(given) => web_identity(given.as_ref(), base),
+        Provider::AssumeRole(assume) => {
+            Step::new(format!("the role {}", assume.role), assumed(assume, base).await)
+        }
+        Provider::Default | Provider::Anonymous => {
+            Step::new("the default chain", Chain::new(shown(provider), default_steps(base)))
+        }
+    }
+}
+
+fn environment() -> Step {
+    Step::new("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", EnvironmentVariableCredentialsProvider::new())
+}
+
+fn system_properties(keys: &Keys) -> Step {
+    let name = "-Daws.accessKeyId and -Daws.secretAccessKey";
+    match (&keys.access_key_id, &keys.secret_access_key) {
+        (Some(id), Some(secret)) => {
+            let token = keys.session_token.clone();
+            Step::new(name, Credentials::new(id, secret, token, None, "SystemProperties"))
+        }
+        // Nothing to give: the chain goes on.
+        (None, _) | (_, None) => Step::new(name, Nothing("not set")),
+    }
+}
+
+fn from_profile(name: Option<&str>, file: Option<&str>, base: &Base<'_>) -> Step {
+    let profile = &base.sdk.profile;
+    let chosen = name.unwrap_or(&profile.name);
+    let chosen = if chosen.is_empty() { "default" } else { chosen };
+    let files = match file {
+        Some(file) => EnvConfigFiles::builder().with_file(EnvConfigFileKind::Credentials, file).build(),
+        None => profile::chosen(&base.sdk.profile_files),
+    };
+    let place = file.map_or_else(|| profile.files.join(" and "), str::to_owned);
+    let builder = ProfileFileCredentialsProvider::builder().configure(&base.near());
+    let made = builder.profile_name(chosen).profile_files(files).build();
+    Step::new(format!("profile {chosen:?} in {place}"), made)
+}
+
+fn metadata(base: &Base<'_>) -> Step {
+    let address = base.sdk.metadata.as_deref().unwrap_or("http://169.254.169.254");
+    let name = format!("instance metadata at {address}");
+    if base.sdk.no_metadata {
+        return Step::new(name, Nothing("forbidden by AWS_EC2_METADATA_DISABLED"));
+    }
+    Step::new(name, ImdsCredentialsProvider::builder().configure(base.provider).build()).may_be_missing()
+}
+
+fn web_identity(given: Option<&WebIdentity>, base: &Base<'_>) -> Step {
+    let mut builder = WebIdentityTokenCredentialsProvider::builder().configure(&base.near());
+    if let Some(given) = given.or(base.sdk.web_identity.as_ref()) {
+        builder = builder.static_configuration(StaticConfiguration {
+            web_identity_token_file: given.token_file.clone().into(),
+            role_arn: given.role.clone(),
+            session_name: given.session.clone(),
+        });
+    }
+    Step::new("AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN", builder.build())
 }
 
 /// Java takes the region of STS from the value or from the SDK's chain, and can't start without one; here
 /// the client's own is the last resort.
 async fn assumed(assume: &AssumeRole, base: &Base<'_>) -> SharedCredentialsProvider {
-    let region = match &assume.region {
-        Some(region) => Some(Region::new(region.clone())),
-        None => {
-            let nearby = super::region::nearby().await;
-            nearby.or_else(|| base.region.map(str::to_owned)).map(Region::new)
-        }
-    };
+    let region = assume.region.clone().map(Region::new).or_else(|| base.nearby());
     let mut shared = base.shared.to_builder().region(region.clone());
     shared.set_endpoint_url(assume.endpoint.clone());
     let mut builder =
@@ -166,22 +163,19 @@ async fn assumed(assume: &AssumeRole, base: &Base<'_>) -> SharedCredentialsProvi
     if let Some(id) = &assume.external_id {
         builder = builder.external_id(id);
     }
-    SharedCredentialsProvider::new(builder.build_from_provider(default_chain(base).await).await)
+    let chain = Chain::new(shown(&Provider::Default), default_steps(base));
+    SharedCredentialsProvider::new(builder.build_from_provider(chain).await)
 }
 
-/// Has no credentials.
+/// Has no credentials, for this reason.
 #[derive(Debug)]
-struct Nothing;
+struct Nothing(&'static str);
 
-impl aws_sdk_dynamodb::config::ProvideCredentials for Nothing {
-    fn provide_credentials<'a>(&'a self) -> aws_credential_types::provider::future::ProvideCredentials<'a>
+impl ProvideCredentials for Nothing {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
     {
-        aws_credential_types::provider::future::ProvideCredentials::ready(Err(
-            aws_credential_types::provider::error::CredentialsError::not_loaded(
-                "no -Daws.accessKeyId and -Daws.secretAccessKey on the command line",
-            ),
-        ))
+        future::ProvideCredentials::ready(Err(CredentialsError::not_loaded(self.0)))
     }
 }

@@ -5,6 +5,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
+use super::chain::NoCredentials;
 use crate::lease::table;
 use crate::shard::ShardId;
 
@@ -59,22 +60,48 @@ where
     }
 }
 
+/// Of one error's text. What matters, the endpoint and the system's words, comes within it.
+const MOST: usize = 500;
+
 /// The chain of causes in words, down to the system's.
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    if let Some(none) = NoCredentials::of(error) {
+        // What came before says less, and the line is whole.
+        return none.to_string();
+    }
     let mut said = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {
         if error.is::<CredentialsError>() {
             // What was before says less.
-            said = vec!["no AWS credentials could be had from AWSCredentialsProvider".to_owned()];
+            said = vec!["failed to load AWS credentials from AWSCredentialsProvider".to_owned()];
         }
-        let text = error.to_string().replace('\n', " ");
+        let text = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
         if said.last() != Some(&text) {
             said.push(text);
         }
         next = error.source();
     }
-    said.join(": ").chars().take(300).collect()
+    let text = said.join(": ");
+    format!("{}{}", shortened(&text), hint(&text))
+}
+
+/// Cut between two words.
+fn shortened(text: &str) -> String {
+    let Some((end, _)) = text.char_indices().nth(MOST) else { return text.to_owned() };
+    let end = text[..end].rfind(' ').unwrap_or(end);
+    format!("{} ...", &text[..end])
+}
+
+/// The way out of errors that proxies and private networks cause.
+fn hint(text: &str) -> &'static str {
+    if text.contains("UnknownIssuer") {
+        " (the certificate's CA is not trusted: set AWS_CA_BUNDLE to a PEM file that holds it)"
+    } else if text.contains("proxy authorization required") {
+        " (put USER:PASSWORD@ into the proxy's URL)"
+    } else {
+        ""
+    }
 }
 
 impl Failure {
@@ -213,7 +240,14 @@ mod tests {
         let error: SdkError<ScanError, HttpResponse> =
             SdkError::dispatch_failure(ConnectorError::other(none.into(), None));
         let Failure::Unanswered(text) = failure(&error) else { panic!("{error:?}") };
-        assert!(text.starts_with("no AWS credentials could be had from AWSCredentialsProvider: "), "{text}");
+        assert!(text.starts_with("failed to load AWS credentials from AWSCredentialsProvider: "), "{text}");
         assert!(text.ends_with("nobody has any"), "{text}");
+    }
+
+    #[test]
+    fn long_error_is_cut_between_words_and_keeps_its_hint() {
+        let text = causes(&ConnectorError::io(format!("{} UnknownIssuer", "word ".repeat(300)).into()));
+        assert!(text.contains("word ... (") && text.contains("AWS_CA_BUNDLE"), "{text}");
+        assert!(text.len() < MOST + 150);
     }
 }

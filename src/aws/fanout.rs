@@ -19,6 +19,7 @@ use super::capture::{Capture, Captured};
 use super::client;
 use super::error::{Failure, failure};
 use super::frames::{Broken, Frames, Headers, Told};
+use super::http::Http;
 use super::kinesis::Stream;
 use crate::budget::Room;
 use crate::retrieval::fanout::{Api, Subscription};
@@ -35,7 +36,7 @@ const TOGETHER: usize = 2;
 /// HTTP stacks, each made when it is first needed.
 #[derive(Debug)]
 pub(super) struct Connections {
-    endpoint: Option<String>,
+    http: Http,
     /// Subscriptions that one is for.
     together: usize,
     made: Mutex<Vec<Connection>>,
@@ -53,10 +54,10 @@ struct Seat(Arc<()>);
 
 impl Connections {
     /// To that endpoint, if not to the usual one.
-    pub(super) fn to(endpoint: Option<String>) -> Self {
+    pub(super) fn to(endpoint: Option<&str>, http: Http) -> Self {
         // HTTP/1 has a connection for each by itself.
-        let together = if client::is_plain(endpoint.as_deref()) { usize::MAX } else { TOGETHER };
-        Self { endpoint, together, made: Mutex::default() }
+        let together = if client::is_plain(endpoint) { usize::MAX } else { TOGETHER };
+        Self { http, together, made: Mutex::default() }
     }
 
     /// One with room, a new one, or the one with the fewest subscriptions.
@@ -64,15 +65,14 @@ impl Connections {
         let mut made = self.lock();
         let users = |connection: &Connection| Arc::strong_count(&connection.seats) - 1;
         let fewest = (0..made.len()).min_by_key(|index| users(&made[*index]));
-        let chosen = match fewest
-            .filter(|index| users(&made[*index]) < self.together || made.len() == CONNECTIONS)
-        {
-            Some(index) => index,
-            None => {
-                made.push(Connection { http: client::http(self.endpoint.as_deref()), seats: Arc::default() });
-                made.len() - 1
-            }
-        };
+        let chosen =
+            match fewest.filter(|index| users(&made[*index]) < self.together || made.len() == CONNECTIONS) {
+                Some(index) => index,
+                None => {
+                    made.push(Connection { http: self.http.client(), seats: Arc::default() });
+                    made.len() - 1
+                }
+            };
         let connection = &made[chosen];
         (connection.http.clone(), Seat(connection.seats.clone()))
     }
@@ -293,9 +293,13 @@ fn status(status: &sdk::ConsumerStatus) -> Status {
 mod tests {
     use super::*;
 
+    fn direct() -> Http {
+        Http::new(&crate::config::sdk::network::Network::default()).unwrap()
+    }
+
     #[test]
     fn two_share_a_connection_until_there_are_many() {
-        let connections = Connections::to(None);
+        let connections = Connections::to(None, direct());
         let mut seats: Vec<Seat> = (0..CONNECTIONS * TOGETHER).map(|_| connections.take().1).collect();
         assert_eq!(connections.lock().len(), CONNECTIONS);
         assert!(
@@ -310,14 +314,14 @@ mod tests {
 
     #[test]
     fn without_tls_one_stack_is_enough_as_each_has_a_connection_anyway() {
-        let connections = Connections::to(Some("http://127.0.0.1:4567".to_owned()));
+        let connections = Connections::to(Some("http://127.0.0.1:4567"), direct());
         let _seats: Vec<Seat> = (0..9).map(|_| connections.take().1).collect();
         assert_eq!(connections.lock().len(), 1);
     }
 
     #[test]
     fn one_that_hangs_is_given_to_nobody_again() {
-        let connections = Connections::to(None);
+        let connections = Connections::to(None, direct());
         let (_, first) = connections.take();
         connections.forget(&first);
         let (_, second) = connections.take();

@@ -15,6 +15,7 @@ use tracing::debug;
 use super::capture::{Capture, Captured};
 use super::error::{Failure, failure};
 use super::fanout::Connections;
+use super::http::Http;
 use crate::budget::Room;
 use crate::record::{Data, Record};
 use crate::retrieval::{self, Answer, Start};
@@ -49,8 +50,8 @@ impl Default for Attempts {
 
 impl Stream {
     /// The stream of that name, at that endpoint if not at its usual one.
-    pub(super) fn new(client: Client, name: String, endpoint: Option<String>) -> Self {
-        let connections = Arc::new(Connections::to(endpoint));
+    pub(super) fn new(client: Client, name: String, endpoint: Option<String>, http: Http) -> Self {
+        let connections = Arc::new(Connections::to(endpoint.as_deref(), http));
         Self { client, name, connections, list: Attempts::default() }
     }
 

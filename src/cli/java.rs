@@ -6,8 +6,6 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use multilangd::aws::credentials::SystemProperties;
-
 /// The class of both generations.
 const MAIN_CLASSES: [&str; 2] = [
     "software.amazon.kinesis.multilang.MultiLangDaemon",
@@ -21,10 +19,8 @@ pub(super) struct Understood {
     pub(super) arguments: Vec<OsString>,
     /// Where Java would look for the file first.
     pub(super) class_path: Vec<PathBuf>,
-    /// `-Daws.region`.
-    pub(super) region: Option<String>,
-    /// `-Daws.accessKeyId` and the like.
-    pub(super) system: SystemProperties,
+    /// System properties, as they were given: `-Dname=value`.
+    pub(super) properties: Vec<String>,
 }
 
 /// A java command line that starts something else than the MultiLangDaemon.
@@ -148,16 +144,8 @@ impl Understood {
                 self.class_path = words.next().map(|path| folders(path)).unwrap_or_default();
             } else if let Some(path) = text.strip_prefix("--class-path=") {
                 self.class_path = folders(OsStr::new(path));
-            } else if let Some((name, value)) = text.strip_prefix("-D").and_then(|rest| rest.split_once('='))
-            {
-                let value = Some(value.to_owned());
-                match name {
-                    "aws.region" => self.region = value,
-                    "aws.accessKeyId" => self.system.access_key_id = value,
-                    "aws.secretAccessKey" => self.system.secret_access_key = value,
-                    "aws.sessionToken" => self.system.session_token = value,
-                    _ => {}
-                }
+            } else if text.starts_with("-D") {
+                self.properties.push(text.to_owned());
             }
         }
     }
@@ -227,16 +215,9 @@ mod tests {
     }
 
     #[test]
-    fn credentials_and_region_among_system_properties_are_kept() {
-        let found = words(&[
-            "-Daws.region=eu-west-1",
-            "-Daws.accessKeyId=id",
-            "-Daws.secretAccessKey=s",
-            MAIN_CLASSES[0],
-            "f",
-        ]);
-        assert_eq!(found.region.as_deref(), Some("eu-west-1"));
-        assert_eq!(found.system, SystemProperties::of("id", "s"));
-        assert!(!format!("{:?}", found.system).contains("\"s\""), "no secret in a log");
+    fn system_properties_are_kept_in_their_order() {
+        let found =
+            words(&["-Daws.region=eu-west-1", "-ea", "-Dhttps.proxyHost=p", MAIN_CLASSES[0], "f", "-Dx=y"]);
+        assert_eq!(found.properties, ["-Daws.region=eu-west-1", "-Dhttps.proxyHost=p"]);
     }
 }

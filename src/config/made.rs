@@ -46,6 +46,7 @@ impl Resolved {
             kinesis: self.client(Service::Kinesis),
             dynamodb: self.client(Service::DynamoDb),
             cloudwatch: self.client(Service::CloudWatch),
+            sdk: self.sdk.clone(),
             initial,
             failover: millis("failoverTimeMillis"),
             max_leases: count("maxLeasesForWorker"),
@@ -206,7 +207,10 @@ impl Resolved {
             Some(Value::Text(text)) => Some(text.clone()),
             _ => None,
         };
-        let is = |name| value(name) == Some(&Value::Bool(true));
+        let is = |name| match value(name) {
+            Some(Value::Bool(is)) => Some(*is),
+            _ => None,
+        };
         let time = |name| match value(name) {
             Some(Value::Duration(duration)) => Some(*duration),
             _ => None,

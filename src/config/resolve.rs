@@ -17,6 +17,8 @@ use super::keys::client::{CLIENTS, Service};
 use super::keys::{Absent, kcl, nearest, own};
 use super::names;
 use super::position;
+use super::sdk::jvm::Properties;
+use super::sdk::{self, Outside, Profile, Sdk};
 use super::settings::Settings;
 use super::value::Value;
 use super::{Remark, Source};
@@ -44,8 +46,10 @@ pub struct Given {
     pub options: Vec<(&'static str, String)>,
     /// The environment.
     pub variables: BTreeMap<String, String>,
-    /// The region that the SDK would find by itself without a call.
-    pub region: Option<String>,
+    /// JVM system properties.
+    pub properties: Properties,
+    /// The AWS profile.
+    pub profile: Profile,
     /// The name of this host, for `multilangd.workerIdSuffix`.
     pub hostname: String,
 }
@@ -62,6 +66,8 @@ pub struct Resolved {
     pub(super) credentials: BTreeMap<Service, Vec<Provider>>,
     pub(super) clients: BTreeMap<(Service, &'static str), Held>,
     pub(super) hostname: String,
+    /// AWS settings outside the file that no single client has for itself.
+    pub sdk: Sdk,
 }
 
 /// Reads everything.
@@ -85,10 +91,15 @@ pub fn resolve(given: &Given) -> Resolved {
         bean.set(&pair);
     }
     own_from_outside(given, &mut bean);
+    let outside =
+        Outside { variables: &given.variables, properties: &given.properties, profile: &given.profile };
+    let sdk = sdk::resolve(&outside, &mut bean.warnings, &mut bean.faults);
+    clients_from_outside(&outside, &mut bean);
     let mut maker = Maker { settings: Settings::default(), bean };
-    maker.fill(given);
+    maker.fill();
+    maker.show(&sdk);
     maker.check();
-    Resolved { hostname: given.hostname.clone(), ..maker.done() }
+    Resolved { hostname: given.hostname.clone(), sdk, ..maker.done() }
 }
 
 /// Natural lines, as Java counts them.
@@ -183,6 +194,27 @@ fn own_from_outside(given: &Given, bean: &mut Bean) {
     }
 }
 
+/// Of the clients what the file leaves open. The first fault is all that is told of a value that they share.
+fn clients_from_outside(outside: &Outside<'_>, bean: &mut Bean) {
+    for (_, service) in CLIENTS {
+        let found = sdk::of_client(outside, *service, &mut bean.faults);
+        let region = outside.find(sdk::REGION).map(|found| (found.value.to_owned(), found.source));
+        let text = |(value, source)| (Value::Text(value), source);
+        let is = |(value, source)| (Value::Bool(value), source);
+        for (name, found) in [
+            ("region", region.map(text)),
+            ("endpointOverride", found.endpoint.map(text)),
+            ("fipsEnabled", found.fips.map(is)),
+            ("dualstackEnabled", found.dual_stack.map(is)),
+        ] {
+            if let Some((value, source)) = found {
+                let held = || Held { key: source.to_string(), value, source };
+                bean.clients.entry((*service, name)).or_insert_with(held);
+            }
+        }
+    }
+}
+
 struct Maker {
     settings: Settings,
     bean: Bean,
@@ -200,7 +232,7 @@ impl Maker {
     }
 
     /// Every setting: what was given and counts, else what holds without it.
-    fn fill(&mut self, given: &Given) {
+    fn fill(&mut self) {
         let application = match self.bean.kcl.get("applicationName").map(|held| &held.value) {
             Some(Value::Text(name)) => name.clone(),
             _ => String::new(),
@@ -226,7 +258,7 @@ impl Maker {
             self.settings.put(key.name, value, source);
         }
         self.fill_derived(&application);
-        self.fill_clients(given);
+        self.fill_clients();
         self.fill_credentials();
         for (written, shown) in &self.bean.written {
             if let Some(setting) = self.settings.get(shown).cloned() {
@@ -307,15 +339,12 @@ impl Maker {
     }
 
     /// Region and endpoint of each client, whoever set them.
-    fn fill_clients(&mut self, given: &Given) {
+    fn fill_clients(&mut self) {
         for (prefix, service) in CLIENTS {
             for name in ["region", "endpointOverride"] {
-                let held = self.bean.clients.get(&(*service, name));
-                let outside = given.region.clone().filter(|_| name == "region");
-                let (value, source) = match (held, outside) {
-                    (Some(held), _) => (held.value.clone(), held.source),
-                    (None, Some(region)) => (Value::Text(region), Source::Environment),
-                    (None, None) => (Value::Nothing, Source::Default),
+                let (value, source) = match self.bean.clients.get(&(*service, name)) {
+                    Some(held) => (held.value.clone(), held.source),
+                    None => (Value::Nothing, Source::Default),
                 };
                 self.settings.put(&format!("{prefix}.{name}"), value, source);
             }
@@ -332,6 +361,23 @@ impl Maker {
             if let Some(setting) = self.settings.get(nested).cloned() {
                 self.settings.put(key, setting.value, setting.source);
             }
+        }
+    }
+
+    /// How the network is reached, as far as it is not directly.
+    fn show(&mut self, sdk: &Sdk) {
+        let network = &sdk.network;
+        let proxies = [("network.httpProxy", &network.http), ("network.httpsProxy", &network.https)];
+        let mut shown: Vec<_> = proxies
+            .into_iter()
+            .filter_map(|(name, proxy)| proxy.as_ref().map(|proxy| (name, proxy.url.clone(), proxy.source)))
+            .collect();
+        let bundles = [("network.caBundle", &network.ca), ("network.caFile", &network.ca_file)];
+        shown.extend(
+            bundles.iter().filter_map(|(name, ca)| ca.as_ref().map(|ca| (*name, ca.file.clone(), ca.source))),
+        );
+        for (name, text, source) in shown {
+            self.settings.put(name, Value::Text(text), source);
         }
     }
 
@@ -365,6 +411,7 @@ impl Maker {
             self.fault("initialPositionInStreamExtended", text);
         }
         self.check_region();
+        self.check_endpoints();
         let is_given = |bean: &Bean, service| bean.credentials.contains_key(&service);
         if !is_given(&self.bean, Service::Kinesis) {
             self.warn("AWSCredentialsProvider", "AWSCredentialsProvider is missing: the SDK's default chain is used; Java refuses to start without it".to_owned());
@@ -495,6 +542,25 @@ impl Maker {
         }
     }
 
+    /// The SDKs for Java and Rust refuse every call then.
+    fn check_endpoints(&mut self) {
+        let metrics = self.settings.text("metricsLevel").as_deref() != Some("NONE");
+        for (prefix, service) in CLIENTS.iter().filter(|(_, one)| metrics || *one != Service::CloudWatch) {
+            let held = |name| self.bean.clients.get(&(*service, name));
+            let Some(endpoint) = held("endpointOverride") else { continue };
+            for name in ["fipsEnabled", "dualstackEnabled"] {
+                let Some(held) = held(name).filter(|held| held.value == Value::Bool(true)) else { continue };
+                let text = format!(
+                    "{} = true can't be combined with {} = {}: leave the endpoint out, or set {prefix}.{name} = false",
+                    held.key, endpoint.key, endpoint.value
+                );
+                let line = endpoint.source.line().or(held.source.line());
+                let key = Some(held.key.clone());
+                self.bean.faults.push(Remark { line, key, text });
+            }
+        }
+    }
+
     fn done(self) -> Resolved {
         let Self { settings, bean } = self;
         let (mut warnings, mut faults) = (bean.warnings, bean.faults);
@@ -502,7 +568,8 @@ impl Maker {
         warnings.sort_by_key(|remark| remark.line);
         let credentials = bean.credentials.into_iter().map(|(service, held)| (service, held.value)).collect();
         let hostname = String::new();
-        Resolved { settings, warnings, faults, credentials, clients: bean.clients, hostname }
+        let clients = bean.clients;
+        Resolved { settings, warnings, faults, credentials, clients, hostname, sdk: Sdk::default() }
     }
 }
 

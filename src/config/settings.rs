@@ -79,9 +79,9 @@ impl Settings {
     }
 }
 
-/// Everything about a file, as one JSON object: `settings` by name, each with `value`, `source` and
-/// `line`; `permissions`, each with `action`, `on` and `when`; `warnings` and `errors`, each with `line`, `key` and
-/// `message`.
+/// Everything about a file, as one JSON object: `settings` by name, each with `value`, `source` and `line`; `set_by`, by
+/// the same names, the AWS variable, system property or profile key that sets one; `permissions`, each with `action`,
+/// `on` and `when`; `warnings` and `errors`, each with `line`, `key` and `message`.
 pub fn json(settings: &Settings, warnings: &[Remark], faults: &[Remark]) -> serde_json::Value {
     let shown: serde_json::Map<String, serde_json::Value> = settings
         .in_order()
@@ -92,6 +92,11 @@ pub fn json(settings: &Settings, warnings: &[Remark], faults: &[Remark]) -> serd
             (name.to_owned(), json!({"value": value, "source": source, "line": line}))
         })
         .collect();
+    let set_by: serde_json::Map<String, serde_json::Value> = settings
+        .in_order()
+        .into_iter()
+        .filter_map(|(name, setting)| Some((name.to_owned(), json!(setting.source.set_by()?))))
+        .collect();
     let remarks = |remarks: &[Remark]| -> serde_json::Value {
         remarks.iter().map(|one| json!({"line": one.line, "key": one.key, "message": one.text})).collect()
     };
@@ -99,7 +104,9 @@ pub fn json(settings: &Settings, warnings: &[Remark], faults: &[Remark]) -> serd
         .map(|one| json!({"action": one.action, "on": one.on, "when": one.when}))
         .collect();
     let (warnings, faults) = (remarks(warnings), remarks(faults));
-    json!({"settings": shown, "permissions": permissions, "warnings": warnings, "errors": faults})
+    json!({
+        "settings": shown, "set_by": set_by, "permissions": permissions, "warnings": warnings, "errors": faults,
+    })
 }
 
 /// The same for people.

@@ -131,7 +131,7 @@ fn word(words: &[&str], text: &str) -> Result<Converted, String> {
 /// What `java.net.URI` and an endpoint need, as far as it can be told from the text: a scheme, and no
 /// character that a URI can't hold. A scheme other than http and https would load in Java and fail at
 /// the first call.
-fn uri(text: &str) -> Result<(), String> {
+pub(super) fn uri(text: &str) -> Result<(), String> {
     let foreign = |c: char| c.is_whitespace() || c.is_control() || "\"<>\\^`{|}".contains(c);
     let authority = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
     let host = authority.map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());

@@ -15,7 +15,6 @@ use tracing::{info, warn};
 
 use super::files::{self, Temporary};
 use super::{example, feed, kinesis, progress, tables};
-use crate::aws::credentials::SystemProperties;
 use crate::aws::{
     client,
     dynamodb::{self, Leases},
@@ -233,7 +232,7 @@ async fn serve(
         kinesis: config.kinesis.clone(),
         dynamodb: config.dynamodb.clone(),
         cloudwatch: None,
-        system: SystemProperties::of("local", "local"),
+        sdk: client::Settings::local_sdk(),
         failover: config.failover,
     };
     let watch = Watch::start(config)?;

@@ -13,6 +13,7 @@
 )]
 
 mod desk;
+mod missing;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -65,8 +66,8 @@ impl Run {
         self
     }
 
-    /// Runs the daemon until DynamoDB has denied it, and gives every request that was seen.
-    async fn seen(mut self) -> Vec<Request> {
+    /// The daemon, with nothing in its environment but what the test put there.
+    fn command(&self) -> Command {
         let file = self.folder.join("daemon.properties");
         let region = if self.region { "regionName = eu-west-1\n" } else { "" };
         let text = format!(
@@ -81,7 +82,12 @@ impl Run {
         command.env("AWS_CONFIG_FILE", self.folder.join("config"));
         command.env("AWS_SHARED_CREDENTIALS_FILE", self.folder.join("credentials"));
         command.envs(self.environment.iter().cloned()).args(&self.arguments).arg(&file);
-        let output = timeout(LIMIT, command.output()).await.expect("the daemon doesn't end").unwrap();
+        command
+    }
+
+    /// Runs the daemon until DynamoDB has denied it, and gives every request that was seen.
+    async fn seen(mut self) -> Vec<Request> {
+        let output = timeout(LIMIT, self.command().output()).await.expect("the daemon doesn't end").unwrap();
         let log = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(77), "{log}\n{:#?}", self.desk.requests());
         assert!(!log.contains("hush"), "a secret in the log: {log}");
@@ -275,4 +281,26 @@ async fn dynamodb_with_its_own() {
         .file("credentials", "[default]\naws_access_key_id = FROM-DEFAULT\naws_secret_access_key = hush\n")
         .lines("AwsCredentialsProviderDynamoDB = ProfileCredentialsProvider\n");
     assert_eq!(run.signer().await.as_deref(), Some("FROM-DEFAULT"));
+}
+
+#[tokio::test]
+async fn profile_of_a_system_property_in_the_files_that_properties_name() {
+    let run = Run::new("property-profile", "DefaultCredentialsProvider").await;
+    let options = "-Daws.profile=team -Daws.sharedCredentialsFile=FOLDER/elsewhere";
+    let run = run.env("JAVA_TOOL_OPTIONS", options).env("AWS_PROFILE", "other");
+    let run = run.file("elsewhere", "[team]\naws_access_key_id = FROM-TEAM\naws_secret_access_key = hush\n");
+    assert_eq!(run.signer().await.as_deref(), Some("FROM-TEAM"));
+}
+
+#[tokio::test]
+async fn metadata_services_are_never_asked_through_a_proxy() {
+    // Nothing listens there.
+    let proxied =
+        |run: Run| run.env("HTTP_PROXY", "http://127.0.0.1:9").env("HTTPS_PROXY", "http://127.0.0.1:9");
+    let run = proxied(Run::new("imds-proxy", "InstanceProfileCredentialsProvider").await);
+    let run = run.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", "DESK");
+    assert_eq!(run.signer().await.as_deref(), Some("FROM-INSTANCE"));
+    let run = proxied(Run::new("ecs-proxy", "ContainerCredentialsProvider").await);
+    let run = run.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", "DESK/container");
+    assert_eq!(run.signer().await.as_deref(), Some("FROM-CONTAINER"));
 }

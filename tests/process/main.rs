@@ -15,6 +15,7 @@
 //! | `limits.rs` | open files and processes: raised, given back, never a reason to exit |
 //! | `local.rs` | `multilangd local` |
 //! | `log.rs` | a log that nobody reads |
+//! | `network.rs` | the environment's endpoints, proxies, CA certificates; what cannot be reached is named |
 //! | `parked.rs` | shards whose record processors fail again and again |
 //! | `private.rs` | what `multilangd local` writes, and for whom |
 //! | `reading.rs` | Kinesis in trouble |
@@ -34,6 +35,8 @@
     reason = "test code"
 )]
 
+#[path = "../support/proxy.rs"]
+mod proxy;
 #[path = "../support/rig.rs"]
 mod rig;
 #[path = "../support/wire.rs"]
@@ -52,6 +55,7 @@ mod life;
 mod limits;
 mod local;
 mod log;
+mod network;
 mod parked;
 mod private;
 mod reading;

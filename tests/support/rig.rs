@@ -172,7 +172,16 @@ impl Rig {
         let stderr = self.folder.join("stderr.log");
         // A signal that is ignored where the tests run (nohup, a job in the background) would stay
         // ignored; env becomes the binary, so the process is the same.
-        let mut child = Command::new("env")
+        let mut command = Command::new("env");
+        // Of the machine where the tests run.
+        let is_outer = |name: &str| {
+            let ends = ["_proxy", "_java_options", "java_tool_options"];
+            name.starts_with("AWS_") || ends.iter().any(|end| name.to_lowercase().ends_with(end))
+        };
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_outer)) {
+            command.env_remove(name);
+        }
+        let mut child = command
             .arg("--default-signal=INT,HUP,QUIT,TERM")
             .args(self.ignored.map(|signal| format!("--ignore-signal={signal}")))
             .args(&self.wrapper)
@@ -380,10 +389,6 @@ impl Daemon {
         let pid = i32::try_from(self.child.id().unwrap()).unwrap();
         assert!(pid > 1);
         kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id().unwrap()
     }
 
     /// Reads stdout until a line satisfies a condition.

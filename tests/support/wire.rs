@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -35,9 +35,18 @@ impl Wire {
 
     /// With HTTP/2 for whoever asks for it. [`trust`] must be in the daemon's environment.
     pub async fn over_tls(address: &str) -> Self {
+        Self::with_certificate(address, "certificate.pem", "key.pem").await
+    }
+
+    /// The same with a certificate for `*.aws.example` that [`private_ca`] has signed.
+    pub async fn of_private_ca(address: &str) -> Self {
+        Self::with_certificate(address, "private-certificate.pem", "private-key.pem").await
+    }
+
+    async fn with_certificate(address: &str, certificate: &str, key: &str) -> Self {
         let read = |name: &str| Path::new(TLS).join(name);
-        let certificate = CertificateDer::from_pem_file(read("certificate.pem")).unwrap();
-        let key = PrivateKeyDer::from_pem_file(read("key.pem")).unwrap();
+        let certificate = CertificateDer::from_pem_file(read(certificate)).unwrap();
+        let key = PrivateKeyDer::from_pem_file(read(key)).unwrap();
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
         let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
         let mut config = config.with_single_cert(vec![certificate], key).unwrap();
@@ -99,4 +108,10 @@ async fn carry(
 /// Makes a daemon trust the certificate.
 pub fn trust() -> (OsString, OsString) {
     ("SSL_CERT_FILE".into(), Path::new(TLS).join("certificate.pem").into())
+}
+
+/// The certificate of a CA that no system knows. Made for a hundred years as the other one, with
+/// `basicConstraints=critical,CA:TRUE`; its key is not kept.
+pub fn private_ca() -> PathBuf {
+    Path::new(TLS).join("private-ca.pem")
 }

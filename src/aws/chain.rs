@@ -1,0 +1,195 @@
+//! Providers of credentials that are asked one after the other, and one line about all of them if none has any.
+//!
+//! In the Java SDK: `AwsCredentialsProviderChain`. The SDK's own chain reports each attempt with its causes, in
+//! several hundred characters, and names neither files nor variables.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{self, future};
+use aws_sdk_dynamodb::config::{Credentials, ProvideCredentials, SharedCredentialsProvider};
+use tokio::time::timeout;
+use tracing::debug;
+
+/// For the first credentials. A provider that takes longer fails for another reason than that there are none.
+const FIRST: Duration = Duration::from_secs(10);
+
+/// Several providers. Clones share what was loaded.
+#[derive(Debug, Clone)]
+pub struct Chain(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// What the properties file names.
+    name: String,
+    steps: Vec<Step>,
+    /// Credentials that were loaded before a client asked for them.
+    first: Mutex<Option<Credentials>>,
+}
+
+/// One provider.
+#[derive(Debug)]
+pub(super) struct Step {
+    /// Where it looks.
+    place: String,
+    provider: SharedCredentialsProvider,
+    /// Whether any failure means that there are none: the place may not exist at all.
+    may_be_missing: bool,
+}
+
+impl Step {
+    pub(super) fn new(place: impl Into<String>, provider: impl ProvideCredentials + 'static) -> Self {
+        let provider = SharedCredentialsProvider::new(provider);
+        Self { place: place.into(), provider, may_be_missing: false }
+    }
+
+    /// A place that exists on some machines only. On others anything may answer at its address, a refusing proxy for
+    /// one.
+    pub(super) fn may_be_missing(self) -> Self {
+        Self { may_be_missing: true, ..self }
+    }
+}
+
+/// There are no credentials.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "failed to load AWS credentials from AWSCredentialsProvider = {name}: there are none in {places}. \
+     Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a profile that has credentials (AWS_PROFILE), or give the task, \
+     the pod or the instance a role"
+)]
+pub struct NoCredentials {
+    name: String,
+    places: String,
+}
+
+impl NoCredentials {
+    /// The one that an error stems from.
+    pub(super) fn of<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Self> {
+        std::iter::successors(Some(error), |error| error.source()).find_map(|error| error.downcast_ref())
+    }
+}
+
+impl Chain {
+    pub(super) fn new(name: String, steps: Vec<Step>) -> Self {
+        Self(Arc::new(Inner { name, steps, first: Mutex::default() }))
+    }
+
+    /// Loads credentials, for the first call to use.
+    ///
+    /// # Errors
+    /// There are none. Anything else that fails is not told here: it may pass, and the calls tell it.
+    pub async fn load(&self) -> Result<(), NoCredentials> {
+        match timeout(FIRST, self.ask()).await {
+            Ok(Ok(credentials)) => {
+                *self.0.first.lock().unwrap_or_else(PoisonError::into_inner) = Some(credentials);
+                Ok(())
+            }
+            Ok(Err(error)) => NoCredentials::of(&error).cloned().map_or(Ok(()), Err),
+            Err(_) => Ok(()),
+        }
+    }
+
+    async fn ask(&self) -> provider::Result {
+        let mut places = Vec::with_capacity(self.0.steps.len());
+        for Step { place, provider, may_be_missing } in &self.0.steps {
+            let error = match provider.provide_credentials().await {
+                Ok(credentials) => return Ok(credentials),
+                Err(error) => error,
+            };
+            if !(*may_be_missing || matches!(error, CredentialsError::CredentialsNotLoaded(_))) {
+                return Err(error);
+            }
+            debug!(place, error = super::error::causes(&error), "no credentials");
+            places.push(format!("{place}{}", reason(&error)));
+        }
+        let (name, places) = (self.0.name.clone(), places.join(", "));
+        Err(CredentialsError::not_loaded(NoCredentials { name, places }))
+    }
+
+    async fn provide(&self) -> provider::Result {
+        let first = self.0.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match first {
+            Some(credentials) => Ok(credentials),
+            None => self.ask().await,
+        }
+    }
+}
+
+/// Why a place has none, in brackets, as far as its provider says so in a few words.
+fn reason(error: &CredentialsError) -> String {
+    let first = std::error::Error::source(error);
+    let causes = std::iter::successors(first, |error| error.source()).map(ToString::to_string);
+    let text = causes.collect::<Vec<_>>().join(": ").split_whitespace().collect::<Vec<_>>().join(" ");
+    // A variable that isn't set is the usual case, and what is listed says as much.
+    let says_more = !["not set", "must be set", "not configured"].iter().any(|usual| text.contains(usual));
+    if says_more && !text.is_empty() && text.len() <= 200 { format!(" ({text})") } else { String::new() }
+}
+
+impl ProvideCredentials for Chain {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(self.provide())
+    }
+
+    fn fallback_on_interrupt(&self) -> Option<Credentials> {
+        self.0.steps.iter().find_map(|step| step.provider.fallback_on_interrupt())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Fails(fn() -> CredentialsError);
+
+    impl ProvideCredentials for Fails {
+        fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+        where
+            Self: 'a,
+        {
+            future::ProvideCredentials::ready(Err((self.0)()))
+        }
+    }
+
+    fn none() -> Step {
+        Step::new("place one", Fails(|| CredentialsError::not_loaded("no\nfile")))
+    }
+
+    #[tokio::test]
+    async fn missing_credentials_are_one_line_that_names_every_place() {
+        let second =
+            Step::new("VARIABLE", Fails(|| CredentialsError::not_loaded("environment variable not set")));
+        let chain = Chain::new("A, B".to_owned(), vec![none(), second]);
+        let text = chain.load().await.unwrap_err().to_string();
+        assert!(text.contains("AWSCredentialsProvider = A, B: ") && text.lines().count() == 1, "{text}");
+        assert!(text.contains("place one (no file), VARIABLE."), "{text}");
+    }
+
+    #[tokio::test]
+    async fn provider_that_fails_is_no_lack_of_credentials() {
+        let fails = Step::new("STS", Fails(|| CredentialsError::provider_error("throttled")));
+        assert_eq!(Chain::new("A".to_owned(), vec![none(), fails]).load().await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn failing_place_that_may_not_exist_counts_as_one_without_credentials() {
+        let fails = || Step::new("metadata", Fails(|| CredentialsError::provider_error("forbidden")));
+        let chain = Chain::new("A".to_owned(), vec![none(), fails().may_be_missing()]);
+        let text = chain.load().await.unwrap_err().to_string();
+        assert!(text.contains("metadata (forbidden)"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn credentials_that_were_loaded_before_are_given_out_once() {
+        let chain =
+            Chain::new("A".to_owned(), vec![Step::new("k", Credentials::new("i", "s", None, None, "t"))]);
+        assert_eq!(chain.load().await, Ok(()));
+        assert!(chain.0.first.lock().unwrap().is_some());
+        assert_eq!(chain.provide_credentials().await.unwrap().access_key_id(), "i");
+        assert!(chain.0.first.lock().unwrap().is_none());
+    }
+}

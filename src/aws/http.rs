@@ -1,0 +1,314 @@
+//! HTTP below the SDK: for each request the way to its endpoint (bare, over TLS, through a proxy), the CA certificates
+//! that count, and the endpoint's name in every error.
+//!
+//! All that calls AWS goes through here: the clients, their credentials (STS, SSO, metadata services) and the
+//! subscriptions of enhanced fan-out. Stacks are made when a request first needs them: those with TLS hold the CA
+//! certificates in memory.
+
+use std::fmt;
+use std::sync::Arc;
+
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::{self, TlsContext, TrustStore, rustls_provider::CryptoMode};
+use aws_smithy_http_client::{Builder, Connector};
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+    SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
+use super::capture::Capturing;
+use crate::config::Source;
+use crate::config::sdk::network::{CaBundle, Network, Proxy};
+
+/// Makes HTTP stacks.
+#[derive(Debug, Clone)]
+pub(super) struct Http {
+    network: Arc<Network>,
+    /// None: the system's certificates, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+    trusted: Option<TlsContext>,
+}
+
+/// The CA bundle can't be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "failed to load the CA bundle {source_name} = {file}: {why} (it must be a PEM file with the certificates of the CAs to trust)"
+)]
+pub struct BadBundle {
+    source_name: Source,
+    file: String,
+    why: String,
+}
+
+impl Http {
+    /// For that network.
+    ///
+    /// # Errors
+    /// [`BadBundle`].
+    pub(super) fn new(network: &Network) -> Result<Self, BadBundle> {
+        let trusted = trusted(network)?;
+        Ok(Self { network: Arc::new(network.clone()), trusted })
+    }
+
+    /// An HTTP stack of its own: its connections are shared with nobody else.
+    pub(super) fn client(&self) -> SharedHttpClient {
+        // Whether there is TLS at all: without it no certificates are needed.
+        let by_proxy = |is_tls: bool| {
+            move |proxy: &Proxy| {
+                (proxy.clone(), self.stack(Some(proxy), is_tls || proxy.url.starts_with("https:")))
+            }
+        };
+        SharedHttpClient::new(Capturing(SharedHttpClient::new(Routed(Arc::new(Routes {
+            plain: self.stack(None, false),
+            tls: self.stack(None, true),
+            http: self.network.http.as_ref().map(by_proxy(false)),
+            https: self.network.https.as_ref().map(by_proxy(true)),
+            network: self.network.clone(),
+        })))))
+    }
+
+    fn stack(&self, proxy: Option<&Proxy>, is_tls: bool) -> SharedHttpClient {
+        let (trusted, proxy) = (self.trusted.clone(), proxy.and_then(configured));
+        Builder::new().build_with_connector_fn(move |settings, components| {
+            let mut builder = Connector::builder();
+            builder.set_connector_settings(settings.cloned());
+            if let Some(sleep) = components.and_then(RuntimeComponents::sleep_impl) {
+                builder.set_sleep_impl(Some(sleep));
+            }
+            builder.set_proxy_config(proxy.clone());
+            if !is_tls {
+                return builder.build_http();
+            }
+            let mut builder = builder.tls_provider(tls::Provider::Rustls(CryptoMode::Ring));
+            if let Some(trusted) = &trusted {
+                builder.set_tls_context(trusted.clone());
+            }
+            builder.build()
+        })
+    }
+}
+
+/// None if the SDK can't read what was read before, which would be a bug.
+fn configured(proxy: &Proxy) -> Option<ProxyConfig> {
+    let config = ProxyConfig::all(proxy.url.as_str()).ok();
+    debug_assert!(config.is_some(), "{proxy} is no URL of a proxy");
+    match &proxy.user {
+        Some((user, password)) => config.map(|config| config.with_basic_auth(user, password)),
+        None => config,
+    }
+}
+
+/// Whether a CA bundle can be used.
+///
+/// # Errors
+/// [`BadBundle`].
+pub fn check_bundle(network: &Network) -> Result<(), BadBundle> {
+    trusted(network).map(drop)
+}
+
+/// The CA certificates that count, unless they are the system's.
+fn trusted(network: &Network) -> Result<Option<TlsContext>, BadBundle> {
+    let beside = network.ca_file.as_ref().map(certificates).transpose()?.unwrap_or_default();
+    let Some(bundle) = &network.ca else { return Ok(None) };
+    let mut store = TrustStore::empty();
+    for pem in certificates(bundle)?.into_iter().chain(beside) {
+        store.add_pem_certificate(pem);
+    }
+    let made = TlsContext::builder().with_trust_store(store).build();
+    made.map(Some).map_err(|error| bundle.bad(error))
+}
+
+/// Of a bundle all certificates that can be read, as PEM: bundles of systems hold odd ones, which the SDK would panic
+/// about. None is an error, since nothing could be called.
+fn certificates(bundle: &CaBundle) -> Result<Vec<String>, BadBundle> {
+    let text = std::fs::read(&bundle.file).map_err(|error| bundle.bad(error))?;
+    let (mut roots, mut found) = (RootCertStore::empty(), Vec::new());
+    for certificate in CertificateDer::pem_slice_iter(&text) {
+        let certificate = certificate.map_err(|error| bundle.bad(error))?;
+        let pem = pem(&certificate);
+        if roots.add(certificate).is_ok() {
+            found.push(pem);
+        }
+    }
+    if found.is_empty() {
+        return Err(bundle.bad("it holds no certificate"));
+    }
+    Ok(found)
+}
+
+impl CaBundle {
+    fn bad(&self, why: impl fmt::Display) -> BadBundle {
+        BadBundle { source_name: self.source, file: self.file.clone(), why: why.to_string() }
+    }
+}
+
+fn pem(certificate: &CertificateDer<'_>) -> String {
+    use base64::Engine as _;
+    let text = base64::engine::general_purpose::STANDARD.encode(certificate);
+    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        let (line, more) = rest.split_at(rest.len().min(64));
+        pem.push_str(line);
+        pem.push('\n');
+        rest = more;
+    }
+    pem.push_str("-----END CERTIFICATE-----\n");
+    pem
+}
+
+/// Stacks by what a request needs.
+#[derive(Debug)]
+struct Routes {
+    network: Arc<Network>,
+    /// HTTP, without certificates.
+    plain: SharedHttpClient,
+    tls: SharedHttpClient,
+    http: Option<(Proxy, SharedHttpClient)>,
+    https: Option<(Proxy, SharedHttpClient)>,
+}
+
+impl Routes {
+    fn of(&self, url: &str) -> (&SharedHttpClient, Option<&Proxy>) {
+        let is_tls = url.starts_with("https://");
+        let proxied = if is_tls { &self.https } else { &self.http };
+        match proxied.as_ref().filter(|_| self.network.proxy(url).is_some()) {
+            Some((proxy, client)) => (client, Some(proxy)),
+            None => (if is_tls { &self.tls } else { &self.plain }, None),
+        }
+    }
+}
+
+/// An HTTP client that chooses the way of each request.
+#[derive(Debug, Clone)]
+struct Routed(Arc<Routes>);
+
+impl HttpClient for Routed {
+    fn http_connector(
+        &self,
+        settings: &HttpConnectorSettings,
+        components: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        let (settings, components) = (settings.clone(), components.clone());
+        SharedHttpConnector::new(OnItsWay { routes: self.0.clone(), settings, components })
+    }
+}
+
+#[derive(Debug)]
+struct OnItsWay {
+    routes: Arc<Routes>,
+    settings: HttpConnectorSettings,
+    components: RuntimeComponents,
+}
+
+impl HttpConnector for OnItsWay {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let (client, proxy) = self.routes.of(request.uri());
+        let end = End { origin: origin(request.uri()), proxy: proxy.cloned() };
+        // The stack keeps its connectors.
+        let answer = client.http_connector(&self.settings, &self.components).call(request);
+        HttpConnectorFuture::new(async move { answer.await.map_err(|error| end.named(error)) })
+    }
+}
+
+/// Scheme, host and port: a path can hold more than belongs in a log.
+fn origin(url: &str) -> String {
+    let host = url.find("://").map_or(0, |at| at + 3);
+    let end = url[host..].find(['/', '?', '#']).map_or(url.len(), |at| host + at);
+    url[..end].to_owned()
+}
+
+/// Where a request goes.
+struct End {
+    origin: String,
+    proxy: Option<Proxy>,
+}
+
+/// The endpoint was not reached, or did not answer.
+#[derive(Debug)]
+struct Unreached {
+    origin: String,
+    proxy: Option<Proxy>,
+    source: BoxError,
+}
+
+impl fmt::Display for Unreached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "failed to call {}", self.origin)?;
+        self.proxy.iter().try_for_each(|proxy| write!(f, " through the proxy {proxy} of {}", proxy.source))
+    }
+}
+
+impl std::error::Error for Unreached {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&*self.source)
+    }
+}
+
+impl End {
+    /// The same error with the endpoint's name; its kind, which decides on retries, stays.
+    fn named(self, error: ConnectorError) -> ConnectorError {
+        let connection = error.connection_metadata().cloned();
+        let kind = (error.is_timeout(), error.is_user(), error.is_io(), error.as_other());
+        let source = error.into_source();
+        let source = Box::new(Unreached { origin: self.origin, proxy: self.proxy, source });
+        let named = match kind {
+            (true, ..) => ConnectorError::timeout(source),
+            (_, true, ..) => ConnectorError::user(source),
+            (_, _, true, _) => ConnectorError::io(source),
+            (.., other) => ConnectorError::other(source, other),
+        };
+        match connection {
+            Some(connection) => named.with_connection(connection),
+            None => named,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bundle(file: &str) -> CaBundle {
+        CaBundle { file: file.to_owned(), source: Source::Variable("AWS_CA_BUNDLE") }
+    }
+
+    #[test]
+    fn bundle_without_a_certificate_is_refused_with_its_name() {
+        for file in ["/no/such.pem", "Cargo.toml", "tests/support/tls/key.pem", "."] {
+            let error = certificates(&bundle(file)).unwrap_err().to_string();
+            assert!(error.contains("AWS_CA_BUNDLE") && error.contains(file), "{error}");
+        }
+        assert_eq!(certificates(&bundle("tests/support/tls/certificate.pem")).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn certificates_are_written_as_they_were_read() {
+        let text = std::fs::read("tests/support/tls/certificate.pem").unwrap();
+        let certificate = CertificateDer::pem_slice_iter(&text).next().unwrap().unwrap();
+        assert_eq!(CertificateDer::from_pem_slice(pem(&certificate).as_bytes()).unwrap(), certificate);
+    }
+
+    #[test]
+    fn error_names_the_endpoint_and_the_proxy_and_keeps_its_kind() {
+        let end = || End { origin: origin("https://kinesis.eu-west-1.amazonaws.com:8443/a?b"), proxy: None };
+        let text = super::super::error::causes(&end().named(ConnectorError::io("reset".into())));
+        assert!(text.contains("https://kinesis.eu-west-1.amazonaws.com:8443: reset"), "{text}");
+        assert!(end().named(ConnectorError::timeout("late".into())).is_timeout());
+        assert!(end().named(ConnectorError::user("bad".into())).is_user());
+        assert!(end().named(ConnectorError::other("odd".into(), None)).is_other());
+        let user = Some(("me".to_owned(), "hush".to_owned()));
+        let source = Source::Variable("HTTPS_PROXY");
+        let proxy = Some(Proxy { url: "http://p:1".to_owned(), user, source });
+        let error = End { proxy, ..end() }.named(ConnectorError::io("reset".into()));
+        let text = super::super::error::causes(&error);
+        assert!(text.contains("http://p:1 of HTTPS_PROXY") && !text.contains("hush"), "{text}");
+        assert!(!format!("{error:?}").contains("hush"));
+    }
+}
