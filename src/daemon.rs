@@ -9,9 +9,11 @@ use std::time::Duration;
 use multilangd_protocol::Dialect;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::backoff::Backoff;
 use crate::budget::Budget;
 use crate::capacity::Capacity;
 use crate::config::{ChildProtocol, Config, OnChildFailure, OnHopelessShard};
@@ -47,6 +49,10 @@ const CALLS: usize = 200;
 
 /// KCL's `maxInitializationAttempts`. Here only attempts without progress count: a throttled table takes many.
 const ATTEMPTS: u32 = 20;
+
+/// An endpoint that cannot be reached is waited for at least this many times `schedulerInitializationBackoffTimeMillis`:
+/// five minutes with the default. Java's attempts with the SDK's retries took more than 140 s.
+const UNREACHABLE: u32 = 300;
 
 /// What the daemon talks to.
 #[derive(Clone)]
@@ -129,7 +135,9 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Hopeless(_) => Exit::ChildFailed,
-            Self::Table(table::Error::Shape { .. }) | Self::TooEarly(_) | Self::Foreign(_) => Exit::Config,
+            Self::Table(table::Error::Shape { .. } | table::Error::SeveralStreams { .. })
+            | Self::TooEarly(_)
+            | Self::Foreign(_) => Exit::Config,
             Self::WorkerIdTwice { .. } => Exit::Config,
             Self::Table(table::Error::Denied(_))
             | Self::Beside(table::Error::Denied(_))
@@ -139,10 +147,29 @@ impl Error {
         }
     }
 
+    /// Whether there was no answer, or one that says that there will be one later.
+    fn is_unreachable(&self) -> bool {
+        use table::Error::{Ambiguous, Throttled, Unavailable};
+        matches!(
+            self,
+            Self::Table(Ambiguous(_) | Throttled(_) | Unavailable(_))
+                | Self::Beside(Ambiguous(_) | Throttled(_) | Unavailable(_))
+                | Self::Stream(shard::Error::Unavailable(_) | shard::Error::Throttled(_))
+        )
+    }
+
     /// Whether another attempt could go otherwise.
     fn may_pass(&self) -> bool {
-        let shape = matches!(self, Self::Table(table::Error::Shape { .. }));
-        !shape && !matches!(self, Self::Hopeless(_) | Self::TooEarly(_) | Self::Foreign(_))
+        let foreign =
+            matches!(self, Self::Table(table::Error::Shape { .. } | table::Error::SeveralStreams { .. }));
+        // Refused is refused: who waits for permissions restarts the daemon.
+        let denied = matches!(
+            self,
+            Self::Table(table::Error::Denied(_))
+                | Self::Beside(table::Error::Denied(_))
+                | Self::Stream(shard::Error::Denied(_))
+        );
+        !foreign && !denied && !matches!(self, Self::Hopeless(_) | Self::TooEarly(_) | Self::Foreign(_))
     }
 }
 
@@ -405,6 +432,9 @@ async fn initialize(
     upkeep: &Upkeep,
 ) -> Result<Begun, Error> {
     let mut attempts = Attempts::default();
+    let mut backoff =
+        Backoff::new(config.initialization_backoff, config.initialization_backoff * 10, fastrand::Rng::new());
+    let began = Instant::now();
     let mut stage = 0;
     loop {
         let mut begin = async || -> Result<Begun, Error> {
@@ -424,11 +454,14 @@ async fn initialize(
         };
         let rows = upkeep.made();
         let without_progress = attempts.failed(Progress { stage, rows });
-        if without_progress >= ATTEMPTS || !error.may_pass() {
+        // An endpoint that comes up later, as in a set of containers, is waited for.
+        let waits = error.is_unreachable() && began.elapsed() < config.initialization_backoff * UNREACHABLE;
+        if without_progress >= ATTEMPTS && !waits || !error.may_pass() {
             return Err(error);
         }
-        warn!(%error, rows, without_progress, of = ATTEMPTS, "can't start yet, will try again");
-        tokio::time::sleep(config.initialization_backoff).await;
+        let pause = if waits { backoff.pause() } else { config.initialization_backoff };
+        warn!(%error, rows, without_progress, of = ATTEMPTS, ?pause, "failed to start, will try again");
+        tokio::time::sleep(pause).await;
     }
 }
 

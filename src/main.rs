@@ -310,7 +310,7 @@ async fn show_leases(file: &Path, words: &Words, json: bool, watch: Option<u64>)
         Err(refused @ table::Error::Denied(_)) => {
             // Only now, as who may only read rows may not be allowed to describe the table.
             let error = match table.verify_key().await {
-                Err(shape @ table::Error::Shape { .. }) => shape,
+                Err(foreign @ (table::Error::Shape { .. } | table::Error::SeveralStreams { .. })) => foreign,
                 Ok(()) | Err(_) => refused,
             };
             complain(&error);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use multilangd_protocol::Action;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use crate::budget::Budget;
@@ -23,9 +23,14 @@ use crate::metrics::{Ending, prometheus};
 use crate::shard::ShardId;
 use crate::version;
 
+mod alarm;
 pub mod server;
 
+use alarm::{Alarms, Line};
 use server::{Pulse, Server};
+
+/// Between looks for stuck shards.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Who it is that is looked at.
 #[derive(Debug, Clone)]
@@ -49,6 +54,7 @@ pub struct Watch {
     pub budget: Arc<Budget>,
     _server: Option<Server>,
     _pulse: JoinSet<()>,
+    _alarms: JoinSet<()>,
 }
 
 /// The status endpoint can't listen where it should.
@@ -83,6 +89,8 @@ impl Watch {
             wall: clock::wall_millis,
             started: Instant::now(),
         };
+        let mut alarms = JoinSet::new();
+        alarms.spawn(subject.clone().watch());
         let mut pulse = JoinSet::new();
         let server = match config.status {
             None => None,
@@ -103,7 +111,7 @@ impl Watch {
                 }
             }
         };
-        Ok(Self { board, budget, _server: server, _pulse: pulse })
+        Ok(Self { board, budget, _server: server, _pulse: pulse, _alarms: alarms })
     }
 }
 
@@ -239,6 +247,29 @@ impl Subject {
             (shard, (totals, condition))
         };
         self.board.totals().into_iter().map(judge).collect()
+    }
+
+    /// Logs which shards become stuck, and when they move again.
+    async fn watch(self) {
+        let mut alarms = Alarms::default();
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            let now = Instant::now();
+            let conditions = self.conditions(now);
+            for (shard, line) in
+                alarms.look(now, conditions.iter().map(|(shard, (_, condition))| (shard, condition)))
+            {
+                let totals = conditions.get(&shard).map(|(totals, _)| totals);
+                let pid = totals.and_then(|totals| totals.pid);
+                match line {
+                    Line::Stuck(reason) => warn!(%shard, pid, reason, "shard is stuck"),
+                    Line::Still(lasted, reason) => warn!(%shard, pid, reason, ?lasted, "shard does not move"),
+                    Line::Moves(lasted) => info!(%shard, pid, ?lasted, "shard moves again"),
+                }
+            }
+        }
     }
 
     /// Why it is not ready, if it isn't.

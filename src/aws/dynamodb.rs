@@ -127,7 +127,7 @@ impl Leases {
             Row::Other(kind) if !super::state::KINDS.contains(&kind.as_str()) && reported.kind(kind) => {
                 info!(table, entity = kind, "skipped rows of an unknown entityType");
             }
-            Row::Unreadable(_) | Row::Other(_) => {}
+            Row::Unreadable(_) | Row::Other(_) | Row::OfSeveralStreams { .. } => {}
         }
     }
 
@@ -139,8 +139,12 @@ impl Leases {
             for found in page.items() {
                 let row = self.row(found);
                 self.report(&row);
-                if let Row::Lease(lease) = row {
-                    leases.push(*lease);
+                match row {
+                    Row::Lease(lease) => leases.push(*lease),
+                    Row::OfSeveralStreams { lease, stream } => {
+                        return Err(Error::SeveralStreams { table: self.table.clone(), lease, stream });
+                    }
+                    Row::Unreadable(_) | Row::Other(_) => {}
                 }
             }
         }
@@ -165,7 +169,7 @@ impl Leases {
                 let why = why.to_string();
                 return Err(Error::Unreadable { table: self.table.clone(), shard: shard.clone(), why });
             }
-            Some(Row::Other(_)) | None => None,
+            Some(Row::Other(_) | Row::OfSeveralStreams { .. }) | None => None,
         })
     }
 
@@ -206,6 +210,9 @@ impl Leases {
             // Written, but what the row holds now isn't known: to be read back.
             Some(Row::Unreadable(why)) => {
                 Err(Error::Ambiguous(format!("table {}: the row {shard} is unreadable: {why}", self.table)))
+            }
+            Some(Row::OfSeveralStreams { lease, stream }) => {
+                Err(Error::SeveralStreams { table: self.table.clone(), lease, stream })
             }
             Some(Row::Other(kind)) => Err(Error::Ambiguous(format!(
                 "table {}: the row {shard} is of entityType {kind}",

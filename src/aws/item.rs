@@ -12,6 +12,7 @@ use crate::shard::{HashRange, ShardId};
 use crate::stream::StreamId;
 
 pub(super) const KEY: &str = "leaseKey";
+const STREAM_NAME: &str = "streamName";
 pub(super) const OWNER: &str = "leaseOwner";
 pub(super) const COUNTER: &str = "leaseCounter";
 pub(super) const OWNER_SWITCHES: &str = "ownerSwitchesSinceCheckpoint";
@@ -81,6 +82,11 @@ pub(super) fn new_row(lease: &Lease) -> Item {
 /// What a row is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Row {
+    /// A lease of an application that reads several streams, and the stream that it names.
+    OfSeveralStreams {
+        lease: String,
+        stream: String,
+    },
     Lease(Box<Lease>),
     /// A row of another kind, by its `entityType`.
     Other(String),
@@ -110,6 +116,9 @@ pub(super) fn row(item: &Item, initial: &Sequence) -> Row {
         Some(entity) if entity != LEASE => return Row::Other(entity.to_owned()),
         Some(_) | None => {}
     }
+    if let Some(row) = of_several_streams(item) {
+        return row;
+    }
     lease(item, initial).map_or_else(
         |attribute| {
             let key = get_text(item, KEY).unwrap_or("(no key)").to_owned();
@@ -117,6 +126,14 @@ pub(super) fn row(item: &Item, initial: &Sequence) -> Row {
         },
         |lease| Row::Lease(Box::new(lease)),
     )
+}
+
+/// KCL's `MultiStreamLease`: the key is `ACCOUNT:STREAM:EPOCH:SHARD`, and `streamName` holds all but the shard.
+fn of_several_streams(item: &Item) -> Option<Row> {
+    let key = get_text(item, KEY).unwrap_or_default();
+    let of_key = key.rsplit_once(":shardId-").map(|(stream, _)| stream);
+    let stream = get_text(item, STREAM_NAME).or(of_key)?;
+    Some(Row::OfSeveralStreams { lease: key.to_owned(), stream: stream.to_owned() })
 }
 
 fn found(value: Option<&AttributeValue>) -> String {

@@ -39,6 +39,19 @@ pub enum Error {
         /// The attribute and its value.
         why: String,
     },
+    /// The table is one of an application that reads several streams (`MultiStreamTracker`).
+    #[error(
+        "table {table} is the lease table of an application that reads several streams, {stream} among them: its lease \
+         {lease} names its stream. Give another name by tableName or applicationName"
+    )]
+    SeveralStreams {
+        /// The table.
+        table: String,
+        /// The key of a row.
+        lease: String,
+        /// The stream that it names.
+        stream: String,
+    },
     /// The table exists but is no lease table.
     #[error(
         "table {table} is not a lease table: {found}. Expected the single hash key leaseKey of type S. \

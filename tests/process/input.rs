@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, TcpListener};
 
 use aws_sdk_dynamodb::types::{
-    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
 };
 
 use crate::rig::*;
@@ -211,5 +211,65 @@ async fn wrong_option_of_local_mode_is_named_with_its_value() {
         drop(std::fs::remove_file(rig.folder.join("stderr.log")));
         let outcome = run(&rig, &[&["local"], ports, options].concat()).await;
         assert_says(&outcome, code, parts);
+    }
+}
+
+/// As in a set of containers that start together: more than the twenty attempts that errors with an answer have.
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoints_that_come_up_later_are_waited_for() {
+    let mut rig = Rig::start("later").await;
+    rig.stream(1).await;
+    let later = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = later.local_addr().unwrap();
+    drop(later);
+    let file = rig.properties(&rig.scripted("each"), "schedulerInitializationBackoffTimeMillis = 100\n");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let text = text.replace(&rig.tables.url(), &format!("http://{address}"));
+    std::fs::write(&file, text).unwrap();
+    let mut daemon = rig.daemon(&file);
+    rig.logged("without_progress=22 of=20").await;
+    // The endpoint is there.
+    let forward = tokio::net::TcpListener::bind(address).await.unwrap();
+    let there = rig.tables.url().trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let mut forwarding = tokio::task::JoinSet::new();
+    forwarding.spawn(async move {
+        let mut connections = tokio::task::JoinSet::new();
+        loop {
+            let (mut near, _) = forward.accept().await.unwrap();
+            let there = there.clone();
+            connections.spawn(async move {
+                let mut far = tokio::net::TcpStream::connect(there).await.unwrap();
+                let _ended = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            });
+        }
+    });
+    rig.until("a child", |log| said(log, "initialize").len() == 1).await;
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lease_table_of_several_streams_is_refused_unchanged() {
+    for with_attribute in [true, false] {
+        let rig = Rig::start("several-streams").await;
+        rig.stream(1).await;
+        let file = rig.properties(&rig.scripted("each"), "");
+        // A table as a single-stream worker makes it, and then the row of a multi-stream worker in it.
+        let mut first = rig.daemon(&file);
+        rig.logged("started a record processor").await;
+        assert_eq!(first.stop().await, Some(0));
+        let key = "123456789012:orders:1700000000:shardId-000000000000";
+        let single = rig.rows().await.into_values().next().unwrap();
+        let mut row: std::collections::HashMap<_, _> = single.into_iter().collect();
+        row.insert("leaseKey".into(), AttributeValue::S(key.into()));
+        if with_attribute {
+            row.insert("streamName".into(), AttributeValue::S("123456789012:orders:1700000000".into()));
+            row.insert("shardId".into(), AttributeValue::S("shardId-000000000000".into()));
+        }
+        let put = rig.clients.dynamodb.put_item().table_name(APPLICATION).set_item(Some(row));
+        put.send().await.unwrap();
+        let before = rig.all_rows().await;
+        let outcome = run(&rig, &[file.to_str().unwrap()]).await;
+        assert_says(&outcome, 78, &["several streams", "orders"]);
+        assert_eq!(rig.all_rows().await, before, "nothing was written");
     }
 }

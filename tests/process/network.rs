@@ -1,5 +1,5 @@
 //! Ways to AWS: what the environment, the profile and JVM system properties say of endpoints, HTTP proxies and CA
-//! certificates. Names under `aws.example` and `amazonaws.com` lead nowhere but through the proxy of a test.
+//! certificates. Names under `aws.example` and `amazonaws.com` lead nowhere.
 
 use std::path::{Path, PathBuf};
 
@@ -9,8 +9,9 @@ use crate::proxy::Proxy;
 use crate::rig::*;
 use crate::wire::{Wire, private_ca};
 
-const KINESIS: &str = "kinesis.aws.example";
-const DYNAMODB: &str = "dynamodb.aws.example";
+/// Names that the embedded endpoints answer to, and that only a proxy of these tests leads to.
+const KINESIS: &str = "host.docker.internal";
+const DYNAMODB: &str = "host.containers.internal";
 
 /// A properties file without endpoints; `more` may give some.
 fn properties(rig: &Rig, more: &str) -> PathBuf {
@@ -227,7 +228,7 @@ async fn http_endpoints_are_read_through_the_proxy_of_http() {
     rig.until("a record", |log| count(log) == 1).await;
     assert_eq!(daemon.stop().await, Some(0));
     let asked = proxy.asked();
-    assert!(asked.iter().any(|one| one.target.starts_with("http://kinesis.aws.example")), "{asked:?}");
+    assert!(asked.iter().any(|one| one.target.starts_with(&format!("http://{KINESIS}"))), "{asked:?}");
     assert!(asked.iter().all(|one| one.authorization.as_deref() == Some("Basic bWU6")), "{asked:?}");
 }
 
@@ -236,8 +237,9 @@ async fn host_of_no_proxy_is_called_directly_and_named_if_it_is_not_resolved() {
     let mut rig = Rig::start("no-proxy").await;
     let proxy = logging(&mut rig).await;
     set(&mut rig, &[("NO_PROXY", ".aws.example")]);
-    let mut daemon = rig.daemon(&properties(&rig, &remote("")));
-    rig.logged(&format!("https://{DYNAMODB}")).await;
+    let nowhere = remote("").replace(DYNAMODB, "dynamodb.aws.example");
+    let mut daemon = rig.daemon(&properties(&rig, &nowhere));
+    rig.logged("https://dynamodb.aws.example").await;
     daemon.stop().await;
     assert_eq!(proxy.asked(), []);
 }

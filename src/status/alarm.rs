@@ -1,0 +1,123 @@
+//! Which changes of a shard's condition are worth a log line: it becomes stuck, it stays so, it moves again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Condition;
+use crate::shard::ShardId;
+
+/// Between lines about a shard that stays stuck or parked.
+const REMIND: Duration = Duration::from_secs(600);
+
+/// A line about a shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Line {
+    /// It became stuck.
+    Stuck(String),
+    /// It has been stuck or parked for so long.
+    Still(Duration, String),
+    /// It moves again, after so long.
+    Moves(Duration),
+}
+
+#[derive(Debug)]
+struct Trouble {
+    since: Instant,
+    reported: Instant,
+    /// Parking is logged where it happens.
+    parked: bool,
+}
+
+/// The shards that are stuck or parked, between two looks.
+#[derive(Debug, Default)]
+pub(super) struct Alarms(BTreeMap<ShardId, Trouble>);
+
+impl Alarms {
+    /// The lines that are due.
+    pub(super) fn look<'a>(
+        &mut self,
+        now: Instant,
+        conditions: impl Iterator<Item = (&'a ShardId, &'a Condition)>,
+    ) -> Vec<(ShardId, Line)> {
+        let mut before = std::mem::take(&mut self.0);
+        let mut lines = Vec::new();
+        for (shard, condition) in conditions {
+            let parked = matches!(condition, Condition::Parked(_));
+            let (Some(reason), known) = (condition.reason(), before.remove(shard)) else {
+                // A shard that this worker has left does not move here.
+                if let (Some(was), false) = (before.remove(shard), matches!(condition, Condition::Over(_)))
+                    && !was.parked
+                {
+                    lines.push((shard.clone(), Line::Moves(now.saturating_duration_since(was.since))));
+                }
+                continue;
+            };
+            let mut trouble = known.unwrap_or_else(|| {
+                if !parked {
+                    lines.push((shard.clone(), Line::Stuck(reason.to_owned())));
+                }
+                Trouble { since: now, reported: now, parked }
+            });
+            if now.saturating_duration_since(trouble.reported) >= REMIND {
+                trouble.reported = now;
+                let lasted = now.saturating_duration_since(trouble.since);
+                lines.push((shard.clone(), Line::Still(lasted, reason.to_owned())));
+            }
+            trouble.parked = parked;
+            self.0.insert(shard.clone(), trouble);
+        }
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Ending;
+
+    fn stuck() -> Condition {
+        Condition::Stuck("why".to_owned())
+    }
+
+    /// At which second there was which line, of conditions that hold from the given seconds on.
+    fn lines(changes: &[(u64, Condition)], seconds: u64) -> Vec<(u64, Line)> {
+        let (mut alarms, start, shard) = (Alarms::default(), Instant::now(), ShardId::from("s"));
+        let mut lines = Vec::new();
+        for second in 0..seconds {
+            let now = start + Duration::from_secs(second);
+            let condition = &changes.iter().rev().find(|(from, _)| *from <= second).unwrap().1;
+            let due = alarms.look(now, [(&shard, condition)].into_iter());
+            lines.extend(due.into_iter().map(|(_, line)| (second, line)));
+        }
+        lines
+    }
+
+    #[test]
+    fn stuck_shard_is_reported_at_once_every_ten_minutes_and_when_it_moves() {
+        let changes = [(0, Condition::Idle), (10, stuck()), (1_300, Condition::Working)];
+        let seconds = Duration::from_secs;
+        assert_eq!(
+            lines(&changes, 2_000),
+            [
+                (10, Line::Stuck("why".to_owned())),
+                (610, Line::Still(seconds(600), "why".to_owned())),
+                (1_210, Line::Still(seconds(1_200), "why".to_owned())),
+                (1_300, Line::Moves(seconds(1_290))),
+            ]
+        );
+    }
+
+    #[test]
+    fn parked_shard_is_only_reminded_of() {
+        let changes = [(0, Condition::Parked("why".to_owned())), (700, Condition::Idle)];
+        assert_eq!(lines(&changes, 800), [(600, Line::Still(Duration::from_secs(600), "why".to_owned()))]);
+    }
+
+    #[test]
+    fn shard_that_was_left_is_not_reported_as_moving() {
+        let changes = [(0, stuck()), (5, Condition::Over(Ending::Lost))];
+        assert_eq!(lines(&changes, 20), [(0, Line::Stuck("why".to_owned()))]);
+    }
+}
