@@ -204,6 +204,7 @@ impl Feed {
     /// Starts reading.
     pub fn open(source: &Source, shard: ShardOfStream, start: Start) -> Self {
         let (sink, of) = (source.sink.clone(), shard.id.clone());
+        sink.shard(&of, OfShard::Opening);
         let tell = Arc::new(move |records| sink.shard(&of, OfShard::Waiting { records }));
         let (ahead, batches) = queue::queue(source.settings.ahead, source.budget.share(), tell);
         let place = place::Place::new(source.clone(), shard, start);

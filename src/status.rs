@@ -137,8 +137,14 @@ pub struct Subject {
 pub enum Condition {
     /// It waits for its parents to be finished, or its first child is being started.
     Waiting,
-    /// Nothing to do.
+    /// Nothing to do, as the last answer of Kinesis said.
     Idle,
+    /// Reading is being opened: nothing was read yet.
+    Opening,
+    /// The next answer waits for room in memory.
+    NoRoom,
+    /// Kinesis cannot be read at present.
+    Failing,
     /// Its child has something in hand.
     Working,
     /// Its child failed and is being replaced.
@@ -156,7 +162,14 @@ impl Condition {
     pub fn reason(&self) -> Option<&str> {
         match self {
             Self::Stuck(why) | Self::Parked(why) => Some(why),
-            Self::Waiting | Self::Idle | Self::Working | Self::Restarting | Self::Over(_) => None,
+            Self::Waiting
+            | Self::Idle
+            | Self::Opening
+            | Self::NoRoom
+            | Self::Failing
+            | Self::Working
+            | Self::Restarting
+            | Self::Over(_) => None,
         }
     }
 
@@ -165,6 +178,9 @@ impl Condition {
         match self {
             Self::Waiting => "waiting",
             Self::Idle => "idle",
+            Self::Opening => "opening",
+            Self::NoRoom => "no room",
+            Self::Failing => "failing",
             Self::Working => "working",
             Self::Restarting => "restarting",
             Self::Stuck(_) => "stuck",
@@ -227,6 +243,13 @@ pub fn condition(totals: &Totals, now: Instant, stuck_after: Duration) -> Condit
         let error = error.unwrap_or_default();
         return Condition::Stuck(format!("Kinesis could not be read for {seconds} s{error}"));
     }
+    if let Some(seconds) = lasts(totals.room_since) {
+        let key = "multilangd.bufferMegabytes";
+        return Condition::Stuck(format!("the next answer has waited for room in {key} for {seconds} s"));
+    }
+    if let (Some(seconds), Some(_)) = (lasts(totals.opening_since), totals.pid) {
+        return Condition::Stuck(format!("reading could not be opened for {seconds} s"));
+    }
     if totals.waiting > 0
         && let (Some(seconds), Some(_)) = (lasts(totals.moved), totals.pid)
     {
@@ -236,6 +259,9 @@ pub fn condition(totals: &Totals, now: Instant, stuck_after: Duration) -> Condit
         None => Condition::Waiting,
         // What the one before it was given and didn't finish is still to come.
         Some(_) if totals.failing_since.is_some() && totals.is_unfinished() => failed(),
+        Some(_) if totals.unread_since.is_some() => Condition::Failing,
+        Some(_) if totals.room_since.is_some() => Condition::NoRoom,
+        Some(_) if totals.opening_since.is_some() => Condition::Opening,
         Some(_) => Condition::Idle,
     }
 }
@@ -418,7 +444,13 @@ mod tests {
         assert_eq!(after(5, failing), Condition::Restarting);
         assert!(matches!(after(61, failing), Condition::Stuck(why) if why.contains("has been failing")));
         let unread = |totals: &mut Totals, start| totals.unread_since = Some(start);
-        assert_eq!(after(5, unread), Condition::Idle);
+        assert_eq!(after(5, unread), Condition::Failing);
+        let opening = |totals: &mut Totals, start| totals.opening_since = Some(start);
+        assert_eq!(after(5, opening), Condition::Opening);
+        assert!(matches!(after(61, opening), Condition::Stuck(why) if why.contains("opened")));
+        let waits = |totals: &mut Totals, start| totals.room_since = Some(start);
+        assert_eq!(after(5, waits), Condition::NoRoom);
+        assert!(matches!(after(61, waits), Condition::Stuck(why) if why.contains("room")));
         assert!(matches!(after(61, unread), Condition::Stuck(why) if why.contains("Kinesis")));
     }
 

@@ -51,6 +51,10 @@ pub struct Totals {
     pub fetch_failures: u64,
     /// Since when they fail.
     pub unread_since: Option<Instant>,
+    /// Since when reading is being opened: nothing was read yet.
+    pub opening_since: Option<Instant>,
+    /// Since when reading waits for room in memory.
+    pub room_since: Option<Instant>,
     /// Why the last reading that failed did, and when.
     pub read_error: Option<(String, Instant)>,
     /// Since when it can't come to its end.
@@ -106,6 +110,7 @@ impl Totals {
                 (self.read_error, self.failure, self.parked_since, self.shortage) = (None, None, None, None);
                 (self.checkpoint, self.checkpoint_arrival) = (Some(checkpoint.clone()), None);
                 (self.last, self.last_arrival) = (None, None);
+                (self.opening_since, self.room_since) = (None, None);
                 self.arrivals.clear();
             }
             OfShard::ChildStarted { pid } => {
@@ -141,10 +146,15 @@ impl Totals {
                     self.failing_since = None;
                 }
             }
+            OfShard::Opening => (self.opening_since, self.room_since) = (Some(now), None),
+            OfShard::WaitsForRoom(true) => {
+                self.room_since.get_or_insert(now);
+            }
+            OfShard::WaitsForRoom(false) => self.room_since = None,
             OfShard::IteratorAsked { .. } => {}
             OfShard::Fetched { millis_behind_latest, .. } => {
                 self.fetches += 1;
-                self.unread_since = None;
+                (self.unread_since, self.opening_since) = (None, None);
                 self.millis_behind_latest = millis_behind_latest.or(self.millis_behind_latest);
             }
             OfShard::FetchFailed { error, .. } => {
@@ -188,6 +198,7 @@ impl Totals {
             }
             OfShard::Over(ending) => {
                 (self.end_delayed_since, self.parked_since, self.shortage) = (None, None, None);
+                (self.opening_since, self.room_since) = (None, None);
                 (self.over, self.pid, self.asked, self.waiting) = (Some(ending), None, None, 0);
                 (self.since, self.moved) = (Some(now), Some(now));
             }

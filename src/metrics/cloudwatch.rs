@@ -344,7 +344,11 @@ impl Sink for Queue {
                     process().success(Level::Summary, "", false, None);
                 }
             }
-            OfShard::Parked | OfShard::Recovered | OfShard::Shortage { .. } => {}
+            OfShard::Parked
+            | OfShard::Recovered
+            | OfShard::Shortage { .. }
+            | OfShard::Opening
+            | OfShard::WaitsForRoom(_) => {}
             OfShard::IteratorAsked { took, ok } => {
                 process().success(Level::Detailed, "KinesisDataFetcher.getShardIterator", ok, Some(took));
             }

@@ -48,6 +48,10 @@ pub enum OfShard<'a> {
         /// After how long.
         took: Duration,
     },
+    /// Reading begins: nothing was read yet.
+    Opening,
+    /// Reading waits for room in memory, or does so no longer.
+    WaitsForRoom(bool),
     /// Kinesis was asked for an iterator.
     IteratorAsked {
         /// How long that took.

@@ -104,7 +104,7 @@ pub const FAMILIES: &[Family] = &[
     Family { name: "multilangd_call_seconds_total", counter: true, labels: &["service", "operation"], of: Of::Calls(|calls| calls.took.as_secs_f64()),
         help: "How long they took." },
     Family { name: "multilangd_shard_state", counter: false, labels: &["shard", "state"], of: Of::Condition,
-        help: "1 for the state that the shard is in: waiting, idle, working, restarting, stuck, parked, ended, given back, handed over, lost, hopeless." },
+        help: "1 for the state that the shard is in: waiting, opening, idle, working, no room, failing, restarting, stuck, parked, ended, given back, handed over, lost, hopeless." },
     Family { name: "multilangd_shard_behind_latest_seconds", counter: false, labels: SHARD, of: Of::Shard(|t, _| held(t).and(t.millis_behind_latest.map(seconds))),
         help: "How far the last answer of Kinesis was behind the tip of the shard." },
     Family { name: "multilangd_shard_delivered_age_seconds", counter: false, labels: SHARD, of: Of::Shard(|t, s| held(t).and(age(t.last_arrival, s))),

@@ -33,6 +33,8 @@ const WAITING: u32 = 1024;
 const PIPE: usize = 256 * 1024;
 /// Messages that a child may leave unread: one action, and answers to the checkpoints that it asked for.
 const UNREAD: usize = 1024;
+/// Room for answers without which the child isn't listened to.
+const ANSWERS: usize = 16;
 
 /// `executableName`: a program and its arguments, found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -198,22 +200,35 @@ impl Spawned {
         if std::mem::take(&mut self.clogged) {
             return Happened::InputClosed(Some(format!("{UNREAD} messages lie unread")));
         }
-        let broken = async {
-            match &mut self.broken {
-                Some(broken) => broken.await.ok(),
-                None => std::future::pending().await,
+        let reason = loop {
+            let broken = async {
+                match &mut self.broken {
+                    Some(broken) => broken.await.ok(),
+                    None => std::future::pending().await,
+                }
+            };
+            // Each line that is read may need an answer: a child that leaves those unread isn't listened to meanwhile.
+            let full = self.input.as_ref().filter(|input| input.capacity() < ANSWERS && !input.is_closed());
+            let room = async {
+                match full {
+                    Some(input) => drop(input.reserve_many(ANSWERS).await),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                // The two that happen once come first: lines may never end. Their order is the caller's to keep.
+                status = self.child.wait(), if alive => {
+                    self.alive = false;
+                    self.end_group();
+                    return Happened::Exited(status);
+                }
+                reason = broken => break reason,
+                line = self.lines.recv(), if listen && full.is_none() => {
+                    return Happened::Said(line.map(|(line, _room)| line));
+                }
+                () = room, if listen => {}
             }
-        };
-        let reason = tokio::select! {
-            biased;
-            // The two that happen once come first: lines may never end. Their order is the caller's to keep.
-            status = self.child.wait(), if alive => {
-                self.alive = false;
-                self.end_group();
-                return Happened::Exited(status);
-            }
-            reason = broken => reason,
-            line = self.lines.recv(), if listen => return Happened::Said(line.map(|(line, _room)| line)),
         };
         // The writer ends once: broken, or done because the daemon closed the pipe.
         self.broken = None;

@@ -23,6 +23,8 @@ use crate::shard::ChildShard;
 
 const FAILED: &str = "reading failed, will try again";
 const MAX_PAUSE: Duration = Duration::from_secs(10);
+/// A wait for room is shown after so long.
+const SHOWN: Duration = Duration::from_secs(1);
 /// Room for an answer without records.
 const LITTLE: usize = 4 * 1024;
 /// What a record is taken to need before one was seen.
@@ -158,15 +160,21 @@ impl Polling {
     }
 
     async fn room(&self, bytes: usize, ahead: &Ahead) -> Room {
-        let mut room = std::pin::pin!(self.place.source.budget.reserve_for(bytes, ahead.awaited()));
-        loop {
-            match timeout(Duration::from_secs(10), &mut room).await {
-                Ok(room) => return room,
-                Err(_) => warn!(shard = %self.place.shard, bytes,
-                    held = self.place.source.budget.held(),
-                    "reading waits: what record processors have not taken fills multilangd.bufferMegabytes"),
-            }
+        let Place { source, shard, .. } = &self.place;
+        let mut room = std::pin::pin!(source.budget.reserve_for(bytes, ahead.awaited()));
+        if let Ok(room) = timeout(SHOWN, &mut room).await {
+            return room;
         }
+        source.sink.shard(shard, OfShard::WaitsForRoom(true));
+        let room = loop {
+            match timeout(Duration::from_secs(10), &mut room).await {
+                Ok(room) => break room,
+                Err(_) => warn!(%shard, bytes, held = source.budget.held(),
+                    "reading waits for room: what record processors have not taken fills multilangd.bufferMegabytes"),
+            }
+        };
+        source.sink.shard(shard, OfShard::WaitsForRoom(false));
+        room
     }
 
     async fn read(&self, iterator: &str, limit: usize, room: Room) -> Result<Answer, Error> {

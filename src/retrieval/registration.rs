@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::Error;
@@ -57,11 +57,19 @@ pub enum Status {
     Deleting,
 }
 
+/// What is known of it.
+#[derive(Debug, Default)]
+struct Found {
+    arn: Option<String>,
+    /// When the last attempt ended that found none, and why.
+    failed: Option<(Instant, Error)>,
+}
+
 /// The daemon's consumer.
 pub struct StreamConsumer {
     pub(super) api: Arc<dyn Api>,
     settings: Settings,
-    found: Mutex<Option<String>>,
+    found: Mutex<Found>,
     unavailable: AtomicBool,
 }
 
@@ -79,25 +87,38 @@ impl StreamConsumer {
 
     /// Its ARN. The first who asks finds or registers it; later ones wait for that.
     pub(super) async fn arn(&self) -> Result<String, Error> {
+        let asked = Instant::now();
         let mut found = self.found.lock().await;
-        if let Some(arn) = &*found {
+        if let Some(arn) = &found.arn {
             return Ok(arn.clone());
+        }
+        // An attempt takes up to half a minute where nobody answers: a hundred shards share its outcome.
+        if let Some((at, error)) = &found.failed
+            && *at >= asked
+        {
+            return Err(error.clone());
         }
         if self.is_unavailable() {
             return Err(Error::Unsupported("it was asked before".to_owned()));
         }
         let arn = match &self.settings.arn {
             Some(arn) => arn.clone(),
-            None => self.find().await?,
+            None => match self.find().await {
+                Ok(arn) => arn,
+                Err(error) => {
+                    found.failed = Some((Instant::now(), error.clone()));
+                    return Err(error);
+                }
+            },
         };
         info!(consumer = arn, "records are pushed by enhanced fan-out");
-        *found = Some(arn.clone());
+        (found.arn, found.failed) = (Some(arn.clone()), None);
         Ok(arn)
     }
 
     /// It isn't there any more: the next who asks looks again.
     pub(super) async fn is_missing(&self, arn: &str) {
-        self.found.lock().await.take_if(|found| found == arn);
+        self.found.lock().await.arn.take_if(|found| found == arn);
     }
 
     /// The endpoint has no fan-out: nobody asks again. Said once.
@@ -174,7 +195,6 @@ mod tests {
     use crate::retrieval::fanout::Subscription;
     use crate::shard::ShardId;
     use std::collections::VecDeque;
-    use tokio::time::Instant;
 
     /// What it was asked, in order, and what it says to each kind of question.
     #[derive(Default)]
@@ -263,6 +283,28 @@ mod tests {
         assert_eq!(arn, Ok("arn".to_owned()));
         assert_eq!(asked.iter().filter(|asked| **asked == "register").count(), 1);
         assert_eq!(seconds, 2);
+    }
+
+    /// Kinesis answers after half a minute that it could not: each of a hundred shards would wait for those before it.
+    #[tokio::test(start_paused = true)]
+    async fn failed_attempt_is_shared_by_all_that_wait_for_it() {
+        let script = Arc::new(Script {
+            described: std::sync::Mutex::new(vec![throttled(); 9].into()),
+            ..Script::default()
+        });
+        let consumer = Arc::new(StreamConsumer::new(script.clone(), settings()));
+        let mut shards = tokio::task::JoinSet::new();
+        let start = Instant::now();
+        for _ in 0..100 {
+            let consumer = consumer.clone();
+            shards.spawn(async move { consumer.arn().await.is_err() });
+        }
+        assert!(shards.join_all().await.into_iter().all(|failed| failed));
+        assert_eq!(script.asked.lock().unwrap().iter().filter(|asked| **asked == "stream").count(), 1);
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(consumer.arn().await.is_err(), "the next attempt is one of its own");
+        assert_eq!(script.asked.lock().unwrap().iter().filter(|asked| **asked == "stream").count(), 2);
     }
 
     #[tokio::test(start_paused = true)]

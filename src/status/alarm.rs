@@ -45,11 +45,11 @@ impl Alarms {
         let mut lines = Vec::new();
         for (shard, condition) in conditions {
             let parked = matches!(condition, Condition::Parked(_));
-            let (Some(reason), known) = (condition.reason(), before.remove(shard)) else {
+            let known = before.remove(shard);
+            let Some(reason) = condition.reason() else {
                 // A shard that this worker has left does not move here.
-                if let (Some(was), false) = (before.remove(shard), matches!(condition, Condition::Over(_)))
-                    && !was.parked
-                {
+                let left = matches!(condition, Condition::Over(_));
+                if let Some(was) = known.filter(|was| !was.parked && !left) {
                     lines.push((shard.clone(), Line::Moves(now.saturating_duration_since(was.since))));
                 }
                 continue;

@@ -16,6 +16,7 @@
 //! | `prints_noise.rs` | prints to stdout what is no message |
 //! | `floods_stdout.rs` | does so without end |
 //! | `asks_at_every_moment.rs` | checkpoints at every moment, and many times at once |
+//! | `asks_without_reading.rs` | checkpoints many times before it reads an answer |
 //! | `speaks_between_actions.rs` | says something while no action is open |
 //! | `fails_for_good.rs` | never gets further |
 //!
@@ -26,6 +27,7 @@
 
 mod answers_wrongly;
 mod asks_at_every_moment;
+mod asks_without_reading;
 mod closes_stdin;
 mod closes_stdout;
 mod ends;
