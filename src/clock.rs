@@ -1,6 +1,7 @@
 //! Time: the only place that asks the wall clock, and the wait for a deadline. Decisions take
 //! [`tokio::time::Instant`] instead, which tests pause.
 
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::{Instant, sleep_until};
@@ -90,5 +91,51 @@ pub async fn reached(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,
+    }
+}
+
+/// What is left of the time that a stop may take: the steps at its end are short where those before were long.
+#[derive(Debug, Clone)]
+pub struct Stop {
+    since: Arc<OnceLock<Instant>>,
+    within: Duration,
+}
+
+/// A step at the end of a stop has this long, however long the steps before took.
+const LAST: Duration = Duration::from_millis(200);
+
+impl Stop {
+    /// All steps but the last ones take no longer than this.
+    pub fn within(within: Duration) -> Self {
+        Self { since: Arc::default(), within }
+    }
+
+    /// It begins now, unless it has begun.
+    pub fn begin(&self) {
+        self.since.get_or_init(Instant::now);
+    }
+
+    /// How long a step at its end may take that takes no longer than `most`.
+    pub fn left(&self, most: Duration) -> Duration {
+        let spent = self.since.get().map_or(Duration::ZERO, Instant::elapsed);
+        self.within.saturating_sub(spent).max(LAST).min(most)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn last_steps_of_a_long_stop_are_short() {
+        let second = Duration::from_secs(1);
+        let stop = Stop::within(second * 9);
+        assert_eq!(stop.left(second * 3), second * 3);
+        stop.begin();
+        tokio::time::advance(second * 7).await;
+        assert_eq!(stop.left(second * 3), second * 2);
+        tokio::time::advance(second * 7).await;
+        stop.begin();
+        assert_eq!(stop.left(second * 3), LAST);
     }
 }

@@ -68,8 +68,6 @@ const UNSURE: u32 = 2;
 const GONE: u32 = 2;
 /// Writes that are under way at once, renewals apart.
 const PARALLEL: usize = 12;
-/// The same of leases given back: a stop has little time, and needs no memory afterwards.
-const GIVEN_BACK: usize = 32;
 
 /// How leases are held.
 #[derive(Debug, Clone)]
@@ -94,6 +92,8 @@ pub struct Settings {
     pub process: ProcessId,
     /// How many leases it has room for.
     pub capacity: Arc<Capacity>,
+    /// How long a stop may take.
+    pub stop: clock::Stop,
 }
 
 /// The table as it was last seen.
@@ -280,7 +280,7 @@ impl Coordinator {
             nudged: Arc::new(Notify::new()),
             work: JoinSet::new(),
             writes: Arc::new(Semaphore::new(PARALLEL)),
-            returns: Arc::new(Semaphore::new(GIVEN_BACK)),
+            returns: Arc::new(Semaphore::new(release::AT_ONCE)),
             releasing: BTreeSet::new(),
             releases: BTreeMap::new(),
             look: Look { next: now, under_way: 0, unsure: false, alert: 0 },

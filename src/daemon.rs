@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 use crate::backoff::Backoff;
 use crate::budget::Budget;
 use crate::capacity::Capacity;
+use crate::clock;
 use crate::config::{ChildProtocol, Config, OnChildFailure, OnHopelessShard};
 use crate::consumer::{Parts, Settings};
 use crate::coordinator::{self, Coordinator, Ends, Handle, Seen};
@@ -196,9 +197,11 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
         program = %ports.children, "starting"
     );
     let recognition = Recognition::new(ports.shards.clone());
+    // A child has its grace, then the end of its stdin, SIGTERM and SIGKILL.
+    let stopping = clock::Stop::within(config.shutdown_grace + config.child_kill_grace * 2);
     let settings = upkeep_settings(config, &ports);
     let upkeep = Upkeep::new(ports.table.clone(), ports.shards.clone(), recognition.clone(), settings);
-    let member = member_settings(config, &ports);
+    let member = member_settings(config, &ports, stopping.clone());
     let begun = tokio::select! {
         biased;
         // Nothing is held yet: a stop needn't wait for anything.
@@ -216,6 +219,7 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
         sink: ports.sink.clone(),
         recognition: recognition.clone(),
         capacity: ports.capacity.clone(),
+        stop: stopping.clone(),
         process: ProcessId::new((ports.wall)(), &format!("{:08x}", fastrand::u32(..)), &config.worker),
     };
     let (coordinator, ends) = Coordinator::new(ports.table.clone(), settings);
@@ -237,6 +241,11 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
     taking_part.spawn(member::run(ports.state.clone(), ports.table.clone(), member, begun, part));
     tasks.spawn(coordinator.run(stop.clone()));
     let mut keeping = JoinSet::new();
+    let (begins, told) = (stopping, stop.clone());
+    keeping.spawn(async move {
+        told.cancelled().await;
+        begins.begin();
+    });
     keeping.spawn(tell(seen.clone(), ports.sink.clone(), stop.clone()));
     keeping.spawn(keep_in_step(upkeep, seen, handle.clone(), stop.clone()));
     let scheduled = scheduler::run(parts(config, ports, recognition), handle, leases, stop.clone());
@@ -342,7 +351,7 @@ fn upkeep_settings(config: &Config, ports: &Ports) -> upkeep::Settings {
     }
 }
 
-fn member_settings(config: &Config, ports: &Ports) -> member::Settings {
+fn member_settings(config: &Config, ports: &Ports, stop: clock::Stop) -> member::Settings {
     member::Settings {
         me: config.worker.clone(),
         failover: config.failover,
@@ -355,6 +364,7 @@ fn member_settings(config: &Config, ports: &Ports) -> member::Settings {
         wall: ports.wall,
         sink: ports.sink.clone(),
         capacity: ports.capacity.clone(),
+        stop,
         surroundings: ports.surroundings.clone().filter(|_| config.measure),
     }
 }

@@ -12,6 +12,8 @@ use super::{Coordinator, Done};
 use crate::lease::update::Next;
 use crate::lease::{Held, WorkerId, held};
 
+/// Leases that are released at once: a stop has little time, and needs no memory afterwards.
+pub(super) const AT_ONCE: usize = 32;
 /// Giving everything back at the end of a stop takes no longer than this.
 const RELEASE: Duration = Duration::from_secs(3);
 /// Passing on what came too late, and calling the peers, at the end of a stop: no longer than this each.
@@ -44,6 +46,7 @@ impl Coordinator {
         for held in held {
             self.release(held);
         }
+        let limit = self.settings.stop.left(RELEASE);
         let all = async {
             while !self.releasing.is_empty() || self.look.under_way > 0 {
                 match self.work.join_next().await {
@@ -67,17 +70,17 @@ impl Coordinator {
                 }
             }
         };
-        if timeout(RELEASE, all).await.is_err() {
+        if timeout(limit, all).await.is_err() {
             warn!(left = self.releasing.len(), "leases could not be given back in time: they will expire");
         }
         self.work.abort_all();
         while self.work.join_next().await.is_some() {}
         // However many there are, and whoever doesn't answer.
-        if timeout(CALL, self.pass_on()).await.is_err() {
+        if timeout(self.settings.stop.left(CALL), self.pass_on()).await.is_err() {
             warn!("what was given to this worker while it stopped could not all be passed on: it expires");
         }
         self.call_peers();
-        if timeout(CALL, self.work.join_next()).await.is_err() {
+        if timeout(self.settings.stop.left(CALL), self.work.join_next()).await.is_err() {
             debug!("the peers could not be called in time");
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::capacity::Capacity;
+use crate::clock;
 use crate::fleet::layout::{Layout, TooEarly};
 use crate::fleet::report;
 use crate::fleet::rows::{Dated, Generation, Place, Report};
@@ -45,6 +46,8 @@ pub struct Settings {
     pub surroundings: Option<Surroundings>,
     /// How many leases this worker has room for.
     pub capacity: Arc<Capacity>,
+    /// How long a stop may take.
+    pub stop: clock::Stop,
 }
 
 /// Why this worker can't take part.
@@ -195,6 +198,7 @@ mod tests {
             wall: || 1_795_000_000_000,
             sink: Arc::new(crate::metrics::Discard),
             capacity: Arc::default(),
+            stop: clock::Stop::within(second),
             surroundings: None,
         }
     }

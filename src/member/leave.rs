@@ -57,7 +57,7 @@ impl Member {
         }
         if let Some(at) = self.reported {
             let retract = store.retract(self.writes, self.settings.me.as_str(), at);
-            if !matches!(timeout(FAREWELL, retract).await, Ok(Ok(_))) {
+            if !matches!(timeout(self.settings.stop.left(FAREWELL), retract).await, Ok(Ok(_))) {
                 debug!("this worker's report was not deleted: it grows old");
             }
         }

@@ -163,3 +163,50 @@ fn kill_parent_of(pid: i32) {
     )
     .unwrap();
 }
+
+/// Forwards connections until it is shut; from then on it takes what comes and answers nothing.
+async fn gate(
+    to: &str,
+) -> (std::net::SocketAddr, tokio::sync::watch::Sender<bool>, tokio::task::JoinSet<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (shut, is_shut) = tokio::sync::watch::channel(false);
+    let to = to.trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let mut task = tokio::task::JoinSet::new();
+    task.spawn(async move {
+        let mut connections = tokio::task::JoinSet::new();
+        loop {
+            let (mut near, _) = listener.accept().await.unwrap();
+            let (to, mut is_shut) = (to.clone(), is_shut.clone());
+            connections.spawn(async move {
+                let mut far = tokio::net::TcpStream::connect(to).await.unwrap();
+                let shut = async { is_shut.wait_for(|shut| *shut).await.map(|_| ()) };
+                tokio::select! {
+                    biased;
+                    _shut = shut => std::future::pending().await,
+                    _ended = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                }
+            });
+        }
+    });
+    (address, shut, task)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stop_takes_less_than_ten_seconds_though_dynamodb_hangs_and_children_are_stuck() {
+    let mut rig = Rig::start("hanging").await;
+    rig.stream(4).await;
+    let (address, shut, _task) = gate(&rig.tables.url()).await;
+    let file = rig.properties(&rig.scripted("deaf hangs"), "");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace(&rig.tables.url(), &format!("http://{address}"))).unwrap();
+    let mut daemon = rig.daemon(&file);
+    let records: Vec<_> = (0..40).map(|n| (format!("key-{n}"), vec![b'x'; 10])).collect();
+    rig.put(&records).await;
+    rig.until("a batch for each child", |log| said(log, "processRecords").len() == 4).await;
+    shut.send_replace(true);
+    let started = Instant::now();
+    assert_eq!(daemon.stop().await, Some(0));
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    assert!(pids(&rig.log).into_iter().all(is_gone));
+}
