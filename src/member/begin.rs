@@ -1,23 +1,28 @@
 //! How a worker finds out how its fleet works.
 
-use tracing::{info, warn};
-
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::time::sleep;
+use tracing::{info, warn};
 
 use crate::capacity::Capacity;
 use crate::clock;
 use crate::fleet::layout::{Layout, TooEarly};
 use crate::fleet::report;
 use crate::fleet::rows::{Dated, Generation, Place, Report};
+use crate::fleet::store::Legacy;
 use crate::fleet::version::{self, Configured, Start};
 use crate::fleet::{Mode, Store};
-use crate::lease::{Table, WorkerId, table};
+use crate::lease::{Lease, Table, WorkerId, table};
 use crate::metrics::Sink;
 use crate::processor::Surroundings;
 
 /// Another attempt to write the generation after somebody else was faster.
 const ATTEMPTS: u32 = 5;
+/// Another worker that has made the lease table makes its other tables within this time.
+const BEING_MADE: Duration = Duration::from_secs(30);
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// How this worker takes part.
 #[derive(Debug, Clone)]
@@ -82,7 +87,7 @@ pub struct Begun {
 /// # Errors
 /// A table can't be used now, or a setting can't be followed yet.
 pub async fn begin(store: &dyn Store, table: &dyn Table, settings: &Settings) -> Result<Begun, Error> {
-    let legacy = match store.legacy().await {
+    let legacy = match settled(store, table).await {
         Ok(legacy) => legacy,
         Err(error @ table::Error::Denied(_)) => {
             return begin_with_leases(store, table, settings, error).await;
@@ -131,6 +136,36 @@ pub async fn begin(store: &dyn Store, table: &dyn Table, settings: &Settings) ->
     Ok(Begun { mode, layout, alone: !old, indexed })
 }
 
+/// Which tables there are beside the lease table, once nobody is just making them.
+///
+/// A worker of KCL 3.0 to 3.4 makes the lease table and its rows first, and its other tables some seconds later. A worker
+/// that decided between the two would keep everything in one table, which the older one cannot read.
+async fn settled(store: &dyn Store, table: &dyn Table) -> Result<Legacy, table::Error> {
+    let mut waited = Duration::ZERO;
+    loop {
+        let legacy = store.legacy().await?;
+        if legacy.state || waited >= BEING_MADE || !is_being_made(&table.list().await?) {
+            return Ok(legacy);
+        }
+        if waited.is_zero() {
+            info!(
+                "another worker is creating the lease table: waiting for its other tables or its first lease"
+            );
+        }
+        sleep(LOOK_AGAIN).await;
+        waited += LOOK_AGAIN;
+    }
+}
+
+/// Whether the rows are of a table that somebody has just made: no row was ever owned, and none says that its worker
+/// keeps everything in one table.
+fn is_being_made(leases: &[Lease]) -> bool {
+    let is_new = |lease: &Lease| {
+        !lease.typed && lease.counter == 0 && lease.owner.is_none() && lease.checkpoint_owner.is_none()
+    };
+    !leases.is_empty() && leases.iter().all(is_new)
+}
+
 /// Begins with permissions on the lease table alone, which is all that workers of KCL 2 have. Only in a table that
 /// is one of KCL 2 for sure: the leader of KCL 3.0 to 3.4 has its lock in another table.
 async fn begin_with_leases(
@@ -177,8 +212,6 @@ pub(super) async fn reports(store: &dyn Store, layout: Layout) -> Result<Vec<Rep
 mod tests {
     use super::*;
     use crate::fleet::memory::Memory as State;
-    use crate::fleet::store::Legacy;
-    use crate::lease::Lease;
     use crate::lease::memory::Memory;
     use crate::sequence::{Position, Sequence};
     use crate::shard::HashRange;
@@ -234,7 +267,7 @@ mod tests {
     #[tokio::test]
     async fn a_clean_stop_that_cleared_the_owners_does_not_make_it_kcl_3() {
         let (state, table) = (State::default(), Memory::default());
-        table.put(Lease { owner: None, ..lease(false) });
+        table.put(Lease { owner: None, counter: 7, ..lease(false) });
         let begun = begin(&state, &table, &settings(Configured::Default)).await.unwrap();
         assert_eq!(begun.mode, Mode::Phase1);
         assert!(state.rows().generation.is_empty());
@@ -276,6 +309,39 @@ mod tests {
         let indexed = Memory::default();
         indexed.put(lease(false));
         refused(indexed).await;
+    }
+
+    /// KCL 3.1.3 begins on nothing, and this worker right after it has made its first rows.
+    #[tokio::test(start_paused = true)]
+    async fn tables_that_an_older_worker_is_making_are_waited_for() {
+        let (state, table) = (State::default(), Memory::default());
+        table.put(Lease { owner: None, ..lease(false) });
+        let make = async {
+            sleep(Duration::from_secs(7)).await;
+            state.rows().legacy = Legacy { state: true, reports: true };
+        };
+        let settings = settings(Configured::Default);
+        let (begun, ()) = tokio::join!(begin(&state, &table, &settings), make);
+        assert_eq!(begun.unwrap().layout, Layout::Init);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn first_owner_and_the_bound_end_the_wait_for_tables() {
+        let settings = settings(Configured::Default);
+        let (state, table) = (State::default(), Memory::default());
+        table.put(Lease { owner: None, ..lease(false) });
+        let own = async {
+            sleep(Duration::from_secs(3)).await;
+            table.put(Lease { counter: 1, ..lease(false) });
+        };
+        let start = tokio::time::Instant::now();
+        let (begun, ()) = tokio::join!(begin(&state, &table, &settings), own);
+        assert_eq!(begun.unwrap().mode, Mode::Phase1);
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        table.put(Lease { owner: None, ..lease(false) });
+        let start = tokio::time::Instant::now();
+        begin(&state, &table, &settings).await.unwrap();
+        assert!(start.elapsed() >= BEING_MADE && start.elapsed() < BEING_MADE * 2, "{:?}", start.elapsed());
     }
 
     #[tokio::test]
