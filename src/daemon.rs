@@ -420,6 +420,7 @@ fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>) -> Parts 
             settings: retrieval,
             budget: ports.budget,
             closed: Arc::default(),
+            reach: Arc::default(),
             calls: Arc::new(Semaphore::new(CALLS)),
             sink: ports.sink.clone(),
         },

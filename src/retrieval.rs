@@ -47,6 +47,7 @@ mod queue;
 pub mod registration;
 
 pub use closed::Closed;
+pub use failing::Reach;
 pub use queue::Most;
 
 /// Where reading starts, as `GetShardIterator` takes it.
@@ -171,6 +172,8 @@ pub struct Source {
     pub budget: Arc<Budget>,
     /// Which shards are closed, for those whose end Kinesis does not say.
     pub closed: Arc<Closed>,
+    /// Whether Kinesis can be reached at all.
+    pub reach: Arc<Reach>,
     /// Calls that may be under way at once.
     pub calls: Arc<Semaphore>,
     /// Counts.

@@ -273,7 +273,7 @@ impl Fanout {
     }
 
     fn failed(&mut self, what: &'static str, error: &Error) -> Step {
-        self.place.failed(Kind::Unusual, None, what, error);
+        self.place.failed(Kind::of(error), None, what, error);
         Step::At(Instant::now() + self.backoff.pause().max(ONE_CALL / 2))
     }
 

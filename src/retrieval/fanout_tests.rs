@@ -148,6 +148,7 @@ pub(super) fn source(script: &Arc<Script>) -> Source {
         settings,
         budget: Budget::new(1_000_000),
         closed: Arc::default(),
+        reach: Arc::default(),
         calls: Arc::new(Semaphore::new(1)),
         sink: Arc::new(crate::metrics::Discard),
     }
@@ -337,7 +338,11 @@ async fn subscriptions_that_keep_failing_are_warned_of_once_a_minute_and_recover
         let mut feed = Feed::open(&source(&script), the_shard(), Start::TrimHorizon);
         while feed.next().await.unwrap().end.is_none() {}
         let (warnings, steps) = logged.counts();
-        assert!((2..=8).contains(&warnings), "{:?}: {warnings}", failure());
+        // For all shards together it is reported once in ten minutes that there is no answer.
+        let unreachable =
+            matches!(failure(), Ok(list) if matches!(list.front(), Some(Err(Error::Unavailable(_)))));
+        let least = if unreachable { 1 } else { 2 };
+        assert!((least..=8).contains(&warnings), "{:?}: {warnings}", failure());
         // The consumer was found, and the shard is read again.
         assert_eq!(steps, 2, "{:?}", failure());
     }

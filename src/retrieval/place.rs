@@ -93,6 +93,9 @@ impl Place {
         if let Some(lasted) = self.failing.recovered(Instant::now()) {
             info!(shard = %self.shard, ?lasted, "the shard is read again");
         }
+        if let Some(lasted) = self.source.reach.answered(Instant::now()) {
+            info!(?lasted, "Kinesis answers again");
+        }
         let end = answer.next.is_none().then_some(answer.children);
         let (records, dropped) = match answer.records {
             Records::Each(records) => {
@@ -121,8 +124,19 @@ impl Place {
         error: &dyn std::fmt::Display,
     ) {
         let now = Instant::now();
-        let reported = self.failing.failed(now, kind);
         let error = error.to_string();
+        let mut kind = kind;
+        if kind == Kind::Unreachable {
+            let reach = &self.source.reach;
+            if let Some(lasted) = reach.failed(now) {
+                warn!(error, ?lasted, "Kinesis cannot be reached: no shard is read until it answers");
+            }
+            // One shard alone that gets no answer is a matter of its own.
+            if !reach.is_out() {
+                kind = Kind::Usual;
+            }
+        }
+        let reported = self.failing.failed(now, kind);
         self.source.sink.shard(&self.shard, OfShard::FetchFailed { took, error: &error });
         let (lasted, times) = self.failing.lasted(now);
         if reported {

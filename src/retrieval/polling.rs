@@ -153,7 +153,7 @@ impl Polling {
                 }
             },
             Err(error) => {
-                self.place.failed(Kind::Unusual, took, FAILED, &error);
+                self.place.failed(Kind::of(&error), took, FAILED, &error);
                 Step::After(self.backoff.pause())
             }
         }

@@ -176,6 +176,7 @@ fn source(world: &Arc<World>) -> Source {
         },
         budget: Budget::new(1_000_000),
         closed: Arc::default(),
+        reach: Arc::default(),
         calls: Arc::new(Semaphore::new(9)),
         sink: Arc::new(crate::metrics::Discard),
     }

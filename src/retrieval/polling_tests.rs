@@ -94,6 +94,7 @@ fn source(script: &Arc<Script>) -> Source {
         settings: settings(),
         budget: Budget::new(1_000_000),
         closed: Arc::default(),
+        reach: Arc::default(),
         calls: Arc::new(Semaphore::new(1)),
         sink: Arc::new(crate::metrics::Discard),
     }
@@ -230,7 +231,9 @@ async fn reads_that_keep_failing_are_warned_of_once_a_minute_and_recovery_is_log
     ];
     for failure in failures {
         let (warnings, steps) = logged((0..40).map(|_| failure()).collect()).await;
-        assert!((2..=7).contains(&warnings), "{:?}: {warnings}", failure());
+        // For all shards together it is reported once in ten minutes that there is no answer.
+        let least = if let Err(Error::Unavailable(_)) = failure() { 1 } else { 2 };
+        assert!((least..=7).contains(&warnings), "{:?}: {warnings}", failure());
         assert_eq!(steps, 1, "{:?}", failure());
     }
 }
@@ -338,6 +341,7 @@ fn endless(records: Arc<Endless>, budget: Arc<Budget>, idle: u64) -> Source {
         },
         budget,
         closed: Arc::default(),
+        reach: Arc::default(),
         calls: Arc::new(Semaphore::new(200)),
         sink: Arc::new(crate::metrics::Discard),
     }
