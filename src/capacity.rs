@@ -1,6 +1,6 @@
 //! How many leases this worker may hold now: what the limits of the process bear, and less while resources are short.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,14 +15,13 @@ pub struct Capacity {
     limit: usize,
     /// When a record processor could not be started last, for lack of resources.
     shortage: Mutex<Option<Instant>>,
-    held: AtomicUsize,
     peers: AtomicBool,
 }
 
 impl Capacity {
     /// `limit` leases at most.
     pub fn new(limit: usize) -> Self {
-        Self { limit, shortage: Mutex::default(), held: AtomicUsize::new(0), peers: AtomicBool::new(false) }
+        Self { limit, shortage: Mutex::default(), peers: AtomicBool::new(false) }
     }
 
     /// How many leases the limits bear.
@@ -30,9 +29,8 @@ impl Capacity {
         self.limit
     }
 
-    /// The leases that this worker holds, and whether there are other live workers.
-    pub fn note(&self, held: usize, peers: bool) {
-        self.held.store(held, Ordering::Relaxed);
+    /// Whether there are other live workers.
+    pub fn note(&self, peers: bool) {
         self.peers.store(peers, Ordering::Relaxed);
     }
 
@@ -56,12 +54,9 @@ impl Capacity {
         if self.is_short(now) { self.limit.min(held) } else { self.limit }
     }
 
-    /// Whether this worker should be given no more leases.
-    pub fn is_full(&self, now: Instant) -> bool {
-        self.is_short(now) || self.held.load(Ordering::Relaxed) >= self.limit
-    }
-
-    fn is_short(&self, now: Instant) -> bool {
+    /// Whether resources are short now: no more leases are to be given to this worker. One at its limit is none of these: a
+    /// worker that says that it wants no leases is not relieved of any either.
+    pub fn is_short(&self, now: Instant) -> bool {
         self.lock().is_some_and(|at| now.saturating_duration_since(at) < SHORT)
     }
 
@@ -82,21 +77,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn worker_is_full_at_its_limit_and_for_a_minute_after_a_shortage() {
+    fn worker_acquires_up_to_its_limit_and_nothing_for_a_minute_after_a_shortage() {
         let (capacity, now) = (Capacity::new(10), Instant::now());
-        capacity.note(9, true);
-        assert!(!capacity.is_full(now));
-        assert_eq!(capacity.most(9, now), 10);
-        capacity.note(10, true);
-        assert!(capacity.is_full(now));
-        capacity.note(4, true);
+        assert_eq!((capacity.most(9, now), capacity.is_short(now)), (10, false));
         capacity.shortage(now);
-        assert!(capacity.is_full(now + SHORT / 2));
+        assert!(capacity.is_short(now + SHORT / 2));
         assert_eq!(capacity.most(4, now + SHORT / 2), 4);
-        assert!(!capacity.is_full(now + SHORT));
-        capacity.recovered();
-        assert!(!capacity.is_full(now));
-        capacity.shortage(now);
+        assert!(!capacity.is_short(now + SHORT));
         assert_eq!(capacity.most(4, now + SHORT), 10);
+        capacity.shortage(now);
+        capacity.recovered();
+        assert!(!capacity.is_short(now));
     }
 }

@@ -266,6 +266,7 @@ impl Consumer {
             Effect::OpenFeed(sequence) => self.open_feed(&sequence),
             Effect::CloseFeed => self.feed = None,
             Effect::Spawn => {
+                self.parts.standings.trying(&shard);
                 let (program, dialect) = (self.parts.program.clone(), self.parts.dialect);
                 self.spawning = Some(Box::pin(async move { Child::spawn(&*program, dialect, &shard).await }));
             }

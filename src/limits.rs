@@ -23,7 +23,8 @@ pub struct Limits {
     pub original_files: Option<u64>,
     /// `RLIMIT_NOFILE` now: open files at once.
     pub files: u64,
-    /// Processes and threads that may be started besides those that run; none where nothing limits them.
+    /// Processes and threads that this user, or this control group, may have; none where nothing limits them. How many
+    /// others there are changes from one moment to the next: a shortage shows when it comes.
     pub processes: Option<u64>,
 }
 
@@ -36,14 +37,14 @@ impl Limits {
         let raised = soft < wanted
             && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }).is_ok();
         let files = if raised { wanted } else { soft };
-        Self { original_files: raised.then_some(soft), files, processes: free_processes() }
+        Self { original_files: raised.then_some(soft), files, processes: most_processes() }
     }
 
     /// The limits as [`Limits::raise`] would make them. Changes nothing.
     pub fn look() -> Self {
         let limit = getrlimit(Resource::Nofile);
         let hard = limit.maximum.unwrap_or(MOST_FILES).min(MOST_FILES);
-        Self { original_files: limit.current, files: hard, processes: free_processes() }
+        Self { original_files: limit.current, files: hard, processes: most_processes() }
     }
 
     /// How many leases they bear, at least 1.
@@ -61,43 +62,25 @@ impl fmt::Display for Limits {
             write!(f, " (raised from the soft limit of {before})")?;
         }
         if let Some(processes) = self.processes {
-            write!(f, ", {processes} more processes and threads")?;
+            write!(f, ", {processes} processes and threads")?;
         }
         Ok(())
     }
 }
 
-/// What is left of the user's limit and of the control group's.
-fn free_processes() -> Option<u64> {
-    let of_user = getrlimit(Resource::Nproc)
-        .current
-        .filter(|_| !rustix::process::geteuid().is_root())
-        .map(|limit| limit.saturating_sub(threads_of_user().unwrap_or(0)));
-    of_user.into_iter().chain(free_in_group()).min()
+/// The lesser of the user's limit and the control group's.
+fn most_processes() -> Option<u64> {
+    let of_user = getrlimit(Resource::Nproc).current.filter(|_| !rustix::process::geteuid().is_root());
+    of_user.into_iter().chain(most_in_group()).min()
 }
 
-/// Threads of this user, which is what `RLIMIT_NPROC` counts on Linux.
-fn threads_of_user() -> Option<u64> {
-    use std::os::unix::fs::MetadataExt as _;
-    let me = rustix::process::geteuid().as_raw();
-    let mut threads = 0;
-    for entry in std::fs::read_dir("/proc").ok()?.flatten() {
-        let is_process = entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok());
-        if is_process && entry.metadata().is_ok_and(|found| found.uid() == me) {
-            threads += std::fs::read_dir(entry.path().join("task")).map_or(1, |tasks| tasks.count() as u64);
-        }
-    }
-    Some(threads)
-}
-
-/// What `pids.max` of this process's control group (version 2) leaves.
-fn free_in_group() -> Option<u64> {
+/// `pids.max` of this process's control group (version 2).
+fn most_in_group() -> Option<u64> {
     let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    let folder = std::path::Path::new("/sys/fs/cgroup").join(path);
-    let number = |file: &str| std::fs::read_to_string(folder.join(file)).ok()?.trim().parse::<u64>().ok();
+    let limit = std::path::Path::new("/sys/fs/cgroup").join(path).join("pids.max");
     // "max" is no number, and no limit.
-    Some(number("pids.max")?.saturating_sub(number("pids.current").unwrap_or(0)))
+    std::fs::read_to_string(limit).ok()?.trim().parse().ok()
 }
 
 #[cfg(test)]

@@ -283,7 +283,7 @@ impl Member {
             let next = self.election.next(now, || uuid(self.random.u128(..)));
             self.lock(next);
         }
-        let turned = self.withdrawn != self.is_unable(now);
+        let turned = self.withdrawn != (self.is_unable(now) || self.settings.capacity.is_short(now));
         if self.mode.reports() && !self.busy.report && (turned || now >= self.due.report) {
             self.report(now);
         }

@@ -165,7 +165,9 @@ impl State {
         let own = match &self.phase {
             Phase::Waiting(at) | Phase::PreparingEnd(at) => *at,
             Phase::BackingOff(until) => Some(*until),
-            Phase::Closing { step: Step::Gone, .. } | Phase::Finished => return None,
+            Phase::Finished => return None,
+            // A write has a deadline of its own, for which a stop does not wait.
+            Phase::Closing { step: Step::Gone, by, .. } => return self.stop.then_some(*by),
             Phase::Closing { by, .. } => return Some(*by),
             Phase::Starting | Phase::Processing | Phase::Ending | Phase::Notifying | Phase::Losing => {
                 self.answer_by
@@ -191,9 +193,12 @@ impl State {
             Event::Spawned => self.spawned(now),
             Event::NotSpawned(NotSpawned::Failed(reason)) => self.fail(now, reason),
             Event::NotSpawned(NotSpawned::Shortage(reason)) => self.wait_for_resources(now, reason),
-            // A child that was started before is not ended for it.
+            // A child that was started before is not ended for it. LATEST would be another place for the next owner: what
+            // came since would be skipped.
             Event::Surplus => match self.phase {
-                Phase::BackingOff(_) => self.finish(Outcome::Stopped),
+                Phase::BackingOff(_) if self.progress.last().sequence != Sequence::Latest => {
+                    self.finish(Outcome::Stopped)
+                }
                 _ => Vec::new(),
             },
             Event::Child(event) => self.child(now, event),
@@ -506,7 +511,13 @@ impl State {
 
     fn deadline_passed(&mut self, now: Instant) -> Effects {
         match &self.phase {
-            Phase::Closing { step: Step::Gone, .. } | Phase::Finished => Vec::new(),
+            Phase::Finished => Vec::new(),
+            Phase::Closing { then, step: Step::Gone, by } if self.stop && *by <= now => {
+                let then = then.clone();
+                self.storing = false;
+                self.closed(now, then)
+            }
+            Phase::Closing { step: Step::Gone, .. } => Vec::new(),
             Phase::Closing { then, step, by } if *by <= now => {
                 let (then, step) = (then.clone(), *step);
                 self.press(now, then, step)
@@ -521,7 +532,11 @@ impl State {
             Phase::Waiting(Some(at)) if *at <= now => self.look_at_parents(),
             Phase::PreparingEnd(Some(at)) if *at <= now => self.settle(now),
             Phase::BackingOff(until) if *until <= now => self.start(),
-            Phase::Idle if self.recovers_at().is_some_and(|at| at <= now) => self.recover(),
+            Phase::Idle if self.recovers_at().is_some_and(|at| at <= now) => {
+                self.failures = 0;
+                self.backoff.reset();
+                self.recover()
+            }
             Phase::Starting | Phase::Processing | Phase::Ending | Phase::Notifying | Phase::Losing
                 if self.answer_by.is_some_and(|by| by <= now) =>
             {

@@ -524,3 +524,27 @@ fn shortage_of_resources_is_no_failure_of_the_child() {
     life.on(Event::Spawned);
     assert_eq!(life.done(Action::Initialize), []);
 }
+
+#[test]
+fn surplus_lease_is_released_unless_it_stands_at_latest() {
+    for (stored, released) in [("5", true), ("TRIM_HORIZON", true), ("LATEST", false)] {
+        let mut life = Life::new(stored);
+        life.on(Event::Begin);
+        life.on(Event::NotSpawned(NotSpawned::Shortage("EAGAIN".into())));
+        let effects = life.on(Event::Surplus);
+        let expected = if released { finish(Outcome::Stopped) } else { Vec::new() };
+        assert_eq!(effects, expected, "{stored}");
+    }
+}
+
+#[test]
+fn stop_does_not_wait_for_a_write_that_hangs() {
+    let mut life = Life::idle("TRIM_HORIZON");
+    life.on(Event::Batch(batch(&[1])));
+    life.child(request(None));
+    life.on(Event::Stop);
+    life.exited();
+    let before = life.now;
+    assert_eq!(life.wait(), finish(Outcome::Stopped));
+    assert_eq!(life.now - before, settings().kill_grace);
+}

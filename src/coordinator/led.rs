@@ -244,14 +244,26 @@ impl Coordinator {
         }
     }
 
+    /// Held leases of shards that are not finished: each needs a record processor.
+    fn open(&self) -> usize {
+        let finished =
+            self.leases.iter().filter(|lease| lease.is_complete() && self.held.contains_key(&lease.shard));
+        self.held.len() - finished.count()
+    }
+
     /// How many leases this worker has room for.
     pub(super) fn most(&self, now: Instant) -> usize {
-        self.settings.capacity.most(self.held.len(), now)
+        self.settings.capacity.most(self.open(), now)
     }
 
     /// Notes whether other workers could have leases for which this one has no room.
     pub(super) fn note_live(&self, live: &BTreeSet<WorkerId>) -> BTreeSet<WorkerId> {
-        self.settings.capacity.note(self.held.len(), live.len() > 1);
+        // A leader may have no leases and so not be seen to renew any.
+        let led = {
+            let standing = self.standing.borrow();
+            standing.led && !standing.leads(Instant::now())
+        };
+        self.settings.capacity.note(live.len() > 1 || led);
         live.clone()
     }
 
@@ -400,7 +412,7 @@ impl Coordinator {
     fn give_out(&mut self, leases: &[Lease], standing: &Standing) {
         let now = Instant::now();
         let mut members = standing.verdict.members.clone();
-        let most = self.most(now);
+        let (most, open) = (self.most(now), self.open());
         for member in members.iter_mut().filter(|member| member.id == self.settings.me) {
             member.most = most;
         }
@@ -414,7 +426,7 @@ impl Coordinator {
         // Rows that were read a little early do not show what this worker was given just before.
         let given = &mut self.led.given_to_me;
         given.retain(|shard, at| now < *at + self.settings.failover && !self.held.contains_key(shard));
-        let mut room = most.saturating_sub(self.held.len() + given.len());
+        let mut room = most.saturating_sub(open + given.len());
         orders.retain(|order| {
             let mine = order.to == self.settings.me;
             if mine && room > 0 {

@@ -131,16 +131,15 @@ impl Member {
 
     /// Decides whether the next report says that this worker wants no leases.
     pub(super) fn withdraw(&mut self, now: Instant) {
-        let (unable, full) = (self.is_unable(now), self.settings.capacity.is_full(now));
-        let withdraws = unable || full;
+        let (unable, short) = (self.is_unable(now), self.settings.capacity.is_short(now));
+        let withdraws = unable || short;
         if std::mem::replace(&mut self.withdrawn, withdraws) == withdraws {
             return;
         }
         if unable {
             warn!("this worker cannot acquire leases: it reports that it wants none until it can");
-        } else if full {
-            let limit = self.settings.capacity.limit();
-            warn!(limit, "this worker has resources for no more leases: it reports that it wants none");
+        } else if short {
+            warn!("this worker lacks resources for its leases: it reports that it wants no more");
         } else {
             info!("this worker can acquire leases again");
         }

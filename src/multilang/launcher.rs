@@ -14,10 +14,12 @@ use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getpid, getppid, getrlimit, setrlimit};
 use tokio::sync::oneshot;
 
+use super::launch::is_shortage;
 use super::shebang;
 
 /// The first argument of a start that becomes the program.
@@ -25,6 +27,8 @@ const MARK: &str = "--become-record-processor";
 /// The limit of open files stays as it is.
 const AS_IT_IS: &str = "-";
 const ENOEXEC: i32 = 8;
+/// Attempts to become the program, one a second, for which the system lacks resources.
+const SHORTAGES: u32 = 60;
 /// What a process exits with that could not become the program, as shells do.
 pub const CANNOT_RUN: u8 = 126;
 
@@ -58,7 +62,10 @@ impl Launcher {
         std::thread::Builder::new().name("launcher".to_owned()).spawn(move || {
             let _within = runtime.enter();
             while let Ok(Job { mut command, reply }) = queue.recv() {
-                // Whoever asked may be gone: the child is then killed by being dropped.
+                if reply.is_closed() {
+                    continue;
+                }
+                // Whoever asked may be gone now: the child is then killed by being dropped.
                 let _unwanted = reply.send(command.spawn());
             }
         })?;
@@ -125,6 +132,14 @@ pub fn become_program(arguments: impl IntoIterator<Item = OsString>) -> Option<i
     }
     let arguments: Vec<OsString> = arguments.collect();
     let mut error = Command::new(&program).args(&arguments).exec();
+    // For lack of memory or of open files in the whole system: the daemon sees a child that has not answered yet.
+    for _ in 0..SHORTAGES {
+        if !is_shortage(&error) {
+            break;
+        }
+        std::thread::park_timeout(Duration::from_secs(1));
+        error = Command::new(&program).args(&arguments).exec();
+    }
     if error.raw_os_error() == Some(ENOEXEC) {
         // A text file without `#!` is given to the shell, as Java and execvp do.
         error = Command::new("/bin/sh").arg(&program).args(arguments).exec();

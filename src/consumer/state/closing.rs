@@ -60,7 +60,7 @@ impl State {
 
     pub(super) fn closed(&mut self, now: Instant, then: Then) -> Effects {
         if self.storing {
-            self.phase = Phase::Closing { then, step: Step::Gone, by: now };
+            self.phase = Phase::Closing { then, step: Step::Gone, by: now + self.settings.kill_grace };
             return Vec::new();
         }
         match then {
