@@ -81,6 +81,9 @@ pub struct Budget {
     shares: AtomicUsize,
     /// For one answer for which there is no room in the shared part.
     lane: Arc<Semaphore>,
+    /// Answers whose bodies wait in their connection for room. Calls share a connection, whose window two large bodies
+    /// leave open for others.
+    in_connection: Semaphore,
 }
 
 impl Budget {
@@ -89,6 +92,7 @@ impl Budget {
         Arc::new(Self {
             limit,
             lane: Arc::new(Semaphore::new(usize::from(limit >= LEAST))),
+            in_connection: Semaphore::new(2),
             held: Mutex::default(),
             freed: Notify::new(),
             turn: tokio::sync::Mutex::default(),
@@ -190,7 +194,11 @@ impl Budget {
         let limit = self.shared();
         self.change(|held| {
             let others = held.shared - old_shared;
-            let fits = new_shared <= old_shared || others == 0 || others.saturating_add(new_shared) <= limit;
+            // The first bytes of reservations add up to more than their part while shards are added.
+            let whole = (held.bytes - old).saturating_add(new);
+            let fits = new_shared <= old_shared
+                || others == 0
+                || others.saturating_add(new_shared) <= limit && whole <= self.limit;
             if fits {
                 held.shared = others + new_shared;
                 held.bytes = held.bytes - old + new;
@@ -239,6 +247,8 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         let others = self.0.shares.fetch_sub(1, Ordering::Relaxed) - 1;
+        // There is more for each of the others.
+        self.0.freed.notify_one();
         if others == 0 {
             drop(std::mem::take(&mut self.0.lock().spare));
         }
@@ -302,6 +312,18 @@ impl Room {
         room
     }
 
+    /// The same for an answer whose body waits in its connection meanwhile. None if others do that already and there is no
+    /// room at once.
+    pub async fn grown_in_connection(mut self, bytes: usize) -> Option<Self> {
+        if self.resize(bytes) {
+            self.least = self.bytes;
+            return Some(self);
+        }
+        let budget = self.budget.clone();
+        let _place = budget.in_connection.try_acquire().ok()?;
+        Some(self.grown(bytes).await)
+    }
+
     fn shared(&self, bytes: usize) -> usize {
         if self.lane.is_some() { 0 } else { bytes.saturating_sub(self.floor) }
     }
@@ -326,6 +348,13 @@ impl Room {
     /// Makes it so many, whatever is held besides.
     pub fn set(&mut self, bytes: usize) {
         self.least = 0;
+        // What turned out to fit in the shared part leaves the room for one answer to others.
+        if self.lane.is_some()
+            && self.budget.try_change(self.bytes, 0, bytes, bytes.saturating_sub(self.floor))
+        {
+            (self.lane, self.bytes) = (None, bytes);
+            return;
+        }
         let (old, new, before) = (self.shared(self.bytes), self.shared(bytes), self.bytes);
         self.budget.change(|held| {
             held.bytes = held.bytes - before + bytes;

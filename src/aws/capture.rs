@@ -24,7 +24,7 @@ use aws_smithy_types::config_bag::ConfigBag;
 use tokio::time::timeout;
 
 use super::records::Arriving;
-use crate::budget::Room;
+use crate::budget::{LARGEST, Room};
 use crate::retrieval::Answer;
 
 /// An answer that is larger than expected waits for room as long as this; then it is asked for again once there is room.
@@ -94,19 +94,19 @@ impl Capture {
             self.fill(Slot::Coming(ByteStream::new(body)));
             return Ok(response);
         };
-        let length = response.headers().get("content-length").and_then(|length| length.parse().ok());
+        let length: Option<usize> =
+            response.headers().get("content-length").and_then(|length| length.parse().ok());
         let body = std::mem::replace(response.body_mut(), SdkBody::from(NOTHING));
         let room = match length {
-            // The body waits in the connection. What becomes of it is a little larger.
+            // What becomes of it is a little larger.
             Some(length) if length > room.bytes() => {
-                let needed = length + length / 4;
-                match timeout(WAIT, room.grown(needed)).await {
-                    Ok(room) => room,
-                    Err(_) => {
-                        self.fill(Slot::TooLarge(needed));
-                        return Err(ConnectorError::other("no room for the answer".into(), None));
-                    }
-                }
+                let needed = (length + length / 4).min(LARGEST).max(length);
+                // Until there is room, and so also if the call is cut short meanwhile.
+                self.fill(Slot::TooLarge(needed));
+                let Some(room) = timeout(WAIT, room.grown_in_connection(needed)).await.ok().flatten() else {
+                    return Err(ConnectorError::other("no room for the answer".into(), None));
+                };
+                room
             }
             Some(_) | None => room,
         };

@@ -154,7 +154,7 @@ impl Totals {
             OfShard::IteratorAsked { .. } => {}
             OfShard::Fetched { millis_behind_latest, .. } => {
                 self.fetches += 1;
-                (self.unread_since, self.opening_since) = (None, None);
+                (self.unread_since, self.opening_since, self.room_since) = (None, None, None);
                 self.millis_behind_latest = millis_behind_latest.or(self.millis_behind_latest);
             }
             OfShard::FetchFailed { error, .. } => {

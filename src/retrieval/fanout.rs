@@ -22,6 +22,7 @@ use super::registration::{Registered, StreamConsumer};
 use super::{Answer, Error, Start};
 use crate::backoff::Backoff;
 use crate::budget::Room;
+use crate::metrics::OfShard;
 use crate::sequence::SequenceNumber;
 use crate::shard::{BoxFuture, ShardId};
 
@@ -39,6 +40,8 @@ const STALL: Duration = Duration::from_secs(10);
 /// Between two looks at a consumer that is waited for.
 const CONSUMER: Duration = Duration::from_secs(10);
 /// Room for an event without records.
+/// A wait for room is shown after so long.
+const SHOWN: Duration = Duration::from_secs(1);
 const LITTLE: usize = 4 * 1024;
 
 /// Subscriptions to shards of the one stream, and the stream's registered consumers.
@@ -233,10 +236,21 @@ impl Fanout {
 
     /// Room for one more event; none if nobody wants any.
     async fn room(&self, ahead: &Ahead) -> Option<Room> {
-        if !ahead.room_for(self.expected).await {
+        // At the tip the next event may be long in coming.
+        let expected = if self.at_tip { LITTLE } else { self.expected };
+        if !ahead.room_for(expected).await {
             return None;
         }
-        Some(self.place.source.budget.reserve_for(self.expected, ahead.awaited()).await)
+        let Place { source, shard, .. } = &self.place;
+        let mut room = std::pin::pin!(source.budget.reserve_for(expected, ahead.awaited()));
+        if let Ok(room) = timeout(SHOWN, &mut room).await {
+            return Some(room);
+        }
+        // Shown until an event has come, also if the subscription is left meanwhile.
+        source.sink.shard(shard, OfShard::WaitsForRoom(true));
+        let room = room.await;
+        source.sink.shard(shard, OfShard::WaitsForRoom(false));
+        Some(room)
     }
 
     /// Whether it was the last.

@@ -25,6 +25,8 @@ const FAILED: &str = "reading failed, will try again";
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// A wait for room is shown after so long.
 const SHOWN: Duration = Duration::from_secs(1);
+/// After so long a reservation is given up for a smaller one.
+const WAITS: Duration = Duration::from_secs(10);
 /// Room for an answer without records.
 const LITTLE: usize = 4 * 1024;
 /// What a record is taken to need before one was seen.
@@ -43,6 +45,8 @@ pub(super) struct Polling {
     /// How many times as many they were once aggregates were taken apart.
     grown: usize,
     quiet: Quiet,
+    /// It is shown that reading waits for room.
+    waited: bool,
 }
 
 enum Step {
@@ -78,6 +82,7 @@ impl Polling {
             record: RECORD,
             grown: 1,
             quiet: Quiet::new(Instant::now()),
+            waited: false,
         }
     }
 
@@ -116,7 +121,10 @@ impl Polling {
         let outcome = match self.iterator.take() {
             None => self.open().await,
             Some(iterator) => {
-                let room = self.room(expected, ahead).await;
+                let Some(room) = self.room(expected, ahead).await else {
+                    self.iterator = Some(iterator);
+                    return Step::Again;
+                };
                 let began = Instant::now();
                 match self.read(&iterator, limit, room).await {
                     Ok(answer) => return self.answered(answer, iterator, limit, began).await,
@@ -159,22 +167,34 @@ impl Polling {
         }
     }
 
-    async fn room(&self, bytes: usize, ahead: &Ahead) -> Room {
-        let Place { source, shard, .. } = &self.place;
-        let mut room = std::pin::pin!(source.budget.reserve_for(bytes, ahead.awaited()));
-        if let Ok(room) = timeout(SHOWN, &mut room).await {
-            return room;
-        }
-        source.sink.shard(shard, OfShard::WaitsForRoom(true));
-        let room = loop {
-            match timeout(Duration::from_secs(10), &mut room).await {
-                Ok(room) => break room,
-                Err(_) => warn!(%shard, bytes, held = source.budget.held(),
-                    "reading waits for room: what record processors have not taken fills multilangd.bufferMegabytes"),
+    /// Room for an answer; none if there was none for a while. Others wait behind this reservation meanwhile, and there may
+    /// be room for a smaller answer by then.
+    async fn room(&mut self, bytes: usize, ahead: &Ahead) -> Option<Room> {
+        let got = {
+            let Place { source, shard, .. } = &self.place;
+            let mut room = std::pin::pin!(source.budget.reserve_for(bytes, ahead.awaited()));
+            if let Ok(room) = timeout(SHOWN, &mut room).await {
+                Some(room)
+            } else {
+                source.sink.shard(shard, OfShard::WaitsForRoom(true));
+                self.waited = true;
+                timeout(WAITS, room).await.ok()
             }
         };
-        source.sink.shard(shard, OfShard::WaitsForRoom(false));
-        room
+        if got.is_some() {
+            self.has_room();
+        } else if self.place.is_news() {
+            warn!(shard = %self.place.shard, bytes, held = self.place.source.budget.held(),
+                "reading waits for room: what record processors have not taken fills multilangd.bufferMegabytes");
+        }
+        got
+    }
+
+    /// There is room: it is shown no longer that reading waits for it.
+    fn has_room(&mut self) {
+        if std::mem::take(&mut self.waited) {
+            self.place.source.sink.shard(&self.place.shard, OfShard::WaitsForRoom(false));
+        }
     }
 
     async fn read(&self, iterator: &str, limit: usize, room: Room) -> Result<Answer, Error> {
