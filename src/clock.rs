@@ -102,7 +102,7 @@ pub struct Stop {
 }
 
 /// A step at the end of a stop has this long, however long the steps before took.
-const LAST: Duration = Duration::from_millis(200);
+const LAST: Duration = Duration::from_millis(100);
 
 impl Stop {
     /// All steps but the last ones take no longer than this.

@@ -90,7 +90,7 @@ pub const KEYS: &[Own] = &[
         doc: "shutdown: the messages of before KCL 2.1, for clients such as amazon_kclpy 1.5 and aws-kcl 0.7." },
     Own { name: CHILD_EXIT_GRACE, kind: OwnKind::Number(1), default: "5000",
         doc: "From the end of its stdin to SIGTERM for a child that doesn't end." },
-    Own { name: CHILD_KILL_GRACE, kind: OwnKind::Number(1), default: "2000",
+    Own { name: CHILD_KILL_GRACE, kind: OwnKind::Number(1), default: "1500",
         doc: "From SIGTERM to SIGKILL; also from the end of stdin to SIGTERM while the daemon stops." },
     Own { name: BUFFER, kind: OwnKind::Number(40), default: "256",
         doc: "Record data that the daemon holds at most, of all shards together, in MiB; user records of aggregates, and the rest of an answer that is half read, may exceed it until they are delivered. A quarter is divided among the shards, 18 MiB are kept for one answer of any size, and the rest is lent to the shards that have much to read; at most 8 MiB wait for one child. At least 40." },
