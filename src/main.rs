@@ -270,8 +270,8 @@ async fn check(file: &Path, words: &Words, json: bool) -> Exit {
         });
         format!("{shown:#}\n")
     } else {
-        let settings = settings::text(&settings, &warnings, &faults);
-        format!("{settings}\nlimits on this machine: {limits}; enough for {} leases\n", limits.leases())
+        let limits = format!("limits on this machine: {limits}; enough for {} leases", limits.leases());
+        settings::text(&settings, &limits, &warnings, &faults)
     };
     if print(shown.as_bytes()) == Exit::Internal {
         return Exit::Internal;

@@ -109,8 +109,8 @@ pub fn json(settings: &Settings, warnings: &[Remark], faults: &[Remark]) -> serd
     })
 }
 
-/// The same for people.
-pub fn text(settings: &Settings, warnings: &[Remark], faults: &[Remark]) -> String {
+/// The same for people, and a line about the machine.
+pub fn text(settings: &Settings, machine: &str, warnings: &[Remark], faults: &[Remark]) -> String {
     let rows: Vec<(&str, String, String)> = settings
         .in_order()
         .into_iter()
@@ -122,7 +122,7 @@ pub fn text(settings: &Settings, warnings: &[Remark], faults: &[Remark]) -> Stri
     for (name, value, source) in rows {
         let _infallible = writeln!(out, "{name:name_width$}  {value:value_width$}  {source}");
     }
-    let _infallible = writeln!(out, "\npermissions that this file needs:");
+    let _infallible = writeln!(out, "\n{machine}\n\npermissions that this file needs:");
     for Permission { action, on, when, .. } in permissions::needed(settings) {
         let _infallible = writeln!(out, "  {action} on {on} ({when})");
     }
