@@ -1,6 +1,6 @@
 //! How much data of records the daemon holds at once.
 //!
-//! What is fetched reserves its room before it comes and frees it with its last copy, so that the sum stays below the
+//! Each answer reserves its room before it comes and frees it with its last copy, so that the sum stays below the
 //! limit whatever arrives and whichever child is stuck; but for what is there already and can't be sent back (user
 //! records of aggregates, which are larger than what they came in; the rest of an answer of which the beginning is in a
 //! line; a pushed event that is larger than the one before): the next reservation waits the longer.
@@ -123,7 +123,7 @@ impl Budget {
         }
     }
 
-    /// The same for the next answer of a shard. While a child waits for it, and there is no room in the shared part, the
+    /// Reserves room for the next answer of a shard. While a child waits for it, and there is no room in the shared part, the
     /// room that is kept for one answer is taken.
     pub async fn reserve_for(self: &Arc<Self>, bytes: usize, awaited: &Awaited) -> Room {
         let lane = async {
@@ -172,7 +172,7 @@ impl Budget {
         }
     }
 
-    /// What is shared of the limit.
+    /// The shared part of the limit.
     fn shared(&self) -> usize {
         let guaranteed = if self.shares.load(Ordering::Relaxed) > 0 { self.limit / GUARANTEED } else { 0 };
         let lane = if self.limit >= LEAST { LARGEST } else { 0 };
@@ -312,7 +312,7 @@ impl Room {
         room
     }
 
-    /// The same for an answer whose body waits in its connection meanwhile. None if others do that already and there is no
+    /// Grows the room of an answer whose body waits in its connection meanwhile. None if others do that already and there is no
     /// room at once.
     pub async fn grown_in_connection(mut self, bytes: usize) -> Option<Self> {
         if self.resize(bytes) {
@@ -348,7 +348,7 @@ impl Room {
     /// Makes it so many, whatever is held besides.
     pub fn set(&mut self, bytes: usize) {
         self.least = 0;
-        // What turned out to fit in the shared part leaves the room for one answer to others.
+        // An answer that turns out to fit in the shared part leaves the room for one answer to others.
         if self.lane.is_some()
             && self.budget.try_change(self.bytes, 0, bytes, bytes.saturating_sub(self.floor))
         {

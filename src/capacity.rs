@@ -24,11 +24,6 @@ impl Capacity {
         Self { limit, shortage: Mutex::default(), peers: AtomicBool::new(false) }
     }
 
-    /// How many leases the limits bear.
-    pub fn limit(&self) -> usize {
-        self.limit
-    }
-
     /// Whether there are other live workers.
     pub fn note(&self, peers: bool) {
         self.peers.store(peers, Ordering::Relaxed);

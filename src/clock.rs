@@ -94,7 +94,7 @@ pub async fn reached(deadline: Option<Instant>) {
     }
 }
 
-/// What is left of the time that a stop may take: the steps at its end are short where those before were long.
+/// The rest of the time that a stop may take: the steps at its end are short where those before were long.
 #[derive(Debug, Clone)]
 pub struct Stop {
     since: Arc<OnceLock<Instant>>,

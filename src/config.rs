@@ -197,7 +197,7 @@ pub enum OnChildFailure {
     Exit,
 }
 
-/// What follows once the child of a shard has failed `multilangd.maxChildFailures` times in a row.
+/// The consequence once the child of a shard has failed `multilangd.maxChildFailures` times in a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnHopelessShard {
     /// The shard is parked: the lease is kept, the child is restarted after longer and longer pauses.

@@ -218,7 +218,6 @@ impl Consumer {
                 if self.short_since.take().is_some() {
                     self.parts.capacity.recovered();
                 }
-                self.parts.standings.trying(self.held.shard());
                 self.tell(OfShard::ChildStarted { pid: child.pid() });
                 self.pid = Some(child.pid());
                 self.child = Some(child);
@@ -343,7 +342,7 @@ impl Consumer {
                     info!(%shard, "releasing a lease for which this worker lacks resources to another worker");
                     self.events.push_back(Event::Surplus);
                 }
-                if self.parts.standings.reports_shortage(Instant::now()) {
+                if self.parts.standings.reports_shortage(now) {
                     warn!(%shard, reason, "cannot start another record processor for lack of resources, will try again");
                 }
             }

@@ -51,8 +51,7 @@ const CALL_AGAIN: Duration = Duration::from_secs(2);
 const GATHER: Duration = Duration::from_millis(100);
 /// Two looks at the table are hardly ever closer than this, unless an order asks for one.
 const MIN_PAUSE: Duration = Duration::from_millis(250);
-/// Who was nudged looks at once and then after these pauses: a scan may be a little behind, and leases
-/// that are given back come one by one.
+/// A nudged worker scans at once and then after these pauses: released leases come one by one.
 const ALERT: [Duration; 4] = [
     Duration::from_millis(250),
     Duration::from_millis(500),
@@ -471,7 +470,8 @@ impl Coordinator {
             self.call.get_or_insert(now + GATHER);
         }
         self.can_list(now);
-        let (renewing, unable) = (self.note_live(&live), self.unable());
+        self.note_live(&live);
+        let (renewing, unable) = (live.clone(), self.unable());
         self.shown.send_replace(Seen {
             leases,
             live,

@@ -68,7 +68,7 @@ pub struct Child {
     /// Made once, when the first of the two ends is seen.
     leak: Option<Instant>,
     told_exit: bool,
-    /// What it has written to stderr last; read before its exit is told.
+    /// Its last lines on stderr; read before its exit is told.
     stderr: output::Tail,
     stderr_open: bool,
     /// A status that answered nothing was warned about: one that comes with each batch is one warning.

@@ -13,7 +13,7 @@ use hyper::{Request, StatusCode};
 /// `.internal` is reserved.
 const OF_CONTAINERS: [&str; 2] = ["host.docker.internal", "host.containers.internal"];
 
-/// What an endpoint asks of a request.
+/// The conditions that a request must meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rule {
     /// Whether `Host` must be an address or a name of this machine.
@@ -73,7 +73,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// What to answer with.
+    /// The status of the answer.
     pub const fn status(&self) -> StatusCode {
         match self {
             Self::Unreadable(_) => StatusCode::BAD_REQUEST,

@@ -174,7 +174,7 @@ fn what_belongs_to_one_place_is_named_nowhere_else() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-/// What a profile says of a package takes the place of the whole profile for it: with an entry of its own the daemon is
+/// A profile's entry for a package takes the place of the whole profile for it: with an entry of its own the daemon is
 /// linked without the profile's `strip`, and a quarter larger.
 #[test]
 fn no_profile_has_an_entry_for_the_daemon() {

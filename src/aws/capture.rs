@@ -98,7 +98,7 @@ impl Capture {
             response.headers().get("content-length").and_then(|length| length.parse().ok());
         let body = std::mem::replace(response.body_mut(), SdkBody::from(NOTHING));
         let room = match length {
-            // What becomes of it is a little larger.
+            // The child's line is a little larger than the body.
             Some(length) if length > room.bytes() => {
                 let needed = (length + length / 4).min(LARGEST).max(length);
                 // Until there is room, and so also if the call is cut short meanwhile.

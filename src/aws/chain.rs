@@ -21,7 +21,7 @@ pub struct Chain(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// What the properties file names.
+    /// The providers that the properties file names.
     name: String,
     steps: Vec<Step>,
     /// Credentials that were loaded before a client asked for them.

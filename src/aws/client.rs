@@ -31,7 +31,7 @@ pub struct Settings {
     pub dynamodb: ClientConfig,
     /// How CloudWatch is reached, if it is.
     pub cloudwatch: Option<ClientConfig>,
-    /// What all of them have from outside the file.
+    /// Settings of all clients from outside the file.
     pub sdk: Sdk,
     /// Writes on leases must be answered well within this.
     pub failover: Duration,
@@ -210,7 +210,7 @@ impl Client {
 macro_rules! configured {
     ($builder:expr, $client:ident, $sink:ident) => {{
         let mut config = $builder.region($client.region).interceptor(Count($sink.clone()));
-        // What nobody set stays as the SDK finds it.
+        // A value that is set nowhere is left to the SDK.
         if let Some(dual_stack) = $client.config.dual_stack {
             config = config.use_dual_stack(dual_stack);
         }

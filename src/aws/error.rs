@@ -66,7 +66,7 @@ const MOST: usize = 500;
 /// The chain of causes in words, down to the system's.
 pub(super) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     if let Some(none) = NoCredentials::of(error) {
-        // What came before says less, and the line is whole.
+        // The text before it says less, and the line is whole.
         return none.to_string();
     }
     let mut said = Vec::new();

@@ -252,7 +252,7 @@ impl std::error::Error for Unreached {
 }
 
 impl End {
-    /// The same error with the endpoint's name; its kind, which decides on retries, stays.
+    /// Adds the endpoint's name to an error; its kind, which decides on retries, stays.
     fn named(self, error: ConnectorError) -> ConnectorError {
         let connection = error.connection_metadata().cloned();
         let kind = (error.is_timeout(), error.is_user(), error.is_io(), error.as_other());

@@ -4,7 +4,7 @@
 //! ValidationException that names no key. The limits are those of the API references: `CreateStream`, `CreateTable`,
 //! `RegisterStreamConsumer`.
 
-/// What a name names.
+/// The kind of thing that a name is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// A Kinesis stream.

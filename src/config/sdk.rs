@@ -94,17 +94,17 @@ pub struct Profile {
     pub name: String,
     /// The config file and the credentials file, whether they exist or not.
     pub files: Vec<String>,
-    /// What names a file that does not exist.
+    /// The setting that names a file which does not exist.
     pub missing: Vec<Source>,
     /// Whether one of the files has it.
     pub exists: bool,
-    /// What it says under [`KEYS`].
+    /// The values under [`KEYS`].
     pub values: BTreeMap<String, String>,
     /// Why the files can't be read.
     pub failure: Option<String>,
 }
 
-/// What is set outside the file.
+/// Settings outside the file.
 #[derive(Debug, Clone, Copy)]
 pub struct Outside<'a> {
     /// Environment variables.
@@ -174,7 +174,7 @@ fn set(text: &str) -> Option<&str> {
     Some(text.trim()).filter(|text| !text.is_empty())
 }
 
-/// What the environment says of one client.
+/// One client's settings from the environment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OfClient {
     /// The endpoint.
@@ -185,7 +185,7 @@ pub struct OfClient {
     pub dual_stack: Option<(bool, Source)>,
 }
 
-/// What the environment says of one client; a value that can't be used is a fault.
+/// Reads one client's settings from the environment; a value that can't be used is a fault.
 pub fn of_client(outside: &Outside<'_>, service: Service, faults: &mut Vec<Remark>) -> OfClient {
     let endpoint = outside.endpoint(service, faults).filter(|found| {
         let checked = super::value::uri(found.value);
@@ -204,7 +204,7 @@ pub fn of_client(outside: &Outside<'_>, service: Service, faults: &mut Vec<Remar
     }
 }
 
-/// What all clients and the credentials have from outside the file.
+/// Settings of all clients and of the credentials from outside the file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Sdk {
     /// The region of this machine, for STS: not that of the stream.
@@ -239,7 +239,7 @@ pub struct ProfileFiles {
 }
 
 impl ProfileFiles {
-    /// What the system properties name.
+    /// The files that the system properties name.
     pub fn of(properties: &Properties) -> Self {
         let get = |name: Name| properties.get(name.property).map(str::to_owned);
         Self { config: get(CONFIG_FILE), credentials: get(CREDENTIALS_FILE) }

@@ -109,7 +109,7 @@ pub fn json(settings: &Settings, warnings: &[Remark], faults: &[Remark]) -> serd
     })
 }
 
-/// The same for people, and a line about the machine.
+/// The settings as a table for people, and a line about the machine.
 pub fn text(settings: &Settings, machine: &str, warnings: &[Remark], faults: &[Remark]) -> String {
     let rows: Vec<(&str, String, String)> = settings
         .in_order()

@@ -1,4 +1,4 @@
-//! What the shards of this worker say about the program: whether a child of it ever worked, and which shards are parked.
+//! The program as the shards of this worker see it: whether a child of it ever worked, and which shards are parked.
 //!
 //! One bad record parks one shard, and the daemon lives on. A program of which no child has ever answered `initialize`
 //! is broken itself: once every shard is parked for that, the daemon exits, as a supervisor must see it.

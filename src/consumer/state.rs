@@ -110,7 +110,7 @@ pub struct State {
     stop: bool,
     lost: bool,
     failures: u32,
-    /// So many failures in a row that the pauses between restarts are long, and nothing shows yet that it works again.
+    /// The child failed so often in a row that the pauses between restarts are long, and has not shown since that it works.
     parked: bool,
     /// When the present child was started.
     started: Option<Instant>,

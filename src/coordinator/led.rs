@@ -204,7 +204,7 @@ impl Coordinator {
         let renewing = asker(&me, &held, failover).view(&leases, &self.seen, now).live();
         let mut live = renewing.clone();
         live.extend(standing.verdict.reporting.iter().cloned());
-        let live = self.note_live(&live);
+        self.note_live(&live);
         let gone = self.seen.gone(&leases, failover * GONE, now);
         self.shown.send_replace(Seen {
             leases: leases.clone(),
@@ -257,14 +257,13 @@ impl Coordinator {
     }
 
     /// Notes whether other workers could have leases for which this one has no room.
-    pub(super) fn note_live(&self, live: &BTreeSet<WorkerId>) -> BTreeSet<WorkerId> {
+    pub(super) fn note_live(&self, live: &BTreeSet<WorkerId>) {
         // A leader may have no leases and so not be seen to renew any.
         let led = {
             let standing = self.standing.borrow();
             standing.led && !standing.leads(Instant::now())
         };
         self.settings.capacity.note(live.len() > 1 || led);
-        live.clone()
     }
 
     /// Whether the leader does its work, as far as a member can tell.

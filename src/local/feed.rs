@@ -68,7 +68,7 @@ pub enum Unput {
         first: u64,
         /// The last of them.
         last: u64,
-        /// What Kinesis says.
+        /// Kinesis' answer.
         reason: String,
     },
 }

@@ -1,6 +1,6 @@
 //! Folders and files for this user alone.
 //!
-//! What is made has the modes 0700 and 0600. Links are not followed, but for a folder that the user names: who can
+//! New folders and files have the modes 0700 and 0600. Links are not followed, but for a folder that the user names: who can
 //! write to a folder on the way could else have another file overwritten. The temporary folder has a name that nobody
 //! can foresee and is made, never taken over, and only what was made in it is deleted.
 
@@ -23,7 +23,7 @@ const FILE: u32 = 0o600;
 pub(super) struct Exposed {
     /// The permission bits.
     pub(super) mode: u32,
-    /// Who owns it.
+    /// The owner's user id.
     pub(super) owner: u32,
 }
 

@@ -90,7 +90,7 @@ pub enum Error {
          port, or 0 for any that is free)"
     )]
     Port {
-        /// What was to listen.
+        /// The endpoint that was to listen.
         endpoint: &'static str,
         /// The option that names another.
         option: &'static str,
@@ -99,7 +99,7 @@ pub enum Error {
         /// Why.
         reason: String,
     },
-    /// What an earlier run left.
+    /// The data that an earlier run left.
     #[error("failed to use --data: {0}")]
     Data(#[from] kinesis::DataError),
     /// The Kinesis endpoint.
@@ -352,7 +352,7 @@ fn tell(line: &str) {
 }
 
 impl Options {
-    /// What can be said to be wrong before anything is made.
+    /// Faults of the options that show before anything is made.
     fn check(&self) -> Result<(), Error> {
         if self.kinesis_port != 0 && self.kinesis_port == self.dynamodb_port {
             return Err(Error::SamePort(self.kinesis_port));

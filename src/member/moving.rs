@@ -52,7 +52,7 @@ impl Member {
         warn!(%error, "how far the move into the lease table is can't be told");
     }
 
-    /// What metrics show of the move: the stored stage, and one table where there is nothing to move.
+    /// The metrics of the move: the stored stage, and one table where there is nothing to move.
     pub(super) fn report_tables(&self, stored: Option<Stage>) {
         let tables = match (self.layout, stored) {
             (Layout::Complete, _) | (_, Some(Stage::Complete)) => Tables::Complete,
@@ -146,7 +146,7 @@ impl Member {
     }
 }
 
-/// What a step writes, for the metrics.
+/// The kind of row that a step writes, for the metrics.
 fn written(step: Step) -> Option<Move> {
     match step {
         Step::Rest => None,

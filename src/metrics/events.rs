@@ -23,7 +23,7 @@ pub enum OfShard<'a> {
     ChildFailed {
         /// How often in a row.
         times: u32,
-        /// What happened.
+        /// The cause.
         reason: &'a str,
         /// Its last lines on stderr, the last one last.
         stderr: &'a [String],
@@ -181,7 +181,7 @@ pub enum Coverage {
     Whole,
     /// Hash keys without a lease that were not seen often enough to be believed: a reshard passes through such states.
     Hole,
-    /// The same hash keys have had no lease in several audits: a shard sync is needed.
+    /// Hash keys have had no lease in several audits in a row: a shard sync is needed.
     Confirmed {
         /// It was done. If not, the one before was less than `shardSyncIntervalMillis` ago.
         synced: bool,
@@ -203,7 +203,7 @@ pub enum Tables {
     Complete,
 }
 
-/// What the workers of a fleet support, as the leader counts them before a step of the move into one table. In KCL:
+/// The table layouts that the workers of a fleet support, as the leader counts them before a step of the move into one table. In KCL:
 /// `TableMigrationSummary`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Supporters {
@@ -289,14 +289,14 @@ pub enum OfWorker<'a> {
     Tables(Tables),
     /// It leads, and has read what the next step of that move depends on.
     Surveyed {
-        /// What it found; none if the tables could not be read.
+        /// Its result; none if the tables could not be read.
         found: Option<Supporters>,
         /// How long it took.
         took: Duration,
     },
     /// It leads, and has written a step of that move.
     Moved {
-        /// What was written.
+        /// The row that was written.
         what: Move,
         /// How long it took.
         took: Duration,

@@ -143,7 +143,7 @@ pub trait Process: fmt::Debug + Send {
     /// Signals it and everything that it started.
     fn stop(&self, stop: Stop);
 
-    /// What it has written to stderr last.
+    /// Its last lines on stderr.
     fn stderr(&self) -> Tail {
         Tail::closed()
     }

@@ -29,7 +29,7 @@ const AS_IT_IS: &str = "-";
 const ENOEXEC: i32 = 8;
 /// Attempts to become the program, one a second, for which the system lacks resources.
 const SHORTAGES: u32 = 60;
-/// What a process exits with that could not become the program, as shells do.
+/// Exit code of a process that could not become the program, as in shells.
 pub const CANNOT_RUN: u8 = 126;
 
 struct Job {
@@ -44,7 +44,7 @@ pub struct Launcher {
     through: Option<Through>,
 }
 
-/// What is run first.
+/// The binary that is run first.
 #[derive(Debug)]
 struct Through {
     daemon: PathBuf,
@@ -65,7 +65,7 @@ impl Launcher {
                 if reply.is_closed() {
                     continue;
                 }
-                // Whoever asked may be gone now: the child is then killed by being dropped.
+                // The consumer may have ended meanwhile: the child is then killed by being dropped.
                 let _unwanted = reply.send(command.spawn());
             }
         })?;

@@ -58,7 +58,7 @@ fn line(head: &[u8]) -> Option<Line> {
     Some(Line { interpreter: owned(interpreter), argument: argument.map(owned) })
 }
 
-/// What a path leads to.
+/// The kind of file at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Found {
     Nothing,

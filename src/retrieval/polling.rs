@@ -236,7 +236,7 @@ impl Polling {
         let Sizes { records, held: bytes, .. } = answer.records.sizes();
         self.expected = bytes.max(LITTLE);
         if let Some(record) = bytes.checked_div(records) {
-            // As the last ones were, the next are likely to be: one large record says nothing of those that follow it.
+            // The next records are likely to be like the last ones: a large one says nothing of those that follow it.
             self.record = record;
         }
         self.iterator.clone_from(&answer.next);

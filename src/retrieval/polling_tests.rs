@@ -277,7 +277,7 @@ struct Endless {
     dropped: AtomicUsize,
 }
 
-/// What 10 MiB of data are in base64.
+/// 10 MiB of data in base64.
 const MOST: usize = 14_000_000;
 
 impl Api for Endless {
@@ -290,7 +290,7 @@ impl Api for Endless {
         limit: usize,
         mut room: Room,
     ) -> BoxFuture<'a, Result<Answer, Error>> {
-        // As Kinesis, no more than 10 MiB of data in one answer, but one record always.
+        // Kinesis puts no more than 10 MiB of data in one answer, but one record always.
         let count = limit.min(MOST / self.size).max(1);
         let (size, bytes) = (self.size, count * self.size);
         let first: u64 = iterator.parse().unwrap();

@@ -57,7 +57,7 @@ pub enum Status {
     Deleting,
 }
 
-/// What is known of it.
+/// The consumer, as far as it is known.
 #[derive(Debug, Default)]
 struct Found {
     arn: Option<String>,

@@ -1,4 +1,4 @@
-//! What a web page in a developer's browser can do to the local endpoints: nothing. They know no users, so that a
+//! A web page in a developer's browser can do nothing to the local endpoints. They know no users, so that a
 //! request of a page, or under a name that somebody else may have made to point here, is refused.
 #![allow(clippy::unwrap_used, reason = "test code")]
 

@@ -121,7 +121,7 @@ impl Launch for Program {
     }
 }
 
-/// What a child is asked, and what became of the shard, if nobody renews the lease and the first record comes then.
+/// The actions that a child is asked for, and the outcome of the shard, if nobody renews the lease and the first record comes then.
 async fn actions_with_a_record_after(wait: Duration) -> (Vec<String>, Outcome) {
     let table = Arc::new(Memory::default());
     let range = HashRange { start: 0, end: u128::MAX };

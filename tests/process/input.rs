@@ -214,7 +214,7 @@ async fn wrong_option_of_local_mode_is_named_with_its_value() {
     }
 }
 
-/// As in a set of containers that start together: more than the twenty attempts that errors with an answer have.
+/// Containers that start together: the daemon makes more than the twenty attempts that errors with an answer have.
 #[tokio::test(flavor = "multi_thread")]
 async fn endpoints_that_come_up_later_are_waited_for() {
     let mut rig = Rig::start("later").await;

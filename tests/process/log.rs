@@ -49,7 +49,7 @@ async fn first_line_names_version_commit_target_and_features() {
     assert_eq!(first["version"], env!("CARGO_PKG_VERSION"));
 }
 
-/// What the binary writes to a terminal of its own.
+/// The output of the binary on a terminal of its own.
 fn on_a_terminal(rig: &Rig, variables: &[(&str, &str)]) -> String {
     // A warning, and then a fault: nothing is called.
     let file = rig.properties("cat", "failoverTimeMilis = 5\nmaxRecords = 20000\n");

@@ -31,7 +31,7 @@ fn set(rig: &mut Rig, pairs: &[(&str, &str)]) {
     rig.environment.extend(pairs.iter().map(|(name, value)| (name.into(), value.into())));
 }
 
-/// What `check --json` shows, and its exit code.
+/// The output of `check --json`, and its exit code.
 async fn checked(rig: &Rig, file: &Path, before: &[&str]) -> (Option<i32>, Value) {
     let words = [before, &["check", file.to_str().unwrap(), "--json"]].concat();
     let mut daemon = rig.command(&words);

@@ -1,4 +1,4 @@
-//! What `multilangd local` writes: for its user alone, never through links, and nothing of others is deleted.
+//! Files of `multilangd local`: for its user alone, never through links, and nothing of others is deleted.
 
 use std::collections::BTreeMap;
 use std::fs::Permissions;

@@ -169,7 +169,7 @@ fn every_file_comes_to_what_it_came_to_in_java_or_is_refused_where_java_refused(
                     row.refused.unwrap_or_default()
                 ));
             }
-            // What is wrong with a name does not change what the file says.
+            // A fault of a name does not change the settings.
             if what != "refused for a name" {
                 continue;
             }

@@ -57,7 +57,7 @@ pub struct Rig {
     pub clients: Clients,
     pub folder: PathBuf,
     pub reports: mpsc::UnboundedReceiver<Report>,
-    /// What the daemon is started by, which then becomes it: `sh -c 'ulimit …; exec "$@"' sh`, for example.
+    /// The command that starts the daemon and then becomes it: `sh -c 'ulimit …; exec "$@"' sh`, for example.
     pub wrapper: Vec<OsString>,
     /// For the daemon and, through it, its children.
     pub environment: Vec<(OsString, OsString)>,

@@ -38,7 +38,7 @@ impl Wire {
         Self::with_certificate(address, "certificate.pem", "key.pem").await
     }
 
-    /// The same with a certificate for `host.docker.internal` and `host.containers.internal` that [`private_ca`] has signed.
+    /// With TLS, and a certificate for `host.docker.internal` and `host.containers.internal` that [`private_ca`] has signed.
     pub async fn of_private_ca(address: &str) -> Self {
         Self::with_certificate(address, "private-certificate.pem", "private-key.pem").await
     }

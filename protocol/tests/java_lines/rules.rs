@@ -3,7 +3,7 @@
 //!
 //! In KCL: `GetNextMessageTask`, with a default `ObjectMapper` of Jackson 2.21 and `Message` as the type.
 
-/// What a line makes the daemon do.
+/// The daemon's reaction to a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// A `status` with its `responseFor`.
@@ -22,7 +22,7 @@ enum Value {
     Null,
     /// In UTF-16, in which a surrogate can be unpaired.
     Text(Vec<u16>),
-    /// As it is in the line.
+    /// The text in the line.
     Number(String),
     Bool(bool),
     /// An array or an object, which no field of a child's messages can be.
@@ -33,7 +33,7 @@ pub(crate) fn verdict(line: &[u8]) -> Verdict {
     let text: Vec<char> = String::from_utf8_lossy(line).chars().collect();
     let mut reader = Reader { text: &text, at: 0 };
     reader.blanks();
-    // What follows the object's end is not looked at.
+    // Text after the object's end is ignored.
     let members = (reader.next() == Some('{')).then(|| reader.members(1)).flatten();
     members.and_then(|members| message(&members)).unwrap_or(Verdict::Nothing)
 }
@@ -110,7 +110,7 @@ fn integer(text: &str) -> Option<Option<i64>> {
     if digits.is_empty() { None } else { i64::try_from(sign * sum).ok().map(Some) }
 }
 
-/// As Java writes it: `?` for an unpaired surrogate.
+/// The text that Java writes: `?` for an unpaired surrogate.
 fn utf8(units: &[u16]) -> String {
     char::decode_utf16(units.iter().copied()).map(|char| char.unwrap_or('?')).collect()
 }

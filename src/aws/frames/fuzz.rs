@@ -11,7 +11,7 @@ use super::*;
 use crate::batch::Records;
 use crate::budget::Budget;
 
-/// What messages say, and whether something after them cannot be read.
+/// The contents of messages, and whether something after them cannot be read.
 #[derive(Debug, PartialEq)]
 struct Read {
     messages: Vec<String>,

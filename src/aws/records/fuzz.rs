@@ -28,7 +28,7 @@ fn fuzz_answers_beside_serde_json() {
         cuts.sort_unstable();
         cuts.push(text.len());
         let budget = Budget::new(room);
-        // What is alone may be as large as it likes.
+        // A value that stands alone has no bound.
         let other = budget.take(1);
         match arrived(&text, &cuts, &budget, has_length) {
             Err(None) => prop_assert!(room < 10_000_000, "no room for {:?}", text),

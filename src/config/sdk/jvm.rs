@@ -62,7 +62,7 @@ const INSTEAD: &[(&str, &str)] = &[
     ("java.net.preferIPv6Addresses", "set AWS_USE_DUALSTACK_ENDPOINT"),
 ];
 
-/// What was given, by name.
+/// The options that were given, by name.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Properties(BTreeMap<String, String>);
 
@@ -125,7 +125,7 @@ pub(super) fn unhonoured(properties: &Properties) -> Vec<Remark> {
         if HONOURED.contains(&name.as_str()) || !(concerns(name) || instead.is_some()) {
             continue;
         }
-        // What belongs to a store or a SOCKS proxy goes with it.
+        // Options of a store or a SOCKS proxy go with it.
         let belongs = INSTEAD.iter().any(|(known, _)| *known != name && name.starts_with(known));
         if belongs && instead.is_none() {
             continue;

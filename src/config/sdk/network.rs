@@ -12,7 +12,7 @@ use super::{Name, Outside, name, set};
 
 /// The CA bundle that replaces the system's, as for the AWS CLI.
 pub(super) const CA_BUNDLE: Name = name("", &["AWS_CA_BUNDLE"], "ca_bundle");
-/// The same as OpenSSL knows it.
+/// The certificate file by OpenSSL's name.
 const SSL_CERT_FILE: Name = name("", &["SSL_CERT_FILE"], "");
 
 /// How endpoints are reached.
@@ -178,7 +178,7 @@ fn prefix(address: IpAddr, bits: u8) -> (bool, u128) {
     (is_four, number.checked_shr(all - u32::from(bits)).unwrap_or(0))
 }
 
-/// What the environment and the system properties say. What can't be honoured is a warning: the endpoint is reached
+/// Reads the environment and the system properties. A value that can't be honoured is a warning: the endpoint is reached
 /// directly then.
 pub(super) fn resolve(outside: &Outside<'_>, warnings: &mut Vec<Remark>) -> Network {
     let mut found = |scheme: Scheme| match proxy(outside, &scheme) {
@@ -294,7 +294,7 @@ fn decoded(text: &str) -> Vec<u8> {
     out
 }
 
-/// As a URL can hold it.
+/// Encodes a text for a URL.
 fn encoded(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
     for byte in bytes {

@@ -84,7 +84,7 @@ impl State {
         let pause = self.backoff.pause_up_to(longest);
         self.phase = Phase::BackingOff(now + pause);
         let mut effects = Vec::new();
-        // What was fetched would be fetched again, and takes the room of others. A feed of which nothing was handed
+        // Records that were fetched would be fetched again, and take the room of others. A feed of which nothing was handed
         // out may stand at LATEST, which is another place later.
         if self.feed_open && self.handed_out {
             self.feed_open = false;

@@ -27,7 +27,7 @@ use crate::web::Rule;
 /// need escaping.
 const MOST_BODY_BYTES: usize = 16 * 1024 * 1024;
 
-/// What every call may need: the state, and the means to start a task of the server.
+/// The context of every call: the state, and the means to start a task of the server.
 #[derive(Clone, Debug)]
 pub(super) struct Site {
     pub(super) service: Arc<Service>,

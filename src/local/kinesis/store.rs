@@ -219,7 +219,7 @@ fn read(path: &Path) -> Result<Bytes, DataError> {
     Ok(content.map_or_else(Bytes::new, Bytes::from))
 }
 
-/// What is in a folder, by name and in its order; nothing if there is no folder.
+/// The entries of a folder, by name and in its order; nothing if there is no folder.
 fn entries(folder: &Path) -> Result<Vec<(PathBuf, String)>, DataError> {
     let listed = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

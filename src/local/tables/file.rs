@@ -15,7 +15,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::local::files;
 use crate::local::kinesis::DataError;
 
-/// What SQLite keeps beside a database while it is open, or where a process was killed.
+/// Files that SQLite keeps beside a database while it is open, or where a process was killed.
 const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 /// Opens the tables in a file; a new one if there is none.

@@ -1,4 +1,4 @@
-//! What of the events of a worker is sent, with which values.
+//! The metrics that are sent for a worker's events, and their values.
 
 use super::*;
 
