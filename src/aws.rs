@@ -15,7 +15,7 @@
 //! | `capture` | bodies of answers, taken below the SDK |
 //! | `records` | records, read from those bytes while they come |
 //! | [`state`] | [`crate::fleet::Store`] |
-//! | `moving` | its move into one table |
+//! | `table_migration` | its move into one table |
 //! | [`region`] | whether the region can be asked for |
 //! | [`cloudwatch`] | [`crate::metrics::cloudwatch::Publisher`] |
 //! | `calls` | every call counted |
@@ -38,13 +38,13 @@ mod fuzz;
 pub mod http;
 mod item;
 pub mod kinesis;
-mod moving;
 pub mod profile;
 pub mod records;
 pub mod region;
 mod reported;
 mod skew;
 pub mod state;
+mod table_migration;
 
 /// Log directives: what the SDK logs at length, each time, and our own messages say once: where credentials and
 /// profiles were looked for.

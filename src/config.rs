@@ -22,7 +22,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::fleet::version::Configured;
-use crate::fleet::{lead, report};
+use crate::fleet::{leader, report};
 use crate::lease::WorkerId;
 use crate::lease::sync::InitialPosition;
 use crate::metrics::cloudwatch;
@@ -82,7 +82,7 @@ pub struct Config {
     /// `tableMigrationCompleteBakeTimeSeconds`.
     pub bake: Duration,
     /// How a leader gives leases out.
-    pub rules: lead::Rules,
+    pub rules: leader::Rules,
     /// How load is reported and judged.
     pub reports: report::Rules,
     /// `inMemoryWorkerMetricsCaptureFrequencyMillis`.

@@ -22,7 +22,7 @@ use tracing::{debug, info, warn};
 
 use crate::capacity::Capacity;
 use crate::clock;
-use crate::fleet::lead;
+use crate::fleet::leader;
 use crate::lease::handoff::{self, HandOffs};
 use crate::lease::held::{Owner, Rival};
 use crate::lease::take::{Asker, Observations};
@@ -33,15 +33,15 @@ use crate::metrics::Sink;
 use crate::recognition::Recognition;
 use crate::shard::ShardId;
 
+mod assigned;
 mod index;
-mod led;
 mod listing;
 mod marks;
 mod release;
 mod renewal;
 mod standing;
 
-use led::{Led, tell_of_stalled};
+use assigned::{Assigned, tell_of_stalled};
 use renewal::Pace;
 pub use standing::{Question, Standing};
 
@@ -82,7 +82,7 @@ pub struct Settings {
     /// `enablePriorityLeaseAssignment`.
     pub priority: bool,
     /// How a leader gives leases out.
-    pub rules: lead::Rules,
+    pub rules: leader::Rules,
     /// Is told what it finds and gives out.
     pub sink: Arc<dyn Sink>,
     /// Which stream's leases are acquired.
@@ -238,7 +238,7 @@ pub struct Coordinator {
     random: fastrand::Rng,
     standing: watch::Receiver<Standing>,
     calls: mpsc::Sender<()>,
-    led: Led,
+    assigned: Assigned,
     rivals: marks::Rivals,
     /// When the shard sync was told last that rows are of another stream.
     odd_marks: Option<Instant>,
@@ -292,7 +292,7 @@ impl Coordinator {
             random: fastrand::Rng::new(),
             standing: stands,
             calls: call,
-            led: Led::new(ask),
+            assigned: Assigned::new(ask),
         };
         let seen = coordinator.shown.subscribe();
         let rival = coordinator.rivals.older();
@@ -302,7 +302,7 @@ impl Coordinator {
 
     /// Runs until every handle is gone. After `stop` no lease is taken any more.
     pub async fn run(mut self, stop: CancellationToken) {
-        self.led.stop = stop.clone();
+        self.assigned.stop = stop.clone();
         let nudged = self.nudged.clone();
         loop {
             let idle = self.look.under_way == 0 && !stop.is_cancelled();
@@ -396,7 +396,7 @@ impl Coordinator {
         let _called = self.calls.try_send(()).is_ok();
         self.look.next = Instant::now();
         self.look.alert = ALERT.len();
-        self.led.seek();
+        self.assigned.seek();
     }
 
     fn begin_look(&mut self) {
@@ -539,7 +539,7 @@ impl Coordinator {
         let first = proven + pause.mul_f64(0.2 + 0.8 * self.random.f64());
         let task = self.renewals.spawn(renewal::keep(held.clone(), pause, first, self.pace.clone()));
         self.renewed.insert(task.id(), held.clone());
-        self.led.held_since.insert(held.shard().clone(), Instant::now());
+        self.assigned.held_since.insert(held.shard().clone(), Instant::now());
         self.held.insert(held.shard().clone(), held.clone());
         if self.taken.send(held).await.is_err() {
             debug!("nobody takes leases any more");

@@ -20,6 +20,7 @@ use crate::clock;
 use crate::config::{ChildProtocol, Config, OnChildFailure, OnHopelessShard};
 use crate::consumer::{Parts, Settings};
 use crate::coordinator::{self, Coordinator, Ends, Handle, Seen};
+use crate::cpu::Surroundings;
 use crate::exit::Exit;
 use crate::fleet::layout::TooEarly;
 use crate::fleet::{Mode, Store};
@@ -28,16 +29,15 @@ use crate::lease::origin::Foreign;
 use crate::lease::sync::{self, InitialPosition};
 use crate::lease::{ProcessId, Table, WorkerId, table};
 use crate::limits::Limits;
-use crate::member::{self, Begun};
+use crate::membership::{self, Begun};
 use crate::metrics::{OfWorker, Sink};
 use crate::multilang::{Launch, Launcher, Program};
-use crate::processor::Surroundings;
 use crate::recognition::Recognition;
 use crate::retrieval::registration::StreamConsumer;
 use crate::retrieval::{self, Source, fanout};
 use crate::scheduler::{self, Hopeless};
 use crate::shard::{self, ShardId};
-use crate::upkeep::{self, Upkeep};
+use crate::shard_sync::{self, ShardSync};
 
 mod attempts;
 mod counted;
@@ -199,16 +199,16 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
     let recognition = Recognition::new(ports.shards.clone());
     // A child has its grace, then the end of its stdin, SIGTERM and SIGKILL.
     let stopping = clock::Stop::within(config.shutdown_grace + config.child_kill_grace * 2);
-    let settings = upkeep_settings(config, &ports);
-    let upkeep = Upkeep::new(ports.table.clone(), ports.shards.clone(), recognition.clone(), settings);
+    let settings = shard_sync_settings(config, &ports);
+    let shard_sync = ShardSync::new(ports.table.clone(), ports.shards.clone(), recognition.clone(), settings);
     let member = member_settings(config, &ports, stopping.clone());
     let begun = tokio::select! {
         biased;
         // Nothing is held yet: a stop needn't wait for anything.
         () = stop.cancelled() => return Ok(()),
-        outcome = initialize(config, &ports, &member, &upkeep) => outcome?,
+        outcome = initialize(config, &ports, &member, &shard_sync) => outcome?,
     };
-    let upkeep = upkeep.typed(begun.mode != Mode::Phase1);
+    let shard_sync = shard_sync.typed(begun.mode != Mode::Phase1);
     let settings = coordinator::Settings {
         me: config.worker.clone(),
         failover: config.failover,
@@ -226,7 +226,7 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
     let Ends { handle, leases, seen, standing, calls, heirs, rival } = ends;
     let mut tasks = JoinSet::new();
     let gone = CancellationToken::new();
-    let part = member::Ends {
+    let part = membership::Ends {
         standing,
         calls,
         seen: seen.clone(),
@@ -238,7 +238,7 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
     };
     // What shows who this worker is must be there before the coordinator looks.
     let mut taking_part = JoinSet::new();
-    taking_part.spawn(member::run(ports.state.clone(), ports.table.clone(), member, begun, part));
+    taking_part.spawn(membership::run(ports.state.clone(), ports.table.clone(), member, begun, part));
     tasks.spawn(coordinator.run(stop.clone()));
     let mut keeping = JoinSet::new();
     let (begins, told) = (stopping, stop.clone());
@@ -247,7 +247,7 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
         begins.begin();
     });
     keeping.spawn(tell(seen.clone(), ports.sink.clone(), stop.clone()));
-    keeping.spawn(keep_in_step(upkeep, seen, handle.clone(), stop.clone()));
+    keeping.spawn(keep_in_step(shard_sync, seen, handle.clone(), stop.clone()));
     let scheduled = scheduler::run(parts(config, ports, recognition), handle, leases, stop.clone());
     let mut scheduled = std::pin::pin!(scheduled);
     let mut broken = None;
@@ -327,19 +327,24 @@ async fn tell(mut seen: watch::Receiver<Seen>, sink: Arc<dyn Sink>, stop: Cancel
     }
 }
 
-/// A bug in the upkeep of the leases ends one round of it, not the daemon: what was missed is seen again.
-async fn keep_in_step(upkeep: Upkeep, seen: watch::Receiver<Seen>, handle: Handle, stop: CancellationToken) {
+/// A bug in the shard_sync of the leases ends one round of it, not the daemon: what was missed is seen again.
+async fn keep_in_step(
+    shard_sync: ShardSync,
+    seen: watch::Receiver<Seen>,
+    handle: Handle,
+    stop: CancellationToken,
+) {
     while !stop.is_cancelled() {
         let mut task = JoinSet::new();
-        task.spawn(upkeep.clone().run(seen.clone(), handle.clone(), stop.clone()));
+        task.spawn(shard_sync.clone().run(seen.clone(), handle.clone(), stop.clone()));
         if let Some(Err(error)) = task.join_next().await {
-            error!(%error, "the upkeep of the leases broke down, and begins anew");
+            error!(%error, "the shard_sync of the leases broke down, and begins anew");
         }
     }
 }
 
-fn upkeep_settings(config: &Config, ports: &Ports) -> upkeep::Settings {
-    upkeep::Settings {
+fn shard_sync_settings(config: &Config, ports: &Ports) -> shard_sync::Settings {
+    shard_sync::Settings {
         me: config.worker.clone(),
         initial: config.initial,
         ignore_unexpected_children: config.ignore_unexpected_children,
@@ -351,8 +356,8 @@ fn upkeep_settings(config: &Config, ports: &Ports) -> upkeep::Settings {
     }
 }
 
-fn member_settings(config: &Config, ports: &Ports, stop: clock::Stop) -> member::Settings {
-    member::Settings {
+fn member_settings(config: &Config, ports: &Ports, stop: clock::Stop) -> membership::Settings {
+    membership::Settings {
         me: config.worker.clone(),
         failover: config.failover,
         configured: config.generation,
@@ -439,8 +444,8 @@ fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>) -> Parts 
 async fn initialize(
     config: &Config,
     ports: &Ports,
-    member: &member::Settings,
-    upkeep: &Upkeep,
+    member: &membership::Settings,
+    shard_sync: &ShardSync,
 ) -> Result<Begun, Error> {
     let mut attempts = Attempts::default();
     let mut backoff =
@@ -452,18 +457,18 @@ async fn initialize(
             stage = 0;
             ports.table.ensure().await?;
             // Before anything is written.
-            upkeep.recognise().await?;
+            shard_sync.recognise().await?;
             stage = 1;
-            let begun = member::begin(&*ports.state, &*ports.table, member).await?;
+            let begun = membership::begin(&*ports.state, &*ports.table, member).await?;
             stage = 2;
-            upkeep.clone().typed(begun.mode != Mode::Phase1).begin().await?;
+            shard_sync.clone().typed(begun.mode != Mode::Phase1).begin().await?;
             Ok(begun)
         };
         let error = match begin().await {
             Ok(begun) => return Ok(begun),
             Err(error) => error,
         };
-        let rows = upkeep.made();
+        let rows = shard_sync.made();
         let without_progress = attempts.failed(Progress { stage, rows });
         // An endpoint that comes up later, as in a set of containers, is waited for.
         let waits = error.is_unreachable() && began.elapsed() < config.initialization_backoff * UNREACHABLE;
@@ -476,23 +481,23 @@ async fn initialize(
     }
 }
 
-impl From<member::Error> for Error {
-    fn from(error: member::Error) -> Self {
+impl From<membership::Error> for Error {
+    fn from(error: membership::Error) -> Self {
         match error {
-            member::Error::Table(error) => Self::Table(error),
-            member::Error::Beside(error) => Self::Beside(error),
-            member::Error::TooEarly(error) => Self::TooEarly(error),
+            membership::Error::Table(error) => Self::Table(error),
+            membership::Error::Beside(error) => Self::Beside(error),
+            membership::Error::TooEarly(error) => Self::TooEarly(error),
         }
     }
 }
 
-impl From<upkeep::Error> for Error {
-    fn from(error: upkeep::Error) -> Self {
+impl From<shard_sync::Error> for Error {
+    fn from(error: shard_sync::Error) -> Self {
         match error {
-            upkeep::Error::Table(error) => Self::Table(error),
-            upkeep::Error::Stream(error) => Self::Stream(error),
-            upkeep::Error::Shards(error) => Self::Sync(error),
-            upkeep::Error::Foreign(error) => Self::Foreign(error),
+            shard_sync::Error::Table(error) => Self::Table(error),
+            shard_sync::Error::Stream(error) => Self::Stream(error),
+            shard_sync::Error::Shards(error) => Self::Sync(error),
+            shard_sync::Error::Foreign(error) => Self::Foreign(error),
         }
     }
 }

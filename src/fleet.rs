@@ -1,7 +1,7 @@
 //! What KCL 3 adds to leases: one worker leads and gives the leases out, by what each worker says of its
 //! load; which generation of workers the fleet gets along with; in which tables all that is kept.
 //!
-//! Decisions and rows, no I/O. [`crate::member`] plays this worker's part in it, the coordinator carries out
+//! Decisions and rows, no I/O. [`crate::membership`] plays this worker's part in it, the coordinator carries out
 //! what a leader decides.
 //!
 //! | module | holds |
@@ -14,21 +14,21 @@
 //! | [`report`] | what a worker says of its load, and how a leader judges it: pure |
 //! | [`version`] | from KCL 2 to 3 and back: which part this worker plays: pure |
 //! | [`layout`] | one table or three: pure |
-//! | [`moving`] | from three tables to one, as a leader leads it: pure |
-//! | [`lead`] | what a leader does with the leases it sees: pure |
+//! | [`table_migration`] | from three tables to one, as a leader leads it: pure |
+//! | [`leader`] | what a leader does with the leases it sees: pure |
 //! | [`memory`] | the rows in memory, for tests |
 //!
 //! In KCL: packages `coordinator`, `coordinator.migration`, `coordinator.assignment`, `worker.metricstats`.
 
 pub mod layout;
-pub mod lead;
+pub mod leader;
 pub mod lock;
 pub mod memory;
-pub mod moving;
 pub mod outage;
 pub mod report;
 pub mod rows;
 pub mod store;
+pub mod table_migration;
 pub mod vacancy;
 pub mod version;
 

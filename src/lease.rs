@@ -7,7 +7,7 @@
 //! | [`update`] | every write on a lease as condition and changes: pure |
 //! | [`held`] | the proof that a lease is ours, and the only way to renew, checkpoint or release it |
 //! | [`holding`] | what each answer of the table makes of a lease that is held: pure |
-//! | [`assign`] | which worker a leader gives each lease to: pure |
+//! | [`balance`] | which worker a leader gives each lease to: pure |
 //! | [`handoff`] | which hand-offs nobody completes: pure |
 //! | [`origin`] | which stream the rows of a table belong to, and which open shards no worker reads: pure |
 //! | [`meter`] | what goes through a lease: pure |
@@ -33,8 +33,8 @@ use crate::sequence::Position;
 use crate::shard::{HashRange, ShardId};
 use crate::stream::StreamId;
 
-pub mod assign;
 pub mod audit;
+pub mod balance;
 pub mod cleanup;
 pub mod handoff;
 pub mod held;

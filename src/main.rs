@@ -23,14 +23,14 @@ use multilangd::config::sdk::Sdk;
 use multilangd::config::sdk::jvm::Properties;
 use multilangd::config::settings::{self, Settings};
 use multilangd::config::{Config, Remark, expand};
+use multilangd::cpu::Surroundings;
 use multilangd::daemon::{self, Ports};
 use multilangd::exit::Exit;
+use multilangd::inspect;
 use multilangd::lease::table;
 use multilangd::limits::Limits;
 use multilangd::metrics::{Both, Discard, Sink, cloudwatch};
 use multilangd::multilang::{Program, launcher};
-use multilangd::overview;
-use multilangd::processor::Surroundings;
 use multilangd::status::Watch;
 use multilangd::unique;
 use multilangd::version;
@@ -302,7 +302,7 @@ async fn show_leases(file: &Path, words: &Words, json: bool, watch: Option<u64>)
     let (table, state) = tables(&clients, &config);
     let between = watch.map_or(config.failover / 2, Duration::from_secs);
     let rules = config.reports.clone();
-    match overview::overview(&config.table, &state, &table, between, rules, clock::wall_millis).await {
+    match inspect::inspect(&config.table, &state, &table, between, rules, clock::wall_millis).await {
         Ok(seen) => {
             let shown = if json { format!("{:#}\n", seen.json()) } else { seen.text() };
             print(shown.as_bytes())

@@ -304,7 +304,7 @@ fn the_readme_names_the_permissions_of_all_calls() {
         ("dynamodb", "dynamodb"),
         ("dynamodb/ensure", "dynamodb"),
         ("state", "dynamodb"),
-        ("moving", "dynamodb"),
+        ("table_migration", "dynamodb"),
     ] {
         let text = read(&root().join(format!("src/aws/{file}.rs")));
         let code = text.split("#[cfg(test)]").next().unwrap().split_whitespace().collect::<String>();

@@ -11,7 +11,7 @@ use super::{
     ChildProtocol, ClientConfig, Config, Faults, OnChildFailure, OnHopelessShard, Remark, Source, Status,
 };
 use crate::fleet::version::Configured;
-use crate::fleet::{lead, report};
+use crate::fleet::{leader, report};
 use crate::lease::WorkerId;
 use crate::lease::sync::InitialPosition;
 use crate::metrics::cloudwatch;
@@ -138,7 +138,7 @@ impl Resolved {
         }
     }
 
-    fn rules(&self) -> lead::Rules {
+    fn rules(&self) -> leader::Rules {
         let s = &self.settings;
         let millis = |name: &str| Duration::from_millis(u64::try_from(s.number(name)).unwrap_or(0));
         let failover = millis("failoverTimeMillis");
@@ -146,7 +146,7 @@ impl Resolved {
             Duration::ZERO => failover * 2,
             given => given,
         };
-        lead::Rules {
+        leader::Rules {
             failover,
             threshold: percent(s.number("reBalanceThresholdPercentage")),
             dampening: percent(s.number("dampeningPercentage")),

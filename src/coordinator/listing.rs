@@ -29,7 +29,7 @@ impl Coordinator {
 
     pub(super) fn cannot_list(&mut self, error: &table::Error) {
         let now = Instant::now();
-        if self.led.listing.failed(now, error) {
+        if self.assigned.listing.failed(now, error) {
             warn!(%error, action = "dynamodb:Scan", "failed to list the leases");
         }
         self.show_ability();
@@ -38,7 +38,7 @@ impl Coordinator {
     }
 
     pub(super) fn can_list(&mut self, now: Instant) {
-        if let Some(lasted) = self.led.listing.worked(now) {
+        if let Some(lasted) = self.assigned.listing.worked(now) {
             info!(?lasted, "the leases can be listed again");
         }
     }
@@ -50,7 +50,7 @@ impl Coordinator {
 
     /// The index is of no use now: the table is scanned at once.
     pub(super) fn cannot_query(&mut self, error: &table::Error) {
-        if self.led.index.failed(Instant::now(), error, self.settings.failover) {
+        if self.assigned.index.failed(Instant::now(), error, self.settings.failover) {
             warn!(
                 %error,
                 index = INDEX,
@@ -70,7 +70,7 @@ impl Coordinator {
             return;
         };
         let now = Instant::now();
-        if self.led.index.lags(now) {
+        if self.assigned.index.lags(now) {
             warn!(
                 shard = %lease.shard,
                 index = INDEX,
@@ -81,7 +81,7 @@ impl Coordinator {
     }
 
     pub(super) fn let_go(&mut self, shard: &ShardId) -> Option<Arc<Held>> {
-        self.led.held_since.remove(shard);
+        self.assigned.held_since.remove(shard);
         self.held.remove(shard)
     }
 
@@ -89,13 +89,14 @@ impl Coordinator {
     pub(super) fn check_index(&mut self, listed: &[ShardId], now: Instant) {
         let listed: BTreeSet<&ShardId> = listed.iter().collect();
         let settled = |since: &Instant| now >= *since + SETTLED;
-        let settled = self.led.held_since.iter().filter(|(_, since)| settled(since)).map(|(shard, _)| shard);
+        let settled =
+            self.assigned.held_since.iter().filter(|(_, since)| settled(since)).map(|(shard, _)| shard);
         let mut missing = settled.filter(|shard| !listed.contains(shard) && !self.releasing.contains(*shard));
         if let Some(shard) = missing.next().cloned() {
             let table = self.table.clone();
             self.work
                 .spawn(async move { Done::Unlisted(table.get(&shard).await.ok().flatten().map(Box::new)) });
-        } else if let Some(lasted) = self.led.index.answered(now, !self.held.is_empty()) {
+        } else if let Some(lasted) = self.assigned.index.answered(now, !self.held.is_empty()) {
             info!(index = INDEX, ?lasted, "the index of lease owners works again");
         }
     }
@@ -105,12 +106,12 @@ impl Coordinator {
         let now = Instant::now();
         match outcome {
             Err(error) if !matches!(error, table::Error::Conflict(_) | table::Error::Ambiguous(_)) => {
-                if self.led.acquiring.failed(now, error) {
+                if self.assigned.acquiring.failed(now, error) {
                     warn!(%error, action = "dynamodb:UpdateItem", "failed to acquire leases");
                 }
             }
             Ok(()) | Err(_) => {
-                if let Some(lasted) = self.led.acquiring.worked(now) {
+                if let Some(lasted) = self.assigned.acquiring.worked(now) {
                     info!(?lasted, "leases can be acquired again");
                 }
             }
@@ -122,11 +123,11 @@ impl Coordinator {
     /// that failed writes count for a while only.
     pub(super) fn unable(&self) -> Option<Instant> {
         let limit = self.settings.failover * FORGOTTEN;
-        let recent = self.led.acquiring.last().is_some_and(|last| Instant::now() < last + limit);
+        let recent = self.assigned.acquiring.last().is_some_and(|last| Instant::now() < last + limit);
         // One failure says little, and who is given nothing has no second.
-        let repeated = |since: &Instant| self.led.acquiring.last().is_some_and(|last| last > *since);
-        let acquiring = self.led.acquiring.since().filter(|since| recent && repeated(since));
-        self.led.listing.since().into_iter().chain(acquiring).min()
+        let repeated = |since: &Instant| self.assigned.acquiring.last().is_some_and(|last| last > *since);
+        let acquiring = self.assigned.acquiring.since().filter(|since| recent && repeated(since));
+        self.assigned.listing.since().into_iter().chain(acquiring).min()
     }
 
     pub(super) fn show_ability(&self) {

@@ -16,7 +16,7 @@ pub(crate) fn settings() -> Settings {
         max_leases: 10,
         max_steals: 1,
         priority: true,
-        rules: lead::Rules {
+        rules: leader::Rules {
             failover: Duration::from_secs(10),
             threshold: 10.0,
             dampening: 60.0,

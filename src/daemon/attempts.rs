@@ -43,8 +43,8 @@ mod tests {
     use crate::recognition::Recognition;
     use crate::sequence::SequenceNumber;
     use crate::shard::{self, BoxFuture, Filter, HashRange, Shard, ShardId};
+    use crate::shard_sync::{self, ShardSync};
     use crate::stream::StreamId;
-    use crate::upkeep::{self, Upkeep};
 
     fn at(stage: u8, rows: usize) -> Progress {
         Progress { stage, rows }
@@ -132,7 +132,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn sixty_shards_start_on_a_table_that_takes_two_rows_an_attempt() {
         let slow = Arc::new(Slow::default());
-        let settings = upkeep::Settings {
+        let settings = shard_sync::Settings {
             me: "me".into(),
             initial: InitialPosition::Latest,
             ignore_unexpected_children: false,
@@ -142,12 +142,12 @@ mod tests {
             failover: std::time::Duration::from_secs(10),
             sink: Arc::new(crate::metrics::Discard),
         };
-        let upkeep = Upkeep::new(slow.clone(), slow.clone(), Recognition::new(slow.clone()), settings);
+        let shard_sync = ShardSync::new(slow.clone(), slow.clone(), Recognition::new(slow.clone()), settings);
         let (mut attempts, mut times) = (Attempts::default(), 1);
-        while upkeep.clone().typed(true).begin().await.is_err() {
+        while shard_sync.clone().typed(true).begin().await.is_err() {
             times += 1;
-            assert_eq!(attempts.failed(at(2, upkeep.made())), 0);
+            assert_eq!(attempts.failed(at(2, shard_sync.made())), 0);
         }
-        assert_eq!((times, upkeep.made()), (30, 60));
+        assert_eq!((times, shard_sync.made()), (30, 60));
     }
 }

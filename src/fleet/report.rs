@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::moving::SUPPORT;
 use super::rows::Report;
+use super::table_migration::SUPPORT;
 use crate::lease::WorkerId;
-use crate::lease::assign::{Member, Metric};
+use crate::lease::balance::{Member, Metric};
 
 /// The short name of the use of processors.
 const CPU: &str = "C";

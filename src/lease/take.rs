@@ -13,7 +13,7 @@
 //!   Java everyone steals from the one that holds most, which then has to steal back;
 //! * a lease that is being handed over is left alone while its old owner is alive, unless that one doesn't let go;
 //! * a shard that was read to its end needs no worker: it is neither counted nor taken. Java counts it until
-//!   its row goes, so that open leases stay uneven as long; ours go sooner (`upkeep`);
+//!   its row goes, so that open leases stay uneven as long; ours go sooner (`shard_sync`);
 //! * a fleet that starts takes its leases in parts, so that its first worker doesn't get all of them; and who
 //!   misses many leases steals several at once.
 //!

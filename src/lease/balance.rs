@@ -589,5 +589,5 @@ fn measure(metric: &Metric, averages: &BTreeMap<&str, (usize, f64)>) -> Option<M
 }
 
 #[cfg(test)]
-#[path = "assign_tests.rs"]
+#[path = "balance_tests.rs"]
 mod tests;

@@ -63,7 +63,7 @@ fn listed(shards: Vec<Shard>) -> Listed {
     listed
 }
 
-fn upkeep(rows: Arc<Rows>, shards: Arc<dyn shard::Api>, sink: Arc<dyn Sink>) -> Upkeep {
+fn shard_sync(rows: Arc<Rows>, shards: Arc<dyn shard::Api>, sink: Arc<dyn Sink>) -> ShardSync {
     let settings = Settings {
         me: "me".into(),
         initial: InitialPosition::Latest,
@@ -74,7 +74,7 @@ fn upkeep(rows: Arc<Rows>, shards: Arc<dyn shard::Api>, sink: Arc<dyn Sink>) -> 
         failover: FAILOVER,
         sink,
     };
-    Upkeep::new(rows, shards.clone(), Recognition::new(shards), settings)
+    ShardSync::new(rows, shards.clone(), Recognition::new(shards), settings)
 }
 
 /// The results of audits, in their order.
@@ -94,14 +94,14 @@ impl Sink for Audits {
 #[tokio::test(start_paused = true)]
 async fn reading_that_is_refused_for_good_does_not_keep_the_audits_from_running() {
     let (rows, audits) = (Arc::new(Rows::default()), Arc::new(Audits::default()));
-    let upkeep = upkeep(rows.clone(), Arc::new(listed(vec![shard("0", None)])), audits.clone());
-    upkeep.recognise().await.unwrap();
-    let recognition = upkeep.recognition.clone();
+    let shard_sync = shard_sync(rows.clone(), Arc::new(listed(vec![shard("0", None)])), audits.clone());
+    shard_sync.recognise().await.unwrap();
+    let recognition = shard_sync.recognition.clone();
     let (_coordinator, ends) = Coordinator::new(rows, crate::coordinator::tests::settings());
     let seen = Seen { leads: Some(true), looked: Some(Instant::now()), ..Seen::default() };
     let (_tell, seen) = watch::channel(seen);
     let mut tasks = JoinSet::new();
-    tasks.spawn(upkeep.run(seen, ends.handle, CancellationToken::new()));
+    tasks.spawn(shard_sync.run(seen, ends.handle, CancellationToken::new()));
     for _ in 0..600 {
         recognition.suspect();
         sleep(Duration::from_secs(1)).await;
@@ -115,14 +115,14 @@ async fn audited(range: HashRange) -> Vec<Coverage> {
     let (rows, audits) = (Arc::new(Rows::default()), Arc::new(Audits::default()));
     let lease = Lease { range: Some(range), stream: Some(stream()), ..lease("0", Sequence::TrimHorizon) };
     rows.put(lease.clone());
-    let upkeep = upkeep(rows.clone(), Arc::new(listed(vec![shard("0", None)])), audits.clone());
-    upkeep.recognise().await.unwrap();
+    let shard_sync = shard_sync(rows.clone(), Arc::new(listed(vec![shard("0", None)])), audits.clone());
+    shard_sync.recognise().await.unwrap();
     let (_coordinator, ends) = Coordinator::new(rows, crate::coordinator::tests::settings());
     let looked = Some(Instant::now());
     let seen = Seen { leads: Some(true), looked, leases: Arc::new(vec![lease]), ..Seen::default() };
     let (_tell, seen) = watch::channel(seen);
     let mut tasks = JoinSet::new();
-    tasks.spawn(upkeep.run(seen, ends.handle, CancellationToken::new()));
+    tasks.spawn(shard_sync.run(seen, ends.handle, CancellationToken::new()));
     sleep(AUDIT * 4 + Duration::from_secs(1)).await;
     audits.0.lock().unwrap().clone()
 }
@@ -145,8 +145,8 @@ async fn table_without_marks_is_foreign_if_every_number_that_is_asked_for_is_ref
         rows.put(lease(id, Sequence::Number(number("150"))));
     }
     let shards = listed(ids.iter().map(|id| shard(id, None)).collect());
-    let upkeep = upkeep(rows.clone(), Arc::new(Refusing(shards)), Arc::new(crate::metrics::Discard));
-    let outcome = upkeep.recognise().await;
+    let shard_sync = shard_sync(rows.clone(), Arc::new(Refusing(shards)), Arc::new(crate::metrics::Discard));
+    let outcome = shard_sync.recognise().await;
     assert!(matches!(outcome, Err(Error::Foreign(Foreign::Positions { .. }))), "{outcome:?}");
     assert_eq!(rows.writes(), 0);
 }
@@ -162,10 +162,13 @@ async fn finished_row_with_children_is_left_to_the_audits_at_the_start() {
             rows.put(Lease { stream: mark, parents: BTreeSet::from(["0".into()]), ..child });
         }
         // ListShards is behind: it shows the parent as open.
-        let upkeep =
-            upkeep(rows.clone(), Arc::new(listed(vec![shard("0", None)])), Arc::new(crate::metrics::Discard));
-        upkeep.recognise().await.unwrap();
-        upkeep.begin().await.unwrap();
+        let shard_sync = shard_sync(
+            rows.clone(),
+            Arc::new(listed(vec![shard("0", None)])),
+            Arc::new(crate::metrics::Discard),
+        );
+        shard_sync.recognise().await.unwrap();
+        shard_sync.begin().await.unwrap();
         let row = rows.row(&"0".into()).unwrap();
         assert_eq!(row.checkpoint.sequence == Sequence::TrimHorizon, reset, "children: {children}");
     }
@@ -176,12 +179,12 @@ async fn start_gives_the_holder_of_a_deleted_row_time_to_restore_it() {
     let rows = Arc::new(Rows::default());
     rows.put(Lease { owner: Some("holder".into()), ..lease("0", Sequence::Number(number("150"))) });
     let shards = Arc::new(listed(vec![shard("0", None), shard("1", None)]));
-    let upkeep = upkeep(rows.clone(), shards, Arc::new(crate::metrics::Discard));
-    upkeep.recognise().await.unwrap();
+    let shard_sync = shard_sync(rows.clone(), shards, Arc::new(crate::metrics::Discard));
+    shard_sync.recognise().await.unwrap();
     let mut tasks = JoinSet::new();
     tasks.spawn({
-        let upkeep = upkeep.clone();
-        async move { upkeep.begin().await }
+        let shard_sync = shard_sync.clone();
+        async move { shard_sync.begin().await }
     });
     sleep(FAILOVER * 2 / 5).await;
     assert_eq!(rows.row(&"1".into()), None, "made before its holder could restore it");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::{AUDIT, Error, Made, Memory, Upkeep};
+use super::{AUDIT, Error, Made, Memory, ShardSync};
 use crate::coordinator::Handle;
 use crate::lease::origin::{self, Foreign, Marks, StartOver, Step};
 use crate::lease::update::{self, Update};
@@ -39,7 +39,7 @@ pub(super) enum Rewritten {
     Gone,
 }
 
-impl Upkeep {
+impl ShardSync {
     /// Compares the lease table with the stream, before anything is written. The table is there.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 //! The last step moves the leader's lock: from before it is sent until its outcome is known this worker gives
 //! nothing out, for the new lock may be somebody else's by then.
 //!
-//! What a step needs is read first, then [`crate::fleet::moving`] decides, then one write; a step that fails is decided anew.
+//! What a step needs is read first, then [`crate::fleet::table_migration`] decides, then one write; a step that fails is decided anew.
 //!
 //! In KCL: `TableMigrationStateMachineImpl`, driven by `DynamoDBLockBasedLeaderDecider`.
 
@@ -17,8 +17,8 @@ use super::{Done, Member};
 use crate::fleet::Store;
 use crate::fleet::layout::Layout;
 use crate::fleet::lock::{Election, Terms};
-use crate::fleet::moving::{Step, survey};
 use crate::fleet::rows::{Dated, Place, Report, Stage};
+use crate::fleet::table_migration::{Step, survey};
 use crate::lease::{WorkerId, table};
 use crate::metrics::{Move, OfWorker, Supporters, Tables};
 
@@ -40,14 +40,14 @@ impl Member {
     }
 
     pub(super) fn survey(&mut self, now: Instant) {
-        self.due.moving = now + self.settings.failover * EVERY;
-        self.busy.moving = true;
+        self.due.table_migration = now + self.settings.failover * EVERY;
+        self.busy.table_migration = true;
         let store = self.store.clone();
         self.work.spawn(async move { Done::Surveyed(surveyed(&*store).await.map(Box::new), now.elapsed()) });
     }
 
     pub(super) fn cannot_survey(&mut self, error: &table::Error, took: Duration) {
-        self.busy.moving = false;
+        self.busy.table_migration = false;
         self.settings.sink.worker(OfWorker::Surveyed { found: None, took });
         warn!(%error, "how far the move into the lease table is can't be told");
     }
@@ -65,7 +65,7 @@ impl Member {
     }
 
     pub(super) fn surveyed(&mut self, seen: Surveyed, took: Duration) {
-        (self.busy.moving, self.finishing) = (false, false);
+        (self.busy.table_migration, self.finishing) = (false, false);
         let stored = seen.stage.as_ref().map(|row| row.now.state);
         self.adopt(stored);
         self.report_tables(stored);
@@ -90,7 +90,7 @@ impl Member {
         if step == Step::Rest {
             return;
         }
-        self.busy.moving = true;
+        self.busy.table_migration = true;
         self.finishing = step == Step::Finish;
         self.show();
         let (store, me) = (self.store.clone(), self.settings.me.clone());
@@ -106,12 +106,12 @@ impl Member {
     }
 
     pub(super) fn moved(&mut self, step: Step, outcome: Result<(), table::Error>) {
-        self.busy.moving = false;
+        self.busy.table_migration = false;
         match outcome {
             Ok(()) => {
                 info!(?step, "the move of everything into the lease table goes on");
                 // The next step may be due at once.
-                self.due.moving = Instant::now();
+                self.due.table_migration = Instant::now();
                 if step == Step::Finish {
                     self.adopt(Some(Stage::Complete));
                     self.finishing = false;

@@ -77,7 +77,7 @@ pub enum Error {
 
 /// Who keeps leases in step.
 #[derive(Clone)]
-pub struct Upkeep {
+pub struct ShardSync {
     table: Arc<dyn Table>,
     shards: Arc<dyn shard::Api>,
     recognition: Arc<Recognition>,
@@ -109,13 +109,13 @@ enum InTheWay {
     Nothing,
 }
 
-impl std::fmt::Debug for Upkeep {
+impl std::fmt::Debug for ShardSync {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Upkeep").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("ShardSync").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
 
-impl Upkeep {
+impl ShardSync {
     /// For one table and one stream.
     pub fn new(
         table: Arc<dyn Table>,
@@ -471,5 +471,5 @@ impl Memory {
 }
 
 #[cfg(test)]
-#[path = "upkeep/tests.rs"]
+#[path = "shard_sync/tests.rs"]
 mod tests;

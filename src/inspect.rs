@@ -64,7 +64,7 @@ pub struct Overview {
 ///
 /// # Errors
 /// A table can't be read.
-pub async fn overview(
+pub async fn inspect(
     name: &str,
     store: &dyn Store,
     table: &dyn Table,
@@ -281,7 +281,7 @@ mod tests {
                 rows.reports.insert((Place::Leases, worker.to_owned()), report);
             }
         }
-        let watch = overview("app", &state, &table, Duration::from_secs(5), rules(), || 1_795_000_000_000);
+        let watch = inspect("app", &state, &table, Duration::from_secs(5), rules(), || 1_795_000_000_000);
         let renew = async {
             sleep(Duration::from_secs(1)).await;
             let mut row = table.row(&"a".into()).unwrap();

@@ -6,13 +6,13 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::identity::some;
-use super::{AUDIT, Error, Memory, Upkeep};
+use super::{AUDIT, Error, Memory, ShardSync};
 use crate::coordinator::{Handle, Seen};
 use crate::lease::{Lease, origin, update};
 use crate::metrics::OfWorker;
 use crate::shard::{Filter, Shard, ShardId};
 
-impl Upkeep {
+impl ShardSync {
     /// One audit: shards without a lease get one, a finished row of an open shard is reset, and what no worker reads is
     /// counted. One `ListShards`.
     pub(super) async fn compare(

@@ -8,6 +8,7 @@ use tracing::{info, warn};
 
 use crate::capacity::Capacity;
 use crate::clock;
+use crate::cpu::Surroundings;
 use crate::fleet::layout::{Layout, TooEarly};
 use crate::fleet::report;
 use crate::fleet::rows::{Dated, Generation, Place, Report};
@@ -16,7 +17,6 @@ use crate::fleet::version::{self, Configured, Start};
 use crate::fleet::{Mode, Store};
 use crate::lease::{Lease, Table, WorkerId, table};
 use crate::metrics::Sink;
-use crate::processor::Surroundings;
 
 /// Another attempt to write the generation after somebody else was faster.
 const ATTEMPTS: u32 = 5;

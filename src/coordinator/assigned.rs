@@ -22,7 +22,7 @@ use tracing::{debug, error, info, warn};
 
 use super::index::OwnerIndex;
 use super::{ALERT, Coordinator, Done, GONE, MIN_PAUSE, Question, Seen, Standing, call, take};
-use crate::fleet::lead::{self, How, Leader, Run, Workers};
+use crate::fleet::leader::{self, How, Leader, Run, Workers};
 use crate::fleet::outage::Outage;
 use crate::fleet::report::Verdict;
 use crate::lease::handoff;
@@ -46,7 +46,7 @@ const CHOOSE: Duration = Duration::from_millis(500);
 
 /// What is remembered between looks.
 #[derive(Default)]
-pub(super) struct Led {
+pub(super) struct Assigned {
     leader: Leader,
     /// When the whole table was seen last.
     surveyed: Option<Instant>,
@@ -82,7 +82,7 @@ struct Giving {
     failed: usize,
 }
 
-impl Led {
+impl Assigned {
     pub(super) fn new(ask: mpsc::Sender<Question>) -> Self {
         Self { ask: Some(ask), ..Self::default() }
     }
@@ -178,12 +178,12 @@ impl Coordinator {
             && !standing.leads(now)
             && !standing.suspect
             && self.rivals.watches_until().is_none()
-            && self.led.surveyed.is_some_and(recent)
-            && self.led.index.may_query(now, !self.held.is_empty(), self.settings.failover)
+            && self.assigned.surveyed.is_some_and(recent)
+            && self.assigned.index.may_query(now, !self.held.is_empty(), self.settings.failover)
             // The index may lack the lease that a peer called for.
             && (self.look.alert != 1
-                || !self.led.in_vain
-                || self.led.index.scanned_within(self.settings.failover, now))
+                || !self.assigned.in_vain
+                || self.assigned.index.scanned_within(self.settings.failover, now))
     }
 
     /// The whole table, in a fleet that is led.
@@ -191,8 +191,8 @@ impl Coordinator {
         let now = Instant::now();
         self.seen.note(&leases, now);
         self.hand_offs.note(&leases, now);
-        self.led.surveyed = Some(now);
-        self.led.index.scanned(now);
+        self.assigned.surveyed = Some(now);
+        self.assigned.index.scanned(now);
         self.can_list(now);
         let leases = Arc::new(leases);
         self.leases = leases.clone();
@@ -228,18 +228,18 @@ impl Coordinator {
         }
         if leads {
             self.give_out(&leases, &standing);
-            let expiry = self.led.leader.next_expiry(&leases, &self.seen, &self.settings.rules, now);
+            let expiry = self.assigned.leader.next_expiry(&leases, &self.seen, &self.settings.rules, now);
             let pause = (failover / 2).mul_f64(0.96 + 0.04 * self.random.f64());
             self.look.next = expiry.map_or(now + pause, |at| at.min(now + pause)).max(now + MIN_PAUSE);
         } else {
-            self.led.leader = Leader::default();
+            self.assigned.leader = Leader::default();
             self.look.next = now + self.member_pause();
             self.look_at_the_leader(&leases, &standing, now);
         }
         let watched = self.rivals.watches_until().map(|until| until.max(now + MIN_PAUSE));
         self.look.next = watched.map_or(self.look.next, |until| self.look.next.min(until));
-        if !std::mem::replace(&mut self.led.introduced, true) && !leads {
-            self.led.everybody = true;
+        if !std::mem::replace(&mut self.assigned.introduced, true) && !leads {
+            self.assigned.everybody = true;
             self.call.get_or_insert(now + super::GATHER);
         }
     }
@@ -270,12 +270,12 @@ impl Coordinator {
     fn look_at_the_leader(&mut self, leases: &[Lease], standing: &Standing, now: Instant) {
         // Those of another stream are nobody's to assign.
         let leases = leases.iter().filter(|lease| self.settings.recognition.accepts(lease.stream.as_ref()));
-        let left = lead::neglected(leases, &self.seen, self.settings.failover, now);
-        let said = self.led.complained.is_some_and(|at| now < at + SAY_AGAIN);
+        let left = leader::neglected(leases, &self.seen, self.settings.failover, now);
+        let said = self.assigned.complained.is_some_and(|at| now < at + SAY_AGAIN);
         if left == 0 || said || standing.suspect || !standing.led || standing.mode.is_none() {
             return;
         }
-        self.led.complained = Some(now);
+        self.assigned.complained = Some(now);
         error!(
             left,
             "the leader gives signs of life, but leases have had no live owner for minutes: it does not do its \
@@ -298,7 +298,7 @@ impl Coordinator {
         let new = |shard: &ShardId| !self.held.contains_key(shard) && !self.releasing.contains(shard);
         let new: Vec<ShardId> = shards.into_iter().filter(new).collect();
         self.hand_offs.keep(&new);
-        self.led.in_vain &= new.is_empty();
+        self.assigned.in_vain &= new.is_empty();
         if new.is_empty() {
             self.settings.sink.worker(OfWorker::Discovered { leases: 0, took: Duration::ZERO });
         }
@@ -396,7 +396,7 @@ impl Coordinator {
             // Java's workers call nobody when they let go, and a lease that stands still for long is given to another.
             0 if self.hand_offs.is_named(&self.settings.me) => NAMED.min(failover / 4),
             // A scan costs more than a Query: as often as a leader looks.
-            0 if self.held.is_empty() && self.led.index.is_distrusted(Instant::now()) => failover / 2,
+            0 if self.held.is_empty() && self.assigned.index.is_distrusted(Instant::now()) => failover / 2,
             // Nobody can call a worker without leases.
             0 if self.held.is_empty() => failover / 6,
             0 if standing.led_by_ours => failover * 3,
@@ -417,13 +417,14 @@ impl Coordinator {
         }
         let workers = Workers { members: &members, signs: &standing.signs() };
         let rules = self.settings.rules.clone();
-        let mut orders = self.led.leader.plan(leases, &self.seen, workers, &rules, now, &mut self.random);
+        let mut orders =
+            self.assigned.leader.plan(leases, &self.seen, workers, &rules, now, &mut self.random);
         let recognition = &self.settings.recognition;
         orders.retain(|order| {
             !self.releasing.contains(&order.lease.shard) && recognition.accepts(order.lease.stream.as_ref())
         });
         // Rows that were read a little early do not show what this worker was given just before.
-        let given = &mut self.led.given_to_me;
+        let given = &mut self.assigned.given_to_me;
         given.retain(|shard, at| now < *at + self.settings.failover && !self.held.contains_key(shard));
         let mut room = most.saturating_sub(open + given.len());
         orders.retain(|order| {
@@ -435,9 +436,9 @@ impl Coordinator {
             }
             !mine
         });
-        let Run { assigning, left, balancing } = self.led.leader.run();
+        let Run { assigning, left, balancing } = self.assigned.leader.run();
         self.settings.sink.worker(OfWorker::Planned { assigning, left, balancing });
-        self.led.giving = Some(Giving { began: now, left: orders.len(), failed: 0 });
+        self.assigned.giving = Some(Giving { began: now, left: orders.len(), failed: 0 });
         self.gave_some();
         for order in orders {
             let update = match order.how {
@@ -465,13 +466,13 @@ impl Coordinator {
 
     /// A lease was given back: to this worker, if it went to one.
     pub(super) fn gave_back(&mut self, to: Option<WorkerId>) {
-        self.led.gifts.extend(to);
+        self.assigned.gifts.extend(to);
     }
 
     /// A lease was given out, or not.
     pub(super) fn given(&mut self, to: &WorkerId, outcome: &Result<(), table::Error>) {
         self.look.under_way = self.look.under_way.saturating_sub(1);
-        if let Some(giving) = &mut self.led.giving {
+        if let Some(giving) = &mut self.assigned.giving {
             giving.left = giving.left.saturating_sub(1);
             giving.failed += usize::from(outcome.is_err());
         }
@@ -480,7 +481,7 @@ impl Coordinator {
         match outcome {
             Ok(()) if *to == self.settings.me => self.look.next = now,
             Ok(()) => {
-                self.led.gifts.insert(to.clone());
+                self.assigned.gifts.insert(to.clone());
                 self.call.get_or_insert(now + super::GATHER);
             }
             // What it was is seen at the next look.
@@ -494,7 +495,7 @@ impl Coordinator {
 
     /// Tells when all of a plan is done.
     fn gave_some(&mut self) {
-        if let Some(giving) = self.led.giving.take_if(|giving| giving.left == 0) {
+        if let Some(giving) = self.assigned.giving.take_if(|giving| giving.left == 0) {
             let (failed, took) = (giving.failed, giving.began.elapsed());
             self.settings.sink.worker(OfWorker::GaveOut { failed, took });
         }
@@ -502,8 +503,8 @@ impl Coordinator {
 
     /// Calls who was given something, or everybody.
     pub(super) fn call_led(&mut self) {
-        let gifts = std::mem::take(&mut self.led.gifts);
-        let everybody = std::mem::take(&mut self.led.everybody);
+        let gifts = std::mem::take(&mut self.assigned.gifts);
+        let everybody = std::mem::take(&mut self.assigned.everybody);
         let (table, writes, me) = (self.table.clone(), self.writes.clone(), self.settings.me.clone());
         self.work.spawn(async move {
             // The rows as they are: a member knows the whole table from long ago only.
@@ -526,12 +527,12 @@ impl Coordinator {
 
     /// Who gets what is given back: when this worker stops, and somebody waits for leases from a leader.
     pub(super) fn heirs(&mut self) -> Option<Arc<Heirs>> {
-        if !self.led.stop.is_cancelled() || !self.standing.borrow().is_three_x() {
+        if !self.assigned.stop.is_cancelled() || !self.standing.borrow().is_three_x() {
             return None;
         }
-        self.led.everybody = true;
-        let ask = self.led.ask.clone()?;
-        let heirs = self.led.heirs.get_or_insert_with(|| {
+        self.assigned.everybody = true;
+        let ask = self.assigned.ask.clone()?;
+        let heirs = self.assigned.heirs.get_or_insert_with(|| {
             Arc::new(Heirs {
                 ask,
                 me: self.settings.me.clone(),

@@ -21,19 +21,19 @@ use tracing::{debug, error, info, warn};
 
 use crate::clock::{self, Expiry};
 use crate::coordinator::{Handle, Question, Seen, Standing};
+use crate::cpu::{self, Gauge};
 use crate::fleet::layout::Layout;
 use crate::fleet::lock::{Election, Terms};
-use crate::fleet::moving::{Mover, Step};
 use crate::fleet::outage::Outage;
 use crate::fleet::report::{Ahead, Recorder, Verdict};
 use crate::fleet::rows::{Lock, Place, Report, Stage};
+use crate::fleet::table_migration::{Mover, Step};
 use crate::fleet::vacancy::{Unled, Vacancy};
 use crate::fleet::version::Readiness;
 use crate::fleet::{Mode, Store};
 use crate::lease::held::Rival;
 use crate::lease::{Table, table};
 use crate::metrics::{self, OfWorker};
-use crate::processor::{self, Gauge};
 use crate::unique::uuid;
 
 mod begin;
@@ -41,11 +41,11 @@ mod follow;
 mod judging;
 mod leave;
 mod lock;
-mod moving;
+mod table_migration;
 
 pub use begin::{Begun, Error, Settings, begin};
 use follow::Monitored;
-use moving::Surveyed;
+use table_migration::Surveyed;
 
 /// Between looks at the generation of the fleet, and at whether it could go on. KCL's are as far apart.
 const MONITOR: Duration = Duration::from_secs(60);
@@ -106,7 +106,7 @@ struct Due {
     report: Instant,
     judge: Instant,
     monitor: Instant,
-    moving: Instant,
+    table_migration: Instant,
     sample: Instant,
     /// While the index of owners isn't there.
     index: Option<Instant>,
@@ -119,7 +119,7 @@ struct Busy {
     report: bool,
     judge: bool,
     monitor: bool,
-    moving: bool,
+    table_migration: bool,
 }
 
 /// Requests that fail, by their kind.
@@ -213,7 +213,7 @@ pub async fn run(store: Arc<dyn Store>, table: Arc<dyn Table>, settings: Setting
             report: now,
             judge: now,
             monitor,
-            moving: now,
+            table_migration: now,
             sample: now,
             index: (!begun.indexed).then_some(now),
         },
@@ -260,7 +260,7 @@ impl Member {
             (self.mode.reports() && !self.busy.report).then_some(self.due.report),
             (leads && !self.busy.judge).then_some(self.due.judge),
             (!self.busy.monitor && self.monitors()).then_some(self.due.monitor),
-            (!self.busy.moving && self.moves(now)).then_some(self.due.moving),
+            (!self.busy.table_migration && self.moves(now)).then_some(self.due.table_migration),
             self.gauge.is_some().then_some(self.due.sample),
             self.due.index,
             // Leading ends by itself, and so does trust in a leader.
@@ -293,7 +293,7 @@ impl Member {
         if self.monitors() && !self.busy.monitor && now >= self.due.monitor {
             self.monitor(now);
         }
-        if self.moves(now) && !self.busy.moving && now >= self.due.moving {
+        if self.moves(now) && !self.busy.table_migration && now >= self.due.table_migration {
             self.survey(now);
         }
         if self.due.index.is_some_and(|at| now >= at) {
@@ -509,7 +509,7 @@ impl Member {
 
     fn look_for_a_gauge(&mut self) {
         if let Some(surroundings) = self.settings.surroundings.clone() {
-            self.work.spawn(async move { Done::Found(processor::detect(&surroundings).await) });
+            self.work.spawn(async move { Done::Found(cpu::detect(&surroundings).await) });
         }
     }
 }

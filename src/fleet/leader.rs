@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::lease::assign::{self, Candidate, Member};
+use crate::lease::balance::{self, Candidate, Member};
 use crate::lease::handoff::{HandOffs, Limits};
 use crate::lease::take::Observations;
 use crate::lease::{Lease, WorkerId};
@@ -160,7 +160,7 @@ impl Leader {
             self.balanced = Some(now);
         }
         self.members = ids;
-        let rules_of_plan = assign::Rules {
+        let rules_of_plan = balance::Rules {
             threshold: rules.threshold,
             dampening: rules.dampening,
             overshoot: rules.overshoot,
@@ -173,7 +173,7 @@ impl Leader {
         // If all are late there is nobody better.
         let members = if punctual.is_empty() { members } else { &punctual };
         let (began, mut assigned) = (Instant::now(), None);
-        let plan = assign::plan(&candidates, members, &rules_of_plan, random, || {
+        let plan = balance::plan(&candidates, members, &rules_of_plan, random, || {
             assigned = Some(Instant::now());
         });
         let assigned = assigned.unwrap_or(began);
@@ -323,5 +323,5 @@ pub fn neglected<'a>(
 }
 
 #[cfg(test)]
-#[path = "lead_tests.rs"]
+#[path = "leader_tests.rs"]
 mod tests;
