@@ -11,7 +11,7 @@ use bytes::Bytes;
 use multilangd_protocol::{BatchLine, PlainRecord};
 use serde::Deserialize;
 
-use crate::budget::Room;
+use crate::budget::Reservation;
 use crate::record::{self, Data, Record, Text};
 use crate::sequence::{self, Position, SequenceNumber};
 use crate::shard::ChildShard;
@@ -33,9 +33,9 @@ pub struct Batch {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Records {
     /// One by one.
-    Each(Vec<Record>),
+    Decoded(Vec<Record>),
     /// As the child gets them: plain ones, in the order of their numbers, and at least one.
-    Ready(Box<Ready>),
+    Encoded(Box<Encoded>),
 }
 
 /// How much they are.
@@ -53,8 +53,8 @@ impl Records {
     /// How many.
     pub fn len(&self) -> usize {
         match self {
-            Self::Each(records) => records.len(),
-            Self::Ready(ready) => ready.sizes.records,
+            Self::Decoded(records) => records.len(),
+            Self::Encoded(ready) => ready.sizes.records,
         }
     }
 
@@ -66,48 +66,48 @@ impl Records {
     /// How much they are. Goes through all of them where they are one by one.
     pub fn sizes(&self) -> Sizes {
         match self {
-            Self::Each(records) => records.iter().fold(Sizes::default(), |all, record| Sizes {
+            Self::Decoded(records) => records.iter().fold(Sizes::default(), |all, record| Sizes {
                 records: all.records + 1,
                 data: all.data + record.size(),
                 held: all.held + record.weight(),
             }),
-            Self::Ready(ready) => ready.sizes,
+            Self::Encoded(ready) => ready.sizes,
         }
     }
 
     /// The number of the first.
     pub fn first(&self) -> Option<&SequenceNumber> {
         match self {
-            Self::Each(records) => records.first().map(|record| &record.sequence),
-            Self::Ready(ready) => Some(&ready.first),
+            Self::Decoded(records) => records.first().map(|record| &record.sequence),
+            Self::Encoded(ready) => Some(&ready.first),
         }
     }
 
     /// The number of the last.
     pub fn last(&self) -> Option<&SequenceNumber> {
         match self {
-            Self::Each(records) => records.last().map(|record| &record.sequence),
-            Self::Ready(ready) => Some(&ready.last),
+            Self::Decoded(records) => records.last().map(|record| &record.sequence),
+            Self::Encoded(ready) => Some(&ready.last),
         }
     }
 
     /// Where the last stands, and when it arrived.
     pub fn end(&self) -> Option<(Position, Option<i64>)> {
         match self {
-            Self::Each(records) => records.last().map(|record| (record.position(), record.arrival)),
-            Self::Ready(ready) => Some((Position::record(ready.last.clone(), 0), ready.arrival)),
+            Self::Decoded(records) => records.last().map(|record| (record.position(), record.arrival)),
+            Self::Encoded(ready) => Some((Position::record(ready.last.clone(), 0), ready.arrival)),
         }
     }
 
     /// The greatest position, wherever in between it may be.
     pub fn greatest(&self) -> Option<Position> {
         match self {
-            Self::Each(records) => {
+            Self::Decoded(records) => {
                 let by_position =
                     |a: &&Record, b: &&Record| a.sequence.order(&b.sequence).then_with(|| a.sub.cmp(&b.sub));
                 records.iter().max_by(by_position).map(Record::position)
             }
-            Self::Ready(ready) => Some(Position::record(ready.last.clone(), 0)),
+            Self::Encoded(ready) => Some(Position::record(ready.last.clone(), 0)),
         }
     }
 
@@ -115,46 +115,46 @@ impl Records {
     #[must_use]
     pub fn behind(self, position: &Position) -> Self {
         let is_behind = |record: &Record| record.order(position) == Ordering::Greater;
-        if let Self::Ready(ready) = &self
+        if let Self::Encoded(ready) = &self
             && Position::record(ready.first.clone(), 0).order(position) == Ordering::Greater
         {
             return self;
         }
         let mut each = self.each();
         each.retain(is_behind);
-        Self::Each(each)
+        Self::Decoded(each)
     }
 
     /// One by one.
     pub fn each(self) -> Vec<Record> {
         match self {
-            Self::Each(records) => records,
-            Self::Ready(ready) => ready.each(),
+            Self::Decoded(records) => records,
+            Self::Encoded(ready) => ready.each(),
         }
     }
 }
 
 impl Default for Records {
     fn default() -> Self {
-        Self::Each(Vec::new())
+        Self::Decoded(Vec::new())
     }
 }
 
 impl From<Vec<Record>> for Records {
     fn from(records: Vec<Record>) -> Self {
-        Self::Each(records)
+        Self::Decoded(records)
     }
 }
 
 impl FromIterator<Record> for Records {
     fn from_iter<I: IntoIterator<Item = Record>>(records: I) -> Self {
-        Self::Each(records.into_iter().collect())
+        Self::Decoded(records.into_iter().collect())
     }
 }
 
 /// Records as the whole line that the child gets. Cheap to copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ready {
+pub struct Encoded {
     line: Bytes,
     sizes: Sizes,
     first: SequenceNumber,
@@ -163,7 +163,7 @@ pub struct Ready {
     arrival: Option<i64>,
 }
 
-impl Ready {
+impl Encoded {
     /// The line, its end included.
     pub fn line(&self) -> &Bytes {
         &self.line
@@ -201,8 +201,8 @@ impl Ready {
 
 /// A line that is being made.
 #[derive(Debug)]
-pub struct Making {
-    room: Room,
+pub struct Encoder {
+    room: Reservation,
     text: Vec<u8>,
     line: BatchLine,
     sizes: Sizes,
@@ -210,7 +210,7 @@ pub struct Making {
     first: Range<usize>,
 }
 
-impl Making {
+impl Encoder {
     /// What begins with a record of so many bytes isn't worth to be copied once more.
     pub const LARGE: usize = 32 * 1024;
 
@@ -218,7 +218,7 @@ impl Making {
     ///
     /// # Errors
     /// It can't be, and is given back.
-    pub fn begin(mut room: Room, like: &PlainRecord<'_>, count: usize) -> Result<Self, Room> {
+    pub fn begin(mut room: Reservation, like: &PlainRecord<'_>, count: usize) -> Result<Self, Reservation> {
         let bytes = like.needed().saturating_mul(count).saturating_add(2 * BatchLine::AROUND);
         let Some(mut text) = room.memory(bytes) else { return Err(room) };
         let line = BatchLine::begin(&mut text);
@@ -256,7 +256,7 @@ impl Making {
     }
 
     /// The line, if there is anything in it.
-    pub fn end(mut self, millis_behind_latest: Option<i64>) -> Option<Ready> {
+    pub fn end(mut self, millis_behind_latest: Option<i64>) -> Option<Encoded> {
         if self.sizes.records == 0 {
             return None;
         }
@@ -276,7 +276,7 @@ impl Making {
         }
         self.room.set(self.text.capacity());
         let sizes = Sizes { held: self.text.len(), ..self.sizes };
-        Some(Ready { line: self.room.fill_memory(self.text), sizes, first, last, arrival })
+        Some(Encoded { line: self.room.fill_memory(self.text), sizes, first, last, arrival })
     }
 }
 
@@ -325,11 +325,11 @@ mod tests {
                 approximate_arrival_timestamp: record.arrival.map(time),
             };
             if line.is_none() {
-                line = Some(Making::begin(budget.nothing(), &plain, 1).ok()?);
+                line = Some(Encoder::begin(budget.nothing(), &plain, 1).ok()?);
             }
             line.as_mut().unwrap().add(&plain)?;
         }
-        line?.end(Some(9)).map(|ready| Records::Ready(Box::new(ready)))
+        line?.end(Some(9)).map(|ready| Records::Encoded(Box::new(ready)))
     }
 
     #[test]
@@ -342,10 +342,10 @@ mod tests {
             let mut line = Vec::new();
             let message = ToChild::ProcessRecords { records: &records, millis_behind_latest: Some(9) };
             message.write_line(Dialect::Current, &mut line);
-            let Records::Ready(as_line) = &ready else { panic!("{ready:?}") };
+            let Records::Encoded(as_line) = &ready else { panic!("{ready:?}") };
             assert_eq!(*as_line.line(), line);
             assert!(budget.held() >= line.len());
-            let each = Records::Each(each);
+            let each = Records::Decoded(each);
             assert_eq!((ready.len(), ready.is_empty()), (each.len(), each.is_empty()));
             assert_eq!((ready.first(), ready.last(), ready.end()), (each.first(), each.last(), each.end()));
             assert_eq!(ready.greatest(), each.greatest());
@@ -379,7 +379,7 @@ mod tests {
                 1 => Position::shard_end(),
                 _ => Position::record(SequenceNumber::parse(&at.to_string()).unwrap(), sub),
             };
-            let expected = Records::Each(each).behind(&position).each();
+            let expected = Records::Decoded(each).behind(&position).each();
             prop_assert!(expected.iter().all(|record| record.order(&position) == Ordering::Greater));
             prop_assert_eq!(ready.behind(&position).each(), expected);
         }

@@ -107,7 +107,7 @@ impl Budget {
 
     /// Waits until so many bytes may be held. What is larger than the whole shared part must be alone in it. Reservations
     /// are served in the order in which they came, but that little ones pass large ones that don't fit yet.
-    pub async fn reserve(self: &Arc<Self>, bytes: usize) -> Room {
+    pub async fn reserve(self: &Arc<Self>, bytes: usize) -> Reservation {
         let floor = self.floor();
         if (bytes <= floor || bytes <= self.limit / LITTLE) && self.try_add(bytes, floor) {
             return self.room(bytes, floor);
@@ -125,7 +125,7 @@ impl Budget {
 
     /// Reserves room for the next answer of a shard. While a child waits for it, and there is no room in the shared part, the
     /// room that is kept for one answer is taken.
-    pub async fn reserve_for(self: &Arc<Self>, bytes: usize, awaited: &Awaited) -> Room {
+    pub async fn reserve_for(self: &Arc<Self>, bytes: usize, awaited: &Awaited) -> Reservation {
         let lane = async {
             awaited.wait().await;
             match self.lane.clone().acquire_owned().await {
@@ -149,19 +149,19 @@ impl Budget {
     }
 
     /// Takes so many bytes now, past the limit if need be: others wait the longer.
-    pub fn take(self: &Arc<Self>, bytes: usize) -> Room {
+    pub fn take(self: &Arc<Self>, bytes: usize) -> Reservation {
         let mut room = self.nothing();
         room.set(bytes);
         room
     }
 
     /// Room for nothing, which can be made larger.
-    pub fn nothing(self: &Arc<Self>) -> Room {
+    pub fn nothing(self: &Arc<Self>) -> Reservation {
         self.room(0, self.floor())
     }
 
-    fn room(self: &Arc<Self>, bytes: usize, floor: usize) -> Room {
-        Room { budget: self.clone(), bytes, floor, least: 0, lane: None, awaited: Awaited::default() }
+    fn room(self: &Arc<Self>, bytes: usize, floor: usize) -> Reservation {
+        Reservation { budget: self.clone(), bytes, floor, least: 0, lane: None, awaited: Awaited::default() }
     }
 
     /// The first bytes of a reservation, which need no room in the shared part.
@@ -279,19 +279,19 @@ impl Awaited {
 
 /// Bytes that are held, until this is dropped.
 #[derive(Debug)]
-pub struct Room {
+pub struct Reservation {
     budget: Arc<Budget>,
     bytes: usize,
     /// The first bytes, which are not taken from the shared part.
     floor: usize,
-    /// It is not made smaller than this before it is [set](Room::set).
+    /// It is not made smaller than this before it is [set](Reservation::set).
     least: usize,
     /// It is the one answer for which the shared part had no room.
     lane: Option<OwnedSemaphorePermit>,
     awaited: Awaited,
 }
 
-impl Room {
+impl Reservation {
     /// Of what it is a part.
     pub fn budget(&self) -> &Arc<Budget> {
         &self.budget
@@ -382,7 +382,7 @@ impl Room {
         Some(spare.unwrap_or_else(|| Vec::with_capacity(self.bytes)))
     }
 
-    /// As [`Room::fill`]; the memory is then free for the next who wants [`Room::memory`].
+    /// As [`Reservation::fill`]; the memory is then free for the next who wants [`Reservation::memory`].
     pub fn fill_memory(self, memory: Vec<u8>) -> Bytes {
         Bytes::from_owner(Memory { memory, room: self })
     }
@@ -393,7 +393,7 @@ impl Room {
     }
 }
 
-impl Drop for Room {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.budget.give_back(self.bytes, self.shared(self.bytes));
     }
@@ -401,7 +401,7 @@ impl Drop for Room {
 
 struct Filled<B> {
     bytes: B,
-    _room: Room,
+    _room: Reservation,
 }
 
 impl<B: AsRef<[u8]>> AsRef<[u8]> for Filled<B> {
@@ -412,7 +412,7 @@ impl<B: AsRef<[u8]>> AsRef<[u8]> for Filled<B> {
 
 struct Memory {
     memory: Vec<u8>,
-    room: Room,
+    room: Reservation,
 }
 
 impl AsRef<[u8]> for Memory {

@@ -356,7 +356,18 @@ impl Consumer {
                     warn!(%shard, reason, "the shard is read, but the leases of its children can't be made yet");
                 }
             }
-            Effect::Odd(what) => warn!(%shard, pid = self.pid, what, "out of order"),
+            Effect::ParentsUnknown(error) => {
+                warn!(%shard, error, "failed to read the leases of the parent shards; retrying");
+            }
+            Effect::ShutdownRefused(answer) => {
+                warn!(%shard, pid = self.pid, answer, "record processor did not confirm shutdownRequested");
+            }
+            Effect::StopTimedOut => {
+                warn!(%shard, pid = self.pid, "record processor did not stop in time; ending it");
+            }
+            Effect::FailedWhileStopping(error) => {
+                warn!(%shard, pid = self.pid, error, "record processor failed while it was being stopped");
+            }
             Effect::Finish(mut outcome) => {
                 if let Outcome::Hopeless(reason) = &mut outcome {
                     *reason = with_stderr(std::mem::take(reason), &self.stderr());

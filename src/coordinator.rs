@@ -43,7 +43,7 @@ mod standing;
 
 use assigned::{Assigned, tell_of_stalled};
 use renewal::Pace;
-pub use standing::{Question, Standing};
+pub use standing::{Standing, SuccessorQuery};
 
 /// Peers who don't take what they should are not called more often than this.
 const CALL_AGAIN: Duration = Duration::from_secs(2);
@@ -161,7 +161,7 @@ pub struct Ends {
     /// Peers that call.
     pub calls: mpsc::Receiver<()>,
     /// Questions of a worker that stops: who could have its leases now.
-    pub heirs: mpsc::Receiver<Question>,
+    pub successors: mpsc::Receiver<SuccessorQuery>,
     /// An older process with this worker's id, once it was met: this one must end.
     pub rival: watch::Receiver<Option<Rival>>,
 }
@@ -262,7 +262,7 @@ impl Coordinator {
         let standing = watch::Sender::new(Standing::default());
         let (call, calls) = mpsc::channel(1);
         let stands = standing.subscribe();
-        let (ask, heirs) = mpsc::channel(PARALLEL);
+        let (ask, successors) = mpsc::channel(PARALLEL);
         let now = Instant::now();
         let coordinator = Self {
             table,
@@ -296,7 +296,7 @@ impl Coordinator {
         };
         let seen = coordinator.shown.subscribe();
         let rival = coordinator.rivals.older();
-        let ends = Ends { handle: Handle(handle), leases, seen, standing, calls, heirs, rival };
+        let ends = Ends { handle: Handle(handle), leases, seen, standing, calls, successors, rival };
         (coordinator, ends)
     }
 

@@ -14,7 +14,7 @@ mod host;
 mod http;
 #[cfg(test)]
 mod made_up;
-mod place;
+mod platform;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use place::Place;
+use platform::Platform;
 
 /// Failures of a gauge are told no more often.
 const TOLD_EVERY: Duration = Duration::from_secs(600);
@@ -66,17 +66,17 @@ pub async fn detect(surroundings: &Surroundings) -> Option<Gauge> {
     if !cfg!(target_os = "linux") {
         return None;
     }
-    detect_within(surroundings, place::LIMITS).await
+    detect_within(surroundings, platform::LIMITS).await
 }
 
 async fn detect_within(surroundings: &Surroundings, imds: http::Limits) -> Option<Gauge> {
     let root = &surroundings.root;
-    let found = match place::find(surroundings, imds).await {
-        Place::Ecs(Some(uri)) => ecs::Ecs::find(uri).await.map(Source::Ecs),
-        Place::Ecs(None) => Err(fault("ECS gives no ECS_CONTAINER_METADATA_URI_V4")),
-        Place::Kubernetes => cgroup::Cgroup::find(root).await.map(Source::Cgroup),
-        Place::Ec2 => host::Host::find(root).await.map(Source::Host),
-        Place::Elsewhere => {
+    let found = match platform::find(surroundings, imds).await {
+        Platform::Ecs(Some(uri)) => ecs::Ecs::find(uri).await.map(Source::Ecs),
+        Platform::Ecs(None) => Err(fault("ECS gives no ECS_CONTAINER_METADATA_URI_V4")),
+        Platform::Kubernetes => cgroup::Cgroup::find(root).await.map(Source::Cgroup),
+        Platform::Ec2 => host::Host::find(root).await.map(Source::Host),
+        Platform::Elsewhere => {
             info!("neither ECS nor Kubernetes nor EC2: leases are balanced by throughput");
             return None;
         }

@@ -223,7 +223,7 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
         process: ProcessId::new((ports.wall)(), &format!("{:08x}", fastrand::u32(..)), &config.worker),
     };
     let (coordinator, ends) = Coordinator::new(ports.table.clone(), settings);
-    let Ends { handle, leases, seen, standing, calls, heirs, rival } = ends;
+    let Ends { handle, leases, seen, standing, calls, successors, rival } = ends;
     let mut tasks = JoinSet::new();
     let gone = CancellationToken::new();
     let part = membership::Ends {
@@ -232,7 +232,7 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
         seen: seen.clone(),
         coordinator: Some(handle.clone()),
         stop: stop.clone(),
-        heirs,
+        successors,
         gone: gone.clone(),
         rival: rival.clone(),
     };
@@ -405,7 +405,7 @@ fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>) -> Parts 
         idle: config.idle,
         idle_behind: config.idle_behind,
         near: config.near,
-        ahead: retrieval::Most::default(),
+        ahead: retrieval::PrefetchLimits::default(),
         keep_empty: config.keep_empty,
         retry: Duration::from_millis(500),
     };

@@ -242,7 +242,7 @@ mod tests {
     use super::*;
     use crate::fleet::memory::Memory as State;
     use crate::fleet::report::Recorder;
-    use crate::fleet::rows::Place;
+    use crate::fleet::rows::StateLocation;
     use crate::lease::memory::Memory;
     use crate::sequence::{Position, Sequence};
     use crate::shard::HashRange;
@@ -270,15 +270,16 @@ mod tests {
         {
             let mut rows = state.rows();
             let me = WorkerId::from("w1");
-            rows.generation.insert(Place::Leases, Dated::first(Generation::ThreeX, Generation::Init, &me, 7));
+            rows.generation
+                .insert(StateLocation::Leases, Dated::first(Generation::ThreeX, Generation::Init, &me, 7));
             let lock =
                 Lock { owner: me, lease: Duration::from_secs(16), version: "v".into(), released: false };
-            rows.lock.insert(Place::Leases, lock);
+            rows.lock.insert(StateLocation::Leases, lock);
             for (worker, at) in [("w1", now - 4), ("w3", now)] {
                 let mut recorder = Recorder::new(worker == "w3", 10);
                 recorder.sample(12.5);
                 let report = recorder.report(&worker.into(), at);
-                rows.reports.insert((Place::Leases, worker.to_owned()), report);
+                rows.reports.insert((StateLocation::Leases, worker.to_owned()), report);
             }
         }
         let watch = inspect("app", &state, &table, Duration::from_secs(5), rules(), || 1_795_000_000_000);

@@ -20,13 +20,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::clock::{self, Expiry};
-use crate::coordinator::{Handle, Question, Seen, Standing};
+use crate::coordinator::{Handle, Seen, Standing, SuccessorQuery};
 use crate::cpu::{self, Gauge};
 use crate::fleet::layout::Layout;
 use crate::fleet::lock::{Election, Terms};
 use crate::fleet::outage::Outage;
 use crate::fleet::report::{Ahead, Recorder, Verdict};
-use crate::fleet::rows::{Lock, Place, Report, Stage};
+use crate::fleet::rows::{Lock, Report, Stage, StateLocation};
 use crate::fleet::table_migration::{Mover, Step};
 use crate::fleet::vacancy::{Unled, Vacancy};
 use crate::fleet::version::Readiness;
@@ -73,7 +73,7 @@ pub struct Ends {
     /// The daemon stops.
     pub stop: CancellationToken,
     /// Questions of a worker that stops.
-    pub heirs: mpsc::Receiver<Question>,
+    pub successors: mpsc::Receiver<SuccessorQuery>,
     /// Every lease has gone.
     pub gone: CancellationToken,
     /// An older process has this worker's id, and reports under it.
@@ -82,9 +82,14 @@ pub struct Ends {
 
 /// The end of a request.
 enum Done {
-    LockRead(Place, Result<Option<Lock>, table::Error>),
+    LockRead(StateLocation, Result<Option<Lock>, table::Error>),
     /// With the stage of the move into one table, where the lock may be in the old one by mistake.
-    LockWritten(Place, &'static str, Result<(), table::Error>, Option<Result<Option<Stage>, table::Error>>),
+    LockWritten(
+        StateLocation,
+        &'static str,
+        Result<(), table::Error>,
+        Option<Result<Option<Stage>, table::Error>>,
+    ),
     Reported(Result<(), table::Error>),
     Judged(Result<Vec<Report>, table::Error>),
     Monitored(Result<Monitored, table::Error>),
@@ -140,7 +145,7 @@ struct Member {
     mode: Mode,
     layout: Layout,
     /// Where this worker writes, whatever comes.
-    writes: Place,
+    writes: StateLocation,
     alone: bool,
     /// Something forbids to lead; it is said once.
     barred: bool,

@@ -71,35 +71,37 @@ pub fn size(base64: &[u8]) -> usize {
 
 /// Text that is a part of what came, or its own. Cheap to copy.
 #[derive(Clone)]
-pub struct Text(Place);
+pub struct Text(Storage);
 
 /// Bytes that a text may have to stand in the record itself.
 const SHORT: usize = 30;
 
 #[derive(Clone)]
-enum Place {
+enum Storage {
     /// So many of them count.
-    Here(u8, [u8; SHORT]),
-    There(Bytes),
+    Inline(u8, [u8; SHORT]),
+    Shared(Bytes),
 }
 
 impl Text {
     /// None if it isn't UTF-8.
     pub fn of_utf8(bytes: Bytes) -> Option<Self> {
-        std::str::from_utf8(&bytes).is_ok().then(|| Self::here(&bytes).unwrap_or(Self(Place::There(bytes))))
+        std::str::from_utf8(&bytes)
+            .is_ok()
+            .then(|| Self::here(&bytes).unwrap_or(Self(Storage::Shared(bytes))))
     }
 
     /// The same of a part of what came.
     pub fn within(body: &Bytes, text: &[u8]) -> Option<Self> {
         std::str::from_utf8(text)
             .is_ok()
-            .then(|| Self::here(text).unwrap_or_else(|| Self(Place::There(body.slice_ref(text)))))
+            .then(|| Self::here(text).unwrap_or_else(|| Self(Storage::Shared(body.slice_ref(text)))))
     }
 
     fn here(text: &[u8]) -> Option<Self> {
         let mut here = [0; SHORT];
         here.get_mut(..text.len())?.copy_from_slice(text);
-        Some(Self(Place::Here(u8::try_from(text.len()).ok()?, here)))
+        Some(Self(Storage::Inline(u8::try_from(text.len()).ok()?, here)))
     }
 
     /// The text.
@@ -110,8 +112,8 @@ impl Text {
     /// The same as bytes.
     pub fn as_bytes(&self) -> &[u8] {
         match &self.0 {
-            Place::Here(length, here) => &here[..usize::from(*length)],
-            Place::There(bytes) => bytes,
+            Storage::Inline(length, here) => &here[..usize::from(*length)],
+            Storage::Shared(bytes) => bytes,
         }
     }
 
@@ -128,7 +130,7 @@ impl Text {
 
 impl Default for Text {
     fn default() -> Self {
-        Self(Place::Here(0, [0; SHORT]))
+        Self(Storage::Inline(0, [0; SHORT]))
     }
 }
 
@@ -142,7 +144,7 @@ impl Eq for Text {}
 
 impl From<String> for Text {
     fn from(text: String) -> Self {
-        Self::here(text.as_bytes()).unwrap_or_else(|| Self(Place::There(text.into())))
+        Self::here(text.as_bytes()).unwrap_or_else(|| Self(Storage::Shared(text.into())))
     }
 }
 

@@ -28,7 +28,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::batch::{Batch, Records};
-use crate::budget::{Budget, Room};
+use crate::budget::{Budget, Reservation};
 use crate::metrics::{OfShard, Sink};
 use crate::recognition::Recognition;
 use crate::sequence::{Sequence, SequenceNumber};
@@ -48,7 +48,7 @@ pub mod registration;
 
 pub use closed::Closed;
 pub use failing::Reach;
-pub use queue::Most;
+pub use queue::PrefetchLimits;
 
 /// Where reading starts, as `GetShardIterator` takes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,7 +132,7 @@ pub trait Api: Send + Sync {
         &'a self,
         iterator: &'a str,
         limit: usize,
-        room: Room,
+        room: Reservation,
     ) -> BoxFuture<'a, Result<Answer, Error>>;
 }
 
@@ -152,7 +152,7 @@ pub struct Settings {
     /// The first pause after a failure; they grow from there.
     pub retry: Duration,
     /// What is fetched ahead of one child at most.
-    pub ahead: Most,
+    pub ahead: PrefetchLimits,
 }
 
 /// Everything that reading needs, of which there is one for the whole daemon.

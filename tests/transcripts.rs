@@ -122,7 +122,10 @@ impl Replay {
             | Effect::CloseFeed
             | Effect::CheckParents
             | Effect::Signal(_)
-            | Effect::Odd(_)
+            | Effect::ParentsUnknown(_)
+            | Effect::ShutdownRefused(_)
+            | Effect::StopTimedOut
+            | Effect::FailedWhileStopping(_)
             | Effect::EndDelayed(..)
             | Effect::Parked(..)
             | Effect::Recovered

@@ -24,7 +24,7 @@ use aws_smithy_types::config_bag::ConfigBag;
 use tokio::time::timeout;
 
 use super::records::Arriving;
-use crate::budget::{LARGEST, Room};
+use crate::budget::{LARGEST, Reservation};
 use crate::retrieval::Answer;
 
 /// An answer that is larger than expected waits for room as long as this; then it is asked for again once there is room.
@@ -40,7 +40,7 @@ pub(super) struct Capture(Arc<Mutex<Slot>>);
 #[derive(Debug)]
 enum Slot {
     /// Records are wanted, in this room.
-    Wanted(Option<Room>),
+    Wanted(Option<Reservation>),
     /// The body itself is wanted, as it comes.
     Open,
     Answer(Result<Answer, String>),
@@ -60,7 +60,7 @@ pub(super) enum Captured {
 
 impl Capture {
     /// Of records, which are read to their end, in that room.
-    pub(super) fn records(room: Room) -> Self {
+    pub(super) fn records(room: Reservation) -> Self {
         Self(Arc::new(Mutex::new(Slot::Wanted(Some(room)))))
     }
 
@@ -127,7 +127,7 @@ impl Capture {
 async fn read(
     mut body: ByteStream,
     length: Option<usize>,
-    room: Room,
+    room: Reservation,
 ) -> Result<Result<Result<Answer, String>, usize>, ConnectorError> {
     let mut answer = Arriving::new(room, length);
     while let Some(part) = body.next().await {

@@ -21,7 +21,7 @@ use super::error::{Failure, failure};
 use super::frames::{Broken, Frames, Headers, Told};
 use super::http::Http;
 use super::kinesis::Stream;
-use crate::budget::Room;
+use crate::budget::Reservation;
 use crate::retrieval::fanout::{Api, Subscription};
 use crate::retrieval::registration::{Registered, Status};
 use crate::retrieval::{Answer, Error, Start};
@@ -218,7 +218,7 @@ struct Exception {
 }
 
 impl Events {
-    async fn next_answer(&mut self, room: Room) -> Result<Option<Answer>, Error> {
+    async fn next_answer(&mut self, room: Reservation) -> Result<Option<Answer>, Error> {
         let mut room = Some(room);
         loop {
             match self.frames.push(&mut self.part, &mut room) {
@@ -273,7 +273,7 @@ impl Events {
 }
 
 impl Subscription for Events {
-    fn next(&mut self, room: Room) -> BoxFuture<'_, Result<Option<Answer>, Error>> {
+    fn next(&mut self, room: Reservation) -> BoxFuture<'_, Result<Option<Answer>, Error>> {
         Box::pin(self.next_answer(room))
     }
 }

@@ -10,7 +10,7 @@ use bytes::{Buf as _, Bytes};
 use crc32fast::Hasher;
 
 use super::records::Arriving;
-use crate::budget::Room;
+use crate::budget::Reservation;
 use crate::retrieval::Answer;
 
 const PRELUDE: usize = 12;
@@ -75,7 +75,11 @@ pub(super) enum Broken {
 impl Frames {
     /// Takes from the part what belongs to the present message, up to its end. One with records that begins here has
     /// them in the room.
-    pub(super) fn push(&mut self, part: &mut Bytes, room: &mut Option<Room>) -> Result<Option<Told>, Broken> {
+    pub(super) fn push(
+        &mut self,
+        part: &mut Bytes,
+        room: &mut Option<Reservation>,
+    ) -> Result<Option<Told>, Broken> {
         while !part.is_empty() {
             let Some(body) = &mut self.body else {
                 let missing = self.missing()?;
@@ -137,7 +141,7 @@ fn lengths(head: &[u8]) -> Result<(usize, usize), Broken> {
 }
 
 impl Body {
-    fn begin(head: &[u8], room: &mut Option<Room>) -> Result<Self, Broken> {
+    fn begin(head: &[u8], room: &mut Option<Reservation>) -> Result<Self, Broken> {
         let (left, _) = lengths(head)?;
         let headers = Headers(read_headers(head)?);
         let is_records = headers.text(":message-type") == "event"

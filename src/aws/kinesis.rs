@@ -16,7 +16,7 @@ use super::capture::{Capture, Captured};
 use super::error::{Failure, failure};
 use super::fanout::Connections;
 use super::http::Http;
-use crate::budget::Room;
+use crate::budget::Reservation;
 use crate::record::{Data, Record};
 use crate::retrieval::{self, Answer, Start};
 use crate::sequence::SequenceNumber;
@@ -192,7 +192,7 @@ impl Stream {
         &self,
         iterator: &str,
         limit: usize,
-        room: Room,
+        room: Reservation,
     ) -> Result<Answer, retrieval::Error> {
         let limit = i32::try_from(limit).unwrap_or(i32::MAX);
         let capture = Capture::records(room);
@@ -276,7 +276,7 @@ impl retrieval::Api for Stream {
         &'a self,
         iterator: &'a str,
         limit: usize,
-        room: Room,
+        room: Reservation,
     ) -> BoxFuture<'a, Result<Answer, retrieval::Error>> {
         Box::pin(self.get_records(iterator, limit, room))
     }

@@ -16,7 +16,7 @@ use tracing::warn;
 use super::error::{Failure, classify, failure};
 use super::item::{self, Item, number, text};
 use crate::fleet::lock::LONGEST;
-use crate::fleet::rows::{Dated, Entry, Generation, Lock, Place, Report, Stage, Word};
+use crate::fleet::rows::{Dated, Entry, Generation, Lock, Report, Stage, StateLocation, Word};
 use crate::fleet::store::{Legacy, LockWrite, Over, Store};
 use crate::lease::WorkerId;
 use crate::lease::table::Error;
@@ -65,17 +65,17 @@ impl State {
     }
 
     /// The table of the coordinator's rows, and its key.
-    fn states(&self, place: Place) -> (&str, &'static str) {
+    fn states(&self, place: StateLocation) -> (&str, &'static str) {
         match place {
-            Place::Legacy => (&self.state, STATE_KEY),
-            Place::Leases => (&self.leases, item::KEY),
+            StateLocation::Legacy => (&self.state, STATE_KEY),
+            StateLocation::Leases => (&self.leases, item::KEY),
         }
     }
 
-    fn reports_table(&self, place: Place) -> (&str, &'static str) {
+    fn reports_table(&self, place: StateLocation) -> (&str, &'static str) {
         match place {
-            Place::Legacy => (&self.reports, REPORT_KEY),
-            Place::Leases => (&self.leases, item::KEY),
+            StateLocation::Legacy => (&self.reports, REPORT_KEY),
+            StateLocation::Leases => (&self.leases, item::KEY),
         }
     }
 
@@ -95,7 +95,7 @@ impl State {
         }
     }
 
-    pub(super) async fn row(&self, place: Place, name: &str) -> Result<Option<Item>, Error> {
+    pub(super) async fn row(&self, place: StateLocation, name: &str) -> Result<Option<Item>, Error> {
         let (table, key) = self.states(place);
         let sent =
             self.client.get_item().table_name(table).key(key, text(name)).consistent_read(true).send().await;
@@ -107,7 +107,12 @@ impl State {
         }
     }
 
-    async fn dated<T: Word>(&self, place: Place, name: &str, state: &str) -> Result<Option<Dated<T>>, Error> {
+    async fn dated<T: Word>(
+        &self,
+        place: StateLocation,
+        name: &str,
+        state: &str,
+    ) -> Result<Option<Dated<T>>, Error> {
         let Some(item) = self.row(place, name).await? else { return Ok(None) };
         let (table, _) = self.states(place);
         let read = dated(&item, state)
@@ -115,7 +120,7 @@ impl State {
         Ok(Some(read))
     }
 
-    async fn lock_write(&self, place: Place, write: &LockWrite) -> Result<(), Error> {
+    async fn lock_write(&self, place: StateLocation, write: &LockWrite) -> Result<(), Error> {
         let (table, key) = self.states(place);
         let row: ShardId = LEADER.into();
         let fault = match write {
@@ -188,7 +193,7 @@ impl State {
 
     async fn put_generation(
         &self,
-        place: Place,
+        place: StateLocation,
         over: Option<Generation>,
         row: &Dated<Generation>,
     ) -> Result<(), Error> {
@@ -222,10 +227,10 @@ impl State {
         sent.map(drop).map_err(|error| classify(table, &error, Some(&name)))
     }
 
-    async fn all_reports(&self, place: Place) -> Result<Vec<Report>, Error> {
+    async fn all_reports(&self, place: StateLocation) -> Result<Vec<Report>, Error> {
         let (table, key) = self.reports_table(place);
         let mut scan = self.client.scan().table_name(table);
-        if place == Place::Leases {
+        if place == StateLocation::Leases {
             scan = scan
                 .filter_expression("#e = :e")
                 .expression_attribute_names("#e", item::ENTITY)
@@ -243,14 +248,14 @@ impl State {
         Ok(reports)
     }
 
-    async fn put_report(&self, place: Place, report: &Report) -> Result<(), Error> {
+    async fn put_report(&self, place: StateLocation, report: &Report) -> Result<(), Error> {
         let (table, key) = self.reports_table(place);
         let update = self.client.update_item().table_name(table).key(key, text(&report.worker));
         let sent = set_all(update, report_item(report)).send().await;
         sent.map(drop).map_err(|error| classify(table, &error, Some(&report.worker.as_str().into())))
     }
 
-    async fn delete_report(&self, place: Place, worker: &str, at: i64) -> Result<bool, Error> {
+    async fn delete_report(&self, place: StateLocation, worker: &str, at: i64) -> Result<bool, Error> {
         let (table, key) = self.reports_table(place);
         let sent = self
             .client
@@ -279,24 +284,28 @@ impl Store for State {
         })
     }
 
-    fn lock(&self, place: Place) -> BoxFuture<'_, Result<Option<Lock>, Error>> {
+    fn lock(&self, place: StateLocation) -> BoxFuture<'_, Result<Option<Lock>, Error>> {
         Box::pin(async move {
             let Some(item) = self.row(place, LEADER).await? else { return Ok(None) };
             Ok(Some(lock(&item)))
         })
     }
 
-    fn write_lock<'a>(&'a self, place: Place, write: &'a LockWrite) -> BoxFuture<'a, Result<(), Error>> {
+    fn write_lock<'a>(
+        &'a self,
+        place: StateLocation,
+        write: &'a LockWrite,
+    ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(self.lock_write(place, write))
     }
 
-    fn generation(&self, place: Place) -> BoxFuture<'_, Result<Option<Dated<Generation>>, Error>> {
+    fn generation(&self, place: StateLocation) -> BoxFuture<'_, Result<Option<Dated<Generation>>, Error>> {
         Box::pin(self.dated(place, GENERATION, "cv"))
     }
 
     fn write_generation<'a>(
         &'a self,
-        place: Place,
+        place: StateLocation,
         over: Option<Generation>,
         row: &'a Dated<Generation>,
     ) -> BoxFuture<'a, Result<(), Error>> {
@@ -304,7 +313,7 @@ impl Store for State {
     }
 
     fn stage(&self) -> BoxFuture<'_, Result<Option<Dated<Stage>>, Error>> {
-        Box::pin(self.dated(Place::Legacy, STAGE, "tm"))
+        Box::pin(self.dated(StateLocation::Legacy, STAGE, "tm"))
     }
 
     fn make_reports(&self) -> BoxFuture<'_, Result<(), Error>> {
@@ -340,25 +349,30 @@ impl Store for State {
         Box::pin(self.put_last_stage(leader, row))
     }
 
-    fn reports(&self, place: Place) -> BoxFuture<'_, Result<Vec<Report>, Error>> {
+    fn reports(&self, place: StateLocation) -> BoxFuture<'_, Result<Vec<Report>, Error>> {
         Box::pin(self.all_reports(place))
     }
 
-    fn report<'a>(&'a self, place: Place, report: &'a Report) -> BoxFuture<'a, Result<(), Error>> {
+    fn report<'a>(&'a self, place: StateLocation, report: &'a Report) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(self.put_report(place, report))
     }
 
-    fn retract<'a>(&'a self, place: Place, worker: &'a str, at: i64) -> BoxFuture<'a, Result<bool, Error>> {
+    fn retract<'a>(
+        &'a self,
+        place: StateLocation,
+        worker: &'a str,
+        at: i64,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
         Box::pin(self.delete_report(place, worker, at))
     }
 }
 
 /// Whether a table of an earlier version is not there, which is as it should be.
-fn is_absent<E>(error: &SdkError<E, HttpResponse>, place: Place) -> bool
+fn is_absent<E>(error: &SdkError<E, HttpResponse>, place: StateLocation) -> bool
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
-    place == Place::Legacy && failure(error).code() == "ResourceNotFoundException"
+    place == StateLocation::Legacy && failure(error).code() == "ResourceNotFoundException"
 }
 
 /// Sets every attribute of an item, and leaves the others as they are.

@@ -22,7 +22,7 @@ use super::state::{
     GENERATION, GENERATION_TYPE, LEADER, LOCK_OWNER, REPORT_KEY, STAGE, STAGE_TYPE, STATE_KEY, State,
     dated_item,
 };
-use crate::fleet::rows::{Dated, Place, Stage, Word};
+use crate::fleet::rows::{Dated, Stage, StateLocation, Word};
 use crate::lease::WorkerId;
 use crate::lease::table::Error;
 use crate::shard::ShardId;
@@ -118,7 +118,7 @@ impl State {
 
     pub(super) async fn move_row(&self, leader: &WorkerId, name: &str) -> Result<(), Error> {
         // Moved meanwhile: nothing to do.
-        let Some(old) = self.row(Place::Legacy, name).await? else { return Ok(()) };
+        let Some(old) = self.row(StateLocation::Legacy, name).await? else { return Ok(()) };
         let new = moved(name, &old).ok_or_else(|| {
             Error::Denied(format!(
                 "table {}: no worker knows what the row {name} is, and in the lease table it would be taken for a \
@@ -127,7 +127,7 @@ impl State {
             ))
         })?;
         let mut steps = vec![self.only_as_leader(leader)?];
-        match self.row(Place::Leases, name).await? {
+        match self.row(StateLocation::Leases, name).await? {
             None => {
                 let put = Put::builder()
                     .table_name(&self.leases)

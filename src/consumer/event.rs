@@ -160,8 +160,14 @@ pub enum Effect {
     Shortage(String),
     /// The child has had its batch for so long. Worth a log line.
     Slow(Duration),
-    /// Something of the child's is odd but harmless. Worth a log line.
-    Odd(String),
+    /// The parents of the shard cannot be read yet, for this reason. Worth a log line.
+    ParentsUnknown(String),
+    /// The child answered `shutdownRequested` with something else than its status. Worth a log line.
+    ShutdownRefused(String),
+    /// The time that a child has to stop is over. Worth a log line.
+    StopTimedOut,
+    /// The child failed when nothing more was expected of it, for this reason. Worth a log line.
+    FailedWhileStopping(String),
     /// Over. The child is gone.
     Finish(Outcome),
 }

@@ -238,7 +238,7 @@ impl State {
             }
             Err(reason) => {
                 self.phase = Phase::Waiting(Some(now + self.settings.parent_poll));
-                vec![Effect::Odd(format!("can't begin yet: {reason}"))]
+                vec![Effect::ParentsUnknown(reason)]
             }
         }
     }
@@ -348,7 +348,7 @@ impl State {
             session::Event::Done(action) => self.done(now, action),
             session::Event::Wrong { open: Action::ShutdownRequested, response_for } => {
                 let answer = shown(response_for.as_deref());
-                let mut effects = vec![Effect::Odd(format!("answered shutdownRequested with {answer}"))];
+                let mut effects = vec![Effect::ShutdownRefused(answer)];
                 effects.extend(self.open(now, Message::LeaseLost));
                 effects
             }
@@ -525,7 +525,7 @@ impl State {
             Phase::Closing { .. } => Vec::new(),
             _ if self.hurry.is_some_and(|by| by <= now) => {
                 let then = Then::Finish(self.end_of_holding());
-                let mut effects = vec![Effect::Odd("its time to stop is over".to_owned())];
+                let mut effects = vec![Effect::StopTimedOut];
                 effects.extend(self.close(now, then));
                 effects
             }

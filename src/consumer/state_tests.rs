@@ -136,7 +136,7 @@ fn a_shard_with_unfinished_parents_waits_and_looks_again_when_one_finishes() {
     assert_eq!(life.on(Event::Parents(Ok(false))), []);
     assert_eq!(life.on(Event::ShardFinished), [Effect::CheckParents]);
     assert_eq!(life.on(Event::ShardFinished), [], "one look at a time");
-    assert!(matches!(life.on(Event::Parents(Err("throttled".into())))[..], [Effect::Odd(_)]));
+    assert!(matches!(life.on(Event::Parents(Err("throttled".into())))[..], [Effect::ParentsUnknown(_)]));
     assert_eq!(life.wait(), [Effect::CheckParents]);
     assert!(matches!(life.on(Event::Parents(Ok(true)))[..], [Effect::OpenFeed(_), Effect::Spawn]));
 }
@@ -170,7 +170,7 @@ fn a_stop_waits_for_the_open_batch_but_not_beyond_its_grace() {
     life.on(Event::Batch(batch(&[1])));
     assert_eq!(life.on(Event::Stop), []);
     let stopped = life.now;
-    assert_eq!(life.wait(), [Effect::Odd("its time to stop is over".into()), Effect::CloseStdin]);
+    assert_eq!(life.wait(), [Effect::StopTimedOut, Effect::CloseStdin]);
     assert_eq!(life.now - stopped, settings().shutdown_grace);
     assert_eq!(life.wait(), [Effect::Signal(Stop::Politely)]);
     assert_eq!(life.wait(), [Effect::Signal(Stop::AtOnce)]);

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::index::OwnerIndex;
-use super::{ALERT, Coordinator, Done, GONE, MIN_PAUSE, Question, Seen, Standing, call, take};
+use super::{ALERT, Coordinator, Done, GONE, MIN_PAUSE, Seen, Standing, SuccessorQuery, call, take};
 use crate::fleet::leader::{self, How, Leader, Run, Workers};
 use crate::fleet::outage::Outage;
 use crate::fleet::report::Verdict;
@@ -51,16 +51,16 @@ pub(super) struct Assigned {
     /// When the whole table was seen last.
     surveyed: Option<Instant>,
     /// Who was given a lease and is to be told.
-    gifts: BTreeSet<WorkerId>,
+    newly_assigned: BTreeSet<WorkerId>,
     /// Whether everybody is to be told: there is something to give out.
     everybody: bool,
     /// When it was last said that the leader doesn't do its work.
     complained: Option<Instant>,
     /// Whether this worker has introduced itself.
     introduced: bool,
-    ask: Option<mpsc::Sender<Question>>,
+    ask: Option<mpsc::Sender<SuccessorQuery>>,
     pub(super) stop: CancellationToken,
-    heirs: Option<Arc<Heirs>>,
+    successors: Option<Arc<Successors>>,
     giving: Option<Giving>,
     /// Leases that this worker, as the leader, has given to itself and does not hold yet.
     given_to_me: BTreeMap<ShardId, Instant>,
@@ -83,7 +83,7 @@ struct Giving {
 }
 
 impl Assigned {
-    pub(super) fn new(ask: mpsc::Sender<Question>) -> Self {
+    pub(super) fn new(ask: mpsc::Sender<SuccessorQuery>) -> Self {
         Self { ask: Some(ask), ..Self::default() }
     }
 
@@ -94,8 +94,8 @@ impl Assigned {
 }
 
 /// Who gets the leases of this worker when it stops: whoever has the fewest, one after the other.
-pub(super) struct Heirs {
-    ask: mpsc::Sender<Question>,
+pub(super) struct Successors {
+    ask: mpsc::Sender<SuccessorQuery>,
     me: WorkerId,
     failover: Duration,
     table: Arc<dyn Table>,
@@ -106,8 +106,8 @@ pub(super) struct Heirs {
     given: Mutex<BTreeMap<WorkerId, usize>>,
 }
 
-impl Heirs {
-    /// Whom a leader has named, unless that one has gone; else the next heir.
+impl Successors {
+    /// Whom a leader has named, unless that one has gone; else the next successor.
     pub(super) async fn of(&self, held: &Held) -> Next {
         let named = held.named().await;
         match (self.ask().await, named) {
@@ -466,7 +466,7 @@ impl Coordinator {
 
     /// A lease was given back: to this worker, if it went to one.
     pub(super) fn gave_back(&mut self, to: Option<WorkerId>) {
-        self.assigned.gifts.extend(to);
+        self.assigned.newly_assigned.extend(to);
     }
 
     /// A lease was given out, or not.
@@ -481,7 +481,7 @@ impl Coordinator {
         match outcome {
             Ok(()) if *to == self.settings.me => self.look.next = now,
             Ok(()) => {
-                self.assigned.gifts.insert(to.clone());
+                self.assigned.newly_assigned.insert(to.clone());
                 self.call.get_or_insert(now + super::GATHER);
             }
             // What it was is seen at the next look.
@@ -503,7 +503,7 @@ impl Coordinator {
 
     /// Calls who was given something, or everybody.
     pub(super) fn call_led(&mut self) {
-        let gifts = std::mem::take(&mut self.assigned.gifts);
+        let newly_assigned = std::mem::take(&mut self.assigned.newly_assigned);
         let everybody = std::mem::take(&mut self.assigned.everybody);
         let (table, writes, me) = (self.table.clone(), self.writes.clone(), self.settings.me.clone());
         self.work.spawn(async move {
@@ -513,7 +513,7 @@ impl Coordinator {
             let nudges = leases.iter().filter_map(|lease| {
                 // While a hand-off is open its old owner is the one that renews.
                 let owner = lease.actual_owner().filter(|owner| **owner != me)?;
-                let called = everybody || gifts.contains(owner);
+                let called = everybody || newly_assigned.contains(owner);
                 let count = rows.entry(owner).or_default();
                 *count += 1;
                 (called && *count <= ROWS).then(|| (lease.shard.clone(), update::nudge(lease)))
@@ -526,14 +526,14 @@ impl Coordinator {
     }
 
     /// Who gets what is given back: when this worker stops, and somebody waits for leases from a leader.
-    pub(super) fn heirs(&mut self) -> Option<Arc<Heirs>> {
+    pub(super) fn successors(&mut self) -> Option<Arc<Successors>> {
         if !self.assigned.stop.is_cancelled() || !self.standing.borrow().is_three_x() {
             return None;
         }
         self.assigned.everybody = true;
         let ask = self.assigned.ask.clone()?;
-        let heirs = self.assigned.heirs.get_or_insert_with(|| {
-            Arc::new(Heirs {
+        let successors = self.assigned.successors.get_or_insert_with(|| {
+            Arc::new(Successors {
                 ask,
                 me: self.settings.me.clone(),
                 failover: self.settings.failover,
@@ -543,7 +543,7 @@ impl Coordinator {
                 given: Mutex::default(),
             })
         });
-        Some(heirs.clone())
+        Some(successors.clone())
     }
 
     /// What was given to this worker while it stopped goes on to the next.
@@ -562,9 +562,9 @@ impl Coordinator {
             let mine = lease.owner.as_ref() == Some(&me) && lease.checkpoint_owner.is_none();
             let of_a_later = |process: &ProcessId| process.is_of(&me) && *process > self.settings.process;
             if mine && !lease.is_complete() && !lease.process.as_ref().is_some_and(of_a_later) {
-                let to = match self.heirs() {
-                    Some(heirs) => match heirs.ask().await {
-                        Some(verdict) => heirs.next(&verdict).await,
+                let to = match self.successors() {
+                    Some(successors) => match successors.ask().await {
+                        Some(verdict) => successors.next(&verdict).await,
                         None => None,
                     },
                     None => None,

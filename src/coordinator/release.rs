@@ -26,12 +26,12 @@ impl Coordinator {
         let returns = self.returns.clone();
         // The older process with this worker id continues to read the shard.
         let stays = self.rivals.gives_way().then(|| Next::Worker(self.settings.me.clone()));
-        let heirs = self.heirs();
+        let successors = self.successors();
         let shard = held.shard().clone();
         let task = self.work.spawn(async move {
-            let to = match (stays, heirs) {
+            let to = match (stays, successors) {
                 (Some(to), _) => to,
-                (None, Some(heirs)) => heirs.of(&held).await,
+                (None, Some(successors)) => successors.of(&held).await,
                 (None, None) => Next::Nobody,
             };
             let _permit = returns.acquire().await;

@@ -14,7 +14,7 @@ use crate::fleet::vacancy::Unled;
 use crate::lease::WorkerId;
 
 /// Who may be given leases, as the reports say now.
-pub type Question = oneshot::Sender<Arc<Verdict>>;
+pub type SuccessorQuery = oneshot::Sender<Arc<Verdict>>;
 
 /// Where this worker stands in a fleet of KCL 3.
 #[derive(Debug, Clone, Default)]

@@ -137,7 +137,7 @@ async fn a_stop_ends_though_nobody_says_who_could_get_the_leases() {
     }
     let (coordinator, ends) = Coordinator::new(table.clone(), settings());
     ends.standing.send_modify(|standing| standing.mode = Some(crate::fleet::Mode::ThreeX));
-    let Ends { handle, heirs: nobody_answers, .. } = ends;
+    let Ends { handle, successors: nobody_answers, .. } = ends;
     let stop = CancellationToken::new();
     stop.cancel();
     let mut tasks = JoinSet::new();

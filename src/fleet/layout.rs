@@ -3,7 +3,7 @@
 //!
 //! In KCL: `TableMigrationStateMachineImpl`, `TableMigrationStatusProvider`.
 
-use super::rows::{Place, Stage};
+use super::rows::{Stage, StateLocation};
 
 /// How far the move is, for this worker: the stored stage, and what it was told itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,26 +60,26 @@ impl Layout {
     }
 
     /// Where rows of the coordinator are looked for, in turn.
-    pub fn reads(self) -> &'static [Place] {
+    pub fn reads(self) -> &'static [StateLocation] {
         match self {
-            Self::Init | Self::Deployed | Self::Pending => &[Place::Legacy, Place::Leases],
-            Self::Complete => &[Place::Leases],
+            Self::Init | Self::Deployed | Self::Pending => &[StateLocation::Legacy, StateLocation::Leases],
+            Self::Complete => &[StateLocation::Leases],
         }
     }
 
     /// Where they and the reports are written. Does not change while a worker runs.
-    pub fn writes(self) -> Place {
+    pub fn writes(self) -> StateLocation {
         match self {
-            Self::Init | Self::Deployed => Place::Legacy,
-            Self::Pending | Self::Complete => Place::Leases,
+            Self::Init | Self::Deployed => StateLocation::Legacy,
+            Self::Pending | Self::Complete => StateLocation::Leases,
         }
     }
 
     /// Where the leader's lock is.
-    pub fn lock(self) -> Place {
+    pub fn lock(self) -> StateLocation {
         match self {
-            Self::Init | Self::Deployed | Self::Pending => Place::Legacy,
-            Self::Complete => Place::Leases,
+            Self::Init | Self::Deployed | Self::Pending => StateLocation::Legacy,
+            Self::Complete => StateLocation::Leases,
         }
     }
 }

@@ -239,7 +239,7 @@ impl Election {
 mod tests {
     use super::*;
     use crate::fleet::memory::Rows;
-    use crate::fleet::rows::Place;
+    use crate::fleet::rows::StateLocation;
     use proptest::prelude::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -255,11 +255,11 @@ mod tests {
             next = match next {
                 Next::Nothing => return,
                 Next::Read => {
-                    let row = rows.lock.get(&Place::Leases).cloned();
+                    let row = rows.lock.get(&StateLocation::Leases).cloned();
                     election.read(now, row.as_ref(), version)
                 }
                 Next::Write(write) => {
-                    let outcome = rows.write_lock(Place::Leases, &write);
+                    let outcome = rows.write_lock(StateLocation::Leases, &write);
                     election.written(&outcome);
                     if outcome.is_ok() { Next::Nothing } else { Next::Read }
                 }
@@ -272,7 +272,7 @@ mod tests {
         let start = Instant::now();
         let mut rows = Rows::default();
         let lock = Lock { owner: "java".into(), lease: SECOND * 120, version: "v".into(), released: false };
-        rows.lock.insert(Place::Leases, lock);
+        rows.lock.insert(StateLocation::Leases, lock);
         let mut me = election("me");
         let mut seconds = 0;
         while !me.leads(start + SECOND * seconds) {
@@ -280,7 +280,7 @@ mod tests {
             seconds += 4;
         }
         assert!((121..=130).contains(&seconds), "{seconds}");
-        assert_eq!(rows.lock[&Place::Leases].lease, SECOND * 16, "the row is ours");
+        assert_eq!(rows.lock[&StateLocation::Leases].lease, SECOND * 16, "the row is ours");
     }
 
     #[test]
@@ -288,7 +288,7 @@ mod tests {
         let start = Instant::now();
         let mut rows = Rows::default();
         let lock = Lock { owner: "me".into(), lease: SECOND * 12, version: "v".into(), released: false };
-        rows.lock.insert(Place::Leases, lock);
+        rows.lock.insert(StateLocation::Leases, lock);
         let mut me = election("me");
         step(&mut me, &mut rows, start, 1);
         step(&mut me, &mut rows, start + SECOND * 12, 2);
@@ -304,11 +304,11 @@ mod tests {
         let mut me = election("me");
         assert_eq!(me.next(start, || unreachable!()), Next::Read);
         let Next::Write(write) = me.read(start, None, || "a".into()) else { panic!("no candidate") };
-        rows.write_lock(Place::Leases, &write).unwrap();
+        rows.write_lock(StateLocation::Leases, &write).unwrap();
         me.written(&Err(Error::Ambiguous(String::new())));
         assert!(!me.leads(start));
         assert_eq!(me.next(start + SECOND, || unreachable!()), Next::Read);
-        let row = rows.lock[&Place::Leases].clone();
+        let row = rows.lock[&StateLocation::Leases].clone();
         assert_eq!(me.read(start + SECOND * 5, Some(&row), || unreachable!()), Next::Nothing);
         assert!(
             me.leads(start + SECOND * 14) && !me.leads(start + SECOND * 15),
@@ -350,7 +350,7 @@ mod tests {
         while me.leads(now) {
             let mut next = me.next(now, || "b".into());
             if next == Next::Read {
-                next = me.read(now, rows.lock.get(&Place::Leases), || "b".into());
+                next = me.read(now, rows.lock.get(&StateLocation::Leases), || "b".into());
             }
             assert!(matches!(next, Next::Write(_)));
             writes += 1;
@@ -366,13 +366,13 @@ mod tests {
         let start = Instant::now();
         let mut rows = Rows::default();
         let lock = Lock { owner: "".into(), lease: LONGEST, version: String::new(), released: false };
-        rows.lock.insert(Place::Leases, lock);
+        rows.lock.insert(StateLocation::Leases, lock);
         let mut me = election("me");
         let mut seconds = 0;
         while !me.leads(start + SECOND * seconds) {
             step(&mut me, &mut rows, start + SECOND * seconds, seconds);
             seconds += 4;
-            let vacant = me.is_vacant(start + SECOND * seconds, rows.lock.get(&Place::Leases));
+            let vacant = me.is_vacant(start + SECOND * seconds, rows.lock.get(&StateLocation::Leases));
             assert_eq!(vacant, (121..128).contains(&seconds), "{seconds}");
         }
         assert!((121..=130).contains(&seconds), "{seconds}");
@@ -387,7 +387,7 @@ mod tests {
         step(&mut other, &mut rows, start, 2);
         assert!(me.leads(start) && !other.leads(start));
         let write = me.stand_back(start + SECOND * 12).unwrap();
-        rows.write_lock(Place::Leases, &write).unwrap();
+        rows.write_lock(StateLocation::Leases, &write).unwrap();
         step(&mut me, &mut rows, start + SECOND, 3);
         assert!(!me.leads(start + SECOND));
         step(&mut other, &mut rows, start + SECOND * 4, 4);
@@ -406,14 +406,14 @@ mod tests {
                 let version = || number.to_string();
                 let mut next = all[who].next(now, version);
                 if next == Next::Read {
-                    let row = rows.lock.get(&Place::Leases).cloned();
+                    let row = rows.lock.get(&StateLocation::Leases).cloned();
                     next = all[who].read(now, row.as_ref(), version);
                 }
                 if let Next::Write(write) = next {
                     let outcome = match fate {
                         0 => Err(Error::Ambiguous(String::new())),
-                        1 => rows.write_lock(Place::Leases, &write).and(Err(Error::Ambiguous(String::new()))),
-                        _ => rows.write_lock(Place::Leases, &write),
+                        1 => rows.write_lock(StateLocation::Leases, &write).and(Err(Error::Ambiguous(String::new()))),
+                        _ => rows.write_lock(StateLocation::Leases, &write),
                     };
                     all[who].written(&outcome);
                 }

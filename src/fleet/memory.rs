@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::rows::{Dated, Generation, Lock, Place, Report, Stage};
+use super::rows::{Dated, Generation, Lock, Report, Stage, StateLocation};
 use super::store::{Legacy, LockWrite, Over, Store};
 use crate::lease::WorkerId;
 use crate::lease::table::Error;
@@ -17,20 +17,20 @@ pub struct Rows {
     /// Nothing is permitted on the tables of earlier versions.
     pub legacy_denied: bool,
     /// The lock.
-    pub lock: BTreeMap<Place, Lock>,
+    pub lock: BTreeMap<StateLocation, Lock>,
     /// The generation.
-    pub generation: BTreeMap<Place, Dated<Generation>>,
+    pub generation: BTreeMap<StateLocation, Dated<Generation>>,
     /// The move into one table.
     pub stage: Option<Dated<Stage>>,
     /// The reports.
-    pub reports: BTreeMap<(Place, String), Report>,
+    pub reports: BTreeMap<(StateLocation, String), Report>,
 }
 
 impl Rows {
-    fn is_there(&self, place: Place) -> Result<(), Error> {
+    fn is_there(&self, place: StateLocation) -> Result<(), Error> {
         match place {
-            Place::Legacy if !self.legacy.state => Err(Error::Missing("CoordinatorState".to_owned())),
-            Place::Legacy | Place::Leases => Ok(()),
+            StateLocation::Legacy if !self.legacy.state => Err(Error::Missing("CoordinatorState".to_owned())),
+            StateLocation::Legacy | StateLocation::Leases => Ok(()),
         }
     }
 
@@ -38,7 +38,7 @@ impl Rows {
     ///
     /// # Errors
     /// [`Error::Conflict`] if the condition doesn't hold.
-    pub fn write_lock(&mut self, place: Place, write: &LockWrite) -> Result<(), Error> {
+    pub fn write_lock(&mut self, place: StateLocation, write: &LockWrite) -> Result<(), Error> {
         self.is_there(place)?;
         let lock = self.lock.get(&place);
         let holds = match write {
@@ -75,7 +75,7 @@ impl Rows {
     /// [`Error::Conflict`] if the condition doesn't hold.
     pub fn write_generation(
         &mut self,
-        place: Place,
+        place: StateLocation,
         over: Option<Generation>,
         row: &Dated<Generation>,
     ) -> Result<(), Error> {
@@ -92,7 +92,7 @@ impl Rows {
     /// # Errors
     /// [`Error::Conflict`] if the condition doesn't hold.
     pub fn write_stage(&mut self, over: Option<Stage>, row: Option<&Dated<Stage>>) -> Result<(), Error> {
-        self.is_there(Place::Legacy)?;
+        self.is_there(StateLocation::Legacy)?;
         if self.stage.as_ref().map(|row| row.now.state) != over {
             return Err(Error::Conflict("TableMigration3.5".into()));
         }
@@ -101,13 +101,13 @@ impl Rows {
     }
 
     fn is_leader(&self, leader: &WorkerId) -> Result<(), Error> {
-        let leads = self.lock.get(&Place::Legacy).is_some_and(|lock| lock.owner == *leader);
+        let leads = self.lock.get(&StateLocation::Legacy).is_some_and(|lock| lock.owner == *leader);
         if leads { Ok(()) } else { Err(Error::Conflict("Leader".into())) }
     }
 
     /// The generation is the only row that can be left.
     pub fn left(&self) -> Vec<String> {
-        self.generation.get(&Place::Legacy).map(|_| "Migration3.0".to_owned()).into_iter().collect()
+        self.generation.get(&StateLocation::Legacy).map(|_| "Migration3.0".to_owned()).into_iter().collect()
     }
 
     /// As DynamoDB would.
@@ -116,8 +116,8 @@ impl Rows {
     /// [`Error::Conflict`] if somebody else has the lock.
     pub fn relocate(&mut self, leader: &WorkerId) -> Result<(), Error> {
         self.is_leader(leader)?;
-        if let Some(row) = self.generation.remove(&Place::Legacy) {
-            self.generation.insert(Place::Leases, row);
+        if let Some(row) = self.generation.remove(&StateLocation::Legacy) {
+            self.generation.insert(StateLocation::Leases, row);
         }
         Ok(())
     }
@@ -132,14 +132,14 @@ impl Rows {
     }
 
     /// As DynamoDB would.
-    pub fn retract(&mut self, place: Place, worker: &str, at: i64) -> bool {
+    pub fn retract(&mut self, place: StateLocation, worker: &str, at: i64) -> bool {
         let key = (place, worker.to_owned());
         let found = self.reports.get(&key).is_some_and(|report| report.at == Some(at));
         found && self.reports.remove(&key).is_some()
     }
 
     /// Those of one place.
-    pub fn reports_of(&self, place: Place) -> Vec<Report> {
+    pub fn reports_of(&self, place: StateLocation) -> Vec<Report> {
         self.reports.iter().filter(|((at, _), _)| *at == place).map(|(_, report)| report.clone()).collect()
     }
 }
@@ -167,21 +167,25 @@ impl Store for Memory {
         })
     }
 
-    fn lock(&self, place: Place) -> BoxFuture<'_, Result<Option<Lock>, Error>> {
+    fn lock(&self, place: StateLocation) -> BoxFuture<'_, Result<Option<Lock>, Error>> {
         Box::pin(async move { Ok(self.rows().lock.get(&place).cloned()) })
     }
 
-    fn write_lock<'a>(&'a self, place: Place, write: &'a LockWrite) -> BoxFuture<'a, Result<(), Error>> {
+    fn write_lock<'a>(
+        &'a self,
+        place: StateLocation,
+        write: &'a LockWrite,
+    ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move { self.rows().write_lock(place, write) })
     }
 
-    fn generation(&self, place: Place) -> BoxFuture<'_, Result<Option<Dated<Generation>>, Error>> {
+    fn generation(&self, place: StateLocation) -> BoxFuture<'_, Result<Option<Dated<Generation>>, Error>> {
         Box::pin(async move { Ok(self.rows().generation.get(&place).cloned()) })
     }
 
     fn write_generation<'a>(
         &'a self,
-        place: Place,
+        place: StateLocation,
         over: Option<Generation>,
         row: &'a Dated<Generation>,
     ) -> BoxFuture<'a, Result<(), Error>> {
@@ -223,18 +227,23 @@ impl Store for Memory {
         Box::pin(async move { self.rows().finish(leader, row) })
     }
 
-    fn reports(&self, place: Place) -> BoxFuture<'_, Result<Vec<Report>, Error>> {
+    fn reports(&self, place: StateLocation) -> BoxFuture<'_, Result<Vec<Report>, Error>> {
         Box::pin(async move { Ok(self.rows().reports_of(place)) })
     }
 
-    fn report<'a>(&'a self, place: Place, report: &'a Report) -> BoxFuture<'a, Result<(), Error>> {
+    fn report<'a>(&'a self, place: StateLocation, report: &'a Report) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
             self.rows().reports.insert((place, report.worker.clone()), report.clone());
             Ok(())
         })
     }
 
-    fn retract<'a>(&'a self, place: Place, worker: &'a str, at: i64) -> BoxFuture<'a, Result<bool, Error>> {
+    fn retract<'a>(
+        &'a self,
+        place: StateLocation,
+        worker: &'a str,
+        at: i64,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
         Box::pin(async move { Ok(self.rows().retract(place, worker, at)) })
     }
 }

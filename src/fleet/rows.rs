@@ -1,7 +1,7 @@
 //! The rows that a fleet of KCL 3 keeps beside its leases.
 //!
-//! Until KCL 3.4 in two tables of their own ([`Place::Legacy`]), since 3.5 in the lease table
-//! ([`Place::Leases`]). In KCL: `CoordinatorState` and what extends it, `WorkerMetricStats`.
+//! Until KCL 3.4 in two tables of their own ([`StateLocation::Legacy`]), since 3.5 in the lease table
+//! ([`StateLocation::Leases`]). In KCL: `CoordinatorState` and what extends it, `WorkerMetricStats`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::lease::WorkerId;
 
 /// Where a row is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Place {
+pub enum StateLocation {
     /// `…-CoordinatorState` and `…-WorkerMetricStats`.
     Legacy,
     /// The lease table.

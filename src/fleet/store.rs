@@ -5,7 +5,7 @@
 //! [`Error::Conflict`], an answer that says nothing is [`Error::Ambiguous`]. In KCL: `CoordinatorStateDAO`,
 //! `WorkerMetricStatsDAO`, `AmazonDynamoDBLockClient`.
 
-use super::rows::{Dated, Generation, Lock, Place, Report, Stage};
+use super::rows::{Dated, Generation, Lock, Report, Stage, StateLocation};
 use crate::lease::WorkerId;
 use crate::lease::table::Error;
 use crate::shard::BoxFuture;
@@ -64,21 +64,25 @@ pub trait Store: Send + Sync {
     fn legacy(&self) -> BoxFuture<'_, Result<Legacy, Error>>;
 
     /// The lock.
-    fn lock(&self, place: Place) -> BoxFuture<'_, Result<Option<Lock>, Error>>;
+    fn lock(&self, place: StateLocation) -> BoxFuture<'_, Result<Option<Lock>, Error>>;
 
     /// Writes the lock.
-    fn write_lock<'a>(&'a self, place: Place, write: &'a LockWrite) -> BoxFuture<'a, Result<(), Error>>;
+    fn write_lock<'a>(
+        &'a self,
+        place: StateLocation,
+        write: &'a LockWrite,
+    ) -> BoxFuture<'a, Result<(), Error>>;
 
     /// Makes the table of the reports of KCL before 3.5, where somebody has deleted it.
     fn make_reports(&self) -> BoxFuture<'_, Result<(), Error>>;
 
     /// The generation of the fleet. A row that can't be read is [`Error::Denied`].
-    fn generation(&self, place: Place) -> BoxFuture<'_, Result<Option<Dated<Generation>>, Error>>;
+    fn generation(&self, place: StateLocation) -> BoxFuture<'_, Result<Option<Dated<Generation>>, Error>>;
 
     /// Writes it over a row with this state, or over none.
     fn write_generation<'a>(
         &'a self,
-        place: Place,
+        place: StateLocation,
         over: Option<Generation>,
         row: &'a Dated<Generation>,
     ) -> BoxFuture<'a, Result<(), Error>>;
@@ -107,11 +111,16 @@ pub trait Store: Send + Sync {
     fn finish<'a>(&'a self, leader: &'a WorkerId, row: &'a Dated<Stage>) -> BoxFuture<'a, Result<(), Error>>;
 
     /// What every worker says of its load.
-    fn reports(&self, place: Place) -> BoxFuture<'_, Result<Vec<Report>, Error>>;
+    fn reports(&self, place: StateLocation) -> BoxFuture<'_, Result<Vec<Report>, Error>>;
 
     /// Says what this worker does, whatever it said before.
-    fn report<'a>(&'a self, place: Place, report: &'a Report) -> BoxFuture<'a, Result<(), Error>>;
+    fn report<'a>(&'a self, place: StateLocation, report: &'a Report) -> BoxFuture<'a, Result<(), Error>>;
 
     /// Takes back a report if it is still the one of that time; says whether it was.
-    fn retract<'a>(&'a self, place: Place, worker: &'a str, at: i64) -> BoxFuture<'a, Result<bool, Error>>;
+    fn retract<'a>(
+        &'a self,
+        place: StateLocation,
+        worker: &'a str,
+        at: i64,
+    ) -> BoxFuture<'a, Result<bool, Error>>;
 }

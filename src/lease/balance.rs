@@ -179,7 +179,7 @@ struct Worker<'m> {
 
 /// A worker's place among those with room: the first gets the next lease.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+struct Rank {
     late: bool,
     /// As bits: those of a number that isn't negative are in its order.
     pressure: u64,
@@ -210,7 +210,7 @@ struct Fleet<'a> {
     /// Who has each lease, as far as it is one of the workers. Moves change it.
     owners: Vec<Option<usize>>,
     /// The workers that have room.
-    queue: BTreeSet<Place>,
+    queue: BTreeSet<Rank>,
     /// How many metrics there are, throughput included.
     metrics: usize,
     /// Their averages before this run gave anything away.
@@ -522,7 +522,7 @@ impl<'a> Fleet<'a> {
 
     /// Its place in the queue goes by what is changed.
     fn change(&mut self, worker: usize, change: impl FnOnce(&mut Worker<'a>)) {
-        let place = self.place_of(worker);
+        let place = self.rank_of(worker);
         self.queue.remove(&place);
         change(&mut self.workers[worker]);
         self.enqueue(worker);
@@ -533,16 +533,16 @@ impl<'a> Fleet<'a> {
         worker.load <= self.rules.max_throughput && worker.count < self.rules.max_leases.min(worker.most)
     }
 
-    fn place_of(&self, index: usize) -> Place {
+    fn rank_of(&self, index: usize) -> Rank {
         let worker = &self.workers[index];
         // Rounded: what differs by the order of its summands alone is a tie.
         let pressure = ((self.pressure(worker) * 1e9).round().max(0.0) + 0.0).to_bits();
-        Place { late: worker.late, pressure, count: worker.count, worker: index }
+        Rank { late: worker.late, pressure, count: worker.count, worker: index }
     }
 
     fn enqueue(&mut self, worker: usize) {
         if self.has_room(worker) {
-            self.queue.insert(self.place_of(worker));
+            self.queue.insert(self.rank_of(worker));
         }
     }
 }

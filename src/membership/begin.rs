@@ -11,7 +11,7 @@ use crate::clock;
 use crate::cpu::Surroundings;
 use crate::fleet::layout::{Layout, TooEarly};
 use crate::fleet::report;
-use crate::fleet::rows::{Dated, Generation, Place, Report};
+use crate::fleet::rows::{Dated, Generation, Report, StateLocation};
 use crate::fleet::store::Legacy;
 use crate::fleet::version::{self, Configured, Start};
 use crate::fleet::{Mode, Store};
@@ -126,7 +126,7 @@ pub async fn begin(store: &dyn Store, table: &dyn Table, settings: &Settings) ->
         }
     };
     // KCL 3.5 makes none, and its workers could never report.
-    if layout.writes() == Place::Legacy && !legacy.reports && mode != Mode::Phase1 {
+    if layout.writes() == StateLocation::Legacy && !legacy.reports && mode != Mode::Phase1 {
         store.make_reports().await?;
     }
     let wanted = matches!(mode, Mode::ThreeX | Mode::Upgrade);
@@ -176,7 +176,7 @@ async fn begin_with_leases(
 ) -> Result<Begun, Error> {
     let leases = table.list().await?;
     let index = table.index(false).await.unwrap_or(false);
-    let stored = store.generation(Place::Leases).await?.is_some();
+    let stored = store.generation(StateLocation::Leases).await?.is_some();
     if stored || !version::is_two_x_for_sure(settings.configured, &leases, index) {
         return Err(Error::Beside(error));
     }
@@ -191,7 +191,7 @@ async fn begin_with_leases(
 pub(super) async fn generation(
     store: &dyn Store,
     layout: Layout,
-) -> Result<Option<(Place, Dated<Generation>)>, table::Error> {
+) -> Result<Option<(StateLocation, Dated<Generation>)>, table::Error> {
     for place in layout.reads() {
         if let Some(row) = store.generation(*place).await? {
             return Ok(Some((*place, row)));
@@ -247,7 +247,7 @@ mod tests {
         let (state, table) = (State::default(), Memory::default());
         let begun = begin(&state, &table, &settings(Configured::Default)).await.unwrap();
         assert_eq!((begun.mode, begun.layout, begun.alone), (Mode::ThreeX, Layout::Complete, true));
-        let row = state.rows().generation[&Place::Leases].clone();
+        let row = state.rows().generation[&StateLocation::Leases].clone();
         assert_eq!((row.now.state, row.now.by.as_str()), (Generation::ThreeX, "me"));
         let again = begin(&state, &table, &settings(Configured::Compatible)).await.unwrap();
         assert_eq!(again.mode, Mode::ThreeX, "what is stored outweighs the setting");
@@ -358,7 +358,7 @@ mod tests {
         table.put(lease(false));
         let begun = begin(&state, &table, &settings(Configured::Default)).await.unwrap();
         assert_eq!((begun.mode, begun.layout), (Mode::ThreeX, Layout::Init));
-        assert!(state.rows().generation.contains_key(&Place::Legacy));
+        assert!(state.rows().generation.contains_key(&StateLocation::Legacy));
         let early = begin(&state, &table, &Settings { migrate: true, ..settings(Configured::Default) }).await;
         assert!(matches!(early, Err(Error::TooEarly(TooEarly))));
     }

@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 use super::begin::reports;
 use super::{Done, JUDGE, JUDGE_APART, Member};
 use crate::fleet::report::{Verdict, with_renewing};
-use crate::fleet::rows::{Place, Report};
+use crate::fleet::rows::{Report, StateLocation};
 use crate::lease::{WorkerId, table};
 use crate::metrics::OfWorker;
 
@@ -24,8 +24,8 @@ impl Member {
     pub(super) fn judge(&mut self, now: Instant) {
         self.due.judge = now
             + match self.writes {
-                Place::Leases => JUDGE,
-                Place::Legacy => JUDGE.min(self.settings.failover * JUDGE_APART),
+                StateLocation::Leases => JUDGE,
+                StateLocation::Legacy => JUDGE.min(self.settings.failover * JUDGE_APART),
             };
         self.busy.judge = true;
         let (store, layout) = (self.store.clone(), self.layout);

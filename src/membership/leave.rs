@@ -42,7 +42,7 @@ impl Member {
             tokio::select! {
                 biased;
                 () = gone.cancelled() => break,
-                Some(question) = self.ends.heirs.recv() => {
+                Some(question) = self.ends.successors.recv() => {
                     // One look is good for all that are given back together.
                     if read.is_none_or(|at| Instant::now() > at + FAREWELL / 10) {
                         read = Some(Instant::now());

@@ -17,7 +17,7 @@ use super::{Done, Member};
 use crate::fleet::Store;
 use crate::fleet::layout::Layout;
 use crate::fleet::lock::{Election, Terms};
-use crate::fleet::rows::{Dated, Place, Report, Stage};
+use crate::fleet::rows::{Dated, Report, Stage, StateLocation};
 use crate::fleet::table_migration::{Step, survey};
 use crate::lease::{WorkerId, table};
 use crate::metrics::{Move, OfWorker, Supporters, Tables};
@@ -160,8 +160,8 @@ fn written(step: Step) -> Option<Move> {
 async fn surveyed(store: &dyn Store) -> Result<Surveyed, table::Error> {
     Ok(Surveyed {
         stage: store.stage().await?,
-        old: store.reports(Place::Legacy).await?,
-        new: store.reports(Place::Leases).await?,
+        old: store.reports(StateLocation::Legacy).await?,
+        new: store.reports(StateLocation::Leases).await?,
         left: store.left().await?,
     })
 }

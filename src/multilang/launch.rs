@@ -77,7 +77,7 @@ pub enum Outgoing {
     /// A line.
     Line(Vec<u8>),
     /// The line of a batch, as it was made when the batch was read.
-    Ready(Bytes),
+    Encoded(Bytes),
     /// The line of a batch, made while it is written: nobody holds it whole.
     Batch {
         /// The records.
@@ -91,8 +91,8 @@ impl Outgoing {
     /// A batch.
     pub fn batch(records: Records, millis_behind_latest: Option<i64>) -> Self {
         match records {
-            Records::Ready(ready) => Self::Ready(ready.line().clone()),
-            Records::Each(records) => Self::Batch { records, millis_behind_latest },
+            Records::Encoded(ready) => Self::Encoded(ready.line().clone()),
+            Records::Decoded(records) => Self::Batch { records, millis_behind_latest },
         }
     }
 
@@ -100,7 +100,7 @@ impl Outgoing {
     pub fn into_line(self) -> Vec<u8> {
         match self {
             Self::Line(line) => line,
-            Self::Ready(line) => line.into(),
+            Self::Encoded(line) => line.into(),
             Self::Batch { records, millis_behind_latest } => {
                 let mut out = Vec::new();
                 let mut line = BatchLine::begin(&mut out);

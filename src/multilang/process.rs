@@ -333,7 +333,7 @@ async fn write_messages(
     while let Some(message) = messages.recv().await {
         let written = match message {
             Outgoing::Line(line) => stdin.write_all(&line).await,
-            Outgoing::Ready(line) => stdin.write_all(&line).await,
+            Outgoing::Encoded(line) => stdin.write_all(&line).await,
             Outgoing::Batch { records, millis_behind_latest } => {
                 write_batch(&mut stdin, records, millis_behind_latest).await
             }

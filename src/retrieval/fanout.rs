@@ -21,7 +21,7 @@ use super::queue::Ahead;
 use super::registration::{Registered, StreamConsumer};
 use super::{Answer, Error, Start};
 use crate::backoff::Backoff;
-use crate::budget::Room;
+use crate::budget::Reservation;
 use crate::metrics::OfShard;
 use crate::sequence::SequenceNumber;
 use crate::shard::{BoxFuture, ShardId};
@@ -73,7 +73,7 @@ pub trait Api: Send + Sync {
 pub trait Subscription: Send {
     /// The next event, whose `next` is a sequence number; none when Kinesis has closed it. The event takes the
     /// place of `room`, or as much as it needs. What came of an event before a cancelled call isn't lost.
-    fn next(&mut self, room: Room) -> BoxFuture<'_, Result<Option<Answer>, Error>>;
+    fn next(&mut self, room: Reservation) -> BoxFuture<'_, Result<Option<Answer>, Error>>;
 }
 
 pub(super) struct Fanout {
@@ -235,7 +235,7 @@ impl Fanout {
     }
 
     /// Room for one more event; none if nobody wants any.
-    async fn room(&self, ahead: &Ahead) -> Option<Room> {
+    async fn room(&self, ahead: &Ahead) -> Option<Reservation> {
         // At the tip the next event may be long in coming.
         let expected = if self.at_tip { LITTLE } else { self.expected };
         if !ahead.room_for(expected).await {

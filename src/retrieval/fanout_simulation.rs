@@ -121,7 +121,7 @@ struct Waves {
 }
 
 impl Subscription for Waves {
-    fn next(&mut self, _: Room) -> BoxFuture<'_, Event> {
+    fn next(&mut self, _: Reservation) -> BoxFuture<'_, Event> {
         Box::pin(async move {
             sleep_until(self.next.min(self.until)).await;
             if Instant::now() >= self.until {
@@ -181,7 +181,12 @@ impl crate::retrieval::Api for Coast {
             Ok(self.0.place(start).to_string())
         })
     }
-    fn read<'a>(&'a self, iterator: &'a str, _: usize, _: Room) -> BoxFuture<'a, Result<Answer, Error>> {
+    fn read<'a>(
+        &'a self,
+        iterator: &'a str,
+        _: usize,
+        _: Reservation,
+    ) -> BoxFuture<'a, Result<Answer, Error>> {
         Box::pin(async {
             let place: usize = iterator.parse().unwrap();
             self.0.reads.lock().unwrap().push((self.0.began.elapsed(), place));

@@ -5,7 +5,7 @@ use crate::budget::Budget;
 use crate::recognition::Recognition;
 use crate::record::Record;
 use crate::retrieval::registration::{self, Status};
-use crate::retrieval::{Feed, Most, Settings, ShardOfStream, Source};
+use crate::retrieval::{Feed, PrefetchLimits, Settings, ShardOfStream, Source};
 use crate::shard::{self, ChildShard, Filter, HashRange, Shard};
 use crate::stream::StreamId;
 use std::collections::{BTreeSet, VecDeque};
@@ -29,7 +29,7 @@ pub(super) struct Script {
 struct Scripted(VecDeque<Event>, Duration);
 
 impl Subscription for Scripted {
-    fn next(&mut self, _: Room) -> BoxFuture<'_, Event> {
+    fn next(&mut self, _: Reservation) -> BoxFuture<'_, Event> {
         let pause = self.1;
         match self.0.pop_front() {
             Some(event) => Box::pin(async move {
@@ -71,7 +71,7 @@ impl crate::retrieval::Api for Script {
         self.starts.lock().unwrap().push((start.clone(), Duration::ZERO));
         Box::pin(async { Ok("iterator".to_owned()) })
     }
-    fn read<'a>(&'a self, _: &'a str, _: usize, _: Room) -> BoxFuture<'a, Result<Answer, Error>> {
+    fn read<'a>(&'a self, _: &'a str, _: usize, _: Reservation) -> BoxFuture<'a, Result<Answer, Error>> {
         Box::pin(async { end().map(Option::unwrap) })
     }
 }
@@ -138,7 +138,7 @@ pub(super) fn source(script: &Arc<Script>) -> Source {
         near: Duration::ZERO,
         keep_empty: false,
         retry: Duration::from_millis(500),
-        ahead: Most::default(),
+        ahead: PrefetchLimits::default(),
     };
     Source {
         api: script.clone(),

@@ -98,12 +98,12 @@ impl Place {
         }
         let end = answer.next.is_none().then_some(answer.children);
         let (records, dropped) = match answer.records {
-            Records::Each(records) => {
+            Records::Decoded(records) => {
                 let Expanded { records, dropped } =
                     aggregation::expand(records, self.range, &self.shard, &self.source.budget);
-                (Records::Each(records), dropped)
+                (Records::Decoded(records), dropped)
             }
-            ready @ Records::Ready(_) => (ready, 0),
+            ready @ Records::Encoded(_) => (ready, 0),
         };
         let fetched = OfShard::Fetched {
             records: records.len(),

@@ -17,7 +17,7 @@ use super::queue::Ahead;
 use super::{Answer, Error, Settings};
 use crate::backoff::Backoff;
 use crate::batch::{Batch, Sizes};
-use crate::budget::{LARGEST, Room};
+use crate::budget::{LARGEST, Reservation};
 use crate::metrics::OfShard;
 use crate::shard::ChildShard;
 
@@ -169,7 +169,7 @@ impl Polling {
 
     /// Room for an answer; none if there was none for a while. Others wait behind this reservation meanwhile, and there may
     /// be room for a smaller answer by then.
-    async fn room(&mut self, bytes: usize, ahead: &Ahead) -> Option<Room> {
+    async fn room(&mut self, bytes: usize, ahead: &Ahead) -> Option<Reservation> {
         let got = {
             let Place { source, shard, .. } = &self.place;
             let mut room = std::pin::pin!(source.budget.reserve_for(bytes, ahead.awaited()));
@@ -197,7 +197,7 @@ impl Polling {
         }
     }
 
-    async fn read(&self, iterator: &str, limit: usize, room: Room) -> Result<Answer, Error> {
+    async fn read(&self, iterator: &str, limit: usize, room: Reservation) -> Result<Answer, Error> {
         let source = &self.place.source;
         // Held for one call, which has a limit of time. Nobody closes it.
         let _call = source.calls.acquire().await;

@@ -10,7 +10,7 @@ use super::*;
 use crate::budget::Budget;
 use crate::record::Record;
 use crate::retrieval::fanout::tests::{recognised, stream, the_shard};
-use crate::retrieval::{Api, Feed, Most, Source, Start};
+use crate::retrieval::{Api, Feed, PrefetchLimits, Source, Start};
 use crate::sequence::SequenceNumber;
 use crate::shard::{self, BoxFuture, Filter, HashRange, Shard, ShardId};
 use crate::stream::StreamId;
@@ -125,7 +125,12 @@ impl Api for World {
     }
 
     /// One record at a time: the number of a record is that of those up to it.
-    fn read<'a>(&'a self, iterator: &'a str, _: usize, _: Room) -> BoxFuture<'a, Result<Answer, Error>> {
+    fn read<'a>(
+        &'a self,
+        iterator: &'a str,
+        _: usize,
+        _: Reservation,
+    ) -> BoxFuture<'a, Result<Answer, Error>> {
         Box::pin(async {
             let place: usize = iterator.parse().unwrap();
             let (there, reached) = {
@@ -172,7 +177,7 @@ fn source(world: &Arc<World>) -> Source {
             near: Duration::ZERO,
             keep_empty: false,
             retry: Duration::from_millis(500),
-            ahead: Most::default(),
+            ahead: PrefetchLimits::default(),
         },
         budget: Budget::new(1_000_000),
         closed: Arc::default(),

@@ -7,7 +7,7 @@ use crate::recognition::Recognition;
 use crate::record::{Data, Record};
 use crate::retrieval::fanout::tests::{recognised, stream, the_shard};
 use crate::retrieval::place::CLOCK_MARGIN_MILLIS;
-use crate::retrieval::{Api, Feed, Most, Source, Start};
+use crate::retrieval::{Api, Feed, PrefetchLimits, Source, Start};
 use crate::sequence::{Sequence, SequenceNumber};
 use crate::shard::{self, BoxFuture, Filter, HashRange, Shard, ShardId};
 use crate::stream::StreamId;
@@ -36,7 +36,7 @@ impl Api for Script {
             if refused { Err(Error::Denied("no such number".into())) } else { Ok("i".to_owned()) }
         })
     }
-    fn read<'a>(&'a self, _: &'a str, _: usize, _: Room) -> BoxFuture<'a, Result<Answer, Error>> {
+    fn read<'a>(&'a self, _: &'a str, _: usize, _: Reservation) -> BoxFuture<'a, Result<Answer, Error>> {
         let answer = self.answers.lock().unwrap().pop_front();
         Box::pin(async {
             answer.unwrap_or_else(|| Ok(Answer { next: Some("i".into()), ..Answer::default() }))
@@ -79,7 +79,7 @@ fn settings() -> Settings {
         near: Duration::ZERO,
         keep_empty: false,
         retry: Duration::from_millis(100),
-        ahead: Most::default(),
+        ahead: PrefetchLimits::default(),
     }
 }
 
@@ -288,7 +288,7 @@ impl Api for Endless {
         &'a self,
         iterator: &'a str,
         limit: usize,
-        mut room: Room,
+        mut room: Reservation,
     ) -> BoxFuture<'a, Result<Answer, Error>> {
         // Kinesis puts no more than 10 MiB of data in one answer, but one record always.
         let count = limit.min(MOST / self.size).max(1);

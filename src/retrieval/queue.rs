@@ -11,7 +11,7 @@ use crate::budget::{Awaited, Share};
 
 /// What may wait for one child. One batch may always, whatever its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Most {
+pub struct PrefetchLimits {
     /// Answers of Kinesis.
     pub batches: usize,
     /// Records.
@@ -20,7 +20,7 @@ pub struct Most {
     pub bytes: usize,
 }
 
-impl Default for Most {
+impl Default for PrefetchLimits {
     /// `PollingConfig.maxPendingProcessRecordsInput`, `PrefetchRecordsPublisher`.
     fn default() -> Self {
         Self { batches: 4, records: 30_000, bytes: 8 * 1024 * 1024 }
@@ -48,7 +48,7 @@ impl Waiting {
 /// Told how many records wait now, whenever that changes.
 pub(super) type Tell = Arc<dyn Fn(usize) + Send + Sync>;
 
-pub(super) fn queue(most: Most, share: Share, tell: Tell) -> (Ahead, Batches) {
+pub(super) fn queue(most: PrefetchLimits, share: Share, tell: Tell) -> (Ahead, Batches) {
     let (sender, batches) = mpsc::unbounded_channel();
     let waiting = Arc::new(watch::Sender::new(Waiting::default()));
     let (is_awaited, awaited) = Awaited::new();
@@ -58,7 +58,7 @@ pub(super) fn queue(most: Most, share: Share, tell: Tell) -> (Ahead, Batches) {
 
 /// The reader's end.
 pub(super) struct Ahead {
-    most: Most,
+    most: PrefetchLimits,
     share: Share,
     awaited: Awaited,
     waiting: Arc<watch::Sender<Waiting>>,
@@ -199,7 +199,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_bound_holds_back_the_next_fetch_until_something_is_taken() {
-        let most = Most { batches: 3, records: 10, bytes: 90 };
+        let most = PrefetchLimits { batches: 3, records: 10, bytes: 90 };
         let budget = Budget::new(1_000_000);
         for (first, second) in [((1, 1), (1, 1)), ((5, 1), (5, 1)), ((1, 45), (1, 45))] {
             let (ahead, mut batches) = queue(most, budget.share(), Arc::new(|_| ()));
@@ -221,7 +221,7 @@ mod tests {
     #[tokio::test]
     async fn one_batch_may_wait_whatever_its_size_and_a_small_share_leaves_it_at_that() {
         let budget = Budget::new(600);
-        let (ahead, mut batches) = queue(Most::default(), budget.share(), Arc::new(|_| ()));
+        let (ahead, mut batches) = queue(PrefetchLimits::default(), budget.share(), Arc::new(|_| ()));
         assert!(fits(&ahead).await);
         ahead.send(batch(1, 9));
         assert!(!fits(&ahead).await);

@@ -12,13 +12,13 @@ use multilangd::aws::state::State;
 use multilangd::fleet::Store;
 use multilangd::fleet::memory::Memory;
 use multilangd::fleet::report::Recorder;
-use multilangd::fleet::rows::{Dated, Generation, Lock, Place, Stage};
+use multilangd::fleet::rows::{Dated, Generation, Lock, Stage, StateLocation};
 use multilangd::fleet::store::{Legacy, LockWrite, Over};
 use multilangd::lease::WorkerId;
 use multilangd::lease::table::Error;
 use multilangd::local::tables::Tables;
 
-const BOTH: [Place; 2] = [Place::Legacy, Place::Leases];
+const BOTH: [StateLocation; 2] = [StateLocation::Legacy, StateLocation::Leases];
 const NOW: i64 = 1_795_405_837_123;
 
 struct Subject {
@@ -103,12 +103,12 @@ async fn a_lock_row_without_a_version_is_replaced() {
         let put =
             client.put_item().table_name("app").item("leaseKey", text("Leader")).item("ownerName", text("a"));
         put.send().await.unwrap();
-        let found = store.lock(Place::Leases).await.unwrap().unwrap();
+        let found = store.lock(StateLocation::Leases).await.unwrap().unwrap();
         assert!(found.is_broken() && found.lease == Duration::from_secs(120), "{name}: {found:?}");
         let write = acquire("b", "1", Over::Broken);
-        assert_eq!(store.write_lock(Place::Leases, &write).await, Ok(()), "{name}");
-        assert_eq!(store.lock(Place::Leases).await, Ok(Some(lock("b", "1"))), "{name}");
-        assert!(is_conflict(&store.write_lock(Place::Leases, &write).await), "{name}");
+        assert_eq!(store.write_lock(StateLocation::Leases, &write).await, Ok(()), "{name}");
+        assert_eq!(store.lock(StateLocation::Leases).await, Ok(Some(lock("b", "1"))), "{name}");
+        assert!(is_conflict(&store.write_lock(StateLocation::Leases, &write).await), "{name}");
     }
 }
 
@@ -173,19 +173,19 @@ async fn rows_move_for_the_leader_alone_and_the_last_stage_is_in_both_tables() {
     let (me, other) = (WorkerId::from("me"), WorkerId::from("other"));
     for Subject { name, store, .. } in &subjects(true).await {
         let generation = Dated::first(Generation::ThreeX, Generation::Init, &me, NOW);
-        store.write_generation(Place::Legacy, None, &generation).await.unwrap();
-        store.write_lock(Place::Legacy, &acquire("me", "1", Over::Nothing)).await.unwrap();
+        store.write_generation(StateLocation::Legacy, None, &generation).await.unwrap();
+        store.write_lock(StateLocation::Legacy, &acquire("me", "1", Over::Nothing)).await.unwrap();
         let stage = Dated::first(Stage::Deployed, Stage::Init, &me, NOW);
         store.write_stage(None, &stage).await.unwrap();
         let left = store.left().await.unwrap();
         assert_eq!(left, ["Migration3.0"], "{name}");
         assert!(is_conflict(&store.relocate(&other, &left).await), "{name}");
-        assert_eq!(store.generation(Place::Leases).await, Ok(None), "{name}");
+        assert_eq!(store.generation(StateLocation::Leases).await, Ok(None), "{name}");
         for _ in 0..2 {
             assert_eq!(store.relocate(&me, &left).await, Ok(()), "{name}: safe to repeat");
             assert_eq!(store.left().await, Ok(vec![]), "{name}");
-            assert_eq!(store.generation(Place::Legacy).await, Ok(None), "{name}");
-            assert_eq!(store.generation(Place::Leases).await, Ok(Some(generation.clone())), "{name}");
+            assert_eq!(store.generation(StateLocation::Legacy).await, Ok(None), "{name}");
+            assert_eq!(store.generation(StateLocation::Leases).await, Ok(Some(generation.clone())), "{name}");
         }
 
         let last = stage.next(Stage::Complete, &me, NOW + 1);
@@ -196,7 +196,10 @@ async fn rows_move_for_the_leader_alone_and_the_last_stage_is_in_both_tables() {
         assert!(is_conflict(&store.finish(&other, &last).await), "{name}: not the leader");
         assert_eq!(store.finish(&me, &last).await, Ok(()), "{name}");
         assert_eq!(store.stage().await, Ok(Some(last)), "{name}");
-        assert!(store.reports(Place::Leases).await.unwrap().is_empty(), "{name}: no report came of it");
+        assert!(
+            store.reports(StateLocation::Leases).await.unwrap().is_empty(),
+            "{name}: no report came of it"
+        );
     }
 }
 
@@ -205,7 +208,7 @@ async fn rows_move_for_the_leader_alone_and_the_last_stage_is_in_both_tables() {
 async fn a_row_that_would_be_taken_for_a_lease_stays_and_one_that_was_copied_goes() {
     let Subject { store, endpoint, .. } = subjects(true).await.pop().unwrap();
     let (_tables, client) = endpoint.unwrap();
-    store.write_lock(Place::Legacy, &acquire("me", "1", Over::Nothing)).await.unwrap();
+    store.write_lock(StateLocation::Legacy, &acquire("me", "1", Over::Nothing)).await.unwrap();
     let text = |value: &str| AttributeValue::S(value.to_owned());
     let put = async |table: &str, attributes: &[(&str, &str)]| {
         let item = attributes.iter().map(|(name, value)| ((*name).to_owned(), text(value))).collect();
@@ -234,12 +237,12 @@ async fn a_row_that_would_be_taken_for_a_lease_stays_and_one_that_was_copied_goe
 async fn without_tables_of_earlier_versions_there_are_no_rows_in_them() {
     for Subject { name, store, .. } in &subjects(false).await {
         assert_eq!(store.legacy().await, Ok(Legacy::default()), "{name}");
-        assert_eq!(store.lock(Place::Legacy).await, Ok(None), "{name}");
-        assert_eq!(store.generation(Place::Legacy).await, Ok(None), "{name}");
+        assert_eq!(store.lock(StateLocation::Legacy).await, Ok(None), "{name}");
+        assert_eq!(store.generation(StateLocation::Legacy).await, Ok(None), "{name}");
         assert_eq!(store.stage().await, Ok(None), "{name}");
-        assert_eq!(store.reports(Place::Legacy).await, Ok(vec![]), "{name}");
+        assert_eq!(store.reports(StateLocation::Legacy).await, Ok(vec![]), "{name}");
         let write = acquire("me", "1", Over::Nothing);
-        let refused = store.write_lock(Place::Legacy, &write).await;
+        let refused = store.write_lock(StateLocation::Legacy, &write).await;
         assert!(matches!(refused, Err(Error::Missing(_))), "{name}: {refused:?}");
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use multilangd::fleet::report::Recorder;
-use multilangd::fleet::rows::Place;
+use multilangd::fleet::rows::StateLocation;
 use multilangd::lease::WorkerId;
 use tokio::time::{Instant, sleep};
 
@@ -158,7 +158,7 @@ fn a_dead_worker_with_a_report_from_the_future_is_given_no_leases() {
             let mut story = Story::new(3, 8, None, true);
             let ghost = WorkerId::from("ghost");
             let report = Recorder::new(false, 1).report(&ghost, wall() / 1_000 + ahead);
-            story.world.state().fleet.reports.insert((Place::Leases, ghost.to_string()), report);
+            story.world.state().fleet.reports.insert((StateLocation::Leases, ghost.to_string()), report);
             story.join(None);
             story.join(None);
             let mut unread = Duration::ZERO;
@@ -167,7 +167,7 @@ fn a_dead_worker_with_a_report_from_the_future_is_given_no_leases() {
                 unread += SECOND * u32::from(story.owners().contains_key(&Some(ghost.clone())));
             }
             let reports = &story.world.state().fleet.reports;
-            let there = reports.contains_key(&(Place::Leases, ghost.to_string()));
+            let there = reports.contains_key(&(StateLocation::Leases, ghost.to_string()));
             println!("leases of a dead worker for {unread:?} of 1200 s, its report there: {there}");
             assert!(!there);
             unread

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use multilangd::batch::Records;
-use multilangd::budget::{Budget, Room};
+use multilangd::budget::{Budget, Reservation};
 use multilangd::consumer::{Outcome, Parts, Settings, Signals, run};
 use multilangd::lease::held::{Held, Owner};
 use multilangd::lease::memory::Memory;
@@ -22,7 +22,7 @@ use multilangd::multilang::launch::{Happened, Launch, Process, SpawnError};
 use multilangd::multilang::{Outgoing, Stop};
 use multilangd::recognition::Recognition;
 use multilangd::record::{Data, Record};
-use multilangd::retrieval::{self, Answer, Api, Most, Source, Start};
+use multilangd::retrieval::{self, Answer, Api, PrefetchLimits, Source, Start};
 use multilangd::sequence::{Position, Sequence, SequenceNumber};
 use multilangd::shard::{BoxFuture, HashRange, Listed, ShardId};
 
@@ -44,7 +44,7 @@ impl Api for Slow {
         &'a self,
         iterator: &'a str,
         _: usize,
-        _: Room,
+        _: Reservation,
     ) -> BoxFuture<'a, Result<Answer, retrieval::Error>> {
         Box::pin(async move {
             if iterator != "first" {
@@ -59,7 +59,7 @@ impl Api for Slow {
                 arrival: None,
             };
             Ok(Answer {
-                records: Records::Each(vec![record]),
+                records: Records::Decoded(vec![record]),
                 next: Some("second".to_owned()),
                 ..Answer::default()
             })
@@ -153,7 +153,7 @@ async fn actions_with_a_record_after(wait: Duration) -> (Vec<String>, Outcome) {
             near: Duration::ZERO,
             keep_empty: false,
             retry: seconds(1),
-            ahead: Most { batches: 3, records: 100, bytes: 100_000 },
+            ahead: PrefetchLimits { batches: 3, records: 100, bytes: 100_000 },
         },
         budget: Budget::new(1_000_000),
         closed: Arc::default(),

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use multilangd::fleet::rows::{Generation, Place};
+use multilangd::fleet::rows::{Generation, StateLocation};
 use multilangd::lease::WorkerId;
 use tokio::time::{Instant, sleep};
 
@@ -13,7 +13,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn state(story: &Story) -> Option<Generation> {
-    story.world.state().fleet.generation.get(&Place::Leases).map(|row| row.now.state)
+    story.world.state().fleet.generation.get(&StateLocation::Leases).map(|row| row.now.state)
 }
 
 fn leader(story: &Story) -> bool {
@@ -31,8 +31,8 @@ async fn until(what: &str, limit: Duration, mut reached: impl FnMut() -> bool) -
 
 fn tool_sets(story: &Story, from: Generation, to: Generation) {
     let mut state = story.world.state();
-    let row = state.fleet.generation[&Place::Leases].next(to, &WorkerId::from("a tool"), wall());
-    state.fleet.write_generation(Place::Leases, Some(from), &row).unwrap();
+    let row = state.fleet.generation[&StateLocation::Leases].next(to, &WorkerId::from("a tool"), wall());
+    state.fleet.write_generation(StateLocation::Leases, Some(from), &row).unwrap();
 }
 
 /// Records are put, read and shared out all the while.

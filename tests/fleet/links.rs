@@ -4,9 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use multilangd::budget::Room;
+use multilangd::budget::Reservation;
 use multilangd::fleet::Store;
-use multilangd::fleet::rows::{Dated, Generation, Lock, Place, Report, Stage};
+use multilangd::fleet::rows::{Dated, Generation, Lock, Report, Stage, StateLocation};
 use multilangd::fleet::store::{Legacy, LockWrite};
 use multilangd::lease::table::Error;
 use multilangd::lease::update::Update;
@@ -233,7 +233,7 @@ impl Store for Link {
         })
     }
 
-    fn lock(&self, place: Place) -> BoxFuture<'_, Result<Option<Lock>, Error>> {
+    fn lock(&self, place: StateLocation) -> BoxFuture<'_, Result<Option<Lock>, Error>> {
         Box::pin(async move {
             let row = self.read("GetItem", |world| world.state().fleet.lock.get(&place).cloned()).await;
             let mut row = row.map_err(Error::Unavailable)?;
@@ -253,7 +253,11 @@ impl Store for Link {
         })
     }
 
-    fn write_lock<'a>(&'a self, place: Place, write: &'a LockWrite) -> BoxFuture<'a, Result<(), Error>> {
+    fn write_lock<'a>(
+        &'a self,
+        place: StateLocation,
+        write: &'a LockWrite,
+    ) -> BoxFuture<'a, Result<(), Error>> {
         let (worker, write, started) = (self.worker.clone(), write.clone(), Instant::now());
         Box::pin(async move {
             if let Err(error) = self.denied(|denied| denied.lock_writes) {
@@ -266,7 +270,7 @@ impl Store for Link {
         })
     }
 
-    fn generation(&self, place: Place) -> BoxFuture<'_, Result<Option<Dated<Generation>>, Error>> {
+    fn generation(&self, place: StateLocation) -> BoxFuture<'_, Result<Option<Dated<Generation>>, Error>> {
         Box::pin(async move {
             let row = self.read("GetItem", |world| world.state().fleet.generation.get(&place).cloned()).await;
             row.map_err(Error::Unavailable)
@@ -275,7 +279,7 @@ impl Store for Link {
 
     fn write_generation<'a>(
         &'a self,
-        place: Place,
+        place: StateLocation,
         over: Option<Generation>,
         row: &'a Dated<Generation>,
     ) -> BoxFuture<'a, Result<(), Error>> {
@@ -331,7 +335,7 @@ impl Store for Link {
         Box::pin(self.write("TransactWriteItems", move |world| world.state().finish(&leader, &row)))
     }
 
-    fn reports(&self, place: Place) -> BoxFuture<'_, Result<Vec<Report>, Error>> {
+    fn reports(&self, place: StateLocation) -> BoxFuture<'_, Result<Vec<Report>, Error>> {
         Box::pin(async move {
             let rows = self.read("Scan", |world| world.state().fleet.reports_of(place)).await;
             let rows = rows.map_err(Error::Unavailable)?;
@@ -342,7 +346,7 @@ impl Store for Link {
         })
     }
 
-    fn report<'a>(&'a self, place: Place, report: &'a Report) -> BoxFuture<'a, Result<(), Error>> {
+    fn report<'a>(&'a self, place: StateLocation, report: &'a Report) -> BoxFuture<'a, Result<(), Error>> {
         let report = report.clone();
         Box::pin(async move {
             if let Err(error) = self.denied(|denied| denied.report_writes) {
@@ -358,7 +362,12 @@ impl Store for Link {
         })
     }
 
-    fn retract<'a>(&'a self, place: Place, worker: &'a str, at: i64) -> BoxFuture<'a, Result<bool, Error>> {
+    fn retract<'a>(
+        &'a self,
+        place: StateLocation,
+        worker: &'a str,
+        at: i64,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
         let worker = worker.to_owned();
         Box::pin(self.write("DeleteItem", move |world| Ok(world.state().fleet.retract(place, &worker, at))))
     }
@@ -415,7 +424,7 @@ impl retrieval::Api for Link {
         &'a self,
         iterator: &'a str,
         limit: usize,
-        _: Room,
+        _: Reservation,
     ) -> BoxFuture<'a, Result<Answer, retrieval::Error>> {
         Box::pin(async move {
             let mut parts = iterator.split('/');

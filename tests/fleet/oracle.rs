@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use multilangd::fleet::rows::Place;
+use multilangd::fleet::rows::StateLocation;
 use multilangd::fleet::store::LockWrite;
 use multilangd::lease::update::{Change, Requirement, Update};
 use multilangd::lease::{Lease, WorkerId};
@@ -52,7 +52,7 @@ pub struct Oracle {
 /// From when until when a worker might think that it has the lock.
 #[derive(Debug, Clone)]
 struct Term {
-    place: Place,
+    place: StateLocation,
     worker: WorkerId,
     from: Instant,
     until: Instant,
@@ -316,7 +316,7 @@ impl Oracle {
     /// Somebody gives a lease to somebody else, or itself, as only the leader may.
     fn acted(&mut self, worker: &WorkerId, started: Instant, shard: &ShardId) {
         let old = self.three_tables && self.moved.is_none_or(|moved| started < moved);
-        let place = if old { Place::Legacy } else { Place::Leases };
+        let place = if old { StateLocation::Legacy } else { StateLocation::Leases };
         let is_in = |term: &&Term| term.place == place && term.worker == *worker;
         let mut terms = self.terms.iter().filter(is_in);
         if !terms.any(|term| (term.from..term.until).contains(&started)) {
@@ -329,7 +329,7 @@ impl Oracle {
     }
 
     /// The lock was written.
-    pub fn led(&mut self, worker: &WorkerId, place: Place, started: Instant, write: &LockWrite) {
+    pub fn led(&mut self, worker: &WorkerId, place: StateLocation, started: Instant, write: &LockWrite) {
         let last = self.terms.iter_mut().rfind(|term| term.place == place);
         match write {
             LockWrite::Acquire { row, .. } => {

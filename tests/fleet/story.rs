@@ -9,7 +9,7 @@ use multilangd::capacity::Capacity;
 use multilangd::config::Config;
 use multilangd::config::resolve::{Given, resolve};
 use multilangd::daemon::{self, Ports};
-use multilangd::fleet::rows::{Dated, Generation, Place, Stage};
+use multilangd::fleet::rows::{Dated, Generation, Stage, StateLocation};
 use multilangd::fleet::store::Legacy;
 use multilangd::fleet::version::Configured;
 use multilangd::lease::sync::InitialPosition;
@@ -165,7 +165,7 @@ impl Story {
         let mut state = self.world.state();
         state.fleet.legacy = Legacy { state: true, reports: true };
         let generation = Dated::first(Generation::ThreeX, Generation::Init, &java, now);
-        state.fleet.generation.insert(Place::Legacy, generation);
+        state.fleet.generation.insert(StateLocation::Legacy, generation);
         state.oracle.three_tables = true;
     }
 
@@ -175,7 +175,7 @@ impl Story {
         let mut state = self.world.state();
         state.fleet.legacy = Legacy { state: true, reports: true };
         let generation = Dated::first(Generation::ThreeX, Generation::Init, &java, now);
-        state.fleet.generation.insert(Place::Legacy, generation);
+        state.fleet.generation.insert(StateLocation::Legacy, generation);
         state.fleet.stage = Some(Dated::first(Stage::Deployed, Stage::Init, &java, now));
         state.oracle.three_tables = true;
         self.config.migrate = true;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use multilangd::fleet::memory::Rows;
-use multilangd::fleet::rows::{Dated, Place, Stage};
+use multilangd::fleet::rows::{Dated, Stage, StateLocation};
 use multilangd::fleet::store::LockWrite;
 use multilangd::lease::table::Error;
 use multilangd::lease::update::Update;
@@ -294,7 +294,7 @@ impl State {
     pub fn write_lock(
         &mut self,
         worker: &WorkerId,
-        place: Place,
+        place: StateLocation,
         started: Instant,
         write: &LockWrite,
     ) -> Result<(), Error> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use multilangd::fleet::lock::{Election, Next, Terms};
 use multilangd::fleet::memory::Rows;
-use multilangd::fleet::rows::{Lock, Place};
+use multilangd::fleet::rows::{Lock, StateLocation};
 use multilangd::fleet::store::{LockWrite, Over};
 use multilangd::lease::table::Error;
 use multilangd::lease::update::{self, Update};
@@ -118,7 +118,7 @@ impl State {
 
     fn write(&mut self, write: &LockWrite, bounds: &Bounds) -> Result<(), Error> {
         let mut rows = Rows::default();
-        rows.lock.extend(self.lock.clone().map(|lock| (Place::Leases, lock)));
+        rows.lock.extend(self.lock.clone().map(|lock| (StateLocation::Leases, lock)));
         let mut write = write.clone();
         if bounds.broken == Some(Broken::NoVersion)
             && let Some(lock) = &self.lock
@@ -126,8 +126,8 @@ impl State {
         {
             was.clone_from(&lock.version);
         }
-        let outcome = rows.write_lock(Place::Leases, &write);
-        self.lock = rows.lock.remove(&Place::Leases);
+        let outcome = rows.write_lock(StateLocation::Leases, &write);
+        self.lock = rows.lock.remove(&StateLocation::Leases);
         outcome
     }
 

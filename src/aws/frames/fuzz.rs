@@ -80,7 +80,7 @@ fn by_frames(bytes: &[u8], cuts: &[usize]) -> Read {
 
 /// The reasons differ with what was read when it failed.
 fn event(answer: Result<Answer, String>) -> String {
-    let one_by_one = |answer: Answer| Answer { records: Records::Each(answer.records.each()), ..answer };
+    let one_by_one = |answer: Answer| Answer { records: Records::Decoded(answer.records.each()), ..answer };
     answer.map_or_else(|_| "not an answer".to_owned(), |answer| format!("{:?}", one_by_one(answer)))
 }
 

@@ -5,8 +5,8 @@
 
 use super::read_whole;
 use super::scan::{Left, Read, Scan};
-use crate::batch::{Making, Records};
-use crate::budget::Room;
+use crate::batch::{Encoder, Records};
+use crate::budget::Reservation;
 use crate::record::Record;
 use crate::retrieval::Answer;
 
@@ -38,7 +38,7 @@ struct Reading {
     /// What came and wasn't read: the beginning of a field or of a record.
     kept: Vec<u8>,
     /// Its room, whatever is free.
-    beside: Room,
+    beside: Reservation,
     /// How long that is once it is worth another look: each costs as much as there is.
     look: usize,
 }
@@ -50,14 +50,14 @@ struct Keeping {
     records: Vec<Record>,
     /// What stands for the beginning, and the rest.
     body: Vec<u8>,
-    room: Room,
+    room: Reservation,
     /// Where in the body a record must begin: a comma precedes it, which is not in the body.
     record_at: Option<usize>,
 }
 
 impl Arriving {
     /// An answer of that length, if it is known, in that room.
-    pub(in super::super) fn new(room: Room, length: Option<usize>) -> Self {
+    pub(in super::super) fn new(room: Reservation, length: Option<usize>) -> Self {
         let beside = room.budget().nothing();
         let reading = Reading { scan: Scan::new(room), kept: Vec::new(), beside, look: REST };
         Self { state: State::Reading(Box::new(reading)), length, came: 0 }
@@ -100,7 +100,7 @@ impl Arriving {
 impl Reading {
     /// As much as is kept.
     fn most(&self) -> usize {
-        if self.scan.has_line() { LONGEST } else { Making::LARGE }
+        if self.scan.has_line() { LONGEST } else { Encoder::LARGE }
     }
 
     /// Reads what was kept with what follows it; whether that is all that can be read.
@@ -210,7 +210,7 @@ impl Keeping {
             return Ok(rest);
         }
         self.records.extend(rest.records.each());
-        Ok(Answer { records: Records::Each(self.records), ..rest })
+        Ok(Answer { records: Records::Decoded(self.records), ..rest })
     }
 }
 
@@ -226,7 +226,12 @@ mod tests {
     use crate::budget::Budget;
 
     /// What comes of an answer in parts that end there.
-    fn arrived(text: &str, ends: &[usize], room: Room, length: Option<usize>) -> Result<Answer, String> {
+    fn arrived(
+        text: &str,
+        ends: &[usize],
+        room: Reservation,
+        length: Option<usize>,
+    ) -> Result<Answer, String> {
         let mut arriving = Arriving::new(room, length);
         let mut begin = 0;
         for end in ends.iter().copied().chain([text.len()]) {
@@ -240,7 +245,7 @@ mod tests {
     }
 
     fn one_by_one(answer: Answer) -> Answer {
-        Answer { records: Records::Each(answer.records.each()), ..answer }
+        Answer { records: Records::Decoded(answer.records.each()), ..answer }
     }
 
     fn record(number: u32, data: usize, key: &str) -> String {
@@ -271,7 +276,7 @@ mod tests {
             for at in 0..text.len() {
                 for ends in [vec![at], vec![at, at + 1], vec![at, at + 514], (at..text.len()).collect()] {
                     let answer = arrived(&text, &ends, budget.nothing(), Some(text.len())).unwrap();
-                    assert!(matches!(answer.records, Records::Ready(_)), "{at}");
+                    assert!(matches!(answer.records, Records::Encoded(_)), "{at}");
                     assert_eq!(one_by_one(answer), parsed, "{at}");
                 }
             }
@@ -331,7 +336,7 @@ mod tests {
         looks.dedup();
         assert!(looks.len() < 60, "{looks:?}");
         let read = arriving.end().unwrap();
-        assert!(matches!(read.records, Records::Ready(_)));
+        assert!(matches!(read.records, Records::Encoded(_)));
         assert_eq!(read.records.len(), 3);
     }
 
@@ -397,7 +402,7 @@ mod tests {
                 Ok(answer) => {
                     let is_plain = kinds.iter().all(|kind| matches!(kind, Kind::Plain(..=600)));
                     if is_plain && room == 10_000_000 && !kinds.is_empty() {
-                        prop_assert!(matches!(answer.records, Records::Ready(_)));
+                        prop_assert!(matches!(answer.records, Records::Encoded(_)));
                     }
                     prop_assert_eq!(one_by_one(answer), parse(&Bytes::from(text)).unwrap());
                 }

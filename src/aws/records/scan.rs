@@ -10,8 +10,8 @@ use multilangd_protocol::bytewise::{is_number, is_plain};
 use multilangd_protocol::{PlainRecord, Seconds, Time};
 
 use super::{Child, millis, read_child};
-use crate::batch::{Making, Records};
-use crate::budget::Room;
+use crate::batch::{Encoder, Records};
+use crate::budget::Reservation;
 use crate::record::{self, Data, Record, Text};
 use crate::retrieval::{Answer, aggregation};
 use crate::sequence::SequenceNumber;
@@ -27,8 +27,8 @@ pub(super) struct Scan {
     /// Of the record before: how long its data and its number are. The next's are probably as long.
     like: (usize, usize),
     /// For the line; for nothing once that is begun.
-    room: Room,
-    line: Option<Making>,
+    room: Reservation,
+    line: Option<Encoder>,
     found: Found,
     /// The text of the fields that were found, of the records only that there were any.
     seen: Vec<u8>,
@@ -65,7 +65,7 @@ pub(super) struct Read {
 
 impl Scan {
     /// The line is made in that room.
-    pub(super) fn new(room: Room) -> Self {
+    pub(super) fn new(room: Reservation) -> Self {
         Self {
             state: State::Begin,
             like: (0, 0),
@@ -148,11 +148,11 @@ impl Scan {
         if let Some(line) = &mut self.line {
             return line.add(record);
         }
-        if record.data.len() >= Making::LARGE {
+        if record.data.len() >= Encoder::LARGE {
             return None;
         }
         let nothing = self.room.budget().nothing();
-        match Making::begin(std::mem::replace(&mut self.room, nothing), record, count()) {
+        match Encoder::begin(std::mem::replace(&mut self.room, nothing), record, count()) {
             Ok(line) => self.line.insert(line).add(record),
             Err(room) => {
                 self.room = room;
@@ -168,7 +168,7 @@ impl Scan {
         }
         let behind = self.found.behind;
         let ready =
-            self.line.take().map(|line| line.end(behind).map(|ready| Records::Ready(Box::new(ready))));
+            self.line.take().map(|line| line.end(behind).map(|ready| Records::Encoded(Box::new(ready))));
         let answer = std::mem::take(&mut self.found).answer();
         match ready {
             Some(ready) => Some(Answer { records: ready?, ..answer }),
@@ -204,7 +204,7 @@ pub(super) struct Left {
     /// The rest begins with a record, if it is one.
     pub(super) wants_record: bool,
     /// That of the line, unless one was begun; then a new one.
-    pub(super) room: Room,
+    pub(super) room: Reservation,
 }
 
 /// Reads what is there as a whole, record by record.
@@ -221,7 +221,7 @@ pub(super) fn scan(body: &Bytes) -> Option<Answer> {
 impl Found {
     fn answer(self) -> Answer {
         Answer {
-            records: Records::Each(self.records.unwrap_or_default()),
+            records: Records::Decoded(self.records.unwrap_or_default()),
             next: self.next.flatten(),
             millis_behind_latest: self.behind,
             children: self.children.unwrap_or_default(),
@@ -502,7 +502,7 @@ mod tests {
     }
 
     fn one_by_one(answer: Answer) -> Answer {
-        Answer { records: Records::Each(answer.records.each()), ..answer }
+        Answer { records: Records::Decoded(answer.records.each()), ..answer }
     }
 
     const USUAL: &str = r#"{"MillisBehindLatest":7,"NextShardIterator":"AAA","Records":[{"ApproximateArrivalTimestamp":1.795405837483E9,"Data":"aGk=","EncryptionType":"NONE","PartitionKey":"kéy","SequenceNumber":"49"},{"SequenceNumber":"50","Data":"a/+=","PartitionKey":"","ApproximateArrivalTimestamp":1795405837.483}]}"#;
@@ -517,7 +517,7 @@ mod tests {
             r#"{"ChildShards":[{"ShardId":"c","ParentShards":["p", "q"],"HashKeyRange":{"StartingHashKey":"0","EndingHashKey":"9"}}],"Records":[{"SequenceNumber":"1","Data":""}]}"#,
         ] {
             let scanned = scan(&bytes(usual), &Budget::new(100_000)).unwrap_or_else(|| panic!("{usual}"));
-            assert!(scanned.records.is_empty() || matches!(scanned.records, Records::Ready(_)), "{usual}");
+            assert!(scanned.records.is_empty() || matches!(scanned.records, Records::Encoded(_)), "{usual}");
             assert_eq!(Ok(one_by_one(scanned)), parse(&bytes(usual)));
         }
     }

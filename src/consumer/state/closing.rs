@@ -13,7 +13,7 @@ impl State {
     pub(super) fn fail(&mut self, now: Instant, reason: String) -> Effects {
         if self.lost || self.stop {
             let then = Then::Finish(self.end_of_holding());
-            let mut effects = vec![Effect::Odd(reason)];
+            let mut effects = vec![Effect::FailedWhileStopping(reason)];
             effects.extend(self.close(now, then));
             return effects;
         }

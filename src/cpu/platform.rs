@@ -14,7 +14,7 @@ pub(super) const LIMITS: Limits = Limits { connect: Duration::from_secs(1), whol
 const TOKEN: &str = "var/run/secrets/kubernetes.io/serviceaccount/token";
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Place<'a> {
+pub(super) enum Platform<'a> {
     /// With the address of its metadata, unless it is an old one.
     Ecs(Option<&'a str>),
     Kubernetes,
@@ -23,17 +23,17 @@ pub(super) enum Place<'a> {
 }
 
 /// The first that fits. EC2 comes last, since the others run on it too, and since it must be asked.
-pub(super) async fn find(surroundings: &Surroundings, limits: Limits) -> Place<'_> {
+pub(super) async fn find(surroundings: &Surroundings, limits: Limits) -> Platform<'_> {
     let ecs = surroundings.ecs.as_deref().filter(|uri| !uri.is_empty());
     if ecs.is_some() || surroundings.ecs_old {
-        return Place::Ecs(ecs);
+        return Platform::Ecs(ecs);
     }
     if exists(&surroundings.root.join(TOKEN)).await {
-        return Place::Kubernetes;
+        return Platform::Kubernetes;
     }
     match &surroundings.imds {
-        Some(imds) if is_ec2(imds, limits).await => Place::Ec2,
-        Some(_) | None => Place::Elsewhere,
+        Some(imds) if is_ec2(imds, limits).await => Platform::Ec2,
+        Some(_) | None => Platform::Elsewhere,
     }
 }
 
@@ -100,7 +100,7 @@ mod tests {
         let tree = Tree::new(&[STAT]);
         for none in [Reply::status("403 Forbidden"), Reply::Close(String::new())] {
             let server = Server::start(vec![(PUT, none), (GET, Reply::ok("{}"))]).await;
-            assert_eq!(find(&around(&tree, &server.url), LIMITS).await, Place::Ec2);
+            assert_eq!(find(&around(&tree, &server.url), LIMITS).await, Platform::Ec2);
             assert!(!server.asked()[1].contains("metadata-token"), "{:?}", server.asked());
         }
     }
@@ -145,12 +145,12 @@ mod tests {
         let (tree, server) = (Tree::new(&[STAT, (TOKEN, "t")]), ec2().await);
         let mut here = Surroundings { ecs_old: true, ..around(&tree, &server.url) };
         assert!(detect(&here).await.is_none());
-        assert_eq!(find(&here, HASTY).await, Place::Ecs(None));
+        assert_eq!(find(&here, HASTY).await, Platform::Ecs(None));
         here.ecs = Some("http://127.0.0.1:1/v4".to_owned());
         here.ecs_old = false;
-        assert_eq!(find(&here, HASTY).await, Place::Ecs(here.ecs.as_deref()));
+        assert_eq!(find(&here, HASTY).await, Platform::Ecs(here.ecs.as_deref()));
         here.ecs = Some(String::new());
-        assert_eq!(find(&here, HASTY).await, Place::Kubernetes);
+        assert_eq!(find(&here, HASTY).await, Platform::Kubernetes);
         assert_eq!(server.asked(), Vec::<String>::new());
     }
 }
