@@ -32,20 +32,25 @@ pub async fn first() {
 
 pub async fn idle() {
     println!("\n## idle: a minute of nothing\n");
-    println!("| shards | daemon | MiB | threads | processor s |\n|---|---|---|---|---|");
-    for shards in [4, 32] {
+    println!("| shards | retrieval | daemon | MiB | threads | CPU seconds |\n|---|---|---|---|---|---|");
+    for (shards, retrieval, more) in [
+        (4, "polled", "retrievalMode = POLLING\n"),
+        (4, "subscribed", "retrievalMode = FANOUT\n"),
+        (32, "polled", "retrievalMode = POLLING\n"),
+        (32, "subscribed", "retrievalMode = FANOUT\n"),
+    ] {
         for daemon in Daemon::all() {
             let mut world = World::new(shards).await;
             // One record a shard shows that it is read.
             world.fill(1_600 * 16, 100).await;
-            let file = world.file(&format!("{daemon:?}"), "", "");
+            let file = world.file(&format!("{daemon:?}"), "", more);
             let running = daemon.start(&file);
             world.heard("first", usize::try_from(shards.min(16)).unwrap()).await;
             sleep(Duration::from_secs(10)).await;
             let before = running.processor();
             sleep(MINUTE).await;
             println!(
-                "| {shards} | {} | {} | {} | {:.2} |",
+                "| {shards} | {retrieval} | {} | {} | {} | {:.2} |",
                 daemon.name(),
                 running.status("VmRSS") / 1024,
                 running.status("Threads"),

@@ -1,6 +1,7 @@
-//! The whole daemon, measured: `cargo bench --bench daemon -- [speed] [tls] [idle] [memory] [first]`, all five without
-//! a word; `speed-100B` and the like for records of one size. `MULTILANGD_PEER` (see `tests/interop/get.sh`) adds the Java daemon beside it.
-//! `MULTILANGD_BINARY` is another build of ours to measure, such as the image's.
+//! The whole daemon, measured: `cargo bench --bench daemon -- [speed] [tls] [first] [idle] [memory] [drain] [large]`, all
+//! of them without a word; `speed-100B` and the like for records of one size. `MULTILANGD_PEER` (see
+//! `tests/interop/get.sh`) adds the Java daemon beside it, `MULTILANGD_EARLIER` another build of ours.
+//! `MULTILANGD_BINARY` is a build to measure instead of this one, such as the image's.
 //!
 //! | word | measures |
 //! |---|---|
@@ -9,6 +10,8 @@
 //! | `idle` | memory, threads and processor of a daemon that has nothing to do |
 //! | `memory` | the daemon's memory with 1,000 idle leases, its children left out; and with children that are stuck |
 //! | `first` | from the start of the process to the first record |
+//! | `drain` | MB/s of one busy shard among 0 to 999 idle ones, all settings at their defaults |
+//! | `large` | when records of 10 MiB, and small ones behind them, reach the children of 32 shards |
 //!
 //! The endpoints run in this process; the daemon, the children and the raw reader are processes of their own (this
 //! binary under other words). All on one machine: what counts are the ratios.
@@ -24,6 +27,7 @@
     reason = "a measurement ends at the first thing that is wrong"
 )]
 
+mod drain;
 mod idle;
 mod process;
 mod roles;
@@ -41,8 +45,10 @@ fn main() {
         Some("hollow") => return roles::hollow(&words[1..]),
         _ => {}
     }
+    // Each child has a connection to this process, and each lease one to its endpoints.
+    let _raised = multilangd::limits::Limits::raise();
     if words.is_empty() {
-        words = ["speed", "tls", "first", "idle", "memory"].map(str::to_owned).to_vec();
+        words = ["speed", "tls", "first", "idle", "memory", "drain", "large"].map(str::to_owned).to_vec();
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -54,7 +60,9 @@ fn main() {
                 "first" => idle::first().await,
                 "idle" => idle::idle().await,
                 "memory" => idle::memory().await,
-                other => panic!("{other:?} is none of speed, tls, first, idle, memory"),
+                "drain" => drain::drain().await,
+                "large" => drain::large().await,
+                other => panic!("{other:?} is none of speed, tls, first, idle, memory, drain, large"),
             }
         }
     });

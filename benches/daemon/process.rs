@@ -11,6 +11,8 @@ use tokio::process::{Child, Command};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Daemon {
     Ours,
+    /// Another build of ours, which `MULTILANGD_EARLIER` names.
+    Earlier,
     /// KCL 3.1.3 with its defaults for memory.
     Java,
 }
@@ -23,12 +25,20 @@ impl Daemon {
         if java.is_none() {
             println!("(the Java daemon is not measured: MULTILANGD_PEER does not name its folder)");
         }
-        [Self::Ours].into_iter().chain(java).collect()
+        Self::builds().into_iter().chain(java).collect()
+    }
+
+    /// Ours, and the earlier build beside it where there is one.
+    pub fn builds() -> Vec<Self> {
+        let earlier =
+            std::env::var_os("MULTILANGD_EARLIER").filter(|path| !path.is_empty()).map(|_| Self::Earlier);
+        [Self::Ours].into_iter().chain(earlier).collect()
     }
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Ours => "multilangd",
+            Self::Earlier => "multilangd, the earlier build",
             Self::Java => "Java 3.1.3",
         }
     }
@@ -39,6 +49,7 @@ impl Daemon {
                 std::env::var_os("MULTILANGD_BINARY")
                     .unwrap_or_else(|| env!("CARGO_BIN_EXE_multilangd").into()),
             ),
+            Self::Earlier => Command::new(std::env::var_os("MULTILANGD_EARLIER").unwrap()),
             Self::Java => {
                 let jars = PathBuf::from(std::env::var_os("MULTILANGD_PEER").unwrap()).join("jars-3.1.3");
                 let mut java = Command::new("java");

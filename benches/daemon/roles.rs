@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::world::now;
 
 /// `child PORT [stuck|deaf]`: answers, and says over a socket when the first and the last record came.
-/// stuck: never answers a batch; deaf: doesn't even read it.
+/// stuck: never answers a batch; deaf: doesn't even read it; count: reports each record.
 pub fn child(words: &[String]) {
     let mut tell = TcpStream::connect(("127.0.0.1", words[0].parse().unwrap())).unwrap();
     let is = |word: &str| words.iter().any(|given| given == word);
@@ -41,7 +41,13 @@ pub fn child(words: &[String]) {
                 stay();
             }
         }
-        rest_of_line(&mut input);
+        if is("count") && action == "processRecords" {
+            for _ in 0..records_of_line(&mut input) {
+                say(&mut tell, "record");
+            }
+        } else {
+            rest_of_line(&mut input);
+        }
         if action == "initialize" && is("deaf") {
             // The next line stays in the pipe.
             output.write_all(b"{\"action\":\"status\",\"responseFor\":\"initialize\"}\n").unwrap();
@@ -82,6 +88,13 @@ fn rest_of_line(input: &mut impl io::BufRead) {
             return;
         }
     }
+}
+
+/// Reads the rest of a line; the number of records in it.
+fn records_of_line(input: &mut impl io::BufRead) -> usize {
+    let mut line = Vec::new();
+    input.read_until(b'\n', &mut line).unwrap();
+    memchr::memmem::find_iter(&line, b"\"sequenceNumber\"").count()
 }
 
 /// Until it is killed.

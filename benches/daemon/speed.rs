@@ -55,7 +55,7 @@ pub async fn speed(only: &str) {
             for daemon in Daemon::all() {
                 let mut runs = Vec::new();
                 // Java takes minutes to start.
-                for number in 0..if daemon == Daemon::Ours { REPEATS } else { 1 } {
+                for number in 0..if daemon == Daemon::Java { 1 } else { REPEATS } {
                     let file = world.file(&format!("{daemon:?}-{how}-{number}"), "", more);
                     runs.push(through(&mut world, daemon.start(&file)).await);
                 }

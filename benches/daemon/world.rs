@@ -50,8 +50,14 @@ impl World {
         Self { url: kinesis.url(), kinesis, tables, clients, folder, port, told, _ear: ear, files: 0 }
     }
 
-    /// So much data in records of that size, evenly over the shards, which are then closed.
+    /// Puts so much data in records of that size, evenly over the shards.
     pub async fn fill(&self, bytes: usize, size: usize) {
+        self.put(bytes, size, 16).await;
+    }
+
+    /// Puts so much data in records of that size, evenly over so many equal parts of the hash keys; all of it into the
+    /// first shard if that is one.
+    pub async fn put(&self, bytes: usize, size: usize, parts: u64) {
         let (count, most) = (bytes / size, (4 * 1024 * 1024 / (size + 100)).clamp(1, 500));
         let mut random = fastrand::Rng::with_seed(1);
         let mut data = vec![0; size];
@@ -63,7 +69,7 @@ impl World {
                 random.fill(&mut data);
                 let key = PutRecordsRequestEntry::builder().partition_key(number.to_string());
                 // Spread evenly.
-                let hash = (u128::MAX / 16 * u128::from(number % 16)).to_string();
+                let hash = (u128::MAX / u128::from(parts) * u128::from(number % parts)).to_string();
                 key.explicit_hash_key(hash).data(Blob::new(data.clone())).build().unwrap()
             });
             let call =
@@ -80,9 +86,14 @@ impl World {
 
     /// Splits each shard; their names.
     pub async fn close(&self) -> Vec<String> {
+        self.split(usize::MAX).await
+    }
+
+    /// Splits so many shards, the first ones; their names.
+    pub async fn split(&self, count: usize) -> Vec<String> {
         let shards = self.clients.kinesis.list_shards().stream_name(STREAM).send().await.unwrap();
         let mut names = Vec::new();
-        for shard in shards.shards() {
+        for shard in shards.shards().iter().take(count) {
             let range = shard.hash_key_range().unwrap();
             let number = |text: &str| text.parse::<u128>().unwrap();
             let (from, to) = (number(range.starting_hash_key()), number(range.ending_hash_key()));
@@ -92,6 +103,14 @@ impl World {
             names.push(shard.shard_id().to_owned());
         }
         names
+    }
+
+    /// Lets records be as large as Kinesis allows.
+    pub async fn allow_large_records(&self) {
+        let kinesis = &self.clients.kinesis;
+        let stream = kinesis.describe_stream_summary().stream_name(STREAM).send().await.unwrap();
+        let arn = stream.stream_description_summary.unwrap().stream_arn;
+        kinesis.update_max_record_size().stream_arn(arn).max_record_size_in_kib(10_240).send().await.unwrap();
     }
 
     /// Registers one; its ARN.
