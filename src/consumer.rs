@@ -102,8 +102,8 @@ struct Consumer {
     feed: Option<Feed>,
     /// When the child was asked for something last.
     asked: Instant,
-    /// When it was told last that the shard can't come to its end.
-    end_told: Option<Instant>,
+    /// When it was logged last that the shard cannot begin or cannot end yet.
+    delay_logged: Option<Instant>,
     /// Why it ends, once that is known.
     ending: Option<Ending>,
     /// Requests under way; each ends with an event.
@@ -132,7 +132,7 @@ impl Consumer {
             refused: (0, None),
             feed: None,
             asked: Instant::now(),
-            end_told: None,
+            delay_logged: None,
             ending: None,
             work: JoinSet::new(),
             events: VecDeque::new(),
@@ -351,13 +351,16 @@ impl Consumer {
             }
             Effect::EndDelayed(reason) => {
                 self.tell(OfShard::EndDelayed);
-                if self.end_told.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
-                    self.end_told = Some(Instant::now());
+                if self.delay_logged.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
+                    self.delay_logged = Some(Instant::now());
                     warn!(%shard, reason, "the shard is read, but the leases of its children can't be made yet");
                 }
             }
             Effect::ParentsUnknown(error) => {
-                warn!(%shard, error, "failed to read the leases of the parent shards; retrying");
+                if self.delay_logged.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
+                    self.delay_logged = Some(Instant::now());
+                    warn!(%shard, error, "failed to read the leases of the parent shards; retrying");
+                }
             }
             Effect::ShutdownRefused(answer) => {
                 warn!(%shard, pid = self.pid, answer, "record processor did not confirm shutdownRequested");

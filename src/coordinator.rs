@@ -30,10 +30,12 @@ use crate::lease::update::{Mark, Update};
 use crate::lease::watch as rhythm;
 use crate::lease::{Held, Lease, ProcessId, Table, WorkerId, table, update};
 use crate::metrics::Sink;
+use crate::reach::Reach;
 use crate::recognition::Recognition;
 use crate::shard::ShardId;
 
 mod assigned;
+mod handle;
 mod index;
 mod listing;
 mod marks;
@@ -42,6 +44,8 @@ mod renewal;
 mod standing;
 
 use assigned::{Assigned, tell_of_stalled};
+pub use handle::Handle;
+use handle::Order;
 use renewal::Pace;
 pub use standing::{Standing, SuccessorQuery};
 
@@ -91,6 +95,8 @@ pub struct Settings {
     pub process: ProcessId,
     /// How many leases it has room for.
     pub capacity: Arc<Capacity>,
+    /// Whether DynamoDB can be reached.
+    pub reach: Arc<Reach>,
     /// How long a stop may take.
     pub stop: clock::Stop,
 }
@@ -112,39 +118,6 @@ pub struct Seen {
     pub looked: Option<Instant>,
     /// Since when this worker can acquire no lease: it can't list them, or can't write them.
     pub unable: Option<Instant>,
-}
-
-enum Order {
-    Look,
-    Release(Arc<Held>),
-    Forget(ShardId),
-}
-
-/// Orders to the coordinator.
-#[derive(Debug, Clone)]
-pub struct Handle(mpsc::UnboundedSender<Order>);
-
-impl Handle {
-    /// There may be leases to take: rows were made, or given back.
-    pub fn look(&self) {
-        self.order(Order::Look);
-    }
-
-    /// The lease isn't needed any more: others may have it at once.
-    pub fn release(&self, held: Arc<Held>) {
-        self.order(Order::Release(held));
-    }
-
-    /// The row of a finished shard goes: it is not renewed any more.
-    pub fn forget(&self, shard: ShardId) {
-        self.order(Order::Forget(shard));
-    }
-
-    fn order(&self, order: Order) {
-        if self.0.send(order).is_err() {
-            debug!("the coordinator is gone, an order is lost");
-        }
-    }
 }
 
 /// What a coordinator is connected by.
@@ -537,7 +510,13 @@ impl Coordinator {
         let held = Held::new(lease, proven, &self.owner());
         let pause = renewal::pause(self.settings.failover);
         let first = proven + pause.mul_f64(0.2 + 0.8 * self.random.f64());
-        let task = self.renewals.spawn(renewal::keep(held.clone(), pause, first, self.pace.clone()));
+        let task = self.renewals.spawn(renewal::keep(
+            held.clone(),
+            pause,
+            first,
+            self.pace.clone(),
+            self.settings.reach.clone(),
+        ));
         self.renewed.insert(task.id(), held.clone());
         self.assigned.held_since.insert(held.shard().clone(), Instant::now());
         self.held.insert(held.shard().clone(), held.clone());

@@ -32,6 +32,7 @@ use crate::limits::Limits;
 use crate::membership::{self, Begun};
 use crate::metrics::{OfWorker, Sink};
 use crate::multilang::{Launch, Launcher, Program};
+use crate::reach::Reaches;
 use crate::recognition::Recognition;
 use crate::retrieval::registration::StreamConsumer;
 use crate::retrieval::{self, Source, fanout};
@@ -191,7 +192,9 @@ pub fn equip(program: Program) -> std::io::Result<(Arc<dyn Launch>, Arc<Capacity
 /// # Errors
 /// What ended it, if that wasn't `stop`.
 pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> Result<(), Error> {
-    ports.table = Arc::new(Counted { table: ports.table, sink: ports.sink.clone() });
+    let reaches = Reaches::default();
+    ports.table =
+        Arc::new(Counted { table: ports.table, sink: ports.sink.clone(), reach: reaches.dynamodb.clone() });
     info!(
         worker = %config.worker, stream = config.stream, table = config.table, application = config.application,
         program = %ports.children, "starting"
@@ -199,9 +202,9 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
     let recognition = Recognition::new(ports.shards.clone());
     // A child has its grace, then the end of its stdin, SIGTERM and SIGKILL.
     let stopping = clock::Stop::within(config.shutdown_grace + config.child_kill_grace * 2);
-    let settings = shard_sync_settings(config, &ports);
+    let settings = shard_sync_settings(config, &ports, &reaches);
     let shard_sync = ShardSync::new(ports.table.clone(), ports.shards.clone(), recognition.clone(), settings);
-    let member = member_settings(config, &ports, stopping.clone());
+    let member = member_settings(config, &ports, &reaches, stopping.clone());
     let begun = tokio::select! {
         biased;
         // Nothing is held yet: a stop needn't wait for anything.
@@ -219,6 +222,7 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
         sink: ports.sink.clone(),
         recognition: recognition.clone(),
         capacity: ports.capacity.clone(),
+        reach: reaches.dynamodb.clone(),
         stop: stopping.clone(),
         process: ProcessId::new((ports.wall)(), &format!("{:08x}", fastrand::u32(..)), &config.worker),
     };
@@ -248,7 +252,7 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
     });
     keeping.spawn(tell(seen.clone(), ports.sink.clone(), stop.clone()));
     keeping.spawn(keep_in_step(shard_sync, seen, handle.clone(), stop.clone()));
-    let scheduled = scheduler::run(parts(config, ports, recognition), handle, leases, stop.clone());
+    let scheduled = scheduler::run(parts(config, ports, recognition, &reaches), handle, leases, stop.clone());
     let mut scheduled = std::pin::pin!(scheduled);
     let mut broken = None;
     let scheduled = tokio::select! {
@@ -343,8 +347,9 @@ async fn keep_in_step(
     }
 }
 
-fn shard_sync_settings(config: &Config, ports: &Ports) -> shard_sync::Settings {
+fn shard_sync_settings(config: &Config, ports: &Ports, reaches: &Reaches) -> shard_sync::Settings {
     shard_sync::Settings {
+        reaches: reaches.clone(),
         me: config.worker.clone(),
         initial: config.initial,
         ignore_unexpected_children: config.ignore_unexpected_children,
@@ -356,7 +361,12 @@ fn shard_sync_settings(config: &Config, ports: &Ports) -> shard_sync::Settings {
     }
 }
 
-fn member_settings(config: &Config, ports: &Ports, stop: clock::Stop) -> membership::Settings {
+fn member_settings(
+    config: &Config,
+    ports: &Ports,
+    reaches: &Reaches,
+    stop: clock::Stop,
+) -> membership::Settings {
     membership::Settings {
         me: config.worker.clone(),
         failover: config.failover,
@@ -369,12 +379,13 @@ fn member_settings(config: &Config, ports: &Ports, stop: clock::Stop) -> members
         wall: ports.wall,
         sink: ports.sink.clone(),
         capacity: ports.capacity.clone(),
+        reach: reaches.dynamodb.clone(),
         stop,
         surroundings: ports.surroundings.clone().filter(|_| config.measure),
     }
 }
 
-fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>) -> Parts {
+fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>, reaches: &Reaches) -> Parts {
     let settings = Settings {
         parent_poll: config.parent_poll,
         task_backoff: config.task_backoff,
@@ -425,7 +436,7 @@ fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>) -> Parts 
             settings: retrieval,
             budget: ports.budget,
             closed: Arc::default(),
-            reach: Arc::default(),
+            reach: reaches.kinesis.clone(),
             calls: Arc::new(Semaphore::new(CALLS)),
             sink: ports.sink.clone(),
         },

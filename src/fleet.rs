@@ -10,7 +10,6 @@
 //! | [`store`] | the port to them |
 //! | [`lock`] | who leads: the lock as its observers and its holder see it: pure |
 //! | [`vacancy`] | nobody leads: from when on leases are shared without a leader: pure |
-//! | [`outage`] | requests that fail again and again: when to log it, how long to wait: pure |
 //! | [`report`] | what a worker says of its load, and how a leader judges it: pure |
 //! | [`version`] | from KCL 2 to 3 and back: which part this worker plays: pure |
 //! | [`layout`] | one table or three: pure |
@@ -24,7 +23,6 @@ pub mod layout;
 pub mod leader;
 pub mod lock;
 pub mod memory;
-pub mod outage;
 pub mod report;
 pub mod rows;
 pub mod store;

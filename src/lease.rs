@@ -16,6 +16,7 @@
 //! | [`audit`] | whether the leases cover every hash key, and who has to see to it: pure |
 //! | [`cleanup`] | which finished leases can go: pure |
 //! | [`sync`] | which leases a stream's shards need: pure |
+//! | [`outage`] | requests that fail again and again: when to log it, how long to wait: pure |
 //! | [`memory`] | the table in memory, for tests |
 //!
 //! Invariants:
@@ -42,6 +43,7 @@ pub mod holding;
 pub mod memory;
 pub mod meter;
 pub mod origin;
+pub mod outage;
 pub mod sync;
 pub mod table;
 pub mod take;

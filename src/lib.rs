@@ -33,6 +33,7 @@ pub mod local;
 pub mod membership;
 pub mod metrics;
 pub mod multilang;
+pub mod reach;
 pub mod recognition;
 pub mod record;
 pub mod retrieval;

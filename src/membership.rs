@@ -24,7 +24,6 @@ use crate::coordinator::{Handle, Seen, Standing, SuccessorQuery};
 use crate::cpu::{self, Gauge};
 use crate::fleet::layout::Layout;
 use crate::fleet::lock::{Election, Terms};
-use crate::fleet::outage::Outage;
 use crate::fleet::report::{Ahead, Recorder, Verdict};
 use crate::fleet::rows::{Lock, Report, Stage, StateLocation};
 use crate::fleet::table_migration::{Mover, Step};
@@ -32,6 +31,7 @@ use crate::fleet::vacancy::{Unled, Vacancy};
 use crate::fleet::version::Readiness;
 use crate::fleet::{Mode, Store};
 use crate::lease::held::Rival;
+use crate::lease::outage::Outage;
 use crate::lease::{Table, table};
 use crate::metrics::{self, OfWorker};
 use crate::unique::uuid;
@@ -400,7 +400,7 @@ impl Member {
             }
             Done::Monitored(Err(error)) => {
                 self.busy.monitor = false;
-                if self.outages.monitor.failed(now, &error) {
+                if self.outages.monitor.failed(now, &error, &self.settings.reach) {
                     warn!(%error, "the state of the fleet can't be read");
                 }
             }
@@ -409,7 +409,11 @@ impl Member {
             Done::Moved(step, outcome) => self.moved(step, outcome),
             Done::Checked(Ok((index, reports))) => self.checked(index, &reports, now),
             Done::Checked(Err(error)) => {
-                warn!(%error, "whether the fleet can be led can't be told");
+                if error.is_unanswered() {
+                    debug!(%error, "whether the fleet can be led can't be told");
+                } else {
+                    warn!(%error, "whether the fleet can be led can't be told");
+                }
                 self.readiness = Readiness::default();
             }
             Done::Advanced(Ok(())) => info!("the fleet is ready to be led: it will be within two minutes"),
@@ -418,9 +422,8 @@ impl Member {
             Done::Retracted => {}
             Done::Indexed(Err(error)) => {
                 // Once: the table is scanned instead.
-                let first = self.outages.index.since().is_none();
-                self.outages.index.failed(now, &error);
-                if first {
+                let logged = self.outages.index.is_logged();
+                if self.outages.index.failed(now, &error, &self.settings.reach) && !logged {
                     warn!(
                         %error,
                         action = "dynamodb:UpdateTable",

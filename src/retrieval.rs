@@ -30,6 +30,7 @@ use tokio::task::JoinSet;
 use crate::batch::{Batch, Records};
 use crate::budget::{Budget, Reservation};
 use crate::metrics::{OfShard, Sink};
+use crate::reach::Reach;
 use crate::recognition::Recognition;
 use crate::sequence::{Sequence, SequenceNumber};
 use crate::shard::{self, BoxFuture, ChildShard, HashRange, ShardId};
@@ -47,7 +48,6 @@ mod queue;
 pub mod registration;
 
 pub use closed::Closed;
-pub use failing::Reach;
 pub use queue::PrefetchLimits;
 
 /// Where reading starts, as `GetShardIterator` takes it.

@@ -12,13 +12,15 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::coordinator::{Handle, Seen};
 use crate::lease::origin::{self, Foreign};
+use crate::lease::outage::Outage;
 use crate::lease::sync::{self, InitialPosition};
 use crate::lease::{Lease, Table, WorkerId, audit, cleanup, table, update};
 use crate::metrics::{Coverage, OfWorker, Sink, Step};
+use crate::reach::Reaches;
 use crate::recognition::Recognition;
 use crate::sequence::Sequence;
 use crate::shard::{self, Filter, Shard, ShardId};
@@ -54,6 +56,8 @@ pub struct Settings {
     pub stream: String,
     /// `failoverTimeMillis`.
     pub failover: Duration,
+    /// Whether DynamoDB and Kinesis can be reached.
+    pub reaches: Reaches,
     /// Counts.
     pub sink: Arc<dyn Sink>,
 }
@@ -270,7 +274,7 @@ impl ShardSync {
     pub async fn run(self, mut seen: watch::Receiver<Seen>, coordinator: Handle, stop: CancellationToken) {
         let mut rounds = interval_at(Instant::now() + AUDIT, AUDIT);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut memory = Memory::default();
+        let (mut memory, mut outage) = (Memory::default(), Outage::default());
         let mut suspicion: Option<Instant> = None;
         loop {
             // Audits first: a reading that is refused for good suspects for ever.
@@ -300,10 +304,26 @@ impl ShardSync {
                 biased;
                 // Whatever is cut short is planned again by the next who looks.
                 () = stop.cancelled() => return,
-                outcome = self.round(&now, &mut memory, &coordinator) => if let Err(error) = outcome {
-                    warn!(%error, "the leases can't be kept in step with the stream's shards now, will try again");
+                outcome = self.round(&now, &mut memory, &coordinator) => match outcome {
+                    Ok(()) => outage = Outage::default(),
+                    Err(error) if self.is_news(&error, &mut outage) => {
+                        warn!(%error, "failed to synchronize the leases with the stream's shards, will try again");
+                    }
+                    Err(error) => debug!(%error, "failed to synchronize the leases with the stream's shards, will try again"),
                 },
             }
+        }
+    }
+
+    /// Whether a failed round is to be logged: not while DynamoDB or Kinesis answers nothing, which is logged once for all.
+    fn is_news(&self, error: &Error, outage: &mut Outage) -> bool {
+        let (now, Reaches { dynamodb, kinesis }) = (Instant::now(), &self.settings.reaches);
+        match error {
+            Error::Table(error) => outage.failed(now, error, dynamodb),
+            Error::Stream(shard::Error::Unavailable(reason)) => {
+                outage.failed(now, &table::Error::Unavailable(reason.clone()), kinesis)
+            }
+            Error::Stream(_) | Error::Shards(_) | Error::Foreign(_) => true,
         }
     }
 

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::fleet::outage::Outage;
+use crate::lease::outage::Outage;
 use crate::lease::table::Error;
+use crate::reach::Reach;
 
 /// An index that lags is not asked for so long.
 const DISTRUST: Duration = Duration::from_secs(300);
@@ -52,9 +53,9 @@ impl OwnerIndex {
     }
 
     /// The Query failed. Returns whether to log it.
-    pub(super) fn failed(&mut self, now: Instant, error: &Error, failover: Duration) -> bool {
-        let first = self.outage.since().is_none();
-        self.outage.failed(now, error);
+    pub(super) fn failed(&mut self, now: Instant, error: &Error, failover: Duration, reach: &Reach) -> bool {
+        let logged = self.outage.is_logged();
+        let first = self.outage.failed(now, error, reach) && !logged;
         self.distrusted = Some(now + self.outage.pause(failover * 3, DISTRUST));
         self.lagged = false;
         first
@@ -62,8 +63,8 @@ impl OwnerIndex {
 
     /// The answer lacks a lease that this worker has held for [`SETTLED`]. Returns whether to log it.
     pub(super) fn lags(&mut self, now: Instant) -> bool {
-        let first = self.outage.since().is_none();
-        self.outage.failed(now, &Error::Unavailable(String::new()));
+        let first = !self.outage.is_logged();
+        self.outage.logged(now);
         self.distrusted = Some(now + DISTRUST);
         self.lagged = true;
         first
@@ -105,7 +106,7 @@ mod tests {
         let mut logged = Vec::new();
         let mut pauses = Vec::new();
         for _ in 0..5 {
-            logged.push(index.failed(now, &Error::Denied(String::new()), FAILOVER));
+            logged.push(index.failed(now, &Error::Denied(String::new()), FAILOVER, &Reach::default()));
             let before = now;
             while !index.may_query(now, true, FAILOVER) {
                 now += SECOND;

@@ -29,7 +29,7 @@ impl Coordinator {
 
     pub(super) fn cannot_list(&mut self, error: &table::Error) {
         let now = Instant::now();
-        if self.assigned.listing.failed(now, error) {
+        if self.assigned.listing.failed(now, error, &self.settings.reach) {
             warn!(%error, action = "dynamodb:Scan", "failed to list the leases");
         }
         self.show_ability();
@@ -50,7 +50,7 @@ impl Coordinator {
 
     /// The index is of no use now: the table is scanned at once.
     pub(super) fn cannot_query(&mut self, error: &table::Error) {
-        if self.assigned.index.failed(Instant::now(), error, self.settings.failover) {
+        if self.assigned.index.failed(Instant::now(), error, self.settings.failover, &self.settings.reach) {
             warn!(
                 %error,
                 index = INDEX,
@@ -106,7 +106,7 @@ impl Coordinator {
         let now = Instant::now();
         match outcome {
             Err(error) if !matches!(error, table::Error::Conflict(_) | table::Error::Ambiguous(_)) => {
-                if self.assigned.acquiring.failed(now, error) {
+                if self.assigned.acquiring.failed(now, error, &self.settings.reach) {
                     warn!(%error, action = "dynamodb:UpdateItem", "failed to acquire leases");
                 }
             }

@@ -10,10 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
-use tracing::warn;
+use tracing::{debug, info, warn};
 
 use crate::backoff::Backoff;
+use crate::lease::outage::Outage;
 use crate::lease::{Held, held};
+use crate::reach::Reach;
 
 /// Two fifths of the failover time: one renewal may fail altogether, and what fails is tried again at once.
 /// Java's pause is a third less 25 ms, which costs a fifth more writes.
@@ -87,10 +89,16 @@ impl Pace {
 }
 
 /// Renews until the lease is lost. A failure is retried with jitter until the lease expires.
-pub(super) async fn keep(held: Arc<Held>, pause: Duration, first: Instant, pace: Arc<Pace>) {
+pub(super) async fn keep(
+    held: Arc<Held>,
+    pause: Duration,
+    first: Instant,
+    pace: Arc<Pace>,
+    reach: Arc<Reach>,
+) {
     let mut backoff = Backoff::new(pause / 8, pause, fastrand::Rng::new());
     let mut known = held.proven();
-    let mut next = first;
+    let (mut next, mut outage) = (first, Outage::default());
     loop {
         tokio::select! {
             biased;
@@ -107,6 +115,9 @@ pub(super) async fn keep(held: Arc<Held>, pause: Duration, first: Instant, pace:
         match held.renew().await {
             Ok(()) => {
                 backoff.reset();
+                if let Some(lasted) = outage.worked(Instant::now()) {
+                    info!(shard = %held.shard(), ?lasted, "renewed the lease again");
+                }
                 // Every lease that is kept holds the pace, and the coordinator does.
                 let leases = Arc::strong_count(&pace) - 1;
                 (known, next) = (held.proven(), pace.next(started, pause, leases));
@@ -116,9 +127,17 @@ pub(super) async fn keep(held: Arc<Held>, pause: Duration, first: Instant, pace:
                 break;
             }
             Err(error) => {
-                let again = backoff.pause();
-                warn!(shard = %held.shard(), %error, ?again, "a renewal failed, will try again");
-                next = Instant::now() + again;
+                let (now, again) = (Instant::now(), backoff.pause());
+                let logs = match &error {
+                    held::Error::Table(error) => outage.failed(now, error, &reach),
+                    held::Error::Lost | held::Error::Behind(_) => true,
+                };
+                if logs {
+                    warn!(shard = %held.shard(), %error, ?again, "failed to renew the lease, will try again");
+                } else {
+                    debug!(shard = %held.shard(), %error, ?again, "failed to renew the lease, will try again");
+                }
+                next = now + again;
             }
         }
     }

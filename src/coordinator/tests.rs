@@ -30,6 +30,7 @@ pub(crate) fn settings() -> Settings {
         sink: Arc::new(crate::metrics::Discard),
         recognition: Recognition::new(Arc::new(crate::shard::Listed::default())),
         capacity: Arc::default(),
+        reach: Arc::default(),
         stop: crate::clock::Stop::within(Duration::from_secs(9)),
         process: ProcessId::new(5, "one", &"me".into()),
     }

@@ -133,6 +133,7 @@ mod tests {
     async fn sixty_shards_start_on_a_table_that_takes_two_rows_an_attempt() {
         let slow = Arc::new(Slow::default());
         let settings = shard_sync::Settings {
+            reaches: crate::reach::Reaches::default(),
             me: "me".into(),
             initial: InitialPosition::Latest,
             ignore_unexpected_children: false,

@@ -3,27 +3,48 @@
 use std::sync::Arc;
 
 use tokio::time::Instant;
+use tracing::{info, warn};
 
 use crate::lease::table::Error;
 use crate::lease::update::{Change, Update};
 use crate::lease::{Lease, Table, WorkerId};
 use crate::metrics::{OfWorker, Sink, Step};
+use crate::reach::Reach;
 use crate::shard::{BoxFuture, ShardId};
 
 /// A table whose requests are told to a sink.
 pub(super) struct Counted {
     pub(super) table: Arc<dyn Table>,
     pub(super) sink: Arc<dyn Sink>,
+    /// Whether DynamoDB can be reached.
+    pub(super) reach: Arc<Reach>,
 }
 
 impl Counted {
     async fn did<T>(&self, step: Option<Step>, request: BoxFuture<'_, Result<T, Error>>) -> Result<T, Error> {
         let began = Instant::now();
         let outcome = request.await;
+        self.note(&outcome);
         if let Some(step) = step {
             self.sink.worker(OfWorker::Did { step, took: began.elapsed(), ok: outcome.is_ok() });
         }
         outcome
+    }
+
+    fn note<T>(&self, outcome: &Result<T, Error>) {
+        let now = Instant::now();
+        match outcome {
+            Err(error) if error.is_unanswered() => {
+                if let Some(lasted) = self.reach.failed(now) {
+                    warn!(%error, ?lasted, "DynamoDB cannot be reached: leases are not renewed until it answers");
+                }
+            }
+            Ok(_) | Err(_) => {
+                if let Some(lasted) = self.reach.answered(now) {
+                    info!(?lasted, "DynamoDB answers again");
+                }
+            }
+        }
     }
 }
 
@@ -46,7 +67,7 @@ fn begins(lease: &Lease) -> &'static str {
 
 impl Table for Counted {
     fn ensure(&self) -> BoxFuture<'_, Result<(), Error>> {
-        self.table.ensure()
+        Box::pin(self.did(None, self.table.ensure()))
     }
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<Lease>, Error>> {
@@ -54,7 +75,7 @@ impl Table for Counted {
     }
 
     fn get<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<Option<Lease>, Error>> {
-        self.table.get(shard)
+        Box::pin(self.did(None, self.table.get(shard)))
     }
 
     fn create<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<bool, Error>> {
@@ -70,11 +91,11 @@ impl Table for Counted {
     }
 
     fn index(&self, make: bool) -> BoxFuture<'_, Result<bool, Error>> {
-        self.table.index(make)
+        Box::pin(self.did(None, self.table.index(make)))
     }
 
     fn delete<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<bool, Error>> {
-        self.table.delete(shard)
+        Box::pin(self.did(None, self.table.delete(shard)))
     }
 }
 

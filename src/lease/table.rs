@@ -65,6 +65,13 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether DynamoDB gave no answer, or failed itself: another request is likely to fail too.
+    pub fn is_unanswered(&self) -> bool {
+        matches!(self, Self::Ambiguous(_) | Self::Unavailable(_))
+    }
+}
+
 /// The lease table. Every request has a deadline of its own.
 pub trait Table: Send + Sync {
     /// Creates the table as Java does if it is missing, and waits until it can be used.

@@ -17,6 +17,7 @@ use crate::fleet::version::{self, Configured, Start};
 use crate::fleet::{Mode, Store};
 use crate::lease::{Lease, Table, WorkerId, table};
 use crate::metrics::Sink;
+use crate::reach::Reach;
 
 /// Another attempt to write the generation after somebody else was faster.
 const ATTEMPTS: u32 = 5;
@@ -51,6 +52,8 @@ pub struct Settings {
     pub surroundings: Option<Surroundings>,
     /// How many leases this worker has room for.
     pub capacity: Arc<Capacity>,
+    /// Whether DynamoDB can be reached.
+    pub reach: Arc<Reach>,
     /// How long a stop may take.
     pub stop: clock::Stop,
 }
@@ -231,6 +234,7 @@ mod tests {
             wall: || 1_795_000_000_000,
             sink: Arc::new(crate::metrics::Discard),
             capacity: Arc::default(),
+            reach: Arc::default(),
             stop: clock::Stop::within(second),
             surroundings: None,
         }

@@ -54,7 +54,7 @@ impl Member {
 
     /// The reports can't be read: the leader knows itself, and sees who renews leases.
     pub(super) fn cannot_judge(&mut self, error: &table::Error, now: Instant) {
-        if self.outages.report_reads.failed(now, error) {
+        if self.outages.report_reads.failed(now, error, &self.settings.reach) {
             warn!(
                 %error,
                 action = "dynamodb:Scan",
@@ -75,7 +75,7 @@ impl Member {
                 }
             }
             Err(error) => {
-                if self.outages.report_writes.failed(now, error) {
+                if self.outages.report_writes.failed(now, error, &self.settings.reach) {
                     warn!(
                         %error,
                         action = "dynamodb:UpdateItem",

@@ -74,7 +74,7 @@ impl Member {
         let row = match outcome {
             Ok(row) => row.as_ref(),
             Err(error) => {
-                if self.outages.lock_reads.failed(now, error) {
+                if self.outages.lock_reads.failed(now, error, &self.settings.reach) {
                     warn!(%error, action = "dynamodb:GetItem", "failed to read the leader lock");
                 }
                 self.vacancy.unreadable(now);
@@ -122,7 +122,7 @@ impl Member {
             Err(table::Error::Ambiguous(_)) => {}
             Err(error) => {
                 self.election.refused(now);
-                if self.outages.lock_writes.failed(now, error) {
+                if self.outages.lock_writes.failed(now, error, &self.settings.reach) {
                     warn!(
                         %error,
                         action,

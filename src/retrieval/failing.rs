@@ -1,6 +1,5 @@
 //! How long a shard could not be read, and which of its failures are worth a log line.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -30,51 +29,6 @@ impl Kind {
     /// Of an error that is not one of the usual.
     pub(super) fn of(error: &Error) -> Self {
         if matches!(error, Error::Unavailable(_)) { Self::Unreachable } else { Self::Unusual }
-    }
-}
-
-/// Without an answer to any shard for so long, Kinesis cannot be reached.
-const OUT: Duration = Duration::from_secs(5);
-/// Between lines about a service that cannot be reached.
-const REMIND: Duration = Duration::from_secs(600);
-
-/// Whether Kinesis can be reached, as all shards of a worker see it: a service that is away for an hour is some lines, and
-/// not as many for each shard.
-#[derive(Debug, Default)]
-pub struct Reach(Mutex<Out>);
-
-#[derive(Debug, Default)]
-struct Out {
-    /// When the first failure since the last answer was.
-    since: Option<Instant>,
-    reported: Option<Instant>,
-}
-
-impl Reach {
-    /// There was no answer. Since when there is none, if that is to be reported now.
-    pub(super) fn failed(&self, now: Instant) -> Option<Duration> {
-        let mut out = self.lock();
-        let lasted = now.saturating_duration_since(*out.since.get_or_insert(now));
-        let due = lasted >= OUT && out.reported.is_none_or(|at| now >= at + REMIND);
-        due.then(|| {
-            out.reported = Some(now);
-            lasted
-        })
-    }
-
-    /// There was an answer. How long there was none, if that was reported.
-    pub(super) fn answered(&self, now: Instant) -> Option<Duration> {
-        let Out { since, reported } = std::mem::take(&mut *self.lock());
-        since.filter(|_| reported.is_some()).map(|since| now.saturating_duration_since(since))
-    }
-
-    /// Whether it is reported that Kinesis cannot be reached.
-    pub(super) fn is_out(&self) -> bool {
-        self.lock().reported.is_some()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Out> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -136,22 +90,6 @@ mod tests {
         assert_eq!(reported(Kind::Unusual, 150), [0, 60, 120]);
         assert_eq!(reported(Kind::Usual, 150), [10, 70, 130]);
         assert_eq!(reported(Kind::Logged, 150), [0; 0]);
-    }
-
-    #[test]
-    fn outage_is_reported_once_for_all_shards_with_reminders_and_its_length() {
-        let (reach, start) = (Reach::default(), Instant::now());
-        let at = |second: u64| start + Duration::from_secs(second);
-        let reported = |from: u64, to: u64| -> Vec<u64> {
-            let shards = (from..to).flat_map(|second| [second; 30]);
-            shards.filter(|second| reach.failed(at(*second)).is_some()).collect()
-        };
-        assert_eq!(reported(0, 5), [0; 0]);
-        assert_eq!(reach.answered(at(5)), None, "too short");
-        assert_eq!(reported(10, 1_000), [15, 615]);
-        assert!(reach.is_out());
-        assert_eq!(reach.answered(at(1_000)), Some(Duration::from_secs(990)));
-        assert!(!reach.is_out() && reach.answered(at(1_001)).is_none());
     }
 
     #[test]

@@ -65,6 +65,7 @@ fn listed(shards: Vec<Shard>) -> Listed {
 
 fn shard_sync(rows: Arc<Rows>, shards: Arc<dyn shard::Api>, sink: Arc<dyn Sink>) -> ShardSync {
     let settings = Settings {
+        reaches: crate::reach::Reaches::default(),
         me: "me".into(),
         initial: InitialPosition::Latest,
         ignore_unexpected_children: false,

@@ -210,3 +210,32 @@ async fn stop_takes_less_than_ten_seconds_though_dynamodb_hangs_and_children_are
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     assert!(pids(&rig.log).into_iter().all(is_gone));
 }
+
+/// Each kind of request fails during the outage; the leases expire, which is one line for each shard.
+#[tokio::test(flavor = "multi_thread")]
+async fn dynamodb_outage_is_one_warning_and_one_recovery() {
+    let mut rig = Rig::start("outage").await;
+    rig.stream(2).await;
+    let (address, shut, _task) = gate(&rig.tables.url()).await;
+    let file = rig
+        .properties(&rig.scripted("checkpoints"), "failoverTimeMillis = 3000\nmultilangd.logFormat = json\n");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace(&rig.tables.url(), &format!("http://{address}"))).unwrap();
+    let mut daemon = rig.daemon(&file);
+    rig.put(&records_of(20)).await;
+    rig.until("both shards are read", |log| count(log) == 20).await;
+    shut.send_replace(true);
+    rig.logged("DynamoDB cannot be reached").await;
+    rig.until("both leases are lost", |log| said(log, "leaseLost").len() == 2).await;
+    shut.send_replace(false);
+    rig.logged("DynamoDB answers again").await;
+    rig.put(&records_of(40)).await;
+    rig.until("both shards are read again", |log| count(log) >= 60).await;
+    assert_eq!(daemon.stop().await, Some(0));
+    let lines = rig.daemon_log();
+    let lines: Vec<serde_json::Value> =
+        lines.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let of_worker = |line: &&serde_json::Value| line["level"] != "INFO" && line.get("shard").is_none();
+    let of_worker: Vec<_> = lines.iter().filter(of_worker).collect();
+    assert_eq!(of_worker.len(), 1, "{of_worker:#?}");
+}

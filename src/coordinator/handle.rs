@@ -1,0 +1,46 @@
+//! Orders to the coordinator, from the scheduler and from shard synchronization.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tracing::debug;
+
+use crate::lease::Held;
+use crate::shard::ShardId;
+
+/// An order.
+pub(super) enum Order {
+    /// Scan the table soon.
+    Look,
+    /// Release a lease.
+    Release(Arc<Held>),
+    /// Stop renewing the lease of a finished shard.
+    Forget(ShardId),
+}
+
+/// Sends orders to the coordinator, which ends when all handles are dropped.
+#[derive(Debug, Clone)]
+pub struct Handle(pub(super) mpsc::UnboundedSender<Order>);
+
+impl Handle {
+    /// There may be leases to acquire: rows were created, or released.
+    pub fn look(&self) {
+        self.order(Order::Look);
+    }
+
+    /// The lease is not needed any more: other workers may acquire it at once.
+    pub fn release(&self, held: Arc<Held>) {
+        self.order(Order::Release(held));
+    }
+
+    /// The row of a finished shard is deleted: its lease is not renewed any more.
+    pub fn forget(&self, shard: ShardId) {
+        self.order(Order::Forget(shard));
+    }
+
+    fn order(&self, order: Order) {
+        if self.0.send(order).is_err() {
+            debug!("the coordinator has ended, dropped an order");
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Whether a service can be reached, as all parts of a worker see it together.
+//!
+//! A service that is away for an hour is a few log lines, not as many for each shard or each kind of request: one when it
+//! has given no answer to anything for five seconds, a reminder every ten minutes, and one with the length of the outage
+//! when it answers again. Whoever gets no answer asks [`Reach::is_out`] before it logs a line of its own.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Without any answer for this long, the service cannot be reached.
+const OUT: Duration = Duration::from_secs(5);
+/// The time between lines about a service that still cannot be reached.
+const REMIND: Duration = Duration::from_secs(600);
+
+/// Whether the services that a worker needs can be reached.
+#[derive(Debug, Clone, Default)]
+pub struct Reaches {
+    /// The lease table's.
+    pub dynamodb: Arc<Reach>,
+    /// The stream's.
+    pub kinesis: Arc<Reach>,
+}
+
+/// Whether one service can be reached.
+#[derive(Debug, Default)]
+pub struct Reach(Mutex<Out>);
+
+#[derive(Debug, Default)]
+struct Out {
+    /// When the first failure since the last answer was.
+    since: Option<Instant>,
+    reported: Option<Instant>,
+}
+
+impl Reach {
+    /// Notes a call without an answer. Returns for how long there has been none, if that is to be logged now.
+    pub fn failed(&self, now: Instant) -> Option<Duration> {
+        let mut out = self.lock();
+        let lasted = now.saturating_duration_since(*out.since.get_or_insert(now));
+        let due = lasted >= OUT && out.reported.is_none_or(|at| now >= at + REMIND);
+        due.then(|| {
+            out.reported = Some(now);
+            lasted
+        })
+    }
+
+    /// Notes an answer. Returns for how long there was none, if that was logged.
+    pub fn answered(&self, now: Instant) -> Option<Duration> {
+        let Out { since, reported } = std::mem::take(&mut *self.lock());
+        since.filter(|_| reported.is_some()).map(|since| now.saturating_duration_since(since))
+    }
+
+    /// Whether it is logged that the service cannot be reached.
+    pub fn is_out(&self) -> bool {
+        self.lock().reported.is_some()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Out> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outage_is_reported_once_for_all_shards_with_reminders_and_its_length() {
+        let (reach, start) = (Reach::default(), Instant::now());
+        let at = |second: u64| start + Duration::from_secs(second);
+        let reported = |from: u64, to: u64| -> Vec<u64> {
+            let shards = (from..to).flat_map(|second| [second; 30]);
+            shards.filter(|second| reach.failed(at(*second)).is_some()).collect()
+        };
+        assert_eq!(reported(0, 5), [0; 0]);
+        assert_eq!(reach.answered(at(5)), None, "too short");
+        assert_eq!(reported(10, 1_000), [15, 615]);
+        assert!(reach.is_out());
+        assert_eq!(reach.answered(at(1_000)), Some(Duration::from_secs(990)));
+        assert!(!reach.is_out() && reach.answered(at(1_001)).is_none());
+    }
+}
