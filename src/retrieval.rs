@@ -46,9 +46,11 @@ mod place;
 pub mod polling;
 mod queue;
 pub mod registration;
+mod ticks;
 
 pub use closed::Closed;
 pub use queue::PrefetchLimits;
+pub use ticks::Ticks;
 
 /// Where reading starts, as `GetShardIterator` takes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,6 +178,8 @@ pub struct Source {
     pub reach: Arc<Reach>,
     /// Calls that may be under way at once.
     pub calls: Arc<Semaphore>,
+    /// Common times for the reads of quiet shards.
+    pub ticks: Arc<Ticks>,
     /// Counts.
     pub sink: Arc<dyn Sink>,
 }
