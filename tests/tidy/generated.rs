@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use multilangd::config::keys::kcl::KEYS;
-use multilangd::config::keys::{Use, client, own};
+use multilangd::config::keys::{Key, Use, client, own};
 use multilangd::config::permissions::PERMISSIONS;
 use multilangd::exit::EXITS;
 use multilangd::metrics::prometheus::FAMILIES;
@@ -31,12 +31,12 @@ fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
 
 /// The headings of the properties, in the order of the page, by the class of KCL that the keys set.
 const GROUPS: &[(&str, &[&str])] = &[
-    ("Daemon and record processors", &["MultiLangDaemonConfig"]),
+    ("Application, stream, record processor", &["MultiLangDaemonConfig"]),
     (
         "AWS region and endpoints",
         &["AwsClientBuilder", "KinesisAsyncClientBuilder", "DynamoDbAsyncClientBuilder"],
     ),
-    ("Application, start, versions", &["CoordinatorConfig"]),
+    ("Coordination and versions", &["CoordinatorConfig"]),
     ("Leases", &["LeaseManagementConfig"]),
     ("Graceful handoff", &["GracefulLeaseHandoffConfig"]),
     ("Load-aware lease assignment", &["WorkerUtilizationAwareAssignmentConfig"]),
@@ -48,21 +48,36 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("Tables of KCL 3.0 to 3.4", &["WorkerMetricsTableConfig", "CoordinatorStateTableConfig"]),
 ];
 
+/// Keys that every file sets stand first, whatever class of KCL takes them.
+const FIRST: &[&str] = &[
+    "applicationName",
+    "streamName",
+    "streamArn",
+    "tableName",
+    "workerId",
+    "initialPositionInStream",
+    "initialPositionInStreamExtended",
+];
+
 fn properties() -> String {
     let mut text = String::new();
     for key in KEYS.iter().filter(|key| key.used == Use::Yes) {
-        let known = GROUPS.iter().any(|(_, classes)| classes.contains(&key.sets));
+        let known = GROUPS.iter().any(|(_, classes)| classes.contains(&class_of(key)));
         assert!(known, "{}: no heading for {}", key.name, key.sets);
     }
     for (heading, classes) in GROUPS {
-        let keys = KEYS.iter().filter(|key| classes.contains(&key.sets) && key.used == Use::Yes);
+        let keys = KEYS.iter().filter(|key| key.used == Use::Yes && classes.contains(&class_of(key)));
         let rows = keys.map(|key| vec![names(key), key.absent.to_string(), key.doc.to_owned()]);
         text.push_str(&format!("### {heading}\n\n{}\n", table(&["key", "default", "effect"], rows)));
     }
     text.trim_end().to_owned() + "\n"
 }
 
-fn names(key: &multilangd::config::keys::Key) -> String {
+fn class_of(key: &Key) -> &'static str {
+    if FIRST.contains(&key.name) { "MultiLangDaemonConfig" } else { key.sets }
+}
+
+fn names(key: &Key) -> String {
     let mut names: Vec<String> = [key.name].iter().chain(key.aliases).map(|name| code(name)).collect();
     names.extend(key.bean.map(|bean| code(&format!("{bean}.{}", key.name))));
     names.join(", ")
