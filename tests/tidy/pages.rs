@@ -4,11 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{cells, files, page, read, root, shown, sources, table_under};
 
-/// Every page of the documentation, by its path from the root.
+/// Every page of the documentation, by its path from the root: those of the root itself and of `docs/`.
 pub(crate) fn pages() -> Vec<String> {
     let mut found = Vec::new();
-    files(root(), &[".md"], &mut found);
-    let found: Vec<String> = found.iter().map(|path| shown(path)).collect();
+    for folder in ["", "docs/"] {
+        for entry in std::fs::read_dir(root().join(folder)).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            if name.ends_with(".md") {
+                found.push(format!("{folder}{name}"));
+            }
+        }
+    }
+    found.sort();
     assert!(found.len() > 12, "{found:?}");
     found
 }
