@@ -1,4 +1,4 @@
-//! Exit codes: one table, which the README shows and a test compares.
+//! Exit codes: one table, which `docs/operations.md` shows and a test compares.
 
 use std::process::ExitCode;
 

@@ -9,7 +9,7 @@
 //! stop       signal -> daemon -> scheduler -> consumer -> multilang -> the child
 //! ```
 //!
-//! The map of modules and what each may import is in the README and held true by `tests/tidy.rs`.
+//! The map of modules and what each may import is in `docs/architecture.md`; `tests/tidy` checks it.
 
 pub mod aws;
 pub mod backoff;

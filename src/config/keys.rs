@@ -2,7 +2,7 @@
 //!
 //! The tables are below: [`kcl::KEYS`] (every key that reaches a setting in KCL 3.5), [`client::KEYS`]
 //! (what stands behind `kinesisClient.` and the like), [`retired::KEYS`] (what only KCL 1.x knew) and
-//! [`own::KEYS`] (ours). The README shows the first and the last; `tests/tidy.rs` compares.
+//! [`own::KEYS`] (ours). `docs/configuration.md` shows all but the retired; `tests/tidy` compares.
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! The AWS permissions that a daemon with these settings needs, one table: `check` prints the rows that apply, the README
-//! shows all, and `deploy/policy.json` has the same actions.
+//! The AWS permissions that a daemon with these settings needs, one table: `check` prints the rows that apply,
+//! `docs/operations.md` shows all, and `deploy/policy.json` has the same actions.
 
 use super::settings::Settings;
 

@@ -7,7 +7,7 @@ use std::path::Path;
 pub const STREAM: &str = "words";
 
 /// The processor itself.
-pub(super) const PROCESSOR: &str = include_str!("example/processor.py");
+pub(super) const PROCESSOR: &str = include_str!("../../examples/python/processor.py");
 
 /// The processor's file name.
 pub(super) const PROCESSOR_NAME: &str = "processor.py";

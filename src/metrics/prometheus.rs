@@ -1,6 +1,6 @@
 //! The state as Prometheus reads it: text exposition format 0.0.4.
 //!
-//! [`FAMILIES`] is the table of what there is; the README's is checked against it.
+//! [`FAMILIES`] is the table of what there is; the one in `docs/metrics.md` is generated from it.
 
 use std::fmt::{self, Write as _};
 use std::time::Duration;

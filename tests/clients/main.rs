@@ -13,7 +13,7 @@
 //! | `scenario.rs` | what each client goes through: stop, resume, split, merge |
 //! | `load.rs` | ten thousand records under amazon_kclpy, with a kill -9 |
 //! | `launchers.rs` | the clients' own start scripts, given the binary as their `java` |
-//! | `readme.rs` | the README's own example |
+//! | `getting_started.rs` | the commands of docs/getting-started.md that need Node, Go or a library |
 //! | `client.rs` | how a client is described, and where it lies |
 //! | `records.rs` | records of every kind, and what must be true of those seen |
 //! | `processors/` | a record processor for each library, reporting to the test over a socket |
@@ -34,12 +34,14 @@
 
 #[path = "../support/rig.rs"]
 mod rig;
+#[path = "../support/terminal.rs"]
+mod terminal;
 
 mod aggregates;
 mod client;
+mod getting_started;
 mod launchers;
 mod load;
-mod readme;
 mod records;
 mod scenario;
 mod table;

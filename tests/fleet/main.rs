@@ -40,7 +40,7 @@ use std::collections::BTreeMap;
 use story::{Plan, Report, run};
 use world::{Bug, Denied};
 
-/// So many seeds in a plain run; the README says how to run more.
+/// The number of seeds of a plain run; CONTRIBUTING.md has the command for more.
 const SEEDS: u64 = 300;
 
 fn number(variable: &str) -> Option<u64> {

@@ -1,4 +1,4 @@
-//! `multilangd local`: the README's first command.
+//! `multilangd local`: the first command of README.md.
 
 use rustix::process::Signal;
 

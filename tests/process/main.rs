@@ -9,6 +9,7 @@
 //! | `faults.rs` | children that can't be started or ended, or are not alone |
 //! | `fanout.rs` | records pushed: renewals, trouble, no fan-out |
 //! | `fleet.rs` | several daemons on one table |
+//! | `getting_started.rs` | the commands of docs/getting-started.md |
 //! | `identity.rs` | a wrong stream name, a recreated stream, rows that people change, one worker id twice |
 //! | `input.rs` | bad input: one message, a named exit code |
 //! | `java.rs` | the lease rows, beside what Java was seen to write |
@@ -39,6 +40,8 @@
 mod proxy;
 #[path = "../support/rig.rs"]
 mod rig;
+#[path = "../support/terminal.rs"]
+mod terminal;
 #[path = "../support/wire.rs"]
 mod wire;
 
@@ -48,6 +51,7 @@ mod damage;
 mod fanout;
 mod faults;
 mod fleet;
+mod getting_started;
 mod identity;
 mod input;
 mod java;

@@ -123,8 +123,8 @@ fn permission(service: &str, operation: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_call_is_in_the_table_of_permissions() {
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-    let section = readme.split("\n## Permissions\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
+    let section = page.split("\n## Permissions\n").nth(1).unwrap().split("\n## ").next().unwrap();
     let allowed = |permission: &str| {
         let row = section.lines().find(|line| line.starts_with(&format!("| {permission} |")));
         row.map(|row| row.rsplit(" | ").next().unwrap().to_owned())

@@ -2,7 +2,7 @@
 //!
 //! The files are those of `properties/tests/goldens/in`; `java-3.5.1/resolved.jsonl` has one row a file
 //! and environment: what Java's configuration came to (only what differs from the first row), or the
-//! error with which it refused to start. What differs on purpose is [`DIFFERENCES`]; MIGRATING.md shows
+//! error with which it refused to start. What differs on purpose is [`DIFFERENCES`]; docs/migrating.md shows
 //! the same table.
 #![allow(
     clippy::unwrap_used,
@@ -231,9 +231,9 @@ fn each_setting_says_where_it_came_from() {
 }
 
 #[test]
-fn the_readme_has_each_difference() {
-    let page = std::fs::read_to_string(root().join("README.md")).unwrap();
+fn migrating_page_lists_each_difference() {
+    let page = std::fs::read_to_string(root().join("docs/migrating.md")).unwrap();
     for (file, _) in DIFFERENCES {
-        assert!(page.contains(&format!("`{file}`")), "README.md has no row for {file}");
+        assert!(page.contains(&format!("`{file}`")), "docs/migrating.md has no row for {file}");
     }
 }
