@@ -1,14 +1,14 @@
-//! No credentials anywhere: one line that names every place, and exit code 78 at once.
+//! Missing credentials: one error line that names all sources, and exit code 78 at once.
 
 use tokio::time::timeout;
 
 use super::{LIMIT, Run};
 
-/// The exit code, and the lines of stderr that are no warnings.
+/// The exit code, and the lines of stderr that are not warnings.
 async fn refused(mut run: Run) -> (Option<i32>, Vec<String>) {
     let output = timeout(LIMIT, run.command().output()).await.expect("the daemon doesn't end").unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(run.desk.requests().iter().filter(|one| one.target.starts_with("DynamoDB")).count(), 0);
+    assert_eq!(run.issuer.requests().iter().filter(|one| one.target.starts_with("DynamoDB")).count(), 0);
     std::fs::remove_dir_all(&run.folder).unwrap();
     (output.status.code(), text.lines().map(str::to_owned).collect())
 }
