@@ -1,4 +1,4 @@
-//! The README's processor, as it is printed there.
+//! The example processor of the README, exactly as printed.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -7,7 +7,7 @@ use crate::client::part;
 use crate::rig::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_processor_of_the_readme_runs_as_it_is_printed() {
+async fn readme_processor_runs_as_printed() {
     let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
     let (_, rest) = page.split_once("```python\n").unwrap();
     let (program, _) = rest.split_once("```").unwrap();
