@@ -46,7 +46,7 @@ async fn kclpy_receives_each_record_once_across_reshard_and_restart() {
     assert_eq!(daemon.stop().await, Some(0));
     rig.until("all children gone", |log| alive(log) == 0).await;
     assert_each_once(&rig.log, &all);
-    assert!(pids(&rig.log).into_iter().all(is_gone), "no orphans");
+    assert!(pids(&rig.log).into_iter().all(is_gone), "no child process remains");
     assert!(rig.daemon_log().contains("a user's print on stdout"));
 }
 

@@ -41,7 +41,7 @@ pub async fn run_scenario(name: &str, client: &Client) {
         End::Checkpointed => continue_after_reshard(&mut rig, daemon, &file, client, &all).await,
         End::Never(reason) => exit_after_reshard(&mut rig, daemon, reason, &all).await,
     }
-    assert!(pids(&rig.log).into_iter().all(is_gone), "no orphans");
+    assert!(pids(&rig.log).into_iter().all(is_gone), "no child process remains");
 }
 
 async fn continue_after_reshard(
