@@ -278,7 +278,7 @@ fn header(name: &str, value: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn http_2_with_prior_knowledge_works_on_the_same_port() {
+async fn http_2_with_prior_knowledge_is_supported() {
     with(Options::default(), async |kinesis, _| {
         let mut stream = TcpStream::connect(kinesis.address()).await?;
         let mut out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();

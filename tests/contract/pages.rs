@@ -60,7 +60,7 @@ fn status(answer: &str) -> &str {
 }
 
 #[tokio::test]
-async fn call_by_an_address_or_a_local_name_is_answered() {
+async fn call_by_address_or_local_name_is_accepted() {
     let (kinesis, tables) = endpoints().await;
     for target in targets(&kinesis, &tables) {
         for host in [target.address.as_str(), "localhost:1", "[::1]", "host.docker.internal:4567"] {
@@ -72,7 +72,7 @@ async fn call_by_an_address_or_a_local_name_is_answered() {
 }
 
 #[tokio::test]
-async fn call_of_a_page_or_by_another_name_is_refused_without_cors_headers() {
+async fn call_from_a_page_or_foreign_host_is_rejected() {
     let (kinesis, tables) = endpoints().await;
     for target in targets(&kinesis, &tables) {
         for lines in [

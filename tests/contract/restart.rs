@@ -110,7 +110,7 @@ async fn damaged_file_stops_the_start_and_is_named() {
 }
 
 #[tokio::test]
-async fn journal_without_its_end_is_damage_even_after_a_killed_run() {
+async fn truncated_journal_is_damage_after_a_killed_run() {
     let folder = Folder::new();
     let journal = folder.0.join("journal.log");
     let kinesis = ours(folder.options()).await;

@@ -51,7 +51,7 @@ fn check_lineage(shards: &[Shard]) -> Outcome {
     Ok(())
 }
 
-pub(crate) async fn a_split_shard_has_two_children_that_share_its_range(at: Endpoint) -> Outcome {
+pub(crate) async fn a_split_shard_has_two_children_covering_its_range(at: Endpoint) -> Outcome {
     let name = at.stream(1).await?;
     at.split(&name, FIRST, HALF).await?;
     let shards = at.shards(&name).await?;

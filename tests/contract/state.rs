@@ -116,7 +116,7 @@ async fn lock_row_without_a_version_is_replaced() {
 }
 
 #[tokio::test]
-async fn client_version_and_stage_writes_are_conditional_on_the_read() {
+async fn version_and_stage_writes_are_conditional() {
     let me = WorkerId::from("me");
     for Subject { name, store, .. } in &subjects(true).await {
         for place in BOTH {
@@ -172,7 +172,7 @@ async fn worker_metrics_are_read_from_the_table_written_to() {
 }
 
 #[tokio::test]
-async fn rows_move_only_for_the_leader_stage_in_both_tables() {
+async fn rows_move_only_for_the_leader() {
     let (me, other) = (WorkerId::from("me"), WorkerId::from("other"));
     for Subject { name, store, .. } in &subjects(true).await {
         let generation = Dated::first(Generation::ThreeX, Generation::Init, &me, NOW);

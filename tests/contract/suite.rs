@@ -75,7 +75,7 @@ const DIFFERENCES: &[Difference] = &[
         decided_by: "https://docs.aws.amazon.com/kinesis/latest/APIReference/API_SplitShard.html",
     },
     Difference {
-        case: "shards::a_split_shard_has_two_children_that_share_its_range",
+        case: "shards::a_split_shard_has_two_children_covering_its_range",
         how: "ends the parent above the numbers that the children start with",
         decided_by: "https://docs.aws.amazon.com/streams/latest/dev/key-concepts.html",
     },
@@ -235,7 +235,7 @@ cases! {
         retention_goes_up_and_down_within_its_limits,
         tags_are_added_listed_and_removed;
     shards:
-        a_split_shard_has_two_children_that_share_its_range,
+        a_split_shard_has_two_children_covering_its_range,
         merged_shards_have_one_child_with_two_parents,
         a_split_outside_the_range_is_refused,
         a_closed_shard_is_not_split_again,

@@ -248,7 +248,7 @@ async fn rows_that_are_not_leases_are_skipped() {
 
 /// Rows as zio-kinesis writes them: without owner switches, and with a NULL checkpoint.
 #[tokio::test]
-async fn row_without_checkpoint_is_a_lease_that_every_write_works_on() {
+async fn row_without_checkpoint_accepts_every_write() {
     let endpoint = Tables::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).await.unwrap();
     let client = dynamodb(&endpoint).await;
     let options = Options { initial: Sequence::TrimHorizon, ..Options::default() };
@@ -290,7 +290,7 @@ async fn row_without_checkpoint_is_a_lease_that_every_write_works_on() {
 }
 
 #[tokio::test]
-async fn row_that_cannot_be_read_is_an_error_that_names_the_attribute() {
+async fn unreadable_row_is_an_error_naming_the_attribute() {
     let endpoint = Tables::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).await.unwrap();
     let client = dynamodb(&endpoint).await;
     let table = Leases::new(client.clone(), "leases".to_owned(), Options::default());

@@ -104,7 +104,7 @@ fn leases_of_stopped_worker_move_within_two_seconds() {
 }
 
 #[test]
-fn leases_of_killed_worker_move_within_failover_plus_five_seconds() {
+fn leases_of_killed_worker_move_within_failover_time() {
     let fleets = [(2, 8), (3, 12)];
     for ((workers, shards), led) in BOTH.into_iter().flat_map(|led| fleets.map(|fleet| (fleet, led))) {
         let longest = longest(25, async |seed| {
@@ -232,7 +232,7 @@ fn missing_hash_keys_of_a_row_are_restored() {
 
 /// A leader gives a new worker its share by graceful handoff, so no record is delivered twice.
 #[test]
-fn workers_joining_a_led_fleet_get_leases_by_graceful_handoff() {
+fn joining_workers_of_led_fleet_get_graceful_handoffs() {
     longest(25, async |seed| {
         let mut story = fleet(seed, 12, 2, true).await;
         let new = story.join(None);

@@ -60,7 +60,7 @@ fn every_shard_is_read_when_nothing_is_denied() {
 }
 
 #[test]
-fn every_shard_is_read_when_the_owner_index_is_denied() {
+fn denied_owner_index_leaves_no_shard_unread() {
     let denied = Denied { query: true, ..Denied::default() };
     let longest = [1, 3].map(|workers| longest(workers, denied, false));
     // About as long as with all permissions: of 60 seeds the longest take 25.6 and 24.1 s.
@@ -68,7 +68,7 @@ fn every_shard_is_read_when_the_owner_index_is_denied() {
 }
 
 #[test]
-fn every_shard_is_read_when_the_owner_index_stays_empty() {
+fn empty_owner_index_leaves_no_shard_unread() {
     let denied = Denied { empty_index: true, ..Denied::default() };
     let longest = [1, 3].map(|workers| longest(workers, denied, false));
     // A worker without leases scans every half failover time.
@@ -76,21 +76,21 @@ fn every_shard_is_read_when_the_owner_index_stays_empty() {
 }
 
 #[test]
-fn every_shard_is_read_when_the_leader_lock_cannot_be_written() {
+fn unwritable_leader_lock_leaves_no_shard_unread() {
     let denied = Denied { lock_writes: true, ..Denied::default() };
     let longest = [1, 3].map(|workers| longest(workers, denied, false));
     assert!(longest.iter().all(|time| *time <= FAILOVER * 6), "{longest:?}");
 }
 
 #[test]
-fn every_shard_is_read_when_the_leader_lock_cannot_be_read() {
+fn unreadable_leader_lock_leaves_no_shard_unread() {
     let denied = Denied { lock_reads: true, lock_writes: true, ..Denied::default() };
     let longest = [1, 3].map(|workers| longest(workers, denied, false));
     assert!(longest.iter().all(|time| *time <= FAILOVER * 6), "{longest:?}");
 }
 
 #[test]
-fn every_shard_is_read_when_worker_metrics_cannot_be_read() {
+fn unreadable_worker_metrics_leave_no_shard_unread() {
     let denied = Denied { report_reads: true, ..Denied::default() };
     let longest = [(1, false), (3, false), (1, true), (3, true)]
         .map(|(workers, tables)| longest(workers, denied, tables));
@@ -98,7 +98,7 @@ fn every_shard_is_read_when_worker_metrics_cannot_be_read() {
 }
 
 #[test]
-fn every_shard_is_read_when_worker_metrics_cannot_be_written() {
+fn unwritable_worker_metrics_leave_no_shard_unread() {
     let denied = Denied { report_writes: true, ..Denied::default() };
     let longest = [(1, false), (3, false), (1, true), (3, true)]
         .map(|(workers, tables)| longest(workers, denied, tables));
@@ -107,7 +107,7 @@ fn every_shard_is_read_when_worker_metrics_cannot_be_written() {
 
 /// With backoff, a throttled table is not called several times a second.
 #[test]
-fn a_denied_leader_lock_is_written_less_than_six_times_a_minute() {
+fn denied_leader_lock_is_retried_with_backoff() {
     let calls = simulate(1, async {
         let mut story = Story::new(1, 4, None, true);
         story.world.state().denied.lock_writes = true;
@@ -122,7 +122,7 @@ fn a_denied_leader_lock_is_written_less_than_six_times_a_minute() {
 /// A worker that can list leases neither by the index nor by a scan gets no leases, because it would not read
 /// them.
 #[test]
-fn a_worker_that_cannot_list_leases_is_given_none() {
+fn worker_that_cannot_list_leases_is_assigned_none() {
     let took = simulate(2, async {
         let mut story = Story::new(2, 8, None, true);
         story.join(None);
@@ -153,7 +153,7 @@ fn a_worker_that_cannot_list_leases_is_given_none() {
 
 /// A dead worker whose clock was an hour ahead, or whose report was dated in milliseconds instead of seconds.
 #[test]
-fn a_dead_worker_with_a_report_from_the_future_is_given_no_leases() {
+fn dead_worker_with_future_report_is_assigned_no_leases() {
     for ahead in [3_600, wall()] {
         let took = simulate(3, async {
             let mut story = Story::new(3, 8, None, true);

@@ -209,7 +209,7 @@ async fn actions_with_a_record_after(wait: Duration) -> (Vec<String>, Outcome) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn batch_that_arrives_on_an_expired_lease_is_not_delivered() {
+async fn batch_on_an_expired_lease_is_not_delivered() {
     let (actions, _) = actions_with_a_record_after(FAILOVER - Duration::from_secs(1)).await;
     assert_eq!(actions[..2], ["initialize", "processRecords"], "the lease is live");
     let (actions, outcome) = actions_with_a_record_after(FAILOVER + Duration::from_secs(1)).await;

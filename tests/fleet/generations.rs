@@ -82,7 +82,7 @@ async fn switch_roll_back_and_switch(seed: u64) {
 }
 
 #[test]
-fn fleet_migrates_to_kcl_3_rolls_back_and_migrates_again() {
+fn migration_to_kcl_3_can_be_rolled_back_and_repeated() {
     for seed in 0..8 {
         simulate(seed, switch_roll_back_and_switch(seed));
     }

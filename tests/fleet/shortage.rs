@@ -45,19 +45,19 @@ fn longest(led: bool) -> Duration {
 }
 
 #[test]
-fn leases_without_resources_go_to_other_workers_in_a_led_fleet() {
+fn led_worker_without_resources_releases_leases() {
     let longest = longest(true);
     assert!(longest <= FAILOVER * 7, "{longest:?}");
 }
 
 #[test]
-fn leases_without_resources_go_to_other_workers_in_a_fleet_of_kcl_2() {
+fn kcl_2_worker_without_resources_releases_leases() {
     let longest = longest(false);
     assert!(longest <= FAILOVER * 7, "{longest:?}");
 }
 
 #[test]
-fn lone_worker_without_resources_keeps_its_leases_and_reads_once_it_can() {
+fn lone_worker_without_resources_keeps_its_leases() {
     for led in [true, false] {
         simulate(1, async {
             let mut story = Story::new(1, 6, None, led);
@@ -80,7 +80,7 @@ fn lone_worker_without_resources_keeps_its_leases_and_reads_once_it_can() {
 }
 
 #[test]
-fn worker_acquires_no_more_leases_than_its_limits_allow() {
+fn worker_acquires_no_more_leases_than_allowed() {
     for led in [true, false] {
         simulate(2, async {
             let mut story = Story::new(2, 8, None, led);

@@ -173,7 +173,7 @@ fn runs(story: impl Fn(Plan) -> Report + Sync) {
 }
 
 #[test]
-fn recreated_streams_and_changed_rows_leave_no_open_shard_unread() {
+fn recreated_streams_and_changed_rows_leave_no_shard_unread() {
     assert!(AUDIT * 2 < READ);
     runs(|plan| simulate(plan.seed, recreated(plan)));
 }

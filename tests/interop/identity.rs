@@ -220,7 +220,7 @@ async fn wrong_stream_beside_java(peer: Peer) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn wrong_stream_name_beside_live_java_is_refused() {
+async fn wrong_stream_name_beside_live_java_is_rejected() {
     let _turn = crate::TURN.read().await;
     let [first, second, third] = PEERS.map(wrong_stream_beside_java);
     tokio::join!(first, second, third);

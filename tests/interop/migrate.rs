@@ -75,7 +75,7 @@ async fn until(what: &str, mut reached: impl AsyncFnMut() -> bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn mixed_fleet_migrates_to_kcl_3_rolls_back_and_migrates_again() {
+async fn mixed_fleet_migration_can_be_rolled_back_and_repeated() {
     let _turn = crate::TURN.write().await;
     let mut load = Load::start("migrate", 8).await;
     load.feed();

@@ -62,21 +62,21 @@ async fn resumed(name: &str, peer: Peer, workers: [&'static str; 3]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn table_of_java_2_is_resumed_by_ours_then_java_2() {
+async fn table_of_java_2_is_resumed_by_ours_and_back() {
     resumed("resumed-2", JAVA_2, [JAVA, OURS, JAVA]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn table_of_ours_is_resumed_by_java_2_then_ours() {
+async fn our_table_is_resumed_by_java_2_then_ours() {
     resumed("resumed-2-ours", JAVA_2, [OURS, JAVA, OURS]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn table_of_java_3_is_resumed_by_ours_then_java_3() {
+async fn table_of_java_3_is_resumed_by_ours_and_back() {
     resumed("resumed-3", JAVA_3, [JAVA, OURS, JAVA]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn table_of_ours_is_resumed_by_java_3_then_ours() {
+async fn our_table_is_resumed_by_java_3_then_ours() {
     resumed("resumed-3-ours", JAVA_3, [OURS, JAVA, OURS]).await;
 }

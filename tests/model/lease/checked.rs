@@ -81,12 +81,12 @@ fn assert_no_violation(configurations: [Bounds; 4]) {
 }
 
 #[test]
-fn two_workers_keep_every_invariant_in_every_order() {
+fn two_workers_keep_every_invariant() {
     assert_no_violation([plain(), slow(), led(), crashing()]);
 }
 
 #[test]
-fn worker_beside_java_keeps_every_invariant_in_every_order() {
+fn worker_with_java_keeps_every_invariant() {
     let java = |bounds| Bounds { java: true, ..bounds };
     assert_no_violation([java(plain()), java(slow()), java(led()), java(crashing())]);
 }

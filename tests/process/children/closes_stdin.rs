@@ -1,4 +1,4 @@
-//! A child that closes its stdin and lives: it is noticed with the next message, and replaced.
+//! A child that closes its stdin and keeps running: the next message detects this, and the child is replaced.
 
 use super::scene::Scene;
 
@@ -17,7 +17,7 @@ async fn is_replaced_with_the_next_message() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn is_everyones_end_under_the_policy_exit() {
+async fn ends_the_daemon_under_policy_exit() {
     let mut scene = Scene::new("stdin-exit", 2).await.plan(0, "idle", "close-stdin");
     scene = scene.lines("multilangd.onChildFailure = exit\n");
     let mut daemon = scene.daemon();
@@ -25,5 +25,5 @@ async fn is_everyones_end_under_the_policy_exit() {
     scene.deeds().await;
     scene.put().await;
     let exit = daemon.ended().await.code();
-    scene.end(&daemon, exit).await.assert_others_suffer();
+    scene.end(&daemon, exit).await.assert_daemon_ends();
 }

@@ -1,4 +1,4 @@
-//! A child that ends with 0, with 1, or by a signal: to the daemon it is the same, whatever it was doing.
+//! A child that exits with 0, with 1, or by a signal: the daemon treats all of these alike, at any point.
 
 use multilangd::lease::WorkerId;
 
@@ -8,7 +8,7 @@ use crate::rig::*;
 const DEEDS: [(&str, &str); 3] =
     [("exit:0", "exit code 0"), ("exit:1", "exit code 1"), ("signal:9", "signal 9")];
 
-/// Three shards where a child ends, each in its way, and one where all is well.
+/// Three shards whose child exits in different ways, and one whose child is correct.
 async fn scene(moment: &'static str) -> Scene {
     let mut scene = Scene::new(&format!("ends-{moment}"), 4).await;
     for (index, (deed, _)) in DEEDS.iter().enumerate() {
@@ -40,7 +40,7 @@ async fn in_process_records() {
     assert_each_told(&run);
 }
 
-/// Java notices only when the next record comes.
+/// Java notices the exit only when the next record arrives.
 #[tokio::test(flavor = "multi_thread")]
 async fn idle() {
     let run = scene("idle").await.play().await;
@@ -72,7 +72,7 @@ async fn in_shard_ended() {
     }
 }
 
-/// The lease is another's by then: nobody takes the child's place here.
+/// Another worker owns the lease by then, so this worker does not replace the child.
 #[tokio::test(flavor = "multi_thread")]
 async fn in_lease_lost() {
     let mut scene = scene("leaseLost").await.lines("failoverTimeMillis = 2000\n");
@@ -83,7 +83,7 @@ async fn in_lease_lost() {
         steal(&scene.rig, &shard(index)).await;
     }
     scene.deeds().await;
-    // The thief doesn't renew, so the leases come back.
+    // The other owner does not renew, so the leases expire and return.
     scene.put().await;
     scene.settled().await;
     let run = scene.stop(daemon).await;
@@ -92,7 +92,7 @@ async fn in_lease_lost() {
     assert!((0..3).all(|index| run.children(&shard(index)).len() == 2));
 }
 
-/// As another worker would: the counter moves and the owner is another.
+/// Steals a lease as another worker would: changes the counter and the owner.
 pub async fn steal(rig: &Rig, shard: &str) {
     let thief = WorkerId::from("thief");
     let update = rig.clients.dynamodb.update_item().table_name(APPLICATION);
@@ -104,7 +104,7 @@ pub async fn steal(rig: &Rig, shard: &str) {
     update.send().await.unwrap();
 }
 
-/// A stop goes on as if the child had answered.
+/// A graceful shutdown continues as if the child had answered.
 #[tokio::test(flavor = "multi_thread")]
 async fn in_shutdown_requested() {
     let mut scene = scene("shutdownRequested").await;
@@ -119,11 +119,11 @@ async fn in_shutdown_requested() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn under_the_policy_exit_the_first_end_is_everyones() {
+async fn first_exit_ends_the_daemon_under_policy_exit() {
     for (moment, deed) in [("initialize", "exit:0"), ("processRecords", "signal:9"), ("idle", "exit:1")] {
         let scene = Scene::new(&format!("exit-{moment}"), 2).await.plan(0, moment, deed);
         let run = scene.lines("multilangd.onChildFailure = exit\n").play_to_the_end().await;
-        run.assert_others_suffer();
+        run.assert_daemon_ends();
         assert_eq!(run.failures().len(), 1);
     }
 }
