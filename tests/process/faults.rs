@@ -30,10 +30,10 @@ async fn permanently_failing_child_ends_the_daemon_with_code_1() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unresponsive_child_is_killed_within_the_container_stop_timeout() {
-    let mut rig = Rig::start("deaf").await;
+    let mut rig = Rig::start("ignores-stop").await;
     rig.stream(1).await;
     rig.put(&records_of(1)).await;
-    let file = rig.properties(&rig.scripted("deaf hangs"), "");
+    let file = rig.properties(&rig.scripted("ignores-stop hangs"), "");
     let mut daemon = rig.daemon(&file);
     rig.until("a batch", |log| count(log) == 1).await;
     let started = Instant::now();
@@ -98,7 +98,7 @@ async fn second_signal_after_a_while_exits_at_once() {
     let mut rig = Rig::start("again").await;
     rig.stream(1).await;
     rig.put(&records_of(1)).await;
-    let file = rig.properties(&rig.scripted("deaf hangs"), "shutdownGraceMillis = 60000\n");
+    let file = rig.properties(&rig.scripted("ignores-stop hangs"), "shutdownGraceMillis = 60000\n");
     let mut daemon = rig.daemon(&file);
     rig.until("a batch", |log| count(log) == 1).await;
     let started = Instant::now();
@@ -119,10 +119,10 @@ async fn other_commands_exit_at_the_first_signal() {
     let rig = Rig::start("leases-asked").await;
     let file = rig.properties(&rig.scripted(""), "");
     // Accepts requests and never answers.
-    let deaf = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("dynamoDBEndpoint=http://{}", deaf.local_addr().unwrap());
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("dynamoDBEndpoint=http://{}", silent.local_addr().unwrap());
     let mut leases = rig.command(&["leases", "--set", &endpoint, file.to_str().unwrap()]);
-    let _asked = tokio::time::timeout(LIMIT, deaf.accept()).await.unwrap().unwrap();
+    let _asked = tokio::time::timeout(LIMIT, silent.accept()).await.unwrap().unwrap();
     assert_eq!(leases.stop().await, Some(130));
 }
 
@@ -197,7 +197,7 @@ async fn shutdown_is_bounded_with_hanging_dynamodb_and_stuck_children() {
     let mut rig = Rig::start("hanging").await;
     rig.stream(4).await;
     let (address, shut, _task) = gate(&rig.tables.url()).await;
-    let file = rig.properties(&rig.scripted("deaf hangs"), "");
+    let file = rig.properties(&rig.scripted("ignores-stop hangs"), "");
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, text.replace(&rig.tables.url(), &format!("http://{address}"))).unwrap();
     let mut daemon = rig.daemon(&file);

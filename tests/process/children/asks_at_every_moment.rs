@@ -9,7 +9,7 @@ fn errors(log: &[Report], moment: &str) -> Vec<String> {
     let mut at = false;
     for report in log {
         let Report::Said { what, body, .. } = report else { continue };
-        if what == "deed" {
+        if what == "fault" {
             at = body["moment"] == moment;
         } else if what == "answered" && at {
             errors.push(body["error"].as_str().unwrap_or("none").to_owned());
@@ -71,7 +71,7 @@ async fn lost_lease_answers_shutdown_exception() {
     scene = scene.plan(0, "processRecords", format!("waits:{}", go.display()));
     let daemon = scene.daemon();
     scene.put().await;
-    scene.deeds().await;
+    scene.wait_for_faults().await;
     super::ends::steal(&scene.rig, &shard(0)).await;
     std::fs::write(&go, "").unwrap();
     scene.settled().await;

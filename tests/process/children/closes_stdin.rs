@@ -7,7 +7,7 @@ async fn is_replaced_with_the_next_message() {
     let mut scene = Scene::new("stdin", 2).await.plan(0, "idle", "close-stdin");
     let daemon = scene.daemon();
     scene.put().await;
-    scene.deeds().await;
+    scene.wait_for_faults().await;
     scene.settled().await;
     scene.put().await;
     scene.settled().await;
@@ -22,7 +22,7 @@ async fn ends_the_daemon_under_policy_exit() {
     scene = scene.lines("multilangd.onChildFailure = exit\n");
     let mut daemon = scene.daemon();
     scene.put().await;
-    scene.deeds().await;
+    scene.wait_for_faults().await;
     scene.put().await;
     let exit = daemon.ended().await.code();
     scene.end(&daemon, exit).await.assert_daemon_ends();

@@ -5,14 +5,14 @@ use multilangd::lease::WorkerId;
 use super::scene::{Run, Scene, of_kind, shard};
 use crate::rig::*;
 
-const DEEDS: [(&str, &str); 3] =
+const FAULTS: [(&str, &str); 3] =
     [("exit:0", "exit code 0"), ("exit:1", "exit code 1"), ("signal:9", "signal 9")];
 
 /// Three shards whose child exits in different ways, and one whose child is correct.
 async fn scene(moment: &'static str) -> Scene {
     let mut scene = Scene::new(&format!("ends-{moment}"), 4).await;
-    for (index, (deed, _)) in DEEDS.iter().enumerate() {
-        scene = scene.plan(index, moment, *deed);
+    for (index, (fault, _)) in FAULTS.iter().enumerate() {
+        scene = scene.plan(index, moment, *fault);
     }
     scene
 }
@@ -20,7 +20,7 @@ async fn scene(moment: &'static str) -> Scene {
 fn assert_each_told(run: &Run) {
     let told = run.failures();
     assert_eq!(told.len(), 3, "{}", run.text());
-    for (index, (_, words)) in DEEDS.iter().enumerate() {
+    for (index, (_, words)) in FAULTS.iter().enumerate() {
         let reason = told.iter().find(|(of, ..)| *of == shard(index)).unwrap().2;
         assert!(reason.contains(words), "{reason}");
     }
@@ -60,7 +60,7 @@ async fn in_shard_ended() {
         let quarter = (1u128 << 126) * u128::from(parent.as_bytes()[parent.len() - 1] - b'0');
         split.new_starting_hash_key((quarter + (1 << 125)).to_string()).send().await.unwrap();
     }
-    scene.deeds().await;
+    scene.wait_for_faults().await;
     scene.put().await;
     scene.settled().await;
     let run = scene.stop(daemon).await;
@@ -82,7 +82,7 @@ async fn in_lease_lost() {
     for index in 0..3 {
         steal(&scene.rig, &shard(index)).await;
     }
-    scene.deeds().await;
+    scene.wait_for_faults().await;
     // The other owner does not renew, so the leases expire and return.
     scene.put().await;
     scene.settled().await;
@@ -113,15 +113,15 @@ async fn in_shutdown_requested() {
     scene.settled().await;
     let run = scene.stop(daemon).await;
     run.assert_sound();
-    assert_eq!(of_kind(&run.log, "deed").count(), 3);
+    assert_eq!(of_kind(&run.log, "fault").count(), 3);
     let told: Vec<&str> = of_kind(&run.log, "leaseLost").map(|(_, of, _)| of).collect();
     assert_eq!(told, [shard(3)], "the others are gone by then");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn first_exit_ends_the_daemon_under_policy_exit() {
-    for (moment, deed) in [("initialize", "exit:0"), ("processRecords", "signal:9"), ("idle", "exit:1")] {
-        let scene = Scene::new(&format!("exit-{moment}"), 2).await.plan(0, moment, deed);
+    for (moment, fault) in [("initialize", "exit:0"), ("processRecords", "signal:9"), ("idle", "exit:1")] {
+        let scene = Scene::new(&format!("exit-{moment}"), 2).await.plan(0, moment, fault);
         let run = scene.lines("multilangd.onChildFailure = exit\n").play_to_the_end().await;
         run.assert_daemon_ends();
         assert_eq!(run.failures().len(), 1);

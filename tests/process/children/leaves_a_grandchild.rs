@@ -14,7 +14,8 @@ async fn is_replaced_while_its_pipes_are_still_open() {
 /// The output of the grandchild never ends, so the daemon must not wait for its end.
 #[tokio::test(flavor = "multi_thread")]
 async fn is_replaced_although_the_grandchild_keeps_printing() {
-    let run = Scene::new("heir", 2).await.plan(0, "processRecords", "heir").play().await;
+    let run =
+        Scene::new("noisy-grandchild", 2).await.plan(0, "processRecords", "noisy-grandchild").play().await;
     run.assert_sound();
     run.assert_told_once("exit code 0");
 }

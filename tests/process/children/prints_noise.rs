@@ -24,9 +24,9 @@ const NOISE: [(&[u8], &str); 12] = [
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_between_noise_are_understood() {
     let noise: Vec<u8> = NOISE.iter().flat_map(|(bytes, _)| bytes.iter().copied()).collect();
-    let deed = format!("say:{}", base64::engine::general_purpose::STANDARD.encode(noise));
-    let scene = Scene::new("noise", 2).await.plan(0, "processRecords", deed.clone());
-    let run = scene.plan(0, "initialize", deed.clone()).plan(0, "idle", deed).play().await;
+    let fault = format!("say:{}", base64::engine::general_purpose::STANDARD.encode(noise));
+    let scene = Scene::new("noise", 2).await.plan(0, "processRecords", fault.clone());
+    let run = scene.plan(0, "initialize", fault.clone()).plan(0, "idle", fault).play().await;
     run.assert_sound();
     assert_eq!((run.failures(), run.children(&super::scene::shard(0)).len()), (vec![], 1));
     let printed: String =
@@ -51,9 +51,9 @@ async fn line_of_twenty_megabytes_is_skipped() {
 #[tokio::test(flavor = "multi_thread")]
 async fn noise_does_not_count_as_an_answer() {
     let status = b"{\"action\":\"status\",\"responseFor\":\"processRecords\",\"extra\":1}\n";
-    let deed = format!("say:{}", base64::engine::general_purpose::STANDARD.encode(status));
+    let fault = format!("say:{}", base64::engine::general_purpose::STANDARD.encode(status));
     let mut scene =
-        Scene::new("no-answer", 2).await.plan(0, "idle", deed).plan(0, "processRecords", "answer-null");
+        Scene::new("no-answer", 2).await.plan(0, "idle", fault).plan(0, "processRecords", "answer-null");
     scene = scene.lines("timeoutInSeconds = 1\n");
     let run = scene.play().await;
     assert_eq!(run.failures().len(), 1, "{}", run.text());

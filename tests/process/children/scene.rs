@@ -49,8 +49,8 @@ impl Scene {
     }
 
     /// Adds a fault: in this shard, at this time, the child does this.
-    pub fn plan(mut self, index: usize, moment: &'static str, deed: impl Into<String>) -> Self {
-        self.plan.push((index, moment, deed.into()));
+    pub fn plan(mut self, index: usize, moment: &'static str, fault: impl Into<String>) -> Self {
+        self.plan.push((index, moment, fault.into()));
         self
     }
 
@@ -64,7 +64,7 @@ impl Scene {
         let plan: Vec<String> = self
             .plan
             .iter()
-            .map(|(index, moment, deed)| format!("{}@{moment}={deed}", shard(*index)))
+            .map(|(index, moment, fault)| format!("{}@{moment}={fault}", shard(*index)))
             .collect();
         let (port, folder) = (self.rig.port(), self.rig.folder.display().to_string());
         let executable = format!("python3 -S -E {} {port} {folder} {}", script.display(), plan.join(" "));
@@ -89,7 +89,7 @@ impl Scene {
     pub async fn play(mut self) -> Run {
         let daemon = self.daemon();
         self.put().await;
-        self.deeds().await;
+        self.wait_for_faults().await;
         self.settled().await;
         self.put().await;
         self.settled().await;
@@ -97,9 +97,9 @@ impl Scene {
     }
 
     /// Waits until every fault of the plan is about to occur.
-    pub async fn deeds(&mut self) {
-        let deeds = self.plan.len();
-        self.rig.until("the deeds", |log| said(log, "deed").len() == deeds).await;
+    pub async fn wait_for_faults(&mut self) {
+        let faults = self.plan.len();
+        self.rig.until("the faults", |log| said(log, "fault").len() == faults).await;
     }
 
     pub async fn stop(self, mut daemon: Daemon) -> Run {
@@ -120,7 +120,7 @@ impl Scene {
     pub async fn play_to_the_end(mut self) -> Run {
         let mut daemon = self.daemon();
         self.put().await;
-        self.deeds().await;
+        self.wait_for_faults().await;
         let exit = daemon.ended().await.code();
         self.end(&daemon, exit).await
     }

@@ -26,7 +26,7 @@ async fn late_checkpoint_is_processed_with_the_next_action() {
             Report::Gone { .. } => "",
         })
         .collect();
-    let at = said.iter().position(|what| *what == "deed").unwrap();
+    let at = said.iter().position(|what| *what == "fault").unwrap();
     assert_eq!(said[at + 1..at + 3], ["processRecords", "answered"], "{said:?}");
     let (_, _, answer) = of_kind(&run.log, "answered").next().unwrap();
     assert!(answer["error"].is_null() && answer["sequenceNumber"].is_string(), "{answer}");

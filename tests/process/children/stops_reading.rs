@@ -5,9 +5,10 @@ use super::scene::Scene;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn is_replaced_after_its_timeout_while_others_continue() {
-    let mut scene = Scene::new("deaf", 2).await.plan(0, "initialize", "deaf").lines("timeoutInSeconds = 1\n");
+    let mut scene =
+        Scene::new("unread", 2).await.plan(0, "initialize", "unread").lines("timeoutInSeconds = 1\n");
     let daemon = scene.daemon();
-    scene.deeds().await;
+    scene.wait_for_faults().await;
     scene.put().await;
     scene.settled().await;
     let run = scene.stop(daemon).await;
@@ -19,10 +20,10 @@ async fn is_replaced_after_its_timeout_while_others_continue() {
 /// not.
 #[tokio::test(flavor = "multi_thread")]
 async fn full_pipe_blocks_no_other_shard() {
-    let mut scene = Scene::new("full", 2).await.plan(0, "idle", "deaf").lines("timeoutInSeconds = 1\n");
+    let mut scene = Scene::new("full", 2).await.plan(0, "idle", "unread").lines("timeoutInSeconds = 1\n");
     let daemon = scene.daemon();
     scene.put().await;
-    scene.deeds().await;
+    scene.wait_for_faults().await;
     let big: Vec<_> = (0..20).map(|n| (format!("big-{n}"), vec![b'x'; 150_000])).collect();
     scene.rig.put(&big).await;
     scene
@@ -44,7 +45,7 @@ async fn full_pipe_blocks_no_other_shard() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ends_the_daemon_under_policy_exit() {
-    let scene = Scene::new("deaf-exit", 2).await.plan(0, "initialize", "deaf");
+    let scene = Scene::new("unread-exit", 2).await.plan(0, "initialize", "unread");
     let run = scene.lines("timeoutInSeconds = 1\nmultilangd.onChildFailure = exit\n").play_to_the_end().await;
     run.assert_daemon_ends();
 }
