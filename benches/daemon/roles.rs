@@ -24,19 +24,19 @@ use crate::world::now;
 /// `child PORT [stuck|unread]`: answers each message, and reports the first and the last record over a socket.
 /// `stuck`: never answers a batch; `unread`: does not read the first batch.
 pub fn child(words: &[String]) {
-    let mut tell = TcpStream::connect(("127.0.0.1", words[0].parse().unwrap())).unwrap();
+    let mut socket = TcpStream::connect(("127.0.0.1", words[0].parse().unwrap())).unwrap();
     let is = |word: &str| words.iter().any(|given| given == word);
     let mut input = BufReader::with_capacity(1 << 18, std::io::stdin().lock());
     let mut output = std::io::stdout().lock();
     let mut first = true;
-    report(&mut tell, "begun");
+    report(&mut socket, "begun");
     while let Some(head) = head(&mut input) {
         let action = ["initialize", "processRecords", "shardEnded", "leaseLost", "shutdownRequested"]
             .into_iter()
             .find(|action| head.ends_with(&action.as_bytes()[..4]))
             .unwrap();
         if action == "processRecords" && std::mem::take(&mut first) {
-            report(&mut tell, "first");
+            report(&mut socket, "first");
             if is("stuck") || is("unread") {
                 park_forever();
             }
@@ -46,11 +46,11 @@ pub fn child(words: &[String]) {
             // The batch stays in the pipe.
             output.write_all(b"{\"action\":\"status\",\"responseFor\":\"initialize\"}\n").unwrap();
             output.flush().unwrap();
-            report(&mut tell, "first");
+            report(&mut socket, "first");
             park_forever();
         }
         if action == "shardEnded" {
-            report(&mut tell, "last");
+            report(&mut socket, "last");
             output.write_all(b"{\"action\":\"checkpoint\",\"sequenceNumber\":null}\n").unwrap();
             output.flush().unwrap();
             rest_of_line(&mut input);
@@ -63,8 +63,8 @@ pub fn child(words: &[String]) {
 }
 
 /// Reports an event with the current time in milliseconds.
-fn report(tell: &mut TcpStream, word: &str) {
-    tell.write_all(format!("{word} {}\n", now().as_millis()).as_bytes()).unwrap();
+fn report(socket: &mut TcpStream, word: &str) {
+    socket.write_all(format!("{word} {}\n", now().as_millis()).as_bytes()).unwrap();
 }
 
 /// Waits for the next line and reads its beginning, up to the first four letters of the action; none at the end
@@ -95,9 +95,9 @@ fn park_forever() -> ! {
 }
 
 /// Starts a child of the raw reader, which reads and discards its stdin.
-fn sink(tell: &str) -> std::process::Child {
+fn sink(port: &str) -> std::process::Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["raw", "sink", tell])
+        .args(["raw", "sink", port])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()
@@ -124,17 +124,17 @@ pub fn raw(words: &[String]) {
 
 /// `raw sink PORT`: reads and discards stdin, and reports the first and the last byte.
 fn drain(port: &str) {
-    let mut tell = TcpStream::connect(("127.0.0.1", port.parse().unwrap())).unwrap();
+    let mut socket = TcpStream::connect(("127.0.0.1", port.parse().unwrap())).unwrap();
     let mut input = std::io::stdin().lock();
     let mut buffer = vec![0; 1 << 18];
     let mut first = true;
-    report(&mut tell, "begun");
+    report(&mut socket, "begun");
     while input.read(&mut buffer).unwrap() > 0 {
         if std::mem::take(&mut first) {
-            report(&mut tell, "first");
+            report(&mut socket, "first");
         }
     }
-    report(&mut tell, "last");
+    report(&mut socket, "last");
 }
 
 /// Polls a shard with GetRecords.

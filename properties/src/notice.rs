@@ -128,28 +128,28 @@ impl fmt::Display for Notice {
 /// The notices that depend on this pair alone, in no particular order.
 pub(crate) fn of_pair(pair: &Pair) -> Vec<Notice> {
     let mut found = Vec::new();
-    let mut tell = |at, kind| found.push(Notice { at, key: pair.key.string.clone(), kind });
+    let mut note = |at, kind| found.push(Notice { at, key: pair.key.string.clone(), kind });
     let mut key_raw = pair.key_raw.as_slice();
     if let Some(rest) = without_bom(pair) {
-        tell(pair.key_at, Kind::ByteOrderMark);
+        note(pair.key_at, Kind::ByteOrderMark);
         key_raw = rest;
     }
     for (part, raw, text) in [(Part::Key, key_raw, &pair.key), (Part::Value, &pair.value_raw, &pair.value)] {
         if let Some((at, meant)) = utf8(raw) {
-            tell(at, Kind::Utf8 { part, meant });
+            note(at, Kind::Utf8 { part, meant });
         }
         for (unit, at) in &text.lone {
-            tell(*at, Kind::LoneSurrogate { part, unit: *unit });
+            note(*at, Kind::LoneSurrogate { part, unit: *unit });
         }
     }
     if let Some((at, count)) = trailing_blanks(&pair.value_raw) {
-        tell(at, Kind::TrailingBlanks { count });
+        note(at, Kind::TrailingBlanks { count });
     }
     if let Some((at, quote)) = quoted(&pair.value_raw) {
-        tell(at, Kind::Quoted { quote });
+        note(at, Kind::Quoted { quote });
     }
     if let Some(at) = hash(&pair.value_raw) {
-        tell(at, Kind::Hash);
+        note(at, Kind::Hash);
     }
     found
 }

@@ -35,7 +35,7 @@ async fn kclpy_receives_each_record_once_across_reshard_and_restart() {
     assert_eq!(
         (notified, said(&rig.log, "shutdownRequested").len()),
         (0, 4),
-        "each open shard's child is told"
+        "each open shard's child receives shutdownRequested"
     );
     assert_eq!(count(&rig.log), 9000);
     assert_children_after_parents(&rig.log);

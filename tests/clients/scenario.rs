@@ -100,11 +100,11 @@ async fn exit_after_reshard(rig: &mut Rig, mut daemon: Daemon, reason: &str, all
 /// Sends SIGTERM while four children run: the daemon exits cleanly, and each child receives the messages that
 /// it supports.
 async fn stop(rig: &mut Rig, daemon: &mut Daemon, client: &Client) {
-    let heard = |log: &[Report]| ["shutdownRequested", "leaseLost"].map(|what| said(log, what).len());
-    let before = heard(&rig.log);
+    let counts = |log: &[Report]| ["shutdownRequested", "leaseLost"].map(|what| said(log, what).len());
+    let before = counts(&rig.log);
     assert_eq!(daemon.stop().await, Some(0), "{}", rig.daemon_log());
     rig.until("all children gone", |log| alive(log) == 0).await;
-    let after = heard(&rig.log);
+    let after = counts(&rig.log);
     let expected =
         ["shutdownRequested", "leaseLost"].map(|what| if client.stop.contains(&what) { 4 } else { 0 });
     assert_eq!([after[0] - before[0], after[1] - before[1]], expected, "{}", rig.daemon_log());

@@ -5,8 +5,7 @@ use aws_sdk_kinesis::types::{ShardFilter, ShardFilterType};
 
 use crate::endpoint::{Endpoint, Failure, Outcome, ensure_eq, refused};
 
-/// Splits shard 0 into 1 and 2, and merges those into 3. The returned time lies between the two changes; it is
-/// the arrival time of a record put in between.
+/// Creates a stream whose shard 0 is split into 1 and 2, which are then merged into 3. Returns its name.
 async fn resharded(at: &Endpoint) -> Result<String, Failure> {
     let name = at.stream(1).await?;
     at.split(&name, "shardId-000000000000", "170141183460469231731687303715884105728").await?;

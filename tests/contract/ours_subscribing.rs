@@ -94,7 +94,10 @@ async fn later_subscription_displaces_the_first() {
                 Err(Failure(why)) => break Some(why),
             }
         };
-        ensure!(error.is_some_and(|why| why.contains("ResourceInUseException")), "not told why");
+        ensure!(
+            error.is_some_and(|why| why.contains("ResourceInUseException")),
+            "the error does not name the cause"
+        );
         at.put(&name, "one").await?;
         ensure_eq!(take(&mut second, 1).await?.0, ["one"]);
         Ok(())

@@ -91,7 +91,7 @@ async fn call_from_a_page_or_foreign_host_is_rejected() {
                 assert!(["400", "403"].contains(&status(&answer)), "{method} {shown}: {answer}");
                 assert!(!answer.contains("access-control"), "{method} {shown}: {answer}");
                 let named = answer.contains("accessdeniedexception");
-                assert!(method != "POST" || named, "the client is not told why: {shown}: {answer}");
+                assert!(method != "POST" || named, "the response does not name the cause: {shown}: {answer}");
             }
         }
     }

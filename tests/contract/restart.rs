@@ -177,10 +177,10 @@ async fn acknowledged_records_survive_a_kill_of_the_process() {
     };
     let at = Endpoint::new(&url);
     let name = at.stream(2).await.unwrap();
-    let (told, mut count) = tokio::sync::mpsc::unbounded_channel();
+    let (progress, mut count) = tokio::sync::mpsc::unbounded_channel();
     let mut writers = JoinSet::new();
     for writer in 0..WRITERS {
-        let (at, name, told) = (at.clone(), name.clone(), told.clone());
+        let (at, name, progress) = (at.clone(), name.clone(), progress.clone());
         writers.spawn(async move {
             let mut acknowledged = Vec::new();
             // Writes until the endpoint is killed.
@@ -190,7 +190,7 @@ async fn acknowledged_records_survive_a_kill_of_the_process() {
                     return acknowledged;
                 };
                 acknowledged.push((number, data));
-                told.send(()).unwrap_or_default();
+                progress.send(()).unwrap_or_default();
             }
         });
     }

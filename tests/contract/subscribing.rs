@@ -91,7 +91,7 @@ pub(crate) async fn end_of_a_shard_ends_the_subscription_with_children(at: Endpo
             ensure_eq!(child.parent_shards, [FIRST]);
         }
     }
-    ensure!(ended, "no event told the end");
+    ensure!(ended, "no event announced the end");
     Ok(())
 }
 

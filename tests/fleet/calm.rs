@@ -25,8 +25,8 @@ async fn until(what: &str, limit: Duration, mut reached: impl FnMut() -> bool) -
     start.elapsed()
 }
 
-/// The number of leases whose owner is the given worker.
-fn leases_still_owned_by(story: &Story, of: &WorkerId) -> usize {
+/// The number of leases that have no owner, or still the given one.
+fn leases_without_new_owner(story: &Story, of: &WorkerId) -> usize {
     let owners = story.owners();
     [Some(of.clone()), None].iter().map(|owner| owners.get(owner).map_or(0, Vec::len)).sum()
 }
@@ -41,7 +41,7 @@ async fn fleet(seed: u64, shards: u128, workers: usize, led: bool) -> Story {
     }
     story.put(50);
     until("every lease has an owner", FAILOVER * 2, || {
-        leases_still_owned_by(&story, &"nobody".into()) == 0 && every_shard_has_a_lease(&story)
+        leases_without_new_owner(&story, &"nobody".into()) == 0 && every_shard_has_a_lease(&story)
     })
     .await;
     until("the shares are even", SECOND * 120, || story.is_settled()).await;
@@ -93,9 +93,10 @@ fn leases_of_stopped_worker_move_within_two_seconds() {
                 story.owners().get(&Some(id.clone())).map_or(0, Vec::len) < had || had == 0
             })
             .await;
-            let took =
-                until("all leases have new owners", SECOND * 30, || leases_still_owned_by(&story, &id) == 0)
-                    .await;
+            let took = until("all leases have new owners", SECOND * 30, || {
+                leases_without_new_owner(&story, &id) == 0
+            })
+            .await;
             assert_no_violations(&story);
             took
         });
@@ -110,9 +111,10 @@ fn leases_of_killed_worker_move_within_failover_time() {
         let longest = longest(25, async |seed| {
             let mut story = fleet(seed, shards, workers, led).await;
             let id = story.kill(usize::try_from(seed).unwrap() % workers);
-            let took =
-                until("all leases have new owners", SECOND * 60, || leases_still_owned_by(&story, &id) == 0)
-                    .await;
+            let took = until("all leases have new owners", SECOND * 60, || {
+                leases_without_new_owner(&story, &id) == 0
+            })
+            .await;
             assert_no_violations(&story);
             took
         });
@@ -171,7 +173,7 @@ fn dead_owner_of_finished_lease_does_not_block_audit() {
         assert!(story.world.state().stream.split(&shard));
         until("the shard has ended", SECOND * 30, || story.world.state().oracle.ended.contains(&shard)).await;
         let id = story.kill(dead);
-        until("all leases have new owners", SECOND * 60, || leases_still_owned_by(&story, &id) == 0).await;
+        until("all leases have new owners", SECOND * 60, || leases_without_new_owner(&story, &id) == 0).await;
         let other = story.world.state().stream.open_shards()[0].clone();
         story.delete_by_hand(&other);
         let took = until("the lease has an owner again", SECOND * 180, || story.is_settled()).await;

@@ -51,7 +51,7 @@ async fn switch_roll_back_and_switch(seed: u64) {
     }
     until("the shares are even", MINUTE * 2, || story.is_settled()).await;
     assert_eq!(state(&story), Some(Generation::Upgrade));
-    assert!(!leader(&story), "KCL 2's way");
+    assert!(!leader(&story), "KCL 2.x mode");
 
     // Ten minutes, checked each minute: a shorter absence of a worker is noticed only if a check falls into it,
     // and then the ten minutes start again.

@@ -101,7 +101,7 @@ impl Oracle {
                 format!("{worker} moved {shard} from {} to {}", before.checkpoint, after.checkpoint),
             );
         }
-        // An update of a lease's own owner requires the lease counter; one by the leader does not.
+        // An acquisition requires the lease counter; an assignment by the leader does not.
         let knows = update.requires.iter().any(|requirement| matches!(requirement, Requirement::Counter(_)));
         if !knows && update.changes.iter().any(|change| matches!(change, Change::SetOwner(_))) {
             self.acted(worker, started, shard);
@@ -340,7 +340,10 @@ impl Oracle {
                 // The previous holder must have stopped by its own clock.
                 let early = last.filter(|last| last.worker != *worker && Instant::now() < last.until);
                 if let Some(before) = early.map(|last| last.worker.clone()) {
-                    self.violated("two-leaders", format!("{worker} became leader from {before} too early"));
+                    self.violated(
+                        "two-leaders",
+                        format!("{worker} became leader before the lock of {before} expired"),
+                    );
                 }
                 self.count("became leader");
                 let (worker, until) = (worker.clone(), started + row.lease);

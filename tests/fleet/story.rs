@@ -169,8 +169,8 @@ impl Story {
         state.oracle.three_tables = true;
     }
 
-    /// Adds the tables as workers of KCL 3.4 left them, then a worker that supports the migration; the others
-    /// are configured to migrate.
+    /// Adds the tables in the state in which KCL 3.4 workers, followed by one that supports the migration, leave
+    /// them. All workers are configured to migrate.
     fn three_tables(&mut self) {
         let (java, now) = (WorkerId::from("java"), wall());
         let mut state = self.world.state();
@@ -182,7 +182,7 @@ impl Story {
         self.config.migrate = true;
     }
 
-    /// Dates the last step of the table migration an hour back.
+    /// Dates the last step of the table migration back, so that the hour before the next step is over.
     fn age(&self) {
         if let Some(row) = &mut self.world.state().fleet.stage {
             row.now.at -= 7_200_000;
@@ -247,9 +247,9 @@ impl Story {
             surroundings: None,
         };
         let stop = CancellationToken::new();
-        let told = stop.clone();
+        let token = stop.clone();
         let mut task = JoinSet::new();
-        task.spawn(async move { daemon::run(&config, ports, told).await });
+        task.spawn(async move { daemon::run(&config, ports, token).await });
         self.workers.push(Worker { id: id.clone(), stop, task });
         id
     }

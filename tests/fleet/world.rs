@@ -284,11 +284,11 @@ impl State {
         if let Some(row) = self.rows.get_mut(shard) {
             update.apply(row);
         }
-        let mut told = before;
-        if self.bug == Some(Bug::ForgetsTheCheckpoint) && told.owner.as_ref() != Some(worker) {
-            told.checkpoint = Position::new(Sequence::TrimHorizon);
+        let mut returned = before;
+        if self.bug == Some(Bug::ForgetsTheCheckpoint) && returned.owner.as_ref() != Some(worker) {
+            returned.checkpoint = Position::new(Sequence::TrimHorizon);
         }
-        Ok(told)
+        Ok(returned)
     }
 
     pub fn write_lock(

@@ -319,7 +319,7 @@ async fn sample(
             Some(rows) => rows,
             // The first worker creates the table; from then on it must exist.
             None if furthest.is_empty() => continue,
-            None => panic!("the lease table is gone"),
+            None => panic!("the lease table does not exist any more"),
         };
         if recreated.load(Ordering::Relaxed) {
             // A row of the earlier stream is deleted, and its name may be used again.

@@ -37,7 +37,7 @@ async fn set_generation(fleet: &Fleet, from: &str, to: &str) {
         .expression_attribute_values(":at", AttributeValue::N(millis))
         .expression_attribute_values(":past", AttributeValue::L(past));
     write.send().await.unwrap();
-    eprintln!("the fleet is told to go from {from} to {to}");
+    eprintln!("the operator sets the fleet state from {from} to {to}");
 }
 
 /// The number of workers that have reported worker metrics since then (seconds since 1970).

@@ -235,8 +235,8 @@ impl Model for Bounds {
                 let next = state.workers[worker].election.next(now, || version);
                 state.begin(worker, next, self);
             }
-            Action::Arrive(worker, heard) => match state.workers[worker].pending.take()? {
-                None if heard => {
+            Action::Arrive(worker, delivered) => match state.workers[worker].pending.take()? {
+                None if delivered => {
                     let mut row = state.lock.clone();
                     if let Some(row) = row.as_mut().filter(|_| self.fault == Some(Fault::Impatient)) {
                         row.lease /= 4;
@@ -257,7 +257,7 @@ impl Model for Bounds {
                         (LockWrite::Release { .. }, Ok(())) => self.observe("a lock was released"),
                         (_, Err(_)) => self.observe("a write of the lock was rejected"),
                     }
-                    let outcome = if heard { outcome } else { Err(Error::Ambiguous(String::new())) };
+                    let outcome = if delivered { outcome } else { Err(Error::Ambiguous(String::new())) };
                     if !matches!(write, LockWrite::Release { .. }) {
                         state.workers[worker].election.written(&outcome);
                     }

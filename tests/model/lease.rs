@@ -471,12 +471,12 @@ impl Model for Bounds {
                 state.workers[from].pending = Pending::Releasing;
             }
             Action::Scan(from, stale) => state.scan(from, stale, self),
-            Action::Arrive(index, heard) => {
+            Action::Arrive(index, delivered) => {
                 let request = state.requests.remove(index);
                 let answer = state.carry_out(&request, self);
                 if !request.late {
-                    let answer = if heard { answer } else { Err(Error::Ambiguous(String::new())) };
-                    if self.slow && heard {
+                    let answer = if delivered { answer } else { Err(Error::Ambiguous(String::new())) };
+                    if self.slow && delivered {
                         state.workers[request.from].answer = Some(answer);
                     } else {
                         state.answered(request.from, answer, self);

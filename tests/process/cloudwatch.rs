@@ -12,9 +12,9 @@ use tokio::time::timeout;
 
 use crate::rig::*;
 
-/// Java's leader assigns leases for the first time before its own worker has reported metrics, and then counts
-/// no capacity; ours reports before its first assignment. `metrics::cloudwatch` tests that the metric is sent
-/// when leases remain unassigned.
+/// Java's leader first assigns leases before its own worker has reported metrics, and then has no capacity to
+/// assign to; our leader includes its own worker from the first assignment on. `metrics::cloudwatch` tests that
+/// the metric is sent when leases remain unassigned.
 const JAVAS_START: &[(&str, &str)] = &[("LeaseAssignmentManager", "LeaseSpillover")];
 /// Metrics that we send and the recorded run lacks; Java sends them in other runs.
 const IN_OTHER_RUNS: &[(&str, &str)] = &[

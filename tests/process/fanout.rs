@@ -113,8 +113,8 @@ async fn merge(rig: &Rig, left: &str, right: &str) {
 async fn active(rig: &Rig) {
     let limit = Instant::now() + LIMIT;
     loop {
-        let told = rig.clients.kinesis.describe_stream_summary().stream_name(STREAM).send().await.unwrap();
-        let status = told.stream_description_summary.unwrap().stream_status;
+        let summary = rig.clients.kinesis.describe_stream_summary().stream_name(STREAM).send().await.unwrap();
+        let status = summary.stream_description_summary.unwrap().stream_status;
         if status == aws_sdk_kinesis::types::StreamStatus::Active {
             return;
         }
@@ -242,8 +242,8 @@ async fn deleted_consumer_is_registered_again_without_loss() {
     let mut daemon = rig.daemon(&file);
     let mut seen = all_of(&mut rig, 100).await;
     let kinesis = &rig.clients.kinesis;
-    let told = kinesis.describe_stream_summary().stream_name(STREAM).send().await.unwrap();
-    let arn = told.stream_description_summary.unwrap().stream_arn;
+    let summary = kinesis.describe_stream_summary().stream_name(STREAM).send().await.unwrap();
+    let arn = summary.stream_description_summary.unwrap().stream_arn;
     let call = kinesis.deregister_stream_consumer().stream_arn(&arn).consumer_name(APPLICATION);
     call.send().await.unwrap();
     rig.put(&numbered(100, 100)).await;
@@ -261,8 +261,8 @@ async fn configured_consumer_arn_is_used_without_registration() {
     rig.stream(1).await;
     rig.put(&numbered(0, 10)).await;
     let kinesis = &rig.clients.kinesis;
-    let told = kinesis.describe_stream_summary().stream_name(STREAM).send().await.unwrap();
-    let arn = told.stream_description_summary.unwrap().stream_arn;
+    let summary = kinesis.describe_stream_summary().stream_name(STREAM).send().await.unwrap();
+    let arn = summary.stream_description_summary.unwrap().stream_arn;
     let made =
         kinesis.register_stream_consumer().stream_arn(&arn).consumer_name("mine").send().await.unwrap();
     let consumer = made.consumer.unwrap().consumer_arn;

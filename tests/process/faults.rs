@@ -22,10 +22,7 @@ async fn permanently_failing_child_ends_the_daemon_with_code_1() {
     let log = std::fs::read_to_string(&daemon.stderr).unwrap();
     let last = log.lines().last().unwrap();
     assert!(last.contains("shardId-000000000000") && last.contains("exit code 4"), "{last}");
-    assert!(
-        !rig.rows().await["shardId-000000000000"].contains_key("leaseOwner"),
-        "its leases are given back"
-    );
+    assert!(!rig.rows().await["shardId-000000000000"].contains_key("leaseOwner"), "its leases are released");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,7 +52,7 @@ async fn signals_in_quick_succession_count_as_one() {
         daemon.signal(signal);
     }
     assert_eq!(daemon.ended().await.code(), Some(0));
-    assert!(rig.rows().await.values().all(|row| !row.contains_key("leaseOwner")), "leases are given back");
+    assert!(rig.rows().await.values().all(|row| !row.contains_key("leaseOwner")), "leases are released");
 }
 
 /// Images and supervisors choose the signal (`STOPSIGNAL SIGQUIT`, `KillSignal=`).

@@ -63,7 +63,7 @@ async fn worker_gets_its_share_and_releases_it_on_shutdown() {
     assert_eq!(first.stop().await, Some(0));
     rig.until("all children gone", |log| alive(log) == 0).await;
     assert_in_order(&rig.log);
-    assert!(pids(&rig.log).into_iter().all(is_gone), "no orphans");
+    assert!(pids(&rig.log).into_iter().all(is_gone), "no child process remains");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -108,12 +108,12 @@ async fn leader_hands_leases_off_and_is_replaced_when_killed() {
     assert_eq!(second.stop().await, Some(0));
     rig.until("all children gone", |log| alive(log) == 0).await;
     let rows = rig.all_rows().await;
-    assert!(!rows.contains_key("Leader"), "the lock is given back");
+    assert!(!rows.contains_key("Leader"), "the leader lock is released");
     assert_eq!(
         rows.values().filter(|row| row.contains_key("lut")).count(),
         1,
         "the dead one's report is left"
     );
-    assert_eq!(shares(&rig).await, [0; 0], "nobody is left to have them");
-    assert!(pids(&rig.log).into_iter().all(is_gone), "no orphans");
+    assert_eq!(shares(&rig).await, [0; 0], "no worker remains to own them");
+    assert!(pids(&rig.log).into_iter().all(is_gone), "no child process remains");
 }

@@ -41,7 +41,7 @@ async fn records_arrive_in_order_and_once_across_restart() {
     assert_eq!(said(&rig.log, "shutdownRequested").len(), 4);
     assert_eq!(said(&rig.log, "leaseLost").len(), 4);
     assert_in_order(&records(&rig.log));
-    assert!(rig.rows().await.values().all(|row| !row.contains_key("leaseOwner")), "leases are given back");
+    assert!(rig.rows().await.values().all(|row| !row.contains_key("leaseOwner")), "leases are released");
     assert!(pids(&rig.log).into_iter().all(is_gone));
 
     rig.put(&numbered(1000..1500)).await;
@@ -110,7 +110,7 @@ async fn killed_daemon_leaves_no_child_and_checkpoints_hold() {
     daemon.signal(Signal::KILL);
     daemon.ended().await;
     rig.until("all children gone", |log| alive(log) == 0).await;
-    assert!(pids(&rig.log).into_iter().all(is_gone), "children end when their daemon is gone");
+    assert!(pids(&rig.log).into_iter().all(is_gone), "children exit with their daemon");
 
     let mut stored: BTreeMap<String, String> = BTreeMap::new();
     for (shard, row) in rig.rows().await {

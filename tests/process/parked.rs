@@ -178,7 +178,7 @@ async fn failing_shards_are_parked_while_other_shards_continue() {
         .await;
     }
     for worker in &mut workers {
-        assert_eq!(worker.daemon.stop().await, Some(0), "nobody has exited");
+        assert_eq!(worker.daemon.stop().await, Some(0), "no worker has exited");
     }
 }
 

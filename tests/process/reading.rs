@@ -57,7 +57,7 @@ async fn deliver_despite_faults(seed: u64) {
     rig.until("all children gone", |log| alive(log) == 0).await;
     assert_eq!(count(&rig.log), all, "nothing comes twice");
     assert_in_order(&rig.log);
-    assert_eq!(said(&rig.log, "initialize").len(), 4, "no child was started anew");
+    assert_eq!(said(&rig.log, "initialize").len(), 4, "no child was restarted");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -193,7 +193,7 @@ async fn three_tables_migrate_into_one_as_in_java() {
     assert_eq!((alive.stop().await, c.stop().await), (Some(0), Some(0)));
     rig.until("all children gone", |log| crate::rig::alive(log) == 0).await;
     assert_in_order(&rig.log);
-    assert!(pids(&rig.log).into_iter().all(is_gone), "no orphans");
+    assert!(pids(&rig.log).into_iter().all(is_gone), "no child process remains");
 }
 
 #[tokio::test(flavor = "multi_thread")]

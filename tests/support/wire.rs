@@ -63,14 +63,14 @@ impl Wire {
         let url = format!("{url}:{port}");
         let (cuts, _) = broadcast::channel(1);
         let (count, connections) = watch::channel((0, 0));
-        let (address, told) = (address.to_owned(), cuts.clone());
+        let (address, cut_signal) = (address.to_owned(), cuts.clone());
         let mut task = JoinSet::new();
         task.spawn(async move {
             let mut open = JoinSet::new();
             loop {
                 let (near, _) = listener.accept().await.unwrap();
                 let (cut, address, tls, count) =
-                    (told.subscribe(), address.clone(), tls.clone(), count.clone());
+                    (cut_signal.subscribe(), address.clone(), tls.clone(), count.clone());
                 count.send_modify(|(all, _)| *all += 1);
                 open.spawn(async move {
                     match tls {

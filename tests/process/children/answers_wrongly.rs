@@ -29,5 +29,5 @@ async fn is_ignored_at_shutdown_requested() {
     scene.settled().await;
     let run = scene.stop(daemon).await;
     run.assert_sound();
-    assert_eq!(of_kind(&run.log, "leaseLost").count(), 2, "both are told what follows");
+    assert_eq!(of_kind(&run.log, "leaseLost").count(), 2, "both receive leaseLost");
 }

@@ -17,11 +17,11 @@ async fn scene(moment: &'static str) -> Scene {
     scene
 }
 
-fn assert_each_told(run: &Run) {
-    let told = run.failures();
-    assert_eq!(told.len(), 3, "{}", run.text());
+fn assert_each_failure_logged(run: &Run) {
+    let failures = run.failures();
+    assert_eq!(failures.len(), 3, "{}", run.text());
     for (index, (_, words)) in FAULTS.iter().enumerate() {
-        let reason = told.iter().find(|(of, ..)| *of == shard(index)).unwrap().2;
+        let reason = failures.iter().find(|(of, ..)| *of == shard(index)).unwrap().2;
         assert!(reason.contains(words), "{reason}");
     }
 }
@@ -30,14 +30,14 @@ fn assert_each_told(run: &Run) {
 async fn in_initialize() {
     let run = scene("initialize").await.play().await;
     run.assert_sound();
-    assert_each_told(&run);
+    assert_each_failure_logged(&run);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_process_records() {
     let run = scene("processRecords").await.play().await;
     run.assert_sound();
-    assert_each_told(&run);
+    assert_each_failure_logged(&run);
 }
 
 /// Java notices the exit only when the next record arrives.
@@ -45,7 +45,7 @@ async fn in_process_records() {
 async fn idle() {
     let run = scene("idle").await.play().await;
     run.assert_sound();
-    assert_each_told(&run);
+    assert_each_failure_logged(&run);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,10 +65,10 @@ async fn in_shard_ended() {
     scene.settled().await;
     let run = scene.stop(daemon).await;
     run.assert_sound();
-    assert_each_told(&run);
+    assert_each_failure_logged(&run);
     for parent in &all[..3] {
-        let told = of_kind(&run.log, "shardEnded").filter(|(_, of, _)| of == parent).count();
-        assert_eq!(told, 2, "{parent} is told again until it has checkpointed its end");
+        let count = of_kind(&run.log, "shardEnded").filter(|(_, of, _)| of == parent).count();
+        assert_eq!(count, 2, "{parent} gets shardEnded again until its end is checkpointed");
     }
 }
 
@@ -114,8 +114,8 @@ async fn in_shutdown_requested() {
     let run = scene.stop(daemon).await;
     run.assert_sound();
     assert_eq!(of_kind(&run.log, "fault").count(), 3);
-    let told: Vec<&str> = of_kind(&run.log, "leaseLost").map(|(_, of, _)| of).collect();
-    assert_eq!(told, [shard(3)], "the others are gone by then");
+    let shards: Vec<&str> = of_kind(&run.log, "leaseLost").map(|(_, of, _)| of).collect();
+    assert_eq!(shards, [shard(3)], "the other children have exited by then");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -58,7 +58,7 @@ async fn messages_before_the_exit_are_processed() {
     let ended = tokio::io::unix::AsyncFd::new(ended).unwrap();
     let _guard = ended.readable().await.unwrap();
     let early = timeout(Duration::from_millis(1500), child.next()).await;
-    assert!(early.is_err(), "told before the answer: {early:?}");
+    assert!(early.is_err(), "reported before the answer: {early:?}");
 
     child.acknowledge(Ok(()));
     assert!(matches!(next(&mut child).await, Event::Said(session::Event::Checkpoint { .. })));

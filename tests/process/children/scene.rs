@@ -212,11 +212,11 @@ impl Run {
     /// The log lines about failed children: shard, pid and reason.
     pub fn failures(&self) -> Vec<(&str, i64, &str)> {
         let failed = |line: &&Value| line["times"].is_u64() && line["of"].is_u64();
-        let told = |line| -> Option<(&str, i64, &str)> {
+        let parse = |line| -> Option<(&str, i64, &str)> {
             let line: &Value = line;
             Some((line["shard"].as_str()?, line["pid"].as_i64()?, line["reason"].as_str()?))
         };
-        self.lines.iter().filter(failed).filter_map(told).collect()
+        self.lines.iter().filter(failed).filter_map(parse).collect()
     }
 
     /// The children of a shard, in the order of their starts.
@@ -226,9 +226,9 @@ impl Run {
 
     /// Asserts that each failure of the plan's shards is logged once, with shard, pid and the given text.
     pub fn assert_told_once(&self, words: &str) {
-        let told = self.failures();
-        assert_eq!(told.len(), self.hit.len(), "{told:?}\n{}", self.text());
-        for (shard, pid, reason) in told {
+        let failures = self.failures();
+        assert_eq!(failures.len(), self.hit.len(), "{failures:?}\n{}", self.text());
+        for (shard, pid, reason) in failures {
             assert!(self.hit.contains(shard) && reason.contains(words), "{shard} {reason}");
             assert!(self.children(shard).contains(&i32::try_from(pid).unwrap()), "{pid}");
         }
