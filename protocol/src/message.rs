@@ -227,8 +227,8 @@ pub enum Noise {
     NotAnObject,
     /// No `action` field, or an unknown action. The comparison is case-sensitive.
     UnknownAction,
-    /// A message with a field that it doesn't have. Java skips the whole line; taking a checkpoint
-    /// whose field name is misspelt for "everything so far" would skip records.
+    /// A message with an unknown field. Java ignores the whole line as well. To read a checkpoint with a misspelt
+    /// `sequenceNumber` as a checkpoint of everything delivered would skip records.
     UnknownField,
     /// A field whose value cannot be converted to the field's type.
     BadValue,
