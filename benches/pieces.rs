@@ -1,19 +1,20 @@
-//! The pieces of a record's way, one by one: `cargo bench --bench pieces`.
+//! Benchmarks of the stages of a record's path: `cargo bench --bench pieces`.
 //!
-//! | piece | from, to |
+//! | stage | input and output |
 //! |---|---|
-//! | read | the body of an answer, to the line for the child; or to records, where they are large |
-//! | write | records, to the line for the child |
-//! | expand | an answer of KPL aggregates, to user records |
+//! | read | a GetRecords response to the line for the child, or to records if they are large |
+//! | write | records to the line for the child |
+//! | expand | a response with KPL aggregates to user records |
 //!
-//! Each is done over and over for half a second, three times; the fastest counts, as nothing makes a machine faster.
+//! Each stage is repeated for half a second, three times. The fastest of the three counts, because noise only
+//! ever slows a run down.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::cast_precision_loss,
     missing_docs,
     unreachable_pub,
-    reason = "a measurement ends at the first thing that is wrong"
+    reason = "a benchmark ends at the first error"
 )]
 
 use std::hint::black_box;
@@ -31,12 +32,12 @@ use multilangd::retrieval::aggregation;
 use tokio::time::Instant;
 
 const RECORDS: usize = 10_000;
-/// User records of an aggregate.
-const TOGETHER: usize = 100;
+/// User records per KPL aggregate.
+const PER_AGGREGATE: usize = 100;
 
 fn main() {
     let budget = Budget::new(usize::MAX);
-    println!("| piece | record | ns a record | MB of data a second |\n|---|---|---|---|");
+    println!("| stage | record | ns per record | MB of data per second |\n|---|---|---|---|");
     for (label, size, count) in [("100 B", 100, RECORDS), ("1 KB", 1_000, RECORDS), ("100 KB", 100_000, 100)]
     {
         let body = answer(count, &vec![7; size]);
@@ -49,7 +50,7 @@ fn main() {
             batch.into_line().len()
         });
     }
-    let body = answer(RECORDS / TOGETHER, &aggregate(TOGETHER, &[7; 100]));
+    let body = answer(RECORDS / PER_AGGREGATE, &aggregate(PER_AGGREGATE, &[7; 100]));
     let aggregates = records::read(&body, &budget).unwrap().records.each();
     let expand =
         |records: Vec<Record>| aggregation::expand(records, None, &"s".into(), &budget).records.len();
@@ -57,7 +58,8 @@ fn main() {
     row("expand", "100 B", RECORDS, 100, || expand(black_box(aggregates.clone())));
 }
 
-fn row(piece: &str, label: &str, records: usize, size: usize, mut work: impl FnMut() -> usize) {
+/// Measures one stage and prints its row.
+fn row(stage: &str, label: &str, records: usize, size: usize, mut work: impl FnMut() -> usize) {
     let run = |work: &mut dyn FnMut() -> usize| {
         let (start, mut rounds) = (Instant::now(), 0);
         while start.elapsed() < Duration::from_millis(500) {
@@ -67,10 +69,10 @@ fn row(piece: &str, label: &str, records: usize, size: usize, mut work: impl FnM
         start.elapsed().as_secs_f64() / f64::from(rounds) / records as f64
     };
     let fastest = (0..3).map(|_| run(&mut work)).fold(f64::MAX, f64::min);
-    println!("| {piece} | {label} | {:.0} | {:.0} |", fastest * 1e9, size as f64 / fastest / 1e6);
+    println!("| {stage} | {label} | {:.0} | {:.0} |", fastest * 1e9, size as f64 / fastest / 1e6);
 }
 
-/// As Kinesis writes it.
+/// A GetRecords response as Kinesis formats it.
 fn answer(count: usize, data: &[u8]) -> Bytes {
     let data = STANDARD.encode(data);
     let record = |number: usize| {
@@ -84,7 +86,7 @@ fn answer(count: usize, data: &[u8]) -> Bytes {
         .into()
 }
 
-/// As the KPL does: magic, message, digest. One key for all.
+/// A KPL aggregate: magic number, protobuf message, MD5 digest. All user records have the same partition key.
 fn aggregate(count: usize, data: &[u8]) -> Vec<u8> {
     let field = |number: u8, bytes: &[u8]| {
         assert!(bytes.len() < 128);

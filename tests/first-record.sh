@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# first-record.sh   says how long `cargo run -- local` takes until its first record was delivered, then ends it.
+# first-record.sh   measures how long `cargo run -- local` takes until its first record is delivered, then stops it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 output=$(mktemp)
-# cargo becomes the program that it runs, so the pid is the daemon's.
+# cargo replaces itself by the program that it runs, so the pid is the daemon's.
 cargo run -- local --kinesis-port 0 --dynamodb-port 0 >"$output" 2>/dev/null &
 daemon=$!
 until grep -q 'delivered [1-9]' "$output"; do

@@ -1,9 +1,9 @@
-//! The daemon's own decisions beside transcripts of the Java daemon 3.5.1: the state machine of a shard is
-//! given what Kinesis, the table and the operator did in each (told from what Java did next), and every
-//! line of the child. Every line that it sends must be Java's, byte for byte, each checkpoint's error
-//! included.
+//! Compares the daemon's decisions with transcripts of the Java daemon 3.5.1: the state machine of a shard
+//! receives the events of Kinesis, the lease table and the operator (inferred from Java's next line), and every
+//! line of the child. Every line that it sends must equal Java's, byte for byte, including each checkpoint
+//! error.
 //!
-//! `protocol/tests/transcripts.rs` replays the same files through the wire alone.
+//! `protocol/tests/transcripts.rs` replays the same files through the protocol crate alone.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::wildcard_enum_match_arm, reason = "test code")]
 
 use std::collections::{BTreeMap, VecDeque};
@@ -61,9 +61,9 @@ struct Replay {
     session: Session,
     splitter: LineSplitter,
     now: Instant,
-    /// Lines of ours that Java's are to be compared with.
+    /// Lines that the state machine has sent and that are not compared with Java's yet.
     sent: VecDeque<Vec<u8>>,
-    /// The lease is another's, as the table says to every write.
+    /// Whether the lease belongs to another worker, so that every conditional write fails.
     stolen: bool,
     over: bool,
     counts: BTreeMap<String, usize>,
@@ -89,6 +89,7 @@ impl Replay {
         }
     }
 
+    /// Feeds an event, and all events that follow from it, to the state machine.
     fn on(&mut self, event: Event) {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
@@ -104,6 +105,7 @@ impl Replay {
         }
     }
 
+    /// Carries out an effect, and returns the event that results from it.
     fn perform(&mut self, effect: Effect) -> Option<Event> {
         let mut line = Vec::new();
         match effect {
@@ -157,19 +159,19 @@ impl Replay {
         }
     }
 
-    /// Java said this. If ours has nothing to say, then something happened outside: what, is told by
-    /// what Java said.
-    fn java_said(&mut self, entry: &Value) -> Result<(), String> {
+    /// Compares with a line that Java sent. If the state machine has sent nothing, an external event happened
+    /// first, which Java's line implies.
+    fn compare_with_java(&mut self, entry: &Value) -> Result<(), String> {
         let line = entry["line"].as_str();
         if self.sent.is_empty() && !self.over {
-            self.happened(entry);
+            self.feed_external_event(entry);
         }
         let Some(ours) = self.sent.pop_front() else {
-            return Err(format!("Java says {}, ours nothing", line.unwrap_or("a batch")));
+            return Err(format!("Java sends {}, ours nothing", line.unwrap_or("a batch")));
         };
         let ours = String::from_utf8(ours).unwrap();
         match line {
-            // Kept by their digest only.
+            // Stored in the transcript as a digest only.
             None => Ok(()),
             Some(line) if ours == format!("{line}\n") => {
                 *self.counts.entry("lines".to_owned()).or_default() += 1;
@@ -179,11 +181,12 @@ impl Replay {
                 }
                 Ok(())
             }
-            Some(line) => Err(format!("Java says {line}, ours {ours}")),
+            Some(line) => Err(format!("Java sends {line}, ours {ours}")),
         }
     }
 
-    fn happened(&mut self, entry: &Value) {
+    /// Feeds the external event that a line of Java implies.
+    fn feed_external_event(&mut self, entry: &Value) {
         let Some(line) = entry["line"].as_str() else {
             let tail = entry["line_tail"].as_str().unwrap();
             let last = tail.rsplit("\"sequenceNumber\":\"").next().unwrap().split('"').next().unwrap();
@@ -216,7 +219,8 @@ impl Replay {
         }
     }
 
-    fn child_said(&mut self, entry: &Value) {
+    /// Feeds a line of the child.
+    fn feed_child_line(&mut self, entry: &Value) {
         let end = if entry["nl"] == Value::Bool(false) { "" } else { "\n" };
         let line = entry["line"].as_str().unwrap_or("not UTF-8, or very long");
         let mut lines = Vec::new();
@@ -233,21 +237,24 @@ impl Replay {
 fn replay(file: &Path, counts: &mut BTreeMap<String, usize>) -> Result<(), String> {
     let text = std::fs::read_to_string(file).unwrap();
     let entries: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    // A lost lease is nothing that a child's words could tell.
-    let told = |entry: &Value| entry["line"].as_str().is_some_and(|line| line.contains("ShutdownException"));
-    let mut replay = Replay::new(&entries[0], entries.iter().any(told));
+    // A lost lease does not follow from the child's lines.
+    let is_lost_lease =
+        |entry: &Value| entry["line"].as_str().is_some_and(|line| line.contains("ShutdownException"));
+    let mut replay = Replay::new(&entries[0], entries.iter().any(is_lost_lease));
     for (index, entry) in entries.iter().enumerate() {
         match entry["dir"].as_str().unwrap() {
-            "to_child" => replay.java_said(entry).map_err(|what| format!("line {}: {what}", index + 1))?,
-            "from_child" => replay.child_said(entry),
+            "to_child" => {
+                replay.compare_with_java(entry).map_err(|what| format!("line {}: {what}", index + 1))?
+            }
+            "from_child" => replay.feed_child_line(entry),
             _ => {}
         }
     }
-    // Java's own time may have been over before leaseLost.
+    // Java may have stopped before it sent leaseLost.
     let more: Vec<String> =
         replay.sent.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect();
     if more.iter().any(|line| *line != "{\"action\":\"leaseLost\"}\n") {
-        return Err(format!("ours says more: {more:?}"));
+        return Err(format!("ours sends more lines: {more:?}"));
     }
     for (what, count) in replay.counts {
         *counts.entry(what).or_default() += count;
@@ -256,7 +263,7 @@ fn replay(file: &Path, counts: &mut BTreeMap<String, usize>) -> Result<(), Strin
 }
 
 #[test]
-fn every_transcript_is_what_ours_would_have_said() {
+fn every_transcript_of_java_is_reproduced() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("protocol/tests/java-3.5.1");
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();

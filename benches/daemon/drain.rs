@@ -39,13 +39,13 @@ async fn rate(leases: i32, daemon: Daemon, more: &str) -> f64 {
     let mut world = World::new(leases).await;
     let file = world.file("drain", "", more);
     let running = daemon.start(&file);
-    world.heard("begun", usize::try_from(leases).unwrap()).await;
+    world.wait_for("begun", usize::try_from(leases).unwrap()).await;
     // The first read of each shard is over.
     sleep(Duration::from_secs(5)).await;
     let started = now();
     world.put(DATA, 10_000, 1).await;
     world.split(1).await;
-    let (_, last) = world.heard("last", 1).await;
+    let (_, last) = world.wait_for("last", 1).await;
     running.stop().await;
     DATA as f64 / 1e6 / (last - started).as_secs_f64()
 }
@@ -61,7 +61,7 @@ pub async fn large() {
             world.allow_large_records().await;
             let file = world.file("large", "count", more);
             let running = daemon.start(&file);
-            world.heard("begun", 32).await;
+            world.wait_for("begun", 32).await;
             sleep(Duration::from_secs(5)).await;
             let started = now();
             let mut put = started;
@@ -73,7 +73,7 @@ pub async fn large() {
                 }
                 put = now();
             }
-            let (first, last) = world.heard("record", 64).await;
+            let (first, last) = world.wait_for("record", 64).await;
             println!(
                 "| {} | {retrieval} | {:.1} | {:.1} |",
                 daemon.name(),

@@ -1,4 +1,4 @@
-//! What a daemon needs that has nothing to do, or whose children are stuck; and how soon it begins.
+//! Resources that an idle daemon and a daemon with stuck children need, and the time until the first record.
 
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use crate::world::{World, now};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
+/// Measures the time from the start of the process to the first record at a child.
 pub async fn first() {
     println!("\n## first: seconds from the start of the process to the first record, 4 shards\n");
     println!("| daemon | new table | its table exists |\n|---|---|---|");
@@ -19,10 +20,10 @@ pub async fn first() {
         let mut took = Vec::new();
         for _ in 0..2 {
             let file = world.file(&format!("{daemon:?}"), "", "maxRecords = 1000\n");
-            world.forget();
+            world.discard_reports();
             let started = now();
             let running = daemon.start(&file);
-            let (first, _) = world.heard("first", 1).await;
+            let (first, _) = world.wait_for("first", 1).await;
             took.push((first - started).as_secs_f64());
             running.stop().await;
         }
@@ -30,8 +31,9 @@ pub async fn first() {
     }
 }
 
+/// Measures memory, threads and CPU of a daemon without records to process.
 pub async fn idle() {
-    println!("\n## idle: a minute of nothing\n");
+    println!("\n## idle: one minute without new records\n");
     println!("| shards | retrieval | daemon | MiB | threads | CPU seconds |\n|---|---|---|---|---|---|");
     for (shards, retrieval, more) in [
         (4, "polled", "retrievalMode = POLLING\n"),
@@ -41,55 +43,56 @@ pub async fn idle() {
     ] {
         for daemon in Daemon::all() {
             let mut world = World::new(shards).await;
-            // One record a shard shows that it is read.
+            // One record per shard shows that all of them are read.
             world.fill(1_600 * 16, 100).await;
             let file = world.file(&format!("{daemon:?}"), "", more);
             let running = daemon.start(&file);
-            world.heard("first", usize::try_from(shards.min(16)).unwrap()).await;
+            world.wait_for("first", usize::try_from(shards.min(16)).unwrap()).await;
             sleep(Duration::from_secs(10)).await;
-            let before = running.processor();
+            let before = running.cpu_seconds();
             sleep(MINUTE).await;
             println!(
                 "| {shards} | {retrieval} | {} | {} | {} | {:.2} |",
                 daemon.name(),
                 running.status("VmRSS") / 1024,
                 running.status("Threads"),
-                running.processor() - before
+                running.cpu_seconds() - before
             );
             running.stop().await;
         }
     }
 }
 
+/// Measures the daemon's memory with 1,000 idle leases and with children that do not read or answer.
 pub async fn memory() {
     println!("\n## memory: MiB of the daemon\n");
-    println!("| what | at rest | peak |\n|---|---|---|");
-    let hollow = |file: &std::path::Path| {
+    println!("| load | at rest | peak |\n|---|---|---|");
+    let start = |file: &std::path::Path| {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.arg("hollow").arg(file);
+        command.arg("without-processes").arg(file);
         Running::spawn(command, &file.with_extension("log"))
     };
     for (how, more) in [("polled", "maxRecords = 10000\n"), ("pushed", "retrievalMode = FANOUT\n")] {
         let mut world = World::new(1_000).await;
-        let file = world.file("hollow", "", more);
-        let running = hollow(&file);
-        held(&world, "hollow", 1_000).await;
+        let file = world.file("without-processes", "", more);
+        let running = start(&file);
+        wait_for_owners(&world, "without-processes", 1_000).await;
         sleep(MINUTE).await;
         println!(
-            "| 1,000 idle shards, {how}, children left out | {} | {} |",
+            "| 1,000 idle shards, {how}, without child processes | {} | {} |",
             running.status("VmRSS") / 1024,
             running.status("VmHWM") / 1024
         );
         running.stop().await;
     }
-    for (word, what) in [("stuck", "never answer"), ("deaf", "don't read")] {
+    for (word, what) in [("stuck", "never answer"), ("unread", "do not read")] {
         for (how, more) in [("polled", "maxRecords = 10000\n"), ("pushed", "retrievalMode = FANOUT\n")] {
             let mut world = World::new(4).await;
             world.fill(512_000_000, 10_000).await;
             let application = format!("{word}-{how}");
             let file = world.file(&application, word, &format!("{more}multilangd.bufferMegabytes = 32\n"));
             let running = Daemon::Ours.start(&file);
-            world.heard("first", 4).await;
+            world.wait_for("first", 4).await;
             sleep(Duration::from_secs(45)).await;
             println!(
                 "| 4 shards with 512 MB, {how}, children that {what}, bufferMegabytes = 32 | {} | {} |",
@@ -101,8 +104,8 @@ pub async fn memory() {
     }
 }
 
-/// Waits until so many leases have an owner.
-async fn held(world: &World, table: &str, count: usize) {
+/// Waits until at least `count` leases of the table have an owner.
+async fn wait_for_owners(world: &World, table: &str, count: usize) {
     let limit = Instant::now() + 5 * MINUTE;
     loop {
         sleep(Duration::from_secs(1)).await;

@@ -1,20 +1,22 @@
-//! The whole daemon, measured: `cargo bench --bench daemon -- [speed] [tls] [first] [idle] [memory] [drain] [large]`, all
-//! of them without a word; `speed-100B` and the like for records of one size. `MULTILANGD_PEER` (see
-//! `tests/interop/get.sh`) adds the Java daemon beside it, `MULTILANGD_EARLIER` another build of ours.
-//! `MULTILANGD_BINARY` is a build to measure instead of this one, such as the image's.
+//! Benchmarks of the whole daemon:
+//! `cargo bench --bench daemon -- [speed] [tls] [first] [idle] [memory] [drain] [large]`. Without arguments all of them
+//! run; `speed-100B` and the like measure records of one size. `MULTILANGD_PEER` (see `tests/interop/get.sh`) adds the
+//! Java daemon to the comparison, `MULTILANGD_EARLIER` an earlier build of multilangd. `MULTILANGD_BINARY` names another
+//! build to measure instead of this one, such as the image's.
 //!
-//! | word | measures |
+//! | argument | measures |
 //! |---|---|
-//! | `speed` | MB/s and processor seconds a GB of record data through the daemon, beside the ceiling: a process that reads the endpoint raw and writes the same pipes without looking |
-//! | `tls` | the same of ours over TLS and HTTP/2, beside the bare way: what AWS's endpoints cost more |
-//! | `idle` | memory, threads and processor of a daemon that has nothing to do |
-//! | `memory` | the daemon's memory with 1,000 idle leases, its children left out; and with children that are stuck |
-//! | `first` | from the start of the process to the first record |
-//! | `drain` | MB/s of one busy shard among 0 to 999 idle ones, all settings at their defaults |
-//! | `large` | when records of 10 MiB, and small ones behind them, reach the children of 32 shards |
+//! | `speed` | MB/s, and CPU seconds per GB of record data, through the daemon, compared with a ceiling: a process that copies the endpoint's responses to the same pipes without parsing them |
+//! | `tls` | the same for multilangd over TLS and HTTP/2, compared with plain HTTP: the extra cost of AWS's endpoints |
+//! | `idle` | memory, threads and CPU of a daemon without records to process |
+//! | `memory` | the daemon's memory with 1,000 idle leases and no child processes, and with stuck children |
+//! | `first` | seconds from the start of the process to the first record |
+//! | `drain` | MB/s of one busy shard among 0 to 999 idle ones, with the default settings |
+//! | `large` | seconds until records of 10 MiB, and small ones behind them, reach the children of 32 shards |
 //!
-//! The endpoints run in this process; the daemon, the children and the raw reader are processes of their own (this
-//! binary under other words). All on one machine: what counts are the ratios.
+//! The endpoints run in this process; the daemon, the children and the raw reader are separate processes (this
+//! binary with other arguments). All of them run on one machine, so the ratios are meaningful, not the absolute
+//! numbers.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -24,7 +26,7 @@
     clippy::large_futures,
     missing_docs,
     unreachable_pub,
-    reason = "a measurement ends at the first thing that is wrong"
+    reason = "a benchmark ends at the first error"
 )]
 
 mod drain;
@@ -32,7 +34,7 @@ mod idle;
 mod process;
 mod roles;
 mod speed;
-#[allow(dead_code, reason = "the tests cut it")]
+#[allow(dead_code, reason = "only tests use the fault injection")]
 #[path = "../../tests/support/wire.rs"]
 mod wire;
 mod world;
@@ -42,7 +44,7 @@ fn main() {
     match words.first().map(String::as_str) {
         Some("child") => return roles::child(&words[1..]),
         Some("raw") => return roles::raw(&words[1..]),
-        Some("hollow") => return roles::hollow(&words[1..]),
+        Some("without-processes") => return roles::without_processes(&words[1..]),
         _ => {}
     }
     // Each child has a connection to this process, and each lease one to its endpoints.

@@ -1,4 +1,4 @@
-//! What the system says of a process, and the daemons as processes.
+//! Daemons as processes, and their resource usage as reported by the kernel.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -7,18 +7,18 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
-/// Which daemon.
+/// The daemon to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Daemon {
     Ours,
-    /// Another build of ours, which `MULTILANGD_EARLIER` names.
+    /// An earlier build of multilangd, which `MULTILANGD_EARLIER` names.
     Earlier,
-    /// KCL 3.1.3 with its defaults for memory.
+    /// KCL 3.1.3 with its default memory settings.
     Java,
 }
 
 impl Daemon {
-    /// Ours, and Java's where it was fetched.
+    /// multilangd, and the Java daemon if `MULTILANGD_PEER` names its folder.
     pub fn all() -> Vec<Self> {
         let java =
             std::env::var_os("MULTILANGD_PEER").filter(|folder| !folder.is_empty()).map(|_| Self::Java);
@@ -35,6 +35,7 @@ impl Daemon {
         [Self::Ours].into_iter().chain(earlier).collect()
     }
 
+    /// The name in the tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ours => "multilangd",
@@ -43,6 +44,7 @@ impl Daemon {
         }
     }
 
+    /// Starts the daemon with a properties file; its log goes to a file beside it.
     pub fn start(self, file: &Path) -> Running {
         let mut command = match self {
             Self::Ours => Command::new(
@@ -53,7 +55,7 @@ impl Daemon {
             Self::Java => {
                 let jars = PathBuf::from(std::env::var_os("MULTILANGD_PEER").unwrap()).join("jars-3.1.3");
                 let mut java = Command::new("java");
-                // Against a plain endpoint its client can't speak CBOR and be compared.
+                // Java's SDK uses CBOR by default. With JSON both daemons read the same responses.
                 java.args(["-Daws.cborEnabled=false", "-cp"]).arg(format!("{}/*", jars.display()));
                 java.arg("software.amazon.kinesis.multilang.MultiLangDaemon");
                 java
@@ -64,6 +66,7 @@ impl Daemon {
     }
 }
 
+/// A running daemon or raw reader.
 pub struct Running {
     child: Child,
     pid: u32,
@@ -89,22 +92,23 @@ impl Running {
         Self { child, pid }
     }
 
-    /// Processor seconds so far, of this process alone.
-    pub fn processor(&self) -> f64 {
+    /// CPU seconds of this process so far, without its children.
+    pub fn cpu_seconds(&self) -> f64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap();
-        // The name may have blanks; what follows it has none.
+        // The process name may contain spaces; the fields after it do not.
         let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
         let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
         ticks as f64 / rustix::param::clock_ticks_per_second() as f64
     }
 
-    /// A line of `/proc/PID/status` that is a number: `VmRSS` and `VmHWM` in KiB, `Threads`.
+    /// A numeric line of `/proc/PID/status`: `VmRSS` and `VmHWM` in KiB, `Threads`.
     pub fn status(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
         line.split_whitespace().next().unwrap().parse().unwrap()
     }
 
+    /// Sends SIGTERM, and SIGKILL if the process has not ended after 30 s.
     pub async fn stop(mut self) {
         let pid = i32::try_from(self.pid).unwrap();
         assert!(pid > 1);

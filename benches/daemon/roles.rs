@@ -1,4 +1,4 @@
-//! What this binary is under other words: a child that only answers, the raw reader, a daemon without children.
+//! The other roles of this binary: a child that only answers, the raw reader, a daemon without child processes.
 
 use std::fmt;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
@@ -21,42 +21,42 @@ use tokio_util::sync::CancellationToken;
 
 use crate::world::now;
 
-/// `child PORT [stuck|deaf]`: answers, and says over a socket when the first and the last record came.
-/// stuck: never answers a batch; deaf: doesn't even read it; count: reports each record.
+/// `child PORT [stuck|unread]`: answers each message, and reports the first and the last record over a socket.
+/// `stuck`: never answers a batch; `unread`: does not read the first batch; `count`: reports each record.
 pub fn child(words: &[String]) {
-    let mut tell = TcpStream::connect(("127.0.0.1", words[0].parse().unwrap())).unwrap();
+    let mut socket = TcpStream::connect(("127.0.0.1", words[0].parse().unwrap())).unwrap();
     let is = |word: &str| words.iter().any(|given| given == word);
     let mut input = BufReader::with_capacity(1 << 18, std::io::stdin().lock());
     let mut output = std::io::stdout().lock();
     let mut first = true;
-    say(&mut tell, "begun");
+    report(&mut socket, "begun");
     while let Some(head) = head(&mut input) {
         let action = ["initialize", "processRecords", "shardEnded", "leaseLost", "shutdownRequested"]
             .into_iter()
             .find(|action| head.ends_with(&action.as_bytes()[..4]))
             .unwrap();
         if action == "processRecords" && std::mem::take(&mut first) {
-            say(&mut tell, "first");
-            if is("stuck") || is("deaf") {
-                stay();
+            report(&mut socket, "first");
+            if is("stuck") || is("unread") {
+                park_forever();
             }
         }
         if is("count") && action == "processRecords" {
             for _ in 0..records_of_line(&mut input) {
-                say(&mut tell, "record");
+                report(&mut socket, "record");
             }
         } else {
             rest_of_line(&mut input);
         }
-        if action == "initialize" && is("deaf") {
-            // The next line stays in the pipe.
+        if action == "initialize" && is("unread") {
+            // The batch stays in the pipe.
             output.write_all(b"{\"action\":\"status\",\"responseFor\":\"initialize\"}\n").unwrap();
             output.flush().unwrap();
-            say(&mut tell, "first");
-            stay();
+            report(&mut socket, "first");
+            park_forever();
         }
         if action == "shardEnded" {
-            say(&mut tell, "last");
+            report(&mut socket, "last");
             output.write_all(b"{\"action\":\"checkpoint\",\"sequenceNumber\":null}\n").unwrap();
             output.flush().unwrap();
             rest_of_line(&mut input);
@@ -68,16 +68,19 @@ pub fn child(words: &[String]) {
     }
 }
 
-fn say(tell: &mut TcpStream, word: &str) {
-    tell.write_all(format!("{word} {}\n", now().as_millis()).as_bytes()).unwrap();
+/// Reports an event with the current time in milliseconds.
+fn report(socket: &mut TcpStream, word: &str) {
+    socket.write_all(format!("{word} {}\n", now().as_millis()).as_bytes()).unwrap();
 }
 
-/// The next line as far as it takes to know which it is, once that is there; none at the end of all.
+/// Waits for the next line and reads its beginning, up to the first four letters of the action; none at the end
+/// of stdin.
 fn head(input: &mut impl io::BufRead) -> Option<Vec<u8>> {
     let mut head = vec![0; b"{\"action\":\"".len() + 4];
     input.read_exact(&mut head).ok().map(|()| head)
 }
 
+/// Skips the rest of the current line.
 fn rest_of_line(input: &mut impl io::BufRead) {
     loop {
         let read = input.fill_buf().unwrap();
@@ -90,62 +93,64 @@ fn rest_of_line(input: &mut impl io::BufRead) {
     }
 }
 
-/// Reads the rest of a line; the number of records in it.
+/// Reads the rest of a line and returns the number of records in it.
 fn records_of_line(input: &mut impl io::BufRead) -> usize {
     let mut line = Vec::new();
     input.read_until(b'\n', &mut line).unwrap();
     memchr::memmem::find_iter(&line, b"\"sequenceNumber\"").count()
 }
 
-/// Until it is killed.
-fn stay() -> ! {
+/// Blocks until the process is killed.
+fn park_forever() -> ! {
     loop {
         std::thread::park();
     }
 }
 
-/// `sink PORT` is a child of the raw reader: reads all there is.
-fn sink(tell: &str) -> std::process::Child {
+/// Starts a child of the raw reader, which reads and discards its stdin.
+fn sink(port: &str) -> std::process::Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["raw", "sink", tell])
+        .args(["raw", "sink", port])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()
         .unwrap()
 }
 
-/// `raw polled|pushed ADDRESS WHAT PORT SHARD...`: for each shard a connection, and what comes on it written to a child
-/// as it came. Polled from the stream WHAT: GetRecords in a row, of whose answers nothing is looked at but where the
-/// next one begins. Pushed to the consumer WHAT: not even that.
+/// `raw polled|pushed ADDRESS TARGET PORT SHARD...`: for each shard a connection whose responses are written to
+/// a child unparsed. With `polled`, TARGET is a stream: GetRecords in a loop, parsing only the next shard
+/// iterator. With `pushed`, TARGET is a consumer ARN: the SubscribeToShard response is not parsed at all.
 pub fn raw(words: &[String]) {
     if words[0] == "sink" {
         return drain(&words[1]);
     }
-    let [how, address, what, port] = &words[..4] else { panic!("too few words") };
+    let [how, address, target, port] = &words[..4] else { panic!("too few arguments") };
     let read = if how == "pushed" { push_raw } else { poll_raw };
     std::thread::scope(|scope| {
         for shard in &words[4..] {
-            scope.spawn(move || read(address, what, shard, port));
+            scope.spawn(move || read(address, target, shard, port));
         }
     });
-    // What it needed is still to be seen.
-    stay();
+    // The parent still reads this process's resource usage.
+    park_forever();
 }
 
+/// `raw sink PORT`: reads and discards stdin, and reports the first and the last byte.
 fn drain(port: &str) {
-    let mut tell = TcpStream::connect(("127.0.0.1", port.parse().unwrap())).unwrap();
+    let mut socket = TcpStream::connect(("127.0.0.1", port.parse().unwrap())).unwrap();
     let mut input = std::io::stdin().lock();
     let mut buffer = vec![0; 1 << 18];
     let mut first = true;
-    say(&mut tell, "begun");
+    report(&mut socket, "begun");
     while input.read(&mut buffer).unwrap() > 0 {
         if std::mem::take(&mut first) {
-            say(&mut tell, "first");
+            report(&mut socket, "first");
         }
     }
-    say(&mut tell, "last");
+    report(&mut socket, "last");
 }
 
+/// Polls a shard with GetRecords.
 fn poll_raw(address: &str, stream: &str, shard: &str, port: &str) {
     let mut child = sink(port);
     let mut pipe = child.stdin.take().unwrap();
@@ -164,6 +169,7 @@ fn poll_raw(address: &str, stream: &str, shard: &str, port: &str) {
     child.wait().unwrap();
 }
 
+/// Subscribes to a shard.
 fn push_raw(address: &str, consumer: &str, shard: &str, port: &str) {
     let mut child = sink(port);
     let mut pipe = child.stdin.take().unwrap();
@@ -172,7 +178,7 @@ fn push_raw(address: &str, consumer: &str, shard: &str, port: &str) {
         "{{\"ConsumerARN\":\"{consumer}\",\"ShardId\":\"{shard}\",\"StartingPosition\":{{\"Type\":\"TRIM_HORIZON\"}}}}"
     );
     connection.send("SubscribeToShard", &body);
-    // What is around the events goes to the child too. The answer ends with its last chunk, which is empty.
+    // HTTP chunk headers go to the child too. The response ends with an empty chunk.
     let mut end = Vec::new();
     while !end.ends_with(b"\r\n0\r\n\r\n") {
         let read = connection.stream.fill_buf().unwrap();
@@ -187,7 +193,7 @@ fn push_raw(address: &str, consumer: &str, shard: &str, port: &str) {
     child.wait().unwrap();
 }
 
-/// The text behind a name, looked for from the end, where it stands.
+/// The string value of a JSON field. Searches from the end, where the field is.
 fn field(body: &[u8], name: &str) -> Option<String> {
     let tail = &body[body.len().saturating_sub(4_096)..];
     let at = tail.windows(name.len()).rposition(|part| part == name.as_bytes())? + name.len();
@@ -195,7 +201,7 @@ fn field(body: &[u8], name: &str) -> Option<String> {
     Some(String::from_utf8(tail[at..at + length].to_vec()).unwrap())
 }
 
-/// As little HTTP as that takes.
+/// A minimal HTTP/1.1 client.
 struct Connection {
     stream: BufReader<TcpStream>,
     host: String,
@@ -240,12 +246,12 @@ impl Connection {
     }
 }
 
-/// `hollow FILE`: the daemon with everything but processes: its children answer from memory.
-pub fn hollow(words: &[String]) {
+/// `without-processes FILE`: the whole daemon, with in-memory children that answer every message.
+pub fn without_processes(words: &[String]) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let given = Given { bytes: std::fs::read(&words[0]).unwrap(), ..Given::default() };
-        let (config, _) = resolve::resolve(&given).config("hollow").unwrap();
+        let (config, _) = resolve::resolve(&given).config("without-processes").unwrap();
         let address = |client: &multilangd::config::ClientConfig| client.endpoint.clone().unwrap();
         let settings = Settings::local(
             &address(&config.kinesis),
@@ -266,7 +272,7 @@ pub fn hollow(words: &[String]) {
             shards: stream.clone(),
             records: stream.clone(),
             fanout: Some(stream),
-            children: Arc::new(Hollow),
+            children: Arc::new(InMemoryChildren),
             capacity: Arc::default(),
             sink: Arc::new(Discard),
             budget: Budget::new(config.buffer),
@@ -277,26 +283,27 @@ pub fn hollow(words: &[String]) {
     });
 }
 
-struct Hollow;
+struct InMemoryChildren;
 
-impl fmt::Display for Hollow {
+impl fmt::Display for InMemoryChildren {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("nobody")
+        f.write_str("in-memory child")
     }
 }
 
-impl Launch for Hollow {
+impl Launch for InMemoryChildren {
     fn launch<'a>(&'a self, _: &'a ShardId) -> BoxFuture<'a, Result<Box<dyn Process>, SpawnError>> {
-        Box::pin(async { Ok(Box::new(Nobody { says: None }) as Box<dyn Process>) })
+        Box::pin(async { Ok(Box::new(InMemoryChild { says: None }) as Box<dyn Process>) })
     }
 }
 
 #[derive(Debug)]
-struct Nobody {
+/// A child that answers each message at once.
+struct InMemoryChild {
     says: Option<String>,
 }
 
-impl Process for Nobody {
+impl Process for InMemoryChild {
     fn pid(&self) -> u32 {
         0
     }

@@ -1,4 +1,4 @@
-//! Record data through the daemon, beside what could be had.
+//! Throughput of record data through the daemon, compared with a ceiling.
 
 use tokio::process::Command;
 
@@ -8,24 +8,25 @@ use crate::world::{STREAM, World};
 
 const SHARDS: usize = 4;
 const REPEATS: usize = 3;
-/// Records of so many bytes, and how much of them.
+/// Label, record size in bytes, and total record data in bytes.
 const SIZES: [(&str, usize, usize); 3] =
     [("1 KB", 1_000, 1_024_000_000), ("100 KB", 100_000, 2_048_000_000), ("100 B", 100, 384_000_000)];
-const HOW: [(&str, &str); 2] = [
+const MODES: [(&str, &str); 2] = [
     ("pushed", "retrievalMode = FANOUT\n"),
     ("polled", "idleTimeBetweenReadsInMillis = 200\nmultilangd.idleWhenBehindMillis = 0\n"),
 ];
 
+/// The result of one run.
 struct Result {
     seconds: f64,
-    processor: f64,
+    cpu: f64,
     peak: u64,
 }
 
-/// Of that size alone, if it names one.
+/// Measures throughput; `only` restricts it to one record size, such as `100B`.
 pub async fn speed(only: &str) {
-    println!("\n## speed: 4 shards, children that only answer; MB of record data, decoded\n");
-    println!("| record | reader | MB/s | of the ceiling | processor s/GB | peak MiB |");
+    println!("\n## speed: 4 shards, children that only answer; MB of decoded record data\n");
+    println!("| record | reader | MB/s | of the ceiling | CPU s/GB | peak MiB |");
     println!("|---|---|---|---|---|---|");
     for (label, size, bytes) in SIZES {
         if !only.is_empty() && label.replace(' ', "") != only {
@@ -41,12 +42,12 @@ pub async fn speed(only: &str) {
             println!(
                 "| {label} | {name} | {rate:.0} | {:.2} | {:.1} | {} |",
                 rate / ceiling,
-                result.processor / megabytes * 1e3,
+                result.cpu / megabytes * 1e3,
                 result.peak / 1024
             );
             rate
         };
-        for (how, more) in HOW {
+        for (how, more) in MODES {
             let mut runs = Vec::new();
             for number in 0..REPEATS {
                 runs.push(raw(&mut world, how, number, &shards).await);
@@ -54,7 +55,7 @@ pub async fn speed(only: &str) {
             let ceiling = row(&format!("raw, {how}: the ceiling"), median(&mut runs), None);
             for daemon in Daemon::all() {
                 let mut runs = Vec::new();
-                // Java takes minutes to start.
+                // A start of Java takes minutes.
                 for number in 0..if daemon == Daemon::Java { 1 } else { REPEATS } {
                     let file = world.file(&format!("{daemon:?}-{how}-{number}"), "", more);
                     runs.push(through(&mut world, daemon.start(&file)).await);
@@ -65,10 +66,10 @@ pub async fn speed(only: &str) {
     }
 }
 
-/// The bare way, and through TLS with HTTP/2.
+/// Measures multilangd over plain HTTP and over TLS with HTTP/2.
 pub async fn tls() {
-    println!("\n## tls: the same, to the bare endpoint and over TLS and HTTP/2\n");
-    println!("| record | way | MB/s | processor s/GB | connections | peak MiB |");
+    println!("\n## tls: throughput over plain HTTP and over TLS with HTTP/2\n");
+    println!("| record | transport | MB/s | CPU s/GB | connections | peak MiB |");
     println!("|---|---|---|---|---|---|");
     for (label, size, bytes) in SIZES {
         let mut world = World::new(i32::try_from(SHARDS).unwrap()).await;
@@ -76,7 +77,7 @@ pub async fn tls() {
         world.close().await;
         let address = world.kinesis.address().to_string();
         let megabytes = (bytes / size * size) as f64 / 1e6;
-        for (how, more) in HOW {
+        for (how, more) in MODES {
             for way in ["bare", "TLS"] {
                 let wire =
                     if way == "TLS" { Wire::over_tls(&address).await } else { Wire::to(&address).await };
@@ -90,7 +91,7 @@ pub async fn tls() {
                 println!(
                     "| {label} | {how}, {way} | {:.0} | {:.1} | {} | {} |",
                     megabytes / result.seconds,
-                    result.processor / megabytes * 1e3,
+                    result.cpu / megabytes * 1e3,
                     wire.connections.borrow().0 / REPEATS,
                     result.peak / 1024
                 );
@@ -99,12 +100,13 @@ pub async fn tls() {
     }
 }
 
-/// The one of the middle time.
+/// The run with the median duration.
 fn median(runs: &mut [Result]) -> &Result {
     runs.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
     &runs[runs.len() / 2]
 }
 
+/// Runs the raw reader, which sets the ceiling.
 async fn raw(world: &mut World, how: &str, number: usize, shards: &[String]) -> Result {
     let what =
         if how == "pushed" { world.consumer(&format!("raw-{number}")).await } else { STREAM.to_owned() };
@@ -115,16 +117,16 @@ async fn raw(world: &mut World, how: &str, number: usize, shards: &[String]) -> 
     through(world, Running::spawn(command, &log)).await
 }
 
-/// From the first record at a child to the last at the last child.
+/// Measures from the first record at any child to the last record at the last child.
 async fn through(world: &mut World, running: Running) -> Result {
-    world.forget();
-    // Before anything is read for the first child.
-    world.heard("begun", 1).await;
-    let before = running.processor();
-    let (first, _) = world.heard("first", 1).await;
-    let (_, last) = world.heard("last", SHARDS).await;
-    let processor = running.processor() - before;
-    let result = Result { seconds: (last - first).as_secs_f64(), processor, peak: running.status("VmHWM") };
+    world.discard_reports();
+    // The children report this before the daemon reads any record.
+    world.wait_for("begun", 1).await;
+    let before = running.cpu_seconds();
+    let (first, _) = world.wait_for("first", 1).await;
+    let (_, last) = world.wait_for("last", SHARDS).await;
+    let cpu = running.cpu_seconds() - before;
+    let result = Result { seconds: (last - first).as_secs_f64(), cpu, peak: running.status("VmHWM") };
     running.stop().await;
     result
 }

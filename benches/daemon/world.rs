@@ -1,4 +1,4 @@
-//! The endpoints, a stream with records in it, and the ear for what children tell.
+//! The endpoints, a stream with records, and a listener for the reports of children.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -16,19 +16,20 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 pub const STREAM: &str = "bench";
-/// Java takes two minutes to start on a new table.
-const PATIENCE: Duration = Duration::from_secs(400);
+/// The Java daemon takes two minutes to start with a new table.
+const TIMEOUT: Duration = Duration::from_secs(400);
 
+/// The environment of one run.
 pub struct World {
     pub kinesis: Kinesis,
-    /// Where daemons find it.
+    /// The Kinesis endpoint for daemons.
     pub url: String,
     pub tables: Tables,
     pub clients: Clients,
     pub folder: PathBuf,
     pub port: u16,
-    told: mpsc::UnboundedReceiver<(String, Duration)>,
-    _ear: JoinSet<()>,
+    reports: mpsc::UnboundedReceiver<(String, Duration)>,
+    _listener: JoinSet<()>,
     files: u32,
 }
 
@@ -44,19 +45,29 @@ impl World {
         std::fs::create_dir_all(&folder).unwrap();
         let listener = TcpListener::bind(any).await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (sender, told) = mpsc::unbounded_channel();
-        let mut ear = JoinSet::new();
-        ear.spawn(listen(listener, sender));
-        Self { url: kinesis.url(), kinesis, tables, clients, folder, port, told, _ear: ear, files: 0 }
+        let (sender, reports) = mpsc::unbounded_channel();
+        let mut accepting = JoinSet::new();
+        accepting.spawn(listen(listener, sender));
+        Self {
+            url: kinesis.url(),
+            kinesis,
+            tables,
+            clients,
+            folder,
+            port,
+            reports,
+            _listener: accepting,
+            files: 0,
+        }
     }
 
-    /// Puts so much data in records of that size, evenly over the shards.
+    /// Puts `bytes` of record data in records of `size` bytes, evenly over 16 hash key ranges.
     pub async fn fill(&self, bytes: usize, size: usize) {
         self.put(bytes, size, 16).await;
     }
 
-    /// Puts so much data in records of that size, evenly over so many equal parts of the hash keys; all of it into the
-    /// first shard if that is one.
+    /// Puts `bytes` of record data in records of `size` bytes, evenly over `parts` equal ranges of the hash keys; into the
+    /// first shard alone if that is 1.
     pub async fn put(&self, bytes: usize, size: usize, parts: u64) {
         let (count, most) = (bytes / size, (4 * 1024 * 1024 / (size + 100)).clamp(1, 500));
         let mut random = fastrand::Rng::with_seed(1);
@@ -68,7 +79,7 @@ impl World {
                 number += 1;
                 random.fill(&mut data);
                 let key = PutRecordsRequestEntry::builder().partition_key(number.to_string());
-                // Spread evenly.
+                // Spreads the records evenly over the shards.
                 let hash = (u128::MAX / u128::from(parts) * u128::from(number % parts)).to_string();
                 key.explicit_hash_key(hash).data(Blob::new(data.clone())).build().unwrap()
             });
@@ -84,12 +95,12 @@ impl World {
         }
     }
 
-    /// Splits each shard; their names.
+    /// Splits each shard, so that it has an end, and returns the ids of the parents.
     pub async fn close(&self) -> Vec<String> {
         self.split(usize::MAX).await
     }
 
-    /// Splits so many shards, the first ones; their names.
+    /// Splits the first `count` shards, so that they have an end, and returns their ids.
     pub async fn split(&self, count: usize) -> Vec<String> {
         let shards = self.clients.kinesis.list_shards().stream_name(STREAM).send().await.unwrap();
         let mut names = Vec::new();
@@ -105,7 +116,7 @@ impl World {
         names
     }
 
-    /// Lets records be as large as Kinesis allows.
+    /// Raises the stream's limit of the record size to the largest that Kinesis allows.
     pub async fn allow_large_records(&self) {
         let kinesis = &self.clients.kinesis;
         let stream = kinesis.describe_stream_summary().stream_name(STREAM).send().await.unwrap();
@@ -113,7 +124,7 @@ impl World {
         kinesis.update_max_record_size().stream_arn(arn).max_record_size_in_kib(10_240).send().await.unwrap();
     }
 
-    /// Registers one; its ARN.
+    /// Registers an enhanced fan-out consumer and returns its ARN.
     pub async fn consumer(&self, name: &str) -> String {
         let kinesis = &self.clients.kinesis;
         let stream = kinesis.describe_stream_summary().stream_name(STREAM).send().await.unwrap();
@@ -122,7 +133,7 @@ impl World {
         call.send().await.unwrap().consumer.unwrap().consumer_arn
     }
 
-    /// A properties file for an application of that name.
+    /// Writes a properties file for an application of the given name.
     pub fn file(&mut self, application: &str, child: &str, more: &str) -> PathBuf {
         self.files += 1;
         let path = self.folder.join(format!("{}.properties", self.files));
@@ -140,23 +151,25 @@ impl World {
         path
     }
 
-    /// When children have told a word so many times: the first time and the last, by their own clocks, which are
-    /// this machine's.
-    pub async fn heard(&mut self, word: &str, times: usize) -> (Duration, Duration) {
-        let mut heard = Vec::new();
-        while heard.len() < times {
-            let told = timeout(PATIENCE, self.told.recv()).await;
-            let (what, at) =
-                told.unwrap_or_else(|_| panic!("{word}: heard {} of {times}", heard.len())).unwrap();
+    /// Waits until children have reported `word` `times` times. Returns the times of the first and the last
+    /// report, in the children's wall clock.
+    pub async fn wait_for(&mut self, word: &str, times: usize) -> (Duration, Duration) {
+        let mut received_at = Vec::new();
+        while received_at.len() < times {
+            let received = timeout(TIMEOUT, self.reports.recv()).await;
+            let (what, at) = received
+                .unwrap_or_else(|_| panic!("{word}: {} of {times} reports", received_at.len()))
+                .unwrap();
             if what == word {
-                heard.push(at);
+                received_at.push(at);
             }
         }
-        (heard[0], heard[times - 1])
+        (received_at[0], received_at[times - 1])
     }
 
-    pub fn forget(&mut self) {
-        while self.told.try_recv().is_ok() {}
+    /// Drops all reports so far.
+    pub fn discard_reports(&mut self) {
+        while self.reports.try_recv().is_ok() {}
     }
 }
 
@@ -168,22 +181,23 @@ impl Drop for World {
     }
 }
 
-/// By the wall clock, which all processes share.
+/// Time since 1970 by the wall clock, which all processes share.
 pub fn now() -> Duration {
     Duration::from_millis(multilangd::clock::wall_millis().try_into().unwrap())
 }
 
-async fn listen(listener: TcpListener, told: mpsc::UnboundedSender<(String, Duration)>) {
+/// Receives the reports of all children.
+async fn listen(listener: TcpListener, reports: mpsc::UnboundedSender<(String, Duration)>) {
     let mut children = JoinSet::new();
     loop {
         let (socket, _) = listener.accept().await.unwrap();
-        let told = told.clone();
+        let reports = reports.clone();
         children.spawn(async move {
             let mut lines = BufReader::new(socket).lines();
             while let Ok(Some(line)) = lines.next_line().await {
                 let (word, millis) = line.split_once(' ').unwrap();
                 let _over =
-                    told.send((word.to_owned(), Duration::from_millis(millis.parse().unwrap()))).is_err();
+                    reports.send((word.to_owned(), Duration::from_millis(millis.parse().unwrap()))).is_err();
             }
         });
     }

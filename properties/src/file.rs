@@ -1,7 +1,7 @@
-//! A file that has been read: its pairs, where they stand, which of them count, and in which order Java
-//! would walk them.
+//! A parsed `.properties` file: its pairs, their positions, which of them take effect, and the order in which
+//! Java would iterate over them.
 //!
-//! Java's name: `java.util.Properties`. Tests: below, and `tests/java.rs` against stored output of Java.
+//! Java: `java.util.Properties`. Tests: below, and `tests/java.rs`, which compares with stored output of Java.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,8 +12,8 @@ use crate::table;
 
 /// One pair of the file.
 ///
-/// Two entries are of one key if Java holds the same UTF-16 units for both. That is stricter than equality
-/// of [`key`](Self::key), where every lone surrogate is U+FFFD.
+/// Two entries have the same key if Java holds the same UTF-16 units for both. That is stricter than equality
+/// of [`key`](Self::key), in which every lone surrogate is U+FFFD.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     key: String,
@@ -31,57 +31,57 @@ impl Entry {
         &self.key
     }
 
-    /// The value with escapes resolved, trailing blanks kept; empty if there is none. A lone surrogate is
-    /// U+FFFD.
+    /// The value with escapes resolved and trailing blanks kept; empty if the pair has no value. A lone
+    /// surrogate is U+FFFD.
     pub fn value(&self) -> &str {
         &self.value
     }
 
-    /// The natural line on which the key begins, from 1.
+    /// The natural line on which the key begins, counted from 1.
     pub fn line(&self) -> usize {
         self.key_at.line
     }
 
-    /// Where the key begins; where its line's text begins if the key is empty.
+    /// The position of the key, or of the line's text if the key is empty.
     pub fn key_at(&self) -> Position {
         self.key_at
     }
 
-    /// Where the value begins, on a later line if the pair is continued; the place behind the pair's last
+    /// The position of the value, on a later line if the pair is continued; the position after the pair's last
     /// byte if there is no value.
     pub fn value_at(&self) -> Position {
         self.value_at
     }
 
-    /// The pair as written, from the key's first byte to the last byte before the line end: escapes,
-    /// continuations with their line ends and trailing blanks included, one character a byte (ISO-8859-1).
+    /// The pair as written, from the key's first byte to the last byte before the line end, with escapes,
+    /// continuations (their line ends included) and trailing blanks. Each byte is one character (ISO-8859-1).
     pub fn raw(&self) -> &str {
         &self.raw
     }
 
-    /// If the key is given again later: the index, in [`File::entries`], of the last entry with it, which
-    /// is the one Java keeps.
+    /// If the key occurs again later: the index, in [`File::entries`], of its last entry, which is the one that
+    /// Java keeps.
     pub fn superseded_by(&self) -> Option<usize> {
         self.superseded_by
     }
 }
 
-/// A `.properties` file after `java.util.Properties.load(InputStream)`.
+/// A `.properties` file as `java.util.Properties.load(InputStream)` reads it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct File {
-    /// File order.
+    /// All pairs, in file order.
     entries: Vec<Entry>,
-    /// Index of the last entry of each key.
+    /// Index of the last entry of each key, by the key's UTF-16 units.
     last: BTreeMap<Vec<u16>, usize>,
     notices: Vec<Notice>,
 }
 
 impl File {
-    /// Reads a whole file. Any bytes are a file, but for malformed `\u` escapes.
+    /// Parses a whole file. Any bytes are valid, except malformed `\u` escapes.
     ///
     /// # Errors
-    /// [`Malformed`], with all malformed `\u` escapes of the file, where Java would throw an
-    /// `IllegalArgumentException` at the first.
+    /// [`Malformed`], with all malformed `\u` escapes of the file. Java throws an `IllegalArgumentException` at
+    /// the first one.
     pub fn read(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut file = Self::default();
         let mut escapes = Vec::new();
@@ -116,25 +116,26 @@ impl File {
         self.notices.sort_by_key(|notice| notice.at);
     }
 
-    /// Every pair of the file in file order, superseded ones included.
+    /// All pairs in file order, including superseded ones.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
-    /// The pairs Java keeps, one a key, in file order (of the last occurrence of each key).
+    /// The pairs that Java keeps, one per key, in file order (by the last occurrence of each key).
     pub fn effective(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter().filter(|entry| entry.superseded_by.is_none())
     }
 
-    /// The pair Java keeps for a key: the last one. Keys are compared exactly, case included.
+    /// The pair that Java keeps for a key: the last one. Keys are compared exactly, and the comparison is
+    /// case-sensitive.
     pub fn get(&self, key: &str) -> Option<&Entry> {
         let units: Vec<u16> = key.encode_utf16().collect();
         self.last.get(&units).and_then(|index| self.entries.get(*index))
     }
 
-    /// The pairs Java keeps, in the order in which `Properties.entrySet()` of JDK 9 or newer walks them.
+    /// The pairs that Java keeps, in the iteration order of `Properties.entrySet()` in JDK 9 and later.
     ///
-    /// The order hangs on all keys of the file, and for keys of one hash bin on where each key first stood.
+    /// The order depends on all keys of the file, and within a hash bin on the first occurrence of each key.
     pub fn in_java_order(&self) -> Vec<&Entry> {
         let puts = self.entries.iter().enumerate().map(|(index, entry)| {
             (table::hash(entry.key_units.iter().copied()), entry.superseded_by.unwrap_or(index))
@@ -142,25 +143,25 @@ impl File {
         table::order(puts).into_iter().filter_map(|index| self.entries.get(index)).collect()
     }
 
-    /// Each superseded pair with the pair that counts instead, in file order of the superseded ones.
+    /// Each superseded pair with the pair that takes effect, in file order of the superseded ones.
     pub fn duplicates(&self) -> impl Iterator<Item = (&Entry, &Entry)> {
         self.entries.iter().filter_map(|entry| Some((entry, self.entries.get(entry.superseded_by?)?)))
     }
 
-    /// What looks like a mistake although Java takes it, in order of place.
+    /// Likely mistakes that Java accepts, in order of position.
     pub fn notices(&self) -> &[Notice] {
         &self.notices
     }
 }
 
-/// A file that Java refuses: at least one `\u` lacks its four hexadecimal digits.
+/// A file that Java rejects: at least one `\u` is not followed by four hexadecimal digits.
 ///
-/// Java's name: `IllegalArgumentException: Malformed \uxxxx encoding.`
+/// Java: `IllegalArgumentException: Malformed \uxxxx encoding.`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Malformed {
-    /// All of them in file order; never empty.
+    /// All malformed escapes in file order; never empty.
     pub escapes: Vec<BadEscape>,
-    /// The file as if each malformed `\u` were U+FFFD, so that other faults can be told at the same time.
+    /// The file as if each malformed `\u` were U+FFFD, so that other errors can be reported at the same time.
     pub rest: File,
 }
 
@@ -185,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_a_key_counts_and_the_others_are_kept() -> Result<(), Malformed> {
+    fn last_pair_of_a_key_counts_others_are_kept() -> Result<(), Malformed> {
         let file = File::read(b"a=1\nb=2\na=3\nc=4\na=5")?;
         assert_eq!(values(file.entries()), ["1", "2", "3", "4", "5"]);
         assert_eq!(values(file.effective()), ["2", "4", "5"]);
@@ -201,8 +202,8 @@ mod tests {
     }
 
     #[test]
-    fn java_order_goes_by_the_first_place_of_a_key_within_a_bin() -> Result<(), Malformed> {
-        // `Aa` and `BB` have one hash.
+    fn java_order_within_a_bin_follows_first_occurrences() -> Result<(), Malformed> {
+        // `Aa` and `BB` have the same hash.
         assert_eq!(values(File::read(b"Aa=1\nBB=2\nAa=3")?.in_java_order()), ["3", "2"]);
         assert_eq!(values(File::read(b"BB=2\nAa=3")?.in_java_order()), ["2", "3"]);
         Ok(())
@@ -227,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_file_tells_every_escape_and_still_gives_its_pairs() {
+    fn malformed_file_reports_every_escape_and_its_pairs() {
         let refused = File::read(b"a = C:\\users\nb = 2\nc = \\u12").err();
         let message = refused.as_ref().map(ToString::to_string).unwrap_or_default();
         assert_eq!(message.lines().count(), 2, "{message}");

@@ -1,20 +1,20 @@
-//! `.properties` files exactly as the Java MultiLangDaemon reads them, and Java's rules for turning values
-//! into numbers, booleans, durations and lists.
+//! Reads `.properties` files exactly as the Java MultiLangDaemon does, and converts values by Java's rules to
+//! numbers, booleans, durations and lists.
 //!
-//! The crate is pure: bytes in, values out. It reads no file, logs nothing, and knows not one key by name;
-//! which keys exist and what they mean is the daemon's business.
+//! The crate is pure: bytes in, values out. It does no I/O, logs nothing, and knows no key by name; the daemon
+//! defines the keys and their meaning.
 //!
 //! Invariants:
-//! * [`File::read`] accepts and refuses the same bytes as `java.util.Properties.load(InputStream)` of JDK 17
+//! * [`File::read`] accepts and rejects the same bytes as `java.util.Properties.load(InputStream)` of JDK 17
 //!   and finds the same pairs. It never panics.
-//! * Each pair knows where it stands; no pair is dropped, a superseded one is marked.
-//! * Help never changes meaning: what merely looks wrong is a [`Notice`] beside the pairs.
-//! * A text that Java quietly turns into 0 or `false` is [`value::Read::Unreadable`], never a zero.
+//! * Each pair has its position in the file. No pair is dropped; superseded ones are marked.
+//! * Diagnostics never change the meaning of a file: a likely mistake is a [`Notice`] beside the pairs.
+//! * A text that Java silently converts to 0 or `false` is [`value::Read::Unreadable`], never a zero.
 //!
-//! Sources: `java.util.Properties`, `java.util.concurrent.ConcurrentHashMap` (order of walking),
-//! commons-beanutils 1.11 (`NumberConverter`, `BooleanConverter`, `ArrayConverter`), `java.time.Duration`,
-//! and the KCL's `DurationConverter` and `TagConverter`. The tests in `tests/java.rs` compare with stored
-//! output of the Java program.
+//! Sources: `java.util.Properties`, `java.util.concurrent.ConcurrentHashMap` (iteration order),
+//! commons-beanutils 1.11 (`NumberConverter`, `BooleanConverter`, `ArrayConverter`), `java.time.Duration`, and
+//! the KCL's `DurationConverter` and `TagConverter`. `tests/java.rs` compares with stored output of the Java
+//! program.
 
 mod file;
 mod notice;

@@ -1,74 +1,74 @@
-//! Things in a file that Java takes without a word and that were probably meant otherwise.
+//! Likely mistakes in a file that Java accepts silently.
 //!
-//! Notices are about syntax alone and never change what the file means. Those about what a key expects
-//! (a number that is none, an unknown name) belong to whoever knows the keys.
+//! Notices concern the syntax only and never change the meaning of the file. Checks of what a key accepts (an
+//! invalid number, an unknown key) belong to the crate that defines the keys.
 
 use std::fmt;
 
 use crate::file::Entry;
 use crate::syntax::{Pair, Position, Spot, is_blank};
 
-/// The byte order mark of UTF-8. Java reads it as three characters of the first key.
+/// The UTF-8 byte order mark. Java reads it as three characters of the first key.
 const BOM: [u8; 3] = [0xef, 0xbb, 0xbf];
 
-/// One thing worth telling the author of a file.
+/// A likely mistake, for the author of the file.
 ///
-/// Shown as a sentence with the place and a way out, on one line.
+/// `Display` writes one sentence on one line, with the position and a suggestion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
-    /// Where it begins.
+    /// The position at which the mistake begins.
     pub at: Position,
     /// The key of the pair, as Java reads it.
     pub key: String,
-    /// What it is.
+    /// The kind of mistake.
     pub kind: Kind,
 }
 
-/// What a [`Notice`] is about.
+/// The kinds of mistakes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The file begins with the UTF-8 byte order mark, so its first key is not the one that was meant; a
-    /// comment on the first line has become a key.
+    /// The file begins with the UTF-8 byte order mark, which Java reads as part of the first key. A comment on
+    /// the first line becomes a key.
     ByteOrderMark,
-    /// Bytes beyond ASCII that are whole UTF-8 characters; Java reads each byte as a character.
+    /// Non-ASCII bytes that are valid UTF-8; Java reads each byte as one character.
     Utf8 {
-        /// Where in the pair.
+        /// The half of the pair that contains them.
         part: Part,
-        /// The part as written, read as UTF-8; escapes are not resolved.
+        /// The half as written, decoded as UTF-8; escapes are not resolved.
         meant: String,
     },
-    /// The key is given again later, so this pair has no effect.
+    /// The key occurs again later, so this pair has no effect.
     Duplicate {
-        /// Where the key of the pair that counts stands.
+        /// The position of the key of the pair that takes effect.
         kept: Position,
     },
-    /// A `\u` escape for half of a surrogate pair without its other half: no character.
+    /// A `\u` escape for one half of a surrogate pair without the other half, which is not a character.
     LoneSurrogate {
-        /// Where in the pair.
+        /// The half of the pair that contains it.
         part: Part,
         /// The UTF-16 unit, 0xD800 to 0xDFFF.
         unit: u16,
     },
     /// Unescaped spaces, tabs or form feeds at the end of the value; Java keeps them.
     TrailingBlanks {
-        /// How many, at least 1.
+        /// Their number, at least 1.
         count: usize,
     },
-    /// The value stands in a pair of quotes; Java has no quoting and keeps them.
+    /// The value is enclosed in quotes; Java has no quoting and keeps them.
     Quoted {
-        /// `"` or `'`.
+        /// The quote character, `"` or `'`.
         quote: char,
     },
-    /// A `#` behind a blank in the value; Java knows comments only on lines of their own.
+    /// A `#` after a blank in the value; Java recognises comments only on separate lines.
     Hash,
 }
 
-/// A half of a pair.
+/// One half of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// Left of the separator.
+    /// The text before the separator.
     Key,
-    /// Right of it.
+    /// The text after the separator.
     Value,
 }
 
@@ -125,55 +125,57 @@ impl fmt::Display for Notice {
     }
 }
 
-/// The notices that need no other pair, in no particular order.
+/// The notices that depend on this pair alone, in no particular order.
 pub(crate) fn of_pair(pair: &Pair) -> Vec<Notice> {
     let mut found = Vec::new();
-    let mut tell = |at, kind| found.push(Notice { at, key: pair.key.string.clone(), kind });
+    let mut note = |at, kind| found.push(Notice { at, key: pair.key.string.clone(), kind });
     let mut key_raw = pair.key_raw.as_slice();
-    if let Some(rest) = behind_bom(pair) {
-        tell(pair.key_at, Kind::ByteOrderMark);
+    if let Some(rest) = without_bom(pair) {
+        note(pair.key_at, Kind::ByteOrderMark);
         key_raw = rest;
     }
     for (part, raw, text) in [(Part::Key, key_raw, &pair.key), (Part::Value, &pair.value_raw, &pair.value)] {
         if let Some((at, meant)) = utf8(raw) {
-            tell(at, Kind::Utf8 { part, meant });
+            note(at, Kind::Utf8 { part, meant });
         }
         for (unit, at) in &text.lone {
-            tell(*at, Kind::LoneSurrogate { part, unit: *unit });
+            note(*at, Kind::LoneSurrogate { part, unit: *unit });
         }
     }
     if let Some((at, count)) = trailing_blanks(&pair.value_raw) {
-        tell(at, Kind::TrailingBlanks { count });
+        note(at, Kind::TrailingBlanks { count });
     }
     if let Some((at, quote)) = quoted(&pair.value_raw) {
-        tell(at, Kind::Quoted { quote });
+        note(at, Kind::Quoted { quote });
     }
     if let Some(at) = hash(&pair.value_raw) {
-        tell(at, Kind::Hash);
+        note(at, Kind::Hash);
     }
     found
 }
 
-/// The notice for a pair whose key is given again.
+/// The notice for a pair whose key occurs again.
 pub(crate) fn duplicate(old: &Entry, kept: &Entry) -> Notice {
     Notice { at: old.key_at(), key: old.key().to_owned(), kind: Kind::Duplicate { kept: kept.key_at() } }
 }
 
-/// The key behind a byte order mark, if the pair begins the file with one.
-fn behind_bom(pair: &Pair) -> Option<&[Spot]> {
+/// The key without the byte order mark, if the pair begins the file with one.
+fn without_bom(pair: &Pair) -> Option<&[Spot]> {
     let is_first = pair.key_at == Position { line: 1, column: 1 };
     let (mark, rest) = pair.key_raw.split_at_checked(BOM.len())?;
     (is_first && mark.iter().map(|spot| spot.byte).eq(BOM)).then_some(rest)
 }
 
-/// The first byte beyond ASCII, if there is one and all of them are UTF-8.
+/// The position of the first non-ASCII byte, and the decoded text, if there is one and the bytes are valid
+/// UTF-8.
 fn utf8(raw: &[Spot]) -> Option<(Position, String)> {
     let first = raw.iter().find(|spot| !spot.byte.is_ascii())?;
     let meant = String::from_utf8(raw.iter().map(|spot| spot.byte).collect()).ok()?;
     Some((first.at, meant))
 }
 
-/// The first of the blanks that end the value, and their number. An escaped blank is meant.
+/// The position of the first trailing blank, and the number of trailing blanks. An escaped blank is intentional
+/// and not counted.
 fn trailing_blanks(raw: &[Spot]) -> Option<(Position, usize)> {
     let blanks = raw.iter().rev().take_while(|spot| is_blank(spot.byte)).count();
     let (text, blanks) = raw.split_at_checked(raw.len().checked_sub(blanks)?)?;
@@ -208,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ordinary_file_has_none() {
+    fn ordinary_file_has_no_notices() {
         assert_eq!(
             notices(b"# caf\xc3\xa9 \na = b\\ \nC = C#\nd=it's\ne=\xe9t\xe9\nf=\\ud83d\\ude00\ng=\"\n"),
             []
@@ -216,14 +218,14 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_is_told_once() {
+    fn byte_order_mark_is_reported_once() {
         assert_eq!(notices(b"\xef\xbb\xbfa = 1"), [(1, 1, Kind::ByteOrderMark)]);
         assert_eq!(notices(b"\xef\xbb\xbf# c=1"), [(1, 1, Kind::ByteOrderMark)]);
         assert_eq!(notices(b"\xef\xbb\xbf"), [(1, 1, Kind::ByteOrderMark)]);
     }
 
     #[test]
-    fn utf8_is_told_where_its_first_byte_stands() {
+    fn utf8_is_reported_at_its_first_byte() {
         let meant = |part, text: &str| Kind::Utf8 { part, meant: text.to_owned() };
         assert_eq!(notices(b"a = x\xc3\xa9t\xc3\xa9"), [(1, 6, meant(Part::Value, "x\u{e9}t\u{e9}"))]);
         assert_eq!(notices(b"\n\xe6\xbc\xa2=1"), [(2, 1, meant(Part::Key, "\u{6f22}"))]);
@@ -231,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn each_earlier_pair_of_a_key_is_told_in_order_of_place() {
+    fn superseded_pairs_are_reported_in_order_of_position() {
         let kept = Position { line: 3, column: 1 };
         let expected = [
             (1, 1, Kind::Duplicate { kept }),
@@ -242,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn blanks_count_from_the_first_unescaped_one() {
+    fn trailing_blanks_count_from_the_first_unescaped_one() {
         let blanks = |count| Kind::TrailingBlanks { count };
         assert_eq!(notices(b"a=x \t"), [(1, 4, blanks(2))]);
         assert_eq!(notices(b"a=x\\  "), [(1, 6, blanks(1))]);
@@ -251,25 +253,25 @@ mod tests {
     }
 
     #[test]
-    fn quotes_are_told_also_before_trailing_blanks() {
+    fn quotes_before_trailing_blanks_are_reported() {
         let expected = [(1, 3, Kind::Quoted { quote: '\'' }), (1, 6, Kind::TrailingBlanks { count: 1 })];
         assert_eq!(notices(b"a='b' "), expected);
     }
 
     #[test]
-    fn a_hash_behind_a_blank_is_told() {
+    fn hash_after_a_blank_is_reported() {
         assert_eq!(notices(b"a=b # c"), [(1, 5, Kind::Hash)]);
     }
 
     #[test]
-    fn lone_surrogates_are_told_by_part() {
+    fn lone_surrogates_are_reported_by_part() {
         let lone = |part, unit| Kind::LoneSurrogate { part, unit };
         let expected = [(1, 1, lone(Part::Key, 0xd83d)), (1, 8, lone(Part::Value, 0xde00))];
         assert_eq!(notices(b"\\ud83d=\\ude00"), expected);
     }
 
     #[test]
-    fn a_notice_reads_as_a_sentence_with_its_place() {
+    fn notice_is_a_sentence_with_its_position() {
         let file = File::read(b"\na = b ").unwrap_or_default();
         let shown: Vec<_> = file.notices().iter().map(ToString::to_string).collect();
         let expected = "line 2, column 6: the value of `a` ends in 1 blank, kept as part of it; \

@@ -1,17 +1,16 @@
-//! The grammar of a `.properties` file: from bytes to pairs of texts with their places.
+//! The grammar of a `.properties` file: from bytes to pairs of texts with their positions.
 //!
-//! Two layers, as in Java. *Natural* lines end at `\n`, `\r` or `\r\n`; comments and blank lines are seen
-//! here. A *logical* line is one natural line plus those it continues into; key, separator, value and
-//! escapes are only found in the joined text, so an escape may be cut by a continuation.
+//! Two layers, as in Java. *Natural* lines end at `\n`, `\r` or `\r\n`; comments and blank lines are recognised
+//! at this layer. A *logical* line is one natural line plus those that continue it; key, separator, value and
+//! escapes are found in the joined text, so a continuation may cut an escape in two.
 //!
-//! Java's names: `java.util.Properties.LineReader`, `load0` and `loadConvert`.
+//! Java: `java.util.Properties.LineReader`, `load0` and `loadConvert`.
 
 use std::fmt;
 
-/// A place in a file. Both numbers count from 1.
+/// A position in a file. Line and column are counted from 1.
 ///
-/// A column counts bytes, which are Java's characters here; an editor that shows the file as UTF-8 counts
-/// fewer.
+/// A column counts bytes, which Java treats as characters; an editor that shows the file as UTF-8 counts fewer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// Natural line, from 1. `\n`, `\r` and `\r\n` each end one.
@@ -26,12 +25,12 @@ impl fmt::Display for Position {
     }
 }
 
-/// A `\u` without four hexadecimal digits behind it. Java refuses the whole file for one.
+/// A `\u` that is not followed by four hexadecimal digits. Java rejects the whole file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadEscape {
-    /// Where the backslash stands.
+    /// The position of the backslash.
     pub at: Position,
-    /// The backslash, the `u` and at most four characters that follow in the same key or value.
+    /// The backslash, the `u` and up to four characters that follow in the same key or value.
     pub text: String,
 }
 
@@ -45,39 +44,39 @@ impl fmt::Display for BadEscape {
     }
 }
 
-/// One byte of a logical line and where it came from.
+/// One byte of a logical line and its position in the file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spot {
     pub(crate) byte: u8,
     pub(crate) at: Position,
 }
 
-/// A key or a value after its escapes are resolved.
+/// A key or a value with its escapes resolved.
 #[derive(Debug, Default)]
 pub(crate) struct Text {
-    /// What Java holds, lone surrogates included.
+    /// The UTF-16 units that Java holds, including lone surrogates.
     pub(crate) units: Vec<u16>,
-    /// The same with U+FFFD for each lone surrogate.
+    /// The same text with U+FFFD for each lone surrogate.
     pub(crate) string: String,
-    /// The lone surrogates.
+    /// The lone surrogates with their positions.
     pub(crate) lone: Vec<(u16, Position)>,
 }
 
-/// One logical line that is a pair.
+/// A logical line that is a pair.
 #[derive(Debug)]
 pub(crate) struct Pair {
     pub(crate) key: Text,
     pub(crate) value: Text,
     pub(crate) key_at: Position,
-    /// The first byte of the value, or the place behind the line if there is none.
+    /// The position of the value's first byte, or the position after the line if there is no value.
     pub(crate) value_at: Position,
-    /// The key's bytes before escapes, continuations already joined.
+    /// The key's bytes with escapes unresolved and continuations joined.
     pub(crate) key_raw: Vec<Spot>,
-    /// The value's bytes, likewise.
+    /// The value's bytes with escapes unresolved and continuations joined.
     pub(crate) value_raw: Vec<Spot>,
-    /// The stretch of the file from the key's first byte to the last line's end, line ends between included.
+    /// The part of the file from the key's first byte to the end of the last line, inner line ends included.
     pub(crate) raw: String,
-    /// In order of place.
+    /// The malformed escapes, in order of position.
     pub(crate) bad: Vec<BadEscape>,
 }
 
@@ -87,27 +86,28 @@ pub(crate) fn pairs(bytes: &[u8]) -> Vec<Pair> {
     std::iter::from_fn(|| reader.logical()).map(|line| line.split(bytes)).collect()
 }
 
-/// Each byte as the character of that number (ISO-8859-1).
+/// Decodes each byte as one character (ISO-8859-1).
 pub(crate) fn latin1(bytes: &[u8]) -> String {
     bytes.iter().copied().map(char::from).collect()
 }
 
-/// Space, tab and form feed. Nothing else separates.
+/// Whether the byte is a space, a tab or a form feed: the only separators besides `=` and `:`.
 pub(crate) fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | 0x0c)
 }
 
-/// A line of the file without its line end.
+/// A natural line without its line end.
 struct Natural<'a> {
     text: &'a [u8],
     start: usize,
     line: usize,
-    /// Nothing follows the first byte of the line end. A trailing `\r\n` is not seen as the end of the file:
-    /// Java looks only one byte ahead, which matters for a last line that is a lone backslash.
+    /// Whether nothing follows the first byte of the line end. After a trailing `\r\n` this is false: Java
+    /// looks only one byte ahead, which matters for a last line that is a lone backslash.
     ends_file: bool,
 }
 
-/// A joined line that holds a pair; `spots` has no line ends, no joints and no indents of later lines.
+/// A logical line that holds a pair. `spots` contains no line ends, no continuation backslashes and no leading
+/// blanks of continued lines.
 struct Logical {
     spots: Vec<Spot>,
     from: usize,
@@ -138,8 +138,8 @@ impl<'a> Reader<'a> {
         Some(natural)
     }
 
-    /// The next line that is a pair. "Nothing gathered" is the same state before a line and after a line
-    /// that is just a backslash, so that a comment or a blank line may follow either.
+    /// The next logical line that is a pair. The state before a line is the same as after a line that is only a
+    /// backslash, so a comment or a blank line may follow either.
     fn logical(&mut self) -> Option<Logical> {
         let mut spots: Vec<Spot> = Vec::new();
         let mut bounds = None;
@@ -162,7 +162,7 @@ impl<'a> Reader<'a> {
             let to = natural.start + natural.text.len();
             let end = place(natural.text.len());
             let file_is_over = natural.ends_file || self.offset >= self.bytes.len();
-            // A lone backslash that is the last byte is an empty pair in Java; before `\r\n` it is nothing.
+            // A lone backslash as the last byte is an empty pair in Java; before `\r\n` it is nothing.
             if !continues || natural.ends_file || (file_is_over && !spots.is_empty()) {
                 return Some(Logical { spots, from, to, start, end });
             }
@@ -190,7 +190,7 @@ impl Logical {
     }
 }
 
-/// Index behind the key, and index of the value's first byte.
+/// The index after the key, and the index of the value's first byte.
 fn boundaries(spots: &[Spot]) -> (usize, usize) {
     let byte = |index: usize| spots.get(index).map(|spot| spot.byte);
     let is_separator = |byte: u8| matches!(byte, b'=' | b':');
@@ -215,7 +215,7 @@ fn boundaries(spots: &[Spot]) -> (usize, usize) {
     (key_end, value_start)
 }
 
-/// Resolves escapes. A malformed `\u` goes to `bad` and stands as U+FFFD, so that later ones are found too.
+/// Resolves escapes. A malformed `\u` is added to `bad` and becomes U+FFFD, so that later ones are found too.
 fn unescape(spots: &[Spot], bad: &mut Vec<BadEscape>) -> Text {
     let mut units: Vec<(u16, Position)> = Vec::with_capacity(spots.len());
     let mut rest = spots;
@@ -252,7 +252,7 @@ fn unescape(spots: &[Spot], bad: &mut Vec<BadEscape>) -> Text {
     text(&units)
 }
 
-/// The number that the first four bytes write in hexadecimal digits of either case.
+/// The number in the first four bytes, which must be hexadecimal digits of either case.
 fn hexadecimal(spots: &[Spot]) -> Option<u16> {
     spots.get(..4)?.iter().try_fold(0, |sum: u16, spot| {
         let digit = char::from(spot.byte).to_digit(16)?;
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn one_separator_and_the_blanks_around_it_vanish() {
+    fn one_separator_and_its_blanks_are_removed() {
         let text = b"a==v\nb:=v\nc =:v\nd   v w\ne\nk\\=ey = v\n=x\nt = v \t";
         let expected = [
             ("a", "=v"),
@@ -310,12 +310,12 @@ mod tests {
     }
 
     #[test]
-    fn a_comment_after_a_continuation_is_text_unless_nothing_was_gathered() {
+    fn comment_after_a_non_empty_continuation_is_text() {
         assert_eq!(read(b"a=1\\\n #2\n\\\n #3\\\nb"), owned(&[("a", "1#2"), ("b", "")]));
     }
 
     #[test]
-    fn a_lone_backslash_at_the_very_end_is_an_empty_pair() {
+    fn lone_backslash_at_end_of_file_is_empty_pair() {
         assert_eq!(read(b"\\"), owned(&[("", "")]));
         assert_eq!(read(b"\\\n"), owned(&[("", "")]));
         assert_eq!(read(b"\\\r\n"), owned(&[]));
@@ -323,12 +323,12 @@ mod tests {
     }
 
     #[test]
-    fn an_escape_may_be_cut_by_a_continuation() {
+    fn continuation_may_cut_an_escape() {
         assert_eq!(read(b"k\\u00\\\n  41 = \\ud83d\\\r\n\\ude00"), owned(&[("kA", "\u{1f600}")]));
     }
 
     #[test]
-    fn a_lone_surrogate_is_replaced_and_recorded() {
+    fn lone_surrogate_is_replaced_and_recorded() {
         let found = pairs(b"a=x\\ude00\\ud83dy");
         let lone: Vec<_> = found.iter().flat_map(|pair| pair.value.lone.clone()).collect();
         assert_eq!(read(b"a=x\\ude00\\ud83dy"), owned(&[("a", "x\u{fffd}\u{fffd}y")]));
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn places_count_lines_of_every_kind() {
+    fn positions_count_natural_lines_of_every_kind() {
         let found: Vec<_> = pairs(b"a\r\n\r b = 1\r\n#\n\\\n  c=\\\n   2\nd=")
             .iter()
             .map(|p| {

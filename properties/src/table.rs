@@ -1,9 +1,9 @@
-//! The order in which Java walks a `java.util.Properties`, which is not the order of the file.
+//! The iteration order of a `java.util.Properties`, which is not the order of the file.
 //!
-//! Since JDK 9 the pairs live in a `ConcurrentHashMap` that starts with 16 bins. What decides the order is
-//! simulated here, everything else left out: in which bin a key falls, when the table doubles, what a
-//! doubling does to the order within a bin, and that a bin of more than eight becomes a tree that takes new
-//! keys at its front. JDK 8 walked otherwise.
+//! Since JDK 9 the pairs are in a `ConcurrentHashMap` that starts with 16 bins. This module simulates only what
+//! determines the order: the bin of each key, when the table doubles, how a doubling reorders a bin, and that a
+//! bin of more than eight keys becomes a tree that inserts new keys at its front. JDK 8 iterated in another
+//! order.
 
 /// `String.hashCode`: over UTF-16 units, wrapping at 32 bits.
 pub fn java_hash(text: &str) -> i32 {
@@ -15,18 +15,18 @@ pub(crate) fn hash(units: impl IntoIterator<Item = u16>) -> i32 {
     units.into_iter().fold(0, |sum: i32, unit| sum.wrapping_mul(31).wrapping_add(unit.into()))
 }
 
-/// Bins of a new `Properties`.
+/// Number of bins of a new `Properties`.
 const FIRST_SIZE: usize = 16;
-/// A list that had so many keys before a put is turned into a tree.
+/// A list that had at least this many keys before a put becomes a tree (`TREEIFY_THRESHOLD`).
 const TREE_FROM: usize = 8;
-/// A half of a tree with so few keys is a list again after a doubling.
+/// A half of a tree with at most this many keys becomes a list after a doubling (`UNTREEIFY_THRESHOLD`).
 const LIST_UNTIL: usize = 6;
-/// Smaller tables grow instead of making trees.
+/// A table with fewer bins grows instead of creating trees (`MIN_TREEIFY_CAPACITY`).
 const SMALLEST_WITH_TREES: usize = 64;
 
-/// The order in which Java meets the keys that were put in the given order.
+/// The iteration order after the given sequence of puts.
 ///
-/// Each put is the key's hash and a number that stands for the key; the answer has each number once.
+/// Each put is the key's hash and a number that identifies the key; the result contains each number once.
 pub(crate) fn order(puts: impl IntoIterator<Item = (i32, usize)>) -> Vec<usize> {
     let mut table = Table { bins: vec![Bin::default(); FIRST_SIZE], keys: 0 };
     for (hash, id) in puts {
@@ -35,10 +35,10 @@ pub(crate) fn order(puts: impl IntoIterator<Item = (i32, usize)>) -> Vec<usize> 
     table.bins.iter().flat_map(|bin| &bin.nodes).map(|node| node.id).collect()
 }
 
-/// The high half folded into the low one; the sign bit never chooses a bin.
+/// Folds the high half of the hash into the low half and clears the sign bit (`ConcurrentHashMap.spread`).
 fn spread(hash: i32) -> usize {
     let hash = hash.cast_unsigned();
-    // 31 bits: fits, whatever the width of the machine.
+    // 31 bits fit into `usize` on every supported platform.
     usize::try_from((hash ^ (hash >> 16)) & 0x7fff_ffff).unwrap_or_default()
 }
 
@@ -69,7 +69,7 @@ impl Table {
                 bin.nodes.insert(0, node);
             }
         } else {
-            // Java counts the nodes it passed, the found one included, also when it only replaces a value.
+            // Java counts the nodes up to and including the found one, even if it only replaces a value.
             let passed = known.map_or(bin.nodes.len(), |index| index + 1);
             if known.is_none() {
                 bin.nodes.push(node);
@@ -78,8 +78,8 @@ impl Table {
                 if size >= SMALLEST_WITH_TREES {
                     bin.is_tree = true;
                 } else {
-                    // `tryPresize` aims at twice the size and overshoots: it stops when the next limit
-                    // reaches four times the size.
+                    // `tryPresize` targets twice the size and overshoots: it stops when the next limit reaches
+                    // four times the size.
                     while self.limit() < 4 * size {
                         self.double();
                     }
@@ -94,7 +94,7 @@ impl Table {
         }
     }
 
-    /// The number of keys at which the table doubles: three quarters of its bins.
+    /// The number of keys at which the table doubles: three quarters of its bins (`sizeCtl`).
     fn limit(&self) -> usize {
         self.bins.len() - self.bins.len() / 4
     }
@@ -112,7 +112,7 @@ impl Table {
 }
 
 impl Bin {
-    /// Parts the keys by the bit that the doubled table newly looks at.
+    /// Partitions the keys by the additional hash bit that selects a bin in the doubled table.
     fn split(self, bit: usize) -> (Self, Self) {
         let is_high = |node: &Node| node.spread & bit != 0;
         if self.is_tree {
@@ -120,8 +120,8 @@ impl Bin {
             let tree = |nodes: Vec<Node>| Self { is_tree: nodes.len() > LIST_UNTIL, nodes };
             return (tree(low), tree(high));
         }
-        // The longest tail that goes to one side is kept as it is; what stands before is put in front of
-        // its side one by one, and so comes out reversed.
+        // The longest tail that belongs to one half is reused as it is; each earlier node is inserted at the
+        // front of its half, so these are reversed.
         let tail_is_high = self.nodes.last().is_some_and(is_high);
         let tail = self.nodes.iter().rev().take_while(|node| is_high(node) == tail_is_high).count();
         let (head, tail) = self.nodes.split_at(self.nodes.len() - tail);
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hash_is_over_utf16_units_and_wraps() {
+    fn hash_covers_utf16_units_and_wraps() {
         assert_eq!(java_hash(""), 0);
         assert_eq!(java_hash("Aa"), java_hash("BB"));
         assert_eq!(java_hash("polygenelubricants"), i32::MIN);
@@ -147,12 +147,12 @@ mod tests {
     }
 
     #[test]
-    fn bins_are_walked_upwards_and_keys_of_one_bin_in_order_of_arrival() {
+    fn bins_iterate_upwards_and_keys_in_insertion_order() {
         assert_eq!(order([(3, 0), (1, 1), (17, 2), (3, 0)]), [1, 2, 0]);
     }
 
     #[test]
-    fn the_twelfth_key_doubles_the_table() {
+    fn twelfth_key_doubles_the_table() {
         let eleven = [16, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
         let puts = |hashes: &[i32]| order(hashes.iter().copied().zip(0..));
         assert_eq!(puts(&eleven).first(), Some(&0), "16 and 0 share a bin");
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_hashes_grow_the_table_and_then_make_a_tree_that_takes_new_keys_in_front() {
+    fn equal_hashes_grow_the_table_then_become_a_tree() {
         let found = order((0..11).map(|id| (5, id)));
         assert_eq!(found, [10, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
     }

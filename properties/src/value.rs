@@ -1,7 +1,7 @@
-//! From the text of a value to what a Java setting of a given type would hold.
+//! Converts the text of a value to what a Java setting of a given type would hold.
 //!
-//! Each function is one type's rule and takes the value as [`Entry::value`](crate::Entry::value) gives it:
-//! a function trims if Java does. What a zero or a `false` then means is for the caller to know.
+//! Each function implements the rule of one type and takes the value as [`Entry::value`](crate::Entry::value)
+//! returns it: a function trims if Java does. The caller decides what a zero or a `false` means.
 //!
 //! | function | Java type | by |
 //! |---|---|---|
@@ -20,25 +20,25 @@ pub use duration::{DurationError, duration};
 pub use list::{Tag, Tags, tags, words};
 pub use number::{NotANumber, double, int, long, parse_int, parse_long};
 
-/// Words that [`boolean`] takes for true, in any case.
+/// Words that [`boolean`] reads as true, ignoring case.
 pub const TRUE_WORDS: [&str; 5] = ["true", "yes", "y", "on", "1"];
-/// Words that [`boolean`] takes for false, in any case.
+/// Words that [`boolean`] reads as false, ignoring case.
 pub const FALSE_WORDS: [&str; 5] = ["false", "no", "n", "off", "0"];
 
-/// What a lenient Java conversion made of a text.
+/// The result of a lenient Java conversion.
 ///
-/// Java itself goes on with 0 or `false` in the second case and says nothing.
+/// For an unreadable text Java itself silently uses 0 or `false`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Read<T> {
-    /// The text is written as the type wants it.
+    /// The text is valid for the type.
     Value(T),
-    /// It is not; an empty or blank text is never readable.
+    /// The text is not valid; an empty or blank text never is.
     Unreadable,
 }
 
 impl<T> Read<T> {
-    /// What was really written, if it was readable.
+    /// The value, if the text was readable.
     pub fn value(self) -> Option<T> {
         match self {
             Self::Value(value) => Some(value),
@@ -46,7 +46,7 @@ impl<T> Read<T> {
         }
     }
 
-    /// What Java goes on with: zero or `false` for an unreadable text.
+    /// The value that Java uses: zero or `false` for an unreadable text.
     pub fn or_java(self) -> T
     where
         T: Default,
@@ -54,7 +54,7 @@ impl<T> Read<T> {
         self.value().unwrap_or_default()
     }
 
-    /// Whether Java would take its zero or `false` for want of anything better.
+    /// Whether Java would replace the text by zero or `false`.
     pub fn is_unreadable(&self) -> bool {
         matches!(self, Self::Unreadable)
     }
@@ -66,7 +66,7 @@ impl<T> From<Option<T>> for Read<T> {
     }
 }
 
-/// A `boolean` or `Boolean` of a bean: [`TRUE_WORDS`] and [`FALSE_WORDS`] in any case, **not** trimmed.
+/// A `boolean` or `Boolean` of a bean: [`TRUE_WORDS`] and [`FALSE_WORDS`], ignoring case, **not** trimmed.
 pub fn boolean(text: &str) -> Read<bool> {
     let is_one_of = |words: [&str; 5]| words.iter().any(|word| word.eq_ignore_ascii_case(text));
     if is_one_of(TRUE_WORDS) {
@@ -78,7 +78,7 @@ pub fn boolean(text: &str) -> Read<bool> {
     }
 }
 
-/// `String.trim`: all characters up to U+0020 vanish at both ends, and no others (a no-break space stays).
+/// `String.trim`: removes all characters up to U+0020 at both ends, and no others (a no-break space stays).
 fn trim(text: &str) -> &str {
     text.trim_matches(|c| c <= ' ')
 }
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn unreadable_is_no_zero_but_java_takes_one() {
+    fn unreadable_is_distinct_from_the_zero_of_java() {
         assert_eq!(Read::Value(0).value(), Some(0));
         assert_eq!(Read::<i32>::Unreadable.value(), None);
         assert_eq!(Read::<i32>::Unreadable.or_java(), 0);

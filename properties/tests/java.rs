@@ -1,17 +1,18 @@
-//! Our reading beside Java's, on stored output under `tests/goldens/`.
+//! Compares our reader with Java's, on stored output under `tests/goldens/`.
 //!
-//! * `in/*.properties` with `expected.tsv`: the inputs that were given to the Java MultiLangDaemon 3.5.1
-//!   (JDK 17), and what its `java.util.Properties` held, pair by pair in the order Java walked them.
-//! * `generated.tsv`: small files made at random to hit the corners of the grammar and of the hash table,
-//!   with what `Properties.load` of JDK 17.0.15 made of them.
-//! * `values.tsv`: texts, and what JDK 17.0.15 makes of each: `Integer.valueOf` and `Long.valueOf` of the
-//!   trimmed text, `Long.parseLong` of the text, the bits of `Double.valueOf`, seconds and nanoseconds of
-//!   `Duration.parse` of the trimmed text (`-` if negative), words of a `StreamTokenizer` set up as the
-//!   `ArrayConverter` does, tags by `String.split` as the `TagConverter` does, and `hashCode`. `!` is a
-//!   refusal; each word stands in brackets; tags are parted by `;`, an invalid one begins with `!`.
+//! * `in/*.properties` with `expected.tsv`: the input files of the Java MultiLangDaemon 3.5.1 (JDK 17), and the
+//!   pairs of its `java.util.Properties` in Java's iteration order.
+//! * `generated.tsv`: small random files that exercise the corner cases of the grammar and of the hash table,
+//!   with the result of `Properties.load` of JDK 17.0.15.
+//! * `values.tsv`: texts, and the result of each conversion of JDK 17.0.15: `Integer.valueOf` and
+//!   `Long.valueOf` of the trimmed text, `Long.parseLong` of the text, the bits of `Double.valueOf`, seconds
+//!   and nanoseconds of `Duration.parse` of the trimmed text (`-` if negative), words of a `StreamTokenizer`
+//!   configured as in `ArrayConverter`, tags by `String.split` as in `TagConverter`, and `hashCode`. `!` is a
+//!   rejection; each word is in brackets; tags are separated by `;`, an invalid one begins with `!`.
 //!
-//! The tables are lines of fields parted by tabs. A field is ASCII, with `\uXXXX` for each other UTF-16
-//! unit, for backslashes, and for spaces at its ends. `case` begins a file: its name, or its content.
+//! The tables are lines of fields separated by tabs. A field is ASCII, with `\uXXXX` for each other UTF-16
+//! unit, for backslashes, and for spaces at its ends. `case` begins a file and is followed by its name or its
+//! content.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at the first surprise")]
 
@@ -60,7 +61,7 @@ fn escape(text: &str) -> String {
     })
 }
 
-/// What Java made of a file: the pairs in its order, or its refusal.
+/// Java's result for a file: the pairs in its iteration order, or its error.
 type View = Result<Vec<(String, String)>, String>;
 
 fn cases(table: &str) -> Vec<(&str, View)> {
@@ -91,7 +92,7 @@ fn ours(bytes: &[u8]) -> View {
 }
 
 #[test]
-fn every_input_of_the_java_daemon_reads_as_in_java() {
+fn input_files_of_the_java_daemon_read_as_in_java() {
     let table = table("expected.tsv");
     let expected = cases(&table);
     let mut names: Vec<_> = fs::read_dir(goldens().join("in"))
@@ -158,7 +159,7 @@ fn shown_duration(text: &str) -> String {
     }
 }
 
-/// Good and bad pieces, each kind in its order: the stored line mixes them, our answer has two lists.
+/// Valid and invalid pieces, each kind in its order: the stored line mixes them, our result has two lists.
 fn sorted_tags(field: &str) -> Vec<String> {
     let field = text(field);
     let mut pieces: Vec<String> =
@@ -171,7 +172,7 @@ fn ours_as_tags(text: &str) -> Vec<String> {
     let found = value::tags(text);
     let good = found.tags.iter().map(|tag| format!("[{}][{}]", tag.key, tag.value));
     let bad = found.invalid.iter().map(|piece| format!("!{piece}"));
-    // A `;` of the text itself is cut like the stored line's.
+    // A `;` in the text itself splits here as in the stored line.
     let joined: Vec<String> = good.chain(bad).collect();
     sorted_tags(&joined.join(";").replace('\\', "\\u005c"))
 }

@@ -1,12 +1,12 @@
-//! Properties of the reader on random input: it never panics, what a writer like `Properties.store` escapes
-//! comes back, and places are those of the text.
+//! Properties of the reader on random input: it never panics, escaped text round-trips, and positions match the
+//! text.
 
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use multilangd_properties::{File, value};
 use proptest::prelude::*;
 
-/// Escapes as `java.util.Properties.store` does.
+/// Escapes a text as `java.util.Properties.store` does.
 fn escaped(text: &str, is_key: bool) -> String {
     let mut out = String::new();
     for (index, unit) in text.encode_utf16().enumerate() {
@@ -24,8 +24,8 @@ fn escaped(text: &str, is_key: bool) -> String {
     out
 }
 
-/// A line or lines of a file: the text without its last line end, how many natural lines it has, and the key
-/// with the line and column of its value if it is a pair.
+/// One or more natural lines of a file: the text without its last line end, the number of natural lines, and,
+/// if it is a pair, the key with the line and column of its value.
 #[derive(Clone, Debug)]
 struct Piece {
     text: String,
@@ -55,7 +55,7 @@ fn line_end() -> impl Strategy<Value = &'static str> {
     prop_oneof![Just("\n"), Just("\r"), Just("\r\n")]
 }
 
-/// Bytes that mean something, more often than chance would have them.
+/// Random bytes in which meaningful characters are frequent.
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     let telling = prop::sample::select(b"\\\\\\u0Dd8=:#! \t\x0c\n\r\xef\xbb\xbf\"".to_vec());
     prop::collection::vec(prop_oneof![3 => telling, 1 => any::<u8>()], 0..200)
@@ -65,7 +65,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_bytes_are_read_without_panic(bytes in bytes()) {
+    fn reading_any_bytes_does_not_panic(bytes in bytes()) {
         let file = File::read(&bytes).unwrap_or_else(|refused| {
             assert!(!refused.to_string().is_empty());
             refused.rest
@@ -80,7 +80,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_converted_without_panic(text in "[-+ 0-9a-fxpPTDHMS.,=\"'\\\\/{}]{0,24}|\\PC{0,16}") {
+    fn converting_any_text_does_not_panic(text in "[-+ 0-9a-fxpPTDHMS.,=\"'\\\\/{}]{0,24}|\\PC{0,16}") {
         let (int, long) = (value::int(&text).value(), value::long(&text).value());
         prop_assert_eq!(int, long.and_then(|long| i32::try_from(long).ok()));
         prop_assert!(value::parse_long(&text).is_err() || value::parse_long(&text).ok() == long);
@@ -94,12 +94,12 @@ proptest! {
     }
 
     #[test]
-    fn decimal_doubles_come_back(number in any::<f64>().prop_filter("finite", |number| number.is_finite())) {
+    fn decimal_doubles_round_trip(number in any::<f64>().prop_filter("finite", |number| number.is_finite())) {
         prop_assert_eq!(value::double(&format!("{number:e}")), value::Read::Value(number));
     }
 
     #[test]
-    fn what_a_writer_escapes_comes_back(
+    fn escaped_text_round_trips(
         pairs in prop::collection::vec((any::<String>(), any::<String>()), 0..30),
         end in line_end(),
     ) {
@@ -115,12 +115,12 @@ proptest! {
     }
 
     #[test]
-    fn places_are_those_of_the_text(pieces in prop::collection::vec((piece(), line_end()), 0..30)) {
+    fn positions_match_the_text(pieces in prop::collection::vec((piece(), line_end()), 0..30)) {
         let mut text = String::new();
         let mut expected = Vec::new();
         let mut line = 1;
         for (piece, end) in &pieces {
-            // After a `\r` and an empty line, a `\n` would join the `\r` to one line end.
+            // After a `\r` and an empty line, a `\n` would combine with the `\r` to one line end.
             let end = if *end == "\n" && text.ends_with('\r') && piece.text.is_empty() { "\r" } else { end };
             text.push_str(&piece.text.replace('\u{1}', end));
             let pair = piece.pair.iter();

@@ -1,34 +1,35 @@
-//! The line of `processRecords` in parts, so that nobody needs to hold all of it, or to make it at once.
+//! Writes the line of `processRecords` piece by piece, so that a caller never has to hold the whole line in
+//! memory or build it in one step. In KCL: `ProcessRecordsMessage` and `JsonFriendlyRecord`.
 
 use std::ops::Range;
 
 use crate::message::{Action, Record};
 use crate::text::{open, put_number, put_string};
 
-/// A record of its own, whose parts are written as they are: JSON has an escape for nothing that is in them.
+/// A plain (not aggregated) record. All fields must need no JSON escaping, because they are written verbatim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlainRecord<'a> {
-    /// As in [`Record`].
+    /// As in [`Record`]: standard base64 with padding.
     pub data: &'a [u8],
-    /// As in [`Record`].
+    /// As in [`Record`]: UTF-8.
     pub partition_key: &'a [u8],
-    /// As in [`Record`].
+    /// As in [`Record`]: decimal digits.
     pub sequence_number: &'a [u8],
-    /// As in [`Record`].
+    /// As in [`Record`]; milliseconds or seconds since 1970.
     pub approximate_arrival_timestamp: Option<Time<'a>>,
 }
 
-/// A time, in the form in which it is at hand.
+/// A point in time, in the representation in which the caller already has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Time<'a> {
     /// Milliseconds since 1970.
     Millis(i64),
-    /// Seconds, as they stand somewhere.
+    /// Seconds since 1970, as text.
     Seconds(Seconds<'a>),
 }
 
 impl Time<'_> {
-    /// Milliseconds since 1970.
+    /// Converts to milliseconds since 1970.
     pub fn millis(&self) -> i64 {
         match self {
             Self::Millis(millis) => *millis,
@@ -37,24 +38,26 @@ impl Time<'_> {
     }
 }
 
-/// `1795405837.483` or `1.795405837483E9`: seconds since 1970 as Kinesis and others write those of our days.
+/// Seconds since 1970 with three decimals, as text: `1795405837.483` or `1.795405837483E9`, the forms in which
+/// Kinesis and its emulators write current times.
 ///
-/// A place and not a value: a value would be put down in two pieces and taken up whole, for which a processor waits
-/// until all that it wrote before has left it, and that is a record's data.
+/// A reference and not a parsed value: storing a parsed value in two parts and reloading it as one defeats the
+/// store-to-load forwarding of the CPU, which then waits until the pending copy of the record's data is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seconds<'a>(&'a [u8; 16]);
 
 impl<'a> Seconds<'a> {
-    /// There are so many, and a point among them.
+    /// Number of digits; the text has a decimal point besides.
     const DIGITS: usize = 13;
 
-    /// None if it doesn't begin with such a number.
+    /// Reads the number at the beginning of `text`. None if `text` does not begin with a number in one of the
+    /// two forms.
     pub fn read(text: &'a [u8; 16]) -> Option<Self> {
         let read = Self(text);
         if read.has_exponent() && !text.ends_with(b"E9") {
             return None;
         }
-        // 0x30 to 0x39: the upper half is a three, and stays one with six more.
+        // A digit is 0x30 to 0x39: its upper half is 3, and is still 3 after adding 6.
         const ONES: u128 = (1 << (8 * Seconds::DIGITS)) / 0xff;
         let (digits, upper) = (read.digits(), ONES * 0xf0);
         let is_all = digits & upper == ONES * 0x30 && (digits + ONES * 6) & upper == ONES * 0x30;
@@ -62,20 +65,22 @@ impl<'a> Seconds<'a> {
         (is_all && is_point && text[0] != b'0').then_some(read)
     }
 
-    /// Bytes of the text.
+    /// Length of the number's text in bytes.
     pub fn length(&self) -> usize {
         if self.has_exponent() { 16 } else { 14 }
     }
 
+    /// Whether the number is written in scientific notation.
     fn has_exponent(&self) -> bool {
         self.0[1] == b'.'
     }
 
+    /// Index of the decimal point.
     fn point(&self) -> usize {
         if self.has_exponent() { 1 } else { 10 }
     }
 
-    /// Those of the milliseconds, the first in the lowest byte.
+    /// The digits of the time in milliseconds as ASCII, the first in the lowest byte.
     fn digits(&self) -> u128 {
         const ALL: u128 = (1 << (8 * Seconds::DIGITS)) - 1;
         let text = u128::from_le_bytes(*self.0);
@@ -83,37 +88,37 @@ impl<'a> Seconds<'a> {
         (text & before | (text >> 8) & !before) & ALL
     }
 
-    /// In milliseconds.
+    /// Converts to milliseconds since 1970.
     pub fn millis(&self) -> i64 {
         let digits = self.digits().to_le_bytes();
         digits[..Self::DIGITS].iter().fold(0, |sum, digit| sum * 10 + i64::from(digit - b'0'))
     }
 
     fn put_millis(&self, out: &mut Vec<u8>) {
-        // Whole, so that it is written at once.
+        // Copies all 16 bytes, which is a single store, and cuts off the rest.
         out.extend_from_slice(&self.digits().to_le_bytes());
         out.truncate(out.len() - (size_of::<u128>() - Self::DIGITS));
     }
 }
 
 impl PlainRecord<'_> {
-    /// Bytes that it takes in a line, at most.
+    /// Upper bound of the record's size in a line, in bytes.
     pub fn needed(&self) -> usize {
         self.data.len() + self.partition_key.len() + self.sequence_number.len() + BatchLine::AROUND
     }
 }
 
-/// Where in a line a record has what.
+/// The position of fields of the last record within a line.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Places {
-    /// Digits.
+    /// Decimal digits.
     pub sequence_number: Range<usize>,
-    /// Digits, perhaps with a sign, or `null`.
+    /// Decimal digits, with an optional sign, or `null`.
     pub approximate_arrival_timestamp: Range<usize>,
 }
 
-/// [`BatchLine::begin`], for each record [`BatchLine::record`], [`BatchLine::end`]: together they are what
-/// [`crate::ToChild::write_line`] writes.
+/// Writer of one line. [`BatchLine::begin`], [`BatchLine::record`] for each record and [`BatchLine::end`]
+/// together produce the same bytes as [`crate::ToChild::write_line`].
 #[derive(Debug)]
 pub struct BatchLine {
     any: bool,
@@ -121,10 +126,10 @@ pub struct BatchLine {
 }
 
 impl BatchLine {
-    /// No record takes more than this besides its texts, nor do the beginning and the end of a line.
+    /// Upper bound, in bytes, of what a record takes besides its fields, and of what begins and ends a line.
     pub const AROUND: usize = 144;
 
-    /// Appends what comes before the records.
+    /// Appends everything that precedes the records.
     pub fn begin(out: &mut Vec<u8>) -> Self {
         open(out, Action::ProcessRecords.name());
         out.extend_from_slice(b",\"records\":[");
@@ -138,7 +143,7 @@ impl BatchLine {
         Self::close_record(record, out);
     }
 
-    /// Appends a record.
+    /// Appends a record whose fields need no escaping.
     pub fn plain_record(&mut self, record: &PlainRecord<'_>, out: &mut Vec<u8>) {
         out.reserve(record.needed());
         self.open_record(out);
@@ -163,20 +168,21 @@ impl BatchLine {
         out.extend_from_slice(b",\"subSequenceNumber\":0,\"action\":\"record\"}");
     }
 
-    /// Where in `out` the last plain record has what.
+    /// The field positions, within `out`, of the record that the last call of [`BatchLine::plain_record`]
+    /// appended.
     pub fn last(&self) -> &Places {
         &self.last
     }
 
-    /// Appends what comes before a record's data; the data itself comes next, from wherever it is.
+    /// Appends everything that precedes a record's data. The caller appends the data itself next.
     pub fn open_record(&mut self, out: &mut Vec<u8>) {
         let head: &[u8] =
             if std::mem::replace(&mut self.any, true) { b",{\"data\":\"" } else { b"{\"data\":\"" };
         out.extend_from_slice(head);
     }
 
-    /// Appends what comes after a record's data. Its `action` comes last, unlike everyone else's: Java's field
-    /// order.
+    /// Appends everything that follows a record's data. `action` comes last, unlike in all other messages: this
+    /// is Java's field order.
     pub fn close_record(record: &Record<'_>, out: &mut Vec<u8>) {
         let mut number = itoa::Buffer::new();
         out.extend_from_slice(b"\",\"partitionKey\":");
@@ -191,7 +197,7 @@ impl BatchLine {
         out.extend_from_slice(b",\"action\":\"record\"}");
     }
 
-    /// Appends the rest, its `\n` included.
+    /// Appends the end of the line, its `\n` included.
     pub fn end(self, millis_behind_latest: Option<i64>, out: &mut Vec<u8>) {
         out.push(b']');
         put_number(out, "millisBehindLatest", millis_behind_latest);
@@ -211,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn seconds_are_milliseconds_with_a_point() {
+    fn seconds_in_both_notations_are_read_as_milliseconds() {
         let expected = (1_795_405_837_483, "1795405837483".to_owned());
         for (text, length) in
             [(b"1795405837.483,\"", 14), (b"1795405837.48399", 14), (b"1.795405837483E9", 16)]
@@ -230,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn every_byte_of_them_counts() {
+    fn seconds_with_any_wrong_byte_are_rejected() {
         for at in 0..14 {
             for byte in 0..=u8::MAX {
                 let mut text = *b"1795405837.483\xff\xff";

@@ -1,17 +1,18 @@
-//! What bytes are, many of them looked at at once.
+//! Predicates over many bytes, written so that the compiler vectorises them.
 
-/// Digits, at least one.
+/// Whether the text is one or more decimal digits.
 pub fn is_number(text: &[u8]) -> bool {
     !text.is_empty() && !has_any(text, |byte| !byte.is_ascii_digit())
 }
 
-/// ASCII for which JSON has no escape, but for quotes, which may be in it.
+/// Whether the text is ASCII without characters that JSON escapes. Quotes are allowed: the caller handles them.
 pub fn is_plain(text: &[u8]) -> bool {
     !has_any(text, |byte| (byte == b'\\') | !(0x20..0x80).contains(&byte))
 }
 
-/// Whether any byte is so. Pieces have lengths that the compiler knows, so that their bytes are looked at side by
-/// side; and each can be the last, or it would look at pieces side by side, byte by byte.
+/// Whether the predicate holds for any byte. Chunks have fixed lengths, so that the compiler vectorises the
+/// test of one chunk. The loop over chunks stops at the first match; without that early exit the compiler would
+/// vectorise across chunks instead, byte by byte.
 #[inline(always)]
 pub(crate) fn has_any(bytes: &[u8], is_so: impl Fn(u8) -> bool + Copy) -> bool {
     #[inline(always)]
@@ -30,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_byte_is_looked_at() {
+    fn predicates_test_every_position() {
         for length in 0..130 {
             let mut bytes = vec![b'1'; length];
             assert!(is_plain(&bytes), "{length}");
@@ -48,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn every_byte_is_what_it_is() {
+    fn predicates_classify_every_byte() {
         for byte in 0..=u8::MAX {
             let text = [byte; 20];
             assert_eq!(is_number(&text), byte.is_ascii_digit(), "{byte}");

@@ -1,22 +1,23 @@
-//! The names that stand in the `error` field of a checkpoint's answer.
+//! The error names in the `error` field of a checkpoint answer.
 //!
 //! Java answers with the simple class name of the exception; clients compare it as text.
 
-/// Why a checkpoint was refused, by what the child should do next.
+/// Why a checkpoint failed, grouped by how the child should react.
 ///
 /// Source: `CheckpointMessage` and `MultiLangProtocol.checkpoint` of KCL's multilang module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CheckpointFailure {
-    /// There is no right to checkpoint in this state (`initialize`, `leaseLost`), or the lease
-    /// table is gone. Retrying doesn't help.
+    /// The child may not checkpoint in this state (`initialize`, `leaseLost`), or the lease table does not
+    /// exist. Retrying does not help.
     InvalidState,
-    /// The lease is no longer held: stop work on the shard.
+    /// The lease is lost: stop processing the shard.
     Shutdown,
-    /// DynamoDB refused for throughput: wait, then ask again.
+    /// DynamoDB throttled the write: retry after a pause.
     Throttling,
-    /// DynamoDB could not be asked or its answer is unknown: ask again.
+    /// The call to DynamoDB failed or its result is unknown: retry.
     Dependency,
-    /// The number is malformed, behind the last checkpoint or beyond what was delivered.
+    /// The sequence number is malformed, less than the last checkpoint or greater than the last delivered
+    /// record.
     IllegalArgument,
 }
 

@@ -1,26 +1,25 @@
-//! The KCL MultiLang protocol: one JSON object a line over the stdin and stdout of a record
-//! processor's process.
+//! The KCL MultiLang protocol: one JSON object per line, over stdin and stdout of a child process.
 //!
-//! This crate is the wire and the order of speaking, nothing else: no process, no clock, no AWS.
-//! What goes to the child is written byte for byte as the Java MultiLangDaemon writes it; what
-//! comes from the child is read as leniently as Java reads it.
+//! This crate holds the wire format and the order of messages: no process, no clock, no AWS. Messages to the
+//! child are byte for byte those of the Java MultiLangDaemon; messages from the child are read as leniently as
+//! Java reads them.
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`message`] | every message both ways |
-//! | [`batch`] | the line of `processRecords`, record by record |
-//! | [`mod@line`] | bytes of a pipe into lines, bounded |
-//! | [`failure`] | the error names that a checkpoint can be answered with |
-//! | [`session`] | who may speak, what is owed: the conversation without I/O |
+//! | [`message`] | all messages, in both directions |
+//! | [`batch`] | the `processRecords` line, written record by record |
+//! | [`mod@line`] | splits the bytes of a pipe into lines of bounded length |
+//! | [`failure`] | the error names of a failed checkpoint |
+//! | [`session`] | the state machine of one conversation, without I/O |
 //!
 //! Invariants:
-//! * at most one action is open at a time, and it ends with the one `status` that names it;
-//! * a checkpoint request is answered exactly once, in the order in which it came, and only while
-//!   an action is open;
-//! * a line that is not a message is noise: it is reported and changes nothing.
+//! * at most one action is open at a time; the one `status` that names it ends it;
+//! * each checkpoint request is answered exactly once, in the order of arrival, and only while an action is
+//!   open;
+//! * a line that is not a message is noise: it is reported and changes no state.
 //!
-//! In KCL: `MultiLangProtocol`, `MessageReader`, `MessageWriter` and the package `messages` of the
-//! multilang module. Tests against transcripts of the Java daemon are in `tests/transcripts.rs`.
+//! In KCL: `MultiLangProtocol`, `MessageReader`, `MessageWriter` and the package `messages` of the multilang
+//! module. `tests/transcripts.rs` compares with transcripts of the Java daemon.
 
 pub mod batch;
 pub mod bytewise;

@@ -1,36 +1,36 @@
-//! Cuts the bytes of a pipe into lines, as Java's `BufferedReader.readLine` does: `\n`, `\r\n` and
-//! a lone `\r` each end a line, and a last line without an end counts when the pipe closes.
+//! Splits the bytes of a pipe into lines, as Java's `BufferedReader.readLine` does: `\n`, `\r\n` and a lone
+//! `\r` each end a line, and an unterminated last line counts when the pipe closes.
 //!
-//! A line has a bound. What goes past it is counted and thrown away, so that a child that never
-//! ends a line can't fill the daemon's memory.
+//! The length of a line is bounded. Bytes beyond the bound are counted and dropped, so that a child that never
+//! ends a line cannot exhaust the daemon's memory.
 
-/// Lines longer than this many bytes are cut. Java's JSON reader refuses strings over 20,000,000
-/// characters, so no message of any length that Java takes is lost by it.
+/// Maximum length of a line, in bytes; longer lines are cut. Java's JSON reader rejects strings of more than
+/// 20,000,000 characters, so no message that Java accepts is cut.
 pub const MAX_LINE: usize = 20 * 1024 * 1024;
 
-/// One line of the child, without its end.
+/// One line from the child, without its terminator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Line {
-    /// A line within the bound. Not necessarily UTF-8.
+    /// A line within the bound, not necessarily UTF-8.
     Whole(Vec<u8>),
-    /// A line past the bound: its first bytes and its whole length in bytes. Never a message.
+    /// A line beyond the bound. Never a message.
     Cut {
         /// The first bytes, at most 1,024.
         head: Vec<u8>,
-        /// How long the line was, without its end.
+        /// Length of the whole line in bytes, without its terminator.
         length: usize,
     },
 }
 
-/// Turns chunks of bytes into [`Line`]s.
+/// Converts chunks of bytes into [`Line`]s.
 #[derive(Debug)]
 pub struct LineSplitter {
     line: Vec<u8>,
-    /// Bytes of the present line that were thrown away.
+    /// Bytes of the current line that were dropped.
     dropped: usize,
-    /// The last byte was `\r`: a `\n` that follows belongs to it.
+    /// Whether the last byte was `\r`: a `\n` that follows belongs to the same terminator.
     after_cr: bool,
-    /// Bytes kept of a line.
+    /// Maximum number of bytes kept of a line.
     limit: usize,
 }
 
@@ -41,12 +41,12 @@ impl Default for LineSplitter {
 }
 
 impl LineSplitter {
-    /// A splitter whose lines are cut at `limit` bytes.
+    /// Creates a splitter that cuts lines at `limit` bytes.
     pub fn new(limit: usize) -> Self {
         Self { line: Vec::new(), dropped: 0, after_cr: false, limit }
     }
 
-    /// Takes the next bytes and appends the lines that they complete to `out`.
+    /// Processes the next bytes and appends the lines that they complete to `out`.
     pub fn push(&mut self, mut bytes: &[u8], out: &mut Vec<Line>) {
         if let ([first, rest @ ..], true) = (bytes, self.after_cr) {
             self.after_cr = false;
@@ -71,7 +71,7 @@ impl LineSplitter {
         self.keep(bytes);
     }
 
-    /// The pipe is closed: what was left without an end is a line too.
+    /// Returns the unterminated last line, if any. Call it when the pipe is closed.
     pub fn finish(&mut self) -> Option<Line> {
         (!self.line.is_empty() || self.dropped > 0).then(|| self.take())
     }
@@ -114,19 +114,19 @@ mod tests {
     }
 
     #[test]
-    fn every_line_end_of_java_ends_a_line() {
+    fn all_line_terminators_of_java_end_a_line() {
         let lines = split(&[b"a\nb\r\nc\rd"]);
         assert_eq!(lines, [whole("a"), whole("b"), whole("c"), whole("d")]);
     }
 
     #[test]
-    fn a_line_end_cut_in_two_is_one_line_end() {
+    fn crlf_across_two_chunks_is_one_terminator() {
         assert_eq!(split(&[b"a\r", b"\nb\n"]), [whole("a"), whole("b")]);
         assert_eq!(split(&[b"a\r", b"", b"\n\n"]), [whole("a"), whole("")]);
     }
 
     #[test]
-    fn a_line_past_the_bound_is_cut_and_the_next_is_whole() {
+    fn line_beyond_the_bound_is_cut_next_is_whole() {
         let mut splitter = LineSplitter::new(4);
         let mut out = Vec::new();
         splitter.push(b"abcdefgh\nxy\n", &mut out);
@@ -135,7 +135,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn chunking_changes_nothing(bytes in proptest::collection::vec(prop_oneof![Just(b'\n'), Just(b'\r'), Just(b'x')], 0..60), cut in 0usize..60) {
+        fn lines_do_not_depend_on_chunking(bytes in proptest::collection::vec(prop_oneof![Just(b'\n'), Just(b'\r'), Just(b'x')], 0..60), cut in 0usize..60) {
             let cut = cut.min(bytes.len());
             prop_assert_eq!(split(&[&bytes]), split(&[&bytes[..cut], &bytes[cut..]]));
         }

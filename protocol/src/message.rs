@@ -1,9 +1,9 @@
-//! Every message of the protocol, both ways.
+//! All messages of the protocol, in both directions.
 //!
-//! To the child: compact JSON with the fields in Java's order, nulls written out, text raw but for
-//! `"`, `\` and control characters. From the child: what Jackson makes of a line, which is a good
-//! deal more than the documentation says (numbers for strings, trailing words, any order of keys)
-//! and a little less (one unknown field and the whole line is noise).
+//! Messages to the child are compact JSON with the fields in Java's order, nulls included, and text unescaped
+//! except `"`, `\` and control characters. A line from the child is read as Jackson reads it, which accepts
+//! more than the documentation describes (numbers for strings, text after the object, any order of keys) and in
+//! one case less: an unknown field makes the whole line noise.
 //!
 //! In KCL: package `software.amazon.kinesis.multilang.messages`, `JsonFriendlyRecord`.
 
@@ -15,23 +15,23 @@ use serde_json::value::RawValue;
 use crate::batch::BatchLine;
 use crate::text::{open, put_key, put_number, put_string};
 
-/// What the daemon asks of a child. Each ends with a `status` that names it.
+/// A request of the daemon to a child. The child ends each with a `status` that names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// The first message: the shard and where it starts.
+    /// The first message: the shard and the checkpoint to start from.
     Initialize,
     /// A batch of records.
     ProcessRecords,
-    /// The worker stops, or hands the lease over: the last chance to checkpoint.
+    /// The worker shuts down or hands the lease over: the last opportunity to checkpoint.
     ShutdownRequested,
-    /// The lease is another's: no checkpoint any more.
+    /// The lease is lost: checkpoints fail from now on.
     LeaseLost,
-    /// Every record of the shard was delivered: checkpoint its end.
+    /// All records of the shard were delivered: the child must checkpoint the end of the shard.
     ShardEnded,
 }
 
 impl Action {
-    /// The name on the wire, as in `action` and `responseFor`.
+    /// The name in the fields `action` and `responseFor`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Initialize => "initialize",
@@ -49,19 +49,19 @@ impl fmt::Display for Action {
     }
 }
 
-/// How the end of a shard and a lost lease are said. Everything else is the same.
+/// Which messages announce the end of a shard and a lost lease. All other messages are identical.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Dialect {
     /// `shardEnded` and `leaseLost`: KCL 2.1 and later.
     #[default]
     Current,
-    /// `shutdown` with the reason `TERMINATE` or `ZOMBIE`: KCL before 2.1. A child may checkpoint in
-    /// both, though not with success once the lease is lost.
+    /// `shutdown` with the reason `TERMINATE` or `ZOMBIE`: KCL before 2.1. A child may checkpoint in both, but
+    /// the checkpoint fails once the lease is lost.
     Shutdown,
 }
 
 impl Dialect {
-    /// What a child answers an action with.
+    /// The `responseFor` with which a child answers an action.
     pub fn answer_to(self, action: Action) -> &'static str {
         match (self, action) {
             (Self::Shutdown, Action::LeaseLost | Action::ShardEnded) => "shutdown",
@@ -77,19 +77,18 @@ impl Dialect {
     }
 }
 
-/// One record within `processRecords`.
+/// One record of `processRecords`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record<'a> {
-    /// The bytes in standard base64 with padding, without line breaks. Written as it is.
+    /// The record's data in standard base64 with padding, without line breaks. Written verbatim.
     pub data: &'a [u8],
-    /// The record's partition key, or an aggregated user record's own.
-    /// In UTF-8.
+    /// The partition key, or the user record's own partition key if it comes from a KPL aggregate. UTF-8.
     pub partition_key: &'a [u8],
     /// The Kinesis sequence number, in decimal.
     pub sequence_number: &'a [u8],
-    /// Milliseconds since 1970, absent only where Kinesis gave none.
+    /// Milliseconds since 1970; none if Kinesis returned none.
     pub approximate_arrival_timestamp: Option<i64>,
-    /// 0 for a plain record; 0, 1, 2 … within an aggregate.
+    /// 0 for a plain record; the index of the user record within a KPL aggregate, from 0.
     pub sub_sequence_number: u64,
 }
 
@@ -98,18 +97,18 @@ pub struct Record<'a> {
 pub enum ToChild<'a> {
     /// Opens [`Action::Initialize`].
     Initialize {
-        /// The shard.
+        /// The shard id.
         shard_id: &'a str,
-        /// The lease's checkpoint: digits or `TRIM_HORIZON`, `LATEST`, `AT_TIMESTAMP`.
+        /// The checkpoint of the lease: decimal digits or `TRIM_HORIZON`, `LATEST`, `AT_TIMESTAMP`.
         sequence_number: Option<&'a str>,
         /// The checkpoint's sub-sequence number.
         sub_sequence_number: Option<u64>,
     },
     /// Opens [`Action::ProcessRecords`].
     ProcessRecords {
-        /// In the order in which Kinesis returned them.
+        /// The records, in the order in which Kinesis returned them.
         records: &'a [Record<'a>],
-        /// As Kinesis said with this answer.
+        /// `MillisBehindLatest` of the same GetRecords response, in milliseconds.
         millis_behind_latest: Option<i64>,
     },
     /// Opens [`Action::ShutdownRequested`].
@@ -118,19 +117,19 @@ pub enum ToChild<'a> {
     LeaseLost,
     /// Opens [`Action::ShardEnded`].
     ShardEnded,
-    /// Answers a [`CheckpointRequest`], within the open action.
+    /// Answers a [`CheckpointRequest`]; sent while the action is open.
     Checkpoint {
-        /// As the child gave it.
+        /// The sequence number of the request, unchanged.
         sequence_number: Option<&'a str>,
-        /// As the child gave it.
+        /// The sub-sequence number of the request, unchanged.
         sub_sequence_number: Option<i64>,
-        /// Null on success, else a [`crate::CheckpointFailure`]'s name.
+        /// None on success, else the name of a [`crate::CheckpointFailure`].
         error: Option<&'a str>,
     },
 }
 
 impl ToChild<'_> {
-    /// The action that this message opens; none for a checkpoint's answer.
+    /// The action that this message opens; none for a checkpoint answer.
     pub fn action(&self) -> Option<Action> {
         match self {
             Self::Initialize { .. } => Some(Action::Initialize),
@@ -177,7 +176,7 @@ impl ToChild<'_> {
     }
 }
 
-/// `ShutdownMessage` of KCL 1.x.
+/// Writes the `ShutdownMessage` of KCL 1.x.
 fn shutdown(out: &mut Vec<u8>, reason: &str) {
     open(out, "shutdown");
     put_text(out, "reason", Some(reason));
@@ -191,54 +190,54 @@ fn put_text(out: &mut Vec<u8>, key: &str, value: Option<&str>) {
     }
 }
 
-/// A child's wish to checkpoint.
+/// A checkpoint request of a child.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckpointRequest {
-    /// Digits or a sentinel's name; none means everything delivered so far.
+    /// Decimal digits or a sentinel's name; none requests a checkpoint at the last delivered record.
     pub sequence_number: Option<String>,
-    /// Within an aggregate; none means 0. Any 64-bit integer can come.
+    /// Index within a KPL aggregate; none means 0. A child can send any 64-bit integer.
     pub sub_sequence_number: Option<i64>,
 }
 
-/// What a line of the child is.
+/// A parsed line of the child.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FromChild {
     /// `status`: the named action is done.
     Status {
-        /// The action's name as the child gave it.
+        /// The action's name, as the child wrote it.
         response_for: Option<String>,
     },
-    /// `checkpoint`: progress to be stored, an answer owed.
+    /// `checkpoint`: a sequence number to store. It requires an answer.
     Checkpoint(CheckpointRequest),
-    /// A well-formed message that only a daemon sends. Java reads it and does nothing.
+    /// A well-formed message that only a daemon sends. Java reads and ignores it.
     Foreign {
-        /// Its `action`.
+        /// The value of its `action` field.
         action: &'static str,
     },
-    /// Nothing but a line end.
+    /// An empty line.
     Empty,
     /// Not a message.
     Noise(Noise),
 }
 
-/// Why a line is not a message.
+/// The reason why a line is not a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Noise {
-    /// Not a JSON object: text, another JSON value, half an object.
+    /// Not a JSON object: text, another JSON value or an incomplete object.
     NotAnObject,
-    /// No `action`, or none that the protocol knows in that case.
+    /// No `action` field, or an unknown action. The comparison is case-sensitive.
     UnknownAction,
-    /// A message with a field that it doesn't have. Java skips the whole line; taking a checkpoint
-    /// whose field name is misspelt for "everything so far" would skip records.
+    /// A message with an unknown field. Java ignores the whole line as well. To read a checkpoint with a misspelt
+    /// `sequenceNumber` as a checkpoint of everything delivered would skip records.
     UnknownField,
-    /// A field whose value can't be of its type.
+    /// A field whose value cannot be converted to the field's type.
     BadValue,
     /// Longer than [`crate::line::MAX_LINE`].
     TooLong,
 }
 
 impl Noise {
-    /// Half a sentence for a log line.
+    /// The reason as a phrase for a log message.
     pub fn reason(self) -> &'static str {
         match self {
             Self::NotAnObject => "not a JSON object",
@@ -251,7 +250,8 @@ impl Noise {
 }
 
 impl FromChild {
-    /// Reads one line, without its end. Never fails: what isn't a message is [`FromChild::Noise`].
+    /// Parses one line, without its terminator. Never fails: a line that is not a message is
+    /// [`FromChild::Noise`].
     pub fn parse(line: &[u8]) -> Self {
         if line.is_empty() {
             return Self::Empty;
@@ -259,7 +259,7 @@ impl FromChild {
         // Java's reader replaces undecodable bytes too.
         let text = String::from_utf8_lossy(line);
         let mut values = serde_json::Deserializer::from_str(&text).into_iter::<Fields<'_>>();
-        // Whatever follows the first value is ignored, a second message included.
+        // Everything that follows the first JSON value is ignored, even a second message, as in Java.
         match values.next() {
             Some(Ok(fields)) => fields.message().unwrap_or_else(Self::Noise),
             Some(Err(_)) | None => Self::Noise(Noise::NotAnObject),
@@ -267,11 +267,11 @@ impl FromChild {
     }
 }
 
-/// Actions that only the daemon sends; a child that says them is not understood but not noisy.
+/// Actions that only the daemon sends. A child that sends one is ignored, but the line is not noise.
 const FOREIGN: [&str; 6] =
     ["initialize", "processRecords", "shutdown", "shutdownRequested", "leaseLost", "shardEnded"];
 
-/// The fields of a JSON object with their values as text: a number of sixty digits must stay one.
+/// The fields of a JSON object, with their values as JSON text: a number of sixty digits must keep all of them.
 struct Fields<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de> serde::Deserialize<'de> for Fields<'de> {
@@ -299,7 +299,7 @@ impl Fields<'_> {
         let mut actions = self.values("action");
         let action = actions.next().ok_or(Noise::UnknownAction)?;
         let action: String = serde_json::from_str(action).map_err(|_| Noise::UnknownAction)?;
-        // The first `action` names the type of the message. To Jackson a second one is a field that no message has.
+        // The first `action` names the type of the message. Jackson treats a second one as an unknown field.
         if actions.next().is_some() {
             return Err(Noise::UnknownField);
         }
@@ -333,7 +333,8 @@ impl Fields<'_> {
         if self.0.iter().all(|(name, _)| known(name)) { Ok(()) } else { Err(Noise::UnknownField) }
     }
 
-    /// A key given twice: the last value counts, but each must be of the right type.
+    /// The value of a field. If a key occurs more than once, the last value counts, but each must have the
+    /// right type.
     fn last<T>(&self, key: &str, read: fn(&str) -> Result<Option<T>, Noise>) -> Result<Option<T>, Noise> {
         self.values(key).try_fold(None, |_, value| read(value))
     }
@@ -347,7 +348,7 @@ impl Fields<'_> {
     }
 }
 
-/// Jackson's `String`: a string, or the text of a number or boolean.
+/// Jackson's conversion to `String`: a string, or the text of a number or boolean.
 fn text(value: &str) -> Result<Option<String>, Noise> {
     match value.as_bytes().first() {
         Some(b'n') => Ok(None),
@@ -358,7 +359,7 @@ fn text(value: &str) -> Result<Option<String>, Noise> {
     }
 }
 
-/// Jackson's `Long`: an integer, a float without its fraction, or a string that holds an integer or `null`.
+/// Jackson's conversion to `Long`: an integer, a float truncated, or a string that holds an integer or `null`.
 fn integer(value: &str) -> Result<Option<i64>, Noise> {
     match value.as_bytes().first() {
         Some(b'n') => Ok(None),
@@ -372,15 +373,15 @@ fn integer(value: &str) -> Result<Option<i64>, Noise> {
     }
 }
 
-/// Jackson refuses longer numbers (`StreamReadConstraints`).
+/// Jackson rejects longer numbers (`StreamReadConstraints`).
 const MAX_DIGITS: usize = 1000;
 
 fn digits(number: &str) -> usize {
     number.bytes().filter(u8::is_ascii_digit).count()
 }
 
-/// The text of a JSON string. An unpaired surrogate, which only an escape can name, becomes `?`: Java accepts it, and
-/// writes `?` for it in the answer.
+/// The text of a JSON string. An unpaired surrogate, which only an escape can produce, becomes `?`: Java
+/// accepts it, and writes `?` for it in the answer.
 fn string(json: &str) -> Result<String, Noise> {
     let Wtf8(bytes) = serde_json::from_str(json).map_err(|_| Noise::BadValue)?;
     let bytes = match String::from_utf8(bytes) {
@@ -399,7 +400,7 @@ fn string(json: &str) -> Result<String, Noise> {
     String::from_utf8(text).map_err(|_| Noise::BadValue)
 }
 
-/// UTF-8 in which unpaired surrogates are encoded like other characters.
+/// UTF-8 in which unpaired surrogates are encoded like other characters (WTF-8).
 struct Wtf8(Vec<u8>);
 
 impl<'de> serde::Deserialize<'de> for Wtf8 {
@@ -426,8 +427,8 @@ fn number(text: &str) -> Result<i64, Noise> {
         return Err(Noise::BadValue);
     }
     let float: f64 = text.parse().map_err(|_| Noise::BadValue)?;
-    // The bounds are exact powers of two. The upper one is in range for Java, which compares with the float nearest to
-    // the greatest integer; the conversion then gives that integer, there and here.
+    // The bounds are exact powers of two. Java accepts the upper one, because it compares with the float
+    // nearest to `Long.MAX_VALUE`; the conversion then saturates to that integer in Java and in Rust.
     if (-9_223_372_036_854_775_808.0..=9_223_372_036_854_775_808.0).contains(&float) {
         #[expect(
             clippy::cast_possible_truncation,
@@ -459,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_escaped_as_jackson_does() {
+    fn text_is_escaped_as_jackson_escapes_it() {
         let key = "\"\\/\u{8}\t\n\u{c}\r\u{0}\u{1f}\u{7f}\u{2028}é😀";
         let record = Record {
             data: b"",
@@ -475,13 +476,13 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_batch_has_an_empty_array() {
+    fn empty_batch_writes_an_empty_array() {
         let written = line(&ToChild::ProcessRecords { records: &[], millis_behind_latest: Some(5) });
         assert_eq!(written, "{\"action\":\"processRecords\",\"records\":[],\"millisBehindLatest\":5}\n");
     }
 
     #[test]
-    fn checkpoints_are_read_in_every_form_that_java_takes() {
+    fn checkpoint_in_every_form_of_java_is_read() {
         for (text, expected) in [
             (r#"{"action":"checkpoint"}"#, checkpoint(None, None)),
             (
@@ -516,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_message_is_noise() {
+    fn malformed_lines_are_noise() {
         use Noise::*;
         for (text, reason) in [
             ("null", NotAnObject),
@@ -560,12 +561,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn parsing_any_bytes_does_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             FromChild::parse(&bytes);
         }
 
         #[test]
-        fn what_is_written_is_the_json_that_was_meant(key in any::<String>(), number in any::<Option<i64>>()) {
+        fn written_messages_parse_back_as_json(key in any::<String>(), number in any::<Option<i64>>()) {
             let record = Record { data: b"cjA=", partition_key: key.as_bytes(), sequence_number: b"12", approximate_arrival_timestamp: number, sub_sequence_number: 3 };
             let written = line(&ToChild::ProcessRecords { records: &[record, record], millis_behind_latest: number });
             prop_assert_eq!(written.matches('\n').count(), 1);

@@ -1,16 +1,17 @@
-//! The conversation with one child, without I/O: who may speak, what is owed.
+//! The conversation with one child as a state machine without I/O: the open action and the pending checkpoint
+//! answer.
 //!
 //! ```text
 //! idle --begin--> open --status of that name--> idle
 //!                 open --checkpoint--> owing --acknowledge--> open
 //! ```
 //!
-//! Lines are taken in at any time ([`Session::receive`]), so that a child that prints or dies while
-//! idle is noticed at once, but a message is *interpreted* only while an action is open
-//! ([`Session::next`]), in the order in which it came: a checkpoint that a client sends after its
-//! `status` is carried out within the next action, as Java does. One thing differs from Java on
-//! purpose: a `status` that was there before its action began is told and dropped. In Java it would
-//! answer the next action too early, and every later one after it.
+//! The caller feeds lines at any time ([`Session::receive`]), so that a child that prints noise or dies while
+//! idle is noticed at once. A message is *interpreted* only while an action is open ([`Session::next`]), in the
+//! order of arrival: a checkpoint that a client sends after its `status` is processed within the next action,
+//! as in Java. One difference from Java is intentional: a `status` that arrived before its action was opened is
+//! reported and dropped. In Java it would complete the next action too early, and shift every later `status` by
+//! one action.
 //!
 //! In KCL: `MultiLangProtocol.waitForStatusMessage`.
 
@@ -20,9 +21,9 @@ use crate::failure::CheckpointFailure;
 use crate::line::Line;
 use crate::message::{Action, CheckpointRequest, Dialect, FromChild, Noise, ToChild};
 
-/// A child may run ahead by this many messages; past it the session asks not to be fed.
+/// Maximum number of messages that wait for interpretation; beyond it [`Session::wants_input`] is false.
 const MAX_WAITING: usize = 1000;
-/// Or by this many bytes of text in them.
+/// Maximum size of the text in waiting messages, in bytes; beyond it [`Session::wants_input`] is false.
 const MAX_WAITING_TEXT: usize = 1024 * 1024;
 
 /// The state of one conversation.
@@ -30,17 +31,17 @@ const MAX_WAITING_TEXT: usize = 1024 * 1024;
 pub struct Session {
     dialect: Dialect,
     open: Option<Action>,
-    /// The request whose answer is being worked out.
+    /// The checkpoint request that has not been answered yet.
     owed: Option<CheckpointRequest>,
     waiting: VecDeque<FromChild>,
-    /// How many of `waiting` were there before the open action began.
+    /// Number of messages in `waiting` that arrived before the open action began.
     early: usize,
 }
 
-/// A second action, while one is open: the caller's bug, never the child's.
+/// An attempt to open an action while another one is open: a bug of the caller, never of the child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Busy {
-    /// The action that is still open.
+    /// The action that is open.
     pub open: Action,
 }
 
@@ -52,49 +53,49 @@ impl std::fmt::Display for Busy {
 
 impl std::error::Error for Busy {}
 
-/// What a line was, told when it comes.
+/// The immediate classification of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Received {
-    /// A message (or an empty line): nothing to tell.
+    /// A message (or an empty line), queued for [`Session::next`].
     Taken,
-    /// Not a message: worth a log line, nothing else.
+    /// Not a message: to be logged and otherwise ignored.
     Noise(Noise),
 }
 
-/// What the child's messages mean, told one at a time.
+/// The meaning of a child's message, in the order of arrival.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The open action is done; the session is idle.
+    /// The child completed the open action; the session is idle.
     Done(Action),
-    /// The child named another action: the open one has failed; the session is idle.
+    /// The child named another action: the open one failed; the session is idle.
     Wrong {
         /// The action that was open.
         open: Action,
-        /// What the child named.
+        /// The action that the child named.
         response_for: Option<String>,
     },
-    /// Progress to store. [`Session::acknowledge`] is owed before anything else is interpreted.
+    /// A sequence number to store. No further message is interpreted until [`Session::acknowledge`] is called.
     Checkpoint {
-        /// What the child wants.
+        /// The request.
         request: CheckpointRequest,
-        /// It was there before the open action began, so it can't mean what that action brought. One
-        /// that was still in the pipe then can't be told apart.
+        /// The request arrived before the open action began, so it cannot refer to records of that action. A
+        /// request that was still in the pipe at that moment cannot be recognised.
         early: bool,
     },
-    /// A `status` from before the open action: dropped.
+    /// A `status` from before the open action; it is dropped.
     Stale {
-        /// What the child named.
+        /// The action that the child named.
         response_for: Option<String>,
     },
-    /// A message that only a daemon sends: dropped.
+    /// A message that only a daemon sends; it is dropped.
     Foreign {
-        /// Its `action`.
+        /// The value of its `action` field.
         action: &'static str,
     },
 }
 
 impl Session {
-    /// A conversation that hasn't begun.
+    /// Creates an idle session.
     pub fn new(dialect: Dialect) -> Self {
         Self { dialect, ..Self::default() }
     }
@@ -109,7 +110,7 @@ impl Session {
         Ok(())
     }
 
-    /// Opens [`Action::ProcessRecords`], whose line goes another way: [`crate::BatchLine`].
+    /// Opens [`Action::ProcessRecords`] without writing its line, which [`crate::BatchLine`] writes.
     ///
     /// # Errors
     /// [`Busy`] while another action is open.
@@ -126,7 +127,7 @@ impl Session {
         Ok(())
     }
 
-    /// Takes a line of the child in.
+    /// Processes a line of the child.
     pub fn receive(&mut self, line: &Line) -> Received {
         let bytes = match line {
             Line::Whole(bytes) => bytes,
@@ -142,7 +143,7 @@ impl Session {
         }
     }
 
-    /// Interprets the next message, if an action is open and no answer is owed.
+    /// Interprets the next message, if an action is open and no checkpoint answer is pending.
     #[expect(
         clippy::should_implement_trait,
         reason = "not an iterator: what it gives depends on begin and acknowledge"
@@ -178,12 +179,13 @@ impl Session {
         }
     }
 
-    /// Answers the checkpoint that is owed, echoing the numbers as the child gave them. Without one
-    /// nothing is written.
+    /// Answers the pending checkpoint request with the numbers that the child sent. Writes nothing if none is
+    /// pending.
     pub fn acknowledge(&mut self, outcome: Result<(), CheckpointFailure>, out: &mut Vec<u8>) {
         if let Some(request) = self.owed.take() {
             let failure = outcome.err().map(|failure| match (self.dialect, self.open, failure) {
-                // There a lost lease leaves the child its checkpointer, which can only say this.
+                // In this dialect the child keeps its checkpointer after a lost lease, and that checkpointer
+                // can only throw a `ShutdownException`.
                 (Dialect::Shutdown, Some(Action::LeaseLost), CheckpointFailure::InvalidState) => {
                     CheckpointFailure::Shutdown
                 }
@@ -198,22 +200,23 @@ impl Session {
         }
     }
 
-    /// Nothing can be written to the child any more: nothing is owed, and what it says is not interpreted.
+    /// Marks the child's stdin as closed: no answer is pending any more and no further message is interpreted.
     pub fn hang_up(&mut self) {
         (self.open, self.owed) = (None, None);
     }
 
-    /// Whether an answer is owed: what the child said after its request isn't interpreted before that.
+    /// Whether a checkpoint answer is pending; until then no further message is interpreted.
     pub fn is_owing(&self) -> bool {
         self.owed.is_some()
     }
 
-    /// The open action.
+    /// The open action, if any.
     pub fn open(&self) -> Option<Action> {
         self.open
     }
 
-    /// False while the child has run too far ahead: leave its lines in the pipe.
+    /// Whether the child may send more. False if too many messages wait: the caller then leaves its lines in
+    /// the pipe.
     pub fn wants_input(&self) -> bool {
         let text = |message: &FromChild| match message {
             FromChild::Status { response_for: text }
@@ -230,12 +233,12 @@ impl Session {
 mod tests {
     use super::*;
 
-    fn say(session: &mut Session, text: &str) -> Received {
+    fn feed(session: &mut Session, text: &str) -> Received {
         session.receive(&Line::Whole(text.as_bytes().to_vec()))
     }
 
     fn status(session: &mut Session, action: &str) {
-        say(session, &format!(r#"{{"action":"status","responseFor":"{action}"}}"#));
+        feed(session, &format!(r#"{{"action":"status","responseFor":"{action}"}}"#));
     }
 
     fn begin(session: &mut Session, message: &ToChild<'_>) {
@@ -243,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn an_action_ends_with_its_status() {
+    fn action_ends_with_its_status() {
         let mut session = Session::default();
         begin(&mut session, &ToChild::LeaseLost);
         assert_eq!(session.next(), None);
@@ -253,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_action_is_refused() {
+    fn second_action_while_one_is_open_is_rejected() {
         let mut session = Session::default();
         begin(&mut session, &ToChild::ShardEnded);
         let mut out = Vec::new();
@@ -262,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn another_answer_fails_the_action() {
+    fn status_for_another_action_fails_the_action() {
         let mut session = Session::default();
         begin(&mut session, &ToChild::ShutdownRequested);
         status(&mut session, "shutdown");
@@ -273,16 +276,16 @@ mod tests {
     }
 
     #[test]
-    fn checkpoints_in_flight_are_answered_one_by_one() {
+    fn pipelined_checkpoints_are_answered_one_by_one() {
         let mut session = Session::default();
         begin(&mut session, &ToChild::ShardEnded);
-        say(&mut session, r#"{"action":"checkpoint","sequenceNumber":"1"}"#);
-        say(&mut session, r#"{"action":"checkpoint","sequenceNumber":"2","subSequenceNumber":0}"#);
+        feed(&mut session, r#"{"action":"checkpoint","sequenceNumber":"1"}"#);
+        feed(&mut session, r#"{"action":"checkpoint","sequenceNumber":"2","subSequenceNumber":0}"#);
         status(&mut session, "shardEnded");
         assert!(
             matches!(session.next(), Some(Event::Checkpoint { request: r, early: false }) if r.sequence_number.as_deref() == Some("1"))
         );
-        assert_eq!(session.next(), None, "an answer is owed first");
+        assert_eq!(session.next(), None, "the checkpoint answer is pending");
         let mut out = Vec::new();
         session.acknowledge(Ok(()), &mut out);
         assert!(
@@ -298,14 +301,14 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_between_actions_waits_for_the_next_but_a_status_does_not_answer_it() {
+    fn messages_between_actions_wait_but_early_status_is_stale() {
         let mut session = Session::default();
         begin(&mut session, &ToChild::LeaseLost);
         status(&mut session, "leaseLost");
         status(&mut session, "leaseLost");
         assert_eq!(session.next(), Some(Event::Done(Action::LeaseLost)));
-        say(&mut session, r#"{"action":"checkpoint"}"#);
-        assert_eq!(session.next(), None, "nothing is open");
+        feed(&mut session, r#"{"action":"checkpoint"}"#);
+        assert_eq!(session.next(), None, "no action is open");
         begin(&mut session, &ToChild::LeaseLost);
         assert_eq!(session.next(), Some(Event::Stale { response_for: Some("leaseLost".into()) }));
         assert!(matches!(session.next(), Some(Event::Checkpoint { early: true, .. })));
@@ -316,14 +319,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_owed_to_a_child_whose_stdin_is_closed() {
+    fn closed_stdin_cancels_the_pending_checkpoint_answer() {
         let mut session = Session::default();
         begin(&mut session, &ToChild::ShutdownRequested);
-        say(&mut session, r#"{"action":"checkpoint"}"#);
+        feed(&mut session, r#"{"action":"checkpoint"}"#);
         assert!(matches!(session.next(), Some(Event::Checkpoint { .. })));
         session.hang_up();
         assert!(!session.is_owing());
-        say(&mut session, r#"{"action":"checkpoint"}"#);
+        feed(&mut session, r#"{"action":"checkpoint"}"#);
         assert_eq!(session.next(), None);
         let mut out = Vec::new();
         session.acknowledge(Ok(()), &mut out);
@@ -331,14 +334,14 @@ mod tests {
     }
 
     #[test]
-    fn old_children_are_told_of_the_end_by_shutdown_and_its_reason() {
+    fn shutdown_dialect_sends_shutdown_with_its_reason() {
         let mut session = Session::new(Dialect::Shutdown);
         let mut out = Vec::new();
         session.begin(&ToChild::ShardEnded, &mut out).unwrap();
         status(&mut session, "shutdown");
         assert_eq!(session.next(), Some(Event::Done(Action::ShardEnded)));
         session.begin(&ToChild::LeaseLost, &mut out).unwrap();
-        say(&mut session, r#"{"action":"checkpoint"}"#);
+        feed(&mut session, r#"{"action":"checkpoint"}"#);
         assert!(matches!(session.next(), Some(Event::Checkpoint { .. })));
         session.acknowledge(Err(CheckpointFailure::InvalidState), &mut out);
         status(&mut session, "leaseLost");
@@ -355,20 +358,20 @@ mod tests {
     }
 
     #[test]
-    fn noise_is_told_when_it_comes_and_a_flood_of_messages_is_bounded() {
+    fn noise_is_reported_at_once_and_waiting_is_bounded() {
         let mut session = Session::default();
-        assert_eq!(say(&mut session, "hello"), Received::Noise(Noise::NotAnObject));
+        assert_eq!(feed(&mut session, "hello"), Received::Noise(Noise::NotAnObject));
         assert_eq!(session.receive(&Line::Cut { head: vec![], length: 1 }), Received::Noise(Noise::TooLong));
         for _ in 0..MAX_WAITING {
             assert!(session.wants_input());
-            say(&mut session, r#"{"action":"checkpoint"}"#);
+            feed(&mut session, r#"{"action":"checkpoint"}"#);
         }
         assert!(!session.wants_input());
         let mut session = Session::default();
-        say(
+        feed(
             &mut session,
             &format!(r#"{{"action":"status","responseFor":"{}"}}"#, "x".repeat(MAX_WAITING_TEXT)),
         );
-        assert!(!session.wants_input(), "one can be a flood");
+        assert!(!session.wants_input(), "one large message reaches the bound");
     }
 }

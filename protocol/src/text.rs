@@ -1,13 +1,14 @@
-//! Pieces of JSON, the way Jackson writes it.
+//! Fragments of JSON, formatted as Jackson formats them.
 
 use crate::bytewise::has_any;
 
-/// Jackson's escapes: upper-case hex digits, `/` and everything from U+0020 up but `"` and `\` raw.
+/// Writes a JSON string with Jackson's escapes: upper-case hex digits, and every character from U+0020 verbatim
+/// except `"` and `\`.
 pub(crate) fn put_string(out: &mut Vec<u8>, bytes: &[u8]) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     out.push(b'"');
     let special = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
-    // Hardly any text has one.
+    // The common case: text without escapes is copied in one step.
     if !has_any(bytes, special) {
         out.extend_from_slice(bytes);
         out.push(b'"');
@@ -37,19 +38,21 @@ pub(crate) fn put_string(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
 }
 
-/// The beginning of a message.
+/// Writes the beginning of a message, up to and including its action.
 pub(crate) fn open(out: &mut Vec<u8>, action: &str) {
     out.extend_from_slice(b"{\"action\":\"");
     out.extend_from_slice(action.as_bytes());
     out.push(b'"');
 }
 
+/// Writes a field name with the comma that precedes it.
 pub(crate) fn put_key(out: &mut Vec<u8>, key: &str) {
     out.extend_from_slice(b",\"");
     out.extend_from_slice(key.as_bytes());
     out.extend_from_slice(b"\":");
 }
 
+/// Writes a field that holds an integer, or `null`.
 pub(crate) fn put_number<N: itoa::Integer>(out: &mut Vec<u8>, key: &str, value: Option<N>) {
     put_key(out, key);
     match value {

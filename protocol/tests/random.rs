@@ -1,12 +1,12 @@
-//! Random bytes and random messages: nothing panics, memory has a bound, chunks don't matter, and what one
-//! side writes the other reads back.
+//! Random bytes and random messages: nothing panics, memory is bounded, chunking does not matter, and a message
+//! that one side writes is read back unchanged by the other.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use multilangd_protocol::{CheckpointRequest, Dialect, FromChild, Line, LineSplitter, Record, ToChild};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// Bytes that mean something, more often than chance would have them.
+/// Random bytes in which meaningful characters are frequent.
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     let telling =
         prop::sample::select(b"{}[]\":,\n\r\\ actionstatuschekpoirF0159-.eE\xef\xbb\xbf\xff\x00".to_vec());
@@ -20,7 +20,7 @@ fn lines(splitter: &mut LineSplitter, chunks: &[&[u8]]) -> Vec<Line> {
     out
 }
 
-/// What the lines of a text are, told slowly: `\n`, `\r\n` and `\r` end one.
+/// The expected lines of a text, by a simple byte-by-byte loop: `\n`, `\r\n` and `\r` each end a line.
 fn expected(bytes: &[u8]) -> Vec<Vec<u8>> {
     let (mut lines, mut line, mut rest) = (Vec::new(), Vec::new(), bytes.iter().peekable());
     let mut open = false;
@@ -43,7 +43,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 2000, ..ProptestConfig::default() })]
 
     #[test]
-    fn lines_are_the_same_however_they_come(bytes in bytes(), cuts in prop::collection::vec(0usize..400, 0..8)) {
+    fn lines_do_not_depend_on_chunks(bytes in bytes(), cuts in prop::collection::vec(0usize..400, 0..8)) {
         let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(bytes.len())).collect();
         cuts.sort_unstable();
         let mut chunks = Vec::new();
@@ -58,7 +58,7 @@ proptest! {
     }
 
     #[test]
-    fn a_line_keeps_no_more_than_its_bound(bytes in bytes(), bound in 1usize..50) {
+    fn line_keeps_no_more_than_its_bound(bytes in bytes(), bound in 1usize..50) {
         let found = lines(&mut LineSplitter::new(bound), &[&bytes]);
         let expected = expected(&bytes);
         prop_assert_eq!(found.len(), expected.len());
@@ -74,25 +74,25 @@ proptest! {
     }
 
     #[test]
-    fn any_line_is_read_without_panic(bytes in bytes()) {
+    fn reading_any_line_does_not_panic(bytes in bytes()) {
         let _anything = FromChild::parse(&bytes);
     }
 
     #[test]
-    fn a_request_comes_back_as_it_was_written(sequence in prop::option::of(any::<String>()), sub in prop::option::of(any::<i64>())) {
+    fn checkpoint_request_round_trips(sequence in prop::option::of(any::<String>()), sub in prop::option::of(any::<i64>())) {
         let line = json!({"action": "checkpoint", "sequenceNumber": sequence, "subSequenceNumber": sub}).to_string();
         let request = CheckpointRequest { sequence_number: sequence, sub_sequence_number: sub };
         prop_assert_eq!(FromChild::parse(line.as_bytes()), FromChild::Checkpoint(request));
     }
 
     #[test]
-    fn a_status_comes_back_as_it_was_written(response_for in prop::option::of(any::<String>())) {
+    fn status_round_trips(response_for in prop::option::of(any::<String>())) {
         let line = json!({"responseFor": response_for, "action": "status"}).to_string();
         prop_assert_eq!(FromChild::parse(line.as_bytes()), FromChild::Status { response_for });
     }
 
     #[test]
-    fn what_is_written_is_one_line_of_json_with_what_was_meant(
+    fn written_message_is_one_line_of_equal_json(
         texts in prop::collection::vec(any::<(String, String, Option<i64>, u64)>(), 0..5),
         millis in prop::option::of(any::<i64>()),
         error in prop::option::of(any::<String>()),

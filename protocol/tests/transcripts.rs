@@ -1,6 +1,6 @@
-//! Transcripts of the Java MultiLangDaemon 3.5.1 with real and scripted children, replayed: every
-//! line to a child must come out of our writer byte for byte, and every line of a child must mean
-//! to our session what it meant to Java.
+//! Replays transcripts of the Java MultiLangDaemon 3.5.1 with real and scripted children: our writer must
+//! produce every line to a child byte for byte, and our session must interpret every line of a child as Java
+//! did.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::wildcard_enum_match_arm, reason = "test code")]
 
 use std::collections::BTreeMap;
@@ -11,15 +11,15 @@ use multilangd_protocol::{
 };
 use serde_json::Value;
 
-/// Where ours differs on purpose, and why.
+/// Transcripts in which the daemon differs from Java on purpose, with the reason.
 const DIFFERENT: [(&str, &str); 1] =
-    [("f_double_status.jsonl", "Java lets a status from before an action answer it; ours drops it")];
+    [("f_double_status.jsonl", "Java accepts a status from before an action as its answer; ours drops it")];
 
 fn text(value: &Value) -> Option<&str> {
     value.as_str()
 }
 
-/// The message that a line of the transcript holds, given to `use_it`.
+/// Parses a line to the child and calls `use_it` with the message.
 fn with_message<T>(line: &str, use_it: impl FnOnce(&ToChild<'_>) -> T) -> T {
     let json: Value = serde_json::from_str(line).unwrap();
     match text(&json["action"]).unwrap() {
@@ -42,7 +42,7 @@ fn with_message<T>(line: &str, use_it: impl FnOnce(&ToChild<'_>) -> T) -> T {
             sub_sequence_number: json["subSequenceNumber"].as_i64(),
             error: text(&json["error"]),
         }),
-        other => panic!("an action that no transcript should have: {other}"),
+        other => panic!("unexpected action in a transcript: {other}"),
     }
 }
 
@@ -61,7 +61,7 @@ fn failure(name: &str) -> CheckpointFailure {
     [InvalidState, Shutdown, Throttling, Dependency, IllegalArgument]
         .into_iter()
         .find(|failure| failure.name() == name)
-        .unwrap_or_else(|| panic!("an error name that ours doesn't have: {name}"))
+        .unwrap_or_else(|| panic!("unknown error name: {name}"))
 }
 
 #[derive(Default)]
@@ -72,7 +72,8 @@ struct Replay {
 }
 
 impl Replay {
-    fn daemon_said(&mut self, line: &str) -> Result<(), String> {
+    /// Replays a line that Java wrote to the child.
+    fn replay_daemon_line(&mut self, line: &str) -> Result<(), String> {
         let mut written = Vec::new();
         with_message(line, |message| message.write_line(Dialect::Current, &mut written));
         if written != format!("{line}\n").as_bytes() {
@@ -80,13 +81,13 @@ impl Replay {
         }
         *self.counts.entry("lines written").or_default() += 1;
         with_message(line, |message| match message {
-            ToChild::Checkpoint { error, .. } => self.answer(line, *error),
-            _ => self.action(message),
+            ToChild::Checkpoint { error, .. } => self.replay_answer(line, *error),
+            _ => self.replay_action(message),
         })
     }
 
-    /// Java answered a checkpoint here: ours must owe exactly that answer.
-    fn answer(&mut self, line: &str, error: Option<&str>) -> Result<(), String> {
+    /// Replays a checkpoint answer of Java: the session must have exactly that answer pending.
+    fn replay_answer(&mut self, line: &str, error: Option<&str>) -> Result<(), String> {
         match self.session.next() {
             Some(Event::Checkpoint { .. }) => {
                 let mut written = Vec::new();
@@ -99,23 +100,24 @@ impl Replay {
         }
     }
 
-    /// Java opened an action here: the one before must be over for ours too.
-    fn action(&mut self, message: &ToChild<'_>) -> Result<(), String> {
+    /// Replays an action that Java opened: the session must have completed the previous action.
+    fn replay_action(&mut self, message: &ToChild<'_>) -> Result<(), String> {
         while let Some(event) = self.session.next() {
             match event {
                 Event::Done(_) | Event::Foreign { .. } => {}
                 Event::Wrong { open: Action::ShutdownRequested, .. } => {}
-                other => return Err(format!("Java went on, ours has {other:?}")),
+                other => return Err(format!("Java opened the next action, ours has {other:?}")),
             }
         }
         let mut out = Vec::new();
         self.session.begin(message, &mut out).map_err(|busy| format!("Java went on, but {busy}"))?;
-        // Foreign messages may have come first; a checkpoint of before is next() of this action.
+        // Foreign messages may precede it; an earlier checkpoint is interpreted within this action.
         *self.counts.entry("actions").or_default() += 1;
         Ok(())
     }
 
-    fn child_said(&mut self, bytes: &[u8]) {
+    /// Replays bytes that the child wrote.
+    fn replay_child_bytes(&mut self, bytes: &[u8]) {
         let mut lines = Vec::new();
         self.splitter.push(bytes, &mut lines);
         for line in lines {
@@ -130,18 +132,18 @@ fn replay(file: &Path, counts: &mut BTreeMap<&'static str, usize>) -> Result<(),
     for (index, entry) in std::fs::read_to_string(file).unwrap().lines().enumerate() {
         let entry: Value = serde_json::from_str(entry).unwrap();
         let outcome = match (text(&entry["dir"]).unwrap(), text(&entry["line"])) {
-            ("to_child", Some(line)) => replay.daemon_said(line),
-            // Lines that the transcript keeps by their digest only: a batch of many records.
+            ("to_child", Some(line)) => replay.replay_daemon_line(line),
+            // Long lines (batches of many records) are stored in the transcript as a digest only.
             ("to_child", None) => {
-                replay.action(&ToChild::ProcessRecords { records: &[], millis_behind_latest: None })
+                replay.replay_action(&ToChild::ProcessRecords { records: &[], millis_behind_latest: None })
             }
             ("from_child", Some(line)) => {
                 let end = if entry["nl"] == Value::Bool(false) { "" } else { "\n" };
-                replay.child_said(format!("{line}{end}").as_bytes());
+                replay.replay_child_bytes(format!("{line}{end}").as_bytes());
                 Ok(())
             }
             ("from_child", None) => {
-                replay.child_said(b"xxx\n");
+                replay.replay_child_bytes(b"xxx\n");
                 Ok(())
             }
             _ => Ok(()),
@@ -155,7 +157,7 @@ fn replay(file: &Path, counts: &mut BTreeMap<&'static str, usize>) -> Result<(),
 }
 
 #[test]
-fn every_transcript_replays() {
+fn every_java_transcript_replays() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/java-3.5.1");
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();

@@ -1,5 +1,5 @@
-"""1,000 random aggregates, made and taken apart by PyPI's aws-kinesis-agg: one JSON line each, with `data` (the
-record, base64) and `records` (what is in it: partitionKey, data)."""
+"""1,000 random KPL aggregates, created and deaggregated by PyPI's aws-kinesis-agg: one JSON line each, with `data`
+(the record, base64) and `records` (its user records: partitionKey, data)."""
 import base64
 import json
 import random
@@ -25,7 +25,7 @@ for number in range(1000):
         made.add_user_record(dice.choice(keys), data, explicit)
     partition_key, _, data = made.get_contents()
     if number % 10 == 9:
-        # One bit is wrong: no aggregate any more.
+        # A flipped bit invalidates the digest: this is a plain record.
         broken = bytearray(data)
         broken[dice.randrange(len(broken))] ^= 1 << dice.randrange(8)
         data = bytes(broken)

@@ -1,4 +1,4 @@
-//! KPL aggregates taken apart by ours and by PyPI's `aws-kinesis-agg`: record by record the same.
+//! Compares our deaggregation of KPL aggregates, record by record, with PyPI's `aws-kinesis-agg`.
 
 use std::process::Command;
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::client::part;
 
 #[test]
-fn a_thousand_random_aggregates_are_taken_apart_as_by_aws_kinesis_agg() {
+fn random_aggregates_expand_as_by_aws_kinesis_agg() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/aggregates.py");
     for seed in ["1", "2"] {
         let made = Command::new(part("aggregates/bin/python")).args([script, seed]).output().unwrap();
@@ -42,7 +42,7 @@ fn a_thousand_random_aggregates_are_taken_apart_as_by_aws_kinesis_agg() {
             users += ours.len();
             whole += usize::from(ours.len() == 1 && ours[0].data == raw.data);
         }
-        assert_eq!(whole, 100, "those with a wrong bit go on as they came");
+        assert_eq!(whole, 100, "an aggregate with a flipped bit is delivered as a plain record");
         assert!(users > 10_000, "{users}");
     }
 }

@@ -1,48 +1,48 @@
-//! A published client: where it lies, how its child is started, what it can do.
+//! A published client: its location, how its child is started, and its limits.
 
 use std::path::{Path, PathBuf};
 
 use crate::rig::Rig;
 
-/// A library and the record processor on it.
+/// A client library with a record processor that uses it.
 pub struct Client {
     pub runs: Runs,
-    /// Lines of the properties file that this client needs.
+    /// Lines that this client needs in the properties file.
     pub properties: &'static str,
     pub end: End,
-    /// What its processor gets to hear of a stop, in order.
+    /// The messages of a graceful shutdown that its processor receives, in order.
     pub stop: &'static [&'static str],
 }
 
-/// How a child starts.
+/// How a child is started.
 pub enum Runs {
-    /// A script of ours under Python, with packages on its path.
+    /// A Python script of ours, with packages on `PYTHONPATH`.
     Python { script: &'static str, packages: &'static [&'static str], interface: &'static str },
-    /// Our script under Node, on a version of aws-kcl.
+    /// A Node script of ours, with a version of aws-kcl.
     Node { package: &'static str, interface: &'static str },
-    /// A program that `get.sh` built.
+    /// A program built by `get.sh`.
     Binary(&'static str),
 }
 
-/// What comes of the end of a shard.
+/// How the client handles the end of a shard.
 pub enum End {
-    /// The processor checkpoints it, and the shard's children start.
+    /// The processor checkpoints the end, and the child shards start.
     Checkpointed,
-    /// The library can't checkpoint it. The daemon starts the child anew and in the end gives up with
-    /// exit code 1; its log says this.
+    /// The library cannot checkpoint the end. The daemon restarts the child, gives up eventually and exits with
+    /// code 1; its log contains this text.
     Never(&'static str),
 }
 
-/// What the clients of today hear of a stop.
+/// The messages of a graceful shutdown in current clients.
 pub const FULL: &[&str] = &["shutdownRequested", "leaseLost"];
 
-/// The folder that `get.sh` filled.
+/// The folder with the output of `get.sh`.
 pub fn fetched() -> PathBuf {
     let folder = std::env::var_os("MULTILANGD_CLIENTS").map(PathBuf::from);
     folder.expect("MULTILANGD_CLIENTS must name the folder that tests/clients/get.sh filled")
 }
 
-/// Something in that folder.
+/// A path within that folder.
 pub fn part(name: &str) -> PathBuf {
     let path = fetched().join(name);
     assert!(
@@ -60,7 +60,7 @@ fn script(name: &str) -> String {
 }
 
 impl Client {
-    /// Writes the properties file for this client, and sets what its children find in their environment.
+    /// Writes the properties file for this client, and sets the environment of its children.
     pub fn properties(&self, rig: &mut Rig, more: &str) -> PathBuf {
         let port = rig.port();
         let command = match &self.runs {
@@ -74,7 +74,7 @@ impl Client {
                 rig.environment.push(("NODE_PATH".into(), modules.into_os_string()));
                 format!("node {} {port} {interface}", script("node.js"))
             }
-            // kcl-async leaves a folder behind in its working directory.
+            // kcl-async creates a folder in its working directory.
             Runs::Binary(name) => {
                 format!("env --chdir={} {} {port}", rig.folder.display(), part(name).display())
             }

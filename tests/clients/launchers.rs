@@ -1,5 +1,5 @@
-//! The clients' own start scripts, unmodified, given the binary as their `java`: records reach a child,
-//! and SIGTERM to the daemon's own pid ends everything well.
+//! The start scripts of the clients, unmodified, with the binary as their `java`: records reach a child, and
+//! SIGTERM to the daemon's pid stops everything cleanly.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -16,13 +16,13 @@ use crate::table::{EASY_KCLPY, KCLPY, OLD_AWS_KCL, OLD_KCLPY, aws_kcl, kclpy};
 
 const DAEMON: &str = env!("CARGO_BIN_EXE_multilangd");
 
-/// What is run, in a folder that is not the properties file's, with the client's environment.
+/// A command, run in a folder other than that of the properties file, with the client's environment.
 struct Launcher {
     program: &'static str,
     arguments: Vec<String>,
 }
 
-/// A shell that runs what a helper script prints, as its documentation says to.
+/// A shell that executes the output of a helper script, as the script's documentation describes.
 fn backticks(package: &str, properties: &Path) -> Launcher {
     let helper = part(package).join("samples/amazon_kclpy_helper.py");
     let command = format!(
@@ -33,7 +33,7 @@ fn backticks(package: &str, properties: &Path) -> Launcher {
     Launcher { program: "sh", arguments: vec!["-c".into(), command] }
 }
 
-/// `kcl-bootstrap`, which skips the jars that are there: they are empty files.
+/// `kcl-bootstrap`. It does not download jars that exist; here they are empty files.
 fn kcl_bootstrap(package: &str, properties: &Path) -> Launcher {
     let (script, jars) = (part(package).join("node_modules/.bin/kcl-bootstrap"), part(package).join("jars"));
     let words = [
@@ -56,10 +56,11 @@ fn launch_multilangdaemon(properties: &Path) -> Launcher {
     Launcher { program: "python3", arguments }
 }
 
-async fn runs(name: &str, client: &Client, launcher: impl FnOnce(&Path) -> Launcher) {
+/// Starts the launcher, checks that records arrive, and stops the daemon.
+async fn assert_launches(name: &str, client: &Client, launcher: impl FnOnce(&Path) -> Launcher) {
     let mut rig = Rig::start(name).await;
     rig.stream(2).await;
-    let all = everything(100);
+    let all = sample_records(100);
     rig.put(&all).await;
     let file = client.properties(&mut rig, "");
     let Launcher { program, arguments } = launcher(&file);
@@ -98,7 +99,7 @@ async fn runs(name: &str, client: &Client, launcher: impl FnOnce(&Path) -> Launc
     assert_each_once(&rig.log, &all);
 }
 
-/// The one parent of all children: a process that runs our binary.
+/// The common parent of all children, which must be our binary.
 fn daemon_of(log: &[Report]) -> i32 {
     let parent = |pid: i32| -> i32 {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
@@ -114,34 +115,34 @@ fn daemon_of(log: &[Report]) -> i32 {
 #[tokio::test(flavor = "multi_thread")]
 async fn kcl_bootstrap_of_aws_kcl_2_3_2() {
     let client = aws_kcl("aws-kcl-2.3.2", "v2");
-    runs("bootstrap-2.3.2", &client, |file| kcl_bootstrap("aws-kcl-2.3.2", file)).await;
+    assert_launches("bootstrap-2.3.2", &client, |file| kcl_bootstrap("aws-kcl-2.3.2", file)).await;
 }
 
-/// The old main class, and the properties file as the only argument.
+/// Uses the old main class, and the properties file as the only argument.
 #[tokio::test(flavor = "multi_thread")]
 async fn kcl_bootstrap_of_aws_kcl_0_7_0() {
-    runs("bootstrap-0.7.0", &OLD_AWS_KCL, |file| kcl_bootstrap("aws-kcl-0.7.0", file)).await;
+    assert_launches("bootstrap-0.7.0", &OLD_AWS_KCL, |file| kcl_bootstrap("aws-kcl-0.7.0", file)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_helper_of_amazon_kclpy_3_2_0() {
-    runs("helper-3.2.0", &KCLPY, |file| backticks("amazon_kclpy-3.2.0", file)).await;
+async fn helper_of_amazon_kclpy_3_2_0() {
+    assert_launches("helper-3.2.0", &KCLPY, |file| backticks("amazon_kclpy-3.2.0", file)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_helper_of_amazon_kclpy_2_1_5() {
+async fn helper_of_amazon_kclpy_2_1_5() {
     let client = kclpy("v3", &["amazon_kclpy-2.1.5"]);
-    runs("helper-2.1.5", &client, |file| backticks("amazon_kclpy-2.1.5", file)).await;
+    assert_launches("helper-2.1.5", &client, |file| backticks("amazon_kclpy-2.1.5", file)).await;
 }
 
-/// It gives the file's name alone: the file is found in a folder of the class path.
+/// The helper passes only the file's name; the daemon finds the file in a folder of the class path.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_helper_of_amazon_kclpy_1_5_1() {
-    runs("helper-1.5.1", &OLD_KCLPY, |file| backticks("amazon_kclpy-1.5.1", file)).await;
+async fn helper_of_amazon_kclpy_1_5_1() {
+    assert_launches("helper-1.5.1", &OLD_KCLPY, |file| backticks("amazon_kclpy-1.5.1", file)).await;
 }
 
-/// Its last argument is empty.
+/// The last argument of the launcher is empty.
 #[tokio::test(flavor = "multi_thread")]
 async fn launch_multilangdaemon_of_easy_kclpy() {
-    runs("easy-launcher", &EASY_KCLPY, launch_multilangdaemon).await;
+    assert_launches("easy-launcher", &EASY_KCLPY, launch_multilangdaemon).await;
 }

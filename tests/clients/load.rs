@@ -1,4 +1,4 @@
-//! Ten thousand records under amazon_kclpy: through a reshard and a restart, and through a kill -9.
+//! Ten thousand records with amazon_kclpy: across a reshard and a restart, and across a `kill -9`.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
@@ -17,9 +17,9 @@ async fn start(name: &str, more: &str) -> (Rig, PathBuf) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kclpy_sees_ten_thousand_records_through_a_reshard_and_a_restart() {
+async fn kclpy_receives_each_record_once_across_reshard_and_restart() {
     let (mut rig, file) = start("kclpy", "").await;
-    let all = everything(10_000);
+    let all = sample_records(10_000);
     let mut daemon = rig.daemon(&file);
     rig.put(&all[..4000]).await;
     rig.until("some records", |log| count(log) >= 1000).await;
@@ -35,7 +35,7 @@ async fn kclpy_sees_ten_thousand_records_through_a_reshard_and_a_restart() {
     assert_eq!(
         (notified, said(&rig.log, "shutdownRequested").len()),
         (0, 4),
-        "each open shard's child is told"
+        "each open shard's child receives shutdownRequested"
     );
     assert_eq!(count(&rig.log), 9000);
     assert_children_after_parents(&rig.log);
@@ -46,14 +46,14 @@ async fn kclpy_sees_ten_thousand_records_through_a_reshard_and_a_restart() {
     assert_eq!(daemon.stop().await, Some(0));
     rig.until("all children gone", |log| alive(log) == 0).await;
     assert_each_once(&rig.log, &all);
-    assert!(pids(&rig.log).into_iter().all(is_gone), "no orphans");
+    assert!(pids(&rig.log).into_iter().all(is_gone), "no child process remains");
     assert!(rig.daemon_log().contains("a user's print on stdout"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kclpy_sees_every_record_at_least_once_through_a_kill_of_the_daemon() {
+async fn kclpy_receives_records_at_least_once_across_a_kill() {
     let (mut rig, file) = start("kclpy-kill", "failoverTimeMillis = 2000\nmaxRecords = 200\n").await;
-    let all = everything(10_000);
+    let all = sample_records(10_000);
     let mut daemon = rig.daemon(&file);
     rig.put(&all[..5000]).await;
     rig.until("some checkpoints", |log| said(log, "checkpointed").len() >= 5).await;

@@ -1,6 +1,6 @@
-//! Published MultiLang clients, unmodified, under the real binary.
+//! Published MultiLang clients, unmodified, with the real binary.
 //!
-//! Not part of `cargo test`: the packages come from their registries.
+//! Not part of `cargo test`, because the packages come from their registries.
 //!
 //! ```text
 //! tests/clients/get.sh DIR
@@ -9,17 +9,17 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `table.rs` | one row for each client: what it can and can't do |
-//! | `scenario.rs` | what each client goes through: stop, resume, split, merge |
-//! | `load.rs` | ten thousand records under amazon_kclpy, with a kill -9 |
-//! | `launchers.rs` | the clients' own start scripts, given the binary as their `java` |
+//! | `table.rs` | one row per client: its configuration and its limits |
+//! | `scenario.rs` | the scenario of each client: shutdown, resume, split, merge |
+//! | `load.rs` | ten thousand records with amazon_kclpy, and a `kill -9` |
+//! | `launchers.rs` | the start scripts of the clients, with the binary as their `java` |
 //! | `getting_started.rs` | the commands of docs/getting-started.md that need Node, Go or a library |
-//! | `client.rs` | how a client is described, and where it lies |
-//! | `records.rs` | records of every kind, and what must be true of those seen |
-//! | `processors/` | a record processor for each library, reporting to the test over a socket |
+//! | `client.rs` | the description of a client, and its location |
+//! | `records.rs` | sample records of all kinds, and assertions on the received ones |
+//! | `processors/` | a record processor for each library, which reports to the test over a socket |
 //! | `get.sh` | fetches the packages and builds the children in Go and Rust |
 //!
-//! A client that is not there is a failure; none is passed over.
+//! A missing client is a failure; no client is skipped.
 #![cfg(feature = "local")]
 #![allow(
     clippy::unwrap_used,

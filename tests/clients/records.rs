@@ -1,4 +1,4 @@
-//! Records of every kind, and what must be true of those that children saw.
+//! Sample records of all kinds, and assertions on the records that children received.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +6,9 @@ use crate::rig::*;
 
 pub type Record = (String, Vec<u8>);
 
-/// Most are small, some are empty, binary, one MiB, under keys of every script; no key comes twice.
-pub fn everything(count: usize) -> Vec<Record> {
+/// Mostly small records; some empty, binary or of one MiB; partition keys in several scripts. Each key occurs
+/// once.
+pub fn sample_records(count: usize) -> Vec<Record> {
     let one = |n: usize| {
         let key = match n % 7 {
             0 => format!("ключ-{n}"),
@@ -26,6 +27,7 @@ pub fn everything(count: usize) -> Vec<Record> {
     (0..count).map(one).collect()
 }
 
+/// Asserts that each received record has the data that was put with its key.
 pub fn assert_right_bytes(log: &[Report], put: &[Record]) {
     let put: BTreeMap<&str, &[u8]> = put.iter().map(|(key, data)| (key.as_str(), data.as_slice())).collect();
     for (shard, records) in records(log) {
@@ -35,7 +37,7 @@ pub fn assert_right_bytes(log: &[Report], put: &[Record]) {
     }
 }
 
-/// Nothing twice, and rising within each shard.
+/// Asserts that each shard's records are received once, in ascending order of sequence numbers.
 pub fn assert_at_most_once_in_order(log: &[Report]) {
     for (shard, records) in records(log) {
         let rising = |pair: &[Seen]| pair[0].sequence < pair[1].sequence;
@@ -43,7 +45,7 @@ pub fn assert_at_most_once_in_order(log: &[Report]) {
     }
 }
 
-/// All of them, once, in order, as they were put.
+/// Asserts that every record is received once, in order and unchanged.
 pub fn assert_each_once(log: &[Report], put: &[Record]) {
     assert_eq!(count(log), put.len());
     assert_at_most_once_in_order(log);
@@ -59,7 +61,7 @@ pub async fn reshard(rig: &Rig) {
     merge.adjacent_shard_to_merge("shardId-000000000002").send().await.unwrap();
 }
 
-/// The shards that the reshard closes, each with a shard that must start after it.
+/// The shards that [`reshard`] closes, each with a child shard that must start after it.
 pub const LINEAGE: [(&str, &str); 4] = [("000", "004"), ("000", "005"), ("001", "006"), ("002", "006")];
 
 pub fn assert_children_after_parents(log: &[Report]) {

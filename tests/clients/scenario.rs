@@ -1,4 +1,4 @@
-//! What each client goes through: records, a stop in their midst, a resume, a split and a merge.
+//! The scenario of each client: records, a graceful shutdown among them, a resume, a split and a merge.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -8,16 +8,17 @@ use crate::records::*;
 use crate::rig::*;
 use crate::table::KCLPY;
 
-/// Small batches, so that a stop comes between two of them.
+/// Small batches, so that the shutdown comes between two of them.
 const SETTINGS: &str = "maxRecords = 20\ntaskBackoffTimeMillis = 50\n";
 
-pub async fn sees_all_records(name: &str, client: &Client) {
+/// Runs the scenario and asserts that every record is received once.
+pub async fn run_scenario(name: &str, client: &Client) {
     let mut rig = Rig::start(name).await;
     rig.stream(4).await;
     let file = client.properties(&mut rig, SETTINGS);
-    let all = everything(700);
+    let all = sample_records(700);
     if let End::Never(_) = client.end {
-        // Its shards would be parked at a reshard, and the daemon continue with the others.
+        // With the default `park`, the closed shards would be parked and the daemon would continue.
         rig.environment.push(("MULTILANGD_ON_HOPELESS_SHARD".into(), "exit".into()));
     }
 
@@ -37,13 +38,13 @@ pub async fn sees_all_records(name: &str, client: &Client) {
     reshard(&rig).await;
     rig.put(&all[400..600]).await;
     match client.end {
-        End::Checkpointed => goes_on_after_a_reshard(&mut rig, daemon, &file, client, &all).await,
-        End::Never(reason) => gives_up_at_a_reshard(&mut rig, daemon, reason, &all).await,
+        End::Checkpointed => continue_after_reshard(&mut rig, daemon, &file, client, &all).await,
+        End::Never(reason) => exit_after_reshard(&mut rig, daemon, reason, &all).await,
     }
-    assert!(pids(&rig.log).into_iter().all(is_gone), "no orphans");
+    assert!(pids(&rig.log).into_iter().all(is_gone), "no child process remains");
 }
 
-async fn goes_on_after_a_reshard(
+async fn continue_after_reshard(
     rig: &mut Rig,
     mut daemon: Daemon,
     file: &Path,
@@ -64,15 +65,15 @@ async fn goes_on_after_a_reshard(
     assert_eq!(daemon.stop().await, Some(0), "{}", rig.daemon_log());
     rig.until("all children gone", |log| alive(log) == 0).await;
     assert_each_once(&rig.log, all);
-    assert_eq!(said(&rig.log, "shardEnded").len(), 3, "an end is asked for once");
+    assert_eq!(said(&rig.log, "shardEnded").len(), 3, "each shard ends once");
     for (shard, row) in rig.rows().await {
         let ended = LINEAGE.iter().any(|(parent, _)| shard.ends_with(parent));
         assert_eq!(row["checkpoint"].as_s().unwrap() == "SHARD_END", ended, "{shard}");
     }
 }
 
-/// The daemon stops with a plain message; nothing is lost, and another client can go on.
-async fn gives_up_at_a_reshard(rig: &mut Rig, mut daemon: Daemon, reason: &str, all: &[Record]) {
+/// The daemon exits with a clear message; no record is lost, and another client resumes.
+async fn exit_after_reshard(rig: &mut Rig, mut daemon: Daemon, reason: &str, all: &[Record]) {
     assert_eq!(daemon.ended().await.code(), Some(1), "{}", rig.daemon_log());
     rig.until("all children gone", |log| alive(log) == 0).await;
     let log = std::fs::read_to_string(&daemon.stderr).unwrap();
@@ -96,19 +97,20 @@ async fn gives_up_at_a_reshard(rig: &mut Rig, mut daemon: Daemon, reason: &str, 
     assert_children_after_parents(&rig.log);
 }
 
-/// SIGTERM while four children run: the daemon ends well, and each child heard what it can hear.
+/// Sends SIGTERM while four children run: the daemon exits cleanly, and each child receives the messages that
+/// it supports.
 async fn stop(rig: &mut Rig, daemon: &mut Daemon, client: &Client) {
-    let heard = |log: &[Report]| ["shutdownRequested", "leaseLost"].map(|what| said(log, what).len());
-    let before = heard(&rig.log);
+    let counts = |log: &[Report]| ["shutdownRequested", "leaseLost"].map(|what| said(log, what).len());
+    let before = counts(&rig.log);
     assert_eq!(daemon.stop().await, Some(0), "{}", rig.daemon_log());
     rig.until("all children gone", |log| alive(log) == 0).await;
-    let after = heard(&rig.log);
+    let after = counts(&rig.log);
     let expected =
         ["shutdownRequested", "leaseLost"].map(|what| if client.stop.contains(&what) { 4 } else { 0 });
     assert_eq!([after[0] - before[0], after[1] - before[1]], expected, "{}", rig.daemon_log());
 }
 
-/// Waits for a condition while the daemon runs; its end is a failure at once.
+/// Waits for a condition while the daemon runs; its exit is an immediate failure.
 async fn until(rig: &mut Rig, daemon: &mut Daemon, what: &str, reached: impl FnMut(&[Report]) -> bool) {
     let ended = tokio::select! {
         status = daemon.ended() => Some(status),

@@ -1,15 +1,15 @@
-//! Every client, a row each, and the scenario that each goes through.
+//! One row per client, run through the common scenario.
 //!
-//! What a client can't do is its own limit, seen under the Java daemon too; the row says what happens then.
+//! A limit in a row is the client's own, and exists with the Java daemon too; the row states the consequence.
 
 use crate::client::Runs::{Binary, Node, Python};
 use crate::client::{Client, End, FULL};
-use crate::scenario::sees_all_records;
+use crate::scenario::run_scenario;
 
-/// For clients that know `shutdown` with a reason instead of `leaseLost` and `shardEnded`.
+/// For clients that expect `shutdown` with a reason instead of `leaseLost` and `shardEnded`.
 const OLD: &str = "multilangd.childProtocol = shutdown\n";
 
-/// The client that the others are measured by, and that goes on where they can't.
+/// The reference client, which also resumes where another client cannot continue.
 pub const KCLPY: Client = kclpy("v3", &["amazon_kclpy-3.2.0"]);
 
 pub const fn kclpy(interface: &'static str, packages: &'static [&'static str]) -> Client {
@@ -38,7 +38,7 @@ macro_rules! clients {
     ($($name:ident: $client:expr;)*) => {$(
         #[tokio::test(flavor = "multi_thread")]
         async fn $name() {
-            sees_all_records(stringify!($name), &$client).await;
+            run_scenario(stringify!($name), &$client).await;
         }
     )*};
 }
@@ -52,7 +52,7 @@ clients! {
     easy_kclpy_2021_7_2: EASY_KCLPY;
     kclpy_1_5_1_v2: OLD_KCLPY;
     kclpy_1_5_1_v1: Client { properties: OLD, ..kclpy("v1", &["amazon_kclpy-1.5.1"]) };
-    // It dies of an action that it doesn't know.
+    // It exits at an action that it does not know.
     kclpy_1_5_1_without_the_old_protocol: Client {
         properties: "",
         end: End::Never("exit code 1"),
@@ -71,7 +71,7 @@ clients! {
         ..OLD_AWS_KCL
     };
 
-    // Go. It ends after shutdownRequested, and ignores leaseLost and shardEnded without an answer.
+    // Go. It exits after shutdownRequested, and does not answer leaseLost and shardEnded.
     clever_go_1_0_0: Client {
         runs: Binary("clever-go"),
         properties: "timeoutInSeconds = 2\n",
@@ -85,14 +85,14 @@ clients! {
         stop: &["shutdownRequested"],
     };
 
-    // crates.io. kcl panics at shutdownRequested and shardEnded: it wants a field that KCL 1.6 had.
+    // crates.io. kcl panics at shutdownRequested and shardEnded: it requires a field that only KCL 1.6 sends.
     kcl_0_3_3: Client {
         runs: Binary("rust/debug/kcl-child"),
         properties: "",
         end: End::Never("exit code 101"),
         stop: &[],
     };
-    // Its shard_ended is given nothing to checkpoint with, its shutdown is.
+    // Its shard_ended receives no checkpointer, its shutdown does.
     kcl_async_0_1_0: Client {
         runs: Binary("rust/debug/kcl-async-child"),
         properties: "",

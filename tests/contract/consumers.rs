@@ -1,4 +1,4 @@
-//! Registration of consumers.
+//! Registration of enhanced fan-out consumers.
 
 use aws_sdk_kinesis::types::ConsumerStatus;
 
@@ -22,7 +22,7 @@ pub(crate) async fn a_registered_consumer_is_described_and_listed(at: Endpoint) 
     Ok(())
 }
 
-pub(crate) async fn a_consumer_name_is_taken_once(at: Endpoint) -> Outcome {
+pub(crate) async fn a_duplicate_consumer_name_is_rejected(at: Endpoint) -> Outcome {
     let name = at.stream(1).await?;
     let stream = at.arn(&name).await?;
     at.consumer(&stream, "c").await?;
@@ -39,7 +39,7 @@ pub(crate) async fn an_unknown_consumer_is_not_found(at: Endpoint) -> Outcome {
     Ok(())
 }
 
-pub(crate) async fn a_deregistered_consumer_is_gone(at: Endpoint) -> Outcome {
+pub(crate) async fn a_deregistered_consumer_is_not_found(at: Endpoint) -> Outcome {
     let name = at.stream(1).await?;
     let stream = at.arn(&name).await?;
     let consumer = at.consumer(&stream, "c").await?;

@@ -1,4 +1,4 @@
-//! An endpoint under test, and what cases do with it again and again.
+//! An endpoint under test, and operations that many cases share.
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +18,7 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
 use multilangd::local::kinesis::{Kinesis, Options};
 
-/// Why a case failed.
+/// The reason why a case failed.
 #[derive(Debug)]
 pub(crate) struct Failure(pub(crate) String);
 
@@ -60,12 +60,12 @@ macro_rules! ensure_eq {
 }
 pub(crate) use ensure_eq;
 
-/// What was expected to be there.
+/// Unwraps a field of a response; the error names the missing field.
 pub(crate) fn some<T>(value: Option<T>, what: &str) -> Result<T, Failure> {
     value.ok_or_else(|| Failure(format!("{what} is missing")))
 }
 
-/// Code and message of a refusal.
+/// The error code and message of a call that must be rejected.
 pub(crate) fn refused<T: Debug, E, R>(answer: Result<T, SdkError<E, R>>) -> Result<(String, String), Failure>
 where
     E: ProvideErrorMetadata + Debug,
@@ -81,8 +81,8 @@ where
     }
 }
 
-/// Gives requests the look of signed ones, without which kinesis-local refuses them. Neither endpoint
-/// checks more.
+/// Adds the headers of a signed request, without which kinesis-local rejects it. Neither endpoint verifies the
+/// signature.
 #[derive(Debug)]
 struct LooksSigned;
 
@@ -136,13 +136,13 @@ impl Endpoint {
         Self::new(&kinesis.url())
     }
 
-    /// A stream name that nothing else uses.
+    /// A stream name that no other case uses.
     pub(crate) fn name(&self) -> String {
         let number = NAMES.fetch_add(1, Ordering::SeqCst);
         format!("contract-{}-{number}", std::process::id())
     }
 
-    /// A stream of `shards` shards that is ready.
+    /// Creates a stream with `shards` shards, waits until it is active, and returns its name.
     pub(crate) async fn stream(&self, shards: i32) -> Result<String, Failure> {
         let name = self.name();
         self.client.create_stream().stream_name(&name).shard_count(shards).send().await?;
@@ -150,7 +150,7 @@ impl Endpoint {
         Ok(name)
     }
 
-    /// Asks until the stream is active.
+    /// Polls until the stream is active.
     pub(crate) async fn ready(&self, name: &str) -> Outcome {
         for _ in 0..10_000 {
             let answer = self.client.describe_stream_summary().stream_name(name).send().await?;
@@ -167,7 +167,7 @@ impl Endpoint {
         Ok(answer.shards.unwrap_or_default())
     }
 
-    /// Puts a record; its sequence number.
+    /// Puts a record and returns its sequence number.
     pub(crate) async fn put(&self, stream: &str, data: &str) -> Result<String, Failure> {
         let answer = self
             .client
@@ -196,7 +196,7 @@ impl Endpoint {
         Ok(some(answer.stream_description_summary, "the summary")?.stream_arn)
     }
 
-    /// Registers a consumer, and asks until it is active; its ARN.
+    /// Registers a consumer, polls until it is active, and returns its ARN.
     pub(crate) async fn consumer(&self, stream_arn: &str, name: &str) -> Result<String, Failure> {
         let register = self.client.register_stream_consumer().stream_arn(stream_arn).consumer_name(name);
         let arn = some(register.send().await?.consumer, "the consumer")?.consumer_arn;
@@ -239,7 +239,7 @@ impl Endpoint {
         some(answer.shard_iterator, "the iterator")
     }
 
-    /// Everything in a shard from its beginning to its tip or end.
+    /// Reads a shard from its beginning to its tip or end.
     pub(crate) async fn read_all(&self, stream: &str, shard: &str) -> Result<Vec<Record>, Failure> {
         let mut iterator = self.iterator(stream, shard, ShardIteratorType::TrimHorizon).await?;
         let mut records = Vec::new();
@@ -255,7 +255,7 @@ impl Endpoint {
     }
 }
 
-/// Data of a record as text.
+/// A record's data as text.
 pub(crate) fn text(record: &Record) -> String {
     String::from_utf8_lossy(record.data.as_ref()).into_owned()
 }
@@ -264,7 +264,7 @@ pub(crate) fn texts(records: &[Record]) -> Vec<String> {
     records.iter().map(text).collect()
 }
 
-/// An endpoint of our own, with the options of a case.
+/// Starts an embedded endpoint with the options of a case.
 pub(crate) async fn ours(options: Options) -> Kinesis {
     match Kinesis::start(options).await {
         Ok(kinesis) => kinesis,

@@ -5,8 +5,7 @@ use aws_sdk_kinesis::types::{ShardFilter, ShardFilterType};
 
 use crate::endpoint::{Endpoint, Failure, Outcome, ensure_eq, refused};
 
-/// 0 was split into 1 and 2, and those merged into 3. The times are those of the two changes, as
-/// nearly as the arrival of a record before each tells.
+/// Creates a stream whose shard 0 is split into 1 and 2, which are then merged into 3. Returns its name.
 async fn resharded(at: &Endpoint) -> Result<String, Failure> {
     let name = at.stream(1).await?;
     at.split(&name, "shardId-000000000000", "170141183460469231731687303715884105728").await?;
@@ -35,13 +34,13 @@ pub(crate) async fn at_latest_shows_the_open_shards(at: Endpoint) -> Outcome {
     Ok(())
 }
 
-pub(crate) async fn at_trim_horizon_shows_the_shards_of_the_beginning(at: Endpoint) -> Outcome {
+pub(crate) async fn at_trim_horizon_shows_the_initial_shards(at: Endpoint) -> Outcome {
     let name = resharded(&at).await?;
     ensure_eq!(shown(&at, &name, filter(ShardFilterType::AtTrimHorizon)).await?, [0]);
     Ok(())
 }
 
-pub(crate) async fn from_trim_horizon_shows_everything_kept(at: Endpoint) -> Outcome {
+pub(crate) async fn from_trim_horizon_shows_all_retained_shards(at: Endpoint) -> Outcome {
     let name = resharded(&at).await?;
     ensure_eq!(shown(&at, &name, filter(ShardFilterType::FromTrimHorizon)).await?, [0, 1, 2, 3]);
     Ok(())
@@ -62,7 +61,7 @@ pub(crate) async fn a_time_before_the_stream_is_its_beginning(at: Endpoint) -> O
     Ok(())
 }
 
-pub(crate) async fn a_filter_needs_what_its_type_needs(at: Endpoint) -> Outcome {
+pub(crate) async fn a_filter_without_its_required_field_is_rejected(at: Endpoint) -> Outcome {
     let name = at.stream(1).await?;
     for kind in [ShardFilterType::AfterShardId, ShardFilterType::AtTimestamp, ShardFilterType::FromTimestamp]
     {

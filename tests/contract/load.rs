@@ -1,4 +1,4 @@
-//! Concurrent writers and tailing readers: nothing missed, nothing twice, everything in order.
+//! Concurrent writers and readers at the tip: no record is missed, duplicated or out of order.
 
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ const WRITERS: usize = 8;
 const RECORDS: usize = 200_000;
 const BATCH: usize = 500;
 
+/// Puts the records of one writer and returns them in order.
 async fn write(at: Endpoint, stream: String, writer: usize) -> Result<Vec<String>, Failure> {
     let mut numbers = Vec::new();
     for batch in 0..RECORDS / WRITERS / BATCH {
@@ -32,7 +33,7 @@ async fn write(at: Endpoint, stream: String, writer: usize) -> Result<Vec<String
     Ok(numbers)
 }
 
-/// Tails a shard until `all` records were seen in all shards together.
+/// Reads a shard at its tip until the readers of all shards together have read `all` records.
 async fn tail(
     at: Endpoint,
     stream: String,
@@ -79,7 +80,7 @@ async fn load(at: Endpoint) -> Outcome {
     while let Some(seen) = readers.join_next().await {
         let seen = seen.map_err(|error| Failure(error.to_string()))??;
         ensure!(seen.is_sorted_by(|a, b| a.0 < b.0), "a shard's records are out of order");
-        // One writer's records of one partition key are in the order in which it put them.
+        // The records of one writer with one partition key arrive in the order in which it put them.
         let mut last = std::collections::BTreeMap::new();
         for (_, text) in &seen {
             let (writer, record) = some(text.split_once(':'), "a record's number")?;
@@ -97,7 +98,7 @@ async fn load(at: Endpoint) -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_hundred_thousand_records_by_eight_writers_are_tailed_without_loss() {
+async fn concurrent_writers_and_readers_lose_and_reorder_nothing() {
     let kinesis = ours(Options::default()).await;
     let done = tokio::time::timeout(Duration::from_secs(120), load(Endpoint::of(&kinesis))).await;
     assert_eq!(kinesis.total_records(), 200_000);

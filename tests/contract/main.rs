@@ -1,14 +1,13 @@
-//! Contracts: of a Kinesis endpoint, as far as a consumer can tell, and of a lease table.
+//! Contracts of a Kinesis endpoint, as far as a consumer can observe it, and of a lease table.
 //!
-//! - `suite`: the table of cases that hold for any endpoint. Each runs against ours as a test of its
-//!   own name, and all of them against npm's kinesis-local when `MULTILANGD_KINESIS_LOCAL` names one,
-//!   where known differences must show.
-//! - `streams`, `shards`, `filters`, `reading`, `writing`, `consumers`, `subscribing`, `wire`: the
-//!   cases.
-//! - `ours`, `ours_subscribing`, `restart`, `load`: what only ours is asked for: faults, expiry,
-//!   limits, shortened times, the data folder, HTTP/2, many records.
-//! - `pages`: what the local endpoints refuse because a web page may have sent it.
-//! - `tables`, `state`: the contracts of a lease table and of the rows beside the leases, on every
+//! - `suite`: the table of cases that hold for any endpoint. Each runs against the embedded endpoint as a test
+//!   of its own. All of them run against npm's kinesis-local if `MULTILANGD_KINESIS_LOCAL` contains its URL;
+//!   there the known differences must show.
+//! - `streams`, `shards`, `filters`, `reading`, `writing`, `consumers`, `subscribing`, `wire`: the cases.
+//! - `ours`, `ours_subscribing`, `restart`, `load`: requirements on the embedded endpoint only: injected
+//!   faults, expiry, limits, shortened times, the data folder, HTTP/2, many records.
+//! - `pages`: requests that the local endpoints reject because a web page may have sent them.
+//! - `tables`, `state`: the contracts of a lease table and of the rows beside the leases, for every
 //!   implementation.
 
 mod consumers;

@@ -1,4 +1,4 @@
-//! What only our endpoint is asked for: its start, faults, expiry, limits, HTTP/2.
+//! Requirements on the embedded endpoint only: its start, injected faults, expiry, limits, HTTP/2.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::wire::{CBOR, call};
 
 const FIRST: &str = "shardId-000000000000";
 
-/// Runs a test body against an endpoint of its own, and stops the endpoint.
+/// Runs a test body against an endpoint of its own, then stops the endpoint.
 pub(crate) async fn with(
     options: Options,
     body: impl AsyncFnOnce(&Kinesis, &Endpoint) -> Result<(), Failure>,
@@ -31,7 +31,7 @@ pub(crate) async fn with(
 }
 
 #[tokio::test]
-async fn only_loopback_addresses_are_listened_on() {
+async fn only_loopback_addresses_are_accepted_for_listening() {
     let address: SocketAddr = "0.0.0.0:0".parse().unwrap();
     let error = Kinesis::start(Options { address, ..Options::default() }).await.unwrap_err();
     assert!(matches!(error, Error::NotLoopback { .. }), "{error}");
@@ -39,7 +39,7 @@ async fn only_loopback_addresses_are_listened_on() {
 }
 
 #[tokio::test]
-async fn a_taken_port_is_named() {
+async fn a_port_in_use_is_named() {
     let first = ours(Options::default()).await;
     let taken = Options { address: first.address(), ..Options::default() };
     let error = Kinesis::start(taken).await.unwrap_err();
@@ -49,7 +49,7 @@ async fn a_taken_port_is_named() {
 }
 
 #[tokio::test]
-async fn refusals_are_worded_as_awss_are() {
+async fn error_messages_equal_those_of_aws() {
     with(Options::default(), async |_, at| {
         let (_, message) = refused(at.client.describe_stream().stream_name("none").send().await)?;
         ensure_eq!(message, "Stream none under account 000000000000 not found.");
@@ -66,7 +66,7 @@ async fn refusals_are_worded_as_awss_are() {
 }
 
 #[tokio::test]
-async fn a_throttle_hits_the_calls_it_names() {
+async fn injected_throttle_applies_to_its_calls_only() {
     with(Options::default(), async |kinesis, at| {
         let name = at.stream(1).await?;
         let fault = Fault::on(Operation::GetRecords, Effect::Throttle).stream(&name).shard(FIRST);
@@ -82,7 +82,7 @@ async fn a_throttle_hits_the_calls_it_names() {
 }
 
 #[tokio::test]
-async fn a_failure_carries_nothing_out() {
+async fn injected_failure_has_no_effect_on_the_stream() {
     with(Options::default(), async |kinesis, at| {
         let name = at.stream(1).await?;
         kinesis.faults().add(Fault::on(Operation::PutRecord, Effect::Fail));
@@ -98,7 +98,7 @@ async fn a_failure_carries_nothing_out() {
 }
 
 #[tokio::test]
-async fn a_lost_answer_is_of_a_call_that_was_carried_out() {
+async fn injected_lost_response_follows_an_executed_call() {
     with(Options::default(), async |kinesis, at| {
         let name = at.stream(1).await?;
         kinesis.faults().add(Fault::on(Operation::PutRecord, Effect::LoseAnswer).times(1));
@@ -110,7 +110,7 @@ async fn a_lost_answer_is_of_a_call_that_was_carried_out() {
 }
 
 #[tokio::test]
-async fn a_delay_comes_before_the_call() {
+async fn injected_delay_precedes_the_call() {
     with(Options::default(), async |kinesis, at| {
         let name = at.stream(1).await?;
         let delay = Duration::from_millis(200);
@@ -124,7 +124,7 @@ async fn a_delay_comes_before_the_call() {
 }
 
 #[tokio::test]
-async fn one_shard_of_a_batch_can_be_throttled() {
+async fn throttle_of_one_shard_fails_part_of_a_batch() {
     with(Options::default(), async |kinesis, at| {
         let name = at.stream(2).await?;
         let fault = Fault::on(Operation::PutRecords, Effect::Throttle).shard(FIRST);
@@ -193,12 +193,12 @@ async fn paging_tokens_expire() {
 }
 
 #[tokio::test]
-async fn the_limits_of_a_shard_hold_when_switched_on() {
+async fn shard_limits_apply_when_enabled() {
     with(Options { service_limits: true, ..Options::default() }, async |_, at| {
         let name = at.stream(1).await?;
         let iterator = at.iterator(&name, FIRST, ShardIteratorType::TrimHorizon).await?;
         let mut refusals = 0;
-        // Faster than five a second, however slow the machine.
+        // More than five calls per second, however slow the machine is.
         for calls in futures_of(10, || at.client.get_records().shard_iterator(&iterator).send()).await {
             refusals += usize::from(calls.is_err());
         }
@@ -221,7 +221,7 @@ async fn the_limits_of_a_shard_hold_when_switched_on() {
     .await;
 }
 
-/// The answers of `count` calls made at once.
+/// The responses of `count` concurrent calls.
 async fn futures_of<F>(count: usize, call: impl Fn() -> F) -> Vec<F::Output>
 where
     F: Future + Send + 'static,
@@ -232,7 +232,7 @@ where
 }
 
 #[tokio::test]
-async fn a_stream_can_take_its_time_to_become_active() {
+async fn stream_with_a_creation_delay_becomes_active_later() {
     let options = Options { creation_delay: Duration::from_millis(200), ..Options::default() };
     with(options, async |_, at| {
         let name = at.name();
@@ -249,17 +249,17 @@ async fn a_stream_can_take_its_time_to_become_active() {
 }
 
 #[tokio::test]
-async fn a_body_larger_than_any_request_is_refused() {
+async fn oversized_request_body_is_rejected() {
     with(Options::default(), async |_, at| {
         let answer = call(at, "PutRecords", CBOR, &vec![0; 17 << 20]).await;
-        // The refusal may come while the client still sends, which then finds the connection closed.
+        // The rejection may arrive while the client still sends, which then finds the connection closed.
         ensure!(answer.is_err() || answer.is_ok_and(|answer| answer.status == 413), "it was taken");
         at.stream(1).await.map(|_| ())
     })
     .await;
 }
 
-/// One frame of HTTP/2.
+/// Encodes an HTTP/2 frame.
 fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap_or(0).to_be_bytes();
     let mut out = vec![length[1], length[2], length[3], kind, flags, 0, 0, 0, stream];
@@ -267,7 +267,7 @@ fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A header as a literal that is not indexed, in the plainest form HPACK has.
+/// Encodes a header as an HPACK literal without indexing.
 fn header(name: &str, value: &str) -> Vec<u8> {
     let mut out = vec![0];
     for text in [name, value] {
@@ -278,7 +278,7 @@ fn header(name: &str, value: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn http_2_with_prior_knowledge_is_spoken_on_the_same_port() {
+async fn http_2_with_prior_knowledge_is_supported() {
     with(Options::default(), async |kinesis, _| {
         let mut stream = TcpStream::connect(kinesis.address()).await?;
         let mut out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
@@ -302,7 +302,7 @@ async fn http_2_with_prior_knowledge_is_spoken_on_the_same_port() {
             let mut payload = vec![0; usize::try_from(length).unwrap_or(0)];
             stream.read_exact(&mut payload).await?;
             match head[3] {
-                // The first header of the answer is its status, 200 by its place in the table.
+                // The first header of the response is its status, 200, as index 8 of the HPACK static table.
                 1 => ensure_eq!(payload.first(), Some(&0x88)),
                 0 => {
                     let body = String::from_utf8_lossy(&payload).into_owned();

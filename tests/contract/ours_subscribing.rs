@@ -1,4 +1,4 @@
-//! Subscriptions of our endpoint with shortened times: renewal, displacement, faults.
+//! Subscriptions of the embedded endpoint with shortened times: renewal, displacement, injected faults.
 
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use crate::endpoint::{Failure, ensure, ensure_eq};
 use crate::ours::with;
 use crate::subscribing::{FIRST, event, position, subscribe, take};
 
+/// Options with a short subscription duration.
 fn short() -> Options {
     Options {
         subscription_length: Duration::from_millis(100),
@@ -17,7 +18,7 @@ fn short() -> Options {
     }
 }
 
-/// Records 0 to `count` are put while a reader renews its subscription again and again.
+/// A reader renews its subscription repeatedly while records 0 to `count` are put.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn renewed_subscriptions_have_no_gap_and_no_duplicate() {
     const COUNT: usize = 2000;
@@ -57,7 +58,7 @@ async fn renewed_subscriptions_have_no_gap_and_no_duplicate() {
 }
 
 #[tokio::test]
-async fn the_continuation_of_an_event_without_records_misses_nothing() {
+async fn continuation_of_an_empty_event_misses_no_record() {
     with(short(), async |_, at| {
         let name = at.stream(1).await?;
         let consumer = at.consumer(&at.arn(&name).await?, "c").await?;
@@ -78,7 +79,7 @@ async fn the_continuation_of_an_event_without_records_misses_nothing() {
 }
 
 #[tokio::test]
-async fn a_later_subscription_displaces_the_first() {
+async fn later_subscription_displaces_the_first() {
     let options = Options { subscription_cooldown: Duration::ZERO, ..Options::default() };
     with(options, async |_, at| {
         let name = at.stream(1).await?;
@@ -93,7 +94,10 @@ async fn a_later_subscription_displaces_the_first() {
                 Err(Failure(why)) => break Some(why),
             }
         };
-        ensure!(error.is_some_and(|why| why.contains("ResourceInUseException")), "not told why");
+        ensure!(
+            error.is_some_and(|why| why.contains("ResourceInUseException")),
+            "the error does not name the cause"
+        );
         at.put(&name, "one").await?;
         ensure_eq!(take(&mut second, 1).await?.0, ["one"]);
         Ok(())
@@ -102,7 +106,7 @@ async fn a_later_subscription_displaces_the_first() {
 }
 
 #[tokio::test]
-async fn a_dropped_subscription_breaks_off() {
+async fn injected_drop_ends_the_subscription_with_an_error() {
     let options = Options { subscription_cooldown: Duration::ZERO, ..Options::default() };
     with(options, async |kinesis, at| {
         let name = at.stream(1).await?;
@@ -120,7 +124,7 @@ async fn a_dropped_subscription_breaks_off() {
 }
 
 #[tokio::test]
-async fn a_consumer_that_goes_loses_its_subscription() {
+async fn deregistered_consumer_loses_its_subscription() {
     with(Options::default(), async |_, at| {
         let name = at.stream(1).await?;
         let consumer = at.consumer(&at.arn(&name).await?, "c").await?;
@@ -142,7 +146,7 @@ async fn a_consumer_that_goes_loses_its_subscription() {
 }
 
 #[tokio::test]
-async fn a_quiet_subscription_has_heartbeats() {
+async fn subscription_without_records_receives_empty_events() {
     let options = Options { heartbeat: Duration::from_millis(20), ..Options::default() };
     with(options, async |_, at| {
         let name = at.stream(1).await?;

@@ -1,5 +1,6 @@
-//! A web page in a developer's browser can do nothing to the local endpoints. They know no users, so that a
-//! request of a page, or under a name that somebody else may have made to point here, is refused.
+//! A web page in a developer's browser cannot use the local endpoints. They have no authentication, so they
+//! reject requests from a page (`Origin`) and requests with a host name that somebody else may have pointed at
+//! loopback (DNS rebinding).
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,14 +11,14 @@ use multilangd::local::tables::Tables;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// An endpoint, and a call of it that succeeds.
+/// An endpoint, and a call that succeeds on it.
 struct Target {
     address: String,
     action: &'static str,
 }
 
 impl Target {
-    /// Sends the call with these lines of a head, which must have the host; the answer.
+    /// Sends the call with the given header lines, which must include `Host`, and returns the response.
     async fn answer(&self, method: &str, lines: &[u8]) -> String {
         let mut request = format!(
             "{method} / HTTP/1.1\r\ncontent-type: application/x-amz-json-1.1\r\nx-amz-target: {}\r\n\
@@ -59,7 +60,7 @@ fn status(answer: &str) -> &str {
 }
 
 #[tokio::test]
-async fn call_by_an_address_or_a_local_name_is_answered() {
+async fn call_by_address_or_local_name_is_accepted() {
     let (kinesis, tables) = endpoints().await;
     for target in targets(&kinesis, &tables) {
         for host in [target.address.as_str(), "localhost:1", "[::1]", "host.docker.internal:4567"] {
@@ -71,7 +72,7 @@ async fn call_by_an_address_or_a_local_name_is_answered() {
 }
 
 #[tokio::test]
-async fn call_of_a_page_or_by_another_name_is_refused_without_cors_headers() {
+async fn call_from_a_page_or_foreign_host_is_rejected() {
     let (kinesis, tables) = endpoints().await;
     for target in targets(&kinesis, &tables) {
         for lines in [
@@ -90,7 +91,7 @@ async fn call_of_a_page_or_by_another_name_is_refused_without_cors_headers() {
                 assert!(["400", "403"].contains(&status(&answer)), "{method} {shown}: {answer}");
                 assert!(!answer.contains("access-control"), "{method} {shown}: {answer}");
                 let named = answer.contains("accessdeniedexception");
-                assert!(method != "POST" || named, "the client is not told why: {shown}: {answer}");
+                assert!(method != "POST" || named, "the response does not name the cause: {shown}: {answer}");
             }
         }
     }

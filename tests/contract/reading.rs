@@ -1,4 +1,4 @@
-//! Iterators and GetRecords.
+//! Shard iterators and GetRecords.
 
 use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types::ShardIteratorType;
@@ -22,7 +22,7 @@ pub(crate) async fn records_are_read_as_they_were_put(at: Endpoint) -> Outcome {
     Ok(())
 }
 
-pub(crate) async fn the_end_of_a_shard_names_its_children_and_no_iterator(at: Endpoint) -> Outcome {
+pub(crate) async fn end_of_a_shard_returns_children_and_no_iterator(at: Endpoint) -> Outcome {
     let name = at.stream(1).await?;
     at.put(&name, "one").await?;
     at.split(&name, FIRST, "1000").await?;
@@ -45,7 +45,7 @@ pub(crate) async fn the_end_of_a_shard_names_its_children_and_no_iterator(at: En
     Ok(())
 }
 
-pub(crate) async fn the_child_of_a_merge_names_both_parents_at_either_end(at: Endpoint) -> Outcome {
+pub(crate) async fn end_of_either_merged_parent_returns_the_child(at: Endpoint) -> Outcome {
     let name = at.stream(2).await?;
     at.merge(&name, FIRST, SECOND).await?;
     for shard in [FIRST, SECOND] {
@@ -80,7 +80,7 @@ async fn from(
     Ok(texts(&answer.records))
 }
 
-pub(crate) async fn reading_starts_at_or_after_a_number(at: Endpoint) -> Outcome {
+pub(crate) async fn at_and_after_sequence_number_start_reading_there(at: Endpoint) -> Outcome {
     let name = at.stream(1).await?;
     let first = at.put(&name, "one").await?;
     let last = at.put(&name, "two").await?;
@@ -96,7 +96,7 @@ pub(crate) async fn reading_starts_at_or_after_a_number(at: Endpoint) -> Outcome
     Ok(())
 }
 
-pub(crate) async fn latest_shows_what_comes_after_it(at: Endpoint) -> Outcome {
+pub(crate) async fn latest_shows_only_later_records(at: Endpoint) -> Outcome {
     let name = at.stream(1).await?;
     at.put(&name, "before").await?;
     let iterator = at.iterator(&name, FIRST, ShardIteratorType::Latest).await?;
@@ -107,7 +107,7 @@ pub(crate) async fn latest_shows_what_comes_after_it(at: Endpoint) -> Outcome {
     Ok(())
 }
 
-pub(crate) async fn a_time_starts_with_the_first_record_not_before_it(at: Endpoint) -> Outcome {
+pub(crate) async fn at_timestamp_starts_with_the_first_later_record(at: Endpoint) -> Outcome {
     let name = at.stream(1).await?;
     at.put(&name, "one").await?;
     at.put(&name, "two").await?;
@@ -131,7 +131,7 @@ pub(crate) async fn a_time_starts_with_the_first_record_not_before_it(at: Endpoi
     Ok(())
 }
 
-pub(crate) async fn a_time_to_come_is_refused(at: Endpoint) -> Outcome {
+pub(crate) async fn a_future_timestamp_is_rejected(at: Endpoint) -> Outcome {
     let name = at.stream(1).await?;
     let answer = at
         .client
@@ -146,7 +146,7 @@ pub(crate) async fn a_time_to_come_is_refused(at: Endpoint) -> Outcome {
     Ok(())
 }
 
-pub(crate) async fn an_iterator_type_takes_what_belongs_to_it(at: Endpoint) -> Outcome {
+pub(crate) async fn an_iterator_type_requires_exactly_its_fields(at: Endpoint) -> Outcome {
     let name = at.stream(1).await?;
     let number = at.put(&name, "one").await?;
     let iterator = |kind: ShardIteratorType, number: Option<&str>| {
@@ -170,7 +170,7 @@ pub(crate) async fn an_iterator_type_takes_what_belongs_to_it(at: Endpoint) -> O
     Ok(())
 }
 
-pub(crate) async fn a_number_of_another_shard_is_refused(at: Endpoint) -> Outcome {
+pub(crate) async fn a_sequence_number_of_another_shard_is_rejected(at: Endpoint) -> Outcome {
     let name = at.stream(2).await?;
     let put = at.put_with_hash_key(&name, "0", "one").await?;
     for (shard, number) in [(SECOND, put.as_str()), (FIRST, "1234")] {
@@ -188,7 +188,7 @@ pub(crate) async fn a_number_of_another_shard_is_refused(at: Endpoint) -> Outcom
     Ok(())
 }
 
-pub(crate) async fn a_limit_is_kept_and_the_rest_follows(at: Endpoint) -> Outcome {
+pub(crate) async fn limited_read_is_continued_by_the_next_iterator(at: Endpoint) -> Outcome {
     let name = at.stream(1).await?;
     for data in ["one", "two", "three"] {
         at.put(&name, data).await?;
@@ -204,7 +204,7 @@ pub(crate) async fn a_limit_is_kept_and_the_rest_follows(at: Endpoint) -> Outcom
     Ok(())
 }
 
-pub(crate) async fn what_is_no_iterator_is_refused(at: Endpoint) -> Outcome {
+pub(crate) async fn an_invalid_iterator_is_rejected(at: Endpoint) -> Outcome {
     let answer = at.client.get_records().shard_iterator("AAAA").send().await;
     ensure_eq!(refused(answer)?.0, "InvalidArgumentException");
     let name = at.stream(1).await?;
@@ -215,7 +215,7 @@ pub(crate) async fn what_is_no_iterator_is_refused(at: Endpoint) -> Outcome {
     Ok(())
 }
 
-pub(crate) async fn an_empty_open_shard_always_gives_a_next_iterator(at: Endpoint) -> Outcome {
+pub(crate) async fn an_empty_open_shard_always_returns_a_next_iterator(at: Endpoint) -> Outcome {
     let name = at.stream(1).await?;
     let mut iterator = at.iterator(&name, FIRST, ShardIteratorType::TrimHorizon).await?;
     for _ in 0..3 {
@@ -227,7 +227,7 @@ pub(crate) async fn an_empty_open_shard_always_gives_a_next_iterator(at: Endpoin
     Ok(())
 }
 
-pub(crate) async fn an_answer_holds_ten_mebibytes_and_the_rest_follows(at: Endpoint) -> Outcome {
+pub(crate) async fn a_response_holds_at_most_ten_mebibytes(at: Endpoint) -> Outcome {
     let name = at.stream(1).await?;
     let data = "x".repeat(1024 * 1024 - 1);
     for _ in 0..11 {
@@ -235,7 +235,7 @@ pub(crate) async fn an_answer_holds_ten_mebibytes_and_the_rest_follows(at: Endpo
     }
     let iterator = at.iterator(&name, FIRST, ShardIteratorType::TrimHorizon).await?;
     let first = at.client.get_records().shard_iterator(iterator).send().await?;
-    // Whether the tenth still fits depends on what else is counted.
+    // Whether the tenth record fits depends on which bytes AWS counts besides the data.
     ensure!((9..=10).contains(&first.records.len()), "{} records", first.records.len());
     let next = some(first.next_shard_iterator, "the next iterator")?;
     let second = at.client.get_records().shard_iterator(next).send().await?;

@@ -1,4 +1,4 @@
-//! The data folder: what one run kept, the next one has.
+//! The data folder: state that persists across runs.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -13,7 +13,7 @@ use crate::endpoint::{Endpoint, Failure, Outcome, ensure_eq, ours, some, texts};
 
 const FIRST: &str = "shardId-000000000000";
 
-/// A folder that is removed at the end.
+/// A temporary folder, removed on drop.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -33,6 +33,7 @@ impl Drop for Folder {
     }
 }
 
+/// Runs a test body against an endpoint on the folder, then stops the endpoint.
 async fn run(folder: &Folder, body: impl AsyncFnOnce(&Endpoint) -> Outcome) {
     let kinesis = ours(folder.options()).await;
     let outcome = body(&Endpoint::of(&kinesis)).await;
@@ -86,7 +87,7 @@ async fn streams_records_consumers_and_iterators_survive_a_restart() {
 }
 
 #[tokio::test]
-async fn a_folder_is_used_by_one_endpoint_at_a_time() {
+async fn data_folder_in_use_stops_a_second_endpoint() {
     let folder = Folder::new();
     let first = ours(folder.options()).await;
     let error = Kinesis::start(folder.options()).await.unwrap_err();
@@ -96,7 +97,7 @@ async fn a_folder_is_used_by_one_endpoint_at_a_time() {
 }
 
 #[tokio::test]
-async fn a_damaged_file_stops_the_start_and_is_named() {
+async fn damaged_file_stops_the_start_and_is_named() {
     let folder = Folder::new();
     run(&folder, async |at| at.stream(1).await.map(|_| ())).await;
     let journal = folder.0.join("journal.log");
@@ -109,7 +110,7 @@ async fn a_damaged_file_stops_the_start_and_is_named() {
 }
 
 #[tokio::test]
-async fn journal_without_its_end_is_damage_even_after_a_killed_run() {
+async fn truncated_journal_is_damage_after_a_killed_run() {
     let folder = Folder::new();
     let journal = folder.0.join("journal.log");
     let kinesis = ours(folder.options()).await;
@@ -123,7 +124,7 @@ async fn journal_without_its_end_is_damage_even_after_a_killed_run() {
     let other = at.stream(1).await.unwrap();
     at.put(&other, "two").await.unwrap();
     kinesis.stop().await;
-    // A killed run writes down nothing about the length of the files.
+    // A killed run does not record the length of its files.
     std::fs::remove_file(folder.0.join("closed")).unwrap();
     let whole = std::fs::read(&journal).unwrap();
     for (content, missing) in
@@ -139,11 +140,11 @@ async fn journal_without_its_end_is_damage_even_after_a_killed_run() {
     ours(folder.options()).await.stop().await;
 }
 
-/// Names the folder to the process that is going to be killed.
+/// Environment variable with the folder for the process that will be killed.
 const VICTIM: &str = "MULTILANGD_CONTRACT_VICTIM";
 const WRITERS: usize = 4;
 
-/// Not a test of its own: the process that the next one starts and kills.
+/// Not a test in itself: the body of the process that the next test starts and kills.
 #[tokio::test]
 async fn victim() {
     let Ok(folder) = std::env::var(VICTIM) else {
@@ -151,13 +152,13 @@ async fn victim() {
     };
     let kinesis = ours(Options { data: Some(folder.into()), ..Options::default() }).await;
     println!("\nlistening {}", kinesis.url());
-    // Should nobody kill it, it ends when the process that started it does.
+    // If it is not killed, it ends together with the process that started it.
     let wait = || std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
     tokio::task::spawn_blocking(wait).await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_acknowledged_survives_the_killing_of_the_process() {
+async fn acknowledged_records_survive_a_kill_of_the_process() {
     let folder = Folder::new();
     let mut victim = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "restart::victim", "--nocapture"])
@@ -176,20 +177,20 @@ async fn what_was_acknowledged_survives_the_killing_of_the_process() {
     };
     let at = Endpoint::new(&url);
     let name = at.stream(2).await.unwrap();
-    let (told, mut count) = tokio::sync::mpsc::unbounded_channel();
+    let (progress, mut count) = tokio::sync::mpsc::unbounded_channel();
     let mut writers = JoinSet::new();
     for writer in 0..WRITERS {
-        let (at, name, told) = (at.clone(), name.clone(), told.clone());
+        let (at, name, progress) = (at.clone(), name.clone(), progress.clone());
         writers.spawn(async move {
             let mut acknowledged = Vec::new();
-            // Until the endpoint is gone.
+            // Writes until the endpoint is killed.
             loop {
                 let data = format!("{writer}:{}:{}", acknowledged.len(), "x".repeat(20_000));
                 let Ok(number) = at.put(&name, &data).await else {
                     return acknowledged;
                 };
                 acknowledged.push((number, data));
-                told.send(()).unwrap_or_default();
+                progress.send(()).unwrap_or_default();
             }
         });
     }
@@ -209,7 +210,7 @@ async fn what_was_acknowledged_survives_the_killing_of_the_process() {
         for (number, data) in &acknowledged {
             crate::endpoint::ensure!(kept.get(number) == Some(data), "{number} is lost or altered");
         }
-        // At most one put of each writer was carried out without being acknowledged.
+        // Each writer can have at most one put that was executed but not acknowledged.
         crate::endpoint::ensure!(kept.len() <= acknowledged.len() + WRITERS, "{} kept", kept.len());
         Ok(())
     })

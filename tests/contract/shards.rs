@@ -1,4 +1,4 @@
-//! Shards: listing, splitting, merging, scaling.
+//! Shards: ListShards, SplitShard, MergeShards, UpdateShardCount.
 
 use aws_sdk_kinesis::types::{ScalingType, Shard};
 
@@ -23,7 +23,8 @@ fn range(shard: &Shard) -> Result<(u128, u128), Failure> {
     Ok((number(&range.starting_hash_key)?, number(&range.ending_hash_key)?))
 }
 
-/// Open shards cover the space, and every closed one has children above its numbers.
+/// Checks that the open shards cover the hash key space and that each closed shard has children with higher
+/// sequence numbers.
 fn check_lineage(shards: &[Shard]) -> Outcome {
     let mut open = Vec::new();
     for shard in shards {
@@ -50,7 +51,7 @@ fn check_lineage(shards: &[Shard]) -> Outcome {
     Ok(())
 }
 
-pub(crate) async fn a_split_shard_has_two_children_that_share_its_range(at: Endpoint) -> Outcome {
+pub(crate) async fn a_split_shard_has_two_children_covering_its_range(at: Endpoint) -> Outcome {
     let name = at.stream(1).await?;
     at.split(&name, FIRST, HALF).await?;
     let shards = at.shards(&name).await?;
@@ -90,14 +91,14 @@ pub(crate) async fn a_closed_shard_is_not_split_again(at: Endpoint) -> Outcome {
     at.split(&name, FIRST, HALF).await?;
     let again =
         at.client.split_shard().stream_name(&name).shard_to_split(FIRST).new_starting_hash_key("1000");
-    // AWS documents both without saying which is for this.
+    // AWS documents both error codes without saying which one applies here.
     let (code, _) = refused(again.send().await)?;
     ensure!(code == "InvalidArgumentException" || code == "ResourceInUseException", "{code}");
     ensure_eq!(at.shards(&name).await?.len(), 3);
     Ok(())
 }
 
-pub(crate) async fn only_neighbours_are_merged(at: Endpoint) -> Outcome {
+pub(crate) async fn merge_of_non_adjacent_shards_is_rejected(at: Endpoint) -> Outcome {
     let name = at.stream(3).await?;
     let merge = at
         .client
@@ -119,7 +120,7 @@ pub(crate) async fn an_unknown_shard_is_not_found(at: Endpoint) -> Outcome {
     Ok(())
 }
 
-pub(crate) async fn scaling_leaves_uniform_shards_with_a_true_lineage(at: Endpoint) -> Outcome {
+pub(crate) async fn scaling_produces_uniform_shards_with_correct_lineage(at: Endpoint) -> Outcome {
     let name = at.stream(2).await?;
     for (current, target) in [(2, 4), (4, 3), (3, 5), (5, 3)] {
         let answer = at

@@ -1,4 +1,5 @@
-//! The rows beside the leases: the same suite on DynamoDB's API and in memory.
+//! The rows beside the leases (leader lock, worker metrics, migration state): one suite for DynamoDB's API and
+//! for the in-memory implementation.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,13 +22,15 @@ use multilangd::local::tables::Tables;
 const BOTH: [StateLocation; 2] = [StateLocation::Legacy, StateLocation::Leases];
 const NOW: i64 = 1_795_405_837_123;
 
+/// An implementation under test.
 struct Subject {
     name: &'static str,
     store: Box<dyn Store>,
-    /// Keeps the endpoint alive, and writes past the store.
+    /// Keeps the endpoint alive; the client writes rows that the implementation itself would not write.
     endpoint: Option<(Tables, aws_sdk_dynamodb::Client)>,
 }
 
+/// Creates a table with a string hash key.
 async fn make(client: &aws_sdk_dynamodb::Client, table: &str, key: &str) {
     let schema = KeySchemaElement::builder().attribute_name(key).key_type(KeyType::Hash).build().unwrap();
     let string = AttributeDefinition::builder().attribute_name(key).attribute_type(ScalarAttributeType::S);
@@ -36,7 +39,7 @@ async fn make(client: &aws_sdk_dynamodb::Client, table: &str, key: &str) {
     made.send().await.unwrap();
 }
 
-/// With the tables of earlier versions, or without them.
+/// Both implementations, with or without the tables of KCL versions before 3.5.
 async fn subjects(legacy: bool) -> Vec<Subject> {
     let endpoint = Tables::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).await.unwrap();
     let url = endpoint.url();
@@ -69,7 +72,7 @@ fn is_conflict(outcome: &Result<(), Error>) -> bool {
 }
 
 #[tokio::test]
-async fn a_lock_is_taken_kept_and_given_back_by_its_version() {
+async fn lock_is_acquired_renewed_and_released_by_its_version() {
     for Subject { name, store, .. } in &subjects(true).await {
         for place in BOTH {
             assert_eq!(store.lock(place).await, Ok(None), "{name}");
@@ -96,7 +99,7 @@ async fn a_lock_is_taken_kept_and_given_back_by_its_version() {
 }
 
 #[tokio::test]
-async fn a_lock_row_without_a_version_is_replaced() {
+async fn lock_row_without_a_version_is_replaced() {
     for Subject { name, store, endpoint } in &subjects(true).await {
         let Some((_, client)) = endpoint else { continue };
         let text = |text: &str| AttributeValue::S(text.to_owned());
@@ -113,7 +116,7 @@ async fn a_lock_row_without_a_version_is_replaced() {
 }
 
 #[tokio::test]
-async fn generations_and_stages_are_written_over_what_was_read() {
+async fn version_and_stage_writes_are_conditional() {
     let me = WorkerId::from("me");
     for Subject { name, store, .. } in &subjects(true).await {
         for place in BOTH {
@@ -144,7 +147,7 @@ async fn generations_and_stages_are_written_over_what_was_read() {
 }
 
 #[tokio::test]
-async fn reports_are_read_from_the_table_they_were_written_to() {
+async fn worker_metrics_are_read_from_the_table_written_to() {
     for Subject { name, store, .. } in &subjects(true).await {
         assert_eq!(store.legacy().await, Ok(Legacy { state: true, reports: false }), "{name}");
         store.make_reports().await.unwrap();
@@ -169,7 +172,7 @@ async fn reports_are_read_from_the_table_they_were_written_to() {
 }
 
 #[tokio::test]
-async fn rows_move_for_the_leader_alone_and_the_last_stage_is_in_both_tables() {
+async fn rows_move_only_for_the_leader() {
     let (me, other) = (WorkerId::from("me"), WorkerId::from("other"));
     for Subject { name, store, .. } in &subjects(true).await {
         let generation = Dated::first(Generation::ThreeX, Generation::Init, &me, NOW);
@@ -203,9 +206,9 @@ async fn rows_move_for_the_leader_alone_and_the_last_stage_is_in_both_tables() {
     }
 }
 
-/// What only DynamoDB can have: rows that nobody here writes.
+/// Only DynamoDB can contain rows that no worker of ours writes.
 #[tokio::test]
-async fn a_row_that_would_be_taken_for_a_lease_stays_and_one_that_was_copied_goes() {
+async fn lease_like_row_stays_and_copied_row_is_deleted() {
     let Subject { store, endpoint, .. } = subjects(true).await.pop().unwrap();
     let (_tables, client) = endpoint.unwrap();
     store.write_lock(StateLocation::Legacy, &acquire("me", "1", Over::Nothing)).await.unwrap();
@@ -234,7 +237,7 @@ async fn a_row_that_would_be_taken_for_a_lease_stays_and_one_that_was_copied_goe
 }
 
 #[tokio::test]
-async fn without_tables_of_earlier_versions_there_are_no_rows_in_them() {
+async fn missing_legacy_tables_hold_no_rows() {
     for Subject { name, store, .. } in &subjects(false).await {
         assert_eq!(store.legacy().await, Ok(Legacy::default()), "{name}");
         assert_eq!(store.lock(StateLocation::Legacy).await, Ok(None), "{name}");

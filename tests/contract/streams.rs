@@ -1,4 +1,4 @@
-//! Streams as a whole.
+//! Streams: creation, description, deletion, retention, tags.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use aws_sdk_kinesis::types::{StreamMode, StreamModeDetails, StreamStatus};
 
 use crate::endpoint::{Endpoint, Failure, Outcome, ensure, ensure_eq, refused, some};
 
-pub(crate) async fn a_new_stream_is_described_as_it_was_asked_for(at: Endpoint) -> Outcome {
+pub(crate) async fn a_new_stream_is_described_as_requested(at: Endpoint) -> Outcome {
     let name = at.stream(3).await?;
     let answer = at.client.describe_stream().stream_name(&name).send().await?;
     let described = some(answer.stream_description, "the description")?;
@@ -50,7 +50,7 @@ pub(crate) async fn an_unknown_stream_is_not_found(at: Endpoint) -> Outcome {
     Ok(())
 }
 
-pub(crate) async fn a_name_is_taken_once(at: Endpoint) -> Outcome {
+pub(crate) async fn a_duplicate_stream_name_is_rejected(at: Endpoint) -> Outcome {
     let name = at.stream(1).await?;
     let again = at.client.create_stream().stream_name(&name).shard_count(1).send().await;
     ensure_eq!(refused(again)?.0, "ResourceInUseException");
@@ -64,7 +64,7 @@ pub(crate) async fn an_illegal_name_violates_a_constraint(at: Endpoint) -> Outco
     Ok(())
 }
 
-pub(crate) async fn a_deleted_stream_is_gone_and_its_name_free(at: Endpoint) -> Outcome {
+pub(crate) async fn a_deleted_stream_frees_its_name(at: Endpoint) -> Outcome {
     let name = at.stream(1).await?;
     let number = at.put(&name, "old").await?;
     at.client.delete_stream().stream_name(&name).send().await?;
@@ -128,7 +128,7 @@ pub(crate) async fn shards_are_described_in_pages(at: Endpoint) -> Outcome {
     Ok(())
 }
 
-pub(crate) async fn a_stream_is_known_by_its_arn(at: Endpoint) -> Outcome {
+pub(crate) async fn a_stream_is_accepted_by_its_arn(at: Endpoint) -> Outcome {
     let name = at.stream(1).await?;
     let arn = at.arn(&name).await?;
     let answer = at.client.list_shards().stream_arn(&arn).send().await?;

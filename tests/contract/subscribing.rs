@@ -32,7 +32,7 @@ pub(crate) async fn subscribe(
         .await?)
 }
 
-/// The next event, or none when the subscription has ended.
+/// The next event, or none if the subscription has ended.
 pub(crate) async fn event(
     subscription: &mut SubscribeToShardOutput,
 ) -> Result<Option<SubscribeToShardEvent>, Failure> {
@@ -43,7 +43,7 @@ pub(crate) async fn event(
     }
 }
 
-/// The next `count` records, and where to go on.
+/// The next `count` records, and the continuation sequence number.
 pub(crate) async fn take(
     subscription: &mut SubscribeToShardOutput,
     count: usize,
@@ -60,7 +60,7 @@ pub(crate) async fn take(
     }
 }
 
-pub(crate) async fn records_are_pushed_as_they_come(at: Endpoint) -> Outcome {
+pub(crate) async fn records_are_pushed_as_they_arrive(at: Endpoint) -> Outcome {
     let name = at.stream(1).await?;
     let consumer = at.consumer(&at.arn(&name).await?, "c").await?;
     at.put(&name, "one").await?;
@@ -72,7 +72,7 @@ pub(crate) async fn records_are_pushed_as_they_come(at: Endpoint) -> Outcome {
     Ok(())
 }
 
-pub(crate) async fn the_end_of_a_shard_ends_the_subscription_with_its_children(at: Endpoint) -> Outcome {
+pub(crate) async fn end_of_a_shard_ends_the_subscription_with_children(at: Endpoint) -> Outcome {
     let name = at.stream(1).await?;
     let consumer = at.consumer(&at.arn(&name).await?, "c").await?;
     at.put(&name, "one").await?;
@@ -83,7 +83,7 @@ pub(crate) async fn the_end_of_a_shard_ends_the_subscription_with_its_children(a
     let mut ended = false;
     while let Some(event) = event(&mut subscription).await? {
         let children = event.child_shards.unwrap_or_default();
-        // The SDK shows a number that is not there as an empty one.
+        // The SDK represents a missing number as an empty string.
         ensure_eq!(event.continuation_sequence_number.is_empty(), !children.is_empty());
         ensure!(!ended, "an event after the end");
         ended = !children.is_empty();
@@ -91,7 +91,7 @@ pub(crate) async fn the_end_of_a_shard_ends_the_subscription_with_its_children(a
             ensure_eq!(child.parent_shards, [FIRST]);
         }
     }
-    ensure!(ended, "no event told the end");
+    ensure!(ended, "no event announced the end");
     Ok(())
 }
 
@@ -105,7 +105,7 @@ pub(crate) async fn an_unknown_consumer_can_not_subscribe(at: Endpoint) -> Outco
     Ok(())
 }
 
-pub(crate) async fn a_second_subscription_at_once_is_refused(at: Endpoint) -> Outcome {
+pub(crate) async fn a_second_subscription_within_five_seconds_is_rejected(at: Endpoint) -> Outcome {
     let name = at.stream(1).await?;
     let consumer = at.consumer(&at.arn(&name).await?, "c").await?;
     let from = position(ShardIteratorType::TrimHorizon, None)?;

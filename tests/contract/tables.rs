@@ -1,4 +1,4 @@
-//! The lease table's contract, on every implementation: in memory, and over DynamoDB's API.
+//! The contract of the lease table, for every implementation: in memory, and over DynamoDB's API.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::collections::BTreeSet;
@@ -18,6 +18,7 @@ use multilangd::sequence::{Position, Sequence};
 use multilangd::shard::{HashRange, ShardId};
 use tokio::task::JoinSet;
 
+/// An implementation under test.
 struct Subject {
     name: &'static str,
     table: Arc<dyn Table>,
@@ -29,7 +30,7 @@ async fn subjects() -> Vec<Subject> {
     let endpoint = Tables::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).await.unwrap();
     let leases = Leases::new(dynamodb(&endpoint).await, "leases".to_owned(), Options::default());
     let other = Tables::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).await.unwrap();
-    // An endpoint without backups: the table is used all the same.
+    // The endpoint does not support backups: the table must work without them.
     let options = Options { recoverable: true, segments: 3, ..Options::default() };
     let in_parts = Leases::new(dynamodb(&other).await, "leases".to_owned(), options);
     let subjects = vec![
@@ -51,7 +52,7 @@ async fn dynamodb(endpoint: &Tables) -> aws_sdk_dynamodb::Client {
 }
 
 #[tokio::test]
-async fn calls_are_counted_and_a_condition_that_does_not_hold_is_an_answer() {
+async fn calls_are_counted_and_failed_conditions_are_no_errors() {
     let endpoint = Tables::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).await.unwrap();
     let url = endpoint.url();
     let settings = client::Settings::local(&url, &url, "us-east-1", Duration::from_secs(30));
@@ -72,7 +73,7 @@ async fn calls_are_counted_and_a_condition_that_does_not_hold_is_an_answer() {
 }
 
 #[tokio::test]
-async fn metrics_need_no_region_of_their_own() {
+async fn cloudwatch_client_works_without_its_own_region() {
     let mut settings = client::Settings::local(
         "http://127.0.0.1:1",
         "http://127.0.0.1:1",
@@ -96,7 +97,7 @@ fn lease(shard: &str) -> Lease {
 }
 
 #[tokio::test]
-async fn a_row_is_made_once_and_read_as_it_was_made() {
+async fn row_is_created_once_and_reads_back_equal() {
     for Subject { name, table, .. } in &Box::pin(subjects()).await {
         assert_eq!(table.get(&"b".into()).await, Ok(None), "{name}");
         assert_eq!(table.create(&lease("b")).await, Ok(true), "{name}");
@@ -108,7 +109,7 @@ async fn a_row_is_made_once_and_read_as_it_was_made() {
 }
 
 #[tokio::test]
-async fn every_write_changes_the_row_as_it_says_and_only_once() {
+async fn every_write_applies_once_and_changes_its_fields() {
     for Subject { name, table, .. } in &Box::pin(subjects()).await {
         let shard = ShardId::from("a");
         table.create(&lease("a")).await.unwrap();
@@ -155,7 +156,7 @@ async fn every_write_changes_the_row_as_it_says_and_only_once() {
 }
 
 #[tokio::test]
-async fn only_the_row_of_a_finished_shard_is_deleted() {
+async fn only_rows_of_finished_shards_are_deleted() {
     for Subject { name, table, .. } in &Box::pin(subjects()).await {
         let shard = ShardId::from("a");
         assert_eq!(table.delete(&shard).await, Ok(false), "{name}: nothing there");
@@ -168,7 +169,7 @@ async fn only_the_row_of_a_finished_shard_is_deleted() {
 }
 
 #[tokio::test]
-async fn no_write_makes_a_row() {
+async fn no_update_creates_a_row() {
     for Subject { name, table, .. } in &Box::pin(subjects()).await {
         let gone = lease("gone");
         let held = Lease { owner: Some("me".into()), ..gone.clone() };
@@ -197,7 +198,7 @@ async fn no_write_makes_a_row() {
 }
 
 #[tokio::test]
-async fn of_many_who_take_one_lease_one_gets_it() {
+async fn concurrent_acquisitions_of_one_lease_have_one_winner() {
     for Subject { name, table, .. } in &Box::pin(subjects()).await {
         table.create(&lease("a")).await.unwrap();
         let mut takers = JoinSet::new();
@@ -217,7 +218,7 @@ async fn of_many_who_take_one_lease_one_gets_it() {
 }
 
 #[tokio::test]
-async fn a_missing_table_is_said_to_be_missing() {
+async fn missing_table_is_reported_as_missing() {
     let endpoint = Tables::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).await.unwrap();
     let table = Leases::new(dynamodb(&endpoint).await, "nowhere".to_owned(), Options::default());
     assert_eq!(table.list().await, Err(Error::Missing("nowhere".into())));
@@ -228,7 +229,7 @@ async fn a_missing_table_is_said_to_be_missing() {
 }
 
 #[tokio::test]
-async fn rows_that_are_no_leases_are_skipped() {
+async fn rows_that_are_not_leases_are_skipped() {
     let endpoint = Tables::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).await.unwrap();
     let client = dynamodb(&endpoint).await;
     let table = Leases::new(client.clone(), "leases".to_owned(), Options::default());
@@ -245,9 +246,9 @@ async fn rows_that_are_no_leases_are_skipped() {
     assert_eq!(table.get(&"Leader".into()).await, Ok(None));
 }
 
-/// Rows in the form that zio-kinesis writes: without owner switches, and a checkpoint of NULL.
+/// Rows as zio-kinesis writes them: without owner switches, and with a NULL checkpoint.
 #[tokio::test]
-async fn row_without_checkpoint_is_a_lease_that_every_write_works_on() {
+async fn row_without_checkpoint_accepts_every_write() {
     let endpoint = Tables::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).await.unwrap();
     let client = dynamodb(&endpoint).await;
     let options = Options { initial: Sequence::TrimHorizon, ..Options::default() };
@@ -289,7 +290,7 @@ async fn row_without_checkpoint_is_a_lease_that_every_write_works_on() {
 }
 
 #[tokio::test]
-async fn row_that_cannot_be_read_is_an_error_that_names_the_attribute() {
+async fn unreadable_row_is_an_error_naming_the_attribute() {
     let endpoint = Tables::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).await.unwrap();
     let client = dynamodb(&endpoint).await;
     let table = Leases::new(client.clone(), "leases".to_owned(), Options::default());
@@ -305,7 +306,7 @@ async fn row_that_cannot_be_read_is_an_error_that_names_the_attribute() {
 }
 
 #[tokio::test]
-async fn a_table_kept_in_a_file_is_there_at_the_next_start() {
+async fn table_in_a_file_persists_across_starts() {
     let file = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
         .join(format!("tables-{}.sqlite", std::process::id()));
     let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));

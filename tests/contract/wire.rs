@@ -1,4 +1,4 @@
-//! What an SDK can't be brought to send: CBOR and bad requests, over HTTP/1.1 by hand.
+//! Requests that an SDK cannot send: CBOR and malformed requests, over hand-written HTTP/1.1.
 
 use std::io;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub(crate) struct Answer {
     pub(crate) body: Vec<u8>,
 }
 
-/// One request on a connection of its own.
+/// Sends one request on a connection of its own.
 pub(crate) async fn call(
     at: &Endpoint,
     action: &str,
@@ -97,7 +97,7 @@ pub(crate) async fn cbor(at: &Endpoint, action: &str, request: &Value) -> Result
 
 pub(crate) async fn cbor_is_answered_in_cbor(at: Endpoint) -> Outcome {
     let name = at.stream(1).await?;
-    // Maps of indefinite length are what Jackson writes.
+    // Jackson writes maps of indefinite length.
     let mut put = vec![0xbf];
     for (key, value) in [("StreamName", text(&name)), ("PartitionKey", text("k"))] {
         ciborium::into_writer(&text(key), &mut put).map_err(|error| Failure(error.to_string()))?;
@@ -137,7 +137,7 @@ pub(crate) async fn cbor_times_are_milliseconds_under_tag_1(at: Endpoint) -> Out
     let millis = some(time.1.as_integer(), "an integer")?;
     let millis = i64::try_from(millis).map_err(|error| Failure(error.to_string()))?;
 
-    // The SDK reads JSON's seconds as a double and cuts it off, which may lose a millisecond.
+    // The SDK reads JSON's seconds as a double and truncates it, which may lose a millisecond.
     let records = at.read_all(&name, "shardId-000000000000").await?;
     let in_json = some(records[0].approximate_arrival_timestamp, "the arrival")?;
     let in_json = in_json.to_millis().map_err(|error| Failure(error.to_string()))?;
@@ -148,7 +148,7 @@ pub(crate) async fn cbor_times_are_milliseconds_under_tag_1(at: Endpoint) -> Out
     Ok(())
 }
 
-/// Arrival of the first record from a position on.
+/// The arrival time of the first record at a position.
 async fn arrival(at: &Endpoint, stream: &str, from: (&str, Option<Value>)) -> Result<Value, Failure> {
     let (kind, time) = from;
     let mut request = vec![

@@ -18,7 +18,7 @@ fn entry(data: &str, hash_key: &str) -> Result<PutRecordsRequestEntry, Failure> 
         .map_err(|error| Failure(error.to_string()))
 }
 
-pub(crate) async fn an_explicit_hash_key_chooses_the_shard(at: Endpoint) -> Outcome {
+pub(crate) async fn an_explicit_hash_key_selects_the_shard(at: Endpoint) -> Outcome {
     let name = at.stream(2).await?;
     for (key, shard) in [("0", FIRST), (MOST, SECOND)] {
         let answer = at
@@ -35,9 +35,9 @@ pub(crate) async fn an_explicit_hash_key_chooses_the_shard(at: Endpoint) -> Outc
     Ok(())
 }
 
-pub(crate) async fn the_md5_of_a_partition_key_chooses_the_shard(at: Endpoint) -> Outcome {
+pub(crate) async fn the_md5_of_the_partition_key_selects_the_shard(at: Endpoint) -> Outcome {
     let name = at.stream(2).await?;
-    // MD5 of "a" begins with 0c, that of "b" with 92.
+    // The MD5 of "a" begins with 0c, that of "b" with 92.
     for (key, shard) in [("a", FIRST), ("b", SECOND)] {
         let put = at.client.put_record().stream_name(&name).partition_key(key).data(Blob::new("x"));
         ensure_eq!(put.send().await?.shard_id, shard);
@@ -58,7 +58,7 @@ pub(crate) async fn a_batch_keeps_its_order_in_each_shard(at: Endpoint) -> Outco
     Ok(())
 }
 
-pub(crate) async fn a_batch_of_501_is_refused_whole(at: Endpoint) -> Outcome {
+pub(crate) async fn a_batch_of_501_is_rejected_as_a_whole(at: Endpoint) -> Outcome {
     let name = at.stream(1).await?;
     let entries: Result<Vec<_>, _> = (0..501).map(|_| entry("x", "0")).collect();
     let answer = at.client.put_records().stream_name(&name).set_records(Some(entries?)).send().await;
@@ -81,7 +81,7 @@ pub(crate) async fn a_record_over_a_mebibyte_is_refused(at: Endpoint) -> Outcome
     Ok(())
 }
 
-pub(crate) async fn a_hash_key_out_of_the_space_is_refused(at: Endpoint) -> Outcome {
+pub(crate) async fn a_hash_key_out_of_range_is_rejected(at: Endpoint) -> Outcome {
     let name = at.stream(1).await?;
     let put = at.client.put_record().stream_name(&name).partition_key("k").data(Blob::new("x"));
     let answer = put.explicit_hash_key("340282366920938463463374607431768211456").send().await;
@@ -89,7 +89,7 @@ pub(crate) async fn a_hash_key_out_of_the_space_is_refused(at: Endpoint) -> Outc
     Ok(())
 }
 
-pub(crate) async fn a_partition_key_is_needed_and_data_may_be_empty(at: Endpoint) -> Outcome {
+pub(crate) async fn partition_key_is_required_and_data_may_be_empty(at: Endpoint) -> Outcome {
     let name = at.stream(1).await?;
     let put = at.client.put_record().stream_name(&name).partition_key("").data(Blob::new("x"));
     ensure_eq!(refused(put.send().await)?.0, "ValidationException");

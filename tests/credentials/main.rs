@@ -1,7 +1,7 @@
-//! Where credentials come from: the binary with each provider, and a server on loopback that stands for
-//! STS, SSO, instance and container metadata, and for the DynamoDB that sees who signed.
+//! Sources of credentials: the binary with each provider, and a loopback server that acts as STS, SSO, instance
+//! and container metadata, and as the DynamoDB that sees which key signed a call.
 //!
-//! That DynamoDB denies everything, which ends the daemon at once (exit code 77).
+//! The DynamoDB denies access, which ends the daemon at once with exit code 77.
 #![cfg(feature = "local")]
 #![allow(
     clippy::unwrap_used,
@@ -12,21 +12,22 @@
     reason = "test code"
 )]
 
-mod desk;
+mod issuer;
 mod missing;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use desk::{Desk, Request};
+use issuer::{Issuer, Request};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-/// What turns a hang into a failure.
+/// Turns a hang into a failure.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// One run of the daemon.
 struct Run {
-    desk: Desk,
+    issuer: Issuer,
     folder: PathBuf,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
@@ -36,17 +37,17 @@ struct Run {
 
 impl Run {
     async fn new(name: &str, provider: &str) -> Self {
-        let desk = Desk::open().await;
+        let issuer = Issuer::open().await;
         let folder =
             PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        let lines = format!("AWSCredentialsProvider = {}\n", provider.replace("DESK", &desk.url()));
-        Self { desk, folder, arguments: Vec::new(), environment: Vec::new(), lines, region: true }
+        let lines = format!("AWSCredentialsProvider = {}\n", provider.replace("ISSUER", &issuer.url()));
+        Self { issuer, folder, arguments: Vec::new(), environment: Vec::new(), lines, region: true }
     }
 
-    /// `DESK` stands for the server's address, `FOLDER` for the test's folder.
+    /// Replaces `ISSUER` by the server's address and `FOLDER` by the test's folder.
     fn filled(&self, text: &str) -> String {
-        text.replace("DESK", &self.desk.url()).replace("FOLDER", self.folder.to_str().unwrap())
+        text.replace("ISSUER", &self.issuer.url()).replace("FOLDER", self.folder.to_str().unwrap())
     }
 
     fn env(mut self, name: &str, value: &str) -> Self {
@@ -66,14 +67,14 @@ impl Run {
         self
     }
 
-    /// The daemon, with nothing in its environment but what the test put there.
+    /// The daemon's command, with no environment variables except those of the test.
     fn command(&self) -> Command {
         let file = self.folder.join("daemon.properties");
         let region = if self.region { "regionName = eu-west-1\n" } else { "" };
         let text = format!(
             "schedulerInitializationBackoffTimeMillis = 1\nexecutableName = true\nstreamName = s\napplicationName = app\nmetricsLevel = NONE\nmaxRecords = 1\n{region}\
              kinesisEndpoint = {url}\ndynamoDBEndpoint = {url}\n{lines}",
-            url = self.desk.url(),
+            url = self.issuer.url(),
             lines = self.lines
         );
         std::fs::write(&file, text).unwrap();
@@ -85,17 +86,17 @@ impl Run {
         command
     }
 
-    /// Runs the daemon until DynamoDB has denied it, and gives every request that was seen.
+    /// Runs the daemon until DynamoDB has denied access, and returns all requests.
     async fn seen(mut self) -> Vec<Request> {
         let output = timeout(LIMIT, self.command().output()).await.expect("the daemon doesn't end").unwrap();
         let log = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(77), "{log}\n{:#?}", self.desk.requests());
+        assert_eq!(output.status.code(), Some(77), "{log}\n{:#?}", self.issuer.requests());
         assert!(!log.contains("hush"), "a secret in the log: {log}");
         std::fs::remove_dir_all(&self.folder).unwrap();
-        self.desk.requests()
+        self.issuer.requests()
     }
 
-    /// The access key that signed the first call to DynamoDB; none if it wasn't signed.
+    /// The access key that signed the first call to DynamoDB; none if the call was unsigned.
     async fn signer(self) -> Option<String> {
         signer(&self.seen().await)
     }
@@ -109,6 +110,7 @@ fn signer(requests: &[Request]) -> Option<String> {
 
 const KEYS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "FROM-ENV"), ("AWS_SECRET_ACCESS_KEY", "hush")];
 
+/// Puts access keys into the environment.
 trait WithKeys {
     fn keys(self) -> Self;
 }
@@ -120,20 +122,20 @@ impl WithKeys for Run {
 }
 
 #[tokio::test]
-async fn the_environment() {
+async fn environment_provider_uses_environment_keys() {
     let run = Run::new("env", "EnvironmentVariableCredentialsProvider").await.keys();
     assert_eq!(run.signer().await.as_deref(), Some("FROM-ENV"));
 }
 
 #[tokio::test]
-async fn the_default_chain_alone_or_by_default() {
+async fn default_chain_uses_environment_keys_under_both_names() {
     for provider in ["DefaultCredentialsProvider", "com.amazonaws.auth.DefaultAWSCredentialsProviderChain"] {
         assert_eq!(Run::new("default", provider).await.keys().signer().await.as_deref(), Some("FROM-ENV"));
     }
 }
 
 #[tokio::test]
-async fn a_profile_with_keys_by_its_name_though_the_environment_has_others() {
+async fn named_profile_precedes_environment_keys() {
     let run = Run::new("profile", "ProfileCredentialsProvider|team").await.keys();
     let run =
         run.file("credentials", "[team]\naws_access_key_id = FROM-TEAM\naws_secret_access_key = hush\n");
@@ -141,7 +143,7 @@ async fn a_profile_with_keys_by_its_name_though_the_environment_has_others() {
 }
 
 #[tokio::test]
-async fn a_profile_with_a_process() {
+async fn profile_with_credential_process_uses_its_keys() {
     let run = Run::new("process", "ProfileCredentialsProvider").await.env("AWS_PROFILE", "p");
     let run = run
         .file("keys.json", r#"{"Version": 1, "AccessKeyId": "FROM-PROCESS", "SecretAccessKey": "hush"}"#)
@@ -150,20 +152,20 @@ async fn a_profile_with_a_process() {
 }
 
 #[tokio::test]
-async fn a_profile_with_single_sign_on() {
+async fn profile_with_sso_session_uses_its_keys() {
     let run = Run::new("sso", "ProfileCredentialsProvider|p").await;
-    // The name of the cache's file is the SHA-1 of the session's name, "s".
+    // The name of the cache file is the SHA-1 of the session's name, "s".
     let run = run
         .file(
             "config",
             "[profile p]\nsso_session = s\nsso_account_id = 123456789012\nsso_role_name = r\n\
-             endpoint_url = DESK\n[sso-session s]\nsso_region = eu-west-1\nsso_start_url = https://start.example\n",
+             endpoint_url = ISSUER\n[sso-session s]\nsso_region = eu-west-1\nsso_start_url = https://start.example\n",
         )
         .file(
             ".aws/sso/cache/a0f1490a20d0211c997b44bc357e1972deab8ae3.json",
             r#"{"accessToken": "token", "expiresAt": "2999-01-01T00:00:00Z", "region": "eu-west-1", "startUrl": "https://start.example"}"#,
         )
-        .env("AWS_ENDPOINT_URL", "DESK");
+        .env("AWS_ENDPOINT_URL", "ISSUER");
     let seen = run.seen().await;
     assert_eq!(signer(&seen).as_deref(), Some("FROM-SSO"), "{seen:#?}");
     assert!(
@@ -173,22 +175,22 @@ async fn a_profile_with_single_sign_on() {
 }
 
 #[tokio::test]
-async fn instance_metadata() {
+async fn instance_metadata_provides_keys() {
     let run = Run::new("imds", "InstanceProfileCredentialsProvider").await.keys();
-    let run = run.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", "DESK");
+    let run = run.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", "ISSUER");
     assert_eq!(run.signer().await.as_deref(), Some("FROM-INSTANCE"));
 }
 
 #[tokio::test]
-async fn container_metadata() {
+async fn container_metadata_provides_keys() {
     let run = Run::new("ecs", "ContainerCredentialsProvider").await.keys();
-    let run = run.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", "DESK/container");
+    let run = run.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", "ISSUER/container");
     assert_eq!(run.signer().await.as_deref(), Some("FROM-CONTAINER"));
 }
 
-/// As Java's chain: the SDK's own would take the profile.
+/// As in Java's default chain: that of the Rust SDK would use the profile.
 #[tokio::test]
-async fn the_default_chain_asks_a_web_identity_before_a_profile_and_the_command_line_before_all() {
+async fn default_chain_order_is_that_of_java() {
     let run = async |name, words: &[&str]| {
         let mut run = Run::new(name, "DefaultCredentialsProvider").await;
         run.arguments = words.iter().map(|word| (*word).to_owned()).collect();
@@ -196,7 +198,7 @@ async fn the_default_chain_asks_a_web_identity_before_a_profile_and_the_command_
             .file("token", "a-token")
             .env("AWS_WEB_IDENTITY_TOKEN_FILE", "FOLDER/token")
             .env("AWS_ROLE_ARN", "arn:aws:iam::1:role/web")
-            .env("AWS_ENDPOINT_URL_STS", "DESK")
+            .env("AWS_ENDPOINT_URL_STS", "ISSUER")
     };
     assert_eq!(run("chain-web", &[]).await.signer().await.as_deref(), Some("FROM-WEB"));
     let words = [
@@ -210,21 +212,21 @@ async fn the_default_chain_asks_a_web_identity_before_a_profile_and_the_command_
 }
 
 #[tokio::test]
-async fn a_web_identity() {
+async fn web_identity_token_is_exchanged_for_keys() {
     let run = Run::new("web", "WebIdentityTokenFileCredentialsProvider").await.keys();
     let run = run
         .file("token", "a-token")
         .env("AWS_WEB_IDENTITY_TOKEN_FILE", "FOLDER/token")
         .env("AWS_ROLE_ARN", "arn:aws:iam::1:role/web")
-        .env("AWS_ENDPOINT_URL_STS", "DESK");
+        .env("AWS_ENDPOINT_URL_STS", "ISSUER");
     let seen = run.seen().await;
     assert_eq!(signer(&seen).as_deref(), Some("FROM-WEB"), "{seen:#?}");
     assert!(seen.iter().any(|request| request.body.contains("WebIdentityToken=a-token")));
 }
 
 #[tokio::test]
-async fn an_assumed_role_with_its_parameters() {
-    let provider = "StsAssumeRoleCredentialsProvider|arn:aws:iam::1:role/r|me|externalId=from-them|endpoint=DESK^eu-north-1";
+async fn assumed_role_is_requested_with_its_parameters() {
+    let provider = "StsAssumeRoleCredentialsProvider|arn:aws:iam::1:role/r|me|externalId=from-them|endpoint=ISSUER^eu-north-1";
     let seen = Run::new("sts", provider).await.keys().seen().await;
     assert_eq!(signer(&seen).as_deref(), Some("FROM-ROLE"), "{seen:#?}");
     let call = seen.iter().find(|request| request.body.contains("Action=AssumeRole&")).unwrap();
@@ -240,16 +242,16 @@ async fn an_assumed_role_with_its_parameters() {
 }
 
 #[tokio::test]
-async fn a_role_without_a_region_of_its_own_is_assumed_in_the_clients() {
+async fn role_without_region_is_assumed_in_client_region() {
     let run =
         Run::new("sts-region", "StsAssumeRoleCredentialsProvider|arn:aws:iam::1:role/r|me").await.keys();
-    let seen = run.env("AWS_ENDPOINT_URL_STS", "DESK").seen().await;
+    let seen = run.env("AWS_ENDPOINT_URL_STS", "ISSUER").seen().await;
     let call = seen.iter().find(|request| request.body.contains("Action=AssumeRole&")).unwrap();
     assert!(call.authorization.contains("/eu-west-1/sts/"), "{}", call.authorization);
 }
 
 #[tokio::test]
-async fn system_properties_of_a_java_style_command_line() {
+async fn system_properties_of_a_java_command_line_are_used() {
     let mut run = Run::new("system", "SystemPropertyCredentialsProvider").await.keys();
     run.arguments = [
         "-Daws.accessKeyId=FROM-SYSTEM",
@@ -264,18 +266,18 @@ async fn system_properties_of_a_java_style_command_line() {
 }
 
 #[tokio::test]
-async fn nobody() {
+async fn anonymous_provider_leaves_calls_unsigned() {
     assert_eq!(Run::new("anonymous", "AnonymousCredentialsProvider").await.keys().signer().await, None);
 }
 
 #[tokio::test]
-async fn the_first_of_a_list_that_has_any() {
+async fn first_provider_with_credentials_in_list_is_used() {
     let list = "SystemPropertyCredentialsProvider, ProfileCredentialsProvider|nobody, EnvironmentVariableCredentialsProvider";
     assert_eq!(Run::new("list", list).await.keys().signer().await.as_deref(), Some("FROM-ENV"));
 }
 
 #[tokio::test]
-async fn dynamodb_with_its_own() {
+async fn dynamodb_uses_its_own_provider() {
     let run = Run::new("own", "EnvironmentVariableCredentialsProvider").await.keys();
     let run = run
         .file("credentials", "[default]\naws_access_key_id = FROM-DEFAULT\naws_secret_access_key = hush\n")
@@ -284,7 +286,7 @@ async fn dynamodb_with_its_own() {
 }
 
 #[tokio::test]
-async fn profile_of_a_system_property_in_the_files_that_properties_name() {
+async fn profile_and_files_of_system_properties_are_used() {
     let run = Run::new("property-profile", "DefaultCredentialsProvider").await;
     let options = "-Daws.profile=team -Daws.sharedCredentialsFile=FOLDER/elsewhere";
     let run = run.env("JAVA_TOOL_OPTIONS", options).env("AWS_PROFILE", "other");
@@ -293,14 +295,14 @@ async fn profile_of_a_system_property_in_the_files_that_properties_name() {
 }
 
 #[tokio::test]
-async fn metadata_services_are_never_asked_through_a_proxy() {
-    // Nothing listens there.
+async fn metadata_services_are_called_without_the_proxy() {
+    // No server listens at this address.
     let proxied =
         |run: Run| run.env("HTTP_PROXY", "http://127.0.0.1:9").env("HTTPS_PROXY", "http://127.0.0.1:9");
     let run = proxied(Run::new("imds-proxy", "InstanceProfileCredentialsProvider").await);
-    let run = run.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", "DESK");
+    let run = run.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", "ISSUER");
     assert_eq!(run.signer().await.as_deref(), Some("FROM-INSTANCE"));
     let run = proxied(Run::new("ecs-proxy", "ContainerCredentialsProvider").await);
-    let run = run.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", "DESK/container");
+    let run = run.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", "ISSUER/container");
     assert_eq!(run.signer().await.as_deref(), Some("FROM-CONTAINER"));
 }

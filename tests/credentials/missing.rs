@@ -1,14 +1,14 @@
-//! No credentials anywhere: one line that names every place, and exit code 78 at once.
+//! Missing credentials: one error line that names all sources, and exit code 78 at once.
 
 use tokio::time::timeout;
 
 use super::{LIMIT, Run};
 
-/// The exit code, and the lines of stderr that are no warnings.
+/// The exit code, and the lines of stderr that are not warnings.
 async fn refused(mut run: Run) -> (Option<i32>, Vec<String>) {
     let output = timeout(LIMIT, run.command().output()).await.expect("the daemon doesn't end").unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(run.desk.requests().iter().filter(|one| one.target.starts_with("DynamoDB")).count(), 0);
+    assert_eq!(run.issuer.requests().iter().filter(|one| one.target.starts_with("DynamoDB")).count(), 0);
     std::fs::remove_dir_all(&run.folder).unwrap();
     (output.status.code(), text.lines().map(str::to_owned).collect())
 }
@@ -22,7 +22,7 @@ async fn line(run: Run) -> String {
 }
 
 #[tokio::test]
-async fn default_chain_without_credentials_names_every_place_in_one_line() {
+async fn default_chain_without_credentials_names_every_source() {
     let run = Run::new("none", "DefaultCredentialsProvider").await.env("AWS_EC2_METADATA_DISABLED", "true");
     let files = ["FOLDER/config", "FOLDER/credentials"].map(|name| run.filled(name));
     let line = line(run).await;
@@ -55,7 +55,7 @@ async fn missing_profile_is_named_with_its_files() {
 }
 
 #[tokio::test]
-async fn role_whose_base_has_no_credentials_names_the_places_of_the_base() {
+async fn assumed_role_without_base_credentials_names_their_sources() {
     let role = "StsAssumeRoleCredentialsProvider|arn:aws:iam::1:role/r|me";
     let run = Run::new("no-base", role).await.env("AWS_EC2_METADATA_DISABLED", "true");
     assert!(line(run).await.contains("AWS_ACCESS_KEY_ID"));

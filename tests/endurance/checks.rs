@@ -1,13 +1,12 @@
-//! The promises, each as a pure function from the ledger to what breaks it. None of them knows how
-//! the daemon works; what each says is true of every run in which the promise was kept, however slow
-//! the machine.
+//! The invariants, each as a pure function from the ledger to its violations. No check depends on how the
+//! daemon works; each holds for every correct run, however slow the machine.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::ledger::*;
 
-/// Two samples that are further apart say too little about who wrote what lies between them: a lease
-/// may have changed hands twice.
+/// Two samples further apart than this do not show who made the writes between them: the lease may have had two
+/// other owners meanwhile.
 pub const CLOSE: Micros = SECOND;
 
 type Check = fn(&Ledger) -> Vec<String>;
@@ -15,33 +14,33 @@ type Check = fn(&Ledger) -> Vec<String>;
 /// Every check with its name.
 pub const ALL: [(&str, Check); 9] = [
     ("every record that was put is delivered", undelivered),
-    ("a child gets its shard's records in order, without a gap, from where the lease stood", skipped),
-    ("a key's records are first seen in the order in which they were put", overtaken),
-    ("no checkpoint passes a record that no child has got", passed_over),
-    ("a shard starts after all its parents were reported ended", early),
-    ("no checkpoint moves back, and what was acknowledged is stored", moved_back),
-    ("a checkpoint moves to where a child of the lease's owner was", moved_by_strangers),
-    ("a checkpoint is acknowledged to the owner's children alone", acknowledged_to_strangers),
-    ("what was checkpointed before a lease changed hands is not repeated", repeated),
+    ("a child receives its shard's records in order, without a gap, from the checkpoint", skipped),
+    ("a key's records are first delivered in the order in which they were put", out_of_order),
+    ("no checkpoint passes an undelivered record", checkpointed_before_delivery),
+    ("a shard starts after all its parents ended", early),
+    ("no checkpoint moves back, and acknowledged checkpoints are stored", moved_back),
+    ("only children of the lease owner move its checkpoint", moved_by_non_owners),
+    ("checkpoints are acknowledged to the owner's children only", acknowledged_to_non_owners),
+    ("checkpointed records are not delivered to the next owner", repeated),
 ];
 
-/// A promise that is broken everywhere needn't be shown everywhere.
+/// The maximum number of violations shown per invariant.
 const SHOWN: usize = 10;
 
-/// What breaks a promise, each with the promise's name before it.
-pub fn broken(ledger: &Ledger) -> Vec<String> {
-    let mut broken = Vec::new();
+/// All violations, each prefixed by the name of its invariant.
+pub fn violations(ledger: &Ledger) -> Vec<String> {
+    let mut violations = Vec::new();
     for (name, check) in ALL {
         let faults = check(ledger);
-        broken.extend(faults.iter().take(SHOWN).map(|fault| format!("{name}: {fault}")));
+        violations.extend(faults.iter().take(SHOWN).map(|fault| format!("{name}: {fault}")));
         if faults.len() > SHOWN {
-            broken.push(format!("{name}: {} more", faults.len() - SHOWN));
+            violations.push(format!("{name}: {} more", faults.len() - SHOWN));
         }
     }
-    broken
+    violations
 }
 
-/// At least once, and as it was put.
+/// Every record is delivered at least once, unchanged.
 pub fn undelivered(ledger: &Ledger) -> Vec<String> {
     let mut seen = HashSet::new();
     for said in &ledger.said {
@@ -52,15 +51,17 @@ pub fn undelivered(ledger: &Ledger) -> Vec<String> {
     let mut faults = Vec::new();
     for put in &ledger.puts {
         if !seen.remove(&(&put.shard, &put.mark, put.id)) {
-            faults.push(format!("record {} of {} came to no child", put.id, put.shard));
+            faults.push(format!("record {} of {} was not delivered", put.id, put.shard));
         }
     }
-    faults.extend(seen.into_iter().map(|(shard, _, id)| format!("record {id} of {shard} was never put so")));
+    faults.extend(
+        seen.into_iter().map(|(shard, _, id)| format!("record {id} of {shard} was delivered but not put")),
+    );
     faults
 }
 
-/// What a child got is what the shard has behind the child's starting point, one after the other:
-/// this is order, none twice and no gap in one.
+/// A child receives the records that follow its starting position in the shard, consecutively: in order, none
+/// twice, without a gap.
 pub fn skipped(ledger: &Ledger) -> Vec<String> {
     let contents = ledger.contents();
     let mut faults = Vec::new();
@@ -72,7 +73,7 @@ pub fn skipped(ledger: &Ledger) -> Vec<String> {
             let next = expected.next();
             if next != Some(&(*mark, *id)) {
                 faults.push(format!(
-                    "child {} of {} on {} (from {:?}) got record {id} at {at} where {next:?} was next",
+                    "child {} of {} on {} (from {:?}) received record {id} at {at}, expected {next:?}",
                     run.child, run.daemon, run.shard, run.from
                 ));
                 break;
@@ -82,8 +83,8 @@ pub fn skipped(ledger: &Ledger) -> Vec<String> {
     faults
 }
 
-/// Order holds for a key through every split and merge.
-pub fn overtaken(ledger: &Ledger) -> Vec<String> {
+/// The order of a partition key's records is preserved across splits and merges.
+pub fn out_of_order(ledger: &Ledger) -> Vec<String> {
     let first = ledger.first_seen();
     let mut latest: HashMap<u64, (Micros, u64)> = HashMap::new();
     let mut puts: Vec<&Put> = ledger.puts.iter().collect();
@@ -94,18 +95,18 @@ pub fn overtaken(ledger: &Ledger) -> Vec<String> {
         if let Some((before, id)) = latest.insert(put.key, (*at, put.id))
             && before > *at
         {
-            faults.push(format!("record {} of key {} came before record {id}", put.id, put.key));
+            faults.push(format!("record {} of key {} was delivered before record {id}", put.id, put.key));
         }
     }
     faults
 }
 
-/// Whoever says that everything up to a mark is done (an acknowledgement, a row, the start of a child)
-/// says it after a child got the last of it.
-pub fn passed_over(ledger: &Ledger) -> Vec<String> {
+/// Every statement that all records up to a position are processed (an acknowledgement, a lease row, the start
+/// of a child) follows the delivery of the last of these records.
+pub fn checkpointed_before_delivery(ledger: &Ledger) -> Vec<String> {
     let first = ledger.first_seen();
     let contents = ledger.contents();
-    // For each record the moment at which it and all before it had been seen.
+    // For each record the time at which it and all preceding records had been delivered.
     let mut done: BTreeMap<&Shard, Vec<(&Mark, u64, Micros)>> = BTreeMap::new();
     for (shard, records) in contents {
         let mut all = 0;
@@ -130,7 +131,7 @@ pub fn passed_over(ledger: &Ledger) -> Vec<String> {
     for run in ledger.runs() {
         claim("the start", run.shard, run.from, run.started);
         for (_, at, mark) in &run.stored {
-            claim("what was acknowledged", run.shard, mark, *at);
+            claim("the acknowledgement", run.shard, mark, *at);
         }
     }
     for Change { sample, shard, row, .. } in changes(ledger) {
@@ -139,7 +140,7 @@ pub fn passed_over(ledger: &Ledger) -> Vec<String> {
     faults
 }
 
-/// A child of a shard waits for both its parents.
+/// A child of a shard starts only after all its parents ended.
 pub fn early(ledger: &Ledger) -> Vec<String> {
     let mut ended: HashMap<&Shard, Micros> = HashMap::new();
     for said in ledger.said.iter().filter(|said| said.what == What::Ended) {
@@ -162,7 +163,7 @@ pub fn early(ledger: &Ledger) -> Vec<String> {
     faults
 }
 
-/// By the samples, and by what children were told beside the samples.
+/// Verified with the samples, and with the checkpoints that were acknowledged between them.
 pub fn moved_back(ledger: &Ledger) -> Vec<String> {
     let mut faults = Vec::new();
     for Change { sample, shard, before, row } in changes(ledger) {
@@ -192,10 +193,10 @@ pub fn moved_back(ledger: &Ledger) -> Vec<String> {
     faults
 }
 
-/// A daemon that has lost a lease without knowing it (frozen, say) moves nothing: where an owner
-/// stands, its own children were.
-pub fn moved_by_strangers(ledger: &Ledger) -> Vec<String> {
-    // Where each worker's children were last in a batch, or at a shard's end, and when first.
+/// A daemon that has lost a lease without noticing (because it was frozen, say) stores no checkpoint: a new
+/// checkpoint is one that a child of the lease owner can have requested.
+pub fn moved_by_non_owners(ledger: &Ledger) -> Vec<String> {
+    // The positions at which children of each worker ended a batch or a shard, with the earliest time.
     let mut places: HashMap<(&str, &Shard, &Mark), Micros> = HashMap::new();
     for said in &ledger.said {
         let mark = match &said.what {
@@ -237,9 +238,9 @@ pub fn moved_by_strangers(ledger: &Ledger) -> Vec<String> {
     faults
 }
 
-/// From the last sample before the question to the first one after the answer, the worker whose child
-/// asked was seen as the owner at least once.
-pub fn acknowledged_to_strangers(ledger: &Ledger) -> Vec<String> {
+/// Between the last sample before the request and the first one after the acknowledgement, the worker of the
+/// requesting child was the owner in at least one sample.
+pub fn acknowledged_to_non_owners(ledger: &Ledger) -> Vec<String> {
     let mut faults = Vec::new();
     for run in ledger.runs() {
         let history = ledger.history(run.shard);
@@ -264,11 +265,11 @@ pub fn acknowledged_to_strangers(ledger: &Ledger) -> Vec<String> {
     faults
 }
 
-/// Who takes a lease goes on at least from where it stood when somebody else had it last.
+/// A new owner of a lease starts at or after the checkpoint of the previous owner.
 ///
-/// That is the last row of another owner before the child's start, if the lease was just taken. If not,
-/// it may have been taken away again while the child was being started, which its daemon learns with its
-/// next write only: then what counts is the last row of another owner before the daemon's own.
+/// If the lease was just acquired, that is the last row of another owner before the child's start. Otherwise
+/// the lease may have been lost while the child was starting, which the daemon notices only at its next write:
+/// then the last row of another owner before the daemon's own row counts.
 pub fn repeated(ledger: &Ledger) -> Vec<String> {
     let mut faults = Vec::new();
     for run in ledger.runs() {
@@ -286,7 +287,7 @@ pub fn repeated(ledger: &Ledger) -> Vec<String> {
             && *run.from < row.checkpoint
         {
             faults.push(format!(
-                "child {} of {} on {} started from {:?}, the row at {} was {row:?}",
+                "child {} of {} on {} started at {:?}, the row at {} was {row:?}",
                 run.child, run.daemon, run.shard, run.from, sample.before
             ));
         }
@@ -294,11 +295,11 @@ pub fn repeated(ledger: &Ledger) -> Vec<String> {
     faults
 }
 
-/// A row as it first was, or when it was different from before.
+/// A row when it first appeared, or when it differed from the previous sample.
 pub struct Change<'a> {
     pub sample: &'a Sample,
     pub shard: &'a Shard,
-    /// With the last sample that still showed it.
+    /// The last sample that showed the previous row, and that row.
     pub before: Option<(&'a Sample, &'a Row)>,
     pub row: &'a Row,
 }
@@ -317,7 +318,7 @@ pub fn changes(ledger: &Ledger) -> Vec<Change<'_>> {
     changes
 }
 
-/// Duplicate deliveries by what caused them; those of no known cause are faults.
+/// The duplicate deliveries by cause. Duplicates without a known cause are violations.
 pub fn duplicates(ledger: &Ledger) -> (BTreeMap<&'static str, usize>, Vec<String>) {
     let runs = ledger.runs();
     let mut by_shard: BTreeMap<&Shard, Vec<&Run<'_>>> = BTreeMap::new();
@@ -342,7 +343,7 @@ pub fn duplicates(ledger: &Ledger) -> (BTreeMap<&'static str, usize>, Vec<String
             match if again { None } else { cause(ledger, &runs, number, at) } {
                 Some(cause) => *counts.entry(cause).or_default() += 1,
                 None => faults.push(format!(
-                    "record {id} of {shard} came to child {} of {} again at {at}",
+                    "record {id} of {shard} was delivered again to child {} of {} at {at}",
                     runs[number].child, runs[number].daemon
                 )),
             }
@@ -351,20 +352,20 @@ pub fn duplicates(ledger: &Ledger) -> (BTreeMap<&'static str, usize>, Vec<String
     (counts, faults)
 }
 
-/// Why the child `number` of a shard may get a record that another one got before.
+/// The reason why child `number` of a shard may receive a record that another child received before.
 fn cause(ledger: &Ledger, runs: &[&Run<'_>], number: usize, at: Micros) -> Option<&'static str> {
     let run = runs[number];
     if runs.get(number + 1).is_some_and(|next| next.started <= at) {
-        return Some("the former owner went on for a moment");
+        return Some("the former owner continued until it noticed the loss");
     }
     let before = runs.get(number.checked_sub(1)?)?;
     if before.daemon == run.daemon {
-        return Some("a child was started anew by its daemon");
+        return Some("the daemon restarted the child");
     }
     Some(match ledger.fate_of_daemon(before.daemon, run.started)? {
         Fate::Killed => "the former daemon was killed",
         Fate::Stopped | Fate::Dismissed => "the former daemon was stopped",
         Fate::Frozen => "the former daemon was frozen",
-        Fate::Started | Fate::Woken => "the lease was taken from a daemon that lived",
+        Fate::Started | Fate::Woken => "the lease was stolen from a live daemon",
     })
 }

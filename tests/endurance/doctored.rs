@@ -1,8 +1,8 @@
-//! Each check can fail: one sound story, and the same with one thing wrong.
+//! Shows that each check can fail: one correct ledger, and variants with one violation each.
 //!
-//! The story, in seconds. Shard `p` is split off into `q`. Daemon a1 reads `p` and is killed at 3; b1
-//! takes it at 13.5, ends it at 14.7, reads `q` and is frozen at 16; c1 takes `q` at 26.5, b1 wakes at
-//! 30, c1 is stopped at 31, and b1 has `q` again at 32.
+//! The run, in seconds. Shard `p` is split, with the child `q`. Daemon a1 reads `p` and is killed at 3; b1
+//! acquires it at 13.5, ends it at 14.7, reads `q` and is frozen at 16; c1 acquires `q` at 26.5, b1 wakes at
+//! 30, c1 is stopped at 31, and b1 acquires `q` again at 32.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::checks::*;
 use crate::handover::{handovers, late, newcomers};
 use crate::ledger::*;
 
-/// Thousandths of a second, as the story is told.
+/// One millisecond, the unit of the ledger's times below.
 const MILLI: Micros = SECOND / 1000;
 
 fn mark(number: u64) -> Mark {
@@ -55,7 +55,7 @@ fn said(at: Micros, child: &str, daemon: &str, shard: &str, what: What) -> Said 
     Said { at: at * MILLI, child: child.into(), daemon: daemon.into(), shard: shard.into(), what }
 }
 
-/// Record `id` has the number `10 * id`.
+/// Record `id` has the sequence number `10 * id`.
 fn given(ids: &[u64]) -> What {
     What::Given(ids.iter().map(|id| (mark(id * 10), *id)).collect())
 }
@@ -121,15 +121,15 @@ fn doctored(change: impl FnOnce(&mut Ledger)) -> Ledger {
     ledger
 }
 
-/// The report of a child that came at a moment of the story.
+/// The report of a child at the given time.
 fn of(ledger: &mut Ledger, at: Micros) -> &mut Said {
     ledger.said.iter_mut().find(|said| said.at == at * MILLI).unwrap()
 }
 
-/// When what was written, and what the row became.
+/// The time, the shard and the new row of a write.
 type Write = (Micros, &'static str, Row);
 
-/// The story with other writes to the table.
+/// The ledger with other writes to the table.
 fn rewritten(change: impl FnOnce(&mut Vec<Write>)) -> Ledger {
     let mut writes = writes();
     change(&mut writes);
@@ -142,9 +142,9 @@ fn write(writes: &mut [Write], at: Micros) -> &mut Write {
 }
 
 #[test]
-fn a_sound_story_breaks_nothing() {
+fn correct_ledger_has_no_violations() {
     let ledger = sound();
-    assert_eq!(broken(&ledger), [""; 0]);
+    assert_eq!(violations(&ledger), [""; 0]);
     let (counts, faults) = duplicates(&ledger);
     assert_eq!((counts, faults), ([("the former daemon was killed", 1)].into(), vec![]));
     let handovers = handovers(&ledger);
@@ -155,7 +155,7 @@ fn a_sound_story_breaks_nothing() {
 }
 
 #[test]
-fn marks_are_compared_as_integers_between_the_sentinels() {
+fn positions_compare_as_integers_between_sentinels() {
     let order = ["TRIM_HORIZON", "9", "0010", "100", "SHARD_END"].map(|text| Mark::parse(text, 0));
     assert!(order.is_sorted_by(|a, b| a < b));
     assert!(Mark::parse("9", 1) > Mark::parse("9", 0));
@@ -163,7 +163,7 @@ fn marks_are_compared_as_integers_between_the_sentinels() {
 }
 
 #[test]
-fn a_record_that_no_child_got_is_missed() {
+fn undelivered_record_is_detected() {
     let ledger = doctored(|l| of(l, 27_000).what = given(&[]));
     assert_eq!(undelivered(&ledger).len(), 1);
     let ledger = doctored(|l| of(l, 27_000).shard = "p".into());
@@ -171,7 +171,7 @@ fn a_record_that_no_child_got_is_missed() {
 }
 
 #[test]
-fn a_child_that_gets_records_twice_in_disorder_or_with_a_gap_is_noticed() {
+fn duplicate_disorder_and_gap_within_a_child_are_detected() {
     for wrong in [&[4, 3][..], &[3, 3, 4], &[4], &[2, 3, 4]] {
         let ledger = doctored(|l| of(l, 14_000).what = given(wrong));
         assert_eq!(skipped(&ledger).len(), 1, "{wrong:?}");
@@ -179,72 +179,77 @@ fn a_child_that_gets_records_twice_in_disorder_or_with_a_gap_is_noticed() {
 }
 
 #[test]
-fn a_key_whose_later_record_is_seen_first_is_noticed() {
+fn out_of_order_records_of_a_key_are_detected() {
     let ledger = doctored(|l| of(l, 15_300).at = 1900 * MILLI);
-    assert_eq!(overtaken(&ledger).len(), 1, "5 before 1, and 3 behind it");
+    assert_eq!(out_of_order(&ledger).len(), 1, "5 before 1, and 3 behind it");
 }
 
 #[test]
-fn a_checkpoint_past_what_was_delivered_is_noticed() {
+fn checkpoint_beyond_delivered_records_is_detected() {
     let ledger = doctored(|l| of(l, 2300).what = stored(2100, mark(30)));
-    assert_eq!(passed_over(&ledger).len(), 1, "by an acknowledgement");
+    assert_eq!(checkpointed_before_delivery(&ledger).len(), 1, "by an acknowledgement");
     let ledger = rewritten(|writes| write(writes, 14_200).2.checkpoint = mark(50));
-    assert_eq!(passed_over(&ledger).len(), 0, "there is no such record in p");
+    assert_eq!(checkpointed_before_delivery(&ledger).len(), 0, "there is no such record in p");
     let ledger = rewritten(|writes| write(writes, 2200).2.checkpoint = mark(30));
-    assert_eq!(passed_over(&ledger).len(), 1, "by a row");
+    assert_eq!(checkpointed_before_delivery(&ledger).len(), 1, "by a row");
     let ledger = rewritten(|writes| write(writes, 14_700).0 = 13_800);
-    assert_eq!(passed_over(&ledger).len(), 1, "by a shard's end");
+    assert_eq!(checkpointed_before_delivery(&ledger).len(), 1, "by a shard's end");
     let ledger = doctored(|l| of(l, 13_700).what = What::Started { from: mark(40) });
-    assert_eq!(passed_over(&ledger).len(), 1, "by a child's start");
+    assert_eq!(checkpointed_before_delivery(&ledger).len(), 1, "by a child's start");
     let ledger = doctored(|l| of(l, 27_000).what = given(&[]));
-    assert_eq!(passed_over(&ledger).len(), 5, "by whatever says so of a record that never came");
+    assert_eq!(
+        checkpointed_before_delivery(&ledger).len(),
+        5,
+        "all statements about a record that was never delivered"
+    );
 }
 
 #[test]
-fn a_child_of_a_shard_that_starts_before_its_parents_end_is_noticed() {
+fn child_shard_starting_before_its_parents_end_is_detected() {
     let ledger = doctored(|l| of(l, 15_100).at = 14_400 * MILLI);
     assert_eq!(early(&ledger).len(), 1);
     let ledger = doctored(|l| of(l, 14_500).what = What::LeaseLost);
-    assert_eq!(early(&ledger).len(), 1, "its parent was never reported ended");
+    assert_eq!(early(&ledger).len(), 1, "the end of its parent was not reported");
     let ledger = doctored(|l| {
         l.parents.insert("q".into(), vec!["p".into(), "o".into()]);
     });
-    assert_eq!(early(&ledger).len(), 1, "one of two is not enough");
+    assert_eq!(early(&ledger).len(), 1, "only one of two parents ended");
 }
 
 #[test]
-fn a_checkpoint_that_moves_back_or_is_not_stored_is_noticed() {
+fn checkpoint_moved_back_or_not_stored_is_detected() {
     let ledger = rewritten(|writes| writes.push((20_000, "q", row(Some("b"), 3, Mark::Horizon))));
-    // The next owner's write has the counter 3 too, and goes forward again.
+    // The next owner's write also has the counter 3, and moves the checkpoint forward again.
     assert_eq!(moved_back(&ledger).len(), 2);
     let ledger = rewritten(|writes| writes.push((20_000, "p", row(Some("b"), 6, mark(40)))));
     assert_eq!(moved_back(&ledger).len(), 1, "back from the end");
     let ledger = rewritten(|writes| write(writes, 31_500).2.counter = 4);
-    assert_eq!(moved_back(&ledger).len(), 1, "a write that the others can't see");
+    assert_eq!(moved_back(&ledger).len(), 1, "a write that other samples do not show");
     let ledger = rewritten(|writes| writes.retain(|(at, ..)| *at != 2200));
-    assert_eq!(moved_back(&ledger).len(), 1, "acknowledged, but not there");
+    assert_eq!(moved_back(&ledger).len(), 1, "acknowledged, but not stored");
 }
 
 #[test]
-fn a_daemon_that_moves_a_checkpoint_of_anothers_lease_is_noticed() {
-    // The frozen daemon's child had the record, not the owner's.
+fn checkpoint_stored_by_a_non_owner_is_detected() {
+    // The frozen daemon's child received the record, not the owner's.
     let ledger = doctored(|l| of(l, 27_000).daemon = "b1".into());
-    assert_eq!(moved_by_strangers(&ledger).len(), 1);
+    assert_eq!(moved_by_non_owners(&ledger).len(), 1);
     let ledger = doctored(|l| of(l, 14_500).daemon = "a1".into());
-    assert_eq!(moved_by_strangers(&ledger).len(), 1, "a shard's end");
+    assert_eq!(moved_by_non_owners(&ledger).len(), 1, "a shard's end");
 }
 
 #[test]
-fn a_daemon_that_acknowledges_a_checkpoint_of_anothers_lease_is_noticed() {
+fn checkpoint_acknowledged_by_a_non_owner_is_detected() {
     let ledger = doctored(|l| l.said.push(said(29_100, "Q", "b1", "q", stored(29_000, mark(60)))));
-    assert_eq!(acknowledged_to_strangers(&ledger).len(), 1);
+    assert_eq!(acknowledged_to_non_owners(&ledger).len(), 1);
 }
 
 #[test]
-fn a_start_behind_what_the_former_owner_stored_is_noticed() {
+fn start_before_the_former_owners_checkpoint_is_detected() {
     let ledger = doctored(|l| of(l, 26_700).what = What::Started { from: Mark::Horizon });
     assert_eq!(repeated(&ledger).len(), 1);
-    // Taken by c1, and again by b1 before c1's child is there: it starts from where c1 took the lease.
+    // c1 acquires the lease, and b1 acquires it again before c1's child has started: the child starts where c1
+    // acquired the lease.
     let stolen = |from: Mark| {
         let ledger = rewritten(|writes| {
             writes.push((26_700, "q", row(Some("b"), 4, mark(50))));
@@ -257,12 +262,12 @@ fn a_start_behind_what_the_former_owner_stored_is_noticed() {
         ledger.sort();
         repeated(&ledger).len()
     };
-    assert_eq!(stolen(mark(50)), 0, "c1 doesn't know yet");
+    assert_eq!(stolen(mark(50)), 0, "c1 has not noticed the loss yet");
     assert_eq!(stolen(Mark::Horizon), 1, "b1 had stored more before");
 }
 
 #[test]
-fn a_duplicate_without_a_cause_is_noticed_and_the_others_are_counted_by_theirs() {
+fn duplicates_are_counted_by_cause_or_detected() {
     let ledger = doctored(|l| of(l, 14_000).what = given(&[3, 4, 4]));
     assert_eq!(duplicates(&ledger).1.len(), 1, "twice to one child");
     let counts = |ledger: &Ledger| {
@@ -275,22 +280,22 @@ fn a_duplicate_without_a_cause_is_noticed_and_the_others_are_counted_by_theirs()
     let ledger = doctored(|l| l.said.push(said(32_200, "R", "b1", "q", given(&[6]))));
     assert_eq!(counts(&ledger)["the former daemon was stopped"], 1);
     let ledger = doctored(|l| l.said.push(said(30_050, "Q", "b1", "q", given(&[6]))));
-    assert_eq!(counts(&ledger)["the former owner went on for a moment"], 1);
+    assert_eq!(counts(&ledger)["the former owner continued until it noticed the loss"], 1);
     let ledger = doctored(|l| of(l, 13_700).daemon = "a1".into());
     assert_eq!(counts(&ledger).values().sum::<usize>(), 1);
     let ledger = doctored(|l| l.happened.retain(|it| it.fate != Fate::Killed));
-    assert_eq!(counts(&ledger)["the lease was taken from a daemon that lived"], 1);
+    assert_eq!(counts(&ledger)["the lease was stolen from a live daemon"], 1);
 }
 
 #[test]
-fn leases_that_stay_without_an_owner_for_too_long_are_noticed() {
+fn leases_without_owner_for_too_long_are_detected() {
     let late_in = |ledger: &Ledger| late(&handovers(ledger)).len();
     let ledger = rewritten(|writes| write(writes, 32_000).0 = 34_000);
     assert_eq!(late_in(&ledger), 1, "2.4 s after a stop");
     let ledger = rewritten(|writes| writes.retain(|(at, ..)| *at != 32_000));
     assert_eq!(late_in(&ledger), 1, "never after a stop");
     let ledger = rewritten(|writes| writes.retain(|(at, ..)| ![31_500, 32_000].contains(at)));
-    assert_eq!(late_in(&ledger), 1, "never given back");
+    assert_eq!(late_in(&ledger), 1, "never released");
     let ledger = doctored(|l| l.happened[3].at = 1700 * MILLI);
     assert_eq!(late_in(&ledger), 0, "12 s after a kill");
     let ledger = rewritten(|writes| {
@@ -304,7 +309,7 @@ fn leases_that_stay_without_an_owner_for_too_long_are_noticed() {
         write(writes, 13_500).2.owner = Some("a".into());
         writes.retain(|(at, ..)| *at <= 13_500);
     });
-    assert_eq!(late_in(&ledger), 1, "the dead one's own row moves, but it isn't back");
+    assert_eq!(late_in(&ledger), 1, "the dead worker's row changes, but the worker has not returned");
     let returned = Ledger {
         happened: [
             ledger.happened.clone(),
@@ -313,5 +318,5 @@ fn leases_that_stay_without_an_owner_for_too_long_are_noticed() {
         .concat(),
         ..ledger
     };
-    assert_eq!(late_in(&returned), 0, "it is back and has taken its own");
+    assert_eq!(late_in(&returned), 0, "the worker has returned and reacquired its lease");
 }

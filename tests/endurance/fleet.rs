@@ -1,5 +1,4 @@
-//! Three daemons, and what happens to them: one after the other is killed, stopped or frozen, in an
-//! order that a seed gives.
+//! Three daemons, which are killed, stopped or frozen one after the other, in an order derived from a seed.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,17 +11,17 @@ use crate::ledger::{Fate, Mark};
 use crate::rig::{APPLICATION, Daemon, Rig, STREAM};
 use crate::world::World;
 
-/// Before a blow all three have been up for so many milliseconds: at random, for a fixed time would
-/// meet the daemons' own timers always at the same point.
+/// The time in milliseconds for which all three run before the next fault. It is random: a fixed time would hit
+/// the daemons' timers always at the same point.
 const SETTLE: std::ops::Range<u64> = 5_000..14_000;
-/// Longer than it takes until a dead worker's leases are taken, so that the others have to take them.
+/// Longer than the expiry of a dead worker's leases, so that the others must acquire them.
 const KILLED: Duration = Duration::from_secs(25);
 const STOPPED: Duration = Duration::from_secs(12);
 const FROZEN: Duration = Duration::from_secs(60);
 
 struct Member {
     worker: &'static str,
-    /// How many daemons this worker has been.
+    /// The number of times that this worker was started.
     starts: u32,
     daemon: Daemon,
 }
@@ -35,7 +34,7 @@ impl Member {
 
 pub struct Fleet {
     members: Vec<Member>,
-    /// How long each stop took, and what it ended with.
+    /// Duration and exit code of each graceful shutdown.
     pub stops: Vec<(String, Duration, Option<i32>)>,
 }
 
@@ -49,8 +48,8 @@ impl Fleet {
         Self { members: members.into(), stops: Vec::new() }
     }
 
-    /// Deals blows until there is no time for another. Each daemon comes back before the next blow.
-    pub async fn endure(&mut self, rig: &Rig, world: &mut World, seed: u64, end: Instant) {
+    /// Injects faults until the time is over. Each daemon restarts before the next fault.
+    pub async fn inject_faults(&mut self, rig: &Rig, world: &mut World, seed: u64, end: Instant) {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut at = tokio::time::Instant::now();
         loop {
@@ -67,7 +66,7 @@ impl Fleet {
                 world.assert_sound();
                 at += settle + lasts;
                 let victim = self.victim(world, &mut random);
-                self.deal(rig, world, victim, blow, at).await;
+                self.inject(rig, world, victim, blow, at).await;
             }
             if !dealt {
                 sleep_until(end).await;
@@ -76,8 +75,8 @@ impl Fleet {
         }
     }
 
-    /// The owner of an open lease drawn at random: who has more is struck more often, for more is to be
-    /// seen then.
+    /// The owner of a random open lease: workers with more leases are chosen more often, because more is
+    /// affected.
     fn victim(&self, world: &World, random: &mut fastrand::Rng) -> usize {
         let owners: Vec<Arc<str>> = world.read(|notes| {
             let rows = notes.ledger.samples.last().unwrap().rows.values();
@@ -87,10 +86,10 @@ impl Fleet {
         self.members.iter().position(|member| member.worker == &**owner).unwrap()
     }
 
-    async fn deal(&mut self, rig: &Rig, world: &World, number: usize, blow: Fate, until: Instant) {
+    async fn inject(&mut self, rig: &Rig, world: &World, number: usize, blow: Fate, until: Instant) {
         let member = &mut self.members[number];
         let name = member.name();
-        // Noted before the signal: what comes of it comes later.
+        // Recorded before the signal is sent, because its consequences must be dated later.
         world.happened(&name, blow);
         match blow {
             Fate::Frozen => {
@@ -114,8 +113,8 @@ impl Fleet {
         member.daemon = launch(rig, member.worker, member.starts);
     }
 
-    /// Stops all of them, at the same time.
-    pub async fn dismiss(&mut self, world: &World) {
+    /// Stops all daemons concurrently.
+    pub async fn stop_all(&mut self, world: &World) {
         for member in &self.members {
             world.happened(&member.name(), Fate::Dismissed);
         }
@@ -136,7 +135,7 @@ async fn stop(member: &mut Member) -> (String, Duration, Option<i32>) {
     (member.name(), started.elapsed(), code)
 }
 
-/// The daemon's log, one file a worker, so that each tells one story.
+/// The daemon's log: one file per worker.
 pub fn log(rig: &Rig, worker: &str) -> PathBuf {
     rig.folder.join(format!("{worker}.log"))
 }

@@ -1,23 +1,23 @@
-//! How long the shards of a daemon that was stopped, killed or frozen stay without one.
+//! The time for which the shards of a stopped, killed or frozen daemon have no live owner.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ledger::*;
 
-/// After a SIGTERM the leases are free, and the others need only see it.
+/// After a SIGTERM the leases are released, and the others only have to scan the table.
 pub const AFTER_STOP: Micros = 2 * SECOND;
-/// After a SIGKILL they have to stand still for failoverTimeMillis first.
+/// After a SIGKILL the leases must first expire (`failoverTimeMillis`).
 pub const AFTER_KILL: Micros = FAILOVER + 5 * SECOND;
 pub const FAILOVER: Micros = 10 * SECOND;
 
-/// One open lease of a daemon that something happened to.
+/// One open lease of a daemon that was stopped, killed or frozen.
 #[derive(Debug, Clone)]
 pub struct Handover {
     pub shard: Shard,
     pub daemon: String,
     pub fate: Fate,
-    /// From the SIGKILL or SIGSTOP, after SIGTERM from the moment at which the row lost its owner, to
-    /// the first sample with a live owner; none if there never was one.
+    /// The time until the first sample with a live owner, from the SIGKILL or SIGSTOP, or, after SIGTERM, from
+    /// the release of the lease; none if there was no live owner.
     pub took: Option<Micros>,
 }
 
@@ -47,7 +47,7 @@ pub fn handovers(ledger: &Ledger) -> Vec<Handover> {
     found
 }
 
-/// None if the shard came to its end, or its row went, before it needed another owner.
+/// None if the shard ended, or its row was deleted, before it needed another owner.
 fn watch(ledger: &Ledger, samples: &[Sample], blow: &Happened, shard: &Shard) -> Option<Option<Micros>> {
     let me = worker(&blow.daemon);
     let again = ledger.happened.iter().filter(|happened| {
@@ -56,9 +56,9 @@ fn watch(ledger: &Ledger, samples: &[Sample], blow: &Happened, shard: &Shard) ->
     let again = again.map(|happened| happened.at).min();
     let over = ledger.happened.iter().filter(|happened| happened.fate == Fate::Dismissed);
     let over = over.map(|happened| happened.at).min().unwrap_or(Micros::MAX);
-    // From when on an owner is waited for.
+    // The time since which the lease lacks a live owner.
     let mut since = (blow.fate != Fate::Stopped).then_some(blow.at);
-    // A row that its old worker is seen with after that worker's return is its own again once it moves.
+    // A worker that has returned owns its old row again once it renews it.
     let mut standing = None;
     for sample in samples.iter().take_while(|sample| sample.after < over) {
         let row = sample.rows.get(shard)?;
@@ -83,13 +83,13 @@ fn watch(ledger: &Ledger, samples: &[Sample], blow: &Happened, shard: &Shard) ->
     Some(None)
 }
 
-/// Those that took longer than is promised.
+/// Leases that took longer than allowed.
 pub fn late(handovers: &[Handover]) -> Vec<String> {
     let is_late = |handover: &&Handover| {
         let limit = match handover.fate {
             Fate::Stopped => AFTER_STOP,
             Fate::Killed => AFTER_KILL,
-            // A freeze is noticed like a kill, but it isn't promised how soon after the wake-up.
+            // A freeze is detected like a kill, but the time after waking up has no bound.
             Fate::Started | Fate::Frozen | Fate::Woken | Fate::Dismissed => return false,
         };
         handover.took.is_none_or(|took| took > limit)
@@ -101,14 +101,14 @@ pub fn late(handovers: &[Handover]) -> Vec<String> {
     handovers.iter().filter(is_late).map(shown).collect()
 }
 
-/// A line for each blow: how many leases, and how long each took.
+/// A line for each fault: the number of leases, and the time each took.
 pub fn figures(handovers: &[Handover]) -> Vec<String> {
     let mut blows: BTreeMap<(Fate, &str), Vec<Option<Micros>>> = BTreeMap::new();
     for handover in handovers {
         blows.entry((handover.fate, &handover.daemon)).or_default().push(handover.took);
     }
     let line = |((fate, daemon), mut took): ((Fate, &str), Vec<Option<Micros>>)| {
-        // Never is the longest.
+        // A lease that was never acquired sorts last.
         took.sort_by_key(|took| took.unwrap_or(Micros::MAX));
         let each: Vec<String> =
             took.iter().map(|took| took.map_or_else(|| "never".to_owned(), seconds)).collect();
@@ -118,7 +118,7 @@ pub fn figures(handovers: &[Handover]) -> Vec<String> {
     blows.into_iter().map(line).collect()
 }
 
-/// How long the leases of shards that a reshard made waited for their first owner.
+/// The time until the leases of new shards had their first owner.
 pub fn newcomers(ledger: &Ledger) -> Vec<(&Shard, Micros)> {
     let mut waiting: BTreeMap<&Shard, Micros> = BTreeMap::new();
     let mut owned = Vec::new();

@@ -1,19 +1,19 @@
-//! What was put, said by children, seen in the lease table and done to daemons: everything that the
-//! checks judge, on one clock.
+//! The record of a run: records put, reports of children, samples of the lease table and faults of daemons, all
+//! on one clock. It is the input of the checks.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-/// Microseconds of the system's monotonic clock, which is the same in every process.
+/// Microseconds of the system's monotonic clock, which all processes share.
 pub type Micros = u64;
 pub const SECOND: Micros = 1_000_000;
 pub type Shard = Arc<str>;
 
-/// A position in a shard, compared as the integers that sequence numbers are.
+/// A position in a shard. Positions compare as the integers that sequence numbers are.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Mark {
     Horizon,
-    /// The number of digits comes first, so that the derived order is that of integers.
+    /// The number of digits comes first, so that the derived order is that of the integers.
     Record {
         length: usize,
         digits: Arc<str>,
@@ -36,7 +36,7 @@ impl Mark {
     }
 }
 
-/// A record that the endpoint acknowledged. The ids ascend within each key.
+/// A record that the endpoint acknowledged. Ids ascend within each partition key.
 #[derive(Debug, Clone)]
 pub struct Put {
     pub id: u64,
@@ -45,13 +45,13 @@ pub struct Put {
     pub mark: Mark,
 }
 
-/// Something that a child reported.
+/// A report of a child.
 #[derive(Debug, Clone)]
 pub struct Said {
     pub at: Micros,
-    /// One process, whatever becomes of its pid later.
+    /// Identifies the process, even if its pid is reused.
     pub child: Arc<str>,
-    /// The worker's id and which start of it: `b2`.
+    /// The worker id and the number of its start: `b2`.
     pub daemon: Arc<str>,
     pub shard: Shard,
     pub what: What,
@@ -63,7 +63,7 @@ pub enum What {
         from: Mark,
     },
     Given(Vec<(Mark, u64)>),
-    /// A checkpoint further than all before was acknowledged.
+    /// A checkpoint beyond all previous ones was acknowledged.
     Stored {
         asked: Micros,
         mark: Mark,
@@ -74,7 +74,7 @@ pub enum What {
     StopAsked,
 }
 
-/// A lease's row, as far as it is of interest.
+/// The relevant attributes of a lease row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     pub owner: Option<Arc<str>>,
@@ -82,16 +82,16 @@ pub struct Row {
     pub checkpoint: Mark,
 }
 
-/// All rows as one scan gave them: each is as it was at some moment from `before` to `after`.
+/// The rows of one scan: each is as it was at some time from `before` to `after`.
 #[derive(Debug, Clone)]
 pub struct Sample {
     pub before: Micros,
     pub after: Micros,
-    /// A row that didn't change since the last sample is shared with it.
+    /// A row that did not change since the last sample is shared with it.
     pub rows: BTreeMap<Shard, Arc<Row>>,
 }
 
-/// What was done to a daemon, or became of it.
+/// A fault or a change of a daemon's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fate {
     Started,
@@ -99,7 +99,7 @@ pub enum Fate {
     Stopped,
     Frozen,
     Woken,
-    /// Stopped because the test is over.
+    /// Stopped at the end of the test.
     Dismissed,
 }
 
@@ -116,11 +116,11 @@ pub struct Ledger {
     pub said: Vec<Said>,
     pub samples: Vec<Sample>,
     pub happened: Vec<Happened>,
-    /// The parents of each shard, as the stream lists them.
+    /// The parents of each shard, as in ListShards.
     pub parents: BTreeMap<Shard, Vec<Shard>>,
 }
 
-/// One child from its start on.
+/// The life of one child.
 #[derive(Debug)]
 pub struct Run<'a> {
     pub child: &'a str,
@@ -128,24 +128,24 @@ pub struct Run<'a> {
     pub shard: &'a Shard,
     pub started: Micros,
     pub from: &'a Mark,
-    /// When each record came, in order.
+    /// The delivery time of each record, in order.
     pub given: Vec<(Micros, &'a Mark, u64)>,
     pub stored: Vec<(Micros, Micros, &'a Mark)>,
 }
 
-/// The worker of a daemon: `b` of `b2`.
+/// The worker of a daemon: `b` for `b2`.
 pub fn worker(daemon: &str) -> &str {
     daemon.trim_end_matches(|c: char| c.is_ascii_digit())
 }
 
 impl Ledger {
-    /// Puts what children said into one order. They are heard over sockets of their own, so that what
-    /// two of them said may have been heard the other way round.
+    /// Sorts the reports of children by time. They arrive over separate sockets, so reports of two children may
+    /// arrive in the reverse order.
     pub fn sort(&mut self) {
         self.said.sort_by_key(|said| said.at);
     }
 
-    /// Every child that was initialized, in the order of their starts.
+    /// Every child that was initialized, in the order of the starts.
     pub fn runs(&self) -> Vec<Run<'_>> {
         let mut runs: Vec<Run<'_>> = Vec::new();
         let mut index: HashMap<&str, usize> = HashMap::new();
@@ -174,7 +174,7 @@ impl Ledger {
         runs
     }
 
-    /// The records of each shard in order.
+    /// The records of each shard, in order.
     pub fn contents(&self) -> BTreeMap<&Shard, Vec<(&Mark, u64)>> {
         let mut contents: BTreeMap<&Shard, Vec<(&Mark, u64)>> = BTreeMap::new();
         for put in &self.puts {
@@ -184,7 +184,7 @@ impl Ledger {
         contents
     }
 
-    /// When each record was first in a child's hands.
+    /// The time at which each record was first delivered.
     pub fn first_seen(&self) -> HashMap<u64, Micros> {
         let mut first = HashMap::new();
         for said in &self.said {
@@ -198,13 +198,13 @@ impl Ledger {
         first
     }
 
-    /// What became of a worker last, as seen at a moment.
+    /// The last state change of a worker before the given time.
     pub fn fate(&self, worker_id: &str, at: Micros) -> Option<Fate> {
         let of = self.happened.iter().filter(|happened| worker(&happened.daemon) == worker_id);
         of.filter(|happened| happened.at <= at).max_by_key(|happened| happened.at).map(|last| last.fate)
     }
 
-    /// The same of one daemon.
+    /// The last state change of one daemon before the given time.
     pub fn fate_of_daemon(&self, daemon: &str, at: Micros) -> Option<Fate> {
         let of = self.happened.iter().filter(|happened| &*happened.daemon == daemon);
         of.filter(|happened| happened.at <= at).max_by_key(|happened| happened.at).map(|last| last.fate)
@@ -214,7 +214,7 @@ impl Ledger {
         matches!(self.fate(worker_id, at), Some(Fate::Started | Fate::Woken))
     }
 
-    /// One row through all samples in which it is.
+    /// One row in all samples that contain it.
     pub fn history<'a>(&'a self, shard: &'a str) -> Vec<(&'a Sample, &'a Arc<Row>)> {
         let row = |sample: &'a Sample| sample.rows.get(shard).map(|row| (sample, row));
         self.samples.iter().filter_map(row).collect()

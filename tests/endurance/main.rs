@@ -1,23 +1,23 @@
-//! A fleet under load for minutes: three daemons on one table, records all the time, shards that split
-//! and merge, and one daemon after the other killed, stopped or frozen; then every promise is checked
-//! on what was written down meanwhile.
+//! A fleet under load for minutes: three daemons on one table, a continuous flow of records, shards that split
+//! and merge, and one daemon after the other killed, stopped or frozen. Then every invariant is checked on the
+//! recorded ledger.
 //!
 //! ```text
 //! cargo test --test endurance                                         two and a half minutes
 //! MULTILANGD_ENDURANCE_SECONDS=600 cargo test --test endurance        ten minutes
 //! ```
 //!
-//! `MULTILANGD_ENDURANCE_SEED` gives another order of events. The figures are printed on stderr.
+//! `MULTILANGD_ENDURANCE_SEED` selects another order of events. The figures are printed on stderr.
 //!
 //! | file | holds |
 //! |---|---|
-//! | `world.rs` | what feeds, reshards, samples and writes down |
-//! | `fleet.rs` | the daemons, and what happens to them |
-//! | `ledger.rs` | what was written down |
-//! | `checks.rs` | the promises, as pure functions of the ledger |
-//! | `handover.rs` | how long shards stay without a daemon |
-//! | `doctored.rs` | ledgers with one thing wrong: each check can fail |
-//! | `processor.py` | the children, which need python3 |
+//! | `world.rs` | puts records, reshards, samples the lease table and records everything |
+//! | `fleet.rs` | the daemons, and their faults |
+//! | `ledger.rs` | the record of a run |
+//! | `checks.rs` | the invariants, as pure functions of the ledger |
+//! | `handover.rs` | how long shards have no live owner |
+//! | `doctored.rs` | ledgers with one violation each: every check can fail |
+//! | `processor.py` | the child, which needs python3 |
 #![cfg(feature = "local")]
 #![allow(
     clippy::unwrap_used,
@@ -54,32 +54,32 @@ use crate::rig::*;
 use crate::world::{Notes, World, is_open};
 
 const SECONDS: u64 = 150;
-/// Of the whole, what is kept for reading to the end.
-const REST: u64 = 10;
+/// Seconds at the end that are reserved for reading the remaining records.
+const REST_SECONDS: u64 = 10;
 const SHARDS: i32 = 12;
 const RESHARDING: Duration = Duration::from_secs(10);
-/// Of what a fault is about, so much is told with it.
-const SHARDS_TOLD: usize = 3;
-const LINES_TOLD: usize = 200;
-/// No wait for a condition takes as long.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The maximum number of shards for which a failure includes the history.
+const SHARDS_SHOWN: usize = 3;
+const LINES_SHOWN: usize = 200;
+/// Upper bound of a wait for a condition.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 
-/// Past the capture of the test runner: the figures are worth reading when all is well, too.
+/// Bypasses the capture of the test runner: the figures are useful for successful runs too.
 #[expect(clippy::explicit_write, reason = "a macro that prints would be captured")]
 fn say(line: &str) {
     writeln!(std::io::stderr(), "{line}").unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fleet_that_is_killed_stopped_frozen_and_resharded_under_load_keeps_every_promise() {
+async fn fleet_under_faults_and_resharding_keeps_every_invariant() {
     let seconds = setting("MULTILANGD_ENDURANCE_SECONDS", SECONDS);
     let seed = setting("MULTILANGD_ENDURANCE_SEED", 1);
     say(&format!("{seconds} s with seed {seed}"));
-    let end = Instant::now() + Duration::from_secs(seconds - REST);
+    let end = Instant::now() + Duration::from_secs(seconds - REST_SECONDS);
     let mut rig = Rig::start("endurance").await;
     rig.stream(SHARDS).await;
     let reports = std::mem::replace(&mut rig.reports, mpsc::unbounded_channel().1);
@@ -87,16 +87,16 @@ async fn a_fleet_that_is_killed_stopped_frozen_and_resharded_under_load_keeps_ev
     world.feed(seed, RESHARDING);
     let mut fleet = Fleet::start(&rig, &world);
     world.watch();
-    let ready = world.until(PATIENCE, all_owned).await;
-    assert!(ready, "the shards get no owners");
-    fleet.endure(&rig, &mut world, seed, end).await;
-    world.dry_up().await;
+    let ready = world.until(TIMEOUT, all_owned).await;
+    assert!(ready, "some shards have no owner");
+    fleet.inject_faults(&rig, &mut world, seed, end).await;
+    world.stop_feeding().await;
 
-    let mut faults = read_out(&world).await;
-    fleet.dismiss(&world).await;
+    let mut faults = remaining_records(&world).await;
+    fleet.stop_all(&world).await;
     world.stop_watching();
     world.assert_sound();
-    faults.extend(left_behind(&rig, &world).await);
+    faults.extend(remaining_processes(&rig, &world).await);
     for (daemon, took, code) in &fleet.stops {
         say(&format!("{daemon} ended {:.1} s after SIGTERM with {code:?}", took.as_secs_f64()));
         if *code != Some(0) {
@@ -106,9 +106,9 @@ async fn a_fleet_that_is_killed_stopped_frozen_and_resharded_under_load_keeps_ev
     let mut ledger = world.read(|notes| std::mem::take(&mut notes.ledger));
     ledger.parents = parents(&world).await;
     ledger.sort();
-    let told = told(&ledger, &world);
-    std::fs::write(rig.folder.join("ledger.txt"), told.concat()).unwrap();
-    judge(&rig, &ledger, &told, faults);
+    let history = history(&ledger, &world);
+    std::fs::write(rig.folder.join("ledger.txt"), history.concat()).unwrap();
+    judge(&rig, &ledger, &history, faults);
 }
 
 fn all_owned(notes: &mut Notes) -> bool {
@@ -117,15 +117,16 @@ fn all_owned(notes: &mut Notes) -> bool {
     notes.ledger.samples.last().is_some_and(owned)
 }
 
-/// Waits until every record is delivered and every closed shard's end is stored; says what is missing.
-async fn read_out(world: &World) -> Vec<String> {
+/// Waits until every record is delivered and the end of every closed shard is checkpointed. Returns what is
+/// missing.
+async fn remaining_records(world: &World) -> Vec<String> {
     let closed: Vec<Shard> = {
         let shards = world.lineage().await;
         shards.iter().filter(|shard| !is_open(shard)).map(|shard| shard.shard_id().into()).collect()
     };
     let missing = |notes: &Notes| {
         let rows = notes.ledger.samples.last().map(|sample| &sample.rows);
-        // A finished lease may be deleted.
+        // The lease of a finished shard may be deleted.
         let ended = |shard: &Shard| {
             notes.ledger.said.iter().any(|said| said.what == What::Ended && said.shard == *shard)
         };
@@ -137,12 +138,12 @@ async fn read_out(world: &World) -> Vec<String> {
         let puts = notes.ledger.puts.iter().filter(|put| !notes.delivered.contains(&put.id));
         open.chain(puts.map(|put| format!("record {} of {}", put.id, put.shard))).collect::<Vec<_>>()
     };
-    world.until(PATIENCE, |notes| missing(notes).is_empty()).await;
+    world.until(TIMEOUT, |notes| missing(notes).is_empty()).await;
     let left = world.read(|notes| missing(notes));
-    left.into_iter().map(|what| format!("not read to the end: {what}")).collect()
+    left.into_iter().map(|what| format!("not completed: {what}")).collect()
 }
 
-async fn left_behind(rig: &Rig, world: &World) -> Vec<String> {
+async fn remaining_processes(rig: &Rig, world: &World) -> Vec<String> {
     let (script, port) = (script(), rig.port().to_string());
     let is_ours = |pid: i32| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -150,13 +151,13 @@ async fn left_behind(rig: &Rig, world: &World) -> Vec<String> {
         words.any(|word| word == script.as_os_str().as_encoded_bytes())
             && words.next() == Some(port.as_bytes())
     };
-    world.until(PATIENCE, |notes| notes.alive.is_empty()).await;
+    world.until(TIMEOUT, |notes| notes.alive.is_empty()).await;
     let mut left = world.read(|notes| notes.alive.clone());
-    // Those too that never said a word.
+    // Includes children that never reported anything.
     let all = std::fs::read_dir("/proc").unwrap();
     let all = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
     left.extend(all.filter(|pid| is_ours(*pid) && !is_gone(*pid)));
-    left.into_iter().map(|pid| format!("process {pid} is left")).collect()
+    left.into_iter().map(|pid| format!("process {pid} still runs")).collect()
 }
 
 async fn parents(world: &World) -> BTreeMap<Shard, Vec<Shard>> {
@@ -167,8 +168,8 @@ async fn parents(world: &World) -> BTreeMap<Shard, Vec<Shard>> {
     world.lineage().await.iter().map(of).collect()
 }
 
-/// Everything but the samples that say nothing new, as evidence beside the logs.
-fn told(ledger: &Ledger, world: &World) -> Vec<String> {
+/// Everything except samples without changes, as evidence beside the logs.
+fn history(ledger: &Ledger, world: &World) -> Vec<String> {
     let mut lines: Vec<(Micros, String)> = Vec::new();
     lines.extend(ledger.happened.iter().map(|it| (it.at, format!("{} {:?}", it.daemon, it.fate))));
     let said = |it: &Said| (it.at, format!("{} {} {} {:?}", it.daemon, it.child, it.shard, it.what));
@@ -181,8 +182,8 @@ fn told(ledger: &Ledger, world: &World) -> Vec<String> {
     lines.into_iter().map(|(at, line)| format!("{at} {line}\n")).collect()
 }
 
-/// What makes the checks say less than they seem to.
-fn unjudged(ledger: &Ledger, handovers: &[Handover]) -> Vec<String> {
+/// Conditions that make the checks weaker than they appear.
+fn weaknesses(ledger: &Ledger, handovers: &[Handover]) -> Vec<String> {
     let mut faults = Vec::new();
     let far = ledger.samples.windows(2).filter(|pair| pair[1].after - pair[0].before > checks::CLOSE).count();
     if far * 10 > ledger.samples.len() {
@@ -197,21 +198,21 @@ fn unjudged(ledger: &Ledger, handovers: &[Handover]) -> Vec<String> {
     faults
 }
 
-/// What is told of the shards that a fault names: a machine that runs tests may keep no files.
-fn told_of(faults: &[String], told: &[String]) -> String {
+/// The history of the shards that a failure names, because the files of a test machine may not be kept.
+fn history_of(faults: &[String], history: &[String]) -> String {
     let names = |fault: &String| {
         let words = fault.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
         words.filter(|word| word.starts_with("shardId-")).map(str::to_owned).collect::<Vec<_>>()
     };
-    let shards: BTreeSet<String> = faults.iter().flat_map(names).take(SHARDS_TOLD).collect();
+    let shards: BTreeSet<String> = faults.iter().flat_map(names).take(SHARDS_SHOWN).collect();
     let of = |line: &&String| {
         shards.iter().any(|shard| line.contains(shard))
             && !(line.contains(" Given(") || line.contains("Stored"))
     };
-    told.iter().filter(of).take(LINES_TOLD).cloned().collect()
+    history.iter().filter(of).take(LINES_SHOWN).cloned().collect()
 }
 
-fn judge(rig: &Rig, ledger: &Ledger, told: &[String], mut faults: Vec<String>) {
+fn judge(rig: &Rig, ledger: &Ledger, history: &[String], mut faults: Vec<String>) {
     let shards = ledger.parents.len();
     let runs = ledger.runs();
     let given: usize = runs.iter().map(|run| run.given.len()).sum();
@@ -224,7 +225,7 @@ fn judge(rig: &Rig, ledger: &Ledger, told: &[String], mut faults: Vec<String>) {
         ledger.samples.len(),
         gaps / 1000
     ));
-    say(&format!("checkpoints refused: {refused}"));
+    say(&format!("checkpoints rejected: {refused}"));
     let (causes, unexplained) = checks::duplicates(ledger);
     for (cause, count) in causes {
         say(&format!("delivered again, {cause}: {count}"));
@@ -234,20 +235,20 @@ fn judge(rig: &Rig, ledger: &Ledger, told: &[String], mut faults: Vec<String>) {
     if let Some((shard, longest)) = handover::newcomers(ledger).into_iter().max_by_key(|(_, waited)| *waited)
     {
         say(&format!(
-            "a new shard's lease waited {} for its first owner at most ({shard})",
+            "longest time until a new shard's lease had its first owner: {} ({shard})",
             handover::seconds(longest)
         ));
     }
     handover::figures(&handovers).iter().for_each(|line| say(line));
-    faults.extend(checks::broken(ledger));
-    faults.extend(unjudged(ledger, &handovers));
+    faults.extend(checks::violations(ledger));
+    faults.extend(weaknesses(ledger, &handovers));
     let evidence = format!("see the logs and ledger.txt in {}", rig.folder.display());
     assert!(
         faults.is_empty(),
         "{} faults; {evidence}\n{}\n{}",
         faults.len(),
         faults.join("\n"),
-        told_of(&faults, told)
+        history_of(&faults, history)
     );
     let late = handover::late(&handovers);
     assert!(

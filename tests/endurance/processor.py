@@ -1,7 +1,7 @@
-"""The record processor of the endurance test: checkpoints every batch and reports, with times, what it got.
+"""The record processor of the endurance test: checkpoints every batch and reports every message with its time.
 
 argv: PORT DAEMON
-The times are of the system's monotonic clock, so that the reports of all children fall into one order.
+Times are read from the system's monotonic clock, so that the reports of all children have a common order.
 """
 import base64
 import json
@@ -39,7 +39,7 @@ def checkpoint(action, sequence, sub):
     say({"action": "checkpoint", "sequenceNumber": None, "subSequenceNumber": None})
     answer = sys.stdin.readline()
     if not answer:
-        # The daemon is gone and nobody will say what became of the checkpoint.
+        # The daemon is gone, so the result of the checkpoint remains unknown.
         os._exit(0)
     error = json.loads(answer).get("error")
     report("checkpointed", now(), of=action, asked=asked, sequence=sequence, sub=sub, error=error)
@@ -61,7 +61,7 @@ def serve():
                 [r["sequenceNumber"], r["subSequenceNumber"], int(base64.b64decode(r["data"]))] for r in records
             ]
             report(action, at, records=shown)
-            # The work: long enough that a blow finds some batches in children's hands.
+            # Simulated work, long enough that a fault of the daemon interrupts some batches.
             time.sleep(0.1)
             if shown:
                 last = shown[-1]
@@ -78,5 +78,5 @@ def serve():
 try:
     serve()
 except OSError:
-    # A pipe broke: the daemon or the test is gone.
+    # A broken pipe: the daemon or the test is gone.
     os._exit(0)

@@ -1,5 +1,5 @@
-//! What goes on around the daemons: records are put, shards are split and merged, the lease table is
-//! watched, and the children's reports are written down.
+//! The environment of the daemons: puts records, splits and merges shards, samples the lease table, and
+//! collects the reports of the children.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,13 +19,13 @@ use tokio_util::sync::CancellationToken;
 use crate::ledger::*;
 use crate::rig::{APPLICATION, Report, STREAM};
 
-/// Records a second come in portions of so many; a key is in a portion once at most.
-const PORTION: u64 = 10;
-const PORTIONS_A_SECOND: u64 = 10;
+/// Records per batch; a partition key occurs at most once in a batch.
+const BATCH: u64 = 10;
+const BATCHES_PER_SECOND: u64 = 10;
 const KEYS: u64 = 211;
 const SAMPLING: Duration = Duration::from_millis(200);
 const POLLING: Duration = Duration::from_millis(50);
-/// How many shards are open.
+/// Minimum and maximum number of open shards.
 const FEWEST: usize = 8;
 const MOST: usize = 16;
 
@@ -34,17 +34,17 @@ pub fn now() -> Micros {
     u64::try_from(now.tv_sec).unwrap() * SECOND + u64::try_from(now.tv_nsec).unwrap() / 1000
 }
 
-/// What has been written down so far.
+/// Everything recorded so far.
 #[derive(Default)]
 pub struct Notes {
     pub ledger: Ledger,
-    /// Ids of records that some child got.
+    /// Ids of the records that were delivered.
     pub delivered: HashSet<u64>,
     pub alive: HashSet<i32>,
     pub reshards: Vec<(Micros, String)>,
 }
 
-/// The tasks around the daemons.
+/// The tasks that surround the daemons.
 pub struct World {
     pub clients: Clients,
     pub notes: Arc<Mutex<Notes>>,
@@ -68,7 +68,7 @@ impl World {
         world
     }
 
-    /// Starts to sample.
+    /// Starts to sample the lease table.
     pub fn watch(&mut self) {
         self.tasks.spawn(sample(self.clients.clone(), self.notes.clone(), self.watching.clone()));
     }
@@ -79,8 +79,8 @@ impl World {
         self.workers.spawn(reshard(clients, notes, stop, fastrand::Rng::with_seed(seed), pause));
     }
 
-    /// No record is put and no shard changed any more.
-    pub async fn dry_up(&mut self) {
+    /// Stops puts and reshards.
+    pub async fn stop_feeding(&mut self) {
         self.feeding.cancel();
         while let Some(ended) = self.workers.join_next().await {
             ended.unwrap();
@@ -101,7 +101,7 @@ impl World {
         });
     }
 
-    /// The one wait for a condition: false if it isn't there in time.
+    /// Waits for a condition; false if it is not reached in time.
     pub async fn until(&self, limit: Duration, mut reached: impl FnMut(&mut Notes) -> bool) -> bool {
         let end = Instant::now() + limit;
         let mut polling = interval(POLLING);
@@ -115,14 +115,14 @@ impl World {
         }
     }
 
-    /// A task of ours that broke down must not pass for quiet.
+    /// Fails if a task panicked, which would otherwise look like silence.
     pub fn assert_sound(&mut self) {
         while let Some(ended) = self.tasks.try_join_next() {
             ended.unwrap();
         }
         while let Some(ended) = self.workers.try_join_next() {
             ended.unwrap();
-            assert!(self.feeding.is_cancelled(), "the feeding ended by itself");
+            assert!(self.feeding.is_cancelled(), "the feeding task ended early");
         }
     }
 
@@ -136,14 +136,14 @@ fn note<T>(notes: &Mutex<Notes>, write: impl FnOnce(&mut Notes) -> T) -> T {
     write(&mut notes.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Puts portion after portion, each when the one before is acknowledged.
+/// Puts one batch after the other, each when the previous one is acknowledged.
 async fn feed(clients: Clients, notes: Arc<Mutex<Notes>>, stop: CancellationToken) {
-    let mut ticks = interval(Duration::from_millis(1000 / PORTIONS_A_SECOND));
+    let mut ticks = interval(Duration::from_millis(1000 / BATCHES_PER_SECOND));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut next = 0;
     while !stop.is_cancelled() {
         ticks.tick().await;
-        let ids = next..next + PORTION;
+        let ids = next..next + BATCH;
         next = ids.end;
         let entries = ids.clone().map(|id| {
             PutRecordsRequestEntry::builder()
@@ -187,7 +187,7 @@ fn range(shard: &Listed) -> (u128, u128) {
     (range.starting_hash_key().parse().unwrap(), range.ending_hash_key().parse().unwrap())
 }
 
-/// Splits and merges at random, within the bounds.
+/// Splits and merges random shards, within the bounds.
 async fn reshard(
     clients: Clients,
     notes: Arc<Mutex<Notes>>,
@@ -222,7 +222,7 @@ async fn reshard(
     }
 }
 
-/// Reads all rows again and again.
+/// Scans the lease table repeatedly.
 async fn sample(clients: Clients, notes: Arc<Mutex<Notes>>, stop: CancellationToken) {
     let mut ticks = interval(SAMPLING);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -236,7 +236,7 @@ async fn sample(clients: Clients, notes: Arc<Mutex<Notes>>, stop: CancellationTo
             let scan = clients.dynamodb.scan().table_name(APPLICATION).consistent_read(true);
             let answer = match scan.set_exclusive_start_key(from).send().await {
                 Ok(answer) => answer,
-                // The first daemon makes the table; once it was there it has to stay.
+                // The first daemon creates the table; from then on it must exist.
                 Err(error)
                     if last.is_empty()
                         && error
@@ -245,12 +245,12 @@ async fn sample(clients: Clients, notes: Arc<Mutex<Notes>>, stop: CancellationTo
                 {
                     break;
                 }
-                Err(error) => panic!("the lease table can't be read: {error:?}"),
+                Err(error) => panic!("the lease table cannot be read: {error:?}"),
             };
             for item in answer.items() {
                 let text = |name: &str| item.get(name).and_then(|value| value.as_s().ok());
                 let number = |name: &str| item.get(name).and_then(|value| value.as_n().ok()?.parse().ok());
-                // Rows that are no leases have no checkpoint.
+                // Rows that are not leases have no checkpoint.
                 let (Some(key), Some(checkpoint)) = (text("leaseKey"), text("checkpoint")) else { continue };
                 let sub = number("checkpointSubSequenceNumber").unwrap_or(0);
                 let row = Row {
@@ -310,7 +310,7 @@ fn understood(what: &str, body: &Value) -> Option<What> {
             What::Given(body["records"].as_array().unwrap().iter().map(record).collect())
         }
         "checkpointed" if !body["error"].is_null() => What::Refused,
-        // What is stored already is asked for again there, and answered without a write.
+        // At shutdownRequested the child repeats its last checkpoint, which is acknowledged without a write.
         "checkpointed" if body["of"] == "shutdownRequested" => return None,
         "checkpointed" => What::Stored {
             asked: body["asked"].as_u64().unwrap(),

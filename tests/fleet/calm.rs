@@ -1,4 +1,4 @@
-//! How soon: without faults, every change of hands has a time within which it is over.
+//! Response times without faults: each change of lease owners completes within a bound.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use crate::story::{Story, simulate};
 use crate::world::FAILOVER;
 
 const SECOND: Duration = Duration::from_secs(1);
-/// What is waited for is looked for this often.
+/// The interval at which conditions are checked.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Without a leader, and with one.
+/// Without a leader (KCL 2.x mode), and with one.
 const BOTH: [bool; 2] = [false, true];
 
 async fn until(what: &str, limit: Duration, mut reached: impl FnMut() -> bool) -> Duration {
@@ -25,41 +25,44 @@ async fn until(what: &str, limit: Duration, mut reached: impl FnMut() -> bool) -
     start.elapsed()
 }
 
-fn orphans(story: &Story, of: &WorkerId) -> usize {
+/// The number of leases that have no owner, or still the given one.
+fn leases_without_new_owner(story: &Story, of: &WorkerId) -> usize {
     let owners = story.owners();
     [Some(of.clone()), None].iter().map(|owner| owners.get(owner).map_or(0, Vec::len)).sum()
 }
 
-/// A settled fleet, led or not.
+/// Starts a fleet and waits until it is settled, in KCL 2.x mode or with a leader.
 async fn fleet(seed: u64, shards: u128, workers: usize, led: bool) -> Story {
     let mut story = Story::new(seed, shards, None, led);
-    // DynamoDB's copies agree within some tens of milliseconds, as a rule.
-    story.world.state().weather.stale = 0;
+    // DynamoDB's replicas usually agree within some tens of milliseconds.
+    story.world.state().network.stale = 0;
     for _ in 0..workers {
         story.join(None);
     }
     story.put(50);
-    until("everything has an owner", FAILOVER * 2, || {
-        orphans(&story, &"nobody".into()) == 0 && covered(&story)
+    until("every lease has an owner", FAILOVER * 2, || {
+        leases_without_new_owner(&story, &"nobody".into()) == 0 && every_shard_has_a_lease(&story)
     })
     .await;
     until("the shares are even", SECOND * 120, || story.is_settled()).await;
-    // Some renewals, so that their phases are as they come.
+    // Some renewals, so that the phases of the workers' timers differ.
     let some = story.world.state().random.u64(5_000..15_000);
     sleep(Duration::from_millis(some)).await;
     story
 }
 
-fn covered(story: &Story) -> bool {
+/// Whether every open shard has a lease.
+fn every_shard_has_a_lease(story: &Story) -> bool {
     story.owners().values().map(Vec::len).sum::<usize>() == story.world.state().stream.open_shards().len()
 }
 
-fn sane(story: &Story) {
+/// Asserts that no invariant is violated.
+fn assert_no_violations(story: &Story) {
     let violations = &story.world.state().oracle.violations;
     assert!(violations.is_empty(), "{violations:?}");
 }
 
-/// Each seed's answer, the longest first.
+/// The result of each seed, the longest first.
 fn longest(seeds: u64, measure: impl AsyncFn(u64) -> Duration) -> Duration {
     let mut times: Vec<Duration> = (0..seeds).map(|seed| simulate(seed, measure(seed))).collect();
     times.sort();
@@ -68,30 +71,33 @@ fn longest(seeds: u64, measure: impl AsyncFn(u64) -> Duration) -> Duration {
 }
 
 #[test]
-fn at_a_start_every_shard_has_an_owner_within_two_failover_times() {
+fn new_fleet_owns_every_shard_within_two_failover_times() {
     // Asserted within `fleet`.
     longest(40, async |seed| {
         let story = fleet(seed, 12, 1 + usize::try_from(seed % 4).unwrap(), seed >= 20).await;
-        sane(&story);
+        assert_no_violations(&story);
         Duration::ZERO
     });
 }
 
 #[test]
-fn what_a_stopped_worker_gives_back_has_new_owners_within_two_seconds() {
+fn leases_of_stopped_worker_move_within_two_seconds() {
     let fleets = [(2, 8), (3, 12), (2, 2), (3, 2)];
     for ((workers, shards), led) in BOTH.into_iter().flat_map(|led| fleets.map(|fleet| (fleet, led))) {
         let longest = longest(25, async |seed| {
             let mut story = fleet(seed, shards, workers, led).await;
             let id = story.stop(usize::try_from(seed).unwrap() % workers);
-            // From the moment when the first of them is free.
+            // Measured from the moment at which the first lease is released.
             let had = story.owners().get(&Some(id.clone())).map_or(0, Vec::len);
-            until("the first is given back", SECOND * 10, || {
+            until("the first lease is released", SECOND * 10, || {
                 story.owners().get(&Some(id.clone())).map_or(0, Vec::len) < had || had == 0
             })
             .await;
-            let took = until("all have new owners", SECOND * 30, || orphans(&story, &id) == 0).await;
-            sane(&story);
+            let took = until("all leases have new owners", SECOND * 30, || {
+                leases_without_new_owner(&story, &id) == 0
+            })
+            .await;
+            assert_no_violations(&story);
             took
         });
         assert!(longest <= SECOND * 2, "{workers} workers, {shards} shards, led {led}: {longest:?}");
@@ -99,25 +105,28 @@ fn what_a_stopped_worker_gives_back_has_new_owners_within_two_seconds() {
 }
 
 #[test]
-fn what_a_killed_worker_had_has_new_owners_within_the_failover_time_and_five_seconds() {
+fn leases_of_killed_worker_move_within_failover_time() {
     let fleets = [(2, 8), (3, 12)];
     for ((workers, shards), led) in BOTH.into_iter().flat_map(|led| fleets.map(|fleet| (fleet, led))) {
         let longest = longest(25, async |seed| {
             let mut story = fleet(seed, shards, workers, led).await;
             let id = story.kill(usize::try_from(seed).unwrap() % workers);
-            let took = until("all have new owners", SECOND * 60, || orphans(&story, &id) == 0).await;
-            sane(&story);
+            let took = until("all leases have new owners", SECOND * 60, || {
+                leases_without_new_owner(&story, &id) == 0
+            })
+            .await;
+            assert_no_violations(&story);
             took
         });
-        // It may have been the leader: then somebody has to lead first.
+        // If it was the leader, another worker must be elected first.
         let limit = if led { SECOND * 30 } else { FAILOVER + SECOND * 5 };
         assert!(longest <= limit, "{workers} workers, {shards} shards, led {led}: {longest:?}");
     }
 }
 
-/// Scale-out moves what has to move, once.
+/// After a scale-out each lease that has to move moves once.
 #[test]
-fn workers_that_join_get_their_share_and_no_lease_moves_more_often_than_it_must() {
+fn joining_workers_get_their_share_with_minimal_moves() {
     longest(25, async |seed| {
         let mut story = fleet(seed, 12, 1, false).await;
         let before = taken(&story);
@@ -126,31 +135,33 @@ fn workers_that_join_get_their_share_and_no_lease_moves_more_often_than_it_must(
         }
         let took = until("the shares are even", SECOND * 60, || story.is_settled()).await;
         sleep(FAILOVER * 6).await;
-        // Three workers get three of twelve each. Two thieves who want the same lease cost one more move at most.
+        // Three workers get three of twelve leases each. Two workers that steal the same lease cost one more
+        // move at most.
         let moves = taken(&story) - before;
         assert!((9..=11).contains(&moves), "{moves} moves");
-        sane(&story);
+        assert_no_violations(&story);
         took
     });
 }
 
 #[test]
-fn a_lease_that_somebody_deleted_is_made_again_and_its_shard_read() {
+fn deleted_lease_is_recreated_and_its_shard_is_read() {
     longest(10, async |seed| {
         let story = fleet(seed, 4, 2, seed >= 5).await;
         let shard = story.world.state().stream.open_shards()[usize::try_from(seed).unwrap() % 4].clone();
         story.delete_by_hand(&shard);
         story.put(40);
-        let took = until("it has an owner again", SECOND * 180, || story.is_settled()).await;
-        until("everything is read", SECOND * 60, || story.is_read()).await;
-        sane(&story);
+        let took = until("the lease has an owner again", SECOND * 180, || story.is_settled()).await;
+        until("every record is read", SECOND * 60, || story.is_read()).await;
+        assert_no_violations(&story);
         took
     });
 }
 
-/// Nobody takes over the finished lease of a worker that died; it must not be the one that has to see to the others.
+/// No worker acquires the finished lease of a dead worker; the audit of the other leases must not depend on
+/// that worker.
 #[test]
-fn a_dead_worker_that_keeps_a_finished_lease_keeps_nobody_from_mending_others() {
+fn dead_owner_of_finished_lease_does_not_block_audit() {
     longest(12, async |seed| {
         let mut story = fleet(seed, 6, 2, seed >= 6).await;
         let (dead, shard) = {
@@ -158,36 +169,37 @@ fn a_dead_worker_that_keeps_a_finished_lease_keeps_nobody_from_mending_others() 
             let dead = usize::try_from(seed).unwrap() % 2;
             (dead, owners[&Some(story.id(dead))][0].clone())
         };
-        // What comes of it stays empty, and so its row stays.
+        // The child shards stay empty, so the row of their parent is not deleted.
         assert!(story.world.state().stream.split(&shard));
-        until("it has ended", SECOND * 30, || story.world.state().oracle.ended.contains(&shard)).await;
+        until("the shard has ended", SECOND * 30, || story.world.state().oracle.ended.contains(&shard)).await;
         let id = story.kill(dead);
-        until("all have new owners", SECOND * 60, || orphans(&story, &id) == 0).await;
+        until("all leases have new owners", SECOND * 60, || leases_without_new_owner(&story, &id) == 0).await;
         let other = story.world.state().stream.open_shards()[0].clone();
         story.delete_by_hand(&other);
-        let took = until("it has an owner again", SECOND * 180, || story.is_settled()).await;
-        sane(&story);
+        let took = until("the lease has an owner again", SECOND * 180, || story.is_settled()).await;
+        assert_no_violations(&story);
         took
     });
 }
 
 #[test]
-fn a_table_that_somebody_emptied_is_filled_again() {
+fn emptied_lease_table_is_filled_again() {
     longest(10, async |seed| {
         let story = fleet(seed, 4, 2, seed >= 5).await;
         let shards: Vec<_> = story.world.state().rows.keys().cloned().collect();
         shards.iter().for_each(|shard| story.delete_by_hand(shard));
         story.put(40);
-        let took = until("all have owners again", SECOND * 180, || story.is_settled()).await;
-        until("everything is read", SECOND * 60, || story.is_read()).await;
-        sane(&story);
+        let took = until("all leases have owners again", SECOND * 180, || story.is_settled()).await;
+        until("every record is read", SECOND * 60, || story.is_read()).await;
+        assert_no_violations(&story);
         took
     });
 }
 
-/// A merged shard's lease is made only when both parents have one; if one has lost its own, it gets another.
+/// The lease of a merged shard is created only when both parents have one; a parent whose lease was deleted
+/// gets another.
 #[test]
-fn a_merged_shard_begins_though_the_lease_of_a_parent_was_deleted() {
+fn merged_shard_starts_after_deletion_of_a_parent_lease() {
     longest(10, async |seed| {
         let story = fleet(seed, 4, 2, seed >= 5).await;
         let (left, right) = {
@@ -197,15 +209,16 @@ fn a_merged_shard_begins_though_the_lease_of_a_parent_was_deleted() {
         story.delete_by_hand(&right);
         assert!(story.world.state().stream.merge(&left));
         story.put(40);
-        let took = until("everything is read", SECOND * 240, || story.is_read() && story.is_settled()).await;
-        assert!(story.world.state().oracle.ended.contains(&right), "both parents were read to their ends");
-        sane(&story);
+        let took =
+            until("every record is read", SECOND * 240, || story.is_read() && story.is_settled()).await;
+        assert!(story.world.state().oracle.ended.contains(&right), "both parents were read to their end");
+        assert_no_violations(&story);
         took
     });
 }
 
 #[test]
-fn a_row_without_hash_keys_is_given_them() {
+fn missing_hash_keys_of_a_row_are_restored() {
     simulate(3, async {
         let story = fleet(3, 4, 2, false).await;
         let shard = story.world.state().stream.open_shards()[0].clone();
@@ -214,14 +227,14 @@ fn a_row_without_hash_keys_is_given_them() {
             let state = story.world.state();
             state.rows[&shard].range == Some(state.stream.shards[&shard].range)
         };
-        until("the row has them again", SECOND * 90, whole).await;
-        sane(&story);
+        until("the row has hash keys again", SECOND * 90, whole).await;
+        assert_no_violations(&story);
     });
 }
 
-/// A leader gives a new worker its part in hand-offs, and nothing is delivered twice by that.
+/// A leader gives a new worker its share by graceful handoff, so no record is delivered twice.
 #[test]
-fn workers_that_join_a_led_fleet_are_given_leases_that_their_owners_have_finished_with() {
+fn joining_workers_of_led_fleet_get_graceful_handoffs() {
     longest(25, async |seed| {
         let mut story = fleet(seed, 12, 2, true).await;
         let new = story.join(None);
@@ -231,12 +244,12 @@ fn workers_that_join_a_led_fleet_are_given_leases_that_their_owners_have_finishe
             sleep(SECOND).await;
         }
         let took = until("the new worker has leases", SECOND * 30, || has(&story) >= 2).await;
-        until("everything is read", SECOND * 30, || story.is_read() && story.is_settled()).await;
-        sane(&story);
+        until("every record is read", SECOND * 30, || story.is_read() && story.is_settled()).await;
+        assert_no_violations(&story);
         let state = story.world.state();
         let count = |what: &str| state.oracle.coverage.get(what).copied().unwrap_or(0);
-        assert!(count("opened a hand-off") >= 2, "{:?}", state.oracle.coverage);
-        assert_eq!(count("opened a hand-off"), count("closed a hand-off"));
+        assert!(count("started a graceful handoff") >= 2, "{:?}", state.oracle.coverage);
+        assert_eq!(count("started a graceful handoff"), count("completed a graceful handoff"));
         assert_eq!(count("delivered a record again"), 0);
         took
     });
@@ -245,10 +258,10 @@ fn workers_that_join_a_led_fleet_are_given_leases_that_their_owners_have_finishe
 fn taken(story: &Story) -> u64 {
     let state = story.world.state();
     let count = |what: &str| state.oracle.coverage.get(what).copied().unwrap_or(0);
-    count("took another's lease") + count("took a free lease")
+    count("stole a lease") + count("acquired an unowned lease")
 }
 
-/// Calls of a fleet at rest, by operation, a lease-hour.
+/// Calls of a fleet at rest, per operation and lease-hour.
 pub fn calls_at_rest(
     story: &Story,
     before: &BTreeMap<&'static str, u64>,
@@ -266,10 +279,9 @@ pub fn calls_at_rest(
     of_table.iter().map(|what| (*what, rate(what))).collect()
 }
 
-/// KCL 3.5.1 was seen to make 97.3 calls a minute for two workers with two leases each: 1,460 a lease-hour
-/// (`calls-summary-2w4s.json` of its recording).
+/// KCL 3.5.1 was measured at 97.3 calls a minute for two workers with two leases each: 1,460 per lease-hour.
 #[test]
-fn a_fleet_at_rest_makes_no_more_calls_than_javas() {
+fn a_fleet_at_rest_makes_no_more_calls_than_java() {
     let fleets = [(2, 4), (2, 8), (3, 12)];
     for ((workers, shards), led) in BOTH.into_iter().flat_map(|led| fleets.map(|fleet| (fleet, led))) {
         let (calls, leases) = simulate(1, async {

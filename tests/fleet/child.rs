@@ -1,5 +1,5 @@
 //! A record processor in memory: it takes a moment for each batch, checkpoints most of them, and sometimes
-//! dies.
+//! crashes.
 
 use std::collections::VecDeque;
 use std::os::unix::process::ExitStatusExt as _;
@@ -23,11 +23,11 @@ enum Output {
     Exited(i32),
 }
 
-/// What it will do, and when.
+/// The pending outputs of the child.
 #[derive(Debug, Default)]
-struct Mind {
+struct Pending {
     outputs: VecDeque<(Instant, Output)>,
-    /// The action whose status comes once the checkpoint is answered.
+    /// The action whose status follows when the checkpoint is answered.
     owes: Option<String>,
     dying: bool,
 }
@@ -36,8 +36,8 @@ pub struct Child {
     link: Link,
     shard: ShardId,
     pid: u32,
-    mind: Mutex<Mind>,
-    /// The index of the record that must come next.
+    mind: Mutex<Pending>,
+    /// The index of the next expected record.
     next: Option<usize>,
     gone: bool,
 }
@@ -95,15 +95,15 @@ impl Child {
         );
     }
 
-    fn told(&mut self, message: &Value) {
+    fn receive(&mut self, message: &Value) {
         let action = message["action"].as_str().unwrap().to_owned();
         let (dies, checkpoints) = {
             let mut state = self.link.world.state();
-            let dies = state.weather.child_dies;
+            let dies = state.network.child_dies;
             (state.chance(dies), state.random.u32(0..10) > 1)
         };
         if dies {
-            self.link.world.state().oracle.count("a child died");
+            self.link.world.state().oracle.count("a child crashed");
             self.exit(1);
         }
         match action.as_str() {
@@ -123,12 +123,12 @@ impl Child {
             "checkpoint" => {
                 let owed = self.mind.lock().unwrap().owes.take().unwrap();
                 if message["error"].is_string() {
-                    self.link.world.state().oracle.count("a checkpoint was refused");
+                    self.link.world.state().oracle.count("a checkpoint was rejected");
                 }
                 self.status(&owed, 20);
             }
             "leaseLost" => self.status(&action, 50),
-            other => panic!("a message that no child knows: {other}"),
+            other => panic!("unknown message to a child: {other}"),
         }
     }
 
@@ -136,15 +136,15 @@ impl Child {
         let mut state = self.link.world.state();
         let state = &mut *state;
         let Some(line) = state.stream.shards.get(&self.shard) else {
-            // The lease is of an earlier stream, of which nothing more comes. Until it is lost the present stream may get
-            // a shard of this name: then it must be read from its oldest record.
+            // The lease is of an earlier stream, whose records are gone. Until the lease is lost, the present
+            // stream may get a shard of this name, which must then be read from its oldest record.
             self.next = (stored == "TRIM_HORIZON").then_some(0);
             return;
         };
         let records = &line.records;
         self.next = Some(match stored {
             "TRIM_HORIZON" => 0,
-            // Where the reading begins is known with the first record.
+            // The first record shows where reading begins.
             "LATEST" => usize::MAX,
             number => {
                 let number: u64 = number.parse().unwrap();
@@ -154,7 +154,7 @@ impl Child {
         state.oracle.begins(&state.rows, &self.link.worker, &self.shard, &state.stream);
     }
 
-    /// Gives the last sequence number.
+    /// Processes a batch and returns its last sequence number.
     fn records(&mut self, records: &Value) -> Option<String> {
         let mut state = self.link.world.state();
         let state = &mut *state;
@@ -164,7 +164,7 @@ impl Child {
             let number: u64 = text.parse().unwrap();
             last = Some(text.to_owned());
             if number <= state.stream.first {
-                // Of an earlier stream: the batch was on its way.
+                // A record of an earlier stream: the batch was in flight.
                 continue;
             }
             let place = state.stream.shards[&self.shard].records.partition_point(|n| *n < number);
@@ -195,7 +195,7 @@ impl Process for Child {
             return;
         }
         let message: Value = serde_json::from_slice(&line).unwrap();
-        self.told(&message);
+        self.receive(&message);
     }
 
     fn close_stdin(&mut self) {

@@ -1,5 +1,5 @@
-//! Fleets whose workers lack a permission, or whose index, leader lock or worker metrics do not work: every shard
-//! is read all the same.
+//! Fleets whose workers lack a permission, or whose index, leader lock or worker metrics fail: every shard is
+//! read nevertheless.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::world::{Denied, FAILOVER};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Virtual time until every record is read.
+/// The virtual time until every record is read.
 pub async fn until_read(story: &Story, limit: Duration) -> Duration {
     let start = Instant::now();
-    while !(story.is_read() && story.is_covered_by_the_living()) {
+    while !(story.is_read() && story.is_covered_by_live_workers()) {
         if start.elapsed() > limit {
             return Duration::MAX;
         }
@@ -25,7 +25,7 @@ pub async fn until_read(story: &Story, limit: Duration) -> Duration {
     start.elapsed()
 }
 
-/// The longest time of several seeds until a new fleet reads everything.
+/// The longest time, over several seeds, until a new fleet reads everything.
 fn longest(workers: usize, denied: Denied, tables: bool) -> Duration {
     let times = (0..8).map(|seed| {
         simulate(seed, async {
@@ -39,7 +39,7 @@ fn longest(workers: usize, denied: Denied, tables: bool) -> Duration {
             }
             story.put(60);
             let first = until_read(&story, SECOND * 300).await;
-            // The children of a later split are read as well.
+            // The child shards of a later split are read as well.
             sleep(FAILOVER * 2).await;
             story.reshard(16);
             story.put(60);
@@ -60,15 +60,15 @@ fn every_shard_is_read_when_nothing_is_denied() {
 }
 
 #[test]
-fn every_shard_is_read_when_the_owner_index_is_denied() {
+fn denied_owner_index_leaves_no_shard_unread() {
     let denied = Denied { query: true, ..Denied::default() };
     let longest = [1, 3].map(|workers| longest(workers, denied, false));
-    // About as long as when nothing is denied: of 60 seeds the longest are 25.6 and 24.1 s.
+    // About as long as with all permissions: of 60 seeds the longest take 25.6 and 24.1 s.
     assert!(longest.iter().all(|time| *time <= FAILOVER * 3), "{longest:?}");
 }
 
 #[test]
-fn every_shard_is_read_when_the_owner_index_stays_empty() {
+fn empty_owner_index_leaves_no_shard_unread() {
     let denied = Denied { empty_index: true, ..Denied::default() };
     let longest = [1, 3].map(|workers| longest(workers, denied, false));
     // A worker without leases scans every half failover time.
@@ -76,21 +76,21 @@ fn every_shard_is_read_when_the_owner_index_stays_empty() {
 }
 
 #[test]
-fn every_shard_is_read_when_the_leader_lock_cannot_be_written() {
+fn unwritable_leader_lock_leaves_no_shard_unread() {
     let denied = Denied { lock_writes: true, ..Denied::default() };
     let longest = [1, 3].map(|workers| longest(workers, denied, false));
     assert!(longest.iter().all(|time| *time <= FAILOVER * 6), "{longest:?}");
 }
 
 #[test]
-fn every_shard_is_read_when_the_leader_lock_cannot_be_read() {
+fn unreadable_leader_lock_leaves_no_shard_unread() {
     let denied = Denied { lock_reads: true, lock_writes: true, ..Denied::default() };
     let longest = [1, 3].map(|workers| longest(workers, denied, false));
     assert!(longest.iter().all(|time| *time <= FAILOVER * 6), "{longest:?}");
 }
 
 #[test]
-fn every_shard_is_read_when_worker_metrics_cannot_be_read() {
+fn unreadable_worker_metrics_leave_no_shard_unread() {
     let denied = Denied { report_reads: true, ..Denied::default() };
     let longest = [(1, false), (3, false), (1, true), (3, true)]
         .map(|(workers, tables)| longest(workers, denied, tables));
@@ -98,16 +98,16 @@ fn every_shard_is_read_when_worker_metrics_cannot_be_read() {
 }
 
 #[test]
-fn every_shard_is_read_when_worker_metrics_cannot_be_written() {
+fn unwritable_worker_metrics_leave_no_shard_unread() {
     let denied = Denied { report_writes: true, ..Denied::default() };
     let longest = [(1, false), (3, false), (1, true), (3, true)]
         .map(|(workers, tables)| longest(workers, denied, tables));
     assert!(longest.iter().all(|time| *time <= FAILOVER * 3), "{longest:?}");
 }
 
-/// Backoff: a table that throttles is not asked several times a second.
+/// With backoff, a throttled table is not called several times a second.
 #[test]
-fn a_denied_leader_lock_is_written_less_than_six_times_a_minute() {
+fn denied_leader_lock_is_retried_with_backoff() {
     let calls = simulate(1, async {
         let mut story = Story::new(1, 4, None, true);
         story.world.state().denied.lock_writes = true;
@@ -119,9 +119,10 @@ fn a_denied_leader_lock_is_written_less_than_six_times_a_minute() {
     assert!(calls <= 60, "{calls}");
 }
 
-/// A worker that can list neither by the index nor by a scan gets no leases that nobody would read.
+/// A worker that can list leases neither by the index nor by a scan gets no leases, because it would not read
+/// them.
 #[test]
-fn a_worker_that_cannot_list_leases_is_given_none() {
+fn worker_that_cannot_list_leases_is_assigned_none() {
     let took = simulate(2, async {
         let mut story = Story::new(2, 8, None, true);
         story.join(None);
@@ -133,12 +134,12 @@ fn a_worker_that_cannot_list_leases_is_given_none() {
         sleep(FAILOVER * 6).await;
         let denied = Denied { query: true, scan: true, ..Denied::default() };
         let until = Instant::now() + SECOND * 3_600;
-        story.world.state().trouble.entry(blind.clone()).or_default().denied = Some((until, denied));
-        // Until it has found out and reported it.
+        story.world.state().faults.entry(blind.clone()).or_default().denied = Some((until, denied));
+        // Until the worker has noticed and reported it.
         sleep(FAILOVER * 4).await;
         let mut longest = Duration::ZERO;
         for _ in 0..12 {
-            // New leases go to the worker that has the fewest.
+            // The leader assigns new leases to the worker with the fewest.
             story.reshard(40);
             story.put(40);
             longest = longest.max(until_read(&story, SECOND * 300).await);
@@ -150,9 +151,9 @@ fn a_worker_that_cannot_list_leases_is_given_none() {
     assert!(took <= FAILOVER * 3 / 2, "{took:?}");
 }
 
-/// A dead worker whose clock was an hour ahead, or whose report was dated in milliseconds.
+/// A dead worker whose clock was an hour ahead, or whose report was dated in milliseconds instead of seconds.
 #[test]
-fn a_dead_worker_with_a_report_from_the_future_is_given_no_leases() {
+fn dead_worker_with_future_report_is_assigned_no_leases() {
     for ahead in [3_600, wall()] {
         let took = simulate(3, async {
             let mut story = Story::new(3, 8, None, true);

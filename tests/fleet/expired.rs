@@ -1,4 +1,4 @@
-//! One shard whose lease nobody renews: a batch that arrives after the lease has expired is not delivered.
+//! One shard whose lease is never renewed: a batch that arrives after the lease has expired is not delivered.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::os::unix::process::ExitStatusExt as _;
@@ -28,7 +28,7 @@ use multilangd::shard::{BoxFuture, HashRange, Listed, ShardId};
 
 const FAILOVER: Duration = Duration::from_secs(10);
 
-/// One record, after that long, and then none.
+/// Returns one record after the given delay, and no further records.
 struct Slow(Duration);
 
 impl Api for Slow {
@@ -67,7 +67,8 @@ impl Api for Slow {
     }
 }
 
-/// Answers every action at once and ends when its stdin does. The actions go to the test.
+/// A child that answers every action at once and exits when its stdin closes. It reports the actions to the
+/// test.
 #[derive(Debug)]
 struct Polite {
     actions: mpsc::UnboundedSender<String>,
@@ -121,7 +122,8 @@ impl Launch for Program {
     }
 }
 
-/// The actions that a child is asked for, and the outcome of the shard, if nobody renews the lease and the first record comes then.
+/// The actions that a child receives and the outcome of the shard, if the lease is never renewed and the first
+/// record arrives after `wait`.
 async fn actions_with_a_record_after(wait: Duration) -> (Vec<String>, Outcome) {
     let table = Arc::new(Memory::default());
     let range = HashRange { start: 0, end: u128::MAX };
@@ -191,7 +193,7 @@ async fn actions_with_a_record_after(wait: Duration) -> (Vec<String>, Outcome) {
     };
     let (_finish, finished) = broadcast::channel(1);
     let stop = CancellationToken::new();
-    // Without the lease's end there is another.
+    // The test ends the shard if the expiry of the lease does not.
     let stops = {
         let stop = stop.clone();
         async move {
@@ -208,7 +210,7 @@ async fn actions_with_a_record_after(wait: Duration) -> (Vec<String>, Outcome) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn batch_that_arrives_on_an_expired_lease_is_not_delivered() {
+async fn batch_on_an_expired_lease_is_not_delivered() {
     let (actions, _) = actions_with_a_record_after(FAILOVER - Duration::from_secs(1)).await;
     assert_eq!(actions[..2], ["initialize", "processRecords"], "the lease is live");
     let (actions, outcome) = actions_with_a_record_after(FAILOVER + Duration::from_secs(1)).await;

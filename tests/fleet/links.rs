@@ -1,4 +1,4 @@
-//! The ports of one worker: table, stream and children behind delay, loss and silence.
+//! The ports of one worker: table, stream and children, with delays, lost messages and partitions.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,18 +24,18 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::child::Child;
 use crate::world::{Bug, Denied, World};
 
-/// A request is given up after this long, as the AWS client would.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// The timeout of a request, as in the AWS client.
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 #[derive(Clone)]
 pub struct Link {
     pub world: Arc<World>,
     pub worker: WorkerId,
-    /// It is configured with another stream.
+    /// Whether the worker is configured with another stream.
     pub foreign: bool,
 }
 
-/// What becomes of a request.
+/// The fate of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Arrives,
@@ -50,19 +50,19 @@ enum Fate {
 impl Link {
     fn fate(&self) -> Fate {
         let mut state = self.world.state();
-        let trouble = state.trouble.get(&self.worker).copied().unwrap_or_default();
-        if trouble.partitioned.is_some_and(|until| until > Instant::now()) {
-            // What was sent just before may have gone through.
+        let faults = state.faults.get(&self.worker).copied().unwrap_or_default();
+        if faults.partitioned.is_some_and(|until| until > Instant::now()) {
+            // A request sent just before may have been executed.
             return if state.chance(100) { Fate::AnswerLost } else { Fate::Swallowed };
         }
-        let weather = state.weather;
+        let network = state.network;
         let mut roll = state.random.u32(0..1000);
         for (chance, fate, what) in [
-            (weather.refused, Fate::Refused, "refused"),
-            (weather.throttled, Fate::Throttled, "throttled"),
-            (weather.answer_lost, Fate::AnswerLost, "an answer was lost"),
-            (weather.late, Fate::Late, "a write came late"),
-            (weather.retried, Fate::Retried, "a write was tried twice"),
+            (network.refused, Fate::Refused, "a request was rejected"),
+            (network.throttled, Fate::Throttled, "a request was throttled"),
+            (network.answer_lost, Fate::AnswerLost, "a response was lost"),
+            (network.late, Fate::Late, "a write arrived late"),
+            (network.retried, Fate::Retried, "a write was retried"),
         ] {
             if roll < chance {
                 state.oracle.count(what);
@@ -84,7 +84,7 @@ impl Link {
         Ok(())
     }
 
-    /// A write, carried out by the world: it arrives even if its sender gives up or dies.
+    /// A write, executed by the world's task: it arrives even if its sender gives up or dies.
     async fn write<T: Send + 'static>(
         &self,
         operation: &'static str,
@@ -102,14 +102,14 @@ impl Link {
         match fate {
             Fate::Refused => {
                 sleep(there).await;
-                return Err(Error::Unavailable("refused".to_owned()));
+                return Err(Error::Unavailable("a request was rejected".to_owned()));
             }
             Fate::Throttled => {
                 sleep(there).await;
-                return Err(Error::Throttled("throttled".to_owned()));
+                return Err(Error::Throttled("a request was throttled".to_owned()));
             }
             Fate::Swallowed => {
-                sleep(PATIENCE).await;
+                sleep(TIMEOUT).await;
                 return Err(unknown());
             }
             Fate::Arrives | Fate::AnswerLost | Fate::Late | Fate::Retried => {}
@@ -133,7 +133,7 @@ impl Link {
                 let _sender_is_gone = answer.send(outcome).is_err();
             }
         });
-        match timeout(PATIENCE, answered).await {
+        match timeout(TIMEOUT, answered).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) | Err(_) => Err(unknown()),
         }
@@ -146,9 +146,9 @@ impl Link {
         sleep(self.delay()).await;
         match fate {
             Fate::Arrives | Fate::Retried => {}
-            Fate::Refused | Fate::Throttled => return Err("refused".to_owned()),
+            Fate::Refused | Fate::Throttled => return Err("a request was rejected".to_owned()),
             Fate::AnswerLost | Fate::Late | Fate::Swallowed => {
-                sleep(PATIENCE).await;
+                sleep(TIMEOUT).await;
                 return Err("no answer".to_owned());
             }
         }
@@ -391,7 +391,7 @@ impl shard::Api for Link {
     }
 }
 
-/// An iterator is a stream by how often it was created, a shard, and the index of the next record.
+/// An iterator consists of the stream's creation count, a shard, and the index of the next record.
 impl retrieval::Api for Link {
     fn iterator<'a>(
         &'a self,
@@ -494,14 +494,14 @@ impl Launch for Link {
         Box::pin(async {
             let has_room = {
                 let mut state = self.world.state();
-                let room = state.rooms.get(&self.worker).copied().unwrap_or(usize::MAX);
+                let room = state.child_limits.get(&self.worker).copied().unwrap_or(usize::MAX);
                 let running = state.running.entry(self.worker.clone()).or_default();
                 let has_room = *running < room;
                 *running += usize::from(has_room);
                 has_room
             };
             if !has_room {
-                self.world.state().oracle.count("a machine had no room for a child");
+                self.world.state().oracle.count("a machine had no resources for a child");
                 return Err(SpawnError::new(self, rustix::io::Errno::AGAIN.into()));
             }
             Ok(Box::new(Child::start(self.clone(), shard.clone())) as Box<dyn Process>)

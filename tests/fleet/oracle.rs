@@ -1,7 +1,7 @@
-//! What must never happen, and what must happen sometimes.
+//! The invariants, and the events that a run should cover.
 //!
-//! The oracle sees every write as the table carries it out and every batch as a child gets it. Each
-//! invariant has a name; a violation begins with it.
+//! The oracle sees every write when the table executes it, and every batch when a child receives it. Each
+//! invariant has a name, with which its violations begin.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,38 +18,39 @@ use tokio::time::Instant;
 use crate::stream::Stream;
 
 #[derive(Debug, Default)]
+/// Records violations and events.
 pub struct Oracle {
     pub violations: Vec<String>,
-    /// How often something worth having in a run has happened.
+    /// The number of occurrences of each event.
     pub coverage: BTreeMap<&'static str, u64>,
-    /// A digest of everything that happened, to compare two runs of one seed.
+    /// A digest of all events, to compare two runs of one seed.
     pub trace: u64,
-    /// When the last write began by which a worker has a lease.
+    /// The start of the last write by which a worker proved that it holds a lease.
     proven: BTreeMap<(WorkerId, ShardId), Instant>,
-    /// How many records of a shard were handed to children, each counted once.
+    /// The records of a shard that were delivered to children.
     delivered: BTreeMap<ShardId, BTreeSet<u64>>,
     pub deliveries: u64,
     created: BTreeSet<ShardId>,
-    /// When another worker was given a lease.
+    /// The time at which a lease was last assigned to another worker.
     given: BTreeMap<ShardId, Instant>,
-    /// Everybody who ever had the lock.
-    terms: Vec<Term>,
-    /// When the lock of the lease table began to count; from the beginning where there are no others.
+    /// All holders of the leader lock so far.
+    leaders: Vec<Term>,
+    /// The time from which the lock in the lease table counts: the beginning, unless the fleet has three tables.
     moved: Option<Instant>,
     pub three_tables: bool,
-    /// Shards whose end was stored.
+    /// Shards whose end was checkpointed.
     pub ended: BTreeSet<ShardId>,
-    /// Shards whose rows somebody has finished by hand.
+    /// Shards into whose row an operator wrote `SHARD_END`.
     by_hand: BTreeSet<ShardId>,
-    /// Shards whose rows somebody has deleted or finished by hand.
+    /// Shards whose row an operator deleted or finished.
     touched: BTreeSet<ShardId>,
     /// Worker and shard of each lease that its owner has written since it acquired it.
     renewed: BTreeSet<(WorkerId, ShardId)>,
-    /// Shards of which a child has begun.
+    /// Shards for which a child was initialized.
     pub begun: BTreeSet<ShardId>,
 }
 
-/// From when until when a worker might think that it has the lock.
+/// The period in which a worker may assume that it holds the lock.
 #[derive(Debug, Clone)]
 struct Term {
     place: StateLocation,
@@ -75,7 +76,7 @@ impl Oracle {
         }
     }
 
-    /// A write that was carried out.
+    /// Checks a write that the table executed.
     pub fn written(
         &mut self,
         worker: &WorkerId,
@@ -100,7 +101,7 @@ impl Oracle {
                 format!("{worker} moved {shard} from {} to {}", before.checkpoint, after.checkpoint),
             );
         }
-        // Whoever takes or passes on what it has knows the counter.
+        // An acquisition requires the lease counter; an assignment by the leader does not.
         let knows = update.requires.iter().any(|requirement| matches!(requirement, Requirement::Counter(_)));
         if !knows && update.changes.iter().any(|change| matches!(change, Change::SetOwner(_))) {
             self.acted(worker, started, shard);
@@ -117,7 +118,7 @@ impl Oracle {
                 Change::SetCheckpoint(position) => {
                     if before.actual_owner() != Some(worker) {
                         let owner = before.actual_owner();
-                        self.violated("fence", format!("{worker} checkpoints {shard}, which {owner:?} has"));
+                        self.violated("fence", format!("{worker} checkpoints {shard}, which {owner:?} owns"));
                     }
                     if position.is_shard_end() {
                         self.end(rows, shard, stream);
@@ -126,30 +127,30 @@ impl Oracle {
                 Change::SetOwner(to) if to != worker => {
                     self.given.insert(shard.clone(), Instant::now());
                     if !opened {
-                        self.count("gave a lease to another");
+                        self.count("assigned a lease to another worker");
                     }
                 }
-                // By a leader; to itself, perhaps.
+                // By a leader, possibly for itself.
                 Change::SetCheckpointOwner(_) => {
                     self.given.insert(shard.clone(), Instant::now());
-                    self.count("opened a hand-off");
+                    self.count("started a graceful handoff");
                 }
                 Change::ClearCheckpointOwner if before.checkpoint_owner.as_ref() == Some(worker) => {
                     self.given.insert(shard.clone(), Instant::now());
-                    self.count("closed a hand-off");
+                    self.count("completed a graceful handoff");
                 }
-                // A leader, itself.
+                // A leader assigned the lease to itself.
                 Change::SetOwner(_) if update.changes.contains(&Change::BumpCounter) => {
                     self.given.insert(shard.clone(), Instant::now());
                 }
                 Change::SetOwner(_) if opened => {}
                 Change::SetOwner(_) => match &before.owner {
-                    None => self.count("took a free lease"),
-                    Some(owner) if owner == worker => self.count("took its own lease again"),
-                    Some(_) => self.count("took another's lease"),
+                    None => self.count("acquired an unowned lease"),
+                    Some(owner) if owner == worker => self.count("reacquired its own lease"),
+                    Some(_) => self.count("stole a lease"),
                 },
-                Change::ClearOwner => self.count("released"),
-                Change::BumpOwnerSwitches if update.changes.len() == 1 => self.count("nudged"),
+                Change::ClearOwner => self.count("released a lease"),
+                Change::BumpOwnerSwitches if update.changes.len() == 1 => self.count("notified a peer"),
                 _ => {}
             }
         }
@@ -161,8 +162,8 @@ impl Oracle {
         }
     }
 
-    /// A row begins at the oldest record, or is finished for good: only one of an earlier stream, or one that says
-    /// `SHARD_END` of an open shard.
+    /// Checks a reset: a row begins at the oldest record, or is finished for good. Only a row of an earlier
+    /// stream may be reset, or one that says `SHARD_END` for an open shard.
     fn reset(&mut self, worker: &WorkerId, before: &Lease, after: &Lease, stream: &Stream) {
         let current = stream.identity();
         let earlier = before.stream.as_ref().is_some_and(|mark| mark.created() < current.created());
@@ -185,18 +186,19 @@ impl Oracle {
         self.delivered.clear();
         self.ended.clear();
         self.created.clear();
-        self.count("the stream was created again");
+        self.count("the stream was recreated");
     }
 
-    /// An operator writes `SHARD_END` into a row.
+    /// An operator wrote `SHARD_END` into a row.
     pub fn finished_by_hand(&mut self, shard: &ShardId) {
         self.by_hand.insert(shard.clone());
         self.touched.insert(shard.clone());
         self.count("a row was finished by hand");
     }
 
+    /// Checks that the checkpoint of a shard's end follows all its records.
     fn end(&mut self, rows: &BTreeMap<ShardId, Lease>, shard: &ShardId, stream: &Stream) {
-        // A write for an earlier stream arrives late.
+        // A write for an earlier stream arrived late.
         let Some(line) = stream.shards.get(shard) else { return };
         let delivered = self.delivered.get(shard).map_or(0, BTreeSet::len);
         if line.ending.is_none() || delivered < line.records.len() {
@@ -211,15 +213,16 @@ impl Oracle {
             }
         }
         if !self.ended.insert(shard.clone()) {
-            self.count("ended a shard again");
+            self.count("checkpointed a shard end again");
         }
-        self.count("ended a shard");
+        self.count("checkpointed a shard end");
     }
 
+    /// Checks a created lease.
     pub fn made(&mut self, lease: &Lease, started: Instant) {
         self.note(&format!("made {}", lease.shard));
         if let Some(owner) = &lease.owner {
-            // Its holder restores it.
+            // The holder of the lease restores its row.
             let proven = self.proven.entry((owner.clone(), lease.shard.clone())).or_insert(started);
             *proven = started.max(*proven);
         }
@@ -228,11 +231,12 @@ impl Oracle {
         }
     }
 
+    /// Checks a deleted lease.
     pub fn deleted(&mut self, rows: &BTreeMap<ShardId, Lease>, lease: &Lease, stream: &Stream) {
         self.note(&format!("deleted {}", lease.shard));
         self.count("deleted a finished lease");
         let begun = |child: &ShardId| {
-            // A request for the stream before may have been on its way; the child's row is there.
+            // A request for the previous stream may have been in flight; the row of the child exists.
             stream.created > 1 && rows.contains_key(child)
                 || self.touched.contains(child)
                 || rows.get(child).is_some_and(|row| row.checkpoint != Position::new(Sequence::TrimHorizon))
@@ -246,7 +250,7 @@ impl Oracle {
         }
     }
 
-    /// Whether a worker has renewed a lease lately, and not only been given it.
+    /// Whether a worker has renewed a lease recently, rather than only having been assigned it.
     pub fn is_held(&self, worker: &WorkerId, shard: &ShardId) -> bool {
         let proven = self.proven.get(&(worker.clone(), shard.clone()));
         let given = self.given.get(shard);
@@ -255,13 +259,13 @@ impl Oracle {
         recently && self.renewed.contains(&(worker.clone(), shard.clone()))
     }
 
-    /// A row was deleted by hand: it may be made again.
+    /// An operator deleted a row; it may be created again.
     pub fn lost_by_hand(&mut self, shard: &ShardId) {
         self.touched.insert(shard.clone());
         self.created.remove(shard);
     }
 
-    /// A child was told to begin.
+    /// Checks the initialization of a child.
     pub fn begins(
         &mut self,
         rows: &BTreeMap<ShardId, Lease>,
@@ -274,8 +278,8 @@ impl Oracle {
         let Some(line) = stream.shards.get(shard) else { return };
         for parent in &line.parents {
             let row_says = rows.get(parent).is_none_or(Lease::is_complete);
-            // After a stream was created again its leases may be reset once more: then the parent is read again beside its
-            // child, which began when it had been read.
+            // After a stream was created again, its leases may be reset once more: then the parent is read
+            // again while its child, which started after the parent was first read, continues.
             let line = stream.shards.get(parent);
             let delivered = self.delivered.get(parent).map_or(0, BTreeSet::len);
             let read = stream.created > 1 && line.is_some_and(|line| line.records.len() == delivered);
@@ -285,7 +289,7 @@ impl Oracle {
         }
     }
 
-    /// A record was handed to a child.
+    /// Checks a record that was delivered to a child.
     pub fn delivered(
         &mut self,
         worker: &WorkerId,
@@ -302,45 +306,48 @@ impl Oracle {
         if proven.is_none_or(|proven| now > *proven + failover) {
             self.violated(
                 "expired-lease",
-                format!("{worker} hands out {number} of {shard}, last proven {proven:?}, now {now:?}"),
+                format!("{worker} delivers {number} of {shard}, last proven {proven:?}, now {now:?}"),
             );
         }
     }
 
-    /// The lock is another row from now on.
+    /// From now on the lock is a row of the lease table.
     pub fn lock_moves(&mut self) {
-        self.count("moved the lock into the lease table");
+        self.count("moved the leader lock into the lease table");
         self.moved = Some(Instant::now());
     }
 
-    /// Somebody gives a lease to somebody else, or itself, as only the leader may.
+    /// Checks that a worker that assigns a lease to another worker or itself is the leader.
     fn acted(&mut self, worker: &WorkerId, started: Instant, shard: &ShardId) {
         let old = self.three_tables && self.moved.is_none_or(|moved| started < moved);
         let place = if old { StateLocation::Legacy } else { StateLocation::Leases };
         let is_in = |term: &&Term| term.place == place && term.worker == *worker;
-        let mut terms = self.terms.iter().filter(is_in);
-        if !terms.any(|term| (term.from..term.until).contains(&started)) {
-            let last = self.terms.last().cloned();
+        let mut leaders = self.leaders.iter().filter(is_in);
+        if !leaders.any(|term| (term.from..term.until).contains(&started)) {
+            let last = self.leaders.last().cloned();
             self.violated(
                 "acts-without-lead",
-                format!("{worker} gives {shard} out at {started:?}, the lock in {place:?}: {last:?}"),
+                format!("{worker} assigns {shard} at {started:?}, the lock in {place:?}: {last:?}"),
             );
         }
     }
 
-    /// The lock was written.
+    /// Checks a write of the leader lock.
     pub fn led(&mut self, worker: &WorkerId, place: StateLocation, started: Instant, write: &LockWrite) {
-        let last = self.terms.iter_mut().rfind(|term| term.place == place);
+        let last = self.leaders.iter_mut().rfind(|term| term.place == place);
         match write {
             LockWrite::Acquire { row, .. } => {
-                // The holder before must have stopped to count on its own clock.
+                // The previous holder must have stopped by its own clock.
                 let early = last.filter(|last| last.worker != *worker && Instant::now() < last.until);
                 if let Some(before) = early.map(|last| last.worker.clone()) {
-                    self.violated("two-leaders", format!("{worker} took the lead from {before} too early"));
+                    self.violated(
+                        "two-leaders",
+                        format!("{worker} became leader before the lock of {before} expired"),
+                    );
                 }
-                self.count("took the lead");
+                self.count("became leader");
                 let (worker, until) = (worker.clone(), started + row.lease);
-                self.terms.push(Term { place, worker, from: started, until });
+                self.leaders.push(Term { place, worker, from: started, until });
             }
             LockWrite::Beat { row, .. } => {
                 if let Some(last) = last {
@@ -351,17 +358,17 @@ impl Oracle {
                 if let Some(last) = last {
                     last.until = Instant::now();
                 }
-                self.count("gave the lead back");
+                self.count("released the leader lock");
             }
         }
     }
 
-    /// A lease that somebody is given in the moment when he stops is left to expire.
+    /// Whether a lease was assigned to a worker just when it stopped; such a lease is left to expire.
     pub fn was_just_given(&self, shard: &ShardId) -> bool {
         self.given.get(shard).is_some_and(|at| at.elapsed() < Duration::from_secs(3))
     }
 
-    /// Everything was read to its end.
+    /// Checks that everything was read to its end.
     pub fn finished(&mut self, stream: &Stream) {
         let mut lost = Vec::new();
         for line in stream.shards.values() {

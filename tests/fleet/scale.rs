@@ -1,6 +1,6 @@
-//! Large fleets: that they settle soon, ask little, and that nothing grows with the square of anything.
+//! Large fleets: they settle quickly, make few calls, and no cost grows quadratically.
 //!
-//! A small run is part of every test; larger ones (the second takes two minutes):
+//! The default test runs a small fleet; larger ones (the second takes two minutes):
 //!
 //! ```text
 //! SCALE=1x1000 cargo test --release --test fleet scale -- --nocapture
@@ -15,27 +15,29 @@ use crate::story::{Story, simulate};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What a fleet of this size came to.
+/// The measurements of one fleet size.
 #[derive(Debug)]
 struct Figures {
-    /// Simulated, from the start to the last lease's first owner, and to even shares.
+    /// Simulated time from the start until the last lease has its first owner, and until shares are even.
     owned: Duration,
     even: Duration,
-    /// At rest, a lease-hour.
+    /// Calls per lease-hour at rest.
     calls: f64,
     scans: f64,
-    /// Processor time of a simulated lease-hour at rest: the daemon's and the simulation's together.
-    processor: Duration,
-    /// Resident memory a lease, children and their records apart, but the simulation's tables in it.
+    /// CPU time per simulated lease-hour at rest, of the daemon and the simulation together.
+    cpu: Duration,
+    /// Resident memory per lease in bytes, without children and their records, but with the simulation's
+    /// tables.
     memory: usize,
 }
 
-fn processor_time() -> Duration {
+/// CPU time of this process so far.
+fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(u64::try_from(time.tv_sec).unwrap(), u32::try_from(time.tv_nsec).unwrap())
 }
 
-/// In bytes.
+/// Resident memory of this process in bytes.
 fn resident() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
@@ -66,10 +68,10 @@ fn measure(workers: usize, shards: u128) -> Figures {
         let even = wait("the shares are even", &Story::is_settled).await;
         sleep(SECOND * 60).await;
         let memory = resident().saturating_sub(before) / all;
-        let (calls, time) = (story.world.state().calls.clone(), processor_time());
+        let (calls, time) = (story.world.state().calls.clone(), cpu_time());
         let rest = SECOND * 120;
         sleep(rest).await;
-        let spent = processor_time() - time;
+        let spent = cpu_time() - time;
         let now = story.world.state().calls.clone();
         #[expect(clippy::cast_precision_loss, reason = "small numbers")]
         let lease_hours = all as f64 * rest.as_secs_f64() / 3_600.0;
@@ -90,14 +92,14 @@ fn measure(workers: usize, shards: u128) -> Figures {
             even,
             calls: rate(&["UpdateItem", "Scan", "GetItem", "PutItem", "DeleteItem"]),
             scans: rate(&["Scan"]),
-            processor: spent.div_f64(lease_hours),
+            cpu: spent.div_f64(lease_hours),
             memory,
         }
     })
 }
 
 #[test]
-fn fleets_of_any_size_settle_soon_and_ask_little() {
+fn fleets_of_any_size_settle_with_few_calls() {
     let sizes = match std::env::var("SCALE") {
         Ok(text) => {
             let (workers, shards) = text.split_once('x').expect("SCALE is WORKERSxSHARDS");
@@ -109,11 +111,11 @@ fn fleets_of_any_size_settle_soon_and_ask_little() {
         let figures = measure(workers, shards);
         println!(
             "{workers} workers, {shards} shards: all owned after {:.0?}, even after {:.0?}; a lease-hour: {:.0} calls ({:.1} \
-             scans), {:.0?} of a processor; {} bytes a lease",
-            figures.owned, figures.even, figures.calls, figures.scans, figures.processor, figures.memory
+             scans), {:.0?} of a cpu; {} bytes a lease",
+            figures.owned, figures.even, figures.calls, figures.scans, figures.cpu, figures.memory
         );
         assert!(figures.owned <= SECOND * 20, "{figures:?}");
-        // Java: 1,088 renewals, and each worker 745 calls an hour beside.
+        // Java: 1,088 renewals, and 745 further calls per worker and hour.
         assert!(figures.calls < 1_088.0 + 745.0, "{figures:?}");
     }
 }

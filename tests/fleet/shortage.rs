@@ -1,4 +1,4 @@
-//! Machines that have no room for another record processor, and workers whose limits are enough for a few leases only.
+//! Machines without resources for another record processor, and workers whose limits allow only a few leases.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::world::FAILOVER;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Leases of open shards by owner.
+/// Open leases by owner.
 fn owned(story: &Story) -> BTreeMap<WorkerId, usize> {
     let mut owned = BTreeMap::new();
     for lease in story.world.state().rows.values().filter(|lease| !lease.is_complete()) {
@@ -23,12 +23,13 @@ fn owned(story: &Story) -> BTreeMap<WorkerId, usize> {
     owned
 }
 
-/// The longest time of several seeds until three workers read everything, though the first has room for one child.
+/// The longest time, over several seeds, until three workers read everything, although the first has resources
+/// for one child only.
 fn longest(led: bool) -> Duration {
     let times = (0..8).map(|seed| {
         simulate(seed, async {
             let mut story = Story::new(seed, 9, None, led);
-            story.world.state().rooms.insert("w001".into(), 1);
+            story.world.state().child_limits.insert("w001".into(), 1);
             for _ in 0..3 {
                 story.join(None);
             }
@@ -44,23 +45,23 @@ fn longest(led: bool) -> Duration {
 }
 
 #[test]
-fn leases_without_resources_go_to_other_workers_in_a_led_fleet() {
+fn led_worker_without_resources_releases_leases() {
     let longest = longest(true);
     assert!(longest <= FAILOVER * 7, "{longest:?}");
 }
 
 #[test]
-fn leases_without_resources_go_to_other_workers_in_a_fleet_of_kcl_2() {
+fn kcl_2_worker_without_resources_releases_leases() {
     let longest = longest(false);
     assert!(longest <= FAILOVER * 7, "{longest:?}");
 }
 
 #[test]
-fn lone_worker_without_resources_keeps_its_leases_and_reads_once_it_can() {
+fn lone_worker_without_resources_keeps_its_leases() {
     for led in [true, false] {
         simulate(1, async {
             let mut story = Story::new(1, 6, None, led);
-            story.world.state().rooms.insert("w001".into(), 2);
+            story.world.state().child_limits.insert("w001".into(), 2);
             story.join(None);
             story.put(60);
             sleep(FAILOVER * 2).await;
@@ -68,17 +69,18 @@ fn lone_worker_without_resources_keeps_its_leases_and_reads_once_it_can() {
             assert!(before[&WorkerId::from("w001")] > 2, "{before:?}");
             sleep(FAILOVER * 12).await;
             assert!(!story.is_read());
-            assert!(owned(&story) >= before, "nobody else could have them: {:?}", owned(&story));
-            story.world.state().rooms.clear();
+            assert!(owned(&story) >= before, "no other worker can acquire them: {:?}", owned(&story));
+            story.world.state().child_limits.clear();
             let time = until_read(&story, SECOND * 60).await;
-            // A led worker says with its next report, 30 s later at most, that it can have more leases.
+            // A worker in a led fleet reports with its next worker metrics, at most 30 s later, that it can
+            // take more leases.
             assert!(time <= SECOND * 45, "{time:?}");
         });
     }
 }
 
 #[test]
-fn worker_acquires_no_more_leases_than_its_limits_are_enough_for() {
+fn worker_acquires_no_more_leases_than_allowed() {
     for led in [true, false] {
         simulate(2, async {
             let mut story = Story::new(2, 8, None, led);

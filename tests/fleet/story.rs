@@ -1,5 +1,5 @@
-//! One run by a seed: workers come, stop, die, are cut off and freeze, shards split and merge, the weather
-//! turns; then it calms down, and everything must be as it should.
+//! One run by a seed: workers join, stop, die, are partitioned and freeze, shards split and merge, and the
+//! network fails. Then the faults end, and the fleet must reach the expected state.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::links::Link;
-use crate::world::{Bug, Denied, FAILOVER, Weather, World};
+use crate::world::{Bug, Denied, FAILOVER, Network, World};
 
 thread_local! {
     static START: std::cell::Cell<Option<Instant>> = const { std::cell::Cell::new(None) };
@@ -30,12 +30,12 @@ thread_local! {
 
 const SECOND: Duration = Duration::from_secs(1);
 const MOST_WORKERS: usize = 4;
-/// From the last trouble until every record is read, every shard has a living owner and the shares are
-/// even: expiry, two failures of a child with their pauses, and a steal every half failover time for each
-/// lease that has to move.
+/// Seconds from the last fault until every record is read, every shard has a live owner and the shares are
+/// even: lease expiry, two failures of a child with their backoff, and a steal every half failover time for
+/// each lease that has to move.
 const CALM: u32 = 150;
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Debug, Default)]
 pub struct Report {
     pub violations: Vec<String>,
@@ -45,20 +45,20 @@ pub struct Report {
     pub deliveries: u64,
 }
 
-/// What a run is made of.
+/// The parameters of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
     pub seed: u64,
-    /// Seconds of trouble.
-    pub trouble: u32,
-    /// In a fleet that a leader gives its leases.
+    /// Duration of the faults, in seconds.
+    pub faults: u32,
+    /// Whether a leader assigns the leases (KCL 3.x).
     pub led: bool,
-    /// In a fleet that has its rows in three tables, and moves them into one.
+    /// Whether the fleet has its rows in three tables and migrates them into one.
     pub tables: bool,
-    /// Minutes of calm behind it, for what takes its time: finished leases go.
+    /// Whether minutes without faults follow, so that finished leases are deleted.
     pub long: bool,
     pub bug: Option<Bug>,
-    /// For the whole run, its end included.
+    /// Requests that are denied for the whole run, its end included.
     pub denied: Denied,
 }
 
@@ -67,7 +67,7 @@ impl Plan {
         let (led, tables) = (seed % 2 == 1, seed % 4 == 3);
         let number = usize::try_from(seed / 8).unwrap();
         let denied = if seed % 8 == 5 || seed % 16 == 7 { Denied::of(number) } else { Denied::default() };
-        Self { seed, trouble: 90, led, tables, long: seed.is_multiple_of(10), bug: None, denied }
+        Self { seed, faults: 90, led, tables, long: seed.is_multiple_of(10), bug: None, denied }
     }
 }
 
@@ -83,20 +83,20 @@ pub struct Story {
     led: bool,
     workers: Vec<Worker>,
     stopping: Vec<Worker>,
-    /// Those with a wrong stream name.
+    /// Workers with a wrong stream name.
     wrong: Vec<Worker>,
     born: usize,
-    /// How many leases the limits of each worker are enough for.
+    /// The number of leases that the limits of each worker allow.
     pub capacity: usize,
 }
 
-/// The simulation's own wall clock: it goes as its time does.
+/// The wall clock of the simulation, which follows its virtual time.
 pub fn wall() -> i64 {
     let start = START.get().unwrap_or_else(Instant::now);
     1_795_000_000_000 + i64::try_from(start.elapsed().as_millis()).unwrap()
 }
 
-/// Runs on a paused clock; every source of chance hangs on the seed.
+/// Runs on a paused clock; all randomness derives from the seed.
 pub fn simulate<T>(seed: u64, story: impl Future<Output = T>) -> T {
     fastrand::seed(seed);
     if std::env::var_os("RUST_LOG").is_some() {
@@ -113,7 +113,7 @@ pub fn simulate<T>(seed: u64, story: impl Future<Output = T>) -> T {
     outcome
 }
 
-/// One plan from its beginning to its end.
+/// Runs one plan from beginning to end.
 pub fn run(plan: Plan) -> Report {
     simulate(plan.seed, async {
         let mut story = Story::new(plan.seed, 4, plan.bug, plan.led);
@@ -121,7 +121,7 @@ pub fn run(plan: Plan) -> Report {
             story.three_tables();
         }
         story.world.state().denied = plan.denied;
-        story.trouble(plan.trouble).await;
+        story.inject_faults(plan.faults).await;
         story.calm(plan).await;
         story.end().await
     })
@@ -159,7 +159,7 @@ impl Story {
         }
     }
 
-    /// The tables of KCL 3.4, which stay as they are.
+    /// Adds the tables of KCL 3.4, which are not migrated.
     pub fn with_side_tables(&mut self) {
         let (java, now) = (WorkerId::from("java"), wall());
         let mut state = self.world.state();
@@ -169,7 +169,8 @@ impl Story {
         state.oracle.three_tables = true;
     }
 
-    /// As workers of KCL 3.4 left them, then one that could move; the others are told to.
+    /// Adds the tables in the state in which KCL 3.4 workers, followed by one that supports the migration, leave
+    /// them. All workers are configured to migrate.
     fn three_tables(&mut self) {
         let (java, now) = (WorkerId::from("java"), wall());
         let mut state = self.world.state();
@@ -181,28 +182,28 @@ impl Story {
         self.config.migrate = true;
     }
 
-    /// As if an hour had passed since the last step of the move into one table.
+    /// Dates the last step of the table migration back, so that the hour before the next step is over.
     fn age(&self) {
         if let Some(row) = &mut self.world.state().fleet.stage {
             row.now.at -= 7_200_000;
         }
     }
 
-    /// Leases that are created begin with what comes from then on.
+    /// Created leases begin at the latest record.
     pub fn begins_at_latest(&mut self) {
         self.config.initial = InitialPosition::Latest;
     }
 
-    /// A fleet of KCL 2 that could go on to KCL 3.
+    /// Starts as a fleet of KCL 2.x whose workers can migrate to KCL 3.x.
     pub fn is_compatible(&mut self) {
         self.config.generation = Configured::Compatible;
     }
 
-    /// Without records, and nobody reads often: what is left is the leases.
+    /// A stream without records that is polled rarely: what remains are the calls for leases.
     pub fn quiet(seed: u64, shards: u128) -> Self {
         let mut story = Self::new(seed, shards, None, false);
         story.config.idle = SECOND * 60;
-        story.world.state().weather.stale = 0;
+        story.world.state().network.stale = 0;
         story
     }
 
@@ -214,7 +215,7 @@ impl Story {
         self.start(id, false)
     }
 
-    /// A worker with a wrong stream name joins, and is expected to end at once.
+    /// A worker with a wrong stream name joins, and is expected to exit at once.
     pub fn join_with_another_stream(&mut self) {
         self.born += 1;
         let id = WorkerId::from(format!("x{:03}", self.born).as_str());
@@ -222,13 +223,13 @@ impl Story {
         if let Some(wrong) = self.workers.pop() {
             self.wrong.push(wrong);
         }
-        self.count("a worker with another stream came");
+        self.count("a worker with another stream started");
     }
 
     fn start(&mut self, id: WorkerId, foreign: bool) -> WorkerId {
         let link = Link { world: self.world.clone(), worker: id.clone(), foreign };
         let mut config = Config { worker: id.clone(), ..self.config.clone() };
-        // Now and then one is told not to move after all.
+        // Some workers are configured not to migrate.
         config.migrate = config.migrate && self.pick(8) > 0;
         config.bake = SECOND * 3_600;
         let link = Arc::new(link);
@@ -246,14 +247,14 @@ impl Story {
             surroundings: None,
         };
         let stop = CancellationToken::new();
-        let told = stop.clone();
+        let token = stop.clone();
         let mut task = JoinSet::new();
-        task.spawn(async move { daemon::run(&config, ports, told).await });
+        task.spawn(async move { daemon::run(&config, ports, token).await });
         self.workers.push(Worker { id: id.clone(), stop, task });
         id
     }
 
-    /// As SIGTERM does.
+    /// Like SIGTERM.
     pub fn stop(&mut self, index: usize) -> WorkerId {
         let worker = self.workers.remove(index);
         worker.stop.cancel();
@@ -262,14 +263,14 @@ impl Story {
         id
     }
 
-    /// As SIGKILL does: what it has sent may still arrive.
+    /// Like SIGKILL: requests that it has sent may still arrive.
     pub fn kill(&mut self, index: usize) -> WorkerId {
         let mut worker = self.workers.remove(index);
         worker.task.abort_all();
         worker.id
     }
 
-    /// How many workers run.
+    /// The number of running workers.
     pub fn len(&self) -> usize {
         self.workers.len()
     }
@@ -295,7 +296,7 @@ impl Story {
         }
     }
 
-    /// Somebody deletes a row in the console.
+    /// An operator deletes a row.
     pub fn delete_by_hand(&self, shard: &ShardId) {
         let mut state = self.world.state();
         state.oracle.lost_by_hand(shard);
@@ -314,7 +315,7 @@ impl Story {
         }
     }
 
-    /// Workers that ended by themselves are replaced, as a supervisor would.
+    /// Replaces workers that ended by themselves, as a supervisor does.
     pub fn reap(&mut self) {
         for index in (0..self.workers.len()).rev() {
             if let Some(ended) = self.workers[index].task.try_join_next() {
@@ -338,15 +339,15 @@ impl Story {
         });
         for end in ends {
             match end {
-                Ok(Err(daemon::Error::Foreign(_))) => self.count("a worker with another stream was refused"),
-                // The table could not be asked.
+                Ok(Err(daemon::Error::Foreign(_))) => self.count("a worker with another stream exited"),
+                // The table could not be read.
                 Ok(Err(daemon::Error::Table(_) | daemon::Error::Stream(_))) => {}
                 other => self.world.state().oracle.violated("foreign", format!("it ended with {other:?}")),
             }
         }
     }
 
-    /// The stream is deleted and created again with so many shards.
+    /// Deletes the stream and creates it again with the given number of shards.
     pub fn create_again(&self, shards: u128) {
         let mut state = self.world.state();
         state.stream.create_again(shards);
@@ -368,7 +369,7 @@ impl Story {
     pub fn delete_some_row(&self) {
         let shard = {
             let state = self.world.state();
-            // Only its holder knows what it said.
+            // Only the holder of the lease knows the checkpoint of a deleted row.
             let held = |shard: &ShardId| {
                 let owner = state.rows.get(shard).and_then(|row| row.owner.clone());
                 owner.is_some_and(|owner| state.oracle.is_held(&owner, shard))
@@ -381,7 +382,8 @@ impl Story {
         }
     }
 
-    async fn trouble(&mut self, seconds: u32) {
+    /// Injects faults for some seconds.
+    async fn inject_faults(&mut self, seconds: u32) {
         self.join(None);
         if self.pick(2) == 0 {
             self.join(None);
@@ -405,7 +407,7 @@ impl Story {
                     let index = self.pick(self.workers.len());
                     let id = self.kill(index);
                     self.count("a worker was killed");
-                    // The same id comes back at once, or later another, or nobody.
+                    // A worker joins under the same id at once, or later under another id, or none joins.
                     match self.pick(3) {
                         0 => drop(self.join(Some(id))),
                         1 => drop(self.join(None)),
@@ -416,8 +418,8 @@ impl Story {
                 5..=7 => self.reshard(8),
                 8 | 9 => self.cut_off(),
                 10 | 11 => self.freeze(),
-                12 | 13 => self.world.state().weather = Weather::BAD,
-                14 | 15 => self.world.state().weather = Weather::FINE,
+                12 | 13 => self.world.state().network = Network::BAD,
+                14 | 15 => self.world.state().network = Network::FINE,
                 16 | 17 => self.age(),
                 18..=20 => self.deny(),
                 _ => {}
@@ -428,20 +430,20 @@ impl Story {
     pub fn cut_off(&self) {
         let worker = &self.workers[self.pick(self.workers.len())].id;
         let until = Instant::now() + SECOND * u32::try_from(1 + self.pick(30)).unwrap();
-        self.count("a worker was cut off");
-        self.world.state().trouble.entry(worker.clone()).or_default().partitioned = Some(until);
+        self.count("a worker was partitioned");
+        self.world.state().faults.entry(worker.clone()).or_default().partitioned = Some(until);
     }
 
-    /// A permission goes, or an index lags, for one worker or for all of them.
+    /// Removes a permission, or stops updates of the index, for one worker or for all.
     fn deny(&self) {
         let denied = Denied::of(self.pick(7));
         let until = Instant::now() + SECOND * u32::try_from(10 + self.pick(60)).unwrap();
-        self.count("a permission was taken away");
+        self.count("a permission was removed");
         let all = self.pick(2) == 0;
         let one = self.pick(self.workers.len());
         let workers = self.workers.iter().enumerate().filter(|(index, _)| all || *index == one);
         for (_, worker) in workers {
-            self.world.state().trouble.entry(worker.id.clone()).or_default().denied = Some((until, denied));
+            self.world.state().faults.entry(worker.id.clone()).or_default().denied = Some((until, denied));
         }
     }
 
@@ -449,20 +451,21 @@ impl Story {
         let worker = &self.workers[self.pick(self.workers.len())].id;
         let until = Instant::now() + SECOND * u32::try_from(1 + self.pick(60)).unwrap();
         self.count("a worker froze");
-        self.world.state().trouble.entry(worker.clone()).or_default().frozen = Some(until);
+        self.world.state().faults.entry(worker.clone()).or_default().frozen = Some(until);
     }
 
-    /// Nothing happens any more but what the workers do.
+    /// Ends all faults, and waits until the fleet is settled.
     pub async fn calm(&mut self, plan: Plan) {
         {
             let mut state = self.world.state();
-            state.weather = Weather::FINE;
-            state.trouble.clear();
+            state.network = Network::FINE;
+            state.faults.clear();
         }
         if self.workers.is_empty() {
             self.join(None);
         }
-        // What was on its way when the trouble ended is given up by then; a stop would not wait for it.
+        // Requests in flight at the end of the faults have timed out by then; a graceful shutdown would not
+        // wait for them.
         sleep(SECOND * 10).await;
         let mut left = CALM;
         while left > 0 && !(self.is_settled() && self.is_read()) {
@@ -497,31 +500,30 @@ impl Story {
         owners
     }
 
-    /// Every open lease is with a worker that lives.
-    pub fn is_covered_by_the_living(&self) -> bool {
+    /// Whether every open lease is owned by a live worker.
+    pub fn is_covered_by_live_workers(&self) -> bool {
         let living: BTreeSet<&WorkerId> = self.workers.iter().map(|worker| &worker.id).collect();
         self.owners().keys().all(|owner| owner.as_ref().is_some_and(|owner| living.contains(owner)))
     }
 
-    /// Every open shard has a lease with a living owner, and nobody has more than one lease more than
-    /// another.
+    /// Whether every open shard has a lease with a live owner, and shares differ by one lease at most.
     pub fn is_settled(&self) -> bool {
         let owners = self.owners();
         let living: BTreeSet<&WorkerId> = self.workers.iter().map(|worker| &worker.id).collect();
         let share = |id: &WorkerId| owners.get(&Some(id.clone())).map_or(0, Vec::len);
         let shares: Vec<usize> = living.iter().map(|id| share(id)).collect();
-        // A leader weighs what goes through them.
+        // A leader balances by throughput, so shares may differ.
         let even = self.led || shares.iter().max().unwrap_or(&0) - shares.iter().min().unwrap_or(&0) <= 1;
-        let all_live = self.is_covered_by_the_living();
+        let all_live = self.is_covered_by_live_workers();
         let state = self.world.state();
         let is_open = |shard: &ShardId| state.rows.get(shard).is_some_and(|row| !row.is_complete());
         let covered = state.stream.open_shards().iter().all(is_open);
-        // Who is named by an open hand-off doesn't read yet.
+        // The designated owner of an open graceful handoff does not read yet.
         let handed = state.rows.values().all(|lease| lease.checkpoint_owner.is_none() || lease.is_complete());
         all_live && even && covered && handed
     }
 
-    /// Everybody stops; what was put is read, what is finished says so.
+    /// Stops all workers, and checks that all records are read and finished shards are marked as such.
     pub async fn end(mut self) -> Report {
         while !self.workers.is_empty() {
             self.stop(0);
@@ -538,7 +540,9 @@ impl Story {
         let held: Vec<&Lease> = held.filter(|lease| !state.oracle.was_just_given(&lease.shard)).collect();
         if !held.is_empty() {
             let held = format!("{held:?}");
-            state.oracle.violated("stop", format!("leases keep their owner after everybody stopped: {held}"));
+            state
+                .oracle
+                .violated("stop", format!("leases keep their owner after all workers stopped: {held}"));
         }
         state.oracle.finished(&state.stream);
         Report {

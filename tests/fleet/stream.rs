@@ -1,4 +1,4 @@
-//! The stream: shards that split and merge, and their records. No time, no faults.
+//! The stream: shards that split and merge, and their records, without time or faults.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use multilangd::sequence::SequenceNumber;
 use multilangd::shard::{ChildShard, Filter, HashRange, Shard, ShardId};
 use multilangd::stream::StreamId;
 
-/// One shard with everything that was ever put into it.
+/// A shard with all records ever put into it.
 #[derive(Debug, Clone)]
 pub struct Line {
     pub id: ShardId,
@@ -14,7 +14,7 @@ pub struct Line {
     pub range: HashRange,
     pub starting: u64,
     pub ending: Option<u64>,
-    /// Sequence numbers, ascending.
+    /// Sequence numbers, in ascending order.
     pub records: Vec<u64>,
     pub children: Vec<ShardId>,
 }
@@ -23,9 +23,10 @@ pub struct Line {
 pub struct Stream {
     pub shards: BTreeMap<ShardId, Line>,
     next_number: u64,
-    /// Every record of this stream has a number above this; those of an earlier stream of its name have lower ones.
+    /// Records of this stream have sequence numbers above this; those of an earlier stream of the same name
+    /// have lower ones.
     pub first: u64,
-    /// How often it was created.
+    /// The number of times that the stream was created.
     pub created: i64,
 }
 
@@ -69,7 +70,7 @@ impl Stream {
         StreamId::new("arn:aws:kinesis:us-east-1:123456789012:stream/simulated", self.created)
     }
 
-    /// It is deleted, with everything in it, and created again under its name.
+    /// Deletes the stream with all its records and creates it again under the same name.
     pub fn create_again(&mut self, shards: u128) {
         *self = Self::created(shards, self.next_number + 100, self.created + 1);
     }
@@ -104,7 +105,7 @@ impl Stream {
         true
     }
 
-    /// Merges a shard with its right neighbour, if it has one.
+    /// Merges a shard with its right neighbour, if there is one.
     pub fn merge(&mut self, shard: &ShardId) -> bool {
         let range = self.shards[shard].range;
         let neighbour = self

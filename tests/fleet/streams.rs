@@ -1,6 +1,6 @@
-//! Streams that are deleted and created again, with fewer shards or more, workers that are configured with another stream,
-//! and rows of the lease table that people delete or finish: within two audits every open shard of the configured stream
-//! is read, and no checkpoint of it is lost.
+//! Streams that are deleted and created again with another number of shards, workers that are configured with
+//! another stream, and rows of the lease table that an operator deletes or finishes: within two audits every
+//! open shard of the configured stream is read, and none of its checkpoints is lost.
 //!
 //! ```text
 //! SEED=123 cargo test --test fleet streams                    one run
@@ -13,18 +13,18 @@ use multilangd::sequence::Sequence;
 use tokio::time::{Instant, sleep};
 
 use crate::story::{Plan, Report, Story, simulate};
-use crate::world::{Bug, Weather};
+use crate::world::{Bug, Network};
 use crate::{number, run_seeds};
 
-/// Seeds in a run without `SEEDS`.
+/// The number of seeds in a run without `SEEDS`.
 const SEEDS: u64 = 150;
 const SECOND: Duration = Duration::from_secs(1);
-/// `shardSyncIntervalMillis`: an audit lists the shards no more often.
+/// `shardSyncIntervalMillis`, the minimum interval between two audits that list the shards.
 const AUDIT: Duration = Duration::from_secs(60);
-/// Two audits, until leases have owners, and until children that fail have begun again.
+/// Two audits, until leases have owners, and until failed children have restarted.
 const READ: Duration = Duration::from_secs(2 * 60 + 60);
 
-/// Waits until everything is read and every open shard has a living owner.
+/// Waits until everything is read and every open shard has a live owner.
 async fn settle(story: &mut Story, what: &str) {
     let began = Instant::now();
     while !(story.is_settled() && story.is_read()) {
@@ -43,14 +43,15 @@ async fn settle(story: &mut Story, what: &str) {
     }
 }
 
-fn fine(story: &Story) {
+/// Ends all faults.
+fn end_faults(story: &Story) {
     let mut state = story.world.state();
-    state.weather = Weather::FINE;
-    state.trouble.clear();
+    state.network = Network::FINE;
+    state.faults.clear();
 }
 
-/// Some seconds of trouble, in which people make mistakes.
-async fn trouble(story: &mut Story, seconds: u32, by_hand: bool) {
+/// Injects faults and operator mistakes for some seconds.
+async fn inject_faults(story: &mut Story, seconds: u32, by_hand: bool) {
     for _ in 0..seconds {
         sleep(SECOND).await;
         story.reap();
@@ -69,8 +70,8 @@ async fn trouble(story: &mut Story, seconds: u32, by_hand: bool) {
             3 => story.join_with_another_stream(),
             4 => story.cut_off(),
             5 => story.freeze(),
-            6 => story.world.state().weather = Weather::BAD,
-            7 => story.world.state().weather = Weather::FINE,
+            6 => story.world.state().network = Network::BAD,
+            7 => story.world.state().network = Network::FINE,
             8 if by_hand => story.finish_by_hand(),
             9 if by_hand => story.delete_some_row(),
             _ => {}
@@ -85,24 +86,24 @@ async fn recreated(plan: Plan) -> Report {
     story.put(40);
     settle(&mut story, "the first stream").await;
     for round in 0..2 {
-        trouble(&mut story, 15, false).await;
+        inject_faults(&mut story, 15, false).await;
         let shards = 1 + story.pick(6) as u128;
         story.create_again(shards);
         story.put(30);
-        trouble(&mut story, 15, false).await;
-        fine(&story);
-        settle(&mut story, "the stream was created again").await;
+        inject_faults(&mut story, 15, false).await;
+        end_faults(&story);
+        settle(&mut story, "the stream was recreated").await;
         // Its shards get the names of shards of the earlier stream.
         for _ in 0..3 {
             story.reshard(8);
             story.put(20);
         }
-        trouble(&mut story, 10, false).await;
-        fine(&story);
-        settle(&mut story, "it was resharded").await;
+        inject_faults(&mut story, 10, false).await;
+        end_faults(&story);
+        settle(&mut story, "the stream was resharded").await;
         if round == 0 {
-            trouble(&mut story, 20, true).await;
-            fine(&story);
+            inject_faults(&mut story, 20, true).await;
+            end_faults(&story);
             settle(&mut story, "rows were deleted and finished by hand").await;
         }
     }
@@ -110,7 +111,8 @@ async fn recreated(plan: Plan) -> Report {
     story.end().await
 }
 
-/// Where what is created begins at the latest record, only the holder of a lease knows what a deleted row said.
+/// If created leases begin at the latest record, only the holder of a lease knows the checkpoint of a deleted
+/// row.
 async fn deleted(plan: Plan) -> Report {
     let mut story = Story::new(plan.seed, 4, plan.bug, plan.led);
     story.begins_at_latest();
@@ -125,7 +127,7 @@ async fn deleted(plan: Plan) -> Report {
         sleep(SECOND).await;
     }
     sleep(SECOND * 20).await;
-    // Nor is what is put while a lease is lost that was never checkpointed.
+    // Nor are records put while a lease that was never checkpointed is missing.
     story.put(60);
     let is_stored = |story: &Story| {
         let state = story.world.state();
@@ -140,12 +142,12 @@ async fn deleted(plan: Plan) -> Report {
         sleep(SECOND).await;
         match story.pick(6) {
             0 => story.delete_some_row(),
-            1 => story.world.state().weather = Weather { refused: 60, answer_lost: 60, ..Weather::FINE },
-            2 => story.world.state().weather = Weather::FINE,
+            1 => story.world.state().network = Network { refused: 60, answer_lost: 60, ..Network::FINE },
+            2 => story.world.state().network = Network::FINE,
             _ => {}
         }
     }
-    fine(&story);
+    end_faults(&story);
     settle(&mut story, "rows were deleted by hand").await;
     story.calm(plan).await;
     story.end().await
@@ -171,7 +173,7 @@ fn runs(story: impl Fn(Plan) -> Report + Sync) {
 }
 
 #[test]
-fn recreated_streams_and_changed_rows_leave_no_open_shard_unread() {
+fn recreated_streams_and_changed_rows_leave_no_shard_unread() {
     assert!(AUDIT * 2 < READ);
     runs(|plan| simulate(plan.seed, recreated(plan)));
 }
@@ -181,9 +183,9 @@ fn rows_deleted_by_hand_skip_no_record_at_latest() {
     runs(|plan| simulate(plan.seed, deleted(plan)));
 }
 
-/// Each rule is needed: without it an invariant fails.
+/// Each rule is necessary: without it an invariant is violated.
 #[test]
-fn every_rule_about_streams_is_watched() {
+fn each_missing_rule_about_streams_violates_an_invariant() {
     let cases = [
         (Bug::SeesOneStream, "unread", false),
         (Bug::TakesTheWrongStream, "foreign-write", false),

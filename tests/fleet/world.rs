@@ -1,4 +1,4 @@
-//! Everything that the workers of a simulation share: table, stream, weather, and the oracle that watches.
+//! The state that the workers of a simulation share: table, stream, network conditions, and the oracle.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -19,30 +19,30 @@ use tokio::time::{Instant, sleep_until};
 use crate::oracle::Oracle;
 use crate::stream::Stream;
 
-/// `failoverTimeMillis` of every worker, unless a bug says otherwise.
+/// `failoverTimeMillis` of every worker, unless a bug changes it.
 pub const FAILOVER: Duration = Duration::from_secs(10);
 
-/// What may happen to a request; chances in thousandths.
+/// The possible faults of a request, with their probabilities in thousandths.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Weather {
-    /// Milliseconds to the other side, and back.
+pub struct Network {
+    /// Minimum and maximum delay per direction, in milliseconds.
     pub delay: (u64, u64),
     pub refused: u32,
     pub throttled: u32,
-    /// Carried out, the answer lost.
+    /// The request is executed, but the response is lost.
     pub answer_lost: u32,
-    /// Carried out so late that the sender has given up.
+    /// The request is executed so late that the sender has given up.
     pub late: u32,
-    /// Carried out, and tried again by the sender's own client, which then sees its own write.
+    /// The request is executed, and retried by the sender's own client, which then sees its own write.
     pub retried: u32,
-    /// A scan shows a row as it was up to a second ago.
+    /// A scan returns a row as it was up to a second ago.
     pub stale: u32,
-    /// A child ends at a message.
+    /// A child exits when it receives a message.
     pub child_dies: u32,
 }
 
 impl Denied {
-    /// One or two of them, by number.
+    /// One or two of the faults, by number.
     pub fn of(number: usize) -> Self {
         let none = Self::default();
         match number % 7 {
@@ -57,7 +57,7 @@ impl Denied {
     }
 }
 
-impl Weather {
+impl Network {
     pub const FINE: Self = Self {
         delay: (2, 15),
         refused: 0,
@@ -80,55 +80,55 @@ impl Weather {
     };
 }
 
-/// A fault of the program, put in on purpose to see that its invariant is watched.
+/// A fault that is injected into the program, to show that its invariant is effective.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bug {
-    /// The table carries out writes whatever their condition.
+    /// The table executes writes without checking their condition.
     IgnoresConditions,
-    /// A worker believes that every parent has ended.
+    /// A worker assumes that every parent shard has ended.
     TakesParentsForEnded,
-    /// Now and then the first record of an answer is left out.
+    /// Occasionally the first record of a response is omitted.
     SkipsARecord,
-    /// A lease is believed to last four times as long as it does.
+    /// A lease is assumed to be valid for four times its duration.
     TrustsALeaseTooLong,
-    /// A row that exists is made again.
+    /// A row that exists is created again.
     MakesRowsAnew,
-    /// A closed shard's last answer comes before its last records.
+    /// The last response of a closed shard precedes its last records.
     EndsEarly,
-    /// A worker believes that every child has begun.
+    /// A worker assumes that every child shard has started.
     TakesChildrenForBegun,
-    /// Whoever takes a lease is told an old checkpoint.
+    /// A worker that acquires a lease reads an old checkpoint.
     ForgetsTheCheckpoint,
-    /// Nobody takes more than one lease.
+    /// No worker acquires more than one lease.
     TakesTooLittle,
-    /// Nobody steals.
+    /// No worker steals.
     NeverSteals,
-    /// Observers of the leader's lock take it for shorter than it is.
+    /// Workers assume a shorter duration of the leader lock than its holder does.
     ShortensTheLock,
-    /// A scan shows a worker none of its own leases, unless it leads.
+    /// A scan hides a worker's own leases from it, unless it leads.
     HidesOwnLeases,
-    /// Where the leader lock can't be written, its row shows a leader that lives.
+    /// If the leader lock cannot be written, its row shows a live leader.
     InventsALeader,
-    /// Worker metrics that can't be read are an empty list.
+    /// Worker metrics that cannot be read appear as an empty list.
     EmptiesTheReports,
-    /// Workers are told of the first stream of the name for ever.
+    /// Workers always see the identity of the first stream of the name.
     SeesOneStream,
-    /// A worker with a wrong stream name takes its stream for the one that was created again.
+    /// A worker with a wrong stream name treats its stream as the recreated one.
     TakesTheWrongStream,
     /// A shard whose row is finished is listed as closed.
     BelievesFinishedRows,
-    /// Nobody learns whether a shard whose row was deleted is still there.
+    /// Workers cannot determine whether a shard whose row was deleted still exists.
     ForgetsDeletedRows,
-    /// Nobody sees that the leader's lock has moved into the lease table, but for who moved it.
+    /// Only the worker that moved the leader lock into the lease table notices the move.
     MissesTheMove,
 }
 
-/// Requests that DynamoDB denies, or answers wrongly, while the others work.
+/// Requests that DynamoDB denies or answers wrongly, while others work.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Denied {
     /// `Query` on the index of lease owners.
     pub query: bool,
-    /// The index lists nothing.
+    /// The index returns no rows.
     pub empty_index: bool,
     /// `Scan` of the lease table.
     pub scan: bool,
@@ -142,14 +142,14 @@ pub struct Denied {
     pub report_writes: bool,
 }
 
-/// What one worker suffers.
+/// The faults of one worker.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Trouble {
-    /// Nothing gets through.
+pub struct Faults {
+    /// Until then, no request gets through.
     pub partitioned: Option<Instant>,
-    /// Whatever is under way stands still, and goes on then.
+    /// Until then, all tasks are suspended.
     pub frozen: Option<Instant>,
-    /// Denied to this worker alone, until then.
+    /// Until then, these requests are denied to this worker.
     pub denied: Option<(Instant, Denied)>,
 }
 
@@ -162,24 +162,24 @@ pub struct State {
     past: BTreeMap<ShardId, VecDeque<(Instant, Option<Lease>)>>,
     pub fleet: Rows,
     pub oracle: Oracle,
-    pub weather: Weather,
-    pub trouble: BTreeMap<WorkerId, Trouble>,
-    /// For every worker, whatever the weather.
+    pub network: Network,
+    pub faults: BTreeMap<WorkerId, Faults>,
+    /// Requests that are denied to all workers.
     pub denied: Denied,
     pub bug: Option<Bug>,
-    /// Requests by operation.
+    /// Number of requests by operation.
     pub calls: BTreeMap<&'static str, u64>,
     pub next_pid: u32,
-    /// How many children the machine of a worker has room for.
-    pub rooms: BTreeMap<WorkerId, usize>,
-    /// Children that run.
+    /// The number of children for which the machine of a worker has resources.
+    pub child_limits: BTreeMap<WorkerId, usize>,
+    /// The number of running children.
     pub running: BTreeMap<WorkerId, usize>,
 }
 
 pub struct World {
     state: Mutex<State>,
-    /// Requests on their way: they arrive though their sender is gone.
-    on_the_way: Mutex<JoinSet<()>>,
+    /// Requests in flight: they arrive even if their sender is gone.
+    in_flight: Mutex<JoinSet<()>>,
 }
 
 impl World {
@@ -193,36 +193,36 @@ impl World {
                 past: BTreeMap::new(),
                 fleet: Rows::default(),
                 oracle: Oracle::default(),
-                weather: Weather::FINE,
-                trouble: BTreeMap::new(),
+                network: Network::FINE,
+                faults: BTreeMap::new(),
                 denied: Denied::default(),
                 bug,
                 calls: BTreeMap::new(),
                 next_pid: 1,
-                rooms: BTreeMap::new(),
+                child_limits: BTreeMap::new(),
                 running: BTreeMap::new(),
             }),
-            on_the_way: Mutex::new(JoinSet::new()),
+            in_flight: Mutex::new(JoinSet::new()),
         })
     }
 
-    /// Never held across an await.
+    /// The shared state. The guard must not be held across an await.
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
 
     pub fn send(&self, request: impl Future<Output = ()> + Send + 'static) {
-        let mut tasks = self.on_the_way.lock().unwrap();
+        let mut tasks = self.in_flight.lock().unwrap();
         while tasks.try_join_next().is_some() {}
         tasks.spawn(request);
     }
 
-    /// Until the worker isn't frozen.
+    /// Waits until the worker is not frozen.
     pub async fn thawed(&self, worker: &WorkerId) {
         loop {
-            let until = self.state().trouble.get(worker).and_then(|trouble| trouble.frozen);
+            let until = self.state().faults.get(worker).and_then(|faults| faults.frozen);
             match until {
-                // In steps: when it calms down, whoever is frozen thaws before its time.
+                // In steps, because the end of the faults thaws a worker early.
                 Some(until) if until > Instant::now() => {
                     sleep_until(until.min(Instant::now() + Duration::from_millis(100))).await;
                 }
@@ -239,7 +239,7 @@ impl State {
 
     /// Whether a kind of request of a worker is denied now.
     pub fn denies(&mut self, worker: &WorkerId, what: fn(&Denied) -> bool) -> bool {
-        let own = self.trouble.get(worker).and_then(|trouble| trouble.denied);
+        let own = self.faults.get(worker).and_then(|faults| faults.denied);
         let own = own.filter(|(until, _)| *until > Instant::now()).map(|(_, denied)| denied);
         let denied = what(&self.denied) || own.is_some_and(|denied| what(&denied));
         if denied {
@@ -249,7 +249,7 @@ impl State {
     }
 
     pub fn delay(&mut self) -> Duration {
-        let (least, most) = self.weather.delay;
+        let (least, most) = self.network.delay;
         Duration::from_millis(self.random.u64(least..=most))
     }
 
@@ -276,7 +276,7 @@ impl State {
         let before = self.rows.get(shard).cloned().ok_or_else(conflict)?;
         let ignored = self.bug == Some(Bug::IgnoresConditions) && self.random.u32(0..3) == 0;
         if !update.holds(&before) && !ignored {
-            self.oracle.count("refused a write");
+            self.oracle.count("rejected a conditional write");
             return Err(conflict());
         }
         self.remember(shard, Some(before.clone()));
@@ -284,11 +284,11 @@ impl State {
         if let Some(row) = self.rows.get_mut(shard) {
             update.apply(row);
         }
-        let mut told = before;
-        if self.bug == Some(Bug::ForgetsTheCheckpoint) && told.owner.as_ref() != Some(worker) {
-            told.checkpoint = Position::new(Sequence::TrimHorizon);
+        let mut returned = before;
+        if self.bug == Some(Bug::ForgetsTheCheckpoint) && returned.owner.as_ref() != Some(worker) {
+            returned.checkpoint = Position::new(Sequence::TrimHorizon);
         }
-        Ok(told)
+        Ok(returned)
     }
 
     pub fn write_lock(
@@ -342,7 +342,7 @@ impl State {
         self.rows.remove(shard).is_some()
     }
 
-    /// The shards of the stream, or of another one that a worker is configured with.
+    /// The shards of the stream, or of another one with which a worker is configured.
     pub fn list(&self, foreign: bool, filter: Filter) -> Vec<Shard> {
         if foreign {
             return self.other.list(filter);
@@ -374,15 +374,15 @@ impl State {
         }
     }
 
-    /// What a scan shows: each row as it is, or as it was a moment ago.
+    /// The result of a scan: each row as it is, or as it was a moment ago.
     pub fn scan(&mut self) -> Vec<Lease> {
-        if self.weather.stale == 0 && self.bug.is_none() {
+        if self.network.stale == 0 && self.bug.is_none() {
             return self.rows.values().cloned().collect();
         }
         let shards: BTreeSet<ShardId> = self.rows.keys().chain(self.past.keys()).cloned().collect();
         let mut leases = Vec::new();
         for shard in shards {
-            let stale = self.weather.stale;
+            let stale = self.network.stale;
             let seen = if self.chance(stale) {
                 let at = Instant::now() - Duration::from_millis(self.random.u64(0..1000));
                 let past = self.past.get(&shard);

@@ -1,4 +1,4 @@
-//! A record processor that needs nothing, for an image in which there is nothing: it checkpoints each batch.
+//! A record processor without dependencies, for an image that contains nothing else. It checkpoints each batch.
 
 use std::io::{BufRead as _, Write as _};
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# run.sh   makes the image from scratch and runs the daemon in it: 20,000 records of an embedded stream reach their
-# record processors and are checkpointed, SIGTERM ends it cleanly, its leases are given back. Needs buildah and root
-# (it runs with chroot isolation, so the container has this machine's loopback), python3, curl, ps and unshare.
+# run.sh   builds the image from scratch and runs the daemon in it: 20,000 records of an embedded stream are delivered
+# and checkpointed, SIGTERM stops it cleanly, its leases are released. Needs buildah and root (it runs with chroot
+# isolation, so the container has this machine's loopback), python3, curl, ps and unshare.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 cargo build --quiet
 IMAGE_TOOL=none docker/image.sh target/image
-# Symbols are a fifth of a binary: a section of type SHT_SYMTAB says that they were not stripped.
+# Symbols are a fifth of a binary: a section of type SHT_SYMTAB shows that they were not stripped.
 python3 - target/image/multilangd <<'PY'
 import struct, sys
 elf = open(sys.argv[1], "rb").read()
@@ -34,7 +34,7 @@ dynamoDBEndpoint = http://127.0.0.1:$dynamodb
 PROPERTIES
 chmod -R a+rX "$dir"
 seq 1 20000 >"$dir/lines.txt"
-# The endpoints, and a daemon of their own for another application.
+# The embedded endpoints, and their own daemon for another application.
 sed -e 's/in-a-container/beside/' -e "s#/child#$dir/child#" -e '/Endpoint/d' "$dir/my.properties" >"$dir/beside.properties"
 target/debug/multilangd local "$dir/beside.properties" --shards 4 --put "$dir/lines.txt" --kinesis-port $kinesis \
   --dynamodb-port $dynamodb --status off >"$dir/endpoints.log" 2>&1 &
@@ -59,7 +59,7 @@ sys.exit(sum(s["delivered"]["records"] for s in shards) != 20000 or len(done) !=
 }
 until_true "all records were delivered and checkpointed" delivered
 echo "after $((($(date +%s%N) - begin) / 1000000)) ms"
-# The daemon itself, below the tools that started it.
+# The pid of the daemon itself, a descendant of the container tools.
 pid=
 for process in /proc/[0-9]*; do
   if [ "$(tr '\0' ' ' <"$process/cmdline" 2>/dev/null)" = "/multilangd /my.properties " ]; then pid=${process#/proc/}; fi
@@ -80,7 +80,7 @@ assert len(leases) == 4 and all(lease["owner"] is None for lease in leases), lea
 print("all four leases were given back")
 PY
 
-# As process 1 it waits for what record processors leave behind.
+# As process 1 the daemon reaps the orphans of record processors.
 cat >"$dir/leaver.sh" <<'SH'
 (setsid sleep 1 &)
 exec "$1"

@@ -1,4 +1,4 @@
-//! What a fleet at rest asks of DynamoDB: two workers, eight leases, no records, default times.
+//! DynamoDB calls of a fleet at rest: two workers, eight leases, no records, default times.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,17 +10,17 @@ use crate::fleet::Fleet;
 use crate::java::{JAVA_2, JAVA_3, JAVA_3_LED, Peer};
 use crate::load::{Load, Rows, even, shares};
 
-/// Six times the slowest timer that matters (Java's scans, every 20 s).
+/// Six periods of the slowest relevant timer (Java scans every 20 s).
 const WINDOW: Duration = Duration::from_secs(120);
-/// No lease has changed hands for so long when the counting begins.
+/// The time without any change of owners before the counting begins.
 const QUIET: Duration = Duration::from_secs(25);
 const SHARDS: i32 = 8;
-/// The first sync of Java sleeps for shardSyncIntervalMillis; nothing at rest hangs on it.
+/// Java's first shard sync sleeps for shardSyncIntervalMillis; the calls at rest do not depend on it.
 const AT_REST: &str = "shardSyncIntervalMillis = 1000\nmetricsLevel = NONE\nmaxRecords = 1000\n";
 
 type Rates = BTreeMap<String, f64>;
 
-/// True once all leases have been with the same owners for some time.
+/// A condition that holds once all leases have kept their owners for the given time.
 fn unchanged(time: Duration, accepted: impl Fn(&Rows) -> bool) -> impl FnMut(&Rows) -> bool {
     let mut since: Option<(Instant, Vec<String>)> = None;
     move |rows| {
@@ -32,7 +32,7 @@ fn unchanged(time: Duration, accepted: impl Fn(&Rows) -> bool) -> impl FnMut(&Ro
     }
 }
 
-/// Calls an hour by operation, once the fleet has settled.
+/// Calls per hour by operation, once the fleet has settled.
 async fn at_rest(what: &str, name: &str, peer: Option<Peer>) -> Rates {
     let load = Load::start(name, SHARDS).await;
     let counter = Counter::before(&load.rig.tables.url()).await;
@@ -43,7 +43,7 @@ async fn at_rest(what: &str, name: &str, peer: Option<Peer>) -> Rates {
         if peer.is_some() { fleet.java(worker) } else { fleet.ours(worker) }
     }
     let settled = |rows: &Rows| match peer {
-        // What a leader assigned was seen to stay at three to one, or with one worker alone.
+        // A leader's assignment was observed to stay at three to one, or with all leases on one worker.
         Some(JAVA_3_LED) => {
             shares(rows).values().sum::<usize>() == SHARDS.unsigned_abs() as usize
                 && !shares(rows).contains_key("")
@@ -68,9 +68,9 @@ async fn at_rest(what: &str, name: &str, peer: Option<Peer>) -> Rates {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fleet_at_rest_makes_no_more_calls_than_javas() {
+async fn a_fleet_at_rest_makes_no_more_calls_than_java() {
     let _turn = crate::TURN.write().await;
-    // At once, each on a table of its own: what is counted hangs on timers, and it takes minutes.
+    // Concurrently, each fleet on its own table: the counts depend on timers only, and take minutes.
     let (ours, java_2, java_3, java_3_led) = tokio::join!(
         at_rest("ours", "calls-ours", None),
         at_rest("Java 2.5.4", "calls-java-2", Some(JAVA_2)),

@@ -1,4 +1,4 @@
-//! A reverse proxy that counts what is asked of DynamoDB, by operation.
+//! A reverse proxy that counts DynamoDB requests by operation.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -27,7 +27,7 @@ impl Counter {
         Self { url, counts, _task: task }
     }
 
-    /// What was counted since it was last taken.
+    /// The counts since the last call of this function.
     pub fn take(&self) -> BTreeMap<String, u64> {
         std::mem::take(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -42,7 +42,7 @@ async fn listen(listener: TcpListener, to: SocketAddr, counts: Counts) {
     }
 }
 
-/// Until either side hangs up.
+/// Forwards a connection until either side closes it.
 async fn pass_on(client: TcpStream, to: SocketAddr, counts: Counts) {
     let Ok(server) = TcpStream::connect(to).await else { return };
     let (from_client, mut to_client) = client.into_split();
@@ -67,7 +67,7 @@ async fn pass_on(client: TcpStream, to: SocketAddr, counts: Counts) {
     }
 }
 
-/// The lines of a request up to its body.
+/// Reads the header of a request.
 async fn head(from: &mut (impl tokio::io::AsyncBufRead + Unpin)) -> Option<String> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {

@@ -1,4 +1,4 @@
-//! Workers of both kinds on one table.
+//! Workers of multilangd and Java on one table.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use crate::java::{Java, Peer, log, properties};
 use crate::load::{Load, Rows, even, shares};
 use crate::rig::{Daemon, Report, alive, is_gone, pids};
 
-/// What all are given where nothing else is said: leases change hands soon, and batches are small, as what one
-/// that changes hands has in hand comes twice.
+/// The default settings of all workers: short expiry times, and small batches, because a batch in flight is
+/// delivered twice when its lease changes the owner.
 pub const SOON: &str = "failoverTimeMillis = 3000\nshardSyncIntervalMillis = 1000\nmetricsLevel = NONE\n\
                         maxRecords = 100\nshutdownGraceMillis = 5000\n";
-/// Two failover times: who is to look at the table has looked.
+/// Two failover times: every worker has scanned the table by then.
 const STILL: Duration = Duration::from_secs(6);
 
 enum Worker {
@@ -48,7 +48,7 @@ impl Fleet {
         assert!(self.workers.insert(name, Worker::Java(java)).is_none());
     }
 
-    /// SIGTERM, and the end.
+    /// Sends SIGTERM and waits for the exit.
     pub async fn stop(&mut self, name: &str) {
         match self.workers.remove(name).unwrap() {
             Worker::Ours(mut daemon) => assert_eq!(daemon.stop().await, Some(0)),
@@ -56,7 +56,7 @@ impl Fleet {
         }
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL and waits for the exit.
     pub async fn kill(&mut self, name: &str) {
         match self.workers.remove(name).unwrap() {
             Worker::Ours(mut daemon) => {
@@ -73,8 +73,8 @@ impl Fleet {
         self.workers.keys().copied().collect()
     }
 
-    /// The open shards and no others have open leases; the workers that live share them evenly, stay so
-    /// for a while, and read on in every shard.
+    /// Waits until exactly the open shards have open leases, the live workers share them evenly for a while,
+    /// and records are delivered in every shard.
     pub async fn settled(&mut self, what: &str) {
         let open = self.load.open_shards().await;
         let workers = self.names();
@@ -98,18 +98,18 @@ impl Fleet {
             .await;
     }
 
-    /// Everybody is stopped, and leaves no child behind.
-    pub async fn dismiss(mut self) {
+    /// Stops all workers, and asserts that no child remains.
+    pub async fn stop_all(mut self) {
         for name in self.names() {
             self.stop(name).await;
         }
         self.load.rig.until("all children gone", |log| alive(log) == 0).await;
-        assert!(pids(&self.load.rig.log).into_iter().all(is_gone), "no orphans");
-        self.load.assert_no_way_back();
+        assert!(pids(&self.load.rig.log).into_iter().all(is_gone), "no child process remains");
+        self.load.assert_no_checkpoint_moved_back();
     }
 }
 
-/// Every lease has a living owner, nobody is without, and no hand-off is open.
+/// Whether every lease has a live owner, every worker has a lease, and no graceful handoff is in progress.
 pub fn all_have(rows: &Rows, workers: &[&str]) -> bool {
     let shares = shares(rows);
     shares.keys().all(|owner| workers.contains(owner))
@@ -125,8 +125,9 @@ pub async fn leader(fleet: &Fleet) -> Option<String> {
     item.get("ownerName").map(|owner| owner.as_s().unwrap().clone())
 }
 
-/// Each child of a shard began where the one before had ended: it checkpoints each batch.
-pub fn begun_where_the_last_ended(log: &[Report]) -> bool {
+/// Whether each child of a shard started at the checkpoint of the previous one, given that each batch is
+/// checkpointed.
+pub fn started_at_previous_checkpoints(log: &[Report]) -> bool {
     let mut last: BTreeMap<&str, String> = BTreeMap::new();
     log.iter().all(|report| {
         let Report::Said { shard, what, body, .. } = report else { return true };

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# get.sh DIR   puts the Java workers of tests/interop under DIR: the MultiLangDaemon in two versions and the KCL
-# library 3.5.1 with our worker on it, from Maven Central. Existing jars are not fetched again; the worker is
+# get.sh DIR   fetches the Java workers of tests/interop into DIR: the MultiLangDaemon in two versions and the KCL
+# library 3.5.1 with our worker that uses it, from Maven Central. Existing jars are not fetched again; the worker is
 # compiled again when its source is newer. Needs a JDK 17 and Maven. Nothing is installed outside DIR but Maven's
 # own cache.
 set -euo pipefail
 source=$(cd "$(dirname "$0")" && pwd)/worker/Worker.java
 mkdir -p "$1"
-# Maven would take a relative folder as one beside the POM.
+# Maven resolves a relative folder against the POM's.
 dir=$(cd "$1" && pwd)
 
 # fetch NAME ARTIFACT...   copies the artifacts (GROUP:ARTIFACT:VERSION) and all jars they need to DIR/NAME.
@@ -29,7 +29,7 @@ fetch() {
   } >"$dir/pom-$name.xml"
   mvn -B -q -Dstyle.color=never -f "$dir/pom-$name.xml" dependency:copy-dependencies \
     -DincludeScope=runtime -DoutputDirectory="$jars.part"
-  # Under its name only when it is whole.
+  # Renamed only when the download is complete.
   mv "$jars.part" "$jars"
 }
 

@@ -1,9 +1,9 @@
-//! Which stream a lease table belongs to, beside Java: a wrong stream name, a table that Java began, a stream that is
-//! deleted and created again, one `workerId` twice.
+//! Which stream a lease table belongs to, in a fleet with Java: a wrong stream name, a table created by Java, a
+//! stream that is deleted and created again, one `workerId` used twice.
 //!
-//! Java knows none of the marks, so a table can have rows with and without them. Each scene is played beside 2.5.4,
-//! 3.1.3 and 3.5.1 at once, and prints the lease rows and a line about what each side did. `tests/process/identity.rs`
-//! has the same scenes without Java.
+//! Java does not write the marks, so a table can have rows with and without them. Each scene runs with 2.5.4,
+//! 3.1.3 and 3.5.1 concurrently, and prints the lease rows and a summary of each side.
+//! `tests/process/identity.rs` has the same scenes without Java.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -20,16 +20,17 @@ use crate::load::{Load, Row, Rows};
 use crate::rig::{APPLICATION, Daemon, Report, Rig, STREAM, alive, count, records, said};
 
 const PEERS: [Peer; 3] = [JAVA_2, JAVA_3_LED, LIBRARY_LED];
-/// A stream that is created later than the one whose leases the table has.
+/// A stream that is created later than the one to which the leases belong.
 const OTHER: &str = "orders-staging";
-/// The shards of a recreated stream, and the children of the first. The earlier stream had shards of all these names.
+/// The shards of a recreated stream, and the child shards of the first one. The earlier stream had shards with
+/// all these names.
 const PARENTS: [&str; 2] = ["shardId-000000000000", "shardId-000000000001"];
 const CHILDREN: [&str; 2] = ["shardId-000000000002", "shardId-000000000003"];
-/// How long Java alone is watched on a recreated stream.
+/// How long Java alone is observed on a recreated stream.
 const ALONE: Duration = Duration::from_secs(20);
 const JAVA: &str = "java-1";
 const OURS: &str = "ours-1";
-/// The worker with the wrong stream.
+/// The worker with the wrong stream name.
 const WRONG: &str = "wrong-1";
 
 type Item = BTreeMap<String, AttributeValue>;
@@ -38,7 +39,7 @@ fn text(row: &Item, name: &str) -> Option<String> {
     row.get(name)?.as_s().ok().cloned()
 }
 
-/// The lease rows with what concerns positions, owners and marks.
+/// Prints the attributes of the lease rows for positions, owners and marks.
 fn print(what: &str, rows: &BTreeMap<String, Item>) {
     let mut lines = format!("{what}:\n");
     for (lease, row) in rows {
@@ -73,8 +74,8 @@ fn assert_absent(tables: &BTreeMap<String, Vec<HashMap<String, AttributeValue>>>
     }
 }
 
-/// A worker of ours with the wrong stream: it exits with the code for a configuration error.
-async fn is_refused(fleet: &Fleet) -> Duration {
+/// Runs a multilangd worker with the wrong stream name: it exits with the code for a configuration error.
+async fn assert_rejected(fleet: &Fleet) -> Duration {
     let rig = &fleet.load.rig;
     rig.clients.kinesis.create_stream().stream_name(OTHER).shard_count(4).send().await.unwrap();
     let file = properties(rig, WRONG, &format!("{}{}", fleet.lines, fleet.peer.ours));
@@ -95,7 +96,7 @@ fn start(rig: &Rig, name: &str, file: &Path) -> Daemon {
     daemon
 }
 
-/// Each record is delivered for the first time after all that precede it in its shard.
+/// Asserts that the first delivery of each record follows those of all preceding records of its shard.
 fn assert_first_deliveries_in_order(log: &[Report]) {
     for (shard, seen) in records(log) {
         let (mut known, mut last) = (BTreeSet::new(), String::new());
@@ -108,7 +109,8 @@ fn assert_first_deliveries_in_order(log: &[Report]) {
     }
 }
 
-/// How many records the record processors of each worker were given since, or how many of them were told this.
+/// By worker, the number of records delivered to its record processors since then, or of processors that
+/// received the given message.
 fn by_worker(log: &[Report], since: usize, wanted: &str) -> BTreeMap<String, usize> {
     let mut workers = BTreeMap::new();
     let mut counts = BTreeMap::new();
@@ -129,7 +131,7 @@ fn deliveries(log: &[Report], since: usize) -> BTreeMap<String, usize> {
     by_worker(log, since, "processRecords")
 }
 
-/// Waits until every delivered batch is checkpointed, so that whatever is delivered again is a fault.
+/// Waits until every delivered batch is checkpointed, so that any later repetition is a fault.
 async fn all_checkpointed(rig: &mut Rig) {
     let batches = said(&rig.log, "processRecords").len();
     rig.until("every batch is checkpointed", |log| said(log, "checkpointed").len() >= batches).await;
@@ -146,7 +148,7 @@ fn owns_all(worker: &str) -> impl Fn(&Rows) -> bool {
     move |rows| rows.len() >= 4 && all_have(rows, &[worker])
 }
 
-/// Both own leases, and no graceful handoff is under way.
+/// Both workers own leases, and no graceful handoff is in progress.
 fn both(rows: &Rows) -> bool {
     all_have(rows, &[JAVA, OURS]) && rows.values().all(|row| row.from.is_none())
 }
@@ -163,7 +165,7 @@ async fn wrong_stream_beside_java(peer: Peer) {
     fleet.java(JAVA);
     fleet.load.until_rows(&format!("{name}: Java owns all leases"), owns_all(JAVA)).await;
     fleet.ours(OURS);
-    // Ours has marked what it owns, and every row has a sequence number.
+    // Our worker has marked its leases, and every row has a sequence number.
     let begun = |rows: &Rows| {
         both(rows)
             && rows.values().all(|row| row.checkpoint != "TRIM_HORIZON")
@@ -175,14 +177,14 @@ async fn wrong_stream_beside_java(peer: Peer) {
     let before = fleet.load.rig.rows().await;
     print(&format!("{name}: before"), &before);
     let marked = before.values().filter(|row| row.contains_key("multilangdStream")).count();
-    let took = is_refused(&fleet).await;
+    let took = assert_rejected(&fleet).await;
     let after = fleet.load.rig.rows().await;
     print(&format!("{name}: after"), &after);
     assert_absent(&dump(&fleet.load.rig).await, &[WRONG, OTHER]);
     assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
-    // The live workers change these; that checkpoints only move on is watched all the time.
+    // The live workers change these attributes. That checkpoints only move forward is checked throughout.
     let of_progress = ["leaseCounter", "checkpoint", "throughputKBps", "ownerSwitchesSinceCheckpoint"];
-    // And these, where a lease changes its owner meanwhile.
+    // These attributes change as well if a lease changes its owner meanwhile.
     let of_owner = ["leaseOwner", "checkpointOwner", "multilangdProcess", "multilangdStream"];
     for (lease, row) in &before {
         let later = &after[lease];
@@ -214,11 +216,11 @@ async fn wrong_stream_beside_java(peer: Peer) {
         took.as_secs_f64(),
         deliveries(&fleet.load.rig.log, 0)
     );
-    fleet.dismiss().await;
+    fleet.stop_all().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn wrong_stream_name_beside_live_java_is_refused() {
+async fn wrong_stream_name_beside_live_java_is_rejected() {
     let _turn = crate::TURN.read().await;
     let [first, second, third] = PEERS.map(wrong_stream_beside_java);
     tokio::join!(first, second, third);
@@ -239,7 +241,7 @@ async fn table_of_java(peer: Peer) {
 
     let before = dump(&fleet.load.rig).await;
     assert_absent(&before, &["multilangd"]);
-    let took = is_refused(&fleet).await;
+    let took = assert_rejected(&fleet).await;
     assert_eq!(dump(&fleet.load.rig).await, before, "a row was changed");
 
     let (left, log) = (fleet.load.rows().await, fleet.load.rig.log.len());
@@ -279,7 +281,7 @@ async fn table_of_java(peer: Peer) {
         took.as_secs_f64(),
         deliveries(&fleet.load.rig.log, 0)
     );
-    fleet.dismiss().await;
+    fleet.stop_all().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -289,8 +291,8 @@ async fn table_begun_by_java_is_bound_to_its_stream() {
     tokio::join!(first, second, third);
 }
 
-/// Java alone reads nothing of a recreated stream and keeps the checkpoints of its shards. What else it does, for the
-/// summary.
+/// Java alone reads no record of a recreated stream and keeps the old checkpoints. Returns its other actions
+/// for the summary.
 async fn stalls_alone(fleet: &mut Fleet, before: &BTreeMap<String, Item>, name: &str) -> String {
     fleet.java(JAVA);
     let rig = &mut fleet.load.rig;
@@ -318,7 +320,7 @@ async fn stalls_alone(fleet: &mut Fleet, before: &BTreeMap<String, Item>, name: 
     )
 }
 
-/// The stream had four shards and has two.
+/// The stream had four shards before and has two afterwards.
 async fn recreated_stream(peer: Peer, java_first: bool) {
     let first = if java_first { "java" } else { "ours" };
     let name = format!("recreated-{first}-first-{}", peer.version);
@@ -334,7 +336,8 @@ async fn recreated_stream(peer: Peer, java_first: bool) {
     let (earlier, _) = fleet.load.all_seen().await;
     all_checkpointed(&mut fleet.load.rig).await;
     stopped(&mut fleet, &[OURS, JAVA]).await;
-    // Of the two names that the recreated stream gives to children, one is of a lease that Java alone has owned.
+    // The recreated stream reuses two names for child shards; one of them is the name of a lease that only Java
+    // has owned.
     let mut before = fleet.load.rig.rows().await;
     let is_marked = |row: &Item| row.contains_key("multilangdStream");
     let of_java =
@@ -368,7 +371,8 @@ async fn recreated_stream(peer: Peer, java_first: bool) {
     fleet.load.all_seen().await;
     let took = start.elapsed().as_secs_f64();
     if !java_first {
-        // Its report of before may still count: a row that names it says nothing of the new process.
+        // Java's earlier worker metrics may still count: a row that names the worker does not prove that the
+        // new process runs.
         let since = fleet.load.rig.log.len();
         fleet.java(JAVA);
         let reads = |log: &[Report]| by_worker(log, since, "initialize").contains_key(JAVA);
@@ -400,7 +404,7 @@ async fn recreated_stream(peer: Peer, java_first: bool) {
         all - earlier,
         count(&fleet.load.rig.log[log..])
     );
-    fleet.dismiss().await;
+    fleet.stop_all().await;
 }
 
 async fn unmark(rig: &Rig, lease: &str) {
@@ -417,7 +421,7 @@ async fn recreated_stream_is_read_by_ours_and_java() {
     tokio::join!(first, second, third, fourth, fifth, sixth);
 }
 
-/// The worker field of each error that was logged.
+/// The worker field of each logged error.
 fn errors(path: &Path) -> Vec<String> {
     let log = std::fs::read_to_string(path).unwrap();
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -425,9 +429,10 @@ fn errors(path: &Path) -> Vec<String> {
     errors.filter_map(|line| line["worker"].as_str().map(str::to_owned)).collect()
 }
 
-/// Java reads with a worker id, and then ours starts with the same. Ours leaves one lease alone for half a failover time,
-/// sees Java renew it, and reports an error; then it acquires all leases, since they name it, and Java loses them. Java
-/// 2.x is idle from then on, 3.x picks them up each failover time and loses them at its next renewal.
+/// Java reads with a worker id, then our worker starts with the same id. It leaves one lease alone for half a
+/// failover time, sees Java renew it, and reports an error. Then it acquires all leases, because they name it
+/// as owner, and Java loses them. From then on Java 2.x is idle; 3.x acquires the leases each failover time and
+/// loses them at its next renewal.
 async fn one_worker_id(peer: Peer) {
     let name = format!("one-id-{}", peer.version);
     let mut load = Load::start(&name, 4).await;
@@ -449,7 +454,7 @@ async fn one_worker_id(peer: Peer) {
     let (mut daemon, start) = (start(rig, OURS, &file), Instant::now());
     let acquired = |rows: &Rows| rows.values().all(|row| row.stream.is_some());
     fleet.load.until_rows(&format!("{name}: ours has acquired all leases"), acquired).await;
-    // A lease of ours that is lost and acquired again is not one of these.
+    // A lease of ours that is lost and reacquired is not counted.
     let lost = |log: &[Report]| by_worker(log, 0, "leaseLost").get(JAVA).is_some_and(|leases| *leases >= 4);
     fleet.load.rig.until("Java has lost its leases", lost).await;
     let since = fleet.load.rig.log.len();
@@ -482,7 +487,7 @@ async fn one_worker_id(peer: Peer) {
         after - put,
         deliveries(&fleet.load.rig.log, since)
     );
-    fleet.dismiss().await;
+    fleet.stop_all().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

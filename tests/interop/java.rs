@@ -1,5 +1,5 @@
-//! A Java worker as a process, with a properties file and a log of its own: the MultiLangDaemon, or
-//! `worker/Worker.java`, which is a record processor on the KCL library.
+//! A Java worker as a process, with its own properties file and log: the MultiLangDaemon, or
+//! `worker/Worker.java`, a record processor that uses the KCL library.
 
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -10,13 +10,13 @@ use tokio::time::timeout;
 
 use crate::rig::{LIMIT, Rig};
 
-/// Which Java, and in which mode.
+/// The Java version and its mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
     pub version: &'static str,
-    /// How Java's workers find their leases.
+    /// The `clientVersionConfig` of Java's workers.
     pub mode: &'static str,
-    /// How ours do, so that they agree.
+    /// The `clientVersionConfig` of our workers, compatible with Java's.
     pub ours: &'static str,
 }
 
@@ -24,12 +24,12 @@ const SHARES: &str = "clientVersionConfig = CLIENT_VERSION_CONFIG_COMPATIBLE_WIT
 const COMPATIBLE: &str = "clientVersionConfig = CLIENT_VERSION_CONFIG_COMPATIBLE_WITH_2X\n";
 
 pub const JAVA_2: Peer = Peer { version: "2.5.4", mode: "", ours: SHARES };
-/// It leaves its leader's work undone, so that workers of KCL 2 get along with it.
-/// Ours may come first: they write nothing that it can't read.
+/// Does not assign leases as a leader, so that KCL 2.x workers can join. Our workers may start first: they
+/// write nothing that it cannot read.
 pub const JAVA_3: Peer = Peer { version: "3.1.3", mode: COMPATIBLE, ours: SHARES };
-/// It comes first, and ours are given the same file.
+/// Starts first, and our workers use the same properties file.
 pub const JAVA_3_FIRST: Peer = Peer { version: "3.1.3", mode: COMPATIBLE, ours: COMPATIBLE };
-/// As it comes: one worker leads and assigns the leases.
+/// The default: one worker is the leader and assigns the leases.
 pub const JAVA_3_LED: Peer = Peer { version: "3.1.3", mode: "", ours: "" };
 
 /// The library worker in KCL 3.x mode. On a new application it uses a single table.
@@ -37,7 +37,7 @@ pub const LIBRARY_LED: Peer = Peer { version: LIBRARY, mode: "", ours: "" };
 /// The library worker in the mode that is compatible with KCL 2.x.
 pub const LIBRARY_COMPATIBLE: Peer = Peer { version: LIBRARY, mode: COMPATIBLE, ours: SHARES };
 
-/// The newest KCL on Maven Central. Its MultiLangDaemon is not there.
+/// The newest KCL on Maven Central, where its MultiLangDaemon is not published.
 const LIBRARY: &str = "3.5.1";
 
 impl Peer {
@@ -45,7 +45,7 @@ impl Peer {
         self.version == LIBRARY
     }
 
-    /// 2.5.4 knows the names of the first SDK only, 3.1.3 those of the second.
+    /// 2.5.4 knows only the class names of the AWS SDK 1.x, 3.1.3 those of 2.x.
     fn credentials(self) -> &'static str {
         if self.version.starts_with('2') {
             "DefaultAWSCredentialsProviderChain"
@@ -55,7 +55,7 @@ impl Peer {
     }
 }
 
-/// A properties file of its own for each worker, as each has a name. The record processors report it, too.
+/// One properties file per worker, which holds its id. The record processors report the id, too.
 pub fn properties(rig: &Rig, worker: &str, more: &str) -> PathBuf {
     let script = rig.scripted(&format!("each as={worker}"));
     let file = rig.properties(&script, &format!("workerId = {worker}\n{more}"));
@@ -64,7 +64,7 @@ pub fn properties(rig: &Rig, worker: &str, more: &str) -> PathBuf {
     own
 }
 
-/// A log of its own for each worker, so that each tells one story.
+/// One log file per worker.
 pub fn log(rig: &Rig, worker: &str) -> (PathBuf, std::fs::File) {
     let path = rig.folder.join(format!("{worker}.log"));
     let file = std::fs::OpenOptions::new().create(true).append(true).open(&path).unwrap();
@@ -95,8 +95,8 @@ impl Java {
         };
         let file = properties(rig, worker, &format!("{more}{}{own}", peer.mode));
         let (log, output) = log(rig, worker);
-        // A signal that is ignored where the tests run would stay ignored; env becomes the JVM, so the
-        // process is the same. Only the first compiler and one collector thread, as a run is short.
+        // A signal that is ignored where the tests run would stay ignored. `env` is replaced by the JVM, so the
+        // process is the same. Only the C1 compiler and one GC thread, because a run is short.
         let child = Command::new("env")
             .args(["--default-signal=INT,HUP,TERM", "java"])
             .args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
@@ -123,9 +123,9 @@ impl Java {
         assert!(!self.is_library || code == Some(0), "exit code {code:?}: see {}", self.log.display());
     }
 
-    /// Signals the JVM alone, by its pid, and waits for its end.
+    /// Sends a signal to the JVM alone, by its pid, and waits for its exit.
     pub async fn end(&mut self, signal: Signal) -> ExitStatus {
-        let pid = i32::try_from(self.child.id().expect("it has ended by itself")).unwrap();
+        let pid = i32::try_from(self.child.id().expect("the worker has exited by itself")).unwrap();
         assert!(pid > 1);
         kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
         match timeout(LIMIT, self.child.wait()).await {

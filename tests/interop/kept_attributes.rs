@@ -1,4 +1,4 @@
-//! Java workers keep attributes of lease rows that they do not know.
+//! Java workers preserve attributes of lease rows that they do not know.
 //!
 //! Three string attributes are added to each lease row. Then two workers of one kind renew and checkpoint leases,
 //! one gets leases of the other (it steals them in KCL 2.x mode, in 3.x mode it is a graceful handoff), a split
@@ -23,7 +23,7 @@ const ADDED: [(&str, &str); 3] = [
     ("multilangdEarlierCheckpoint", "y"),
 ];
 
-/// Adds the attributes to every lease row that does not have them. Ours has marked the rows that it created.
+/// Adds the attributes to every lease row that lacks them. Our worker has marked the rows that it created.
 async fn add(rig: &Rig) {
     for (lease, row) in rig.rows().await {
         let (name, value) = ADDED[0];
@@ -61,7 +61,7 @@ fn assert_kept(what: &str, peer: Peer, rows: &BTreeMap<String, Row>) {
     }
 }
 
-/// Names and types of all attributes, a line for each row.
+/// Prints names and types of all attributes, one line per row.
 fn print(what: &str, rows: &BTreeMap<String, Row>) {
     let mut text = format!("{what}:\n");
     for (key, row) in rows {
@@ -90,7 +90,7 @@ async fn play(name: &str, peer: Peer) {
     let mut fleet = Fleet::new(Load::start(name, 4).await, peer, SOON);
     let all = |worker| move |rows: &Rows| rows.len() >= 4 && all_have(rows, &[worker]);
 
-    // Ours creates the leases: on an empty table, Java waits up to half a minute before it does.
+    // Our worker creates the leases: on an empty table, Java waits up to half a minute before it does.
     fleet.ours("ours-1");
     fleet.load.until_rows(&format!("{name}: there are leases"), all("ours-1")).await;
     fleet.stop("ours-1").await;
@@ -131,17 +131,17 @@ async fn play(name: &str, peer: Peer) {
         assert!(counter(after) > counter(row), "{lease} was renewed");
         assert_ne!(after["checkpoint"], row["checkpoint"], "{lease} was checkpointed");
     }
-    fleet.dismiss().await;
+    fleet.stop_all().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn java_workers_keep_unknown_attributes_of_lease_rows() {
     let _turn = crate::TURN.read().await;
-    // Each fleet waits most of the time, so all run at once.
+    // Each fleet waits most of the time, so all run concurrently.
     tokio::join!(
         play("attributes-2.5.4", JAVA_2),
         play("attributes-3.1.3-compatible", JAVA_3),
-        // 3.1.3 cannot read the single table that ours creates in 3.x mode.
+        // 3.1.3 cannot read the single table that our workers create in 3.x mode.
         play("attributes-3.1.3", Peer { ours: JAVA_3.ours, ..JAVA_3_LED }),
         play("attributes-3.5.1-compatible", LIBRARY_COMPATIBLE),
         play("attributes-3.5.1", LIBRARY_LED),

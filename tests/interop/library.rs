@@ -1,4 +1,5 @@
-//! A worker on the KCL library 3.5.1 (`worker/Worker.java`): alone, and beside ours on a new single table.
+//! A worker that uses the KCL library 3.5.1 (`worker/Worker.java`): alone, and with our workers on a new single
+//! table.
 //!
 //! A scenario starts one as it starts any Java worker: `Fleet::new(load, LIBRARY_LED, lines)`, then
 //! `fleet.java(name)`. The worker reads the same properties file as the MultiLangDaemon and reports to the rig as
@@ -21,13 +22,13 @@ pub const SOON: &str = "failoverTimeMillis = 3000\nshardSyncIntervalMillis = 100
 pub const SPLIT: &str = "shardId-000000000000";
 pub const HALVES: [&str; 2] = ["shardId-000000000004", "shardId-000000000005"];
 
-/// The shard that was split has been read to its end, and both halves have been read from.
+/// Whether the split shard has been read to its end, and both halves have delivered records.
 pub fn halves_are_read(rows: &Rows) -> bool {
     rows.get(SPLIT).is_none_or(|row| !row.is_open())
         && HALVES.iter().all(|shard| rows.get(*shard).is_some_and(|row| row.checkpoint != "TRIM_HORIZON"))
 }
 
-/// No record processor of a half starts before the shard that was split has ended.
+/// Asserts that no record processor of a half starts before the split shard has ended.
 pub fn assert_halves_follow(log: &[Report]) {
     let at = |wanted: &str, shards: &[&str]| {
         let is = |report: &Report| match report {
@@ -75,7 +76,7 @@ async fn alone(name: &str, more: &str) {
     // Three of the four shards and the two halves are open.
     let requested = |log: &[Report]| said(log, "shutdownRequested").len() == 5;
     fleet.load.rig.until("every record processor is asked to shut down", requested).await;
-    fleet.dismiss().await;
+    fleet.stop_all().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -98,20 +99,20 @@ async fn library_worker_and_ours_exchange_leases() {
         |rows: &Rows| all_have(rows, &["java-1", "ours-1"]) && rows.values().all(|row| row.from.is_none());
 
     fleet.ours("ours-1");
-    fleet.load.until_rows("ours owns all leases of a new table", all("ours-1")).await;
+    fleet.load.until_rows("our worker owns all leases of a new table", all("ours-1")).await;
     fleet.java("java-1");
     fleet.load.until_rows("the library worker has joined", both).await;
     fleet.load.put(500).await;
     fleet.stop("ours-1").await;
-    fleet.load.until_rows("ours has stopped", all("java-1")).await;
+    fleet.load.until_rows("our worker has stopped", all("java-1")).await;
     leads(&fleet, "java-1").await;
     fleet.load.put(500).await;
     fleet.ours("ours-1");
-    fleet.load.until_rows("ours has joined", both).await;
+    fleet.load.until_rows("our worker has joined", both).await;
     fleet.stop("java-1").await;
     fleet.load.until_rows("the library worker has stopped", all("ours-1")).await;
     let (put, delivered) = fleet.load.all_seen().await;
     eprintln!("{put} records, {delivered} deliveries");
     assert!(delivered * 100 <= put * 105, "{delivered} deliveries of {put} records");
-    fleet.dismiss().await;
+    fleet.stop_all().await;
 }

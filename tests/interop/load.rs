@@ -1,5 +1,5 @@
-//! What goes on around the daemons: records are put all the time, the lease table is watched, and what the
-//! children report is held against what was put.
+//! The environment of the workers: puts records, samples the lease table, and compares the children's reports
+//! with the records that were put.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,25 +17,25 @@ use tokio_util::sync::CancellationToken;
 
 use crate::rig::*;
 
-/// 40 records a second: some five for each of eight shards.
-const PORTION: usize = 4;
+/// 40 records a second: about five for each of eight shards.
+const BATCH: usize = 4;
 const FEEDING: Duration = Duration::from_millis(100);
 const SAMPLING: Duration = Duration::from_millis(200);
-/// The longest that anything on the table takes: with its default times a Java worker steals one lease in
-/// 20 s, and needs four after a cold start.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// Upper bound of any change on the table: with default times a Java worker steals one lease in 20 s, and needs
+/// four after a cold start.
+const TIMEOUT: Duration = Duration::from_secs(300);
 
-/// A lease, as far as these tests look at it.
+/// The attributes of a lease that these tests use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     pub owner: String,
-    /// Who is to hand it over to the owner.
+    /// The `checkpointOwner`: the worker from which a graceful handoff is in progress.
     pub from: Option<String>,
     pub checkpoint: String,
     pub sub: u64,
     /// `multilangdStream`.
     pub stream: Option<String>,
-    /// `multilangdEarlierCheckpoint`: what a reset replaced.
+    /// `multilangdEarlierCheckpoint`: the checkpoint that a reset replaced.
     pub earlier: Option<String>,
 }
 
@@ -44,13 +44,13 @@ impl Row {
         self.checkpoint != "SHARD_END"
     }
 
-    /// The row begins again, with the mark that it had: its present mark follows once every shard is reset.
+    /// Whether the row was reset with its old mark: the present mark follows once every shard is reset.
     fn is_reset_of(&self, before: &Row) -> bool {
         let kept = self.earlier.as_ref().is_some_and(|kept| kept.contains(&before.checkpoint));
         self.checkpoint == "TRIM_HORIZON" && kept
     }
 
-    /// Where the checkpoint stands among all that a row can have.
+    /// The order of the checkpoint among all possible values.
     fn rank(&self) -> (u8, usize, &str, u64) {
         match self.checkpoint.as_str() {
             "TRIM_HORIZON" => (0, 0, "", 0),
@@ -60,10 +60,10 @@ impl Row {
     }
 }
 
-/// The leases by shard; 3.x has rows of other kinds on its table, which are left out.
+/// The leases by shard. Other rows of a KCL 3.x table are omitted.
 pub type Rows = BTreeMap<String, Row>;
 
-/// Open leases by owner; nobody's under "".
+/// Open leases by owner; those without an owner are under "".
 pub fn shares(rows: &Rows) -> BTreeMap<&str, usize> {
     let mut shares = BTreeMap::new();
     for row in rows.values().filter(|row| row.is_open()) {
@@ -72,10 +72,10 @@ pub fn shares(rows: &Rows) -> BTreeMap<&str, usize> {
     shares
 }
 
-/// All open leases are with these workers, nobody has over one more than another: each side has at least
-/// its part, rounded down. A finished lease is a lease like any other for a Java worker: it keeps it for
-/// five minutes or more, and takes no open one in its stead. So while one of theirs is there, it is also
-/// even if finished leases are counted.
+/// Whether these workers own all open leases, and their shares differ by at most one: each side has at least
+/// its share, rounded down. A Java worker counts a finished lease like any other: it keeps it for five minutes
+/// or more, and acquires no open one instead. While Java owns a finished lease, a distribution that is even
+/// with finished leases counted is also accepted.
 pub fn even(rows: &Rows, workers: &[&str]) -> bool {
     let within_one = |counted: &dyn Fn(&Row) -> bool| {
         let count = |worker: &&str| rows.values().filter(|row| row.owner == **worker && counted(row)).count();
@@ -89,10 +89,10 @@ pub fn even(rows: &Rows, workers: &[&str]) -> bool {
         && (within_one(&Row::is_open) || rows.values().any(kept_by_java) && within_one(&|_| true))
 }
 
-/// What was put: shard and sequence number to key and data.
+/// The records that were put: shard and sequence number to key and data.
 type Puts = BTreeMap<(String, String), (String, Vec<u8>)>;
 
-/// One stream, its table and its children.
+/// One stream, its lease table and its children.
 pub struct Load {
     // The tasks end before the endpoints do.
     feeding: JoinSet<()>,
@@ -126,23 +126,23 @@ impl Load {
         }
     }
 
-    /// Records are put from now on, until `all_seen`.
+    /// Puts records from now on, until `all_seen`.
     pub fn feed(&mut self) {
         self.fed = CancellationToken::new();
         self.feeding.spawn(feed(self.rig.clients.clone(), self.puts.clone(), self.fed.clone()));
     }
 
-    /// Many records at once.
+    /// Puts many records at once.
     pub async fn put(&self, count: usize) {
         put(&self.rig.clients, &self.puts, count).await;
     }
 
-    /// The table as it is now; samples are a little behind.
+    /// The current table; samples lag a little.
     pub async fn rows(&self) -> Rows {
         scan(&self.rig.clients).await.expect("there is a table")
     }
 
-    /// The one wait for a condition on the table.
+    /// Waits for a condition on the table.
     pub async fn until_rows(&mut self, what: &str, mut reached: impl FnMut(&Rows) -> bool) {
         let start = Instant::now();
         let wait = async {
@@ -151,28 +151,32 @@ impl Load {
                 if reached(&rows) {
                     return;
                 }
-                self.samples.changed().await.expect("somebody watches the table");
+                self.samples.changed().await.expect("the sampling task runs");
             }
         };
-        let there = timeout(PATIENCE, wait).await.is_ok();
+        let there = timeout(TIMEOUT, wait).await.is_ok();
         let rows = self.samples.borrow().clone();
         let (shares, finished) = (shares(&rows), rows.values().filter(|row| !row.is_open()).count());
         assert!(
             there,
-            "{what}: not within {PATIENCE:?}: {shares:?}: {rows:#?}\nlogs: {}",
+            "{what}: not within {TIMEOUT:?}: {shares:?}: {rows:#?}\nlogs: {}",
             self.rig.folder.display()
         );
         eprintln!("{:6.1} s  {what}: {shares:?}, finished: {finished}", start.elapsed().as_secs_f64());
-        self.assert_no_way_back();
+        self.assert_no_checkpoint_moved_back();
     }
 
-    pub fn assert_no_way_back(&self) {
+    pub fn assert_no_checkpoint_moved_back(&self) {
         let faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
-        assert!(faults.is_empty(), "checkpoints went back: {faults:#?}\nlogs: {}", self.rig.folder.display());
+        assert!(
+            faults.is_empty(),
+            "checkpoints moved back: {faults:#?}\nlogs: {}",
+            self.rig.folder.display()
+        );
     }
 
-    /// No record is put any more; all that were came, as they were put and in order to each child. How
-    /// many were put, and how many times one was handed to a child.
+    /// Stops the puts, and waits until every record was delivered, unchanged and in order for each child.
+    /// Returns the number of records and of deliveries.
     pub async fn all_seen(&mut self) -> (usize, usize) {
         self.fed.cancel();
         while let Some(ended) = self.feeding.join_next().await {
@@ -204,7 +208,7 @@ impl Load {
         (put, count(&self.rig.log))
     }
 
-    /// The shards that take records.
+    /// The open shards.
     pub async fn open_shards(&self) -> BTreeSet<String> {
         let answer = self.rig.clients.kinesis.list_shards().stream_name(STREAM).send().await.unwrap();
         let is_open =
@@ -213,21 +217,21 @@ impl Load {
         open.map(|shard| shard.shard_id().to_owned()).collect()
     }
 
-    /// Deletes the stream and creates it again. From now on, a checkpoint may go back where the row is reset, its
-    /// mark changes or it was deleted.
+    /// Deletes the stream and creates it again. From now on a checkpoint may move back where the row is reset,
+    /// its mark changes or it was deleted.
     pub async fn create_stream_again(&self, shards: i32) {
         self.recreated.store(true, Ordering::Relaxed);
         self.rig.recreate_stream(shards).await;
     }
 
-    /// Splits the first shard, of eight in the middle: each part gets records within a second.
+    /// Splits the first of eight shards in the middle: each half receives records within a second.
     pub async fn split(&self) {
         let kinesis = &self.rig.clients.kinesis;
         let split = kinesis.split_shard().stream_name(STREAM).shard_to_split("shardId-000000000000");
         split.new_starting_hash_key((1u128 << 124).to_string()).send().await.unwrap();
     }
 
-    /// One shard split, two others merged: as many are open as before.
+    /// Splits one shard and merges two others: the number of open shards stays the same.
     pub async fn reshard(&self) {
         self.split().await;
         let merge = self
@@ -246,13 +250,13 @@ async fn feed(clients: Clients, puts: Arc<Mutex<Puts>>, fed: CancellationToken) 
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !fed.is_cancelled() {
         ticks.tick().await;
-        put(&clients, &puts, PORTION).await;
+        put(&clients, &puts, BATCH).await;
     }
 }
 
 async fn put(clients: &Clients, puts: &Mutex<Puts>, count: usize) {
     for portion in (0..count).step_by(500).map(|from| (count - from).min(500)) {
-        // A key of its own for each record spreads them over all shards.
+        // Each record has its own partition key, which spreads them over all shards.
         let keys: Vec<_> = (0..portion).map(|_| format!("{:016x}", fastrand::u64(..))).collect();
         let entry = |key: &String| {
             let data = Blob::new(format!("data of {key}"));
@@ -272,7 +276,7 @@ async fn put(clients: &Clients, puts: &Mutex<Puts>, count: usize) {
     }
 }
 
-/// The leases at this moment, if there is a table.
+/// The current leases, if the table exists.
 async fn scan(clients: &Clients) -> Option<Rows> {
     let answer = clients.dynamodb.scan().table_name(APPLICATION).consistent_read(true).send().await;
     let none = |error: &ScanError| error.is_resource_not_found_exception();
@@ -299,7 +303,7 @@ async fn scan(clients: &Clients) -> Option<Rows> {
     Some(rows.collect())
 }
 
-/// Reads the table again and again; a checkpoint that went back is a fault, also of a row that had gone.
+/// Scans the table repeatedly. A checkpoint that moved back is a fault, even across the deletion of its row.
 async fn sample(
     clients: Clients,
     sender: watch::Sender<Arc<Rows>>,
@@ -313,12 +317,12 @@ async fn sample(
         ticks.tick().await;
         let rows = match scan(&clients).await {
             Some(rows) => rows,
-            // The first daemon makes the table; once it was there it has to stay.
+            // The first worker creates the table; from then on it must exist.
             None if furthest.is_empty() => continue,
-            None => panic!("the lease table is gone"),
+            None => panic!("the lease table does not exist any more"),
         };
         if recreated.load(Ordering::Relaxed) {
-            // A row of the earlier stream is deleted, and its name comes again.
+            // A row of the earlier stream is deleted, and its name may be used again.
             furthest.retain(|shard, _| rows.contains_key(shard));
         }
         for (shard, row) in &rows {

@@ -1,5 +1,5 @@
-//! The matrix: how leases find their owners × who comes first and leads, each with the same story for two of ours
-//! and two of Java 3.1.3 on eight shards. Each cell adds its line to a table that is printed.
+//! The matrix of lease assignment mode × first worker and leader, each with the same scenario for two of our
+//! workers and two of Java 3.1.3 on eight shards. Each cell prints one row of a table.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -7,29 +7,29 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::AttributeValue;
 use tokio::time::Instant;
 
-use crate::fleet::{Fleet, SOON, all_have, begun_where_the_last_ended, leader};
+use crate::fleet::{Fleet, SOON, all_have, leader, started_at_previous_checkpoints};
 use crate::java::{JAVA_3, JAVA_3_FIRST, JAVA_3_LED, Peer};
 use crate::load::{Load, Rows};
 use crate::rig::{APPLICATION, said};
 
 static TABLE: Mutex<Vec<String>> = Mutex::new(Vec::new());
-const HEAD: &str = "| mode | leads | both join s | one leaves s | back, reshard s | leader killed s | it is back s | \
+const HEAD: &str = "| mode | leader | all joined s | one stopped s | restarted, resharded s | leader killed s | restarted s | \
                     records | deliveries |\n|---|---|---|---|---|---|---|---|---|";
 
 struct Cell {
     name: &'static str,
     mode: &'static str,
     peer: Peer,
-    /// A leader gives the leases out.
+    /// Whether a leader assigns the leases.
     led: bool,
-    /// Whether ours come first.
+    /// Whether our workers start first.
     ours: bool,
 }
 
 struct Story {
     fleet: Fleet,
     cell: Cell,
-    /// How long each chapter took.
+    /// The duration of each step.
     took: Vec<f64>,
 }
 
@@ -38,7 +38,8 @@ impl Story {
         if worker.starts_with("java") { self.fleet.java(worker) } else { self.fleet.ours(worker) }
     }
 
-    /// What was asked for is there: living owners for all, and for each some; by shares, even ones that stay.
+    /// Waits for the expected state: with a leader, live owners for all leases and a lease for each worker;
+    /// otherwise, stable even shares.
     async fn settled(&mut self, what: &str) {
         let start = Instant::now();
         if self.cell.led {
@@ -50,14 +51,14 @@ impl Story {
         self.took.push(start.elapsed().as_secs_f64());
     }
 
-    /// All that was put came, where a leader hands over: nothing of it twice.
-    async fn nothing_twice(&mut self, what: &str) {
+    /// All records were delivered, and with graceful handoffs none of them twice.
+    async fn assert_each_delivered_once(&mut self, what: &str) {
         if !self.cell.led {
             return;
         }
         let (put, delivered) = self.fleet.load.all_seen().await;
         assert_eq!(put, delivered, "{what} repeats nothing");
-        assert!(begun_where_the_last_ended(&self.fleet.load.rig.log), "{what}");
+        assert!(started_at_previous_checkpoints(&self.fleet.load.rig.log), "{what}");
         self.fleet.load.feed();
     }
 }
@@ -74,19 +75,22 @@ async fn play(cell: Cell) {
     };
     let mut story = Story { fleet, cell, took: Vec::new() };
     if story.cell.led && story.cell.ours {
-        // Alone, ours keep everything in one table, which 3.1.3 doesn't know. This is an application of Java's,
-        // whose last worker leaves; it deletes its lock, and its leases expire.
+        // Alone, our workers keep everything in one table, which 3.1.3 does not support. So Java starts the
+        // application and its last worker leaves: it deletes its leader lock, and its leases expire.
         story.start("java-1");
         let all = |rows: &Rows| rows.len() == 8 && all_have(rows, &["java-1"]);
-        story.fleet.load.until_rows("an application of Java's", all).await;
+        story.fleet.load.until_rows("java-1 owns all leases", all).await;
         story.start(first);
-        story.fleet.load.until_rows("ours has joined", |rows| all_have(rows, &["java-1", first])).await;
+        story.fleet.load.until_rows("our worker has joined", |rows| all_have(rows, &["java-1", first])).await;
         story.fleet.stop("java-1").await;
     } else {
         story.start(first);
     }
     let fleet = &mut story.fleet;
-    fleet.load.until_rows("the first has all", |rows| rows.len() == 8 && all_have(rows, &[first])).await;
+    fleet
+        .load
+        .until_rows("the first worker owns all leases", |rows| rows.len() == 8 && all_have(rows, &[first]))
+        .await;
     fleet.load.rig.until("its children run", |log| said(log, "initialize").len() >= 8).await;
     if story.cell.led {
         assert_eq!(leader(&story.fleet).await.as_deref(), Some(first));
@@ -97,19 +101,19 @@ async fn play(cell: Cell) {
     }
     story.settled("four workers").await;
     story.fleet.load.put(500).await;
-    story.nothing_twice("a hand-off").await;
+    story.assert_each_delivered_once("a hand-off").await;
 
     story.fleet.stop(fourth).await;
     story.settled("one was stopped").await;
-    story.nothing_twice("a clean stop").await;
+    story.assert_each_delivered_once("a clean stop").await;
 
     story.fleet.load.reshard().await;
     story.start(fourth);
     story.fleet.load.put(500).await;
     story.settled("it is back, shards were split and merged").await;
 
-    // What a worker has in hand when it is killed comes twice: a batch for each of its shards, and as nothing is
-    // held up here these are small.
+    // The batch in flight of each shard of the killed worker is delivered twice. These batches are small,
+    // because nothing delays processing.
     story.fleet.kill(first).await;
     story.settled("the leader was killed").await;
     if story.cell.led {
@@ -128,7 +132,7 @@ async fn play(cell: Cell) {
     let (put, delivered) = story.fleet.load.all_seen().await;
     assert!(delivered * 100 <= put * 105, "{delivered} deliveries of {put} records");
     let Story { fleet, cell, took } = story;
-    fleet.dismiss().await;
+    fleet.stop_all().await;
 
     let took: Vec<String> = took.iter().map(|seconds| format!("{seconds:.1}")).collect();
     let leads = if cell.ours { "ours" } else { "Java" };
@@ -138,8 +142,8 @@ async fn play(cell: Cell) {
     eprintln!("{HEAD}\n{}", table.join("\n"));
 }
 
-/// KCL 3.1.3 can't do with one table: as long as one of its workers has a lease the move isn't even announced, and
-/// it is called off when one comes back.
+/// KCL 3.1.3 does not support a single table: as long as one of its workers owns a lease the migration is not
+/// announced, and it is cancelled when one returns.
 async fn move_waits_for_java(story: &mut Story) {
     let announced = async |story: &mut Story, wanted: bool, what: &str| {
         let client = story.fleet.load.rig.clients.dynamodb.clone();
@@ -175,21 +179,21 @@ const SHARED: &str = "2.x-compatible";
 const LED: &str = "3.x";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn compatible_with_kcl_2_and_java_first() {
+async fn kcl_2_compatible_mode_with_java_first() {
     play(Cell { name: "matrix-2-java", mode: SHARED, peer: JAVA_3_FIRST, led: false, ours: false }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn compatible_with_kcl_2_and_ours_first() {
+async fn kcl_2_compatible_mode_with_ours_first() {
     play(Cell { name: "matrix-2-ours", mode: SHARED, peer: JAVA_3, led: false, ours: true }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kcl_3_and_java_leads() {
+async fn kcl_3_mode_with_java_leader() {
     play(Cell { name: "matrix-3-java", mode: LED, peer: JAVA_3_LED, led: true, ours: false }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kcl_3_and_ours_lead() {
+async fn kcl_3_mode_with_our_leader() {
     play(Cell { name: "matrix-3-ours", mode: LED, peer: JAVA_3_LED, led: true, ours: true }).await;
 }

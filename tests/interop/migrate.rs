@@ -1,5 +1,5 @@
-//! A fleet of both kinds goes from KCL 2's way to KCL 3's, half way back, and on again: as the operator's tool and
-//! a leader write it into the table that 3.1.3 keeps it in.
+//! A mixed fleet migrates from KCL 2.x to KCL 3.x, is rolled back half way, and migrates again: with the rows
+//! that the operator's tool and a leader write into the coordinator table of 3.1.3.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use crate::java::JAVA_3_FIRST;
 use crate::load::Load;
 use crate::rig::APPLICATION;
 
-/// Everybody looks each minute, the first time up to half a minute later.
+/// Every worker checks once a minute, the first time up to half a minute later.
 const SEEN: Duration = Duration::from_secs(120);
 const FOUR: [&str; 4] = ["java-1", "java-2", "ours-1", "ours-2"];
 
-/// As the tool does it: the state that was goes to the head of the past.
+/// Writes the state as the tool does: the previous state becomes the first entry of the history.
 async fn set_generation(fleet: &Fleet, from: &str, to: &str) {
     let table = format!("{APPLICATION}-CoordinatorState");
     let client = &fleet.load.rig.clients.dynamodb;
@@ -37,10 +37,10 @@ async fn set_generation(fleet: &Fleet, from: &str, to: &str) {
         .expression_attribute_values(":at", AttributeValue::N(millis))
         .expression_attribute_values(":past", AttributeValue::L(past));
     write.send().await.unwrap();
-    eprintln!("the fleet is told to go from {from} to {to}");
+    eprintln!("the operator sets the fleet state from {from} to {to}");
 }
 
-/// Who reports its load since a moment, in seconds since 1970.
+/// The number of workers that have reported worker metrics since then (seconds since 1970).
 async fn reporting(fleet: &Fleet, since: i64) -> usize {
     let table = format!("{APPLICATION}-WorkerMetricStats");
     let rows = fleet.load.rig.clients.dynamodb.scan().table_name(table).send().await.unwrap();
@@ -50,12 +50,12 @@ async fn reporting(fleet: &Fleet, since: i64) -> usize {
     rows.items().iter().filter(|row| at(row) > since).count()
 }
 
-/// How often each of ours has said in its log that the fleet has gone on.
-fn gone_on(fleet: &Fleet) -> [usize; 2] {
-    told(fleet, "the fleet goes on")
+/// How often each of our workers has logged that the fleet switched to the next state.
+fn state_changes(fleet: &Fleet) -> [usize; 2] {
+    logged(fleet, "the fleet goes on")
 }
 
-fn told(fleet: &Fleet, what: &str) -> [usize; 2] {
+fn logged(fleet: &Fleet, what: &str) -> [usize; 2] {
     ["ours-1", "ours-2"].map(|name| {
         let log = std::fs::read_to_string(fleet.load.rig.folder.join(format!("{name}.log"))).unwrap();
         log.matches(what).count()
@@ -75,7 +75,7 @@ async fn until(what: &str, mut reached: impl AsyncFnMut() -> bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mixed_fleet_goes_to_kcl_3_half_way_back_and_on() {
+async fn mixed_fleet_migration_can_be_rolled_back_and_repeated() {
     let _turn = crate::TURN.write().await;
     let mut load = Load::start("migrate", 8).await;
     load.feed();
@@ -84,38 +84,38 @@ async fn a_mixed_fleet_goes_to_kcl_3_half_way_back_and_on() {
     fleet.java("java-2");
     fleet
         .load
-        .until_rows("Java's have all", |rows| {
+        .until_rows("Java workers own all leases", |rows| {
             rows.len() == 8 && rows.values().all(|row| row.owner.starts_with("java"))
         })
         .await;
     fleet.ours("ours-1");
     fleet.ours("ours-2");
-    fleet.settled("each has its share").await;
+    fleet.settled("leases are evenly shared").await;
     assert_eq!(leader(&fleet).await, None);
 
     set_generation(&fleet, "CLIENT_VERSION_UPGRADE_FROM_2X", "CLIENT_VERSION_3X_WITH_ROLLBACK").await;
-    until("ours follow", async || gone_on(&fleet) == [1, 1]).await;
-    until("somebody leads", async || leader(&fleet).await.is_some()).await;
+    until("our workers follow", async || state_changes(&fleet) == [1, 1]).await;
+    until("a leader is elected", async || leader(&fleet).await.is_some()).await;
     fleet.load.put(500).await;
     fleet.load.reshard().await;
-    fleet.load.until_rows("each has leases", |rows| all_have(rows, &FOUR)).await;
+    fleet.load.until_rows("each worker has leases", |rows| all_have(rows, &FOUR)).await;
     fleet.stop("ours-2").await;
     let three = ["java-1", "java-2", "ours-1"];
-    fleet.load.until_rows("what ours-2 had went over", |rows| all_have(rows, &three)).await;
+    fleet.load.until_rows("the leases of ours-2 have new owners", |rows| all_have(rows, &three)).await;
     fleet.ours("ours-2");
-    until("ours-2 is back", async || told(&fleet, "how leases find their owners")[1] == 2).await;
+    until("ours-2 is back", async || logged(&fleet, "how leases find their owners")[1] == 2).await;
 
     set_generation(&fleet, "CLIENT_VERSION_3X_WITH_ROLLBACK", "CLIENT_VERSION_2X").await;
-    until("ours go back", async || gone_on(&fleet) == [2, 2]).await;
-    fleet.settled("each has its share again").await;
-    until("nobody leads", async || leader(&fleet).await.is_none()).await;
+    until("our workers roll back", async || state_changes(&fleet) == [2, 2]).await;
+    fleet.settled("leases are evenly shared again").await;
+    until("no worker leads", async || leader(&fleet).await.is_none()).await;
 
     let now = multilangd::clock::wall_millis() / 1_000;
     set_generation(&fleet, "CLIENT_VERSION_2X", "CLIENT_VERSION_UPGRADE_FROM_2X").await;
-    until("ours go on", async || gone_on(&fleet) == [3, 3]).await;
+    until("ours go on", async || state_changes(&fleet) == [3, 3]).await;
     until("all report again", async || reporting(&fleet, now).await == 4).await;
     let (put, delivered) = fleet.load.all_seen().await;
     eprintln!("{put} records, {delivered} deliveries");
     assert!(delivered * 100 <= put * 105, "{delivered} deliveries of {put} records");
-    fleet.dismiss().await;
+    fleet.stop_all().await;
 }

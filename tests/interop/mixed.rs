@@ -1,5 +1,5 @@
-//! Two of ours and two of Java 2 on one table: they share it evenly after every change, take over from each
-//! other, and nothing is lost.
+//! Two of our workers and two of Java 2.5.4 on one table: they share it evenly after every change, acquire each
+//! other's leases, and no record is lost.
 
 use crate::fleet::{Fleet, SOON};
 use crate::java::{JAVA_2, Peer};
@@ -11,12 +11,12 @@ async fn fed(name: &str, peer: Peer) -> Fleet {
     Fleet::new(load, peer, SOON)
 }
 
-/// Every record came, few came twice, no checkpoint went back.
-async fn judge(mut fleet: Fleet, peer: Peer) {
+/// Every record was delivered, few of them twice, and no checkpoint moved back.
+async fn assert_deliveries(mut fleet: Fleet, peer: Peer) {
     let (put, delivered) = fleet.load.all_seen().await;
     eprintln!("{peer:?}: {put} records, {delivered} deliveries");
     assert!(delivered * 100 <= put * 105, "{delivered} deliveries of {put} records");
-    fleet.dismiss().await;
+    fleet.stop_all().await;
 }
 
 async fn java_joins(name: &str, peer: Peer) {
@@ -43,7 +43,7 @@ async fn java_joins(name: &str, peer: Peer) {
     fleet.kill("java-1").await;
     fleet.kill("java-2").await;
     fleet.settled("all of Java's were killed").await;
-    judge(fleet, peer).await;
+    assert_deliveries(fleet, peer).await;
 }
 
 async fn ours_join(name: &str, peer: Peer) {
@@ -51,10 +51,11 @@ async fn ours_join(name: &str, peer: Peer) {
     let mut fleet = fed(name, peer).await;
     fleet.java("java-1");
     fleet.java("java-2");
-    // How evenly Java's share among themselves is not claimed: the first takes all, and gives up one at a time.
+    // How evenly Java shares among its own workers is not asserted: the first one acquires all leases, and
+    // loses one at a time.
     fleet
         .load
-        .until_rows("Java's have all", |rows| {
+        .until_rows("Java workers own all leases", |rows| {
             rows.len() == 8 && rows.values().all(|row| row.owner.starts_with("java"))
         })
         .await;
@@ -76,7 +77,7 @@ async fn ours_join(name: &str, peer: Peer) {
     fleet.kill("ours-1").await;
     fleet.kill("ours-2").await;
     fleet.settled("all of ours were killed").await;
-    judge(fleet, peer).await;
+    assert_deliveries(fleet, peer).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

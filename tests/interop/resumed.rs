@@ -1,5 +1,5 @@
-//! A table that one kind of daemon has written is read on by the other, from its checkpoints: nothing is lost
-//! and, as everything was checkpointed, nothing comes twice.
+//! A table written by one kind of worker is resumed by the other from its checkpoints: no record is lost and,
+//! as everything was checkpointed, none is delivered twice.
 
 use crate::fleet::{Fleet, SOON};
 use crate::java::{JAVA_2, JAVA_3, Peer};
@@ -9,7 +9,7 @@ use crate::rig::*;
 const OURS: &str = "ours-1";
 const JAVA: &str = "java-1";
 
-/// One worker alone reads what was put, checkpoints all of it and is stopped. The table as it left it.
+/// A single worker reads all records, checkpoints them and is stopped. Returns the table afterwards.
 async fn run(fleet: &mut Fleet, worker: &'static str) -> Rows {
     if worker == OURS {
         fleet.ours(worker)
@@ -29,7 +29,7 @@ async fn run(fleet: &mut Fleet, worker: &'static str) -> Rows {
     fleet.load.rows().await
 }
 
-/// The children that were started since began at what the table said.
+/// Asserts that the children started since then began at the checkpoints of the table.
 fn assert_begun_at(rows: &Rows, log: &[Report]) {
     let mut begun = 0;
     for report in log {
@@ -43,7 +43,7 @@ fn assert_begun_at(rows: &Rows, log: &[Report]) {
     assert_eq!(begun, rows.len(), "one child for each shard");
 }
 
-/// The workers run one after the other; nobody runs while records are put.
+/// The workers run one after the other; no worker runs while records are put.
 async fn resumed(name: &str, peer: Peer, workers: [&'static str; 3]) {
     let _turn = crate::TURN.write().await;
     let mut fleet = Fleet::new(Load::start(name, 4).await, peer, SOON);
@@ -58,25 +58,25 @@ async fn resumed(name: &str, peer: Peer, workers: [&'static str; 3]) {
     }
     let (put, delivered) = fleet.load.all_seen().await;
     assert_eq!((put, delivered), (1_500, 1_500), "every record once");
-    fleet.dismiss().await;
+    fleet.stop_all().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_java_2_has_read_is_read_on_by_ours_and_then_by_java_2() {
+async fn table_of_java_2_is_resumed_by_ours_and_back() {
     resumed("resumed-2", JAVA_2, [JAVA, OURS, JAVA]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_ours_has_read_is_read_on_by_java_2_and_then_by_ours() {
+async fn our_table_is_resumed_by_java_2_then_ours() {
     resumed("resumed-2-ours", JAVA_2, [OURS, JAVA, OURS]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_java_3_has_read_is_read_on_by_ours_and_then_by_java_3() {
+async fn table_of_java_3_is_resumed_by_ours_and_back() {
     resumed("resumed-3", JAVA_3, [JAVA, OURS, JAVA]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_ours_has_read_is_read_on_by_java_3_and_then_by_ours() {
+async fn our_table_is_resumed_by_java_3_then_ours() {
     resumed("resumed-3-ours", JAVA_3, [OURS, JAVA, OURS]).await;
 }

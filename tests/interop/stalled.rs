@@ -1,6 +1,7 @@
-//! A Java worker that doesn't hand over: its shard waited for its parents when it was to, and the wait ended before
-//! its time for that did. From then on it renews the lease without reading (mended in 3.4.3). Nobody leads who could
-//! see to it, as after the way back from KCL 3.
+//! A Java worker that never completes a graceful handoff: it was to hand the lease over while its shard waited
+//! for the parents, and the wait ended before the handoff's timeout. From then on it renews the lease without
+//! reading (fixed in KCL 3.4.3). There is no leader that could force the handoff, as after a roll-back from KCL
+//! 3.x.
 
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ const CHILD: &str = "shardId-000000000002";
 /// Twice `gracefulLeaseHandoffTimeoutMillis` and `failoverTimeMillis`.
 const STALLED: Duration = Duration::from_secs(66);
 
-/// The lease of the shard that a merge will make.
+/// Creates the lease of the shard that a merge will create.
 async fn make_child(fleet: &Fleet) {
     let text = |text: &str| AttributeValue::S(text.to_owned());
     let zero = || AttributeValue::N("0".to_owned());
@@ -34,7 +35,7 @@ async fn make_child(fleet: &Fleet) {
     write.send().await.unwrap();
 }
 
-/// As a leader opens a hand-off.
+/// Starts a graceful handoff, as a leader does.
 async fn hand_off(fleet: &Fleet, from: &str, to: &str) {
     let text = |text: &str| AttributeValue::S(text.to_owned());
     let write = fleet.load.rig.clients.dynamodb.update_item().table_name(APPLICATION);
@@ -48,18 +49,18 @@ async fn hand_off(fleet: &Fleet, from: &str, to: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_java_never_hands_over_is_read_by_ours() {
+async fn handoff_never_completed_by_java_is_forced_by_ours() {
     let _turn = crate::TURN.write().await;
     let mut fleet = Fleet::new(Load::start("stalled", 2).await, JAVA_3, SOON);
     fleet.java("java-1");
     let all = |rows: &Rows, count| rows.len() == count && rows.values().all(|row| row.owner == "java-1");
-    fleet.load.until_rows("Java has its shards", |rows| all(rows, 2)).await;
+    fleet.load.until_rows("Java owns the parent shards", |rows| all(rows, 2)).await;
     make_child(&fleet).await;
-    fleet.load.until_rows("and the one that waits for them", |rows| all(rows, 3)).await;
+    fleet.load.until_rows("Java owns the child shard", |rows| all(rows, 3)).await;
     hand_off(&fleet, "java-1", "ours-1").await;
     let start = Instant::now();
     fleet.ours("ours-1");
-    // It is asked to shut the consumer down while that waits, and then the wait is over.
+    // The consumer is asked to shut down while it waits, and then the wait ends.
     let log = fleet.load.rig.folder.join("java-1.log");
     let asked = format!("Calling graceful shutdown for lease {CHILD}");
     let is_asked = async {
@@ -68,19 +69,19 @@ async fn what_java_never_hands_over_is_read_by_ours() {
             ticks.tick().await;
         }
     };
-    timeout(LIMIT, is_asked).await.expect("Java says that it was asked");
+    timeout(LIMIT, is_asked).await.expect("Java logs that it was asked");
     fleet.load.feed();
     let merge = fleet.load.rig.clients.kinesis.merge_shards().stream_name(crate::rig::STREAM);
     let merge = merge.shard_to_merge("shardId-000000000000").adjacent_shard_to_merge("shardId-000000000001");
     merge.send().await.unwrap();
     let ended = |rows: &Rows| rows.iter().all(|(shard, row)| shard == CHILD || !row.is_open());
-    fleet.load.until_rows("its parents ended", ended).await;
+    fleet.load.until_rows("the parents ended", ended).await;
     let is_ours = |rows: &Rows| rows[CHILD].owner == "ours-1" && rows[CHILD].from.is_none();
-    fleet.load.until_rows("it is ours", is_ours).await;
-    assert!(start.elapsed() >= STALLED, "Java did hand it over, after {:?}", start.elapsed());
+    fleet.load.until_rows("our worker owns the child shard", is_ours).await;
+    assert!(start.elapsed() >= STALLED, "Java completed the handoff after {:?}", start.elapsed());
     let read = |rows: &Rows| rows[CHILD].checkpoint != "TRIM_HORIZON";
-    fleet.load.until_rows("it is read", read).await;
+    fleet.load.until_rows("the child shard is read", read).await;
     let (put, delivered) = fleet.load.all_seen().await;
     eprintln!("{put} records, {delivered} deliveries");
-    fleet.dismiss().await;
+    fleet.stop_all().await;
 }

@@ -1,7 +1,8 @@
-//! The leader's lock and what is given out under it: two workers that both want to lead, one lock row and one
-//! lease. Requests arrive whenever they like, also after their sender has given up or come back under its name;
-//! answers get lost; whoever leads gives the lease to this one or that one, or opens a hand-off, by a row that it
-//! read at any time before. The decisions are the daemon's own: [`Election`], [`update`].
+//! Model of the leader lock and of lease assignment: two workers that both stand for election, one lock row and
+//! one lease. Requests arrive in any order and with any delay, even after their sender has given up or
+//! restarted; responses get lost. A leader assigns the lease to either worker, or starts a graceful handoff,
+//! based on a row that it read at any earlier time. The decisions are the daemon's own code: [`Election`],
+//! [`update`].
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -19,42 +20,42 @@ use multilangd::shard::HashRange;
 use stateright::{Checker, Model, Property};
 use tokio::time::Instant;
 
-/// A lock lasts for two of them, and is abandoned after three.
+/// The lock lasts for two ticks, and expires after three.
 const TICK: Duration = Duration::from_secs(8);
 const FAILOVER: Duration = Duration::from_secs(10);
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// A way to be wrong.
+/// A fault in the decisions, which the model must detect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Broken {
-    /// The lock of another is taken for a quarter as long as it is.
+enum Fault {
+    /// The lock of the other leader is considered expired after a quarter of its duration.
     Impatient,
-    /// The lock is written whatever its version.
+    /// The lock is written without a condition on its version.
     NoVersion,
-    /// Who has led leads until it hears of another.
+    /// A leader considers itself leader until it reads the lock of another one.
     NeverStops,
-    /// A lease is given out whoever has it.
+    /// A lease is assigned without a condition on its owner.
     NoOwner,
 }
 
 #[derive(Debug, Clone)]
 struct Bounds {
     ticks: u8,
-    /// Steps of the election in all.
+    /// Maximum number of election steps.
     steps: u8,
-    /// Leases given out in all.
-    gifts: u8,
+    /// Maximum number of lease assignments.
+    assignments: u8,
     crashes: u8,
-    broken: Option<Broken>,
+    fault: Option<Fault>,
     seen: Arc<Mutex<BTreeSet<&'static str>>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Worker {
     election: Election,
-    /// A step whose answer is waited for: none for a read.
-    talk: Option<Option<LockWrite>>,
-    /// Thinks that it leads, as of its last step.
+    /// The step whose response is pending; the inner value is none for a read.
+    pending: Option<Option<LockWrite>>,
+    /// Whether it considers itself leader, as of its last step.
     led: bool,
 }
 
@@ -64,35 +65,35 @@ struct State {
     lock: Option<Lock>,
     row: Lease,
     workers: Vec<Worker>,
-    /// Writes of the lock whose sender waits no longer.
+    /// Lock writes in flight whose sender has given up.
     late: Vec<LockWrite>,
-    /// Leases on their way to a new owner, by a row that the leader had read.
-    gifts: Vec<(usize, Lease, Update)>,
+    /// Assignments in flight: the leader, the row that it had read, and the update.
+    assignments: Vec<(usize, Lease, Update)>,
     version: u8,
     steps: u8,
-    given: u8,
+    assigned: u8,
     crashes: u8,
-    wrong: Option<&'static str>,
+    violation: Option<&'static str>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Action {
     Tick,
-    /// The next step of an election is begun.
+    /// A worker begins its next election step.
     Step(usize),
-    /// It is carried out; its sender hears of it or not.
+    /// The step is executed; the flag says whether its response arrives.
     Arrive(usize, bool),
-    /// The sender gives up before it arrives.
+    /// The sender gives up before the request arrives.
     GiveUp(usize),
-    /// A write that was given up arrives after all.
+    /// A write whose sender has given up arrives.
     Late(usize),
-    /// A leader gives the lease to that worker, by assignment or by a hand-off.
-    Give(usize, usize, bool),
-    /// That arrives.
-    Given(usize),
-    /// Dies, and comes back by the same name.
+    /// A leader assigns the lease to the given worker, or starts a graceful handoff (the flag).
+    Assign(usize, usize, bool),
+    /// The assignment arrives.
+    ArriveAssignment(usize),
+    /// The worker crashes and restarts under the same name.
     Crash(usize),
-    /// Lets the lock go.
+    /// The leader releases the lock.
     Leave(usize),
 }
 
@@ -107,11 +108,11 @@ impl State {
 
     fn leads(&self, worker: usize, bounds: &Bounds) -> bool {
         let Worker { election, led, .. } = &self.workers[worker];
-        let forever = bounds.broken == Some(Broken::NeverStops) && *led && election.until().is_some();
+        let forever = bounds.fault == Some(Fault::NeverStops) && *led && election.until().is_some();
         election.leads(self.now()) || forever
     }
 
-    /// Only what is written uses a version up.
+    /// Only a version that is written is used up.
     fn version(&self) -> String {
         (self.version + 1).to_string()
     }
@@ -120,7 +121,7 @@ impl State {
         let mut rows = Rows::default();
         rows.lock.extend(self.lock.clone().map(|lock| (StateLocation::Leases, lock)));
         let mut write = write.clone();
-        if bounds.broken == Some(Broken::NoVersion)
+        if bounds.fault == Some(Fault::NoVersion)
             && let Some(lock) = &self.lock
             && let LockWrite::Acquire { over: Over::Stale(was), .. } = &mut write
         {
@@ -132,7 +133,7 @@ impl State {
     }
 
     fn begin(&mut self, worker: usize, next: Next, bounds: &Bounds) {
-        self.workers[worker].talk = match next {
+        self.workers[worker].pending = match next {
             Next::Read => Some(None),
             Next::Write(write) => {
                 self.version += 1;
@@ -148,13 +149,13 @@ impl State {
             self.workers[worker].led = self.leads(worker, bounds);
         }
         if self.workers.iter().all(|worker| worker.led) {
-            self.wrong.get_or_insert("two lead at once");
+            self.violation.get_or_insert("two leaders at once");
         }
     }
 }
 
 impl Bounds {
-    fn happened(&self, what: &'static str) {
+    fn observe(&self, what: &'static str) {
         self.seen.lock().unwrap().insert(what);
     }
 }
@@ -166,7 +167,7 @@ impl Model for Bounds {
     fn init_states(&self) -> Vec<State> {
         let worker = |index| Worker {
             election: Election::new(Terms::new(name(index), FAILOVER)),
-            talk: None,
+            pending: None,
             led: false,
         };
         let range = HashRange { start: 0, end: 9 };
@@ -177,38 +178,38 @@ impl Model for Bounds {
             row,
             workers: vec![worker(0), worker(1)],
             late: Vec::new(),
-            gifts: Vec::new(),
+            assignments: Vec::new(),
             version: 0,
             steps: 0,
-            given: 0,
+            assigned: 0,
             crashes: 0,
-            wrong: None,
+            violation: None,
         }]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        if state.wrong.is_some() {
+        if state.violation.is_some() {
             return;
         }
         if state.tick < self.ticks {
             actions.push(Action::Tick);
         }
         for worker in 0..2 {
-            match &state.workers[worker].talk {
+            match &state.workers[worker].pending {
                 None if state.steps < self.steps => actions.push(Action::Step(worker)),
                 None => {}
                 Some(_) => {
                     actions.push(Action::Arrive(worker, true));
-                    if state.workers[worker].talk != Some(None) {
+                    if state.workers[worker].pending != Some(None) {
                         actions.push(Action::Arrive(worker, false));
                         actions.extend(state.late.is_empty().then_some(Action::GiveUp(worker)));
                     }
                 }
             }
             if state.leads(worker, self) {
-                if state.given < self.gifts {
-                    actions.extend([Action::Give(worker, 0, false), Action::Give(worker, 1, false)]);
-                    actions.extend([Action::Give(worker, 0, true), Action::Give(worker, 1, true)]);
+                if state.assigned < self.assignments {
+                    actions.extend([Action::Assign(worker, 0, false), Action::Assign(worker, 1, false)]);
+                    actions.extend([Action::Assign(worker, 0, true), Action::Assign(worker, 1, true)]);
                 }
                 actions.push(Action::Leave(worker));
             }
@@ -217,7 +218,7 @@ impl Model for Bounds {
             }
         }
         actions.extend((0..state.late.len()).map(Action::Late));
-        actions.extend((0..state.gifts.len()).map(Action::Given));
+        actions.extend((0..state.assignments.len()).map(Action::ArriveAssignment));
     }
 
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
@@ -234,10 +235,10 @@ impl Model for Bounds {
                 let next = state.workers[worker].election.next(now, || version);
                 state.begin(worker, next, self);
             }
-            Action::Arrive(worker, heard) => match state.workers[worker].talk.take()? {
-                None if heard => {
+            Action::Arrive(worker, delivered) => match state.workers[worker].pending.take()? {
+                None if delivered => {
                     let mut row = state.lock.clone();
-                    if let Some(row) = row.as_mut().filter(|_| self.broken == Some(Broken::Impatient)) {
+                    if let Some(row) = row.as_mut().filter(|_| self.fault == Some(Fault::Impatient)) {
                         row.lease /= 4;
                     }
                     let version = state.version();
@@ -249,14 +250,14 @@ impl Model for Bounds {
                     let outcome = state.write(&write, self);
                     match (&write, &outcome) {
                         (LockWrite::Acquire { over: Over::Stale(_), .. }, Ok(())) => {
-                            self.happened("an abandoned lock was taken");
+                            self.observe("an expired lock was acquired");
                         }
-                        (LockWrite::Acquire { .. }, Ok(())) => self.happened("a free lock was taken"),
-                        (LockWrite::Beat { .. }, Ok(())) => self.happened("a lock was kept"),
-                        (LockWrite::Release { .. }, Ok(())) => self.happened("a lock was given back"),
-                        (_, Err(_)) => self.happened("a write of the lock was refused"),
+                        (LockWrite::Acquire { .. }, Ok(())) => self.observe("a free lock was acquired"),
+                        (LockWrite::Beat { .. }, Ok(())) => self.observe("a lock was renewed"),
+                        (LockWrite::Release { .. }, Ok(())) => self.observe("a lock was released"),
+                        (_, Err(_)) => self.observe("a write of the lock was rejected"),
                     }
-                    let outcome = if heard { outcome } else { Err(Error::Ambiguous(String::new())) };
+                    let outcome = if delivered { outcome } else { Err(Error::Ambiguous(String::new())) };
                     if !matches!(write, LockWrite::Release { .. }) {
                         state.workers[worker].election.written(&outcome);
                     }
@@ -264,21 +265,21 @@ impl Model for Bounds {
                 }
             },
             Action::GiveUp(worker) => {
-                let talk = state.workers[worker].talk.take()?;
-                state.late.extend(talk);
+                let pending = state.workers[worker].pending.take()?;
+                state.late.extend(pending);
                 state.workers[worker].election.written(&Err(Error::Ambiguous(String::new())));
                 state.check(self);
             }
             Action::Late(index) => {
                 let write = state.late.remove(index);
                 if state.write(&write, self).is_ok() {
-                    self.happened("a lock was written late");
+                    self.observe("a late write of the lock succeeded");
                 }
             }
-            Action::Give(leader, to, hand_off) => {
+            Action::Assign(leader, to, handoff) => {
                 let to = name(to);
                 let row = state.row.clone();
-                let update = match hand_off {
+                let update = match handoff {
                     false => update::assign(&row, &to),
                     true if row.owner.is_some()
                         && row.owner.as_ref() != Some(&to)
@@ -288,43 +289,43 @@ impl Model for Bounds {
                     }
                     true => return None,
                 };
-                state.given += 1;
-                state.gifts.push((leader, row, update));
+                state.assigned += 1;
+                state.assignments.push((leader, row, update));
             }
-            Action::Given(index) => {
-                let (_, read, mut update) = state.gifts.remove(index);
-                if self.broken == Some(Broken::NoOwner) {
+            Action::ArriveAssignment(index) => {
+                let (_, read, mut update) = state.assignments.remove(index);
+                if self.fault == Some(Fault::NoOwner) {
                     update.requires.clear();
                 }
                 if !update.holds(&state.row) {
-                    self.happened("a gift came too late");
+                    self.observe("an assignment arrived too late");
                     return Some(state);
                 }
                 if (&read.owner, &read.checkpoint_owner) != (&state.row.owner, &state.row.checkpoint_owner) {
-                    state.wrong.get_or_insert("a lease was given out that had changed hands");
+                    state.violation.get_or_insert("a lease was assigned although its owner had changed");
                 }
                 update.apply(&mut state.row);
-                self.happened(if state.row.checkpoint_owner.is_some() {
-                    "a hand-off was opened"
+                self.observe(if state.row.checkpoint_owner.is_some() {
+                    "a graceful handoff was started"
                 } else {
                     "a lease was assigned"
                 });
                 if state.row.owner.is_none() || state.row.checkpoint_owner == state.row.owner {
-                    state.wrong.get_or_insert("a lease has no owner, or two that are one");
+                    state.violation.get_or_insert("a lease has no owner, or hands off to its own owner");
                 }
             }
             Action::Crash(worker) => {
                 state.crashes += 1;
-                let talk = state.workers[worker].talk.take();
-                state.late.extend(talk.flatten());
+                let pending = state.workers[worker].pending.take();
+                state.late.extend(pending.flatten());
                 state.workers[worker].election = Election::new(Terms::new(name(worker), FAILOVER));
                 state.check(self);
             }
             Action::Leave(worker) => {
                 let until = now + TICK;
                 if let Some(write) = state.workers[worker].election.stand_back(until) {
-                    let talk = state.workers[worker].talk.replace(Some(write));
-                    state.late.extend(talk.flatten());
+                    let pending = state.workers[worker].pending.replace(Some(write));
+                    state.late.extend(pending.flatten());
                 }
                 state.check(self);
             }
@@ -333,28 +334,28 @@ impl Model for Bounds {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        vec![Property::<Self>::always("nothing goes wrong", |_, state| state.wrong.is_none())]
+        vec![Property::<Self>::always("no violation", |_, state| state.violation.is_none())]
     }
 }
 
-const HAPPENS: [&str; 9] = [
-    "a free lock was taken",
-    "an abandoned lock was taken",
-    "a lock was kept",
-    "a lock was given back",
-    "a lock was written late",
-    "a write of the lock was refused",
+const EXPECTED_EVENTS: [&str; 9] = [
+    "a free lock was acquired",
+    "an expired lock was acquired",
+    "a lock was renewed",
+    "a lock was released",
+    "a late write of the lock succeeded",
+    "a write of the lock was rejected",
     "a lease was assigned",
-    "a hand-off was opened",
-    "a gift came too late",
+    "a graceful handoff was started",
+    "an assignment arrived too late",
 ];
 
 fn locks() -> Bounds {
-    Bounds { ticks: 4, steps: 4, gifts: 0, crashes: 0, broken: None, seen: Arc::default() }
+    Bounds { ticks: 4, steps: 4, assignments: 0, crashes: 0, fault: None, seen: Arc::default() }
 }
 
-fn gifts() -> Bounds {
-    Bounds { ticks: 1, steps: 2, gifts: 2, ..locks() }
+fn assignments() -> Bounds {
+    Bounds { ticks: 1, steps: 2, assignments: 2, ..locks() }
 }
 
 fn crashing() -> Bounds {
@@ -364,42 +365,42 @@ fn crashing() -> Bounds {
 fn check(bounds: &Bounds) -> (Option<&'static str>, usize) {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let checker = bounds.clone().checker().threads(threads).spawn_bfs().join();
-    let wrong = checker.discovery("nothing goes wrong").map(|path| {
-        let found = path.last_state().wrong.unwrap();
+    let violation = checker.discovery("no violation").map(|path| {
+        let found = path.last_state().violation.unwrap();
         println!("{found}:");
         for action in path.into_actions() {
             println!("  {action:?}");
         }
         found
     });
-    (wrong, checker.unique_state_count())
+    (violation, checker.unique_state_count())
 }
 
 #[test]
-fn one_leads_at_a_time_in_every_order_of_events() {
+fn at_most_one_leader_in_every_order_of_events() {
     let mut seen = BTreeSet::new();
-    for bounds in [locks(), gifts(), crashing()] {
-        let (wrong, states) = check(&bounds);
+    for bounds in [locks(), assignments(), crashing()] {
+        let (violation, states) = check(&bounds);
         println!("{states} states");
-        assert_eq!(wrong, None);
+        assert_eq!(violation, None);
         seen.extend(bounds.seen.lock().unwrap().iter().copied());
     }
-    for what in HAPPENS {
+    for what in EXPECTED_EVENTS {
         assert!(seen.contains(what), "never: {what}");
     }
 }
 
 #[test]
-fn each_promise_of_a_leader_is_found_broken_where_it_is() {
-    let two = "two lead at once";
-    for (broken, bounds, promise) in [
-        (Broken::Impatient, locks(), two),
-        (Broken::NoVersion, locks(), two),
-        (Broken::NeverStops, locks(), two),
-        (Broken::NoOwner, gifts(), "a lease was given out that had changed hands"),
+fn each_fault_of_a_leader_violates_its_invariant() {
+    let two = "two leaders at once";
+    for (fault, bounds, invariant) in [
+        (Fault::Impatient, locks(), two),
+        (Fault::NoVersion, locks(), two),
+        (Fault::NeverStops, locks(), two),
+        (Fault::NoOwner, assignments(), "a lease was assigned although its owner had changed"),
     ] {
-        let (wrong, states) = check(&Bounds { broken: Some(broken), ..bounds });
-        println!("{broken:?}: {wrong:?} after {states} states");
-        assert_eq!(wrong, Some(promise), "{broken:?}");
+        let (violation, states) = check(&Bounds { fault: Some(fault), ..bounds });
+        println!("{fault:?}: {violation:?} after {states} states");
+        assert_eq!(violation, Some(invariant), "{fault:?}");
     }
 }

@@ -1,10 +1,11 @@
-//! What a lease can go through: two workers and one row (and a second lease that only counts, so that there is something to steal).
-//! Requests arrive whenever they like: after their sender has given up, died or come back; answers get lost;
-//! a client tries a write twice and sees its own; scans show the row as it was a moment ago; a leader of KCL 3
-//! opens a hand-off and forces it; a worker that does nothing for any time is a frozen one. The decisions are
-//! the daemon's own: [`Holding`], [`update`], [`Asker`]. A model checker (stateright) visits every state.
+//! Model of the life of a lease: two workers and one row (and a second lease that only counts, so that there is
+//! something to steal). Requests arrive in any order and with any delay, even after their sender has given up,
+//! crashed or restarted; responses get lost; a client retries a write that had succeeded; a scan may return the
+//! previous version of the row; a KCL 3.x leader starts a graceful handoff and forces it; a worker that takes
+//! no step for a while models a frozen process. The decisions are the daemon's own code: [`Holding`],
+//! [`update`], [`Asker`]. A model checker (stateright) visits every state.
 //!
-//! Each promise is shown to be watched by a variant that breaks it.
+//! For each invariant, a variant with an injected fault shows that the model detects its violation.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -24,68 +25,69 @@ use tokio::time::Instant;
 
 mod checked;
 
-/// The clock counts in these; nothing is finer.
+/// The resolution of the clock.
 const TICK: Duration = Duration::from_secs(1);
 const FAILOVER: Duration = Duration::from_secs(2);
-/// When the first tick is. Far from the machine's own beginning, so that times can be before it.
+/// The time of the first tick, later than the machine's boot so that earlier times exist.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// A way to be wrong.
+/// A fault in the decisions, which the model must detect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Broken {
-    /// Writes go through whatever the counter.
+enum Fault {
+    /// Writes have no condition on the lease counter.
     NoCounter,
-    /// A lease is proven from the answer on, not from the request.
+    /// The lease validity starts at the response instead of the request.
     ProvenByTheAnswer,
-    /// Others' leases are taken without waiting for them to stand still.
+    /// Leases of other workers are acquired before they expire.
     NeverWaits,
-    /// A row that is read back is believed to be ours, whatever it says.
+    /// A row that is read back counts as our own write, whatever it contains.
     BelievesAnyRow,
-    /// A renewal does not look for a hand-off.
-    IgnoresHandOffs,
-    /// Whoever takes a lease believes that nothing is stored.
+    /// A renewal has no condition on the graceful handoff.
+    IgnoresHandoffs,
+    /// A worker that acquires a lease ignores its checkpoint.
     ForgetsTheCheckpoint,
 }
 
 #[derive(Debug, Clone)]
 struct Bounds {
     ticks: u8,
-    /// Requests on their way at once.
+    /// Maximum number of requests in flight.
     requests: usize,
-    /// Requests in all.
+    /// Maximum number of requests in total.
     sends: u8,
     checkpoints: u64,
     crashes: u8,
-    hand_offs: u8,
-    /// Answers take their time.
+    handoffs: u8,
+    /// Responses may be delayed.
     slow: bool,
     /// The second worker follows Java's rules.
     java: bool,
-    broken: Option<Broken>,
-    /// What has happened in any state, so that a check that never steals doesn't pass for one that does.
+    fault: Option<Fault>,
+    /// The events observed in any state, so that a check that never reaches a steal cannot pass as one that
+    /// does.
     seen: Arc<Mutex<BTreeSet<&'static str>>>,
 }
 
 impl Bounds {
-    fn happened(&self, what: &'static str) {
+    fn observe(&self, what: &'static str) {
         self.seen.lock().unwrap().insert(what);
     }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Talk {
-    Quiet,
-    /// A write is under way.
+enum Pending {
+    Idle,
+    /// A write is in flight.
     Writing {
         intent: Intent,
         update: Update,
         started: Instant,
     },
-    /// The row must be read.
+    /// The row must be read back.
     Reading {
         intent: Intent,
     },
-    Taking {
+    Acquiring {
         update: Update,
         proven: Instant,
         expired: bool,
@@ -96,9 +98,9 @@ enum Talk {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Worker {
     holding: Option<Holding>,
-    talk: Talk,
+    pending: Pending,
     seen: Observations,
-    /// An answer that is on its way back.
+    /// A response in flight.
     answer: Option<Result<Lease, Error>>,
 }
 
@@ -106,9 +108,9 @@ struct Worker {
 struct Request {
     from: usize,
     update: Update,
-    /// Taken because it stood still.
+    /// Acquired because the lease expired.
     expired: bool,
-    /// Nobody waits for it any more.
+    /// The sender has given up.
     late: bool,
 }
 
@@ -116,15 +118,15 @@ struct Request {
 struct State {
     tick: u8,
     row: Lease,
-    /// The row before its last change, which a scan may still show.
+    /// The previous version of the row, which a scan may still return.
     old: Lease,
     workers: Vec<Worker>,
     requests: Vec<Request>,
     sends: u8,
     crashes: u8,
-    hand_offs: u8,
-    /// The broken promise, if one is.
-    wrong: Option<&'static str>,
+    handoffs: u8,
+    /// The violated invariant, if any.
+    violation: Option<&'static str>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -133,20 +135,20 @@ enum Action {
     Renew(usize),
     Checkpoint(usize),
     Release(usize),
-    /// A scan, perhaps of the row as it was.
-    Look(usize, bool),
-    /// A request arrives; its answer gets through or not.
+    /// A scan, of the current or the previous version of the row.
+    Scan(usize, bool),
+    /// A request arrives; the flag says whether its response arrives.
     Arrive(usize, bool),
-    /// The client tries it twice, and hears of the second.
+    /// The client sends the request twice, and receives the second response.
     ArriveTwice(usize),
-    /// The answer arrives.
-    Hear(usize),
-    /// The sender waits no longer.
+    /// The response arrives.
+    Receive(usize),
+    /// The sender gives up.
     GiveUp(usize),
     ReadBack(usize),
     Crash(usize),
-    /// The leader: the next owner is to be the other.
-    HandOff,
+    /// The leader starts a graceful handoff to the other worker.
+    Handoff,
     Force,
 }
 
@@ -170,19 +172,19 @@ impl State {
         *START + TICK * u32::from(self.tick)
     }
 
-    fn wrong(&mut self, what: &'static str) {
-        self.wrong.get_or_insert(what);
+    fn violate(&mut self, what: &'static str) {
+        self.violation.get_or_insert(what);
     }
 
-    /// Carries a write out, as the table does.
+    /// Executes a conditional write, as the table does.
     fn carry_out(&mut self, request: &Request, bounds: &Bounds) -> Result<Lease, Error> {
         let mut conditions = request.update.clone();
-        if bounds.broken == Some(Broken::NoCounter) {
+        if bounds.fault == Some(Fault::NoCounter) {
             conditions.requires.retain(|requirement| !matches!(requirement, Requirement::Counter(_)));
         }
         if !conditions.holds(&self.row) {
             if request.late {
-                bounds.happened("a late write was refused");
+                bounds.observe("a late write was rejected");
             }
             return Err(Error::Conflict("s".into()));
         }
@@ -191,16 +193,16 @@ impl State {
         let known =
             self.workers[request.from].holding.as_ref().map(|holding| holding.row().checkpoint_owner.clone());
         if request.update.changes.len() == 1 && before.checkpoint_owner.is_some() && known == Some(None) {
-            self.wrong("a renewal passed over a hand-off");
+            self.violate("a renewal overlooked a graceful handoff");
         }
         for change in &request.update.changes {
             match change {
                 Change::SetCheckpoint(position) => {
                     if before.checkpoint.order(position) == Ordering::Greater {
-                        self.wrong("a checkpoint moved back");
+                        self.violate("a checkpoint moved back");
                     }
                     if before.actual_owner() != Some(&from) {
-                        self.wrong("somebody else moved a checkpoint");
+                        self.violate("a worker without the lease stored a checkpoint");
                     }
                 }
                 Change::SetOwner(owner) => {
@@ -208,21 +210,21 @@ impl State {
                     let still = other.holding.as_ref().is_some_and(|holding| holding.is_live(self.now()));
                     let other_is_java = bounds.java && request.from == 0;
                     if request.expired && still && !other_is_java {
-                        self.wrong("a lease was taken for abandoned while its holder could use it");
+                        self.violate("a lease was treated as expired while its owner could use it");
                     }
                     match &before.owner {
-                        None => bounds.happened("a free lease was taken"),
-                        Some(old) if old == owner => bounds.happened("a lease was taken again by its owner"),
-                        Some(_) if request.expired => bounds.happened("an abandoned lease was taken"),
-                        Some(_) => bounds.happened("a lease was stolen"),
+                        None => bounds.observe("an unowned lease was acquired"),
+                        Some(old) if old == owner => bounds.observe("a lease was reacquired by its owner"),
+                        Some(_) if request.expired => bounds.observe("an expired lease was acquired"),
+                        Some(_) => bounds.observe("a lease was stolen"),
                     }
                 }
-                Change::ClearOwner => bounds.happened("a lease was given back"),
+                Change::ClearOwner => bounds.observe("a lease was released"),
                 Change::ClearCheckpointOwner if before.checkpoint_owner.is_some() => {
                     if before.checkpoint_owner.as_ref() != Some(&from) && !request.expired {
-                        self.wrong("a hand-off was ended by somebody else");
+                        self.violate("a graceful handoff was completed by another worker");
                     }
-                    bounds.happened("a hand-off was ended by its old owner");
+                    bounds.observe("a graceful handoff was completed by its old owner");
                 }
                 _ => {}
             }
@@ -243,45 +245,45 @@ impl State {
         let Some(holding) = &mut self.workers[from].holding else { return };
         match holding.plan(now, &intent) {
             Ok(mut update) => {
-                if bounds.broken == Some(Broken::IgnoresHandOffs) {
+                if bounds.fault == Some(Fault::IgnoresHandoffs) {
                     update.requires.retain(|requirement| matches!(requirement, Requirement::Counter(_)));
                 }
                 self.send(from, &update, false);
-                self.workers[from].talk = Talk::Writing { intent, update, started: now };
+                self.workers[from].pending = Pending::Writing { intent, update, started: now };
             }
             Err(_) => self.lose(from, bounds),
         }
     }
 
     fn lose(&mut self, from: usize, bounds: &Bounds) {
-        bounds.happened("a worker learned that its lease is lost");
-        (self.workers[from].holding, self.workers[from].talk) = (None, Talk::Quiet);
+        bounds.observe("a worker noticed that its lease is lost");
+        (self.workers[from].holding, self.workers[from].pending) = (None, Pending::Idle);
     }
 
     fn step(&mut self, from: usize, step: Step, intent: Intent, bounds: &Bounds) {
-        self.workers[from].talk = Talk::Quiet;
+        self.workers[from].pending = Pending::Idle;
         match step {
             Step::Done => {}
-            Step::ReadBack => self.workers[from].talk = Talk::Reading { intent },
+            Step::ReadBack => self.workers[from].pending = Pending::Reading { intent },
             Step::Again => self.write(from, intent, bounds),
             Step::Failed(multilangd::lease::held::Error::Lost) => self.lose(from, bounds),
             Step::Failed(_) => {}
         }
     }
 
-    /// The answer to the request that its sender waits for.
+    /// Processes the response to the pending request.
     fn answered(&mut self, from: usize, answer: Result<Lease, Error>, bounds: &Bounds) {
         let now = self.now();
         let java = bounds.java && from == 1;
-        let talk = std::mem::replace(&mut self.workers[from].talk, Talk::Quiet);
-        match talk {
-            Talk::Writing { intent, update, started } => {
-                let by_answer = java || bounds.broken == Some(Broken::ProvenByTheAnswer);
+        let pending = std::mem::replace(&mut self.workers[from].pending, Pending::Idle);
+        match pending {
+            Pending::Writing { intent, update, started } => {
+                let by_answer = java || bounds.fault == Some(Fault::ProvenByTheAnswer);
                 let started = if by_answer { now } else { started };
                 let conflict = matches!(answer, Err(Error::Conflict(_)));
                 let unknown = matches!(answer, Err(Error::Ambiguous(_)));
                 if java && matches!(intent, Intent::Checkpoint(_)) && conflict {
-                    // Java drops the lease without reading back.
+                    // KCL drops the lease without reading it back.
                     return self.lose(from, bounds);
                 }
                 if java && unknown {
@@ -291,25 +293,25 @@ impl State {
                 let step = holding.answered(started, &update, answer);
                 self.step(from, step, intent, bounds);
             }
-            Talk::Taking { update, proven, .. } => {
+            Pending::Acquiring { update, proven, .. } => {
                 if let Ok(mut row) = answer {
                     update.apply(&mut row);
-                    if bounds.broken == Some(Broken::ForgetsTheCheckpoint) {
+                    if bounds.fault == Some(Fault::ForgetsTheCheckpoint) {
                         row.checkpoint = Position::new(Sequence::TrimHorizon);
                     }
-                    let by_answer = java || bounds.broken == Some(Broken::ProvenByTheAnswer);
+                    let by_answer = java || bounds.fault == Some(Fault::ProvenByTheAnswer);
                     let proven = if by_answer { now } else { proven };
                     self.workers[from].holding = Some(Holding::new(row, name(from), proven, FAILOVER));
                 }
             }
-            Talk::Releasing | Talk::Quiet | Talk::Reading { .. } => {}
+            Pending::Releasing | Pending::Idle | Pending::Reading { .. } => {}
         }
     }
 
-    fn look(&mut self, from: usize, stale: bool, bounds: &Bounds) {
+    fn scan(&mut self, from: usize, stale: bool, bounds: &Bounds) {
         let now = self.now();
         let row = if stale { self.old.clone() } else { self.row.clone() };
-        // It is renewed at every tick, by the first worker.
+        // The first worker renews it at every tick.
         let leases = vec![row, lease("t", Some(0), i64::from(self.tick))];
         self.workers[from].seen.note(&leases, now);
         let mut held = BTreeSet::<ShardId>::new();
@@ -329,8 +331,8 @@ impl State {
             priority: true,
             stalled: &NONE,
         };
-        let later = if bounds.broken == Some(Broken::NeverWaits) { now + FAILOVER * 2 } else { now };
-        // Chance is not the model's: both of two leases that could be stolen are tried.
+        let later = if bounds.fault == Some(Fault::NeverWaits) { now + FAILOVER * 2 } else { now };
+        // The model is deterministic: it tries several seeds, so that both stealable leases are considered.
         let plans = (0..4).map(|seed| {
             asker.view(&leases, &self.workers[from].seen, later).plan(&mut fastrand::Rng::with_seed(seed))
         });
@@ -344,22 +346,22 @@ impl State {
         let expired = take && lease.actual_owner().is_some_and(|owner| *owner != me);
         let update = update::take(&lease, &me);
         self.send(from, &update, expired);
-        self.workers[from].talk = Talk::Taking { update, proven: now, expired };
+        self.workers[from].pending = Pending::Acquiring { update, proven: now, expired };
     }
 
     fn read_back(&mut self, from: usize, bounds: &Bounds) {
-        let talk = std::mem::replace(&mut self.workers[from].talk, Talk::Quiet);
-        let (Talk::Reading { intent }, Some(holding)) = (talk, &mut self.workers[from].holding) else {
+        let pending = std::mem::replace(&mut self.workers[from].pending, Pending::Idle);
+        let (Pending::Reading { intent }, Some(holding)) = (pending, &mut self.workers[from].holding) else {
             return;
         };
         let counter = holding.row().counter;
         let mut seen = self.row.clone();
-        if bounds.broken == Some(Broken::BelievesAnyRow) {
+        if bounds.fault == Some(Fault::BelievesAnyRow) {
             (seen.owner, seen.checkpoint_owner, seen.counter) = (Some(name(from)), None, counter + 1);
         }
         let step = holding.read(Some(seen), &intent);
         if step == Step::Done {
-            bounds.happened("a lost answer was made good by reading the row");
+            bounds.observe("a lost response was resolved by reading the row");
         }
         self.step(from, step, intent, bounds);
     }
@@ -371,9 +373,9 @@ impl Model for Bounds {
 
     fn init_states(&self) -> Vec<State> {
         let worker =
-            || Worker { holding: None, talk: Talk::Quiet, seen: Observations::default(), answer: None };
+            || Worker { holding: None, pending: Pending::Idle, seen: Observations::default(), answer: None };
         let mut row = lease("s", None, 0);
-        if self.broken == Some(Broken::ForgetsTheCheckpoint) {
+        if self.fault == Some(Fault::ForgetsTheCheckpoint) {
             row.checkpoint = number(2);
         }
         vec![State {
@@ -384,43 +386,43 @@ impl Model for Bounds {
             requests: Vec::new(),
             sends: 0,
             crashes: 0,
-            hand_offs: 0,
-            wrong: None,
+            handoffs: 0,
+            violation: None,
         }]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        if state.wrong.is_some() {
+        if state.violation.is_some() {
             return;
         }
         if state.tick < self.ticks {
             actions.push(Action::Tick);
         }
         for worker in 0..2 {
-            let Worker { holding, talk, .. } = &state.workers[worker];
+            let Worker { holding, pending, .. } = &state.workers[worker];
             let may_send = state.requests.len() < self.requests && state.sends < self.sends;
-            match (talk, holding) {
-                (Talk::Quiet, Some(_)) if may_send => {
+            match (pending, holding) {
+                (Pending::Idle, Some(_)) if may_send => {
                     actions.extend([
                         Action::Renew(worker),
                         Action::Checkpoint(worker),
                         Action::Release(worker),
                     ]);
                 }
-                (Talk::Quiet, None) if may_send => {
-                    actions.push(Action::Look(worker, false));
+                (Pending::Idle, None) if may_send => {
+                    actions.push(Action::Scan(worker, false));
                     if state.old != state.row {
-                        actions.push(Action::Look(worker, true));
+                        actions.push(Action::Scan(worker, true));
                     }
                 }
-                (Talk::Reading { .. }, _) => actions.push(Action::ReadBack(worker)),
-                _ if state.workers[worker].answer.is_some() => actions.push(Action::Hear(worker)),
-                (Talk::Writing { .. } | Talk::Taking { .. } | Talk::Releasing, _) => {
+                (Pending::Reading { .. }, _) => actions.push(Action::ReadBack(worker)),
+                _ if state.workers[worker].answer.is_some() => actions.push(Action::Receive(worker)),
+                (Pending::Writing { .. } | Pending::Acquiring { .. } | Pending::Releasing, _) => {
                     actions.push(Action::GiveUp(worker));
                 }
                 _ => {}
             }
-            if state.crashes < self.crashes && (holding.is_some() || *talk != Talk::Quiet) {
+            if state.crashes < self.crashes && (holding.is_some() || *pending != Pending::Idle) {
                 actions.push(Action::Crash(worker));
             }
         }
@@ -430,11 +432,9 @@ impl Model for Bounds {
                 actions.extend([Action::Arrive(index, false), Action::ArriveTwice(index)]);
             }
         }
-        if state.row.owner.is_some()
-            && state.row.checkpoint_owner.is_none()
-            && state.hand_offs < self.hand_offs
+        if state.row.owner.is_some() && state.row.checkpoint_owner.is_none() && state.handoffs < self.handoffs
         {
-            actions.push(Action::HandOff);
+            actions.push(Action::Handoff);
         }
         if state.row.checkpoint_owner.is_some() {
             actions.push(Action::Force);
@@ -468,15 +468,15 @@ impl Model for Bounds {
                     return None;
                 }
                 state.send(from, &update::release(holding.row(), &update::Next::Nobody), false);
-                state.workers[from].talk = Talk::Releasing;
+                state.workers[from].pending = Pending::Releasing;
             }
-            Action::Look(from, stale) => state.look(from, stale, self),
-            Action::Arrive(index, heard) => {
+            Action::Scan(from, stale) => state.scan(from, stale, self),
+            Action::Arrive(index, delivered) => {
                 let request = state.requests.remove(index);
                 let answer = state.carry_out(&request, self);
                 if !request.late {
-                    let answer = if heard { answer } else { Err(Error::Ambiguous(String::new())) };
-                    if self.slow && heard {
+                    let answer = if delivered { answer } else { Err(Error::Ambiguous(String::new())) };
+                    if self.slow && delivered {
                         state.workers[request.from].answer = Some(answer);
                     } else {
                         state.answered(request.from, answer, self);
@@ -491,7 +491,7 @@ impl Model for Bounds {
                 let again = state.carry_out(&request, self);
                 state.answered(request.from, again, self);
             }
-            Action::Hear(from) => {
+            Action::Receive(from) => {
                 let answer = state.workers[from].answer.take()?;
                 state.answered(from, answer, self);
             }
@@ -503,32 +503,36 @@ impl Model for Bounds {
             Action::ReadBack(from) => state.read_back(from, self),
             Action::Crash(from) => {
                 state.crashes += 1;
-                state.workers[from] =
-                    Worker { holding: None, talk: Talk::Quiet, seen: Observations::default(), answer: None };
+                state.workers[from] = Worker {
+                    holding: None,
+                    pending: Pending::Idle,
+                    seen: Observations::default(),
+                    answer: None,
+                };
                 state
                     .requests
                     .iter_mut()
                     .filter(|request| request.from == from)
                     .for_each(|request| request.late = true);
             }
-            Action::HandOff => {
-                state.hand_offs += 1;
+            Action::Handoff => {
+                state.handoffs += 1;
                 let owner = state.row.owner.clone()?;
                 let next = if owner == name(0) { name(1) } else { name(0) };
                 state.old = state.row.clone();
                 (state.row.owner, state.row.checkpoint_owner) = (Some(next), Some(owner));
-                self.happened("a leader opened a hand-off");
+                self.observe("a leader started a graceful handoff");
             }
             Action::Force => {
                 state.old = state.row.clone();
                 (state.row.checkpoint_owner, state.row.counter) = (None, state.row.counter + 1);
-                self.happened("a leader forced a hand-off");
+                self.observe("a leader forced a graceful handoff");
             }
         }
         Some(state)
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        vec![Property::<Self>::always("nothing goes wrong", |_, state| state.wrong.is_none())]
+        vec![Property::<Self>::always("no violation", |_, state| state.violation.is_none())]
     }
 }

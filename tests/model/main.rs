@@ -1,11 +1,11 @@
-//! Every order of events within small bounds, found by a model checker (stateright) that drives the daemon's own
-//! decisions.
+//! Exhaustive checks of every order of events within small bounds: a model checker (stateright) drives the
+//! daemon's own decisions.
 //!
 //! | file | holds |
 //! |---|---|
-//! | `lease.rs` | one lease, two workers, a leader that moves it |
-//! | `lease/checked.rs` | the bounds of that, and each promise shown to be watched |
-//! | `lead.rs` | the leader's lock, two workers that want it, and what they give out |
+//! | `lease.rs` | one lease, two workers, a leader that moves the lease |
+//! | `lease/checked.rs` | the bounds of these checks, and a fault for each invariant |
+//! | `lead.rs` | the leader lock, two workers that stand for election, and their lease assignments |
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

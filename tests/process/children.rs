@@ -1,29 +1,28 @@
-//! Children that misbehave, one file a behaviour. For each: what Java would die of, or wait for, touches
-//! the one shard alone; nothing is lost; the reason stands in the log once; nobody is left behind.
+//! Misbehaving children, one file per behaviour. For each, a fault that makes Java exit or wait affects only
+//! its own shard: no record is lost, the reason is logged once, and no process remains.
 //!
 //! | file | the child |
 //! |---|---|
-//! | `ends.rs` | ends with 0, with 1, by a signal, at each moment of its life |
-//! | `answers_wrongly.rs` | answers with another action's name, or none |
-//! | `closes_stdout.rs` | closes stdout and lives |
-//! | `closes_stdin.rs` | closes stdin and lives |
-//! | `stops_reading.rs` | leaves stdin unread |
-//! | `never_answers.rs` | overruns `timeoutInSeconds` |
-//! | `ignores_sigterm.rs` | can't be ended but by SIGKILL |
-//! | `leaves_a_grandchild.rs` | ends and leaves a process that holds its pipes |
-//! | `leaves_early.rs` | ends before it has read what is owed to it |
-//! | `floods_stderr.rs` | writes more to stderr than a log takes |
-//! | `prints_noise.rs` | prints to stdout what is no message |
-//! | `floods_stdout.rs` | does so without end |
-//! | `asks_at_every_moment.rs` | checkpoints at every moment, and many times at once |
-//! | `asks_without_reading.rs` | checkpoints many times before it reads an answer |
-//! | `speaks_between_actions.rs` | says something while no action is open |
-//! | `fails_for_good.rs` | never gets further |
+//! | `ends.rs` | exits with 0, with 1 or by a signal, at each point of its life |
+//! | `answers_wrongly.rs` | answers with another action's name, or with none |
+//! | `closes_stdout.rs` | closes stdout and keeps running |
+//! | `closes_stdin.rs` | closes stdin and keeps running |
+//! | `stops_reading.rs` | does not read stdin |
+//! | `never_answers.rs` | exceeds `timeoutInSeconds` |
+//! | `ignores_sigterm.rs` | exits only on SIGKILL |
+//! | `leaves_a_grandchild.rs` | exits and leaves a process that holds its pipes |
+//! | `leaves_early.rs` | exits before it has read a pending answer |
+//! | `floods_stderr.rs` | writes more to stderr than the log accepts |
+//! | `prints_noise.rs` | prints lines to stdout that are not messages |
+//! | `floods_stdout.rs` | prints such lines without end |
+//! | `asks_at_every_moment.rs` | requests checkpoints at every point, and many at once |
+//! | `asks_without_reading.rs` | requests many checkpoints before it reads an answer |
+//! | `speaks_between_actions.rs` | sends messages while no action is open |
+//! | `fails_for_good.rs` | fails permanently |
 //!
-//! Each claim is a check over a [`scene::Run`], which holds everything that children reported and the
-//! daemon logged. That a check can fail is shown in two ways: `scene.rs` gives each of them a doctored
-//! run, and behaviours that Java ends for are played again under `multilangd.onChildFailure = exit`,
-//! where the claim is false.
+//! Each claim is a check of a [`scene::Run`], which holds all reports of the children and the daemon's log. Two
+//! things show that a check can fail: `scene.rs` applies each of them to an incorrect run, and faults that make
+//! Java exit are repeated with `multilangd.onChildFailure = exit`, where the claim is false.
 
 mod answers_wrongly;
 mod asks_at_every_moment;

@@ -1,4 +1,4 @@
-//! What the daemon sends to CloudWatch, beside what the Java daemon was seen to send in such a run.
+//! Compares the metrics sent to CloudWatch with those that the Java daemon sent in a comparable run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,20 +12,21 @@ use tokio::time::timeout;
 
 use crate::rig::*;
 
-/// Java's leader looks before its own worker has reported, and then has room for nothing; ours plans for itself from
-/// the first look on. `metrics::cloudwatch` tests that it is sent where leases are left.
+/// Java's leader first assigns leases before its own worker has reported metrics, and then has no capacity to
+/// assign to; our leader includes its own worker from the first assignment on. `metrics::cloudwatch` tests that
+/// the metric is sent when leases remain unassigned.
 const JAVAS_START: &[(&str, &str)] = &[("LeaseAssignmentManager", "LeaseSpillover")];
-/// Ours beside Java's: it sends them too, in runs that differ from that one.
+/// Metrics that we send and the recorded run lacks; Java sends them in other runs.
 const IN_OTHER_RUNS: &[(&str, &str)] = &[
     ("Scheduler:Initialize", "Initialize.Success"),
     ("ShutdownTask", "UpdateLease.Success"),
     ("ShutdownTask", "UpdateLease.Time"),
 ];
 
-/// KCL 3.5.1 sends it, the version of that run not yet.
+/// KCL 3.5.1 sends it; the recorded run is of an older version.
 const SINCE_3_5: &[(&str, &str)] = &[("TableMigration", "StatusOrdinal")];
 
-/// Operation, name, unit, names of the further dimensions.
+/// Operation, name, unit, names of the other dimensions.
 type Metric = (String, String, String, String);
 
 #[derive(Debug)]
@@ -63,7 +64,7 @@ fn read(body: &[u8]) -> Sent {
     Sent { namespace: text(&body, "Namespace"), metrics: metrics.collect() }
 }
 
-/// A CloudWatch that takes everything and hands it on.
+/// A CloudWatch endpoint that accepts every request and forwards it to the test.
 async fn endpoint(tasks: &mut JoinSet<()>) -> (String, mpsc::UnboundedReceiver<Sent>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -100,7 +101,7 @@ async fn endpoint(tasks: &mut JoinSet<()>) -> (String, mpsc::UnboundedReceiver<S
     (format!("http://{address}"), sent)
 }
 
-/// Java's metrics at a level.
+/// Java's metrics at the given level.
 fn javas(level: &str) -> BTreeSet<Metric> {
     let table = include_str!("java-3.1.3/cloudwatch.tsv");
     let rows = table.lines().filter(|line| !line.starts_with('#')).map(|line| {
@@ -164,13 +165,13 @@ async fn compare(level: &str) {
         .collect();
     assert!(strange.is_empty(), "Java doesn't send these at {level}: {strange:#?}");
     assert!(all.iter().all(|sent| sent.namespace == APPLICATION));
-    // In one table from the start.
+    // A new application uses one table from the start.
     let ordinals =
         all.iter().flat_map(|sent| &sent.metrics).filter(|(metric, _)| metric.1 == "StatusOrdinal");
     let ordinals: Vec<f64> =
         ordinals.flat_map(|(_, values)| [values["Minimum"], values["Maximum"]]).collect();
     assert!(!ordinals.is_empty() && ordinals.iter().all(|ordinal| *ordinal == 4.0), "{ordinals:?}");
-    // A run in which nothing is wrong raises no alarm.
+    // A run without errors has zeros for the error metrics.
     for zero in ["NumStreamsToSync", "NumSkippedShardSyncTask", "NumStreamsWithPartialLeases", "LostLeases"] {
         let values = all.iter().flat_map(|sent| &sent.metrics).filter(|(metric, _)| metric.1 == zero);
         let most: Vec<f64> = values.map(|(_, values)| values["Maximum"]).collect();
@@ -190,7 +191,7 @@ async fn compare(level: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_units_and_dimensions_are_javas() {
+async fn names_units_and_dimensions_equal_those_of_java() {
     for row in JAVAS_START {
         assert!(javas("DETAILED").iter().any(|metric| is_one_of(metric, &[*row])), "{row:?} is not Java's");
     }
@@ -198,12 +199,12 @@ async fn names_units_and_dimensions_are_javas() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_summary_is_javas_too() {
+async fn summary_level_equals_that_of_java() {
     compare("SUMMARY").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dimensions_that_are_not_enabled_are_left_out() {
+async fn disabled_dimensions_are_omitted() {
     let (seen, _) = run("SUMMARY", "metricsEnabledDimensions = Operation\n").await;
     assert!(
         seen.iter().all(|(operation, _, _, further)| !operation.is_empty() && further == "-"),

@@ -1,5 +1,5 @@
-//! A data folder of `multilangd local` that is not as it was left: one message that names the file, no panic, and
-//! nothing is changed or silently given up.
+//! A damaged data folder of `multilangd local`: one message names the file, there is no panic, and nothing is
+//! changed or silently dropped.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Every file of a folder with its content, but for the lock, which is empty.
+/// Every file of a folder with its content, except the lock file, which is empty.
 fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let (mut found, mut left) = (BTreeMap::new(), vec![folder.to_owned()]);
     while let Some(path) = left.pop() {
@@ -39,7 +39,7 @@ fn write(path: &Path, content: &[u8]) {
     std::fs::write(path, content).unwrap();
 }
 
-/// The second of two frames is cut off, or the only one: the file is sound in itself.
+/// Cuts off the last of the file's frames: the remaining file is valid in itself.
 fn cut_a_frame(path: &Path, content: Vec<u8>) {
     let mut end = 8;
     let mut last = end;
@@ -52,7 +52,7 @@ fn cut_a_frame(path: &Path, content: Vec<u8>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn damaged_data_is_named_and_left_as_it_is() {
+async fn damaged_file_is_named_and_left_unchanged() {
     let rig = Rig::start("damage").await;
     let whole = rig.folder.join("whole");
     let run = |data: &Path| {
@@ -87,7 +87,7 @@ async fn damaged_data_is_named_and_left_as_it_is() {
         ("cut between frames", cut_a_frame),
         ("overwritten", |path, content| write(path, &vec![0x5a; content.len()])),
         ("overwritten in the middle", |path, mut content| {
-            // Where SQLite begins a page, if there is any.
+            // The beginning of a page of SQLite, if the file has one.
             let middle = content.len() / 2;
             let middle = if middle > 4096 { middle / 4096 * 4096 } else { middle };
             let end = content.len().min(middle + 512);
@@ -103,9 +103,9 @@ async fn damaged_data_is_named_and_left_as_it_is() {
     for file in ["kinesis/journal.log", log.as_str(), "dynamodb.sqlite", "kinesis/closed"] {
         for (what, harm) in harms {
             let is_left_out = match file {
-                // The next test has what is said then.
+                // The next test covers these cases.
                 "dynamodb.sqlite" => ["removed", "cut between frames"].contains(&what),
-                // A run that was killed leaves none.
+                // A killed run does not leave this file.
                 "kinesis/closed" => ["removed", "cut between frames"].contains(&what),
                 _ => false,
             };
@@ -137,7 +137,7 @@ async fn damaged_data_is_named_and_left_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_without_their_tables_are_read_anew_with_a_warning() {
+async fn streams_without_tables_are_read_again_with_a_warning() {
     let rig = Rig::start("no-tables").await;
     let data = rig.folder.join("data");
     let arguments =

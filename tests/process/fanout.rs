@@ -1,5 +1,4 @@
-//! Records pushed by SubscribeToShard: renewals, reshards and trouble between them; nothing is lost, nothing
-//! comes twice.
+//! Enhanced fan-out: renewals, reshards and errors of SubscribeToShard; no record is lost or delivered twice.
 
 use std::time::Duration;
 
@@ -25,7 +24,7 @@ fn numbered(from: usize, count: usize) -> Vec<(String, Vec<u8>)> {
     (from..from + count).map(|n| (format!("k{}", n % 97), format!("{n}").into_bytes())).collect()
 }
 
-/// Everything that children got, by its text.
+/// The records that children received, by their number.
 async fn all_of(rig: &mut Rig, count: usize) -> Vec<usize> {
     let mut seen = Vec::new();
     while seen.len() < count {
@@ -50,8 +49,8 @@ fn assert_each_once(mut seen: Vec<usize>, count: usize) {
     assert!(seen.iter().copied().eq(0..count), "{} of {count}", seen.len());
 }
 
-/// While a daemon reads, records are put for as long as the renewals take, the stream is resharded, and whatever
-/// `trouble` does is done. What the daemon said.
+/// Puts records while a daemon reads, for as long as the renewals take, reshards the stream, and injects the
+/// faults of `trouble`. Returns the daemon's log.
 async fn pushed(mut rig: Rig, count: usize, span: Duration, trouble: impl Fn(&Rig, usize)) -> String {
     let (rounds, part) = (50, count / 50);
     rig.put(&numbered(0, part)).await;
@@ -91,7 +90,7 @@ fn count_of(rig: &Rig) -> usize {
 }
 
 async fn split(rig: &Rig, shard: &str) {
-    // The trouble isn't meant for this.
+    // The faults are not meant for these calls.
     rig.kinesis.faults().clear();
     let shards = rig.clients.kinesis.list_shards().stream_name(STREAM).send().await.unwrap();
     let of = shards.shards().iter().find(|one| one.shard_id() == shard).unwrap();
@@ -110,12 +109,12 @@ async fn merge(rig: &Rig, left: &str, right: &str) {
     active(rig).await;
 }
 
-/// kinesis-local takes a moment for it.
+/// Waits until the stream is active; kinesis-local takes a moment.
 async fn active(rig: &Rig) {
     let limit = Instant::now() + LIMIT;
     loop {
-        let told = rig.clients.kinesis.describe_stream_summary().stream_name(STREAM).send().await.unwrap();
-        let status = told.stream_description_summary.unwrap().stream_status;
+        let summary = rig.clients.kinesis.describe_stream_summary().stream_name(STREAM).send().await.unwrap();
+        let status = summary.stream_description_summary.unwrap().stream_status;
         if status == aws_sdk_kinesis::types::StreamStatus::Active {
             return;
         }
@@ -125,7 +124,7 @@ async fn active(rig: &Rig) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_lost_or_repeated_over_renewals_reshards_and_trouble() {
+async fn renewals_reshards_and_faults_lose_or_repeat_nothing() {
     let mut rigs = JoinSet::new();
     for seed in 0..2 {
         rigs.spawn(async move {
@@ -164,9 +163,9 @@ async fn nothing_is_lost_or_repeated_over_renewals_reshards_and_trouble() {
     }
 }
 
-/// As AWS has it: TLS, and one HTTP/2 connection for two subscriptions; cut on the way, too.
+/// As with AWS: TLS, and one HTTP/2 connection for two subscriptions, which is also cut at times.
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_lost_or_repeated_over_tls_and_http_2() {
+async fn tls_and_http_2_lose_or_repeat_nothing() {
     let mut rig = Rig::with("tls", short(1_500)).await;
     let wire = Wire::over_tls(rig.url.strip_prefix("http://").unwrap()).await;
     rig.url = wire.url.clone();
@@ -185,16 +184,16 @@ async fn nothing_is_lost_or_repeated_over_tls_and_http_2() {
     .await;
     let (connections, of_http_2) = *wire.connections.borrow();
     assert_eq!(connections, of_http_2, "AWS pushes by HTTP/2 alone");
-    // Each cut costs all of them.
+    // Each cut closes all connections.
     assert!((6..100).contains(&connections), "{connections} connections");
 }
 
-/// npm's kinesis-local, when `MULTILANGD_KINESIS_LOCAL` names it, as for the contract; it must be newly started. Its
-/// subscriptions last five minutes, so they are cut at the beginning; and that to a closed shard never
-/// ends (`tests/contract/suite.rs`), so the daemon has to find out. `MULTILANGD_KINESIS_LOCAL_RECORDS=100000` takes
-/// 25 minutes, so that there are renewals too.
+/// Tests with npm's kinesis-local, if `MULTILANGD_KINESIS_LOCAL` contains its URL, as for the contract; it must
+/// be newly started. Its subscriptions last five minutes, so the test cuts them at the beginning. A
+/// subscription to a closed shard never ends (`tests/contract/suite.rs`), so the daemon must detect the end by
+/// itself. `MULTILANGD_KINESIS_LOCAL_RECORDS=100000` takes 25 minutes and includes renewals.
 #[tokio::test(flavor = "multi_thread")]
-async fn kinesis_local_pushes_too() {
+async fn kinesis_local_fan_out_delivers_every_record() {
     let Ok(url) = std::env::var("MULTILANGD_KINESIS_LOCAL") else {
         println!("kinesis-local was NOT asked: MULTILANGD_KINESIS_LOCAL does not name it");
         return;
@@ -221,7 +220,7 @@ async fn kinesis_local_pushes_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_there_is_no_fan_out_records_are_polled_and_it_is_said_once() {
+async fn without_fan_out_records_are_polled_with_one_warning() {
     let mut rig = Rig::start("no-fanout").await;
     rig.stream(4).await;
     rig.put(&numbered(0, 400)).await;
@@ -235,7 +234,7 @@ async fn where_there_is_no_fan_out_records_are_polled_and_it_is_said_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_consumer_that_is_deleted_is_registered_again_and_nothing_is_skipped() {
+async fn deleted_consumer_is_registered_again_without_loss() {
     let mut rig = Rig::with("deregistered", short(60_000)).await;
     rig.stream(2).await;
     rig.put(&numbered(0, 100)).await;
@@ -243,8 +242,8 @@ async fn a_consumer_that_is_deleted_is_registered_again_and_nothing_is_skipped()
     let mut daemon = rig.daemon(&file);
     let mut seen = all_of(&mut rig, 100).await;
     let kinesis = &rig.clients.kinesis;
-    let told = kinesis.describe_stream_summary().stream_name(STREAM).send().await.unwrap();
-    let arn = told.stream_description_summary.unwrap().stream_arn;
+    let summary = kinesis.describe_stream_summary().stream_name(STREAM).send().await.unwrap();
+    let arn = summary.stream_description_summary.unwrap().stream_arn;
     let call = kinesis.deregister_stream_consumer().stream_arn(&arn).consumer_name(APPLICATION);
     call.send().await.unwrap();
     rig.put(&numbered(100, 100)).await;
@@ -257,13 +256,13 @@ async fn a_consumer_that_is_deleted_is_registered_again_and_nothing_is_skipped()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_consumer_by_its_arn_is_used_and_none_is_registered() {
+async fn configured_consumer_arn_is_used_without_registration() {
     let mut rig = Rig::start("by-arn").await;
     rig.stream(1).await;
     rig.put(&numbered(0, 10)).await;
     let kinesis = &rig.clients.kinesis;
-    let told = kinesis.describe_stream_summary().stream_name(STREAM).send().await.unwrap();
-    let arn = told.stream_description_summary.unwrap().stream_arn;
+    let summary = kinesis.describe_stream_summary().stream_name(STREAM).send().await.unwrap();
+    let arn = summary.stream_description_summary.unwrap().stream_arn;
     let made =
         kinesis.register_stream_consumer().stream_arn(&arn).consumer_name("mine").send().await.unwrap();
     let consumer = made.consumer.unwrap().consumer_arn;
@@ -275,9 +274,9 @@ async fn a_consumer_by_its_arn_is_used_and_none_is_registered() {
     assert_eq!(rig.kinesis.faults().calls(Operation::RegisterStreamConsumer), 1);
 }
 
-/// A child that does not answer for longer than a subscription is kept without being read.
+/// A child that does not answer for longer than the daemon keeps an unread subscription.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_child_holds_up_its_shard_alone() {
+async fn slow_child_delays_only_its_own_shard() {
     let mut rig = Rig::with("slow", short(2_000)).await;
     rig.stream(2).await;
     rig.put(&numbered(0, 200)).await;
@@ -307,7 +306,7 @@ fn others(rig: &Rig, stuck: &str) -> usize {
     others_of(&rig.log, stuck)
 }
 
-/// Records that children of other shards got.
+/// The number of records that children of other shards received.
 fn others_of(log: &[Report], stuck: &str) -> usize {
     let of = |report: &&Report| matches!(report, Report::Said { shard, .. } if shard != stuck);
     crate::rig::count(&log.iter().filter(of).cloned().collect::<Vec<_>>())

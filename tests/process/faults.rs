@@ -1,5 +1,5 @@
-//! Children that can't be started, that can't be ended, or that are not alone in their group. What a child
-//! can do wrong in its conversation is in `children/`.
+//! Children that cannot be started, that do not exit, or that leave other processes in their group. Faults in
+//! the conversation are in `children/`.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ fn records_of(n: usize) -> Vec<(String, Vec<u8>)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hopeless_child_ends_the_daemon_with_exit_code_1() {
+async fn permanently_failing_child_ends_the_daemon_with_code_1() {
     let rig = Rig::start("hopeless").await;
     rig.stream(1).await;
     let file = rig.properties(&rig.scripted("dies-at-start"), "taskBackoffTimeMillis = 20\n");
@@ -22,18 +22,15 @@ async fn a_hopeless_child_ends_the_daemon_with_exit_code_1() {
     let log = std::fs::read_to_string(&daemon.stderr).unwrap();
     let last = log.lines().last().unwrap();
     assert!(last.contains("shardId-000000000000") && last.contains("exit code 4"), "{last}");
-    assert!(
-        !rig.rows().await["shardId-000000000000"].contains_key("leaseOwner"),
-        "its leases are given back"
-    );
+    assert!(!rig.rows().await["shardId-000000000000"].contains_key("leaseOwner"), "its leases are released");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_child_that_ignores_every_request_to_end_is_killed_within_the_time_of_a_container_stop() {
-    let mut rig = Rig::start("deaf").await;
+async fn unresponsive_child_is_killed_within_the_container_stop_timeout() {
+    let mut rig = Rig::start("ignores-stop").await;
     rig.stream(1).await;
     rig.put(&records_of(1)).await;
-    let file = rig.properties(&rig.scripted("deaf hangs"), "");
+    let file = rig.properties(&rig.scripted("ignores-stop hangs"), "");
     let mut daemon = rig.daemon(&file);
     rig.until("a batch", |log| count(log) == 1).await;
     let started = Instant::now();
@@ -42,9 +39,9 @@ async fn a_child_that_ignores_every_request_to_end_is_killed_within_the_time_of_
     assert!(pids(&rig.log).into_iter().all(is_gone));
 }
 
-/// `timeout` and some supervisors signal a process, and then its group.
+/// `timeout` and some supervisors signal a process and then its process group.
 #[tokio::test(flavor = "multi_thread")]
-async fn signals_that_come_together_are_one_request() {
+async fn signals_in_quick_succession_count_as_one() {
     let mut rig = Rig::start("together").await;
     rig.stream(2).await;
     rig.put(&records_of(20)).await;
@@ -55,7 +52,7 @@ async fn signals_that_come_together_are_one_request() {
         daemon.signal(signal);
     }
     assert_eq!(daemon.ended().await.code(), Some(0));
-    assert!(rig.rows().await.values().all(|row| !row.contains_key("leaseOwner")), "leases are given back");
+    assert!(rig.rows().await.values().all(|row| !row.contains_key("leaseOwner")), "leases are released");
 }
 
 /// Images and supervisors choose the signal (`STOPSIGNAL SIGQUIT`, `KillSignal=`).
@@ -94,11 +91,11 @@ async fn a_signal_ignored_at_start_stays_ignored() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_asks_again_after_a_while_cuts_a_stop_short() {
+async fn second_signal_after_a_while_exits_at_once() {
     let mut rig = Rig::start("again").await;
     rig.stream(1).await;
     rig.put(&records_of(1)).await;
-    let file = rig.properties(&rig.scripted("deaf hangs"), "shutdownGraceMillis = 60000\n");
+    let file = rig.properties(&rig.scripted("ignores-stop hangs"), "shutdownGraceMillis = 60000\n");
     let mut daemon = rig.daemon(&file);
     rig.until("a batch", |log| count(log) == 1).await;
     let started = Instant::now();
@@ -115,19 +112,19 @@ async fn whoever_asks_again_after_a_while_cuts_a_stop_short() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_daemon_ends_at_the_first_signal() {
+async fn other_commands_exit_at_the_first_signal() {
     let rig = Rig::start("leases-asked").await;
     let file = rig.properties(&rig.scripted(""), "");
-    // Takes what is asked and never answers.
-    let deaf = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("dynamoDBEndpoint=http://{}", deaf.local_addr().unwrap());
+    // Accepts requests and never answers.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("dynamoDBEndpoint=http://{}", silent.local_addr().unwrap());
     let mut leases = rig.command(&["leases", "--set", &endpoint, file.to_str().unwrap()]);
-    let _asked = tokio::time::timeout(LIMIT, deaf.accept()).await.unwrap().unwrap();
+    let _asked = tokio::time::timeout(LIMIT, silent.accept()).await.unwrap().unwrap();
     assert_eq!(leases.stop().await, Some(130));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_dead_wrapper_script_leaves_is_killed_before_the_next_child_starts() {
+async fn orphans_of_a_wrapper_are_killed_before_restart() {
     let mut rig = Rig::start("wrapper").await;
     rig.stream(1).await;
     rig.put(&records_of(1)).await;
@@ -150,7 +147,7 @@ async fn what_a_dead_wrapper_script_leaves_is_killed_before_the_next_child_start
     assert!(pids(&rig.log).into_iter().all(is_gone));
 }
 
-/// Ends the wrapper, which the daemon started, by its pid.
+/// Kills the wrapper script, which the daemon started, by its pid.
 fn kill_parent_of(pid: i32) {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let parent: i32 = stat.rsplit(')').next().unwrap().split_whitespace().nth(1).unwrap().parse().unwrap();
@@ -164,7 +161,7 @@ fn kill_parent_of(pid: i32) {
     .unwrap();
 }
 
-/// Forwards connections until it is shut; from then on it takes what comes and answers nothing.
+/// Forwards connections until it is closed; from then on it accepts data and answers nothing.
 async fn gate(
     to: &str,
 ) -> (std::net::SocketAddr, tokio::sync::watch::Sender<bool>, tokio::task::JoinSet<()>) {
@@ -193,11 +190,11 @@ async fn gate(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn stop_takes_less_than_ten_seconds_though_dynamodb_hangs_and_children_are_stuck() {
+async fn shutdown_is_bounded_with_hanging_dynamodb_and_stuck_children() {
     let mut rig = Rig::start("hanging").await;
     rig.stream(4).await;
     let (address, shut, _task) = gate(&rig.tables.url()).await;
-    let file = rig.properties(&rig.scripted("deaf hangs"), "");
+    let file = rig.properties(&rig.scripted("ignores-stop hangs"), "");
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, text.replace(&rig.tables.url(), &format!("http://{address}"))).unwrap();
     let mut daemon = rig.daemon(&file);

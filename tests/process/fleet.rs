@@ -1,15 +1,15 @@
-//! Several daemons on one table: shares, and records that go on through every change of hands.
+//! Several daemons on one table: shares, and processing across every change of lease owners.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::rig::*;
 
-/// How many leases each worker has.
-/// Every worker takes its share.
+/// Every worker acquires its share (KCL 2.x mode).
 const SHARES: &str = "clientVersionConfig = CLIENT_VERSION_CONFIG_COMPATIBLE_WITH_2X_PHASE1\n";
-/// One leads and gives the leases out, as KCL 3 does by default.
+/// A leader assigns the leases, the default of KCL 3.x.
 const LED: &str = "";
 
+/// The number of leases of each worker.
 async fn shares(rig: &Rig) -> Vec<usize> {
     let mut shares: BTreeMap<String, usize> = BTreeMap::new();
     for row in rig.rows().await.values() {
@@ -32,7 +32,7 @@ fn keys(log: &[Report]) -> usize {
     seen.collect::<BTreeSet<String>>().len()
 }
 
-/// One worker with all four shards, and a second that has taken its part.
+/// Starts a worker that owns all four shards, and a second one that then gets its share.
 async fn two_workers(name: &str, mode: &str) -> (Rig, Daemon, Daemon) {
     let mut rig = Rig::start(name).await;
     rig.stream(4).await;
@@ -50,7 +50,7 @@ async fn two_workers(name: &str, mode: &str) -> (Rig, Daemon, Daemon) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_joins_gets_its_share_and_gives_it_back_when_it_leaves() {
+async fn worker_gets_its_share_and_releases_it_on_shutdown() {
     let (mut rig, mut first, mut second) = two_workers("join", SHARES).await;
     put(&rig, 100).await;
     rig.until("more records", |log| keys(log) == 200).await;
@@ -63,11 +63,11 @@ async fn a_worker_that_joins_gets_its_share_and_gives_it_back_when_it_leaves() {
     assert_eq!(first.stop().await, Some(0));
     rig.until("all children gone", |log| alive(log) == 0).await;
     assert_in_order(&rig.log);
-    assert!(pids(&rig.log).into_iter().all(is_gone), "no orphans");
+    assert!(pids(&rig.log).into_iter().all(is_gone), "no child process remains");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_shards_of_a_worker_that_was_killed_are_read_on_by_another() {
+async fn shards_of_a_killed_worker_are_resumed_by_another() {
     let (mut rig, mut first, mut second) = two_workers("take-over", SHARES).await;
     first.signal(rustix::process::Signal::KILL);
     first.ended().await;
@@ -80,7 +80,7 @@ async fn the_shards_of_a_worker_that_was_killed_are_read_on_by_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_hands_leases_over_and_when_it_is_killed_another_leads() {
+async fn leader_hands_leases_off_and_is_replaced_when_killed() {
     let (mut rig, mut first, mut second) = two_workers("led", LED).await;
     put(&rig, 100).await;
     rig.until("more records", |log| keys(log) == 200).await;
@@ -108,12 +108,12 @@ async fn a_leader_hands_leases_over_and_when_it_is_killed_another_leads() {
     assert_eq!(second.stop().await, Some(0));
     rig.until("all children gone", |log| alive(log) == 0).await;
     let rows = rig.all_rows().await;
-    assert!(!rows.contains_key("Leader"), "the lock is given back");
+    assert!(!rows.contains_key("Leader"), "the leader lock is released");
     assert_eq!(
         rows.values().filter(|row| row.contains_key("lut")).count(),
         1,
         "the dead one's report is left"
     );
-    assert_eq!(shares(&rig).await, [0; 0], "nobody is left to have them");
-    assert!(pids(&rig.log).into_iter().all(is_gone), "no orphans");
+    assert_eq!(shares(&rig).await, [0; 0], "no worker remains to own them");
+    assert!(pids(&rig.log).into_iter().all(is_gone), "no child process remains");
 }

@@ -1,5 +1,5 @@
-//! Which stream a lease table belongs to: a wrong stream name, a stream that is deleted and created again, rows that are
-//! deleted or finished by hand, two processes with one worker id.
+//! Which stream a lease table belongs to: a wrong stream name, a stream that is deleted and created again, rows
+//! that are deleted or finished by hand, two processes with one worker id.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use tokio::time::{Duration, Instant, timeout};
 use crate::rig::*;
 
 const OTHER: &str = "orders-staging";
-/// Leases change owners quickly, so that each scene takes seconds.
+/// Short expiry times, so that each scene takes seconds.
 const FAST: &str = "failoverTimeMillis = 3000\nmaxRecords = 100\nshardSyncIntervalMillis = 1000\n";
 
 fn numbered(range: std::ops::Range<usize>) -> Vec<(String, Vec<u8>)> {
@@ -31,7 +31,7 @@ async fn create(rig: &Rig, stream: &str, shards: i32) {
     rig.clients.kinesis.create_stream().stream_name(stream).shard_count(shards).send().await.unwrap();
 }
 
-/// A properties file of its own, for another stream or another worker.
+/// Writes a separate properties file, for another stream or another worker.
 fn file(rig: &Rig, name: &str, stream: &str, more: &str) -> PathBuf {
     let file = rig.properties(&rig.scripted("each"), &format!("{FAST}{more}"));
     let text = std::fs::read_to_string(&file).unwrap();
@@ -72,14 +72,14 @@ async fn put_and_deliver(rig: &mut Rig, range: std::ops::Range<usize>) {
     until_delivered(rig, range).await;
 }
 
-/// Waits until each of these records was delivered at least once.
+/// Waits until each of these records has been delivered at least once.
 async fn until_delivered(rig: &mut Rig, range: std::ops::Range<usize>) {
     let wanted = expected(range);
     rig.until(&format!("{} records", wanted.len()), |log| delivered(log).is_superset(&wanted)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn wrong_stream_name_is_refused_and_changes_no_row() {
+async fn wrong_stream_name_is_rejected_and_changes_no_row() {
     for shards_of_the_other in [2, 1] {
         let mut rig = Rig::start("wrong-name").await;
         rig.stream(2).await;
@@ -104,7 +104,7 @@ async fn wrong_stream_name_is_refused_and_changes_no_row() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn second_live_worker_with_another_stream_is_refused() {
+async fn second_live_worker_with_another_stream_is_rejected() {
     let mut rig = Rig::start("two-streams").await;
     rig.stream(2).await;
     create(&rig, OTHER, 2).await;
@@ -118,7 +118,7 @@ async fn second_live_worker_with_another_stream_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_streams_that_begin_one_table_together_do_not_share_it() {
+async fn two_streams_starting_on_one_table_conflict() {
     let rig = Rig::start("begin-together").await;
     rig.stream(4).await;
     create(&rig, OTHER, 4).await;
@@ -136,9 +136,9 @@ async fn two_streams_that_begin_one_table_together_do_not_share_it() {
     assert_eq!(streams.len(), 1, "{streams:?}");
 }
 
-/// A table that KCL began has no marks.
+/// A table created by KCL has no marks.
 #[tokio::test(flavor = "multi_thread")]
-async fn checkpoints_of_another_stream_in_a_table_without_marks_are_refused() {
+async fn unmarked_checkpoints_of_another_stream_are_rejected() {
     let mut rig = Rig::start("unmarked").await;
     rig.stream(2).await;
     rig.put(&numbered(0..40)).await;
@@ -165,7 +165,7 @@ async fn checkpoints_of_another_stream_in_a_table_without_marks_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn recreated_stream_is_read_from_its_oldest_record_by_every_shard() {
+async fn recreated_stream_is_read_from_its_oldest_record() {
     let mut rig = Rig::start("recreated").await;
     rig.stream(4).await;
     rig.put(&numbered(0..40)).await;
@@ -174,12 +174,12 @@ async fn recreated_stream_is_read_from_its_oldest_record_by_every_shard() {
     until_delivered(&mut rig, 0..40).await;
     assert_eq!(daemon.stop().await, Some(0));
     let stored = positions(&rig.rows().await);
-    // A row of a lease that only Java has owned; a child gets its name below.
+    // The row of a lease that only Java has owned; a child shard gets its name below.
     put_row(&rig, "shardId-000000000003", "multilangdStream", None).await;
 
     rig.recreate_stream(2).await;
     rig.put(&numbered(100..140)).await;
-    // The initial position does not apply: no record of this stream was delivered.
+    // The initial position does not apply, because no record of this stream was delivered.
     let text = std::fs::read_to_string(&right).unwrap().replace("= TRIM_HORIZON", "= LATEST");
     std::fs::write(&right, text).unwrap();
     let mut daemon = rig.daemon(&right);
@@ -190,14 +190,15 @@ async fn recreated_stream_is_read_from_its_oldest_record_by_every_shard() {
         let earlier = rows[key]["multilangdEarlierCheckpoint"].as_s().unwrap();
         assert!(earlier.contains(&stored[key]), "{earlier} of {key}");
     }
-    // Children get the names of shards that the earlier stream had.
+    // Child shards get the names of shards of the earlier stream.
     let split = rig.clients.kinesis.split_shard().stream_name(STREAM).shard_to_split("shardId-000000000000");
     split.new_starting_hash_key((1u128 << 126).to_string()).send().await.unwrap();
     put_and_deliver(&mut rig, 140..340).await;
     assert_eq!(daemon.stop().await, Some(0));
 }
 
-/// Java leaves such a table, and multilangd did before rows were marked: finished rows have the names of the children.
+/// Java leaves such a table, as multilangd did before rows were marked: finished rows have the names of the
+/// child shards.
 #[tokio::test(flavor = "multi_thread")]
 async fn finished_rows_of_open_shards_are_read_again() {
     let mut rig = Rig::start("finished-open").await;
@@ -225,7 +226,7 @@ async fn finished_rows_of_open_shards_are_read_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn deleted_row_is_restored_by_its_holder_without_a_gap() {
+async fn deleted_row_is_restored_by_its_owner_without_gap() {
     let mut rig = Rig::start("deleted-row").await;
     rig.stream(2).await;
     let file = rig.properties(&rig.scripted("each"), FAST);
@@ -233,7 +234,7 @@ async fn deleted_row_is_restored_by_its_holder_without_a_gap() {
     std::fs::write(&file, text).unwrap();
     let mut daemon = rig.daemon(&file);
     rig.until("both children are initialized", |log| said(log, "initialize").len() == 2).await;
-    // LATEST is where reading begins: the first records show that it has.
+    // Reading begins at LATEST: the first delivered record shows that it has begun.
     let mut first = 0;
     while delivered(&rig.log).is_empty() {
         rig.put(&[(format!("key-{first}"), b"begins".to_vec())]).await;
@@ -261,7 +262,7 @@ async fn deleted_row_is_restored_by_its_holder_without_a_gap() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn stream_recreated_while_it_is_polled_is_read_within_seconds() {
+async fn stream_recreated_while_polled_is_read_within_seconds() {
     let mut rig = Rig::start("recreated-live").await;
     rig.stream(2).await;
     let mut daemon = rig.daemon(&file(&rig, "right", STREAM, ""));
@@ -305,7 +306,7 @@ async fn second_process_with_the_same_worker_id_exits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn crashed_process_with_the_same_worker_id_is_no_rival() {
+async fn crashed_process_with_same_worker_id_is_ignored() {
     let mut rig = Rig::start("crashed-id").await;
     rig.stream(2).await;
     let file = file(&rig, "one", STREAM, "workerId = w\n");

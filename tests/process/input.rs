@@ -1,4 +1,4 @@
-//! Bad input: one clear message that names the thing and the way out, a named exit code, no hang.
+//! Invalid input: one clear message that names the cause and the remedy, a documented exit code, no hang.
 
 use std::net::{Ipv4Addr, TcpListener};
 
@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::types::{
 
 use crate::rig::*;
 
-/// Runs to the end; its exit code and everything on stderr.
+/// Runs the binary to its end; returns the exit code and stderr.
 async fn run(rig: &Rig, arguments: &[&str]) -> (i32, String) {
     let mut daemon = rig.command(arguments);
     let code = daemon.ended().await.code().unwrap();
@@ -23,7 +23,7 @@ fn assert_says(outcome: &(i32, String), code: i32, parts: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missing_or_unreadable_file() {
+async fn missing_or_unreadable_file_is_named_with_exit_code() {
     let rig = Rig::start("no-file").await;
     assert_says(&run(&rig, &["/no/such.properties"]).await, 66, &["/no/such.properties", "No such file"]);
     assert_says(&run(&rig, &[rig.folder.to_str().unwrap()]).await, 66, &["can't be read", "Is a directory"]);
@@ -37,7 +37,7 @@ async fn a_missing_or_unreadable_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_fault_of_a_file_at_once() {
+async fn all_errors_of_a_file_are_reported_at_once() {
     let rig = Rig::start("faults").await;
     let file = rig.folder.join("bad.properties");
     std::fs::write(&file, "maxRecords = 20000\nkinesisEndpoint = nowhere\nfailoverTimeMilis = 5\n").unwrap();
@@ -55,7 +55,7 @@ async fn every_fault_of_a_file_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn name_that_aws_refuses_ends_start_and_check_with_78() {
+async fn invalid_aws_name_ends_start_and_check_with_78() {
     let rig = Rig::start("names").await;
     for (key, name) in
         [("streamName", "<STREAM_NAME>"), ("applicationName", "${STAGE}-app"), ("applicationName", "a")]
@@ -71,7 +71,7 @@ async fn name_that_aws_refuses_ends_start_and_check_with_78() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_program_that_is_missing_or_not_executable() {
+async fn missing_or_non_executable_program_is_named() {
     let rig = Rig::start("program").await;
     for (program, part) in [
         ("no-such-program", "in PATH"),
@@ -85,7 +85,7 @@ async fn a_program_that_is_missing_or_not_executable() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn script_without_a_runnable_interpreter_is_refused() {
+async fn script_without_a_runnable_interpreter_is_rejected() {
     let rig = Rig::start("shebang").await;
     let script = rig.folder.join("p.py");
     for (first, part) in [
@@ -111,7 +111,7 @@ async fn script_without_a_runnable_interpreter_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_stream_is_named_at_once_and_given_up_after_twenty_attempts() {
+async fn unknown_stream_is_named_and_fails_after_twenty_attempts() {
     let rig = Rig::start("no-stream").await;
     let file = rig.properties("cat", "schedulerInitializationBackoffTimeMillis = 10\n");
     let outcome = run(&rig, &[file.to_str().unwrap()]).await;
@@ -123,7 +123,7 @@ async fn an_unknown_stream_is_named_at_once_and_given_up_after_twenty_attempts()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_answers() {
+async fn unreachable_endpoint_is_named() {
     let rig = Rig::start("no-service").await;
     let file = rig.folder.join("dead.properties");
     let text = "executableName = cat\nstreamName = s\napplicationName = app\nmetricsLevel = NONE\nregionName = us-east-1\n\
@@ -134,7 +134,7 @@ async fn nobody_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_that_is_no_lease_table() {
+async fn foreign_table_is_rejected_as_lease_table() {
     let rig = Rig::start("shape").await;
     rig.stream(1).await;
     let key =
@@ -162,7 +162,7 @@ async fn a_table_that_is_no_lease_table() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_taken_port_of_local_mode() {
+async fn port_in_use_stops_local_mode() {
     let rig = Rig::start("port").await;
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
@@ -172,9 +172,9 @@ async fn a_taken_port_of_local_mode() {
     assert_says(&outcome, 71, &["DynamoDB", &port, "--dynamodb-port"]);
 }
 
-/// Everything that can be wrong with an option of local mode: the message has the option and its value.
+/// Every error in an option of local mode: the message contains the option and its value.
 #[tokio::test(flavor = "multi_thread")]
-async fn wrong_option_of_local_mode_is_named_with_its_value() {
+async fn invalid_option_of_local_mode_is_reported_with_value() {
     let rig = Rig::start("local-options").await;
     let at = |name: &str| rig.folder.join(name).to_str().unwrap().to_owned();
     let (folder, file, long, large) = (at("folder"), at("file"), at("long"), at("large"));
@@ -214,9 +214,10 @@ async fn wrong_option_of_local_mode_is_named_with_its_value() {
     }
 }
 
-/// Containers that start together: the daemon makes more than the twenty attempts that errors with an answer have.
+/// Containers that start together: the daemon retries connection failures more often than the twenty attempts
+/// for error responses.
 #[tokio::test(flavor = "multi_thread")]
-async fn endpoints_that_come_up_later_are_waited_for() {
+async fn daemon_waits_for_endpoints_that_start_later() {
     let mut rig = Rig::start("later").await;
     rig.stream(1).await;
     let later = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -228,7 +229,7 @@ async fn endpoints_that_come_up_later_are_waited_for() {
     std::fs::write(&file, text).unwrap();
     let mut daemon = rig.daemon(&file);
     rig.logged("without_progress=22 of=20").await;
-    // The endpoint is there.
+    // The endpoint starts.
     let forward = tokio::net::TcpListener::bind(address).await.unwrap();
     let there = rig.tables.url().trim_start_matches("http://").trim_end_matches('/').to_owned();
     let mut forwarding = tokio::task::JoinSet::new();
@@ -248,12 +249,12 @@ async fn endpoints_that_come_up_later_are_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lease_table_of_several_streams_is_refused_unchanged() {
+async fn multi_stream_lease_table_is_rejected_unchanged() {
     for with_attribute in [true, false] {
         let rig = Rig::start("several-streams").await;
         rig.stream(1).await;
         let file = rig.properties(&rig.scripted("each"), "");
-        // A table as a single-stream worker makes it, and then the row of a multi-stream worker in it.
+        // A table as a single-stream worker creates it, and then the row of a multi-stream worker in it.
         let mut first = rig.daemon(&file);
         rig.logged("started a record processor").await;
         assert_eq!(first.stop().await, Some(0));

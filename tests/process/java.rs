@@ -1,4 +1,4 @@
-//! The lease rows, beside what Java was seen to write: dumps of its tables are in `java-3.5.1/`.
+//! Compares the lease rows with those that Java wrote: dumps of its tables are in `java-3.5.1/`.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,12 +17,12 @@ fn dump(name: &str) -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// The items of a dump, as DynamoDB has them.
+/// The items of a dump in DynamoDB's representation.
 fn rows_of(name: &str) -> Vec<Row> {
     rows_in(name, "")
 }
 
-/// The same of the table whose name ends so after the application's name.
+/// The items of the table with the given suffix after the application's name.
 pub fn rows_in(name: &str, suffix: &str) -> Vec<Row> {
     let dump = dump(name);
     let tables = dump["tables"].as_object().unwrap();
@@ -64,15 +64,16 @@ pub fn kind(value: &AttributeValue) -> &'static str {
     }
 }
 
-/// Names and types; those of a history's entries too, but not the metrics that a machine happens to have.
+/// Names and types of the attributes, including those of history entries, but without the metrics that depend
+/// on the machine.
 pub fn shape(row: &Row) -> BTreeMap<String, &'static str> {
     let mut shape = BTreeMap::new();
     for (name, value) in row {
-        // It comes with the second renewal.
+        // It appears with the second renewal.
         if name == "throughputKBps" {
             continue;
         }
-        // Of our own: every version of KCL preserves them (`tests/interop/kept_attributes.rs`).
+        // Our own attributes, which every version of KCL preserves (`tests/interop/kept_attributes.rs`).
         if name.starts_with("multilangd") {
             continue;
         }
@@ -88,7 +89,7 @@ fn is_lease(row: &Row) -> bool {
     row.contains_key("leaseCounter")
 }
 
-/// Which of the shapes of a lease a row has: a plain one, a child, a finished parent.
+/// The kind of a lease row: plain, child shard, or finished parent.
 fn stage(row: &Row) -> &'static str {
     if row.contains_key("childShardIds") {
         "finished"
@@ -100,7 +101,7 @@ fn stage(row: &Row) -> &'static str {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_have_the_names_and_types_of_java_at_every_stage() {
+async fn rows_equal_those_of_java_at_every_stage() {
     let mut rig = Rig::start("java-rows").await;
     rig.stream(2).await;
     let records: Vec<_> = (0..40).map(|n: u32| (n.to_string(), b"x".to_vec())).collect();
@@ -131,7 +132,7 @@ async fn rows_have_the_names_and_types_of_java_at_every_stage() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_table_is_made_as_java_makes_it() {
+async fn table_is_created_as_by_java() {
     let rig = Rig::start("java-table").await;
     rig.stream(1).await;
     let file = rig.properties("no-such-child", "");
@@ -169,8 +170,8 @@ async fn the_table_is_made_as_java_makes_it() {
     assert_eq!(made.deletion_protection_enabled(), Some(true));
 }
 
-/// A table as Java 3.5.1 (one table for everything) and 2.5.4 left it, with the checkpoints moved to
-/// records of this stream: it is taken over after the failover time and read on from there.
+/// A table left by Java 3.5.1 (a single table) or 2.5.4, with the checkpoints replaced by sequence numbers of
+/// this stream: its leases are acquired after the failover time, and reading resumes at the checkpoints.
 async fn resumes(name: &str, dump: &str) {
     let mut rig = Rig::start(name).await;
     rig.stream(2).await;
@@ -188,8 +189,7 @@ async fn resumes(name: &str, dump: &str) {
             row.insert("checkpoint".into(), AttributeValue::S(tenth.clone()));
             stored.insert(key, tenth);
         }
-        // The dump is old, and reports of workers that were silent for a day are deleted: this one was seen
-        // just now.
+        // The dump is old, and worker metrics older than a day are deleted; this row gets the current time.
         if let Some(reported) = row.get_mut("lut") {
             *reported = AttributeValue::N((multilangd::clock::wall_millis() / 1_000).to_string());
         }
@@ -244,11 +244,11 @@ async fn fill(rig: &Rig, rows: &[Row]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_that_java_3_left_is_resumed_at_its_checkpoints() {
+async fn table_of_java_3_is_resumed_at_its_checkpoints() {
     resumes("java-3-left", "after-graceful-stop").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_that_java_2_left_is_resumed_at_its_checkpoints() {
+async fn table_of_java_2_is_resumed_at_its_checkpoints() {
     resumes("java-2-left", "v2.5.4-stopped").await;
 }

@@ -1,4 +1,4 @@
-//! Records out, checkpoints back, a clean stop, a resume; resharding; kill -9.
+//! Delivery, checkpoints, graceful shutdown, resume, resharding, `kill -9`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ fn data(seen: &BTreeMap<String, Vec<Seen>>) -> BTreeSet<Vec<u8>> {
     seen.values().flatten().map(|record| record.data.clone()).collect()
 }
 
-/// Within each shard the records came in the order of their sequence numbers, none twice.
+/// Asserts that each shard's records were delivered in ascending order of sequence numbers, none twice.
 fn assert_in_order(seen: &BTreeMap<String, Vec<Seen>>) {
     for (shard, records) in seen {
         let numbers: Vec<u128> = records.iter().map(|r| r.sequence[20..].parse().unwrap()).collect();
@@ -27,7 +27,7 @@ fn assert_in_order(seen: &BTreeMap<String, Vec<Seen>>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn records_reach_a_child_a_shard_in_order_and_the_next_start_repeats_nothing() {
+async fn records_arrive_in_order_and_once_across_restart() {
     let mut rig = Rig::start("life").await;
     rig.stream(4).await;
     rig.put(&numbered(0..1000)).await;
@@ -41,7 +41,7 @@ async fn records_reach_a_child_a_shard_in_order_and_the_next_start_repeats_nothi
     assert_eq!(said(&rig.log, "shutdownRequested").len(), 4);
     assert_eq!(said(&rig.log, "leaseLost").len(), 4);
     assert_in_order(&records(&rig.log));
-    assert!(rig.rows().await.values().all(|row| !row.contains_key("leaseOwner")), "leases are given back");
+    assert!(rig.rows().await.values().all(|row| !row.contains_key("leaseOwner")), "leases are released");
     assert!(pids(&rig.log).into_iter().all(is_gone));
 
     rig.put(&numbered(1000..1500)).await;
@@ -55,7 +55,7 @@ async fn records_reach_a_child_a_shard_in_order_and_the_next_start_repeats_nothi
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn children_of_a_shard_start_after_all_their_parents_ended() {
+async fn child_shards_start_after_all_parents_ended() {
     let mut rig = Rig::start("reshard").await;
     rig.stream(2).await;
     let file = rig.properties(&rig.scripted("each"), "");
@@ -68,7 +68,7 @@ async fn children_of_a_shard_start_after_all_their_parents_ended() {
     let split = kinesis.split_shard().stream_name(STREAM).shard_to_split("shardId-000000000000");
     split.new_starting_hash_key(quarter).send().await.unwrap();
     rig.put(&numbered(200..400)).await;
-    // 0 is split into 2 and 3; 3 and 1 are merged into 4.
+    // Shard 0 is split into 2 and 3; 3 and 1 are merged into 4.
     let merge = kinesis.merge_shards().stream_name(STREAM).shard_to_merge("shardId-000000000003");
     merge.adjacent_shard_to_merge("shardId-000000000001").send().await.unwrap();
     rig.put(&numbered(400..600)).await;
@@ -100,7 +100,7 @@ async fn children_of_a_shard_start_after_all_their_parents_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_daemon_leaves_no_child_and_the_next_one_repeats_nothing_that_was_checkpointed() {
+async fn killed_daemon_leaves_no_child_and_checkpoints_hold() {
     let mut rig = Rig::start("kill").await;
     rig.stream(4).await;
     rig.put(&numbered(0..2000)).await;
@@ -110,7 +110,7 @@ async fn a_killed_daemon_leaves_no_child_and_the_next_one_repeats_nothing_that_w
     daemon.signal(Signal::KILL);
     daemon.ended().await;
     rig.until("all children gone", |log| alive(log) == 0).await;
-    assert!(pids(&rig.log).into_iter().all(is_gone), "children end when their daemon is gone");
+    assert!(pids(&rig.log).into_iter().all(is_gone), "children exit with their daemon");
 
     let mut stored: BTreeMap<String, String> = BTreeMap::new();
     for (shard, row) in rig.rows().await {
@@ -134,7 +134,7 @@ async fn a_killed_daemon_leaves_no_child_and_the_next_one_repeats_nothing_that_w
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_resume_within_an_aggregate_goes_on_with_the_next_user_record() {
+async fn resume_within_an_aggregate_continues_with_next_record() {
     let mut rig = Rig::start("aggregate").await;
     rig.stream(1).await;
     rig.put(&[("outer".to_owned(), aggregate(&["a", "b", "c", "d"]))]).await;
@@ -154,7 +154,7 @@ async fn a_resume_within_an_aggregate_goes_on_with_the_next_user_record() {
     assert_eq!(rest, [(2, b"c".to_vec()), (3, b"d".to_vec())]);
 }
 
-/// A KPL aggregate of user records that all have the key `k`.
+/// A KPL aggregate of user records with the partition key `k`.
 fn aggregate(users: &[&str]) -> Vec<u8> {
     use md5::Digest as _;
     let mut message = vec![0x0A, 1, b'k'];

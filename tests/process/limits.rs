@@ -1,4 +1,4 @@
-//! The system's limits of a daemon: raised where they may be, given back to children, and never a reason to exit.
+//! The resource limits of the daemon: raised if possible, restored for children, and never a reason to exit.
 
 use std::process::Command;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::rig::*;
 use crate::status::until;
 
-/// The daemon is started with these limits of the shell.
+/// Starts the daemon with the given limits of the shell.
 fn limited(rig: &mut Rig, limits: &str) {
     let script = format!("{limits} && exec \"$@\"");
     rig.wrapper = ["sh", "-c", &script, "sh"].map(Into::into).to_vec();
@@ -26,10 +26,10 @@ fn status_of(rig: &mut Rig) -> &'static str {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn soft_limit_of_open_files_is_raised_and_children_get_it_back() {
+async fn soft_limit_is_raised_and_restored_for_children() {
     let mut rig = Rig::start("soft-limit").await;
     rig.stream(24).await;
-    // Without more, 24 shards do not fit.
+    // With this soft limit, 24 shards do not fit.
     limited(&mut rig, "ulimit -Sn 100");
     let file = rig.properties(&rig.scripted("each limit"), "multilangd.logFormat = json\n");
     let mut daemon = rig.daemon(&file);
@@ -45,12 +45,12 @@ async fn soft_limit_of_open_files_is_raised_and_children_get_it_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hard_limit_of_open_files_bounds_the_leases_and_peers_have_the_rest() {
+async fn hard_limit_of_open_files_bounds_the_leases() {
     let mut rig = Rig::start("hard-limit").await;
     rig.stream(8).await;
     let more = format!("failoverTimeMillis = 3000\nmultilangd.logFormat = json\n{}", status_of(&mut rig));
     let file = rig.properties(&rig.scripted("each"), &more);
-    // 64 are kept for other things, and five are needed for each shard.
+    // 64 descriptors are reserved, and each shard needs five.
     limited(&mut rig, "ulimit -n 80");
     let mut first = rig.daemon(&file);
     rig.until("its children run", |log| said(log, "initialize").len() == 3).await;
@@ -62,7 +62,7 @@ async fn hard_limit_of_open_files_bounds_the_leases_and_peers_have_the_rest() {
     assert_eq!((first.stop().await, second.stop().await), (Some(0), Some(0)));
 }
 
-/// Compiles the small record processor that the image's test has, so that many children take little memory.
+/// Compiles the small record processor of the image's test, so that many children need little memory.
 fn small_processor(rig: &Rig) -> String {
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/image/child.rs");
     let out = rig.folder.join("child");
@@ -75,7 +75,7 @@ fn small_processor(rig: &Rig) -> String {
     out.to_str().unwrap().to_owned()
 }
 
-/// Resident memory in MB and processor seconds so far.
+/// Resident memory in MB, and CPU seconds so far.
 fn cost(pid: u32) -> (u64, f64) {
     let field = |text: &str, n: usize| text.split_whitespace().nth(n).unwrap().parse::<u64>().unwrap();
     let memory = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap();
@@ -111,12 +111,9 @@ async fn hundreds_of_children_run_in_one_daemon() {
     let took = start.elapsed();
     assert!(took < Duration::from_secs(60), "{took:?}");
     let (memory, seconds) = cost(daemon.pid());
-    eprintln!(
-        "{many} children after {:.1} s: {memory} MB, {seconds:.1} processor seconds",
-        took.as_secs_f64()
-    );
+    eprintln!("{many} children after {:.1} s: {memory} MB, {seconds:.1} CPU seconds", took.as_secs_f64());
 
-    // One busy shard among them.
+    // One of the shards is busy.
     let records: Vec<_> = (0..4_000).map(|_| ("k".to_owned(), vec![b'x'; 5_000])).collect();
     let start = Instant::now();
     rig.put(&records).await;
@@ -145,7 +142,7 @@ async fn hundreds_of_children_run_in_one_daemon() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn child_in_a_long_batch_ends_with_a_killed_daemon() {
+async fn busy_child_dies_with_a_killed_daemon() {
     let mut rig = Rig::start("orphan").await;
     rig.stream(1).await;
     rig.put(&[("k".to_owned(), b"x".to_vec())]).await;
@@ -160,7 +157,7 @@ async fn child_in_a_long_batch_ends_with_a_killed_daemon() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn check_says_how_many_leases_the_limits_are_enough_for() {
+async fn check_reports_how_many_leases_the_limits_allow() {
     let mut rig = Rig::start("check-limits").await;
     limited(&mut rig, "ulimit -n 564");
     let file = rig.properties(&rig.scripted("each"), "");

@@ -4,7 +4,7 @@ use rustix::process::Signal;
 
 use crate::rig::*;
 
-/// Records in and delivered, if it is a line of progress.
+/// The numbers of records put and delivered, if the line reports progress.
 fn progress(line: &str) -> Option<(u64, u64)> {
     let number = |after: &str| {
         let rest = line.split(after).nth(1)?;
@@ -14,7 +14,7 @@ fn progress(line: &str) -> Option<(u64, u64)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_example_runs_ends_cleanly_and_goes_on_from_its_checkpoints() {
+async fn example_exits_cleanly_and_resumes_at_its_checkpoints() {
     let rig = Rig::start("local").await;
     let data = rig.folder.join("data");
     let arguments =
@@ -32,7 +32,7 @@ async fn the_example_runs_ends_cleanly_and_goes_on_from_its_checkpoints() {
 
     std::fs::remove_file(&daemon.stderr).unwrap();
     let mut daemon = rig.command(&arguments);
-    // What was put but not yet delivered when the first run ended comes now, and nothing else does.
+    // Records put but not delivered when the first run ended are delivered now, and no others.
     let level = |(t, d): (u64, u64)| d >= 5 && delivered + d == taken + t;
     daemon.until(|line| progress(line).is_some_and(level)).await;
     daemon.signal(Signal::INT);
@@ -46,13 +46,13 @@ async fn the_example_runs_ends_cleanly_and_goes_on_from_its_checkpoints() {
     );
 }
 
-/// The last line of progress.
+/// The last line that reports progress.
 fn last(daemon: &Daemon) -> (u64, u64) {
     daemon.printed.iter().rev().find_map(|line| progress(line)).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lines_of_a_file_become_records_of_a_users_own_processor() {
+async fn lines_of_a_file_reach_the_users_processor() {
     let mut rig = Rig::start("local-put").await;
     let lines = rig.folder.join("lines.txt");
     std::fs::write(&lines, "one\ntwo\n\nfour").unwrap();

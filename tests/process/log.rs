@@ -1,13 +1,13 @@
-//! The log: its first line, its colours; one that nobody reads holds nobody up.
+//! The log: its first line and its colours; a blocked reader never stalls processing.
 
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
 
 use crate::rig::*;
 
-/// stderr is a pipe that is full and never read, and the child prints all the time: records go on.
+/// stderr is a full pipe that is never read, and the child prints continuously: records are still processed.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_does_not_read_holds_nobody_up() {
+async fn blocked_log_reader_does_not_stall_processing() {
     let mut rig = Rig::start("unread").await;
     rig.stream(2).await;
     let script = rig.folder.join("chatty.sh");
@@ -30,7 +30,7 @@ async fn a_reader_that_does_not_read_holds_nobody_up() {
     drop(unread);
 }
 
-/// Which build a log is of is asked for first, and the first line is what log collectors keep of a crash loop.
+/// The build is the first question about any log, and log collectors keep the first line of a crash loop.
 #[tokio::test(flavor = "multi_thread")]
 async fn first_line_names_version_commit_target_and_features() {
     let rig = Rig::start("first-line").await;
@@ -49,9 +49,9 @@ async fn first_line_names_version_commit_target_and_features() {
     assert_eq!(first["version"], env!("CARGO_PKG_VERSION"));
 }
 
-/// The output of the binary on a terminal of its own.
+/// Runs the binary on a pseudo-terminal and returns its output.
 fn on_a_terminal(rig: &Rig, variables: &[(&str, &str)]) -> String {
-    // A warning, and then a fault: nothing is called.
+    // One warning and one error, without any AWS call.
     let file = rig.properties("cat", "failoverTimeMilis = 5\nmaxRecords = 20000\n");
     let output = std::process::Command::new("python3")
         .args(["-c", "import pty, sys; pty.spawn(sys.argv[1:])", env!("CARGO_BIN_EXE_multilangd")])
@@ -68,7 +68,7 @@ fn on_a_terminal(rig: &Rig, variables: &[(&str, &str)]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn terminal_gets_colours_unless_it_refuses_them() {
+async fn terminal_gets_colours_unless_disabled() {
     let rig = Rig::start("colours").await;
     assert!(on_a_terminal(&rig, &[]).contains('\x1b'));
     assert!(on_a_terminal(&rig, &[("NO_COLOR", "")]).contains('\x1b'), "empty is as good as not there");

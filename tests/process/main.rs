@@ -1,27 +1,27 @@
-//! The real binary with real children and real signals, on the embedded endpoints.
+//! End-to-end tests: the real binary with real children and real signals, on the embedded endpoints.
 //!
 //! | file | holds |
 //! |---|---|
-//! | `life.rs` | records out, checkpoints back, stop, resume, resharding, kill -9 |
-//! | `children.rs` | children that misbehave: one file a behaviour |
-//! | `cloudwatch.rs` | metrics, beside what Java was seen to send |
-//! | `damage.rs` | a data folder that is not as it was left |
-//! | `faults.rs` | children that can't be started or ended, or are not alone |
-//! | `fanout.rs` | records pushed: renewals, trouble, no fan-out |
+//! | `life.rs` | delivery, checkpoints, graceful shutdown, resume, resharding, `kill -9` |
+//! | `children.rs` | misbehaving children: one file per behaviour |
+//! | `cloudwatch.rs` | CloudWatch metrics, compared with Java's |
+//! | `damage.rs` | a damaged data folder |
+//! | `faults.rs` | children that cannot be started or do not exit, or leave other processes |
+//! | `fanout.rs` | enhanced fan-out: renewals, faults, no fan-out |
 //! | `fleet.rs` | several daemons on one table |
 //! | `getting_started.rs` | the commands of docs/getting-started.md |
-//! | `identity.rs` | a wrong stream name, a recreated stream, rows that people change, one worker id twice |
-//! | `input.rs` | bad input: one message, a named exit code |
-//! | `java.rs` | the lease rows, beside what Java was seen to write |
-//! | `limits.rs` | open files and processes: raised, given back, never a reason to exit |
+//! | `identity.rs` | a wrong stream name, a recreated stream, rows changed by hand, one worker id used twice |
+//! | `input.rs` | invalid input: one message, a documented exit code |
+//! | `java.rs` | the lease rows, compared with Java's |
+//! | `limits.rs` | open files and processes: raised, restored, never a reason to exit |
 //! | `local.rs` | `multilangd local` |
-//! | `log.rs` | a log that nobody reads |
-//! | `network.rs` | the environment's endpoints, proxies, CA certificates; what cannot be reached is named |
-//! | `parked.rs` | shards whose record processors fail again and again |
-//! | `private.rs` | what `multilangd local` writes, and for whom |
-//! | `reading.rs` | Kinesis in trouble |
+//! | `log.rs` | the log: first line, colours, a blocked reader |
+//! | `network.rs` | endpoints, proxies and CA certificates from the environment; unreachable hosts are named |
+//! | `parked.rs` | shards whose record processors fail repeatedly |
+//! | `private.rs` | the files of `multilangd local` and their permissions |
+//! | `reading.rs` | faults of Kinesis |
 //! | `status.rs` | the status page, probes and metrics |
-//! | `tables.rs` | from three tables to one, and the rows in it, beside Java's |
+//! | `tables.rs` | the migration from three tables to one, compared with Java's |
 //!
 //! The children are `tests/support/processor.py`, which needs python3.
 #![cfg(feature = "local")]

@@ -1,5 +1,5 @@
-//! Ways to AWS: what the environment, the profile and JVM system properties say of endpoints, HTTP proxies and CA
-//! certificates. Names under `aws.example` and `amazonaws.com` lead nowhere.
+//! Access to AWS: endpoints, HTTP proxies and CA certificates from the environment, the profile and JVM system
+//! properties. Names under `aws.example` and `amazonaws.com` are not resolved.
 
 use std::path::{Path, PathBuf};
 
@@ -9,11 +9,11 @@ use crate::proxy::Proxy;
 use crate::rig::*;
 use crate::wire::{Wire, private_ca};
 
-/// Names that the embedded endpoints answer to, and that only a proxy of these tests leads to.
+/// Host names that the embedded endpoints accept, and that only the proxy of a test resolves.
 const KINESIS: &str = "host.docker.internal";
 const DYNAMODB: &str = "host.containers.internal";
 
-/// A properties file without endpoints; `more` may give some.
+/// Writes a properties file without endpoints; `more` may add some.
 fn properties(rig: &Rig, more: &str) -> PathBuf {
     let file = rig.folder.join("remote.properties");
     let text = format!(
@@ -45,11 +45,11 @@ async fn logging(rig: &mut Rig) -> Proxy {
     proxy
 }
 
-/// A name, variables, lines of the file, and the host that is called.
+/// Name, environment variables, lines of the properties file, and the host that is called.
 type Case = (&'static str, &'static [(&'static str, &'static str)], &'static str, &'static str);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fips_and_dual_stack_endpoints_of_the_environment_are_called() {
+async fn fips_and_dual_stack_variables_select_the_endpoints() {
     let profile = "[default]\nregion = us-east-1\nuse_fips_endpoint = true\n";
     let cases: [Case; 6] = [
         ("fips", &[("AWS_USE_FIPS_ENDPOINT", "true")], "", "dynamodb-fips.us-east-1.amazonaws.com:443"),
@@ -86,7 +86,7 @@ async fn fips_and_dual_stack_endpoints_of_the_environment_are_called() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn check_shows_each_value_of_the_environment_with_its_source() {
+async fn check_shows_environment_values_with_their_source() {
     let mut rig = Rig::start("sources").await;
     let config = rig.folder.join("config");
     let profile = "[profile team]\nregion = eu-west-3\nuse_dualstack_endpoint = false\nservices = mine\n\
@@ -138,7 +138,7 @@ async fn check_shows_each_value_of_the_environment_with_its_source() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn value_of_the_environment_that_cannot_be_used_is_refused_with_its_name() {
+async fn invalid_environment_value_is_rejected_with_its_name() {
     let cases = [
         ("AWS_USE_FIPS_ENDPOINT", "yes", "AWS_USE_FIPS_ENDPOINT"),
         ("AWS_ENDPOINT_URL", "localhost:4566", "AWS_ENDPOINT_URL"),
@@ -161,7 +161,7 @@ async fn value_of_the_environment_that_cannot_be_used_is_refused_with_its_name()
     assert_eq!(shown["errors"].as_array().unwrap().len(), 2, "one for each client: {shown:#}");
 }
 
-/// Both endpoints over TLS with a private CA, by names that only the proxy knows.
+/// Both endpoints over TLS with a private CA, under names that only the proxy resolves.
 async fn behind_proxy(rig: &Rig) -> (Proxy, [Wire; 2]) {
     let bare = |url: &str| url.trim_start_matches("http://").trim_end_matches('/').to_owned();
     let kinesis = Wire::of_private_ca(&bare(&rig.url)).await;
@@ -178,7 +178,7 @@ fn remote(more: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn polling_and_fan_out_read_through_a_proxy_with_a_private_ca() {
+async fn polling_and_fan_out_work_through_a_proxy() {
     for mode in ["POLLING", "FANOUT"] {
         let mut rig = Rig::start(&format!("proxy-{mode}")).await;
         rig.stream(1).await;
@@ -213,7 +213,7 @@ async fn polling_and_fan_out_read_through_a_proxy_with_a_private_ca() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn http_endpoints_are_read_through_the_proxy_of_http() {
+async fn http_endpoints_are_called_through_the_http_proxy() {
     let mut rig = Rig::start("proxy-http").await;
     rig.stream(1).await;
     rig.put(&[("k".to_owned(), b"one".to_vec())]).await;
@@ -233,7 +233,7 @@ async fn http_endpoints_are_read_through_the_proxy_of_http() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn host_of_no_proxy_is_called_directly_and_named_if_it_is_not_resolved() {
+async fn no_proxy_host_is_called_directly() {
     let mut rig = Rig::start("no-proxy").await;
     let proxy = logging(&mut rig).await;
     set(&mut rig, &[("NO_PROXY", ".aws.example")]);
@@ -245,7 +245,7 @@ async fn host_of_no_proxy_is_called_directly_and_named_if_it_is_not_resolved() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn proxy_that_refuses_is_named_with_the_endpoint() {
+async fn rejecting_proxy_is_named_with_the_endpoint() {
     let mut rig = Rig::start("proxy-refuses").await;
     let proxy = logging(&mut rig).await;
     let mut daemon = rig.daemon(&properties(&rig, &remote("")));
@@ -255,7 +255,7 @@ async fn proxy_that_refuses_is_named_with_the_endpoint() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn region_that_does_not_exist_is_named_by_its_host() {
+async fn unknown_region_is_reported_with_its_host() {
     let rig = Rig::start("no-region").await;
     let mut daemon = rig.daemon(&properties(&rig, "regionName = eu-centrl-1\n"));
     rig.logged("https://dynamodb.eu-centrl-1.amazonaws.com").await;
@@ -263,7 +263,7 @@ async fn region_that_does_not_exist_is_named_by_its_host() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unknown_ca_is_an_error_that_names_the_way_out() {
+async fn unknown_ca_is_reported_with_the_remedy() {
     let mut rig = Rig::start("unknown-ca").await;
     let (proxy, _wires) = behind_proxy(&rig).await;
     let (name, value) = crate::wire::trust();

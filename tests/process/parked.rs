@@ -1,5 +1,5 @@
-//! Shards whose record processors fail again and again are parked: other shards and other workers are not affected, and
-//! a parked shard works again by itself once its program does.
+//! Shards whose record processors fail repeatedly are parked: other shards and other workers are not affected,
+//! and a parked shard recovers by itself once its program works.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::rig::*;
 use crate::status::{get, metric, until};
 
 const SHARDS: u128 = 8;
-/// The longest time from the put of a record to its delivery in a shard that is not parked.
+/// The maximum time from the put of a record to its delivery in a shard that is not parked.
 const GAP: Duration = Duration::from_secs(2);
 
 fn shard(n: u128) -> String {
@@ -25,7 +25,7 @@ async fn put_to(rig: &Rig, n: u128, data: &[u8]) -> String {
     put.explicit_hash_key(key.to_string()).send().await.unwrap().sequence_number().to_owned()
 }
 
-/// Puts a record to each of those shards, and how long it took until all were delivered.
+/// Puts a record into each of those shards, and returns the time until all were delivered.
 async fn round(rig: &mut Rig, shards: &[u128]) -> Duration {
     let start = Instant::now();
     let mut wanted = BTreeMap::new();
@@ -54,7 +54,7 @@ struct Worker {
     address: String,
 }
 
-/// A worker with a log of its own, and a status page.
+/// Starts a worker with its own log file and status page.
 async fn worker(rig: &Rig, name: &str, file: &std::path::Path) -> Worker {
     let path = rig.folder.join(format!("{name}.log"));
     let output = std::fs::File::create(&path).unwrap();
@@ -76,7 +76,7 @@ async fn worker(rig: &Rig, name: &str, file: &std::path::Path) -> Worker {
     Worker { daemon, address }
 }
 
-/// The shards of all workers that are parked, with their status.
+/// The parked shards of all workers, with their status.
 async fn parked(workers: &[Worker]) -> BTreeMap<String, Value> {
     let mut parked = BTreeMap::new();
     for worker in workers {
@@ -91,11 +91,11 @@ async fn parked(workers: &[Worker]) -> BTreeMap<String, Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bad_shards_are_parked_while_the_others_and_all_workers_continue() {
+async fn failing_shards_are_parked_while_other_shards_continue() {
     let mut rig = Rig::start("parked").await;
     rig.stream(8).await;
     rig.environment.push(("MULTILANGD_STATUS".into(), "0".into()));
-    // The interpreter of the program can be taken away.
+    // The test removes the interpreter of the program later.
     let (fixed, interpreter) = (rig.folder.join("fixed"), rig.folder.join("interpreter"));
     let program = rig.folder.join("program");
     let script = rig.scripted(&format!("each poison={0} no-end={0}", fixed.display()));
@@ -111,7 +111,8 @@ async fn bad_shards_are_parked_while_the_others_and_all_workers_continue() {
     }
     round(&mut rig, &[0, 1, 2, 3, 4, 5, 6, 7]).await;
 
-    // One record that no child can process, one shard whose end is not checkpointed, one whose program can't be run.
+    // One record that no child can process, one shard whose end is not checkpointed, and one whose program
+    // cannot be run.
     put_to(&rig, 1, b"poison").await;
     let split = rig.clients.kinesis.split_shard().stream_name(STREAM).shard_to_split(shard(0));
     split.new_starting_hash_key((u128::MAX / SHARDS / 2).to_string()).send().await.unwrap();
@@ -139,7 +140,7 @@ async fn bad_shards_are_parked_while_the_others_and_all_workers_continue() {
     eprintln!("largest gap of the healthy shards: {largest:?}");
     assert!(largest < GAP, "{largest:?}");
 
-    // Each is on the page, in the metrics and in the log.
+    // Each parked shard appears on the status page, in the metrics and in the log.
     let shown = parked(&workers).await;
     assert_eq!(shown.keys().cloned().collect::<Vec<_>>(), [shard(0), shard(1), shard(2)]);
     let poisoned = &shown[&shard(1)];
@@ -177,11 +178,11 @@ async fn bad_shards_are_parked_while_the_others_and_all_workers_continue() {
         .await;
     }
     for worker in &mut workers {
-        assert_eq!(worker.daemon.stop().await, Some(0), "nobody has exited");
+        assert_eq!(worker.daemon.stop().await, Some(0), "no worker has exited");
     }
 }
 
-/// Ends a child of a daemon of this test.
+/// Kills a child of a daemon of this test, by its pid.
 fn end(pid: i32) {
     assert!(pid > 1);
     rustix::process::kill_process(
@@ -192,7 +193,7 @@ fn end(pid: i32) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn program_that_never_worked_ends_the_daemon_with_its_last_stderr_line() {
+async fn never_working_program_ends_the_daemon_with_stderr_line() {
     let rig = Rig::start("never-worked").await;
     rig.stream(3).await;
     let script = rig.folder.join("broken.py");

@@ -1,4 +1,5 @@
-//! Files of `multilangd local`: for its user alone, never through links, and nothing of others is deleted.
+//! Files of `multilangd local`: accessible to their user only, never written through links, and no foreign file
+//! is deleted.
 
 use std::collections::BTreeMap;
 use std::fs::Permissions;
@@ -16,7 +17,7 @@ fn with<'a>(more: &[&'a str]) -> Vec<&'a str> {
     [&ANY_PORTS[..], more].concat()
 }
 
-/// The mode of everything within a folder, itself included.
+/// The modes of a folder and everything within it.
 fn modes(folder: &Path) -> BTreeMap<PathBuf, u32> {
     let mut modes = BTreeMap::new();
     let mut left = vec![folder.to_owned()];
@@ -40,7 +41,7 @@ fn events(daemon: &Daemon) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn example_runs_in_a_private_folder_and_deletes_only_its_own_files() {
+async fn example_folder_is_private_and_foreign_files_stay() {
     let mut rig = Rig::start("private-temporary").await;
     let temporary = rig.folder.join("tmp");
     std::fs::create_dir(&temporary).unwrap();
@@ -57,7 +58,7 @@ async fn example_runs_in_a_private_folder_and_deletes_only_its_own_files() {
     assert!(random.len() == 32 && random != pid && random.bytes().all(|b| b.is_ascii_hexdigit()), "{name}");
     let processor = folder.join("processor.py");
     assert_eq!(modes(folder), BTreeMap::from([(folder.clone(), 0o700), (processor.clone(), 0o600)]));
-    // Not made by the daemon.
+    // A file that the daemon did not create.
     let other = folder.join("other");
     std::fs::write(&other, "kept").unwrap();
     assert_eq!(daemon.stop().await, Some(0));
@@ -73,7 +74,7 @@ async fn example_runs_in_a_private_folder_and_deletes_only_its_own_files() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn temporary_folder_that_anybody_can_replace_is_refused() {
+async fn temporary_folder_writable_by_others_is_rejected() {
     let mut rig = Rig::start("private-sticky").await;
     let temporary = rig.folder.join("tmp");
     std::fs::create_dir(&temporary).unwrap();
@@ -87,7 +88,7 @@ async fn temporary_folder_that_anybody_can_replace_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn data_is_written_for_its_user_alone() {
+async fn data_is_accessible_to_its_user_only() {
     let rig = Rig::start("private-data").await;
     let data = rig.folder.join("of/this/run");
     let mut daemon = rig.command(&with(&["--data", data.to_str().unwrap(), "--log-format", "json"]));
@@ -108,7 +109,7 @@ async fn data_is_written_for_its_user_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn data_folder_that_others_can_enter_is_named_and_left_as_it_is() {
+async fn data_folder_open_to_others_is_named_and_unchanged() {
     let rig = Rig::start("private-wide").await;
     let data = rig.folder.join("wide");
     std::fs::create_dir(&data).unwrap();
@@ -146,7 +147,7 @@ async fn links_within_the_data_folder_are_not_followed() {
         std::fs::create_dir_all(link.parent().unwrap()).unwrap();
         symlink(target, &link).unwrap();
         let mut daemon = rig.command(&with(&["--data", data.to_str().unwrap()]));
-        // A stream's folder is made with its first record, which is then refused.
+        // The folder of a stream is created with its first record, which is then rejected.
         let code = daemon.ended().await.code();
         let log = std::fs::read_to_string(&daemon.stderr).unwrap();
         assert!(code.is_some_and(|code| code == 66), "{name}: {code:?}\n{log}");

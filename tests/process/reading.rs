@@ -1,5 +1,6 @@
-//! Kinesis in trouble: refusals, faults, connections that end before or within an answer, iterators that expire.
-//! Nothing is lost, nothing comes twice, order is kept, and soon after the trouble all is as before.
+//! Faults of Kinesis: rejected calls, errors, connections that end before or within a response, expired
+//! iterators. No record is lost or delivered twice, the order is preserved, and processing recovers soon after
+//! the faults end.
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ async fn put(rig: &Rig, round: u32) {
     rig.put(&(0..KEYS).map(|key| (key.to_string(), data(key))).collect::<Vec<_>>()).await;
 }
 
-async fn troubled(seed: u64) {
+async fn deliver_despite_faults(seed: u64) {
     let mut rig = Rig::start("troubled").await;
     rig.stream(4).await;
     let file = rig.properties(&rig.scripted("each"), "taskBackoffTimeMillis = 50\n");
@@ -56,10 +57,10 @@ async fn troubled(seed: u64) {
     rig.until("all children gone", |log| alive(log) == 0).await;
     assert_eq!(count(&rig.log), all, "nothing comes twice");
     assert_in_order(&rig.log);
-    assert_eq!(said(&rig.log, "initialize").len(), 4, "no child was started anew");
+    assert_eq!(said(&rig.log, "initialize").len(), 4, "no child was restarted");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_lost_or_repeated_whatever_kinesis_does() {
-    tokio::join!(troubled(0), troubled(1));
+async fn kinesis_faults_lose_or_repeat_nothing() {
+    tokio::join!(deliver_despite_faults(0), deliver_despite_faults(1));
 }

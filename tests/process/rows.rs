@@ -1,4 +1,4 @@
-//! Rows of the lease table that other programs made: read if that is possible, else reported once.
+//! Rows of the lease table that other programs wrote: read if possible, otherwise reported once.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use multilangd::aws::dynamodb::{Leases, Options};
@@ -12,9 +12,9 @@ async fn put(rig: &Rig, key: &str, attributes: &[(&str, AttributeValue)]) {
     attributes.iter().fold(put, |put, (name, value)| put.item(*name, value.clone())).send().await.unwrap();
 }
 
-/// The first row is as zio-kinesis makes it; the second has no lease counter.
+/// The first row is in the form of zio-kinesis; the second has no lease counter.
 #[tokio::test(flavor = "multi_thread")]
-async fn row_without_checkpoint_is_read_and_unreadable_row_is_one_error() {
+async fn row_without_checkpoint_is_read_unreadable_row_reported() {
     let mut rig = Rig::start("rows").await;
     rig.stream(2).await;
     let leases = Leases::new(rig.clients.dynamodb.clone(), APPLICATION.to_owned(), Options::default());
@@ -26,9 +26,9 @@ async fn row_without_checkpoint_is_read_and_unreadable_row_is_one_error() {
     put(&rig, "other", &[("entityType", AttributeValue::S("SOMETHING_NEW".into()))]).await;
     rig.put(&(0..40).map(|key| (key.to_string(), vec![b'x'])).collect::<Vec<_>>()).await;
     let mut daemon = rig.daemon(&rig.properties(&rig.scripted("each"), "failoverTimeMillis = 1000\n"));
-    // Both shards get some; the child checkpoints what the first has.
+    // Both shards receive records; the child checkpoints those of the first.
     rig.until("records of the first shard", |log| count(log) > 0).await;
-    // Many scans of the table.
+    // Waits for many scans of the table.
     let counter = async |rig: &Rig| match rig.rows().await.get("shardId-000000000000") {
         Some(row) => row["leaseCounter"].as_n().unwrap().parse::<u32>().unwrap(),
         None => 0,

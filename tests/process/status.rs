@@ -23,7 +23,7 @@ pub async fn status(address: &str) -> Value {
     serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
 }
 
-/// Asks until the answer satisfies a condition.
+/// Polls until the status satisfies a condition.
 pub async fn until(address: &str, what: &str, reached: impl Fn(&Value) -> bool) -> Value {
     let mut last = Value::Null;
     let wait = async {
@@ -52,7 +52,7 @@ pub fn metric(text: &str, begin: &str) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stuck_shard_is_told_from_idle_ones_while_all_else_goes_on() {
+async fn stuck_shard_is_distinguished_from_idle_ones() {
     let mut rig = Rig::start("status").await;
     rig.stream(3).await;
     let hung = rig.folder.join("hung");
@@ -115,14 +115,14 @@ async fn a_stuck_shard_is_told_from_idle_ones_while_all_else_goes_on() {
     assert_eq!(daemon.stop().await, Some(0));
 }
 
-/// What a policy must allow for an operation.
+/// The IAM action for an operation.
 fn permission(service: &str, operation: &str) -> String {
     let operation = if operation == "TransactWriteItems" { "ConditionCheckItem" } else { operation };
     format!("`{}:{operation}`", service.to_lowercase())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_call_is_in_the_table_of_permissions() {
+async fn every_aws_call_has_its_permission_in_the_table() {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
     let section = page.split("\n## Permissions\n").nth(1).unwrap().split("\n## ").next().unwrap();
     let allowed = |permission: &str| {
@@ -155,7 +155,7 @@ async fn every_call_is_in_the_table_of_permissions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_that_was_asked_for_and_is_taken_is_said_before_anything_starts() {
+async fn configured_status_address_in_use_stops_the_start() {
     let mut rig = Rig::start("status-taken").await;
     rig.stream(1).await;
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,5 +1,5 @@
-//! A fleet whose tables KCL before 3.5 made: everything moves into the lease table, beside what Java 3.5.1 was
-//! seen to write at every stage of that (`java-3.5.1/move-*.json`).
+//! A fleet with the three tables of KCL before 3.5: all rows move into the lease table, and each stage is
+//! compared with what Java 3.5.1 wrote (`java-3.5.1/move-*.json`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,13 +14,13 @@ use crate::rig::*;
 
 const STATE: &str = "app-CoordinatorState";
 const REPORTS: &str = "app-WorkerMetricStats";
-/// Reports come every second here, and are over after two.
+/// Worker metrics are reported every second, and expire after two.
 const QUICK: &str = "failoverTimeMillis = 2000\nworkerMetricsReporterFreqInMillis = 1000\n\
      tableMigrationCompleteBakeTimeSeconds = 3600\n";
-/// No wait for the tables takes as long.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Upper bound of a wait for a condition on the tables.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The rows of one table by their key.
+/// The rows of one table, by key.
 async fn rows(rig: &Rig, table: &str) -> BTreeMap<String, Row> {
     let answer = rig.clients.dynamodb.scan().table_name(table).consistent_read(true).send().await;
     let answer = answer.unwrap();
@@ -39,7 +39,7 @@ async fn until(rig: &Rig, what: &str, reached: impl AsyncFn(&Rig) -> bool) {
             ticks.tick().await;
         }
     };
-    if tokio::time::timeout(PATIENCE, wait).await.is_err() {
+    if tokio::time::timeout(TIMEOUT, wait).await.is_err() {
         panic!("not reached: {what}; the daemons' log:\n{}", rig.daemon_log());
     }
 }
@@ -53,7 +53,7 @@ async fn until_stage(rig: &Rig, wanted: &str) {
     until(rig, &wanted, async |rig| stage(&rows(rig, STATE).await) == wanted).await;
 }
 
-/// Sets the stage back in time, as if so many seconds had passed since.
+/// Dates the stage back by the given number of seconds.
 async fn age(rig: &Rig, seconds: i64) {
     let row = rows(rig, STATE).await.remove("TableMigration3.5").unwrap();
     let then = row["mts"].as_n().unwrap().parse::<i64>().unwrap() - seconds * 1_000;
@@ -63,8 +63,8 @@ async fn age(rig: &Rig, seconds: i64) {
     update.expression_attribute_values(":t", AttributeValue::N(then.to_string())).send().await.unwrap();
 }
 
-/// Rows of the same name have the same attributes of the same types as Java's, in the same table; workers'
-/// reports too.
+/// Asserts that rows of the same name have attributes of the same names and types as Java's, in the same table;
+/// this includes worker metrics.
 async fn assert_as_java(rig: &Rig, dump: &str) {
     for (suffix, table) in [("", APPLICATION), ("-CoordinatorState", STATE), ("-WorkerMetricStats", REPORTS)]
     {
@@ -74,7 +74,7 @@ async fn assert_as_java(rig: &Rig, dump: &str) {
             let key = key.as_s().unwrap().clone();
             if row.contains_key("lut") { "a report".to_owned() } else { key }
         };
-        // Reports of Java 3.1.3 are left in its dumps.
+        // Java's dumps still contain worker metrics of 3.1.3.
         let is_old = |row: &Row| row.contains_key("lut") && !row.contains_key("sup");
         let by_name = |rows: &mut dyn Iterator<Item = Row>| -> BTreeMap<String, BTreeSet<_>> {
             let mut shapes: BTreeMap<String, BTreeSet<_>> = BTreeMap::new();
@@ -85,7 +85,7 @@ async fn assert_as_java(rig: &Rig, dump: &str) {
         };
         let ours = by_name(&mut rows(rig, table).await.into_values());
         let mut java = by_name(&mut java.into_iter());
-        // Ours take theirs back when they stop.
+        // Our workers delete their worker metrics when they stop.
         if table == REPORTS && !ours.contains_key("a report") {
             java.remove("a report");
         }
@@ -121,10 +121,11 @@ async fn put(rig: &Rig, from: usize) {
 const MOVE: &str = "migrateAllEntitiesToLeaseTable = true\n";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fleet_with_three_tables_moves_into_one_at_the_pace_of_java() {
+async fn three_tables_migrate_into_one_as_in_java() {
     let mut rig = Rig::start("tables").await;
     rig.stream(4).await;
-    // As KCL 3.1.3 left it, but the table of reports is gone: its roll-back tool deletes that.
+    // As KCL 3.1.3 left it, except that the worker metrics table is missing, because the roll-back tool deletes
+    // it.
     let generation = rows_in("move-init", "-CoordinatorState");
     let generation: Vec<Row> = generation.into_iter().filter(|row| row.contains_key("cv")).collect();
     make(&rig, STATE, "key", &generation).await;
@@ -144,7 +145,7 @@ async fn a_fleet_with_three_tables_moves_into_one_at_the_pace_of_java() {
     until_stage(&rig, "DEPLOYED").await;
     assert_as_java(&rig, "move-deployed").await;
 
-    // One is told to move; nothing moves while the other writes where it did.
+    // One worker is configured to migrate; nothing moves while the other writes to the old tables.
     assert_eq!(a.stop().await, Some(0));
     a = rig.daemon(&worker(&rig, "a", MOVE));
     until(&rig, "a reports to the lease table", async |rig| rows(rig, APPLICATION).await.contains_key("a"))
@@ -170,7 +171,7 @@ async fn a_fleet_with_three_tables_moves_into_one_at_the_pace_of_java() {
     until(&rig, "the lock in the lease table", leads).await;
     assert_as_java(&rig, "move-complete").await;
 
-    // The fleet goes on, without its leader and with a worker that starts into what there is now.
+    // The fleet continues without its leader, and with a worker that starts in the present state.
     let leader = rows(&rig, APPLICATION).await["Leader"]["ownerName"].as_s().unwrap().clone();
     let (dead, alive) = if leader == "a" { (&mut a, &mut b) } else { (&mut b, &mut a) };
     dead.signal(Signal::KILL);
@@ -192,11 +193,11 @@ async fn a_fleet_with_three_tables_moves_into_one_at_the_pace_of_java() {
     assert_eq!((alive.stop().await, c.stop().await), (Some(0), Some(0)));
     rig.until("all children gone", |log| crate::rig::alive(log) == 0).await;
     assert_in_order(&rig.log);
-    assert!(pids(&rig.log).into_iter().all(is_gone), "no orphans");
+    assert!(pids(&rig.log).into_iter().all(is_gone), "no child process remains");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fleet_of_ours_keeps_the_rows_of_java_in_its_one_table() {
+async fn single_table_has_the_rows_of_java() {
     let mut rig = Rig::start("one-table").await;
     rig.stream(4).await;
     let (mut a, mut b) = (rig.daemon(&worker(&rig, "a", "")), rig.daemon(&worker(&rig, "b", "")));
@@ -211,7 +212,7 @@ async fn a_fleet_of_ours_keeps_the_rows_of_java_in_its_one_table() {
     })
     .await;
     let measured = |row: &Row| row.get("throughputKBps").is_some_and(|value| kind(value) == "N");
-    // Of what is read while it is renewed: the leases move from the first worker to the second meanwhile.
+    // Throughput is updated by renewals; meanwhile leases move from the first worker to the second.
     until(&rig, "the throughput of every lease", async |rig| {
         put(rig, 0).await;
         rig.rows().await.values().all(measured)

@@ -1,8 +1,8 @@
-//! `multilangd check --json` beside what the Java daemon 3.5.1 made of the same files.
+//! Compares `multilangd check --json` with the settings of the Java daemon 3.5.1 for the same files.
 //!
-//! The files are those of `properties/tests/goldens/in`; `java-3.5.1/resolved.jsonl` has one row a file
-//! and environment: what Java's configuration came to (only what differs from the first row), or the
-//! error with which it refused to start. What differs on purpose is [`DIFFERENCES`]; docs/migrating.md shows
+//! The files are those of `properties/tests/goldens/in`; `java-3.5.1/resolved.jsonl` has one row per file and
+//! environment: Java's resolved configuration (only values that differ from the first row), or the error with
+//! which Java refused to start. Intentional differences are in [`DIFFERENCES`]; docs/migrating.md shows
 //! the same table.
 #![allow(
     clippy::unwrap_used,
@@ -18,7 +18,7 @@ use std::process::{Command, Output};
 
 use serde_json::{Map, Value, json};
 
-/// What Java refuses and we take, or the other way round, by the name of the file.
+/// Files that Java rejects and multilangd accepts, or the reverse.
 const DIFFERENCES: &[(&str, &str)] = &[
     ("c_full_old_name", "taken"),
     ("c_short_old_name", "taken"),
@@ -33,7 +33,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("p18_quotes", "refused for a name"),
 ];
 
-/// The keys whose names AWS limits; Java leaves it to AWS to refuse them.
+/// The keys that hold a name which AWS restricts; Java leaves the check to AWS.
 const NAMES: [&str; 2] = ["streamName", "applicationName"];
 
 fn root() -> &'static Path {
@@ -57,7 +57,7 @@ fn checked(file: &Path, region: Option<&str>) -> (Option<i32>, Value) {
 struct Row {
     file: String,
     region: Option<String>,
-    /// Java's message, if it refused.
+    /// Java's error message, if it rejected the file.
     refused: Option<String>,
     settings: Map<String, Value>,
     command: Value,
@@ -86,12 +86,12 @@ fn input(name: &str) -> PathBuf {
     root().join("properties/tests/goldens/in").join(format!("{name}.properties"))
 }
 
-/// Java's words for a value as ours: `A(…)` of a chain is A, `Tag(Key=k, Value=v)` is a pair.
+/// Translates a Java value to ours: `A(…)` of a provider chain is A, `Tag(Key=k, Value=v)` is a pair.
 fn translated(key: &str, java: &Value) -> Value {
     match java {
         Value::String(text) if key.starts_with("AWSCredentialsProvider") => {
             let list = text.split_once('[').unwrap().1.strip_suffix("])").unwrap();
-            // KCL puts a class of its own in the place of the SDK's; ours tells the role too.
+            // KCL replaces the SDK's class by its own; our value includes the role.
             if list.contains("KclStsAssumeRoleCredentialsProvider") {
                 return json!("StsAssumeRoleCredentialsProvider|arn:aws:iam::123456789012:role/r|session");
             }
@@ -125,21 +125,21 @@ fn translated(key: &str, java: &Value) -> Value {
     }
 }
 
-/// What of a setting differs from Java on purpose.
+/// Whether a setting differs from Java on purpose.
 fn differs_on_purpose(key: &str, ours: &Value, java: &Value) -> bool {
     let by_default = ours["source"] == "default" || ours["value"].is_null();
     match key {
         "shutdownGraceMillis" => by_default && ours["value"] == 5000 && *java == 0,
-        // Made anew at each start.
+        // Generated at each start.
         "workerId" => by_default && java == "<uuid>",
-        // Java says null and means the application's name.
+        // Java reports null and uses the application's name.
         "fanoutConfig.consumerName" => java.is_null() && by_default,
         _ => false,
     }
 }
 
 #[test]
-fn every_file_comes_to_what_it_came_to_in_java_or_is_refused_where_java_refused() {
+fn every_file_resolves_or_fails_as_in_java() {
     let mut faults = Vec::new();
     let mut seen = BTreeMap::new();
     for row in rows() {
@@ -169,7 +169,7 @@ fn every_file_comes_to_what_it_came_to_in_java_or_is_refused_where_java_refused(
                     row.refused.unwrap_or_default()
                 ));
             }
-            // A fault of a name does not change the settings.
+            // An invalid name does not change the settings.
             if what != "refused for a name" {
                 continue;
             }
@@ -197,7 +197,7 @@ fn every_file_comes_to_what_it_came_to_in_java_or_is_refused_where_java_refused(
 }
 
 #[test]
-fn ten_mistakes_are_named_with_their_lines() {
+fn ten_errors_are_reported_with_their_lines() {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let file = folder.join(format!("ten-{}.properties", std::process::id()));
     let text = "streamName = s\napplicationName = \nmaxRecords = 20000\ninitialPositionInStream = NEWEST\n\
@@ -216,7 +216,7 @@ fn ten_mistakes_are_named_with_their_lines() {
 }
 
 #[test]
-fn each_setting_says_where_it_came_from() {
+fn each_setting_reports_its_source() {
     let (_, found) = checked(&input("c_list"), Some("eu-west-1"));
     assert_eq!(found["settings"]["streamName"], json!({"value": "words", "source": "file", "line": 2}));
     assert_eq!(

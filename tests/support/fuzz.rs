@@ -1,6 +1,6 @@
-//! Runs a property on random inputs until a time is over. `MULTILANGD_FUZZ_SECONDS` is that time for each fuzzer, one
-//! second if it is not set; `MULTILANGD_FUZZ_SEED` repeats the inputs of a run. A failure is shrunk, and reported with
-//! its seed.
+//! Runs a property on random inputs for a given time. `MULTILANGD_FUZZ_SECONDS` is the time for each fuzzer,
+//! one second by default; `MULTILANGD_FUZZ_SEED` repeats the inputs of an earlier run. A failing input is
+//! minimised and reported with its seed.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write as _;
@@ -11,14 +11,16 @@ use proptest::sample::{Index, select};
 use proptest::strategy::{Just, Strategy};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseResult, TestError, TestRng, TestRunner};
 
-/// Inputs between two looks at the clock.
+/// Number of inputs between two checks of the time.
 const ROUND: u32 = 256;
 
+/// A whole number from an environment variable.
 fn variable(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a whole number")))
 }
 
+/// Runs the property until the time is over; panics with the seed and the smallest failing input.
 pub(crate) fn run<S: Strategy>(inputs: &S, property: impl Fn(S::Value) -> TestCaseResult) {
     #[expect(clippy::disallowed_methods, reason = "fuzzing takes real time")]
     let now = Instant::now;
@@ -47,7 +49,8 @@ pub(crate) fn run<S: Strategy>(inputs: &S, property: impl Fn(S::Value) -> TestCa
     writeln!(std::io::stdout(), "{count} inputs, last seed {seed}").unwrap_or_default();
 }
 
-/// Some of the bytes replaced, removed or inserted; often none, mostly by telling ones.
+/// Replaces, removes or inserts some bytes, preferably by bytes that are significant to the format; often
+/// changes nothing.
 pub(crate) fn changed(
     text: impl Strategy<Value = Vec<u8>>,
     telling: &'static [u8],

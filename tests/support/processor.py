@@ -1,16 +1,16 @@
-"""A scripted record processor for tests: reports everything it gets to the test over a socket.
+"""A scripted record processor for tests: reports every message to the test over a socket.
 
 argv: PORT BEHAVIOUR...
   each      checkpoint every batch (the default is never)
   end       checkpoint in shutdownRequested and shardEnded
   second    checkpoint the second record of each batch by its numbers
-  dies      end with code 3 at every batch
+  dies      exit with code 3 at every batch
   dies-once=FILE  the same, but only as long as FILE does not exist
-  dies-at-start  end with code 4 before anything
-  deaf      go on for ever when stdin ends and ignore SIGTERM
+  dies-at-start  exit with code 4 before anything else
+  ignores-stop  keep running when stdin ends, and ignore SIGTERM
   hangs     never answer a batch
-  hangs-once=FILE  the first that makes FILE answers its batch only once FILE.go is there
-  poison=FILE  end with code 1 and a line on stderr at a record whose data is "poison", as long as FILE does not exist
+  hangs-once=FILE  the first child, which creates FILE, answers its batch only once FILE.go exists
+  poison=FILE  exit with code 1 and a line on stderr at a record whose data is "poison", as long as FILE does not exist
   no-end=FILE  do not checkpoint in shardEnded, as long as FILE does not exist
   limit     report the soft limit of open files
   as=WORKER  add the worker to the report of initialize
@@ -25,7 +25,7 @@ import time
 port, behaviour = int(sys.argv[1]), sys.argv[2:]
 if "dies-at-start" in behaviour:
     sys.exit(4)
-if "deaf" in behaviour:
+if "ignores-stop" in behaviour:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 test = socket.create_connection(("127.0.0.1", port)).makefile("w")
 shard = "?"
@@ -105,5 +105,5 @@ for line in sys.stdin:
     if action in ("shutdownRequested", "shardEnded") and ("end" in behaviour or "each" in behaviour):
         checkpoint()
     say({"action": "status", "responseFor": action})
-while "deaf" in behaviour:
+while "ignores-stop" in behaviour:
     time.sleep(60)

@@ -1,4 +1,4 @@
-//! An HTTP proxy that writes down what it is asked for: CONNECT, and requests in absolute form.
+//! An HTTP proxy that records its requests: CONNECT, and requests in absolute form.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -12,26 +12,27 @@ use tokio::time::timeout;
 
 use crate::rig::LIMIT;
 
-/// One connection's first request.
+/// The first request of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
-    /// `CONNECT` or the method of a request in absolute form.
+pub struct ProxyRequest {
+    /// `CONNECT`, or the method of a request in absolute form.
     pub method: String,
     /// Host and port, or a URL.
     pub target: String,
-    /// The header `Proxy-Authorization`.
+    /// The `Proxy-Authorization` header.
     pub authorization: Option<String>,
 }
 
+/// A running proxy.
 pub struct Proxy {
     /// Host and port.
     pub address: String,
-    asked: watch::Receiver<Vec<Asked>>,
+    asked: watch::Receiver<Vec<ProxyRequest>>,
     _task: JoinSet<()>,
 }
 
 impl Proxy {
-    /// For these hosts it connects to these addresses; all others it refuses.
+    /// Starts a proxy that maps the given hosts to addresses and rejects all other hosts.
     pub async fn to(places: &[(&str, &str)]) -> Self {
         let owned = |(host, address): &(&str, &str)| ((*host).to_owned(), (*address).to_owned());
         let places: Arc<BTreeMap<String, String>> = Arc::new(places.iter().map(owned).collect());
@@ -45,7 +46,7 @@ impl Proxy {
             loop {
                 tokio::select! {
                     biased;
-                    // Ended connections first, so that the set stays small.
+                    // Joins ended connections first, so that the set stays small.
                     Some(_) = open.join_next() => {}
                     accepted = listener.accept() => {
                         let (near, _) = accepted.unwrap();
@@ -57,13 +58,13 @@ impl Proxy {
         Self { address, asked, _task: task }
     }
 
-    /// Everything so far, in order.
-    pub fn asked(&self) -> Vec<Asked> {
+    /// All requests so far, in order.
+    pub fn asked(&self) -> Vec<ProxyRequest> {
         self.asked.borrow().clone()
     }
 
-    /// Waits until it was asked for something that satisfies a condition.
-    pub async fn until(&self, what: &str, reached: impl Fn(&Asked) -> bool) {
+    /// Waits for a request that satisfies a condition.
+    pub async fn until(&self, what: &str, reached: impl Fn(&ProxyRequest) -> bool) {
         let mut asked = self.asked.clone();
         let wait = asked.wait_for(|asked| asked.iter().any(&reached));
         if timeout(LIMIT, wait).await.is_err() {
@@ -72,7 +73,7 @@ impl Proxy {
     }
 }
 
-type Log = Arc<Mutex<watch::Sender<Vec<Asked>>>>;
+type Log = Arc<Mutex<watch::Sender<Vec<ProxyRequest>>>>;
 
 async fn serve(mut near: TcpStream, places: Arc<BTreeMap<String, String>>, log: Log) {
     let Some(head) = head(&mut near).await else { return };
@@ -87,7 +88,7 @@ async fn serve(mut near: TcpStream, places: Arc<BTreeMap<String, String>>, log: 
     let (method, target) = (method.to_owned(), target.to_owned());
     let host = target.trim_start_matches("http://").split(['/', ':']).next().unwrap_or_default().to_owned();
     let is_tunnel = method == "CONNECT";
-    log.lock().unwrap().send_modify(|asked| asked.push(Asked { method, target, authorization }));
+    log.lock().unwrap().send_modify(|asked| asked.push(ProxyRequest { method, target, authorization }));
     let Some(address) = places.get(&host) else {
         let _gone = near.write_all(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n").await.is_err();
         return;
@@ -103,7 +104,7 @@ async fn serve(mut near: TcpStream, places: Arc<BTreeMap<String, String>>, log: 
     }
 }
 
-/// Up to its empty line, and not a byte more.
+/// Reads up to the empty line that ends the header, and not a byte more.
 async fn head(near: &mut TcpStream) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

@@ -1,5 +1,5 @@
-//! What tests of the whole need: endpoints in this process, the daemon as a process, and children
-//! that report everything they get over a socket, so that a test waits for events and never sleeps.
+//! The fixture of end-to-end tests: endpoints in this process, the daemon as a process, and children that
+//! report everything they receive over a socket, so that a test waits for events and never sleeps.
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
@@ -26,21 +26,21 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// Nothing in these tests takes as long; it is what turns a hang into a failure.
+/// Upper bound of any wait; it turns a hang into a failure.
 pub const LIMIT: Duration = Duration::from_secs(90);
 pub const STREAM: &str = "orders";
 pub const APPLICATION: &str = "app";
 
-/// Something that a child reported: a message that it got, or its end.
+/// A report of a child: a message that it received, or its end.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Report {
     /// `what` is the protocol's action, or `checkpointed`.
     Said { pid: i32, shard: String, what: String, body: Value },
-    /// The child's process is gone.
+    /// The child process has ended.
     Gone { pid: i32 },
 }
 
-/// A record as a child saw it.
+/// A record as a child received it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Seen {
     pub sequence: String,
@@ -49,23 +49,24 @@ pub struct Seen {
     pub data: Vec<u8>,
 }
 
+/// The fixture of one test.
 pub struct Rig {
     pub kinesis: Kinesis,
-    /// Where the daemon finds Kinesis.
+    /// The Kinesis endpoint for the daemon.
     pub url: String,
     pub tables: Tables,
     pub clients: Clients,
     pub folder: PathBuf,
     pub reports: mpsc::UnboundedReceiver<Report>,
-    /// The command that starts the daemon and then becomes it: `sh -c 'ulimit …; exec "$@"' sh`, for example.
+    /// The command that starts the daemon and is replaced by it: `sh -c 'ulimit …; exec "$@"' sh`, for example.
     pub wrapper: Vec<OsString>,
-    /// For the daemon and, through it, its children.
+    /// Environment variables of the daemon, which its children inherit.
     pub environment: Vec<(OsString, OsString)>,
-    /// A signal that the binary ignores from its start, as under nohup: the name without SIG.
+    /// A signal that the daemon ignores from its start, as under nohup: its name without SIG.
     pub ignored: Option<&'static str>,
     port: u16,
     _listener: JoinSet<()>,
-    /// Everything reported so far, in order.
+    /// All reports so far, in order.
     pub log: Vec<Report>,
 }
 
@@ -74,14 +75,14 @@ impl Rig {
         Self::with(name, Options::default()).await
     }
 
-    /// With an endpoint that behaves so.
+    /// Starts the fixture with options for the embedded Kinesis endpoint.
     pub async fn with(name: &str, options: Options) -> Self {
         let kinesis = Kinesis::start(options).await.unwrap();
         let url = kinesis.url();
         Self::on(name, kinesis, url).await
     }
 
-    /// With Kinesis at that address instead of the embedded one.
+    /// Starts the fixture with Kinesis at the given URL instead of the embedded endpoint.
     pub async fn at(name: &str, url: String) -> Self {
         let kinesis = Kinesis::start(Options::default()).await.unwrap();
         Self::on(name, kinesis, url).await
@@ -92,7 +93,7 @@ impl Rig {
         let tables = Tables::start(any, None).await.unwrap();
         let settings = Settings::local(&url, &tables.url(), "us-east-1", Duration::from_secs(30));
         let clients = clients(&settings, std::sync::Arc::new(multilangd::metrics::Discard)).await.unwrap();
-        // Two tests may choose one name.
+        // Two tests may use the same name.
         static RIGS: AtomicUsize = AtomicUsize::new(0);
         let (number, pid) = (RIGS.fetch_add(1, Ordering::Relaxed), std::process::id());
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{pid}-{number}"));
@@ -118,6 +119,7 @@ impl Rig {
         }
     }
 
+    /// Creates the stream.
     pub async fn stream(&self, shards: i32) {
         self.clients.kinesis.create_stream().stream_name(STREAM).shard_count(shards).send().await.unwrap();
     }
@@ -128,7 +130,7 @@ impl Rig {
         self.stream(shards).await;
     }
 
-    /// A properties file with the given child and further lines.
+    /// Writes a properties file with the given child command and further lines.
     pub fn properties(&self, executable: &str, more: &str) -> PathBuf {
         let path = self.folder.join("daemon.properties");
         let metrics = if more.contains("metricsLevel") { "" } else { "metricsLevel = NONE\n" };
@@ -144,13 +146,14 @@ impl Rig {
         path
     }
 
-    /// Our scripted child with its behaviour in words.
+    /// The command of the scripted child with the given behaviours.
     pub fn scripted(&self, behaviour: &str) -> String {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/processor.py");
         assert!(!script.to_str().unwrap().contains(' '), "executableName is split at blanks");
         format!("python3 -S -E {} {} {behaviour}", script.display(), self.port)
     }
 
+    /// The port to which children report.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -167,13 +170,13 @@ impl Rig {
         self.command_to(arguments, append.unwrap().into())
     }
 
-    /// The same with its stderr going elsewhere.
+    /// Starts the binary with its stderr redirected.
     pub fn command_to(&self, arguments: &[&str], to: Stdio) -> Daemon {
         let stderr = self.folder.join("stderr.log");
-        // A signal that is ignored where the tests run (nohup, a job in the background) would stay
-        // ignored; env becomes the binary, so the process is the same.
+        // A signal that is ignored where the tests run (nohup, a background job) would stay ignored. `env` is
+        // replaced by the binary, so the process is the same.
         let mut command = Command::new("env");
-        // Of the machine where the tests run.
+        // Variables of the machine where the tests run.
         let is_outer = |name: &str| {
             let ends = ["_proxy", "_java_options", "java_tool_options"];
             name.starts_with("AWS_") || ends.iter().any(|end| name.to_lowercase().ends_with(end))
@@ -191,7 +194,7 @@ impl Rig {
             .env("AWS_SECRET_ACCESS_KEY", "test")
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .env_remove("RUST_LOG")
-            // Tests run beside each other.
+            // Tests run concurrently, so that a fixed port would conflict.
             .env("MULTILANGD_STATUS", "off")
             .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
@@ -204,7 +207,7 @@ impl Rig {
         Daemon { child, stderr, stdout, printed: Vec::new() }
     }
 
-    /// Puts records, in order within each key, and returns when all are acknowledged.
+    /// Puts records, in order within each partition key, and returns when all are acknowledged.
     pub async fn put(&self, records: &[(String, Vec<u8>)]) {
         for chunk in chunks(records) {
             let entries = chunk.iter().map(|(key, data)| {
@@ -221,7 +224,7 @@ impl Rig {
         }
     }
 
-    /// The next report, or a failure with the daemon's log.
+    /// The next report. Fails with the daemon's log if none arrives.
     pub async fn report(&mut self) -> Report {
         match timeout(LIMIT, self.reports.recv()).await {
             Ok(Some(report)) => {
@@ -232,7 +235,7 @@ impl Rig {
         }
     }
 
-    /// Waits until the daemon has logged something that begins so; what follows on that line.
+    /// Waits until the daemon has logged a line that contains `begin`, and returns the rest of that line.
     pub async fn logged(&self, begin: &str) -> String {
         let wait = async {
             let mut looks = tokio::time::interval(Duration::from_millis(20));
@@ -248,7 +251,7 @@ impl Rig {
         timeout(LIMIT, wait).await.unwrap_or_else(|_| panic!("no {begin:?} in\n{}", self.daemon_log()))
     }
 
-    /// Waits until what was reported so far, the whole of it, satisfies a condition.
+    /// Waits until the reports so far satisfy a condition.
     pub async fn until(&mut self, what: &str, mut reached: impl FnMut(&[Report]) -> bool) {
         let wait = async {
             while !reached(&self.log) {
@@ -271,15 +274,14 @@ impl Rig {
         text[text.ceil_char_boundary(from)..].to_owned()
     }
 
-    /// Every item of the lease table.
-    /// The leases; other rows share their table since KCL 3.5.
+    /// The lease rows of the lease table; since KCL 3.5 the table has other rows too.
     pub async fn rows(&self) -> BTreeMap<String, BTreeMap<String, AttributeValue>> {
         let mut rows = self.all_rows().await;
         rows.retain(|_, row| row.contains_key("leaseCounter"));
         rows
     }
 
-    /// Every row of the lease table.
+    /// All rows of the lease table.
     pub async fn all_rows(&self) -> BTreeMap<String, BTreeMap<String, AttributeValue>> {
         let answer =
             self.clients.dynamodb.scan().table_name(APPLICATION).consistent_read(true).send().await.unwrap();
@@ -300,7 +302,7 @@ impl Drop for Rig {
     }
 }
 
-/// At most 500 records and about 4 MiB, as PutRecords takes.
+/// Chunks of at most 500 records and about 4 MiB, the limits of PutRecords.
 fn chunks(records: &[(String, Vec<u8>)]) -> Vec<Vec<(String, Vec<u8>)>> {
     let mut chunks = vec![Vec::new()];
     let mut size = 0;
@@ -317,13 +319,13 @@ fn chunks(records: &[(String, Vec<u8>)]) -> Vec<Vec<(String, Vec<u8>)>> {
     chunks
 }
 
-/// Each connection is one child; its first line says its pid.
+/// Receives reports. Each connection is one child; its first line contains its pid.
 async fn listen(listener: TcpListener, reports: mpsc::UnboundedSender<Report>) {
     let mut children = JoinSet::new();
     loop {
         tokio::select! {
             biased;
-            // Ended connections first, so that the set stays small.
+            // Joins ended connections first, so that the set stays small.
             Some(_) = children.join_next() => {}
             accepted = listener.accept() => {
                 let (socket, _) = accepted.unwrap();
@@ -341,7 +343,7 @@ async fn follow(mut socket: BufReader<tokio::net::TcpStream>, reports: mpsc::Unb
         let mut body: Value = serde_json::from_str(&line).unwrap();
         line.clear();
         pid = i32::try_from(body["pid"].as_i64().unwrap()).unwrap();
-        // None inside: it was dead and reaped before its first line was read here.
+        // The inner value is none if the child was dead and reaped before its first line was read.
         process.get_or_insert_with(|| pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).ok());
         let field = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
         let (shard, what) = (field("shard"), field("what"));
@@ -350,7 +352,7 @@ async fn follow(mut socket: BufReader<tokio::net::TcpStream>, reports: mpsc::Unb
             return;
         }
     }
-    // The socket closes a moment before the process ends; its descriptor is readable once it has.
+    // The socket closes shortly before the process ends; the pidfd becomes readable once it has ended.
     let Some(process) = process else { return };
     if let Some(process) = process {
         #[expect(
@@ -363,12 +365,12 @@ async fn follow(mut socket: BufReader<tokio::net::TcpStream>, reports: mpsc::Unb
     let _test_is_over = reports.send(Report::Gone { pid }).is_err();
 }
 
-/// The binary, running.
+/// A running daemon.
 pub struct Daemon {
     child: tokio::process::Child,
     pub stderr: PathBuf,
     stdout: Lines<BufReader<ChildStdout>>,
-    /// The lines of stdout that were read so far.
+    /// The lines of stdout read so far.
     pub printed: Vec<String>,
 }
 
@@ -384,7 +386,7 @@ impl Daemon {
         u64::from_str_radix(mask.trim(), 16).unwrap() >> (signal.as_raw() - 1) & 1 == 1
     }
 
-    /// Signals the daemon alone, by its pid.
+    /// Sends a signal to the daemon alone, by its pid.
     pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id().unwrap()).unwrap();
         assert!(pid > 1);
@@ -406,7 +408,7 @@ impl Daemon {
         assert!(there, "{:?}\n{}", self.printed, std::fs::read_to_string(&self.stderr).unwrap());
     }
 
-    /// Reads stdout to its end, and gives what the process ended with.
+    /// Reads stdout to its end, and returns the exit status.
     pub async fn ended(&mut self) -> ExitStatus {
         let end = async {
             while let Some(line) = self.stdout.next_line().await.unwrap() {
@@ -420,14 +422,14 @@ impl Daemon {
         }
     }
 
-    /// SIGTERM, and the exit code that comes of it.
+    /// Sends SIGTERM and returns the exit code.
     pub async fn stop(&mut self) -> Option<i32> {
         self.signal(Signal::TERM);
         self.ended().await.code()
     }
 }
 
-/// The records that children were handed, by shard, in order, restarts included.
+/// The records that children received, by shard, in order, including repetitions after restarts.
 pub fn records(log: &[Report]) -> BTreeMap<String, Vec<Seen>> {
     use base64::Engine as _;
     let mut seen: BTreeMap<String, Vec<Seen>> = BTreeMap::new();
@@ -451,6 +453,7 @@ pub fn records(log: &[Report]) -> BTreeMap<String, Vec<Seen>> {
     seen
 }
 
+/// The number of records that children received, repetitions included.
 pub fn count(log: &[Report]) -> usize {
     let count = |report: &Report| match report {
         Report::Said { what, body, .. } if what == "processRecords" => {
@@ -461,7 +464,7 @@ pub fn count(log: &[Report]) -> usize {
     log.iter().map(count).sum()
 }
 
-/// The shards whose children reported this, in order.
+/// The shards whose children reported `wanted`, in order.
 pub fn said<'a>(log: &'a [Report], wanted: &str) -> Vec<&'a str> {
     let shard = |report: &'a Report| match report {
         Report::Said { shard, what, .. } if what == wanted => Some(shard.as_str()),
@@ -470,8 +473,8 @@ pub fn said<'a>(log: &'a [Report], wanted: &str) -> Vec<&'a str> {
     log.iter().filter_map(shard).collect()
 }
 
-/// Each child sees its records in order, none twice. A record may come to two children where a lease
-/// changed hands: what was handed out but not yet checkpointed is handed out again.
+/// Checks that each child receives its records in order and none twice. Two children may receive the same
+/// record when a lease changes its owner: records delivered but not yet checkpointed are delivered again.
 pub fn assert_in_order(log: &[Report]) {
     let mut last: BTreeMap<i32, String> = BTreeMap::new();
     for report in log {
@@ -484,7 +487,7 @@ pub fn assert_in_order(log: &[Report]) {
     }
 }
 
-/// How many children have come and not gone.
+/// The number of children that are running.
 pub fn alive(log: &[Report]) -> usize {
     let mut alive = HashSet::new();
     for report in log {
@@ -496,8 +499,8 @@ pub fn alive(log: &[Report]) -> usize {
     alive.len()
 }
 
-/// No process of that id runs any more. Who outlives the daemon is reaped by the system's init, if
-/// it reaps at all.
+/// Whether no process with that id runs any more. A process that outlives the daemon is reaped by the system's
+/// init, if at all.
 pub fn is_gone(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
     stat.is_err()
@@ -505,11 +508,12 @@ pub fn is_gone(pid: i32) -> bool {
             .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')))
 }
 
-/// No process of that id exists, not even as a zombie.
+/// Whether no process with that id exists, not even as a zombie.
 pub fn is_reaped(pid: i32) -> bool {
     test_kill_process(Pid::from_raw(pid).unwrap()).is_err()
 }
 
+/// The process ids of all children.
 pub fn pids(log: &[Report]) -> HashSet<i32> {
     let pid = |report: &Report| match report {
         Report::Said { pid, .. } | Report::Gone { pid } => *pid,

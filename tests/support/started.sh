@@ -1,4 +1,4 @@
-# Sourced by scripts that start things: $dir is theirs and goes with them, what they add to started ends with them.
+# Sourced by scripts that start processes: on exit $dir is removed and the pids in the array `started` are stopped.
 dir=$(mktemp -d)
 started=()
 end_all() {
@@ -8,13 +8,13 @@ end_all() {
   rm -rf "$dir"
 }
 trap end_all EXIT
-# free_ports N   prints N ports of loopback that nothing listens on, all different.
+# free_ports N   prints N different loopback ports that are not in use.
 free_ports() {
   python3 -c 'import socket, sys
 held = [socket.create_server(("127.0.0.1", 0)) for _ in range(int(sys.argv[1]))]
 print(*[one.getsockname()[1] for one in held])' "$1"
 }
-# until_true WHAT COMMAND...: asks every fifth of a second, for three minutes and more.
+# until_true WHAT COMMAND...   runs the command every 0.2 s until it succeeds; fails after 900 attempts.
 until_true() {
   local what=$1 tries=0
   shift

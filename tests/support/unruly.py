@@ -1,32 +1,32 @@
-"""A record processor that misbehaves once, where and how it is told. Else it does all that a good one
-does: it checkpoints the last record of each batch by its numbers, and the end of its shard.
+"""A record processor that misbehaves once, at the configured shard and moment. Otherwise it is correct: it
+checkpoints the last record of each batch by its numbers, and the end of its shard.
 
-argv: PORT FOLDER [SHARD@MOMENT=DEED ...]
+argv: PORT FOLDER [SHARD@MOMENT=FAULT ...]
 
-MOMENT is an action of the protocol, or idle (just after the answer to processRecords). A deed is done by
-the first child of its shard that comes there (FOLDER remembers that) and reported before it is done.
+MOMENT is an action of the protocol, or idle (just after the answer to processRecords). The first child of the
+shard that reaches the moment performs the fault (a file in FOLDER marks it), and reports it before.
 
-  exit:N           end with this code
-  signal:N         end by this signal
+  exit:N           exit with this code
+  signal:N         kill itself by this signal
   answer:NAME      answer with NAME instead of the action
   answer-null      answer with null
-  say:BASE64       write these bytes to stdout, then go on
-  close-stdout     close stdout and live on until stdin ends
-  close-stdin      close stdin, answer, and live on
-  deaf             leave stdin unread and live on
+  say:BASE64       write these bytes to stdout, then continue
+  close-stdout     close stdout and keep running until stdin ends
+  close-stdin      close stdin, answer, and keep running
+  unread           stop reading stdin and keep running
   hang             never answer
-  stubborn         never answer, ignore SIGTERM, live on when stdin ends
-  grandchild       start a process in a session of its own that holds all pipes, and end
-  heir             the same, and that process prints noise to stdout without end
-  stderr:BYTES     write so many bytes in lines to stderr, then go on
+  stubborn         never answer, ignore SIGTERM, keep running when stdin ends
+  grandchild       start a process in a session of its own that holds all pipes, and exit
+  noisy-grandchild  the same, and that process prints noise to stdout without end
+  stderr:BYTES     write this many bytes in lines to stderr, then continue
   endless:BYTES    the same in one line without an end
-  chatter:LINES    so many lines of noise on stdout, then go on
-  long:BYTES       a line of so many bytes on stdout, then go on
-  late             checkpoint the last record and don't read the answer, which comes with the next action
-  waits:FILE       wait until FILE is there, then go on as with ask
-  checkpoints:N    ask for N checkpoints before reading an answer, then go on
-  ask              checkpoint without a number here and report the answer, then go on
-  ask:NUMBER       the same with this sequence number, which can be a word
+  chatter:LINES    print this many lines of noise to stdout, then continue
+  long:BYTES       print a line of this many bytes to stdout, then continue
+  late             checkpoint the last record without reading the answer, which arrives with the next action
+  waits:FILE       wait until FILE exists, then continue as with ask
+  checkpoints:N    request N checkpoints before reading an answer, then continue
+  ask              checkpoint without a number here and report the answer, then continue
+  ask:NUMBER       the same with this sequence number, which can be a sentinel
 """
 import base64
 import json
@@ -63,38 +63,38 @@ def checkpoint(sequence=None, sub=None):
     report("checkpointed", answer)
 
 
-def live_on():
+def keep_running():
     while True:
         time.sleep(60)
 
 
 def due(moment):
-    """The deed that is to be done here, if nobody has done it yet."""
+    """The fault to perform at this moment, unless another child has performed it."""
     for word in plan:
-        place, deed = word.split("=", 1)
+        place, fault = word.split("=", 1)
         if place == shard + "@" + moment:
             try:
                 os.close(os.open(os.path.join(folder, place), os.O_CREAT | os.O_EXCL))
             except FileExistsError:
                 continue
-            report("deed", {"moment": moment, "deed": deed})
-            return deed
+            report("fault", {"moment": moment, "fault": fault})
+            return fault
     return None
 
 
-owed = 0
+unread_answers = 0
 
 
-def do(deed, message):
-    """True if the action's answer is still to be given."""
-    global owed
+def do(fault, message):
+    """Performs a fault. Returns whether the action still needs its answer."""
+    global unread_answers
     action = message["action"]
-    name, _, argument = deed.partition(":")
+    name, _, argument = fault.partition(":")
     if name == "exit":
         os._exit(int(argument))
     elif name == "signal":
         os.kill(os.getpid(), int(argument))
-        live_on()
+        keep_running()
     elif name == "answer":
         say({"action": "status", "responseFor": argument})
         return False
@@ -111,13 +111,13 @@ def do(deed, message):
     elif name == "close-stdin":
         os.close(0)
         say({"action": "status", "responseFor": action})
-        live_on()
-    elif name in ("deaf", "hang"):
-        live_on()
+        keep_running()
+    elif name in ("unread", "hang"):
+        keep_running()
     elif name == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        live_on()
-    elif name in ("grandchild", "heir"):
+        keep_running()
+    elif name in ("grandchild", "noisy-grandchild"):
         keeper = [sys.executable, "-S", "-E", __file__, str(port), name, shard]
         subprocess.Popen(keeper, start_new_session=True)
         os._exit(0)
@@ -139,7 +139,7 @@ def do(deed, message):
     elif name == "late":
         last = message["records"][-1]
         say({"action": "checkpoint", "sequenceNumber": last["sequenceNumber"]})
-        owed += 1
+        unread_answers += 1
     elif name == "checkpoints":
         for _ in range(int(argument)):
             say({"action": "checkpoint", "sequenceNumber": None, "subSequenceNumber": None})
@@ -152,15 +152,15 @@ def do(deed, message):
         say({"action": "checkpoint", "sequenceNumber": sequence, "subSequenceNumber": None})
         report("answered", json.loads(sys.stdin.readline()))
     else:
-        raise ValueError(deed)
+        raise ValueError(fault)
     return True
 
 
-if folder in ("grandchild", "heir"):
-    # Holds the pipes until the test lets go, or nobody reads them.
+if folder in ("grandchild", "noisy-grandchild"):
+    # Holds the pipes until the test closes the socket, or the pipes are closed.
     shard = plan[0]
     report("grandchild")
-    while folder == "heir":
+    while folder == "noisy-grandchild":
         write(b"not a message\n" * 1000)
     connection.recv(1)
     sys.exit(0)
@@ -174,11 +174,11 @@ while True:
     if action == "initialize":
         shard = message["shardId"]
     report(action, message)
-    for _ in range(owed):
+    for _ in range(unread_answers):
         report("answered", json.loads(sys.stdin.readline()))
-    owed = 0
-    deed = due(action)
-    if deed is None or do(deed, message):
+    unread_answers = 0
+    fault = due(action)
+    if fault is None or do(fault, message):
         if action == "processRecords" and message["records"]:
             last = message["records"][-1]
             checkpoint(last["sequenceNumber"], last["subSequenceNumber"])
@@ -186,6 +186,6 @@ while True:
             checkpoint()
         say({"action": "status", "responseFor": action})
     if action == "processRecords":
-        deed = due("idle")
-        if deed is not None:
-            do(deed, message)
+        fault = due("idle")
+        if fault is not None:
+            do(fault, message)

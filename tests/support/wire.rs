@@ -1,4 +1,4 @@
-//! A way to an endpoint that can be cut, bare or over TLS as AWS has it.
+//! A connection to an endpoint that a test can cut, in plain HTTP or over TLS.
 
 use std::ffi::OsString;
 use std::net::Ipv4Addr;
@@ -15,15 +15,16 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// Of `localhost`, for a hundred years, signed by itself: `openssl req -x509 -newkey ec -pkeyopt
+/// A self-signed certificate for `localhost`, valid for a hundred years: `openssl req -x509 -newkey ec -pkeyopt
 /// ec_paramgen_curve:P-256 -nodes -days 36500 -subj "/CN=multilangd tests" -addext subjectAltName=DNS:localhost
 /// -addext basicConstraints=critical,CA:FALSE -keyout key.pem -out certificate.pem`.
 const TLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/tls");
 
+/// A forwarder to an endpoint.
 pub struct Wire {
     pub url: String,
     cuts: broadcast::Sender<()>,
-    /// How many connections there were, and how many of them chose HTTP/2.
+    /// The number of connections so far, and how many of them negotiated HTTP/2.
     pub connections: watch::Receiver<(usize, usize)>,
     _task: JoinSet<()>,
 }
@@ -33,12 +34,13 @@ impl Wire {
         Self::open(address, None).await
     }
 
-    /// With HTTP/2 for whoever asks for it. [`trust`] must be in the daemon's environment.
+    /// Over TLS, with HTTP/2 for clients that negotiate it. [`trust`] must be in the daemon's environment.
     pub async fn over_tls(address: &str) -> Self {
         Self::with_certificate(address, "certificate.pem", "key.pem").await
     }
 
-    /// With TLS, and a certificate for `host.docker.internal` and `host.containers.internal` that [`private_ca`] has signed.
+    /// Over TLS, with a certificate for `host.docker.internal` and `host.containers.internal` that
+    /// [`private_ca`] signed.
     pub async fn of_private_ca(address: &str) -> Self {
         Self::with_certificate(address, "private-certificate.pem", "private-key.pem").await
     }
@@ -61,20 +63,20 @@ impl Wire {
         let url = format!("{url}:{port}");
         let (cuts, _) = broadcast::channel(1);
         let (count, connections) = watch::channel((0, 0));
-        let (address, told) = (address.to_owned(), cuts.clone());
+        let (address, cut_signal) = (address.to_owned(), cuts.clone());
         let mut task = JoinSet::new();
         task.spawn(async move {
             let mut open = JoinSet::new();
             loop {
                 let (near, _) = listener.accept().await.unwrap();
                 let (cut, address, tls, count) =
-                    (told.subscribe(), address.clone(), tls.clone(), count.clone());
+                    (cut_signal.subscribe(), address.clone(), tls.clone(), count.clone());
                 count.send_modify(|(all, _)| *all += 1);
                 open.spawn(async move {
                     match tls {
                         None => carry(near, &address, cut).await,
                         Some(tls) => {
-                            // Whoever breaks off has no connection.
+                            // A client that aborts the handshake has no connection.
                             let Ok(near) = tls.accept(near).await else { return };
                             let is_two = near.get_ref().1.alpn_protocol() == Some(b"h2");
                             count.send_modify(|(_, two)| *two += usize::from(is_two));
@@ -87,7 +89,7 @@ impl Wire {
         Self { url, cuts, connections, _task: task }
     }
 
-    /// Whatever is on the way is lost.
+    /// Closes all connections; data in flight is lost.
     pub fn cut(&self) {
         let _nobody_is_connected = self.cuts.send(()).is_err();
     }
@@ -105,12 +107,12 @@ async fn carry(
     }
 }
 
-/// Makes a daemon trust the certificate.
+/// The environment variable that makes a daemon trust the certificate.
 pub fn trust() -> (OsString, OsString) {
     ("SSL_CERT_FILE".into(), Path::new(TLS).join("certificate.pem").into())
 }
 
-/// The certificate of a CA that no system knows. Made for a hundred years as the other one, with
+/// The certificate of a CA that no system trusts. Created like the other one, with
 /// `basicConstraints=critical,CA:TRUE`; its key is not kept.
 pub fn private_ca() -> PathBuf {
     Path::new(TLS).join("private-ca.pem")

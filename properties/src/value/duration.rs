@@ -1,4 +1,4 @@
-//! Durations as KCL's `DurationConverter` reads them: `java.time.Duration.parse`, and nothing below zero.
+//! Durations as KCL's `DurationConverter` reads them: `java.time.Duration.parse`, but not negative.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,14 +7,14 @@ use super::trim;
 
 const NANOS: i128 = 1_000_000_000;
 
-/// A text that is no duration for Java. Each variant holds the trimmed text.
+/// A text that is not a valid duration. Each variant holds the trimmed text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DurationError {
     /// Not written as an ISO 8601 duration of days and less.
     Unreadable(String),
-    /// More than 2^63 seconds, in a part or in all.
+    /// More than 2^63 seconds, in one part or in total.
     TooLong(String),
-    /// Below zero, which a Java duration may be and the setting may not.
+    /// Negative, which a Java duration may be and the setting may not.
     Negative(String),
 }
 
@@ -31,9 +31,9 @@ impl fmt::Display for DurationError {
 
 impl std::error::Error for DurationError {}
 
-/// A `java.time.Duration` setting: trimmed, `PnDTnHnMn.nS` in any case. Each part may be left out, but not
-/// all; each may have a sign, and so may the whole. Up to nine decimals of a second, behind `.` or `,`.
-/// A day is 24 hours. Zero is allowed.
+/// A `java.time.Duration` setting: trimmed, `PnDTnHnMn.nS`, ignoring case. At least one part is required; each
+/// part and the whole may have a sign. The seconds may have up to nine decimals, after `.` or `,`. A day is 24
+/// hours. Zero is allowed.
 ///
 /// # Errors
 /// [`DurationError`] in all three variants.
@@ -48,17 +48,17 @@ pub fn duration(text: &str) -> Result<Duration, DurationError> {
     }
 }
 
-/// The pieces of a well-formed text. The counts are as written, with their signs.
+/// The parts of a well-formed text. The counts are as written, with their signs.
 #[derive(Default)]
 struct Parts<'a> {
     is_negated: bool,
     /// Days, hours, minutes, seconds.
     counts: [Option<&'a str>; 4],
-    /// Up to nine digits behind the point of the seconds.
+    /// Up to nine decimals of the seconds.
     decimals: &'a str,
 }
 
-/// Seconds in a day, an hour, a minute, a second.
+/// Seconds per unit.
 const UNITS: [(char, i64); 4] = [('D', 86_400), ('H', 3_600), ('M', 60), ('S', 1)];
 
 fn parts(text: &str) -> Option<Parts<'_>> {
@@ -70,7 +70,7 @@ fn parts(text: &str) -> Option<Parts<'_>> {
     };
     let mut parts = Parts { is_negated, ..Parts::default() };
     let rest = parts.take(0, days)?;
-    // Java forbids an empty clock by comparing with a capital T, so a small one slips through.
+    // Java rejects an empty time part by comparing with an upper-case T, so a lower-case one is accepted.
     if !rest.is_empty() || clock == "T" {
         return None;
     }
@@ -82,8 +82,8 @@ fn parts(text: &str) -> Option<Parts<'_>> {
 }
 
 impl<'a> Parts<'a> {
-    /// Takes a count of the given unit from the front if there is one, and gives what follows. None if the
-    /// text can't go on as it does.
+    /// Removes a count of the given unit from the front, if there is one, and returns the rest. None if the
+    /// text is malformed.
     fn take(&mut self, unit: usize, text: &'a str) -> Option<&'a str> {
         let (name, _) = UNITS.get(unit)?;
         let signs = text.len() - text.strip_prefix(['-', '+']).unwrap_or(text).len();
@@ -104,10 +104,10 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Nanoseconds in all. None where Java's 64-bit sums overflow.
+/// The sum in nanoseconds. None if Java's 64-bit sums overflow.
 fn total(parts: &Parts<'_>) -> Option<i128> {
     let mut seconds: i64 = 0;
-    // Summed from the seconds up, as in Java, where an overflow on the way counts.
+    // Summed from the seconds upwards, as in Java, because an intermediate overflow is an error.
     for (count, (_, unit)) in parts.counts.iter().zip(UNITS).rev() {
         let count: i64 = count.map_or(Some(0), |count| count.parse().ok())?;
         seconds = seconds.checked_add(count.checked_mul(unit)?)?;
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_say_which_kind() {
+    fn errors_distinguish_the_three_kinds() {
         for text in ["", "P", "PT", "P1DT", "P1W", "P1M", "1S", "PT1M1H", "PT.5S", "PT1.1234567890S", "PT1"] {
             assert_eq!(duration(text), Err(DurationError::Unreadable(text.to_owned())));
         }
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_shows_the_text_and_a_right_one() {
+    fn error_shows_the_text_and_a_valid_example() {
         let shown = duration(" PT-1H").map_err(|error| error.to_string());
         let expected = "\"PT-1H\" is a negative duration; write days, hours, minutes and seconds as in \
                         P1DT2H30M4.5S or PT90S";

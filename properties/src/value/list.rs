@@ -8,11 +8,11 @@ use super::trim;
 /// A `String[]` of a bean, in order and with repetitions.
 ///
 /// Blanks at both ends and one pair of braces around the rest are dropped. Letters, digits, `.`, `-` and
-/// characters from U+00A0 on form words; `"…"` and `'…'` each form one, also an empty one, with the escapes
-/// of Java and C inside, ended by the line if not before; `/` hides what follows up to the end of its line.
-/// Everything else parts words and vanishes, `_` too. Nothing is refused.
+/// characters from U+00A0 on form words; `"…"` and `'…'` each form one word, which may be empty and may contain
+/// the escapes of Java and C, and which ends at the end of the line at the latest; `/` starts a comment up to
+/// the end of its line. All other characters, `_` too, separate words and are dropped. No text is rejected.
 ///
-/// Java's names: commons-beanutils `ArrayConverter` on a `java.io.StreamTokenizer`.
+/// Java: commons-beanutils `ArrayConverter` on a `java.io.StreamTokenizer`.
 pub fn words(text: &str) -> Vec<String> {
     let text = trim(text);
     let text = text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).unwrap_or(text);
@@ -40,7 +40,7 @@ fn is_line_end(c: char) -> bool {
     matches!(c, '\n' | '\r')
 }
 
-/// The word behind an opening quote; its closing one is taken too.
+/// Reads the word after an opening quote, and consumes the closing quote.
 fn quoted(quote: char, rest: &mut Peekable<Chars<'_>>) -> String {
     let mut word = String::new();
     while let Some(c) = rest.next_if(|c| *c != quote && !is_line_end(*c)) {
@@ -50,9 +50,10 @@ fn quoted(quote: char, rest: &mut Peekable<Chars<'_>>) -> String {
     word
 }
 
-/// The character for what follows a backslash: one to three octal digits up to 377, a letter, or itself.
+/// The character for what follows a backslash: one to three octal digits up to 377, a letter, or the character
+/// itself.
 fn escaped(rest: &mut Peekable<Chars<'_>>) -> char {
-    // Java makes a character of its "no more input" too.
+    // Java converts its end-of-input marker (-1) to a character too.
     let Some(c) = rest.next() else { return '\u{ffff}' };
     match c {
         'a' => '\u{7}',
@@ -75,30 +76,30 @@ fn escaped(rest: &mut Peekable<Chars<'_>>) -> char {
     }
 }
 
-/// What a text holds as tags.
+/// The result of reading a list of tags.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tags {
     /// The tags in order, repetitions included.
     pub tags: Vec<Tag>,
-    /// The pieces between commas that are no tags, untrimmed. Java logs `Invalid tag {piece}, ignoring it`.
+    /// The pieces between commas that are not tags, untrimmed. Java logs `Invalid tag {piece}, ignoring it`.
     pub invalid: Vec<String>,
 }
 
-/// A name and a value, both trimmed.
+/// A tag: a name and a value, both trimmed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tag {
-    /// May be empty (`=v`): Java lets it pass.
+    /// May be empty (`=v`): Java accepts it.
     pub key: String,
-    /// May be empty only if a blank and a further `=` stood behind it (`k= =`).
+    /// Empty only if a blank and another `=` follow it (`k= =`).
     pub value: String,
 }
 
-/// A list of tags: `k=v` pieces parted by commas. Blanks around pieces, keys and values vanish.
+/// A list of tags: `k=v` pieces separated by commas. Blanks around pieces, keys and values are dropped.
 ///
-/// A piece counts if splitting it at `=` gives two parts once empty parts at its end are dropped: `k=v=` is
-/// a tag, `k=` and `a=b=c` are not. Empty pieces at the end of the list are nobody's mistake.
+/// A piece is a tag if splitting it at `=` yields two parts after dropping empty parts at its end: `k=v=` is a
+/// tag, `k=` and `a=b=c` are not. Empty pieces at the end of the list are ignored.
 ///
-/// Java's names: KCL `TagConverter`, `String.split`.
+/// Java: KCL `TagConverter`, `String.split`.
 pub fn tags(text: &str) -> Tags {
     let mut found = Tags::default();
     for piece in java_split(trim(text), ',') {
@@ -110,8 +111,7 @@ pub fn tags(text: &str) -> Tags {
     found
 }
 
-/// `String.split`: empty parts at the end are dropped; a text without the separator is one part, even an
-/// empty one.
+/// `String.split`: drops empty parts at the end; a text without the separator is one part, even if it is empty.
 fn java_split(text: &str, separator: char) -> Vec<&str> {
     match text.trim_end_matches(separator) {
         "" if !text.is_empty() => Vec::new(),
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_parted_by_all_but_letters_digits_point_and_hyphen() {
+    fn words_consist_of_letters_digits_points_and_hyphens() {
         assert_eq!(words(" {A, B-1.x C_D} "), ["A", "B-1.x", "C", "D"]);
         assert_eq!(words("\u{e9}t\u{e9}|\u{6f22};\u{85}x"), ["\u{e9}t\u{e9}", "\u{6f22}", "x"]);
         assert_eq!(words("{A"), ["A"]);
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn quotes_make_one_word_even_an_empty_one() {
+    fn quoted_text_is_one_word_even_if_empty() {
         assert_eq!(words(r#"'a b',"c,d"'' e'f'"#), ["a b", "c,d", "", "e", "f"]);
         assert_eq!(words("'open"), ["open"]);
         assert_eq!(words("'a\nb'"), ["a", "b", ""]);
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slash_hides_the_rest_of_its_line() {
+    fn slash_comments_out_the_rest_of_the_line() {
         assert_eq!(words("a/b, c\nd 'e/f'"), ["a", "d", "e/f"]);
     }
 
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_need_one_equals_sign_as_java_splits() {
+    fn tags_need_one_equals_sign() {
         let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         let list = |pieces: &[&str]| pieces.iter().map(|piece| (*piece).to_owned()).collect::<Vec<_>>();
         assert_eq!(

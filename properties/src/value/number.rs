@@ -1,19 +1,19 @@
-//! Numbers: Java's `int`, `long` and `double`, read leniently (a bean's setting) or strictly.
+//! Numbers: Java's `int`, `long` and `double`, read leniently (as a bean's setting) or strictly.
 
 use std::fmt;
 
 use super::{Read, trim};
 
-/// A text that `Integer.parseInt` or `Long.parseLong` refuses.
+/// A text that `Integer.parseInt` or `Long.parseLong` rejects.
 ///
-/// Java's name: `NumberFormatException`.
+/// Java: `NumberFormatException`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotANumber {
     /// The text, untrimmed.
     pub text: String,
-    /// The least number that was acceptable.
+    /// The least accepted number.
     pub min: i64,
-    /// The greatest.
+    /// The greatest accepted number.
     pub max: i64,
 }
 
@@ -58,7 +58,7 @@ fn decimal(text: &str) -> Option<i64> {
     if digits.is_empty() {
         return None;
     }
-    // Summed below zero, where there is room for one more.
+    // Summed as a negative number, because the negative range is greater by one.
     let below = digits
         .chars()
         .try_fold(0, |sum: i64, digit| sum.checked_mul(10)?.checked_sub(decimal_digit(digit)?))?;
@@ -72,15 +72,16 @@ fn sign(text: &str) -> (bool, &str) {
     }
 }
 
-/// `Character.digit(c, 10)`: the decimal digits of every script in the basic plane, which a file can hold by
-/// way of `\u` escapes. Digits beyond that plane do not count, as Java looks at single UTF-16 units.
+/// `Character.digit(c, 10)`: the decimal digits of every script in the basic multilingual plane, which a file
+/// can contain as `\u` escapes. Digits beyond that plane are rejected, because Java examines single UTF-16
+/// units.
 fn decimal_digit(c: char) -> Option<i64> {
     let code = u32::from(c);
     let distance = |zero: &u32| code.checked_sub(*zero).filter(|distance| *distance < 10);
     ZEROS.iter().find_map(distance).map(i64::from)
 }
 
-/// The zero of each row of ten digits in JDK 17 (Unicode 13).
+/// The zero of each range of ten digits in JDK 17 (Unicode 13).
 #[rustfmt::skip]
 const ZEROS: [u32; 37] = [
     0x0030, 0x0660, 0x06f0, 0x07c0, 0x0966, 0x09e6, 0x0a66, 0x0ae6, 0x0b66, 0x0be6,
@@ -90,7 +91,8 @@ const ZEROS: [u32; 37] = [
 ];
 
 /// A `double` of a bean, by `Double.valueOf`: trimmed; decimal (`1`, `.5`, `1e3`) or hexadecimal (`0x1p3`),
-/// optionally followed by `f` or `d`; `NaN` and `Infinity` in this spelling. Too great is infinite.
+/// optionally followed by `f` or `d`; `NaN` and `Infinity` in this spelling. A value beyond the range is
+/// infinite.
 pub fn double(text: &str) -> Read<f64> {
     let (is_negative, size) = sign(trim(text));
     let size = match size {
@@ -99,8 +101,8 @@ pub fn double(text: &str) -> Read<f64> {
         number => {
             let number = number.strip_suffix(['f', 'F', 'd', 'D']).unwrap_or(number);
             match number.strip_prefix("0x").or_else(|| number.strip_prefix("0X")) {
-                // Without an exponent the last digit may be the letter just taken for a suffix; such a text
-                // is unreadable either way.
+                // Without an exponent the last digit may be the letter just removed as a suffix; such a text is
+                // unreadable either way.
                 Some(digits) => hexadecimal_fraction(digits),
                 None => decimal_fraction(number),
             }
@@ -109,7 +111,7 @@ pub fn double(text: &str) -> Read<f64> {
     size.map(|size| if is_negative { -size } else { size }).into()
 }
 
-/// Rust reads all that Java does, and more; the rest is kept out here.
+/// Rust accepts all texts that Java accepts, and more; this filters the rest.
 fn decimal_fraction(text: &str) -> Option<f64> {
     let (digits, exponent) = text.split_once(['e', 'E']).map_or((text, None), |(d, e)| (d, Some(e)));
     let whole_exponent = |e: &str| is_digits(sign(e).1);
@@ -123,7 +125,7 @@ fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// The text behind `0x`: hexadecimal digits with at most one point, then `p` and a power of two.
+/// Parses the text after `0x`: hexadecimal digits with at most one point, then `p` and a power of two.
 fn hexadecimal_fraction(text: &str) -> Option<f64> {
     let (digits, exponent) = text.split_once(['p', 'P'])?;
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
@@ -134,7 +136,7 @@ fn hexadecimal_fraction(text: &str) -> Option<f64> {
     if !is_digits(power) {
         return None;
     }
-    // An exponent out of reach stays out of reach, whatever the number of digits.
+    // An exponent this large stays out of range for any number of digits.
     let power = power.parse().unwrap_or(i64::MAX / 4).min(i64::MAX / 4);
     let mut exponent = if is_negative { -power } else { power };
     let mut mantissa: u64 = 0;
@@ -145,7 +147,7 @@ fn hexadecimal_fraction(text: &str) -> Option<f64> {
                 mantissa = mantissa << 4 | digit;
                 exponent -= if is_fraction { 4 } else { 0 };
             } else {
-                // Beyond what can be held it only matters whether anything is there.
+                // Digits beyond the precision only matter for rounding: whether any of them is not zero.
                 mantissa |= u64::from(digit != 0);
                 exponent += if is_fraction { 0 } else { 4 };
             }
@@ -167,7 +169,7 @@ fn scaled(mantissa: u64, exponent: i64) -> f64 {
     if top > GREATEST_EXPONENT {
         return f64::INFINITY;
     }
-    // The exponent of the last bit that is kept, and how many bits go.
+    // The exponent of the last bit that is kept; the lower bits are rounded.
     let last = (top - FRACTION_BITS).max(LEAST_EXPONENT);
     let gone = last.saturating_sub(exponent);
     let kept = match u32::try_from(gone) {
@@ -181,7 +183,7 @@ fn scaled(mantissa: u64, exponent: i64) -> f64 {
         Err(_) if gone < 0 => mantissa << gone.unsigned_abs(),
         Ok(_) | Err(_) => 0,
     };
-    // A mantissa with its top bit set adds one to the exponent field by that bit; so does a carry into it.
+    // A mantissa with its top bit set adds one to the exponent field; so does a carry into that bit.
     let field = u64::try_from(last - LEAST_EXPONENT).unwrap_or_default();
     f64::from_bits((field << FRACTION_BITS) + kept)
 }
@@ -204,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn digits_of_other_scripts_count() {
+    fn digits_of_other_scripts_are_accepted() {
         assert_eq!(int("\u{663}\u{664}"), Read::Value(34));
         assert_eq!(int("\u{1d7d8}"), Read::Unreadable);
     }
@@ -221,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn doubles_are_written_as_in_java() {
+    fn doubles_follow_the_syntax_of_java() {
         for (text, expected) in [
             ("1e3", 1000.0),
             (".5", 0.5),

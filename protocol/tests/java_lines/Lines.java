@@ -3,7 +3,7 @@ import java.io.*;
 import java.nio.charset.StandardCharsets;
 import software.amazon.kinesis.multilang.messages.*;
 
-/** Reads lines of escaped bytes, and prints what the ObjectMapper of the Java daemon's MessageReader makes of each. */
+/** Reads lines of escaped bytes, and prints how the ObjectMapper of the Java daemon's MessageReader reads each of them. */
 public class Lines {
     static byte[] bytes(String field) {
         ByteArrayOutputStream out = new ByteArrayOutputStream();

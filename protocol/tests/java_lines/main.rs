@@ -1,13 +1,15 @@
-//! Lines of a child: the daemon's reading beside Java's.
+//! Compares how the daemon and Java read lines of a child.
 //!
-//! * `rules.rs`: Java's rules, as a reader of their own.
-//! * `lines.tsv`: lines, and what `Lines.java` printed for each, with the message classes of KCL's multilang module (the
-//!   same in 3.1.3 and 3.5.1) and Jackson 2.21.5 on JDK 17: random lines, lines of the transcripts, and corner cases. The
-//!   rules are held to this table, and so is the daemon's reader.
-//! * The fuzzer holds the daemon's reader to the rules, for as long as `tests/support/fuzz.rs` is told to.
+//! * `rules.rs`: Java's rules, as an independent reader.
+//! * `lines.tsv`: lines, and what `Lines.java` printed for each, with the message classes of KCL's multilang
+//!   module (identical in 3.1.3 and 3.5.1) and Jackson 2.21.5 on JDK 17: random lines, lines of the
+//!   transcripts, and corner cases. Both the rules and the daemon's reader must agree with this table.
+//! * The fuzzer compares the daemon's reader with the rules, for the time that `tests/support/fuzz.rs` reads
+//!   from the environment.
 //!
-//! New lines for the table: `MULTILANGD_JAVA_LINES=FILE cargo test -p multilangd-protocol --test java_lines` writes random
-//! ones to the file. `java -cp JARS Lines.java <FILE` prints the rows, where `JARS` are those of the Java daemon.
+//! To extend the table: `MULTILANGD_JAVA_LINES=FILE cargo test -p multilangd-protocol --test java_lines` writes
+//! random lines to the file. `java -cp JARS Lines.java <FILE` prints their rows, where `JARS` are those of the
+//! Java daemon.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -31,7 +33,7 @@ use proptest::test_runner::TestRunner;
 
 use rules::{Verdict, verdict};
 
-/// Where the daemon differs from Java on purpose, and why. Such lines are not compared.
+/// Lines that the daemon reads differently from Java on purpose, with the reason. Such lines are not compared.
 fn difference(line: &[u8]) -> Option<&'static str> {
     let text = String::from_utf8_lossy(line);
     let escaped = text.split("\\u").skip(1).filter_map(|rest| u32::from_str_radix(rest.get(..4)?, 16).ok());
@@ -57,7 +59,7 @@ fn ours(line: &[u8]) -> Verdict {
     }
 }
 
-/// `\xNN` stands for a byte that is not printable ASCII, and for a backslash.
+/// Decodes a field of the table. `\xNN` is a byte that is not printable ASCII, or a backslash.
 fn bytes(field: &str) -> Vec<u8> {
     let mut pieces = field.split("\\x");
     let mut bytes = pieces.next().unwrap().as_bytes().to_vec();
@@ -68,6 +70,7 @@ fn bytes(field: &str) -> Vec<u8> {
     bytes
 }
 
+/// Encodes bytes as a field of the table.
 fn field(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut out, byte| {
         match byte {
@@ -78,13 +81,13 @@ fn field(bytes: &[u8]) -> String {
     })
 }
 
-/// `-` is null; text follows a `=`.
+/// Decodes a nullable text of the table: `-` is null, otherwise the text follows a `=`.
 fn text(field: &str) -> Option<String> {
     field.strip_prefix('=').map(|text| String::from_utf8(bytes(text)).unwrap())
 }
 
 #[test]
-fn lines_are_read_as_java_reads_them() {
+fn lines_of_the_table_are_read_as_in_java() {
     let table = include_str!("lines.tsv");
     let mut faults = Vec::new();
     let (mut count, mut messages, mut different) = (0, 0, 0);
@@ -93,7 +96,7 @@ fn lines_are_read_as_java_reads_them() {
         let java = match cells[1..] {
             ["status", response_for] => Verdict::Status(text(response_for)),
             ["checkpoint", sequence, sub] => Verdict::Checkpoint(text(sequence), sub.parse().ok()),
-            // `null` alone ends the Java daemon.
+            // A line with only `null` ends the Java daemon.
             ["other" | "noise" | "null" | "empty"] => Verdict::Nothing,
             _ => panic!("{row}"),
         };
@@ -133,7 +136,7 @@ fn fuzz_child_lines_beside_the_rules_of_java() {
     });
 }
 
-/// Blanks between tokens: mostly none.
+/// Whitespace between tokens: mostly none.
 fn blank() -> impl Strategy<Value = &'static str> {
     prop_oneof![12 => Just(""), 1 => Just(" "), 1 => Just("\t "), 1 => Just("\u{b}")]
 }
@@ -255,7 +258,7 @@ fn action() -> impl Strategy<Value = String> {
     prop_oneof![12 => usual, 1 => value()]
 }
 
-/// Something like a message, and then some of its bytes replaced, removed or inserted.
+/// A line that resembles a message, with some of its bytes replaced, removed or inserted.
 fn lines() -> impl Strategy<Value = Vec<u8>> {
     let member = (blank(), key(), blank(), blank(), value(), blank())
         .prop_map(|(a, key, b, c, value, d)| format!("{a}\"{key}\"{b}:{c}{value}{d}"));
@@ -269,7 +272,7 @@ fn lines() -> impl Strategy<Value = Vec<u8>> {
             format!("{begin}{}{end}", members.join(",")).into_bytes()
         });
     let lines = fuzz::changed(text, b"{}[]\",:\\/ \tu0159-+.eEnt\x00\x1f\x7f\xc3\xa9\xff");
-    // Line ends are never part of a line.
+    // Terminators are never part of a line.
     lines.prop_map(|mut line| {
         line.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
         line

@@ -1,5 +1,5 @@
-//! The rules by which the Java MultiLangDaemon reads a line of a child, written down a second time and for clarity: the
-//! stored table shows that they are Java's, and the fuzzer that the daemon's reader follows them.
+//! The rules by which the Java MultiLangDaemon reads a line of a child, written a second time and for clarity.
+//! The stored table shows that they are Java's rules; the fuzzer shows that the daemon's reader follows them.
 //!
 //! In KCL: `GetNextMessageTask`, with a default `ObjectMapper` of Jackson 2.21 and `Message` as the type.
 
@@ -10,25 +10,26 @@ pub(crate) enum Verdict {
     Status(Option<String>),
     /// A `checkpoint` with its two numbers.
     Checkpoint(Option<String>, Option<i64>),
-    /// Nothing: an empty line, noise, or a message that only a daemon sends.
+    /// No effect: an empty line, noise, or a message that only a daemon sends.
     Nothing,
 }
 
-/// Jackson's `StreamReadConstraints`.
+/// Maximum nesting depth, as in Jackson's `StreamReadConstraints`.
 const MAX_DEPTH: usize = 1000;
 const MAX_DIGITS: usize = 1000;
 
 enum Value {
     Null,
-    /// In UTF-16, in which a surrogate can be unpaired.
+    /// UTF-16 units, because a surrogate can be unpaired.
     Text(Vec<u16>),
-    /// The text in the line.
+    /// The number's text in the line.
     Number(String),
     Bool(bool),
-    /// An array or an object, which no field of a child's messages can be.
+    /// An array or an object. No field of a child's message accepts one.
     Nested,
 }
 
+/// Reads one line as Java does.
 pub(crate) fn verdict(line: &[u8]) -> Verdict {
     let text: Vec<char> = String::from_utf8_lossy(line).chars().collect();
     let mut reader = Reader { text: &text, at: 0 };
@@ -40,13 +41,15 @@ pub(crate) fn verdict(line: &[u8]) -> Verdict {
 
 fn message(members: &[(Vec<u16>, Value)]) -> Option<Verdict> {
     let is = |key: &[u16], name: &str| key.iter().copied().eq(name.encode_utf16());
-    // The first `action` that has a text names the type, and is taken out. Another is a field like any other.
+    // The first `action` with a scalar value names the type and is removed. Any other `action` is an ordinary
+    // field.
     let place = members.iter().position(|(key, value)| is(key, "action") && scalar(value).is_some())?;
     let action = scalar(&members[place].1)?;
     let fields = members.iter().enumerate().filter(|(index, _)| *index != place).map(|(_, member)| member);
     let (mut response_for, mut sequence, mut sub) = (None, None, None);
     for (key, value) in fields {
-        // Each value is converted when it comes, so one that cannot be fails the line although another follows.
+        // Jackson converts each value when it reads it, so a value that cannot be converted fails the line even
+        // if the key occurs again.
         match action.as_str() {
             "status" if is(key, "responseFor") => response_for = string(value)?,
             "checkpoint" if is(key, "sequenceNumber") => sequence = string(value)?,
@@ -110,12 +113,12 @@ fn integer(text: &str) -> Option<Option<i64>> {
     if digits.is_empty() { None } else { i64::try_from(sign * sum).ok().map(Some) }
 }
 
-/// The text that Java writes: `?` for an unpaired surrogate.
+/// The text as Java writes it: `?` for an unpaired surrogate.
 fn utf8(units: &[u16]) -> String {
     char::decode_utf16(units.iter().copied()).map(|char| char.unwrap_or('?')).collect()
 }
 
-/// JSON without any of Jackson's extensions, which are off.
+/// A JSON parser without Jackson's extensions, which are disabled by default.
 struct Reader<'a> {
     text: &'a [char],
     at: usize,
@@ -138,7 +141,7 @@ impl Reader<'_> {
         }
     }
 
-    /// From behind the opening brace to the closing one.
+    /// Parses an object's members, from after the opening brace to the closing one.
     fn members(&mut self, depth: usize) -> Option<Vec<(Vec<u16>, Value)>> {
         let mut members = Vec::new();
         self.blanks();
@@ -197,7 +200,7 @@ impl Reader<'_> {
         rest.chars().all(|char| self.next() == Some(char)).then_some(value)
     }
 
-    /// From behind its first character.
+    /// Parses a number, from after its first character.
     fn number(&mut self) -> Option<Value> {
         let begin = self.at - 1;
         if self.text[begin] == '-' {
@@ -231,7 +234,7 @@ impl Reader<'_> {
         self.at - begin
     }
 
-    /// From behind the opening quote to the closing one.
+    /// Parses a string, from after the opening quote to the closing one.
     fn string(&mut self) -> Option<Vec<u16>> {
         let mut units = Vec::new();
         loop {

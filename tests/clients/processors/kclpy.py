@@ -1,4 +1,4 @@
-"""A record processor on amazon_kclpy, in each of its three interfaces. Reports what it gets to the
+"""A record processor with each of the three interfaces of amazon_kclpy. Reports every message to the
 test over a socket, checkpoints after each batch, at the end of the shard and in shutdownRequested.
 
 argv: PORT INTERFACE (v1, v2 or v3)
@@ -17,7 +17,7 @@ test = socket.create_connection(("127.0.0.1", int(sys.argv[1]))).makefile("w")
 
 
 class Events:
-    """What the three interfaces have in common."""
+    """The common part of the three interfaces."""
 
     shard = "?"
 

@@ -1,4 +1,4 @@
-// A record processor on aws-kcl, in either of its two interfaces. Reports what it gets to the test over
+// A record processor with either of the two interfaces of aws-kcl. Reports every message to the test over
 // a socket, checkpoints after each batch, at the end of the shard and in shutdownRequested.
 //
 // argv: PORT INTERFACE (v1 or v2)
@@ -12,7 +12,7 @@ const [port, version] = process.argv.slice(2);
 const test = require('net').createConnection(Number(port), '127.0.0.1');
 let shard = '?';
 
-// An action is answered only once its report is out, so that the test sees things in their order.
+// Answers an action only after its report is sent, so that the test receives events in order.
 function report(what, body, then) {
   test.write(JSON.stringify({ pid: process.pid, shard, what, body }) + '\n', () => then());
 }
@@ -54,7 +54,7 @@ const versions = {
 };
 
 test.on('connect', () => {
-  // The library ends when stdin does; the socket alone must not keep the process.
+  // The library exits when stdin ends; the socket alone must not keep the process running.
   test.unref();
   kcl(versions[version]).run();
 });

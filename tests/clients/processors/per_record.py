@@ -1,5 +1,5 @@
-"""A record processor on easy-kclpy, which hands out one record at a time and checkpoints by sequence
-and sub-sequence number. Reports what it gets to the test over a socket, a batch at its checkpoint.
+"""A record processor with easy-kclpy, which passes one record at a time and checkpoints by sequence and
+sub-sequence number. Reports every message to the test over a socket, and a batch at its checkpoint.
 
 argv: PORT
 """

@@ -1,26 +1,26 @@
-//! Within which bounds every state is visited, and what has to be seen on the way.
+//! The bounds within which every state is visited, and the events that must be observed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use stateright::{Checker as _, Model as _};
 
-use super::{Bounds, Broken};
+use super::{Bounds, Fault};
 
-const HAPPENS: [&str; 10] = [
-    "a free lease was taken",
-    "a lease was taken again by its owner",
-    "an abandoned lease was taken",
+const EXPECTED_EVENTS: [&str; 10] = [
+    "an unowned lease was acquired",
+    "a lease was reacquired by its owner",
+    "an expired lease was acquired",
     "a lease was stolen",
-    "a lease was given back",
-    "a late write was refused",
-    "a lost answer was made good by reading the row",
-    "a worker learned that its lease is lost",
-    "a hand-off was ended by its old owner",
-    "a leader forced a hand-off",
+    "a lease was released",
+    "a late write was rejected",
+    "a lost response was resolved by reading the row",
+    "a worker noticed that its lease is lost",
+    "a graceful handoff was completed by its old owner",
+    "a leader forced a graceful handoff",
 ];
 
-/// Losses, steals and zombies.
+/// Lost leases, steals and frozen workers.
 fn plain() -> Bounds {
     Bounds {
         ticks: 3,
@@ -28,83 +28,85 @@ fn plain() -> Bounds {
         sends: 4,
         checkpoints: 1,
         crashes: 0,
-        hand_offs: 0,
+        handoffs: 0,
         slow: false,
         java: false,
-        broken: None,
+        fault: None,
         seen: Arc::default(),
     }
 }
 
-/// A leader moves the lease.
+/// A leader starts a graceful handoff.
 fn led() -> Bounds {
-    Bounds { sends: 3, hand_offs: 1, ..plain() }
+    Bounds { sends: 3, handoffs: 1, ..plain() }
 }
 
-/// Answers come late.
+/// Responses are delayed.
 fn slow() -> Bounds {
     Bounds { sends: 3, slow: true, ..plain() }
 }
 
-/// A worker dies and comes back by its name.
+/// A worker crashes and restarts under the same name.
 fn crashing() -> Bounds {
     Bounds { sends: 3, crashes: 1, ..plain() }
 }
 
-/// The first broken promise that is found, and what has happened in all states together.
+/// The first violation found, and the number of states.
 fn check(bounds: &Bounds) -> (Option<&'static str>, usize) {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let checker = bounds.clone().checker().threads(threads).spawn_bfs().join();
-    let wrong = checker.discovery("nothing goes wrong").map(|path| {
-        let found = path.last_state().wrong.unwrap();
+    let violation = checker.discovery("no violation").map(|path| {
+        let found = path.last_state().violation.unwrap();
         println!("{found}:");
         for action in path.into_actions() {
             println!("  {action:?}");
         }
         found
     });
-    (wrong, checker.unique_state_count())
+    (violation, checker.unique_state_count())
 }
 
-/// No promise is broken in any of them, and together they have seen everything.
-fn assert_kept(configurations: [Bounds; 4]) {
+/// Asserts that no configuration has a violation, and that together they observe every expected event.
+fn assert_no_violation(configurations: [Bounds; 4]) {
     let mut seen = BTreeSet::new();
     for bounds in configurations {
-        let (wrong, states) = check(&bounds);
+        let (violation, states) = check(&bounds);
         println!("{states} states");
-        assert_eq!(wrong, None);
+        assert_eq!(violation, None);
         seen.extend(bounds.seen.lock().unwrap().iter().copied());
     }
-    for what in HAPPENS {
+    for what in EXPECTED_EVENTS {
         assert!(seen.contains(what), "never: {what}");
     }
 }
 
 #[test]
-fn two_of_ours_keep_every_promise_in_every_order_of_events() {
-    assert_kept([plain(), slow(), led(), crashing()]);
+fn two_workers_keep_every_invariant() {
+    assert_no_violation([plain(), slow(), led(), crashing()]);
 }
 
 #[test]
-fn so_does_one_of_ours_beside_one_of_javas() {
+fn worker_with_java_keeps_every_invariant() {
     let java = |bounds| Bounds { java: true, ..bounds };
-    assert_kept([java(plain()), java(slow()), java(led()), java(crashing())]);
+    assert_no_violation([java(plain()), java(slow()), java(led()), java(crashing())]);
 }
 
 #[test]
-fn each_promise_is_found_broken_where_it_is() {
-    let (fence, early) =
-        ("somebody else moved a checkpoint", "a lease was taken for abandoned while its holder could use it");
-    for (broken, bounds, promise) in [
-        (Broken::NoCounter, plain(), fence),
-        (Broken::ProvenByTheAnswer, slow(), early),
-        (Broken::NeverWaits, plain(), early),
-        (Broken::BelievesAnyRow, plain(), fence),
-        (Broken::ForgetsTheCheckpoint, plain(), "a checkpoint moved back"),
-        (Broken::IgnoresHandOffs, led(), "a renewal passed over a hand-off"),
+fn each_fault_violates_its_invariant() {
+    let (fence, early) = (
+        "a worker without the lease stored a checkpoint",
+        "a lease was treated as expired while its owner could use it",
+    );
+    for (fault, bounds, invariant) in [
+        (Fault::NoCounter, plain(), fence),
+        (Fault::ProvenByTheAnswer, slow(), early),
+        (Fault::NeverWaits, plain(), early),
+        (Fault::BelievesAnyRow, plain(), fence),
+        (Fault::ForgetsTheCheckpoint, plain(), "a checkpoint moved back"),
+        (Fault::IgnoresHandoffs, led(), "a renewal overlooked a graceful handoff"),
     ] {
-        let (wrong, states) = check(&Bounds { broken: Some(broken), ..bounds });
-        println!("{broken:?}: {wrong:?} after {states} states");
-        assert_eq!(wrong, Some(promise), "{broken:?}");
+        let (violation, states) = check(&Bounds { fault: Some(fault), ..bounds });
+        println!("{fault:?}: {violation:?} after {states} states");
+        assert_eq!(violation, Some(invariant), "{fault:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! A child that answers with another action's name, with one in another case, or with none.
+//! A child that answers with another action's name, with the wrong case, or with none.
 
 use super::scene::{Scene, of_kind};
 
@@ -13,21 +13,21 @@ async fn is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn is_everyones_end_under_the_policy_exit() {
+async fn ends_the_daemon_under_policy_exit() {
     let scene = Scene::new("wrong-exit", 2).await.plan(0, "processRecords", "answer-null");
     let run = scene.lines("multilangd.onChildFailure = exit\n").play_to_the_end().await;
-    run.assert_others_suffer();
+    run.assert_daemon_ends();
     run.assert_told_once("a status without responseFor");
 }
 
-/// Clever's Go client answers "shutdown"; Java goes on there too.
+/// Clever's Go client answers "shutdown"; Java continues as well.
 #[tokio::test(flavor = "multi_thread")]
-async fn is_forgiven_at_shutdown_requested() {
+async fn is_ignored_at_shutdown_requested() {
     let mut scene = Scene::new("wrong-stop", 2).await.plan(0, "shutdownRequested", "answer:shutdown");
     let daemon = scene.daemon();
     scene.put().await;
     scene.settled().await;
     let run = scene.stop(daemon).await;
     run.assert_sound();
-    assert_eq!(of_kind(&run.log, "leaseLost").count(), 2, "both are told what follows");
+    assert_eq!(of_kind(&run.log, "leaseLost").count(), 2, "both receive leaseLost");
 }

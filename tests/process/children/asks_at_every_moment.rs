@@ -1,5 +1,5 @@
-//! A child that asks to checkpoint at every moment of its life, and many times before it reads an answer.
-//! The error names are Java's (`a_*`, `b_*`, `e_*` among the transcripts).
+//! A child that requests checkpoints at every point of its life, and many before it reads an answer. The error
+//! names are Java's (transcripts `a_*`, `b_*`, `e_*`).
 
 use super::scene::{Scene, of_kind, shard};
 use crate::rig::*;
@@ -9,7 +9,7 @@ fn errors(log: &[Report], moment: &str) -> Vec<String> {
     let mut at = false;
     for report in log {
         let Report::Said { what, body, .. } = report else { continue };
-        if what == "deed" {
+        if what == "fault" {
             at = body["moment"] == moment;
         } else if what == "answered" && at {
             errors.push(body["error"].as_str().unwrap_or("none").to_owned());
@@ -20,7 +20,7 @@ fn errors(log: &[Report], moment: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn gets_javas_answers() {
+async fn gets_the_answers_of_java() {
     let mut scene = Scene::new("ask", 1).await;
     for moment in ["initialize", "processRecords", "shutdownRequested", "leaseLost"] {
         scene = scene.plan(0, moment, "ask");
@@ -36,16 +36,16 @@ async fn gets_javas_answers() {
     assert_eq!(errors(&run.log, "leaseLost"), ["InvalidStateException"]);
 }
 
-/// Java stores it, and a restart then skips what was put in between.
+/// Java stores it, and a restart then skips the records put in between.
 #[tokio::test(flavor = "multi_thread")]
-async fn latest_is_out_of_range_where_the_trim_horizon_is_stored() {
+async fn latest_is_rejected_while_trim_horizon_is_stored() {
     let run = Scene::new("ask-latest", 1).await.plan(0, "processRecords", "ask:LATEST").play().await;
     run.assert_sound();
     assert_eq!(errors(&run.log, "processRecords"), ["IllegalArgumentException"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_end_of_a_shard_can_be_checkpointed() {
+async fn shard_end_can_be_checkpointed() {
     let mut scene = Scene::new("ask-end", 1).await.plan(0, "shardEnded", "ask");
     let daemon = scene.daemon();
     scene.put().await;
@@ -63,15 +63,15 @@ async fn the_end_of_a_shard_can_be_checkpointed() {
     assert!(ends.len() == 1 && ends[0].2["error"].is_null(), "a second time is a success too");
 }
 
-/// Lost during a batch: the same shard's checkpoint is refused as Java refuses it.
+/// The lease was lost during a batch: the checkpoint is rejected with Java's error.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lease_that_was_lost_answers_shutdown() {
+async fn lost_lease_answers_shutdown_exception() {
     let mut scene = Scene::new("ask-lost", 2).await.lines("failoverTimeMillis = 3000\n");
     let go = scene.rig.folder.join("go");
     scene = scene.plan(0, "processRecords", format!("waits:{}", go.display()));
     let daemon = scene.daemon();
     scene.put().await;
-    scene.deeds().await;
+    scene.wait_for_faults().await;
     super::ends::steal(&scene.rig, &shard(0)).await;
     std::fs::write(&go, "").unwrap();
     scene.settled().await;
@@ -86,7 +86,7 @@ async fn a_lease_that_was_lost_answers_shutdown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_at_once_are_answered_in_turn() {
+async fn many_pending_requests_are_answered_in_order() {
     let run = Scene::new("in-flight", 2).await.plan(0, "processRecords", "checkpoints:200").play().await;
     run.assert_sound();
     assert_eq!(of_kind(&run.log, "answered").filter(|(_, _, body)| body["error"].is_null()).count(), 200);

@@ -1,8 +1,8 @@
-//! A child that asks for checkpoints much faster than it reads the answers: it is held back, and does not fail.
+//! A child that requests checkpoints much faster than it reads the answers: it is throttled, and does not fail.
 
 use crate::rig::*;
 
-/// More than the pipe and the daemon hold of answers; then it reads all of them.
+/// Sends more requests than the pipe and the daemon buffer answers for; then it reads all answers.
 const SCRIPT: &str = r#"
 import json, os, socket, sys, threading
 test = socket.create_connection(("127.0.0.1", int(sys.argv[1]))).makefile("w")
@@ -33,7 +33,7 @@ for line in sys.stdin:
 "#;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn is_held_back_until_it_reads_the_answers() {
+async fn is_throttled_until_it_reads_the_answers() {
     let mut rig = Rig::start("asks").await;
     rig.stream(1).await;
     rig.put(&[("k".to_owned(), b"x".to_vec())]).await;

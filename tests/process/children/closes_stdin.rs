@@ -1,4 +1,4 @@
-//! A child that closes its stdin and lives: it is noticed with the next message, and replaced.
+//! A child that closes its stdin and keeps running: the next message detects this, and the child is replaced.
 
 use super::scene::Scene;
 
@@ -7,7 +7,7 @@ async fn is_replaced_with_the_next_message() {
     let mut scene = Scene::new("stdin", 2).await.plan(0, "idle", "close-stdin");
     let daemon = scene.daemon();
     scene.put().await;
-    scene.deeds().await;
+    scene.wait_for_faults().await;
     scene.settled().await;
     scene.put().await;
     scene.settled().await;
@@ -17,13 +17,13 @@ async fn is_replaced_with_the_next_message() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn is_everyones_end_under_the_policy_exit() {
+async fn ends_the_daemon_under_policy_exit() {
     let mut scene = Scene::new("stdin-exit", 2).await.plan(0, "idle", "close-stdin");
     scene = scene.lines("multilangd.onChildFailure = exit\n");
     let mut daemon = scene.daemon();
     scene.put().await;
-    scene.deeds().await;
+    scene.wait_for_faults().await;
     scene.put().await;
     let exit = daemon.ended().await.code();
-    scene.end(&daemon, exit).await.assert_others_suffer();
+    scene.end(&daemon, exit).await.assert_daemon_ends();
 }

@@ -1,4 +1,4 @@
-//! A child that closes its stdout and lives: it can't answer any more. Java waits for its exit.
+//! A child that closes its stdout and keeps running cannot answer any more. Java waits for its exit.
 
 use super::scene::Scene;
 
@@ -11,7 +11,7 @@ async fn is_replaced_although_it_lives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn is_everyones_end_under_the_policy_exit() {
+async fn ends_the_daemon_under_policy_exit() {
     let scene = Scene::new("stdout-exit", 2).await.plan(0, "processRecords", "close-stdout");
-    scene.lines("multilangd.onChildFailure = exit\n").play_to_the_end().await.assert_others_suffer();
+    scene.lines("multilangd.onChildFailure = exit\n").play_to_the_end().await.assert_daemon_ends();
 }

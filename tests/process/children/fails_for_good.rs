@@ -1,11 +1,11 @@
-//! A child that never gets further, under `multilangd.onHopelessShard = exit`: five failures in a row end the daemon
-//! with exit code 1, with pauses that grow between them; progress begins a new row. `tests/process/parked.rs` has the
-//! default, under which the shard is parked.
+//! A child that fails permanently, with `multilangd.onHopelessShard = exit`: five failures in a row end the
+//! daemon with exit code 1, with increasing pauses between them; progress resets the count.
+//! `tests/process/parked.rs` covers the default, which parks the shard.
 
 use super::scene::Scene;
 use crate::rig::*;
 
-/// Fails at every batch: the marker of each deed is another.
+/// Runs a child that fails at every batch.
 async fn failing(name: &str, lines: &str) -> (Option<i32>, String) {
     let mut scene = Scene::new(name, 2).await;
     scene.put().await;
@@ -27,25 +27,25 @@ fn failures(text: &str) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ends_the_daemon_after_five() {
+async fn five_failures_in_a_row_end_the_daemon() {
     let (exit, text) = failing("five", "").await;
     assert_eq!(exit, Some(1), "{text}");
-    // Two shards fail, and the first that is hopeless ends both.
+    // Two shards fail; the first one that reaches the limit ends the daemon.
     assert!((5..=10).contains(&failures(&text)), "{text}");
     assert!(text.lines().last().unwrap().contains("failed too often in a row"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ends_it_after_as_many_as_are_set() {
+async fn configured_number_of_failures_ends_the_daemon() {
     let (exit, text) = failing("two", "multilangd.maxChildFailures = 2\n").await;
     assert_eq!(exit, Some(1));
     assert!((2..=4).contains(&failures(&text)), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_checkpoint_begins_a_new_row() {
-    // Each child dies at its second batch, having checkpointed the first: more failures than five, and
-    // the daemon lives.
+async fn checkpoint_resets_the_failure_count() {
+    // Each child crashes at its second batch, after it has checkpointed the first: there are more than five
+    // failures, and the daemon keeps running.
     let mut scene = Scene::new("row", 1).await;
     let script = scene.rig.folder.join("second.py");
     let text = format!(

@@ -1,10 +1,10 @@
-//! A child that writes more to stderr than a log takes: it is never held up, and the log stays small.
+//! A child that writes more to stderr than the log accepts: it is never blocked, and the log stays small.
 
 use super::scene::Scene;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn is_not_held_up_and_its_lines_are_left_out_and_counted() {
-    // A hundred thousand lines at once, and eight megabytes without an end of line.
+async fn is_never_blocked_and_dropped_lines_are_counted() {
+    // A hundred thousand lines, and eight megabytes without a line end.
     let scene = Scene::new("stderr", 3).await.plan(0, "processRecords", "stderr:10000000");
     let run = scene.plan(1, "processRecords", "endless:8388608").play().await;
     run.assert_sound();

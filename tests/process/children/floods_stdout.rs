@@ -1,10 +1,10 @@
-//! A child that prints noise to stdout without end: its messages are still found, nobody else is slowed,
-//! and the log stays small.
+//! A child that prints noise to stdout without end: its messages are still found, other shards are not slowed
+//! down, and the log stays small.
 
 use super::scene::{Scene, shard};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn its_messages_are_found_and_the_log_stays_small() {
+async fn messages_are_found_and_the_log_stays_small() {
     let run = Scene::new("chatter", 2).await.plan(0, "processRecords", "chatter:200000").play().await;
     run.assert_sound();
     assert_eq!(run.failures(), []);
@@ -16,9 +16,9 @@ async fn its_messages_are_found_and_the_log_stays_small() {
     assert!(left_out > 100_000, "{left_out}");
 }
 
-/// Chatter is no sign of life: the time for an answer runs on.
+/// Noise does not count as progress: the timeout for an answer keeps running.
 #[tokio::test(flavor = "multi_thread")]
-async fn noise_does_not_lengthen_the_time_for_an_answer() {
+async fn noise_does_not_extend_the_answer_timeout() {
     let mut scene = Scene::new("chatterbox", 1).await.lines("timeoutInSeconds = 1\n");
     let script = scene.rig.folder.join("chatterbox.py");
     let text = "import sys, json\nfor line in sys.stdin:\n    m = json.loads(line)\n    while m['action'] == 'processRecords':\n        sys.stdout.write('la la la\\n' * 1000)\n        sys.stdout.flush()\n    sys.stdout.write(json.dumps({'action': 'status', 'responseFor': m['action']}) + '\\n')\n    sys.stdout.flush()\n";

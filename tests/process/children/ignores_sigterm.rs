@@ -1,4 +1,4 @@
-//! A child that can't be ended but by SIGKILL.
+//! A child that exits only on SIGKILL.
 
 use super::scene::Scene;
 
@@ -12,9 +12,9 @@ async fn is_killed_and_replaced() {
     assert_eq!(steps, ["Politely", "AtOnce"], "{}", run.text());
 }
 
-/// A child that heeds the end of its stdin isn't signalled at all.
+/// A child that exits when its stdin closes receives no signal.
 #[tokio::test(flavor = "multi_thread")]
-async fn one_that_ends_with_its_stdin_is_not_signalled() {
+async fn child_exiting_on_closed_stdin_gets_no_signal() {
     let run = Scene::new("obedient", 1).await.plan(0, "processRecords", "answer-null").play().await;
     run.assert_sound();
     assert!(run.lines.iter().all(|line| line["stop"].is_null()), "{}", run.text());

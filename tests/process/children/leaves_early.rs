@@ -1,5 +1,5 @@
-//! A child that says what is owed and ends before it has read the answer to an earlier checkpoint. What it
-//! said comes before its end, however long the checkpoint takes to be stored.
+//! A child that sends its messages and exits before it has read the answer to an earlier checkpoint. Its
+//! messages are processed before its exit, however long storing the checkpoint takes.
 
 use std::time::Duration;
 
@@ -14,10 +14,11 @@ async fn next(child: &mut Child) -> Event {
     timeout(LIMIT, child.next()).await.expect("nothing happens")
 }
 
-/// A stop whose grace is over closes the stdin of a child that is busy; the child then asks for a checkpoint
-/// that nobody answers, and ends. Its end is told at once, not after SIGTERM and SIGKILL have had their time.
+/// When the grace period of a shutdown is over, the daemon closes the stdin of a busy child; the child then
+/// requests a checkpoint that is not answered, and exits. The exit is reported at once, not after the SIGTERM
+/// and SIGKILL delays.
 #[tokio::test]
-async fn is_gone_although_an_answer_was_owed_when_its_stdin_was_closed() {
+async fn exit_is_reported_despite_a_pending_answer() {
     let script = "read line; printf '{\"action\":\"checkpoint\"}\\n'; read answer; exit 7";
     let folder =
         std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("owed-{}", std::process::id()));
@@ -34,7 +35,7 @@ async fn is_gone_although_an_answer_was_owed_when_its_stdin_was_closed() {
 }
 
 #[tokio::test]
-async fn is_heard_to_the_end() {
+async fn messages_before_the_exit_are_processed() {
     let script = "read line\n\
                   printf '{\"action\":\"checkpoint\"}\\n{\"action\":\"checkpoint\"}\\n{\"action\":\"status\",\"responseFor\":\"shardEnded\"}\\n'";
     let folder =
@@ -49,7 +50,7 @@ async fn is_heard_to_the_end() {
     child.send(&ToChild::ShardEnded);
     assert!(matches!(next(&mut child).await, Event::Said(session::Event::Checkpoint { .. })));
 
-    // The process is gone while its checkpoint is being stored, and time goes by.
+    // The process is gone while its checkpoint is being stored, and time advances.
     #[expect(
         deprecated,
         reason = "its replacement is unsafe for types that could close their descriptor; OwnedFd can't"
@@ -57,7 +58,7 @@ async fn is_heard_to_the_end() {
     let ended = tokio::io::unix::AsyncFd::new(ended).unwrap();
     let _guard = ended.readable().await.unwrap();
     let early = timeout(Duration::from_millis(1500), child.next()).await;
-    assert!(early.is_err(), "told before the answer: {early:?}");
+    assert!(early.is_err(), "reported before the answer: {early:?}");
 
     child.acknowledge(Ok(()));
     assert!(matches!(next(&mut child).await, Event::Said(session::Event::Checkpoint { .. })));

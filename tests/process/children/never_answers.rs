@@ -1,4 +1,4 @@
-//! A child that doesn't answer within `timeoutInSeconds`, which Java ends for at once, telling nobody.
+//! A child that does not answer within `timeoutInSeconds`. Java exits at once, without notifying any child.
 
 use super::scene::{Scene, of_kind};
 
@@ -10,25 +10,25 @@ async fn is_replaced_when_its_time_is_over() {
     run.assert_told_once("it did not answer within timeoutInSeconds");
 }
 
-/// Without the key a child may take as long as it likes; a stop has its own limit.
+/// Without the key a child may take any time; a graceful shutdown has its own limit.
 #[tokio::test(flavor = "multi_thread")]
-async fn is_waited_for_without_a_limit_but_not_by_a_stop() {
+async fn is_awaited_without_limit_except_during_shutdown() {
     let mut scene = Scene::new("patience", 2)
         .await
         .plan(0, "processRecords", "hang")
         .lines("shutdownGraceMillis = 500\n");
     let daemon = scene.daemon();
     scene.put().await;
-    scene.deeds().await;
+    scene.wait_for_faults().await;
     let run = scene.stop(daemon).await;
     assert_eq!((run.exit, run.failures().len()), (Some(0), 0), "{}", run.text());
-    assert_eq!(of_kind(&run.log, "initialize").count(), 2, "nobody was replaced");
+    assert_eq!(of_kind(&run.log, "initialize").count(), 2, "no child was replaced");
     assert!(run.text().contains("its time to stop is over"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn is_everyones_end_under_the_policy_exit() {
+async fn ends_the_daemon_under_policy_exit() {
     let scene = Scene::new("silent-exit", 2).await.plan(0, "processRecords", "hang");
     let run = scene.lines("timeoutInSeconds = 1\nmultilangd.onChildFailure = exit\n").play_to_the_end().await;
-    run.assert_others_suffer();
+    run.assert_daemon_ends();
 }

@@ -1,11 +1,11 @@
-//! A child that prints to stdout what is no message: banners, blank lines, half lines, JSON that isn't
-//! one, bytes that aren't text, lines of 20 MB, the word `null` (which ends the Java daemon).
+//! A child that prints lines to stdout that are not messages: banners, blank lines, incomplete lines, other
+//! JSON, binary data, lines of 20 MB, the word `null` (which ends the Java daemon).
 
 use base64::Engine as _;
 
 use super::scene::Scene;
 
-/// Lines that are nothing to the protocol, with the words of each that the log must show.
+/// Lines that are not messages, each with the text that the log must contain.
 const NOISE: [(&[u8], &str); 12] = [
     (b"*** starting up ***\n", "starting up"),
     (b"\n\n  \n", ""),
@@ -22,11 +22,11 @@ const NOISE: [(&[u8], &str); 12] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn is_understood_all_the_same() {
+async fn messages_between_noise_are_understood() {
     let noise: Vec<u8> = NOISE.iter().flat_map(|(bytes, _)| bytes.iter().copied()).collect();
-    let deed = format!("say:{}", base64::engine::general_purpose::STANDARD.encode(noise));
-    let scene = Scene::new("noise", 2).await.plan(0, "processRecords", deed.clone());
-    let run = scene.plan(0, "initialize", deed.clone()).plan(0, "idle", deed).play().await;
+    let fault = format!("say:{}", base64::engine::general_purpose::STANDARD.encode(noise));
+    let scene = Scene::new("noise", 2).await.plan(0, "processRecords", fault.clone());
+    let run = scene.plan(0, "initialize", fault.clone()).plan(0, "idle", fault).play().await;
     run.assert_sound();
     assert_eq!((run.failures(), run.children(&super::scene::shard(0)).len()), (vec![], 1));
     let printed: String =
@@ -37,9 +37,9 @@ async fn is_understood_all_the_same() {
     assert!(!printed.contains("\\u001b"), "nothing steers a terminal");
 }
 
-/// Twenty megabytes and more in one line are read past, in bounded memory.
+/// A line of more than twenty megabytes is skipped, in bounded memory.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_line_of_twenty_megabytes_is_read_past() {
+async fn line_of_twenty_megabytes_is_skipped() {
     let run = Scene::new("long-line", 2).await.plan(0, "processRecords", "long:22020096").play().await;
     run.assert_sound();
     assert_eq!(run.failures(), []);
@@ -47,14 +47,13 @@ async fn a_line_of_twenty_megabytes_is_read_past() {
     assert!(text.contains("(22020096 bytes)") && text.len() < 100_000, "{}", text.len());
 }
 
-/// A status with a field too many answers nothing: the check above would not pass if the child left it at
-/// that.
+/// A status with an unknown field is not an answer: the test above would not pass if the child sent only that.
 #[tokio::test(flavor = "multi_thread")]
-async fn noise_instead_of_an_answer_is_no_answer() {
+async fn noise_does_not_count_as_an_answer() {
     let status = b"{\"action\":\"status\",\"responseFor\":\"processRecords\",\"extra\":1}\n";
-    let deed = format!("say:{}", base64::engine::general_purpose::STANDARD.encode(status));
+    let fault = format!("say:{}", base64::engine::general_purpose::STANDARD.encode(status));
     let mut scene =
-        Scene::new("no-answer", 2).await.plan(0, "idle", deed).plan(0, "processRecords", "answer-null");
+        Scene::new("no-answer", 2).await.plan(0, "idle", fault).plan(0, "processRecords", "answer-null");
     scene = scene.lines("timeoutInSeconds = 1\n");
     let run = scene.play().await;
     assert_eq!(run.failures().len(), 1, "{}", run.text());

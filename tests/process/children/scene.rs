@@ -1,4 +1,4 @@
-//! A stream of some shards, a record processor that misbehaves in some of them, and what came of it.
+//! A stream of some shards, a record processor that misbehaves in some of them, and the resulting run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -7,32 +7,33 @@ use serde_json::Value;
 
 use crate::rig::*;
 
-/// Records put before anything else, and again once everything has settled.
+/// The number of records put at the start, and again once the fleet has settled.
 const RECORDS: usize = 40;
-/// Short waits, so that a scene takes seconds.
+/// Short delays, so that a scene takes seconds.
 const BRISK: &str = "taskBackoffTimeMillis = 20\nmultilangd.childExitGraceMillis = 200\n\
                      multilangd.childKillGraceMillis = 200\nmultilangd.logFormat = json\n";
 
+/// A scene that is being played.
 pub struct Scene {
     pub rig: Rig,
     shards: usize,
-    /// Shard, moment, deed.
+    /// Shard, time and action of each fault.
     plan: Vec<(usize, &'static str, String)>,
     lines: String,
     put: Vec<(String, Vec<u8>)>,
 }
 
-/// What came of a scene.
+/// The outcome of a scene.
 #[derive(Clone)]
 pub struct Run {
     pub log: Vec<Report>,
     /// The daemon's log lines, as JSON.
     pub lines: Vec<Value>,
     pub exit: Option<i32>,
-    /// Grandchildren that lived when all else had ended.
+    /// The number of grandchildren that still ran when everything else had ended.
     pub holding: usize,
     put: BTreeSet<String>,
-    /// The shards of the plan.
+    /// The shards with a fault.
     hit: BTreeSet<String>,
 }
 
@@ -47,9 +48,9 @@ impl Scene {
         Self { rig, shards, plan: Vec::new(), lines: BRISK.to_owned(), put: Vec::new() }
     }
 
-    /// In this shard, at this moment, this deed.
-    pub fn plan(mut self, index: usize, moment: &'static str, deed: impl Into<String>) -> Self {
-        self.plan.push((index, moment, deed.into()));
+    /// Adds a fault: in this shard, at this time, the child does this.
+    pub fn plan(mut self, index: usize, moment: &'static str, fault: impl Into<String>) -> Self {
+        self.plan.push((index, moment, fault.into()));
         self
     }
 
@@ -63,14 +64,14 @@ impl Scene {
         let plan: Vec<String> = self
             .plan
             .iter()
-            .map(|(index, moment, deed)| format!("{}@{moment}={deed}", shard(*index)))
+            .map(|(index, moment, fault)| format!("{}@{moment}={fault}", shard(*index)))
             .collect();
         let (port, folder) = (self.rig.port(), self.rig.folder.display().to_string());
         let executable = format!("python3 -S -E {} {port} {folder} {}", script.display(), plan.join(" "));
         self.rig.daemon(&self.rig.properties(&executable, &self.lines))
     }
 
-    /// Puts some more records, spread over all shards.
+    /// Puts more records, spread over all shards.
     pub async fn put(&mut self) {
         let from = self.put.len();
         let records: Vec<_> = (from..from + RECORDS).map(|n| (format!("key-{n}"), vec![b'x'; 10])).collect();
@@ -78,36 +79,36 @@ impl Scene {
         self.put.extend(records);
     }
 
-    /// Waits until every record that was put has been checkpointed by the child that has it.
+    /// Waits until every record has been checkpointed by the child that received it.
     pub async fn settled(&mut self) {
         let put: BTreeSet<String> = self.put.iter().map(|(key, _)| key.clone()).collect();
         self.rig.until("every record checkpointed", |log| put.is_subset(&checkpointed_keys(log))).await;
     }
 
-    /// Records, time for the deeds, records again, a stop. Every deed must be done.
+    /// Puts records, waits for the faults, puts records again, and stops the daemon. Every fault must occur.
     pub async fn play(mut self) -> Run {
         let daemon = self.daemon();
         self.put().await;
-        self.deeds().await;
+        self.wait_for_faults().await;
         self.settled().await;
         self.put().await;
         self.settled().await;
         self.stop(daemon).await
     }
 
-    /// Waits until every deed of the plan is about to be done.
-    pub async fn deeds(&mut self) {
-        let deeds = self.plan.len();
-        self.rig.until("the deeds", |log| said(log, "deed").len() == deeds).await;
+    /// Waits until every fault of the plan is about to occur.
+    pub async fn wait_for_faults(&mut self) {
+        let faults = self.plan.len();
+        self.rig.until("the faults", |log| said(log, "fault").len() == faults).await;
     }
 
     pub async fn stop(self, mut daemon: Daemon) -> Run {
-        // Whoever was replaced was waited for, long before.
+        // The daemon has reaped every replaced child long before.
         let replaced = self.rig.log.iter().filter_map(|report| match report {
             Report::Gone { pid } => Some(*pid),
             Report::Said { .. } => None,
         });
-        // Who had left the daemon's family is reaped by another, if at all.
+        // A grandchild in another session is reaped by the system's init, if at all.
         let kept: BTreeSet<i32> = of_kind(&self.rig.log, "grandchild").map(|(pid, ..)| pid).collect();
         let zombies: Vec<i32> = replaced.filter(|pid| !kept.contains(pid) && !is_reaped(*pid)).collect();
         assert_eq!(zombies, [0; 0], "zombies under the running daemon");
@@ -115,18 +116,18 @@ impl Scene {
         self.end(&daemon, exit).await
     }
 
-    /// The same until the daemon ends by itself.
+    /// The same, until the daemon exits by itself.
     pub async fn play_to_the_end(mut self) -> Run {
         let mut daemon = self.daemon();
         self.put().await;
-        self.deeds().await;
+        self.wait_for_faults().await;
         let exit = daemon.ended().await.code();
         self.end(&daemon, exit).await
     }
 
     pub async fn end(mut self, daemon: &Daemon, exit: Option<i32>) -> Run {
         self.rig.until("all children gone", |log| alive_children(log) == 0).await;
-        // They end with the rig, which holds their sockets.
+        // Grandchildren exit with the fixture, which holds their sockets.
         let holding = of_kind(&self.rig.log, "grandchild").filter(|(pid, ..)| !is_gone(*pid)).count();
         let text = std::fs::read_to_string(&daemon.stderr).unwrap();
         let lines = text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| Value::from(line)));
@@ -145,7 +146,7 @@ impl Scene {
     }
 }
 
-/// Grandchildren live as long as the test lets them.
+/// The number of running children, without grandchildren, which run as long as the test lets them.
 fn alive_children(log: &[Report]) -> usize {
     let kept: BTreeSet<i32> = of_kind(log, "grandchild").map(|(pid, ..)| pid).collect();
     let mut alive = BTreeSet::new();
@@ -159,7 +160,7 @@ fn alive_children(log: &[Report]) -> usize {
     alive.len()
 }
 
-/// The reports of a kind: pid, shard, body.
+/// The reports of one kind: pid, shard, body.
 pub fn of_kind<'a>(log: &'a [Report], kind: &'a str) -> impl Iterator<Item = (i32, &'a str, &'a Value)> {
     log.iter().filter_map(move |report| match report {
         Report::Said { pid, shard, what, body } if what == kind => Some((*pid, shard.as_str(), body)),
@@ -167,7 +168,7 @@ pub fn of_kind<'a>(log: &'a [Report], kind: &'a str) -> impl Iterator<Item = (i3
     })
 }
 
-/// The keys of batches that were followed by a checkpoint of the same child that succeeded.
+/// The keys of batches that the same child then checkpointed successfully.
 fn checkpointed_keys(log: &[Report]) -> BTreeSet<String> {
     let mut open: BTreeMap<i32, Vec<String>> = BTreeMap::new();
     let mut done = BTreeSet::new();
@@ -188,7 +189,7 @@ fn checkpointed_keys(log: &[Report]) -> BTreeSet<String> {
 type Checked = Result<(), String>;
 
 impl Run {
-    /// Every claim that holds for all behaviours.
+    /// Asserts every claim that holds for all faults.
     pub fn assert_sound(&self) {
         for (name, check) in CHECKS {
             if let Err(why) = check(self) {
@@ -197,37 +198,37 @@ impl Run {
         }
     }
 
-    /// The claim that must be false here.
-    pub fn assert_others_suffer(&self) {
+    /// Asserts that the fault ends the daemon, so that the claim about other shards is false.
+    pub fn assert_daemon_ends(&self) {
         assert_eq!(self.exit, Some(1), "{}", self.text());
-        assert!(only_its_shard(self).is_err(), "the check can't fail");
-        assert!(nobody_is_left(self).is_ok());
+        assert!(only_its_shard(self).is_err(), "the check cannot fail");
+        assert!(no_process_remains(self).is_ok());
     }
 
     pub fn text(&self) -> String {
         self.lines.iter().map(|line| format!("{line}\n")).collect()
     }
 
-    /// The lines that tell of a failed child, with its reason.
+    /// The log lines about failed children: shard, pid and reason.
     pub fn failures(&self) -> Vec<(&str, i64, &str)> {
         let failed = |line: &&Value| line["times"].is_u64() && line["of"].is_u64();
-        let told = |line| -> Option<(&str, i64, &str)> {
+        let parse = |line| -> Option<(&str, i64, &str)> {
             let line: &Value = line;
             Some((line["shard"].as_str()?, line["pid"].as_i64()?, line["reason"].as_str()?))
         };
-        self.lines.iter().filter(failed).filter_map(told).collect()
+        self.lines.iter().filter(failed).filter_map(parse).collect()
     }
 
-    /// The children of a shard, in the order in which they came.
+    /// The children of a shard, in the order of their starts.
     pub fn children(&self, shard: &str) -> Vec<i32> {
         of_kind(&self.log, "initialize").filter(|(_, of, _)| *of == shard).map(|(pid, ..)| pid).collect()
     }
 
-    /// Each failure of the plan's shards is told once, with shard, pid and these words.
+    /// Asserts that each failure of the plan's shards is logged once, with shard, pid and the given text.
     pub fn assert_told_once(&self, words: &str) {
-        let told = self.failures();
-        assert_eq!(told.len(), self.hit.len(), "{told:?}\n{}", self.text());
-        for (shard, pid, reason) in told {
+        let failures = self.failures();
+        assert_eq!(failures.len(), self.hit.len(), "{failures:?}\n{}", self.text());
+        for (shard, pid, reason) in failures {
             assert!(self.hit.contains(shard) && reason.contains(words), "{shard} {reason}");
             assert!(self.children(shard).contains(&i32::try_from(pid).unwrap()), "{pid}");
         }
@@ -238,13 +239,13 @@ type Check = fn(&Run) -> Checked;
 
 const CHECKS: [(&str, Check); 5] = [
     ("only its shard", only_its_shard),
-    ("nothing is lost", nothing_is_lost),
-    ("from the checkpoint", from_the_checkpoint),
-    ("nobody is left", nobody_is_left),
-    ("no line per message", few_lines),
+    ("records are checkpointed in order", records_are_checkpointed_in_order),
+    ("children start at the checkpoint", children_start_at_the_checkpoint),
+    ("no process remains", no_process_remains),
+    ("no line per message", log_is_bounded),
 ];
 
-/// Shards outside the plan have one child for all time, and the daemon ended as it was asked to.
+/// Shards outside the plan have a single child throughout, and the daemon exited on request.
 fn only_its_shard(run: &Run) -> Checked {
     if run.exit != Some(0) {
         return Err(format!("the daemon ended with {:?}", run.exit));
@@ -258,8 +259,8 @@ fn only_its_shard(run: &Run) -> Checked {
     Ok(())
 }
 
-/// Every record was checkpointed, and no child saw its records out of order or one of them twice.
-fn nothing_is_lost(run: &Run) -> Checked {
+/// Every record was checkpointed, and no child received records out of order or twice.
+fn records_are_checkpointed_in_order(run: &Run) -> Checked {
     let done = checkpointed_keys(&run.log);
     if let Some(key) = run.put.iter().find(|key| !done.contains(*key)) {
         return Err(format!("{key} was never checkpointed"));
@@ -277,8 +278,8 @@ fn nothing_is_lost(run: &Run) -> Checked {
     Ok(())
 }
 
-/// A child begins where the checkpoints of those before it ended.
-fn from_the_checkpoint(run: &Run) -> Checked {
+/// A child starts at the last checkpoint of its predecessors.
+fn children_start_at_the_checkpoint(run: &Run) -> Checked {
     let mut stored: BTreeMap<&str, &str> = BTreeMap::new();
     for report in &run.log {
         let Report::Said { shard, what, body, .. } = report else { continue };
@@ -298,16 +299,16 @@ fn from_the_checkpoint(run: &Run) -> Checked {
     Ok(())
 }
 
-/// No process and no zombie, but for what a child hid in another session.
-fn nobody_is_left(run: &Run) -> Checked {
+/// No process and no zombie remains, except a grandchild in another session.
+fn no_process_remains(run: &Run) -> Checked {
     let kept: BTreeSet<i32> = of_kind(&run.log, "grandchild").map(|(pid, ..)| pid).collect();
     let left: Vec<i32> =
         pids(&run.log).into_iter().filter(|pid| !kept.contains(pid) && !is_gone(*pid)).collect();
-    if left.is_empty() { Ok(()) } else { Err(format!("{left:?} are left")) }
+    if left.is_empty() { Ok(()) } else { Err(format!("{left:?} still run")) }
 }
 
-/// A step in a life is a line; a message is none.
-fn few_lines(run: &Run) -> Checked {
+/// The number of log lines grows with children, not with messages.
+fn log_is_bounded(run: &Run) -> Checked {
     let ours = run
         .lines
         .iter()
@@ -332,7 +333,7 @@ mod tests {
         json!({"records": keys.iter().map(record).collect::<Vec<_>>()})
     }
 
-    /// Pids that no process has.
+    /// A run without violations; its pids do not exist.
     fn good() -> Run {
         let start = |at: &str| json!({"sequenceNumber": at});
         let done = |at: &str| json!({"sequenceNumber": at, "error": null});
@@ -348,7 +349,7 @@ mod tests {
         Run { log, lines: vec![], exit: Some(0), holding: 0, put, hit: [shard(1)].into() }
     }
 
-    fn fails(check: Check, doctor: impl FnOnce(&mut Run)) {
+    fn assert_detects(check: Check, doctor: impl FnOnce(&mut Run)) {
         let mut run = good();
         assert_eq!(check(&run), Ok(()));
         doctor(&mut run);
@@ -357,18 +358,18 @@ mod tests {
 
     #[test]
     fn each_check_can_fail() {
-        fails(only_its_shard, |run| run.exit = Some(1));
-        fails(only_its_shard, |run| run.log.push(run.log[0].clone()));
-        fails(nothing_is_lost, |run| run.log.truncate(5));
-        fails(nothing_is_lost, |run| run.put = ["d".to_owned()].into());
-        fails(nothing_is_lost, |run| run.log.push(run.log[2].clone()));
-        fails(from_the_checkpoint, |run| run.log.push(run.log[0].clone()));
-        fails(few_lines, |run| run.lines = vec![json!({"target": "multilangd"}); 100]);
+        assert_detects(only_its_shard, |run| run.exit = Some(1));
+        assert_detects(only_its_shard, |run| run.log.push(run.log[0].clone()));
+        assert_detects(records_are_checkpointed_in_order, |run| run.log.truncate(5));
+        assert_detects(records_are_checkpointed_in_order, |run| run.put = ["d".to_owned()].into());
+        assert_detects(records_are_checkpointed_in_order, |run| run.log.push(run.log[2].clone()));
+        assert_detects(children_start_at_the_checkpoint, |run| run.log.push(run.log[0].clone()));
+        assert_detects(log_is_bounded, |run| run.lines = vec![json!({"target": "multilangd"}); 100]);
         let own = i32::try_from(std::process::id()).unwrap();
         let mut run = good();
         run.log.retain(|report| matches!(report, Report::Said { pid, .. } if *pid != 1));
-        assert_eq!(nobody_is_left(&run), Ok(()));
+        assert_eq!(no_process_remains(&run), Ok(()));
         run.log.push(Report::Gone { pid: own });
-        assert!(nobody_is_left(&run).is_err());
+        assert!(no_process_remains(&run).is_err());
     }
 }

@@ -1,5 +1,5 @@
-//! What a child says while no action is open is kept in order and understood in the next one, as Java
-//! does; only a status from then answers nothing.
+//! Messages that a child sends while no action is open are kept in order and processed in the next action, as
+//! in Java; only a status among them is dropped.
 
 use base64::Engine as _;
 
@@ -10,9 +10,9 @@ fn say(text: &str) -> String {
     format!("say:{}", base64::engine::general_purpose::STANDARD.encode(text))
 }
 
-/// Clever's Go client checkpoints after its status line. The answer comes with the next action.
+/// Clever's Go client checkpoints after its status line. The answer follows with the next action.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_late_checkpoint_is_carried_out_with_the_next_action() {
+async fn late_checkpoint_is_processed_with_the_next_action() {
     let run = Scene::new("late", 2).await.plan(0, "idle", "late").play().await;
     run.assert_sound();
     assert_eq!(run.failures(), []);
@@ -26,19 +26,20 @@ async fn a_late_checkpoint_is_carried_out_with_the_next_action() {
             Report::Gone { .. } => "",
         })
         .collect();
-    let at = said.iter().position(|what| *what == "deed").unwrap();
+    let at = said.iter().position(|what| *what == "fault").unwrap();
     assert_eq!(said[at + 1..at + 3], ["processRecords", "answered"], "{said:?}");
     let (_, _, answer) = of_kind(&run.log, "answered").next().unwrap();
     assert!(answer["error"].is_null() && answer["sequenceNumber"].is_string(), "{answer}");
 }
 
-/// In Java it would answer the next batch before the child has read it, and so on for ever.
+/// In Java it would complete the next batch before the child has read it, and so on for every later batch.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_status_too_many_answers_nothing() {
+async fn superfluous_status_is_dropped() {
     let twice = say("{\"action\":\"status\",\"responseFor\":\"processRecords\"}\n");
     let run = Scene::new("twice", 2).await.plan(0, "idle", twice).play().await;
     run.assert_sound();
     assert_eq!(run.failures(), []);
-    let told = run.lines.iter().filter(|line| line["message"] == "a status that answers nothing was dropped");
-    assert_eq!(told.count(), 1, "{}", run.text());
+    let dropped =
+        run.lines.iter().filter(|line| line["message"] == "a status that answers nothing was dropped");
+    assert_eq!(dropped.count(), 1, "{}", run.text());
 }

@@ -1,13 +1,14 @@
-//! A child that leaves its stdin unread: more waits for it than the pipe holds. `timeoutInSeconds` ends it,
-//! and nobody else waits for that pipe.
+//! A child that does not read its stdin, while more data waits than the pipe holds. `timeoutInSeconds` ends the
+//! child, and no other shard waits for that pipe.
 
 use super::scene::Scene;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn is_replaced_when_its_time_is_over_and_the_others_go_on() {
-    let mut scene = Scene::new("deaf", 2).await.plan(0, "initialize", "deaf").lines("timeoutInSeconds = 1\n");
+async fn is_replaced_after_its_timeout_while_others_continue() {
+    let mut scene =
+        Scene::new("unread", 2).await.plan(0, "initialize", "unread").lines("timeoutInSeconds = 1\n");
     let daemon = scene.daemon();
-    scene.deeds().await;
+    scene.wait_for_faults().await;
     scene.put().await;
     scene.settled().await;
     let run = scene.stop(daemon).await;
@@ -15,14 +16,14 @@ async fn is_replaced_when_its_time_is_over_and_the_others_go_on() {
     run.assert_told_once("timeoutInSeconds");
 }
 
-/// A batch of a megabyte and a half lies in front of a child that doesn't read: the write blocks, the
-/// daemon doesn't.
+/// A batch of a megabyte and a half waits for a child that does not read: the write blocks, the daemon does
+/// not.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_pipe_holds_nobody_up() {
-    let mut scene = Scene::new("full", 2).await.plan(0, "idle", "deaf").lines("timeoutInSeconds = 1\n");
+async fn full_pipe_blocks_no_other_shard() {
+    let mut scene = Scene::new("full", 2).await.plan(0, "idle", "unread").lines("timeoutInSeconds = 1\n");
     let daemon = scene.daemon();
     scene.put().await;
-    scene.deeds().await;
+    scene.wait_for_faults().await;
     let big: Vec<_> = (0..20).map(|n| (format!("big-{n}"), vec![b'x'; 150_000])).collect();
     scene.rig.put(&big).await;
     scene
@@ -43,8 +44,8 @@ async fn a_full_pipe_holds_nobody_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn is_everyones_end_under_the_policy_exit() {
-    let scene = Scene::new("deaf-exit", 2).await.plan(0, "initialize", "deaf");
+async fn ends_the_daemon_under_policy_exit() {
+    let scene = Scene::new("unread-exit", 2).await.plan(0, "initialize", "unread");
     let run = scene.lines("timeoutInSeconds = 1\nmultilangd.onChildFailure = exit\n").play_to_the_end().await;
-    run.assert_others_suffer();
+    run.assert_daemon_ends();
 }

@@ -1,6 +1,6 @@
-// A record processor on Clever's amazon-kinesis-client-go. Reports what it gets to the test over a
-// socket. Its Checkpoint only takes a note: the library sends it after the status of the batch. What
-// is asked for in Shutdown goes out at once, without numbers, and its answer is never read.
+// A record processor with Clever's amazon-kinesis-client-go. Reports every message to the test over a
+// socket. Its Checkpoint is deferred: the library sends it after the status of the batch. A checkpoint
+// requested in Shutdown is sent at once, without numbers, and its answer is never read.
 //
 // argv: PORT
 package main

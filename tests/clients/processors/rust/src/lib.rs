@@ -1,4 +1,4 @@
-//! What the two record processors have in common: reports to the test, over a socket.
+//! The common part of the two record processors: reports to the test, over a socket.
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpStream};
@@ -6,14 +6,14 @@ use std::net::{Ipv4Addr, TcpStream};
 use base64::Engine as _;
 use serde_json::{Value, json};
 
-/// The test's side of one child.
+/// The connection of one child to the test.
 pub struct Test {
     socket: TcpStream,
     pub shard: String,
 }
 
 impl Test {
-    /// Connects to the port that is the only argument.
+    /// Connects to the port, which is the only argument.
     pub fn connect() -> Self {
         let port = std::env::args().nth(1).expect("argv: PORT");
         let socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port.parse().unwrap())).unwrap();
@@ -26,7 +26,7 @@ impl Test {
     }
 }
 
-/// A record as the test reads it.
+/// A record in the form that the test parses.
 pub fn record(data: &[u8], key: &str, sequence: &str, sub: Option<u64>) -> Value {
     json!({
         "data": base64::engine::general_purpose::STANDARD.encode(data),

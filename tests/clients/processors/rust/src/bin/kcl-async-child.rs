@@ -1,5 +1,5 @@
-//! A record processor on the crate kcl-async. Checkpoints after each batch, in shutdownRequested and in
-//! the old shutdown(TERMINATE); the library's shard_ended is given nothing to checkpoint with.
+//! A record processor with the crate kcl-async. Checkpoints after each batch, in shutdownRequested and in the
+//! old shutdown(TERMINATE); the library's `shard_ended` receives no checkpointer.
 //!
 //! argv: PORT
 

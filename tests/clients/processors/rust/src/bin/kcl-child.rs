@@ -1,5 +1,5 @@
-//! A record processor on the crate kcl. Checkpoints after each batch, at the end of the shard and in
-//! shutdownRequested; the library never gets as far as the last two.
+//! A record processor with the crate kcl. Checkpoints after each batch, at the end of the shard and in
+//! shutdownRequested; the library panics before it calls the last two.
 //!
 //! argv: PORT
 

@@ -1,5 +1,5 @@
-//! One server that answers as each of AWS's desks where credentials are handed out, and as a DynamoDB
-//! that denies. It notes every request.
+//! One server that acts as every AWS service that issues credentials, and as a DynamoDB that denies access. It
+//! records every request.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,19 +16,19 @@ use tokio::task::JoinSet;
 #[derive(Debug, Clone)]
 pub struct Request {
     pub path: String,
-    /// `x-amz-target`.
+    /// The header `x-amz-target`.
     pub target: String,
     pub authorization: String,
     pub body: String,
 }
 
-pub struct Desk {
+pub struct Issuer {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<Request>>>,
     _server: JoinSet<()>,
 }
 
-impl Desk {
+impl Issuer {
     pub async fn open() -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -52,7 +52,7 @@ async fn serve(listener: TcpListener, requests: Arc<Mutex<Vec<Request>>>) {
     loop {
         tokio::select! {
             biased;
-            // Ended connections first, so that the set stays small.
+            // Joins ended connections first, so that the set stays small.
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => {
                 let (socket, _) = accepted.unwrap();
