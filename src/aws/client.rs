@@ -198,7 +198,9 @@ impl Client {
     /// The file's limits, or this one.
     fn timeouts(&self, whole: Duration) -> TimeoutConfig {
         let whole = self.config.call_timeout.unwrap_or(whole);
-        let mut timeouts = TimeoutConfig::builder().operation_timeout(whole);
+        // The HTTP layer names the endpoint that did not answer, the SDK does not: it waits a little less.
+        let read = self.config.attempt_timeout.map_or(whole, |attempt| attempt.min(whole));
+        let mut timeouts = TimeoutConfig::builder().operation_timeout(whole).read_timeout(read * 29 / 30);
         if let Some(attempt) = self.config.attempt_timeout {
             timeouts = timeouts.operation_attempt_timeout(attempt);
         }
