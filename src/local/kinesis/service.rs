@@ -182,7 +182,7 @@ impl Service {
         if inner.change(change) {
             Ok(())
         } else {
-            Err(Exception::internal(format!("stream {} can't be changed so", stream.birth.name)))
+            Err(Exception::internal(format!("invalid change of stream {}", stream.birth.name)))
         }
     }
 
@@ -191,8 +191,8 @@ impl Service {
             return Ok(());
         };
         store.keep(event).map_err(|error| {
-            tracing::error!(%error, "the journal can't be written");
-            Exception::internal(format!("the journal can't be written: {error}"))
+            tracing::error!(%error, "failed to write the journal");
+            Exception::internal(format!("failed to write the journal: {error}"))
         })
     }
 
@@ -201,7 +201,7 @@ impl Service {
         if let Some(store) = &self.store
             && let Err(error) = store.close()
         {
-            tracing::warn!(%error, "failed to close the data folder in order");
+            tracing::warn!(%error, "failed to close the data folder cleanly");
         }
     }
 

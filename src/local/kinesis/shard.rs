@@ -220,7 +220,7 @@ impl Shard {
         if let Some(file) = &mut log.file
             && let Err(error) = file.append(&taken)
         {
-            tracing::error!(shard = self.id(), %error, "records can't be written");
+            tracing::error!(shard = self.id(), %error, "failed to write records");
             return refuse_all(outcomes.len(), &format!("records can't be written: {error}"));
         }
         log.next = index;
