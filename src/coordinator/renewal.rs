@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
-use tracing::warn;
+use tracing::{Instrument as _, error_span, warn};
 
 use crate::backoff::Backoff;
 use crate::lease::{Held, held};
@@ -86,8 +86,19 @@ impl Pace {
     }
 }
 
+/// [`keep`] in a span of the lease.
+pub(super) fn traced(
+    held: Arc<Held>,
+    pause: Duration,
+    first: Instant,
+    pace: Arc<Pace>,
+) -> impl Future<Output = ()> {
+    let span = error_span!("lease", shard = %held.shard());
+    keep(held, pause, first, pace).instrument(span)
+}
+
 /// Renews until the lease is lost. A failure is retried with jitter until the lease expires.
-pub(super) async fn keep(held: Arc<Held>, pause: Duration, first: Instant, pace: Arc<Pace>) {
+async fn keep(held: Arc<Held>, pause: Duration, first: Instant, pace: Arc<Pace>) {
     let mut backoff = Backoff::new(pause / 8, pause, fastrand::Rng::new());
     let mut known = held.proven();
     let mut next = first;
@@ -112,12 +123,13 @@ pub(super) async fn keep(held: Arc<Held>, pause: Duration, first: Instant, pace:
                 (known, next) = (held.proven(), pace.next(started, pause, leases));
             }
             Err(held::Error::Lost) => {
-                warn!(shard = %held.shard(), "the lease is lost");
+                warn!("lost the lease");
                 break;
             }
             Err(error) => {
                 let again = backoff.pause();
-                warn!(shard = %held.shard(), %error, ?again, "a renewal failed, will try again");
+                warn!(%error, retry_in = ?again,
+                    "failed to renew the lease, retrying");
                 next = Instant::now() + again;
             }
         }
