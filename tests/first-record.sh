@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# first-record.sh   says how long `cargo run -- local` takes until its first record was delivered, then ends it.
+# first-record.sh   prints how long `cargo run -- local` takes until it delivers its first record, then ends it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 output=$(mktemp)
-# cargo becomes the program that it runs, so the pid is the daemon's.
+# cargo execs the program that it runs, so the pid is that of the daemon.
 cargo run -- local --kinesis-port 0 --dynamodb-port 0 >"$output" 2>/dev/null &
 daemon=$!
 until grep -q 'delivered [1-9]' "$output"; do
@@ -11,7 +11,7 @@ until grep -q 'delivered [1-9]' "$output"; do
   sleep 0.2
 done
 echo "first record delivered within $SECONDS s"
-# A shell's background job ignores SIGINT.
+# A background job of a shell ignores SIGINT.
 kill -TERM "$daemon"
 wait "$daemon"
 rm "$output"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# watch.sh [PICTURE]   two daemons on one machine, one of their eight shards stuck, scraped by a real Prometheus; a
-# browser's picture of the status page goes to PICTURE. Needs python3, curl, prometheus and promtool, and chromium for
-# the picture. Everything listens on loopback and ends with this script.
+# watch.sh [PICTURE]   runs two daemons on one machine, one of their eight shards stuck, scraped by Prometheus; writes a
+# screenshot of the status page to PICTURE. Requires python3, curl, prometheus and promtool, and chromium for the
+# screenshot. Everything listens on loopback addresses and ends with this script.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 picture=${1:-}
@@ -49,9 +49,9 @@ until_true "the first daemon is ready" curl -sf "http://127.0.0.1:$first/readyz"
 stuck() { curl -sf "http://127.0.0.1:$first/metrics" | grep -q 'state="stuck"} 1'; }
 until_true "one shard is stuck" stuck
 idle() { [ "$(curl -sf "http://127.0.0.1:$first/metrics" | grep -c 'state="idle"} 1')" = 7 ]; }
-until_true "seven are idle" idle
+until_true "seven shards are idle" idle
 curl -sf "http://127.0.0.1:$first/metrics" | promtool check metrics
-echo "promtool has nothing to say against the metrics"
+echo "promtool accepts the metrics"
 if [ -n "$picture" ]; then
   chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1180,690 --virtual-time-budget=6000 \
     --screenshot="$picture" "http://127.0.0.1:$first/" >"$dir/chromium.log" 2>&1
@@ -70,12 +70,12 @@ ask() {
   answer=$(curl -sf -G --data-urlencode "query=$1" "http://127.0.0.1:$prometheus/api/v1/query")
   [ "$(python3 -c 'import json,sys; r = json.loads(sys.argv[1])["data"]["result"]; print(r[0]["value"][1] if r else "")' "$answer")" = "$2" ]
 }
-# Before the second comes: the stuck shard may be one that it is given, and then goes on there.
-until_true "Prometheus knows of the stuck shard" ask 'sum(multilangd_shard_state{state="stuck"})' 1
+# Before the second worker starts: it may acquire the stuck shard, which then makes progress.
+until_true "Prometheus reports the stuck shard" ask 'sum(multilangd_shard_state{state="stuck"})' 1
 target/debug/multilangd "$dir/my.properties" --status $second --set workerId=second \
   --set kinesisEndpoint=http://127.0.0.1:$kinesis --set dynamoDBEndpoint=http://127.0.0.1:$dynamodb >"$dir/second.log" 2>&1 &
 started+=($!)
-until_true "Prometheus scrapes both" ask 'sum(up{job="multilangd"})' 2
-until_true "the fleet's eight leases are held by the two" ask 'sum(multilangd_leases_held)' 8
-until_true "the second has its share" ask "count(multilangd_leases_held > 2)" 2
-echo "all seen"
+until_true "Prometheus scrapes both workers" ask 'sum(up{job="multilangd"})' 2
+until_true "the two workers hold the eight leases" ask 'sum(multilangd_leases_held)' 8
+until_true "the second worker has its share" ask "count(multilangd_leases_held > 2)" 2
+echo "passed"

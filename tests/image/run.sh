@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# run.sh   makes the image from scratch and runs the daemon in it: 20,000 records of an embedded stream reach their
-# record processors and are checkpointed, SIGTERM ends it cleanly, its leases are given back. Needs buildah and root
-# (it runs with chroot isolation, so the container has this machine's loopback), python3, curl, ps and unshare.
+# run.sh   builds the image and runs the daemon in it: the record processors checkpoint 20,000 records of an embedded
+# stream, SIGTERM ends the daemon cleanly, and it releases its leases. Requires buildah and root (chroot isolation gives
+# the container the loopback interface of this machine), python3, curl, ps and unshare.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 cargo build --quiet
 IMAGE_TOOL=none docker/image.sh target/image
-# Symbols are a fifth of a binary: a section of type SHT_SYMTAB says that they were not stripped.
+# Symbols are a fifth of a binary: a section of type SHT_SYMTAB means that they were not stripped.
 python3 - target/image/multilangd <<'PY'
 import struct, sys
 elf = open(sys.argv[1], "rb").read()
@@ -34,7 +34,7 @@ dynamoDBEndpoint = http://127.0.0.1:$dynamodb
 PROPERTIES
 chmod -R a+rX "$dir"
 seq 1 20000 >"$dir/lines.txt"
-# The endpoints, and a daemon of their own for another application.
+# The endpoints, with a daemon for another application in the same process.
 sed -e 's/in-a-container/beside/' -e "s#/child#$dir/child#" -e '/Endpoint/d' "$dir/my.properties" >"$dir/beside.properties"
 target/debug/multilangd local "$dir/beside.properties" --shards 4 --put "$dir/lines.txt" --kinesis-port $kinesis \
   --dynamodb-port $dynamodb --status off >"$dir/endpoints.log" 2>&1 &
@@ -57,9 +57,9 @@ shards = json.load(sys.stdin)["shards"]
 done = [s for s in shards if s["checkpoint"]["position"] == s["delivered"]["position"]]
 sys.exit(sum(s["delivered"]["records"] for s in shards) != 20000 or len(done) != 4)'
 }
-until_true "all records were delivered and checkpointed" delivered
+until_true "all records are delivered and checkpointed" delivered
 echo "after $((($(date +%s%N) - begin) / 1000000)) ms"
-# The daemon itself, below the tools that started it.
+# The daemon, a descendant of the tools that started it.
 pid=
 for process in /proc/[0-9]*; do
   if [ "$(tr '\0' ' ' <"$process/cmdline" 2>/dev/null)" = "/multilangd /my.properties " ]; then pid=${process#/proc/}; fi
@@ -77,10 +77,10 @@ python3 - "$dir/leases.json" <<'PY'
 import json, sys
 leases = json.load(open(sys.argv[1]))["leases"]
 assert len(leases) == 4 and all(lease["owner"] is None for lease in leases), leases
-print("all four leases were given back")
+print("all four leases are released")
 PY
 
-# As process 1 it waits for what record processors leave behind.
+# As process 1 the daemon reaps the orphaned processes of record processors.
 cat >"$dir/leaver.sh" <<'SH'
 (setsid sleep 1 &)
 exec "$1"
@@ -93,7 +93,7 @@ first=$(pgrep -P $!)
 left() { ps -o stat=,comm= --ppid "$first" | grep -c '^Z.* sleep'; }
 some_left() { [ "$(left)" -gt 0 ]; }
 none_left() { [ "$(left)" = 0 ]; }
-until_true "record processors have left something behind" some_left
-until_true "which was waited for" none_left
-echo "process 1 waits for orphans"
+until_true "record processors have left orphans" some_left
+until_true "the orphans are reaped" none_left
+echo "process 1 reaps orphans"
 kill -TERM "$first"

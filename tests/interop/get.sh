@@ -1,15 +1,14 @@
 #!/usr/bin/env bash
-# get.sh DIR   puts the Java workers of tests/interop under DIR: the MultiLangDaemon in two versions and the KCL
-# library 3.5.1 with our worker on it, from Maven Central. Existing jars are not fetched again; the worker is
-# compiled again when its source is newer. Needs a JDK 17 and Maven. Nothing is installed outside DIR but Maven's
-# own cache.
+# get.sh DIR   installs the Java workers of tests/interop in DIR: two versions of the MultiLangDaemon, and a worker on the
+# KCL library 3.5.1, from Maven Central. Existing jars are not downloaded again; the worker is compiled when its source
+# is newer. Requires a JDK 17 and Maven. Installs nothing outside DIR except in the Maven cache.
 set -euo pipefail
 source=$(cd "$(dirname "$0")" && pwd)/worker/Worker.java
 mkdir -p "$1"
-# Maven would take a relative folder as one beside the POM.
+# Maven resolves a relative folder against the folder of the POM.
 dir=$(cd "$1" && pwd)
 
-# fetch NAME ARTIFACT...   copies the artifacts (GROUP:ARTIFACT:VERSION) and all jars they need to DIR/NAME.
+# fetch NAME ARTIFACT...   copies the artifacts (GROUP:ARTIFACT:VERSION) and their dependencies to DIR/NAME.
 fetch() {
   local name=$1 artifact group id version jars=$dir/$1
   shift
@@ -29,7 +28,7 @@ fetch() {
   } >"$dir/pom-$name.xml"
   mvn -B -q -Dstyle.color=never -f "$dir/pom-$name.xml" dependency:copy-dependencies \
     -DincludeScope=runtime -DoutputDirectory="$jars.part"
-  # Under its name only when it is whole.
+  # Renamed only when it is complete.
   mv "$jars.part" "$jars"
 }
 
@@ -37,7 +36,7 @@ for version in 2.5.4 3.1.3; do
   fetch "jars-$version" "software.amazon.kinesis:amazon-kinesis-client-multilang:$version"
 done
 
-# The MultiLangDaemon of 3.5.x is not on Maven Central. The library has no logger of its own.
+# The MultiLangDaemon 3.5.x is not on Maven Central. The library contains no logger.
 core=jars-core-3.5.1
 fetch "$core" software.amazon.kinesis:amazon-kinesis-client:3.5.1 org.slf4j:slf4j-simple:2.0.13
 if [ ! "$dir/$core/Worker.class" -nt "$source" ]; then
