@@ -162,7 +162,7 @@ impl Spawned {
         let spawned = launcher.spawn(command).await;
         let failed = |source| SpawnError::new(program, shebang::explain(&program.path, source));
         let mut child = spawned.map_err(failed)?;
-        let missing = |what| failed(io::Error::other(format!("no {what}")));
+        let missing = |what| failed(io::Error::other(format!("the process has no {what}")));
         let pid = child.id().ok_or_else(|| missing("process id"))?;
         let stdin = child.stdin.take().ok_or_else(|| missing("stdin"))?;
         let stdout = child.stdout.take().ok_or_else(|| missing("stdout"))?;

@@ -221,7 +221,7 @@ impl Shard {
             && let Err(error) = file.append(&taken)
         {
             tracing::error!(shard = self.id(), %error, "failed to write records");
-            return refuse_all(outcomes.len(), &format!("records can't be written: {error}"));
+            return refuse_all(outcomes.len(), &format!("failed to write records: {error}"));
         }
         log.next = index;
         log.last_arrival = arrival;
