@@ -52,7 +52,7 @@ async fn reporting(fleet: &Fleet, since: i64) -> usize {
 
 /// How often each of ours has said in its log that the fleet has gone on.
 fn gone_on(fleet: &Fleet) -> [usize; 2] {
-    told(fleet, "the fleet goes on")
+    told(fleet, "lease assignment mode changed")
 }
 
 fn told(fleet: &Fleet, what: &str) -> [usize; 2] {
@@ -103,7 +103,7 @@ async fn a_mixed_fleet_goes_to_kcl_3_half_way_back_and_on() {
     let three = ["java-1", "java-2", "ours-1"];
     fleet.load.until_rows("what ours-2 had went over", |rows| all_have(rows, &three)).await;
     fleet.ours("ours-2");
-    until("ours-2 is back", async || told(&fleet, "how leases find their owners")[1] == 2).await;
+    until("ours-2 is back", async || told(&fleet, "lease assignment mode: ")[1] == 2).await;
 
     set_generation(&fleet, "CLIENT_VERSION_3X_WITH_ROLLBACK", "CLIENT_VERSION_2X").await;
     until("ours go back", async || gone_on(&fleet) == [2, 2]).await;

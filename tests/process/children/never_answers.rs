@@ -23,7 +23,7 @@ async fn is_waited_for_without_a_limit_but_not_by_a_stop() {
     let run = scene.stop(daemon).await;
     assert_eq!((run.exit, run.failures().len()), (Some(0), 0), "{}", run.text());
     assert_eq!(of_kind(&run.log, "initialize").count(), 2, "nobody was replaced");
-    assert!(run.text().contains("its time to stop is over"));
+    assert!(run.text().contains("shutdownGraceMillis"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
