@@ -78,10 +78,10 @@ impl Line {
         write!(writer, "{end} {colour}{level:>5}{end} {}", Escaped(&self.message))?;
         for (name, value) in &self.fields {
             write!(writer, " {dim}{name}={end}")?;
-            match value {
-                Value::String(text) if is_plain(text) => writer.write_str(text)?,
-                Value::String(text) => write!(writer, "{text:?}")?,
-                other => write!(writer, "{other}")?,
+            match value.as_str() {
+                Some(text) if is_plain(text) => writer.write_str(text)?,
+                Some(text) => write!(writer, "{text:?}")?,
+                None => write!(writer, "{value}")?,
             }
         }
         writer.write_char('\n')

@@ -225,7 +225,7 @@ async fn a_row_that_would_be_taken_for_a_lease_stays_and_one_that_was_copied_goe
         Err(Error::Denied(why)) => why,
         other => panic!("{other:?}"),
     };
-    assert!(named(store.relocate(&me, &["odd".into()]).await).contains("the row odd"));
+    assert!(named(store.relocate(&me, &["odd".into()]).await).contains("row odd"));
     assert!(named(store.relocate(&me, &["s3".into()]).await).contains("the row s3"));
     assert_eq!(store.relocate(&me, &["s1".into(), "s2".into()]).await, Ok(()));
     let mut left = store.left().await.unwrap();
