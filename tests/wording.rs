@@ -125,17 +125,17 @@ fn literals(source: &str) -> Vec<String> {
                 found.push(inner.to_owned());
                 rest = after;
             }
-        } else if text.starts_with('"') {
+        } else if let Some(text) = text.strip_prefix('"') {
             let mut escaped = false;
-            let end = text[1..].find(|c: char| {
+            let end = text.find(|c: char| {
                 let ends = c == '"' && !escaped;
                 escaped = c == '\\' && !escaped;
                 ends
             });
-            let inner = &text[1..=end.unwrap()];
+            let (inner, after) = text.split_at(end.unwrap());
             let lines = inner.split("\\\n").enumerate();
             found.push(lines.map(|(n, line)| if n == 0 { line } else { line.trim_start() }).collect());
-            rest = &text[end.unwrap() + 2..];
+            rest = &after[1..];
         }
     }
     found
