@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# image.sh [DIR]   builds the daemon as one static binary without local mode, puts it and this machine's certificates
-# into DIR (default target/image), and makes the image multilangd:latest of them with buildah, docker or podman,
-# whichever is there. Nothing is pulled. IMAGE_TOOL= leaves it at the files.
+# image.sh [DIR]   builds the daemon as one static binary without local mode, copies it and the CA certificates of this
+# machine to DIR (default target/image), and builds the image multilangd:latest from them with buildah, docker or podman,
+# whichever is installed. Pulls no base image. With IMAGE_TOOL= (empty) it builds only the files.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 dir=${1:-target/image}
@@ -12,7 +12,7 @@ cp "target/$target/release/multilangd" "$dir/multilangd"
 for bundle in /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem; do
   if [ -f "$bundle" ]; then cp "$bundle" "$dir/ca-certificates.crt" && break; fi
 done
-test -f "$dir/ca-certificates.crt" || { echo "no certificates on this machine: install ca-certificates" >&2; exit 1; }
+test -f "$dir/ca-certificates.crt" || { echo "found no CA certificates on this machine (install ca-certificates)" >&2; exit 1; }
 if [ "${IMAGE_TOOL-any}" = any ]; then
   for tool in buildah docker podman; do
     if command -v "$tool" >/dev/null; then IMAGE_TOOL=$tool && break; fi

@@ -15,16 +15,16 @@ mod java;
 
 /// A Kinesis MultiLangDaemon without a JVM.
 ///
-/// Leases the shards of a stream in DynamoDB, runs one record processor for each, and speaks the KCL
-/// MultiLang protocol with it. Reads the same properties file and takes the same arguments as the Java
-/// MultiLangDaemon, those of launchers that start a java included.
+/// Leases the shards of a stream in DynamoDB, runs one record processor for each shard, and exchanges the messages of
+/// the KCL MultiLang protocol with it. Accepts the properties file and the arguments of the Java MultiLangDaemon,
+/// including those of launchers that start a JVM.
 #[derive(Debug, Parser)]
 #[command(
     name = "multilangd",
     version = version::LONG,
     args_conflicts_with_subcommands = true,
-    after_help = "For a first look without any file: multilangd local\n\
-                  What a file comes to: multilangd check my.properties"
+    after_help = "Try it without a properties file: multilangd local\n\
+                  Check a properties file: multilangd check my.properties"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -40,10 +40,10 @@ struct Run {
     /// The properties file.
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
-    /// The properties file; wins over FILE.
+    /// The properties file; takes precedence over FILE.
     #[arg(short, long = "properties-file", value_name = "FILE")]
     properties_file: Option<PathBuf>,
-    /// Accepted for compatibility: logging is set by RUST_LOG, --log and --log-format.
+    /// Ignored, accepted for compatibility; RUST_LOG, --log and --log-format configure logging.
     #[arg(short, long = "log-configuration", value_name = "FILE")]
     log_configuration: Option<PathBuf>,
 }
@@ -51,11 +51,11 @@ struct Run {
 /// How the file is read.
 #[derive(Debug, Clone, Default, Args)]
 struct FileOptions {
-    /// Overrides a key of the file, or adds one; can be repeated.
+    /// Override or add a key of the properties file; can be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE", global = true, value_parser = pair)]
     set: Vec<(String, String)>,
-    /// Replaces ${NAME} in the file's values by environment variables; $${ stands for ${. Also
-    /// MULTILANGD_EXPAND_ENV=true.
+    /// Replace ${NAME} in the values of the properties file with environment variables; $${ is a literal ${ [also
+    /// MULTILANGD_EXPAND_ENV=true].
     #[arg(long = "expand-env", global = true)]
     expand_env: bool,
 }
@@ -69,18 +69,27 @@ fn pair(text: &str) -> Result<(String, String), String> {
 
 #[derive(Debug, Subcommand)]
 enum Sub {
-    /// Shows every setting that a file comes to, and everything that is wrong with it. Starts nothing.
+    /// Print the settings and the errors of a properties file.
+    ///
+    /// Prints every setting with its value and source, the required AWS permissions, and all warnings and errors. Does
+    /// not start the daemon and calls no AWS service.
     Check(Check),
-    /// Prints the manual page: multilangd manual | man -l -
+    /// Print the manual page: multilangd manual | man -l -
     Manual,
-    /// Prints the completions of a shell.
+    /// Print shell completions.
     Completions {
-        /// The shell.
+        /// bash, elvish, fish, powershell or zsh.
+        #[arg(hide_possible_values = true)]
         shell: Shell,
     },
-    /// Shows what the tables of a file's application say: leases, workers, who leads. Writes nothing.
+    /// Print the leases and workers of an application.
+    ///
+    /// Reads the tables of the application twice, and prints its leases, its workers, its leader, and which of them are
+    /// renewed. Writes nothing.
     Leases(Leases),
-    /// Everything on this machine: an embedded Kinesis and DynamoDB, a stream, and the daemon on them.
+    /// Run the daemon on an embedded Kinesis and DynamoDB.
+    ///
+    /// Creates a stream on endpoints in this process and processes its records. Needs no AWS account.
     #[cfg(feature = "local")]
     Local(Local),
 }
@@ -90,7 +99,7 @@ struct Check {
     /// The properties file.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// One JSON object: settings, warnings, errors.
+    /// Print one JSON object with settings, warnings and errors.
     #[arg(long)]
     json: bool,
 }
@@ -100,10 +109,10 @@ struct Leases {
     /// The properties file.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// One JSON object.
+    /// Print one JSON object.
     #[arg(long)]
     json: bool,
-    /// Between the two looks that show what is alive; half of failoverTimeMillis if it isn't given.
+    /// Seconds between the two scans that show which leases are renewed [default: half of failoverTimeMillis].
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=3600))]
     watch: Option<u64>,
 }
@@ -112,22 +121,22 @@ struct Leases {
 /// `local`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub(crate) struct Local {
-    /// The properties file; without it an example runs, which needs python3.
+    /// The properties file; without it an example runs, which requires python3.
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Shards of the stream, if it has to be made.
+    /// Number of shards of the stream, if it is created.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(i32).range(1..=1000))]
     shards: i32,
-    /// Put each line of this file as a record.
+    /// Put each line of this file into the stream as a record.
     #[arg(long, value_name = "FILE")]
     put: Option<PathBuf>,
     /// Keep streams and leases in this folder between runs.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// The Kinesis endpoint's port; 0 for any that is free.
+    /// Port of the Kinesis endpoint; 0 takes any free one.
     #[arg(long, value_name = "PORT", default_value_t = 4567)]
     kinesis_port: u16,
-    /// The DynamoDB endpoint's port; 0 for any that is free.
+    /// Port of the DynamoDB endpoint; 0 takes any free one.
     #[arg(long, value_name = "PORT", default_value_t = 4568)]
     dynamodb_port: u16,
 }
@@ -190,8 +199,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<(Co
     let first = java.arguments.get(1).and_then(|word| word.to_str()).unwrap_or_default();
     let commands = command_line.get_subcommands().map(clap::Command::get_name);
     if let Some(meant) = mistyped(first, commands, Path::exists) {
-        let text =
-            format!("there is no command and no file called {first} (did you mean multilangd {meant}?)\n");
+        let text = format!("unknown command or file {first} (did you mean multilangd {meant}?)\n");
         return Err(clap::Error::raw(clap::error::ErrorKind::InvalidSubcommand, text));
     }
     let matches = command_line.try_get_matches_from(java.arguments)?;
@@ -267,42 +275,94 @@ fn manual() -> Vec<u8> {
     page
 }
 
-/// The derived arguments and one option for each row of our settings.
+/// Columns of the help.
+const WIDTH: usize = 80;
+/// Columns by which the help of an option is indented.
+const INDENT: usize = 10;
+
+/// The derived arguments and one option for each row of our settings, with help that fits [`WIDTH`].
 fn command() -> clap::Command {
-    own::KEYS.iter().fold(Cli::command(), |command, key| {
-        let value = match key.kind {
-            own::OwnKind::Word(words) => words.join("|"),
-            own::OwnKind::Number(_) => "NUMBER".to_owned(),
-            own::OwnKind::Address => "PORT|ADDRESS:PORT|off".to_owned(),
-            own::OwnKind::Or(_) => format!("NUMBER|{}", own::SAME),
-            own::OwnKind::Filter => "FILTER".to_owned(),
-        };
-        let option = Arg::new(key.name)
-            .long(key.option())
-            .value_name(value)
-            .global(true)
-            .help(format!(
-                "{} [default: {}; also {}, {} in the file]",
-                key.doc,
-                key.default,
-                key.variable(),
-                key.name
-            ))
-            .value_parser(move |text: &str| key.check(text).map(|()| text.to_owned()));
-        command.arg(option)
-    })
+    let all = own::KEYS.iter().fold(Cli::command(), |command, key| command.arg(option(key)));
+    // Every option is accepted everywhere; a command shows those that it uses.
+    let shown: [(&str, &[&str]); 3] = [
+        ("leases", &["set", "expand_env", own::LOG, own::LOG_FORMAT]),
+        ("manual", &[]),
+        ("completions", &[]),
+    ];
+    let global: Vec<Arg> = all.get_arguments().filter(|argument| argument.is_global_set()).cloned().collect();
+    let command = shown.into_iter().fold(all, |command, (name, shown)| {
+        let hidden = global.iter().filter(|argument| !shown.contains(&argument.get_id().as_str()));
+        command.mut_subcommand(name, |sub| {
+            hidden.fold(sub, |sub, argument| sub.arg(argument.clone().hide(true)))
+        })
+    });
+    fitted(command)
+}
+
+fn option(key: &'static own::Own) -> Arg {
+    let value = match key.kind {
+        own::OwnKind::Word(words) => words.join("|"),
+        own::OwnKind::Number(_) => "NUMBER".to_owned(),
+        own::OwnKind::Address => "PORT|ADDRESS:PORT|off".to_owned(),
+        own::OwnKind::Or(_) => format!("NUMBER|{}", own::SAME),
+        own::OwnKind::Filter => "FILTER".to_owned(),
+    };
+    let (doc, variable) = (key.doc, key.variable());
+    Arg::new(key.name)
+        .long(key.option())
+        .value_name(value)
+        .global(true)
+        .help(format!("{doc} [default: {}; also {variable}, {} in the file]", key.default, key.name))
+        .value_parser(move |text: &str| key.check(text).map(|()| text.to_owned()))
+}
+
+/// The command with its texts broken into lines: clap breaks none without a further dependency.
+fn fitted(command: clap::Command) -> clap::Command {
+    let about = command.get_about().map(|text| broken(&text.to_string(), WIDTH));
+    let long = command.get_long_about().map(|text| broken(&text.to_string(), WIDTH));
+    let command = command.about(about.unwrap_or_default()).mut_args(|argument| {
+        let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+        argument.help(broken(&help, WIDTH - INDENT)).next_line_help(true)
+    });
+    let command = match long {
+        Some(long) => command.long_about(long),
+        None => command,
+    };
+    command.mut_subcommands(fitted)
+}
+
+/// A text with a line break wherever the next word would not fit into that many columns.
+fn broken(text: &str, width: usize) -> String {
+    let mut out = String::new();
+    for line in text.lines() {
+        let mut column = 0;
+        for word in line.split(' ') {
+            let length = word.chars().count();
+            if column > 0 && column + 1 + length > width {
+                out.push('\n');
+                column = 0;
+            } else if column > 0 {
+                out.push(' ');
+                column += 1;
+            }
+            out.push_str(word);
+            column += length;
+        }
+        out.push('\n');
+    }
+    out.trim_end().to_owned()
 }
 
 fn file(run: Run, notices: &mut Vec<&'static str>) -> Result<PathBuf, clap::Error> {
     if run.log_configuration.is_some() {
-        notices.push("--log-configuration is accepted but not used: logging is set by RUST_LOG, --log and --log-format");
+        notices.push("ignoring --log-configuration: logging is set by RUST_LOG, --log and --log-format");
     }
     if run.file.is_some() && run.properties_file.is_some() {
-        notices.push("--properties-file wins over the file given as argument");
+        notices.push("ignoring the FILE argument: --properties-file takes precedence");
     }
     run.properties_file.or(run.file).ok_or_else(|| {
-        let text = "a properties file is missing, as in multilangd my.properties\n\
-                    For a first look without any: multilangd local";
+        let text =
+            "missing properties file, as in multilangd my.properties (multilangd local runs without one)";
         clap::Error::raw(clap::error::ErrorKind::MissingRequiredArgument, format!("{text}\n"))
     })
 }
@@ -404,8 +464,41 @@ mod tests {
             assert!(page.contains(&format!("--{}", key.option())), "{}", key.name);
             assert!(bash.contains(&format!("--{}", key.option())), "{}", key.name);
         }
-        assert!(page.contains("--watch") && page.contains("a record processor failed too often"));
+        assert!(page.contains("--watch") && page.contains("a record processor failed too many times"));
         assert!(parsed(&["completions", "cobol"]).is_err());
+    }
+
+    #[test]
+    fn help_of_every_command_fits_80_columns() {
+        let mut command = command();
+        command.build();
+        for command in std::iter::once(&command).chain(command.get_subcommands()) {
+            let mut command = command.clone();
+            for help in [command.render_help().to_string(), command.render_long_help().to_string()] {
+                let long = help.lines().find(|line| line.chars().count() > WIDTH);
+                assert_eq!(long, None, "{help}");
+            }
+        }
+    }
+
+    #[test]
+    fn help_of_a_command_lists_only_options_that_it_uses() {
+        let mut command = command();
+        command.build();
+        let mut help = |name: &str| command.find_subcommand_mut(name).unwrap().render_long_help().to_string();
+        let status = |help: &str| help.contains("--status ") && help.contains("--max-child-failures ");
+        assert!(status(&help("check")));
+        #[cfg(feature = "local")]
+        assert!(status(&help("local")));
+        let leases = help("leases");
+        for option in ["--set ", "--expand-env", "--log ", "--log-format ", "--json", "--watch "] {
+            assert!(leases.contains(option), "{leases}");
+        }
+        for (name, most) in [("leases", 7), ("manual", 1), ("completions", 1)] {
+            let help = help(name);
+            assert_eq!(help.matches("  --").count() + help.matches(", --").count(), most, "{help}");
+        }
+        assert!(parsed(&["leases", "f", "--max-child-failures", "2"]).is_ok(), "accepted, as before");
     }
 
     #[test]

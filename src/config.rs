@@ -160,6 +160,14 @@ pub struct Config {
     pub child_kill_grace: Duration,
 }
 
+impl Config {
+    /// The span of the worker: every log line of its tasks carries these fields.
+    pub fn span(&self) -> tracing::Span {
+        // Of the highest level, so that no filter for less than INFO takes the fields from a line.
+        tracing::error_span!("worker", worker = %self.worker, stream = self.stream)
+    }
+}
+
 /// Where the status endpoint listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Status {

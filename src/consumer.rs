@@ -14,7 +14,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{Instrument as _, error, info, warn};
 
 use crate::batch::{Batch, Sizes};
 use crate::capacity::Capacity;
@@ -170,7 +170,8 @@ impl Consumer {
                 }
                 () = self.held.wanted().cancelled(), if !wanted => {
                     wanted = true;
-                    info!(shard = %self.held.shard(), "the lease is to go to another worker: finishing");
+                    info!(
+                        "graceful handoff requested, finishing the current batch");
                     Event::Wanted
                 }
                 // Requests of ours that are done unblock a child that waits for an answer.
@@ -219,6 +220,9 @@ impl Consumer {
                     self.parts.capacity.recovered();
                 }
                 self.tell(OfShard::ChildStarted { pid: child.pid() });
+                if self.pid.is_some() {
+                    info!(pid = child.pid(), "restarted record processor");
+                }
                 self.pid = Some(child.pid());
                 self.child = Some(child);
                 Event::Spawned
@@ -247,9 +251,14 @@ impl Consumer {
         {
             self.stderr = child.last_stderr();
             self.tell(OfShard::ChildGone);
-            info!(shard = %self.held.shard(), pid = child.pid(), %end, "the record processor is gone");
+            info!(pid = child.pid(), status = %end, "record processor exited");
         }
         Event::Child(event)
+    }
+
+    /// Starts a request in the span of the shard; its end is an event.
+    fn spawn(&mut self, task: impl Future<Output = Event> + Send + 'static) {
+        self.work.spawn(task.in_current_span());
     }
 
     fn perform(&mut self, effect: Effect) -> Option<Outcome> {
@@ -258,9 +267,9 @@ impl Consumer {
             Effect::CheckParents => {
                 let (table, held) = (self.parts.table.clone(), self.held.clone());
                 let recognition = self.parts.source.recognition.clone();
-                self.work.spawn(async move {
-                    Event::Parents(ending::may_begin(&*table, &held, &recognition).await)
-                });
+                self.spawn(
+                    async move { Event::Parents(ending::may_begin(&*table, &held, &recognition).await) },
+                );
             }
             Effect::OpenFeed(sequence) => self.open_feed(&sequence),
             Effect::CloseFeed => self.feed = None,
@@ -280,7 +289,7 @@ impl Consumer {
             }
             Effect::Store(position) => {
                 let (held, sink) = (self.held.clone(), self.parts.sink.clone());
-                self.work.spawn(async move {
+                self.spawn(async move {
                     let began = Instant::now();
                     let outcome = held.checkpoint(&position).await;
                     let took = began.elapsed();
@@ -290,7 +299,8 @@ impl Consumer {
                         }
                         Err(error) => {
                             sink.shard(held.shard(), OfShard::CheckpointFailed { took });
-                            warn!(shard = %held.shard(), %position, %error, "a checkpoint was not stored")
+                            warn!(checkpoint = %position, %error,
+                                "failed to store the checkpoint")
                         }
                     }
                     Event::Stored(position, outcome)
@@ -299,7 +309,7 @@ impl Consumer {
             Effect::PrepareEnd(children) => {
                 let (table, held) = (self.parts.table.clone(), self.held.clone());
                 let recognition = self.parts.source.recognition.clone();
-                self.work.spawn(async move {
+                self.spawn(async move {
                     Event::EndPrepared(ending::prepare(&*table, &held, &children, &recognition).await)
                 });
             }
@@ -310,28 +320,29 @@ impl Consumer {
             }
             Effect::Signal(stop) => {
                 if let Some(child) = &self.child {
-                    warn!(%shard, pid = child.pid(), ?stop, "the record processor doesn't end: signalled");
+                    warn!(pid = child.pid(), signal = %stop, "record processor did not exit in time, sending a signal");
                     child.stop(stop);
                 }
             }
             Effect::Failed(reason, times) => {
                 let stderr = self.stderr();
                 self.tell(OfShard::ChildFailed { times, reason: &reason, stderr: &stderr });
-                warn!(%shard, pid = self.pid, reason, stderr = stderr.last(), times,
-                    of = self.parts.settings.max_failures, stored = %self.state.stored(),
+                warn!(pid = self.pid, error = reason, stderr = stderr.last(), failures = times,
+                    max_failures = self.parts.settings.max_failures, checkpoint = %self.state.stored(),
                     "record processor failed, restarting it from the stored checkpoint");
             }
             Effect::Parked(reason, pause) => {
                 self.tell(OfShard::Parked);
                 let stderr = self.stderr();
-                error!(%shard, reason, stderr = stderr.last(), stored = %self.state.stored(), retry_in = ?pause,
-                    "shard is parked: its record processor fails again and again; other shards are not affected");
+                error!(error = reason, stderr = stderr.last(), checkpoint = %self.state.stored(), retry_in = ?pause,
+                    "parked the shard: its record processor has failed too many times in a row \
+                     (multilangd.maxChildFailures); other shards are not affected");
                 self.parts.standings.parked(&shard, with_stderr(reason, &stderr));
             }
             Effect::Recovered => {
                 self.tell(OfShard::Recovered);
                 self.parts.standings.recovered(&shard);
-                info!(%shard, pid = self.pid, "shard is not parked any more: its record processor works");
+                info!(pid = self.pid, "resumed a parked shard: its record processor makes progress again");
             }
             Effect::Shortage(reason) => {
                 self.tell(OfShard::Shortage { reason: &reason });
@@ -339,37 +350,51 @@ impl Consumer {
                 self.parts.capacity.shortage(now);
                 let since = *self.short_since.get_or_insert(now);
                 if now.saturating_duration_since(since) >= SURPLUS && self.parts.capacity.has_peers() {
-                    info!(%shard, "releasing a lease for which this worker lacks resources to another worker");
+                    info!(
+                        "releasing the lease to another worker: this worker lacks the resources for \
+                         another record processor"
+                    );
                     self.events.push_back(Event::Surplus);
                 }
                 if self.parts.standings.reports_shortage(now) {
-                    warn!(%shard, reason, "cannot start another record processor for lack of resources, will try again");
+                    warn!(
+                        error = reason,
+                        "cannot start another record processor for lack of resources, retrying"
+                    );
                 }
             }
             Effect::Slow(taken) => {
-                warn!(%shard, pid = self.pid, ?taken, "the record processor is still at its batch");
+                warn!(pid = self.pid, lasted = ?taken,
+                    "record processor is still processing its batch");
             }
             Effect::EndDelayed(reason) => {
                 self.tell(OfShard::EndDelayed);
                 if self.delay_logged.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
                     self.delay_logged = Some(Instant::now());
-                    warn!(%shard, reason, "the shard is read, but the leases of its children can't be made yet");
+                    warn!(
+                        error = reason,
+                        "the shard is read to its end, but failed to create the leases of its child \
+                         shards, retrying"
+                    );
                 }
             }
             Effect::ParentsUnknown(error) => {
                 if self.delay_logged.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
                     self.delay_logged = Some(Instant::now());
-                    warn!(%shard, error, "failed to read the leases of the parent shards; retrying");
+                    warn!(error, "failed to read the leases of the parent shards, retrying");
                 }
             }
             Effect::ShutdownRefused(answer) => {
-                warn!(%shard, pid = self.pid, answer, "record processor did not confirm shutdownRequested");
+                warn!(pid = self.pid, answer, "record processor did not confirm shutdownRequested");
             }
             Effect::StopTimedOut => {
-                warn!(%shard, pid = self.pid, "record processor did not stop in time; ending it");
+                warn!(
+                    pid = self.pid,
+                    "record processor did not stop within shutdownGraceMillis, closing its stdin"
+                );
             }
             Effect::FailedWhileStopping(error) => {
-                warn!(%shard, pid = self.pid, error, "record processor failed while it was being stopped");
+                warn!(pid = self.pid, error, "record processor failed during its shutdown");
             }
             Effect::Finish(mut outcome) => {
                 if let Outcome::Hopeless(reason) = &mut outcome {
@@ -378,8 +403,8 @@ impl Consumer {
                 self.ending = Some(match outcome {
                     Outcome::ShardEnded => Ending::ShardEnded,
                     Outcome::LeaseLost => Ending::Lost,
-                    Outcome::Stopped if self.held.wanted().is_cancelled() => Ending::HandedOver,
-                    Outcome::Stopped => Ending::GivenBack,
+                    Outcome::Stopped if self.held.wanted().is_cancelled() => Ending::HandedOff,
+                    Outcome::Stopped => Ending::Released,
                     Outcome::Hopeless(_) => Ending::Hopeless,
                 });
                 return Some(outcome);
@@ -399,16 +424,19 @@ impl Consumer {
         let (count, logged) = &mut self.refused;
         *count += 1;
         if logged.is_none_or(|at| now.saturating_duration_since(at) >= REPORT_AGAIN) {
-            warn!(shard = %self.held.shard(), pid = self.pid, error = failure.name(), times = *count,
-                stored = %self.state.stored(), "refused a checkpoint of the record processor");
+            warn!(pid = self.pid, error = failure.name(), count = *count,
+                checkpoint = %self.state.stored(), "rejected a checkpoint of the record processor");
             (*count, *logged) = (0, Some(now));
         }
     }
 
     fn open_feed(&mut self, sequence: &Sequence) {
         let start = Start::of_checkpoint(sequence, self.parts.timestamp).unwrap_or_else(|| {
-            warn!(shard = %self.held.shard(), checkpoint = sequence.as_str(),
-                "the lease starts at a time, but none is configured (initialPositionInStreamExtended): reading from the oldest record");
+            warn!(
+                checkpoint = sequence.as_str(),
+                "the checkpoint is AT_TIMESTAMP but initialPositionInStreamExtended is not set: starting \
+                 at TRIM_HORIZON"
+            );
             Start::TrimHorizon
         });
         let range = self.held.initial().range.filter(|_| self.parts.check_hash_keys);
@@ -448,14 +476,14 @@ impl Consumer {
 impl Drop for Consumer {
     /// However it ends: if it breaks down its lease is given back.
     fn drop(&mut self) {
-        self.tell(OfShard::Over(self.ending.unwrap_or(Ending::GivenBack)));
+        self.tell(OfShard::Over(self.ending.unwrap_or(Ending::Released)));
         self.parts.standings.over(self.held.shard());
     }
 }
 
 fn with_stderr(reason: String, stderr: &[String]) -> String {
     match stderr.last() {
-        Some(line) => format!("{reason}; its last line on stderr: {line:?}"),
+        Some(line) => format!("{reason}; last line on stderr: {line:?}"),
         None => reason,
     }
 }

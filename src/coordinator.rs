@@ -18,7 +18,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::capacity::Capacity;
 use crate::clock;
@@ -305,7 +305,7 @@ impl Coordinator {
         let id = match ended {
             Ok((id, ())) => *id,
             Err(error) => {
-                warn!(%error, "a renewal broke down");
+                warn!(%error, "lease renewal task panicked");
                 error.id()
             }
         };
@@ -354,7 +354,7 @@ impl Coordinator {
             Ok(Done::Called) => {}
             Err(error) => {
                 // A bug in a step of ours. What it was about is seen again at the next look.
-                warn!(%error, "a step of the coordinator broke down");
+                warn!(%error, "coordinator task panicked");
                 self.look.under_way = 0;
                 if let Some(shard) = released {
                     self.releasing.remove(&shard);
@@ -364,7 +364,7 @@ impl Coordinator {
     }
 
     fn called(&mut self) {
-        debug!("a peer calls: looking at the table");
+        debug!("received a nudge from another worker, checking the lease table");
         // Full means that a call is there already.
         let _called = self.calls.try_send(()).is_ok();
         self.look.next = Instant::now();
@@ -378,7 +378,7 @@ impl Coordinator {
         self.look.next = Instant::now() + self.settings.failover;
         let (table, me) = (self.table.clone(), self.settings.me.clone());
         if self.may_ask_the_index(Instant::now()) {
-            self.work.spawn(async move { Done::Found(table.owned(&me).await) });
+            self.spawn(async move { Done::Found(table.owned(&me).await) });
         } else {
             self.scan();
         }
@@ -465,7 +465,7 @@ impl Coordinator {
             }
             let (table, writes) = (self.table.clone(), self.writes.clone());
             let update = self.acquire(update::take(&lease, &self.settings.me), &lease);
-            self.work.spawn(async move { Done::Took(Box::new(take(table, writes, lease, update).await)) });
+            self.spawn(async move { Done::Took(Box::new(take(table, writes, lease, update).await)) });
         }
     }
 
@@ -478,11 +478,11 @@ impl Coordinator {
 
     async fn took(&mut self, taken: Taken) {
         self.look.under_way = self.look.under_way.saturating_sub(1);
-        self.tried(&taken.outcome);
+        self.tried(&taken.lease.shard, &taken.outcome);
         match taken.outcome {
             Ok(()) => self.hold(taken.lease, taken.proven).await,
             Err(error) => {
-                debug!(shard = %taken.lease.shard, %error, "did not take a lease");
+                debug!(shard = %taken.lease.shard, %error, "failed to acquire a lease");
                 self.look.unsure |= matches!(error, table::Error::Ambiguous(_));
             }
         }
@@ -510,7 +510,7 @@ impl Coordinator {
         let held = Held::new(lease, proven, &self.owner());
         let pause = renewal::pause(self.settings.failover);
         let first = proven + pause.mul_f64(0.2 + 0.8 * self.random.f64());
-        let task = self.renewals.spawn(renewal::keep(
+        let task = self.renewals.spawn(renewal::traced(
             held.clone(),
             pause,
             first,
@@ -521,7 +521,7 @@ impl Coordinator {
         self.assigned.held_since.insert(held.shard().clone(), Instant::now());
         self.held.insert(held.shard().clone(), held.clone());
         if self.taken.send(held).await.is_err() {
-            debug!("nobody takes leases any more");
+            debug!("the scheduler has ended, dropped an acquired lease");
         }
     }
 
@@ -540,9 +540,9 @@ impl Coordinator {
         if nudges.is_empty() {
             return;
         }
-        debug!(rows = nudges.len(), "calling the peers");
+        debug!(leases = nudges.len(), "nudging other workers");
         let (table, writes) = (self.table.clone(), self.writes.clone());
-        self.work.spawn(async move {
+        self.spawn(async move {
             call(&table, &writes, nudges).await;
             Done::Called
         });
@@ -553,10 +553,9 @@ async fn take(table: Arc<dyn Table>, writes: Arc<Semaphore>, mut lease: Lease, u
     let _permit = writes.acquire().await;
     let proven = Instant::now();
     let outcome = table.update(&lease.shard, &update).await.map(|before| {
-        let from = before.owner.as_ref().map(WorkerId::as_str);
-        info!(shard = %before.shard, checkpoint = %before.checkpoint, from, "took a lease");
         lease = before.clone();
         update.apply(&mut lease);
+        listing::log_acquired(&before, &lease);
     });
     Taken { lease, proven, outcome }
 }
@@ -568,7 +567,7 @@ async fn call(table: &Arc<dyn Table>, writes: &Arc<Semaphore>, nudges: Vec<(Shar
         calls.spawn(async move {
             let _permit = writes.acquire().await;
             if let Err(error) = table.update(&shard, &update).await {
-                debug!(%shard, %error, "a peer was not called by this row");
+                debug!(%shard, %error, "failed to nudge a worker");
             }
         });
     }

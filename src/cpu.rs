@@ -73,18 +73,22 @@ async fn detect_within(surroundings: &Surroundings, imds: http::Limits) -> Optio
     let root = &surroundings.root;
     let found = match platform::find(surroundings, imds).await {
         Platform::Ecs(Some(uri)) => ecs::Ecs::find(uri).await.map(Source::Ecs),
-        Platform::Ecs(None) => Err(fault("ECS gives no ECS_CONTAINER_METADATA_URI_V4")),
+        Platform::Ecs(None) => Err(fault("ECS does not set ECS_CONTAINER_METADATA_URI_V4")),
         Platform::Kubernetes => cgroup::Cgroup::find(root).await.map(Source::Cgroup),
         Platform::Ec2 => host::Host::find(root).await.map(Source::Host),
         Platform::Elsewhere => {
-            info!("neither ECS nor Kubernetes nor EC2: leases are balanced by throughput");
+            info!(
+                "CPU utilisation is not measured (found neither ECS, Kubernetes nor EC2): leases are \
+                 balanced by throughput"
+            );
             return None;
         }
     };
     match found {
         Ok(source) => Some(Gauge { source, told: None }),
         Err(error) => {
-            warn!(%error, "the use of the processors can't be measured: leases are balanced by throughput");
+            warn!(%error,
+                "failed to set up the measurement of CPU utilisation: leases are balanced by throughput");
             None
         }
     }
@@ -134,10 +138,10 @@ impl Gauge {
 
     fn tell(&mut self, error: &io::Error, now: Instant) {
         if self.told.is_some_and(|told| now < told + TOLD_EVERY) {
-            debug!(%error, by = self.name(), "the use of the processors was not measured");
+            debug!(%error, source = self.name(), "failed to measure CPU utilisation");
         } else {
             self.told = Some(now);
-            warn!(%error, by = self.name(), "the use of the processors was not measured, will try again");
+            warn!(%error, source = self.name(), "failed to measure CPU utilisation, retrying");
         }
     }
 }
@@ -152,7 +156,7 @@ fn within(percent: f64) -> io::Result<f64> {
     if (0.0..=100.0).contains(&percent) {
         Ok(percent)
     } else {
-        Err(fault(format!("{percent} percent of the processors make no sense")))
+        Err(fault(format!("implausible CPU utilisation of {percent} percent")))
     }
 }
 

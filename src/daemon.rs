@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{Instrument as _, error, info, warn};
 
 use crate::backoff::Backoff;
 use crate::budget::Budget;
@@ -96,15 +96,15 @@ pub enum Error {
     #[error(transparent)]
     Hopeless(#[from] Hopeless),
     /// The lease table can't be used.
-    #[error("the lease table can't be used: {0}")]
+    #[error("cannot use the lease table: {0}")]
     Table(#[from] table::Error),
     /// A table beside the lease table can't be used.
-    #[error("a table beside the lease table can't be used: {0}")]
+    #[error("cannot use a table beside the lease table: {0}")]
     Beside(table::Error),
     /// The stream can't be used.
     #[error(
-        "the stream can't be used: {0}. Check streamName, regionName and kinesisEndpoint, and the permissions of \
-         the credentials"
+        "cannot use the stream: {0} (check streamName, regionName, kinesisEndpoint, and the permissions \
+         of the credentials)"
     )]
     Stream(#[from] shard::Error),
     /// The stream's shards make no sense now.
@@ -118,8 +118,9 @@ pub enum Error {
     Foreign(#[from] Foreign),
     /// Another process that started before this one uses the same worker id.
     #[error(
-        "another process uses workerId {worker}: it wrote the lease of shard {shard} after this process had acquired it. \
-         Give each process a workerId of its own (leave workerId out, or set multilangd.workerIdSuffix)"
+        "another process uses workerId {worker}: it wrote the lease of shard {shard} after this process \
+         had acquired it (set a different workerId for each process, leave workerId out, or set \
+         multilangd.workerIdSuffix)"
     )]
     WorkerIdTwice {
         /// The worker id.
@@ -128,7 +129,7 @@ pub enum Error {
         shard: ShardId,
     },
     /// A part of the daemon broke down.
-    #[error("a part of the daemon broke down: {0}")]
+    #[error("internal error: {0}")]
     Broken(String),
 }
 
@@ -182,7 +183,7 @@ impl Error {
 pub fn equip(program: Program) -> std::io::Result<(Arc<dyn Launch>, Arc<Capacity>)> {
     let limits = Limits::raise();
     let leases = limits.leases();
-    info!(leases, "the limits of this process are enough for this many leases: {limits}");
+    info!(leases, "the limits of this process allow {leases} leases: {limits}");
     let launcher = Launcher::start(limits.original_files)?;
     Ok((Arc::new(program.started_by(launcher)), Arc::new(Capacity::new(leases))))
 }
@@ -196,8 +197,7 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
     ports.table =
         Arc::new(Counted { table: ports.table, sink: ports.sink.clone(), reach: reaches.dynamodb.clone() });
     info!(
-        worker = %config.worker, stream = config.stream, table = config.table, application = config.application,
-        program = %ports.children, "starting"
+        application = config.application, table = config.table, program = %ports.children, "starting worker"
     );
     let recognition = Recognition::new(ports.shards.clone());
     // A child has its grace, then the end of its stdin, SIGTERM and SIGKILL.
@@ -242,8 +242,10 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
     };
     // What shows who this worker is must be there before the coordinator looks.
     let mut taking_part = JoinSet::new();
-    taking_part.spawn(membership::run(ports.state.clone(), ports.table.clone(), member, begun, part));
-    tasks.spawn(coordinator.run(stop.clone()));
+    taking_part.spawn(
+        membership::run(ports.state.clone(), ports.table.clone(), member, begun, part).in_current_span(),
+    );
+    tasks.spawn(coordinator.run(stop.clone()).in_current_span());
     let mut keeping = JoinSet::new();
     let (begins, told) = (stopping, stop.clone());
     keeping.spawn(async move {
@@ -251,7 +253,7 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
         begins.begin();
     });
     keeping.spawn(tell(seen.clone(), ports.sink.clone(), stop.clone()));
-    keeping.spawn(keep_in_step(shard_sync, seen, handle.clone(), stop.clone()));
+    keeping.spawn(keep_in_step(shard_sync, seen, handle.clone(), stop.clone()).in_current_span());
     let scheduled = scheduler::run(parts(config, ports, recognition, &reaches), handle, leases, stop.clone());
     let mut scheduled = std::pin::pin!(scheduled);
     let mut broken = None;
@@ -263,10 +265,10 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
         Some(ended) = tasks.join_next() => {
             stop.cancel();
             if let Err(hopeless) = scheduled.await {
-                warn!(%hopeless, "while the coordinator was gone");
+                warn!(error = %hopeless, "record processors failed after the coordinator ended");
             }
-            let reason = ended.err().map_or_else(|| "it ended".to_owned(), |error| error.to_string());
-            return Err(Error::Broken(format!("the coordinator: {reason}")));
+            let reason = ended.err().map_or_else(|| "it ended unexpectedly".to_owned(), |error| error.to_string());
+            return Err(Error::Broken(format!("coordinator task failed: {reason}")));
         }
         // Two processes would deliver every record twice, and refuse each other's checkpoints.
         shard = older(rival) => {
@@ -279,8 +281,8 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
             // After a stop it may have nothing left to do.
             if !(stop.is_cancelled() && ended.is_ok()) {
                 stop.cancel();
-                let reason = ended.err().map_or_else(|| "it ended".to_owned(), |error| error.to_string());
-                broken = Some(Error::Broken(format!("the part in the fleet: {reason}")));
+                let reason = ended.err().map_or_else(|| "it ended unexpectedly".to_owned(), |error| error.to_string());
+                broken = Some(Error::Broken(format!("fleet membership task failed: {reason}")));
             }
             scheduled.await
         }
@@ -340,9 +342,10 @@ async fn keep_in_step(
 ) {
     while !stop.is_cancelled() {
         let mut task = JoinSet::new();
-        task.spawn(shard_sync.clone().run(seen.clone(), handle.clone(), stop.clone()));
+        let run = shard_sync.clone().run(seen.clone(), handle.clone(), stop.clone());
+        task.spawn(run.in_current_span());
         if let Some(Err(error)) = task.join_next().await {
-            error!(%error, "the shard_sync of the leases broke down, and begins anew");
+            error!(%error, "shard sync task panicked, restarting it");
         }
     }
 }
@@ -488,7 +491,8 @@ async fn initialize(
             return Err(error);
         }
         let pause = if waits { backoff.pause() } else { config.initialization_backoff };
-        warn!(%error, rows, without_progress, of = ATTEMPTS, ?pause, "failed to start, will try again");
+        warn!(%error, leases = rows, failed_attempts = without_progress, max_attempts = ATTEMPTS, retry_in = ?pause,
+            "failed to start, retrying");
         tokio::time::sleep(pause).await;
     }
 }

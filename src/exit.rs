@@ -29,9 +29,9 @@ pub enum Exit {
 
 /// Code, name and meaning of each.
 pub const EXITS: &[(Exit, u8, &str, &str)] = &[
-    (Exit::Clean, 0, "clean", "stopped by a signal, everything in order"),
-    (Exit::ChildFailed, 1, "child-failed", "a record processor failed too often in a row"),
-    (Exit::Usage, 64, "usage", "wrong command line"),
+    (Exit::Clean, 0, "clean", "shut down cleanly after a signal"),
+    (Exit::ChildFailed, 1, "child-failed", "a record processor failed too many times in a row"),
+    (Exit::Usage, 64, "usage", "invalid command line"),
     (
         Exit::NoInput,
         66,
@@ -42,23 +42,22 @@ pub const EXITS: &[(Exit, u8, &str, &str)] = &[
         Exit::Unavailable,
         69,
         "unavailable",
-        "Kinesis, DynamoDB or the stream could not be reached in 20 attempts that made no progress",
+        "Kinesis, DynamoDB or the stream was not available in 20 attempts without progress",
     ),
-    (Exit::Internal, 70, "internal", "a bug in multilangd"),
+    (Exit::Internal, 70, "internal", "internal error: a bug in multilangd"),
     (Exit::Taken, 71, "taken", "a port to listen on, or the data folder of local mode, is in use"),
-    (Exit::Denied, 77, "denied", "AWS refused access"),
+    (Exit::Denied, 77, "denied", "AWS denied access"),
     (
         Exit::Config,
         78,
         "config",
-        "wrong settings, no AWS credentials, no such program, a table that is no lease table or belongs to another stream, or another process \
-         with the same workerId",
+        "invalid settings, no AWS credentials, record processor not found, a table that is not a lease table or belongs to another stream, or another process with the same workerId",
     ),
     (
         Exit::Interrupted,
         130,
         "interrupted",
-        "a signal cut it short: a stop, by another one a second or more later; what is no daemon, by the first",
+        "interrupted: a second signal, at least one second after the first, cut the shutdown short; commands other than the daemon exit at the first signal",
     ),
 ];
 

@@ -67,11 +67,11 @@ impl Mode {
 impl std::fmt::Display for Mode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Phase1 => "KCL 2",
-            Self::TwoX => "KCL 2, after a roll-back",
-            Self::Upgrade => "KCL 2, on the way to 3",
-            Self::Revocable => "KCL 3, with a way back",
-            Self::ThreeX => "KCL 3",
+            Self::Phase1 => "KCL 2.x (each worker takes its share)",
+            Self::TwoX => "KCL 2.x (rolled back from 3.x)",
+            Self::Upgrade => "KCL 2.x (upgrading to 3.x)",
+            Self::Revocable => "KCL 3.x (leader-assigned, roll-back possible)",
+            Self::ThreeX => "KCL 3.x (leader-assigned)",
         })
     }
 }

@@ -168,13 +168,13 @@ impl Overview {
     pub fn text(&self) -> String {
         let mut out = String::new();
         let generation = self.now.generation.as_ref();
-        let state = generation.map_or("nobody of KCL 3 was here", |row| row.now.state.word());
+        let state = generation.map_or("no KCL 3.x state", |row| row.now.state.word());
         let leader = match &self.now.lock {
             Some(lock) => {
-                let sign = if self.lock_moves() { "alive" } else { "no sign of life seen" };
-                format!("{} ({sign}; its lock lasts {:?})", lock.owner, lock.lease)
+                let sign = if self.lock_moves() { "alive" } else { "not renewed" };
+                format!("{} ({sign}; lock duration {:?})", lock.owner, lock.lease)
             }
-            None => "nobody".to_owned(),
+            None => "none".to_owned(),
         };
         let tables = if self.now.layout == Layout::Complete { "one table" } else { "three tables" };
         let moving = self.now.stage.as_ref().map(|row| format!(", {}", row.now.state.word()));
@@ -184,23 +184,23 @@ impl Overview {
             self.name,
             moving.unwrap_or_default()
         );
-        let mut workers = vec![["WORKER", "LEASES", "MOVING", "REPORTED", "LOAD"].map(str::to_owned)];
+        let mut workers = vec![["WORKER", "LEASES", "RENEWED", "REPORTED", "LOAD"].map(str::to_owned)];
         for worker in self.workers() {
             let load = match (&worker.metrics, worker.wants_leases, worker.reported) {
-                (_, _, None) => "no report".to_owned(),
+                (_, _, None) => "no metrics".to_owned(),
                 (metrics, true, _) if metrics.is_empty() => "by throughput".to_owned(),
                 (metrics, true, _) => {
                     let shown = metrics.iter().map(|(name, value)| format!("{name} {value:.1} %"));
                     shown.collect::<Vec<_>>().join(", ")
                 }
-                (_, false, _) => "wants no leases".to_owned(),
+                (_, false, _) => "accepts no leases".to_owned(),
             };
             let reported = worker.reported.map_or("-".to_owned(), |seconds| format!("{seconds} s ago"));
             let (leases, moving) = (worker.leases.to_string(), worker.moving.to_string());
             workers.push([worker.id.to_string(), leases, moving, reported, load]);
         }
         columns(&mut out, &workers);
-        let head = ["LEASE", "OWNER", "COUNTER", "MOVED", "KB/S", "CHECKPOINT"].map(str::to_owned);
+        let head = ["LEASE", "OWNER", "COUNTER", "RENEWED", "KB/S", "CHECKPOINT"].map(str::to_owned);
         let mut leases = vec![head];
         for lease in &self.now.leases {
             let owner = match (&lease.owner, &lease.checkpoint_owner) {
@@ -222,7 +222,7 @@ impl Overview {
         }
         out.push('\n');
         columns(&mut out, &leases);
-        let _infallible = writeln!(out, "\nwatched for {:?}", self.between);
+        let _infallible = writeln!(out, "\nrenewals observed for {:?}", self.between);
         out
     }
 }
@@ -310,12 +310,9 @@ mod tests {
         assert_eq!(shown["generation"]["state"], "CLIENT_VERSION_3X");
         assert_eq!(shown["leases"][0]["moved"], true);
         let text = seen.text();
-        assert!(
-            text.contains("app: CLIENT_VERSION_3X, one table; leader: w1 (no sign of life seen"),
-            "{text}"
-        );
-        assert!(text.contains("\nw3      0       0       0 s ago   C 12.5 %\n"), "{text}");
-        assert!(text.contains("\nw2      1       0       -         no report\n"), "{text}");
+        assert!(text.contains("app: CLIENT_VERSION_3X, one table; leader: w1 (not renewed"), "{text}");
+        assert!(text.contains("\nw3      0       0        0 s ago   C 12.5 %\n"), "{text}");
+        assert!(text.contains("\nw2      1       0        -         no metrics\n"), "{text}");
         assert!(text.contains("\nc      -      0"), "{text}");
     }
 }

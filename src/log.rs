@@ -13,8 +13,12 @@ use multilangd::config::settings::Settings;
 use serde_json::json;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::format::{JsonFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
+
+mod line;
+
+use line::Lines;
 
 /// Lines that may wait for a slow reader.
 const WAITING: usize = 8192;
@@ -44,24 +48,23 @@ pub(crate) fn start(settings: &Settings) -> Result<(), String> {
     let is_default = own::KEYS.iter().any(|key| key.name == name && key.default == directives);
     let quiet = if is_default { &format!("dynoxide=error,{},", multilangd::aws::QUIET) } else { "" };
     let filter = EnvFilter::try_new(format!("{quiet}{directives}"))
-        .map_err(|error| format!("{name} = {directives:?} is no log filter: {error}"))?;
+        .map_err(|error| format!("{name} = {directives:?} is not a log filter: {error}"))?;
     let (writer, guard) = NonBlockingBuilder::default()
         .buffered_lines_limit(WAITING)
         .thread_name("log")
         .finish(std::io::stderr());
     *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = Some((guard, writer.error_counter()));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
-    if settings.text(own::LOG_FORMAT).as_deref() == Some("json") {
-        JSON.store(true, Ordering::Relaxed);
-        builder.json().flatten_event(true).init();
-    } else {
-        let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-        let variable = |name: &str| std::env::var_os(name);
-        builder
-            .with_ansi(is_terminal && takes_colours(variable("NO_COLOR"), variable("TERM")))
-            .with_target(false)
-            .init();
-    }
+    let json = settings.text(own::LOG_FORMAT).as_deref() == Some("json");
+    JSON.store(json, Ordering::Relaxed);
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let variable = |name: &str| std::env::var_os(name);
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer)
+        .with_ansi(!json && is_terminal && takes_colours(variable("NO_COLOR"), variable("TERM")))
+        .fmt_fields(JsonFields::new())
+        .event_format(Lines { json })
+        .init();
     Ok(())
 }
 
@@ -78,7 +81,7 @@ pub(crate) fn end() {
         drop(guard);
         let left_out = counter.dropped_lines();
         if left_out > 0 {
-            complain(&format!("{left_out} log lines were left out, stderr was read too slowly"));
+            complain(&format!("dropped {left_out} log lines: stderr was read too slowly"));
         }
     }
 }

@@ -36,7 +36,7 @@ use multilangd::unique;
 use multilangd::version;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{Instrument as _, info, warn};
 
 use cli::{Command, Words};
 use log::complain;
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            complain(&format!("the runtime can't start: {error}"));
+            complain(&format!("failed to start the runtime: {error}"));
             return Exit::Internal.into();
         }
     };
@@ -77,7 +77,7 @@ async fn run(command: Command, words: Words) -> Exit {
     let signals = match signal::Signals::install() {
         Ok(signals) => signals,
         Err(error) => {
-            complain(&format!("signals can't be handled: {error}"));
+            complain(&format!("failed to install signal handlers: {error}"));
             return Exit::Internal;
         }
     };
@@ -143,7 +143,7 @@ fn read(file: &Path, words: &Words, given: &mut Given) -> Result<PathBuf, Exit> 
     match std::fs::read(&place) {
         Ok(bytes) => given.bytes = bytes,
         Err(error) => {
-            complain(&format!("{}: the properties file can't be read: {error}", place.display()));
+            complain(&format!("failed to read the properties file {}: {error}", place.display()));
             return Err(Exit::NoInput);
         }
     }
@@ -166,7 +166,7 @@ fn start_log(resolved: &Resolved) -> Result<(), Exit> {
 fn start_daemon_log(resolved: &Resolved) -> Result<(), Exit> {
     start_log(resolved)?;
     let (commit, target, features) = (version::COMMIT, version::TARGET, version::FEATURES);
-    info!(version = version::VERSION, commit, target, features, "multilangd");
+    info!(version = version::VERSION, commit, target, features, "starting multilangd");
     Ok(())
 }
 
@@ -189,7 +189,7 @@ fn configured(resolved: Resolved, name: &str, words: &Words, worker: &str) -> Re
 fn random_id() -> Result<String, Exit> {
     // Two workers of one id would share leases: the id needs the system's randomness, not a clock's.
     unique::random().map(unique::uuid).map_err(|error| {
-        complain(&format!("no id for the worker: {error}"));
+        complain(&format!("failed to generate a worker id: {error}"));
         Exit::Internal
     })
 }
@@ -202,7 +202,7 @@ async fn run_daemon(file: &Path, words: &Words, stop: CancellationToken) -> Exit
         let resolved = resolve::resolve(&given);
         start_daemon_log(&resolved)?;
         let config = configured(resolved, &name, words, &random_id()?)?;
-        Box::pin(start(&config, stop)).await
+        Box::pin(start(&config, stop).instrument(config.span())).await
     };
     Box::pin(started).await.err().unwrap_or(Exit::Clean)
 }
@@ -236,7 +236,8 @@ async fn run_local(local: &cli::Local, words: &Words, stop: CancellationToken) -
         Ok(config) => config,
         Err(exit) => return exit,
     };
-    match Box::pin(multilangd::local::run::run(home, config, stop)).await {
+    let span = config.span();
+    match Box::pin(multilangd::local::run::run(home, config, stop).instrument(span)).await {
         Ok(()) => Exit::Clean,
         Err(error) => {
             complain(&error);
@@ -270,7 +271,7 @@ async fn check(file: &Path, words: &Words, json: bool) -> Exit {
         });
         format!("{shown:#}\n")
     } else {
-        let limits = format!("limits on this machine: {limits}; enough for {} leases", limits.leases());
+        let limits = format!("limits on this machine: {limits}; they allow {} leases", limits.leases());
         settings::text(&settings, &limits, &warnings, &faults)
     };
     if print(shown.as_bytes()) == Exit::Internal {
@@ -367,7 +368,7 @@ fn look_around(settings: &Settings, sdk: &Sdk, warnings: &mut Vec<Remark>, fault
     let has_none = |name: &&str| settings.text(name).is_none();
     if !told("regionName", faults) && ["kinesisClient.region", "dynamoDbClient.region"].iter().any(has_none) {
         if region::may_have_metadata(sdk.no_metadata) {
-            let text = "no region is set, instance metadata will be asked for it".to_owned();
+            let text = "no region is set, it will be read from the instance metadata".to_owned();
             warnings.push(remark("regionName", text));
         } else {
             faults.push(remark("regionName", client::NoRegion.to_string()));
@@ -381,7 +382,7 @@ fn look_around(settings: &Settings, sdk: &Sdk, warnings: &mut Vec<Remark>, fault
     if let (false, Err(error)) =
         (told("executableName", faults), Program::find(&executable, search.as_deref()))
     {
-        warnings.push(remark("executableName", format!("on this machine {error}")));
+        warnings.push(remark("executableName", format!("on this machine: {error}")));
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{Instrument as _, debug, error, info, warn};
 
 use crate::clock::{self, Expiry};
 use crate::coordinator::{Handle, Seen, Standing, SuccessorQuery};
@@ -308,7 +308,7 @@ impl Member {
             && let Some(mut gauge) = self.gauge.take()
         {
             self.due.sample = now + self.settings.sample_every;
-            self.work.spawn(async move {
+            self.spawn(async move {
                 let sample = gauge.measure(now).await;
                 Done::Sampled(gauge, sample)
             });
@@ -319,7 +319,7 @@ impl Member {
     pub(super) fn make_index(&mut self) {
         self.due.index = None;
         let table = self.table.clone();
-        self.work.spawn(async move { Done::Indexed(table.index(true).await) });
+        self.spawn(async move { Done::Indexed(table.index(true).await) });
     }
 
     /// Who leads and gives nothing out must not keep others from leading.
@@ -332,9 +332,17 @@ impl Member {
         let since = *self.worked.get_or_insert(now);
         let last = looked.map_or(since, |looked| looked.max(since));
         if now.saturating_duration_since(last) > self.settings.failover * PATIENCE {
-            error!("this worker leads but has not seen the leases for long: it gives the lead back");
+            error!(
+                "this worker is the leader but has failed to list the leases for too long: releasing the \
+                 leader lock"
+            );
             self.step_down();
         }
+    }
+
+    /// Starts a request in the current span; its end is an event.
+    fn spawn(&mut self, task: impl Future<Output = Done> + Send + 'static) {
+        self.work.spawn(task.in_current_span());
     }
 
     fn report(&mut self, now: Instant) {
@@ -348,7 +356,7 @@ impl Member {
         };
         self.reported = Some(at);
         let (store, place, sink) = (self.store.clone(), self.writes, self.settings.sink.clone());
-        self.work.spawn(async move {
+        self.spawn(async move {
             let outcome = store.report(place, &report).await;
             sink.worker(OfWorker::Did {
                 step: metrics::Step::Report,
@@ -365,7 +373,7 @@ impl Member {
             Ok(done) => done,
             Err(error) => {
                 // A bug in one request: the others go on, and it is made again.
-                error!(%error, "a step of the fleet's business broke down");
+                error!(%error, "fleet membership task panicked");
                 self.busy = Busy::default();
                 self.due.lock = now + self.settings.failover / 4;
                 return;
@@ -394,14 +402,14 @@ impl Member {
             }
             Done::Monitored(Ok(seen)) => {
                 if let Some(lasted) = self.outages.monitor.worked(now) {
-                    info!(?lasted, "the state of the fleet can be read again");
+                    info!(?lasted, "reading the fleet state works again");
                 }
                 self.monitored(&seen);
             }
             Done::Monitored(Err(error)) => {
                 self.busy.monitor = false;
                 if self.outages.monitor.failed(now, &error, &self.settings.reach) {
-                    warn!(%error, "the state of the fleet can't be read");
+                    warn!(%error, "failed to read the fleet state");
                 }
             }
             Done::Surveyed(Ok(seen), took) => self.surveyed(*seen, took),
@@ -410,14 +418,16 @@ impl Member {
             Done::Checked(Ok((index, reports))) => self.checked(index, &reports, now),
             Done::Checked(Err(error)) => {
                 if error.is_unanswered() {
-                    debug!(%error, "whether the fleet can be led can't be told");
+                    debug!(%error, "failed to check whether all workers support KCL 3.x");
                 } else {
-                    warn!(%error, "whether the fleet can be led can't be told");
+                    warn!(%error, "failed to check whether all workers support KCL 3.x");
                 }
                 self.readiness = Readiness::default();
             }
-            Done::Advanced(Ok(())) => info!("the fleet is ready to be led: it will be within two minutes"),
-            Done::Advanced(Err(error)) => warn!(%error, "the fleet's new state was not written"),
+            Done::Advanced(Ok(())) => {
+                info!("all workers support KCL 3.x: leader-assigned leases start within two minutes")
+            }
+            Done::Advanced(Err(error)) => warn!(%error, "failed to write the new fleet state"),
             Done::Indexed(Ok(there)) => self.due.index = (!there).then(|| now + MONITOR),
             Done::Retracted => {}
             Done::Indexed(Err(error)) => {
@@ -434,7 +444,7 @@ impl Member {
             }
             Done::Found(gauge) => {
                 if let Some(gauge) = gauge {
-                    info!(by = gauge.name(), "this worker's load is measured");
+                    info!(source = gauge.name(), "measuring CPU utilisation");
                     self.recorder = Recorder::new(true, self.settings.averages);
                     self.gauge = Some(Box::new(gauge));
                     self.due.sample = now + self.settings.sample_every.mul_f64(self.random.f64());
@@ -493,23 +503,23 @@ impl Member {
             (Some(_), Some(Unled::Vacant)) => {
                 warn!(
                     actions = "dynamodb:PutItem, dynamodb:UpdateItem",
-                    "nobody has led for three failover times: leases are shared without a leader, as in KCL 2.x (allow at \
-                     least one worker to write the leader lock)"
+                    "no worker has been the leader for three failover times: leases are shared without a \
+                     leader, as in KCL 2.x (allow at least one worker to write the leader lock)"
                 );
             }
             (Some(_), Some(Unled::Unknown)) => {
                 warn!(
                     action = "dynamodb:GetItem",
-                    "the leader lock can't be read: only unowned and expired leases are acquired"
+                    "failed to read the leader lock: acquiring only unowned and expired leases"
                 );
             }
-            (Some(_), None) => info!("leases are assigned by a leader again"),
+            (Some(_), None) => info!("a leader assigns leases again"),
         }
         if before.is_some() {
             self.look();
         }
         if turned {
-            debug!("the leader may be gone");
+            debug!("the leader may be dead, scanning the lease table");
             // What stands still from here on is known to whoever leads next.
             self.look();
         }
@@ -517,7 +527,7 @@ impl Member {
 
     fn look_for_a_gauge(&mut self) {
         if let Some(surroundings) = self.settings.surroundings.clone() {
-            self.work.spawn(async move { Done::Found(cpu::detect(&surroundings).await) });
+            self.spawn(async move { Done::Found(cpu::detect(&surroundings).await) });
         }
     }
 }

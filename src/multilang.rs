@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use multilangd_protocol::{CheckpointFailure, Dialect, Line, Session, ToChild, session};
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::batch::Records;
 use crate::clock;
@@ -56,7 +56,6 @@ pub enum Event {
 /// A running child.
 #[derive(Debug)]
 pub struct Child {
-    shard: ShardId,
     process: Box<dyn Process>,
     session: Session,
     /// What it prints to stdout beside its messages.
@@ -82,9 +81,8 @@ impl Child {
     /// The program can't be started.
     pub async fn spawn(program: &dyn Launch, dialect: Dialect, shard: &ShardId) -> Result<Self, SpawnError> {
         let process = program.launch(shard).await?;
-        info!(%shard, pid = process.pid(), program = %program, "started a record processor");
+        debug!(pid = process.pid(), program = %program, "started record processor");
         Ok(Self {
-            shard: shard.clone(),
             printed: output::Printed::new(shard.clone(), process.pid(), "stdout"),
             stderr: process.stderr(),
             stderr_open: true,
@@ -111,7 +109,8 @@ impl Child {
             Ok(()) => self.process.write(Outgoing::Line(line)),
             Err(busy) => {
                 debug_assert!(false, "{busy}");
-                tracing::error!(shard = %self.shard, %busy, "an action was not sent");
+                tracing::error!(error = %busy,
+                    "failed to send an action: another one is open");
             }
         }
     }
@@ -122,7 +121,8 @@ impl Child {
             Ok(()) => self.process.write(Outgoing::batch(records, millis_behind_latest)),
             Err(busy) => {
                 debug_assert!(false, "{busy}");
-                tracing::error!(shard = %self.shard, %busy, "a batch was not sent");
+                tracing::error!(error = %busy,
+                    "failed to send a batch: another action is open");
             }
         }
     }
@@ -171,8 +171,11 @@ impl Child {
             let listen = self.output_open && (self.session.wants_input() || self.exited.is_some());
             // Checked here too: whoever holds the pipe may never stop talking.
             if self.exited.is_some() && self.output_open && overdue {
-                warn!(shard = %self.shard, pid = self.pid(),
-                    "the process is gone but its stdout is held open by another: not read any further");
+                warn!(
+                    pid = self.pid(),
+                    "record processor exited, but another process holds its stdout open: no longer \
+                     reading it"
+                );
                 self.output_open = false;
                 continue;
             }
@@ -213,7 +216,11 @@ impl Child {
     fn heard(&mut self, line: &Line) {
         if let session::Received::Noise(noise) = self.session.receive(line) {
             self.printed.tell(line);
-            debug!(shard = %self.shard, pid = self.pid(), reason = noise.reason(), "a line on stdout is no message");
+            debug!(
+                pid = self.pid(),
+                reason = noise.reason(),
+                "ignored a line on stdout that is not a protocol message"
+            );
         }
     }
 
@@ -221,12 +228,12 @@ impl Child {
     fn note(&mut self, event: &session::Event) {
         if let session::Event::Stale { response_for } = event {
             if std::mem::replace(&mut self.told_stale, true) {
-                debug!(shard = %self.shard, pid = self.pid(), ?response_for, "another was dropped");
+                debug!(pid = self.pid(), response_for, "ignored another status message");
             } else {
-                warn!(shard = %self.shard, pid = self.pid(), ?response_for, "a status that answers nothing was dropped");
+                warn!(pid = self.pid(), response_for, "ignored a status message that answers no action");
             }
         } else if let session::Event::Foreign { action } = event {
-            debug!(shard = %self.shard, pid = self.pid(), action, "a message that only a daemon sends was dropped");
+            debug!(pid = self.pid(), action, "ignored a message that only a daemon sends");
         }
     }
 

@@ -108,9 +108,10 @@ impl Recognition {
             Ok(Err(shard::Error::Denied(reason))) => {
                 if !std::mem::replace(&mut self.known().logged, true) {
                     warn!(
-                        reason,
-                        "the stream's identity is unknown: allow kinesis:DescribeStreamSummary. Until then no lease is \
-                         reset and no shard is taken for ended because ListShards does not list it"
+                        error = reason,
+                        "the identity of the stream is unknown: no lease is reset, and no shard counts \
+                         as ended because ListShards does not list it (allow \
+                         kinesis:DescribeStreamSummary)"
                     );
                 }
                 None
@@ -118,12 +119,12 @@ impl Recognition {
             Ok(Err(error)) => return Err(error),
             Err(_) => {
                 return Err(shard::Error::Unavailable(format!(
-                    "no answer to DescribeStreamSummary in {CALL:?}"
+                    "no response to DescribeStreamSummary in {CALL:?}"
                 )));
             }
         };
         if answer.is_some() && std::mem::take(&mut self.known().logged) {
-            info!("the stream's identity is known again");
+            info!("the identity of the stream is known again");
         }
         *fresh = Some((asked, answer.clone()));
         Ok(answer)
@@ -133,7 +134,7 @@ impl Recognition {
     /// once share one call.
     pub async fn is_unchanged(&self, shard: &ShardId) -> bool {
         self.is_the_same(shard).await.unwrap_or_else(|error| {
-            debug!(%shard, %error, "the stream's identity could not be confirmed");
+            debug!(%shard, %error, "failed to confirm the identity of the stream");
             false
         })
     }
@@ -142,7 +143,7 @@ impl Recognition {
     pub async fn is_still(&self, mark: Option<&StreamId>) -> bool {
         let Some(mark) = mark else { return false };
         self.is_now(mark).await.unwrap_or_else(|error| {
-            debug!(%error, "the stream's identity could not be confirmed");
+            debug!(%error, "failed to confirm the identity of the stream");
             false
         })
     }
@@ -196,7 +197,7 @@ impl Recognition {
         let mut listed = self.listed.lock().await;
         if listed.as_ref().is_none_or(|(asked, _)| *asked < now) {
             let asked = Instant::now();
-            let unanswered = |_| shard::Error::Unavailable(format!("no answer to ListShards in {CALL:?}"));
+            let unanswered = |_| shard::Error::Unavailable(format!("no response to ListShards in {CALL:?}"));
             let shards = timeout(CALL, self.shards.list(Filter::All)).await.map_err(unanswered)??;
             *listed =
                 Some((asked, shards.into_iter().map(|shard| (shard.id, shard.ending.is_none())).collect()));

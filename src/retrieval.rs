@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tracing::Instrument as _;
 
 use crate::batch::{Batch, Records};
 use crate::budget::{Budget, Reservation};
@@ -67,6 +68,18 @@ pub enum Start {
     After(SequenceNumber),
 }
 
+impl std::fmt::Display for Start {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::TrimHorizon => f.write_str("TRIM_HORIZON"),
+            Self::Latest => f.write_str("LATEST"),
+            Self::AtTimestamp(millis) => write!(f, "AT_TIMESTAMP {millis}"),
+            Self::At(number) => write!(f, "AT_SEQUENCE_NUMBER {number}"),
+            Self::After(number) => write!(f, "AFTER_SEQUENCE_NUMBER {number}"),
+        }
+    }
+}
+
 impl Start {
     /// Where to begin for a checkpoint: at the record itself, because user records of its aggregate
     /// may still be due (the consumer hides what is done). None at the end of a shard, and none for
@@ -99,28 +112,28 @@ pub struct Answer {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Get a new iterator.
-    #[error("the shard iterator can't be used any more: {0}")]
+    #[error("the shard iterator is no longer valid: {0}")]
     IteratorExpired(String),
     /// Wait, then ask again.
-    #[error("Kinesis refused for throughput: {0}")]
+    #[error("Kinesis throttled the request: {0}")]
     Throttled(String),
     /// There is no such shard or no such stream.
-    #[error("Kinesis knows no such shard: {0}")]
+    #[error("Kinesis does not know the shard: {0}")]
     ShardMissing(String),
     /// No answer or a fault of the service: ask again.
-    #[error("Kinesis can't be reached: {0}")]
+    #[error("cannot reach Kinesis: {0}")]
     Unavailable(String),
     /// Refused for good, as far as one can tell: ask again, seldom, and say so.
-    #[error("Kinesis refused: {0}")]
+    #[error("Kinesis rejected the request: {0}")]
     Denied(String),
     /// Another subscription of the same consumer has the shard.
-    #[error("the shard is subscribed to elsewhere: {0}")]
+    #[error("another subscription of the same consumer reads the shard: {0}")]
     Taken(String),
     /// This endpoint can't do it at all.
-    #[error("the endpoint has no such call: {0}")]
+    #[error("the endpoint does not support the operation: {0}")]
     Unsupported(String),
     /// The answer has so many bytes, for which there is no room now: reserve it, then ask again.
-    #[error("no room for an answer of {0} bytes")]
+    #[error("no room for a response of {0} bytes")]
     NoRoom(usize),
 }
 
@@ -217,7 +230,7 @@ impl Feed {
         let place = place::Place::new(source.clone(), shard, start);
         let consumer = source.consumer.clone();
         let mut task = JoinSet::new();
-        task.spawn(async move {
+        let read = async move {
             let left = match consumer {
                 Some(consumer) => fanout::Fanout::new(place, consumer).run(&ahead).await,
                 None => Some(place),
@@ -225,7 +238,8 @@ impl Feed {
             if let Some(place) = left {
                 polling::Polling::new(place).run(&ahead).await;
             }
-        });
+        };
+        task.spawn(read.in_current_span());
         Self { batches, task }
     }
 
@@ -235,7 +249,7 @@ impl Feed {
         if batch.is_none() {
             while let Some(ended) = self.task.join_next().await {
                 if let Err(error) = ended {
-                    tracing::error!(%error, "reading a shard broke down");
+                    tracing::error!(%error, "task that reads the shard panicked");
                 }
             }
         }

@@ -13,17 +13,18 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{Instrument as _, error, error_span, info};
 
 use crate::consumer::{self, Outcome, Parts, Signals};
 use crate::coordinator::Handle;
 use crate::lease::Held;
-use crate::shard::ShardId;
+use crate::shard::{ShardId, some};
 
 /// A shard's child failed for good.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the record processor of shard {shard} failed too often in a row (multilangd.maxChildFailures); last failure: {reason}"
+    "record processor of {shard} failed too many times in a row (multilangd.maxChildFailures); last \
+     error: {reason}"
 )]
 pub struct Hopeless {
     /// The shard.
@@ -96,8 +97,8 @@ pub async fn run(
             Some(held) = leases.recv() => scheduler.held(held),
             () = standings.changed(), if !stopping => scheduler.give_up_if_nothing_works(),
             _ = waiting.tick(), if stopping => {
-                let left: Vec<&str> = scheduler.running.keys().map(ShardId::as_str).collect();
-                info!(?left, "waiting for record processors to stop");
+                let shards = some(scheduler.running.keys());
+                info!(shards, "waiting for record processors to stop");
             }
         }
     }
@@ -130,14 +131,15 @@ impl Scheduler {
     }
 
     fn give_up(&mut self, hopeless: Hopeless) {
-        error!(error = %hopeless, "stopping the daemon");
+        error!(error = %hopeless, "shutting down: a record processor failed for good");
         self.hopeless.get_or_insert(hopeless);
         self.stop.cancel();
     }
 
     fn start(&mut self, held: Arc<Held>) {
         let signals = Signals { stop: self.stop.clone(), finished: self.finished.subscribe() };
-        let task = self.consumers.spawn(consumer::run(held.clone(), self.parts.clone(), signals));
+        let consumer = consumer::run(held.clone(), self.parts.clone(), signals);
+        let task = self.consumers.spawn(consumer.instrument(error_span!("shard", shard = %held.shard())));
         self.tasks.insert(task.id(), held.shard().clone());
         self.running.insert(held.shard().clone(), Running { held, next: None });
     }
@@ -146,7 +148,7 @@ impl Scheduler {
         let (id, outcome) = match ended {
             Ok((id, outcome)) => (id, Some(outcome)),
             Err(error) => {
-                error!(%error, "a consumer broke down; its shard will be started anew");
+                error!(%error, "shard consumer panicked, restarting it");
                 (error.id(), None)
             }
         };
@@ -157,7 +159,7 @@ impl Scheduler {
         };
         match outcome {
             Some(Outcome::ShardEnded) => {
-                info!(shard = %held.shard(), "the shard is finished");
+                info!(shard = %held.shard(), "completed the shard");
                 let _nobody_waits = self.finished.send(()).is_err();
                 self.kept.spawn(async move {
                     tokio::select! {
@@ -169,7 +171,8 @@ impl Scheduler {
                 });
                 self.coordinator.look();
             }
-            Some(Outcome::LeaseLost) => info!(shard = %held.shard(), "left the shard: its lease is lost"),
+            Some(Outcome::LeaseLost) => info!(shard = %held.shard(),
+                "stopped processing the shard: its lease is lost"),
             Some(Outcome::Stopped) => self.coordinator.release(held),
             Some(Outcome::Hopeless(reason)) => {
                 let shard = held.shard().clone();

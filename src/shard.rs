@@ -17,6 +17,16 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardId(Arc<str>);
 
+/// The first ten of some shards and the number of the others, for one field of a log line.
+pub fn some<'a>(shards: impl IntoIterator<Item = &'a ShardId>) -> String {
+    let mut shards = shards.into_iter();
+    let shown: Vec<&str> = shards.by_ref().take(10).map(ShardId::as_str).collect();
+    match shards.count() {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
 impl ShardId {
     /// The text.
     pub fn as_str(&self) -> &str {
@@ -113,13 +123,13 @@ pub enum Error {
     #[error("stream {0} does not exist")]
     StreamMissing(String),
     /// Ask again later.
-    #[error("Kinesis refused ListShards for now: {0}")]
+    #[error("Kinesis throttled ListShards: {0}")]
     Throttled(String),
     /// Nobody answered, or not in time: ask again.
-    #[error("Kinesis can't be reached: {0}")]
+    #[error("cannot reach Kinesis: {0}")]
     Unavailable(String),
     /// Asking again won't help.
-    #[error("Kinesis refused ListShards: {0}")]
+    #[error("Kinesis rejected ListShards: {0}")]
     Denied(String),
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{Instrument as _, debug, error, info, warn};
 
 use crate::coordinator::{Handle, Seen};
 use crate::lease::origin::{self, Foreign};
@@ -166,7 +166,11 @@ impl ShardSync {
             leases = self.table.list().await?;
         }
         if !leases.is_empty() && self.settings.skip_if_leases_exist {
-            info!(leases = leases.len(), "there are leases: the stream's shards are not listed");
+            info!(
+                leases = leases.len(),
+                "skipped the shard sync at start because leases exist \
+                 (skipShardSyncAtWorkerInitializationIfLeasesExist)"
+            );
             return Ok(());
         }
         // Sequence numbers are compared in the audits: a start is to list no more than it must.
@@ -189,9 +193,14 @@ impl ShardSync {
         let leases = leases.len() + new + made.there;
         if made.occupied > 0 {
             let unreadable = made.occupied;
-            warn!(leases, new, unreadable, "some shards of the stream have no readable lease");
+            warn!(
+                leases,
+                created = new,
+                unreadable,
+                "completed the shard sync: some shards of the stream have no readable lease"
+            );
         } else {
-            info!(leases, new, "leases are in step with the stream's shards");
+            info!(leases, created = new, "completed the shard sync");
         }
         Ok(())
     }
@@ -220,14 +229,16 @@ impl ShardSync {
                 let (table, count) = (self.table.clone(), self.made.clone());
                 let stream = lease.stream.clone().or_else(|| self.recognition.current());
                 let lease = Lease { typed: self.typed, stream, ..lease.clone() };
-                making.spawn(async move {
+                let create = async move {
                     let made = table.create(&lease).await;
                     if let Ok(made) = made {
                         count.fetch_add(usize::from(made), Ordering::Relaxed);
-                        info!(shard = %lease.shard, checkpoint = %lease.checkpoint, made, "lease of a shard");
+                        let what = if made { "created lease" } else { "lease exists already" };
+                        debug!(shard = %lease.shard, checkpoint = %lease.checkpoint, "{what}");
                     }
                     made.map(|made| (lease, made))
-                });
+                };
+                making.spawn(create.in_current_span());
             }
             for made in making.join_all().await {
                 match made? {
@@ -262,8 +273,9 @@ impl ShardSync {
         if occupied.get(shard) != Some(&why) {
             error!(
                 %shard, error = why,
-                "no worker can read this shard: the row with its key in the lease table cannot be read as a lease \
-                 (correct the attribute, or delete the row: a new lease is then created at the initial position)"
+                "no worker reads this shard: the row with its key in the lease table is not a valid \
+                 lease (correct the attribute, or delete the row to create a new lease at the initial \
+                 position)"
             );
             occupied.insert(shard.clone(), why);
         }
@@ -307,9 +319,9 @@ impl ShardSync {
                 outcome = self.round(&now, &mut memory, &coordinator) => match outcome {
                     Ok(()) => outage = Outage::default(),
                     Err(error) if self.is_news(&error, &mut outage) => {
-                        warn!(%error, "failed to synchronize the leases with the stream's shards, will try again");
+                        warn!(%error, "failed to synchronise the leases with the shards of the stream, retrying");
                     }
-                    Err(error) => debug!(%error, "failed to synchronize the leases with the stream's shards, will try again"),
+                    Err(error) => debug!(%error, "failed to synchronise the leases with the shards of the stream, retrying"),
                 },
             }
         }
@@ -368,7 +380,11 @@ impl ShardSync {
         }
         memory.synced = Some(now);
         if let Some(hole) = hole {
-            warn!(?hole, "no lease covers some hash keys: looking for shards without a lease");
+            warn!(
+                after = hole.after,
+                before = hole.before,
+                "found hash keys without a lease, listing the shards"
+            );
         }
         self.compare(seen, memory, coordinator).await?;
         Ok(coverage)
@@ -428,7 +444,7 @@ impl ShardSync {
         for lease in going.into_iter().filter(|lease| mine(lease)) {
             coordinator.forget(lease.shard.clone());
             let deleted = self.table.delete(&lease.shard).await?;
-            info!(shard = %lease.shard, deleted, "the finished shard's lease is not needed any more");
+            info!(shard = %lease.shard, deleted, "deleted the lease of a finished shard");
         }
         Ok(())
     }

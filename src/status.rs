@@ -13,7 +13,7 @@ use multilangd_protocol::Action;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use tracing::{info, warn};
+use tracing::{Instrument as _, info, warn};
 
 use crate::budget::Budget;
 use crate::clock;
@@ -25,9 +25,11 @@ use crate::version;
 
 mod alarm;
 pub mod server;
+mod summary;
 
 use alarm::{Alarms, Line};
 use server::{Pulse, Server};
+use summary::Summary;
 
 /// Between looks for stuck shards.
 const LOOK: Duration = Duration::from_secs(1);
@@ -60,8 +62,8 @@ pub struct Watch {
 /// The status endpoint can't listen where it should.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "multilangd.status: {address} can't be listened on: {source}. Give another port or address, or off (--status, \
-     MULTILANGD_STATUS)"
+    "multilangd.status: failed to listen on {address}: {source} (set another port or address, or off, \
+     with --status or MULTILANGD_STATUS)"
 )]
 pub struct Taken {
     address: SocketAddr,
@@ -90,22 +92,24 @@ impl Watch {
             started: Instant::now(),
         };
         let mut alarms = JoinSet::new();
-        alarms.spawn(subject.clone().watch());
+        alarms.spawn(subject.clone().watch().in_current_span());
         let mut pulse = JoinSet::new();
         let server = match config.status {
             None => None,
             Some(config::Status { address, asked_for }) => {
                 match Server::start(address, subject, Pulse::start(&mut pulse)) {
                     Ok(server) => {
-                        info!("status at http://{}/", server.address());
+                        info!(url = %format_args!("http://{}/", server.address()), "serving the status page");
                         if !address.ip().is_loopback() {
-                            warn!(%address, "the status is there for everybody who can reach this address");
+                            warn!(%address,
+                                "the status page is open to everyone who can reach this address");
                         }
                         Some(server)
                     }
                     Err(source) if asked_for => return Err(Taken { address, source }),
                     Err(error) => {
-                        info!(%address, %error, "no status is served: multilangd.status takes another port");
+                        info!(%address, %error,
+                            "failed to start the status page (multilangd.status sets another port)");
                         None
                     }
                 }
@@ -236,7 +240,9 @@ pub fn condition(totals: &Totals, now: Instant, stuck_after: Duration) -> Condit
         return failed();
     }
     if let Some(seconds) = lasts(totals.end_delayed_since) {
-        return Condition::Stuck(format!("the leases of its child shards could not be made for {seconds} s"));
+        return Condition::Stuck(format!(
+            "the leases of its child shards could not be created for {seconds} s"
+        ));
     }
     if let Some(seconds) = lasts(totals.unread_since) {
         let error = totals.read_error.as_ref().map(|(error, _)| format!("; last error: {error}"));
@@ -245,7 +251,7 @@ pub fn condition(totals: &Totals, now: Instant, stuck_after: Duration) -> Condit
     }
     if let Some(seconds) = lasts(totals.room_since) {
         let key = "multilangd.bufferMegabytes";
-        return Condition::Stuck(format!("the next answer has waited for room in {key} for {seconds} s"));
+        return Condition::Stuck(format!("the next response has waited for room in {key} for {seconds} s"));
     }
     if let (Some(seconds), Some(_)) = (lasts(totals.opening_since), totals.pid) {
         return Condition::Stuck(format!("reading could not be opened for {seconds} s"));
@@ -253,7 +259,7 @@ pub fn condition(totals: &Totals, now: Instant, stuck_after: Duration) -> Condit
     if totals.waiting > 0
         && let (Some(seconds), Some(_)) = (lasts(totals.moved), totals.pid)
     {
-        return Condition::Stuck(format!("records wait, and none was handed over for {seconds} s"));
+        return Condition::Stuck(format!("records are waiting, and none was delivered for {seconds} s"));
     }
     match totals.pid {
         None => Condition::Waiting,
@@ -275,24 +281,27 @@ impl Subject {
         self.board.totals().into_iter().map(judge).collect()
     }
 
-    /// Logs which shards become stuck, and when they move again.
+    /// Logs which shards become stuck, when they are no longer, and what [`Summary`] sums up.
     async fn watch(self) {
         let mut alarms = Alarms::default();
+        let mut summary = Summary::new(Instant::now());
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             looks.tick().await;
             let now = Instant::now();
             let conditions = self.conditions(now);
+            summary.look(now, &conditions);
             for (shard, line) in
                 alarms.look(now, conditions.iter().map(|(shard, (_, condition))| (shard, condition)))
             {
                 let totals = conditions.get(&shard).map(|(totals, _)| totals);
                 let pid = totals.and_then(|totals| totals.pid);
                 match line {
-                    Line::Stuck(reason) => warn!(%shard, pid, reason, "shard is stuck"),
-                    Line::Still(lasted, reason) => warn!(%shard, pid, reason, ?lasted, "shard does not move"),
-                    Line::Moves(lasted) => info!(%shard, pid, ?lasted, "shard moves again"),
+                    Line::Stuck(reason) => warn!(%shard, pid, error = reason, "shard is stuck"),
+                    Line::Still(lasted, reason) => warn!(%shard, pid, error = reason, ?lasted,
+                        "shard is still stuck"),
+                    Line::Moves(lasted) => info!(%shard, pid, ?lasted, "shard is no longer stuck"),
                 }
             }
         }
@@ -303,7 +312,7 @@ impl Subject {
         let worker = self.board.of_worker();
         match (worker.ready, worker.stopping) {
             (_, true) => Some("stopping"),
-            (false, false) => Some("starting: the tables or the stream are not there yet"),
+            (false, false) => Some("starting: the tables or the stream are not available yet"),
             (true, false) if worker.unread_for_long > 0 => {
                 Some("no live worker reads some of the open shards")
             }
@@ -433,7 +442,7 @@ mod tests {
         assert!(matches!(after(60, busy), Condition::Stuck(why) if why.contains("processRecords for 60 s")));
         let waiting = |totals: &mut Totals, _| totals.waiting = 5;
         assert_eq!(after(59, waiting), Condition::Idle);
-        assert!(matches!(after(61, waiting), Condition::Stuck(why) if why.contains("records wait")));
+        assert!(matches!(after(61, waiting), Condition::Stuck(why) if why.contains("records are waiting")));
     }
 
     #[test]
@@ -491,7 +500,10 @@ mod tests {
         board.shard(&shard, OfShard::failed(2));
         assert_eq!(now(), Condition::Restarting);
         board.shard(&shard, OfShard::ChildStarted { pid: 8 });
-        board.shard(&shard, OfShard::FetchFailed { took: None, error: "Kinesis refused: AccessDenied" });
+        board.shard(
+            &shard,
+            OfShard::FetchFailed { took: None, error: "Kinesis rejected the request: AccessDenied" },
+        );
         tokio::time::advance(LIMIT).await;
         assert!(
             matches!(now(), Condition::Stuck(why) if why.contains("Kinesis") && why.contains("AccessDenied")),
@@ -499,7 +511,7 @@ mod tests {
         );
         let json = |totals: &Totals| shard_json(&shard, totals, &now(), Instant::now(), 0)["reads"].clone();
         let failing = json(&board.totals()[&shard]);
-        assert_eq!(failing["lastError"], "Kinesis refused: AccessDenied");
+        assert_eq!(failing["lastError"], "Kinesis rejected the request: AccessDenied");
         assert_eq!(failing["failingSeconds"], LIMIT.as_secs());
         let fetched = OfShard::Fetched { records: 0, millis_behind_latest: None, took: None };
         board.shard(&shard, fetched);

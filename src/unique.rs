@@ -11,7 +11,7 @@ pub fn random() -> io::Result<u128> {
     let mut bits = [0; 16];
     File::open("/dev/urandom")
         .and_then(|mut file| file.read_exact(&mut bits))
-        .map_err(|error| io::Error::new(error.kind(), format!("no randomness from /dev/urandom: {error}")))?;
+        .map_err(|error| io::Error::new(error.kind(), format!("failed to read /dev/urandom: {error}")))?;
     Ok(u128::from_ne_bytes(bits))
 }
 

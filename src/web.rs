@@ -62,13 +62,13 @@ impl Rule {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// A header that is not ASCII or that comes twice.
-    #[error("the header {0} is not readable: send it once, in ASCII")]
+    #[error("invalid header {0} (send it once, in ASCII)")]
     Unreadable(&'static str),
     /// Another name than those of this machine.
-    #[error("Host {0} is not a name of this machine: use 127.0.0.1, [::1] or localhost")]
+    #[error("Host {0} is not a name of this machine (use 127.0.0.1, [::1] or localhost)")]
     Name(String),
     /// A web page of another site.
-    #[error("requests of web pages are refused: this one is of {0}")]
+    #[error("rejected a request of a web page of another site: {0}")]
     Origin(String),
 }
 

@@ -11,7 +11,7 @@ until grep -q 'delivered [1-9]' "$output"; do
   sleep 0.2
 done
 echo "first record delivered within $SECONDS s"
-# A shell's background job ignores SIGINT.
+# A background job of a shell ignores SIGINT.
 kill -TERM "$daemon"
 wait "$daemon"
 rm "$output"

@@ -88,38 +88,38 @@ impl fmt::Display for Notice {
         match &self.kind {
             Kind::ByteOrderMark => write!(
                 f,
-                "the file begins with a UTF-8 byte order mark, which becomes part of the first key, `{key}`; \
-                 save the file without it"
+                "the file starts with a UTF-8 byte order mark, which becomes part of the first key, \
+                 `{key}` (save the file without it)"
             ),
             Kind::Utf8 { part, meant } => write!(
                 f,
-                "the {part} of `{key}` looks like UTF-8 for `{}`, but the file is read as ISO-8859-1; write \
-                 \\uXXXX escapes for such characters",
+                "the {part} of `{key}` looks like UTF-8 for `{}`, but the file is read as ISO-8859-1 \
+                 (write \\uXXXX escapes for such characters)",
                 meant.escape_debug()
             ),
             Kind::Duplicate { kept } => {
-                write!(f, "`{key}` is given again at {kept}, where it counts; delete one of the two")
+                write!(f, "`{key}` is set again at {kept}, which takes precedence (delete one of the two)")
             }
             Kind::LoneSurrogate { part, unit } => write!(
                 f,
-                "\\u{unit:04x} in the {part} of `{key}` is half a character; write both halves, as in \
-                 \\ud83d\\ude00"
+                "\\u{unit:04x} in the {part} of `{key}` is half of a surrogate pair (write both halves, \
+                 as in \\ud83d\\ude00)"
             ),
             Kind::TrailingBlanks { count } => write!(
                 f,
-                "the value of `{key}` ends in {count} blank{}, kept as part of it; delete what is not meant, and \
-                 escape with \\ what is",
+                "the value of `{key}` ends in {count} blank{}, part of the value (delete unintended ones, escape the \
+                 others with \\)",
                 if *count == 1 { "" } else { "s" }
             ),
             Kind::Quoted { quote } => write!(
                 f,
-                "the value of `{key}` stands in {quote} quotes, which count as part of it; delete them unless \
-                 they are meant"
+                "the value of `{key}` is in {quote} quotes, which count as part of it (delete them unless \
+                 intended)"
             ),
             Kind::Hash => write!(
                 f,
-                "the # in the value of `{key}` begins no comment and counts as part of the value; put comments \
-                 on lines of their own"
+                "the # in the value of `{key}` starts no comment and is part of the value (put comments \
+                 on lines of their own)"
             ),
         }
     }
@@ -274,8 +274,8 @@ mod tests {
     fn notice_is_a_sentence_with_its_position() {
         let file = File::read(b"\na = b ").unwrap_or_default();
         let shown: Vec<_> = file.notices().iter().map(ToString::to_string).collect();
-        let expected = "line 2, column 6: the value of `a` ends in 1 blank, kept as part of it; \
-                        delete what is not meant, and escape with \\ what is";
+        let expected = "line 2, column 6: the value of `a` ends in 1 blank, part of the value \
+                        (delete unintended ones, escape the others with \\)";
         assert_eq!(shown, [expected]);
     }
 }

@@ -38,7 +38,8 @@ impl fmt::Display for BadEscape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}: `{}` is a malformed \\uxxxx escape; write four hexadecimal digits after \\u, or \\\\ for a backslash",
+            "{}: `{}` is a malformed \\uxxxx escape (write four hexadecimal digits after \\u, or \\\\ \
+             for a backslash)",
             self.at, self.text
         )
     }

@@ -146,7 +146,7 @@ impl Session {
     /// Interprets the next message, if an action is open and no checkpoint answer is pending.
     #[expect(
         clippy::should_implement_trait,
-        reason = "not an iterator: what it gives depends on begin and acknowledge"
+        reason = "not an iterator: the result depends on begin and acknowledge"
     )]
     pub fn next(&mut self) -> Option<Event> {
         let open = self.open?;

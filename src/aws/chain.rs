@@ -54,9 +54,9 @@ impl Step {
 /// There are no credentials.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "failed to load AWS credentials from AWSCredentialsProvider = {name}: there are none in {places}. \
-     Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a profile that has credentials (AWS_PROFILE), or give the task, \
-     the pod or the instance a role"
+    "failed to load AWS credentials from AWSCredentialsProvider = {name}: found none in {places} (set \
+     AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a profile that has credentials in AWS_PROFILE, or \
+     assign a role to the task, the pod or the instance)"
 )]
 pub struct NoCredentials {
     name: String,
@@ -100,7 +100,7 @@ impl Chain {
             if !(*may_be_missing || matches!(error, CredentialsError::CredentialsNotLoaded(_))) {
                 return Err(error);
             }
-            debug!(place, error = super::error::causes(&error), "no credentials");
+            debug!(place, error = super::error::causes(&error), "found no credentials in this provider");
             places.push(format!("{place}{}", reason(&error)));
         }
         let (name, places) = (self.0.name.clone(), places.join(", "));
@@ -166,7 +166,7 @@ mod tests {
         let chain = Chain::new("A, B".to_owned(), vec![none(), second]);
         let text = chain.load().await.unwrap_err().to_string();
         assert!(text.contains("AWSCredentialsProvider = A, B: ") && text.lines().count() == 1, "{text}");
-        assert!(text.contains("place one (no file), VARIABLE."), "{text}");
+        assert!(text.contains("place one (no file), VARIABLE ("), "{text}");
     }
 
     #[tokio::test]

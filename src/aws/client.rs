@@ -66,7 +66,10 @@ impl Settings {
 
 /// No region is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no AWS region is known: set regionName in the properties file, or AWS_REGION")]
+#[error(
+    "failed to determine the AWS region: not configured (set regionName in the properties file, or \
+     AWS_REGION)"
+)]
 pub struct NoRegion;
 
 /// Clients can't be made.

@@ -94,7 +94,9 @@ impl Leases {
         let asked = self.client.update_continuous_backups().table_name(&self.table);
         if let Err(error) = asked.point_in_time_recovery_specification(on).send().await {
             let error = self.classify(&error, None);
-            warn!(%error, "leaseTablePitrEnabled: point-in-time recovery was not switched on");
+            warn!(%error,
+                "failed to enable point-in-time recovery of the lease table (leaseTablePitrEnabled; \
+                 allow dynamodb:UpdateContinuousBackups)");
         }
     }
 
@@ -122,10 +124,10 @@ impl Leases {
         match row {
             Row::Lease(lease) => reported.is_readable(lease.shard.as_str()),
             Row::Unreadable(why) if reported.row(&why.key, why.to_string()) => {
-                warn!(table, shard = why.key, error = %why, "skipped a row of the lease table that cannot be read as a lease");
+                warn!(table, shard = why.key, error = %why, "skipped a row that cannot be read as a lease");
             }
             Row::Other(kind) if !super::state::KINDS.contains(&kind.as_str()) && reported.kind(kind) => {
-                info!(table, entity = kind, "skipped rows of an unknown entityType");
+                info!(table, entity = kind, "skipped rows with an unknown entityType");
             }
             Row::Unreadable(_) | Row::Other(_) | Row::OfSeveralStreams { .. } => {}
         }
@@ -218,7 +220,7 @@ impl Leases {
                 "table {}: the row {shard} is of entityType {kind}",
                 self.table
             ))),
-            None => Err(Error::Ambiguous(format!("table {}: the row {shard} was not there", self.table))),
+            None => Err(Error::Ambiguous(format!("table {}: the row {shard} does not exist", self.table))),
         }
     }
 
@@ -261,7 +263,7 @@ impl Leases {
             return Ok(index.index_status() == Some(&IndexStatus::Active));
         }
         if make {
-            info!(table = self.table, index = INDEX, "creating the index of owners");
+            info!(table = self.table, index = INDEX, "creating the index of lease owners");
             self.make_index(&table).await?;
         }
         Ok(false)
@@ -307,7 +309,8 @@ impl Leases {
                 if ["ResourceInUseException", "ValidationException", "LimitExceededException"]
                     .contains(&failure(&error).code()) =>
             {
-                debug!(table = self.table, %error, "the index is not made now");
+                debug!(table = self.table, %error,
+                    "failed to create the index of lease owners, retrying later");
                 Ok(())
             }
             Err(error) => Err(self.classify(&error, None)),

@@ -41,7 +41,7 @@ where
     #[expect(clippy::wildcard_enum_match_arm, reason = "the enum is open: an unknown failure proves nothing")]
     match error {
         SdkError::ServiceError(answer) => {
-            let code = answer.err().code().unwrap_or("an unknown error").to_owned();
+            let code = answer.err().code().unwrap_or("unknown error").to_owned();
             let message = answer.err().message().unwrap_or_default().to_owned();
             let status = answer.raw().status();
             let code = if status.as_u16() == NOT_IMPLEMENTED { "NotImplemented".to_owned() } else { code };

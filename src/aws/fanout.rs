@@ -129,7 +129,7 @@ impl Stream {
             }
             Ok(_) => {
                 let Captured::Coming(body) = capture.take() else {
-                    let text = format!("stream {}: an answer without events", self.name);
+                    let text = format!("stream {}: SubscribeToShard returned no event stream", self.name);
                     return Err(Error::Unavailable(text));
                 };
                 let (part, frames) = (Bytes::new(), Frames::default());
@@ -145,7 +145,8 @@ impl Api for Stream {
             let sent = self.client.describe_stream_summary().stream_name(&self.name).send().await;
             let answer = sent.map_err(|error| self.read_error(&failure(&error), false))?;
             let summary = answer.stream_description_summary;
-            let missing = || Error::Unavailable(format!("stream {}: an answer without ARN", self.name));
+            let missing =
+                || Error::Unavailable(format!("stream {}: DescribeStreamSummary returned no ARN", self.name));
             summary.map(|summary| summary.stream_arn).filter(|arn| !arn.is_empty()).ok_or_else(missing)
         })
     }
@@ -176,7 +177,12 @@ impl Api for Stream {
         Box::pin(async move {
             let call = self.client.register_stream_consumer().stream_arn(stream_arn).consumer_name(name);
             let answer = call.send().await.map_err(|error| self.fanout_error(&failure(&error)))?;
-            let missing = || Error::Unavailable(format!("stream {}: an answer without consumer", self.name));
+            let missing = || {
+                Error::Unavailable(format!(
+                    "stream {}: RegisterStreamConsumer returned no consumer",
+                    self.name
+                ))
+            };
             let consumer = answer.consumer.ok_or_else(missing)?;
             Ok(Registered { arn: consumer.consumer_arn, status: status(&consumer.consumer_status) })
         })
@@ -258,12 +264,15 @@ impl Events {
         self.is_well = !matches!(part, Some(Err(_)));
         // What was begun comes again with the next subscription.
         part.transpose().map_err(|error| {
-            Error::Unavailable(format!("stream {}: a subscription broke off: {error}", self.stream.name))
+            Error::Unavailable(format!(
+                "stream {}: the subscription was interrupted: {error}",
+                self.stream.name
+            ))
         })
     }
 
     fn unreadable(&self, what: &str) -> Error {
-        Error::Denied(format!("stream {}: an event that can't be understood: {what}", self.stream.name))
+        Error::Denied(format!("stream {}: failed to decode an event: {what}", self.stream.name))
     }
 
     fn refused(&self, code: &str, message: String) -> Error {

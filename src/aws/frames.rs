@@ -132,7 +132,7 @@ fn lengths(head: &[u8]) -> Result<(usize, usize), Broken> {
     let mut prelude = &head[..PRELUDE];
     let (length, headers) = (prelude.get_u32() as usize, prelude.get_u32() as usize);
     if prelude.get_u32() != crc32fast::hash(&head[..PRELUDE - CHECKSUM]) {
-        return unreadable("a message's prelude and its checksum differ".to_owned());
+        return unreadable("checksum mismatch in the prelude of a message".to_owned());
     }
     match length.checked_sub(PRELUDE + headers + CHECKSUM) {
         Some(payload) if length <= LARGEST && headers <= MOST => Ok((payload, headers)),
@@ -163,7 +163,7 @@ impl Body {
 
     fn end(self) -> Result<Told, Broken> {
         if self.checksum[..] != self.sum.finalize().to_be_bytes() {
-            return Err(Broken::Unreadable("a message and its checksum differ".to_owned()));
+            return Err(Broken::Unreadable("checksum mismatch in a message".to_owned()));
         }
         Ok(match self.payload {
             Payload::Records(answer) => Told::Event(answer.end()),

@@ -38,7 +38,8 @@ pub(super) struct Http {
 /// The CA bundle can't be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "failed to load the CA bundle {source_name} = {file}: {why} (it must be a PEM file with the certificates of the CAs to trust)"
+    "failed to load the CA bundle {source_name} = {file}: {why} (expected a PEM file with the \
+     certificates of the trusted CAs)"
 )]
 pub struct BadBundle {
     source_name: Source,
@@ -97,7 +98,7 @@ impl Http {
 /// None if the SDK can't read what was read before, which would be a bug.
 fn configured(proxy: &Proxy) -> Option<ProxyConfig> {
     let config = ProxyConfig::all(proxy.url.as_str()).ok();
-    debug_assert!(config.is_some(), "{proxy} is no URL of a proxy");
+    debug_assert!(config.is_some(), "{proxy} is not a proxy URL");
     match &proxy.user {
         Some((user, password)) => config.map(|config| config.with_basic_auth(user, password)),
         None => config,
@@ -137,7 +138,7 @@ fn certificates(bundle: &CaBundle) -> Result<Vec<String>, BadBundle> {
         }
     }
     if found.is_empty() {
-        return Err(bundle.bad("it holds no certificate"));
+        return Err(bundle.bad("the file contains no certificate"));
     }
     Ok(found)
 }

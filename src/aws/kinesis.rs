@@ -88,7 +88,7 @@ impl Stream {
                     if !failure.is_throttling() || attempts >= self.list.most {
                         return Err(self.list_error(&failure));
                     }
-                    debug!(%failure, attempts, "ListShards was refused for now");
+                    debug!(error = %failure, attempts, "ListShards was throttled, retrying");
                     sleep(self.list.pause).await;
                 }
             }
@@ -135,7 +135,8 @@ impl Stream {
 
     fn identity_of(&self, found: Option<(String, DateTime)>) -> Result<StreamId, shard::Error> {
         let found = found.filter(|(arn, _)| !arn.is_empty());
-        let missing = || shard::Error::Denied(format!("stream {}: its description has no ARN", self.name));
+        let missing =
+            || shard::Error::Denied(format!("stream {}: DescribeStreamSummary returned no ARN", self.name));
         found.map(|(arn, created)| StreamId::new(&arn, nearest_millis(&created))).ok_or_else(missing)
     }
 
@@ -185,7 +186,7 @@ impl Stream {
         let answer = sent.map_err(|error| self.read_error(&failure(&error), false))?;
         answer
             .shard_iterator
-            .ok_or_else(|| retrieval::Error::Unavailable("an answer without iterator".to_owned()))
+            .ok_or_else(|| retrieval::Error::Unavailable("GetShardIterator returned no iterator".to_owned()))
     }
 
     async fn get_records(
@@ -333,7 +334,7 @@ fn read_record(record: &sdk::Record) -> Result<Record, String> {
     let number = record.sequence_number();
     Ok(Record {
         sequence: SequenceNumber::parse(number)
-            .ok_or_else(|| format!("sequence number {number:?} is no number"))?,
+            .ok_or_else(|| format!("sequence number {number:?} is not a number"))?,
         sub: 0,
         partition_key: record.partition_key().unwrap_or_default().into(),
         data: Data::encode(record.data().as_ref()),

@@ -86,7 +86,7 @@ fn read_whole(body: &Bytes) -> Result<Answer, String> {
 /// Whatever form it has.
 fn parse(body: &Bytes) -> Result<Answer, String> {
     let read: Body<'_> = serde_json::from_slice(body)
-        .map_err(|error| format!("an answer with records that can't be understood: {error}"))?;
+        .map_err(|error| format!("failed to decode the GetRecords response: {error}"))?;
     let records = read.records.into_iter().map(|record| read_record(body, record));
     let children = read.child_shards.unwrap_or_default();
     let next = read.next_shard_iterator.or(read.continuation_sequence_number);
@@ -111,9 +111,9 @@ impl Part<'_> {
 fn read_record(body: &Bytes, record: Record<'_>) -> Result<record::Record, String> {
     let number = &record.sequence_number;
     let sequence =
-        SequenceNumber::parse(number).ok_or_else(|| format!("sequence number {number:?} is no number"))?;
+        SequenceNumber::parse(number).ok_or_else(|| format!("sequence number {number:?} is not a number"))?;
     let data = Data::of_base64(record.data.within(body))
-        .ok_or_else(|| format!("the data of record {number} is no base64"))?;
+        .ok_or_else(|| format!("the data of record {number} is not valid base64"))?;
     Ok(record::Record {
         sequence,
         sub: 0,
@@ -196,9 +196,9 @@ mod tests {
     #[test]
     fn what_is_no_answer_is_an_error_and_names_what_is_wrong() {
         let wrong = |text| answer(text).unwrap_err();
-        assert!(wrong("").contains("can't be understood"));
-        assert!(wrong(r#"{"Records":[{"SequenceNumber":"1","Data":"aGk="#).contains("can't be understood"));
-        assert!(wrong(r#"{"Records":[{"SequenceNumber":"x","Data":""}]}"#).contains("\"x\" is no number"));
+        assert!(wrong("").contains("failed to decode"));
+        assert!(wrong(r#"{"Records":[{"SequenceNumber":"1","Data":"aGk="#).contains("failed to decode"));
+        assert!(wrong(r#"{"Records":[{"SequenceNumber":"x","Data":""}]}"#).contains("\"x\" is not a number"));
         // It would end the line to the child.
         assert!(wrong(r#"{"Records":[{"SequenceNumber":"1","Data":"aGk=\n"}]}"#).contains("record 1"));
         assert!(

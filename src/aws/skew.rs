@@ -47,8 +47,8 @@ impl Intercept for Watch {
             *said = Some(Instant::now());
             let (seconds, way) = (millis.abs() / 1_000, if millis > 0 { "ahead of" } else { "behind" });
             warn!(
-                "this machine's clock is {seconds} s {way} DynamoDB's: other workers misjudge this one's reports; \
-                 set the clock (NTP)"
+                "the clock of this machine is {seconds} s {way} the clock of DynamoDB: other workers \
+                 misjudge the age of its worker metrics (synchronise the clock with NTP)"
             );
         }
         Ok(())

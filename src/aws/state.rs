@@ -116,7 +116,7 @@ impl State {
         let Some(item) = self.row(place, name).await? else { return Ok(None) };
         let (table, _) = self.states(place);
         let read = dated(&item, state)
-            .ok_or_else(|| Error::Denied(format!("table {table}: the row {name} can't be understood")))?;
+            .ok_or_else(|| Error::Denied(format!("table {table}: failed to decode the row {name}")))?;
         Ok(Some(read))
     }
 
@@ -477,7 +477,7 @@ fn report(item: &Item, key: &str) -> Option<Report> {
         });
         let lists = lists.collect::<Option<BTreeMap<_, _>>>();
         if lists.is_none() {
-            warn!(worker, attribute = name, "a worker's report can't be understood");
+            warn!(worker, attribute = name, "failed to decode the worker metrics of a worker, ignoring them");
         }
         lists
     };

@@ -34,7 +34,7 @@ fn invalid(error: aws_sdk_dynamodb::error::BuildError) -> Error {
 impl State {
     /// As KCL 3.4 makes it: since 3.5 no worker does, and would never report.
     pub(super) async fn create_reports(&self) -> Result<(), Error> {
-        info!(table = self.reports, "creating the table of reports, which somebody has deleted");
+        info!(table = self.reports, "recreating the worker metrics table, which was deleted");
         let key = KeySchemaElement::builder().attribute_name(REPORT_KEY).key_type(KeyType::Hash).build();
         let kind = ScalarAttributeType::S;
         let definition =
@@ -121,8 +121,8 @@ impl State {
         let Some(old) = self.row(StateLocation::Legacy, name).await? else { return Ok(()) };
         let new = moved(name, &old).ok_or_else(|| {
             Error::Denied(format!(
-                "table {}: no worker knows what the row {name} is, and in the lease table it would be taken for a \
-                 lease: delete it, or the application keeps its three tables",
+                "table {}: unknown row {name}, which would be mistaken for a lease in the lease table \
+                 (delete it; until then the application keeps three tables)",
                 self.state
             ))
         })?;
@@ -139,8 +139,8 @@ impl State {
             Some(there) if there == new => {}
             Some(_) => {
                 return Err(Error::Denied(format!(
-                    "the row {name} is both in table {} and, with other values, in table {}: delete the one that \
-                     isn't true",
+                    "the row {name} exists in table {} and, with different values, in table {} (delete \
+                     the outdated one)",
                     self.state, self.leases
                 )));
             }
@@ -148,7 +148,7 @@ impl State {
         steps.push(TransactWriteItem::builder().delete(self.delete_as_read(name, old)?).build());
         let sent = self.client.transact_write_items().set_transact_items(Some(steps)).send().await;
         sent.map_err(|error| classify(&self.state, &error, Some(&name.into())))?;
-        info!(row = name, "moved into the lease table");
+        info!(row = name, "moved a row into the lease table");
         Ok(())
     }
 

@@ -27,7 +27,7 @@ pub(super) struct Understood {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unsupported {
     /// `-jar`: the main class stands in the jar.
-    #[error("-jar is not supported: multilangd runs no jar. {hint}", hint = supported())]
+    #[error("unsupported option -jar: multilangd runs no Java code. {hint}", hint = supported())]
     Jar,
     /// Another class.
     #[error("unknown main class {0}: multilangd runs no Java code. {hint}", hint = supported())]
@@ -37,8 +37,9 @@ pub(super) enum Unsupported {
 fn supported() -> String {
     let [current, old] = MAIN_CLASSES;
     format!(
-        "It takes the place of the MultiLangDaemon: java [-cp PATH] [-Dname=value] {current} FILE (or {old}), or just \
-         multilangd FILE. A start class of your own that configures the KCL in code has to be replaced by a properties file"
+        "multilangd replaces the MultiLangDaemon: java [-cp PATH] [-Dname=value] {current} FILE (or \
+         {old}), or just multilangd FILE. A main class of your own that configures the KCL in code must \
+         be replaced by a properties file"
     )
 }
 

@@ -73,7 +73,11 @@ impl Bean {
                 return self.set_client(*service, name, pair);
             }
             if PROVIDER_PARTS.contains(&prefix) {
-                return self.fault(pair, "can't be honoured: name a provider with AWSCredentialsProvider, AWSCredentialsProviderDynamoDB or AWSCredentialsProviderCloudWatch");
+                return self.fault(
+                    pair,
+                    "is not supported (name a provider with AWSCredentialsProvider, \
+                     AWSCredentialsProviderDynamoDB or AWSCredentialsProviderCloudWatch)",
+                );
             }
         }
         self.unknown(pair);
@@ -95,7 +99,7 @@ impl Bean {
         };
         if let Some(odd) = converted.odd {
             let dropped = if key.drops_zero() {
-                format!(", which means \"not given\": {} stays", key.absent)
+                format!(", which means \"not set\": {} stays", key.absent)
             } else {
                 String::new()
             };
@@ -106,14 +110,14 @@ impl Bean {
         } else if key.drops_zero() && converted.value.is_zero() && !key.absent.is_zero() {
             self.warn(
                 pair,
-                &format!("= {} means \"not given\" to Java: {} stays", pair.text.trim(), key.absent),
+                &format!("= {} means \"not set\" in Java: {} stays", pair.text.trim(), key.absent),
             );
         }
         match key.used {
             Use::Yes => {}
-            Use::NotYet(instead) => self.warn(pair, &format!("is not honoured yet: {instead}")),
+            Use::NotYet(instead) => self.warn(pair, &format!("is not supported yet: {instead}")),
             Use::NoEffect(why) => self.warn(pair, &format!("has no effect: {why}")),
-            Use::Never(why) => self.warn(pair, &format!("is not honoured: {why}")),
+            Use::Never(why) => self.warn(pair, &format!("is not supported: {why}")),
         }
         match key.name {
             "initialPositionInStream" | "initialPositionInStreamExtended" => {
@@ -140,7 +144,13 @@ impl Bean {
 
     /// Two keys that set one thing: the one that Java walks to last counts.
     fn conflict(&mut self, pair: &Pair<'_>, before: &str) {
-        self.warn(pair, &format!("and {before} set the same; this one counts, by the order in which Java walks its table: delete one"));
+        self.warn(
+            pair,
+            &format!(
+                "and {before} set the same; this one takes precedence, by the order in which Java walks its \
+             table (delete one)"
+            ),
+        );
     }
 
     fn set_client(&mut self, service: Service, name: &str, pair: &Pair<'_>) {
@@ -149,8 +159,8 @@ impl Bean {
         });
         let Some(key) = found else {
             let near = nearest(name, client::KEYS.iter().map(|key| key.name));
-            let hint = near.map_or(String::new(), |near| format!("; did you mean {near}?"));
-            return self.fault(pair, &format!("can't be set from a file, Java refuses it{hint}"));
+            let hint = near.map_or(String::new(), |near| format!(" (did you mean {near}?)"));
+            return self.fault(pair, &format!("cannot be set from a properties file, Java rejects it{hint}"));
         };
         self.written.insert(pair.key.to_owned(), pair.key.to_owned());
         let converted = match convert(key.kind, &pair.text) {
@@ -162,8 +172,8 @@ impl Bean {
         }
         match key.used {
             Use::Yes => {}
-            Use::NotYet(instead) => self.warn(pair, &format!("is not honoured yet: {instead}")),
-            Use::NoEffect(why) | Use::Never(why) => self.warn(pair, &format!("is not honoured: {why}")),
+            Use::NotYet(instead) => self.warn(pair, &format!("is not supported yet: {instead}")),
+            Use::NoEffect(why) | Use::Never(why) => self.warn(pair, &format!("is not supported: {why}")),
         }
         self.client(service, key.name, converted.value, pair);
     }
@@ -178,8 +188,10 @@ impl Bean {
     fn set_credentials(&mut self, service: Service, pair: &Pair<'_>) {
         self.written.insert(pair.key.to_owned(), credentials_key(service).to_owned());
         if let Some(before) = self.credentials.get(&service).map(|held| held.key.clone()) {
-            return self
-                .fault(pair, &format!("and {before} are one key to Java, which refuses both: delete one"));
+            return self.fault(
+                pair,
+                &format!("and {before} are the same key in Java, which rejects both (delete one)"),
+            );
         }
         let providers = match credentials::chain(&pair.text) {
             Ok(chain) => {
@@ -198,7 +210,7 @@ impl Bean {
     fn set_own(&mut self, pair: &Pair<'_>) {
         let Some(key) = own::KEYS.iter().find(|key| key.name == pair.key) else {
             let near = nearest(pair.key, own::KEYS.iter().map(|key| key.name));
-            let hint = near.map_or(String::new(), |near| format!("; did you mean {near}?"));
+            let hint = near.map_or(String::new(), |near| format!(" (did you mean {near}?)"));
             return self.warn(pair, &format!("is not a setting of multilangd{hint}"));
         };
         let text = pair.text.trim();
@@ -219,15 +231,15 @@ impl Bean {
         let first = key.split('.').next().unwrap_or_default();
         if let Some(old) = retired::KEYS.iter().find(|old| old.name == key || old.name == first) {
             return self
-                .warn(pair, &format!("is not known to KCL 3 and ignored, as in Java: {}", old.advice));
+                .warn(pair, &format!("is unknown to KCL 3.x and ignored, as in Java: {}", old.advice));
         }
         let nested = client::KEYS
             .iter()
             .flat_map(|known| CLIENTS.iter().map(|(client, _)| format!("{client}.{}", known.name)));
         let all: Vec<String> = names().map(str::to_owned).chain(nested).collect();
         let near = nearest(key, all.iter().map(String::as_str));
-        let hint = near.map_or(String::new(), |near| format!("; did you mean {near}?"));
-        self.warn(pair, &format!("is no key that KCL or multilangd knows, Java ignores it too{hint}"));
+        let hint = near.map_or(String::new(), |near| format!(" (did you mean {near}?)"));
+        self.warn(pair, &format!("is an unknown key; Java ignores it too{hint}"));
     }
 }
 
@@ -261,14 +273,14 @@ fn credentials_of(key: &str) -> Option<Service> {
 /// Brackets are expressions to commons-beanutils, and half of one is fatal (`DefaultResolver`).
 fn broken_expression(key: &str) -> Option<&'static str> {
     if let Some((_, rest)) = key.split_once('(') {
-        return (!rest.contains(')')).then_some("lacks its closing ), Java refuses it");
+        return (!rest.contains(')')).then_some("lacks its closing ), Java rejects it");
     }
     let (_, rest) = key.split_once('[')?;
     match rest.split_once(']') {
-        None => Some("lacks its closing ], Java refuses it"),
-        Some(("", _)) => Some("has no number in its [ ], Java refuses it"),
+        None => Some("lacks its closing ], Java rejects it"),
+        Some(("", _)) => Some("has no number in its [ ], Java rejects it"),
         Some((index, _)) => {
-            index.parse::<i32>().is_err().then_some("has no number in its [ ], Java refuses it")
+            index.parse::<i32>().is_err().then_some("has no number in its [ ], Java rejects it")
         }
     }
 }

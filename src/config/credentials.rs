@@ -110,7 +110,7 @@ const OLD_SDK: &str = "com.amazonaws.auth.";
 pub fn chain(text: &str) -> Result<Chain, String> {
     let pieces: Vec<&str> = text.split(',').map(str::trim).filter(|piece| !piece.is_empty()).collect();
     if pieces.is_empty() {
-        return Err("names no provider: DefaultCredentialsProvider is the usual one".to_owned());
+        return Err("names no provider (DefaultCredentialsProvider is the usual one)".to_owned());
     }
     let mut chain = Chain::default();
     let mut passed_over = Vec::new();
@@ -121,14 +121,14 @@ pub fn chain(text: &str) -> Result<Chain, String> {
         }
     }
     if !chain.providers.is_empty() {
-        chain.warnings.extend(passed_over.into_iter().map(|text| format!("{text}; passed over, as in Java")));
+        chain.warnings.extend(passed_over.into_iter().map(|text| format!("{text}; skipped, as in Java")));
         return Ok(chain);
     }
     for piece in &pieces {
         if let Some(provider) = first_generation(piece, &mut chain.warnings) {
             let name = shown(piece);
             chain.warnings.push(format!(
-                "{name} is a name of KCL 1 and 2.0 to 2.6, taken as {provider}; Java 3 refuses it"
+                "{name} is a name of KCL 1.x and 2.0 to 2.6, using {provider}; Java KCL 3.x rejects it"
             ));
             chain.providers.push(provider);
         }
@@ -152,7 +152,7 @@ fn current(piece: &str, warnings: &mut Vec<String>) -> Result<Provider, String> 
     let (name, arguments) = parts(piece);
     let forgotten = |warnings: &mut Vec<String>| {
         if !arguments.is_empty() {
-            warnings.push(format!("{name} takes no arguments like these, they are forgotten, as in Java"));
+            warnings.push(format!("{name} takes no arguments like these, they are ignored, as in Java"));
         }
     };
     let short = name.strip_prefix(SDK).unwrap_or(name);
@@ -188,13 +188,19 @@ fn current(piece: &str, warnings: &mut Vec<String>) -> Result<Provider, String> 
 
 fn unknown(short: &str) -> String {
     match short {
-        "StaticCredentialsProvider" | "PropertiesFileCredentialsProvider" | "ClasspathPropertiesFileCredentialsProvider" => {
-            "can't be made from a file: put the keys into a profile (ProfileCredentialsProvider) or into the environment".to_owned()
+        "StaticCredentialsProvider"
+        | "PropertiesFileCredentialsProvider"
+        | "ClasspathPropertiesFileCredentialsProvider" => {
+            "cannot be created from a properties file (put the keys into a profile for \
+             ProfileCredentialsProvider, or into the environment)"
+                .to_owned()
         }
         "ProcessCredentialsProvider" => {
-            "can't be made from a file: name the process in a profile (credential_process) and use ProfileCredentialsProvider".to_owned()
+            "cannot be created from a properties file (name the process in a profile with \
+             credential_process and use ProfileCredentialsProvider)"
+                .to_owned()
         }
-        _ => format!("is no provider that is known here ({})", KNOWN.join(", ")),
+        _ => format!("is an unknown provider ({})", KNOWN.join(", ")),
     }
 }
 
@@ -213,13 +219,15 @@ const KNOWN: &[&str] = &[
 /// Role, session, then `name=value` in any order. In KCL: `NestedPropertyKey`.
 fn assume(arguments: &[&str], warnings: &mut Vec<String>) -> Result<Provider, String> {
     let [role, session, nested @ ..] = arguments else {
-        return Err("needs a role and a session, as in StsAssumeRoleCredentialsProvider|arn:aws:iam::123456789012:role/reader|my-session".to_owned());
+        return Err("requires a role and a session, as in \
+             StsAssumeRoleCredentialsProvider|arn:aws:iam::123456789012:role/reader|my-session"
+            .to_owned());
     };
     let mut assume =
         AssumeRole { role: (*role).to_owned(), session: (*session).to_owned(), ..AssumeRole::default() };
     for argument in nested {
         let Some((name, value)) = argument.split_once('=').filter(|(_, value)| !value.contains('=')) else {
-            warnings.push(format!("{argument:?} is not NAME=VALUE with one =, it is left out, as in Java"));
+            warnings.push(format!("{argument:?} is not NAME=VALUE with one =, it is ignored, as in Java"));
             continue;
         };
         match name {
@@ -236,7 +244,7 @@ fn assume(arguments: &[&str], warnings: &mut Vec<String>) -> Result<Provider, St
                 assume.region = Some(region(signed_for)?);
             }
             _ => warnings.push(format!(
-                "{name} is none of externalId, endpoint and endpointRegion, it is left out, as in Java"
+                "{name} is none of externalId, endpoint and endpointRegion, it is ignored, as in Java"
             )),
         }
     }
@@ -252,7 +260,7 @@ fn region(text: &str) -> Result<String, String> {
     if parts.len() >= 3 && parts.iter().all(is_word) && ends_in_number {
         Ok(text.to_owned())
     } else {
-        Err(format!("has {text:?} for a region of STS"))
+        Err(format!("has the invalid STS region {text:?}"))
     }
 }
 

@@ -25,7 +25,7 @@ pub fn expand(text: &str, variables: &BTreeMap<String, String>) -> Result<String
             return Err("has a ${ without its }".to_owned());
         };
         let Some(value) = variables.get(name) else {
-            return Err(format!("stands for ${{{name}}}, but the environment has no {name}"));
+            return Err(format!("refers to ${{{name}}}, but the environment variable {name} is not set"));
         };
         out.push_str(before);
         out.push_str(value);
@@ -55,7 +55,7 @@ mod tests {
     fn variables_are_replaced_once_and_a_doubled_dollar_is_kept() {
         let variables = BTreeMap::from([("A".to_owned(), "x${B}".to_owned())]);
         assert_eq!(expand("$ a ${A}/${A} $${A} $A", &variables).unwrap(), "$ a x${B}/x${B} ${A} $A");
-        assert!(expand("${B}", &variables).unwrap_err().contains("no B"));
+        assert!(expand("${B}", &variables).unwrap_err().contains("B is not set"));
         assert!(expand("${A", &variables).is_err());
     }
 

@@ -19,12 +19,14 @@ pub(super) fn fault(seconds: i64, now_millis: i64) -> Option<String> {
     let divided = seconds / 1_000;
     Some(if (OLDEST..=latest).contains(&divided) {
         format!(
-            "{means}: it looks like milliseconds, and seconds since 1970 are expected: {key} = {divided} is {}",
+            "{means}: the value looks like milliseconds, expected seconds since 1970 ({key} = {divided} \
+             is {})",
             date(divided)
         )
     } else {
         format!(
-            "{means}: give the seconds since 1970 of a time in the past, or initialPositionInStream = LATEST"
+            "{means} (set the seconds since 1970 of a time in the past, or initialPositionInStream = \
+             LATEST)"
         )
     })
 }

@@ -170,7 +170,7 @@ fn own_from_outside(given: &Given, bean: &mut Bean) {
                 let other = bean.own.get(key.name).filter(|held| held.value != text.trim());
                 if let (Source::Environment, Some(other)) = (source, other) {
                     let text = format!(
-                        "{shown} = {} in the environment outweighs {} here",
+                        "environment variable {shown} = {} takes precedence over {}",
                         text.trim(),
                         other.value
                     );
@@ -188,7 +188,7 @@ fn own_from_outside(given: &Given, bean: &mut Bean) {
     for name in given.variables.keys().filter(|name| name.starts_with(own::VARIABLE_PREFIX)) {
         let known = names.contains(name) || name == expand::VARIABLE;
         if let (false, Some(near)) = (known, nearest(name, names.iter().map(String::as_str))) {
-            let text = format!("the environment has {name}, which is no setting; did you mean {near}?");
+            let text = format!("unknown environment variable {name} (did you mean {near}?)");
             bean.warnings.push(Remark { line: None, key: Some(name.clone()), text });
         }
     }
@@ -414,7 +414,12 @@ impl Maker {
         self.check_endpoints();
         let is_given = |bean: &Bean, service| bean.credentials.contains_key(&service);
         if !is_given(&self.bean, Service::Kinesis) {
-            self.warn("AWSCredentialsProvider", "AWSCredentialsProvider is missing: the SDK's default chain is used; Java refuses to start without it".to_owned());
+            self.warn(
+                "AWSCredentialsProvider",
+                "AWSCredentialsProvider is missing: using the default chain of the SDK; Java refuses to \
+                 start without it"
+                    .to_owned(),
+            );
         }
         self.check_worker();
         self.check_names();
@@ -452,7 +457,7 @@ impl Maker {
             } else if key == stream {
                 format!("{key} names the stream {name:?}, which {why}")
             } else {
-                format!("{key} sets {setting} = {name:?}, which {why}; correct {key}, or set {setting}")
+                format!("{key} sets {setting} = {name:?}, which {why} (correct {key}, or set {setting})")
             };
             self.fault(key, text);
         }
@@ -462,11 +467,11 @@ impl Maker {
         let Some(Held { value: Value::Text(id), .. }) = self.bean.kcl.get("workerId") else { return };
         let taken = ["Leader", "Migration3.0", "TableMigration3.5"];
         if id.is_empty() {
-            let text = "workerId is empty: DynamoDB refuses it; leave the key out for a random one";
+            let text = "workerId is empty, which DynamoDB rejects (leave the key out for a random id)";
             self.fault("workerId", text.to_owned());
         } else if taken.contains(&id.as_str()) || id.starts_with("shardId-") {
             let text =
-                format!("workerId = {id} is the key of another row of the lease table; give another name");
+                format!("workerId = {id} is the key of another row of the lease table (set another id)");
             self.fault("workerId", text);
         }
     }
@@ -487,17 +492,21 @@ impl Maker {
     fn check_numbers(&mut self) {
         let least = [
             ("failoverTimeMillis", MIN_FAILOVER, "leases could not be renewed in time"),
-            ("leaseAssignmentIntervalMillis", MIN_ASSIGNMENT, "leases could not be looked for in time"),
+            ("leaseAssignmentIntervalMillis", MIN_ASSIGNMENT, "leases could not be scanned in time"),
             (
                 "timeoutInSeconds",
                 1,
-                "Java reads what isn't a number as 0, and 0 ends the daemon at its first message",
+                "Java reads a value that is not a number as 0, and 0 ends the daemon at its first message",
             ),
-            ("maxLeasesForWorker", 0, "it can't be negative"),
-            ("maxLeasesToStealAtOneTime", 0, "it can't be negative"),
-            ("initialLeaseTableReadCapacity", 0, "it can't be negative"),
-            ("initialLeaseTableWriteCapacity", 0, "it can't be negative"),
-            ("leaseTableScanTotalSegments", 0, "leave it out for a number by the table's size"),
+            ("maxLeasesForWorker", 0, "it must not be negative"),
+            ("maxLeasesToStealAtOneTime", 0, "it must not be negative"),
+            ("initialLeaseTableReadCapacity", 0, "it must not be negative"),
+            ("initialLeaseTableWriteCapacity", 0, "it must not be negative"),
+            (
+                "leaseTableScanTotalSegments",
+                0,
+                "leave it out for a number that depends on the size of the table",
+            ),
         ];
         for (key, least, why) in least {
             let given = self.bean.kcl.contains_key(key);
@@ -519,7 +528,7 @@ impl Maker {
         if self.settings.number("maxLeaseRenewalThreads") == 1 {
             self.fault(
                 "maxLeaseRenewalThreads",
-                "maxLeaseRenewalThreads = 1 can't be: Java's pool needs at least 2".to_owned(),
+                "maxLeaseRenewalThreads = 1 is invalid: the thread pool of Java needs at least 2".to_owned(),
             );
         }
         for key in kcl::KEYS.iter().filter(|key| key.name.ends_with("Millis")) {
@@ -537,8 +546,14 @@ impl Maker {
         if let Some(region) = self.settings.text("kinesisClient.region")
             && region != stream.region
         {
-            self.warn("streamArn", format!(
-                "streamArn names the region {}, but calls go to {region}: of the ARN only the stream's name is used, as in Java", stream.region));
+            self.warn(
+                "streamArn",
+                format!(
+                    "streamArn names the region {}, but requests go to {region}: only the stream name of the \
+                 ARN is used, as in Java",
+                    stream.region
+                ),
+            );
         }
     }
 
@@ -551,7 +566,8 @@ impl Maker {
             for name in ["fipsEnabled", "dualstackEnabled"] {
                 let Some(held) = held(name).filter(|held| held.value == Value::Bool(true)) else { continue };
                 let text = format!(
-                    "{} = true can't be combined with {} = {}: leave the endpoint out, or set {prefix}.{name} = false",
+                    "{} = true cannot be combined with {} = {} (leave the endpoint out, or set \
+                     {prefix}.{name} = false)",
                     held.key, endpoint.key, endpoint.value
                 );
                 let line = endpoint.source.line().or(held.source.line());

@@ -66,10 +66,10 @@ fn a_key_that_does_nothing_is_warned_about_with_the_nearest_name() {
         "did you mean failoverTimeMillis?",
         "Java ignores it too",
         "not a setting of multilangd",
-        "is not honoured: there is no thread pool",
-        "not known to KCL 3",
-        "not known to KCL 3",
-        "no key that KCL",
+        "is not supported: multilangd has no thread pool",
+        "unknown to KCL 3.x",
+        "unknown to KCL 3.x",
+        "is an unknown key",
     ];
     assert_eq!(warnings.len(), expected.len(), "{warnings:#?}");
     for (index, (warning, part)) in warnings.iter().zip(expected).enumerate() {
@@ -129,7 +129,7 @@ fn credentials_of_kinesis_serve_all_but_those_with_their_own() {
     assert_eq!(config.dynamodb.providers, [Provider::Environment]);
     assert_eq!(config.cloudwatch.providers, [Provider::Default]);
     let found = resolved(&format!("{MINIMUM}AwsCredentialsProvider = ProfileCredentialsProvider\n"));
-    assert!(found.faults.len() == 1 && found.faults[0].text.contains("one key"), "{:?}", found.faults);
+    assert!(found.faults.len() == 1 && found.faults[0].text.contains("the same key"), "{:?}", found.faults);
     let found = resolved("executableName = p\nstreamName = s\napplicationName = app\nmaxRecords = 1\n");
     assert!(found.faults.is_empty() && found.warnings[0].text.contains("default chain"));
 }

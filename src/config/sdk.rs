@@ -311,14 +311,13 @@ fn tell_profile(outside: &Outside<'_>, warnings: &mut Vec<Remark>) {
     let profile = outside.profile;
     let files = profile.files.join(" and ");
     warnings.extend(profile.missing.iter().map(|source| {
-        let text =
-            format!("{source} names a file that does not exist: the profiles are looked for in {files}");
+        let text = format!("{source} names a file that does not exist: profiles are read from {files}");
         Remark { line: None, key: Some(source.to_string()), text }
     }));
     let text = match (&profile.failure, outside.find(PROFILE)) {
         (Some(failure), _) => format!("failed to read the profiles in {files}: {failure}"),
         (None, Some(found)) if !profile.exists => {
-            format!("{} = {}: there is no profile of that name in {files}", found.source, found.value)
+            format!("{} = {}: profile not found in {files}", found.source, found.value)
         }
         (None, _) => return,
     };

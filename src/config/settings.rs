@@ -38,7 +38,7 @@ impl Settings {
 
     /// The value of one.
     pub fn value(&self, name: &str) -> &Value {
-        debug_assert!(self.0.contains_key(name), "no setting is called {name}");
+        debug_assert!(self.0.contains_key(name), "unknown setting {name}");
         self.get(name).map_or(&Value::Nothing, |setting| &setting.value)
     }
 
@@ -122,7 +122,7 @@ pub fn text(settings: &Settings, machine: &str, warnings: &[Remark], faults: &[R
     for (name, value, source) in rows {
         let _infallible = writeln!(out, "{name:name_width$}  {value:value_width$}  {source}");
     }
-    let _infallible = writeln!(out, "\n{machine}\n\npermissions that this file needs:");
+    let _infallible = writeln!(out, "\n{machine}\n\nrequired permissions:");
     for Permission { action, on, when, .. } in permissions::needed(settings) {
         let _infallible = writeln!(out, "  {action} on {on} ({when})");
     }

@@ -95,17 +95,20 @@ pub fn convert(kind: Kind, text: &str) -> Result<Converted, String> {
         Kind::Words => plain(Value::Words(value::words(text))),
         Kind::Tags => {
             let tags = value::tags(text);
-            let odd = (!tags.invalid.is_empty())
-                .then(|| format!("has pieces that are not NAME=VALUE and are left out: {:?}", tags.invalid));
+            let odd = (!tags.invalid.is_empty()).then(|| {
+                format!("contains parts that are not NAME=VALUE and are ignored: {:?}", tags.invalid)
+            });
             let tags = tags.tags.into_iter().map(|tag| (tag.key, tag.value)).collect();
             Ok(Converted { value: Value::Tags(tags), odd })
         }
         Kind::Region if text.trim().is_empty() => {
-            Err("must not be blank: name a region, as in eu-central-1".to_owned())
+            Err("must not be blank (name a region, as in eu-central-1)".to_owned())
         }
         Kind::Region => plain(Value::Text(text.to_owned())),
         Kind::Uri => uri(text).map(|()| Converted { value: Value::Text(text.to_owned()), odd: None }),
-        Kind::Unusable => Err("can't be set from a file, Java refuses every value: delete it".to_owned()),
+        Kind::Unusable => {
+            Err("cannot be set from a properties file, Java rejects every value (delete it)".to_owned())
+        }
     }
 }
 
@@ -124,7 +127,7 @@ fn word(words: &[&str], text: &str) -> Result<Converted, String> {
     if words.contains(&upper.as_str()) {
         return Ok(Converted { value: Value::Text(upper), odd: None });
     }
-    let hint = if words.contains(&upper.trim()) { "; delete the blanks around it" } else { "" };
+    let hint = if words.contains(&upper.trim()) { " (delete the blanks around it)" } else { "" };
     Err(format!("must be {}{hint}", words.join(" or ")))
 }
 
@@ -136,9 +139,9 @@ pub(super) fn uri(text: &str) -> Result<(), String> {
     let authority = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
     let host = authority.map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
     if text.trim() != text && !text.trim().contains(foreign) {
-        Err("has a blank at an end: delete it".to_owned())
+        Err("has a leading or trailing blank (delete it)".to_owned())
     } else if text.contains(foreign) || host.is_none_or(str::is_empty) {
-        Err("is not an address such as http://127.0.0.1:4567".to_owned())
+        Err("is not a URL such as http://127.0.0.1:4567".to_owned())
     } else {
         Ok(())
     }

@@ -32,7 +32,7 @@ pub async fn parents_finished(
                 return Ok(false);
             }
             Ok(_) => {}
-            Err(error) => return Err(format!("can't look at the lease of its parent {parent}: {error}")),
+            Err(error) => return Err(format!("failed to read the lease of its parent {parent}: {error}")),
         }
     }
     Ok(true)
@@ -51,7 +51,7 @@ pub async fn may_begin(table: &dyn Table, held: &Held, recognition: &Recognition
     match held.renew().await {
         Ok(()) => Ok(true),
         Err(held::Error::Lost) => Ok(false),
-        Err(error) => Err(format!("can't renew the lease first: {error}")),
+        Err(error) => Err(format!("failed to renew the lease first: {error}")),
     }
 }
 
@@ -77,8 +77,10 @@ pub async fn prepare(
         lease.typed = held.initial().typed;
         lease.stream = recognition.current();
         let made = table.create(&lease).await.map_err(not_now)?;
-        tracing::info!(shard = %held.shard(), child = %lease.shard, made, "the shard ended: lease of its child");
-        if !made {
+        if made {
+            tracing::info!(child_shard = %lease.shard, "created the lease of a child shard");
+        } else {
+            tracing::debug!(child_shard = %lease.shard, "the lease of a child shard exists already");
             begin_again_if_earlier(table, lease, recognition).await?;
         }
     }
@@ -105,8 +107,8 @@ async fn begin_again_if_earlier(
         return Ok(());
     }
     tracing::warn!(
-        shard = %row.shard, earlier = %row.checkpoint,
-        "the child's lease was there before its parent ended: the child is read from its oldest record"
+        child_shard = %row.shard, old_checkpoint = %row.checkpoint,
+        "the lease of a child shard existed before its parent ended: reset it to TRIM_HORIZON"
     );
     match table.update(&row.shard, &update::reset(&row, planned.parents, range, current.as_ref())).await {
         Ok(_) | Err(table::Error::Conflict(_)) => Ok(()),
@@ -137,7 +139,7 @@ async fn both_or_none(
     if known == 0 || known == child.parents.len() {
         return Ok(());
     }
-    Err(EndError::NotNow(format!("of the parents of {}, only some have a lease", child.id)))
+    Err(EndError::NotNow(format!("only some parents of {} have a lease", child.id)))
 }
 
 fn not_now(error: table::Error) -> EndError {

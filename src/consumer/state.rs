@@ -205,7 +205,7 @@ impl State {
             Event::Batch(batch) => self.batch(now, batch),
             Event::FeedBroke => {
                 self.feed_open = false;
-                self.fail(now, "reading the shard broke down".to_owned())
+                self.fail(now, "the task that reads the shard panicked".to_owned())
             }
             Event::Stored(position, outcome) => self.was_stored(now, position, outcome),
             Event::EndPrepared(outcome) => self.end_prepared(now, outcome),
@@ -308,10 +308,10 @@ impl State {
 
     fn batch(&mut self, now: Instant, batch: Batch) -> Effects {
         if !self.wants_batch() {
-            debug_assert!(false, "a batch that nobody asked for");
+            debug_assert!(false, "received a batch without a request");
             // It is out of the feed but in nobody's hands: to read on would skip it.
             self.feed_open = false;
-            return self.fail(now, "a batch came at the wrong time".to_owned());
+            return self.fail(now, "received a batch in the wrong state".to_owned());
         }
         self.end = batch.end;
         let records = batch.records.behind(self.progress.last());
@@ -337,9 +337,11 @@ impl State {
         }
         match event {
             multilang::Event::Said(said) => self.said(now, said),
-            multilang::Event::InputBroken(reason) => self.fail(now, format!("its stdin is broken: {reason}")),
+            multilang::Event::InputBroken(reason) => {
+                self.fail(now, format!("failed to write to its stdin: {reason}"))
+            }
             multilang::Event::OutputClosed => self.fail(now, "it closed its stdout".to_owned()),
-            multilang::Event::Exited(end) => self.fail(now, format!("it ended with {end}")),
+            multilang::Event::Exited(end) => self.fail(now, format!("it exited with {end}")),
         }
     }
 
@@ -375,7 +377,8 @@ impl State {
             Action::ShardEnded if self.lost => self.close(now, Then::Finish(Outcome::LeaseLost)),
             Action::ShardEnded => self.fail(
                 now,
-                "it answered shardEnded without a checkpoint: every processor must checkpoint there"
+                "it answered shardEnded without a checkpoint (a record processor must checkpoint at the \
+                 end of a shard)"
                     .to_owned(),
             ),
         }

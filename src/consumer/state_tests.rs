@@ -243,7 +243,7 @@ fn failures_in_a_row_are_hopeless_and_a_checkpoint_begins_a_new_row() {
         restart(&mut life);
     }
     let effects = life.exited();
-    assert_eq!(effects.last(), Some(&Effect::Finish(Outcome::Hopeless("it ended with exit code 0".into()))));
+    assert_eq!(effects.last(), Some(&Effect::Finish(Outcome::Hopeless("it exited with exit code 0".into()))));
 }
 
 #[test]

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::index::OwnerIndex;
+use super::listing::log_assigned;
 use super::{ALERT, Coordinator, Done, GONE, MIN_PAUSE, Seen, Standing, SuccessorQuery, call, take};
 use crate::fleet::leader::{self, How, Leader, Run, Workers};
 use crate::fleet::report::Verdict;
@@ -71,6 +72,8 @@ pub(super) struct Assigned {
     pub(super) listing: Outage,
     /// Writes by which leases are acquired, and that fail for other reasons than that somebody else was faster.
     pub(super) acquiring: Outage,
+    /// Leases acquired since the last line that counts them.
+    pub(super) acquired: Vec<ShardId>,
     /// When each lease was acquired.
     pub(super) held_since: BTreeMap<ShardId, Instant>,
 }
@@ -78,6 +81,8 @@ pub(super) struct Assigned {
 /// Orders of one plan that are being carried out.
 struct Giving {
     began: Instant,
+    /// Those that are no hand-offs.
+    assigned: usize,
     left: usize,
     failed: usize,
 }
@@ -129,7 +134,7 @@ impl Successors {
         };
         let verdict = timeout(CHOOSE, asked).await.ok().flatten();
         if verdict.is_none() {
-            debug!("nobody is known who could get the lease");
+            debug!("found no successor for the lease");
         }
         verdict
     }
@@ -166,7 +171,7 @@ fn asker<'a>(me: &'a WorkerId, held: &'a BTreeSet<ShardId>, failover: Duration) 
 
 pub(super) fn tell_of_stalled(lease: &Lease) {
     let from = lease.actual_owner().map(WorkerId::as_str);
-    warn!(shard = %lease.shard, from, "its owner was to hand the lease over and does not: taking it");
+    warn!(shard = %lease.shard, from, "graceful handoff timed out, acquiring the lease");
 }
 
 impl Coordinator {
@@ -278,8 +283,8 @@ impl Coordinator {
         self.assigned.complained = Some(now);
         error!(
             left,
-            "the leader gives signs of life, but leases have had no live owner for minutes: it does not do its \
-             work, and nobody can lead in its stead before its process has ended (`multilangd leases` names it)"
+            "the leader renews its lock, but {left} leases have had no live owner for minutes (no other worker can \
+             become the leader while its process runs: restart it; `multilangd leases` names it)"
         );
     }
 
@@ -310,7 +315,7 @@ impl Coordinator {
             let stream = recognition.mark(&shard);
             let mark = Mark { stream, process: self.settings.process.clone() };
             self.look.under_way += 1;
-            self.work.spawn(async move {
+            self.spawn(async move {
                 let read = table.get(&shard).await;
                 let found = matches!(&read, Ok(Some(lease)) if lease.owner.as_ref() == Some(&me));
                 let found = usize::from(found);
@@ -336,7 +341,7 @@ impl Coordinator {
                     // Not any more.
                     Ok(_) => Done::Passed,
                     Err(error) => {
-                        debug!(%shard, %error, "a lease that this worker was given can't be read");
+                        debug!(%shard, %error, "failed to read a lease that was assigned to this worker");
                         Done::Passed
                     }
                 }
@@ -365,8 +370,7 @@ impl Coordinator {
                 let (table, writes, lease) = (self.table.clone(), self.writes.clone(), lease.clone());
                 let update = self.acquire(update::take(&lease, &me), &lease);
                 self.look.under_way += 1;
-                self.work
-                    .spawn(async move { Done::Took(Box::new(take(table, writes, lease, update).await)) });
+                self.spawn(async move { Done::Took(Box::new(take(table, writes, lease, update).await)) });
             }
         }
     }
@@ -383,7 +387,7 @@ impl Coordinator {
             let (table, writes) = (self.table.clone(), self.writes.clone());
             let update = self.acquire(update::adopt(&lease, &self.settings.me), &lease);
             self.look.under_way += 1;
-            self.work.spawn(async move { Done::Took(Box::new(take(table, writes, lease, update).await)) });
+            self.spawn(async move { Done::Took(Box::new(take(table, writes, lease, update).await)) });
         }
     }
 
@@ -438,7 +442,8 @@ impl Coordinator {
         });
         let Run { assigning, left, balancing } = self.assigned.leader.run();
         self.settings.sink.worker(OfWorker::Planned { assigning, left, balancing });
-        self.assigned.giving = Some(Giving { began: now, left: orders.len(), failed: 0 });
+        let assigned = orders.iter().filter(|order| order.how == How::Assign).count();
+        self.assigned.giving = Some(Giving { began: now, assigned, left: orders.len(), failed: 0 });
         self.gave_some();
         for order in orders {
             let update = match order.how {
@@ -449,15 +454,17 @@ impl Coordinator {
             let (table, writes, standing) = (self.table.clone(), self.writes.clone(), self.standing.clone());
             let (shard, to, how) = (order.lease.shard.clone(), order.to.clone(), order.how);
             self.look.under_way += 1;
-            self.work.spawn(async move {
+            self.spawn(async move {
                 let _permit = writes.acquire().await;
                 if !standing.borrow().leads(Instant::now()) {
                     return Done::Given(to, Err(table::Error::Conflict(shard)));
                 }
                 let outcome = table.update(&shard, &update).await.map(drop);
-                match &outcome {
-                    Ok(()) => info!(%shard, from, %to, ?how, "gave a lease out"),
-                    Err(error) => debug!(%shard, %to, ?how, %error, "did not give a lease out"),
+                match (&outcome, how) {
+                    (Ok(()), How::HandOff) => info!(%shard, from, %to, "requested a graceful handoff"),
+                    (Ok(()), How::Assign) if from.is_some() => info!(%shard, from, %to, "assigned a lease"),
+                    (Ok(()), How::Assign) => debug!(%shard, %to, "assigned a lease"),
+                    (Err(error), _) => debug!(%shard, %to, %error, "failed to assign a lease"),
                 }
                 Done::Given(to, outcome)
             });
@@ -497,6 +504,7 @@ impl Coordinator {
     fn gave_some(&mut self) {
         if let Some(giving) = self.assigned.giving.take_if(|giving| giving.left == 0) {
             let (failed, took) = (giving.failed, giving.began.elapsed());
+            log_assigned(giving.assigned, failed);
             self.settings.sink.worker(OfWorker::GaveOut { failed, took });
         }
     }
@@ -506,7 +514,7 @@ impl Coordinator {
         let newly_assigned = std::mem::take(&mut self.assigned.newly_assigned);
         let everybody = std::mem::take(&mut self.assigned.everybody);
         let (table, writes, me) = (self.table.clone(), self.writes.clone(), self.settings.me.clone());
-        self.work.spawn(async move {
+        self.spawn(async move {
             // The rows as they are: a member knows the whole table from long ago only.
             let Ok(leases) = table.list().await else { return Done::Called };
             let mut rows: BTreeMap<&WorkerId, usize> = BTreeMap::new();
@@ -519,7 +527,7 @@ impl Coordinator {
                 (called && *count <= ROWS).then(|| (lease.shard.clone(), update::nudge(lease)))
             });
             let nudges: Vec<_> = nudges.collect();
-            debug!(rows = nudges.len(), "calling the peers");
+            debug!(leases = nudges.len(), "nudging other workers");
             call(&table, &writes, nudges).await;
             Done::Called
         });
@@ -554,7 +562,10 @@ impl Coordinator {
         }
         let me = self.settings.me.clone();
         let Ok(Ok(leases)) = timeout(CHOOSE, self.table.list()).await else {
-            warn!("the leases can't be listed at the end: what was given to this worker meanwhile expires");
+            warn!(
+                "failed to list the leases during shutdown: leases that were assigned to this worker \
+                 meanwhile will expire"
+            );
             return;
         };
         let mut writes = JoinSet::new();
@@ -578,12 +589,12 @@ impl Coordinator {
         let all = async {
             while let Some(written) = writes.join_next().await {
                 if let Ok(Err(error)) = written {
-                    debug!(%error, "a lease was not passed on");
+                    debug!(%error, "failed to release a lease that was assigned during shutdown");
                 }
             }
         };
         if timeout(CHOOSE, all).await.is_err() {
-            debug!("leases were not passed on in time");
+            debug!("timed out releasing leases that were assigned during shutdown");
         }
     }
 }

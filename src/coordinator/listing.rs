@@ -6,25 +6,51 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{Instrument as _, debug, info, warn};
 
 use super::index::SETTLED;
 use super::renewal::pause;
 use super::{Coordinator, Done, MIN_PAUSE};
 use crate::fleet::vacancy::Unled;
 use crate::lease::{Held, Lease, table};
-use crate::shard::ShardId;
+use crate::shard::{ShardId, some};
 
 /// Writes that failed so many failover times ago say nothing any more.
 const FORGOTTEN: u32 = 30;
 /// The index of lease owners.
 const INDEX: &str = "LeaseOwnerToLeaseKeyIndex";
 
+/// One line for each lease that another worker had; the others are counted ([`Coordinator::tried`]).
+pub(super) fn log_acquired(before: &Lease, acquired: &Lease) {
+    let (shard, checkpoint) = (&before.shard, &before.checkpoint);
+    match &before.owner {
+        Some(from) if before.owner != acquired.owner => {
+            info!(%shard, %checkpoint, %from, "acquired a lease of another worker");
+        }
+        Some(_) | None => debug!(%shard, %checkpoint, "acquired a lease"),
+    }
+}
+
+/// One line for the leases that a plan of the leader has assigned.
+pub(super) fn log_assigned(planned: usize, failed: usize) {
+    let count = planned.saturating_sub(failed);
+    if count > 0 {
+        let failed = (failed > 0).then_some(failed);
+        info!(failed, "assigned {count} {}", if count == 1 { "lease" } else { "leases" });
+    }
+}
+
 impl Coordinator {
+    /// Starts a task in the current span; its end is an event.
+    pub(super) fn spawn(&mut self, task: impl Future<Output = Done> + Send + 'static) -> AbortHandle {
+        self.work.spawn(task.in_current_span())
+    }
+
     pub(super) fn scan(&mut self) {
         let table = self.table.clone();
-        self.work.spawn(async move { Done::Looked(table.list().await) });
+        self.spawn(async move { Done::Looked(table.list().await) });
     }
 
     pub(super) fn cannot_list(&mut self, error: &table::Error) {
@@ -39,7 +65,7 @@ impl Coordinator {
 
     pub(super) fn can_list(&mut self, now: Instant) {
         if let Some(lasted) = self.assigned.listing.worked(now) {
-            info!(?lasted, "the leases can be listed again");
+            info!(?lasted, "listing the leases works again");
         }
     }
 
@@ -74,7 +100,7 @@ impl Coordinator {
             warn!(
                 shard = %lease.shard,
                 index = INDEX,
-                "the index of lease owners does not list a lease of this worker, scanning the lease table instead"
+                "the index of lease owners lacks a lease of this worker, scanning the lease table instead"
             );
         }
         self.look.next = now;
@@ -94,15 +120,14 @@ impl Coordinator {
         let mut missing = settled.filter(|shard| !listed.contains(shard) && !self.releasing.contains(*shard));
         if let Some(shard) = missing.next().cloned() {
             let table = self.table.clone();
-            self.work
-                .spawn(async move { Done::Unlisted(table.get(&shard).await.ok().flatten().map(Box::new)) });
+            self.spawn(async move { Done::Unlisted(table.get(&shard).await.ok().flatten().map(Box::new)) });
         } else if let Some(lasted) = self.assigned.index.answered(now, !self.held.is_empty()) {
             info!(index = INDEX, ?lasted, "the index of lease owners works again");
         }
     }
 
     /// A lease was to be acquired.
-    pub(super) fn tried(&mut self, outcome: &Result<(), table::Error>) {
+    pub(super) fn tried(&mut self, shard: &ShardId, outcome: &Result<(), table::Error>) {
         let now = Instant::now();
         match outcome {
             Err(error) if !matches!(error, table::Error::Conflict(_) | table::Error::Ambiguous(_)) => {
@@ -112,11 +137,21 @@ impl Coordinator {
             }
             Ok(()) | Err(_) => {
                 if let Some(lasted) = self.assigned.acquiring.worked(now) {
-                    info!(?lasted, "leases can be acquired again");
+                    info!(?lasted, "acquiring leases works again");
                 }
             }
         }
         self.show_ability();
+        if outcome.is_ok() {
+            self.assigned.acquired.push(shard.clone());
+        }
+        if self.look.under_way == 0 && !self.assigned.acquired.is_empty() {
+            let acquired = std::mem::take(&mut self.assigned.acquired);
+            // The last of them is entered next.
+            let held = self.held.len() + usize::from(outcome.is_ok());
+            let (count, leases) = (acquired.len(), if acquired.len() == 1 { "lease" } else { "leases" });
+            info!(held, shards = some(&acquired), "acquired {count} {leases}");
+        }
     }
 
     /// Since when this worker can acquire no lease. Whoever wants none is given none and has nothing to try, so

@@ -149,8 +149,9 @@ impl Rivals {
             }
             Verdict::Stay if self.is_news(now) => error!(
                 %shard, %worker,
-                "another process that started later uses this workerId: it took this lease, and is expected to exit. Give \
-                 each process a workerId of its own (multilangd.workerIdSuffix)"
+                "another process that started later uses the same workerId: it acquired this lease and \
+                 is expected to exit (set a different workerId for each process, or \
+                 multilangd.workerIdSuffix)"
             ),
             Verdict::Unknown => {
                 for times in self.unmarked.values_mut() {
@@ -162,10 +163,12 @@ impl Rivals {
                 if times.len() >= UNMARKED {
                     self.report(now, shard, settings);
                 } else {
-                    debug!(%shard, %worker, "the lease counter was moved under this workerId by another process");
+                    debug!(%shard, %worker,
+                        "another process incremented the lease counter under this workerId");
                 }
             }
-            Verdict::Stay => debug!(%shard, %worker, "another process that started later took this lease"),
+            Verdict::Stay => debug!(%shard, %worker,
+                "another process with the same workerId, started later, acquired this lease"),
         }
     }
 
@@ -174,8 +177,9 @@ impl Rivals {
         if self.is_news(now) {
             error!(
                 %shard, worker = %settings.me,
-                "another process writes leases under this workerId, perhaps a Java worker: records are delivered \
-                 twice, or one of the two gets none. Give each process a workerId of its own (multilangd.workerIdSuffix)"
+                "another process, perhaps a Java worker, renews leases under the same workerId: records \
+                 are delivered twice, or one of the two processes receives none (set a different \
+                 workerId for each process, or multilangd.workerIdSuffix)"
             );
         }
     }
@@ -248,7 +252,7 @@ impl Coordinator {
         let (table, recognition) = (self.table.clone(), self.settings.recognition.clone());
         let writes = self.writes.clone();
         let mut backoff = Backoff::new(RESCUE_PAUSE, RESCUE_PAUSE * 8, self.random.fork());
-        self.work.spawn(async move {
+        self.spawn(async move {
             let Some(row) = held.last_row().await else { return Done::Called };
             let until = Instant::now() + RESCUE;
             while Instant::now() < until {
@@ -275,10 +279,13 @@ impl Coordinator {
                 }
                 match table.create(&row).await {
                     Ok(made) => {
-                        warn!(shard = %row.shard, checkpoint = %row.checkpoint, made, "restored the lease, which was deleted");
+                        if made {
+                            warn!(shard = %row.shard, checkpoint = %row.checkpoint, "restored a deleted lease");
+                        }
                         break;
                     }
-                    Err(error) => debug!(shard = %row.shard, %error, "failed to restore the lease, will try again"),
+                    Err(error) => debug!(shard = %row.shard, %error,
+                        "failed to restore a deleted lease, retrying"),
                 }
             }
             Done::Called

@@ -28,7 +28,7 @@ impl Coordinator {
         let stays = self.rivals.gives_way().then(|| Next::Worker(self.settings.me.clone()));
         let successors = self.successors();
         let shard = held.shard().clone();
-        let task = self.work.spawn(async move {
+        let task = self.spawn(async move {
             let to = match (stays, successors) {
                 (Some(to), _) => to,
                 (None, Some(successors)) => successors.of(&held).await,
@@ -71,17 +71,17 @@ impl Coordinator {
             }
         };
         if timeout(limit, all).await.is_err() {
-            warn!(left = self.releasing.len(), "leases could not be given back in time: they will expire");
+            warn!(left = self.releasing.len(), "timed out releasing leases: they will expire");
         }
         self.work.abort_all();
         while self.work.join_next().await.is_some() {}
         // However many there are, and whoever doesn't answer.
         if timeout(self.settings.stop.left(CALL), self.pass_on()).await.is_err() {
-            warn!("what was given to this worker while it stopped could not all be passed on: it expires");
+            warn!("timed out releasing leases that were assigned during shutdown: they will expire");
         }
         self.call_peers();
         if timeout(self.settings.stop.left(CALL), self.work.join_next()).await.is_err() {
-            debug!("the peers could not be called in time");
+            debug!("timed out nudging other workers");
         }
     }
 }
@@ -89,14 +89,14 @@ impl Coordinator {
 async fn give_back(held: &Held, to: &Next) -> Option<WorkerId> {
     match held.release(to).await {
         Ok(to) => {
-            info!(shard = %held.shard(), to = to.as_ref().map(WorkerId::as_str), "gave the lease back");
+            info!(shard = %held.shard(), to = to.as_ref().map(WorkerId::as_str), "released the lease");
             return to;
         }
         Err(held::Error::Lost) => {
-            debug!(shard = %held.shard(), "the lease was lost before it could be given back")
+            debug!(shard = %held.shard(), "lost the lease before it could be released")
         }
         Err(error) => {
-            warn!(shard = %held.shard(), %error, "the lease could not be given back: it will expire")
+            warn!(shard = %held.shard(), %error, "failed to release the lease: it will expire")
         }
     }
     None

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
-use tracing::{debug, info, warn};
+use tracing::{Instrument as _, debug, error_span, info, warn};
 
 use crate::backoff::Backoff;
 use crate::lease::outage::Outage;
@@ -88,14 +88,20 @@ impl Pace {
     }
 }
 
-/// Renews until the lease is lost. A failure is retried with jitter until the lease expires.
-pub(super) async fn keep(
+/// [`keep`] in a span of the lease.
+pub(super) fn traced(
     held: Arc<Held>,
     pause: Duration,
     first: Instant,
     pace: Arc<Pace>,
     reach: Arc<Reach>,
-) {
+) -> impl Future<Output = ()> {
+    let span = error_span!("lease", shard = %held.shard());
+    keep(held, pause, first, pace, reach).instrument(span)
+}
+
+/// Renews until the lease is lost. A failure is retried with jitter until the lease expires.
+async fn keep(held: Arc<Held>, pause: Duration, first: Instant, pace: Arc<Pace>, reach: Arc<Reach>) {
     let mut backoff = Backoff::new(pause / 8, pause, fastrand::Rng::new());
     let mut known = held.proven();
     let (mut next, mut outage) = (first, Outage::default());
@@ -116,14 +122,14 @@ pub(super) async fn keep(
             Ok(()) => {
                 backoff.reset();
                 if let Some(lasted) = outage.worked(Instant::now()) {
-                    info!(shard = %held.shard(), ?lasted, "renewed the lease again");
+                    info!(?lasted, "renewed the lease again");
                 }
                 // Every lease that is kept holds the pace, and the coordinator does.
                 let leases = Arc::strong_count(&pace) - 1;
                 (known, next) = (held.proven(), pace.next(started, pause, leases));
             }
             Err(held::Error::Lost) => {
-                warn!(shard = %held.shard(), "the lease is lost");
+                warn!("lost the lease");
                 break;
             }
             Err(error) => {
@@ -133,9 +139,9 @@ pub(super) async fn keep(
                     held::Error::Lost | held::Error::Behind(_) => true,
                 };
                 if logs {
-                    warn!(shard = %held.shard(), %error, ?again, "failed to renew the lease, will try again");
+                    warn!(%error, retry_in = ?again, "failed to renew the lease, retrying");
                 } else {
-                    debug!(shard = %held.shard(), %error, ?again, "failed to renew the lease, will try again");
+                    debug!(%error, retry_in = ?again, "failed to renew the lease, retrying");
                 }
                 next = now + again;
             }

@@ -33,7 +33,7 @@ impl Cgroup {
         } else if exists(&folder.join("memory")).await || exists(&folder.join("cpu")).await {
             Version::One
         } else {
-            return Err(fault(format!("no control groups in {}", folder.display())));
+            return Err(fault(format!("found no control groups in {}", folder.display())));
         };
         let limit = version.limit(&folder).await?;
         version.used(&folder).await?;
@@ -52,9 +52,9 @@ impl Cgroup {
         let Some((then, before)) = self.last.replace((now, used)) else { return Ok(0.0) };
         let passed = now.saturating_duration_since(then);
         match used.checked_sub(before) {
-            Some(_) if passed.is_zero() => Err(fault("no time passed since the last look at the cgroup")),
+            Some(_) if passed.is_zero() => Err(fault("no time passed since the last sample of the cgroup")),
             Some(more) => Ok(of_limit(more.as_secs_f64() / passed.as_secs_f64(), self.limit)),
-            None => Err(fault(format!("the time used went back from {before:?} to {used:?}"))),
+            None => Err(fault(format!("the CPU time decreased from {before:?} to {used:?}"))),
         }
     }
 }
@@ -78,7 +78,7 @@ impl Version {
             let number = |text: &str| text.parse::<f64>().ok();
             (number(quota).zip(number(period)).map(|(quota, period)| quota / period), limit.clone())
         };
-        count.and_then(usable).ok_or_else(|| fault(format!("no limit of processors: {said}")))
+        count.and_then(usable).ok_or_else(|| fault(format!("no CPU limit: {said}")))
     }
 
     fn unlimited(self) -> &'static str {
@@ -157,11 +157,11 @@ mod tests {
     #[tokio::test]
     async fn what_can_not_be_divided_by_or_read_is_refused() {
         for quota in ["0", "-2", "x", ""] {
-            refused(&one(quota), "no limit of processors").await;
-            refused(&two(&format!("{quota} 100000")), "no limit of processors").await;
+            refused(&one(quota), "no CPU limit").await;
+            refused(&two(&format!("{quota} 100000")), "no CPU limit").await;
         }
-        refused(&two("50000 0"), "no limit of processors").await;
-        refused(&two("50000"), "no limit of processors").await;
+        refused(&two("50000 0"), "no CPU limit").await;
+        refused(&two("50000"), "no CPU limit").await;
         let tree = two("max 100000");
         tree.write(LIST_TWO, "\n");
         refused(&tree, "cpuset.cpus.effective").await;

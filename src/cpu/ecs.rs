@@ -41,10 +41,10 @@ impl Ecs {
         match ecs.get("/stats").await {
             Ok(stats) => match ecs.allowed(&stats).await {
                 Ok(Some(allowed)) => ecs.allowed = Some(allowed),
-                Ok(None) => return Err(fault("the metadata of the ECS task give it no share of processors")),
-                Err(error) => warn!(%error, "the share of processors is not known yet"),
+                Ok(None) => return Err(fault("the metadata of the ECS task contains no CPU limit for it")),
+                Err(error) => warn!(%error, "CPU limit of the ECS task is not known yet"),
             },
-            Err(error) => warn!(%error, "the use of processors is not known yet"),
+            Err(error) => warn!(%error, "CPU utilisation of the ECS task is not known yet"),
         }
         Ok(ecs)
     }
@@ -56,7 +56,7 @@ impl Ecs {
             None => self
                 .allowed(&stats)
                 .await?
-                .ok_or_else(|| fault("the metadata of the ECS task give no share of processors"))?,
+                .ok_or_else(|| fault("the metadata of the ECS task contains no CPU limit"))?,
         };
         self.allowed = Some(allowed);
         percent(&stats, allowed)
@@ -65,7 +65,7 @@ impl Ecs {
     /// None if what it says gives no share.
     async fn allowed(&self, stats: &Value) -> io::Result<Option<Allowed>> {
         let online = number(stats, "/cpu_stats/online_cpus").and_then(usable);
-        let online = online.ok_or_else(|| fault(format!("{}/stats names no processors", self.uri)))?;
+        let online = online.ok_or_else(|| fault(format!("{}/stats contains no CPU statistics", self.uri)))?;
         let task = self.get("/task").await?;
         let own = self.get("").await?;
         Ok(limit(&task, &own, online).map(|limit| Allowed { online, limit }))
@@ -107,7 +107,7 @@ fn percent(stats: &Value, allowed: Allowed) -> io::Result<f64> {
     match (used.1.checked_sub(used.0), all.1.checked_sub(all.0)) {
         (_, Some(0)) => Ok(100.0),
         (Some(used), Some(all)) => Ok(of_limit(used as f64 / all as f64 * allowed.online, allowed.limit)),
-        (None, _) | (_, None) => Err(fault("the counters of ECS went back")),
+        (None, _) | (_, None) => Err(fault("the CPU counters of ECS decreased")),
     }
 }
 

@@ -51,7 +51,7 @@ async fn exchange(request: &Request<'_>, connect: Duration) -> io::Result<Vec<u8
 
 /// Where to connect, and what to send. Refuses what would be read as more than one line.
 fn prepared(request: &Request<'_>) -> io::Result<(String, String)> {
-    let rest = request.url.strip_prefix("http://").ok_or_else(|| fault("not an http address"))?;
+    let rest = request.url.strip_prefix("http://").ok_or_else(|| fault("not an http URL"))?;
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let path = if path.is_empty() { "/" } else { path };
     // What is behind the brackets, if it is an address of version 6.
@@ -67,7 +67,7 @@ fn prepared(request: &Request<'_>) -> io::Result<(String, String)> {
     text.push_str("\r\n");
     let values = request.headers.iter().map(|(_, value)| *value);
     if host.is_empty() || values.chain([rest]).any(|part| !part.chars().all(|c| c.is_ascii_graphic())) {
-        return Err(fault("it can't be asked for"));
+        return Err(fault("failed to send the request"));
     }
     Ok((address, text))
 }
@@ -83,7 +83,7 @@ async fn answer(from: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Vec<u8>> {
     let status = line(from).await?;
     let code = status.strip_prefix("HTTP/1.").and_then(|rest| rest.split(' ').nth(1));
     if code != Some("200") {
-        return Err(fault(format!("it answered {status:?}")));
+        return Err(fault(format!("received status {status:?}")));
     }
     let mut length = Length::Closed;
     for _ in 0..HEADERS {
@@ -91,14 +91,16 @@ async fn answer(from: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Vec<u8>> {
         if header.is_empty() {
             return body_of(from, length).await;
         }
-        let (name, value) = header.split_once(':').ok_or_else(|| fault(format!("a header {header:?}")))?;
+        let (name, value) =
+            header.split_once(':').ok_or_else(|| fault(format!("invalid header {header:?}")))?;
         if name.eq_ignore_ascii_case("transfer-encoding") {
             if !value.trim().eq_ignore_ascii_case("chunked") {
-                return Err(fault(format!("a transfer encoding {value:?}")));
+                return Err(fault(format!("unsupported transfer encoding {value:?}")));
             }
             length = Length::Chunked;
         } else if name.eq_ignore_ascii_case("content-length") && !matches!(length, Length::Chunked) {
-            let bytes = value.trim().parse().map_err(|_| fault(format!("a length {value:?}")))?;
+            let bytes =
+                value.trim().parse().map_err(|_| fault(format!("invalid content length {value:?}")))?;
             length = Length::Bytes(bytes);
         }
     }
@@ -116,14 +118,15 @@ async fn body_of(from: &mut (impl AsyncBufRead + Unpin), length: Length) -> io::
         Length::Chunked => loop {
             let head = line(from).await?;
             let digits = head.split(';').next().unwrap_or_default().trim();
-            let bytes = u64::from_str_radix(digits, 16).map_err(|_| fault(format!("a chunk {head:?}")))?;
+            let bytes =
+                u64::from_str_radix(digits, 16).map_err(|_| fault(format!("invalid chunk {head:?}")))?;
             if bytes == 0 {
                 // Trailers, if any, are of no use, and the connection isn't used again.
                 break;
             }
             more(from, bytes, &mut body).await?;
             if !line(from).await?.is_empty() {
-                return Err(fault("a chunk that doesn't end"));
+                return Err(fault("a chunk has no end"));
             }
         },
     }
@@ -150,12 +153,12 @@ async fn line(from: &mut (impl AsyncBufRead + Unpin)) -> io::Result<String> {
     let mut line = Vec::new();
     from.take(LINE).read_until(b'\n', &mut line).await?;
     if line.pop() != Some(b'\n') {
-        return Err(fault("the answer ended early"));
+        return Err(fault("the response ended early"));
     }
     if line.last() == Some(&b'\r') {
         line.pop();
     }
-    String::from_utf8(line).map_err(|_| fault("the answer is no text"))
+    String::from_utf8(line).map_err(|_| fault("the response is not UTF-8"))
 }
 
 #[cfg(test)]
@@ -198,16 +201,16 @@ mod tests {
             ("HTTP/1.1 404 Not Found\r\n\r\n", "404"),
             ("HTTP/2 200\r\n\r\n", "HTTP/2"),
             ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell", "ended early"),
-            ("HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nhello", "a length"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nhello", "content length"),
             ("HTTP/1.1 200 OK\r\nContent-Length: 1048577\r\n\r\n", "too long"),
             ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", "gzip"),
             ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", "ended early"),
-            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello!\r\n", "doesn't end"),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello!\r\n", "has no end"),
             (
                 "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nffffffffffffffff\r\n",
                 "too long",
             ),
-            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", "a chunk"),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", "invalid chunk"),
             (&long, "ended early"),
             (&many, "too many"),
             (&big, "too long"),

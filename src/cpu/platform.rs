@@ -45,7 +45,7 @@ async fn is_ec2(imds: &str, limits: Limits) -> bool {
     let token = match http::body(&Request { method: "PUT", url: &url, headers: &ttl }, limits).await {
         Ok(token) => String::from_utf8(token).ok(),
         Err(error) => {
-            debug!(%error, "no token for instance metadata");
+            debug!(%error, "failed to get a token for the instance metadata");
             None
         }
     };
@@ -54,7 +54,7 @@ async fn is_ec2(imds: &str, limits: Limits) -> bool {
     match http::body(&Request { method: "GET", url: &url, headers: header.as_slice() }, limits).await {
         Ok(_) => true,
         Err(error) => {
-            debug!(%error, "no instance metadata");
+            debug!(%error, "failed to read the instance metadata");
             false
         }
     }

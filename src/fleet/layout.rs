@@ -18,11 +18,23 @@ pub enum Layout {
     Complete,
 }
 
+impl std::fmt::Display for Layout {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Init => "three tables",
+            Self::Deployed => "three tables, ready to migrate",
+            Self::Pending => "three tables, migrating",
+            Self::Complete => "single table",
+        })
+    }
+}
+
 /// `migrateAllEntitiesToLeaseTable` came too early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "migrateAllEntitiesToLeaseTable = true is too early: run every worker of the application without it first, until \
-     the leader has set TABLE_MIGRATION_STATUS_DEPLOYED (an hour at least)"
+    "migrateAllEntitiesToLeaseTable = true is not possible yet: the leader has not set \
+     TABLE_MIGRATION_STATUS_DEPLOYED (run every worker of the application without it first, for at least \
+     an hour)"
 )]
 pub struct TooEarly;
 

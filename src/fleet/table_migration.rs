@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::layout::Layout;
-use super::rows::{Dated, Report, Stage};
+use super::rows::{Dated, Report, Stage, Word};
 use crate::lease::WorkerId;
 
 /// A report that says so comes from a worker that can do with one table.
@@ -105,6 +105,19 @@ pub enum Step {
     Relocate,
     /// Writes the last stage to both tables.
     Finish,
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Rest => f.write_str("wait"),
+            Self::Create(stage) => write!(f, "create status {}", stage.word()),
+            Self::Withdraw => f.write_str("delete status"),
+            Self::Set { to, .. } => write!(f, "set status {}", to.word()),
+            Self::Relocate => f.write_str("move rows to the lease table"),
+            Self::Finish => write!(f, "set status {} in both tables", Stage::Complete.word()),
+        }
+    }
 }
 
 /// Goes back only when seen twice.

@@ -39,10 +39,10 @@ use crate::shard::ShardId;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The lease is not ours any more. Final.
-    #[error("the lease is not held any more")]
+    #[error("this worker no longer holds the lease")]
     Lost,
     /// The row is further than that: a write whose answer was lost had been applied after all.
-    #[error("the stored checkpoint {0} is further")]
+    #[error("the stored checkpoint {0} is ahead")]
     Behind(Position),
     /// Still ours; the write did not happen, or it isn't known whether it did.
     #[error(transparent)]
@@ -357,7 +357,7 @@ impl Held {
         let row = holding.restored();
         match timeout_at(self.expires(), self.owner.table.create(&row)).await {
             Ok(Ok(true)) => {
-                warn!(shard = %self.shard, checkpoint = %row.checkpoint, "restored the lease, which was deleted");
+                warn!(shard = %self.shard, checkpoint = %row.checkpoint, "restored a deleted lease");
                 holding.note_restored(row, began);
                 *self.expires.lock().unwrap_or_else(PoisonError::into_inner) =
                     Expiry::new(holding.expires(), slept);
@@ -385,7 +385,7 @@ impl Held {
             let process = seen.process.clone().filter(|process| *process != self.owner.process);
             let rival = Rival { shard: self.shard.clone(), process };
             if self.owner.rivals.try_send(rival).is_err() {
-                debug!(shard = %self.shard, "another process with this worker id was reported before");
+                debug!(shard = %self.shard, "already reported another process with this workerId");
             }
         }
     }

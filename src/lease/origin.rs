@@ -26,8 +26,8 @@ use crate::stream::{Relation, StreamId};
 pub enum Foreign {
     /// A row is marked with it.
     #[error(
-        "the lease table belongs to stream {stored} (lease {shard}), not to {configured}: correct streamName, or use \
-         another applicationName or tableName"
+        "the lease table belongs to stream {stored} (lease {shard}), not to {configured} (correct \
+         streamName, or set another applicationName or tableName)"
     )]
     Marked {
         /// The first row that says so.
@@ -39,9 +39,10 @@ pub enum Foreign {
     },
     /// No row is marked, and no checkpoint can be of this stream.
     #[error(
-        "the checkpoints of the lease table are not of stream {configured}: {example}. If streamName is wrong, correct \
-         it; if it is right (the stream was deleted and created again, or no shard of the checkpoints is left), set \
-         initialPositionInStream = TRIM_HORIZON, so that nothing is skipped, and delete the rows of the lease table"
+        "the checkpoints in the lease table do not belong to stream {configured}: {example} (if \
+         streamName is wrong, correct it; if it is right, because the stream was deleted and recreated \
+         or no shard of the checkpoints is left, set initialPositionInStream = TRIM_HORIZON so that no \
+         record is skipped, and delete the rows of the lease table)"
     )]
     Positions {
         /// The configured stream.
@@ -135,11 +136,12 @@ pub fn positions(leases: &[Lease], listed: &[Shard]) -> Positions {
                 continue;
             }
             Some(shard) => format!(
-                "the checkpoint {number} of {} is outside the shard, which begins at {}",
+                "the checkpoint {number} of {} is outside its shard, which starts at {}",
                 lease.shard, shard.starting
             ),
             None => {
-                let why = format!("the stream has no shard {}, whose checkpoint is {number}", lease.shard);
+                let why =
+                    format!("the stream has no shard {}, which has the checkpoint {number}", lease.shard);
                 if youngest.is_some_and(|youngest| lease.shard < *youngest) {
                     found.gone.insert(lease.shard.clone(), why);
                     continue;
@@ -162,7 +164,9 @@ impl Positions {
         self.refused += 1;
         if let Some(at) = self.fit.iter().position(|(fits, _)| fits == shard) {
             let (shard, number) = self.fit.remove(at);
-            let why = format!("Kinesis refuses the checkpoint {number} of {shard}: it is not of this stream");
+            let why = format!(
+                "Kinesis rejects the checkpoint {number} of {shard}: it does not belong to this stream"
+            );
             self.doubtful.insert(shard, why);
         }
     }

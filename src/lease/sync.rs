@@ -47,15 +47,15 @@ impl InitialPosition {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The list has no shards for some hash keys: it is a moment within a reshard.
-    #[error("the listed shards leave hash keys uncovered after {after}; the stream may be resharding")]
+    #[error("ListShards returned no shard for the hash keys after {after} (the stream may be resharding)")]
     Hole {
         /// The last covered hash key, or 0.
         after: u128,
     },
     /// A shard's parent is still open.
     #[error(
-        "shard {child} is listed although its parent {parent} is still open; \
-         set ignoreUnexpectedChildShards = true to go on without it"
+        "shard {child} is listed although its parent {parent} is still open (set \
+         ignoreUnexpectedChildShards = true to ignore it)"
     )]
     UnexpectedChild {
         /// The child.

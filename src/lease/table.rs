@@ -12,22 +12,22 @@ use crate::shard::{BoxFuture, ShardId};
 pub enum Error {
     /// The condition didn't hold: somebody else was faster, or the row is gone. Nothing was written
     /// by this attempt, though an earlier attempt of the same request may have been.
-    #[error("the row of {0} is not as expected")]
+    #[error("the row of {0} was changed by another worker")]
     Conflict(ShardId),
     /// No answer, or one that says nothing: it may have been applied. Read back first.
-    #[error("no answer from DynamoDB, the write may have been applied: {0}")]
+    #[error("no response from DynamoDB, the write may have been applied: {0}")]
     Ambiguous(String),
     /// Refused for throughput: later.
-    #[error("DynamoDB refused for throughput: {0}")]
+    #[error("DynamoDB throttled the request: {0}")]
     Throttled(String),
     /// Refused or unreachable, nothing was written: later.
-    #[error("DynamoDB can't be reached: {0}")]
+    #[error("cannot reach DynamoDB: {0}")]
     Unavailable(String),
     /// There is no such table.
     #[error("the lease table {0} does not exist")]
     Missing(String),
     /// Refused for good: access, validation.
-    #[error("DynamoDB refused: {0}")]
+    #[error("DynamoDB rejected the request: {0}")]
     Denied(String),
     /// There is a row, but it can't be read as a lease.
     #[error("table {table}: the row {shard} cannot be read as a lease: {why}")]
@@ -41,8 +41,8 @@ pub enum Error {
     },
     /// The table is one of an application that reads several streams (`MultiStreamTracker`).
     #[error(
-        "table {table} is the lease table of an application that reads several streams, {stream} among them: its lease \
-         {lease} names its stream. Give another name by tableName or applicationName"
+        "table {table} is the lease table of an application that reads several streams: its lease \
+         {lease} names stream {stream} (set another tableName or applicationName)"
     )]
     SeveralStreams {
         /// The table.
@@ -54,8 +54,8 @@ pub enum Error {
     },
     /// The table exists but is no lease table.
     #[error(
-        "table {table} is not a lease table: {found}. Expected the single hash key leaseKey of type S. \
-         Give another name by tableName or applicationName"
+        "table {table} is not a lease table: {found} (expected the single hash key leaseKey of type S; \
+         set another tableName or applicationName)"
     )]
     Shape {
         /// The table.

@@ -21,7 +21,8 @@ pub(super) fn properties(processor: &Path) -> io::Result<String> {
     if path.contains(' ') {
         // executableName is split at blanks and knows no quotes.
         return Err(io::Error::other(format!(
-            "{path} has a blank in it, which executableName can't express. Set TMPDIR to a folder without one"
+            "{path} contains a blank, which executableName cannot express (set TMPDIR to a folder \
+             without one)"
         )));
     }
     Ok(format!(

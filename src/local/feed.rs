@@ -59,10 +59,10 @@ pub enum Unput {
     #[error(transparent)]
     File(#[from] io::Error),
     /// A line is longer than any record.
-    #[error("line {0} is longer than 10 MiB, the size of the largest record")]
+    #[error("line {0} is longer than 10 MiB, the maximum size of a record")]
     TooLong(u64),
     /// Kinesis refuses some.
-    #[error("lines {first} to {last} were refused: {reason}")]
+    #[error("Kinesis rejected lines {first} to {last}: {reason}")]
     Refused {
         /// The first of those that were put together.
         first: u64,
@@ -118,7 +118,7 @@ pub async fn put_samples(client: Client, stream: String, from: u64, stop: Cancel
         while next < until {
             let end = until.min(next + BATCH as u64);
             if let Err(error) = put(&client, &stream, (next..end).map(example::record).collect()).await {
-                warn!(error, "samples can't be put");
+                warn!(error, "failed to put sample records");
                 return;
             }
             next = end;

@@ -32,7 +32,7 @@ pub(super) struct Exposed {
 pub(super) fn named_folder(path: &Path) -> io::Result<Option<Exposed>> {
     match fs::metadata(path) {
         Ok(found) if found.is_dir() => Ok(exposed(found.mode(), found.uid(), me())),
-        Ok(_) => Err(io::Error::new(io::ErrorKind::NotADirectory, "it is not a folder")),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::NotADirectory, "not a folder")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             DirBuilder::new().recursive(true).mode(FOLDER).create(path).map(|()| None)
         }
@@ -62,7 +62,7 @@ pub(super) fn folder(path: &Path) -> io::Result<()> {
 
 fn unfit(is_link: bool, wanted: &str) -> io::Error {
     let what = if is_link {
-        format!("it is a symbolic link, which is not followed: put the {wanted} itself there")
+        format!("it is a symbolic link, which is not followed (put the {wanted} itself there)")
     } else {
         format!("it is not a {wanted}")
     };
@@ -119,7 +119,7 @@ impl Temporary {
         let within = within.canonicalize().map_err(named)?;
         let found = fs::metadata(&within).map_err(named)?;
         if let Some(why) = distrust(found.mode(), found.uid(), me()) {
-            let text = format!("{}: {why}. Set TMPDIR to a folder of your own", within.display());
+            let text = format!("{}: {why} (set TMPDIR to a folder of your own)", within.display());
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
         }
         let folder = within.join(format!("multilangd-local-{:032x}", unique::random()?));
@@ -143,7 +143,7 @@ fn distrust(mode: u32, owner: u32, me: u32) -> Option<&'static str> {
     if owner != me && owner != 0 {
         Some("the folder for temporary files belongs to another user")
     } else if mode & 0o1002 == 0o0002 {
-        Some("the folder for temporary files is writable for everybody and has no sticky bit")
+        Some("the folder for temporary files is writable by everyone and has no sticky bit")
     } else {
         None
     }
@@ -153,7 +153,7 @@ impl Drop for Temporary {
     fn drop(&mut self) {
         let removed = fs::symlink_metadata(&self.folder).and_then(|found| {
             if (found.dev(), found.ino()) != self.identity {
-                return Err(io::Error::other("another folder is in its place"));
+                return Err(io::Error::other("it was replaced by another folder"));
             }
             self.files.iter().try_for_each(|file| remove(file))?;
             fs::remove_dir(&self.folder)

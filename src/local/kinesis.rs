@@ -101,7 +101,7 @@ pub enum Error {
     /// The address is reachable from other machines, and nothing here checks who calls.
     #[error(
         "the Kinesis endpoint checks no credentials and listens on loopback addresses only, not on \
-         {address}: use 127.0.0.1 or [::1]"
+         {address} (use 127.0.0.1 or [::1])"
     )]
     NotLoopback {
         /// The address asked for.
@@ -109,15 +109,15 @@ pub enum Error {
     },
     /// Another process listens there.
     #[error(
-        "{address} is taken by another process, perhaps another endpoint: stop it, or choose another \
-         port (0 takes any free one)"
+        "failed to listen on {address}: another process, perhaps another endpoint, uses it (stop it, or \
+         choose another port; 0 takes any free one)"
     )]
     AddressInUse {
         /// The address asked for.
         address: SocketAddr,
     },
     /// Listening failed otherwise.
-    #[error("can't listen on {address}")]
+    #[error("failed to listen on {address}: {source}")]
     Listen {
         /// The address asked for.
         address: SocketAddr,
@@ -190,7 +190,7 @@ impl Kinesis {
             let site = Site { service: Arc::clone(&service), tasks: tasks.clone(), stop: stop.clone() };
             move |request| http::answer(site.clone(), request)
         });
-        tracing::info!(address = %bound, "the Kinesis endpoint listens");
+        tracing::info!(address = %bound, "Kinesis endpoint is listening");
         Ok(Self { address: bound, service, server })
     }
 

@@ -75,7 +75,7 @@ pub enum Error {
     },
     /// Both endpoints on one port.
     #[error(
-        "--kinesis-port and --dynamodb-port are both {0}: choose another one for either, or 0 for any that is free"
+        "--kinesis-port and --dynamodb-port are both {0} (choose different ports, or 0 for any free one)"
     )]
     SamePort(u16),
     /// The folder for the example.
@@ -86,8 +86,8 @@ pub enum Error {
     Program(#[from] ProgramError),
     /// A port can't be listened on.
     #[error(
-        "failed to listen on port {port} of 127.0.0.1 for the embedded {endpoint}: {reason} ({option} takes another \
-         port, or 0 for any that is free)"
+        "failed to listen on port {port} of 127.0.0.1 for the embedded {endpoint}: {reason} ({option} \
+         sets another port; 0 takes any free one)"
     )]
     Port {
         /// The endpoint that was to listen.
@@ -103,7 +103,7 @@ pub enum Error {
     #[error("failed to use --data: {0}")]
     Data(#[from] kinesis::DataError),
     /// The Kinesis endpoint.
-    #[error("the embedded Kinesis can't start: {0}")]
+    #[error("failed to start the embedded Kinesis: {0}")]
     Kinesis(kinesis::Error),
     /// The status endpoint.
     #[error(transparent)]
@@ -112,7 +112,7 @@ pub enum Error {
     #[error(transparent)]
     Tables(tables::Error),
     /// The stream or its records.
-    #[error("the local stream {stream} can't be used: {reason}")]
+    #[error("failed to use the local stream {stream}: {reason}")]
     Stream {
         /// Its name.
         stream: String,
@@ -162,7 +162,7 @@ impl Error {
     }
 }
 
-const IN_USE: &str = "another process listens there";
+const IN_USE: &str = "another process uses it";
 
 /// Runs until `stop`.
 ///
@@ -182,7 +182,8 @@ pub async fn run(home: Home, mut config: Config, stop: CancellationToken) -> Res
         && data.join("kinesis").exists()
         && !file.exists()
     {
-        warn!(file = %file.display(), "the data folder has streams but no tables: leases and checkpoints start anew");
+        warn!(file = %file.display(),
+            "the data folder contains streams but no tables: starting with new leases and checkpoints");
     }
     let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let endpoint = kinesis::Kinesis::start(kinesis::Options {
@@ -211,9 +212,9 @@ pub async fn run(home: Home, mut config: Config, stop: CancellationToken) -> Res
 /// The file's settings hold but for where Kinesis and DynamoDB are.
 fn adopt(config: &mut Config, kinesis: &str, dynamodb: &str) {
     if let (Some(given), _) | (None, Some(given)) = (&config.kinesis.endpoint, &config.dynamodb.endpoint) {
-        warn!(given, "an endpoint of the file isn't used in local mode");
+        warn!(given, "ignoring an endpoint of the properties file in local mode");
     }
-    tell(&format!("Kinesis at {kinesis}, DynamoDB at {dynamodb}; any region and credentials will do"));
+    tell(&format!("Kinesis at {kinesis}, DynamoDB at {dynamodb}; any region and credentials are accepted"));
     let region = config.kinesis.region.clone().unwrap_or_else(|| REGION.to_owned());
     let settings = client::Settings::local(kinesis, dynamodb, &region, config.failover);
     (config.kinesis, config.dynamodb) = (settings.kinesis, settings.dynamodb);
@@ -312,12 +313,12 @@ async fn make_stream(client: &aws_sdk_kinesis::Client, stream: &str, shards: i32
             tell(&format!(
                 "stream {stream} with {} open shards, {}",
                 summary.open_shard_count(),
-                if made { "made now" } else { "kept from before" }
+                if made { "created now" } else { "kept from before" }
             ));
             return Ok(made);
         }
         if Instant::now() >= deadline {
-            return Err(format!("it is not active after {STREAM_WAIT:?}"));
+            return Err(format!("the stream is not ACTIVE after {STREAM_WAIT:?}"));
         }
         sleep(Duration::from_millis(20)).await;
     }
@@ -347,7 +348,7 @@ async fn print_progress(
 /// To stdout, where nothing else goes: logs and the children's output are on stderr.
 fn tell(line: &str) {
     if let Err(error) = writeln!(io::stdout().lock(), "multilangd local: {line}") {
-        info!(line, %error, "stdout is closed");
+        info!(line, %error, "failed to write to stdout");
     }
 }
 
@@ -376,7 +377,7 @@ fn open_data(data: &Path) -> Result<PathBuf, Error> {
         let files::Exposed { mode, owner } = exposed;
         let mode = format!("{mode:04o}");
         let folder = data.display();
-        warn!(%folder, mode, owner, "other users have access to the data folder; chmod 0700 keeps them out");
+        warn!(%folder, mode, owner, "other users have access to the data folder (chmod 0700 denies it)");
     }
     data.canonicalize().map_err(named)
 }

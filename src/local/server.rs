@@ -51,7 +51,7 @@ impl Tasks {
             }
         });
         if drained.await.is_err() {
-            tracing::warn!(tasks = set.len(), "calls still ran at the stop and were ended");
+            tracing::warn!(tasks = set.len(), "aborted requests that were still running at shutdown");
             set.shutdown().await;
         }
     }
@@ -131,7 +131,7 @@ where
         match accepted {
             Ok((stream, _)) => tasks.start(serve(stream, answer.clone(), tasks.clone(), stop.clone())),
             Err(error) => {
-                tracing::warn!(%error, "a connection can't be accepted");
+                tracing::warn!(%error, "failed to accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -145,7 +145,7 @@ where
     B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + 'static,
 {
     if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "the connection keeps its delay");
+        tracing::debug!(%error, "failed to set TCP_NODELAY");
     }
     let mut builder = auto::Builder::new(tasks);
     // A Java consumer holds a subscription to every shard on one connection.
@@ -163,6 +163,6 @@ where
         served = connection.as_mut() => served,
     };
     if let Err(error) = served {
-        tracing::debug!(error, "a connection ended early");
+        tracing::debug!(error, "a connection ended unexpectedly");
     }
 }

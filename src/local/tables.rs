@@ -17,11 +17,12 @@ use super::server::Server;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Only loopback: there is no access control.
-    #[error("the embedded DynamoDB listens on loopback only, not on {0}: use 127.0.0.1 or [::1]")]
+    #[error("the embedded DynamoDB listens on loopback addresses only, not on {0} (use 127.0.0.1 or [::1])")]
     NotLoopback(SocketAddr),
     /// The port is somebody else's.
     #[error(
-        "{address} can't be listened on for the embedded DynamoDB: {source}. Choose another port, or 0 for any"
+        "failed to listen on {address} for the embedded DynamoDB: {source} (choose another port, or 0 \
+         for any free one)"
     )]
     Taken {
         /// The address.
@@ -33,7 +34,7 @@ pub enum Error {
     #[error(transparent)]
     Data(#[from] DataError),
     /// The database in memory.
-    #[error("the embedded DynamoDB can't be used: {0}")]
+    #[error("failed to open the embedded DynamoDB: {0}")]
     Database(String),
 }
 

@@ -65,7 +65,7 @@ pub enum Error {
     #[error(transparent)]
     Table(#[from] table::Error),
     /// A table beside the lease table.
-    #[error("a table beside the lease table can't be used: {0}")]
+    #[error("cannot use a table beside the lease table: {0}")]
     Beside(table::Error),
     /// A setting.
     #[error(transparent)]
@@ -110,8 +110,8 @@ pub async fn begin(store: &dyn Store, table: &dyn Table, settings: &Settings) ->
             Start::As(mode) => {
                 if two_x && mode == Mode::Phase1 && settings.configured == Configured::Default {
                     warn!(
-                        "the lease table is one of KCL 2: nothing is written that its workers can't read. Once they \
-                         are gone, set clientVersionConfig"
+                        "the lease table is a KCL 2.x table: writing only what KCL 2.x workers can read \
+                         (set clientVersionConfig once no KCL 2.x worker is left)"
                     );
                 }
                 break mode;
@@ -135,7 +135,7 @@ pub async fn begin(store: &dyn Store, table: &dyn Table, settings: &Settings) ->
     let wanted = matches!(mode, Mode::ThreeX | Mode::Upgrade);
     // The table is scanned as long as it has no index.
     let indexed = !wanted || table.index(true).await.unwrap_or(false);
-    info!(%mode, tables = if layout == Layout::Complete { 1 } else { 3 }, "how leases find their owners");
+    info!("lease assignment mode: {mode}, {layout}");
     Ok(Begun { mode, layout, alone: !old, indexed })
 }
 
@@ -185,8 +185,8 @@ async fn begin_with_leases(
     }
     warn!(
         %error,
-        "the tables beside the lease table can't be used, and the lease table is one of KCL 2: running as a worker of \
-         KCL 2"
+        "cannot use the tables beside the lease table, which is a KCL 2.x table: running as a KCL 2.x \
+         worker"
     );
     Ok(Begun { mode: Mode::Phase1, layout: Layout::Complete, alone: false, indexed: true })
 }

@@ -27,7 +27,7 @@ impl Member {
         self.busy.monitor = true;
         let (store, layout, changes, alone) =
             (self.store.clone(), self.layout, self.mode.may_change(), self.alone);
-        self.work.spawn(async move {
+        self.spawn(async move {
             let look = async {
                 let generation = if changes { generation(&*store, layout).await? } else { None };
                 let stage = if layout == Layout::Complete { None } else { store.stage().await? };
@@ -43,7 +43,7 @@ impl Member {
         let seen = self.ends.seen.borrow().clone();
         if self.mode == Mode::Upgrade && audit::leads(&self.settings.me, &seen.leases, &seen.gone) {
             let (store, table) = (self.store.clone(), self.table.clone());
-            self.work.spawn(async move {
+            self.spawn(async move {
                 let check = async { Ok((table.index(true).await?, reports(&*store, layout).await?)) };
                 Done::Checked(check.await)
             });
@@ -56,8 +56,9 @@ impl Member {
         self.busy.monitor = false;
         if seen.old && !self.barred {
             error!(
-                "a worker of KCL 3.0 to 3.4 has made tables of its own beside this application's single one, which it \
-                 can't read: stop it. This worker does not lead as long"
+                "a worker of KCL 3.0 to 3.4 created its own tables beside the single table of this \
+                 application, which it cannot read: this worker does not become the leader (stop the KCL \
+                 3.0 to 3.4 worker)"
             );
             self.barred = true;
             self.step_down();
@@ -68,7 +69,7 @@ impl Member {
         self.adopt(seen.stage);
         let stored = seen.generation.as_ref().map(|row| row.now.state);
         if let Some(mode) = stored.and_then(|stored| version::follow(self.mode, stored)) {
-            info!(before = %self.mode, now = %mode, "the fleet goes on");
+            info!(from = %self.mode, to = %mode, "lease assignment mode changed");
             if self.mode.is_led() && !mode.is_led() {
                 self.step_down();
             }
@@ -89,12 +90,17 @@ impl Member {
         let verdict = self.ahead.judge(reports, wall / 1_000, now, &self.settings.rules);
         let leases = self.ends.seen.borrow().leases.clone();
         let ready = version::is_ready(index, &leases, &verdict.reporting);
-        debug!(ready, index, reporting = verdict.reporting.len(), "whether the fleet can be led");
+        debug!(
+            ready,
+            index,
+            reporting = verdict.reporting.len(),
+            "checked whether all workers support KCL 3.x"
+        );
         if !self.readiness.look(now, ready) || self.mode != Mode::Upgrade {
             return;
         }
         let (store, layout, me) = (self.store.clone(), self.layout, self.settings.me.clone());
-        self.work.spawn(async move {
+        self.spawn(async move {
             let advance = async {
                 let Some((place, row)) = generation(&*store, layout).await? else { return Ok(()) };
                 let Entry { state: Generation::Upgrade, .. } = row.now else { return Ok(()) };

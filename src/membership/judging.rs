@@ -29,13 +29,13 @@ impl Member {
             };
         self.busy.judge = true;
         let (store, layout) = (self.store.clone(), self.layout);
-        self.work.spawn(async move { Done::Judged(reports(&*store, layout).await) });
+        self.spawn(async move { Done::Judged(reports(&*store, layout).await) });
     }
 
     pub(super) fn judged(&mut self, reports: &[Report]) {
         let (wall, now) = ((self.settings.wall)() / 1_000, Instant::now());
         if let Some(lasted) = self.outages.report_reads.worked(now) {
-            info!(?lasted, "the worker metrics can be read again");
+            info!(?lasted, "reading the worker metrics works again");
         }
         let verdict = self.ahead.judge(reports, wall, now, &self.settings.rules);
         for (worker, at) in &verdict.ahead {
@@ -43,8 +43,8 @@ impl Member {
                 worker,
                 lut = at,
                 now = wall,
-                "ignoring and deleting worker metrics that are dated in the future and do not change (check the clock of \
-                 this worker's host)"
+                "deleting worker metrics that are dated in the future and do not change (check the clock \
+                 of the host of this worker)"
             );
         }
         self.sweep(verdict.stale.iter().chain(&verdict.ahead).cloned().collect());
@@ -58,7 +58,7 @@ impl Member {
             warn!(
                 %error,
                 action = "dynamodb:Scan",
-                "failed to read the worker metrics: leases are assigned to the workers that renew leases"
+                "failed to read the worker metrics: assigning leases to the workers that renew leases"
             );
         }
         let failover = self.settings.failover;
@@ -71,7 +71,7 @@ impl Member {
         match outcome {
             Ok(()) => {
                 if let Some(lasted) = self.outages.report_writes.worked(now) {
-                    info!(?lasted, "worker metrics can be written again");
+                    info!(?lasted, "writing the worker metrics works again");
                 }
             }
             Err(error) => {
@@ -79,7 +79,8 @@ impl Member {
                     warn!(
                         %error,
                         action = "dynamodb:UpdateItem",
-                        "failed to write worker metrics: another worker that leads assigns this one no leases"
+                        "failed to write the worker metrics: another leader assigns no leases to this \
+                         worker"
                     );
                 }
                 let pause =
@@ -137,9 +138,15 @@ impl Member {
             return;
         }
         if unable {
-            warn!("this worker cannot acquire leases: it reports that it wants none until it can");
+            warn!(
+                "this worker cannot acquire leases: its worker metrics report that it accepts none until \
+                 it can"
+            );
         } else if short {
-            warn!("this worker lacks resources for its leases: it reports that it wants no more");
+            warn!(
+                "this worker lacks resources for its leases: its worker metrics report that it accepts \
+                 no more"
+            );
         } else {
             info!("this worker can acquire leases again");
         }
@@ -152,15 +159,15 @@ impl Member {
             return sink.worker(OfWorker::Swept { reports: 0, took: Duration::ZERO });
         }
         let began = Instant::now();
-        self.work.spawn(async move {
+        self.spawn(async move {
             let (reports, mut retracts) = (stale.len(), JoinSet::new());
             for (worker, at) in stale {
-                info!(worker, "deleting the worker metrics of a worker that has not reported for long");
+                info!(worker, "deleting the stale metrics of a dead worker");
                 for place in layout.reads() {
                     let (store, worker) = (store.clone(), worker.clone());
                     retracts.spawn(async move {
                         if let Err(error) = store.retract(*place, &worker, at).await {
-                            debug!(%error, worker, "an old report was not deleted");
+                            debug!(%error, worker, "failed to delete stale worker metrics");
                         }
                     });
                 }

@@ -26,7 +26,7 @@ impl Member {
         if let Some(write) = lock
             && !matches!(timeout(FAREWELL, store.write_lock(place, &write)).await, Ok(Ok(())))
         {
-            warn!("the leader's lock was not given back: it expires");
+            warn!("failed to release the leader lock: it will expire");
         }
         if !self.mode.reports() || self.ends.rival.borrow().is_some() {
             return;
@@ -49,7 +49,7 @@ impl Member {
                         self.look_for_heirs().await;
                     }
                     if question.send(self.verdict.clone()).is_err() {
-                        debug!("who asked has not waited");
+                        debug!("the requester of a successor has given up waiting");
                     }
                 }
                 () = sleep_until(due) => {}
@@ -58,7 +58,7 @@ impl Member {
         if let Some(at) = self.reported {
             let retract = store.retract(self.writes, self.settings.me.as_str(), at);
             if !matches!(timeout(self.settings.stop.left(FAREWELL), retract).await, Ok(Ok(_))) {
-                debug!("this worker's report was not deleted: it grows old");
+                debug!("failed to delete the worker metrics of this worker: they become stale");
             }
         }
     }

@@ -34,7 +34,7 @@ impl Member {
         let (store, place) = (self.store.clone(), self.layout.lock());
         match next {
             Next::Read => {
-                self.work.spawn(async move { Done::LockRead(place, store.lock(place).await) });
+                self.spawn(async move { Done::LockRead(place, store.lock(place).await) });
             }
             Next::Write(LockWrite::Acquire { .. }) if self.barred => {
                 self.election.stand_back(Instant::now() + MONITOR);
@@ -46,7 +46,7 @@ impl Member {
                 self.slept.0 = clock::slept();
                 let action = action(&write);
                 let ask = matches!(write, LockWrite::Acquire { .. }) && self.layout != Layout::Complete;
-                self.work.spawn(async move {
+                self.spawn(async move {
                     let outcome = store.write_lock(place, &write).await;
                     let stage = if ask { Some(store.stage().await) } else { None };
                     Done::LockWritten(
@@ -83,7 +83,7 @@ impl Member {
             }
         };
         if let Some(lasted) = self.outages.lock_reads.worked(now) {
-            info!(?lasted, "the leader lock can be read again");
+            info!(?lasted, "reading the leader lock works again");
         }
         self.led_by_ours = row.is_some_and(|row| row.lease != LONGEST);
         let (led, until) = (self.election.leads(now), self.election.until());
@@ -98,7 +98,7 @@ impl Member {
 
     fn lock_answered(&mut self, now: Instant) {
         if let Some(lasted) = self.outages.lock_writes.worked(now) {
-            info!(?lasted, "the leader lock can be written again");
+            info!(?lasted, "writing the leader lock works again");
         }
     }
 
@@ -126,8 +126,8 @@ impl Member {
                     warn!(
                         %error,
                         action,
-                        "failed to write the leader lock, this worker cannot be the leader (check the permission and the \
-                         capacity of the table)"
+                        "failed to write the leader lock: this worker cannot become the leader (check \
+                         the permission and the capacity of the table)"
                     );
                 }
             }
@@ -135,7 +135,7 @@ impl Member {
         self.lock_confirmed(stage);
         self.lock_done();
         if let Err(error @ (table::Error::Conflict(_) | table::Error::Ambiguous(_))) = outcome {
-            debug!(%error, "the leader's lock was not written");
+            debug!(%error, "lost a write of the leader lock to another worker");
             self.due.lock = now + self.settings.failover.mul_f64(0.02 + 0.03 * self.random.f64());
         }
         self.tell_of_the_lead(led);
@@ -154,7 +154,9 @@ impl Member {
             None => {}
             Some(Ok(stage)) => self.adopt(stage),
             Some(Err(error)) => {
-                warn!(%error, "whether this is still the leader's lock can't be told: it is given back");
+                warn!(%error,
+                    "failed to read the table migration status after acquiring the leader lock: \
+                     releasing it");
                 self.step_down();
             }
         }
@@ -164,11 +166,11 @@ impl Member {
         let now = Instant::now();
         match (led, self.election.leads(now)) {
             (false, true) => {
-                info!("this worker leads");
+                info!("this worker is now the leader");
                 (self.verdict, self.read, self.judged) = (Arc::default(), Arc::default(), None);
                 self.judge(now);
             }
-            (true, false) => warn!("this worker does not lead any more"),
+            (true, false) => warn!("this worker is no longer the leader"),
             _ => {}
         }
     }
@@ -177,9 +179,9 @@ impl Member {
         let until = Instant::now() + Terms::new(self.settings.me.clone(), self.settings.failover).lease;
         if let Some(write) = self.election.stand_back(until) {
             let (store, place) = (self.store.clone(), self.layout.lock());
-            self.work.spawn(async move {
+            self.spawn(async move {
                 if let Err(error) = store.write_lock(place, &write).await {
-                    warn!(%error, "the lock was not given back: it expires");
+                    warn!(%error, "failed to release the leader lock: it will expire");
                 }
                 Done::Retracted
             });

@@ -43,13 +43,13 @@ impl Member {
         self.due.table_migration = now + self.settings.failover * EVERY;
         self.busy.table_migration = true;
         let store = self.store.clone();
-        self.work.spawn(async move { Done::Surveyed(surveyed(&*store).await.map(Box::new), now.elapsed()) });
+        self.spawn(async move { Done::Surveyed(surveyed(&*store).await.map(Box::new), now.elapsed()) });
     }
 
     pub(super) fn cannot_survey(&mut self, error: &table::Error, took: Duration) {
         self.busy.table_migration = false;
         self.settings.sink.worker(OfWorker::Surveyed { found: None, took });
-        warn!(%error, "how far the move into the lease table is can't be told");
+        warn!(%error, "failed to read the status of the table migration");
     }
 
     /// The metrics of the move: the stored stage, and one table where there is nothing to move.
@@ -79,7 +79,7 @@ impl Member {
         let every = self.settings.rules.every;
         let found = survey(&owners, &seen.old, &seen.new, seen.left.len(), wall / 1_000, every);
         let step = self.mover.next(self.layout, seen.stage.as_ref(), found, wall, self.settings.bake);
-        debug!(?found, ?step, "the move into one table");
+        debug!(owners = found.owners, able = found.able, %step, "next step of the table migration");
         let found = Supporters {
             least: (found.owners > 0).then_some(found.support),
             owners: found.owners,
@@ -95,7 +95,7 @@ impl Member {
         self.show();
         let (store, me) = (self.store.clone(), self.settings.me.clone());
         let sink = self.settings.sink.clone();
-        self.work.spawn(async move {
+        self.spawn(async move {
             let begun = Instant::now();
             let outcome = carry_out(&*store, &me, step, &seen, wall).await;
             if let Some(what) = written(step) {
@@ -109,7 +109,7 @@ impl Member {
         self.busy.table_migration = false;
         match outcome {
             Ok(()) => {
-                info!(?step, "the move of everything into the lease table goes on");
+                info!(%step, "completed a step of the table migration");
                 // The next step may be due at once.
                 self.due.table_migration = Instant::now();
                 if step == Step::Finish {
@@ -117,11 +117,13 @@ impl Member {
                     self.finishing = false;
                 }
             }
-            Err(table::Error::Conflict(row)) => debug!(%row, ?step, "somebody else was faster"),
+            Err(table::Error::Conflict(row)) => debug!(%row, %step,
+                "another worker was faster with this step of the table migration"),
             Err(error @ table::Error::Denied(_)) => {
-                error!(%error, ?step, "the move of everything into the lease table stands still");
+                error!(%error, %step, "table migration is blocked");
             }
-            Err(error) => warn!(%error, ?step, "a step of the move into the lease table failed"),
+            Err(error) => warn!(%error, %step,
+                "failed to carry out a step of the table migration, retrying"),
         }
     }
 
@@ -131,7 +133,7 @@ impl Member {
         if layout == self.layout {
             return;
         }
-        info!(before = ?self.layout, now = ?layout, "the tables move");
+        info!(from = %self.layout, to = %layout, "table migration status changed");
         if layout.lock() != self.layout.lock() {
             self.step_down();
             self.election = Election::new(Terms::new(self.settings.me.clone(), self.settings.failover));

@@ -128,9 +128,9 @@ pub enum Ending {
     /// Read and checkpointed to its end.
     ShardEnded,
     /// The worker stops: the lease was given back.
-    GivenBack,
+    Released,
     /// A leader wanted another worker to have it: the hand-off was carried out.
-    HandedOver,
+    HandedOff,
     /// Another worker has the lease.
     Lost,
     /// Its children fail again and again.
@@ -142,8 +142,8 @@ impl Ending {
     pub fn word(self) -> &'static str {
         match self {
             Self::ShardEnded => "ended",
-            Self::GivenBack => "given back",
-            Self::HandedOver => "handed over",
+            Self::Released => "released",
+            Self::HandedOff => "handed off",
             Self::Lost => "lost",
             Self::Hopeless => "hopeless",
         }

@@ -17,7 +17,7 @@ use crate::shard::{BoxFuture, ShardId};
 
 /// A program that was found could not be started after all.
 #[derive(Debug, thiserror::Error)]
-#[error("can't start {program}: {source}")]
+#[error("failed to start record processor {program}: {source}")]
 pub struct SpawnError {
     program: String,
     source: io::Error,
@@ -49,6 +49,15 @@ pub enum Stop {
     Politely,
     /// SIGKILL.
     AtOnce,
+}
+
+impl std::fmt::Display for Stop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Politely => "SIGTERM",
+            Self::AtOnce => "SIGKILL",
+        })
+    }
 }
 
 /// What a process did.

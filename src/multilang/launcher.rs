@@ -99,7 +99,7 @@ impl Launcher {
     /// The system could not start it.
     pub(super) async fn spawn(&self, command: tokio::process::Command) -> io::Result<tokio::process::Child> {
         let (reply, started) = oneshot::channel();
-        let gone = |()| io::Error::other("the thread that starts processes is gone");
+        let gone = |()| io::Error::other("the thread that starts processes has ended");
         self.jobs.send(Job { command, reply }).map_err(|_| gone(()))?;
         started.await.map_err(|_| gone(()))?
     }
@@ -155,7 +155,7 @@ fn end_with_the_daemon(daemon: &OsStr) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     // The daemon may have been killed before.
     let parent = getppid().map(|parent| parent.as_raw_pid().to_string());
-    if parent.as_deref() == daemon.to_str() { Ok(()) } else { Err(io::Error::other("the daemon is gone")) }
+    if parent.as_deref() == daemon.to_str() { Ok(()) } else { Err(io::Error::other("the daemon has exited")) }
 }
 
 #[cfg(not(target_os = "linux"))]

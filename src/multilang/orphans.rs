@@ -28,12 +28,8 @@ pub fn wait_for(tasks: &mut JoinSet<()>) {
             rounds.tick().await;
             let ended = ended_children().unwrap_or_default();
             for pid in ended.intersection(&before).filter_map(|pid| Pid::from_raw(*pid)) {
-                let ended = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
-                debug!(
-                    pid = pid.as_raw_pid(),
-                    ?ended,
-                    "waited for a process that a record processor had left"
-                );
+                let _reaped = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG).is_ok();
+                debug!(pid = pid.as_raw_pid(), "reaped an orphaned process of a record processor");
             }
             before = ended;
         }

@@ -172,7 +172,7 @@ impl Printed {
     fn tell_left_out(&self, lines: u64) {
         if lines > 0 {
             warn!(target: "child", shard = %self.shard, pid = self.pid, pipe = self.pipe, lines,
-                "lines were left out: the record processor prints more than the log takes");
+                "dropped output of the record processor: it exceeds the rate limit of the log");
         }
     }
 }
@@ -182,7 +182,7 @@ pub fn exit(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("signal {signal}"),
-        (None, None) => "an unknown end".to_owned(),
+        (None, None) => "unknown exit status".to_owned(),
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
-use tracing::warn;
+use tracing::{Instrument as _, warn};
 
 use super::launch::{Happened, Launch, Outgoing, Process, SpawnError, Stop, to_protocol};
 use super::launcher::Launcher;
@@ -47,18 +47,16 @@ pub struct Program {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProgramError {
     /// Nothing but blanks.
-    #[error(
-        "executableName is empty: name the program that processes records, as in executableName = ./processor.py"
-    )]
+    #[error("executableName is empty (name the record processor, as in executableName = ./processor.py)")]
     Empty,
     /// No such file in PATH, or at the path.
-    #[error("executableName: there is no program {0:?}{1}")]
+    #[error("executableName: program {0:?} not found{1}")]
     Missing(String, &'static str),
     /// A file, but not one that may be run.
-    #[error("executableName: {0:?} is not executable: chmod +x it")]
+    #[error("executableName: {0:?} is not executable (run chmod +x on it)")]
     NotExecutable(String),
     /// A script that the system can't run.
-    #[error("executableName: {0:?} can't be run: {1}")]
+    #[error("executableName: cannot run {0:?}: {1}")]
     Script(String, shebang::Fault),
 }
 
@@ -78,7 +76,7 @@ impl Program {
                 std::env::split_paths(path).map(|folder| runnable(&folder.join(&name))).find(Result::is_ok)
             });
             let missing =
-                || ProgramError::Missing(name.clone(), " in PATH: give a path with a / or extend PATH");
+                || ProgramError::Missing(name.clone(), " in PATH (give a path with a /, or extend PATH)");
             found.flatten().and_then(Result::ok).ok_or_else(missing)?
         };
         shebang::check(&path, search)
@@ -130,7 +128,7 @@ fn runnable(path: &Path) -> Result<PathBuf, ProgramError> {
         Ok(found) if !found.is_file() => Err(ProgramError::NotExecutable(shown())),
         Ok(found) if found.permissions().mode() & 0o111 == 0 => Err(ProgramError::NotExecutable(shown())),
         Ok(_) => Ok(path.to_owned()),
-        Err(_) => Err(ProgramError::Missing(shown(), ": the path is relative to the working directory")),
+        Err(_) => Err(ProgramError::Missing(shown(), " (the path is relative to the working directory)")),
     }
 }
 
@@ -164,7 +162,7 @@ impl Spawned {
         let spawned = launcher.spawn(command).await;
         let failed = |source| SpawnError::new(program, shebang::explain(&program.path, source));
         let mut child = spawned.map_err(failed)?;
-        let missing = |what| failed(io::Error::other(format!("no {what}")));
+        let missing = |what| failed(io::Error::other(format!("the process has no {what}")));
         let pid = child.id().ok_or_else(|| missing("process id"))?;
         let stdin = child.stdin.take().ok_or_else(|| missing("stdin"))?;
         let stdout = child.stdout.take().ok_or_else(|| missing("stdout"))?;
@@ -180,7 +178,7 @@ impl Spawned {
         pipes.spawn(write_messages(stdin, messages, breaks));
         let tail = Tail::default();
         let printed = Printed::new(shard.clone(), pid, "stderr").keeping(tail.clone());
-        pipes.spawn(log_lines(stderr, printed));
+        pipes.spawn(log_lines(stderr, printed).in_current_span());
         let group = i32::try_from(pid).ok().filter(|pid| *pid > 1).and_then(Pid::from_raw);
         Ok(Self {
             child,
@@ -198,7 +196,7 @@ impl Spawned {
 
     async fn wait(&mut self, listen: bool, alive: bool) -> Happened {
         if std::mem::take(&mut self.clogged) {
-            return Happened::InputClosed(Some(format!("{UNREAD} messages lie unread")));
+            return Happened::InputClosed(Some(format!("it has not read {UNREAD} messages")));
         }
         let reason = loop {
             let broken = async {
@@ -243,7 +241,7 @@ impl Spawned {
         if let Some(group) = self.group
             && kill_process_group(group, Signal::KILL).is_ok()
         {
-            warn!(pid = self.pid, "processes that the record processor had started were left: killed");
+            warn!(pid = self.pid, "killed processes that the record processor had left behind");
         }
     }
 }
@@ -278,7 +276,7 @@ impl Process for Spawned {
             && let Err(error) = kill_process_group(group, signal)
             && error != rustix::io::Errno::SRCH
         {
-            warn!(pid = self.pid, %error, "can't signal a process group");
+            warn!(pid = self.pid, %error, "failed to signal a process group");
         }
     }
 

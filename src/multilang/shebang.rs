@@ -25,7 +25,10 @@ pub enum Fault {
     #[error("interpreter {0:?} not found in PATH{hint}", hint = hint(.0))]
     NotInPath(String),
     /// A binary for which the system finds no dynamic loader.
-    #[error("its dynamic loader is not there (the program was built for another C library or processor)")]
+    #[error(
+        "its dynamic loader was not found (the program was built for another C library or CPU \
+         architecture)"
+    )]
     Loader,
 }
 

@@ -54,7 +54,8 @@ pub fn expand(
                 if opened.users.iter().any(foreign) {
                     dropped += opened.users.len();
                     warn!(%shard, sequence = %record.sequence, records = opened.users.len(),
-                        "an aggregate with a hash key of another shard: dropped, as KCL does");
+                        "dropped user records of an aggregated record: an explicit hash key belongs to \
+                         another shard");
                 } else {
                     opened.within(&record, budget, &mut out);
                 }

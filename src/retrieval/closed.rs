@@ -60,8 +60,10 @@ impl Closed {
             known.asked = Some(asked);
             match timeout(LISTING, shards.list(Filter::All)).await {
                 Ok(Ok(listed)) => known.listing = Some((asked, listed)),
-                Ok(Err(error)) => debug!(%error, "which shards are closed isn't known"),
-                Err(_) => debug!("which shards are closed isn't known: no answer in {LISTING:?}"),
+                Ok(Err(error)) => debug!(%error, "failed to list the closed shards"),
+                Err(_) => {
+                    debug!(error = %format_args!("no response in {LISTING:?}"), "failed to list the closed shards")
+                }
             }
         }
         match &known.listing {

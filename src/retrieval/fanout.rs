@@ -125,7 +125,10 @@ impl Fanout {
         let consumer = match self.consumer_arn().await {
             Ok(arn) => arn,
             Err(error @ Error::Unsupported(_)) => return self.cannot(&error),
-            Err(error) => return self.failed("no consumer for enhanced fan-out yet, will try again", &error),
+            Err(error) => {
+                return self
+                    .failed("failed to find or register the enhanced fan-out consumer, retrying", &error);
+            }
         };
         let asked = Place::now();
         let (shard, start) = (self.place.shard.clone(), self.place.start());
@@ -137,12 +140,12 @@ impl Fanout {
         match subscribed {
             Ok(subscription) => {
                 self.place.opened(asked);
-                debug!(%shard, ?start, "subscribed");
+                debug!(%start, "subscribed to the shard");
                 self.listen(subscription, &consumer, began, ahead).await
             }
             Err(error @ Error::Unsupported(_)) => self.cannot(&error),
             Err(error @ Error::Taken(_)) => {
-                self.place.failed(Kind::Usual, None, "can't subscribe, will try again", &error);
+                self.place.failed(Kind::Usual, None, "failed to subscribe to the shard, retrying", &error);
                 Step::At(Instant::now() + ONE_CALL + Duration::from_millis(fastrand::u64(0..200)))
             }
             Err(Error::ShardMissing(reason)) => self.missing(&reason, &consumer, ahead).await,
@@ -150,7 +153,7 @@ impl Fanout {
                 if let Error::Denied(_) = error {
                     self.place.suspect_another_stream(&error).await;
                 }
-                self.failed("can't subscribe, will try again", &error)
+                self.failed("failed to subscribe to the shard, retrying", &error)
             }
         }
     }
@@ -166,32 +169,39 @@ impl Fanout {
         let mut last = Instant::now();
         loop {
             let Ok(room) = timeout(STALL, self.room(ahead)).await else {
-                debug!(shard = %self.place.shard, "the record processor is slow: left the subscription until it is ready");
+                debug!("cancelled the subscription until the record processor catches up");
                 return Step::At(began + ONE_CALL);
             };
             let Some(room) = room else { return Step::Done };
             let answer = match timeout_at(Instant::now() + SILENCE, subscription.next(room)).await {
                 Ok(Ok(Some(answer))) => answer,
                 Ok(Ok(None)) if events > 0 => {
-                    debug!(shard = %self.place.shard, "the subscription's five minutes are over");
+                    debug!("the subscription expired after five minutes, subscribing again");
                     return Step::At(began + ONE_CALL);
                 }
                 Ok(Ok(None)) => {
-                    let error = "it ended before its first event";
+                    let error = "the subscription ended before its first event";
                     self.place.failed(
                         Kind::Usual,
                         None,
-                        "a subscription broke, will subscribe again",
+                        "subscription was interrupted, subscribing again",
                         &error,
                     );
                     return Step::At((began + ONE_CALL).max(Instant::now() + self.backoff.pause()));
                 }
                 Ok(Err(error @ Error::Taken(_))) => {
-                    self.place.failed(Kind::Usual, None, "another worker took the subscription over", &error);
+                    self.place.failed(
+                        Kind::Usual,
+                        None,
+                        "another worker took over the subscription, retrying",
+                        &error,
+                    );
                     return Step::At(Instant::now() + TAKEN_OVER);
                 }
                 Ok(Err(Error::ShardMissing(reason))) => return self.missing(&reason, consumer, ahead).await,
-                Ok(Err(error)) => return self.failed("a subscription broke, will subscribe again", &error),
+                Ok(Err(error)) => {
+                    return self.failed("subscription was interrupted, subscribing again", &error);
+                }
                 Err(_) => {
                     // With more to come a connection that hangs is likelier, if not another after it too.
                     let again = events == 0 && self.silent;
@@ -199,8 +209,8 @@ impl Fanout {
                     if (self.at_tip || again) && self.ends_unsaid(last).await {
                         return Step::Poll;
                     }
-                    let silence = Error::Unavailable(format!("nothing came for {SILENCE:?}"));
-                    return self.failed("a subscription fell silent, will subscribe again", &silence);
+                    let silence = Error::Unavailable(format!("no event for {SILENCE:?}"));
+                    return self.failed("subscription delivers no events, subscribing again", &silence);
                 }
             };
             if !self.place.believes(&answer) {
@@ -229,7 +239,7 @@ impl Fanout {
         let Place { source, shard, .. } = &self.place;
         let ends = since.elapsed() >= QUIET && source.closed.has(shard, since, &*source.shards).await;
         if ends {
-            info!(%shard, "the shard is closed and its subscription says no end: it is polled from here to its end");
+            info!("the shard is closed but its subscription does not end: polling the rest of the shard");
         }
         ends
     }
@@ -274,11 +284,11 @@ impl Fanout {
             match timeout(CONSUMER, &mut arn).await {
                 Ok(found) => return found,
                 Err(_) => {
-                    let error = "it is not registered and active yet";
+                    let error = "the consumer is not registered and ACTIVE yet";
                     self.place.failed(
                         Kind::Usual,
                         None,
-                        "no consumer for enhanced fan-out yet, waiting",
+                        "waiting for the enhanced fan-out consumer to become ACTIVE",
                         &error,
                     );
                 }
@@ -302,7 +312,7 @@ impl Fanout {
             ahead.send(end);
             return Step::Done;
         }
-        self.place.failed(Kind::Logged, None, "can't subscribe, will try again", &reason);
+        self.place.failed(Kind::Logged, None, "failed to subscribe to the shard, retrying", &reason);
         self.consumer.is_missing(consumer).await;
         Step::At(Instant::now() + self.backoff.pause().max(ONE_CALL))
     }

@@ -91,10 +91,10 @@ impl Place {
         }
         self.told = None;
         if let Some(lasted) = self.failing.recovered(Instant::now()) {
-            info!(shard = %self.shard, ?lasted, "the shard is read again");
+            info!(?lasted, "reading the shard works again");
         }
         if let Some(lasted) = self.source.reach.answered(Instant::now()) {
-            info!(?lasted, "Kinesis answers again");
+            info!(?lasted, "Kinesis responds again");
         }
         let end = answer.next.is_none().then_some(answer.children);
         let (records, dropped) = match answer.records {
@@ -129,7 +129,7 @@ impl Place {
         if kind == Kind::Unreachable {
             let reach = &self.source.reach;
             if let Some(lasted) = reach.failed(now) {
-                warn!(error, ?lasted, "Kinesis cannot be reached: no shard is read until it answers");
+                warn!(error, ?lasted, "cannot reach Kinesis: no shard is read until it responds");
             }
             // One shard alone that gets no answer is a matter of its own.
             if !reach.is_out() {
@@ -140,9 +140,9 @@ impl Place {
         self.source.sink.shard(&self.shard, OfShard::FetchFailed { took, error: &error });
         let (lasted, times) = self.failing.lasted(now);
         if reported {
-            warn!(shard = %self.shard, error, times, ?lasted, "{what}");
+            warn!(error, failures = times, ?lasted, "{what}");
         } else {
-            debug!(shard = %self.shard, error, times, ?lasted, "{what}");
+            debug!(error, failures = times, ?lasted, "{what}");
         }
     }
 
@@ -162,13 +162,8 @@ impl Place {
         let believed = answer.next.is_some() == answer.children.is_empty() && !orphan;
         if !believed {
             let (next, children) = (answer.next.is_some(), answer.children.len());
-            let error = format!("the answer has a next position: {next}, and {children} child shards");
-            self.failed(
-                Kind::Unusual,
-                None,
-                "ignored an answer with only half of the end of the shard",
-                &error,
-            );
+            let error = format!("the response has a next position: {next}, and {children} child shards");
+            self.failed(Kind::Unusual, None, "ignored an inconsistent end of the shard, retrying", &error);
         }
         believed
     }
@@ -180,9 +175,9 @@ impl Place {
         let start = self.start();
         let (Start::At(number) | Start::After(number)) = &start else { return };
         if self.is_news() {
-            warn!(shard = %self.shard, %error, %number,
-                "Kinesis refuses to begin at the checkpoint: a permission may be missing, or the stream may be another one \
-                 than before");
+            warn!(%error, checkpoint = %number,
+                "Kinesis rejects the checkpoint as a starting position (a permission may be missing, or \
+                 the stream may have been recreated)");
         }
         self.source.recognition.suspect();
     }
@@ -194,14 +189,19 @@ impl Place {
             Ok(shards) if !shards.is_empty() && shards.iter().all(|shard| shard.id != self.shard) => {
                 if !self.source.recognition.is_still(self.stream.as_ref()).await {
                     if self.is_news() {
-                        warn!(shard = %self.shard, reason,
-                            "ListShards does not list the shard, but it is not known whether the stream is the same as \
-                             before: will try again");
+                        warn!(
+                            error = reason,
+                            "ListShards does not list the shard, but the identity of the stream is \
+                             unknown: the shard does not count as ended, retrying"
+                        );
                     }
                     self.source.recognition.suspect();
                     return None;
                 }
-                warn!(shard = %self.shard, reason, "the shard is past retention and gone: taken as ended");
+                warn!(
+                    error = reason,
+                    "the shard is past the retention period and no longer listed: it counts as ended"
+                );
                 let of_this = |shard: &&Shard| shard.parents().any(|parent| *parent == self.shard);
                 let child = |shard: &Shard| ChildShard {
                     id: shard.id.clone(),
@@ -212,8 +212,14 @@ impl Place {
                 Some(Batch { end: Some(children), ..Batch::default() })
             }
             listed if self.is_news() => {
-                let listed = listed.map(|shards| shards.len());
-                warn!(shard = %self.shard, reason, ?listed, "missing, but the shard isn't known to be gone: will try again");
+                let listed = listed
+                    .map_or_else(|error| error.to_string(), |shards| format!("{} shards", shards.len()));
+                warn!(
+                    error = reason,
+                    list_shards = listed,
+                    "Kinesis returned ResourceNotFoundException, but ListShards still lists the shard, \
+                     retrying"
+                );
                 None
             }
             _ => None,

@@ -21,7 +21,7 @@ use crate::budget::{LARGEST, Reservation};
 use crate::metrics::OfShard;
 use crate::shard::ChildShard;
 
-const FAILED: &str = "reading failed, will try again";
+const FAILED: &str = "failed to read the shard, retrying";
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// A wait for room is shown after so long.
 const SHOWN: Duration = Duration::from_secs(1);
@@ -145,7 +145,7 @@ impl Polling {
         match outcome {
             Ok(()) => Step::Again,
             Err(Error::NoRoom(bytes)) if bytes <= LARGEST * 2 => {
-                debug!(shard = %self.place.shard, bytes, limit, part, "dropped an answer for which there was no room in time");
+                debug!(bytes, limit, part, "dropped a response: no room in memory");
                 // So large was the answer to that limit: the next one has as many records as there is room for.
                 (self.expected, self.record) = (bytes, (bytes / limit).max(self.record));
                 Step::Again
@@ -188,8 +188,12 @@ impl Polling {
         if got.is_some() {
             self.has_room();
         } else if self.place.is_news() {
-            warn!(shard = %self.place.shard, bytes, held = self.place.source.budget.held(),
-                "reading waits for room: what record processors have not taken fills multilangd.bufferMegabytes");
+            warn!(
+                bytes,
+                held = self.place.source.budget.held(),
+                "reading is paused: records that wait for record processors fill \
+                 multilangd.bufferMegabytes"
+            );
         }
         got
     }
@@ -277,7 +281,10 @@ impl Polling {
                 None
             }
             Next::End(children) => {
-                info!(%shard, "the shard is closed and GetRecords says no end: taken as ended after its last record");
+                info!(
+                    "the shard is closed but GetRecords does not end: the shard counts as ended after \
+                     its last record"
+                );
                 Some(children)
             }
         }

@@ -99,7 +99,7 @@ impl StreamConsumer {
             return Err(error.clone());
         }
         if self.is_unavailable() {
-            return Err(Error::Unsupported("it was asked before".to_owned()));
+            return Err(Error::Unsupported("the endpoint does not support enhanced fan-out".to_owned()));
         }
         let arn = match &self.settings.arn {
             Some(arn) => arn.clone(),
@@ -111,7 +111,7 @@ impl StreamConsumer {
                 }
             },
         };
-        info!(consumer = arn, "records are pushed by enhanced fan-out");
+        info!(consumer = arn, "reading by enhanced fan-out");
         (found.arn, found.failed) = (Some(arn.clone()), None);
         Ok(arn)
     }
@@ -124,7 +124,9 @@ impl StreamConsumer {
     /// The endpoint has no fan-out: nobody asks again. Said once.
     pub(super) fn give_up(&self, why: &Error) {
         if !self.unavailable.swap(true, Ordering::Relaxed) {
-            warn!(%why, "this endpoint has no enhanced fan-out: records are polled. retrievalMode = POLLING says so from the start");
+            warn!(error = %why,
+                "the endpoint does not support enhanced fan-out: polling instead (set retrievalMode = \
+                 POLLING)");
         }
     }
 
@@ -149,7 +151,7 @@ impl StreamConsumer {
                 None => {
                     let register = || self.api.register(&stream, name);
                     match self.attempt(self.settings.register_attempts, register).await {
-                        Ok(new) => info!(consumer = new.arn, "registered a consumer for enhanced fan-out"),
+                        Ok(new) => info!(consumer = new.arn, "registered an enhanced fan-out consumer"),
                         // Somebody else was faster.
                         Err(Error::Taken(_)) => {}
                         Err(error) => return Err(error),
@@ -161,7 +163,7 @@ impl StreamConsumer {
             }
             sleep(self.settings.pause).await;
         }
-        Err(Error::Unavailable(format!("consumer {name} of {stream} doesn't become active")))
+        Err(Error::Unavailable(format!("consumer {name} of {stream} does not become ACTIVE")))
     }
 
     async fn look(&self, stream: &str) -> Result<Option<Registered>, Error> {

@@ -68,17 +68,17 @@ impl ShardSync {
                 for shard in &doubtful {
                     error!(
                         %shard,
-                        "the lease's checkpoint is not of this stream, and Kinesis refuses it: the shard is not read. If \
-                         the stream was deleted and created again, stop all workers and delete this row of the lease \
-                         table"
+                        "the checkpoint of the lease does not belong to this stream and Kinesis rejects \
+                         it: the shard is not read (if the stream was deleted and recreated, stop all \
+                         workers and delete this row of the lease table)"
                     );
                 }
             }
             Marks::Later(later) => {
                 warn!(
                     stored = %later, described = current.as_ref().map(ToString::to_string),
-                    "leases are marked with a later creation time of the stream than DescribeStreamSummary gives: no \
-                     lease is reset"
+                    "leases name a later creation time of the stream than DescribeStreamSummary returns: \
+                     no lease is reset"
                 );
                 current = None;
             }
@@ -130,7 +130,7 @@ impl ShardSync {
         let StartOver { mark, steps, remark, remove } = &plan;
         warn!(
             stream = %current, leases = leases.len(), changes = steps.len(), removed = remove.len(),
-            "the stream was deleted and created again: its leases begin at the oldest record"
+            "the stream was deleted and recreated: resetting its leases to TRIM_HORIZON"
         );
         for (lease, earlier) in mark {
             self.rewrite(lease, |row| update::remark(row, earlier)).await?;
@@ -197,7 +197,7 @@ impl ShardSync {
         for _ in 0..REWRITES {
             match self.table.update(&row.shard, &update(&row)).await {
                 Ok(_) => {
-                    info!(shard = %row.shard, earlier = %row.checkpoint, "rewrote the lease");
+                    info!(shard = %row.shard, old_checkpoint = %row.checkpoint, "reset the lease");
                     return Ok(Rewritten::Done);
                 }
                 Err(table::Error::Conflict(_)) => {}
@@ -221,7 +221,7 @@ impl ShardSync {
             self.compare_identity(&leases, memory, coordinator).await
         };
         if let Err(error) = outcome.await {
-            warn!(%error, "failed to compare the lease table with the stream, will try again");
+            warn!(%error, "failed to compare the lease table with the stream, retrying");
         }
         let changed = self.recognition.current() != before;
         memory.in_vain = if changed { 0 } else { memory.in_vain.saturating_add(1) };
@@ -274,7 +274,8 @@ impl ShardSync {
     fn report_foreign(&self, foreign: &Foreign, memory: &mut Memory) {
         if memory.reported.is_none_or(|at| at.elapsed() >= REPORT_AGAIN) {
             memory.reported = Some(Instant::now());
-            error!(error = %foreign, "workers of different streams use one lease table");
+            error!(error = %foreign,
+                "another application uses the same lease table for a different stream");
         }
     }
 }
@@ -286,9 +287,4 @@ impl Memory {
         let pause = (SUSPECT_AGAIN * self.in_vain).min(AUDIT * 2);
         self.suspected.map_or(now, |at| at + pause).max(now + GATHER)
     }
-}
-
-/// For log lines: not all of many.
-pub(super) fn some(shards: &BTreeSet<ShardId>) -> Vec<&str> {
-    shards.iter().take(10).map(ShardId::as_str).collect()
 }

@@ -5,12 +5,11 @@ use std::collections::BTreeSet;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::identity::some;
 use super::{AUDIT, Error, Memory, ShardSync};
 use crate::coordinator::{Handle, Seen};
 use crate::lease::{Lease, origin, update};
 use crate::metrics::OfWorker;
-use crate::shard::{Filter, Shard, ShardId};
+use crate::shard::{Filter, Shard, ShardId, some};
 
 impl ShardSync {
     /// One audit: shards without a lease get one, a finished row of an open shard is reset, and what no worker reads is
@@ -28,7 +27,7 @@ impl ShardSync {
             origin::unread(&seen.leases, &listed, &seen.live).into_iter().collect();
         let lasting: BTreeSet<ShardId> = unread.intersection(&memory.unread).cloned().collect();
         if !lasting.is_empty() {
-            warn!(count = lasting.len(), shards = ?some(&lasting), "no live worker reads these open shards");
+            warn!(count = lasting.len(), shards = some(&lasting), "no live worker reads some open shards");
         }
         self.settings.sink.worker(OfWorker::Unread { shards: Some(unread.len()), lasting: lasting.len() });
         memory.unread = unread;
@@ -79,7 +78,8 @@ impl ShardSync {
             if settled && ours && self.recognition.is_unchanged(&lease.shard).await {
                 warn!(
                     shard = %lease.shard, checkpoint = %lease.checkpoint, starting = %shard.starting,
-                    "the lease's checkpoint is not of this shard: the shard is read from its oldest record"
+                    "the checkpoint of the lease does not belong to this shard: resetting it to \
+                     TRIM_HORIZON"
                 );
                 let reset = |row: &Lease| {
                     update::reset(row, shard.parents().cloned().collect(), shard.range, Some(&stream))

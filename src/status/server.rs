@@ -88,7 +88,7 @@ impl Server {
                 runtime.block_on(async {
                     tokio::select! {
                         () = stopped.cancelled() => {}
-                        error = serve(listener, desk) => warn!(%error, "the status endpoint ended"),
+                        error = serve(listener, desk) => warn!(%error, "status endpoint failed"),
                     }
                 });
             },
@@ -122,7 +122,7 @@ async fn serve(listener: TcpListener, desk: Arc<Desk>) -> io::Error {
             Ok((stream, _)) => stream,
             Err(error) => {
                 // Out of descriptors, most likely: it passes.
-                debug!(%error, "a connection was not accepted");
+                debug!(%error, "failed to accept a connection");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
@@ -182,7 +182,7 @@ impl Desk {
                 if silent < SILENT {
                     text(StatusCode::OK, "ok\n".to_owned())
                 } else {
-                    let why = format!("the daemon's tasks have not run for {} s\n", silent.as_secs());
+                    let why = format!("the tasks of the daemon have not run for {} s\n", silent.as_secs());
                     text(StatusCode::SERVICE_UNAVAILABLE, why)
                 }
             }
@@ -199,7 +199,7 @@ impl Desk {
                 self.subject.prometheus().into(),
             ),
             _ => {
-                let there = "there are /, /livez, /readyz, /status and /metrics\n";
+                let there = "not found: the paths are /, /livez, /readyz, /status and /metrics\n";
                 text(StatusCode::NOT_FOUND, there.to_owned())
             }
         }

@@ -8,7 +8,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1"
 dir=$(cd "$1" && pwd)
 
-# Runs a command; its output is shown only if it fails.
+# Runs a command and prints its output only if it fails.
 quietly() {
   if ! "$@" >"$dir/last.log" 2>&1; then
     printf 'get.sh: failed: %s\n' "$*" >&2

@@ -228,7 +228,7 @@ async fn lease_like_row_stays_and_copied_row_is_deleted() {
         Err(Error::Denied(why)) => why,
         other => panic!("{other:?}"),
     };
-    assert!(named(store.relocate(&me, &["odd".into()]).await).contains("the row odd"));
+    assert!(named(store.relocate(&me, &["odd".into()]).await).contains("row odd"));
     assert!(named(store.relocate(&me, &["s3".into()]).await).contains("the row s3"));
     assert_eq!(store.relocate(&me, &["s1".into(), "s2".into()]).await, Ok(()));
     let mut left = store.left().await.unwrap();

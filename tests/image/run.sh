@@ -57,7 +57,7 @@ shards = json.load(sys.stdin)["shards"]
 done = [s for s in shards if s["checkpoint"]["position"] == s["delivered"]["position"]]
 sys.exit(sum(s["delivered"]["records"] for s in shards) != 20000 or len(done) != 4)'
 }
-until_true "all records were delivered and checkpointed" delivered
+until_true "all records are delivered and checkpointed" delivered
 echo "after $((($(date +%s%N) - begin) / 1000000)) ms"
 # The pid of the daemon itself, a descendant of the container tools.
 pid=
@@ -77,7 +77,7 @@ python3 - "$dir/leases.json" <<'PY'
 import json, sys
 leases = json.load(open(sys.argv[1]))["leases"]
 assert len(leases) == 4 and all(lease["owner"] is None for lease in leases), leases
-print("all four leases were given back")
+print("all four leases are released")
 PY
 
 # As process 1 the daemon reaps the orphans of record processors.
@@ -93,7 +93,7 @@ first=$(pgrep -P $!)
 left() { ps -o stat=,comm= --ppid "$first" | grep -c '^Z.* sleep'; }
 some_left() { [ "$(left)" -gt 0 ]; }
 none_left() { [ "$(left)" = 0 ]; }
-until_true "record processors have left something behind" some_left
-until_true "which was waited for" none_left
-echo "process 1 waits for orphans"
+until_true "record processors have left orphans" some_left
+until_true "the orphans are reaped" none_left
+echo "process 1 reaps orphans"
 kill -TERM "$first"

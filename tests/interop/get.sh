@@ -9,7 +9,7 @@ mkdir -p "$1"
 # Maven resolves a relative folder against the POM's.
 dir=$(cd "$1" && pwd)
 
-# fetch NAME ARTIFACT...   copies the artifacts (GROUP:ARTIFACT:VERSION) and all jars they need to DIR/NAME.
+# fetch NAME ARTIFACT...   copies the artifacts (GROUP:ARTIFACT:VERSION) and their dependencies to DIR/NAME.
 fetch() {
   local name=$1 artifact group id version jars=$dir/$1
   shift
@@ -37,7 +37,7 @@ for version in 2.5.4 3.1.3; do
   fetch "jars-$version" "software.amazon.kinesis:amazon-kinesis-client-multilang:$version"
 done
 
-# The MultiLangDaemon of 3.5.x is not on Maven Central. The library has no logger of its own.
+# The MultiLangDaemon 3.5.x is not on Maven Central. The library contains no logger.
 core=jars-core-3.5.1
 fetch "$core" software.amazon.kinesis:amazon-kinesis-client:3.5.1 org.slf4j:slf4j-simple:2.0.13
 if [ ! "$dir/$core/Worker.class" -nt "$source" ]; then

@@ -421,11 +421,12 @@ async fn recreated_stream_is_read_by_ours_and_java() {
     tokio::join!(first, second, third, fourth, fifth, sixth);
 }
 
-/// The worker field of each logged error.
+/// The worker of each logged error that names the setting.
 fn errors(path: &Path) -> Vec<String> {
     let log = std::fs::read_to_string(path).unwrap();
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let errors = lines.filter(|line| line["level"] == "ERROR");
+    let about_id = |line: &Value| line["message"].as_str().is_some_and(|text| text.contains("workerId"));
+    let errors = lines.filter(|line| line["level"] == "ERROR" && about_id(line));
     errors.filter_map(|line| line["worker"].as_str().map(str::to_owned)).collect()
 }
 

@@ -52,7 +52,7 @@ async fn reporting(fleet: &Fleet, since: i64) -> usize {
 
 /// How often each of our workers has logged that the fleet switched to the next state.
 fn state_changes(fleet: &Fleet) -> [usize; 2] {
-    logged(fleet, "the fleet goes on")
+    logged(fleet, "lease assignment mode changed")
 }
 
 fn logged(fleet: &Fleet, what: &str) -> [usize; 2] {
@@ -103,7 +103,7 @@ async fn mixed_fleet_migration_can_be_rolled_back_and_repeated() {
     let three = ["java-1", "java-2", "ours-1"];
     fleet.load.until_rows("the leases of ours-2 have new owners", |rows| all_have(rows, &three)).await;
     fleet.ours("ours-2");
-    until("ours-2 is back", async || logged(&fleet, "how leases find their owners")[1] == 2).await;
+    until("ours-2 is back", async || logged(&fleet, "lease assignment mode: ")[1] == 2).await;
 
     set_generation(&fleet, "CLIENT_VERSION_3X_WITH_ROLLBACK", "CLIENT_VERSION_2X").await;
     until("our workers roll back", async || state_changes(&fleet) == [2, 2]).await;

@@ -100,7 +100,7 @@ async fn second_signal_after_a_while_exits_at_once() {
     rig.until("a batch", |log| count(log) == 1).await;
     let started = Instant::now();
     let mut asking = tokio::time::interval(Duration::from_millis(200));
-    while !std::fs::read_to_string(&daemon.stderr).unwrap().contains("asked again") {
+    while !std::fs::read_to_string(&daemon.stderr).unwrap().contains("second signal") {
         asking.tick().await;
         daemon.signal(Signal::TERM);
         assert!(started.elapsed() < LIMIT);

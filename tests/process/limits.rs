@@ -101,7 +101,7 @@ async fn hundreds_of_children_run_in_one_daemon() {
     std::fs::write(&file, text.replace("idleTimeBetweenReadsInMillis = 200\n", "")).unwrap();
     let start = Instant::now();
     let mut daemon = rig.daemon(&file);
-    let address = rig.logged("status at http://").await.trim_end_matches('/').to_owned();
+    let address = rig.status_address().await;
     let wanted = usize::try_from(many).unwrap();
     until(&address, "all children have answered", |status| {
         let shards = status["shards"].as_array().unwrap();

@@ -65,8 +65,7 @@ async fn worker(rig: &Rig, name: &str, file: &std::path::Path) -> Worker {
         loop {
             looks.tick().await;
             let all = lines(&daemon, |_| true);
-            let begin =
-                |line: &Value| Some(line["message"].as_str()?.strip_prefix("status at http://")?.to_owned());
+            let begin = |line: &Value| Some(line["url"].as_str()?.strip_prefix("http://")?.to_owned());
             if let Some(address) = all.iter().find_map(begin) {
                 return address.trim_end_matches('/').to_owned();
             }

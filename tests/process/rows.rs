@@ -44,6 +44,6 @@ async fn row_without_checkpoint_is_read_unreadable_row_reported() {
     assert_eq!(lines("ERROR", "leaseCounter"), 1, "{log}");
     assert_eq!(lines("WARN", "leaseCounter"), 1, "{log}");
     assert_eq!(lines("INFO", "SOMETHING_NEW"), 1, "{log}");
-    assert_eq!(lines("INFO", "leases are in step"), 0, "{log}");
+    assert_eq!(lines("INFO", "completed the shard sync"), 0, "{log}");
     assert_eq!(daemon.stop().await, Some(0));
 }

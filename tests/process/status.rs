@@ -60,7 +60,7 @@ async fn stuck_shard_is_distinguished_from_idle_ones() {
     let file = rig.properties(&rig.scripted(&format!("each hangs-once={}", hung.display())), more);
     rig.environment.push(("MULTILANGD_STATUS".into(), "0".into()));
     let mut daemon = rig.daemon(&file);
-    let address = rig.logged("status at http://").await.trim_end_matches('/').to_owned();
+    let address = rig.status_address().await;
     assert!(address.starts_with("127.0.0.1:"), "{address}");
     until(&address, "three idle shards", |status| states(status) == ["idle"; 3]).await;
     assert!(get(&address, "/readyz").await.starts_with("HTTP/1.1 200"));
@@ -129,14 +129,14 @@ async fn every_aws_call_has_its_permission_in_the_table() {
         let row = section.lines().find(|line| line.starts_with(&format!("| {permission} |")));
         row.map(|row| row.rsplit(" | ").next().unwrap().to_owned())
     };
-    for (mode, absent) in [("POLLING", "fan-out"), ("FANOUT", "polling;")] {
+    for (mode, absent) in [("POLLING", "enhanced fan-out"), ("FANOUT", "polling;")] {
         let mut rig = Rig::start("permissions").await;
         rig.stream(2).await;
         rig.environment.push(("MULTILANGD_STATUS".into(), "0".into()));
         rig.put(&[("key".to_owned(), b"x".to_vec())]).await;
         let file = rig.properties(&rig.scripted("each"), &format!("retrievalMode = {mode}\n"));
         let mut daemon = rig.daemon(&file);
-        let address = rig.logged("status at http://").await.trim_end_matches('/').to_owned();
+        let address = rig.status_address().await;
         let status = until(&address, "a checkpoint", |status| {
             let shards = status["shards"].as_array().unwrap();
             shards.iter().any(|shard| shard["checkpoint"]["stored"].as_u64() > Some(0))

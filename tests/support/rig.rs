@@ -251,6 +251,12 @@ impl Rig {
         timeout(LIMIT, wait).await.unwrap_or_else(|_| panic!("no {begin:?} in\n{}", self.daemon_log()))
     }
 
+    /// The address of the daemon's status page, without the scheme.
+    pub async fn status_address(&self) -> String {
+        let rest = self.logged("serving the status page url=http://").await;
+        rest.split('/').next().unwrap_or_default().to_owned()
+    }
+
     /// Waits until the reports so far satisfy a condition.
     pub async fn until(&mut self, what: &str, mut reached: impl FnMut(&[Report]) -> bool) {
         let wait = async {

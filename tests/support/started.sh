@@ -21,11 +21,11 @@ until_true() {
   until "$@" >/dev/null 2>&1; do
     tries=$((tries + 1))
     if [ "$tries" -gt 900 ]; then
-      echo "not reached: $what" >&2
+      echo "timed out waiting until $what" >&2
       tail -n 20 "$dir"/*.log >&2
       exit 1
     fi
     sleep 0.2
   done
-  echo "seen: $what"
+  echo "reached: $what"
 }

@@ -21,11 +21,11 @@ pub enum DurationError {
 impl fmt::Display for DurationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (text, fault) = match self {
-            Self::Unreadable(text) => (text, "is no duration"),
-            Self::TooLong(text) => (text, "is too long a duration"),
+            Self::Unreadable(text) => (text, "is not a duration"),
+            Self::TooLong(text) => (text, "exceeds the maximum duration"),
             Self::Negative(text) => (text, "is a negative duration"),
         };
-        write!(f, "{text:?} {fault}; write days, hours, minutes and seconds as in P1DT2H30M4.5S or PT90S")
+        write!(f, "{text:?} {fault} (write days, hours, minutes and seconds as in P1DT2H30M4.5S or PT90S)")
     }
 }
 
@@ -161,8 +161,8 @@ mod tests {
     #[test]
     fn error_shows_the_text_and_a_valid_example() {
         let shown = duration(" PT-1H").map_err(|error| error.to_string());
-        let expected = "\"PT-1H\" is a negative duration; write days, hours, minutes and seconds as in \
-                        P1DT2H30M4.5S or PT90S";
+        let expected = "\"PT-1H\" is a negative duration (write days, hours, minutes and seconds as in \
+                        P1DT2H30M4.5S or PT90S)";
         assert_eq!(shown, Err(expected.to_owned()));
     }
 }

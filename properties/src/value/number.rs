@@ -20,7 +20,7 @@ pub struct NotANumber {
 impl fmt::Display for NotANumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { text, min, max } = self;
-        write!(f, "{text:?} is no whole number; write decimal digits without blanks, from {min} to {max}")
+        write!(f, "{text:?} is not a whole number (write decimal digits without blanks, from {min} to {max})")
     }
 }
 
@@ -216,8 +216,8 @@ mod tests {
         assert_eq!(parse_long("+1"), Ok(1));
         let refused = parse_long("1 ");
         let message = refused.map_err(|error| error.to_string());
-        let expected = "\"1 \" is no whole number; write decimal digits without blanks, \
-                        from -9223372036854775808 to 9223372036854775807";
+        let expected = "\"1 \" is not a whole number (write decimal digits without blanks, \
+                        from -9223372036854775808 to 9223372036854775807)";
         assert_eq!(message, Err(expected.to_owned()));
         assert_eq!(parse_int("2147483648").map_err(|error| error.max), Err(2_147_483_647));
     }

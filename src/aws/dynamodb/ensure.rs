@@ -96,7 +96,10 @@ impl Leases {
             }
             if waited_for.as_ref() != Some(&status) {
                 let hint = hint(&status);
-                info!(table = self.table, "waiting for the lease table, which is {status}{hint}");
+                info!(
+                    table = self.table,
+                    "waiting for the lease table to become ACTIVE, its status is {status}{hint}"
+                );
                 waited_for = Some(status);
             }
             sleep(pause).await;
@@ -110,7 +113,7 @@ fn waiting(status: Option<TableStatus>) -> Option<String> {
     match status {
         Some(TableStatus::Active | TableStatus::Updating) => None,
         Some(status) => Some(status.as_str().to_owned()),
-        None => Some("not there yet".to_owned()),
+        None => Some("not created yet".to_owned()),
     }
 }
 

@@ -199,7 +199,7 @@ impl Keeping {
     fn end(mut self, has_length: bool) -> Result<Answer, String> {
         let rest = self.record_at.and_then(|at| self.body.get(at..)).unwrap_or_default();
         if rest.trim_ascii_start().starts_with(b"]") {
-            return Err("an answer that can't be understood: no record behind a comma".to_owned());
+            return Err("failed to decode the GetRecords response: no record follows a comma".to_owned());
         }
         if !has_length {
             self.body.shrink_to_fit();

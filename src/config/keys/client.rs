@@ -41,25 +41,25 @@ const fn key(name: &'static str, kind: Kind, used: Use, doc: &'static str) -> Cl
     ClientKey { name, kind, used, doc }
 }
 
-const RETRIES: Use = Never("retries are the daemon's own, so that a lease is never renewed too late");
+const RETRIES: Use = Never("multilangd retries by itself, so that a lease is never renewed too late");
 
 /// The table.
 #[rustfmt::skip]
 pub const KEYS: &[ClientKey] = &[
-    key("region", Kind::Region, Yes, "The region of this client."),
-    key("endpointOverride", Kind::Uri, Yes, "Another address."),
-    key("dualstackEnabled", Kind::BoxedBool, Yes, "Addresses with IPv6."),
-    key("fipsEnabled", Kind::BoxedBool, Yes, "Addresses with FIPS 140."),
-    key("endpointDiscoveryEnabled", Kind::BoxedBool, Never("the Rust SDK asks no endpoint discovery"), "DynamoDB only."),
+    key("region", Kind::Region, Yes, "AWS region of this client."),
+    key("endpointOverride", Kind::Uri, Yes, "Endpoint URL."),
+    key("dualstackEnabled", Kind::BoxedBool, Yes, "Use dual-stack (IPv6) endpoints."),
+    key("fipsEnabled", Kind::BoxedBool, Yes, "Use FIPS 140 endpoints."),
+    key("endpointDiscoveryEnabled", Kind::BoxedBool, Never("the Rust SDK does not support endpoint discovery"), "Endpoint discovery of DynamoDB."),
     key("overrideConfiguration.apiCallTimeout", Kind::Duration, Yes,
-        "For a call with its retries; of DynamoDB's only one shorter than the daemon's own counts."),
-    key("overrideConfiguration.apiCallAttemptTimeout", Kind::Duration, Yes, "For one attempt; the same."),
-    key("overrideConfiguration.defaultProfileName", Kind::Text, NotYet("AWS_PROFILE names the profile"), "The profile."),
-    key("overrideConfiguration.appId", Kind::Text, NotYet("AWS_SDK_UA_APP_ID names the application"), "Part of the user agent."),
-    key("overrideConfiguration.retryPolicy", Kind::Text, RETRIES, "How calls are repeated."),
-    key("overrideConfiguration.retryStrategy", Kind::Text, RETRIES, "How calls are repeated."),
+        "Timeout of a call with its retries; for DynamoDB only if it is shorter than the timeout of multilangd."),
+    key("overrideConfiguration.apiCallAttemptTimeout", Kind::Duration, Yes, "Timeout of one attempt; for DynamoDB only if it is shorter than the timeout of multilangd."),
+    key("overrideConfiguration.defaultProfileName", Kind::Text, NotYet("set AWS_PROFILE"), "Name of the profile."),
+    key("overrideConfiguration.appId", Kind::Text, NotYet("set AWS_SDK_UA_APP_ID"), "Application id in the user agent."),
+    key("overrideConfiguration.retryPolicy", Kind::Text, RETRIES, "Retries of failed calls."),
+    key("overrideConfiguration.retryStrategy", Kind::Text, RETRIES, "Retries of failed calls."),
     key("overrideConfiguration.compressionConfiguration.requestCompressionEnabled", Kind::BoxedBool,
-        Never("requests aren't compressed"), "Smaller requests."),
+        Never("requests are not compressed"), "Compression of requests."),
     key("overrideConfiguration.compressionConfiguration.minimumCompressionThresholdInBytes", Kind::BoxedInt,
-        Never("requests aren't compressed"), "Smaller requests."),
+        Never("requests are not compressed"), "Compression of requests."),
 ];

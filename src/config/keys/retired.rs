@@ -17,25 +17,25 @@ const fn retired(name: &'static str, advice: &'static str) -> Retired {
     Retired { name, advice }
 }
 
-const RANDOM: &str = "it had no effect from a file in KCL 1.x either: delete it";
+const RANDOM: &str = "it had no effect in a properties file in KCL 1.x either (delete it)";
 
 /// The table.
 #[rustfmt::skip]
 pub const KEYS: &[Retired] = &[
-    retired("timestampAtInitialPositionInStream", "write initialPositionInStreamExtended, in seconds since 1970"),
-    retired("skipShardSyncAtStartupIfLeasesExist", "it is called skipShardSyncAtWorkerInitializationIfLeasesExist now"),
-    retired("idleMillisBetweenCalls", "it is called idleTimeBetweenReadsInMillis now (which also switches DEFAULT to polling)"),
-    retired("maxInitializationAttempts", "it is 20, fixed, since KCL 2"),
-    retired("leaseCleanupIntervalMillis", "it is 60000, fixed"),
-    retired("completedLeaseCleanupThresholdMillis", "it is 300000, fixed"),
-    retired("garbageLeaseCleanupThresholdMillis", "it is 1800000, fixed"),
-    retired("leasesRecoveryAuditorExecutionFrequencyMillis", "it is 120000, fixed"),
-    retired("leasesRecoveryAuditorInconsistencyConfidenceThreshold", "it is 3, fixed"),
-    retired("maxPendingProcessRecordsInput", "what is read ahead is bounded without a key"),
-    retired("maxCacheByteSize", "what is read ahead is bounded without a key"),
-    retired("maxRecordsCount", "what is read ahead is bounded without a key"),
-    retired("dataFetchingStrategy", "records are always read ahead: delete it"),
-    retired("userAgent", "clients name themselves: delete it"),
+    retired("timestampAtInitialPositionInStream", "set initialPositionInStreamExtended, in seconds since 1970"),
+    retired("skipShardSyncAtStartupIfLeasesExist", "use its new name skipShardSyncAtWorkerInitializationIfLeasesExist"),
+    retired("idleMillisBetweenCalls", "use its new name idleTimeBetweenReadsInMillis (which also switches DEFAULT to polling)"),
+    retired("maxInitializationAttempts", "the value is fixed to 20 since KCL 2.x"),
+    retired("leaseCleanupIntervalMillis", "the value is fixed to 60000"),
+    retired("completedLeaseCleanupThresholdMillis", "the value is fixed to 300000"),
+    retired("garbageLeaseCleanupThresholdMillis", "the value is fixed to 1800000"),
+    retired("leasesRecoveryAuditorExecutionFrequencyMillis", "the value is fixed to 120000"),
+    retired("leasesRecoveryAuditorInconsistencyConfidenceThreshold", "the value is fixed to 3"),
+    retired("maxPendingProcessRecordsInput", "multilangd.bufferMegabytes limits the records that are read ahead"),
+    retired("maxCacheByteSize", "multilangd.bufferMegabytes limits the records that are read ahead"),
+    retired("maxRecordsCount", "multilangd.bufferMegabytes limits the records that are read ahead"),
+    retired("dataFetchingStrategy", "records are always read ahead (delete it)"),
+    retired("userAgent", "clients set their user agent themselves (delete it)"),
     retired("commonClientConfig", RANDOM),
     retired("kinesisClientConfig", RANDOM),
     retired("dynamoDBClientConfig", RANDOM),
@@ -43,9 +43,9 @@ pub const KEYS: &[Retired] = &[
     retired("billingMode", RANDOM),
     retired("shardSyncStrategyType", RANDOM),
     retired("shardPrioritizationStrategy", RANDOM),
-    retired("cloudwatchEndpoint", "write cloudWatchClient.endpointOverride"),
+    retired("cloudwatchEndpoint", "set cloudWatchClient.endpointOverride"),
     retired("kinesisProtocol", "the protocol is part of kinesisEndpoint"),
     retired("dynamodbProtocol", "the protocol is part of dynamoDBEndpoint"),
-    retired("disableCertChecking", "certificates are always checked: delete it"),
-    retired("leaseAssignmentStrategy", "no version of the daemon takes it from a file: delete it"),
+    retired("disableCertChecking", "certificates are always verified (delete it)"),
+    retired("leaseAssignmentStrategy", "no version of the daemon reads it from a properties file (delete it)"),
 ];

@@ -53,9 +53,9 @@ const INSTEAD: &[(&str, &str)] = &[
     ("aws.containerCredentialsPath", "set AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"),
     ("aws.ec2MetadataServiceEndpoint", "set AWS_EC2_METADATA_SERVICE_ENDPOINT"),
     ("aws.ec2MetadataServiceEndpointMode", "set AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE"),
-    ("aws.maxAttempts", "retries are the daemon's own"),
-    ("aws.retryMode", "retries are the daemon's own"),
-    ("javax.net.ssl.trustStore", "set AWS_CA_BUNDLE to a PEM file with the CA's certificates"),
+    ("aws.maxAttempts", "multilangd retries by itself"),
+    ("aws.retryMode", "multilangd retries by itself"),
+    ("javax.net.ssl.trustStore", "set AWS_CA_BUNDLE to a PEM file with the certificates of the CAs"),
     ("javax.net.ssl.keyStore", "client certificates are not supported"),
     ("socksProxyHost", "SOCKS proxies are not supported; set HTTPS_PROXY to an HTTP proxy"),
     ("java.net.useSystemProxies", "set HTTPS_PROXY"),
@@ -131,7 +131,7 @@ pub(super) fn unhonoured(properties: &Properties) -> Vec<Remark> {
             continue;
         }
         let hint = instead.map(|instead| format!(" ({instead})")).unwrap_or_default();
-        let text = format!("the system property -D{name} is not honoured{hint}");
+        let text = format!("system property -D{name} is not supported{hint}");
         remarks.push(Remark { line: None, key: Some(format!("-D{name}")), text });
     }
     remarks

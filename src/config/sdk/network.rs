@@ -185,7 +185,7 @@ pub(super) fn resolve(outside: &Outside<'_>, warnings: &mut Vec<Remark>) -> Netw
         Ok(proxy) => proxy,
         Err((source, why)) => {
             let text =
-                format!("{source} is not honoured, {} endpoints are reached directly: {why}", scheme.name);
+                format!("ignoring {source}, {} endpoints are called without a proxy: {why}", scheme.name);
             warnings.push(Remark { line: None, key: Some(source.to_string()), text });
             None
         }
@@ -196,7 +196,7 @@ pub(super) fn resolve(outside: &Outside<'_>, warnings: &mut Vec<Remark>) -> Netw
         .iter()
         .find(|name| outside.variables.get(**name).and_then(|text| set(text)).is_some());
     if let (Some(name), None) = (all, &https) {
-        let text = format!("{name} is not honoured, as in Java: set HTTPS_PROXY");
+        let text = format!("ignoring {name}, as in Java (set HTTPS_PROXY)");
         warnings.push(Remark { line: None, key: Some((*name).to_owned()), text });
     }
     let bundle = |name| {

@@ -58,7 +58,7 @@ impl Format {
             Self::Json => serde_json::to_writer(&mut out, answer).map_err(|e| e.to_string()),
             Self::Cbor => ciborium::into_writer(answer, &mut out).map_err(|e| e.to_string()),
         }
-        .map_err(|message| Exception::internal(format!("the answer can't be written: {message}")))?;
+        .map_err(|message| Exception::internal(format!("failed to encode the response: {message}")))?;
         Ok(Bytes::from(out))
     }
 }
@@ -91,7 +91,7 @@ impl<'de> Deserialize<'de> for Blob {
                 STANDARD
                     .decode(text)
                     .map(|data| Blob(Bytes::from(data)))
-                    .map_err(|e| E::custom(format!("a Blob can't be read from its base64 text: {e}")))
+                    .map_err(|e| E::custom(format!("failed to decode a Blob from its base64 text: {e}")))
             }
         }
 

@@ -39,10 +39,10 @@ pub(super) struct Site {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unanswered {
     /// As a fault wants it.
-    #[error("the answer was lost on purpose")]
+    #[error("dropped the response (injected fault)")]
     Lost,
     /// The request did not arrive whole.
-    #[error("the request can't be read: {0}")]
+    #[error("failed to read the request: {0}")]
     Broken(String),
 }
 
@@ -165,7 +165,7 @@ fn refuse(exception: &Exception, format: Format, request_id: &str) -> Response<B
         message: &'a str,
     }
     let body = format.encode(&Shape { kind: exception.kind.name(), message: &exception.message });
-    tracing::debug!(kind = exception.kind.name(), message = exception.message, "refused");
+    tracing::debug!(kind = exception.kind.name(), error = exception.message, "rejected a request");
     let status = StatusCode::from_u16(exception.kind.status()).unwrap_or(StatusCode::BAD_REQUEST);
     let body = Body::Whole(body.ok());
     let mut response = respond(status, format.content_type(), request_id, body);

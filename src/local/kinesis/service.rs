@@ -106,10 +106,10 @@ impl Service {
                 let mut check = Check::new();
                 check.name(Some(&birth.name), "StreamName");
                 if check.done().is_err() || birth.shards > MOST_SHARDS {
-                    return misfit("a stream is created that can't be");
+                    return misfit("an entry creates an invalid stream");
                 }
                 if self.streams().contains_key(&birth.name) {
-                    return misfit("a stream is created that there is already");
+                    return misfit("an entry creates a stream that exists");
                 }
                 self.retire_epochs(&birth.name, birth.epoch);
                 self.add(birth, now);
@@ -117,11 +117,11 @@ impl Service {
             Event::Changed { stream: name, epoch, change } => {
                 let present = self.streams().get(&name).cloned();
                 let Some(stream) = present.filter(|stream| stream.birth.epoch == epoch) else {
-                    return misfit("a stream is changed that there is not");
+                    return misfit("an entry changes a stream that does not exist");
                 };
                 let is_delete = matches!(change, Change::Delete);
                 if !stream.write().change(change) {
-                    return misfit("a stream is changed in a way that it can't be");
+                    return misfit("an entry changes a stream in an invalid way");
                 }
                 if is_delete {
                     self.forget(&stream);
@@ -182,7 +182,7 @@ impl Service {
         if inner.change(change) {
             Ok(())
         } else {
-            Err(Exception::internal(format!("stream {} can't be changed so", stream.birth.name)))
+            Err(Exception::internal(format!("invalid change of stream {}", stream.birth.name)))
         }
     }
 
@@ -191,8 +191,8 @@ impl Service {
             return Ok(());
         };
         store.keep(event).map_err(|error| {
-            tracing::error!(%error, "the journal can't be written");
-            Exception::internal(format!("the journal can't be written: {error}"))
+            tracing::error!(%error, "failed to write the journal");
+            Exception::internal(format!("failed to write the journal: {error}"))
         })
     }
 
@@ -201,7 +201,7 @@ impl Service {
         if let Some(store) = &self.store
             && let Err(error) = store.close()
         {
-            tracing::warn!(%error, "failed to close the data folder in order");
+            tracing::warn!(%error, "failed to close the data folder cleanly");
         }
     }
 

@@ -220,8 +220,8 @@ impl Shard {
         if let Some(file) = &mut log.file
             && let Err(error) = file.append(&taken)
         {
-            tracing::error!(shard = self.id(), %error, "records can't be written");
-            return refuse_all(outcomes.len(), &format!("records can't be written: {error}"));
+            tracing::error!(shard = self.id(), %error, "failed to write records");
+            return refuse_all(outcomes.len(), &format!("failed to write records: {error}"));
         }
         log.next = index;
         log.last_arrival = arrival;

@@ -40,7 +40,7 @@ const WORTH_REWRITING: usize = 16 << 20;
 pub enum DataError {
     /// Another process uses it.
     #[error(
-        "the data folder {} is in use by another process: stop that one, or name another folder",
+        "the data folder {} is in use by another process (stop that process, or use another folder)",
         folder.display()
     )]
     InUse {
@@ -49,8 +49,8 @@ pub enum DataError {
     },
     /// A file is not what was written.
     #[error(
-        "{} is damaged at byte {offset}: {what}; nothing was changed. Restore the file, or move the data \
-         folder away to start with none",
+        "{} is damaged at byte {offset}: {what}; nothing was changed (restore the file, or move the data \
+         folder away to start empty)",
         file.display()
     )]
     Damaged {
@@ -62,7 +62,7 @@ pub enum DataError {
         what: String,
     },
     /// The system refuses something.
-    #[error("can't use {}: {source}", path.display())]
+    #[error("failed to use {}: {source}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -159,7 +159,7 @@ impl Store {
         let unknown = |path: PathBuf| DataError::Damaged {
             file: journal.clone(),
             offset,
-            what: format!("it ends there and has no word of {}", path.display()),
+            what: format!("the file ends without an entry for {}", path.display()),
         };
         for (path, name) in entries(&self.folder.join(STREAMS))? {
             let Some(shards) = known.get(&name) else {
@@ -249,7 +249,7 @@ fn remove_logs(folder: &Path) -> Result<(), DataError> {
 fn open_log(path: &Path, length: u64, is_torn: bool) -> Result<LogFile, DataError> {
     if is_torn {
         let file = path.display();
-        tracing::warn!(%file, length, "the last write was not finished, and is cut off");
+        tracing::warn!(%file, length, "truncated an incomplete write at the end of the file");
     }
     LogFile::open(path, length).map_err(DataError::io(path))
 }
@@ -311,11 +311,11 @@ impl ShardFile {
         for (offset, payload) in found.frames {
             let size = payload.len();
             let damaged = |what| DataError::damaged(&self.path, Damage { offset, what });
-            let record = pull_record(payload).ok_or_else(|| damaged("a record can't be read"))?;
+            let record = pull_record(payload).ok_or_else(|| damaged("failed to decode a record"))?;
             let follows =
                 last.is_none_or(|(index, arrival)| record.index == index + 1 && record.arrival >= arrival);
             if !follows || record.index == 0 {
-                return Err(damaged("a record does not follow the one before it"));
+                return Err(damaged("a record is out of order"));
             }
             last = Some((record.index, record.arrival));
             if record.arrival < horizon {
@@ -460,7 +460,7 @@ mod tests {
         let folder = Folder::new();
         written(&folder, &[record(1, 10), record(3, 20)]);
         let error = restored(&folder, 0).unwrap_err().to_string();
-        assert!(error.contains("does not follow"), "{error}");
+        assert!(error.contains("out of order"), "{error}");
     }
 
     #[test]

@@ -341,7 +341,7 @@ async fn end(ending: Ending, format: Format, events: &mpsc::Sender<Result<Bytes,
     // A client that doesn't read finds the end of the stream instead.
     match tokio::time::timeout(LAST_WORD, events.send(last)).await {
         Ok(Ok(())) => {}
-        Ok(Err(_)) | Err(_) => tracing::debug!("a subscription ended without a word"),
+        Ok(Err(_)) | Err(_) => tracing::debug!("dropped a subscription (injected fault)"),
     }
 }
 
@@ -378,7 +378,7 @@ fn message(
         .add_header(Header::new(":content-type", text(format.content_type())));
     if let Err(error) = write_message_to(&message, &mut out) {
         // Headers and payload are far below the format's limits.
-        tracing::error!(%error, "an event can't be written");
+        tracing::error!(%error, "failed to encode an event");
     }
     Bytes::from(out)
 }

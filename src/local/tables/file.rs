@@ -28,10 +28,13 @@ pub(super) fn open(file: &Path) -> Result<Database, DataError> {
         }
     }
     match (length(file)?, left_behind) {
-        (Some(0), _) => return Err(damaged(file, "it is empty")),
+        (Some(0), _) => return Err(damaged(file, "the file is empty")),
         (Some(_), left) => check(file, left.is_some())?,
         (None, Some(_)) => {
-            return Err(damaged(file, "it is missing, and what SQLite keeps beside it is not"));
+            return Err(damaged(
+                file,
+                "the file is missing, but the files that SQLite keeps beside it exist",
+            ));
         }
         (None, None) => create(file)?,
     }
@@ -109,7 +112,7 @@ fn check(file: &Path, left_behind: bool) -> Result<(), DataError> {
     };
     // SQLite reads what is missing of the last page as zeros. A killed process may have been about to write it.
     if !left_behind && !is_whole(file)? {
-        return Err(damaged(file, "it ends within a page"));
+        return Err(damaged(file, "the file ends within a page"));
     }
     match found() {
         Ok(found) if found == "ok" => Ok(()),

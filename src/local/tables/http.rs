@@ -49,7 +49,7 @@ pub(super) async fn answer(
             return Ok(plain(StatusCode::PAYLOAD_TOO_LARGE, "a request has 16 MiB at most\n"));
         }
         Err(error) => {
-            tracing::debug!(error, "a request did not arrive whole");
+            tracing::debug!(error, "failed to read a request");
             return Ok(plain(StatusCode::BAD_REQUEST, "the request did not arrive whole\n"));
         }
     };
@@ -98,7 +98,7 @@ fn call(database: &Database, headers: &HeaderMap, query: &str, body: &[u8]) -> R
     match dispatch(database, operation, body) {
         Ok(answer) => respond(StatusCode::OK, kind, answer),
         Err(error) => {
-            tracing::debug!(operation, %error, "the embedded DynamoDB refused a call");
+            tracing::debug!(operation, %error, "the embedded DynamoDB rejected a request");
             let status = StatusCode::from_u16(error.status_code()).unwrap_or(StatusCode::BAD_REQUEST);
             respond(status, kind, error.to_json())
         }

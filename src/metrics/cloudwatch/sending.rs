@@ -32,7 +32,7 @@ pub async fn run(queue: Arc<Queue>, publisher: Arc<dyn Publisher>, stop: Cancell
     tokio::select! {
         biased;
         () = send(&queue, &*publisher, &stop) => {}
-        () = enough => debug!("the last metrics could not be sent in time"),
+        () = enough => debug!("timed out sending the last metrics"),
     }
 }
 
@@ -69,17 +69,17 @@ async fn send(queue: &Queue, publisher: &dyn Publisher, stop: &CancellationToken
 async fn flush(queue: &Queue, publisher: &dyn Publisher, failing: &mut bool) {
     let (data, dropped) = queue.drain();
     if dropped > 0 {
-        warn!(dropped, "metrics were dropped: more than metricsMaxQueueSize waited");
+        warn!(dropped, "dropped metrics: the queue is full (metricsMaxQueueSize)");
     }
     for some in data.chunks(REQUEST) {
         let sent = timeout(LIMIT, publisher.put(some)).await;
-        match sent.unwrap_or_else(|_| Err(format!("no answer within {LIMIT:?}"))) {
+        match sent.unwrap_or_else(|_| Err(format!("no response within {LIMIT:?}"))) {
             Ok(()) => *failing = false,
             // Once, until it goes again: nothing depends on it.
             Err(error) if !std::mem::replace(failing, true) => {
-                warn!(error, "CloudWatch doesn't take metrics: those are lost until it does");
+                warn!(error, "failed to send metrics to CloudWatch: they are dropped until it succeeds");
             }
-            Err(error) => debug!(error, "metrics were lost"),
+            Err(error) => debug!(error, "failed to send metrics to CloudWatch, dropped them"),
         }
     }
 }

@@ -23,7 +23,7 @@ async fn failing(name: &str, lines: &str) -> (Option<i32>, String) {
 
 fn failures(text: &str) -> usize {
     let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    lines.filter(|line| line["times"].is_u64() && line["of"].is_u64()).count()
+    lines.filter(|line| line["failures"].is_u64() && line["max_failures"].is_u64()).count()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -32,7 +32,7 @@ async fn five_failures_in_a_row_end_the_daemon() {
     assert_eq!(exit, Some(1), "{text}");
     // Two shards fail; the first one that reaches the limit ends the daemon.
     assert!((5..=10).contains(&failures(&text)), "{text}");
-    assert!(text.lines().last().unwrap().contains("failed too often in a row"), "{text}");
+    assert!(text.lines().last().unwrap().contains("multilangd.maxChildFailures"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,7 +23,7 @@ async fn is_awaited_without_limit_except_during_shutdown() {
     let run = scene.stop(daemon).await;
     assert_eq!((run.exit, run.failures().len()), (Some(0), 0), "{}", run.text());
     assert_eq!(of_kind(&run.log, "initialize").count(), 2, "no child was replaced");
-    assert!(run.text().contains("its time to stop is over"));
+    assert!(run.text().contains("shutdownGraceMillis"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

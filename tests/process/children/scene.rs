@@ -211,10 +211,10 @@ impl Run {
 
     /// The log lines about failed children: shard, pid and reason.
     pub fn failures(&self) -> Vec<(&str, i64, &str)> {
-        let failed = |line: &&Value| line["times"].is_u64() && line["of"].is_u64();
+        let failed = |line: &&Value| line["failures"].is_u64() && line["max_failures"].is_u64();
         let parse = |line| -> Option<(&str, i64, &str)> {
             let line: &Value = line;
-            Some((line["shard"].as_str()?, line["pid"].as_i64()?, line["reason"].as_str()?))
+            Some((line["shard"].as_str()?, line["pid"].as_i64()?, line["error"].as_str()?))
         };
         self.lines.iter().filter(failed).filter_map(parse).collect()
     }

@@ -46,7 +46,7 @@ impl Records {
 
     fn write_json(&self, out: &mut Vec<u8>) -> Result<(), Exception> {
         let broken = |error: &dyn std::fmt::Display| {
-            Exception::internal(format!("the records can't be written: {error}"))
+            Exception::internal(format!("failed to write the records: {error}"))
         };
         let size: usize = self.records.iter().map(|record| record.size() * 4 / 3 + 256).sum();
         out.reserve(size);

@@ -270,14 +270,15 @@ fn put(
         let number = inner
             .route(key)
             .ok_or_else(|| Exception::internal(format!("no open shard takes hash key {key}")))?;
-        outcomes.push((number, Err(Refused::Failed("not put".to_owned()))));
+        outcomes.push((number, Err(Refused::Failed("the record was not put".to_owned()))));
         let (places, group) = by_shard.entry(number).or_default();
         places.push(place);
         group.push(entry);
     }
     for (number, (places, group)) in by_shard {
-        let shard =
-            inner.shard(number).ok_or_else(|| Exception::internal(format!("shard {number} is not there")))?;
+        let shard = inner
+            .shard(number)
+            .ok_or_else(|| Exception::internal(format!("shard {number} does not exist")))?;
         let scope = || Scope { stream: Some(stream.birth.name.clone()), shard: Some(shard_id(number)) };
         // A PutRecord was struck as a whole already.
         let effect = (operation == Operation::PutRecords)
@@ -285,7 +286,7 @@ fn put(
             .flatten();
         let results = match effect {
             Some(Effect::Throttle) => vec![Err(Refused::Throttled); group.len()],
-            Some(Effect::Fail) => vec![Err(Refused::Failed("a fault".to_owned())); group.len()],
+            Some(Effect::Fail) => vec![Err(Refused::Failed("injected fault".to_owned())); group.len()],
             Some(Effect::Delay(_) | Effect::LoseAnswer | Effect::CutAnswer | Effect::Unknown) | None => {
                 shard.append(group, now)
             }

@@ -35,8 +35,8 @@ pub(super) fn verify(folder: &Path) -> Result<(), DataError> {
         };
         let what = match found {
             Some(found) if found >= length => continue,
-            Some(_) => format!("it ends there, and had {length} bytes when it was closed"),
-            None => format!("it is missing, and had {length} bytes when it was closed"),
+            Some(_) => format!("the file ends here, but had {length} bytes when it was closed"),
+            None => format!("the file is missing, but had {length} bytes when it was closed"),
         };
         return Err(DataError::Damaged { file, offset: found.unwrap_or_default(), what });
     }

@@ -83,7 +83,7 @@ impl LogFile {
     /// Appends whole frames, or nothing.
     pub(super) fn append(&mut self, frames: &[u8]) -> io::Result<()> {
         if self.is_broken {
-            return Err(io::Error::other("an earlier write failed and could not be taken back"));
+            return Err(io::Error::other("an earlier write failed and could not be rolled back"));
         }
         match self.file.write_all(frames) {
             Ok(()) => {
@@ -123,7 +123,10 @@ pub(super) fn read(content: &Bytes) -> Result<Frames, Damage> {
         return Ok(Frames { frames: Vec::new(), length: 0, is_torn: !content.is_empty() });
     }
     if !content.starts_with(MAGIC) {
-        return Err(Damage { offset: 0, what: "it does not begin as a log of this endpoint does" });
+        return Err(Damage {
+            offset: 0,
+            what: "the file does not start with the header of a log of this endpoint",
+        });
     }
     let mut frames = Vec::new();
     let mut offset = MAGIC.len();
@@ -144,7 +147,7 @@ pub(super) fn read(content: &Bytes) -> Result<Frames, Damage> {
         }
         let length = usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX);
         if length > MOST_PAYLOAD {
-            return Err(damage("a frame is longer than any that is written"));
+            return Err(damage("a frame exceeds the maximum length"));
         }
         let Some(payload) = payload.get(..length) else {
             return torn(frames);

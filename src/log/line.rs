@@ -1,0 +1,182 @@
+//! One log line: an event, followed by the fields of the spans around it, as text or as JSON.
+//!
+//! A field has one name and one place in both formats, whether the event or a span sets it: `shard=…` at the end of a
+//! text line, a member of the object in JSON. If both set it, the event's value counts.
+
+use std::fmt::{self, Debug, Write as _};
+
+use serde_json::Value;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
+use tracing_subscriber::registry::LookupSpan;
+
+/// The format of log lines. Span fields must be kept as JSON (`JsonFields`).
+pub(super) struct Lines {
+    /// JSON instead of text.
+    pub(super) json: bool,
+}
+
+impl<S, N> FormatEvent<S, N> for Lines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut line = Line::default();
+        event.record(&mut line);
+        for span in context.event_scope().into_iter().flatten() {
+            let extensions = span.extensions();
+            let Some(kept) = extensions.get::<FormattedFields<N>>() else { continue };
+            if let Ok(Value::Object(fields)) = serde_json::from_str(&kept.fields) {
+                fields.into_iter().for_each(|(name, value)| line.add(&name, value));
+            }
+        }
+        let metadata = event.metadata();
+        if self.json {
+            line.json(writer, metadata.level(), metadata.target())
+        } else {
+            line.text(writer, metadata.level())
+        }
+    }
+}
+
+/// The message and the fields of a line, in order.
+#[derive(Default)]
+struct Line {
+    message: String,
+    fields: Vec<(String, Value)>,
+}
+
+impl Line {
+    fn add(&mut self, name: &str, value: Value) {
+        if self.fields.iter().all(|(known, _)| known != name) {
+            self.fields.push((name.to_owned(), value));
+        }
+    }
+
+    fn text(&self, mut writer: Writer<'_>, level: &Level) -> fmt::Result {
+        let colours = writer.has_ansi_escapes();
+        let (dim, end) = if colours { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
+        let colour = match *level {
+            _ if !colours => "",
+            Level::ERROR => "\x1b[31m",
+            Level::WARN => "\x1b[33m",
+            Level::INFO => "\x1b[32m",
+            Level::DEBUG => "\x1b[34m",
+            Level::TRACE => "\x1b[35m",
+        };
+        writer.write_str(dim)?;
+        SystemTime.format_time(&mut writer)?;
+        write!(writer, "{end} {colour}{level:>5}{end} {}", Escaped(&self.message))?;
+        for (name, value) in &self.fields {
+            write!(writer, " {dim}{name}={end}")?;
+            match value.as_str() {
+                Some(text) if is_plain(text) => writer.write_str(text)?,
+                Some(text) => write!(writer, "{text:?}")?,
+                None => write!(writer, "{value}")?,
+            }
+        }
+        writer.write_char('\n')
+    }
+
+    fn json(&self, mut writer: Writer<'_>, level: &Level, target: &str) -> fmt::Result {
+        writer.write_str("{\"timestamp\":\"")?;
+        SystemTime.format_time(&mut writer)?;
+        write!(writer, "\",\"level\":\"{level}\",\"message\":{}", Value::from(self.message.as_str()))?;
+        for (name, value) in &self.fields {
+            write!(writer, ",{}:{value}", Value::from(name.as_str()))?;
+        }
+        writeln!(writer, ",\"target\":{}}}", Value::from(target))
+    }
+}
+
+/// Whether a value needs no quotes in a text line.
+fn is_plain(text: &str) -> bool {
+    !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '"')
+}
+
+/// A message on one line: control characters, which could steer a terminal, are escaped.
+struct Escaped<'a>(&'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| {
+            if c.is_control() { write!(f, "{}", c.escape_default()) } else { f.write_char(c) }
+        })
+    }
+}
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        let text = format!("{value:?}");
+        if field.name() == "message" {
+            self.message = text;
+        } else {
+            self.add(field.name(), Value::from(text));
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "message" {
+            value.clone_into(&mut self.message);
+        } else {
+            self.add(field.name(), Value::from(value));
+        }
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.add(field.name(), Value::from(value));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.add(field.name(), Value::from(value));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.add(field.name(), Value::from(value));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.add(field.name(), Value::from(value));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line() -> Line {
+        let mut line = Line { message: "lost\nthe lease".to_owned(), fields: Vec::new() };
+        line.add("shard", Value::from("s-0"));
+        line.add("error", Value::from("two words"));
+        line.add("count", Value::from(3));
+        line.add("shard", Value::from("of the span"));
+        line
+    }
+
+    #[test]
+    fn text_line_quotes_values_with_blanks_and_escapes_the_message() {
+        let mut out = String::new();
+        line().text(Writer::new(&mut out), &Level::INFO).unwrap();
+        let (_, rest) = out.split_once(' ').unwrap();
+        assert_eq!(rest, " INFO lost\\nthe lease shard=s-0 error=\"two words\" count=3\n");
+    }
+
+    #[test]
+    fn json_line_has_each_field_once_at_the_top_level() {
+        let mut out = String::new();
+        line().json(Writer::new(&mut out), &Level::WARN, "multilangd").unwrap();
+        let shown: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(out.matches("\"shard\"").count(), 1);
+        assert_eq!((&shown["shard"], &shown["count"]), (&Value::from("s-0"), &Value::from(3)));
+        assert_eq!((&shown["level"], &shown["message"]), (&"WARN".into(), &"lost\nthe lease".into()));
+    }
+}
