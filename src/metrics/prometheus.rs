@@ -29,7 +29,7 @@ pub struct Family {
 enum Of {
     Worker(fn(&Scene<'_>) -> Option<f64>),
     Shard(fn(&Totals, &Scene<'_>) -> Option<f64>),
-    /// 1 for the present state of the shard, 0 for the others.
+    /// 1 for the present state of each shard.
     Condition,
     Endings,
     Calls(fn(&super::board::Calls) -> f64),

@@ -1,4 +1,4 @@
-//! How long a shard could not be read, and which of its failures are worth a log line.
+//! How long a shard could not be read, and which of its failed reads are logged.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -7,51 +7,51 @@ use tokio::time::Instant;
 
 use super::Error;
 
-/// Between two lines about reads of one shard that keep failing.
+/// Interval between log lines about failing reads of one shard.
 const AGAIN: Duration = Duration::from_secs(60);
-/// Failures of the usual kind are reported once they have lasted for so long.
+/// Usual failures are logged after they have lasted this long.
 const USUAL: Duration = Duration::from_secs(10);
 
 /// How unusual a failed read is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// One alone is normal: an iterator that expired during a pause, a subscription that another worker has for a
-    /// few seconds.
+    /// Normal if it occurs alone: an iterator that expired during a pause, a subscription that another worker
+    /// holds for a few seconds.
     Usual,
     /// Never normal.
     Unusual,
-    /// There was no answer: all shards of this worker may have the same trouble.
+    /// No answer: all shards of this worker may fail in the same way.
     Unreachable,
-    /// The caller has logged it.
+    /// Already logged by the caller.
     Logged,
 }
 
 impl Kind {
-    /// Of an error that is not one of the usual.
+    /// The kind of an error that is not a usual one.
     pub(super) fn of(error: &Error) -> Self {
         if matches!(error, Error::Unavailable(_)) { Self::Unreachable } else { Self::Unusual }
     }
 }
 
-/// Without an answer to any shard for so long, Kinesis cannot be reached.
+/// Without an answer to any shard for this long, Kinesis is unreachable.
 const OUT: Duration = Duration::from_secs(5);
-/// Between lines about a service that cannot be reached.
+/// Interval between log lines about an unreachable service.
 const REMIND: Duration = Duration::from_secs(600);
 
-/// Whether Kinesis can be reached, as all shards of a worker see it: a service that is away for an hour is some lines, and
-/// not as many for each shard.
+/// Whether Kinesis can be reached, for all shards of a worker together: an outage of an hour is a few log
+/// lines, not a few for each shard.
 #[derive(Debug, Default)]
 pub struct Reach(Mutex<Out>);
 
 #[derive(Debug, Default)]
 struct Out {
-    /// When the first failure since the last answer was.
+    /// When the first failure since the last answer occurred.
     since: Option<Instant>,
     reported: Option<Instant>,
 }
 
 impl Reach {
-    /// There was no answer. Since when there is none, if that is to be reported now.
+    /// Notes that a call got no answer. Returns the duration of the outage if it must be logged now.
     pub(super) fn failed(&self, now: Instant) -> Option<Duration> {
         let mut out = self.lock();
         let lasted = now.saturating_duration_since(*out.since.get_or_insert(now));
@@ -62,13 +62,13 @@ impl Reach {
         })
     }
 
-    /// There was an answer. How long there was none, if that was reported.
+    /// Notes an answer. Returns the duration of the outage if it was logged.
     pub(super) fn answered(&self, now: Instant) -> Option<Duration> {
         let Out { since, reported } = std::mem::take(&mut *self.lock());
         since.filter(|_| reported.is_some()).map(|since| now.saturating_duration_since(since))
     }
 
-    /// Whether it is reported that Kinesis cannot be reached.
+    /// Whether an outage was logged.
     pub(super) fn is_out(&self) -> bool {
         self.lock().reported.is_some()
     }
@@ -78,7 +78,7 @@ impl Reach {
     }
 }
 
-/// The reads of one shard that failed since the last one that did not.
+/// The failed reads of one shard since its last successful one.
 #[derive(Debug, Default)]
 pub(super) struct Failing {
     since: Option<Instant>,
@@ -87,7 +87,7 @@ pub(super) struct Failing {
 }
 
 impl Failing {
-    /// A read has failed. Whether it is to be reported now.
+    /// Notes a failed read. Returns whether it must be logged now.
     pub(super) fn failed(&mut self, now: Instant, kind: Kind) -> bool {
         let since = *self.since.get_or_insert(now);
         self.times += 1;
@@ -96,7 +96,7 @@ impl Failing {
         let unusual = match kind {
             Kind::Usual => lasts,
             Kind::Unusual => true,
-            // One line for all shards is there, or will be.
+            // The log line for all shards exists or will follow.
             Kind::Unreachable => false,
             Kind::Logged => {
                 self.reported.get_or_insert(now);
@@ -109,12 +109,12 @@ impl Failing {
         due && unusual
     }
 
-    /// For how long reads have failed by now, and how often.
+    /// How long reads have failed by now, and how often.
     pub(super) fn lasted(&self, now: Instant) -> (Duration, u32) {
         (self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)), self.times)
     }
 
-    /// A read has not failed. For how long those before did, if that was reported.
+    /// Notes a successful read. Returns how long reads failed before, if that was logged.
     pub(super) fn recovered(&mut self, now: Instant) -> Option<Duration> {
         let (lasted, _) = self.lasted(now);
         std::mem::take(self).reported.map(|_| lasted)
@@ -125,21 +125,21 @@ impl Failing {
 mod tests {
     use super::*;
 
-    /// At which seconds failures of one a second are reported.
+    /// The seconds at which failures, one per second, are logged.
     fn reported(kind: Kind, seconds: u64) -> Vec<u64> {
         let (mut failing, start) = (Failing::default(), Instant::now());
         (0..seconds).filter(|second| failing.failed(start + Duration::from_secs(*second), kind)).collect()
     }
 
     #[test]
-    fn failures_that_last_are_reported_at_once_and_then_each_minute() {
+    fn lasting_failures_are_logged_once_a_minute() {
         assert_eq!(reported(Kind::Unusual, 150), [0, 60, 120]);
         assert_eq!(reported(Kind::Usual, 150), [10, 70, 130]);
         assert_eq!(reported(Kind::Logged, 150), [0; 0]);
     }
 
     #[test]
-    fn outage_is_reported_once_for_all_shards_with_reminders_and_its_length() {
+    fn outage_is_logged_once_for_all_shards_with_reminders() {
         let (reach, start) = (Reach::default(), Instant::now());
         let at = |second: u64| start + Duration::from_secs(second);
         let reported = |from: u64, to: u64| -> Vec<u64> {
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn one_usual_failure_is_not_reported_and_neither_is_its_recovery() {
+    fn single_usual_failure_and_recovery_are_not_logged() {
         let (mut failing, now) = (Failing::default(), Instant::now());
         assert!(!failing.failed(now, Kind::Usual));
         assert_eq!(failing.recovered(now + USUAL), None);
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn recovery_is_reported_once_with_its_duration() {
+    fn recovery_is_logged_once_with_its_duration() {
         for kind in [Kind::Unusual, Kind::Logged] {
             let (mut failing, now) = (Failing::default(), Instant::now());
             failing.failed(now, kind);
