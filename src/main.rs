@@ -1,4 +1,4 @@
-//! argv in, exit code out. The only place that decides how the process ends.
+//! The entry point: arguments in, exit code out. The only module that decides how the process ends.
 
 mod cli;
 mod log;
@@ -42,7 +42,7 @@ use cli::{Command, Words};
 use log::complain;
 
 fn main() -> ExitCode {
-    // A record processor, on its way to its program: nothing else is to happen in this process.
+    // A process that becomes a record processor does nothing else.
     if let Some(error) = launcher::become_program(std::env::args_os()) {
         complain(&error);
         return ExitCode::from(launcher::CANNOT_RUN);
@@ -65,8 +65,8 @@ fn main() -> ExitCode {
         }
     };
     let exit = runtime.block_on(run(command, words));
-    // After a clean stop nothing is left. After a second signal the dropped tasks kill their children
-    // while the workers end, which must be waited for.
+    // After a clean shutdown nothing is left. After a second signal the dropped tasks kill their children
+    // while the runtime's workers end, which must be awaited.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     log::end();
     exit.into()
@@ -92,9 +92,9 @@ async fn run(command: Command, words: Words) -> Exit {
     let asked = is_daemon.then(|| stop.clone());
     tokio::select! {
         biased;
-        // The work first: if it is done, a second signal doesn't matter.
+        // The work comes first: once it is done a second signal does not matter.
         exit = work(command, words, stop) => exit,
-        // Dropping the work kills what is left of the children.
+        // Dropping the work kills the remaining children.
         () = signals.serve(asked) => Exit::Interrupted,
     }
 }
@@ -110,7 +110,7 @@ async fn work(command: Command, words: Words, stop: CancellationToken) -> Exit {
     }
 }
 
-/// What settings are made from, but for the file's bytes.
+/// The inputs of the configuration, except for the file's content.
 async fn given(words: &Words) -> Given {
     let variables: std::collections::BTreeMap<String, String> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -130,14 +130,15 @@ async fn given(words: &Words) -> Given {
     }
 }
 
-/// The file as Java would find it: a relative name in each folder of the class path first.
+/// The path at which Java would find the file: a relative name is searched in each folder of the class path
+/// first.
 fn find(file: &Path, class_path: &[PathBuf]) -> PathBuf {
     let relative = file.is_relative();
     let mut places = class_path.iter().map(|folder| folder.join(file));
     places.find(|place| relative && place.is_file()).unwrap_or_else(|| file.to_owned())
 }
 
-/// Reads the file into what settings are made from.
+/// Reads the file into the inputs of the configuration.
 fn read(file: &Path, words: &Words, given: &mut Given) -> Result<PathBuf, Exit> {
     let place = find(file, &words.class_path);
     match std::fs::read(&place) {
@@ -170,7 +171,7 @@ fn start_daemon_log(resolved: &Resolved) -> Result<(), Exit> {
     Ok(())
 }
 
-/// The configuration, or all its faults told.
+/// The configuration; reports all errors if there are any.
 fn configured(resolved: Resolved, name: &str, words: &Words, worker: &str) -> Result<Config, Exit> {
     match resolved.config(worker) {
         Ok((config, warnings)) => {
@@ -185,9 +186,10 @@ fn configured(resolved: Resolved, name: &str, words: &Words, worker: &str) -> Re
     }
 }
 
-/// An id for a worker that has none.
+/// A random worker id.
 fn random_id() -> Result<String, Exit> {
-    // Two workers of one id would share leases: the id needs the system's randomness, not a clock's.
+    // Workers with the same id would share leases, so the id must come from the system's random numbers, not
+    // from a clock.
     unique::random().map(unique::uuid).map_err(|error| {
         complain(&format!("no id for the worker: {error}"));
         Exit::Internal
@@ -249,7 +251,7 @@ fn print(text: &[u8]) -> Exit {
     if std::io::stdout().lock().write_all(text).is_ok() { Exit::Clean } else { Exit::Internal }
 }
 
-/// Prints what a file comes to. Starts nothing and calls nothing.
+/// Prints the settings of a file. Starts nothing and calls nothing.
 async fn check(file: &Path, words: &Words, json: bool) -> Exit {
     let mut given = given(words).await;
     if let Err(exit) = read(file, words, &mut given) {
@@ -279,7 +281,7 @@ async fn check(file: &Path, words: &Words, json: bool) -> Exit {
     if faults.is_empty() { Exit::Clean } else { Exit::Config }
 }
 
-/// What the tables say. Nothing is written.
+/// Prints the state of the tables. Nothing is written.
 async fn show_leases(file: &Path, words: &Words, json: bool, watch: Option<u64>) -> Exit {
     let mut given = given(words).await;
     let place = match read(file, words, &mut given) {
@@ -308,7 +310,7 @@ async fn show_leases(file: &Path, words: &Words, json: bool, watch: Option<u64>)
             print(shown.as_bytes())
         }
         Err(refused @ table::Error::Denied(_)) => {
-            // Only now, as who may only read rows may not be allowed to describe the table.
+            // Only now, since a user who may only read rows may not be allowed to describe the table.
             let error = match table.verify_key().await {
                 Err(foreign @ (table::Error::Shape { .. } | table::Error::SeveralStreams { .. })) => foreign,
                 Ok(()) | Err(_) => refused,
@@ -323,7 +325,7 @@ async fn show_leases(file: &Path, words: &Words, json: bool, watch: Option<u64>)
     }
 }
 
-/// The clients, with credentials at hand, or why there can be none told.
+/// Creates the clients and loads their credentials; reports errors.
 async fn clients(settings: &client::Settings, sink: Arc<dyn Sink>) -> Result<client::Clients, Exit> {
     let refuse = |error: &dyn std::fmt::Display| {
         complain(error);
@@ -360,7 +362,7 @@ fn tables(clients: &client::Clients, config: &Config) -> (Leases, State) {
     (Leases::new(clients.dynamodb.clone(), config.table.clone(), options), state)
 }
 
-/// What the file can't say: whether this machine has a region and the program.
+/// Checks what a file cannot contain: whether this machine has a region and the program.
 fn look_around(settings: &Settings, sdk: &Sdk, warnings: &mut Vec<Remark>, faults: &mut Vec<Remark>) {
     let remark = |key: &str, text: String| Remark { line: None, key: Some(key.to_owned()), text };
     let told = |key: &str, faults: &[Remark]| faults.iter().any(|fault| fault.key.as_deref() == Some(key));
@@ -428,7 +430,7 @@ async fn start(config: &Config, stop: CancellationToken) -> Result<(), Exit> {
         sending.spawn(cloudwatch::run(metrics, publisher, done.clone()));
     }
     let ended = Box::pin(daemon::run(config, ports, stop)).await;
-    // Metrics last: of what happened at the end too.
+    // Metrics are stopped last, so that they include the end.
     done.cancel();
     while sending.join_next().await.is_some() {}
     ended.map_err(|error| {
