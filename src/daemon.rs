@@ -165,7 +165,7 @@ impl Error {
     fn may_pass(&self) -> bool {
         let foreign =
             matches!(self, Self::Table(table::Error::Shape { .. } | table::Error::SeveralStreams { .. }));
-        // Denied is permanent: whoever grants permissions restarts the daemon.
+        // Denied is permanent: granting a permission is followed by a restart of the daemon.
         let denied = matches!(
             self,
             Self::Table(table::Error::Denied(_))

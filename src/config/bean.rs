@@ -28,7 +28,7 @@ pub struct Pair<'a> {
 pub struct Held<T = Value> {
     /// The key that set it last.
     pub key: String,
-    /// What it says.
+    /// The value.
     pub value: T,
     /// The source.
     pub source: Source,

@@ -124,7 +124,7 @@ impl fmt::Display for Absent {
 /// The effect of a key here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
-    /// The same as in Java.
+    /// As in Java.
     Yes,
     /// Not implemented yet; the behaviour instead.
     NotYet(&'static str),

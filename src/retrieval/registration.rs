@@ -57,7 +57,7 @@ pub enum Status {
     Deleting,
 }
 
-/// What is known about the consumer.
+/// The known state of the consumer.
 #[derive(Debug, Default)]
 struct Found {
     arn: Option<String>,
