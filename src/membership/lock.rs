@@ -42,8 +42,8 @@ impl Member {
                 return;
             }
             Next::Write(write) => {
-                // The legacy lock may be free only because the lock has moved to the lease table: the stage is read before
-                // the new lock has any effect.
+                // The legacy lock may be free only because the lock has moved to the lease table: the stage is read
+                // after the write, before this worker leads by the new lock.
                 self.slept.0 = clock::slept();
                 let action = action(&write);
                 let ask = matches!(write, LockWrite::Acquire { .. }) && self.layout != Layout::Complete;

@@ -1,7 +1,7 @@
 //! Enhanced fan-out: SubscribeToShard for a registered consumer, from a position to the end of the shard.
 //!
 //! A subscription lasts five minutes and is renewed at its last position. Events that were not delivered to
-//! the child yet stay in the queue. While a child is slow no event is read, and after [`STALL`] the
+//! the child yet stay in the queue. While a child is slow no event is read, and after a while the
 //! subscription is dropped: otherwise everything that Kinesis sends until then would be held in this process.
 //! In KCL: `FanOutRecordsPublisher`. Different on purpose: "not found" ends a shard only if `ListShards`
 //! agrees (the consumer may be missing instead); a closed shard whose subscription does not end is polled to
