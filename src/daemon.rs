@@ -128,7 +128,7 @@ pub enum Error {
         /// The shard whose lease shows it.
         shard: ShardId,
     },
-    /// A task of the daemon panicked.
+    /// A task of the daemon panicked or ended unexpectedly.
     #[error("a part of the daemon broke down: {0}")]
     Broken(String),
 }

@@ -476,7 +476,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn earlier_failures_without_records_do_not_age_later_ones() {
+    async fn earlier_failures_without_records_do_not_count() {
         let (board, shard) = (Board::default(), ShardId::from("s"));
         let now = || condition(&board.totals()[&shard], Instant::now(), LIMIT);
         let number = |n: &str| Position::new(Sequence::Number(SequenceNumber::parse(n).unwrap()));

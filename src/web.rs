@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn host_that_others_may_point_here_is_refused_on_loopback_only() {
+    fn public_host_is_refused_on_loopback_only() {
         for host in [
             "example.com",
             "example.com:9465",
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn host_that_is_not_ascii_or_comes_twice_is_refused() {
+    fn non_ascii_or_duplicate_host_is_refused() {
         let twice: &[(&str, &[u8])] = &[("host", b"localhost"), ("host", b"localhost")];
         for headers in [&[("host", "löcalhost".as_bytes())][..], &[("host", b"\xff")], twice] {
             let request = asked("/", headers);

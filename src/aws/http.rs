@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn error_names_the_endpoint_and_the_proxy_and_keeps_its_kind() {
+    fn error_names_endpoint_and_proxy() {
         let end = || End { origin: origin("https://kinesis.eu-west-1.amazonaws.com:8443/a?b"), proxy: None };
         let text = super::super::error::causes(&end().named(ConnectorError::io("reset".into())));
         assert!(text.contains("https://kinesis.eu-west-1.amazonaws.com:8443: reset"), "{text}");

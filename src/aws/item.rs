@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_kcl_2_have_no_entity_type_and_old_ones_no_range() {
+    fn rows_without_type_or_range_are_read() {
         let mut item = new_row(&child());
         for name in [ENTITY, RANGE_START, RANGE_END, CHECKPOINT_SUB, PARENTS] {
             item.remove(name);

@@ -122,14 +122,14 @@ async fn large_reservation_is_not_overtaken_by_small_ones() {
 }
 
 #[test]
-fn busy_shard_borrows_what_idle_ones_do_not_use() {
+fn busy_shard_borrows_the_unused_shared_part() {
     let budget = Budget::new(256 * MIB);
     let shares: Vec<_> = (0..1_000).map(|_| budget.share()).collect();
     assert!(shares[0].part() > LARGEST, "{}", shares[0].part());
 }
 
 #[test]
-fn stuck_shards_leave_room_for_small_and_one_large_answer() {
+fn stuck_shards_leave_room_for_others() {
     let budget = Budget::new(64 * MIB);
     let shares: Vec<_> = (0..100).map(|_| budget.share()).collect();
     let mut stuck = Vec::new();

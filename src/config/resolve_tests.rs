@@ -201,7 +201,7 @@ fn extended_position_sets_the_start_timestamp() {
 }
 
 #[test]
-fn future_or_millisecond_position_is_an_error_of_its_line() {
+fn invalid_start_timestamp_is_an_error_of_its_line() {
     let key = "initialPositionInStreamExtended";
     let faults = |seconds: i64| {
         let mut faults = resolved(&format!("{key} = {seconds}\n")).faults;
@@ -227,7 +227,7 @@ proptest::proptest! {
 }
 
 #[test]
-fn worker_id_that_equals_another_row_key_is_an_error() {
+fn reserved_worker_id_is_an_error() {
     for (name, faults) in [("Leader", 1), ("shardId-000000000001", 1), ("leader-1", 0)] {
         let found = resolved(&format!("workerId = {name}\n"));
         assert_eq!(

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn first_sample_is_zero_and_the_next_is_since_then() {
+    async fn first_sample_is_zero() {
         let tree = Tree::new(&[("proc/stat", "cpu  100 0 0 900 0 0 0 0\ncpu0 1 1 1 1 1\n")]);
         let mut host = Host::find(tree.root()).await.unwrap();
         assert_eq!(host.measure().await.unwrap(), 0.0);

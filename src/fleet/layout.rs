@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_complete_stays_so() {
+    fn complete_layout_stays_complete() {
         assert_eq!(Layout::Complete.after(Some(Stage::Pending), false), Layout::Complete);
         assert_eq!(Layout::Pending.after(Some(Stage::Complete), true), Layout::Complete);
         assert_eq!(Layout::Init.after(Some(Stage::Init), true), Layout::Init);

@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn lock_of_a_dead_leader_is_taken_over_after_its_duration() {
+    fn dead_leaders_lock_is_taken_over_after_its_duration() {
         let start = Instant::now();
         let mut rows = Rows::default();
         let lock = Lock { owner: "java".into(), lease: SECOND * 120, version: "v".into(), released: false };
@@ -397,7 +397,7 @@ mod tests {
     proptest! {
         /// Several workers, any order, any answers: never do two of them lead.
         #[test]
-        fn one_leads_at_a_time(moves in prop::collection::vec((0..3usize, 0..4u8, 0..5_000u64), 1..300)) {
+        fn at_most_one_worker_leads(moves in prop::collection::vec((0..3usize, 0..4u8, 0..5_000u64), 1..300)) {
             let mut now = Instant::now();
             let mut rows = Rows::default();
             let mut all: Vec<Election> = ["a", "b", "c"].map(election).into();

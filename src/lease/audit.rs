@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn one_worker_audits_and_without_owners_all_do() {
+    fn one_owner_audits_or_all_workers_without_owners() {
         let mut leases = vec![lease(0, 9), lease(10, 19), lease(20, 29)];
         assert!(leads(&"x".into(), &leases, &BTreeSet::new()));
         for (lease, owner) in leases.iter_mut().zip(["a", "b", "c"]) {

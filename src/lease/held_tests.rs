@@ -79,7 +79,7 @@ async fn lease_marked_lost_writes_nothing() {
 
 /// Every write requires the counter that this worker knows, so that of several at most one is applied.
 #[tokio::test(start_paused = true)]
-async fn counter_two_steps_ahead_is_no_write_of_this_worker() {
+async fn counter_two_ahead_is_no_write_of_this_worker() {
     for fault in [Fault::None, Fault::Unavailable] {
         let (table, held) = held();
         table.set_fault(fault);

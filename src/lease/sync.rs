@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn child_of_an_open_parent_is_an_error_or_ignored() {
+    fn child_of_an_open_parent_is_unexpected() {
         let shards = [shard(0, &[], true), shard(1, &[0], true)];
         let refused = plan_missing(&shards, &[], InitialPosition::Latest, false);
         assert_eq!(refused, Err(Error::UnexpectedChild { child: "1".into(), parent: "0".into() }));

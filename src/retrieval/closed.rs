@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn stale_listing_is_ignored_and_not_repeated_within_30_seconds() {
+    async fn stale_listing_is_ignored_and_not_repeated_soon() {
         let (closed, lists) = (Closed::default(), Lists(0.into()));
         let shard = ShardId::from("s");
         let first = Instant::now();

@@ -280,7 +280,7 @@ async fn read_all(seed: u64, ending: Ending) -> usize {
 }
 
 #[test]
-fn every_record_is_read_once_however_the_end_is_reported() {
+fn every_record_is_read_once() {
     let mut early = 0;
     for seed in 0..200 {
         for ending in [Ending::Said, Ending::Unsaid, Ending::Silent] {

@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_limit_blocks_the_next_fetch_until_a_batch_is_taken() {
+    async fn each_limit_blocks_the_next_fetch() {
         let most = PrefetchLimits { batches: 3, records: 10, bytes: 90 };
         let budget = Budget::new(1_000_000);
         for (first, second) in [((1, 1), (1, 1)), ((5, 1), (5, 1)), ((1, 45), (1, 45))] {

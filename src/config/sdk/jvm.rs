@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn command_line_overrides_tool_options_and_is_overridden_by_java_options() {
+    fn jvm_options_have_the_jvms_precedence() {
         let variables =
             |pairs: &[(&str, &str)]| pairs.iter().map(|pair| owned(*pair)).collect::<BTreeMap<_, _>>();
         let tool = ("JAVA_TOOL_OPTIONS", "-Xmx1g -Daws.region=tool -Daws.profile=p");

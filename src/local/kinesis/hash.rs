@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn two_shards_meet_at_the_same_key_as_in_aws() {
+    fn two_uniform_shards_meet_where_they_do_in_aws() {
         assert_eq!(uniform(2)[0].end, 170_141_183_460_469_231_731_687_303_715_884_105_727);
     }
 

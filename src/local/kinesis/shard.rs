@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn read_stops_at_its_byte_limit_but_returns_one_record() {
+    fn read_returns_at_least_one_record() {
         let shard = shard();
         put(&shard, b"aaaaaaaaaa", at(1));
         put(&shard, b"bbbbbbbbbb", at(2));
