@@ -121,16 +121,16 @@ impl Records {
         {
             return self;
         }
-        let mut each = self.each();
-        each.retain(is_behind);
-        Self::Decoded(each)
+        let mut records = self.decode();
+        records.retain(is_behind);
+        Self::Decoded(records)
     }
 
     /// The decoded records.
-    pub fn each(self) -> Vec<Record> {
+    pub fn decode(self) -> Vec<Record> {
         match self {
             Self::Decoded(records) => records,
-            Self::Encoded(ready) => ready.each(),
+            Self::Encoded(ready) => ready.decode(),
         }
     }
 }
@@ -171,7 +171,7 @@ impl Encoded {
     }
 
     /// The decoded records.
-    pub fn each(&self) -> Vec<Record> {
+    pub fn decode(&self) -> Vec<Record> {
         #[derive(Deserialize)]
         struct Line<'a> {
             #[serde(borrow)]
@@ -195,8 +195,8 @@ impl Encoded {
             })
         };
         let line = serde_json::from_slice(&self.line).ok();
-        let each = line.and_then(|line: Line<'_>| line.records.iter().map(record).collect());
-        each.unwrap_or_else(|| unreachable!("a line that was made here can be read"))
+        let records = line.and_then(|line: Line<'_>| line.records.iter().map(record).collect());
+        records.unwrap_or_else(|| unreachable!("a line that was made here can be read"))
     }
 }
 
@@ -251,8 +251,8 @@ impl Encoder {
     }
 
     fn grow(&mut self, needed: usize) -> Option<()> {
-        let much = needed + needed / 4;
-        let to = [much, needed].into_iter().find(|bytes| self.room.resize(*bytes))?;
+        let roomy = needed + needed / 4;
+        let to = [roomy, needed].into_iter().find(|bytes| self.room.resize(*bytes))?;
         self.text.reserve_exact(to - self.text.len());
         Some(())
     }
@@ -353,7 +353,7 @@ mod tests {
             assert_eq!((ready.first(), ready.last(), ready.end()), (each.first(), each.last(), each.end()));
             assert_eq!(ready.greatest(), each.greatest());
             assert_eq!(ready.sizes().data, each.sizes().data);
-            assert_eq!(ready.each(), each.each());
+            assert_eq!(ready.decode(), each.decode());
         }
         assert_eq!(budget.held(), 0);
     }
@@ -382,9 +382,9 @@ mod tests {
                 1 => Position::shard_end(),
                 _ => Position::record(SequenceNumber::parse(&at.to_string()).unwrap(), sub),
             };
-            let expected = Records::Decoded(each).behind(&position).each();
+            let expected = Records::Decoded(each).behind(&position).decode();
             prop_assert!(expected.iter().all(|record| record.order(&position) == Ordering::Greater));
-            prop_assert_eq!(ready.behind(&position).each(), expected);
+            prop_assert_eq!(ready.behind(&position).decode(), expected);
         }
     }
 }

@@ -233,7 +233,7 @@ mod tests {
                     Ok(Some(Decoded::Event(answer))) => {
                         let answer = answer.unwrap();
                         let sizes: Vec<usize> =
-                            answer.records.each().iter().map(|one| one.data.len()).collect();
+                            answer.records.decode().iter().map(|one| one.data.len()).collect();
                         decoded.push(format!("{sizes:?} {}", answer.next.unwrap()));
                     }
                     Ok(Some(Decoded::Other(headers, text))) => {

@@ -172,7 +172,7 @@ mod tests {
             "NextShardIterator":"AAA","MillisBehindLatest":7}"#,
         )
         .unwrap();
-        let records = read.records.each();
+        let records = read.records.decode();
         assert_eq!(records[0].data.as_str(), "aGk=");
         assert_eq!(records[0].partition_key.as_str(), "k\"é");
         assert_eq!(records[0].arrival, Some(1_795_405_837_483));

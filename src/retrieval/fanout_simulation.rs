@@ -259,7 +259,7 @@ async fn read_all(seed: u64, ending: Ending) -> usize {
     loop {
         let batch = timeout(Duration::from_secs(7_200), feed.next()).await;
         let batch = batch.unwrap_or_else(|_| panic!("{of}: {} and no end", seen.len())).unwrap();
-        seen.extend(batch.records.each().iter().map(|record| record.sequence.clone()));
+        seen.extend(batch.records.decode().iter().map(|record| record.sequence.clone()));
         if batch.end.is_some() {
             break;
         }

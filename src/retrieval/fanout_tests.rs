@@ -166,7 +166,7 @@ async fn all(script: &Arc<Script>, start: Start) -> Vec<String> {
     let mut seen = Vec::new();
     loop {
         let batch = feed.next().await.unwrap();
-        seen.extend(batch.records.each().iter().map(|r| r.sequence.to_string()));
+        seen.extend(batch.records.decode().iter().map(|r| r.sequence.to_string()));
         if let Some(children) = batch.end {
             seen.extend(children.iter().map(|child| format!("-> {}", child.id)));
             return seen;

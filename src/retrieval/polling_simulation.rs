@@ -205,7 +205,7 @@ async fn read_all(seed: u64) {
     let children = loop {
         let batch = timeout(Duration::from_secs(7_200), feed.next()).await;
         let batch = batch.unwrap_or_else(|_| panic!("{of}: {} and no end", seen.len())).unwrap();
-        seen.extend(batch.records.each().iter().map(|record| record.sequence.clone()));
+        seen.extend(batch.records.decode().iter().map(|record| record.sequence.clone()));
         if let Some(children) = batch.end {
             break children;
         }

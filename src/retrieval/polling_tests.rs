@@ -107,7 +107,7 @@ async fn all(script: Script, start: Start) -> (Vec<String>, Vec<Start>) {
     let mut seen = Vec::new();
     loop {
         let batch = feed.next().await.unwrap();
-        seen.extend(batch.records.each().iter().map(|r| r.sequence.to_string()));
+        seen.extend(batch.records.decode().iter().map(|r| r.sequence.to_string()));
         if let Some(children) = batch.end {
             seen.extend(children.iter().map(|child| format!("-> {}", child.id)));
             let starts = script.starts.lock().unwrap().clone();
@@ -195,8 +195,8 @@ async fn refused_checkpoint_is_suspected_and_never_skipped() {
         let mut feed = Feed::open(&source, the_shard(), Start::At(number(7)));
         let minute = Duration::from_secs(60);
         assert!(tokio::time::timeout(minute, feed.next()).await.is_err(), "nothing is read instead");
-        let told = tokio::time::timeout(Duration::ZERO, source.recognition.suspected()).await;
-        assert!(told.is_ok(), "the shard begins at {starting}");
+        let suspected = tokio::time::timeout(Duration::ZERO, source.recognition.suspected()).await;
+        assert!(suspected.is_ok(), "the shard begins at {starting}");
     }
 }
 
@@ -367,7 +367,7 @@ async fn stuck_shards_leave_memory_for_others() {
         let mut next = 0_u64;
         for _ in 0..20 {
             let batch = tokio::time::timeout(Duration::from_secs(5), other.next()).await.unwrap().unwrap();
-            for record in batch.records.each() {
+            for record in batch.records.decode() {
                 assert_eq!(record.sequence.as_str(), next.to_string());
                 next += 1;
             }

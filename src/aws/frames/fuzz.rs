@@ -80,7 +80,7 @@ fn by_frames(bytes: &[u8], cuts: &[usize]) -> Read {
 
 /// The reasons are not compared: they depend on how much was read.
 fn event(answer: Result<Answer, String>) -> String {
-    let one_by_one = |answer: Answer| Answer { records: Records::Decoded(answer.records.each()), ..answer };
+    let one_by_one = |answer: Answer| Answer { records: Records::Decoded(answer.records.decode()), ..answer };
     answer.map_or_else(|_| "not an answer".to_owned(), |answer| format!("{:?}", one_by_one(answer)))
 }
 

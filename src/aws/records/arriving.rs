@@ -209,7 +209,7 @@ impl Keeping {
         if self.records.is_empty() {
             return Ok(rest);
         }
-        self.records.extend(rest.records.each());
+        self.records.extend(rest.records.decode());
         Ok(Answer { records: Records::Decoded(self.records), ..rest })
     }
 }
@@ -245,7 +245,7 @@ mod tests {
     }
 
     fn one_by_one(answer: Answer) -> Answer {
-        Answer { records: Records::Decoded(answer.records.each()), ..answer }
+        Answer { records: Records::Decoded(answer.records.decode()), ..answer }
     }
 
     fn record(number: u32, data: usize, key: &str) -> String {

@@ -12,7 +12,7 @@ use crate::budget::Budget;
 use crate::retrieval::Answer;
 
 fn one_by_one(answer: Answer) -> Answer {
-    Answer { records: Records::Decoded(answer.records.each()), ..answer }
+    Answer { records: Records::Decoded(answer.records.decode()), ..answer }
 }
 
 #[test]

@@ -190,7 +190,7 @@ impl Scan {
             State::End => [b"{", whole, b"}"].concat(),
         };
         let (line, budget) = (self.line.take(), self.room.budget().clone());
-        let records = line.and_then(|line| line.end(None)).map_or_else(Vec::new, |line| line.each());
+        let records = line.and_then(|line| line.end(None)).map_or_else(Vec::new, |line| line.decode());
         let wants_record = self.state == State::Records;
         Left { records, stands, wants_record, room: std::mem::replace(&mut self.room, budget.nothing()) }
     }
@@ -505,7 +505,7 @@ mod tests {
     }
 
     fn one_by_one(answer: Answer) -> Answer {
-        Answer { records: Records::Decoded(answer.records.each()), ..answer }
+        Answer { records: Records::Decoded(answer.records.decode()), ..answer }
     }
 
     const USUAL: &str = r#"{"MillisBehindLatest":7,"NextShardIterator":"AAA","Records":[{"ApproximateArrivalTimestamp":1.795405837483E9,"Data":"aGk=","EncryptionType":"NONE","PartitionKey":"kéy","SequenceNumber":"49"},{"SequenceNumber":"50","Data":"a/+=","PartitionKey":"","ApproximateArrivalTimestamp":1795405837.483}]}"#;
