@@ -151,7 +151,7 @@ fn read(file: &Path, words: &Words, given: &mut Given) -> Result<PathBuf, Exit> 
     Ok(place)
 }
 
-fn tell(name: &str, warnings: &[Remark], words: &Words) {
+fn log_warnings(name: &str, warnings: &[Remark], words: &Words) {
     words.notices.iter().for_each(|notice| warn!("{notice}"));
     warnings.iter().for_each(|warning| warn!("{name}: {warning}"));
 }
@@ -175,11 +175,11 @@ fn start_daemon_log(resolved: &Resolved) -> Result<(), Exit> {
 fn configured(resolved: Resolved, name: &str, words: &Words, worker: &str) -> Result<Config, Exit> {
     match resolved.config(worker) {
         Ok((config, warnings)) => {
-            tell(name, &warnings, words);
+            log_warnings(name, &warnings, words);
             Ok(config)
         }
         Err(faults) => {
-            tell(name, &faults.warnings, words);
+            log_warnings(name, &faults.warnings, words);
             faults.faults.iter().for_each(|fault| complain(&format!("{name}: {fault}")));
             Err(Exit::Config)
         }
@@ -365,9 +365,12 @@ fn tables(clients: &client::Clients, config: &Config) -> (Leases, State) {
 /// Checks what a file cannot contain: whether this machine has a region and the program.
 fn look_around(settings: &Settings, sdk: &Sdk, warnings: &mut Vec<Remark>, faults: &mut Vec<Remark>) {
     let remark = |key: &str, text: String| Remark { line: None, key: Some(key.to_owned()), text };
-    let told = |key: &str, faults: &[Remark]| faults.iter().any(|fault| fault.key.as_deref() == Some(key));
+    let is_reported =
+        |key: &str, faults: &[Remark]| faults.iter().any(|fault| fault.key.as_deref() == Some(key));
     let has_none = |name: &&str| settings.text(name).is_none();
-    if !told("regionName", faults) && ["kinesisClient.region", "dynamoDbClient.region"].iter().any(has_none) {
+    if !is_reported("regionName", faults)
+        && ["kinesisClient.region", "dynamoDbClient.region"].iter().any(has_none)
+    {
         if region::may_have_metadata(sdk.no_metadata) {
             let text = "no region is set, instance metadata will be asked for it".to_owned();
             warnings.push(remark("regionName", text));
@@ -381,7 +384,7 @@ fn look_around(settings: &Settings, sdk: &Sdk, warnings: &mut Vec<Remark>, fault
     let search = std::env::var_os("PATH");
     let executable = settings.text("executableName").unwrap_or_default();
     if let (false, Err(error)) =
-        (told("executableName", faults), Program::find(&executable, search.as_deref()))
+        (is_reported("executableName", faults), Program::find(&executable, search.as_deref()))
     {
         warnings.push(remark("executableName", format!("on this machine {error}")));
     }

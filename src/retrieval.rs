@@ -208,8 +208,8 @@ impl Feed {
     pub fn open(source: &Source, shard: ShardOfStream, start: Start) -> Self {
         let (sink, of) = (source.sink.clone(), shard.id.clone());
         sink.shard(&of, OfShard::Opening);
-        let tell = Arc::new(move |records| sink.shard(&of, OfShard::Waiting { records }));
-        let (ahead, batches) = queue::queue(source.settings.ahead, source.budget.share(), tell);
+        let on_change = Arc::new(move |records| sink.shard(&of, OfShard::Waiting { records }));
+        let (ahead, batches) = queue::queue(source.settings.ahead, source.budget.share(), on_change);
         let place = place::Place::new(source.clone(), shard, start);
         let consumer = source.consumer.clone();
         let mut task = JoinSet::new();

@@ -519,7 +519,7 @@ mod tests {
         lease
     }
 
-    fn said(update: &Update) -> (String, String) {
+    fn expressions(update: &Update) -> (String, String) {
         let expression = Expression::of(update);
         (expression.condition, expression.update)
     }
@@ -532,14 +532,14 @@ mod tests {
     fn each_lease_write_as_dynamodb_expressions() {
         let counter = "#leaseCounter = :counterWas";
         assert_eq!(
-            said(&update::renew(&lease())),
+            expressions(&update::renew(&lease())),
             strings(
                 &format!("{counter} AND attribute_not_exists(#checkpointOwner)"),
                 "SET #leaseCounter = :leaseCounter"
             )
         );
         assert_eq!(
-            said(&update::take(&lease(), &"other".into())),
+            expressions(&update::take(&lease(), &"other".into())),
             strings(
                 &format!("{counter} AND attribute_not_exists(#checkpointOwner)"),
                 "SET #leaseCounter = :leaseCounter, #leaseOwner = :leaseOwner REMOVE #checkpointOwner \
@@ -547,7 +547,7 @@ mod tests {
             )
         );
         assert_eq!(
-            said(&update::checkpoint(&lease(), &Position::shard_end())),
+            expressions(&update::checkpoint(&lease(), &Position::shard_end())),
             strings(
                 counter,
                 "SET #leaseCounter = :leaseCounter, #checkpoint = :checkpoint, \
@@ -557,7 +557,7 @@ mod tests {
             )
         );
         assert_eq!(
-            said(&update::release(&lease(), &update::Next::Nobody)),
+            expressions(&update::release(&lease(), &update::Next::Nobody)),
             strings(
                 "#leaseCounter = :counterWas AND #leaseOwner = :ownerWas AND attribute_not_exists(#checkpointOwner) \
                  AND attribute_exists(#leaseKey)",

@@ -244,9 +244,9 @@ impl Events {
             // "initial-response", and events that may be added later.
             "event" => Ok(()),
             "exception" => {
-                let told: Result<Exception, _> = serde_json::from_slice(text);
-                let told = told.map_or_else(|_| String::new(), |exception| exception.message);
-                Err(self.refused(headers.text(":exception-type"), told))
+                let parsed: Result<Exception, _> = serde_json::from_slice(text);
+                let parsed = parsed.map_or_else(|_| String::new(), |exception| exception.message);
+                Err(self.refused(headers.text(":exception-type"), parsed))
             }
             _ => Err(self.refused(headers.text(":error-code"), headers.text(":error-message").to_owned())),
         }

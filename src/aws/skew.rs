@@ -42,9 +42,9 @@ impl Intercept for Watch {
         else {
             return Ok(());
         };
-        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.is_none_or(|said| said.elapsed() >= WARN_INTERVAL) {
-            *said = Some(Instant::now());
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|last| last.elapsed() >= WARN_INTERVAL) {
+            *last = Some(Instant::now());
             let (seconds, way) = (millis.abs() / 1_000, if millis > 0 { "ahead of" } else { "behind" });
             warn!(
                 "this machine's clock is {seconds} s {way} DynamoDB's: other workers misjudge this one's reports; \

@@ -337,15 +337,15 @@ impl State {
             return if self.child_alive { Vec::new() } else { self.closed(now, then) };
         }
         match event {
-            multilang::Event::Said(said) => self.said(now, said),
+            multilang::Event::Said(message) => self.message(now, message),
             multilang::Event::InputBroken(reason) => self.fail(now, format!("its stdin is broken: {reason}")),
             multilang::Event::OutputClosed => self.fail(now, "it closed its stdout".to_owned()),
             multilang::Event::Exited(end) => self.fail(now, format!("it ended with {end}")),
         }
     }
 
-    fn said(&mut self, now: Instant, said: session::Event) -> Effects {
-        match said {
+    fn message(&mut self, now: Instant, message: session::Event) -> Effects {
+        match message {
             session::Event::Done(action) => self.done(now, action),
             session::Event::Wrong { open: Action::ShutdownRequested, response_for } => {
                 let answer = shown(response_for.as_deref());

@@ -204,8 +204,8 @@ mod tests {
         let shown = (0..20_000).filter(|_| allowance.take(start).is_some()).count();
         assert_eq!(shown, 5_000);
         let later = start + std::time::Duration::from_secs(1);
-        let told: Vec<_> = (0..2_000).filter_map(|_| allowance.take(later)).collect();
-        assert_eq!((told.len(), told[0], told[1]), (1_000, 15_000, 0));
+        let dropped: Vec<_> = (0..2_000).filter_map(|_| allowance.take(later)).collect();
+        assert_eq!((dropped.len(), dropped[0], dropped[1]), (1_000, 15_000, 0));
         assert_eq!(allowance.left_out, 1_000);
     }
 
