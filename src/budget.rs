@@ -11,6 +11,7 @@
 //! | a quarter | guaranteed to the first bytes of each reservation: a shard always has this much |
 //! | [`LARGEST`] | one answer of any size at a time that does not fit in the shared part |
 //! | the rest | shared: a busy shard borrows from it, a quarter of the free part at a time |
+//!
 //! So one busy shard among a thousand idle ones can hold nearly all of the limit, and each shard that does
 //! not free what it holds leaves the others three quarters of what was free.
 

@@ -69,9 +69,9 @@ pub struct Shard {
     pub adjacent_parent: Option<ShardId>,
     /// The hash keys that the shard covers.
     pub range: HashRange,
-    /// The first sequence number of the shard.
+    /// `StartingSequenceNumber`.
     pub starting: SequenceNumber,
-    /// The last sequence number; none while the shard is open.
+    /// `EndingSequenceNumber`; none while the shard is open.
     pub ending: Option<SequenceNumber>,
 }
 

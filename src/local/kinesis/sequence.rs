@@ -11,8 +11,8 @@
 //! - `epoch` is a second that belongs to the shard: not before its creation, and above the epoch of every
 //!   parent, so that a child's numbers are above all numbers of its parents, however fast one reshard follows
 //!   another.
-//! - `index` counts the shard's records from 1. It alone determines the position in a shard. The first number
-//!   of a shard has index 0, the last one the largest index.
+//! - `index` counts the shard's records from 1. It alone determines the position in a shard. The starting
+//!   number of a shard has index 0, its ending number the largest index.
 //! - `arrival` is the second of arrival, for people who read the numbers.
 //!
 //! The widths are those observed in numbers of the service; AWS does not document their meaning, and nothing
@@ -23,7 +23,7 @@ use std::str::FromStr;
 
 use super::clock::Timestamp;
 
-/// The `index` of the last sequence number of a shard.
+/// The `index` of the ending sequence number of a shard.
 pub(super) const LAST_INDEX: u64 = (1 << 63) - 1;
 
 const SECONDS_BITS: u32 = 36;

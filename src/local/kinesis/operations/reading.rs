@@ -74,7 +74,7 @@ impl Start<'_> {
         }
     }
 
-    /// A sequence number that this shard has assigned, or its first or last one.
+    /// A sequence number that this shard has assigned, or its starting or ending number.
     fn known(
         &self,
         service: &Service,
