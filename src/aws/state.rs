@@ -35,7 +35,7 @@ const LEADER_TYPE: &str = "LEADER";
 pub(super) const GENERATION_TYPE: &str = "CLIENT_VERSION_MIGRATION";
 pub(super) const STAGE_TYPE: &str = "TABLE_MIGRATION";
 const REPORT_TYPE: &str = "WORKER_METRIC_STATS";
-/// All of them.
+/// All values of `entityType` on rows that are no leases.
 pub(super) const KINDS: [&str; 4] = [LEADER_TYPE, GENERATION_TYPE, STAGE_TYPE, REPORT_TYPE];
 
 pub(super) const LOCK_OWNER: &str = "ownerName";

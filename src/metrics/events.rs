@@ -225,7 +225,7 @@ pub enum Move {
     Stage,
     /// The stage was reverted.
     Withdrawal,
-    /// The coordinator's rows were copied to the lease table.
+    /// The coordinator's rows were moved to the lease table.
     Rows,
     /// The last stage was written to both tables.
     Completion,

@@ -89,7 +89,7 @@ pub(super) struct Fanout {
 }
 
 enum Step {
-    /// The end of the shard was delivered, or the consumer is gone.
+    /// The end of the shard was delivered, or the shard consumer is gone.
     Done,
     At(Instant),
     /// The endpoint does not support fan-out, or does not report the end of this shard.
@@ -102,7 +102,7 @@ impl Fanout {
         Self { place, consumer, backoff, expected: LITTLE, at_tip: false, silent: false }
     }
 
-    /// Runs until the end of the shard was delivered or the consumer is gone. Returns the place from which to
+    /// Runs until the end of the shard was delivered or the shard consumer is gone. Returns the place from which to
     /// poll if the endpoint has no fan-out or the subscription does not report the end.
     pub(super) async fn run(mut self, ahead: &Ahead) -> Option<Place> {
         let mut next = Instant::now();
@@ -236,7 +236,7 @@ impl Fanout {
         ends
     }
 
-    /// Memory for one more event; none if the consumer is gone.
+    /// Memory for one more event; none if the shard consumer is gone.
     async fn room(&self, ahead: &Ahead) -> Option<Reservation> {
         // At the tip the next event may take long to come.
         let expected = if self.at_tip { LITTLE } else { self.expected };
@@ -255,7 +255,7 @@ impl Fanout {
         Some(room)
     }
 
-    /// Sends an answer to the consumer. Returns whether it was the last one.
+    /// Sends an answer to the shard consumer. Returns whether it was the last one.
     fn hand_on(&mut self, answer: Answer, ahead: &Ahead) -> bool {
         // The position advances without records too. If it is no number, the position is the last record.
         let last = answer.records.last().cloned();

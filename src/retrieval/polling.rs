@@ -87,7 +87,7 @@ impl Polling {
         }
     }
 
-    /// Runs until the batch that ends the shard was sent or the consumer is gone.
+    /// Runs until the batch that ends the shard was sent or the shard consumer is gone.
     pub(super) async fn run(mut self, ahead: &Ahead) {
         let mut next = Instant::now();
         while ahead.room().await {

@@ -34,7 +34,7 @@ struct Waiting {
     bytes: usize,
     /// Approximate bytes of memory, data included.
     held: usize,
-    /// Whether the consumer is gone.
+    /// Whether the shard consumer is gone.
     over: bool,
 }
 
@@ -85,7 +85,7 @@ impl Ahead {
         &self.awaited
     }
 
-    /// Waits until one more batch may be fetched; false if the consumer is gone. Cancel-safe.
+    /// Waits until one more batch may be fetched; false if the shard consumer is gone. Cancel-safe.
     pub(super) async fn room(&self) -> bool {
         self.room_for(0).await
     }
@@ -107,7 +107,7 @@ impl Ahead {
         }
     }
 
-    /// Sends a batch to the consumer; false if the consumer is gone.
+    /// Sends a batch to the shard consumer; false if the shard consumer is gone.
     pub(super) fn send(&self, batch: Batch) -> bool {
         let more = Waiting::of(&batch);
         self.waiting.send_modify(|waiting| {
@@ -124,7 +124,7 @@ impl Ahead {
     }
 }
 
-/// The consumer's end of the queue.
+/// The shard consumer's end of the queue.
 pub(super) struct Batches {
     waiting: Arc<watch::Sender<Waiting>>,
     batches: mpsc::UnboundedReceiver<(Waiting, Batch)>,
