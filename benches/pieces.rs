@@ -43,7 +43,7 @@ fn main() {
         let body = answer(count, &vec![7; size]);
         let records = records::read(&body, &budget).unwrap().records;
         assert_eq!(records.len(), count);
-        let each = records.each();
+        let each = records.decode();
         row("read", label, count, size, || records::read(black_box(&body), &budget).unwrap().records.len());
         row("write", label, count, size, || {
             let batch = Outgoing::batch(each.clone().into(), Some(0));
@@ -51,7 +51,7 @@ fn main() {
         });
     }
     let body = answer(RECORDS / PER_AGGREGATE, &aggregate(PER_AGGREGATE, &[7; 100]));
-    let aggregates = records::read(&body, &budget).unwrap().records.each();
+    let aggregates = records::read(&body, &budget).unwrap().records.decode();
     let expand =
         |records: Vec<Record>| aggregation::expand(records, None, &"s".into(), &budget).records.len();
     assert_eq!(expand(aggregates.clone()), RECORDS);

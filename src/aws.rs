@@ -1,26 +1,26 @@
-//! The ports over the AWS SDK. SDK types stop in this folder.
+//! Implementations of the ports with the AWS SDK. No other module uses SDK types.
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`client`] | clients: region, endpoint, HTTP, time limits |
+//! | [`client`] | clients: region, endpoint, HTTP, timeouts |
 //! | [`http`] | HTTP: proxies, CA certificates, the endpoint's name in errors |
-//! | [`credentials`] | providers of credentials |
-//! | [`chain`] | providers asked one after the other |
+//! | [`credentials`] | credentials providers |
+//! | [`chain`] | providers tried one after the other |
 //! | [`profile`] | the AWS profile |
 //! | [`dynamodb`] | [`crate::lease::Table`] |
 //! | `item` | lease rows and their attributes |
 //! | [`kinesis`] | [`crate::shard::Api`] and [`crate::retrieval::Api`] |
 //! | [`fanout`] | [`crate::retrieval::fanout::Api`] |
-//! | `frames` | messages of an event stream, read while they come |
+//! | `frames` | messages of an event stream, decoded while they arrive |
 //! | `capture` | bodies of answers, taken below the SDK |
-//! | `records` | records, read from those bytes while they come |
+//! | `records` | records, parsed from those bytes while they arrive |
 //! | [`state`] | [`crate::fleet::Store`] |
-//! | `table_migration` | its move into one table |
-//! | [`region`] | whether the region can be asked for |
+//! | `table_migration` | its part of the table migration |
+//! | [`region`] | whether the region can be requested |
 //! | [`cloudwatch`] | [`crate::metrics::cloudwatch::Publisher`] |
-//! | `calls` | every call counted |
-//! | `skew` | whether this machine's clock is right |
-//! | `error` | what a failure means to the caller |
+//! | `calls` | counting of all calls |
+//! | `skew` | the check of this machine's clock |
+//! | `error` | classification of failures |
 
 mod calls;
 mod capture;
@@ -46,6 +46,6 @@ mod skew;
 pub mod state;
 mod table_migration;
 
-/// Log directives: what the SDK logs at length, each time, and our own messages say once: where credentials and
-/// profiles were looked for.
+/// Log directives that silence verbose messages of the SDK about the search for credentials and profiles,
+/// which the daemon logs in one line.
 pub const QUIET: &str = "aws_config::meta=error,aws_config::imds=error,aws_runtime::env_config=error";

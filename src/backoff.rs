@@ -1,9 +1,9 @@
-//! Waiting longer after each failure, with jitter so that many who failed together don't come back
-//! together.
+//! Exponential backoff with jitter, so that callers that failed at the same time do not retry at the same
+//! time.
 
 use std::time::Duration;
 
-/// Full range of one pause: `base · 2^(attempt-1)` up to `max`, the upper half of it drawn at random.
+/// Pauses of `base · 2^(attempt-1)`, at most `max`; the upper half of each is random.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     base: Duration,
@@ -13,7 +13,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The first pause lies between half of `base` and `base`.
+    /// The first pause is between half of `base` and `base`.
     pub fn new(base: Duration, max: Duration, random: fastrand::Rng) -> Self {
         Self { base, max, attempt: 0, random }
     }
@@ -23,7 +23,7 @@ impl Backoff {
         self.pause_up_to(self.max)
     }
 
-    /// The next pause, with another bound than usual.
+    /// The next pause, with another maximum.
     pub fn pause_up_to(&mut self, max: Duration) -> Duration {
         let factor = 1u32.checked_shl(self.attempt.min(16)).unwrap_or(u32::MAX);
         self.attempt = self.attempt.saturating_add(1);
@@ -31,7 +31,7 @@ impl Backoff {
         full.mul_f64(0.5 + self.random.f64() / 2.0)
     }
 
-    /// It worked: the next pause is a first one.
+    /// Resets after a success: the next pause is a first one.
     pub fn reset(&mut self) {
         self.attempt = 0;
     }
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_the_bound_and_spread_over_their_upper_half() {
+    fn pauses_double_up_to_the_maximum_with_jitter() {
         let (base, max) = (Duration::from_millis(100), Duration::from_secs(1));
         let mut firsts = Vec::new();
         for seed in 0..200 {

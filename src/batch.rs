@@ -1,8 +1,9 @@
-//! Records of one answer on their way to a child: one by one, or already as the line that the child gets.
+//! The records of one answer of Kinesis on their way to a child: decoded, or already encoded as the line that
+//! the child reads.
 //!
-//! Most records need nothing done to them. For those the line is made while the answer is read, when its bytes are at
-//! hand, and not looked at again. Only where records have to be hidden, or are aggregates, or come in an order of
-//! their own, are they taken one by one.
+//! Most records need no treatment. Their line is encoded while the answer is parsed, when its bytes are in
+//! the cache, and not read again. Records are decoded only if some of them must be filtered out, if they are
+//! aggregates, or if they arrive out of order.
 
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -16,41 +17,41 @@ use crate::record::{self, Data, Record, Text};
 use crate::sequence::{self, Position, SequenceNumber};
 use crate::shard::ChildShard;
 
-/// One answer of Kinesis.
+/// The records of one GetRecords answer or one SubscribeToShard event.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Batch {
-    /// In the order of the shard. Can be empty.
+    /// The records in shard order. Can be empty.
     pub records: Records,
-    /// How far behind the tip the answer was, as Kinesis said.
+    /// `MillisBehindLatest` as Kinesis reported it.
     pub millis_behind_latest: Option<i64>,
-    /// Present if nothing comes after this batch: the shard's children, which can be none.
+    /// Present if this batch is the last of its shard: the child shards, of which there may be none.
     pub end: Option<Vec<ChildShard>>,
-    /// User records that were left out with their aggregates, as KCL's rules want it.
+    /// Number of user records that were dropped with their aggregates, by KCL's rules.
     pub dropped: usize,
 }
 
 /// The records of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Records {
-    /// One by one.
+    /// Decoded records.
     Decoded(Vec<Record>),
-    /// As the child gets them: plain ones, in the order of their numbers, and at least one.
+    /// One line for the child: at least one record, no aggregate, in ascending order of sequence numbers.
     Encoded(Box<Encoded>),
 }
 
-/// How much they are.
+/// The size of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sizes {
-    /// Records.
+    /// Number of records.
     pub records: usize,
-    /// Bytes of their data.
+    /// Bytes of their decoded data.
     pub data: usize,
-    /// Bytes that are held for them, data and all, about.
+    /// Approximate bytes of memory that they hold, data included.
     pub held: usize,
 }
 
 impl Records {
-    /// How many.
+    /// The number of records.
     pub fn len(&self) -> usize {
         match self {
             Self::Decoded(records) => records.len(),
@@ -58,12 +59,12 @@ impl Records {
         }
     }
 
-    /// Whether there is none.
+    /// Whether there are no records.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How much they are. Goes through all of them where they are one by one.
+    /// The size of the records. Takes time linear in their number if they are decoded.
     pub fn sizes(&self) -> Sizes {
         match self {
             Self::Decoded(records) => records.iter().fold(Sizes::default(), |all, record| Sizes {
@@ -75,7 +76,7 @@ impl Records {
         }
     }
 
-    /// The number of the first.
+    /// The sequence number of the first record.
     pub fn first(&self) -> Option<&SequenceNumber> {
         match self {
             Self::Decoded(records) => records.first().map(|record| &record.sequence),
@@ -83,7 +84,7 @@ impl Records {
         }
     }
 
-    /// The number of the last.
+    /// The sequence number of the last record.
     pub fn last(&self) -> Option<&SequenceNumber> {
         match self {
             Self::Decoded(records) => records.last().map(|record| &record.sequence),
@@ -91,7 +92,7 @@ impl Records {
         }
     }
 
-    /// Where the last stands, and when it arrived.
+    /// The position and the arrival time, in milliseconds since 1970, of the last record.
     pub fn end(&self) -> Option<(Position, Option<i64>)> {
         match self {
             Self::Decoded(records) => records.last().map(|record| (record.position(), record.arrival)),
@@ -99,7 +100,7 @@ impl Records {
         }
     }
 
-    /// The greatest position, wherever in between it may be.
+    /// The greatest position; out of order it need not be the position of the last record.
     pub fn greatest(&self) -> Option<Position> {
         match self {
             Self::Decoded(records) => {
@@ -111,7 +112,7 @@ impl Records {
         }
     }
 
-    /// Leaves out whatever is not behind that position.
+    /// Removes the records that do not follow `position`.
     #[must_use]
     pub fn behind(self, position: &Position) -> Self {
         let is_behind = |record: &Record| record.order(position) == Ordering::Greater;
@@ -120,16 +121,16 @@ impl Records {
         {
             return self;
         }
-        let mut each = self.each();
-        each.retain(is_behind);
-        Self::Decoded(each)
+        let mut records = self.decode();
+        records.retain(is_behind);
+        Self::Decoded(records)
     }
 
-    /// One by one.
-    pub fn each(self) -> Vec<Record> {
+    /// The decoded records.
+    pub fn decode(self) -> Vec<Record> {
         match self {
             Self::Decoded(records) => records,
-            Self::Encoded(ready) => ready.each(),
+            Self::Encoded(ready) => ready.decode(),
         }
     }
 }
@@ -152,25 +153,25 @@ impl FromIterator<Record> for Records {
     }
 }
 
-/// Records as the whole line that the child gets. Cheap to copy.
+/// Records encoded as the `processRecords` line that the child reads, with the line's end. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encoded {
     line: Bytes,
     sizes: Sizes,
     first: SequenceNumber,
     last: SequenceNumber,
-    /// Of the last.
+    /// The arrival time of the last record, in milliseconds since 1970.
     arrival: Option<i64>,
 }
 
 impl Encoded {
-    /// The line, its end included.
+    /// The line, including the newline.
     pub fn line(&self) -> &Bytes {
         &self.line
     }
 
-    /// One by one.
-    pub fn each(&self) -> Vec<Record> {
+    /// The decoded records.
+    pub fn decode(&self) -> Vec<Record> {
         #[derive(Deserialize)]
         struct Line<'a> {
             #[serde(borrow)]
@@ -194,30 +195,31 @@ impl Encoded {
             })
         };
         let line = serde_json::from_slice(&self.line).ok();
-        let each = line.and_then(|line: Line<'_>| line.records.iter().map(record).collect());
-        each.unwrap_or_else(|| unreachable!("a line that was made here can be read"))
+        let records = line.and_then(|line: Line<'_>| line.records.iter().map(record).collect());
+        records.unwrap_or_else(|| unreachable!("a line that was made here can be read"))
     }
 }
 
-/// A line that is being made.
+/// Encodes records into the line of a batch, one record at a time.
 #[derive(Debug)]
 pub struct Encoder {
     room: Reservation,
     text: Vec<u8>,
     line: BatchLine,
     sizes: Sizes,
-    /// Where its number is in the text.
+    /// Range of the first record's sequence number in `text`.
     first: Range<usize>,
 }
 
 impl Encoder {
-    /// What begins with a record of so many bytes isn't worth to be copied once more.
+    /// Batches whose first record has at least this many bytes are not pre-encoded: the extra copy would cost
+    /// more than it saves.
     pub const LARGE: usize = 32 * 1024;
 
-    /// So many records like that one are expected; the room is made as large as that takes.
+    /// Starts a line in which `count` records of the size of `like` are expected; `room` grows to that size.
     ///
     /// # Errors
-    /// It can't be, and is given back.
+    /// Returns `room` unchanged if the budget has no room of that size.
     pub fn begin(mut room: Reservation, like: &PlainRecord<'_>, count: usize) -> Result<Self, Reservation> {
         let bytes = like.needed().saturating_mul(count).saturating_add(2 * BatchLine::AROUND);
         let Some(mut text) = room.memory(bytes) else { return Err(room) };
@@ -225,8 +227,8 @@ impl Encoder {
         Ok(Self { room, text, line, sizes: Sizes::default(), first: 0..0 })
     }
 
-    /// Takes a record whose parts are good. None if it can't be in a line: its number isn't greater than the one
-    /// before, or there is no room for it.
+    /// Adds a record whose fields are valid. Returns none if the record cannot follow in this line: its
+    /// sequence number is not greater than the previous one, or the budget has no room for it.
     pub fn add(&mut self, record: &PlainRecord<'_>) -> Option<()> {
         let number = record.sequence_number;
         if self.sizes.records > 0
@@ -249,18 +251,19 @@ impl Encoder {
     }
 
     fn grow(&mut self, needed: usize) -> Option<()> {
-        let much = needed + needed / 4;
-        let to = [much, needed].into_iter().find(|bytes| self.room.resize(*bytes))?;
+        let roomy = needed + needed / 4;
+        let to = [roomy, needed].into_iter().find(|bytes| self.room.resize(*bytes))?;
         self.text.reserve_exact(to - self.text.len());
         Some(())
     }
 
-    /// The line, if there is anything in it.
+    /// The finished line; none if no record was added.
     pub fn end(mut self, millis_behind_latest: Option<i64>) -> Option<Encoded> {
         if self.sizes.records == 0 {
             return None;
         }
-        // Whoever took "none" for "no records" would skip some: better no reading at all.
+        // Returning none here would mean "no records" to the caller, which would skip them. A panic only ends
+        // the retrieval of this shard.
         let number = |at: &Range<usize>| {
             SequenceNumber::of_digits(&self.text[at.clone()])
                 .unwrap_or_else(|| unreachable!("a number of a record in the line is digits"))
@@ -270,7 +273,7 @@ impl Encoder {
         let (first, last) = (number(&self.first), number(&last.sequence_number));
         let arrival = arrival.ok().and_then(|arrival| arrival.parse().ok());
         self.line.end(millis_behind_latest, &mut self.text);
-        // More was expected than came.
+        // Fewer records arrived than were expected.
         if self.text.len() < self.text.capacity() / 2 {
             self.text.shrink_to_fit();
         }
@@ -291,7 +294,7 @@ mod tests {
     use crate::budget::Budget;
     use crate::sequence::Sequence;
 
-    /// As they are read, with so many bytes of data each.
+    /// Decoded records with these sequence numbers and this many bytes of data each.
     fn each(numbers: &[u32], data: usize) -> Vec<Record> {
         let record = |number: &u32| Record {
             sequence: SequenceNumber::parse(&number.to_string()).unwrap(),
@@ -333,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_what_the_records_would_be_written_as_and_knows_what_they_know() {
+    fn encoded_batch_equals_decoded_batch() {
         let budget = Budget::new(1_000_000);
         for (numbers, data) in [(&[7][..], 0), (&[5, 7, 11], 2), (&[9, 10, 100, 101], 5_000)] {
             let each = each(numbers, data);
@@ -350,13 +353,13 @@ mod tests {
             assert_eq!((ready.first(), ready.last(), ready.end()), (each.first(), each.last(), each.end()));
             assert_eq!(ready.greatest(), each.greatest());
             assert_eq!(ready.sizes().data, each.sizes().data);
-            assert_eq!(ready.each(), each.each());
+            assert_eq!(ready.decode(), each.decode());
         }
         assert_eq!(budget.held(), 0);
     }
 
     #[test]
-    fn without_order_or_room_there_is_no_line() {
+    fn encoding_fails_out_of_order_or_without_room() {
         let budget = Budget::new(10_000);
         assert_eq!(ready(&budget, &each(&[5, 5], 1)), None);
         assert_eq!(ready(&budget, &each(&[5, 7, 6], 1)), None);
@@ -368,7 +371,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_done_is_left_out_of_a_line_as_of_records(
+        fn behind_removes_the_same_from_encoded_and_decoded_records(
             steps in proptest::collection::vec(1u32..4, 1..9), at in 0u32..30, sub in 0u64..2, sentinel in 0..9,
         ) {
             let numbers: Vec<u32> = steps.iter().scan(4, |sum, step| { *sum += step; Some(*sum) }).collect();
@@ -379,9 +382,9 @@ mod tests {
                 1 => Position::shard_end(),
                 _ => Position::record(SequenceNumber::parse(&at.to_string()).unwrap(), sub),
             };
-            let expected = Records::Decoded(each).behind(&position).each();
+            let expected = Records::Decoded(each).behind(&position).decode();
             prop_assert!(expected.iter().all(|record| record.order(&position) == Ordering::Greater));
-            prop_assert_eq!(ready.behind(&position).each(), expected);
+            prop_assert_eq!(ready.behind(&position).decode(), expected);
         }
     }
 }

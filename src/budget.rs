@@ -1,18 +1,19 @@
-//! How much data of records the daemon holds at once.
+//! Bounds the memory that records take in the daemon.
 //!
-//! Each answer reserves its room before it comes and frees it with its last copy, so that the sum stays below the
-//! limit whatever arrives and whichever child is stuck; but for what is there already and can't be sent back (user
-//! records of aggregates, which are larger than what they came in; the rest of an answer of which the beginning is in a
-//! line; a pushed event that is larger than the one before): the next reservation waits the longer.
+//! Each answer of Kinesis reserves memory before it arrives and frees it when its last copy is dropped. So
+//! the sum stays below the limit, whatever arrives and whichever child is stuck. The exception is data that
+//! is in memory already and cannot be refused: user records of aggregates, which are larger than their
+//! aggregate; the rest of an answer whose beginning is already encoded in a line; a pushed event that is
+//! larger than the one before. These may exceed the limit, and the next reservation waits longer.
 //!
-//! | part of the limit | for |
+//! | part of the limit | purpose |
 //! |---|---|
-//! | a quarter | the first bytes of each reservation: a shard always has this much, whatever others hold |
-//! | [`LARGEST`] | one answer of any size at a time, for which the rest has no room |
-//! | the rest | shared: whoever reads much borrows from it, a quarter of what is free at a time |
+//! | a quarter | guaranteed to the first bytes of each reservation: a shard always has this much |
+//! | [`LARGEST`] | one answer of any size at a time that does not fit in the shared part |
+//! | the rest | shared: a busy shard borrows from it, a quarter of the free part at a time |
 //!
-//! So one busy shard among a thousand idle ones can hold nearly all, and each shard that does not let go of what it
-//! holds leaves the others three quarters of what was free.
+//! So one busy shard among a thousand idle ones can hold nearly all of the limit, and each shard that does
+//! not free what it holds leaves the others three quarters of what was free.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,42 +22,44 @@ use bytes::Bytes;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Duration, Instant};
 
-/// No answer is larger: 10 MiB of data, in base64, and what belongs to each of 10,000 records.
+/// Upper bound of one answer in bytes: 10 MiB of data as base64, and the fields of 10,000 records.
 pub const LARGEST: usize = 18 * 1024 * 1024;
-/// The least limit with which an answer of any size can be read while other shards hold what they may.
+/// The least limit, in bytes, at which an answer of any size can be read while other shards hold their parts.
 pub const LEAST: usize = 40 * 1024 * 1024;
-/// This part of the limit is for the first bytes of each reservation.
+/// The limit divided by this is guaranteed to the first bytes of reservations.
 const GUARANTEED: usize = 4;
-/// A shard has no more reservations than this at a time: what is on its way, what waits, what the child has in hand.
+/// Most reservations of one shard at a time: answers in transit, queued, and held by the child.
 const ROOMS: usize = 6;
-/// This part of what is free may be the next answer of one shard.
+/// The free shared bytes divided by this may be one shard's next answer.
 const BORROWED: usize = 4;
-/// This part of the limit is little.
+/// Reservations of at most the limit divided by this are small: they may pass larger ones that wait.
 const LITTLE: usize = 100;
 
-/// Memory is asked for in multiples of this, so that the next answer fits where the last one was; less isn't kept.
+/// Buffers are allocated in multiples of this many bytes, so that the next answer fits into the buffer of the
+/// last one. Smaller buffers are not kept.
 const STEP: usize = 256 * 1024;
-/// Pieces of free memory that are kept at most, and how long: the system clears what it gives, which costs as much as
-/// to copy it. Together with what is held they are never more than the limit, and none is kept without a shard.
+/// Most free buffers that are kept, and for how long. The system zeroes the memory that it returns, which
+/// costs as much as a copy. Held and kept memory together never exceed the limit, and no buffer is kept while
+/// there is no shard.
 const SPARE: usize = 16;
 const KEPT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
 struct Held {
-    /// All of it.
+    /// All reserved bytes.
     bytes: usize,
-    /// Of it, what is taken from the shared part.
+    /// The part of `bytes` that is taken from the shared part of the limit.
     shared: usize,
     spare: Vec<(Instant, Vec<u8>)>,
 }
 
 impl Held {
-    /// Takes out what may be kept no longer; who calls lets go of it.
+    /// Removes the free buffers that may no longer be kept. The caller drops them outside of the lock.
     #[must_use]
     fn trim(&mut self, limit: usize) -> Vec<(Instant, Vec<u8>)> {
         let mut free = limit.saturating_sub(self.bytes);
         let mut gone = Vec::new();
-        // Those that came last are the most useful.
+        // The buffers used last are the most useful.
         for (since, memory) in std::mem::take(&mut self.spare).into_iter().rev() {
             let left = free.checked_sub(memory.capacity());
             if let (Some(left), true, true) = (left, self.spare.len() < SPARE, since.elapsed() < KEPT) {
@@ -70,24 +73,25 @@ impl Held {
     }
 }
 
-/// The limit, and what is held.
+/// The limit and the memory that is reserved under it.
 #[derive(Debug)]
 pub struct Budget {
     limit: usize,
     held: Mutex<Held>,
     freed: Notify,
-    /// Who waits for room, in turn: a large one isn't passed by small ones for ever.
+    /// Held by the reservation that is served next, so that small reservations do not overtake a large one
+    /// for ever.
     turn: tokio::sync::Mutex<()>,
     shares: AtomicUsize,
-    /// For one answer for which there is no room in the shared part.
+    /// The permit for one answer that does not fit in the shared part.
     lane: Arc<Semaphore>,
-    /// Answers whose bodies wait in their connection for room. Calls share a connection, whose window two large bodies
-    /// leave open for others.
+    /// Permits for answers whose bodies wait in their connection for memory. Calls share a connection, and
+    /// two large bodies leave its window open for others.
     in_connection: Semaphore,
 }
 
 impl Budget {
-    /// So many bytes.
+    /// A budget with a limit in bytes.
     pub fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
             limit,
@@ -100,13 +104,14 @@ impl Budget {
         })
     }
 
-    /// Bytes held.
+    /// Reserved bytes.
     pub fn held(&self) -> usize {
         self.lock().bytes
     }
 
-    /// Waits until so many bytes may be held. What is larger than the whole shared part must be alone in it. Reservations
-    /// are served in the order in which they came, but that little ones pass large ones that don't fit yet.
+    /// Waits until `bytes` can be reserved. A reservation larger than the whole shared part must be alone in
+    /// it. Reservations are served in order of arrival, except that small ones may pass larger ones that do
+    /// not fit yet.
     pub async fn reserve(self: &Arc<Self>, bytes: usize) -> Reservation {
         let floor = self.floor();
         if (bytes <= floor || bytes <= self.limit / LITTLE) && self.try_add(bytes, floor) {
@@ -123,14 +128,14 @@ impl Budget {
         }
     }
 
-    /// Reserves room for the next answer of a shard. While a child waits for it, and there is no room in the shared part, the
-    /// room that is kept for one answer is taken.
+    /// Reserves memory for the next answer of a shard. If the shared part has no room while a child waits for
+    /// the answer, the part for one answer of any size is used.
     pub async fn reserve_for(self: &Arc<Self>, bytes: usize, awaited: &Awaited) -> Reservation {
         let lane = async {
             awaited.wait().await;
             match self.lane.clone().acquire_owned().await {
                 Ok(lane) => lane,
-                // It is never closed.
+                // The semaphore is never closed.
                 Err(_) => std::future::pending().await,
             }
         };
@@ -148,14 +153,14 @@ impl Budget {
         room
     }
 
-    /// Takes so many bytes now, past the limit if need be: others wait the longer.
+    /// Reserves `bytes` at once, beyond the limit if necessary: other reservations wait longer.
     pub fn take(self: &Arc<Self>, bytes: usize) -> Reservation {
         let mut room = self.nothing();
         room.set(bytes);
         room
     }
 
-    /// Room for nothing, which can be made larger.
+    /// An empty reservation, which can grow.
     pub fn nothing(self: &Arc<Self>) -> Reservation {
         self.room(0, self.floor())
     }
@@ -164,7 +169,7 @@ impl Budget {
         Reservation { budget: self.clone(), bytes, floor, least: 0, lane: None, awaited: Awaited::default() }
     }
 
-    /// The first bytes of a reservation, which need no room in the shared part.
+    /// Guaranteed bytes of a reservation, which are not counted in the shared part.
     fn floor(&self) -> usize {
         match self.shares.load(Ordering::Relaxed) {
             0 => 0,
@@ -172,14 +177,14 @@ impl Budget {
         }
     }
 
-    /// The shared part of the limit.
+    /// Bytes in the shared part of the limit.
     fn shared(&self) -> usize {
         let guaranteed = if self.shares.load(Ordering::Relaxed) > 0 { self.limit / GUARANTEED } else { 0 };
         let lane = if self.limit >= LEAST { LARGEST } else { 0 };
         self.limit - guaranteed - lane
     }
 
-    /// One more shard has a part in the limit, as long as this lives.
+    /// Adds a shard that has a part in the limit until the returned value is dropped.
     pub fn share(self: &Arc<Self>) -> Share {
         self.shares.fetch_add(1, Ordering::Relaxed);
         Share(self.clone())
@@ -189,12 +194,13 @@ impl Budget {
         self.try_change(0, 0, bytes, bytes.saturating_sub(floor))
     }
 
-    /// A room of `old` bytes, of which the shared part has `old_shared`, becomes one of `new`, if there is room.
+    /// Changes a reservation from `old` to `new` bytes, of which `old_shared` and `new_shared` are in the
+    /// shared part. Returns false if there is no room.
     fn try_change(&self, old: usize, old_shared: usize, new: usize, new_shared: usize) -> bool {
         let limit = self.shared();
         self.change(|held| {
             let others = held.shared - old_shared;
-            // The first bytes of reservations add up to more than their part while shards are added.
+            // While shards are being added, the guaranteed bytes of reservations can exceed their part.
             let whole = (held.bytes - old).saturating_add(new);
             let fits = new_shared <= old_shared
                 || others == 0
@@ -207,16 +213,16 @@ impl Budget {
         })
     }
 
-    fn give_back(&self, bytes: usize, shared: usize) {
+    fn free(&self, bytes: usize, shared: usize) {
         self.change(|held| {
             held.bytes -= bytes;
             held.shared -= shared;
         });
-        // One waits at most: the others wait for their turn.
+        // At most one reservation waits for this: the others wait for `turn`.
         self.freed.notify_one();
     }
 
-    /// What is spare goes where there is no room for it any more.
+    /// Applies a change and then frees the kept buffers for which there is no room any more.
     fn change<T>(&self, change: impl FnOnce(&mut Held) -> T) -> T {
         let (changed, gone) = {
             let mut held = self.lock();
@@ -236,7 +242,7 @@ impl Budget {
 pub struct Share(Arc<Budget>);
 
 impl Share {
-    /// How many bytes the next answer may have, so that others have room for theirs.
+    /// Most bytes that the next answer may have to leave room for other shards.
     pub fn part(&self) -> usize {
         let budget = &self.0;
         let free = budget.shared().saturating_sub(budget.lock().shared);
@@ -247,7 +253,7 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         let others = self.0.shares.fetch_sub(1, Ordering::Relaxed) - 1;
-        // There is more for each of the others.
+        // The part of each other shard grows.
         self.0.freed.notify_one();
         if others == 0 {
             drop(std::mem::take(&mut self.0.lock().spare));
@@ -255,12 +261,13 @@ impl Drop for Share {
     }
 }
 
-/// Whether a child waits for the next answer of its shard: what is read then leaves at once.
+/// Whether a child waits for the next answer of its shard, so that the answer is delivered as soon as it
+/// arrives.
 #[derive(Debug, Clone, Default)]
 pub struct Awaited(Option<watch::Receiver<bool>>);
 
 impl Awaited {
-    /// And the place where it is said.
+    /// A flag that is false, and its sender.
     pub fn new() -> (watch::Sender<bool>, Self) {
         let (sender, receiver) = watch::channel(false);
         (sender, Self(Some(receiver)))
@@ -277,33 +284,34 @@ impl Awaited {
     }
 }
 
-/// Bytes that are held, until this is dropped.
+/// Reserved bytes, freed on drop.
 #[derive(Debug)]
 pub struct Reservation {
     budget: Arc<Budget>,
     bytes: usize,
-    /// The first bytes, which are not taken from the shared part.
+    /// Guaranteed bytes, which are not taken from the shared part.
     floor: usize,
-    /// It is not made smaller than this before it is [set](Reservation::set).
+    /// The reservation does not shrink below this before [`Reservation::set`].
     least: usize,
-    /// It is the one answer for which the shared part had no room.
+    /// Present if this is the one answer that does not fit in the shared part.
     lane: Option<OwnedSemaphorePermit>,
     awaited: Awaited,
 }
 
 impl Reservation {
-    /// Of what it is a part.
+    /// The budget that this is a part of.
     pub fn budget(&self) -> &Arc<Budget> {
         &self.budget
     }
 
-    /// How many.
+    /// The size in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Becomes room for so many bytes, as soon as there is, and is kept as large until it is known how much is needed. What
-    /// it is now is freed first, so that no two wait for each other.
+    /// Waits for a reservation of `bytes`, which does not shrink until the needed size is
+    /// [set](Reservation::set). The present one is freed first, so that two reservations never wait for each
+    /// other.
     pub async fn grown(self, bytes: usize) -> Self {
         let (budget, awaited) = (self.budget.clone(), self.awaited.clone());
         drop(self);
@@ -312,8 +320,8 @@ impl Reservation {
         room
     }
 
-    /// Grows the room of an answer whose body waits in its connection meanwhile. None if others do that already and there is no
-    /// room at once.
+    /// Grows the reservation of an answer whose body waits in its connection meanwhile. Returns none if there
+    /// is no room at once and other bodies already wait.
     pub async fn grown_in_connection(mut self, bytes: usize) -> Option<Self> {
         if self.resize(bytes) {
             self.least = self.bytes;
@@ -328,8 +336,8 @@ impl Reservation {
         if self.lane.is_some() { 0 } else { bytes.saturating_sub(self.floor) }
     }
 
-    /// Makes it so many; false, and nothing is changed, if there is no room for them now. What is larger than the shared
-    /// part fits if it is alone in it.
+    /// Changes the size to `bytes`. Returns false and changes nothing if there is no room now. A size larger
+    /// than the shared part fits if it is alone in it.
     #[must_use]
     pub fn resize(&mut self, bytes: usize) -> bool {
         let bytes = bytes.max(self.least);
@@ -345,10 +353,10 @@ impl Reservation {
         fits
     }
 
-    /// Makes it so many, whatever is held besides.
+    /// Changes the size to `bytes`, even beyond the limit.
     pub fn set(&mut self, bytes: usize) {
         self.least = 0;
-        // An answer that turns out to fit in the shared part leaves the room for one answer to others.
+        // An answer that turns out to fit in the shared part releases the permit for one answer.
         if self.lane.is_some()
             && self.budget.try_change(self.bytes, 0, bytes, bytes.saturating_sub(self.floor))
         {
@@ -366,8 +374,8 @@ impl Reservation {
         }
     }
 
-    /// Empty memory for so many bytes, within a room for as many, which is made as large as the memory is. None, and
-    /// nothing is changed, if there is no room for so many.
+    /// An empty buffer with a capacity of at least `bytes`; the reservation grows to that capacity. Returns
+    /// none and changes nothing if there is no room.
     pub fn memory(&mut self, bytes: usize) -> Option<Vec<u8>> {
         let roomy = if bytes < STEP { bytes } else { bytes.next_multiple_of(STEP) };
         if !self.resize(roomy) && !self.resize(bytes) {
@@ -375,19 +383,19 @@ impl Reservation {
         }
         let fits = |spare: &(Instant, Vec<u8>)| (bytes..=self.bytes).contains(&spare.1.capacity());
         let spare = self.budget.change(|held| {
-            // What was used last is at hand.
+            // The buffer used last is most likely in the cache.
             let at = held.spare.iter().rposition(fits)?;
             Some(held.spare.remove(at).1)
         });
         Some(spare.unwrap_or_else(|| Vec::with_capacity(self.bytes)))
     }
 
-    /// As [`Reservation::fill`]; the memory is then free for the next who wants [`Reservation::memory`].
+    /// As [`Reservation::fill`]; afterwards the buffer is kept for [`Reservation::memory`].
     pub fn fill_memory(self, memory: Vec<u8>) -> Bytes {
         Bytes::from_owner(Memory { memory, room: self })
     }
 
-    /// Bytes whose room is given back with their last copy.
+    /// Bytes whose reservation is freed when their last copy is dropped.
     pub fn fill(self, bytes: impl AsRef<[u8]> + Send + 'static) -> Bytes {
         Bytes::from_owner(Filled { bytes, _room: self })
     }
@@ -395,7 +403,7 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.budget.give_back(self.bytes, self.shared(self.bytes));
+        self.budget.free(self.bytes, self.shared(self.bytes));
     }
 }
 
@@ -435,7 +443,7 @@ impl Drop for Memory {
                 held.spare.push((Instant::now(), memory));
             }
         });
-        // Its room tells those who wait.
+        // Dropping `room` wakes the reservation that waits.
     }
 }
 

@@ -1,4 +1,5 @@
-//! How many leases this worker may hold now: what the limits of the process bear, and less while resources are short.
+//! The number of leases that this worker may hold now: the limits of the process allow a maximum, a shortage
+//! of resources lowers it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,51 +7,51 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// After a shortage no more leases are acquired for so long.
+/// How long no more leases are acquired after a shortage.
 const SHORT: Duration = Duration::from_secs(60);
 
-/// Shared by whoever acquires leases and whoever starts record processors.
+/// Shared by the tasks that acquire leases and the tasks that start record processors.
 #[derive(Debug)]
 pub struct Capacity {
     limit: usize,
-    /// When a record processor could not be started last, for lack of resources.
+    /// When a record processor last failed to start for lack of resources.
     shortage: Mutex<Option<Instant>>,
     peers: AtomicBool,
 }
 
 impl Capacity {
-    /// `limit` leases at most.
+    /// A capacity of at most `limit` leases.
     pub fn new(limit: usize) -> Self {
         Self { limit, shortage: Mutex::default(), peers: AtomicBool::new(false) }
     }
 
-    /// Whether there are other live workers.
+    /// Records whether there are other live workers.
     pub fn note(&self, peers: bool) {
         self.peers.store(peers, Ordering::Relaxed);
     }
 
-    /// A record processor could not be started for lack of resources.
+    /// Records that a record processor failed to start for lack of resources.
     pub fn shortage(&self, now: Instant) {
         *self.lock() = Some(now);
     }
 
-    /// One that could not be started before could be started now.
+    /// Records that a record processor started after such a failure.
     pub fn recovered(&self) {
         *self.lock() = None;
     }
 
-    /// Whether another live worker could have a lease for which this one has no room.
+    /// Whether another live worker could hold a lease for which this one lacks resources.
     pub fn has_peers(&self) -> bool {
         self.peers.load(Ordering::Relaxed)
     }
 
-    /// Leases that this worker may hold now; while resources are short, no more than it holds.
+    /// Most leases that this worker may hold now; during a shortage, the number that it holds.
     pub fn most(&self, held: usize, now: Instant) -> usize {
         if self.is_short(now) { self.limit.min(held) } else { self.limit }
     }
 
-    /// Whether resources are short now: no more leases are to be given to this worker. One at its limit is none of these: a
-    /// worker that says that it wants no leases is not relieved of any either.
+    /// Whether resources are short now, so that the leader should assign no more leases to this worker. A
+    /// worker at its limit is not short: one that reports so is not relieved of leases either.
     pub fn is_short(&self, now: Instant) -> bool {
         self.lock().is_some_and(|at| now.saturating_duration_since(at) < SHORT)
     }
@@ -61,7 +62,7 @@ impl Capacity {
 }
 
 impl Default for Capacity {
-    /// Without a limit.
+    /// A capacity without a limit.
     fn default() -> Self {
         Self::new(usize::MAX)
     }
@@ -72,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn worker_acquires_up_to_its_limit_and_nothing_for_a_minute_after_a_shortage() {
+    fn capacity_is_frozen_for_a_minute_after_a_shortage() {
         let (capacity, now) = (Capacity::new(10), Instant::now());
         assert_eq!((capacity.most(9, now), capacity.is_short(now)), (10, false));
         capacity.shortage(now);

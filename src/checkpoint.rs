@@ -1,10 +1,11 @@
-//! Progress: what a child may checkpoint, and what is then written.
+//! Decides which checkpoints of a child are valid, and what is then stored.
 //!
-//! The decision is pure; the write goes through [`crate::lease::Held`], which is the proof that the
-//! lease is ours. In KCL: `ShardRecordProcessorCheckpointer`. On purpose different from it: at the
-//! end of a shard the position that was already stored is compared with what would be *written*, so
-//! that a child which checkpoints its last record twice still ends the shard (kcl#211); and `LATEST`, `TRIM_HORIZON` and
-//! `AT_TIMESTAMP` are accepted only where they are stored, because a restart from `LATEST` skips undelivered records.
+//! The decision is pure; the write goes through [`crate::lease::Held`], which proves that this worker owns
+//! the lease. In KCL: `ShardRecordProcessorCheckpointer`. Different on purpose: at the end of a shard the
+//! stored position is compared with the position that would be *written*, so that a child that checkpoints
+//! its last record twice still ends the shard (kcl#211); and `LATEST`, `TRIM_HORIZON` and `AT_TIMESTAMP` are
+//! accepted only while they are the stored position, because a restart from `LATEST` skips undelivered
+//! records.
 
 use std::cmp::Ordering;
 
@@ -15,53 +16,53 @@ use crate::lease::held;
 use crate::lease::table;
 use crate::sequence::{Position, Sequence};
 
-/// How far a child got and may go.
+/// The positions that bound the checkpoints of a child.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
-    /// What is stored.
+    /// The stored checkpoint.
     last: Position,
-    /// The last position handed to the child.
+    /// The position of the last record delivered to the child.
     permitted: Position,
-    /// What was permitted before the present action began.
+    /// `permitted` before the present action was opened.
     before: Position,
-    /// Set once the child was told that the shard ended: what stood for it until then.
+    /// The last delivered position, once `shardEnded` was sent to the child.
     at_shard_end: Option<Position>,
-    /// Set once more turned out to be stored than was known: what was taken for it until then.
+    /// The position that was assumed to be stored, once a later one turned out to be stored.
     overtaken: Option<Position>,
 }
 
-/// What to do about a request.
+/// The decision about a checkpoint request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Already stored: success, nothing to write.
+    /// Already stored: report success without a write.
     Stored,
-    /// Write this.
+    /// Write this position.
     Write(Position),
 }
 
 impl Progress {
-    /// A child that starts at a stored checkpoint.
+    /// The progress of a child that starts at a stored checkpoint.
     pub fn new(stored: Position) -> Self {
         let (permitted, before) = (stored.clone(), stored.clone());
         Self { permitted, before, last: stored, at_shard_end: None, overtaken: None }
     }
 
-    /// What is stored.
+    /// The stored checkpoint.
     pub fn last(&self) -> &Position {
         &self.last
     }
 
-    /// Whether everything that was handed out is stored.
-    pub fn owes_nothing(&self) -> bool {
+    /// Whether everything that was delivered is checkpointed.
+    pub fn is_all_stored(&self) -> bool {
         self.permitted.order(&self.last) != Ordering::Greater
     }
 
-    /// An action begins: what was delivered so far is all that earlier requests can mean.
+    /// An action is opened: requests sent before it can only mean what was delivered so far.
     pub fn begin_delivery(&mut self) {
         self.before.clone_from(&self.permitted);
     }
 
-    /// These are about to be handed to the child.
+    /// The records are about to be delivered to the child.
     pub fn deliver(&mut self, records: &Records) {
         if let Some(last) = records.greatest()
             && last.order(&self.permitted) == Ordering::Greater
@@ -70,7 +71,7 @@ impl Progress {
         }
     }
 
-    /// The child is about to be told that the shard ended.
+    /// `shardEnded` is about to be sent to the child.
     pub fn end_of_shard(&mut self) {
         self.begin_delivery();
         self.at_shard_end.get_or_insert_with(|| self.permitted.clone());
@@ -83,15 +84,15 @@ impl Progress {
         self.last = position;
     }
 
-    /// A write of this holding whose answer was lost had happened after all, when it was taken for failed: so much is
-    /// stored. The child may ask for what lies in between.
+    /// A write of this lease that was assumed to have failed, because its answer was lost, had succeeded: the
+    /// checkpoint is `position`. The child may request positions in between.
     pub fn overtaken(&mut self, position: Position) {
         self.overtaken.get_or_insert_with(|| self.last.clone());
         self.stored(position);
     }
 
-    /// Whether the position is a start position other than the stored one. Start positions order before all numbers, so
-    /// the range alone would let them pass.
+    /// Whether the position is a sentinel other than the stored one. Sentinels precede all sequence numbers,
+    /// so the range check alone would accept them.
     fn moves_start(&self, asked: &Position) -> bool {
         let stored = self.overtaken.as_ref().unwrap_or(&self.last);
         let is_start =
@@ -99,12 +100,12 @@ impl Progress {
         is_start && asked.sequence != stored.sequence
     }
 
-    /// Judges a request, in the order of Java's checks. An `early` one was made before the present
-    /// action began: it can reach neither the records that this action brings nor the end of the
-    /// shard that it tells of. Java judges it like any other and so can skip records.
+    /// Decides about a request, in the order of Java's checks. An `early` request was sent before the present
+    /// action was opened: it can reach neither the records of this action nor the end of the shard that it
+    /// reports. Java treats it like any other request and so can skip records.
     ///
     /// # Errors
-    /// The name with which the request is to be answered.
+    /// The exception name for the answer to the child.
     pub fn judge(&self, request: &CheckpointRequest, early: bool) -> Result<Verdict, CheckpointFailure> {
         let bound = if early { &self.before } else { &self.permitted };
         let asked = match &request.sequence_number {
@@ -133,7 +134,7 @@ impl Progress {
     }
 }
 
-/// What the child is told when a write failed.
+/// The error that is sent to the child after a failed write.
 pub fn failure(error: &held::Error) -> CheckpointFailure {
     match error {
         held::Error::Lost => CheckpointFailure::Shutdown,
@@ -181,13 +182,13 @@ mod tests {
     const REFUSED: Result<Verdict, CheckpointFailure> = Err(CheckpointFailure::IllegalArgument);
 
     #[test]
-    fn nothing_means_all_that_was_delivered() {
+    fn request_without_number_means_all_delivered() {
         assert_eq!(ask(&delivered(), None, Some(9)), Ok(Verdict::Write(at("20", 3))));
         assert_eq!(ask(&Progress::new(at("LATEST", 0)), None, None), Ok(Verdict::Stored));
     }
 
     #[test]
-    fn what_turned_out_to_be_stored_already_is_success() {
+    fn already_stored_position_is_success() {
         let mut progress = delivered();
         progress.stored(at("10", 0));
         progress.overtaken(at("20", 1));
@@ -203,14 +204,14 @@ mod tests {
         }
         progress.overtaken(at("30", 0));
         assert_eq!(ask(&progress, None, None), Ok(Verdict::Stored), "all that was delivered, and more");
-        assert!(progress.owes_nothing());
+        assert!(progress.is_all_stored());
         progress.end_of_shard();
         let end = Ok(Verdict::Write(Position::shard_end()));
         assert_eq!(ask(&progress, Some("20"), Some(3)), end, "the last that this child was given");
     }
 
     #[test]
-    fn anything_between_what_is_stored_and_what_was_delivered_passes() {
+    fn positions_from_stored_to_delivered_are_accepted() {
         let mut progress = delivered();
         for (text, sub) in [("0", 0), ("7", 0), ("20", 3), ("TRIM_HORIZON", 1), ("010", 0)] {
             let expected = Ok(Verdict::Write(at(text, sub)));
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_position_is_accepted_only_where_it_is_stored() {
+    fn sentinel_is_accepted_only_if_stored() {
         let starts = ["AT_TIMESTAMP", "TRIM_HORIZON", "LATEST"];
         for stored in starts {
             let mut progress = Progress::new(at(stored, 0));
@@ -260,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_shard_is_written_for_nothing_for_its_name_and_for_the_last_record() {
+    fn shard_end_is_written_for_every_form_of_request() {
         let mut progress = delivered();
         progress.end_of_shard();
         for (text, sub) in [(None, None), (Some("SHARD_END"), None), (Some("20"), Some(3))] {
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_from_before_an_action_reaches_nothing_that_the_action_brings() {
+    fn early_request_does_not_reach_the_present_action() {
         let mut progress = delivered();
         let everything = CheckpointRequest { sequence_number: None, sub_sequence_number: None };
         progress.begin_delivery();
@@ -283,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_record_checkpointed_twice_still_ends_the_shard() {
+    fn last_record_checkpointed_twice_ends_the_shard() {
         let mut progress = delivered();
         progress.stored(at("20", 3));
         progress.end_of_shard();
@@ -292,7 +293,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_checkpoint_never_goes_back_nor_past_what_was_delivered(
+        fn checkpoint_never_moves_back_or_beyond_delivered(
             deliveries in proptest::collection::vec((0u32..50, 0u64..3), 0..8),
             requests in proptest::collection::vec((proptest::option::of(0u32..60), proptest::option::of(-1i64..4)), 0..20),
         ) {

@@ -1,7 +1,7 @@
-//! The command line, as far as words go: argv in, a [`Command`] out.
+//! The command line: parses the arguments into a [`Command`].
 //!
-//! `java` submodule: argv as launchers write it for a JVM. Options of ours that set something come from
-//! the table [`own::KEYS`].
+//! The `java` submodule handles arguments as launchers write them for a JVM. Options that set a key of
+//! multilangd are generated from the table [`own::KEYS`].
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -141,56 +141,55 @@ pub(crate) struct Local {
     dynamodb_port: u16,
 }
 
-/// What to do.
+/// The command to execute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Command {
-    /// Run the daemon on a file.
+    /// Run the daemon with a file.
     Run(PathBuf),
-    /// Show what a file comes to.
+    /// Show the settings of a file.
     Check {
         /// The properties file.
         file: PathBuf,
         /// As JSON.
         json: bool,
     },
-    /// Show what the tables say.
+    /// Show the leases and workers of a file's application.
     Leases {
         /// The properties file.
         file: PathBuf,
         /// As JSON.
         json: bool,
-        /// Seconds between two looks.
+        /// Seconds between the two scans.
         watch: Option<u64>,
     },
-    /// Print a text that is made from the command line's own description.
+    /// Print a text generated from the description of the command line.
     Print(Vec<u8>),
     /// Run everything on this machine.
     #[cfg(feature = "local")]
     Local(Local),
 }
 
-/// Everything that the command line says.
+/// The arguments that all commands share.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Words {
     /// `--set`.
     pub(crate) overrides: Vec<(String, String)>,
     /// `--expand-env`.
     pub(crate) expand: bool,
-    /// Settings of ours, by their name in the file.
+    /// Settings of multilangd, by their key in the file.
     pub(crate) options: Vec<(&'static str, String)>,
-    /// Folders of a Java class path; a file is looked for there first.
+    /// Folders of a Java class path, in which the file is searched first.
     pub(crate) class_path: Vec<PathBuf>,
     /// JVM system properties of a Java-style command line: `-Dname=value`.
     pub(crate) properties: Vec<String>,
-    /// What to say about the arguments.
+    /// Remarks about the arguments.
     pub(crate) notices: Vec<&'static str>,
 }
 
-/// Reads argv, the program's name included.
+/// Parses the arguments, including the program's name.
 ///
 /// # Errors
-/// Wrong arguments, and requests for help or version, which are no faults: see
-/// [`clap::Error::use_stderr`].
+/// Invalid arguments, and requests for help or version, which are no errors: see [`clap::Error::use_stderr`].
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<(Command, Words), clap::Error> {
     let java = java::understand(arguments.into_iter().collect()).map_err(|unsupported| {
         clap::Error::raw(clap::error::ErrorKind::InvalidValue, format!("{unsupported}\n"))
@@ -235,7 +234,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<(Co
     Ok((command, words))
 }
 
-/// The command that a first word means that is neither a command nor a file, if it is close to one.
+/// The command that is similar to the first word, if that is neither a command nor a file.
 fn mistyped<'a>(
     word: &str,
     commands: impl Iterator<Item = &'a str>,
@@ -246,18 +245,18 @@ fn mistyped<'a>(
     (meant != word && !exists(Path::new(word))).then_some(meant)
 }
 
-/// One page of all commands.
+/// The manual: one page for all commands.
 fn manual() -> Vec<u8> {
     let mut page = Vec::new();
     let mut command = command();
     command.build();
     let man = clap_mangen::Man::new(command.clone());
-    // Into memory it can't fail.
+    // Writing to memory does not fail.
     let _written = man.render(&mut page).is_ok();
     for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
         let heading = format!(".SH \"MULTILANGD {}\"\n", sub.get_name().to_uppercase());
         page.extend_from_slice(heading.as_bytes());
-        // Those of all commands stand once, above.
+        // The options of all commands are described once, at the start.
         let own = sub
             .get_arguments()
             .filter(|argument| !argument.is_global_set() && argument.get_id() != "help")
@@ -280,7 +279,7 @@ const WIDTH: usize = 80;
 /// Columns by which the help of an option is indented.
 const INDENT: usize = 10;
 
-/// The derived arguments and one option for each row of our settings, with help that fits [`WIDTH`].
+/// The derived arguments, and one option for each key of multilangd, with help that fits [`WIDTH`].
 fn command() -> clap::Command {
     let all = own::KEYS.iter().fold(Cli::command(), |command, key| command.arg(option(key)));
     // Every option is accepted everywhere; a command shows those that it uses.
@@ -374,7 +373,7 @@ impl Local {
         self.file.as_ref()
     }
 
-    /// What local mode runs with.
+    /// The options of local mode.
     pub(crate) fn options(&self) -> multilangd::local::run::Options {
         multilangd::local::run::Options {
             shards: self.shards,
@@ -400,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_given_as_java_takes_it() {
+    fn file_argument_is_accepted_as_in_java() {
         for words in [
             &["a.properties"][..],
             &["-p", "a.properties"],
@@ -416,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn mistyped_command_is_suggested_unless_a_file_has_the_name() {
+    fn mistyped_command_is_suggested_unless_a_file_exists() {
         let commands = || ["check", "manual", "leases", "local", "help"].into_iter();
         for (word, meant) in [
             ("chek", Some("check")),
@@ -442,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_of_ours_are_options_before_and_behind_a_command() {
+    fn own_settings_are_options_before_and_after_a_command() {
         let expected = [(own::ON_CHILD_FAILURE, "exit".to_owned())];
         for words in [&["--on-child-failure", "exit", "f"][..], &["check", "f", "--on-child-failure=exit"]] {
             assert_eq!(parsed(words).unwrap().1.options, expected, "{words:?}");
@@ -454,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn the_manual_and_the_completions_are_made_from_the_same_description() {
+    fn manual_and_completions_have_the_same_options() {
         let print = |words: &[&str]| {
             let Command::Print(text) = parsed(words).unwrap().0 else { panic!("{words:?}") };
             String::from_utf8(text).unwrap().replace('\\', "")
@@ -502,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_checked_as_text_or_json() {
+    fn check_prints_text_or_json() {
         let expected = Command::Check { file: "f.properties".into(), json: true };
         assert_eq!(parsed(&["check", "f.properties", "--json"]).unwrap().0, expected);
         assert!(parsed(&["check"]).is_err());
@@ -510,7 +509,7 @@ mod tests {
 
     #[cfg(feature = "local")]
     #[test]
-    fn local_takes_its_options() {
+    fn local_accepts_its_options() {
         let Command::Local(local) =
             parsed(&["local", "--shards", "2", "--data", "d", "f.properties"]).unwrap().0
         else {

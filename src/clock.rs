@@ -1,12 +1,12 @@
-//! Time: the only place that asks the wall clock, and the wait for a deadline. Decisions take
-//! [`tokio::time::Instant`] instead, which tests pause.
+//! Time: the only module that reads the wall clock, and the wait for a deadline. Decisions use
+//! [`tokio::time::Instant`] instead, which tests can pause.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::{Instant, sleep_until};
 
-/// Milliseconds since 1970, for what has to agree with Kinesis: time stamps, never durations.
+/// Milliseconds since 1970, for timestamps that are compared with Kinesis's, never for durations.
 pub fn wall_millis() -> i64 {
     #[expect(clippy::disallowed_methods, reason = "this is the place")]
     let now = SystemTime::now();
@@ -14,14 +14,15 @@ pub fn wall_millis() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// How long this machine has slept (suspended, or a virtual machine paused by its host) since it was started.
-/// [`Instant`] stands still meanwhile, while leases expire for others. Only differences mean something.
+/// How long this machine has been suspended (or paused by its host, if it is virtual) since its start.
+/// [`Instant`] does not advance during that time, but leases expire for other workers. Only differences of
+/// this value are meaningful.
 #[cfg(not(test))]
 pub fn slept() -> Duration {
     #[cfg(target_os = "linux")]
     {
         use rustix::time::{ClockId, clock_gettime};
-        // In this order: what passes between the two counts as sleep, never as waking.
+        // In this order, time that passes between the two calls counts as suspended, never as awake.
         let awake = clock_gettime(ClockId::Monotonic);
         let whole = clock_gettime(ClockId::Boottime);
         Duration::try_from(whole)
@@ -35,7 +36,7 @@ pub fn slept() -> Duration {
 #[cfg(test)]
 pub use suspension::{slept, suspend};
 
-/// A machine that tests suspend, each the one of its thread.
+/// A simulated suspension for tests, one per thread.
 #[cfg(test)]
 mod suspension {
     use std::cell::Cell;
@@ -45,48 +46,48 @@ mod suspension {
         static SLEPT: Cell<Duration> = const { Cell::new(Duration::ZERO) };
     }
 
-    /// For how long this thread's machine has been suspended.
+    /// How long this thread's machine has been suspended.
     pub fn slept() -> Duration {
         SLEPT.get()
     }
 
-    /// Suspends it for that long, and resumes it.
+    /// Suspends the machine for that long and resumes it.
     pub fn suspend(time: Duration) {
         SLEPT.set(SLEPT.get() + time);
     }
 }
 
-/// No machine sleeps for less; what is shorter is the time between two looks at two clocks.
+/// A shorter difference is no suspension but the time between the reads of two clocks.
 const SLEEP: Duration = Duration::from_millis(200);
 
-/// A point in time that comes sooner, by this machine's clock, if the machine sleeps before it: others, who
-/// count too, don't sleep with it.
+/// A deadline that comes sooner, by this machine's clock, if the machine is suspended before it: the clocks
+/// of other workers advance meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expiry {
     at: Instant,
-    /// [`slept`] when the count began.
+    /// [`slept`] at the start of the period.
     slept: Duration,
 }
 
 impl Expiry {
-    /// `slept` is from when the count began, which is before `at`.
+    /// `slept` is its value at the start of the period that ends at `at`.
     pub fn new(at: Instant, slept: Duration) -> Self {
         Self { at, slept }
     }
 
-    /// When it is if the machine sleeps no more.
+    /// The deadline if the machine is not suspended again.
     pub fn instant(self) -> Instant {
         let slept = slept().saturating_sub(self.slept);
         if slept < SLEEP { self.at } else { self.at.checked_sub(slept).unwrap_or(self.at) }
     }
 
-    /// When it would have been without any sleep.
+    /// The deadline without any suspension.
     pub fn awake(self) -> Instant {
         self.at
     }
 }
 
-/// Waits for a deadline; for ever if none stands. Cancel-safe.
+/// Waits for a deadline; for ever if there is none. Cancel-safe.
 pub async fn reached(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
@@ -94,28 +95,28 @@ pub async fn reached(deadline: Option<Instant>) {
     }
 }
 
-/// The rest of the time that a stop may take: the steps at its end are short where those before were long.
+/// The time left for a shutdown. Its last steps are given less time if the earlier ones took long.
 #[derive(Debug, Clone)]
 pub struct Stop {
     since: Arc<OnceLock<Instant>>,
     within: Duration,
 }
 
-/// A step at the end of a stop has this long, however long the steps before took.
+/// The least time of each last step of a shutdown.
 const LAST: Duration = Duration::from_millis(100);
 
 impl Stop {
-    /// All steps but the last ones take no longer than this.
+    /// A shutdown whose steps, the last ones aside, take at most `within`.
     pub fn within(within: Duration) -> Self {
         Self { since: Arc::default(), within }
     }
 
-    /// It begins now, unless it has begun.
+    /// Starts the shutdown's clock on the first call.
     pub fn begin(&self) {
         self.since.get_or_init(Instant::now);
     }
 
-    /// How long a step at its end may take that takes no longer than `most`.
+    /// Time for one of the last steps, at most `most`.
     pub fn left(&self, most: Duration) -> Duration {
         let spent = self.since.get().map_or(Duration::ZERO, Instant::elapsed);
         self.within.saturating_sub(spent).max(LAST).min(most)
@@ -127,7 +128,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn last_steps_of_a_long_stop_are_short() {
+    async fn last_steps_of_a_long_shutdown_are_short() {
         let second = Duration::from_secs(1);
         let stop = Stop::within(second * 9);
         assert_eq!(stop.left(second * 3), second * 3);

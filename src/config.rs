@@ -1,20 +1,19 @@
-//! What the daemon is told: a properties file becomes a [`Config`], or a list of everything that is
-//! wrong with it.
+//! The configuration: a properties file becomes a [`Config`], or a list of all its errors.
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`keys`] | the tables: one row a key |
-//! | [`bean`] | the file's pairs set one after the other, as Java's configuration object would be |
-//! | [`value`] | one text read as its type |
-//! | [`credentials`] | the text of a credentials key into a list of providers |
-//! | [`expand`] | `${NAME}`, if asked for |
-//! | [`resolve`] | defaults, what hangs on what, limits; every fault and warning at once |
-//! | `made` | settings without a fault into the [`Config`] |
+//! | [`keys`] | the tables of keys, one row each |
+//! | [`bean`] | the file's pairs set one after the other, as in Java's configuration object |
+//! | [`value`] | parsing of a value by its type |
+//! | [`credentials`] | parsing of a credentials key into a list of providers |
+//! | [`expand`] | `${NAME}`, if enabled |
+//! | [`resolve`] | defaults, derived settings, limits; all errors and warnings at once |
+//! | `made` | valid settings into the [`Config`] |
 //! | [`sdk`] | AWS settings outside the file: system properties, the environment, the profile, proxies |
 //! | [`permissions`] | the AWS permissions that a file needs |
 //! | [`settings`] | all settings in force with their sources, as `check` prints them |
 //!
-//! All stages are pure: every fault is known before anything starts. In KCL:
+//! All stages are pure, so that every error is known before anything starts. In KCL:
 //! `MultiLangDaemonConfiguration`, `MultiLangDaemonConfig`.
 
 use std::fmt;
@@ -44,26 +43,26 @@ pub mod value;
 
 use credentials::Provider;
 
-/// Every setting in force.
+/// All settings in force, by the key that sets them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// `applicationName`.
     pub application: String,
     /// `streamName`, or the name within `streamArn`.
     pub stream: String,
-    /// `tableName`, or the application's name.
+    /// `tableName`, or the application name.
     pub table: String,
     /// `workerId`, or a random UUID.
     pub worker: WorkerId,
-    /// `executableName`, not yet looked up.
+    /// `executableName`, not yet searched in PATH.
     pub executable: String,
-    /// How Kinesis is reached.
+    /// Region, endpoint, timeouts and credentials of Kinesis.
     pub kinesis: ClientConfig,
-    /// How DynamoDB is reached.
+    /// Region, endpoint, timeouts and credentials of DynamoDB.
     pub dynamodb: ClientConfig,
-    /// How CloudWatch is reached.
+    /// Region, endpoint, timeouts and credentials of CloudWatch.
     pub cloudwatch: ClientConfig,
-    /// AWS settings outside the file that no single client has for itself.
+    /// AWS settings outside the file that are shared by all clients.
     pub sdk: sdk::Sdk,
     /// `initialPositionInStream`, `initialPositionInStreamExtended`.
     pub initial: InitialPosition,
@@ -81,15 +80,15 @@ pub struct Config {
     pub migrate: bool,
     /// `tableMigrationCompleteBakeTimeSeconds`.
     pub bake: Duration,
-    /// How a leader gives leases out.
+    /// Rules of lease assignment by the leader.
     pub rules: leader::Rules,
-    /// How load is reported and judged.
+    /// Rules of worker metrics.
     pub reports: report::Rules,
     /// `inMemoryWorkerMetricsCaptureFrequencyMillis`.
     pub sample_every: Duration,
     /// `noOfPersistedMetricsPerWorkerMetrics`.
     pub averages: usize,
-    /// Not `disableWorkerMetrics`.
+    /// The negation of `disableWorkerMetrics`.
     pub measure: bool,
     /// `leaseTableDeletionProtectionEnabled`.
     pub protect_table: bool,
@@ -121,13 +120,13 @@ pub struct Config {
     pub idle_behind: Duration,
     /// `millisBehindLatestThresholdForReducedTps`.
     pub near: Duration,
-    /// `fanoutConfig`, if that is how records are read: `retrievalMode` or its absence.
+    /// `fanoutConfig`, if `retrievalMode`, or the absence of polling keys, selects enhanced fan-out.
     pub fanout: Option<registration::Settings>,
     /// `multilangd.bufferMegabytes`, in bytes.
     pub buffer: usize,
-    /// `metricsLevel` and how; none for `NONE`.
+    /// Settings of CloudWatch metrics; none if `metricsLevel` is `NONE`.
     pub metrics: Option<cloudwatch::Settings>,
-    /// `multilangd.status`; none for nowhere.
+    /// `multilangd.status`; none if it is off.
     pub status: Option<Status>,
     /// `multilangd.stuckAfterMillis`.
     pub stuck_after: Duration,
@@ -135,8 +134,8 @@ pub struct Config {
     pub keep_empty: bool,
     /// `ignoreUnexpectedChildShards`.
     pub ignore_unexpected_children: bool,
-    /// `skipShardSyncAtWorkerInitializationIfLeasesExist`: its effect in KCL is, besides, that the hash keys
-    /// of user records within aggregates aren't checked.
+    /// `skipShardSyncAtWorkerInitializationIfLeasesExist`. In KCL it also disables the check of the hash keys
+    /// of user records within aggregates.
     pub skip_sync_if_leases_exist: bool,
     /// `shardSyncIntervalMillis`.
     pub shard_sync_pause: Duration,
@@ -168,82 +167,82 @@ impl Config {
     }
 }
 
-/// Where the status endpoint listens.
+/// The status endpoint's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Status {
-    /// There.
+    /// The address to listen on.
     pub address: SocketAddr,
-    /// Somebody asked for it.
+    /// Whether the address was set explicitly.
     pub asked_for: bool,
 }
 
-/// How a service is reached.
+/// Settings of the client of one AWS service.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ClientConfig {
-    /// `regionName`, `….region`; else the SDK's own chain decides.
+    /// `regionName` or `….region`; none for the SDK's region chain.
     pub region: Option<String>,
     /// `….endpointOverride`, `kinesisEndpoint`, `dynamoDBEndpoint`.
     pub endpoint: Option<String>,
-    /// `….dualstackEnabled`, else what the environment says.
+    /// `….dualstackEnabled`, or the setting of the environment.
     pub dual_stack: Option<bool>,
-    /// `….fipsEnabled`, else what the environment says.
+    /// `….fipsEnabled`, or the setting of the environment.
     pub fips: Option<bool>,
     /// `….overrideConfiguration.apiCallTimeout`.
     pub call_timeout: Option<Duration>,
     /// `….overrideConfiguration.apiCallAttemptTimeout`.
     pub attempt_timeout: Option<Duration>,
-    /// `AWSCredentialsProvider…`, in the order in which they are asked.
+    /// `AWSCredentialsProvider…`, in the order in which they are tried.
     pub providers: Vec<Provider>,
 }
 
-/// What a child's failure means for the rest.
+/// The reaction to a failure of a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnChildFailure {
-    /// Its shard alone starts anew, from what is stored.
+    /// The child is restarted from the checkpoint; other shards are not affected.
     Restart,
-    /// The daemon ends with exit code 1, as the Java daemon does.
+    /// The daemon exits with code 1, as the Java daemon does.
     Exit,
 }
 
-/// The consequence once the child of a shard has failed `multilangd.maxChildFailures` times in a row.
+/// The reaction to `multilangd.maxChildFailures` failures of a shard's child in a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnHopelessShard {
-    /// The shard is parked: the lease is kept, the child is restarted after longer and longer pauses.
+    /// The shard is parked: the lease is kept, and the child is restarted after growing pauses.
     Park,
     /// The daemon exits with code 1.
     Exit,
 }
 
-/// How the end of a shard and a lost lease are told to children.
+/// The messages by which children learn of the end of a shard and of a lost lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChildProtocol {
     /// `shardEnded` and `leaseLost`: KCL 2.1 and later.
     Current,
-    /// `shutdown` with a reason, and a checkpointer in both: KCL before 2.1.
+    /// `shutdown` with a reason, and a checkpointer in both cases: KCL before 2.1.
     Shutdown,
 }
 
-/// Where a setting came from.
+/// The source of a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// This line of the file, from 1.
+    /// A line of the file, counted from 1.
     File(usize),
-    /// Nobody gave it.
+    /// The default.
     Default,
-    /// An environment variable that sets a key of ours.
+    /// An environment variable of multilangd.
     Environment,
     /// The command line.
     Option,
-    /// This environment variable of the AWS SDK.
+    /// An environment variable of the AWS SDK.
     Variable(&'static str),
-    /// This JVM system property.
+    /// A JVM system property.
     Property(&'static str),
-    /// This key of the AWS profile.
+    /// A key of the AWS profile.
     Profile(&'static str),
 }
 
 impl Source {
-    /// The line, if it is one of the file.
+    /// The line of the file; none for other sources.
     pub fn line(self) -> Option<usize> {
         match self {
             Self::File(line) => Some(line),
@@ -256,7 +255,7 @@ impl Source {
         }
     }
 
-    /// The name of the variable, the system property or the profile's key, if it is one of AWS.
+    /// The name of the AWS variable, system property or profile key; none for other sources.
     pub fn set_by(self) -> Option<&'static str> {
         match self {
             Self::Variable(name) | Self::Property(name) | Self::Profile(name) => Some(name),
@@ -264,7 +263,7 @@ impl Source {
         }
     }
 
-    /// In one word.
+    /// The name of the source in one word.
     pub fn name(self) -> &'static str {
         match self {
             Self::File(_) => "file",
@@ -289,14 +288,14 @@ impl fmt::Display for Source {
     }
 }
 
-/// Something in a file that is wrong or odd.
+/// An error or a warning about a setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remark {
-    /// The line of the file, from 1; none for what is missing or wasn't given there.
+    /// The line of the file, counted from 1; none for a missing key or another source.
     pub line: Option<usize>,
-    /// The key, the option or the variable that it is about.
+    /// The key, the option or the variable.
     pub key: Option<String>,
-    /// A sentence.
+    /// The message.
     pub text: String,
 }
 
@@ -309,12 +308,12 @@ impl fmt::Display for Remark {
     }
 }
 
-/// Why a file can't be used: all of it at once.
+/// All errors of an unusable file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Faults {
-    /// What must be put right.
+    /// The errors.
     pub faults: Vec<Remark>,
-    /// What was odd besides.
+    /// The warnings.
     pub warnings: Vec<Remark>,
 }
 

@@ -1,7 +1,7 @@
-//! One shard under one lease: from the lease to the child's end.
+//! Processes one shard under one lease, from the acquisition to the exit of the child.
 //!
-//! [`state::State`] decides; this file waits and does. One task a shard, which owns the child, the
-//! feed and whatever is under way; nothing of it outlives the task.
+//! [`state::State`] decides; this module waits and executes. One task per shard owns the child, the feed and
+//! the requests in progress; nothing of them outlives the task.
 //!
 //! In KCL: `ShardConsumer` and its tasks.
 
@@ -36,48 +36,48 @@ pub use event::{Outcome, Settings};
 pub use program::Standings;
 use state::State;
 
-/// A lease for which there have been no resources for so long goes to another worker, if there is one.
+/// A lease without resources for its child for this long is released to another worker, if there is one.
 const SURPLUS: Duration = Duration::from_secs(10);
-/// Between log lines about refused checkpoints of one shard.
+/// Interval between log lines about rejected checkpoints of one shard.
 const REPORT_AGAIN: Duration = Duration::from_secs(60);
-/// Between log lines about an end that can't be prepared.
-const TELL_AGAIN: Duration = Duration::from_secs(30);
+/// The time between log lines about a shard that cannot begin or cannot end yet.
+const DELAY_LOG_INTERVAL: Duration = Duration::from_secs(30);
 
-/// What all consumers of a daemon share.
+/// Shared dependencies of all consumers of a daemon.
 #[derive(Clone)]
 pub struct Parts {
-    /// Leases of parents and children.
+    /// The lease table, for the leases of parent and child shards.
     pub table: Arc<dyn Table>,
-    /// Records.
+    /// Retrieval of the records.
     pub source: Source,
-    /// The record processor.
+    /// Starts record processors.
     pub program: Arc<dyn Launch>,
-    /// How it is told of the end of a shard and of a lost lease.
+    /// The protocol's names for the end of a shard and a lost lease.
     pub dialect: Dialect,
     /// Times and limits.
     pub settings: Settings,
-    /// Where a lease that says `AT_TIMESTAMP` starts, in milliseconds since 1970.
+    /// The start for a lease at `AT_TIMESTAMP`, in milliseconds since 1970.
     pub timestamp: Option<i64>,
     /// Whether the user records of aggregates are checked against the shard's hash keys.
     pub check_hash_keys: bool,
-    /// Counts.
+    /// Receives events.
     pub sink: Arc<dyn Sink>,
-    /// Whether the program works, by what its shards have seen.
+    /// Whether the program works, and which shards are parked.
     pub standings: Arc<Standings>,
-    /// How many leases there is room for.
+    /// The number of leases that this worker can hold.
     pub capacity: Arc<Capacity>,
 }
 
-/// What can reach a consumer from outside.
+/// Signals to a consumer from outside.
 #[derive(Debug)]
 pub struct Signals {
-    /// The daemon stops.
+    /// Cancelled when the daemon shuts down.
     pub stop: CancellationToken,
-    /// Told whenever a shard of this daemon was finished.
+    /// Receives a message whenever a shard of this daemon was finished.
     pub finished: broadcast::Receiver<()>,
 }
 
-/// Reads one shard until its end, the lease's end, a stop, or hopelessness.
+/// Processes a shard until its end, the loss of its lease, a shutdown, or the permanent failure of its child.
 pub async fn run(held: Arc<Held>, parts: Parts, signals: Signals) -> Outcome {
     Consumer::new(held, parts).run(signals).await
 }
@@ -89,24 +89,24 @@ struct Consumer {
     parts: Parts,
     state: State,
     child: Option<Child>,
-    /// A child that is being started.
+    /// The child that is being started.
     spawning: Option<Spawning>,
-    /// Since when none can be started for lack of resources.
+    /// Since when no child can be started for lack of resources.
     short_since: Option<Instant>,
-    /// Of the child that was started last, which may be gone.
+    /// Process id of the last child, which may have exited.
     pid: Option<u32>,
-    /// The last stderr lines of a child that is gone.
+    /// The last stderr lines of a child that has exited.
     stderr: Vec<String>,
-    /// Refused checkpoints that were not logged, and when one was logged last.
+    /// Number of rejected checkpoints that were not logged, and when one was last logged.
     refused: (u64, Option<Instant>),
     feed: Option<Feed>,
-    /// When the child was asked for something last.
+    /// When an action was last sent to the child.
     asked: Instant,
-    /// When it was logged last that the shard cannot begin or cannot end yet.
+    /// When the delayed start or end of the shard was last logged.
     delay_logged: Option<Instant>,
-    /// Why it ends, once that is known.
+    /// Why the consumer ends, once known.
     ending: Option<Ending>,
-    /// Requests under way; each ends with an event.
+    /// Requests in progress; each ends with an event.
     work: JoinSet<Event>,
     events: VecDeque<Event>,
 }
@@ -141,7 +141,7 @@ impl Consumer {
 
     async fn run(mut self, mut signals: Signals) -> Outcome {
         self.events.push_back(Event::Begin);
-        self.tell(OfShard::Held { checkpoint: self.state.stored() });
+        self.emit(OfShard::Held { checkpoint: self.state.stored() });
         if self.held.initial().parents.is_empty() {
             self.parts.standings.trying(self.held.shard());
         } else {
@@ -159,7 +159,7 @@ impl Consumer {
             let deadline = self.state.deadline();
             let event = tokio::select! {
                 biased;
-                // A lost lease and a stop come first: they change what may be done with the rest.
+                // A lost lease and a stop come first, because they change how the other events are handled.
                 () = self.held.lost().cancelled(), if !lost => {
                     lost = true;
                     Event::LeaseLost
@@ -174,27 +174,27 @@ impl Consumer {
                         "graceful handoff requested, finishing the current batch");
                     Event::Wanted
                 }
-                // Requests of ours that are done unblock a child that waits for an answer.
+                // Completed requests unblock a child that waits for an answer.
                 Some(done) = self.work.join_next() => match done {
                     Ok(event) => event,
                     Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
                     Err(_) => continue,
                 },
-                // Before the child, so that one that never stops talking can't hold a deadline up.
+                // Before the child, so that a child that sends without end cannot delay a deadline.
                 () = clock::reached(deadline) => Event::Deadline,
                 outcome = spawned(&mut self.spawning) => self.spawned(outcome),
                 event = next_of(&mut self.child) => self.child_event(event),
                 Ok(()) | Err(RecvError::Lagged(_)) = signals.finished.recv() => Event::ShardFinished,
-                // Records last: nothing new is begun while anything else is due.
+                // Records last: no batch is started while another event is pending.
                 batch = batch_of(&mut self.feed), if self.state.wants_batch() => match batch {
-                    // The lease may have run out while nobody looked.
+                    // The lease may have expired without being noticed.
                     Some(_) if !self.held.is_live(Instant::now()) => {
                         self.held.mark_lost();
                         continue;
                     }
                     Some(batch) => {
                         if batch.dropped > 0 {
-                            self.tell(OfShard::Dropped { records: batch.dropped });
+                            self.emit(OfShard::Dropped { records: batch.dropped });
                         }
                         Event::Batch(batch)
                     }
@@ -208,7 +208,7 @@ impl Consumer {
         }
     }
 
-    fn tell(&self, event: OfShard<'_>) {
+    fn emit(&self, event: OfShard<'_>) {
         self.parts.sink.shard(self.held.shard(), event);
     }
 
@@ -219,7 +219,7 @@ impl Consumer {
                 if self.short_since.take().is_some() {
                     self.parts.capacity.recovered();
                 }
-                self.tell(OfShard::ChildStarted { pid: child.pid() });
+                self.emit(OfShard::ChildStarted { pid: child.pid() });
                 if self.pid.is_some() {
                     info!(pid = child.pid(), "restarted record processor");
                 }
@@ -241,7 +241,7 @@ impl Consumer {
 
     fn child_event(&mut self, event: multilang::Event) -> Event {
         if let multilang::Event::Said(session::Event::Done(action)) = &event {
-            self.tell(OfShard::Answered { action: *action, took: self.asked.elapsed() });
+            self.emit(OfShard::Answered { action: *action, took: self.asked.elapsed() });
             if *action == Action::Initialize {
                 self.parts.standings.worked();
             }
@@ -250,7 +250,7 @@ impl Consumer {
             && let Some(child) = self.child.take()
         {
             self.stderr = child.last_stderr();
-            self.tell(OfShard::ChildGone);
+            self.emit(OfShard::ChildGone);
             info!(pid = child.pid(), status = %end, "record processor exited");
         }
         Event::Child(event)
@@ -326,13 +326,13 @@ impl Consumer {
             }
             Effect::Failed(reason, times) => {
                 let stderr = self.stderr();
-                self.tell(OfShard::ChildFailed { times, reason: &reason, stderr: &stderr });
+                self.emit(OfShard::ChildFailed { times, reason: &reason, stderr: &stderr });
                 warn!(pid = self.pid, error = reason, stderr = stderr.last(), failures = times,
                     max_failures = self.parts.settings.max_failures, checkpoint = %self.state.stored(),
                     "record processor failed, restarting it from the stored checkpoint");
             }
             Effect::Parked(reason, pause) => {
-                self.tell(OfShard::Parked);
+                self.emit(OfShard::Parked);
                 let stderr = self.stderr();
                 error!(error = reason, stderr = stderr.last(), checkpoint = %self.state.stored(), retry_in = ?pause,
                     "parked the shard: its record processor has failed too many times in a row \
@@ -340,12 +340,12 @@ impl Consumer {
                 self.parts.standings.parked(&shard, with_stderr(reason, &stderr));
             }
             Effect::Recovered => {
-                self.tell(OfShard::Recovered);
+                self.emit(OfShard::Recovered);
                 self.parts.standings.recovered(&shard);
                 info!(pid = self.pid, "resumed a parked shard: its record processor makes progress again");
             }
             Effect::Shortage(reason) => {
-                self.tell(OfShard::Shortage { reason: &reason });
+                self.emit(OfShard::Shortage { reason: &reason });
                 let now = Instant::now();
                 self.parts.capacity.shortage(now);
                 let since = *self.short_since.get_or_insert(now);
@@ -368,8 +368,8 @@ impl Consumer {
                     "record processor is still processing its batch");
             }
             Effect::EndDelayed(reason) => {
-                self.tell(OfShard::EndDelayed);
-                if self.delay_logged.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
+                self.emit(OfShard::EndDelayed);
+                if self.delay_logged.is_none_or(|at| at.elapsed() >= DELAY_LOG_INTERVAL) {
                     self.delay_logged = Some(Instant::now());
                     warn!(
                         error = reason,
@@ -379,7 +379,7 @@ impl Consumer {
                 }
             }
             Effect::ParentsUnknown(error) => {
-                if self.delay_logged.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
+                if self.delay_logged.is_none_or(|at| at.elapsed() >= DELAY_LOG_INTERVAL) {
                     self.delay_logged = Some(Instant::now());
                     warn!(error, "failed to read the leases of the parent shards, retrying");
                 }
@@ -413,12 +413,12 @@ impl Consumer {
         None
     }
 
-    /// The last lines that the present child, or the one before it, has written to stderr.
+    /// The last lines that the present or the previous child wrote to stderr.
     fn stderr(&self) -> Vec<String> {
         self.child.as_ref().map_or_else(|| self.stderr.clone(), Child::last_stderr)
     }
 
-    /// A checkpoint was refused. A child may ask for one with each record.
+    /// Logs a rejected checkpoint, at a limited rate: a child may request one with each record.
     fn refused(&mut self, failure: CheckpointFailure) {
         let now = Instant::now();
         let (count, logged) = &mut self.refused;
@@ -440,7 +440,7 @@ impl Consumer {
             Start::TrimHorizon
         });
         let range = self.held.initial().range.filter(|_| self.parts.check_hash_keys);
-        // The old one stops before the new one starts.
+        // The old feed stops before the new one starts.
         self.feed = None;
         let stream = self.held.initial().stream.clone();
         let shard = ShardOfStream { id: self.held.shard().clone(), range, stream };
@@ -474,9 +474,9 @@ impl Consumer {
 }
 
 impl Drop for Consumer {
-    /// However it ends: if it breaks down its lease is given back.
+    /// However the consumer ends, even by a panic, its lease is released.
     fn drop(&mut self) {
-        self.tell(OfShard::Over(self.ending.unwrap_or(Ending::Released)));
+        self.emit(OfShard::Over(self.ending.unwrap_or(Ending::Released)));
         self.parts.standings.over(self.held.shard());
     }
 }
@@ -488,7 +488,7 @@ fn with_stderr(reason: String, stderr: &[String]) -> String {
     }
 }
 
-/// Cancel-safe: the start goes on with the next call.
+/// Cancel-safe: the next call continues the start.
 async fn spawned(spawning: &mut Option<Spawning>) -> Result<Child, SpawnError> {
     let Some(start) = spawning else { return std::future::pending().await };
     let outcome = start.await;

@@ -1,12 +1,11 @@
-//! Leases held by this worker: taken, kept alive, given back.
+//! Leases held by this worker: acquired, renewed, released.
 //!
-//! One loop owns the books and waits for nothing but events: whatever takes time (a scan, a write) is a
-//! task whose end is an event. Each held lease has a task of its own that renews it, so that one slow
-//! answer costs one lease at most. What is taken goes to the scheduler; orders come back through a
-//! [`Handle`].
+//! One loop owns the state and waits only for events: everything that takes time (a scan, a write) is a task
+//! that ends with an event. A task of its own renews each held lease, so that one slow answer costs one lease
+//! at most. Acquired leases are sent to the scheduler; its orders arrive through a [`Handle`].
 //!
-//! Renewing stops last: the coordinator ends when every [`Handle`] is gone, and gives back what is
-//! still held then.
+//! Renewing stops last: the coordinator ends when every [`Handle`] is dropped, and then releases the
+//! remaining leases.
 //!
 //! In KCL: `DynamoDBLeaseCoordinator`, `DynamoDBLeaseRenewer`, `DynamoDBLeaseTaker`.
 
@@ -67,7 +66,8 @@ const MORE: Duration = Duration::from_millis(500);
 /// Where a leader may be at work, a lease counts as expired only after so many failover times: the leader gives a new
 /// owner as long to begin.
 const UNSURE: u32 = 2;
-/// Who has moved nothing for so many failover times is gone. One that was just given its first lease has not.
+/// A worker that has renewed none of its leases for this many failover times is considered dead, unless it
+/// was just assigned its first lease.
 const GONE: u32 = 2;
 /// Writes that are under way at once, renewals apart.
 const PARALLEL: usize = 12;
@@ -120,14 +120,14 @@ pub struct Seen {
     pub unable: Option<Instant>,
 }
 
-/// What a coordinator is connected by.
+/// The channels of a coordinator.
 #[derive(Debug)]
 pub struct Ends {
     /// Orders to it.
     pub handle: Handle,
     /// The leases that it takes.
     pub leases: mpsc::Receiver<Arc<Held>>,
-    /// What it sees.
+    /// The result of its scans.
     pub seen: watch::Receiver<Seen>,
     /// Where this worker stands in its fleet: to be told here.
     pub standing: watch::Sender<Standing>,
@@ -173,7 +173,7 @@ struct Look {
     under_way: usize,
     /// A write had no answer: the lease may be ours without being renewed.
     unsure: bool,
-    /// So many of [`ALERT`] are still to come.
+    /// Number of [`ALERT`] scans still to come.
     alert: usize,
 }
 
@@ -300,7 +300,7 @@ impl Coordinator {
         self.release_all().await;
     }
 
-    /// Nobody renews this holding any more: it is over, whatever the reason.
+    /// The renewal task of a lease has ended: the lease is lost, whatever the reason.
     fn renewal_ended(&mut self, ended: &Result<(Id, ()), JoinError>) {
         let id = match ended {
             Ok((id, ())) => *id,
@@ -313,7 +313,7 @@ impl Coordinator {
             held.mark_lost();
             self.rescue(&held);
             if self.forget(&held) {
-                // Somebody is there, who may not have been at the last look.
+                // Another worker exists, which may not have existed at the last scan.
                 self.look.next = self.look.next.min(Instant::now() + MIN_PAUSE);
             }
         }
@@ -353,7 +353,7 @@ impl Coordinator {
             }
             Ok(Done::Called) => {}
             Err(error) => {
-                // A bug in a step of ours. What it was about is seen again at the next look.
+                // A bug in a step. The next scan sees what the step was about.
                 warn!(%error, "coordinator task panicked");
                 self.look.under_way = 0;
                 if let Some(shard) = released {
@@ -486,7 +486,7 @@ impl Coordinator {
                 self.look.unsure |= matches!(error, table::Error::Ambiguous(_));
             }
         }
-        // What was written without an answer is ours without being renewed: the next look takes it.
+        // A lease acquired by an ambiguous write is owned but not renewed: the next scan acquires it.
         if self.look.under_way == 0 && std::mem::take(&mut self.look.unsure) {
             self.look.next = Instant::now() + MIN_PAUSE;
         }

@@ -1,10 +1,10 @@
-//! How busy the processors are that this process may use, in percent: the load by which a leader spreads
-//! leases.
+//! The CPU utilisation of the machine or container that this process runs on, in percent: the load by which
+//! the leader assigns leases.
 //!
-//! Where the process runs is found out once; without a gauge the fleet goes by throughput, which isn't a
-//! failure. A gauge that can't work is no gauge: a worker whose samples all fail gets no leases. So files are
-//! read on trial, and ECS metadata that give no share of the processors are noticed, before a gauge is given
-//! (Java reports failures, or writes no row at all). A sample is never NaN.
+//! The platform is detected once. Without a gauge the leader assigns leases by throughput, which is no
+//! failure. A gauge that never works is worse than none: a worker whose samples all fail is assigned no
+//! leases. So files are read on trial and ECS metadata without a CPU share are detected before a gauge is
+//! returned (Java reports failures, or writes no row at all). A sample is never NaN.
 //!
 //! In KCL: `WorkerMetricsSelector`, `OperatingRangeDataProvider`, `WorkerMetric`.
 
@@ -25,25 +25,26 @@ use tracing::{debug, info, warn};
 
 use platform::Platform;
 
-/// Failures of a gauge are told no more often.
-const TOLD_EVERY: Duration = Duration::from_secs(600);
+/// Failures of a gauge are logged at most this often.
+const LOG_INTERVAL: Duration = Duration::from_secs(600);
 
-/// Where this process runs, as far as the use of its processors can be told. In KCL: `WorkerMetricsSelector`.
+/// The platform that this process runs on, as far as it matters for host metrics. In KCL:
+/// `WorkerMetricsSelector`.
 #[derive(Debug, Clone)]
 pub struct Surroundings {
-    /// `/proc`, `/sys` and `/var` are looked up below it.
+    /// The folder that contains `/proc`, `/sys` and `/var`.
     pub root: PathBuf,
-    /// `ECS_CONTAINER_METADATA_URI_V4`.
+    /// The value of `ECS_CONTAINER_METADATA_URI_V4`.
     pub ecs: Option<String>,
-    /// `ECS_CONTAINER_METADATA_URI` is set: the older interface of ECS, which has nothing to measure by.
+    /// Whether `ECS_CONTAINER_METADATA_URI` is set: the older metadata of ECS, which have no CPU counters.
     pub ecs_old: bool,
-    /// Where EC2 describes the instance, as `http://host:port`. None if asking is forbidden
-    /// (`AWS_EC2_METADATA_DISABLED`; Java asks all the same).
+    /// Address of the EC2 instance metadata service, as `http://host:port`. None if
+    /// `AWS_EC2_METADATA_DISABLED` is set (Java calls it regardless).
     pub imds: Option<String>,
 }
 
 impl Surroundings {
-    /// Those that the environment of this process names.
+    /// Reads the environment variables of this process.
     pub fn of_process() -> Self {
         Self::of(|name| std::env::var(name).ok())
     }
@@ -60,8 +61,8 @@ impl Surroundings {
     }
 }
 
-/// A gauge for where this process runs; none where none is known or where it can't work. Takes at most a few
-/// seconds.
+/// Detects the platform and returns its gauge; none if the platform is unknown or its gauge does not work.
+/// Takes at most a few seconds.
 pub async fn detect(surroundings: &Surroundings) -> Option<Gauge> {
     if !cfg!(target_os = "linux") {
         return None;
@@ -85,7 +86,7 @@ async fn detect_within(surroundings: &Surroundings, imds: http::Limits) -> Optio
         }
     };
     match found {
-        Ok(source) => Some(Gauge { source, told: None }),
+        Ok(source) => Some(Gauge { source, last_logged: None }),
         Err(error) => {
             warn!(%error,
                 "failed to set up the measurement of CPU utilisation: leases are balanced by throughput");
@@ -94,12 +95,12 @@ async fn detect_within(surroundings: &Surroundings, imds: http::Limits) -> Optio
     }
 }
 
-/// Measures how busy the processors are.
+/// Measures the CPU utilisation.
 #[derive(Debug)]
 pub struct Gauge {
     source: Source,
-    /// When a failure was told last.
-    told: Option<Instant>,
+    /// When a failure was last logged.
+    last_logged: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -110,7 +111,7 @@ enum Source {
 }
 
 impl Gauge {
-    /// What it measures by.
+    /// The source of the measurement, for logs.
     pub fn name(&self) -> &'static str {
         match &self.source {
             Source::Host(_) => "host /proc/stat",
@@ -119,8 +120,8 @@ impl Gauge {
         }
     }
 
-    /// Percent, 0 to 100, since the last call; 0 at the first, of ECS since its own last look. None if this
-    /// sample failed.
+    /// Utilisation since the last call in percent, 0 to 100. 0 at the first call; for ECS since its own
+    /// previous sample. None if the sample failed.
     pub async fn measure(&mut self, now: Instant) -> Option<f64> {
         let sample = match &mut self.source {
             Source::Host(host) => host.measure().await,
@@ -130,28 +131,28 @@ impl Gauge {
         match sample.and_then(within) {
             Ok(percent) => Some(percent),
             Err(error) => {
-                self.tell(&error, now);
+                self.log_failure(&error, now);
                 None
             }
         }
     }
 
-    fn tell(&mut self, error: &io::Error, now: Instant) {
-        if self.told.is_some_and(|told| now < told + TOLD_EVERY) {
+    fn log_failure(&mut self, error: &io::Error, now: Instant) {
+        if self.last_logged.is_some_and(|last_logged| now < last_logged + LOG_INTERVAL) {
             debug!(%error, source = self.name(), "failed to measure CPU utilisation");
         } else {
-            self.told = Some(now);
+            self.last_logged = Some(now);
             warn!(%error, source = self.name(), "failed to measure CPU utilisation, retrying");
         }
     }
 }
 
-/// What a failure is told by. Nobody acts on its kind.
+/// A failure of a gauge. Its kind has no effect.
 fn fault(text: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text.into())
 }
 
-/// NaN is not within. Java's check lets it pass, and its row is then never written.
+/// NaN is rejected. Java's check accepts it, and its row is then never written.
 fn within(percent: f64) -> io::Result<f64> {
     if (0.0..=100.0).contains(&percent) {
         Ok(percent)
@@ -160,19 +161,20 @@ fn within(percent: f64) -> io::Result<f64> {
     }
 }
 
-/// Percent of the processors that may be used. More than all counts as all: it was lent, not granted.
+/// Utilisation of the granted CPUs in percent. More than 100 % counts as 100: the surplus was borrowed, not
+/// granted.
 fn of_limit(used: f64, limit: f64) -> f64 {
     let percent = used / limit * 100.0;
-    // Not `min`, which makes 100 of NaN.
+    // `min` would turn NaN into 100.
     if percent > 100.0 { 100.0 } else { percent }
 }
 
-/// A number of processors to divide by.
+/// The number of CPUs, if it can be a divisor.
 fn usable(limit: f64) -> Option<f64> {
     (limit.is_finite() && limit > 0.0).then_some(limit)
 }
 
-/// How many processors a list as `0-3,7` names.
+/// The number of CPUs in a list such as `0-3,7`.
 fn listed(cpus: &str) -> Option<f64> {
     let mut sum = 0_u32;
     for group in cpus.trim().split(',') {
@@ -200,7 +202,7 @@ mod tests {
     use made_up::Tree;
 
     #[test]
-    fn only_percentages_are_samples() {
+    fn sample_outside_0_to_100_is_rejected() {
         for good in [0.0, 12.5, 100.0] {
             assert_eq!(within(good).unwrap(), good);
         }
@@ -210,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_the_limit_counts_as_all_of_it_but_nothing_of_nothing_does_not() {
+    fn usage_above_the_limit_is_100_percent_and_zero_over_zero_is_no_sample() {
         assert_eq!(of_limit(0.5, 2.0), 25.0);
         assert_eq!(of_limit(3.0, 2.0), 100.0);
         assert!(of_limit(0.0, 0.0).is_nan());
@@ -219,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_of_processors_are_counted() {
+    fn cpu_lists_are_counted() {
         for (list, count) in [("0", 1.0), ("0-7", 8.0), ("0-3,7", 5.0), ("0-4,6,8-10\n", 9.0)] {
             assert_eq!(listed(list), Some(count), "{list}");
         }
@@ -229,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_names_the_surroundings() {
+    fn surroundings_are_read_from_the_environment() {
         let of = |pairs: &'static [(&str, &str)]| {
             Surroundings::of(|name| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned()))
         };
@@ -244,19 +246,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failure_is_told_once_in_ten_minutes_and_a_later_sample_counts() {
+    async fn failure_is_logged_every_ten_minutes_and_measuring_continues() {
         let tree = Tree::new(&[("proc/stat", "cpu 1 0 0 9 0\n")]);
         let source = Source::Host(host::Host::find(tree.root()).await.unwrap());
-        let mut gauge = Gauge { source, told: None };
+        let mut gauge = Gauge { source, last_logged: None };
         let start = Instant::now();
         assert_eq!(gauge.measure(start).await, Some(0.0));
         tree.remove("proc/stat");
         for seconds in [1, 2, 599] {
             assert_eq!(gauge.measure(start + Duration::from_secs(seconds)).await, None);
-            assert_eq!(gauge.told, Some(start + Duration::from_secs(1)));
+            assert_eq!(gauge.last_logged, Some(start + Duration::from_secs(1)));
         }
         assert_eq!(gauge.measure(start + Duration::from_secs(601)).await, None);
-        assert_eq!(gauge.told, Some(start + Duration::from_secs(601)));
+        assert_eq!(gauge.last_logged, Some(start + Duration::from_secs(601)));
         tree.write("proc/stat", "cpu 2 0 0 10 0\n");
         assert_eq!(gauge.measure(start + Duration::from_secs(602)).await, Some(50.0));
     }

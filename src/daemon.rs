@@ -1,7 +1,7 @@
-//! The daemon as a whole: parts made, leases synchronised, run, ended in order.
+//! The daemon as a whole: creates its parts, synchronises the leases, runs, and shuts down in order.
 //!
-//! Order of a stop: no more leases are taken; reading stops; children are asked, checkpoint and end;
-//! their leases are given back; renewing stops last.
+//! Order of a shutdown: no more leases are acquired; reading stops; children are asked to shut down,
+//! checkpoint and exit; their leases are released; renewing stops last.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,40 +46,42 @@ mod counted;
 use attempts::{Attempts, Progress};
 use counted::Counted;
 
-/// Calls for records that may be under way at once. Each has a limit of time.
+/// Most concurrent retrieval calls. Each has a timeout.
 const CALLS: usize = 200;
 
-/// KCL's `maxInitializationAttempts`. Here only attempts without progress count: a throttled table takes many.
+/// KCL's `maxInitializationAttempts`. Here only attempts without progress count, because a throttled table
+/// needs many.
 const ATTEMPTS: u32 = 20;
 
-/// An endpoint that cannot be reached is waited for at least this many times `schedulerInitializationBackoffTimeMillis`:
-/// five minutes with the default. Java's attempts with the SDK's retries took more than 140 s.
+/// An unreachable endpoint is awaited for at least this many times
+/// `schedulerInitializationBackoffTimeMillis`: five minutes by default. Java's attempts with the SDK's
+/// retries took more than 140 s.
 const UNREACHABLE: u32 = 300;
 
-/// What the daemon talks to.
+/// The outside world of the daemon.
 #[derive(Clone)]
 pub struct Ports {
     /// The lease table.
     pub table: Arc<dyn Table>,
-    /// The rows beside the leases.
+    /// The rows of the coordinator, beside the leases.
     pub state: Arc<dyn Store>,
     /// The stream's shards.
     pub shards: Arc<dyn shard::Api>,
-    /// Their records.
+    /// Retrieval by polling.
     pub records: Arc<dyn retrieval::Api>,
-    /// The same pushed, where there is enhanced fan-out.
+    /// Retrieval by enhanced fan-out, where it is supported.
     pub fanout: Option<Arc<dyn fanout::Api>>,
-    /// The record processors.
+    /// Starts record processors.
     pub children: Arc<dyn Launch>,
-    /// How many leases this process has room for.
+    /// The number of leases that this process can hold.
     pub capacity: Arc<Capacity>,
-    /// Who counts.
+    /// Receives events.
     pub sink: Arc<dyn Sink>,
-    /// Bounds the record data in memory.
+    /// Limits the record data in memory.
     pub budget: Arc<Budget>,
     /// The wall clock, in milliseconds since 1970.
     pub wall: fn() -> i64,
-    /// Where to find how busy this worker is.
+    /// The platform, for host metrics; none for no measurement.
     pub surroundings: Option<Surroundings>,
 }
 
@@ -89,28 +91,28 @@ impl std::fmt::Debug for Ports {
     }
 }
 
-/// Why the daemon ended by itself.
+/// Why the daemon exits by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A child failed for good.
+    /// A child failed permanently.
     #[error(transparent)]
     Hopeless(#[from] Hopeless),
-    /// The lease table can't be used.
+    /// The lease table cannot be used.
     #[error("cannot use the lease table: {0}")]
     Table(#[from] table::Error),
-    /// A table beside the lease table can't be used.
+    /// A table beside the lease table cannot be used.
     #[error("cannot use a table beside the lease table: {0}")]
     Beside(table::Error),
-    /// The stream can't be used.
+    /// The stream cannot be used.
     #[error(
         "cannot use the stream: {0} (check streamName, regionName, kinesisEndpoint, and the permissions \
          of the credentials)"
     )]
     Stream(#[from] shard::Error),
-    /// The stream's shards make no sense now.
+    /// The stream's shards are inconsistent now.
     #[error(transparent)]
     Sync(#[from] sync::Error),
-    /// A setting can't be followed yet.
+    /// A setting cannot be applied yet.
     #[error(transparent)]
     TooEarly(#[from] TooEarly),
     /// The lease table belongs to another stream.
@@ -128,13 +130,13 @@ pub enum Error {
         /// The shard whose lease shows it.
         shard: ShardId,
     },
-    /// A part of the daemon broke down.
+    /// A task of the daemon panicked or ended unexpectedly.
     #[error("internal error: {0}")]
     Broken(String),
 }
 
 impl Error {
-    /// The code to exit with.
+    /// The exit code.
     pub fn exit(&self) -> Exit {
         match self {
             Self::Hopeless(_) => Exit::ChildFailed,
@@ -150,7 +152,7 @@ impl Error {
         }
     }
 
-    /// Whether there was no answer, or one that says that there will be one later.
+    /// Whether there was no answer, or one that is temporary.
     fn is_unreachable(&self) -> bool {
         use table::Error::{Ambiguous, Throttled, Unavailable};
         matches!(
@@ -161,11 +163,11 @@ impl Error {
         )
     }
 
-    /// Whether another attempt could go otherwise.
+    /// Whether another attempt can succeed.
     fn may_pass(&self) -> bool {
         let foreign =
             matches!(self, Self::Table(table::Error::Shape { .. } | table::Error::SeveralStreams { .. }));
-        // Refused is refused: who waits for permissions restarts the daemon.
+        // Denied is permanent: granting a permission is followed by a restart of the daemon.
         let denied = matches!(
             self,
             Self::Table(table::Error::Denied(_))
@@ -176,7 +178,7 @@ impl Error {
     }
 }
 
-/// Raises the limits of this process to what the system allows, and finds out how many leases they bear.
+/// Raises the limits of this process to those of the system, and determines how many leases they allow.
 ///
 /// # Errors
 /// No thread can be started.
@@ -188,10 +190,10 @@ pub fn equip(program: Program) -> std::io::Result<(Arc<dyn Launch>, Arc<Capacity
     Ok((Arc::new(program.started_by(launcher)), Arc::new(Capacity::new(leases))))
 }
 
-/// Runs until `stop`, or until a child fails for good.
+/// Runs until `stop`, or until a child fails permanently.
 ///
 /// # Errors
-/// What ended it, if that wasn't `stop`.
+/// Why it ended, if not by `stop`.
 pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> Result<(), Error> {
     let reaches = Reaches::default();
     ports.table =
@@ -200,14 +202,14 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
         application = config.application, table = config.table, program = %ports.children, "starting worker"
     );
     let recognition = Recognition::new(ports.shards.clone());
-    // A child has its grace, then the end of its stdin, SIGTERM and SIGKILL.
+    // Time for a child: its grace period, then the end of its stdin, SIGTERM and SIGKILL.
     let stopping = clock::Stop::within(config.shutdown_grace + config.child_kill_grace * 2);
     let settings = shard_sync_settings(config, &ports, &reaches);
     let shard_sync = ShardSync::new(ports.table.clone(), ports.shards.clone(), recognition.clone(), settings);
     let member = member_settings(config, &ports, &reaches, stopping.clone());
     let begun = tokio::select! {
         biased;
-        // Nothing is held yet: a stop needn't wait for anything.
+        // No lease is held yet, so a stop need not wait.
         () = stop.cancelled() => return Ok(()),
         outcome = initialize(config, &ports, &member, &shard_sync) => outcome?,
     };
@@ -240,7 +242,7 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
         gone: gone.clone(),
         rival: rival.clone(),
     };
-    // What shows who this worker is must be there before the coordinator looks.
+    // This worker's worker metrics must exist before the coordinator scans.
     let mut taking_part = JoinSet::new();
     taking_part.spawn(
         membership::run(ports.state.clone(), ports.table.clone(), member, begun, part).in_current_span(),
@@ -252,15 +254,15 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
         told.cancelled().await;
         begins.begin();
     });
-    keeping.spawn(tell(seen.clone(), ports.sink.clone(), stop.clone()));
+    keeping.spawn(emit_seen(seen.clone(), ports.sink.clone(), stop.clone()));
     keeping.spawn(keep_in_step(shard_sync, seen, handle.clone(), stop.clone()).in_current_span());
     let scheduled = scheduler::run(parts(config, ports, recognition, &reaches), handle, leases, stop.clone());
     let mut scheduled = std::pin::pin!(scheduled);
     let mut broken = None;
     let scheduled = tokio::select! {
         biased;
-        // The coordinator ends after the scheduler, whose handle keeps it. If it ends before, nobody
-        // renews: children are stopped while the leases last.
+        // The coordinator ends after the scheduler, which holds its handle. If it ends earlier, no lease is
+        // renewed: children are stopped while the leases are valid.
         scheduled = &mut scheduled => scheduled,
         Some(ended) = tasks.join_next() => {
             stop.cancel();
@@ -270,13 +272,14 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
             let reason = ended.err().map_or_else(|| "it ended unexpectedly".to_owned(), |error| error.to_string());
             return Err(Error::Broken(format!("coordinator task failed: {reason}")));
         }
-        // Two processes would deliver every record twice, and refuse each other's checkpoints.
+        // Two processes with one worker id would deliver every record twice and refuse each other's
+        // checkpoints.
         shard = older(rival) => {
             stop.cancel();
             broken = Some(Error::WorkerIdTwice { worker: config.worker.clone(), shard });
             scheduled.await
         }
-        // Without it this worker gets no leases and follows nobody: it stops in order.
+        // Without it this worker is assigned no leases and follows no leader: it shuts down in order.
         Some(ended) = taking_part.join_next() => {
             // After a stop it may have nothing left to do.
             if !(stop.is_cancelled() && ended.is_ok()) {
@@ -287,8 +290,8 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
             scheduled.await
         }
     };
-    // A hopeless shard ends the daemon as a signal does; the scheduler's handle is gone, so the
-    // coordinator gives back what is left and ends.
+    // A permanently failed shard stops the daemon as a signal does. The scheduler's handle is dropped, so the
+    // coordinator releases the remaining leases and ends.
     stop.cancel();
     while let Some(ended) = tasks.join_next().await {
         ended.map_err(|error| Error::Broken(error.to_string()))?;
@@ -301,7 +304,7 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
     broken.map_or(Ok(scheduled?), Err)
 }
 
-/// The shard whose lease shows that an older process has this worker's id.
+/// Waits for a shard whose lease shows that an older process has this worker's id.
 async fn older(mut rival: watch::Receiver<Option<Rival>>) -> ShardId {
     match rival
         .wait_for(Option::is_some)
@@ -314,8 +317,8 @@ async fn older(mut rival: watch::Receiver<Option<Rival>>) -> ShardId {
     }
 }
 
-/// Tells what the coordinator sees.
-async fn tell(mut seen: watch::Receiver<Seen>, sink: Arc<dyn Sink>, stop: CancellationToken) {
+/// Emits what the coordinator sees as events.
+async fn emit_seen(mut seen: watch::Receiver<Seen>, sink: Arc<dyn Sink>, stop: CancellationToken) {
     sink.worker(OfWorker::Ready);
     loop {
         tokio::select! {
@@ -333,7 +336,8 @@ async fn tell(mut seen: watch::Receiver<Seen>, sink: Arc<dyn Sink>, stop: Cancel
     }
 }
 
-/// A bug in the shard_sync of the leases ends one round of it, not the daemon: what was missed is seen again.
+/// Restarts the shard sync after a panic: a bug in it ends one round, not the daemon. The next round sees
+/// what was missed.
 async fn keep_in_step(
     shard_sync: ShardSync,
     seen: watch::Receiver<Seen>,
@@ -398,7 +402,7 @@ fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>, reaches: 
         hand_off: config.rules.hand_off,
         lost_grace: Duration::from_secs(30),
         exit_grace: config.child_exit_grace,
-        // Twice this and the default grace stay below the ten seconds that containers are given.
+        // Twice this and the default grace are less than the ten seconds that containers get.
         kill_grace: config.child_kill_grace,
         keep_empty: config.keep_empty,
         max_failures: match config.on_child_failure {
@@ -455,7 +459,7 @@ fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>, reaches: 
     }
 }
 
-/// The table made, the stream's shards known, their leases there: again and again for a while.
+/// Creates the table, reads the stream's shards and creates their leases, with retries.
 async fn initialize(
     config: &Config,
     ports: &Ports,
@@ -485,7 +489,7 @@ async fn initialize(
         };
         let rows = shard_sync.made();
         let without_progress = attempts.failed(Progress { stage, rows });
-        // An endpoint that comes up later, as in a set of containers, is waited for.
+        // Wait for an endpoint that starts later, as in a set of containers.
         let waits = error.is_unreachable() && began.elapsed() < config.initialization_backoff * UNREACHABLE;
         if without_progress >= ATTEMPTS && !waits || !error.may_pass() {
             return Err(error);

@@ -2,32 +2,32 @@
 
 use std::process::ExitCode;
 
-/// Why the process ends.
+/// The reason why the process exits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// Asked to stop, and everything was stopped in order.
+    /// A requested shutdown completed.
     Clean,
-    /// A record processor failed for good.
+    /// A record processor failed permanently.
     ChildFailed,
-    /// The command line is wrong.
+    /// The command line is invalid.
     Usage,
-    /// The properties file or another input can't be read, or is damaged.
+    /// The properties file or another input cannot be read or is damaged.
     NoInput,
-    /// Kinesis or DynamoDB can't be reached, or the stream isn't there.
+    /// Kinesis or DynamoDB cannot be reached, or the stream does not exist.
     Unavailable,
-    /// A bug of ours.
+    /// A bug in multilangd.
     Internal,
-    /// An address to listen on is taken, or the data folder is in use.
+    /// A listen address or the data folder is in use.
     Taken,
-    /// Kinesis or DynamoDB refused for good: access.
+    /// Kinesis or DynamoDB denied access.
     Denied,
-    /// The configuration is wrong.
+    /// The configuration is invalid.
     Config,
-    /// A second signal came during a stop.
+    /// A second signal arrived during the shutdown.
     Interrupted,
 }
 
-/// Code, name and meaning of each.
+/// Exit code, name and meaning of each variant.
 pub const EXITS: &[(Exit, u8, &str, &str)] = &[
     (Exit::Clean, 0, "clean", "shut down cleanly after a signal"),
     (Exit::ChildFailed, 1, "child-failed", "a record processor failed too many times in a row"),
@@ -62,7 +62,7 @@ pub const EXITS: &[(Exit, u8, &str, &str)] = &[
 ];
 
 impl Exit {
-    /// The number.
+    /// The exit code.
     pub fn code(self) -> u8 {
         EXITS.iter().find(|(exit, ..)| *exit == self).map_or(70, |(_, code, ..)| *code)
     }
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_exit_has_a_code_of_its_own() {
+    fn exit_codes_are_unique() {
         let mut codes: Vec<u8> = EXITS
             .iter()
             .map(|(exit, code, ..)| {

@@ -1,20 +1,21 @@
-//! What KCL 3 adds to leases: one worker leads and gives the leases out, by what each worker says of its
-//! load; which generation of workers the fleet gets along with; in which tables all that is kept.
+//! The fleet of KCL 3: one worker is the leader and assigns the leases by the worker metrics of all; the KCL
+//! versions that the fleet is compatible with; and the tables that store all of it.
 //!
-//! Decisions and rows, no I/O. [`crate::membership`] plays this worker's part in it, the coordinator carries out
-//! what a leader decides.
+//! Decisions and rows, no I/O. [`crate::membership`] implements this worker's part, and the coordinator
+//! executes the leader's decisions.
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`rows`] | the rows beside the leases |
 //! | [`store`] | the port to them |
-//! | [`lock`] | who leads: the lock as its observers and its holder see it: pure |
-//! | [`vacancy`] | nobody leads: from when on leases are shared without a leader: pure |
-//! | [`report`] | what a worker says of its load, and how a leader judges it: pure |
-//! | [`version`] | from KCL 2 to 3 and back: which part this worker plays: pure |
+//! | [`lock`] | the leader lock for its observers and its holder: pure |
+//! | [`vacancy`] | a fleet without a leader: when leases are shared: pure |
+//! | [`outage`] | requests that fail repeatedly: when to log, how long to wait: pure |
+//! | [`report`] | worker metrics, and how the leader judges them: pure |
+//! | [`version`] | from KCL 2 to 3 and back: the mode of this worker: pure |
 //! | [`layout`] | one table or three: pure |
-//! | [`table_migration`] | from three tables to one, as a leader leads it: pure |
-//! | [`leader`] | what a leader does with the leases it sees: pure |
+//! | [`table_migration`] | the steps of the table migration, by the leader: pure |
+//! | [`leader`] | the leader's decisions about leases: pure |
 //! | [`memory`] | the rows in memory, for tests |
 //!
 //! In KCL: packages `coordinator`, `coordinator.migration`, `coordinator.assignment`, `worker.metricstats`.
@@ -37,9 +38,9 @@ pub use store::Store;
 pub enum Mode {
     /// Every worker takes its share; nothing of KCL 3 is written. `CLIENT_VERSION_CONFIG_COMPATIBLE_WITH_2X_PHASE1`.
     Phase1,
-    /// The same, after a roll-back: it is watched whether the fleet rolls forward.
+    /// As `Phase1`, after a rollback: this worker monitors whether the fleet rolls forward.
     TwoX,
-    /// The same, and load is reported, so that the fleet can go on to be led.
+    /// As `Phase1`, and worker metrics are reported, so that a leader can take over.
     Upgrade,
     /// A leader gives the leases out; the fleet can still go back.
     Revocable,

@@ -1,7 +1,8 @@
-//! What the tables say of a fleet: leases, owners, workers and their load, who leads, how far it has come. Nothing is
-//! written, and nobody has to answer, Java's workers included.
+//! Reads the state of a fleet from its tables: leases, owners, workers and their load, the leader, and the
+//! stage of the table migration. Nothing is written, and no worker has to answer; Java's workers are
+//! included.
 //!
-//! Whether a lease or a lock is alive shows only in its moving, so the tables are looked at twice.
+//! Only a change of its counter shows that a lease or the leader lock is alive, so the tables are read twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -16,7 +17,7 @@ use crate::fleet::report::{Rules, judge};
 use crate::fleet::rows::{Dated, Generation, Lock, Report, Stage, Word};
 use crate::lease::{Lease, Table, WorkerId, table};
 
-/// Everything at one moment.
+/// The content of the tables at one time.
 #[derive(Debug, Clone)]
 pub struct Look {
     leases: Vec<Lease>,
@@ -27,15 +28,15 @@ pub struct Look {
     reports: Vec<Report>,
 }
 
-/// Looks once.
+/// Reads the tables once.
 ///
 /// # Errors
-/// A table can't be read.
+/// A table could not be read.
 pub async fn look(store: &dyn Store, table: &dyn Table) -> Result<Look, table::Error> {
     let old = store.legacy().await?.state;
     let stage = if old { store.stage().await? } else { None };
     let stored = stage.as_ref().map(|row| row.now.state);
-    // Whether this worker was told to move tables makes no difference to what is there.
+    // Whether this worker is configured to migrate the tables does not affect what they contain.
     let layout = Layout::at_start(old, stored, false).unwrap_or(Layout::Init);
     let (mut generation, mut reports) = (None, Vec::new());
     for place in layout.reads() {
@@ -48,7 +49,7 @@ pub async fn look(store: &dyn Store, table: &dyn Table) -> Result<Look, table::E
     Ok(Look { leases: table.list().await?, layout, stage, generation, lock, reports })
 }
 
-/// Two looks.
+/// The content of the tables at two times.
 #[derive(Debug)]
 pub struct Overview {
     name: String,
@@ -60,10 +61,10 @@ pub struct Overview {
     rules: Rules,
 }
 
-/// Looks twice.
+/// Reads the tables twice.
 ///
 /// # Errors
-/// A table can't be read.
+/// A table could not be read.
 pub async fn inspect(
     name: &str,
     store: &dyn Store,
@@ -78,7 +79,7 @@ pub async fn inspect(
     Ok(Overview { name: name.to_owned(), before, now, between, at: wall() / 1_000, rules })
 }
 
-/// A worker as its leases and its report show it.
+/// A worker, by its leases and its worker metrics.
 struct Worker {
     id: WorkerId,
     leases: usize,
@@ -122,7 +123,7 @@ impl Overview {
         all.into_iter().map(worker).collect()
     }
 
-    /// As one JSON object.
+    /// The state as one JSON object.
     pub fn json(&self) -> Value {
         let entry = |word: &str, by: &str, at: i64| json!({"state": word, "by": by, "atMillis": at});
         let generation =
@@ -164,7 +165,7 @@ impl Overview {
         })
     }
 
-    /// For people.
+    /// The state as text.
     pub fn text(&self) -> String {
         let mut out = String::new();
         let generation = self.now.generation.as_ref();
@@ -227,7 +228,7 @@ impl Overview {
     }
 }
 
-/// Each column as wide as its widest cell, the last as it comes.
+/// Aligned columns, each as wide as its widest cell, the last one unpadded.
 fn columns<const N: usize>(out: &mut String, rows: &[[String; N]]) {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..N).map(|column| if column + 1 < N { width(column) } else { 0 }).collect();
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_moves_is_told_from_what_stands_still() {
+    async fn live_leases_and_locks_are_distinguished_from_expired() {
         let (state, table) = (State::default(), Memory::default());
         table.put(lease("a", Some("w1")));
         table.put(lease("b", Some("w2")));

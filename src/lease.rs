@@ -1,28 +1,28 @@
-//! Leases: who reads which shard, and how far it got. One row a lease in DynamoDB, shared with
-//! Java workers of every generation.
+//! Leases: the assignment of shards to workers, and their checkpoints. Each lease is a row in DynamoDB,
+//! shared with Java workers of every KCL version.
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`table`] | the port to the table and what can go wrong with it |
-//! | [`update`] | every write on a lease as condition and changes: pure |
-//! | [`held`] | the proof that a lease is ours, and the only way to renew, checkpoint or release it |
-//! | [`holding`] | what each answer of the table makes of a lease that is held: pure |
-//! | [`balance`] | which worker a leader gives each lease to: pure |
-//! | [`handoff`] | which hand-offs nobody completes: pure |
-//! | [`origin`] | which stream the rows of a table belong to, and which open shards no worker reads: pure |
-//! | [`meter`] | what goes through a lease: pure |
-//! | [`take`] | which leases to take, and which to steal: pure |
-//! | [`watch`] | how often to look at the table, and whom to call: pure |
-//! | [`audit`] | whether the leases cover every hash key, and who has to see to it: pure |
-//! | [`cleanup`] | which finished leases can go: pure |
-//! | [`sync`] | which leases a stream's shards need: pure |
+//! | [`table`] | the port to the lease table, and its errors |
+//! | [`update`] | every write of a lease as condition and changes: pure |
+//! | [`held`] | the proof that this worker owns a lease, and the only way to renew, checkpoint or release it |
+//! | [`holding`] | the effect of each answer of the table on a held lease: pure |
+//! | [`balance`] | the lease assignment by the leader: pure |
+//! | [`handoff`] | graceful handoffs that are never completed: pure |
+//! | [`origin`] | the stream that the rows of a table belong to, and the open shards that no worker reads: pure |
+//! | [`meter`] | the throughput of a lease: pure |
+//! | [`take`] | which leases to acquire and which to steal: pure |
+//! | [`watch`] | how often to scan the table, and which owners to nudge: pure |
+//! | [`audit`] | whether the leases cover all hash keys, and which worker checks that: pure |
+//! | [`cleanup`] | which finished leases can be deleted: pure |
+//! | [`sync`] | which leases the shards of a stream need: pure |
 //! | [`outage`] | requests that fail again and again: when to log it, how long to wait: pure |
 //! | [`memory`] | the table in memory, for tests |
 //!
 //! Invariants:
-//! * a row is written by attribute, never as a whole once it exists; what we don't know survives;
-//! * a lease is ours only while a [`held::Held`] of it says so, by the counter and the local clock;
-//! * after an answer that is neither yes nor no the row is read back before anything else.
+//! * an existing row is written by attribute, never as a whole, so that unknown attributes are preserved;
+//! * this worker owns a lease only while a [`held::Held`] of it says so, by the counter and the local clock;
+//! * after an ambiguous answer the row is read back before anything else.
 //!
 //! In KCL: package `software.amazon.kinesis.leases`.
 
@@ -58,7 +58,7 @@ pub use table::Table;
 pub struct WorkerId(Arc<str>);
 
 impl WorkerId {
-    /// The text.
+    /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -82,30 +82,31 @@ impl fmt::Debug for WorkerId {
     }
 }
 
-/// One run of a worker: the time of its start, a random part, and the worker id. Of two processes with one worker id the
-/// one that started later gives way.
+/// One run of a worker: its start time, a random part, and the worker id. Of two processes with one worker id
+/// the one that started later exits.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProcessId {
-    /// In milliseconds since 1970, by its own clock.
+    /// Start time in milliseconds since 1970, by the worker's clock.
     started: i64,
     unique: Arc<str>,
     worker: WorkerId,
 }
 
 impl ProcessId {
-    /// A process of that worker that started at that time, with a random part without `-`.
+    /// The process of a worker with that start time, and a random part without `-`.
     pub fn new(started: i64, unique: &str, worker: &WorkerId) -> Self {
         Self { started, unique: unique.into(), worker: worker.clone() }
     }
 
-    /// Reads what [`fmt::Display`] writes: `MILLISECONDS-UNIQUE-WORKER`.
+    /// Parses the output of [`fmt::Display`]: `MILLISECONDS-UNIQUE-WORKER`.
     pub fn parse(text: &str) -> Option<Self> {
         let (started, rest) = text.split_once('-')?;
         let (unique, worker) = rest.split_once('-')?;
         Some(Self::new(started.parse().ok()?, unique, &worker.into()))
     }
 
-    /// Whether it is a process of that worker. A row keeps the mark of its last holder when it is assigned to another.
+    /// Whether it is a process of that worker. A row keeps the mark of its last owner when it is assigned to
+    /// another worker.
     pub fn is_of(&self, worker: &WorkerId) -> bool {
         self.worker == *worker
     }
@@ -117,14 +118,14 @@ impl fmt::Display for ProcessId {
     }
 }
 
-/// What goes through a shard, to a thousandth of a byte a second or so.
+/// The throughput of a shard in KB per second, with six decimals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Throughput(u64);
 
 impl Throughput {
     const PARTS: f64 = 1e6;
 
-    /// From KB a second. Java rounds to six decimals as well.
+    /// From KB per second. Java rounds to six decimals too.
     pub fn from_kilobytes(kilobytes: f64) -> Self {
         #[expect(
             clippy::cast_possible_truncation,
@@ -134,7 +135,7 @@ impl Throughput {
         Self((kilobytes * Self::PARTS).round() as u64)
     }
 
-    /// In KB a second.
+    /// In KB per second.
     pub fn kilobytes(self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "six digits are asked for, fifteen are there")]
         let parts = self.0 as f64;
@@ -142,43 +143,43 @@ impl Throughput {
     }
 }
 
-/// A lease as its row says. The key is the shard's id: MultiLang has one stream.
+/// A row of the lease table. Its key is the shard's id, since MultiLang supports one stream.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Lease {
     /// `leaseKey`.
     pub shard: ShardId,
-    /// `leaseOwner`; none on a row that nobody has.
+    /// `leaseOwner`; none on an unowned row.
     pub owner: Option<WorkerId>,
-    /// `leaseCounter`: moves with every write of the owner.
+    /// `leaseCounter`: incremented by every write of the owner.
     pub counter: i64,
     /// `ownerSwitchesSinceCheckpoint`.
     pub owner_switches: i64,
     /// `checkpoint` and `checkpointSubSequenceNumber`.
     pub checkpoint: Position,
-    /// `pendingCheckpoint` and its companions. Never passed on by the MultiLang protocol.
+    /// `pendingCheckpoint` and its companions. The MultiLang protocol does not use them.
     pub pending: Option<Position>,
-    /// `checkpointOwner`: while a hand-off is open, who still reads the shard.
+    /// `checkpointOwner`: the worker that still reads the shard during a graceful handoff.
     pub checkpoint_owner: Option<WorkerId>,
     /// `parentShardId`.
     pub parents: BTreeSet<ShardId>,
     /// `childShardIds`.
     pub children: BTreeSet<ShardId>,
-    /// `startingHashKey` and `endingHashKey`; old rows have none.
+    /// `startingHashKey` and `endingHashKey`; none on rows of KCL before 2.3.
     pub range: Option<HashRange>,
-    /// `throughputKBps`: what went through it lately, as its owner says.
+    /// `throughputKBps`: the recent throughput, by the owner's measurement.
     pub throughput: Option<Throughput>,
-    /// `entityType` is there, as KCL 3.5 makes rows. By rows without one a fleet of KCL 2 is known, so whoever
-    /// works beside one makes them so too.
+    /// Whether the row has an `entityType`, as in KCL 3.5. A fleet of KCL 2 is recognised by rows without
+    /// one, so workers in such a fleet create them without one too.
     pub typed: bool,
-    /// `multilangdStream`: the stream that the row was last acquired for by a worker of ours. Every version of KCL
-    /// preserves it.
+    /// `multilangdStream`: the stream for which a multilangd worker last acquired the row. Every version of
+    /// KCL preserves it.
     pub stream: Option<StreamId>,
-    /// `multilangdProcess`: the process of ours that acquired the row last.
+    /// `multilangdProcess`: the multilangd process that last acquired the row.
     pub process: Option<ProcessId>,
 }
 
 impl Lease {
-    /// A row that doesn't exist yet: nobody's, never moved.
+    /// A new row: unowned, with the counter 0.
     pub fn new(shard: ShardId, checkpoint: Position, parents: BTreeSet<ShardId>, range: HashRange) -> Self {
         Self {
             shard,
@@ -198,12 +199,12 @@ impl Lease {
         }
     }
 
-    /// Who reads the shard at the moment: the old owner while a hand-off is open.
+    /// The worker that reads the shard now: the previous owner during a graceful handoff.
     pub fn actual_owner(&self) -> Option<&WorkerId> {
         self.checkpoint_owner.as_ref().or(self.owner.as_ref())
     }
 
-    /// Whether the shard was read to its end.
+    /// Whether the shard was processed to its end.
     pub fn is_complete(&self) -> bool {
         self.checkpoint.is_shard_end()
     }

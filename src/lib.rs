@@ -1,6 +1,6 @@
 //! multilangd: a Kinesis MultiLangDaemon without a JVM, as a library behind the binary.
 //!
-//! One way for everything that flows, and nobody calls up:
+//! Each flow has one path through the modules, and lower layers never call upper ones:
 //!
 //! ```text
 //! records    Kinesis -> aws -> retrieval -> consumer -> multilang -> the child's stdin
@@ -9,7 +9,7 @@
 //! stop       signal -> daemon -> scheduler -> consumer -> multilang -> the child
 //! ```
 //!
-//! The map of modules and what each may import is in `docs/architecture.md`; `tests/tidy` checks it.
+//! `tests/tidy.rs` compares the imports of each module with the map of modules.
 
 pub mod aws;
 pub mod backoff;

@@ -1,19 +1,20 @@
-//! The limits that the system sets this process: how many files, how many processes, and so how many leases it bears.
+//! The resource limits of this process (open files, processes), and the number of leases that they allow.
 //!
-//! The soft limit of open files is 1,024 in most shells and under systemd, which is enough for 200 shards; it may be
-//! raised up to the hard limit, as a JVM does. Record processors get the original limit back.
+//! The soft limit of open files is 1,024 in most shells and under systemd, which is enough for 200 shards. It
+//! is raised up to the hard limit, as a JVM does. Record processors run with the original limit.
 
 use std::fmt;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Files that the daemon has open whatever it holds: connections to DynamoDB and CloudWatch, the status page, the runtime.
+/// Open files that the daemon needs regardless of its leases: connections to DynamoDB and CloudWatch, the
+/// status page, the runtime.
 const RESERVED_FILES: u64 = 64;
 /// Open files for each shard: three pipes to the child, a handle of its process, a connection to Kinesis.
 const FILES_PER_SHARD: u64 = 5;
-/// Processes and threads that the daemon has besides record processors, and some that they start for a moment.
+/// Processes and threads of the daemon itself, and some that record processors start for a short time.
 const RESERVED_PROCESSES: u64 = 16;
-/// More is of no use, and some systems have no hard limit.
+/// A higher limit of open files has no use, and some systems have no hard limit.
 const MOST_FILES: u64 = 1 << 20;
 
 /// The limits of this process, after [`Limits::raise`].
@@ -21,10 +22,10 @@ const MOST_FILES: u64 = 1 << 20;
 pub struct Limits {
     /// `RLIMIT_NOFILE` before it was raised, for record processors; none if it was not raised.
     pub original_files: Option<u64>,
-    /// `RLIMIT_NOFILE` now: open files at once.
+    /// `RLIMIT_NOFILE` now: most open files at a time.
     pub files: u64,
-    /// Processes and threads that this user, or this control group, may have; none where nothing limits them. How many
-    /// others there are changes from one moment to the next: a shortage shows when it comes.
+    /// Most processes and threads of this user or this control group; none if unlimited. The number of other
+    /// processes changes at any time, so a shortage is only noticed when it occurs.
     pub processes: Option<u64>,
 }
 
@@ -40,14 +41,14 @@ impl Limits {
         Self { original_files: raised.then_some(soft), files, processes: most_processes() }
     }
 
-    /// The limits as [`Limits::raise`] would make them. Changes nothing.
+    /// The limits that [`Limits::raise`] would set. Changes nothing.
     pub fn look() -> Self {
         let limit = getrlimit(Resource::Nofile);
         let hard = limit.maximum.unwrap_or(MOST_FILES).min(MOST_FILES);
         Self { original_files: limit.current, files: hard, processes: most_processes() }
     }
 
-    /// How many leases they bear, at least 1.
+    /// The number of leases that the limits allow, at least 1.
     pub fn leases(&self) -> usize {
         let files = self.files.saturating_sub(RESERVED_FILES) / FILES_PER_SHARD;
         let processes = self.processes.map_or(u64::MAX, |free| free.saturating_sub(RESERVED_PROCESSES));
@@ -68,7 +69,7 @@ impl fmt::Display for Limits {
     }
 }
 
-/// The lesser of the user's limit and the control group's.
+/// The lower of the user's limit and the control group's.
 fn most_processes() -> Option<u64> {
     let of_user = getrlimit(Resource::Nproc).current.filter(|_| !rustix::process::geteuid().is_root());
     of_user.into_iter().chain(most_in_group()).min()
@@ -79,7 +80,7 @@ fn most_in_group() -> Option<u64> {
     let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let limit = std::path::Path::new("/sys/fs/cgroup").join(path).join("pids.max");
-    // "max" is no number, and no limit.
+    // "max" means no limit and does not parse.
     std::fs::read_to_string(limit).ok()?.trim().parse().ok()
 }
 

@@ -1,18 +1,18 @@
-//! Everything on one machine: an embedded Kinesis endpoint, an embedded DynamoDB, a stream, and the
-//! daemon on them. No AWS account, no Docker, no JVM.
+//! Everything on one machine: an embedded Kinesis endpoint, an embedded DynamoDB, a stream, and the daemon on
+//! them. No AWS account, no Docker, no JVM.
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`kinesis`] | the Kinesis endpoint |
 //! | [`tables`] | the DynamoDB endpoint |
 //! | [`run`] | `multilangd local`: endpoints, stream, records, daemon |
-//! | [`feed`] | records into the stream |
+//! | [`feed`] | putting records into the stream |
 //! | [`example`] | the shipped example |
-//! | `files` | folders and files for this user alone |
+//! | `files` | folders and files that only this user can access |
 //! | `server` | the HTTP server of both endpoints |
-//! | [`progress`] | one line that tells what happens |
+//! | [`progress`] | the progress line |
 //!
-//! Behind the cargo feature `local`; a production build has none of it.
+//! Built only with the cargo feature `local`, which production builds leave out.
 
 pub mod example;
 pub mod feed;

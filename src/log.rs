@@ -1,6 +1,6 @@
-//! Where log lines go: to stderr, through a thread of their own. A reader of stderr that is slow, or gone,
-//! holds nobody up: lines that find no room are left out and counted. What the process has to say about
-//! its own end goes past all that.
+//! The log, written to stderr by a thread of its own. A slow or blocked reader of stderr never stalls
+//! processing: lines that do not fit in the queue are dropped and counted. Errors that end the process bypass
+//! the queue.
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -20,31 +20,31 @@ mod line;
 
 use line::Lines;
 
-/// Lines that may wait for a slow reader.
+/// Most lines that wait for a slow reader.
 const WAITING: usize = 8192;
 
-/// For each of the last words.
+/// Timeout for each write at the end of the process.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Dropping the guard writes what waits, for a second at most.
+/// Dropping the guard writes the waiting lines, for a second at most.
 static RUNNING: Mutex<Option<(WorkerGuard, ErrorCounter)>> = Mutex::new(None);
 
 /// Whether lines are JSON.
 static JSON: AtomicBool = AtomicBool::new(false);
 
-/// Ours and the children's from INFO up, the SDK's from WARN, unless RUST_LOG or `multilangd.log` says
-/// otherwise.
+/// Starts the log. The default filter is INFO for the daemon and the children, WARN for the SDK; RUST_LOG or
+/// `multilangd.log` replaces it.
 ///
 /// # Errors
-/// The filter isn't one.
+/// The filter is invalid.
 pub(crate) fn start(settings: &Settings) -> Result<(), String> {
     let directives = settings.text(own::LOG).unwrap_or_default();
-    // Empty, as environment files often have it, is as good as not there.
+    // An empty variable, which is common in environment files, counts as unset.
     let (name, directives) = match std::env::var(EnvFilter::DEFAULT_ENV) {
         Ok(given) if !given.trim().is_empty() => (EnvFilter::DEFAULT_ENV, given),
         _ => (own::LOG, directives),
     };
-    // Whoever asks for something gets it all.
+    // An explicit filter applies unchanged.
     let is_default = own::KEYS.iter().any(|key| key.name == name && key.default == directives);
     let quiet = if is_default { &format!("dynoxide=error,{},", multilangd::aws::QUIET) } else { "" };
     let filter = EnvFilter::try_new(format!("{quiet}{directives}"))
@@ -68,13 +68,13 @@ pub(crate) fn start(settings: &Settings) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a terminal is to be given colours: not with `NO_COLOR` set to anything but nothing (no-color.org), and not if
-/// `TERM` says that it knows none.
+/// Whether colours are written to a terminal: not if `NO_COLOR` is set to a non-empty value (no-color.org) or
+/// `TERM` is a terminal without colours.
 fn takes_colours(no_color: Option<OsString>, term: Option<OsString>) -> bool {
     no_color.is_none_or(|value| value.is_empty()) && term.is_none_or(|term| term != "dumb")
 }
 
-/// Writes what waits. Lines logged later are lost.
+/// Writes the waiting lines. Lines logged later are dropped.
 pub(crate) fn end() {
     let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some((guard, counter)) = running {
@@ -86,7 +86,7 @@ pub(crate) fn end() {
     }
 }
 
-/// A fault that ends the process, on stderr behind the log and in its format, whatever its level is.
+/// Reports an error that ends the process, after the log and in its format, whatever its filter is.
 pub(crate) fn complain(error: &dyn std::fmt::Display) {
     end();
     let text = if JSON.load(Ordering::Relaxed) {
@@ -98,7 +98,7 @@ pub(crate) fn complain(error: &dyn std::fmt::Display) {
         format!("multilangd: {error}\n")
     };
     let (done, written) = std::sync::mpsc::channel();
-    // Nobody may read stderr. The thread is left behind then: the process ends.
+    // There may be no reader of stderr. The thread is then abandoned, since the process ends.
     std::thread::spawn(move || {
         let _nobody_reads = std::io::stderr().write_all(text.as_bytes()).is_err();
         let _nobody_waits = done.send(()).is_err();
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_color_and_a_dumb_terminal_get_no_colours() {
+    fn no_color_and_dumb_terminals_disable_colours() {
         for (no_color, term, colours) in [
             (None, Some("xterm"), true),
             (None, None, true),

@@ -1,4 +1,4 @@
-//! argv in, exit code out. The only place that decides how the process ends.
+//! The entry point: arguments in, exit code out. The only module that decides how the process ends.
 
 mod cli;
 mod log;
@@ -42,7 +42,7 @@ use cli::{Command, Words};
 use log::complain;
 
 fn main() -> ExitCode {
-    // A record processor, on its way to its program: nothing else is to happen in this process.
+    // A process that becomes a record processor does nothing else.
     if let Some(error) = launcher::become_program(std::env::args_os()) {
         complain(&error);
         return ExitCode::from(launcher::CANNOT_RUN);
@@ -65,8 +65,8 @@ fn main() -> ExitCode {
         }
     };
     let exit = runtime.block_on(run(command, words));
-    // After a clean stop nothing is left. After a second signal the dropped tasks kill their children
-    // while the workers end, which must be waited for.
+    // After a clean shutdown nothing is left. After a second signal the dropped tasks kill their children
+    // while the runtime's workers end, which must be awaited.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     log::end();
     exit.into()
@@ -92,9 +92,9 @@ async fn run(command: Command, words: Words) -> Exit {
     let asked = is_daemon.then(|| stop.clone());
     tokio::select! {
         biased;
-        // The work first: if it is done, a second signal doesn't matter.
+        // The work comes first: once it is done a second signal does not matter.
         exit = work(command, words, stop) => exit,
-        // Dropping the work kills what is left of the children.
+        // Dropping the work kills the remaining children.
         () = signals.serve(asked) => Exit::Interrupted,
     }
 }
@@ -110,7 +110,7 @@ async fn work(command: Command, words: Words, stop: CancellationToken) -> Exit {
     }
 }
 
-/// What settings are made from, but for the file's bytes.
+/// The inputs of the configuration, except for the file's content.
 async fn given(words: &Words) -> Given {
     let variables: std::collections::BTreeMap<String, String> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -130,14 +130,15 @@ async fn given(words: &Words) -> Given {
     }
 }
 
-/// The file as Java would find it: a relative name in each folder of the class path first.
+/// The path at which Java would find the file: a relative name is searched in each folder of the class path
+/// first.
 fn find(file: &Path, class_path: &[PathBuf]) -> PathBuf {
     let relative = file.is_relative();
     let mut places = class_path.iter().map(|folder| folder.join(file));
     places.find(|place| relative && place.is_file()).unwrap_or_else(|| file.to_owned())
 }
 
-/// Reads the file into what settings are made from.
+/// Reads the file into the inputs of the configuration.
 fn read(file: &Path, words: &Words, given: &mut Given) -> Result<PathBuf, Exit> {
     let place = find(file, &words.class_path);
     match std::fs::read(&place) {
@@ -150,7 +151,7 @@ fn read(file: &Path, words: &Words, given: &mut Given) -> Result<PathBuf, Exit> 
     Ok(place)
 }
 
-fn tell(name: &str, warnings: &[Remark], words: &Words) {
+fn log_warnings(name: &str, warnings: &[Remark], words: &Words) {
     words.notices.iter().for_each(|notice| warn!("{notice}"));
     warnings.iter().for_each(|warning| warn!("{name}: {warning}"));
 }
@@ -170,24 +171,25 @@ fn start_daemon_log(resolved: &Resolved) -> Result<(), Exit> {
     Ok(())
 }
 
-/// The configuration, or all its faults told.
+/// The configuration; reports all errors if there are any.
 fn configured(resolved: Resolved, name: &str, words: &Words, worker: &str) -> Result<Config, Exit> {
     match resolved.config(worker) {
         Ok((config, warnings)) => {
-            tell(name, &warnings, words);
+            log_warnings(name, &warnings, words);
             Ok(config)
         }
         Err(faults) => {
-            tell(name, &faults.warnings, words);
+            log_warnings(name, &faults.warnings, words);
             faults.faults.iter().for_each(|fault| complain(&format!("{name}: {fault}")));
             Err(Exit::Config)
         }
     }
 }
 
-/// An id for a worker that has none.
+/// A random worker id.
 fn random_id() -> Result<String, Exit> {
-    // Two workers of one id would share leases: the id needs the system's randomness, not a clock's.
+    // Workers with the same id would share leases, so the id must come from the system's random numbers, not
+    // from a clock.
     unique::random().map(unique::uuid).map_err(|error| {
         complain(&format!("failed to generate a worker id: {error}"));
         Exit::Internal
@@ -250,7 +252,7 @@ fn print(text: &[u8]) -> Exit {
     if std::io::stdout().lock().write_all(text).is_ok() { Exit::Clean } else { Exit::Internal }
 }
 
-/// Prints what a file comes to. Starts nothing and calls nothing.
+/// Prints the settings of a file. Starts nothing and calls nothing.
 async fn check(file: &Path, words: &Words, json: bool) -> Exit {
     let mut given = given(words).await;
     if let Err(exit) = read(file, words, &mut given) {
@@ -280,7 +282,7 @@ async fn check(file: &Path, words: &Words, json: bool) -> Exit {
     if faults.is_empty() { Exit::Clean } else { Exit::Config }
 }
 
-/// What the tables say. Nothing is written.
+/// Prints the state of the tables. Nothing is written.
 async fn show_leases(file: &Path, words: &Words, json: bool, watch: Option<u64>) -> Exit {
     let mut given = given(words).await;
     let place = match read(file, words, &mut given) {
@@ -309,7 +311,7 @@ async fn show_leases(file: &Path, words: &Words, json: bool, watch: Option<u64>)
             print(shown.as_bytes())
         }
         Err(refused @ table::Error::Denied(_)) => {
-            // Only now, as who may only read rows may not be allowed to describe the table.
+            // Only now, since a user who may only read rows may not be allowed to describe the table.
             let error = match table.verify_key().await {
                 Err(foreign @ (table::Error::Shape { .. } | table::Error::SeveralStreams { .. })) => foreign,
                 Ok(()) | Err(_) => refused,
@@ -324,7 +326,7 @@ async fn show_leases(file: &Path, words: &Words, json: bool, watch: Option<u64>)
     }
 }
 
-/// The clients, with credentials at hand, or why there can be none told.
+/// Creates the clients and loads their credentials; reports errors.
 async fn clients(settings: &client::Settings, sink: Arc<dyn Sink>) -> Result<client::Clients, Exit> {
     let refuse = |error: &dyn std::fmt::Display| {
         complain(error);
@@ -361,12 +363,15 @@ fn tables(clients: &client::Clients, config: &Config) -> (Leases, State) {
     (Leases::new(clients.dynamodb.clone(), config.table.clone(), options), state)
 }
 
-/// What the file can't say: whether this machine has a region and the program.
+/// Checks what a file cannot contain: whether this machine has a region and the program.
 fn look_around(settings: &Settings, sdk: &Sdk, warnings: &mut Vec<Remark>, faults: &mut Vec<Remark>) {
     let remark = |key: &str, text: String| Remark { line: None, key: Some(key.to_owned()), text };
-    let told = |key: &str, faults: &[Remark]| faults.iter().any(|fault| fault.key.as_deref() == Some(key));
+    let is_reported =
+        |key: &str, faults: &[Remark]| faults.iter().any(|fault| fault.key.as_deref() == Some(key));
     let has_none = |name: &&str| settings.text(name).is_none();
-    if !told("regionName", faults) && ["kinesisClient.region", "dynamoDbClient.region"].iter().any(has_none) {
+    if !is_reported("regionName", faults)
+        && ["kinesisClient.region", "dynamoDbClient.region"].iter().any(has_none)
+    {
         if region::may_have_metadata(sdk.no_metadata) {
             let text = "no region is set, it will be read from the instance metadata".to_owned();
             warnings.push(remark("regionName", text));
@@ -380,7 +385,7 @@ fn look_around(settings: &Settings, sdk: &Sdk, warnings: &mut Vec<Remark>, fault
     let search = std::env::var_os("PATH");
     let executable = settings.text("executableName").unwrap_or_default();
     if let (false, Err(error)) =
-        (told("executableName", faults), Program::find(&executable, search.as_deref()))
+        (is_reported("executableName", faults), Program::find(&executable, search.as_deref()))
     {
         warnings.push(remark("executableName", format!("on this machine: {error}")));
     }
@@ -429,7 +434,7 @@ async fn start(config: &Config, stop: CancellationToken) -> Result<(), Exit> {
         sending.spawn(cloudwatch::run(metrics, publisher, done.clone()));
     }
     let ended = Box::pin(daemon::run(config, ports, stop)).await;
-    // Metrics last: of what happened at the end too.
+    // Metrics are stopped last, so that they include the end.
     done.cancel();
     while sending.join_next().await.is_some() {}
     ended.map_err(|error| {

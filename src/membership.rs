@@ -1,11 +1,11 @@
-//! This worker's part in a fleet of KCL 3: it says how loaded it is, stands for the lead, and follows the
-//! fleet from one generation to the next.
+//! This worker's part in a fleet of KCL 3: it reports its host metrics, takes part in the leader election,
+//! and follows the fleet's migration between KCL versions.
 //!
-//! One task owns all of it and waits for nothing but events; requests are tasks whose ends are events. What it
-//! knows is shown as a [`Standing`], by which the coordinator finds its leases.
+//! One task owns all state and waits only for events; requests are tasks that end with events. Its state is
+//! published as a [`Standing`], by which the coordinator acquires leases.
 //!
-//! Order of a stop: the lock is given back first, so that somebody else can lead; a report says that no lease is
-//! wanted; it stays fresh until every lease has gone, then it is taken back.
+//! Order of a shutdown: the lock is released first, so that another worker can become the leader; a report
+//! states that no lease is wanted; it stays fresh until every lease was released, then it is deleted.
 //!
 //! In KCL: `DynamicMigrationComponentsInitializer`, `DynamoDBLockBasedLeaderDecider`,
 //! `WorkerMetricStatsReporter`, `ClientVersionChangeMonitor`, `MigrationReadyMonitor`.
@@ -59,14 +59,14 @@ const JUDGE: Duration = Duration::from_secs(45);
 /// many failover times, as Java's leader.
 const JUDGE_APART: u32 = 2;
 
-/// What a member is connected by.
+/// The channels of a member.
 #[derive(Debug)]
 pub struct Ends {
-    /// What it shows.
+    /// The published state.
     pub standing: watch::Sender<Standing>,
     /// A peer called: there may be a new leader, or a new worker.
     pub calls: mpsc::Receiver<()>,
-    /// What the coordinator sees.
+    /// The result of the coordinator's scans.
     pub seen: watch::Receiver<Seen>,
     /// The coordinator, which ends when nobody needs it: gone once this worker stops.
     pub coordinator: Option<Handle>,
@@ -322,7 +322,7 @@ impl Member {
         self.spawn(async move { Done::Indexed(table.index(true).await) });
     }
 
-    /// Who leads and gives nothing out must not keep others from leading.
+    /// A leader that assigns no leases must not keep other workers from leading.
     fn check_own_work(&mut self, now: Instant) {
         if !self.election.leads(now) {
             self.worked = None;
@@ -389,7 +389,7 @@ impl Member {
                 self.busy.report = false;
                 self.noted(&outcome, now);
                 if outcome.is_ok() && !self.verdict.reporting.contains(&self.settings.me) {
-                    // Who leads is a worker too.
+                    // The leader is a worker too.
                     self.due.judge = now;
                 }
             }
@@ -520,7 +520,7 @@ impl Member {
         }
         if turned {
             debug!("the leader may be dead, scanning the lease table");
-            // What stands still from here on is known to whoever leads next.
+            // Leases that expire from now on are known to the next leader.
             self.look();
         }
     }

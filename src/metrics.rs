@@ -1,7 +1,8 @@
-//! What is worth counting, told once at the place where it happens.
+//! Events that are counted, each emitted once, at the place where it happens.
 //!
-//! [`events`] is the catalogue of what is told; a [`Sink`] does with it what it likes. [`board`] keeps the present
-//! state by shard, which [`prometheus`] writes out; [`cloudwatch`] adds up what KCL sends to CloudWatch.
+//! [`events`] is the catalogue of events; each [`Sink`] uses those that it needs. [`board`] keeps the present
+//! state by shard, which [`prometheus`] renders; [`cloudwatch`] aggregates the metrics that KCL sends to
+//! CloudWatch.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,16 +17,16 @@ pub mod prometheus;
 pub use board::{Board, Totals};
 pub use events::{Coverage, Ending, Move, OfShard, OfWorker, Step, Supporters, Tables};
 
-/// Takes events. Called on the way of the records: it must not wait.
+/// Receives events. Called on the path of the records, so implementations must not block.
 pub trait Sink: fmt::Debug + Send + Sync {
-    /// Something happened to a shard of this worker.
+    /// An event of a shard of this worker.
     fn shard(&self, shard: &ShardId, event: OfShard<'_>);
 
-    /// Something happened to this worker.
+    /// An event of this worker.
     fn worker(&self, event: OfWorker<'_>);
 }
 
-/// Nobody is interested.
+/// Ignores all events.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Discard;
 
@@ -35,7 +36,7 @@ impl Sink for Discard {
     fn worker(&self, _: OfWorker<'_>) {}
 }
 
-/// Two who are interested.
+/// Forwards all events to two sinks.
 #[derive(Debug, Clone)]
 pub struct Both(pub Arc<dyn Sink>, pub Arc<dyn Sink>);
 

@@ -1,17 +1,17 @@
-//! One child: a record processor's process and the conversation with it.
+//! A child: the process of a record processor and the protocol session with it.
 //!
-//! A [`Child`] joins the protocol's session (who may speak) with a process (pipes, exit). It reads
-//! the child's stdout at all times, so that one that prints or dies while idle is noticed at once,
-//! and never waits for the child in order to write to it.
+//! A [`Child`] combines the protocol's session (which side may send) with a process (pipes, exit). It reads
+//! the child's stdout at all times, so that a child that prints or exits while idle is noticed at once, and
+//! writing to it never blocks.
 //!
 //! Invariants:
-//! * every child is in a process group of its own: a Ctrl-C or a stop of the container reaches the
-//!   daemon alone, which then asks each child to stop;
-//! * what the child said before it exited is told before its exit;
+//! * every child is in a process group of its own: a Ctrl-C or the stop of a container reaches only the
+//!   daemon, which then stops each child;
+//! * messages that the child sent before it exited are reported before its exit;
 //! * dropping a [`Child`] kills the process and stops its tasks.
 //!
-//! Messages from here to the consumer are [`Event`]s; the consumer decides what they mean. In KCL:
-//! `MultiLangShardRecordProcessor`, `MultiLangProtocol`.
+//! Messages to the consumer are [`Event`]s, which it interprets. In KCL: `MultiLangShardRecordProcessor`,
+//! `MultiLangProtocol`.
 
 use std::time::Duration;
 
@@ -35,21 +35,21 @@ pub use launch::{Launch, Outgoing, SpawnError, Stop};
 pub use launcher::Launcher;
 pub use process::Program;
 
-/// The end of a process, of its stdout and of its stdin come one after the other, in any order. This is
-/// how long the next is waited for: after an exit the pipe can be in a grandchild's hands, and a
-/// process that lives can have closed it.
+/// The exit of a process and the ends of its stdout and its stdin are seen in any order. After one of them
+/// the others are awaited for this time: after an exit a grandchild can hold the pipe, and a living process
+/// can have closed it.
 const LEAK: Duration = Duration::from_secs(1);
 
-/// What a child did.
+/// An event of a child.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// It said something. After a checkpoint [`Child::acknowledge`] is owed.
+    /// The child sent a message. A checkpoint must be answered by [`Child::acknowledge`].
     Said(session::Event),
-    /// Its stdin is broken: it can't be told anything any more.
+    /// The child's stdin is broken: it can receive no more messages. The reason.
     InputBroken(String),
-    /// Its stdout is closed although it lives.
+    /// The child closed its stdout while it runs.
     OutputClosed,
-    /// It is gone, and everything that it said was told.
+    /// The child has exited, and all its messages were reported. The reason.
     Exited(String),
 }
 
@@ -58,27 +58,27 @@ pub enum Event {
 pub struct Child {
     process: Box<dyn Process>,
     session: Session,
-    /// What it prints to stdout beside its messages.
+    /// Lines on stdout that are no messages.
     printed: output::Printed,
     output_open: bool,
-    /// Why its stdin can't be written any more, and until when its last words and its end are waited for.
+    /// Why the child's stdin broke, and until when its last messages and its exit are awaited.
     broken: Option<(String, Instant)>,
     exited: Option<String>,
-    /// Made once, when the first of the two ends is seen.
+    /// Set once, when the exit or the end of stdout is seen first.
     leak: Option<Instant>,
-    told_exit: bool,
-    /// Its last lines on stderr; read before its exit is told.
+    exit_reported: bool,
+    /// The last lines on stderr, complete before the exit is reported.
     stderr: output::Tail,
     stderr_open: bool,
-    /// A status that answered nothing was warned about: one that comes with each batch is one warning.
-    told_stale: bool,
+    /// Whether a stale status was logged as a warning: one with each batch is one warning.
+    warned_stale: bool,
 }
 
 impl Child {
     /// Starts the program in a process group of its own.
     ///
     /// # Errors
-    /// The program can't be started.
+    /// The program failed to start.
     pub async fn spawn(program: &dyn Launch, dialect: Dialect, shard: &ShardId) -> Result<Self, SpawnError> {
         let process = program.launch(shard).await?;
         debug!(pid = process.pid(), program = %program, "started record processor");
@@ -92,17 +92,17 @@ impl Child {
             broken: None,
             exited: None,
             leak: None,
-            told_exit: false,
-            told_stale: false,
+            exit_reported: false,
+            warned_stale: false,
         })
     }
 
-    /// The process's id.
+    /// The process id.
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// Opens an action. Its line is handed to the writer; nothing is waited for.
+    /// Opens an action. The line is queued for the writer; does not block.
     pub fn send(&mut self, message: &ToChild<'_>) {
         let mut line = Vec::new();
         match self.session.begin(message, &mut line) {
@@ -115,7 +115,7 @@ impl Child {
         }
     }
 
-    /// Opens `processRecords`. Its line is there, or made by the writer as it goes.
+    /// Opens `processRecords`. The line is already encoded, or encoded by the writer while it writes.
     pub fn send_batch(&mut self, records: Records, millis_behind_latest: Option<i64>) {
         match self.session.begin_batch() {
             Ok(()) => self.process.write(Outgoing::batch(records, millis_behind_latest)),
@@ -127,15 +127,15 @@ impl Child {
         }
     }
 
-    /// Answers the checkpoint that is owed.
+    /// Answers the pending checkpoint request.
     pub fn acknowledge(&mut self, outcome: Result<(), CheckpointFailure>) {
         let mut line = Vec::new();
         self.session.acknowledge(outcome, &mut line);
         self.process.write(Outgoing::Line(line));
     }
 
-    /// Closes the child's stdin once everything written has gone through: it should then end. Whatever it
-    /// asks for from now on can't be answered, so its end doesn't wait for an answer.
+    /// Closes the child's stdin after everything queued is written; the child should then exit. Its further
+    /// requests cannot be answered, so its exit does not wait for an answer.
     pub fn close_stdin(&mut self) {
         self.session.hang_up();
         self.process.close_stdin();
@@ -148,16 +148,16 @@ impl Child {
         }
     }
 
-    /// The last lines that it has written to stderr, the last one last.
+    /// The last lines that the child wrote to stderr, in order.
     pub fn last_stderr(&self) -> Vec<String> {
         self.stderr.lines()
     }
 
-    /// What the child does next. Cancel-safe. After [`Event::Exited`] it waits for ever.
+    /// The child's next event. Cancel-safe. After [`Event::Exited`] it never completes.
     pub async fn next(&mut self) -> Event {
         loop {
             let overdue = self.leak.is_some_and(|by| by <= Instant::now());
-            // A grandchild may hold it open.
+            // A grandchild may hold stderr open.
             self.stderr_open &= !(self.stderr.is_ended() || self.exited.is_some() && overdue);
             if let Some(event) = self.session.next() {
                 self.note(&event);
@@ -166,10 +166,10 @@ impl Child {
             if let Some(event) = self.gone() {
                 return event;
             }
-            // What it said may lie behind an answer that is owed, and comes before its end.
+            // A message may follow a request that is not answered yet, and must be reported before the exit.
             let owing = self.session.is_owing();
             let listen = self.output_open && (self.session.wants_input() || self.exited.is_some());
-            // Checked here too: whoever holds the pipe may never stop talking.
+            // Also checked here: the process that holds the pipe may never stop writing.
             if self.exited.is_some() && self.output_open && overdue {
                 warn!(
                     pid = self.pid(),
@@ -185,7 +185,7 @@ impl Child {
                 happened = self.process.next(listen, self.exited.is_none()) => happened,
                 () = self.stderr.ended(), if self.exited.is_some() && !self.output_open && self.stderr_open => continue,
                 () = clock::reached(self.leak), if self.exited.is_some() && !self.output_open && self.stderr_open => continue,
-                // Last, so that whatever is in the pipe by then has been read.
+                // Last, so that everything in the pipe has been read by then.
                 () = clock::reached(given_up), if self.exited.is_none() && !owing => continue,
                 () = clock::reached(self.leak), if self.output_open == self.exited.is_some() && !owing => {
                     if self.output_open {
@@ -215,7 +215,7 @@ impl Child {
 
     fn heard(&mut self, line: &Line) {
         if let session::Received::Noise(noise) = self.session.receive(line) {
-            self.printed.tell(line);
+            self.printed.log(line);
             debug!(
                 pid = self.pid(),
                 reason = noise.reason(),
@@ -224,10 +224,10 @@ impl Child {
         }
     }
 
-    /// What asks for nothing is worth a line here, where the child is known.
+    /// Logs events that need no answer, because the shard and the pid are known here.
     fn note(&mut self, event: &session::Event) {
         if let session::Event::Stale { response_for } = event {
-            if std::mem::replace(&mut self.told_stale, true) {
+            if std::mem::replace(&mut self.warned_stale, true) {
                 debug!(pid = self.pid(), response_for, "ignored another status message");
             } else {
                 warn!(pid = self.pid(), response_for, "ignored a status message that answers no action");
@@ -237,14 +237,14 @@ impl Child {
         }
     }
 
-    /// Its end, or a pipe that broke while it lives; each is told once.
+    /// The exit, or a pipe that broke while the child runs; each is reported once.
     fn gone(&mut self) -> Option<Event> {
         if self.session.is_owing() {
             return None;
         }
         match &self.exited {
-            Some(end) if !self.output_open && !self.stderr_open && !self.told_exit => {
-                self.told_exit = true;
+            Some(end) if !self.output_open && !self.stderr_open && !self.exit_reported => {
+                self.exit_reported = true;
                 Some(Event::Exited(end.clone()))
             }
             Some(_) => None,

@@ -1,9 +1,9 @@
-//! Which stream the daemon reads, shared by everything that depends on it.
+//! The identity of the stream that the daemon reads, shared by all modules that depend on it.
 //!
-//! The shard sync compares the lease table with the stream and says which identity holds; acquiring a lease marks its row
-//! with it; readings ask whether the stream is still the same before they take a shard for ended, and report a suspicion.
-//! Where the identity is unknown (`DescribeStreamSummary` is denied) nothing is marked, nothing is reset and no shard is
-//! taken for ended because it is not listed.
+//! The shard sync compares the lease table with the stream and decides which identity is valid. Acquiring a
+//! lease marks its row with that identity. Shard consumers check that the stream is unchanged before they
+//! treat a shard as ended, and report a suspicion. If the identity is unknown (`DescribeStreamSummary` is
+//! denied), nothing is marked, nothing is reset, and no shard is treated as ended because it is not listed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -17,18 +17,20 @@ use tracing::{debug, info, warn};
 use crate::shard::{self, Filter, ShardId};
 use crate::stream::StreamId;
 
-/// Readings that suspect another stream ask `DescribeStreamSummary` together, this far apart.
+/// Shard consumers that suspect another stream share calls of `DescribeStreamSummary`, which are at least
+/// this far apart.
 const APART: Duration = Duration::from_secs(1);
-/// One call, its retries included.
+/// Timeout of one call, its retries included.
 const CALL: Duration = Duration::from_secs(10);
 
 /// The identity of the stream that the daemon reads, shared by all components that depend on it.
 pub struct Recognition {
     shards: Arc<dyn shard::Api>,
     state: Mutex<Known>,
-    /// The last answer of a call, and when it was asked for. Held across the call, so that one is made at a time.
+    /// The last answer of `DescribeStreamSummary`, and when it was requested. Locked during the call, so that
+    /// only one is made at a time.
     fresh: AsyncMutex<Option<(Instant, Option<StreamId>)>>,
-    /// The last listing, and which of its shards are open.
+    /// When the shards were last listed, and whether each was open.
     listed: AsyncMutex<Option<(Instant, BTreeMap<ShardId, bool>)>>,
     suspected: Notify,
 }
@@ -36,9 +38,9 @@ pub struct Recognition {
 #[derive(Debug, Default)]
 struct Known {
     current: Option<StreamId>,
-    /// Shards whose rows contradict the identity: their rows are not marked with it.
+    /// Shards whose rows contradict the identity: these rows are not marked with it.
     doubtful: BTreeSet<ShardId>,
-    /// It was logged that the identity is unknown.
+    /// Whether the unknown identity has been logged.
     logged: bool,
 }
 
@@ -49,7 +51,7 @@ impl fmt::Debug for Recognition {
 }
 
 impl Recognition {
-    /// Nothing is known yet.
+    /// A recognition that knows no identity yet.
     pub fn new(shards: Arc<dyn shard::Api>) -> Arc<Self> {
         Arc::new(Self {
             shards,
@@ -64,18 +66,18 @@ impl Recognition {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The stream whose leases this worker acquires; none while that is unknown.
+    /// The stream whose leases this worker acquires; none while it is unknown.
     pub fn current(&self) -> Option<StreamId> {
         self.known().current.clone()
     }
 
-    /// The identity with which the row of a shard is marked when its lease is acquired.
+    /// The identity with which a shard's row is marked when its lease is acquired.
     pub fn mark(&self, shard: &ShardId) -> Option<StreamId> {
         let known = self.known();
         known.current.clone().filter(|_| !known.doubtful.contains(shard))
     }
 
-    /// Whether a lease whose row is marked like that may be acquired. A row without a mark may: Java made it.
+    /// Whether a lease whose row has that mark may be acquired. A row without a mark may be: Java wrote it.
     pub fn accepts(&self, mark: Option<&StreamId>) -> bool {
         match (&self.known().current, mark) {
             (Some(current), Some(mark)) => current == mark,
@@ -83,16 +85,17 @@ impl Recognition {
         }
     }
 
-    /// The lease table was compared with the stream: leases are acquired for this one from now on.
+    /// Sets the identity after the lease table was compared with the stream: leases of this stream are
+    /// acquired from now on.
     pub fn recognise(&self, current: Option<StreamId>, doubtful: BTreeSet<ShardId>) {
         let mut known = self.known();
         (known.current, known.doubtful) = (current, doubtful);
     }
 
-    /// The identity as `DescribeStreamSummary` gives it now; none if that is denied or not supported.
+    /// The identity that `DescribeStreamSummary` reports now; none if the call is denied or not supported.
     ///
     /// # Errors
-    /// There is no such stream, or it could not be asked now.
+    /// The stream does not exist, or the call failed.
     pub async fn describe(&self) -> Result<Option<StreamId>, shard::Error> {
         let mut fresh = self.fresh.lock().await;
         self.ask(&mut fresh).await
@@ -130,8 +133,8 @@ impl Recognition {
         Ok(answer)
     }
 
-    /// Whether the stream that can be read now is surely the one whose leases this worker holds. Readings that ask at
-    /// once share one call.
+    /// Whether the stream that can be read now is certainly the one whose leases this worker holds.
+    /// Concurrent callers share one call.
     pub async fn is_unchanged(&self, shard: &ShardId) -> bool {
         self.is_the_same(shard).await.unwrap_or_else(|error| {
             debug!(%shard, %error, "failed to confirm the identity of the stream");
@@ -139,7 +142,7 @@ impl Recognition {
         })
     }
 
-    /// Whether the stream that can be read now is surely the one that a lease is of, by the mark of its row.
+    /// Whether the stream that can be read now is certainly the one that the mark of a lease row names.
     pub async fn is_still(&self, mark: Option<&StreamId>) -> bool {
         let Some(mark) = mark else { return false };
         self.is_now(mark).await.unwrap_or_else(|error| {
@@ -159,11 +162,11 @@ impl Recognition {
         Ok(self.described(mark).await?.is_some_and(|id| id == *mark))
     }
 
-    /// The stream that can be read now, to compare with `mark`; none if its identity is unknown.
+    /// The identity of the stream that can be read now, to compare with `mark`; none if it is unknown.
     async fn described(&self, mark: &StreamId) -> Result<Option<StreamId>, shard::Error> {
         let now = Instant::now();
         let mut fresh = self.fresh.lock().await;
-        // An older answer may only say no: the stream may have been created again since.
+        // An older answer may only deny: the stream may have been created again since.
         let shared = fresh.as_ref().filter(|(asked, answer)| {
             *asked >= now || asked.elapsed() < APART && answer.as_ref() != Some(mark)
         });
@@ -173,11 +176,11 @@ impl Recognition {
         }
     }
 
-    /// Whether the stream has that shard now, and is not known to be another than the one that the lease is of, by the
-    /// mark of its row. Several that ask at once share one `ListShards`.
+    /// Whether the stream has that shard now and is not known to differ from the stream that the mark of the
+    /// lease row names. Concurrent callers share one `ListShards`.
     ///
     /// # Errors
-    /// The stream could not be asked.
+    /// The call failed.
     pub async fn has_shard(&self, shard: &ShardId, mark: Option<&StreamId>) -> Result<bool, shard::Error> {
         let listed = self.lists_as_open(shard).await?.is_some();
         Ok(listed
@@ -187,7 +190,7 @@ impl Recognition {
             })
     }
 
-    /// Whether the shard is open now, and the stream is surely the same as before.
+    /// Whether the shard is open now and the stream is certainly unchanged.
     pub async fn is_open(&self, shard: &ShardId) -> bool {
         matches!(self.lists_as_open(shard).await, Ok(Some(true))) && self.is_unchanged(shard).await
     }
@@ -205,12 +208,12 @@ impl Recognition {
         Ok(listed.as_ref().and_then(|(_, shards)| shards.get(shard).copied()))
     }
 
-    /// Something suggests that the stream is another one than before, or that a row is: the shard sync looks at once.
+    /// Reports that the stream, or a lease row, may be another than before: the shard sync runs at once.
     pub fn suspect(&self) {
         self.suspected.notify_one();
     }
 
-    /// Until somebody suspects it. Cancel-safe.
+    /// Waits for the next [`Recognition::suspect`]. Cancel-safe.
     pub async fn suspected(&self) {
         self.suspected.notified().await;
     }

@@ -8,90 +8,90 @@ use bytes::Bytes;
 
 use crate::sequence::{Position, Sequence, SequenceNumber};
 
-/// Data in standard base64: how Kinesis sends it and how the child wants it. Cheap to copy: it is a part of what
-/// came.
+/// Record data in standard base64, which is both Kinesis's and the child's encoding. Cheap to clone: a slice
+/// of the answer's body.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Data(Bytes);
 
 impl Data {
-    /// None if there is anything in it that base64 has not.
+    /// Returns none if `text` is not base64.
     pub fn of_base64(text: Bytes) -> Option<Self> {
         is_base64(&text).then_some(Self(text))
     }
 
-    /// A part of what came that [`is_base64`].
+    /// A slice of `body` that [`is_base64`].
     pub fn within(body: &Bytes, text: &[u8]) -> Self {
         debug_assert!(is_base64(text), "unchecked");
         Self(body.slice_ref(text))
     }
 
-    /// Of the bytes themselves.
+    /// Encodes bytes as base64.
     pub fn encode(bytes: &[u8]) -> Self {
         Self(STANDARD.encode(bytes).into())
     }
 
-    /// In base64.
+    /// The data in base64.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
-    /// The same as bytes.
+    /// The data in base64, as bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// How many bytes it is in base64.
+    /// Length in base64, in bytes.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Whether there is no data.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// Whether there is nothing else in it.
+/// Whether the text is base64 with padding at most at its end.
 pub fn is_base64(text: &[u8]) -> bool {
-    // As good as always, and found out the fastest.
+    // The fast check, which nearly all data passes.
     if base64_simd::STANDARD.check(text).is_ok() {
         return true;
     }
-    // Whoever decodes may take what isn't written as it should be, such as bits that are left over.
+    // Decoders may accept data that is not in canonical form, such as leftover bits that are not 0.
     let is_usual = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/".contains(byte);
     let filled = text.strip_suffix(b"==").or_else(|| text.strip_suffix(b"=")).unwrap_or(text);
     text.len().is_multiple_of(4) && filled.iter().all(is_usual) && !filled.is_empty()
 }
 
-/// Bytes that base64 stands for: four characters are three, but for those that only fill up.
+/// Length of the decoded data in bytes: four characters are three bytes, less the padding.
 pub fn size(base64: &[u8]) -> usize {
     let fill = base64.iter().rev().take_while(|byte| **byte == b'=').count();
     (base64.len() / 4 * 3).saturating_sub(fill)
 }
 
-/// Text that is a part of what came, or its own. Cheap to copy.
+/// UTF-8 text: a slice of the answer's body, or a short copy. Cheap to clone.
 #[derive(Clone)]
 pub struct Text(Storage);
 
-/// Bytes that a text may have to stand in the record itself.
+/// Most bytes of a text that is stored inline.
 const SHORT: usize = 30;
 
 #[derive(Clone)]
 enum Storage {
-    /// So many of them count.
+    /// The length, and the text padded with zeros.
     Inline(u8, [u8; SHORT]),
     Shared(Bytes),
 }
 
 impl Text {
-    /// None if it isn't UTF-8.
+    /// Returns none if `bytes` is not UTF-8.
     pub fn of_utf8(bytes: Bytes) -> Option<Self> {
         std::str::from_utf8(&bytes)
             .is_ok()
             .then(|| Self::here(&bytes).unwrap_or(Self(Storage::Shared(bytes))))
     }
 
-    /// The same of a part of what came.
+    /// A copy or a slice of a part of `body`. Returns none if it is not UTF-8.
     pub fn within(body: &Bytes, text: &[u8]) -> Option<Self> {
         std::str::from_utf8(text)
             .is_ok()
@@ -109,7 +109,7 @@ impl Text {
         std::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
 
-    /// The same as bytes.
+    /// The text as bytes.
     pub fn as_bytes(&self) -> &[u8] {
         match &self.0 {
             Storage::Inline(length, here) => &here[..usize::from(*length)],
@@ -117,12 +117,12 @@ impl Text {
         }
     }
 
-    /// How many bytes it is.
+    /// Length in bytes.
     pub fn len(&self) -> usize {
         self.as_bytes().len()
     }
 
-    /// Whether there is none.
+    /// Whether the text is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -166,25 +166,26 @@ impl std::fmt::Debug for Text {
     }
 }
 
-/// One record as it came, which can be an aggregate, or as the child will see it.
+/// A Kinesis record, which can be an aggregate, or a user record as it is delivered to the child. In KCL:
+/// `KinesisClientRecord`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// The Kinesis record's sequence number. The user records of an aggregate share it.
     pub sequence: SequenceNumber,
-    /// 0 for a plain record; 0, 1, 2 … within an aggregate.
+    /// Sub-sequence number: 0 for a plain record; 0, 1, 2 … within an aggregate.
     pub sub: u64,
     /// The partition key.
     pub partition_key: Text,
     /// The data.
     pub data: Data,
-    /// Milliseconds since 1970.
+    /// Approximate arrival time, in milliseconds since 1970.
     pub arrival: Option<i64>,
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "for tests")]
 impl Record {
-    /// Of that number.
+    /// A record with that sequence number, for tests.
     pub(crate) fn plain(number: usize, key: &str, data: &[u8]) -> Self {
         Self {
             sequence: SequenceNumber::parse(&number.to_string()).unwrap(),
@@ -197,19 +198,19 @@ impl Record {
 }
 
 impl Record {
-    /// Bytes of its data.
+    /// Length of the decoded data in bytes.
     pub fn size(&self) -> usize {
         size(self.data.as_bytes())
     }
 
-    /// Bytes of an answer that it takes, about.
+    /// Approximate bytes of an answer that the record takes.
     pub fn weight(&self) -> usize {
-        /// The names of its fields, its time, its number of 56 digits.
+        /// The field names, the arrival time, and a sequence number of 56 digits.
         const REST: usize = 190;
         self.data.len() + self.partition_key.len() + REST
     }
 
-    /// Where it stands, as [`Position::order`] has it.
+    /// Compares the record's position with another, as [`Position::order`] does.
     pub fn order(&self, position: &Position) -> Ordering {
         match &position.sequence {
             Sequence::Number(number) => self.sequence.order(number).then_with(|| self.sub.cmp(&position.sub)),
@@ -218,7 +219,7 @@ impl Record {
         }
     }
 
-    /// Where the record stands in its shard.
+    /// The record's position in its shard.
     pub fn position(&self) -> Position {
         Position::record(self.sequence.clone(), self.sub)
     }
@@ -229,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn data_is_base64_and_nothing_else() {
+    fn data_accepts_only_base64() {
         for good in ["", "aGk=", "a/+=", "AAAA", "AB=="] {
             assert_eq!(Data::of_base64(good.into()).unwrap().as_str(), good);
         }

@@ -1,23 +1,22 @@
-//! Records out of a shard.
+//! Retrieval of the records of a shard.
 //!
-//! A [`Feed`] is one reading of one shard from a position on: a task that fetches ahead within bounds, and a
-//! queue from which the consumer takes batches when its child is ready. Nothing here knows what was processed:
-//! to read again from somewhere, drop the feed and open another.
+//! A [`Feed`] reads one shard from a position: a task prefetches batches within limits, and the consumer
+//! takes them from a queue when its child is ready. This module does not know what was processed: to read
+//! again from a position, drop the feed and open another.
 //!
-//! Invariant: what a feed gives is what the shard has, from the start position on, in order, each
-//! record once, none left out, whatever fails on the way. A feed never gives up; it says the end of
-//! a shard only if Kinesis said so.
+//! Invariant: a feed delivers every record of the shard from its start position, in order, once, whatever
+//! fails. A feed never stops trying, and reports the end of a shard only if Kinesis reported it.
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`polling`] | GetRecords at a pace |
-//! | [`fanout`] | SubscribeToShard: records pushed to a registered consumer |
-//! | [`registration`] | that consumer, found or registered |
-//! | `closed` | which shards take no more records |
-//! | `failing` | which failed reads are logged |
-//! | `place` | where a reading stands, and how it goes on after trouble |
-//! | `queue` | batches fetched ahead, within bounds |
-//! | [`aggregation`] | the user records within a KPL aggregate |
+//! | [`polling`] | polling by GetRecords |
+//! | [`fanout`] | enhanced fan-out: SubscribeToShard for a registered consumer |
+//! | [`registration`] | finding or registering that consumer |
+//! | `closed` | the shards that accept no more records |
+//! | `failing` | the failed reads that are logged |
+//! | `place` | the position of a feed, and how it resumes after a failure |
+//! | `queue` | prefetched batches, within limits |
+//! | [`aggregation`] | the user records of a KPL aggregate |
 //!
 //! In KCL: package `software.amazon.kinesis.retrieval`.
 
@@ -53,18 +52,18 @@ pub use closed::Closed;
 pub use queue::PrefetchLimits;
 pub use ticks::Ticks;
 
-/// Where reading starts, as `GetShardIterator` takes it.
+/// The position at which reading starts, as in `GetShardIterator`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Start {
     /// The oldest record.
     TrimHorizon,
-    /// What comes from now on.
+    /// Only new records.
     Latest,
-    /// The first record that arrived then or later, in milliseconds since 1970.
+    /// The first record that arrived at that time or later, in milliseconds since 1970.
     AtTimestamp(i64),
-    /// That record.
+    /// The record with that sequence number.
     At(SequenceNumber),
-    /// The record after that one.
+    /// The record that follows the one with that sequence number.
     After(SequenceNumber),
 }
 
@@ -81,9 +80,9 @@ impl std::fmt::Display for Start {
 }
 
 impl Start {
-    /// Where to begin for a checkpoint: at the record itself, because user records of its aggregate
-    /// may still be due (the consumer hides what is done). None at the end of a shard, and none for
-    /// `AT_TIMESTAMP` when no time is configured any more.
+    /// The start for a checkpoint: the record itself, because some user records of its aggregate may still be
+    /// undelivered (the consumer filters out the delivered ones). None for `SHARD_END`, and for
+    /// `AT_TIMESTAMP` if no timestamp is configured any more.
     pub fn of_checkpoint(sequence: &Sequence, timestamp: Option<i64>) -> Option<Self> {
         match sequence {
             Sequence::AtTimestamp => timestamp.map(Self::AtTimestamp),
@@ -95,54 +94,55 @@ impl Start {
     }
 }
 
-/// One answer to `GetRecords`, or one event of a subscription.
+/// An answer of `GetRecords`, or an event of a subscription.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Answer {
-    /// The records, in order, aggregates as they came.
+    /// The records in order, with aggregates unexpanded.
     pub records: Records,
-    /// Where to go on, an iterator or a sequence number; none at the end of a shard.
+    /// The next position, an iterator or a sequence number; none at the end of the shard.
     pub next: Option<String>,
-    /// How far behind the tip.
+    /// `MillisBehindLatest`.
     pub millis_behind_latest: Option<i64>,
-    /// At the end of a shard: what it became.
+    /// The child shards, at the end of the shard.
     pub children: Vec<ChildShard>,
 }
 
-/// Why nothing was read, by what to do next.
+/// A failed read, distinguished by what the caller does next.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Get a new iterator.
+    /// The iterator has expired: get a new one.
     #[error("the shard iterator is no longer valid: {0}")]
     IteratorExpired(String),
-    /// Wait, then ask again.
+    /// The call was throttled: wait, then retry.
     #[error("Kinesis throttled the request: {0}")]
     Throttled(String),
-    /// There is no such shard or no such stream.
+    /// The shard or the stream does not exist.
     #[error("Kinesis does not know the shard: {0}")]
     ShardMissing(String),
-    /// No answer or a fault of the service: ask again.
+    /// The service did not answer or failed: retry.
     #[error("cannot reach Kinesis: {0}")]
     Unavailable(String),
-    /// Refused for good, as far as one can tell: ask again, seldom, and say so.
+    /// The call was refused, probably permanently: retry seldom and log it.
     #[error("Kinesis rejected the request: {0}")]
     Denied(String),
-    /// Another subscription of the same consumer has the shard.
+    /// Another subscription of the same consumer reads the shard.
     #[error("another subscription of the same consumer reads the shard: {0}")]
     Taken(String),
-    /// This endpoint can't do it at all.
+    /// The endpoint does not support the operation.
     #[error("the endpoint does not support the operation: {0}")]
     Unsupported(String),
-    /// The answer has so many bytes, for which there is no room now: reserve it, then ask again.
+    /// The answer has this many bytes and there is no memory for it now: reserve them, then retry.
     #[error("no room for a response of {0} bytes")]
     NoRoom(usize),
 }
 
-/// Reads shards of the one stream.
+/// Reads shards of one stream.
 pub trait Api: Send + Sync {
     /// `GetShardIterator`.
     fn iterator<'a>(&'a self, shard: &'a ShardId, start: &'a Start) -> BoxFuture<'a, Result<String, Error>>;
 
-    /// `GetRecords`: at most `limit` records. The answer takes the place of `room`, or as much as it needs.
+    /// `GetRecords`, with at most `limit` records. The answer uses the reservation `room`, or the part that
+    /// it needs.
     fn read<'a>(
         &'a self,
         iterator: &'a str,
@@ -151,49 +151,49 @@ pub trait Api: Send + Sync {
     ) -> BoxFuture<'a, Result<Answer, Error>>;
 }
 
-/// How to read.
+/// Settings of retrieval.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// `maxRecords`: records a call.
+    /// `maxRecords`: most records per call.
     pub max_records: usize,
-    /// `idleTimeBetweenReadsInMillis`: from one good answer to the next call.
+    /// `idleTimeBetweenReadsInMillis`: from an answer to the next call.
     pub idle: Duration,
-    /// `multilangd.idleWhenBehindMillis`: the same while there is more to read.
+    /// `multilangd.idleWhenBehindMillis`: the same pause while `MillisBehindLatest` is not 0.
     pub idle_behind: Duration,
-    /// `millisBehindLatestThresholdForReducedTps`: nearer to the tip than this, this is the pause.
+    /// `millisBehindLatestThresholdForReducedTps`: closer to the tip than this, this is the pause.
     pub near: Duration,
-    /// `callProcessRecordsEvenForEmptyRecordList`: whether answers without records are of interest.
+    /// `callProcessRecordsEvenForEmptyRecordList`: whether answers without records are delivered.
     pub keep_empty: bool,
-    /// The first pause after a failure; they grow from there.
+    /// The first pause after a failure; later ones grow exponentially.
     pub retry: Duration,
-    /// What is fetched ahead of one child at most.
+    /// Limits of the prefetch queue of one shard.
     pub ahead: PrefetchLimits,
 }
 
-/// Everything that reading needs, of which there is one for the whole daemon.
+/// Shared dependencies of all feeds of the daemon.
 #[derive(Clone)]
 pub struct Source {
-    /// Reads.
+    /// Reads shards by polling.
     pub api: Arc<dyn Api>,
-    /// Tells whether a shard is really gone.
+    /// Lists shards, to check whether a missing shard has ended.
     pub shards: Arc<dyn shard::Api>,
-    /// Which stream that is, and whether it is still the same.
+    /// The stream's identity, and whether it is unchanged.
     pub recognition: Arc<Recognition>,
-    /// Who subscribes; none if records are polled.
+    /// The registered consumer; none if records are polled.
     pub consumer: Option<Arc<registration::StreamConsumer>>,
-    /// How.
+    /// Settings of retrieval.
     pub settings: Settings,
-    /// What all shards may hold together.
+    /// Memory that all shards share.
     pub budget: Arc<Budget>,
-    /// Which shards are closed, for those whose end Kinesis does not say.
+    /// The closed shards, for endpoints that do not report the end of a shard.
     pub closed: Arc<Closed>,
-    /// Whether Kinesis can be reached at all.
+    /// Whether Kinesis can be reached.
     pub reach: Arc<Reach>,
-    /// Calls that may be under way at once.
+    /// Limits the number of concurrent calls.
     pub calls: Arc<Semaphore>,
     /// Common times for the reads of quiet shards.
     pub ticks: Arc<Ticks>,
-    /// Counts.
+    /// Receives events.
     pub sink: Arc<dyn Sink>,
 }
 
@@ -203,18 +203,18 @@ impl std::fmt::Debug for Source {
     }
 }
 
-/// A shard that is read, as its lease says.
+/// A shard to read, by its lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShardOfStream {
-    /// Its id.
+    /// The shard's id.
     pub id: ShardId,
-    /// Its hash keys, against which the user records of aggregates are checked; without them they are not.
+    /// The shard's hash keys, by which user records of aggregates are checked; none for no check.
     pub range: Option<HashRange>,
-    /// The stream that the lease is of; none if that is unknown.
+    /// The stream that the lease belongs to; none if unknown.
     pub stream: Option<StreamId>,
 }
 
-/// One reading of one shard. Dropping it stops its task.
+/// Reads one shard. Dropping a feed stops its task.
 pub struct Feed {
     batches: queue::Batches,
     task: JoinSet<()>,
@@ -225,8 +225,8 @@ impl Feed {
     pub fn open(source: &Source, shard: ShardOfStream, start: Start) -> Self {
         let (sink, of) = (source.sink.clone(), shard.id.clone());
         sink.shard(&of, OfShard::Opening);
-        let tell = Arc::new(move |records| sink.shard(&of, OfShard::Waiting { records }));
-        let (ahead, batches) = queue::queue(source.settings.ahead, source.budget.share(), tell);
+        let on_change = Arc::new(move |records| sink.shard(&of, OfShard::Waiting { records }));
+        let (ahead, batches) = queue::queue(source.settings.ahead, source.budget.share(), on_change);
         let place = place::Place::new(source.clone(), shard, start);
         let consumer = source.consumer.clone();
         let mut task = JoinSet::new();
@@ -243,7 +243,7 @@ impl Feed {
         Self { batches, task }
     }
 
-    /// The next batch. None only if the reading broke down, which is a bug. Cancel-safe.
+    /// The next batch. None only if the task panicked, which is a bug. Cancel-safe.
     pub async fn next(&mut self) -> Option<Batch> {
         let batch = self.batches.next().await;
         if batch.is_none() {

@@ -1,8 +1,10 @@
-//! Leases held become consumers running.
+//! Runs a consumer for each lease that this worker holds.
 //!
-//! One consumer a shard: a lease that comes back before its former consumer has ended waits for
-//! that. A program of which no child ever worked ends the whole daemon, as a supervisor must see it.
+//! There is one consumer per shard: a lease that is acquired again before its previous consumer has ended
+//! waits for that. If no child of the program ever worked, the whole daemon exits, so that a supervisor
+//! notices.
 //!
+//! In KCL: `Scheduler`.
 //! In KCL: `Scheduler`.
 
 use std::collections::BTreeMap;
@@ -20,7 +22,7 @@ use crate::coordinator::Handle;
 use crate::lease::Held;
 use crate::shard::{ShardId, some};
 
-/// A shard's child failed for good.
+/// The child of a shard failed permanently.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "record processor of {shard} failed too many times in a row (multilangd.maxChildFailures); last \
@@ -29,23 +31,24 @@ use crate::shard::{ShardId, some};
 pub struct Hopeless {
     /// The shard.
     pub shard: ShardId,
-    /// What happened last.
+    /// The last failure.
     pub reason: String,
 }
 
 struct Running {
     held: Arc<Held>,
-    /// The same shard, held anew before this consumer ended.
+    /// A lease of the same shard that was acquired before this consumer ended.
     next: Option<Arc<Held>>,
 }
 
 struct Scheduler {
     parts: Parts,
     coordinator: Handle,
-    /// Tells all consumers to stop.
+    /// Stops all consumers.
     stop: CancellationToken,
     consumers: JoinSet<Outcome>,
-    /// Finished shards' leases, kept until they are not needed: each ends when it is to go to another worker.
+    /// Leases of finished shards, held until they are not needed; each task ends when its lease is to go to
+    /// another worker.
     kept: JoinSet<Arc<Held>>,
     running: BTreeMap<ShardId, Running>,
     tasks: BTreeMap<Id, ShardId>,
@@ -53,10 +56,10 @@ struct Scheduler {
     hopeless: Option<Hopeless>,
 }
 
-/// Runs a consumer for each lease that comes, until `stop`; then ends them all.
+/// Runs a consumer for each lease received, until `stop`; then stops all of them.
 ///
 /// # Errors
-/// [`Hopeless`] if that is what ended it.
+/// [`Hopeless`] if that caused the end.
 pub async fn run(
     parts: Parts,
     coordinator: Handle,
@@ -85,10 +88,10 @@ pub async fn run(
         }
         tokio::select! {
             biased;
-            // Ends before beginnings, so that a shard's next holding finds its place free.
+            // Ends are handled before new leases, so that a shard's next consumer can start.
             Some(ended) = scheduler.consumers.join_next_with_id() => scheduler.ended(ended),
             () = scheduler.stop.cancelled(), if !stopping => waiting.reset(),
-            // A leader that had not seen the end yet: nobody else would let go of it.
+            // The leader had not seen the end of the shard: only the owner can release its lease.
             Some(Ok(held)) = scheduler.kept.join_next(), if !stopping => {
                 if !held.lost().is_cancelled() {
                     scheduler.coordinator.release(held);
@@ -102,7 +105,7 @@ pub async fn run(
             }
         }
     }
-    // What was on its way when the last consumer ended.
+    // Leases received after the last consumer ended.
     leases.close();
     while let Some(held) = leases.recv().await {
         scheduler.coordinator.release(held);
@@ -123,7 +126,7 @@ impl Scheduler {
         }
     }
 
-    /// Every shard is parked, and no child has ever answered: the program is broken, not a record.
+    /// Exits if every shard is parked and no child has ever answered: the program is broken, not a record.
     fn give_up_if_nothing_works(&mut self) {
         if let Some((shard, reason)) = self.parts.standings.never_worked() {
             self.give_up(Hopeless { shard, reason });

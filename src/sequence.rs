@@ -1,5 +1,5 @@
-//! Positions in a shard: Kinesis's sequence numbers, KPL's sub-sequence numbers, and the sentinels
-//! that stand where no number is known yet.
+//! Positions in a shard: Kinesis's sequence numbers, KPL's sub-sequence numbers, and the sentinels for
+//! positions without a number.
 //!
 //! In KCL: `ExtendedSequenceNumber`, `SentinelCheckpoint`.
 
@@ -9,35 +9,35 @@ use std::sync::Arc;
 
 use multilangd_protocol::bytewise::is_number;
 
-/// A sequence number: a decimal integer of any length, kept as the text that it came as.
+/// A sequence number: a decimal integer of any length, stored as the text that was received.
 ///
-/// Two texts of one value (`7`, `007`) are different by `==` and equal by [`SequenceNumber::order`],
-/// as in Java.
+/// Two texts of one value (`7`, `007`) differ by `==` and are equal by [`SequenceNumber::order`], as in Java.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SequenceNumber(Digits);
 
-/// Digits of Kinesis's own.
+/// Number of digits of the sequence numbers that Kinesis assigns.
 const USUAL: usize = 56;
 const USUAL_LENGTH: u8 = 56;
-/// Each record has one, and most are gone again without ever having been kept.
+/// Most digits that are stored inline: every record has a sequence number, and most are never kept, so an
+/// allocation for each would be wasted.
 const SHORT: usize = 62;
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Digits {
-    /// So many of them count, and the others are 0.
+    /// The length, and the digits padded with zeros.
     Short(u8, [u8; SHORT]),
     Long(Arc<str>),
 }
 
 impl SequenceNumber {
-    /// Takes digits, and nothing but digits.
+    /// Returns none unless the text consists of digits.
     pub fn parse(text: &str) -> Option<Self> {
         Self::of_digits(text.as_bytes())
     }
 
-    /// The same of bytes.
+    /// As [`SequenceNumber::parse`], from bytes.
     pub fn of_digits(text: &[u8]) -> Option<Self> {
-        // With a length that is known nothing of it is a loop.
+        // With a length known at compile time the check and the copy need no loop.
         if let Ok(usual) = <&[u8; USUAL]>::try_from(text) {
             let digits = usual.iter().fold(true, |digits, byte| digits & byte.is_ascii_digit());
             let mut short = [0; SHORT];
@@ -47,7 +47,7 @@ impl SequenceNumber {
         if is_number(text) { Digits::of(text).map(Self) } else { None }
     }
 
-    /// The text, as it came.
+    /// The text that was received.
     pub fn as_str(&self) -> &str {
         match &self.0 {
             Digits::Long(text) => text,
@@ -55,7 +55,7 @@ impl SequenceNumber {
         }
     }
 
-    /// The same as bytes.
+    /// The text as bytes.
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }
@@ -66,7 +66,7 @@ impl SequenceNumber {
     }
 }
 
-/// Compares digits by value.
+/// Compares two texts of digits by value.
 pub fn order(a: &[u8], b: &[u8]) -> Ordering {
     if a.len() == b.len() {
         return a.cmp(b);
@@ -111,20 +111,20 @@ impl fmt::Display for SequenceNumber {
 /// The first part of a position. The order of the variants is the order of positions.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Sequence {
-    /// Read from the configured time on.
+    /// Read from the configured timestamp.
     AtTimestamp,
-    /// Read from the oldest record on.
+    /// Read from the oldest record.
     TrimHorizon,
-    /// Read what comes from now on.
+    /// Read only new records.
     Latest,
-    /// A record.
+    /// The sequence number of a record.
     Number(SequenceNumber),
-    /// The shard is done.
+    /// The shard was processed to its end.
     ShardEnd,
 }
 
 impl Sequence {
-    /// Takes digits or a sentinel's name in its exact case.
+    /// Parses digits, or a sentinel's name in its exact case.
     pub fn parse(text: &str) -> Option<Self> {
         match text {
             "AT_TIMESTAMP" => Some(Self::AtTimestamp),
@@ -135,7 +135,7 @@ impl Sequence {
         }
     }
 
-    /// As it stands in a lease row and on the wire.
+    /// The text in a lease row and in the MultiLang protocol.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Number(number) => number.as_str(),
@@ -145,7 +145,7 @@ impl Sequence {
         }
     }
 
-    /// Its name if it is a sentinel.
+    /// The sentinel's name; none for a number.
     pub fn sentinel(&self) -> Option<&'static str> {
         match self {
             Self::AtTimestamp => Some("AT_TIMESTAMP"),
@@ -167,38 +167,38 @@ impl Sequence {
     }
 }
 
-/// A position: what a checkpoint holds and what a record has.
+/// The position of a record or a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Position {
-    /// The Kinesis record, or a sentinel.
+    /// The sequence number of the Kinesis record, or a sentinel.
     pub sequence: Sequence,
-    /// The user record within a KPL aggregate; 0 for plain records and sentinels.
+    /// The sub-sequence number: the user record within a KPL aggregate; 0 for plain records and sentinels.
     pub sub: u64,
 }
 
 impl Position {
-    /// A sentinel, or a record's first user record.
+    /// The position of a sentinel, or of a record's first user record.
     pub fn new(sequence: Sequence) -> Self {
         Self { sequence, sub: 0 }
     }
 
-    /// The end of the shard.
+    /// The position `SHARD_END`.
     pub fn shard_end() -> Self {
         Self::new(Sequence::ShardEnd)
     }
 
-    /// A record's position.
+    /// The position of a record.
     pub fn record(number: SequenceNumber, sub: u64) -> Self {
         Self { sequence: Sequence::Number(number), sub }
     }
 
-    /// Whether the shard is done.
+    /// Whether the position is `SHARD_END`.
     pub fn is_shard_end(&self) -> bool {
         self.sequence == Sequence::ShardEnd
     }
 
-    /// Compares as Java does: sentinels, then numbers by value, then the sub-sequence number. Two
-    /// ends of a shard are equal whatever their sub-sequence number.
+    /// Compares as Java does: sentinels, then sequence numbers by value, then sub-sequence numbers. Two
+    /// `SHARD_END` positions are equal, whatever their sub-sequence numbers.
     pub fn order(&self, other: &Self) -> Ordering {
         let first = match (&self.sequence, &other.sequence) {
             (Sequence::Number(a), Sequence::Number(b)) => a.order(b),
@@ -246,14 +246,14 @@ mod tests {
     }
 
     #[test]
-    fn one_value_in_two_spellings_is_equal_in_order_only() {
+    fn leading_zeros_are_equal_by_order_not_by_eq() {
         let (a, b) = (position("007", 0), position("7", 0));
         assert_eq!(a.order(&b), Ordering::Equal);
         assert_ne!(a, b);
     }
 
     #[test]
-    fn only_digits_and_the_four_names_are_sequences() {
+    fn parse_rejects_all_but_digits_and_sentinels() {
         for text in ["", " ", "-1", "+1", "1 ", "1.0", "latest", "Trim_Horizon", "٣"] {
             assert_eq!(Sequence::parse(text), None, "{text:?}");
         }
@@ -261,7 +261,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_text_stays_as_it_came_whatever_its_length(text in "[0-9]{1,80}") {
+        fn text_of_any_length_is_preserved(text in "[0-9]{1,80}") {
             let number = SequenceNumber::parse(&text).unwrap();
             prop_assert_eq!(number.as_str(), &text);
             prop_assert_eq!(&number, &number.clone());

@@ -1,4 +1,4 @@
-//! Shards, their ranges and their relations, and the port through which they are listed.
+//! Shards, their hash key ranges and relations, and the port through which they are listed.
 //!
 //! In KCL: `ShardDetector`, `HashKeyRangeForLease`; at AWS: the Kinesis `Shard` data type.
 
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::sequence::SequenceNumber;
 use crate::stream::StreamId;
 
-/// A future behind a port.
+/// A boxed future, as the methods of ports return it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A shard's id, such as `shardId-000000000003`.
@@ -28,7 +28,7 @@ pub fn some<'a>(shards: impl IntoIterator<Item = &'a ShardId>) -> String {
 }
 
 impl ShardId {
-    /// The text.
+    /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -52,98 +52,98 @@ impl fmt::Debug for ShardId {
     }
 }
 
-/// The hash keys that a shard takes, both ends included.
+/// The range of hash keys that a shard covers, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HashRange {
-    /// The lowest.
+    /// The lowest hash key.
     pub start: u128,
-    /// The highest.
+    /// The highest hash key.
     pub end: u128,
 }
 
 impl HashRange {
-    /// Whether a hash key belongs to the shard.
+    /// Whether `key` is in the range.
     pub fn contains(&self, key: u128) -> bool {
         (self.start..=self.end).contains(&key)
     }
 }
 
-/// A shard as `ListShards` tells of it.
+/// A shard as `ListShards` reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shard {
-    /// Its id.
+    /// The shard's id.
     pub id: ShardId,
-    /// The shard that it came from.
+    /// The shard that this one was split or merged from.
     pub parent: Option<ShardId>,
-    /// The other shard that it came from, after a merge.
+    /// The second parent, after a merge.
     pub adjacent_parent: Option<ShardId>,
-    /// The hash keys that it takes.
+    /// The hash keys that the shard covers.
     pub range: HashRange,
-    /// Where it starts.
+    /// `StartingSequenceNumber`.
     pub starting: SequenceNumber,
-    /// Where it ended; none while it is open.
+    /// `EndingSequenceNumber`; none while the shard is open.
     pub ending: Option<SequenceNumber>,
 }
 
 impl Shard {
-    /// Its parents, one or two, as Kinesis gives them.
+    /// The one or two parents, in the order in which Kinesis reports them.
     pub fn parents(&self) -> impl Iterator<Item = &ShardId> {
         self.parent.iter().chain(self.adjacent_parent.iter())
     }
 }
 
-/// A shard as the last answer of its parent tells of it (`ChildShards`).
+/// A child shard as the last answer of its parent reports it (`ChildShards`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChildShard {
-    /// Its id.
+    /// The shard's id.
     pub id: ShardId,
-    /// All shards that it came from.
+    /// All parents of the shard.
     pub parents: Vec<ShardId>,
-    /// The hash keys that it takes.
+    /// The hash keys that the shard covers.
     pub range: HashRange,
 }
 
-/// Which shards to list, as `ShardFilter` does.
+/// The shards to list. At AWS: `ShardFilter`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Filter {
-    /// Every shard within retention.
+    /// All shards within the retention period.
     All,
     /// The shards that are open now.
     AtLatest,
     /// The shards that were open at the trim horizon.
     AtTrimHorizon,
-    /// The shards that were open then, in milliseconds since 1970.
+    /// The shards that were open at that time, in milliseconds since 1970.
     AtTimestamp(i64),
 }
 
-/// Why shards could not be listed, by what the caller does next.
+/// A failure to list shards, distinguished by what the caller does next.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// There is no such stream.
+    /// The stream does not exist.
     #[error("stream {0} does not exist")]
     StreamMissing(String),
-    /// Ask again later.
+    /// The call was throttled: retry later.
     #[error("Kinesis throttled ListShards: {0}")]
     Throttled(String),
-    /// Nobody answered, or not in time: ask again.
+    /// No answer arrived, or not in time: retry.
     #[error("cannot reach Kinesis: {0}")]
     Unavailable(String),
-    /// Asking again won't help.
+    /// The call was refused: a retry does not help.
     #[error("Kinesis rejected ListShards: {0}")]
     Denied(String),
 }
 
-/// Lists the shards of the one stream.
+/// Lists the shards of one stream.
 pub trait Api: Send + Sync {
     /// All pages of `ListShards`.
     fn list(&self, filter: Filter) -> BoxFuture<'_, Result<Vec<Shard>, Error>>;
 
-    /// The stream's ARN and creation time, of `DescribeStreamSummary`. [`Error::Denied`] where that call is not allowed
-    /// or not known.
+    /// The stream's ARN and creation time, of `DescribeStreamSummary`. [`Error::Denied`] if that call is not
+    /// allowed or not supported.
     fn identity(&self) -> BoxFuture<'_, Result<StreamId, Error>>;
 
-    /// Whether a sequence number can be of this stream: `GetShardIterator` refuses the others with
-    /// `InvalidArgumentException`. Whoever cannot tell says yes.
+    /// Whether a sequence number can be of this stream: `GetShardIterator` refuses others with
+    /// `InvalidArgumentException`. An implementation that cannot decide returns true.
     fn has_number<'a>(
         &'a self,
         _shard: &'a ShardId,
@@ -153,7 +153,7 @@ pub trait Api: Send + Sync {
     }
 }
 
-/// A stream with these shards, for tests: its shards and its identity change only when told to.
+/// A stream with these shards, for tests. Its shards and identity change only by [`Listed::become_stream`].
 #[derive(Debug, Default)]
 pub struct Listed {
     shards: std::sync::Mutex<Vec<Shard>>,
@@ -161,12 +161,12 @@ pub struct Listed {
 }
 
 impl Listed {
-    /// With an identity that is unknown.
+    /// A stream with these shards and an unknown identity.
     pub fn new(shards: Vec<Shard>) -> Self {
         Self { shards: shards.into(), ..Self::default() }
     }
 
-    /// It becomes this stream.
+    /// Replaces the identity and the shards.
     pub fn become_stream(&self, identity: Option<StreamId>, shards: Vec<Shard>) {
         *self.identity.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = identity;
         *self.shards.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = shards;

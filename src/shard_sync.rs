@@ -1,7 +1,8 @@
-//! The leases kept in step with the stream: what is missing is made, what is finished goes.
+//! Shard sync and lease cleanup: creates missing leases for the shards of the stream, and deletes the leases
+//! of finished shards.
 //!
-//! One task, on what the coordinator sees anyway, so that it costs no scans. In KCL:
-//! `PeriodicShardSyncManager`, `ShardSyncTask`, `LeaseCleanupManager`.
+//! One task, which uses the scans that the coordinator makes anyway. In KCL: `PeriodicShardSyncManager`,
+//! `ShardSyncTask`, `LeaseCleanupManager`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,18 +29,19 @@ use crate::shard::{self, Filter, Shard, ShardId};
 mod identity;
 mod open_shards;
 
-/// Between audits. KCL's takes two minutes and scans for it.
+/// Interval between audits. KCL's is two minutes, with a scan for each.
 const AUDIT: Duration = Duration::from_secs(30);
-/// A finished lease is left for people to see for so long. KCL takes five minutes, but its 2.x workers count
-/// such rows as shares, so the sooner they go the sooner a mixed fleet is even.
+/// How long a finished lease is kept, so that operators can see it. KCL keeps it for five minutes, but its
+/// 2.x workers count such rows as shares: the sooner they are deleted, the sooner a mixed fleet is balanced.
 const FINISHED: Duration = Duration::from_secs(60);
-/// KCL's `garbageLeaseCleanupIntervalMillis`: Kinesis is asked about finished leases that don't go.
+/// KCL's `garbageLeaseCleanupIntervalMillis`: interval at which Kinesis is asked about finished leases that
+/// cannot be deleted yet.
 const DOUBTFUL: Duration = Duration::from_secs(30 * 60);
 
-/// Rows that are made at once.
+/// Most rows that are created at a time.
 const PARALLEL: usize = 8;
 
-/// How leases are kept in step.
+/// Settings of the shard sync.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// `workerId`.
@@ -50,28 +52,28 @@ pub struct Settings {
     pub ignore_unexpected_children: bool,
     /// `skipShardSyncAtWorkerInitializationIfLeasesExist`.
     pub skip_if_leases_exist: bool,
-    /// `shardSyncIntervalMillis`: Kinesis isn't asked for the stream's shards more often than this.
+    /// `shardSyncIntervalMillis`: least time between listings of the stream's shards.
     pub sync_pause: Duration,
-    /// The configured stream's name.
+    /// Name of the configured stream.
     pub stream: String,
     /// `failoverTimeMillis`.
     pub failover: Duration,
     /// Whether DynamoDB and Kinesis can be reached.
     pub reaches: Reaches,
-    /// Counts.
+    /// Receives events.
     pub sink: Arc<dyn Sink>,
 }
 
-/// Why leases could not be made.
+/// Why leases could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The lease table.
+    /// The lease table could not be used.
     #[error(transparent)]
     Table(#[from] table::Error),
-    /// The stream.
+    /// The stream could not be used.
     #[error(transparent)]
     Stream(#[from] shard::Error),
-    /// The stream's shards make no sense now.
+    /// The stream's shards are inconsistent now.
     #[error(transparent)]
     Shards(#[from] sync::Error),
     /// The lease table belongs to another stream.
@@ -79,7 +81,7 @@ pub enum Error {
     Foreign(#[from] Foreign),
 }
 
-/// Who keeps leases in step.
+/// Creates and deletes the leases of one table.
 #[derive(Clone)]
 pub struct ShardSync {
     table: Arc<dyn Table>,
@@ -87,29 +89,30 @@ pub struct ShardSync {
     recognition: Arc<Recognition>,
     settings: Settings,
     typed: bool,
-    /// Lease rows made.
+    /// Number of lease rows created.
     made: Arc<AtomicUsize>,
-    /// Shards whose key in the lease table is taken by something that is no lease, with the reason: reported once.
+    /// Shards whose key in the lease table belongs to an item that is no lease, with the reason. Each is
+    /// reported once.
     occupied: Arc<Mutex<BTreeMap<ShardId, String>>>,
 }
 
 /// The outcome of creating leases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Made {
-    /// Rows that this worker made.
+    /// Rows that this worker created.
     new: usize,
-    /// Rows that another worker was faster to make.
+    /// Rows that another worker created first.
     there: usize,
-    /// Rows that are there and are no leases.
+    /// Items that exist and are no leases.
     occupied: usize,
 }
 
 /// The item that already has the key of a lease to be created.
 enum InTheWay {
     Lease,
-    /// A row that is no lease, or can't be read.
+    /// An item that is no lease, or cannot be read.
     Other,
-    /// The row was deleted since: the lease was made at the second attempt.
+    /// The row was deleted since: the lease was created at the second attempt.
     Nothing,
 }
 
@@ -120,7 +123,7 @@ impl std::fmt::Debug for ShardSync {
 }
 
 impl ShardSync {
-    /// For one table and one stream.
+    /// The shard sync of one table and one stream.
     pub fn new(
         table: Arc<dyn Table>,
         shards: Arc<dyn shard::Api>,
@@ -131,21 +134,21 @@ impl ShardSync {
         Self { table, shards, recognition, settings, typed: true, made, occupied }
     }
 
-    /// Makes rows with or without a type ([`Lease::typed`]).
+    /// Creates rows with or without a type ([`Lease::typed`]).
     #[must_use]
     pub fn typed(self, typed: bool) -> Self {
         Self { typed, ..self }
     }
 
-    /// Number of lease rows made since the process started, whether or not all that were needed could be made.
+    /// Number of lease rows created since the process started, even if others could not be created.
     pub fn made(&self) -> usize {
         self.made.load(Ordering::Relaxed)
     }
 
-    /// Makes the leases that the stream's shards need at the start, the table itself included.
+    /// Creates the leases that the stream's shards need at the start, and the table itself.
     ///
     /// # Errors
-    /// Table or stream can't be used now; nothing is spoilt by another attempt.
+    /// The table or the stream cannot be used now; another attempt is safe.
     pub async fn begin(&self) -> Result<(), Error> {
         let began = Instant::now();
         let outcome = self.sync().await;
@@ -160,7 +163,7 @@ impl ShardSync {
     async fn sync(&self) -> Result<(), Error> {
         self.table.ensure().await?;
         let mut leases = self.table.list().await?;
-        // Another stream's worker may have begun the table since it was compared.
+        // A worker of another stream may have created the first rows since the table was compared.
         origin::marks(&leases, self.recognition.current().as_ref(), &self.settings.stream)?;
         if self.start_over(&leases).await? {
             leases = self.table.list().await?;
@@ -173,16 +176,17 @@ impl ShardSync {
             );
             return Ok(());
         }
-        // Sequence numbers are compared in the audits: a start is to list no more than it must.
+        // Sequence numbers are compared in the audits: a start lists no more than necessary.
         if leases.iter().any(Lease::is_complete) {
-            // One that has children may have ended just now: the audits look twice.
+            // A shard with children may have ended just now: the audits check twice.
             let childless = |shard: &ShardId| leases.iter().all(|lease| !lease.parents.contains(shard));
             self.reopen(&leases, &self.shards.list(Filter::All).await?, childless).await?;
         }
         let mut missing = self.needed(&leases).await?;
         let skips = |lease: &Lease| lease.checkpoint.sequence != Sequence::TrimHorizon;
         if missing.iter().any(skips) && leases.iter().any(|lease| lease.owner.is_some()) {
-            // The holder of a lease whose row was deleted knows the position, and restores it with its next renewal.
+            // The owner of a lease whose row was deleted knows the position, and restores the row with its
+            // next renewal.
             sleep(self.settings.failover / 2).await;
             leases = self.table.list().await?;
             missing = self.needed(&leases).await?;
@@ -205,8 +209,7 @@ impl ShardSync {
         Ok(())
     }
 
-    /// The leases that are to be made. Where there are none at all the application is new, or somebody has deleted its
-    /// rows.
+    /// The leases to be created. If there are none at all, the application is new or its rows were deleted.
     async fn needed(&self, leases: &[Lease]) -> Result<Vec<Lease>, Error> {
         if leases.is_empty() {
             let shards = self.shards.list(self.settings.initial.filter()).await?;
@@ -219,8 +222,8 @@ impl ShardSync {
         Ok(missing)
     }
 
-    /// Ancestors before descendants, so that a crash leaves what comes next to be planned again; those that
-    /// aren't related together.
+    /// Creates leases: ancestors before descendants, so that after a crash the missing ones are planned
+    /// again; unrelated ones at the same time.
     async fn make(&self, leases: &[Lease]) -> Result<Made, Error> {
         let mut outcome = Made::default();
         for together in unrelated(leases) {
@@ -254,12 +257,13 @@ impl ShardSync {
         Ok(outcome)
     }
 
-    /// Finds out why a lease cannot be created. If the item with its key is no lease, no worker reads the shard.
+    /// Determines why a lease cannot be created. If the item with its key is no lease, no worker reads the
+    /// shard.
     async fn in_the_way(&self, lease: &Lease) -> Result<InTheWay, Error> {
         let shard = &lease.shard;
         let why = match self.table.get(shard).await {
             Ok(Some(_)) => None,
-            // It may have been deleted meanwhile.
+            // The row may have been deleted meanwhile.
             Ok(None) if self.table.create(lease).await? => return Ok(InTheWay::Nothing),
             Ok(None) => Some("its entityType is not LEASE".to_owned()),
             Err(table::Error::Unreadable { why, .. }) => Some(why),
@@ -282,14 +286,14 @@ impl ShardSync {
         Ok(InTheWay::Other)
     }
 
-    /// Looks after the leases until `stop`.
+    /// Runs audits and lease cleanup until `stop`.
     pub async fn run(self, mut seen: watch::Receiver<Seen>, coordinator: Handle, stop: CancellationToken) {
         let mut rounds = interval_at(Instant::now() + AUDIT, AUDIT);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut memory, mut outage) = (Memory::default(), Outage::default());
         let mut suspicion: Option<Instant> = None;
         loop {
-            // Audits first: a reading that is refused for good suspects for ever.
+            // Audits first: a consumer whose read is always refused reports suspicions for ever.
             let suspected = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -314,7 +318,7 @@ impl ShardSync {
             }
             tokio::select! {
                 biased;
-                // Whatever is cut short is planned again by the next who looks.
+                // Work that is interrupted is planned again by the next audit.
                 () = stop.cancelled() => return,
                 outcome = self.round(&now, &mut memory, &coordinator) => match outcome {
                     Ok(()) => outage = Outage::default(),
@@ -351,7 +355,7 @@ impl ShardSync {
         outcome.map(|_| ())
     }
 
-    /// Compares the leases with the hash keys, and as often as is set with the stream's shards.
+    /// Compares the leases with the hash keys, and at the configured interval with the stream's shards.
     async fn audit(
         &self,
         seen: &Seen,
@@ -390,7 +394,7 @@ impl ShardSync {
         Ok(coverage)
     }
 
-    /// Rows that KCL wrote before 2.3 say nothing of hash keys; the audit needs them.
+    /// Fills in the hash key ranges that the audit needs: KCL wrote rows without them before 2.3.
     async fn fill_ranges(&self, leases: &[Lease]) -> Result<(), Error> {
         let without: BTreeSet<&ShardId> = audit::without_range(leases).map(|lease| &lease.shard).collect();
         if without.is_empty() {
@@ -407,8 +411,7 @@ impl ShardSync {
         Ok(())
     }
 
-    /// Each worker clears away its own finished leases; those of nobody, or of workers that are gone, fall
-    /// to the one that leads.
+    /// Deletes finished leases: each worker its own, and the leader those without a live owner.
     async fn clean(
         &self,
         seen: &Seen,
@@ -422,7 +425,7 @@ impl ShardSync {
             None => leads,
         };
         let now = Instant::now();
-        // Rows of an earlier stream say nothing of the shards of this one.
+        // Rows of an earlier stream say nothing about the shards of this one.
         let current: Vec<Lease> = seen
             .leases
             .iter()
@@ -450,29 +453,30 @@ impl ShardSync {
     }
 }
 
-/// What was seen before.
+/// State that is kept between audits.
 #[derive(Debug, Default)]
 struct Memory {
     auditor: audit::Auditor,
     /// Since when a lease is known to be finished.
     finished: BTreeMap<ShardId, Instant>,
-    /// When the stream's shards were listed last: to compare them with the leases, and for finished leases.
+    /// When the stream's shards were last listed: to compare them with the leases, and for finished leases.
     synced: Option<Instant>,
     asked: Option<Instant>,
-    /// The open shards that no worker read when they were listed last.
+    /// Open shards that no worker read when they were last listed.
     unread: BTreeSet<ShardId>,
-    /// Those of them without a row, and when that was seen first.
+    /// Those of `unread` without a row, and when that was first seen.
     rowless: BTreeMap<ShardId, Instant>,
-    /// When the stream's identity was asked for last while it was unknown.
+    /// When the stream's identity was last requested while it was unknown.
     described: Option<Instant>,
-    /// When it was suspected last that the stream is another one, and how often in vain since.
+    /// When another stream was last suspected, and the number of suspicions in vain since.
     suspected: Option<Instant>,
     in_vain: u32,
-    /// When rows of another stream were reported last.
+    /// When rows of another stream were last reported.
     reported: Option<Instant>,
 }
 
-/// Parts of a list in which ancestors come first: none of a part is a parent of another of it.
+/// Splits leases in which ancestors come first into parts: no lease of a part is a parent of another one in
+/// it.
 fn unrelated(leases: &[Lease]) -> Vec<&[Lease]> {
     let (mut parts, mut rest) = (Vec::new(), leases);
     while !rest.is_empty() {
@@ -486,7 +490,7 @@ fn unrelated(leases: &[Lease]) -> Vec<&[Lease]> {
                 unrelated
             })
             .count();
-        // The first is unrelated to nothing, unless it is its own parent.
+        // The first lease belongs to the part even if it is its own parent.
         let (part, later) = rest.split_at(count.max(1));
         parts.push(part);
         rest = later;

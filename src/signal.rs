@@ -1,9 +1,9 @@
-//! Signals: the first asks for a stop, the second cuts it short. What comes with the first is the same request: who
-//! signals a process and then its group (`timeout`, supervisors) sends two.
+//! Signals: the first one requests a shutdown, the second one ends the process at once. Signals that arrive
+//! together count as one: tools that signal a process and then its group (`timeout`, supervisors) send two.
 //!
-//! SIGTERM, SIGINT and SIGHUP, as Java; and SIGQUIT, which images name as `STOPSIGNAL` and whose default action ends
-//! the process with its leases held (Java prints a thread dump for it). One that was ignored when the process started
-//! (`nohup`, a background job of a shell) stays ignored.
+//! SIGTERM, SIGINT and SIGHUP, as in Java; and SIGQUIT, which images set as `STOPSIGNAL` and whose default
+//! action would end the process without releasing its leases (Java prints a thread dump). A signal that was
+//! ignored when the process started (`nohup`, a background job of a shell) stays ignored.
 
 use std::io;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// Signals within this time of the first are one request.
+/// Signals within this time after the first are one request.
 const ONE: Duration = Duration::from_secs(1);
 
 /// The signals that end the daemon.
@@ -28,7 +28,7 @@ impl Signals {
     /// Installs the handlers.
     ///
     /// # Errors
-    /// The system refuses.
+    /// The system refused.
     pub(crate) fn install() -> io::Result<Self> {
         let ignored = ignored();
         let install = |kind: SignalKind| {
@@ -43,8 +43,7 @@ impl Signals {
         })
     }
 
-    /// Cancels `stop` at the first signal and ends at the second; at the first where nothing has to be brought to
-    /// an end.
+    /// Cancels `stop` at the first signal and returns at the second. Without `stop` it returns at the first.
     pub(crate) async fn serve(mut self, stop: Option<CancellationToken>) {
         let name = self.next().await;
         let Some(stop) = stop else { return };
@@ -59,7 +58,7 @@ impl Signals {
     async fn next(&mut self) -> &'static str {
         tokio::select! {
             biased;
-            // Any order would do: they all mean the same.
+            // The order does not matter: all have the same meaning.
             () = came(&mut self.terminate) => "SIGTERM",
             () = came(&mut self.interrupt) => "SIGINT",
             () = came(&mut self.hang_up) => "SIGHUP",
@@ -78,7 +77,7 @@ async fn came(signal: &mut Option<Signal>) {
     }
 }
 
-/// The mask of ignored signals, bit 0 for signal 1 (proc(5), `SigIgn`). 0 where there is no /proc.
+/// The mask of ignored signals, bit 0 for signal 1 (proc(5), `SigIgn`). 0 if there is no /proc.
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

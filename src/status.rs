@@ -1,6 +1,6 @@
-//! How the worker and each of its shards are doing: for probes, for people, for whoever reads JSON.
+//! The state of the worker and of each of its shards, for probes, for the status page, and as JSON.
 //!
-//! A shard that is stuck (it is ours, there is work, nothing moves) is told apart from one that is idle. The
+//! A stuck shard (its lease is held, work is pending, no progress) is distinguished from an idle one. The
 //! decision is pure: [`condition`].
 
 use std::collections::BTreeMap;
@@ -31,10 +31,10 @@ use alarm::{Alarms, Line};
 use server::{Pulse, Server};
 use summary::Summary;
 
-/// Between looks for stuck shards.
+/// Interval between checks for stuck shards.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Who it is that is looked at.
+/// Names that identify this worker.
 #[derive(Debug, Clone)]
 pub struct Identity {
     /// `workerId`.
@@ -47,19 +47,19 @@ pub struct Identity {
     pub table: String,
 }
 
-/// What a daemon is watched by. Its endpoint ends when this is dropped.
+/// Observes a daemon. The status endpoint stops when this is dropped.
 #[derive(Debug)]
 pub struct Watch {
-    /// Keeps its state.
+    /// The sink that keeps its state.
     pub board: Arc<Board>,
-    /// Bounds the record data in its memory.
+    /// Limits the record data in its memory.
     pub budget: Arc<Budget>,
     _server: Option<Server>,
     _pulse: JoinSet<()>,
     _alarms: JoinSet<()>,
 }
 
-/// The status endpoint can't listen where it should.
+/// The status endpoint cannot listen on its address.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "multilangd.status: failed to listen on {address}: {source} (set another port or address, or off, \
@@ -71,11 +71,11 @@ pub struct Taken {
 }
 
 impl Watch {
-    /// Begins, with the endpoint where the settings want one. A default port that is taken, by another daemon
-    /// of this machine most likely, is no error.
+    /// Starts the state and, if configured, the endpoint. A default port that is in use, probably by another
+    /// daemon on this machine, is no error.
     ///
     /// # Errors
-    /// An address that was asked for can't be listened on.
+    /// An explicitly configured address cannot be listened on.
     pub fn start(config: &Config) -> Result<Self, Taken> {
         let (board, budget) = (Arc::new(Board::default()), Budget::new(config.buffer));
         let subject = Subject {
@@ -119,50 +119,50 @@ impl Watch {
     }
 }
 
-/// What is shown.
+/// The state to be shown.
 #[derive(Debug, Clone)]
 pub struct Subject {
-    /// Who.
+    /// Names of the worker.
     pub identity: Identity,
-    /// The state.
+    /// The state of its shards.
     pub board: Arc<Board>,
-    /// Record data in memory.
+    /// Its record data in memory.
     pub budget: Arc<Budget>,
-    /// A shard that hasn't moved for so long although there is work is stuck.
+    /// A shard without progress for this long, although work is pending, is stuck.
     pub stuck_after: Duration,
     /// The wall clock, in milliseconds since 1970.
     pub wall: fn() -> i64,
-    /// Since when the process runs.
+    /// When the process started.
     pub started: Instant,
 }
 
-/// How a shard is doing.
+/// The condition of a shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
-    /// It waits for its parents to be finished, or its first child is being started.
+    /// Waits for its parents to be finished, or for the start of its first child.
     Waiting,
-    /// Nothing to do, as the last answer of Kinesis said.
+    /// Nothing to do, by the last answer of Kinesis.
     Idle,
-    /// Reading is being opened: nothing was read yet.
+    /// The first read is in progress.
     Opening,
-    /// The next answer waits for room in memory.
+    /// The next read waits for memory.
     NoRoom,
-    /// Kinesis cannot be read at present.
+    /// Reads fail at present.
     Failing,
-    /// Its child has something in hand.
+    /// The child has an open action.
     Working,
-    /// Its child failed and is being replaced.
+    /// The child failed and is being restarted.
     Restarting,
-    /// There is work, and nothing has moved for too long; why.
+    /// Work is pending but there was no progress for too long. The reason.
     Stuck(String),
-    /// Its children failed again and again: the next is started after a long pause; why.
+    /// The child failed repeatedly and is restarted after a long pause. The reason.
     Parked(String),
-    /// This worker has left it.
+    /// This worker has left the shard.
     Over(Ending),
 }
 
 impl Condition {
-    /// Why the shard does not move, where it should.
+    /// The reason why there is no progress; none if the shard is neither stuck nor parked.
     pub fn reason(&self) -> Option<&str> {
         match self {
             Self::Stuck(why) | Self::Parked(why) => Some(why),
@@ -177,7 +177,7 @@ impl Condition {
         }
     }
 
-    /// One word for it.
+    /// The condition in one word.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
@@ -194,7 +194,7 @@ impl Condition {
     }
 }
 
-/// How a shard is doing at that time.
+/// The condition of a shard at a time.
 pub fn condition(totals: &Totals, now: Instant, stuck_after: Duration) -> Condition {
     if let Some(ending) = totals.over {
         return Condition::Over(ending);
@@ -235,7 +235,7 @@ pub fn condition(totals: &Totals, now: Instant, stuck_after: Duration) -> Condit
         };
     }
     let failed = || if lasts(totals.failing_since).is_some() { failing() } else { Condition::Restarting };
-    // A child that runs and isn't asked for anything has answered: it took the place of one that failed.
+    // A child that runs without an open action has answered: it replaced a failed one.
     if totals.pid.is_none() && totals.failing_since.is_some() {
         return failed();
     }
@@ -263,7 +263,7 @@ pub fn condition(totals: &Totals, now: Instant, stuck_after: Duration) -> Condit
     }
     match totals.pid {
         None => Condition::Waiting,
-        // What the one before it was given and didn't finish is still to come.
+        // Records that the previous child did not finish will be delivered again.
         Some(_) if totals.failing_since.is_some() && totals.is_unfinished() => failed(),
         Some(_) if totals.unread_since.is_some() => Condition::Failing,
         Some(_) if totals.room_since.is_some() => Condition::NoRoom,
@@ -281,7 +281,7 @@ impl Subject {
         self.board.totals().into_iter().map(judge).collect()
     }
 
-    /// Logs which shards become stuck, when they are no longer, and what [`Summary`] sums up.
+    /// Logs when shards become stuck, and when they make progress again.
     async fn watch(self) {
         let mut alarms = Alarms::default();
         let mut summary = Summary::new(Instant::now());
@@ -307,7 +307,7 @@ impl Subject {
         }
     }
 
-    /// Why it is not ready, if it isn't.
+    /// Why the worker is not ready; none if it is.
     pub fn unready(&self) -> Option<&'static str> {
         let worker = self.board.of_worker();
         match (worker.ready, worker.stopping) {
@@ -320,7 +320,7 @@ impl Subject {
         }
     }
 
-    /// All of it as one JSON object.
+    /// The state as one JSON object.
     pub fn json(&self) -> Value {
         let now = Instant::now();
         let wall = (self.wall)();
@@ -359,7 +359,7 @@ impl Subject {
         })
     }
 
-    /// All of it as Prometheus reads it.
+    /// The state in the Prometheus format.
     pub fn prometheus(&self) -> String {
         let now = Instant::now();
         let conditions = self.conditions(now);
@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stuck_shard_is_told_from_an_idle_one() {
+    fn stuck_shard_is_distinguished_from_an_idle_one() {
         assert_eq!(after(900, |_, _| {}), Condition::Idle, "nothing to do for a quarter of an hour");
         let busy = |totals: &mut Totals, start| totals.asked = Some((Action::ProcessRecords, start));
         assert_eq!(after(59, busy), Condition::Working);
@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn failing_children_and_a_kinesis_that_does_not_answer_are_stuck_after_a_while() {
+    fn lasting_failures_make_a_shard_stuck() {
         let failing = |totals: &mut Totals, start| {
             (totals.pid, totals.failing_since) = (None, Some(start));
         };
@@ -464,7 +464,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_child_that_has_yet_to_get_what_the_one_before_failed_at_is_no_idle_one() {
+    async fn restarted_child_with_undelivered_records_is_not_idle() {
         let (board, shard) = (Board::default(), ShardId::from("s"));
         let now = || condition(&board.totals()[&shard], Instant::now(), LIMIT);
         let stored = Position::new(Sequence::TrimHorizon);
@@ -485,7 +485,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failures_that_concerned_nothing_do_not_make_a_later_one_old() {
+    async fn earlier_failures_without_records_do_not_count() {
         let (board, shard) = (Board::default(), ShardId::from("s"));
         let now = || condition(&board.totals()[&shard], Instant::now(), LIMIT);
         let number = |n: &str| Position::new(Sequence::Number(SequenceNumber::parse(n).unwrap()));
@@ -520,7 +520,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_child_that_took_the_place_of_a_failed_one_and_has_nothing_to_do_is_idle() {
+    async fn restarted_child_without_work_is_idle() {
         let (board, shard) = (Board::default(), ShardId::from("s"));
         let now = || condition(&board.totals()[&shard], Instant::now(), LIMIT);
         let replaced = || {
@@ -547,7 +547,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_for_its_parents_or_was_left_is_not_stuck() {
+    fn waiting_or_left_shard_is_not_stuck() {
         assert_eq!(after(900, |totals, _| totals.pid = None), Condition::Waiting);
         assert_eq!(
             after(900, |totals, _| (totals.over, totals.waiting) = (Some(Ending::Lost), 9)),

@@ -1,8 +1,8 @@
 //! The identity of a stream: its ARN and the time of its creation.
 //!
-//! A lease table belongs to one stream. A name does not tell which one: a stream can be deleted and created again under
-//! its name, and a configuration can name the wrong one. So each lease row that a worker of ours acquires carries the
-//! identity (`crate::recognition`, `crate::lease::origin`).
+//! A lease table belongs to one stream. The name does not identify a stream: one can be deleted and created
+//! again under its name, and a configuration can name the wrong one. So each lease row that a worker of
+//! multilangd acquires stores the identity (`crate::recognition`, `crate::lease::origin`).
 //!
 //! At AWS: `StreamARN` and `StreamCreationTimestamp` of `DescribeStreamSummary`. In KCL: `StreamIdentifier`, which only
 //! multi-stream tables store.
@@ -15,25 +15,25 @@ use std::sync::Arc;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId {
     arn: Arc<str>,
-    /// In milliseconds since 1970.
+    /// Creation time in milliseconds since 1970.
     created: i64,
 }
 
 /// How two identities compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relation {
-    /// One stream.
+    /// Both are the same stream.
     Same,
-    /// The ARN is the same, and the other was created later: the stream was deleted and created again.
+    /// The ARN is the same and the other was created later: the stream was deleted and created again.
     CreatedAgain,
-    /// The ARN is the same, and the other was created earlier, which no stream of AWS does.
+    /// The ARN is the same and the other was created earlier, which does not happen at AWS.
     Older,
-    /// Another name, account or region.
+    /// The name, account or region differs.
     Different,
 }
 
 impl StreamId {
-    /// The identity of a stream with that ARN, created at that time in milliseconds since 1970.
+    /// The identity of a stream with that ARN and that creation time in milliseconds since 1970.
     pub fn new(arn: &str, created: i64) -> Self {
         Self { arn: arn.into(), created }
     }
@@ -48,12 +48,12 @@ impl StreamId {
         self.arn.rsplit_once('/').map_or(&*self.arn, |(_, name)| name)
     }
 
-    /// When it was created, in milliseconds since 1970.
+    /// Creation time in milliseconds since 1970.
     pub fn created(&self) -> i64 {
         self.created
     }
 
-    /// Reads what [`fmt::Display`] writes: `ARN@MILLISECONDS`.
+    /// Parses the output of [`fmt::Display`]: `ARN@MILLISECONDS`.
     pub fn parse(text: &str) -> Option<Self> {
         let (arn, created) = text.rsplit_once('@')?;
         Some(Self::new(arn, created.parse().ok()?)).filter(|id| !id.arn.is_empty())
@@ -83,7 +83,7 @@ mod tests {
     const ARN: &str = "arn:aws:kinesis:us-east-1:123456789012:stream/orders";
 
     #[test]
-    fn identity_is_read_as_it_is_written() {
+    fn identity_survives_display_and_parse() {
         let id = StreamId::new(ARN, 1_795_000_000_123);
         assert_eq!(StreamId::parse(&id.to_string()), Some(id.clone()));
         assert_eq!(id.name(), "orders");
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn relation_tells_created_again_from_different() {
+    fn relation_distinguishes_created_again_from_different() {
         let id = StreamId::new(ARN, 5);
         assert_eq!(id.relation(&id), Relation::Same);
         assert_eq!(id.relation(&StreamId::new(ARN, 6)), Relation::CreatedAgain);

@@ -1,12 +1,12 @@
-//! Ids that nobody else has.
+//! Unique ids.
 
 use std::fs::File;
 use std::io::{self, Read as _};
 
-/// Bits of the system's randomness, which nobody can foresee and no other process has.
+/// Random bits of the operating system, which are unpredictable and differ between processes.
 ///
 /// # Errors
-/// The system has none to give.
+/// The system's random number generator failed.
 pub fn random() -> io::Result<u128> {
     let mut bits = [0; 16];
     File::open("/dev/urandom")
@@ -15,7 +15,7 @@ pub fn random() -> io::Result<u128> {
     Ok(u128::from_ne_bytes(bits))
 }
 
-/// A UUID of version 4 of random bits.
+/// A UUID of version 4 made of random bits.
 pub fn uuid(random: u128) -> String {
     let bits = random & !(0xF << 76) & !(0x3 << 62) | 4 << 76 | 2 << 62;
     let hex = format!("{bits:032x}");
@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_has_the_form_of_version_four() {
+    fn uuid_has_the_form_of_version_4() {
         assert_eq!(uuid(u128::MAX), "ffffffff-ffff-4fff-bfff-ffffffffffff");
         assert_eq!(uuid(0), "00000000-0000-4000-8000-000000000000");
     }

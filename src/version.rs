@@ -1,4 +1,4 @@
-//! The version, commit, target and features of this build, as `build.rs` found them: what a bug report has to name.
+//! The version, commit, target and features of this build, as `build.rs` determined them, for bug reports.
 
 /// The version of the package.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -9,7 +9,7 @@ pub const TARGET: &str = env!("MULTILANGD_BUILD_TARGET");
 /// The features of the package, separated by blanks; `none` without any.
 pub const FEATURES: &str = env!("MULTILANGD_BUILD_FEATURES");
 
-/// Everything, as `--version` prints it.
+/// All of these, as `--version` prints them.
 pub const LONG: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     " (commit ",

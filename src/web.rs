@@ -1,16 +1,17 @@
-//! Which HTTP requests an endpoint of this process answers, by their `Host` and `Origin`.
+//! Decides which HTTP requests an endpoint of this process answers, by their `Host` and `Origin`.
 //!
-//! The endpoints know no users. What listens on loopback is still within reach of every web page that a browser on
-//! this machine shows: by a request across origins, which has an `Origin`, and by DNS rebinding, where the page's own
-//! name is made to point to 127.0.0.1, which shows in `Host`. The decision is pure: [`Rule::check`].
+//! The endpoints have no authentication. An endpoint on loopback can still be reached by every web page that
+//! a browser on this machine shows: by a cross-origin request, which has an `Origin`, and by DNS rebinding,
+//! where the page's own name resolves to 127.0.0.1, which is visible in `Host`. The decision is pure:
+//! [`Rule::check`].
 
 use std::net::{IpAddr, SocketAddr};
 
 use hyper::header::{HOST, HeaderMap, HeaderValue, ORIGIN};
 use hyper::{Request, StatusCode};
 
-/// Names that containers have for the machine they run on. Nobody can make them point elsewhere by public DNS, where
-/// `.internal` is reserved.
+/// Names by which containers reach the machine that they run on. Public DNS cannot resolve them to another
+/// address, because `.internal` is reserved.
 const OF_CONTAINERS: [&str; 2] = ["host.docker.internal", "host.containers.internal"];
 
 /// The conditions that a request must meet.
@@ -18,28 +19,29 @@ const OF_CONTAINERS: [&str; 2] = ["host.docker.internal", "host.containers.inter
 pub struct Rule {
     /// Whether `Host` must be an address or a name of this machine.
     local: bool,
-    /// Whether the endpoint has pages of its own, which may send requests to it.
+    /// Whether the endpoint serves pages, which may send requests to it.
     pages: bool,
 }
 
 impl Rule {
-    /// For an API: programs call it and no page does.
+    /// The rule of an API: programs call it, web pages do not.
     pub const fn api() -> Self {
         Self { local: true, pages: false }
     }
 
-    /// For an endpoint with pages of its own that listens there. One that others can reach is asked for by names that
-    /// it can't know: of a service, of a host, of a proxy before it.
+    /// The rule of an endpoint that serves pages at `address`. If other machines can reach it, it cannot know
+    /// the names by which it is called: those of a service, a host or a proxy.
     pub const fn site(address: SocketAddr) -> Self {
         Self { local: address.ip().to_canonical().is_loopback(), pages: true }
     }
 
-    /// Whether a request is to be answered.
+    /// Checks a request.
     ///
-    /// A request without a `Host` is: no browser sends one, but load balancers that probe by HTTP/1.0 do.
+    /// A request without a `Host` is accepted: no browser sends one, but load balancers that probe by
+    /// HTTP/1.0 do.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason for the refusal.
     pub fn check<B>(self, request: &Request<B>) -> Result<(), Refusal> {
         let asked = names(request)?;
         if self.local
@@ -58,22 +60,22 @@ impl Rule {
     }
 }
 
-/// Why a request is not answered.
+/// The reason why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// A header that is not ASCII or that comes twice.
+    /// A header is not ASCII or occurs twice.
     #[error("invalid header {0} (send it once, in ASCII)")]
     Unreadable(&'static str),
-    /// Another name than those of this machine.
+    /// `Host` is not a name of this machine.
     #[error("Host {0} is not a name of this machine (use 127.0.0.1, [::1] or localhost)")]
     Name(String),
-    /// A web page of another site.
+    /// `Origin` is a page of another site.
     #[error("rejected a request of a web page of another site: {0}")]
     Origin(String),
 }
 
 impl Refusal {
-    /// The status of the answer.
+    /// The status code of the response.
     pub const fn status(&self) -> StatusCode {
         match self {
             Self::Unreadable(_) => StatusCode::BAD_REQUEST,
@@ -82,8 +84,8 @@ impl Refusal {
     }
 }
 
-/// Every name that the request has for the endpoint: those of its `Host` and of its target, which must be checked
-/// both, as a server may go by either.
+/// All names by which the request addresses the endpoint: in its `Host` and in its target. Both must be
+/// checked, because a server may use either.
 fn names<B>(request: &Request<B>) -> Result<Vec<&str>, Refusal> {
     let mut names: Vec<&str> = request.uri().authority().map(|name| name.as_str()).into_iter().collect();
     names.extend(host(request.headers())?);
@@ -105,7 +107,7 @@ fn text(value: &HeaderValue) -> Option<&str> {
     value.to_str().ok().filter(|text| text.is_ascii())
 }
 
-/// Whether a name, with its port, is an address or a name that only this machine has.
+/// Whether a name, possibly with a port, is an IP address or a name that only this machine has.
 fn is_this_machine(name: &str) -> bool {
     let name = match name.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
@@ -116,7 +118,7 @@ fn is_this_machine(name: &str) -> bool {
         return true;
     }
     let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-    // RFC 6761: localhost and what ends so never leave the machine.
+    // RFC 6761: `localhost` and names under it never leave the machine.
     name == "localhost" || name.ends_with(".localhost") || OF_CONTAINERS.contains(&name.as_str())
 }
 
@@ -158,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn host_that_others_may_point_here_is_refused_on_loopback_only() {
+    fn public_host_is_refused_on_loopback_only() {
         for host in [
             "example.com",
             "example.com:9465",
@@ -187,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn host_that_is_not_ascii_or_comes_twice_is_refused() {
+    fn non_ascii_or_duplicate_host_is_refused() {
         let twice: &[(&str, &[u8])] = &[("host", b"localhost"), ("host", b"localhost")];
         for headers in [&[("host", "löcalhost".as_bytes())][..], &[("host", b"\xff")], twice] {
             let request = asked("/", headers);

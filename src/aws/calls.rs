@@ -1,8 +1,8 @@
-//! Every attempt at a call is counted, whichever service, with how long it took; and a connection on which nothing came
-//! is not used again.
+//! Counts every attempt at a call of an AWS service with its duration, and retires connections on which no
+//! answer came.
 //!
-//! The SDK's own interceptor for that sees answers alone. An HTTP/2 connection whose other end is gone without a
-//! word would be shared by every call until TCP gives up, a quarter of an hour later.
+//! The SDK's own interceptor for that sees only answers. An HTTP/2 connection whose other end has vanished
+//! would be shared by every call until TCP gives up, a quarter of an hour later.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use crate::metrics::{OfWorker, Sink};
 
-/// An interceptor for a client.
+/// The interceptor, one for each client.
 #[derive(Clone)]
 pub(super) struct Count(pub(super) Arc<dyn Sink>);
 
@@ -31,7 +31,7 @@ impl fmt::Debug for Count {
     }
 }
 
-/// When the present attempt began.
+/// The start of the present attempt.
 #[derive(Debug)]
 struct Began(Instant);
 
@@ -66,7 +66,7 @@ impl Intercept for Count {
         {
             connection.poison();
         }
-        // Without it the attempt ended before anything was sent: no credentials, for one.
+        // Without it the attempt ended before a request was sent, for example for lack of credentials.
         let (Some(Began(began)), Some(metadata)) = (bag.load::<Began>(), bag.load::<Metadata>()) else {
             return Ok(());
         };
@@ -83,7 +83,8 @@ impl Intercept for Count {
     }
 }
 
-/// Nothing came in time, or the connection broke. What was answered and not taken is no fault of the connection.
+/// Whether no answer came in time, or the connection broke. An answer that was received but not accepted is
+/// no fault of the connection.
 fn is_unanswered(context: &FinalizerInterceptorContextRef<'_>) -> bool {
     let Some(Err(error)) = context.output_or_error() else { return false };
     let broke = |error: &ConnectorError| !error.is_other() && !error.is_user();
@@ -91,7 +92,7 @@ fn is_unanswered(context: &FinalizerInterceptorContextRef<'_>) -> bool {
         && (error.is_timeout_error() || error.as_connector_error().is_some_and(broke))
 }
 
-/// A condition that doesn't hold is an answer like any other: somebody else was first.
+/// Whether the body reports a failed condition, which is a normal answer: another worker was faster.
 fn is_condition(body: Option<&[u8]>) -> bool {
     const NAME: &[u8] = b"ConditionalCheckFailedException";
     body.is_some_and(|body| body.windows(NAME.len()).any(|part| part == NAME))
@@ -114,18 +115,18 @@ mod tests {
     use super::*;
     use crate::metrics::Discard;
 
-    /// One connection, which answers like that, and whether it is to be given up.
+    /// A connection with these answers, and the number of times that it was retired.
     #[derive(Debug, Clone)]
     struct One {
         answers: fn() -> HttpConnectorFuture,
-        given_up: Arc<AtomicU32>,
+        retired: Arc<AtomicU32>,
     }
 
     impl HttpConnector for One {
         fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-            let given_up = self.given_up.clone();
+            let retired = self.retired.clone();
             let connection = ConnectionMetadata::builder().proxied(false).poison_fn(move || {
-                given_up.fetch_add(1, Ordering::Relaxed);
+                retired.fetch_add(1, Ordering::Relaxed);
             });
             let connection = connection.build();
             if let Some(capture) = request.extension::<CaptureSmithyConnection>() {
@@ -141,8 +142,8 @@ mod tests {
         }
     }
 
-    async fn given_up(answers: fn() -> HttpConnectorFuture) -> u32 {
-        let one = One { answers, given_up: Arc::default() };
+    async fn retired(answers: fn() -> HttpConnectorFuture) -> u32 {
+        let one = One { answers, retired: Arc::default() };
         let config = aws_sdk_kinesis::Config::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
             .region(Region::new("eu-west-1"))
@@ -154,24 +155,24 @@ mod tests {
             .build();
         let client = aws_sdk_kinesis::Client::from_conf(config);
         let _outcome = client.get_records().shard_iterator("i").send().await.is_ok();
-        one.given_up.load(Ordering::Relaxed)
+        one.retired.load(Ordering::Relaxed)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_on_which_nothing_came_is_given_up() {
-        assert_eq!(given_up(|| HttpConnectorFuture::new(std::future::pending())).await, 1);
+    async fn unanswered_connection_is_retired() {
+        assert_eq!(retired(|| HttpConnectorFuture::new(std::future::pending())).await, 1);
         let broken = || HttpConnectorFuture::ready(Err(ConnectorError::io("reset".into())));
-        assert_eq!(given_up(broken).await, 1);
+        assert_eq!(retired(broken).await, 1);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_answers_is_kept_and_one_whose_answer_had_no_room_too() {
+    async fn answered_connection_is_kept() {
         let answered = || {
             let body = SdkBody::from("{\"Records\":[]}");
             HttpConnectorFuture::ready(Ok(HttpResponse::new(200.try_into().unwrap(), body)))
         };
-        assert_eq!(given_up(answered).await, 0);
+        assert_eq!(retired(answered).await, 0);
         let no_room = || HttpConnectorFuture::ready(Err(ConnectorError::other("no room".into(), None)));
-        assert_eq!(given_up(no_room).await, 0);
+        assert_eq!(retired(no_room).await, 0);
     }
 }

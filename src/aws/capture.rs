@@ -1,9 +1,8 @@
-//! Answers' bodies, taken below the SDK.
+//! Takes the bodies of answers below the SDK.
 //!
-//! A child wants its data in base64, which is how Kinesis sends it: to decode and encode it again is most of
-//! what reading would cost. So a call that carries a [`Capture`] has the body of its answer taken away by the
-//! HTTP client, and the SDK gets to see an answer with nothing in it. Signing, errors and time limits stay the
-//! SDK's.
+//! A child expects data in base64, which is how Kinesis sends it: decoding and encoding it again would be
+//! most of the cost of reading. So for a call that carries a [`Capture`] the HTTP client takes the body of
+//! the answer, and the SDK sees an empty answer. Signing, errors and timeouts remain the SDK's.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -27,30 +26,31 @@ use super::records::Arriving;
 use crate::budget::{LARGEST, Reservation};
 use crate::retrieval::Answer;
 
-/// An answer that is larger than expected waits for room as long as this; then it is asked for again once there is room.
+/// How long an answer that is larger than expected waits for memory; after that it is requested again once
+/// there is memory.
 const WAIT: Duration = Duration::from_secs(5);
 
-/// What the SDK sees in the place of an answer's records.
+/// The answer that the SDK sees instead of the records.
 const NOTHING: &str = r#"{"Records":[]}"#;
 
-/// Takes the body of the answer to one call: an interceptor for that call alone.
+/// Takes the body of the answer to one call: an interceptor for that call.
 #[derive(Debug, Clone)]
 pub(super) struct Capture(Arc<Mutex<Slot>>);
 
 #[derive(Debug)]
 enum Slot {
-    /// Records are wanted, in this room.
+    /// Records are expected, in this reservation.
     Wanted(Option<Reservation>),
-    /// The body itself is wanted, as it comes.
+    /// The body itself is expected, as a stream.
     Open,
     Answer(Result<Answer, String>),
     Coming(ByteStream),
-    /// There was no room for so many bytes.
+    /// There was no memory for this many bytes.
     TooLarge(usize),
     Empty,
 }
 
-/// What was taken.
+/// A captured body.
 pub(super) enum Captured {
     Answer(Result<Answer, String>),
     Coming(ByteStream),
@@ -59,17 +59,17 @@ pub(super) enum Captured {
 }
 
 impl Capture {
-    /// Of records, which are read to their end, in that room.
+    /// Captures records, which are read to their end, in the reservation `room`.
     pub(super) fn records(room: Reservation) -> Self {
         Self(Arc::new(Mutex::new(Slot::Wanted(Some(room)))))
     }
 
-    /// Of a body that goes on.
+    /// Captures the body as a stream.
     pub(super) fn coming() -> Self {
         Self(Arc::new(Mutex::new(Slot::Open)))
     }
 
-    /// What there is, once the call has ended.
+    /// The captured body, once the call has ended.
     pub(super) fn take(&self) -> Captured {
         match std::mem::replace(&mut *self.lock(), Slot::Empty) {
             Slot::Answer(answer) => Captured::Answer(answer),
@@ -101,7 +101,7 @@ impl Capture {
             // The child's line is a little larger than the body.
             Some(length) if length > room.bytes() => {
                 let needed = (length + length / 4).min(LARGEST).max(length);
-                // Until there is room, and so also if the call is cut short meanwhile.
+                // Until there is memory, and so also if the call is cancelled meanwhile.
                 self.fill(Slot::TooLarge(needed));
                 let Some(room) = timeout(WAIT, room.grown_in_connection(needed)).await.ok().flatten() else {
                     return Err(ConnectorError::other("no room for the answer".into(), None));
@@ -123,7 +123,7 @@ impl Capture {
     }
 }
 
-/// What is in the body, or how much room it would need. A body that ends too soon is an answer that never came.
+/// Parses the body, or returns the memory that it needs. A truncated body counts as no answer.
 async fn read(
     mut body: ByteStream,
     length: Option<usize>,
@@ -155,7 +155,7 @@ impl Intercept for Capture {
     }
 }
 
-/// An HTTP client that fills each [`Capture`]. Other calls pass.
+/// An HTTP client that fills each [`Capture`]. Other calls are passed through.
 #[derive(Debug, Clone)]
 pub(super) struct Capturing(pub(super) SharedHttpClient);
 
@@ -198,7 +198,7 @@ mod tests {
     use super::*;
     use crate::budget::Budget;
 
-    /// A body of these parts, and then perhaps a broken connection.
+    /// A body of these parts, possibly followed by a broken connection.
     fn body(parts: &[&'static str], is_cut: bool) -> ByteStream {
         let mut parts: Vec<Result<Bytes, std::io::Error>> =
             parts.iter().map(|part| Ok(Bytes::from_static(part.as_bytes()))).collect();
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn body_that_is_cut_is_an_error_even_if_what_came_is_an_answer() {
+    async fn truncated_body_is_an_error() {
         let whole = r#"{"Records":[],"NextShardIterator":"A","MillisBehindLatest":0}"#;
         let room = || Budget::new(10_000).nothing();
         for length in [None, Some(whole.len()), Some(whole.len() + 20)] {

@@ -1,6 +1,7 @@
-//! Providers of credentials that are asked one after the other, and one line about all of them if none has any.
+//! A chain of credentials providers that are tried in order, with one error line about all of them if none
+//! has credentials.
 //!
-//! In the Java SDK: `AwsCredentialsProviderChain`. The SDK's own chain reports each attempt with its causes, in
+//! In the Java SDK: `AwsCredentialsProviderChain`. The SDK's own chain logs each attempt with its causes, in
 //! several hundred characters, and names neither files nor variables.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,29 +13,29 @@ use aws_sdk_dynamodb::config::{Credentials, ProvideCredentials, SharedCredential
 use tokio::time::timeout;
 use tracing::debug;
 
-/// For the first credentials. A provider that takes longer fails for another reason than that there are none.
+/// Timeout of the first load. A provider that takes longer fails for another reason than missing credentials.
 const FIRST: Duration = Duration::from_secs(10);
 
-/// Several providers. Clones share what was loaded.
+/// Several providers. Clones share the loaded credentials.
 #[derive(Debug, Clone)]
 pub struct Chain(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// The providers that the properties file names.
+    /// The providers as the properties file names them.
     name: String,
     steps: Vec<Step>,
-    /// Credentials that were loaded before a client asked for them.
+    /// Credentials that were loaded before the first call of a client.
     first: Mutex<Option<Credentials>>,
 }
 
-/// One provider.
+/// One provider of a chain.
 #[derive(Debug)]
 pub(super) struct Step {
-    /// Where it looks.
+    /// The place where it looks for credentials.
     place: String,
     provider: SharedCredentialsProvider,
-    /// Whether any failure means that there are none: the place may not exist at all.
+    /// Whether any failure means that there are no credentials, because the place may not exist.
     may_be_missing: bool,
 }
 
@@ -44,14 +45,14 @@ impl Step {
         Self { place: place.into(), provider, may_be_missing: false }
     }
 
-    /// A place that exists on some machines only. On others anything may answer at its address, a refusing proxy for
-    /// one.
+    /// Marks a place that exists only on some machines. On others anything may answer at its address, such as
+    /// a proxy that refuses.
     pub(super) fn may_be_missing(self) -> Self {
         Self { may_be_missing: true, ..self }
     }
 }
 
-/// There are no credentials.
+/// No provider has credentials.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "failed to load AWS credentials from AWSCredentialsProvider = {name}: found none in {places} (set \
@@ -64,7 +65,7 @@ pub struct NoCredentials {
 }
 
 impl NoCredentials {
-    /// The one that an error stems from.
+    /// The `NoCredentials` among the causes of an error.
     pub(super) fn of<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Self> {
         std::iter::successors(Some(error), |error| error.source()).find_map(|error| error.downcast_ref())
     }
@@ -75,10 +76,10 @@ impl Chain {
         Self(Arc::new(Inner { name, steps, first: Mutex::default() }))
     }
 
-    /// Loads credentials, for the first call to use.
+    /// Loads credentials for the first call.
     ///
     /// # Errors
-    /// There are none. Anything else that fails is not told here: it may pass, and the calls tell it.
+    /// There are none. Other failures are ignored here: they may be temporary, and the calls report them.
     pub async fn load(&self) -> Result<(), NoCredentials> {
         match timeout(FIRST, self.ask()).await {
             Ok(Ok(credentials)) => {
@@ -116,12 +117,12 @@ impl Chain {
     }
 }
 
-/// Why a place has none, in brackets, as far as its provider says so in a few words.
+/// Why a place has no credentials, in brackets, if its provider says so briefly.
 fn reason(error: &CredentialsError) -> String {
     let first = std::error::Error::source(error);
     let causes = std::iter::successors(first, |error| error.source()).map(ToString::to_string);
     let text = causes.collect::<Vec<_>>().join(": ").split_whitespace().collect::<Vec<_>>().join(" ");
-    // A variable that isn't set is the usual case, and what is listed says as much.
+    // An unset variable is the usual case, and the list of places says as much.
     let says_more = !["not set", "must be set", "not configured"].iter().any(|usual| text.contains(usual));
     if says_more && !text.is_empty() && text.len() <= 200 { format!(" ({text})") } else { String::new() }
 }
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn missing_credentials_are_one_line_that_names_every_place() {
+    async fn missing_credentials_are_one_line_with_all_places() {
         let second =
             Step::new("VARIABLE", Fails(|| CredentialsError::not_loaded("environment variable not set")));
         let chain = Chain::new("A, B".to_owned(), vec![none(), second]);
@@ -170,13 +171,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn provider_that_fails_is_no_lack_of_credentials() {
+    async fn failing_provider_does_not_mean_missing_credentials() {
         let fails = Step::new("STS", Fails(|| CredentialsError::provider_error("throttled")));
         assert_eq!(Chain::new("A".to_owned(), vec![none(), fails]).load().await, Ok(()));
     }
 
     #[tokio::test]
-    async fn failing_place_that_may_not_exist_counts_as_one_without_credentials() {
+    async fn failing_optional_place_counts_as_missing() {
         let fails = || Step::new("metadata", Fails(|| CredentialsError::provider_error("forbidden")));
         let chain = Chain::new("A".to_owned(), vec![none(), fails().may_be_missing()]);
         let text = chain.load().await.unwrap_err().to_string();
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn credentials_that_were_loaded_before_are_given_out_once() {
+    async fn preloaded_credentials_are_used_once() {
         let chain =
             Chain::new("A".to_owned(), vec![Step::new("k", Credentials::new("i", "s", None, None, "t"))]);
         assert_eq!(chain.load().await, Ok(()));

@@ -1,6 +1,8 @@
-//! Clients: one HTTP stack, two services, each with its region, address, credentials and time limits.
+//! Clients of the AWS services: one HTTP stack, and for each service its region, endpoint, credentials and
+//! timeouts.
 //!
-//! Region: the setting, else instance metadata. What the environment and the profile say is among the settings.
+//! The region is the configured one, otherwise that of the instance metadata. Settings of the environment and
+//! the profile are part of the configuration.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,29 +24,29 @@ use crate::config::credentials::Provider;
 use crate::config::sdk::{Keys, Sdk};
 use crate::metrics::Sink;
 
-/// What clients are made from.
+/// Settings of the clients.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settings {
-    /// How Kinesis is reached.
+    /// Region, endpoint, timeouts and credentials of Kinesis.
     pub kinesis: ClientConfig,
-    /// How DynamoDB is reached.
+    /// Region, endpoint, timeouts and credentials of DynamoDB.
     pub dynamodb: ClientConfig,
-    /// How CloudWatch is reached, if it is.
+    /// Region, endpoint, timeouts and credentials of CloudWatch, if metrics are sent.
     pub cloudwatch: Option<ClientConfig>,
-    /// Settings of all clients from outside the file.
+    /// Settings from outside the file that are shared by all clients.
     pub sdk: Sdk,
-    /// Writes on leases must be answered well within this.
+    /// `failoverTimeMillis`: writes of leases must be answered well within this time.
     pub failover: Duration,
 }
 
 impl Settings {
-    /// For endpoints on this machine, which take any region and credentials.
+    /// Settings for endpoints on this machine, which accept any region and credentials.
     pub fn local(kinesis: &str, dynamodb: &str, region: &str, failover: Duration) -> Self {
         let client = |endpoint: &str| ClientConfig {
             region: Some(region.to_owned()),
             endpoint: Some(endpoint.to_owned()),
             providers: vec![Provider::SystemProperties],
-            // The environment's are for AWS.
+            // Those of the environment are meant for AWS.
             fips: Some(false),
             dual_stack: Some(false),
             ..ClientConfig::default()
@@ -58,13 +60,13 @@ impl Settings {
         }
     }
 
-    /// Credentials for endpoints on this machine.
+    /// Shared settings with credentials for endpoints on this machine.
     pub fn local_sdk() -> Sdk {
         Sdk { keys: Keys::of("local", "local"), ..Sdk::default() }
     }
 }
 
-/// No region is known.
+/// No region is configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "failed to determine the AWS region: not configured (set regionName in the properties file, or \
@@ -72,32 +74,33 @@ impl Settings {
 )]
 pub struct NoRegion;
 
-/// Clients can't be made.
+/// The clients cannot be created.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// No region is known.
+    /// No region is configured.
     #[error(transparent)]
     NoRegion(#[from] NoRegion),
-    /// The CA bundle can't be used.
+    /// The CA bundle cannot be used.
     #[error(transparent)]
     BadBundle(#[from] BadBundle),
 }
 
-/// All clients.
+/// The clients of all services.
 #[derive(Debug, Clone)]
 pub struct Clients {
     /// For the lease table.
     pub dynamodb: aws_sdk_dynamodb::Client,
     /// For shards and records.
     pub kinesis: aws_sdk_kinesis::Client,
-    /// For metrics, if there is to be one.
+    /// For metrics, if they are sent.
     pub cloudwatch: Option<aws_sdk_cloudwatch::Client>,
-    /// Where Kinesis is, if that was said.
+    /// The endpoint of Kinesis, if it is configured.
     endpoint: Option<String>,
     http: Http,
-    /// Of DynamoDB, then of Kinesis.
+    /// Credentials of DynamoDB, then of Kinesis.
     credentials: Vec<Chain>,
-    /// Whether credentials can come from instance metadata, which may not answer yet while a machine starts.
+    /// Whether credentials can come from instance metadata, which may not be available yet while a machine
+    /// starts.
     may_come: bool,
 }
 
@@ -107,7 +110,7 @@ impl Clients {
         Stream::new(self.kinesis.clone(), name, self.endpoint.clone(), self.http.clone())
     }
 
-    /// Loads the first credentials of DynamoDB and Kinesis.
+    /// Loads the first credentials for DynamoDB and Kinesis.
     ///
     /// # Errors
     /// There are none, and there will be none without a change to the environment.
@@ -122,7 +125,8 @@ impl Clients {
     }
 }
 
-/// Makes the clients, whose calls are counted by `sink`. Nothing is called but what the region's chain asks.
+/// Creates the clients, whose calls are reported to `sink`. Makes no calls other than those of the region
+/// chain.
 ///
 /// # Errors
 /// [`Error`].
@@ -133,8 +137,8 @@ pub async fn clients(settings: &Settings, sink: Arc<dyn Sink>) -> Result<Clients
     let stack = http.client();
     let mut loader =
         aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(stack.clone()).no_credentials();
-    // With a region of their own the clients don't need the chain, which may ask instance metadata.
-    // Metrics are no reason to: without one of its own CloudWatch's is Kinesis'.
+    // With configured regions the region chain, which may call instance metadata, is not needed. CloudWatch
+    // does not need it: its default region is that of Kinesis.
     if let (Some(region), Some(_)) = (&settings.kinesis.region, &settings.dynamodb.region) {
         loader = loader.region(Region::new(region.clone()));
     }
@@ -157,7 +161,8 @@ pub async fn clients(settings: &Settings, sink: Arc<dyn Sink>) -> Result<Clients
         let region = region.ok_or(NoRegion)?;
         let base = Base { shared: &shared, provider: &provider, sdk, region: Some(&region) };
         let credentials = Box::pin(credentials::provider(&client.providers, &base)).await;
-        // Those of CloudWatch are no reason not to start, and the same providers say the same again.
+        // Missing credentials for CloudWatch do not prevent the start, and equal providers would report the
+        // same twice.
         let is_new = match made.len() {
             0 => true,
             1 => client.providers != settings.dynamodb.providers,
@@ -185,7 +190,7 @@ pub async fn clients(settings: &Settings, sink: Arc<dyn Sink>) -> Result<Clients
     })
 }
 
-/// Whether that is HTTP without TLS: then it is HTTP/1, too.
+/// Whether the endpoint is plain HTTP, and so HTTP/1.
 pub(super) fn is_plain(endpoint: Option<&str>) -> bool {
     endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"))
 }
@@ -193,12 +198,12 @@ pub(super) fn is_plain(endpoint: Option<&str>) -> bool {
 struct Client {
     config: ClientConfig,
     region: Region,
-    /// None: requests aren't signed.
+    /// None if requests are not signed.
     credentials: Option<Chain>,
 }
 
 impl Client {
-    /// The file's limits, or this one.
+    /// The configured timeouts, or `whole` for a call.
     fn timeouts(&self, whole: Duration) -> TimeoutConfig {
         let whole = self.config.call_timeout.unwrap_or(whole);
         // The HTTP layer names the endpoint that did not answer, the SDK does not: it waits a little less.
@@ -211,11 +216,12 @@ impl Client {
     }
 }
 
-/// What the settings say of a client, whatever its service: their builders have the same methods and no trait.
+/// The part of a client's configuration that is the same for all services: their builders have the same
+/// methods and no common trait.
 macro_rules! configured {
     ($builder:expr, $client:ident, $sink:ident) => {{
         let mut config = $builder.region($client.region).interceptor(Count($sink.clone()));
-        // A value that is set nowhere is left to the SDK.
+        // An unset value is left to the SDK.
         if let Some(dual_stack) = $client.config.dual_stack {
             config = config.use_dual_stack(dual_stack);
         }
@@ -233,8 +239,8 @@ macro_rules! configured {
     }};
 }
 
-/// A write on a lease that takes longer than a third of its life is not waited for; of a file's limits
-/// only shorter ones count.
+/// A write of a lease does not wait longer than a third of the failover time; only shorter timeouts of the
+/// file apply.
 fn dynamodb_config(
     shared: &SdkConfig,
     client: Client,
@@ -255,7 +261,7 @@ fn dynamodb_config(
     configured!(config, client, sink)
 }
 
-/// What isn't sent at once is lost: it is of no use later.
+/// Metrics that cannot be sent at once are dropped: they have no use later.
 fn cloudwatch_config(shared: &SdkConfig, client: Client, sink: &Arc<dyn Sink>) -> aws_sdk_cloudwatch::Config {
     let config = aws_sdk_cloudwatch::config::Builder::from(shared)
         .disable_request_compression(true)
@@ -264,7 +270,7 @@ fn cloudwatch_config(shared: &SdkConfig, client: Client, sink: &Arc<dyn Sink>) -
     configured!(config, client, sink)
 }
 
-/// Retries are the reader's own: it knows the pace (KCL's `kinesisRequestTimeout` is 30 s).
+/// The retrieval retries calls itself, because it controls the rate (KCL's `kinesisRequestTimeout` is 30 s).
 fn kinesis_config(shared: &SdkConfig, client: Client, sink: &Arc<dyn Sink>) -> aws_sdk_kinesis::Config {
     let config = aws_sdk_kinesis::config::Builder::from(shared)
         .timeout_config(client.timeouts(Duration::from_secs(30)))

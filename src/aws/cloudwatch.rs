@@ -1,4 +1,4 @@
-//! Metrics to CloudWatch: `PutMetricData`.
+//! Sends metrics to CloudWatch with `PutMetricData`.
 
 use aws_sdk_cloudwatch::types::{Dimension, MetricDatum, StandardUnit, StatisticSet};
 use aws_smithy_types::error::display::DisplayErrorContext;
@@ -6,10 +6,10 @@ use aws_smithy_types::error::display::DisplayErrorContext;
 use crate::metrics::cloudwatch::{Key, Publisher, Statistics, Unit};
 use crate::shard::BoxFuture;
 
-/// Puts metrics into one namespace.
+/// Sends metrics to one namespace.
 #[derive(Debug, Clone)]
 pub struct CloudWatch {
-    /// Who calls.
+    /// The client.
     pub client: aws_sdk_cloudwatch::Client,
     /// `applicationName`.
     pub namespace: String,

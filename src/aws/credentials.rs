@@ -1,6 +1,7 @@
-//! A list of [`Provider`]s becomes the SDK's.
+//! Converts a list of [`Provider`]s into the SDK's.
 //!
-//! The first of the list that has credentials is used. Roles are assumed with the default chain's.
+//! The first provider that has credentials is used. Roles are assumed with the credentials of the default
+//! chain.
 
 use aws_config::ecs::EcsCredentialsProvider;
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
@@ -20,13 +21,13 @@ use super::profile;
 use crate::config::credentials::{AssumeRole, Provider, WebIdentity};
 use crate::config::sdk::{Keys, Sdk};
 
-/// What providers are made with.
+/// Inputs for the construction of providers.
 pub(super) struct Base<'a> {
-    /// The region, the HTTP stack, the clock.
+    /// The region, the HTTP stack and the clock.
     pub(super) shared: &'a SdkConfig,
     pub(super) provider: &'a ProviderConfig,
     pub(super) sdk: &'a Sdk,
-    /// Of this client; STS is called there if nothing else names a region.
+    /// The client's region, which STS uses if no other region is configured.
     pub(super) region: Option<&'a str>,
 }
 
@@ -36,13 +37,13 @@ impl Base<'_> {
         self.sdk.region.as_deref().or(self.region).map(|region| Region::new(region.to_owned()))
     }
 
-    /// For calls of STS.
+    /// The provider configuration for calls of STS.
     fn near(&self) -> ProviderConfig {
         self.provider.clone().with_region(self.nearby())
     }
 }
 
-/// The SDK's provider for a list; none if requests are not to be signed.
+/// The SDK's provider for a list; none if requests are not signed.
 pub(super) async fn provider(providers: &[Provider], base: &Base<'_>) -> Option<Chain> {
     let shown: Vec<String> = providers.iter().map(shown).collect();
     let mut steps = Vec::new();
@@ -56,13 +57,13 @@ pub(super) async fn provider(providers: &[Provider], base: &Base<'_>) -> Option<
     (!steps.is_empty()).then(|| Chain::new(shown.join(", "), steps))
 }
 
-/// The name alone: arguments can hold what is not everyone's to read.
+/// The name without the arguments, which can be secret.
 fn shown(provider: &Provider) -> String {
     provider.to_string().split('|').next().unwrap_or_default().to_owned()
 }
 
-/// In the order of Java's `DefaultCredentialsProvider`: the SDK's own chain knows no system properties, and asks the
-/// profile before a web identity.
+/// The steps of Java's `DefaultCredentialsProvider` in its order: the SDK's own chain knows no system
+/// properties and tries the profile before a web identity.
 fn default_steps(base: &Base<'_>) -> Vec<Step> {
     let container = ["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"];
     vec![
@@ -109,7 +110,7 @@ fn system_properties(keys: &Keys) -> Step {
             let token = keys.session_token.clone();
             Step::new(name, Credentials::new(id, secret, token, None, "SystemProperties"))
         }
-        // Nothing to give: the chain goes on.
+        // No keys: the chain continues.
         (None, _) | (_, None) => Step::new(name, Nothing("not set")),
     }
 }
@@ -149,8 +150,8 @@ fn web_identity(given: Option<&WebIdentity>, base: &Base<'_>) -> Step {
     Step::new("AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN", builder.build())
 }
 
-/// Java takes the region of STS from the value or from the SDK's chain, and can't start without one; here
-/// the client's own is the last resort.
+/// Java takes the region of STS from the value or the SDK's region chain, and fails without one; here the
+/// client's region is the last resort.
 async fn assumed(assume: &AssumeRole, base: &Base<'_>) -> SharedCredentialsProvider {
     let region = assume.region.clone().map(Region::new).or_else(|| base.nearby());
     let mut shared = base.shared.to_builder().region(region.clone());
@@ -167,7 +168,7 @@ async fn assumed(assume: &AssumeRole, base: &Base<'_>) -> SharedCredentialsProvi
     SharedCredentialsProvider::new(builder.build_from_provider(chain).await)
 }
 
-/// Has no credentials, for this reason.
+/// A provider without credentials, for this reason.
 #[derive(Debug)]
 struct Nothing(&'static str);
 

@@ -1,7 +1,7 @@
-//! The lease table over DynamoDB.
+//! The lease table in DynamoDB.
 //!
-//! Java sends the legacy `Expected` and `AttributeUpdates`; the expressions here say the same. In
-//! KCL: `DynamoDBLeaseRefresher`.
+//! Java sends the legacy parameters `Expected` and `AttributeUpdates`; the expressions here are equivalent.
+//! In KCL: `DynamoDBLeaseRefresher`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,22 +31,22 @@ use crate::shard::{BoxFuture, ShardId};
 
 mod ensure;
 
-/// By it a worker finds what a leader has given to it.
+/// The index by which a worker finds the leases that the leader assigned to it.
 const INDEX: &str = "LeaseOwnerToLeaseKeyIndex";
 
-/// KCL waits as long for a new table.
+/// How long to wait for a new table, as in KCL.
 pub(super) const TABLE_WAIT: Duration = Duration::from_secs(600);
 
-/// How the lease table is made and read.
+/// Options for creating and reading the lease table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// It can't be deleted before that is allowed (`leaseTableDeletionProtectionEnabled`).
+    /// `leaseTableDeletionProtectionEnabled`: the table is protected from deletion.
     pub protected: bool,
-    /// Point-in-time recovery is switched on at every start (`leaseTablePitrEnabled`).
+    /// `leaseTablePitrEnabled`: point-in-time recovery is enabled at every start.
     pub recoverable: bool,
-    /// In so many parts it is read at once (`leaseTableScanTotalSegments`); one if not more.
+    /// `leaseTableScanTotalSegments`: number of segments that are scanned in parallel; at least one.
     pub segments: i32,
-    /// The checkpoint of rows that have none (`initialPositionInStream`).
+    /// `initialPositionInStream`: the checkpoint of rows without one.
     pub initial: Sequence,
 }
 
@@ -57,7 +57,7 @@ impl Default for Options {
     }
 }
 
-/// One application's lease table.
+/// The lease table of one application.
 #[derive(Debug, Clone)]
 pub struct Leases {
     client: Client,
@@ -84,7 +84,7 @@ impl Leases {
         }
     }
 
-    /// Java asks at every start, too. Records don't wait for backups.
+    /// Enables point-in-time recovery, at every start as in Java. A failure does not prevent the start.
     async fn make_recoverable(&self) {
         if !self.options.recoverable {
             return;
@@ -117,7 +117,7 @@ impl Leases {
         Ok(leases)
     }
 
-    /// Logs what a scan skips, once.
+    /// Logs once what a scan skips.
     fn report(&self, row: &Row) {
         let table = &self.table;
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
@@ -166,7 +166,7 @@ impl Leases {
         let answer = sent.map_err(|error| self.classify(&error, None))?;
         Ok(match answer.item().map(|item| self.row(item)) {
             Some(Row::Lease(lease)) => Some(*lease),
-            // Not the same as no row: a parent that can't be read isn't finished.
+            // Not the same as no row: a parent with an unreadable row is not finished.
             Some(Row::Unreadable(why)) => {
                 let why = why.to_string();
                 return Err(Error::Unreadable { table: self.table.clone(), shard: shard.clone(), why });
@@ -209,7 +209,7 @@ impl Leases {
         let answer = sent.map_err(|error| self.classify(&error, Some(shard)))?;
         match answer.attributes().map(|item| self.row(item)) {
             Some(Row::Lease(lease)) => Ok(*lease),
-            // Written, but what the row holds now isn't known: to be read back.
+            // Written, but the content of the row is unknown and must be read back.
             Some(Row::Unreadable(why)) => {
                 Err(Error::Ambiguous(format!("table {}: the row {shard} is unreadable: {why}", self.table)))
             }
@@ -224,7 +224,7 @@ impl Leases {
         }
     }
 
-    /// By the index while it can be used, else by a scan, as long as the index is being made.
+    /// By the index if it is usable, otherwise by a scan, as long as the index is being created.
     async fn owned_by(&self, worker: &WorkerId) -> Result<Vec<ShardId>, Error> {
         let query = self
             .client
@@ -254,8 +254,8 @@ impl Leases {
         Ok(shards)
     }
 
-    /// KCL's `waitUntilLeaseOwnerToLeaseKeyIndexExists` holds the start up until it is there; here it is
-    /// scanned meanwhile.
+    /// KCL's `waitUntilLeaseOwnerToLeaseKeyIndexExists` delays the start until the index exists; here the
+    /// table is scanned meanwhile.
     async fn has_index(&self, make: bool) -> Result<bool, Error> {
         let Some(table) = self.describe().await? else { return Ok(false) };
         let mut indexes = table.global_secondary_indexes().iter();
@@ -276,7 +276,7 @@ impl Leases {
             let kind = ScalarAttributeType::S;
             AttributeDefinition::builder().attribute_name(name).attribute_type(kind).build()
         };
-        // Where the table's capacity is provisioned the index gets as much.
+        // If the table has provisioned capacity, the index gets the same.
         let on_demand = table.billing_mode_summary().and_then(|billing| billing.billing_mode())
             == Some(&BillingMode::PayPerRequest);
         let capacity = table.provisioned_throughput().filter(|_| !on_demand).and_then(|capacity| {
@@ -304,7 +304,7 @@ impl Leases {
             .await;
         match sent {
             Ok(_) => Ok(()),
-            // Another worker was faster; or DynamoDB is at something else, and it is asked for again.
+            // Another worker was faster; or the table is being changed, and the request is repeated.
             Err(error)
                 if ["ResourceInUseException", "ValidationException", "LimitExceededException"]
                     .contains(&failure(&error).code()) =>
@@ -317,7 +317,8 @@ impl Leases {
         }
     }
 
-    /// Java deletes without a condition. With one, a row that was made anew meanwhile stays.
+    /// Deletes a finished lease. Java deletes without a condition; with one, a row that was created again
+    /// meanwhile is preserved.
     async fn remove(&self, shard: &ShardId) -> Result<bool, Error> {
         let sent = self
             .client
@@ -378,7 +379,7 @@ impl Table for Leases {
     }
 }
 
-/// An [`Update`] in DynamoDB's words.
+/// An [`Update`] as DynamoDB expressions.
 #[derive(Debug, Default, PartialEq)]
 struct Expression {
     condition: String,
@@ -444,7 +445,7 @@ impl Expression {
         this
     }
 
-    /// Every name gets a placeholder: DynamoDB's reserved words are many.
+    /// A placeholder for an attribute name: DynamoDB has many reserved words.
     fn name(&mut self, attribute: &str) -> String {
         let name = format!("#{attribute}");
         self.names.insert(name.clone(), attribute.to_owned());
@@ -521,7 +522,7 @@ mod tests {
         lease
     }
 
-    fn said(update: &Update) -> (String, String) {
+    fn expressions(update: &Update) -> (String, String) {
         let expression = Expression::of(update);
         (expression.condition, expression.update)
     }
@@ -531,17 +532,17 @@ mod tests {
     }
 
     #[test]
-    fn each_write_on_a_lease_in_dynamodbs_words() {
+    fn each_lease_write_as_dynamodb_expressions() {
         let counter = "#leaseCounter = :counterWas";
         assert_eq!(
-            said(&update::renew(&lease())),
+            expressions(&update::renew(&lease())),
             strings(
                 &format!("{counter} AND attribute_not_exists(#checkpointOwner)"),
                 "SET #leaseCounter = :leaseCounter"
             )
         );
         assert_eq!(
-            said(&update::take(&lease(), &"other".into())),
+            expressions(&update::take(&lease(), &"other".into())),
             strings(
                 &format!("{counter} AND attribute_not_exists(#checkpointOwner)"),
                 "SET #leaseCounter = :leaseCounter, #leaseOwner = :leaseOwner REMOVE #checkpointOwner \
@@ -549,7 +550,7 @@ mod tests {
             )
         );
         assert_eq!(
-            said(&update::checkpoint(&lease(), &Position::shard_end())),
+            expressions(&update::checkpoint(&lease(), &Position::shard_end())),
             strings(
                 counter,
                 "SET #leaseCounter = :leaseCounter, #checkpoint = :checkpoint, \
@@ -559,7 +560,7 @@ mod tests {
             )
         );
         assert_eq!(
-            said(&update::release(&lease(), &update::Next::Nobody)),
+            expressions(&update::release(&lease(), &update::Next::Nobody)),
             strings(
                 "#leaseCounter = :counterWas AND #leaseOwner = :ownerWas AND attribute_not_exists(#checkpointOwner) \
                  AND attribute_exists(#leaseKey)",
@@ -569,7 +570,7 @@ mod tests {
     }
 
     #[test]
-    fn the_counter_is_compared_with_the_old_value_and_set_to_the_next() {
+    fn counter_is_compared_and_incremented() {
         let values = Expression::of(&update::renew(&lease())).values;
         assert_eq!(values[":counterWas"], item::number(4));
         assert_eq!(values[":leaseCounter"], item::number(5));

@@ -1,4 +1,4 @@
-//! What a failure of the SDK means to the caller. The one place that looks at codes.
+//! Classifies failures of the SDK by their meaning for the caller. The only module that uses error codes.
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
@@ -9,28 +9,28 @@ use super::chain::NoCredentials;
 use crate::lease::table;
 use crate::shard::ShardId;
 
-/// What endpoints other than AWS's answer to calls that they don't have.
+/// The status of endpoints other than AWS's for calls that they do not support.
 const NOT_IMPLEMENTED: u16 = 501;
 
-/// Kinesis answers its own faults with this status, too, but in JSON.
+/// Kinesis uses this status for its own faults too, but with a JSON body.
 const FAULT: u16 = 500;
-/// The code that a page of HTML is given in place of the one that it lacks.
+/// The code that an HTML page gets, since it has none.
 const PAGE: &str = "HtmlPage";
 
-/// Whether the answer is a page for people.
+/// Whether the answer is an HTML page.
 fn is_page(answer: &HttpResponse) -> bool {
     let body = answer.body().bytes().unwrap_or_default();
     body.trim_ascii_start().starts_with(b"<")
 }
 
-/// How a request failed.
+/// The failure of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// The service said no: its code, its words, and whether it is its own fault.
+    /// The service refused: the code, the message, and whether the service is at fault.
     Answered { code: String, message: String, service_fault: bool },
-    /// Nobody answered, or not readably, or not in time: it may have been carried out.
+    /// No readable answer came in time: the request may have been executed.
     Unanswered(String),
-    /// It was never sent.
+    /// The request was not sent.
     NotSent(String),
 }
 
@@ -55,25 +55,25 @@ where
         }
         SdkError::ConstructionFailure(_) => Failure::NotSent(causes(error)),
         SdkError::DispatchFailure(failure) if failure.is_user() => Failure::NotSent(causes(error)),
-        // SDK errors may get more variants; none of them proves that nothing was done.
+        // The SDK may add variants; none of them proves that the request was not executed.
         _ => Failure::Unanswered(causes(error)),
     }
 }
 
-/// Of one error's text. What matters, the endpoint and the system's words, comes within it.
+/// Most characters of an error's text. It contains the relevant parts, the endpoint and the system's error.
 const MOST: usize = 500;
 
-/// The chain of causes in words, down to the system's.
+/// The chain of causes as text, down to the system's error.
 pub(super) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     if let Some(none) = NoCredentials::of(error) {
-        // The text before it says less, and the line is whole.
+        // The outer errors say less, and this text is complete.
         return none.to_string();
     }
     let mut said = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {
         if error.is::<CredentialsError>() {
-            // What was before says less.
+            // The outer errors say less.
             said = vec!["failed to load AWS credentials from AWSCredentialsProvider".to_owned()];
         }
         let text = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
@@ -86,14 +86,14 @@ pub(super) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     format!("{}{}", shortened(&text), hint(&text))
 }
 
-/// Cut between two words.
+/// Cuts a text between two words.
 fn shortened(text: &str) -> String {
     let Some((end, _)) = text.char_indices().nth(MOST) else { return text.to_owned() };
     let end = text[..end].rfind(' ').unwrap_or(end);
     format!("{} ...", &text[..end])
 }
 
-/// The way out of errors that proxies and private networks cause.
+/// A remedy for errors that proxies and private networks cause.
 fn hint(text: &str) -> &'static str {
     if text.contains("UnknownIssuer") {
         " (the certificate's CA is not trusted: set AWS_CA_BUNDLE to a PEM file that holds it)"
@@ -125,13 +125,13 @@ impl Failure {
 }
 
 impl Failure {
-    /// The endpoint has no such call.
+    /// Whether the endpoint does not know the call.
     pub(super) fn is_unknown_call(&self) -> bool {
         matches!(self.code(), "UnknownOperationException" | "InvalidAction" | "NotImplemented")
     }
 
-    /// The endpoint fails at the call with a page of HTML. Some emulators do at calls of enhanced fan-out, which they
-    /// don't have.
+    /// Whether the endpoint answered with an HTML page, as some emulators do for calls of enhanced fan-out,
+    /// which they do not support.
     pub(super) fn is_page(&self) -> bool {
         self.code() == PAGE
     }
@@ -147,8 +147,8 @@ impl std::fmt::Display for Failure {
     }
 }
 
-/// What a failed request on a table means to its caller. `written` names the row of a conditional write; a read
-/// can be neither conflicting nor ambiguous.
+/// The error of a failed request on a table. `written` names the row of a conditional write; a read can be
+/// neither conflicting nor ambiguous.
 pub(super) fn classify<E>(
     table: &str,
     error: &SdkError<E, HttpResponse>,
@@ -164,7 +164,7 @@ where
         (Failure::Answered { code, .. }, Some(row)) if code == "ConditionalCheckFailedException" => {
             Error::Conflict(row.clone())
         }
-        // The reasons are in the words alone: one a step, in order.
+        // The reasons are only in the message: one for each step, in order.
         (Failure::Answered { code, message, .. }, Some(row))
             if code == "TransactionCanceledException" && message.contains("ConditionalCheckFailed") =>
         {
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn write_that_was_refused_or_never_sent_has_not_been_applied() {
+    fn refused_or_unsent_write_has_not_been_applied() {
         use table::Error;
         let row = ShardId::from("s");
         let write = |error| classify("t", &error, Some(&row));
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_that_are_missing_are_named_before_what_was_tried_for_them() {
+    fn missing_credentials_replace_their_causes() {
         let none = CredentialsError::not_loaded("nobody has any");
         let error: SdkError<ScanError, HttpResponse> =
             SdkError::dispatch_failure(ConnectorError::other(none.into(), None));
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn long_error_is_cut_between_words_and_keeps_its_hint() {
+    fn long_error_is_cut_between_words_with_its_hint() {
         let text = causes(&ConnectorError::io(format!("{} UnknownIssuer", "word ".repeat(300)).into()));
         assert!(text.contains("word ... (") && text.contains("AWS_CA_BUNDLE"), "{text}");
         assert!(text.len() < MOST + 150);

@@ -1,8 +1,8 @@
-//! Enhanced fan-out over Kinesis: the consumer's registration, and subscriptions.
+//! Enhanced fan-out with Kinesis: registration of the consumer, and subscriptions.
 //!
-//! A subscription's events are read here from the body of its answer, as soon as they come;
-//! and the codes of errors within it are to be seen only here. Subscriptions are spread over connections of their
-//! own: one whose child is slow fills the window of few others, and a connection that hangs isn't used again.
+//! The events of a subscription are decoded here from the body of its answer while they arrive; the codes of
+//! errors within it are visible only here. Subscriptions are distributed over connections of their own: one
+//! with a slow child fills the window of few others, and a connection that hangs is not used again.
 //! <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_SubscribeToShard.html>
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +18,7 @@ use serde::Deserialize;
 use super::capture::{Capture, Captured};
 use super::client;
 use super::error::{Failure, failure};
-use super::frames::{Broken, Frames, Headers, Told};
+use super::frames::{Broken, Decoded, Frames, Headers};
 use super::http::Http;
 use super::kinesis::Stream;
 use crate::budget::Reservation;
@@ -27,17 +27,18 @@ use crate::retrieval::registration::{Registered, Status};
 use crate::retrieval::{Answer, Error, Start};
 use crate::shard::{BoxFuture, ShardId};
 
-/// Connections that subscriptions are spread over at most. Each has certificates of its own in memory.
+/// Most connections for subscriptions. Each has certificates of its own in memory.
 const CONNECTIONS: usize = 32;
-/// So many subscriptions share one before another is opened: what Kinesis may send to them unasked (2 MB each) fits
-/// into what it may send to the connection (5 MB), so that one that isn't read holds up no other.
+/// Most subscriptions of a connection before another one is opened: the data that Kinesis may send to them
+/// unrequested (2 MB each) fits into the window of the connection (5 MB), so that an unread subscription does
+/// not block the other.
 const TOGETHER: usize = 2;
 
-/// HTTP stacks, each made when it is first needed.
+/// HTTP stacks, each created when it is first needed.
 #[derive(Debug)]
 pub(super) struct Connections {
     http: Http,
-    /// Subscriptions that one is for.
+    /// Most subscriptions of a stack.
     together: usize,
     made: Mutex<Vec<Connection>>,
 }
@@ -48,19 +49,19 @@ struct Connection {
     seats: Arc<()>,
 }
 
-/// A place on a connection, until this is dropped.
+/// A subscription's place on a connection, until this is dropped.
 #[derive(Debug)]
 struct Seat(Arc<()>);
 
 impl Connections {
-    /// To that endpoint, if not to the usual one.
+    /// Connections to that endpoint; none for the usual one.
     pub(super) fn to(endpoint: Option<&str>, http: Http) -> Self {
-        // HTTP/1 has a connection for each by itself.
+        // HTTP/1 uses a connection for each subscription anyway.
         let together = if client::is_plain(endpoint) { usize::MAX } else { TOGETHER };
         Self { http, together, made: Mutex::default() }
     }
 
-    /// One with room, a new one, or the one with the fewest subscriptions.
+    /// A stack with room, a new one, or the one with the fewest subscriptions.
     fn take(&self) -> (SharedHttpClient, Seat) {
         let mut made = self.lock();
         let users = |connection: &Connection| Arc::strong_count(&connection.seats) - 1;
@@ -77,7 +78,7 @@ impl Connections {
         (connection.http.clone(), Seat(connection.seats.clone()))
     }
 
-    /// Nobody gets it again; who has it keeps it.
+    /// Removes a stack: it gets no further subscriptions, and those that use it keep it.
     fn forget(&self, seat: &Seat) {
         self.lock().retain(|connection| !Arc::ptr_eq(&connection.seats, &seat.0));
     }
@@ -88,7 +89,7 @@ impl Connections {
 }
 
 impl Stream {
-    /// The error for a failed call that only enhanced fan-out makes.
+    /// The error for a failed call of enhanced fan-out.
     fn fanout_error(&self, failure: &Failure) -> Error {
         if failure.is_page() {
             return Error::Unsupported(format!("stream {}: {failure}", self.name));
@@ -201,11 +202,12 @@ impl Api for Stream {
 struct Events {
     stream: Stream,
     body: ByteStream,
-    /// What came last, and wasn't taken yet.
+    /// Bytes received but not decoded.
     part: Bytes,
     frames: Frames,
     connection: Seat,
-    /// Nothing is being waited for, so that its end says nothing against the connection.
+    /// Whether no part is being awaited, so that the end of the subscription means nothing about the
+    /// connection.
     is_well: bool,
 }
 
@@ -228,10 +230,10 @@ impl Events {
         let mut room = Some(room);
         loop {
             match self.frames.push(&mut self.part, &mut room) {
-                Ok(Some(Told::Event(answer))) => {
+                Ok(Some(Decoded::Event(answer))) => {
                     return answer.map(Some).map_err(|error| self.unreadable(&error));
                 }
-                Ok(Some(Told::Other(headers, text))) => self.other(&headers, &text)?,
+                Ok(Some(Decoded::Other(headers, text))) => self.other(&headers, &text)?,
                 Ok(None) => match self.next_part().await? {
                     Some(part) => self.part = part,
                     None => return Ok(None),
@@ -242,27 +244,27 @@ impl Events {
         }
     }
 
-    /// A message without records.
+    /// Handles a message without records.
     fn other(&self, headers: &Headers, text: &[u8]) -> Result<(), Error> {
         match headers.text(":message-type") {
-            // "initial-response", and whatever may come to be.
+            // "initial-response", and events that may be added later.
             "event" => Ok(()),
             "exception" => {
-                let told: Result<Exception, _> = serde_json::from_slice(text);
-                let told = told.map_or_else(|_| String::new(), |exception| exception.message);
-                Err(self.refused(headers.text(":exception-type"), told))
+                let parsed: Result<Exception, _> = serde_json::from_slice(text);
+                let parsed = parsed.map_or_else(|_| String::new(), |exception| exception.message);
+                Err(self.refused(headers.text(":exception-type"), parsed))
             }
             _ => Err(self.refused(headers.text(":error-code"), headers.text(":error-message").to_owned())),
         }
     }
 
     async fn next_part(&mut self) -> Result<Option<Bytes>, Error> {
-        // What was taken is not held any longer.
+        // The decoded bytes are freed.
         self.part = Bytes::new();
         self.is_well = false;
         let part = self.body.next().await;
         self.is_well = !matches!(part, Some(Err(_)));
-        // What was begun comes again with the next subscription.
+        // An incomplete message is sent again by the next subscription.
         part.transpose().map_err(|error| {
             Error::Unavailable(format!(
                 "stream {}: the subscription was interrupted: {error}",
@@ -293,7 +295,7 @@ fn status(status: &sdk::ConsumerStatus) -> Status {
     } else if *status == sdk::ConsumerStatus::Deleting {
         Status::Deleting
     } else {
-        // Not yet, or a word that isn't known yet.
+        // Not active yet, or an unknown status.
         Status::Creating
     }
 }
@@ -307,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn two_share_a_connection_until_there_are_many() {
+    fn two_subscriptions_share_a_connection_up_to_the_limit() {
         let connections = Connections::to(None, direct());
         let mut seats: Vec<Seat> = (0..CONNECTIONS * TOGETHER).map(|_| connections.take().1).collect();
         assert_eq!(connections.lock().len(), CONNECTIONS);
@@ -322,14 +324,14 @@ mod tests {
     }
 
     #[test]
-    fn without_tls_one_stack_is_enough_as_each_has_a_connection_anyway() {
+    fn plain_http_uses_one_stack() {
         let connections = Connections::to(Some("http://127.0.0.1:4567"), direct());
         let _seats: Vec<Seat> = (0..9).map(|_| connections.take().1).collect();
         assert_eq!(connections.lock().len(), 1);
     }
 
     #[test]
-    fn one_that_hangs_is_given_to_nobody_again() {
+    fn hanging_connection_is_not_used_again() {
         let connections = Connections::to(None, direct());
         let (_, first) = connections.take();
         connections.forget(&first);
@@ -339,7 +341,7 @@ mod tests {
         assert_eq!(connections.lock().len(), 1, "another has its place by now");
     }
 
-    /// An endpoint that answers every request with status 500 and that body.
+    /// An endpoint that answers every request with status 500 and this body.
     async fn failing(content: &'static str, body: &'static str) -> Stream {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -348,7 +350,7 @@ mod tests {
         server.spawn(async move {
             while let Ok((mut connection, _)) = listener.accept().await {
                 let mut request = [0; 64 * 1024];
-                // One read is the whole of such a small request, or the rest of it is of no interest.
+                // One read returns such a small request as a whole, or its rest does not matter.
                 if connection.read(&mut request).await.is_err() {
                     continue;
                 }
@@ -378,7 +380,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn page_of_html_means_no_fan_out_and_a_fault_of_the_service_does_not() {
+    async fn html_page_means_unsupported_and_service_fault_does_not() {
         let stream = failing("text/html", "<!DOCTYPE html>\n<html><body>Error</body></html>").await;
         for error in errors(&stream).await {
             assert!(matches!(error, Error::Unsupported(_)), "{error:?}");

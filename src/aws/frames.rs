@@ -1,7 +1,8 @@
-//! Messages of an event stream, read while they come: one with records isn't held as a whole.
+//! Decodes the messages of an event stream while they arrive: a message with records is never held as a
+//! whole.
 //!
-//! A message is a prelude (its length, that of its headers, a checksum of the two), headers, a payload, and a checksum
-//! of everything before. What is in the headers the SDK reads.
+//! A message consists of a prelude (its length, the length of its headers, a checksum of the two), headers, a
+//! payload, and a checksum of everything before. The headers are decoded by the SDK.
 //! <https://smithy.io/2.0/aws/amazon-eventstream.html>
 
 use aws_smithy_eventstream::frame::read_message_from;
@@ -15,15 +16,15 @@ use crate::retrieval::Answer;
 
 const PRELUDE: usize = 12;
 const CHECKSUM: usize = 4;
-/// No headers are larger (Smithy's limit), and no payload but one with records (words about an error).
+/// Most bytes of the headers (Smithy's limit), and of a payload without records (an error message).
 const MOST: usize = 128 * 1024;
-/// No message is larger (AWS: 1 MiB or a single record of 10 MiB, in base64).
+/// Most bytes of a message (AWS: 1 MiB or a single record of 10 MiB, in base64).
 const LARGEST: usize = 64 * 1024 * 1024;
 
-/// Where in the messages one is.
+/// The state of the decoder.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
-    /// Prelude and headers of the present one, as far as they are there.
+    /// Prelude and headers of the present message, as far as they have arrived.
     head: Vec<u8>,
     body: Option<Body>,
 }
@@ -33,7 +34,7 @@ struct Body {
     headers: Vec<Header>,
     sum: Hasher,
     payload: Payload,
-    /// Bytes of the payload that are still to come.
+    /// Bytes of the payload that have not arrived.
     left: usize,
     checksum: Vec<u8>,
 }
@@ -44,28 +45,28 @@ enum Payload {
     Other(Vec<u8>),
 }
 
-/// A whole message.
+/// A complete message.
 #[derive(Debug)]
-pub(super) enum Told {
-    /// An event with records, or why it can't be understood.
+pub(super) enum Decoded {
+    /// An event with records, or why it is malformed.
     Event(Result<Answer, String>),
-    /// Anything else.
+    /// Any other message: headers and payload.
     Other(Headers, Vec<u8>),
 }
 
-/// What a message says of itself.
+/// The headers of a message.
 #[derive(Debug)]
 pub(super) struct Headers(Vec<Header>);
 
 impl Headers {
-    /// A header's text.
+    /// The text of a header; empty if it is absent.
     pub(super) fn text(&self, name: &str) -> &str {
         let found = self.0.iter().find(|header| header.name().as_str() == name);
         found.and_then(|header| header.value().as_string().ok()).map_or("", |text| text.as_str())
     }
 }
 
-/// Why messages can't be read on.
+/// Why no further messages can be decoded.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Broken {
     Unreadable(String),
@@ -73,13 +74,13 @@ pub(super) enum Broken {
 }
 
 impl Frames {
-    /// Takes from the part what belongs to the present message, up to its end. One with records that begins here has
-    /// them in the room.
+    /// Consumes the bytes of `part` up to the end of the present message. The records of a message that
+    /// starts here use the reservation `room`.
     pub(super) fn push(
         &mut self,
         part: &mut Bytes,
         room: &mut Option<Reservation>,
-    ) -> Result<Option<Told>, Broken> {
+    ) -> Result<Option<Decoded>, Broken> {
         while !part.is_empty() {
             let Some(body) = &mut self.body else {
                 let missing = self.missing()?;
@@ -112,7 +113,7 @@ impl Frames {
         Ok(None)
     }
 
-    /// Bytes of the prelude, or then of the headers, that are still to come.
+    /// Bytes of the prelude, or then of the headers, that have not arrived.
     fn missing(&self) -> Result<usize, Broken> {
         if self.head.len() < PRELUDE {
             return Ok(PRELUDE - self.head.len());
@@ -126,7 +127,7 @@ fn take(part: &mut Bytes, count: usize, to: &mut Vec<u8>) {
     to.extend_from_slice(&part.split_to(count.min(part.len())));
 }
 
-/// Of the payload, and of the headers.
+/// Lengths of the payload and of the headers.
 fn lengths(head: &[u8]) -> Result<(usize, usize), Broken> {
     let unreadable = |what: String| Err(Broken::Unreadable(what));
     let mut prelude = &head[..PRELUDE];
@@ -148,7 +149,7 @@ impl Body {
             && headers.text(":event-type") == "SubscribeToShardEvent";
         let payload = if is_records {
             let mut room = room.take().ok_or(Broken::NoRoom(left))?;
-            // It can't be asked for less. What stands for a beginning takes a little more.
+            // Kinesis cannot be asked for less. The replacement of a parsed part takes a little more.
             room.set(room.bytes().max(left + PRELUDE));
             Payload::Records(Arriving::new(room, Some(left)))
         } else if left <= MOST {
@@ -161,18 +162,18 @@ impl Body {
         Ok(Self { headers: headers.0, sum, payload, left, checksum: Vec::new() })
     }
 
-    fn end(self) -> Result<Told, Broken> {
+    fn end(self) -> Result<Decoded, Broken> {
         if self.checksum[..] != self.sum.finalize().to_be_bytes() {
             return Err(Broken::Unreadable("checksum mismatch in a message".to_owned()));
         }
         Ok(match self.payload {
-            Payload::Records(answer) => Told::Event(answer.end()),
-            Payload::Other(text) => Told::Other(Headers(self.headers), text),
+            Payload::Records(answer) => Decoded::Event(answer.end()),
+            Payload::Other(text) => Decoded::Other(Headers(self.headers), text),
         })
     }
 }
 
-/// By the SDK, which wants a whole message: one without a payload.
+/// Decodes headers with the SDK, which needs a whole message: one without a payload.
 fn read_headers(head: &[u8]) -> Result<Vec<Header>, Broken> {
     let headers = &head[PRELUDE..];
     let unreadable = |what: &dyn std::fmt::Display| Broken::Unreadable(what.to_string());
@@ -209,7 +210,7 @@ mod tests {
         out
     }
 
-    /// With records of those sizes.
+    /// An event with records of these sizes.
     fn event(sizes: &[usize], number: usize) -> Vec<u8> {
         let record = |(index, size): (usize, &usize)| {
             let data = "A".repeat(size / 4 * 4);
@@ -221,54 +222,54 @@ mod tests {
         message("event", ":event-type", "SubscribeToShardEvent", text)
     }
 
-    /// What is told of bytes that come in parts.
-    fn told(bytes: &[u8], part: usize, budget: usize) -> Vec<String> {
-        let (budget, mut frames, mut told) = (Budget::new(budget), Frames::default(), Vec::new());
+    /// The messages decoded from bytes that arrive in parts.
+    fn decoded(bytes: &[u8], part: usize, budget: usize) -> Vec<String> {
+        let (budget, mut frames, mut decoded) = (Budget::new(budget), Frames::default(), Vec::new());
         for part in bytes.chunks(part) {
             let mut part = Bytes::copy_from_slice(part);
             while !part.is_empty() {
                 match frames.push(&mut part, &mut Some(budget.take(10))) {
                     Ok(None) => {}
-                    Ok(Some(Told::Event(answer))) => {
+                    Ok(Some(Decoded::Event(answer))) => {
                         let answer = answer.unwrap();
                         let sizes: Vec<usize> =
-                            answer.records.each().iter().map(|one| one.data.len()).collect();
-                        told.push(format!("{sizes:?} {}", answer.next.unwrap()));
+                            answer.records.decode().iter().map(|one| one.data.len()).collect();
+                        decoded.push(format!("{sizes:?} {}", answer.next.unwrap()));
                     }
-                    Ok(Some(Told::Other(headers, text))) => {
+                    Ok(Some(Decoded::Other(headers, text))) => {
                         let kind = headers.text(":exception-type");
-                        told.push(format!("{kind} {}", String::from_utf8_lossy(&text)));
+                        decoded.push(format!("{kind} {}", String::from_utf8_lossy(&text)));
                     }
                     Err(broken) => {
-                        told.push(format!("{broken:?}"));
-                        return told;
+                        decoded.push(format!("{broken:?}"));
+                        return decoded;
                     }
                 }
             }
         }
         assert_eq!(budget.held(), 0, "but for what is on its way");
-        told
+        decoded
     }
 
     #[test]
-    fn a_message_that_is_not_whole_is_told_of_by_nobody() {
+    fn incomplete_or_corrupt_message_is_not_decoded() {
         let whole = event(&[4, 8], 1);
-        assert_eq!(told(&whole, 1, 1_000), ["[4, 8] 1"]);
+        assert_eq!(decoded(&whole, 1, 1_000), ["[4, 8] 1"]);
         for at in 0..whole.len() {
             let mut broken = whole.clone();
             broken[at] ^= 1;
-            let told = told(&[broken, event(&[], 2)].concat(), 9, 1_000);
-            assert!(told.len() == 1 && told[0].starts_with("Unreadable"), "{at}: {told:?}");
+            let decoded = decoded(&[broken, event(&[], 2)].concat(), 9, 1_000);
+            assert!(decoded.len() == 1 && decoded[0].starts_with("Unreadable"), "{at}: {decoded:?}");
         }
         let (mut frames, mut part) = (Frames::default(), Bytes::from(whole));
         assert!(matches!(frames.push(&mut part, &mut None), Err(Broken::NoRoom(_))), "never without records");
         let large = message("event", ":event-type", "Other", "x".repeat(MOST + 1));
-        assert!(told(&large, 1_000, 1_000)[0].contains("without records"));
+        assert!(decoded(&large, 1_000, 1_000)[0].contains("without records"));
     }
 
     proptest! {
         #[test]
-        fn messages_are_told_one_by_one_however_they_come(
+        fn messages_are_decoded_however_they_are_split(
             sizes in proptest::collection::vec(proptest::collection::vec(0usize..200, 0..6), 1..6),
             large in 0usize..100_000, part in 1usize..400, room in prop_oneof![Just(100), Just(10_000_000)],
         ) {
@@ -283,7 +284,7 @@ mod tests {
             }
             bytes.extend(message("exception", ":exception-type", "E", "{}".to_owned()));
             expected.push("E {}".to_owned());
-            prop_assert_eq!(told(&bytes, part, room), expected);
+            prop_assert_eq!(decoded(&bytes, part, room), expected);
         }
     }
 }

@@ -1,9 +1,9 @@
-//! HTTP below the SDK: for each request the way to its endpoint (bare, over TLS, through a proxy), the CA certificates
-//! that count, and the endpoint's name in every error.
+//! HTTP below the SDK: the path of each request to its endpoint (plain, TLS, through a proxy), the CA
+//! certificates, and the endpoint's name in every error.
 //!
-//! All that calls AWS goes through here: the clients, their credentials (STS, SSO, metadata services) and the
-//! subscriptions of enhanced fan-out. Stacks are made when a request first needs them: those with TLS hold the CA
-//! certificates in memory.
+//! All calls of AWS use it: the clients, their credentials (STS, SSO, metadata services) and the
+//! subscriptions of enhanced fan-out. A stack is created when a request first needs it: those with TLS hold
+//! the CA certificates in memory.
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,15 +27,15 @@ use super::capture::Capturing;
 use crate::config::Source;
 use crate::config::sdk::network::{CaBundle, Network, Proxy};
 
-/// Makes HTTP stacks.
+/// Creates HTTP stacks.
 #[derive(Debug, Clone)]
 pub(super) struct Http {
     network: Arc<Network>,
-    /// None: the system's certificates, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+    /// None for the system's certificates, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
     trusted: Option<TlsContext>,
 }
 
-/// The CA bundle can't be used.
+/// The CA bundle cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "failed to load the CA bundle {source_name} = {file}: {why} (expected a PEM file with the \
@@ -48,7 +48,7 @@ pub struct BadBundle {
 }
 
 impl Http {
-    /// For that network.
+    /// Creates stacks for these network settings.
     ///
     /// # Errors
     /// [`BadBundle`].
@@ -57,9 +57,9 @@ impl Http {
         Ok(Self { network: Arc::new(network.clone()), trusted })
     }
 
-    /// An HTTP stack of its own: its connections are shared with nobody else.
+    /// A new HTTP stack, which shares its connections with no other.
     pub(super) fn client(&self) -> SharedHttpClient {
-        // Whether there is TLS at all: without it no certificates are needed.
+        // Without TLS no certificates are needed.
         let by_proxy = |is_tls: bool| {
             move |proxy: &Proxy| {
                 (proxy.clone(), self.stack(Some(proxy), is_tls || proxy.url.starts_with("https:")))
@@ -95,7 +95,7 @@ impl Http {
     }
 }
 
-/// None if the SDK can't read what was read before, which would be a bug.
+/// The SDK's proxy settings; none if it rejects what was accepted before, which would be a bug.
 fn configured(proxy: &Proxy) -> Option<ProxyConfig> {
     let config = ProxyConfig::all(proxy.url.as_str()).ok();
     debug_assert!(config.is_some(), "{proxy} is not a proxy URL");
@@ -105,7 +105,7 @@ fn configured(proxy: &Proxy) -> Option<ProxyConfig> {
     }
 }
 
-/// Whether a CA bundle can be used.
+/// Checks the CA bundle.
 ///
 /// # Errors
 /// [`BadBundle`].
@@ -113,7 +113,7 @@ pub fn check_bundle(network: &Network) -> Result<(), BadBundle> {
     trusted(network).map(drop)
 }
 
-/// The CA certificates that count, unless they are the system's.
+/// The trusted CA certificates; none for the system's.
 fn trusted(network: &Network) -> Result<Option<TlsContext>, BadBundle> {
     let beside = network.ca_file.as_ref().map(certificates).transpose()?.unwrap_or_default();
     let Some(bundle) = &network.ca else { return Ok(None) };
@@ -125,8 +125,8 @@ fn trusted(network: &Network) -> Result<Option<TlsContext>, BadBundle> {
     made.map(Some).map_err(|error| bundle.bad(error))
 }
 
-/// Of a bundle all certificates that can be read, as PEM: bundles of systems hold odd ones, which the SDK would panic
-/// about. None is an error, since nothing could be called.
+/// All valid certificates of a bundle, as PEM: bundles of systems contain invalid ones, at which the SDK
+/// would panic. A bundle without any is an error, because no call would succeed.
 fn certificates(bundle: &CaBundle) -> Result<Vec<String>, BadBundle> {
     let text = std::fs::read(&bundle.file).map_err(|error| bundle.bad(error))?;
     let (mut roots, mut found) = (RootCertStore::empty(), Vec::new());
@@ -164,11 +164,11 @@ fn pem(certificate: &CertificateDer<'_>) -> String {
     pem
 }
 
-/// Stacks by what a request needs.
+/// The stacks, by the needs of a request.
 #[derive(Debug)]
 struct Routes {
     network: Arc<Network>,
-    /// HTTP, without certificates.
+    /// HTTP without certificates.
     plain: SharedHttpClient,
     tls: SharedHttpClient,
     http: Option<(Proxy, SharedHttpClient)>,
@@ -186,7 +186,7 @@ impl Routes {
     }
 }
 
-/// An HTTP client that chooses the way of each request.
+/// An HTTP client that selects the stack for each request.
 #[derive(Debug, Clone)]
 struct Routed(Arc<Routes>);
 
@@ -212,26 +212,26 @@ impl HttpConnector for OnItsWay {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let (client, proxy) = self.routes.of(request.uri());
         let end = End { origin: origin(request.uri()), proxy: proxy.cloned() };
-        // The stack keeps its connectors.
+        // The stack caches its connectors.
         let answer = client.http_connector(&self.settings, &self.components).call(request);
         HttpConnectorFuture::new(async move { answer.await.map_err(|error| end.named(error)) })
     }
 }
 
-/// Scheme, host and port: a path can hold more than belongs in a log.
+/// Scheme, host and port: the path can contain data that must not be logged.
 fn origin(url: &str) -> String {
     let host = url.find("://").map_or(0, |at| at + 3);
     let end = url[host..].find(['/', '?', '#']).map_or(url.len(), |at| host + at);
     url[..end].to_owned()
 }
 
-/// Where a request goes.
+/// The destination of a request.
 struct End {
     origin: String,
     proxy: Option<Proxy>,
 }
 
-/// The endpoint was not reached, or did not answer.
+/// The endpoint was not reached or did not answer.
 #[derive(Debug)]
 struct Unreached {
     origin: String,
@@ -253,7 +253,7 @@ impl std::error::Error for Unreached {
 }
 
 impl End {
-    /// Adds the endpoint's name to an error; its kind, which decides on retries, stays.
+    /// Adds the endpoint's name to an error; its kind, which decides about retries, is preserved.
     fn named(self, error: ConnectorError) -> ConnectorError {
         let connection = error.connection_metadata().cloned();
         let kind = (error.is_timeout(), error.is_user(), error.is_io(), error.as_other());
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn bundle_without_a_certificate_is_refused_with_its_name() {
+    fn bundle_without_certificates_is_rejected_with_its_name() {
         for file in ["/no/such.pem", "Cargo.toml", "tests/support/tls/key.pem", "."] {
             let error = certificates(&bundle(file)).unwrap_err().to_string();
             assert!(error.contains("AWS_CA_BUNDLE") && error.contains(file), "{error}");
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn error_names_the_endpoint_and_the_proxy_and_keeps_its_kind() {
+    fn error_names_endpoint_and_proxy() {
         let end = || End { origin: origin("https://kinesis.eu-west-1.amazonaws.com:8443/a?b"), proxy: None };
         let text = super::super::error::causes(&end().named(ConnectorError::io("reset".into())));
         assert!(text.contains("https://kinesis.eu-west-1.amazonaws.com:8443: reset"), "{text}");

@@ -1,4 +1,4 @@
-//! Lease rows as DynamoDB items. The attributes' names stand here and nowhere else.
+//! Lease rows as DynamoDB items. The only module that contains the attribute names.
 //!
 //! In KCL: `DynamoDBLeaseSerializer`.
 
@@ -27,12 +27,12 @@ pub(super) const CHILDREN: &str = "childShardIds";
 pub(super) const RANGE_START: &str = "startingHashKey";
 pub(super) const RANGE_END: &str = "endingHashKey";
 pub(super) const THROUGHPUT: &str = "throughputKBps";
-/// Attributes of our own, which every version of KCL preserves.
+/// Attributes of multilangd, which every version of KCL preserves.
 pub(super) const STREAM: &str = "multilangdStream";
 pub(super) const PROCESS: &str = "multilangdProcess";
 pub(super) const EARLIER: &str = "multilangdEarlierCheckpoint";
 pub(super) const ENTITY: &str = "entityType";
-/// The value of [`ENTITY`] on a lease. Other rows share the table since KCL 3.5.
+/// The value of [`ENTITY`] on a lease. Since KCL 3.5 other rows are in the same table.
 pub(super) const LEASE: &str = "LEASE";
 
 pub(super) type Item = HashMap<String, AttributeValue>;
@@ -49,7 +49,7 @@ pub(super) fn ids(ids: &BTreeSet<ShardId>) -> AttributeValue {
     AttributeValue::Ss(ids.iter().map(ToString::to_string).collect())
 }
 
-/// A new row, as KCL 3.5 writes it; without a type as earlier versions do.
+/// A new row, as KCL 3.5 writes it; without a type as earlier versions write it.
 pub(super) fn new_row(lease: &Lease) -> Item {
     let mut item = Item::from([
         (KEY.to_owned(), text(lease.shard.as_str())),
@@ -68,7 +68,7 @@ pub(super) fn new_row(lease: &Lease) -> Item {
         item.insert(RANGE_START.to_owned(), text(&range.start.to_string()));
         item.insert(RANGE_END.to_owned(), text(&range.end.to_string()));
     }
-    // A row that its owner restores has more.
+    // A row that its owner restores has more attributes.
     let owner = lease.owner.as_ref().map(|owner| (OWNER, text(owner.as_str())));
     let children = (!lease.children.is_empty()).then(|| (CHILDREN, ids(&lease.children)));
     let throughput = lease.throughput.map(|throughput| (THROUGHPUT, number(throughput.kilobytes())));
@@ -79,27 +79,27 @@ pub(super) fn new_row(lease: &Lease) -> Item {
     item
 }
 
-/// What a row is.
+/// The kind of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Row {
-    /// A lease of an application that reads several streams, and the stream that it names.
+    /// A lease of an application that reads several streams, with the stream in its key.
     OfSeveralStreams {
         lease: String,
         stream: String,
     },
     Lease(Box<Lease>),
-    /// A row of another kind, by its `entityType`.
+    /// A row of another kind, with its `entityType`.
     Other(String),
-    /// A lease that can't be used.
+    /// A lease that is unreadable.
     Unreadable(Unreadable),
 }
 
-/// Why a row can't be used as a lease.
+/// Why a lease is unreadable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Unreadable {
     pub(super) key: String,
     pub(super) attribute: &'static str,
-    /// The value that it has, as a message shows it.
+    /// The present value, as shown in messages.
     pub(super) found: String,
 }
 
@@ -109,8 +109,8 @@ impl std::fmt::Display for Unreadable {
     }
 }
 
-/// Reads a row. Unknown attributes are ignored here; all writes leave them as they are. `initial` is the checkpoint of
-/// a lease that has none: other libraries (zio-kinesis) make rows without one.
+/// Reads a row. Unknown attributes are ignored; all writes preserve them. `initial` is the checkpoint of a
+/// lease without one: other libraries (zio-kinesis) create such rows.
 pub(super) fn row(item: &Item, initial: &Sequence) -> Row {
     match get_text(item, ENTITY) {
         Some(entity) if entity != LEASE => return Row::Other(entity.to_owned()),
@@ -128,7 +128,8 @@ pub(super) fn row(item: &Item, initial: &Sequence) -> Row {
     )
 }
 
-/// KCL's `MultiStreamLease`: the key is `ACCOUNT:STREAM:EPOCH:SHARD`, and `streamName` holds all but the shard.
+/// A row of KCL's `MultiStreamLease`: the key is `ACCOUNT:STREAM:EPOCH:SHARD`, and `streamName` contains all
+/// but the shard.
 fn of_several_streams(item: &Item) -> Option<Row> {
     let key = get_text(item, KEY).unwrap_or_default();
     let of_key = key.rsplit_once(":shardId-").map(|(stream, _)| stream);
@@ -165,7 +166,7 @@ fn lease(item: &Item, initial: &Sequence) -> Result<Lease, &'static str> {
             sub: sub(item, CHECKPOINT_SUB)?,
         },
     };
-    // Every write of a lease without one requires that the attribute isn't there, whatever its value.
+    // Every write of a lease without a checkpoint owner requires that the attribute is absent.
     if item.contains_key(CHECKPOINT_OWNER) && get_text(item, CHECKPOINT_OWNER).is_none() {
         return Err(CHECKPOINT_OWNER);
     }
@@ -189,7 +190,7 @@ fn lease(item: &Item, initial: &Sequence) -> Result<Lease, &'static str> {
         range,
         throughput: get_real(item, THROUGHPUT).map(Throughput::from_kilobytes),
         typed: item.contains_key(ENTITY),
-        // A mark that cannot be read is another stream's.
+        // An unreadable mark belongs to another stream.
         stream: get_text(item, STREAM)
             .map(|text| StreamId::parse(text).unwrap_or_else(|| StreamId::new(text, 0))),
         process: get_text(item, PROCESS).and_then(ProcessId::parse),
@@ -236,7 +237,7 @@ mod tests {
 
     /// A row in the form that zio-kinesis 0.3x writes.
     #[test]
-    fn row_without_checkpoint_and_owner_switches_is_a_lease_at_the_initial_position() {
+    fn row_without_checkpoint_starts_at_the_initial_position() {
         let null = AttributeValue::Null(true);
         for (checkpoint, sub) in
             [(Some(&null), None), (None, None), (None, Some(&null)), (Some(&null), Some(&null))]
@@ -255,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn row_with_a_value_that_cannot_be_used_names_its_attribute() {
+    fn unreadable_row_names_its_attribute() {
         let null = AttributeValue::Null(true);
         for (name, value) in [
             (COUNTER, null.clone()),
@@ -273,12 +274,12 @@ mod tests {
     }
 
     #[test]
-    fn a_new_row_reads_as_the_lease_that_it_was() {
+    fn new_row_is_read_as_the_same_lease() {
         assert_eq!(read(&new_row(&child())), Row::Lease(Box::new(child())));
     }
 
     #[test]
-    fn rows_of_other_kinds_and_broken_ones_are_no_leases() {
+    fn other_and_unreadable_rows_are_no_leases() {
         let mut item = new_row(&child());
         item.insert(ENTITY.into(), text("LEADER"));
         assert_eq!(read(&item), Row::Other("LEADER".to_owned()));
@@ -289,14 +290,14 @@ mod tests {
     }
 
     #[test]
-    fn a_row_made_beside_kcl_2_has_no_type() {
+    fn row_created_beside_kcl_2_has_no_type() {
         let child = Lease { typed: false, ..child() };
         assert!(!new_row(&child).contains_key(ENTITY));
         assert_eq!(read(&new_row(&child)), Row::Lease(Box::new(child)));
     }
 
     #[test]
-    fn rows_of_kcl_2_have_no_entity_type_and_old_ones_no_range() {
+    fn rows_without_type_or_range_are_read() {
         let mut item = new_row(&child());
         for name in [ENTITY, RANGE_START, RANGE_END, CHECKPOINT_SUB, PARENTS] {
             item.remove(name);

@@ -1,7 +1,6 @@
-//! Shards and records over Kinesis.
+//! Shards and records with Kinesis.
 //!
-//! The stream is addressed by its name, as KCL does. In KCL: `KinesisShardDetector`,
-//! `KinesisDataFetcher`.
+//! The stream is addressed by its name, as in KCL. In KCL: `KinesisShardDetector`, `KinesisDataFetcher`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +31,7 @@ pub struct Stream {
     list: Attempts,
 }
 
-/// How often a throttled ListShards is asked again.
+/// Retries of a throttled ListShards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempts {
     /// `listShardsBackoffTimeInMillis`.
@@ -49,19 +48,19 @@ impl Default for Attempts {
 }
 
 impl Stream {
-    /// The stream of that name, at that endpoint if not at its usual one.
+    /// The stream of that name, at `endpoint` if it is not the usual one.
     pub(super) fn new(client: Client, name: String, endpoint: Option<String>, http: Http) -> Self {
         let connections = Arc::new(Connections::to(endpoint.as_deref(), http));
         Self { client, name, connections, list: Attempts::default() }
     }
 
-    /// The same with other attempts at ListShards.
+    /// Changes the retries of ListShards.
     #[must_use]
     pub fn listing(self, list: Attempts) -> Self {
         Self { list, ..self }
     }
 
-    /// Later pages are asked for by their token alone (ListShards API reference, `NextToken`).
+    /// Later pages are requested by their token alone (ListShards API reference, `NextToken`).
     async fn list_shards(&self, filter: Filter) -> Result<Vec<Shard>, shard::Error> {
         let mut shards = Vec::new();
         let mut token = None;
@@ -112,7 +111,8 @@ impl Stream {
         }
     }
 
-    /// Roles that were made for KCL 2 may allow `DescribeStream` alone, which gives the same.
+    /// Uses `DescribeStream` if `DescribeStreamSummary` is denied: roles for KCL 2 may allow only the former,
+    /// which returns the same.
     async fn describe_identity(&self) -> Result<StreamId, shard::Error> {
         let sent = self.client.describe_stream_summary().stream_name(&self.name).send().await;
         let refused = match sent {
@@ -156,7 +156,7 @@ impl Stream {
                 let failure = failure(&error);
                 match failure.code() {
                     "InvalidArgumentException" => Ok(false),
-                    // It went between the listing and now.
+                    // The shard was removed after the listing.
                     "ResourceNotFoundException" => Ok(true),
                     _ => Err(self.list_error(&failure)),
                 }
@@ -206,7 +206,7 @@ impl Stream {
             (Captured::Answer(answer), Ok(_)) => return answer.map_err(unreadable),
             (_, Ok(answer)) => answer,
         };
-        // A client that was made elsewhere, which doesn't know of captures.
+        // The answer of a client from elsewhere, which does not use captures.
         Ok(Answer {
             records: answer.records.iter().map(read_record).collect::<Result<_, _>>().map_err(unreadable)?,
             children: answer
@@ -227,7 +227,7 @@ impl Stream {
             Failure::Answered { code, .. } if code == "ExpiredIteratorException" => {
                 retrieval::Error::IteratorExpired(text)
             }
-            // An iterator that Kinesis doesn't understand any more: get another.
+            // Kinesis does not accept the iterator any more: get another one.
             Failure::Answered { code, .. } if code == "InvalidArgumentException" && reading => {
                 retrieval::Error::IteratorExpired(text)
             }
@@ -342,8 +342,7 @@ fn read_record(record: &sdk::Record) -> Result<Record, String> {
     })
 }
 
-/// Kinesis sends seconds with a fraction, which the SDK cuts to nanoseconds: 0.483 arrives as
-/// 0.482999999.
+/// Kinesis sends seconds with a fraction, which the SDK truncates to nanoseconds: 0.483 becomes 0.482999999.
 fn nearest_millis(time: &DateTime) -> i64 {
     time.secs() * 1000 + i64::from((time.subsec_nanos() + 500_000) / 1_000_000)
 }

@@ -1,4 +1,4 @@
-//! The AWS profile: the one that counts, read from the shared config file and the credentials file.
+//! Reads the selected AWS profile from the config file and the credentials file.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use aws_types::os_shim_internal::{Env, Fs};
 use crate::config::sdk::jvm::Properties;
 use crate::config::sdk::{self, KEYS, Outside, Profile, ProfileFiles};
 
-/// Reads it. A file that does not exist counts as empty, as in the SDK.
+/// Reads the profile. A file that does not exist counts as empty, as in the SDK.
 pub async fn load(variables: &BTreeMap<String, String>, properties: &Properties) -> Profile {
     let nothing = Profile::default();
     let outside = Outside { variables, properties, profile: &nothing };
@@ -44,7 +44,7 @@ pub async fn load(variables: &BTreeMap<String, String>, properties: &Properties)
     }
 }
 
-/// The SDK's usual files, but for those that a system property names.
+/// The SDK's usual files, except for those that a system property names.
 pub(super) fn chosen(files: &ProfileFiles) -> EnvConfigFiles {
     let mut builder = EnvConfigFiles::builder();
     builder = match &files.config {
@@ -58,7 +58,7 @@ pub(super) fn chosen(files: &ProfileFiles) -> EnvConfigFiles {
     builder.build()
 }
 
-/// A key of the profile; with a dot, one of the `services` section that it names.
+/// The value of a key; a key with a dot is read from the `services` section that the profile names.
 fn value(sections: &ProfileSet, key: &str) -> Option<String> {
     let Some((service, key)) = key.split_once('.') else { return sections.get(key).map(str::to_owned) };
     let name = PropertiesKey::builder().section_key("services").section_name(sections.get("services")?);

@@ -1,5 +1,5 @@
-//! The answer to GetRecords and the events of a subscription, read from their own bytes while they come: into the
-//! line for the child, or into records whose data are parts of them.
+//! Parses answers of GetRecords and events of a subscription from their bytes while they arrive: into the
+//! line for the child, or into records whose data are slices of the body.
 
 mod arriving;
 mod scan;
@@ -26,7 +26,7 @@ struct Body<'a> {
     records: Vec<Record<'a>>,
     #[serde(borrow)]
     next_shard_iterator: Option<Cow<'a, str>>,
-    /// Of an event of a subscription; empty at the end of a shard.
+    /// The next position in an event of a subscription; empty at the end of the shard.
     #[serde(borrow)]
     continuation_sequence_number: Option<Cow<'a, str>>,
     millis_behind_latest: Option<i64>,
@@ -47,7 +47,7 @@ struct Record<'a> {
     approximate_arrival_timestamp: Option<&'a RawValue>,
 }
 
-/// A `Cow` within another type borrows only when it is told to.
+/// A text. A `Cow` within another type borrows only with this attribute.
 #[derive(Deserialize, Default)]
 struct Part<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -68,22 +68,22 @@ struct Range {
     ending_hash_key: String,
 }
 
-/// Reads an answer or an event that came in one part. What it makes of it takes room in that budget.
+/// Parses an answer or an event that arrived in one part, with memory of the budget.
 ///
 /// # Errors
-/// It can't be understood: what is wrong, and with which record.
+/// The answer is malformed: the fault, and the record.
 pub fn read(body: &[u8], budget: &Arc<Budget>) -> Result<Answer, String> {
     let mut arriving = Arriving::new(budget.nothing(), Some(body.len()));
     arriving.push(body).map_err(|bytes| format!("no room for {bytes} bytes"))?;
     arriving.end()
 }
 
-/// Record by record.
+/// Parses an answer into single records.
 fn read_whole(body: &Bytes) -> Result<Answer, String> {
     scan::scan(body).map_or_else(|| parse(body), Ok)
 }
 
-/// Whatever form it has.
+/// Parses an answer of any form as JSON.
 fn parse(body: &Bytes) -> Result<Answer, String> {
     let read: Body<'_> = serde_json::from_slice(body)
         .map_err(|error| format!("failed to decode the GetRecords response: {error}"))?;
@@ -99,7 +99,7 @@ fn parse(body: &Bytes) -> Result<Answer, String> {
 }
 
 impl Part<'_> {
-    /// A part of `body`, unless there were escapes in it.
+    /// A slice of `body`, unless the text contains escapes.
     fn within(self, body: &Bytes) -> Bytes {
         match self.0 {
             Cow::Borrowed(text) => body.slice_ref(text.as_bytes()),
@@ -138,8 +138,8 @@ fn read_child(child: &Child<'_>) -> Result<ChildShard, String> {
     })
 }
 
-/// Seconds with a fraction, perhaps with an exponent, to the nearest millisecond. Plain digits are read as they
-/// stand: binary fractions would make 0.483 a little less.
+/// Parses seconds with a fraction and possibly an exponent, to the nearest millisecond. Plain digits are
+/// parsed without floating-point numbers, which would make 0.483 slightly less.
 fn millis(text: &str) -> Option<i64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let is_plain = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
@@ -165,14 +165,14 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_read_as_kinesis_writes_it() {
+    fn answer_of_kinesis_is_parsed() {
         let read = answer(
             r#"{"Records":[{"SequenceNumber":"49","ApproximateArrivalTimestamp":1.795405837483E9,"Data":"aGk=",
             "PartitionKey":"k\"é","EncryptionType":"NONE"},{"SequenceNumber":"50","Data":"a\/+=","PartitionKey":""}],
             "NextShardIterator":"AAA","MillisBehindLatest":7}"#,
         )
         .unwrap();
-        let records = read.records.each();
+        let records = read.records.decode();
         assert_eq!(records[0].data.as_str(), "aGk=");
         assert_eq!(records[0].partition_key.as_str(), "k\"é");
         assert_eq!(records[0].arrival, Some(1_795_405_837_483));
@@ -194,12 +194,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_is_an_error_and_names_what_is_wrong() {
+    fn malformed_answer_is_an_error_that_names_the_fault() {
         let wrong = |text| answer(text).unwrap_err();
         assert!(wrong("").contains("failed to decode"));
         assert!(wrong(r#"{"Records":[{"SequenceNumber":"1","Data":"aGk="#).contains("failed to decode"));
         assert!(wrong(r#"{"Records":[{"SequenceNumber":"x","Data":""}]}"#).contains("\"x\" is not a number"));
-        // It would end the line to the child.
+        // A newline would end the line to the child.
         assert!(wrong(r#"{"Records":[{"SequenceNumber":"1","Data":"aGk=\n"}]}"#).contains("record 1"));
         assert!(
             wrong(r#"{"Records":[{"SequenceNumber":"1","Data":"aGk=\",\"x\":\""}]}"#).contains("record 1")
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_read_to_the_millisecond() {
+    fn times_are_parsed_to_the_millisecond() {
         for (text, expected) in [
             ("1.795405837483E9", 1_795_405_837_483),
             ("1795405837.483", 1_795_405_837_483),

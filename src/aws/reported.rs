@@ -1,19 +1,20 @@
-//! Rows of the lease table that were reported as unreadable: once each, and again only if the reason changes.
+//! Limits log lines about unreadable rows of the lease table: one per row, and another only if the reason
+//! changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Rows, and kinds of rows, that are remembered. What is found beyond them is not reported.
+/// Most rows, and kinds of rows, that are remembered. Further ones are not logged.
 const REMEMBERED: usize = 1_000;
 
 #[derive(Debug, Default)]
 pub(super) struct Reported {
-    /// The reason that was reported for a row, by its key.
+    /// The logged reason of each row, by its key.
     rows: BTreeMap<String, String>,
     kinds: BTreeSet<String>,
 }
 
 impl Reported {
-    /// Whether the row is to be reported now.
+    /// Whether to log the row now.
     pub(super) fn row(&mut self, key: &str, reason: String) -> bool {
         let is_full = self.rows.len() >= REMEMBERED;
         match self.rows.get_mut(key) {
@@ -30,14 +31,14 @@ impl Reported {
         }
     }
 
-    /// The row can be read again: a later fault of it is reported again.
+    /// Notes that the row is readable: a later fault of it is logged again.
     pub(super) fn is_readable(&mut self, key: &str) {
         if !self.rows.is_empty() {
             self.rows.remove(key);
         }
     }
 
-    /// Whether rows of that `entityType` are to be reported now.
+    /// Whether to log rows of that `entityType` now.
     pub(super) fn kind(&mut self, kind: &str) -> bool {
         self.kinds.len() < REMEMBERED && self.kinds.insert(kind.to_owned())
     }
@@ -48,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn row_is_reported_once_until_its_reason_changes_or_it_was_readable() {
+    fn row_is_logged_once_per_reason() {
         let mut reported = Reported::default();
         let mut row = |reason: &str| reported.row("s", reason.to_owned());
         assert_eq!([row("a"), row("a"), row("b"), row("b"), row("a")], [true, false, true, false, true]);

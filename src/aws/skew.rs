@@ -1,6 +1,6 @@
-//! A clock that goes wrong is said: a fleet compares the times of reports, and of its steps from one generation
-//! or layout to the next, across machines. A worker that is a minute ahead or behind is invisible to leaders, or
-//! never dies for them.
+//! Warns about a wrong clock. A fleet compares times of different machines: of worker metrics, and of the
+//! steps of a migration. The leader does not see a worker whose clock is a minute off, or never considers it
+//! dead.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,12 +17,12 @@ use tracing::warn;
 
 use crate::clock;
 
-/// AWS's own clocks are right to much less; an answer takes no longer.
+/// AWS's own clocks are much more accurate, and no answer takes longer than this.
 const TOLERATED_MILLIS: i64 = 5_000;
-/// Between two warnings.
-const SAY_AGAIN: Duration = Duration::from_secs(600);
+/// Interval between warnings.
+const WARN_INTERVAL: Duration = Duration::from_secs(600);
 
-/// Compares this machine's wall clock with the time in each answer.
+/// Compares this machine's wall clock with the date of each answer.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Watch(Arc<Mutex<Option<Instant>>>);
 
@@ -42,9 +42,9 @@ impl Intercept for Watch {
         else {
             return Ok(());
         };
-        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
-            *said = Some(Instant::now());
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|last| last.elapsed() >= WARN_INTERVAL) {
+            *last = Some(Instant::now());
             let (seconds, way) = (millis.abs() / 1_000, if millis > 0 { "ahead of" } else { "behind" });
             warn!(
                 "the clock of this machine is {seconds} s {way} the clock of DynamoDB: other workers \
@@ -55,8 +55,8 @@ impl Intercept for Watch {
     }
 }
 
-/// By how many milliseconds `now` is ahead of an HTTP date, if by more than is tolerated. The date counts whole
-/// seconds.
+/// Milliseconds by which `now` is ahead of an HTTP date, if that is more than tolerated. The date has a
+/// resolution of a second.
 fn ahead(date: &str, now: i64) -> Option<i64> {
     let theirs = DateTime::from_str(date, Format::HttpDate).ok()?.to_millis().ok()?;
     let ahead = if now > theirs { (now - theirs - 999).max(0) } else { now - theirs };
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clock_that_is_off_by_more_than_five_seconds_is_noticed() {
+    fn clock_off_by_more_than_five_seconds_is_reported() {
         let date = "Mon, 23 Nov 2026 12:00:00 GMT";
         let theirs = DateTime::from_str(date, Format::HttpDate).unwrap().to_millis().unwrap();
         for millis in [0, 999, 5_999, -5_000] {

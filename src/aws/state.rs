@@ -1,4 +1,4 @@
-//! The rows beside the leases over DynamoDB: in the lease table, or in the two tables of KCL before 3.5.
+//! The coordinator's rows in DynamoDB: in the lease table, or in the two tables of KCL before 3.5.
 //!
 //! In KCL: `CoordinatorStateDAO`, `WorkerMetricStatsDAO`, and the DynamoDB lock client.
 
@@ -22,7 +22,7 @@ use crate::lease::WorkerId;
 use crate::lease::table::Error;
 use crate::shard::{BoxFuture, ShardId};
 
-/// The key of the tables before KCL 3.5.
+/// The key attribute of the tables before KCL 3.5.
 pub(super) const STATE_KEY: &str = "key";
 pub(super) const REPORT_KEY: &str = "wid";
 
@@ -30,12 +30,12 @@ pub(super) const LEADER: &str = "Leader";
 pub(super) const GENERATION: &str = "Migration3.0";
 pub(super) const STAGE: &str = "TableMigration3.5";
 
-/// Rows beside leases, as `entityType` calls them.
+/// The `entityType` of rows that are no leases.
 const LEADER_TYPE: &str = "LEADER";
 pub(super) const GENERATION_TYPE: &str = "CLIENT_VERSION_MIGRATION";
 pub(super) const STAGE_TYPE: &str = "TABLE_MIGRATION";
 const REPORT_TYPE: &str = "WORKER_METRIC_STATS";
-/// All of them.
+/// All values of `entityType` on rows that are no leases.
 pub(super) const KINDS: [&str; 4] = [LEADER_TYPE, GENERATION_TYPE, STAGE_TYPE, REPORT_TYPE];
 
 pub(super) const LOCK_OWNER: &str = "ownerName";
@@ -49,7 +49,7 @@ const REPORT_LIMITS: &str = "opr";
 const REPORT_SUPPORT: &str = "sup";
 const REPORT_SUPPORT_TIME: &str = "slu";
 
-/// One application's rows.
+/// The coordinator's rows of one application.
 #[derive(Debug, Clone)]
 pub struct State {
     pub(super) client: Client,
@@ -59,12 +59,13 @@ pub struct State {
 }
 
 impl State {
-    /// `leases` is the lease table; `state` and `reports` are those of KCL before 3.5, should they exist.
+    /// `leases` is the lease table; `state` and `reports` are the tables of KCL before 3.5, which need not
+    /// exist.
     pub fn new(client: Client, leases: String, state: String, reports: String) -> Self {
         Self { client, leases, state, reports }
     }
 
-    /// The table of the coordinator's rows, and its key.
+    /// The table of the coordinator's rows, and its key attribute.
     fn states(&self, place: StateLocation) -> (&str, &'static str) {
         match place {
             StateLocation::Legacy => (&self.state, STATE_KEY),
@@ -101,7 +102,7 @@ impl State {
             self.client.get_item().table_name(table).key(key, text(name)).consistent_read(true).send().await;
         match sent {
             Ok(answer) => Ok(answer.item),
-            // Nobody has made it: there is no such row.
+            // The table does not exist, so the row does not either.
             Err(error) if is_absent(&error, place) => Ok(None),
             Err(error) => Err(classify(table, &error, None)),
         }
@@ -143,7 +144,7 @@ impl State {
                         .condition_expression("attribute_exists(#k) AND #v = :v")
                         .expression_attribute_names("#v", LOCK_VERSION)
                         .expression_attribute_values(":v", text(version)),
-                    // A lock that somebody has acquired since has a version.
+                    // A lock that was acquired since has a version.
                     Over::Broken => put
                         .condition_expression("attribute_exists(#k) AND NOT attribute_type(#v, :s)")
                         .expression_attribute_names("#v", LOCK_VERSION)
@@ -214,7 +215,7 @@ impl State {
                 .await;
             return sent.map(drop).map_err(|error| classify(table, &error, Some(&name)));
         };
-        // By attribute: what a later version adds stays.
+        // By attribute, so that attributes of later versions are preserved.
         let update = self
             .client
             .update_item()
@@ -367,7 +368,7 @@ impl Store for State {
     }
 }
 
-/// Whether a table of an earlier version is not there, which is as it should be.
+/// Whether a table of an earlier version does not exist, which is no error.
 fn is_absent<E>(error: &SdkError<E, HttpResponse>, place: StateLocation) -> bool
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
@@ -375,7 +376,7 @@ where
     place == StateLocation::Legacy && failure(error).code() == "ResourceNotFoundException"
 }
 
-/// Sets every attribute of an item, and leaves the others as they are.
+/// Sets all attributes of an item, and leaves others unchanged.
 fn set_all(mut update: UpdateItemFluentBuilder, item: Item) -> UpdateItemFluentBuilder {
     let mut clauses = Vec::new();
     for (name, value) in BTreeMap::from_iter(item) {
@@ -391,14 +392,14 @@ fn lock_item(lock: &Lock) -> Item {
     Item::from([
         (item::ENTITY.to_owned(), text(LEADER_TYPE)),
         (LOCK_OWNER.to_owned(), text(lock.owner.as_str())),
-        // Text: a number here makes every Java worker's check throw.
+        // As text: a number would make the check of every Java worker throw.
         (LOCK_LEASE.to_owned(), text(&lock.lease.as_millis().to_string())),
         (LOCK_VERSION.to_owned(), text(&lock.version)),
     ])
 }
 
-/// A row that lacks something counts as one that lasts as long as the longest lock: it may be taken over once it has
-/// not changed for so long. Java throws at such a row.
+/// A lock row. If attributes are missing it counts as a lock with the longest duration: it may be taken over
+/// once it has not changed for that time. Java throws at such a row.
 fn lock(item: &Item) -> Lock {
     let millis = || {
         let value = item.get(LOCK_LEASE)?;
@@ -412,7 +413,7 @@ fn lock(item: &Item) -> Lock {
     }
 }
 
-/// A permission that is missing, with what to allow.
+/// The error for a missing permission, with the action to allow.
 fn denied(action: &str, table: &str, failure: &Failure) -> Error {
     Error::Denied(format!("table {table}: {failure} (allow {action} on this table)"))
 }
@@ -443,7 +444,7 @@ fn dated<T: Word>(item: &Item, state: &str) -> Option<Dated<T>> {
         })
     };
     let past = item.get("h").and_then(|past| past.as_l().ok()).map(Vec::as_slice).unwrap_or_default();
-    // What can't be read of the past is of no interest.
+    // Unreadable entries of the history are not needed.
     let past = past.iter().filter_map(|one| entry(one.as_m().ok()?)).collect();
     Some(Dated { now: entry(item)?, past })
 }
@@ -467,7 +468,8 @@ fn report_item(report: &Report) -> Item {
     item
 }
 
-/// None for a row without a name. What can't be read counts as absent, and the leader as it judges that.
+/// A worker's row; none if it has no name. Unreadable attributes count as absent, and the leader decides
+/// about that.
 fn report(item: &Item, key: &str) -> Option<Report> {
     let worker = item::get_text(item, key)?.to_owned();
     let lists = |name: &str| {
@@ -497,7 +499,7 @@ mod tests {
     use crate::fleet::report::Recorder;
 
     #[test]
-    fn rows_read_as_they_were_written() {
+    fn written_rows_are_read_unchanged() {
         let row = Lock {
             owner: "w".into(),
             lease: Duration::from_millis(12_000),
@@ -517,7 +519,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_row_with_missing_or_numeric_attributes_is_understood() {
+    fn lock_row_with_missing_or_numeric_attributes_is_read() {
         let whole = Lock {
             owner: "w".into(),
             lease: Duration::from_millis(12_000),

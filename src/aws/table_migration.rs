@@ -1,8 +1,8 @@
-//! The requests by which a leader moves the coordinator's rows into the lease table.
+//! The leader's requests to move the coordinator's rows into the lease table.
 //!
-//! A row moves in one transaction that fails if the legacy lock is somebody else's, as Java's do. Stricter
-//! than Java: the old row is deleted only as it was read, a row that was moved before is not in the way of the
-//! others, and a row that no worker could tell from a lease afterwards is not moved at all. In KCL:
+//! A row is moved in one transaction, which fails if another worker holds the legacy leader lock, as in Java.
+//! Stricter than Java: the old row is deleted only if it is unchanged, a row that was moved before does not
+//! block the others, and a row that would be taken for a lease afterwards is not moved at all. In KCL:
 //! `CoordinatorStateDAODelegate`, `TableMigrationStateMachineImpl`.
 
 use std::collections::BTreeMap;
@@ -32,7 +32,8 @@ fn invalid(error: aws_sdk_dynamodb::error::BuildError) -> Error {
 }
 
 impl State {
-    /// As KCL 3.4 makes it: since 3.5 no worker does, and would never report.
+    /// Creates the table as KCL 3.4 does. Since 3.5 no worker creates it, and a worker without it would never
+    /// report.
     pub(super) async fn create_reports(&self) -> Result<(), Error> {
         info!(table = self.reports, "recreating the worker metrics table, which was deleted");
         let key = KeySchemaElement::builder().attribute_name(REPORT_KEY).key_type(KeyType::Hash).build();
@@ -103,7 +104,7 @@ impl State {
         sent.map(drop).map_err(|error| classify(&self.state, &error, Some(&STAGE.into())))
     }
 
-    /// Everything but the lock and the stage, by name.
+    /// The names of all rows except for the lock and the stage.
     pub(super) async fn left_behind(&self) -> Result<Vec<String>, Error> {
         let mut pages =
             self.client.scan().table_name(&self.state).consistent_read(true).into_paginator().send();
@@ -117,7 +118,7 @@ impl State {
     }
 
     pub(super) async fn move_row(&self, leader: &WorkerId, name: &str) -> Result<(), Error> {
-        // Moved meanwhile: nothing to do.
+        // The row was moved meanwhile.
         let Some(old) = self.row(StateLocation::Legacy, name).await? else { return Ok(()) };
         let new = moved(name, &old).ok_or_else(|| {
             Error::Denied(format!(
@@ -203,7 +204,7 @@ fn stage_item(row: &Dated<Stage>, key: &str) -> Item {
     item
 }
 
-/// A row as it is in the lease table; none where it would be taken for a lease there. Rows of KCL before 3.5
+/// A row in the form of the lease table; none if it would be taken for a lease there. Rows of KCL before 3.5
 /// have no type.
 fn moved(name: &str, old: &Item) -> Option<Item> {
     let mut new = old.clone();
@@ -220,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_that_would_be_taken_for_a_lease_does_not_move() {
+    fn row_that_resembles_a_lease_is_not_moved() {
         let row = |kind: Option<&str>| {
             let kind = kind.map(|kind| (item::ENTITY.to_owned(), text(kind)));
             Item::from_iter(kind.into_iter().chain([(STATE_KEY.to_owned(), text("x"))]))

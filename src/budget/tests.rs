@@ -1,9 +1,9 @@
-//! Room that is reserved, lent, kept for one answer, and freed.
+//! Tests of reservations: limit, order, borrowing, the part for one answer, and kept buffers.
 
 use super::*;
 use poll::now_or_never;
 
-/// One poll.
+/// Polls a future once.
 mod poll {
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};
@@ -17,7 +17,7 @@ mod poll {
 }
 
 #[test]
-fn no_more_is_held_than_the_limit_and_what_goes_makes_room() {
+fn reservation_waits_at_the_limit_until_another_is_freed() {
     let budget = Budget::new(100);
     let first = now_or_never(budget.reserve(60)).unwrap();
     assert!(now_or_never(budget.reserve(41)).is_none());
@@ -30,7 +30,7 @@ fn no_more_is_held_than_the_limit_and_what_goes_makes_room() {
 }
 
 #[test]
-fn what_is_larger_than_the_limit_comes_alone() {
+fn reservation_above_the_limit_is_granted_alone() {
     let budget = Budget::new(10);
     let small = now_or_never(budget.reserve(1)).unwrap();
     assert!(now_or_never(budget.reserve(11)).is_none());
@@ -40,7 +40,7 @@ fn what_is_larger_than_the_limit_comes_alone() {
 }
 
 #[test]
-fn filled_room_is_given_back_with_the_last_part_of_what_fills_it() {
+fn filled_reservation_is_freed_with_its_last_slice() {
     let budget = Budget::new(10);
     let bytes = now_or_never(budget.reserve(4)).unwrap().fill(b"abcd".to_vec());
     let part = bytes.slice(1..2);
@@ -57,7 +57,7 @@ fn spare(budget: &Budget) -> Vec<usize> {
 }
 
 #[test]
-fn memory_is_used_again_by_who_wants_about_as_much() {
+fn buffer_is_reused_for_a_similar_size() {
     let budget = Budget::new(10 * MIB);
     let _shard = budget.share();
     let mut room = now_or_never(budget.reserve(1)).unwrap();
@@ -79,7 +79,7 @@ fn memory_is_used_again_by_who_wants_about_as_much() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_spare_goes_when_its_room_is_wanted_when_it_is_old_or_much() {
+async fn kept_buffers_are_freed_when_needed_old_or_many() {
     let budget = Budget::new(16 * MIB);
     let shard = budget.share();
     let memory = |bytes: usize| {
@@ -108,7 +108,7 @@ async fn what_is_spare_goes_when_its_room_is_wanted_when_it_is_old_or_much() {
 }
 
 #[tokio::test]
-async fn who_waits_for_much_is_not_passed_by_who_wants_little() {
+async fn large_reservation_is_not_overtaken_by_small_ones() {
     let budget = Budget::new(1_000);
     let first = budget.reserve(500).await;
     let mut waiting = tokio::task::JoinSet::new();
@@ -122,14 +122,14 @@ async fn who_waits_for_much_is_not_passed_by_who_wants_little() {
 }
 
 #[test]
-fn busy_shard_borrows_what_idle_ones_do_not_use() {
+fn busy_shard_borrows_the_unused_shared_part() {
     let budget = Budget::new(256 * MIB);
     let shares: Vec<_> = (0..1_000).map(|_| budget.share()).collect();
     assert!(shares[0].part() > LARGEST, "{}", shares[0].part());
 }
 
 #[test]
-fn shards_that_let_nothing_go_leave_the_others_room_for_small_and_for_one_large_answer() {
+fn stuck_shards_leave_room_for_others() {
     let budget = Budget::new(64 * MIB);
     let shares: Vec<_> = (0..100).map(|_| budget.share()).collect();
     let mut stuck = Vec::new();
@@ -154,7 +154,7 @@ fn shards_that_let_nothing_go_leave_the_others_room_for_small_and_for_one_large_
 }
 
 #[test]
-fn room_that_was_grown_stays_as_large_until_its_size_is_known() {
+fn grown_reservation_does_not_shrink_before_set() {
     let budget = Budget::new(100);
     let mut room = now_or_never(budget.nothing().grown(50)).unwrap();
     assert!(room.resize(10) && room.bytes() == 50);

@@ -1,35 +1,35 @@
-//! argv as launchers write it for a JVM: options of the JVM, a main class, then the daemon's own.
+//! Arguments as launchers write them for a JVM: options of the JVM, a main class, then the daemon's own.
 //!
-//! So that `kcl-bootstrap --java`, `amazon_kclpy_helper.py --java` and easy-kclpy can be given this
-//! binary as their `java`. In KCL: `MultiLangDaemon`, `MultiLangDaemonArgs` (read by JCommander).
+//! They allow `kcl-bootstrap --java`, `amazon_kclpy_helper.py --java` and easy-kclpy to use this binary as
+//! their `java`. In KCL: `MultiLangDaemon`, `MultiLangDaemonArgs` (parsed by JCommander).
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-/// The class of both generations.
+/// The main class in both generations of KCL.
 const MAIN_CLASSES: [&str; 2] = [
     "software.amazon.kinesis.multilang.MultiLangDaemon",
     "com.amazonaws.services.kinesis.multilang.MultiLangDaemon",
 ];
 
-/// What is left when the JVM's part is understood.
+/// The arguments without the JVM's part.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Understood {
     /// The program's name and the daemon's arguments.
     pub(super) arguments: Vec<OsString>,
-    /// Where Java would look for the file first.
+    /// The folders in which Java would search the file first.
     pub(super) class_path: Vec<PathBuf>,
-    /// System properties, as they were given: `-Dname=value`.
+    /// System properties as given: `-Dname=value`.
     pub(super) properties: Vec<String>,
 }
 
-/// A java command line that starts something else than the MultiLangDaemon.
+/// A java command line that starts another program than the MultiLangDaemon.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unsupported {
-    /// `-jar`: the main class stands in the jar.
+    /// `-jar`: the main class is named in the jar.
     #[error("unsupported option -jar: multilangd runs no Java code. {hint}", hint = supported())]
     Jar,
-    /// Another class.
+    /// Another main class.
     #[error("unknown main class {0}: multilangd runs no Java code. {hint}", hint = supported())]
     MainClass(String),
 }
@@ -43,10 +43,11 @@ fn supported() -> String {
     )
 }
 
-/// Takes the JVM's part out. Without a main class only what can't be ours is taken, from the front.
+/// Removes the JVM's part. Without a main class only words that cannot be multilangd's are removed, from the
+/// front.
 ///
 /// # Errors
-/// The line starts another program.
+/// The command line starts another program.
 pub(super) fn understand(arguments: Vec<OsString>) -> Result<Understood, Unsupported> {
     let mut words = arguments.into_iter();
     let name = words.next().unwrap_or_else(|| "multilangd".into());
@@ -60,7 +61,7 @@ pub(super) fn understand(arguments: Vec<OsString>) -> Result<Understood, Unsuppo
         if words.iter().any(|word| word == "-jar") {
             return Err(Unsupported::Jar);
         }
-        // A word alone may be a file that does not exist.
+        // A single word may be a file that does not exist.
         let is_line = !for_java.is_empty() || rest.len() > 1;
         if let Some(class) = rest.first().and_then(|word| word.to_str()).filter(|_| is_line)
             && is_class(class)
@@ -85,7 +86,7 @@ pub(super) fn understand(arguments: Vec<OsString>) -> Result<Understood, Unsuppo
     Ok(understood)
 }
 
-/// Whether a word is written as a class is by convention: `com.example.Main`.
+/// Whether a word has the conventional form of a class: `com.example.Main`.
 fn is_class(word: &str) -> bool {
     let identifier = |part: &str| {
         part.starts_with(|c: char| c.is_alphabetic() || c == '_')
@@ -96,7 +97,7 @@ fn is_class(word: &str) -> bool {
     })
 }
 
-/// How many words at the front can only be a JVM's.
+/// The number of words at the front that can only be a JVM's.
 fn of_the_jvm(words: &[OsString]) -> usize {
     let mut count = 0;
     while let Some(word) = words.get(count).and_then(|word| word.to_str()) {
@@ -115,8 +116,8 @@ fn of_the_jvm(words: &[OsString]) -> usize {
     count.min(words.len())
 }
 
-/// JCommander's rules: a word loses outer blanks and one pair of quotes, an empty one is none, `@F` stands
-/// for the lines of F.
+/// The rules of JCommander: surrounding blanks and one pair of quotes are removed from a word, an empty word
+/// is dropped, `@F` is replaced by the lines of F.
 fn daemon_word(word: &OsString) -> Vec<OsString> {
     let Some(text) = word.to_str() else { return vec![word.clone()] };
     let text = text.trim();
@@ -128,7 +129,7 @@ fn daemon_word(word: &OsString) -> Vec<OsString> {
     if unquoted.is_empty() { Vec::new() } else { vec![unquoted.into()] }
 }
 
-/// The folders of a class path; jars and `folder/*`, which stands for jars, hold no file of ours.
+/// The folders of a class path; jars and `folder/*`, which means jars, cannot contain the file.
 fn folders(path: &OsStr) -> Vec<PathBuf> {
     std::env::split_paths(path)
         .map(|entry| if entry.as_os_str().is_empty() { ".".into() } else { entry })
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn launchers_are_understood() {
+    fn launcher_command_lines_are_parsed() {
         let new = MAIN_CLASSES[0];
         for (argv, left) in [
             (vec!["-cp", "a.jar:b", new, "--properties-file", "f"], vec!["--properties-file", "f"]),
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn line_that_starts_another_program_is_refused() {
+    fn other_programs_are_rejected() {
         let other = || Err(Unsupported::MainClass("com.example.OtherMain".to_owned()));
         for (argv, refused) in [
             (vec!["-cp", "x", "com.example.OtherMain", "app.properties"], other()),
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn the_class_path_is_its_folders() {
+    fn class_path_yields_its_folders() {
         let found = words(&["-cp", "/j/a.jar:/j/*::/etc/app", MAIN_CLASSES[0], "f"]).class_path;
         assert_eq!(found, [PathBuf::from("."), PathBuf::from("/etc/app")]);
         assert!(words(&["f"]).class_path.is_empty(), "without a class there is no class path");

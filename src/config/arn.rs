@@ -1,6 +1,6 @@
 //! ARNs of streams.
 
-/// What a stream's ARN says.
+/// The parts of a stream's ARN.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct StreamArn {
     pub(super) region: String,

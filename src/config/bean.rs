@@ -1,8 +1,8 @@
-//! The file's pairs, set one after the other in Java's order: what its configuration object would hold
-//! then, before KCL's defaults are looked at.
+//! Sets the file's pairs one after the other in Java's order: the content of its configuration object before
+//! KCL's defaults apply.
 //!
-//! Nothing is applied here. Every pair ends as a value, as a fault where Java refuses to start, or as a
-//! warning; none is passed over without a word. In KCL: `MultiLangDaemonConfiguration`, `BeanUtilsBean`.
+//! Every pair becomes a value, an error where Java refuses to start, or a warning; none is dropped silently.
+//! In KCL: `MultiLangDaemonConfiguration`, `BeanUtilsBean`.
 
 use std::collections::BTreeMap;
 
@@ -12,46 +12,46 @@ use super::keys::{Use, kcl, names, nearest, own, retired};
 use super::value::{Value, convert};
 use super::{Remark, Source};
 
-/// One pair, with `${…}` already replaced if that was asked for.
+/// One key and its value, with `${…}` replaced if enabled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pair<'a> {
     /// The key.
     pub key: &'a str,
     /// The value.
     pub text: String,
-    /// Where it was given.
+    /// The source of the pair.
     pub source: Source,
 }
 
-/// What one setting holds.
+/// A setting that was given.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Held<T = Value> {
     /// The key that set it last.
     pub key: String,
-    /// What it says.
+    /// The value.
     pub value: T,
-    /// Where.
+    /// The source.
     pub source: Source,
 }
 
-/// Everything that the pairs say.
+/// The content of all pairs.
 #[derive(Debug, Default)]
 pub struct Bean {
-    /// By the key's first name.
+    /// Settings by the first name of their key.
     pub kcl: BTreeMap<&'static str, Held>,
-    /// Of `initialPositionInStream` and `…Extended`, which set one thing, the one that was set last.
+    /// The last set of `initialPositionInStream` and `initialPositionInStreamExtended`, which set one field.
     pub position: Option<&'static str>,
-    /// By service and name behind the client's prefix.
+    /// Client settings by service and name after the client's prefix.
     pub clients: BTreeMap<(Service, &'static str), Held>,
-    /// By service.
+    /// Credentials providers by service.
     pub credentials: BTreeMap<Service, Held<Vec<Provider>>>,
-    /// Settings of ours, by their name in the file.
+    /// Settings of multilangd, by their key in the file.
     pub own: BTreeMap<&'static str, Held<String>>,
-    /// All names that were written and mean something, with the name that `check` shows them under.
+    /// All keys in the file that have a meaning, with the name that `check` shows for each.
     pub written: BTreeMap<String, String>,
-    /// Why Java would not start, or we can't.
+    /// Errors: Java or multilangd would not start.
     pub faults: Vec<Remark>,
-    /// What is odd.
+    /// Warnings.
     pub warnings: Vec<Remark>,
 }
 
@@ -103,7 +103,7 @@ impl Bean {
             } else {
                 String::new()
             };
-            // A timeout of 0 is refused later, with what it would mean.
+            // A timeout of 0 is rejected later, with its meaning.
             if key.name != "timeoutInSeconds" {
                 self.warn(pair, &format!("= {:?} {odd}{dropped}", pair.text));
             }
@@ -142,7 +142,7 @@ impl Bean {
         }
     }
 
-    /// Two keys that set one thing: the one that Java walks to last counts.
+    /// Two keys set one setting: the one that Java visits last applies.
     fn conflict(&mut self, pair: &Pair<'_>, before: &str) {
         self.warn(
             pair,
@@ -243,12 +243,12 @@ impl Bean {
     }
 }
 
-/// Parts of the bean that stand for a provider and can be built up by nested keys, if the hash order of
-/// Java's table happens to begin with the class.
+/// Properties of the bean that stand for a provider. Nested keys can construct it, if the order of Java's
+/// hash table happens to begin with the class.
 const PROVIDER_PARTS: [&str; 3] =
     ["kinesisCredentialsProvider", "dynamoDBCredentialsProvider", "cloudWatchCredentialsProvider"];
 
-/// The key that `check` shows the credentials of a service under.
+/// The key under which `check` shows the credentials of a service.
 pub fn credentials_key(service: Service) -> &'static str {
     match service {
         Service::Kinesis => "AWSCredentialsProvider",
@@ -257,7 +257,7 @@ pub fn credentials_key(service: Service) -> &'static str {
     }
 }
 
-/// The beginning in any case, the rest in its exact case.
+/// Matches the first letters in any case, the rest in its exact case.
 fn credentials_of(key: &str) -> Option<Service> {
     const BEGINNING: &str = "awscredentialsprovider";
     let (beginning, rest) = key.split_at_checked(BEGINNING.len())?;
@@ -270,7 +270,7 @@ fn credentials_of(key: &str) -> Option<Service> {
     }
 }
 
-/// Brackets are expressions to commons-beanutils, and half of one is fatal (`DefaultResolver`).
+/// Brackets are expressions in commons-beanutils, and an unmatched one is fatal (`DefaultResolver`).
 fn broken_expression(key: &str) -> Option<&'static str> {
     if let Some((_, rest)) = key.split_once('(') {
         return (!rest.contains(')')).then_some("lacks its closing ), Java rejects it");

@@ -1,14 +1,14 @@
-//! `AWSCredentialsProvider` and its two siblings: a text becomes a list of [`Provider`]s.
+//! Parses `AWSCredentialsProvider` and its two siblings into a list of [`Provider`]s.
 //!
-//! Java constructs what it can of the list and passes over the rest without a word; only if nothing is
-//! left it refuses. So here, with a warning for each that is passed over. Names of the SDK's first
-//! generation, which today's Java daemon refuses, are taken where Java would have been left with nothing.
+//! Java constructs the providers that it can and ignores the rest silently; it fails only if none is left.
+//! The same applies here, with a warning for each ignored one. Names of the SDK's first generation, which the
+//! present Java daemon refuses, are accepted if no other provider would be left.
 //!
 //! In KCL: `AwsCredentialsProviderPropertyValueDecoder`, `KclStsAssumeRoleCredentialsProvider`.
 
 use std::fmt;
 
-/// Where credentials come from.
+/// A source of credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Provider {
     /// The SDK's default chain.
@@ -17,27 +17,27 @@ pub enum Provider {
     Environment,
     /// `-Daws.accessKeyId`, `-Daws.secretAccessKey`, `-Daws.sessionToken` of a Java-style command line.
     SystemProperties,
-    /// A profile (SSO, roles, processes and static keys among what it can say): this one, else
-    /// `AWS_PROFILE`, else `default`; of this file, else the usual ones.
+    /// A profile, which can use SSO, roles, processes or static keys. The name defaults to `AWS_PROFILE`,
+    /// then `default`; the file to the usual ones.
     Profile {
         /// The profile's name.
         name: Option<String>,
         /// The file.
         file: Option<String>,
     },
-    /// EC2's metadata.
+    /// The EC2 instance metadata service.
     InstanceProfile,
-    /// ECS, and EKS pod identity.
+    /// The metadata of ECS, or EKS pod identity.
     Container,
-    /// A token file and a role: these, else what `AWS_WEB_IDENTITY_TOKEN_FILE` and `AWS_ROLE_ARN` say.
+    /// A token file and a role; none for `AWS_WEB_IDENTITY_TOKEN_FILE` and `AWS_ROLE_ARN`.
     WebIdentity(Option<WebIdentity>),
-    /// None: requests aren't signed.
+    /// No credentials: requests are not signed.
     Anonymous,
-    /// Another role, assumed with the default chain's credentials.
+    /// A role, assumed with the credentials of the default chain.
     AssumeRole(AssumeRole),
 }
 
-/// `AssumeRoleWithWebIdentity`.
+/// Parameters of `AssumeRoleWithWebIdentity`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebIdentity {
     /// The role's ARN.
@@ -48,18 +48,19 @@ pub struct WebIdentity {
     pub token_file: String,
 }
 
-/// `AssumeRole`.
+/// Parameters of `AssumeRole`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AssumeRole {
     /// The role's ARN.
     pub role: String,
     /// The session's name.
     pub session: String,
-    /// What the role's owner wants to be told.
+    /// The external id that the role's owner requires.
     pub external_id: Option<String>,
-    /// The region of STS; else the SDK's chain; else `regionName`, where Java wouldn't start.
+    /// The region of STS; otherwise the SDK's region chain; otherwise `regionName`, where Java would not
+    /// start.
     pub region: Option<String>,
-    /// Another address for STS.
+    /// The endpoint URL of STS, if it is not the regional one.
     pub endpoint: Option<String>,
 }
 
@@ -89,12 +90,12 @@ impl fmt::Display for Provider {
     }
 }
 
-/// What a value came to.
+/// The result of parsing a value.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Chain {
-    /// In the order in which they are asked; the first that answers is used.
+    /// The providers in the order in which they are tried; the first that has credentials is used.
     pub providers: Vec<Provider>,
-    /// What is to be said about pieces of the value.
+    /// Warnings about parts of the value.
     pub warnings: Vec<String>,
 }
 
@@ -103,10 +104,10 @@ const KCL: &str = "software.amazon.kinesis.multilang.auth.";
 const STS: &str = "software.amazon.awssdk.services.sts.auth.";
 const OLD_SDK: &str = "com.amazonaws.auth.";
 
-/// Reads a value.
+/// Parses a value.
 ///
 /// # Errors
-/// No provider is left: what is wrong with each piece, and the way out.
+/// No provider is left: the fault of each part, and the remedy.
 pub fn chain(text: &str) -> Result<Chain, String> {
     let pieces: Vec<&str> = text.split(',').map(str::trim).filter(|piece| !piece.is_empty()).collect();
     if pieces.is_empty() {
@@ -136,18 +137,18 @@ pub fn chain(text: &str) -> Result<Chain, String> {
     if chain.providers.is_empty() { Err(passed_over.join("; ")) } else { Ok(chain) }
 }
 
-/// The name without the arguments, which can hold what isn't everyone's to read.
+/// The name without its arguments, which can be secret.
 fn shown(piece: &str) -> &str {
     piece.split('|').next().unwrap_or_default()
 }
 
-/// `Name|argument|argument`, without empty arguments at the end.
+/// Splits `Name|argument|argument`, without trailing empty arguments.
 fn parts(piece: &str) -> (&str, Vec<&str>) {
     let mut words = piece.trim_end_matches('|').split('|');
     (words.next().unwrap_or_default(), words.collect())
 }
 
-/// A provider that Java 3.5 can construct.
+/// A provider that the Java daemon 3.5 can construct.
 fn current(piece: &str, warnings: &mut Vec<String>) -> Result<Provider, String> {
     let (name, arguments) = parts(piece);
     let forgotten = |warnings: &mut Vec<String>| {
@@ -216,7 +217,7 @@ const KNOWN: &[&str] = &[
     "SystemPropertyCredentialsProvider",
 ];
 
-/// Role, session, then `name=value` in any order. In KCL: `NestedPropertyKey`.
+/// Role and session, then `name=value` in any order. In KCL: `NestedPropertyKey`.
 fn assume(arguments: &[&str], warnings: &mut Vec<String>) -> Result<Provider, String> {
     let [role, session, nested @ ..] = arguments else {
         return Err("requires a role and a session, as in \
@@ -251,7 +252,7 @@ fn assume(arguments: &[&str], warnings: &mut Vec<String>) -> Result<Provider, St
     Ok(Provider::AssumeRole(assume))
 }
 
-/// Java wants a region that its SDK lists; here it must look like one.
+/// A region. Java requires one that its SDK lists; here it must have the form of a region.
 fn region(text: &str) -> Result<String, String> {
     let parts: Vec<&str> = text.split('-').collect();
     let is_word =
@@ -264,7 +265,7 @@ fn region(text: &str) -> Result<String, String> {
     }
 }
 
-/// A name of the Java SDK's first generation.
+/// A provider by a name of the Java SDK's first generation.
 fn first_generation(piece: &str, warnings: &mut Vec<String>) -> Option<Provider> {
     let (name, arguments) = parts(piece);
     let short = name.strip_prefix(OLD_SDK).unwrap_or(name);
@@ -305,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_keeps_what_java_can_construct_and_tells_the_rest() {
+    fn list_keeps_constructible_providers_and_warns_of_others() {
         let text = "NoSuchProvider, EnvironmentVariableCredentialsProvider ,ProfileCredentialsProvider,,\
                     DefaultAWSCredentialsProviderChain";
         assert_eq!(names(text), ["EnvironmentVariableCredentialsProvider", "ProfileCredentialsProvider"]);
@@ -318,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_short_or_full_and_of_exact_case() {
+    fn provider_names_are_short_or_full_in_exact_case() {
         assert_eq!(
             names("software.amazon.awssdk.auth.credentials.DefaultCredentialsProvider"),
             ["DefaultCredentialsProvider"]
@@ -342,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn old_names_alone_are_taken_with_a_notice() {
+    fn first_generation_names_alone_are_accepted_with_a_warning() {
         for (old, new) in [
             ("DefaultAWSCredentialsProviderChain", "DefaultCredentialsProvider"),
             (
@@ -358,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn nested_parameters_of_a_role_come_in_any_order() {
+    fn role_parameters_come_in_any_order() {
         let text = "StsAssumeRoleCredentialsProvider|role|session|externalId=x|endpoint=sts.example^eu-west-1|nope|a=b=c|z=1";
         let Chain { providers, warnings } = chain(text).unwrap();
         let [Provider::AssumeRole(assume)] = &providers[..] else { panic!("{providers:?}") };

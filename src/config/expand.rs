@@ -1,15 +1,15 @@
-//! `${NAME}` in values, if that was asked for. To Java a `$` is a letter like any other, so nothing in
-//! the file itself can ask for it.
+//! `${NAME}` in values, if enabled. To Java a `$` is an ordinary character, so the file itself cannot enable
+//! it.
 
 use std::collections::BTreeMap;
 
-/// Asks for it, like `--expand-env`.
+/// The variable that enables it, like `--expand-env`.
 pub const VARIABLE: &str = "MULTILANGD_EXPAND_ENV";
 
-/// Replaces each `${NAME}` by a variable's value; `$${` stands for `${`.
+/// Replaces each `${NAME}` by the value of that variable; `$${` becomes `${`.
 ///
 /// # Errors
-/// A variable isn't set, or a brace isn't closed.
+/// A variable is not set, or a brace is not closed.
 pub fn expand(text: &str, variables: &BTreeMap<String, String>) -> Result<String, String> {
     let mut out = String::new();
     let mut rest = text;
@@ -35,7 +35,7 @@ pub fn expand(text: &str, variables: &BTreeMap<String, String>) -> Result<String
     Ok(out)
 }
 
-/// A key or a value as a file can hold it: every character that could mean something is escaped.
+/// Escapes a key or a value for a properties file.
 pub fn escaped(text: &str) -> String {
     let mut out = String::new();
     for unit in text.encode_utf16() {
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn variables_are_replaced_once_and_a_doubled_dollar_is_kept() {
+    fn variables_are_replaced_once() {
         let variables = BTreeMap::from([("A".to_owned(), "x${B}".to_owned())]);
         assert_eq!(expand("$ a ${A}/${A} $${A} $A", &variables).unwrap(), "$ a x${B}/x${B} ${A} $A");
         assert!(expand("${B}", &variables).unwrap_err().contains("B is not set"));
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_escaped_comes_back() {
+    fn escaped_text_is_parsed_unchanged() {
         let text = format!("{}={}", escaped("a.b c"), escaped(" =ü😀\\"));
         let file = multilangd_properties::File::read(text.as_bytes()).unwrap();
         assert_eq!(file.get("a.b c").map(|entry| entry.value()), Some(" =ü😀\\"));

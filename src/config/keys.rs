@@ -1,8 +1,8 @@
-//! What a key is: its name, how its text is read, what holds without it, what becomes of it.
+//! The description of a key: its name, its type, its default, and its effect here.
 //!
-//! The tables are below: [`kcl::KEYS`] (every key that reaches a setting in KCL 3.5), [`client::KEYS`]
-//! (what stands behind `kinesisClient.` and the like), [`retired::KEYS`] (what only KCL 1.x knew) and
-//! [`own::KEYS`] (ours). `docs/configuration.md` shows all but the retired; `tests/tidy` compares.
+//! The tables: [`kcl::KEYS`] (every key that reaches a setting in KCL 3.5), [`client::KEYS`] (keys with the
+//! prefix `kinesisClient.` and the like), [`retired::KEYS`] (keys of KCL 1.x alone) and [`own::KEYS`] (keys
+//! of multilangd). The README shows the first and the last; `tests/tidy.rs` compares.
 
 use std::fmt;
 
@@ -11,93 +11,93 @@ pub mod kcl;
 pub mod own;
 pub mod retired;
 
-/// One key of the file that KCL knows.
+/// A key that KCL knows.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Key {
     /// The name, in its exact case.
     pub name: &'static str,
     /// Other names for the same setting.
     pub aliases: &'static [&'static str],
-    /// The part of Java's bean through which it can be reached too, as in `pollingConfig.maxRecords`.
+    /// The nested bean through which the key can be written too, as in `pollingConfig.maxRecords`.
     pub bean: Option<&'static str>,
-    /// How the text is read.
+    /// The type of the value.
     pub kind: Kind,
-    /// What holds without the key.
+    /// The default.
     pub absent: Absent,
-    /// Where Java puts it: a class of KCL's configuration, or the daemon itself.
+    /// The class of KCL's configuration that holds the setting, or the daemon itself.
     pub sets: &'static str,
-    /// What becomes of it here.
+    /// The effect of the key here.
     pub used: Use,
-    /// What it does.
+    /// The description for the documentation.
     pub doc: &'static str,
 }
 
-/// How Java reads a value. Conversions are in `multilangd_properties::value`.
+/// The type of a value in Java. Conversions are in `multilangd_properties::value`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// As it stands, blanks included.
+    /// Text, blanks included.
     Text,
-    /// `int`: what isn't one is 0, and 0 means "not given".
+    /// `int`: an unreadable value is 0, and 0 means "not given".
     Int,
-    /// `long`: the same.
+    /// `long`, with the same rules as `Int`.
     Long,
-    /// `double`: the same.
+    /// `double`, with the same rules as `Int`.
     Double,
-    /// `boolean`: what isn't one is false, and false means "not given".
+    /// `boolean`: an unreadable value is false, and false means "not given".
     Bool,
-    /// `Integer`: what isn't one is 0, and 0 applies.
+    /// `Integer`: an unreadable value is 0, and 0 applies.
     BoxedInt,
-    /// `Long`: the same.
+    /// `Long`, with the same rules as `BoxedInt`.
     BoxedLong,
-    /// `Boolean`: what isn't one is false, and false applies.
+    /// `Boolean`: an unreadable value is false, and false applies.
     BoxedBool,
-    /// `Integer.parseInt`: not trimmed, anything else ends the start.
+    /// `Integer.parseInt`: not trimmed; an unreadable value is fatal.
     Threads,
-    /// One of these words, in any case, not trimmed.
+    /// One of these keywords, in any case, not trimmed.
     Enum(&'static [&'static str]),
     /// Whole seconds since 1970.
     EpochSeconds,
-    /// ISO 8601, not negative.
+    /// A duration in ISO 8601, not negative.
     Duration,
-    /// Words between anything that isn't part of one.
+    /// Words, separated by any other characters.
     Words,
     /// `k=v, k=v`.
     Tags,
-    /// Any text but a blank one.
+    /// Any text that is not blank.
     Region,
-    /// An absolute http or https address.
+    /// An absolute http or https URL.
     Uri,
-    /// Nothing: Java can't convert any text to it.
+    /// A type to which Java cannot convert any text.
     Unusable,
 }
 
-/// What holds without a key.
+/// The default of a key.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Absent {
-    /// The daemon doesn't start; an example of a value.
+    /// Required: the daemon does not start without it. An example of a value.
     Required(&'static str),
-    /// Nothing.
+    /// No value.
     Nothing,
-    /// Nothing fixed; in words.
+    /// A default that is described in words.
     Told(&'static str),
-    /// This number.
+    /// A number.
     Number(i64),
-    /// This number.
+    /// A floating-point number.
     Real(f64),
-    /// This.
+    /// A boolean.
     Bool(bool),
-    /// This word.
+    /// A keyword.
     Text(&'static str),
-    /// These words.
+    /// Keywords.
     Words(&'static [&'static str]),
-    /// So many seconds.
+    /// A number of seconds.
     Seconds(u64),
-    /// `applicationName` with this behind it.
+    /// `applicationName` with this suffix.
     Application(&'static str),
 }
 
 impl Absent {
-    /// Whether a primitive's 0 or false would change nothing.
+    /// Whether 0 or false of a primitive type equals the default.
     pub fn is_zero(&self) -> bool {
         matches!(self, Self::Nothing | Self::Number(0) | Self::Bool(false))
     }
@@ -121,21 +121,21 @@ impl fmt::Display for Absent {
     }
 }
 
-/// What becomes of a key here.
+/// The effect of a key here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
-    /// It does what it does in Java.
+    /// As in Java.
     Yes,
-    /// Not built yet; this is what holds instead.
+    /// Not implemented yet; the behaviour instead.
     NotYet(&'static str),
-    /// It does nothing, for this reason; in Java neither.
+    /// No effect, as in Java; the reason.
     NoEffect(&'static str),
-    /// Java honours it, we don't, for this reason.
+    /// Honoured by Java but not here; the reason.
     Never(&'static str),
 }
 
 impl Key {
-    /// Whether the file's key means this one.
+    /// Whether a key of the file means this one.
     pub fn answers_to(&self, name: &str) -> bool {
         self.name == name
             || self.aliases.contains(&name)
@@ -144,15 +144,15 @@ impl Key {
             })
     }
 
-    /// Whether Java takes 0 and false for "not given" (`ConfigurationSettableUtils`).
+    /// Whether Java treats 0 and false as "not given" (`ConfigurationSettableUtils`).
     pub fn drops_zero(&self) -> bool {
-        // The one primitive that is used directly.
+        // The one primitive whose value Java uses directly.
         matches!(self.kind, Kind::Int | Kind::Long | Kind::Double | Kind::Bool)
             && self.name != "shutdownGraceMillis"
     }
 }
 
-/// All names of KCL's keys that can be written, but for the nested ones.
+/// All names of KCL's keys, except for nested ones.
 pub fn names() -> impl Iterator<Item = &'static str> {
     let credentials =
         ["AWSCredentialsProvider", "AWSCredentialsProviderDynamoDB", "AWSCredentialsProviderCloudWatch"];
@@ -160,14 +160,14 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     kcl.chain(credentials).chain(own::KEYS.iter().map(|key| key.name))
 }
 
-/// Of some names the one that was most likely meant.
+/// The name that was most likely meant.
 pub fn nearest<'a>(written: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let (name, far) =
         names.map(|name| (name, distance(name, written))).min_by_key(|(_, distance)| *distance)?;
     (name.eq_ignore_ascii_case(written) || far <= 2.max(written.len() / 6)).then_some(name)
 }
 
-/// Levenshtein's distance, without regard to case.
+/// The Levenshtein distance, ignoring case.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) =
         (a.to_lowercase().chars().collect(), b.to_lowercase().chars().collect());
@@ -188,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_name_stands_twice_in_the_tables() {
+    fn names_are_unique_across_the_tables() {
         let mut all: Vec<&str> = names().chain(retired::KEYS.iter().map(|key| key.name)).collect();
         let count = all.len();
         all.sort_unstable();
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_name_is_found_by_case_and_by_letters() {
+    fn nearest_name_is_found_by_case_and_letters() {
         assert_eq!(nearest("MaxRecords", names()), Some("maxRecords"));
         assert_eq!(nearest("failoverTimeMilis", names()), Some("failoverTimeMillis"));
         assert_eq!(nearest("dynamoDbEndpoint", names()), Some("dynamoDBEndpoint"));
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_reached_through_its_bean_too() {
+    fn key_is_reached_through_its_bean() {
         let key = kcl::KEYS.iter().find(|key| key.name == "maxRecords").unwrap();
         assert!(key.answers_to("maxRecords") && key.answers_to("pollingConfig.maxRecords"));
         assert!(!key.answers_to("fanoutConfig.maxRecords") && !key.answers_to("pollingConfigmaxRecords"));

@@ -1,4 +1,4 @@
-//! Settings without a fault into the [`Config`].
+//! Converts valid settings into the [`Config`].
 
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ use crate::metrics::cloudwatch;
 use crate::retrieval::registration;
 
 impl Resolved {
-    /// The configuration, with the worker's id if the file gives none.
+    /// The configuration, with `default_worker` as the worker id if the file has none.
     ///
     /// # Errors
-    /// Every fault at once.
+    /// All errors at once.
     pub fn config(self, default_worker: &str) -> Result<(Config, Vec<Remark>), Faults> {
         if !self.faults.is_empty() {
             return Err(Faults { faults: self.faults, warnings: self.warnings });
@@ -84,7 +84,7 @@ impl Resolved {
             task_backoff: millis("taskBackoffTimeMillis"),
             parent_poll: millis("parentShardPollIntervalMillis"),
             initialization_backoff: millis("schedulerInitializationBackoffTimeMillis"),
-            // Under FANOUT Java doesn't look at it.
+            // Java does not use it with FANOUT.
             max_records: count("maxRecords").clamp(1, 10_000),
             idle: millis("idleTimeBetweenReadsInMillis"),
             idle_behind: if let Value::Number(_) = s.value(own::IDLE_BEHIND) {
@@ -127,7 +127,7 @@ impl Resolved {
         Ok((config, self.warnings))
     }
 
-    /// The worker's id: the file's with its suffix, or the random one.
+    /// The worker id: the file's with its suffix, or the random one.
     fn worker(&self, random: &str) -> String {
         let Some(id) = self.settings.text("workerId") else { return random.to_owned() };
         match self.settings.text(own::WORKER_ID_SUFFIX).as_deref() {
@@ -160,7 +160,7 @@ impl Resolved {
         }
     }
 
-    /// None if nothing goes to CloudWatch.
+    /// The CloudWatch settings; none if no metrics are sent.
     fn metrics(&self, worker: &str) -> Option<cloudwatch::Settings> {
         let s = &self.settings;
         let number = |name: &str| u64::try_from(s.number(name)).unwrap_or(0);
@@ -184,7 +184,7 @@ impl Resolved {
         })
     }
 
-    /// None if records are polled.
+    /// The fan-out settings; none if records are polled.
     fn fanout(&self) -> Option<registration::Settings> {
         let s = &self.settings;
         let attempts = |name: &str| u32::try_from(s.number(name)).unwrap_or(0);

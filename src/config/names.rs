@@ -1,10 +1,10 @@
-//! Names that AWS accepts: of streams, tables and fan-out consumers.
+//! Checks names of streams, tables and fan-out consumers against the limits of AWS.
 //!
-//! A template that nobody filled in (`<STREAM_NAME>`, `${STAGE}-orders`) otherwise fails only at the first call, with a
-//! ValidationException that names no key. The limits are those of the API references: `CreateStream`, `CreateTable`,
-//! `RegisterStreamConsumer`.
+//! An unfilled template (`<STREAM_NAME>`, `${STAGE}-orders`) would otherwise fail only at the first call,
+//! with a ValidationException that names no key. The limits are those of the API references: `CreateStream`,
+//! `CreateTable`, `RegisterStreamConsumer`.
 
-/// The kind of thing that a name is for.
+/// The kind of resource that is named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// A Kinesis stream.
@@ -16,7 +16,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// The service and what it calls the thing.
+    /// The service, and its term for the resource.
     fn thing(self) -> &'static str {
         match self {
             Self::Stream => "Kinesis stream",
@@ -25,7 +25,7 @@ impl Kind {
         }
     }
 
-    /// The least and greatest length.
+    /// The minimum and maximum length.
     fn lengths(self) -> (usize, usize) {
         match self {
             Self::Stream | Self::Consumer => (1, 128),
@@ -34,7 +34,8 @@ impl Kind {
     }
 }
 
-/// Why AWS refuses a name, if it does: what is wrong, what is allowed, and a hint where the cause is plain.
+/// Why AWS refuses a name: the fault, the allowed names, and a hint if the cause is known. None for a valid
+/// name.
 pub(super) fn fault(kind: Kind, name: &str) -> Option<String> {
     let (least, most) = kind.lengths();
     let is_arn = kind == Kind::Table && name.starts_with("arn:") && name.contains(":table/");
@@ -87,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn names_outside_the_limits_are_refused() {
+    fn names_outside_the_limits_are_rejected() {
         for (kind, name) in [
             (Kind::Stream, String::new()),
             (Kind::Stream, "x".repeat(129)),

@@ -1,16 +1,16 @@
-//! The AWS permissions that a daemon with these settings needs, one table: `check` prints the rows that apply,
-//! `docs/operations.md` shows all, and `deploy/policy.json` has the same actions.
+//! The AWS permissions that a daemon with given settings needs. `check` prints the rows of the table that
+//! apply, the README shows all, and `deploy/policy.json` contains the same actions.
 
 use super::settings::Settings;
 
-/// One action.
+/// A permission.
 #[derive(Clone, Copy)]
 pub struct Permission {
-    /// Such as `kinesis:ListShards`.
+    /// The action, such as `kinesis:ListShards`.
     pub action: &'static str,
     /// The resource.
     pub on: &'static str,
-    /// In which case it is needed.
+    /// The case in which it is needed, for the documentation.
     pub when: &'static str,
     applies: fn(&Settings) -> bool,
 }
@@ -37,7 +37,7 @@ fn sends_metrics(settings: &Settings) -> bool {
     settings.text("metricsLevel").as_deref() != Some("NONE")
 }
 
-/// The table.
+/// All permissions.
 #[rustfmt::skip]
 pub const PERMISSIONS: &[Permission] = &[
     Permission { action: "kinesis:ListShards", on: "the stream", when: "always", applies: always },
@@ -63,7 +63,7 @@ pub const PERMISSIONS: &[Permission] = &[
     Permission { action: "cloudwatch:PutMetricData", on: "*", when: "unless metricsLevel = NONE", applies: sends_metrics },
 ];
 
-/// The rows that apply to these settings.
+/// The permissions that these settings need.
 pub fn needed(settings: &Settings) -> impl Iterator<Item = &'static Permission> {
     PERMISSIONS.iter().filter(|permission| (permission.applies)(settings))
 }

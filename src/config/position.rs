@@ -1,14 +1,14 @@
-//! Whether the time that `initialPositionInStreamExtended` gives can be one to start at.
+//! Checks whether the timestamp of `initialPositionInStreamExtended` can be a start position.
 //!
-//! Java takes any number; Kinesis refuses a time in the future, Java asks again for ever, and no record processor is
-//! started.
+//! Java accepts any number; Kinesis refuses a time in the future, so Java retries for ever and starts no
+//! record processor.
 
-/// The clocks of the machine and of Kinesis may differ by this much, in seconds.
+/// Most seconds by which the clocks of this machine and of Kinesis may differ.
 const SKEW: i64 = 5 * 60;
-/// Nothing in a stream is older than 2010, in seconds: Kinesis began in 2013.
+/// 2010 in seconds since 1970. No record is older: Kinesis was launched in 2013.
 const OLDEST: i64 = 1_262_304_000;
 
-/// The fault of a timestamp, if it has one. `seconds` and `now_millis` count from 1970.
+/// Why a timestamp is invalid; none if it is valid. `seconds` and `now_millis` are since 1970.
 pub(super) fn fault(seconds: i64, now_millis: i64) -> Option<String> {
     let latest = now_millis / 1_000 + SKEW;
     if seconds <= latest {
@@ -35,7 +35,7 @@ pub(super) fn fault(seconds: i64, now_millis: i64) -> Option<String> {
 fn date(seconds: i64) -> String {
     const DAY: i64 = 24 * 60 * 60;
     let (days, rest) = (seconds.div_euclid(DAY), seconds.rem_euclid(DAY));
-    // Of the Gregorian calendar, in years that begin in March and eras of 400 of them.
+    // In the Gregorian calendar, with years that begin in March and eras of 400 years.
     let days = days.saturating_add(719_468);
     let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
     let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
@@ -55,7 +55,7 @@ mod tests {
     const NOW: i64 = 1_764_425_580;
 
     #[test]
-    fn date_is_that_of_the_gregorian_calendar_in_utc() {
+    fn date_is_gregorian_in_utc() {
         for (seconds, expected) in [
             (0, "1970-01-01T00:00:00Z"),
             (951_782_400, "2000-02-29T00:00:00Z"),
@@ -72,14 +72,14 @@ mod tests {
     }
 
     #[test]
-    fn time_in_the_past_is_taken_and_so_is_one_within_the_skew_of_clocks() {
+    fn past_time_and_clock_skew_are_accepted() {
         for seconds in [i64::MIN, -1, 0, NOW - 1, NOW, NOW + SKEW] {
             assert_eq!(fault(seconds, NOW * 1_000), None, "{seconds}");
         }
     }
 
     #[test]
-    fn time_in_the_future_is_refused_with_its_date() {
+    fn future_time_is_rejected_with_its_date() {
         for seconds in [NOW + SKEW + 1, NOW + 86_400, i64::MAX] {
             let text = fault(seconds, NOW * 1_000).unwrap();
             assert!(text.contains(&seconds.to_string()) && text.contains(&date(seconds)), "{text}");
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn milliseconds_are_refused_with_the_value_in_seconds() {
+    fn milliseconds_are_rejected_with_the_value_in_seconds() {
         let text = fault(NOW * 1_000 + 7, NOW * 1_000).unwrap();
         assert!(text.contains(&format!("= {NOW} is 2025-11-29T14:13:00Z")), "{text}");
         assert!(text.contains("milliseconds"), "{text}");

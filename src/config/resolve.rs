@@ -1,8 +1,9 @@
-//! A properties file, read against the tables of keys: every setting in force, every warning, every
-//! fault; and, if there is none, the [`super::Config`].
+//! Resolves a properties file against the tables of keys: all settings in force, all warnings and errors;
+//! and, without errors, the [`super::Config`].
 //!
-//! Rules that surprise are Java's: for primitive settings an unreadable number is 0, and 0 and false
-//! mean "not given" (`ConfigurationSettableUtils`). They are kept, and warned about. Pure: nothing is
+//! Rules that surprise are Java's: for primitive settings an unreadable number is 0, and 0 and false mean
+//! "not given" (`ConfigurationSettableUtils`). They are preserved, with warnings. Pure: nothing is called,
+//! and clock and environment are read only from [`Given`].
 //! called, no clock and no environment is looked at but what is [`Given`].
 
 use std::collections::BTreeMap;
@@ -24,58 +25,58 @@ use super::value::Value;
 use super::{Remark, Source};
 use crate::clock;
 
-/// KCL refuses more.
+/// KCL refuses a larger value.
 const MAX_RECORDS: i64 = 10_000;
-/// KCL raises less to this: five reads a second and shard is what Kinesis allows.
+/// KCL raises a lower value to this: Kinesis allows five reads per second and shard.
 const MIN_IDLE: i64 = 200;
-/// A third of it less 25 ms is the pause between renewals; Java can't start with less.
+/// Java cannot start with less: the pause between its renewals is a third of this less 25 ms.
 const MIN_FAILOVER: i64 = 78;
-/// Half of it less 25 ms is the pause between looks for new leases.
+/// Half of this less 25 ms is the pause between scans for new leases.
 const MIN_ASSIGNMENT: i64 = 52;
 
-/// Everything that settings are made from.
+/// The inputs of the configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Given {
     /// The file.
     pub bytes: Vec<u8>,
-    /// `--set KEY=VALUE`: as if these were the file's last lines.
+    /// `--set KEY=VALUE`: treated as the last lines of the file.
     pub overrides: Vec<(String, String)>,
-    /// Whether `${NAME}` in the file's values stands for an environment variable.
+    /// Whether `${NAME}` in the file's values is replaced by an environment variable.
     pub expand: bool,
-    /// Settings of ours that were given as options, by their name in the file.
+    /// Settings of multilangd that were given as options, by their key in the file.
     pub options: Vec<(&'static str, String)>,
-    /// The environment.
+    /// The environment variables.
     pub variables: BTreeMap<String, String>,
     /// JVM system properties.
     pub properties: Properties,
     /// The AWS profile.
     pub profile: Profile,
-    /// The name of this host, for `multilangd.workerIdSuffix`.
+    /// This machine's host name, for `multilangd.workerIdSuffix`.
     pub hostname: String,
 }
 
-/// What came of it.
+/// The result of the resolution.
 #[derive(Debug)]
 pub struct Resolved {
-    /// What is in force; of a file with faults what could be read.
+    /// The settings in force; of a file with errors, those that are valid.
     pub settings: Settings,
-    /// What is odd, in the order of the lines.
+    /// Warnings, in the order of the lines.
     pub warnings: Vec<Remark>,
-    /// What must be put right, in the order of the lines.
+    /// Errors, in the order of the lines.
     pub faults: Vec<Remark>,
     pub(super) credentials: BTreeMap<Service, Vec<Provider>>,
     pub(super) clients: BTreeMap<(Service, &'static str), Held>,
     pub(super) hostname: String,
-    /// AWS settings outside the file that no single client has for itself.
+    /// AWS settings outside the file that are shared by all clients.
     pub sdk: Sdk,
 }
 
-/// Reads everything.
+/// Resolves all settings.
 pub fn resolve(given: &Given) -> Resolved {
     let mut bean = Bean::default();
     let file = read(given, &mut bean);
     let last = lines_of(&given.bytes);
-    tell_notices(&file, given, last, &mut bean);
+    warn_about_lines(&file, given, last, &mut bean);
     for entry in file.in_java_order() {
         let source = if entry.line() > last { Source::Option } else { Source::File(entry.line()) };
         let mut pair = Pair { key: entry.key(), text: entry.value().to_owned(), source };
@@ -102,7 +103,7 @@ pub fn resolve(given: &Given) -> Resolved {
     Resolved { hostname: given.hostname.clone(), sdk, ..maker.done() }
 }
 
-/// Natural lines, as Java counts them.
+/// The number of natural lines, as Java counts them.
 fn lines_of(bytes: &[u8]) -> usize {
     let mut lines = 1;
     let mut before = 0;
@@ -113,11 +114,11 @@ fn lines_of(bytes: &[u8]) -> usize {
     lines
 }
 
-/// The file with the overrides behind it.
+/// The file followed by the overrides.
 fn read(given: &Given, bean: &mut Bean) -> File {
     let mut bytes = given.bytes.clone();
     if !given.overrides.is_empty() {
-        // An empty line ends a continuation that the file may end in.
+        // An empty line ends a continuation at the end of the file.
         bytes.extend_from_slice(b"\n\n");
         for (key, value) in &given.overrides {
             bytes.extend_from_slice(
@@ -137,8 +138,8 @@ fn read(given: &Given, bean: &mut Bean) -> File {
     }
 }
 
-/// What lies beyond the file's last line is an override, and what it overrides is nobody's mistake.
-fn tell_notices(file: &File, given: &Given, last: usize, bean: &mut Bean) {
+/// Warns about lines of the file. Lines beyond `last` are overrides, and an overridden key gets no warning.
+fn warn_about_lines(file: &File, given: &Given, last: usize, bean: &mut Bean) {
     for notice in file.notices() {
         let overridden = given.overrides.iter().any(|(key, _)| *key == notice.key);
         if notice.at.line <= last && !overridden {
@@ -152,7 +153,7 @@ fn tell_notices(file: &File, given: &Given, last: usize, bean: &mut Bean) {
     }
 }
 
-/// Options win over variables, variables over the file.
+/// Settings of multilangd: options precede environment variables, and these the file.
 fn own_from_outside(given: &Given, bean: &mut Bean) {
     let names: Vec<String> = own::KEYS.iter().map(own::Own::variable).collect();
     for key in own::KEYS {
@@ -166,7 +167,7 @@ fn own_from_outside(given: &Given, bean: &mut Bean) {
         let Some((shown, text, source)) = outside else { continue };
         match key.check(text.trim()) {
             Ok(()) => {
-                // An option is seen by who gives it; a variable may be an image's.
+                // The user sees an option, but an environment variable may come from an image.
                 let other = bean.own.get(key.name).filter(|held| held.value != text.trim());
                 if let (Source::Environment, Some(other)) = (source, other) {
                     let text = format!(
@@ -194,7 +195,8 @@ fn own_from_outside(given: &Given, bean: &mut Bean) {
     }
 }
 
-/// Of the clients what the file leaves open. The first fault is all that is told of a value that they share.
+/// Client settings that the file does not set, from outside. Of a value that the clients share, only the
+/// first error is reported.
 fn clients_from_outside(outside: &Outside<'_>, bean: &mut Bean) {
     for (_, service) in CLIENTS {
         let found = sdk::of_client(outside, *service, &mut bean.faults);
@@ -231,7 +233,7 @@ impl Maker {
         self.bean.warnings.push(Remark { line, key: Some(key.to_owned()), text });
     }
 
-    /// Every setting: what was given and counts, else what holds without it.
+    /// Sets every setting to its given value, if that applies, or to its default.
     fn fill(&mut self) {
         let application = match self.bean.kcl.get("applicationName").map(|held| &held.value) {
             Some(Value::Text(name)) => name.clone(),
@@ -271,7 +273,7 @@ impl Maker {
         self.settings.get(name).map_or(Source::Default, |setting| setting.source)
     }
 
-    /// What hangs on other settings.
+    /// Settings whose default depends on other settings.
     fn fill_derived(&mut self, application: &str) {
         if self.settings.number("leaseAssignmentIntervalMillis") == 0 {
             let twice = self.settings.number("failoverTimeMillis").saturating_mul(2);
@@ -338,7 +340,7 @@ impl Maker {
         }
     }
 
-    /// Region and endpoint of each client, whoever set them.
+    /// Region and endpoint of each client, from any source.
     fn fill_clients(&mut self) {
         for (prefix, service) in CLIENTS {
             for name in ["region", "endpointOverride"] {
@@ -364,7 +366,7 @@ impl Maker {
         }
     }
 
-    /// How the network is reached, as far as it is not directly.
+    /// Shows the proxies and CA certificates, if there are any.
     fn show(&mut self, sdk: &Sdk) {
         let network = &sdk.network;
         let proxies = [("network.httpProxy", &network.http), ("network.httpsProxy", &network.https)];
@@ -381,7 +383,7 @@ impl Maker {
         }
     }
 
-    /// DynamoDB and CloudWatch use Kinesis' unless they have their own.
+    /// DynamoDB and CloudWatch use the credentials of Kinesis unless they have their own.
     fn fill_credentials(&mut self) {
         for (_, service) in CLIENTS {
             let held =
@@ -396,7 +398,7 @@ impl Maker {
     }
 
     fn check(&mut self) {
-        // An empty one is no fault of the file to Java; it can't be started, here neither.
+        // An empty value is no error of the file to Java, but the program cannot be started, as here.
         if !self.bean.kcl.contains_key("executableName") {
             self.require("executableName");
         }
@@ -425,7 +427,8 @@ impl Maker {
         self.check_names();
     }
 
-    /// Each name that AWS has to accept; one that is derived from `applicationName` is a fault of that key, reported once.
+    /// Checks each name that AWS must accept. A name derived from `applicationName` is an error of that key,
+    /// reported once.
     fn check_names(&mut self) {
         let fanout = self.settings.text("retrievalMode").as_deref() == Some("FANOUT")
             && self.settings.text("fanoutConfig.consumerArn").is_none();
@@ -557,7 +560,7 @@ impl Maker {
         }
     }
 
-    /// The SDKs for Java and Rust refuse every call then.
+    /// Dual-stack or FIPS with an endpoint override: the SDKs for Java and Rust refuse every call.
     fn check_endpoints(&mut self) {
         let metrics = self.settings.text("metricsLevel").as_deref() != Some("NONE");
         for (prefix, service) in CLIENTS.iter().filter(|(_, one)| metrics || *one != Service::CloudWatch) {

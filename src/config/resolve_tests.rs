@@ -1,5 +1,4 @@
-//! Rules of resolution that no stored output of Java shows. What Java was seen to do is in
-//! `tests/settings/`.
+//! Tests of rules that no recorded output of Java shows. Recorded behaviour of Java is in `tests/settings/`.
 
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ fn with(text: &str) -> (Config, Vec<String>) {
 }
 
 #[test]
-fn the_smallest_file_gives_every_default() {
+fn minimal_file_yields_all_defaults() {
     let (config, warnings) = with("");
     assert_eq!(warnings, [""; 0]);
     assert_eq!((config.table.as_str(), config.initial), ("app", InitialPosition::Latest));
@@ -31,7 +30,7 @@ fn the_smallest_file_gives_every_default() {
 }
 
 #[test]
-fn ten_mistakes_are_told_at_once_with_their_lines() {
+fn all_errors_are_reported_at_once_with_their_lines() {
     let found = resolved(
         "streamArn = arn:nope\nmaxRecords = 20000\ninitialPositionInStream = NEWEST\ntimeoutInSeconds = ten\n\
          x = \\u12\nmetricsLevel = LOUD\nkinesisEndpoint = localhost\nretrievalMode = push\nregionName =\n\
@@ -45,7 +44,7 @@ fn ten_mistakes_are_told_at_once_with_their_lines() {
 }
 
 #[test]
-fn zero_and_what_is_no_number_keep_the_default_and_are_warned_about() {
+fn zero_or_unreadable_number_keeps_the_default_with_warning() {
     let (config, warnings) =
         with("failoverTimeMillis = 0\ntaskBackoffTimeMillis = ten\nshutdownGraceMillis = 0\n");
     assert_eq!((config.failover.as_millis(), config.task_backoff.as_millis()), (10_000, 500));
@@ -56,7 +55,7 @@ fn zero_and_what_is_no_number_keep_the_default_and_are_warned_about() {
 }
 
 #[test]
-fn a_key_that_does_nothing_is_warned_about_with_the_nearest_name() {
+fn ineffective_key_warns_with_the_nearest_name() {
     let (_, warnings) = with(
         "MaxRecords = 5\nfailoverTimeMilis = 5\nzzz = 1\nmultilangd.x = 1\nmaxActiveThreads = 5\n\
          userAgent = x\nkinesisClientConfig.maxConnections = 5\nfanoutConfig.nope = 3\n",
@@ -78,7 +77,7 @@ fn a_key_that_does_nothing_is_warned_about_with_the_nearest_name() {
 }
 
 #[test]
-fn unknown_names_under_a_client_are_refused_and_half_brackets_too() {
+fn unknown_client_keys_and_unmatched_brackets_are_errors() {
     let found = resolved(&format!(
         "{MINIMUM}kinesisClient.regoin = x\nfoo[1 = 2\nfoo[x] = 2\nfoo(a = 1\ndynamoDBCredentialsProvider.class = X\n"
     ));
@@ -88,21 +87,21 @@ fn unknown_names_under_a_client_are_refused_and_half_brackets_too() {
 }
 
 #[test]
-fn of_two_keys_that_set_one_thing_the_last_in_javas_order_counts() {
+fn last_of_two_keys_in_javas_order_applies() {
     let (config, warnings) = with("workerId = a\nworkerIdentifier = b\n");
     assert_eq!(config.worker.as_str(), "b", "with fewer than 12 keys");
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     let found = resolved(&format!("{MINIMUM}regionName = eu-west-1\ndynamoDbClient.region = eu-west-2\n"));
     assert_eq!(found.settings.text("kinesisClient.region").as_deref(), Some("eu-west-1"));
     assert_eq!(found.settings.text("dynamoDbClient.region").as_deref(), Some("eu-west-2"));
-    // 0 through one name takes back what another name said.
+    // 0 through one name removes the value of another name.
     let found = resolved(&format!("{MINIMUM}pollingConfig.maxRecords = 0\n"));
     assert_eq!(found.settings.number("maxRecords"), 10_000);
     assert_eq!(found.settings.text("retrievalMode").as_deref(), Some("FANOUT"));
 }
 
 #[test]
-fn worker_id_gets_the_suffix_that_is_asked_for() {
+fn worker_id_gets_the_configured_suffix() {
     let id = |more: &str| {
         let bytes = format!("{MINIMUM}{more}").into_bytes();
         let given = Given { bytes, hostname: "host".to_owned(), ..Given::default() };
@@ -116,7 +115,7 @@ fn worker_id_gets_the_suffix_that_is_asked_for() {
 }
 
 #[test]
-fn an_arn_wins_over_a_name_and_gives_only_its_name() {
+fn stream_arn_precedes_name_and_sets_only_the_name() {
     let arn = "streamArn = arn:aws-cn:kinesis:cn-north-1:123456789012:stream/t/consumer/c:1\n";
     assert_eq!(with(arn).0.stream, "t");
     let (_, warnings) = with(&format!("{arn}regionName = eu-west-1\n"));
@@ -124,7 +123,7 @@ fn an_arn_wins_over_a_name_and_gives_only_its_name() {
 }
 
 #[test]
-fn credentials_of_kinesis_serve_all_but_those_with_their_own() {
+fn kinesis_credentials_are_the_default_of_other_clients() {
     let (config, _) = with("AWScredentialsProviderDynamoDB = EnvironmentVariableCredentialsProvider\n");
     assert_eq!(config.dynamodb.providers, [Provider::Environment]);
     assert_eq!(config.cloudwatch.providers, [Provider::Default]);
@@ -135,7 +134,7 @@ fn credentials_of_kinesis_serve_all_but_those_with_their_own() {
 }
 
 #[test]
-fn our_settings_come_from_options_then_variables_then_the_file() {
+fn own_settings_prefer_options_then_variables_then_file() {
     let mut given = Given {
         bytes: format!("{MINIMUM}multilangd.maxChildFailures = 2\nmultilangd.onChildFailure = exit\n")
             .into_bytes(),
@@ -167,7 +166,7 @@ fn our_settings_come_from_options_then_variables_then_the_file() {
 }
 
 #[test]
-fn overrides_are_as_if_they_were_the_files_last_lines() {
+fn overrides_act_as_last_lines_of_the_file() {
     let given = Given {
         bytes: format!("{MINIMUM}tableName = one \\").into_bytes(),
         overrides: vec![("tableName".into(), "two = ü".into()), ("maxRecords".into(), "7".into())],
@@ -181,7 +180,7 @@ fn overrides_are_as_if_they_were_the_files_last_lines() {
 }
 
 #[test]
-fn variables_are_expanded_only_if_asked_for() {
+fn variables_are_expanded_only_if_enabled() {
     let mut given =
         Given { bytes: format!("{MINIMUM}tableName = t-${{STAGE}}\n").into_bytes(), ..Given::default() };
     given.variables.insert("STAGE".into(), "prod".into());
@@ -193,7 +192,7 @@ fn variables_are_expanded_only_if_asked_for() {
 }
 
 #[test]
-fn a_time_in_seconds_is_where_new_leases_start() {
+fn extended_position_sets_the_start_timestamp() {
     assert_eq!(
         with("initialPositionInStreamExtended = 1700000000\n").0.initial,
         InitialPosition::AtTimestamp(1_700_000_000_000)
@@ -202,7 +201,7 @@ fn a_time_in_seconds_is_where_new_leases_start() {
 }
 
 #[test]
-fn position_in_the_future_or_in_milliseconds_is_a_fault_of_its_line() {
+fn invalid_start_timestamp_is_an_error_of_its_line() {
     let key = "initialPositionInStreamExtended";
     let faults = |seconds: i64| {
         let mut faults = resolved(&format!("{key} = {seconds}\n")).faults;
@@ -218,7 +217,7 @@ fn position_in_the_future_or_in_milliseconds_is_a_fault_of_its_line() {
 
 proptest::proptest! {
     #[test]
-    fn no_file_makes_it_panic(text in "([a-zA-Z.\\[\\]()]{0,12}(maxRecords|AWSCredentialsProvider|workerId|kinesisClient\\.|streamArn|fanoutConfig\\.)?[ =:]{1,3}[ -~]{0,20}\n){0,8}") {
+    fn arbitrary_file_does_not_panic(text in "([a-zA-Z.\\[\\]()]{0,12}(maxRecords|AWSCredentialsProvider|workerId|kinesisClient\\.|streamArn|fanoutConfig\\.)?[ =:]{1,3}[ -~]{0,20}\n){0,8}") {
         let found = resolved(&text);
         let lines = text.lines().count();
         for remark in found.faults.iter().chain(&found.warnings) {
@@ -228,7 +227,7 @@ proptest::proptest! {
 }
 
 #[test]
-fn a_worker_is_not_named_like_another_row_of_its_table() {
+fn reserved_worker_id_is_an_error() {
     for (name, faults) in [("Leader", 1), ("shardId-000000000001", 1), ("leader-1", 0)] {
         let found = resolved(&format!("workerId = {name}\n"));
         assert_eq!(
@@ -239,7 +238,7 @@ fn a_worker_is_not_named_like_another_row_of_its_table() {
 }
 
 #[test]
-fn names_outside_the_limits_are_faults_of_their_keys() {
+fn invalid_names_are_errors_of_their_keys() {
     let found = |text: &str| -> Vec<(Option<usize>, String)> {
         let faults = resolved(text).faults.into_iter();
         faults.map(|fault| (fault.line, fault.key.unwrap())).collect()
@@ -258,7 +257,7 @@ fn names_outside_the_limits_are_faults_of_their_keys() {
         let name = line.split(' ').next().unwrap();
         assert_eq!(found(&format!("{MINIMUM}{line}")), key(6, name), "{line}");
     }
-    // 255 characters make a lease table, but no WorkerMetricStats table beside it, and no consumer.
+    // 255 characters are allowed for a lease table, but not for its WorkerMetricStats table or a consumer.
     let long = MINIMUM.replace("= app", &format!("= {}", "a".repeat(255)));
     assert_eq!(found(&long), key(3, "applicationName"));
     let fanout = |more: &str| {
@@ -275,7 +274,7 @@ fn names_outside_the_limits_are_faults_of_their_keys() {
 }
 
 #[test]
-fn fan_out_and_pace_are_what_the_file_says() {
+fn fan_out_and_pacing_settings_are_applied() {
     let (config, _) = with(
         "retrievalMode = fanout\nfanoutConfig.consumerName = reader\nfanoutConfig.retryBackoffMillis = 70\n",
     );

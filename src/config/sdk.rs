@@ -1,9 +1,9 @@
-//! AWS settings outside the properties file: JVM system properties, environment variables and the profile, with the
-//! meaning that the AWS SDK for Java gives them.
+//! AWS settings outside the properties file: JVM system properties, environment variables and the profile,
+//! with their meaning in the AWS SDK for Java.
 //!
-//! The properties file wins over all three; then a system property (`-Daws.region=…`), then an environment variable,
-//! then the profile. A blank value counts as not set. In the Java SDK: `SdkSystemSetting`, `ProfileProperty`,
-//! `AwsClientEndpointProvider`, `DualstackEnabledProvider`, `FipsEnabledProvider`.
+//! The properties file precedes all three; then a system property (`-Daws.region=…`), then an environment
+//! variable, then the profile. A blank value counts as not set. In the Java SDK: `SdkSystemSetting`,
+//! `ProfileProperty`, `AwsClientEndpointProvider`, `DualstackEnabledProvider`, `FipsEnabledProvider`.
 //!
 //! | module | holds |
 //! |---|---|
@@ -22,12 +22,12 @@ pub mod network;
 use jvm::Properties;
 use network::Network;
 
-/// One setting, by its three names.
+/// The three names of one setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Name {
     /// The JVM system property.
     pub property: &'static str,
-    /// Environment variables; the first that is set counts.
+    /// Environment variables; the first one that is set applies.
     pub variables: &'static [&'static str],
     /// The key of the profile; empty if there is none.
     pub key: &'static str,
@@ -39,11 +39,11 @@ const fn name(property: &'static str, variables: &'static [&'static str], key: &
 
 /// The region.
 pub const REGION: Name = name("aws.region", &["AWS_REGION", "AWS_DEFAULT_REGION"], "region");
-/// Which profile counts.
+/// The name of the profile.
 pub const PROFILE: Name = name("aws.profile", &["AWS_PROFILE"], "");
-/// Where profiles stand.
+/// The config file.
 pub const CONFIG_FILE: Name = name("aws.configFile", &["AWS_CONFIG_FILE"], "");
-/// Where profiles with keys stand.
+/// The credentials file.
 pub const CREDENTIALS_FILE: Name = name("aws.sharedCredentialsFile", &["AWS_SHARED_CREDENTIALS_FILE"], "");
 const FIPS: Name = name("aws.useFipsEndpoint", &["AWS_USE_FIPS_ENDPOINT"], "use_fips_endpoint");
 const DUAL_STACK: Name =
@@ -59,8 +59,8 @@ const TOKEN_FILE: Name = name("aws.webIdentityTokenFile", &["AWS_WEB_IDENTITY_TO
 const ROLE: Name = name("aws.roleArn", &["AWS_ROLE_ARN"], "");
 const SESSION: Name = name("aws.roleSessionName", &["AWS_ROLE_SESSION_NAME"], "");
 
-/// Endpoints: of each service, then of all. Between the two of one place the service's wins; the environment wins over
-/// the profile.
+/// Endpoint URLs: of each service, then of all. Within one source the service's precedes the global one; the
+/// environment precedes the profile.
 const ENDPOINT: Name = name("aws.endpointUrl", &["AWS_ENDPOINT_URL"], "endpoint_url");
 const ENDPOINTS: [(Service, Name); 3] = [
     (Service::Kinesis, name("aws.endpointUrlKinesis", &["AWS_ENDPOINT_URL_KINESIS"], "kinesis.endpoint_url")),
@@ -74,7 +74,8 @@ const ENDPOINTS: [(Service, Name); 3] = [
     ),
 ];
 
-/// Keys of the profile that are looked at. With a dot: of a service, in the `services` section that the profile names.
+/// Keys of the profile that are read. A dot marks a service's key, in the `services` section that the profile
+/// names.
 pub const KEYS: [&str; 9] = [
     REGION.key,
     FIPS.key,
@@ -87,24 +88,24 @@ pub const KEYS: [&str; 9] = [
     network::CA_BUNDLE.key,
 ];
 
-/// The profile that counts.
+/// The selected AWS profile.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Profile {
-    /// Its name.
+    /// The profile's name.
     pub name: String,
-    /// The config file and the credentials file, whether they exist or not.
+    /// Paths of the config file and the credentials file, whether they exist or not.
     pub files: Vec<String>,
-    /// The setting that names a file which does not exist.
+    /// The settings that name a file that does not exist.
     pub missing: Vec<Source>,
-    /// Whether one of the files has it.
+    /// Whether one of the files contains the profile.
     pub exists: bool,
     /// The values under [`KEYS`].
     pub values: BTreeMap<String, String>,
-    /// Why the files can't be read.
+    /// Why the files could not be read.
     pub failure: Option<String>,
 }
 
-/// Settings outside the file.
+/// The sources of settings outside the file.
 #[derive(Debug, Clone, Copy)]
 pub struct Outside<'a> {
     /// Environment variables.
@@ -115,17 +116,17 @@ pub struct Outside<'a> {
     pub profile: &'a Profile,
 }
 
-/// A value, and where it was set.
+/// A value and its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found<'a> {
-    /// Without outer blanks.
+    /// The value without surrounding blanks.
     pub value: &'a str,
-    /// Where.
+    /// The source.
     pub source: Source,
 }
 
 impl<'a> Outside<'a> {
-    /// The value that counts.
+    /// The value that applies: the first of system property, environment variable and profile.
     pub fn find(&self, name: Name) -> Option<Found<'a>> {
         self.find_nearer(name).or_else(|| self.find_in_profile(name))
     }
@@ -145,7 +146,7 @@ impl<'a> Outside<'a> {
         Some(Found { value, source: Source::Profile(name.key) })
     }
 
-    /// The endpoint of a service, unless they are to be ignored.
+    /// The endpoint of a service; none if endpoint settings are disabled.
     fn endpoint(&self, service: Service, faults: &mut Vec<Remark>) -> Option<Found<'a>> {
         if self.switch(IGNORE_ENDPOINTS, faults).is_some_and(|(ignored, _)| ignored) {
             return None;
@@ -155,7 +156,7 @@ impl<'a> Outside<'a> {
         nearer.or_else(|| self.find_in_profile(own)).or_else(|| self.find_in_profile(ENDPOINT))
     }
 
-    /// A value that is true or false, in any case. Java doesn't start with any other.
+    /// A boolean in any case. Any other value is an error, as in Java.
     fn switch(&self, name: Name, faults: &mut Vec<Remark>) -> Option<(bool, Source)> {
         let found = self.find(name)?;
         let is = |word: &str| found.value.eq_ignore_ascii_case(word);
@@ -174,18 +175,18 @@ fn set(text: &str) -> Option<&str> {
     Some(text.trim()).filter(|text| !text.is_empty())
 }
 
-/// One client's settings from the environment.
+/// One client's settings from outside the file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OfClient {
     /// The endpoint.
     pub endpoint: Option<(String, Source)>,
-    /// FIPS 140 endpoints.
+    /// Whether FIPS 140 endpoints are used.
     pub fips: Option<(bool, Source)>,
-    /// Dual-stack endpoints.
+    /// Whether dual-stack endpoints are used.
     pub dual_stack: Option<(bool, Source)>,
 }
 
-/// Reads one client's settings from the environment; a value that can't be used is a fault.
+/// Reads one client's settings; an invalid value is an error.
 pub fn of_client(outside: &Outside<'_>, service: Service, faults: &mut Vec<Remark>) -> OfClient {
     let endpoint = outside.endpoint(service, faults).filter(|found| {
         let checked = super::value::uri(found.value);
@@ -204,32 +205,32 @@ pub fn of_client(outside: &Outside<'_>, service: Service, faults: &mut Vec<Remar
     }
 }
 
-/// Settings of all clients and of the credentials from outside the file.
+/// Settings from outside the file that are shared by all clients and the credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Sdk {
-    /// The region of this machine, for STS: not that of the stream.
+    /// The region of this machine, for STS. It may differ from the stream's.
     pub region: Option<String>,
     /// The profile.
     pub profile: Profile,
-    /// Files of profiles that a system property names: the SDK for Rust doesn't know of them.
+    /// Profile files that a system property names, which the SDK for Rust does not read.
     pub profile_files: ProfileFiles,
     /// Credentials in system properties.
     pub keys: Keys,
-    /// A web identity of which a part is in system properties.
+    /// A web identity that is at least partly set by system properties.
     pub web_identity: Option<super::credentials::WebIdentity>,
-    /// Where instance metadata is asked, if not at its usual address.
+    /// The address of the instance metadata service, if it is not the usual one.
     pub metadata: Option<String>,
-    /// Instance metadata must not be asked.
+    /// Whether the instance metadata service must not be called.
     pub no_metadata: bool,
-    /// FIPS 140 endpoints, of STS and SSO too.
+    /// Whether FIPS 140 endpoints are used, for STS and SSO too.
     pub fips: Option<bool>,
-    /// Dual-stack endpoints, of STS and SSO too.
+    /// Whether dual-stack endpoints are used, for STS and SSO too.
     pub dual_stack: Option<bool>,
     /// Proxies and the CA bundle.
     pub network: Network,
 }
 
-/// Files of profiles, where a system property names them.
+/// Profile files that system properties name.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ProfileFiles {
     /// `aws.configFile`.
@@ -239,7 +240,7 @@ pub struct ProfileFiles {
 }
 
 impl ProfileFiles {
-    /// The files that the system properties name.
+    /// Reads the system properties.
     pub fn of(properties: &Properties) -> Self {
         let get = |name: Name| properties.get(name.property).map(str::to_owned);
         Self { config: get(CONFIG_FILE), credentials: get(CREDENTIALS_FILE) }
@@ -258,14 +259,14 @@ pub struct Keys {
 }
 
 impl fmt::Debug for Keys {
-    /// Never the secrets.
+    /// Omits the secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keys").field("access_key_id", &self.access_key_id).finish_non_exhaustive()
     }
 }
 
 impl Keys {
-    /// A pair of keys.
+    /// An access key id with its secret.
     pub fn of(id: &str, secret: &str) -> Self {
         Self {
             access_key_id: Some(id.to_owned()),
@@ -275,11 +276,11 @@ impl Keys {
     }
 }
 
-/// Everything outside the file that no single client has for itself.
+/// Resolves the settings that are shared by all clients.
 pub fn resolve(outside: &Outside<'_>, warnings: &mut Vec<Remark>, faults: &mut Vec<Remark>) -> Sdk {
     let Outside { properties, profile, .. } = *outside;
     warnings.extend(jvm::unhonoured(properties));
-    tell_profile(outside, warnings);
+    warn_about_profile(outside, warnings);
     let text = |name: Name| outside.find(name).map(|found| found.value.to_owned());
     let get = |property: &str| properties.get(property).map(str::to_owned);
     let from_property =
@@ -306,8 +307,8 @@ pub fn resolve(outside: &Outside<'_>, warnings: &mut Vec<Remark>, faults: &mut V
     }
 }
 
-/// A profile that can't be used: not before its absence matters does it end the start.
-fn tell_profile(outside: &Outside<'_>, warnings: &mut Vec<Remark>) {
+/// Warns about an unusable profile. It does not prevent the start unless the profile is needed.
+fn warn_about_profile(outside: &Outside<'_>, warnings: &mut Vec<Remark>) {
     let profile = outside.profile;
     let files = profile.files.join(" and ");
     warnings.extend(profile.missing.iter().map(|source| {
@@ -374,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn service_endpoint_precedes_global_endpoint_of_the_same_place() {
+    fn service_endpoint_precedes_global_endpoint_of_its_source() {
         let profile = [("endpoint_url", "http://p"), ("kinesis.endpoint_url", "http://p-kinesis")];
         let variables = [("AWS_ENDPOINT_URL", "http://v"), ("AWS_ENDPOINT_URL_KINESIS", "http://v-kinesis")];
         let world = World::new(&variables, &[], &profile);
@@ -391,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn switch_that_is_neither_true_nor_false_is_a_fault_that_names_it_once() {
+    fn invalid_switch_is_an_error_reported_once() {
         let variables = [("AWS_USE_FIPS_ENDPOINT", "yes"), ("AWS_ENDPOINT_URL", "localhost:4566")];
         let world = World::new(&variables, &[], &[]);
         let mut faults = Vec::new();
@@ -414,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_profile_is_named_with_the_files_that_were_read() {
+    fn missing_profile_is_named_with_the_files_read() {
         let mut world = World::new(&[("AWS_PROFILE", "team")], &[], &[]);
         world.2 =
             Profile { name: "team".to_owned(), files: vec!["/a".into(), "/b".into()], ..Profile::default() };

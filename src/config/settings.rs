@@ -1,4 +1,4 @@
-//! Every setting in force, with where it came from: what `multilangd check` prints.
+//! All settings in force with their sources, as `multilangd check` prints them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,63 +12,63 @@ use super::keys::own;
 use super::value::Value;
 use super::{Remark, Source};
 
-/// One setting.
+/// A setting in force.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Setting {
-    /// What is in force.
+    /// The value.
     pub value: Value,
-    /// Where it came from.
+    /// The source of the value.
     pub source: Source,
 }
 
-/// All of them, by the names of Java's properties and of ours.
+/// All settings, by the names of KCL's and multilangd's keys.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Settings(BTreeMap<String, Setting>);
 
 impl Settings {
-    /// Puts one.
+    /// Adds or replaces a setting.
     pub fn put(&mut self, name: &str, value: Value, source: Source) {
         self.0.insert(name.to_owned(), Setting { value, source });
     }
 
-    /// One.
+    /// The setting of that name.
     pub fn get(&self, name: &str) -> Option<&Setting> {
         self.0.get(name)
     }
 
-    /// The value of one.
+    /// The value of a setting.
     pub fn value(&self, name: &str) -> &Value {
         debug_assert!(self.0.contains_key(name), "unknown setting {name}");
         self.get(name).map_or(&Value::Nothing, |setting| &setting.value)
     }
 
-    /// A text that isn't blank.
+    /// A text; none if it is absent or blank.
     pub fn text(&self, name: &str) -> Option<String> {
         let Value::Text(text) = self.value(name) else { return None };
         (!text.trim().is_empty()).then(|| text.clone())
     }
 
-    /// A number; 0 where there is none.
+    /// A number; 0 if it is absent.
     pub fn number(&self, name: &str) -> i64 {
         if let Value::Number(number) = self.value(name) { *number } else { 0 }
     }
 
-    /// A fraction; 0 where there is none.
+    /// A floating-point number; 0 if it is absent.
     pub fn real(&self, name: &str) -> f64 {
         if let Value::Real(number) = self.value(name) { *number } else { 0.0 }
     }
 
-    /// A time; none where there is none.
+    /// A duration; 0 if it is absent.
     pub fn duration(&self, name: &str) -> std::time::Duration {
         if let Value::Duration(time) = self.value(name) { *time } else { std::time::Duration::ZERO }
     }
 
-    /// Whether it is true.
+    /// A boolean; false if it is absent.
     pub fn is(&self, name: &str) -> bool {
         *self.value(name) == Value::Bool(true)
     }
 
-    /// In the order of the tables, then what else was written.
+    /// The settings in the order of the tables, then the other keys in the file.
     fn in_order(&self) -> Vec<(&str, &Setting)> {
         let first = kcl::KEYS.iter().map(|key| key.name).chain(own::KEYS.iter().map(|key| key.name));
         let mut names: Vec<&str> = first.filter(|name| self.0.contains_key(*name)).collect();
@@ -79,9 +79,10 @@ impl Settings {
     }
 }
 
-/// Everything about a file, as one JSON object: `settings` by name, each with `value`, `source` and `line`; `set_by`, by
-/// the same names, the AWS variable, system property or profile key that sets one; `permissions`, each with `action`,
-/// `on` and `when`; `warnings` and `errors`, each with `line`, `key` and `message`.
+/// The settings of a file as one JSON object: `settings` by name, each with `value`, `source` and `line`;
+/// `set_by`, by the same names, the AWS variable, system property or profile key that sets one;
+/// `permissions`, each with `action`, `on` and `when`; `warnings` and `errors`, each with `line`, `key` and
+/// `message`.
 pub fn json(settings: &Settings, warnings: &[Remark], faults: &[Remark]) -> serde_json::Value {
     let shown: serde_json::Map<String, serde_json::Value> = settings
         .in_order()
@@ -109,7 +110,7 @@ pub fn json(settings: &Settings, warnings: &[Remark], faults: &[Remark]) -> serd
     })
 }
 
-/// The settings as a table for people, and a line about the machine.
+/// The settings as a text table, with a line about the machine.
 pub fn text(settings: &Settings, machine: &str, warnings: &[Remark], faults: &[Remark]) -> String {
     let rows: Vec<(&str, String, String)> = settings
         .in_order()

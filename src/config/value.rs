@@ -1,4 +1,4 @@
-//! One value of the file, read as Java reads its type.
+//! Parses one value of the file as Java does for its type.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,26 +11,26 @@ use super::keys::{Absent, Kind};
 /// A value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
-    /// Nothing.
+    /// No value.
     Nothing,
-    /// As written, or a word in upper case.
+    /// The text as written, or a keyword in upper case.
     Text(String),
-    /// A number, a time, seconds since 1970.
+    /// A number, a duration in milliseconds, or seconds since 1970.
     Number(i64),
-    /// A number.
+    /// A floating-point number.
     Real(f64),
     /// A boolean.
     Bool(bool),
-    /// Words.
+    /// A list of words.
     Words(Vec<String>),
-    /// Names with values.
+    /// Names and values.
     Tags(Vec<(String, String)>),
-    /// A length of time that is written in ISO 8601.
+    /// A duration in ISO 8601.
     Duration(Duration),
 }
 
 impl Value {
-    /// What holds where nothing is given.
+    /// The value that applies if the key is absent.
     pub(super) fn absent(absent: Absent, application: &str) -> Self {
         match absent {
             Absent::Required(_) | Absent::Nothing | Absent::Told(_) => Value::Nothing,
@@ -45,19 +45,19 @@ impl Value {
     }
 }
 
-/// A value with what is to be said about how it was read.
+/// A parsed value, with a remark.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Converted {
-    /// What Java's bean holds then.
+    /// The value that Java's bean would hold.
     pub value: Value,
-    /// What the author may not have meant.
+    /// How the value may differ from the author's intention.
     pub odd: Option<String>,
 }
 
-/// Reads a text.
+/// Parses a text.
 ///
 /// # Errors
-/// Java refuses it; what would be accepted.
+/// Java refuses the text; what would be accepted.
 pub fn convert(kind: Kind, text: &str) -> Result<Converted, String> {
     let plain = |value| Ok(Converted { value, odd: None });
     match kind {
@@ -84,7 +84,7 @@ pub fn convert(kind: Kind, text: &str) -> Result<Converted, String> {
         },
         Kind::Enum(words) => word(words, text),
         Kind::EpochSeconds => match value::parse_long(text) {
-            // Java counts milliseconds in 64 bits, and wraps.
+            // Java counts milliseconds in 64 bits; larger values would overflow.
             Ok(seconds) if seconds.checked_mul(1000).is_some() => plain(Value::Number(seconds)),
             _ => Err("must be whole seconds since 1970, as in 1700000000".to_owned()),
         },
@@ -131,9 +131,8 @@ fn word(words: &[&str], text: &str) -> Result<Converted, String> {
     Err(format!("must be {}{hint}", words.join(" or ")))
 }
 
-/// What `java.net.URI` and an endpoint need, as far as it can be told from the text: a scheme, and no
-/// character that a URI can't hold. A scheme other than http and https would load in Java and fail at
-/// the first call.
+/// Checks the requirements of `java.net.URI` and of an endpoint: a scheme, and no character that a URI cannot
+/// contain. Java would load a scheme other than http and https and fail at the first call.
 pub(super) fn uri(text: &str) -> Result<(), String> {
     let foreign = |c: char| c.is_whitespace() || c.is_control() || "\"<>\\^`{|}".contains(c);
     let authority = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
@@ -148,7 +147,7 @@ pub(super) fn uri(text: &str) -> Result<(), String> {
 }
 
 impl Value {
-    /// Whether Java takes it for "not given" where a primitive is 0.
+    /// Whether Java treats the value as "not given", if its type is primitive.
     pub fn is_zero(&self) -> bool {
         match self {
             Self::Number(number) => *number == 0,
@@ -158,13 +157,13 @@ impl Value {
         }
     }
 
-    /// For `check --json`.
+    /// The value for `check --json`.
     pub fn to_json(&self) -> serde_json::Value {
         match self {
             Self::Nothing => json!(null),
             Self::Text(text) => json!(text),
             Self::Number(number) => json!(number),
-            // JSON has no word for these.
+            // JSON has no such numbers.
             Self::Real(number) if !number.is_finite() => json!(number.to_string()),
             Self::Real(number) => json!(number),
             Self::Bool(is) => json!(is),
@@ -196,7 +195,7 @@ impl fmt::Display for Value {
     }
 }
 
-/// As `java.time.Duration.toString` writes it: hours, minutes and seconds.
+/// Hours, minutes and seconds, as `java.time.Duration.toString` writes them.
 fn iso(duration: Duration) -> String {
     let (whole, nanos) = (duration.as_secs(), duration.subsec_nanos());
     let (hours, minutes, seconds) = (whole / 3600, whole / 60 % 60, whole % 60);
@@ -220,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_written_as_java_writes_them() {
+    fn durations_are_written_as_in_java() {
         for (millis, text) in [
             (86_400_000, "PT24H"),
             (0, "PT0S"),
@@ -233,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_checked_as_far_as_java_checks_them_and_for_a_scheme_that_works() {
+    fn uris_are_checked_as_in_java_and_for_their_scheme() {
         for good in ["http://127.0.0.1:4567", "https://kinesis.example/", "http://[::1]:1"] {
             assert_eq!(uri(good), Ok(()), "{good}");
         }
@@ -243,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_taken_in_any_case_but_not_trimmed() {
+    fn keywords_match_in_any_case_but_untrimmed() {
         let words = &["LATEST", "TRIM_HORIZON"];
         assert_eq!(word(words, "latest").unwrap().value, Value::Text("LATEST".into()));
         assert!(word(words, "LATEST ").unwrap_err().contains("delete the blanks"));

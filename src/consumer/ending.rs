@@ -1,8 +1,7 @@
-//! What a shard's beginning and end have to do with the leases of its relatives.
+//! The leases of a shard's parents and children, at its start and its end.
 //!
-//! A shard starts only after all its parents ended; the leases of its children exist before its own
-//! says `SHARD_END`, so that nobody can come between. In KCL: `BlockOnParentShardTask`,
-//! `ShutdownTask`.
+//! A shard starts only after all its parents have ended. The leases of its children exist before its own row
+//! becomes `SHARD_END`, so that no worker can interfere. In KCL: `BlockOnParentShardTask`, `ShutdownTask`.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,13 +12,13 @@ use crate::shard::{ChildShard, ShardId};
 
 use super::event::EndError;
 
-/// A lease that was proven to be ours so shortly before needs no other proof.
+/// A lease whose ownership was confirmed within this time is not confirmed again.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// Whether every parent is finished. A parent without a row was cleaned up, or never read here.
+/// Whether all parents are finished. A parent without a row was cleaned up, or never read here.
 ///
 /// # Errors
-/// The table couldn't be asked.
+/// The table could not be read.
 pub async fn parents_finished(
     table: &dyn Table,
     parents: &BTreeSet<ShardId>,
@@ -27,7 +26,7 @@ pub async fn parents_finished(
 ) -> Result<bool, String> {
     for parent in parents {
         match table.get(parent).await {
-            // A parent that was finished in an earlier stream of this name begins again.
+            // A parent that was finished in an earlier stream of this name is processed again.
             Ok(Some(lease)) if !lease.is_complete() || !recognition.accepts(lease.stream.as_ref()) => {
                 return Ok(false);
             }
@@ -38,11 +37,11 @@ pub async fn parents_finished(
     Ok(true)
 }
 
-/// Whether the parents are finished, and the lease is still ours after a wait for them: whom it was taken
-/// from meanwhile learns so with the next write only, and would start a child beside the new owner's.
+/// Whether the parents are finished, and the lease is still owned after the wait for them: a worker that lost
+/// it meanwhile learns so only from its next write, and would start a child beside the new owner's.
 ///
 /// # Errors
-/// The table couldn't be asked.
+/// The table could not be read.
 pub async fn may_begin(table: &dyn Table, held: &Held, recognition: &Recognition) -> Result<bool, String> {
     let finished = parents_finished(table, &held.initial().parents, recognition).await?;
     if !finished || held.proven().elapsed() < FRESH {
@@ -55,10 +54,10 @@ pub async fn may_begin(table: &dyn Table, held: &Held, recognition: &Recognition
     }
 }
 
-/// Makes the leases of a shard's children and notes them in the shard's own row. Safe to repeat.
+/// Creates the leases of a shard's children and stores their ids in the shard's own row. Idempotent.
 ///
 /// # Errors
-/// [`EndError::Lost`] if the lease is somebody else's; else try again.
+/// [`EndError::Lost`] if another worker owns the lease; otherwise retry.
 pub async fn prepare(
     table: &dyn Table,
     held: &Held,
@@ -91,8 +90,8 @@ pub async fn prepare(
     })
 }
 
-/// A child's row that was there before its parent ended may be of an earlier stream of the same name, or finished although
-/// the child is open: the child is read from its oldest record.
+/// Resets a child's row that existed before its parent ended, if it belongs to an earlier stream of that
+/// name, or is finished although the child shard is open: the child is then read from its oldest record.
 async fn begin_again_if_earlier(
     table: &dyn Table,
     planned: Lease,
@@ -116,15 +115,15 @@ async fn begin_again_if_earlier(
     }
 }
 
-/// A merged shard's lease names both parents: making it while one of them isn't known yet would let
-/// the child start before that parent was read. If the other never had a lease, its hash keys are a hole
-/// that the audit fills.
+/// Delays the lease of a merged shard until both parents are known. It names both of them: created while one
+/// is unknown, the child would start before that parent was read. If the other parent never had a lease, its
+/// hash keys are a hole, which the audit fills.
 async fn both_or_none(
     table: &dyn Table,
     child: &ChildShard,
     recognition: &Recognition,
 ) -> Result<(), EndError> {
-    // Rows of an earlier stream are not there.
+    // Rows of an earlier stream are ignored.
     let is_current = |row: &Lease| recognition.accepts(row.stream.as_ref());
     let row = table.get(&child.id).await.map_err(not_now)?.filter(is_current);
     if let Some(row) = row
@@ -167,7 +166,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn finished_child_does_not_keep_one_of_its_parents_from_ending() {
+    async fn finished_child_does_not_delay_its_parents_end() {
         let table = Memory::default();
         table.put(lease("p", Sequence::TrimHorizon, &[], None));
         let child = ChildShard {
@@ -183,7 +182,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waited_for_parents_begins_only_on_a_lease_that_is_still_its_own() {
+    async fn shard_starts_after_its_parents_only_if_still_owned() {
         let (table, me) = (Arc::new(Memory::default()), WorkerId::from("me"));
         let row = lease("child", Sequence::TrimHorizon, &["parent"], Some(&me));
         table.put(row.clone());

@@ -1,6 +1,6 @@
-//! The words between a shard's state machine and the task around it.
+//! The interface between a shard's state machine and the task around it.
 //!
-//! [`Event`]s go in, [`Effect`]s come out; [`Settings`] are the times and limits it is measured by.
+//! [`Event`]s are its input, [`Effect`]s its output; [`Settings`] are its times and limits.
 
 use std::time::Duration;
 
@@ -12,108 +12,109 @@ use crate::multilang::{self, Stop};
 use crate::sequence::{Position, Sequence};
 use crate::shard::ChildShard;
 
-/// What a shard's life is measured by.
+/// Times and limits of a shard consumer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// `parentShardPollIntervalMillis`: between looks at unfinished parents.
+    /// `parentShardPollIntervalMillis`: interval between checks of unfinished parents.
     pub parent_poll: Duration,
-    /// `taskBackoffTimeMillis`: after a step of ours failed, and the first pause after a child did.
+    /// `taskBackoffTimeMillis`: pause after a failed request of the daemon, and the first pause after a
+    /// failure of the child.
     pub task_backoff: Duration,
-    /// `timeoutInSeconds`: for each message of the child while an action is open.
+    /// `timeoutInSeconds`: time for each message of the child while an action is open.
     pub answer: Option<Duration>,
-    /// `logWarningForTaskAfterMillis`: a batch that takes longer is warned about.
+    /// `logWarningForTaskAfterMillis`: a warning is logged for a batch that takes longer.
     pub warn_after: Option<Duration>,
     /// `shutdownGraceMillis`: from the stop to the last answer of the child.
     pub shutdown_grace: Duration,
-    /// `gracefulLeaseHandoffTimeoutMillis`: from a leader's wish to give the lease to another to the last answer
-    /// of the child.
+    /// `gracefulLeaseHandoffTimeoutMillis`: from the leader's request for a graceful handoff to the last
+    /// answer of the child.
     pub hand_off: Duration,
-    /// From a lost lease to the last answer of the child.
+    /// From the loss of the lease to the last answer of the child.
     pub lost_grace: Duration,
-    /// From the end of its stdin to the exit of a child.
+    /// From the end of a child's stdin to its exit.
     pub exit_grace: Duration,
-    /// The same while the daemon stops, and from SIGTERM to SIGKILL.
+    /// As `exit_grace`, during a shutdown; and from SIGTERM to SIGKILL.
     pub kill_grace: Duration,
     /// `callProcessRecordsEvenForEmptyRecordList`.
     pub keep_empty: bool,
-    /// `multilangd.maxChildFailures`: the shard is parked, or the daemon exits, after this many failures of the child in
-    /// a row without a checkpoint between them.
+    /// `multilangd.maxChildFailures`: the shard is parked, or the daemon exits, after this many failures of
+    /// the child in a row without a checkpoint between them.
     pub max_failures: u32,
-    /// `multilangd.maxParkedPauseMillis`: the longest pause between restarts of the child of a parked shard. None where
-    /// the daemon exits instead (`multilangd.onHopelessShard`, `multilangd.onChildFailure`).
+    /// `multilangd.maxParkedPauseMillis`: the longest pause between restarts of a parked shard's child. None
+    /// if the daemon exits instead (`multilangd.onHopelessShard`, `multilangd.onChildFailure`).
     pub parked_pause: Option<Duration>,
 }
 
 /// Why no child was started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotSpawned {
-    /// The program can't be run: this counts as a failure of the child.
+    /// The program cannot be run: counts as a failure of the child.
     Failed(String),
-    /// The machine, or a limit of this process, has no room for another process.
+    /// The machine or a limit of this process allows no further process.
     Shortage(String),
 }
 
-/// What happened.
+/// An input of the state machine.
 #[derive(Debug)]
 pub enum Event {
-    /// The lease is ours.
+    /// The lease was acquired.
     Begin,
-    /// Whether all parents are finished, or why that isn't known.
+    /// Whether all parents are finished, or why that is unknown.
     Parents(Result<bool, String>),
-    /// A shard was finished by this daemon: a parent, perhaps.
+    /// This daemon finished a shard, which may be a parent.
     ShardFinished,
-    /// The child runs.
+    /// The child was started.
     Spawned,
     /// No child was started.
     NotSpawned(NotSpawned),
-    /// There is no room here for the child, and another worker may have it.
+    /// Resources for the child are short here, and another worker may acquire the lease.
     Surplus,
-    /// The child did something.
+    /// An event of the child.
     Child(multilang::Event),
-    /// Records, from the feed that was opened last.
+    /// A batch of the feed that was opened last.
     Batch(Batch),
-    /// Reading broke down.
+    /// The retrieval task panicked.
     FeedBroke,
-    /// [`Effect::Store`] is done.
+    /// [`Effect::Store`] completed.
     Stored(Position, Result<(), held::Error>),
-    /// [`Effect::PrepareEnd`] is done.
+    /// [`Effect::PrepareEnd`] completed.
     EndPrepared(Result<(), EndError>),
-    /// The daemon stops.
+    /// The daemon shuts down.
     Stop,
-    /// Another worker is to have the lease.
+    /// The leader requested a graceful handoff to another worker.
     Wanted,
-    /// The lease is not ours any more.
+    /// The lease was lost.
     LeaseLost,
-    /// [`super::state::State::deadline`] has come.
+    /// [`super::state::State::deadline`] was reached.
     Deadline,
 }
 
-/// Why a shard's end could not be prepared.
+/// Why the end of a shard could not be prepared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EndError {
-    /// The lease is not ours any more.
+    /// The lease was lost.
     Lost,
-    /// Try again.
+    /// A temporary failure: retry.
     NotNow(String),
 }
 
 /// A message for the child.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    /// The shard and its checkpoint.
+    /// Starts a child with the shard's checkpoint.
     Initialize(Position),
-    /// Records and how far behind they are.
+    /// Records, and their `MillisBehindLatest`.
     ProcessRecords(Records, Option<i64>),
     /// The last chance to checkpoint.
     ShutdownRequested,
-    /// No checkpoint any more.
+    /// Checkpoints are no longer possible.
     LeaseLost,
-    /// The shard is read to its end.
+    /// The shard was read to its end.
     ShardEnded,
 }
 
 impl Message {
-    /// The action that it opens.
+    /// The action that the message opens.
     pub fn action(&self) -> Action {
         match self {
             Self::Initialize(_) => Action::Initialize,
@@ -125,62 +126,62 @@ impl Message {
     }
 }
 
-/// What to do.
+/// An output of the state machine.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Look whether all parents are finished; answers with [`Event::Parents`].
+    /// Check whether all parents are finished; completes with [`Event::Parents`].
     CheckParents,
-    /// Drop the feed and read from here.
+    /// Drop the feed and open one at this position.
     OpenFeed(Sequence),
     /// Drop the feed.
     CloseFeed,
-    /// Start a child; answers with [`Event::Spawned`] or [`Event::NotSpawned`].
+    /// Start a child; completes with [`Event::Spawned`] or [`Event::NotSpawned`].
     Spawn,
     /// Open an action.
     Send(Message),
-    /// Answer the checkpoint that is owed.
+    /// Answer the pending checkpoint request.
     Acknowledge(Result<(), CheckpointFailure>),
-    /// Write a checkpoint; answers with [`Event::Stored`].
+    /// Write a checkpoint; completes with [`Event::Stored`].
     Store(Position),
-    /// Make the leases of the shard's children; answers with [`Event::EndPrepared`].
+    /// Create the leases of the child shards; completes with [`Event::EndPrepared`].
     PrepareEnd(Vec<ChildShard>),
-    /// The leases of the shard's children can't be made yet, for this reason. Worth a log line now and then.
+    /// Report that the leases of the child shards cannot be created yet, for this reason.
     EndDelayed(String),
-    /// Tell the child by the end of its stdin that it is over.
+    /// Close the child's stdin, so that it exits.
     CloseStdin,
-    /// Signal the child's group.
+    /// Signal the child's process group.
     Signal(Stop),
-    /// The child failed, for this reason; so many in a row. Worth a log line.
+    /// Report a failure of the child: the reason, and the number of failures in a row.
     Failed(String, u32),
-    /// The shard is parked, for this reason, and the child is restarted after this pause. Worth a log line.
+    /// Report that the shard is parked: the reason, and the pause before the child is restarted.
     Parked(String, Duration),
-    /// A parked shard works again. Worth a log line.
+    /// Report that a parked shard works again.
     Recovered,
-    /// No child was started, because the machine has no room for it. Worth a log line now and then.
+    /// Report that no child was started for lack of resources.
     Shortage(String),
-    /// The child has had its batch for so long. Worth a log line.
+    /// Report that the child has held its batch for this long.
     Slow(Duration),
-    /// The parents of the shard cannot be read yet, for this reason. Worth a log line.
+    /// Report that the parents of the shard cannot be read yet, for this reason.
     ParentsUnknown(String),
-    /// The child answered `shutdownRequested` with something else than its status. Worth a log line.
+    /// Report that the child answered `shutdownRequested` with another message than its status.
     ShutdownRefused(String),
-    /// The time that a child has to stop is over. Worth a log line.
+    /// Report that the time for a child to stop is over.
     StopTimedOut,
-    /// The child failed when nothing more was expected of it, for this reason. Worth a log line.
+    /// Report that the child failed while it was being stopped, for this reason.
     FailedWhileStopping(String),
-    /// Over. The child is gone.
+    /// The consumer ends. The child has exited.
     Finish(Outcome),
 }
 
-/// How a shard's life under this daemon ended.
+/// How the processing of a shard by this daemon ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// Read and checkpointed to its end.
+    /// The shard was processed and checkpointed to its end.
     ShardEnded,
-    /// The lease went to somebody else.
+    /// The lease was lost to another worker.
     LeaseLost,
-    /// The daemon stops, or another worker is to have the lease, which is still ours.
+    /// The daemon shuts down or the lease is handed off; this worker still owns it.
     Stopped,
-    /// The child failed too often, and shards are not parked; the reason of the last failure.
+    /// The child failed too often, and shards are not parked. The reason of the last failure.
     Hopeless(String),
 }

@@ -1,7 +1,9 @@
-//! The program as the shards of this worker see it: whether a child of it ever worked, and which shards are parked.
+//! The program as seen by all shards of this worker: whether a child of it ever worked, and which shards are
+//! parked.
 //!
-//! One bad record parks one shard, and the daemon lives on. A program of which no child has ever answered `initialize`
-//! is broken itself: once every shard is parked for that, the daemon exits, as a supervisor must see it.
+//! One bad record parks one shard, and the daemon continues. If no child has ever answered `initialize`, the
+//! program itself is broken: once every shard is parked for that reason the daemon exits, so that a
+//! supervisor notices.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,29 +13,29 @@ use tokio::time::{Duration, Instant};
 
 use crate::shard::ShardId;
 
-/// Between two log lines about a shortage.
+/// Interval between log lines about a shortage.
 const REPORT_AGAIN: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Standing {
-    /// Its parents are not finished: no child was started.
+    /// The parents are not finished: no child was started.
     Waiting,
     /// A child runs or is being restarted.
     Trying,
-    /// For this reason.
+    /// Parked, with the reason.
     Parked(String),
 }
 
 #[derive(Debug, Default)]
 struct Known {
-    /// A child has answered `initialize`.
+    /// Whether a child has answered `initialize`.
     worked: bool,
     shards: BTreeMap<ShardId, Standing>,
-    /// When a shortage was logged last.
+    /// When a shortage was last logged.
     shortage: Option<Instant>,
 }
 
-/// Shared by all consumers of a daemon.
+/// The standing of each shard, shared by all consumers of a daemon.
 #[derive(Debug, Default)]
 pub struct Standings {
     known: Mutex<Known>,
@@ -45,7 +47,7 @@ impl Standings {
         self.set(shard, Standing::Waiting);
     }
 
-    /// A child was started. A shard that is parked stays so until its child works.
+    /// Notes that a child was started. A parked shard stays parked until its child works.
     pub(super) fn trying(&self, shard: &ShardId) {
         let mut known = self.known();
         if !matches!(known.shards.get(shard), Some(Standing::Parked(_))) {
@@ -71,7 +73,7 @@ impl Standings {
         self.changed.notify_one();
     }
 
-    /// Whether a shortage is to be logged now.
+    /// Whether to log a shortage now.
     pub(super) fn reports_shortage(&self, now: Instant) -> bool {
         let mut known = self.known();
         let due = known.shortage.is_none_or(|at| now.saturating_duration_since(at) >= REPORT_AGAIN);
@@ -81,13 +83,13 @@ impl Standings {
         due
     }
 
-    /// Waits until a shard was parked or is over. Cancel-safe.
+    /// Waits until a shard was parked or its consumer ended. Cancel-safe.
     pub async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// A parked shard and its reason, if no child of any shard has ever answered `initialize` and every shard that has
-    /// tried is parked.
+    /// A parked shard and its reason, if no child of any shard has ever answered `initialize` and every shard
+    /// with a child is parked.
     pub fn never_worked(&self) -> Option<(ShardId, String)> {
         let known = self.known();
         if known.worked || known.shards.values().any(|standing| *standing == Standing::Trying) {
@@ -113,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn program_is_broken_once_every_shard_that_tried_is_parked() {
+    fn program_is_broken_once_every_started_shard_is_parked() {
         let standings = Standings::default();
         let [first, second, third] = ["1", "2", "3"].map(ShardId::from);
         standings.trying(&first);
@@ -141,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn shortage_is_reported_once_a_minute() {
+    fn shortage_is_logged_once_a_minute() {
         let (standings, start) = (Standings::default(), Instant::now());
         let reported = |second: &u64| standings.reports_shortage(start + Duration::from_secs(*second));
         assert_eq!((0..150).filter(reported).collect::<Vec<_>>(), [0, 60, 120]);

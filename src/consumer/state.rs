@@ -1,4 +1,4 @@
-//! One shard's life as a pure state machine: events in, effects out, no I/O, no clock.
+//! The life of a shard consumer as a pure state machine: events in, effects out, no I/O, no clock.
 //!
 //! ```text
 //! waiting -> starting -> idle <-> processing -> preparing end -> ending -> closing -> finished
@@ -8,13 +8,12 @@
 //! ```
 //!
 //! Rules:
-//! * at most one action is open with the child, and an open action is never cut short but by a
-//!   deadline;
-//! * when several are due, the order is: lease lost, shard end, stop;
-//! * a child that failed is started anew from what is stored; nothing that was handed to it but not
-//!   checkpointed counts as read;
-//! * a stop and a lost lease end every phase: waiting and backing off at once, the others when the
-//!   child has answered or its time is over.
+//! * at most one action is open with the child, and only a deadline ends an open action early;
+//! * if several are due, the order is: lease lost, shard end, stop;
+//! * a child that failed is restarted from the stored checkpoint; records that were delivered but not
+//!   checkpointed are delivered again;
+//! * a stop and a lost lease end every phase: waiting and backing off at once, the others when the child has
+//!   answered or its time is over.
 //!
 //! In KCL: `ConsumerStates`, `ShardConsumer`, `ShutdownTask`.
 
@@ -36,26 +35,26 @@ use crate::multilang;
 use crate::sequence::{Position, Sequence};
 use crate::shard::ChildShard;
 
-/// A child that lived so long, and has checkpointed whatever it was given, did not fail "in a row" with
-/// the one before: a shard without records would else add up failures for ever.
+/// A failure of a child that ran for this long, and has checkpointed everything delivered, starts a new row:
+/// otherwise the failures of a shard without records would add up for ever.
 const LIVED_WELL: Duration = Duration::from_secs(60);
 
 /// The longest pause between restarts of a child whose shard is not parked.
 const RESTART: Duration = Duration::from_secs(30);
-/// The first pause after a child could not be started because the machine had no room for it.
+/// The first pause after a child could not be started for lack of resources.
 const SHORTAGE: Duration = Duration::from_secs(1);
 
-/// Between warnings about one slow batch. Java: every second.
+/// Interval between warnings about one slow batch. Java: every second.
 const WARN_AGAIN: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Phase {
-    /// For parents; the next look, unless one is under way.
+    /// For parents; when they are checked next, unless a check is in progress.
     Waiting(Option<Instant>),
     Starting,
     Idle,
     Processing,
-    /// Children's leases are being made, or will be again at that time.
+    /// The leases of the child shards are being created, or will be at that time.
     PreparingEnd(Option<Instant>),
     Ending,
     Notifying,
@@ -69,60 +68,61 @@ enum Phase {
     Finished,
 }
 
-/// Once the child is gone.
+/// The next phase once the child has exited.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Then {
     Restart(String),
     Finish(Outcome),
 }
 
-/// How far a child is on its way out.
+/// The steps of stopping a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     StdinClosed,
     Terminated,
     Killed,
-    /// Only a checkpoint is still being written.
+    /// The child has exited; a checkpoint is still being written.
     Gone,
 }
 
-/// One shard's life.
+/// The state of one shard consumer.
 #[derive(Debug)]
 pub struct State {
     settings: Settings,
     has_parents: bool,
     phase: Phase,
     progress: Progress,
-    /// The first record handed out while nothing but a sentinel is stored: where to read again.
+    /// The first record delivered while a sentinel is stored: where to read again.
     anchor: Option<Sequence>,
     feed_open: bool,
-    /// Records of the present feed were handed to a child.
-    handed_out: bool,
-    /// What the shard became, once its end was read.
+    /// Whether records of the present feed were delivered to a child.
+    delivered: bool,
+    /// The child shards, once the end of the shard was read.
     end: Option<Vec<ChildShard>>,
     storing: bool,
     child_alive: bool,
     answer_by: Option<Instant>,
-    /// When the present batch was handed out, and when its length is worth the next warning.
+    /// When the present batch was delivered, and when the next warning about it is due.
     slow: Option<(Instant, Instant)>,
-    /// When a stop or a lost lease cuts short whatever is under way.
+    /// The deadline that a stop or a lost lease sets for everything in progress.
     hurry: Option<Instant>,
     stop: bool,
     lost: bool,
     failures: u32,
-    /// The child failed so often in a row that the pauses between restarts are long, and has not shown since that it works.
+    /// Whether the shard is parked: the child failed too often in a row, and has not shown since that it
+    /// works.
     parked: bool,
     /// When the present child was started.
     started: Option<Instant>,
     backoff: Backoff,
-    /// Between attempts to start a child for which the machine has no room.
+    /// Pauses between attempts to start a child for lack of resources.
     shortage: Backoff,
 }
 
 type Effects = Vec<Effect>;
 
 impl State {
-    /// A lease that was just taken, with its stored checkpoint.
+    /// The state for a lease that was just acquired, with its stored checkpoint.
     pub fn new(settings: Settings, stored: Position, has_parents: bool, random: fastrand::Rng) -> Self {
         let shortage = Backoff::new(SHORTAGE, SHORTAGE * 10, random.clone());
         let backoff = Backoff::new(settings.task_backoff, RESTART, random);
@@ -133,7 +133,7 @@ impl State {
             progress: Progress::new(stored),
             anchor: None,
             feed_open: false,
-            handed_out: false,
+            delivered: false,
             end: None,
             storing: false,
             child_alive: false,
@@ -155,18 +155,18 @@ impl State {
         self.phase == Phase::Idle && self.end.is_none() && !self.stop && !self.lost
     }
 
-    /// What is stored.
+    /// The stored checkpoint.
     pub fn stored(&self) -> &Position {
         self.progress.last()
     }
 
-    /// When to send [`Event::Deadline`], unless something happens before.
+    /// When to send [`Event::Deadline`], unless another event occurs before.
     pub fn deadline(&self) -> Option<Instant> {
         let own = match &self.phase {
             Phase::Waiting(at) | Phase::PreparingEnd(at) => *at,
             Phase::BackingOff(until) => Some(*until),
             Phase::Finished => return None,
-            // A write has a deadline of its own, for which a stop does not wait.
+            // A write has a deadline of its own, which a stop does not wait for.
             Phase::Closing { step: Step::Gone, by, .. } => return self.stop.then_some(*by),
             Phase::Closing { by, .. } => return Some(*by),
             Phase::Starting | Phase::Processing | Phase::Ending | Phase::Notifying | Phase::Losing => {
@@ -178,7 +178,7 @@ impl State {
         own.into_iter().chain(self.hurry).chain(slow).min()
     }
 
-    /// One step.
+    /// Handles an event.
     pub fn on(&mut self, now: Instant, event: Event) -> Effects {
         if self.phase == Phase::Finished {
             return Vec::new();
@@ -187,14 +187,14 @@ impl State {
             Event::Begin => self.begin(),
             Event::Parents(outcome) => self.parents(now, outcome),
             Event::ShardFinished => match self.phase {
-                Phase::Waiting(Some(_)) => self.look_at_parents(),
+                Phase::Waiting(Some(_)) => self.check_parents(),
                 _ => Vec::new(),
             },
             Event::Spawned => self.spawned(now),
             Event::NotSpawned(NotSpawned::Failed(reason)) => self.fail(now, reason),
             Event::NotSpawned(NotSpawned::Shortage(reason)) => self.wait_for_resources(now, reason),
-            // A child that was started before is not ended for it. LATEST would be another place for the next owner: what
-            // came since would be skipped.
+            // A child that was started before is not stopped for this. At LATEST the next owner would start
+            // at another position and skip the records in between.
             Event::Surplus => match self.phase {
                 Phase::BackingOff(_) if self.progress.last().sequence != Sequence::Latest => {
                     self.finish(Outcome::Stopped)
@@ -220,10 +220,10 @@ impl State {
         if self.progress.last().is_shard_end() {
             return self.finish(Outcome::ShardEnded);
         }
-        if self.has_parents { self.look_at_parents() } else { self.start() }
+        if self.has_parents { self.check_parents() } else { self.start() }
     }
 
-    fn look_at_parents(&mut self) -> Effects {
+    fn check_parents(&mut self) -> Effects {
         self.phase = Phase::Waiting(None);
         vec![Effect::CheckParents]
     }
@@ -243,18 +243,19 @@ impl State {
         }
     }
 
-    /// Reads on where the feed stands if nothing of it was handed out, else from what is stored.
+    /// Continues the feed if none of its records were delivered, otherwise reads again from the stored
+    /// checkpoint.
     fn start(&mut self) -> Effects {
         self.phase = Phase::Starting;
         self.progress = Progress::new(self.progress.last().clone());
         let mut effects = Vec::new();
-        if !self.feed_open || self.handed_out || self.end.is_some() {
+        if !self.feed_open || self.delivered || self.end.is_some() {
             let stored = &self.progress.last().sequence;
             let from = match (stored, &self.anchor) {
                 (Sequence::Number(_), _) | (_, None) => stored.clone(),
                 (_, Some(anchor)) => anchor.clone(),
             };
-            (self.feed_open, self.handed_out, self.end) = (true, false, None);
+            (self.feed_open, self.delivered, self.end) = (true, false, None);
             effects.push(Effect::OpenFeed(from));
         }
         effects.push(Effect::Spawn);
@@ -289,7 +290,7 @@ impl State {
         self.answer_by = self.settings.answer.map(|limit| now + limit);
     }
 
-    /// No action is open: what is due next?
+    /// Starts the next action, if none is open and one is due.
     fn settle(&mut self, now: Instant) -> Effects {
         self.answer_by = None;
         if self.lost {
@@ -309,7 +310,7 @@ impl State {
     fn batch(&mut self, now: Instant, batch: Batch) -> Effects {
         if !self.wants_batch() {
             debug_assert!(false, "received a batch without a request");
-            // It is out of the feed but in nobody's hands: to read on would skip it.
+            // The batch was taken from the feed but not delivered: continuing the feed would skip it.
             self.feed_open = false;
             return self.fail(now, "received a batch in the wrong state".to_owned());
         }
@@ -319,7 +320,7 @@ impl State {
             return self.settle(now);
         }
         if let Some(first) = records.first() {
-            self.handed_out = true;
+            self.delivered = true;
             self.anchor.get_or_insert_with(|| Sequence::Number(first.clone()));
         }
         self.progress.begin_delivery();
@@ -336,7 +337,7 @@ impl State {
             return if self.child_alive { Vec::new() } else { self.closed(now, then) };
         }
         match event {
-            multilang::Event::Said(said) => self.said(now, said),
+            multilang::Event::Said(message) => self.message(now, message),
             multilang::Event::InputBroken(reason) => {
                 self.fail(now, format!("failed to write to its stdin: {reason}"))
             }
@@ -345,8 +346,8 @@ impl State {
         }
     }
 
-    fn said(&mut self, now: Instant, said: session::Event) -> Effects {
-        match said {
+    fn message(&mut self, now: Instant, message: session::Event) -> Effects {
+        match message {
             session::Event::Done(action) => self.done(now, action),
             session::Event::Wrong { open: Action::ShutdownRequested, response_for } => {
                 let answer = shown(response_for.as_deref());
@@ -358,7 +359,7 @@ impl State {
                 self.fail(now, format!("it answered {open} with {}", shown(response_for.as_deref())))
             }
             session::Event::Checkpoint { request, early } => self.asked(now, &request, early),
-            // Whoever speaks lives.
+            // Any message shows that the child is alive.
             session::Event::Stale { .. } | session::Event::Foreign { .. } => {
                 self.wait_for_answer(now);
                 Vec::new()
@@ -398,7 +399,7 @@ impl State {
             Ok(Verdict::Stored) => vec![Effect::Acknowledge(Ok(()))],
             Ok(Verdict::Write(position)) => {
                 self.storing = true;
-                // The time that DynamoDB takes isn't the child's.
+                // The time that DynamoDB takes is not counted as the child's.
                 self.answer_by = None;
                 vec![Effect::Store(position)]
             }
@@ -421,8 +422,7 @@ impl State {
             Err(error) => Err(error),
         };
         if outcome.is_ok() {
-            // A failure that was counted while the write was under way is the first of a new row, which
-            // is the last one too where one is enough.
+            // A failure during the write starts a new row; it is the last one too if one is enough.
             let failing = matches!(&self.phase, Phase::Closing { then: Then::Restart(_), .. });
             self.failures = u32::from(failing);
             self.backoff.reset();
@@ -470,7 +470,7 @@ impl State {
         }
         match &mut self.phase {
             Phase::Waiting(_) | Phase::BackingOff(_) => self.finish(Outcome::Stopped),
-            // With no grace at all nothing is asked of the child: its stdin ends.
+            // Without a grace period no message is sent to the child: its stdin is closed.
             Phase::Idle if !self.settings.shutdown_grace.is_zero() => self.settle(now),
             Phase::Closing { by, .. } => {
                 *by = (*by).min(now + self.settings.kill_grace);
@@ -480,7 +480,8 @@ impl State {
         }
     }
 
-    /// As a stop, but of this shard alone, and with the time of a hand-off. In KCL: `LeaseGracefulShutdownHandler`.
+    /// As a stop, but of this shard alone, with the time for a graceful handoff. In KCL:
+    /// `LeaseGracefulShutdownHandler`.
     fn wanted(&mut self, now: Instant) -> Effects {
         if std::mem::replace(&mut self.stop, true) {
             return Vec::new();
@@ -532,7 +533,7 @@ impl State {
                 effects.extend(self.close(now, then));
                 effects
             }
-            Phase::Waiting(Some(at)) if *at <= now => self.look_at_parents(),
+            Phase::Waiting(Some(at)) if *at <= now => self.check_parents(),
             Phase::PreparingEnd(Some(at)) if *at <= now => self.settle(now),
             Phase::BackingOff(until) if *until <= now => self.start(),
             Phase::Idle if self.recovers_at().is_some_and(|at| at <= now) => {
@@ -550,7 +551,7 @@ impl State {
         }
     }
 
-    /// Again and again, as Java does.
+    /// Repeated, as in Java.
     fn warn_if_slow(&mut self, now: Instant) -> Effects {
         match &mut self.slow {
             Some((since, at)) if *at <= now => {

@@ -1,4 +1,4 @@
-//! Tests of the state machine: each drives it by hand, with time as a number.
+//! Tests of the state machine, with simulated time.
 
 use super::*;
 use crate::multilang::Stop;
@@ -93,13 +93,13 @@ impl Life {
         self.on(Event::Stored(position(number), Ok(())))
     }
 
-    /// Lets time pass until the deadline that stands.
+    /// Advances the time to the present deadline.
     fn wait(&mut self) -> Effects {
         self.now = self.state.deadline().expect("a deadline");
         self.on(Event::Deadline)
     }
 
-    /// Hands out a batch and answers it, with a checkpoint of everything if asked for.
+    /// Delivers a batch and answers it, with a checkpoint of all of it if `checkpoint`.
     fn process(&mut self, numbers: &[u32], checkpoint: bool) {
         assert!(matches!(
             self.on(Event::Batch(batch(numbers)))[..],
@@ -119,7 +119,7 @@ fn finish(outcome: Outcome) -> Effects {
 }
 
 #[test]
-fn records_at_or_below_the_checkpoint_are_hidden() {
+fn records_up_to_the_checkpoint_are_filtered_out() {
     let mut life = Life::idle("5");
     let effects = life.on(Event::Batch(batch(&[4, 5, 6])));
     assert_eq!(effects, [Effect::Send(Message::ProcessRecords(batch(&[6]).records, Some(0)))]);
@@ -129,7 +129,7 @@ fn records_at_or_below_the_checkpoint_are_hidden() {
 }
 
 #[test]
-fn a_shard_with_unfinished_parents_waits_and_looks_again_when_one_finishes() {
+fn shard_waits_for_parents_and_checks_again() {
     let mut life = Life::new("TRIM_HORIZON");
     life.state.has_parents = true;
     assert_eq!(life.on(Event::Begin), [Effect::CheckParents]);
@@ -142,7 +142,7 @@ fn a_shard_with_unfinished_parents_waits_and_looks_again_when_one_finishes() {
 }
 
 #[test]
-fn a_waiting_shard_stops_and_loses_its_lease_at_once() {
+fn waiting_shard_ends_at_once() {
     for (event, outcome) in [(Event::Stop, Outcome::Stopped), (Event::LeaseLost, Outcome::LeaseLost)] {
         let mut life = Life::new("TRIM_HORIZON");
         life.state.has_parents = true;
@@ -152,7 +152,7 @@ fn a_waiting_shard_stops_and_loses_its_lease_at_once() {
 }
 
 #[test]
-fn a_stop_asks_then_ends_the_child() {
+fn stop_sends_shutdown_requested_then_lease_lost() {
     let mut life = Life::idle("TRIM_HORIZON");
     life.process(&[1, 2], false);
     assert_eq!(life.on(Event::Stop), [Effect::Send(Message::ShutdownRequested)]);
@@ -165,7 +165,7 @@ fn a_stop_asks_then_ends_the_child() {
 }
 
 #[test]
-fn a_stop_waits_for_the_open_batch_but_not_beyond_its_grace() {
+fn stop_waits_for_the_open_batch_within_its_grace() {
     let mut life = Life::idle("TRIM_HORIZON");
     life.on(Event::Batch(batch(&[1])));
     assert_eq!(life.on(Event::Stop), []);
@@ -182,7 +182,7 @@ fn a_stop_waits_for_the_open_batch_but_not_beyond_its_grace() {
 }
 
 #[test]
-fn a_wrong_answer_to_shutdown_requested_is_forgiven_any_other_is_a_failure() {
+fn only_a_wrong_shutdown_answer_is_tolerated() {
     let mut life = Life::idle("TRIM_HORIZON");
     life.on(Event::Stop);
     let wrong =
@@ -197,7 +197,7 @@ fn a_wrong_answer_to_shutdown_requested_is_forgiven_any_other_is_a_failure() {
 }
 
 #[test]
-fn a_failed_child_is_started_anew_from_what_is_stored() {
+fn failed_child_restarts_from_the_checkpoint() {
     let mut life = Life::idle("TRIM_HORIZON");
     life.process(&[1, 2], true);
     life.process(&[3], false);
@@ -211,7 +211,7 @@ fn a_failed_child_is_started_anew_from_what_is_stored() {
 }
 
 #[test]
-fn without_a_checkpoint_a_latest_is_read_again_from_the_first_record_that_was_handed_out() {
+fn latest_without_checkpoint_restarts_at_first_delivered_record() {
     let mut life = Life::idle("LATEST");
     life.process(&[7, 8], false);
     life.exited();
@@ -219,14 +219,14 @@ fn without_a_checkpoint_a_latest_is_read_again_from_the_first_record_that_was_ha
 }
 
 #[test]
-fn a_feed_of_which_nothing_was_handed_out_is_read_on() {
+fn feed_without_deliveries_is_continued() {
     let mut life = Life::idle("LATEST");
     life.exited();
     assert_eq!(life.wait(), [Effect::Spawn], "opening LATEST again would skip what came meanwhile");
 }
 
 #[test]
-fn failures_in_a_row_are_hopeless_and_a_checkpoint_begins_a_new_row() {
+fn checkpoint_resets_the_failure_count() {
     let mut life = Life::idle("TRIM_HORIZON");
     let restart = |life: &mut Life| {
         life.wait();
@@ -247,7 +247,7 @@ fn failures_in_a_row_are_hopeless_and_a_checkpoint_begins_a_new_row() {
 }
 
 #[test]
-fn a_child_that_lived_well_and_owed_nothing_did_not_fail_in_a_row() {
+fn long_lived_idle_child_resets_the_failure_count() {
     let live = |life: &mut Life, seconds| life.now += Duration::from_secs(seconds);
     let restart = |life: &mut Life| {
         life.wait();
@@ -270,7 +270,7 @@ fn a_child_that_lived_well_and_owed_nothing_did_not_fail_in_a_row() {
 }
 
 #[test]
-fn a_slow_batch_is_warned_about_again_and_again_until_it_is_answered() {
+fn slow_batch_is_reported_until_answered() {
     let mut life = Life::idle("TRIM_HORIZON");
     life.state.settings.warn_after = Some(Duration::from_secs(3));
     life.on(Event::Batch(batch(&[1])));
@@ -281,7 +281,7 @@ fn a_slow_batch_is_warned_about_again_and_again_until_it_is_answered() {
 }
 
 #[test]
-fn a_child_that_can_not_be_started_counts_as_failed() {
+fn failed_start_counts_as_child_failure() {
     let mut life = Life::new("TRIM_HORIZON");
     life.on(Event::Begin);
     for _ in 0..4 {
@@ -296,7 +296,7 @@ fn a_child_that_can_not_be_started_counts_as_failed() {
 }
 
 #[test]
-fn a_child_that_dies_during_a_write_is_not_replaced_before_the_write_is_known() {
+fn restart_waits_for_the_pending_write() {
     let mut life = Life::idle("TRIM_HORIZON");
     life.on(Event::Batch(batch(&[1, 2])));
     assert_eq!(life.child(request(Some("2"))), [Effect::Store(position("2"))]);
@@ -307,7 +307,7 @@ fn a_child_that_dies_during_a_write_is_not_replaced_before_the_write_is_known() 
 }
 
 #[test]
-fn a_write_that_succeeds_after_the_failure_does_not_undo_it() {
+fn write_after_a_failure_does_not_undo_it() {
     for (max_failures, hopeless) in [(1, true), (2, false)] {
         let mut life = Life::idle("TRIM_HORIZON");
         life.state.settings.max_failures = max_failures;
@@ -320,7 +320,7 @@ fn a_write_that_succeeds_after_the_failure_does_not_undo_it() {
 }
 
 #[test]
-fn the_wait_for_an_answer_begins_anew_with_each_message_and_stands_still_during_a_write() {
+fn answer_timeout_restarts_per_message_and_pauses_during_writes() {
     let mut life = Life::idle("TRIM_HORIZON");
     life.on(Event::Batch(batch(&[1])));
     let limit = settings().answer.unwrap();
@@ -334,7 +334,7 @@ fn the_wait_for_an_answer_begins_anew_with_each_message_and_stands_still_during_
 }
 
 #[test]
-fn a_lost_lease_waits_for_the_open_batch_and_refuses_nothing_but_the_write() {
+fn lost_lease_waits_for_the_open_batch() {
     let mut life = Life::idle("TRIM_HORIZON");
     life.on(Event::Batch(batch(&[1])));
     assert_eq!(life.on(Event::LeaseLost), [Effect::CloseFeed]);
@@ -347,7 +347,7 @@ fn a_lost_lease_waits_for_the_open_batch_and_refuses_nothing_but_the_write() {
 }
 
 #[test]
-fn the_end_of_a_shard_makes_its_children_then_asks_the_child() {
+fn shard_end_creates_child_leases_then_asks_the_child() {
     let mut life = Life::idle("TRIM_HORIZON");
     life.on(Event::Batch(last_batch(&[1])));
     let prepare = || Effect::PrepareEnd(vec![child_shard()]);
@@ -365,7 +365,7 @@ fn the_end_of_a_shard_makes_its_children_then_asks_the_child() {
 }
 
 #[test]
-fn an_end_without_checkpoint_is_asked_again_of_a_fresh_child() {
+fn shard_end_without_checkpoint_restarts_the_child() {
     let mut life = Life::idle("TRIM_HORIZON");
     assert!(matches!(life.on(Event::Batch(last_batch(&[])))[..], [Effect::PrepareEnd(_)]));
     life.on(Event::EndPrepared(Ok(())));
@@ -375,7 +375,7 @@ fn an_end_without_checkpoint_is_asked_again_of_a_fresh_child() {
 }
 
 #[test]
-fn a_stop_during_the_end_of_a_shard_lets_it_end() {
+fn stop_during_shard_end_completes_the_shard() {
     let mut life = Life::idle("TRIM_HORIZON");
     life.on(Event::Batch(last_batch(&[])));
     life.on(Event::Stop);
@@ -383,13 +383,13 @@ fn a_stop_during_the_end_of_a_shard_lets_it_end() {
 }
 
 #[test]
-fn a_completed_lease_has_no_child() {
+fn completed_lease_starts_no_child() {
     let mut life = Life::new("SHARD_END");
     assert_eq!(life.on(Event::Begin), finish(Outcome::ShardEnded));
 }
 
 #[test]
-fn a_checkpoint_asked_for_between_two_batches_means_the_first() {
+fn checkpoint_between_batches_means_the_first() {
     let mut life = Life::idle("TRIM_HORIZON");
     life.process(&[1, 2], false);
     life.on(Event::Batch(batch(&[3])));
@@ -401,7 +401,7 @@ fn a_checkpoint_asked_for_between_two_batches_means_the_first() {
 }
 
 #[test]
-fn a_child_that_is_gone_after_the_end_was_stored_is_not_replaced() {
+fn child_exit_after_stored_shard_end_is_no_failure() {
     let mut life = Life::idle("TRIM_HORIZON");
     life.on(Event::Batch(last_batch(&[])));
     life.on(Event::EndPrepared(Ok(())));
@@ -411,10 +411,10 @@ fn a_child_that_is_gone_after_the_end_was_stored_is_not_replaced() {
 }
 
 #[test]
-fn a_child_after_one_whose_checkpoint_was_stored_without_an_answer_is_not_refused_what_that_one_did() {
+fn lost_checkpoint_answer_does_not_reject_later_requests() {
     let mut life = Life::idle("10");
     life.on(Event::Batch(batch(&[11, 12, 13])));
-    // The child before it had stored 12, and nobody knew.
+    // The child before it had stored 12, which this worker did not know.
     assert_eq!(life.child(request(Some("11"))), [Effect::Store(position("11"))]);
     let behind = Err(held::Error::Behind(position("12")));
     assert_eq!(life.on(Event::Stored(position("11"), behind)), [Effect::Acknowledge(Ok(()))]);
@@ -424,7 +424,7 @@ fn a_child_after_one_whose_checkpoint_was_stored_without_an_answer_is_not_refuse
     assert_eq!(life.state.stored(), &position("13"));
 }
 
-/// A shard that is parked, with its child gone.
+/// A parked shard whose child has exited.
 fn parked(stored: &str) -> Life {
     let mut life = Life::idle(stored);
     life.state.settings.parked_pause = Some(Duration::from_secs(300));
@@ -439,7 +439,7 @@ fn parked(stored: &str) -> Life {
 }
 
 #[test]
-fn parked_shard_restarts_its_child_after_longer_and_longer_pauses() {
+fn parked_shard_restarts_with_growing_pauses() {
     let mut life = parked("5");
     let mut pauses = Vec::new();
     for _ in 0..10 {
@@ -482,7 +482,7 @@ fn parked_shard_recovers_when_its_child_stays_alive() {
 }
 
 #[test]
-fn parked_shard_keeps_no_records_but_its_place_at_latest() {
+fn parked_shard_drops_records_but_keeps_latest_feed() {
     let mut life = Life::idle("5");
     life.state.settings.parked_pause = Some(Duration::from_secs(300));
     life.state.settings.max_failures = 1;
@@ -502,7 +502,7 @@ fn parked_shard_keeps_no_records_but_its_place_at_latest() {
 }
 
 #[test]
-fn parked_shard_ends_at_once_with_a_stop_or_a_lost_lease() {
+fn parked_shard_ends_at_once() {
     assert_eq!(parked("5").on(Event::Stop), finish(Outcome::Stopped));
     assert_eq!(parked("5").on(Event::Wanted), finish(Outcome::Stopped));
     let effects = parked("5").on(Event::LeaseLost);
@@ -510,7 +510,7 @@ fn parked_shard_ends_at_once_with_a_stop_or_a_lost_lease() {
 }
 
 #[test]
-fn shortage_of_resources_is_no_failure_of_the_child() {
+fn shortage_is_no_failure_of_the_child() {
     let mut life = Life::new("TRIM_HORIZON");
     life.state.settings.max_failures = 1;
     life.on(Event::Begin);
@@ -526,7 +526,7 @@ fn shortage_of_resources_is_no_failure_of_the_child() {
 }
 
 #[test]
-fn surplus_lease_is_released_unless_it_stands_at_latest() {
+fn surplus_lease_is_released_unless_at_latest() {
     for (stored, released) in [("5", true), ("TRIM_HORIZON", true), ("LATEST", false)] {
         let mut life = Life::new(stored);
         life.on(Event::Begin);
@@ -538,7 +538,7 @@ fn surplus_lease_is_released_unless_it_stands_at_latest() {
 }
 
 #[test]
-fn stop_does_not_wait_for_a_write_that_hangs() {
+fn stop_does_not_wait_for_a_hanging_write() {
     let mut life = Life::idle("TRIM_HORIZON");
     life.on(Event::Batch(batch(&[1])));
     life.child(request(None));

@@ -1,12 +1,13 @@
-//! The coordinator of a worker whose leases are given out by a leader, itself perhaps.
+//! The coordinator of a worker in a fleet whose leader assigns the leases; this worker may be the leader.
 //!
-//! A member asks the index of owners what is its own, and begins to keep it. A leader looks at the whole table
-//! instead, as often as is needed to see in time that a worker died, and so does a member while the leader may
-//! be gone: whoever leads next then knows already what stands still. Whoever gives a lease to a worker calls
-//! it, so that one of ours knows at once; a Java worker finds it at its next look.
+//! A member queries the index of lease owners for its leases and starts renewing them. The leader scans the
+//! whole table instead, as often as needed to see in time that a worker died, and so does a member while the
+//! leader may be dead: the next leader then knows already which leases expired. A worker that assigns a lease
+//! to another one nudges it, so that a multilangd worker knows at once; a Java worker finds the lease at its
+//! next query.
 //!
-//! A worker that stops gives each lease to the live worker that has the fewest, in place of letting go of it:
-//! that one needs no leader to get it.
+//! A worker that shuts down offers each lease to the live worker with the fewest leases instead of only
+//! releasing it: that successor needs no leader to acquire it.
 //!
 //! In KCL: `DynamoDBLeaseDiscoverer`, `LeaseAssignmentManager`.
 
@@ -36,7 +37,7 @@ use crate::shard::ShardId;
 /// A member looks at the whole table so many failover times after the last time: for what it has finished
 /// itself, and to know whom to call.
 const SURVEY: u32 = 6;
-/// Who is to be handed a lease looks for it this often.
+/// Interval at which a worker designated by a graceful handoff checks for its lease.
 const NAMED: Duration = Duration::from_millis(1_500);
 /// Between two words about a leader that doesn't do its work.
 const SAY_AGAIN: Duration = Duration::from_secs(300);
@@ -45,13 +46,13 @@ const ROWS: usize = 8;
 /// Choosing who gets the leases of a worker that stops takes no longer.
 const CHOOSE: Duration = Duration::from_millis(500);
 
-/// What is remembered between looks.
+/// State that is kept between scans.
 #[derive(Default)]
 pub(super) struct Assigned {
     leader: Leader,
     /// When the whole table was seen last.
     surveyed: Option<Instant>,
-    /// Who was given a lease and is to be told.
+    /// Workers that were assigned a lease and must be nudged.
     newly_assigned: BTreeSet<WorkerId>,
     /// Whether everybody is to be told: there is something to give out.
     everybody: bool,
@@ -98,7 +99,7 @@ impl Assigned {
     }
 }
 
-/// Who gets the leases of this worker when it stops: whoever has the fewest, one after the other.
+/// The successors of this worker's leases at its shutdown: each time the worker with the fewest leases.
 pub(super) struct Successors {
     ask: mpsc::Sender<SuccessorQuery>,
     me: WorkerId,
@@ -163,7 +164,7 @@ impl Successors {
     }
 }
 
-/// Who only wants to know who is alive.
+/// An asker that only needs to know which workers are live.
 fn asker<'a>(me: &'a WorkerId, held: &'a BTreeSet<ShardId>, failover: Duration) -> Asker<'a> {
     let stalled = &handoff::NONE;
     Asker { me, held, failover, max_leases: usize::MAX, max_steals: 0, priority: false, stalled }
@@ -288,7 +289,7 @@ impl Coordinator {
         );
     }
 
-    /// What the index says is this worker's.
+    /// Handles the leases that the index reports for this worker.
     pub(super) fn found(&mut self, shards: Vec<ShardId>, stop: &CancellationToken) {
         self.look.under_way = 0;
         self.look.next = Instant::now() + self.member_pause();
@@ -360,7 +361,8 @@ impl Coordinator {
         }
     }
 
-    /// What this worker was named for and isn't given: a leader of Java's does not see to it.
+    /// Acquires leases that were assigned to this worker but never handed off: a Java leader does not enforce
+    /// that.
     fn force(&mut self, leases: &[Lease], now: Instant) {
         let me = self.settings.me.clone();
         let stalled = self.stalled(leases, now);
@@ -401,7 +403,7 @@ impl Coordinator {
             0 if self.hand_offs.is_named(&self.settings.me) => NAMED.min(failover / 4),
             // A scan costs more than a Query: as often as a leader looks.
             0 if self.held.is_empty() && self.assigned.index.is_distrusted(Instant::now()) => failover / 2,
-            // Nobody can call a worker without leases.
+            // A worker without leases cannot be nudged.
             0 if self.held.is_empty() => failover / 6,
             0 if standing.led_by_ours => failover * 3,
             0 => failover,
@@ -491,7 +493,7 @@ impl Coordinator {
                 self.assigned.newly_assigned.insert(to.clone());
                 self.call.get_or_insert(now + super::GATHER);
             }
-            // What it was is seen at the next look.
+            // The next scan shows the present state of the row.
             Err(table::Error::Conflict(_) | table::Error::Ambiguous(_)) => {
                 self.look.next = self.look.next.min(now + MIN_PAUSE);
             }
@@ -533,7 +535,8 @@ impl Coordinator {
         });
     }
 
-    /// Who gets what is given back: when this worker stops, and somebody waits for leases from a leader.
+    /// The successors of released leases: if this worker shuts down and a worker waits for leases from a
+    /// leader.
     pub(super) fn successors(&mut self) -> Option<Arc<Successors>> {
         if !self.assigned.stop.is_cancelled() || !self.standing.borrow().is_three_x() {
             return None;
@@ -554,7 +557,7 @@ impl Coordinator {
         Some(successors.clone())
     }
 
-    /// What was given to this worker while it stopped goes on to the next.
+    /// Passes leases that were assigned to this worker during its shutdown to the next one.
     pub(super) async fn pass_on(&mut self) {
         // The leases that name this worker are held by the other process with its id.
         if !self.standing.borrow().is_three_x() || self.rivals.gives_way() {

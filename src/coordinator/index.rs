@@ -89,7 +89,7 @@ mod tests {
     const FAILOVER: Duration = Duration::from_secs(10);
 
     #[test]
-    fn a_worker_without_leases_scans_once_per_failover_time() {
+    fn worker_without_leases_scans_once_per_failover_time() {
         let now = Instant::now();
         let mut index = OwnerIndex::default();
         assert!(!index.may_query(now, false, FAILOVER), "nothing was scanned so far");
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failing_index_is_asked_less_and_less_often_and_logged_once() {
+    fn failing_index_is_queried_less_often_and_logged_once() {
         let mut now = Instant::now();
         let mut index = OwnerIndex::default();
         let mut logged = Vec::new();
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_that_lagged_is_trusted_again_only_after_a_checked_answer() {
+    fn lagging_index_is_trusted_after_a_checked_answer() {
         let now = Instant::now();
         let mut index = OwnerIndex::default();
         assert!(index.lags(now) && index.is_distrusted(now + SECOND * 299));

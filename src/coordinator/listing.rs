@@ -154,8 +154,8 @@ impl Coordinator {
         }
     }
 
-    /// Since when this worker can acquire no lease. Whoever wants none is given none and has nothing to try, so
-    /// that failed writes count for a while only.
+    /// Since when this worker can acquire no lease. A worker that wants none is assigned none and so attempts
+    /// no writes, so failed writes count only for a while.
     pub(super) fn unable(&self) -> Option<Instant> {
         let limit = self.settings.failover * FORGOTTEN;
         let recent = self.assigned.acquiring.last().is_some_and(|last| Instant::now() < last + limit);

@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_processes_with_one_id_exactly_one_gives_way() {
+    fn exactly_one_of_two_processes_with_one_id_exits() {
         let (older, newer) = (process(5, "x"), process(7, "a"));
         let at = |process: &ProcessId| Settings { process: process.clone(), ..settings() };
         assert_eq!(judge(&rival(Some(older.clone())), &at(&newer)), Verdict::GiveWay);
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn lease_that_names_this_worker_is_watched_once_for_half_a_failover_time() {
+    async fn own_lease_is_watched_once_for_half_a_failover_time() {
         let now = Instant::now();
         let settings = settings();
         let range = crate::shard::HashRange { start: 0, end: 9 };
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn counters_moved_without_a_mark_end_nothing() {
+    async fn counter_changes_without_a_mark_are_ignored() {
         let mut rivals = Rivals::new();
         for _ in 0..10 {
             rivals.met(&rival(None), &settings());

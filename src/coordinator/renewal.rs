@@ -25,14 +25,14 @@ pub(super) fn pause(failover: Duration) -> Duration {
 
 /// In a pause there are so many times for renewals at least, if there are as many leases.
 const TIMES: usize = 8;
-/// So many leases have one of them in common. After a little while of doing nothing a processor needs several times
-/// as long for the first of them as for the next: its caches hold something else by then.
+/// Number of leases that are renewed together. After a short idle time the CPU needs several times as long
+/// for the first renewal as for the next ones, because its caches hold other data by then.
 const TOGETHER: usize = 4;
 
-/// Keeps a worker's renewals evenly apart, so that it is never long without news of its rows, where its
-/// peers call; those of many leases a few together, and no more: each call under way at once needs a connection.
-/// Whoever comes long after the one before it, or with too many, comes a little earlier the next time; never
-/// later, so that no lease is renewed less often.
+/// Spreads a worker's renewals evenly, so that it never waits long for news of its rows, by which its peers
+/// nudge it. Renewals of many leases are grouped, a few at a time: each concurrent call needs a connection. A
+/// renewal that follows long after the previous one, or in too large a group, comes a little earlier in the
+/// next round; never later, so that no lease is renewed less often.
 #[derive(Debug)]
 pub(super) struct Pace {
     begin: Instant,
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn renewals_come_evenly_apart_after_some_rounds_and_then_keep_their_pace() {
+    fn renewals_become_evenly_spaced_and_stay_so() {
         for seed in 0..50 {
             let mut random = fastrand::Rng::with_seed(seed);
             let leases = random.usize(2..if seed % 2 == 0 { 10 } else { 100 });
@@ -248,7 +248,7 @@ mod tests {
 
     /// A stall brings many together, each in need of a connection of its own.
     #[test]
-    fn what_comes_at_once_is_apart_again_after_a_few_rounds() {
+    fn simultaneous_renewals_are_spread_after_a_few_rounds() {
         for leases in [9, 20, 40, 100, 300, 1_000] {
             let mut rounds = Rounds::new(leases, || 0.5);
             rounds.run(1);

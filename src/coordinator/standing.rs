@@ -13,7 +13,7 @@ use crate::fleet::report::Verdict;
 use crate::fleet::vacancy::Unled;
 use crate::lease::WorkerId;
 
-/// Who may be given leases, as the reports say now.
+/// Requests the members that may be assigned leases, by the present worker metrics.
 pub type SuccessorQuery = oneshot::Sender<Arc<Verdict>>;
 
 /// Where this worker stands in a fleet of KCL 3.
@@ -31,7 +31,7 @@ pub struct Standing {
     pub suspect: bool,
     /// The leader is one of ours, which calls whoever it gives a lease to.
     pub led_by_ours: bool,
-    /// What the reports say, as they were read last.
+    /// The verdict on the worker metrics, as last read.
     pub verdict: Arc<Verdict>,
     /// When that was.
     pub judged: Option<Instant>,

@@ -1,4 +1,4 @@
-//! What holds of the coordinator whatever the table answers.
+//! Tests of the coordinator with a table that answers late, ambiguously or not at all.
 
 use tokio::time::timeout;
 
@@ -44,7 +44,7 @@ fn table() -> Arc<Memory> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_taken_without_an_answer_is_held_well_before_it_could_be_lost() {
+async fn lease_acquired_without_an_answer_is_held_in_time() {
     let table = table();
     table.set_fault(Fault::LostAnswer);
     let (coordinator, mut ends) = Coordinator::new(table.clone(), settings());
@@ -58,7 +58,7 @@ async fn a_lease_taken_without_an_answer_is_held_well_before_it_could_be_lost() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn leases_are_renewed_until_the_last_handle_is_gone_and_then_given_back() {
+async fn leases_are_renewed_until_the_last_handle_then_released() {
     let table = table();
     let (coordinator, mut ends) = Coordinator::new(table.clone(), settings());
     let stop = CancellationToken::new();
@@ -74,7 +74,7 @@ async fn leases_are_renewed_until_the_last_handle_is_gone_and_then_given_back() 
     assert_eq!(table.row(&"s".into()).unwrap().owner, None);
 }
 
-/// Whoever gives back is slow: the write arrives a second later.
+/// A table on which the write of a release takes a second.
 struct SlowRelease(Arc<Memory>);
 
 impl Table for SlowRelease {
@@ -114,7 +114,7 @@ impl Table for SlowRelease {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_is_being_given_back_is_not_taken_again_before_that_has_ended() {
+async fn lease_is_not_acquired_again_during_its_release() {
     let memory = table();
     let (coordinator, mut ends) = Coordinator::new(Arc::new(SlowRelease(memory.clone())), settings());
     let mut tasks = JoinSet::new();
@@ -129,7 +129,7 @@ async fn a_lease_that_is_being_given_back_is_not_taken_again_before_that_has_end
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_ends_though_nobody_says_who_could_get_the_leases() {
+async fn shutdown_ends_without_known_successors() {
     let table = table();
     for number in 0..20 {
         let mut lease = table.row(&"s".into()).unwrap();
@@ -170,7 +170,7 @@ fn handed_over(to: &str) -> Arc<Memory> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_whose_owner_never_lets_go_of_it_is_taken_where_nobody_leads() {
+async fn stalled_handoff_is_acquired_without_a_leader() {
     for named in ["me", "another"] {
         let table = handed_over(named);
         let (coordinator, mut ends) = Coordinator::new(table.clone(), settings());
@@ -188,7 +188,7 @@ async fn a_lease_whose_owner_never_lets_go_of_it_is_taken_where_nobody_leads() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_member_takes_what_it_was_named_for_if_that_is_never_let_go() {
+async fn member_acquires_its_own_stalled_handoff() {
     for (named, taken) in [("me", true), ("another", false)] {
         let table = handed_over(named);
         let (coordinator, mut ends) = Coordinator::new(table.clone(), settings());
@@ -204,7 +204,7 @@ async fn a_member_takes_what_it_was_named_for_if_that_is_never_let_go() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_member_begins_soon_after_it_was_let_go_though_nobody_calls_it() {
+async fn member_finds_its_handoff_without_a_nudge() {
     let table = handed_over("me");
     let mut other = table.row(&"s".into()).unwrap();
     (other.shard, other.owner, other.checkpoint_owner) = ("t".into(), Some("me".into()), None);

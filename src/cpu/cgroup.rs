@@ -1,5 +1,5 @@
-//! The use of a container's processors by its control group: the time they worked, of the time that its limit
-//! allows. In KCL: `Cgroupv1CpuWorkerMetric`, `Cgroupv2CpuWorkerMetric`, `Cgroup`.
+//! CPU utilisation of a container by its control group: the CPU time used, relative to the time that its
+//! limit allows. In KCL: `Cgroupv1CpuWorkerMetric`, `Cgroupv2CpuWorkerMetric`, `Cgroup`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,9 +13,9 @@ use super::{exists, fault, first_line, listed, of_limit, usable};
 pub(super) struct Cgroup {
     version: Version,
     folder: PathBuf,
-    /// Processors that may be used. Read once, as in Java.
+    /// Number of CPUs that may be used. Read once, as in Java.
     limit: f64,
-    /// When it was looked at last, and the time used until then.
+    /// When the last sample was taken, and the CPU time used until then.
     last: Option<(Instant, Duration)>,
 }
 
@@ -60,7 +60,7 @@ impl Cgroup {
 }
 
 impl Version {
-    /// How many processors may be used, parts of them too.
+    /// The number of CPUs that may be used, including fractions.
     async fn limit(self, folder: &Path) -> io::Result<f64> {
         let (limit, list) = match self {
             Self::One => {
@@ -88,7 +88,7 @@ impl Version {
         }
     }
 
-    /// The time that all processors together worked for the group.
+    /// CPU time that the group has used on all CPUs.
     async fn used(self, folder: &Path) -> io::Result<Duration> {
         let file = folder.join(match self {
             Self::One => "cpu/cpuacct.usage",
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_limit_is_the_quota_or_else_the_processors_of_the_set() {
+    async fn limit_is_the_quota_or_else_the_cpu_set() {
         assert_eq!(found(&one("150000\n")).await, ("cgroup v1", 1.5));
         assert_eq!(found(&one("-1\n")).await, ("cgroup v1", 5.0));
         assert_eq!(found(&two("50000 100000\n")).await, ("cgroup v2", 0.5));
@@ -148,14 +148,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn version_two_goes_before_version_one() {
+    async fn version_2_precedes_version_1() {
         let tree = two("max 100000\n");
         tree.write(USAGE, "1");
         assert_eq!(found(&tree).await.0, "cgroup v2");
     }
 
     #[tokio::test]
-    async fn what_can_not_be_divided_by_or_read_is_refused() {
+    async fn unusable_or_unreadable_limit_is_rejected() {
         for quota in ["0", "-2", "x", ""] {
             refused(&one(quota), "no CPU limit").await;
             refused(&two(&format!("{quota} 100000")), "no CPU limit").await;
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_time_used_is_compared_with_the_time_allowed() {
+    async fn sample_is_used_time_over_allowed_time() {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
         let tree = one("200000");
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_time_or_a_step_back_is_no_sample_but_the_next_one_is() {
+    async fn sample_fails_without_elapsed_time_or_with_counter_reset() {
         let start = Instant::now();
         let second = Duration::from_secs(1);
         let tree = one("100000");

@@ -1,8 +1,7 @@
-//! The use of a container's processors by the metadata of its ECS task, version 4. In KCL:
-//! `EcsCpuWorkerMetric`.
+//! CPU utilisation of a container by the metadata of its ECS task, version 4. In KCL: `EcsCpuWorkerMetric`.
 //!
-//! A task's processors are shared by the weights of its containers. Without weights there is no share: Java
-//! divides 0 by 0 there, and its row is never written. Here such a task has no gauge.
+//! The containers of a task share its CPUs by their weights. Without weights a container has no share: Java
+//! divides 0 by 0 then, and its row is never written. Here such a task has no gauge.
 
 use std::io;
 use std::time::Duration;
@@ -13,10 +12,10 @@ use tracing::warn;
 use super::http::{self, Limits, Request};
 use super::{fault, of_limit, usable};
 
-/// Java sets none. It is asked every second, and it is near.
+/// Java sets no timeouts. The metadata are read every second, from the same machine.
 const LIMITS: Limits = Limits { connect: Duration::from_secs(2), whole: Duration::from_secs(2) };
 
-/// The weight of a container that isn't listed.
+/// Weight of a container that is not listed.
 const UNLISTED: f64 = 2.0;
 
 #[derive(Debug)]
@@ -28,14 +27,15 @@ pub(super) struct Ecs {
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Allowed {
-    /// Processors of the machine.
+    /// Number of CPUs of the machine.
     online: f64,
-    /// How many of them the container is granted, parts too.
+    /// Number of CPUs that the container is granted, including fractions.
     limit: f64,
 }
 
 impl Ecs {
-    /// Whoever doesn't answer yet may do so later; what is said can't.
+    /// An endpoint that does not answer yet is accepted, since it may answer later; an answer without a share
+    /// is not.
     pub(super) async fn find(uri: &str) -> io::Result<Self> {
         let mut ecs = Self { uri: uri.trim_end_matches('/').to_owned(), allowed: None };
         match ecs.get("/stats").await {
@@ -62,7 +62,7 @@ impl Ecs {
         percent(&stats, allowed)
     }
 
-    /// None if what it says gives no share.
+    /// None if the metadata contain no share.
     async fn allowed(&self, stats: &Value) -> io::Result<Option<Allowed>> {
         let online = number(stats, "/cpu_stats/online_cpus").and_then(usable);
         let online = online.ok_or_else(|| fault(format!("{}/stats contains no CPU statistics", self.uri)))?;
@@ -82,7 +82,7 @@ fn number(value: &Value, path: &str) -> Option<f64> {
     value.pointer(path).and_then(Value::as_f64)
 }
 
-/// The share of a container among those of its task, of the processors that the task may use.
+/// The container's share, among the containers of its task, of the CPUs that the task may use.
 fn limit(task: &Value, own: &Value, online: f64) -> Option<f64> {
     let whole = number(task, "/Limits/CPU").unwrap_or(online);
     let weight = |container: &Value| number(container, "/Limits/CPU").unwrap_or(0.0);
@@ -95,8 +95,8 @@ fn limit(task: &Value, own: &Value, online: f64) -> Option<f64> {
     usable(listed.map_or(UNLISTED, weight) / sum * whole)
 }
 
-/// ECS gives the counters of its last two looks, so there is nothing to remember. Both of the earlier one are 0
-/// at first.
+/// The metadata contain the counters of the last two samples, so no state is kept. The counters of the
+/// earlier sample are 0 at first.
 fn percent(stats: &Value, allowed: Allowed) -> io::Result<f64> {
     let count = |path| stats.pointer(path).and_then(Value::as_u64).unwrap_or(0);
     let used = (count("/precpu_stats/cpu_usage/total_usage"), count("/cpu_stats/cpu_usage/total_usage"));
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_has_its_part_of_the_task() {
+    fn container_has_its_share_of_the_task() {
         let (own, none) = (json!({ "DockerId": "b" }), json!({}));
         let weighed = |limits: &Value| task(limits, [&cpu(10.0), &cpu(30.0)]);
         assert_eq!(limit(&weighed(&cpu(8.0)), &own, 4.0), Some(6.0));
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn without_weights_there_is_no_part() {
+    fn container_without_weights_has_no_share() {
         let (own, none) = (json!({ "DockerId": "b" }), json!({}));
         assert_eq!(limit(&task(&cpu(8.0), [&none, &none]), &own, 4.0), None);
         assert_eq!(limit(&task(&cpu(8.0), [&none, &none]), &none, 4.0), None);
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn use_is_what_was_used_of_what_is_allowed() {
+    fn utilisation_is_used_over_granted_cpus() {
         let of = |used, all| percent(&stats(used, all), Allowed { online: 4.0, limit: 2.0 }).ok();
         assert_eq!(of([100, 150], [1000, 1400]), Some(25.0));
         assert_eq!(of([100, 500], [1000, 1400]), Some(100.0), "a burst is capped");
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_share_is_asked_for_once() {
+    async fn share_is_requested_once() {
         let answer = Reply::chunked(&stats([100, 150], [1000, 1400]).to_string());
         let server = serve(answer, &task(&cpu(2.0), [&cpu(10.0), &cpu(10.0)])).await;
         let mut gauge = found(&server.url).await.unwrap();
@@ -196,14 +196,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_without_weights_has_no_gauge() {
+    async fn task_without_weights_has_no_gauge() {
         let answer = Reply::ok(&stats([100, 150], [1000, 1400]).to_string());
         let server = serve(answer, &task(&cpu(2.0), [&json!({}), &json!({})])).await;
         assert!(found(&server.url).await.is_none());
     }
 
     #[tokio::test]
-    async fn who_does_not_answer_yet_may_do_so_later() {
+    async fn silent_endpoint_is_accepted_and_sampled_later() {
         let (_socket, nobody) = refusing();
         let good = Reply::ok(&stats([100, 150], [1000, 1400]).to_string());
         let weighed = task(&cpu(2.0), [&cpu(10.0), &cpu(10.0)]);
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_says_nothing_is_no_sample() {
+    async fn empty_metadata_are_no_sample() {
         let weighed = task(&cpu(2.0), [&cpu(10.0), &cpu(10.0)]);
         for answer in [Reply::status("500 Sorry"), Reply::ok("null"), Reply::ok("{"), Reply::ok("{}")] {
             let server = serve(answer, &weighed).await;

@@ -1,4 +1,4 @@
-//! The use of the whole machine by `/proc/stat`. In KCL: `LinuxCpuWorkerMetric`.
+//! CPU utilisation of the whole machine by `/proc/stat`. In KCL: `LinuxCpuWorkerMetric`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,8 +11,8 @@ pub(super) struct Host {
     last: Option<Ticks>,
 }
 
-/// Since the machine started. Interrupts and stolen time are left out, as in Java, since all workers of a
-/// fleet must measure alike.
+/// CPU time since the start of the machine. Interrupts and stolen time are left out, as in Java, because all
+/// workers of a fleet must measure alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Ticks {
     busy: u64,
@@ -51,11 +51,12 @@ impl Ticks {
     }
 }
 
-/// May be no percentage at all: counters go back at times, idle and iowait by the kernel's own account.
+/// The result can be no percentage: the counters sometimes decrease, and the kernel documents that for idle
+/// and iowait.
 fn percent(last: Ticks, now: Ticks) -> f64 {
     let total = now.total().abs_diff(last.total());
     let idle = now.idle.abs_diff(last.idle);
-    // Waiting that is taken back on an idle machine hides some of the time that went by.
+    // If iowait decreases on an idle machine, the total is less than the time that passed.
     let taken_back = total < idle && now.iowait < last.iowait;
     if now == last || taken_back {
         return 0.0;
@@ -74,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_five_numbers_count() {
+    fn first_five_numbers_are_parsed() {
         let read = ticks("cpu  10 2 30 400 5 60 70 80 90 0");
         assert_eq!(read, Ticks { busy: 42, idle: 400, iowait: 5 });
         for line in ["", "cpu 1 2 3 4", "cpu 1 2 x 4 5", "cpu0 1 2 3 4 5", "intr 1 2 3 4 5"] {
@@ -83,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_counts_as_busy_and_interrupts_not_at_all() {
+    fn iowait_counts_as_busy_and_interrupts_are_ignored() {
         let last = ticks("cpu 100 0 100 1000 50 7 7 7");
         assert_eq!(percent(last, ticks("cpu 110 5 105 1060 70 9999 9 9")), 40.0);
         assert_eq!(percent(last, ticks("cpu 100 0 100 1100 50 7 7 7")), 0.0);
@@ -91,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_moved_or_waiting_taken_back_is_no_load() {
+    fn unchanged_or_decreased_iowait_is_zero_percent() {
         let last = ticks("cpu 100 0 100 1000 50");
         assert_eq!(percent(last, ticks("cpu 100 0 100 1000 50 1 1")), 0.0);
         assert_eq!(percent(last, ticks("cpu 100 0 100 1100 40")), 0.0);
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn other_steps_back_are_no_sample() {
+    fn other_decreases_are_no_sample() {
         let last = ticks("cpu 100 0 100 1000 50");
         for line in ["cpu 90 0 100 1020 50", "cpu 100 0 100 999 51", "cpu 99 0 100 1000 51"] {
             assert!(within(percent(last, ticks(line))).is_err(), "{line}");
@@ -107,7 +108,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_sample_is_none_at_all_and_the_next_is_since_then() {
+    async fn first_sample_is_zero() {
         let tree = Tree::new(&[("proc/stat", "cpu  100 0 0 900 0 0 0 0\ncpu0 1 1 1 1 1\n")]);
         let mut host = Host::find(tree.root()).await.unwrap();
         assert_eq!(host.measure().await.unwrap(), 0.0);
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_says_nothing_is_named() {
+    async fn unreadable_file_is_named_in_the_error() {
         let tree = Tree::new(&[("proc/stat", "nonsense")]);
         let error = Host::find(tree.root()).await.unwrap_err().to_string();
         assert!(error.contains("proc/stat") && error.contains("nonsense"), "{error}");

@@ -1,5 +1,5 @@
-//! Just enough HTTP/1.1 to ask the metadata services of this machine: one request a connection, no TLS, no
-//! redirects, nothing unbounded.
+//! A minimal HTTP/1.1 client for the metadata services of this machine: one request per connection, no TLS,
+//! no redirects, all sizes bounded.
 
 use std::io;
 use std::time::Duration;
@@ -10,9 +10,9 @@ use tokio::time::timeout;
 
 use super::fault;
 
-/// Of a body.
+/// Most bytes of a body.
 const MOST: u64 = 1 << 20;
-/// Of a line of the head.
+/// Most bytes of a line of the head.
 const LINE: u64 = 8 << 10;
 const HEADERS: usize = 100;
 
@@ -23,15 +23,15 @@ pub(super) struct Request<'a> {
     pub(super) headers: &'a [(&'a str, &'a str)],
 }
 
-/// How long is waited.
+/// Timeouts.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     pub(super) connect: Duration,
-    /// From the start to the end of the body, however slowly it trickles.
+    /// From the start to the end of the body, however slowly it arrives.
     pub(super) whole: Duration,
 }
 
-/// The body of an answer 200; any other is an error, which names the address.
+/// The body of a response with status 200. Any other response is an error that names the address.
 pub(super) async fn body(request: &Request<'_>, limits: Limits) -> io::Result<Vec<u8>> {
     let said = match timeout(limits.whole, exchange(request, limits.connect)).await {
         Ok(said) => said,
@@ -49,12 +49,12 @@ async fn exchange(request: &Request<'_>, connect: Duration) -> io::Result<Vec<u8
     answer(&mut BufReader::new(stream)).await
 }
 
-/// Where to connect, and what to send. Refuses what would be read as more than one line.
+/// The address to connect to and the request to send. Rejects values that contain a line break.
 fn prepared(request: &Request<'_>) -> io::Result<(String, String)> {
     let rest = request.url.strip_prefix("http://").ok_or_else(|| fault("not an http URL"))?;
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let path = if path.is_empty() { "/" } else { path };
-    // What is behind the brackets, if it is an address of version 6.
+    // The rest after the brackets of an IPv6 address.
     let port = host.rsplit(']').next().is_some_and(|tail| tail.contains(':'));
     let address = if port { host.to_owned() } else { format!("{host}:80") };
     let mut text = format!("{} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n", request.method);
@@ -72,7 +72,7 @@ fn prepared(request: &Request<'_>) -> io::Result<(String, String)> {
     Ok((address, text))
 }
 
-/// How the end of a body is known.
+/// How the end of a body is determined.
 enum Length {
     Bytes(u64),
     Chunked,
@@ -121,7 +121,7 @@ async fn body_of(from: &mut (impl AsyncBufRead + Unpin), length: Length) -> io::
             let bytes =
                 u64::from_str_radix(digits, 16).map_err(|_| fault(format!("invalid chunk {head:?}")))?;
             if bytes == 0 {
-                // Trailers, if any, are of no use, and the connection isn't used again.
+                // Trailers are ignored, and the connection is not used again.
                 break;
             }
             more(from, bytes, &mut body).await?;
@@ -148,7 +148,7 @@ fn room(has: u64, bytes: u64) -> io::Result<()> {
     }
 }
 
-/// Without its end.
+/// Reads a line, without its end.
 async fn line(from: &mut (impl AsyncBufRead + Unpin)) -> io::Result<String> {
     let mut line = Vec::new();
     from.take(LINE).read_until(b'\n', &mut line).await?;
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_ends_where_it_says() {
+    async fn body_ends_at_its_declared_length() {
         let good = [
             "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello, and more",
             "HTTP/1.0 200 OK\r\n\r\nhello",
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_a_whole_answer_200_is_an_error() {
+    async fn incomplete_or_non_200_response_is_an_error() {
         let long = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(9000));
         let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(101));
         let big = format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat((1 << 20) + 1));
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_taken_apart() {
+    fn urls_are_parsed() {
         for (url, address, first) in [
             ("http://a", "a:80", "GET / HTTP/1.1\r\nHost: a\r\n"),
             ("http://a:81/b/c?d=/", "a:81", "GET /b/c?d=/ HTTP/1.1\r\nHost: a:81\r\n"),
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_does_not_need_the_connection_to_end() {
+    async fn response_completes_while_the_connection_stays_open() {
         let kept = Reply::Keep("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi".to_owned());
         let server = Server::start(vec![("GET /x ", kept)]).await;
         let body = body(&get(&format!("{}/x", server.url), &[]), SECONDS).await;
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn waits_are_bounded_and_refusals_told() {
+    async fn timeouts_apply_and_refused_connections_are_reported() {
         for said in ["", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\n\r\nhi"] {
             let server = Server::start(vec![("", Reply::Keep(said.to_owned()))]).await;
             let error = body(&get(&server.url, &[]), HASTY).await.unwrap_err();

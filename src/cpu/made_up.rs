@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
-/// Files below a folder of their own, which goes with it.
+/// Files in a temporary folder, which is removed on drop.
 pub(super) struct Tree(PathBuf);
 
 impl Tree {
@@ -42,16 +42,16 @@ impl Tree {
 
 impl Drop for Tree {
     fn drop(&mut self) {
-        // What is left behind harms nobody.
+        // A folder that could not be removed does no harm.
         drop(std::fs::remove_dir_all(&self.0));
     }
 }
 
-/// What a server sends, to the letter.
+/// Raw bytes that a server sends.
 #[derive(Debug, Clone)]
 pub(super) enum Reply {
     Close(String),
-    /// And then nothing more, with the connection open.
+    /// Sends the text and keeps the connection open.
     Keep(String),
 }
 
@@ -71,7 +71,7 @@ impl Reply {
     }
 }
 
-/// Answers requests by how they begin, until it is dropped.
+/// Answers requests by their prefix until it is dropped.
 pub(super) struct Server {
     pub(super) url: String,
     asked: Arc<Mutex<Vec<String>>>,
@@ -103,7 +103,7 @@ async fn serve(listener: TcpListener, replies: Vec<(&'static str, Reply)>, asked
         let reply = reply.map_or_else(|| Reply::status("404 Not Found"), |(_, reply)| reply.clone());
         asked.lock().unwrap().push(head);
         match reply {
-            // Whoever asked may be gone.
+            // The client may have closed the connection.
             Reply::Close(text) => drop(stream.write_all(text.as_bytes()).await),
             Reply::Keep(text) => {
                 drop(stream.write_all(text.as_bytes()).await);
@@ -123,7 +123,7 @@ async fn head(stream: &mut TcpStream) -> String {
     String::from_utf8(head).unwrap()
 }
 
-/// An address where nobody listens, and the socket that keeps others away from it.
+/// An address that refuses connections, and the socket that reserves it.
 pub(super) fn refusing() -> (TcpSocket, String) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! On which platform this process runs. In KCL: `EcsResource`, `EksResource`, `Ec2Resource`.
+//! Detects the platform of this process. In KCL: `EcsResource`, `EksResource`, `Ec2Resource`.
 
 use std::time::Duration;
 
@@ -7,22 +7,23 @@ use tracing::debug;
 use super::http::{self, Limits, Request};
 use super::{Surroundings, exists};
 
-/// Java waits 5 s for a connection and 5 s for data, twice. What answers does so within milliseconds: a second
-/// to connect and two in all are enough, and a start elsewhere isn't held up for longer than 4 s.
+/// Java waits 5 s for a connection and 5 s for data, twice. The metadata service answers within milliseconds:
+/// one second to connect and two in all are enough, and a start elsewhere is delayed by at most 4 s.
 pub(super) const LIMITS: Limits = Limits { connect: Duration::from_secs(1), whole: Duration::from_secs(2) };
 
 const TOKEN: &str = "var/run/secrets/kubernetes.io/serviceaccount/token";
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Platform<'a> {
-    /// With the address of its metadata, unless it is an old one.
+    /// The address of the task metadata; none if only the older metadata exist.
     Ecs(Option<&'a str>),
     Kubernetes,
     Ec2,
     Elsewhere,
 }
 
-/// The first that fits. EC2 comes last, since the others run on it too, and since it must be asked.
+/// The first platform that matches. EC2 comes last: the others run on it too, and its detection needs a
+/// request.
 pub(super) async fn find(surroundings: &Surroundings, limits: Limits) -> Platform<'_> {
     let ecs = surroundings.ecs.as_deref().filter(|uri| !uri.is_empty());
     if ecs.is_some() || surroundings.ecs_old {
@@ -37,8 +38,8 @@ pub(super) async fn find(surroundings: &Surroundings, limits: Limits) -> Platfor
     }
 }
 
-/// Whether somebody describes the instance. Without a token it is asked in the old way, which some instances
-/// still allow.
+/// Whether the EC2 metadata service answers. Without a token the request is made as in IMDSv1, which some
+/// instances still allow.
 async fn is_ec2(imds: &str, limits: Limits) -> bool {
     let ttl = [("X-aws-ec2-metadata-token-ttl-seconds", "600")];
     let url = format!("{imds}/latest/api/token");
@@ -69,7 +70,8 @@ mod tests {
     const PUT: &str = "PUT /latest/api/token ";
     const GET: &str = "GET /latest/dynamic/instance-identity/document ";
     const STAT: (&str, &str) = ("proc/stat", "cpu 1 2 3 4 5\n");
-    /// For what never answers; nothing else is asked so, since the machine may be busy.
+    /// Timeouts for a service that never answers. Other requests do not use them, since the machine may be
+    /// busy.
     const HASTY: Limits = Limits { connect: Duration::from_millis(50), whole: Duration::from_millis(50) };
 
     fn around(tree: &Tree, imds: &str) -> Surroundings {
@@ -86,7 +88,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn ec2_is_asked_with_a_token() {
+    async fn ec2_is_detected_with_a_token() {
         let (tree, server) = (Tree::new(&[STAT]), ec2().await);
         assert_eq!(name(detect(&around(&tree, &server.url)).await), Some("host /proc/stat"));
         let asked = server.asked();
@@ -96,7 +98,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_a_token_ec2_is_asked_all_the_same() {
+    async fn ec2_is_detected_without_a_token() {
         let tree = Tree::new(&[STAT]);
         for none in [Reply::status("403 Forbidden"), Reply::Close(String::new())] {
             let server = Server::start(vec![(PUT, none), (GET, Reply::ok("{}"))]).await;
@@ -106,7 +108,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_refuses_hangs_or_says_no_is_not_ec2() {
+    async fn refusal_timeout_or_error_is_not_ec2() {
         let tree = Tree::new(&[STAT]);
         let (socket, url) = refusing();
         assert!(detect(&around(&tree, &url)).await.is_none());
@@ -118,19 +120,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_must_not_ask_does_not() {
+    async fn disabled_metadata_service_is_not_called() {
         let tree = Tree::new(&[STAT]);
         assert!(detect(&Surroundings { imds: None, ..around(&tree, "") }).await.is_none());
     }
 
     #[tokio::test]
-    async fn an_instance_that_can_not_be_measured_has_no_gauge() {
+    async fn unmeasurable_ec2_instance_has_no_gauge() {
         let (tree, server) = (Tree::new(&[]), ec2().await);
         assert!(detect(&around(&tree, &server.url)).await.is_none());
     }
 
     #[tokio::test]
-    async fn kubernetes_goes_before_ec2_even_if_nothing_can_be_measured() {
+    async fn kubernetes_precedes_ec2_even_without_a_gauge() {
         let (tree, server) = (Tree::new(&[STAT, (TOKEN, "t")]), ec2().await);
         assert!(detect(&around(&tree, &server.url)).await.is_none());
         tree.write("sys/fs/cgroup/cgroup.controllers", "");
@@ -141,7 +143,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn ecs_goes_before_all_even_an_old_one_that_can_not_be_measured() {
+    async fn ecs_precedes_all_even_without_a_gauge() {
         let (tree, server) = (Tree::new(&[STAT, (TOKEN, "t")]), ec2().await);
         let mut here = Surroundings { ecs_old: true, ..around(&tree, &server.url) };
         assert!(detect(&here).await.is_none());

@@ -1,11 +1,11 @@
-//! Attempts to start, of which only those without progress are limited.
+//! Limits the attempts to start that make no progress.
 
-/// How far the attempts to start have come.
+/// The progress of an attempt to start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Progress {
-    /// Which part of the start failed last: the table, the part in the fleet, the leases.
+    /// The stage that failed: the table, joining the fleet, the leases.
     pub(super) stage: u8,
-    /// Lease rows that this worker has made since the process started.
+    /// Lease rows that this worker has created since the process started.
     pub(super) rows: usize,
 }
 
@@ -17,11 +17,11 @@ pub(super) struct Attempts {
 }
 
 impl Attempts {
-    /// An attempt that came this far has failed. Returns the number of attempts without progress, this one included
-    /// unless it made progress itself.
+    /// Counts a failed attempt with this progress. Returns the number of attempts without progress; 0 if this
+    /// one made progress.
     ///
-    /// A part of the start counts as progress when it is reached for the first time only: a table that becomes
-    /// unusable again and again does not extend the limit.
+    /// A stage counts as progress only when it is reached for the first time: a table that becomes unusable
+    /// again and again does not extend the limit.
     pub(super) fn failed(&mut self, progress: Progress) -> u32 {
         let moved = progress.stage > self.furthest.stage || progress.rows > self.furthest.rows;
         let stage = progress.stage.max(self.furthest.stage);
@@ -51,26 +51,26 @@ mod tests {
     }
 
     #[test]
-    fn attempts_that_make_rows_do_not_count() {
+    fn attempts_that_create_rows_do_not_count() {
         let mut attempts = Attempts::default();
         let counted: Vec<u32> = (1..=60).map(|rows| attempts.failed(at(2, rows))).collect();
         assert_eq!(counted, vec![0; 60]);
     }
 
     #[test]
-    fn attempts_without_progress_count_until_rows_are_made() {
+    fn attempts_without_progress_count_until_rows_are_created() {
         let mut attempts = Attempts::default();
         assert_eq!([0, 0, 0].map(|rows| attempts.failed(at(0, rows))), [1, 2, 3]);
         assert_eq!([4, 4, 5, 5].map(|rows| attempts.failed(at(2, rows))), [0, 1, 0, 1]);
     }
 
     #[test]
-    fn stage_that_was_reached_before_is_no_progress() {
+    fn repeated_stage_is_no_progress() {
         let mut attempts = Attempts::default();
         assert_eq!([1, 0, 1, 0, 1].map(|stage| attempts.failed(at(stage, 0))), [0, 1, 2, 3, 4]);
     }
 
-    /// A table that takes two rows and then refuses all until it is scanned again, and a stream of sixty shards.
+    /// A table that accepts two rows and then refuses more until it is scanned, and a stream of sixty shards.
     #[derive(Default)]
     struct Slow {
         rows: Memory,
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn sixty_shards_start_on_a_table_that_takes_two_rows_an_attempt() {
+    async fn throttled_table_starts_sixty_shards() {
         let slow = Arc::new(Slow::default());
         let settings = shard_sync::Settings {
             reaches: crate::reach::Reaches::default(),

@@ -1,4 +1,4 @@
-//! The lease table with every request counted.
+//! A lease table that counts its requests.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::metrics::{OfWorker, Sink, Step};
 use crate::reach::Reach;
 use crate::shard::{BoxFuture, ShardId};
 
-/// A table whose requests are told to a sink.
+/// Reports each request to a sink.
 pub(super) struct Counted {
     pub(super) table: Arc<dyn Table>,
     pub(super) sink: Arc<dyn Sink>,
@@ -48,7 +48,7 @@ impl Counted {
     }
 }
 
-/// What a write on a row is; none for those that nobody counts, or that are counted by who makes them.
+/// The metrics step of a write; none for writes that are not counted, or counted by their caller.
 fn step(update: &Update) -> Option<Step> {
     let has = |wanted: fn(&Change) -> bool| update.changes.iter().any(wanted);
     if has(|change| matches!(change, Change::SetOwner(_)))
@@ -109,7 +109,7 @@ mod tests {
     use crate::shard::HashRange;
 
     #[test]
-    fn writes_are_told_apart() {
+    fn writes_are_counted_by_step() {
         let range = HashRange { start: 0, end: 9 };
         let lease = Lease::new("s".into(), Position::shard_end(), BTreeSet::new(), range);
         assert_eq!(step(&update::renew(&lease)), Some(Step::Renew));

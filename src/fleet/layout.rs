@@ -65,7 +65,7 @@ impl Layout {
         }
     }
 
-    /// After another look at the stored stage. What is complete stays so.
+    /// The layout after the stored stage was read again. A complete one stays complete.
     #[must_use]
     pub fn after(self, stored: Option<Stage>, migrate: bool) -> Self {
         if self == Self::Complete { self } else { Self::of(stored, migrate) }
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_new_application_has_one_table_and_an_old_one_keeps_its_three() {
+    fn new_application_has_one_table_and_old_ones_three() {
         assert_eq!(Layout::at_start(false, None, false), Ok(Layout::Complete));
         assert_eq!(Layout::at_start(false, None, true), Ok(Layout::Complete));
         assert_eq!(Layout::at_start(true, None, false), Ok(Layout::Init));
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_complete_stays_so() {
+    fn complete_layout_stays_complete() {
         assert_eq!(Layout::Complete.after(Some(Stage::Pending), false), Layout::Complete);
         assert_eq!(Layout::Pending.after(Some(Stage::Complete), true), Layout::Complete);
         assert_eq!(Layout::Init.after(Some(Stage::Init), true), Layout::Init);

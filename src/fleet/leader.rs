@@ -1,14 +1,14 @@
-//! What a leader does with the leases it sees.
+//! The leader's decisions about leases.
 //!
-//! What nobody has, or what stood still for a failover time, is given to somebody at once. What a live worker
-//! has moves by a hand-off: its row names the next owner, while the present one reads on until it has finished
-//! properly. A hand-off that is open is left alone; one that nobody completes ([`crate::lease::handoff`]) is given out
-//! anew, where a leader of Java's merely protects it no longer.
+//! Unowned and expired leases are assigned at once. A lease of a live worker moves by a graceful handoff: its
+//! row names the next owner, while the present one reads on until it has finished. A pending handoff is left
+//! alone; one that is never completed ([`crate::lease::handoff`]) is assigned again, where Java's leader only
+//! stops protecting it.
 //!
-//! In KCL: `LeaseAssignmentManager`. On purpose different: the leases are looked at more often, so that what a
-//! dead worker leaves is seen within half a failover time; a worker that comes new is given its part in the
-//! next look instead of the third; what was assigned a moment ago gets twice the time for its first sign of
-//! life, as a Java worker looks for new leases every ten seconds only.
+//! In KCL: `LeaseAssignmentManager`. Different on purpose: leases are scanned more often, so that the leases
+//! of a dead worker are seen within half a failover time; a new worker is assigned its share in the next
+//! round instead of the third; and a newly assigned lease has twice the time for its first renewal, because a
+//! Java worker looks for new leases only every ten seconds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -74,10 +74,10 @@ pub struct Order<'l> {
     pub how: How,
 }
 
-/// What the workers say of themselves.
+/// The workers as they report themselves.
 #[derive(Debug, Clone, Copy)]
 pub struct Workers<'a> {
-    /// Who may be given leases.
+    /// Workers that may be assigned leases.
     pub members: &'a [Member],
     /// When each wrote its last report.
     pub signs: &'a BTreeMap<WorkerId, Instant>,
@@ -92,20 +92,20 @@ struct Past {
     fresh: Option<Instant>,
 }
 
-/// What a leader remembers between its looks.
+/// State that the leader keeps between its scans.
 #[derive(Debug, Default)]
 pub struct Leader {
     past: BTreeMap<ShardId, Past>,
     hand_offs: HandOffs,
     members: BTreeSet<WorkerId>,
     balanced: Option<Instant>,
-    /// Who let a lease expire and has moved none since. The report of a dead worker is fresh for a while, and as
-    /// it has nothing it would be the first to be given something.
+    /// Workers that let a lease expire and have renewed none since. The metrics of a dead worker are fresh
+    /// for a while, and since it holds nothing it would be the first to be assigned leases.
     late: BTreeMap<WorkerId, Late>,
     run: Run,
 }
 
-/// What is worth telling of the last plan.
+/// Figures of the last plan, for metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Run {
     /// How long it took to give the available leases.
@@ -136,7 +136,7 @@ impl Leader {
         self.run
     }
 
-    /// What to do now. `seen` has noted these leases.
+    /// Plans the assignments. `seen` has noted these leases.
     pub fn plan<'l>(
         &mut self,
         leases: &'l [Lease],
@@ -185,7 +185,7 @@ impl Leader {
         let mut early = false;
         let orders = plan.moves.into_iter().filter_map(|step| {
             let (lease, candidate) = (*open.get(step.lease)?, candidates.get(step.lease)?);
-            // Who hasn't begun can't finish: later.
+            // A worker that has not started yet cannot finish: later.
             if !candidate.available && self.is_fresh(lease) {
                 early = true;
                 return None;

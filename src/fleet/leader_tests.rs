@@ -43,7 +43,7 @@ impl Table {
         Self { leases, seen: Observations::default(), leader: Leader::default(), signs: BTreeMap::new() }
     }
 
-    /// What one look leads to: shard, next owner, how.
+    /// The orders of one scan: shard, next owner, how.
     fn look(&mut self, ids: &[&str], now: Instant) -> Vec<(String, String, How)> {
         self.seen.note(&self.leases, now);
         let mut random = fastrand::Rng::with_seed(1);
@@ -57,7 +57,7 @@ impl Table {
 }
 
 #[test]
-fn what_nobody_has_is_assigned_at_once_and_evenly() {
+fn unowned_leases_are_assigned_at_once_and_evenly() {
     let mut table = Table::new((0..4).map(|n| lease(&n.to_string(), None)).collect());
     let orders = table.look(&["a", "b"], Instant::now());
     assert!(orders.iter().all(|(_, _, how)| *how == How::Assign));
@@ -66,7 +66,7 @@ fn what_nobody_has_is_assigned_at_once_and_evenly() {
 }
 
 #[test]
-fn a_worker_that_comes_new_gets_its_part_by_hand_offs_at_the_next_look() {
+fn new_worker_gets_its_share_by_handoffs() {
     let start = Instant::now();
     let mut table = Table::new((0..4).map(|n| lease(&n.to_string(), Some("a"))).collect());
     assert_eq!(table.look(&["a"], start), []);
@@ -76,7 +76,7 @@ fn a_worker_that_comes_new_gets_its_part_by_hand_offs_at_the_next_look() {
 }
 
 #[test]
-fn what_stands_still_goes_to_another_and_a_new_owner_has_twice_the_time() {
+fn expired_lease_is_reassigned_with_twice_the_time() {
     let start = Instant::now();
     let mut table = Table::new(vec![lease("0", Some("a")), lease("1", Some("b"))]);
     table.look(&["a", "b"], start);
@@ -103,7 +103,7 @@ fn what_stands_still_goes_to_another_and_a_new_owner_has_twice_the_time() {
 }
 
 #[test]
-fn whom_a_lease_was_handed_over_to_has_twice_the_time_for_its_first_sign_of_life() {
+fn new_owner_has_twice_the_time_for_its_first_renewal() {
     let start = Instant::now();
     let mut table = Table::new(vec![lease("0", Some("b")), lease("1", Some("a")), lease("2", Some("b"))]);
     table.leases[0].checkpoint_owner = Some("a".into());
@@ -122,7 +122,7 @@ fn whom_a_lease_was_handed_over_to_has_twice_the_time_for_its_first_sign_of_life
 }
 
 #[test]
-fn the_dead_are_given_nothing_though_their_reports_are_fresh() {
+fn dead_worker_with_fresh_metrics_is_assigned_nothing() {
     let start = Instant::now();
     let mut table = Table::new(vec![lease("0", Some("dead")), lease("1", Some("b"))]);
     table.look(&["b", "dead"], start);
@@ -151,7 +151,7 @@ fn the_dead_are_given_nothing_though_their_reports_are_fresh() {
 }
 
 #[test]
-fn who_reports_after_its_leases_expired_is_trusted_once() {
+fn worker_reporting_after_expiry_is_trusted_once() {
     let start = Instant::now();
     let mut table = Table::new(vec![lease("0", Some("a")), lease("1", Some("b"))]);
     table.look(&["a", "b"], start);
@@ -185,7 +185,7 @@ fn who_reports_after_its_leases_expired_is_trusted_once() {
 }
 
 #[test]
-fn an_open_hand_off_is_left_alone_until_its_owner_dies() {
+fn pending_handoff_is_left_alone_until_its_owner_dies() {
     let start = Instant::now();
     let mut table = Table::new(vec![lease("0", Some("b")), lease("1", Some("a"))]);
     table.leases[0].checkpoint_owner = Some("a".into());
@@ -199,7 +199,7 @@ fn an_open_hand_off_is_left_alone_until_its_owner_dies() {
 }
 
 #[test]
-fn a_hand_off_whose_owner_renews_for_ever_is_given_out_anew_after_twice_its_time() {
+fn stalled_handoff_is_assigned_again() {
     let start = Instant::now();
     for named in ["b", "gone"] {
         let mut table = Table::new(vec![lease("0", Some(named)), lease("1", Some("a"))]);
@@ -215,7 +215,7 @@ fn a_hand_off_whose_owner_renews_for_ever_is_given_out_anew_after_twice_its_time
 }
 
 #[test]
-fn a_lease_that_a_live_leader_leaves_alone_for_long_is_noticed() {
+fn lease_neglected_by_a_live_leader_is_noticed() {
     let start = Instant::now();
     let mut leases = vec![lease("0", None), lease("1", Some("a"))];
     let mut seen = Observations::default();
@@ -228,7 +228,7 @@ fn a_lease_that_a_live_leader_leaves_alone_for_long_is_noticed() {
 }
 
 #[test]
-fn without_anybody_who_reports_nothing_moves() {
+fn nothing_moves_without_reporting_workers() {
     let mut table = Table::new(vec![lease("0", None)]);
     assert_eq!(table.look(&[], Instant::now()), []);
 }

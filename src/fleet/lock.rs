@@ -1,13 +1,13 @@
-//! Who leads: the lock as its observers and its holder see it.
+//! The leader lock for its observers and its holder.
 //!
-//! Clocks are never compared. Who wants to take the lock over must have seen the same version of its row for
-//! longer than the row itself says that the lock lasts; who holds it counts from before its last write that
-//! is known to have happened. A row that names this worker proves nothing: it may be from before a restart.
-//! An answer that says nothing is followed by a read, where the version tells whose the row is.
+//! Clocks are never compared. A worker that takes the lock over must have seen the same version of its row
+//! for longer than the lock's duration in the row; the holder counts from before its last confirmed write. A
+//! row that names this worker proves nothing: it may be from before a restart. After an ambiguous answer the
+//! row is read, and its version shows which worker wrote it.
 //!
-//! Ours lasts half as long again as a lease instead of Java's two minutes, with beats as much closer, so that
-//! a leader that dies is replaced by the time its leases have expired. Observers go by what the row says,
-//! Java's too.
+//! multilangd's lock lasts one and a half failover times instead of Java's two minutes, with correspondingly
+//! frequent heartbeats, so that a dead leader is replaced by the time its leases have expired. Observers use
+//! the duration in the row, also that of a Java worker.
 //!
 //! In KCL: `DynamoDBLockBasedLeaderDecider` on `AmazonDynamoDBLockClient`.
 
@@ -58,7 +58,7 @@ struct Hold {
     proven: Instant,
 }
 
-/// What to do about the lock.
+/// The next action on the lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
     /// Read the row.
@@ -75,7 +75,7 @@ pub struct Election {
     terms: Terms,
     observed: Option<Observed>,
     held: Option<Hold>,
-    /// What was sent last without a clear answer: its version, and when.
+    /// The last write without a clear answer: its version, and when it was sent.
     unanswered: Option<(String, Instant)>,
     /// Not a candidate before.
     away: Option<Instant>,
@@ -197,7 +197,7 @@ impl Election {
         if let (Some(hold), Some(row)) = (&self.held, row)
             && row.version == hold.version
         {
-            // What was sent didn't arrive so far.
+            // The write has not arrived so far.
             let write = LockWrite::Beat { row: self.row(version()), was: hold.version.clone() };
             self.sent(now, &write);
             return Next::Write(write);
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_leaders_lock_is_taken_over_after_the_time_that_its_own_row_gives() {
+    fn dead_leaders_lock_is_taken_over_after_its_duration() {
         let start = Instant::now();
         let mut rows = Rows::default();
         let lock = Lock { owner: "java".into(), lease: SECOND * 120, version: "v".into(), released: false };
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_names_this_worker_is_no_proof() {
+    fn row_that_names_this_worker_is_no_proof() {
         let start = Instant::now();
         let mut rows = Rows::default();
         let lock = Lock { owner: "me".into(), lease: SECOND * 12, version: "v".into(), released: false };
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unanswered_write_that_was_applied_counts_from_when_it_was_sent() {
+    fn unanswered_write_counts_from_its_start() {
         let start = Instant::now();
         let mut rows = Rows::default();
         let mut me = election("me");
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn refused_writes_wait_longer_each_time_while_reads_continue() {
+    fn refused_writes_back_off_while_reads_continue() {
         let start = Instant::now();
         let mut me = election("me");
         let (mut now, mut writes, mut reads) = (start, Vec::new(), 0);
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_holder_whose_writes_are_refused_tries_again_before_its_lock_expires() {
+    fn holder_retries_refused_writes_before_expiry() {
         let start = Instant::now();
         let mut rows = Rows::default();
         let mut me = election("me");
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_row_is_replaced_after_the_longest_lock_time() {
+    fn broken_row_is_replaced_after_the_longest_duration() {
         let start = Instant::now();
         let mut rows = Rows::default();
         let lock = Lock { owner: "".into(), lease: LONGEST, version: String::new(), released: false };
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn who_stands_back_gives_others_the_time_to_win() {
+    fn released_lock_is_not_reacquired_at_once() {
         let start = Instant::now();
         let mut rows = Rows::default();
         let (mut me, mut other) = (election("me"), election("other"));
@@ -397,7 +397,7 @@ mod tests {
     proptest! {
         /// Several workers, any order, any answers: never do two of them lead.
         #[test]
-        fn one_leads_at_a_time(moves in prop::collection::vec((0..3usize, 0..4u8, 0..5_000u64), 1..300)) {
+        fn at_most_one_worker_leads(moves in prop::collection::vec((0..3usize, 0..4u8, 0..5_000u64), 1..300)) {
             let mut now = Instant::now();
             let mut rows = Rows::default();
             let mut all: Vec<Election> = ["a", "b", "c"].map(election).into();

@@ -1,8 +1,8 @@
-//! What a worker says of its load, and how a leader judges it.
+//! Worker metrics, and how the leader judges them.
 //!
-//! The row must be exactly as Java writes it: one limit that isn't a whole number stops the leader of a whole
-//! Java fleet. A worker without a fresh row gets nothing; one whose last sample failed gets nothing and loses
-//! nothing, which is what a worker says of itself that is about to stop.
+//! The row must be exactly as Java writes it: one limit that is no integer stops the leader of a whole Java
+//! fleet. A worker without a fresh row is assigned nothing; one whose last sample failed is assigned nothing
+//! and loses nothing, which is how a worker reports its imminent shutdown.
 //!
 //! In KCL: `WorkerMetricStats`, `WorkerMetricStatsManager`, `WorkerMetricStatsReporter`.
 
@@ -23,7 +23,7 @@ const NONE: f64 = -1.0;
 /// KCL keeps no more samples between two reports.
 const SAMPLES: usize = 300;
 
-/// What this worker says of itself.
+/// Records the metrics of this worker.
 #[derive(Debug)]
 pub struct Recorder {
     samples: VecDeque<f64>,
@@ -99,10 +99,10 @@ pub struct Rules {
     pub stale: Duration,
 }
 
-/// What the reports say.
+/// The verdict on the worker metrics.
 #[derive(Debug, Clone, Default)]
 pub struct Verdict {
-    /// Who may be given leases.
+    /// Workers that may be assigned leases.
     pub members: Vec<Member>,
     /// Whose report is fresh, whatever it says.
     pub reporting: BTreeSet<WorkerId>,
@@ -174,7 +174,8 @@ pub fn with_renewing(mut verdict: Verdict, me: Option<&WorkerId>, renewing: &BTr
     verdict
 }
 
-/// Judges what every worker says, at `now` in seconds since 1970. Who is there twice counts by its newest.
+/// Judges the rows of all workers, at `now` in seconds since 1970. Of several rows of one worker the newest
+/// counts.
 pub fn judge(reports: &[Report], now: i64, rules: &Rules) -> Verdict {
     let mut newest: BTreeMap<&str, &Report> = BTreeMap::new();
     for report in reports {
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_has_the_last_averages_and_the_oldest_first() {
+    fn report_has_the_last_averages_oldest_first() {
         let me = WorkerId::from("me");
         let mut recorder = Recorder::new(true, 3);
         let mut last = recorder.report(&me, 1);
@@ -258,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn who_measures_nothing_reports_empty_maps() {
+    fn worker_without_a_gauge_reports_empty_maps() {
         let mut recorder = Recorder::new(false, 10);
         recorder.sample(7.0);
         let report = recorder.report(&"me".into(), NOW);
@@ -268,14 +269,14 @@ mod tests {
     }
 
     #[test]
-    fn values_are_averaged_with_the_newer_weighing_more_and_gaps_left_out() {
+    fn values_are_averaged_exponentially_without_gaps() {
         let verdict = judge(&[says(&[10.0, -1.0, 20.0, 40.0], NOW)], NOW, &rules());
         let metric = &verdict.members[0].metrics[0];
         assert!((metric.value - 27.5).abs() < 1e-9 && (metric.limit - 100.0).abs() < 1e-9);
     }
 
     #[test]
-    fn who_says_goodbye_or_is_late_or_makes_no_sense_gets_nothing() {
+    fn leaving_late_or_invalid_worker_is_assigned_nothing() {
         let members = |report: Report| {
             let verdict = judge(&[report], NOW, &rules());
             (verdict.members.len(), verdict.reporting.len(), verdict.stale.len())
@@ -303,20 +304,20 @@ mod tests {
     }
 
     #[test]
-    fn a_report_dated_ahead_that_stands_still_is_ignored_and_deleted() {
+    fn unchanged_report_from_the_future_is_ignored_and_deleted() {
         assert_eq!(counts(|_| NOW + 3_600), [(1, 0), (1, 0), (0, 1), (0, 1)]);
         assert_eq!(counts(|_| NOW * 1_000), [(1, 0), (1, 0), (0, 1), (0, 1)], "in milliseconds");
     }
 
     #[test]
-    fn a_worker_whose_clock_is_ahead_stays_a_member() {
+    fn worker_with_a_clock_ahead_stays_a_member() {
         assert_eq!(counts(|later| NOW + later + 3_600), [(1, 0); 4]);
         assert_eq!(counts(|later| (NOW + later) * 1_000), [(1, 0); 4], "in milliseconds");
         assert_eq!(counts(|later| NOW + later + 60), [(1, 0); 4], "within twice the interval");
     }
 
     #[test]
-    fn an_old_report_dated_ahead_does_not_hide_the_new_ones() {
+    fn old_report_from_the_future_does_not_hide_new_ones() {
         let (start, mut ahead) = (Instant::now(), Ahead::default());
         let reports = [says(&[5.0], NOW + 3_600), says(&[7.0], NOW)];
         ahead.judge(&reports, NOW, start, &rules());
@@ -326,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn without_reports_the_leader_and_the_renewing_workers_are_members() {
+    fn leader_and_renewing_workers_are_members_without_reports() {
         let (me, renewing) = (WorkerId::from("me"), BTreeSet::from(["a".into(), "b".into(), "me".into()]));
         let ids = |verdict: Verdict| -> Vec<String> {
             verdict.members.iter().map(|member| member.id.to_string()).collect()
@@ -338,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_there_twice_counts_once_by_the_newest() {
+    fn newest_of_several_reports_counts() {
         let verdict =
             judge(&[says(&[5.0], NOW - 10), says(&[7.0], NOW), says(&[6.0], NOW - 5)], NOW, &rules());
         assert_eq!(verdict.members.len(), 1);

@@ -114,7 +114,7 @@ pub struct Entry<T> {
 /// A shared state with its past.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Dated<T> {
-    /// What holds.
+    /// The present entry.
     pub now: Entry<T>,
     /// `h`: what held before, newest first.
     pub past: Vec<Entry<T>>,
@@ -140,7 +140,7 @@ impl<T: Word> Dated<T> {
     }
 }
 
-/// What a worker says of its load. In KCL: `WorkerMetricStats`.
+/// The worker metrics of one worker. In KCL: `WorkerMetricStats`.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Report {
     /// `wid`, or the key.
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_read_as_they_are_written() {
+    fn words_are_parsed_as_written() {
         for (state, word) in Generation::WORDS {
             assert_eq!((Generation::parse(word), state.word()), (Some(*state), *word));
         }
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_past_begins_with_init_and_keeps_ten() {
+    fn history_starts_with_init_and_keeps_ten() {
         let me = WorkerId::from("me");
         let mut row = Dated::first(Generation::Upgrade, Generation::Init, &me, 1);
         assert_eq!(row.past, [Entry { state: Generation::Init, by: "me".into(), at: 1 }]);

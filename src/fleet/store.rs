@@ -30,7 +30,7 @@ pub enum LockWrite {
     Acquire {
         /// The row.
         row: Lock,
-        /// What must be there.
+        /// The state that the write requires.
         over: Over,
     },
     /// A sign of life of its holder.
@@ -103,14 +103,14 @@ pub trait Store: Send + Sync {
     /// The names of the coordinator's rows in the legacy table, but for the lock and the stage.
     fn left(&self) -> BoxFuture<'_, Result<Vec<String>, Error>>;
 
-    /// Moves such rows into the lease table, each as a whole, and only while `leader` has the legacy lock. What
-    /// can't be moved without harm is [`Error::Denied`].
+    /// Moves these rows into the lease table, each as a whole, and only while `leader` holds the legacy lock.
+    /// A row that cannot be moved safely is [`Error::Denied`].
     fn relocate<'a>(&'a self, leader: &'a WorkerId, names: &'a [String]) -> BoxFuture<'a, Result<(), Error>>;
 
     /// Writes the last stage to both tables at once, over [`Stage::Pending`] and while `leader` has the lock.
     fn finish<'a>(&'a self, leader: &'a WorkerId, row: &'a Dated<Stage>) -> BoxFuture<'a, Result<(), Error>>;
 
-    /// What every worker says of its load.
+    /// The worker metrics of all workers.
     fn reports(&self, place: StateLocation) -> BoxFuture<'_, Result<Vec<Report>, Error>>;
 
     /// Says what this worker does, whatever it said before.

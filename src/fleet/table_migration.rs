@@ -28,7 +28,7 @@ const DEPLOYED_AFTER: Duration = Duration::from_secs(3_600);
 /// The bounds of `tableMigrationCompleteBakeTimeSeconds`.
 const BAKE: (Duration, Duration) = (Duration::from_secs(3_600), Duration::from_secs(604_800));
 
-/// What a leader sees of its fleet before a step.
+/// The leader's survey of its fleet before a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Survey {
     /// The least that the owners of leases support.
@@ -85,7 +85,7 @@ pub fn survey(
     }
 }
 
-/// What the leader does.
+/// A step of the leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// Nothing now.
@@ -96,9 +96,9 @@ pub enum Step {
     Withdraw,
     /// Writes the row over one with that stage.
     Set {
-        /// What is stored.
+        /// The stored stage.
         over: Stage,
-        /// What follows.
+        /// The next stage.
         to: Stage,
     },
     /// Moves the coordinator's rows.
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn owners_without_fresh_support_support_nothing() {
+    fn owners_without_a_fresh_support_code_support_nothing() {
         let fresh = report("a", NOW, Some(NOW));
         assert_eq!(seen(&["a"], from_ref(&fresh), &[]).support, 1);
         assert_eq!(seen(&["a", "b"], from_ref(&fresh), &[]).support, 0, "b says nothing");
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_reported_to_the_old_table_within_a_minute_still_writes_there() {
+    fn recent_report_to_the_old_table_counts_as_a_writer() {
         let seen = |ago: i64| seen(&["a"], &[report("b", NOW - ago, None)], &[report("a", NOW, Some(NOW))]);
         assert_eq!((seen(60).old_writers, seen(61).old_writers), (1, 0));
         assert!(seen(60).all_report);
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fleet_that_can_do_with_one_table_says_so_for_an_hour_first() {
+    fn supporting_fleet_waits_an_hour_before_deployed() {
         assert_eq!(next(Layout::Init, None, READY), Step::Create(Stage::Init));
         assert_eq!(next(Layout::Init, None, Survey { support: 0, ..READY }), Step::Rest);
         assert_eq!(next(Layout::Init, Some(row(Stage::Init, 3_599)), READY), Step::Rest);
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rows_move_once_nobody_writes_to_the_old_tables() {
+    fn rows_move_once_old_tables_have_no_writers() {
         let stored = || Some(row(Stage::Deployed, 1));
         assert_eq!(next(Layout::Pending, stored(), Survey { old_writers: 1, ..READY }), Step::Rest);
         assert_eq!(next(Layout::Pending, stored(), Survey { all_report: false, ..READY }), Step::Rest);
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_comes_after_the_rest_that_was_set_within_its_bounds() {
+    fn completion_follows_the_clamped_bake_time() {
         let after = |seconds, bake| {
             let stored = row(Stage::Pending, seconds);
             step(Layout::Pending, Some(&stored), READY, NOW * 1_000, Duration::from_secs(bake)).0
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_goes_back_when_it_was_told_to_and_else_only_after_two_looks() {
+    fn rollback_needs_the_setting_or_two_surveys() {
         let back = Step::Set { over: Stage::Pending, to: Stage::Deployed };
         let mut mover = Mover::default();
         let pending = row(Stage::Pending, 90_000);
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_is_gone_is_made_again_by_who_has_moved() {
+    fn missing_stage_is_restored_by_a_migrated_leader() {
         assert_eq!(next(Layout::Pending, None, READY), Step::Create(Stage::Deployed));
         assert_eq!(next(Layout::Complete, None, READY), Step::Rest);
     }

@@ -1,8 +1,8 @@
-//! A fleet that nobody leads: from when on workers share the leases without a leader.
+//! A fleet without a leader: when workers share the leases among themselves.
 //!
-//! Pure. Nobody leads while the leader lock is absent, released or expired; nobody knows while its row can't be read.
-//! After some failover times of either, leases are acquired as KCL 2.x does, until somebody's lock is fresh again.
-//! A KCL 3.x worker waits for a leader for ever.
+//! Pure. There is no leader while the leader lock is absent, released or expired; it is unknown whether there
+//! is one while the lock cannot be read. After some failover times in either state leases are acquired as in
+//! KCL 2.x, until a lock is fresh again. A KCL 3.x worker waits for a leader for ever.
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ const WAIT: u32 = 3;
 /// How workers find their leases while nobody assigns them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Unled {
-    /// Nobody leads: leases are shared, as KCL 2.x does.
+    /// There is no leader: leases are shared, as in KCL 2.x.
     Vacant,
-    /// Nobody knows whether somebody leads: unowned and expired leases are acquired, and none is stolen.
+    /// It is unknown whether there is a leader: unowned and expired leases are acquired, and none is stolen.
     Unknown,
 }
 
@@ -65,7 +65,7 @@ mod tests {
     const FAILOVER: Duration = Duration::from_secs(10);
 
     #[test]
-    fn leases_are_shared_once_nobody_has_led_for_three_failover_times() {
+    fn leases_are_shared_after_three_failover_times_without_leader() {
         let start = Instant::now();
         let mut vacancy = Vacancy::default();
         let unled = |vacancy: &Vacancy, second| vacancy.unled(start + SECOND * second, FAILOVER);

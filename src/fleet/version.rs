@@ -21,7 +21,7 @@ const STABLE: Duration = Duration::from_secs(600);
 pub enum Configured {
     /// `CLIENT_VERSION_CONFIG_3X`, given.
     ThreeX,
-    /// The same, because nothing was given.
+    /// The default, which is `CLIENT_VERSION_CONFIG_3X`.
     Default,
     /// `CLIENT_VERSION_CONFIG_COMPATIBLE_WITH_2X`.
     Compatible,
@@ -55,7 +55,7 @@ fn mode(state: Generation) -> Mode {
     }
 }
 
-/// What to do at the start. `now` in milliseconds since 1970.
+/// The action at the start. `now` in milliseconds since 1970.
 pub fn start(
     configured: Configured,
     stored: Option<&Dated<Generation>>,
@@ -94,8 +94,8 @@ pub fn follow(present: Mode, stored: Generation) -> Option<Mode> {
     (present.may_change() && next != present).then_some(next)
 }
 
-/// Whether these leases are those of KCL 2, as far as one look can tell: it leaves no `entityType` on its rows. Who
-/// owns them doesn't matter: a clean stop of ours clears the owners, and the way back is to stay open.
+/// Whether these leases are those of KCL 2, by a single scan: its rows have no `entityType`. Their owners do
+/// not matter: a clean shutdown of multilangd clears them, and a rollback must remain possible.
 pub fn is_two_x(leases: &[Lease]) -> bool {
     leases.iter().any(|lease| !lease.typed)
 }
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn the_stored_state_outweighs_the_setting() {
+    fn stored_state_precedes_the_setting() {
         use Configured::{Compatible, Phase1, ThreeX};
         use Generation as G;
         for (configured, state, written, mode) in [
@@ -171,14 +171,14 @@ mod tests {
     }
 
     #[test]
-    fn beside_a_live_fleet_of_kcl_2_nothing_is_written_unless_it_was_asked_for() {
+    fn kcl_2_fleet_is_left_unchanged_by_default() {
         let begin = |configured| start(configured, None, true, &"me".into(), 7);
         assert_eq!(begin(Configured::Default), Start::As(Mode::Phase1));
         assert!(matches!(begin(Configured::ThreeX), Start::Write { then: Mode::ThreeX, .. }));
     }
 
     #[test]
-    fn what_is_stored_is_followed_until_there_is_no_way_back() {
+    fn stored_state_is_followed_until_rollback_is_impossible() {
         assert_eq!(follow(Mode::Upgrade, Generation::Revocable), Some(Mode::Revocable));
         assert_eq!(follow(Mode::Revocable, Generation::TwoX), Some(Mode::TwoX));
         assert_eq!(follow(Mode::Revocable, Generation::ThreeX), Some(Mode::ThreeX));
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fleet_is_ready_after_ten_minutes_without_a_doubt() {
+    fn fleet_is_ready_after_ten_steady_minutes() {
         let start = Instant::now();
         let minute = Duration::from_secs(60);
         let mut readiness = Readiness::default();

@@ -1,11 +1,11 @@
-//! Whether the leases cover every hash key, and who has to see to it.
+//! Decides whether the leases cover all hash keys, and which worker checks that.
 //!
-//! A shard without a lease is read by nobody, and no one would notice. So one worker looks for hash keys
-//! that no open lease covers. A hole that stays the same over several looks is no moment within a reshard,
-//! and the stream's shards are listed to fill it.
+//! No worker reads a shard without a lease, and nothing would report it. So one worker looks for hash keys
+//! that no open lease covers. A hole that is unchanged in several audits is not caused by a reshard in
+//! progress, and the stream's shards are listed to fill it.
 //!
-//! Nobody is elected for it: every worker computes from the owners in the table who it is, by the same
-//! shuffle as Java's workers, so that in a mixed fleet it is one of them too.
+//! There is no election: every worker computes from the lease owners which one it is, by the same shuffle as
+//! Java's workers, so that in a mixed fleet they agree.
 //!
 //! In KCL: `PeriodicShardSyncManager`, `DeterministicShuffleShardSyncLeaderDecider`.
 
@@ -16,16 +16,16 @@ use super::{Lease, WorkerId};
 /// KCL's `leasesRecoveryAuditorInconsistencyConfidenceThreshold`.
 const CONFIDENCE: u32 = 3;
 
-/// Hash keys that no open lease covers: after the one and before the other, if there are such.
+/// Hash keys that no open lease covers, between two covered ones, if there are such.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hole {
-    /// The last covered key before it.
+    /// The last covered key before the hole.
     pub after: Option<u128>,
-    /// The first covered key behind it.
+    /// The first covered key after the hole.
     pub before: Option<u128>,
 }
 
-/// What the looks before have shown.
+/// The hole of the previous audits.
 #[derive(Debug, Default)]
 pub struct Auditor {
     hole: Option<Hole>,
@@ -33,8 +33,8 @@ pub struct Auditor {
 }
 
 impl Auditor {
-    /// Notes one look; gives the hole if it has been there long enough to be believed. It is given again
-    /// at every look while it stays.
+    /// Handles one audit. Returns the hole if it was found in enough audits in a row, and again at every
+    /// audit while it remains.
     pub fn look(&mut self, leases: &[Lease]) -> Option<Hole> {
         let hole = find(leases);
         self.times = if hole.is_some() && hole == self.hole { self.times + 1 } else { 1 };
@@ -42,13 +42,13 @@ impl Auditor {
         hole.filter(|_| self.times >= CONFIDENCE)
     }
 
-    /// Whether the last look found a hole, believed or not.
+    /// Whether the last audit found a hole, whether or not it is confirmed.
     pub fn has_hole(&self) -> bool {
         self.hole.is_some()
     }
 }
 
-/// The first hole. Finished leases cover nothing; leases without a range are left out.
+/// The first hole. Finished leases cover nothing; leases without a range are ignored.
 pub fn find(leases: &[Lease]) -> Option<Hole> {
     let mut ranges: Vec<_> =
         leases.iter().filter(|lease| !lease.is_complete()).filter_map(|lease| lease.range).collect();
@@ -67,18 +67,18 @@ pub fn find(leases: &[Lease]) -> Option<Hole> {
     (covered != Some(u128::MAX)).then_some(Hole { after: covered, before: None })
 }
 
-/// Open leases whose rows say nothing of hash keys, as KCL wrote them before 2.3.
+/// Open leases without hash keys, as KCL wrote them before 2.3.
 pub fn without_range(leases: &[Lease]) -> impl Iterator<Item = &Lease> {
     leases.iter().filter(|lease| !lease.is_complete() && lease.range.is_none())
 }
 
-/// Whether it falls to this worker: the first owner of a shuffle that every worker computes alike. Where no
-/// lease has an owner, to everyone. Who is gone doesn't count, though a finished lease keeps its name: nobody
-/// takes that over.
+/// Whether this worker runs the audits: it is the first owner of a shuffle that every worker computes alike.
+/// Without owners every worker does. Workers that left the fleet do not count: a finished lease keeps the
+/// name of its last owner, and no worker acquires it.
 pub fn leads(me: &WorkerId, leases: &[Lease], gone: &BTreeSet<WorkerId>) -> bool {
     let owners = leases.iter().filter_map(|lease| lease.owner.as_ref());
     let owners: BTreeSet<&WorkerId> = owners.filter(|owner| !gone.contains(owner)).collect();
-    // Java orders strings by UTF-16 units; worker ids beyond the basic plane are not known to exist.
+    // Java compares strings by UTF-16 units; worker ids outside the basic plane are not known to occur.
     let mut owners: Vec<&WorkerId> = owners.into_iter().collect();
     shuffle(&mut owners);
     owners.first().is_none_or(|first| *first == me)
@@ -103,7 +103,7 @@ impl JavaRandom {
         Self((seed ^ 0x0005_DEEC_E66D) & Self::MASK)
     }
 
-    /// 31 bits.
+    /// The next 31 bits.
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_mul(0x0005_DEEC_E66D).wrapping_add(0xB) & Self::MASK;
         self.0 >> 17
@@ -118,7 +118,7 @@ impl JavaRandom {
             loop {
                 let bits = self.next();
                 let drawn = bits % bound;
-                // Java finds the last, incomplete row of values by an overflow of its 32-bit int.
+                // Java detects the last, incomplete range of values by an overflow of its 32-bit int.
                 if bits - drawn + (bound - 1) < 1 << 31 {
                     break drawn;
                 }
@@ -145,13 +145,13 @@ mod tests {
     }
 
     #[test]
-    fn leases_that_meet_or_overlap_leave_no_hole() {
+    fn adjacent_or_overlapping_leases_leave_no_hole() {
         assert_eq!(find(&[lease(10, u128::MAX), lease(0, 9)]), None);
         assert_eq!(find(&[lease(0, 20), lease(5, 7), lease(15, u128::MAX), ended(3, 4)]), None);
     }
 
     #[test]
-    fn the_first_hole_is_found_wherever_it_is() {
+    fn first_hole_is_found_anywhere() {
         let hole = |after, before| Some(Hole { after, before });
         assert_eq!(find(&[]), hole(None, None));
         assert_eq!(find(&[lease(5, u128::MAX)]), hole(None, Some(5)));
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_is_believed_when_it_was_seen_three_times_in_a_row() {
+    fn hole_is_confirmed_after_three_audits_in_a_row() {
         let mut auditor = Auditor::default();
         let (one, other, none) = ([lease(0, 9)], [lease(0, 8)], [lease(0, u128::MAX)]);
         assert_eq!(auditor.look(&one), None);
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shuffle_chooses_as_a_jvm_does() {
+    fn shuffle_equals_the_jvms() {
         let first = |n: usize| {
             let mut list: Vec<usize> = (0..n).collect();
             shuffle(&mut list);
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn one_worker_leads_and_without_owners_everyone() {
+    fn one_owner_audits_or_all_workers_without_owners() {
         let mut leases = vec![lease(0, 9), lease(10, 19), lease(20, 29)];
         assert!(leads(&"x".into(), &leases, &BTreeSet::new()));
         for (lease, owner) in leases.iter_mut().zip(["a", "b", "c"]) {

@@ -45,7 +45,7 @@ pub struct Metric {
     pub name: String,
     /// In percent.
     pub value: f64,
-    /// What it should not exceed, in percent.
+    /// The limit of the metric, in percent.
     pub limit: f64,
 }
 
@@ -54,7 +54,7 @@ pub struct Metric {
 pub struct Member {
     /// The worker.
     pub id: WorkerId,
-    /// What it reports.
+    /// The worker's metrics.
     pub metrics: Vec<Metric>,
     /// It has room for no more leases than this, as far as is known.
     pub most: usize,
@@ -71,14 +71,15 @@ pub struct Candidate<'l> {
     pub checkpoint_owner: Option<&'l WorkerId>,
     /// In KB a second; none where nobody measured it.
     pub throughput: Option<f64>,
-    /// Nobody's, or stood still for a failover time: must be assigned.
+    /// Whether the lease is unowned or expired, and so must be assigned.
     pub available: bool,
     /// Order among the available: smaller first (longest without a sign of life).
     pub rank: u64,
 }
 
 impl<'l> Candidate<'l> {
-    /// Who has it to carry, this run's plans included: the next owner while a hand-off is open.
+    /// The worker that carries the load, with the plans of this run: the next owner during a graceful
+    /// handoff.
     fn weighs_on(&self) -> Option<&'l WorkerId> {
         if self.available {
             self.checkpoint_owner.or(self.owner)
@@ -88,7 +89,7 @@ impl<'l> Candidate<'l> {
     }
 }
 
-/// What the fleet is to look like.
+/// Rules of the balancing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rules {
     /// `reBalanceThresholdPercentage`: so far from the average is still even.
@@ -110,16 +111,16 @@ pub struct Rules {
 pub struct Move {
     /// Index into the leases.
     pub lease: usize,
-    /// Who gets it.
+    /// The new owner.
     pub to: WorkerId,
 }
 
-/// What to write.
+/// The planned writes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
     /// The available leases first, in the order in which they were given away.
     pub moves: Vec<Move>,
-    /// So many of them, the last ones, are to even out; none where that wasn't to be done.
+    /// Number of moves, the last ones, that balance the load; none if balancing was not due.
     pub balanced: Option<usize>,
     /// Available leases for which there was no room.
     pub left: usize,
@@ -145,7 +146,7 @@ pub fn plan(
     Plan { moves: fleet.moves, balanced, left }
 }
 
-/// What a worker is weighed by.
+/// The basis on which a worker is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Basis {
     Metrics,
@@ -153,8 +154,8 @@ enum Basis {
     Count,
 }
 
-/// What a worker's metric says, as parts of the fleet's average. Throughput is one of them, at zero: all of
-/// it is in the worker's level.
+/// A worker's metric, relative to the fleet's average. Throughput is one of them, at zero: the worker's level
+/// contains it.
 struct Measure {
     metric: usize,
     value: f64,
@@ -168,10 +169,10 @@ struct Worker<'m> {
     measures: Vec<Measure>,
     /// KB/s of its leases.
     load: f64,
-    /// The same, but idle leases count a little.
+    /// KB/s of its leases, with a small weight for idle leases.
     weight: f64,
     count: usize,
-    /// What this run adds to each of its metrics.
+    /// The increase of each of its metrics by this run.
     growth: f64,
     /// Let a lease expire.
     late: bool,
@@ -191,7 +192,7 @@ struct Rank {
 struct Scale {
     /// An even share of the throughput; 0 where there is none to go by.
     target: f64,
-    /// What an idle lease weighs.
+    /// Weight of an idle lease.
     idle: f64,
     /// An even share of the leases.
     share: f64,
@@ -207,7 +208,7 @@ struct Fleet<'a> {
     throughput: Vec<f64>,
     /// In order of their ids.
     workers: Vec<Worker<'a>>,
-    /// Who has each lease, as far as it is one of the workers. Moves change it.
+    /// The worker that owns each lease, if it is one of the fleet. Moves change it.
     owners: Vec<Option<usize>>,
     /// The workers that have room.
     queue: BTreeSet<Rank>,
@@ -299,8 +300,8 @@ impl<'a> Fleet<'a> {
         for lease in order {
             let owner = self.owners[lease];
             if let ([only], Some(_)) = (self.workers.as_slice(), owner) {
-                // There is nobody else. What is its own it finds by itself; what it was handing over it
-                // has to be given back.
+                // There is no other worker. It discovers its own leases by itself; a lease that it was
+                // handing off must be assigned to it again.
                 if self.leases[lease].checkpoint_owner.is_some() {
                     self.moves.push(Move { lease, to: only.id.clone() });
                 }
@@ -338,8 +339,8 @@ impl<'a> Fleet<'a> {
         }
     }
 
-    /// Moves leases from the fullest to the emptiest until they are within one of each other. Who has nothing
-    /// to give while it is the fullest, or no room while it is the emptiest, never has it later on.
+    /// Moves leases from the fullest worker to the emptiest until they differ by at most one. A worker with
+    /// nothing to move while it is the fullest, or no room while it is the emptiest, has none later either.
     fn even_out(&mut self, mut movable: Vec<Vec<usize>>) {
         let workers = self.workers.iter().enumerate().filter(|(_, worker)| !worker.late);
         let mut order: BTreeSet<_> = workers.map(|(index, worker)| (worker.count, index)).collect();
@@ -379,7 +380,7 @@ impl<'a> Fleet<'a> {
         }
     }
 
-    /// What each worker shows for a metric, by now.
+    /// The values of a metric for all workers, with the plans so far.
     fn gauges(&self, metric: usize) -> Vec<Gauge> {
         let mut gauges = Vec::new();
         for (index, worker) in self.workers.iter().enumerate().filter(|(_, worker)| !worker.late) {
@@ -393,7 +394,7 @@ impl<'a> Fleet<'a> {
         gauges
     }
 
-    /// Who should give leases away, and how much of its throughput.
+    /// The workers that should lose leases, and how much throughput each.
     fn sources(&self, gauges: &[Gauge], mean: f64, before: f64) -> Vec<(f64, usize)> {
         let threshold = self.rules.threshold / 100.0;
         let (upper, lower) = (mean * (1.0 + threshold), mean * (1.0 - threshold));
@@ -472,8 +473,8 @@ impl<'a> Fleet<'a> {
             })
     }
 
-    /// What a worker has by its leases, as part of an even share; where it is measured, only what it got in
-    /// this run: the rest is in its metrics.
+    /// A worker's load by its leases, relative to an even share. If it is measured, only the leases of this
+    /// run: its metrics contain the others.
     fn level(&self, worker: &Worker<'_>) -> f64 {
         match worker.basis {
             Basis::Metrics => worker.growth,
@@ -547,7 +548,7 @@ impl<'a> Fleet<'a> {
     }
 }
 
-/// What a worker shows for a metric.
+/// A worker's value of a metric.
 struct Gauge {
     worker: usize,
     value: f64,

@@ -1,4 +1,5 @@
-//! Who gets what: Java's known results, the same inputs to Java's rules, and what must hold for any fleet.
+//! Tests of the lease assignment: known results of Java, the same inputs to Java's rules, and invariants of
+//! any fleet.
 
 use std::fmt::Write as _;
 
@@ -38,7 +39,7 @@ fn row(index: usize, owner: Option<&str>, throughput: Option<f64>) -> Row {
     }
 }
 
-/// So many leases of each owner, `-` is nobody, all of one throughput.
+/// This many leases of each owner, all with one throughput; `-` means unowned.
 fn rows(owners: &[(&str, usize)], throughput: Option<f64>) -> Vec<Row> {
     let each = owners.iter().flat_map(|(owner, count)| vec![*owner; *count]);
     each.enumerate().map(|(i, owner)| row(i, Some(owner).filter(|o| *o != "-"), throughput)).collect()
@@ -92,14 +93,14 @@ fn after(rows: &[Row], members: &[Member], rules: &Rules) -> Vec<usize> {
 }
 
 #[test]
-fn shares_out_as_java_does_where_java_does_well() {
+fn assignment_equals_javas_good_results() {
     let free = rows(&[("-", 24)], None);
     assert_eq!(after(&free, &members(&[Some(10.0); 6]), &RULES), [4; 6]);
     assert_eq!(after(&free, &members(&[10.0, 20.0, 30.0, 40.0].map(Some)), &RULES), [10, 7, 5, 2]);
 }
 
 #[test]
-fn a_fleet_without_figures_gets_even_counts() {
+fn fleet_without_metrics_gets_even_counts() {
     let free = rows(&[("-", 24)], None);
     for fleet in [Some(0.0), None, Some(f64::NAN)] {
         assert_eq!(after(&free, &members(&[fleet; 6]), &RULES), [4; 6], "{fleet:?}");
@@ -109,7 +110,7 @@ fn a_fleet_without_figures_gets_even_counts() {
 }
 
 #[test]
-fn a_fleet_without_figures_is_balanced_by_moving_as_few_as_possible() {
+fn fleet_without_metrics_is_balanced_with_few_moves() {
     let uneven = rows(&[("w000", 12), ("w001", 12), ("w002", 1)], Some(0.0));
     let plan = planned(&uneven, &members(&[None; 4]), &RULES);
     let mut even = counts(&applied(&uneven, &plan), &members(&[None; 4]));
@@ -125,7 +126,7 @@ fn a_fleet_without_figures_is_balanced_by_moving_as_few_as_possible() {
 }
 
 #[test]
-fn a_fleet_that_starts_shares_out_by_known_throughput() {
+fn starting_fleet_is_assigned_by_known_throughput() {
     let mut free = rows(&[("-", 12)], Some(10.0));
     free[3].throughput = Some(60.0);
     // 170 in all: one has the heavy lease, the others the rest.
@@ -143,7 +144,7 @@ fn idle_leases_do_not_all_go_to_one_worker() {
 }
 
 #[test]
-fn an_expired_lease_never_goes_back_to_who_let_it_expire() {
+fn expired_lease_is_not_reassigned_to_its_owner() {
     // The dead worker's row is fresh, and shows the least of all.
     let mut leases = rows(&[("w000", 6), ("w001", 6), ("w002", 6)], Some(10.0));
     leases[..6].iter_mut().for_each(|row| row.available = true);
@@ -164,7 +165,7 @@ fn an_expired_lease_never_goes_back_to_who_let_it_expire() {
 }
 
 #[test]
-fn an_open_hand_off_is_left_alone_and_counts_for_its_next_owner() {
+fn pending_handoff_counts_for_its_next_owner() {
     let mut leases = rows(&[("w001", 6), ("-", 6)], None);
     for row in &mut leases[..6] {
         row.checkpoint_owner = Some("w000".into());
@@ -177,7 +178,7 @@ fn an_open_hand_off_is_left_alone_and_counts_for_its_next_owner() {
 }
 
 #[test]
-fn who_is_too_busy_gives_and_nobody_is_pushed_over_average_or_limit() {
+fn busy_worker_loses_leases_within_average_and_limit() {
     let leases = rows(&[("w000", 10), ("w001", 10), ("w002", 10)], Some(10.0));
     let fleet = members(&[90.0, 30.0, 30.0].map(Some));
     let plan = planned(&leases, &fleet, &RULES);
@@ -193,7 +194,7 @@ fn who_is_too_busy_gives_and_nobody_is_pushed_over_average_or_limit() {
 }
 
 #[test]
-fn the_least_lease_moves_where_each_is_more_than_what_should() {
+fn smallest_lease_moves_if_all_exceed_the_target() {
     let mut leases = rows(&[("w000", 2), ("w001", 1), ("w002", 1)], Some(10.0));
     leases[0].throughput = Some(12.0);
     let fleet = members(&[60.0, 5.0, 40.0].map(Some));
@@ -204,7 +205,7 @@ fn the_least_lease_moves_where_each_is_more_than_what_should() {
 }
 
 #[test]
-fn a_mixed_fleet_shares_out_and_balances_each_kind() {
+fn mixed_fleet_balances_each_kind() {
     let free = rows(&[("-", 24)], Some(5.0));
     let fleet = members(&[Some(30.0), Some(30.0), None, None]);
     let counts = after(&free, &fleet, &RULES);
@@ -216,7 +217,7 @@ fn a_mixed_fleet_shares_out_and_balances_each_kind() {
 }
 
 #[test]
-fn what_finds_no_room_is_told() {
+fn unassignable_leases_are_counted() {
     let free = rows(&[("-", 10)], None);
     let rules = Rules { max_leases: 3, ..RULES };
     let plan = planned(&free, &members(&[None; 2]), &rules);
@@ -232,7 +233,7 @@ fn what_finds_no_room_is_told() {
 }
 
 #[test]
-fn a_large_fleet_is_planned_in_no_time() {
+fn large_fleet_is_planned_quickly() {
     let fleet = members(&[None; 100]);
     let mut random = fastrand::Rng::with_seed(1);
     let mut leases: Vec<Row> =
@@ -545,7 +546,7 @@ proptest! {
     }
 
     #[test]
-    fn counts_without_figures_end_within_one((rows, fleet) in any_fleet()) {
+    fn counts_without_metrics_differ_by_one((rows, fleet) in any_fleet()) {
         let live = |row: &Row| row.owner.as_ref().is_none_or(|id| fleet.iter().any(|one| one.id == *id));
         let bare = |row: Row| {
             Row { throughput: None, available: row.owner.is_none(), checkpoint_owner: None, ..row }
@@ -558,7 +559,7 @@ proptest! {
 }
 
 #[test]
-fn member_gets_no_more_leases_than_it_has_room_for() {
+fn member_is_assigned_at_most_its_limit() {
     let ids: Vec<ShardId> = (0..10).map(|n| format!("{n}").as_str().into()).collect();
     let free: Vec<Candidate<'_>> = ids
         .iter()

@@ -1,11 +1,11 @@
-//! Which finished leases can go.
+//! Decides which finished leases can be deleted.
 //!
-//! The row of a finished shard says to its children that they may start, so it stays until they have: until
-//! each of them has a lease whose checkpoint is past its beginning. Ancestors go before descendants, so
-//! that what is left is always a connected piece of the shards' history. On purpose stricter than Java, which
-//! deletes a row at once if Kinesis doesn't know the shard or names no children (its hole E65): here every
-//! child that is known must have its lease, or the hash keys would be read again from the initial position,
-//! with a gap where that is the latest record.
+//! The row of a finished shard tells its children that they may start, so it is kept until they have: until
+//! each of them has a lease with a checkpoint beyond its beginning. Ancestors are deleted before descendants,
+//! so that the remaining rows are always connected. Stricter than Java on purpose, which deletes a row at
+//! once if Kinesis does not know the shard or names no children: here every known child must have its lease,
+//! otherwise its hash keys would be read again from the initial position, with a gap if that is the latest
+//! record.
 //!
 //! In KCL: `LeaseCleanupManager`.
 
@@ -15,7 +15,7 @@ use super::Lease;
 use crate::sequence::Sequence;
 use crate::shard::{Shard, ShardId};
 
-/// The finished leases that nobody needs any more.
+/// The finished leases that are no longer needed.
 pub fn done(leases: &[Lease]) -> Vec<&Lease> {
     let rows: BTreeMap<&ShardId, &Lease> = leases.iter().map(|lease| (&lease.shard, lease)).collect();
     let started = |child: &ShardId| rows.get(child).is_some_and(|lease| has_started(lease));
@@ -26,11 +26,11 @@ pub fn done(leases: &[Lease]) -> Vec<&Lease> {
         .collect()
 }
 
-/// The finished leases whose shard Kinesis has forgotten: past retention, nobody can read it or has to wait
-/// for it any more. Their children, as the row names them or Kinesis does, must have leases all the same.
+/// The finished leases whose shards Kinesis no longer lists: they are past retention, so no worker can read
+/// them or wait for them. Their children, by the row or by Kinesis, must have leases nevertheless.
 pub fn forgotten<'l>(leases: &'l [Lease], listed: &[Shard]) -> Vec<&'l Lease> {
     if listed.is_empty() {
-        // That would be a stream without shards: not believed.
+        // A stream without shards is not plausible.
         return Vec::new();
     }
     let rows: BTreeSet<&ShardId> = leases.iter().map(|lease| &lease.shard).collect();
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn e62_a_finished_lease_goes_when_every_child_has_begun() {
+    fn finished_lease_is_deleted_once_every_child_has_started() {
         let parent = lease("p", "SHARD_END", &[], &["a", "b"]);
         let rest =
             |a: &str, b: &str| vec![parent.clone(), lease("a", a, &["p"], &[]), lease("b", b, &["p"], &[])];
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn e62_ancestors_go_before_descendants_and_open_leases_never() {
+    fn ancestors_are_deleted_before_descendants() {
         let leases = [
             lease("g", "SHARD_END", &[], &["p"]),
             lease("p", "SHARD_END", &["g"], &["c"]),
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn e65_a_finished_lease_without_known_children_stays_while_its_shard_is_listed() {
+    fn finished_lease_without_children_is_kept_while_listed() {
         let leases = [lease("p", "SHARD_END", &[], &[]), lease("c", "TRIM_HORIZON", &["p"], &[])];
         assert_eq!(names(done(&leases)), [""; 0]);
         assert_eq!(names(forgotten(&leases, &[shard("p", None), shard("c", Some("p"))])), [""; 0]);

@@ -1,12 +1,12 @@
-//! Hand-offs that their owner does not complete.
+//! Graceful handoffs that the owner does not complete.
 //!
-//! A leader names the next owner of a lease; the present one finishes and lets go, within
-//! `gracefulLeaseHandoffTimeoutMillis`. Java's workers up to 3.4.2 forget that where the shard waited for its
-//! parents, or its consumer has ended: they renew the lease for ever and nobody reads the shard, as a leader of
-//! theirs does not force it, and a fleet that went back to KCL 2 has no leader at all (`tests/interop/stalled.rs`). So whoever sees for twice the
-//! time that it may take that neither owners nor checkpoint move treats the lease as abandoned. Its holder learns
-//! of it as of any lost lease: by its next write. One that reads on, hand-off or not, moves the checkpoint and is
-//! left alone.
+//! The leader designates the next owner of a lease; the present owner finishes and releases it within
+//! `gracefulLeaseHandoffTimeoutMillis`. Java's workers up to 3.4.2 forget the handoff if the shard waited for
+//! its parents or its consumer has ended: they renew the lease for ever and no worker reads the shard,
+//! because their leaders do not enforce it, and a fleet that went back to KCL 2 has no leader
+//! (`tests/interop/stalled.rs`). So a worker that sees neither the owners nor the checkpoint change for twice
+//! the allowed time treats the lease as expired. Its owner learns of that as of any lost lease: by its next
+//! write. An owner that continues to read changes the checkpoint and is left alone.
 //!
 //! In KCL: `LeaseGracefulShutdownHandler`, whose gap this closes. Pure.
 
@@ -40,12 +40,12 @@ impl Open {
     }
 }
 
-/// What was seen of the hand-offs that are open.
+/// The pending handoffs, with the time since when each is unchanged.
 #[derive(Debug, Clone, Default)]
 pub struct HandOffs(BTreeMap<ShardId, (Open, Instant)>);
 
 impl HandOffs {
-    /// Notes a look at the whole table. What isn't there any more is forgotten.
+    /// Notes a scan of the whole table. Handoffs that are no longer pending are removed.
     pub fn note(&mut self, leases: &[Lease], now: Instant) {
         let mut before = std::mem::take(&mut self.0);
         for lease in leases {
@@ -56,7 +56,7 @@ impl HandOffs {
         }
     }
 
-    /// Notes a look at one row.
+    /// Notes a read of one row.
     pub fn note_one(&mut self, lease: &Lease, now: Instant) {
         match Open::of(lease) {
             Some(open) if self.0.get(&lease.shard).is_some_and(|(known, _)| *known == open) => {}
@@ -65,31 +65,31 @@ impl HandOffs {
         }
     }
 
-    /// Forgets all but these.
+    /// Removes all handoffs except for those of these shards.
     pub fn keep(&mut self, shards: &[ShardId]) {
         self.0.retain(|shard, _| shards.contains(shard));
     }
 
-    /// Whether this worker is to be given a lease.
+    /// Whether a pending handoff designates this worker.
     pub fn is_named(&self, worker: &WorkerId) -> bool {
         self.0.values().any(|(open, _)| open.owner.as_ref() == Some(worker))
     }
 
-    /// Whether the hand-off of this lease has stood for twice the time that it may take.
+    /// Whether the handoff of this lease has been pending for twice the allowed time.
     pub fn is_stalled(&self, lease: &Lease, limits: Limits, now: Instant) -> bool {
         let same = |(open, _): &&(Open, Instant)| Open::of(lease).as_ref() == Some(open);
         let since = self.0.get(&lease.shard).filter(same).map(|(_, since)| *since);
         since.is_some_and(|since| now.saturating_duration_since(since) > limits.stalled())
     }
 
-    /// All of those leases.
+    /// The shards of all stalled handoffs.
     pub fn stalled(&self, leases: &[Lease], limits: Limits, now: Instant) -> BTreeSet<ShardId> {
         let stalled = leases.iter().filter(|lease| self.is_stalled(lease, limits, now));
         stalled.map(|lease| lease.shard.clone()).collect()
     }
 }
 
-/// How long a hand-off may take.
+/// Time limits of a handoff.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// `gracefulLeaseHandoffTimeoutMillis`.
@@ -99,7 +99,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Twice what it may take by the rules of Java's leader.
+    /// Twice the time that the rules of Java's leader allow.
     fn stalled(self) -> Duration {
         (self.hand_off + self.failover) * 2
     }
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_nobody_completes_has_stalled_after_twice_its_time() {
+    fn handoff_is_stalled_after_twice_its_time() {
         let (start, mut open, mut lease) = (Instant::now(), HandOffs::default(), handed_off());
         for second in 0..=80 {
             let now = start + Duration::from_secs(second);
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn owners_or_a_checkpoint_that_move_begin_anew() {
+    fn changed_owner_or_checkpoint_restarts_the_time() {
         type Change = fn(&mut Lease);
         let number = |lease: &mut Lease| lease.checkpoint = Position::new(Sequence::parse("7").unwrap());
         let changes: [Change; 4] = [

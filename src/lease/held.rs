@@ -1,19 +1,19 @@
-//! The proof that a lease is ours.
+//! The proof that this worker owns a lease.
 //!
-//! Nothing can renew, checkpoint or release a lease but through its [`Held`], and a [`Held`] that
-//! was lost is inert: every call answers [`Error::Lost`] and nothing is sent. It is lost
+//! A lease can be renewed, checkpointed or released only through its [`Held`], and a [`Held`] that was lost
+//! is inert: every call returns [`Error::Lost`] and nothing is sent. It is lost
 //!
-//! * when the row says that somebody else has it,
-//! * when no write of ours succeeded for a whole failover time on the local monotonic clock: from
-//!   then on others may take it, so we hand out nothing more, whatever the table says later.
+//! * when the row names another owner,
+//! * when no write of this worker succeeded for a whole failover time on the local monotonic clock: from then
+//!   on other workers may acquire the lease, so no more records are delivered, whatever the table says later.
 //!
-//! The clock of the proof starts *before* the write that succeeded, so that no observer can count
-//! less than we do. Writes on one lease go one after the other; those of different leases don't wait
-//! for each other.
+//! The period of the proof starts *before* the write that succeeded, so that no observer can measure a
+//! shorter one. Writes of one lease are sent one after the other; those of different leases do not wait for
+//! each other.
 //!
-//! In KCL: the authoritative leases within `DynamoDBLeaseRenewer`. Unlike there, an answer that is
-//! neither yes nor no is always followed by a consistent read, for checkpoints too, and reading the
-//! state never waits for a request in flight. What an answer means is decided in [`super::holding`].
+//! In KCL: the authoritative leases within `DynamoDBLeaseRenewer`. Different on purpose: an ambiguous answer
+//! is always followed by a consistent read, for checkpoints too, and reading the state never waits for a
+//! request in progress. The meaning of an answer is decided in [`super::holding`].
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,7 +49,7 @@ pub enum Error {
     Table(#[from] table::Error),
 }
 
-/// What all leases of a worker have in common.
+/// The part that all leases of a worker share.
 #[derive(Clone)]
 pub struct Owner {
     /// The worker.
@@ -139,7 +139,7 @@ impl Held {
         &self.wanted
     }
 
-    /// So many bytes were handed to the record processor.
+    /// Counts bytes delivered to the record processor.
     pub fn count(&self, bytes: usize) {
         self.meter.lock().unwrap_or_else(PoisonError::into_inner).count(bytes);
     }
@@ -244,7 +244,7 @@ impl Held {
                 Ok(Err(table::Error::Conflict(_) | table::Error::Ambiguous(_))) => {
                     let seen = self.read().await?;
                     if seen.is_none() && !holding.row().is_complete() {
-                        // Nobody else knows the position.
+                        // No other worker knows the position.
                         let row = Lease { owner: None, ..holding.restored() };
                         let recognition = &self.owner.recognition;
                         let is_there = recognition.has_shard(&self.shard, row.stream.as_ref()).await;

@@ -46,7 +46,7 @@ fn at(number: &str) -> Position {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_renewal_moves_the_counter_and_the_expiry() {
+async fn renewal_increments_the_counter_and_extends_the_expiry() {
     let (table, held) = held();
     tokio::time::advance(Duration::from_secs(9)).await;
     held.renew().await.unwrap();
@@ -79,7 +79,7 @@ async fn lease_marked_lost_writes_nothing() {
 
 /// Every write requires the counter that this worker knows, so that of several at most one is applied.
 #[tokio::test(start_paused = true)]
-async fn counter_two_steps_ahead_is_no_write_of_this_worker() {
+async fn counter_two_ahead_is_no_write_of_this_worker() {
     for fault in [Fault::None, Fault::Unavailable] {
         let (table, held) = held();
         table.set_fault(fault);
@@ -117,7 +117,7 @@ async fn lease_expires_while_the_machine_is_suspended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stolen_lease_is_lost_and_its_checkpoint_refused() {
+async fn stolen_lease_is_lost_and_its_checkpoint_rejected() {
     let (table, held) = held();
     table.steal(&"s".into(), &"thief".into());
     assert_eq!(held.checkpoint(&at("5")).await, Err(Error::Lost));
@@ -126,7 +126,7 @@ async fn a_stolen_lease_is_lost_and_its_checkpoint_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_write_whose_answer_was_lost_is_found_by_reading_back() {
+async fn lost_answer_is_resolved_by_reading_back() {
     for fault in [Fault::LostAnswer, Fault::Retried] {
         let (table, held) = held();
         table.set_fault(fault);
@@ -140,7 +140,7 @@ async fn a_write_whose_answer_was_lost_is_found_by_reading_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_write_found_applied_later_proves_no_more_than_its_first_attempt() {
+async fn late_confirmation_counts_from_the_first_attempt() {
     let (table, held) = held();
     let start = Instant::now();
     table.set_fault(Fault::Unavailable);
@@ -155,7 +155,7 @@ async fn a_write_found_applied_later_proves_no_more_than_its_first_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unreachable_table_does_not_lose_the_lease_before_its_time() {
+async fn unreachable_table_does_not_lose_the_lease_early() {
     let (table, held) = held();
     table.set_fault(Fault::Unavailable);
     assert!(matches!(held.checkpoint(&at("5")).await, Err(Error::Table(table::Error::Unavailable(_)))));
@@ -165,7 +165,7 @@ async fn an_unreachable_table_does_not_lose_the_lease_before_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn deleted_row_is_restored_with_its_position_and_held_on() {
+async fn deleted_row_is_restored_with_its_position() {
     for fault in [Fault::None, Fault::LostAnswer] {
         let (table, held) = held();
         held.checkpoint(&at("5")).await.unwrap();
@@ -179,7 +179,7 @@ async fn deleted_row_is_restored_with_its_position_and_held_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn deleted_row_with_a_mark_is_restored_while_the_identity_is_unknown_and_not_in_another_stream() {
+async fn marked_row_is_not_restored_in_another_stream() {
     let mark = |created| StreamId::new("arn:aws:kinesis:us-east-1:123456789012:stream/orders", created);
     for (described, restored) in [(None, true), (Some(mark(5)), true), (Some(mark(6)), false)] {
         let (table, held) = held();
@@ -196,7 +196,7 @@ async fn deleted_row_with_a_mark_is_restored_while_the_identity_is_unknown_and_n
 }
 
 #[tokio::test(start_paused = true)]
-async fn deleted_row_of_a_shard_that_is_gone_or_finished_stays_deleted() {
+async fn deleted_row_of_a_finished_shard_is_not_restored() {
     let (table, held) = held();
     table.remove(&"s".into());
     let gone = Held::new(
@@ -212,7 +212,7 @@ async fn deleted_row_of_a_shard_that_is_gone_or_finished_stays_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn row_that_another_process_of_this_worker_has_acquired_is_lost_and_reported() {
+async fn row_of_a_rival_process_is_lost_and_reported() {
     let (table, _) = held();
     let (tell, mut told) = mpsc::channel(4);
     let owner = Owner { rivals: tell, ..owner(table.clone()) };
@@ -228,7 +228,7 @@ async fn row_that_another_process_of_this_worker_has_acquired_is_lost_and_report
 }
 
 #[tokio::test(start_paused = true)]
-async fn lease_that_came_back_from_another_worker_shows_no_rival() {
+async fn process_of_another_worker_is_no_rival() {
     let (table, _) = held();
     let (tell, mut told) = mpsc::channel(4);
     let owner = Owner { rivals: tell, ..owner(table.clone()) };
@@ -243,7 +243,7 @@ async fn lease_that_came_back_from_another_worker_shows_no_rival() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_checkpoint_never_goes_back_even_if_an_answer_was_lost() {
+async fn checkpoint_never_moves_back_after_a_lost_answer() {
     let (table, held) = held();
     let mut row = table.row(&"s".into()).unwrap();
     (row.owner, row.counter, row.checkpoint) = (Some("me".into()), 1, at("20"));
@@ -253,7 +253,7 @@ async fn a_checkpoint_never_goes_back_even_if_an_answer_was_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hand_off_opened_by_a_leader_does_not_stop_the_owner_from_renewing() {
+async fn pending_handoff_does_not_stop_renewals() {
     let (table, held) = held();
     let mut row = table.row(&"s".into()).unwrap();
     (row.owner, row.checkpoint_owner) = (Some("next".into()), Some("me".into()));
@@ -265,7 +265,7 @@ async fn a_hand_off_opened_by_a_leader_does_not_stop_the_owner_from_renewing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_release_after_a_write_that_was_applied_without_our_knowing_still_clears_the_owner() {
+async fn release_after_an_unknown_write_clears_the_owner() {
     let (table, held) = held();
     let mut row = table.row(&"s".into()).unwrap();
     row.counter += 1;
@@ -275,7 +275,7 @@ async fn a_release_after_a_write_that_was_applied_without_our_knowing_still_clea
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peers_call_is_heard_by_a_renewal_and_by_a_checkpoint_and_once() {
+async fn nudge_is_noticed_once_by_renewal_or_checkpoint() {
     for checkpoint in [false, true] {
         let (table, held) = held();
         let heard = || {
@@ -299,7 +299,7 @@ async fn a_peers_call_is_heard_by_a_renewal_and_by_a_checkpoint_and_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_release_clears_the_owner_and_makes_the_proof_inert() {
+async fn release_clears_the_owner_and_the_proof() {
     let (table, held) = held();
     held.release(&Next::Nobody).await.unwrap();
     assert_eq!(table.row(&"s".into()).unwrap().owner, None);

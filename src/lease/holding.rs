@@ -1,4 +1,4 @@
-//! What a worker knows of a lease that it holds, and what each answer of the table makes of that.
+//! The state of a held lease, and the effect of each answer of the table on it.
 //!
 //! Pure: [`super::Held`] sends the requests, the model check (`tests/model/`) plays every order of
 //! answers. One write is a short conversation:
@@ -12,10 +12,10 @@
 //!                                                                     +-> lost
 //! ```
 //!
-//! Rules: an answer that is neither yes nor no is followed by a consistent read; the row is ours if it
-//! names us and its counter is ours, or ours plus the one write whose answer was missed; the proof of a
-//! write begins when its first attempt did, so that no observer can count less than we do; whoever has
-//! proven nothing for a failover time has lost, whatever the table says later.
+//! Rules: an ambiguous answer is followed by a consistent read; this worker owns the row if it is named as
+//! the owner and the counter is its own, or its own plus the one write whose answer was lost; the proof of a
+//! write starts when its first attempt did, so that no observer can measure a shorter period; a worker
+//! without a proof for a failover time has lost the lease, whatever the table says later.
 //!
 //! In KCL: `DynamoDBLeaseRenewer.renewLease`, `updateLease`.
 
@@ -30,7 +30,7 @@ use super::update::{self, Update};
 use super::{Lease, Throughput, WorkerId};
 use crate::sequence::Position;
 
-/// What is to be written. All of it moves the counter.
+/// The purpose of a write. Each increments the counter.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Intent {
     /// That we are alive.
@@ -39,7 +39,7 @@ pub enum Intent {
     Checkpoint(Position),
 }
 
-/// What follows from an answer.
+/// The consequence of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// It is written.
@@ -63,7 +63,7 @@ pub struct Holding {
     unknown_since: Option<Instant>,
     /// The last answer said that the write may have been applied.
     ambiguous: Option<table::Error>,
-    /// Somebody has raised `ownerSwitchesSinceCheckpoint`, which only a new owner or a nudge does.
+    /// Whether `ownerSwitchesSinceCheckpoint` was incremented, which only a new owner or a nudge does.
     nudged: bool,
     lost: bool,
     /// The last write was refused, and no earlier one was unanswered.
@@ -101,7 +101,7 @@ impl Holding {
         !self.lost && now < self.expires
     }
 
-    /// What goes through the lease: told with the next write.
+    /// The throughput of the lease, to be stored by the next write.
     pub fn measured(&mut self, throughput: Option<Throughput>) {
         if throughput.is_some() {
             self.row.throughput = throughput;
@@ -211,7 +211,7 @@ impl Holding {
         }
     }
 
-    /// What became of the children's names, which don't move the counter.
+    /// Notes the result of storing the children's ids, which does not change the counter.
     pub fn note_children(&mut self, row: Lease) {
         self.row.children = row.children;
     }

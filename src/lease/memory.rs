@@ -8,7 +8,7 @@ use super::update::Update;
 use super::{Lease, WorkerId};
 use crate::shard::{BoxFuture, ShardId};
 
-/// What to do with the next writes.
+/// The fault of the next writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Fault {
     /// Nothing: answer as DynamoDB does.

@@ -1,15 +1,15 @@
-//! What goes through a lease, for a leader that balances by it.
+//! The throughput of a lease, by which a leader balances.
 //!
-//! In KCL: `LeaseStatsRecorder`. There the time between two renewals is taken for granted; here it is measured.
+//! In KCL: `LeaseStatsRecorder`. There the time between two renewals is assumed; here it is measured.
 
 use tokio::time::Instant;
 
 use super::Throughput;
 
-/// The weight of what is newer.
+/// Weight of the newest measurement.
 const ALPHA: f64 = 0.5;
 
-/// Counts what is handed to a record processor.
+/// Counts the bytes that are delivered to a record processor.
 #[derive(Debug)]
 pub struct Meter {
     since: Instant,
@@ -18,17 +18,17 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Goes on from what the owner before has measured.
+    /// A meter that continues with the measurement of the previous owner.
     pub fn new(now: Instant, before: Option<Throughput>) -> Self {
         Self { since: now, bytes: 0, average: before.map(Throughput::kilobytes) }
     }
 
-    /// So many bytes were handed over.
+    /// Counts delivered bytes.
     pub fn count(&mut self, bytes: usize) {
         self.bytes = self.bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
     }
 
-    /// The average as it is now; what follows is counted anew. None before anything went through.
+    /// The average until now; starts a new measurement. None if no bytes were ever delivered.
     pub fn read(&mut self, now: Instant) -> Option<Throughput> {
         let seconds = now.saturating_duration_since(self.since).as_secs_f64();
         if seconds > 0.5 && (self.bytes > 0 || self.average.is_some()) {
@@ -47,7 +47,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn newer_weighs_half_and_what_was_before_is_gone_on_from() {
+    fn average_continues_from_the_previous_owner() {
         let start = Instant::now();
         let second = Duration::from_secs(1);
         let mut meter = Meter::new(start, Some(Throughput::from_kilobytes(8.0)));

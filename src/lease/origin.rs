@@ -1,7 +1,7 @@
-//! Which stream the rows of a lease table belong to, and which open shards no worker reads.
+//! Determines which stream the rows of a lease table belong to, and which open shards no worker reads.
 //!
-//! Pure: rows and listed shards in, decisions out. Each row that a worker of ours acquires is marked with the stream's
-//! identity. What follows from the marks:
+//! Pure: takes rows and listed shards, and returns decisions. Each row that a multilangd worker acquires is
+//! marked with the stream's identity. The decisions by the marks:
 //!
 //! | rows | decision |
 //! |---|---|
@@ -10,8 +10,8 @@
 //! | none is marked, and no checkpoint can be of this stream | [`Foreign`] |
 //! | none is marked, some checkpoints are of this stream | they are marked when they are acquired; the others are left alone |
 //!
-//! A row that says `SHARD_END` for a shard that is open is never right: [`impossible`]. In KCL: nothing of this;
-//! there a table that is used for another stream loses its checkpoints or stands still.
+//! A row with `SHARD_END` for an open shard is never right: [`impossible`]. KCL has no counterpart: there a
+//! table that is used for another stream loses its checkpoints, or its leases make no progress.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,13 +24,13 @@ use crate::stream::{Relation, StreamId};
 /// The lease table belongs to another stream. Nothing was written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Foreign {
-    /// A row is marked with it.
+    /// A row is marked with another stream.
     #[error(
         "the lease table belongs to stream {stored} (lease {shard}), not to {configured} (correct \
          streamName, or set another applicationName or tableName)"
     )]
     Marked {
-        /// The first row that says so.
+        /// The first row with another mark.
         shard: ShardId,
         /// The stream of the row.
         stored: String,
@@ -47,25 +47,25 @@ pub enum Foreign {
     Positions {
         /// The configured stream.
         configured: String,
-        /// One lease, and what is wrong with it.
+        /// One lease, and why its checkpoint is of another stream.
         example: String,
     },
 }
 
-/// The relation of a table's marks to the configured stream.
+/// How the marks of a table relate to the configured stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Marks {
-    /// Some are of this stream, and none of another; or there are no rows.
+    /// Some marks are of this stream and none of another one; or the table is empty.
     Same,
-    /// Some are of an earlier stream of this name.
+    /// Some marks are of an earlier stream of this name.
     CreatedAgain,
-    /// Some are of a stream of this name that was created later than this one, which cannot be.
+    /// Some marks are of a stream of this name that was created later than this one, which should not happen.
     Later(StreamId),
-    /// There are rows, and none is marked.
+    /// There are rows, but none is marked.
     None,
 }
 
-/// Compares the marks of the rows with the configured stream, of which only the name may be known.
+/// Compares the marks with the configured stream, of which only the name may be known.
 ///
 /// # Errors
 /// [`Foreign::Marked`].
@@ -96,7 +96,7 @@ pub fn marks(leases: &[Lease], current: Option<&StreamId>, name: &str) -> Result
     Ok(found)
 }
 
-/// Whether a stored sequence number can be of a shard as it is listed. None for a row without a number.
+/// Whether a stored sequence number can be of the listed shard. None for a row without a number.
 fn fits(lease: &Lease, shard: &Shard) -> Option<bool> {
     let Sequence::Number(number) = &lease.checkpoint.sequence else { return None };
     let begun = number.order(&shard.starting) != Ordering::Less;
@@ -108,22 +108,23 @@ fn by_id(listed: &[Shard]) -> BTreeMap<&ShardId, &Shard> {
     listed.iter().map(|shard| (&shard.id, shard)).collect()
 }
 
-/// The sequence numbers of a table without marks, compared with the stream. A table that KCL began comes here once.
+/// The sequence numbers of a table without marks, compared with the stream. Needed once for a table that KCL
+/// created.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Positions {
-    /// Those that can be of the stream.
+    /// Numbers that can be of the stream.
     pub fit: Vec<(ShardId, SequenceNumber)>,
-    /// Those that cannot, and why.
+    /// Numbers that cannot be of the stream, with the reason.
     doubtful: BTreeMap<ShardId, String>,
-    /// Those of shards that the stream does not list, though it lists younger ones: it may have had them. They say nothing
-    /// for the stream, and are doubtful only if nothing else does.
+    /// Numbers of shards that the stream does not list although it lists younger ones: it may have had them.
+    /// They are no evidence for the stream, and doubtful only if there is no other evidence.
     gone: BTreeMap<ShardId, String>,
     accepted: usize,
     refused: usize,
 }
 
-/// Compares the sequence numbers of leases with the shards. That one is within its shard proves little: numbers of all
-/// streams grow with time. Kinesis knows more ([`crate::shard::Api::has_number`]).
+/// Compares the sequence numbers of leases with the listed shards. A number within its shard proves little,
+/// because the numbers of all streams grow with time. Kinesis knows more ([`crate::shard::Api::has_number`]).
 pub fn positions(leases: &[Lease], listed: &[Shard]) -> Positions {
     let youngest = listed.iter().map(|shard| &shard.id).max();
     let listed = by_id(listed);
@@ -155,7 +156,7 @@ pub fn positions(leases: &[Lease], listed: &[Shard]) -> Positions {
 }
 
 impl Positions {
-    /// Kinesis says whether a number is of this stream.
+    /// Notes whether Kinesis accepts a number as one of this stream.
     pub fn answered(&mut self, shard: &ShardId, has: bool) {
         if has {
             self.accepted += 1;
@@ -171,16 +172,16 @@ impl Positions {
         }
     }
 
-    /// Whether Kinesis has accepted some and refused others.
+    /// Whether Kinesis accepted some numbers and refused others.
     pub fn is_mixed(&self) -> bool {
         self.accepted > 0 && self.refused > 0
     }
 
-    /// The leases that are left alone, since their checkpoints cannot be of this stream.
+    /// The leases to be left alone, because their checkpoints cannot be of this stream.
     ///
     /// # Errors
-    /// [`Foreign::Positions`] if there are sequence numbers and none of them can be of this stream, or all that Kinesis was
-    /// asked for were refused.
+    /// [`Foreign::Positions`] if there are sequence numbers and none of them can be of this stream, or
+    /// Kinesis refused all that it was asked about.
     pub fn judge(self, name: &str) -> Result<BTreeSet<ShardId>, Foreign> {
         let none_fits = self.fit.is_empty() || self.refused > 0 && self.accepted == 0;
         match self.doubtful.values().chain(self.gone.values()).next() {
@@ -192,41 +193,41 @@ impl Positions {
     }
 }
 
-/// The steps that turn the table of an earlier stream into one of the recreated stream, in the order in which they must be
-/// done.
+/// The steps that convert the table of an earlier stream to the recreated stream, in the order in which they
+/// must be executed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StartOver<'a> {
-    /// Rows without a mark that are of the earlier stream too. They are marked so before any row is reset: once no row has
-    /// the old mark, nothing shows that they are to be reset.
+    /// Unmarked rows that belong to the earlier stream too. They are marked with it before any row is reset:
+    /// once no row has the old mark, nothing shows that they must be reset.
     pub mark: Vec<(&'a Lease, StreamId)>,
-    /// One step for each listed shard's row, ancestors first, so that no child begins before its parents. The rows keep their
-    /// old marks, so that the worker that continues after a crash finds the remaining steps.
+    /// One step for each listed shard, ancestors first, so that no child starts before its parents. The rows
+    /// keep their old marks, so that a worker that continues after a crash finds the remaining steps.
     pub steps: Vec<Step<'a>>,
-    /// Then every row with an old mark is of the present stream, if it [`belongs`] to it by then.
+    /// Rows whose old mark is then replaced by the present stream's, if they [`belongs`] to it by then.
     pub remark: Vec<(Lease, &'a Shard)>,
-    /// Rows, as they are once they are marked, of shards that the present stream does not have. A shard of it may get the
-    /// same name later, and would begin at their checkpoints.
+    /// Marked rows of shards that the present stream does not have. A shard of it may get the same id later,
+    /// and would start at their checkpoints.
     pub remove: Vec<Lease>,
 }
 
-/// The step for the row of one shard.
+/// The step for one shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step<'a> {
-    /// It has none: it gets one that begins at the oldest record.
+    /// Creates a row that starts at the oldest record.
     Create(Lease),
-    /// The row, as it is once it is marked, begins again at the oldest record.
+    /// Resets the marked row to the oldest record.
     Reset(Lease, &'a Shard),
 }
 
 impl StartOver<'_> {
-    /// Whether nothing is to be done.
+    /// Whether there are no steps.
     pub fn is_empty(&self) -> bool {
         self.mark.is_empty() && self.steps.is_empty() && self.remark.is_empty() && self.remove.is_empty()
     }
 }
 
-/// The rows of an earlier stream whose numbers are within the shards of the present one, as they are where it was created
-/// again within a second: Kinesis must say whose they are.
+/// The rows of an earlier stream whose numbers are within the shards of the present one, which occurs if it
+/// was created again within a second: Kinesis must decide which stream they belong to.
 pub fn to_ask<'a>(
     leases: &'a [Lease],
     listed: &[Shard],
@@ -242,8 +243,8 @@ pub fn to_ask<'a>(
     earlier.filter_map(number).collect()
 }
 
-/// Plans the steps for a table that has rows of an earlier stream of this name. The plan is empty once there are none.
-/// `refused` are the shards whose sequence numbers Kinesis has refused.
+/// Plans the steps for a table with rows of an earlier stream of this name. The plan is empty if there are
+/// none. `refused` are the shards whose sequence numbers Kinesis refused.
 pub fn start_over<'a>(
     leases: &'a [Lease],
     listed: &'a [Shard],
@@ -253,7 +254,7 @@ pub fn start_over<'a>(
     let is_earlier = |lease: &Lease| is_of_an_earlier_stream(lease, Some(current));
     let earlier = leases.iter().find(|lease| is_earlier(lease)).and_then(|lease| lease.stream.clone());
     let Some(earlier) = earlier.filter(|_| !listed.is_empty()) else {
-        // A stream without shards is not believed.
+        // A stream without shards is not plausible.
         return StartOver::default();
     };
     let rows: BTreeMap<&ShardId, &Lease> = leases.iter().map(|lease| (&lease.shard, lease)).collect();
@@ -267,13 +268,14 @@ pub fn start_over<'a>(
         let fits = fits(lease, shard).map(|fits| fits && !refused.contains(&lease.shard));
         let mut row = lease.clone();
         if lease.stream.is_none() && (fits == Some(false) || lease.is_complete()) {
-            // Java made it, before the stream was created again or after.
+            // Java created it, before or after the stream was created again.
             plan.mark.push((lease, earlier.clone()));
             row.stream = Some(earlier.clone());
         } else if !is_earlier(lease) {
             continue;
         }
-        // The lease owner may have read beyond the stored TRIM_HORIZON, and continues after its last sequence number.
+        // The lease owner may have read beyond the stored TRIM_HORIZON, and continues after its last sequence
+        // number.
         let is_held = lease.owner.is_some() || lease.checkpoint_owner.is_some();
         if fits != Some(true) && (is_held || !is_reset(lease, shard)) {
             plan.steps.push(Step::Reset(row.clone(), shard));
@@ -281,7 +283,7 @@ pub fn start_over<'a>(
         plan.remark.push((row, shard));
     }
     let known = by_id(listed);
-    // The rows are older than the list, so none is of a shard that was created since.
+    // The rows are older than the listing, so none belongs to a shard that was created since.
     let precedes_all = |lease: &Lease| {
         let Sequence::Number(number) = &lease.checkpoint.sequence else { return lease.is_complete() };
         listed.iter().all(|shard| number.order(&shard.starting) == Ordering::Less)
@@ -290,7 +292,7 @@ pub fn start_over<'a>(
         if is_earlier(lease) {
             plan.remove.push(lease.clone());
         } else if lease.stream.is_none() && precedes_all(lease) {
-            // Only Java has owned it.
+            // Only Java workers have owned it.
             plan.mark.push((lease, earlier.clone()));
             plan.remove.push(Lease { stream: Some(earlier.clone()), ..lease.clone() });
         }
@@ -298,21 +300,21 @@ pub fn start_over<'a>(
     plan
 }
 
-/// Whether a row's checkpoint can be of that shard: the row was reset, or somebody has read the shard since. Its former
-/// owner may have written once more before it lost the lease.
+/// Whether a row's checkpoint can be of that shard: the row was reset, or the shard was read since. Its
+/// former owner may have written once more before it lost the lease.
 pub fn belongs(lease: &Lease, shard: &Shard) -> bool {
     is_reset(lease, shard) || fits(lease, shard) == Some(true)
 }
 
-/// Whether a row begins at the shard's oldest record, with the shard's own parents.
+/// Whether a row starts at the shard's oldest record, with the shard's own parents.
 fn is_reset(lease: &Lease, shard: &Shard) -> bool {
     lease.checkpoint.sequence == Sequence::TrimHorizon
         && lease.range == Some(shard.range)
         && lease.parents.iter().eq(shard.parents().collect::<BTreeSet<_>>())
 }
 
-/// Rows that cannot be right for a stream that is known to be theirs, with their shards: they say `SHARD_END` of an open
-/// shard, or a number before the shard's first. To begin at the oldest record skips nothing.
+/// Rows that cannot be right, although they belong to the stream, with their shards: `SHARD_END` for an open
+/// shard, or a number before the shard's first one. Starting at the oldest record skips nothing.
 pub fn impossible<'a>(leases: &'a [Lease], listed: &'a [Shard]) -> Vec<(&'a Lease, &'a Shard)> {
     let listed = by_id(listed);
     let is_wrong = |lease: &Lease, shard: &Shard| match &lease.checkpoint.sequence {
@@ -324,9 +326,9 @@ pub fn impossible<'a>(leases: &'a [Lease], listed: &'a [Shard]) -> Vec<(&'a Leas
     pairs.filter(|(lease, shard)| is_wrong(lease, shard)).collect()
 }
 
-/// The leases of shards whose parents are finished and made none, or whose rows somebody has deleted: KCL's shard sync
-/// takes them for shards whose leases their ancestors will create, and so nobody would. A shard that was finished before
-/// its parents' rows went has descendants with rows. Ancestors first.
+/// The leases of shards whose finished parents created none, or whose rows were deleted: KCL's shard sync
+/// assumes that their ancestors will create these leases, so no worker would. Descendants with rows show that
+/// a shard was finished before its parents' rows were deleted. Ancestors first.
 pub fn orphans(leases: &[Lease], listed: &[Shard]) -> Vec<Lease> {
     let rows: BTreeMap<&ShardId, &Lease> = leases.iter().map(|lease| (&lease.shard, lease)).collect();
     let shards = by_id(listed);
@@ -350,9 +352,9 @@ pub fn orphans(leases: &[Lease], listed: &[Shard]) -> Vec<Lease> {
     orphans.iter().filter(is_orphan).map(|shard| sync::new_lease(shard, Sequence::TrimHorizon)).collect()
 }
 
-/// The open shards that no live worker reads, and that none will read once their ancestors are finished: in the order of
-/// their ids. A shard without a row is covered by the nearest ancestors that have one; a row that waits for its parents
-/// is covered while they are being read.
+/// The open shards that no live worker reads, and that none will read once their ancestors are finished,
+/// sorted by id. A shard without a row is covered by the nearest ancestors that have one; a row that waits
+/// for its parents is covered while they are being read.
 pub fn unread(leases: &[Lease], listed: &[Shard], live: &BTreeSet<WorkerId>) -> Vec<ShardId> {
     let lineage = Lineage {
         rows: leases.iter().map(|lease| (&lease.shard, lease)).collect(),
@@ -382,7 +384,7 @@ impl<'a> Lineage<'a> {
             }
             match self.rows.get(id) {
                 Some(lease) if !lease.is_complete() && self.moves(lease) => return true,
-                // It stands still, or has made no row when it ended.
+                // Its lease expired, or it created no row when it ended.
                 Some(_) => {}
                 None => next.extend(self.shards.get(id).into_iter().flat_map(|shard| shard.parents())),
             }
@@ -390,7 +392,7 @@ impl<'a> Lineage<'a> {
         false
     }
 
-    /// Whether a live worker reads it, or waits for parents of which each is being read.
+    /// Whether a live worker owns the lease, and the leases of all unfinished parents that it waits for.
     fn moves(&self, lease: &'a Lease) -> bool {
         let (mut next, mut seen) = (vec![lease], BTreeSet::new());
         while let Some(lease) = next.pop() {
@@ -406,8 +408,8 @@ impl<'a> Lineage<'a> {
     }
 }
 
-/// Whether the row of a shard's child, which was there before its parent ended, is of an earlier stream: the child begins
-/// at its oldest record.
+/// Whether the row of a child shard, which existed before its parent ended, belongs to an earlier stream: the
+/// child then starts at its oldest record.
 pub fn is_of_an_earlier_stream(child: &Lease, current: Option<&StreamId>) -> bool {
     match (&child.stream, current) {
         (Some(mark), Some(current)) => mark.relation(current) == Relation::CreatedAgain,

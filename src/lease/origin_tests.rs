@@ -1,4 +1,4 @@
-//! Which stream rows belong to: marks, positions, starting over, open shards without a reader.
+//! Tests of the stream of rows: marks, positions, starting over, open shards without a reader.
 
 use super::*;
 use crate::lease::update;
@@ -44,7 +44,7 @@ fn owned(lease: Lease, owner: &str) -> Lease {
 }
 
 #[test]
-fn marks_tell_the_stream_from_another_and_from_an_earlier_one() {
+fn marks_distinguish_this_other_and_earlier_streams() {
     let of = |leases: &[Lease], current: Option<&StreamId>| marks(leases, current, "orders");
     let now = stream(5);
     assert_eq!(of(&[], Some(&now)), Ok(Marks::Same));
@@ -58,14 +58,14 @@ fn marks_tell_the_stream_from_another_and_from_an_earlier_one() {
 }
 
 #[test]
-fn name_alone_tells_another_stream_where_the_identity_is_unknown() {
+fn name_reveals_another_stream_without_identity() {
     assert_eq!(marks(&[lease(0, "7", Some(stream(5)))], None, "orders"), Ok(Marks::Same));
     let foreign = marks(&[lease(0, "7", Some(other()))], None, "orders");
     assert!(matches!(foreign, Err(Foreign::Marked { .. })));
 }
 
 #[test]
-fn unmarked_checkpoints_that_fit_no_shard_are_another_streams() {
+fn unmarked_checkpoints_outside_all_shards_are_foreign() {
     let listed = [shard(0, &[], 100, Some(200)), shard(1, &[0], 201, None)];
     let of = |leases: &[Lease]| positions(leases, &listed).judge("orders");
     assert_eq!(of(&[]), Ok(BTreeSet::new()));
@@ -83,7 +83,7 @@ fn unmarked_checkpoints_that_fit_no_shard_are_another_streams() {
 }
 
 #[test]
-fn checkpoints_that_kinesis_refuses_are_another_streams() {
+fn refused_checkpoints_are_foreign() {
     let listed = [shard(0, &[], 100, None), shard(1, &[], 100, None)];
     let mut found = positions(&[lease(0, "150", None), lease(1, "160", None)], &listed);
     assert_eq!(found.fit.len(), 2);
@@ -98,7 +98,7 @@ fn checkpoints_that_kinesis_refuses_are_another_streams() {
 }
 
 #[test]
-fn checkpoints_of_shards_past_retention_are_doubtful_only_where_none_fits() {
+fn expired_checkpoints_are_doubtful_only_without_others() {
     let listed = [shard(2, &[], 100, None), shard(5, &[], 300, None)];
     let gone = lease(3, "250", None);
     let of = |leases: &[Lease]| positions(leases, &listed).judge("orders");
@@ -116,7 +116,7 @@ fn ids<'a>(leases: impl IntoIterator<Item = &'a Lease>) -> Vec<&'a str> {
 fn recreated_stream_starts_every_shard_at_its_oldest_record() {
     let now = stream(5);
     let old = || Some(stream(4));
-    // Shard 0 was split into 2 and 3 before anybody looked; 1 is new.
+    // Shard 0 was split into 2 and 3 before the first listing; 1 is new.
     let listed = [
         shard(0, &[], 1000, Some(1100)),
         shard(1, &[], 1001, None),
@@ -134,7 +134,7 @@ fn recreated_stream_starts_every_shard_at_its_oldest_record() {
         lease(5, "TRIM_HORIZON", None),
     ];
     let plan = start_over(&leases, &listed, &now, &BTreeSet::new());
-    let steps: Vec<String> = plan.steps.iter().map(told).collect();
+    let steps: Vec<String> = plan.steps.iter().map(described).collect();
     assert_eq!(steps, ["reset 0", "create 1", "reset 2"], "ancestors first");
     assert_eq!(
         ids(plan.remark.iter().map(|(lease, _)| lease)),
@@ -152,7 +152,7 @@ fn recreated_stream_starts_every_shard_at_its_oldest_record() {
     let refused = BTreeSet::from(["3".into()]);
     let plan = start_over(&leases, &listed, &now, &refused);
     assert!(
-        plan.steps.iter().any(|step| told(step) == "reset 3"),
+        plan.steps.iter().any(|step| described(step) == "reset 3"),
         "a number of the earlier stream after all"
     );
     assert!(
@@ -161,7 +161,7 @@ fn recreated_stream_starts_every_shard_at_its_oldest_record() {
     );
 }
 
-fn told(step: &Step<'_>) -> String {
+fn described(step: &Step<'_>) -> String {
     match step {
         Step::Create(lease) => format!("create {}", lease.shard),
         Step::Reset(lease, _) => format!("reset {}", lease.shard),
@@ -169,7 +169,7 @@ fn told(step: &Step<'_>) -> String {
 }
 
 #[test]
-fn held_row_is_reset_even_if_it_says_the_oldest_record() {
+fn owned_row_at_the_oldest_record_is_reset() {
     let listed = [shard(0, &[], 1000, None)];
     let free = lease(0, "TRIM_HORIZON", Some(stream(4)));
     for (row, resets) in [(owned(free.clone(), "w"), 1), (free, 0)] {
@@ -180,7 +180,7 @@ fn held_row_is_reset_even_if_it_says_the_oldest_record() {
 }
 
 #[test]
-fn nothing_starts_over_without_a_row_of_an_earlier_stream() {
+fn plan_is_empty_without_rows_of_an_earlier_stream() {
     let listed = [shard(0, &[], 1000, None), shard(1, &[], 1000, None)];
     let leases = [lease(0, "7", None), lease(1, "8", Some(stream(5)))];
     assert!(
@@ -196,7 +196,7 @@ fn nothing_starts_over_without_a_row_of_an_earlier_stream() {
 }
 
 #[test]
-fn rows_that_cannot_be_right_are_found() {
+fn impossible_rows_are_found() {
     let listed = [
         shard(0, &[], 1, Some(9)),
         shard(1, &[], 1, None),
@@ -217,7 +217,7 @@ fn rows_that_cannot_be_right_are_found() {
 }
 
 #[test]
-fn open_shard_is_unread_without_a_live_reader_of_it_or_of_its_nearest_ancestors() {
+fn open_shard_without_live_readers_is_unread() {
     let live = BTreeSet::from(["a".into()]);
     let listed = [shard(0, &[], 1, Some(9)), shard(1, &[0], 10, Some(19)), shard(2, &[1], 20, None)];
     let unread = |leases: &[Lease]| unread(leases, &listed, &live).len();
@@ -239,7 +239,7 @@ fn open_shard_is_unread_without_a_live_reader_of_it_or_of_its_nearest_ancestors(
 }
 
 #[test]
-fn child_of_finished_parents_without_a_row_gets_one() {
+fn missing_row_of_finished_parents_child_is_planned() {
     let listed = [
         shard(0, &[], 1, Some(9)),
         shard(1, &[], 1, Some(9)),
@@ -257,7 +257,7 @@ fn child_of_finished_parents_without_a_row_gets_one() {
 }
 
 #[test]
-fn lineage_that_is_a_circle_or_very_deep_ends() {
+fn cyclic_or_deep_lineage_terminates() {
     let live = BTreeSet::from(["a".into()]);
     let mut listed: Vec<Shard> = (0..20_000).map(|n| shard(n, &[n.saturating_sub(1)], 1, Some(2))).collect();
     listed.push(shard(20_000, &[19_999], 1, None));
@@ -267,7 +267,7 @@ fn lineage_that_is_a_circle_or_very_deep_ends() {
 }
 
 #[test]
-fn reset_row_begins_at_the_oldest_record_and_only_if_nobody_has_written_it() {
+fn reset_applies_only_to_an_unchanged_row() {
     let before = owned(lease(0, "50", Some(stream(4))), "a");
     let shard = shard(0, &[7], 1000, None);
     let parents = shard.parents().cloned().collect();
@@ -288,9 +288,9 @@ fn reset_row_begins_at_the_oldest_record_and_only_if_nobody_has_written_it() {
 }
 
 proptest! {
-    /// However far a worker came, whoever goes on ends with the same rows.
+    /// However far a worker came, the one that continues produces the same rows.
     #[test]
-    fn starting_over_can_stop_anywhere_and_be_done_again(
+    fn starting_over_is_idempotent_after_any_interruption(
         rows in proptest::collection::vec((0u32..8, 0u32..3, 0u32..2000), 1..8),
         stop in 0usize..12,
     ) {
@@ -308,7 +308,7 @@ proptest! {
         }
         let whole = done(&leases, &listed, &now, usize::MAX);
         let part = done(&leases, &listed, &now, stop);
-        // Counters tell how often a row was written.
+        // The counter is the number of writes of a row.
         let rows = |leases: Vec<Lease>| {
             leases.into_iter().map(|lease| Lease { counter: 0, ..lease }).collect::<Vec<_>>()
         };
@@ -317,7 +317,7 @@ proptest! {
     }
 }
 
-/// Carries out so many steps of the plan, in its order.
+/// Executes this many steps of the plan, in order.
 fn done(leases: &[Lease], listed: &[Shard], now: &StreamId, steps: usize) -> Vec<Lease> {
     let plan = start_over(leases, listed, now, &BTreeSet::new());
     let mut rows: BTreeMap<ShardId, Lease> =

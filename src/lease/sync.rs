@@ -1,9 +1,8 @@
-//! Which leases the shards of a stream need.
+//! Plans the leases that the shards of a stream need.
 //!
-//! Pure: shards as Kinesis lists them and leases as the table has them in, new rows out, ancestors
-//! first, so that a crash half-way leaves what comes next to be planned again. The rules are Java's
-//! (`HierarchicalShardSyncer`): two algorithms on one table would disagree about which ancestors
-//! deserve a lease.
+//! Pure: takes the shards that Kinesis lists and the leases of the table, and returns new rows, ancestors
+//! first, so that after a crash the missing ones are planned again. The rules are those of Java's
+//! `HierarchicalShardSyncer`: two algorithms on one table would disagree about which ancestors need a lease.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,20 +10,20 @@ use super::Lease;
 use crate::sequence::{Position, Sequence};
 use crate::shard::{ChildShard, Filter, HashRange, Shard, ShardId};
 
-/// Where a stream's first leases start.
+/// The position of a stream's first leases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InitialPosition {
-    /// With what comes from now on.
+    /// Only new records.
     Latest,
-    /// With the oldest record.
+    /// The oldest record.
     TrimHorizon,
-    /// With the first record that arrived at this time or later, in milliseconds since 1970. Only
-    /// the name goes into the table; each worker brings its own time.
+    /// The first record that arrived at this time or later, in milliseconds since 1970. Only the name is
+    /// stored in the table; each worker uses its own configured time.
     AtTimestamp(i64),
 }
 
 impl InitialPosition {
-    /// As it stands in a new lease.
+    /// The checkpoint of a new lease.
     pub fn sequence(self) -> Sequence {
         match self {
             Self::Latest => Sequence::Latest,
@@ -33,7 +32,7 @@ impl InitialPosition {
         }
     }
 
-    /// The shards that an empty table begins with.
+    /// The shards with which an empty table starts.
     pub fn filter(self) -> Filter {
         match self {
             Self::Latest => Filter::AtLatest,
@@ -43,35 +42,35 @@ impl InitialPosition {
     }
 }
 
-/// Why no leases can be planned from a list of shards.
+/// Why no leases can be planned for a list of shards.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The list has no shards for some hash keys: it is a moment within a reshard.
+    /// Some hash keys are not covered by the list, which occurs during a reshard.
     #[error("ListShards returned no shard for the hash keys after {after} (the stream may be resharding)")]
     Hole {
         /// The last covered hash key, or 0.
         after: u128,
     },
-    /// A shard's parent is still open.
+    /// The parent of a listed shard is still open.
     #[error(
         "shard {child} is listed although its parent {parent} is still open (set \
          ignoreUnexpectedChildShards = true to ignore it)"
     )]
     UnexpectedChild {
-        /// The child.
+        /// The child shard.
         child: ShardId,
-        /// Its open parent.
+        /// The open parent.
         parent: ShardId,
     },
     /// A shard is its own ancestor.
     #[error("the listed shards have no oldest ancestor: {}", circle(.shards))]
     Cycle {
-        /// The shards of the cycle, each followed by a parent of it, the last by the first.
+        /// The shards of the cycle: each is followed by one of its parents, the last one by the first.
         shards: Vec<ShardId>,
     },
 }
 
-/// A cycle of shards for a message, however long it is.
+/// Describes a cycle of shards, of any length, in a message.
 fn circle(shards: &[ShardId]) -> String {
     const NAMED: usize = 10;
     let mut text: Vec<String> = shards.iter().take(NAMED).map(ToString::to_string).collect();
@@ -92,11 +91,11 @@ pub(super) fn in_order(shards: &[Shard]) -> Vec<&Shard> {
     ordered
 }
 
-/// The leases of an empty table: one for each shard of the list that
-/// [`InitialPosition::filter`] asked for. Their descendants come when they end.
+/// The leases of an empty table: one for each shard of the list that [`InitialPosition::filter`] requested.
+/// Leases of descendants are created when these shards end.
 ///
 /// # Errors
-/// [`Error::Hole`] if the shards don't cover all hash keys.
+/// [`Error::Hole`] if the shards do not cover all hash keys.
 pub fn plan_first(shards: &[Shard], initial: InitialPosition) -> Result<Vec<Lease>, Error> {
     covers(shards.iter().map(|shard| shard.range))?;
     Ok(in_order(shards).into_iter().map(|shard| new_lease(shard, initial.sequence())).collect())
@@ -105,7 +104,7 @@ pub fn plan_first(shards: &[Shard], initial: InitialPosition) -> Result<Vec<Leas
 fn covers(ranges: impl Iterator<Item = HashRange>) -> Result<(), Error> {
     let mut ranges: Vec<HashRange> = ranges.collect();
     ranges.sort();
-    // The next hash key that must be covered; none once all are.
+    // The next hash key to be covered; none once all are covered.
     let mut next = Some(0u128);
     for range in ranges {
         match next {
@@ -117,10 +116,10 @@ fn covers(ranges: impl Iterator<Item = HashRange>) -> Result<(), Error> {
     next.map_or(Ok(()), |key| Err(Error::Hole { after: key.saturating_sub(1) }))
 }
 
-/// The leases that a table lacks, given every listed shard and every lease.
+/// The missing leases, given all listed shards and all leases.
 ///
 /// # Errors
-/// [`Error::UnexpectedChild`] unless `ignore_unexpected`: then such a child gets no lease.
+/// [`Error::UnexpectedChild`] unless `ignore_unexpected`, in which case the child gets no lease.
 /// [`Error::Cycle`] if a shard that needs a lease has an ancestor that is its own ancestor.
 pub fn plan_missing(
     shards: &[Shard],
@@ -165,30 +164,30 @@ struct Plan<'a> {
     listed: BTreeMap<&'a ShardId, &'a Shard>,
     have: BTreeSet<&'a ShardId>,
     initial: InitialPosition,
-    /// The answers of [`Plan::visit`].
+    /// The results of [`Plan::visit`].
     descendants: BTreeMap<&'a ShardId, bool>,
-    /// Ancestors from which everything has to be read again.
+    /// Ancestors from which all records must be read again.
     marked: BTreeSet<&'a ShardId>,
     planned: BTreeMap<ShardId, Sequence>,
 }
 
-/// A shard on the path from an open shard to the ancestor that is visited now.
+/// A shard on the path from an open shard to the ancestor that is being visited.
 struct Visit<'a> {
     shard: &'a Shard,
-    /// Its listed parents.
+    /// The parents that are listed.
     parents: Vec<&'a ShardId>,
-    /// The number of them that were visited.
+    /// Number of parents that were visited.
     visited: usize,
-    /// Those whose lease will exist, or that are read again.
+    /// Parents whose lease will exist, or that are read again.
     through: BTreeSet<&'a ShardId>,
 }
 
 impl<'a> Plan<'a> {
-    /// Whether the shard's lease will be made by an ancestor when that ends. Plans the leases of
-    /// ancestors that are needed for it.
+    /// Whether an ancestor will create the shard's lease when it ends. Plans the leases of ancestors that are
+    /// needed for that.
     ///
-    /// Java recurses over the parents (`checkIfDescendantAndAddNewLeasesForAncestors`). The path is kept on the heap
-    /// here: a lineage may be longer than a stack is deep.
+    /// Java recurses over the parents (`checkIfDescendantAndAddNewLeasesForAncestors`). Here the path is kept
+    /// on the heap, because a lineage can be deeper than the stack.
     fn visit(&mut self, shard: &'a Shard) -> Result<bool, Error> {
         let mut path: Vec<Visit<'a>> = Vec::new();
         let mut on_path = BTreeSet::new();
@@ -208,7 +207,7 @@ impl<'a> Plan<'a> {
                 }
             }
             let Some(mut visit) = path.pop() else { break };
-            // A parent that has been visited has its answer by now; one that has not is visited first.
+            // The result of a visited parent is known; another parent is visited first.
             while let Some(parent) = visit.parents.get(visit.visited) {
                 let Some(descendant) = self.descendants.get(parent) else { break };
                 if *descendant || self.marked.contains(parent) {
@@ -228,7 +227,7 @@ impl<'a> Plan<'a> {
         Ok(self.descendants.get(&shard.id).copied().unwrap_or_default())
     }
 
-    /// Once all of its parents were visited.
+    /// Plans the leases of a shard's parents, once all of them were visited.
     fn plan_parents(&mut self, visit: &Visit<'a>) -> bool {
         if visit.through.is_empty() {
             if self.initial != InitialPosition::Latest {
@@ -249,7 +248,7 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// The leases of a shard's children, made when it ends: always from their first record on.
+/// The leases of a shard's children, created when it ends: always at their first record.
 pub fn plan_children(children: &[ChildShard]) -> Vec<Lease> {
     let lease = |child: &ChildShard| {
         let parents = child.parents.iter().cloned().collect();
@@ -277,7 +276,7 @@ mod tests {
         }
     }
 
-    /// The lineage in the documentation of Java's syncer: 0,1→6; 2,3→7; 6,7→8; 4; 5→9,10.
+    /// The lineage of the documentation of Java's syncer: 0,1→6; 2,3→7; 6,7→8; 4; 5→9,10.
     fn lineage() -> Vec<Shard> {
         let closed = [
             (0, vec![]),
@@ -306,7 +305,7 @@ mod tests {
         expected.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
     }
 
-    /// E34's check values.
+    /// The values that Java's syncer returns for this lineage.
     #[test]
     fn missing_leases_are_those_of_java() {
         let have = [lease(4), lease(5), lease(7)];
@@ -322,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn planning_again_after_any_part_of_the_plan_was_made_ends_with_the_same_rows() {
+    fn replanning_after_a_partial_plan_yields_the_rest() {
         let have = vec![lease(4), lease(5), lease(7)];
         for initial in
             [InitialPosition::Latest, InitialPosition::TrimHorizon, InitialPosition::AtTimestamp(5)]
@@ -338,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_of_an_open_parent_is_refused_or_left_out() {
+    fn child_of_an_open_parent_is_unexpected() {
         let shards = [shard(0, &[], true), shard(1, &[0], true)];
         let refused = plan_missing(&shards, &[], InitialPosition::Latest, false);
         assert_eq!(refused, Err(Error::UnexpectedChild { child: "1".into(), parent: "0".into() }));
@@ -357,20 +356,20 @@ mod tests {
         assert_eq!(plan_first(&[], InitialPosition::Latest), Err(Error::Hole { after: 0 }));
     }
 
-    /// One open shard after that many splits or merges of which each has one listed child.
+    /// One open shard after this many splits or merges, each with one listed child.
     fn generations(count: u32) -> Vec<Shard> {
         (0..=count)
             .map(|id| shard(id, &id.checked_sub(1).into_iter().collect::<Vec<_>>(), id == count))
             .collect()
     }
 
-    /// On a stack that holds a few hundred frames at most.
+    /// Runs on a stack with a few hundred frames at most.
     fn on_a_small_stack<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> T {
         std::thread::Builder::new().stack_size(128 * 1024).spawn(run).unwrap().join().unwrap()
     }
 
     #[test]
-    fn lineage_of_25000_generations_is_planned_on_a_small_stack() {
+    fn lineage_of_25000_generations_fits_a_small_stack() {
         let planned = on_a_small_stack(|| {
             plan_missing(&generations(25_000), &[lease(99_999)], InitialPosition::TrimHorizon, false).unwrap()
         });
@@ -378,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn shard_that_is_its_own_ancestor_is_an_error_that_names_the_cycle() {
+    fn cyclic_lineage_is_an_error_that_names_the_cycle() {
         let shards =
             [shard(0, &[2], false), shard(1, &[0], false), shard(2, &[1], false), shard(3, &[2], true)];
         let error =
@@ -458,8 +457,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn plan_is_that_of_the_recursive_version_on_any_acyclic_lineage(
-            // Of each shard: up to two older parents, whether it is open without children, listed, leased.
+        fn plan_equals_the_recursive_version(
+            // For each shard: up to two older parents, and whether it is open without children, listed,
+            // leased.
             lineage in proptest::collection::vec((0u32..40, 0u32..40, 0u8..3, any::<bool>(), 0u8..8, 0u8..4), 1..30),
             initial in 0u8..3,
         ) {

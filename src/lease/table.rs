@@ -1,35 +1,35 @@
 //! The port to the lease table.
 //!
-//! Implementations: [`crate::aws`] over DynamoDB, [`super::memory`] for tests; one contract suite
-//! runs on both (`tests/contract`). In KCL: `LeaseRefresher`.
+//! Implementations: [`crate::aws`] with DynamoDB, [`super::memory`] for tests; one contract suite tests both
+//! (`tests/contract`). In KCL: `LeaseRefresher`.
 
 use super::update::Update;
 use super::{Lease, WorkerId};
 use crate::shard::{BoxFuture, ShardId};
 
-/// What went wrong with a request, by what the caller does next.
+/// A failed request, distinguished by what the caller does next.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Error {
-    /// The condition didn't hold: somebody else was faster, or the row is gone. Nothing was written
-    /// by this attempt, though an earlier attempt of the same request may have been.
+    /// The condition did not hold: another worker was faster, or the row does not exist. This attempt wrote
+    /// nothing, but an earlier attempt of the same request may have.
     #[error("the row of {0} was changed by another worker")]
     Conflict(ShardId),
-    /// No answer, or one that says nothing: it may have been applied. Read back first.
+    /// No answer, or an ambiguous one: the write may have been applied. Read the row back first.
     #[error("no response from DynamoDB, the write may have been applied: {0}")]
     Ambiguous(String),
-    /// Refused for throughput: later.
+    /// The request was throttled: retry later.
     #[error("DynamoDB throttled the request: {0}")]
     Throttled(String),
-    /// Refused or unreachable, nothing was written: later.
+    /// The request was refused or the service is unreachable; nothing was written: retry later.
     #[error("cannot reach DynamoDB: {0}")]
     Unavailable(String),
-    /// There is no such table.
+    /// The table does not exist.
     #[error("the lease table {0} does not exist")]
     Missing(String),
-    /// Refused for good: access, validation.
+    /// The request was refused permanently: access or validation.
     #[error("DynamoDB rejected the request: {0}")]
     Denied(String),
-    /// There is a row, but it can't be read as a lease.
+    /// The row exists but is not readable as a lease.
     #[error("table {table}: the row {shard} cannot be read as a lease: {why}")]
     Unreadable {
         /// The table.
@@ -39,7 +39,7 @@ pub enum Error {
         /// The attribute and its value.
         why: String,
     },
-    /// The table is one of an application that reads several streams (`MultiStreamTracker`).
+    /// The table belongs to an application that reads several streams (`MultiStreamTracker`).
     #[error(
         "table {table} is the lease table of an application that reads several streams: its lease \
          {lease} names stream {stream} (set another tableName or applicationName)"
@@ -49,7 +49,7 @@ pub enum Error {
         table: String,
         /// The key of a row.
         lease: String,
-        /// The stream that it names.
+        /// The stream that the key names.
         stream: String,
     },
     /// The table exists but is no lease table.
@@ -60,7 +60,7 @@ pub enum Error {
     Shape {
         /// The table.
         table: String,
-        /// What it has instead.
+        /// The key that it has instead.
         found: String,
     },
 }
@@ -72,31 +72,30 @@ impl Error {
     }
 }
 
-/// The lease table. Every request has a deadline of its own.
+/// The lease table. Every request has a timeout of its own.
 pub trait Table: Send + Sync {
-    /// Creates the table as Java does if it is missing, and waits until it can be used.
+    /// Creates the table as Java does if it does not exist, and waits until it is usable.
     fn ensure(&self) -> BoxFuture<'_, Result<(), Error>>;
 
-    /// Every lease, in the order of their keys; rows that aren't leases are skipped. Eventually
-    /// consistent.
+    /// All leases, sorted by key; other rows are skipped. Eventually consistent.
     fn list(&self) -> BoxFuture<'_, Result<Vec<Lease>, Error>>;
 
-    /// One lease as it is now (consistent); none if there is no such row or it isn't a lease.
+    /// One lease, by a consistent read; none if the row does not exist or is no lease.
     fn get<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<Option<Lease>, Error>>;
 
-    /// Makes a row unless there is one; says whether it was made.
+    /// Creates a row unless it exists. Returns whether it was created.
     fn create<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<bool, Error>>;
 
-    /// Writes attributes under a condition. Gives the row as it was right before.
+    /// Writes attributes under a condition. Returns the row as it was before the write.
     fn update<'a>(&'a self, shard: &'a ShardId, update: &'a Update) -> BoxFuture<'a, Result<Lease, Error>>;
 
-    /// The shards whose rows name this worker, hand-offs that are not its own yet included. Eventually
-    /// consistent; by the index of KCL 3 where that can be used.
+    /// The shards whose rows name this worker as owner, including pending handoffs to it. Eventually
+    /// consistent; uses the index of KCL 3 if it is usable.
     fn owned<'a>(&'a self, worker: &'a WorkerId) -> BoxFuture<'a, Result<Vec<ShardId>, Error>>;
 
-    /// Whether the index of owners can be used; it is made if it is to be and is not there.
+    /// Whether the index of owners is usable. Creates it if `make` is set and it does not exist.
     fn index(&self, make: bool) -> BoxFuture<'_, Result<bool, Error>>;
 
-    /// Deletes the row of a shard that was read to its end, and no other; says whether there was one.
+    /// Deletes the row of a finished shard, and no other. Returns whether there was one.
     fn delete<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<bool, Error>>;
 }

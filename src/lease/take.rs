@@ -17,7 +17,7 @@
 //! * a fleet that starts takes its leases in parts, so that its first worker doesn't get all of them; and who
 //!   misses many leases steals several at once.
 //!
-//! In KCL: `DynamoDBLeaseTaker`. Rules D10 to D16 are those of its `computeLeasesToTake` in turn.
+//! In KCL: `DynamoDBLeaseTaker`, with the rules of its `computeLeasesToTake`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use super::{Lease, WorkerId};
 use crate::shard::ShardId;
 
-/// Expired for so many failover times, a lease is taken whatever the share (D5, D13).
+/// A lease that expired this many failover times ago is acquired whatever the share.
 const VERY_OLD: u32 = 3;
 
 /// Free for such a part of a failover time, a lease is taken whatever the share: whoever it was meant for
@@ -42,7 +42,7 @@ const AT_ONCE: usize = 16;
 /// `maxLeasesToStealAtOneTime`.
 const STOLEN: usize = 8;
 
-/// What a worker remembers of the leases between its scans.
+/// The state of the leases that a worker keeps between its scans.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Observations {
     rows: BTreeMap<ShardId, Seen>,
@@ -74,14 +74,14 @@ impl Observations {
         }
     }
 
-    /// The same, of a lease that did not move between the last two looks.
+    /// As [`Self::stood_still`], for a lease that was unchanged between the last two scans.
     pub fn suspected_for(&self, lease: &Lease, now: Instant) -> Option<Duration> {
         let row = self.rows.get(&lease.shard).filter(|row| self.last.is_some_and(|last| row.since < last))?;
         Some(now.saturating_duration_since(row.since))
     }
 
-    /// The owners whose leases, finished ones included, have all stood still for so long. Whoever waits for a lease to
-    /// be handed over is none of them.
+    /// The owners whose leases, finished ones included, have all been unchanged for this long, except for
+    /// workers that wait for a graceful handoff.
     pub fn gone(&self, leases: &[Lease], limit: Duration, now: Instant) -> BTreeSet<WorkerId> {
         let still = |lease: &Lease| self.stood_still(lease, now).is_some_and(|still| still > limit);
         let here: BTreeSet<&WorkerId> = leases
@@ -99,12 +99,12 @@ impl Observations {
     }
 }
 
-/// Who asks.
+/// The worker that plans, and its limits.
 #[derive(Debug)]
 pub struct Asker<'a> {
     /// The worker.
     pub me: &'a WorkerId,
-    /// What it holds already.
+    /// The leases that it holds.
     pub held: &'a BTreeSet<ShardId>,
     /// How long a lease stands still before it counts as abandoned.
     pub failover: Duration,
@@ -118,7 +118,7 @@ pub struct Asker<'a> {
     pub stalled: &'a BTreeSet<ShardId>,
 }
 
-/// What to do now.
+/// The planned acquisitions.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan<'l> {
     /// Leases that nobody has, or whose owner is gone.
@@ -130,8 +130,8 @@ pub struct Plan<'l> {
 }
 
 impl<'a> Asker<'a> {
-    /// What one look shows. Everything that is decided after a look is decided on this, so that the table is
-    /// gone through once, however large it is.
+    /// The view of one scan. All decisions after a scan are based on it, so that the table is traversed once,
+    /// however large it is.
     pub fn view(&'a self, leases: &'a [Lease], seen: &'a Observations, now: Instant) -> View<'a> {
         let mut counts = BTreeMap::from([(self.me, 0)]);
         let mut available = Vec::new();
@@ -170,7 +170,7 @@ pub struct View<'a> {
     leases: &'a [Lease],
     seen: &'a Observations,
     now: Instant,
-    /// How many each live worker has, by the row; the asker is always among them (D10).
+    /// Number of leases of each live worker, by the rows; the asker is always included.
     counts: BTreeMap<&'a WorkerId, usize>,
     open: usize,
     /// Not held by the asker, and nobody's, or the asker's from before, or abandoned.
@@ -180,7 +180,7 @@ pub struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// Who asked.
+    /// The worker that plans.
     pub fn asker(&self) -> &'a Asker<'a> {
         self.asker
     }
@@ -210,23 +210,23 @@ impl<'a> View<'a> {
         self.counts.keys().copied().cloned().collect()
     }
 
-    /// What to take and to steal. `random` shuffles, so that workers that ask at the same time ask for
-    /// different leases.
+    /// Plans the leases to acquire and to steal. `random` shuffles them, so that workers that plan at the
+    /// same time choose different leases.
     pub fn plan(&self, random: &mut fastrand::Rng) -> Plan<'a> {
-        // D11: more workers than leases means one each.
+        // With more workers than leases the share is one lease.
         let share = self.open.div_ceil(self.counts.len()).max(1);
         let need = share.saturating_sub(self.mine()).min(self.room);
         if self.available.is_empty() {
             return Plan { steal: self.steals(share, need, random), ..Plan::default() };
         }
-        // D15: nothing is stolen in a round that finds leases to take.
+        // No lease is stolen in a round that finds leases to acquire.
         let Asker { me, failover, priority, stalled, .. } = *self.asker;
         let mut available = self.available.clone();
         random.shuffle(&mut available);
         let free = available.len();
         let must = |lease: &&Lease| {
             let old = if lease.owner.is_none() { failover / FREE } else { failover * VERY_OLD };
-            // What was ours before a restart; what nobody else cares for.
+            // A lease that this worker owned before a restart, or that no other worker acquires.
             lease.owner.as_ref() == Some(me)
                 || stalled.contains(&lease.shard)
                 || (priority && self.seen.stood_still(lease, self.now).is_some_and(|still| still > old))
@@ -235,7 +235,8 @@ impl<'a> View<'a> {
         let missing = need.saturating_sub(take.len());
         take.extend(others.into_iter().take(missing));
         take.truncate(self.room);
-        // What was ours first; of the rest so much that others who start now get their part.
+        // This worker's former leases first; of the others a part, so that other workers that start now get
+        // theirs.
         take.sort_by_key(|lease| lease.owner.as_ref() != Some(me));
         let own = take.iter().take_while(|lease| lease.owner.as_ref() == Some(me)).count();
         let most = own + (free / PORTION).max(AT_ONCE);
@@ -244,8 +245,8 @@ impl<'a> View<'a> {
         Plan { take, steal: Vec::new(), more }
     }
 
-    /// D16: from a worker over its share; or, if more than one is missing here, from one that has just
-    /// its share, so that nobody stays without.
+    /// Steals from a worker with more than its share; or, if more than one lease is missing here, from one
+    /// with exactly its share, so that no worker stays without leases.
     fn steals(&self, share: usize, need: usize, random: &mut fastrand::Rng) -> Vec<&'a Lease> {
         let Asker { me, held, max_steals, .. } = *self.asker;
         let may = |lease: &&Lease| {
@@ -254,7 +255,7 @@ impl<'a> View<'a> {
         let over_share = self.counts.values().any(|count| *count > share);
         let surplus = |count: usize| match count {
             _ if count > share => count - share,
-            // Who is over the share comes before who has just it.
+            // Workers with more than their share precede those with exactly their share.
             _ if count == share && need > 1 && share > 1 && !over_share => 1,
             _ => 0,
         };

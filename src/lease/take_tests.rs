@@ -1,4 +1,4 @@
-//! Who takes what: the shares of KCL 2.x, and where ours differ on purpose.
+//! Tests of acquiring and stealing: the shares of KCL 2.x, and the deliberate differences.
 
 use super::*;
 use crate::lease::handoff::NONE;
@@ -15,7 +15,7 @@ fn lease(shard: &str, owner: Option<&str>, counter: i64) -> Lease {
     lease
 }
 
-/// So many leases of each owner; `-` is nobody.
+/// This many leases of each owner; `-` means unowned.
 fn fleet(owners: &[(&str, usize)]) -> Vec<Lease> {
     let mut leases = Vec::new();
     for (owner, count) in owners {
@@ -91,7 +91,7 @@ fn first_look(owners: &[(&str, usize)]) -> (usize, usize) {
 }
 
 #[test]
-fn free_leases_and_own_ones_from_before_are_taken_at_once_others_when_they_stood_still() {
+fn own_and_unowned_leases_are_acquired_at_once() {
     let start = Instant::now();
     let mut leases = vec![
         lease("a", None, 0),
@@ -118,7 +118,7 @@ fn free_leases_and_own_ones_from_before_are_taken_at_once_others_when_they_stood
 }
 
 #[test]
-fn d11_a_share_is_even_and_rounded_up_among_the_living() {
+fn share_is_even_and_rounded_up_among_live_workers() {
     assert_eq!(first_look(&[("-", 8)]), (8, 0), "alone");
     assert_eq!(first_look(&[("x", 4), ("-", 4)]), (4, 0));
     assert_eq!(first_look(&[("x", 4), ("y", 4), ("-", 4)]), (4, 0));
@@ -128,12 +128,12 @@ fn d11_a_share_is_even_and_rounded_up_among_the_living() {
 }
 
 #[test]
-fn d15_nothing_is_stolen_while_there_is_something_to_take() {
+fn nothing_is_stolen_while_leases_can_be_acquired() {
     assert_eq!(first_look(&[("x", 9), ("-", 1)]), (1, 0));
 }
 
 #[test]
-fn d16_one_lease_is_stolen_from_a_worker_over_its_share() {
+fn one_lease_is_stolen_from_a_worker_over_its_share() {
     assert_eq!(first_look(&[("x", 4)]), (0, 1));
     assert_eq!(first_look(&[("x", 2), ("y", 2)]), (0, 1), "nobody is over, but two are missing here");
     assert_eq!(first_look(&[("me", 1), ("x", 2)]), (0, 0), "one more here would be one less there");
@@ -148,7 +148,7 @@ fn d16_one_lease_is_stolen_from_a_worker_over_its_share() {
 }
 
 #[test]
-fn a_victim_is_drawn_among_all_that_hold_too_much() {
+fn victim_is_random_among_workers_over_their_share() {
     let leases = fleet(&[("x", 6), ("y", 6), ("z", 3)]);
     let mut seen = Observations::default();
     let now = Instant::now();
@@ -173,7 +173,7 @@ fn a_victim_is_drawn_among_all_that_hold_too_much() {
 }
 
 #[test]
-fn d13_what_stood_still_for_three_failover_times_is_taken_whatever_the_share() {
+fn long_expired_lease_is_acquired_beyond_the_share() {
     let start = Instant::now();
     let mut leases = fleet(&[("me", 2), ("x", 1), ("-", 1)]);
     let mut seen = Observations::default();
@@ -187,7 +187,7 @@ fn d13_what_stood_still_for_three_failover_times_is_taken_whatever_the_share() {
 }
 
 #[test]
-fn a_lease_that_is_being_handed_over_is_left_to_its_old_owner_while_that_is_alive() {
+fn pending_handoff_is_left_to_its_live_owner() {
     let start = Instant::now();
     let mut handing = lease("a", Some("me"), 1);
     handing.checkpoint_owner = Some("old".into());
@@ -201,7 +201,7 @@ fn a_lease_that_is_being_handed_over_is_left_to_its_old_owner_while_that_is_aliv
 }
 
 #[test]
-fn no_more_than_the_limit_is_held() {
+fn lease_limit_is_respected() {
     let start = Instant::now();
     let leases = [lease("a", None, 0), lease("b", None, 0), lease("c", None, 0), lease("x", Some("me"), 1)];
     let question = Question { held: &["x"], max_leases: 2, ..Question::default() };
@@ -209,7 +209,7 @@ fn no_more_than_the_limit_is_held() {
 }
 
 #[test]
-fn finished_shards_take_no_room_and_are_not_taken() {
+fn finished_shards_need_no_capacity_and_are_not_acquired() {
     let start = Instant::now();
     let mut leases = [lease("a", Some("me"), 1), lease("b", None, 0), lease("c", None, 0)];
     leases[0].checkpoint = Position::shard_end();
@@ -221,7 +221,7 @@ fn finished_shards_take_no_room_and_are_not_taken() {
 /// Their rows stay for long. Counted, those that nobody has would make every share too large to steal for,
 /// and those that one worker keeps would cost it all its work.
 #[test]
-fn finished_shards_are_no_part_of_a_share() {
+fn finished_shards_do_not_count_in_shares() {
     let finished = |owner: &str| {
         let mut leases = fleet(&[(owner, 100)]);
         leases.iter_mut().for_each(|lease| {
@@ -244,7 +244,7 @@ fn finished_shards_are_no_part_of_a_share() {
 }
 
 #[test]
-fn the_next_look_is_for_the_next_that_can_expire_and_only_if_it_could_be_taken() {
+fn next_scan_is_due_at_the_next_acquirable_expiry() {
     let start = Instant::now();
     let mut leases = [lease("a", Some("x"), 1), lease("b", Some("me"), 1), lease("c", Some("y"), 1)];
     let mut seen = Observations::default();
@@ -272,7 +272,7 @@ fn the_next_look_is_for_the_next_that_can_expire_and_only_if_it_could_be_taken()
 }
 
 #[test]
-fn d13_what_nobody_comes_for_is_taken_past_the_share_and_only_with_priority() {
+fn unclaimed_lease_is_acquired_beyond_the_share_with_priority() {
     let start = Instant::now();
     // This worker has its share of five by three; the free lease is another's.
     let leases = fleet(&[("me", 2), ("x", 1), ("y", 1), ("-", 1)]);
@@ -302,7 +302,7 @@ fn d13_what_nobody_comes_for_is_taken_past_the_share_and_only_with_priority() {
 /// Round after round, every worker plans on what it sees and all of it succeeds unless another was
 /// faster: in the end nobody holds more than one lease more than another, and then nothing moves.
 #[test]
-fn any_fleet_settles_within_one_lease_and_stays_so() {
+fn any_fleet_settles_within_one_lease() {
     for seed in 0..100 {
         let mut random = fastrand::Rng::with_seed(seed);
         let (workers, count) = (random.usize(1..8), random.usize(1..30));
@@ -348,12 +348,12 @@ fn any_fleet_settles_within_one_lease_and_stays_so() {
 }
 
 #[test]
-fn who_moves_nothing_is_gone_whatever_its_leases_say() {
+fn worker_without_renewals_is_considered_dead() {
     let start = Instant::now();
     let mut leases =
         vec![lease("a", Some("dead"), 1), lease("b", Some("alive"), 1), lease("c", Some("alive"), 1)];
     leases[0].checkpoint = Position::shard_end();
-    // Nobody has handed it over to the new one yet.
+    // The lease was not handed off to the new worker yet.
     leases.push(lease("d", Some("new"), 1));
     leases[3].checkpoint_owner = Some("alive".into());
     let mut seen = Observations::default();

@@ -1,8 +1,8 @@
-//! Every write on an existing lease row, as condition and changes.
+//! Every write of an existing lease row, as condition and changes.
 //!
-//! Pure: an adapter translates it, and tests compare it with what Java was seen to send. The
-//! conditions are Java's to the letter, because workers of both kinds rely on each other's: taking,
-//! renewing and checkpointing check the counter, handing over and releasing check the owners.
+//! Pure: an adapter translates the writes, and tests compare them with requests recorded from Java. The
+//! conditions are exactly those of Java, because workers of both kinds rely on each other's: acquiring,
+//! renewing and checkpointing check the counter; handing off and releasing check the owners.
 //!
 //! In KCL: `DynamoDBLeaseSerializer`.
 
@@ -13,7 +13,7 @@ use crate::sequence::{Position, Sequence};
 use crate::shard::{HashRange, ShardId};
 use crate::stream::StreamId;
 
-/// What must hold for the write to happen. All of it.
+/// A condition of a write.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Requirement {
     /// `leaseCounter = n`.
@@ -30,7 +30,7 @@ pub enum Requirement {
     Exists,
 }
 
-/// What the write does.
+/// A change of an attribute.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Change {
     /// SET `leaseCounter`.
@@ -67,21 +67,21 @@ pub enum Change {
     SetStream(StreamId),
     /// SET `multilangdProcess`.
     SetProcess(ProcessId),
-    /// SET `multilangdEarlierCheckpoint`: the stream and the checkpoint that a reset replaces, for people.
+    /// SET `multilangdEarlierCheckpoint`: the stream and the checkpoint that a reset replaces, for operators.
     SetEarlier(String),
 }
 
-/// One conditional write.
+/// A conditional write.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Update {
-    /// All must hold.
+    /// The conditions, all of which must hold.
     pub requires: Vec<Requirement>,
-    /// All are done.
+    /// The changes, all of which are made.
     pub changes: Vec<Change>,
 }
 
-/// The owner says that it is alive (B3). The clause on `checkpointOwner` is how a 3.x owner learns
-/// of a hand-off: leave it out and hand-offs are never noticed.
+/// The owner renews its lease. The condition on `checkpointOwner` is how a 3.x owner learns of a graceful
+/// handoff: without it no handoff would be noticed.
 pub fn renew(lease: &Lease) -> Update {
     let mut requires = vec![Requirement::Counter(lease.counter)];
     if lease.checkpoint_owner.is_none() {
@@ -92,7 +92,7 @@ pub fn renew(lease: &Lease) -> Update {
     Update { requires, changes }
 }
 
-/// A worker takes a lease that nobody has or that stood still (B4).
+/// A worker acquires an unowned or expired lease, or steals one.
 pub fn take(lease: &Lease, me: &WorkerId) -> Update {
     let mut changes = vec![
         Change::SetCounter(lease.counter + 1),
@@ -106,15 +106,15 @@ pub fn take(lease: &Lease, me: &WorkerId) -> Update {
     Update {
         requires: vec![
             Requirement::Counter(lease.counter),
-            // Stricter than Java, which checks the counter alone: opening a hand-off doesn't move that, and
-            // a take that was planned before must not end it.
+            // Stricter than Java, which checks only the counter: the start of a handoff does not change the
+            // counter, and an acquisition that was planned before must not end the handoff.
             Requirement::CheckpointOwner(lease.checkpoint_owner.clone()),
         ],
         changes,
     }
 }
 
-/// The owner stores progress (B8). It is a renewal too.
+/// The owner stores a checkpoint, which is a renewal too.
 pub fn checkpoint(lease: &Lease, target: &Position) -> Update {
     let mut changes = vec![
         Change::SetCounter(lease.counter + 1),
@@ -129,20 +129,20 @@ pub fn checkpoint(lease: &Lease, target: &Position) -> Update {
     Update { requires: vec![Requirement::Counter(lease.counter)], changes }
 }
 
-/// Who has a lease after its owner has let go.
+/// The next owner of a released lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
-    /// Whoever takes it, or whom a leader has named already.
+    /// Any worker, or the one that the leader designated already.
     Nobody,
-    /// A worker that waits for leases from a leader and need not wait for the leader too; or whom the leader
-    /// has named.
+    /// The successor: a worker that waits for leases from the leader, so that it need not wait for the
+    /// leader's next round; or the one that the leader designated.
     Worker(WorkerId),
-    /// This worker or nobody, whomever the leader has named: that one has gone.
+    /// This worker or none, in place of the one that the leader designated, which has left the fleet.
     Instead(Option<WorkerId>),
 }
 
-/// The owner lets go, so that nobody has to wait for the lease to stand still (B7). With a hand-off
-/// open only that is closed: the next owner starts at once.
+/// The owner releases its lease, so that no worker has to wait for its expiry. During a graceful handoff only
+/// `checkpointOwner` is cleared: the new owner starts at once.
 pub fn release(lease: &Lease, to: &Next) -> Update {
     let mut changes = vec![Change::ClearCheckpointOwner, Change::BumpCounter];
     match to {
@@ -154,8 +154,8 @@ pub fn release(lease: &Lease, to: &Next) -> Update {
     }
     Update {
         requires: vec![
-            // Stricter than Java, which checks the owners alone: a release that comes late must not undo
-            // a new holding by the same worker.
+            // Stricter than Java, which checks only the owners: a late release must not end a new ownership
+            // of the same worker.
             Requirement::Counter(lease.counter),
             Requirement::Owner(lease.owner.clone()),
             Requirement::CheckpointOwner(lease.checkpoint_owner.clone()),
@@ -165,7 +165,7 @@ pub fn release(lease: &Lease, to: &Next) -> Update {
     }
 }
 
-/// A worker finds a lease that a leader has given to it, and begins to keep it (D7).
+/// A worker takes over a lease that the leader assigned to it, and starts renewing it.
 pub fn adopt(lease: &Lease, me: &WorkerId) -> Update {
     let requires = vec![
         Requirement::Counter(lease.counter),
@@ -175,17 +175,18 @@ pub fn adopt(lease: &Lease, me: &WorkerId) -> Update {
     Update { requires, changes: vec![Change::SetCounter(lease.counter + 1)] }
 }
 
-/// The mark that a multilangd worker writes into each row that it acquires.
+/// The mark that a multilangd worker writes to each row that it acquires.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Mark {
-    /// The stream that it reads; none if that is unknown.
+    /// The stream that the worker reads; none if unknown.
     pub stream: Option<StreamId>,
-    /// The process.
+    /// The worker's process.
     pub process: ProcessId,
 }
 
-/// A finished row of a shard that is open, or any row of an earlier stream of the same name: the shard is read from its
-/// oldest record. What the row said is kept in an attribute for people. Whoever owns the lease loses it.
+/// Resets a finished row of an open shard, or a row of an earlier stream of the same name, so that the shard
+/// is read from its oldest record. The replaced checkpoint is kept in an attribute for operators. An owner
+/// loses the lease.
 pub fn reset(
     lease: &Lease,
     parents: BTreeSet<ShardId>,
@@ -198,12 +199,13 @@ pub fn reset(
     Update { requires: unchanged(lease), changes }
 }
 
-/// A row of an earlier stream of the same name whose shard the stream does not have: it is finished, and can be deleted.
+/// Marks a row of an earlier stream as finished, because the present stream has no such shard; the row can
+/// then be deleted.
 pub fn retire(lease: &Lease) -> Update {
     Update { requires: unchanged(lease), changes: forsake(lease, Position::shard_end()) }
 }
 
-/// A row of this stream that is marked with an identity which the stream no longer has.
+/// Replaces the mark of a row of this stream, if it names an identity that the stream no longer has.
 pub fn remark(lease: &Lease, stream: &StreamId) -> Update {
     Update {
         requires: vec![Requirement::Exists, Requirement::Stream(lease.stream.clone())],
@@ -228,8 +230,8 @@ fn forsake(lease: &Lease, checkpoint: Position) -> Vec<Change> {
     ]
 }
 
-/// A leader, or the owner itself that stops, gives the lease to a worker at once. The counter moves, so
-/// that whatever the owner before still sends is refused.
+/// The leader, or an owner that shuts down, assigns the lease to a worker at once. The counter is
+/// incremented, so that later writes of the previous owner fail.
 pub fn assign(lease: &Lease, to: &WorkerId) -> Update {
     let mut changes = vec![Change::SetOwner(to.clone()), Change::ClearCheckpointOwner, Change::BumpCounter];
     let from_another = lease.owner.as_ref().is_some_and(|owner| owner != to);
@@ -246,8 +248,8 @@ pub fn assign(lease: &Lease, to: &WorkerId) -> Update {
     }
 }
 
-/// A leader opens a hand-off: the present owner reads on until it has finished. The counter stays, so that
-/// no write of the owner fails by it.
+/// The leader starts a graceful handoff: the present owner reads on until it has finished. The counter is
+/// unchanged, so that no checkpoint of the owner fails.
 pub fn initiate(lease: &Lease, to: &WorkerId) -> Update {
     let requires = vec![
         Requirement::Exists,
@@ -259,15 +261,15 @@ pub fn initiate(lease: &Lease, to: &WorkerId) -> Update {
     Update { requires, changes }
 }
 
-/// A shard's end names its children (B9). Counter and owner stay.
+/// Stores the children of a shard at its end. Counter and owner are unchanged.
 pub fn children(children: BTreeSet<ShardId>) -> Update {
     Update { requires: vec![Requirement::Exists], changes: vec![Change::SetChildren(children)] }
 }
 
-/// Calls the owner of a lease: there is something to take. It sees at its next renewal that the number
-/// of switches has moved, and looks at the table at once. Java's workers count switches for people and
-/// decide nothing by them; the owner's next checkpoint sets them to 0. Counter and owner stay, so that no
-/// write of the owner fails by it.
+/// Nudges the owner of a lease because a lease can be acquired: at its next renewal it sees that the number
+/// of owner switches has changed, and scans the table at once. Java's workers only count switches, for
+/// operators; the owner's next checkpoint resets them to 0. Counter and owner are unchanged, so that no write
+/// of the owner fails.
 pub fn nudge(lease: &Lease) -> Update {
     Update {
         requires: vec![Requirement::Owner(lease.owner.clone()), Requirement::Exists],
@@ -275,21 +277,21 @@ pub fn nudge(lease: &Lease) -> Update {
     }
 }
 
-/// Hash keys of a row that an early version of KCL made without (B9). Counter and owner stay.
+/// Adds the hash keys to a row of an early version of KCL. Counter and owner are unchanged.
 pub fn range(range: HashRange) -> Update {
     Update { requires: vec![Requirement::Exists], changes: vec![Change::SetRange(range)] }
 }
 
 impl Update {
-    /// Requires that the row still has the mark of the lease owner's process. A row that was deleted and made anew goes
-    /// through counters that it had before: a late write must not fit one of them.
+    /// Also requires that the row still has the mark of the owner's process. A row that was deleted and
+    /// created again passes through counters that it had before: a late write must not match one of them.
     #[must_use]
     pub fn fenced(mut self, lease: &Lease) -> Self {
         self.requires.extend(lease.process.clone().map(Requirement::Process));
         self
     }
 
-    /// Marks the row of a lease that is acquired, and requires that it still has the mark that was read.
+    /// Also marks the row of an acquired lease, and requires that it still has the mark that was read.
     #[must_use]
     pub fn marked(mut self, lease: &Lease, mark: &Mark) -> Self {
         self.requires.push(Requirement::Stream(lease.stream.clone()));
@@ -301,7 +303,7 @@ impl Update {
         self
     }
 
-    /// Whether the write would happen on this row.
+    /// Whether the conditions hold for this row.
     pub fn holds(&self, lease: &Lease) -> bool {
         self.requires.iter().all(|requirement| match requirement {
             Requirement::Counter(counter) => lease.counter == *counter,
@@ -313,7 +315,7 @@ impl Update {
         })
     }
 
-    /// What the write makes of the row.
+    /// Applies the changes to a row.
     pub fn apply(&self, lease: &mut Lease) {
         for change in &self.changes {
             match change {
@@ -362,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_renewal_fails_once_a_hand_off_was_opened_that_its_owner_does_not_know() {
+    fn renewal_fails_after_an_unknown_handoff_started() {
         let mine = lease(Some("a"), None);
         let update = renew(&mine);
         assert_eq!(applied(&update, &mine).counter, 5);
@@ -372,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn taking_counts_a_switch_only_if_somebody_else_had_it() {
+    fn acquiring_counts_a_switch_only_from_another_owner() {
         let me = WorkerId::from("me");
         for (owner, checkpoint_owner, switches) in [
             (None, None, 0),
@@ -389,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_clears_switches_and_pending_and_checks_the_counter_only() {
+    fn checkpoint_clears_switches_and_pending() {
         let mut before = lease(Some("a"), None);
         before.owner_switches = 3;
         before.pending = Some(Position::shard_end());
@@ -404,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn a_release_leaves_the_row_to_the_next_owner_if_a_hand_off_is_open() {
+    fn release_during_a_handoff_keeps_the_new_owner() {
         let mine = lease(Some("a"), None);
         assert_eq!(applied(&release(&mine, &Next::Nobody), &mine).owner, None);
         let handing = lease(Some("b"), Some("a"));
@@ -414,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_assigns_at_once_or_opens_a_hand_off_that_no_write_of_the_owner_fails_by() {
+    fn handoff_does_not_fail_the_owners_writes() {
         let mine = lease(Some("a"), None);
         let after = applied(&assign(&mine, &"b".into()), &mine);
         assert_eq!((after.owner.clone(), after.counter, after.owner_switches), (Some("b".into()), 5, 1));

@@ -18,7 +18,7 @@ use super::{Lease, WorkerId};
 
 /// A table of so many open leases is one cheap page.
 const SMALL: usize = 100;
-/// So many workers watch a large table for all.
+/// Number of workers that scan a large table for all.
 const WATCHERS: usize = 2;
 /// Of each peer so many rows are nudged: by one of them it soon knows.
 const ROWS: usize = 8;
@@ -33,7 +33,7 @@ pub fn pause(view: &View<'_>) -> Duration {
     let often = asker.failover / 2;
     let seldom = asker.failover * 2;
     match mine {
-        // Nobody can nudge a worker without leases, and one with a single lease learns of it late.
+        // A worker without leases cannot be nudged, and one with a single lease is nudged late.
         0 | 1 if open <= SMALL && (mine == 0 || counts.len() > 1) => asker.failover / 6,
         0 => often,
         // There is something to steal.
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_looks_as_often_as_take_over_needs_and_as_seldom_as_the_table_is_large() {
+    fn scan_interval_depends_on_role_and_table_size() {
         assert!((seconds(&[("me", 4), ("x", 4)]) - 5.0).abs() < 0.01, "a small table");
         assert!((seconds(&[("me", 4)]) - 20.0).abs() < 0.01, "alone: nobody can die or leave");
         assert!(seconds(&[("me", 1), ("x", 1)]) < 1.7, "one lease: nudges come late");
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn every_live_peer_is_called_by_a_few_of_its_rows() {
+    fn every_live_peer_is_nudged_by_a_few_rows() {
         let called = with(&[("me", 3), ("x", 2), ("y", 50), ("-", 7)], Duration::ZERO, |view| {
             let rows = nudged(view, &mut fastrand::Rng::with_seed(1));
             rows.iter().map(|lease| lease.owner.clone().unwrap().to_string()).collect::<Vec<_>>()
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn the_dead_are_not_called() {
+    fn dead_workers_are_not_nudged() {
         let called = with(&[("me", 3), ("x", 2)], FAILOVER * 2, |view| {
             nudged(view, &mut fastrand::Rng::with_seed(1)).len()
         });

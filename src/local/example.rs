@@ -1,4 +1,4 @@
-//! The shipped example: a record processor that needs python3 and nothing else, and sample records.
+//! The shipped example: a record processor that needs only python3, and sample records.
 
 use std::io;
 use std::path::Path;
@@ -6,20 +6,20 @@ use std::path::Path;
 /// The stream of the example.
 pub const STREAM: &str = "words";
 
-/// The processor itself.
+/// The source of the processor.
 pub(super) const PROCESSOR: &str = include_str!("../../examples/python/processor.py");
 
 /// The processor's file name.
 pub(super) const PROCESSOR_NAME: &str = "processor.py";
 
-/// The properties that run the processor at that place.
+/// The properties that run the processor at this path.
 ///
 /// # Errors
-/// They can't express the place.
+/// The path cannot be expressed in them.
 pub(super) fn properties(processor: &Path) -> io::Result<String> {
     let path = processor.display().to_string();
     if path.contains(' ') {
-        // executableName is split at blanks and knows no quotes.
+        // `executableName` is split at blanks and supports no quotes.
         return Err(io::Error::other(format!(
             "{path} contains a blank, which executableName cannot express (set TMPDIR to a folder \
              without one)"

@@ -1,4 +1,4 @@
-//! Records into the local stream: lines of a file, or samples.
+//! Puts records into the local stream: lines of a file, or samples.
 
 use std::io;
 use std::path::Path;
@@ -14,21 +14,21 @@ use tracing::warn;
 
 use super::example;
 
-/// Bytes of the largest record: UpdateMaxRecordSize allows no more.
+/// Most bytes of a record: UpdateMaxRecordSize allows no more.
 const LONGEST: u64 = 10 << 20;
-/// Kinesis takes as many a call.
+/// Most records of a PutRecords call.
 const BATCH: usize = 500;
-/// Samples put at once at the first start; then a few a second.
+/// Samples that are put at once at the first start; a few a second follow.
 const FIRST: u64 = 1_000;
 const THEN: u64 = 5;
 
-/// A key and a record.
+/// A partition key and its data.
 pub type KeyedRecord = (String, Vec<u8>);
 
-/// Puts records, all of them: what Kinesis refuses for throughput is put again.
+/// Puts all records; those refused for throughput are put again.
 ///
 /// # Errors
-/// Kinesis refuses for another reason.
+/// Kinesis refuses a record for another reason.
 pub async fn put(client: &Client, stream: &str, records: Vec<KeyedRecord>) -> Result<(), String> {
     let mut left = Vec::new();
     for (key, data) in records {
@@ -52,31 +52,32 @@ pub async fn put(client: &Client, stream: &str, records: Vec<KeyedRecord>) -> Re
     Ok(())
 }
 
-/// Why the lines of a file are not put.
+/// Why the lines of a file were not put.
 #[derive(Debug, thiserror::Error)]
 pub enum Unput {
-    /// The file can't be read.
+    /// The file cannot be read.
     #[error(transparent)]
     File(#[from] io::Error),
-    /// A line is longer than any record.
+    /// A line is longer than any record may be.
     #[error("line {0} is longer than 10 MiB, the maximum size of a record")]
     TooLong(u64),
-    /// Kinesis refuses some.
+    /// Kinesis refuses some lines.
     #[error("Kinesis rejected lines {first} to {last}: {reason}")]
     Refused {
-        /// The first of those that were put together.
+        /// The first line of the call.
         first: u64,
-        /// The last of them.
+        /// The last line of the call.
         last: u64,
-        /// Kinesis' answer.
+        /// The answer of Kinesis.
         reason: String,
     },
 }
 
-/// Puts each line of a file as a record, with the line's number as its partition key.
+/// Puts each line of a file as a record, with the line number as its partition key. Returns the number of
+/// lines.
 ///
 /// # Errors
-/// The file can't be read, or Kinesis refuses.
+/// The file cannot be read, or Kinesis refuses.
 pub async fn put_lines(client: &Client, stream: &str, file: &Path) -> Result<u64, Unput> {
     let mut lines = BufReader::new(tokio::fs::File::open(file).await?);
     let (mut number, mut batch, mut size) = (0, Vec::new(), 0);
@@ -97,7 +98,7 @@ pub async fn put_lines(client: &Client, stream: &str, file: &Path) -> Result<u64
         if line.len() as u64 > LONGEST {
             return Err(Unput::TooLong(number));
         }
-        // Kinesis takes five MiB a call as well, or one larger record.
+        // Kinesis also limits a call to five MiB, or one larger record.
         if !batch.is_empty() && (batch.len() == BATCH || size + line.len() > 4 * 1024 * 1024) {
             send(&mut batch, number - 1).await?;
             size = 0;
@@ -109,8 +110,7 @@ pub async fn put_lines(client: &Client, stream: &str, file: &Path) -> Result<u64
     Ok(number)
 }
 
-/// Puts samples from the given number on until it is told to stop: many at first if the stream was
-/// just made, then a few a second.
+/// Puts samples with ascending numbers until `stop`: many at first if the stream is new, then a few a second.
 pub async fn put_samples(client: Client, stream: String, from: u64, stop: CancellationToken) {
     let mut next = from;
     loop {
@@ -125,7 +125,7 @@ pub async fn put_samples(client: Client, stream: String, from: u64, stop: Cancel
         }
         tokio::select! {
             biased;
-            // A stop ends the samples first, so that what is read and what was put come together.
+            // A stop ends the samples first, so that the numbers of records put and delivered become equal.
             () = stop.cancelled() => return,
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
         }

@@ -1,8 +1,9 @@
-//! Folders and files for this user alone.
+//! Folders and files that only this user can access.
 //!
-//! New folders and files have the modes 0700 and 0600. Links are not followed, but for a folder that the user names: who can
-//! write to a folder on the way could else have another file overwritten. The temporary folder has a name that nobody
-//! can foresee and is made, never taken over, and only what was made in it is deleted.
+//! New folders have mode 0700, new files 0600. Links are not followed, except for a folder that the user
+//! names: otherwise a user who can write to a folder in the path could have another file overwritten. The
+//! temporary folder has an unpredictable name and must be new, and only files that were created in it are
+//! deleted.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -18,7 +19,7 @@ use crate::unique;
 const FOLDER: u32 = 0o700;
 const FILE: u32 = 0o600;
 
-/// A folder that others may write to or read.
+/// A folder that other users can read or write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Exposed {
     /// The permission bits.
@@ -27,8 +28,8 @@ pub(super) struct Exposed {
     pub(super) owner: u32,
 }
 
-/// Makes a folder and its parents, where they are not there; whether one that was there is within reach of others. It
-/// may be a link to a folder.
+/// Creates a folder and its parents if they do not exist. Returns whether an existing one is accessible to
+/// other users. It may be a link to a folder.
 pub(super) fn named_folder(path: &Path) -> io::Result<Option<Exposed>> {
     match fs::metadata(path) {
         Ok(found) if found.is_dir() => Ok(exposed(found.mode(), found.uid(), me())),
@@ -49,7 +50,7 @@ fn exposed(mode: u32, owner: u32, me: u32) -> Option<Exposed> {
     (mode & 0o077 != 0 || owner != me).then_some(Exposed { mode, owner })
 }
 
-/// Makes a folder in one that is there, unless it is there as well. A link is refused.
+/// Creates a folder in an existing one, unless it exists. A link is refused.
 pub(super) fn folder(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(FOLDER).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -69,9 +70,9 @@ fn unfit(is_link: bool, wanted: &str) -> io::Error {
     io::Error::other(what)
 }
 
-/// Opens a file by the given options, with what all files here have in common.
+/// Opens a file with these options and the properties that all files here have.
 pub(super) fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
-    // A pipe would block for as long as nobody has its other end.
+    // A pipe would block until its other end is opened.
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let opened = options.mode(FILE).custom_flags(flags.bits().cast_signed()).open(path);
     let file = opened.map_err(|error| match Errno::from_io_error(&error) {
@@ -81,7 +82,7 @@ pub(super) fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(unfit(false, "file")) }
 }
 
-/// Reads a file; none if it is not there.
+/// Reads a file; none if it does not exist.
 pub(super) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match open(path, OpenOptions::new().read(true)) {
         Ok(mut file) => {
@@ -94,7 +95,7 @@ pub(super) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// Removes a file, unless it is not there.
+/// Removes a file, if it exists.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -102,17 +103,17 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// A folder that ends with this value.
+/// A folder that is removed on drop.
 #[derive(Debug)]
 pub(super) struct Temporary {
     folder: PathBuf,
-    /// Device and inode: what is deleted is what was made, not what has its name by then.
+    /// Device and inode, so that only the folder that was created is removed, not another one of that name.
     identity: (u64, u64),
     files: Vec<PathBuf>,
 }
 
 impl Temporary {
-    /// Makes one in the system's folder for such things (`TMPDIR`).
+    /// Creates one in the system's temporary folder (`TMPDIR`).
     pub(super) fn new() -> io::Result<Self> {
         let within = std::env::temp_dir();
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", within.display()));
@@ -123,13 +124,13 @@ impl Temporary {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
         }
         let folder = within.join(format!("multilangd-local-{:032x}", unique::random()?));
-        // Fails if there is anything of this name.
+        // Fails if anything with this name exists.
         DirBuilder::new().mode(FOLDER).create(&folder).map_err(named)?;
         let made = fs::symlink_metadata(&folder)?;
         Ok(Self { folder, identity: (made.dev(), made.ino()), files: Vec::new() })
     }
 
-    /// Writes a new file; where it is.
+    /// Writes a new file and returns its path.
     pub(super) fn write(&mut self, name: &str, content: &[u8]) -> io::Result<&Path> {
         let path = self.folder.join(name);
         open(&path, OpenOptions::new().write(true).create_new(true))?.write_all(content)?;
@@ -138,7 +139,7 @@ impl Temporary {
     }
 }
 
-/// Why a folder can't hold a temporary one: its owner, and everybody if it is not sticky, can put another in its place.
+/// Why a folder cannot contain a temporary one: its owner, and everybody if it is not sticky, can replace it.
 fn distrust(mode: u32, owner: u32, me: u32) -> Option<&'static str> {
     if owner != me && owner != 0 {
         Some("the folder for temporary files belongs to another user")
@@ -169,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folder_of_this_user_alone_is_not_exposed() {
+    fn private_folder_is_not_exposed() {
         assert_eq!(exposed(0o40700, 7, 7), None);
         for (mode, owner) in [(0o40750, 7), (0o40701, 7), (0o40777, 7), (0o40700, 8)] {
             assert_eq!(exposed(mode, owner, 7), Some(Exposed { mode: mode & 0o777, owner }));
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn temporary_folder_is_made_only_where_nobody_can_replace_it() {
+    fn temporary_folder_is_created_only_where_it_is_safe() {
         for (mode, owner) in [(0o41777, 0), (0o40755, 0), (0o40700, 7), (0o41777, 7), (0o40775, 7)] {
             assert_eq!(distrust(mode, owner, 7), None, "{mode:o} {owner}");
         }
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn temporary_folder_ends_with_what_was_made_in_it_and_nothing_else() {
+    fn temporary_folder_removes_only_its_own_files() {
         let mut temporary = Temporary::new().unwrap();
         let folder = temporary.folder.clone();
         assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o700);
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn links_and_pipes_are_neither_read_nor_written() {
+    fn links_and_pipes_are_not_opened() {
         let mut temporary = Temporary::new().unwrap();
         let target = temporary.write("target", b"kept").unwrap().to_owned();
         let at = |name: &str| temporary.folder.join(name);

@@ -1,18 +1,18 @@
-//! An embedded Kinesis endpoint: what users develop against in local mode, and what tests run on.
+//! An embedded Kinesis endpoint, for development in local mode and for tests.
 //!
 //! It speaks the Kinesis API over HTTP/1.1 and HTTP/2 on one loopback port, in JSON and in CBOR, and
 //! answers as AWS does wherever a consumer can tell. Signatures are not checked.
 //!
 //! Invariants:
-//! - A record that was acknowledged is never missed by a reader that tails its shard.
-//! - GetRecords leaves out the next iterator exactly when it names child shards: at the end of a
-//!   closed shard, when all its records were read.
+//! - A reader that follows the tip of a shard never misses an acknowledged record.
+//! - GetRecords omits the next iterator exactly when it returns child shards: at the end of a closed shard,
+//!   when all its records were read.
 //! - Every task belongs to the [`Kinesis`] that started it and ends with it.
 //!
-//! The layers, from the outside: `http` reads requests and writes answers, `operations` has a type
-//! for each request, `service` is the account with its streams, `stream` and `shard` hold the state.
-//! All below `http` is synchronous and takes the time as an argument. Unit tests are at the bottom of
-//! the files, the behaviour as a whole is tested in `tests/contract`.
+//! The layers, from the outside: `http` reads requests and writes answers, `operations` has a type for each
+//! request, `service` is the account with its streams, `stream` and `shard` hold the state. All layers below
+//! `http` are synchronous and take the time as an argument. Unit tests are at the end of the files;
+//! `tests/contract` tests the behaviour as a whole.
 
 mod check;
 mod clock;
@@ -51,27 +51,28 @@ use store::Store;
 
 use super::server::Server;
 
-/// How an endpoint behaves.
+/// Options of an endpoint.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where it listens: a loopback address; port 0 takes a free one.
+    /// The address to listen on: a loopback address; port 0 for any free one.
     pub address: SocketAddr,
-    /// Folder that keeps streams and records between runs; without it they are kept in memory.
+    /// The folder for streams and records; none for memory.
     pub data: Option<PathBuf>,
-    /// Whether the limits per shard hold: 5 reads and 2 MiB a second, 1,000 records and 1 MiB written.
+    /// Whether the limits per shard are enforced: 5 reads and 2 MiB a second, 1,000 records and 1 MiB written
+    /// a second.
     pub service_limits: bool,
     /// Region in ARNs.
     pub region: String,
     /// Account in ARNs and messages: twelve digits.
     pub account: String,
-    /// After how long a shard iterator is refused: five minutes in AWS.
+    /// Lifetime of a shard iterator: five minutes in AWS.
     pub iterator_lifetime: Duration,
-    /// After how long a subscription ends: five minutes in AWS.
+    /// Duration of a subscription: five minutes in AWS.
     pub subscription_length: Duration,
-    /// How soon after a successful SubscribeToShard another one by the same consumer to the same
-    /// shard is refused: five seconds in AWS.
+    /// How long after a successful SubscribeToShard another one by the same consumer to the same shard is
+    /// refused: five seconds in AWS.
     pub subscription_cooldown: Duration,
-    /// How often a subscription to a quiet shard gets an event without records.
+    /// Interval of events without records on an idle subscription.
     pub heartbeat: Duration,
     /// How long a stream stays in the status CREATING.
     pub creation_delay: Duration,
@@ -94,42 +95,42 @@ impl Default for Options {
     }
 }
 
-/// Why an endpoint can't start.
+/// Why an endpoint failed to start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The address is reachable from other machines, and nothing here checks who calls.
+    /// The address is reachable from other machines, and no credentials are verified.
     #[error(
         "the Kinesis endpoint checks no credentials and listens on loopback addresses only, not on \
          {address} (use 127.0.0.1 or [::1])"
     )]
     NotLoopback {
-        /// The address asked for.
+        /// The requested address.
         address: SocketAddr,
     },
-    /// Another process listens there.
+    /// The address is in use.
     #[error(
         "failed to listen on {address}: another process, perhaps another endpoint, uses it (stop it, or \
          choose another port; 0 takes any free one)"
     )]
     AddressInUse {
-        /// The address asked for.
+        /// The requested address.
         address: SocketAddr,
     },
-    /// Listening failed otherwise.
+    /// Listening failed for another reason.
     #[error("failed to listen on {address}: {source}")]
     Listen {
-        /// The address asked for.
+        /// The requested address.
         address: SocketAddr,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The data folder can't be used.
+    /// The data folder cannot be used.
     #[error(transparent)]
     Data(#[from] DataError),
 }
 
-/// Records put to one shard in this run.
+/// The number of records put to a shard in this run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardCount {
     /// Name of the stream.
@@ -140,7 +141,7 @@ pub struct ShardCount {
     pub records: u64,
 }
 
-/// A running endpoint. Dropping it ends it at once; [`Kinesis::stop`] ends it in order.
+/// A running endpoint. Dropping it stops it at once; [`Kinesis::stop`] stops it in order.
 #[derive(Debug)]
 pub struct Kinesis {
     address: SocketAddr,
@@ -149,11 +150,10 @@ pub struct Kinesis {
 }
 
 impl Kinesis {
-    /// Starts an endpoint. When this returns, it can be called.
+    /// Starts an endpoint. It accepts calls when this returns.
     ///
     /// # Errors
-    /// When the address is not a loopback one or can't be listened on, and when the data folder can't
-    /// be used.
+    /// The address is not a loopback address or cannot be listened on, or the data folder cannot be used.
     pub async fn start(options: Options) -> Result<Self, Error> {
         let address = options.address;
         if !address.ip().is_loopback() {
@@ -180,7 +180,7 @@ impl Kinesis {
         let service = match options.data {
             None => Service::new(settings),
             Some(folder) => {
-                // This blocks, but nothing of the endpoint runs yet.
+                // This blocks, but no part of the endpoint runs yet.
                 let (store, events) = Store::open(&folder)?;
                 Service::restore(settings, store, events, clock::now())?
             }
@@ -194,31 +194,31 @@ impl Kinesis {
         Ok(Self { address: bound, service, server })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The endpoint URL to give to an SDK.
+    /// The URL of the endpoint, for SDKs.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// The switches for tests.
+    /// Injects faults, for tests.
     #[must_use]
     pub fn faults(&self) -> &Faults {
         &self.service.faults
     }
 
-    /// Makes all shard iterators and paging tokens that were issued so far count as expired.
+    /// Makes all shard iterators and paging tokens issued so far expire.
     pub fn expire_iterators(&self) {
         self.service.run.expire_all();
     }
 
-    /// Ends running subscriptions as a broken connection does: to this stream, by name, and this
-    /// shard, by id, or to any. How many there were.
+    /// Ends subscriptions as a broken connection does: those to this stream (by name) and this shard (by id),
+    /// or to any. Returns their number.
     pub fn drop_subscriptions(&self, stream: Option<&str>, shard: Option<&str>) -> usize {
         self.service.subscriptions.drop_where(|name, number| {
             stream.is_none_or(|stream| stream == name)
@@ -226,13 +226,13 @@ impl Kinesis {
         })
     }
 
-    /// Records put in this run, over all streams there are.
+    /// Number of records put in this run, to all existing streams.
     #[must_use]
     pub fn total_records(&self) -> u64 {
         self.records().iter().map(|count| count.records).sum()
     }
 
-    /// Records put in this run by shard, by the names of streams and the ids of shards.
+    /// Number of records put in this run, by stream name and shard id.
     #[must_use]
     pub fn records(&self) -> Vec<ShardCount> {
         let streams = self.service.streams();
@@ -247,7 +247,7 @@ impl Kinesis {
         counts
     }
 
-    /// Stops: takes no more connections, lets running calls finish, ends subscriptions.
+    /// Stops: accepts no more connections, lets calls in progress finish, ends subscriptions.
     pub async fn stop(self) {
         self.server.stop().await;
         self.service.close();

@@ -1,7 +1,7 @@
-//! One line that tells at a glance what happens: records in, delivered, checkpoints, per shard.
+//! The progress line: records put, delivered and checkpointed, in total and per shard.
 //!
-//! It is printed when something changed, at most every two seconds, so that the children's own
-//! output stays readable.
+//! It is printed when something changed, at most every two seconds, so that the children's own output remains
+//! readable.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use crate::metrics::Totals;
 use crate::shard::ShardId;
 
-/// The line for the totals as they are. `records` is what the stream has taken in, by shard.
+/// The line for these totals. `records` is the number of records put, by shard.
 pub fn line(records: &BTreeMap<ShardId, u64>, totals: &BTreeMap<ShardId, Totals>) -> String {
     let taken: u64 = records.values().sum();
     let delivered: u64 = totals.values().map(|t| t.delivered).sum();
@@ -27,7 +27,7 @@ pub fn line(records: &BTreeMap<ShardId, u64>, totals: &BTreeMap<ShardId, Totals>
         let short = shard.as_str().trim_start_matches("shardId-").trim_start_matches('0');
         let short = if short.is_empty() { "0" } else { short };
         let taken = records.get(shard).copied().unwrap_or(0);
-        // Writing to a String can't fail.
+        // Writing to a String does not fail.
         let _infallible =
             write!(line, " | {short}: {}/{taken} ✓{} {state}", t.delivered, t.checkpoints).is_ok();
         if t.failures > 0 {
@@ -43,7 +43,7 @@ mod tests {
     use crate::metrics::Ending;
 
     #[test]
-    fn the_line_has_the_sums_and_each_shard() {
+    fn line_has_totals_and_each_shard() {
         let a = ShardId::from("shardId-000000000000");
         let b = ShardId::from("shardId-000000000012");
         let records = BTreeMap::from([(a.clone(), 10), (b.clone(), 5)]);

@@ -33,99 +33,100 @@ use crate::status::{self, Watch};
 
 const REGION: &str = "us-east-1";
 const ACCOUNT: &str = "000000000000";
-/// The worker's id if the file gives none: a fixed name, so that the next run takes its own leases again without waiting.
+/// The worker id if the file sets none: a fixed one, so that the next run acquires its own leases without
+/// waiting.
 pub const WORKER: &str = "local";
 const STREAM_WAIT: Duration = Duration::from_secs(10);
 
-/// What the command line says.
+/// The options of the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// Shards of the stream, if it has to be made.
+    /// Number of shards, if the stream must be created.
     pub shards: i32,
-    /// A file whose lines become records.
+    /// A file whose lines are put as records.
     pub put: Option<PathBuf>,
-    /// Where streams and tables are kept; without it in memory.
+    /// The folder for streams and tables; none for memory.
     pub data: Option<PathBuf>,
-    /// 0 for any.
+    /// Port of the Kinesis endpoint; 0 for any free one.
     pub kinesis_port: u16,
-    /// 0 for any.
+    /// Port of the DynamoDB endpoint; 0 for any free one.
     pub dynamodb_port: u16,
 }
 
-/// Why local mode ended.
+/// Why local mode failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file or folder that an option names.
+    /// A file or folder that an option names cannot be used.
     #[error("failed to use {option} {}: {source}", path.display())]
     Named {
         /// The option.
         option: &'static str,
         /// Its value.
         path: PathBuf,
-        /// Why.
+        /// The error.
         source: io::Error,
     },
-    /// The records of `--put`.
+    /// The records of `--put` could not be put.
     #[error("failed to put the lines of --put {}: {source}", path.display())]
     Put {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error.
         source: feed::Unput,
     },
-    /// Both endpoints on one port.
+    /// Both endpoints have the same port.
     #[error(
         "--kinesis-port and --dynamodb-port are both {0} (choose different ports, or 0 for any free one)"
     )]
     SamePort(u16),
-    /// The folder for the example.
+    /// The folder for the example could not be created.
     #[error("failed to write the example to a temporary folder: {0}")]
     Temporary(io::Error),
-    /// The record processor.
+    /// The record processor cannot be run.
     #[error(transparent)]
     Program(#[from] ProgramError),
-    /// A port can't be listened on.
+    /// A port cannot be listened on.
     #[error(
         "failed to listen on port {port} of 127.0.0.1 for the embedded {endpoint}: {reason} ({option} \
          sets another port; 0 takes any free one)"
     )]
     Port {
-        /// The endpoint that was to listen.
+        /// The endpoint.
         endpoint: &'static str,
-        /// The option that names another.
+        /// The option that sets the port.
         option: &'static str,
         /// The port.
         port: u16,
-        /// Why.
+        /// The error.
         reason: String,
     },
-    /// The data that an earlier run left.
+    /// The data of an earlier run cannot be used.
     #[error("failed to use --data: {0}")]
     Data(#[from] kinesis::DataError),
-    /// The Kinesis endpoint.
+    /// The Kinesis endpoint failed.
     #[error("failed to start the embedded Kinesis: {0}")]
     Kinesis(kinesis::Error),
-    /// The status endpoint.
+    /// The status endpoint failed.
     #[error(transparent)]
     Status(#[from] status::Taken),
-    /// The tables.
+    /// The DynamoDB endpoint failed.
     #[error(transparent)]
     Tables(tables::Error),
-    /// The stream or its records.
+    /// The stream could not be created or read.
     #[error("failed to use the local stream {stream}: {reason}")]
     Stream {
-        /// Its name.
+        /// Name of the stream.
         stream: String,
-        /// Why.
+        /// The error.
         reason: String,
     },
-    /// The daemon.
+    /// The daemon failed.
     #[error(transparent)]
     Daemon(#[from] daemon::Error),
 }
 
 impl Error {
-    /// The code to exit with.
+    /// The exit code.
     pub fn exit(&self) -> Exit {
         match self {
             Self::SamePort(_) => Exit::Usage,
@@ -167,11 +168,11 @@ const IN_USE: &str = "another process uses it";
 /// Runs until `stop`.
 ///
 /// # Errors
-/// What ended it before, or kept it from starting.
+/// Why it failed or ended earlier.
 pub async fn run(home: Home, mut config: Config, stop: CancellationToken) -> Result<(), Error> {
     let options = &home.options;
     let program = Program::find(&config.executable, std::env::var_os("PATH").as_deref())?;
-    // Before anything is made.
+    // Before anything is created.
     options.check()?;
     let data = match &options.data {
         Some(data) => Some(open_data(data)?),
@@ -209,7 +210,7 @@ pub async fn run(home: Home, mut config: Config, stop: CancellationToken) -> Res
     ended
 }
 
-/// The file's settings hold but for where Kinesis and DynamoDB are.
+/// Points Kinesis and DynamoDB to the local endpoints. All other settings of the file apply.
 fn adopt(config: &mut Config, kinesis: &str, dynamodb: &str) {
     if let (Some(given), _) | (None, Some(given)) = (&config.kinesis.endpoint, &config.dynamodb.endpoint) {
         warn!(given, "ignoring an endpoint of the properties file in local mode");
@@ -244,7 +245,7 @@ async fn serve(
 
     let list = Attempts { pause: config.list_shards_pause, most: config.list_shards_attempts };
     let stream = Arc::new(clients.stream(config.stream.clone()).listing(list));
-    // There are no backups here.
+    // Backups are not supported here.
     let table = dynamodb::Options {
         protected: config.protect_table,
         recoverable: false,
@@ -285,7 +286,7 @@ async fn serve(
     let ended = tokio::select! {
         biased;
         ended = daemon => ended,
-        // Never ends; it is last so that it doesn't print over the end.
+        // Never ends; it is last so that it does not print after the end.
         never = print_progress(endpoint, &config.stream, &board) => match never {},
     };
     tell(&progress::line(&taken(endpoint, &config.stream), &board.totals()));
@@ -293,7 +294,7 @@ async fn serve(
     Ok(())
 }
 
-/// Says whether the stream was made now.
+/// Creates the stream, unless it exists. Returns whether it was created.
 async fn make_stream(client: &aws_sdk_kinesis::Client, stream: &str, shards: i32) -> Result<bool, String> {
     let shown = |error: &(dyn std::error::Error + 'static)| {
         aws_smithy_types::error::display::DisplayErrorContext(error).to_string()
@@ -345,7 +346,7 @@ async fn print_progress(
     }
 }
 
-/// To stdout, where nothing else goes: logs and the children's output are on stderr.
+/// Prints to stdout, which has no other output: logs and the children's output go to stderr.
 fn tell(line: &str) {
     if let Err(error) = writeln!(io::stdout().lock(), "multilangd local: {line}") {
         info!(line, %error, "failed to write to stdout");
@@ -353,7 +354,7 @@ fn tell(line: &str) {
 }
 
 impl Options {
-    /// Faults of the options that show before anything is made.
+    /// Checks the options before anything is created.
     fn check(&self) -> Result<(), Error> {
         if self.kinesis_port != 0 && self.kinesis_port == self.dynamodb_port {
             return Err(Error::SamePort(self.kinesis_port));
@@ -363,14 +364,14 @@ impl Options {
             if found.is_dir() {
                 return Err(io::Error::from(io::ErrorKind::IsADirectory));
             }
-            // A pipe is not opened before its time: it would end for who writes to it.
+            // A pipe is not opened early: that would end it for its writer.
             if found.is_file() { std::fs::File::open(path).map(drop) } else { Ok(()) }
         });
         readable.map_err(|source| Error::Named { option: "--put", path: path.clone(), source })
     }
 }
 
-/// Makes the data folder, or says who else can use one that is there.
+/// Creates the data folder, or warns if other users can access an existing one.
 fn open_data(data: &Path) -> Result<PathBuf, Error> {
     let named = |source| Error::Named { option: "--data", path: data.to_owned(), source };
     if let Some(exposed) = files::named_folder(data).map_err(named)? {
@@ -382,7 +383,7 @@ fn open_data(data: &Path) -> Result<PathBuf, Error> {
     data.canonicalize().map_err(named)
 }
 
-/// What a run needs before it starts: its options, and where the example lives.
+/// The options of a run, and the folder of the example.
 #[derive(Debug)]
 pub struct Home {
     options: Options,
@@ -390,17 +391,17 @@ pub struct Home {
 }
 
 impl Home {
-    /// For a properties file of the user's.
+    /// For a properties file of the user.
     pub fn new(options: Options) -> Self {
         Self { options, example: None }
     }
 
-    /// Writes the example and gives its properties.
+    /// Writes the example and returns its properties.
     ///
     /// # Errors
-    /// It can't be written.
+    /// The example could not be written.
     pub fn example(&mut self) -> Result<Vec<u8>, Error> {
-        // Not into the data folder: others may have access to that, and what is written here is run.
+        // Not in the data folder, which other users may be able to access: the file is executed.
         let mut temporary = Temporary::new().map_err(Error::Temporary)?;
         let written = temporary.write(example::PROCESSOR_NAME, example::PROCESSOR.as_bytes());
         let properties = written.and_then(example::properties).map_err(Error::Temporary)?;

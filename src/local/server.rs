@@ -1,5 +1,6 @@
-//! The HTTP server of a local endpoint. Its tasks are one that accepts, one per connection, and those that hyper
-//! starts for the streams of an HTTP/2 connection. All are in one set, which the [`Server`] owns and drains.
+//! The HTTP server of a local endpoint. Its tasks are one that accepts, one for each connection, and those
+//! that hyper starts for the streams of an HTTP/2 connection. The [`Server`] owns all of them in one set and
+//! drains it.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,12 +16,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// How long running calls may take to finish at the stop.
+/// How long calls in progress may take to finish at the stop.
 const GRACE: Duration = Duration::from_secs(5);
-/// A pause after a failed accept, which is for want of file descriptors as a rule.
+/// The pause after a failed accept, which is usually caused by a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Starts tasks and keeps them.
+/// Starts tasks and keeps their handles.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tasks(Arc<Mutex<JoinSet<()>>>);
 
@@ -28,7 +29,7 @@ impl Tasks {
     pub(super) fn start(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut set = self.set();
         set.spawn(task);
-        // Those that ended are let go here, so that the set stays as small as what runs.
+        // Removes finished tasks, so that the set stays as small as the number of running ones.
         while let Some(ended) = set.try_join_next() {
             report(ended);
         }
@@ -38,7 +39,7 @@ impl Tasks {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until all have ended, and ends those that take longer than the grace.
+    /// Waits until all tasks have ended, and aborts those that exceed the grace period.
     async fn drain(&self) {
         let mut set = std::mem::take(&mut *self.set());
         let drained = tokio::time::timeout(GRACE, async {
@@ -77,7 +78,7 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-/// The running server.
+/// A running server.
 #[derive(Debug)]
 pub(super) struct Server {
     stop: CancellationToken,
@@ -92,7 +93,7 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// Serves on a listener what `prepare` makes of the means to start tasks and of the stop.
+    /// Serves on a listener. `prepare` makes the service from the means to start tasks and the stop token.
     pub(super) fn start<A, F, B>(
         listener: TcpListener,
         prepare: impl FnOnce(&Tasks, &CancellationToken) -> A,
@@ -123,7 +124,7 @@ where
 {
     loop {
         let accepted = tokio::select! {
-            // The stop comes first: no connection is taken that would be closed at once.
+            // The stop comes first, so that no connection is accepted only to be closed.
             biased;
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
@@ -148,13 +149,13 @@ where
         tracing::debug!(%error, "failed to set TCP_NODELAY");
     }
     let mut builder = auto::Builder::new(tasks);
-    // A Java consumer holds a subscription to every shard on one connection.
+    // A Java consumer opens the subscriptions to all shards on one connection.
     builder.http2().max_concurrent_streams(10_000).initial_stream_window_size(1 << 20);
     builder.http2().initial_connection_window_size(4 << 20);
     let connection = builder.serve_connection(TokioIo::new(stream), service_fn(answer));
     let mut connection = std::pin::pin!(connection);
     let served = tokio::select! {
-        // The stop comes first; the connection then finishes what it has begun.
+        // The stop comes first; the connection then finishes the calls in progress.
         biased;
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();

@@ -13,13 +13,13 @@ use tokio::net::TcpListener;
 use super::kinesis::DataError;
 use super::server::Server;
 
-/// Why the tables can't be served.
+/// Why the tables cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Only loopback: there is no access control.
+    /// The address is not loopback, which is required because there is no access control.
     #[error("the embedded DynamoDB listens on loopback addresses only, not on {0} (use 127.0.0.1 or [::1])")]
     NotLoopback(SocketAddr),
-    /// The port is somebody else's.
+    /// The port is in use.
     #[error(
         "failed to listen on {address} for the embedded DynamoDB: {source} (choose another port, or 0 \
          for any free one)"
@@ -27,13 +27,13 @@ pub enum Error {
     Taken {
         /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The error.
         source: io::Error,
     },
-    /// The file.
+    /// The file cannot be used.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// The database in memory.
+    /// The database in memory failed.
     #[error("failed to open the embedded DynamoDB: {0}")]
     Database(String),
 }
@@ -46,10 +46,10 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Serves tables that are kept in `file`, or in memory.
+    /// Serves tables that are stored in `file`, or in memory.
     ///
     /// # Errors
-    /// The address or the file can't be used.
+    /// The address or the file cannot be used.
     pub async fn start(address: SocketAddr, file: Option<&Path>) -> Result<Self, Error> {
         if !address.ip().is_loopback() {
             return Err(Error::NotLoopback(address));
@@ -57,7 +57,7 @@ impl Tables {
         let listener = TcpListener::bind(address).await.map_err(|source| Error::Taken { address, source })?;
         let address = listener.local_addr().map_err(|source| Error::Taken { address, source })?;
         let database = match file {
-            // This blocks, but nothing of the endpoint runs yet.
+            // This blocks, but no part of the endpoint runs yet.
             Some(file) => file::open(file)?,
             None => Database::memory().map_err(|error| Error::Database(error.to_string()))?,
         };
@@ -65,12 +65,13 @@ impl Tables {
         Ok(Self { address, server })
     }
 
-    /// Where it listens.
+    /// The URL of the endpoint.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Stops: takes no more connections and lets running calls finish. The file is closed when this returns.
+    /// Stops: accepts no more connections and lets calls in progress finish. The file is closed when this
+    /// returns.
     pub async fn stop(self) {
         self.server.stop().await;
     }

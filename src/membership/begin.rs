@@ -72,7 +72,7 @@ pub enum Error {
     TooEarly(#[from] TooEarly),
 }
 
-/// What it was told at the start.
+/// The result of joining the fleet at the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Begun {
     /// How leases find their owners.
@@ -119,7 +119,8 @@ pub async fn begin(store: &dyn Store, table: &dyn Table, settings: &Settings) ->
             Start::Write { over, row, then } => {
                 match store.write_generation(place, over, &row).await {
                     Ok(()) => break then,
-                    // Somebody was faster, or it was us: the row says.
+                    // Another worker was faster, or an ambiguous write of this one succeeded: the row shows
+                    // it.
                     Err(table::Error::Conflict(_) | table::Error::Ambiguous(_)) if attempt < ATTEMPTS => {
                         attempt += 1
                     }
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_new_application_is_led_and_says_so_in_the_lease_table() {
+    async fn new_application_starts_in_3x_mode() {
         let (state, table) = (State::default(), Memory::default());
         let begun = begin(&state, &table, &settings(Configured::Default)).await.unwrap();
         assert_eq!((begun.mode, begun.layout, begun.alone), (Mode::ThreeX, Layout::Complete, true));
@@ -258,7 +259,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn beside_kcl_2_nothing_is_written_unless_it_is_asked_for() {
+    async fn kcl_2_fleet_is_left_unchanged_by_default() {
         let (state, table) = (State::default(), Memory::default());
         table.put(lease(false));
         let begun = begin(&state, &table, &settings(Configured::Default)).await.unwrap();
@@ -269,7 +270,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_clean_stop_that_cleared_the_owners_does_not_make_it_kcl_3() {
+    async fn cleared_owners_do_not_mean_kcl_3() {
         let (state, table) = (State::default(), Memory::default());
         table.put(Lease { owner: None, counter: 7, ..lease(false) });
         let begun = begin(&state, &table, &settings(Configured::Default)).await.unwrap();
@@ -278,7 +279,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn permissions_on_the_lease_table_are_enough_beside_kcl_2() {
+    async fn lease_table_permissions_suffice_beside_kcl_2() {
         let (state, table) = (State::default(), Memory::default().without_index());
         state.rows().legacy_denied = true;
         table.put(lease(false));
@@ -317,7 +318,7 @@ mod tests {
 
     /// KCL 3.1.3 begins on nothing, and this worker right after it has made its first rows.
     #[tokio::test(start_paused = true)]
-    async fn tables_that_an_older_worker_is_making_are_waited_for() {
+    async fn tables_of_an_older_worker_are_awaited() {
         let (state, table) = (State::default(), Memory::default());
         table.put(Lease { owner: None, ..lease(false) });
         let make = async {
@@ -330,7 +331,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn first_owner_and_the_bound_end_the_wait_for_tables() {
+    async fn first_owner_or_timeout_ends_the_wait_for_tables() {
         let settings = settings(Configured::Default);
         let (state, table) = (State::default(), Memory::default());
         table.put(Lease { owner: None, ..lease(false) });
@@ -349,14 +350,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_index_that_cannot_be_made_does_not_fail_the_start() {
+    async fn missing_index_does_not_fail_the_start() {
         let table = Memory::default().without_index();
         let begun = begin(&State::default(), &table, &settings(Configured::Default)).await.unwrap();
         assert!(begun.mode == Mode::ThreeX && !begun.indexed);
     }
 
     #[tokio::test]
-    async fn where_earlier_versions_made_tables_their_rows_are_kept_there() {
+    async fn rows_stay_in_the_tables_of_earlier_versions() {
         let (state, table) = (State::default(), Memory::default());
         state.rows().legacy = Legacy { state: true, reports: true };
         table.put(lease(false));

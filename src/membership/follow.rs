@@ -13,7 +13,7 @@ use crate::fleet::rows::{Dated, Entry, Generation, Report, Stage};
 use crate::fleet::version::{self, Readiness};
 use crate::lease::audit;
 
-/// What others have written.
+/// The state that other workers write.
 pub(super) struct Monitored {
     pub(super) generation: Option<Dated<Generation>>,
     pub(super) stage: Option<Stage>,
@@ -21,7 +21,8 @@ pub(super) struct Monitored {
 }
 
 impl Member {
-    /// What others write: the generation, how far the tables have moved, whether old tables have appeared.
+    /// Reads the state that other workers write: the generation, the stage of the table migration, whether
+    /// old tables appeared.
     pub(super) fn monitor(&mut self, now: Instant) {
         self.due.monitor = now + MONITOR;
         self.busy.monitor = true;

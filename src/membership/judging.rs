@@ -1,4 +1,5 @@
-//! What the workers' reports say, for a worker that leads: who may be given leases, and whose report is old.
+//! Reads and judges the worker metrics for the leader: the workers that may be assigned leases, and outdated
+//! rows.
 //!
 //! In KCL: `WorkerMetricStatsDAO` as `LeaseAssignmentManager` reads it.
 

@@ -42,7 +42,8 @@ impl Member {
                 return;
             }
             Next::Write(write) => {
-                // Nobody acts on a lock that was free only because it isn't the lock any more.
+                // The legacy lock may be free only because the lock has moved to the lease table: the stage is read
+                // after the write, before this worker leads by the new lock.
                 self.slept.0 = clock::slept();
                 let action = action(&write);
                 let ask = matches!(write, LockWrite::Acquire { .. }) && self.layout != Layout::Complete;

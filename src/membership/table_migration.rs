@@ -1,9 +1,10 @@
-//! How a worker that leads carries on the move of everything into one table, and how every worker follows it.
+//! The leader's execution of the table migration, and how every worker follows it.
 //!
-//! The last step moves the leader's lock: from before it is sent until its outcome is known this worker gives
-//! nothing out, for the new lock may be somebody else's by then.
+//! The last step moves the leader lock: from before that write is sent until its result is known this worker
+//! assigns nothing, because another worker may hold the new lock by then.
 //!
-//! What a step needs is read first, then [`crate::fleet::table_migration`] decides, then one write; a step that fails is decided anew.
+//! For each step its inputs are read first, then [`crate::fleet::table_migration`] decides, then one write
+//! follows; a step that fails is decided again.
 //!
 //! In KCL: `TableMigrationStateMachineImpl`, driven by `DynamoDBLockBasedLeaderDecider`.
 
@@ -25,7 +26,7 @@ use crate::metrics::{Move, OfWorker, Supporters, Tables};
 /// Between the steps of a leader, in failover times: Java's leader loads the reports as often.
 const EVERY: u32 = 2;
 
-/// What a step is decided by.
+/// The inputs of a step.
 pub(super) struct Surveyed {
     stage: Option<Dated<Stage>>,
     old: Vec<Report>,
@@ -127,7 +128,7 @@ impl Member {
         }
     }
 
-    /// What is stored may move the lock. Whoever has the old one lets go of it.
+    /// The stored stage may move the lock. The holder of the old lock releases it.
     pub(super) fn adopt(&mut self, stage: Option<Stage>) {
         let layout = self.layout.after(stage, self.settings.migrate);
         if layout == self.layout {

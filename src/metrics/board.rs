@@ -1,4 +1,4 @@
-//! The present state, by shard and of the worker.
+//! The present state of the worker and of each of its shards.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,90 +11,90 @@ use super::{Ending, OfShard, OfWorker, Sink};
 use crate::sequence::Position;
 use crate::shard::ShardId;
 
-/// Shards that are over are remembered, the newest of them.
+/// Most shards that are kept after this worker has left them: the ones it left last.
 const REMEMBERED: usize = 64;
 /// Characters of an error that are kept.
 const READ_ERROR: usize = 500;
-/// Batches between what was delivered and what was checkpointed, of which the time is remembered.
+/// Most batches between the delivered and the checkpointed position whose arrival time is kept.
 const BATCHES: usize = 64;
 
-/// The state of one shard.
+/// The state of one shard. All counters start at 0 with the process.
 #[derive(Debug, Clone, Default)]
 pub struct Totals {
-    /// Since when its lease is held.
+    /// When the lease was acquired, or when the shard was left.
     pub since: Option<Instant>,
-    /// The running child's process id.
+    /// Process id of the running child.
     pub pid: Option<u32>,
-    /// Children started.
+    /// Number of children started.
     pub starts: u64,
-    /// Failures of children.
+    /// Number of failures of children.
     pub failures: u64,
-    /// When the first of the present row of failures was: none once a child has answered.
+    /// When the first of the present failures in a row occurred; none once a child has answered.
     pub failing_since: Option<Instant>,
-    /// Why the child failed last, and its last lines on stderr.
+    /// The cause of the last failure, and the child's last lines on stderr.
     pub failure: Option<(String, Vec<String>)>,
-    /// Since when the shard is parked.
+    /// When the shard was parked.
     pub parked_since: Option<Instant>,
-    /// Since when no child can be started for lack of resources, and of which.
+    /// Since when no child can be started for lack of resources, and the resource.
     pub shortage: Option<(Instant, String)>,
-    /// What the child is asked for, and since when.
+    /// The open action of the child, and when it was sent.
     pub asked: Option<(Action, Instant)>,
-    /// Time that children took to answer.
+    /// Total time that children took to answer.
     pub in_child: Duration,
-    /// Actions that they answered.
+    /// Number of actions that children answered.
     pub answers: u64,
-    /// Answers of Kinesis.
+    /// Number of answers of Kinesis.
     pub fetches: u64,
     /// Records that were fetched and not yet taken by the consumer.
     pub waiting: u64,
-    /// Readings that failed.
+    /// Number of failed reads.
     pub fetch_failures: u64,
-    /// Since when they fail.
+    /// Since when reads fail.
     pub unread_since: Option<Instant>,
-    /// Since when reading is being opened: nothing was read yet.
+    /// Since when the first read is in progress; none once something was read.
     pub opening_since: Option<Instant>,
-    /// Since when reading waits for room in memory.
+    /// Since when the next read waits for memory.
     pub room_since: Option<Instant>,
-    /// Why the last reading that failed did, and when.
+    /// The error of the last failed read, and when it occurred.
     pub read_error: Option<(String, Instant)>,
-    /// Since when it can't come to its end.
+    /// Since when the end of the shard is delayed.
     pub end_delayed_since: Option<Instant>,
-    /// How far behind the tip the last answer was.
+    /// `MillisBehindLatest` of the last answer.
     pub millis_behind_latest: Option<i64>,
-    /// Records handed out.
+    /// Number of records delivered.
     pub delivered: u64,
-    /// Bytes of their data.
+    /// Decoded bytes of the data delivered.
     pub bytes: u64,
-    /// Batches of them.
+    /// Number of batches delivered.
     pub batches: u64,
-    /// User records left out.
+    /// Number of user records dropped.
     pub dropped: u64,
-    /// The last record that was handed out.
+    /// Position of the last record delivered.
     pub last: Option<Position>,
-    /// When it reached Kinesis.
+    /// Arrival time of the last record delivered, in milliseconds since 1970.
     pub last_arrival: Option<i64>,
-    /// When it was handed out, or an answer or a checkpoint came: the shard moves.
+    /// When the shard last made progress: a delivery, an answer or a checkpoint.
     pub moved: Option<Instant>,
-    /// What is stored.
+    /// The stored checkpoint.
     pub checkpoint: Option<Position>,
-    /// When the last record before it reached Kinesis, as far as batches tell.
+    /// Arrival time of the last record before the checkpoint, by the batches that were kept.
     pub checkpoint_arrival: Option<i64>,
-    /// Checkpoints stored.
+    /// Number of checkpoints stored.
     pub checkpoints: u64,
-    /// Checkpoints that could not be stored.
+    /// Number of checkpoints that failed.
     pub checkpoint_failures: u64,
-    /// Why this worker left it, once it has.
+    /// Why this worker left the shard; none while it holds the lease.
     pub over: Option<Ending>,
     pub(crate) arrivals: VecDeque<(Position, i64)>,
 }
 
 impl Totals {
-    /// Whether the shard was read to its end.
+    /// Whether the shard was processed to its end.
     pub fn ended(&self) -> bool {
         self.over == Some(Ending::ShardEnded)
     }
 
-    /// Whether more was handed out than is checkpointed.
+    /// Whether more was delivered than is checkpointed.
     pub fn is_unfinished(&self) -> bool {
         let behind =
             |last: &Position| self.checkpoint.as_ref().is_none_or(|stored| last.order(stored).is_gt());
@@ -104,7 +104,7 @@ impl Totals {
     fn note(&mut self, now: Instant, event: OfShard<'_>) {
         match event {
             OfShard::Held { checkpoint } => {
-                // Counts go on where this worker held the shard before.
+                // The counters continue if this worker held the shard before.
                 (self.since, self.moved, self.over) = (Some(now), Some(now), None);
                 (self.asked, self.failing_since, self.unread_since) = (None, None, None);
                 (self.read_error, self.failure, self.parked_since, self.shortage) = (None, None, None, None);
@@ -164,7 +164,7 @@ impl Totals {
             }
             OfShard::Waiting { records } => self.waiting = records as u64,
             OfShard::Delivered { records, bytes, last, arrival } => {
-                // The failures before concerned nothing that was owed.
+                // Everything delivered before is checkpointed: earlier failures concern no pending record.
                 if !self.is_unfinished() {
                     self.failing_since = None;
                 }
@@ -174,7 +174,7 @@ impl Totals {
                 self.moved = Some(now);
                 (self.last, self.last_arrival) = (Some(last.clone()), arrival);
                 if let Some(arrival) = arrival {
-                    // What lies between two that are far apart is judged by the older.
+                    // The arrival time between two distant batches is taken from the older one.
                     if self.arrivals.len() == BATCHES {
                         self.arrivals.remove(BATCHES / 2);
                     }
@@ -209,42 +209,42 @@ impl Totals {
 /// The state of the worker.
 #[derive(Debug, Clone, Default)]
 pub struct Worker {
-    /// Leases can be taken.
+    /// Whether leases can be acquired.
     pub ready: bool,
-    /// It stops.
+    /// Whether the worker is shutting down.
     pub stopping: bool,
-    /// When the lease table was looked at last, and what was there.
+    /// When the lease table was last scanned.
     pub looked: Option<Instant>,
-    /// Leases of shards that aren't finished.
+    /// Leases of shards that are not finished.
     pub leases: usize,
-    /// Workers that keep theirs alive.
+    /// Number of live workers.
     pub workers: usize,
-    /// Open shards that no live worker reads; none where another worker counts them.
+    /// Open shards that no live worker reads; none if another worker counts them.
     pub unread: Option<usize>,
-    /// Those that no worker read at the audit before either.
+    /// Those of `unread` that no worker read at the previous audit either.
     pub unread_for_long: usize,
-    /// Whether this one looks after all leases.
+    /// Whether this worker is the leader.
     pub leads: bool,
-    /// Leases taken.
+    /// Number of leases acquired.
     pub taken: u64,
-    /// Leases that came to an end, by how.
+    /// Number of leases that this worker left, by reason.
     pub endings: BTreeMap<&'static str, u64>,
-    /// Attempts at calls, by service and operation.
+    /// Number of call attempts, by service and operation.
     pub calls: BTreeMap<(String, String), Calls>,
 }
 
 /// Attempts at one operation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Calls {
-    /// Answered.
+    /// Number of successful attempts.
     pub ok: u64,
-    /// Refused, or without an answer.
+    /// Number of attempts that were refused or not answered.
     pub failed: u64,
-    /// How long all of them took.
+    /// Total duration.
     pub took: Duration,
 }
 
-/// Keeps the state.
+/// A sink that keeps the state.
 #[derive(Debug, Default)]
 pub struct Board(Mutex<State>);
 
@@ -255,12 +255,12 @@ struct State {
 }
 
 impl Board {
-    /// A copy of the shards' state as it is now.
+    /// A copy of the state of all shards.
     pub fn totals(&self) -> BTreeMap<ShardId, Totals> {
         self.lock().shards.clone()
     }
 
-    /// A copy of the worker's.
+    /// A copy of the worker's state.
     pub fn of_worker(&self) -> Worker {
         self.lock().worker.clone()
     }
@@ -271,7 +271,7 @@ impl Board {
 }
 
 impl State {
-    fn forget_old(&mut self) {
+    fn remove_oldest(&mut self) {
         let over = |totals: &Totals| totals.over.and(totals.since);
         while self.shards.values().filter(|totals| totals.over.is_some()).count() > REMEMBERED {
             let oldest = self.shards.iter().filter_map(|(shard, totals)| Some((over(totals)?, shard))).min();
@@ -288,7 +288,7 @@ impl Sink for Board {
         state.shards.entry(shard.clone()).or_default().note(Instant::now(), event);
         if let OfShard::Over(ending) = event {
             *state.worker.endings.entry(ending.word()).or_default() += 1;
-            state.forget_old();
+            state.remove_oldest();
         }
     }
 
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_checkpoint_is_as_old_as_the_last_batch_that_it_covers() {
+    async fn checkpoint_has_the_arrival_time_of_its_last_batch() {
         let board = Board::default();
         let shard = ShardId::from("s");
         board.shard(&shard, OfShard::Held { checkpoint: &at(1) });
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_child_is_timed_from_question_to_answer() {
+    async fn child_time_is_from_action_to_answer() {
         let board = Board::default();
         let shard = ShardId::from("s");
         board.shard(&shard, OfShard::Asked(Action::ProcessRecords));
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn of_shards_that_are_over_the_newest_are_remembered() {
+    async fn newest_left_shards_are_kept() {
         let board = Board::default();
         for number in 0..REMEMBERED + 5 {
             tokio::time::advance(Duration::from_secs(1)).await;

@@ -1,8 +1,8 @@
-//! What KCL sends to CloudWatch, by the same names, units and dimensions, so that dashboards and alarms that were
-//! made for it go on working.
+//! The metrics that KCL sends to CloudWatch, with the same names, units and dimensions, so that dashboards
+//! and alarms made for KCL continue to work.
 //!
-//! [`Queue`] adds up what happens, each metric with its dimensions to one set of statistics; [`run`] sends it as
-//! often as KCL does. In KCL: `MetricsUtil`, `FilteringMetricsScope`, `MetricAccumulatingQueue`,
+//! [`Queue`] aggregates events: each metric with its dimensions has one set of statistics. [`run`] sends them
+//! as often as KCL does. In KCL: `MetricsUtil`, `FilteringMetricsScope`, `MetricAccumulatingQueue`,
 //! `CloudWatchPublisherRunnable`, `CloudWatchMetricsPublisher`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -19,19 +19,20 @@ mod sending;
 
 pub use sending::{Publisher, run};
 
-/// So many metrics are sent without waiting (`CloudWatchMetricsFactory.FLUSH_SIZE`, `publisherFlushBuffer`).
+/// At this number of metrics the queue is sent at once (`CloudWatchMetricsFactory.FLUSH_SIZE`,
+/// `publisherFlushBuffer`).
 const FLUSH: usize = 200;
 
-/// `metricsLevel`: which metrics are sent.
+/// `metricsLevel`: the metrics that are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// All.
+    /// All metrics.
     Detailed,
-    /// Those that matter most.
+    /// The most important metrics.
     Summary,
 }
 
-/// Of a metric's values.
+/// The unit of a metric's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unit {
     /// `Count`.
@@ -44,46 +45,46 @@ pub enum Unit {
     None,
 }
 
-/// How metrics are sent.
+/// Settings of the CloudWatch metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// `metricsLevel`, which is not `NONE`.
     pub level: Level,
-    /// `metricsEnabledDimensions`; none for all. The others are left out of what is sent.
+    /// `metricsEnabledDimensions`; none for all. Other dimensions are removed from what is sent.
     pub dimensions: Option<BTreeSet<String>>,
-    /// `metricsBufferTimeMillis`.
+    /// `metricsBufferTimeMillis`: the interval between sends.
     pub every: Duration,
-    /// `metricsMaxQueueSize`.
+    /// `metricsMaxQueueSize`: the number of metrics that may wait.
     pub most: usize,
     /// `workerId`.
     pub worker: String,
     /// `maxLeasesForWorker`.
     pub max_leases: usize,
-    /// How often leases are renewed, and the sum of it told.
+    /// The renewal interval, at which the sums of renewals are reported.
     pub renewals: Duration,
 }
 
-/// One metric: what its values are added up under.
+/// A metric with its dimensions, under which values are aggregated.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
-    /// As in `MillisBehindLatest`.
+    /// Name, such as `MillisBehindLatest`.
     pub name: String,
-    /// Of its values.
+    /// Unit of the values.
     pub unit: Unit,
-    /// Names and values.
+    /// Names and values of the dimensions.
     pub dimensions: Vec<(&'static str, String)>,
 }
 
-/// Values added up.
+/// Aggregated values, as a CloudWatch statistic set.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Statistics {
-    /// How many.
+    /// Number of values.
     pub count: f64,
-    /// All together.
+    /// Sum of the values.
     pub sum: f64,
-    /// The least.
+    /// The lowest value.
     pub least: f64,
-    /// The greatest.
+    /// The highest value.
     pub most: f64,
 }
 
@@ -96,7 +97,7 @@ impl Statistics {
     }
 }
 
-/// What waits to be sent.
+/// Metrics that wait to be sent.
 #[derive(Debug)]
 pub struct Queue {
     settings: Settings,
@@ -109,26 +110,27 @@ struct State {
     order: VecDeque<Key>,
     waiting: BTreeMap<Key, Statistics>,
     dropped: u64,
-    /// Leases held, and what became of their renewals since that was last told.
+    /// Leases held, and the results of their renewals since the last report.
     held: BTreeSet<ShardId>,
     lost: u32,
     failed: bool,
     longest: Duration,
-    /// Whether a leader gives leases out; none before the first look.
+    /// Whether a leader assigns leases; none before the first scan.
     led: Option<bool>,
-    /// Leases were looked for, which at first is to find those that this worker had before.
+    /// Whether leases were discovered before. At first the discovery finds those that this worker had before.
     looked: bool,
-    /// Leases acquired, and leases that another worker was faster to acquire, since the lease table was seen last.
+    /// Leases acquired, and leases that another worker acquired first, since the last scan of the lease
+    /// table.
     taken: usize,
     untaken: usize,
-    /// How far the fleet's move into one table is, if this worker knows.
+    /// Stage of the table migration, if this worker knows it.
     tables: Option<Tables>,
-    /// What the child of a shard is asked for.
+    /// The open action of each shard's child.
     asked: BTreeMap<ShardId, Action>,
 }
 
 impl Queue {
-    /// An empty one.
+    /// An empty queue.
     pub fn new(settings: Settings) -> Self {
         Self { settings, state: Mutex::default(), full: Notify::new() }
     }
@@ -137,7 +139,7 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the oldest out.
+    /// Removes and returns all metrics, oldest first, and the number of dropped values.
     fn drain(&self) -> (Vec<(Key, Statistics)>, u64) {
         let mut state = self.lock();
         let many = state.order.len().min(FLUSH);
@@ -150,7 +152,7 @@ impl Queue {
         self.lock().order.len() >= FLUSH
     }
 
-    /// What a pass over all leases is in KCL; here each is renewed by itself.
+    /// Reports the metrics of KCL's pass over all leases; here each lease is renewed by its own task.
     fn renewals(&self) {
         let (held, lost, failed, longest) = {
             let mut state = self.lock();
@@ -170,7 +172,8 @@ impl Queue {
         scope.success(Level::Summary, "", ok, Some(took));
     }
 
-    /// A pass of lease taking, where each worker takes its share (`DynamoDBLeaseTaker.computeLeasesToTake`).
+    /// Reports a pass of `DynamoDBLeaseTaker.computeLeasesToTake`, for fleets in which each worker takes its
+    /// share.
     fn shares(&self, leases: usize, workers: usize) {
         let (taken, untaken, held) = {
             let mut state = self.lock();
@@ -191,7 +194,7 @@ impl Queue {
         scope.detailed("NeededLeases", Unit::Count, count(needed));
     }
 
-    /// The leader's part of a pass of `TableMigrationStateMachineImpl`.
+    /// Reports the leader's part of a pass of `TableMigrationStateMachineImpl`.
     fn surveyed(&self, found: Option<Supporters>, took: Duration) {
         let scope = self.scope("TableMigration");
         scope.summary("ReadFault", Unit::Count, fault(found.is_some()));
@@ -221,7 +224,7 @@ impl Queue {
     }
 }
 
-/// One operation with its dimensions. In KCL: `MetricsScope`.
+/// An operation with its dimensions. In KCL: `MetricsScope`.
 struct Scope<'a> {
     queue: &'a Queue,
     dimensions: Vec<(&'static str, String)>,
@@ -364,7 +367,7 @@ impl Sink for Queue {
                     all.summary("MillisBehindLatest", Unit::Milliseconds, behind);
                 }
                 if records == 0 {
-                    // A task in KCL, though the child isn't asked.
+                    // KCL runs a task for an empty batch, although the child is not called.
                     scope.summary("RecordsProcessed", Unit::Count, 0.0);
                     scope.summary("DataBytesProcessed", Unit::Bytes, 0.0);
                     scope.success(Level::Summary, "", true, Some(Duration::ZERO));
@@ -417,7 +420,7 @@ impl Sink for Queue {
                 Step::Create { at } => {
                     let scope = self.scope("ShardSyncTask");
                     scope.success(Level::Detailed, "CreateLease", ok, Some(took));
-                    // As in KCL: whether it was made or not.
+                    // As in KCL: 1 whether the lease was created or not.
                     scope.success(Level::Detailed, &format!("CreateLease_{at}"), true, None);
                 }
                 Step::Sync => {
@@ -458,7 +461,7 @@ impl Sink for Queue {
                     if led == Some(true) {
                         let time = "LeaseAndWorkerMetricsLoad.Time";
                         scope.detailed(time, Unit::Milliseconds, millis(took));
-                        // A leader sees its own among all.
+                        // A leader sees its own leases in the scan of all leases.
                         self.discovered(took, ok);
                     } else {
                         scope.success(Level::Detailed, "ListLeases", ok, Some(took));
@@ -478,7 +481,8 @@ impl Sink for Queue {
                         let is = f64::from(u8::from(leads));
                         leader.detailed("LeaderDecider:IsLeader", Unit::Count, is);
                         if !leads {
-                            // A run without assignments in KCL, where every worker starts one.
+                            // In KCL every worker starts the assignment; where it does not lead, the run ends
+                            // without one.
                             let scope = self.scope("LeaseAssignmentManager");
                             return scope.success(Level::Summary, "", true, Some(Duration::ZERO));
                         }

@@ -6,111 +6,111 @@ use multilangd_protocol::Action;
 
 use crate::sequence::Position;
 
-/// Something that happened to a shard of this worker.
+/// An event of a shard of this worker.
 #[derive(Debug, Clone, Copy)]
 pub enum OfShard<'a> {
-    /// Its lease is held now.
+    /// The lease was acquired.
     Held {
-        /// What is stored.
+        /// The stored checkpoint.
         checkpoint: &'a Position,
     },
-    /// A child runs.
+    /// A child was started.
     ChildStarted {
         /// Its process id.
         pid: u32,
     },
-    /// A child failed and will be replaced, or not.
+    /// A child failed, whether or not it will be restarted.
     ChildFailed {
-        /// How often in a row.
+        /// Number of failures in a row.
         times: u32,
         /// The cause.
         reason: &'a str,
-        /// Its last lines on stderr, the last one last.
+        /// The child's last lines on stderr, in order.
         stderr: &'a [String],
     },
-    /// Its child failed so often that the pauses between restarts are long.
+    /// The child failed so often that restarts are suspended for longer pauses.
     Parked,
-    /// It is not parked any more.
+    /// The shard is no longer parked.
     Recovered,
-    /// No child could be started, because the machine or a limit has no room for it.
+    /// No child could be started for lack of resources.
     Shortage {
-        /// Which resource is short.
+        /// The resource that is short.
         reason: &'a str,
     },
-    /// The child is gone.
+    /// The child has exited.
     ChildGone,
-    /// The child was asked for something.
+    /// An action was sent to the child.
     Asked(Action),
-    /// It has answered.
+    /// The child answered an action.
     Answered {
-        /// What.
+        /// The action.
         action: Action,
-        /// After how long.
+        /// Time from the action to the answer.
         took: Duration,
     },
-    /// Reading begins: nothing was read yet.
+    /// Reading starts; nothing was read yet.
     Opening,
-    /// Reading waits for room in memory, or does so no longer.
+    /// The next read waits for memory, or no longer does.
     WaitsForRoom(bool),
-    /// Kinesis was asked for an iterator.
+    /// `GetShardIterator` was called.
     IteratorAsked {
-        /// How long that took.
+        /// Duration of the call.
         took: Duration,
-        /// Whether there is one.
+        /// Whether it succeeded.
         ok: bool,
     },
-    /// Kinesis has answered.
+    /// Kinesis answered with records or with none.
     Fetched {
-        /// How many records.
+        /// Number of records.
         records: usize,
-        /// How far behind the tip that was.
+        /// `MillisBehindLatest`.
         millis_behind_latest: Option<i64>,
-        /// How long the call took; none where records are pushed.
+        /// Duration of the call; none for a subscription.
         took: Option<Duration>,
     },
-    /// Kinesis couldn't be asked, or has refused.
+    /// A read failed.
     FetchFailed {
-        /// How long the call took; none where records are pushed.
+        /// Duration of the call; none for a subscription.
         took: Option<Duration>,
-        /// Why.
+        /// The error.
         error: &'a str,
     },
-    /// Records lie between the reader and the child.
+    /// The number of records that wait between retrieval and child changed.
     Waiting {
-        /// How many.
+        /// Number of records.
         records: usize,
     },
-    /// Records were handed to the child.
+    /// A batch was delivered to the child.
     Delivered {
-        /// How many; not 0.
+        /// Number of records; not 0.
         records: usize,
-        /// Bytes of their data.
+        /// Decoded bytes of their data.
         bytes: usize,
-        /// Where the last one stands.
+        /// Position of the last record.
         last: &'a Position,
-        /// When it reached Kinesis, in milliseconds since 1970.
+        /// Arrival time of the last record, in milliseconds since 1970.
         arrival: Option<i64>,
     },
-    /// User records were left out with their aggregates, whose hash keys are another shard's.
+    /// User records were dropped with their aggregates, because their hash keys belong to another shard.
     Dropped {
-        /// How many.
+        /// Number of user records.
         records: usize,
     },
-    /// The child's progress was stored.
+    /// A checkpoint was stored.
     Checkpointed {
-        /// Where.
+        /// Its position.
         position: &'a Position,
-        /// How long the write took.
+        /// Duration of the write.
         took: Duration,
     },
-    /// The child's progress could not be stored.
+    /// A checkpoint could not be stored.
     CheckpointFailed {
-        /// How long that took.
+        /// Duration of the attempt.
         took: Duration,
     },
-    /// The leases of what the shard became can't be made yet.
+    /// The leases of the child shards cannot be created yet.
     EndDelayed,
-    /// This worker has no more to do with it.
+    /// This worker left the shard.
     Over(Ending),
 }
 
@@ -125,20 +125,20 @@ impl OfShard<'static> {
 /// Why a worker leaves a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// Read and checkpointed to its end.
+    /// The shard was processed and checkpointed to its end.
     ShardEnded,
-    /// The worker stops: the lease was given back.
+    /// The worker shuts down and released the lease.
     Released,
-    /// A leader wanted another worker to have it: the hand-off was carried out.
+    /// The lease was handed off gracefully to another worker, as the leader requested.
     HandedOff,
-    /// Another worker has the lease.
+    /// The lease was lost to another worker.
     Lost,
-    /// Its children fail again and again.
+    /// The children fail permanently.
     Hopeless,
 }
 
 impl Ending {
-    /// One word for it.
+    /// The name of the variant, in metrics and logs.
     pub fn word(self) -> &'static str {
         match self {
             Self::ShardEnded => "ended",
@@ -157,170 +157,171 @@ pub enum Step {
     List,
     /// This worker's leases were read.
     Discover,
-    /// A lease was made.
+    /// A lease was created.
     Create {
-        /// Where it begins: a sentinel's name, or `SEQUENCE_NUMBER`.
+        /// Its first checkpoint: a sentinel's name, or `SEQUENCE_NUMBER`.
         at: &'static str,
     },
-    /// A lease was taken.
+    /// A lease was acquired.
     Take,
     /// A lease was renewed.
     Renew,
-    /// The leases that the stream's shards need at the start were made.
+    /// The leases for the stream's shards were created at the start.
     Sync,
     /// The worker that audits the leases compared them with the range of hash keys.
     Audit(Coverage),
-    /// This worker's load was reported.
+    /// Host metrics of this worker were reported.
     Report,
 }
 
-/// The result of an audit: whether the leases cover every hash key. In KCL: `ShardSyncResponse`.
+/// The result of an audit: whether the leases cover all hash keys. In KCL: `ShardSyncResponse`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coverage {
-    /// They do.
+    /// All hash keys are covered.
     Whole,
-    /// Hash keys without a lease that were not seen often enough to be believed: a reshard passes through such states.
+    /// Some hash keys have no lease, but not in enough audits in a row: a reshard passes through such states.
     Hole,
-    /// Hash keys have had no lease in several audits in a row: a shard sync is needed.
+    /// Some hash keys had no lease in several audits in a row: a shard sync is needed.
     Confirmed {
-        /// It was done. If not, the one before was less than `shardSyncIntervalMillis` ago.
+        /// Whether it was run. If not, the previous one was less than `shardSyncIntervalMillis` ago.
         synced: bool,
     },
 }
 
-/// The stages of the move into one table, in the order of `TableMigrationStatus`, whose ordinals CloudWatch gets.
+/// The stages of the table migration, in the order of `TableMigrationStatus`, whose ordinals are sent to
+/// CloudWatch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tables {
-    /// Three tables, and no stage is stored.
+    /// Three tables; no stage is stored.
     Unknown,
     /// Every worker supports one table.
     Init,
-    /// Workers may be told to move.
+    /// Workers may be configured to migrate.
     Deployed,
-    /// The rows have moved, the leader lock has not.
+    /// The rows were moved; the leader lock was not.
     Pending,
     /// One table.
     Complete,
 }
 
-/// The table layouts that the workers of a fleet support, as the leader counts them before a step of the move into one table. In KCL:
-/// `TableMigrationSummary`.
+/// The table layouts that the workers of a fleet support, as the leader counts them before a step of the
+/// table migration. In KCL: `TableMigrationSummary`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Supporters {
-    /// The least support code among the owners of leases; none where no lease has a live owner.
+    /// The lowest support code among lease owners; none if no lease has a live owner.
     pub least: Option<i64>,
-    /// Owners of leases.
+    /// Number of lease owners.
     pub owners: usize,
-    /// Those of them that support one table.
+    /// Number of lease owners that support one table.
     pub able: usize,
-    /// Workers that report to the lease table.
+    /// Number of workers that write their worker metrics to the lease table.
     pub moved: usize,
 }
 
-/// A write of the leader during the move into one table.
+/// A write of the leader during the table migration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Move {
-    /// A stage.
+    /// A stage was stored.
     Stage,
-    /// The stage was taken back.
+    /// The stage was reverted.
     Withdrawal,
-    /// The coordinator's rows went to the lease table.
+    /// The coordinator's rows were moved to the lease table.
     Rows,
-    /// The last stage, to both tables.
+    /// The last stage was written to both tables.
     Completion,
 }
 
-/// Something that happened to this worker.
+/// An event of this worker.
 #[derive(Debug, Clone, Copy)]
 pub enum OfWorker<'a> {
-    /// The tables are there and leases can be taken.
+    /// The tables exist and leases can be acquired.
     Ready,
-    /// It stops.
+    /// The worker is shutting down.
     Stopping,
-    /// It has looked at the lease table.
+    /// The worker scanned the lease table.
     Looked {
-        /// Leases of shards that aren't finished.
+        /// Leases of shards that are not finished.
         leases: usize,
-        /// Those of them that nobody keeps alive.
+        /// Those leases that are unowned or expired.
         free: usize,
-        /// Workers that keep theirs alive, this one among them.
+        /// Number of live workers, including this one.
         workers: usize,
-        /// Whether this one looks after all leases; none where the owners decide.
+        /// Whether this worker is the leader; none if each worker takes its share.
         leads: Option<bool>,
     },
-    /// It has compared the open shards of the stream with the leases.
+    /// The worker compared the stream's open shards with the leases.
     Unread {
-        /// Open shards that no live worker reads; none where another worker counts them.
+        /// Open shards that no live worker reads; none if another worker counts them.
         shards: Option<usize>,
-        /// Those of them that no worker read at the comparison before either.
+        /// Those of `shards` that no worker read at the previous comparison either.
         lasting: usize,
     },
-    /// It was looked for what was given to this worker.
+    /// The worker looked for leases that were assigned to it.
     Discovered {
-        /// Leases that were found and that it didn't have.
+        /// Number of leases that it did not hold before.
         leases: usize,
-        /// How long it took to read their rows, which a leader has already.
+        /// Duration of the read; a leader has read them already.
         took: Duration,
     },
-    /// It leads, and has planned who gets which lease.
+    /// The leader planned the lease assignment.
     Planned {
-        /// How long it took to plan for those that nobody has.
+        /// Time to assign unassigned leases.
         assigning: Duration,
-        /// Those of them for which nobody has room.
+        /// Unassigned leases that no worker can take.
         left: usize,
-        /// How long it took to even the rest out, and how many leases move for it; none where that wasn't due.
+        /// Time to balance the others, and the number of leases that move; none if balancing was not due.
         balancing: Option<(Duration, usize)>,
     },
-    /// That plan was carried out.
+    /// The leader wrote the planned assignments.
     GaveOut {
-        /// How many of its writes failed, or were of no use any more.
+        /// Number of writes that failed or were no longer needed.
         failed: usize,
-        /// How long it took.
+        /// Duration.
         took: Duration,
     },
-    /// It leads, and has deleted the reports of workers that are long gone.
+    /// The leader deleted worker metrics of workers that are long dead.
     Swept {
-        /// How many.
+        /// Number of deleted rows.
         reports: usize,
-        /// How long it took.
+        /// Duration.
         took: Duration,
     },
-    /// How far the fleet's move into one table is.
+    /// The stage of the table migration.
     Tables(Tables),
-    /// It leads, and has read what the next step of that move depends on.
+    /// The leader read the state that the next step of the table migration depends on.
     Surveyed {
-        /// Its result; none if the tables could not be read.
+        /// The result; none if the tables could not be read.
         found: Option<Supporters>,
-        /// How long it took.
+        /// Duration.
         took: Duration,
     },
-    /// It leads, and has written a step of that move.
+    /// The leader wrote a step of the table migration.
     Moved {
         /// The row that was written.
         what: Move,
-        /// How long it took.
+        /// Duration.
         took: Duration,
-        /// Whether it was written.
+        /// Whether the write succeeded.
         ok: bool,
     },
-    /// A step of its work on the lease table is over.
+    /// The worker finished a step of its work on the lease table.
     Did {
-        /// Which.
+        /// The step.
         step: Step,
-        /// How long it took.
+        /// Duration.
         took: Duration,
-        /// Whether it worked.
+        /// Whether it succeeded.
         ok: bool,
     },
-    /// An attempt at a call of an AWS service is over.
+    /// An attempt at a call of an AWS service ended.
     Called {
-        /// `Kinesis`, `DynamoDB`.
+        /// `Kinesis` or `DynamoDB`.
         service: &'a str,
-        /// `GetRecords`, `UpdateItem`.
+        /// Such as `GetRecords` or `UpdateItem`.
         operation: &'a str,
-        /// From the request to the answer.
+        /// Time from the request to the answer.
         took: Duration,
-        /// Whether it was answered with success, or a condition didn't hold.
+        /// Whether it succeeded. A failed condition counts as success.
         ok: bool,
     },
 }

@@ -1,6 +1,6 @@
-//! The state as Prometheus reads it: text exposition format 0.0.4.
+//! Renders the state for Prometheus, in the text exposition format 0.0.4.
 //!
-//! [`FAMILIES`] is the table of what there is; the one in `docs/metrics.md` is generated from it.
+//! [`FAMILIES`] is the table of all metrics; a test compares the README with it.
 
 use std::fmt::{self, Write as _};
 use std::time::Duration;
@@ -10,26 +10,26 @@ use tokio::time::Instant;
 use super::board::{Totals, Worker};
 use crate::shard::ShardId;
 
-/// One metric.
+/// A metric.
 #[derive(Debug)]
 pub struct Family {
-    /// Its name, with its unit.
+    /// Name, with the unit.
     pub name: &'static str,
-    /// Whether it only grows.
+    /// Whether it is a counter; otherwise a gauge.
     pub counter: bool,
-    /// Its labels.
+    /// Label names.
     pub labels: &'static [&'static str],
-    /// What it is.
+    /// The help text.
     pub help: &'static str,
     of: Of,
 }
 
-/// Where its values are.
+/// How the values are computed.
 #[derive(Clone, Copy)]
 enum Of {
     Worker(fn(&Scene<'_>) -> Option<f64>),
     Shard(fn(&Totals, &Scene<'_>) -> Option<f64>),
-    /// 1 for the present one.
+    /// 1 for the present state of each shard.
     Condition,
     Endings,
     Calls(fn(&super::board::Calls) -> f64),
@@ -43,34 +43,34 @@ impl fmt::Debug for Of {
     }
 }
 
-/// What is written.
+/// The state to render.
 #[derive(Debug)]
 pub struct Scene<'a> {
-    /// Of the program.
+    /// Version of the program.
     pub version: &'a str,
     /// `applicationName`.
     pub application: &'a str,
     /// `streamName`.
     pub stream: &'a str,
-    /// The worker.
+    /// State of the worker.
     pub worker: &'a Worker,
-    /// Its shards, with a word for how each is doing.
+    /// State of each shard, with the word for its condition.
     pub shards: Vec<(&'a ShardId, &'a Totals, &'a str)>,
-    /// How many leases it holds.
+    /// Number of leases held.
     pub held: usize,
     /// Bytes of record data in memory.
     pub buffer: usize,
-    /// How long it runs.
+    /// Time since the start of the process.
     pub uptime: Duration,
     /// Now.
     pub now: Instant,
-    /// The same in milliseconds since 1970.
+    /// Now, in milliseconds since 1970.
     pub wall: i64,
 }
 
 const SHARD: &[&str] = &["shard"];
 
-/// The table.
+/// All metrics, in the order in which they are written.
 #[rustfmt::skip]
 pub const FAMILIES: &[Family] = &[
     Family { name: "multilangd_build_info", counter: false, labels: &["application", "stream", "version"], of: Of::Info,
@@ -166,7 +166,7 @@ fn age(arrival: Option<i64>, scene: &Scene<'_>) -> Option<f64> {
     arrival.map(|arrival| seconds(scene.wall.saturating_sub(arrival)))
 }
 
-/// The whole text.
+/// Renders all metrics.
 pub fn write(scene: &Scene<'_>) -> String {
     let mut out = String::new();
     for family in FAMILIES {
@@ -216,11 +216,11 @@ pub fn write(scene: &Scene<'_>) -> String {
 }
 
 fn put(out: &mut String, text: fmt::Arguments<'_>) {
-    // Into memory it can't fail.
+    // Writing to memory does not fail.
     let _written = out.write_fmt(text).is_ok();
 }
 
-/// A label's value.
+/// A label's value, escaped.
 struct Escaped<'a>(&'a str);
 
 impl fmt::Display for Escaped<'_> {
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_family_says_what_it_is_and_then_its_values() {
+    async fn every_family_has_help_type_and_values() {
         let board = Board::default();
         let shard = ShardId::from("a\"b");
         let last = Position::new(Sequence::TrimHorizon);
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_over_counts_on_but_has_no_lag() {
+    async fn left_shard_keeps_its_counters_but_has_no_lag() {
         let board = Board::default();
         let shard = ShardId::from("s");
         board.shard(&shard, OfShard::Fetched { records: 1, millis_behind_latest: Some(5), took: None });

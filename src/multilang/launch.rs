@@ -1,7 +1,7 @@
-//! The port to a child's process: started, written to, listened to, signalled.
+//! The port to a child's process: start, write, read, signal.
 //!
-//! Implementations: [`super::Program`] with real processes and pipes, and one in memory on which whole
-//! fleets are simulated (`tests/fleet`).
+//! Implementations: [`super::Program`] with real processes and pipes, and one in memory with which
+//! `tests/fleet` simulates whole fleets.
 
 use std::fmt;
 use std::io;
@@ -15,7 +15,7 @@ use crate::batch::Records;
 use crate::record::Record;
 use crate::shard::{BoxFuture, ShardId};
 
-/// A program that was found could not be started after all.
+/// A program that was found but failed to start.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to start record processor {program}: {source}")]
 pub struct SpawnError {
@@ -24,25 +24,26 @@ pub struct SpawnError {
 }
 
 impl SpawnError {
-    /// What was to be started, and why it wasn't.
+    /// The program, and the error of its start.
     pub fn new(program: &impl fmt::Display, source: io::Error) -> Self {
         Self { program: program.to_string(), source }
     }
 
-    /// Whether the machine or a limit of this process had no room for another process. The program is not at fault.
+    /// Whether the machine or a limit of this process allows no further process. The program is not at fault.
     pub fn is_shortage(&self) -> bool {
         is_shortage(&self.source)
     }
 }
 
-/// Whether an error says that descriptors, processes or memory are short: it passes when others let go of theirs.
+/// Whether an error means that descriptors, processes or memory are short, which passes when others are
+/// released.
 pub fn is_shortage(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let short = [Errno::MFILE, Errno::NFILE, Errno::AGAIN, Errno::NOMEM].map(Errno::raw_os_error);
     error.raw_os_error().is_some_and(|code| short.contains(&code))
 }
 
-/// How a process group is told to end.
+/// How a process group is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
     /// SIGTERM.
@@ -60,44 +61,44 @@ impl std::fmt::Display for Stop {
     }
 }
 
-/// What a process did.
+/// An event of a process.
 #[derive(Debug)]
 pub enum Happened {
-    /// A line, or none once stdout is closed.
+    /// A line on stdout, or none once stdout is closed.
     Said(Option<Line>),
-    /// Nothing can be written any more, with the reason if the pipe broke.
+    /// Nothing can be written any more; with the reason if the pipe broke.
     InputClosed(Option<String>),
-    /// It is gone.
+    /// The process has exited.
     Exited(io::Result<ExitStatus>),
 }
 
 /// Starts record processors, one process for each shard.
 pub trait Launch: fmt::Display + Send + Sync {
-    /// Starts one.
+    /// Starts a process.
     ///
     /// # Errors
-    /// The program can't be started.
+    /// The program failed to start.
     fn launch<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<Box<dyn Process>, SpawnError>>;
 }
 
-/// A message on its way to a process.
+/// A message to be written to a process.
 #[derive(Debug)]
 pub enum Outgoing {
-    /// A line.
+    /// An encoded line.
     Line(Vec<u8>),
-    /// The line of a batch, as it was made when the batch was read.
+    /// The line of a batch, encoded while the batch was read.
     Encoded(Bytes),
-    /// The line of a batch, made while it is written: nobody holds it whole.
+    /// A batch that is encoded while it is written, so that its line is never in memory as a whole.
     Batch {
         /// The records.
         records: Vec<Record>,
-        /// As Kinesis said with them.
+        /// `MillisBehindLatest` of the batch.
         millis_behind_latest: Option<i64>,
     },
 }
 
 impl Outgoing {
-    /// A batch.
+    /// A batch, encoded or not.
     pub fn batch(records: Records, millis_behind_latest: Option<i64>) -> Self {
         match records {
             Records::Encoded(ready) => Self::Encoded(ready.line().clone()),
@@ -105,7 +106,7 @@ impl Outgoing {
         }
     }
 
-    /// The whole line.
+    /// The encoded line.
     pub fn into_line(self) -> Vec<u8> {
         match self {
             Self::Line(line) => line,
@@ -135,24 +136,24 @@ pub(super) fn to_protocol(record: &Record) -> multilangd_protocol::Record<'_> {
     }
 }
 
-/// A started process. Dropping it ends the process.
+/// A started process. Dropping it kills the process.
 pub trait Process: fmt::Debug + Send {
-    /// Its id.
+    /// The process id.
     fn pid(&self) -> u32;
 
-    /// Hands it a message; nothing is waited for. A broken pipe is told by [`Process::next`].
+    /// Queues a message; does not block. A broken pipe is reported by [`Process::next`].
     fn write(&mut self, message: Outgoing);
 
-    /// Closes its stdin once everything written has gone through.
+    /// Closes stdin after everything queued is written.
     fn close_stdin(&mut self);
 
-    /// What happens next: its lines if `listen`, its end if `alive`. Cancel-safe; reaps the process.
+    /// The next event: lines if `listen`, the exit if `alive`. Cancel-safe; reaps the process.
     fn next(&mut self, listen: bool, alive: bool) -> BoxFuture<'_, Happened>;
 
-    /// Signals it and everything that it started.
+    /// Signals the process and everything that it started in its group.
     fn stop(&self, stop: Stop);
 
-    /// Its last lines on stderr.
+    /// The last lines on stderr.
     fn stderr(&self) -> Tail {
         Tail::closed()
     }

@@ -1,13 +1,15 @@
-//! How a record processor's process is started.
+//! Starts the processes of record processors.
 //!
-//! One thread starts all of them, one after the other: hundreds of leases that are acquired at once make no storm of
-//! forks, and the thread lives as long as the process (Linux ends a child with the *thread* that started it, see below).
+//! One thread starts all of them, one after the other, so that hundreds of leases acquired at once do not
+//! fork at once. The thread lives as long as the daemon: Linux kills a child when the *thread* that started
+//! it ends, see below.
 //!
-//! The daemon starts itself first, and that start becomes the program ([`become_program`]), so that what concerns the
-//! child alone happens in the child, without code between fork and exec:
-//! * it gets back the soft limit of open files that the daemon has raised for itself;
-//! * on Linux the system kills it when the daemon is killed (`PR_SET_PDEATHSIG`): a child in the middle of a long batch
-//!   would else process it beside its successor. Elsewhere such a child ends when it next reads its stdin.
+//! The daemon starts its own binary first, which then becomes the program ([`become_program`]). So settings
+//! of the child are made in the child, without code between fork and exec:
+//! * the soft limit of open files, which the daemon has raised for itself, is restored;
+//! * on Linux the kernel kills the child when the daemon is killed (`PR_SET_PDEATHSIG`): a child in the
+//!   middle of a long batch would otherwise process it at the same time as the next owner's child. Elsewhere
+//!   such a child ends when it next reads its stdin.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -24,12 +26,12 @@ use super::shebang;
 
 /// The first argument of a start that becomes the program.
 const MARK: &str = "--become-record-processor";
-/// The limit of open files stays as it is.
+/// Leaves the limit of open files unchanged.
 const AS_IT_IS: &str = "-";
 const ENOEXEC: i32 = 8;
-/// Attempts to become the program, one a second, for which the system lacks resources.
+/// Attempts to become the program while the system lacks resources, one a second.
 const SHORTAGES: u32 = 60;
-/// Exit code of a process that could not become the program, as in shells.
+/// Exit code of a process that failed to become the program, as in shells.
 pub const CANNOT_RUN: u8 = 126;
 
 struct Job {
@@ -44,7 +46,7 @@ pub struct Launcher {
     through: Option<Through>,
 }
 
-/// The binary that is run first.
+/// The binary that becomes the program.
 #[derive(Debug)]
 struct Through {
     daemon: PathBuf,
@@ -52,10 +54,11 @@ struct Through {
 }
 
 impl Launcher {
-    /// Within a runtime. `files` is the soft limit of open files that children get.
+    /// Starts the thread; must be called within a runtime. `files` is the soft limit of open files for
+    /// children.
     ///
     /// # Errors
-    /// The thread can't be started.
+    /// The thread failed to start.
     pub fn start(files: Option<u64>) -> io::Result<Self> {
         let (jobs, queue) = std::sync::mpsc::channel::<Job>();
         let runtime = tokio::runtime::Handle::current();
@@ -65,22 +68,22 @@ impl Launcher {
                 if reply.is_closed() {
                     continue;
                 }
-                // The consumer may have ended meanwhile: the child is then killed by being dropped.
+                // The consumer may have ended meanwhile; dropping the child kills it.
                 let _unwanted = reply.send(command.spawn());
             }
         })?;
         Ok(Self { jobs, through: own_program().map(|daemon| Through { daemon, files }) })
     }
 
-    /// Starts programs at once, for binaries that cannot [`become_program`].
+    /// Starts programs directly, for binaries that cannot [`become_program`].
     ///
     /// # Errors
-    /// The thread can't be started.
+    /// The thread failed to start.
     pub fn direct() -> io::Result<Self> {
         Ok(Self { through: None, ..Self::start(None)? })
     }
 
-    /// The command that runs this program.
+    /// The command that runs the program.
     pub(super) fn command(&self, program: &OsStr, arguments: &[String]) -> tokio::process::Command {
         let Some(Through { daemon, files }) = &self.through else {
             let mut command = tokio::process::Command::new(program);
@@ -96,7 +99,7 @@ impl Launcher {
     /// Starts a process.
     ///
     /// # Errors
-    /// The system could not start it.
+    /// The system failed to start it.
     pub(super) async fn spawn(&self, command: tokio::process::Command) -> io::Result<tokio::process::Child> {
         let (reply, started) = oneshot::channel();
         let gone = |()| io::Error::other("the thread that starts processes has ended");
@@ -105,16 +108,17 @@ impl Launcher {
     }
 }
 
-/// The binary that runs, even if its file was replaced meanwhile. None where the system does not say.
+/// The running binary, even if its file was replaced meanwhile. None where the system does not provide it.
 fn own_program() -> Option<PathBuf> {
     let link = PathBuf::from("/proc/self/exe");
     if link.exists() { Some(link) } else { std::env::current_exe().ok() }
 }
 
-/// If the arguments of this process say so, it becomes the program that they name, and this does not return.
+/// Becomes the program that the arguments of this process name, in which case it does not return. None if
+/// they name none.
 ///
 /// # Errors
-/// The program can't be run, and why.
+/// Why the program failed to run.
 pub fn become_program(arguments: impl IntoIterator<Item = OsString>) -> Option<io::Error> {
     let mut arguments = arguments.into_iter().skip(1);
     if arguments.next()? != MARK {
@@ -132,7 +136,8 @@ pub fn become_program(arguments: impl IntoIterator<Item = OsString>) -> Option<i
     }
     let arguments: Vec<OsString> = arguments.collect();
     let mut error = Command::new(&program).args(&arguments).exec();
-    // For lack of memory or of open files in the whole system: the daemon sees a child that has not answered yet.
+    // Memory or open files of the whole system are short. To the daemon this is a child that has not answered
+    // yet.
     for _ in 0..SHORTAGES {
         if !is_shortage(&error) {
             break;
@@ -141,7 +146,7 @@ pub fn become_program(arguments: impl IntoIterator<Item = OsString>) -> Option<i
         error = Command::new(&program).args(&arguments).exec();
     }
     if error.raw_os_error() == Some(ENOEXEC) {
-        // A text file without `#!` is given to the shell, as Java and execvp do.
+        // A text file without `#!` is run by the shell, as in Java and execvp.
         error = Command::new("/bin/sh").arg(&program).args(arguments).exec();
     }
     let program = Path::new(&program);

@@ -1,8 +1,9 @@
-//! Processes that nobody else waits for.
+//! Reaps orphaned processes.
 //!
-//! Where the daemon is process 1, as in a container, the system hands it whatever record processors have started
-//! and left behind; what has ended and isn't waited for stays in the table of processes until that is full. Who
-//! starts a process here waits for it at once, so one that has been waiting for a whole round is nobody's.
+//! Where the daemon is process 1, as in a container, it becomes the parent of the processes that record
+//! processors started and left running. Each of them that ends stays in the process table until it is reaped.
+//! The code that starts a process here reaps it at once, so a process that stayed ended for a whole round is
+//! an orphan.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -12,10 +13,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Duration, MissedTickBehavior, interval};
 use tracing::debug;
 
-/// Between rounds.
+/// Interval between rounds.
 const ROUND: Duration = Duration::from_secs(10);
 
-/// Waits for them within `tasks`, if this is process 1.
+/// Reaps orphans in a task of `tasks`, if this is process 1.
 pub fn wait_for(tasks: &mut JoinSet<()>) {
     if !getpid().is_init() {
         return;
@@ -36,13 +37,13 @@ pub fn wait_for(tasks: &mut JoinSet<()>) {
     });
 }
 
-/// Children of this process that have ended and were not waited for.
+/// Child processes of this process that have ended and are not reaped.
 fn ended_children() -> io::Result<BTreeSet<i32>> {
     let me = getpid().as_raw_pid();
     let mut ended = BTreeSet::new();
     for entry in std::fs::read_dir("/proc")? {
         let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        // It may have gone by now.
+        // The process may have disappeared meanwhile.
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         if state_and_parent(&stat) == Some(('Z', me)) {
             ended.insert(pid);
@@ -51,7 +52,8 @@ fn ended_children() -> io::Result<BTreeSet<i32>> {
     Ok(ended)
 }
 
-/// Of a line of `/proc/PID/stat` (proc(5)): they stand behind the name, in which anything can be.
+/// State and parent in a line of `/proc/PID/stat` (proc(5)): they follow the name, which can contain
+/// anything.
 fn state_and_parent(stat: &str) -> Option<(char, i32)> {
     let mut fields = stat.rsplit_once(") ")?.1.split(' ');
     let state = fields.next()?.parse().ok()?;
@@ -63,17 +65,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_no_reason_to_misread_the_state() {
+    fn state_is_read_after_any_process_name() {
         assert_eq!(state_and_parent("17 (sh) Z 1 17 17 0 -1"), Some(('Z', 1)));
         assert_eq!(state_and_parent("17 (a) S 4 (b) Z 42 17"), Some(('Z', 42)));
         assert_eq!(state_and_parent(""), None);
     }
 
     #[test]
-    fn a_child_that_was_not_waited_for_is_found() {
+    fn ended_child_is_found() {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
-        // Waits for its end without taking it.
+        // Waits for the exit without reaping the process.
         let look = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         waitid(WaitId::Pid(Pid::from_raw(pid).unwrap()), look).unwrap();
         assert!(ended_children().unwrap().contains(&pid));

@@ -1,5 +1,4 @@
-//! What a child prints, made fit for a log: cut, without control characters, and no more of it than a
-//! log can bear.
+//! Child output for the log: cut, without control characters, and rate-limited.
 
 use std::collections::VecDeque;
 use std::os::unix::process::ExitStatusExt as _;
@@ -13,11 +12,11 @@ use tracing::{info, warn};
 
 use crate::shard::ShardId;
 
-/// A logged line is cut at this many bytes.
+/// Most bytes of a logged line.
 const MAX_SHOWN: usize = 4096;
 
-/// Text for a log line: lossy, cut, without line ends and without control characters that would
-/// steer a terminal.
+/// Text for a log line: lossily decoded, cut, without line ends and without control characters that would
+/// affect a terminal.
 pub fn readable(bytes: &[u8]) -> String {
     let cut = bytes.len() > MAX_SHOWN;
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_SHOWN)]);
@@ -32,12 +31,12 @@ pub fn readable(bytes: &[u8]) -> String {
     out
 }
 
-/// Lines a second that one pipe of one child may put into the log for long.
+/// Sustained rate of lines that one pipe of one child may log.
 const LINES_A_SECOND: f64 = 1_000.0;
-/// Lines that it may put there at once.
+/// Most lines that one pipe may log at once.
 const BURST: f64 = 5_000.0;
 
-/// What one pipe of one child may put into the log.
+/// The rate limit of one pipe of one child.
 #[derive(Debug)]
 struct Allowance {
     lines: f64,
@@ -50,12 +49,14 @@ impl Allowance {
         Self { lines: BURST, counted: now, left_out: 0 }
     }
 
-    /// Whether one more line may be shown, and how many were left out before it.
+    /// Takes a line from the allowance. Returns the number of lines dropped before it; none if it must be
+    /// dropped.
     fn take(&mut self, now: Instant) -> Option<u64> {
         let earned = now.duration_since(self.counted).as_secs_f64() * LINES_A_SECOND;
         self.lines = (self.lines + earned).min(BURST);
         self.counted = now;
-        // After a gap as many lines as make it worth while, else each would tell of one left out.
+        // After lines were dropped, a tenth of a second's lines must be available, so that not every line is
+        // followed by a report of one dropped line.
         let needed = if self.left_out > 0 { LINES_A_SECOND / 10.0 } else { 1.0 };
         if self.lines < needed {
             self.left_out += 1;
@@ -66,10 +67,10 @@ impl Allowance {
     }
 }
 
-/// Lines of stderr that are kept of a child, and characters of each.
+/// Lines of stderr that are kept for each child, and characters of each.
 const KEPT: (usize, usize) = (20, 500);
 
-/// The last lines that a child has written to stderr.
+/// The last lines that a child wrote to stderr.
 #[derive(Debug, Clone, Default)]
 pub struct Tail {
     lines: Arc<Mutex<VecDeque<String>>>,
@@ -77,24 +78,24 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// Of a child without stderr.
+    /// The tail of a child without stderr.
     pub fn closed() -> Self {
         let tail = Self::default();
         tail.end();
         tail
     }
 
-    /// The last lines, the last one last.
+    /// The last lines, in order.
     pub fn lines(&self) -> Vec<String> {
         self.lock().iter().cloned().collect()
     }
 
-    /// Whether everything was read.
+    /// Whether stderr was read to its end.
     pub fn is_ended(&self) -> bool {
         self.ended.is_cancelled()
     }
 
-    /// Waits until everything was read. Cancel-safe.
+    /// Waits until stderr was read to its end. Cancel-safe.
     pub async fn ended(&self) {
         self.ended.cancelled().await;
     }
@@ -120,7 +121,7 @@ impl Tail {
     }
 }
 
-/// One pipe of one child on its way into the log.
+/// Logs the lines of one pipe of one child.
 #[derive(Debug)]
 pub struct Printed {
     shard: ShardId,
@@ -136,14 +137,14 @@ impl Printed {
         Self { shard, pid, pipe, allowance: Allowance::new(Instant::now()), tail: None }
     }
 
-    /// Its last lines are kept there.
+    /// Keeps the last lines in `tail`.
     #[must_use]
     pub fn keeping(self, tail: Tail) -> Self {
         Self { tail: Some(tail), ..self }
     }
 
-    /// One line.
-    pub fn tell(&mut self, line: &Line) {
+    /// Logs a line, within the rate limit.
+    pub fn log(&mut self, line: &Line) {
         let left_out = self.allowance.take(Instant::now());
         if left_out.is_none() && self.tail.is_none() {
             return;
@@ -156,20 +157,20 @@ impl Printed {
             tail.push(&text);
         }
         let Some(left_out) = left_out else { return };
-        self.tell_left_out(left_out);
+        self.log_dropped(left_out);
         info!(target: "child", shard = %self.shard, pid = self.pid, pipe = self.pipe, "{text}");
     }
 
-    /// The pipe ended.
+    /// Notes the end of the pipe.
     pub fn end(&mut self) {
         let left_out = std::mem::take(&mut self.allowance.left_out);
-        self.tell_left_out(left_out);
+        self.log_dropped(left_out);
         if let Some(tail) = &self.tail {
             tail.end();
         }
     }
 
-    fn tell_left_out(&self, lines: u64) {
+    fn log_dropped(&self, lines: u64) {
         if lines > 0 {
             warn!(target: "child", shard = %self.shard, pid = self.pid, pipe = self.pipe, lines,
                 "dropped output of the record processor: it exceeds the rate limit of the log");
@@ -177,7 +178,7 @@ impl Printed {
     }
 }
 
-/// How a process ended, in words.
+/// Describes how a process ended.
 pub fn exit(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
@@ -191,32 +192,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_log_line_has_no_control_characters_and_a_bound() {
+    fn readable_removes_control_characters_and_cuts() {
         assert_eq!(readable(b"a\x1b[31m\tb\xff\n"), "a\u{fffd}[31m\tb\u{fffd}");
         assert_eq!(readable(&[b'x'; MAX_SHOWN + 1]).len(), MAX_SHOWN + " … (4097 bytes)".len());
     }
 
     #[test]
-    fn a_flood_is_shown_in_part_and_what_was_left_out_is_counted() {
+    fn flood_is_rate_limited_and_dropped_lines_are_counted() {
         let start = Instant::now();
         let mut allowance = Allowance::new(start);
         let shown = (0..20_000).filter(|_| allowance.take(start).is_some()).count();
         assert_eq!(shown, 5_000);
         let later = start + std::time::Duration::from_secs(1);
-        let told: Vec<_> = (0..2_000).filter_map(|_| allowance.take(later)).collect();
-        assert_eq!((told.len(), told[0], told[1]), (1_000, 15_000, 0));
+        let dropped: Vec<_> = (0..2_000).filter_map(|_| allowance.take(later)).collect();
+        assert_eq!((dropped.len(), dropped[0], dropped[1]), (1_000, 15_000, 0));
         assert_eq!(allowance.left_out, 1_000);
     }
 
     #[test]
-    fn tail_keeps_the_last_lines_cut_and_without_blank_ones() {
+    fn tail_keeps_the_last_lines_cut_without_blank_ones() {
         let tail = Tail::default();
         let mut printed = Printed::new("s".into(), 1, "stderr").keeping(tail.clone());
         for n in 0..30 {
-            printed.tell(&Line::Whole(format!("line {n}").into_bytes()));
-            printed.tell(&Line::Whole(b"  ".to_vec()));
+            printed.log(&Line::Whole(format!("line {n}").into_bytes()));
+            printed.log(&Line::Whole(b"  ".to_vec()));
         }
-        printed.tell(&Line::Whole(vec![b'x'; 9_000]));
+        printed.log(&Line::Whole(vec![b'x'; 9_000]));
         assert!(!tail.is_ended());
         printed.end();
         let lines = tail.lines();
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_is_told_as_code_or_signal() {
+    fn exit_is_described_by_code_or_signal() {
         assert_eq!(exit(ExitStatus::from_raw(3 << 8)), "exit code 3");
         assert_eq!(exit(ExitStatus::from_raw(9)), "signal 9");
     }

@@ -1,7 +1,7 @@
-//! A child's process: its pipes, its group, its end.
+//! A child's process: pipes, process group, exit.
 //!
-//! The only place that starts or signals a process. Three tasks serve the pipes, all owned by the
-//! process's handle and gone with it. In KCL: `MessageWriter`, `MessageReader`, `DrainChildSTDERRTask`.
+//! The only module that signals record processors. Three tasks serve the pipes; the process's handle owns
+//! them, and they end with it. In KCL: `MessageWriter`, `MessageReader`, `DrainChildSTDERRTask`.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -25,47 +25,47 @@ use super::shebang;
 use crate::record::Record;
 use crate::shard::{BoxFuture, ShardId};
 
-/// Lines that may wait between the reader and the consumer.
+/// Most lines that wait between the reader and the consumer.
 const LINES: usize = 256;
-/// Together they hold no more than this many KiB, unless one alone does, which has a bound of its own.
+/// KiB that these lines may hold together, except for a single line, which has a limit of its own.
 const WAITING: u32 = 1024;
-/// What the system keeps of what a child hasn't read yet, in bytes.
+/// Bytes of the stdin pipe's buffer.
 const PIPE: usize = 256 * 1024;
-/// Messages that a child may leave unread: one action, and answers to the checkpoints that it asked for.
+/// Most messages that a child may leave unread: one action, and answers to its checkpoint requests.
 const UNREAD: usize = 1024;
-/// Room for answers without which the child isn't listened to.
+/// Capacity for answers below which the child's lines are not read.
 const ANSWERS: usize = 16;
 
-/// `executableName`: a program and its arguments, found.
+/// `executableName`: a program that was found, and its arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Program {
     path: PathBuf,
     arguments: Vec<String>,
 }
 
-/// Why `executableName` names no program.
+/// Why `executableName` is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProgramError {
-    /// Nothing but blanks.
+    /// It consists of blanks.
     #[error("executableName is empty (name the record processor, as in executableName = ./processor.py)")]
     Empty,
-    /// No such file in PATH, or at the path.
+    /// No such file in PATH or at the path.
     #[error("executableName: program {0:?} not found{1}")]
     Missing(String, &'static str),
-    /// A file, but not one that may be run.
+    /// The file is not executable.
     #[error("executableName: {0:?} is not executable (run chmod +x on it)")]
     NotExecutable(String),
-    /// A script that the system can't run.
+    /// A script that the system cannot run.
     #[error("executableName: cannot run {0:?}: {1}")]
     Script(String, shebang::Fault),
 }
 
 impl Program {
-    /// Splits at blanks, as Java does (no quotes, no variables), and finds the program: by PATH
-    /// unless it has a `/`.
+    /// Splits `executable_name` at blanks, as Java does (no quotes, no variables), and finds the program: in
+    /// PATH unless its name contains a `/`.
     ///
     /// # Errors
-    /// It isn't there or can't be run.
+    /// The program does not exist or cannot be run.
     pub fn find(executable_name: &str, search: Option<&std::ffi::OsStr>) -> Result<Self, ProgramError> {
         let mut words = executable_name.split(' ').filter(|word| !word.is_empty()).map(str::to_owned);
         let name = words.next().ok_or(ProgramError::Empty)?;
@@ -84,14 +84,14 @@ impl Program {
         Ok(Self { path, arguments: words.collect() })
     }
 
-    /// Its processes are started that way.
+    /// Combines the program with the launcher that starts its processes.
     #[must_use]
     pub fn started_by(self, launcher: Launcher) -> Started {
         Started { program: self, launcher }
     }
 }
 
-/// A program and what starts it.
+/// A program and the launcher that starts it.
 #[derive(Debug)]
 pub struct Started {
     program: Program,
@@ -113,7 +113,7 @@ impl Launch for Started {
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.path.display())?;
-        // They may be secrets that came by `--expand-env`.
+        // The arguments may be secrets inserted by `--expand-env`.
         match self.arguments.len() {
             0 => Ok(()),
             1 => f.write_str(" and an argument"),
@@ -141,11 +141,11 @@ struct Spawned {
     group: Option<Pid>,
     lines: mpsc::Receiver<(Line, OwnedSemaphorePermit)>,
     input: Option<mpsc::Sender<Outgoing>>,
-    /// The child has left more messages unread than it can ever be owed.
+    /// Whether the child has left more messages unread than can ever be pending.
     clogged: bool,
     broken: Option<oneshot::Receiver<String>>,
     tail: Tail,
-    /// Dropped, and so stopped, with the process.
+    /// The tasks of the pipes, stopped on drop.
     _pipes: JoinSet<()>,
 }
 
@@ -168,7 +168,8 @@ impl Spawned {
         let stdout = child.stdout.take().ok_or_else(|| missing("stdout"))?;
         let stderr = child.stderr.take().ok_or_else(|| missing("stderr"))?;
 
-        // Fewer switches between the two processes. Where it is refused (a user has a limit), it stays as it is.
+        // A larger pipe needs fewer switches between the processes. If that is refused (users have a limit),
+        // it stays as it is.
         let _as_it_is = rustix::pipe::fcntl_setpipe_size(&stdin, PIPE).is_err();
         let (lines_in, lines) = mpsc::channel(LINES);
         let (input, messages) = mpsc::channel(UNREAD);
@@ -205,7 +206,8 @@ impl Spawned {
                     None => std::future::pending().await,
                 }
             };
-            // Each line that is read may need an answer: a child that leaves those unread isn't listened to meanwhile.
+            // Each line may need an answer: the lines of a child that leaves answers unread are not read
+            // meanwhile.
             let full = self.input.as_ref().filter(|input| input.capacity() < ANSWERS && !input.is_closed());
             let room = async {
                 match full {
@@ -215,7 +217,7 @@ impl Spawned {
             };
             tokio::select! {
                 biased;
-                // The two that happen once come first: lines may never end. Their order is the caller's to keep.
+                // The two events that occur once come first: lines may never end. The caller orders them.
                 status = self.child.wait(), if alive => {
                     self.alive = false;
                     self.end_group();
@@ -228,15 +230,15 @@ impl Spawned {
                 () = room, if listen => {}
             }
         };
-        // The writer ends once: broken, or done because the daemon closed the pipe.
+        // The writer ends once: the pipe broke, or the daemon closed it.
         self.broken = None;
         Happened::InputClosed(reason)
     }
 
-    /// The leader is gone: whoever is left of its group (what a wrapper script started, say) still has
-    /// the shard's records in hand and must not go on beside the next child. While one is left the
-    /// group's number can't be another's; the system gives out numbers in turn, so a number that was
-    /// free a moment ago isn't another's either.
+    /// Kills the rest of the group after its leader exited: such a process (started by a wrapper script, for
+    /// example) still has the shard's records and must not run beside the next child. While one exists, the
+    /// group's id cannot be reused; the system assigns ids in ascending order, so an id that was freed a
+    /// moment ago is not reused yet either.
     fn end_group(&self) {
         if let Some(group) = self.group
             && kill_process_group(group, Signal::KILL).is_ok()
@@ -265,8 +267,8 @@ impl Process for Spawned {
         Box::pin(self.wait(listen, alive))
     }
 
-    /// Signals the group that [`Spawned::spawn`] made. A group id of 1 or less, which would reach
-    /// every process, is never kept.
+    /// Signals the group that [`Spawned::spawn`] created. A group id of 1 or less, which would address every
+    /// process, is never stored.
     fn stop(&self, stop: Stop) {
         let signal = match stop {
             Stop::Politely => Signal::TERM,
@@ -286,7 +288,7 @@ impl Process for Spawned {
 }
 
 impl Drop for Spawned {
-    /// `kill_on_drop` reaches the leader alone.
+    /// `kill_on_drop` kills only the leader.
     fn drop(&mut self) {
         if self.alive {
             self.stop(Stop::AtOnce);
@@ -343,16 +345,17 @@ async fn write_messages(
     }
 }
 
-/// Little records are gathered into pieces of about this size; the data of large ones goes from where it lies.
+/// Small records are gathered into pieces of about this many bytes; the data of large ones is written from
+/// where it is.
 const PIECE: usize = 64 * 1024;
-/// So many large ones are handed to the system at once.
+/// Most large data that are passed to one system call.
 const TOGETHER: usize = 16;
 
-/// Text that was gathered, and data that belongs in between.
+/// Gathered text, and large data to be inserted.
 #[derive(Default)]
 struct Piece<'a> {
     text: Vec<u8>,
-    /// Each behind so much of the text.
+    /// Each with its offset in the text.
     data: Vec<(usize, &'a [u8])>,
 }
 
@@ -370,7 +373,7 @@ impl Piece<'_> {
         }
         slices.push(IoSlice::new(&self.text[begin..]));
         let mut rest = &mut slices[..];
-        // Takes away those that are empty.
+        // Skips slices that are empty at the start.
         IoSlice::advance_slices(&mut rest, 0);
         while !rest.is_empty() {
             match stdin.write_vectored(rest).await? {
@@ -408,7 +411,7 @@ async fn write_batch(
 }
 
 async fn log_lines(mut stderr: ChildStderr, mut printed: Printed) {
-    // Only the head of a line is logged, so no more of it is kept.
+    // Only the first bytes of a line are logged, so no more of it is kept.
     let mut splitter = LineSplitter::new(8 * 1024);
     let mut buffer = vec![0; 2 * 1024];
     let mut out = Vec::new();
@@ -417,9 +420,9 @@ async fn log_lines(mut stderr: ChildStderr, mut printed: Printed) {
             Ok(0) | Err(_) => break,
             Ok(count) => splitter.push(&buffer[..count], &mut out),
         }
-        out.drain(..).for_each(|line| printed.tell(&line));
+        out.drain(..).for_each(|line| printed.log(&line));
     }
-    splitter.finish().iter().for_each(|line| printed.tell(line));
+    splitter.finish().iter().for_each(|line| printed.log(line));
     printed.end();
 }
 
@@ -430,11 +433,11 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn records_of_every_size_reach_the_pipe_as_one_line_of_them() {
+    async fn batch_of_any_record_sizes_is_written_as_one_line() {
         let sizes = [0, 10, PIECE / 4 * 3 - 3, PIECE / 4 * 3, 200_001];
         for count in [1, TOGETHER, TOGETHER + 1, 3 * TOGETHER + 2] {
             for turn in 0..sizes.len() {
-                // Some batches have large ones alone.
+                // Some batches consist of large records.
                 let size =
                     |n: usize| if turn == 0 { sizes[4] } else { sizes[(n * turn + n / 3) % sizes.len()] };
                 let record =
@@ -458,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_is_found_by_path_or_refused_by_name() {
+    fn program_is_found_by_path_or_rejected_by_name() {
         let search = std::ffi::OsStr::new("/nowhere:/bin:/usr/bin");
         let found = Program::find("sh  -c  'exit 9' ", Some(search)).unwrap();
         assert_eq!(found.arguments, ["-c", "'exit", "9'"], "split at blanks only, as Java does");

@@ -1,7 +1,7 @@
-//! The first line of a script, as the system reads it: which interpreter runs it, and whether that can be run.
+//! The first line of a script, parsed as the kernel does: the interpreter, and whether it can be run.
 //!
-//! A script whose interpreter is missing fails with ENOENT, as if the script itself were missing (execve(2)). A script
-//! with CRLF line endings has an interpreter whose name ends in a carriage return.
+//! A script whose interpreter is missing fails with ENOENT, as if the script itself were missing (execve(2)).
+//! A script with CRLF line endings names an interpreter that ends in a carriage return.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read as _};
@@ -9,22 +9,22 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-/// Linux reads no more of a script to find its interpreter (`BINPRM_BUF_SIZE`).
+/// Bytes of a script that Linux reads to find its interpreter (`BINPRM_BUF_SIZE`).
 const READ: u64 = 256;
 
-/// Why a program that is there can't be run.
+/// Why an existing program cannot be run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// The interpreter is not there.
+    /// The interpreter does not exist.
     #[error("interpreter {0:?} not found{hint}", hint = hint(.0))]
     Missing(String),
-    /// The interpreter is there and can't be run.
+    /// The interpreter exists but is not executable.
     #[error("interpreter {0:?} is not executable")]
     NotExecutable(String),
-    /// `env` is there, and what it has to find is not in PATH.
+    /// `env` exists, but the program that it must find is not in PATH.
     #[error("interpreter {0:?} not found in PATH{hint}", hint = hint(.0))]
     NotInPath(String),
-    /// A binary for which the system finds no dynamic loader.
+    /// A binary whose dynamic loader does not exist.
     #[error(
         "its dynamic loader was not found (the program was built for another C library or CPU \
          architecture)"
@@ -40,14 +40,14 @@ fn hint(interpreter: &str) -> &'static str {
     }
 }
 
-/// The words behind `#!`: the interpreter, and everything else as one argument.
+/// The words after `#!`: the interpreter, and the rest as one argument.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Line {
     interpreter: OsString,
     argument: Option<OsString>,
 }
 
-/// Reads the beginning of a file. None if it is no script, or if its first line says nothing.
+/// Parses the first bytes of a file. None if it is no script, or if its first line is empty.
 fn line(head: &[u8]) -> Option<Line> {
     let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
     let text = head.strip_prefix(b"#!")?;
@@ -69,7 +69,7 @@ enum Found {
     Program,
 }
 
-/// The fault of a first line, by what is there.
+/// The fault of a first line, by the files that exist.
 fn judge(line: &Line, search: Option<&OsStr>, found: impl Fn(&Path) -> Found) -> Option<Fault> {
     let shown = |word: &OsStr| word.to_string_lossy().into_owned();
     let interpreter = Path::new(&line.interpreter);
@@ -78,7 +78,7 @@ fn judge(line: &Line, search: Option<&OsStr>, found: impl Fn(&Path) -> Found) ->
         Found::NotExecutable => return Some(Fault::NotExecutable(shown(&line.interpreter))),
         Found::Program => {}
     }
-    // env looks for its one argument; options and assignments are its own affair.
+    // `env` searches for its argument; options and assignments are not interpreted here.
     let argument = line.argument.as_deref().filter(|_| interpreter.file_name() == Some(OsStr::new("env")))?;
     let is_plain = !argument.as_bytes().iter().any(|byte| matches!(byte, b'=' | b'/' | b' ' | b'\t'));
     if !is_plain || argument.as_bytes().starts_with(b"-") {
@@ -97,7 +97,7 @@ fn at(path: &Path) -> Found {
     }
 }
 
-/// A program may be executable and not readable: then nothing is known of it.
+/// The first bytes of a program; empty if it is executable but not readable.
 fn head(program: &Path) -> Vec<u8> {
     let mut head = Vec::new();
     let read = std::fs::File::open(program).and_then(|file| file.take(READ).read_to_end(&mut head));
@@ -107,7 +107,7 @@ fn head(program: &Path) -> Vec<u8> {
 /// Checks that a program, if it is a script, has an interpreter that can be run.
 ///
 /// # Errors
-/// It has none.
+/// Why the interpreter cannot be run.
 pub fn check(program: &Path, search: Option<&OsStr>) -> Result<(), Fault> {
     match line(&head(program)).and_then(|line| judge(&line, search, at)) {
         Some(fault) => Err(fault),
@@ -115,7 +115,7 @@ pub fn check(program: &Path, search: Option<&OsStr>) -> Result<(), Fault> {
     }
 }
 
-/// Names what is missing where the system reports that a program which is there is not.
+/// Replaces an error "not found" for an existing program by one that names the missing file.
 pub(super) fn explain(program: &Path, error: io::Error) -> io::Error {
     if error.kind() != io::ErrorKind::NotFound || !program.exists() {
         return error;
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn first_line_is_read_as_the_system_reads_it() {
+    fn first_line_is_parsed_as_by_the_kernel() {
         let plain = |interpreter: &str| Some((interpreter.to_owned(), None));
         assert_eq!(read("#!/bin/sh"), plain("/bin/sh"));
         assert_eq!(read("#! \t/bin/sh \t\nrest"), plain("/bin/sh"));

@@ -1,9 +1,9 @@
-//! The user records within a KPL aggregate.
+//! The user records of a KPL aggregate.
 //!
-//! An aggregate is four magic bytes, a protobuf message and the MD5 of the message. What has the
-//! magic but is no aggregate (digest, syntax, an index out of its table) is passed on as it came.
-//! An aggregate with a user record whose hash key isn't the shard's is dropped as a whole, as Java
-//! does (after a reshard that drops copies read through the wrong shard), and said in the log.
+//! An aggregate consists of four magic bytes, a protobuf message and the MD5 of the message. A record that
+//! has the magic but is no aggregate (digest, syntax, or an index beyond its table) is delivered unchanged.
+//! An aggregate with a user record whose hash key is outside the shard's range is dropped as a whole and
+//! logged, as in Java: after a reshard that drops copies that were read through the wrong shard.
 //!
 //! In KCL: `AggregatorUtil`, `messages.proto`.
 
@@ -20,21 +20,21 @@ use crate::record::{Data, Record, Text};
 use crate::shard::{HashRange, ShardId};
 
 const MAGIC: [u8; 4] = [0xF3, 0x89, 0x9A, 0xC2];
-/// What base64 makes of the magic: all of its characters that don't depend on the byte after it.
+/// The magic in base64: the characters that do not depend on the byte that follows it.
 const MAGIC_BASE64: &str = "84maw";
 const DIGEST: usize = 16;
 
-/// What came of an answer.
+/// The result of expanding the aggregates of an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Expanded {
-    /// In order.
+    /// User records and plain records, in order.
     pub records: Vec<Record>,
-    /// User records of aggregates that were dropped.
+    /// Number of user records of dropped aggregates.
     pub dropped: usize,
 }
 
-/// Puts user records in place of their aggregates, in order. They take room in the budget as what they came in did,
-/// whatever is free: it can't be sent back.
+/// Replaces aggregates by their user records, in order. Their memory is taken from the budget beyond the
+/// limit if necessary: they cannot be refused.
 pub fn expand(
     records: Vec<Record>,
     range: Option<HashRange>,
@@ -65,7 +65,7 @@ pub fn expand(
     Expanded { records: out, dropped }
 }
 
-/// An aggregate's user records, whose keys and data lie one behind the other in one piece of text.
+/// The user records of an aggregate; their keys and data are concatenated in one text.
 struct Opened {
     text: String,
     users: Vec<User>,
@@ -91,7 +91,7 @@ impl Opened {
     }
 }
 
-/// Whether data may be an aggregate's, by the beginning of its base64.
+/// Whether data may be an aggregate, by the first characters of its base64.
 pub fn may_be(base64: &[u8]) -> bool {
     base64.starts_with(MAGIC_BASE64.as_bytes())
 }
@@ -107,7 +107,7 @@ fn opened(record: &Record) -> Option<Opened> {
     let bytes = STANDARD.decode(record.data.as_bytes()).ok()?;
     let body = bytes.strip_prefix(&MAGIC)?;
     let (message, digest) = body.split_at_checked(body.len().checked_sub(DIGEST)?)?;
-    // Java wants more than a digest after the magic.
+    // As in Java, a magic followed by nothing but a digest is no aggregate.
     if message.is_empty() || Md5::digest(message).as_slice() != digest {
         return None;
     }
@@ -146,7 +146,7 @@ impl<'a> Aggregate<'a> {
         let keys: usize = self.partition_keys.iter().map(|key| key.len()).sum();
         let data: usize = self.records.iter().map(|record| record.data.len().div_ceil(3) * 4).sum();
         let mut text = String::with_capacity(keys + data);
-        // Each key once, however many records have it; its hash when the first of them wants it.
+        // Each key is stored once, however many records have it; its hash is computed when first needed.
         let mut places: Vec<(Range<usize>, Option<u128>)> = Vec::with_capacity(self.partition_keys.len());
         for key in &self.partition_keys {
             text.push_str(key);
@@ -171,7 +171,7 @@ impl<'a> Aggregate<'a> {
 }
 
 impl<'a> Inner<'a> {
-    /// Field 4 holds tags, which no consumer gets to see.
+    /// Field 4 contains tags, which KCL does not deliver.
     fn parse(message: &'a [u8]) -> Option<Self> {
         let (mut partition_key, mut hash_key, mut data) = (None, None, None);
         for field in Fields(message) {
@@ -193,7 +193,7 @@ enum Value<'a> {
     Fixed,
 }
 
-/// The fields of a protobuf message; ends with a `None` where the bytes are not one.
+/// Iterates over the fields of a protobuf message; yields a final `None` if the bytes are malformed.
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn user_records_take_the_place_of_their_aggregate() {
+    fn user_records_replace_their_aggregate() {
         let message =
             [field(1, b"a"), field(1, b"b"), field(2, b"12"), inner(0, None, b"one"), inner(1, Some(0), b"")]
                 .concat();
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn user_records_are_held_until_the_last_of_them_has_gone() {
+    fn user_records_hold_memory_until_the_last_is_dropped() {
         let record = aggregate(&[field(1, b"a"), inner(0, None, b"one"), inner(0, None, b"two")].concat());
         let budget = Budget::new(1);
         let mut records = expand(vec![record], None, &"s".into(), &budget).records;
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn one_foreign_hash_key_drops_the_whole_aggregate() {
+    fn foreign_hash_key_drops_the_whole_aggregate() {
         let message = [
             field(1, b"a"),
             field(2, b"12"),
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_aggregate_passes_as_it_came() {
+    fn non_aggregate_is_delivered_unchanged() {
         let good = aggregate(&[field(1, b"a"), inner(0, None, b"x")].concat());
         let mut wrong_digest = STANDARD.decode(good.data.as_str()).unwrap();
         *wrong_digest.last_mut().unwrap() ^= 1;
@@ -352,12 +352,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_message_makes_it_panic(message in proptest::collection::vec(any::<u8>(), 0..80)) {
+        fn arbitrary_message_does_not_panic(message in proptest::collection::vec(any::<u8>(), 0..80)) {
             prop_assert!(expanded(aggregate(&message), None).len() <= message.len().max(1));
         }
 
         #[test]
-        fn the_magic_is_recognised_in_base64(rest in proptest::collection::vec(any::<u8>(), 0..5)) {
+        fn magic_is_recognised_in_base64(rest in proptest::collection::vec(any::<u8>(), 0..5)) {
             prop_assert!(STANDARD.encode([&MAGIC[..], &rest].concat()).starts_with(MAGIC_BASE64));
         }
     }

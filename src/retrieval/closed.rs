@@ -1,5 +1,5 @@
-//! Which shards take no records any more, as `ListShards` tells: one listing for all readings, seldom made anew.
-//! And when a polled shard whose end Kinesis does not say has come to it: [`Quiet`].
+//! The closed shards of the stream, by `ListShards`: one listing for all feeds, seldom repeated. Also decides
+//! when a polled shard has ended whose end Kinesis does not report: [`Quiet`].
 
 use std::time::Duration;
 
@@ -9,50 +9,51 @@ use tracing::debug;
 
 use crate::shard::{self, ChildShard, Filter, HashRange, Shard, ShardId};
 
-/// From one listing to the next.
+/// Least time between two listings.
 const APART: Duration = Duration::from_secs(30);
-/// Whoever lists doesn't read meanwhile.
+/// Timeout of a listing: the feed that runs it does not read meanwhile.
 const LISTING: Duration = Duration::from_secs(10);
-/// Where for so long nothing has come, one asks whether the shard is closed: its end comes with its last records or
-/// right behind them.
+/// After this time without records a feed checks whether its shard is closed: the end of a shard comes with
+/// its last records or directly after them.
 pub(super) const QUIET: Duration = Duration::from_secs(10);
-/// From one question about a polled shard that was open to the next: twice as long each time.
+/// First pause between two checks of a polled shard that was open; it doubles each time.
 const OPEN: Duration = Duration::from_secs(60);
 const OPEN_MOST: Duration = Duration::from_secs(10 * 60);
 
-/// Shards that are known to be closed. One for the worker.
+/// The shards that are known to be closed. Shared by all feeds of the worker.
 #[derive(Debug, Default)]
 pub struct Closed(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
     asked: Option<Instant>,
-    /// The last listing that was answered, and when it was asked for.
+    /// The last successful listing, and when it was requested.
     listing: Option<(Instant, Vec<Shard>)>,
 }
 
 /// The state of a shard according to `ListShards`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum State {
-    /// Nothing is known now.
+    /// No listing is available now.
     Unknown,
-    /// It may take records, or what became of it isn't listed yet.
+    /// The shard may accept records, or its child shards are not all listed yet.
     Open,
-    /// It takes no records any more.
+    /// The shard accepts no more records.
     Closed {
-        /// Its children; empty where the list is incomplete.
+        /// The child shards; empty if the listing is incomplete.
         children: Vec<ChildShard>,
     },
 }
 
 impl Closed {
-    /// Whether the shard is known to be closed, by a listing that was asked for after `since`: an earlier stream of the
-    /// name may have had a shard of that name. While somebody lists, and when that fails, nothing is known.
+    /// Whether the shard is known to be closed, by a listing that was requested after `since`: an earlier
+    /// stream of that name may have had a shard of that id. Nothing is known while another feed runs the
+    /// listing, or after it failed.
     pub(super) async fn has(&self, shard: &ShardId, since: Instant, shards: &dyn shard::Api) -> bool {
         matches!(self.state(shard, since, shards).await, State::Closed { .. })
     }
 
-    /// Like [`Closed::has`], with the children of the shard.
+    /// As [`Closed::has`], with the child shards.
     pub(super) async fn state(&self, shard: &ShardId, since: Instant, shards: &dyn shard::Api) -> State {
         let Ok(mut known) = self.0.try_lock() else { return State::Unknown };
         if known.asked.is_none_or(|asked| asked.elapsed() >= APART) {
@@ -88,7 +89,7 @@ fn state(shard: &ShardId, listed: &[Shard]) -> State {
     State::Closed { children: if whole { children } else { Vec::new() } }
 }
 
-/// Whether the ranges leave none of the shard's hash keys out.
+/// Whether the ranges together cover all hash keys of `range`.
 fn covers(range: HashRange, mut by: Vec<HashRange>) -> bool {
     by.sort();
     let mut next = range.start;
@@ -104,27 +105,28 @@ fn covers(range: HashRange, mut by: Vec<HashRange>) -> bool {
     false
 }
 
-/// The next step for a polled shard.
+/// The next step of a polled shard.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// To be polled further.
+    /// Poll again.
     Read,
-    /// To ask [`Closed`] by a listing after that time, and to tell [`Quiet::listed`].
+    /// Ask [`Closed`] for a listing requested after that time, and pass the result to [`Quiet::listed`].
     Ask(Instant),
-    /// Its end is handed on.
+    /// Report the end of the shard.
     End(Vec<ChildShard>),
 }
 
-/// A polled shard, some endpoints never say the end of which: npm's kinesis-local answers with another iterator for ever.
+/// Detects the end of a polled shard on endpoints that never report it: npm's kinesis-local returns another
+/// iterator for ever.
 ///
-/// It has come to its end if nothing came for [`QUIET`], a listing that was asked for after that says that it is
-/// closed, and a `GetRecords` that was sent after the answer of this listing found nothing either. All of these answers
-/// must be at the tip: empty ones are normal where records are sparse.
+/// The shard has ended if no record came for [`QUIET`], a listing requested after that reports it as closed,
+/// and a `GetRecords` sent after that listing returned no records either. All of these answers must be at the
+/// tip: empty answers are normal where records are sparse.
 #[derive(Debug)]
 pub(super) struct Quiet {
-    /// When something came last, or reading began.
+    /// When the last record came, or when reading started.
     since: Instant,
-    /// Not asked before.
+    /// The earliest time of the next check.
     ask: Instant,
     pause: Duration,
     closed: Option<(Instant, Vec<ChildShard>)>,
@@ -135,12 +137,12 @@ impl Quiet {
         Self { since: now, ask: now, pause: OPEN, closed: None }
     }
 
-    /// Something came, or reading begins anew.
+    /// Notes that records came or that reading was resumed.
     pub(super) fn moved(&mut self, now: Instant) {
         (self.since, self.closed) = (now, None);
     }
 
-    /// A `GetRecords` that was sent at that time was answered with so many records, so many milliseconds from the tip.
+    /// Handles the answer to a `GetRecords` sent at `sent`, with its number of records.
     pub(super) fn answered(
         &mut self,
         sent: Instant,
@@ -161,7 +163,7 @@ impl Quiet {
         }
     }
 
-    /// Notes the answer of `ListShards`.
+    /// Handles the result of `ListShards`.
     pub(super) fn listed(&mut self, now: Instant, state: State) {
         match state {
             State::Unknown => self.ask = now + QUIET,
@@ -197,14 +199,14 @@ mod tests {
         fn at(&self, seconds: u64) -> Instant {
             self.1 + Duration::from_secs(seconds)
         }
-        /// An answer at that second, to a request sent at the same.
+        /// An empty answer at that second to a request sent at the same second.
         fn empty(&mut self, second: u64) -> Next {
             self.0.answered(self.at(second), self.at(second), 0, Some(0))
         }
     }
 
     #[test]
-    fn shard_that_is_quiet_closed_and_read_once_more_has_ended() {
+    fn quiet_closed_shard_ends_after_one_more_read() {
         let mut life = Life::new();
         assert_eq!(life.empty(9), Next::Read, "not quiet for long enough");
         assert_eq!(life.empty(10), Next::Ask(life.at(0)));
@@ -214,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_that_comes_begins_the_wait_anew() {
+    fn any_record_restarts_the_wait() {
         for (records, behind) in [(1, Some(0)), (0, Some(1)), (0, None), (0, Some(-1))] {
             let mut life = Life::new();
             assert_eq!(life.empty(10), Next::Ask(life.at(0)));
@@ -227,10 +229,10 @@ mod tests {
     }
 
     #[test]
-    fn open_shard_is_asked_about_seldom_and_never_ends() {
+    fn open_shard_is_checked_seldom_and_never_ends() {
         let (mut life, mut asked) = (Life::new(), Vec::new());
         for second in 0..3_600 {
-            // A record now and then makes no difference.
+            // An occasional record does not matter.
             if second % 600 == 599 {
                 life.0.answered(life.at(second), life.at(second), 1, Some(0));
             }
@@ -259,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn children_are_known_once_they_cover_the_hash_keys_of_their_parent() {
+    fn children_are_known_once_they_cover_their_parent() {
         let (a, b) = (shard("a", &["s"], (0, 4), true), shard("b", &["s"], (5, 9), true));
         let parent = |open| shard("s", &[], (0, 9), open);
         let of = |listed: &[Shard]| match state(&"s".into(), listed) {
@@ -289,7 +291,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn listing_from_before_the_last_record_is_not_believed_and_none_is_made_within_half_a_minute() {
+    async fn stale_listing_is_ignored_and_not_repeated_soon() {
         let (closed, lists) = (Closed::default(), Lists(0.into()));
         let shard = ShardId::from("s");
         let first = Instant::now();

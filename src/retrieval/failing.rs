@@ -1,4 +1,4 @@
-//! How long a shard could not be read, and which of its failures are worth a log line.
+//! How long a shard could not be read, and which of its failed reads are logged.
 
 use std::time::Duration;
 
@@ -6,33 +6,33 @@ use tokio::time::Instant;
 
 use super::Error;
 
-/// Between two lines about reads of one shard that keep failing.
+/// Interval between log lines about failing reads of one shard.
 const AGAIN: Duration = Duration::from_secs(60);
-/// Failures of the usual kind are reported once they have lasted for so long.
+/// Usual failures are logged after they have lasted this long.
 const USUAL: Duration = Duration::from_secs(10);
 
 /// How unusual a failed read is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// One alone is normal: an iterator that expired during a pause, a subscription that another worker has for a
-    /// few seconds.
+    /// Normal if it occurs alone: an iterator that expired during a pause, a subscription that another worker
+    /// holds for a few seconds.
     Usual,
     /// Never normal.
     Unusual,
-    /// There was no answer: all shards of this worker may have the same trouble.
+    /// No answer: all shards of this worker may fail in the same way.
     Unreachable,
-    /// The caller has logged it.
+    /// Already logged by the caller.
     Logged,
 }
 
 impl Kind {
-    /// Of an error that is not one of the usual.
+    /// The kind of an error that is not a usual one.
     pub(super) fn of(error: &Error) -> Self {
         if matches!(error, Error::Unavailable(_)) { Self::Unreachable } else { Self::Unusual }
     }
 }
 
-/// The reads of one shard that failed since the last one that did not.
+/// The failed reads of one shard since its last successful one.
 #[derive(Debug, Default)]
 pub(super) struct Failing {
     since: Option<Instant>,
@@ -41,7 +41,7 @@ pub(super) struct Failing {
 }
 
 impl Failing {
-    /// A read has failed. Whether it is to be reported now.
+    /// Notes a failed read. Returns whether it must be logged now.
     pub(super) fn failed(&mut self, now: Instant, kind: Kind) -> bool {
         let since = *self.since.get_or_insert(now);
         self.times += 1;
@@ -50,7 +50,7 @@ impl Failing {
         let unusual = match kind {
             Kind::Usual => lasts,
             Kind::Unusual => true,
-            // One line for all shards is there, or will be.
+            // The log line for all shards exists or will follow.
             Kind::Unreachable => false,
             Kind::Logged => {
                 self.reported.get_or_insert(now);
@@ -63,12 +63,12 @@ impl Failing {
         due && unusual
     }
 
-    /// For how long reads have failed by now, and how often.
+    /// How long reads have failed by now, and how often.
     pub(super) fn lasted(&self, now: Instant) -> (Duration, u32) {
         (self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)), self.times)
     }
 
-    /// A read has not failed. For how long those before did, if that was reported.
+    /// Notes a successful read. Returns how long reads failed before, if that was logged.
     pub(super) fn recovered(&mut self, now: Instant) -> Option<Duration> {
         let (lasted, _) = self.lasted(now);
         std::mem::take(self).reported.map(|_| lasted)
@@ -79,21 +79,21 @@ impl Failing {
 mod tests {
     use super::*;
 
-    /// At which seconds failures of one a second are reported.
+    /// The seconds at which failures, one per second, are logged.
     fn reported(kind: Kind, seconds: u64) -> Vec<u64> {
         let (mut failing, start) = (Failing::default(), Instant::now());
         (0..seconds).filter(|second| failing.failed(start + Duration::from_secs(*second), kind)).collect()
     }
 
     #[test]
-    fn failures_that_last_are_reported_at_once_and_then_each_minute() {
+    fn lasting_failures_are_logged_once_a_minute() {
         assert_eq!(reported(Kind::Unusual, 150), [0, 60, 120]);
         assert_eq!(reported(Kind::Usual, 150), [10, 70, 130]);
         assert_eq!(reported(Kind::Logged, 150), [0; 0]);
     }
 
     #[test]
-    fn one_usual_failure_is_not_reported_and_neither_is_its_recovery() {
+    fn single_usual_failure_and_recovery_are_not_logged() {
         let (mut failing, now) = (Failing::default(), Instant::now());
         assert!(!failing.failed(now, Kind::Usual));
         assert_eq!(failing.recovered(now + USUAL), None);
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn recovery_is_reported_once_with_its_duration() {
+    fn recovery_is_logged_once_with_its_duration() {
         for kind in [Kind::Unusual, Kind::Logged] {
             let (mut failing, now) = (Failing::default(), Instant::now());
             failing.failed(now, kind);

@@ -1,12 +1,12 @@
-//! SubscribeToShard: records pushed to a registered consumer, from a position to the end of the shard.
+//! Enhanced fan-out: SubscribeToShard for a registered consumer, from a position to the end of the shard.
 //!
-//! A subscription lasts five minutes and is opened again where it stood; what was pushed but not handed to the
-//! child stays in the queue. While a child is slow nothing is read, and after a while the subscription is left:
-//! what Kinesis has sent by then would lie in this process. In KCL: `FanOutRecordsPublisher`. Different on
-//! purpose: "not found" ends a shard only if `ListShards` agrees (it may be the consumer that is missing);
-//! a closed shard whose subscription doesn't end is polled to its end (npm's kinesis-local never ends one);
-//! failures are followed by pauses that grow; a connection on which nothing comes, not even the empty events of
-//! an idle shard, is given up.
+//! A subscription lasts five minutes and is renewed at its last position. Events that were not delivered to
+//! the child yet stay in the queue. While a child is slow no event is read, and after a while the
+//! subscription is dropped: otherwise everything that Kinesis sends until then would be held in this process.
+//! In KCL: `FanOutRecordsPublisher`. Different on purpose: "not found" ends a shard only if `ListShards`
+//! agrees (the consumer may be missing instead); a closed shard whose subscription does not end is polled to
+//! its end (npm's kinesis-local never ends one); pauses after failures grow; and a connection on which
+//! nothing arrives, not even the empty events of an idle shard, is dropped.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,40 +27,39 @@ use crate::sequence::SequenceNumber;
 use crate::shard::{BoxFuture, ShardId};
 
 const MAX_PAUSE: Duration = Duration::from_secs(10);
-/// Kinesis takes one call a second for a consumer and shard.
+/// Kinesis accepts one call per second, consumer and shard.
 const ONE_CALL: Duration = Duration::from_secs(1);
-/// Whoever took the subscription over can't lose it again for five seconds; if that is the lease's new owner,
-/// this one will have heard of it by then.
+/// Another subscription that took the shard over cannot be replaced for five seconds. If it belongs to the
+/// lease's new owner, this worker has lost the lease by then.
 const TAKEN_OVER: Duration = Duration::from_secs(6);
-/// Kinesis sends an event without records every few seconds.
+/// Timeout for the next event: Kinesis sends an event without records every few seconds.
 const SILENCE: Duration = Duration::from_secs(30);
-/// How long a subscription is kept while the child is slow. What it was sent fills the window of its connection, and
-/// others on that must not be silent for so long that they are taken for broken.
+/// How long a subscription is kept while the child is slow. Its events fill the window of the connection, and
+/// other subscriptions on that connection must not be silent for so long that they are taken for broken.
 const STALL: Duration = Duration::from_secs(10);
-/// Between two looks at a consumer that is waited for.
+/// Interval between checks for a consumer that is not available yet.
 const CONSUMER: Duration = Duration::from_secs(10);
-/// Room for an event without records.
-/// A wait for room is shown after so long.
+/// A wait for memory is reported after this time.
 const SHOWN: Duration = Duration::from_secs(1);
 const LITTLE: usize = 4 * 1024;
 
-/// Subscriptions to shards of the one stream, and the stream's registered consumers.
+/// Subscribes to shards of one stream, and finds and registers its consumers.
 pub trait Api: Send + Sync {
     /// The stream's ARN, of `DescribeStreamSummary`.
     fn stream_arn(&self) -> BoxFuture<'_, Result<String, Error>>;
 
-    /// `DescribeStreamConsumer`; none if there is no such consumer.
+    /// `DescribeStreamConsumer`; none if the consumer does not exist.
     fn describe<'a>(
         &'a self,
         stream_arn: &'a str,
         name: &'a str,
     ) -> BoxFuture<'a, Result<Option<Registered>, Error>>;
 
-    /// `RegisterStreamConsumer`; [`Error::Taken`] if there is one of that name.
+    /// `RegisterStreamConsumer`; [`Error::Taken`] if a consumer of that name exists.
     fn register<'a>(&'a self, stream_arn: &'a str, name: &'a str)
     -> BoxFuture<'a, Result<Registered, Error>>;
 
-    /// `SubscribeToShard`, in the name of the consumer with that ARN.
+    /// `SubscribeToShard`, for the consumer with that ARN.
     fn subscribe<'a>(
         &'a self,
         consumer: &'a str,
@@ -69,10 +68,11 @@ pub trait Api: Send + Sync {
     ) -> BoxFuture<'a, Result<Box<dyn Subscription>, Error>>;
 }
 
-/// A subscription. Dropping it ends it.
+/// An open subscription. Dropping it closes it.
 pub trait Subscription: Send {
-    /// The next event, whose `next` is a sequence number; none when Kinesis has closed it. The event takes the
-    /// place of `room`, or as much as it needs. What came of an event before a cancelled call isn't lost.
+    /// The next event, whose `next` is a sequence number; none when Kinesis has closed the subscription. The
+    /// event uses the reservation `room`, or the part that it needs. The part of an event received before a
+    /// cancelled call is kept.
     fn next(&mut self, room: Reservation) -> BoxFuture<'_, Result<Option<Answer>, Error>>;
 }
 
@@ -80,19 +80,19 @@ pub(super) struct Fanout {
     place: Place,
     consumer: Arc<StreamConsumer>,
     backoff: Backoff,
-    /// Bytes of the last event.
+    /// Bytes of the last event, as the estimate for the next one.
     expected: usize,
-    /// Whether that stood at the tip.
+    /// Whether the last event was at the tip.
     at_tip: bool,
-    /// A subscription was silent from its beginning, and no event came since.
+    /// Whether a subscription was silent from its start and no event came since.
     silent: bool,
 }
 
 enum Step {
-    /// The end of the shard was handed on, or nobody wants more.
+    /// The end of the shard was delivered, or the shard consumer is gone.
     Done,
     At(Instant),
-    /// This endpoint can't, or doesn't say the end of this shard.
+    /// The endpoint does not support fan-out, or does not report the end of this shard.
     Poll,
 }
 
@@ -102,11 +102,12 @@ impl Fanout {
         Self { place, consumer, backoff, expected: LITTLE, at_tip: false, silent: false }
     }
 
-    /// Ends after the batch that ends the shard, or when nobody wants batches any more; or with the place from
-    /// which to poll, where there is no fan-out or nothing more comes of it.
+    /// Runs until the end of the shard was delivered or the shard consumer is gone. Returns the place from which to
+    /// poll if the endpoint has no fan-out or the subscription does not report the end.
     pub(super) async fn run(mut self, ahead: &Ahead) -> Option<Place> {
         let mut next = Instant::now();
-        // As before each event: who leaves because there is no room comes back when there is.
+        // As before each event: a subscription that was dropped for lack of room is opened again when there
+        // is room.
         while ahead.room_for(self.expected).await {
             if self.consumer.is_unavailable() {
                 return Some(self.place);
@@ -203,7 +204,8 @@ impl Fanout {
                     return self.failed("subscription was interrupted, subscribing again", &error);
                 }
                 Err(_) => {
-                    // With more to come a connection that hangs is likelier, if not another after it too.
+                    // With more records to come a broken connection is likelier, unless the next one is
+                    // silent too.
                     let again = events == 0 && self.silent;
                     self.silent |= events == 0;
                     if (self.at_tip || again) && self.ends_unsaid(last).await {
@@ -233,8 +235,8 @@ impl Fanout {
         }
     }
 
-    /// Whether there is nothing more to come, as far as `ListShards` knows, and there was nothing since then. What the
-    /// subscription left out, be it the end alone, is read by `GetRecords`.
+    /// Whether the shard is closed by `ListShards` and nothing came since. What the subscription did not
+    /// deliver, even if it is only the end, is then read by `GetRecords`.
     async fn ends_unsaid(&self, since: Instant) -> bool {
         let Place { source, shard, .. } = &self.place;
         let ends = since.elapsed() >= QUIET && source.closed.has(shard, since, &*source.shards).await;
@@ -244,9 +246,9 @@ impl Fanout {
         ends
     }
 
-    /// Room for one more event; none if nobody wants any.
+    /// Memory for one more event; none if the shard consumer is gone.
     async fn room(&self, ahead: &Ahead) -> Option<Reservation> {
-        // At the tip the next event may be long in coming.
+        // At the tip the next event may take long to come.
         let expected = if self.at_tip { LITTLE } else { self.expected };
         if !ahead.room_for(expected).await {
             return None;
@@ -256,27 +258,27 @@ impl Fanout {
         if let Ok(room) = timeout(SHOWN, &mut room).await {
             return Some(room);
         }
-        // Shown until an event has come, also if the subscription is left meanwhile.
+        // Reported until an event has come, even if the subscription is dropped meanwhile.
         source.sink.shard(shard, OfShard::WaitsForRoom(true));
         let room = room.await;
         source.sink.shard(shard, OfShard::WaitsForRoom(false));
         Some(room)
     }
 
-    /// Whether it was the last.
+    /// Sends an answer to the shard consumer. Returns whether it was the last one.
     fn hand_on(&mut self, answer: Answer, ahead: &Ahead) -> bool {
-        // Moves on without records too. What isn't readable as a number, with records, is behind their last.
+        // The position advances without records too. If it is no number, the position is the last record.
         let last = answer.records.last().cloned();
         let on = answer.next.as_deref().and_then(SequenceNumber::parse).or(last);
         let batch = self.place.batch(answer, on, None);
-        // Aggregates have grown by now.
+        // Aggregates have been expanded by now.
         self.expected = batch.records.sizes().held.max(LITTLE);
         let ended = batch.end.is_some();
         let wanted = ended || !batch.records.is_empty() || self.place.source.settings.keep_empty;
         (wanted && !ahead.send(batch)) || ended
     }
 
-    /// Shards wait here while one of them looks for the consumer, or registers it.
+    /// The ARN of the consumer. Other shards wait here while one of them finds or registers it.
     async fn consumer_arn(&mut self) -> Result<String, Error> {
         let consumer = self.consumer.clone();
         let mut arn = std::pin::pin!(consumer.arn());
@@ -306,7 +308,7 @@ impl Fanout {
         Step::Poll
     }
 
-    /// The shard, the stream or the consumer.
+    /// Handles "not found", which can mean the shard, the stream or the consumer.
     async fn missing(&mut self, reason: &str, consumer: &str, ahead: &Ahead) -> Step {
         if let Some(end) = self.place.end_if_gone(reason).await {
             ahead.send(end);

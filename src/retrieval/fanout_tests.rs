@@ -1,4 +1,4 @@
-//! Tests of reading by subscriptions, on a paused clock.
+//! Tests of enhanced fan-out on a paused clock.
 
 use super::*;
 use crate::budget::Budget;
@@ -14,7 +14,8 @@ use tokio::sync::Semaphore;
 
 pub(super) type Event = Result<Option<Answer>, Error>;
 
-/// One list of events a subscription, or why there is none; what was asked for, and when.
+/// A list of events for each subscription, or the error that it fails with; records the calls and their
+/// times.
 #[derive(Default)]
 pub(super) struct Script {
     subscriptions: Mutex<VecDeque<Result<VecDeque<Event>, Error>>>,
@@ -22,7 +23,7 @@ pub(super) struct Script {
     registered: Mutex<u32>,
     listed: Vec<Shard>,
     began: Option<Instant>,
-    /// Between two events.
+    /// Pause between two events.
     pause: Duration,
 }
 
@@ -86,17 +87,17 @@ impl shard::Api for Script {
     }
 }
 
-/// The stream that every test reads.
+/// The stream that all tests read.
 pub(in crate::retrieval) fn stream() -> StreamId {
     StreamId::new("arn:aws:kinesis:us-east-1:123456789012:stream/s", 1)
 }
 
-/// The shard that every test reads.
+/// The shard that all tests read.
 pub(in crate::retrieval) fn the_shard() -> ShardOfStream {
     ShardOfStream { id: "s".into(), range: None, stream: Some(stream()) }
 }
 
-/// A stream that was recognised before reading began.
+/// A stream whose identity is known before reading starts.
 pub(in crate::retrieval) fn recognised(shards: Arc<dyn shard::Api>) -> Arc<Recognition> {
     let recognition = Recognition::new(shards);
     recognition.recognise(Some(stream()), BTreeSet::new());
@@ -166,7 +167,7 @@ async fn all(script: &Arc<Script>, start: Start) -> Vec<String> {
     let mut seen = Vec::new();
     loop {
         let batch = feed.next().await.unwrap();
-        seen.extend(batch.records.each().iter().map(|r| r.sequence.to_string()));
+        seen.extend(batch.records.decode().iter().map(|r| r.sequence.to_string()));
         if let Some(children) = batch.end {
             seen.extend(children.iter().map(|child| format!("-> {}", child.id)));
             return seen;
@@ -179,7 +180,7 @@ fn starts(script: &Script) -> Vec<Start> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_record_comes_once_whatever_ends_a_subscription() {
+async fn every_record_is_delivered_once_across_subscription_failures() {
     let unavailable = || Err(Error::Unavailable("u".into()));
     let script = script(
         vec![
@@ -187,9 +188,9 @@ async fn every_record_comes_once_whatever_ends_a_subscription() {
             Err(Error::Throttled("t".into())),
             Ok(vec![event(&[1, 2], "2"), event(&[], "5"), Ok(None)]),
             Ok(vec![event(&[6], "6"), unavailable_event()]),
-            // Only half of an end.
+            // An end of the shard without child shards.
             Ok(vec![event(&[], "")]),
-            // It falls silent.
+            // The subscription falls silent.
             Ok(vec![event(&[7], "7")]),
             Err(Error::Taken("in use".into())),
             Ok(vec![Err(Error::Taken("taken over".into()))]),
@@ -213,7 +214,7 @@ fn unavailable_event() -> Event {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscription_that_names_its_own_beginning_has_not_read_it() {
+async fn event_naming_the_start_record_does_not_skip_it() {
     let at = Start::At(number(7));
     let script = script(
         vec![
@@ -228,14 +229,14 @@ async fn a_subscription_that_names_its_own_beginning_has_not_read_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_latest_that_broke_before_its_first_event_goes_on_from_then() {
+async fn broken_latest_subscription_resumes_at_timestamp() {
     let script = script(vec![Ok(vec![unavailable_event()]), Ok(vec![end()])], vec![]);
     all(&script, Start::Latest).await;
     assert!(matches!(starts(&script)[..], [Start::Latest, Start::AtTimestamp(_)]));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_missing_ends_a_shard_only_if_it_is_the_shard() {
+async fn missing_consumer_does_not_end_the_shard() {
     let missing = || Error::ShardMissing("no consumer".into());
     let there = script(
         vec![Err(missing()), Ok(vec![event(&[1], "1"), Err(missing())]), Ok(vec![end()])],
@@ -248,7 +249,7 @@ async fn what_is_missing_ends_a_shard_only_if_it_is_the_shard() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_fan_out_records_are_polled_from_where_reading_stood() {
+async fn unsupported_fan_out_falls_back_to_polling_at_position() {
     let unsupported = || Err(Error::Unsupported("no such operation".into()));
     let script = script(vec![Ok(vec![event(&[3], "4"), unavailable_event()]), unsupported()], vec![]);
     assert_eq!(all(&script, Start::TrimHorizon).await, ["3", "-> c"]);
@@ -256,7 +257,7 @@ async fn without_fan_out_records_are_polled_from_where_reading_stood() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscription_is_left_while_the_record_processor_is_slow() {
+async fn subscription_is_dropped_while_the_processor_is_slow() {
     let many = |from: u32| (from..from + 5).map(|n| event(&[n], &n.to_string())).collect::<Vec<_>>();
     let script = script(vec![Ok(many(1)), Ok([many(6), vec![end()]].concat())], vec![]);
     let mut feed = Feed::open(&source(&script), the_shard(), Start::TrimHorizon);
@@ -271,10 +272,10 @@ async fn a_subscription_is_left_while_the_record_processor_is_slow() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscription_is_not_opened_again_and_again_while_the_next_event_has_no_room() {
+async fn no_resubscription_while_the_next_event_has_no_room() {
     let many = |from: u32| (from..from + 5).map(|n| event(&[n], &n.to_string())).collect::<Vec<_>>();
     let script = script(vec![Ok(many(1)), Ok(many(6)), Ok(vec![end()])], vec![]);
-    // One batch fits into the part, with what an event is expected to take it doesn't.
+    // One batch fits into the part, but not together with the expected size of the next event.
     let source = Source { budget: Budget::new(3 * 250), ..source(&script) };
     let mut feed = Feed::open(&source, the_shard(), Start::TrimHorizon);
     assert_eq!(feed.next().await.unwrap().records.len(), 1);
@@ -298,9 +299,9 @@ fn far_from_the_tip() -> Event {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_closed_shard_with_more_to_come_is_not_polled_however_long_nothing_comes() {
+async fn closed_shard_behind_the_tip_is_not_polled() {
     let events = (0..30).map(|_| far_from_the_tip()).chain([event(&[5], "5"), far_from_the_tip()]).collect();
-    // The connection hangs then.
+    // Then the connection hangs.
     let script = script(vec![Ok(events), Ok(vec![event(&[6], "6"), end()])], vec![listed("s", Some(9))]);
     let script = Arc::new(Script { pause: Duration::from_secs(1), ..Arc::into_inner(script).unwrap() });
     assert_eq!(all(&script, Start::TrimHorizon).await, ["5", "6", "-> c"]);
@@ -308,15 +309,15 @@ async fn a_closed_shard_with_more_to_come_is_not_polled_however_long_nothing_com
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_closed_shard_whose_subscriptions_say_nothing_at_all_is_polled_after_the_second() {
+async fn closed_shard_is_polled_after_two_silent_subscriptions() {
     let script = script(vec![Ok(vec![]), Ok(vec![])], vec![listed("s", Some(9))]);
     assert_eq!(all(&script, Start::TrimHorizon).await, ["-> c"]);
     assert_eq!(starts(&script).len(), 3, "two subscriptions, one iterator");
 }
 
-/// Each subscription fails in the same way, for about five minutes; then one delivers the end of the shard.
+/// Each subscription fails in the same way for about five minutes; then one delivers the end of the shard.
 #[tokio::test(start_paused = true)]
-async fn subscriptions_that_keep_failing_are_warned_of_once_a_minute_and_recovery_is_logged() {
+async fn failing_subscriptions_warn_once_a_minute_and_log_recovery() {
     type Failure = fn() -> Result<VecDeque<Event>, Error>;
     let failures: [(Failure, usize); 7] = [
         (|| Err(Error::Taken("t".into())), 280),
@@ -339,12 +340,12 @@ async fn subscriptions_that_keep_failing_are_warned_of_once_a_minute_and_recover
         let mut feed = Feed::open(&source(&script), the_shard(), Start::TrimHorizon);
         while feed.next().await.unwrap().end.is_none() {}
         let (warnings, steps) = logged.counts();
-        // For all shards together it is reported once in ten minutes that there is no answer.
+        // An unreachable service is logged once in ten minutes for all shards together.
         let unreachable =
             matches!(failure(), Ok(list) if matches!(list.front(), Some(Err(Error::Unavailable(_)))));
         let least = if unreachable { 1 } else { 2 };
         assert!((least..=8).contains(&warnings), "{:?}: {warnings}", failure());
-        // The consumer was found, and the shard is read again.
+        // "Found the consumer" and "the shard is read again".
         assert_eq!(steps, 2, "{:?}", failure());
     }
 }

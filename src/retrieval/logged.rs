@@ -1,4 +1,4 @@
-//! For tests: how many events of each level were logged on this thread.
+//! Counts the events of each level that are logged on this thread, for tests.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -20,7 +20,8 @@ impl<S: Subscriber> Layer<S> for Logged {
 impl Logged {
     /// Counts until the guard is dropped.
     pub(super) fn start() -> (Self, tracing::subscriber::DefaultGuard) {
-        // With a single dispatcher tracing asks that of the thread which first reaches a call site: another test's.
+        // With a single dispatcher, tracing caches the interest of the thread that first reaches a call site,
+        // which may run another test.
         static OTHER: OnceLock<Dispatch> = OnceLock::new();
         OTHER.get_or_init(|| Dispatch::new(tracing_subscriber::registry()));
         let this = Self::default();
@@ -28,7 +29,7 @@ impl Logged {
         (this, guard)
     }
 
-    /// Warnings, and steps.
+    /// The numbers of warnings and of infos.
     pub(super) fn counts(&self) -> (usize, usize) {
         let counts = self.0.lock().unwrap();
         let of = |level: Level| counts.get(level.as_str()).copied().unwrap_or_default();

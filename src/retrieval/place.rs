@@ -1,4 +1,5 @@
-//! Where a reading of a shard stands, and how it goes on after trouble. The same for both ways of reading.
+//! The position of a feed in its shard, and how it resumes after a failure. Shared by polling and enhanced
+//! fan-out.
 //!
 //! In KCL: `IteratorBuilder`, `DataRetrievalUtil`.
 
@@ -18,25 +19,26 @@ use crate::sequence::SequenceNumber;
 use crate::shard::{ChildShard, Filter, HashRange, Shard, ShardId};
 use crate::stream::StreamId;
 
-/// Kinesis's clock and ours may differ by this much when a `LATEST` is opened again by time: AWS refuses
-/// requests that are signed further off. Records from before the opening are the lesser evil.
+/// Most difference between Kinesis's clock and the local one when a `LATEST` is resumed by timestamp: AWS
+/// refuses requests signed with a larger difference. Reading records from before the start is better than
+/// skipping some.
 pub(super) const CLOCK_MARGIN_MILLIS: i64 = 5 * 60_000;
 
-/// Between two words about the same trouble.
-const TELL_AGAIN: Duration = Duration::from_secs(60);
+/// Interval between log lines about the same failure.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 pub(super) struct Place {
     pub(super) source: Source,
     pub(super) shard: ShardId,
     range: Option<HashRange>,
-    /// The stream that the lease is of, as its row is marked.
+    /// The stream that the lease belongs to, by the mark of its row.
     stream: Option<StreamId>,
     start: Start,
-    /// When reading began, by the wall clock.
+    /// When reading started, in milliseconds since 1970.
     opened: Option<i64>,
     last: Option<SequenceNumber>,
-    /// When it was last told that reading fails.
-    told: Option<Instant>,
+    /// When a failure was last logged.
+    last_logged: Option<Instant>,
     failing: Failing,
 }
 
@@ -51,12 +53,12 @@ impl Place {
             start,
             opened: None,
             last: None,
-            told: None,
+            last_logged: None,
             failing: Failing::default(),
         }
     }
 
-    /// Where to open a reading now.
+    /// The start for a new iterator or subscription.
     pub(super) fn start(&self) -> Start {
         match (&self.last, self.opened, &self.start) {
             (Some(last), ..) => Start::After(last.clone()),
@@ -65,31 +67,32 @@ impl Place {
         }
     }
 
-    /// A reading was opened; asked for at that time.
+    /// Notes that an iterator or subscription, requested at that time, was opened.
     pub(super) fn opened(&mut self, asked: i64) {
         self.opened.get_or_insert(asked);
     }
 
-    /// The answer, to a call that took so long, goes to the child: reading goes on behind `last`.
+    /// Turns an answer into a batch for the child and advances the position to `last`. `took` is the duration
+    /// of the call.
     pub(super) fn batch(
         &mut self,
         answer: Answer,
         last: Option<SequenceNumber>,
         took: Option<Duration>,
     ) -> Batch {
-        // A subscription may name the very record that it begins at before that came: it is not read yet.
+        // A subscription may report the record at which it starts before that record was delivered.
         let at = match (&self.last, &self.start) {
             (None, Start::At(number)) if answer.records.is_empty() => Some(number),
             _ => None,
         };
-        // And no event leads back.
+        // No event moves the position back.
         if let Some(last) = last
             && at.is_none_or(|at| last.order(at) == Ordering::Greater)
             && self.last.as_ref().is_none_or(|before| last.order(before) != Ordering::Less)
         {
             self.last = Some(last);
         }
-        self.told = None;
+        self.last_logged = None;
         if let Some(lasted) = self.failing.recovered(Instant::now()) {
             info!(?lasted, "reading the shard works again");
         }
@@ -114,8 +117,8 @@ impl Place {
         Batch { records, millis_behind_latest: answer.millis_behind_latest, end, dropped }
     }
 
-    /// A read has failed: counted, and logged unless that would be too often. All failures go through here, so that no
-    /// shard stands still without a log line.
+    /// Counts a failed read, and logs it unless that would be too often. All failures pass through here, so
+    /// that no shard stops without a log line.
     pub(super) fn failed(
         &mut self,
         kind: Kind,
@@ -131,7 +134,7 @@ impl Place {
             if let Some(lasted) = reach.failed(now) {
                 warn!(error, ?lasted, "cannot reach Kinesis: no shard is read until it responds");
             }
-            // One shard alone that gets no answer is a matter of its own.
+            // If only this shard gets no answer, it is a failure of this shard.
             if !reach.is_out() {
                 kind = Kind::Usual;
             }
@@ -146,17 +149,17 @@ impl Place {
         }
     }
 
-    /// Whether trouble is worth a log line: a service that can't be reached for hours is one line a minute and shard.
+    /// Whether to log a repeated failure now: at most one line a minute and shard.
     pub(super) fn is_news(&mut self) -> bool {
-        let news = self.told.is_none_or(|at| at.elapsed() >= TELL_AGAIN);
+        let news = self.last_logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL);
         if news {
-            self.told = Some(Instant::now());
+            self.last_logged = Some(Instant::now());
         }
         news
     }
 
-    /// Kinesis ends a shard with both signs or none, and each child has parents (KCL's DataRetrievalUtil).
-    /// Anything else is not believed: it counts as a failed read.
+    /// Whether the answer is consistent: Kinesis ends a shard with both signs or none, and each child shard
+    /// has parents (KCL's `DataRetrievalUtil`). Any other answer counts as a failed read.
     pub(super) fn believes(&mut self, answer: &Answer) -> bool {
         let orphan = answer.children.iter().any(|child| child.parents.is_empty());
         let believed = answer.next.is_some() == answer.children.is_empty() && !orphan;
@@ -168,9 +171,9 @@ impl Place {
         believed
     }
 
-    /// A stream that was deleted and created again has shards of the same names, whose sequence numbers begin after the
-    /// stored ones. The shard sync then resets the leases, and this reading ends with its lease. Java asks for the old
-    /// number for ever.
+    /// Reports the suspicion that the stream was deleted and created again: its shards have the same ids, and
+    /// their sequence numbers begin after the stored ones. The shard sync then resets the leases, and this
+    /// feed ends with its lease. Java requests the old number for ever.
     pub(super) async fn suspect_another_stream(&mut self, error: &super::Error) {
         let start = self.start();
         let (Start::At(number) | Start::After(number)) = &start else { return };
@@ -182,8 +185,9 @@ impl Place {
         self.source.recognition.suspect();
     }
 
-    /// Java takes "no such shard" for its end, be it the stream or the consumer that is missing. That skips
-    /// records: it has ended if the stream is there, is the one that the lease is of, and doesn't list it.
+    /// The end of the shard if it no longer exists. Java treats "not found" as the end, even if the stream or
+    /// the consumer is missing, and so skips records. Here a shard has ended only if the stream exists, is
+    /// the one that the lease belongs to, and does not list the shard.
     pub(super) async fn end_if_gone(&mut self, reason: &str) -> Option<Batch> {
         match self.source.shards.list(Filter::All).await {
             Ok(shards) if !shards.is_empty() && shards.iter().all(|shard| shard.id != self.shard) => {
@@ -226,7 +230,7 @@ impl Place {
         }
     }
 
-    /// Now, as [`Place::opened`] wants it.
+    /// The time for [`Place::opened`].
     pub(super) fn now() -> i64 {
         clock::wall_millis()
     }

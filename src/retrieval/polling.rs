@@ -1,9 +1,9 @@
-//! GetRecords at a pace, from a position to the end of the shard.
+//! Polling: GetRecords at a configured rate, from a position to the end of the shard.
 //!
 //! In KCL: `PrefetchRecordsPublisher`, `KinesisDataFetcher`, `KinesisSleepTimeController`. Different on
-//! purpose: a batch is fetched only when there is room for it, so that none is ever thrown away; a shard that
-//! "does not exist" has ended only if `ListShards` agrees; and an expired `LATEST` goes on from the time when
-//! it was opened.
+//! purpose: a batch is fetched only when there is room for it, so that none is discarded; a shard that "does
+//! not exist" has ended only if `ListShards` agrees; and an expired `LATEST` resumes at the time when it was
+//! opened.
 
 use std::time::Duration;
 
@@ -23,40 +23,41 @@ use crate::shard::ChildShard;
 
 const FAILED: &str = "failed to read the shard, retrying";
 const MAX_PAUSE: Duration = Duration::from_secs(10);
-/// A wait for room is shown after so long.
+/// A wait for memory is reported after this time.
 const SHOWN: Duration = Duration::from_secs(1);
-/// After so long a reservation is given up for a smaller one.
+/// After this time a reservation is replaced by a smaller one.
 const WAITS: Duration = Duration::from_secs(10);
-/// Room for an answer without records.
+/// Bytes reserved for an answer without records.
 const LITTLE: usize = 4 * 1024;
-/// What a record is taken to need before one was seen.
+/// Estimated bytes of a record before one was read.
 const RECORD: usize = 1_400;
-/// Kinesis takes five calls a second of one shard: an answer that was made short by our own limit is followed so soon.
+/// Kinesis accepts five calls a second and shard. This is the pause after an answer that the local limit cut
+/// short.
 const FOLLOWED: Duration = Duration::from_millis(200);
 
 pub(super) struct Polling {
     place: Place,
     iterator: Option<String>,
     backoff: Backoff,
-    /// Bytes of the last answer: what the next one is expected to need.
+    /// Bytes of the last answer, as the estimate for the next one.
     expected: usize,
-    /// Bytes that a record needs, by the last answers.
+    /// Estimated bytes of a record, by the last answers.
     record: usize,
-    /// How many times as many they were once aggregates were taken apart.
+    /// Factor by which records grow when aggregates are expanded.
     grown: usize,
     quiet: Quiet,
-    /// It is shown that reading waits for room.
+    /// Whether a wait for memory was reported.
     waited: bool,
 }
 
 enum Step {
-    /// An answer; and when it is followed, if our own limit made it short.
+    /// A batch, and the time of the next call if the local limit cut the answer short.
     Batch(Batch, Option<Instant>),
     Again,
     After(Duration),
 }
 
-/// From an answer that stood that far behind the tip to the next call.
+/// The pause between an answer with that `MillisBehindLatest` and the next call.
 fn pace(settings: &Settings, behind: Option<i64>) -> Duration {
     match behind.map(|millis| Duration::from_millis(u64::try_from(millis).unwrap_or(0))) {
         Some(behind) if behind < settings.near => settings.idle.max(settings.near),
@@ -65,7 +66,7 @@ fn pace(settings: &Settings, behind: Option<i64>) -> Duration {
     }
 }
 
-/// As many records as fit into a shard's part of what may be held, once they have grown so many times.
+/// Most records that fit into a shard's part of the budget once they have grown by that factor.
 fn limit(settings: &Settings, part: usize, record: usize, grown: usize) -> usize {
     let part = part / grown.max(1);
     if part >= LARGEST { settings.max_records } else { (part / record.max(1)).clamp(1, settings.max_records) }
@@ -86,12 +87,12 @@ impl Polling {
         }
     }
 
-    /// Ends after the batch that ends the shard, or when nobody wants batches any more.
+    /// Runs until the batch that ends the shard was sent or the shard consumer is gone.
     pub(super) async fn run(mut self, ahead: &Ahead) {
         let mut next = Instant::now();
         let polled = self.place.source.ticks.join();
         while ahead.room().await {
-            // A timer that is due already may wait for the next millisecond.
+            // A timer that is already due may still wait for the next millisecond.
             if next > Instant::now() {
                 sleep_until(next).await;
             }
@@ -118,7 +119,7 @@ impl Polling {
     async fn step(&mut self, ahead: &Ahead) -> Step {
         let part = ahead.part();
         let limit = limit(&self.place.source.settings, part, self.record, self.grown);
-        // One record may be larger than a part, and there is no smaller answer.
+        // A single record may exceed the part, and no answer is smaller.
         let most = if limit > 1 { part } else { part.max(self.record) };
         let expected = self.expected.min(most);
         let mut took = None;
@@ -146,19 +147,20 @@ impl Polling {
             Ok(()) => Step::Again,
             Err(Error::NoRoom(bytes)) if bytes <= LARGEST * 2 => {
                 debug!(bytes, limit, part, "dropped a response: no room in memory");
-                // So large was the answer to that limit: the next one has as many records as there is room for.
+                // The size of the answer to that limit: the next one is limited to the records for which
+                // there is room.
                 (self.expected, self.record) = (bytes, (bytes / limit).max(self.record));
                 Step::Again
             }
             Err(error @ Error::IteratorExpired(_)) => {
                 self.place.failed(Kind::Usual, took, FAILED, &error);
-                // Paced like a failure: an iterator that is refused for ever must not become a hot loop.
+                // Paced like a failure: an iterator that is always refused must not cause a busy loop.
                 Step::After(self.backoff.pause())
             }
             Err(Error::ShardMissing(reason)) => match self.place.end_if_gone(&reason).await {
                 Some(end) => Step::Batch(end, None),
                 None => {
-                    // An iterator of a stream that was deleted would be refused until it expires.
+                    // The iterator of a deleted stream would be refused until it expires.
                     self.iterator = None;
                     self.place.failed(Kind::Logged, took, FAILED, &reason);
                     Step::After(self.backoff.pause())
@@ -171,8 +173,8 @@ impl Polling {
         }
     }
 
-    /// Room for an answer; none if there was none for a while. Others wait behind this reservation meanwhile, and there may
-    /// be room for a smaller answer by then.
+    /// Memory for an answer; none after a long wait. Other reservations wait behind this one meanwhile, and a
+    /// smaller answer may fit by then.
     async fn room(&mut self, bytes: usize, ahead: &Ahead) -> Option<Reservation> {
         let got = {
             let Place { source, shard, .. } = &self.place;
@@ -198,7 +200,7 @@ impl Polling {
         got
     }
 
-    /// There is room: it is shown no longer that reading waits for it.
+    /// Reports the end of a wait for memory.
     fn has_room(&mut self) {
         if std::mem::take(&mut self.waited) {
             self.place.source.sink.shard(&self.place.shard, OfShard::WaitsForRoom(false));
@@ -207,7 +209,7 @@ impl Polling {
 
     async fn read(&self, iterator: &str, limit: usize, room: Reservation) -> Result<Answer, Error> {
         let source = &self.place.source;
-        // Held for one call, which has a limit of time. Nobody closes it.
+        // Held for one call, which has a timeout. The semaphore is never closed.
         let _call = source.calls.acquire().await;
         source.api.read(iterator, limit, room).await
     }
@@ -244,7 +246,8 @@ impl Polling {
         let Sizes { records, held: bytes, .. } = answer.records.sizes();
         self.expected = bytes.max(LITTLE);
         if let Some(record) = bytes.checked_div(records) {
-            // The next records are likely to be like the last ones: a large one says nothing of those that follow it.
+            // The next records are likely to be as large as the last ones; one large record says nothing
+            // about later answers.
             self.record = record;
         }
         self.iterator.clone_from(&answer.next);
@@ -257,7 +260,7 @@ impl Polling {
         let mut batch = self.place.batch(answer, last, Some(took));
         batch.end = batch.end.or(ended);
         let held = batch.records.sizes().held;
-        // Remembered for a while, too.
+        // The factor decays slowly, so that one answer without aggregates does not reset it.
         self.grown = held.div_ceil(bytes.max(1)).max(self.grown - self.grown / 4).max(1);
         let is_cut = records >= limit && limit < self.place.source.settings.max_records;
         Step::Batch(batch, is_cut.then_some(began + FOLLOWED))

@@ -1,4 +1,5 @@
-//! A shard that is polled on a service that never says its end and fails by chance, on a paused clock, from seeds.
+//! Simulation: polling a shard on a service that never reports its end and fails at random, on a paused
+//! clock, by seed.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -21,11 +22,12 @@ struct World {
     began: Instant,
     /// When each record is put, and for how long the answers before it are empty and behind the tip.
     records: Vec<(Duration, Duration)>,
-    /// When the child is listed. The shard takes records for a while after.
+    /// When the child shard is listed. The parent accepts records for a while after that.
     splits: Duration,
-    /// From when on the shard is closed; never if none.
+    /// When the shard is closed; none for never.
     closes: Option<Duration>,
-    /// It is closed by the next listing after that, right after one more record was put.
+    /// Whether the shard is closed by the next listing after `closes`, directly after one more record was
+    /// put.
     closes_while_listing: bool,
     random: Mutex<fastrand::Rng>,
     state: Mutex<State>,
@@ -35,7 +37,7 @@ struct World {
 struct State {
     closed: bool,
     put_while_listing: usize,
-    /// When the reader first came to a record.
+    /// When the reader first reached each record.
     reached: BTreeMap<usize, Instant>,
     lists: Vec<Duration>,
 }
@@ -68,7 +70,7 @@ impl World {
         self.records.iter().filter(|(at, _)| *at <= now).count() + state.put_while_listing
     }
 
-    /// Takes a while, and may fail.
+    /// A call, which takes a while and may fail.
     async fn call(&self, most: u64) -> Result<(), Error> {
         let (wait, dice) = {
             let mut random = self.random.lock().unwrap();
@@ -124,7 +126,7 @@ impl Api for World {
         })
     }
 
-    /// One record at a time: the number of a record is that of those up to it.
+    /// Returns one record at a time. An iterator is the number of records before it.
     fn read<'a>(
         &'a self,
         iterator: &'a str,
@@ -188,7 +190,7 @@ fn source(world: &Arc<World>) -> Source {
     }
 }
 
-/// Never more than one listing in half a minute.
+/// Asserts that listings are at least half a minute apart.
 fn assert_lists_are_apart(world: &World, of: &str) {
     let state = world.state.lock().unwrap();
     for pair in state.lists.windows(2) {
@@ -204,7 +206,7 @@ async fn read_all(seed: u64) {
     let children = loop {
         let batch = timeout(Duration::from_secs(7_200), feed.next()).await;
         let batch = batch.unwrap_or_else(|_| panic!("{of}: {} and no end", seen.len())).unwrap();
-        seen.extend(batch.records.each().iter().map(|record| record.sequence.clone()));
+        seen.extend(batch.records.decode().iter().map(|record| record.sequence.clone()));
         if let Some(children) = batch.end {
             break children;
         }
@@ -217,7 +219,7 @@ async fn read_all(seed: u64) {
 }
 
 #[test]
-fn closed_shard_that_never_ends_is_polled_to_its_last_record_and_ended() {
+fn closed_shard_is_ended_after_its_last_record() {
     for seed in 0..300 {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         let runtime = builder.enable_time().start_paused(true).build().unwrap();
@@ -226,7 +228,7 @@ fn closed_shard_that_never_ends_is_polled_to_its_last_record_and_ended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn quiet_open_shards_never_end_and_are_listed_every_few_minutes() {
+async fn quiet_open_shards_never_end_and_are_listed_seldom() {
     let open = World { closes: None, splits: Duration::MAX, ..World::of(1) };
     let world = Arc::new(open);
     let source = source(&world);

@@ -1,4 +1,4 @@
-//! GetRecords at a pace: failures, iterators, room, the end of a shard.
+//! Tests of polling: failures, iterators, memory, the end of a shard.
 
 use super::*;
 use crate::budget::Budget;
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
 
-/// Answers from a script; an iterator's text is the start that it was asked for.
+/// Answers from a script. The text of an iterator is the start that it was requested for.
 #[derive(Default)]
 struct Script {
     answers: Mutex<VecDeque<Result<Answer, Error>>>,
@@ -24,7 +24,7 @@ struct Script {
     refuses: bool,
     starts: Mutex<Vec<Start>>,
     listed: Vec<Shard>,
-    /// Its identity cannot be known.
+    /// The stream's identity is unknown.
     anonymous: bool,
 }
 
@@ -108,7 +108,7 @@ async fn all(script: Script, start: Start) -> (Vec<String>, Vec<Start>) {
     let mut seen = Vec::new();
     loop {
         let batch = feed.next().await.unwrap();
-        seen.extend(batch.records.each().iter().map(|r| r.sequence.to_string()));
+        seen.extend(batch.records.decode().iter().map(|r| r.sequence.to_string()));
         if let Some(children) = batch.end {
             seen.extend(children.iter().map(|child| format!("-> {}", child.id)));
             let starts = script.starts.lock().unwrap().clone();
@@ -122,7 +122,7 @@ fn script(answers: Vec<Result<Answer, Error>>) -> Script {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_record_comes_once_whatever_fails_on_the_way() {
+async fn every_record_is_delivered_once_across_failures() {
     let answers = vec![
         records(&[1, 2]),
         Err(Error::Throttled("t".into())),
@@ -141,7 +141,7 @@ async fn every_record_comes_once_whatever_fails_on_the_way() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_expired_latest_does_not_jump_to_a_later_latest() {
+async fn expired_latest_resumes_at_its_first_timestamp() {
     let before = clock::wall_millis();
     let (_, starts) = all(script(vec![Err(Error::IteratorExpired("e".into())), end()]), Start::Latest).await;
     let [Start::Latest, Start::AtTimestamp(millis)] = starts[..] else { panic!("{starts:?}") };
@@ -149,7 +149,7 @@ async fn an_expired_latest_does_not_jump_to_a_later_latest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shard_that_is_missing_has_ended_only_if_it_is_not_listed() {
+async fn missing_shard_has_ended_only_if_not_listed() {
     let shard = Shard {
         id: "s".into(),
         parent: None,
@@ -180,7 +180,7 @@ async fn a_shard_that_is_missing_has_ended_only_if_it_is_not_listed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn checkpoint_before_the_shard_is_suspected_and_never_skipped() {
+async fn refused_checkpoint_is_suspected_and_never_skipped() {
     let shard = |starting| Shard {
         id: "s".into(),
         parent: None,
@@ -196,8 +196,8 @@ async fn checkpoint_before_the_shard_is_suspected_and_never_skipped() {
         let mut feed = Feed::open(&source, the_shard(), Start::At(number(7)));
         let minute = Duration::from_secs(60);
         assert!(tokio::time::timeout(minute, feed.next()).await.is_err(), "nothing is read instead");
-        let told = tokio::time::timeout(Duration::ZERO, source.recognition.suspected()).await;
-        assert!(told.is_ok(), "the shard begins at {starting}");
+        let suspected = tokio::time::timeout(Duration::ZERO, source.recognition.suspected()).await;
+        assert!(suspected.is_ok(), "the shard begins at {starting}");
     }
 }
 
@@ -210,7 +210,8 @@ async fn iterator_of_a_deleted_stream_is_replaced_at_once() {
     assert_eq!(starts, [Start::TrimHorizon, Start::After(number(1))]);
 }
 
-/// Warnings and steps logged while a script that ends in a record and the end of the shard is read.
+/// The numbers of warnings and infos logged while a script that ends with a record and the end of the shard
+/// is read.
 async fn logged(failures: Vec<Result<Answer, Error>>) -> (usize, usize) {
     let (logged, _guard) = crate::retrieval::logged::Logged::start();
     let answers = failures.into_iter().chain([records(&[1]), end()]).collect();
@@ -218,9 +219,9 @@ async fn logged(failures: Vec<Result<Answer, Error>>) -> (usize, usize) {
     logged.counts()
 }
 
-/// Pauses grow to ten seconds: forty failures take some minutes.
+/// Pauses grow to ten seconds, so forty failures take some minutes.
 #[tokio::test(start_paused = true)]
-async fn reads_that_keep_failing_are_warned_of_once_a_minute_and_recovery_is_logged() {
+async fn failing_reads_warn_once_a_minute_and_log_recovery() {
     let half = || Ok(Answer { next: None, ..Answer::default() });
     let failures: [fn() -> Result<Answer, Error>; 6] = [
         || Err(Error::IteratorExpired("e".into())),
@@ -232,7 +233,7 @@ async fn reads_that_keep_failing_are_warned_of_once_a_minute_and_recovery_is_log
     ];
     for failure in failures {
         let (warnings, steps) = logged((0..40).map(|_| failure()).collect()).await;
-        // For all shards together it is reported once in ten minutes that there is no answer.
+        // An unreachable service is logged once in ten minutes for all shards together.
         let least = if let Err(Error::Unavailable(_)) = failure() { 1 } else { 2 };
         assert!((least..=7).contains(&warnings), "{:?}: {warnings}", failure());
         assert_eq!(steps, 1, "{:?}", failure());
@@ -240,13 +241,13 @@ async fn reads_that_keep_failing_are_warned_of_once_a_minute_and_recovery_is_log
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_expired_iterator_is_no_warning() {
+async fn single_expired_iterator_is_no_warning() {
     assert_eq!(logged(vec![Err(Error::IteratorExpired("e".into()))]).await, (0, 0));
     assert_eq!(logged(vec![Err(Error::Throttled("t".into()))]).await, (1, 1));
 }
 
 #[test]
-fn the_pace_follows_the_distance_to_the_tip() {
+fn pause_depends_on_millis_behind_latest() {
     let millis = Duration::from_millis;
     let settings = Settings { idle_behind: millis(0), near: millis(900), ..settings() };
     assert_eq!(pace(&settings, Some(0)), millis(900), "near the tip");
@@ -260,7 +261,7 @@ fn the_pace_follows_the_distance_to_the_tip() {
 }
 
 #[test]
-fn no_more_is_asked_for_than_fits_a_small_share() {
+fn limit_is_what_fits_the_share() {
     let settings = Settings { max_records: 10_000, ..settings() };
     assert_eq!(limit(&settings, LARGEST, 10_000_000, 1), 10_000);
     assert_eq!(limit(&settings, 1_000_000, 1_000, 1), 1_000);
@@ -270,11 +271,11 @@ fn no_more_is_asked_for_than_fits_a_small_share() {
     assert_eq!(limit(&settings, 14_000_000, 1, 1), 10_000);
 }
 
-/// Has records of that size without end; an answer takes the room that it needs.
+/// Serves records of that size without end; an answer reserves the memory that it needs.
 struct Endless {
     size: usize,
     calls: AtomicUsize,
-    /// Answers for which there was no room in time.
+    /// Number of answers that were dropped for lack of memory.
     dropped: AtomicUsize,
 }
 
@@ -291,7 +292,7 @@ impl Api for Endless {
         limit: usize,
         mut room: Reservation,
     ) -> BoxFuture<'a, Result<Answer, Error>> {
-        // Kinesis puts no more than 10 MiB of data in one answer, but one record always.
+        // Kinesis returns at most 10 MiB of data in one answer, but always at least one record.
         let count = limit.min(MOST / self.size).max(1);
         let (size, bytes) = (self.size, count * self.size);
         let first: u64 = iterator.parse().unwrap();
@@ -349,13 +350,13 @@ fn endless(records: Arc<Endless>, budget: Arc<Budget>, idle: u64) -> Source {
     }
 }
 
-/// Fifteen of sixteen children have a batch in hand and take no more, whatever the size of the records.
+/// Fifteen of sixteen children hold a batch and take no more, whatever the size of the records.
 #[tokio::test(start_paused = true)]
-async fn those_that_are_stuck_leave_the_others_their_part() {
+async fn stuck_shards_leave_memory_for_others() {
     for size in [4_000, 40_000, 160_000] {
         let budget = Budget::new(64 << 20);
         let mut source = endless(Endless::of(size), budget.clone(), 200);
-        // Answers of 4 MB at most keep the test short; 15 times four of them are more than there is room for.
+        // Answers of at most 4 MB keep the test short; 15 times four of them exceed the limit.
         source.settings.max_records = 4_000_000 / size.max(4_000);
         let open = || Feed::open(&source, the_shard(), Start::TrimHorizon);
         let (mut stuck, mut in_hand) = ((0..15).map(|_| open()).collect::<Vec<_>>(), Vec::new());
@@ -363,12 +364,12 @@ async fn those_that_are_stuck_leave_the_others_their_part() {
         for feed in &mut stuck {
             in_hand.push(feed.next().await.unwrap());
         }
-        // By now each stuck reader has fetched as much as it may.
+        // By now each stuck feed has prefetched as much as it may.
         tokio::time::sleep(Duration::from_secs(60)).await;
         let mut next = 0_u64;
         for _ in 0..20 {
             let batch = tokio::time::timeout(Duration::from_secs(5), other.next()).await.unwrap().unwrap();
-            for record in batch.records.each() {
+            for record in batch.records.decode() {
                 assert_eq!(record.sequence.as_str(), next.to_string());
                 next += 1;
             }
@@ -378,7 +379,7 @@ async fn those_that_are_stuck_leave_the_others_their_part() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_that_is_larger_than_a_part_comes_alone() {
+async fn record_larger_than_the_share_is_read_alone() {
     let budget = Budget::new(64 << 20);
     let _others: Vec<_> = (0..30).map(|_| budget.share()).collect();
     let source = endless(Endless::of(13_000_000), budget, 200);
@@ -389,7 +390,7 @@ async fn a_record_that_is_larger_than_a_part_comes_alone() {
     }
 }
 
-/// MB a second of one busy shard whose child takes each batch at once, among shards that have nothing.
+/// MB per second of one busy shard, whose child takes each batch at once, among idle shards.
 async fn drained(leases: usize, size: usize) -> f64 {
     let budget = Budget::new(256 << 20);
     let _idle: Vec<_> = (1..leases).map(|_| budget.share()).collect();
@@ -403,7 +404,7 @@ async fn drained(leases: usize, size: usize) -> f64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn busy_shard_drains_at_the_rate_of_kinesis_among_a_thousand_idle_ones() {
+async fn busy_shard_reads_at_full_rate_among_idle_ones() {
     for (leases, size) in
         [(1, 1_000), (16, 1_000), (64, 100_000), (256, 1_000), (1_000, 1_000), (1_000, 100_000)]
     {
@@ -412,7 +413,7 @@ async fn busy_shard_drains_at_the_rate_of_kinesis_among_a_thousand_idle_ones() {
     }
 }
 
-/// A backlog in all shards at once, more than there is room for.
+/// All shards have a backlog at once, larger than the limit.
 #[tokio::test(start_paused = true)]
 async fn no_answer_is_dropped_while_children_take_their_batches() {
     for (leases, size) in [(8, 400_000), (30, 400_000), (30, 13_000_000)] {
@@ -438,10 +439,10 @@ async fn no_answer_is_dropped_while_children_take_their_batches() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn answer_that_our_limit_made_short_is_followed_within_five_calls_a_second() {
+async fn short_answer_is_followed_at_five_calls_a_second() {
     let records = Endless::of(40_000);
     let budget = Budget::new(40 << 20);
-    // Others hold what is shared.
+    // Other shards hold the shared part.
     let _shares: Vec<_> = (0..10).map(|_| budget.share()).collect();
     let _held = budget.take(12 << 20);
     let source = endless(records.clone(), budget, 1_500);

@@ -1,4 +1,4 @@
-//! Batches fetched ahead of one child, within bounds.
+//! Batches prefetched for one child, within limits.
 //!
 //! In KCL: `PrefetchRecordsPublisher.PrefetchCounters`.
 
@@ -9,19 +9,19 @@ use tokio::sync::{mpsc, watch};
 use crate::batch::{Batch, Sizes};
 use crate::budget::{Awaited, Share};
 
-/// What may wait for one child. One batch may always, whatever its size.
+/// Limits of the batches that wait for one child. One batch may always wait, whatever its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PrefetchLimits {
-    /// Answers of Kinesis.
+    /// Most batches.
     pub batches: usize,
-    /// Records.
+    /// Most records.
     pub records: usize,
-    /// Bytes of their data.
+    /// Most bytes of decoded data.
     pub bytes: usize,
 }
 
 impl Default for PrefetchLimits {
-    /// `PollingConfig.maxPendingProcessRecordsInput`, `PrefetchRecordsPublisher`.
+    /// The defaults of `PollingConfig.maxPendingProcessRecordsInput` and `PrefetchRecordsPublisher`.
     fn default() -> Self {
         Self { batches: 4, records: 30_000, bytes: 8 * 1024 * 1024 }
     }
@@ -32,9 +32,9 @@ struct Waiting {
     batches: usize,
     records: usize,
     bytes: usize,
-    /// Bytes that are held for it, data and all.
+    /// Approximate bytes of memory, data included.
     held: usize,
-    /// Nobody takes them any more.
+    /// Whether the shard consumer is gone.
     over: bool,
 }
 
@@ -45,30 +45,37 @@ impl Waiting {
     }
 }
 
-/// Told how many records wait now, whenever that changes.
-pub(super) type Tell = Arc<dyn Fn(usize) + Send + Sync>;
+/// Called with the number of waiting records whenever it changes.
+pub(super) type OnChange = Arc<dyn Fn(usize) + Send + Sync>;
 
-pub(super) fn queue(most: PrefetchLimits, share: Share, tell: Tell) -> (Ahead, Batches) {
+pub(super) fn queue(most: PrefetchLimits, share: Share, on_change: OnChange) -> (Ahead, Batches) {
     let (sender, batches) = mpsc::unbounded_channel();
     let waiting = Arc::new(watch::Sender::new(Waiting::default()));
     let (is_awaited, awaited) = Awaited::new();
-    let ahead = Ahead { most, share, awaited, waiting: waiting.clone(), batches: sender, tell: tell.clone() };
-    (ahead, Batches { waiting, batches, tell, is_awaited })
+    let ahead = Ahead {
+        most,
+        share,
+        awaited,
+        waiting: waiting.clone(),
+        batches: sender,
+        on_change: on_change.clone(),
+    };
+    (ahead, Batches { waiting, batches, on_change, is_awaited })
 }
 
-/// The reader's end.
+/// The retrieval's end of the queue.
 pub(super) struct Ahead {
     most: PrefetchLimits,
     share: Share,
     awaited: Awaited,
     waiting: Arc<watch::Sender<Waiting>>,
-    /// Bounded by [`Ahead::room`], before each fetch.
+    /// Limited by [`Ahead::room`], before each fetch.
     batches: mpsc::UnboundedSender<(Waiting, Batch)>,
-    tell: Tell,
+    on_change: OnChange,
 }
 
 impl Ahead {
-    /// How many bytes may wait at most, and how many an answer may have.
+    /// Most bytes that may wait, and that the next answer may have.
     pub(super) fn part(&self) -> usize {
         self.share.part()
     }
@@ -78,12 +85,12 @@ impl Ahead {
         &self.awaited
     }
 
-    /// Waits until one more batch may be fetched; false once nobody wants any more. Cancel-safe.
+    /// Waits until one more batch may be fetched; false if the shard consumer is gone. Cancel-safe.
     pub(super) async fn room(&self) -> bool {
         self.room_for(0).await
     }
 
-    /// The same for one that is not fetched but pushed, and takes so much of this shard's part.
+    /// As [`Ahead::room`], for an event of that size, which counts in this shard's part.
     pub(super) async fn room_for(&self, bytes: usize) -> bool {
         let mut waiting = self.waiting.subscribe();
         let has_room = waiting.wait_for(|waiting| {
@@ -100,7 +107,7 @@ impl Ahead {
         }
     }
 
-    /// Hands a batch on; false once nobody wants any.
+    /// Sends a batch to the shard consumer; false if the shard consumer is gone.
     pub(super) fn send(&self, batch: Batch) -> bool {
         let more = Waiting::of(&batch);
         self.waiting.send_modify(|waiting| {
@@ -108,24 +115,24 @@ impl Ahead {
             waiting.records += more.records;
             waiting.bytes += more.bytes;
             waiting.held += more.held;
-            // Within the lock: what is told last is what is.
+            // Within the lock, so that the last reported number is the current one.
             if !waiting.over {
-                (self.tell)(waiting.records);
+                (self.on_change)(waiting.records);
             }
         });
         self.batches.send((more, batch)).is_ok()
     }
 }
 
-/// The consumer's end.
+/// The shard consumer's end of the queue.
 pub(super) struct Batches {
     waiting: Arc<watch::Sender<Waiting>>,
     batches: mpsc::UnboundedReceiver<(Waiting, Batch)>,
-    tell: Tell,
+    on_change: OnChange,
     is_awaited: watch::Sender<bool>,
 }
 
-/// Until it is dropped, the next batch is waited for.
+/// Marks the next batch as awaited until it is dropped.
 struct Waits<'a>(&'a watch::Sender<bool>);
 
 impl<'a> Waits<'a> {
@@ -145,13 +152,13 @@ impl Drop for Batches {
     fn drop(&mut self) {
         self.waiting.send_modify(|waiting| {
             waiting.over = true;
-            (self.tell)(0);
+            (self.on_change)(0);
         });
     }
 }
 
 impl Batches {
-    /// The next; none once the reader is gone. Cancel-safe.
+    /// The next batch; none if the retrieval task has ended. Cancel-safe.
     pub(super) async fn next(&mut self) -> Option<Batch> {
         let (less, batch) = match self.batches.try_recv() {
             Ok(next) => next,
@@ -165,7 +172,7 @@ impl Batches {
             waiting.records -= less.records;
             waiting.bytes -= less.bytes;
             waiting.held -= less.held;
-            (self.tell)(waiting.records);
+            (self.on_change)(waiting.records);
         });
         Some(batch)
     }
@@ -198,7 +205,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_bound_holds_back_the_next_fetch_until_something_is_taken() {
+    async fn each_limit_blocks_the_next_fetch() {
         let most = PrefetchLimits { batches: 3, records: 10, bytes: 90 };
         let budget = Budget::new(1_000_000);
         for (first, second) in [((1, 1), (1, 1)), ((5, 1), (5, 1)), ((1, 45), (1, 45))] {
@@ -219,7 +226,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_batch_may_wait_whatever_its_size_and_a_small_share_leaves_it_at_that() {
+    async fn one_batch_may_always_wait() {
         let budget = Budget::new(600);
         let (ahead, mut batches) = queue(PrefetchLimits::default(), budget.share(), Arc::new(|_| ()));
         assert!(fits(&ahead).await);

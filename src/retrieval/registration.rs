@@ -1,9 +1,9 @@
-//! The consumer in whose name shards are subscribed to: found, or registered, once for the daemon.
+//! Finds or registers the consumer for enhanced fan-out, once for the daemon.
 //!
-//! One reading does it, the others wait for the outcome. Never deregistered: other workers use it too.
-//! In KCL: `FanOutConsumerRegistration`. Different on purpose: no shard but those that wait for it are held up,
-//! each attempt that is refused is followed by a pause, and a consumer that somebody deletes is registered
-//! again (Java takes its absence for the end of every shard).
+//! One feed does so while the others wait for the result. The consumer is never deregistered: other workers
+//! use it too. In KCL: `FanOutConsumerRegistration`. Different on purpose: only shards that need the consumer
+//! wait for it, a pause follows each refused attempt, and a consumer that was deleted is registered again
+//! (Java treats its absence as the end of every shard).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,55 +17,55 @@ use super::Error;
 use super::fanout::Api;
 use crate::shard::BoxFuture;
 
-/// What KCL waits for a consumer to become active: ten looks.
+/// Number of checks for a consumer to become active, as in KCL.
 const LOOKS: u32 = 10;
 
 /// `fanoutConfig`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// `consumerArn`: nothing is looked up or registered.
+    /// `consumerArn`: if present, nothing is looked up or registered.
     pub arn: Option<String>,
-    /// `consumerName`, or the application's.
+    /// `consumerName`, or the application name.
     pub name: String,
-    /// `maxDescribeStreamSummaryRetries`: attempts.
+    /// `maxDescribeStreamSummaryRetries`: number of attempts.
     pub stream_attempts: u32,
-    /// `maxDescribeStreamConsumerRetries`: attempts.
+    /// `maxDescribeStreamConsumerRetries`: number of attempts.
     pub describe_attempts: u32,
-    /// `registerStreamConsumerRetries`: attempts.
+    /// `registerStreamConsumerRetries`: number of attempts.
     pub register_attempts: u32,
-    /// `retryBackoffMillis`.
+    /// `retryBackoffMillis`: pause between attempts.
     pub pause: Duration,
 }
 
-/// A consumer as Kinesis tells of it.
+/// A consumer as Kinesis describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registered {
-    /// Its ARN.
+    /// The consumer's ARN.
     pub arn: String,
-    /// Whether it can subscribe.
+    /// Whether the consumer can subscribe.
     pub status: Status,
 }
 
 /// `ConsumerStatus`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
-    /// Not yet.
+    /// The consumer cannot subscribe yet.
     Creating,
-    /// It can.
+    /// The consumer can subscribe.
     Active,
-    /// Not any more.
+    /// The consumer is being deleted.
     Deleting,
 }
 
-/// The consumer, as far as it is known.
+/// The known state of the consumer.
 #[derive(Debug, Default)]
 struct Found {
     arn: Option<String>,
-    /// When the last attempt ended that found none, and why.
+    /// When the last attempt failed, and its error.
     failed: Option<(Instant, Error)>,
 }
 
-/// The daemon's consumer.
+/// The daemon's registered consumer.
 pub struct StreamConsumer {
     pub(super) api: Arc<dyn Api>,
     settings: Settings,
@@ -80,19 +80,20 @@ impl std::fmt::Debug for StreamConsumer {
 }
 
 impl StreamConsumer {
-    /// Nothing is called before the first shard is read.
+    /// Makes no call before the first shard is read.
     pub fn new(api: Arc<dyn Api>, settings: Settings) -> Self {
         Self { api, settings, found: Mutex::default(), unavailable: AtomicBool::new(false) }
     }
 
-    /// Its ARN. The first who asks finds or registers it; later ones wait for that.
+    /// The consumer's ARN. The first caller finds or registers it; later callers wait for the result.
     pub(super) async fn arn(&self) -> Result<String, Error> {
         let asked = Instant::now();
         let mut found = self.found.lock().await;
         if let Some(arn) = &found.arn {
             return Ok(arn.clone());
         }
-        // An attempt takes up to half a minute where nobody answers: a hundred shards share its outcome.
+        // An attempt takes up to half a minute if the service does not answer: a hundred shards share its
+        // result.
         if let Some((at, error)) = &found.failed
             && *at >= asked
         {
@@ -116,12 +117,12 @@ impl StreamConsumer {
         Ok(arn)
     }
 
-    /// It isn't there any more: the next who asks looks again.
+    /// Notes that the consumer does not exist any more: the next caller looks it up again.
     pub(super) async fn is_missing(&self, arn: &str) {
         self.found.lock().await.arn.take_if(|found| found == arn);
     }
 
-    /// The endpoint has no fan-out: nobody asks again. Said once.
+    /// Notes that the endpoint has no fan-out: it is not tried again. Logged once.
     pub(super) fn give_up(&self, why: &Error) {
         if !self.unavailable.swap(true, Ordering::Relaxed) {
             warn!(error = %why,
@@ -152,12 +153,12 @@ impl StreamConsumer {
                     let register = || self.api.register(&stream, name);
                     match self.attempt(self.settings.register_attempts, register).await {
                         Ok(new) => info!(consumer = new.arn, "registered an enhanced fan-out consumer"),
-                        // Somebody else was faster.
+                        // Another worker was faster.
                         Err(Error::Taken(_)) => {}
                         Err(error) => return Err(error),
                     }
                     registered = true;
-                    // An endpoint may have it ready at once.
+                    // Some endpoints have the consumer ready at once.
                     continue;
                 }
             }
@@ -171,7 +172,7 @@ impl StreamConsumer {
         self.attempt(self.settings.describe_attempts, look).await
     }
 
-    /// Again as long as Kinesis says that there were too many calls.
+    /// Retries while Kinesis throttles the call.
     async fn attempt<'a, T>(
         &self,
         attempts: u32,
@@ -198,7 +199,7 @@ mod tests {
     use crate::shard::ShardId;
     use std::collections::VecDeque;
 
-    /// What it was asked, in order, and what it says to each kind of question.
+    /// The calls in order, and the answers to each kind of call.
     #[derive(Default)]
     struct Script {
         asked: std::sync::Mutex<Vec<&'static str>>,
@@ -271,13 +272,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_consumer_that_is_there_is_used_without_a_pause() {
+    async fn existing_consumer_is_used_at_once() {
         let (arn, asked, seconds) = find(vec![Ok(Some(Status::Active))], vec![]).await;
         assert_eq!((arn, asked, seconds), (Ok("arn".to_owned()), vec!["stream", "describe"], 0));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_is_missing_is_registered_once_and_waited_for() {
+    async fn missing_consumer_is_registered_once_and_awaited() {
         let missing = || Ok(None);
         let creating = || Ok(Some(Status::Creating));
         let answers = vec![missing(), missing(), creating(), missing(), Ok(Some(Status::Active))];
@@ -287,9 +288,9 @@ mod tests {
         assert_eq!(seconds, 2);
     }
 
-    /// Kinesis answers after half a minute that it could not: each of a hundred shards would wait for those before it.
+    /// Kinesis fails after half a minute: each of a hundred shards would wait for those before it.
     #[tokio::test(start_paused = true)]
-    async fn failed_attempt_is_shared_by_all_that_wait_for_it() {
+    async fn failed_attempt_is_shared_by_all_waiting_shards() {
         let script = Arc::new(Script {
             described: std::sync::Mutex::new(vec![throttled(); 9].into()),
             ..Script::default()
@@ -310,14 +311,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_registers_second_takes_what_the_first_made() {
+    async fn lost_registration_race_uses_the_existing_consumer() {
         let taken = Err(Error::Taken("ResourceInUseException".to_owned()));
         let (arn, ..) = find(vec![Ok(None), Ok(None), Ok(Some(Status::Active))], vec![taken]).await;
         assert_eq!(arn, Ok("arn".to_owned()));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_is_being_deleted_is_registered_anew_once_it_is_gone() {
+    async fn deleting_consumer_is_registered_again_afterwards() {
         let deleting = || Ok(Some(Status::Deleting));
         let answers = vec![deleting(), deleting(), Ok(None), Ok(Some(Status::Active))];
         let (arn, asked, _) = find(answers, vec![]).await;
@@ -325,7 +326,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn too_many_calls_are_followed_by_a_pause_and_not_for_ever() {
+    async fn throttled_calls_are_retried_a_limited_number_of_times() {
         let (arn, _, seconds) = find(vec![throttled(), throttled(), Ok(Some(Status::Active))], vec![]).await;
         assert_eq!((arn, seconds), (Ok("arn".to_owned()), 2));
         let (arn, ..) = find(vec![throttled(), throttled(), throttled()], vec![]).await;
@@ -337,7 +338,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_consumer_that_is_deleted_later_is_looked_for_again() {
+    async fn consumer_deleted_later_is_looked_up_again() {
         let script = Arc::new(Script::default());
         let answers = [Ok(Some(Status::Active)), Ok(None), Ok(None), Ok(Some(Status::Active))];
         script.described.lock().unwrap().extend(answers);

@@ -1,5 +1,5 @@
-//! The lease table compared with the stream's identity: at the start, when something suggests that the stream is another
-//! one than before, and in each audit.
+//! Compares the lease table with the stream's identity: at the start, when another stream is suspected, and
+//! in each audit.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,34 +16,36 @@ use crate::sequence::Sequence;
 use crate::shard::{self, Filter, Shard, ShardId};
 use crate::stream::{Relation, StreamId};
 
-/// Between two attempts to learn an identity that was denied.
+/// Interval between requests for an identity that was denied.
 const ASK_AGAIN: Duration = Duration::from_secs(300);
-/// Between two reports of rows that belong to another stream.
+/// Interval between reports of rows that belong to another stream.
 const REPORT_AGAIN: Duration = Duration::from_secs(600);
-/// Checkpoints of a table without marks that are verified with Kinesis; all of them, if it refuses only some of these.
+/// Number of checkpoints that are verified with Kinesis if a table has no marks; all of them if Kinesis
+/// refuses only some of these.
 const PROBES: usize = 8;
-/// A row is written again so often while its owner renews it.
+/// Most attempts to write a row while its owner renews it.
 const REWRITES: u32 = 3;
-/// Between two suspicions that come to nothing, times the number of them in a row.
+/// Pause after a suspicion in vain, times the number of them in a row.
 const SUSPECT_AGAIN: Duration = Duration::from_secs(2);
-/// Readings of many shards suspect the same at once.
+/// Time to collect the suspicions of many shards, which arise at once.
 const GATHER: Duration = Duration::from_millis(200);
 
 /// The outcome of a conditional write.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Rewritten {
     Done,
-    /// The row is not as it was, and so was not written.
+    /// The row had changed and was not written.
     Changed(Box<Lease>),
-    /// There is no such row.
+    /// The row does not exist.
     Gone,
 }
 
 impl ShardSync {
-    /// Compares the lease table with the stream, before anything is written. The table is there.
+    /// Compares the lease table, which exists, with the stream, before anything is written.
     ///
     /// # Errors
-    /// [`Error::Foreign`] if the table belongs to another stream; else table or stream can't be used now.
+    /// [`Error::Foreign`] if the table belongs to another stream; otherwise the table or the stream cannot be
+    /// used now.
     pub async fn recognise(&self) -> Result<(), Error> {
         let current = self.recognition.describe().await?;
         let leases = self.table.list().await?;
@@ -87,8 +89,8 @@ impl ShardSync {
         Ok(())
     }
 
-    /// Where the table is empty, two workers with different streams may both begin it: the first row decides whose it
-    /// is, before any other is made.
+    /// Creates the first row of an empty table. Two workers with different streams may both start with it:
+    /// the first row decides which stream owns the table, before any other row is created.
     pub(super) async fn make_first(&self, leases: &[Lease]) -> Result<Made, Error> {
         let Some(first) = leases.first() else { return Ok(Made::default()) };
         let made = self.make(std::slice::from_ref(first)).await?;
@@ -106,8 +108,8 @@ impl ShardSync {
         Ok(made)
     }
 
-    /// Makes a table of an earlier stream of this name one of the present stream. Says whether anything was to be done.
-    /// Safe to repeat, and to do beside others.
+    /// Converts the table of an earlier stream of this name to the present stream. Returns whether anything
+    /// had to be changed. Idempotent, and safe while other workers do the same.
     pub(super) async fn start_over(&self, leases: &[Lease]) -> Result<bool, Error> {
         let Some(current) = self.recognition.current() else { return Ok(false) };
         let is_earlier = |lease: &Lease| origin::is_of_an_earlier_stream(lease, Some(&current));
@@ -115,7 +117,7 @@ impl ShardSync {
             return Ok(false);
         }
         let listed = self.shards.list(Filter::All).await?;
-        // The list has no identity of its own.
+        // The listing does not contain an identity.
         if self.recognition.describe().await?.as_ref() != Some(&current) {
             let changed = "the stream changed while its shards were listed".to_owned();
             return Err(shard::Error::Unavailable(changed).into());
@@ -145,7 +147,7 @@ impl ShardSync {
         }
         for (lease, shard) in remark {
             let row = self.table.get(&lease.shard).await?;
-            // A number that was refused is there still if its owner has written it again meanwhile.
+            // The owner may have written a refused number again meanwhile.
             let belongs = |row: &Lease| {
                 let again = refused.contains(&row.shard) && row.checkpoint == lease.checkpoint;
                 row.stream == lease.stream && origin::belongs(row, shard) && !again
@@ -162,8 +164,8 @@ impl ShardSync {
         Ok(!plan.is_empty())
     }
 
-    /// Resets a row of an earlier stream. It must be done before anything that concerns the shard's descendants: they would
-    /// take the shard for finished.
+    /// Resets a row of an earlier stream. Must precede all changes that concern the shard's descendants,
+    /// which would take the shard for finished.
     async fn begin_again(&self, lease: &Lease, shard: &Shard, current: &StreamId) -> Result<(), Error> {
         let parents: BTreeSet<ShardId> = shard.parents().cloned().collect();
         let reset = |row: &Lease| update::reset(row, parents.clone(), shard.range, None);
@@ -186,8 +188,8 @@ impl ShardSync {
         }
     }
 
-    /// Carries a conditional write out. A row that its owner has renewed meanwhile is read and written again, as long as
-    /// it says the same.
+    /// Executes a conditional write. A row that its owner has renewed meanwhile is read and written again, as
+    /// long as it is otherwise unchanged.
     pub(super) async fn rewrite(
         &self,
         seen: &Lease,
@@ -212,7 +214,7 @@ impl ShardSync {
         Ok(Rewritten::Changed(Box::new(row)))
     }
 
-    /// A reading, or a look at the table, suspects that the stream is another one than before.
+    /// Handles the suspicion of a consumer or of a scan that the stream is another one than before.
     pub(super) async fn suspicion(&self, memory: &mut Memory, coordinator: &Handle) {
         memory.suspected = Some(Instant::now());
         let before = self.recognition.current();
@@ -227,7 +229,7 @@ impl ShardSync {
         memory.in_vain = if changed { 0 } else { memory.in_vain.saturating_add(1) };
     }
 
-    /// In each audit, where a row is marked otherwise than it should be or the identity is unknown.
+    /// Compares the identity in each audit, if a row has an unexpected mark or the identity is unknown.
     pub(super) async fn follow(
         &self,
         leases: &[Lease],
@@ -244,7 +246,8 @@ impl ShardSync {
         Ok(())
     }
 
-    /// Asks for the stream's identity. If it is another one than before, or rows are of an earlier stream, leases start over.
+    /// Requests the stream's identity. If it changed, or rows belong to an earlier stream, the leases start
+    /// over.
     pub(super) async fn compare_identity(
         &self,
         leases: &[Lease],
@@ -263,14 +266,15 @@ impl ShardSync {
         }
         let is_earlier =
             |lease: &Lease| origin::is_of_an_earlier_stream(lease, self.recognition.current().as_ref());
-        // The rows as they are now: conditional writes on those of a scan that is some seconds old would fail.
+        // Uses the present rows: conditional writes on the rows of a scan that is some seconds old would
+        // fail.
         if leases.iter().any(is_earlier) && self.start_over(&self.table.list().await?).await? {
             coordinator.look();
         }
         Ok(())
     }
 
-    /// Rows of another stream are never acquired, and there is a reader less for this one.
+    /// Logs rows of another stream. Their leases are never acquired, so this stream has fewer readers.
     fn report_foreign(&self, foreign: &Foreign, memory: &mut Memory) {
         if memory.reported.is_none_or(|at| at.elapsed() >= REPORT_AGAIN) {
             memory.reported = Some(Instant::now());
@@ -281,8 +285,8 @@ impl ShardSync {
 }
 
 impl Memory {
-    /// When a suspicion is looked into. One that was in vain is followed by a pause: a reading that is refused for another
-    /// reason suspects for ever.
+    /// When a suspicion is examined. A pause follows one that was in vain: a consumer whose read is refused
+    /// for another reason suspects for ever.
     pub(super) fn next_suspicion(&self, now: Instant) -> Instant {
         let pause = (SUSPECT_AGAIN * self.in_vain).min(AUDIT * 2);
         self.suspected.map_or(now, |at| at + pause).max(now + GATHER)

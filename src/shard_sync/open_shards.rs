@@ -1,4 +1,4 @@
-//! The open shards of the stream compared with the leases: the stream is the measure, not the table.
+//! Compares the open shards of the stream with the leases. The stream is authoritative, not the table.
 
 use std::collections::BTreeSet;
 
@@ -12,15 +12,15 @@ use crate::metrics::OfWorker;
 use crate::shard::{Filter, Shard, ShardId, some};
 
 impl ShardSync {
-    /// One audit: shards without a lease get one, a finished row of an open shard is reset, and what no worker reads is
-    /// counted. One `ListShards`.
+    /// Runs one audit: shards without a lease get one, a finished row of an open shard is reset, and shards
+    /// that no worker reads are counted. Calls `ListShards` once.
     pub(super) async fn compare(
         &self,
         seen: &Seen,
         memory: &mut Memory,
         coordinator: &Handle,
     ) -> Result<(), Error> {
-        // Nothing else shows that a stream was created again whose leases can be read on.
+        // Nothing else reveals a recreated stream whose leases can still be read.
         self.compare_identity(&seen.leases, memory, coordinator).await?;
         let listed = self.shards.list(Filter::All).await?;
         let unread: BTreeSet<ShardId> =
@@ -32,11 +32,11 @@ impl ShardSync {
         self.settings.sink.worker(OfWorker::Unread { shards: Some(unread.len()), lasting: lasting.len() });
         memory.unread = unread;
         let now = Instant::now();
-        // ListShards may be a little behind the end of a shard.
+        // `ListShards` may lag behind the end of a shard.
         let mut changed =
             self.reopen(&seen.leases, &listed, |shard| memory.finished_for(shard, now) >= AUDIT).await?;
         if self.lacks_rows(seen, memory, now) {
-            // The rows as they are now: the look may be some seconds old.
+            // Uses the present rows: the last scan may be some seconds old.
             let missing = self.needed(&self.table.list().await?).await?;
             let made = self.make(&missing).await?;
             changed |= made.new + made.there > 0;
@@ -47,8 +47,9 @@ impl ShardSync {
         Ok(())
     }
 
-    /// Whether a shard that no worker reads has had no row for a failover time, and not only since this comparison. The
-    /// holder of a lease whose row was deleted knows the position, and restores it with its next renewal.
+    /// Whether a shard that no worker reads has had no row for a failover time, and not only since this
+    /// comparison. The owner of a lease whose row was deleted knows the position, and restores the row with
+    /// its next renewal.
     fn lacks_rows(&self, seen: &Seen, memory: &mut Memory, now: Instant) -> bool {
         let without = |shard: &&ShardId| seen.leases.iter().all(|lease| lease.shard != **shard);
         let since = |shard: &ShardId| memory.rowless.get(shard).copied().unwrap_or(now);
@@ -58,8 +59,8 @@ impl ShardSync {
         memory.rowless.values().any(long)
     }
 
-    /// Rows that cannot be right, as `SHARD_END` for a shard that is open, are of an earlier stream, or wrong: these shards
-    /// are read from their oldest records. Says whether there were any.
+    /// Resets rows that cannot be right: `SHARD_END` for an open shard, rows of an earlier stream, or wrong
+    /// ones. These shards are read from their oldest records. Returns whether there were any.
     pub(super) async fn reopen(
         &self,
         leases: &[Lease],
@@ -70,7 +71,8 @@ impl ShardSync {
         for (lease, shard) in origin::impossible(leases, listed) {
             let Some(stream) = self.recognition.mark(&lease.shard) else { continue };
             let settled = !lease.is_complete() || is_settled(&lease.shard);
-            // Of a row without a mark only its end is known to be wrong: Java may hold it in another stream.
+            // Of a row without a mark only `SHARD_END` is known to be wrong: a Java worker may hold it for
+            // another stream.
             let ours = match &lease.stream {
                 Some(mark) => *mark == stream,
                 None => lease.is_complete(),
@@ -91,7 +93,7 @@ impl ShardSync {
         Ok(changed)
     }
 
-    /// Another worker counts from now on.
+    /// Another worker counts the unread shards from now on.
     pub(super) fn forget_unread(&self, memory: &mut Memory) {
         memory.unread.clear();
         memory.rowless.clear();

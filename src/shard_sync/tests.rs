@@ -1,4 +1,4 @@
-//! The shard sync at the start, and the frequency of audits.
+//! Tests of the shard sync at the start, and of the frequency of audits.
 
 use tokio::time::{sleep, timeout};
 
@@ -36,7 +36,7 @@ fn lease(id: &str, checkpoint: Sequence) -> Lease {
     Lease::new(id.into(), Position::new(checkpoint), BTreeSet::new(), range)
 }
 
-/// The stream with these shards. It has no sequence number that a table could name.
+/// A stream with these shards, which refuses every sequence number.
 struct Refusing(Listed);
 
 impl shard::Api for Refusing {
@@ -78,7 +78,7 @@ fn shard_sync(rows: Arc<Rows>, shards: Arc<dyn shard::Api>, sink: Arc<dyn Sink>)
     ShardSync::new(rows, shards.clone(), Recognition::new(shards), settings)
 }
 
-/// The results of audits, in their order.
+/// Records the results of audits, in order.
 #[derive(Debug, Default)]
 struct Audits(Mutex<Vec<Coverage>>);
 
@@ -93,7 +93,7 @@ impl Sink for Audits {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reading_that_is_refused_for_good_does_not_keep_the_audits_from_running() {
+async fn permanently_refused_read_does_not_block_audits() {
     let (rows, audits) = (Arc::new(Rows::default()), Arc::new(Audits::default()));
     let shard_sync = shard_sync(rows.clone(), Arc::new(listed(vec![shard("0", None)])), audits.clone());
     shard_sync.recognise().await.unwrap();
@@ -111,7 +111,7 @@ async fn reading_that_is_refused_for_good_does_not_keep_the_audits_from_running(
     assert!(audits >= 15, "{audits} audits in 600 s");
 }
 
-/// The first four audits of the worker that leads, where it sees these leases.
+/// The results of the leader's first four audits over a lease of this range.
 async fn audited(range: HashRange) -> Vec<Coverage> {
     let (rows, audits) = (Arc::new(Rows::default()), Arc::new(Audits::default()));
     let lease = Lease { range: Some(range), stream: Some(stream()), ..lease("0", Sequence::TrimHorizon) };
@@ -129,7 +129,7 @@ async fn audited(range: HashRange) -> Vec<Coverage> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn audit_reports_a_sync_as_needed_only_for_a_confirmed_hole() {
+async fn audit_needs_a_sync_only_for_a_confirmed_hole() {
     let whole = HashRange { start: 0, end: u128::MAX };
     assert_eq!(audited(whole).await, [Coverage::Whole; 4]);
     let (synced, postponed) = (Coverage::Confirmed { synced: true }, Coverage::Confirmed { synced: false });
@@ -139,7 +139,7 @@ async fn audit_reports_a_sync_as_needed_only_for_a_confirmed_hole() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn table_without_marks_is_foreign_if_every_number_that_is_asked_for_is_refused() {
+async fn unmarked_table_is_foreign_if_every_number_is_refused() {
     let rows = Arc::new(Rows::default());
     let ids: Vec<String> = (10..30).map(|n| n.to_string()).collect();
     for id in &ids {
@@ -153,7 +153,7 @@ async fn table_without_marks_is_foreign_if_every_number_that_is_asked_for_is_ref
 }
 
 #[tokio::test(start_paused = true)]
-async fn finished_row_with_children_is_left_to_the_audits_at_the_start() {
+async fn finished_row_with_children_is_left_to_the_audits() {
     for (children, reset) in [(true, false), (false, true)] {
         let rows = Arc::new(Rows::default());
         let mark = Some(stream());
@@ -162,7 +162,7 @@ async fn finished_row_with_children_is_left_to_the_audits_at_the_start() {
             let child = lease("1", Sequence::TrimHorizon);
             rows.put(Lease { stream: mark, parents: BTreeSet::from(["0".into()]), ..child });
         }
-        // ListShards is behind: it shows the parent as open.
+        // `ListShards` lags: it reports the parent as open.
         let shard_sync = shard_sync(
             rows.clone(),
             Arc::new(listed(vec![shard("0", None)])),
@@ -176,7 +176,7 @@ async fn finished_row_with_children_is_left_to_the_audits_at_the_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn start_gives_the_holder_of_a_deleted_row_time_to_restore_it() {
+async fn start_waits_for_the_owner_to_restore_a_deleted_row() {
     let rows = Arc::new(Rows::default());
     rows.put(Lease { owner: Some("holder".into()), ..lease("0", Sequence::Number(number("150"))) });
     let shards = Arc::new(listed(vec![shard("0", None), shard("1", None)]));

@@ -1,4 +1,5 @@
-//! Which changes of a shard's condition are worth a log line: it becomes stuck, it stays so, it moves again.
+//! Decides which changes of a shard's condition are logged: it becomes stuck, stays stuck, or makes progress
+//! again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,17 +9,17 @@ use tokio::time::Instant;
 use super::Condition;
 use crate::shard::ShardId;
 
-/// Between lines about a shard that stays stuck or parked.
+/// Interval between log lines about a shard that stays stuck or parked.
 const REMIND: Duration = Duration::from_secs(600);
 
-/// A line about a shard.
+/// A log line about a shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Line {
-    /// It became stuck.
+    /// The shard became stuck. The reason.
     Stuck(String),
-    /// It has been stuck or parked for so long.
+    /// The shard has been stuck or parked for this long. The reason.
     Still(Duration, String),
-    /// It moves again, after so long.
+    /// The shard makes progress again after this long.
     Moves(Duration),
 }
 
@@ -26,16 +27,16 @@ pub(super) enum Line {
 struct Trouble {
     since: Instant,
     reported: Instant,
-    /// Parking is logged where it happens.
+    /// Whether the shard is parked, which is logged where it happens.
     parked: bool,
 }
 
-/// The shards that are stuck or parked, between two looks.
+/// The stuck and parked shards, as of the last check.
 #[derive(Debug, Default)]
 pub(super) struct Alarms(BTreeMap<ShardId, Trouble>);
 
 impl Alarms {
-    /// The lines that are due.
+    /// The log lines that are due.
     pub(super) fn look<'a>(
         &mut self,
         now: Instant,
@@ -47,7 +48,7 @@ impl Alarms {
             let parked = matches!(condition, Condition::Parked(_));
             let known = before.remove(shard);
             let Some(reason) = condition.reason() else {
-                // A shard that this worker has left does not move here.
+                // A shard that this worker has left does not make progress here.
                 let left = matches!(condition, Condition::Over(_));
                 if let Some(was) = known.filter(|was| !was.parked && !left) {
                     lines.push((shard.clone(), Line::Moves(now.saturating_duration_since(was.since))));
@@ -81,7 +82,7 @@ mod tests {
         Condition::Stuck("why".to_owned())
     }
 
-    /// At which second there was which line, of conditions that hold from the given seconds on.
+    /// The seconds at which lines are due, with the line, for conditions that hold from the given seconds on.
     fn lines(changes: &[(u64, Condition)], seconds: u64) -> Vec<(u64, Line)> {
         let (mut alarms, start, shard) = (Alarms::default(), Instant::now(), ShardId::from("s"));
         let mut lines = Vec::new();
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn stuck_shard_is_reported_at_once_every_ten_minutes_and_when_it_moves() {
+    fn stuck_shard_is_logged_with_reminders_and_recovery() {
         let changes = [(0, Condition::Idle), (10, stuck()), (1_300, Condition::Working)];
         let seconds = Duration::from_secs;
         assert_eq!(
@@ -110,13 +111,13 @@ mod tests {
     }
 
     #[test]
-    fn parked_shard_is_only_reminded_of() {
+    fn parked_shard_is_logged_only_as_a_reminder() {
         let changes = [(0, Condition::Parked("why".to_owned())), (700, Condition::Idle)];
         assert_eq!(lines(&changes, 800), [(600, Line::Still(Duration::from_secs(600), "why".to_owned()))]);
     }
 
     #[test]
-    fn shard_that_was_left_is_not_reported_as_moving() {
+    fn left_shard_is_not_logged_as_recovered() {
         let changes = [(0, stuck()), (5, Condition::Over(Ending::Lost))];
         assert_eq!(lines(&changes, 20), [(0, Line::Stuck("why".to_owned()))]);
     }

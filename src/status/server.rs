@@ -1,7 +1,8 @@
 //! The HTTP endpoint: `/`, `/livez`, `/readyz`, `/status`, `/metrics`.
 //!
-//! It reads what others write and has a thread and a runtime of its own, so that it answers whatever else is
-//! stuck. What it takes is bounded: connections, the time of each, the size of a request; bodies are not read.
+//! It only reads shared state and has a thread and a runtime of its own, so that it answers even if
+//! everything else is stuck. Its inputs are bounded: the number of connections, the duration of each, the
+//! size of a request; bodies are not read.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -25,25 +26,25 @@ use tracing::{debug, warn};
 use super::Subject;
 use crate::web::Rule;
 
-/// Connections at a time; for one more the oldest is closed.
+/// Most connections at a time; another one closes the oldest.
 const CONNECTIONS: usize = 32;
-/// A connection lasts no longer, whatever it does.
+/// Longest duration of a connection.
 const CONNECTION: Duration = Duration::from_secs(30);
-/// For the head of a request.
+/// Timeout for the head of a request.
 const HEAD: Duration = Duration::from_secs(5);
-/// Bytes of a request's head.
+/// Most bytes of a request's head.
 const HEAD_BYTES: usize = 16 * 1024;
-/// The daemon's own tasks have not run for so long: it is wedged.
+/// If the daemon's own tasks have not run for this long, it is considered blocked.
 const SILENT: Duration = Duration::from_secs(30);
 
 const PAGE: &str = include_str!("page.html");
 
-/// A sign of life of the runtime that does the work.
+/// The heartbeat of the runtime that does the work.
 #[derive(Debug, Clone)]
 pub struct Pulse(Arc<Mutex<Instant>>);
 
 impl Pulse {
-    /// Beats within `tasks` every second.
+    /// Starts the heartbeat, one a second, as a task of `tasks`.
     pub fn start(tasks: &mut JoinSet<()>) -> Self {
         let pulse = Self(Arc::new(Mutex::new(Instant::now())));
         let beating = pulse.clone();
@@ -62,7 +63,7 @@ impl Pulse {
     }
 }
 
-/// The endpoint. Dropping it ends it.
+/// The endpoint. Dropping it stops it.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
@@ -71,10 +72,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens there, port 0 for any. When this returns, it can be asked.
+    /// Listens on `address`, with port 0 for any free one. Accepts requests when this returns.
     ///
     /// # Errors
-    /// The address can't be listened on.
+    /// The address cannot be listened on.
     pub fn start(address: SocketAddr, subject: Subject, pulse: Pulse) -> io::Result<Self> {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
@@ -96,7 +97,7 @@ impl Server {
         Ok(Self { address, stop, thread: Some(thread) })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -105,7 +106,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop.cancel();
-        // It waits for nothing else than the token.
+        // The thread waits only for the token.
         let _panicked = self.thread.take().is_some_and(|thread| thread.join().is_err());
     }
 }
@@ -121,7 +122,7 @@ async fn serve(listener: TcpListener, desk: Arc<Desk>) -> io::Error {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Out of descriptors, most likely: it passes.
+                // Probably out of descriptors, which is temporary.
                 debug!(%error, "failed to accept a connection");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
@@ -129,7 +130,7 @@ async fn serve(listener: TcpListener, desk: Arc<Desk>) -> io::Error {
         };
         while connections.try_join_next().is_some() {}
         ages.retain(|connection| !connection.is_finished());
-        // Who only holds a place must not keep a probe out.
+        // A client that only holds a connection must not block a probe.
         if ages.len() == CONNECTIONS
             && let Some(oldest) = ages.pop_front()
         {
@@ -152,7 +153,7 @@ async fn serve(listener: TcpListener, desk: Arc<Desk>) -> io::Error {
     }
 }
 
-/// Who answers.
+/// Answers requests.
 struct Desk {
     subject: Subject,
     pulse: Pulse,
@@ -251,7 +252,7 @@ mod tests {
 
     fn say(server: &Server, request: &str) -> String {
         let mut stream = std::net::TcpStream::connect(server.address()).unwrap();
-        // It may answer, and close, before it has read all of it.
+        // The server may answer, and close, before it has read the whole request.
         let _closed = stream.write_all(request.as_bytes()).is_err();
         let mut answer = Vec::new();
         let _reset = stream.read_to_end(&mut answer).is_err();
@@ -263,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn it_answers_by_itself_and_says_when_the_daemon_is_wedged() {
+    fn endpoint_answers_and_reports_a_blocked_daemon() {
         let well = server(Duration::from_secs(1));
         assert!(get(&well, "/livez", "localhost").starts_with("HTTP/1.1 200 OK"));
         assert!(get(&well, "/readyz", "localhost").contains("503 Service Unavailable"));
@@ -276,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_takes_has_bounds() {
+    fn requests_and_connections_are_bounded() {
         let server = server(Duration::ZERO);
         assert!(get(&server, "/status", "example.com").starts_with("HTTP/1.1 403"));
         let post =
@@ -286,7 +287,7 @@ mod tests {
         let refused = get(&server, &long, "localhost");
         assert!(!refused.starts_with("HTTP/1.1 2"), "{refused}");
         assert!(!say(&server, "nonsense\r\n\r\n").starts_with("HTTP/1.1 2"));
-        // Connections that say nothing keep nobody out, however many they are.
+        // Idle connections block no client, however many they are.
         let quiet: Vec<_> =
             (0..CONNECTIONS * 3).map(|_| std::net::TcpStream::connect(server.address()).unwrap()).collect();
         assert!(get(&server, "/livez", "localhost").starts_with("HTTP/1.1 200 OK"));
@@ -294,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn host_and_origin_are_checked_and_no_answer_is_shared_across_origins() {
+    fn host_and_origin_are_checked_without_cors_headers() {
         let local = server(Duration::ZERO);
         let own = "127.0.0.1:1\r\norigin: http://127.0.0.1:1";
         assert!(get(&local, "/status", own).starts_with("HTTP/1.1 200"));
@@ -316,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn address_that_others_reach_is_asked_for_by_any_name_but_by_no_other_page() {
+    fn public_address_accepts_any_host_but_no_foreign_origin() {
         let desk =
             Desk { subject: subject(), pulse: pulse(Duration::ZERO), rule: Rule::site(([0; 4], 80).into()) };
         let answered = |host: &str, origin: Option<&str>| {

@@ -1,4 +1,4 @@
-//! The lease table made if it is missing, and waited for.
+//! Creates the lease table if it does not exist, and waits until it is usable.
 
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, TableDescription,
@@ -14,7 +14,7 @@ use crate::aws::item;
 use crate::lease::table::Error;
 
 impl Leases {
-    /// One key and nothing else; billed on demand, as KCL's default.
+    /// Creates the table with one key, billed on demand, which is KCL's default.
     async fn create_table(&self) -> Result<(), Error> {
         info!(table = self.table, "creating the lease table");
         let key = KeySchemaElement::builder().attribute_name(item::KEY).key_type(KeyType::Hash).build();
@@ -53,11 +53,11 @@ impl Leases {
         Err(Error::Shape { table: self.table.clone(), found: format!("its key is {}", found.join(", ")) })
     }
 
-    /// Tells whether a refusal comes of the table's key: DynamoDB answers the reads of rows in a table of another kind
-    /// with a ValidationException that names no table.
+    /// Checks whether a failed read is caused by the table's key: DynamoDB answers reads in a table with
+    /// another key with a ValidationException that names no table.
     ///
     /// # Errors
-    /// [`Error::Shape`] for a table that is no lease table; the others if it can't be described.
+    /// [`Error::Shape`] for a table that is no lease table; another error if it cannot be described.
     pub async fn verify_key(&self) -> Result<(), Error> {
         match self.describe().await? {
             Some(table) => self.check_shape(&table),
@@ -108,7 +108,7 @@ impl Leases {
     }
 }
 
-/// The state that has to pass before a table can be used. None if it can be used now.
+/// The table state to be waited for; none if the table is usable.
 fn waiting(status: Option<TableStatus>) -> Option<String> {
     match status {
         Some(TableStatus::Active | TableStatus::Updating) => None,
@@ -117,7 +117,7 @@ fn waiting(status: Option<TableStatus>) -> Option<String> {
     }
 }
 
-/// The action that ends a table state which does not change by itself.
+/// The action that ends a table state that is not temporary.
 fn hint(status: &str) -> &'static str {
     match status {
         "INACCESSIBLE_ENCRYPTION_CREDENTIALS" => {
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn table_is_used_when_active_and_every_other_state_is_named() {
+    fn every_unusable_table_state_is_named() {
         assert_eq!(waiting(Some(TableStatus::Active)), None);
         assert_eq!(waiting(Some(TableStatus::Updating)), None);
         for status in TableStatus::values().iter().filter(|name| !["ACTIVE", "UPDATING"].contains(name)) {
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn states_that_do_not_pass_by_themselves_have_a_hint() {
+    fn permanent_table_states_have_a_hint() {
         let passing = ["CREATING", "DELETING", "ACTIVE", "UPDATING", "REPLICATION_NOT_AUTHORIZED"];
         for status in TableStatus::values() {
             assert_eq!(hint(status).is_empty(), passing.contains(status), "{status}");

@@ -1,4 +1,4 @@
-//! Messages that are read while they come, beside the SDK's decoder, which reads whole ones.
+//! Compares messages that are decoded while they arrive with the SDK's decoder, which reads whole ones.
 
 use aws_smithy_eventstream::frame::{DecodedFrame, MessageFrameDecoder, write_message_to};
 use aws_smithy_types::event_stream::{Header, HeaderValue, Message};
@@ -11,12 +11,12 @@ use super::*;
 use crate::batch::Records;
 use crate::budget::Budget;
 
-/// The contents of messages, and whether something after them cannot be read.
+/// The contents of messages, and whether the bytes after them are unreadable.
 #[derive(Debug, PartialEq)]
 struct Read {
     messages: Vec<String>,
     is_broken: bool,
-    /// Nothing follows the messages.
+    /// Whether no bytes follow the messages.
     is_whole: bool,
 }
 
@@ -32,7 +32,7 @@ fn fuzz_frames_beside_the_sdk() {
         let (sdk, ours) = (by_the_sdk(bytes), by_frames(bytes, &cuts));
         prop_assert_eq!(&ours.messages, &sdk.messages);
         prop_assert_eq!(ours.is_whole, sdk.is_whole);
-        // A message that is not whole may be refused already for what came of it.
+        // An incomplete message may already be rejected for the part that arrived.
         prop_assert!(ours.is_broken || !sdk.is_broken, "only the SDK refuses {:?}", bytes);
         prop_assert!(!ours.is_broken || !sdk.is_whole, "only the SDK reads {:?}", bytes);
         Ok(())
@@ -69,8 +69,8 @@ fn by_frames(bytes: &[u8], cuts: &[usize]) -> Read {
         while !part.is_empty() {
             match frames.push(&mut part, &mut Some(budget.take(10))) {
                 Ok(None) => {}
-                Ok(Some(Told::Event(answer))) => messages.push(event(answer)),
-                Ok(Some(Told::Other(headers, payload))) => messages.push(other(&headers, &payload)),
+                Ok(Some(Decoded::Event(answer))) => messages.push(event(answer)),
+                Ok(Some(Decoded::Other(headers, payload))) => messages.push(other(&headers, &payload)),
                 Err(_) => return Read { messages, is_broken: true, is_whole: false },
             }
         }
@@ -78,9 +78,9 @@ fn by_frames(bytes: &[u8], cuts: &[usize]) -> Read {
     Read { messages, is_broken: false, is_whole: frames.head.is_empty() && frames.body.is_none() }
 }
 
-/// The reasons differ with what was read when it failed.
+/// The reasons are not compared: they depend on how much was read.
 fn event(answer: Result<Answer, String>) -> String {
-    let one_by_one = |answer: Answer| Answer { records: Records::Decoded(answer.records.each()), ..answer };
+    let one_by_one = |answer: Answer| Answer { records: Records::Decoded(answer.records.decode()), ..answer };
     answer.map_or_else(|_| "not an answer".to_owned(), |answer| format!("{:?}", one_by_one(answer)))
 }
 
@@ -120,7 +120,7 @@ fn payload() -> impl Strategy<Value = Vec<u8>> {
     fuzz::changed(text.prop_map(|text| text.as_bytes().to_vec()), b"{}[]\",: ")
 }
 
-/// A message, perhaps with headers that are none, with lengths that are wrong, or with wrong checksums.
+/// A message, possibly with malformed headers, wrong lengths or wrong checksums.
 fn message() -> impl Strategy<Value = Vec<u8>> {
     let usual = |kind: &'static str, name: &'static str, value: &'static str| {
         let text = |text: &'static str| HeaderValue::String(text.into());

@@ -1,7 +1,7 @@
-//! An answer that is read while it comes, so that its bytes are looked at once and not kept.
+//! Parses an answer while it arrives, so that its bytes are read once and not kept.
 //!
-//! Its records go straight into the line for the child. From where that can't be, what comes is kept as it is, and read
-//! at the end.
+//! Its records are encoded directly into the line for the child. From the point where that is not possible,
+//! the rest of the answer is kept and parsed at the end.
 
 use super::read_whole;
 use super::scan::{Left, Read, Scan};
@@ -10,17 +10,17 @@ use crate::budget::Reservation;
 use crate::record::Record;
 use crate::retrieval::Answer;
 
-/// How much of a part is looked at, to begin with, for the rest of what came in two.
+/// Bytes of a new part that are appended at first to an incomplete field or record.
 const REST: usize = 512;
 
-/// Longer than a record of the usual limit, 1 MiB of data in base64.
+/// More bytes than a record of the default limit, 1 MiB of data in base64.
 const LONGEST: usize = 2 * 1024 * 1024;
 
-/// An answer on its way.
+/// An answer that is arriving.
 #[derive(Debug)]
 pub(in super::super) struct Arriving {
     state: State,
-    /// How long it is, if that was promised, and how much came.
+    /// The announced length, if there is one, and the number of bytes received.
     length: Option<usize>,
     came: usize,
 }
@@ -31,50 +31,50 @@ enum State {
     Keeping(Keeping),
 }
 
-/// As long as what comes is read.
+/// The state while the bytes are parsed.
 #[derive(Debug)]
 struct Reading {
     scan: Scan,
-    /// What came and wasn't read: the beginning of a field or of a record.
+    /// Bytes received but not parsed: an incomplete field or record.
     kept: Vec<u8>,
-    /// Its room, whatever is free.
+    /// The reservation of `kept`, beyond the limit if necessary.
     beside: Reservation,
-    /// How long that is once it is worth another look: each costs as much as there is.
+    /// The length of `kept` at which it is parsed again: each attempt reads all of it.
     look: usize,
 }
 
-/// From where that can't be read.
+/// The state from the point where the bytes cannot be parsed.
 #[derive(Debug)]
 struct Keeping {
-    /// Records that were.
+    /// The records parsed before.
     records: Vec<Record>,
-    /// What stands for the beginning, and the rest.
+    /// A replacement for the parsed part, and the rest.
     body: Vec<u8>,
     room: Reservation,
-    /// Where in the body a record must begin: a comma precedes it, which is not in the body.
+    /// The offset in `body` at which a record must begin, because a comma precedes it that is not in `body`.
     record_at: Option<usize>,
 }
 
 impl Arriving {
-    /// An answer of that length, if it is known, in that room.
+    /// An answer with this announced length, if there is one, in the reservation `room`.
     pub(in super::super) fn new(room: Reservation, length: Option<usize>) -> Self {
         let beside = room.budget().nothing();
         let reading = Reading { scan: Scan::new(room), kept: Vec::new(), beside, look: REST };
         Self { state: State::Reading(Box::new(reading)), length, came: 0 }
     }
 
-    /// The next part.
+    /// Parses or keeps the next part.
     ///
     /// # Errors
-    /// There is no room for so many bytes.
+    /// The number of bytes for which there is no memory.
     pub(in super::super) fn push(&mut self, part: &[u8]) -> Result<(), usize> {
         let left = self.length.map_or(part.len(), |length| length.saturating_sub(self.came));
         self.came += part.len();
         match &mut self.state {
             State::Reading(reading) => {
                 let is_over = reading.push(part, left);
-                // Large records aren't worth to be copied, but where the others are in a line; and what isn't understood
-                // by then never will be.
+                // Large records are not worth copying unless the others are in a line already; and bytes that
+                // cannot be parsed by then never can be.
                 if is_over || reading.kept.len() >= reading.most() {
                     let left = self.length.map(|length| length.saturating_sub(self.came));
                     self.state = State::Keeping(reading.leave(left)?);
@@ -85,10 +85,10 @@ impl Arriving {
         }
     }
 
-    /// That was all.
+    /// Finishes the answer.
     ///
     /// # Errors
-    /// It can't be understood: what is wrong, and with which record.
+    /// The answer is malformed: the fault, and the record.
     pub(in super::super) fn end(self) -> Result<Answer, String> {
         match self.state {
             State::Reading(reading) => reading.end(),
@@ -98,15 +98,15 @@ impl Arriving {
 }
 
 impl Reading {
-    /// As much as is kept.
+    /// Most bytes that are kept.
     fn most(&self) -> usize {
         if self.scan.has_line() { LONGEST } else { Encoder::LARGE }
     }
 
-    /// Reads what was kept with what follows it; whether that is all that can be read.
+    /// Parses the kept bytes together with `part`. Returns whether parsing cannot continue.
     fn push(&mut self, part: &[u8], left: usize) -> bool {
         let mut part = part;
-        // Only as much is copied as belongs to what came in two.
+        // Only the rest of the incomplete field or record is copied.
         while !self.kept.is_empty() {
             let before = self.kept.len();
             let (more, rest) = part.split_at(self.look.saturating_sub(before).min(part.len()));
@@ -149,7 +149,7 @@ impl Reading {
         }
     }
 
-    /// So many bytes are left, if that is known.
+    /// Stops parsing. `left` is the number of bytes to come, if known.
     fn leave(&mut self, left: Option<usize>) -> Result<Keeping, usize> {
         let has_line = self.scan.has_line();
         let Left { records, stands, wants_record, mut room } = self.scan.leave();
@@ -158,7 +158,7 @@ impl Reading {
         let mut body = match room.memory(bytes) {
             Some(memory) => memory,
             None if !has_line => return Err(bytes),
-            // The line has the room that was meant for it.
+            // The line uses the memory that was reserved for the answer.
             None => {
                 room.set(bytes);
                 Vec::with_capacity(bytes)
@@ -170,7 +170,7 @@ impl Reading {
     }
 
     fn end(mut self: Box<Self>) -> Result<Answer, String> {
-        // What is there is the last of it.
+        // Everything has arrived.
         let Read { bytes, .. } = self.scan.more(&self.kept, 0);
         self.kept.drain(..bytes);
         if self.kept.is_empty()
@@ -189,7 +189,7 @@ impl Keeping {
     fn push(&mut self, part: &[u8]) -> Result<(), usize> {
         let needed = self.body.len() + part.len();
         if needed > self.room.bytes() && !self.room.resize(needed * 2) && !self.room.resize(needed) {
-            // They come again with it.
+            // The records are read again, with the whole answer.
             return Err(needed * 2 + self.records.iter().map(Record::weight).sum::<usize>());
         }
         self.body.extend_from_slice(part);
@@ -209,7 +209,7 @@ impl Keeping {
         if self.records.is_empty() {
             return Ok(rest);
         }
-        self.records.extend(rest.records.each());
+        self.records.extend(rest.records.decode());
         Ok(Answer { records: Records::Decoded(self.records), ..rest })
     }
 }
@@ -225,7 +225,7 @@ mod tests {
     use super::*;
     use crate::budget::Budget;
 
-    /// What comes of an answer in parts that end there.
+    /// The result of an answer whose parts end at these offsets.
     fn arrived(
         text: &str,
         ends: &[usize],
@@ -245,7 +245,7 @@ mod tests {
     }
 
     fn one_by_one(answer: Answer) -> Answer {
-        Answer { records: Records::Decoded(answer.records.each()), ..answer }
+        Answer { records: Records::Decoded(answer.records.decode()), ..answer }
     }
 
     fn record(number: u32, data: usize, key: &str) -> String {
@@ -255,7 +255,7 @@ mod tests {
         )
     }
 
-    /// By its beginning.
+    /// An aggregate, by its first bytes.
     fn aggregate(number: u32, data: usize) -> String {
         record(number, data, "k").replacen("AAAA", "84ma", 1).replacen("AAAA", "wAAA", 1)
     }
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn wherever_it_is_cut_the_usual_form_goes_into_a_line() {
+    fn usual_answer_is_encoded_wherever_it_is_split() {
         let budget = Budget::new(1_000_000);
         for (fields_first, last) in [(false, 40), (true, 40), (false, 2_000), (true, 700)] {
             let text =
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_twice_or_behind_a_comma_is_refused_as_ever() {
+    fn duplicate_fields_and_stray_commas_are_rejected() {
         let one = record(5, 4, "k");
         for text in [
             format!(r#"{{"Records":[{one}],"Records":[{one}]}}"#),
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_of_what_is_half_in_a_line_holds_no_more_than_itself() {
+    fn rest_of_a_half_encoded_answer_holds_only_itself() {
         let budget = Budget::new(usize::MAX);
         let plain = record(1, 400, "k");
         let aggregate = aggregate(2, 400);
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn large_records_behind_a_small_one_are_looked_at_only_a_few_times() {
+    fn large_records_are_scanned_only_a_few_times() {
         let text = answer(&[record(1, 40, "k"), record(2, 1_400_000, "k"), record(3, 1_400_000, "k")], false);
         let mut arriving = Arriving::new(Budget::new(100_000_000).nothing(), Some(text.len()));
         let mut looks = Vec::new();
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_no_room_for_the_rest_is_told_what_all_of_it_takes() {
+    fn reports_total_size_when_the_budget_cannot_hold_the_rest() {
         let text = answer(&[record(1, 4_000, "k"), aggregate(2, 80), record(3, 40_000, "k")], false);
         let budget: Arc<Budget> = Budget::new(20_000);
         let _other = budget.take(1_000);
@@ -364,7 +364,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn records_of_every_kind_are_read_as_any_json_is_however_they_come(
+        fn arriving_answer_equals_parsed_json(
             kinds in proptest::collection::vec(
                 prop_oneof![
                     8 => (0usize..600).prop_map(Kind::Plain),

@@ -1,4 +1,5 @@
-//! Answers that are read while they come, beside the same answers read as a whole by serde_json.
+//! Compares answers that are parsed while they arrive with the same answers parsed as a whole by
+//! `serde_json`.
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -11,7 +12,7 @@ use crate::budget::Budget;
 use crate::retrieval::Answer;
 
 fn one_by_one(answer: Answer) -> Answer {
-    Answer { records: Records::Decoded(answer.records.each()), ..answer }
+    Answer { records: Records::Decoded(answer.records.decode()), ..answer }
 }
 
 #[test]
@@ -28,7 +29,7 @@ fn fuzz_answers_beside_serde_json() {
         cuts.sort_unstable();
         cuts.push(text.len());
         let budget = Budget::new(room);
-        // A value that stands alone has no bound.
+        // A reservation that is alone in the budget has no limit.
         let other = budget.take(1);
         match arrived(&text, &cuts, &budget, has_length) {
             Err(None) => prop_assert!(room < 10_000_000, "no room for {:?}", text),
@@ -41,7 +42,7 @@ fn fuzz_answers_beside_serde_json() {
     });
 }
 
-/// None if there was no room.
+/// None if there was no memory.
 fn arrived(
     text: &Bytes,
     cuts: &[usize],
@@ -61,7 +62,7 @@ fn blank() -> impl Strategy<Value = &'static str> {
     prop_oneof![40 => Just(""), 1 => Just(" "), 1 => Just("\n\t"), 1 => Just("\u{c}")]
 }
 
-/// Mostly the values that Kinesis writes for a field, and else some that are unusual or no JSON.
+/// Mostly the values that Kinesis writes for a field, some unusual ones, and some that are no JSON.
 fn value(usual: &'static [&'static str]) -> impl Strategy<Value = String> {
     const OTHER: [&str; 26] = [
         "null",
@@ -119,7 +120,7 @@ fn record() -> impl Strategy<Value = String> {
     let optional = prop_oneof![3 => time, 3 => key.clone(), 2 => encryption, 1 => data.clone(), 1 => other];
     let order = (number, data, key, prop::collection::vec(optional, 0..3))
         .prop_map(|(a, b, c, rest)| [vec![a, b, c], rest].concat());
-    // Some of the time a field is missing.
+    // Sometimes a field is missing.
     (
         prop_oneof![4 => order.clone().prop_shuffle(), 1 => order.prop_map(|mut all| { all.pop(); all })],
         comma(),

@@ -1,8 +1,8 @@
-//! An answer in its usual form, read in one pass, and while it comes.
+//! Parses an answer in its usual form, in one pass and while it arrives.
 //!
-//! Kinesis writes neither blanks nor escapes and always the same few fields, most of it data in which nothing needs
-//! to be looked for. Whatever is any different is not read here: [`Scan`] then says nothing, and the answer is
-//! read as any JSON is. What it does read, it reads as that would (a test holds them to each other).
+//! Kinesis writes neither blanks nor escapes and always the same few fields, and most of an answer is data
+//! that need not be searched. Any other form is not parsed here: [`Scan`] then returns nothing, and the
+//! answer is parsed as JSON. Both parsers agree on all answers that this one accepts, which a test checks.
 
 use bytes::Bytes;
 use memchr::memchr;
@@ -17,36 +17,36 @@ use crate::retrieval::{Answer, aggregation};
 use crate::sequence::SequenceNumber;
 use crate::shard::ChildShard;
 
-/// The most that an answer has.
+/// Most records of an answer.
 const MOST_RECORDS: usize = 10_000;
 
-/// An answer of which as much is read as is there, and its records put into a line for the child.
+/// An incremental parser, which encodes the records into a line for the child.
 #[derive(Debug)]
 pub(super) struct Scan {
     state: State,
-    /// Of the record before: how long its data and its number are. The next's are probably as long.
+    /// Lengths of the previous record's data and sequence number, as estimates for the next one.
     like: (usize, usize),
-    /// For the line; for nothing once that is begun.
+    /// The reservation for the line; empty once the line is started.
     room: Reservation,
     line: Option<Encoder>,
     found: Found,
-    /// The text of the fields that were found, of the records only that there were any.
+    /// The text of the parsed fields; for records only the fact that there were some.
     seen: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Begin,
-    /// Before the name of a field.
+    /// Before a field name.
     Field,
     /// Before a record.
     Records,
-    /// Behind the value of a field.
+    /// After a field's value.
     Value,
     End,
 }
 
-/// What was found besides a line.
+/// Parsed fields other than the line.
 #[derive(Debug, Default)]
 struct Found {
     records: Option<Vec<Record>>,
@@ -55,16 +55,16 @@ struct Found {
     children: Option<Vec<ChildShard>>,
 }
 
-/// A piece of an answer, as far as it could be read.
+/// The result of parsing a piece of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Read {
     pub(super) bytes: usize,
-    /// What follows can't be read here, whatever comes behind it.
+    /// Whether the bytes that follow cannot be parsed here, whatever comes after them.
     pub(super) is_over: bool,
 }
 
 impl Scan {
-    /// The line is made in that room.
+    /// A parser whose line is encoded in the reservation `room`.
     pub(super) fn new(room: Reservation) -> Self {
         Self {
             state: State::Begin,
@@ -76,19 +76,20 @@ impl Scan {
         }
     }
 
-    /// Whether there are records in a line.
+    /// Whether records are in a line.
     pub(super) fn has_line(&self) -> bool {
         self.line.is_some()
     }
 
-    /// Reads on: this follows what was read, and so much of the answer is left with it.
+    /// Continues with `text`, which follows the parsed bytes. `left` is the number of bytes from there to the
+    /// end of the answer.
     pub(super) fn more(&mut self, text: &[u8], left: usize) -> Read {
         let mut read = Read { bytes: 0, is_over: false };
         while self.state != State::End && !read.is_over {
             let mut cursor = Cursor { body: text, at: read.bytes, like: self.like };
             let Some(state) = self.step(&mut cursor, &mut read, left) else { break };
             if state == State::Value {
-                // Empty records are a field like any other.
+                // An empty list of records is a field like any other.
                 let text =
                     if self.state == State::Field { &text[read.bytes..cursor.at] } else { b"\"Records\":[]" };
                 self.seen.extend_from_slice(text);
@@ -99,7 +100,8 @@ impl Scan {
         read
     }
 
-    /// None if that can't be read, or not yet: then nothing is changed, but for records that were.
+    /// Parses one step. None if that is impossible, or not possible yet; then nothing is changed, except for
+    /// parsed records.
     fn step(&mut self, cursor: &mut Cursor<'_>, read: &mut Read, left: usize) -> Option<State> {
         match self.state {
             State::Begin => cursor.eat(b'{').map(|()| State::Field),
@@ -118,10 +120,10 @@ impl Scan {
                     self.found.records = Some(Vec::new());
                     return Some(State::Value);
                 }
-                // Something is there.
+                // The list is not empty.
                 cursor.is_next(b'{').then_some(State::Records)
             }
-            // All that are there, without a way out in between.
+            // Parses all records that are complete, in one loop.
             State::Records => loop {
                 (read.bytes, self.like) = (cursor.at, cursor.like);
                 let record = cursor.record()?;
@@ -140,7 +142,7 @@ impl Scan {
         }
     }
 
-    /// `count` are expected. None if that can't be in a line.
+    /// Adds a record to the line, in which `count` are expected. None if it cannot be in a line.
     fn take(&mut self, record: &PlainRecord<'_>, count: impl FnOnce() -> usize) -> Option<()> {
         if aggregation::may_be(record.data) {
             return None;
@@ -161,7 +163,7 @@ impl Scan {
         }
     }
 
-    /// What was read, if that was all.
+    /// The answer, if all of it was parsed.
     pub(super) fn end(&mut self) -> Option<Answer> {
         if self.state != State::End {
             return None;
@@ -176,7 +178,7 @@ impl Scan {
         }
     }
 
-    /// What was read so far, for who reads the rest elsewhere.
+    /// Returns what was parsed so far, so that the rest can be parsed as JSON.
     pub(super) fn leave(&mut self) -> Left {
         let seen = &self.seen[..];
         let whole = seen.strip_suffix(b",").unwrap_or_default();
@@ -188,26 +190,26 @@ impl Scan {
             State::End => [b"{", whole, b"}"].concat(),
         };
         let (line, budget) = (self.line.take(), self.room.budget().clone());
-        let records = line.and_then(|line| line.end(None)).map_or_else(Vec::new, |line| line.each());
+        let records = line.and_then(|line| line.end(None)).map_or_else(Vec::new, |line| line.decode());
         let wants_record = self.state == State::Records;
         Left { records, stands, wants_record, room: std::mem::replace(&mut self.room, budget.nothing()) }
     }
 }
 
-/// What a [`Scan`] leaves.
+/// The state of a [`Scan`] that stops.
 #[derive(Debug)]
 pub(super) struct Left {
-    /// Records out of the line.
+    /// The records of the line.
     pub(super) records: Vec<Record>,
-    /// With this before it, the rest is an answer too: all but those records.
+    /// The text before the rest of the answer. Together they are an answer without the records of the line.
     pub(super) stands: Vec<u8>,
-    /// The rest begins with a record, if it is one.
+    /// Whether the rest must begin with a record.
     pub(super) wants_record: bool,
-    /// That of the line, unless one was begun; then a new one.
+    /// The reservation for the line; an empty one if the line was started.
     pub(super) room: Reservation,
 }
 
-/// Reads what is there as a whole, record by record.
+/// Parses a complete answer into single records.
 pub(super) fn scan(body: &Bytes) -> Option<Answer> {
     let mut cursor = Cursor { body, at: 0, like: (0, 0) };
     let mut found = Found::default();
@@ -228,7 +230,7 @@ impl Found {
         }
     }
 
-    /// One that isn't the records.
+    /// Parses a field other than the records.
     fn field(&mut self, name: &[u8], cursor: &mut Cursor<'_>) -> Option<()> {
         match name {
             b"NextShardIterator" | b"ContinuationSequenceNumber" => once(&mut self.next, cursor.token()?),
@@ -242,7 +244,7 @@ impl Found {
     }
 }
 
-/// A field that comes twice isn't usual.
+/// None if the field occurs twice, which is not the usual form.
 fn once<T>(place: &mut Option<T>, value: T) -> Option<()> {
     place.is_none().then(|| *place = Some(value))
 }
@@ -279,7 +281,7 @@ impl<'a> Cursor<'a> {
         self.rest().starts_with(text).then(|| self.at += text.len())
     }
 
-    /// Whether that comes, rather than a comma.
+    /// Whether `end` follows, rather than a comma.
     fn after(&mut self, end: u8) -> Option<bool> {
         let is_end = self.is_next(end);
         if !is_end && !self.is_next(b',') {
@@ -289,8 +291,8 @@ impl<'a> Cursor<'a> {
         Some(is_end)
     }
 
-    /// From one quote to the next. What is in between may end in a backslash, and so be only half of it: it is
-    /// the caller's to know what it may be.
+    /// The text between two quotes. It may end in a backslash and so be incomplete: the caller checks the
+    /// characters.
     fn quoted(&mut self) -> Option<&'a [u8]> {
         self.eat(b'"')?;
         let rest = self.rest();
@@ -299,7 +301,8 @@ impl<'a> Cursor<'a> {
         Some(text)
     }
 
-    /// The same where it is as long as that and good, which nothing with a quote in it is.
+    /// As [`Cursor::quoted`], if the text has this length and is valid; text with a quote in it is never
+    /// valid.
     fn quoted_like(&mut self, length: usize, is_good: impl Fn(&[u8]) -> bool) -> Option<&'a [u8]> {
         self.eat(b'"')?;
         let rest = self.rest();
@@ -311,9 +314,9 @@ impl<'a> Cursor<'a> {
         self.quoted().filter(|text| is_good(text))
     }
 
-    /// One of the names that a record has, with what stands around it.
+    /// A field name of a record, with its quotes and colon.
     fn name(&mut self) -> Option<Name> {
-        // Lengths that the compiler knows: each is compared at once.
+        // With lengths known at compile time each name is compared at once.
         macro_rules! name {
             ($text:literal, $name:expr) => {
                 if self.rest().first_chunk() == Some($text) {
@@ -330,7 +333,7 @@ impl<'a> Cursor<'a> {
         None
     }
 
-    /// Text that means itself.
+    /// Text without escapes.
     fn text(&mut self) -> Option<&'a [u8]> {
         let text = self.quoted()?;
         let is_special = |byte: &u8| *byte == b'\\' || *byte < 0x20;
@@ -342,18 +345,18 @@ impl<'a> Cursor<'a> {
         let rest = self.rest();
         let is_part = |byte: &&u8| byte.is_ascii_digit() || b".E-".contains(byte);
         let number = &rest[..rest.iter().take_while(is_part).count()];
-        // JSON has no number like 007, .5, 5. or 1E; nobody writes one either.
+        // JSON does not allow numbers such as 007, .5, 5. or 1E.
         let [first, ..] = number else { return None };
         let is_usual = first.is_ascii_digit()
             && (*first != b'0' || number.len() == 1 || number[1] == b'.')
             && number.last()?.is_ascii_digit()
             && number.iter().zip(&number[1..]).all(|pair| pair.0.is_ascii_digit() || pair.1.is_ascii_digit());
         self.at += number.len();
-        // There may be more of it to come.
+        // The number may be incomplete.
         (is_usual && (self.is_next(b',') || self.is_next(b'}'))).then_some(number)
     }
 
-    /// Any that aren't [`Seconds`] are [`millis`]'s to read.
+    /// A time other than [`Seconds`] is parsed by [`millis`].
     #[inline(always)]
     fn time(&mut self) -> Option<Time<'a>> {
         let rest = self.rest();
@@ -373,7 +376,7 @@ impl<'a> Cursor<'a> {
         millis(number).map(Time::Millis)
     }
 
-    /// `null`, or text of which nothing means none.
+    /// `null` or a text; an empty text means none.
     fn token(&mut self) -> Option<Option<String>> {
         if self.eat_all(b"null").is_some() {
             return Some(None);
@@ -382,7 +385,7 @@ impl<'a> Cursor<'a> {
         Some((!text.is_empty()).then(|| text.to_owned()))
     }
 
-    /// Seldom, and so not worth words of its own.
+    /// Rare, and so parsed by `serde_json`.
     fn children(&mut self) -> Option<Vec<ChildShard>> {
         let mut values =
             serde_json::Deserializer::from_slice(self.rest()).into_iter::<Option<Vec<Child<'_>>>>();
@@ -391,7 +394,7 @@ impl<'a> Cursor<'a> {
         children.iter().map(read_child).collect::<Result<_, _>>().ok()
     }
 
-    /// `field` reads the value that belongs to a name.
+    /// Parses an object; `field` parses the value of each name.
     fn object(&mut self, mut field: impl FnMut(&mut Self, &'a [u8]) -> Option<()>) -> Option<()> {
         self.eat(b'{')?;
         loop {
@@ -404,7 +407,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// One by one, as parts of the body.
+    /// Single records, as slices of the body.
     fn records(&mut self, body: &Bytes) -> Option<Vec<Record>> {
         self.eat(b'[')?;
         let mut records = Vec::new();
@@ -422,7 +425,7 @@ impl<'a> Cursor<'a> {
                 arrival: record.approximate_arrival_timestamp.map(|time| time.millis()),
             });
             if records.len() == 1 {
-                // The others are probably no shorter.
+                // The other records are probably not shorter.
                 records.reserve((self.rest().len() / (self.at - begin)).min(MOST_RECORDS));
             }
             if self.after(b']')? {
@@ -431,7 +434,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Digits, base64, and text that means itself.
+    /// A record with a numeric sequence number, base64 data, and text without escapes.
     #[inline(always)]
     fn record(&mut self) -> Option<PlainRecord<'a>> {
         let (mut number, mut data, mut key, mut time) = (None, None, None, None);
@@ -450,7 +453,7 @@ impl<'a> Cursor<'a> {
                 }
                 Name::PartitionKey => once(&mut key, self.text()?)?,
                 Name::ApproximateArrivalTimestamp => once(&mut time, self.time()?)?,
-                // `text` has eaten its quote when it fails, so `null` comes first.
+                // `text` has consumed its quote when it fails, so `null` comes first.
                 Name::EncryptionType => self.eat_all(b"null").or_else(|| self.text().map(|_| ()))?,
             }
             if self.after(b'}')? {
@@ -479,7 +482,7 @@ mod tests {
         Bytes::copy_from_slice(text.as_bytes())
     }
 
-    /// What comes in parts of that size.
+    /// The result for an answer that arrives in parts of this size.
     fn arrived(body: &Bytes, budget: &Arc<Budget>, part: usize) -> Result<Answer, String> {
         let mut arriving = Arriving::new(budget.nothing(), Some(body.len()));
         for part in body.chunks(part) {
@@ -493,22 +496,22 @@ mod tests {
         (scan.more(body, body.len()).bytes == body.len()).then(|| scan.end()).flatten()
     }
 
-    /// With so much room.
+    /// A budget with this limit.
     fn budget(room: usize) -> Arc<Budget> {
         let budget = Budget::new(room);
-        // What is alone may be as large as it likes.
+        // A reservation that is alone in the budget has no limit.
         std::mem::forget(budget.take(1));
         budget
     }
 
     fn one_by_one(answer: Answer) -> Answer {
-        Answer { records: Records::Decoded(answer.records.each()), ..answer }
+        Answer { records: Records::Decoded(answer.records.decode()), ..answer }
     }
 
     const USUAL: &str = r#"{"MillisBehindLatest":7,"NextShardIterator":"AAA","Records":[{"ApproximateArrivalTimestamp":1.795405837483E9,"Data":"aGk=","EncryptionType":"NONE","PartitionKey":"kéy","SequenceNumber":"49"},{"SequenceNumber":"50","Data":"a/+=","PartitionKey":"","ApproximateArrivalTimestamp":1795405837.483}]}"#;
 
     #[test]
-    fn the_usual_form_is_read_and_as_any_json_is() {
+    fn usual_form_is_parsed_as_by_serde_json() {
         for usual in [
             USUAL,
             r#"{"Records":[],"NextShardIterator":null,"ChildShards":[],"MillisBehindLatest":0}"#,
@@ -523,7 +526,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_left_to_others() {
+    fn unusual_forms_are_not_parsed() {
         for unusual in [
             "",
             "{}",
@@ -548,9 +551,10 @@ mod tests {
     }
 
     proptest! {
-        /// A byte changed, taken out or put in: either it isn't read, or as the parser reads it.
+        /// With bytes changed, removed or inserted the text is either not parsed, or parsed as by
+        /// `serde_json`.
         #[test]
-        fn what_is_read_is_read_as_any_json_is(
+        fn scanned_answer_equals_parsed_json(
             changes in proptest::collection::vec((0..USUAL.len(), 0..3, any::<u8>()), 1..4),
             plain in proptest::sample::subsequence(br#"\"{}[],:.E-0129AaGk= null"#.to_vec(), 3),
         ) {

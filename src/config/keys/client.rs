@@ -1,39 +1,39 @@
-//! What stands behind `kinesisClient.`, `dynamoDbClient.` and `cloudWatchClient.`: the methods of the
-//! Java SDK's client builders that a file can reach. Any other name is fatal in Java.
+//! Keys with the prefix `kinesisClient.`, `dynamoDbClient.` or `cloudWatchClient.`: the methods of the Java
+//! SDK's client builders that a file can reach. Any other name is fatal in Java.
 //!
 //! Source: `BuilderDynaBean`, `AwsClientBuilder` and `ClientOverrideConfiguration` of SDK 2.41.
 
 use super::Use::{Never, NotYet, Yes};
 use super::{Kind, Use};
 
-/// The clients, with the prefix of their keys, in its exact case.
+/// The clients, by the prefix of their keys in its exact case.
 pub const CLIENTS: &[(&str, Service)] = &[
     ("kinesisClient", Service::Kinesis),
     ("dynamoDbClient", Service::DynamoDb),
     ("cloudWatchClient", Service::CloudWatch),
 ];
 
-/// A service that is called.
+/// An AWS service that is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Service {
-    /// Streams.
+    /// For streams.
     Kinesis,
-    /// Leases.
+    /// For leases.
     DynamoDb,
-    /// Metrics.
+    /// For metrics.
     CloudWatch,
 }
 
-/// One name behind the prefix.
+/// A key of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientKey {
-    /// The name behind the prefix and its dot.
+    /// The name after the prefix and its dot.
     pub name: &'static str,
-    /// How the text is read.
+    /// The type of the value.
     pub kind: Kind,
-    /// What becomes of it here.
+    /// The effect of the key here.
     pub used: Use,
-    /// What it does.
+    /// The description for the documentation.
     pub doc: &'static str,
 }
 
@@ -43,7 +43,7 @@ const fn key(name: &'static str, kind: Kind, used: Use, doc: &'static str) -> Cl
 
 const RETRIES: Use = Never("multilangd retries by itself, so that a lease is never renewed too late");
 
-/// The table.
+/// All keys of the clients.
 #[rustfmt::skip]
 pub const KEYS: &[ClientKey] = &[
     key("region", Kind::Region, Yes, "AWS region of this client."),

@@ -1,4 +1,4 @@
-//! Every key that reaches a setting in KCL 3.5, one row each. A table, no logic.
+//! Every key that reaches a setting in KCL 3.5, one row each. A table without logic.
 //!
 //! Sources: `MultiLangDaemonConfiguration` and the beans beside it, `MultiLangDaemonConfig`.
 
@@ -34,7 +34,7 @@ const HANDOFF: &str = "GracefulLeaseHandoffConfig";
 const METRICS_TABLE: &str = "WorkerMetricsTableConfig";
 const STATE_TABLE: &str = "CoordinatorStateTableConfig";
 
-/// `initialPositionInStream`.
+/// The values of `initialPositionInStream`.
 pub const POSITIONS: &[&str] = &["LATEST", "TRIM_HORIZON"];
 const BILLING: &[&str] = &["PROVISIONED", "PAY_PER_REQUEST"];
 const VERSIONS: &[&str] = &[
@@ -46,7 +46,7 @@ const VERSIONS: &[&str] = &[
 const NO_TABLE: Use = NoEffect("KCL 3.5 creates no such table: everything is in the lease table");
 const ON_DEMAND: Use = NoEffect("the lease table is billed on demand");
 
-/// The table.
+/// All keys of KCL.
 #[rustfmt::skip]
 pub const KEYS: &[Key] = &[
     // The daemon and its child.
@@ -70,7 +70,7 @@ pub const KEYS: &[Key] = &[
     Key { aliases: &["workerIdentifier"], ..key("workerId", Kind::Text, Told("a random UUID"), LEASES, Yes,
         "Id of this worker; must be unique in the application.") },
 
-    // Access. Credentials and what is nested under clients have tables of their own.
+    // Access. Credentials and nested client settings have tables of their own.
     key("regionName", Kind::Region, Told("the SDK's chain"), "AwsClientBuilder", Yes, "The AWS region of all clients."),
     key("kinesisEndpoint", Kind::Uri, Told("by region"), "KinesisAsyncClientBuilder", Yes, "Endpoint URL of Kinesis."),
     key("dynamoDBEndpoint", Kind::Uri, Told("by region"), "DynamoDbAsyncClientBuilder", Yes, "Endpoint URL of DynamoDB."),

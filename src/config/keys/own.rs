@@ -1,39 +1,40 @@
-//! Settings of ours. Each can be given as an option, as an environment variable, or in the file under
-//! a prefix that Java ignores, so that the file goes on working there; in this order of precedence.
+//! Settings of multilangd. Each can be given as an option, as an environment variable, or in the file, in
+//! this order of precedence. In the file they have a prefix that Java ignores, so that Java's daemon can
+//! still use the file.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-/// What our keys begin with in the file. Java looks for a part of that name, finds none, and passes
-/// over the key (`BeanUtilsBean.setProperty`).
+/// The prefix of multilangd's keys in the file. Java looks up the first part of the name, finds no such
+/// property, and ignores the key (`BeanUtilsBean.setProperty`).
 pub const PREFIX: &str = "multilangd.";
-/// What our variables begin with.
+/// The prefix of multilangd's environment variables.
 pub const VARIABLE_PREFIX: &str = "MULTILANGD_";
 
-/// One setting.
+/// A setting of multilangd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Own {
     /// The key in the file.
     pub name: &'static str,
-    /// What may be given.
+    /// The allowed values.
     pub kind: OwnKind,
-    /// What holds otherwise.
+    /// The default.
     pub default: &'static str,
-    /// What it does.
+    /// The description for the documentation.
     pub doc: &'static str,
 }
 
-/// What may be given.
+/// The allowed values of a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OwnKind {
-    /// One of these words.
+    /// One of these keywords.
     Word(&'static [&'static str]),
-    /// A whole number of at least this.
+    /// An integer of at least this value.
     Number(i64),
-    /// The word `same`, or a whole number of at least this.
+    /// The keyword `same`, or an integer of at least this value.
     Or(i64),
-    /// `off`, a port of this machine alone, or an address with a port.
+    /// `off`, a port on loopback, or an address with a port.
     Address,
-    /// Directives of a log filter, as in `warn,multilangd=debug`.
+    /// Directives of a log filter, such as `warn,multilangd=debug`.
     Filter,
 }
 
@@ -69,13 +70,13 @@ pub const STATUS: &str = "multilangd.status";
 /// `multilangd.stuckAfterMillis`.
 pub const STUCK_AFTER: &str = "multilangd.stuckAfterMillis";
 
-/// Not at all.
+/// The value that disables the status endpoint.
 pub const OFF: &str = "off";
 
-/// As another setting says.
+/// The value that copies another setting.
 pub const SAME: &str = "same";
 
-/// The table.
+/// All settings of multilangd.
 #[rustfmt::skip]
 pub const KEYS: &[Own] = &[
     Own { name: ON_CHILD_FAILURE, kind: OwnKind::Word(&["restart", "exit"]), default: "restart",
@@ -108,14 +109,14 @@ pub const KEYS: &[Own] = &[
         doc: "Log filter; the target child is the output of record processors. RUST_LOG takes precedence." },
 ];
 
-/// A port of this machine alone, or an address with a port.
+/// Parses a port on loopback, or an address with a port.
 pub fn address(text: &str) -> Option<SocketAddr> {
     let of_this_machine = text.parse().map(|port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     of_this_machine.ok().or_else(|| text.parse().ok())
 }
 
 impl Own {
-    /// The name without the prefix, in words of lower case.
+    /// The name without the prefix as lower-case words, joined by `between`.
     fn words(&self, between: char) -> String {
         let mut out = String::new();
         for c in self.name.strip_prefix(PREFIX).unwrap_or(self.name).chars() {
@@ -127,20 +128,20 @@ impl Own {
         out
     }
 
-    /// The option, without its two hyphens.
+    /// The option's name, without the hyphens.
     pub fn option(&self) -> String {
         self.words('-')
     }
 
-    /// The environment variable.
+    /// The environment variable's name.
     pub fn variable(&self) -> String {
         format!("{VARIABLE_PREFIX}{}", self.words('_').to_ascii_uppercase())
     }
 
-    /// Whether a text can be this setting.
+    /// Checks a value.
     ///
     /// # Errors
-    /// What would be accepted instead.
+    /// The values that would be accepted.
     pub fn check(&self, text: &str) -> Result<(), String> {
         match self.kind {
             OwnKind::Word(words) if words.contains(&text) => Ok(()),
@@ -168,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_setting_has_three_names_and_a_default_that_it_accepts() {
+    fn every_setting_has_three_names_and_a_valid_default() {
         for own in KEYS {
             assert!(own.name.starts_with(PREFIX));
             assert_eq!(own.check(own.default), Ok(()), "{}", own.name);

@@ -1,15 +1,15 @@
-//! Keys that only KCL 1.x knew, or that are met in files although no version knew them. Java ignores
-//! them without a word; here each is told once, with what stands in its place. None is applied: the
-//! file means what it means to Java 3.5.
+//! Keys that only KCL 1.x knew, or that occur in files although no version knew them. Java ignores them
+//! silently; here each gets one warning with its replacement. None is applied: the file means the same as to
+//! Java 3.5.
 //!
 //! Source: `KinesisClientLibConfigurator` and `KinesisClientLibConfiguration` of KCL 1.14.
 
-/// One such key.
+/// A retired key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retired {
-    /// The name as it was written then.
+    /// The name of the key.
     pub name: &'static str,
-    /// What to do about it.
+    /// The advice in the warning.
     pub advice: &'static str,
 }
 
@@ -19,7 +19,7 @@ const fn retired(name: &'static str, advice: &'static str) -> Retired {
 
 const RANDOM: &str = "it had no effect in a properties file in KCL 1.x either (delete it)";
 
-/// The table.
+/// All retired keys.
 #[rustfmt::skip]
 pub const KEYS: &[Retired] = &[
     retired("timestampAtInitialPositionInStream", "set initialPositionInStreamExtended, in seconds since 1970"),

@@ -1,15 +1,16 @@
-//! JVM system properties: `-Dname=value` on a Java-style command line, in `JAVA_TOOL_OPTIONS`, `JDK_JAVA_OPTIONS` and
-//! `_JAVA_OPTIONS`.
+//! JVM system properties: `-Dname=value` on a Java-style command line, in `JAVA_TOOL_OPTIONS`,
+//! `JDK_JAVA_OPTIONS` and `_JAVA_OPTIONS`.
 //!
-//! Start scripts and images that ran the Java daemon set regions, credentials and proxies in them. Of the properties
-//! that concern AWS or the network, one that is not honoured is named in a warning; all others concern the JVM alone.
+//! Start scripts and images of the Java daemon set regions, credentials and proxies in them. A property that
+//! concerns AWS or the network and is not honoured gets a warning; all others concern only the JVM.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use super::super::Remark;
 
-/// Variables in which a JVM looks for options, from the weakest; the command line stands before the last one.
+/// Variables from which a JVM reads options, in ascending precedence; the command line overrides these, and
+/// `_JAVA_OPTIONS` overrides the command line.
 const BEFORE: [&str; 2] = ["JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS"];
 const BEHIND: &str = "_JAVA_OPTIONS";
 
@@ -44,7 +45,7 @@ const HONOURED: &[&str] = &[
     "https.proxyUser",
 ];
 
-/// Properties that are not, and what does the same.
+/// Properties that are not honoured, with the equivalent here.
 const INSTEAD: &[(&str, &str)] = &[
     ("aws.appId", "set AWS_SDK_UA_APP_ID"),
     ("aws.containerAuthorizationToken", "set AWS_CONTAINER_AUTHORIZATION_TOKEN"),
@@ -62,19 +63,19 @@ const INSTEAD: &[(&str, &str)] = &[
     ("java.net.preferIPv6Addresses", "set AWS_USE_DUALSTACK_ENDPOINT"),
 ];
 
-/// The options that were given, by name.
+/// The given system properties, by name.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Properties(BTreeMap<String, String>);
 
 impl fmt::Debug for Properties {
-    /// Names alone: values can be secrets.
+    /// Shows only the names: values can be secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
     }
 }
 
 impl Properties {
-    /// Those of the environment and of `words` of a command line.
+    /// Reads the environment variables and the `words` of a command line.
     pub fn read(variables: &BTreeMap<String, String>, words: &[String]) -> Self {
         let of = |name: &str| variables.get(name).map(|text| split(text)).unwrap_or_default();
         let mut all: Vec<String> = BEFORE.iter().flat_map(|name| of(name)).collect();
@@ -85,7 +86,7 @@ impl Properties {
         Self(pairs.filter(|(name, _)| !name.is_empty()).map(owned).collect())
     }
 
-    /// A value that isn't blank.
+    /// A value; none if it is absent or blank.
     pub fn get(&self, name: &str) -> Option<&str> {
         super::set(self.0.get(name)?)
     }
@@ -95,7 +96,7 @@ fn owned((name, value): (&str, &str)) -> (String, String) {
     (name.to_owned(), value.to_owned())
 }
 
-/// Words as a JVM splits them: at white space outside quotes of either kind, which are dropped.
+/// Splits options as a JVM does: at white space outside quotes of either kind, which are removed.
 fn split(text: &str) -> Vec<String> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     for c in text.chars() {
@@ -113,7 +114,7 @@ fn split(text: &str) -> Vec<String> {
     words
 }
 
-/// Warnings about properties that Java or its SDK would follow.
+/// Warnings about properties that Java or its SDK would honour.
 pub(super) fn unhonoured(properties: &Properties) -> Vec<Remark> {
     let concerns = |name: &str| {
         let network = ["http.proxy", "https.proxy", "http.nonProxy", "javax.net.ssl.", "socksProxy"];
@@ -125,7 +126,7 @@ pub(super) fn unhonoured(properties: &Properties) -> Vec<Remark> {
         if HONOURED.contains(&name.as_str()) || !(concerns(name) || instead.is_some()) {
             continue;
         }
-        // Options of a store or a SOCKS proxy go with it.
+        // Options of a key store or a SOCKS proxy are covered by the warning about it.
         let belongs = INSTEAD.iter().any(|(known, _)| *known != name && name.starts_with(known));
         if belongs && instead.is_none() {
             continue;
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn command_line_overrides_tool_options_and_is_overridden_by_java_options() {
+    fn jvm_options_have_the_jvms_precedence() {
         let variables =
             |pairs: &[(&str, &str)]| pairs.iter().map(|pair| owned(*pair)).collect::<BTreeMap<_, _>>();
         let tool = ("JAVA_TOOL_OPTIONS", "-Xmx1g -Daws.region=tool -Daws.profile=p");
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn property_that_is_not_honoured_is_named_once_and_never_with_its_value() {
+    fn unhonoured_property_is_named_once_without_its_value() {
         let words = [
             "-Daws.maxAttempts=9",
             "-Daws.newThing=hush",

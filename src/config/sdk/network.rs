@@ -1,8 +1,8 @@
-//! Ways to endpoints: HTTP proxies, and the CA bundle that certificates are checked against.
+//! The network path to endpoints: HTTP proxies, and the CA bundle that certificates are verified with.
 //!
-//! A system property (`https.proxyHost`) wins over a variable (`https_proxy`, then `HTTPS_PROXY`), as in the Java SDK.
-//! The pair for the endpoint's own scheme counts. Addresses of this machine and of its metadata services are never
-//! reached through a proxy: they mean another machine there.
+//! A system property (`https.proxyHost`) precedes a variable (`https_proxy`, then `HTTPS_PROXY`), as in the
+//! Java SDK. The proxy for the endpoint's scheme is used. Addresses of this machine and of its metadata
+//! services are never reached through a proxy, where they would mean another machine.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,40 +12,40 @@ use super::{Name, Outside, name, set};
 
 /// The CA bundle that replaces the system's, as for the AWS CLI.
 pub(super) const CA_BUNDLE: Name = name("", &["AWS_CA_BUNDLE"], "ca_bundle");
-/// The certificate file by OpenSSL's name.
+/// The certificate file by OpenSSL's variable.
 const SSL_CERT_FILE: Name = name("", &["SSL_CERT_FILE"], "");
 
-/// How endpoints are reached.
+/// Proxies and CA certificates.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Network {
-    /// For http endpoints.
+    /// The proxy for http endpoints.
     pub http: Option<Proxy>,
-    /// For https endpoints.
+    /// The proxy for https endpoints.
     pub https: Option<Proxy>,
     exempt: Vec<Rule>,
-    /// In the place of the system's CA certificates.
+    /// CA certificates that replace the system's.
     pub ca: Option<CaBundle>,
-    /// Beside those of `ca`; without it in the place of the system's, as OpenSSL has it.
+    /// CA certificates in addition to `ca`; without `ca` they replace the system's, as in OpenSSL.
     pub ca_file: Option<CaBundle>,
 }
 
 /// A file of CA certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CaBundle {
-    /// Its path.
+    /// The path.
     pub file: String,
-    /// Where it was set.
+    /// The source of the setting.
     pub source: Source,
 }
 
-/// An HTTP proxy. Its credentials are shown nowhere.
+/// An HTTP proxy. Its credentials are never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Proxy {
     /// Scheme, host and port.
     pub url: String,
-    /// User and password, as they stand in a URL.
+    /// User and password, percent-encoded as in a URL.
     pub user: Option<(String, String)>,
-    /// Where it was set.
+    /// The source of the setting.
     pub source: Source,
 }
 
@@ -65,11 +65,11 @@ impl fmt::Debug for Proxy {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Rule {
     All,
-    /// This domain and all within it, at this port if one is given.
+    /// A domain and its subdomains, at one port if it is given.
     Domain(String, Option<u16>),
-    /// An address, or all that begin with so many bits of it.
+    /// The addresses that share this number of first bits with this one.
     Network(IpAddr, u8),
-    /// Java's: begins and ends so; without a `*` the two are the whole name.
+    /// Java's pattern: a prefix and a suffix around `*`; without a `*` the two are the whole name.
     Pattern {
         begin: String,
         end: String,
@@ -78,7 +78,7 @@ enum Rule {
 }
 
 impl Network {
-    /// The proxy for a URL, if there is one for it.
+    /// The proxy for a URL; none for a direct connection.
     pub fn proxy(&self, url: &str) -> Option<&Proxy> {
         let (scheme, rest) = url.split_once("://")?;
         let proxy = if scheme == "https" { self.https.as_ref() } else { self.http.as_ref() }?;
@@ -89,7 +89,7 @@ impl Network {
     }
 }
 
-/// Host and port of what follows the scheme. The host of an IPv6 address is without its brackets.
+/// Host and port of a URL after its scheme. The host of an IPv6 address has no brackets.
 fn host_of(rest: &str) -> Option<(&str, Option<u16>)> {
     let authority = rest.split(['/', '?', '#']).next()?;
     let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
@@ -106,7 +106,8 @@ fn host_of(rest: &str) -> Option<(&str, Option<u16>)> {
     }
 }
 
-/// This machine, and the metadata services of EC2, ECS and EKS, which only it can reach.
+/// Whether a host is this machine, or a metadata service of EC2, ECS or EKS, which only this machine can
+/// reach.
 fn is_near(host: &str) -> bool {
     let named = |name: &str| host.eq_ignore_ascii_case(name);
     match host.parse::<IpAddr>().map(|address| address.to_canonical()) {
@@ -141,7 +142,7 @@ impl Rule {
         }
     }
 
-    /// Of `NO_PROXY`, as curl has it.
+    /// A rule of `NO_PROXY`, as in curl.
     fn of_variable(text: &str) -> Option<Self> {
         if text == "*" {
             return Some(Self::All);
@@ -158,7 +159,7 @@ impl Rule {
         (!domain.is_empty()).then_some(Self::Domain(domain, port))
     }
 
-    /// Of `http.nonProxyHosts`: a `*` at the beginning or the end stands for anything.
+    /// A rule of `http.nonProxyHosts`: a `*` at the start or the end matches anything.
     fn of_property(text: &str) -> Self {
         let text = text.to_ascii_lowercase();
         let text = text.trim_start_matches('[').trim_end_matches(']');
@@ -169,7 +170,7 @@ impl Rule {
     }
 }
 
-/// The first bits of an address, and how long its kind is.
+/// The family of an address, and its first bits.
 fn prefix(address: IpAddr, bits: u8) -> (bool, u128) {
     let (is_four, number, all) = match address {
         IpAddr::V4(address) => (true, u128::from(address.to_bits()), 32),
@@ -178,8 +179,8 @@ fn prefix(address: IpAddr, bits: u8) -> (bool, u128) {
     (is_four, number.checked_shr(all - u32::from(bits)).unwrap_or(0))
 }
 
-/// Reads the environment and the system properties. A value that can't be honoured is a warning: the endpoint is reached
-/// directly then.
+/// Reads the environment variables and the system properties. A value that cannot be honoured gets a warning,
+/// and endpoints are then reached directly.
 pub(super) fn resolve(outside: &Outside<'_>, warnings: &mut Vec<Remark>) -> Network {
     let mut found = |scheme: Scheme| match proxy(outside, &scheme) {
         Ok(proxy) => proxy,
@@ -255,7 +256,8 @@ fn proxy(outside: &Outside<'_>, scheme: &Scheme) -> Result<Option<Proxy>, (Sourc
 /// User and password of a proxy.
 type User = Option<(String, String)>;
 
-/// A proxy's URL without what must not be shown, and that. No error repeats the text, which can hold a password.
+/// Splits a proxy's URL into the part that may be shown, and the credentials. No error repeats the text,
+/// which can contain a password.
 fn parse(text: &str) -> Result<(String, User), String> {
     let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
     let scheme = scheme.to_ascii_lowercase();
@@ -294,7 +296,7 @@ fn decoded(text: &str) -> Vec<u8> {
     out
 }
 
-/// Encodes a text for a URL.
+/// Percent-encodes bytes for a URL.
 fn encoded(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
     for byte in bytes {
@@ -442,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn proxy_that_cannot_be_honoured_is_warned_about_without_its_password() {
+    fn unusable_proxy_warns_without_its_password() {
         for text in
             ["socks5://me:hush@p:1", "http://me:hush@:3128", "http://me:hush@p:x", "http://me:hush@a b"]
         {
@@ -457,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_of_a_proxy_are_decoded_once_and_never_shown() {
+    fn proxy_credentials_are_decoded_once_and_never_shown() {
         let (found, _) = network(&[("HTTPS_PROXY", "http://me:hu%40sh%@[2001:db8::1]:3128/x")], &[]);
         let proxy = found.https.clone().unwrap();
         assert_eq!(proxy.url, "http://[2001:db8::1]:3128");
@@ -478,7 +480,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_text_makes_it_panic(proxy in "(https?://)?[ -~ü]{0,20}", rules in "[ -~ü]{0,20}", url in "https://[ -~ü]{0,20}") {
+        fn arbitrary_text_does_not_panic(proxy in "(https?://)?[ -~ü]{0,20}", rules in "[ -~ü]{0,20}", url in "https://[ -~ü]{0,20}") {
             let (found, _) = network(&[("HTTPS_PROXY", &proxy), ("NO_PROXY", &rules)], &[]);
             let _route = found.proxy(&url);
         }

@@ -1,4 +1,4 @@
-//! The way out of a child, and what follows: a restart, a parked shard, or the end of this holding.
+//! Stops a child, and decides what follows: a restart, a parked shard, or the end of the consumer.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::consumer::event::{Effect, Outcome};
 use crate::multilang::Stop;
 
 impl State {
-    /// The child can't go on. What follows depends on whether it was needed any longer.
+    /// Handles a failure of the child. The next phase depends on whether the child was still needed.
     pub(super) fn fail(&mut self, now: Instant, reason: String) -> Effects {
         if self.lost || self.stop {
             let then = Then::Finish(self.end_of_holding());
@@ -18,9 +18,9 @@ impl State {
             return effects;
         }
         let mut effects = Vec::new();
-        // A child that lived well and owed nothing begins a new row.
+        // A child that ran for long and checkpointed everything starts a new row.
         let lived = self.started.is_some_and(|started| now.duration_since(started) >= LIVED_WELL);
-        if lived && self.phase != Phase::Starting && self.progress.owes_nothing() {
+        if lived && self.phase != Phase::Starting && self.progress.is_all_stored() {
             self.failures = 0;
             self.backoff.reset();
             effects.extend(self.recover());
@@ -31,7 +31,7 @@ impl State {
         effects
     }
 
-    /// Sends the child on its way out.
+    /// Closes the child's stdin, as the first step of stopping it.
     pub(super) fn close(&mut self, now: Instant, then: Then) -> Effects {
         self.answer_by = None;
         if !self.child_alive {
@@ -53,7 +53,7 @@ impl State {
                 self.phase = Phase::Closing { then, step: Step::Killed, by };
                 vec![Effect::Signal(Stop::AtOnce)]
             }
-            // Not even SIGKILL ended it (a process in an uninterruptible wait): it can do no harm.
+            // Even SIGKILL did not end it (a process in an uninterruptible wait): it can do no harm.
             Step::Killed | Step::Gone => self.closed(now, then),
         }
     }
@@ -78,15 +78,15 @@ impl State {
         }
     }
 
-    /// Keeps the lease, so that the record at which children fail does not walk through the fleet, and restarts the
-    /// child after longer and longer pauses.
+    /// Keeps the lease, so that a record at which children fail does not move from worker to worker, and
+    /// restarts the child after growing pauses.
     fn park(&mut self, now: Instant, reason: String, longest: Duration) -> Effects {
         let pause = self.backoff.pause_up_to(longest);
         self.phase = Phase::BackingOff(now + pause);
         let mut effects = Vec::new();
-        // Records that were fetched would be fetched again, and take the room of others. A feed of which nothing was handed
-        // out may stand at LATEST, which is another place later.
-        if self.feed_open && self.handed_out {
+        // Prefetched records take the memory of other shards and can be fetched again. A feed without
+        // deliveries is kept: it may have started at LATEST, which is another position later.
+        if self.feed_open && self.delivered {
             self.feed_open = false;
             effects.push(Effect::CloseFeed);
         }
@@ -96,17 +96,17 @@ impl State {
         effects
     }
 
-    /// When a parked shard whose child is idle counts as working again.
+    /// When a parked shard whose child is idle counts as recovered.
     pub(super) fn recovers_at(&self) -> Option<Instant> {
         self.started.filter(|_| self.parked).map(|started| started + LIVED_WELL)
     }
 
-    /// A checkpoint was stored, or the child has lived for a while: the shard is not parked any more.
+    /// A checkpoint was stored, or the child ran for long enough: the shard is no longer parked.
     pub(super) fn recover(&mut self) -> Effects {
         if std::mem::take(&mut self.parked) { vec![Effect::Recovered] } else { Vec::new() }
     }
 
-    /// The machine has no room for the child now. The child is not at fault: nothing is counted.
+    /// Resources for the child are short. That is no failure of the child, so nothing is counted.
     pub(super) fn wait_for_resources(&mut self, now: Instant, reason: String) -> Effects {
         let mut effects = vec![Effect::Shortage(reason)];
         if self.lost || self.stop {

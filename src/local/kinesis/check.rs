@@ -1,6 +1,6 @@
-//! The constraints of the API's shapes, and AWS's sentences about their violation.
+//! The constraints of the API's shapes, and the messages of AWS about their violation.
 //!
-//! AWS collects all violations of a request into one `ValidationException`; so does [`Check`].
+//! AWS collects all violations of a request in one `ValidationException`, as [`Check`] does.
 
 use std::fmt::Display;
 
@@ -17,7 +17,7 @@ impl Check {
         Self::default()
     }
 
-    /// The exception, if anything was violated.
+    /// The exception, if a constraint was violated.
     pub(super) fn done(self) -> Result<(), Exception> {
         let count = self.violations.len();
         if count == 0 {
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_violations_are_told_at_once() {
+    fn all_violations_are_reported_at_once() {
         let mut check = Check::new();
         check.name(Some("a b"), "streamName");
         check.within(Some(0), "limit", 1, 10_000);

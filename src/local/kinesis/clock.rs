@@ -1,13 +1,13 @@
-//! Time of the endpoint: the one place that reads the wall clock.
+//! Time of the endpoint: the only module that reads the wall clock.
 //!
-//! Wall time is what records, shards and tokens carry; expiry within a run is judged by the
-//! runtime's monotonic clock, so that a test can pause it and a stepped wall clock expires nothing.
+//! Records, shards and tokens contain wall time; expiry within a run uses the runtime's monotonic clock, so
+//! that tests can pause it and a step of the wall clock expires nothing.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-/// A point in wall time: milliseconds since the Unix epoch, the precision Kinesis works with.
+/// Milliseconds since the Unix epoch, the resolution of Kinesis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Timestamp(u64);
 
@@ -28,7 +28,7 @@ impl Timestamp {
         self.0 as f64 / 1000.0
     }
 
-    /// How long before `self` the time `earlier` was; zero when it was not before.
+    /// The time from `earlier` to `self`; zero if `earlier` is later.
     pub(super) const fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
@@ -43,7 +43,7 @@ impl Timestamp {
     }
 }
 
-/// The two clocks read together: decisions take one of these as an argument.
+/// The readings of both clocks, which decisions take as an argument.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Now {
     pub(super) wall: Timestamp,
@@ -63,7 +63,7 @@ fn wall() -> Timestamp {
     Timestamp(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, saturating_millis))
 }
 
-/// Whole milliseconds of a duration; a span of 500 million years saturates.
+/// Whole milliseconds of a duration, saturating at 500 million years.
 pub(super) fn saturating_millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,10 +1,8 @@
-//! The two body formats of the Kinesis API: JSON 1.1, and the CBOR that the Java SDK speaks unless
-//! told otherwise.
+//! The two body formats of the Kinesis API: JSON 1.1, and CBOR, which is the Java SDK's default.
 //!
-//! Requests and answers are plain serde types; the two types that look different on the wire are
-//! here. A blob is base64 text in JSON and a byte string in CBOR. A time is seconds with a fraction
-//! in JSON; in CBOR it is an integer of *milliseconds* under tag 1, which is not what RFC 8949 says
-//! about that tag but is what the SDKs write and read.
+//! Requests and answers are plain serde types; the two types whose encoding differs are here. A blob is
+//! base64 text in JSON and a byte string in CBOR. A time is seconds with a fraction in JSON; in CBOR it is an
+//! integer of *milliseconds* under tag 1, which contradicts RFC 8949 but is what the SDKs write and read.
 
 use std::fmt;
 
@@ -19,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::clock::Timestamp;
 use super::error::{Exception, Kind};
 
-/// How a body is written.
+/// The format of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
     Json,
@@ -27,7 +25,7 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// By the content type of a request; parameters such as a charset don't matter.
+    /// The format of a request's content type; parameters such as a charset are ignored.
     pub(super) fn of(content_type: &str) -> Option<Self> {
         match content_type.split(';').next().unwrap_or_default().trim() {
             "application/x-amz-json-1.1" => Some(Self::Json),
@@ -43,7 +41,7 @@ impl Format {
         }
     }
 
-    /// Reads a request; what can't be read is a `SerializationException`, as AWS has it.
+    /// Decodes a request; an unreadable one is a `SerializationException`, as in AWS.
     pub(super) fn decode<T: DeserializeOwned>(self, body: &[u8]) -> Result<T, Exception> {
         match self {
             Self::Json => serde_json::from_slice(body).map_err(|e| e.to_string()),
@@ -63,7 +61,7 @@ impl Format {
     }
 }
 
-/// The bytes of a record.
+/// The data of a record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Blob(pub(super) Bytes);
 
@@ -138,7 +136,7 @@ impl<'de> Deserialize<'de> for Timestamp {
             (tag::Captured::<Number>::deserialize(deserializer)?.1, Unit::Millis)
         };
         let millis = match (number.0, integers_are) {
-            // A CBOR float is what RFC 8949 means by tag 1; no SDK sends it.
+            // A CBOR float is what RFC 8949 means by tag 1; no SDK sends one.
             (Numeric::Float(seconds), _) => (seconds * 1000.0).round(),
             (Numeric::Integer(seconds), Unit::Seconds) => seconds * 1000.0,
             (Numeric::Integer(millis), Unit::Millis) => millis,
@@ -165,7 +163,7 @@ enum Numeric {
     Float(f64),
 }
 
-/// Any number, kept as the double it fits in: milliseconds stay exact up to 2^53.
+/// A number as a double: milliseconds are exact up to 2^53.
 struct Number(Numeric);
 
 impl<'de> Deserialize<'de> for Number {

@@ -1,8 +1,8 @@
-//! The exceptions a caller can be answered with, by the names of the Kinesis API reference.
+//! The exceptions of the endpoint, by their names in the Kinesis API reference.
 
 use std::fmt;
 
-/// An answer other than success.
+/// An exception as the answer to a call.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{kind}: {message}")]
 pub(super) struct Exception {
@@ -10,7 +10,7 @@ pub(super) struct Exception {
     pub(super) message: String,
 }
 
-/// The exception types, each with its wire name and HTTP status.
+/// The types of exceptions, with their names and HTTP statuses.
 /// <https://docs.aws.amazon.com/kinesis/latest/APIReference/CommonErrors.html>
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {

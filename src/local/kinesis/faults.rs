@@ -1,4 +1,4 @@
-//! Faults on order, and what was called: the switches by which tests make the endpoint misbehave.
+//! Fault injection and call counts: the switches by which tests make the endpoint misbehave.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,27 +6,27 @@ use std::time::Duration;
 
 use super::operations::{Operation, Scope};
 
-/// What a fault does to a call.
+/// The effect of a fault on a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Effect {
-    /// The call is carried out after this time.
+    /// The call is executed after this time.
     Delay(Duration),
-    /// `ProvisionedThroughputExceededException`, and nothing is carried out. On PutRecords with a
-    /// shard, the records that go to that shard fail and the others are taken.
+    /// `ProvisionedThroughputExceededException`, and nothing is executed. On PutRecords with a shard, the
+    /// records for that shard fail and the others are accepted.
     Throttle,
-    /// `InternalFailure` with status 500, and nothing is carried out. On PutRecords as above.
+    /// `InternalFailure` with status 500, and nothing is executed. On PutRecords as for `Throttle`.
     Fail,
-    /// The call is carried out, and the connection ends without an answer.
+    /// The call is executed, and the connection closes without an answer.
     LoseAnswer,
-    /// The call is carried out, and the connection ends in the middle of the answer; of a subscription in the
-    /// middle of its first event.
+    /// The call is executed, and the connection closes in the middle of the answer; for a subscription, in
+    /// the middle of its first event.
     CutAnswer,
-    /// `UnknownOperationException`, as of an endpoint that has no such call.
+    /// `UnknownOperationException`, as an endpoint without that call answers.
     Unknown,
 }
 
-/// A fault: on which calls it acts, how, and how often.
+/// A fault: the calls that it affects, its effect, and how often.
 #[derive(Clone, Debug)]
 pub struct Fault {
     operation: Operation,
@@ -43,21 +43,21 @@ impl Fault {
         Self { operation, stream: None, shard: None, effect, left: None }
     }
 
-    /// Only on calls about this stream, by name.
+    /// Affects only calls about this stream, by name.
     #[must_use]
     pub fn stream(mut self, name: impl Into<String>) -> Self {
         self.stream = Some(name.into());
         self
     }
 
-    /// Only on calls about this shard, by id.
+    /// Affects only calls about this shard, by id.
     #[must_use]
     pub fn shard(mut self, id: impl Into<String>) -> Self {
         self.shard = Some(id.into());
         self
     }
 
-    /// Only on the next `count` calls that it fits.
+    /// Affects only the next `count` matching calls.
     #[must_use]
     pub const fn times(mut self, count: u32) -> Self {
         self.left = Some(count);
@@ -73,8 +73,8 @@ impl Fault {
     }
 }
 
-/// The switches of one endpoint. Faults are tried in the order in which they were added; each call is
-/// hit by the first that fits.
+/// The faults of one endpoint. They are tried in the order in which they were added; the first that matches
+/// affects the call.
 #[derive(Debug)]
 pub struct Faults {
     armed: Mutex<Vec<Fault>>,
@@ -93,13 +93,12 @@ impl Faults {
         self.armed().push(fault);
     }
 
-    /// Takes all faults back.
+    /// Removes all faults.
     pub fn clear(&self) {
         self.armed().clear();
     }
 
-    /// How often an operation was called, whatever came of it. Calls that were not understood don't
-    /// count.
+    /// Number of calls of an operation, whatever their result. Unreadable calls are not counted.
     #[must_use]
     pub fn calls(&self, operation: Operation) -> u64 {
         self.calls.get(operation.index()).map_or(0, |calls| calls.load(Ordering::SeqCst))
@@ -115,12 +114,12 @@ impl Faults {
         }
     }
 
-    /// The effect on a call, which is used up.
+    /// Takes the effect on a call from the faults.
     pub(super) fn strike(&self, operation: Operation, scope: impl FnOnce() -> Scope) -> Option<Effect> {
         self.strike_where(scope, |fault, scope| fault.fits(operation, scope))
     }
 
-    /// The effect on the part of a call that concerns one shard, which is used up.
+    /// Takes the effect on the part of a call that concerns one shard.
     pub(super) fn strike_shard(&self, operation: Operation, scope: impl FnOnce() -> Scope) -> Option<Effect> {
         self.strike_where(scope, |fault, scope| {
             let refuses = matches!(fault.effect, Effect::Throttle | Effect::Fail);
@@ -157,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_hits_what_it_names_and_as_often_as_it_says() {
+    fn fault_affects_its_calls_the_given_number_of_times() {
         let faults = Faults::default();
         let fault = Fault::on(Operation::GetRecords, Effect::Throttle).stream("s").times(2);
         faults.add(fault.shard("shardId-000000000001"));
@@ -171,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_without_a_count_stays_until_cleared() {
+    fn fault_without_a_count_stays_until_cleared() {
         let faults = Faults::default();
         faults.add(Fault::on(Operation::PutRecord, Effect::Fail));
         for _ in 0..3 {

@@ -1,9 +1,9 @@
-//! Which shards ListShards shows: the six filters.
+//! The six filters of ListShards.
 //! <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_ShardFilter.html>
 
 use super::clock::Timestamp;
 
-/// A filter with what belongs to it.
+/// A filter and its parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Filter {
     AfterShard(u32),
@@ -23,15 +23,15 @@ pub(super) struct Life {
 }
 
 impl Life {
-    /// A closed shard is shown while it may hold records: until its end is out of the retention.
+    /// A closed shard is listed while it may hold records: until its end is before the trim horizon.
     pub(super) fn is_listed(self, trim_horizon: Timestamp) -> bool {
         self.closed.is_none_or(|closed| closed >= trim_horizon)
     }
 }
 
 impl Filter {
-    /// Whether the filter lets the shard through. Times before the trim horizon are taken for it:
-    /// AWS says so of FROM_TIMESTAMP, and without it AT_TIMESTAMP would find no shard at all.
+    /// Whether the filter includes the shard. A time before the trim horizon counts as the trim horizon: AWS
+    /// documents that for FROM_TIMESTAMP, and otherwise AT_TIMESTAMP would include no shard at all.
     pub(super) fn shows(self, shard: Life, trim_horizon: Timestamp) -> bool {
         let open_at =
             |time: Timestamp| shard.opened <= time && shard.closed.is_none_or(|closed| closed >= time);
@@ -53,7 +53,7 @@ impl Filter {
 mod tests {
     use super::*;
 
-    /// 0 was split into 1 and 2 at 100, and those merged into 3 at 200.
+    /// Shard 0 was split into 1 and 2 at 100, which were merged into 3 at 200.
     const SHARDS: [(u64, Option<u64>); 4] =
         [(10, Some(100)), (100, Some(200)), (100, Some(200)), (200, None)];
 
@@ -75,25 +75,25 @@ mod tests {
     }
 
     #[test]
-    fn everything_within_the_retention_is_the_default() {
+    fn default_filter_includes_everything_within_the_retention() {
         assert_eq!(shown(Filter::FromTrimHorizon, 10), [0, 1, 2, 3]);
         assert_eq!(shown(Filter::FromTrimHorizon, 150), [1, 2, 3]);
         assert_eq!(shown(Filter::FromTrimHorizon, 201), [3]);
     }
 
     #[test]
-    fn at_trim_horizon_is_what_was_open_then() {
+    fn at_trim_horizon_includes_shards_open_then() {
         assert_eq!(shown(Filter::AtTrimHorizon, 10), [0]);
         assert_eq!(shown(Filter::AtTrimHorizon, 150), [1, 2]);
     }
 
     #[test]
-    fn at_latest_is_what_is_open() {
+    fn at_latest_includes_open_shards() {
         assert_eq!(shown(Filter::AtLatest, 10), [3]);
     }
 
     #[test]
-    fn at_a_time_both_ends_count() {
+    fn at_timestamp_includes_both_ends() {
         assert_eq!(shown(Filter::AtTimestamp(time(50)), 10), [0]);
         assert_eq!(shown(Filter::AtTimestamp(time(100)), 10), [0, 1, 2]);
         assert_eq!(shown(Filter::AtTimestamp(time(300)), 10), [3]);
@@ -101,13 +101,13 @@ mod tests {
     }
 
     #[test]
-    fn from_a_time_is_what_ended_later() {
+    fn from_timestamp_includes_shards_that_ended_later() {
         assert_eq!(shown(Filter::FromTimestamp(time(150)), 10), [1, 2, 3]);
         assert_eq!(shown(Filter::FromTimestamp(time(1)), 150), [1, 2, 3]);
     }
 
     #[test]
-    fn after_a_shard_the_ids_decide() {
+    fn after_shard_id_compares_ids() {
         assert_eq!(shown(Filter::AfterShard(1), 10), [2, 3]);
     }
 }

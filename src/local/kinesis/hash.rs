@@ -1,4 +1,4 @@
-//! Hash keys: the 128-bit space that the shards of a stream divide among themselves.
+//! Hash keys: the 128-bit space that the shards of a stream divide.
 
 use md5::{Digest, Md5};
 use serde::Serialize;
@@ -19,7 +19,7 @@ impl HashRange {
     }
 }
 
-/// A range as answers show it.
+/// A range in answers.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct HashKeyRange {
@@ -39,8 +39,8 @@ pub(super) fn of_partition_key(key: &str) -> u128 {
     u128::from_be_bytes(Md5::digest(key.as_bytes()).into())
 }
 
-/// `count` ranges of equal size that cover the space, the last one taking the remainder, as
-/// CreateStream and UNIFORM_SCALING lay them out.
+/// `count` ranges of equal size that cover the space, with the remainder in the last one, as CreateStream and
+/// UNIFORM_SCALING assign them.
 pub(super) fn uniform(count: u32) -> Vec<HashRange> {
     let count = u128::from(count.max(1));
     if count == 1 {
@@ -74,12 +74,12 @@ mod tests {
     }
 
     #[test]
-    fn two_shards_meet_where_aws_has_them_meet() {
+    fn two_uniform_shards_meet_where_they_do_in_aws() {
         assert_eq!(uniform(2)[0].end, 170_141_183_460_469_231_731_687_303_715_884_105_727);
     }
 
     #[test]
-    fn a_partition_key_hashes_to_its_md5() {
+    fn partition_key_hashes_to_its_md5() {
         assert_eq!(of_partition_key("a"), 0x0cc1_75b9_c0f1_b6a8_31c3_99e2_6977_2661);
     }
 }

@@ -1,4 +1,4 @@
-//! The HTTP side: from a request's target and body to an operation, and back.
+//! The HTTP side: maps requests to operations, and their results to responses.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,11 +23,11 @@ use super::subscribe::SubscribeToShard;
 use crate::local::server::Tasks;
 use crate::web::Rule;
 
-/// PutRecords may carry 10 MiB of data, which is 13.4 MiB of base64, and 500 partition keys that may
-/// need escaping.
+/// Most bytes of a body. PutRecords allows 10 MiB of data, which is 13.4 MiB of base64, and 500 partition
+/// keys that may need escaping.
 const MOST_BODY_BYTES: usize = 16 * 1024 * 1024;
 
-/// The context of every call: the state, and the means to start a task of the server.
+/// The context of every call: the state, and the means to start tasks of the server.
 #[derive(Clone, Debug)]
 pub(super) struct Site {
     pub(super) service: Arc<Service>,
@@ -35,22 +35,22 @@ pub(super) struct Site {
     pub(super) stop: CancellationToken,
 }
 
-/// The call is left without an answer: hyper ends the connection, or the stream under HTTP/2.
+/// The call gets no answer: hyper closes the connection, or the stream in HTTP/2.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unanswered {
-    /// As a fault wants it.
+    /// A fault was injected.
     #[error("dropped the response (injected fault)")]
     Lost,
-    /// The request did not arrive whole.
+    /// The request was incomplete.
     #[error("failed to read the request: {0}")]
     Broken(String),
 }
 
-/// Body of an answer: all there, or events as they come.
+/// The body of an answer: complete, or events over time.
 #[derive(Debug)]
 pub(super) enum Body {
     Whole(Option<Bytes>),
-    /// The first half of it, then the connection's end: so many bytes were promised.
+    /// The first half of a body, then the end of the connection. The number is the announced length.
     Cut(Option<Bytes>, u64),
     Events(mpsc::Receiver<Result<Bytes, Unanswered>>),
 }
@@ -174,7 +174,7 @@ fn refuse(exception: &Exception, format: Format, request_id: &str) -> Response<B
     response
 }
 
-/// A random id in the shape of a UUID.
+/// A random id in the form of a UUID.
 fn request_id() -> String {
     let id = fastrand::u128(..);
     let field = |shift: u32, bits: u32| id >> shift & ((1 << bits) - 1);
@@ -188,7 +188,7 @@ fn request_id() -> String {
     )
 }
 
-/// One call of an operation.
+/// A call of an operation.
 struct Call {
     site: Site,
     format: Format,
@@ -249,7 +249,7 @@ impl Call {
             Ok(request) => request,
             Err(exception) => return Ok(Err(exception)),
         };
-        // The request holds what it needs; a delay need not hold it twice.
+        // The request contains all of it: the body need not be kept during a delay.
         drop(body);
         service.faults.count(operation);
         let effect = service.faults.strike(operation, || request.scope(&service));
@@ -291,7 +291,8 @@ impl Call {
             return Err(Unanswered::Lost);
         }
         subscription.cut = effect == Some(Effect::CutAnswer);
-        // One event is written while the next is made; a client that doesn't read is not sent more.
+        // One event is written while the next is encoded; no more are encoded for a client that does not
+        // read.
         let (events, body) = mpsc::channel(1);
         site.tasks.start(subscription.feed(site.service, format, events, site.stop));
         Ok(Ok(Body::Events(body)))
@@ -306,7 +307,7 @@ fn decode<R: DeserializeOwned>(format: Format, body: &[u8]) -> Result<R, Excepti
     }
 }
 
-/// Does what a fault does before the call.
+/// Applies the effect of a fault before the call.
 async fn strike(effect: Option<Effect>) -> Option<Exception> {
     match effect {
         Some(Effect::Delay(span)) => {

@@ -1,8 +1,8 @@
-//! The service's limits per shard, for those who want to see throttling.
+//! The service's limits per shard, to simulate throttling.
 //!
-//! A limit is a bucket that holds one second's worth and drains at its rate: what would make it
-//! overflow is refused. Reading is the exception that AWS documents: one GetRecords call may fetch
-//! more than a second's worth, and the calls after it are refused until the excess has drained.
+//! A limit is a bucket that holds the amount of one second and drains at its rate: a call that would make it
+//! overflow is refused. Reading is the exception that AWS documents: one GetRecords call may return more than
+//! the amount of a second, and the next calls are refused until the excess has drained.
 //! <https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html>
 
 use tokio::time::Instant;
@@ -12,7 +12,7 @@ const READ_BYTES: f64 = 2.0 * 1024.0 * 1024.0;
 const WRITE_RECORDS: f64 = 1000.0;
 const WRITE_BYTES: f64 = 1024.0 * 1024.0;
 
-/// What a shard lets through at present.
+/// The state of a shard's limits.
 #[derive(Clone, Debug)]
 pub(super) struct Limits {
     read_calls: Bucket,
@@ -31,7 +31,7 @@ impl Limits {
         }
     }
 
-    /// Whether one more record of `bytes` may be written; if so it is counted.
+    /// Whether a record of this many bytes may be written; counts it if so.
     pub(super) fn write(&mut self, bytes: usize, now: Instant) -> bool {
         let fits = self.write_records.fits(1.0, now) && self.write_bytes.fits(bytes as f64, now);
         if fits {
@@ -41,7 +41,7 @@ impl Limits {
         fits
     }
 
-    /// Whether one more GetRecords call may be made; if so it is counted.
+    /// Whether a GetRecords call may be made; counts it if so.
     pub(super) fn read(&mut self, now: Instant) -> bool {
         let fits = self.read_calls.fits(1.0, now) && self.read_bytes.fits(0.0, now);
         if fits {
@@ -50,7 +50,7 @@ impl Limits {
         fits
     }
 
-    /// Counts the bytes that a call was answered with.
+    /// Counts the bytes returned by a call.
     pub(super) fn has_read(&mut self, bytes: usize) {
         self.read_bytes.fill(bytes as f64);
     }
@@ -72,7 +72,7 @@ impl Bucket {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.level = (self.level - passed * self.a_second).max(0.0);
         self.at = now;
-        // A record larger than the whole bucket is let through when the bucket is empty.
+        // A record larger than the whole bucket is accepted when the bucket is empty.
         self.level + amount <= self.a_second || self.level == 0.0
     }
 
@@ -87,7 +87,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn the_sixth_read_in_a_second_is_refused() {
+    fn sixth_read_in_a_second_is_refused() {
         let start = Instant::now();
         let mut limits = Limits::new(start);
         assert_eq!((0..6).filter(|_| limits.read(start)).count(), 5);
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_answer_blocks_the_reads_after_it() {
+    fn large_answer_blocks_the_next_reads() {
         let start = Instant::now();
         let mut limits = Limits::new(start);
         assert!(limits.read(start));
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_takes_a_thousand_records_a_second() {
+    fn shard_accepts_a_thousand_records_a_second() {
         let start = Instant::now();
         let mut limits = Limits::new(start);
         assert_eq!((0..1500).filter(|_| limits.write(10, start)).count(), 1000);

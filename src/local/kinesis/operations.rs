@@ -1,4 +1,4 @@
-//! The operations: one type per request, which knows how it is answered.
+//! The operations: one type for each request, which implements its answer.
 
 pub(super) mod consumers;
 pub(super) mod reading;
@@ -17,11 +17,11 @@ use super::codec::Format;
 use super::error::Exception;
 use super::service::Service;
 
-/// A request that is answered at once, which is all but SubscribeToShard.
+/// A request with a single answer: all operations except for SubscribeToShard.
 pub(super) trait Request: DeserializeOwned {
     type Answer;
 
-    /// What the request is about, for the faults.
+    /// The stream and shard of the request, for injected faults.
     fn scope(&self, service: &Service) -> Scope;
 
     fn answer(self, service: &Service, now: Now) -> Result<Self::Answer, Exception>;
@@ -29,7 +29,7 @@ pub(super) trait Request: DeserializeOwned {
     fn encode(answer: &Self::Answer, format: Format) -> Result<Bytes, Exception>;
 }
 
-/// Stream and shard of a request, as far as it names them.
+/// The stream and shard that a request names, if it does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Scope {
     pub(super) stream: Option<String>,
@@ -49,14 +49,14 @@ impl Scope {
     }
 }
 
-/// Writes an answer that has a body.
+/// Encodes an answer that has a body.
 pub(super) fn body<T: Serialize>(answer: &T, format: Format) -> Result<Bytes, Exception> {
     format.encode(answer)
 }
 
 macro_rules! operations {
     ($($name:ident),+ $(,)?) => {
-        /// The operations that the endpoint knows.
+        /// The operations of the endpoint.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[non_exhaustive]
         pub enum Operation {
@@ -67,7 +67,7 @@ macro_rules! operations {
         }
 
         impl Operation {
-            /// Every operation.
+            /// All operations.
             pub const ALL: &'static [Self] = &[$(Self::$name),+];
 
             /// The name in the API and in `X-Amz-Target`.
@@ -117,13 +117,13 @@ impl Operation {
         Self::ALL.iter().copied().find(|operation| operation.name() == name)
     }
 
-    /// Its place in [`Self::ALL`].
+    /// The index in [`Self::ALL`].
     pub(super) const fn index(self) -> usize {
         self as usize
     }
 }
 
-/// Implements the parts of [`Request`] that most requests share.
+/// Implements the methods of [`Request`] that most requests share.
 macro_rules! about_stream {
     (answer = $answer:ty) => {
         type Answer = $answer;
@@ -144,7 +144,7 @@ macro_rules! about_stream {
         }
 
         fn encode(_: &(), _: Format) -> Result<Bytes, Exception> {
-            // AWS answers these with no body at all, in both formats.
+            // AWS answers these without a body, in both formats.
             Ok(Bytes::new())
         }
     };

@@ -1,7 +1,7 @@
-//! How shards become other shards: splits and merges, and the steps of UpdateShardCount.
+//! Splits and merges of shards, and the plan of UpdateShardCount.
 //!
-//! Planning is arithmetic over hash ranges; [`super::stream::Stream`] carries the steps out. A plan
-//! names the shards that earlier steps of it will create, since numbers are given in order.
+//! Planning is arithmetic over hash key ranges; [`super::stream::Stream`] executes the steps. A plan can name
+//! the shards that its earlier steps will create, since numbers are assigned in order.
 
 use std::collections::BTreeMap;
 
@@ -9,22 +9,22 @@ use serde::{Deserialize, Serialize};
 
 use super::hash::{self, HashRange};
 
-/// One change of the shards of a stream.
+/// A change of the shards of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Step {
-    /// Closes `shard`; its children meet at the hash key `at`, which the second one starts with.
+    /// Closes `shard`. The second child starts at the hash key `at`, where the first one ends.
     Split { shard: u32, at: u128 },
-    /// Closes both; their child covers both ranges. `left` becomes its parent, `right` the adjacent
+    /// Closes both shards; their child covers both ranges. `left` becomes its parent, `right` its adjacent
     /// parent.
     Merge { left: u32, right: u32 },
 }
 
 /// The steps that turn the open shards into `target` shards of equal ranges.
 ///
-/// Every boundary of the new ranges that lies within a shard splits it; then all that lies within one
-/// new range is merged, neighbour with neighbour. This makes the short-lived shards that AWS warns of
-/// <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_UpdateShardCount.html>.
-/// A shard whose range stays as it is stays open.
+/// Every boundary of the new ranges within a shard splits it; then all shards within one new range are
+/// merged, neighbour with neighbour. This creates the short-lived shards that AWS warns of
+/// <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_UpdateShardCount.html>. A shard whose range
+/// does not change stays open.
 pub(super) fn plan_uniform(open: &[(u32, HashRange)], next: u32, target: u32) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut next = next;
@@ -104,7 +104,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_count_becomes_any_other(from in 1_u32..40, to in 1_u32..40, then in 1_u32..40) {
+        fn plan_reaches_any_count_from_any_other(from in 1_u32..40, to in 1_u32..40, then in 1_u32..40) {
             let first = opened(from);
             let steps = plan_uniform(&first, from, to);
             let second = apply(&first, from, &steps);
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_count_changes_nothing() {
+    fn same_count_changes_nothing() {
         assert_eq!(plan_uniform(&opened(3), 3, 3), []);
     }
 }

@@ -1,4 +1,4 @@
-//! Sequence numbers: shaped, compared and validated as Kinesis's are.
+//! Sequence numbers, which have the form and the order of Kinesis's.
 //!
 //! A number is 47 hexadecimal digits, written in decimal:
 //!
@@ -6,38 +6,38 @@
 //! 2 | epoch: 9 | shard mod 16: 1 | index: 16 | 00 | arrival: 9 | shard: 8 | 2
 //! ```
 //!
-//! - The leading `2` keeps every number between 2^185 and 1.5 * 2^185, so that each has 56 decimal
-//!   digits and sorts the same as text and as an integer.
-//! - `epoch` is a second that belongs to the shard: not before its creation, and above the epoch of
-//!   every parent, so that a child's numbers are above everything in its parents, however fast one
-//!   reshard follows another.
-//! - `index` counts the shard's records from 1. It alone decides a position in a shard. The starting
-//!   number has index 0, the ending number the largest index there is.
+//! - The leading `2` keeps every number between 2^185 and 1.5 * 2^185, so that each has 56 decimal digits and
+//!   has the same order as text and as an integer.
+//! - `epoch` is a second that belongs to the shard: not before its creation, and above the epoch of every
+//!   parent, so that a child's numbers are above all numbers of its parents, however fast one reshard follows
+//!   another.
+//! - `index` counts the shard's records from 1. It alone determines the position in a shard. The starting
+//!   number of a shard has index 0, its ending number the largest index.
 //! - `arrival` is the second of arrival, for people who read the numbers.
 //!
-//! The widths are those observed in numbers of the service; their meaning is not documented by AWS
-//! and nothing else here depends on it.
+//! The widths are those observed in numbers of the service; AWS does not document their meaning, and nothing
+//! else here depends on it.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::clock::Timestamp;
 
-/// The `index` of an ending sequence number.
+/// The `index` of the ending sequence number of a shard.
 pub(super) const LAST_INDEX: u64 = (1 << 63) - 1;
 
 const SECONDS_BITS: u32 = 36;
 const SECONDS_MAX: u64 = (1 << SECONDS_BITS) - 1;
 const VERSION: u128 = 2;
 
-/// A position in a shard that was, or could have been, given to a record.
+/// A position in a shard that was, or could have been, assigned to a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sequence {
-    /// The shard's own second, see the module.
+    /// The shard's epoch, see the module.
     pub(super) epoch: u64,
     /// Number of the shard in its stream.
     pub(super) shard: u32,
-    /// Place in the shard.
+    /// Position in the shard.
     pub(super) index: u64,
     /// Second of arrival.
     pub(super) arrival: u64,
@@ -76,7 +76,7 @@ impl Sequence {
             index: field(80, 48) | (high & 0xffff) << 48,
             arrival: field(36, SECONDS_BITS),
         };
-        // Whatever is not the image of a sequence was made up.
+        // A number that is not the image of a sequence was not issued by this endpoint.
         (sequence.index <= LAST_INDEX && sequence.bits() == (high, low)).then_some(sequence)
     }
 }
@@ -93,7 +93,7 @@ impl PartialOrd for Sequence {
     }
 }
 
-/// 56 digits are written as chunks of this many, the most whose base fits 64 bits with room.
+/// Number of digits of each chunk of the 56: the largest whose base fits in 64 bits with room to spare.
 const CHUNK_DIGITS: usize = 14;
 const CHUNK: u128 = 100_000_000_000_000;
 const DIGITS: usize = 4 * CHUNK_DIGITS;
@@ -117,7 +117,7 @@ impl fmt::Display for Sequence {
     }
 }
 
-/// The text is not a sequence number of this endpoint.
+/// The text is no sequence number of this endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a sequence number")]
 pub(super) struct NotASequence;
@@ -157,7 +157,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_number_survives_being_written_and_read(sequence in any_sequence()) {
+        fn number_survives_display_and_parse(sequence in any_sequence()) {
             let text = sequence.to_string();
             prop_assert_eq!(text.len(), DIGITS);
             prop_assert_eq!(text.parse::<Sequence>(), Ok(sequence));
@@ -176,13 +176,13 @@ mod tests {
         }
 
         #[test]
-        fn a_later_epoch_is_above_everything_before_it(a in any_sequence(), b in any_sequence()) {
+        fn later_epoch_is_above_all_earlier_numbers(a in any_sequence(), b in any_sequence()) {
             prop_assume!(a.epoch != b.epoch);
             prop_assert_eq!(a.cmp(&b), a.epoch.cmp(&b.epoch));
         }
 
         #[test]
-        fn made_up_digits_are_refused_or_read_exactly(text in "[0-9]{56}") {
+        fn arbitrary_digits_are_rejected_or_parsed_exactly(text in "[0-9]{56}") {
             if let Ok(sequence) = text.parse::<Sequence>() {
                 prop_assert_eq!(sequence.to_string(), text);
             }
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_are_no_sequence_numbers() {
+    fn other_texts_are_rejected() {
         for text in ["", "0", "-1", "LATEST", "9".repeat(56).as_str(), "4".repeat(57).as_str()] {
             assert_eq!(text.parse::<Sequence>(), Err(NotASequence), "{text}");
         }

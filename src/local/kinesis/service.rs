@@ -1,4 +1,4 @@
-//! The account: its streams, and what operations have in common.
+//! The account: its streams, and the parts that operations share.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -14,14 +14,13 @@ use super::stream::{Birth, Change, Inner, Stream};
 use super::subscribe::Subscriptions;
 use super::token::Run;
 
-/// Lifetime of paging tokens.
-/// <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_ListShards.html>
+/// Lifetime of paging tokens. <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_ListShards.html>
 pub(super) const TOKEN_LIFETIME: Duration = Duration::from_secs(300);
 
-/// No stream of a journal is made with more.
+/// Most shards of a stream in the journal.
 const MOST_SHARDS: u32 = 100_000;
 
-/// What the endpoint was told at its start.
+/// Settings of the endpoint.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) region: String,
@@ -42,7 +41,7 @@ pub(super) struct Service {
     pub(super) faults: Faults,
     pub(super) subscriptions: Subscriptions,
     streams: RwLock<BTreeMap<String, Arc<Stream>>>,
-    /// The highest epoch that a stream of a name had, so that a new one's numbers are new.
+    /// The highest epoch of the streams of each name, so that a new stream's numbers are new.
     epochs: Mutex<BTreeMap<String, u64>>,
     store: Option<Store>,
 }
@@ -67,7 +66,7 @@ impl Service {
         }
     }
 
-    /// A service that goes on where an earlier run ended.
+    /// A service that continues where an earlier run ended.
     pub(super) fn restore(
         settings: Settings,
         store: Store,
@@ -102,7 +101,7 @@ impl Service {
         };
         match journaled.event.clone() {
             Event::Created(birth) => {
-                // The name becomes one of a folder.
+                // The name becomes that of a folder.
                 let mut check = Check::new();
                 check.name(Some(&birth.name), "StreamName");
                 if check.done().is_err() || birth.shards > MOST_SHARDS {
@@ -146,13 +145,13 @@ impl Service {
 
     /// Adds a stream.
     pub(super) fn create(&self, birth: Birth, now: Now) -> Result<Arc<Stream>, Exception> {
-        // One creation at a time, so that the journal has no name twice.
+        // One creation at a time, so that the journal never contains a name twice.
         let mut epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
         if self.streams().contains_key(&birth.name) {
             let (name, account) = (&birth.name, &self.settings.account);
             return Err(Exception::in_use(format!("Stream {name} under account {account} already exists.")));
         }
-        // An epoch that no earlier stream of this name had.
+        // An epoch above those of all earlier streams of this name.
         let last = epochs.entry(birth.name.clone()).or_default();
         *last = now.wall.seconds().max(*last + 1);
         let birth = Birth { epoch: *last, ..birth };
@@ -169,7 +168,7 @@ impl Service {
         stream
     }
 
-    /// Keeps a change and carries it out.
+    /// Writes a change to the journal and applies it.
     pub(super) fn change(&self, stream: &Stream, inner: &mut Inner, change: Change) -> Result<(), Exception> {
         if inner.deleted {
             return Err(self.no_stream(&stream.birth.name));
@@ -196,7 +195,7 @@ impl Service {
         })
     }
 
-    /// Closes the data folder. No call may run any more.
+    /// Closes the data folder. No call may be in progress.
     pub(super) fn close(&self) {
         if let Some(store) = &self.store
             && let Err(error) = store.close()
@@ -205,7 +204,7 @@ impl Service {
         }
     }
 
-    /// Takes a deleted stream out of the list.
+    /// Removes a deleted stream.
     pub(super) fn forget(&self, stream: &Arc<Stream>) {
         self.retire_epochs(&stream.birth.name, stream.read().highest_epoch());
         let mut streams = self.streams_mut();
@@ -218,7 +217,7 @@ impl Service {
         }
     }
 
-    /// Keeps the epochs of a deleted stream from being used again.
+    /// Prevents the epochs of a deleted stream from being used again.
     pub(super) fn retire_epochs(&self, name: &str, highest: u64) {
         let mut epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
         let last = epochs.entry(name.to_owned()).or_default();
@@ -271,7 +270,7 @@ impl Service {
         self.streams().get(name).cloned().ok_or_else(|| self.no_stream(name))
     }
 
-    /// The stream that a reference means, if it is ready to be read from and written to.
+    /// The stream that a reference means, if records can be read and written.
     pub(super) fn ready(&self, stream: StreamRef<'_>, now: Now) -> Result<Arc<Stream>, Exception> {
         let stream = self.stream(stream)?;
         if stream.is_active(now) { Ok(stream) } else { Err(self.no_stream(&stream.birth.name)) }
@@ -294,7 +293,7 @@ impl Service {
         Exception::not_found(format!("Stream {name} under account {account} not found."))
     }
 
-    /// The shard of an id, while its records are kept. `inner` was trimmed.
+    /// The shard of that id, while its records are kept. `inner` was trimmed.
     pub(super) fn shard(
         &self,
         stream: &Stream,

@@ -1,9 +1,9 @@
-//! One shard: its records in order, its end, and reading from it.
+//! A shard: its records in order, its end, and reading from it.
 //!
-//! Invariants: a record's index and place are given out under one lock, so that a reader never sees
-//! a record before one with a lower number; arrival times never go back within a shard; a record is
-//! in the log file, when there is one, before it is in memory, and in memory before it is
-//! acknowledged; a closed shard takes no more records.
+//! Invariants: the index and the position of a record are assigned under one lock, so that a reader never
+//! sees a record before one with a lower number; arrival times never decrease within a shard; a record is in
+//! the log file, if there is one, before it is in memory, and in memory before it is acknowledged; a closed
+//! shard accepts no more records.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,14 +18,14 @@ use super::limits::Limits;
 use super::sequence::{LAST_INDEX, Sequence};
 use super::store::{Restored, ShardFile};
 
-/// What makes a shard, and never changes.
+/// The immutable properties of a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Lineage {
-    /// Its number in the stream; shards are numbered in the order of their creation.
+    /// Its number in the stream, in the order of creation.
     pub(super) number: u32,
-    /// The shard it was split from, or the first of the two it was merged from.
+    /// The shard that it was split from, or the first of the two that it was merged from.
     pub(super) parent: Option<u32>,
-    /// The second of the two it was merged from.
+    /// The second of the two shards that it was merged from.
     pub(super) adjacent_parent: Option<u32>,
     pub(super) range: HashRange,
     /// See [`Sequence::epoch`].
@@ -38,7 +38,7 @@ pub(super) fn shard_id(number: u32) -> String {
     format!("shardId-{number:012}")
 }
 
-/// The number in a shard id. AWS takes any text before the hyphen, and none.
+/// The number in a shard id. AWS accepts any text before the hyphen, and none.
 pub(super) fn shard_number(id: &str) -> Option<u32> {
     let digits = id.rsplit_once('-').map_or(id, |(_, digits)| digits);
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
@@ -47,7 +47,7 @@ pub(super) fn shard_number(id: &str) -> Option<u32> {
     digits.parse().ok().filter(|number| *number <= 0x7fff_ffff)
 }
 
-/// A record as it is kept.
+/// A stored record.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Record {
     pub(super) index: u64,
@@ -57,7 +57,7 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// What counts against the limits: data and partition key.
+    /// The size that counts against the limits: data and partition key.
     pub(super) fn size(&self) -> usize {
         self.data.len() + self.partition_key.len()
     }
@@ -70,37 +70,37 @@ pub(super) struct Entry {
     pub(super) data: Bytes,
 }
 
-/// Why a record was not taken.
+/// Why a record was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
-    /// A limit of the shard.
+    /// A limit of the shard was exceeded.
     Throttled,
-    /// It could not be kept.
+    /// The record could not be stored.
     Failed(String),
 }
 
-/// How a shard ended.
+/// The end of a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Closed {
     pub(super) at: Timestamp,
     pub(super) children: Vec<u32>,
 }
 
-/// An answer to a read.
+/// The result of a read.
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) records: Vec<Arc<Record>>,
-    /// Index to go on from.
+    /// Index at which to continue.
     pub(super) next: u64,
-    /// Zero when nothing is left to read at present.
+    /// Zero if no record is left to read.
     pub(super) behind: Duration,
-    /// The number before `next`, to continue after.
+    /// The sequence number before `next`, after which to continue.
     pub(super) last: Sequence,
-    /// Set when the shard is closed and nothing is left: its children.
+    /// The child shards, if the shard is closed and no record is left.
     pub(super) end: Option<Vec<u32>>,
 }
 
-/// How much one read may return.
+/// Limits of a read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AtMost {
     pub(super) records: usize,
@@ -143,7 +143,7 @@ impl Shard {
         }
     }
 
-    /// Takes over what was kept in an earlier run.
+    /// Adds the records of an earlier run.
     pub(super) fn restore(&self, kept: Restored) {
         let mut log = self.log();
         log.last_arrival = kept.last_arrival.map_or(log.last_arrival, |last| last.max(log.last_arrival));
@@ -153,7 +153,7 @@ impl Shard {
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
-        // Nothing in here panics between two changes that belong together.
+        // No code under this lock panics between two dependent changes.
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -178,18 +178,18 @@ impl Shard {
         self.log().closed.clone()
     }
 
-    /// Records taken in this run.
+    /// Number of records accepted in this run.
     pub(super) fn accepted(&self) -> u64 {
         self.log().accepted
     }
 
-    /// Told of each append and of the end.
+    /// Notified of each append and of the end.
     pub(super) fn watch(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
-    /// Takes records in the given order. Each has its own outcome; those that were taken are in the
-    /// log, on disk too if there is one, when this returns.
+    /// Appends records in the given order. Each has its own result; the accepted ones are in the log, on disk
+    /// if there is one, when this returns.
     pub(super) fn append(&self, entries: Vec<Entry>, now: Now) -> Vec<Result<Sequence, Refused>> {
         let mut log = self.log();
         if log.closed.is_some() {
@@ -232,13 +232,13 @@ impl Shard {
         outcomes
     }
 
-    /// Ends the shard. `at` must not be before the last arrival.
+    /// Closes the shard. `at` must not be before the last arrival.
     pub(super) fn close(&self, at: Timestamp, children: Vec<u32>) {
         self.log().closed = Some(Closed { at, children });
         self.changed.send_replace(());
     }
 
-    /// Wakes everyone who waits for records, to look at the stream's state.
+    /// Wakes all tasks that wait for records, so that they check the stream's state.
     pub(super) fn wake(&self) {
         self.changed.send_replace(());
     }
@@ -247,7 +247,7 @@ impl Shard {
         self.log().last_arrival
     }
 
-    /// Forgets the records that arrived before `horizon`.
+    /// Removes the records that arrived before `horizon`.
     pub(super) fn trim(&self, horizon: Timestamp) {
         let mut log = self.log();
         while log.records.front().is_some_and(|record| record.arrival < horizon) {
@@ -267,19 +267,19 @@ impl Shard {
         log.records.get(place).map_or(log.next, |record| record.index)
     }
 
-    /// Counts a GetRecords call; false when the shard's limits refuse it.
+    /// Counts a GetRecords call; false if the shard's limits refuse it.
     pub(super) fn admit_read(&self, now: Now) -> bool {
         self.log().limits.as_mut().is_none_or(|limits| limits.read(now.instant))
     }
 
-    /// Counts the bytes that a GetRecords call was answered with.
+    /// Counts the bytes returned by a GetRecords call.
     pub(super) fn has_read(&self, bytes: usize) {
         if let Some(limits) = &mut self.log().limits {
             limits.has_read(bytes);
         }
     }
 
-    /// Reads from index `from` on; the first record is returned whatever its size.
+    /// Reads from index `from`; the first record is returned whatever its size.
     pub(super) fn read(&self, from: u64, at_most: AtMost, now: Timestamp) -> Batch {
         let log = self.log();
         let first = log.records.partition_point(|record| record.index < from);
@@ -293,10 +293,10 @@ impl Shard {
             records.push(Arc::clone(record));
         }
         let unread = log.records.get(first + records.len());
-        // With nothing unread, everything before the tip was read or trimmed.
+        // If no record is unread, everything before the tip was read or trimmed.
         let next = unread.map_or_else(|| from.max(log.next), |record| record.index);
         let behind = match (unread, records.last()) {
-            // Never zero while something is left: consumers take zero for "caught up".
+            // Never zero while a record is left: consumers interpret zero as "caught up".
             (Some(_), Some(last)) => now.since(last.arrival).max(Duration::from_millis(1)),
             (Some(unread), None) => now.since(unread.arrival).max(Duration::from_millis(1)),
             (None, _) => Duration::ZERO,
@@ -322,7 +322,7 @@ impl Batch {
         saturating_millis(self.behind)
     }
 
-    /// Size of the records, as the limits count it.
+    /// Size of the records, as it counts against the limits.
     pub(super) fn size(&self) -> usize {
         self.records.iter().map(|record| record.size()).sum()
     }
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_rise_and_lie_between_start_and_end() {
+    fn numbers_increase_between_start_and_end() {
         let shard = shard();
         let a = put(&shard, b"a", at(1));
         let b = put(&shard, b"b", at(1));
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn arrival_never_goes_back() {
+    fn arrival_never_decreases() {
         let shard = shard();
         put(&shard, b"a", at(10));
         put(&shard, b"b", at(5));
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_stops_at_its_bytes_but_returns_one_record() {
+    fn read_returns_at_least_one_record() {
         let shard = shard();
         put(&shard, b"aaaaaaaaaa", at(1));
         put(&shard, b"bbbbbbbbbb", at(2));
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_that_reaches_the_end_says_so() {
+    fn answer_that_reaches_the_end_reports_it() {
         let shard = shard();
         put(&shard, b"a", at(1));
         shard.close(at(2).wall, vec![4, 5]);
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn reading_goes_on_behind_what_was_trimmed() {
+    fn reading_continues_after_trimmed_records() {
         let shard = shard();
         put(&shard, b"a", at(1));
         put(&shard, b"b", at(2));
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_shard_takes_nothing() {
+    fn closed_shard_accepts_no_records() {
         let shard = shard();
         shard.close(at(1).wall, vec![4]);
         let entry = Entry { partition_key: "k".to_owned(), data: Bytes::new() };
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_finds_the_first_record_not_before_it() {
+    fn time_finds_the_first_record_not_before_it() {
         let shard = shard();
         for millis in [10, 20, 20, 30] {
             put(&shard, b"x", at(millis));
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn shard_ids_are_read_as_aws_reads_them() {
+    fn shard_ids_are_parsed_as_in_aws() {
         assert_eq!(shard_number("shardId-000000000012"), Some(12));
         assert_eq!(shard_number("shardId-12"), Some(12));
         assert_eq!(shard_number("shardId-"), None);

@@ -1,4 +1,4 @@
-//! What is kept between runs: a journal of streams and their changes, and a log per shard.
+//! The data folder: a journal of streams and their changes, and a log for each shard.
 //!
 //! ```text
 //! DIR/lock                                   held while a process uses the folder
@@ -7,11 +7,11 @@
 //! DIR/streams/NAME-EPOCH/shardId-….log       frames of records
 //! ```
 //!
-//! A change is in the journal before it is carried out, and a record in its log before it is
-//! acknowledged. At a start the journal is replayed and the logs are read; a torn tail, which a killed
-//! process leaves, is cut off, and anything else that doesn't fit stops the start. Files that were cut short or
-//! removed are found by what `closed` and the journal say; after a run that was killed there is no `closed`, and whole
-//! frames that are gone from the end of a file can't be told from such as were never written.
+//! A change is written to the journal before it is applied, and a record to its log before it is
+//! acknowledged. At a start the journal is replayed and the logs are read. A torn tail, which a killed
+//! process leaves, is removed; any other inconsistency prevents the start. Files that were truncated or
+//! removed are detected by `closed` and the journal. After a run that was killed there is no `closed`, and
+//! whole frames missing at the end of a file cannot be distinguished from frames that were never written.
 
 mod closed;
 mod frames;
@@ -31,14 +31,15 @@ use super::stream::{Birth, Change};
 use crate::local::files;
 use frames::{Damage, LogFile};
 
-/// A log of which more than this, and more than half, is out of the retention is written anew.
+/// A log is rewritten if more than this many bytes, and more than half of it, are out of the retention
+/// period.
 const WORTH_REWRITING: usize = 16 << 20;
 
-/// Why a data folder can't be used.
+/// Why a data folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
-    /// Another process uses it.
+    /// Another process uses the folder.
     #[error(
         "the data folder {} is in use by another process (stop that process, or use another folder)",
         folder.display()
@@ -47,7 +48,7 @@ pub enum DataError {
         /// The folder.
         folder: PathBuf,
     },
-    /// A file is not what was written.
+    /// A file is damaged.
     #[error(
         "{} is damaged at byte {offset}: {what}; nothing was changed (restore the file, or move the data \
          folder away to start empty)",
@@ -56,17 +57,17 @@ pub enum DataError {
     Damaged {
         /// The file.
         file: PathBuf,
-        /// Where the first thing that doesn't fit begins.
+        /// Offset of the first inconsistency.
         offset: u64,
-        /// What does not fit.
+        /// The inconsistency.
         what: String,
     },
-    /// The system refuses something.
+    /// The system refused an operation.
     #[error("failed to use {}: {source}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
 }
@@ -94,11 +95,11 @@ pub(super) enum Event {
 pub(super) struct Store {
     folder: PathBuf,
     journal: Mutex<LogFile>,
-    /// Unlocked by being closed.
+    /// Unlocked when it is closed.
     _lock: File,
 }
 
-/// An entry of the journal with its place, for the error when it doesn't fit the ones before.
+/// An entry of the journal with its offset, for the error if it contradicts earlier entries.
 #[derive(Debug)]
 pub(super) struct Journaled {
     pub(super) event: Event,
@@ -106,7 +107,7 @@ pub(super) struct Journaled {
 }
 
 impl Store {
-    /// Opens a folder, and makes it if it isn't there; what its journal says.
+    /// Opens a folder, which is created if it does not exist. Returns the journal's entries.
     pub(super) fn open(folder: &Path) -> Result<(Self, Vec<Journaled>), DataError> {
         files::folder(folder).map_err(DataError::io(folder))?;
         let path = folder.join("lock");
@@ -138,7 +139,7 @@ impl Store {
         Ok((store, events))
     }
 
-    /// Keeps an event.
+    /// Writes an event to the journal.
     pub(super) fn keep(&self, event: &Event) -> io::Result<()> {
         let payload = serde_json::to_vec(event)?;
         let mut frame = Vec::with_capacity(payload.len() + 16);
@@ -151,8 +152,8 @@ impl Store {
         self.folder.join(STREAMS).join(folder_name(birth))
     }
 
-    /// Checks that the journal has word of everything there is: one that was cut short has not. `known` are the
-    /// folders of all streams that ever were, with the number of shards of those that still are.
+    /// Checks that the journal mentions everything in the folder: a truncated one does not. `known` are the
+    /// folders of all streams that ever existed, with the number of shards of those that still exist.
     pub(super) fn check(&self, known: &BTreeMap<String, Option<usize>>) -> Result<(), DataError> {
         let journal = journal(&self.folder);
         let offset = self.journal.lock().unwrap_or_else(PoisonError::into_inner).length();
@@ -177,35 +178,36 @@ impl Store {
         Ok(())
     }
 
-    /// From here on the files may change.
+    /// Removes `closed`, since the files may change from now on.
     pub(super) fn reopen(&self) -> Result<(), DataError> {
         closed::reopen(&self.folder)
     }
 
-    /// Keeps how long each file is, so that the next start sees what was cut short. Nothing may be written any more.
+    /// Writes `closed` with the length of each file, so that the next start detects truncation. Nothing may
+    /// be written afterwards.
     pub(super) fn close(&self) -> Result<(), DataError> {
         closed::write(&self.folder)
     }
 
-    /// Deletes a deleted stream's logs.
+    /// Deletes the logs of a deleted stream.
     pub(super) fn remove(&self, birth: &Birth) {
         let folder = self.stream_folder(birth);
-        // It is in nobody's way: a later stream of the name has another folder.
+        // A folder that remains does no harm: a later stream of that name has another one.
         if let Err(error) = remove_logs(&folder) {
             tracing::warn!(folder = %folder.display(), %error, "failed to remove the folder of a deleted stream");
         }
     }
 
-    /// An entry of the journal that doesn't fit those before it.
+    /// The error for an entry that contradicts earlier ones.
     pub(super) fn misfit(&self, at: &Journaled, what: &str) -> DataError {
         DataError::Damaged { file: journal(&self.folder), offset: at.offset, what: what.to_owned() }
     }
 }
 
-/// Folder of the streams' folders.
+/// The folder that contains the streams' folders.
 const STREAMS: &str = "streams";
 
-/// Name of the folder of a stream's logs.
+/// The name of a stream's folder.
 pub(super) fn folder_name(birth: &Birth) -> String {
     format!("{}-{}", birth.name, birth.epoch)
 }
@@ -219,7 +221,7 @@ fn read(path: &Path) -> Result<Bytes, DataError> {
     Ok(content.map_or_else(Bytes::new, Bytes::from))
 }
 
-/// The entries of a folder, by name and in its order; nothing if there is no folder.
+/// The entries of a folder, sorted by name; none if there is no folder.
 fn entries(folder: &Path) -> Result<Vec<(PathBuf, String)>, DataError> {
     let listed = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -232,7 +234,7 @@ fn entries(folder: &Path) -> Result<Vec<(PathBuf, String)>, DataError> {
     Ok(named)
 }
 
-/// Removes a folder of logs. It stays if anything else is in it.
+/// Removes a folder of logs. It remains if it contains anything else.
 fn remove_logs(folder: &Path) -> Result<(), DataError> {
     for (path, name) in entries(folder)? {
         let stem = name.strip_suffix(".log").or_else(|| name.strip_suffix(".new"));
@@ -254,21 +256,21 @@ fn open_log(path: &Path, length: u64, is_torn: bool) -> Result<LogFile, DataErro
     LogFile::open(path, length).map_err(DataError::io(path))
 }
 
-/// The log of one shard; made when the first record comes.
+/// The log of a shard, which is created with the first record.
 #[derive(Debug)]
 pub(super) struct ShardFile {
     path: PathBuf,
     log: Option<LogFile>,
 }
 
-/// What the log of a shard holds.
+/// The content of a shard's log.
 #[derive(Debug)]
 pub(super) struct Restored {
     /// The records within the retention.
     pub(super) records: Vec<Record>,
-    /// Index of the next one.
+    /// Index of the next record.
     pub(super) next: u64,
-    /// Arrival of the last one that was ever put.
+    /// Arrival time of the last record that was ever put.
     pub(super) last_arrival: Option<Timestamp>,
     pub(super) file: ShardFile,
 }
@@ -296,8 +298,8 @@ impl ShardFile {
         }
     }
 
-    /// Reads what an earlier run wrote; records that arrived before `horizon` are left out. `reopen` is called before
-    /// anything is changed.
+    /// Reads the records of earlier runs, except for those that arrived before `horizon`. `reopen` is called
+    /// before anything is changed.
     pub(super) fn restore(
         mut self,
         horizon: Timestamp,
@@ -395,7 +397,7 @@ mod tests {
 
     impl Drop for Folder {
         fn drop(&mut self) {
-            // What a failed test leaves is in the system's folder for such things.
+            // A folder that a failed test leaves is in the system's temporary folder.
             fs::remove_dir_all(&self.0).unwrap_or_default();
         }
     }
@@ -420,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn records_are_restored_and_go_on() {
+    fn records_are_restored_and_appended_to() {
         let folder = Folder::new();
         written(&folder, &[record(1, 10), record(2, 20)]);
         let mut first = restored(&folder, 0).unwrap();
@@ -432,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_tail_is_cut_off_and_written_over() {
+    fn torn_tail_is_removed_and_overwritten() {
         let folder = Folder::new();
         let path = written(&folder, &[record(1, 10), record(2, 20)]);
         let whole = fs::read(&path).unwrap();
@@ -444,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_middle_is_named_with_its_place_and_left_alone() {
+    fn damage_is_reported_with_its_offset_and_unchanged() {
         let folder = Folder::new();
         let path = written(&folder, &[record(1, 10), record(2, 20)]);
         let mut whole = fs::read(&path).unwrap();
@@ -456,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_record_is_damage() {
+    fn missing_record_is_damage() {
         let folder = Folder::new();
         written(&folder, &[record(1, 10), record(3, 20)]);
         let error = restored(&folder, 0).unwrap_err().to_string();
@@ -464,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn expired_records_are_left_out_but_their_numbers_stay_used() {
+    fn expired_records_are_dropped_without_reusing_numbers() {
         let folder = Folder::new();
         written(&folder, &[record(1, 10), record(2, 20)]);
         let found = restored(&folder, 100).unwrap();
@@ -472,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_used_by_one_at_a_time() {
+    fn folder_is_used_by_one_process_at_a_time() {
         let folder = Folder::new();
         let first = Store::open(&folder.0).unwrap();
         let error = Store::open(&folder.0).unwrap_err();
@@ -482,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn the_journal_is_read_as_it_was_written() {
+    fn journal_is_read_as_written() {
         use super::super::reshard::Step;
         let folder = Folder::new();
         let (store, _) = Store::open(&folder.0).unwrap();

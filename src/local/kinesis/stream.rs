@@ -1,8 +1,8 @@
-//! One stream: its shards and their lineage, its settings and its consumers.
+//! A stream: its shards and their lineage, its settings and its consumers.
 //!
-//! A [`Stream`] is changed under the write side of its lock, and put to and read from under the read
-//! side: a reshard never runs beside a put, so that each record goes to a shard that is open, and a
-//! shard that says it has ended has all its records.
+//! A [`Stream`] is changed under the write lock, and put to and read from under the read lock: a reshard
+//! never runs concurrently with a put, so that each record goes to an open shard, and a shard that reports
+//! its end has all its records.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,11 +20,11 @@ use super::reshard::Step;
 use super::shard::{Lineage, Shard, shard_id};
 use super::store::{DataError, ShardFile};
 
-/// Who a stream is; this never changes.
+/// The immutable identity of a stream.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Birth {
     pub(super) name: String,
-    /// Distinguishes it from a deleted stream of the same name: the epoch of its first shards.
+    /// The epoch of its first shards, which distinguishes it from a deleted stream of the same name.
     pub(super) epoch: u64,
     pub(super) created_millis: u64,
     pub(super) shards: u32,
@@ -55,7 +55,7 @@ impl Consumer {
     }
 }
 
-/// A change of a stream: what the journal keeps, and what a replay of it carries out.
+/// A change of a stream, as written to and replayed from the journal.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Change {
     Delete,
@@ -69,16 +69,16 @@ pub(super) enum Change {
     Deregister { consumer: String },
 }
 
-/// A stream and all that is in it.
+/// A stream and its state.
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) birth: Birth,
-    /// When it leaves the status CREATING.
+    /// When its status changes from CREATING to ACTIVE.
     pub(super) active_at: Instant,
     inner: RwLock<Inner>,
 }
 
-/// What may change in a stream.
+/// The mutable state of a stream.
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) deleted: bool,
@@ -88,10 +88,10 @@ pub(super) struct Inner {
     pub(super) tags: BTreeMap<String, String>,
     pub(super) consumers: BTreeMap<String, Consumer>,
     shards: Vec<Arc<Shard>>,
-    /// Open shards by the start of their range.
+    /// Open shards by the start of their hash key range.
     open: BTreeMap<u128, u32>,
     limited: bool,
-    /// Where the logs of the shards are kept.
+    /// The folder of the shards' logs.
     folder: Option<PathBuf>,
 }
 
@@ -127,7 +127,7 @@ impl Stream {
         self.active_at <= now.instant
     }
 
-    /// Reads the logs that an earlier run left. `reopen` is called before anything is changed.
+    /// Reads the logs of an earlier run. `reopen` is called before anything is changed.
     pub(super) fn restore(
         &self,
         now: Timestamp,
@@ -144,7 +144,7 @@ impl Stream {
         Ok(())
     }
 
-    /// The oldest time of which something may still be kept.
+    /// Records that arrived before this time have expired.
     pub(super) fn trim_horizon(&self, inner: &Inner, now: Timestamp) -> Timestamp {
         now.minus(inner.retention).max(self.birth.created())
     }
@@ -174,17 +174,17 @@ impl Inner {
         self.open.len()
     }
 
-    /// The open shard that a hash key goes to.
+    /// The open shard that covers a hash key.
     pub(super) fn route(&self, key: u128) -> Option<u32> {
         self.open.range(..=key).next_back().map(|(_, number)| *number)
     }
 
-    /// The number that the next shard gets.
+    /// The number of the next shard.
     pub(super) fn next_number(&self) -> u32 {
         u32::try_from(self.shards.len()).unwrap_or(u32::MAX)
     }
 
-    /// When changes that close `shards` may be dated: not before anything that arrived in them.
+    /// The time of a change that closes shards: not before the last arrival in them.
     pub(super) fn date(&self, now: Timestamp) -> Timestamp {
         self.open
             .values()
@@ -193,7 +193,7 @@ impl Inner {
             .fold(now, Timestamp::max)
     }
 
-    /// Carries a change out. False if it doesn't fit; nothing else can go wrong.
+    /// Applies a change. Returns false if it is inconsistent; it cannot fail otherwise.
     pub(super) fn change(&mut self, change: Change) -> bool {
         match change {
             Change::Delete => {
@@ -224,12 +224,12 @@ impl Inner {
         true
     }
 
-    /// The largest epoch of the shards.
+    /// The highest epoch of the shards.
     pub(super) fn highest_epoch(&self) -> u64 {
         self.shards.iter().map(|shard| shard.lineage.epoch).max().unwrap_or_default()
     }
 
-    /// Carries a step out. False, and nothing changed, if it doesn't fit the open shards.
+    /// Applies a step. Returns false and changes nothing if it does not match the open shards.
     fn apply(&mut self, step: Step, at: Timestamp) -> bool {
         match step {
             Step::Split { shard, at: key } => self.split(shard, key, at),

@@ -1,8 +1,8 @@
-//! SubscribeToShard: records pushed to a registered consumer as an event stream.
+//! SubscribeToShard: pushes records to a registered consumer as an event stream.
 //!
-//! A subscription is opened synchronously, so that a refusal is an ordinary answer; then one task
-//! feeds it until its time is up, the shard ends, the client leaves or another subscription of the
-//! same consumer to the same shard takes its place.
+//! A subscription is opened synchronously, so that a refusal is an ordinary answer. Then one task feeds it
+//! until its time is over, the shard ends, the client disconnects, or another subscription of the same
+//! consumer to the same shard replaces it.
 //! <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_SubscribeToShard.html>
 
 use std::collections::BTreeMap;
@@ -31,10 +31,10 @@ use super::service::Service;
 use super::shard::{AtMost, Shard};
 use super::stream::{Consumer, Stream};
 
-/// What one event may carry. AWS pushes in portions of about this size.
+/// Limits of one event. AWS pushes portions of about this size.
 const AT_MOST: AtMost = AtMost { records: 10_000, bytes: 1024 * 1024 };
 
-/// How long the reason for an end waits for a client that has not read what came before it.
+/// How long the reason for the end waits for a client that has not read the events before it.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Deserialize)]
@@ -113,12 +113,12 @@ struct Key {
     shard: u32,
 }
 
-/// Why a subscription ends before its time.
+/// Why a subscription ends early.
 #[derive(Clone, Copy, Debug)]
 enum Ending {
-    /// Another one took its place.
+    /// Another subscription replaced it.
     Displaced,
-    /// A fault.
+    /// A fault was injected.
     Dropped,
 }
 
@@ -131,7 +131,7 @@ struct Taken {
     end: Option<oneshot::Sender<Ending>>,
 }
 
-/// The subscriptions that run, or were opened not long ago.
+/// Subscriptions that are running or were opened recently.
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions(Mutex<BTreeMap<Key, Taken>>);
 
@@ -140,7 +140,7 @@ impl Subscriptions {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a place, displacing who has it, unless that one came only just before.
+    /// Takes the place of a subscription, and ends the present one unless that was opened only recently.
     fn take(&self, key: &Key, cooldown: Duration, now: Now) -> Result<oneshot::Receiver<Ending>, Occupied> {
         let mut taken = self.lock();
         let is_recent = |taken: &Taken| now.instant.saturating_duration_since(taken.since) < cooldown;
@@ -156,7 +156,7 @@ impl Subscriptions {
         Ok(ended)
     }
 
-    /// Ends the subscriptions to the shards that are wanted; how many there were.
+    /// Ends the subscriptions to the wanted shards. Returns their number.
     pub(super) fn drop_where(&self, wanted: impl Fn(&str, u32) -> bool) -> usize {
         let mut taken = self.lock();
         let hit = taken.iter_mut().filter(|(key, _)| {
@@ -168,13 +168,13 @@ impl Subscriptions {
 }
 
 impl Taken {
-    /// Tells the subscription to end; false when it had ended.
+    /// Ends the subscription; false if it had ended.
     fn finish(&mut self, ending: Ending) -> bool {
         self.end.take().is_some_and(|end| end.send(ending).is_ok())
     }
 }
 
-/// An open subscription that nobody feeds yet.
+/// An open subscription without a task that feeds it.
 #[derive(Debug)]
 pub(super) struct Subscription {
     stream: Arc<Stream>,
@@ -182,11 +182,11 @@ pub(super) struct Subscription {
     consumer: Consumer,
     next: u64,
     ended: oneshot::Receiver<Ending>,
-    /// A fault: its first event breaks off.
+    /// Whether an injected fault truncates its first event.
     pub(super) cut: bool,
 }
 
-/// What a look at the shard gives.
+/// The result of a check of the shard.
 enum Look {
     Event { message: Bytes, is_last: bool },
     Quiet { message: Bytes },
@@ -267,8 +267,8 @@ impl Subscription {
                 }
             }
             tokio::select! {
-                // What ends the subscription comes before what feeds it; the client's leaving shows
-                // as a closed channel.
+                // Events that end the subscription precede those that feed it; a disconnected client shows as
+                // a closed channel.
                 biased;
                 () = stop.cancelled() => return,
                 ending = &mut self.ended => {
@@ -286,14 +286,14 @@ impl Subscription {
                     (Ok(_) | Err(_), _) => return,
                 },
                 () = events.closed(), if unsent.is_none() => return,
-                // The shard can't go away while this holds it.
+                // The shard exists as long as this holds it.
                 _ = changed.changed(), if unsent.is_none() => {},
                 () = tokio::time::sleep_until(heartbeat), if unsent.is_none() => {},
             }
         }
     }
 
-    /// Reads on, and writes what there is as a message.
+    /// Reads the next records and encodes them as a message.
     fn look(&mut self, service: &Service, format: Format, now: Now) -> Look {
         let inner = self.stream.read();
         let (name, account) = (&self.stream.birth.name, &service.settings.account);
@@ -329,7 +329,7 @@ impl Subscription {
     }
 }
 
-/// Tells the client why its subscription ends, if it reads on within a short time.
+/// Sends the reason for the end to the client, if it reads within a short time.
 async fn end(ending: Ending, format: Format, events: &mpsc::Sender<Result<Bytes, Unanswered>>) {
     let last = match ending {
         Ending::Displaced => {
@@ -338,14 +338,15 @@ async fn end(ending: Ending, format: Format, events: &mpsc::Sender<Result<Bytes,
         }
         Ending::Dropped => Err(Unanswered::Lost),
     };
-    // A client that doesn't read finds the end of the stream instead.
+    // A client that does not read finds the end of the stream instead.
     match tokio::time::timeout(LAST_WORD, events.send(last)).await {
         Ok(Ok(())) => {}
         Ok(Err(_)) | Err(_) => tracing::debug!("dropped a subscription (injected fault)"),
     }
 }
 
-/// The first message of an event stream over JSON-RPC: the answer's own, empty, members.
+/// The first message of an event stream over JSON-RPC: the members of the answer itself, of which there are
+/// none.
 fn first_message(format: Format) -> Bytes {
     let payload = match format {
         Format::Json => Bytes::from_static(b"{}"),
@@ -398,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_subscription_within_the_cooldown_is_refused() {
+    fn second_subscription_within_the_cooldown_is_refused() {
         let subscriptions = Subscriptions::default();
         let now = clock::now();
         let mut first = subscriptions.take(&key(), COOLDOWN, now).unwrap();
@@ -407,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_subscription_displaces_the_first() {
+    fn later_subscription_replaces_the_first() {
         let subscriptions = Subscriptions::default();
         let now = clock::now();
         let mut first = subscriptions.take(&key(), COOLDOWN, now).unwrap();
@@ -417,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn the_running_ones_can_be_dropped_by_stream_and_shard() {
+    fn subscriptions_are_dropped_by_stream_and_shard() {
         let subscriptions = Subscriptions::default();
         let mut first = subscriptions.take(&key(), COOLDOWN, clock::now()).unwrap();
         assert_eq!(subscriptions.drop_where(|stream, _| stream == "t"), 0);

@@ -1,8 +1,8 @@
-//! Shard iterators and paging tokens: opaque text that holds everything, so that none is kept here
-//! and both survive a restart of the endpoint.
+//! Shard iterators and paging tokens: opaque text that contains its whole state, so that the endpoint stores
+//! none and tokens survive its restart.
 //!
-//! A token is base64 of a version, a checksum and its fields. Its age is judged by the monotonic
-//! clock when this run issued it, and by wall time when an earlier run did.
+//! A token is base64 of a version, a checksum and its fields. Its age is determined by the monotonic clock if
+//! this run issued it, and by wall time if an earlier run did.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -18,35 +18,35 @@ use tokio::time::Instant;
 
 use super::clock::{Now, Timestamp, saturating_millis};
 
-/// The first bytes of every token, as AWS's have them.
+/// The first bytes of every token, as in AWS.
 const VERSION: [u8; 8] = [0, 0, 0, 0, 0, 0, 0, 1];
 const CHECK: usize = 8;
 
-/// The text is not one of our tokens.
+/// The text is no token of this endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a token of this endpoint")]
 pub(super) struct NotAToken;
 
-/// A place in a shard from which GetRecords goes on.
+/// A position in a shard at which GetRecords continues.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ShardIterator {
     pub(super) issued: Issued,
     pub(super) stream: String,
-    /// Of the stream, to tell it from a later one of the same name.
+    /// The stream's epoch, which distinguishes it from a later one of the same name.
     pub(super) epoch: u64,
     pub(super) shard: u32,
     /// Index of the next record.
     pub(super) next: u64,
 }
 
-/// Where a listing goes on.
+/// The position at which a listing continues.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ListToken<P> {
     pub(super) issued: Issued,
     pub(super) position: P,
 }
 
-/// When a token was issued, and by which run of an endpoint.
+/// When and by which run of an endpoint a token was issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Issued {
     run: u64,
@@ -61,7 +61,7 @@ impl Issued {
     }
 }
 
-/// One run of an endpoint, which issues tokens and judges their age.
+/// A run of an endpoint, which issues tokens and determines their age.
 #[derive(Debug)]
 pub(super) struct Run {
     id: u64,
@@ -83,7 +83,7 @@ impl Run {
         }
     }
 
-    /// Makes everything issued so far count as expired.
+    /// Makes everything issued so far expire.
     pub(super) fn expire_all(&self) {
         self.generation.fetch_add(1, Ordering::SeqCst);
     }
@@ -101,7 +101,7 @@ impl Run {
 }
 
 pub(super) fn write<T: Serialize>(token: &T) -> String {
-    // Plain numbers and strings: there is nothing in a token that JSON can't hold.
+    // Numbers and strings: JSON can represent all fields of a token.
     let fields = serde_json::to_vec(token).unwrap_or_default();
     let mut raw = Vec::with_capacity(VERSION.len() + CHECK + fields.len());
     raw.extend_from_slice(&VERSION);
@@ -127,7 +127,7 @@ fn check(fields: &[u8]) -> [u8; CHECK] {
     check
 }
 
-/// `Thu Jan 22 01:22:02 UTC 2015`, the form in which AWS tells when an iterator was made.
+/// `Thu Jan 22 01:22:02 UTC 2015`, the form of the creation time in messages of AWS.
 pub(super) fn written_out(time: Timestamp) -> String {
     let seconds = i64::try_from(time.seconds()).unwrap_or(i64::MAX);
     let http = DateTime::from_secs(seconds).fmt(Format::HttpDate).unwrap_or_default();
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_read_as_it_was_written_and_not_when_altered() {
+    fn altered_token_is_rejected() {
         let now = clock::now();
         let token = iterator(&Run::new(), now);
         let text = write(&token);
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_expires_by_its_age_in_this_run_and_in_another() {
+    fn token_expires_by_age_across_runs() {
         let lifetime = Duration::from_mins(5);
         let run = Run::new();
         let now = clock::now();
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_written_as_aws_writes_them() {
+    fn times_are_formatted_as_in_aws() {
         assert_eq!(written_out(Timestamp::from_millis(1_421_889_722_123)), "Thu Jan 22 01:22:02 UTC 2015");
     }
 }

@@ -1,7 +1,8 @@
-//! The tables' file: made for this user alone, and checked before it is used.
+//! The tables' file: accessible only to this user, and checked before it is used.
 //!
-//! SQLite takes an empty file for a new database and finds other damage only when it comes to it, so both are looked
-//! for at the start. A new database is made under another name: a file of the right name is never an unfinished one.
+//! SQLite treats an empty file as a new database and detects other damage only when it reads that part, so
+//! both are checked at the start. A new database is created under another name, so that a file with the final
+//! name is never incomplete.
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
@@ -15,10 +16,10 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::local::files;
 use crate::local::kinesis::DataError;
 
-/// Files that SQLite keeps beside a database while it is open, or where a process was killed.
+/// Files that SQLite keeps beside an open database, or leaves when its process is killed.
 const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
 
-/// Opens the tables in a file; a new one if there is none.
+/// Opens the tables in a file, which is created if it does not exist.
 pub(super) fn open(file: &Path) -> Result<Database, DataError> {
     let mut left_behind = None;
     for ending in BESIDE {
@@ -47,7 +48,7 @@ fn with(file: &Path, ending: &str) -> PathBuf {
     path.into()
 }
 
-/// How long a file is, if it is there. One that is a link or no file is an error.
+/// The length of a file; none if it does not exist. A link, or anything else than a file, is an error.
 fn length(path: &Path) -> Result<Option<u64>, DataError> {
     let found = match files::open(path, OpenOptions::new().read(true)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -66,7 +67,7 @@ fn create(file: &Path) -> Result<(), DataError> {
         for ending in ["", BESIDE[0], BESIDE[1], BESIDE[2]] {
             files::remove(&with(&new, ending))?;
         }
-        // SQLite gives what it keeps beside it the same mode.
+        // SQLite creates the files beside it with the same mode.
         files::open(&new, OpenOptions::new().write(true).create_new(true)).map(drop)
     })();
     made.map_err(|source| DataError::Io { path: new.clone(), source })?;
@@ -80,7 +81,7 @@ fn database(file: &Path) -> Result<Database, DataError> {
     Database::new(path).map_err(|error| failed(io::Error::other(error.to_string())))
 }
 
-/// Whether a file is so many whole pages, of the size that its header has.
+/// Whether a file consists of whole pages of the size in its header.
 /// <https://www.sqlite.org/fileformat.html#the_database_header>
 fn is_whole(file: &Path) -> Result<bool, DataError> {
     let mut header = [0; 18];
@@ -97,12 +98,12 @@ fn is_whole(file: &Path) -> Result<bool, DataError> {
         1 => 65_536,
         size => u64::from(size),
     };
-    // A size of zero is not SQLite's, which says so.
+    // A page size of zero is not valid, which SQLite reports.
     Ok(length.checked_rem(size).is_none_or(|rest| rest == 0))
 }
 
-/// Has SQLite read all of a file and compare its parts. Nothing is written: not even what a killed process left behind
-/// is brought into the file.
+/// Lets SQLite read the whole file and compare its parts. Nothing is written, not even the changes that a
+/// killed process left beside the file.
 fn check(file: &Path, left_behind: bool) -> Result<(), DataError> {
     let found = || -> rusqlite::Result<String> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -110,7 +111,8 @@ fn check(file: &Path, left_behind: bool) -> Result<(), DataError> {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, left_behind)?;
         connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
     };
-    // SQLite reads what is missing of the last page as zeros. A killed process may have been about to write it.
+    // SQLite reads the missing part of the last page as zeros. A killed process may have been about to write
+    // it.
     if !left_behind && !is_whole(file)? {
         return Err(damaged(file, "the file ends within a page"));
     }

@@ -1,7 +1,8 @@
 //! The HTTP side of the tables: DynamoDB's JSON protocol, answered by `dynoxide`.
 //!
-//! `dynoxide` has an HTTP server of its own, which allows every web page to call it (CORS) and takes any `Host`; what
-//! is here answers as that one does otherwise. Signatures are not checked, but their parts must be there.
+//! `dynoxide` has an HTTP server of its own, but that allows every web page to call it (CORS) and accepts any
+//! `Host`. Otherwise this one answers in the same way. Signatures are not verified, but their parts must be
+//! present.
 
 use std::convert::Infallible;
 
@@ -18,7 +19,7 @@ use serde_json::json;
 
 use crate::web::Rule;
 
-/// DynamoDB takes bodies of up to 16 MiB.
+/// DynamoDB accepts bodies of up to 16 MiB.
 const MOST_BODY_BYTES: usize = 16 * 1024 * 1024;
 const AMZ_JSON: &str = "application/x-amz-json-1.0";
 const JSON: &str = "application/json";
@@ -57,7 +58,7 @@ pub(super) async fn answer(
     Ok(call(&database, &parts.headers, query, &body))
 }
 
-/// Answers a POST. The database answers at once, or holds this task for as long as SQLite writes.
+/// Answers a POST. The database answers at once, or blocks this task while SQLite writes.
 fn call(database: &Database, headers: &HeaderMap, query: &str, body: &[u8]) -> Response<Full<Bytes>> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let sent = text(CONTENT_TYPE.as_str()).unwrap_or_default();
@@ -105,7 +106,7 @@ fn call(database: &Database, headers: &HeaderMap, query: &str, body: &[u8]) -> R
     }
 }
 
-/// Each operation with the method that carries it out.
+/// Maps each operation to the method that executes it.
 macro_rules! operations {
     ($($name:literal => $method:ident,)*) => {
         const OPERATIONS: &[&str] = &[$($name),*];
@@ -159,8 +160,8 @@ fn run<Q: DeserializeOwned, A: Serialize>(
     serde_json::to_string(&answer).map_err(|error| DynoxideError::InternalServerError(error.to_string()))
 }
 
-/// The error for a request that does not have the shape of its operation. What `dynoxide` found wrong with a value
-/// begins with the class of the error in capitals; serde_json appends the place in the body.
+/// The error for a request that does not have the form of its operation. A message of `dynoxide` about a
+/// value begins with the class of the error in capitals; `serde_json` appends the position in the body.
 fn misread(why: &str) -> DynoxideError {
     let said = why.rsplit_once(" at line ").map_or(why, |(said, _)| said);
     match said.split_once(':') {
@@ -190,7 +191,7 @@ fn respond(status: StatusCode, kind: &'static str, body: String) -> Response<Ful
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    // SDKs compare it with what they received.
+    // SDKs verify it.
     headers.insert("x-amz-crc32", checksum);
     let id = format!("{:032X}{:020X}", fastrand::u128(..), fastrand::u128(..) >> 48);
     if let Ok(id) = HeaderValue::from_str(&id) {
@@ -237,14 +238,14 @@ mod tests {
     }
 
     #[test]
-    fn known_operation_is_carried_out() {
+    fn known_operation_is_executed() {
         assert_eq!(signed("ListTables", "{}"), (200, "{\"TableNames\":[]}".to_owned()));
         let (status, body) = signed("DescribeTable", "{\"TableName\":\"none\"}");
         assert!(status == 400 && body.contains("ResourceNotFoundException"), "{status} {body}");
     }
 
     #[test]
-    fn request_that_is_not_one_of_dynamodb_is_refused_by_its_class() {
+    fn invalid_request_is_refused_with_its_error_class() {
         let named = |(status, body): (u16, String), part: &str| {
             assert!(status == 400 && body.contains(part), "{part}: {status} {body}");
         };

@@ -1,4 +1,4 @@
-//! Metrics on their way to CloudWatch: as often as KCL sends them, and nothing waits for them.
+//! Sends metrics to CloudWatch, as often as KCL does. Nothing waits for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,20 +10,20 @@ use tracing::{debug, warn};
 use super::{Key, Queue, Statistics};
 use crate::shard::BoxFuture;
 
-/// In one request (`CloudWatchMetricsPublisher.BATCH_SIZE`).
+/// Most metrics in one request (`CloudWatchMetricsPublisher.BATCH_SIZE`).
 const REQUEST: usize = 20;
-/// A request takes no longer (`PUT_TIMEOUT_MILLIS`).
+/// Timeout of a request (`PUT_TIMEOUT_MILLIS`).
 const LIMIT: Duration = Duration::from_secs(5);
-/// A stop waits no longer for what is being sent and what is left.
+/// Most time that a shutdown waits for the request in progress and the remaining metrics.
 const LAST: Duration = Duration::from_secs(1);
 
 /// Sends metrics.
 pub trait Publisher: Send + Sync {
-    /// At most twenty at a time; what can't be sent is lost.
+    /// Sends at most twenty metrics. Metrics that cannot be sent are dropped.
     fn put<'a>(&'a self, data: &'a [(Key, Statistics)]) -> BoxFuture<'a, Result<(), String>>;
 }
 
-/// Sends until `stop`, and then what is left, if that goes quickly.
+/// Sends metrics until `stop`, then the remaining ones if that takes less than a second.
 pub async fn run(queue: Arc<Queue>, publisher: Arc<dyn Publisher>, stop: CancellationToken) {
     let enough = async {
         stop.cancelled().await;
@@ -75,7 +75,7 @@ async fn flush(queue: &Queue, publisher: &dyn Publisher, failing: &mut bool) {
         let sent = timeout(LIMIT, publisher.put(some)).await;
         match sent.unwrap_or_else(|_| Err(format!("no response within {LIMIT:?}"))) {
             Ok(()) => *failing = false,
-            // Once, until it goes again: nothing depends on it.
+            // Logged once until a request succeeds: nothing depends on the metrics.
             Err(error) if !std::mem::replace(failing, true) => {
                 warn!(error, "failed to send metrics to CloudWatch: they are dropped until it succeeds");
             }
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_cloudwatch_that_does_not_answer_holds_up_no_stop() {
+    async fn unresponsive_cloudwatch_does_not_delay_shutdown() {
         let queue = Arc::new(queue(Level::Detailed, None));
         fetched(&queue, "a", 1);
         let stop = CancellationToken::new();
@@ -110,14 +110,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nor_does_one_that_was_being_sent_to() {
+    async fn request_in_progress_does_not_delay_shutdown() {
         let queue = Arc::new(queue(Level::Detailed, None));
         for shard in 0..300 {
             fetched(&queue, &shard.to_string(), 1);
         }
         let stop = CancellationToken::new();
         let stopping = async {
-            // Ten requests are begun with, of five seconds each.
+            // Ten requests are sent, of five seconds each.
             tokio::time::sleep(Duration::from_secs(11)).await;
             stop.cancel();
             tokio::time::Instant::now()

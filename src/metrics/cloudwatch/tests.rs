@@ -1,4 +1,4 @@
-//! The metrics that are sent for a worker's events, and their values.
+//! Tests of the metrics that are sent for a worker's events, and their values.
 
 use super::*;
 
@@ -25,7 +25,7 @@ fn named<'a>(data: &'a [(Key, Statistics)], name: &str) -> Vec<&'a (Key, Statist
 }
 
 #[test]
-fn values_of_one_metric_add_up() {
+fn values_of_one_metric_are_aggregated() {
     let queue = queue(Level::Detailed, None);
     for (shard, behind) in [("a", 10), ("a", 30), ("b", 2)] {
         fetched(&queue, shard, behind);
@@ -40,7 +40,7 @@ fn values_of_one_metric_add_up() {
 }
 
 #[test]
-fn the_level_and_the_dimensions_are_those_of_the_settings() {
+fn level_and_dimensions_filter_metrics() {
     let queue = queue(Level::Summary, Some(&["Operation"]));
     fetched(&queue, "a", 10);
     fetched(&queue, "b", 10);
@@ -52,7 +52,7 @@ fn the_level_and_the_dimensions_are_those_of_the_settings() {
 }
 
 #[test]
-fn audit_counts_holes_needed_syncs_and_postponed_ones_as_java() {
+fn audit_counts_holes_and_syncs_as_java() {
     for (coverage, values) in [
         (Coverage::Whole, [0.0, 0.0, 0.0]),
         (Coverage::Hole, [1.0, 0.0, 0.0]),
@@ -68,14 +68,14 @@ fn audit_counts_holes_needed_syncs_and_postponed_ones_as_java() {
     }
 }
 
-/// The values of some metrics, none for one that is not sent.
+/// The sums of some metrics; none for a metric that is not sent.
 fn sums<const N: usize>(queue: &Queue, names: [&str; N]) -> [Option<f64>; N] {
     let (data, _) = queue.drain();
     names.map(|name| named(&data, name).first().map(|(_, values)| values.sum))
 }
 
 #[test]
-fn pass_of_lease_taking_reports_zeros_while_nothing_changes() {
+fn lease_taking_reports_zeros_while_nothing_changes() {
     let queue = queue(Level::Detailed, None);
     let looked = |leases| OfWorker::Looked { leases, free: 0, workers: 2, leads: None };
     let names = ["TakenLeases", "UntakenLeases", "LeasesToTake", "LeaseSpillover", "ExpiredLeases"];
@@ -91,7 +91,7 @@ fn pass_of_lease_taking_reports_zeros_while_nothing_changes() {
 }
 
 #[test]
-fn needed_leases_are_the_share_less_what_is_held() {
+fn needed_leases_are_the_share_minus_held_leases() {
     let checkpoint = &crate::sequence::Position::shard_end();
     for (leases, held, needed) in
         [(4, 0, 2.0), (4, 1, 1.0), (4, 2, 0.0), (10, 1, 2.0), (1, 0, 1.0), (0, 0, 0.0)]
@@ -106,7 +106,7 @@ fn needed_leases_are_the_share_less_what_is_held() {
 }
 
 #[test]
-fn worker_that_does_not_lead_reports_an_assignment_run_without_counts() {
+fn non_leader_reports_an_assignment_run_without_counts() {
     let queue = queue(Level::Detailed, None);
     queue.worker(OfWorker::Looked { leases: 4, free: 0, workers: 2, leads: Some(false) });
     let names = ["LeaderDecider:IsLeader", "Success", "Time", "TotalLeases", "ExpiredLeases"];
@@ -114,7 +114,7 @@ fn worker_that_does_not_lead_reports_an_assignment_run_without_counts() {
 }
 
 #[test]
-fn leases_for_which_nobody_has_room_are_told() {
+fn unassignable_leases_are_reported_as_spillover() {
     let queue = queue(Level::Summary, None);
     let planned = |left| OfWorker::Planned { assigning: Duration::ZERO, left, balancing: None };
     queue.worker(planned(0));
@@ -126,7 +126,7 @@ fn leases_for_which_nobody_has_room_are_told() {
 }
 
 #[test]
-fn what_is_more_than_may_wait_is_dropped_and_counted() {
+fn metrics_beyond_the_queue_limit_are_dropped_and_counted() {
     let mut queue = queue(Level::Detailed, None);
     queue.settings.most = 3;
     fetched(&queue, "a", 1);
@@ -136,7 +136,7 @@ fn what_is_more_than_may_wait_is_dropped_and_counted() {
 }
 
 #[test]
-fn leader_reports_the_move_into_one_table_as_java() {
+fn leader_reports_the_table_migration_as_java() {
     let queue = queue(Level::Summary, None);
     let leads = |leads| OfWorker::Looked { leases: 1, free: 0, workers: 1, leads: Some(leads) };
     queue.worker(leads(true));
@@ -161,7 +161,7 @@ fn leader_reports_the_move_into_one_table_as_java() {
 }
 
 #[test]
-fn each_write_of_the_move_into_one_table_has_its_fault() {
+fn each_table_migration_write_has_its_fault_metric() {
     for (what, name) in [
         (Move::Stage, "WriteFault"),
         (Move::Withdrawal, "DeleteFault"),

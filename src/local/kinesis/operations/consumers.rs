@@ -1,4 +1,4 @@
-//! Consumers with enhanced fan-out: register, describe, list, deregister.
+//! Operations of registered consumers: register, describe, list, deregister.
 
 use std::sync::Arc;
 
@@ -87,7 +87,7 @@ impl Request for RegisterStreamConsumer {
             )));
         }
         let consumer = Consumer { name, created_millis: now.wall.millis() };
-        // Describing it says ACTIVE at once; the answer to the registration always says CREATING.
+        // A description reports ACTIVE at once; the answer to the registration always reports CREATING.
         let shape = ConsumerShape::new(&consumer, &stream_arn, "CREATING");
         service.change(&stream, &mut inner, Change::Register(consumer))?;
         Ok(RegisterStreamConsumerAnswer { consumer: shape })
@@ -107,7 +107,7 @@ pub(in super::super) struct ConsumerRef<'a> {
 }
 
 impl Service {
-    /// The consumer that a reference means, and its stream.
+    /// Resolves a reference to its stream and consumer.
     pub(in super::super) fn consumer(
         &self,
         consumer: ConsumerRef<'_>,

@@ -1,4 +1,4 @@
-//! Reading: GetShardIterator and GetRecords.
+//! GetShardIterator and GetRecords.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ const MOST_BYTES: usize = 10 * 1024 * 1024;
 const TYPES: [&str; 5] =
     ["AT_SEQUENCE_NUMBER", "AFTER_SEQUENCE_NUMBER", "TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"];
 
-/// Where reading starts: what GetShardIterator and SubscribeToShard are told.
+/// The start position of GetShardIterator or SubscribeToShard.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct Start<'a> {
     /// The operation, for the messages.
@@ -42,7 +42,7 @@ impl Start<'_> {
         check.decimal(self.sequence, sequence, 129);
     }
 
-    /// Index of the first record to read. The order and the wording of the refusals are AWS's.
+    /// Index of the first record to read. The order and the wording of the exceptions are those of AWS.
     pub(in super::super) fn index(
         &self,
         service: &Service,
@@ -53,7 +53,7 @@ impl Start<'_> {
         let kind = self.kind;
         match (kind, self.sequence) {
             ("AT_SEQUENCE_NUMBER", Some(text)) => {
-                // The ending number is no record's: what follows is the end.
+                // The ending number belongs to no record: the end of the shard follows.
                 Ok(self.known(service, stream, shard, text)?.index.max(1))
             }
             ("AFTER_SEQUENCE_NUMBER", Some(text)) => Ok(self.known(service, stream, shard, text)?.index + 1),
@@ -74,7 +74,7 @@ impl Start<'_> {
         }
     }
 
-    /// A sequence number that this shard has given out, or its start or end.
+    /// A sequence number that this shard has assigned, or its starting or ending number.
     fn known(
         &self,
         service: &Service,
@@ -104,7 +104,7 @@ impl Start<'_> {
         if sequence.epoch != shard.lineage.epoch {
             return Err(invalid(" because it did not come from this stream."));
         }
-        // A number above all that were given out would make a reader skip what comes next.
+        // A number above all assigned ones would make a reader skip the next records.
         let given =
             sequence.index < shard.tip() || (sequence.index == LAST_INDEX && shard.closed().is_some());
         if given { Ok(sequence) } else { Err(invalid(".")) }
@@ -201,7 +201,7 @@ pub(in super::super) struct GetRecordsAnswer {
     child_shards: Option<Vec<ChildShard>>,
 }
 
-/// [`GetRecordsAnswer`] without its records, which are written apart.
+/// [`GetRecordsAnswer`] without its records, which are written separately.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Rest<'a> {
@@ -287,7 +287,7 @@ impl Request for GetRecords {
 }
 
 impl GetRecords {
-    /// The stream that the iterator was made for, which may be gone or replaced since.
+    /// The stream that the iterator belongs to, which may have been deleted or replaced since.
     fn stream(&self, service: &Service, iterator: &ShardIterator) -> Result<Arc<Stream>, Exception> {
         if self.stream_arn.is_some() {
             let arn = StreamRef { name: Some(&iterator.stream), arn: self.stream_arn.as_deref() };

@@ -1,7 +1,7 @@
-//! Records as answers carry them.
+//! Records in answers.
 //!
-//! JSON is written by hand here: these are the large answers, and base64 goes straight into the body
-//! instead of through a string of its own and the escaping of one.
+//! Their JSON is written directly: these are the large answers, and this avoids a string for each base64 text
+//! and its escaping.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -33,13 +33,13 @@ impl Records {
         self.shard.sequence(record.index, record.arrival).to_string()
     }
 
-    /// A JSON object of the records and of the members of `rest`, which are at least one.
+    /// A JSON object with the records and the members of `rest`, of which there is at least one.
     pub(in super::super) fn write_json_with<T: Serialize>(&self, rest: &T) -> Result<Bytes, Exception> {
         let mut out = br#"{"Records":"#.to_vec();
         self.write_json(&mut out)?;
         out.push(b',');
         let rest = Format::Json.encode(rest)?;
-        // Its members follow the records; the opening brace is ours.
+        // The members follow the records; the opening brace is already written.
         out.extend_from_slice(rest.get(1..).unwrap_or_default());
         Ok(Bytes::from(out))
     }

@@ -1,4 +1,4 @@
-//! Shards of a stream: listing them, and making others out of them.
+//! Operations of the shards of a stream: list, split, merge, update their number.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use super::super::token::{self, ListToken};
 use super::streams::open_token;
 use super::{Request, Scope, about_stream};
 
-/// A shard as answers show it.
+/// A shard in answers.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct ShardShape {
@@ -55,7 +55,7 @@ impl ShardShape {
     }
 }
 
-/// A child as the answer at a shard's end shows it.
+/// A child shard in the answer at the end of a shard.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(in super::super) struct ChildShard {
@@ -112,7 +112,7 @@ pub(in super::super) struct ListShardsAnswer {
     next_token: Option<String>,
 }
 
-/// Where the next page of ListShards starts, and what it shows.
+/// The start and the filter of the next page of ListShards.
 #[derive(Debug, Serialize, Deserialize)]
 struct Page {
     stream: String,
@@ -121,7 +121,7 @@ struct Page {
     filter: Show,
 }
 
-/// A [`Filter`] as a token keeps it.
+/// A [`Filter`] in a token.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 enum Show {
     AfterShard(u32),
@@ -432,8 +432,8 @@ impl Request for UpdateShardCount {
         let target = u32::try_from(self.target_shard_count.unwrap_or_default()).unwrap_or(u32::MAX);
         let open = inner.open();
         let current = u64::try_from(open.len()).unwrap_or(u64::MAX);
-        // <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_UpdateShardCount.html>: not
-        // more than double, not less than half.
+        // <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_UpdateShardCount.html>: at most
+        // double, at least half.
         let unfit = if u64::from(target) > current * 2 {
             Some("up over double")
         } else if u64::from(target) < current.div_ceil(2) {

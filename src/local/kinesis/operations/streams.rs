@@ -1,4 +1,4 @@
-//! Streams as a whole: create, describe, list, delete, and their settings.
+//! Operations of streams as a whole: create, describe, list, delete, and their settings.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::super::token::{self, ListToken};
 use super::shards::ShardShape;
 use super::{Request, Scope, about_stream};
 
-/// Shards of a new stream in on-demand mode.
+/// Number of shards of a new stream in on-demand mode.
 /// <https://docs.aws.amazon.com/streams/latest/dev/how-do-i-size-a-stream.html>
 const ON_DEMAND_SHARDS: u32 = 4;
 const MOST_SHARDS: u32 = 10_000;
@@ -384,7 +384,7 @@ impl Request for ListStreams {
     }
 }
 
-/// The position in a paging token that is not older than it may be.
+/// The position in a paging token that has not expired.
 pub(super) fn open_token<P: serde::de::DeserializeOwned>(
     service: &Service,
     text: &str,

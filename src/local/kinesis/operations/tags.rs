@@ -1,4 +1,4 @@
-//! Tags of a stream.
+//! Operations of the tags of a stream.
 
 use std::collections::BTreeMap;
 

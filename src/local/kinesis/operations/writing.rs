@@ -1,4 +1,4 @@
-//! Writing: PutRecord and PutRecords.
+//! PutRecord and PutRecords.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ use super::{Operation, Request, Scope};
 /// <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html>
 const MOST_RECORDS: usize = 500;
 const MOST_BYTES: usize = 10 * 1024 * 1024;
-/// The largest a record may be in any stream.
+/// Most bytes of a record in any stream.
 const MOST_RECORD_BYTES: usize = 10 * 1024 * 1024;
 
 #[derive(Debug, Deserialize)]
@@ -70,7 +70,8 @@ impl Request for PutRecord {
         if let Some(text) = &self.sequence_number_for_ordering
             && text.parse::<Sequence>().is_err()
         {
-            // What it asks for, numbers above it, holds anyway: a shard's numbers only rise.
+            // The guarantee that it asks for, a larger sequence number, holds anyway: a shard's numbers only
+            // increase.
             return Err(Exception::invalid_argument(format!(
                 "ExclusiveMinimumSequenceNumber {text} used in PutRecord on stream {} under account \
                  {} is invalid.",
@@ -153,7 +154,7 @@ impl Request for PutRecords {
             check.violated(value, "records", within);
         }
         for (i, entry) in entries.iter().enumerate() {
-            // Names are only spelled out for the entries that violate something.
+            // Member names are formatted only for entries that violate a constraint.
             if entry.is_plain() {
                 continue;
             }
@@ -216,7 +217,7 @@ impl Request for PutRecords {
 }
 
 impl PutRecordsEntry {
-    /// Nothing about it needs a closer look.
+    /// Whether the entry violates no constraint.
     fn is_plain(&self) -> bool {
         self.data.as_ref().is_some_and(|data| data.0.len() <= MOST_RECORD_BYTES)
             && self.partition_key.as_ref().is_some_and(|k| !k.is_empty() && k.len() <= 256)
@@ -228,7 +229,7 @@ fn most_record_bytes(inner: &Inner) -> usize {
     usize::try_from(inner.max_record_kib).unwrap_or(1024) * 1024
 }
 
-/// The hash key that a record is routed by.
+/// The hash key by which a record is routed.
 fn key_of(partition_key: &str, explicit: Option<&str>) -> Result<u128, Exception> {
     match explicit {
         None => Ok(hash::of_partition_key(partition_key)),
@@ -252,7 +253,7 @@ fn rate_exceeded(service: &Service, stream: &Stream, number: u32) -> String {
 
 type Outcome = (u32, Result<Sequence, Refused>);
 
-/// Routes the entries and appends them, those of one shard in the order given.
+/// Routes and appends the entries; those of one shard in the given order.
 fn put(
     service: &Service,
     stream: &Stream,
@@ -280,7 +281,7 @@ fn put(
             .shard(number)
             .ok_or_else(|| Exception::internal(format!("shard {number} does not exist")))?;
         let scope = || Scope { stream: Some(stream.birth.name.clone()), shard: Some(shard_id(number)) };
-        // A PutRecord was struck as a whole already.
+        // A fault on a PutRecord was applied to the whole call.
         let effect = (operation == Operation::PutRecords)
             .then(|| service.faults.strike_shard(operation, scope))
             .flatten();

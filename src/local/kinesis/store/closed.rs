@@ -1,7 +1,7 @@
-//! `DIR/closed`: how long each file of a data folder was when it was closed in order.
+//! `DIR/closed`: the length of each file of a data folder when it was closed in order.
 //!
-//! A log that was cut between two frames is sound in itself. This is how it is seen all the same: by a copy that was
-//! not finished, say, or by a full disk. The file is there only while no process uses the folder.
+//! A log that was truncated between two frames is valid by itself. This file reveals the truncation, for
+//! example by an incomplete copy or a full disk. It exists only while no process uses the folder.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,10 +12,10 @@ use super::{DataError, STREAMS, entries, files, journal};
 
 const NAME: &str = "closed";
 
-/// Bytes of each file, by its path within the folder.
+/// Length of each file in bytes, by its path within the folder.
 type Lengths = BTreeMap<String, u64>;
 
-/// Compares the files with what an earlier run closed. More than that is what a later run wrote.
+/// Compares the files with the lengths of an earlier run. Longer files were written by a later run.
 pub(super) fn verify(folder: &Path) -> Result<(), DataError> {
     let path = folder.join(NAME);
     let Some(content) = files::read(&path).map_err(DataError::io(&path))? else {
@@ -43,13 +43,13 @@ pub(super) fn verify(folder: &Path) -> Result<(), DataError> {
     Ok(())
 }
 
-/// From here on the files may change.
+/// Removes the file, since the others may change from now on.
 pub(super) fn reopen(folder: &Path) -> Result<(), DataError> {
     let path = folder.join(NAME);
     files::remove(&path).map_err(DataError::io(&path))
 }
 
-/// Writes down how long the files are.
+/// Writes the lengths of all files.
 pub(super) fn write(folder: &Path) -> Result<(), DataError> {
     let mut paths = vec![journal(folder)];
     for (path, _) in entries(&folder.join(STREAMS))? {

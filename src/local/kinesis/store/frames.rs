@@ -1,17 +1,17 @@
-//! Append-only files of frames, which survive the death of the process that writes them.
+//! Append-only files of frames that survive the death of the writing process.
 //!
 //! ```text
 //! file  = "mlkines1" frame*
 //! frame = length: u32 | check of the length: 4 bytes | check of the payload: 8 bytes | payload
 //! ```
 //!
-//! Numbers are little-endian; a check is the beginning of an MD5. The length has a check of its own,
-//! so that a damaged length is never taken for a frame that the end of the file cut short: only a file
-//! that ends within a frame whose beginning is sound has a torn tail, which is what a killed writer
-//! leaves and what was never acknowledged. Everything else that doesn't fit is damage.
+//! Numbers are little-endian; a check is the beginning of an MD5. The length has a check of its own, so that
+//! a damaged length is never mistaken for a frame that the end of the file truncated. Only a file that ends
+//! within a frame with a valid beginning has a torn tail, which a killed writer leaves and which was never
+//! acknowledged. Any other inconsistency is damage.
 //!
-//! A frame is handed to the system with write(2) before its content is acknowledged, so that it
-//! survives `kill -9`. It is not synced: a power cut or a crash of the system may lose it.
+//! A frame is passed to the system by write(2) before its content is acknowledged, so that it survives `kill
+//! -9`. It is not synced: a power failure or a crash of the system may lose it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -24,7 +24,7 @@ use crate::local::files;
 
 const MAGIC: &[u8; 8] = b"mlkines1";
 const HEADER: usize = 16;
-/// More than any record: what is longer was never written.
+/// More than any record: a longer frame was never written.
 const MOST_PAYLOAD: usize = 64 << 20;
 
 /// Appends a frame to a buffer.
@@ -54,7 +54,7 @@ fn check_of_length(length: [u8; 4]) -> [u8; 4] {
     [digest[0], digest[1], digest[2], digest[3]]
 }
 
-/// A file that frames are appended to.
+/// A file to which frames are appended.
 #[derive(Debug)]
 pub(super) struct LogFile {
     file: File,
@@ -63,8 +63,8 @@ pub(super) struct LogFile {
 }
 
 impl LogFile {
-    /// Opens a file to append behind its first `length` bytes, which are whole frames; a new one for
-    /// length 0.
+    /// Opens a file to append after its first `length` bytes, which are whole frames; creates it if `length`
+    /// is 0.
     pub(super) fn open(path: &Path, length: u64) -> io::Result<Self> {
         let file = files::open(path, OpenOptions::new().create(true).append(true))?;
         let mut log = Self { file, length, is_broken: false };
@@ -75,7 +75,7 @@ impl LogFile {
         Ok(log)
     }
 
-    /// How long it is.
+    /// Its length in bytes.
     pub(super) const fn length(&self) -> u64 {
         self.length
     }
@@ -91,7 +91,7 @@ impl LogFile {
                 Ok(())
             }
             Err(error) => {
-                // A part may be there; behind it nothing could be read again.
+                // A part may have been written; nothing after it could be read.
                 self.is_broken = self.file.set_len(self.length).is_err();
                 Err(error)
             }
@@ -99,7 +99,7 @@ impl LogFile {
     }
 }
 
-/// What does not fit in a file.
+/// An inconsistency in a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Damage {
     pub(super) offset: u64,
@@ -111,13 +111,13 @@ pub(super) struct Damage {
 pub(super) struct Frames {
     /// Offset and payload of each frame.
     pub(super) frames: Vec<(u64, Bytes)>,
-    /// Where whole frames end.
+    /// Offset of the end of the last whole frame.
     pub(super) length: u64,
     /// Whether a torn frame follows.
     pub(super) is_torn: bool,
 }
 
-/// Takes a file apart.
+/// Splits a file into frames.
 pub(super) fn read(content: &Bytes) -> Result<Frames, Damage> {
     if content.len() < MAGIC.len() && MAGIC.starts_with(content) {
         return Ok(Frames { frames: Vec::new(), length: 0, is_torn: !content.is_empty() });
@@ -162,7 +162,7 @@ pub(super) fn read(content: &Bytes) -> Result<Frames, Damage> {
     }
 }
 
-/// Replaces a file by one with these frames, at once or not at all.
+/// Replaces a file by one with these frames, atomically.
 pub(super) fn replace(path: &Path, frames: &[u8]) -> io::Result<u64> {
     let mut next: PathBuf = path.to_owned();
     next.set_extension("new");
@@ -193,7 +193,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_file_cut_anywhere_gives_the_frames_before_the_cut(
+        fn truncated_file_yields_the_frames_before_the_cut(
             written in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..6),
             cut in 0.0..1.0_f64,
         ) {
@@ -208,7 +208,7 @@ mod tests {
         }
 
         #[test]
-        fn a_changed_byte_is_never_taken_for_content(
+        fn changed_byte_is_detected(
             written in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 1..6),
             place in 0.0..1.0_f64,
             change in 1_u8..,
@@ -217,7 +217,7 @@ mod tests {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a fraction of a length")]
             let place = (whole.len() as f64 * place) as usize;
             whole[place] ^= change;
-            // Not even the tail may be given up: nothing is torn here.
+            // Nothing is torn here, so not even the tail may be dropped.
             prop_assert!(read(&Bytes::from(whole)).is_err());
         }
     }
