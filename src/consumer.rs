@@ -171,7 +171,7 @@ impl Consumer {
                 () = self.held.wanted().cancelled(), if !wanted => {
                     wanted = true;
                     info!(
-                        "graceful handoff requested, finishing the current batch");
+                        "starting a graceful handoff, finishing the current batch");
                     Event::Wanted
                 }
                 // Completed requests unblock a child that waits for an answer.

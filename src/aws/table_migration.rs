@@ -65,8 +65,8 @@ impl State {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                let table = &self.reports;
-                return Err(Error::Unavailable(format!("table {table} is {status:?} after {TABLE_WAIT:?}")));
+                let (table, status) = (&self.reports, status.as_ref().map_or("missing", TableStatus::as_str));
+                return Err(Error::Unavailable(format!("table {table} is {status} after {TABLE_WAIT:?}")));
             }
             sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(5));

@@ -54,7 +54,7 @@ pub const PERMISSIONS: &[Permission] = &[
     Permission { action: "dynamodb:UpdateTable", on: "the lease table", when: "unless it has the index of lease owners; leaseTableDeletionProtectionEnabled", applies: always },
     Permission { action: "dynamodb:UpdateContinuousBackups", on: "the lease table", when: "leaseTablePitrEnabled", applies: |s| s.is("leaseTablePitrEnabled") },
     Permission { action: "dynamodb:Scan", on: "the tables", when: "always", applies: always },
-    Permission { action: "dynamodb:Query", on: "the lease table's index", when: "lease assignment by a leader (KCL 3.x)", applies: always },
+    Permission { action: "dynamodb:Query", on: "the lease table's index", when: "lease assignment by a leader, as in KCL 3.x", applies: always },
     Permission { action: "dynamodb:GetItem", on: "the tables", when: "always", applies: always },
     Permission { action: "dynamodb:PutItem", on: "the tables", when: "always", applies: always },
     Permission { action: "dynamodb:UpdateItem", on: "the tables", when: "always", applies: always },

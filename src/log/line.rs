@@ -94,7 +94,11 @@ impl Line {
         for (name, value) in &self.fields {
             write!(writer, ",{}:{value}", Value::from(name.as_str()))?;
         }
-        writeln!(writer, ",\"target\":{}}}", Value::from(target))
+        // The first line of a daemon names the target that it was built for.
+        if self.fields.iter().all(|(name, _)| name != "target") {
+            write!(writer, ",\"target\":{}", Value::from(target))?;
+        }
+        writer.write_str("}\n")
     }
 }
 
@@ -178,5 +182,11 @@ mod tests {
         assert_eq!(out.matches("\"shard\"").count(), 1);
         assert_eq!((&shown["shard"], &shown["count"]), (&Value::from("s-0"), &Value::from(3)));
         assert_eq!((&shown["level"], &shown["message"]), (&"WARN".into(), &"lost\nthe lease".into()));
+        assert_eq!(shown["target"], "multilangd");
+        let mut first = line();
+        first.add("target", Value::from("x86_64"));
+        let mut out = String::new();
+        first.json(Writer::new(&mut out), &Level::INFO, "multilangd").unwrap();
+        assert!(out.matches("\"target\"").count() == 1 && out.ends_with("\"target\":\"x86_64\"}\n"), "{out}");
     }
 }

@@ -47,6 +47,7 @@ async fn first_line_names_version_commit_target_and_features() {
         assert!(!value.is_empty() && shown.contains(value), "{field}: {value} in {shown}");
     }
     assert_eq!(first["version"], env!("CARGO_PKG_VERSION"));
+    assert_ne!(first["target"], "multilangd", "the target of the build, not of the event");
 }
 
 /// Runs the binary on a pseudo-terminal and returns its output.
