@@ -195,6 +195,14 @@ pub struct ClientConfig {
     pub providers: Vec<Provider>,
 }
 
+impl ClientConfig {
+    /// Where the service is, for log lines: the URL of its endpoint, or its region.
+    pub fn location(&self) -> &str {
+        let region = self.region.as_deref().unwrap_or("the default region");
+        self.endpoint.as_deref().unwrap_or(region)
+    }
+}
+
 /// The reaction to a failure of a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnChildFailure {

@@ -41,6 +41,7 @@ mod marks;
 mod release;
 mod renewal;
 mod standing;
+mod successors;
 
 use assigned::{Assigned, tell_of_stalled};
 pub use handle::Handle;

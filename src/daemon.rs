@@ -196,8 +196,12 @@ pub fn equip(program: Program) -> std::io::Result<(Arc<dyn Launch>, Arc<Capacity
 /// Why it ended, if not by `stop`.
 pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> Result<(), Error> {
     let reaches = Reaches::default();
-    ports.table =
-        Arc::new(Counted { table: ports.table, sink: ports.sink.clone(), reach: reaches.dynamodb.clone() });
+    ports.table = Arc::new(Counted {
+        table: ports.table,
+        sink: ports.sink.clone(),
+        reach: reaches.dynamodb.clone(),
+        endpoint: config.dynamodb.location().to_owned(),
+    });
     info!(
         application = config.application, table = config.table, program = %ports.children, "starting worker"
     );
@@ -495,7 +499,8 @@ async fn initialize(
             return Err(error);
         }
         let pause = if waits { backoff.pause() } else { config.initialization_backoff };
-        warn!(%error, leases = rows, failed_attempts = without_progress, max_attempts = ATTEMPTS, retry_in = ?pause,
+        let (kinesis, dynamodb) = (config.kinesis.location(), config.dynamodb.location());
+        warn!(%error, kinesis, dynamodb, leases = rows, failed_attempts = without_progress, max_attempts = ATTEMPTS, retry_in = ?pause,
             "failed to start, retrying");
         tokio::time::sleep(pause).await;
     }

@@ -12,10 +12,10 @@
 //! In KCL: `DynamoDBLeaseDiscoverer`, `LeaseAssignmentManager`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{OnceCell, mpsc, oneshot};
+use tokio::sync::{OnceCell, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -23,14 +23,12 @@ use tracing::{debug, error, info, warn};
 
 use super::index::OwnerIndex;
 use super::listing::log_assigned;
+use super::successors::{CHOOSE, Successors, asker};
 use super::{ALERT, Coordinator, Done, GONE, MIN_PAUSE, Seen, Standing, SuccessorQuery, call, take};
 use crate::fleet::leader::{self, How, Leader, Run, Workers};
-use crate::fleet::report::Verdict;
-use crate::lease::handoff;
 use crate::lease::outage::Outage;
-use crate::lease::take::{Asker, Observations};
 use crate::lease::update::{Mark, Next};
-use crate::lease::{Held, Lease, ProcessId, Table, WorkerId, table, update};
+use crate::lease::{Lease, ProcessId, WorkerId, table, update};
 use crate::metrics::OfWorker;
 use crate::shard::ShardId;
 
@@ -43,8 +41,6 @@ const NAMED: Duration = Duration::from_millis(1_500);
 const SAY_AGAIN: Duration = Duration::from_secs(300);
 /// Of each worker so many rows are nudged: by one of them it soon knows.
 const ROWS: usize = 8;
-/// Choosing who gets the leases of a worker that stops takes no longer.
-const CHOOSE: Duration = Duration::from_millis(500);
 
 /// State that is kept between scans.
 #[derive(Default)]
@@ -97,77 +93,6 @@ impl Assigned {
     pub(super) fn seek(&mut self) {
         self.in_vain = true;
     }
-}
-
-/// The successors of this worker's leases at its shutdown: each time the worker with the fewest leases.
-pub(super) struct Successors {
-    ask: mpsc::Sender<SuccessorQuery>,
-    me: WorkerId,
-    failover: Duration,
-    table: Arc<dyn Table>,
-    seen: Observations,
-    /// How many leases each worker has that moves them: a report alone may be that of a dead one.
-    live: OnceCell<BTreeMap<WorkerId, usize>>,
-    /// How many each was given besides.
-    given: Mutex<BTreeMap<WorkerId, usize>>,
-}
-
-impl Successors {
-    /// Whom a leader has named, unless that one has gone; else the next successor.
-    pub(super) async fn of(&self, held: &Held) -> Next {
-        let named = held.named().await;
-        match (self.ask().await, named) {
-            (None, _) => Next::Nobody,
-            (Some(verdict), Some(named)) if verdict.members.iter().any(|member| member.id == named) => {
-                Next::Worker(named)
-            }
-            (Some(verdict), Some(_)) => Next::Instead(self.next(&verdict).await),
-            (Some(verdict), None) => self.next(&verdict).await.map_or(Next::Nobody, Next::Worker),
-        }
-    }
-
-    /// Others may be about to stop as well, so it is asked each time.
-    async fn ask(&self) -> Option<Arc<Verdict>> {
-        let (answer, answered) = oneshot::channel();
-        let asked = async {
-            self.ask.send(answer).await.ok()?;
-            answered.await.ok()
-        };
-        let verdict = timeout(CHOOSE, asked).await.ok().flatten();
-        if verdict.is_none() {
-            debug!("found no successor for the lease");
-        }
-        verdict
-    }
-
-    async fn next(&self, verdict: &Verdict) -> Option<WorkerId> {
-        let live = self.live.get_or_init(|| self.look()).await;
-        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
-        let others = verdict.members.iter().map(|member| &member.id).filter(|id| **id != self.me);
-        let has = |id: &&WorkerId| Some(live.get(*id)? + given.get(*id).copied().unwrap_or(0));
-        let fewest = others.filter(|id| has(id).is_some()).min_by_key(has)?.clone();
-        *given.entry(fewest.clone()).or_default() += 1;
-        Some(fewest)
-    }
-
-    async fn look(&self) -> BTreeMap<WorkerId, usize> {
-        let Ok(Ok(leases)) = timeout(CHOOSE, self.table.list()).await else { return BTreeMap::new() };
-        let (now, held, mut seen) = (Instant::now(), BTreeSet::new(), self.seen.clone());
-        seen.note(&leases, now);
-        let (me, failover) = (&self.me, self.failover);
-        asker(me, &held, failover)
-            .view(&leases, &seen, now)
-            .counts()
-            .iter()
-            .map(|(id, count)| ((*id).clone(), *count))
-            .collect()
-    }
-}
-
-/// An asker that only needs to know which workers are live.
-fn asker<'a>(me: &'a WorkerId, held: &'a BTreeSet<ShardId>, failover: Duration) -> Asker<'a> {
-    let stalled = &handoff::NONE;
-    Asker { me, held, failover, max_leases: usize::MAX, max_steals: 0, priority: false, stalled }
 }
 
 pub(super) fn tell_of_stalled(lease: &Lease) {

@@ -18,6 +18,8 @@ pub(super) struct Counted {
     pub(super) sink: Arc<dyn Sink>,
     /// Whether DynamoDB can be reached.
     pub(super) reach: Arc<Reach>,
+    /// The URL of DynamoDB, or its region.
+    pub(super) endpoint: String,
 }
 
 impl Counted {
@@ -36,12 +38,13 @@ impl Counted {
         match outcome {
             Err(error) if error.is_unanswered() => {
                 if let Some(lasted) = self.reach.failed(now) {
-                    warn!(%error, ?lasted, "DynamoDB cannot be reached: leases are not renewed until it answers");
+                    warn!(%error, ?lasted, endpoint = self.endpoint,
+                        "cannot reach DynamoDB: no lease is renewed until it responds");
                 }
             }
             Ok(_) | Err(_) => {
                 if let Some(lasted) = self.reach.answered(now) {
-                    info!(?lasted, "DynamoDB answers again");
+                    info!(?lasted, "DynamoDB responds again");
                 }
             }
         }

@@ -222,10 +222,10 @@ async fn dynamodb_outage_is_one_warning_and_one_recovery() {
     rig.put(&records_of(20)).await;
     rig.until("both shards are read", |log| count(log) == 20).await;
     shut.send_replace(true);
-    rig.logged("DynamoDB cannot be reached").await;
+    rig.logged("cannot reach DynamoDB").await;
     rig.until("both leases are lost", |log| said(log, "leaseLost").len() == 2).await;
     shut.send_replace(false);
-    rig.logged("DynamoDB answers again").await;
+    rig.logged("DynamoDB responds again").await;
     rig.put(&records_of(40)).await;
     rig.until("both shards are read again", |log| count(log) >= 60).await;
     assert_eq!(daemon.stop().await, Some(0));
