@@ -51,7 +51,7 @@ pub use standing::{Standing, SuccessorQuery};
 
 /// Peers who don't take what they should are not called more often than this.
 const CALL_AGAIN: Duration = Duration::from_secs(2);
-/// Leases that are given back together are called out together.
+/// Leases that are released within this time share one nudge of the peers.
 const GATHER: Duration = Duration::from_millis(100);
 /// Two looks at the table are hardly ever closer than this, unless an order asks for one.
 const MIN_PAUSE: Duration = Duration::from_millis(250);
@@ -88,7 +88,7 @@ pub struct Settings {
     pub priority: bool,
     /// How a leader gives leases out.
     pub rules: leader::Rules,
-    /// Is told what it finds and gives out.
+    /// Receives the events of scans and assignments.
     pub sink: Arc<dyn Sink>,
     /// Which stream's leases are acquired.
     pub recognition: Arc<Recognition>,
@@ -130,11 +130,11 @@ pub struct Ends {
     pub leases: mpsc::Receiver<Arc<Held>>,
     /// The result of its scans.
     pub seen: watch::Receiver<Seen>,
-    /// Where this worker stands in its fleet: to be told here.
+    /// The place of this worker in its fleet, which `membership` publishes here.
     pub standing: watch::Sender<Standing>,
     /// Peers that call.
     pub calls: mpsc::Receiver<()>,
-    /// Questions of a worker that stops: who could have its leases now.
+    /// Queries for the successors of this worker's leases during its shutdown.
     pub successors: mpsc::Receiver<SuccessorQuery>,
     /// An older process with this worker's id, once it was met: this one must end.
     pub rival: watch::Receiver<Option<Rival>>,
@@ -178,7 +178,7 @@ struct Look {
     alert: usize,
 }
 
-/// Takes, keeps and gives back leases.
+/// Acquires, renews and releases leases.
 pub struct Coordinator {
     table: Arc<dyn Table>,
     settings: Settings,
@@ -191,12 +191,12 @@ pub struct Coordinator {
     renewals: JoinSet<()>,
     renewed: BTreeMap<Id, Arc<Held>>,
     pace: Arc<Pace>,
-    /// Told by whatever write saw a peer's call.
+    /// Notified by the write that saw a nudge of a peer.
     nudged: Arc<Notify>,
     work: JoinSet<Done>,
     writes: Arc<Semaphore>,
     returns: Arc<Semaphore>,
-    /// Being given back: not taken again before that has ended.
+    /// Leases being released: they are not acquired again before that has ended.
     releasing: BTreeSet<ShardId>,
     /// By the task that does it.
     releases: BTreeMap<Id, ShardId>,
@@ -214,7 +214,7 @@ pub struct Coordinator {
     calls: mpsc::Sender<()>,
     assigned: Assigned,
     rivals: marks::Rivals,
-    /// When the shard sync was told last that rows are of another stream.
+    /// When the shard sync last learned that rows are of another stream.
     odd_marks: Option<Instant>,
 }
 

@@ -51,12 +51,12 @@ use table_migration::Surveyed;
 const MONITOR: Duration = Duration::from_secs(60);
 /// The first of them a little later, so that a fleet that starts together doesn't ask together.
 const MONITOR_SPREAD: Duration = Duration::from_secs(30);
-/// A leader that has not seen the leases for so many failover times gives the lead back.
+/// A leader that has not seen the leases for this number of failover times releases the lock.
 const PATIENCE: u32 = 6;
-/// A leader looks at the reports so often, and whenever a worker calls: ours do when they join.
+/// The time between two reads of the worker metrics by the leader; the nudge of a worker that joins also causes one.
 const JUDGE: Duration = Duration::from_secs(45);
-/// Where the reports have a table of their own a look costs little, and there are workers that don't call: so
-/// many failover times, as Java's leader.
+/// The number of failover times between two reads where worker metrics have a table of their own, as in Java: a read
+/// costs little there, and some workers of the fleet do not nudge.
 const JUDGE_APART: u32 = 2;
 
 /// The channels of a member.
@@ -154,7 +154,7 @@ struct Member {
     gauge: Option<Box<Gauge>>,
     readiness: Readiness,
     mover: Mover,
-    /// The lock is about to be another row: whoever sees that first takes it, so nothing is given out.
+    /// The lock is about to be another row, which the first worker that sees it acquires: no lease is assigned.
     finishing: bool,
     /// How long the machine had slept when the lock was written last, and when the write began that is known to
     /// have happened.

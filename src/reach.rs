@@ -2,7 +2,7 @@
 //!
 //! A service that is away for an hour is a few log lines, not as many for each shard or each kind of request: one when it
 //! has given no answer to anything for five seconds, a reminder every ten minutes, and one with the length of the outage
-//! when it answers again. Whoever gets no answer asks [`Reach::is_out`] before it logs a line of its own.
+//! when it answers again. A caller without an answer checks [`Reach::is_out`] before it logs a line of its own.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -158,7 +158,7 @@ pub struct Settings {
     pub max_records: usize,
     /// `idleTimeBetweenReadsInMillis`: from an answer to the next call.
     pub idle: Duration,
-    /// `multilangd.idleWhenBehindMillis`: the same pause while `MillisBehindLatest` is not 0.
+    /// `multilangd.idleWhenBehindMillis`: this pause while `MillisBehindLatest` is not 0.
     pub idle_behind: Duration,
     /// `millisBehindLatestThresholdForReducedTps`: closer to the tip than this, this is the pause.
     pub near: Duration,

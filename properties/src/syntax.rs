@@ -57,7 +57,7 @@ pub(crate) struct Spot {
 pub(crate) struct Text {
     /// The UTF-16 units that Java holds, including lone surrogates.
     pub(crate) units: Vec<u16>,
-    /// The same text with U+FFFD for each lone surrogate.
+    /// This text with U+FFFD for each lone surrogate.
     pub(crate) string: String,
     /// The lone surrogates with their positions.
     pub(crate) lone: Vec<(u16, Position)>,

@@ -1,7 +1,7 @@
 //! Parses `AWSCredentialsProvider` and its two siblings into a list of [`Provider`]s.
 //!
 //! Java constructs the providers that it can and ignores the rest silently; it fails only if none is left.
-//! The same applies here, with a warning for each ignored one. Names of the SDK's first generation, which the
+//! This applies here too, with a warning for each ignored one. Names of the SDK's first generation, which the
 //! present Java daemon refuses, are accepted if no other provider would be left.
 //!
 //! In KCL: `AwsCredentialsProviderPropertyValueDecoder`, `KclStsAssumeRoleCredentialsProvider`.

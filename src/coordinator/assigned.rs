@@ -50,7 +50,7 @@ pub(super) struct Assigned {
     surveyed: Option<Instant>,
     /// Workers that were assigned a lease and must be nudged.
     newly_assigned: BTreeSet<WorkerId>,
-    /// Whether everybody is to be told: there is something to give out.
+    /// Whether all workers are to be nudged: there are leases to assign.
     everybody: bool,
     /// When it was last said that the leader doesn't do its work.
     complained: Option<Instant>,
@@ -398,7 +398,7 @@ impl Coordinator {
         }
     }
 
-    /// A lease was given back: to this worker, if it went to one.
+    /// A lease was released: to this worker, if it was offered to one.
     pub(super) fn gave_back(&mut self, to: Option<WorkerId>) {
         self.assigned.newly_assigned.extend(to);
     }

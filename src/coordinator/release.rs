@@ -1,4 +1,4 @@
-//! Leases given back: one that isn't needed any more, and all of them at the end of a stop.
+//! Releases leases: one that is not needed any more, and all of them at the end of a shutdown.
 //!
 //! In KCL: nothing; there they must expire.
 

@@ -5,7 +5,7 @@
 
 use super::rows::{Stage, StateLocation};
 
-/// How far the move is, for this worker: the stored stage, and what it was told itself.
+/// The progress of the table migration for this worker: the stored stage and its own configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Layout {
     /// Three tables.

@@ -120,8 +120,8 @@ pub struct Run {
 struct Late {
     /// When a lease of it was seen expired last.
     since: Instant,
-    /// It has reported since, so it lives: a process that was started anew, most likely. That counts once: who
-    /// reports and still moves nothing is stuck.
+    /// It has reported since, so it is live: most likely a process that was restarted. That counts once: a worker that
+    /// reports and still renews nothing is stuck.
     trusted: bool,
 }
 
@@ -307,7 +307,7 @@ impl Leader {
 }
 
 /// A leader that gives signs of life but leaves a lease without a live owner for so many failover times does not
-/// do its work: nobody can take the lead from it, so somebody has to be told.
+/// do its work. No worker can become leader in its place, so the operator has to know.
 const NEGLECT: u32 = 12;
 
 /// How many leases a member has seen without a live owner for as long.

@@ -157,7 +157,7 @@ fn worker_reporting_after_expiry_is_trusted_once() {
     table.look(&["a", "b"], start);
     table.leases.iter_mut().for_each(|lease| lease.counter += 1);
     table.look(&["a", "b"], start + SECOND);
-    // Only b goes on; a wrote its last report before its lease expired.
+    // Only b continues; a wrote its last report before its lease expired.
     table.signs.insert("a".into(), start + SECOND * 2);
     table.leases[1].counter += 1;
     assert_eq!(table.look(&["a", "b"], start + SECOND * 12), [("0".into(), "b".into(), How::Assign)]);

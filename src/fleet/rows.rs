@@ -83,7 +83,7 @@ impl Word for Generation {
 pub enum Stage {
     /// Every worker could; nobody does.
     Init,
-    /// Every worker may be told to.
+    /// Every worker may migrate.
     Deployed,
     /// The rows have moved, but for the lock.
     Pending,
@@ -116,7 +116,7 @@ pub struct Entry<T> {
 pub struct Dated<T> {
     /// The present entry.
     pub now: Entry<T>,
-    /// `h`: what held before, newest first.
+    /// `h`: the earlier states, newest first.
     pub past: Vec<Entry<T>>,
 }
 

@@ -7,9 +7,9 @@
 //!          none              somebody is back in the old tables
 //! ```
 //!
-//! Each step is a row that every worker reads, so a leader may go at any point and the next goes on. The rows
+//! Each step is a row that every worker reads, so a leader may leave at any point and the next continues. The rows
 //! move one transaction after the other, each only while this worker has the lock; the lock itself is the
-//! last: whoever wins the old one reads the row before it leads, and finds `COMPLETE`.
+//! last: the worker that wins the old one reads the row before it acts as leader, and finds `COMPLETE`.
 //!
 //! Unlike Java a leader goes back only after two looks that say so: one owner whose report comes late would
 //! else start a day's wait anew. In KCL: `TableMigrationStateMachineImpl`.
@@ -23,7 +23,7 @@ use crate::lease::WorkerId;
 
 /// A report that says so comes from a worker that can do with one table.
 pub const SUPPORT: i64 = 1;
-/// Every worker can do with one table for so long before it may be told to.
+/// All workers must have supported one table for this long before they may migrate.
 const DEPLOYED_AFTER: Duration = Duration::from_secs(3_600);
 /// The bounds of `tableMigrationCompleteBakeTimeSeconds`.
 const BAKE: (Duration, Duration) = (Duration::from_secs(3_600), Duration::from_secs(604_800));
@@ -162,7 +162,7 @@ fn step(
         (Layout::Init, Some(Stage::Init)) if rested(DEPLOYED_AFTER) => {
             Step::Set { over: Stage::Init, to: Stage::Deployed }
         }
-        // This worker was told not to move after all.
+        // The configuration of this worker no longer allows the migration.
         (Layout::Deployed, Some(Stage::Pending)) => Step::Set { over: Stage::Pending, to: Stage::Deployed },
         (Layout::Pending, None) => Step::Create(Stage::Deployed),
         (Layout::Pending, Some(Stage::Deployed)) if moved_out && survey.left > 0 => Step::Relocate,

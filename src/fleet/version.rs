@@ -85,7 +85,7 @@ pub fn start(
     }
 }
 
-/// The mode after a look at the stored state, if it is another: what a worker that started now would do.
+/// The mode after a look at the stored state, if it is another: the mode in which a worker that started now would run.
 ///
 /// The looks are a minute apart, so a state may have been passed over: back and on again, say. Java's workers
 /// follow single steps alone, and stay behind for good then.

@@ -1,4 +1,4 @@
-//! Which worker gets which lease: what the leader of a fleet decides in one run.
+//! Which worker gets which lease: the decision of a leader in one run.
 //!
 //! First the available leases go, one by one, to the worker with the least pressure. Then, if this is a run
 //! that balances, workers above the fleet's average give leases away. Pressure is the worst of a
@@ -10,7 +10,7 @@
 //! hand-off is open; nobody gets one past `maxLeasesForWorker`; the same input and seed give the same plan.
 //!
 //! In KCL: `VarianceBasedLeaseAssignmentDecider`; counts are evened out as in
-//! `LeaseCountBasedLeaseAssignmentDecider`. As there, throughput has a limit of 100 %: who is above its even
+//! `LeaseCountBasedLeaseAssignmentDecider`. As there, throughput has a limit of 100 %: a worker above its even
 //! share is asked to give, whatever the threshold. On purpose different from Java:
 //! * an available lease is never offered to the worker that let it expire, and such a worker comes last in
 //!   this run and is left out of its balancing. To Java a dead worker is the best while its row is fresh;
@@ -290,7 +290,7 @@ impl<'a> Fleet<'a> {
     fn assign_available(&mut self) -> usize {
         let mut order: Vec<usize> =
             (0..self.leases.len()).filter(|lease| self.leases[*lease].available).collect();
-        // Of those that wait as long the large ones first: what is small evens out at the end.
+        // Of leases that wait as long the large ones come first: small ones even out at the end.
         order.sort_by(|a, b| {
             let [one, other] = [&self.leases[*a], &self.leases[*b]];
             let larger = || self.throughput[*b].total_cmp(&self.throughput[*a]);
@@ -536,7 +536,7 @@ impl<'a> Fleet<'a> {
 
     fn rank_of(&self, index: usize) -> Rank {
         let worker = &self.workers[index];
-        // Rounded: what differs by the order of its summands alone is a tie.
+        // Rounded, so that values that differ only by the order of their summands tie.
         let pressure = ((self.pressure(worker) * 1e9).round().max(0.0) + 0.0).to_bits();
         Rank { late: worker.late, pressure, count: worker.count, worker: index }
     }

@@ -364,7 +364,7 @@ mod java {
 }
 
 /// The distance between the most and the least loaded, if a worker's metric goes with its leases' throughput:
-/// what was given raises it by its part of the average, what was taken lowers it by its part of the load.
+/// an assigned lease raises it by its part of the average, a removed one lowers it by its part of the load.
 fn spread(rows: &[Row], members: &[Member], owners: &[Option<usize>]) -> f64 {
     let total: f64 = rows.iter().filter_map(|row| row.throughput).sum();
     let average = members.iter().flat_map(|member| &member.metrics).map(|metric| metric.value).sum::<f64>();

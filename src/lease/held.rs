@@ -58,11 +58,11 @@ pub struct Owner {
     pub table: Arc<dyn Table>,
     /// How long a lease lasts without a sign of life.
     pub failover: Duration,
-    /// Told when a row shows that a peer calls.
+    /// Notified when a row shows a nudge of a peer.
     pub nudged: Arc<Notify>,
     /// This process, as it marks the rows that it acquires.
     pub process: ProcessId,
-    /// Told when a row shows that another process writes under the same worker id.
+    /// Notified when a row shows that another process writes under this worker id.
     pub rivals: mpsc::Sender<Rival>,
     /// Whether a shard whose row somebody has deleted is still there.
     pub recognition: Arc<Recognition>,

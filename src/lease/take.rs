@@ -30,7 +30,7 @@ use crate::shard::ShardId;
 /// A lease that expired this many failover times ago is acquired whatever the share.
 const VERY_OLD: u32 = 3;
 
-/// Free for such a part of a failover time, a lease is taken whatever the share: whoever it was meant for
+/// Free for such a part of a failover time, a lease is acquired whatever the share: the worker that it was meant for
 /// doesn't come. Java's takers do so at once, and then nobody gets a share of what is new.
 const FREE: u32 = 4;
 
@@ -112,7 +112,7 @@ pub struct Asker<'a> {
     pub max_leases: usize,
     /// `maxLeasesToStealAtOneTime`.
     pub max_steals: usize,
-    /// `enablePriorityLeaseAssignment`: what is very old is taken whatever the share.
+    /// `enablePriorityLeaseAssignment`: leases that expired long ago are acquired whatever the share.
     pub priority: bool,
     /// Leases whose hand-off nobody completes ([`super::handoff`]): abandoned, though somebody renews them.
     pub stalled: &'a BTreeSet<ShardId>,

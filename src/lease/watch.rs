@@ -1,7 +1,7 @@
 //! How often a worker looks at the table, and whom it calls when there is something to take.
 //!
 //! Looking costs a scan, so nobody looks every second. Two things make up for it:
-//! * whoever gives leases back, or makes more than it takes, *nudges* its peers: one write on some of
+//! * a worker that releases leases, or creates more than it acquires, *nudges* its peers: one write on some of
 //!   their rows ([`super::update::nudge`]), which they see at their next renewal of that row. A worker with
 //!   `n` leases renews one of them every two fifths of the failover time divided by `n`, so it knows within a
 //!   second or so, and a fleet at rest pays nothing for it;

@@ -43,7 +43,7 @@ impl Member {
                 biased;
                 () = gone.cancelled() => break,
                 Some(question) = self.ends.successors.recv() => {
-                    // One look is good for all that are given back together.
+                    // One scan serves all leases that are released together.
                     if read.is_none_or(|at| Instant::now() > at + FAREWELL / 10) {
                         read = Some(Instant::now());
                         self.look_for_heirs().await;

@@ -142,7 +142,7 @@ impl Member {
         self.tell_of_the_lead(led);
     }
 
-    /// The lock lasts longer than it did: what was written last has arrived.
+    /// The lock lasts longer than it did: the last write has arrived.
     pub(super) fn prove(&mut self, before: Option<Instant>) {
         if self.election.until() != before {
             self.slept.1 = self.slept.0;

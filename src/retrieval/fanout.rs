@@ -235,8 +235,8 @@ impl Fanout {
         }
     }
 
-    /// Whether the shard is closed by `ListShards` and nothing came since. What the subscription did not
-    /// deliver, even if it is only the end, is then read by `GetRecords`.
+    /// Whether the shard is closed by `ListShards` and nothing came since. `GetRecords` then
+    /// reads the rest, even if that is only the end.
     async fn ends_unsaid(&self, since: Instant) -> bool {
         let Place { source, shard, .. } = &self.place;
         let ends = since.elapsed() >= QUIET && source.closed.has(shard, since, &*source.shards).await;

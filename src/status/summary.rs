@@ -14,7 +14,7 @@ use crate::shard::ShardId;
 /// The period of the summary line.
 const PERIOD: Duration = Duration::from_secs(60);
 
-/// What was logged last.
+/// The state at the last summary.
 #[derive(Debug)]
 pub(super) struct Summary {
     /// Held shards whose record processor was started.

@@ -199,7 +199,7 @@ impl Story {
         self.config.generation = Configured::Compatible;
     }
 
-    /// A stream without records that is polled rarely: what remains are the calls for leases.
+    /// A stream without records that is polled rarely, so that nearly all calls are those for leases.
     pub fn quiet(seed: u64, shards: u128) -> Self {
         let mut story = Self::new(seed, shards, None, false);
         story.config.idle = SECOND * 60;

@@ -57,7 +57,7 @@ async fn second_worker_joins_the_fleet_on_one_machine() {
     let mut first = desk.start(first);
     first.until_delivered(20_000).await;
     let mut second = desk.start(second);
-    // What the record processor of examples/python prints.
+    // The output of the record processor of examples/python.
     second.until("a record processor", |line| line.contains("starting after")).await;
     let mut leases = desk.start(leases);
     assert_eq!(leases.end().await, Some(0), "{}", leases.output());

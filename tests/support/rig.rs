@@ -34,7 +34,7 @@ pub const APPLICATION: &str = "app";
 /// A report of a child: a message that it received, or its end.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Report {
-    /// `what` is the protocol's action, or `checkpointed`.
+    /// The kind is an action of the protocol, or `checkpointed`.
     Said { pid: i32, shard: String, what: String, body: Value },
     /// The child process has ended.
     Gone { pid: i32 },

@@ -207,7 +207,7 @@ pub async fn delivers_all(desk: &mut Desk, heading: &str) {
     let mut terminal = desk.start(block);
     terminal.until_delivered(20_000).await;
     assert_eq!(terminal.stop().await, Some(0), "{}", terminal.output());
-    // What the examples print, and the mark of a failed child in the lines of local mode.
+    // The output of the examples, and the mark of a failed child in the lines of local mode.
     for failure in ["checkpoint failed", "\u{2717}"] {
         assert!(!terminal.output().contains(failure), "{}", terminal.output());
     }

@@ -116,7 +116,7 @@ impl Scene {
         self.end(&daemon, exit).await
     }
 
-    /// The same, until the daemon exits by itself.
+    /// Plays the scene until the daemon exits by itself.
     pub async fn play_to_the_end(mut self) -> Run {
         let mut daemon = self.daemon();
         self.put().await;
