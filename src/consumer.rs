@@ -20,7 +20,7 @@ use crate::batch::{Batch, Sizes};
 use crate::capacity::Capacity;
 use crate::clock;
 use crate::lease::{Held, Table};
-use crate::metrics::{Ending, OfShard, Sink};
+use crate::metrics::{Ending, LastLines, OfShard, Sink};
 use crate::multilang::{self, Child, Launch, SpawnError};
 use crate::retrieval::{Feed, ShardOfStream, Source, Start};
 use crate::sequence::Sequence;
@@ -220,6 +220,8 @@ impl Consumer {
                     self.parts.capacity.recovered();
                 }
                 self.emit(OfShard::ChildStarted { pid: child.pid() });
+                let tail = child.stderr();
+                self.emit(OfShard::Stderr(&LastLines::new(move || tail.lines())));
                 if self.pid.is_some() {
                     info!(pid = child.pid(), "restarted record processor");
                 }

@@ -15,7 +15,7 @@ pub mod events;
 pub mod prometheus;
 
 pub use board::{Board, Totals};
-pub use events::{Coverage, Ending, Move, OfShard, OfWorker, Step, Supporters, Tables};
+pub use events::{Coverage, Ending, LastLines, Move, OfShard, OfWorker, Step, Supporters, Tables};
 
 /// Receives events. Called on the path of the records, so implementations must not block.
 pub trait Sink: fmt::Debug + Send + Sync {

@@ -148,6 +148,11 @@ impl Child {
         }
     }
 
+    /// The stderr lines of the child, while it lives and after.
+    pub fn stderr(&self) -> output::Tail {
+        self.stderr.clone()
+    }
+
     /// The last lines that the child wrote to stderr, in order.
     pub fn last_stderr(&self) -> Vec<String> {
         self.stderr.lines()

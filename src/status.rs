@@ -227,7 +227,10 @@ pub fn condition(totals: &Totals, now: Instant, stuck_after: Duration) -> Condit
     if let Some((action, since)) = totals.asked {
         return match lasts(Some(since)) {
             Some(seconds) => {
-                Condition::Stuck(format!("record processor has not answered {action} for {seconds} s"))
+                let line = totals.stderr.read().pop();
+                let line =
+                    line.map(|line| format!("; its last line on stderr: {line:?}")).unwrap_or_default();
+                Condition::Stuck(format!("record processor has not answered {action} for {seconds} s{line}"))
             }
             None if lasts(totals.failing_since).is_some() => failing(),
             None if action == Action::Initialize && totals.failing_since.is_some() => Condition::Restarting,

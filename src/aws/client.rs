@@ -12,6 +12,7 @@ use super::chain::{Chain, NoCredentials};
 use super::http::{BadBundle, Http};
 use super::skew::Watch;
 use aws_config::provider_config::ProviderConfig;
+use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_smithy_types::retry::RetryConfig;
@@ -135,8 +136,11 @@ pub async fn clients(settings: &Settings, sink: Arc<dyn Sink>) -> Result<Clients
     let all = [Some(&settings.dynamodb), Some(&settings.kinesis), settings.cloudwatch.as_ref()];
     let http = Http::new(&sdk.network)?;
     let stack = http.client();
-    let mut loader =
-        aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(stack.clone()).no_credentials();
+    // Every call has a time limit as a whole; a second watch on the progress of each body costs a tenth of an idle call.
+    let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
+        .http_client(stack.clone())
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .no_credentials();
     // With configured regions the region chain, which may call instance metadata, is not needed. CloudWatch
     // does not need it: its default region is that of Kinesis.
     if let (Some(region), Some(_)) = (&settings.kinesis.region, &settings.dynamodb.region) {

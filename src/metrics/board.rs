@@ -7,7 +7,7 @@ use std::time::Duration;
 use multilangd_protocol::Action;
 use tokio::time::Instant;
 
-use super::{Ending, OfShard, OfWorker, Sink};
+use super::{Ending, LastLines, OfShard, OfWorker, Sink};
 use crate::sequence::Position;
 use crate::shard::ShardId;
 
@@ -33,6 +33,8 @@ pub struct Totals {
     pub failing_since: Option<Instant>,
     /// The cause of the last failure, and the child's last lines on stderr.
     pub failure: Option<(String, Vec<String>)>,
+    /// Access to the stderr lines of the running child.
+    pub stderr: LastLines,
     /// When the shard was parked.
     pub parked_since: Option<Instant>,
     /// Since when no child can be started for lack of resources, and the resource.
@@ -135,6 +137,7 @@ impl Totals {
                 self.failing_since.get_or_insert(now);
                 self.asked = None;
             }
+            OfShard::Stderr(lines) => self.stderr = lines.clone(),
             OfShard::ChildGone => (self.pid, self.asked) = (None, None),
             OfShard::Asked(action) => (self.asked, self.end_delayed_since) = (Some((action, now)), None),
             OfShard::Answered { action, took } => {

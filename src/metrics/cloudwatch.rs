@@ -389,6 +389,7 @@ impl Sink for Queue {
                 scope.success(Level::Detailed, "UpdateLease", ok, Some(took));
             }
             OfShard::ChildStarted { .. }
+            | OfShard::Stderr(_)
             | OfShard::ChildGone
             | OfShard::Waiting { .. }
             | OfShard::EndDelayed

@@ -1,10 +1,41 @@
 //! The catalogue of events.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use multilangd_protocol::Action;
 
 use crate::sequence::Position;
+
+/// Reads the last lines that a child wrote to stderr, in order, while it lives.
+#[derive(Clone)]
+pub struct LastLines(Arc<dyn Fn() -> Vec<String> + Send + Sync>);
+
+impl LastLines {
+    /// Reads them by `read`.
+    pub fn new(read: impl Fn() -> Vec<String> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+
+    /// The lines by now.
+    pub fn read(&self) -> Vec<String> {
+        (self.0)()
+    }
+}
+
+impl Default for LastLines {
+    /// No lines.
+    fn default() -> Self {
+        Self::new(Vec::new)
+    }
+}
+
+impl fmt::Debug for LastLines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LastLines")
+    }
+}
 
 /// An event of a shard of this worker.
 #[derive(Debug, Clone, Copy)]
@@ -19,6 +50,8 @@ pub enum OfShard<'a> {
         /// Its process id.
         pid: u32,
     },
+    /// Gives access to what the started child writes to stderr.
+    Stderr(&'a LastLines),
     /// A child failed, whether or not it will be restarted.
     ChildFailed {
         /// Number of failures in a row.

@@ -68,6 +68,7 @@ def hang_once():
                 os.close(os.open(word[11:], os.O_CREAT | os.O_EXCL))
             except FileExistsError:
                 return
+            print("hangs until the file exists", file=sys.stderr, flush=True)
             report("hangs")
             while not os.path.exists(word[11:] + ".go"):
                 time.sleep(0.05)
