@@ -30,7 +30,7 @@ use multilangd::inspect;
 use multilangd::lease::table;
 use multilangd::limits::Limits;
 use multilangd::metrics::{Both, Discard, Sink, cloudwatch};
-use multilangd::multilang::{Program, launcher};
+use multilangd::multilang::{Launcher, Program, launcher};
 use multilangd::status::Watch;
 use multilangd::unique;
 use multilangd::version;
@@ -265,7 +265,7 @@ async fn check(file: &Path, words: &Words, json: bool) -> Exit {
         key: None,
         text: (*text).to_owned(),
     }));
-    let limits = Limits::look();
+    let limits = if Launcher::restores_limits() { Limits::look() } else { Limits::current() };
     let shown = if json {
         let mut shown = settings::json(&settings, &warnings, &faults);
         shown["limits"] = serde_json::json!({
