@@ -141,6 +141,8 @@ async fn hundreds_of_children_run_in_one_daemon() {
     eprintln!("stopped after {:.1} s", stop.elapsed().as_secs_f64());
 }
 
+// Elsewhere such a child ends when it next reads its stdin.
+#[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn busy_child_dies_with_a_killed_daemon() {
     let mut rig = Rig::start("orphan").await;
