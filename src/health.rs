@@ -128,7 +128,7 @@ mod tests {
 
     use super::*;
 
-    /// What is reported about a server that sends these bytes and closes the connection.
+    /// The outcome for a server that sends these bytes and closes the connection.
     fn reported(answer: &'static str) -> Result<(), String> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

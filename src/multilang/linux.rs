@@ -1,4 +1,4 @@
-//! What Linux offers for child processes: larger pipes, a signal at the death of the parent, `/proc`.
+//! Features of Linux for child processes: larger pipes, a signal at the death of the parent, `/proc`.
 //! `other.rs` has the same functions for other systems.
 
 use std::collections::BTreeSet;

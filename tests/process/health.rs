@@ -21,7 +21,7 @@ async fn health_distinguishes_alive_ready_and_absent_daemons() {
     let file = rig.properties(&rig.scripted("each"), "");
     let mut daemon = rig.daemon(&file);
     let address = rig.status_address().await;
-    // The same file and environment, with the port that the daemon got.
+    // Commands find the port that the daemon got in their environment.
     rig.environment.push(("MULTILANGD_STATUS".into(), address.clone().into()));
     let file = file.to_str().unwrap();
     assert_eq!(run(&rig, &["health"]).await, (Some(0), String::new()));

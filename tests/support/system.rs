@@ -1,4 +1,4 @@
-//! What tests ask the system about processes: pidfds and `/proc` on Linux, signal 0 and `ps` elsewhere.
+//! Queries of tests to the system about processes: pidfds and `/proc` on Linux, signal 0 and `ps` elsewhere.
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
