@@ -52,11 +52,9 @@ pub enum Error {
 pub fn address(status: &str) -> Result<SocketAddr, Error> {
     let address = own::address(status).filter(|address| address.port() != 0);
     let address = address.ok_or_else(|| Error::NoAddress(status.to_owned()))?;
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
+    let loopback: IpAddr =
+        if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+    let ip = if address.ip().is_unspecified() { loopback } else { address.ip() };
     Ok(SocketAddr::new(ip, address.port()))
 }
 
@@ -73,14 +71,13 @@ fn ask_within(address: SocketAddr, ready: bool, deadline: Duration) -> Result<()
     let url = format!("http://{address}{path}");
     let unreached = |reason| Error::Unreached { url: url.clone(), reason };
     let answer = call(address, path, deadline).map_err(|error| {
-        unreached(match error.kind() {
-            io::ErrorKind::ConnectionRefused => {
-                format!("{error} (no daemon runs, or multilangd.status has another value)")
-            }
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                format!("no answer within {} s", deadline.as_secs_f64())
-            }
-            _ => error.to_string(),
+        let late = [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut];
+        unreached(if error.kind() == io::ErrorKind::ConnectionRefused {
+            format!("{error} (no daemon runs, or multilangd.status has another value)")
+        } else if late.contains(&error.kind()) {
+            format!("no answer within {} s", deadline.as_secs_f64())
+        } else {
+            error.to_string()
         })
     })?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));

@@ -17,6 +17,10 @@ const BASE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 pub(super) fn slept() -> Duration {
     static FIRST: OnceLock<(Instant, Duration)> = OnceLock::new();
     // In this order, time that passes between the two calls counts as suspended, never as awake.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the two clocks must be read together, also if tests pause one"
+    )]
     let awake = Instant::now();
     let whole = Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default();
     let (first_awake, first_whole) = *FIRST.get_or_init(|| (awake, whole));
