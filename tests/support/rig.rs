@@ -29,7 +29,7 @@ use tokio::time::timeout;
 #[path = "system.rs"]
 mod system;
 
-pub use system::{command_line, is_gone, is_reaped, parent, watch};
+pub use system::*;
 
 /// Upper bound of any wait; it turns a hang into a failure.
 pub const LIMIT: Duration = Duration::from_secs(90);

@@ -4,7 +4,7 @@
 
 use rustix::process::{Pid, test_kill_process};
 
-pub use imp::{command_line, is_gone, parent, watch};
+pub use imp::*;
 
 /// Whether no process with that id exists, not even as a zombie.
 pub fn is_reaped(pid: i32) -> bool {
