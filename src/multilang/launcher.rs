@@ -177,3 +177,22 @@ fn end_with_the_daemon(daemon: &OsStr) -> io::Result<()> {
     let parent = getppid().map(|parent| parent.as_raw_pid().to_string());
     if parent.as_deref() == daemon.to_str() { Ok(()) } else { Err(io::Error::other("the daemon has exited")) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_binary_of_the_daemon_is_named_when_a_start_fails() {
+        let launcher = |daemon: PathBuf| Launcher {
+            jobs: std::sync::mpsc::channel().0,
+            through: Some(Through { daemon, files: None }),
+        };
+        let explained =
+            |daemon: PathBuf| launcher(daemon).explain(io::ErrorKind::NotFound.into()).to_string();
+        let text = explained("/no/such/multilangd".into());
+        assert!(text.contains("/no/such/multilangd") && text.contains("restart the daemon"), "{text}");
+        let present = explained(std::env::current_exe().unwrap());
+        assert_eq!(present, io::Error::from(io::ErrorKind::NotFound).to_string());
+    }
+}
