@@ -74,6 +74,20 @@ enum Sub {
     /// Prints every setting with its value and source, the required AWS permissions, and all warnings and errors. Does
     /// not start the daemon and calls no AWS service.
     Check(Check),
+    /// Check whether a daemon on this machine is alive or ready.
+    ///
+    /// Calls the status endpoint of the daemon. Exits with 0 if the answer is 200, otherwise with 1 and one line on
+    /// stderr that says why. Takes at most 3 seconds.
+    Health(Health),
+    /// Copy this binary and its CA certificates into a folder.
+    ///
+    /// For the init container of a pod: writes DIR/multilangd and, if the CA certificates of this machine are in a
+    /// file, DIR/ca-certificates.crt, and prints what it wrote.
+    Install {
+        /// An existing folder.
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
     /// Print the manual page: multilangd manual | man -l -
     Manual,
     /// Print shell completions.
@@ -102,6 +116,16 @@ struct Check {
     /// Print one JSON object with settings, warnings and errors.
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Health {
+    /// The properties file of the daemon, if it sets multilangd.status.
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Check whether the daemon is ready (/readyz) instead of alive (/livez).
+    #[arg(long)]
+    ready: bool,
 }
 
 #[derive(Debug, Args)]
@@ -162,6 +186,15 @@ pub(crate) enum Command {
         /// Seconds between the two scans.
         watch: Option<u64>,
     },
+    /// Call the status endpoint of a daemon.
+    Health {
+        /// The properties file.
+        file: Option<PathBuf>,
+        /// `/readyz` instead of `/livez`.
+        ready: bool,
+    },
+    /// Copy the binary into a folder.
+    Install(PathBuf),
     /// Print a text generated from the description of the command line.
     Print(Vec<u8>),
     /// Run everything on this machine.
@@ -220,6 +253,8 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<(Co
         Some(Sub::Leases(leases)) => {
             Command::Leases { file: leases.file, json: leases.json, watch: leases.watch }
         }
+        Some(Sub::Health(health)) => Command::Health { file: health.file, ready: health.ready },
+        Some(Sub::Install { folder }) => Command::Install(folder),
         Some(Sub::Manual) => Command::Print(manual()),
         Some(Sub::Completions { shell }) => {
             let mut text = Vec::new();
@@ -283,7 +318,9 @@ const INDENT: usize = 10;
 fn command() -> clap::Command {
     let all = own::KEYS.iter().fold(Cli::command(), |command, key| command.arg(option(key)));
     // Every option is accepted everywhere; a command shows those that it uses.
-    let shown: [(&str, &[&str]); 3] = [
+    let shown: [(&str, &[&str]); 5] = [
+        ("health", &["set", "expand_env", own::STATUS]),
+        ("install", &[]),
         ("leases", &["set", "expand_env", own::LOG, own::LOG_FORMAT]),
         ("manual", &[]),
         ("completions", &[]),
@@ -493,7 +530,8 @@ mod tests {
         for option in ["--set ", "--expand-env", "--log ", "--log-format ", "--json", "--watch "] {
             assert!(leases.contains(option), "{leases}");
         }
-        for (name, most) in [("leases", 7), ("manual", 1), ("completions", 1)] {
+        for (name, most) in [("leases", 7), ("health", 5), ("install", 1), ("manual", 1), ("completions", 1)]
+        {
             let help = help(name);
             assert_eq!(help.matches("  --").count() + help.matches(", --").count(), most, "{help}");
         }

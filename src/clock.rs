@@ -6,6 +6,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::{Instant, sleep_until};
 
+#[cfg(all(target_os = "linux", not(test)))]
+mod linux;
+#[cfg(any(test, not(target_os = "linux")))]
+mod other;
+
+#[cfg(all(target_os = "linux", not(test)))]
+use linux as platform;
+#[cfg(all(not(target_os = "linux"), not(test)))]
+use other as platform;
+
 /// Milliseconds since 1970, for timestamps that are compared with Kinesis's, never for durations.
 pub fn wall_millis() -> i64 {
     #[expect(clippy::disallowed_methods, reason = "this is the place")]
@@ -19,18 +29,7 @@ pub fn wall_millis() -> i64 {
 /// this value are meaningful.
 #[cfg(not(test))]
 pub fn slept() -> Duration {
-    #[cfg(target_os = "linux")]
-    {
-        use rustix::time::{ClockId, clock_gettime};
-        // In this order, time that passes between the two calls counts as suspended, never as awake.
-        let awake = clock_gettime(ClockId::Monotonic);
-        let whole = clock_gettime(ClockId::Boottime);
-        Duration::try_from(whole)
-            .unwrap_or_default()
-            .saturating_sub(Duration::try_from(awake).unwrap_or_default())
-    }
-    #[cfg(not(target_os = "linux"))]
-    Duration::ZERO
+    platform::slept()
 }
 
 #[cfg(test)]

@@ -65,6 +65,7 @@ impl Surroundings {
 /// Takes at most a few seconds.
 pub async fn detect(surroundings: &Surroundings) -> Option<Gauge> {
     if !cfg!(target_os = "linux") {
+        info!("CPU utilisation is measured only on Linux: leases are balanced by throughput");
         return None;
     }
     detect_within(surroundings, platform::LIMITS).await

@@ -178,12 +178,21 @@ impl Error {
     }
 }
 
-/// Raises the limits of this process to those of the system, and determines how many leases they allow.
+/// Raises the limits of this process to those of the system, unless record processors would inherit the raised
+/// limits, and determines how many leases they allow.
 ///
 /// # Errors
 /// No thread can be started.
 pub fn equip(program: Program) -> std::io::Result<(Arc<dyn Launch>, Arc<Capacity>)> {
-    let limits = Limits::raise();
+    let limits = if Launcher::restores_limits() {
+        Limits::raise()
+    } else {
+        warn!(
+            "failed to find the path of this binary: the soft limit of open files is not raised, and record \
+             processors are not killed with the daemon (mount /proc)"
+        );
+        Limits::current()
+    };
     let leases = limits.leases();
     info!(leases, "the limits of this process allow {leases} leases: {limits}");
     let launcher = Launcher::start(limits.original_files)?;

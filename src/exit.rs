@@ -7,7 +7,7 @@ use std::process::ExitCode;
 pub enum Exit {
     /// A requested shutdown completed.
     Clean,
-    /// A record processor failed permanently.
+    /// A record processor failed permanently; for `multilangd health`, the daemon is not healthy.
     ChildFailed,
     /// The command line is invalid.
     Usage,
@@ -30,7 +30,12 @@ pub enum Exit {
 /// Exit code, name and meaning of each variant.
 pub const EXITS: &[(Exit, u8, &str, &str)] = &[
     (Exit::Clean, 0, "clean", "shut down cleanly after a signal"),
-    (Exit::ChildFailed, 1, "child-failed", "a record processor failed too many times in a row"),
+    (
+        Exit::ChildFailed,
+        1,
+        "child-failed",
+        "a record processor failed too many times in a row; multilangd health: the daemon is not alive, or not ready",
+    ),
     (Exit::Usage, 64, "usage", "invalid command line"),
     (
         Exit::NoInput,

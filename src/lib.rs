@@ -25,7 +25,9 @@ pub mod cpu;
 pub mod daemon;
 pub mod exit;
 pub mod fleet;
+pub mod health;
 pub mod inspect;
+pub mod install;
 pub mod lease;
 pub mod limits;
 #[cfg(feature = "local")]

@@ -1,7 +1,8 @@
 //! The resource limits of this process (open files, processes), and the number of leases that they allow.
 //!
 //! The soft limit of open files is 1,024 in most shells and under systemd, which is enough for 200 shards. It
-//! is raised up to the hard limit, as a JVM does. Record processors run with the original limit.
+//! is raised up to the hard limit, as a JVM does. Record processors run with the original limit; where the
+//! launcher cannot restore it, it is not raised.
 
 use std::fmt;
 
@@ -30,22 +31,37 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Raises the soft limit of open files to the hard one.
+    /// The limits as they are.
+    pub fn current() -> Self {
+        let files = getrlimit(Resource::Nofile).current.unwrap_or(MOST_FILES);
+        Self { original_files: None, files, processes: most_processes() }
+    }
+
+    /// Raises the soft limit of open files to the hard one, or as far as the system permits.
     pub fn raise() -> Self {
         let limit = getrlimit(Resource::Nofile);
         let (soft, hard) = (limit.current.unwrap_or(MOST_FILES), limit.maximum.unwrap_or(MOST_FILES));
         let wanted = hard.min(MOST_FILES.max(soft));
-        let raised = soft < wanted
-            && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }).is_ok();
-        let files = if raised { wanted } else { soft };
-        Self { original_files: raised.then_some(soft), files, processes: most_processes() }
+        let set =
+            |files| setrlimit(Resource::Nofile, Rlimit { current: Some(files), maximum: limit.maximum });
+        let raised = attempts(soft, wanted).any(|files| set(files).is_ok());
+        let now = Self::current();
+        // macOS may reduce the value without an error.
+        let files = if raised { now.files } else { soft };
+        Self { original_files: raised.then_some(soft), files, ..now }
     }
 
-    /// The limits that [`Limits::raise`] would set. Changes nothing.
+    /// The limits that [`Limits::raise`] would set. Leaves them unchanged.
     pub fn look() -> Self {
         let limit = getrlimit(Resource::Nofile);
-        let hard = limit.maximum.unwrap_or(MOST_FILES).min(MOST_FILES);
-        Self { original_files: limit.current, files: hard, processes: most_processes() }
+        if cfg!(target_os = "linux") {
+            let hard = limit.maximum.unwrap_or(MOST_FILES).min(MOST_FILES);
+            return Self { original_files: limit.current, files: hard, processes: most_processes() };
+        }
+        // Which values the system permits shows only in an attempt.
+        let raised = Self::raise();
+        let _unchanged = setrlimit(Resource::Nofile, limit).is_err();
+        raised
     }
 
     /// The number of leases that the limits allow, at least 1.
@@ -69,13 +85,19 @@ impl fmt::Display for Limits {
     }
 }
 
+/// Values to try for the soft limit, from the highest. Linux permits every value up to the hard limit; macOS
+/// has no hard limit by default but rejects values above `kern.maxfilesperproc`.
+fn attempts(soft: u64, wanted: u64) -> impl Iterator<Item = u64> {
+    std::iter::successors(Some(wanted), |files| Some(files / 2)).take_while(move |files| *files > soft)
+}
+
 /// The lower of the user's limit and the control group's.
 fn most_processes() -> Option<u64> {
     let of_user = getrlimit(Resource::Nproc).current.filter(|_| !rustix::process::geteuid().is_root());
     of_user.into_iter().chain(most_in_group()).min()
 }
 
-/// `pids.max` of this process's control group (version 2).
+/// `pids.max` of this process's control group (version 2). None on other systems than Linux.
 fn most_in_group() -> Option<u64> {
     let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
@@ -90,6 +112,13 @@ mod tests {
 
     fn limits(files: u64, processes: Option<u64>) -> usize {
         Limits { original_files: None, files, processes }.leases()
+    }
+
+    #[test]
+    fn lower_limits_are_tried_where_the_highest_is_refused() {
+        assert_eq!(attempts(256, 1_024).collect::<Vec<_>>(), [1_024, 512]);
+        assert_eq!(attempts(1_024, 1_024).count(), 0);
+        assert_eq!(attempts(0, 3).collect::<Vec<_>>(), [3, 1]);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use multilangd::aws::kinesis::Attempts;
 use multilangd::aws::state::State;
 use multilangd::aws::{profile, region};
 use multilangd::clock;
+use multilangd::config::keys::own;
 use multilangd::config::resolve::{self, Given, Resolved};
 use multilangd::config::sdk::Sdk;
 use multilangd::config::sdk::jvm::Properties;
@@ -26,11 +27,13 @@ use multilangd::config::{Config, Remark, expand};
 use multilangd::cpu::Surroundings;
 use multilangd::daemon::{self, Ports};
 use multilangd::exit::Exit;
+use multilangd::health;
 use multilangd::inspect;
+use multilangd::install;
 use multilangd::lease::table;
 use multilangd::limits::Limits;
 use multilangd::metrics::{Both, Discard, Sink, cloudwatch};
-use multilangd::multilang::{Program, launcher};
+use multilangd::multilang::{Launcher, Program, launcher};
 use multilangd::status::Watch;
 use multilangd::unique;
 use multilangd::version;
@@ -86,6 +89,7 @@ async fn run(command: Command, words: Words) -> Exit {
     let is_daemon = match command {
         Command::Run(_) => true,
         Command::Leases { .. } | Command::Print(_) | Command::Check { .. } => false,
+        Command::Health { .. } | Command::Install(_) => false,
         #[cfg(feature = "local")]
         Command::Local(_) => true,
     };
@@ -103,6 +107,8 @@ async fn work(command: Command, words: Words, stop: CancellationToken) -> Exit {
     match command {
         Command::Run(file) => Box::pin(run_daemon(&file, &words, stop)).await,
         Command::Leases { file, json, watch } => Box::pin(show_leases(&file, &words, json, watch)).await,
+        Command::Health { file, ready } => Box::pin(check_health(file.as_deref(), &words, ready)).await,
+        Command::Install(folder) => Box::pin(install_into(&folder, &words)).await,
         Command::Print(text) => print(&text),
         Command::Check { file, json } => check(&file, &words, json).await,
         #[cfg(feature = "local")]
@@ -265,7 +271,7 @@ async fn check(file: &Path, words: &Words, json: bool) -> Exit {
         key: None,
         text: (*text).to_owned(),
     }));
-    let limits = Limits::look();
+    let limits = if Launcher::restores_limits() { Limits::look() } else { Limits::current() };
     let shown = if json {
         let mut shown = settings::json(&settings, &warnings, &faults);
         shown["limits"] = serde_json::json!({
@@ -280,6 +286,61 @@ async fn check(file: &Path, words: &Words, json: bool) -> Exit {
         return Exit::Internal;
     }
     if faults.is_empty() { Exit::Clean } else { Exit::Config }
+}
+
+/// Calls the status endpoint of a daemon with these settings.
+async fn check_health(file: Option<&Path>, words: &Words, ready: bool) -> Exit {
+    let mut given = given(words).await;
+    if let Some(file) = file
+        && read(file, words, &mut given).is_err()
+    {
+        return Exit::ChildFailed;
+    }
+    let Resolved { settings, faults, .. } = resolve::resolve(&given);
+    // Other settings do not matter to the endpoint.
+    if let Some(fault) = faults.iter().find(|fault| fault.key.as_deref() == Some(own::STATUS)) {
+        complain(fault);
+        return Exit::ChildFailed;
+    }
+    let asked = async {
+        let address = health::address(&settings.text(own::STATUS).unwrap_or_default())?;
+        let asked = tokio::task::spawn_blocking(move || health::ask(address, ready));
+        asked.await.unwrap_or_else(|error| Err(health::Error::Internal(error.to_string())))
+    };
+    match asked.await {
+        Ok(()) => Exit::Clean,
+        Err(error) => {
+            complain(&error);
+            Exit::ChildFailed
+        }
+    }
+}
+
+/// Copies this binary and the CA certificates that a daemon with this environment uses.
+async fn install_into(folder: &Path, words: &Words) -> Exit {
+    let given = given(words).await;
+    let has_folder = given.variables.contains_key("SSL_CERT_DIR");
+    let network = resolve::resolve(&given).sdk.network;
+    let certificates = match http::certificates_in_use(&network, has_folder) {
+        Ok(certificates) => certificates,
+        Err(error) => {
+            complain(&error);
+            return Exit::Config;
+        }
+    };
+    match install::install(folder, certificates.as_deref()) {
+        Ok(written) => {
+            let mut text: String = written.iter().map(|path| format!("wrote {}\n", path.display())).collect();
+            if certificates.is_none() {
+                text.push_str("found no file with CA certificates: wrote none\n");
+            }
+            print(text.as_bytes())
+        }
+        Err(error) => {
+            complain(&error);
+            Exit::NoInput
+        }
+    }
 }
 
 /// Prints the state of the tables. Nothing is written.

@@ -25,12 +25,21 @@ use crate::shard::ShardId;
 
 pub mod launch;
 pub mod launcher;
+#[cfg(target_os = "linux")]
+mod linux;
 pub mod orphans;
+#[cfg(not(target_os = "linux"))]
+mod other;
 pub mod output;
 pub mod process;
 pub mod shebang;
 
 use launch::{Happened, Process};
+#[cfg(target_os = "linux")]
+use linux as platform;
+#[cfg(not(target_os = "linux"))]
+use other as platform;
+
 pub use launch::{Launch, Outgoing, SpawnError, Stop};
 pub use launcher::Launcher;
 pub use process::Program;

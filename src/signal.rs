@@ -77,7 +77,8 @@ async fn came(signal: &mut Option<Signal>) {
     }
 }
 
-/// The mask of ignored signals, bit 0 for signal 1 (proc(5), `SigIgn`). 0 if there is no /proc.
+/// The mask of ignored signals, bit 0 for signal 1 (proc(5), `SigIgn`). 0 without /proc, as on macOS: reading
+/// the disposition of a signal (sigaction(2)) would need unsafe code, so all signals are handled there.
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

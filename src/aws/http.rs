@@ -125,6 +125,32 @@ fn trusted(network: &Network) -> Result<Option<TlsContext>, BadBundle> {
     made.map(Some).map_err(|error| bundle.bad(error))
 }
 
+/// Where Linux distributions and macOS keep the CA certificates of the system in one file. The TLS library
+/// searches the same files on Linux.
+const SYSTEM_BUNDLES: &[&str] = &[
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/tls/cacert.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// The CA certificates that the clients would use, as one PEM text: those of the settings, otherwise those of
+/// the system. None if they are not in a file: `has_folder` is whether `SSL_CERT_DIR` names a folder.
+///
+/// # Errors
+/// [`BadBundle`].
+pub fn certificates_in_use(network: &Network, has_folder: bool) -> Result<Option<String>, BadBundle> {
+    let named: Vec<&CaBundle> = network.ca.iter().chain(&network.ca_file).collect();
+    if named.is_empty() {
+        let mut bundles = SYSTEM_BUNDLES.iter().filter(|_| !has_folder);
+        return Ok(bundles.find_map(|file| std::fs::read_to_string(file).ok()));
+    }
+    let pems = named.into_iter().map(certificates).collect::<Result<Vec<_>, _>>()?;
+    Ok(Some(pems.concat().concat()))
+}
+
 /// All valid certificates of a bundle, as PEM: bundles of systems contain invalid ones, at which the SDK
 /// would panic. A bundle without any is an error, because no call would succeed.
 fn certificates(bundle: &CaBundle) -> Result<Vec<String>, BadBundle> {
@@ -287,6 +313,19 @@ mod tests {
             assert!(error.contains("AWS_CA_BUNDLE") && error.contains(file), "{error}");
         }
         assert_eq!(certificates(&bundle("tests/support/tls/certificate.pem")).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn certificates_of_the_settings_precede_those_of_the_system() {
+        let file = "tests/support/tls/certificate.pem";
+        let mut network = Network::default();
+        network.ca = Some(bundle(file));
+        network.ca_file = Some(bundle(file));
+        let text = certificates_in_use(&network, true).unwrap().unwrap();
+        assert_eq!(CertificateDer::pem_slice_iter(text.as_bytes()).count(), 2);
+        assert_eq!(certificates_in_use(&Network::default(), true).unwrap(), None);
+        network.ca_file = Some(bundle("Cargo.toml"));
+        assert!(certificates_in_use(&network, false).is_err());
     }
 
     #[test]

@@ -225,7 +225,8 @@ mod tests {
         let at = |name: &str| temporary.folder.join(name);
         std::os::unix::fs::symlink(&target, at("link")).unwrap();
         std::os::unix::fs::symlink(&temporary.folder, at("folder")).unwrap();
-        rustix::fs::mkfifoat(rustix::fs::CWD, at("pipe"), rustix::fs::Mode::from(0o600)).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(at("pipe")).status();
+        assert!(made.unwrap().success());
         for name in ["link", "pipe"] {
             assert!(read(&at(name)).is_err(), "{name}");
             assert!(open(&at(name), OpenOptions::new().append(true).create(true)).is_err(), "{name}");

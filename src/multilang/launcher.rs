@@ -10,6 +10,9 @@
 //! * on Linux the kernel kills the child when the daemon is killed (`PR_SET_PDEATHSIG`): a child in the
 //!   middle of a long batch would otherwise process it at the same time as the next owner's child. Elsewhere
 //!   such a child ends when it next reads its stdin.
+//!
+//! Without the path of its own binary (on Linux without `/proc`) the daemon starts programs directly, and does
+//! not raise its limit of open files.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -22,7 +25,7 @@ use rustix::process::{Resource, Rlimit, getpid, getppid, getrlimit, setrlimit};
 use tokio::sync::oneshot;
 
 use super::launch::is_shortage;
-use super::shebang;
+use super::{platform, shebang};
 
 /// The first argument of a start that becomes the program.
 const MARK: &str = "--become-record-processor";
@@ -72,7 +75,13 @@ impl Launcher {
                 let _unwanted = reply.send(command.spawn());
             }
         })?;
-        Ok(Self { jobs, through: own_program().map(|daemon| Through { daemon, files }) })
+        Ok(Self { jobs, through: platform::own_program().map(|daemon| Through { daemon, files }) })
+    }
+
+    /// Whether children get the original limit of open files: the path of the running binary must be known,
+    /// which on Linux requires `/proc`.
+    pub fn restores_limits() -> bool {
+        platform::own_program().is_some()
     }
 
     /// Starts programs directly, for binaries that cannot [`become_program`].
@@ -104,14 +113,21 @@ impl Launcher {
         let (reply, started) = oneshot::channel();
         let gone = |()| io::Error::other("the thread that starts processes has ended");
         self.jobs.send(Job { command, reply }).map_err(|_| gone(()))?;
-        started.await.map_err(|_| gone(()))?
+        started.await.map_err(|_| gone(()))?.map_err(|error| self.explain(error))
     }
-}
 
-/// The running binary, even if its file was replaced meanwhile. None where the system does not provide it.
-fn own_program() -> Option<PathBuf> {
-    let link = PathBuf::from("/proc/self/exe");
-    if link.exists() { Some(link) } else { std::env::current_exe().ok() }
+    /// Names the daemon's binary if that is the missing file. Without `/proc` an update can move it.
+    fn explain(&self, error: io::Error) -> io::Error {
+        match &self.through {
+            Some(through) if error.kind() == io::ErrorKind::NotFound && !through.daemon.exists() => {
+                let path = through.daemon.display();
+                io::Error::other(format!(
+                    "the daemon's binary {path} was moved or deleted (restart the daemon)"
+                ))
+            }
+            _ => error,
+        }
+    }
 }
 
 /// Becomes the program that the arguments of this process name, in which case it does not return. None if
@@ -154,16 +170,29 @@ pub fn become_program(arguments: impl IntoIterator<Item = OsString>) -> Option<i
     Some(io::Error::new(error.kind(), format!("failed to run record processor {shown}: {error}")))
 }
 
-#[cfg(target_os = "linux")]
+/// Lets this process end with the daemon, whose pid is `daemon`, as far as the system supports it.
 fn end_with_the_daemon(daemon: &OsStr) -> io::Result<()> {
-    use rustix::process::{Signal, set_parent_process_death_signal};
-    set_parent_process_death_signal(Some(Signal::KILL))?;
+    platform::die_with_parent()?;
     // The daemon may have been killed before.
     let parent = getppid().map(|parent| parent.as_raw_pid().to_string());
     if parent.as_deref() == daemon.to_str() { Ok(()) } else { Err(io::Error::other("the daemon has exited")) }
 }
 
-#[cfg(not(target_os = "linux"))]
-fn end_with_the_daemon(_: &OsStr) -> io::Result<()> {
-    Ok(())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_binary_of_the_daemon_is_named_when_a_start_fails() {
+        let launcher = |daemon: PathBuf| Launcher {
+            jobs: std::sync::mpsc::channel().0,
+            through: Some(Through { daemon, files: None }),
+        };
+        let explained =
+            |daemon: PathBuf| launcher(daemon).explain(io::ErrorKind::NotFound.into()).to_string();
+        let text = explained("/no/such/multilangd".into());
+        assert!(text.contains("/no/such/multilangd") && text.contains("restart the daemon"), "{text}");
+        let present = explained(std::env::current_exe().unwrap());
+        assert_eq!(present, io::Error::from(io::ErrorKind::NotFound).to_string());
+    }
 }

@@ -21,7 +21,7 @@ use tracing::{Instrument as _, warn};
 use super::launch::{Happened, Launch, Outgoing, Process, SpawnError, Stop, to_protocol};
 use super::launcher::Launcher;
 use super::output::{Printed, Tail};
-use super::shebang;
+use super::{platform, shebang};
 use crate::record::Record;
 use crate::shard::{BoxFuture, ShardId};
 
@@ -168,9 +168,8 @@ impl Spawned {
         let stdout = child.stdout.take().ok_or_else(|| missing("stdout"))?;
         let stderr = child.stderr.take().ok_or_else(|| missing("stderr"))?;
 
-        // A larger pipe needs fewer switches between the processes. If that is refused (users have a limit),
-        // it stays as it is.
-        let _as_it_is = rustix::pipe::fcntl_setpipe_size(&stdin, PIPE).is_err();
+        // A larger pipe needs fewer switches between the processes.
+        platform::resize_pipe(&stdin, PIPE);
         let (lines_in, lines) = mpsc::channel(LINES);
         let (input, messages) = mpsc::channel(UNREAD);
         let (breaks, broken) = oneshot::channel();

@@ -74,6 +74,8 @@ async fn every_stop_signal_releases_the_leases() {
     }
 }
 
+// Elsewhere the daemon handles all signals.
+#[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_ignored_at_start_stays_ignored() {
     for (name, signal) in [("HUP", Signal::HUP), ("INT", Signal::INT), ("QUIT", Signal::QUIT)] {
@@ -149,10 +151,9 @@ async fn orphans_of_a_wrapper_are_killed_before_restart() {
 
 /// Kills the wrapper script, which the daemon started, by its pid.
 fn kill_parent_of(pid: i32) {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let parent: i32 = stat.rsplit(')').next().unwrap().split_whitespace().nth(1).unwrap().parse().unwrap();
+    let parent = parent(pid);
     assert!(parent > 1);
-    let command = std::fs::read_to_string(format!("/proc/{parent}/cmdline")).unwrap();
+    let command = command_line(parent);
     assert!(command.contains("wrapper.sh"), "{command}");
     rustix::process::kill_process(
         rustix::process::Pid::from_raw(parent).unwrap(),

@@ -44,6 +44,31 @@ async fn soft_limit_is_raised_and_restored_for_children() {
     assert!(logged(&daemon).iter().any(|line| line["leases"].as_u64().is_some_and(|leases| leases > 24)));
 }
 
+/// Needs user namespaces; where the system forbids them, nothing is tested.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn soft_limit_is_not_raised_without_proc() {
+    let namespaces = ["--user", "--map-root-user", "--mount"];
+    if !Command::new("unshare").args(namespaces).arg("true").status().is_ok_and(|status| status.success()) {
+        eprintln!("skipped: user namespaces are not permitted");
+        return;
+    }
+    let mut rig = Rig::start("no-proc").await;
+    rig.stream(2).await;
+    limited(&mut rig, "mount -t tmpfs none /proc && ulimit -Sn 100");
+    let mut wrapper: Vec<_> = std::iter::once("unshare").chain(namespaces).map(Into::into).collect();
+    wrapper.append(&mut rig.wrapper);
+    rig.wrapper = wrapper;
+    let file = rig.properties(&rig.scripted("each limit"), "");
+    let mut daemon = rig.daemon(&file);
+    rig.until("both children run", |log| said(log, "initialize").len() == 2).await;
+    let has_limit = |report: &Report| matches!(report, Report::Said { what, body, .. } if what == "limit" && *body == 100);
+    assert_eq!(rig.log.iter().filter(|report| has_limit(report)).count(), 2, "{:?}", rig.log);
+    let log = rig.daemon_log();
+    assert!(log.contains("not raised") && log.contains("100 open files"), "{log}");
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn hard_limit_of_open_files_bounds_the_leases() {
     let mut rig = Rig::start("hard-limit").await;
@@ -141,6 +166,8 @@ async fn hundreds_of_children_run_in_one_daemon() {
     eprintln!("stopped after {:.1} s", stop.elapsed().as_secs_f64());
 }
 
+// Elsewhere such a child ends when it next reads its stdin.
+#[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn busy_child_dies_with_a_killed_daemon() {
     let mut rig = Rig::start("orphan").await;

@@ -10,6 +10,7 @@
 //! | `fanout.rs` | enhanced fan-out: renewals, faults, no fan-out |
 //! | `fleet.rs` | several daemons on one table |
 //! | `getting_started.rs` | the commands of docs/getting-started.md |
+//! | `health.rs` | `multilangd health` and `multilangd install` |
 //! | `identity.rs` | a wrong stream name, a recreated stream, rows changed by hand, one worker id used twice |
 //! | `input.rs` | invalid input: one message, a documented exit code |
 //! | `java.rs` | the lease rows, compared with Java's |
@@ -52,6 +53,7 @@ mod fanout;
 mod faults;
 mod fleet;
 mod getting_started;
+mod health;
 mod identity;
 mod input;
 mod java;

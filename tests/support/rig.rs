@@ -17,7 +17,7 @@ use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 use multilangd::aws::client::{Clients, Settings, clients};
 use multilangd::local::kinesis::{Kinesis, Options};
 use multilangd::local::tables::Tables;
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::net::TcpListener;
@@ -25,6 +25,11 @@ use tokio::process::{ChildStdout, Command};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+
+#[path = "system.rs"]
+mod system;
+
+pub use system::*;
 
 /// Upper bound of any wait; it turns a hang into a failure.
 pub const LIMIT: Duration = Duration::from_secs(90);
@@ -184,8 +189,10 @@ impl Rig {
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_outer)) {
             command.env_remove(name);
         }
+        // The option is one of GNU; on other systems the signals of the tests' shell apply.
+        let defaults = cfg!(target_os = "linux").then_some("--default-signal=INT,HUP,QUIT,TERM");
         let mut child = command
-            .arg("--default-signal=INT,HUP,QUIT,TERM")
+            .args(defaults)
             .args(self.ignored.map(|signal| format!("--ignore-signal={signal}")))
             .args(&self.wrapper)
             .arg(env!("CARGO_BIN_EXE_multilangd"))
@@ -350,7 +357,7 @@ async fn follow(mut socket: BufReader<tokio::net::TcpStream>, reports: mpsc::Unb
         line.clear();
         pid = i32::try_from(body["pid"].as_i64().unwrap()).unwrap();
         // The inner value is none if the child was dead and reaped before its first line was read.
-        process.get_or_insert_with(|| pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).ok());
+        process.get_or_insert_with(|| watch(pid));
         let field = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
         let (shard, what) = (field("shard"), field("what"));
         let body = body["body"].take();
@@ -358,15 +365,10 @@ async fn follow(mut socket: BufReader<tokio::net::TcpStream>, reports: mpsc::Unb
             return;
         }
     }
-    // The socket closes shortly before the process ends; the pidfd becomes readable once it has ended.
+    // The socket closes shortly before the process ends.
     let Some(process) = process else { return };
     if let Some(process) = process {
-        #[expect(
-            deprecated,
-            reason = "its replacement is unsafe for types that could close their descriptor; OwnedFd can't"
-        )]
-        let process = tokio::io::unix::AsyncFd::new(process).unwrap();
-        let _ended = process.readable().await.unwrap();
+        process.ended().await;
     }
     let _test_is_over = reports.send(Report::Gone { pid }).is_err();
 }
@@ -386,6 +388,7 @@ impl Daemon {
     }
 
     /// Whether the daemon ignores a signal (`SigIgn` of proc(5)).
+    #[cfg(target_os = "linux")]
     pub fn ignores(&self, signal: Signal) -> bool {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
         let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
@@ -503,20 +506,6 @@ pub fn alive(log: &[Report]) -> usize {
         };
     }
     alive.len()
-}
-
-/// Whether no process with that id runs any more. A process that outlives the daemon is reaped by the system's
-/// init, if at all.
-pub fn is_gone(pid: i32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
-    stat.is_err()
-        || stat
-            .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')))
-}
-
-/// Whether no process with that id exists, not even as a zombie.
-pub fn is_reaped(pid: i32) -> bool {
-    test_kill_process(Pid::from_raw(pid).unwrap()).is_err()
 }
 
 /// The process ids of all children.

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use multilangd::multilang::{Child, Event, Launcher, Program};
 use multilangd_protocol::{Action, Dialect, ToChild, session};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::time::timeout;
 
-use crate::rig::LIMIT;
+use crate::rig::{LIMIT, watch};
 
 async fn next(child: &mut Child) -> Event {
     timeout(LIMIT, child.next()).await.expect("nothing happens")
@@ -45,18 +44,12 @@ async fn messages_before_the_exit_are_processed() {
     let program = Program::find(&format!("/bin/sh {}", folder.join("early.sh").display()), None).unwrap();
     let program = program.started_by(Launcher::direct().unwrap());
     let mut child = Child::spawn(&program, Dialect::Current, &"s".into()).await.unwrap();
-    let pid = Pid::from_raw(i32::try_from(child.pid()).unwrap()).unwrap();
-    let ended = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    let process = watch(i32::try_from(child.pid()).unwrap()).unwrap();
     child.send(&ToChild::ShardEnded);
     assert!(matches!(next(&mut child).await, Event::Said(session::Event::Checkpoint { .. })));
 
     // The process is gone while its checkpoint is being stored, and time advances.
-    #[expect(
-        deprecated,
-        reason = "its replacement is unsafe for types that could close their descriptor; OwnedFd can't"
-    )]
-    let ended = tokio::io::unix::AsyncFd::new(ended).unwrap();
-    let _guard = ended.readable().await.unwrap();
+    process.ended().await;
     let early = timeout(Duration::from_millis(1500), child.next()).await;
     assert!(early.is_err(), "reported before the answer: {early:?}");
 
