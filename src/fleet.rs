@@ -10,7 +10,6 @@
 //! | [`store`] | the port to them |
 //! | [`lock`] | the leader lock for its observers and its holder: pure |
 //! | [`vacancy`] | a fleet without a leader: when leases are shared: pure |
-//! | [`outage`] | requests that fail repeatedly: when to log, how long to wait: pure |
 //! | [`report`] | worker metrics, and how the leader judges them: pure |
 //! | [`version`] | from KCL 2 to 3 and back: the mode of this worker: pure |
 //! | [`layout`] | one table or three: pure |
