@@ -1,17 +1,25 @@
-# A record processor in Python, with the daemon beside it. `docker/image.sh` makes the image `multilangd`.
-# app/ has processor.py, my.properties (executableName = python /app/processor.py) and requirements.txt.
+# A record processor in Python, with the daemon beside it. `docker/build.Dockerfile` makes the image `multilangd`.
+# app/ has processor.py, my.properties (executableName = python /app/processor.py) and requirements.txt, which does not
+# name amazon_kclpy.
+FROM python:3.13-slim AS kclpy
+WORKDIR /kclpy
+# `pip install amazon_kclpy` would download the jars of the Java daemon; the library is one folder of its archive.
+RUN pip download --no-cache-dir --no-deps --no-binary amazon_kclpy amazon_kclpy==3.2.0 \
+ && tar -xzf amazon_kclpy-3.2.0.tar.gz --strip-components=1 amazon_kclpy-3.2.0/amazon_kclpy
+
 FROM python:3.13-slim
-# amazon_kclpy brings KCL's jars with it; without a JVM they are of no use.
 COPY app/requirements.txt /app/
 RUN pip install --no-cache-dir -r /app/requirements.txt
 COPY app /app
+# Beside processor.py, where Python looks first.
+COPY --from=kclpy /kclpy/amazon_kclpy /app/amazon_kclpy
 COPY --from=multilangd /multilangd /usr/local/bin/multilangd
 # A slim image may have none.
 COPY --from=multilangd /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
-# A setting of the environment outweighs the file's: to open no port, set it to off here.
+# A variable takes precedence over the file: to open no port, set MULTILANGD_STATUS to off here.
 ENV MULTILANGD_STATUS=0.0.0.0:9465 MULTILANGD_LOG_FORMAT=json
 WORKDIR /app
 USER 65534:65534
-# The daemon is process 1: it gets the signal, and waits for whatever record processors leave behind.
+# The daemon is process 1: it receives the signal, and waits for processes that record processors leave behind.
 ENTRYPOINT ["multilangd"]
 CMD ["/app/my.properties"]
