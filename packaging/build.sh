@@ -4,6 +4,7 @@
 # Needs the Rust toolchain of rust-toolchain.toml, and on Linux python3 with venv: zig, the C compiler and linker for
 # both architectures, comes from PyPI.
 set -euo pipefail
+# shellcheck source=packaging/common.sh
 . "$(dirname "$0")/common.sh"
 
 targets=("$@")

@@ -1,5 +1,6 @@
+# shellcheck shell=bash disable=SC2034 # the scripts that source it use the variables
 # Sourced by the scripts of this folder: names, versions and small functions. The working directory becomes the root.
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 root=$PWD
 dist=$root/dist
 # Tools and throwaway installations; `cargo clean` removes them too.

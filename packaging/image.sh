@@ -4,7 +4,9 @@
 #
 #   skopeo copy --all oci:dist/image:VERSION docker://REGISTRY/multilangd:VERSION   pushes it
 #   skopeo copy oci:dist/image:VERSION docker-daemon:multilangd:latest              gives it to docker
+# shellcheck disable=SC2046,SC2086 # lists of targets are words
 set -euo pipefail
+# shellcheck source=packaging/common.sh
 . "$(dirname "$0")/common.sh"
 command -v buildah >/dev/null || fail "the image needs buildah"
 
@@ -23,7 +25,6 @@ done
 cp "$certificates" "$stage/ca-certificates.crt"
 
 buildah "${storage[@]}" manifest create "$index" >/dev/null
-# shellcheck disable=SC2086 # one word for each target
 for target in $(built $linux_targets); do
   arch=$(cpu "$target" oci)
   install -m 755 "$(binary "$target")" "$stage/multilangd"

@@ -12,7 +12,9 @@
 #
 # The same commit and binaries give the same bytes. --binary copies a binary that was built elsewhere to dist/bin.
 # REPOSITORY_URL is written into the metadata, RELEASE_URL into the formula (the folder that has the archives).
+# shellcheck disable=SC2046,SC2086 # lists of targets are words
 set -euo pipefail
+# shellcheck source=packaging/common.sh
 . "$(dirname "$0")/common.sh"
 
 kinds=()
@@ -32,7 +34,6 @@ while [ $# -gt 0 ]; do
 done
 if [ ${#kinds[@]} = 0 ]; then kinds=(archive wheel npm deb rpm brew image chart); fi
 
-# shellcheck disable=SC2046,SC2086 # one word for each target
 targets=$(built $linux_targets $macos_targets)
 [ -n "$targets" ] || fail "no binary in dist/bin (run packaging/build.sh first)"
 
@@ -47,10 +48,9 @@ texts() {
 }
 
 sbom() {
-  if ! cargo cyclonedx --version >/dev/null 2>&1; then
-    say "no SBOM: cargo-cyclonedx is missing (cargo install cargo-cyclonedx --locked)"
-    return
-  fi
+  export PATH=$work/cargo/bin:$PATH
+  cargo cyclonedx --version >/dev/null 2>&1 ||
+    cargo install cargo-cyclonedx --version 0.5.9 --locked --quiet --root "$work/cargo" --target-dir "$work/cargo/target"
   docker/sbom.sh "$dist/multilangd-$version.cdx.json" --features local
 }
 
@@ -65,7 +65,6 @@ linux_package() {
   nfpm=$(go_tool "$nfpm_module")
   sed 's#/usr/local/bin/#/usr/bin/#; s#copy to /etc/systemd/system/multilangd.service, then ##' deploy/multilangd.service >"$dist/texts/multilangd.service"
   gzip -9nc "$dist/texts/multilangd.1" >"$dist/texts/multilangd.1.gz"
-  # shellcheck disable=SC2086 # one word for each target
   for target in $(built $linux_targets); do
     NAME=multilangd VERSION=$version ARCH=$(cpu "$target" deb) BINARY=$(binary "$target") \
       HOMEPAGE=${REPOSITORY_URL:-} TEXTS=$dist/texts \
@@ -79,11 +78,9 @@ for kind in "${kinds[@]}"; do
   esac
   case $kind in
     archive)
-      # shellcheck disable=SC2086
       python3 packaging/package.py archive "$version" "$dist" $targets
       sbom
       ;;
-    # shellcheck disable=SC2086
     wheel | npm | brew | chart) python3 packaging/package.py "$kind" "$version" "$dist" $targets ;;
     deb | rpm) linux_package "$kind" ;;
     image) packaging/image.sh ;;
