@@ -1,6 +1,6 @@
-# A record processor in .NET, with the daemon beside it. `docker/build.Dockerfile` makes the image `multilangd`.
-# app/ has Processor.csproj and my.properties (executableName = dotnet /app/Processor.dll). Of Amazon's client only the
-# project ClientLibrary is needed: its Bootstrap project downloads the jars of the Java daemon.
+# A record processor in .NET, with the daemon in the same image. `docker/image.sh` builds the image `multilangd`.
+# app/ contains Processor.csproj and my.properties (executableName = dotnet /app/Processor.dll). Of
+# amazon-kinesis-client-net only the project ClientLibrary is needed: its project Bootstrap downloads the KCL jars.
 FROM mcr.microsoft.com/dotnet/sdk:9.0 AS build
 WORKDIR /src
 COPY app ./
@@ -10,14 +10,14 @@ FROM mcr.microsoft.com/dotnet/runtime:9.0
 WORKDIR /app
 COPY --from=build /out ./
 COPY app/my.properties ./
-# The runtime would create a socket for diagnostics in /tmp, for each child.
+# Without this the runtime creates a socket for diagnostics in /tmp, for each child.
 ENV DOTNET_EnableDiagnostics=0
 COPY --from=multilangd /multilangd /usr/local/bin/multilangd
-# A slim image may have none.
+# A slim image may contain no CA certificates.
 COPY --from=multilangd /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
-# A variable takes precedence over the file: to open no port, set MULTILANGD_STATUS to off here.
+# Environment variables take precedence over the properties file: set this to off to open no port.
 ENV MULTILANGD_STATUS=0.0.0.0:9465 MULTILANGD_LOG_FORMAT=json
 USER 65534:65534
-# The daemon is process 1: it receives the signal, and waits for processes that record processors leave behind.
+# The daemon is process 1: it receives signals, and reaps orphaned processes of record processors.
 ENTRYPOINT ["multilangd"]
 CMD ["/app/my.properties"]

@@ -1,5 +1,5 @@
-# A record processor in Go: two static binaries and certificates. `docker/build.Dockerfile` makes the image
-# `multilangd`. app/ has the Go module and my.properties (executableName = /processor).
+# A record processor in Go: two static binaries and certificates. `docker/image.sh` builds the image `multilangd`.
+# app/ contains the Go module and my.properties (executableName = /processor).
 FROM golang:1.26 AS build
 WORKDIR /src
 COPY app ./

@@ -1,9 +1,9 @@
-# A record processor in Python, with the daemon beside it. `docker/build.Dockerfile` makes the image `multilangd`.
-# app/ has processor.py, my.properties (executableName = python /app/processor.py) and requirements.txt, which does not
-# name amazon_kclpy.
+# A record processor in Python, with the daemon in the same image. `docker/image.sh` builds the image `multilangd`.
+# app/ contains processor.py, my.properties (executableName = python /app/processor.py) and requirements.txt,
+# which does not name amazon_kclpy.
 FROM python:3.13-slim AS kclpy
 WORKDIR /kclpy
-# `pip install amazon_kclpy` would download the jars of the Java daemon; the library is one folder of its archive.
+# `pip install amazon_kclpy` downloads the KCL jars, which are not needed; the library is one folder of the archive.
 RUN pip download --no-cache-dir --no-deps --no-binary amazon_kclpy amazon_kclpy==3.2.0 \
  && tar -xzf amazon_kclpy-3.2.0.tar.gz --strip-components=1 amazon_kclpy-3.2.0/amazon_kclpy
 
@@ -14,12 +14,12 @@ COPY app /app
 # Beside processor.py, where Python looks first.
 COPY --from=kclpy /kclpy/amazon_kclpy /app/amazon_kclpy
 COPY --from=multilangd /multilangd /usr/local/bin/multilangd
-# A slim image may have none.
+# A slim image may contain no CA certificates.
 COPY --from=multilangd /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
-# A variable takes precedence over the file: to open no port, set MULTILANGD_STATUS to off here.
+# Environment variables take precedence over the properties file: set this to off to open no port.
 ENV MULTILANGD_STATUS=0.0.0.0:9465 MULTILANGD_LOG_FORMAT=json
 WORKDIR /app
 USER 65534:65534
-# The daemon is process 1: it receives the signal, and waits for processes that record processors leave behind.
+# The daemon is process 1: it receives signals, and reaps orphaned processes of record processors.
 ENTRYPOINT ["multilangd"]
 CMD ["/app/my.properties"]

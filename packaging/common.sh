@@ -7,7 +7,7 @@ dist=$root/dist
 work=${MULTILANGD_PACKAGING:-${CARGO_TARGET_DIR:-$root/target}/packaging}
 version=$(sed -n '/^\[workspace.package\]/,/^\[package\]/s/^version = "\(.*\)"$/\1/p' Cargo.toml)
 description=$(sed -n 's/^description = "\(.*\)"$/\1/p' Cargo.toml)
-# The time stamp of every packed file: the newest commit's, so that the same commit gives the same bytes.
+# The time stamp of every packed file is the time of the newest commit: two runs make identical files.
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
 export LC_ALL=C TZ=UTC
 umask 022

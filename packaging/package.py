@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """package.py KIND VERSION DIST TARGET...   makes archives, wheels, npm packages, the formula or the chart.
 
-Each archive is written member by member with fixed owners, modes and times, so that the same input gives the same
-bytes. Called by package.sh.
+Each archive is written member by member with fixed owners, modes and times, so that equal
+input gives equal bytes. Called by package.sh.
 """
 import base64
 import csv

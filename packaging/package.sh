@@ -10,7 +10,7 @@
 #   image    OCI images for amd64 and arm64 and their index, from scratch, in dist/image
 #   chart    the Helm chart as .tgz
 #
-# The same commit and binaries give the same bytes. --binary copies a binary that was built elsewhere to dist/bin.
+# Two runs with one commit and its binaries make identical files. --binary copies a binary that was built elsewhere to dist/bin.
 # REPOSITORY_URL is written into the metadata, RELEASE_URL into the formula (the folder that has the archives).
 # shellcheck disable=SC2046,SC2086 # lists of targets are words
 set -euo pipefail

@@ -238,7 +238,7 @@ test_arm64() {
   trap end_all EXIT
 }
 
-# The same commit and binaries give the same bytes.
+# Two runs with one commit and its binaries make identical files.
 test_again() {
   packaging/package.sh wheel npm archive deb chart >/dev/null
   cp "$dist/SHA256SUMS" "$dir/before"
