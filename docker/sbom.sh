@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# sbom.sh [FILE [OPTION...]]   writes the software bill of materials of the image's binary, with versions and licences, to
-# FILE (default target/image/multilangd.cdx.json) in CycloneDX format. Options go to cargo: --features local adds the
-# packages of local mode. Requires cargo-cyclonedx: cargo install cargo-cyclonedx --locked.
+# sbom.sh [FILE]   writes the software bill of materials of the image's binary, with versions and licences, to FILE
+# (default target/image/multilangd.cdx.json) in CycloneDX format. Requires cargo-cyclonedx: cargo install
+# cargo-cyclonedx --locked.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 file=${1:-target/image/multilangd.cdx.json}
+# Further arguments go to cargo: --features local adds the packages of local mode.
 if [ $# -gt 0 ]; then shift; fi
 mkdir -p "$(dirname "$file")"
 # cargo-cyclonedx writes one file beside each manifest of the workspace; only the one of the daemon is kept.
