@@ -3,8 +3,8 @@ dir=$(mktemp -d)
 started=()
 end_all() {
   local pid
-  for pid in "${started[@]}"; do kill "$pid" 2>/dev/null || true; done
-  for pid in "${started[@]}"; do wait "$pid" 2>/dev/null || true; done
+  for pid in ${started[@]+"${started[@]}"}; do kill "$pid" 2>/dev/null || true; done
+  for pid in ${started[@]+"${started[@]}"}; do wait "$pid" 2>/dev/null || true; done
   rm -rf "$dir"
 }
 trap end_all EXIT

@@ -82,7 +82,8 @@ fn relative_links_and_anchors_resolve() {
 
 /// Whether a word looks like a path of this repository.
 fn is_path(word: &str) -> bool {
-    let folders = ["src/", "tests/", "docs/", "docker/", "deploy/", "examples/", "benches/", ".ci/"];
+    let folders =
+        ["src/", "tests/", "docs/", "docker/", "deploy/", "examples/", "benches/", "packaging/", ".ci/"];
     let crates = ["protocol/", "properties/"];
     folders.iter().chain(&crates).any(|folder| word.starts_with(folder))
 }

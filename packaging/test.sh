@@ -1,0 +1,255 @@
+#!/usr/bin/env bash
+# test.sh [NAME...]   installs the packages in dist/ into throwaway places and runs the daemon from there on local mode:
+# 2,000 records reach two record processors, and SIGTERM ends everything with exit code 0. NAME is archive, wheel, npm,
+# deb, rpm, image, chart, arm64, units or again; without one, all of them run.
+#
+# Needs the packages (packaging/build.sh, packaging/package.sh), python3 with venv, node and npm, curl, and for single
+# tests debootstrap and root (deb), rpm (rpm), buildah and root (image), qemu-user-static and root (arm64), systemd
+# (units) and Go for helm (chart). PyPI and npm deliver amazon_kclpy and aws-kcl. A test whose tool is missing fails.
+# shellcheck disable=SC2046,SC2086 # lists of targets are words
+set -euo pipefail
+# shellcheck source=packaging/common.sh
+. "$(dirname "$0")/common.sh"
+# shellcheck source=tests/support/started.sh
+. tests/support/started.sh
+export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local NO_COLOR=1
+native=$(native_target)
+records=2000
+seq 1 $records >"$dir/lines.txt"
+
+need() { command -v "$1" >/dev/null || fail "$1 is missing (Debian package $2)"; }
+
+# run_job NAME PROCESSOR COMMAND...   runs a daemon on local mode until it has delivered every record, then stops it.
+run_job() {
+  local name=$1 processor=$2 kinesis dynamodb status pid code=0
+  shift 2
+  read -r kinesis dynamodb status <<<"$(free_ports 3)"
+  cat >"$dir/$name.properties" <<PROPERTIES
+executableName = $processor
+streamName = orders
+applicationName = $name
+AWSCredentialsProvider = DefaultCredentialsProvider
+regionName = eu-central-1
+initialPositionInStream = TRIM_HORIZON
+retrievalMode = POLLING
+metricsLevel = NONE
+PROPERTIES
+  "$@" local "$dir/$name.properties" --shards 2 --put "$dir/lines.txt" --kinesis-port "$kinesis" \
+    --dynamodb-port "$dynamodb" --status "127.0.0.1:$status" >"$dir/$name.out" 2>"$dir/$name.log" &
+  pid=$!
+  started+=("$pid")
+  until_true "$name: $records records were delivered, or the daemon has ended" delivered_or_ended "$status" "$pid"
+  kill -0 "$pid" 2>/dev/null || { tail -n 30 "$dir/$name.log" >&2; fail "$name: the daemon ended"; }
+  # Two distinct children, and not the daemon's own.
+  curl -sf "http://127.0.0.1:$status/status" | python3 -c '
+import json, sys
+shards = json.load(sys.stdin)["shards"]
+assert len({shard["childPid"] for shard in shards}) == 2, shards'
+  kill -TERM "$pid"
+  wait "$pid" || code=$?
+  [ "$code" = 0 ] || { tail -n 30 "$dir/$name.log" >&2; fail "$name: exit code $code after SIGTERM"; }
+  say "$name: stopped with exit code 0"
+}
+
+delivered_or_ended() {
+  kill -0 "$2" || return 0
+  curl -sf "http://127.0.0.1:$1/status" | python3 -c '
+import json, sys
+shards = json.load(sys.stdin)["shards"]
+sys.exit(sum(shard["delivered"]["records"] for shard in shards) != int(sys.argv[1]))' $records
+}
+
+test_archive() {
+  (cd "$dist" && sha256 --check --quiet SHA256SUMS)
+  mkdir "$dir/archive"
+  tar -xzf "$dist/multilangd-$version-$native.tar.gz" -C "$dir/archive" --strip-components=1
+  (cd "$dir/archive" && ls multilangd man/multilangd.1 completions/multilangd.bash completions/_multilangd \
+    completions/multilangd.fish LICENSE README.md >/dev/null)
+  "$dir/archive/multilangd" --version
+  bash -n "$dir/archive/completions/multilangd.bash"
+  python3 - "$dist/multilangd-$version.cdx.json" <<'PY'
+import json, sys
+parts = json.load(open(sys.argv[1]))
+assert parts["bomFormat"] == "CycloneDX" and len(parts["components"]) > 100
+assert any(one["name"] == "dynoxide-rs" for one in parts["components"]), "local mode is missing"
+PY
+  if [ -f "$dist/multilangd.rb" ]; then
+    # The formula names the archives by their checksums.
+    grep -o 'sha256 "[0-9a-f]*"' "$dist/multilangd.rb" | cut -d'"' -f2 | while read -r sum; do
+      grep -q "^$sum  multilangd-$version-.*tar.gz$" "$dist/SHA256SUMS" || fail "formula: no archive has the sum $sum"
+    done
+  fi
+}
+
+test_wheel() {
+  local venv=$dir/venv tag site
+  python3 -m venv "$venv"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check --no-index --find-links "$dist" multilangd
+  "$venv/bin/multilangd" --version
+  # The library without the jars that its setup.py would download: docker/python.Dockerfile does the same.
+  "$venv/bin/pip" download --quiet --disable-pip-version-check --no-deps --no-binary amazon_kclpy --dest "$dir/kclpy" \
+    amazon_kclpy==3.2.0
+  tar -xzf "$dir/kclpy/amazon_kclpy-3.2.0.tar.gz" -C "$dir/kclpy" --strip-components=1
+  site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+  cp -r "$dir/kclpy/amazon_kclpy" "$site/"
+  # amazon_kclpy's own sample processor.
+  run_job wheel "$venv/bin/python $dir/kclpy/samples/sample_kclpy_app.py" "$venv/bin/multilangd"
+  # What pip of each platform would choose.
+  for target in $(built $linux_targets); do
+    for tag in manylinux2014 manylinux_2_17 musllinux_1_1; do
+      rm -rf "$dir/chosen"
+      "$venv/bin/pip" download --quiet --disable-pip-version-check --no-index --find-links "$dist" --no-deps \
+        --only-binary :all: --platform "${tag}_${target%%-*}" --dest "$dir/chosen" multilangd
+      ls "$dir/chosen/"*"${tag}_${target%%-*}"*.whl >/dev/null
+    done
+  done
+  "$venv/bin/pip" uninstall --quiet --yes multilangd
+  [ ! -e "$venv/bin/multilangd" ] || fail "pip uninstall left the binary"
+}
+
+test_npm() {
+  local registry pid
+  need npm npm
+  read -r registry <<<"$(free_ports 1)"
+  python3 packaging/npm/registry.py "$registry" "$dist" 2>"$dir/registry.log" &
+  started+=($!)
+  until_true "npm: the registry answers" curl -sf "http://127.0.0.1:$registry/multilangd"
+  # The client, as npm delivers it, without the jars that its install script would download.
+  npm install --prefix "$dir/client" --no-audit --no-fund --ignore-scripts --loglevel=error aws-kcl@2.3.2 >/dev/null
+  export NODE_PATH=$dir/client/node_modules
+  for scripts in true false; do
+    local place=$dir/npm-$scripts
+    mkdir "$place"
+    npm install --prefix "$place" --registry "http://127.0.0.1:$registry/" --cache "$dir/npm-cache" \
+      --ignore-scripts=$scripts --no-audit --no-fund --loglevel=error multilangd >/dev/null
+    # With scripts the launcher has been replaced by the binary.
+    case $scripts:$(head -c 4 "$place/node_modules/multilangd/bin/multilangd" | tr -d '\0') in
+      true:\#!/u) ;;
+      true:* | false:\#*) fail "npm with --ignore-scripts=$scripts has the wrong file in bin" ;;
+    esac
+    "$place/node_modules/.bin/multilangd" --version
+    run_job "npm-scripts-ignored-$scripts" "node $root/examples/node/aws_kcl_processor.js" \
+      "$place/node_modules/.bin/multilangd"
+  done
+  unset NODE_PATH
+  # Exit codes pass through the launcher.
+  code=0
+  "$dir/npm-true/node_modules/.bin/multilangd" "$dir/missing.properties" 2>/dev/null || code=$?
+  [ "$code" = 66 ] || fail "the launcher ended with $code in place of 66"
+}
+
+test_deb() {
+  local system=$dir/debian deb
+  deb=$(ls "$dist"/multilangd_"$version"-1_"$(cpu "$native" deb)".deb)
+  need debootstrap debootstrap
+  debootstrap --variant=minbase bookworm "$system" >"$dir/debootstrap.log" 2>&1 || { tail "$dir/debootstrap.log"; fail "debootstrap"; }
+  cp "$deb" "$system/multilangd.deb"
+  for _ in first update; do chroot "$system" dpkg -i /multilangd.deb >"$dir/dpkg.log" 2>&1 || { cat "$dir/dpkg.log"; fail "dpkg -i"; }; done
+  chroot "$system" /usr/bin/multilangd --version
+  chroot "$system" getent passwd multilangd
+  [ "$(stat -c %a "$system/etc/multilangd/environment")" = 600 ]
+  chroot "$system" dpkg -r multilangd >/dev/null
+  [ ! -e "$system/usr/bin/multilangd" ] || fail "dpkg -r left the binary"
+  [ -e "$system/etc/multilangd/environment" ] || fail "dpkg -r removed the configuration"
+  chroot "$system" dpkg -P multilangd >/dev/null 2>&1
+  [ ! -e "$system/etc/multilangd/environment" ] || fail "dpkg -P left /etc/multilangd/environment"
+}
+
+test_rpm() {
+  local system=$dir/rpm
+  need rpm rpm
+  mkdir -p "$system"
+  # Its scripts need a system around them; they are those of the .deb.
+  rpm --root "$system" --install --nodeps --noscripts "$dist/multilangd-$version-1.${native%%-*}.rpm"
+  "$system/usr/bin/multilangd" --version
+  [ -f "$system/usr/lib/systemd/system/multilangd.service" ]
+  for script in postinstall preuninstall postuninstall; do
+    rpm -qp --scripts "$dist/multilangd-$version-1.${native%%-*}.rpm" | grep -q "^$script " || fail "rpm: no $script"
+  done
+}
+
+test_units() {
+  local unit=$dir/multilangd.service
+  need systemd-analyze systemd
+  systemd-analyze security --offline=true --threshold=30 deploy/multilangd.service | tail -1
+  # verify looks for the programs: here is one.
+  sed "s#/usr/local/bin/multilangd#$(binary "$native")#" deploy/multilangd.service >"$unit"
+  systemd-analyze verify --man=no "$unit"
+}
+
+test_image() {
+  local container store
+  need buildah buildah
+  store=(--root "$work/test-storage" --runroot "$work/test-storage-run")
+  export STORAGE_DRIVER=vfs
+  container=$(buildah "${store[@]}" from --quiet "oci:$dist/image:$version")
+  buildah "${store[@]}" run --isolation chroot "$container" -- /multilangd --version
+  # Only these files are in it.
+  (cd "$(buildah "${store[@]}" mount "$container")" && ls etc/ssl/certs/ca-certificates.crt multilangd >/dev/null)
+  buildah "${store[@]}" rm "$container" >/dev/null
+  rm -rf "$work/test-storage"
+}
+
+test_chart() {
+  local helm chart=$dist/multilangd-chart-$version.tgz values=packaging/chart/ci-values.yaml python=$work/manifests/bin/python
+  helm=$(go_tool "$helm_module")
+  "$helm" lint --strict --values "$values" "$chart"
+  "$helm" template orders "$chart" --kube-version 1.31.0 --values "$values" >"$dir/default.yaml"
+  "$helm" template orders "$chart" --kube-version 1.31.0 --values "$values" --set podMonitor.enabled=true --set replicas=null \
+    --set existingConfigMap=mine --set podDisruptionBudget.enabled=false >"$dir/other.yaml"
+  grep -q "kind: PodMonitor" "$dir/other.yaml"
+  if grep -q "replicas:\|kind: ConfigMap" "$dir/other.yaml"; then fail "chart: replicas or ConfigMap despite the values"; fi
+  if "$helm" template orders "$chart" --kube-version 1.31.0 >/dev/null 2>&1; then fail "chart: accepts missing values"; fi
+  if [ ! -e "$work/manifests/ready" ]; then
+    python3 -m venv --clear "$work/manifests"
+    "$work/manifests/bin/pip" install --quiet --disable-pip-version-check kubernetes-validate==1.37.0
+    touch "$work/manifests/ready"
+  fi
+  "$python" packaging/check-manifests.py deploy/kubernetes.yaml "$dir/default.yaml" "$dir/other.yaml"
+  # The properties file of the chart is one that the daemon accepts.
+  "$python" - "$dir/default.yaml" <<'PY' >"$dir/chart.properties"
+import sys, yaml
+for one in yaml.safe_load_all(open(sys.argv[1])):
+    if one and one["kind"] == "ConfigMap":
+        print(one["data"]["my.properties"])
+PY
+  "$(binary "$native")" check "$dir/chart.properties" >"$dir/check.log" 2>&1 || { cat "$dir/check.log"; fail "chart: wrong properties"; }
+  grep -q "10000000" "$dir/chart.properties"
+}
+
+# The other architecture under emulation; its record processors are this machine's. The daemon starts itself for each of
+# them, so the kernel has to know the emulator.
+test_arm64() {
+  local binary kernel=/proc/sys/fs/binfmt_misc entry=multilangd-test mounted=
+  need qemu-aarch64-static qemu-user-static
+  binary=$(binary aarch64-unknown-linux-musl)
+  [ -f "$binary" ] || fail "$binary is missing (packaging/build.sh builds it)"
+  if [ ! -e $kernel/register ]; then mount -t binfmt_misc none $kernel && mounted=yes; fi
+  # shellcheck disable=SC2064 # the values of now
+  trap "end_all; echo -1 >$kernel/$entry || true; [ -z '$mounted' ] || umount $kernel" EXIT
+  if [ ! -e $kernel/$entry ]; then
+    printf '%s' ":$entry:M::"'\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00' \
+      ':\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:' \
+      "$(command -v qemu-aarch64-static):F" >$kernel/register
+  fi
+  run_job arm64 "python3 $root/examples/python/processor.py" "$binary"
+  echo -1 >$kernel/$entry
+  [ -z "$mounted" ] || umount $kernel
+  trap end_all EXIT
+}
+
+# Two runs with one commit and its binaries make identical files.
+test_again() {
+  packaging/package.sh wheel npm archive deb chart >/dev/null
+  cp "$dist/SHA256SUMS" "$dir/before"
+  packaging/package.sh wheel npm archive deb chart >/dev/null
+  diff "$dir/before" "$dist/SHA256SUMS" || fail "packages differ from those of the same commit"
+}
+
+tests=("$@")
+if [ ${#tests[@]} = 0 ]; then tests=(archive wheel npm units deb rpm image chart arm64 again); fi
+for name in "${tests[@]}"; do
+  printf '\n== %s (%s s)\n' "$name" "$SECONDS"
+  "test_$name"
+done
+printf '\n== done (%s s)\n' "$SECONDS"
