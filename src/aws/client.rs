@@ -136,7 +136,7 @@ pub async fn clients(settings: &Settings, sink: Arc<dyn Sink>) -> Result<Clients
     let all = [Some(&settings.dynamodb), Some(&settings.kinesis), settings.cloudwatch.as_ref()];
     let http = Http::new(&sdk.network)?;
     let stack = http.client();
-    // Every call has a time limit as a whole; a second watch on the progress of each body costs a tenth of an idle call.
+    // Every call has a time limit as a whole, bodies included: the SDK need not watch the progress of each body as well.
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .http_client(stack.clone())
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
