@@ -215,6 +215,7 @@ for one in yaml.safe_load_all(open(sys.argv[1])):
 PY
   "$(binary "$native")" check "$dir/chart.properties" >"$dir/check.log" 2>&1 || { cat "$dir/check.log"; fail "chart: wrong properties"; }
   grep -q "10000000" "$dir/chart.properties"
+  grep -q "workerMetricsEMAAlpha = 0.5$" "$dir/chart.properties"
 }
 
 # The other architecture under emulation; its record processors are this machine's. The daemon starts itself for each of

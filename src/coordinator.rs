@@ -150,7 +150,7 @@ enum Done {
     /// One of them is still another's, who is to let go of it.
     Named(Box<Lease>),
     /// A lease was given to somebody.
-    Given(WorkerId, Result<(), table::Error>),
+    Given(WorkerId, leader::How, Result<(), table::Error>),
     /// There was nothing to take after all.
     Passed,
     Took(Box<Taken>),
@@ -339,7 +339,7 @@ impl Coordinator {
             Ok(Done::Looked(Ok(leases))) if self.standing.borrow().is_led() => self.looked_led(leases, stop),
             Ok(Done::Looked(Ok(leases))) => self.looked(leases, stop),
             Ok(Done::Found(Ok(shards))) => self.found(shards, stop),
-            Ok(Done::Given(to, outcome)) => self.given(&to, &outcome),
+            Ok(Done::Given(to, how, outcome)) => self.given(&to, how, &outcome),
             Ok(Done::Looked(Err(error))) => self.cannot_list(&error),
             Ok(Done::Found(Err(error))) => self.cannot_query(&error),
             Ok(Done::Unlisted(lease)) => self.unlisted(lease.as_deref()),
@@ -362,6 +362,7 @@ impl Coordinator {
                 }
             }
         }
+        self.log_acquisitions();
     }
 
     fn called(&mut self) {

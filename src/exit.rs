@@ -29,7 +29,7 @@ pub enum Exit {
 
 /// Exit code, name and meaning of each variant.
 pub const EXITS: &[(Exit, u8, &str, &str)] = &[
-    (Exit::Clean, 0, "clean", "shut down cleanly after a signal"),
+    (Exit::Clean, 0, "clean", "shut down cleanly after a signal; other commands: completed"),
     (
         Exit::ChildFailed,
         1,
@@ -41,7 +41,7 @@ pub const EXITS: &[(Exit, u8, &str, &str)] = &[
         Exit::NoInput,
         66,
         "no-input",
-        "the properties file or another input is missing or unreadable, or the data folder of local mode is damaged",
+        "the properties file or another input is missing or unreadable, the data folder of local mode is damaged, or multilangd install cannot write",
     ),
     (
         Exit::Unavailable,

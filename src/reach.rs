@@ -11,6 +11,8 @@ use tokio::time::Instant;
 
 /// Without any answer for this long, the service cannot be reached.
 const OUT: Duration = Duration::from_secs(5);
+/// A failure this long after the last one begins anew: nothing is known of the time between them.
+const GAP: Duration = Duration::from_secs(120);
 /// The time between lines about a service that still cannot be reached.
 const REMIND: Duration = Duration::from_secs(600);
 
@@ -31,6 +33,8 @@ pub struct Reach(Mutex<Out>);
 struct Out {
     /// When the first failure since the last answer was.
     since: Option<Instant>,
+    /// When the last of these failures was.
+    last: Option<Instant>,
     reported: Option<Instant>,
 }
 
@@ -38,6 +42,9 @@ impl Reach {
     /// Notes a call without an answer. Returns for how long there has been none, if that is to be logged now.
     pub fn failed(&self, now: Instant) -> Option<Duration> {
         let mut out = self.lock();
+        if out.last.replace(now).is_some_and(|last| now > last + GAP) {
+            (out.since, out.reported) = (None, None);
+        }
         let lasted = now.saturating_duration_since(*out.since.get_or_insert(now));
         let due = lasted >= OUT && out.reported.is_none_or(|at| now >= at + REMIND);
         due.then(|| {
@@ -48,13 +55,14 @@ impl Reach {
 
     /// Notes an answer. Returns for how long there was none, if that was logged.
     pub fn answered(&self, now: Instant) -> Option<Duration> {
-        let Out { since, reported } = std::mem::take(&mut *self.lock());
+        let Out { since, reported, .. } = std::mem::take(&mut *self.lock());
         since.filter(|_| reported.is_some()).map(|since| now.saturating_duration_since(since))
     }
 
-    /// Whether it is logged that the service cannot be reached.
-    pub fn is_out(&self) -> bool {
-        self.lock().reported.is_some()
+    /// Whether it is logged that the service cannot be reached, and calls still fail.
+    pub fn is_out(&self, now: Instant) -> bool {
+        let out = self.lock();
+        out.reported.is_some() && out.last.is_some_and(|last| now <= last + GAP)
     }
 
     fn lock(&self) -> MutexGuard<'_, Out> {
@@ -77,8 +85,8 @@ mod tests {
         assert_eq!(reported(0, 5), [0; 0]);
         assert_eq!(reach.answered(at(5)), None, "too short");
         assert_eq!(reported(10, 1_000), [15, 615]);
-        assert!(reach.is_out());
+        assert!(reach.is_out(at(999)) && !reach.is_out(at(1_200)), "nothing failed for long");
         assert_eq!(reach.answered(at(1_000)), Some(Duration::from_secs(990)));
-        assert!(!reach.is_out() && reach.answered(at(1_001)).is_none());
+        assert!(!reach.is_out(at(1_001)) && reach.answered(at(1_001)).is_none());
     }
 }

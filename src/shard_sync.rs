@@ -321,7 +321,11 @@ impl ShardSync {
                 // Work that is interrupted is planned again by the next audit.
                 () = stop.cancelled() => return,
                 outcome = self.round(&now, &mut memory, &coordinator) => match outcome {
-                    Ok(()) => outage = Outage::default(),
+                    Ok(()) => {
+                        if let Some(lasted) = outage.worked(Instant::now()) {
+                            info!(?lasted, "the shard sync works again");
+                        }
+                    }
                     Err(error) if self.is_news(&error, &mut outage) => {
                         warn!(%error, "failed to synchronise the leases with the shards of the stream, retrying");
                     }
@@ -337,6 +341,14 @@ impl ShardSync {
         match error {
             Error::Table(error) => outage.failed(now, error, dynamodb),
             Error::Stream(shard::Error::Unavailable(reason)) => {
+                // Without a shard to read nothing else notes that Kinesis does not respond.
+                if let Some(lasted) = kinesis.failed(now) {
+                    warn!(
+                        error = reason,
+                        ?lasted,
+                        "cannot reach Kinesis: no shard is read until it responds"
+                    );
+                }
                 outage.failed(now, &table::Error::Unavailable(reason.clone()), kinesis)
             }
             Error::Stream(_) | Error::Shards(_) | Error::Foreign(_) => true,

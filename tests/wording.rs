@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 /// First words of sentences that do not name their subject. A question may begin with them.
 const OPENINGS: [&str; 8] =
     ["who", "whoever", "what", "so many", "as many", "the same", "nobody", "somebody"];
-/// Phrases for which there is a term: release, follow, report, load, continue, panic, successor, assignment.
-const PHRASES: [&str; 10] = [
+/// Phrases for which there is a term: release, follow, report, load, continue, panic, successor, assignment, heartbeat,
+/// renew.
+const PHRASES: [&str; 13] = [
     "give back",
     "gives back",
     "given back",
@@ -19,6 +20,9 @@ const PHRASES: [&str; 10] = [
     "broke down",
     "heir",
     "gift",
+    "sign of life",
+    "signs of life",
+    "kept alive",
 ];
 /// Openings in comments that stay, each with its reason; fewer than 20.
 const ALLOWED: [(&str, &str); 0] = [];

@@ -4,6 +4,7 @@
 //! In KCL: `DynamoDBLeaseRefresher`.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -64,12 +65,14 @@ pub struct Leases {
     table: String,
     options: Options,
     reported: Arc<Mutex<Reported>>,
+    /// Whether point-in-time recovery is to be enabled once the rows show that the table is this application's.
+    recovery_due: Arc<AtomicBool>,
 }
 
 impl Leases {
     /// The table of that name.
     pub fn new(client: Client, table: String, options: Options) -> Self {
-        Self { client, table, options, reported: Arc::default() }
+        Self { client, table, options, reported: Arc::default(), recovery_due: Arc::default() }
     }
 
     fn row(&self, item: &Item) -> Row {
@@ -92,11 +95,14 @@ impl Leases {
         let on = PointInTimeRecoverySpecification::builder().point_in_time_recovery_enabled(true).build();
         let Ok(on) = on else { return };
         let asked = self.client.update_continuous_backups().table_name(&self.table);
-        if let Err(error) = asked.point_in_time_recovery_specification(on).send().await {
-            let error = self.classify(&error, None);
-            warn!(%error,
-                "failed to enable point-in-time recovery of the lease table (leaseTablePitrEnabled; \
-                 allow dynamodb:UpdateContinuousBackups)");
+        match asked.point_in_time_recovery_specification(on).send().await {
+            Ok(_) => info!(table = self.table, "enabled point-in-time recovery of the lease table"),
+            Err(error) => {
+                let error = self.classify(&error, None);
+                warn!(%error,
+                    "failed to enable point-in-time recovery of the lease table (leaseTablePitrEnabled; \
+                     allow dynamodb:UpdateContinuousBackups)");
+            }
         }
     }
 
@@ -114,6 +120,9 @@ impl Leases {
             leases.extend(part.map_err(|error| Error::Unavailable(error.to_string()))??);
         }
         leases.sort_by(|a, b| a.shard.cmp(&b.shard));
+        if self.recovery_due.swap(false, Ordering::Relaxed) {
+            self.make_recoverable().await;
+        }
         Ok(leases)
     }
 

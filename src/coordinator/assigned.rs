@@ -82,6 +82,8 @@ struct Giving {
     assigned: usize,
     left: usize,
     failed: usize,
+    /// Assignments that failed, handoffs apart.
+    unassigned: usize,
 }
 
 impl Assigned {
@@ -370,7 +372,8 @@ impl Coordinator {
         let Run { assigning, left, balancing } = self.assigned.leader.run();
         self.settings.sink.worker(OfWorker::Planned { assigning, left, balancing });
         let assigned = orders.iter().filter(|order| order.how == How::Assign).count();
-        self.assigned.giving = Some(Giving { began: now, assigned, left: orders.len(), failed: 0 });
+        self.assigned.giving =
+            Some(Giving { began: now, assigned, left: orders.len(), failed: 0, unassigned: 0 });
         self.gave_some();
         for order in orders {
             let update = match order.how {
@@ -384,7 +387,7 @@ impl Coordinator {
             self.spawn(async move {
                 let _permit = writes.acquire().await;
                 if !standing.borrow().leads(Instant::now()) {
-                    return Done::Given(to, Err(table::Error::Conflict(shard)));
+                    return Done::Given(to, how, Err(table::Error::Conflict(shard)));
                 }
                 let outcome = table.update(&shard, &update).await.map(drop);
                 match (&outcome, how) {
@@ -393,7 +396,7 @@ impl Coordinator {
                     (Ok(()), How::Assign) => debug!(%shard, %to, "assigned a lease"),
                     (Err(error), _) => debug!(%shard, %to, %error, "failed to assign a lease"),
                 }
-                Done::Given(to, outcome)
+                Done::Given(to, how, outcome)
             });
         }
     }
@@ -404,11 +407,12 @@ impl Coordinator {
     }
 
     /// A lease was given out, or not.
-    pub(super) fn given(&mut self, to: &WorkerId, outcome: &Result<(), table::Error>) {
+    pub(super) fn given(&mut self, to: &WorkerId, how: How, outcome: &Result<(), table::Error>) {
         self.look.under_way = self.look.under_way.saturating_sub(1);
         if let Some(giving) = &mut self.assigned.giving {
             giving.left = giving.left.saturating_sub(1);
             giving.failed += usize::from(outcome.is_err());
+            giving.unassigned += usize::from(outcome.is_err() && how == How::Assign);
         }
         self.gave_some();
         let now = Instant::now();
@@ -431,7 +435,7 @@ impl Coordinator {
     fn gave_some(&mut self) {
         if let Some(giving) = self.assigned.giving.take_if(|giving| giving.left == 0) {
             let (failed, took) = (giving.failed, giving.began.elapsed());
-            log_assigned(giving.assigned, failed);
+            log_assigned(giving.assigned, giving.unassigned);
             self.settings.sink.worker(OfWorker::GaveOut { failed, took });
         }
     }

@@ -145,12 +145,14 @@ impl Coordinator {
         if outcome.is_ok() {
             self.assigned.acquired.push(shard.clone());
         }
+    }
+
+    /// Logs the leases that were acquired since the last such line, once nothing is under way.
+    pub(super) fn log_acquisitions(&mut self) {
         if self.look.under_way == 0 && !self.assigned.acquired.is_empty() {
             let acquired = std::mem::take(&mut self.assigned.acquired);
-            // The last of them is entered next.
-            let held = self.held.len() + usize::from(outcome.is_ok());
             let (count, leases) = (acquired.len(), if acquired.len() == 1 { "lease" } else { "leases" });
-            info!(held, shards = some(&acquired), "acquired {count} {leases}");
+            info!(held = self.held.len(), shards = some(&acquired), "acquired {count} {leases}");
         }
     }
 

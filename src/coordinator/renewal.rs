@@ -1,7 +1,7 @@
-//! One lease kept alive, by a task of its own: nothing that happens to another lease, to a child or to a
+//! Renews one lease, in a task of its own: nothing that happens to another lease, to a child or to a
 //! log can hold it up.
 //!
-//! A checkpoint is a sign of life too and puts the next renewal off, so a busy shard costs no renewals. In
+//! A checkpoint is a renewal too and puts the next one off, so a busy shard costs no renewals. In
 //! KCL: `DynamoDBLeaseRenewer`, whose passes wait for their slowest call.
 
 use std::collections::BTreeMap;
@@ -105,21 +105,35 @@ async fn keep(held: Arc<Held>, pause: Duration, first: Instant, pace: Arc<Pace>,
     let mut backoff = Backoff::new(pause / 8, pause, fastrand::Rng::new());
     let mut known = held.proven();
     let (mut next, mut outage) = (first, Outage::default());
+    // The error of the last renewal, if that failed: why the lease expires.
+    let mut failed: Option<String> = None;
     loop {
         tokio::select! {
             biased;
             // Lost leases aren't renewed.
-            () = held.lost().cancelled() => break,
+            () = held.lost().cancelled() => {
+                if let Some(error) = failed {
+                    warn!(error, "lost the lease after renewals that failed");
+                }
+                break;
+            }
             () = sleep_until(next.min(held.expires())) => {}
         }
         let proven = held.proven();
         if proven > std::mem::replace(&mut known, proven) && Instant::now() < proven + pause {
+            // A checkpoint renewed it.
+            failed = None;
+            backoff.reset();
+            if let Some(lasted) = outage.worked(Instant::now()) {
+                info!(?lasted, "renewed the lease again");
+            }
             next = proven + pause;
             continue;
         }
         let started = Instant::now();
         match held.renew().await {
             Ok(()) => {
+                failed = None;
                 backoff.reset();
                 if let Some(lasted) = outage.worked(Instant::now()) {
                     info!(?lasted, "renewed the lease again");
@@ -129,7 +143,7 @@ async fn keep(held: Arc<Held>, pause: Duration, first: Instant, pace: Arc<Pace>,
                 (known, next) = (held.proven(), pace.next(started, pause, leases));
             }
             Err(held::Error::Lost) => {
-                warn!("lost the lease");
+                warn!(error = failed, "lost the lease");
                 break;
             }
             Err(error) => {
@@ -143,6 +157,7 @@ async fn keep(held: Arc<Held>, pause: Duration, first: Instant, pace: Arc<Pace>,
                 } else {
                     debug!(%error, retry_in = ?again, "failed to renew the lease, retrying");
                 }
+                failed = Some(error.to_string());
                 next = now + again;
             }
         }

@@ -226,7 +226,7 @@ impl Leader {
         self.late.get(worker).is_none_or(|late| late.trusted)
     }
 
-    /// Its owner has given no sign of life so far.
+    /// Its owner has not renewed it so far.
     fn is_fresh(&self, lease: &Lease) -> bool {
         self.past.get(&lease.shard).is_some_and(|past| past.fresh.is_some())
     }
@@ -306,7 +306,7 @@ impl Leader {
     }
 }
 
-/// A leader that gives signs of life but leaves a lease without a live owner for so many failover times does not
+/// A leader that renews its lock but leaves a lease without a live owner for so many failover times does not
 /// do its work. No worker can become leader in its place, so the operator has to know.
 const NEGLECT: u32 = 12;
 

@@ -28,9 +28,9 @@ pub const LONGEST: Duration = Duration::from_secs(120);
 pub struct Terms {
     /// The worker.
     pub me: WorkerId,
-    /// How long the lock lasts without a sign of life.
+    /// How long the lock lasts without a heartbeat.
     pub lease: Duration,
-    /// Between signs of life.
+    /// The time between two heartbeats.
     pub beat: Duration,
     /// Between looks at another's lock.
     pub look: Duration,
@@ -130,7 +130,7 @@ impl Election {
         }
     }
 
-    /// The next step: a sign of life, or a look.
+    /// The next step: a heartbeat, or a read.
     pub fn next(&mut self, now: Instant, version: impl FnOnce() -> String) -> Next {
         match &self.held {
             Some(hold) if now >= hold.proven + self.terms.lease => {

@@ -24,7 +24,7 @@ pub struct Lock {
     pub owner: WorkerId,
     /// `leaseDuration`, of the owner's choosing: milliseconds, as text.
     pub lease: Duration,
-    /// `recordVersionNumber`: new with every sign of life. Empty in a broken row, which nobody can hold.
+    /// `recordVersionNumber`: new with every heartbeat. Empty in a broken row, which nobody can hold.
     pub version: String,
     /// `isReleased` is there.
     pub released: bool,

@@ -33,7 +33,7 @@ pub enum LockWrite {
         /// The state that the write requires.
         over: Over,
     },
-    /// A sign of life of its holder.
+    /// A heartbeat of its holder.
     Beat {
         /// The row, with a new version.
         row: Lock,

@@ -73,7 +73,7 @@ pub struct Candidate<'l> {
     pub throughput: Option<f64>,
     /// Whether the lease is unowned or expired, and so must be assigned.
     pub available: bool,
-    /// Order among the available: smaller first (longest without a sign of life).
+    /// Order among the available: smaller first (longest without a renewal).
     pub rank: u64,
 }
 

@@ -56,7 +56,7 @@ pub struct Owner {
     pub me: WorkerId,
     /// Where its leases are.
     pub table: Arc<dyn Table>,
-    /// How long a lease lasts without a sign of life.
+    /// How long a lease lasts without a renewal.
     pub failover: Duration,
     /// Notified when a row shows a nudge of a peer.
     pub nudged: Arc<Notify>,

@@ -33,7 +33,7 @@ impl Outage {
         self.last = Some(now);
         self.failures = self.failures.saturating_add(1);
         self.denied |= matches!(error, Error::Denied(_) | Error::Missing(_));
-        let alone = !error.is_unanswered() || (now >= since + UNANSWERED && !reach.is_out());
+        let alone = !error.is_unanswered() || (now >= since + UNANSWERED && !reach.is_out(now));
         let due = alone && self.said.is_none_or(|said| now >= said + SAY_AGAIN);
         if due {
             self.said = Some(now);

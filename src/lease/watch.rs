@@ -6,7 +6,7 @@
 //!   `n` leases renews one of them every two fifths of the failover time divided by `n`, so it knows within a
 //!   second or so, and a fleet at rest pays nothing for it;
 //! * where a scan is one small page, every worker looks twice within a failover time: then it has seen the
-//!   last sign of life of a worker that dies half a failover time after it at the latest, and takes over a
+//!   last renewal of a worker that dies half a failover time after it at the latest, and takes over a
 //!   failover time later. In large tables only the first workers by name look so often.
 //!
 //! Java's workers look every two failover times, and call nobody.

@@ -104,7 +104,7 @@ impl Line {
 
 /// Whether a value needs no quotes in a text line.
 fn is_plain(text: &str) -> bool {
-    !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '"')
+    !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control() || steers(c) || c == '"')
 }
 
 /// A message on one line: control characters, which could steer a terminal, are escaped.
@@ -113,9 +113,14 @@ struct Escaped<'a>(&'a str);
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.chars().try_for_each(|c| {
-            if c.is_control() { write!(f, "{}", c.escape_default()) } else { f.write_char(c) }
+            if c.is_control() || steers(c) { write!(f, "{}", c.escape_default()) } else { f.write_char(c) }
         })
     }
+}
+
+/// Whether a character changes the direction of what follows, or ends a line in some viewers.
+fn steers(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 impl Visit for Line {

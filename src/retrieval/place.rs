@@ -135,9 +135,14 @@ impl Place {
                 warn!(error, ?lasted, "cannot reach Kinesis: no shard is read until it responds");
             }
             // If only this shard gets no answer, it is a failure of this shard.
-            if !reach.is_out() {
+            if !reach.is_out(now) {
                 kind = Kind::Usual;
             }
+        } else if kind == Kind::Unusual
+            && let Some(lasted) = self.source.reach.answered(now)
+        {
+            // A rejection is a response.
+            info!(?lasted, "Kinesis responds again");
         }
         let reported = self.failing.failed(now, kind);
         self.source.sink.shard(&self.shard, OfShard::FetchFailed { took, error: &error });

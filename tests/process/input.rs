@@ -269,8 +269,9 @@ async fn multi_stream_lease_table_is_rejected_unchanged() {
         let put = rig.clients.dynamodb.put_item().table_name(APPLICATION).set_item(Some(row));
         put.send().await.unwrap();
         let before = rig.all_rows().await;
-        let outcome = run(&rig, &[file.to_str().unwrap()]).await;
+        let outcome = run(&rig, &[file.to_str().unwrap(), "--set", "leaseTablePitrEnabled=true"]).await;
         assert_says(&outcome, 78, &["several streams", "orders"]);
+        assert!(!outcome.1.contains("point-in-time"), "{}", outcome.1);
         assert_eq!(rig.all_rows().await, before, "nothing was written");
     }
 }

@@ -4,6 +4,7 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, TableDescription,
     TableStatus,
 };
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tracing::info;
@@ -84,7 +85,7 @@ impl Leases {
                 }
             };
             let Some(status) = waiting(status) else {
-                self.make_recoverable().await;
+                self.recovery_due.store(self.options.recoverable, Ordering::Relaxed);
                 return Ok(());
             };
             if Instant::now() >= deadline {

@@ -151,10 +151,10 @@ pub const KEYS: &[Key] = &[
         "A polling key.")),
     key("fanoutConfig.consumerArn", Kind::Text, Told("found or registered"), FANOUT, Yes, "ARN of a registered enhanced fan-out consumer."),
     key("fanoutConfig.consumerName", Kind::Text, Application(""), FANOUT, Yes, "Name of the enhanced fan-out consumer to find or register."),
-    key("fanoutConfig.maxDescribeStreamSummaryRetries", Kind::Int, Number(10), FANOUT, Yes, "Attempts."),
-    key("fanoutConfig.maxDescribeStreamConsumerRetries", Kind::Int, Number(10), FANOUT, Yes, "Attempts."),
-    key("fanoutConfig.registerStreamConsumerRetries", Kind::Int, Number(10), FANOUT, Yes, "Attempts."),
-    key("fanoutConfig.retryBackoffMillis", Kind::Long, Number(1_000), FANOUT, Yes, "Between them."),
+    key("fanoutConfig.maxDescribeStreamSummaryRetries", Kind::Int, Number(10), FANOUT, Yes, "Maximum number of DescribeStreamSummary calls in a row."),
+    key("fanoutConfig.maxDescribeStreamConsumerRetries", Kind::Int, Number(10), FANOUT, Yes, "Maximum number of DescribeStreamConsumer calls in a row."),
+    key("fanoutConfig.registerStreamConsumerRetries", Kind::Int, Number(10), FANOUT, Yes, "Maximum number of RegisterStreamConsumer calls in a row."),
+    key("fanoutConfig.retryBackoffMillis", Kind::Long, Number(1_000), FANOUT, Yes, "Milliseconds between these calls."),
 
     // Metrics.
     key("metricsLevel", Kind::Enum(&["NONE", "SUMMARY", "DETAILED"]), Text("DETAILED"), METRICS, Yes, "Metrics level of CloudWatch: NONE, SUMMARY or DETAILED."),
