@@ -223,7 +223,7 @@ async fn dynamodb_outage_is_one_warning_and_one_recovery() {
     rig.put(&records_of(20)).await;
     rig.until("both shards are read", |log| count(log) == 20).await;
     shut.send_replace(true);
-    rig.logged("cannot reach DynamoDB").await;
+    rig.logged("no lease is renewed until it responds").await;
     rig.until("both leases are lost", |log| said(log, "leaseLost").len() == 2).await;
     shut.send_replace(false);
     rig.logged("DynamoDB responds again").await;
