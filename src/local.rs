@@ -6,6 +6,7 @@
 //! | [`kinesis`] | the Kinesis endpoint |
 //! | [`tables`] | the DynamoDB endpoint |
 //! | [`run`] | `multilangd local`: endpoints, stream, records, daemon |
+//! | [`completion`] | when a run with `--exit-when-done` is done |
 //! | [`feed`] | putting records into the stream |
 //! | [`example`] | the shipped example |
 //! | `files` | folders and files that only this user can access |
@@ -14,6 +15,7 @@
 //!
 //! Built only with the cargo feature `local`, which production builds leave out.
 
+pub mod completion;
 pub mod example;
 pub mod feed;
 mod files;
