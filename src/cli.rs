@@ -162,6 +162,9 @@ pub(crate) struct Local {
     #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "exit_when_done")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
     exit_timeout: u64,
+    /// Restart the record processors when a file that executableName names, or a file in its folder, changes.
+    #[arg(long, conflicts_with = "exit_when_done")]
+    watch: bool,
     /// Keep streams and leases in this folder between runs.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -424,6 +427,7 @@ impl Local {
             shards: self.shards,
             put: self.put.clone().map(Into::into),
             exit_when_done: self.exit_when_done.then(|| std::time::Duration::from_secs(self.exit_timeout)),
+            watch: self.watch,
             data: self.data.clone(),
             kinesis_port: self.kinesis_port,
             dynamodb_port: self.dynamodb_port,

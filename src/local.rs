@@ -12,6 +12,7 @@
 //! | `files` | folders and files that only this user can access |
 //! | `server` | the HTTP server of both endpoints |
 //! | [`progress`] | the progress line |
+//! | `watch` | changes of the record processor's files |
 //!
 //! Built only with the cargo feature `local`, which production builds leave out.
 
@@ -24,3 +25,4 @@ pub mod progress;
 pub mod run;
 mod server;
 pub mod tables;
+mod watch;

@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 use super::completion::{self, Decision, Judge, Puts};
 use super::feed::Input;
 use super::files::{self, Temporary};
-use super::{example, feed, kinesis, progress, tables};
+use super::{example, feed, kinesis, progress, tables, watch};
 use crate::aws::{
     client,
     dynamodb::{self, Leases},
@@ -53,6 +53,8 @@ pub struct Options {
     pub put: Option<Input>,
     /// End once all records of `put` are checkpointed, or after this long without a checkpoint.
     pub exit_when_done: Option<Duration>,
+    /// Whether the record processors are restarted when their files change.
+    pub watch: bool,
     /// The folder for streams and tables; none for memory.
     pub data: Option<PathBuf>,
     /// Port of the Kinesis endpoint; 0 for any free one.
@@ -310,7 +312,13 @@ async fn serve(
     let mut judge = options.exit_when_done.map(Judge::new);
     let mut failed = None;
     let ended = {
-        let daemon = daemon::run(config, ports, stop.clone());
+        let daemon = async {
+            if options.watch {
+                watch::run(config, ports, stop.clone()).await
+            } else {
+                daemon::run(config, ports, stop.clone()).await
+            }
+        };
         let input = async {
             match &options.put {
                 Some(Input::Stdin) => put(&Input::Stdin).await,
@@ -473,7 +481,7 @@ async fn print_progress(
 }
 
 /// Prints to stdout, which has no other output: logs and the children's output go to stderr.
-fn tell(line: &str) {
+pub(super) fn tell(line: &str) {
     if let Err(error) = writeln!(io::stdout().lock(), "multilangd local: {line}") {
         info!(line, %error, "failed to write to stdout");
     }

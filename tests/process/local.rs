@@ -186,6 +186,66 @@ async fn signal_before_the_end_of_the_input_ends_the_run_with_1() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn changed_program_is_restarted_and_parked_shards_with_it() {
+    let mut rig = Rig::start("local-watch").await;
+    let input = lines(&rig, "fine\nfine\npoison\nfine\n");
+    let (program, never) = (rig.folder.join("program/run"), rig.folder.join("never"));
+    std::fs::create_dir(rig.folder.join("program")).unwrap();
+    let write = |behaviour: &str| {
+        let script = format!("#!/bin/sh\nexec {}\n", rig.scripted(behaviour));
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    write(&format!("each poison={}", never.display()));
+    let file = rig.properties(program.to_str().unwrap(), "taskBackoffTimeMillis = 50\n");
+    let ports = ["--kinesis-port", "0", "--dynamodb-port", "0", "--shards", "2", "--watch"];
+    let put = ["--put", input.to_str().unwrap(), "--max-child-failures", "2"];
+    let mut daemon = rig.command(&[&["local", file.to_str().unwrap()], &ports[..], &put].concat());
+    rig.logged("parked the shard").await;
+    write("each");
+    daemon.until(|line| line.contains("program/run changed: restarting")).await;
+    rig.until("the poison record, checkpointed", |log| {
+        // The first program exits at the record, so its pid stores no checkpoint after it.
+        let received = log.iter().enumerate().filter(|(_, report)| {
+            matches!(report, Report::Said { what, body, .. }
+                if what == "processRecords" && body.to_string().contains("cG9pc29u"))
+        });
+        received.into_iter().any(|(index, received)| {
+            let Report::Said { pid: receiver, .. } = received else { return false };
+            log[index..].iter().any(|report| {
+                matches!(report, Report::Said { pid, what, body, .. }
+                    if pid == receiver && what == "checkpointed" && body["error"].is_null())
+            })
+        })
+    })
+    .await;
+    daemon.signal(Signal::INT);
+    assert_eq!(daemon.ended().await.code(), Some(0), "{}", rig.daemon_log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn program_that_never_worked_is_started_again_once_it_changed() {
+    let mut rig = Rig::start("local-watch-broken").await;
+    let program = rig.folder.join("run");
+    let write = |text: &str| {
+        std::fs::write(&program, format!("#!/bin/sh\n{text}\n")).unwrap();
+        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    write("exit 7");
+    let file = rig.properties(program.to_str().unwrap(), "taskBackoffTimeMillis = 50\n");
+    let ports = ["--kinesis-port", "0", "--dynamodb-port", "0", "--shards", "1", "--watch"];
+    // The log is in the folder of the program: it causes no restart.
+    let mut daemon = rig
+        .command(&[&["local", file.to_str().unwrap()], &ports[..], &["--max-child-failures", "1"]].concat());
+    daemon.until(|line| line.contains("exit code 7") && line.contains("waiting for a change")).await;
+    write(&format!("exec {}", rig.scripted("each")));
+    daemon.until(|line| line.contains("run changed: starting")).await;
+    rig.until("a record processor", |log| said(log, "initialize").len() == 1).await;
+    daemon.signal(Signal::INT);
+    assert_eq!(daemon.ended().await.code(), Some(0), "{}", rig.daemon_log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn empty_stream_reports_how_to_put_records() {
     let rig = Rig::start("local-empty").await;
     let file = rig.properties(&rig.scripted("each"), "");
