@@ -7,7 +7,8 @@ use std::process::ExitCode;
 pub enum Exit {
     /// A requested shutdown completed.
     Clean,
-    /// A record processor failed permanently; for `multilangd health`, the daemon is not healthy.
+    /// A record processor failed permanently; for `multilangd health`, the daemon is not healthy; for
+    /// `multilangd local --exit-when-done`, not all records were checkpointed.
     ChildFailed,
     /// The command line is invalid.
     Usage,
@@ -29,12 +30,17 @@ pub enum Exit {
 
 /// Exit code, name and meaning of each variant.
 pub const EXITS: &[(Exit, u8, &str, &str)] = &[
-    (Exit::Clean, 0, "clean", "shut down cleanly after a signal; other commands: completed"),
+    (
+        Exit::Clean,
+        0,
+        "clean",
+        "shut down cleanly after a signal; multilangd local --exit-when-done: all records were checkpointed; other commands: completed",
+    ),
     (
         Exit::ChildFailed,
         1,
         "child-failed",
-        "a record processor failed too many times in a row; multilangd health: the daemon is not alive, or not ready",
+        "a record processor failed too many times in a row; multilangd health: the daemon is not alive, or not ready; multilangd local --exit-when-done: not all records were checkpointed",
     ),
     (Exit::Usage, 64, "usage", "invalid command line"),
     (

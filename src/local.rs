@@ -6,14 +6,17 @@
 //! | [`kinesis`] | the Kinesis endpoint |
 //! | [`tables`] | the DynamoDB endpoint |
 //! | [`run`] | `multilangd local`: endpoints, stream, records, daemon |
+//! | [`completion`] | when a run with `--exit-when-done` is done |
 //! | [`feed`] | putting records into the stream |
 //! | [`example`] | the shipped example |
 //! | `files` | folders and files that only this user can access |
 //! | `server` | the HTTP server of both endpoints |
 //! | [`progress`] | the progress line |
+//! | `watch` | changes of the record processor's files |
 //!
 //! Built only with the cargo feature `local`, which production builds leave out.
 
+pub mod completion;
 pub mod example;
 pub mod feed;
 mod files;
@@ -22,3 +25,4 @@ pub mod progress;
 pub mod run;
 mod server;
 pub mod tables;
+mod watch;

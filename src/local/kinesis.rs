@@ -247,6 +247,16 @@ impl Kinesis {
         counts
     }
 
+    /// Whether a stream contains no record. One that does not exist is empty.
+    #[must_use]
+    pub fn is_empty(&self, stream: &str) -> bool {
+        let streams = self.service.streams();
+        streams
+            .values()
+            .filter(|found| found.birth.name == stream)
+            .all(|found| found.read().shards().iter().all(|shard| shard.is_empty()))
+    }
+
     /// Stops: accepts no more connections, lets calls in progress finish, ends subscriptions.
     pub async fn stop(self) {
         self.server.stop().await;

@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_sdk_kinesis::types::StreamStatus;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
+use super::completion::{self, Decision, Judge, Puts};
+use super::feed::Input;
 use super::files::{self, Temporary};
-use super::{example, feed, kinesis, progress, tables};
+use super::{example, feed, kinesis, progress, tables, watch};
 use crate::aws::{
     client,
     dynamodb::{self, Leases},
@@ -25,9 +27,11 @@ use crate::clock;
 use crate::config::Config;
 use crate::daemon::{self, Ports};
 use crate::exit::Exit;
+use crate::lease::Table;
 use crate::metrics::Board;
 use crate::multilang::Program;
 use crate::multilang::process::ProgramError;
+use crate::sequence::Position;
 use crate::shard::ShardId;
 use crate::status::{self, Watch};
 
@@ -37,14 +41,20 @@ const ACCOUNT: &str = "000000000000";
 /// waiting.
 pub const WORKER: &str = "local";
 const STREAM_WAIT: Duration = Duration::from_secs(10);
+/// Interval of the checks for `--exit-when-done`.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The options of the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// Number of shards, if the stream must be created.
     pub shards: i32,
-    /// A file whose lines are put as records.
-    pub put: Option<PathBuf>,
+    /// The input whose lines are put as records.
+    pub put: Option<Input>,
+    /// End once all records of `put` are checkpointed, or after this long without a checkpoint.
+    pub exit_when_done: Option<Duration>,
+    /// Whether the record processors are restarted when their files change.
+    pub watch: bool,
     /// The folder for streams and tables; none for memory.
     pub data: Option<PathBuf>,
     /// Port of the Kinesis endpoint; 0 for any free one.
@@ -57,7 +67,7 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file or folder that an option names cannot be used.
-    #[error("failed to use {option} {}: {source}", path.display())]
+    #[error("failed to use {option} {}: {source} ({hint})", path.display())]
     Named {
         /// The option.
         option: &'static str,
@@ -65,15 +75,20 @@ pub enum Error {
         path: PathBuf,
         /// The error.
         source: io::Error,
+        /// The remedy.
+        hint: &'static str,
     },
     /// The records of `--put` could not be put.
-    #[error("failed to put the lines of --put {}: {source}", path.display())]
+    #[error("failed to put the lines of --put {input}: {source}")]
     Put {
-        /// The file.
-        path: PathBuf,
+        /// The option's value.
+        input: Input,
         /// The error.
         source: feed::Unput,
     },
+    /// Not all records of `--put` were checkpointed.
+    #[error("--exit-when-done: {0}")]
+    NotDone(String),
     /// Both endpoints have the same port.
     #[error(
         "--kinesis-port and --dynamodb-port are both {0} (choose different ports, or 0 for any free one)"
@@ -130,6 +145,7 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Self::SamePort(_) => Exit::Usage,
+            Self::NotDone(_) => Exit::ChildFailed,
             Self::Named { .. } | Self::Put { .. } => Exit::NoInput,
             Self::Program(_) | Self::Temporary(_) => Exit::Config,
             Self::Data(kinesis::DataError::InUse { .. }) => Exit::Taken,
@@ -272,26 +288,144 @@ async fn serve(
         wall: clock::wall_millis,
         surroundings: None,
     };
+    let puts = Mutex::new(Puts::default());
+    let put = async |input: &Input| {
+        let put = feed::put_lines(&clients.kinesis, &config.stream, input.clone(), &puts).await;
+        let lines = put.map_err(|source| Error::Put { input: input.clone(), source })?;
+        tell(&format!("put {lines} lines of {} into {}", named(input), config.stream));
+        Ok(())
+    };
     let mut samples = JoinSet::new();
-    if let Some(file) = &options.put {
-        let lines = feed::put_lines(&clients.kinesis, &config.stream, file)
-            .await
-            .map_err(|source| Error::Put { path: file.clone(), source })?;
-        tell(&format!("put {lines} lines of {} into {}", file.display(), config.stream));
-    } else if home.example.is_some() {
-        let from = if made { 0 } else { 1_000 };
-        samples.spawn(feed::put_samples(clients.kinesis, config.stream.clone(), from, stop.clone()));
+    match &options.put {
+        // Its lines are put while the daemon runs.
+        Some(Input::Stdin) => {}
+        Some(file @ Input::File(_)) => put(file).await?,
+        None if home.example.is_some() => {
+            let from = if made { 0 } else { 1_000 };
+            let (client, stream) = (clients.kinesis.clone(), config.stream.clone());
+            samples.spawn(feed::put_samples(client, stream, from, stop.clone()));
+        }
+        None if endpoint.is_empty(&config.stream) => tell(&how_to_put(endpoint, &config.stream)),
+        None => {}
     }
-    let daemon = daemon::run(config, ports, stop);
-    let ended = tokio::select! {
-        biased;
-        ended = daemon => ended,
-        // Never ends; it is last so that it does not print after the end.
-        never = print_progress(endpoint, &config.stream, &board) => match never {},
+    let watched = Watched { board: &board, puts: &puts, table: ports.table.clone() };
+    let mut judge = options.exit_when_done.map(Judge::new);
+    let mut failed = None;
+    let ended = {
+        let daemon = async {
+            if options.watch {
+                watch::run(config, ports, stop.clone()).await
+            } else {
+                daemon::run(config, ports, stop.clone()).await
+            }
+        };
+        let input = async {
+            match &options.put {
+                Some(Input::Stdin) => put(&Input::Stdin).await,
+                Some(Input::File(_)) | None => Ok(()),
+            }
+        };
+        let done = async {
+            match &mut judge {
+                Some(judge) => watched.until_done(judge).await,
+                None => std::future::pending().await,
+            }
+        };
+        let (mut daemon, mut input, mut done) = (Box::pin(daemon), Box::pin(input), Box::pin(done));
+        let mut progress = Box::pin(print_progress(endpoint, &config.stream, &board));
+        let (mut has_input, mut is_awaited) = (true, true);
+        loop {
+            tokio::select! {
+                biased;
+                ended = &mut daemon => break ended,
+                // As the samples, the input ends first at a stop.
+                put = &mut input, if has_input && !stop.is_cancelled() => {
+                    has_input = false;
+                    if let Err(error) = put {
+                        failed = Some(error);
+                        stop.cancel();
+                    }
+                }
+                outcome = &mut done, if is_awaited && !stop.is_cancelled() => {
+                    is_awaited = false;
+                    failed = outcome.err().map(Error::NotDone);
+                    stop.cancel();
+                }
+                // Never ends; it is last so that it does not print after the end.
+                never = &mut progress => match never {},
+            }
+        }
     };
     tell(&progress::line(&taken(endpoint, &config.stream), &board.totals()));
+    if let Some(error) = failed {
+        if let Err(error) = ended {
+            warn!(%error, "the daemon failed during its shutdown");
+        }
+        return Err(error);
+    }
     ended?;
-    Ok(())
+    let Some(judge) = &mut judge else { return Ok(()) };
+    // A record processor may have checkpointed during the stop.
+    watched.look(judge).await;
+    let puts = completion::lock(&puts);
+    match judge.unfinished(&puts, &board.totals()) {
+        Some(why) => Err(Error::NotDone(format!("stopped before all records were checkpointed: {why}"))),
+        None => {
+            tell(&format!("done: {} records put, all checkpointed", puts.records()));
+            Ok(())
+        }
+    }
+}
+
+/// The state that `--exit-when-done` observes.
+struct Watched<'a> {
+    board: &'a Board,
+    puts: &'a Mutex<Puts>,
+    table: Arc<dyn Table>,
+}
+
+impl Watched<'_> {
+    /// Waits until every record is checkpointed. Returns the reason if that fails.
+    async fn until_done(&self, judge: &mut Judge) -> Result<(), String> {
+        loop {
+            match self.look(judge).await {
+                Decision::Wait => sleep(LOOK).await,
+                Decision::Done => return Ok(()),
+                Decision::Failed(why) => return Err(why),
+            }
+        }
+    }
+
+    async fn look(&self, judge: &mut Judge) -> Decision {
+        let totals = self.board.totals();
+        let has_foreign = judge.has_foreign(&completion::lock(self.puts), &totals);
+        let mut leases: BTreeMap<ShardId, Position> = BTreeMap::new();
+        if has_foreign {
+            // Before the daemon's start there may be no table.
+            match self.table.list().await {
+                Ok(all) => leases.extend(all.into_iter().map(|lease| (lease.shard, lease.checkpoint))),
+                Err(error) => debug!(%error, "failed to read the checkpoints of other workers"),
+            }
+        }
+        judge.decide(Instant::now(), &completion::lock(self.puts), &totals, &leases)
+    }
+}
+
+fn named(input: &Input) -> String {
+    match input {
+        Input::Stdin => "stdin".to_owned(),
+        Input::File(path) => path.display().to_string(),
+    }
+}
+
+/// How to put a record into an empty stream.
+fn how_to_put(endpoint: &kinesis::Kinesis, stream: &str) -> String {
+    format!(
+        "stream {stream} is empty; put records with --put FILE (each line is a record), with --put - (lines of \
+         stdin), or with the AWS CLI: AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local aws kinesis put-record \
+         --endpoint-url {} --region {REGION} --stream-name {stream} --partition-key k --data aGVsbG8=",
+        endpoint.url()
+    )
 }
 
 /// Creates the stream, unless it exists. Returns whether it was created.
@@ -347,7 +481,7 @@ async fn print_progress(
 }
 
 /// Prints to stdout, which has no other output: logs and the children's output go to stderr.
-fn tell(line: &str) {
+pub(super) fn tell(line: &str) {
     if let Err(error) = writeln!(io::stdout().lock(), "multilangd local: {line}") {
         info!(line, %error, "failed to write to stdout");
     }
@@ -359,7 +493,7 @@ impl Options {
         if self.kinesis_port != 0 && self.kinesis_port == self.dynamodb_port {
             return Err(Error::SamePort(self.kinesis_port));
         }
-        let Some(path) = &self.put else { return Ok(()) };
+        let Some(Input::File(path)) = &self.put else { return Ok(()) };
         let readable = std::fs::metadata(path).and_then(|found| {
             if found.is_dir() {
                 return Err(io::Error::from(io::ErrorKind::IsADirectory));
@@ -367,13 +501,15 @@ impl Options {
             // A pipe is not opened early: that would end it for its writer.
             if found.is_file() { std::fs::File::open(path).map(drop) } else { Ok(()) }
         });
-        readable.map_err(|source| Error::Named { option: "--put", path: path.clone(), source })
+        let hint = "name a readable file, or - for stdin";
+        readable.map_err(|source| Error::Named { option: "--put", path: path.clone(), source, hint })
     }
 }
 
 /// Creates the data folder, or warns if other users can access an existing one.
 fn open_data(data: &Path) -> Result<PathBuf, Error> {
-    let named = |source| Error::Named { option: "--data", path: data.to_owned(), source };
+    let hint = "name a folder that you can write to; it is created if it does not exist";
+    let named = |source| Error::Named { option: "--data", path: data.to_owned(), source, hint };
     if let Some(exposed) = files::named_folder(data).map_err(named)? {
         let files::Exposed { mode, owner } = exposed;
         let mode = format!("{mode:04o}");

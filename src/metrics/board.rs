@@ -298,7 +298,8 @@ impl Sink for Board {
     fn worker(&self, event: OfWorker<'_>) {
         let worker = &mut self.lock().worker;
         match event {
-            OfWorker::Ready => worker.ready = true,
+            // Local mode starts a daemon again after a stop.
+            OfWorker::Ready => (worker.ready, worker.stopping) = (true, false),
             OfWorker::Stopping => worker.stopping = true,
             OfWorker::Looked { leases, workers, leads, .. } => {
                 worker.looked = Some(Instant::now());
@@ -368,6 +369,16 @@ mod tests {
         board.shard(&shard, OfShard::Answered { action: Action::ProcessRecords, took });
         let totals = &board.totals()[&shard];
         assert_eq!((totals.asked, totals.in_child), (None, Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn worker_that_starts_again_is_ready() {
+        let board = Board::default();
+        for event in [OfWorker::Ready, OfWorker::Stopping, OfWorker::Ready] {
+            board.worker(event);
+        }
+        let worker = board.of_worker();
+        assert_eq!((worker.ready, worker.stopping), (true, false));
     }
 
     #[tokio::test(start_paused = true)]

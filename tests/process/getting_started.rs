@@ -10,6 +10,7 @@ fn every_command_block_has_a_test() {
         "Run the example",
         "Write a properties file",
         "Python/Without a library",
+        "Local mode/In CI",
         "A fleet on one machine",
         "A fleet on one machine",
         "A fleet on one machine",
@@ -48,6 +49,15 @@ async fn properties_file_passes_the_check() {
 #[tokio::test(flavor = "multi_thread")]
 async fn python_processor_without_a_library_gets_all_records() {
     delivers_all(&mut Desk::new("page-python"), "Python/Without a library").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn run_in_ci_ends_with_0_when_done() {
+    let mut desk = Desk::new("page-ci");
+    let [block] = &under("Local mode/In CI")[..] else { panic!("one block") };
+    let mut terminal = desk.start(block);
+    assert_eq!(terminal.end().await, Some(0), "{}", terminal.output());
+    assert!(terminal.output().contains("done: 20000 records put"), "{}", terminal.output());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,9 @@
 //! `multilangd local`: the first command of README.md.
 
+use std::path::{Path, PathBuf};
+
 use rustix::process::Signal;
+use tokio::io::AsyncWriteExt as _;
 
 use crate::rig::*;
 
@@ -70,4 +73,186 @@ async fn lines_of_a_file_reach_the_users_processor() {
     seen.sort();
     assert_eq!(seen, [&b""[..], b"four", b"one", b"two"]);
     assert_eq!(said(&rig.log, "initialize").len(), 2);
+}
+
+/// Local mode with --exit-when-done, on free ports.
+fn until_done(rig: &Rig, file: &Path, put: &str, more: &[&str]) -> Daemon {
+    let ports = ["--kinesis-port", "0", "--dynamodb-port", "0"];
+    let put = ["--shards", "2", "--put", put, "--exit-when-done"];
+    rig.command(&[&["local", file.to_str().unwrap()], &ports[..], &put, more].concat())
+}
+
+/// Starts commands with their stdin from this path.
+fn stdin_from(rig: &mut Rig, path: &Path) {
+    let script = format!("exec \"$@\" < {}", path.display());
+    rig.wrapper = ["sh", "-c", &script, "sh"].map(Into::into).to_vec();
+}
+
+async fn pipe(rig: &Rig) -> PathBuf {
+    let path = rig.folder.join("pipe");
+    let made = tokio::process::Command::new("mkfifo").arg(&path).status().await.unwrap();
+    assert!(made.success());
+    path
+}
+
+fn lines(rig: &Rig, text: &str) -> PathBuf {
+    let path = rig.folder.join("lines.txt");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// Asserts that the last line of stderr contains these parts.
+fn assert_reason(daemon: &Daemon, parts: &[&str]) {
+    let log = std::fs::read_to_string(&daemon.stderr).unwrap();
+    let last = log.lines().last().unwrap_or_default();
+    for part in parts {
+        assert!(last.contains(part), "{part:?} is not in the last line of\n{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_of_stdin_are_put_as_they_arrive() {
+    let mut rig = Rig::start("local-stdin").await;
+    let pipe = pipe(&rig).await;
+    stdin_from(&mut rig, &pipe);
+    let file = rig.properties(&rig.scripted("each"), "");
+    let mut daemon = until_done(&rig, &file, "-", &[]);
+    // Opens once the shell has opened the other end.
+    let mut writer = tokio::fs::OpenOptions::new().write(true).open(&pipe).await.unwrap();
+    writer.write_all(b"one\ntw").await.unwrap();
+    writer.flush().await.unwrap();
+    rig.until("the first line, while the input is open", |log| count(log) == 1).await;
+    writer.write_all(b"o\nthree").await.unwrap();
+    writer.flush().await.unwrap();
+    rig.until("the second line", |log| count(log) == 2).await;
+    drop(writer);
+    assert_eq!(daemon.ended().await.code(), Some(0), "{}", rig.daemon_log());
+    let printed = daemon.printed.join("\n");
+    assert!(printed.contains("put 3 lines of stdin") && printed.contains("done: 3 records"), "{printed}");
+    rig.until("the third line", |log| count(log) == 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn poison_record_ends_the_run_with_1() {
+    let mut rig = Rig::start("local-poison").await;
+    let input = lines(&rig, "fine\nfine\npoison\n");
+    stdin_from(&mut rig, &input);
+    let never = rig.folder.join("never");
+    let script = rig.scripted(&format!("each poison={}", never.display()));
+    let file = rig.properties(&script, "taskBackoffTimeMillis = 50\n");
+    let mut daemon = until_done(&rig, &file, "-", &["--max-child-failures", "2"]);
+    assert_eq!(daemon.ended().await.code(), Some(1), "{}", rig.daemon_log());
+    let parts = ["record processor of shardId-00000000000", "exit code 1", "ValueError: cannot parse poison"];
+    assert_reason(&daemon, &parts);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_checkpoint_ends_the_run_with_1() {
+    let rig = Rig::start("local-no-checkpoint").await;
+    let input = lines(&rig, "one\ntwo\nthree\n");
+    // It checkpoints at the stop, which is too late.
+    let file = rig.properties(&rig.scripted("end"), "");
+    let mut daemon = until_done(&rig, &file, input.to_str().unwrap(), &["--exit-timeout", "1"]);
+    assert_eq!(daemon.ended().await.code(), Some(1), "{}", rig.daemon_log());
+    let parts = ["no checkpoint was stored for 1 s", "shardId-00000000000", "line 3"];
+    assert_reason(&daemon, &parts);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unreadable_stdin_ends_the_run_with_66() {
+    let mut rig = Rig::start("local-no-input").await;
+    let folder = rig.folder.clone();
+    stdin_from(&mut rig, &folder);
+    let file = rig.properties(&rig.scripted("each"), "");
+    let mut daemon = until_done(&rig, &file, "-", &[]);
+    assert_eq!(daemon.ended().await.code(), Some(66), "{}", rig.daemon_log());
+    assert_reason(&daemon, &["--put -", "directory"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signal_before_the_end_of_the_input_ends_the_run_with_1() {
+    let mut rig = Rig::start("local-interrupted").await;
+    let pipe = pipe(&rig).await;
+    stdin_from(&mut rig, &pipe);
+    let file = rig.properties(&rig.scripted("each"), "");
+    let mut daemon = until_done(&rig, &file, "-", &[]);
+    let mut writer = tokio::fs::OpenOptions::new().write(true).open(&pipe).await.unwrap();
+    writer.write_all(b"one\n").await.unwrap();
+    writer.flush().await.unwrap();
+    rig.until("the first line", |log| count(log) == 1).await;
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ended().await.code(), Some(1), "{}", rig.daemon_log());
+    assert_reason(&daemon, &["--exit-when-done", "the input has not ended"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changed_program_is_restarted_and_parked_shards_with_it() {
+    let mut rig = Rig::start("local-watch").await;
+    let input = lines(&rig, "fine\nfine\npoison\nfine\n");
+    let (program, never) = (rig.folder.join("program/run"), rig.folder.join("never"));
+    std::fs::create_dir(rig.folder.join("program")).unwrap();
+    let write = |behaviour: &str| {
+        let script = format!("#!/bin/sh\nexec {}\n", rig.scripted(behaviour));
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    write(&format!("each poison={}", never.display()));
+    let file = rig.properties(program.to_str().unwrap(), "taskBackoffTimeMillis = 50\n");
+    let ports = ["--kinesis-port", "0", "--dynamodb-port", "0", "--shards", "2", "--watch"];
+    let put = ["--put", input.to_str().unwrap(), "--max-child-failures", "2"];
+    let mut daemon = rig.command(&[&["local", file.to_str().unwrap()], &ports[..], &put].concat());
+    rig.logged("parked the shard").await;
+    write("each");
+    daemon.until(|line| line.contains("program/run changed: restarting")).await;
+    rig.until("the poison record, checkpointed", |log| {
+        // The first program exits at the record, so its pid stores no checkpoint after it.
+        let received = log.iter().enumerate().filter(|(_, report)| {
+            matches!(report, Report::Said { what, body, .. }
+                if what == "processRecords" && body.to_string().contains("cG9pc29u"))
+        });
+        received.into_iter().any(|(index, received)| {
+            let Report::Said { pid: receiver, .. } = received else { return false };
+            log[index..].iter().any(|report| {
+                matches!(report, Report::Said { pid, what, body, .. }
+                    if pid == receiver && what == "checkpointed" && body["error"].is_null())
+            })
+        })
+    })
+    .await;
+    daemon.signal(Signal::INT);
+    assert_eq!(daemon.ended().await.code(), Some(0), "{}", rig.daemon_log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn program_that_never_worked_is_started_again_once_it_changed() {
+    let mut rig = Rig::start("local-watch-broken").await;
+    let program = rig.folder.join("run");
+    let write = |text: &str| {
+        std::fs::write(&program, format!("#!/bin/sh\n{text}\n")).unwrap();
+        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    write("exit 7");
+    let file = rig.properties(program.to_str().unwrap(), "taskBackoffTimeMillis = 50\n");
+    let ports = ["--kinesis-port", "0", "--dynamodb-port", "0", "--shards", "1", "--watch"];
+    // The log is in the folder of the program: it causes no restart.
+    let mut daemon = rig
+        .command(&[&["local", file.to_str().unwrap()], &ports[..], &["--max-child-failures", "1"]].concat());
+    daemon.until(|line| line.contains("exit code 7") && line.contains("waiting for a change")).await;
+    write(&format!("exec {}", rig.scripted("each")));
+    daemon.until(|line| line.contains("run changed: starting")).await;
+    rig.until("a record processor", |log| said(log, "initialize").len() == 1).await;
+    daemon.signal(Signal::INT);
+    assert_eq!(daemon.ended().await.code(), Some(0), "{}", rig.daemon_log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn empty_stream_reports_how_to_put_records() {
+    let rig = Rig::start("local-empty").await;
+    let file = rig.properties(&rig.scripted("each"), "");
+    let ports = ["--kinesis-port", "0", "--dynamodb-port", "0"];
+    let mut daemon = rig.command(&[&["local", file.to_str().unwrap()], &ports[..]].concat());
+    daemon.until(|line| line.contains("is empty") && line.contains("--put -")).await;
+    assert!(daemon.printed.last().unwrap().contains("--endpoint-url http://127.0.0.1:"));
+    daemon.signal(Signal::INT);
+    assert_eq!(daemon.ended().await.code(), Some(0));
 }

@@ -183,6 +183,11 @@ impl Shard {
         self.log().accepted
     }
 
+    /// Whether no record is stored.
+    pub(super) fn is_empty(&self) -> bool {
+        self.log().records.is_empty()
+    }
+
     /// Notified of each append and of the end.
     pub(super) fn watch(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
