@@ -65,6 +65,12 @@ impl Reach {
         out.reported.is_some() && out.last.is_some_and(|last| now <= last + GAP)
     }
 
+    /// Whether calls fail and none has been answered since the first of them.
+    pub fn is_silent(&self, now: Instant) -> bool {
+        let out = self.lock();
+        out.since.is_some() && out.last.is_some_and(|last| now <= last + GAP)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Out> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -83,6 +89,7 @@ mod tests {
             shards.filter(|second| reach.failed(at(*second)).is_some()).collect()
         };
         assert_eq!(reported(0, 5), [0; 0]);
+        assert!(reach.is_silent(at(5)) && !reach.is_out(at(5)));
         assert_eq!(reach.answered(at(5)), None, "too short");
         assert_eq!(reported(10, 1_000), [15, 615]);
         assert!(reach.is_out(at(999)) && !reach.is_out(at(1_200)), "nothing failed for long");

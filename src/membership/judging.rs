@@ -138,7 +138,10 @@ impl Member {
         if std::mem::replace(&mut self.withdrawn, withdraws) == withdraws {
             return;
         }
-        if unable {
+        if unable && self.settings.reach.is_silent(now) {
+            // One line for all requests says that DynamoDB does not respond.
+            debug!("this worker cannot acquire leases: DynamoDB does not respond");
+        } else if unable {
             warn!(
                 "this worker cannot acquire leases: its worker metrics report that it accepts none until \
                  it can"
