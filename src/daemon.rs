@@ -44,7 +44,7 @@ mod attempts;
 mod counted;
 
 use attempts::{Attempts, Progress};
-use counted::Counted;
+use counted::{Counted, Noted};
 
 /// Most concurrent retrieval calls. Each has a timeout.
 const CALLS: usize = 200;
@@ -204,13 +204,10 @@ pub fn equip(program: Program) -> std::io::Result<(Arc<dyn Launch>, Arc<Capacity
 /// # Errors
 /// Why it ended, if not by `stop`.
 pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> Result<(), Error> {
-    let reaches = Reaches::default();
-    ports.table = Arc::new(Counted {
-        table: ports.table,
-        sink: ports.sink.clone(),
-        reach: reaches.dynamodb.clone(),
-        endpoint: config.dynamodb.location().to_owned(),
-    });
+    let reaches = Reaches::at(config.kinesis.location(), config.dynamodb.location());
+    ports.table =
+        Arc::new(Counted { table: ports.table, sink: ports.sink.clone(), reach: reaches.dynamodb.clone() });
+    ports.shards = Arc::new(Noted { shards: ports.shards, reach: reaches.kinesis.clone() });
     info!(
         application = config.application, table = config.table, program = %ports.children, "starting worker"
     );

@@ -341,14 +341,6 @@ impl ShardSync {
         match error {
             Error::Table(error) => outage.failed(now, error, dynamodb),
             Error::Stream(shard::Error::Unavailable(reason)) => {
-                // Without a shard to read nothing else notes that Kinesis does not respond.
-                if let Some(lasted) = kinesis.failed(now) {
-                    warn!(
-                        error = reason,
-                        ?lasted,
-                        "cannot reach Kinesis: no shard is read until it responds"
-                    );
-                }
                 outage.failed(now, &table::Error::Unavailable(reason.clone()), kinesis)
             }
             Error::Stream(_) | Error::Shards(_) | Error::Foreign(_) => true,

@@ -1,16 +1,18 @@
-//! A lease table that counts its requests.
+//! The ports to the lease table and to the stream's shards, with each request noted: how long it took, and whether
+//! the service responds.
 
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use tracing::{info, warn};
 
 use crate::lease::table::Error;
 use crate::lease::update::{Change, Update};
 use crate::lease::{Lease, Table, WorkerId};
 use crate::metrics::{OfWorker, Sink, Step};
 use crate::reach::Reach;
-use crate::shard::{BoxFuture, ShardId};
+use crate::sequence::SequenceNumber;
+use crate::shard::{self, BoxFuture, Filter, Shard, ShardId};
+use crate::stream::StreamId;
 
 /// Reports each request to a sink.
 pub(super) struct Counted {
@@ -18,8 +20,6 @@ pub(super) struct Counted {
     pub(super) sink: Arc<dyn Sink>,
     /// Whether DynamoDB can be reached.
     pub(super) reach: Arc<Reach>,
-    /// The URL of DynamoDB, or its region.
-    pub(super) endpoint: String,
 }
 
 impl Counted {
@@ -36,18 +36,46 @@ impl Counted {
     fn note<T>(&self, outcome: &Result<T, Error>) {
         let now = Instant::now();
         match outcome {
-            Err(error) if error.is_unanswered() => {
-                if let Some(lasted) = self.reach.failed(now) {
-                    warn!(%error, ?lasted, endpoint = self.endpoint,
-                        "cannot reach DynamoDB: no lease is renewed until it responds");
-                }
-            }
-            Ok(_) | Err(_) => {
-                if let Some(lasted) = self.reach.answered(now) {
-                    info!(?lasted, "DynamoDB responds again");
-                }
-            }
+            Err(error) if error.is_unanswered() => self.reach.failed(now, error),
+            Ok(_) | Err(_) => self.reach.answered(now),
         }
+    }
+}
+
+/// Notes whether Kinesis answers the calls about shards.
+pub(super) struct Noted {
+    pub(super) shards: Arc<dyn shard::Api>,
+    /// Whether Kinesis can be reached.
+    pub(super) reach: Arc<Reach>,
+}
+
+impl Noted {
+    async fn note<T>(&self, call: BoxFuture<'_, Result<T, shard::Error>>) -> Result<T, shard::Error> {
+        let outcome = call.await;
+        let now = Instant::now();
+        match &outcome {
+            Err(error @ shard::Error::Unavailable(_)) => self.reach.failed(now, error),
+            Ok(_) | Err(_) => self.reach.answered(now),
+        }
+        outcome
+    }
+}
+
+impl shard::Api for Noted {
+    fn list(&self, filter: Filter) -> BoxFuture<'_, Result<Vec<Shard>, shard::Error>> {
+        Box::pin(self.note(self.shards.list(filter)))
+    }
+
+    fn identity(&self) -> BoxFuture<'_, Result<StreamId, shard::Error>> {
+        Box::pin(self.note(self.shards.identity()))
+    }
+
+    fn has_number<'a>(
+        &'a self,
+        shard: &'a ShardId,
+        number: &'a SequenceNumber,
+    ) -> BoxFuture<'a, Result<bool, shard::Error>> {
+        Box::pin(self.note(self.shards.has_number(shard, number)))
     }
 }
 
@@ -120,5 +148,32 @@ mod tests {
         assert_eq!(step(&update::checkpoint(&lease, &Position::shard_end())), None);
         assert_eq!(step(&update::release(&lease, &Next::Nobody)), None);
         assert_eq!(step(&update::release(&lease, &Next::Worker("w".into()))), None);
+    }
+    /// Answers each call with the same error.
+    struct Failing(shard::Error);
+
+    impl shard::Api for Failing {
+        fn list(&self, _: Filter) -> BoxFuture<'_, Result<Vec<Shard>, shard::Error>> {
+            Box::pin(async { Err(self.0.clone()) })
+        }
+
+        fn identity(&self) -> BoxFuture<'_, Result<StreamId, shard::Error>> {
+            Box::pin(async { Err(self.0.clone()) })
+        }
+    }
+
+    #[tokio::test]
+    async fn rejected_call_ends_an_outage_that_no_shard_read_would_end() {
+        let reach: Arc<Reach> = Arc::default();
+        let after = async |error: fn(String) -> shard::Error| {
+            let shards = Arc::new(Failing(error(String::new())));
+            let noted = Noted { shards, reach: reach.clone() };
+            assert!(shard::Api::list(&noted, Filter::All).await.is_err());
+            reach.is_silent(Instant::now())
+        };
+        assert!(after(shard::Error::Unavailable).await);
+        assert!(!after(shard::Error::Throttled).await);
+        assert!(after(shard::Error::Unavailable).await);
+        assert!(!after(shard::Error::Denied).await);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Pure. One [`Outage`] stands for one kind of request. The first failure is logged at once, then at most once a
 //! minute while it lasts, and the end of it once. A request without an answer is logged only if it keeps failing while
-//! DynamoDB answers others: that it answers nothing is one line for all of them ([`Reach`]).
+//! the service answers others: that it answers nothing is one line for all of them ([`Reach`]).
 
 use std::time::Duration;
 
@@ -129,8 +129,10 @@ mod tests {
         };
         assert_eq!(logged(&Reach::default()), (vec![10], true));
         let out = Reach::default();
-        out.failed(start);
-        assert!(out.failed(start + SECOND * 5).is_some());
+        for second in [0, 5] {
+            out.failed(start + SECOND * second, &error);
+        }
+        assert!(out.is_out(start + SECOND * 5));
         assert_eq!(logged(&out), (vec![], false));
     }
 }

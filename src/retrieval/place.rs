@@ -96,9 +96,7 @@ impl Place {
         if let Some(lasted) = self.failing.recovered(Instant::now()) {
             info!(?lasted, "reading the shard works again");
         }
-        if let Some(lasted) = self.source.reach.answered(Instant::now()) {
-            info!(?lasted, "Kinesis responds again");
-        }
+        self.source.reach.answered(Instant::now());
         let end = answer.next.is_none().then_some(answer.children);
         let (records, dropped) = match answer.records {
             Records::Decoded(records) => {
@@ -131,18 +129,14 @@ impl Place {
         let mut kind = kind;
         if kind == Kind::Unreachable {
             let reach = &self.source.reach;
-            if let Some(lasted) = reach.failed(now) {
-                warn!(error, ?lasted, "cannot reach Kinesis: no shard is read until it responds");
-            }
+            reach.failed(now, &error);
             // If only this shard gets no answer, it is a failure of this shard.
             if !reach.is_out(now) {
                 kind = Kind::Usual;
             }
-        } else if kind == Kind::Unusual
-            && let Some(lasted) = self.source.reach.answered(now)
-        {
+        } else if kind == Kind::Unusual {
             // A rejection is a response.
-            info!(?lasted, "Kinesis responds again");
+            self.source.reach.answered(now);
         }
         let reported = self.failing.failed(now, kind);
         self.source.sink.shard(&self.shard, OfShard::FetchFailed { took, error: &error });
