@@ -95,6 +95,16 @@ async fn pipe(rig: &Rig) -> PathBuf {
     path
 }
 
+/// The writing end of the pipe. Opens once the daemon's shell has opened the other end.
+async fn writer(pipe: &Path) -> tokio::fs::File {
+    tokio::fs::OpenOptions::new().write(true).open(pipe).await.unwrap()
+}
+
+async fn write(writer: &mut tokio::fs::File, text: &[u8]) {
+    writer.write_all(text).await.unwrap();
+    writer.flush().await.unwrap();
+}
+
 fn lines(rig: &Rig, text: &str) -> PathBuf {
     let path = rig.folder.join("lines.txt");
     std::fs::write(&path, text).unwrap();
@@ -117,13 +127,10 @@ async fn lines_of_stdin_are_put_as_they_arrive() {
     stdin_from(&mut rig, &pipe);
     let file = rig.properties(&rig.scripted("each"), "");
     let mut daemon = until_done(&rig, &file, "-", &[]);
-    // Opens once the shell has opened the other end.
-    let mut writer = tokio::fs::OpenOptions::new().write(true).open(&pipe).await.unwrap();
-    writer.write_all(b"one\ntw").await.unwrap();
-    writer.flush().await.unwrap();
+    let mut writer = writer(&pipe).await;
+    write(&mut writer, b"one\ntw").await;
     rig.until("the first line, while the input is open", |log| count(log) == 1).await;
-    writer.write_all(b"o\nthree").await.unwrap();
-    writer.flush().await.unwrap();
+    write(&mut writer, b"o\nthree").await;
     rig.until("the second line", |log| count(log) == 2).await;
     drop(writer);
     assert_eq!(daemon.ended().await.code(), Some(0), "{}", rig.daemon_log());
@@ -176,9 +183,8 @@ async fn signal_before_the_end_of_the_input_ends_the_run_with_1() {
     stdin_from(&mut rig, &pipe);
     let file = rig.properties(&rig.scripted("each"), "");
     let mut daemon = until_done(&rig, &file, "-", &[]);
-    let mut writer = tokio::fs::OpenOptions::new().write(true).open(&pipe).await.unwrap();
-    writer.write_all(b"one\n").await.unwrap();
-    writer.flush().await.unwrap();
+    let mut writer = writer(&pipe).await;
+    write(&mut writer, b"one\n").await;
     rig.until("the first line", |log| count(log) == 1).await;
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.ended().await.code(), Some(1), "{}", rig.daemon_log());
