@@ -454,7 +454,6 @@ fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>, reaches: 
             budget: ports.budget,
             closed: Arc::default(),
             reach: reaches.kinesis.clone(),
-            ticks: Arc::default(),
             calls: Arc::new(Semaphore::new(CALLS)),
             sink: ports.sink.clone(),
         },

@@ -46,11 +46,9 @@ mod place;
 pub mod polling;
 mod queue;
 pub mod registration;
-mod ticks;
 
 pub use closed::Closed;
 pub use queue::PrefetchLimits;
-pub use ticks::Ticks;
 
 /// The position at which reading starts, as in `GetShardIterator`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -191,8 +189,6 @@ pub struct Source {
     pub reach: Arc<Reach>,
     /// Limits the number of concurrent calls.
     pub calls: Arc<Semaphore>,
-    /// Common times for the reads of quiet shards.
-    pub ticks: Arc<Ticks>,
     /// Receives events.
     pub sink: Arc<dyn Sink>,
 }

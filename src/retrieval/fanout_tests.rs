@@ -150,7 +150,6 @@ pub(super) fn source(script: &Arc<Script>) -> Source {
         budget: Budget::new(1_000_000),
         closed: Arc::default(),
         reach: Arc::default(),
-        ticks: Arc::default(),
         calls: Arc::new(Semaphore::new(1)),
         sink: Arc::new(crate::metrics::Discard),
     }

@@ -90,7 +90,6 @@ impl Polling {
     /// Runs until the batch that ends the shard was sent or the shard consumer is gone.
     pub(super) async fn run(mut self, ahead: &Ahead) {
         let mut next = Instant::now();
-        let polled = self.place.source.ticks.join();
         while ahead.room().await {
             // A timer that is already due may still wait for the next millisecond.
             if next > Instant::now() {
@@ -98,11 +97,8 @@ impl Polling {
             }
             match self.step(ahead).await {
                 Step::Batch(batch, followed) => {
-                    let pause = pace(&self.place.source.settings, batch.millis_behind_latest);
-                    let mut usual = Instant::now() + pause;
-                    if batch.records.is_empty() && batch.millis_behind_latest == Some(0) {
-                        usual = polled.nearest(usual, pause);
-                    }
+                    let usual =
+                        Instant::now() + pace(&self.place.source.settings, batch.millis_behind_latest);
                     next = followed.map_or(usual, |at| at.min(usual));
                     let ended = batch.end.is_some();
                     let wanted = ended || !batch.records.is_empty() || self.place.source.settings.keep_empty;

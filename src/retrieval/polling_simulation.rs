@@ -184,7 +184,6 @@ fn source(world: &Arc<World>) -> Source {
         budget: Budget::new(1_000_000),
         closed: Arc::default(),
         reach: Arc::default(),
-        ticks: Arc::default(),
         calls: Arc::new(Semaphore::new(9)),
         sink: Arc::new(crate::metrics::Discard),
     }

@@ -95,7 +95,6 @@ fn source(script: &Arc<Script>) -> Source {
         budget: Budget::new(1_000_000),
         closed: Arc::default(),
         reach: Arc::default(),
-        ticks: Arc::default(),
         calls: Arc::new(Semaphore::new(1)),
         sink: Arc::new(crate::metrics::Discard),
     }
@@ -344,7 +343,6 @@ fn endless(records: Arc<Endless>, budget: Arc<Budget>, idle: u64) -> Source {
         budget,
         closed: Arc::default(),
         reach: Arc::default(),
-        ticks: Arc::default(),
         calls: Arc::new(Semaphore::new(200)),
         sink: Arc::new(crate::metrics::Discard),
     }

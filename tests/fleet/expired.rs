@@ -160,7 +160,6 @@ async fn actions_with_a_record_after(wait: Duration) -> (Vec<String>, Outcome) {
         budget: Budget::new(1_000_000),
         closed: Arc::default(),
         reach: Arc::default(),
-        ticks: Arc::default(),
         calls: Arc::new(Semaphore::new(1)),
         sink: Arc::new(multilangd::metrics::Discard),
     };
