@@ -98,6 +98,16 @@ impl Fleet {
             .await;
     }
 
+    /// Waits until every record was delivered. At most 5 in 100 may be delivered twice. Returns the number of
+    /// records and of deliveries.
+    pub async fn all_seen_few_twice(&mut self) -> (usize, usize) {
+        let (put, delivered) = self.load.all_seen().await;
+        let repeats = repeats(&self.load.rig.log);
+        eprintln!("{put} records, {delivered} deliveries");
+        assert!(delivered * 100 <= put * 105, "{delivered} deliveries of {put} records{repeats}");
+        (put, delivered)
+    }
+
     /// Stops all workers, and asserts that no child remains.
     pub async fn stop_all(mut self) {
         for name in self.names() {
@@ -146,4 +156,29 @@ pub fn started_at_previous_checkpoints(log: &[Report]) -> bool {
             _ => true,
         }
     })
+}
+
+/// The records that were delivered again, as a description for a failed assertion: a line for each shard and
+/// pair of workers, in order.
+fn repeats(log: &[Report]) -> String {
+    let mut workers: BTreeMap<i32, &str> = BTreeMap::new();
+    let mut delivered: BTreeMap<(&str, &str), &str> = BTreeMap::new();
+    let mut lines: Vec<(String, usize)> = Vec::new();
+    for report in log {
+        let Report::Said { pid, shard, what, body } = report else { continue };
+        if what == "initialize" {
+            workers.insert(*pid, body["worker"].as_str().unwrap_or_default());
+        }
+        for record in body["records"].as_array().into_iter().flatten().filter(|_| what == "processRecords") {
+            let worker = workers[pid];
+            let sequence = record["sequenceNumber"].as_str().unwrap();
+            let Some(earlier) = delivered.insert((shard, sequence), worker) else { continue };
+            let line = format!("{shard}: by {worker} after {earlier}");
+            match lines.last_mut() {
+                Some((last, count)) if *last == line => *count += 1,
+                _ => lines.push((line, 1)),
+            }
+        }
+    }
+    lines.into_iter().map(|(line, count)| format!("\n{line}: {count}")).collect()
 }

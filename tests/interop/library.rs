@@ -111,8 +111,6 @@ async fn library_worker_and_ours_exchange_leases() {
     fleet.load.until_rows("our worker has joined", both).await;
     fleet.stop("java-1").await;
     fleet.load.until_rows("the library worker has stopped", all("ours-1")).await;
-    let (put, delivered) = fleet.load.all_seen().await;
-    eprintln!("{put} records, {delivered} deliveries");
-    assert!(delivered * 100 <= put * 105, "{delivered} deliveries of {put} records");
+    fleet.all_seen_few_twice().await;
     fleet.stop_all().await;
 }

@@ -137,6 +137,31 @@ impl Load {
         put(&self.rig.clients, &self.puts, count).await;
     }
 
+    /// Puts many records at once, and waits until every record so far was delivered. In the mode of KCL 2.x a lease
+    /// is taken from a living owner, which delivers for up to a renewal more: a burst at that moment is
+    /// delivered twice in every shard that moves.
+    pub async fn put_and_deliver(&mut self, count: usize) {
+        self.put(count).await;
+        let put = self.puts.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
+        self.delivered(put).await;
+    }
+
+    /// Waits until these records, by shard and sequence number, were delivered.
+    async fn delivered(&mut self, mut missing: BTreeSet<(String, String)>) {
+        let mut next = 0;
+        self.rig
+            .until("every record that was put", |log| {
+                for (shard, seen) in records(&log[next..]) {
+                    for record in seen {
+                        missing.remove(&(shard.clone(), record.sequence));
+                    }
+                }
+                next = log.len();
+                missing.is_empty()
+            })
+            .await;
+    }
+
     /// The current table; samples lag a little.
     pub async fn rows(&self) -> Rows {
         scan(&self.rig.clients).await.expect("there is a table")
@@ -183,19 +208,7 @@ impl Load {
             ended.unwrap();
         }
         let puts = std::mem::take(&mut *self.puts.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut missing: BTreeSet<_> = puts.keys().cloned().collect();
-        let mut next = 0;
-        self.rig
-            .until("every record that was put", |log| {
-                for (shard, seen) in records(&log[next..]) {
-                    for record in seen {
-                        missing.remove(&(shard.clone(), record.sequence));
-                    }
-                }
-                next = log.len();
-                missing.is_empty()
-            })
-            .await;
+        self.delivered(puts.keys().cloned().collect()).await;
         assert_in_order(&self.rig.log);
         for (shard, seen) in records(&self.rig.log) {
             for record in seen {

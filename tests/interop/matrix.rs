@@ -100,7 +100,7 @@ async fn play(cell: Cell) {
         story.start(worker);
     }
     story.settled("four workers").await;
-    story.fleet.load.put(500).await;
+    story.fleet.load.put_and_deliver(500).await;
     story.assert_each_delivered_once("a hand-off").await;
 
     story.fleet.stop(fourth).await;
@@ -109,8 +109,12 @@ async fn play(cell: Cell) {
 
     story.fleet.load.reshard().await;
     story.start(fourth);
-    story.fleet.load.put(500).await;
+    if story.cell.led {
+        // Graceful handoffs repeat nothing, even under a burst.
+        story.fleet.load.put(500).await;
+    }
     story.settled("it is back, shards were split and merged").await;
+    story.fleet.load.put_and_deliver(500).await;
 
     // The batch in flight of each shard of the killed worker is delivered twice. These batches are small,
     // because nothing delays processing.
@@ -129,8 +133,7 @@ async fn play(cell: Cell) {
     if story.cell.led && story.cell.ours {
         move_waits_for_java(&mut story).await;
     }
-    let (put, delivered) = story.fleet.load.all_seen().await;
-    assert!(delivered * 100 <= put * 105, "{delivered} deliveries of {put} records");
+    let (put, delivered) = story.fleet.all_seen_few_twice().await;
     let Story { fleet, cell, took } = story;
     fleet.stop_all().await;
 

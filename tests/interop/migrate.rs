@@ -114,8 +114,6 @@ async fn mixed_fleet_migration_can_be_rolled_back_and_repeated() {
     set_generation(&fleet, "CLIENT_VERSION_2X", "CLIENT_VERSION_UPGRADE_FROM_2X").await;
     until("ours go on", async || state_changes(&fleet) == [3, 3]).await;
     until("all report again", async || reporting(&fleet, now).await == 4).await;
-    let (put, delivered) = fleet.load.all_seen().await;
-    eprintln!("{put} records, {delivered} deliveries");
-    assert!(delivered * 100 <= put * 105, "{delivered} deliveries of {put} records");
+    fleet.all_seen_few_twice().await;
     fleet.stop_all().await;
 }
