@@ -137,13 +137,18 @@ impl Load {
         put(&self.rig.clients, &self.puts, count).await;
     }
 
-    /// Puts many records at once, and waits until every record so far was delivered. In the mode of KCL 2.x a lease
-    /// is taken from a living owner, which delivers for up to a renewal more: a burst at that moment is
-    /// delivered twice in every shard that moves.
-    pub async fn put_and_deliver(&mut self, count: usize) {
-        self.put(count).await;
+    /// Waits until every record so far was delivered. In the mode of KCL 2.x a lease is taken from a living owner,
+    /// which delivers for up to a renewal more: a backlog at that moment is delivered twice in every shard that
+    /// moves.
+    pub async fn catch_up(&mut self) {
         let put = self.puts.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
         self.delivered(put).await;
+    }
+
+    /// Puts many records at once, and waits until they were delivered.
+    pub async fn put_and_catch_up(&mut self, count: usize) {
+        self.put(count).await;
+        self.catch_up().await;
     }
 
     /// Waits until these records, by shard and sequence number, were delivered.

@@ -92,6 +92,8 @@ async fn play(cell: Cell) {
         .until_rows("the first worker owns all leases", |rows| rows.len() == 8 && all_have(rows, &[first]))
         .await;
     fleet.load.rig.until("its children run", |log| said(log, "initialize").len() >= 8).await;
+    // The records of the time that a JVM needs to start.
+    fleet.load.catch_up().await;
     if story.cell.led {
         assert_eq!(leader(&story.fleet).await.as_deref(), Some(first));
     }
@@ -100,7 +102,7 @@ async fn play(cell: Cell) {
         story.start(worker);
     }
     story.settled("four workers").await;
-    story.fleet.load.put_and_deliver(500).await;
+    story.fleet.load.put_and_catch_up(500).await;
     story.assert_each_delivered_once("a hand-off").await;
 
     story.fleet.stop(fourth).await;
@@ -114,7 +116,7 @@ async fn play(cell: Cell) {
         story.fleet.load.put(500).await;
     }
     story.settled("it is back, shards were split and merged").await;
-    story.fleet.load.put_and_deliver(500).await;
+    story.fleet.load.put_and_catch_up(500).await;
 
     // The batch in flight of each shard of the killed worker is delivered twice. These batches are small,
     // because nothing delays processing.

@@ -88,6 +88,7 @@ async fn mixed_fleet_migration_can_be_rolled_back_and_repeated() {
             rows.len() == 8 && rows.values().all(|row| row.owner.starts_with("java"))
         })
         .await;
+    fleet.load.catch_up().await;
     fleet.ours("ours-1");
     fleet.ours("ours-2");
     fleet.settled("leases are evenly shared").await;

@@ -26,7 +26,7 @@ async fn java_joins(name: &str, peer: Peer) {
     fleet.java("java-1");
     fleet.java("java-2");
     fleet.settled("Java's have joined").await;
-    fleet.load.put_and_deliver(1_000).await;
+    fleet.load.put_and_catch_up(1_000).await;
 
     fleet.stop("java-1").await;
     fleet.settled("one of Java's was stopped").await;
@@ -36,7 +36,7 @@ async fn java_joins(name: &str, peer: Peer) {
     fleet.ours("ours-1");
     fleet.load.reshard().await;
     fleet.settled("both are back, and shards were split and merged").await;
-    fleet.load.put_and_deliver(1_000).await;
+    fleet.load.put_and_catch_up(1_000).await;
 
     fleet.kill("java-1").await;
     fleet.kill("java-2").await;
@@ -57,10 +57,11 @@ async fn ours_join(name: &str, peer: Peer) {
             rows.len() == 8 && rows.values().all(|row| row.owner.starts_with("java"))
         })
         .await;
+    fleet.load.catch_up().await;
     fleet.ours("ours-1");
     fleet.ours("ours-2");
     fleet.settled("ours have joined").await;
-    fleet.load.put_and_deliver(1_000).await;
+    fleet.load.put_and_catch_up(1_000).await;
 
     fleet.kill("java-1").await;
     fleet.load.reshard().await;
@@ -70,7 +71,7 @@ async fn ours_join(name: &str, peer: Peer) {
     fleet.java("java-1");
     fleet.ours("ours-1");
     fleet.settled("both are back").await;
-    fleet.load.put_and_deliver(1_000).await;
+    fleet.load.put_and_catch_up(1_000).await;
 
     fleet.kill("ours-1").await;
     fleet.kill("ours-2").await;
