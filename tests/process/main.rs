@@ -64,6 +64,8 @@ mod log;
 mod network;
 mod parked;
 mod private;
+#[cfg(target_os = "linux")]
+mod processes;
 mod reading;
 mod rows;
 mod status;

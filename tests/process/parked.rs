@@ -13,7 +13,7 @@ use crate::status::{get, metric, until};
 
 const SHARDS: u128 = 8;
 /// The maximum time from the put of a record to its delivery in a shard that is not parked.
-const GAP: Duration = Duration::from_secs(2);
+pub const GAP: Duration = Duration::from_secs(2);
 
 fn shard(n: u128) -> String {
     format!("shardId-{n:012}")
@@ -26,7 +26,7 @@ async fn put_to(rig: &Rig, n: u128, data: &[u8]) -> String {
 }
 
 /// Puts a record into each of those shards, and returns the time until all were delivered.
-async fn round(rig: &mut Rig, shards: &[u128]) -> Duration {
+pub async fn round(rig: &mut Rig, shards: &[u128]) -> Duration {
     let start = Instant::now();
     let mut wanted = BTreeMap::new();
     for n in shards {
