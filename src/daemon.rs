@@ -483,11 +483,11 @@ async fn initialize(
     loop {
         let mut begin = async || -> Result<Begun, Error> {
             stage = 0;
-            ports.table.ensure().await?;
+            let found = ports.table.ensure().await?;
             // Before anything is written.
             shard_sync.recognise().await?;
             stage = 1;
-            let begun = membership::begin(&*ports.state, &*ports.table, member).await?;
+            let begun = membership::begin(&*ports.state, &*ports.table, found, member).await?;
             stage = 2;
             shard_sync.clone().typed(begun.mode != Mode::Phase1).begin().await?;
             Ok(begun)

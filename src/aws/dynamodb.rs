@@ -24,7 +24,7 @@ use tracing::{debug, info, warn};
 use super::error::{classify, failure};
 use super::item::{self, Item, Row};
 use super::reported::Reported;
-use crate::lease::table::{Error, Table};
+use crate::lease::table::{Error, Found, Table};
 use crate::lease::update::{Change, Requirement, Update};
 use crate::lease::{Lease, WorkerId};
 use crate::sequence::Sequence;
@@ -355,7 +355,7 @@ impl Leases {
 }
 
 impl Table for Leases {
-    fn ensure(&self) -> BoxFuture<'_, Result<(), Error>> {
+    fn ensure(&self) -> BoxFuture<'_, Result<Found, Error>> {
         Box::pin(self.wait_until_usable())
     }
 

@@ -78,7 +78,7 @@ async fn leases_are_renewed_until_the_last_handle_then_released() {
 struct SlowRelease(Arc<Memory>);
 
 impl Table for SlowRelease {
-    fn ensure(&self) -> BoxFuture<'_, Result<(), table::Error>> {
+    fn ensure(&self) -> BoxFuture<'_, Result<table::Found, table::Error>> {
         self.0.ensure()
     }
     fn list(&self) -> BoxFuture<'_, Result<Vec<Lease>, table::Error>> {

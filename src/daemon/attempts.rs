@@ -78,7 +78,7 @@ mod tests {
     }
 
     impl Table for Slow {
-        fn ensure(&self) -> BoxFuture<'_, Result<(), table::Error>> {
+        fn ensure(&self) -> BoxFuture<'_, Result<table::Found, table::Error>> {
             self.rows.ensure()
         }
         fn list(&self) -> BoxFuture<'_, Result<Vec<Lease>, table::Error>> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::lease::table::Error;
+use crate::lease::table::{Error, Found};
 use crate::lease::update::{Change, Update};
 use crate::lease::{Lease, Table, WorkerId};
 use crate::metrics::{OfWorker, Sink, Step};
@@ -97,7 +97,7 @@ fn begins(lease: &Lease) -> &'static str {
 }
 
 impl Table for Counted {
-    fn ensure(&self) -> BoxFuture<'_, Result<(), Error>> {
+    fn ensure(&self) -> BoxFuture<'_, Result<Found, Error>> {
         Box::pin(self.did(None, self.table.ensure()))
     }
 

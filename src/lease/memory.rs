@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use super::table::{Error, Table};
+use tokio::time::Instant;
+
+use super::table::{Error, Found, Table};
 use super::update::Update;
 use super::{Lease, WorkerId};
 use crate::shard::{BoxFuture, ShardId};
@@ -28,6 +30,8 @@ struct State {
     fault: Fault,
     writes: u64,
     unindexed: bool,
+    /// When [`Table::ensure`] was first called.
+    created: Option<Instant>,
 }
 
 /// Rows in a map, one request at a time.
@@ -97,8 +101,11 @@ impl Memory {
 }
 
 impl Table for Memory {
-    fn ensure(&self) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(async { Ok(()) })
+    fn ensure(&self) -> BoxFuture<'_, Result<Found, Error>> {
+        let now = Instant::now();
+        let before = self.state().created;
+        self.state().created.get_or_insert(now);
+        Box::pin(async move { Ok(before.map_or(Found::Created, |at| Found::Existed(now - at))) })
     }
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<Lease>, Error>> {

@@ -3,6 +3,8 @@
 //! Implementations: [`crate::aws`] with DynamoDB, [`super::memory`] for tests; one contract suite tests both
 //! (`tests/contract`). In KCL: `LeaseRefresher`.
 
+use std::time::Duration;
+
 use super::update::Update;
 use super::{Lease, WorkerId};
 use crate::shard::{BoxFuture, ShardId};
@@ -72,10 +74,19 @@ impl Error {
     }
 }
 
+/// How [`Table::ensure`] found the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// It did not exist, and this call created it.
+    Created,
+    /// It existed, and was created this long ago.
+    Existed(Duration),
+}
+
 /// The lease table. Every request has a timeout of its own.
 pub trait Table: Send + Sync {
     /// Creates the table as Java does if it does not exist, and waits until it is usable.
-    fn ensure(&self) -> BoxFuture<'_, Result<(), Error>>;
+    fn ensure(&self) -> BoxFuture<'_, Result<Found, Error>>;
 
     /// All leases, sorted by key; other rows are skipped. Eventually consistent.
     fn list(&self) -> BoxFuture<'_, Result<Vec<Lease>, Error>>;

@@ -15,14 +15,18 @@ use crate::fleet::rows::{Dated, Generation, Report, StateLocation};
 use crate::fleet::store::Legacy;
 use crate::fleet::version::{self, Configured, Start};
 use crate::fleet::{Mode, Store};
+use crate::lease::table::Found;
 use crate::lease::{Lease, Table, WorkerId, table};
 use crate::metrics::Sink;
 use crate::reach::Reach;
 
 /// Another attempt to write the generation after somebody else was faster.
 const ATTEMPTS: u32 = 5;
-/// Another worker that has made the lease table makes its other tables within this time.
+/// Another worker that has created the first leases creates its other tables within this time.
 const BEING_MADE: Duration = Duration::from_secs(30);
+/// Another worker that has created the lease table creates the first leases within this time. KCL 3.0 to 3.4 (class
+/// `Scheduler`) waits up to 30 s for the leases of another worker first, and reads the table every 3 s.
+const EMPTY: Duration = Duration::from_secs(45);
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// How this worker takes part.
@@ -89,8 +93,13 @@ pub struct Begun {
 ///
 /// # Errors
 /// A table can't be used now, or a setting can't be followed yet.
-pub async fn begin(store: &dyn Store, table: &dyn Table, settings: &Settings) -> Result<Begun, Error> {
-    let legacy = match settled(store, table).await {
+pub async fn begin(
+    store: &dyn Store,
+    table: &dyn Table,
+    found: Found,
+    settings: &Settings,
+) -> Result<Begun, Error> {
+    let legacy = match settled(store, table, found).await {
         Ok(legacy) => legacy,
         Err(error @ table::Error::Denied(_)) => {
             return begin_with_leases(store, table, settings, error).await;
@@ -142,13 +151,25 @@ pub async fn begin(store: &dyn Store, table: &dyn Table, settings: &Settings) ->
 
 /// Which tables there are beside the lease table, once nobody is just making them.
 ///
-/// A worker of KCL 3.0 to 3.4 makes the lease table and its rows first, and its other tables some seconds later. A worker
-/// that decided between the two would keep everything in one table, which the older one cannot read.
-async fn settled(store: &dyn Store, table: &dyn Table) -> Result<Legacy, table::Error> {
-    let mut waited = Duration::ZERO;
+/// A worker of KCL 3.0 to 3.4 creates the lease table, some seconds later its rows, and then its other tables. A worker
+/// that decided before would keep everything in one table, which the older one cannot read. One that does the
+/// same writes the generation first.
+async fn settled(store: &dyn Store, table: &dyn Table, found: Found) -> Result<Legacy, table::Error> {
+    let age = if let Found::Existed(age) = found { age } else { Duration::MAX };
+    let (mut waited, mut empty) = (Duration::ZERO, Duration::ZERO);
     loop {
         let legacy = store.legacy().await?;
-        if legacy.state || waited >= BEING_MADE || !is_being_made(&table.list().await?) {
+        if legacy.state {
+            return Ok(legacy);
+        }
+        let leases = table.list().await?;
+        let wait = if leases.is_empty() {
+            empty = waited;
+            age.saturating_add(waited) < EMPTY && store.generation(StateLocation::Leases).await?.is_none()
+        } else {
+            waited - empty < BEING_MADE && is_being_made(&leases)
+        };
+        if !wait {
             return Ok(legacy);
         }
         if waited.is_zero() {
@@ -167,7 +188,7 @@ fn is_being_made(leases: &[Lease]) -> bool {
     let is_new = |lease: &Lease| {
         !lease.typed && lease.counter == 0 && lease.owner.is_none() && lease.checkpoint_owner.is_none()
     };
-    !leases.is_empty() && leases.iter().all(is_new)
+    leases.iter().all(is_new)
 }
 
 /// Begins with permissions on the lease table alone, which is all that workers of KCL 2 have. Only in a table that
@@ -241,6 +262,8 @@ mod tests {
         }
     }
 
+    const OLD: Found = Found::Existed(Duration::MAX);
+
     fn lease(typed: bool) -> Lease {
         let range = HashRange { start: 0, end: 9 };
         let lease = Lease::new("s".into(), Position::new(Sequence::TrimHorizon), BTreeSet::new(), range);
@@ -250,11 +273,11 @@ mod tests {
     #[tokio::test]
     async fn new_application_starts_in_3x_mode() {
         let (state, table) = (State::default(), Memory::default());
-        let begun = begin(&state, &table, &settings(Configured::Default)).await.unwrap();
+        let begun = begin(&state, &table, OLD, &settings(Configured::Default)).await.unwrap();
         assert_eq!((begun.mode, begun.layout, begun.alone), (Mode::ThreeX, Layout::Complete, true));
         let row = state.rows().generation[&StateLocation::Leases].clone();
         assert_eq!((row.now.state, row.now.by.as_str()), (Generation::ThreeX, "me"));
-        let again = begin(&state, &table, &settings(Configured::Compatible)).await.unwrap();
+        let again = begin(&state, &table, OLD, &settings(Configured::Compatible)).await.unwrap();
         assert_eq!(again.mode, Mode::ThreeX, "what is stored outweighs the setting");
     }
 
@@ -262,10 +285,10 @@ mod tests {
     async fn kcl_2_fleet_is_left_unchanged_by_default() {
         let (state, table) = (State::default(), Memory::default());
         table.put(lease(false));
-        let begun = begin(&state, &table, &settings(Configured::Default)).await.unwrap();
+        let begun = begin(&state, &table, OLD, &settings(Configured::Default)).await.unwrap();
         assert_eq!(begun.mode, Mode::Phase1);
         assert!(state.rows().generation.is_empty());
-        let begun = begin(&state, &table, &settings(Configured::Compatible)).await.unwrap();
+        let begun = begin(&state, &table, OLD, &settings(Configured::Compatible)).await.unwrap();
         assert_eq!(begun.mode, Mode::Upgrade);
     }
 
@@ -273,7 +296,7 @@ mod tests {
     async fn cleared_owners_do_not_mean_kcl_3() {
         let (state, table) = (State::default(), Memory::default());
         table.put(Lease { owner: None, counter: 7, ..lease(false) });
-        let begun = begin(&state, &table, &settings(Configured::Default)).await.unwrap();
+        let begun = begin(&state, &table, OLD, &settings(Configured::Default)).await.unwrap();
         assert_eq!(begun.mode, Mode::Phase1);
         assert!(state.rows().generation.is_empty());
     }
@@ -284,13 +307,13 @@ mod tests {
         state.rows().legacy_denied = true;
         table.put(lease(false));
         for configured in [Configured::Default, Configured::Phase1] {
-            let begun = begin(&state, &table, &settings(configured)).await.unwrap();
+            let begun = begin(&state, &table, OLD, &settings(configured)).await.unwrap();
             let expected =
                 Begun { mode: Mode::Phase1, layout: Layout::Complete, alone: false, indexed: true };
             assert_eq!(begun, expected);
         }
         for configured in [Configured::ThreeX, Configured::Compatible] {
-            let refused = begin(&state, &table, &settings(configured)).await;
+            let refused = begin(&state, &table, OLD, &settings(configured)).await;
             assert!(matches!(refused, Err(Error::Beside(table::Error::Denied(_)))), "{refused:?}");
         }
         assert!(state.rows().generation.is_empty());
@@ -301,7 +324,7 @@ mod tests {
         let refused = async |table: Memory| {
             let state = State::default();
             state.rows().legacy_denied = true;
-            let begun = begin(&state, &table, &settings(Configured::Default)).await;
+            let begun = begin(&state, &table, OLD, &settings(Configured::Default)).await;
             assert!(matches!(begun, Err(Error::Beside(table::Error::Denied(_)))), "{begun:?}");
         };
         refused(Memory::default().without_index()).await;
@@ -326,8 +349,40 @@ mod tests {
             state.rows().legacy = Legacy { state: true, reports: true };
         };
         let settings = settings(Configured::Default);
-        let (begun, ()) = tokio::join!(begin(&state, &table, &settings), make);
+        let (begun, ()) = tokio::join!(begin(&state, &table, OLD, &settings), make);
         assert_eq!(begun.unwrap().layout, Layout::Init);
+    }
+
+    /// KCL 3.1.3 has created the lease table, and this worker starts before the first row.
+    #[tokio::test(start_paused = true)]
+    async fn first_rows_of_an_older_worker_are_awaited() {
+        let (state, table) = (State::default(), Memory::default());
+        let make = async {
+            sleep(Duration::from_secs(33)).await;
+            table.put(Lease { owner: None, ..lease(false) });
+            sleep(Duration::from_secs(15)).await;
+            state.rows().legacy = Legacy { state: true, reports: true };
+        };
+        let (settings, found) = (settings(Configured::Default), Found::Existed(Duration::from_secs(2)));
+        let (begun, ()) = tokio::join!(begin(&state, &table, found, &settings), make);
+        assert_eq!(begun.unwrap().layout, Layout::Init);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn empty_table_is_not_awaited_if_created_here_or_long_ago_or_used() {
+        let settings = settings(Configured::Default);
+        let start = tokio::time::Instant::now();
+        for found in [Found::Created, Found::Existed(EMPTY)] {
+            let begun = begin(&State::default(), &Memory::default(), found, &settings).await.unwrap();
+            assert_eq!(begun.layout, Layout::Complete);
+        }
+        let (state, table) = (State::default(), Memory::default());
+        begin(&state, &table, Found::Created, &settings).await.unwrap();
+        begin(&state, &table, Found::Existed(Duration::ZERO), &settings).await.unwrap();
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        let begun = begin(&State::default(), &table, Found::Existed(Duration::ZERO), &settings).await;
+        assert_eq!(begun.unwrap().layout, Layout::Complete, "nobody has used the table");
+        assert!(start.elapsed() >= EMPTY && start.elapsed() < EMPTY * 2, "{:?}", start.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
@@ -340,19 +395,19 @@ mod tests {
             table.put(Lease { counter: 1, ..lease(false) });
         };
         let start = tokio::time::Instant::now();
-        let (begun, ()) = tokio::join!(begin(&state, &table, &settings), own);
+        let (begun, ()) = tokio::join!(begin(&state, &table, OLD, &settings), own);
         assert_eq!(begun.unwrap().mode, Mode::Phase1);
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
         table.put(Lease { owner: None, ..lease(false) });
         let start = tokio::time::Instant::now();
-        begin(&state, &table, &settings).await.unwrap();
+        begin(&state, &table, OLD, &settings).await.unwrap();
         assert!(start.elapsed() >= BEING_MADE && start.elapsed() < BEING_MADE * 2, "{:?}", start.elapsed());
     }
 
     #[tokio::test]
     async fn missing_index_does_not_fail_the_start() {
         let table = Memory::default().without_index();
-        let begun = begin(&State::default(), &table, &settings(Configured::Default)).await.unwrap();
+        let begun = begin(&State::default(), &table, OLD, &settings(Configured::Default)).await.unwrap();
         assert!(begun.mode == Mode::ThreeX && !begun.indexed);
     }
 
@@ -361,10 +416,11 @@ mod tests {
         let (state, table) = (State::default(), Memory::default());
         state.rows().legacy = Legacy { state: true, reports: true };
         table.put(lease(false));
-        let begun = begin(&state, &table, &settings(Configured::Default)).await.unwrap();
+        let begun = begin(&state, &table, OLD, &settings(Configured::Default)).await.unwrap();
         assert_eq!((begun.mode, begun.layout), (Mode::ThreeX, Layout::Init));
         assert!(state.rows().generation.contains_key(&StateLocation::Legacy));
-        let early = begin(&state, &table, &Settings { migrate: true, ..settings(Configured::Default) }).await;
+        let early =
+            begin(&state, &table, OLD, &Settings { migrate: true, ..settings(Configured::Default) }).await;
         assert!(matches!(early, Err(Error::TooEarly(TooEarly))));
     }
 }

@@ -10,7 +10,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use multilangd::aws::client;
 use multilangd::aws::dynamodb::{Leases, Options};
 use multilangd::lease::memory::Memory;
-use multilangd::lease::table::Error;
+use multilangd::lease::table::{Error, Found};
 use multilangd::lease::{Lease, Table, WorkerId, update};
 use multilangd::local::tables::Tables;
 use multilangd::metrics::{Board, Discard};
@@ -39,8 +39,10 @@ async fn subjects() -> Vec<Subject> {
         Subject { name: "the same in parts", table: Arc::new(in_parts), _endpoint: Some(other) },
     ];
     for subject in &subjects {
-        subject.table.ensure().await.unwrap();
-        subject.table.ensure().await.unwrap();
+        assert_eq!(subject.table.ensure().await.unwrap(), Found::Created, "{}", subject.name);
+        let again = subject.table.ensure().await.unwrap();
+        let young = |age| age < Duration::from_secs(60);
+        assert!(matches!(again, Found::Existed(age) if young(age)), "{}: {again:?}", subject.name);
     }
     subjects
 }

@@ -8,7 +8,7 @@ use multilangd::budget::Reservation;
 use multilangd::fleet::Store;
 use multilangd::fleet::rows::{Dated, Generation, Lock, Report, Stage, StateLocation};
 use multilangd::fleet::store::{Legacy, LockWrite};
-use multilangd::lease::table::Error;
+use multilangd::lease::table::{Error, Found};
 use multilangd::lease::update::Update;
 use multilangd::lease::{Lease, Table, WorkerId};
 use multilangd::multilang::launch::Process;
@@ -160,8 +160,11 @@ impl Link {
 }
 
 impl Table for Link {
-    fn ensure(&self) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(async { self.read("DescribeTable", |_| ()).await.map_err(Error::Unavailable) })
+    fn ensure(&self) -> BoxFuture<'_, Result<Found, Error>> {
+        Box::pin(async {
+            self.read("DescribeTable", |_| ()).await.map_err(Error::Unavailable)?;
+            Ok(Found::Existed(Duration::MAX))
+        })
     }
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<Lease>, Error>> {

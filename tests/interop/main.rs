@@ -17,6 +17,7 @@
 //! | `matrix.rs` | the modes of 3.1.3 × the leader, each with the same scenario |
 //! | `migrate.rs` | migration from KCL 2.x to 3.x, roll-back, and migration again |
 //! | `resumed.rs` | a table written by one kind of worker is resumed by the other |
+//! | `begun.rs` | our worker starts while Java 3.1.3 creates the tables |
 //! | `stalled.rs` | a graceful handoff that Java never completes |
 //! | `calls.rs` | DynamoDB calls of a fleet at rest, compared with Java |
 //! | `library.rs` | the library worker 3.5.1 alone, with polling and fan-out, and together with ours |
@@ -49,6 +50,7 @@
 #[path = "../support/rig.rs"]
 mod rig;
 
+mod begun;
 mod calls;
 mod counter;
 mod fleet;

@@ -12,11 +12,13 @@ use tracing::info;
 use super::{Leases, TABLE_WAIT};
 use crate::aws::error::failure;
 use crate::aws::item;
-use crate::lease::table::Error;
+use crate::clock::wall_millis;
+use crate::lease::table::{Error, Found};
 
 impl Leases {
-    /// Creates the table with one key, billed on demand, which is KCL's default.
-    async fn create_table(&self) -> Result<(), Error> {
+    /// Creates the table with one key, billed on demand, which is KCL's default. Returns whether this call created
+    /// it.
+    async fn create_table(&self) -> Result<bool, Error> {
         info!(table = self.table, "creating the lease table");
         let key = KeySchemaElement::builder().attribute_name(item::KEY).key_type(KeyType::Hash).build();
         let definition = AttributeDefinition::builder()
@@ -35,9 +37,9 @@ impl Leases {
             .send()
             .await;
         match sent {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(true),
             // Another worker was faster.
-            Err(error) if failure(&error).code() == "ResourceInUseException" => Ok(()),
+            Err(error) if failure(&error).code() == "ResourceInUseException" => Ok(false),
             Err(error) => Err(self.classify(&error, None)),
         }
     }
@@ -66,27 +68,28 @@ impl Leases {
         }
     }
 
-    pub(super) async fn wait_until_usable(&self) -> Result<(), Error> {
+    pub(super) async fn wait_until_usable(&self) -> Result<Found, Error> {
         let deadline = Instant::now() + TABLE_WAIT;
         let mut pause = Duration::from_millis(50);
-        let mut made = false;
+        let mut found = None;
         let mut waited_for = None;
         loop {
             let status = match self.describe().await? {
                 Some(table) => {
                     self.check_shape(&table)?;
+                    found.get_or_insert_with(|| Found::Existed(age(&table)));
                     table.table_status
                 }
-                None if made => None,
+                None if found.is_some() => None,
                 None => {
-                    self.create_table().await?;
-                    made = true;
+                    let created = self.create_table().await?;
+                    found = Some(if created { Found::Created } else { Found::Existed(Duration::ZERO) });
                     continue;
                 }
             };
             let Some(status) = waiting(status) else {
                 self.recovery_due.store(self.options.recoverable, Ordering::Relaxed);
-                return Ok(());
+                return Ok(found.unwrap_or(Found::Created));
             };
             if Instant::now() >= deadline {
                 let hint = hint(&status);
@@ -107,6 +110,14 @@ impl Leases {
             pause = (pause * 2).min(Duration::from_secs(5));
         }
     }
+}
+
+/// The time since the table was created, by the clocks of DynamoDB and of this host. Long ago, if DynamoDB does
+/// not say.
+fn age(table: &TableDescription) -> Duration {
+    let created = table.creation_date_time().and_then(|created| created.to_millis().ok());
+    let since = created.map(|created| wall_millis().saturating_sub(created).max(0).unsigned_abs());
+    since.map_or(Duration::MAX, Duration::from_millis)
 }
 
 /// The table state to be waited for; none if the table is usable.
