@@ -26,6 +26,7 @@ use crate::lease::WorkerId;
 use crate::lease::sync::InitialPosition;
 use crate::metrics::cloudwatch;
 use crate::retrieval::registration;
+use crate::stream::ConfiguredArn;
 
 mod arn;
 pub mod bean;
@@ -50,6 +51,8 @@ pub struct Config {
     pub application: String,
     /// `streamName`, or the name within `streamArn`.
     pub stream: String,
+    /// `streamArn`, `multilangd.useStreamArn`.
+    pub stream_arn: Option<ConfiguredArn>,
     /// `tableName`, or the application name.
     pub table: String,
     /// `workerId`, or a random UUID.

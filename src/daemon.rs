@@ -143,7 +143,7 @@ impl Error {
             Self::Table(table::Error::Shape { .. } | table::Error::SeveralStreams { .. })
             | Self::TooEarly(_)
             | Self::Foreign(_) => Exit::Config,
-            Self::WorkerIdTwice { .. } => Exit::Config,
+            Self::WorkerIdTwice { .. } | Self::Stream(shard::Error::Namesake { .. }) => Exit::Config,
             Self::Table(table::Error::Denied(_))
             | Self::Beside(table::Error::Denied(_))
             | Self::Stream(shard::Error::Denied(_)) => Exit::Denied,
@@ -165,8 +165,11 @@ impl Error {
 
     /// Whether another attempt can succeed.
     fn may_pass(&self) -> bool {
-        let foreign =
-            matches!(self, Self::Table(table::Error::Shape { .. } | table::Error::SeveralStreams { .. }));
+        let foreign = matches!(
+            self,
+            Self::Table(table::Error::Shape { .. } | table::Error::SeveralStreams { .. })
+                | Self::Stream(shard::Error::Namesake { .. })
+        );
         // Denied is permanent: granting a permission is followed by a restart of the daemon.
         let denied = matches!(
             self,

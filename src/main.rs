@@ -470,7 +470,8 @@ async fn start(config: &Config, stop: CancellationToken) -> Result<(), Exit> {
     };
     let clients = clients(&client_settings(config), sink.clone()).await?;
     let list = Attempts { pause: config.list_shards_pause, most: config.list_shards_attempts };
-    let stream = Arc::new(clients.stream(config.stream.clone()).listing(list));
+    let stream =
+        Arc::new(clients.stream(config.stream.clone()).with_arn(config.stream_arn.clone()).listing(list));
     let (table, state) = tables(&clients, config);
     let (children, capacity) = daemon::equip(program).map_err(|error| {
         complain(&format!("failed to start a thread: {error}"));

@@ -122,6 +122,18 @@ pub enum Error {
     /// The stream does not exist.
     #[error("stream {0} does not exist")]
     StreamMissing(String),
+    /// The configured ARN is of another region or account than the stream that was found by its name.
+    #[error(
+        "streamArn is {configured}, but the stream of that name is {found} for these credentials and this region (set \
+         multilangd.useStreamArn = true to read the stream of another account, or correct streamArn, \
+         the region or the credentials)"
+    )]
+    Namesake {
+        /// `streamArn`.
+        configured: String,
+        /// The ARN that `DescribeStreamSummary` returned.
+        found: String,
+    },
     /// The call was throttled: retry later.
     #[error("Kinesis throttled ListShards: {0}")]
     Throttled(String),

@@ -11,6 +11,33 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
+/// `streamArn` of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfiguredArn {
+    /// The ARN.
+    pub arn: String,
+    /// `multilangd.useStreamArn`: whether calls name the stream by the ARN. Otherwise they name it by the
+    /// stream's name alone, as KCL does, and the stream must be the one of the ARN.
+    pub used: bool,
+}
+
+impl ConfiguredArn {
+    /// Whether `found`, the ARN of the stream that the calls reach, is a stream of another region or account. An
+    /// ARN of a local endpoint never is.
+    pub fn differs_from(&self, found: &str) -> bool {
+        // arn:PARTITION:kinesis:REGION:ACCOUNT:stream/NAME
+        fn parts(arn: &str) -> [Option<&str>; 2] {
+            let mut parts = arn.split(':').skip(3);
+            [parts.next(), parts.next()]
+        }
+        // Local endpoints return zeros, or something that is no account.
+        let is_account = |text: &str| text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit());
+        let is_at_aws = |text: &str| is_account(text) && text.bytes().any(|b| b != b'0');
+        let found = parts(found);
+        found[1].is_some_and(is_at_aws) && parts(&self.arn) != found
+    }
+}
+
 /// A stream's ARN and creation time. Two streams of one name have different creation times.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId {
@@ -79,6 +106,19 @@ impl fmt::Display for StreamId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn configured_arn_differs_in_real_accounts_and_regions_only() {
+        let arn = |region: &str, account: &str| format!("arn:aws:kinesis:{region}:{account}:stream/orders");
+        let configured = ConfiguredArn { arn: arn("eu-west-1", "111122223333"), used: false };
+        let differs = |region: &str, account: &str| configured.differs_from(&arn(region, account));
+        assert!(!differs("eu-west-1", "111122223333"));
+        assert!(differs("eu-west-1", "444455556666") && differs("us-east-1", "111122223333"));
+        for local in ["000000000000", "0000-0000-0000", "", "local"] {
+            assert!(!differs("us-east-1", local), "{local}");
+        }
+        assert!(!configured.differs_from("no ARN"));
+    }
 
     const ARN: &str = "arn:aws:kinesis:us-east-1:123456789012:stream/orders";
 

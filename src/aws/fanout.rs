@@ -143,7 +143,8 @@ impl Stream {
 impl Api for Stream {
     fn stream_arn(&self) -> BoxFuture<'_, Result<String, Error>> {
         Box::pin(async {
-            let sent = self.client.describe_stream_summary().stream_name(&self.name).send().await;
+            let call = self.client.describe_stream_summary().set_stream_name(self.by_name());
+            let sent = call.set_stream_arn(self.by_arn()).send().await;
             let answer = sent.map_err(|error| self.read_error(&failure(&error), false))?;
             let summary = answer.stream_description_summary;
             let missing =

@@ -1,6 +1,6 @@
 //! Shards and records with Kinesis.
 //!
-//! The stream is addressed by its name, as in KCL. In KCL: `KinesisShardDetector`, `KinesisDataFetcher`.
+//! The stream is addressed by its name, as in KCL, or by its ARN (`multilangd.useStreamArn`). In KCL: `KinesisShardDetector`, `KinesisDataFetcher`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,13 +20,15 @@ use crate::record::{Data, Record};
 use crate::retrieval::{self, Answer, Start};
 use crate::sequence::SequenceNumber;
 use crate::shard::{self, BoxFuture, ChildShard, Filter, HashRange, Shard, ShardId};
-use crate::stream::StreamId;
+use crate::stream::{ConfiguredArn, StreamId};
 
 /// One stream.
 #[derive(Debug, Clone)]
 pub struct Stream {
     pub(super) client: Client,
     pub(super) name: String,
+    /// `streamArn`.
+    arn: Option<ConfiguredArn>,
     pub(super) connections: Arc<Connections>,
     list: Attempts,
 }
@@ -51,7 +53,23 @@ impl Stream {
     /// The stream of that name, at `endpoint` if it is not the usual one.
     pub(super) fn new(client: Client, name: String, endpoint: Option<String>, http: Http) -> Self {
         let connections = Arc::new(Connections::to(endpoint.as_deref(), http));
-        Self { client, name, connections, list: Attempts::default() }
+        Self { client, name, arn: None, connections, list: Attempts::default() }
+    }
+
+    /// Compares the stream with this ARN, or addresses it by the ARN.
+    #[must_use]
+    pub fn with_arn(self, arn: Option<ConfiguredArn>) -> Self {
+        Self { arn, ..self }
+    }
+
+    /// `StreamARN` of a call; none if the name is used.
+    pub(super) fn by_arn(&self) -> Option<String> {
+        self.arn.as_ref().filter(|arn| arn.used).map(|arn| arn.arn.clone())
+    }
+
+    /// `StreamName` of a call; none if the ARN is used.
+    pub(super) fn by_name(&self) -> Option<String> {
+        self.by_arn().is_none().then(|| self.name.clone())
     }
 
     /// Changes the retries of ListShards.
@@ -69,7 +87,10 @@ impl Stream {
             let request = self.client.list_shards();
             let request = match &token {
                 Some(token) => request.next_token(token),
-                None => request.stream_name(&self.name).set_shard_filter(shard_filter(filter)),
+                None => request
+                    .set_stream_name(self.by_name())
+                    .set_stream_arn(self.by_arn())
+                    .set_shard_filter(shard_filter(filter)),
             };
             match request.send().await {
                 Ok(page) => {
@@ -114,7 +135,8 @@ impl Stream {
     /// Uses `DescribeStream` if `DescribeStreamSummary` is denied: roles for KCL 2 may allow only the former,
     /// which returns the same.
     async fn describe_identity(&self) -> Result<StreamId, shard::Error> {
-        let sent = self.client.describe_stream_summary().stream_name(&self.name).send().await;
+        let call = self.client.describe_stream_summary().set_stream_name(self.by_name());
+        let sent = call.set_stream_arn(self.by_arn()).send().await;
         let refused = match sent {
             Ok(answer) => {
                 let summary = answer.stream_description_summary;
@@ -124,7 +146,9 @@ impl Stream {
             Err(error) => self.identity_error(&failure(&error)),
         };
         let shard::Error::Denied(_) = refused else { return Err(refused) };
-        match self.client.describe_stream().stream_name(&self.name).limit(1).send().await {
+        let call =
+            self.client.describe_stream().set_stream_name(self.by_name()).set_stream_arn(self.by_arn());
+        match call.limit(1).send().await {
             Ok(answer) => {
                 let found = answer.stream_description;
                 self.identity_of(found.map(|stream| (stream.stream_arn, stream.stream_creation_timestamp)))
@@ -137,7 +161,13 @@ impl Stream {
         let found = found.filter(|(arn, _)| !arn.is_empty());
         let missing =
             || shard::Error::Denied(format!("stream {}: DescribeStreamSummary returned no ARN", self.name));
-        found.map(|(arn, created)| StreamId::new(&arn, nearest_millis(&created))).ok_or_else(missing)
+        let (arn, created) = found.ok_or_else(missing)?;
+        match &self.arn {
+            Some(configured) if configured.differs_from(&arn) => {
+                Err(shard::Error::Namesake { configured: configured.arn.clone(), found: arn })
+            }
+            _ => Ok(StreamId::new(&arn, nearest_millis(&created))),
+        }
     }
 
     fn identity_error(&self, failure: &Failure) -> shard::Error {
@@ -148,7 +178,8 @@ impl Stream {
     }
 
     async fn takes_number(&self, shard: &ShardId, number: &SequenceNumber) -> Result<bool, shard::Error> {
-        let call = self.client.get_shard_iterator().stream_name(&self.name).shard_id(shard.as_str());
+        let call = self.client.get_shard_iterator().shard_id(shard.as_str());
+        let call = call.set_stream_name(self.by_name()).set_stream_arn(self.by_arn());
         let call = call.shard_iterator_type(sdk::ShardIteratorType::AtSequenceNumber);
         match call.starting_sequence_number(number.as_str()).send().await {
             Ok(_) => Ok(true),
@@ -176,7 +207,8 @@ impl Stream {
         let sent = self
             .client
             .get_shard_iterator()
-            .stream_name(&self.name)
+            .set_stream_name(self.by_name())
+            .set_stream_arn(self.by_arn())
             .shard_id(shard.as_str())
             .shard_iterator_type(kind)
             .set_starting_sequence_number(sequence)
@@ -197,7 +229,8 @@ impl Stream {
     ) -> Result<Answer, retrieval::Error> {
         let limit = i32::try_from(limit).unwrap_or(i32::MAX);
         let capture = Capture::records(room);
-        let call = self.client.get_records().shard_iterator(iterator).limit(limit).customize();
+        let call = self.client.get_records().shard_iterator(iterator).limit(limit);
+        let call = call.set_stream_arn(self.by_arn()).customize();
         let sent = call.interceptor(capture.clone()).send().await;
         let unreadable = |what: String| retrieval::Error::Denied(format!("stream {}: {what}", self.name));
         let answer = match (capture.take(), sent) {

@@ -16,6 +16,7 @@ use crate::lease::WorkerId;
 use crate::lease::sync::InitialPosition;
 use crate::metrics::cloudwatch;
 use crate::retrieval::registration;
+use crate::stream::ConfiguredArn;
 
 impl Resolved {
     /// The configuration, with `default_worker` as the worker id if the file has none.
@@ -40,6 +41,9 @@ impl Resolved {
         let config = Config {
             application: text("applicationName"),
             stream: text("streamName"),
+            stream_arn: s
+                .text("streamArn")
+                .map(|arn| ConfiguredArn { arn, used: text(own::USE_STREAM_ARN) == own::TRUE }),
             table: text("tableName"),
             worker: WorkerId::from(worker.as_str()),
             executable: text("executableName"),

@@ -6,6 +6,8 @@
 //! and clock and environment are read only from [`Given`].
 //! called, no clock and no environment is looked at but what is [`Given`].
 
+mod clients;
+
 use std::collections::BTreeMap;
 
 use multilangd_properties::File;
@@ -538,44 +540,6 @@ impl Maker {
             let number = self.settings.number(key.name);
             if number < 0 && !["failoverTimeMillis", "leaseAssignmentIntervalMillis"].contains(&key.name) {
                 self.warn(key.name, format!("{} = {number} is negative and counts as 0", key.name));
-            }
-        }
-    }
-
-    fn check_region(&mut self) {
-        let Some(stream) = self.settings.text("streamArn").and_then(|arn| stream_of_arn(&arn)) else {
-            return;
-        };
-        if let Some(region) = self.settings.text("kinesisClient.region")
-            && region != stream.region
-        {
-            self.warn(
-                "streamArn",
-                format!(
-                    "streamArn names the region {}, but requests go to {region}: only the stream name of the \
-                 ARN is used, as in Java",
-                    stream.region
-                ),
-            );
-        }
-    }
-
-    /// Dual-stack or FIPS with an endpoint override: the SDKs for Java and Rust refuse every call.
-    fn check_endpoints(&mut self) {
-        let metrics = self.settings.text("metricsLevel").as_deref() != Some("NONE");
-        for (prefix, service) in CLIENTS.iter().filter(|(_, one)| metrics || *one != Service::CloudWatch) {
-            let held = |name| self.bean.clients.get(&(*service, name));
-            let Some(endpoint) = held("endpointOverride") else { continue };
-            for name in ["fipsEnabled", "dualstackEnabled"] {
-                let Some(held) = held(name).filter(|held| held.value == Value::Bool(true)) else { continue };
-                let text = format!(
-                    "{} = true cannot be combined with {} = {} (leave the endpoint out, or set \
-                     {prefix}.{name} = false)",
-                    held.key, endpoint.key, endpoint.value
-                );
-                let line = endpoint.source.line().or(held.source.line());
-                let key = Some(held.key.clone());
-                self.bean.faults.push(Remark { line, key, text });
             }
         }
     }

@@ -123,6 +123,19 @@ fn stream_arn_precedes_name_and_sets_only_the_name() {
 }
 
 #[test]
+fn calls_by_arn_need_an_arn_of_the_region_of_requests() {
+    let by_arn = "multilangd.useStreamArn = true\n";
+    let arn = format!("{by_arn}streamArn = arn:aws:kinesis:eu-west-1:123456789012:stream/t\n");
+    assert!(with(&format!("{arn}regionName = eu-west-1\n")).0.stream_arn.is_some_and(|arn| arn.used));
+    for (more, key) in
+        [(by_arn, "multilangd.useStreamArn"), (&format!("{arn}regionName = eu-west-2\n"), "streamArn")]
+    {
+        let found = resolved(&format!("{MINIMUM}{more}"));
+        assert_eq!(found.faults.iter().map(|fault| fault.key.as_deref()).collect::<Vec<_>>(), [Some(key)]);
+    }
+}
+
+#[test]
 fn kinesis_credentials_are_the_default_of_other_clients() {
     let (config, _) = with("AWScredentialsProviderDynamoDB = EnvironmentVariableCredentialsProvider\n");
     assert_eq!(config.dynamodb.providers, [Provider::Environment]);

@@ -46,6 +46,7 @@ mod terminal;
 #[path = "../support/wire.rs"]
 mod wire;
 
+mod accounts;
 mod children;
 mod cloudwatch;
 mod damage;

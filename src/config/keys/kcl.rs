@@ -65,7 +65,7 @@ pub const KEYS: &[Key] = &[
         "Name of the application; also of the lease table, unless tableName is set."),
     key("streamName", Kind::Text, Required("orders (or streamArn)"), RETRIEVAL, Yes, "Name of the stream."),
     key("streamArn", Kind::Text, Nothing, RETRIEVAL, Yes,
-        "ARN of the stream; only the stream name in it is used. Takes precedence over streamName."),
+        "ARN of the stream; takes precedence over streamName. Calls use the name in it, unless multilangd.useStreamArn is true."),
     key("tableName", Kind::Text, Application(""), LEASES, Yes, "Name of the lease table."),
     Key { aliases: &["workerIdentifier"], ..key("workerId", Kind::Text, Told("a random UUID"), LEASES, Yes,
         "Id of this worker; must be unique in the application.") },

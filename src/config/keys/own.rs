@@ -60,6 +60,9 @@ pub const LOG: &str = "multilangd.log";
 /// `multilangd.workerIdSuffix`.
 pub const WORKER_ID_SUFFIX: &str = "multilangd.workerIdSuffix";
 
+/// `multilangd.useStreamArn`.
+pub const USE_STREAM_ARN: &str = "multilangd.useStreamArn";
+
 /// `multilangd.bufferMegabytes`.
 pub const BUFFER: &str = "multilangd.bufferMegabytes";
 /// `multilangd.idleWhenBehindMillis`.
@@ -72,6 +75,9 @@ pub const STUCK_AFTER: &str = "multilangd.stuckAfterMillis";
 
 /// The value that disables the status endpoint.
 pub const OFF: &str = "off";
+
+/// The value that enables a switch.
+pub const TRUE: &str = "true";
 
 /// The value that copies another setting.
 pub const SAME: &str = "same";
@@ -99,6 +105,8 @@ pub const KEYS: &[Own] = &[
         doc: "Milliseconds between a GetRecords response and the next call while there is more to read; same: idleTimeBetweenReadsInMillis. Kinesis allows five calls per second and shard for all applications together." },
     Own { name: WORKER_ID_SUFFIX, kind: OwnKind::Word(&["none", "random", "hostname"]), default: "none",
         doc: "Suffix that is appended to workerId with a hyphen, so that several processes can use one file: a random word for each start, or the host name. Without workerId the id is always random." },
+    Own { name: USE_STREAM_ARN, kind: OwnKind::Word(&[TRUE, "false"]), default: "false",
+        doc: "Name the stream by streamArn in every call, which reads a stream of another account (its resource policy must allow it). false: by its name, as KCL does; a stream of another account or region than that of streamArn is then refused. Some local endpoints ignore ARNs." },
     Own { name: STATUS, kind: OwnKind::Address, default: "9465",
         doc: "Address of the status page, probes and Prometheus metrics: a port of 127.0.0.1, or an address with a port, as in 0.0.0.0:9465; off: none. If another process uses the default port, there is no status page." },
     Own { name: STUCK_AFTER, kind: OwnKind::Number(1), default: "60000",
