@@ -188,13 +188,14 @@ pub fn equip(program: Program) -> std::io::Result<(Arc<dyn Launch>, Arc<Capacity
         Limits::raise()
     } else {
         warn!(
+            event = "open_files_not_raised",
             "failed to find the path of this binary: the soft limit of open files is not raised, and record \
              processors are not killed with the daemon (mount /proc)"
         );
         Limits::current()
     };
     let leases = limits.leases();
-    info!(leases, "the limits of this process allow {leases} leases: {limits}");
+    info!(event = "limits_determined", leases, "the limits of this process allow {leases} leases: {limits}");
     let launcher = Launcher::start(limits.original_files)?;
     Ok((Arc::new(program.started_by(launcher)), Arc::new(Capacity::new(leases))))
 }
@@ -209,6 +210,7 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
         Arc::new(Counted { table: ports.table, sink: ports.sink.clone(), reach: reaches.dynamodb.clone() });
     ports.shards = Arc::new(Noted { shards: ports.shards, reach: reaches.kinesis.clone() });
     info!(
+        event = "worker_starting",
         application = config.application, table = config.table, program = %ports.children, "starting worker"
     );
     let recognition = Recognition::new(ports.shards.clone());
@@ -277,7 +279,8 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
         Some(ended) = tasks.join_next() => {
             stop.cancel();
             if let Err(hopeless) = scheduled.await {
-                warn!(error = %hopeless, "record processors failed after the coordinator ended");
+                warn!(event = "processors_failed_after_coordinator", error = %hopeless,
+                    "record processors failed after the coordinator ended");
             }
             let reason = ended.err().map_or_else(|| "it ended unexpectedly".to_owned(), |error| error.to_string());
             return Err(Error::Broken(format!("coordinator task failed: {reason}")));
@@ -310,7 +313,7 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
     while let Some(ended) = taking_part.join_next().await {
         ended.map_err(|error| Error::Broken(error.to_string()))?;
     }
-    info!("stopped");
+    info!(event = "worker_stopped", "stopped");
     broken.map_or(Ok(scheduled?), Err)
 }
 
@@ -359,7 +362,7 @@ async fn keep_in_step(
         let run = shard_sync.clone().run(seen.clone(), handle.clone(), stop.clone());
         task.spawn(run.in_current_span());
         if let Some(Err(error)) = task.join_next().await {
-            error!(%error, "shard sync task panicked, restarting it");
+            error!(event = "shard_sync_panicked", %error, "shard sync task panicked, restarting it");
         }
     }
 }
@@ -505,7 +508,9 @@ async fn initialize(
         }
         let pause = if waits { backoff.pause() } else { config.initialization_backoff };
         let (kinesis, dynamodb) = (config.kinesis.location(), config.dynamodb.location());
-        warn!(%error, kinesis, dynamodb, leases = rows, failed_attempts = without_progress, max_attempts = ATTEMPTS, retry_in = ?pause,
+        warn!(event = "start_failed",
+            %error, kinesis, dynamodb, leases = rows, failed_attempts = without_progress,
+            max_attempts = ATTEMPTS, retry_in = ?pause,
             "failed to start, retrying");
         tokio::time::sleep(pause).await;
     }

@@ -11,16 +11,16 @@ use multilangd::exit::EXITS;
 use multilangd::metrics::prometheus::FAMILIES;
 
 use crate::pages::pages;
-use crate::{page, root};
+use crate::{log_events, page, root};
 
 const BEGIN: &str = "\n<!-- generated: ";
 const END: &str = "<!-- end -->";
 
-fn code(text: &str) -> String {
+pub(crate) fn code(text: &str) -> String {
     format!("`{text}`")
 }
 
-fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+pub(crate) fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut text = format!("| {} |\n|{}\n", head.join(" | "), "---|".repeat(head.len()));
     for row in rows {
         assert_eq!(row.len(), head.len(), "{row:?}");
@@ -134,6 +134,7 @@ fn block(name: &str) -> String {
             });
             table(&["metric", "type", "labels", "content"], rows)
         }
+        "log events" => log_events::rows(),
         _ => {
             let Some(path) = name.strip_prefix("file ") else {
                 panic!("no generated block is called {name}")
@@ -182,7 +183,8 @@ fn generated_blocks_equal_their_sources() {
         }
     }
     let tables = ["properties", "properties without effect", "client keys", "client keys without effect"];
-    for name in tables.iter().chain(&["own settings", "exit codes", "permissions", "metrics"]) {
+    let others = ["own settings", "exit codes", "permissions", "metrics", "log events"];
+    for name in tables.iter().chain(&others) {
         if !found.contains_key(*name) {
             faults.push(format!("no page has the block {name}"));
         }

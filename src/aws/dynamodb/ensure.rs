@@ -17,7 +17,7 @@ use crate::lease::table::Error;
 impl Leases {
     /// Creates the table with one key, billed on demand, which is KCL's default.
     async fn create_table(&self) -> Result<(), Error> {
-        info!(table = self.table, "creating the lease table");
+        info!(event = "lease_table_creating", table = self.table, "creating the lease table");
         let key = KeySchemaElement::builder().attribute_name(item::KEY).key_type(KeyType::Hash).build();
         let definition = AttributeDefinition::builder()
             .attribute_name(item::KEY)
@@ -98,6 +98,7 @@ impl Leases {
             if waited_for.as_ref() != Some(&status) {
                 let hint = hint(&status);
                 info!(
+                    event = "lease_table_not_active",
                     table = self.table,
                     "waiting for the lease table to become ACTIVE, its status is {status}{hint}"
                 );
