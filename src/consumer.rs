@@ -171,6 +171,7 @@ impl Consumer {
                 () = self.held.wanted().cancelled(), if !wanted => {
                     wanted = true;
                     info!(
+                        event = "handoff_started",
                         "starting a graceful handoff, finishing the current batch");
                     Event::Wanted
                 }
@@ -223,7 +224,7 @@ impl Consumer {
                 let tail = child.stderr();
                 self.emit(OfShard::Stderr(&LastLines::new(move || tail.lines())));
                 if self.pid.is_some() {
-                    info!(pid = child.pid(), "restarted record processor");
+                    info!(event = "processor_restarted", pid = child.pid(), "restarted record processor");
                 }
                 self.pid = Some(child.pid());
                 self.child = Some(child);
@@ -253,7 +254,7 @@ impl Consumer {
         {
             self.stderr = child.last_stderr();
             self.emit(OfShard::ChildGone);
-            info!(pid = child.pid(), status = %end, "record processor exited");
+            info!(event = "processor_exited", pid = child.pid(), status = %end, "record processor exited");
         }
         Event::Child(event)
     }
@@ -301,7 +302,7 @@ impl Consumer {
                         }
                         Err(error) => {
                             sink.shard(held.shard(), OfShard::CheckpointFailed { took });
-                            warn!(checkpoint = %position, %error,
+                            warn!(event = "checkpoint_failed", checkpoint = %position, %error,
                                 "failed to store the checkpoint")
                         }
                     }
@@ -322,21 +323,24 @@ impl Consumer {
             }
             Effect::Signal(stop) => {
                 if let Some(child) = &self.child {
-                    warn!(pid = child.pid(), signal = %stop, "record processor did not exit in time, sending a signal");
+                    warn!(event = "processor_signaled", pid = child.pid(), signal = %stop,
+                        "record processor did not exit in time, sending a signal");
                     child.stop(stop);
                 }
             }
             Effect::Failed(reason, times) => {
                 let stderr = self.stderr();
                 self.emit(OfShard::ChildFailed { times, reason: &reason, stderr: &stderr });
-                warn!(pid = self.pid, error = reason, stderr = stderr.last(), failures = times,
+                warn!(event = "processor_failed",
+                    pid = self.pid, error = reason, stderr = stderr.last(), failures = times,
                     max_failures = self.parts.settings.max_failures, checkpoint = %self.state.stored(),
                     "record processor failed, restarting it from the stored checkpoint");
             }
             Effect::Parked(reason, pause) => {
                 self.emit(OfShard::Parked);
                 let stderr = self.stderr();
-                error!(error = reason, stderr = stderr.last(), checkpoint = %self.state.stored(), retry_in = ?pause,
+                error!(event = "shard_parked",
+                    error = reason, stderr = stderr.last(), checkpoint = %self.state.stored(), retry_in = ?pause,
                     "parked the shard: its record processor has failed too many times in a row \
                      (multilangd.maxChildFailures); other shards are not affected");
                 self.parts.standings.parked(&shard, with_stderr(reason, &stderr));
@@ -344,7 +348,11 @@ impl Consumer {
             Effect::Recovered => {
                 self.emit(OfShard::Recovered);
                 self.parts.standings.recovered(&shard);
-                info!(pid = self.pid, "resumed a parked shard: its record processor makes progress again");
+                info!(
+                    event = "shard_resumed",
+                    pid = self.pid,
+                    "resumed a parked shard: its record processor makes progress again"
+                );
             }
             Effect::Shortage(reason) => {
                 self.emit(OfShard::Shortage { reason: &reason });
@@ -353,6 +361,7 @@ impl Consumer {
                 let since = *self.short_since.get_or_insert(now);
                 if now.saturating_duration_since(since) >= SURPLUS && self.parts.capacity.has_peers() {
                     info!(
+                        event = "lease_released_for_resources",
                         "releasing the lease to another worker: this worker lacks the resources for \
                          another record processor"
                     );
@@ -360,13 +369,14 @@ impl Consumer {
                 }
                 if self.parts.standings.reports_shortage(now) {
                     warn!(
+                        event = "processor_start_deferred",
                         error = reason,
                         "cannot start another record processor for lack of resources, retrying"
                     );
                 }
             }
             Effect::Slow(taken) => {
-                warn!(pid = self.pid, lasted = ?taken,
+                warn!(event = "processor_slow", pid = self.pid, lasted = ?taken,
                     "record processor is still processing its batch");
             }
             Effect::EndDelayed(reason) => {
@@ -374,6 +384,7 @@ impl Consumer {
                 if self.delay_logged.is_none_or(|at| at.elapsed() >= DELAY_LOG_INTERVAL) {
                     self.delay_logged = Some(Instant::now());
                     warn!(
+                        event = "child_leases_failed",
                         error = reason,
                         "the shard is read to its end, but failed to create the leases of its child \
                          shards, retrying"
@@ -383,20 +394,34 @@ impl Consumer {
             Effect::ParentsUnknown(error) => {
                 if self.delay_logged.is_none_or(|at| at.elapsed() >= DELAY_LOG_INTERVAL) {
                     self.delay_logged = Some(Instant::now());
-                    warn!(error, "failed to read the leases of the parent shards, retrying");
+                    warn!(
+                        event = "parent_leases_failed",
+                        error, "failed to read the leases of the parent shards, retrying"
+                    );
                 }
             }
             Effect::ShutdownRefused(answer) => {
-                warn!(pid = self.pid, answer, "record processor did not confirm shutdownRequested");
+                warn!(
+                    event = "shutdown_not_confirmed",
+                    pid = self.pid,
+                    answer,
+                    "record processor did not confirm shutdownRequested"
+                );
             }
             Effect::StopTimedOut => {
                 warn!(
+                    event = "shutdown_grace_exceeded",
                     pid = self.pid,
                     "record processor did not stop within shutdownGraceMillis, closing its stdin"
                 );
             }
             Effect::FailedWhileStopping(error) => {
-                warn!(pid = self.pid, error, "record processor failed during its shutdown");
+                warn!(
+                    event = "processor_failed_at_shutdown",
+                    pid = self.pid,
+                    error,
+                    "record processor failed during its shutdown"
+                );
             }
             Effect::Finish(mut outcome) => {
                 if let Outcome::Hopeless(reason) = &mut outcome {
@@ -426,7 +451,7 @@ impl Consumer {
         let (count, logged) = &mut self.refused;
         *count += 1;
         if logged.is_none_or(|at| now.saturating_duration_since(at) >= REPORT_AGAIN) {
-            warn!(pid = self.pid, error = failure.name(), count = *count,
+            warn!(event = "checkpoint_rejected", pid = self.pid, error = failure.name(), count = *count,
                 checkpoint = %self.state.stored(), "rejected a checkpoint of the record processor");
             (*count, *logged) = (0, Some(now));
         }
@@ -435,6 +460,7 @@ impl Consumer {
     fn open_feed(&mut self, sequence: &Sequence) {
         let start = Start::of_checkpoint(sequence, self.parts.timestamp).unwrap_or_else(|| {
             warn!(
+                event = "initial_timestamp_missing",
                 checkpoint = sequence.as_str(),
                 "the checkpoint is AT_TIMESTAMP but initialPositionInStreamExtended is not set: starting \
                  at TRIM_HORIZON"

@@ -65,7 +65,10 @@ impl Surroundings {
 /// Takes at most a few seconds.
 pub async fn detect(surroundings: &Surroundings) -> Option<Gauge> {
     if !cfg!(target_os = "linux") {
-        info!("CPU utilisation is measured only on Linux: leases are balanced by throughput");
+        info!(
+            event = "cpu_not_measured",
+            "CPU utilisation is measured only on Linux: leases are balanced by throughput"
+        );
         return None;
     }
     detect_within(surroundings, platform::LIMITS).await
@@ -80,6 +83,7 @@ async fn detect_within(surroundings: &Surroundings, imds: http::Limits) -> Optio
         Platform::Ec2 => host::Host::find(root).await.map(Source::Host),
         Platform::Elsewhere => {
             info!(
+                event = "cpu_not_measured",
                 "CPU utilisation is not measured (found neither ECS, Kubernetes nor EC2): leases are \
                  balanced by throughput"
             );
@@ -89,7 +93,7 @@ async fn detect_within(surroundings: &Surroundings, imds: http::Limits) -> Optio
     match found {
         Ok(source) => Some(Gauge { source, last_logged: None }),
         Err(error) => {
-            warn!(%error,
+            warn!(event = "cpu_not_measured", %error,
                 "failed to set up the measurement of CPU utilisation: leases are balanced by throughput");
             None
         }
@@ -143,7 +147,8 @@ impl Gauge {
             debug!(%error, source = self.name(), "failed to measure CPU utilisation");
         } else {
             self.last_logged = Some(now);
-            warn!(%error, source = self.name(), "failed to measure CPU utilisation, retrying");
+            warn!(event = "cpu_measurement_failed", %error, source = self.name(),
+                "failed to measure CPU utilisation, retrying");
         }
     }
 }

@@ -1,14 +1,11 @@
-//! The daemon as a whole: creates its parts, synchronises the leases, runs, and shuts down in order.
-//!
-//! Order of a shutdown: no more leases are acquired; reading stops; children are asked to shut down,
-//! checkpoint and exit; their leases are released; renewing stops last.
+//! The daemon as a whole: creates its parts, synchronises the leases, runs, and stops in the order of [`stop`].
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use multilangd_protocol::Dialect;
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, error, info, warn};
@@ -42,9 +39,11 @@ use crate::shard_sync::{self, ShardSync};
 
 mod attempts;
 mod counted;
+pub mod stop;
 
 use attempts::{Attempts, Progress};
 use counted::{Counted, Noted};
+use stop::Running;
 
 /// Most concurrent retrieval calls. Each has a timeout.
 const CALLS: usize = 200;
@@ -191,18 +190,20 @@ pub fn equip(program: Program) -> std::io::Result<(Arc<dyn Launch>, Arc<Capacity
         Limits::raise()
     } else {
         warn!(
+            event = "open_files_not_raised",
             "failed to find the path of this binary: the soft limit of open files is not raised, and record \
              processors are not killed with the daemon (mount /proc)"
         );
         Limits::current()
     };
     let leases = limits.leases();
-    info!(leases, "the limits of this process allow {leases} leases: {limits}");
+    info!(event = "limits_determined", leases, "the limits of this process allow {leases} leases: {limits}");
     let launcher = Launcher::start(limits.original_files)?;
     Ok((Arc::new(program.started_by(launcher)), Arc::new(Capacity::new(leases))))
 }
 
-/// Runs until `stop`, or until a child fails permanently.
+/// Runs until `stop`, or until a child fails permanently. The daemon cancels `stop` when it stops by itself, so that
+/// the caller's own tasks end at the same time.
 ///
 /// # Errors
 /// Why it ended, if not by `stop`.
@@ -212,6 +213,7 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
         Arc::new(Counted { table: ports.table, sink: ports.sink.clone(), reach: reaches.dynamodb.clone() });
     ports.shards = Arc::new(Noted { shards: ports.shards, reach: reaches.kinesis.clone() });
     info!(
+        event = "worker_starting",
         application = config.application, table = config.table, program = %ports.children, "starting worker"
     );
     let recognition = Recognition::new(ports.shards.clone());
@@ -243,8 +245,7 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
     };
     let (coordinator, ends) = Coordinator::new(ports.table.clone(), settings);
     let Ends { handle, leases, seen, standing, calls, successors, rival } = ends;
-    let mut tasks = JoinSet::new();
-    let gone = CancellationToken::new();
+    let released = CancellationToken::new();
     let part = membership::Ends {
         standing,
         calls,
@@ -252,69 +253,63 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
         coordinator: Some(handle.clone()),
         stop: stop.clone(),
         successors,
-        gone: gone.clone(),
+        gone: released.clone(),
         rival: rival.clone(),
     };
     // This worker's worker metrics must exist before the coordinator scans.
-    let mut taking_part = JoinSet::new();
-    taking_part.spawn(
+    let mut membership = JoinSet::new();
+    membership.spawn(
         membership::run(ports.state.clone(), ports.table.clone(), member, begun, part).in_current_span(),
     );
-    tasks.spawn(coordinator.run(stop.clone()).in_current_span());
-    let mut keeping = JoinSet::new();
-    let (begins, told) = (stopping, stop.clone());
-    keeping.spawn(async move {
-        told.cancelled().await;
-        begins.begin();
-    });
-    keeping.spawn(emit_seen(seen.clone(), ports.sink.clone(), stop.clone()));
-    keeping.spawn(keep_in_step(shard_sync, seen, handle.clone(), stop.clone()).in_current_span());
-    let scheduled = scheduler::run(parts(config, ports, recognition, &reaches), handle, leases, stop.clone());
-    let mut scheduled = std::pin::pin!(scheduled);
-    let mut broken = None;
-    let scheduled = tokio::select! {
+    let mut coordination = JoinSet::new();
+    coordination.spawn(coordinator.run(stop.clone()).in_current_span());
+    let mut helpers = JoinSet::new();
+    helpers.spawn(emit_seen(seen.clone(), ports.sink.clone(), stop.clone()));
+    helpers.spawn(keep_in_step(shard_sync, seen, handle.clone(), stop.clone()).in_current_span());
+    let gave_up = Arc::new(Notify::new());
+    let orders =
+        scheduler::Orders { coordinator: handle.clone(), stop: stop.clone(), gave_up: gave_up.clone() };
+    let scheduler = scheduler::run(parts(config, ports, recognition, &reaches), orders, leases);
+    let mut running = Running {
+        scheduler: std::pin::pin!(scheduler),
+        helpers,
+        coordinator: coordination,
+        handle,
+        membership,
+        released,
+        stop: stop.clone(),
+        clock: stopping,
+    };
+    let (mut cause, mut scheduled) = (None, None);
+    tokio::select! {
         biased;
-        // The coordinator ends after the scheduler, which holds its handle. If it ends earlier, no lease is
-        // renewed: children are stopped while the leases are valid.
-        scheduled = &mut scheduled => scheduled,
-        Some(ended) = tasks.join_next() => {
-            stop.cancel();
-            if let Err(hopeless) = scheduled.await {
-                warn!(error = %hopeless, "record processors failed after the coordinator ended");
-            }
-            let reason = ended.err().map_or_else(|| "it ended unexpectedly".to_owned(), |error| error.to_string());
-            return Err(Error::Broken(format!("coordinator task failed: {reason}")));
-        }
+        () = stop.cancelled() => {}
+        // It ends by itself only after a stop.
+        ended = &mut running.scheduler => scheduled = Some(ended),
+        // A permanently failed shard stops the daemon as a signal does; the scheduler returns its failure.
+        () = gave_up.notified() => {}
+        // Nothing renews leases any more: children are stopped while the leases are valid.
+        Some(ended) = running.coordinator.join_next() => cause = Some(broken("coordinator", ended)),
         // Two processes with one worker id would deliver every record twice and refuse each other's
         // checkpoints.
         shard = older(rival) => {
-            stop.cancel();
-            broken = Some(Error::WorkerIdTwice { worker: config.worker.clone(), shard });
-            scheduled.await
+            cause = Some(Error::WorkerIdTwice { worker: config.worker.clone(), shard });
         }
-        // Without it this worker is assigned no leases and follows no leader: it shuts down in order.
-        Some(ended) = taking_part.join_next() => {
-            // After a stop it may have nothing left to do.
+        // Without it this worker is assigned no leases and follows no leader. After a stop it may have nothing left
+        // to do.
+        Some(ended) = running.membership.join_next() => {
             if !(stop.is_cancelled() && ended.is_ok()) {
-                stop.cancel();
-                let reason = ended.err().map_or_else(|| "it ended unexpectedly".to_owned(), |error| error.to_string());
-                broken = Some(Error::Broken(format!("fleet membership task failed: {reason}")));
+                cause = Some(broken("fleet membership", ended));
             }
-            scheduled.await
         }
-    };
-    // A permanently failed shard stops the daemon as a signal does. The scheduler's handle is dropped, so the
-    // coordinator releases the remaining leases and ends.
-    stop.cancel();
-    while let Some(ended) = tasks.join_next().await {
-        ended.map_err(|error| Error::Broken(error.to_string()))?;
     }
-    gone.cancel();
-    while let Some(ended) = taking_part.join_next().await {
-        ended.map_err(|error| Error::Broken(error.to_string()))?;
-    }
-    info!("stopped");
-    broken.map_or(Ok(scheduled?), Err)
+    running.stop(cause, scheduled).await
+}
+
+/// A part that has ended although nothing stopped it.
+fn broken(part: &'static str, ended: Result<(), JoinError>) -> Error {
+    let reason = ended.err().map_or_else(|| "it ended unexpectedly".to_owned(), |error| error.to_string());
+    Error::Broken(format!("{part} task failed: {reason}"))
 }
 
 /// Waits for a shard whose lease shows that an older process has this worker's id.
@@ -362,7 +357,7 @@ async fn keep_in_step(
         let run = shard_sync.clone().run(seen.clone(), handle.clone(), stop.clone());
         task.spawn(run.in_current_span());
         if let Some(Err(error)) = task.join_next().await {
-            error!(%error, "shard sync task panicked, restarting it");
+            error!(event = "shard_sync_panicked", %error, "shard sync task panicked, restarting it");
         }
     }
 }
@@ -508,7 +503,9 @@ async fn initialize(
         }
         let pause = if waits { backoff.pause() } else { config.initialization_backoff };
         let (kinesis, dynamodb) = (config.kinesis.location(), config.dynamodb.location());
-        warn!(%error, kinesis, dynamodb, leases = rows, failed_attempts = without_progress, max_attempts = ATTEMPTS, retry_in = ?pause,
+        warn!(event = "start_failed",
+            %error, kinesis, dynamodb, leases = rows, failed_attempts = without_progress,
+            max_attempts = ATTEMPTS, retry_in = ?pause,
             "failed to start, retrying");
         tokio::time::sleep(pause).await;
     }

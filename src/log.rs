@@ -81,19 +81,23 @@ pub(crate) fn end() {
         drop(guard);
         let left_out = counter.dropped_lines();
         if left_out > 0 {
-            complain(&format!("dropped {left_out} log lines: stderr was read too slowly"));
+            report("log_lines_dropped", &format!("dropped {left_out} log lines: stderr was read too slowly"));
         }
     }
 }
 
 /// Reports an error that ends the process, after the log and in its format, whatever its filter is.
 pub(crate) fn complain(error: &dyn std::fmt::Display) {
+    report("fatal_error", error);
+}
+
+fn report(event: &'static str, error: &dyn std::fmt::Display) {
     end();
     let text = if JSON.load(Ordering::Relaxed) {
         let mut timestamp = String::new();
         let _written = SystemTime.format_time(&mut Writer::new(&mut timestamp)).is_ok();
         let message = error.to_string();
-        format!("{}\n", json!({"timestamp": timestamp, "level": "ERROR", "message": message}))
+        format!("{}\n", json!({"timestamp": timestamp, "level": "ERROR", "event": event, "message": message}))
     } else {
         format!("multilangd: {error}\n")
     };

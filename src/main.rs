@@ -158,8 +158,8 @@ fn read(file: &Path, words: &Words, given: &mut Given) -> Result<PathBuf, Exit> 
 }
 
 fn log_warnings(name: &str, warnings: &[Remark], words: &Words) {
-    words.notices.iter().for_each(|notice| warn!("{notice}"));
-    warnings.iter().for_each(|warning| warn!("{name}: {warning}"));
+    words.notices.iter().for_each(|notice| warn!(event = "setting_warned", "{notice}"));
+    warnings.iter().for_each(|warning| warn!(event = "setting_warned", "{name}: {warning}"));
 }
 
 fn start_log(resolved: &Resolved) -> Result<(), Exit> {
@@ -173,7 +173,14 @@ fn start_log(resolved: &Resolved) -> Result<(), Exit> {
 fn start_daemon_log(resolved: &Resolved) -> Result<(), Exit> {
     start_log(resolved)?;
     let (commit, target, features) = (version::COMMIT, version::TARGET, version::FEATURES);
-    info!(version = version::VERSION, commit, target, features, "starting multilangd");
+    info!(
+        event = "daemon_starting",
+        version = version::VERSION,
+        commit,
+        target,
+        features,
+        "starting multilangd"
+    );
     Ok(())
 }
 

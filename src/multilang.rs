@@ -118,7 +118,7 @@ impl Child {
             Ok(()) => self.process.write(Outgoing::Line(line)),
             Err(busy) => {
                 debug_assert!(false, "{busy}");
-                tracing::error!(error = %busy,
+                tracing::error!(event = "action_refused", error = %busy,
                     "failed to send an action: another one is open");
             }
         }
@@ -130,7 +130,7 @@ impl Child {
             Ok(()) => self.process.write(Outgoing::batch(records, millis_behind_latest)),
             Err(busy) => {
                 debug_assert!(false, "{busy}");
-                tracing::error!(error = %busy,
+                tracing::error!(event = "action_refused", error = %busy,
                     "failed to send a batch: another action is open");
             }
         }
@@ -186,6 +186,7 @@ impl Child {
             // Also checked here: the process that holds the pipe may never stop writing.
             if self.exited.is_some() && self.output_open && overdue {
                 warn!(
+                    event = "stdout_held_open",
                     pid = self.pid(),
                     "record processor exited, but another process holds its stdout open: no longer \
                      reading it"
@@ -244,7 +245,12 @@ impl Child {
             if std::mem::replace(&mut self.warned_stale, true) {
                 debug!(pid = self.pid(), response_for, "ignored another status message");
             } else {
-                warn!(pid = self.pid(), response_for, "ignored a status message that answers no action");
+                warn!(
+                    event = "status_message_ignored",
+                    pid = self.pid(),
+                    response_for,
+                    "ignored a status message that answers no action"
+                );
             }
         } else if let session::Event::Foreign { action } = event {
             debug!(pid = self.pid(), action, "ignored a message that only a daemon sends");

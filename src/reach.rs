@@ -72,14 +72,14 @@ impl Reach {
     /// Notes a call without an answer, and logs that there is none when that is due.
     pub fn failed(&self, now: Instant, error: &dyn fmt::Display) {
         if let Some(lasted) = self.note_failure(now) {
-            warn!(%error, ?lasted, endpoint = self.endpoint, "{}", self.lost);
+            warn!(event = "endpoint_unreachable", %error, ?lasted, endpoint = self.endpoint, "{}", self.lost);
         }
     }
 
     /// Notes an answer, and logs it if it ends an outage that was logged.
     pub fn answered(&self, now: Instant) {
         if let Some(lasted) = self.note_answer(now) {
-            info!(?lasted, endpoint = self.endpoint, "{}", self.back);
+            info!(event = "endpoint_reachable", ?lasted, endpoint = self.endpoint, "{}", self.back);
         }
     }
 

@@ -111,6 +111,7 @@ impl Recognition {
             Ok(Err(shard::Error::Denied(reason))) => {
                 if !std::mem::replace(&mut self.known().logged, true) {
                     warn!(
+                        event = "stream_identity_unknown",
                         error = reason,
                         "the identity of the stream is unknown: no lease is reset, and no shard counts \
                          as ended because ListShards does not list it (allow \
@@ -127,7 +128,7 @@ impl Recognition {
             }
         };
         if answer.is_some() && std::mem::take(&mut self.known().logged) {
-            info!("the identity of the stream is known again");
+            info!(event = "stream_identity_known", "the identity of the stream is known again");
         }
         *fresh = Some((asked, answer.clone()));
         Ok(answer)

@@ -245,7 +245,7 @@ impl Feed {
         if batch.is_none() {
             while let Some(ended) = self.task.join_next().await {
                 if let Err(error) = ended {
-                    tracing::error!(%error, "task that reads the shard panicked");
+                    tracing::error!(event = "reader_panicked", %error, "task that reads the shard panicked");
                 }
             }
         }

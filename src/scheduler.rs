@@ -5,13 +5,12 @@
 //! notices.
 //!
 //! In KCL: `Scheduler`.
-//! In KCL: `Scheduler`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{Notify, broadcast, mpsc};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
@@ -35,6 +34,17 @@ pub struct Hopeless {
     pub reason: String,
 }
 
+/// The connections of the scheduler to the coordinator and to the daemon.
+#[derive(Debug)]
+pub struct Orders {
+    /// Receives the leases that are not needed any more.
+    pub coordinator: Handle,
+    /// Stops all consumers.
+    pub stop: CancellationToken,
+    /// Notified once the whole daemon is to stop, because of a record processor.
+    pub gave_up: Arc<Notify>,
+}
+
 struct Running {
     held: Arc<Held>,
     /// A lease of the same shard that was acquired before this consumer ended.
@@ -44,8 +54,8 @@ struct Running {
 struct Scheduler {
     parts: Parts,
     coordinator: Handle,
-    /// Stops all consumers.
     stop: CancellationToken,
+    gave_up: Arc<Notify>,
     consumers: JoinSet<Outcome>,
     /// Leases of finished shards, held until they are not needed; each task ends when its lease is to go to
     /// another worker.
@@ -56,20 +66,21 @@ struct Scheduler {
     hopeless: Option<Hopeless>,
 }
 
-/// Runs a consumer for each lease received, until `stop`; then stops all of them.
+/// Runs a consumer for each lease received, until the stop; then stops all of them.
 ///
 /// # Errors
-/// [`Hopeless`] if that caused the end.
+/// [`Hopeless`] if a record processor failed permanently.
 pub async fn run(
     parts: Parts,
-    coordinator: Handle,
+    orders: Orders,
     mut leases: mpsc::Receiver<Arc<Held>>,
-    stop: CancellationToken,
 ) -> Result<(), Hopeless> {
+    let Orders { coordinator, stop, gave_up } = orders;
     let mut scheduler = Scheduler {
         parts,
         coordinator,
         stop,
+        gave_up,
         consumers: JoinSet::new(),
         kept: JoinSet::new(),
         running: BTreeMap::new(),
@@ -117,7 +128,7 @@ impl Scheduler {
     fn held(&mut self, held: Arc<Held>) {
         if !held.is_live(Instant::now()) {
             held.mark_lost();
-        } else if self.stop.is_cancelled() {
+        } else if self.stop.is_cancelled() || self.hopeless.is_some() {
             self.coordinator.release(held);
         } else if let Some(running) = self.running.get_mut(held.shard()) {
             running.next = Some(held);
@@ -136,7 +147,7 @@ impl Scheduler {
     fn give_up(&mut self, hopeless: Hopeless) {
         error!(error = %hopeless, "shutting down: a record processor failed for good");
         self.hopeless.get_or_insert(hopeless);
-        self.stop.cancel();
+        self.gave_up.notify_one();
     }
 
     fn start(&mut self, held: Arc<Held>) {

@@ -47,12 +47,16 @@ impl Signals {
     pub(crate) async fn serve(mut self, stop: Option<CancellationToken>) {
         let name = self.next().await;
         let Some(stop) = stop else { return };
-        info!(signal = name, "received a signal, shutting down");
+        info!(event = "signal_received", signal = name, "received a signal, shutting down");
         stop.cancel();
         let until = Instant::now() + ONE;
         while timeout_at(until, self.next()).await.is_ok() {}
         let name = self.next().await;
-        warn!(signal = name, "received a second signal, exiting now; leases not yet released will expire");
+        warn!(
+            event = "second_signal_received",
+            signal = name,
+            "received a second signal, exiting now; leases not yet released will expire"
+        );
     }
 
     async fn next(&mut self) -> &'static str {

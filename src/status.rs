@@ -99,16 +99,17 @@ impl Watch {
             Some(config::Status { address, asked_for }) => {
                 match Server::start(address, subject, Pulse::start(&mut pulse)) {
                     Ok(server) => {
-                        info!(url = %format_args!("http://{}/", server.address()), "serving the status page");
+                        let url = format!("http://{}/", server.address());
+                        info!(event = "status_page_started", url, "serving the status page");
                         if !address.ip().is_loopback() {
-                            warn!(%address,
+                            warn!(event = "status_page_exposed", %address,
                                 "the status page is open to everyone who can reach this address");
                         }
                         Some(server)
                     }
                     Err(source) if asked_for => return Err(Taken { address, source }),
                     Err(error) => {
-                        info!(%address, %error,
+                        info!(event = "status_page_failed", %address, %error,
                             "failed to start the status page (multilangd.status sets another port)");
                         None
                     }
@@ -301,10 +302,12 @@ impl Subject {
                 let totals = conditions.get(&shard).map(|(totals, _)| totals);
                 let pid = totals.and_then(|totals| totals.pid);
                 match line {
-                    Line::Stuck(reason) => warn!(%shard, pid, error = reason, "shard is stuck"),
-                    Line::Still(lasted, reason) => warn!(%shard, pid, error = reason, ?lasted,
-                        "shard is still stuck"),
-                    Line::Moves(lasted) => info!(%shard, pid, ?lasted, "shard is no longer stuck"),
+                    Line::Stuck(reason) => warn!(event = "shard_stuck", %shard, pid, error = reason,
+                        "shard is stuck"),
+                    Line::Still(lasted, reason) => warn!(event = "shard_stuck", %shard, pid,
+                        error = reason, ?lasted, "shard is still stuck"),
+                    Line::Moves(lasted) => info!(event = "shard_unstuck", %shard, pid, ?lasted,
+                        "shard is no longer stuck"),
                 }
             }
         }

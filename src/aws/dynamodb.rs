@@ -96,10 +96,14 @@ impl Leases {
         let Ok(on) = on else { return };
         let asked = self.client.update_continuous_backups().table_name(&self.table);
         match asked.point_in_time_recovery_specification(on).send().await {
-            Ok(_) => info!(table = self.table, "enabled point-in-time recovery of the lease table"),
+            Ok(_) => info!(
+                event = "point_in_time_recovery_enabled",
+                table = self.table,
+                "enabled point-in-time recovery of the lease table"
+            ),
             Err(error) => {
                 let error = self.classify(&error, None);
-                warn!(%error,
+                warn!(event = "point_in_time_recovery_failed", %error,
                     "failed to enable point-in-time recovery of the lease table (leaseTablePitrEnabled; \
                      allow dynamodb:UpdateContinuousBackups)");
             }
@@ -133,10 +137,12 @@ impl Leases {
         match row {
             Row::Lease(lease) => reported.is_readable(lease.shard.as_str()),
             Row::Unreadable(why) if reported.row(&why.key, why.to_string()) => {
-                warn!(table, shard = why.key, error = %why, "skipped a row that cannot be read as a lease");
+                warn!(event = "lease_row_skipped", table, shard = why.key, error = %why,
+                    "skipped a row that cannot be read as a lease");
             }
             Row::Other(kind) if !super::state::KINDS.contains(&kind.as_str()) && reported.kind(kind) => {
-                info!(table, entity = kind, "skipped rows with an unknown entityType");
+                info!(event = "rows_skipped", table, entity = %kind,
+                    "skipped rows with an unknown entityType");
             }
             Row::Unreadable(_) | Row::Other(_) | Row::OfSeveralStreams { .. } => {}
         }
@@ -272,7 +278,8 @@ impl Leases {
             return Ok(index.index_status() == Some(&IndexStatus::Active));
         }
         if make {
-            info!(table = self.table, index = INDEX, "creating the index of lease owners");
+            info!(event = "owner_index_creating", table = %self.table, index = INDEX,
+                "creating the index of lease owners");
             self.make_index(&table).await?;
         }
         Ok(false)

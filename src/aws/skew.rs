@@ -47,6 +47,7 @@ impl Intercept for Watch {
             *last = Some(Instant::now());
             let (seconds, way) = (millis.abs() / 1_000, if millis > 0 { "ahead of" } else { "behind" });
             warn!(
+                event = "clock_skewed",
                 "the clock of this machine is {seconds} s {way} the clock of DynamoDB: other workers \
                  misjudge the age of its worker metrics (synchronise the clock with NTP)"
             );

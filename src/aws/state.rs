@@ -479,7 +479,12 @@ fn report(item: &Item, key: &str) -> Option<Report> {
         });
         let lists = lists.collect::<Option<BTreeMap<_, _>>>();
         if lists.is_none() {
-            warn!(worker, attribute = name, "failed to decode the worker metrics of a worker, ignoring them");
+            warn!(
+                event = "worker_metrics_unreadable",
+                worker,
+                attribute = name,
+                "failed to decode the worker metrics of a worker, ignoring them"
+            );
         }
         lists
     };

@@ -35,7 +35,11 @@ impl State {
     /// Creates the table as KCL 3.4 does. Since 3.5 no worker creates it, and a worker without it would never
     /// report.
     pub(super) async fn create_reports(&self) -> Result<(), Error> {
-        info!(table = self.reports, "recreating the worker metrics table, which was deleted");
+        info!(
+            event = "worker_metrics_table_recreated",
+            table = self.reports,
+            "recreating the worker metrics table, which was deleted"
+        );
         let key = KeySchemaElement::builder().attribute_name(REPORT_KEY).key_type(KeyType::Hash).build();
         let kind = ScalarAttributeType::S;
         let definition =
@@ -149,7 +153,7 @@ impl State {
         steps.push(TransactWriteItem::builder().delete(self.delete_as_read(name, old)?).build());
         let sent = self.client.transact_write_items().set_transact_items(Some(steps)).send().await;
         sent.map_err(|error| classify(&self.state, &error, Some(&name.into())))?;
-        info!(row = name, "moved a row into the lease table");
+        info!(event = "row_moved", row = name, "moved a row into the lease table");
         Ok(())
     }
 

@@ -77,7 +77,8 @@ pub async fn prepare(
         lease.stream = recognition.current();
         let made = table.create(&lease).await.map_err(not_now)?;
         if made {
-            tracing::info!(child_shard = %lease.shard, "created the lease of a child shard");
+            tracing::info!(event = "child_lease_created", child_shard = %lease.shard,
+                "created the lease of a child shard");
         } else {
             tracing::debug!(child_shard = %lease.shard, "the lease of a child shard exists already");
             begin_again_if_earlier(table, lease, recognition).await?;
@@ -106,6 +107,7 @@ async fn begin_again_if_earlier(
         return Ok(());
     }
     tracing::warn!(
+        event = "child_lease_reset",
         child_shard = %row.shard, old_checkpoint = %row.checkpoint,
         "the lease of a child shard existed before its parent ended: reset it to TRIM_HORIZON"
     );

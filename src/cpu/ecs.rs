@@ -42,9 +42,11 @@ impl Ecs {
             Ok(stats) => match ecs.allowed(&stats).await {
                 Ok(Some(allowed)) => ecs.allowed = Some(allowed),
                 Ok(None) => return Err(fault("the metadata of the ECS task contains no CPU limit for it")),
-                Err(error) => warn!(%error, "CPU limit of the ECS task is not known yet"),
+                Err(error) => warn!(event = "cpu_unknown", %error,
+                    "CPU limit of the ECS task is not known yet"),
             },
-            Err(error) => warn!(%error, "CPU utilisation of the ECS task is not known yet"),
+            Err(error) => warn!(event = "cpu_unknown", %error,
+                "CPU utilisation of the ECS task is not known yet"),
         }
         Ok(ecs)
     }

@@ -199,7 +199,7 @@ pub async fn run(home: Home, mut config: Config, stop: CancellationToken) -> Res
         && data.join("kinesis").exists()
         && !file.exists()
     {
-        warn!(file = %file.display(),
+        warn!(event = "tables_missing", file = %file.display(),
             "the data folder contains streams but no tables: starting with new leases and checkpoints");
     }
     let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -229,7 +229,7 @@ pub async fn run(home: Home, mut config: Config, stop: CancellationToken) -> Res
 /// Points Kinesis and DynamoDB to the local endpoints. All other settings of the file apply.
 fn adopt(config: &mut Config, kinesis: &str, dynamodb: &str) {
     if let (Some(given), _) | (None, Some(given)) = (&config.kinesis.endpoint, &config.dynamodb.endpoint) {
-        warn!(given, "ignoring an endpoint of the properties file in local mode");
+        warn!(event = "endpoint_ignored", given, "ignoring an endpoint of the properties file in local mode");
     }
     tell(&format!("Kinesis at {kinesis}, DynamoDB at {dynamodb}; any region and credentials are accepted"));
     let region = config.kinesis.region.clone().unwrap_or_else(|| REGION.to_owned());
@@ -359,7 +359,7 @@ async fn serve(
     tell(&progress::line(&taken(endpoint, &config.stream), &board.totals()));
     if let Some(error) = failed {
         if let Err(error) = ended {
-            warn!(%error, "the daemon failed during its shutdown");
+            warn!(event = "worker_failed_at_shutdown", %error, "the daemon failed during its shutdown");
         }
         return Err(error);
     }
@@ -514,7 +514,8 @@ fn open_data(data: &Path) -> Result<PathBuf, Error> {
         let files::Exposed { mode, owner } = exposed;
         let mode = format!("{mode:04o}");
         let folder = data.display();
-        warn!(%folder, mode, owner, "other users have access to the data folder (chmod 0700 denies it)");
+        warn!(event = "data_folder_exposed", %folder, mode, owner,
+            "other users have access to the data folder (chmod 0700 denies it)");
     }
     data.canonicalize().map_err(named)
 }

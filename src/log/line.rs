@@ -1,7 +1,8 @@
 //! One log line: an event, followed by the fields of the spans around it, as text or as JSON.
 //!
 //! A field has one name and one place in both formats, whether the event or a span sets it: `shard=…` at the end of a
-//! text line, a member of the object in JSON. If both set it, the event's value counts.
+//! text line, a member of the object in JSON. If both set it, the event's value counts. The code of the event, for
+//! programs, is in JSON only.
 
 use std::fmt::{self, Debug, Write as _};
 
@@ -48,10 +49,12 @@ where
     }
 }
 
-/// The message and the fields of a line, in order.
+/// The message, the event code and the fields of a line, in order.
 #[derive(Default)]
 struct Line {
     message: String,
+    /// A stable code for programs, which text lines leave out.
+    event: Option<String>,
     fields: Vec<(String, Value)>,
 }
 
@@ -90,7 +93,11 @@ impl Line {
     fn json(&self, mut writer: Writer<'_>, level: &Level, target: &str) -> fmt::Result {
         writer.write_str("{\"timestamp\":\"")?;
         SystemTime.format_time(&mut writer)?;
-        write!(writer, "\",\"level\":\"{level}\",\"message\":{}", Value::from(self.message.as_str()))?;
+        write!(writer, "\",\"level\":\"{level}\"")?;
+        if let Some(event) = &self.event {
+            write!(writer, ",\"event\":{}", Value::from(event.as_str()))?;
+        }
+        write!(writer, ",\"message\":{}", Value::from(self.message.as_str()))?;
         for (name, value) in &self.fields {
             write!(writer, ",{}:{value}", Value::from(name.as_str()))?;
         }
@@ -134,10 +141,10 @@ impl Visit for Line {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == "message" {
-            value.clone_into(&mut self.message);
-        } else {
-            self.add(field.name(), Value::from(value));
+        match field.name() {
+            "message" => value.clone_into(&mut self.message),
+            "event" => self.event = Some(value.to_owned()),
+            name => self.add(name, Value::from(value)),
         }
     }
 
@@ -163,7 +170,8 @@ mod tests {
     use super::*;
 
     fn line() -> Line {
-        let mut line = Line { message: "lost\nthe lease".to_owned(), fields: Vec::new() };
+        let (message, event) = ("lost\nthe lease".to_owned(), Some("lease_lost".to_owned()));
+        let mut line = Line { message, event, fields: Vec::new() };
         line.add("shard", Value::from("s-0"));
         line.add("error", Value::from("two words"));
         line.add("count", Value::from(3));
@@ -172,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn text_line_quotes_values_with_blanks_and_escapes_the_message() {
+    fn text_line_quotes_values_and_has_no_event_code() {
         let mut out = String::new();
         line().text(Writer::new(&mut out), &Level::INFO).unwrap();
         let (_, rest) = out.split_once(' ').unwrap();
@@ -187,6 +195,7 @@ mod tests {
         assert_eq!(out.matches("\"shard\"").count(), 1);
         assert_eq!((&shown["shard"], &shown["count"]), (&Value::from("s-0"), &Value::from(3)));
         assert_eq!((&shown["level"], &shown["message"]), (&"WARN".into(), &"lost\nthe lease".into()));
+        assert_eq!(shown["event"], "lease_lost");
         assert_eq!(shown["target"], "multilangd");
         let mut first = line();
         first.add("target", Value::from("x86_64"));

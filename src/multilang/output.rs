@@ -172,7 +172,8 @@ impl Printed {
 
     fn log_dropped(&self, lines: u64) {
         if lines > 0 {
-            warn!(target: "child", shard = %self.shard, pid = self.pid, pipe = self.pipe, lines,
+            warn!(target: "child", event = "child_output_dropped",
+                shard = %self.shard, pid = self.pid, pipe = self.pipe, lines,
                 "dropped output of the record processor: it exceeds the rate limit of the log");
         }
     }

@@ -242,7 +242,11 @@ impl Spawned {
         if let Some(group) = self.group
             && kill_process_group(group, Signal::KILL).is_ok()
         {
-            warn!(pid = self.pid, "killed processes that the record processor had left behind");
+            warn!(
+                event = "leftover_processes_killed",
+                pid = self.pid,
+                "killed processes that the record processor had left behind"
+            );
         }
     }
 }
@@ -277,7 +281,7 @@ impl Process for Spawned {
             && let Err(error) = kill_process_group(group, signal)
             && error != rustix::io::Errno::SRCH
         {
-            warn!(pid = self.pid, %error, "failed to signal a process group");
+            warn!(event = "signal_failed", pid = self.pid, %error, "failed to signal a process group");
         }
     }
 

@@ -53,7 +53,8 @@ pub fn expand(
                 let foreign = |user: &User| range.is_some_and(|range| !range.contains(user.hash_key));
                 if opened.users.iter().any(foreign) {
                     dropped += opened.users.len();
-                    warn!(%shard, sequence = %record.sequence, records = opened.users.len(),
+                    warn!(event = "user_records_dropped",
+                        %shard, sequence = %record.sequence, records = opened.users.len(),
                         "dropped user records of an aggregated record: an explicit hash key belongs to \
                          another shard");
                 } else {

@@ -177,7 +177,10 @@ impl Fanout {
             let answer = match timeout_at(Instant::now() + SILENCE, subscription.next(room)).await {
                 Ok(Ok(Some(answer))) => answer,
                 Ok(Ok(None)) if events > 0 => {
-                    debug!("the subscription expired after five minutes, subscribing again");
+                    debug!(
+                        event = "subscription_expired",
+                        "the subscription expired after five minutes, subscribing again"
+                    );
                     return Step::At(began + ONE_CALL);
                 }
                 Ok(Ok(None)) => {
@@ -241,7 +244,10 @@ impl Fanout {
         let Place { source, shard, .. } = &self.place;
         let ends = since.elapsed() >= QUIET && source.closed.has(shard, since, &*source.shards).await;
         if ends {
-            info!("the shard is closed but its subscription does not end: polling the rest of the shard");
+            info!(
+                event = "closed_subscription_left",
+                "the shard is closed but its subscription does not end: polling the rest of the shard"
+            );
         }
         ends
     }

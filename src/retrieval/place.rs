@@ -24,6 +24,9 @@ use crate::stream::StreamId;
 /// skipping some.
 pub(super) const CLOCK_MARGIN_MILLIS: i64 = 5 * 60_000;
 
+/// The message about a failed read of polling.
+pub(super) const GET_FAILED: &str = "failed to read the shard, retrying";
+
 /// Interval between log lines about the same failure.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -94,7 +97,7 @@ impl Place {
         }
         self.last_logged = None;
         if let Some(lasted) = self.failing.recovered(Instant::now()) {
-            info!(?lasted, "reading the shard works again");
+            info!(event = "shard_read_recovered", ?lasted, "reading the shard works again");
         }
         self.source.reach.answered(Instant::now());
         let end = answer.next.is_none().then_some(answer.children);
@@ -141,8 +144,10 @@ impl Place {
         let reported = self.failing.failed(now, kind);
         self.source.sink.shard(&self.shard, OfShard::FetchFailed { took, error: &error });
         let (lasted, times) = self.failing.lasted(now);
-        if reported {
-            warn!(error, failures = times, ?lasted, "{what}");
+        if reported && what == GET_FAILED {
+            warn!(event = "get_records_failed", error, failures = times, ?lasted, "{what}");
+        } else if reported {
+            warn!(event = "shard_read_failed", error, failures = times, ?lasted, "{what}");
         } else {
             debug!(error, failures = times, ?lasted, "{what}");
         }
@@ -177,7 +182,7 @@ impl Place {
         let start = self.start();
         let (Start::At(number) | Start::After(number)) = &start else { return };
         if self.is_news() {
-            warn!(%error, checkpoint = %number,
+            warn!(event = "checkpoint_unusable", %error, checkpoint = %number,
                 "Kinesis rejects the checkpoint as a starting position (a permission may be missing, or \
                  the stream may have been recreated)");
         }
@@ -193,6 +198,7 @@ impl Place {
                 if !self.source.recognition.is_still(self.stream.as_ref()).await {
                     if self.is_news() {
                         warn!(
+                            event = "shard_not_listed",
                             error = reason,
                             "ListShards does not list the shard, but the identity of the stream is \
                              unknown: the shard does not count as ended, retrying"
@@ -202,6 +208,7 @@ impl Place {
                     return None;
                 }
                 warn!(
+                    event = "shard_expired",
                     error = reason,
                     "the shard is past the retention period and no longer listed: it counts as ended"
                 );
@@ -218,6 +225,7 @@ impl Place {
                 let listed = listed
                     .map_or_else(|error| error.to_string(), |shards| format!("{} shards", shards.len()));
                 warn!(
+                    event = "shard_not_found",
                     error = reason,
                     list_shards = listed,
                     "Kinesis returned ResourceNotFoundException, but ListShards still lists the shard, \

@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 
 use super::closed::{Next, Quiet};
 use super::failing::Kind;
-use super::place::Place;
+use super::place::{GET_FAILED, Place};
 use super::queue::Ahead;
 use super::{Answer, Error, Settings};
 use crate::backoff::Backoff;
@@ -21,7 +21,6 @@ use crate::budget::{LARGEST, Reservation};
 use crate::metrics::OfShard;
 use crate::shard::ChildShard;
 
-const FAILED: &str = "failed to read the shard, retrying";
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// A wait for memory is reported after this time.
 const SHOWN: Duration = Duration::from_secs(1);
@@ -149,7 +148,7 @@ impl Polling {
                 Step::Again
             }
             Err(error @ Error::IteratorExpired(_)) => {
-                self.place.failed(Kind::Usual, took, FAILED, &error);
+                self.place.failed(Kind::Usual, took, GET_FAILED, &error);
                 // Paced like a failure: an iterator that is always refused must not cause a busy loop.
                 Step::After(self.backoff.pause())
             }
@@ -158,12 +157,12 @@ impl Polling {
                 None => {
                     // The iterator of a deleted stream would be refused until it expires.
                     self.iterator = None;
-                    self.place.failed(Kind::Logged, took, FAILED, &reason);
+                    self.place.failed(Kind::Logged, took, GET_FAILED, &reason);
                     Step::After(self.backoff.pause())
                 }
             },
             Err(error) => {
-                self.place.failed(Kind::of(&error), took, FAILED, &error);
+                self.place.failed(Kind::of(&error), took, GET_FAILED, &error);
                 Step::After(self.backoff.pause())
             }
         }
@@ -187,6 +186,7 @@ impl Polling {
             self.has_room();
         } else if self.place.is_news() {
             warn!(
+                event = "reading_paused",
                 bytes,
                 held = self.place.source.budget.held(),
                 "reading is paused: records that wait for record processors fill \
@@ -281,6 +281,7 @@ impl Polling {
             }
             Next::End(children) => {
                 info!(
+                    event = "closed_shard_left",
                     "the shard is closed but GetRecords does not end: the shard counts as ended after \
                      its last record"
                 );

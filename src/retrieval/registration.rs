@@ -112,7 +112,7 @@ impl StreamConsumer {
                 }
             },
         };
-        info!(consumer = arn, "reading by enhanced fan-out");
+        info!(event = "fanout_started", consumer = arn, "reading by enhanced fan-out");
         (found.arn, found.failed) = (Some(arn.clone()), None);
         Ok(arn)
     }
@@ -125,7 +125,7 @@ impl StreamConsumer {
     /// Notes that the endpoint has no fan-out: it is not tried again. Logged once.
     pub(super) fn give_up(&self, why: &Error) {
         if !self.unavailable.swap(true, Ordering::Relaxed) {
-            warn!(error = %why,
+            warn!(event = "fanout_unsupported", error = %why,
                 "the endpoint does not support enhanced fan-out: polling instead (set retrievalMode = \
                  POLLING)");
         }
@@ -152,7 +152,11 @@ impl StreamConsumer {
                 None => {
                     let register = || self.api.register(&stream, name);
                     match self.attempt(self.settings.register_attempts, register).await {
-                        Ok(new) => info!(consumer = new.arn, "registered an enhanced fan-out consumer"),
+                        Ok(new) => info!(
+                            event = "fanout_consumer_registered",
+                            consumer = new.arn,
+                            "registered an enhanced fan-out consumer"
+                        ),
                         // Another worker was faster.
                         Err(Error::Taken(_)) => {}
                         Err(error) => return Err(error),

@@ -89,7 +89,8 @@ impl Server {
                 runtime.block_on(async {
                     tokio::select! {
                         () = stopped.cancelled() => {}
-                        error = serve(listener, desk) => warn!(%error, "status endpoint failed"),
+                        error = serve(listener, desk) => warn!(event = "status_page_failed", %error,
+                            "status endpoint failed"),
                     }
                 });
             },

@@ -44,13 +44,19 @@ impl Summary {
     pub(super) fn look(&mut self, now: Instant, shards: &BTreeMap<ShardId, (Totals, Condition)>) {
         let running = shards.values().filter(|(totals, _)| totals.pid.is_some()).count();
         if let Some(count) = self.started(shards) {
-            info!(running, "started {count} record {}", if count == 1 { "processor" } else { "processors" });
+            info!(
+                event = "processors_started",
+                running,
+                "started {count} record {}",
+                if count == 1 { "processor" } else { "processors" }
+            );
         }
         if let Some(minute) = self.minute(now, shards) {
             let Minute { shards, records_per_second, furthest, stuck, parked } = minute;
             let (furthest_behind, behind_millis) =
                 furthest.map(|(shard, millis)| (shard.as_str(), millis)).unzip();
             info!(
+                event = "worker_summary",
                 shards,
                 records_per_second,
                 behind_millis,

@@ -76,9 +76,8 @@ async fn continue_after_reshard(
 async fn exit_after_reshard(rig: &mut Rig, mut daemon: Daemon, reason: &str, all: &[Record]) {
     assert_eq!(daemon.ended().await.code(), Some(1), "{}", rig.daemon_log());
     rig.until("all children gone", |log| alive(log) == 0).await;
-    let log = std::fs::read_to_string(&daemon.stderr).unwrap();
-    let last = log.lines().last().unwrap();
-    assert!(last.contains(reason), "{reason:?} is not in {last:?}");
+    let error = fatal_error(&daemon);
+    assert!(error.contains(reason), "{reason:?} is not in {error:?}");
     assert_eq!(said(&rig.log, "shardEnded").len(), 0);
     for (_, child) in LINEAGE {
         assert!(!said(&rig.log, "initialize").iter().any(|shard| shard.ends_with(child)), "{child}");

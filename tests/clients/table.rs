@@ -96,7 +96,7 @@ clients! {
     kcl_async_0_1_0: Client {
         runs: Binary("rust/debug/kcl-async-child"),
         properties: "",
-        end: End::Never("answered shardEnded without a checkpoint"),
+        end: End::Never("shardEnded"),
         stop: FULL,
     };
     kcl_async_0_1_0_with_the_old_protocol: Client {

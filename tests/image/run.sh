@@ -71,7 +71,7 @@ code=0
 wait "$run" || code=$?
 echo "SIGTERM: exit code $code after $((($(date +%s%N) - begin) / 1000000)) ms"
 test "$code" = 0
-grep -q '"stopped"' "$dir/daemon.log"
+grep -q '"event":"worker_stopped"' "$dir/daemon.log"
 target/debug/multilangd leases "$dir/my.properties" --json --watch 0 --log error >"$dir/leases.json"
 python3 - "$dir/leases.json" <<'PY'
 import json, sys

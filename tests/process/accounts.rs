@@ -49,7 +49,10 @@ async fn arn_of_another_account_reaches_no_namesake() {
     let rig = rig("by-arn-only").await;
     let more = format!("multilangd.useStreamArn = true\n{}", arn("us-east-1", OTHER));
     let mut daemon = rig.daemon(&rig.properties(&rig.scripted("each"), &more));
-    rig.logged("does not exist").await;
+    rig.logged_where("start_failed", |line| {
+        line["error"].as_str().is_some_and(|error| error.contains(STREAM))
+    })
+    .await;
     daemon.signal(rustix::process::Signal::KILL);
     daemon.ended().await;
     assert!(rig.all_rows().await.is_empty(), "no row was written");

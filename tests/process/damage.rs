@@ -70,7 +70,7 @@ async fn damaged_file_is_named_and_left_unchanged() {
         ])
     };
     let mut daemon = run(&whole);
-    daemon.until(|line| line.contains(": in ") && !line.contains("delivered 0 ")).await;
+    daemon.until(has_progress).await;
     assert_eq!(daemon.stop().await, Some(0));
 
     let files: Vec<String> = contents(&whole)
@@ -142,18 +142,14 @@ async fn streams_without_tables_are_read_again_with_a_warning() {
     let data = rig.folder.join("data");
     let arguments =
         ["local", "--kinesis-port", "0", "--dynamodb-port", "0", "--data", data.to_str().unwrap()];
-    let arguments = [&arguments[..], &["--log-format", "json"]].concat();
-    let read = |line: &str| line.contains(": in ") && !line.contains("delivered 0 ");
     for expected in [0, 1] {
         let mut daemon = rig.command(&arguments);
-        daemon.until(read).await;
+        daemon.until(has_progress).await;
         assert_eq!(daemon.stop().await, Some(0));
         let tables = data.join("dynamodb.sqlite");
-        let log = std::fs::read_to_string(&daemon.stderr).unwrap();
-        let warnings = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        let warnings =
-            warnings.filter(|event| event["level"] == "WARN" && event["file"] == tables.to_str().unwrap());
-        assert_eq!(warnings.count(), expected, "{log}");
+        let warnings = logged(&daemon.stderr, "tables_missing");
+        let warnings = warnings.iter().filter(|line| line["file"] == tables.to_str().unwrap());
+        assert_eq!(warnings.count(), expected, "{}", rig.daemon_log());
         std::fs::remove_file(tables).unwrap();
     }
 }
@@ -164,12 +160,11 @@ async fn data_of_a_killed_run_is_used() {
     let data = rig.folder.join("data");
     let arguments =
         ["local", "--kinesis-port", "0", "--dynamodb-port", "0", "--data", data.to_str().unwrap()];
-    let delivered = |line: &str| line.contains(": in ") && !line.contains("delivered 0 ");
     let mut daemon = rig.command(&arguments);
-    daemon.until(delivered).await;
+    daemon.until(has_progress).await;
     daemon.signal(rustix::process::Signal::KILL);
     daemon.ended().await;
     let mut daemon = rig.command(&arguments);
-    daemon.until(delivered).await;
+    daemon.until(has_progress).await;
     assert_eq!(daemon.stop().await, Some(0));
 }

@@ -19,9 +19,8 @@ async fn permanently_failing_child_ends_the_daemon_with_code_1() {
     let file = rig.properties(&rig.scripted("dies-at-start"), "taskBackoffTimeMillis = 20\n");
     let mut daemon = rig.daemon(&file);
     assert_eq!(daemon.ended().await.code(), Some(1));
-    let log = std::fs::read_to_string(&daemon.stderr).unwrap();
-    let last = log.lines().last().unwrap();
-    assert!(last.contains("shardId-000000000000") && last.contains("exit code 4"), "{last}");
+    let error = fatal_error(&daemon);
+    assert!(error.contains("shardId-000000000000") && error.contains("exit code 4"), "{error}");
     assert!(!rig.rows().await["shardId-000000000000"].contains_key("leaseOwner"), "its leases are released");
 }
 
@@ -102,7 +101,7 @@ async fn second_signal_after_a_while_exits_at_once() {
     rig.until("a batch", |log| count(log) == 1).await;
     let started = Instant::now();
     let mut asking = tokio::time::interval(Duration::from_millis(200));
-    while !std::fs::read_to_string(&daemon.stderr).unwrap().contains("second signal") {
+    while logged(&daemon.stderr, "second_signal_received").is_empty() {
         asking.tick().await;
         daemon.signal(Signal::TERM);
         assert!(started.elapsed() < LIMIT);
@@ -215,24 +214,26 @@ async fn dynamodb_outage_is_one_warning_and_one_recovery() {
     let mut rig = Rig::start("outage").await;
     rig.stream(2).await;
     let (address, shut, _task) = gate(&rig.tables.url()).await;
-    let file = rig
-        .properties(&rig.scripted("checkpoints"), "failoverTimeMillis = 3000\nmultilangd.logFormat = json\n");
+    let file = rig.properties(&rig.scripted("checkpoints"), "failoverTimeMillis = 3000\n");
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, text.replace(&rig.tables.url(), &format!("http://{address}"))).unwrap();
     let mut daemon = rig.daemon(&file);
     rig.put(&records_of(20)).await;
     rig.until("both shards are read", |log| count(log) == 20).await;
     shut.send_replace(true);
-    rig.logged("no lease is renewed until it responds").await;
+    let endpoint = format!("http://{address}");
+    rig.logged_where("endpoint_unreachable", |line| {
+        line["endpoint"].as_str().unwrap().starts_with(&endpoint)
+    })
+    .await;
     rig.until("both leases are lost", |log| said(log, "leaseLost").len() == 2).await;
     shut.send_replace(false);
-    rig.logged("DynamoDB responds again").await;
+    rig.logged_where("endpoint_reachable", |line| line["endpoint"].as_str().unwrap().starts_with(&endpoint))
+        .await;
     rig.put(&records_of(40)).await;
     rig.until("both shards are read again", |log| count(log) >= 60).await;
     assert_eq!(daemon.stop().await, Some(0));
-    let lines = rig.daemon_log();
-    let lines: Vec<serde_json::Value> =
-        lines.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let lines = log_lines(&daemon.stderr);
     let of_worker = |line: &&serde_json::Value| line["level"] != "INFO" && line.get("shard").is_none();
     let of_worker: Vec<_> = lines.iter().filter(of_worker).collect();
     assert_eq!(of_worker.len(), 1, "{of_worker:#?}");

@@ -15,9 +15,10 @@ fn limited(rig: &mut Rig, limits: &str) {
     rig.wrapper = ["sh", "-c", &script, "sh"].map(Into::into).to_vec();
 }
 
-fn logged(daemon: &Daemon) -> Vec<Value> {
-    let log = std::fs::read_to_string(&daemon.stderr).unwrap();
-    log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+/// The number of leases that the limits of a daemon allow, as it logged them.
+fn allowed(daemon: &Daemon) -> u64 {
+    let lines = logged(&daemon.stderr, "limits_determined");
+    lines.last().unwrap_or_else(|| panic!("{lines:?}"))["leases"].as_u64().unwrap()
 }
 
 fn status_of(rig: &mut Rig) -> &'static str {
@@ -31,7 +32,7 @@ async fn soft_limit_is_raised_and_restored_for_children() {
     rig.stream(24).await;
     // With this soft limit, 24 shards do not fit.
     limited(&mut rig, "ulimit -Sn 100");
-    let file = rig.properties(&rig.scripted("each limit"), "multilangd.logFormat = json\n");
+    let file = rig.properties(&rig.scripted("each limit"), "");
     let mut daemon = rig.daemon(&file);
     rig.until("all children run", |log| said(log, "initialize").len() == 24).await;
     let limits = rig.log.iter().filter_map(|report| match report {
@@ -41,7 +42,7 @@ async fn soft_limit_is_raised_and_restored_for_children() {
     let limits: Vec<u64> = limits.collect();
     assert_eq!(limits, [100; 24]);
     assert_eq!(daemon.stop().await, Some(0));
-    assert!(logged(&daemon).iter().any(|line| line["leases"].as_u64().is_some_and(|leases| leases > 24)));
+    assert!(allowed(&daemon) > 24, "{}", rig.daemon_log());
 }
 
 /// Needs user namespaces; where the system forbids them, nothing is tested.
@@ -64,8 +65,8 @@ async fn soft_limit_is_not_raised_without_proc() {
     rig.until("both children run", |log| said(log, "initialize").len() == 2).await;
     let has_limit = |report: &Report| matches!(report, Report::Said { what, body, .. } if what == "limit" && *body == 100);
     assert_eq!(rig.log.iter().filter(|report| has_limit(report)).count(), 2, "{:?}", rig.log);
-    let log = rig.daemon_log();
-    assert!(log.contains("not raised") && log.contains("100 open files"), "{log}");
+    assert_eq!(logged(&daemon.stderr, "open_files_not_raised").len(), 1, "{}", rig.daemon_log());
+    assert_eq!(allowed(&daemon), 7, "64 of 100 descriptors are reserved, and each shard needs five");
     assert_eq!(daemon.stop().await, Some(0));
 }
 
@@ -73,14 +74,13 @@ async fn soft_limit_is_not_raised_without_proc() {
 async fn hard_limit_of_open_files_bounds_the_leases() {
     let mut rig = Rig::start("hard-limit").await;
     rig.stream(8).await;
-    let more = format!("failoverTimeMillis = 3000\nmultilangd.logFormat = json\n{}", status_of(&mut rig));
+    let more = format!("failoverTimeMillis = 3000\n{}", status_of(&mut rig));
     let file = rig.properties(&rig.scripted("each"), &more);
     // 64 descriptors are reserved, and each shard needs five.
     limited(&mut rig, "ulimit -n 80");
     let mut first = rig.daemon(&file);
     rig.until("its children run", |log| said(log, "initialize").len() == 3).await;
-    let leases = logged(&first).iter().find_map(|line| line["leases"].as_u64());
-    assert_eq!(leases, Some(3));
+    assert_eq!(allowed(&first), 3);
     rig.wrapper.clear();
     let mut second = rig.daemon(&file);
     rig.until("all children run", |log| said(log, "initialize").len() == 8).await;

@@ -8,14 +8,6 @@ use tokio::io::AsyncWriteExt as _;
 use crate::rig::*;
 
 /// The numbers of records put and delivered, if the line reports progress.
-fn progress(line: &str) -> Option<(u64, u64)> {
-    let number = |after: &str| {
-        let rest = line.split(after).nth(1)?;
-        rest.split(' ').next()?.parse().ok()
-    };
-    Some((number(": in ")?, number("delivered ")?))
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn example_exits_cleanly_and_resumes_at_its_checkpoints() {
     let rig = Rig::start("local").await;
@@ -111,12 +103,11 @@ fn lines(rig: &Rig, text: &str) -> PathBuf {
     path
 }
 
-/// Asserts that the last line of stderr contains these parts.
+/// Asserts that the error that ended the daemon contains these names and values.
 fn assert_reason(daemon: &Daemon, parts: &[&str]) {
-    let log = std::fs::read_to_string(&daemon.stderr).unwrap();
-    let last = log.lines().last().unwrap_or_default();
+    let error = fatal_error(daemon);
     for part in parts {
-        assert!(last.contains(part), "{part:?} is not in the last line of\n{log}");
+        assert!(error.contains(part), "{part:?} is not in {error:?}");
     }
 }
 
@@ -149,7 +140,7 @@ async fn poison_record_ends_the_run_with_1() {
     let file = rig.properties(&script, "taskBackoffTimeMillis = 50\n");
     let mut daemon = until_done(&rig, &file, "-", &["--max-child-failures", "2"]);
     assert_eq!(daemon.ended().await.code(), Some(1), "{}", rig.daemon_log());
-    let parts = ["record processor of shardId-00000000000", "exit code 1", "ValueError: cannot parse poison"];
+    let parts = ["shardId-00000000000", "exit code 1", "ValueError: cannot parse poison"];
     assert_reason(&daemon, &parts);
 }
 
@@ -161,7 +152,7 @@ async fn missing_checkpoint_ends_the_run_with_1() {
     let file = rig.properties(&rig.scripted("end"), "");
     let mut daemon = until_done(&rig, &file, input.to_str().unwrap(), &["--exit-timeout", "1"]);
     assert_eq!(daemon.ended().await.code(), Some(1), "{}", rig.daemon_log());
-    let parts = ["no checkpoint was stored for 1 s", "shardId-00000000000", "line 3"];
+    let parts = ["--exit-timeout", "1 s", "shardId-00000000000", "line 3"];
     assert_reason(&daemon, &parts);
 }
 
@@ -188,7 +179,7 @@ async fn signal_before_the_end_of_the_input_ends_the_run_with_1() {
     rig.until("the first line", |log| count(log) == 1).await;
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.ended().await.code(), Some(1), "{}", rig.daemon_log());
-    assert_reason(&daemon, &["--exit-when-done", "the input has not ended"]);
+    assert_reason(&daemon, &["--exit-when-done"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -207,7 +198,7 @@ async fn changed_program_is_restarted_and_parked_shards_with_it() {
     let ports = ["--kinesis-port", "0", "--dynamodb-port", "0", "--shards", "2", "--watch"];
     let put = ["--put", input.to_str().unwrap(), "--max-child-failures", "2"];
     let mut daemon = rig.command(&[&["local", file.to_str().unwrap()], &ports[..], &put].concat());
-    rig.logged("parked the shard").await;
+    rig.logged("shard_parked").await;
     write("each");
     daemon.until(|line| line.contains("program/run changed: restarting")).await;
     rig.until("the poison record, checkpointed", |log| {

@@ -232,6 +232,11 @@ async fn http_endpoints_are_called_through_the_http_proxy() {
     assert!(asked.iter().all(|one| one.authorization.as_deref() == Some("Basic bWU6")), "{asked:?}");
 }
 
+/// Whether the error of a log line contains a name.
+fn names(name: &str) -> impl Fn(&Value) -> bool {
+    move |line| line["error"].as_str().is_some_and(|error| error.contains(name))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_proxy_host_is_called_directly() {
     let mut rig = Rig::start("no-proxy").await;
@@ -239,7 +244,7 @@ async fn no_proxy_host_is_called_directly() {
     set(&mut rig, &[("NO_PROXY", ".aws.example")]);
     let nowhere = remote("").replace(DYNAMODB, "dynamodb.aws.example");
     let mut daemon = rig.daemon(&properties(&rig, &nowhere));
-    rig.logged("https://dynamodb.aws.example").await;
+    rig.logged_where("start_failed", names("https://dynamodb.aws.example")).await;
     daemon.stop().await;
     assert_eq!(proxy.asked(), []);
 }
@@ -249,8 +254,8 @@ async fn rejecting_proxy_is_named_with_the_endpoint() {
     let mut rig = Rig::start("proxy-refuses").await;
     let proxy = logging(&mut rig).await;
     let mut daemon = rig.daemon(&properties(&rig, &remote("")));
-    let rest = rig.logged(&format!("https://{DYNAMODB}")).await;
-    assert!(rest.contains(&proxy.address) && rest.contains("HTTPS_PROXY"), "{rest}");
+    let line = rig.logged_where("start_failed", names(&format!("https://{DYNAMODB}"))).await;
+    assert!(names(&proxy.address)(&line) && names("HTTPS_PROXY")(&line), "{line}");
     daemon.stop().await;
 }
 
@@ -258,7 +263,7 @@ async fn rejecting_proxy_is_named_with_the_endpoint() {
 async fn unknown_region_is_reported_with_its_host() {
     let rig = Rig::start("no-region").await;
     let mut daemon = rig.daemon(&properties(&rig, "regionName = eu-centrl-1\n"));
-    rig.logged("https://dynamodb.eu-centrl-1.amazonaws.com").await;
+    rig.logged_where("start_failed", names("https://dynamodb.eu-centrl-1.amazonaws.com")).await;
     daemon.stop().await;
 }
 
@@ -270,7 +275,7 @@ async fn unknown_ca_is_reported_with_the_remedy() {
     rig.environment.push((name, value));
     set(&mut rig, &[("https_proxy", &proxy.address)]);
     let mut daemon = rig.daemon(&properties(&rig, &remote("")));
-    let rest = rig.logged("UnknownIssuer").await;
-    assert!(rest.contains("AWS_CA_BUNDLE"), "{rest}");
+    let line = rig.logged_where("start_failed", names("UnknownIssuer")).await;
+    assert!(names("AWS_CA_BUNDLE")(&line), "{line}");
     daemon.stop().await;
 }

@@ -42,13 +42,6 @@ pub async fn round(rig: &mut Rig, shards: &[u128]) -> Duration {
     start.elapsed()
 }
 
-/// The log lines of a daemon that satisfy a condition.
-fn lines(daemon: &Daemon, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
-    let log = std::fs::read_to_string(&daemon.stderr).unwrap();
-    let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
-    lines.filter(|line| wanted(line)).collect()
-}
-
 struct Worker {
     daemon: Daemon,
     address: String,
@@ -64,10 +57,8 @@ async fn worker(rig: &Rig, name: &str, file: &std::path::Path) -> Worker {
         let mut looks = tokio::time::interval(Duration::from_millis(20));
         loop {
             looks.tick().await;
-            let all = lines(&daemon, |_| true);
-            let begin = |line: &Value| Some(line["url"].as_str()?.strip_prefix("http://")?.to_owned());
-            if let Some(address) = all.iter().find_map(begin) {
-                return address.trim_end_matches('/').to_owned();
+            if let Some(line) = logged(&daemon.stderr, "status_page_started").first() {
+                return address_of(line);
             }
         }
     };
@@ -102,7 +93,7 @@ async fn failing_shards_are_parked_while_other_shards_continue() {
     std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     std::os::unix::fs::symlink("/bin/sh", &interpreter).unwrap();
     let more = "failoverTimeMillis = 3000\ntaskBackoffTimeMillis = 50\nmultilangd.maxParkedPauseMillis = 1000\n\
-                multilangd.logFormat = json\nmultilangd.status = 0\n";
+                multilangd.status = 0\n";
     let file = rig.properties(program.to_str().unwrap(), more);
     let mut workers = Vec::new();
     for name in ["one", "two", "three"] {
@@ -145,20 +136,21 @@ async fn failing_shards_are_parked_while_other_shards_continue() {
     let poisoned = &shown[&shard(1)];
     assert!(poisoned["reason"].as_str().unwrap().len() > 20, "{poisoned:#}");
     let mut metrics = 0.0;
-    let mut logged = Vec::new();
+    let mut reported = Vec::new();
     for worker in &workers {
         let text = get(&worker.address, "/metrics").await;
         metrics += metric(&text, "multilangd_shards_parked ");
         assert!(get(&worker.address, "/readyz").await.starts_with("HTTP/1.1 200"));
-        let errors = lines(&worker.daemon, |line| line["level"] == "ERROR");
-        logged.extend(errors.iter().map(|line| line["shard"].as_str().unwrap_or_default().to_owned()));
+        let errors = logged(&worker.daemon.stderr, "shard_parked");
+        assert!(errors.iter().all(|line| line["level"] == "ERROR"), "{errors:#?}");
+        reported.extend(errors.iter().map(|line| line["shard"].as_str().unwrap_or_default().to_owned()));
         let of_poison = errors.iter().filter(|line| line["shard"] == shard(1).as_str());
         for line in of_poison {
             assert_eq!(line["stderr"], "ValueError: cannot parse poison", "{line}");
         }
     }
-    logged.sort();
-    assert_eq!(logged, [shard(0), shard(1), shard(2)], "one error for each parked shard");
+    reported.sort();
+    assert_eq!(reported, [shard(0), shard(1), shard(2)], "one error for each parked shard");
     assert!((metrics - 3.0).abs() < 0.1, "{metrics}");
 
     // The program works again.
@@ -197,13 +189,11 @@ async fn never_working_program_ends_the_daemon_with_stderr_line() {
     rig.stream(3).await;
     let script = rig.folder.join("broken.py");
     std::fs::write(&script, "import no_such_module\n").unwrap();
-    let more = "taskBackoffTimeMillis = 20\nmultilangd.logFormat = json\n";
-    let file = rig.properties(&format!("python3 -S -E {}", script.display()), more);
+    let file = rig.properties(&format!("python3 -S -E {}", script.display()), "taskBackoffTimeMillis = 20\n");
     let mut daemon = rig.daemon(&file);
     assert_eq!(daemon.ended().await.code(), Some(1));
-    let log = std::fs::read_to_string(&daemon.stderr).unwrap();
-    assert!(log.lines().last().unwrap().contains("ModuleNotFoundError"), "{log}");
-    let parked = lines(&daemon, |line| line["level"] == "ERROR" && line["stderr"].is_string());
-    assert_eq!(parked.len(), 3, "each shard was tried and parked: {log}");
+    assert!(fatal_error(&daemon).contains("ModuleNotFoundError"), "{}", rig.daemon_log());
+    let parked = logged(&daemon.stderr, "shard_parked");
+    assert_eq!(parked.len(), 3, "each shard was tried and parked: {}", rig.daemon_log());
     assert!(parked.iter().all(|line| line["stderr"].as_str().unwrap().contains("ModuleNotFoundError")));
 }

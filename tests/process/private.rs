@@ -7,7 +7,6 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
-use serde_json::Value;
 
 use crate::rig::*;
 
@@ -31,15 +30,6 @@ fn modes(folder: &Path) -> BTreeMap<PathBuf, u32> {
     modes
 }
 
-fn is_progress(line: &str) -> bool {
-    line.contains(": in ") && !line.contains("delivered 0 ")
-}
-
-fn events(daemon: &Daemon) -> Vec<Value> {
-    let log = std::fs::read_to_string(&daemon.stderr).unwrap();
-    log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn example_folder_is_private_and_foreign_files_stay() {
     let mut rig = Rig::start("private-temporary").await;
@@ -50,7 +40,7 @@ async fn example_folder_is_private_and_foreign_files_stay() {
 
     let mut daemon = rig.command(&with(&[]));
     let pid = daemon.pid().to_string();
-    daemon.until(is_progress).await;
+    daemon.until(has_progress).await;
     let folders: Vec<PathBuf> = inside().collect();
     let [folder] = &folders[..] else { panic!("{folders:?}") };
     let name = folder.file_name().unwrap().to_str().unwrap();
@@ -67,7 +57,7 @@ async fn example_folder_is_private_and_foreign_files_stay() {
     std::fs::remove_dir_all(folder).unwrap();
 
     let mut daemon = rig.command(&with(&[]));
-    daemon.until(is_progress).await;
+    daemon.until(has_progress).await;
     daemon.signal(Signal::INT);
     assert_eq!(daemon.ended().await.code(), Some(0));
     assert_eq!(inside().count(), 0);
@@ -91,8 +81,8 @@ async fn temporary_folder_writable_by_others_is_rejected() {
 async fn data_is_accessible_to_its_user_only() {
     let rig = Rig::start("private-data").await;
     let data = rig.folder.join("of/this/run");
-    let mut daemon = rig.command(&with(&["--data", data.to_str().unwrap(), "--log-format", "json"]));
-    daemon.until(is_progress).await;
+    let mut daemon = rig.command(&with(&["--data", data.to_str().unwrap()]));
+    daemon.until(has_progress).await;
     let running = modes(&data);
     assert_eq!(daemon.stop().await, Some(0));
     for modes in [running, modes(&data)] {
@@ -104,8 +94,8 @@ async fn data_is_accessible_to_its_user_only() {
         }
         assert!(!modes.keys().any(|path| path.ends_with("processor.py")), "it is not data: {modes:?}");
     }
-    let exposed = |event: &Value| event["folder"] == data.to_str().unwrap();
-    assert!(!events(&daemon).iter().any(exposed), "a folder of mode 0700 is not exposed");
+    let exposed = logged(&daemon.stderr, "data_folder_exposed");
+    assert!(exposed.is_empty(), "a folder of mode 0700 is not exposed: {exposed:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,13 +104,13 @@ async fn data_folder_open_to_others_is_named_and_unchanged() {
     let data = rig.folder.join("wide");
     std::fs::create_dir(&data).unwrap();
     std::fs::set_permissions(&data, Permissions::from_mode(0o755)).unwrap();
-    let mut daemon = rig.command(&with(&["--data", data.to_str().unwrap(), "--log-format", "json"]));
-    daemon.until(is_progress).await;
+    let mut daemon = rig.command(&with(&["--data", data.to_str().unwrap()]));
+    daemon.until(has_progress).await;
     assert_eq!(daemon.stop().await, Some(0));
-    let events = events(&daemon);
-    let warned = |event: &&Value| event["folder"] == data.to_str().unwrap();
-    let warning = events.iter().find(warned).unwrap_or_else(|| panic!("{events:#?}"));
+    let warnings = logged(&daemon.stderr, "data_folder_exposed");
+    let [warning] = &warnings[..] else { panic!("{warnings:#?}") };
     assert_eq!((&warning["level"], &warning["mode"]), (&"WARN".into(), &"0755".into()));
+    assert_eq!(warning["folder"], data.to_str().unwrap());
     assert_eq!(modes(&data)[&data], 0o755);
 }
 
@@ -151,7 +141,7 @@ async fn links_within_the_data_folder_are_not_followed() {
         let code = daemon.ended().await.code();
         let log = std::fs::read_to_string(&daemon.stderr).unwrap();
         assert!(code.is_some_and(|code| code == 66), "{name}: {code:?}\n{log}");
-        assert!(log.contains(link.to_str().unwrap()) && log.contains("symbolic link"), "{name}: {log}");
+        assert!(log.contains(link.to_str().unwrap()), "{name}: {log}");
         assert_eq!(std::fs::read_to_string(&victim).unwrap(), "not ours", "{name}");
         assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 0, "{name}");
     }

@@ -80,7 +80,7 @@ async fn shortage_of_processes_moves_leases_to_another_worker() {
         shards.iter().filter(|shard| shard["held"] == true && shard["childPid"].is_null()).count()
     };
     rig.until("a child runs", |log| !said(log, "initialize").is_empty()).await;
-    rig.logged("os error 11").await;
+    rig.logged("processor_start_deferred").await;
 
     rig.wrapper.clear();
     let mut second = rig.daemon(&file);

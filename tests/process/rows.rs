@@ -37,13 +37,15 @@ async fn row_without_checkpoint_is_read_unreadable_row_reported() {
     while counter(&rig).await < 20 {
         ticks.tick().await;
     }
-    let log = rig.daemon_log();
-    let lines = |level: &str, about: &str| {
-        log.lines().filter(|line| line.contains(&format!(" {level} ")) && line.contains(about)).count()
+    let lines = log_lines(&daemon.stderr);
+    let about = |level: &str, field: &str, value: &str| {
+        let has = |line: &serde_json::Value| line[field].as_str().is_some_and(|text| text.contains(value));
+        lines.iter().filter(|line| line["level"] == level && has(line)).count()
     };
-    assert_eq!(lines("ERROR", "leaseCounter"), 1, "{log}");
-    assert_eq!(lines("WARN", "leaseCounter"), 1, "{log}");
-    assert_eq!(lines("INFO", "SOMETHING_NEW"), 1, "{log}");
-    assert_eq!(lines("INFO", "completed the shard sync"), 0, "{log}");
+    let log = rig.daemon_log();
+    assert_eq!(about("ERROR", "error", "leaseCounter"), 1, "{log}");
+    assert_eq!(about("WARN", "error", "leaseCounter"), 1, "{log}");
+    assert_eq!(about("INFO", "entity", "SOMETHING_NEW"), 1, "{log}");
+    assert_eq!(about("INFO", "message", "completed the shard sync"), 0, "{log}");
     assert_eq!(daemon.stop().await, Some(0));
 }

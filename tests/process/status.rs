@@ -78,7 +78,7 @@ async fn stuck_shard_is_distinguished_from_idle_ones() {
     let shards = stuck["shards"].as_array().unwrap();
     let shard = shards.iter().find(|shard| shard["state"] == "stuck").unwrap();
     let reason = shard["reason"].as_str().unwrap();
-    assert!(reason.contains("has not answered processRecords"), "{reason}");
+    assert!(reason.contains("processRecords"), "{reason}");
     assert!(reason.contains("hangs until"), "the last stderr line of the living child: {reason}");
     assert_eq!((shard["openAction"].as_str(), shard["held"].as_bool()), (Some("processRecords"), Some(true)));
     let pid = i32::try_from(shard["childPid"].as_i64().unwrap()).unwrap();
@@ -163,14 +163,11 @@ async fn configured_status_address_in_use_stops_the_start() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     rig.environment.push(("MULTILANGD_STATUS".into(), address.clone().into()));
-    rig.environment.push(("MULTILANGD_LOG_FORMAT".into(), "json".into()));
     let file = rig.properties(&rig.scripted("each"), "");
     let mut daemon = rig.daemon(&file);
     assert_eq!(daemon.ended().await.code(), Some(i32::from(multilangd::exit::Exit::Taken.code())));
-    let log = rig.daemon_log();
-    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let last = lines.last().unwrap();
-    let message = last["message"].as_str().unwrap();
-    assert!(message.contains(&address) && message.contains("MULTILANGD_STATUS"), "{log}");
-    assert!(last["timestamp"].as_str().unwrap().ends_with('Z') && last["level"] == "ERROR", "{log}");
+    let message = fatal_error(&daemon);
+    assert!(message.contains(&address) && message.contains("MULTILANGD_STATUS"), "{message}");
+    let last = log_lines(&daemon.stderr).pop().unwrap();
+    assert!(last["timestamp"].as_str().unwrap().ends_with('Z') && last["level"] == "ERROR", "{last}");
 }

@@ -201,6 +201,8 @@ impl Rig {
             .env("AWS_SECRET_ACCESS_KEY", "test")
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .env_remove("RUST_LOG")
+            // Tests read events, not sentences.
+            .env("MULTILANGD_LOG_FORMAT", "json")
             // Tests run concurrently, so that a fixed port would conflict.
             .env("MULTILANGD_STATUS", "off")
             .envs(self.environment.iter().cloned())
@@ -242,26 +244,29 @@ impl Rig {
         }
     }
 
-    /// Waits until the daemon has logged a line that contains `begin`, and returns the rest of that line.
-    pub async fn logged(&self, begin: &str) -> String {
+    /// Waits until the daemon has logged an event, and returns its first line.
+    pub async fn logged(&self, event: &str) -> Value {
+        self.logged_where(event, |_| true).await
+    }
+
+    /// Waits until the daemon has logged an event whose line satisfies a condition, and returns the first such line.
+    pub async fn logged_where(&self, event: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let file = self.folder.join("stderr.log");
         let wait = async {
             let mut looks = tokio::time::interval(Duration::from_millis(20));
             loop {
                 looks.tick().await;
-                let log = self.daemon_log();
-                let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
-                if let Some(rest) = whole.lines().find_map(|line| line.split_once(begin)) {
-                    return rest.1.to_owned();
+                if let Some(line) = logged(&file, event).into_iter().find(&wanted) {
+                    return line;
                 }
             }
         };
-        timeout(LIMIT, wait).await.unwrap_or_else(|_| panic!("no {begin:?} in\n{}", self.daemon_log()))
+        timeout(LIMIT, wait).await.unwrap_or_else(|_| panic!("no {event} in\n{}", self.daemon_log()))
     }
 
     /// The address of the daemon's status page, without the scheme.
     pub async fn status_address(&self) -> String {
-        let rest = self.logged("serving the status page url=http://").await;
-        rest.split('/').next().unwrap_or_default().to_owned()
+        address_of(&self.logged("status_page_started").await)
     }
 
     /// Waits until the reports so far satisfy a condition.
@@ -436,6 +441,46 @@ impl Daemon {
         self.signal(Signal::TERM);
         self.ended().await.code()
     }
+}
+
+/// The JSON lines of a log. The last line is left out while it is being written.
+pub fn log_lines(file: &Path) -> Vec<Value> {
+    let log = std::fs::read_to_string(file).unwrap_or_default();
+    let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    whole.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+/// The lines of a log with this event code.
+pub fn logged(file: &Path, event: &str) -> Vec<Value> {
+    let mut lines = log_lines(file);
+    lines.retain(|line| line["event"] == event);
+    lines
+}
+
+/// The address in the line `status_page_started`.
+pub fn address_of(line: &Value) -> String {
+    line["url"].as_str().unwrap().trim_start_matches("http://").trim_end_matches('/').to_owned()
+}
+
+/// The error that ended a daemon, which is the last line of its log.
+pub fn fatal_error(daemon: &Daemon) -> String {
+    let lines = log_lines(&daemon.stderr);
+    let last = lines.last().filter(|line| line["event"] == "fatal_error");
+    last.unwrap_or_else(|| panic!("no fatal_error at the end of {lines:#?}"))["message"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
+
+/// The numbers of records put and delivered in a progress line of local mode.
+pub fn progress(line: &str) -> Option<(u64, u64)> {
+    let number = |after: &str| line.split(after).nth(1)?.split(' ').next()?.parse().ok();
+    Some((number(": in ")?, number("delivered ")?))
+}
+
+/// Whether a line of local mode reports that records were delivered.
+pub fn has_progress(line: &str) -> bool {
+    progress(line).is_some_and(|(_, delivered)| delivered > 0)
 }
 
 /// The records that children received, by shard, in order, including repetitions after restarts.

@@ -3,24 +3,26 @@
 //! A block stands between `<!-- generated: NAME -->` and `<!-- end -->`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use multilangd::config::keys::kcl::KEYS;
 use multilangd::config::keys::{Key, Use, client, own};
 use multilangd::config::permissions::PERMISSIONS;
+use multilangd::daemon::stop::ORDER;
 use multilangd::exit::EXITS;
 use multilangd::metrics::prometheus::FAMILIES;
 
 use crate::pages::pages;
-use crate::{page, root};
+use crate::{log_events, page, root};
 
 const BEGIN: &str = "\n<!-- generated: ";
 const END: &str = "<!-- end -->";
 
-fn code(text: &str) -> String {
+pub(crate) fn code(text: &str) -> String {
     format!("`{text}`")
 }
 
-fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+pub(crate) fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut text = format!("| {} |\n|{}\n", head.join(" | "), "---|".repeat(head.len()));
     for row in rows {
         assert_eq!(row.len(), head.len(), "{row:?}");
@@ -134,6 +136,16 @@ fn block(name: &str) -> String {
             });
             table(&["metric", "type", "labels", "content"], rows)
         }
+        "log events" => log_events::rows(),
+        "order of a stop" => {
+            let rows = ORDER.iter().enumerate().map(|(index, step)| {
+                let seconds = |limit: Duration| format!("{} s", limit.as_secs());
+                let limit = step.limit.map_or("that of each child".to_owned(), seconds);
+                let words = [step.part, step.at_once, step.at_its_turn].map(str::to_owned);
+                [&[(index + 1).to_string()][..], &words, &[limit]].concat()
+            });
+            table(&["step", "part", "at once", "in its turn", "limit"], rows)
+        }
         _ => {
             let Some(path) = name.strip_prefix("file ") else {
                 panic!("no generated block is called {name}")
@@ -182,7 +194,8 @@ fn generated_blocks_equal_their_sources() {
         }
     }
     let tables = ["properties", "properties without effect", "client keys", "client keys without effect"];
-    for name in tables.iter().chain(&["own settings", "exit codes", "permissions", "metrics"]) {
+    let others = ["own settings", "exit codes", "permissions", "metrics", "log events", "order of a stop"];
+    for name in tables.iter().chain(&others) {
         if !found.contains_key(*name) {
             faults.push(format!("no page has the block {name}"));
         }

@@ -19,7 +19,7 @@ impl Leases {
     /// Creates the table with one key, billed on demand, which is KCL's default. Returns whether this call created
     /// it.
     async fn create_table(&self) -> Result<bool, Error> {
-        info!(table = self.table, "creating the lease table");
+        info!(event = "lease_table_creating", table = self.table, "creating the lease table");
         let key = KeySchemaElement::builder().attribute_name(item::KEY).key_type(KeyType::Hash).build();
         let definition = AttributeDefinition::builder()
             .attribute_name(item::KEY)
@@ -101,6 +101,7 @@ impl Leases {
             if waited_for.as_ref() != Some(&status) {
                 let hint = hint(&status);
                 info!(
+                    event = "lease_table_not_active",
                     table = self.table,
                     "waiting for the lease table to become ACTIVE, its status is {status}{hint}"
                 );

@@ -69,7 +69,7 @@ async fn send(queue: &Queue, publisher: &dyn Publisher, stop: &CancellationToken
 async fn flush(queue: &Queue, publisher: &dyn Publisher, failing: &mut bool) {
     let (data, dropped) = queue.drain();
     if dropped > 0 {
-        warn!(dropped, "dropped metrics: the queue is full (metricsMaxQueueSize)");
+        warn!(event = "metrics_dropped", dropped, "dropped metrics: the queue is full (metricsMaxQueueSize)");
     }
     for some in data.chunks(REQUEST) {
         let sent = timeout(LIMIT, publisher.put(some)).await;
@@ -77,7 +77,10 @@ async fn flush(queue: &Queue, publisher: &dyn Publisher, failing: &mut bool) {
             Ok(()) => *failing = false,
             // Logged once until a request succeeds: nothing depends on the metrics.
             Err(error) if !std::mem::replace(failing, true) => {
-                warn!(error, "failed to send metrics to CloudWatch: they are dropped until it succeeds");
+                warn!(
+                    event = "metrics_failed",
+                    error, "failed to send metrics to CloudWatch: they are dropped until it succeeds"
+                );
             }
             Err(error) => debug!(error, "failed to send metrics to CloudWatch, dropped them"),
         }

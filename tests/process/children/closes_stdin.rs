@@ -13,7 +13,7 @@ async fn is_replaced_with_the_next_message() {
     scene.settled().await;
     let run = scene.stop(daemon).await;
     run.assert_sound();
-    run.assert_told_once("stdin");
+    run.assert_failures_logged("stdin");
 }
 
 #[tokio::test(flavor = "multi_thread")]

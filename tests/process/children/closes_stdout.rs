@@ -7,7 +7,7 @@ async fn is_replaced_although_it_lives() {
     let scene = Scene::new("stdout", 3).await;
     let run = scene.plan(0, "processRecords", "close-stdout").plan(1, "idle", "close-stdout").play().await;
     run.assert_sound();
-    run.assert_told_once("closed its stdout");
+    run.assert_failures_logged("stdout");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,41 +5,37 @@
 use super::scene::Scene;
 use crate::rig::*;
 
-/// Runs a child that fails at every batch.
-async fn failing(name: &str, lines: &str) -> (Option<i32>, String) {
+/// Runs a child that fails at every batch: the exit code, the number of failures logged, and the error that ended the
+/// daemon.
+async fn failing(name: &str, lines: &str) -> (Option<i32>, usize, String) {
     let mut scene = Scene::new(name, 2).await;
     scene.put().await;
     let file = scene.rig.properties(
         &scene.rig.scripted("dies"),
         &format!(
-            "taskBackoffTimeMillis = 20\nmultilangd.logFormat = json\n\
+            "taskBackoffTimeMillis = 20\n\
                  multilangd.onHopelessShard = exit\n{lines}"
         ),
     );
     let mut daemon = scene.rig.daemon(&file);
     let exit = daemon.ended().await.code();
-    (exit, std::fs::read_to_string(&daemon.stderr).unwrap())
-}
-
-fn failures(text: &str) -> usize {
-    let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    lines.filter(|line| line["failures"].is_u64() && line["max_failures"].is_u64()).count()
+    (exit, logged(&daemon.stderr, "processor_failed").len(), fatal_error(&daemon))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_failures_in_a_row_end_the_daemon() {
-    let (exit, text) = failing("five", "").await;
-    assert_eq!(exit, Some(1), "{text}");
+    let (exit, failures, error) = failing("five", "").await;
+    assert_eq!(exit, Some(1), "{error}");
     // Two shards fail; the first one that reaches the limit ends the daemon.
-    assert!((5..=10).contains(&failures(&text)), "{text}");
-    assert!(text.lines().last().unwrap().contains("multilangd.maxChildFailures"), "{text}");
+    assert!((5..=10).contains(&failures), "{failures}");
+    assert!(error.contains("multilangd.maxChildFailures"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn configured_number_of_failures_ends_the_daemon() {
-    let (exit, text) = failing("two", "multilangd.maxChildFailures = 2\n").await;
+    let (exit, failures, _) = failing("two", "multilangd.maxChildFailures = 2\n").await;
     assert_eq!(exit, Some(1));
-    assert!((2..=4).contains(&failures(&text)), "{text}");
+    assert!((2..=4).contains(&failures), "{failures}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 //! down, and the log stays small.
 
 use super::scene::{Scene, shard};
+use crate::rig::fatal_error;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_are_found_and_the_log_stays_small() {
@@ -28,5 +29,5 @@ async fn noise_does_not_extend_the_answer_timeout() {
     let mut daemon = scene.rig.daemon(&file);
     scene.put().await;
     assert_eq!(daemon.ended().await.code(), Some(1));
-    assert!(scene.rig.daemon_log().contains("it did not answer within timeoutInSeconds"));
+    assert!(fatal_error(&daemon).contains("timeoutInSeconds"), "{}", scene.rig.daemon_log());
 }

@@ -13,7 +13,7 @@ async fn is_killed_and_replaced() {
     let scene = Scene::new("stubborn", 2).await.plan(0, "processRecords", "stubborn");
     let run = scene.lines("timeoutInSeconds = 1\n").play().await;
     run.assert_sound();
-    run.assert_told_once("it did not answer");
+    run.assert_failures_logged("timeoutInSeconds");
     assert_eq!(signals(&run), ["SIGTERM", "SIGKILL"], "{}", run.text());
 }
 

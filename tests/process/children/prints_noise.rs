@@ -44,7 +44,7 @@ async fn line_of_twenty_megabytes_is_skipped() {
     run.assert_sound();
     assert_eq!(run.failures(), []);
     let text = run.text();
-    assert!(text.contains("(22020096 bytes)") && text.len() < 100_000, "{}", text.len());
+    assert!(text.contains("22020096") && text.len() < 100_000, "{}", text.len());
 }
 
 /// A status with an unknown field is not an answer: the test above would not pass if the child sent only that.

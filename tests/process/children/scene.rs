@@ -11,7 +11,7 @@ use crate::rig::*;
 const RECORDS: usize = 40;
 /// Short delays, so that a scene takes seconds.
 const BRISK: &str = "taskBackoffTimeMillis = 20\nmultilangd.childExitGraceMillis = 200\n\
-                     multilangd.childKillGraceMillis = 200\nmultilangd.logFormat = json\n";
+                     multilangd.childKillGraceMillis = 200\n";
 
 /// A scene that is being played.
 pub struct Scene {
@@ -211,12 +211,16 @@ impl Run {
 
     /// The log lines about failed children: shard, pid and reason.
     pub fn failures(&self) -> Vec<(&str, i64, &str)> {
-        let failed = |line: &&Value| line["failures"].is_u64() && line["max_failures"].is_u64();
         let parse = |line| -> Option<(&str, i64, &str)> {
             let line: &Value = line;
             Some((line["shard"].as_str()?, line["pid"].as_i64()?, line["error"].as_str()?))
         };
-        self.lines.iter().filter(failed).filter_map(parse).collect()
+        self.events("processor_failed").into_iter().filter_map(parse).collect()
+    }
+
+    /// The log lines with this event code.
+    pub fn events(&self, event: &str) -> Vec<&Value> {
+        self.lines.iter().filter(|line| line["event"] == event).collect()
     }
 
     /// The children of a shard, in the order of their starts.
@@ -225,7 +229,7 @@ impl Run {
     }
 
     /// Asserts that each failure of the plan's shards is logged once, with shard, pid and the given text.
-    pub fn assert_told_once(&self, words: &str) {
+    pub fn assert_failures_logged(&self, words: &str) {
         let failures = self.failures();
         assert_eq!(failures.len(), self.hit.len(), "{failures:?}\n{}", self.text());
         for (shard, pid, reason) in failures {
