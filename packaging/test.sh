@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # test.sh [NAME...]   installs the packages in dist/ into throwaway places and runs the daemon from there on local mode:
 # 2,000 records reach two record processors, and SIGTERM ends everything with exit code 0. NAME is archive, wheel, npm,
-# deb, rpm, image, chart, arm64, units or again; without one, all of them run.
+# deb, rpm, image, chart, arm64, units, network or again; without one, all of them run.
 #
 # Needs the packages (packaging/build.sh, packaging/package.sh), python3 with venv, node and npm, curl, and for single
-# tests debootstrap and root (deb), rpm (rpm), buildah and root (image), qemu-user-static and root (arm64), systemd
-# (units) and Go for helm (chart). PyPI and npm deliver amazon_kclpy and aws-kcl. A test whose tool is missing fails.
+# tests openssl (network), debootstrap and root (deb), rpm (rpm), buildah and root (image), qemu-user-static and root
+# (arm64), systemd (units) and Go for helm (chart). PyPI and npm deliver amazon_kclpy and aws-kcl. A test whose tool is
+# missing fails.
 # shellcheck disable=SC2046,SC2086 # lists of targets are words
 set -euo pipefail
 # shellcheck source=packaging/common.sh
@@ -177,6 +178,51 @@ test_units() {
   systemd-analyze verify --man=no "$unit"
 }
 
+# The wheel's binary in a network whose only way out is a proxy, to endpoints with certificates of a private CA.
+test_network() {
+  local venv=$dir/network kinesis dynamodb status proxy tls_kinesis tls_dynamodb code=0 daemon
+  need openssl openssl
+  python3 -m venv "$venv"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check --no-index --find-links "$dist" multilangd
+  openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj "/CN=private CA" -keyout "$dir/ca.key" -out "$dir/ca.pem" 2>/dev/null
+  openssl req -newkey rsa:2048 -nodes -subj "/CN=endpoints" -keyout "$dir/site.key" -out "$dir/site.csr" 2>/dev/null
+  openssl x509 -req -in "$dir/site.csr" -CA "$dir/ca.pem" -CAkey "$dir/ca.key" -CAcreateserial -days 2 -out "$dir/site.pem" \
+    -extfile <(echo "subjectAltName = DNS:host.docker.internal") 2>/dev/null
+  read -r kinesis dynamodb status <<<"$(free_ports 3)"
+  cat >"$dir/endpoints.properties" <<PROPERTIES
+executableName = python3 $root/examples/python/processor.py
+streamName = orders
+applicationName = endpoints
+AWSCredentialsProvider = DefaultCredentialsProvider
+regionName = eu-central-1
+PROPERTIES
+  "$venv/bin/multilangd" local "$dir/endpoints.properties" --shards 2 --put "$dir/lines.txt" --kinesis-port "$kinesis" \
+    --dynamodb-port "$dynamodb" --status off >"$dir/endpoints.out" 2>"$dir/endpoints.log" &
+  started+=($!)
+  mkfifo "$dir/ports"
+  python3 packaging/private-network.py "$dir/site.pem" "$dir/site.key" "$kinesis" "$dynamodb" >"$dir/ports" 2>"$dir/tunnels.log" &
+  started+=($!)
+  read -r proxy tls_kinesis tls_dynamodb <"$dir/ports"
+  sed "s/= endpoints$/= behind-a-proxy/" "$dir/endpoints.properties" >"$dir/network.properties"
+  cat >>"$dir/network.properties" <<PROPERTIES
+initialPositionInStream = TRIM_HORIZON
+metricsLevel = NONE
+kinesisEndpoint = https://host.docker.internal:$tls_kinesis
+dynamoDBEndpoint = https://host.docker.internal:$tls_dynamodb
+PROPERTIES
+  AWS_CA_BUNDLE=$dir/ca.pem HTTPS_PROXY=http://127.0.0.1:$proxy "$venv/bin/multilangd" "$dir/network.properties" \
+    --status "127.0.0.1:$status" >"$dir/network.out" 2>"$dir/network.log" &
+  daemon=$!
+  started+=("$daemon")
+  until_true "network: $records records were delivered, or the daemon has ended" delivered_or_ended "$status" "$daemon"
+  kill -TERM "$daemon"
+  wait "$daemon" || code=$?
+  [ "$code" = 0 ] || { tail -n 30 "$dir/network.log" >&2; fail "network: exit code $code after SIGTERM"; }
+  for port in "$tls_kinesis" "$tls_dynamodb"; do
+    grep -q "tunnel to host.docker.internal:$port" "$dir/tunnels.log" || fail "network: no tunnel to port $port"
+  done
+}
+
 test_image() {
   local container store
   need buildah buildah
@@ -248,7 +294,7 @@ test_again() {
 }
 
 tests=("$@")
-if [ ${#tests[@]} = 0 ]; then tests=(archive wheel npm units deb rpm image chart arm64 again); fi
+if [ ${#tests[@]} = 0 ]; then tests=(archive wheel npm units network deb rpm image chart arm64 again); fi
 for name in "${tests[@]}"; do
   printf '\n== %s (%s s)\n' "$name" "$SECONDS"
   "test_$name"

@@ -18,7 +18,7 @@ async fn other_tables(fleet: &Fleet) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn layout_of_a_table_that_java_3_is_creating_is_kept() {
-    let _turn = crate::TURN.read().await;
+    let _turn = crate::turn(1).await;
     let mut load = Load::start("begun", 4).await;
     load.feed();
     let mut fleet = Fleet::new(load, JAVA_3_LED, SOON);

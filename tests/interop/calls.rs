@@ -69,7 +69,7 @@ async fn at_rest(what: &str, name: &str, peer: Option<Peer>) -> Rates {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fleet_at_rest_makes_no_more_calls_than_java() {
-    let _turn = crate::TURN.write().await;
+    let _turn = crate::turn(crate::MACHINE).await;
     // Concurrently, each fleet on its own table: the counts depend on timers only, and take minutes.
     let (ours, java_2, java_3, java_3_led) = tokio::join!(
         at_rest("ours", "calls-ours", None),

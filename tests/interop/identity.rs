@@ -221,7 +221,7 @@ async fn wrong_stream_beside_java(peer: Peer) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_stream_name_beside_live_java_is_rejected() {
-    let _turn = crate::TURN.read().await;
+    let _turn = crate::turn(1).await;
     let [first, second, third] = PEERS.map(wrong_stream_beside_java);
     tokio::join!(first, second, third);
 }
@@ -286,7 +286,7 @@ async fn table_of_java(peer: Peer) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn table_begun_by_java_is_bound_to_its_stream() {
-    let _turn = crate::TURN.read().await;
+    let _turn = crate::turn(1).await;
     let [first, second, third] = PEERS.map(table_of_java);
     tokio::join!(first, second, third);
 }
@@ -415,7 +415,7 @@ async fn unmark(rig: &Rig, lease: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn recreated_stream_is_read_by_ours_and_java() {
-    let _turn = crate::TURN.read().await;
+    let _turn = crate::turn(1).await;
     let [first, second, third] = PEERS.map(|peer| recreated_stream(peer, false));
     let [fourth, fifth, sixth] = PEERS.map(|peer| recreated_stream(peer, true));
     tokio::join!(first, second, third, fourth, fifth, sixth);
@@ -493,7 +493,7 @@ async fn one_worker_id(peer: Peer) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_worker_id_beside_java_loses_no_record() {
-    let _turn = crate::TURN.read().await;
+    let _turn = crate::turn(1).await;
     let [first, second, third] = PEERS.map(one_worker_id);
     tokio::join!(first, second, third);
 }

@@ -136,7 +136,7 @@ async fn play(name: &str, peer: Peer) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn java_workers_keep_unknown_attributes_of_lease_rows() {
-    let _turn = crate::TURN.read().await;
+    let _turn = crate::turn(1).await;
     // Each fleet waits most of the time, so all run concurrently.
     tokio::join!(
         play("attributes-2.5.4", JAVA_2),

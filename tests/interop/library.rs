@@ -81,7 +81,7 @@ async fn alone(name: &str, more: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn library_worker_reads_a_stream_across_a_split() {
-    let _turn = crate::TURN.read().await;
+    let _turn = crate::turn(1).await;
     tokio::join!(
         alone("library-polling", "retrievalMode = POLLING\n"),
         alone("library-fan-out", "retrievalMode = FANOUT\n"),
@@ -90,7 +90,7 @@ async fn library_worker_reads_a_stream_across_a_split() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn library_worker_and_ours_exchange_leases() {
-    let _turn = crate::TURN.read().await;
+    let _turn = crate::turn(1).await;
     let mut load = Load::start("library-beside-ours", 4).await;
     load.feed();
     let mut fleet = Fleet::new(load, LIBRARY_LED, SOON);

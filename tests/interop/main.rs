@@ -30,10 +30,10 @@
 //! | `counter.rs` | a proxy that counts calls |
 //! | `get.sh` | fetches the Java workers |
 //!
-//! A missing Java worker is a failure. Tests that mostly wait for a JVM run two at a time (`library.rs`,
-//! `kept_attributes.rs` and `identity.rs`), all others one at a time: the whole takes about twenty-five minutes
-//! on two cores. The printed times include the six seconds for which a fleet has to stay settled. When a test
-//! fails, the folder named in its message holds the properties file and the log of each worker.
+//! A missing Java worker is a failure. Tests that mostly wait for a JVM take a quarter of the machine, fleets of four
+//! workers half of it, and `calls.rs` all of it: with `--test-threads=3` the whole takes about fifteen minutes on two
+//! cores. The printed times include the six seconds for which a fleet has to stay settled. When a test fails, the
+//! folder named in its message holds the properties file and the log of each worker.
 #![cfg(feature = "local")]
 #![allow(
     clippy::unwrap_used,
@@ -65,6 +65,11 @@ mod mixed;
 mod resumed;
 mod stalled;
 
-/// Most tests need the machine exclusively and hold this lock for writing. Those that mostly wait hold it for
-/// reading, and run concurrently.
-static TURN: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());
+/// The capacity of the machine: a test whose processes mostly wait takes a quarter of it, a fleet of four workers half.
+const MACHINE: u32 = 4;
+static SHARES: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(MACHINE as usize);
+
+/// Waits for a share of the machine.
+async fn turn(share: u32) -> tokio::sync::SemaphorePermit<'static> {
+    SHARES.acquire_many(share).await.unwrap()
+}

@@ -64,7 +64,7 @@ impl Story {
 }
 
 async fn play(cell: Cell) {
-    let _turn = crate::TURN.write().await;
+    let _turn = crate::turn(2).await;
     let mut load = Load::start(cell.name, 8).await;
     load.feed();
     let fleet = Fleet::new(load, cell.peer, SOON);

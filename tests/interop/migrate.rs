@@ -76,7 +76,7 @@ async fn until(what: &str, mut reached: impl AsyncFnMut() -> bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mixed_fleet_migration_can_be_rolled_back_and_repeated() {
-    let _turn = crate::TURN.write().await;
+    let _turn = crate::turn(2).await;
     let mut load = Load::start("migrate", 8).await;
     load.feed();
     let mut fleet = Fleet::new(load, JAVA_3_FIRST, SOON);

@@ -18,7 +18,7 @@ async fn assert_deliveries(mut fleet: Fleet) {
 }
 
 async fn java_joins(name: &str, peer: Peer) {
-    let _turn = crate::TURN.write().await;
+    let _turn = crate::turn(2).await;
     let mut fleet = fed(name, peer).await;
     fleet.ours("ours-1");
     fleet.ours("ours-2");
@@ -45,7 +45,7 @@ async fn java_joins(name: &str, peer: Peer) {
 }
 
 async fn ours_join(name: &str, peer: Peer) {
-    let _turn = crate::TURN.write().await;
+    let _turn = crate::turn(2).await;
     let mut fleet = fed(name, peer).await;
     fleet.java("java-1");
     fleet.java("java-2");

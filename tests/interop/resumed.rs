@@ -45,7 +45,7 @@ fn assert_begun_at(rows: &Rows, log: &[Report]) {
 
 /// The workers run one after the other; no worker runs while records are put.
 async fn resumed(name: &str, peer: Peer, workers: [&'static str; 3]) {
-    let _turn = crate::TURN.write().await;
+    let _turn = crate::turn(2).await;
     let mut fleet = Fleet::new(Load::start(name, 4).await, peer, SOON);
     let mut left: Option<Rows> = None;
     for worker in workers {

@@ -50,7 +50,7 @@ async fn hand_off(fleet: &Fleet, from: &str, to: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn handoff_never_completed_by_java_is_forced_by_ours() {
-    let _turn = crate::TURN.write().await;
+    let _turn = crate::turn(2).await;
     let mut fleet = Fleet::new(Load::start("stalled", 2).await, JAVA_3, SOON);
     fleet.java("java-1");
     let all = |rows: &Rows, count| rows.len() == count && rows.values().all(|row| row.owner == "java-1");
