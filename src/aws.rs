@@ -10,7 +10,8 @@
 //! | [`dynamodb`] | [`crate::lease::Table`] |
 //! | `item` | lease rows and their attributes |
 //! | [`kinesis`] | [`crate::shard::Api`] and [`crate::retrieval::Api`] |
-//! | [`fanout`] | [`crate::retrieval::fanout::Api`] |
+//! | `connections` | the connections of subscriptions |
+//! | [`fanout`] | [`crate::retrieval::push::Api`] |
 //! | `frames` | messages of an event stream, decoded while they arrive |
 //! | `capture` | bodies of answers, taken below the SDK |
 //! | `records` | records, parsed from those bytes while they arrive |
@@ -27,6 +28,7 @@ mod capture;
 pub mod chain;
 pub mod client;
 pub mod cloudwatch;
+mod connections;
 pub mod credentials;
 pub mod dynamodb;
 mod error;

@@ -15,51 +15,21 @@ mod http;
 #[cfg(test)]
 mod made_up;
 mod platform;
+mod surroundings;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use platform::Platform;
+pub use surroundings::Surroundings;
+use surroundings::{exists, fault};
 
 /// Failures of a gauge are logged at most this often.
 const LOG_INTERVAL: Duration = Duration::from_secs(600);
-
-/// The platform that this process runs on, as far as it matters for host metrics. In KCL:
-/// `WorkerMetricsSelector`.
-#[derive(Debug, Clone)]
-pub struct Surroundings {
-    /// The folder that contains `/proc`, `/sys` and `/var`.
-    pub root: PathBuf,
-    /// The value of `ECS_CONTAINER_METADATA_URI_V4`.
-    pub ecs: Option<String>,
-    /// Whether `ECS_CONTAINER_METADATA_URI` is set: the older metadata of ECS, which have no CPU counters.
-    pub ecs_old: bool,
-    /// Address of the EC2 instance metadata service, as `http://host:port`. None if
-    /// `AWS_EC2_METADATA_DISABLED` is set (Java calls it regardless).
-    pub imds: Option<String>,
-}
-
-impl Surroundings {
-    /// Reads the environment variables of this process.
-    pub fn of_process() -> Self {
-        Self::of(|name| std::env::var(name).ok())
-    }
-
-    fn of(variable: impl Fn(&str) -> Option<String>) -> Self {
-        let set = |name| variable(name).filter(|value| !value.is_empty());
-        let forbidden = set("AWS_EC2_METADATA_DISABLED").is_some_and(|v| v.eq_ignore_ascii_case("true"));
-        Self {
-            root: PathBuf::from("/"),
-            ecs: set("ECS_CONTAINER_METADATA_URI_V4"),
-            ecs_old: set("ECS_CONTAINER_METADATA_URI").is_some(),
-            imds: (!forbidden).then(|| "http://169.254.169.254".to_owned()),
-        }
-    }
-}
 
 /// Detects the platform and returns its gauge; none if the platform is unknown or its gauge does not work.
 /// Takes at most a few seconds.
@@ -153,11 +123,6 @@ impl Gauge {
     }
 }
 
-/// A failure of a gauge. Its kind has no effect.
-fn fault(text: impl Into<String>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, text.into())
-}
-
 /// NaN is rejected. Java's check accepts it, and its row is then never written.
 fn within(percent: f64) -> io::Result<f64> {
     if (0.0..=100.0).contains(&percent) {
@@ -196,10 +161,6 @@ async fn first_line(file: &Path) -> io::Result<String> {
         Ok(text) => Ok(text.lines().next().unwrap_or_default().to_owned()),
         Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", file.display()))),
     }
-}
-
-async fn exists(file: &Path) -> bool {
-    tokio::fs::try_exists(file).await.unwrap_or(false)
 }
 
 #[cfg(test)]

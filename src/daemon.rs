@@ -18,13 +18,10 @@ use crate::config::{ChildProtocol, Config, OnChildFailure, OnHopelessShard};
 use crate::consumer::{Parts, Settings};
 use crate::coordinator::{self, Coordinator, Ends, Handle, Seen};
 use crate::cpu::Surroundings;
-use crate::exit::Exit;
-use crate::fleet::layout::TooEarly;
 use crate::fleet::{Mode, Store};
 use crate::lease::held::Rival;
-use crate::lease::origin::Foreign;
-use crate::lease::sync::{self, InitialPosition};
-use crate::lease::{ProcessId, Table, WorkerId, table};
+use crate::lease::sync::InitialPosition;
+use crate::lease::{ProcessId, Table, WorkerId};
 use crate::limits::Limits;
 use crate::membership::{self, Begun};
 use crate::metrics::{OfWorker, Sink};
@@ -32,17 +29,19 @@ use crate::multilang::{Launch, Launcher, Program};
 use crate::reach::Reaches;
 use crate::recognition::Recognition;
 use crate::retrieval::registration::StreamConsumer;
-use crate::retrieval::{self, Source, fanout};
-use crate::scheduler::{self, Hopeless};
+use crate::retrieval::{self, Source, push};
+use crate::scheduler;
 use crate::shard::{self, ShardId};
 use crate::shard_sync::{self, ShardSync};
 
 mod attempts;
 mod counted;
+mod error;
 pub mod stop;
 
 use attempts::{Attempts, Progress};
 use counted::{Counted, Noted};
+pub use error::Error;
 use stop::Running;
 
 /// Most concurrent retrieval calls. Each has a timeout.
@@ -69,7 +68,7 @@ pub struct Ports {
     /// Retrieval by polling.
     pub records: Arc<dyn retrieval::Api>,
     /// Retrieval by enhanced fan-out, where it is supported.
-    pub fanout: Option<Arc<dyn fanout::Api>>,
+    pub fanout: Option<Arc<dyn push::Api>>,
     /// Starts record processors.
     pub children: Arc<dyn Launch>,
     /// The number of leases that this process can hold.
@@ -87,96 +86,6 @@ pub struct Ports {
 impl std::fmt::Debug for Ports {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Ports").finish_non_exhaustive()
-    }
-}
-
-/// Why the daemon exits by itself.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A child failed permanently.
-    #[error(transparent)]
-    Hopeless(#[from] Hopeless),
-    /// The lease table cannot be used.
-    #[error("cannot use the lease table: {0}")]
-    Table(#[from] table::Error),
-    /// A table beside the lease table cannot be used.
-    #[error("cannot use a table beside the lease table: {0}")]
-    Beside(table::Error),
-    /// The stream cannot be used.
-    #[error(
-        "cannot use the stream: {0} (check streamName, regionName, kinesisEndpoint, and the permissions \
-         of the credentials)"
-    )]
-    Stream(#[from] shard::Error),
-    /// The stream's shards are inconsistent now.
-    #[error(transparent)]
-    Sync(#[from] sync::Error),
-    /// A setting cannot be applied yet.
-    #[error(transparent)]
-    TooEarly(#[from] TooEarly),
-    /// The lease table belongs to another stream.
-    #[error(transparent)]
-    Foreign(#[from] Foreign),
-    /// Another process that started before this one uses the same worker id.
-    #[error(
-        "another process uses workerId {worker}: it wrote the lease of shard {shard} after this process \
-         had acquired it (set a different workerId for each process, leave workerId out, or set \
-         multilangd.workerIdSuffix)"
-    )]
-    WorkerIdTwice {
-        /// The worker id.
-        worker: WorkerId,
-        /// The shard whose lease shows it.
-        shard: ShardId,
-    },
-    /// A task of the daemon panicked or ended unexpectedly.
-    #[error("internal error: {0}")]
-    Broken(String),
-}
-
-impl Error {
-    /// The exit code.
-    pub fn exit(&self) -> Exit {
-        match self {
-            Self::Hopeless(_) => Exit::ChildFailed,
-            Self::Table(table::Error::Shape { .. } | table::Error::SeveralStreams { .. })
-            | Self::TooEarly(_)
-            | Self::Foreign(_) => Exit::Config,
-            Self::WorkerIdTwice { .. } | Self::Stream(shard::Error::Namesake { .. }) => Exit::Config,
-            Self::Table(table::Error::Denied(_))
-            | Self::Beside(table::Error::Denied(_))
-            | Self::Stream(shard::Error::Denied(_)) => Exit::Denied,
-            Self::Table(_) | Self::Beside(_) | Self::Stream(_) | Self::Sync(_) => Exit::Unavailable,
-            Self::Broken(_) => Exit::Internal,
-        }
-    }
-
-    /// Whether there was no answer, or one that is temporary.
-    fn is_unreachable(&self) -> bool {
-        use table::Error::{Ambiguous, Throttled, Unavailable};
-        matches!(
-            self,
-            Self::Table(Ambiguous(_) | Throttled(_) | Unavailable(_))
-                | Self::Beside(Ambiguous(_) | Throttled(_) | Unavailable(_))
-                | Self::Stream(shard::Error::Unavailable(_) | shard::Error::Throttled(_))
-        )
-    }
-
-    /// Whether another attempt can succeed.
-    fn may_pass(&self) -> bool {
-        let foreign = matches!(
-            self,
-            Self::Table(table::Error::Shape { .. } | table::Error::SeveralStreams { .. })
-                | Self::Stream(shard::Error::Namesake { .. })
-        );
-        // Denied is permanent: granting a permission is followed by a restart of the daemon.
-        let denied = matches!(
-            self,
-            Self::Table(table::Error::Denied(_))
-                | Self::Beside(table::Error::Denied(_))
-                | Self::Stream(shard::Error::Denied(_))
-        );
-        !foreign && !denied && !matches!(self, Self::Hopeless(_) | Self::TooEarly(_) | Self::Foreign(_))
     }
 }
 
@@ -508,26 +417,5 @@ async fn initialize(
             max_attempts = ATTEMPTS, retry_in = ?pause,
             "failed to start, retrying");
         tokio::time::sleep(pause).await;
-    }
-}
-
-impl From<membership::Error> for Error {
-    fn from(error: membership::Error) -> Self {
-        match error {
-            membership::Error::Table(error) => Self::Table(error),
-            membership::Error::Beside(error) => Self::Beside(error),
-            membership::Error::TooEarly(error) => Self::TooEarly(error),
-        }
-    }
-}
-
-impl From<shard_sync::Error> for Error {
-    fn from(error: shard_sync::Error) -> Self {
-        match error {
-            shard_sync::Error::Table(error) => Self::Table(error),
-            shard_sync::Error::Stream(error) => Self::Stream(error),
-            shard_sync::Error::Shards(error) => Self::Sync(error),
-            shard_sync::Error::Foreign(error) => Self::Foreign(error),
-        }
     }
 }

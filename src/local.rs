@@ -12,6 +12,7 @@
 //! | `files` | folders and files that only this user can access |
 //! | `server` | the HTTP server of both endpoints |
 //! | [`progress`] | the progress line |
+//! | `stdout` | lines for people |
 //! | `watch` | changes of the record processor's files |
 //!
 //! Built only with the cargo feature `local`, which production builds leave out.
@@ -24,5 +25,6 @@ pub mod kinesis;
 pub mod progress;
 pub mod run;
 mod server;
+mod stdout;
 pub mod tables;
 mod watch;

@@ -16,13 +16,15 @@
 //! the KCL's `DurationConverter` and `TagConverter`. `tests/java.rs` compares with stored output of the Java
 //! program.
 
+mod entry;
 mod file;
 mod notice;
 mod syntax;
 mod table;
 pub mod value;
 
-pub use file::{Entry, File, Malformed};
+pub use entry::Entry;
+pub use file::{File, Malformed};
 pub use notice::{Kind, Notice, Part};
 pub use syntax::{BadEscape, Position};
 pub use table::java_hash;

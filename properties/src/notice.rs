@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::file::Entry;
+use crate::entry::Entry;
 use crate::syntax::{Pair, Position, Spot, is_blank};
 
 /// The UTF-8 byte order mark. Java reads it as three characters of the first key.

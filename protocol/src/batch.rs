@@ -3,7 +3,8 @@
 
 use std::ops::Range;
 
-use crate::message::{Action, Record};
+use crate::action::Action;
+use crate::record::Record;
 use crate::text::{open, put_number, put_string};
 
 /// A plain (not aggregated) record. All fields must need no JSON escaping, because they are written verbatim.

@@ -21,16 +21,20 @@
 //! In KCL: `MultiLangProtocol`, `MessageReader`, `MessageWriter` and the package `messages` of the multilang
 //! module. `tests/transcripts.rs` compares with transcripts of the Java daemon.
 
+mod action;
 pub mod batch;
 pub mod bytewise;
 pub mod failure;
 pub mod line;
 pub mod message;
+mod record;
 pub mod session;
 mod text;
 
+pub use action::Action;
 pub use batch::{BatchLine, Places, PlainRecord, Seconds, Time};
 pub use failure::CheckpointFailure;
 pub use line::{Line, LineSplitter};
-pub use message::{Action, CheckpointRequest, Dialect, FromChild, Noise, Record, ToChild};
+pub use message::{CheckpointRequest, Dialect, FromChild, Noise, ToChild};
+pub use record::Record;
 pub use session::{Busy, Event, Received, Session};

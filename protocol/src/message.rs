@@ -12,42 +12,10 @@ use std::fmt;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::action::Action;
 use crate::batch::BatchLine;
+use crate::record::Record;
 use crate::text::{open, put_key, put_number, put_string};
-
-/// A request of the daemon to a child. The child ends each with a `status` that names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// The first message: the shard and the checkpoint to start from.
-    Initialize,
-    /// A batch of records.
-    ProcessRecords,
-    /// The worker shuts down or hands the lease over: the last opportunity to checkpoint.
-    ShutdownRequested,
-    /// The lease is lost: checkpoints fail from now on.
-    LeaseLost,
-    /// All records of the shard were delivered: the child must checkpoint the end of the shard.
-    ShardEnded,
-}
-
-impl Action {
-    /// The name in the fields `action` and `responseFor`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Initialize => "initialize",
-            Self::ProcessRecords => "processRecords",
-            Self::ShutdownRequested => "shutdownRequested",
-            Self::LeaseLost => "leaseLost",
-            Self::ShardEnded => "shardEnded",
-        }
-    }
-}
-
-impl fmt::Display for Action {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// Which messages announce the end of a shard and a lost lease. All other messages are identical.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -75,21 +43,6 @@ impl Dialect {
             ) => action.name(),
         }
     }
-}
-
-/// One record of `processRecords`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Record<'a> {
-    /// The record's data in standard base64 with padding, without line breaks. Written verbatim.
-    pub data: &'a [u8],
-    /// The partition key, or the user record's own partition key if it comes from a KPL aggregate. UTF-8.
-    pub partition_key: &'a [u8],
-    /// The Kinesis sequence number, in decimal.
-    pub sequence_number: &'a [u8],
-    /// Milliseconds since 1970; none if Kinesis returned none.
-    pub approximate_arrival_timestamp: Option<i64>,
-    /// 0 for a plain record; the index of the user record within a KPL aggregate, from 0.
-    pub sub_sequence_number: u64,
 }
 
 /// A message to the child.

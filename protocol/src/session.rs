@@ -17,9 +17,10 @@
 
 use std::collections::VecDeque;
 
+use crate::action::Action;
 use crate::failure::CheckpointFailure;
 use crate::line::Line;
-use crate::message::{Action, CheckpointRequest, Dialect, FromChild, Noise, ToChild};
+use crate::message::{CheckpointRequest, Dialect, FromChild, Noise, ToChild};
 
 /// Maximum number of messages that wait for interpretation; beyond it [`Session::wants_input`] is false.
 const MAX_WAITING: usize = 1000;

@@ -194,11 +194,6 @@ pub async fn clients(settings: &Settings, sink: Arc<dyn Sink>) -> Result<Clients
     })
 }
 
-/// Whether the endpoint is plain HTTP, and so HTTP/1.
-pub(super) fn is_plain(endpoint: Option<&str>) -> bool {
-    endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"))
-}
-
 struct Client {
     config: ClientConfig,
     region: Region,

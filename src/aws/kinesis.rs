@@ -12,8 +12,8 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use super::capture::{Capture, Captured};
+use super::connections::Connections;
 use super::error::{Failure, failure};
-use super::fanout::Connections;
 use super::http::Http;
 use crate::budget::Reservation;
 use crate::record::{Data, Record};

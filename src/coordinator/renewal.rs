@@ -41,6 +41,8 @@ pub(super) struct Pace {
 
 #[derive(Debug)]
 struct Times {
+    /// The number of leases that are renewed.
+    leases: usize,
     /// When any lease was renewed last.
     last: Instant,
     /// How many are due at common times to come.
@@ -54,7 +56,7 @@ impl Pace {
     }
 
     fn from(begin: Instant) -> Self {
-        Self { begin, times: Mutex::new(Times { last: begin, due: BTreeMap::new() }) }
+        Self { begin, times: Mutex::new(Times { leases: 0, last: begin, due: BTreeMap::new() }) }
     }
 
     /// A renewal began: when is the same lease's next, of so many?
@@ -88,6 +90,28 @@ impl Pace {
     }
 }
 
+/// A lease that counts among those that are renewed, until this is dropped.
+struct Paced(Arc<Pace>);
+
+impl Paced {
+    fn new(pace: Arc<Pace>) -> Self {
+        pace.times.lock().unwrap_or_else(PoisonError::into_inner).leases += 1;
+        Self(pace)
+    }
+
+    /// A renewal began: the time of the next one of this lease.
+    fn next(&self, started: Instant, pause: Duration) -> Instant {
+        let leases = self.0.times.lock().unwrap_or_else(PoisonError::into_inner).leases;
+        self.0.next(started, pause, leases)
+    }
+}
+
+impl Drop for Paced {
+    fn drop(&mut self) {
+        self.0.times.lock().unwrap_or_else(PoisonError::into_inner).leases -= 1;
+    }
+}
+
 /// [`keep`] in a span of the lease.
 pub(super) fn traced(
     held: Arc<Held>,
@@ -97,11 +121,11 @@ pub(super) fn traced(
     reach: Arc<Reach>,
 ) -> impl Future<Output = ()> {
     let span = error_span!("lease", shard = %held.shard());
-    keep(held, pause, first, pace, reach).instrument(span)
+    keep(held, pause, first, Paced::new(pace), reach).instrument(span)
 }
 
 /// Renews until the lease is lost. A failure is retried with jitter until the lease expires.
-async fn keep(held: Arc<Held>, pause: Duration, first: Instant, pace: Arc<Pace>, reach: Arc<Reach>) {
+async fn keep(held: Arc<Held>, pause: Duration, first: Instant, pace: Paced, reach: Arc<Reach>) {
     let mut backoff = Backoff::new(pause / 8, pause, fastrand::Rng::new());
     let mut known = held.proven();
     let (mut next, mut outage) = (first, Outage::default());
@@ -138,9 +162,7 @@ async fn keep(held: Arc<Held>, pause: Duration, first: Instant, pace: Arc<Pace>,
                 if let Some(lasted) = outage.worked(Instant::now()) {
                     info!(?lasted, "renewed the lease again");
                 }
-                // Every lease that is kept holds the pace, and the coordinator does.
-                let leases = Arc::strong_count(&pace) - 1;
-                (known, next) = (held.proven(), pace.next(started, pause, leases));
+                (known, next) = (held.proven(), pace.next(started, pause));
             }
             Err(held::Error::Lost) => {
                 warn!(error = failed, "lost the lease");
@@ -259,6 +281,19 @@ mod tests {
                 before.clone_from(&rounds.last);
             }
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lease_counts_until_its_renewals_end() {
+        let pace = Pace::new();
+        let leases = || pace.times.lock().unwrap().leases;
+        let (one, other) = (Paced::new(pace.clone()), Paced::new(pace.clone()));
+        let _held_elsewhere = pace.clone();
+        assert_eq!(leases(), 2);
+        drop(one);
+        assert_eq!(leases(), 1);
+        drop(other);
+        assert_eq!(leases(), 0);
     }
 
     /// A stall brings many together, each in need of a connection of its own.

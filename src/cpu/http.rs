@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWrit
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::fault;
+use super::surroundings::fault;
 
 /// Most bytes of a body.
 const MOST: u64 = 1 << 20;

@@ -12,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::Error;
+use super::error::Error;
 use crate::clock;
 use crate::scheduler::Hopeless;
 

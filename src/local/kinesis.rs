@@ -22,6 +22,7 @@ mod faults;
 mod filter;
 mod hash;
 mod http;
+mod journal;
 mod limits;
 mod operations;
 mod reshard;

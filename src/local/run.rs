@@ -1,7 +1,7 @@
 //! `multilangd local`: endpoints, a stream, records, and the daemon on them.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -11,11 +11,12 @@ use aws_sdk_kinesis::types::StreamStatus;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::completion::{self, Decision, Judge, Puts};
 use super::feed::Input;
 use super::files::{self, Temporary};
+use super::stdout::tell;
 use super::{example, feed, kinesis, progress, tables, watch};
 use crate::aws::{
     client,
@@ -477,13 +478,6 @@ async fn print_progress(
             tell(&line);
             last = line;
         }
-    }
-}
-
-/// Prints to stdout, which has no other output: logs and the children's output go to stderr.
-pub(super) fn tell(line: &str) {
-    if let Err(error) = writeln!(io::stdout().lock(), "multilangd local: {line}") {
-        info!(line, %error, "failed to write to stdout");
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::run::tell;
+use super::stdout::tell;
 use crate::config::Config;
 use crate::daemon::{self, Ports};
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Error;
+use super::port::Error;
 
 /// Interval between log lines about failing reads of one shard.
 const AGAIN: Duration = Duration::from_secs(60);

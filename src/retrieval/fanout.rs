@@ -17,14 +17,14 @@ use tracing::{debug, info};
 use super::closed::QUIET;
 use super::failing::Kind;
 use super::place::Place;
+use super::port::{Answer, Error};
+use super::push::Subscription;
 use super::queue::Ahead;
-use super::registration::{Registered, StreamConsumer};
-use super::{Answer, Error, Start};
+use super::registration::StreamConsumer;
 use crate::backoff::Backoff;
 use crate::budget::Reservation;
 use crate::metrics::OfShard;
 use crate::sequence::SequenceNumber;
-use crate::shard::{BoxFuture, ShardId};
 
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// Kinesis accepts one call per second, consumer and shard.
@@ -42,39 +42,6 @@ const CONSUMER: Duration = Duration::from_secs(10);
 /// A wait for memory is reported after this time.
 const SHOWN: Duration = Duration::from_secs(1);
 const LITTLE: usize = 4 * 1024;
-
-/// Subscribes to shards of one stream, and finds and registers its consumers.
-pub trait Api: Send + Sync {
-    /// The stream's ARN, of `DescribeStreamSummary`.
-    fn stream_arn(&self) -> BoxFuture<'_, Result<String, Error>>;
-
-    /// `DescribeStreamConsumer`; none if the consumer does not exist.
-    fn describe<'a>(
-        &'a self,
-        stream_arn: &'a str,
-        name: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Registered>, Error>>;
-
-    /// `RegisterStreamConsumer`; [`Error::Taken`] if a consumer of that name exists.
-    fn register<'a>(&'a self, stream_arn: &'a str, name: &'a str)
-    -> BoxFuture<'a, Result<Registered, Error>>;
-
-    /// `SubscribeToShard`, for the consumer with that ARN.
-    fn subscribe<'a>(
-        &'a self,
-        consumer: &'a str,
-        shard: &'a ShardId,
-        start: &'a Start,
-    ) -> BoxFuture<'a, Result<Box<dyn Subscription>, Error>>;
-}
-
-/// An open subscription. Dropping it closes it.
-pub trait Subscription: Send {
-    /// The next event, whose `next` is a sequence number; none when Kinesis has closed the subscription. The
-    /// event uses the reservation `room`, or the part that it needs. The part of an event received before a
-    /// cancelled call is kept.
-    fn next(&mut self, room: Reservation) -> BoxFuture<'_, Result<Option<Answer>, Error>>;
-}
 
 pub(super) struct Fanout {
     place: Place,

@@ -5,8 +5,9 @@ use std::sync::Mutex;
 use super::tests::{Event, end, listed, number, recognised, registration, script, source, stream, the_shard};
 use super::*;
 use crate::record::Record;
-use crate::retrieval::{Feed, Source};
-use crate::shard::{self, Filter, Shard};
+use crate::retrieval::push::{Api, Registered};
+use crate::retrieval::{Feed, Source, Start};
+use crate::shard::{self, BoxFuture, Filter, Shard, ShardId};
 use crate::stream::StreamId;
 
 /// How the service reports the end of the shard to a subscription.

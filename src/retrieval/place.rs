@@ -11,7 +11,8 @@ use tracing::{debug, info, warn};
 
 use super::aggregation::{self, Expanded};
 use super::failing::{Failing, Kind};
-use super::{Answer, ShardOfStream, Source, Start};
+use super::port::{Answer, Error, Start};
+use super::source::{ShardOfStream, Source};
 use crate::batch::{Batch, Records};
 use crate::clock;
 use crate::metrics::OfShard;
@@ -178,7 +179,7 @@ impl Place {
     /// Reports the suspicion that the stream was deleted and created again: its shards have the same ids, and
     /// their sequence numbers begin after the stored ones. The shard sync then resets the leases, and this
     /// feed ends with its lease. Java requests the old number for ever.
-    pub(super) async fn suspect_another_stream(&mut self, error: &super::Error) {
+    pub(super) async fn suspect_another_stream(&mut self, error: &Error) {
         let start = self.start();
         let (Start::At(number) | Start::After(number)) = &start else { return };
         if self.is_news() {

@@ -13,8 +13,8 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use super::Error;
-use super::fanout::Api;
+use super::port::Error;
+use super::push::{Api, Registered, Status};
 use crate::shard::BoxFuture;
 
 /// Number of checks for a consumer to become active, as in KCL.
@@ -35,26 +35,6 @@ pub struct Settings {
     pub register_attempts: u32,
     /// `retryBackoffMillis`: pause between attempts.
     pub pause: Duration,
-}
-
-/// A consumer as Kinesis describes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Registered {
-    /// The consumer's ARN.
-    pub arn: String,
-    /// Whether the consumer can subscribe.
-    pub status: Status,
-}
-
-/// `ConsumerStatus`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
-    /// The consumer cannot subscribe yet.
-    Creating,
-    /// The consumer can subscribe.
-    Active,
-    /// The consumer is being deleted.
-    Deleting,
 }
 
 /// The known state of the consumer.
@@ -199,7 +179,7 @@ impl StreamConsumer {
 mod tests {
     use super::*;
     use crate::retrieval::Start;
-    use crate::retrieval::fanout::Subscription;
+    use crate::retrieval::push::Subscription;
     use crate::shard::ShardId;
     use std::collections::VecDeque;
 

@@ -1,8 +1,8 @@
 //! Contracts of a Kinesis endpoint, as far as a consumer can observe it, and of a lease table.
 //!
 //! - `suite`: the table of cases that hold for any endpoint. Each runs against the embedded endpoint as a test
-//!   of its own. All of them run against npm's kinesis-local if `MULTILANGD_KINESIS_LOCAL` contains its URL;
-//!   there the known differences must show.
+//!   of its own. In `tests/kinesis_local` all of them run against npm's kinesis-local, where the known
+//!   differences must show.
 //! - `streams`, `shards`, `filters`, `reading`, `writing`, `consumers`, `subscribing`, `wire`: the cases.
 //! - `ours`, `ours_subscribing`, `restart`, `load`: requirements on the embedded endpoint only: injected
 //!   faults, expiry, limits, shortened times, the data folder, HTTP/2, many records.

@@ -140,39 +140,27 @@ async fn truncated_journal_is_damage_after_a_killed_run() {
     ours(folder.options()).await.stop().await;
 }
 
-/// Environment variable with the folder for the process that will be killed.
-const VICTIM: &str = "MULTILANGD_CONTRACT_VICTIM";
 const WRITERS: usize = 4;
 
-/// Not a test in itself: the body of the process that the next test starts and kills.
-#[tokio::test]
-async fn victim() {
-    let Ok(folder) = std::env::var(VICTIM) else {
-        return;
-    };
-    let kinesis = ours(Options { data: Some(folder.into()), ..Options::default() }).await;
-    println!("\nlistening {}", kinesis.url());
-    // If it is not killed, it ends together with the process that started it.
-    let wait = || std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
-    tokio::task::spawn_blocking(wait).await.unwrap().unwrap();
-}
-
+/// The endpoint is that of `multilangd local`, in a process that is killed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledged_records_survive_a_kill_of_the_process() {
     let folder = Folder::new();
-    let mut victim = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "restart::victim", "--nocapture"])
-        .env(VICTIM, &folder.0)
-        .stdin(Stdio::piped())
+    let mut local = Command::new(env!("CARGO_BIN_EXE_multilangd"))
+        .args(["local", "--kinesis-port", "0", "--dynamodb-port", "0", "--status", "off", "--data"])
+        .arg(&folder.0)
+        .stdin(Stdio::null())
         .stdout(Stdio::piped())
+        .stderr(Stdio::null())
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(victim.stdout.take().unwrap()).lines();
+    let mut lines = BufReader::new(local.stdout.take().unwrap()).lines();
     let url = loop {
         let line = lines.next_line().await.unwrap().expect("the endpoint does not start");
-        if let Some(url) = line.strip_prefix("listening ") {
-            break url.to_owned();
+        // The first address is that of Kinesis.
+        if let Some((_, rest)) = line.split_once("http://") {
+            break format!("http://{}", rest.split(',').next().unwrap());
         }
     };
     let at = Endpoint::new(&url);
@@ -197,9 +185,10 @@ async fn acknowledged_records_survive_a_kill_of_the_process() {
     for _ in 0..500 {
         count.recv().await.unwrap();
     }
-    victim.kill().await.unwrap();
+    local.kill().await.unwrap();
     let acknowledged: Vec<_> = writers.join_all().await.into_iter().flatten().collect();
     assert!(acknowledged.len() >= 500, "{}", acknowledged.len());
+    let folder = Folder(folder.0.join("kinesis"));
     run(&folder, async |at| {
         let mut kept = std::collections::BTreeMap::new();
         for shard in at.shards(&name).await? {

@@ -1,5 +1,6 @@
 //! The table of cases that hold for any endpoint, and the two ways to run them: each as a test against the
-//! embedded endpoint, and all against npm's kinesis-local.
+//! embedded endpoint, and all against npm's kinesis-local, in `tests/kinesis_local`.
+#![allow(dead_code, reason = "tests/kinesis_local uses the second way")]
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -13,9 +14,6 @@ use crate::endpoint::{Endpoint, Failure, Outcome, ours};
 
 /// Upper bound of a case, far above its normal duration.
 const TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Environment variable with the URL of kinesis-local: `http://127.0.0.1:PORT`.
-const PEER: &str = "MULTILANGD_KINESIS_LOCAL";
 
 /// Number of cases that run concurrently against kinesis-local.
 const AT_ONCE: usize = 4;
@@ -173,13 +171,9 @@ async fn run_on_peer(peer: &Endpoint) -> BTreeMap<&'static str, Result<(), Strin
     outcomes
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn kinesis_local_passes_all_cases_except_known_differences() {
-    let Ok(url) = std::env::var(PEER) else {
-        println!("kinesis-local is NOT tested ({} cases): {PEER} is not set", CASES.len());
-        return;
-    };
-    let outcomes = run_on_peer(&Endpoint::new(&url)).await;
+/// Asserts that kinesis-local, at that URL, passes all cases except the known differences.
+pub(crate) async fn assert_peer_passes(url: &str) {
+    let outcomes = run_on_peer(&Endpoint::new(url)).await;
     let mut wrong = Vec::new();
     for (case, outcome) in &outcomes {
         let known = DIFFERENCES.iter().find(|difference| difference.case == *case);

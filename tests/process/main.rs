@@ -37,14 +37,14 @@
     reason = "test code"
 )]
 
+#[path = "../support/wire.rs"]
+mod forwarding;
 #[path = "../support/proxy.rs"]
 mod proxy;
 #[path = "../support/rig.rs"]
 mod rig;
 #[path = "../support/terminal.rs"]
 mod terminal;
-#[path = "../support/wire.rs"]
-mod wire;
 
 mod accounts;
 mod children;

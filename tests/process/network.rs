@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::forwarding::{Wire, private_ca};
 use crate::proxy::Proxy;
 use crate::rig::*;
-use crate::wire::{Wire, private_ca};
 
 /// Host names that the embedded endpoints accept, and that only the proxy of a test resolves.
 const KINESIS: &str = "host.docker.internal";
@@ -271,7 +271,7 @@ async fn unknown_region_is_reported_with_its_host() {
 async fn unknown_ca_is_reported_with_the_remedy() {
     let mut rig = Rig::start("unknown-ca").await;
     let (proxy, _wires) = behind_proxy(&rig).await;
-    let (name, value) = crate::wire::trust();
+    let (name, value) = crate::forwarding::trust();
     rig.environment.push((name, value));
     set(&mut rig, &[("https_proxy", &proxy.address)]);
     let mut daemon = rig.daemon(&properties(&rig, &remote("")));

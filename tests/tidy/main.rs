@@ -4,12 +4,14 @@
 //! |---|---|
 //! | `source.rs` | the source: the map of modules, what belongs to one place, the size of files |
 //! | `generated.rs` | the generated blocks of the documentation: `BLESS=1 cargo test --test tidy` rewrites them |
+//! | `circles.rs` | circles between files |
 //! | `log_events.rs` | the event codes of log lines |
 //! | `pages.rs` | the documentation: links, paths, rows, quoted messages |
 #![allow(clippy::unwrap_used, clippy::panic, clippy::wildcard_enum_match_arm, reason = "test code")]
 
 use std::path::{Path, PathBuf};
 
+mod circles;
 mod generated;
 mod log_events;
 mod pages;

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::clock::{Now, Timestamp, saturating_millis};
 use super::hash::HashRange;
+pub(super) use super::journal::{Record, shard_id, shard_number};
 use super::limits::Limits;
 use super::sequence::{LAST_INDEX, Sequence};
 use super::store::{Restored, ShardFile};
@@ -31,36 +32,6 @@ pub(super) struct Lineage {
     /// See [`Sequence::epoch`].
     pub(super) epoch: u64,
     pub(super) opened: Timestamp,
-}
-
-/// `shardId-000000000012`.
-pub(super) fn shard_id(number: u32) -> String {
-    format!("shardId-{number:012}")
-}
-
-/// The number in a shard id. AWS accepts any text before the hyphen, and none.
-pub(super) fn shard_number(id: &str) -> Option<u32> {
-    let digits = id.rsplit_once('-').map_or(id, |(_, digits)| digits);
-    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    digits.parse().ok().filter(|number| *number <= 0x7fff_ffff)
-}
-
-/// A stored record.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Record {
-    pub(super) index: u64,
-    pub(super) arrival: Timestamp,
-    pub(super) partition_key: String,
-    pub(super) data: Bytes,
-}
-
-impl Record {
-    /// The size that counts against the limits: data and partition key.
-    pub(super) fn size(&self) -> usize {
-        self.data.len() + self.partition_key.len()
-    }
 }
 
 /// A record to be put.
@@ -433,13 +404,5 @@ mod tests {
         }
         let found = [0, 10, 11, 20, 30, 31].map(|millis| shard.at_time(at(millis).wall));
         assert_eq!(found, [1, 1, 2, 2, 4, 5]);
-    }
-
-    #[test]
-    fn shard_ids_are_parsed_as_in_aws() {
-        assert_eq!(shard_number("shardId-000000000012"), Some(12));
-        assert_eq!(shard_number("shardId-12"), Some(12));
-        assert_eq!(shard_number("shardId-"), None);
-        assert_eq!(shard_number("shardId-99999999999"), None);
     }
 }

@@ -26,8 +26,7 @@ use bytes::{Buf, Bytes};
 use serde::{Deserialize, Serialize};
 
 use super::clock::Timestamp;
-use super::shard::{Record, shard_number};
-use super::stream::{Birth, Change};
+use super::journal::{Birth, Change, Record, shard_number};
 use crate::local::files;
 use frames::{Damage, LogFile};
 

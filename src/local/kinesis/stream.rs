@@ -9,65 +9,16 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::clock::{Now, Timestamp};
 use super::filter::Life;
 use super::hash::{self, HashRange};
+pub(super) use super::journal::{Birth, Change, Consumer};
 use super::limits::Limits;
 use super::reshard::Step;
 use super::shard::{Lineage, Shard, shard_id};
 use super::store::{DataError, ShardFile};
-
-/// The immutable identity of a stream.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Birth {
-    pub(super) name: String,
-    /// The epoch of its first shards, which distinguishes it from a deleted stream of the same name.
-    pub(super) epoch: u64,
-    pub(super) created_millis: u64,
-    pub(super) shards: u32,
-    pub(super) on_demand: bool,
-    pub(super) max_record_kib: u32,
-}
-
-impl Birth {
-    pub(super) const fn created(&self) -> Timestamp {
-        Timestamp::from_millis(self.created_millis)
-    }
-}
-
-/// A registered consumer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Consumer {
-    pub(super) name: String,
-    pub(super) created_millis: u64,
-}
-
-impl Consumer {
-    pub(super) const fn created(&self) -> Timestamp {
-        Timestamp::from_millis(self.created_millis)
-    }
-
-    pub(super) fn arn(&self, stream_arn: &str) -> String {
-        format!("{stream_arn}/consumer/{}:{}", self.name, self.created().seconds())
-    }
-}
-
-/// A change of a stream, as written to and replayed from the journal.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) enum Change {
-    Delete,
-    Reshard { at_millis: u64, steps: Vec<Step> },
-    Retention { hours: u32 },
-    Mode { on_demand: bool },
-    MaxRecord { kib: u32 },
-    Tag { tags: BTreeMap<String, String> },
-    Untag { keys: Vec<String> },
-    Register(Consumer),
-    Deregister { consumer: String },
-}
 
 /// A stream and its state.
 #[derive(Debug)]
