@@ -88,7 +88,7 @@ async fn run(command: Command, words: Words) -> Exit {
     multilangd::multilang::orphans::wait_for(&mut orphans);
     let is_daemon = match command {
         Command::Run(_) => true,
-        Command::Leases { .. } | Command::Print(_) | Command::Check { .. } => false,
+        Command::Leases(_) | Command::Print(_) | Command::Check { .. } => false,
         Command::Health { .. } | Command::Install(_) => false,
         #[cfg(feature = "local")]
         Command::Local(_) => true,
@@ -106,7 +106,7 @@ async fn run(command: Command, words: Words) -> Exit {
 async fn work(command: Command, words: Words, stop: CancellationToken) -> Exit {
     match command {
         Command::Run(file) => Box::pin(run_daemon(&file, &words, stop)).await,
-        Command::Leases { file, json, watch } => Box::pin(show_leases(&file, &words, json, watch)).await,
+        Command::Leases(leases) => Box::pin(show_leases(&leases, &words)).await,
         Command::Health { file, ready } => Box::pin(check_health(file.as_deref(), &words, ready)).await,
         Command::Install(folder) => Box::pin(install_into(&folder, &words)).await,
         Command::Print(text) => print(&text),
@@ -344,9 +344,9 @@ async fn install_into(folder: &Path, words: &Words) -> Exit {
 }
 
 /// Prints the state of the tables. Nothing is written.
-async fn show_leases(file: &Path, words: &Words, json: bool, watch: Option<u64>) -> Exit {
+async fn show_leases(leases: &cli::Leases, words: &Words) -> Exit {
     let mut given = given(words).await;
-    let place = match read(file, words, &mut given) {
+    let place = match read(&leases.file, words, &mut given) {
         Ok(place) => place,
         Err(exit) => return exit,
     };
@@ -364,11 +364,11 @@ async fn show_leases(file: &Path, words: &Words, json: bool, watch: Option<u64>)
         Err(exit) => return exit,
     };
     let (table, state) = tables(&clients, &config);
-    let between = watch.map_or(config.failover / 2, Duration::from_secs);
+    let between = leases.watch.map_or(config.failover / 2, Duration::from_secs);
     let rules = config.reports.clone();
     match inspect::inspect(&config.table, &state, &table, between, rules, clock::wall_millis).await {
         Ok(seen) => {
-            let shown = if json { format!("{:#}\n", seen.json()) } else { seen.text() };
+            let shown = if leases.json { format!("{:#}\n", seen.json()) } else { seen.text() };
             print(shown.as_bytes())
         }
         Err(refused @ table::Error::Denied(_)) => {
