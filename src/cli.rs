@@ -17,11 +17,13 @@ mod java;
 mod leases;
 #[cfg(feature = "local")]
 mod local;
+mod test;
 
 use help::{fitted, manual, option};
 pub(crate) use leases::Leases;
 #[cfg(feature = "local")]
 pub(crate) use local::Local;
+pub(crate) use test::Test;
 
 /// A Kinesis MultiLangDaemon without a JVM.
 ///
@@ -111,6 +113,11 @@ enum Sub {
     /// Reads the tables of the application twice, and prints its leases, its workers, its leader, and which of them are
     /// renewed. Writes nothing.
     Leases(Leases),
+    /// Test a record processor without AWS.
+    ///
+    /// Plays lives of a shard against the record processor, one process for each case, and checks its answers. Prints
+    /// a report; exits with 1 if a case failed. Starts no daemon and calls no AWS service.
+    Test(Test),
     /// Run the daemon on an embedded Kinesis and DynamoDB.
     ///
     /// Creates a stream on endpoints in this process and processes its records. Needs no AWS account.
@@ -152,6 +159,8 @@ pub(crate) enum Command {
     },
     /// Show the leases and workers of a file's application.
     Leases(Leases),
+    /// Test a record processor.
+    Test(Test),
     /// Call the status endpoint of a daemon.
     Health {
         /// The properties file.
@@ -217,6 +226,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<(Co
     };
     let command = match cli.command {
         Some(Sub::Leases(leases)) => Command::Leases(leases),
+        Some(Sub::Test(test)) => Command::Test(test),
         Some(Sub::Health(health)) => Command::Health { file: health.file, ready: health.ready },
         Some(Sub::Install { folder }) => Command::Install(folder),
         Some(Sub::Manual) => Command::Print(manual(self::command())),
@@ -248,17 +258,18 @@ fn mistyped<'a>(
 fn command() -> clap::Command {
     let all = own::KEYS.iter().fold(Cli::command(), |command, key| command.arg(option(key)));
     // Every option is accepted everywhere; a command shows those that it uses.
-    let shown: [(&str, &[&str]); 5] = [
+    let shown: &[(&str, &[&str])] = &[
         ("health", &["set", "expand_env", own::STATUS]),
         ("install", &[]),
         ("leases", &["set", "expand_env", own::LOG, own::LOG_FORMAT]),
+        ("test", &["set", "expand_env", own::CHILD_PROTOCOL, own::LOG, own::LOG_FORMAT]),
         ("manual", &[]),
         ("completions", &[]),
     ];
     let global: Vec<Arg> = all.get_arguments().filter(|argument| argument.is_global_set()).cloned().collect();
-    let command = shown.into_iter().fold(all, |command, (name, shown)| {
+    let command = shown.iter().fold(all, |command, (name, shown)| {
         let hidden = global.iter().filter(|argument| !shown.contains(&argument.get_id().as_str()));
-        command.mut_subcommand(name, |sub| {
+        command.mut_subcommand(*name, |sub| {
             hidden.fold(sub, |sub, argument| sub.arg(argument.clone().hide(true)))
         })
     });
@@ -388,7 +399,8 @@ mod tests {
         for option in ["--set ", "--expand-env", "--log ", "--log-format ", "--json", "--watch "] {
             assert!(leases.contains(option), "{leases}");
         }
-        for (name, most) in [("leases", 7), ("health", 5), ("install", 1), ("manual", 1), ("completions", 1)]
+        for (name, most) in
+            [("leases", 7), ("test", 13), ("health", 5), ("install", 1), ("manual", 1), ("completions", 1)]
         {
             let help = help(name);
             assert_eq!(help.matches("  --").count() + help.matches(", --").count(), most, "{help}");

@@ -1,6 +1,7 @@
 //! The entry point: arguments in, exit code out. The only module that decides how the process ends.
 
 mod cli;
+mod commands;
 mod log;
 mod signal;
 
@@ -89,7 +90,7 @@ async fn run(command: Command, words: Words) -> Exit {
     let is_daemon = match command {
         Command::Run(_) => true,
         Command::Leases(_) | Command::Print(_) | Command::Check { .. } => false,
-        Command::Health { .. } | Command::Install(_) => false,
+        Command::Health { .. } | Command::Install(_) | Command::Test(_) => false,
         #[cfg(feature = "local")]
         Command::Local(_) => true,
     };
@@ -110,6 +111,7 @@ async fn work(command: Command, words: Words, stop: CancellationToken) -> Exit {
         Command::Health { file, ready } => Box::pin(check_health(file.as_deref(), &words, ready)).await,
         Command::Install(folder) => Box::pin(install_into(&folder, &words)).await,
         Command::Print(text) => print(&text),
+        Command::Test(test) => Box::pin(commands::test::test(&test, &words)).await,
         Command::Check { file, json } => check(&file, &words, json).await,
         #[cfg(feature = "local")]
         Command::Local(local) => run_local(&local, &words, stop).await,

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::completion::{self, Decision, Judge, Puts};
-use super::feed::Input;
+use super::feed::{Form, Input};
 use super::files::{self, Temporary};
 use super::{example, feed, kinesis, progress, tables, watch};
 use crate::aws::{
@@ -290,7 +290,7 @@ async fn serve(
     };
     let puts = Mutex::new(Puts::default());
     let put = async |input: &Input| {
-        let put = feed::put_lines(&clients.kinesis, &config.stream, input.clone(), &puts).await;
+        let put = feed::put_lines(&clients.kinesis, &config.stream, input.clone(), Form::Plain, &puts).await;
         let lines = put.map_err(|source| Error::Put { input: input.clone(), source })?;
         tell(&format!("put {lines} lines of {} into {}", named(input), config.stream));
         Ok(())

@@ -5,7 +5,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use multilangd_protocol::Line;
+use multilangd_protocol::{Line, Noise};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -121,6 +121,30 @@ impl Tail {
     }
 }
 
+/// Lines on stdout that are kept as examples of those that are no messages, and characters of each.
+const EXAMPLES: (usize, usize) = (5, 200);
+
+/// The lines on a child's stdout that were no messages.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Strays {
+    /// Their number.
+    pub lines: u64,
+    /// The first ones, cut.
+    pub first: Vec<(String, Noise)>,
+}
+
+impl Strays {
+    /// Counts a line.
+    pub fn note(&mut self, line: &Line, noise: Noise) {
+        let (examples, characters) = EXAMPLES;
+        self.lines += 1;
+        if self.first.len() < examples {
+            let (Line::Whole(bytes) | Line::Cut { head: bytes, .. }) = line;
+            self.first.push((readable(bytes).chars().take(characters).collect(), noise));
+        }
+    }
+}
+
 /// Logs the lines of one pipe of one child.
 #[derive(Debug)]
 pub struct Printed {
@@ -178,6 +202,9 @@ impl Printed {
     }
 }
 
+/// The description of a process that ended without an error.
+pub const EXIT_0: &str = "exit code 0";
+
 /// Describes how a process ended.
 pub fn exit(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
@@ -226,8 +253,18 @@ mod tests {
     }
 
     #[test]
+    fn strays_keep_the_first_lines_cut_and_count_all() {
+        let mut strays = Strays::default();
+        for n in 0..9 {
+            strays.note(&Line::Whole(format!("{n}{}", "x".repeat(300)).into_bytes()), Noise::NotAnObject);
+        }
+        assert_eq!((strays.lines, strays.first.len(), strays.first[4].0.len()), (9, 5, 200));
+    }
+
+    #[test]
     fn exit_is_described_by_code_or_signal() {
         assert_eq!(exit(ExitStatus::from_raw(3 << 8)), "exit code 3");
         assert_eq!(exit(ExitStatus::from_raw(9)), "signal 9");
+        assert_eq!(exit(ExitStatus::from_raw(0)), EXIT_0);
     }
 }

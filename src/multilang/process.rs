@@ -67,8 +67,19 @@ impl Program {
     /// # Errors
     /// The program does not exist or cannot be run.
     pub fn find(executable_name: &str, search: Option<&std::ffi::OsStr>) -> Result<Self, ProgramError> {
-        let mut words = executable_name.split(' ').filter(|word| !word.is_empty()).map(str::to_owned);
-        let name = words.next().ok_or(ProgramError::Empty)?;
+        Self::of(executable_name.split(' ').filter(|word| !word.is_empty()).map(str::to_owned), search)
+    }
+
+    /// As [`Program::find`], from the program's name and its arguments.
+    ///
+    /// # Errors
+    /// The program does not exist or cannot be run.
+    pub fn of(
+        words: impl IntoIterator<Item = String>,
+        search: Option<&std::ffi::OsStr>,
+    ) -> Result<Self, ProgramError> {
+        let mut words = words.into_iter();
+        let name = words.next().filter(|name| !name.is_empty()).ok_or(ProgramError::Empty)?;
         let path = if name.contains('/') {
             runnable(Path::new(&name))?
         } else {

@@ -5,6 +5,7 @@
 //! | `life.rs` | delivery, checkpoints, graceful shutdown, resume, resharding, `kill -9` |
 //! | `children.rs` | misbehaving children: one file per behaviour |
 //! | `cloudwatch.rs` | CloudWatch metrics, compared with Java's |
+//! | `conformance.rs` | `multilangd test` |
 //! | `damage.rs` | a damaged data folder |
 //! | `faults.rs` | children that cannot be started or do not exit, or leave other processes |
 //! | `fanout.rs` | enhanced fan-out: renewals, faults, no fan-out |
@@ -48,6 +49,7 @@ mod wire;
 
 mod children;
 mod cloudwatch;
+mod conformance;
 mod damage;
 mod fanout;
 mod faults;

@@ -1,0 +1,3 @@
+//! The commands that need more than a call of the library.
+
+pub(crate) mod test;
