@@ -17,12 +17,16 @@ mod java;
 mod leases;
 #[cfg(feature = "local")]
 mod local;
+mod streams;
 mod test;
 
 use help::{fitted, manual, option};
 pub(crate) use leases::Leases;
 #[cfg(feature = "local")]
 pub(crate) use local::Local;
+#[cfg(feature = "local")]
+pub(crate) use streams::Put;
+pub(crate) use streams::{OfStream, Tail};
 pub(crate) use test::Test;
 
 /// A Kinesis MultiLangDaemon without a JVM.
@@ -118,6 +122,17 @@ enum Sub {
     /// Plays lives of a shard against the record processor, one process for each case, and checks its answers. Prints
     /// a report; exits with 1 if a case failed. Starts no daemon and calls no AWS service.
     Test(Test),
+    /// Print the records of a stream as JSON lines.
+    ///
+    /// Reads shards without leases, takes KPL aggregates apart, and continues with the child shards of a split or
+    /// merge. Each line has shard, sequenceNumber, subSequenceNumber, partitionKey, approximateArrivalTimestamp, and
+    /// data in base64, or text.
+    Tail(Tail),
+    /// Put lines into a stream as records.
+    ///
+    /// The partition key of each record is the number of its line, unless --json sets one.
+    #[cfg(feature = "local")]
+    Put(Put),
     /// Run the daemon on an embedded Kinesis and DynamoDB.
     ///
     /// Creates a stream on endpoints in this process and processes its records. Needs no AWS account.
@@ -161,6 +176,11 @@ pub(crate) enum Command {
     Leases(Leases),
     /// Test a record processor.
     Test(Test),
+    /// Print the records of a stream.
+    Tail(Tail),
+    /// Put records into a stream.
+    #[cfg(feature = "local")]
+    Put(Put),
     /// Call the status endpoint of a daemon.
     Health {
         /// The properties file.
@@ -227,6 +247,9 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<(Co
     let command = match cli.command {
         Some(Sub::Leases(leases)) => Command::Leases(leases),
         Some(Sub::Test(test)) => Command::Test(test),
+        Some(Sub::Tail(tail)) => Command::Tail(tail),
+        #[cfg(feature = "local")]
+        Some(Sub::Put(put)) => Command::Put(put),
         Some(Sub::Health(health)) => Command::Health { file: health.file, ready: health.ready },
         Some(Sub::Install { folder }) => Command::Install(folder),
         Some(Sub::Manual) => Command::Print(manual(self::command())),
@@ -262,6 +285,9 @@ fn command() -> clap::Command {
         ("health", &["set", "expand_env", own::STATUS]),
         ("install", &[]),
         ("leases", &["set", "expand_env", own::LOG, own::LOG_FORMAT]),
+        ("tail", &["set", "expand_env", own::LOG, own::LOG_FORMAT]),
+        #[cfg(feature = "local")]
+        ("put", &["set", "expand_env", own::LOG, own::LOG_FORMAT]),
         ("test", &["set", "expand_env", own::CHILD_PROTOCOL, own::LOG, own::LOG_FORMAT]),
         ("manual", &[]),
         ("completions", &[]),

@@ -47,6 +47,7 @@ pub mod shard;
 pub mod shard_sync;
 pub mod status;
 pub mod stream;
+pub mod tail;
 pub mod unique;
 pub mod version;
 pub mod web;

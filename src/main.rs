@@ -91,8 +91,9 @@ async fn run(command: Command, words: Words) -> Exit {
         Command::Run(_) => true,
         Command::Leases(_) | Command::Print(_) | Command::Check { .. } => false,
         Command::Health { .. } | Command::Install(_) | Command::Test(_) => false,
+        Command::Tail(_) => true,
         #[cfg(feature = "local")]
-        Command::Local(_) => true,
+        Command::Local(_) | Command::Put(_) => true,
     };
     let asked = is_daemon.then(|| stop.clone());
     tokio::select! {
@@ -113,6 +114,9 @@ async fn work(command: Command, words: Words, stop: CancellationToken) -> Exit {
         Command::Print(text) => print(&text),
         Command::Test(test) => Box::pin(commands::test::test(&test, &words)).await,
         Command::Check { file, json } => check(&file, &words, json).await,
+        Command::Tail(tail) => Box::pin(commands::streams::tail(&tail, &words, stop)).await,
+        #[cfg(feature = "local")]
+        Command::Put(put) => Box::pin(commands::streams::put(&put, &words, stop)).await,
         #[cfg(feature = "local")]
         Command::Local(local) => run_local(&local, &words, stop).await,
     }

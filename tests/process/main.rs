@@ -23,6 +23,7 @@
 //! | `private.rs` | the files of `multilangd local` and their permissions |
 //! | `reading.rs` | faults of Kinesis |
 //! | `status.rs` | the status page, probes and metrics |
+//! | `streams.rs` | `multilangd tail` and `multilangd put` |
 //! | `tables.rs` | the migration from three tables to one, compared with Java's |
 //!
 //! The children are `tests/support/processor.py`, which needs python3.
@@ -69,4 +70,5 @@ mod private;
 mod reading;
 mod rows;
 mod status;
+mod streams;
 mod tables;
