@@ -251,7 +251,11 @@ async fn run_local(local: &cli::Local, words: &Words, stop: CancellationToken) -
         Err(exit) => return exit,
     };
     let span = config.span();
-    match Box::pin(multilangd::local::run::run(home, config, stop).instrument(span)).await {
+    match Box::pin(
+        multilangd::local::run::run(home.logging(log::child_form(&config)), config, stop).instrument(span),
+    )
+    .await
+    {
         Ok(()) => Exit::Clean,
         Err(error) => {
             complain(&error);
@@ -478,7 +482,7 @@ async fn start(config: &Config, stop: CancellationToken) -> Result<(), Exit> {
     let list = Attempts { pause: config.list_shards_pause, most: config.list_shards_attempts };
     let stream = Arc::new(clients.stream(config.stream.clone()).listing(list));
     let (table, state) = tables(&clients, config);
-    let (children, capacity) = daemon::equip(program).map_err(|error| {
+    let (children, capacity) = daemon::equip(program, log::child_form(config)).map_err(|error| {
         complain(&format!("failed to start a thread: {error}"));
         Exit::Internal
     })?;

@@ -94,7 +94,7 @@ impl Child {
         let process = program.launch(shard).await?;
         debug!(pid = process.pid(), program = %program, "started record processor");
         Ok(Self {
-            printed: output::Printed::new(shard.clone(), process.pid(), "stdout"),
+            printed: output::Printed::new(shard.clone(), process.pid(), "stdout", process.form()),
             strays: output::Strays::default(),
             stderr: process.stderr(),
             stderr_open: true,

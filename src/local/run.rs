@@ -30,6 +30,7 @@ use crate::exit::Exit;
 use crate::lease::Table;
 use crate::metrics::Board;
 use crate::multilang::Program;
+use crate::multilang::output::LogForm;
 use crate::multilang::process::ProgramError;
 use crate::sequence::Position;
 use crate::shard::ShardId;
@@ -268,8 +269,8 @@ async fn serve(
         segments: config.scan_segments,
         initial: config.initial.sequence(),
     };
-    let (children, capacity) =
-        daemon::equip(program).map_err(|error| failed(format!("failed to start a thread: {error}")))?;
+    let (children, capacity) = daemon::equip(program, home.form.clone())
+        .map_err(|error| failed(format!("failed to start a thread: {error}")))?;
     let ports = Ports {
         table: Arc::new(Leases::new(clients.dynamodb.clone(), config.table.clone(), table)),
         state: Arc::new(State::new(
@@ -524,12 +525,19 @@ fn open_data(data: &Path) -> Result<PathBuf, Error> {
 pub struct Home {
     options: Options,
     example: Option<Temporary>,
+    form: LogForm,
 }
 
 impl Home {
     /// For a properties file of the user.
     pub fn new(options: Options) -> Self {
-        Self { options, example: None }
+        Self { options, example: None, form: LogForm::default() }
+    }
+
+    /// Logs the output of record processors in this form.
+    #[must_use]
+    pub fn logging(self, form: LogForm) -> Self {
+        Self { form, ..self }
     }
 
     /// Writes the example and returns its properties.
