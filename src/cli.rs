@@ -1,6 +1,7 @@
 //! The command line: parses the arguments into a [`Command`].
 //!
-//! The `java` submodule handles arguments as launchers write them for a JVM. Options that set a key of
+//! The `java` submodule handles arguments as launchers write them for a JVM, `help` the texts, and the others hold
+//! the arguments of one command each. Options that set a key of
 //! multilangd are generated from the table [`own::KEYS`].
 
 use std::ffi::OsString;
@@ -11,7 +12,22 @@ use clap_complete::Shell;
 use multilangd::config::keys::{nearest, own};
 use multilangd::version;
 
+mod help;
 mod java;
+mod leases;
+#[cfg(feature = "local")]
+mod local;
+mod streams;
+mod test;
+
+use help::{fitted, manual, option};
+pub(crate) use leases::Leases;
+#[cfg(feature = "local")]
+pub(crate) use local::Local;
+#[cfg(feature = "local")]
+pub(crate) use streams::Put;
+pub(crate) use streams::{OfStream, Tail};
+pub(crate) use test::Test;
 
 /// A Kinesis MultiLangDaemon without a JVM.
 ///
@@ -101,6 +117,22 @@ enum Sub {
     /// Reads the tables of the application twice, and prints its leases, its workers, its leader, and which of them are
     /// renewed. Writes nothing.
     Leases(Leases),
+    /// Test a record processor without AWS.
+    ///
+    /// Plays lives of a shard against the record processor, one process for each case, and checks its answers. Prints
+    /// a report; exits with 1 if a case failed. Starts no daemon and calls no AWS service.
+    Test(Test),
+    /// Print the records of a stream as JSON lines.
+    ///
+    /// Reads shards without leases, takes KPL aggregates apart, and continues with the child shards of a split or
+    /// merge. Each line has shard, sequenceNumber, subSequenceNumber, partitionKey, approximateArrivalTimestamp, and
+    /// data in base64, or text.
+    Tail(Tail),
+    /// Put lines into a stream as records.
+    ///
+    /// The partition key of each record is the number of its line, unless --json sets one.
+    #[cfg(feature = "local")]
+    Put(Put),
     /// Run the daemon on an embedded Kinesis and DynamoDB.
     ///
     /// Creates a stream on endpoints in this process and processes its records. Needs no AWS account.
@@ -128,54 +160,6 @@ struct Health {
     ready: bool,
 }
 
-#[derive(Debug, Args)]
-struct Leases {
-    /// The properties file.
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
-    /// Print one JSON object.
-    #[arg(long)]
-    json: bool,
-    /// Seconds between the two scans that show which leases are renewed [default: half of failoverTimeMillis].
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=3600))]
-    watch: Option<u64>,
-}
-
-#[cfg(feature = "local")]
-/// `local`.
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub(crate) struct Local {
-    /// The properties file; without it an example runs, which requires python3.
-    #[arg(value_name = "FILE")]
-    file: Option<PathBuf>,
-    /// Number of shards of the stream, if it is created.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(i32).range(1..=1000))]
-    shards: i32,
-    /// Put each line of this file, or of stdin if it is -, into the stream as a record.
-    #[arg(long, value_name = "FILE")]
-    put: Option<PathBuf>,
-    /// Exit with 0 once all records of --put are checkpointed. Exit with 1 if a record processor fails
-    /// multilangd.maxChildFailures times in a row, or after --exit-timeout.
-    #[arg(long, requires = "put")]
-    exit_when_done: bool,
-    /// With --exit-when-done: exit with 1 after this many seconds without a checkpoint.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "exit_when_done")]
-    #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    exit_timeout: u64,
-    /// Restart the record processors when a file that executableName names, or a file in its folder, changes.
-    #[arg(long, conflicts_with = "exit_when_done")]
-    watch: bool,
-    /// Keep streams and leases in this folder between runs.
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// Port of the Kinesis endpoint; 0 takes any free one.
-    #[arg(long, value_name = "PORT", default_value_t = 4567)]
-    kinesis_port: u16,
-    /// Port of the DynamoDB endpoint; 0 takes any free one.
-    #[arg(long, value_name = "PORT", default_value_t = 4568)]
-    dynamodb_port: u16,
-}
-
 /// The command to execute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Command {
@@ -189,14 +173,14 @@ pub(crate) enum Command {
         json: bool,
     },
     /// Show the leases and workers of a file's application.
-    Leases {
-        /// The properties file.
-        file: PathBuf,
-        /// As JSON.
-        json: bool,
-        /// Seconds between the two scans.
-        watch: Option<u64>,
-    },
+    Leases(Leases),
+    /// Test a record processor.
+    Test(Test),
+    /// Print the records of a stream.
+    Tail(Tail),
+    /// Put records into a stream.
+    #[cfg(feature = "local")]
+    Put(Put),
     /// Call the status endpoint of a daemon.
     Health {
         /// The properties file.
@@ -261,12 +245,14 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<(Co
         notices: Vec::new(),
     };
     let command = match cli.command {
-        Some(Sub::Leases(leases)) => {
-            Command::Leases { file: leases.file, json: leases.json, watch: leases.watch }
-        }
+        Some(Sub::Leases(leases)) => Command::Leases(leases),
+        Some(Sub::Test(test)) => Command::Test(test),
+        Some(Sub::Tail(tail)) => Command::Tail(tail),
+        #[cfg(feature = "local")]
+        Some(Sub::Put(put)) => Command::Put(put),
         Some(Sub::Health(health)) => Command::Health { file: health.file, ready: health.ready },
         Some(Sub::Install { folder }) => Command::Install(folder),
-        Some(Sub::Manual) => Command::Print(manual()),
+        Some(Sub::Manual) => Command::Print(manual(self::command())),
         Some(Sub::Completions { shell }) => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut self::command(), "multilangd", &mut text);
@@ -291,113 +277,29 @@ fn mistyped<'a>(
     (meant != word && !exists(Path::new(word))).then_some(meant)
 }
 
-/// The manual: one page for all commands.
-fn manual() -> Vec<u8> {
-    let mut page = Vec::new();
-    let mut command = command();
-    command.build();
-    let man = clap_mangen::Man::new(command.clone());
-    // Writing to memory does not fail.
-    let _written = man.render(&mut page).is_ok();
-    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
-        let heading = format!(".SH \"MULTILANGD {}\"\n", sub.get_name().to_uppercase());
-        page.extend_from_slice(heading.as_bytes());
-        // The options of all commands are described once, at the start.
-        let own = sub
-            .get_arguments()
-            .filter(|argument| !argument.is_global_set() && argument.get_id() != "help")
-            .cloned();
-        let about = sub.get_about().cloned().unwrap_or_default();
-        let man = clap_mangen::Man::new(clap::Command::new("multilangd").about(about).args(own));
-        let written = man.render_description_section(&mut page);
-        let _written = written.and_then(|()| man.render_options_section(&mut page)).is_ok();
-    }
-    let exits = multilangd::exit::EXITS.iter();
-    page.extend_from_slice(b".SH \"EXIT STATUS\"\n");
-    for (_, code, _, meaning) in exits {
-        page.extend_from_slice(format!(".TP\n{code}\n{meaning}\n").as_bytes());
-    }
-    page
-}
-
-/// Columns of the help.
-const WIDTH: usize = 80;
-/// Columns by which the help of an option is indented.
-const INDENT: usize = 10;
-
 /// The derived arguments, and one option for each key of multilangd, with help that fits [`WIDTH`].
 fn command() -> clap::Command {
     let all = own::KEYS.iter().fold(Cli::command(), |command, key| command.arg(option(key)));
     // Every option is accepted everywhere; a command shows those that it uses.
-    let shown: [(&str, &[&str]); 5] = [
+    let shown: &[(&str, &[&str])] = &[
         ("health", &["set", "expand_env", own::STATUS]),
         ("install", &[]),
         ("leases", &["set", "expand_env", own::LOG, own::LOG_FORMAT]),
+        ("tail", &["set", "expand_env", own::LOG, own::LOG_FORMAT]),
+        #[cfg(feature = "local")]
+        ("put", &["set", "expand_env", own::LOG, own::LOG_FORMAT]),
+        ("test", &["set", "expand_env", own::CHILD_PROTOCOL, own::LOG, own::LOG_FORMAT]),
         ("manual", &[]),
         ("completions", &[]),
     ];
     let global: Vec<Arg> = all.get_arguments().filter(|argument| argument.is_global_set()).cloned().collect();
-    let command = shown.into_iter().fold(all, |command, (name, shown)| {
+    let command = shown.iter().fold(all, |command, (name, shown)| {
         let hidden = global.iter().filter(|argument| !shown.contains(&argument.get_id().as_str()));
-        command.mut_subcommand(name, |sub| {
+        command.mut_subcommand(*name, |sub| {
             hidden.fold(sub, |sub, argument| sub.arg(argument.clone().hide(true)))
         })
     });
     fitted(command)
-}
-
-fn option(key: &'static own::Own) -> Arg {
-    let value = match key.kind {
-        own::OwnKind::Word(words) => words.join("|"),
-        own::OwnKind::Number(_) => "NUMBER".to_owned(),
-        own::OwnKind::Address => "PORT|ADDRESS:PORT|off".to_owned(),
-        own::OwnKind::Or(_) => format!("NUMBER|{}", own::SAME),
-        own::OwnKind::Filter => "FILTER".to_owned(),
-    };
-    let (doc, variable) = (key.doc, key.variable());
-    Arg::new(key.name)
-        .long(key.option())
-        .value_name(value)
-        .global(true)
-        .help(format!("{doc} [default: {}; also {variable}, {} in the file]", key.default, key.name))
-        .value_parser(move |text: &str| key.check(text).map(|()| text.to_owned()))
-}
-
-/// The command with its texts broken into lines: clap breaks none without a further dependency.
-fn fitted(command: clap::Command) -> clap::Command {
-    let about = command.get_about().map(|text| broken(&text.to_string(), WIDTH));
-    let long = command.get_long_about().map(|text| broken(&text.to_string(), WIDTH));
-    let command = command.about(about.unwrap_or_default()).mut_args(|argument| {
-        let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
-        argument.help(broken(&help, WIDTH - INDENT)).next_line_help(true)
-    });
-    let command = match long {
-        Some(long) => command.long_about(long),
-        None => command,
-    };
-    command.mut_subcommands(fitted)
-}
-
-/// A text with a line break wherever the next word would not fit into that many columns.
-fn broken(text: &str, width: usize) -> String {
-    let mut out = String::new();
-    for line in text.lines() {
-        let mut column = 0;
-        for word in line.split(' ') {
-            let length = word.chars().count();
-            if column > 0 && column + 1 + length > width {
-                out.push('\n');
-                column = 0;
-            } else if column > 0 {
-                out.push(' ');
-                column += 1;
-            }
-            out.push_str(word);
-            column += length;
-        }
-        out.push('\n');
-    }
-    out.trim_end().to_owned()
 }
 
 fn file(run: Run, notices: &mut Vec<&'static str>) -> Result<PathBuf, clap::Error> {
@@ -414,32 +316,12 @@ fn file(run: Run, notices: &mut Vec<&'static str>) -> Result<PathBuf, clap::Erro
     })
 }
 
-#[cfg(feature = "local")]
-impl Local {
-    /// The file, if one was given.
-    pub(crate) fn file(&self) -> Option<&PathBuf> {
-        self.file.as_ref()
-    }
-
-    /// The options of local mode.
-    pub(crate) fn options(&self) -> multilangd::local::run::Options {
-        multilangd::local::run::Options {
-            shards: self.shards,
-            put: self.put.clone().map(Into::into),
-            exit_when_done: self.exit_when_done.then(|| std::time::Duration::from_secs(self.exit_timeout)),
-            watch: self.watch,
-            data: self.data.clone(),
-            kinesis_port: self.kinesis_port,
-            dynamodb_port: self.dynamodb_port,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::help::WIDTH;
     use super::*;
 
-    fn parsed(words: &[&str]) -> Result<(Command, Words), clap::Error> {
+    pub(super) fn parsed(words: &[&str]) -> Result<(Command, Words), clap::Error> {
         parse([&["multilangd"], words].concat().into_iter().map(OsString::from))
     }
 
@@ -543,7 +425,8 @@ mod tests {
         for option in ["--set ", "--expand-env", "--log ", "--log-format ", "--json", "--watch "] {
             assert!(leases.contains(option), "{leases}");
         }
-        for (name, most) in [("leases", 7), ("health", 5), ("install", 1), ("manual", 1), ("completions", 1)]
+        for (name, most) in
+            [("leases", 7), ("test", 13), ("health", 5), ("install", 1), ("manual", 1), ("completions", 1)]
         {
             let help = help(name);
             assert_eq!(help.matches("  --").count() + help.matches(", --").count(), most, "{help}");
@@ -556,39 +439,5 @@ mod tests {
         let expected = Command::Check { file: "f.properties".into(), json: true };
         assert_eq!(parsed(&["check", "f.properties", "--json"]).unwrap().0, expected);
         assert!(parsed(&["check"]).is_err());
-    }
-
-    #[cfg(feature = "local")]
-    #[test]
-    fn local_accepts_its_options() {
-        let Command::Local(local) =
-            parsed(&["local", "--shards", "2", "--data", "d", "f.properties"]).unwrap().0
-        else {
-            panic!()
-        };
-        let options = local.options();
-        assert_eq!(
-            (options.shards, options.data, local.file),
-            (2, Some("d".into()), Some("f.properties".into()))
-        );
-        assert!(parsed(&["local", "--shards", "0"]).is_err());
-    }
-
-    #[cfg(feature = "local")]
-    #[test]
-    fn exit_when_done_requires_put() {
-        let options = |words: &[&str]| match parsed(&[&["local"], words].concat()).map(|(command, _)| command)
-        {
-            Ok(Command::Local(local)) => Some(local.options()),
-            _ => None,
-        };
-        let seconds = |words: &[&str]| options(words).unwrap().exit_when_done.map(|span| span.as_secs());
-        assert_eq!(seconds(&["--put", "-"]), None);
-        assert_eq!(seconds(&["--put", "-", "--exit-when-done"]), Some(60));
-        assert_eq!(seconds(&["--put", "-", "--exit-when-done", "--exit-timeout", "5"]), Some(5));
-        for words in [&["--exit-when-done"][..], &["--put", "f", "--exit-timeout", "5"]] {
-            assert_eq!(options(words), None, "{words:?}");
-        }
-        assert_eq!(options(&["--put", "f", "--exit-when-done", "--exit-timeout", "0"]), None);
     }
 }

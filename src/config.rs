@@ -156,6 +156,8 @@ pub struct Config {
     pub parked_pause: Duration,
     /// `multilangd.childProtocol`.
     pub child_protocol: ChildProtocol,
+    /// `multilangd.childLog`.
+    pub child_log: ChildLog,
     /// `multilangd.childExitGraceMillis`.
     pub child_exit_grace: Duration,
     /// `multilangd.childKillGraceMillis`.
@@ -222,6 +224,17 @@ pub enum OnHopelessShard {
     Park,
     /// The daemon exits with code 1.
     Exit,
+}
+
+/// The form of the output of children in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChildLog {
+    /// Each line is a log entry.
+    Lines,
+    /// Byte for byte, without log entries.
+    Raw,
+    /// JSON objects with their own fields, other lines as entries.
+    Json,
 }
 
 /// The messages by which children learn of the end of a shard and of a lost lease.

@@ -25,7 +25,7 @@ use crate::lease::{ProcessId, Table, WorkerId};
 use crate::limits::Limits;
 use crate::membership::{self, Begun};
 use crate::metrics::{OfWorker, Sink};
-use crate::multilang::{Launch, Launcher, Program};
+use crate::multilang::{Launch, Launcher, Program, output};
 use crate::reach::Reaches;
 use crate::recognition::Recognition;
 use crate::retrieval::registration::StreamConsumer;
@@ -94,7 +94,7 @@ impl std::fmt::Debug for Ports {
 ///
 /// # Errors
 /// No thread can be started.
-pub fn equip(program: Program) -> std::io::Result<(Arc<dyn Launch>, Arc<Capacity>)> {
+pub fn equip(program: Program, form: output::LogForm) -> std::io::Result<(Arc<dyn Launch>, Arc<Capacity>)> {
     let limits = if Launcher::restores_limits() {
         Limits::raise()
     } else {
@@ -108,7 +108,7 @@ pub fn equip(program: Program) -> std::io::Result<(Arc<dyn Launch>, Arc<Capacity
     let leases = limits.leases();
     info!(event = "limits_determined", leases, "the limits of this process allow {leases} leases: {limits}");
     let launcher = Launcher::start(limits.original_files)?;
-    Ok((Arc::new(program.started_by(launcher)), Arc::new(Capacity::new(leases))))
+    Ok((Arc::new(program.started_by(launcher).logging(form)), Arc::new(Capacity::new(leases))))
 }
 
 /// Runs until `stop`, or until a child fails permanently. The daemon cancels `stop` when it stops by itself, so that

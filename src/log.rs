@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use multilangd::config::keys::own;
 use multilangd::config::settings::Settings;
+use multilangd::config::{ChildLog, Config};
+use multilangd::multilang::output::{LogForm, RawLog};
 use serde_json::json;
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::{JsonFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
@@ -27,7 +29,7 @@ const WAITING: usize = 8192;
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Dropping the guard writes the waiting lines, for a second at most.
-static RUNNING: Mutex<Option<(WorkerGuard, ErrorCounter)>> = Mutex::new(None);
+static RUNNING: Mutex<Option<(WorkerGuard, NonBlocking)>> = Mutex::new(None);
 
 /// Whether lines are JSON.
 static JSON: AtomicBool = AtomicBool::new(false);
@@ -53,7 +55,7 @@ pub(crate) fn start(settings: &Settings) -> Result<(), String> {
         .buffered_lines_limit(WAITING)
         .thread_name("log")
         .finish(std::io::stderr());
-    *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = Some((guard, writer.error_counter()));
+    *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = Some((guard, writer.clone()));
     let json = settings.text(own::LOG_FORMAT).as_deref() == Some("json");
     JSON.store(json, Ordering::Relaxed);
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
@@ -68,6 +70,24 @@ pub(crate) fn start(settings: &Settings) -> Result<(), String> {
     Ok(())
 }
 
+/// The form of the output of record processors. Raw output takes the way of the log lines: it is never waited for, and
+/// keeps its order among them.
+pub(crate) fn child_form(config: &Config) -> LogForm {
+    match config.child_log {
+        ChildLog::Lines => LogForm::Lines,
+        ChildLog::Json => LogForm::Json,
+        ChildLog::Raw => {
+            let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(writer) = running.as_ref().map(|(_, writer)| writer.clone()) else {
+                return LogForm::Lines;
+            };
+            LogForm::Raw(RawLog::new(move |bytes| {
+                let _dropped_and_counted = writer.clone().write_all(bytes).is_err();
+            }))
+        }
+    }
+}
+
 /// Whether colours are written to a terminal: not if `NO_COLOR` is set to a non-empty value (no-color.org) or
 /// `TERM` is a terminal without colours.
 fn takes_colours(no_color: Option<OsString>, term: Option<OsString>) -> bool {
@@ -77,7 +97,8 @@ fn takes_colours(no_color: Option<OsString>, term: Option<OsString>) -> bool {
 /// Writes the waiting lines. Lines logged later are dropped.
 pub(crate) fn end() {
     let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some((guard, counter)) = running {
+    if let Some((guard, writer)) = running {
+        let counter = writer.error_counter();
         drop(guard);
         let left_out = counter.dropped_lines();
         if left_out > 0 {

@@ -1,6 +1,7 @@
 //! The entry point: arguments in, exit code out. The only module that decides how the process ends.
 
 mod cli;
+mod commands;
 mod log;
 mod signal;
 
@@ -88,10 +89,11 @@ async fn run(command: Command, words: Words) -> Exit {
     multilangd::multilang::orphans::wait_for(&mut orphans);
     let is_daemon = match command {
         Command::Run(_) => true,
-        Command::Leases { .. } | Command::Print(_) | Command::Check { .. } => false,
-        Command::Health { .. } | Command::Install(_) => false,
+        Command::Leases(_) | Command::Print(_) | Command::Check { .. } => false,
+        Command::Health { .. } | Command::Install(_) | Command::Test(_) => false,
+        Command::Tail(_) => true,
         #[cfg(feature = "local")]
-        Command::Local(_) => true,
+        Command::Local(_) | Command::Put(_) => true,
     };
     let asked = is_daemon.then(|| stop.clone());
     tokio::select! {
@@ -106,11 +108,15 @@ async fn run(command: Command, words: Words) -> Exit {
 async fn work(command: Command, words: Words, stop: CancellationToken) -> Exit {
     match command {
         Command::Run(file) => Box::pin(run_daemon(&file, &words, stop)).await,
-        Command::Leases { file, json, watch } => Box::pin(show_leases(&file, &words, json, watch)).await,
+        Command::Leases(leases) => Box::pin(show_leases(&leases, &words)).await,
         Command::Health { file, ready } => Box::pin(check_health(file.as_deref(), &words, ready)).await,
         Command::Install(folder) => Box::pin(install_into(&folder, &words)).await,
         Command::Print(text) => print(&text),
+        Command::Test(test) => Box::pin(commands::test::test(&test, &words)).await,
         Command::Check { file, json } => check(&file, &words, json).await,
+        Command::Tail(tail) => Box::pin(commands::streams::tail(&tail, &words, stop)).await,
+        #[cfg(feature = "local")]
+        Command::Put(put) => Box::pin(commands::streams::put(&put, &words, stop)).await,
         #[cfg(feature = "local")]
         Command::Local(local) => run_local(&local, &words, stop).await,
     }
@@ -252,7 +258,11 @@ async fn run_local(local: &cli::Local, words: &Words, stop: CancellationToken) -
         Err(exit) => return exit,
     };
     let span = config.span();
-    match Box::pin(multilangd::local::run::run(home, config, stop).instrument(span)).await {
+    match Box::pin(
+        multilangd::local::run::run(home.logging(log::child_form(&config)), config, stop).instrument(span),
+    )
+    .await
+    {
         Ok(()) => Exit::Clean,
         Err(error) => {
             complain(&error);
@@ -351,9 +361,9 @@ async fn install_into(folder: &Path, words: &Words) -> Exit {
 }
 
 /// Prints the state of the tables. Nothing is written.
-async fn show_leases(file: &Path, words: &Words, json: bool, watch: Option<u64>) -> Exit {
+async fn show_leases(leases: &cli::Leases, words: &Words) -> Exit {
     let mut given = given(words).await;
-    let place = match read(file, words, &mut given) {
+    let place = match read(&leases.file, words, &mut given) {
         Ok(place) => place,
         Err(exit) => return exit,
     };
@@ -371,11 +381,11 @@ async fn show_leases(file: &Path, words: &Words, json: bool, watch: Option<u64>)
         Err(exit) => return exit,
     };
     let (table, state) = tables(&clients, &config);
-    let between = watch.map_or(config.failover / 2, Duration::from_secs);
+    let between = leases.watch.map_or(config.failover / 2, Duration::from_secs);
     let rules = config.reports.clone();
     match inspect::inspect(&config.table, &state, &table, between, rules, clock::wall_millis).await {
         Ok(seen) => {
-            let shown = if json { format!("{:#}\n", seen.json()) } else { seen.text() };
+            let shown = if leases.json { format!("{:#}\n", seen.json()) } else { seen.text() };
             print(shown.as_bytes())
         }
         Err(refused @ table::Error::Denied(_)) => {
@@ -480,7 +490,7 @@ async fn start(config: &Config, stop: CancellationToken) -> Result<(), Exit> {
     let stream =
         Arc::new(clients.stream(config.stream.clone()).with_arn(config.stream_arn.clone()).listing(list));
     let (table, state) = tables(&clients, config);
-    let (children, capacity) = daemon::equip(program).map_err(|error| {
+    let (children, capacity) = daemon::equip(program, log::child_form(config)).map_err(|error| {
         complain(&format!("failed to start a thread: {error}"));
         Exit::Internal
     })?;

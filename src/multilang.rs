@@ -15,7 +15,7 @@
 
 use std::time::Duration;
 
-use multilangd_protocol::{CheckpointFailure, Dialect, Line, Session, ToChild, session};
+use multilangd_protocol::{CheckpointFailure, Dialect, FromChild, Line, Session, ToChild, session};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -69,6 +69,8 @@ pub struct Child {
     session: Session,
     /// Lines on stdout that are no messages.
     printed: output::Printed,
+    /// The first of these lines.
+    strays: output::Strays,
     output_open: bool,
     /// Why the child's stdin broke, and until when its last messages and its exit are awaited.
     broken: Option<(String, Instant)>,
@@ -92,7 +94,8 @@ impl Child {
         let process = program.launch(shard).await?;
         debug!(pid = process.pid(), program = %program, "started record processor");
         Ok(Self {
-            printed: output::Printed::new(shard.clone(), process.pid(), "stdout"),
+            printed: output::Printed::new(shard.clone(), process.pid(), "stdout", process.form()),
+            strays: output::Strays::default(),
             stderr: process.stderr(),
             stderr_open: true,
             process,
@@ -136,6 +139,19 @@ impl Child {
         }
     }
 
+    /// Opens `processRecords` with the beginning of its line, whose other pieces [`Child::send_piece`] sends.
+    pub fn begin_batch(&mut self, beginning: Vec<u8>) {
+        match self.session.begin_batch() {
+            Ok(()) => self.process.write(Outgoing::Line(beginning)),
+            Err(busy) => debug_assert!(false, "{busy}"),
+        }
+    }
+
+    /// Sends another piece of the line that [`Child::begin_batch`] began.
+    pub fn send_piece(&mut self, piece: Vec<u8>) {
+        self.process.write(Outgoing::Line(piece));
+    }
+
     /// Answers the pending checkpoint request.
     pub fn acknowledge(&mut self, outcome: Result<(), CheckpointFailure>) {
         let mut line = Vec::new();
@@ -160,6 +176,16 @@ impl Child {
     /// The stderr lines of the child, while it lives and after.
     pub fn stderr(&self) -> output::Tail {
         self.stderr.clone()
+    }
+
+    /// The lines on stdout that were no messages.
+    pub fn strays(&self) -> &output::Strays {
+        &self.strays
+    }
+
+    /// Messages of the child that belong to no action.
+    pub fn unread(&self) -> impl Iterator<Item = &FromChild> {
+        self.session.waiting()
     }
 
     /// The last lines that the child wrote to stderr, in order.
@@ -231,6 +257,7 @@ impl Child {
     fn heard(&mut self, line: &Line) {
         if let session::Received::Noise(noise) = self.session.receive(line) {
             self.printed.log(line);
+            self.strays.note(line, noise);
             debug!(
                 pid = self.pid(),
                 reason = noise.reason(),

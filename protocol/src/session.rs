@@ -216,6 +216,11 @@ impl Session {
         self.open
     }
 
+    /// The messages that were not interpreted, in the order of arrival: an action must be open for that.
+    pub fn waiting(&self) -> impl Iterator<Item = &FromChild> {
+        self.waiting.iter()
+    }
+
     /// Whether the child may send more. False if too many messages wait: the caller then leaves its lines in
     /// the pipe.
     pub fn wants_input(&self) -> bool {

@@ -52,6 +52,11 @@ pub(super) fn understand(arguments: Vec<OsString>) -> Result<Understood, Unsuppo
     let mut words = arguments.into_iter();
     let name = words.next().unwrap_or_else(|| "multilangd".into());
     let words: Vec<OsString> = words.collect();
+    if words.first().is_some_and(|word| word == "test") {
+        // The words of a record processor, which may be a Java program.
+        let arguments = std::iter::once(name).chain(words).collect();
+        return Ok(Understood { arguments, ..Understood::default() });
+    }
     let class = words.iter().position(|word| MAIN_CLASSES.iter().any(|class| word == class));
     let (for_java, rest) = match class {
         Some(at) => (&words[..at], &words[at + 1..]),

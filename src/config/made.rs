@@ -8,7 +8,8 @@ use super::keys::own;
 use super::resolve::Resolved;
 use super::value::Value;
 use super::{
-    ChildProtocol, ClientConfig, Config, Faults, OnChildFailure, OnHopelessShard, Remark, Source, Status,
+    ChildLog, ChildProtocol, ClientConfig, Config, Faults, OnChildFailure, OnHopelessShard, Remark, Source,
+    Status,
 };
 use crate::fleet::version::Configured;
 use crate::fleet::{leader, report};
@@ -124,6 +125,11 @@ impl Resolved {
             child_protocol: match text(own::CHILD_PROTOCOL).as_str() {
                 "shutdown" => ChildProtocol::Shutdown,
                 _ => ChildProtocol::Current,
+            },
+            child_log: match text(own::CHILD_LOG).as_str() {
+                "raw" => ChildLog::Raw,
+                "json" => ChildLog::Json,
+                _ => ChildLog::Lines,
             },
             child_exit_grace: millis(own::CHILD_EXIT_GRACE),
             child_kill_grace: millis(own::CHILD_KILL_GRACE),

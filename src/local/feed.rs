@@ -17,6 +17,7 @@ use tracing::warn;
 
 use super::completion::Puts;
 use super::example;
+use crate::record_lines;
 use crate::sequence::SequenceNumber;
 use crate::shard::ShardId;
 
@@ -111,6 +112,9 @@ pub enum Unput {
     /// A line is longer than any record may be.
     #[error("line {0} is longer than 10 MiB, the maximum size of a record (split it)")]
     TooLong(u64),
+    /// A line is no record.
+    #[error("line {0}: {1}")]
+    Line(u64, String),
     /// Kinesis refuses some lines.
     #[error("Kinesis rejected lines {first} to {last}: {reason}")]
     Refused {
@@ -223,28 +227,51 @@ impl Read for Unopened {
     }
 }
 
-/// Puts each line of an input as a record, with the line number as its partition key, and notes where. Returns
-/// the number of lines.
+/// The form of the lines of an input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Each line is the data of a record, with the line number as its partition key.
+    Plain,
+    /// Each line is a record as JSON; without a partition key it gets the line number.
+    Json,
+}
+
+impl Form {
+    fn record(self, number: u64, line: Vec<u8>) -> Result<KeyedRecord, Unput> {
+        match self {
+            Self::Plain => Ok((number.to_string(), line)),
+            Self::Json => {
+                let (key, data) = record_lines::parse(&line).map_err(|why| Unput::Line(number, why))?;
+                Ok((key.filter(|key| !key.is_empty()).unwrap_or_else(|| number.to_string()), data))
+            }
+        }
+    }
+}
+
+/// Puts the lines of an input as records, and notes where. Returns the number of lines.
 ///
 /// # Errors
-/// The input cannot be read, or Kinesis refuses.
+/// The input cannot be read, a line is no record, or Kinesis refuses.
 pub async fn put_lines(
     client: &Client,
     stream: &str,
     input: Input,
+    form: Form,
     puts: &Mutex<Puts>,
 ) -> Result<u64, Unput> {
     let mut batches = read(input)?;
     let mut number = 0;
     while let Some(batch) = batches.recv().await {
         let Batch { first, lines } = batch?;
-        number = first + lines.len() as u64 - 1;
-        let records = (first..).map(|number| number.to_string()).zip(lines).collect();
+        let last = first + lines.len() as u64 - 1;
+        let records: Result<Vec<KeyedRecord>, Unput> =
+            (first..).zip(lines).map(|(number, line)| form.record(number, line)).collect();
         let note = |index, (shard, sequence)| {
             super::completion::lock(puts).note(shard, first + index as u64, sequence);
         };
-        let put = put(client, stream, records, note).await;
-        put.map_err(|reason| Unput::Refused { first, last: number, reason })?;
+        let put = put(client, stream, records?, note).await;
+        put.map_err(|reason| Unput::Refused { first, last, reason })?;
+        number = last;
     }
     super::completion::lock(puts).complete();
     Ok(number)
@@ -320,6 +347,18 @@ mod tests {
         let mut batches = Batches::new(&long[..], true);
         assert_eq!(batches.next().unwrap().unwrap().lines, [b"short"]);
         assert!(matches!(batches.next(), Err(Unput::TooLong(2))));
+    }
+
+    #[test]
+    fn json_line_is_a_record_and_needs_no_key() {
+        let json = |line: &str| Form::Json.record(7, line.into());
+        assert_eq!(
+            json("{\"partitionKey\":\"k\",\"data\":\"aGk=\"}").unwrap(),
+            ("k".to_owned(), b"hi".to_vec())
+        );
+        assert_eq!(json("{\"text\":\"hi\"}").unwrap(), ("7".to_owned(), b"hi".to_vec()));
+        assert!(matches!(json("hi"), Err(Unput::Line(7, _))));
+        assert_eq!(Form::Plain.record(7, b"hi".to_vec()).unwrap(), ("7".to_owned(), b"hi".to_vec()));
     }
 
     #[test]

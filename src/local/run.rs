@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::completion::{self, Decision, Judge, Puts};
-use super::feed::Input;
+use super::feed::{Form, Input};
 use super::files::{self, Temporary};
 use super::stdout::tell;
 use super::{example, feed, kinesis, progress, tables, watch};
@@ -31,6 +31,7 @@ use crate::exit::Exit;
 use crate::lease::Table;
 use crate::metrics::Board;
 use crate::multilang::Program;
+use crate::multilang::output::LogForm;
 use crate::multilang::process::ProgramError;
 use crate::sequence::Position;
 use crate::shard::ShardId;
@@ -269,8 +270,8 @@ async fn serve(
         segments: config.scan_segments,
         initial: config.initial.sequence(),
     };
-    let (children, capacity) =
-        daemon::equip(program).map_err(|error| failed(format!("failed to start a thread: {error}")))?;
+    let (children, capacity) = daemon::equip(program, home.form.clone())
+        .map_err(|error| failed(format!("failed to start a thread: {error}")))?;
     let ports = Ports {
         table: Arc::new(Leases::new(clients.dynamodb.clone(), config.table.clone(), table)),
         state: Arc::new(State::new(
@@ -291,7 +292,7 @@ async fn serve(
     };
     let puts = Mutex::new(Puts::default());
     let put = async |input: &Input| {
-        let put = feed::put_lines(&clients.kinesis, &config.stream, input.clone(), &puts).await;
+        let put = feed::put_lines(&clients.kinesis, &config.stream, input.clone(), Form::Plain, &puts).await;
         let lines = put.map_err(|source| Error::Put { input: input.clone(), source })?;
         tell(&format!("put {lines} lines of {} into {}", named(input), config.stream));
         Ok(())
@@ -519,12 +520,19 @@ fn open_data(data: &Path) -> Result<PathBuf, Error> {
 pub struct Home {
     options: Options,
     example: Option<Temporary>,
+    form: LogForm,
 }
 
 impl Home {
     /// For a properties file of the user.
     pub fn new(options: Options) -> Self {
-        Self { options, example: None }
+        Self { options, example: None, form: LogForm::default() }
+    }
+
+    /// Logs the output of record processors in this form.
+    #[must_use]
+    pub fn logging(self, form: LogForm) -> Self {
+        Self { form, ..self }
     }
 
     /// Writes the example and returns its properties.

@@ -6,7 +6,10 @@
 
 use std::fmt::{self, Debug, Write as _};
 
+use multilangd::multilang::output::OBJECT;
+use serde::de::{self, Deserialize, Deserializer};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
@@ -41,7 +44,9 @@ where
             }
         }
         let metadata = event.metadata();
-        if self.json {
+        if self.json && line.take_object() {
+            line.merged(writer, metadata.level(), metadata.target())
+        } else if self.json {
             line.json(writer, metadata.level(), metadata.target())
         } else {
             line.text(writer, metadata.level())
@@ -63,6 +68,46 @@ impl Line {
         if self.fields.iter().all(|(known, _)| known != name) {
             self.fields.push((name.to_owned(), value));
         }
+    }
+
+    /// Removes the mark of a message that is a JSON object. Returns whether there was one.
+    fn take_object(&mut self) -> bool {
+        let fields = self.fields.len();
+        self.fields.retain(|(name, _)| name != OBJECT);
+        self.fields.len() < fields
+    }
+
+    /// The object of the message with the fields of the line. A name that the object uses keeps the object's value, as
+    /// it was written: numbers of any size keep all digits.
+    fn merged(&self, mut writer: Writer<'_>, level: &Level, target: &str) -> fmt::Result {
+        let Ok(Object(own)) = serde_json::from_str(&self.message) else {
+            return self.json(writer, level, target);
+        };
+        let is_free = |name: &str| own.iter().all(|(used, _)| used != name);
+        let mut separator = '{';
+        let mut put = |name: &str, value: &dyn fmt::Display| {
+            write!(writer, "{separator}{}:{value}", Value::from(name))?;
+            separator = ',';
+            Ok::<(), fmt::Error>(())
+        };
+        if is_free("timestamp") {
+            let mut now = String::new();
+            SystemTime.format_time(&mut Writer::new(&mut now))?;
+            put("timestamp", &Value::from(now))?;
+        }
+        if is_free("level") {
+            put("level", &Value::from(level.as_str()))?;
+        }
+        for (name, value) in &own {
+            put(name, &value.get())?;
+        }
+        for (name, value) in self.fields.iter().filter(|(name, _)| is_free(name)) {
+            put(name, value)?;
+        }
+        if is_free("target") {
+            put("target", &Value::from(target))?;
+        }
+        writer.write_str("}\n")
     }
 
     fn text(&self, mut writer: Writer<'_>, level: &Level) -> fmt::Result {
@@ -106,6 +151,32 @@ impl Line {
             write!(writer, ",\"target\":{}", Value::from(target))?;
         }
         writer.write_str("}\n")
+    }
+}
+
+/// A JSON object with its fields in order and their values as JSON text; of a repeated name the last value.
+struct Object(Vec<(String, Box<RawValue>)>);
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> de::Visitor<'de> for Fields {
+            type Value = Object;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+                let mut fields: Vec<(String, Box<RawValue>)> = Vec::new();
+                while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
+                    match fields.iter_mut().find(|(known, _)| *known == name) {
+                        Some((_, known)) => *known = value,
+                        None => fields.push((name, value)),
+                    }
+                }
+                Ok(Object(fields))
+            }
+        }
+        deserializer.deserialize_map(Fields)
     }
 }
 
@@ -185,6 +256,26 @@ mod tests {
         line().text(Writer::new(&mut out), &Level::INFO).unwrap();
         let (_, rest) = out.split_once(' ').unwrap();
         assert_eq!(rest, " INFO lost\\nthe lease shard=s-0 error=\"two words\" count=3\n");
+    }
+
+    #[test]
+    fn object_of_a_child_is_merged_and_keeps_its_values() {
+        let message = r#"{"level":"debug","n": 12345678901234567890.10,"shard":"mine","n2":[1, 2]}"#;
+        let mut line = Line { message: message.to_owned(), ..line() };
+        line.add(OBJECT, Value::from(true));
+        assert!(line.take_object() && !line.take_object());
+        let mut out = String::new();
+        line.merged(Writer::new(&mut out), &Level::INFO, "child").unwrap();
+        assert!(
+            out.contains("\"n\":12345678901234567890.10,") && out.ends_with("\"target\":\"child\"}\n"),
+            "{out}"
+        );
+        let shown: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(
+            (&shown["level"], &shown["shard"], &shown["count"]),
+            (&"debug".into(), &"mine".into(), &3.into())
+        );
+        assert!(shown["timestamp"].is_string() && shown.get("message").is_none());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::process::ExitStatus;
 use bytes::Bytes;
 use multilangd_protocol::{BatchLine, Line};
 
-use super::output::Tail;
+use super::output::{LogForm, Tail};
 use crate::batch::Records;
 use crate::record::Record;
 use crate::shard::{BoxFuture, ShardId};
@@ -152,6 +152,11 @@ pub trait Process: fmt::Debug + Send {
 
     /// Signals the process and everything that it started in its group.
     fn stop(&self, stop: Stop);
+
+    /// The form in which its output is logged.
+    fn form(&self) -> LogForm {
+        LogForm::default()
+    }
 
     /// The last lines on stderr.
     fn stderr(&self) -> Tail {

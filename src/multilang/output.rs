@@ -5,7 +5,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use multilangd_protocol::Line;
+use multilangd_protocol::{Line, Noise};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -121,6 +121,91 @@ impl Tail {
     }
 }
 
+/// Lines on stdout that are kept as examples of those that are no messages, and characters of each.
+const EXAMPLES: (usize, usize) = (5, 200);
+
+/// The lines on a child's stdout that were no messages.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Strays {
+    /// Their number.
+    pub lines: u64,
+    /// The first ones, cut.
+    pub first: Vec<(String, Noise)>,
+}
+
+impl Strays {
+    /// Counts a line.
+    pub fn note(&mut self, line: &Line, noise: Noise) {
+        let (examples, characters) = EXAMPLES;
+        self.lines += 1;
+        if self.first.len() < examples {
+            let (Line::Whole(bytes) | Line::Cut { head: bytes, .. }) = line;
+            self.first.push((readable(bytes).chars().take(characters).collect(), noise));
+        }
+    }
+}
+
+/// The form in which the output of children is logged (`multilangd.childLog`).
+#[derive(Debug, Clone, Default)]
+pub enum LogForm {
+    /// Each line is a log entry.
+    #[default]
+    Lines,
+    /// A line that is a JSON object is an entry whose message is the object, with the field [`OBJECT`].
+    Json,
+    /// Bytes without entries.
+    Raw(RawLog),
+}
+
+/// The field of an entry whose message is a JSON object to be merged into the entry.
+pub const OBJECT: &str = "object";
+
+/// A log for bytes. Must not block.
+#[derive(Clone)]
+pub struct RawLog(Arc<dyn Fn(&[u8]) + Send + Sync>);
+
+impl RawLog {
+    /// A log that `write` writes.
+    pub fn new(write: impl Fn(&[u8]) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(write))
+    }
+}
+
+impl std::fmt::Debug for RawLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RawLog")
+    }
+}
+
+/// Most bytes of an unfinished raw line that are held: lines of several children are not mixed up to this length.
+const HELD: usize = 64 * 1024;
+
+/// Complete lines of raw output, with their ends.
+#[derive(Debug, Default)]
+struct Held(Vec<u8>);
+
+impl Held {
+    /// Adds bytes and returns what can be written: complete lines, or everything that exceeds [`HELD`].
+    fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
+        self.0.extend_from_slice(bytes);
+        let end = match memchr::memrchr(b'\n', &self.0) {
+            Some(at) => at + 1,
+            None if self.0.len() > HELD => self.0.len(),
+            None => 0,
+        };
+        self.0.drain(..end).collect()
+    }
+
+    /// The last line. It gets an end, so that it does not run into the next entry.
+    fn finish(&mut self) -> Vec<u8> {
+        let mut rest = std::mem::take(&mut self.0);
+        if !rest.is_empty() {
+            rest.push(b'\n');
+        }
+        rest
+    }
+}
+
 /// Logs the lines of one pipe of one child.
 #[derive(Debug)]
 pub struct Printed {
@@ -129,12 +214,15 @@ pub struct Printed {
     pipe: &'static str,
     allowance: Allowance,
     tail: Option<Tail>,
+    form: LogForm,
+    held: Held,
 }
 
 impl Printed {
     /// `pipe` is `stdout` or `stderr`.
-    pub fn new(shard: ShardId, pid: u32, pipe: &'static str) -> Self {
-        Self { shard, pid, pipe, allowance: Allowance::new(Instant::now()), tail: None }
+    pub fn new(shard: ShardId, pid: u32, pipe: &'static str, form: LogForm) -> Self {
+        let allowance = Allowance::new(Instant::now());
+        Self { shard, pid, pipe, allowance, tail: None, form, held: Held::default() }
     }
 
     /// Keeps the last lines in `tail`.
@@ -143,26 +231,80 @@ impl Printed {
         Self { tail: Some(tail), ..self }
     }
 
+    /// Logs bytes that are not split into lines yet, if that is the form. The lines follow by [`Printed::log`], which
+    /// then only keeps them.
+    pub fn pass(&mut self, bytes: &[u8]) {
+        let LogForm::Raw(log) = &self.form else { return };
+        let log = log.clone();
+        let ready = self.held.push(bytes);
+        self.write(&log, &ready);
+    }
+
+    /// Writes raw lines, within the rate limit and unless the filter of the log excludes them.
+    fn write(&mut self, log: &RawLog, lines: &[u8]) {
+        if lines.is_empty() || !tracing::enabled!(target: "child", tracing::Level::INFO) {
+            return;
+        }
+        let now = Instant::now();
+        let mut out = Vec::with_capacity(lines.len());
+        for line in lines.split_inclusive(|byte| *byte == b'\n') {
+            if let Some(left_out) = self.allowance.take(now) {
+                self.log_dropped(left_out);
+                out.extend_from_slice(line);
+            }
+        }
+        if !out.is_empty() {
+            (log.0)(&out);
+        }
+    }
+
+    /// A line of stdout, raw.
+    fn write_line(&mut self, log: &RawLog, line: &Line) {
+        let (Line::Whole(bytes) | Line::Cut { head: bytes, .. }) = line;
+        self.write(log, &[bytes, &b"\n"[..]].concat());
+    }
+
     /// Logs a line, within the rate limit.
     pub fn log(&mut self, line: &Line) {
+        if let LogForm::Raw(log) = &self.form {
+            let log = log.clone();
+            match &self.tail {
+                Some(tail) => tail.push(&shown(line)),
+                None => self.write_line(&log, line),
+            }
+            return;
+        }
         let left_out = self.allowance.take(Instant::now());
         if left_out.is_none() && self.tail.is_none() {
             return;
         }
-        let text = match line {
-            Line::Whole(bytes) => readable(bytes),
-            Line::Cut { head, length } => format!("{} … ({length} bytes)", readable(head)),
-        };
+        let text = shown(line);
         if let Some(tail) = &self.tail {
             tail.push(&text);
         }
         let Some(left_out) = left_out else { return };
         self.log_dropped(left_out);
+        if let (LogForm::Json, Some(object)) = (&self.form, object(line)) {
+            info!(target: "child", shard = %self.shard, pid = self.pid, pipe = self.pipe, object = true, "{object}");
+            return;
+        }
         info!(target: "child", shard = %self.shard, pid = self.pid, pipe = self.pipe, "{text}");
+    }
+
+    /// The length at which lines are cut, in bytes.
+    pub fn longest(&self) -> usize {
+        match self.form {
+            LogForm::Lines | LogForm::Raw(_) => 8 * 1024,
+            LogForm::Json => HELD,
+        }
     }
 
     /// Notes the end of the pipe.
     pub fn end(&mut self) {
+        if let LogForm::Raw(log) = &self.form {
+            let (log, rest) = (log.clone(), self.held.finish());
+            self.write(&log, &rest);
+        }
         let left_out = std::mem::take(&mut self.allowance.left_out);
         self.log_dropped(left_out);
         if let Some(tail) = &self.tail {
@@ -178,6 +320,24 @@ impl Printed {
         }
     }
 }
+
+fn shown(line: &Line) -> String {
+    match line {
+        Line::Whole(bytes) => readable(bytes),
+        Line::Cut { head, length } => format!("{} … ({length} bytes)", readable(head)),
+    }
+}
+
+/// The text of a line that is a JSON object.
+fn object(line: &Line) -> Option<&str> {
+    let Line::Whole(bytes) = line else { return None };
+    let text = std::str::from_utf8(bytes).ok()?.trim();
+    let is_object = text.starts_with('{') && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+    is_object.then_some(text)
+}
+
+/// The description of a process that ended without an error.
+pub const EXIT_0: &str = "exit code 0";
 
 /// Describes how a process ended.
 pub fn exit(status: ExitStatus) -> String {
@@ -213,7 +373,7 @@ mod tests {
     #[test]
     fn tail_keeps_the_last_lines_cut_without_blank_ones() {
         let tail = Tail::default();
-        let mut printed = Printed::new("s".into(), 1, "stderr").keeping(tail.clone());
+        let mut printed = Printed::new("s".into(), 1, "stderr", LogForm::Lines).keeping(tail.clone());
         for n in 0..30 {
             printed.log(&Line::Whole(format!("line {n}").into_bytes()));
             printed.log(&Line::Whole(b"  ".to_vec()));
@@ -227,8 +387,42 @@ mod tests {
     }
 
     #[test]
+    fn strays_keep_the_first_lines_cut_and_count_all() {
+        let mut strays = Strays::default();
+        for n in 0..9 {
+            strays.note(&Line::Whole(format!("{n}{}", "x".repeat(300)).into_bytes()), Noise::NotAnObject);
+        }
+        assert_eq!((strays.lines, strays.first.len(), strays.first[4].0.len()), (9, 5, 200));
+    }
+
+    #[test]
+    fn raw_output_is_passed_in_complete_lines() {
+        let mut held = Held::default();
+        assert_eq!(held.push(b"a\xffb"), b"");
+        assert_eq!(held.push(b"c\n\x1b[0m\r\nd"), b"a\xffbc\n\x1b[0m\r\n");
+        assert_eq!(held.finish(), b"d\n");
+        assert_eq!(held.finish(), b"");
+        assert_eq!(
+            held.push(&vec![b'x'; HELD + 1]).len(),
+            HELD + 1,
+            "a line of any length needs bounded memory"
+        );
+    }
+
+    #[test]
+    fn only_a_complete_json_object_is_one() {
+        let whole = |text: &str| object(&Line::Whole(text.as_bytes().to_vec())).map(str::to_owned);
+        assert_eq!(whole(" {\"a\":1} "), Some("{\"a\":1}".to_owned()));
+        for text in ["", "{", "[1]", "1", "{\"a\":1} x", "{\"a\":1}{}"] {
+            assert_eq!(whole(text), None, "{text}");
+        }
+        assert_eq!(object(&Line::Cut { head: b"{}".to_vec(), length: 9 }), None);
+    }
+
+    #[test]
     fn exit_is_described_by_code_or_signal() {
         assert_eq!(exit(ExitStatus::from_raw(3 << 8)), "exit code 3");
         assert_eq!(exit(ExitStatus::from_raw(9)), "signal 9");
+        assert_eq!(exit(ExitStatus::from_raw(0)), EXIT_0);
     }
 }

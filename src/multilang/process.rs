@@ -20,7 +20,7 @@ use tracing::{Instrument as _, warn};
 
 use super::launch::{Happened, Launch, Outgoing, Process, SpawnError, Stop, to_protocol};
 use super::launcher::Launcher;
-use super::output::{Printed, Tail};
+use super::output::{LogForm, Printed, Tail};
 use super::{platform, shebang};
 use crate::record::Record;
 use crate::shard::{BoxFuture, ShardId};
@@ -67,8 +67,19 @@ impl Program {
     /// # Errors
     /// The program does not exist or cannot be run.
     pub fn find(executable_name: &str, search: Option<&std::ffi::OsStr>) -> Result<Self, ProgramError> {
-        let mut words = executable_name.split(' ').filter(|word| !word.is_empty()).map(str::to_owned);
-        let name = words.next().ok_or(ProgramError::Empty)?;
+        Self::of(executable_name.split(' ').filter(|word| !word.is_empty()).map(str::to_owned), search)
+    }
+
+    /// As [`Program::find`], from the program's name and its arguments.
+    ///
+    /// # Errors
+    /// The program does not exist or cannot be run.
+    pub fn of(
+        words: impl IntoIterator<Item = String>,
+        search: Option<&std::ffi::OsStr>,
+    ) -> Result<Self, ProgramError> {
+        let mut words = words.into_iter();
+        let name = words.next().filter(|name| !name.is_empty()).ok_or(ProgramError::Empty)?;
         let path = if name.contains('/') {
             runnable(Path::new(&name))?
         } else {
@@ -87,7 +98,7 @@ impl Program {
     /// Combines the program with the launcher that starts its processes.
     #[must_use]
     pub fn started_by(self, launcher: Launcher) -> Started {
-        Started { program: self, launcher }
+        Started { program: self, launcher, form: LogForm::default() }
     }
 }
 
@@ -96,6 +107,15 @@ impl Program {
 pub struct Started {
     program: Program,
     launcher: Launcher,
+    form: LogForm,
+}
+
+impl Started {
+    /// Logs the output of its processes in this form.
+    #[must_use]
+    pub fn logging(self, form: LogForm) -> Self {
+        Self { form, ..self }
+    }
 }
 
 impl fmt::Display for Started {
@@ -145,13 +165,14 @@ struct Spawned {
     clogged: bool,
     broken: Option<oneshot::Receiver<String>>,
     tail: Tail,
+    form: LogForm,
     /// The tasks of the pipes, stopped on drop.
     _pipes: JoinSet<()>,
 }
 
 impl Spawned {
     async fn spawn(started: &Started, shard: &ShardId) -> Result<Self, SpawnError> {
-        let Started { program, launcher } = started;
+        let Started { program, launcher, form } = started;
         let mut command = launcher.command(program.path.as_os_str(), &program.arguments);
         command
             .stdin(Stdio::piped())
@@ -177,7 +198,7 @@ impl Spawned {
         pipes.spawn(read_lines(stdout, lines_in));
         pipes.spawn(write_messages(stdin, messages, breaks));
         let tail = Tail::default();
-        let printed = Printed::new(shard.clone(), pid, "stderr").keeping(tail.clone());
+        let printed = Printed::new(shard.clone(), pid, "stderr", form.clone()).keeping(tail.clone());
         pipes.spawn(log_lines(stderr, printed).in_current_span());
         let group = i32::try_from(pid).ok().filter(|pid| *pid > 1).and_then(Pid::from_raw);
         Ok(Self {
@@ -190,6 +211,7 @@ impl Spawned {
             clogged: false,
             broken: Some(broken),
             tail,
+            form: form.clone(),
             _pipes: pipes,
         })
     }
@@ -283,6 +305,10 @@ impl Process for Spawned {
         {
             warn!(event = "signal_failed", pid = self.pid, %error, "failed to signal a process group");
         }
+    }
+
+    fn form(&self) -> LogForm {
+        self.form.clone()
     }
 
     fn stderr(&self) -> Tail {
@@ -414,14 +440,17 @@ async fn write_batch(
 }
 
 async fn log_lines(mut stderr: ChildStderr, mut printed: Printed) {
-    // Only the first bytes of a line are logged, so no more of it is kept.
-    let mut splitter = LineSplitter::new(8 * 1024);
+    // Only the first bytes of a line are logged, so no more of it is kept; a JSON object is logged as a whole.
+    let mut splitter = LineSplitter::new(printed.longest());
     let mut buffer = vec![0; 2 * 1024];
     let mut out = Vec::new();
     loop {
         match stderr.read(&mut buffer).await {
             Ok(0) | Err(_) => break,
-            Ok(count) => splitter.push(&buffer[..count], &mut out),
+            Ok(count) => {
+                printed.pass(&buffer[..count]);
+                splitter.push(&buffer[..count], &mut out);
+            }
         }
         out.drain(..).for_each(|line| printed.log(&line));
     }

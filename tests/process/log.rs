@@ -76,3 +76,59 @@ async fn terminal_gets_colours_unless_disabled() {
     assert!(!on_a_terminal(&rig, &[("NO_COLOR", "1")]).contains('\x1b'));
     assert!(!on_a_terminal(&rig, &[("TERM", "dumb")]).contains('\x1b'));
 }
+
+/// A record processor that writes these bytes to stderr, and a line to stdout, before it starts.
+fn noisy(rig: &Rig, stderr: &[u8], more: &str) -> std::path::PathBuf {
+    let (script, text) = (rig.folder.join("noisy.sh"), rig.folder.join("text"));
+    std::fs::write(&text, stderr).unwrap();
+    let child = rig.scripted("each");
+    let commands = format!("#!/bin/sh\ncat {} >&2\necho on stdout\nexec {child}\n", text.display());
+    std::fs::write(&script, commands).unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    rig.properties(script.to_str().unwrap(), more)
+}
+
+/// The log of a daemon that ran until its only child answered a batch.
+async fn log_of(rig: &mut Rig, file: &std::path::Path) -> Vec<u8> {
+    rig.stream(1).await;
+    rig.put(&[("k".to_owned(), b"one".to_vec())]).await;
+    let mut daemon = rig.daemon(file);
+    rig.until("the record", |log| count(log) == 1).await;
+    assert_eq!(daemon.stop().await, Some(0), "{}", rig.daemon_log());
+    std::fs::read(&daemon.stderr).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn raw_child_output_is_passed_byte_for_byte() {
+    let mut rig = Rig::start("raw").await;
+    let long = "x".repeat(30_000);
+    let text =
+        [b"\x1b[31mred\x1b[0m\xff\xfe\r\n\n", long.as_bytes(), b"\n  Traceback:\n    at line 1\nno end"]
+            .concat();
+    let file = noisy(&rig, &text, "multilangd.childLog = raw\n");
+    let log = log_of(&mut rig, &file).await;
+    // Entries of the daemon may stand between two lines.
+    let mut lines = log.split(|byte| *byte == b'\n');
+    for line in text.split(|byte| *byte == b'\n') {
+        assert!(lines.any(|logged| logged == line), "{line:?}\n{}", String::from_utf8_lossy(&log));
+    }
+    assert!(log.split(|byte| *byte == b'\n').any(|line| line == b"on stdout"), "as a line of its own");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_of_a_child_is_merged_into_the_entry() {
+    let mut rig = Rig::start("json-child").await;
+    let long = "y".repeat(20_000);
+    let text = format!("{{\"level\":\"WARN\",\"order\":7,\"long\":\"{long}\"}}\nplain\n");
+    let more = "multilangd.childLog = json\nmultilangd.logFormat = json\n";
+    let file = noisy(&rig, text.as_bytes(), more);
+    let log = String::from_utf8(log_of(&mut rig, &file).await).unwrap();
+    let entries: Vec<serde_json::Value> =
+        log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let merged = entries.iter().find(|entry| entry["order"] == 7).unwrap();
+    assert_eq!((&merged["level"], &merged["shard"]), (&"WARN".into(), &"shardId-000000000000".into()));
+    assert_eq!(merged["long"].as_str().unwrap().len(), 20_000);
+    assert!(merged["pid"].is_u64() && merged["pipe"] == "stderr" && merged["worker"].is_string(), "{merged}");
+    let plain = entries.iter().find(|entry| entry["message"] == "plain").unwrap();
+    assert_eq!(plain["level"], "INFO");
+}

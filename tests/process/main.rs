@@ -5,6 +5,7 @@
 //! | `life.rs` | delivery, checkpoints, graceful shutdown, resume, resharding, `kill -9` |
 //! | `children.rs` | misbehaving children: one file per behaviour |
 //! | `cloudwatch.rs` | CloudWatch metrics, compared with Java's |
+//! | `conformance.rs` | `multilangd test` |
 //! | `damage.rs` | a damaged data folder |
 //! | `faults.rs` | children that cannot be started or do not exit, or leave other processes |
 //! | `fanout.rs` | enhanced fan-out: renewals, faults, no fan-out |
@@ -22,6 +23,7 @@
 //! | `private.rs` | the files of `multilangd local` and their permissions |
 //! | `reading.rs` | faults of Kinesis |
 //! | `status.rs` | the status page, probes and metrics |
+//! | `streams.rs` | `multilangd tail` and `multilangd put` |
 //! | `tables.rs` | the migration from three tables to one, compared with Java's |
 //!
 //! The children are `tests/support/processor.py`, which needs python3.
@@ -49,6 +51,7 @@ mod terminal;
 mod accounts;
 mod children;
 mod cloudwatch;
+mod conformance;
 mod damage;
 mod fanout;
 mod faults;
@@ -70,4 +73,5 @@ mod processes;
 mod reading;
 mod rows;
 mod status;
+mod streams;
 mod tables;

@@ -52,6 +52,8 @@ pub const CHILD_PROTOCOL: &str = "multilangd.childProtocol";
 pub const CHILD_EXIT_GRACE: &str = "multilangd.childExitGraceMillis";
 /// `multilangd.childKillGraceMillis`.
 pub const CHILD_KILL_GRACE: &str = "multilangd.childKillGraceMillis";
+/// `multilangd.childLog`.
+pub const CHILD_LOG: &str = "multilangd.childLog";
 /// `multilangd.logFormat`.
 pub const LOG_FORMAT: &str = "multilangd.logFormat";
 /// `multilangd.log`.
@@ -111,6 +113,8 @@ pub const KEYS: &[Own] = &[
         doc: "Address of the status page, probes and Prometheus metrics: a port of 127.0.0.1, or an address with a port, as in 0.0.0.0:9465; off: none. If another process uses the default port, there is no status page." },
     Own { name: STUCK_AFTER, kind: OwnKind::Number(1), default: "60000",
         doc: "Milliseconds without progress, although there is work, after which a shard counts as stuck." },
+    Own { name: CHILD_LOG, kind: OwnKind::Word(&["lines", "raw", "json"]), default: "lines",
+        doc: "Form of the output of record processors in the log. lines: each line is a log entry with shard and pid. raw: stderr and the lines on stdout that are no messages are passed through byte for byte. json: with multilangd.logFormat = json, a line that is a JSON object becomes a log entry with its own fields, to which shard, pid and level are added; other lines as with lines." },
     Own { name: LOG_FORMAT, kind: OwnKind::Word(&["text", "json"]), default: "text",
         doc: "Format of the log lines on stderr." },
     Own { name: LOG, kind: OwnKind::Filter, default: "warn,multilangd=info,child=info",

@@ -1,0 +1,4 @@
+//! The commands that need more than a call of the library.
+
+pub(crate) mod streams;
+pub(crate) mod test;

@@ -1,0 +1,144 @@
+//! `multilangd tail` and `multilangd put`: records of a stream, from and to pipes.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use multilangd::aws::client;
+use multilangd::clock;
+use multilangd::config::Config;
+use multilangd::config::keys::own;
+use multilangd::config::resolve;
+use multilangd::exit::Exit;
+use multilangd::metrics::Discard;
+use multilangd::shard::{self, ShardId};
+use multilangd::tail::{self, shards::From};
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::{OfStream, Tail, Words};
+use crate::log::complain;
+use crate::{client_settings, clients, configured, given, read, start_log};
+
+/// The clients of a stream and its name.
+async fn open(of: &OfStream, words: &Words) -> Result<(client::Clients, Config), Exit> {
+    let mut given = given(words).await;
+    let is_file = Path::new(&of.of).is_file();
+    let is_stream = !of.of.ends_with(".properties")
+        && of.of.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+    let name = if is_file || !is_stream {
+        read(Path::new(&of.of), words, &mut given)?.display().to_string()
+    } else {
+        // The keys that every file needs, and those of the environment.
+        let stream = &of.of;
+        given.bytes = format!(
+            "streamName = {stream}\napplicationName = multilangd\nexecutableName = none\n\
+             AWSCredentialsProvider = DefaultCredentialsProvider\n"
+        )
+        .into_bytes();
+        format!("stream {stream}")
+    };
+    // The records are the output: only warnings are logged unless a filter is set.
+    if !words.options.iter().any(|(key, _)| *key == own::LOG)
+        && !given.variables.contains_key("MULTILANGD_LOG")
+    {
+        given.options.push((own::LOG, "warn".to_owned()));
+    }
+    let resolved = resolve::resolve(&given);
+    start_log(&resolved)?;
+    let config = configured(resolved, &name, words, "-")?;
+    let settings = if of.local {
+        let endpoint = format!("http://127.0.0.1:{}", of.kinesis_port);
+        let region = config.kinesis.region.clone().unwrap_or_else(|| "us-east-1".to_owned());
+        client::Settings::local(&endpoint, &endpoint, &region, config.failover)
+    } else {
+        client::Settings { cloudwatch: None, ..client_settings(&config) }
+    };
+    Ok((clients(&settings, Arc::new(Discard)).await?, config))
+}
+
+/// Prints the records of a stream.
+pub(crate) async fn tail(tail: &Tail, words: &Words, stop: CancellationToken) -> Exit {
+    let from = match From::parse(&tail.from, clock::wall_millis()) {
+        Ok(from) => from,
+        Err(error) => {
+            complain(&format!("--from {}: {error}", tail.from));
+            return Exit::Usage;
+        }
+    };
+    if matches!(from, From::Number(_)) && tail.shard.is_none() {
+        complain(&"--from with a sequence number needs --shard: a sequence number belongs to one shard");
+        return Exit::Usage;
+    }
+    let (clients, config) = match Box::pin(open(&tail.stream, words)).await {
+        Ok(opened) => opened,
+        Err(exit) => return exit,
+    };
+    let stream = Arc::new(clients.stream(config.stream.clone()));
+    let ports = tail::Ports {
+        shards: stream.clone(),
+        records: stream,
+        location: config.kinesis.location().to_owned(),
+    };
+    let options = tail::Options {
+        from,
+        shard: tail.shard.as_deref().map(ShardId::from),
+        limit: tail.limit,
+        follow: !tail.no_follow,
+        text: tail.text,
+    };
+    let write = |bytes: &[u8]| {
+        let mut stdout = std::io::stdout().lock();
+        stdout.write_all(bytes).and_then(|()| stdout.flush())
+    };
+    match Box::pin(tail::run(ports, options, write, stop)).await {
+        Ok(()) => Exit::Clean,
+        Err(error) => {
+            complain(&error);
+            match error {
+                tail::Error::Shards(shard::Error::Denied(_)) => Exit::Denied,
+                tail::Error::Shards(_) => Exit::Unavailable,
+                tail::Error::Missing(_) => Exit::Usage,
+                tail::Error::Output(_) => Exit::NoInput,
+            }
+        }
+    }
+}
+
+/// Puts the lines of an input as records.
+#[cfg(feature = "local")]
+pub(crate) async fn put(put: &crate::cli::Put, words: &Words, stop: CancellationToken) -> Exit {
+    use multilangd::local::completion::{Puts, lock};
+    use multilangd::local::feed::{Form, Unput, put_lines};
+
+    let (clients, config) = match Box::pin(open(&put.stream, words)).await {
+        Ok(opened) => opened,
+        Err(exit) => return exit,
+    };
+    let puts = std::sync::Mutex::new(Puts::default());
+    let form = if put.json { Form::Json } else { Form::Plain };
+    let input = put.input.clone().into();
+    let done = tokio::select! {
+        biased;
+        done = put_lines(&clients.kinesis, &config.stream, input, form, &puts) => Some(done),
+        () = stop.cancelled() => None,
+    };
+    let records = lock(&puts).records();
+    match done {
+        Some(Ok(_)) => crate::print(format!("put {records} records into {}\n", config.stream).as_bytes()),
+        Some(Err(error)) => {
+            complain(&format!(
+                "failed to put the lines of {} into {}: {error}; {records} records were put",
+                put.input.display(),
+                config.stream
+            ));
+            match error {
+                Unput::Read(_) | Unput::TooLong(_) | Unput::Line(..) => Exit::NoInput,
+                Unput::Refused { .. } => Exit::Unavailable,
+            }
+        }
+        None => {
+            complain(&format!("stopped by a signal; {records} records were put into {}", config.stream));
+            Exit::Interrupted
+        }
+    }
+}
