@@ -353,6 +353,8 @@ fn option(key: &'static own::Own) -> Arg {
         own::OwnKind::Address => "PORT|ADDRESS:PORT|off".to_owned(),
         own::OwnKind::Or(_) => format!("NUMBER|{}", own::SAME),
         own::OwnKind::Filter => "FILTER".to_owned(),
+        own::OwnKind::Destinations => "DESTINATION,…".to_owned(),
+        own::OwnKind::Text => "TEXT".to_owned(),
     };
     let (doc, variable) = (key.doc, key.variable());
     Arg::new(key.name)

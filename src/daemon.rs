@@ -18,6 +18,7 @@ use crate::budget::Budget;
 use crate::capacity::Capacity;
 use crate::clock;
 use crate::config::{ChildProtocol, Config, OnChildFailure, OnHopelessShard};
+use crate::consumer::suspects;
 use crate::consumer::{Parts, Settings};
 use crate::coordinator::{self, Coordinator, Ends, Handle, Seen};
 use crate::cpu::Surroundings;
@@ -28,6 +29,7 @@ use crate::lease::held::Rival;
 use crate::lease::origin::Foreign;
 use crate::lease::sync::{self, InitialPosition};
 use crate::lease::{ProcessId, Table, WorkerId, table};
+use crate::letters::Letters;
 use crate::limits::Limits;
 use crate::membership::{self, Begun};
 use crate::metrics::{OfWorker, Sink};
@@ -73,6 +75,8 @@ pub struct Ports {
     pub fanout: Option<Arc<dyn fanout::Api>>,
     /// Starts record processors.
     pub children: Arc<dyn Launch>,
+    /// Where dead letters are written; none without `multilangd.deadLetters`.
+    pub letters: Option<Letters>,
     /// The number of leases that this process can hold.
     pub capacity: Arc<Capacity>,
     /// Receives events.
@@ -183,7 +187,10 @@ impl Error {
 ///
 /// # Errors
 /// No thread can be started.
-pub fn equip(program: Program) -> std::io::Result<(Arc<dyn Launch>, Arc<Capacity>)> {
+pub fn equip(
+    program: Program,
+    error_text: Option<String>,
+) -> std::io::Result<(Arc<dyn Launch>, Arc<Capacity>)> {
     let limits = if Launcher::restores_limits() {
         Limits::raise()
     } else {
@@ -196,7 +203,7 @@ pub fn equip(program: Program) -> std::io::Result<(Arc<dyn Launch>, Arc<Capacity
     let leases = limits.leases();
     info!(leases, "the limits of this process allow {leases} leases: {limits}");
     let launcher = Launcher::start(limits.original_files)?;
-    Ok((Arc::new(program.started_by(launcher)), Arc::new(Capacity::new(leases))))
+    Ok((Arc::new(program.started_by(launcher).with_error_text(error_text)), Arc::new(Capacity::new(leases))))
 }
 
 /// Runs until `stop`, or until a child fails permanently.
@@ -423,6 +430,10 @@ fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>, reaches: 
             (OnChildFailure::Restart, OnHopelessShard::Park) => Some(config.parked_pause),
             (OnChildFailure::Exit, _) | (_, OnHopelessShard::Exit) => None,
         },
+        dead_letters: ports.letters.as_ref().map(|_| suspects::Limits {
+            record_failures: config.dead_letter_limits.record_failures,
+            in_a_row: config.dead_letter_limits.in_a_row,
+        }),
     };
     let dialect = match config.child_protocol {
         ChildProtocol::Current => Dialect::Current,
@@ -465,6 +476,7 @@ fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>, reaches: 
         sink: ports.sink,
         standings: Arc::default(),
         capacity: ports.capacity,
+        letters: ports.letters,
     }
 }
 

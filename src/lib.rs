@@ -29,6 +29,7 @@ pub mod health;
 pub mod inspect;
 pub mod install;
 pub mod lease;
+pub mod letters;
 pub mod limits;
 #[cfg(feature = "local")]
 pub mod local;

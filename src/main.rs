@@ -31,6 +31,7 @@ use multilangd::health;
 use multilangd::inspect;
 use multilangd::install;
 use multilangd::lease::table;
+use multilangd::letters;
 use multilangd::limits::Limits;
 use multilangd::metrics::{Both, Discard, Sink, cloudwatch};
 use multilangd::multilang::{Launcher, Program, launcher};
@@ -472,11 +473,13 @@ async fn start(config: &Config, stop: CancellationToken) -> Result<(), Exit> {
     let list = Attempts { pause: config.list_shards_pause, most: config.list_shards_attempts };
     let stream = Arc::new(clients.stream(config.stream.clone()).listing(list));
     let (table, state) = tables(&clients, config);
-    let (children, capacity) = daemon::equip(program).map_err(|error| {
+    let (children, capacity) = daemon::equip(program, config.child_error_text.clone()).map_err(|error| {
         complain(&format!("failed to start a thread: {error}"));
         Exit::Internal
     })?;
+    let letters = letters::open(config).map_err(|error| refuse(&error))?;
     let ports = Ports {
+        letters,
         table: Arc::new(table),
         state: Arc::new(state),
         shards: stream.clone(),

@@ -245,6 +245,7 @@ impl Story {
             budget: multilangd::budget::Budget::new(config.buffer),
             wall,
             surroundings: None,
+            letters: None,
         };
         let stop = CancellationToken::new();
         let token = stop.clone();
