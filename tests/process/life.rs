@@ -155,7 +155,7 @@ async fn resume_within_an_aggregate_continues_with_next_record() {
 }
 
 /// A KPL aggregate of user records with the partition key `k`.
-fn aggregate(users: &[&str]) -> Vec<u8> {
+pub fn aggregate(users: &[&str]) -> Vec<u8> {
     use md5::Digest as _;
     let mut message = vec![0x0A, 1, b'k'];
     for user in users {
