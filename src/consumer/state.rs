@@ -431,6 +431,13 @@ impl State {
     fn was_stored(&mut self, now: Instant, position: Position, outcome: Result<(), held::Error>) -> Effects {
         self.storing = false;
         let mut effects = Vec::new();
+        let reached = self.progress.beyond_passed(self.progress.last());
+        if let Some(suspects) = &mut self.suspects
+            && outcome.is_ok()
+            && position.order(&reached).is_gt()
+        {
+            suspects.checkpointed();
+        }
         let outcome = match outcome {
             Ok(()) => {
                 self.progress.stored(position);

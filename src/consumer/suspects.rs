@@ -127,6 +127,12 @@ impl Suspects {
         }
     }
 
+    /// The child checkpointed records that have no letter: so it processed them, although the action may fail
+    /// at a later one.
+    pub fn checkpointed(&mut self) {
+        self.in_a_row = 0;
+    }
+
     /// The child failed, for a reason other than a stop. `stored` is the stored checkpoint.
     pub fn failed(&mut self, stored: &Position) -> Finding {
         let Some(open) = self.open.take().filter(|open| open.is_ascending) else {

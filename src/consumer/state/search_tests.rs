@@ -22,6 +22,8 @@ struct Shard {
     batch: usize,
     /// The child checkpoints after each `checkpoints`-th batch; never if it is 0.
     checkpoints: usize,
+    /// Whether the child checkpoints the records before the one at which it fails.
+    checkpoints_good: bool,
     /// Thousandths of batches at which the child fails, whatever they hold.
     flaky: u32,
     /// Thousandths of letters that are rejected.
@@ -66,6 +68,7 @@ impl Shard {
             bad: bad.into_iter().collect(),
             batch: count,
             checkpoints: 0,
+            checkpoints_good: false,
             flaky: 0,
             refuses: 0,
             random,
@@ -180,7 +183,14 @@ impl Shard {
         let fails =
             self.open.iter().any(|record| self.bad.contains(record)) || self.random.u32(0..1000) < self.flaky;
         if fails {
-            self.open.clear();
+            let good: Vec<usize> =
+                self.open.drain(..).take_while(|record| !self.bad.contains(record)).collect();
+            if let Some(last) = good.last().filter(|_| self.checkpoints_good && self.flaky == 0) {
+                let request =
+                    CheckpointRequest { sequence_number: Some(last.to_string()), sub_sequence_number: None };
+                self.processed.extend(&good);
+                self.child(multilang::Event::Said(session::Event::Checkpoint { request, early: false }));
+            }
             self.is_child_alive = false;
             return self.child(multilang::Event::Exited("exit code 1".to_owned()));
         }
@@ -273,6 +283,15 @@ fn outage_parks_the_shard_and_ends_with_it() {
 }
 
 #[test]
+fn checkpoints_within_failed_batches_are_no_outage() {
+    let mut shard = Shard::new(60, (1..=30).map(|number| number * 2));
+    (shard.batch, shard.checkpoints_good) = (60, true);
+    shard.run(20_000);
+    shard.assert_all_settled();
+    assert_eq!((shard.letters.len(), shard.parked), (30, false));
+}
+
+#[test]
 fn shard_waits_for_a_destination_that_rejects_letters() {
     let mut shard = Shard::new(10, [5]);
     shard.refuses = 1_000;
@@ -308,10 +327,11 @@ proptest! {
     #[test]
     fn every_record_is_processed_or_in_a_letter(
         seed in any::<u64>(), count in 1usize..60, bad in proptest::collection::btree_set(1usize..60, 0..8),
-        batch in 1usize..40, checkpoints in 0usize..4, refuses in 0u32..600,
+        batch in 1usize..40, checkpoints in 0usize..4, good in any::<bool>(), refuses in 0u32..600,
     ) {
         let mut shard = Shard::new(count, bad.iter().copied().filter(|bad| *bad <= count));
         (shard.batch, shard.checkpoints, shard.refuses) = (batch, checkpoints, refuses);
+        shard.checkpoints_good = good;
         shard.random = fastrand::Rng::with_seed(seed);
         shard.run(20_000);
         shard.assert_all_settled();
