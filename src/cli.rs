@@ -12,6 +12,7 @@ use multilangd::config::keys::{nearest, own};
 use multilangd::version;
 
 mod java;
+pub(crate) mod letters;
 
 /// A Kinesis MultiLangDaemon without a JVM.
 ///
@@ -101,6 +102,8 @@ enum Sub {
     /// Reads the tables of the application twice, and prints its leases, its workers, its leader, and which of them are
     /// renewed. Writes nothing.
     Leases(Leases),
+    #[command(flatten)]
+    Letters(letters::Command),
     /// Run the daemon on an embedded Kinesis and DynamoDB.
     ///
     /// Creates a stream on endpoints in this process and processes its records. Needs no AWS account.
@@ -204,6 +207,8 @@ pub(crate) enum Command {
         /// `/readyz` instead of `/livez`.
         ready: bool,
     },
+    /// List or process dead letters.
+    Letters(letters::Command),
     /// Copy the binary into a folder.
     Install(PathBuf),
     /// Print a text generated from the description of the command line.
@@ -264,6 +269,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<(Co
         Some(Sub::Leases(leases)) => {
             Command::Leases { file: leases.file, json: leases.json, watch: leases.watch }
         }
+        Some(Sub::Letters(command)) => Command::Letters(command),
         Some(Sub::Health(health)) => Command::Health { file: health.file, ready: health.ready },
         Some(Sub::Install { folder }) => Command::Install(folder),
         Some(Sub::Manual) => Command::Print(manual()),
@@ -329,10 +335,11 @@ const INDENT: usize = 10;
 fn command() -> clap::Command {
     let all = own::KEYS.iter().fold(Cli::command(), |command, key| command.arg(option(key)));
     // Every option is accepted everywhere; a command shows those that it uses.
-    let shown: [(&str, &[&str]); 5] = [
+    let shown: [(&str, &[&str]); 6] = [
         ("health", &["set", "expand_env", own::STATUS]),
         ("install", &[]),
         ("leases", &["set", "expand_env", own::LOG, own::LOG_FORMAT]),
+        ("letters", &["set", "expand_env", own::DEAD_LETTERS]),
         ("manual", &[]),
         ("completions", &[]),
     ];
@@ -347,15 +354,7 @@ fn command() -> clap::Command {
 }
 
 fn option(key: &'static own::Own) -> Arg {
-    let value = match key.kind {
-        own::OwnKind::Word(words) => words.join("|"),
-        own::OwnKind::Number(_) => "NUMBER".to_owned(),
-        own::OwnKind::Address => "PORT|ADDRESS:PORT|off".to_owned(),
-        own::OwnKind::Or(_) => format!("NUMBER|{}", own::SAME),
-        own::OwnKind::Filter => "FILTER".to_owned(),
-        own::OwnKind::Destinations => "DESTINATION,…".to_owned(),
-        own::OwnKind::Text => "TEXT".to_owned(),
-    };
+    let value = key.kind.value_name();
     let (doc, variable) = (key.doc, key.variable());
     Arg::new(key.name)
         .long(key.option())

@@ -36,6 +36,7 @@ use crate::metrics::{OfWorker, Sink};
 use crate::multilang::{Launch, Launcher, Program};
 use crate::reach::Reaches;
 use crate::recognition::Recognition;
+use crate::replay;
 use crate::retrieval::registration::StreamConsumer;
 use crate::retrieval::{self, Source, fanout};
 use crate::scheduler::{self, Hopeless};
@@ -409,6 +410,23 @@ fn member_settings(
     }
 }
 
+fn dialect(config: &Config) -> Dialect {
+    match config.child_protocol {
+        ChildProtocol::Current => Dialect::Current,
+        ChildProtocol::Shutdown => Dialect::Shutdown,
+    }
+}
+
+/// How `multilangd replay` runs record processors.
+pub fn replay_settings(config: &Config) -> replay::Settings {
+    replay::Settings {
+        dialect: dialect(config),
+        answer: config.answer,
+        exit_grace: config.child_exit_grace,
+        kill_grace: config.child_kill_grace,
+    }
+}
+
 fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>, reaches: &Reaches) -> Parts {
     let settings = Settings {
         parent_poll: config.parent_poll,
@@ -434,10 +452,6 @@ fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>, reaches: 
             record_failures: config.dead_letter_limits.record_failures,
             in_a_row: config.dead_letter_limits.in_a_row,
         }),
-    };
-    let dialect = match config.child_protocol {
-        ChildProtocol::Current => Dialect::Current,
-        ChildProtocol::Shutdown => Dialect::Shutdown,
     };
     let retrieval = retrieval::Settings {
         max_records: config.max_records,
@@ -469,7 +483,7 @@ fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>, reaches: 
             sink: ports.sink.clone(),
         },
         program: ports.children,
-        dialect,
+        dialect: dialect(config),
         settings,
         timestamp,
         check_hash_keys: !config.skip_sync_if_leases_exist,

@@ -39,6 +39,7 @@ pub mod multilang;
 pub mod reach;
 pub mod recognition;
 pub mod record;
+pub mod replay;
 pub mod retrieval;
 pub mod scheduler;
 pub mod sequence;

@@ -90,7 +90,7 @@ async fn run(command: Command, words: Words) -> Exit {
     let is_daemon = match command {
         Command::Run(_) => true,
         Command::Leases { .. } | Command::Print(_) | Command::Check { .. } => false,
-        Command::Health { .. } | Command::Install(_) => false,
+        Command::Health { .. } | Command::Install(_) | Command::Letters(_) => false,
         #[cfg(feature = "local")]
         Command::Local(_) => true,
     };
@@ -109,6 +109,7 @@ async fn work(command: Command, words: Words, stop: CancellationToken) -> Exit {
         Command::Run(file) => Box::pin(run_daemon(&file, &words, stop)).await,
         Command::Leases { file, json, watch } => Box::pin(show_leases(&file, &words, json, watch)).await,
         Command::Health { file, ready } => Box::pin(check_health(file.as_deref(), &words, ready)).await,
+        Command::Letters(command) => Box::pin(cli::letters::run(&command, &words)).await,
         Command::Install(folder) => Box::pin(install_into(&folder, &words)).await,
         Command::Print(text) => print(&text),
         Command::Check { file, json } => check(&file, &words, json).await,
@@ -451,6 +452,7 @@ fn look_around(settings: &Settings, sdk: &Sdk, warnings: &mut Vec<Remark>, fault
     {
         warnings.push(remark("executableName", format!("on this machine: {error}")));
     }
+    warnings.extend(cli::letters::remarks(settings));
 }
 
 async fn start(config: &Config, stop: CancellationToken) -> Result<(), Exit> {

@@ -11,7 +11,12 @@ use tokio::time::timeout;
 
 use super::{DEADLINE, Destination, Letter, Rejected};
 use crate::clock;
+use crate::config::keys::own;
+use crate::config::letters;
 use crate::shard::BoxFuture;
+
+/// The names of the files begin so.
+const PREFIX: &str = "dead-letters-";
 
 /// A folder of letters.
 #[derive(Debug)]
@@ -48,8 +53,39 @@ impl Folder {
     fn path(&self, at: i64) -> PathBuf {
         let time = clock::utc(at);
         let day = time.split('T').next().unwrap_or_default();
-        self.folder.join(format!("dead-letters-{day}-{}.jsonl", self.worker))
+        self.folder.join(format!("{PREFIX}{day}-{}.jsonl", self.worker))
     }
+}
+
+/// The files of letters in the folders of `multilangd.deadLetters`, oldest first.
+///
+/// # Errors
+/// There are no such folders, or one of them cannot be read.
+pub fn paths(destinations: &str) -> Result<Vec<PathBuf>, String> {
+    let folders: Vec<PathBuf> = letters::parse(destinations)
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|destination| match destination {
+            letters::Destination::File(folder) => Some(folder),
+            letters::Destination::Exec(_) => None,
+        })
+        .collect();
+    let mut paths = Vec::new();
+    if folders.is_empty() {
+        return Err(format!("{} has no file:DIR", own::DEAD_LETTERS));
+    }
+    for folder in folders {
+        let failed = |error: io::Error| format!("failed to read the folder {}: {error}", folder.display());
+        for entry in fs::read_dir(&folder).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.starts_with(PREFIX) && name.ends_with(".jsonl") && !name.contains(".failed-") {
+                paths.push(path);
+            }
+        }
+    }
+    paths.sort();
+    Ok(paths)
 }
 
 impl Destination for Folder {

@@ -234,3 +234,53 @@ async fn shard_waits_until_its_destination_accepts_the_letter() {
     assert_eq!(daemon.stop().await, Some(0));
     assert_eq!(list::read(&std::fs::read(rig.folder.join("accepted")).unwrap()).len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_are_listed_and_replayed() {
+    let mut rig = Rig::start("replay").await;
+    rig.stream(1).await;
+    let folder = folder(&rig);
+    let mut all = vec![("k".to_owned(), b"fine".to_vec()); 4];
+    (all[1].1, all[3].1) = (b"poison".to_vec(), b"poison".to_vec());
+    rig.put(&all).await;
+    let fixed = rig.folder.join("fixed");
+    let behaviour = format!("each poison={}", fixed.display());
+    let mut first = daemon(&rig, &behaviour, &format!("file:{}", folder.display()), "");
+    let wait = async {
+        let mut looks = tokio::time::interval(Duration::from_millis(20));
+        while letters(&folder).len() < 2 {
+            looks.tick().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, wait).await.unwrap();
+    assert_eq!(first.stop().await, Some(0));
+    let file = rig.folder.join("daemon.properties").display().to_string();
+    let path = std::fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path().display().to_string();
+
+    for of in [&file, &path] {
+        let mut listed = rig.command(&["letters", of]);
+        assert_eq!(listed.ended().await.code(), Some(0));
+        assert_eq!(listed.printed.len(), 3, "{:?}", listed.printed);
+        assert!(listed.printed[0].contains("shardId-000000000000"), "{:?}", listed.printed);
+        assert!(listed.printed[0].ends_with("ValueError: cannot parse poison"), "{:?}", listed.printed);
+    }
+    // The program still fails: the letters go to a new file.
+    let before = rig.log.len();
+    let mut failed = rig.command(&["replay", &file, &path]);
+    assert_eq!(failed.ended().await.code(), Some(1));
+    let again = path.replace(".jsonl", ".failed-1.jsonl");
+    let found = list::read(&std::fs::read(&again).unwrap());
+    assert_eq!(found.iter().map(|letter| letter.as_ref().unwrap().attempts).collect::<Vec<_>>(), [4, 4]);
+
+    std::fs::write(&fixed, "").unwrap();
+    let mut replayed = rig.command(&["replay", &file, &again]);
+    assert_eq!(replayed.ended().await.code(), Some(0), "{:?}", replayed.printed);
+    assert_eq!(replayed.printed.last().unwrap(), "2 processed, 0 failed");
+    rig.until("both records and a shutdown", |log| {
+        said(&log[before..], "shutdownRequested").len() == 1
+            && said(&log[before..], "checkpointed").len() >= 2
+    })
+    .await;
+    let row = rig.rows().await.remove(&shard(0)).unwrap();
+    assert!(!row.contains_key("leaseOwner"), "no lease was acquired: {row:?}");
+}

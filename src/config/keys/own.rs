@@ -42,6 +42,21 @@ pub enum OwnKind {
     Text,
 }
 
+impl OwnKind {
+    /// The values for the help of an option.
+    pub fn value_name(self) -> String {
+        match self {
+            Self::Word(words) => words.join("|"),
+            Self::Number(_) => "NUMBER".to_owned(),
+            Self::Address => "PORT|ADDRESS:PORT|off".to_owned(),
+            Self::Or(_) => format!("NUMBER|{SAME}"),
+            Self::Filter => "FILTER".to_owned(),
+            Self::Destinations => "DESTINATION,…".to_owned(),
+            Self::Text => "TEXT".to_owned(),
+        }
+    }
+}
+
 /// `multilangd.onChildFailure`.
 pub const ON_CHILD_FAILURE: &str = "multilangd.onChildFailure";
 /// `multilangd.maxChildFailures`.
