@@ -111,6 +111,8 @@ struct Consumer {
     delay_logged: Option<Instant>,
     /// The failures of a child at one record, for its dead letter.
     failures: Vec<Failure>,
+    /// How often that record has failed alone.
+    alone: u32,
     /// Why the consumer ends, once known.
     ending: Option<Ending>,
     /// Requests in progress; each ends with an event.
@@ -141,6 +143,7 @@ impl Consumer {
             asked: Instant::now(),
             delay_logged: None,
             failures: Vec::new(),
+            alone: 0,
             ending: None,
             work: JoinSet::new(),
             events: VecDeque::new(),

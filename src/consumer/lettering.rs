@@ -1,5 +1,6 @@
 //! Writes dead letters, and reports the search for their records.
 
+use tokio::time::Instant;
 use tracing::{error, warn};
 
 use super::Consumer;
@@ -33,6 +34,7 @@ impl Consumer {
             failures = alone,
             "record processor failed at a single record"
         );
+        self.alone = alone;
         if alone == 1 {
             self.failures.clear();
         }
@@ -49,6 +51,12 @@ impl Consumer {
             self.events.push_back(Event::Lettered(Err("no destination is configured".to_owned())));
             return;
         };
+        // Another worker may process the record by now.
+        if !self.held.is_live(Instant::now()) {
+            self.held.mark_lost();
+            self.events.push_back(Event::Lettered(Err("the lease has expired".to_owned())));
+            return;
+        }
         let letter = Letter {
             condition: Condition::RetryAttemptsExhausted,
             at: (letters.wall)(),
@@ -57,7 +65,7 @@ impl Consumer {
             application: letters.application,
             worker: letters.worker,
             program: self.parts.program.to_string(),
-            attempts: u32::try_from(self.failures.len()).unwrap_or(u32::MAX),
+            attempts: self.alone,
             failures: self.failures.clone(),
             record,
         };

@@ -120,6 +120,8 @@ pub struct State {
     /// Whether the last failure of the child was one of a search, after which pauses do not grow.
     is_narrowed: bool,
     narrowing: Backoff,
+    /// Whether a checkpoint was rejected during the open action. A child that fails then may fail for that.
+    has_rejected: bool,
     /// Pauses between attempts to write a dead letter.
     refusals: Backoff,
     storing: bool,
@@ -166,6 +168,7 @@ impl State {
             poison: None,
             is_narrowed: false,
             narrowing,
+            has_rejected: false,
             refusals,
             storing: false,
             child_alive: false,
@@ -317,6 +320,7 @@ impl State {
             Message::LeaseLost => Phase::Losing,
             Message::ShardEnded => Phase::Ending,
         };
+        self.has_rejected = false;
         self.wait_for_answer(now);
         self.slow = self.settings.warn_after.map(|limit| (now, now + limit));
         vec![Effect::Send(message)]
@@ -424,7 +428,10 @@ impl State {
                 self.answer_by = None;
                 vec![Effect::Store(position)]
             }
-            Err(failure) => vec![Effect::Acknowledge(Err(failure))],
+            Err(failure) => {
+                self.has_rejected = true;
+                vec![Effect::Acknowledge(Err(failure))]
+            }
         }
     }
 
@@ -469,6 +476,7 @@ impl State {
             Phase::Closing { .. } => {}
             _ => {
                 self.wait_for_answer(now);
+                self.has_rejected |= outcome.is_err();
                 effects.push(Effect::Acknowledge(outcome.map_err(|error| checkpoint::failure(&error))));
             }
         }

@@ -12,7 +12,7 @@ impl State {
     pub(super) fn suspect(&mut self, reason: String) -> Result<Effects, String> {
         self.is_narrowed = false;
         let Some(suspects) = &mut self.suspects else { return Err(reason) };
-        if self.phase != Phase::Processing {
+        if self.phase != Phase::Processing || self.has_rejected {
             return Err(reason);
         }
         let was_searching = suspects.is_searching();

@@ -323,6 +323,25 @@ fn record_checkpointed_at_the_last_moment_gets_no_letter() {
     assert!(lost.is_empty() || matches!(shard.state.phase, Phase::BackingOff(_)));
 }
 
+#[test]
+fn failure_after_a_rejected_checkpoint_blames_no_record() {
+    let mut shard = Shard::new(1, []);
+    shard.state.on(shard.now, Event::Begin);
+    shard.state.on(shard.now, Event::Spawned);
+    let done = |action| Event::Child(multilang::Event::Said(session::Event::Done(action)));
+    shard.state.on(shard.now, done(Action::Initialize));
+    let records = vec![Record::plain(1, "k", b"")].into();
+    shard.state.on(shard.now, Event::Batch(Batch { records, ..Batch::default() }));
+    let request = CheckpointRequest { sequence_number: None, sub_sequence_number: None };
+    let asked = multilang::Event::Said(session::Event::Checkpoint { request, early: false });
+    let effects = shard.state.on(shard.now, Event::Child(asked));
+    let [Effect::Store(position)] = &effects[..] else { panic!("{effects:?}") };
+    let error = held::Error::Table(crate::lease::table::Error::Throttled("slow down".to_owned()));
+    shard.state.on(shard.now, Event::Stored(position.clone(), Err(error)));
+    let effects = shard.state.on(shard.now, Event::Child(multilang::Event::Exited("exit code 1".to_owned())));
+    assert!(matches!(effects[..], [Effect::Failed(_, 1)]), "{effects:?}");
+}
+
 proptest! {
     #[test]
     fn every_record_is_processed_or_in_a_letter(
