@@ -126,6 +126,25 @@ impl Records {
         Self::Decoded(records)
     }
 
+    /// The first records, at most `most` of them, and the rest.
+    #[must_use]
+    pub fn split(self, most: usize) -> (Self, Self) {
+        if self.len() <= most {
+            return (self, Self::default());
+        }
+        let mut records = self.decode();
+        let rest = records.split_off(most);
+        (Self::Decoded(records), Self::Decoded(rest))
+    }
+
+    /// Whether each record follows the one before it. Takes time linear in their number if they are decoded.
+    pub fn is_ascending(&self) -> bool {
+        match self {
+            Self::Decoded(records) => records.is_sorted_by(|a, b| a.order(&b.position()) == Ordering::Less),
+            Self::Encoded(_) => true,
+        }
+    }
+
     /// The decoded records.
     pub fn decode(self) -> Vec<Record> {
         match self {

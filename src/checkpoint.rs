@@ -14,6 +14,7 @@ use multilangd_protocol::{CheckpointFailure, CheckpointRequest};
 use crate::batch::Records;
 use crate::lease::held;
 use crate::lease::table;
+use crate::record::Record;
 use crate::sequence::{Position, Sequence};
 
 /// The positions that bound the checkpoints of a child.
@@ -29,6 +30,17 @@ pub struct Progress {
     at_shard_end: Option<Position>,
     /// The position that was assumed to be stored, once a later one turned out to be stored.
     overtaken: Option<Position>,
+    /// Records after the stored checkpoint that are not delivered again, because they have a durable copy
+    /// elsewhere; in order.
+    passed: Vec<Passed>,
+}
+
+/// A record that is not delivered again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Passed {
+    position: Position,
+    /// The greatest position before it: once that is stored, the record's own position may be.
+    before: Position,
 }
 
 /// The decision about a checkpoint request.
@@ -44,7 +56,49 @@ impl Progress {
     /// The progress of a child that starts at a stored checkpoint.
     pub fn new(stored: Position) -> Self {
         let (permitted, before) = (stored.clone(), stored.clone());
-        Self { permitted, before, last: stored, at_shard_end: None, overtaken: None }
+        Self { permitted, before, last: stored, at_shard_end: None, overtaken: None, passed: Vec::new() }
+    }
+
+    /// The progress of the next child, which starts at the stored checkpoint.
+    pub fn restart(&mut self) {
+        *self = Self { passed: std::mem::take(&mut self.passed), ..Self::new(self.last.clone()) };
+    }
+
+    /// The record at `position` was stored elsewhere and is not delivered again. Everything up to `before`
+    /// was delivered before it.
+    pub fn pass(&mut self, position: Position, before: Position) {
+        if position.order(&self.last) == Ordering::Greater {
+            self.passed.push(Passed { position, before });
+        }
+    }
+
+    /// Number of records after the stored checkpoint that are not delivered again.
+    pub fn passed(&self) -> usize {
+        self.passed.len()
+    }
+
+    /// The records that are still to be delivered: they follow the stored checkpoint and were not passed.
+    pub fn undelivered(&self, records: Records) -> Records {
+        let records = records.behind(&self.last);
+        if self.passed.is_empty() {
+            return records;
+        }
+        let is_passed = |record: &Record| {
+            self.passed.iter().any(|passed| record.order(&passed.position) == Ordering::Equal)
+        };
+        records.decode().into_iter().filter(|record| !is_passed(record)).collect()
+    }
+
+    /// The position to store in place of `position`: that of the last record which directly follows it, or
+    /// follows another one of these, and is not delivered again.
+    pub fn beyond_passed(&self, position: &Position) -> Position {
+        let mut reached = position.clone();
+        for Passed { position, before } in &self.passed {
+            if before.order(&reached) != Ordering::Greater && position.order(&reached) == Ordering::Greater {
+                reached.clone_from(position);
+            }
+        }
+        reached
     }
 
     /// The stored checkpoint.
@@ -81,6 +135,11 @@ impl Progress {
     /// A write succeeded.
     pub fn stored(&mut self, position: Position) {
         debug_assert!(position.order(&self.last) != Ordering::Less, "a checkpoint went back");
+        // The child may request the position again for which a later one was stored.
+        if position.order(&self.permitted) == Ordering::Greater {
+            self.overtaken.get_or_insert_with(|| self.last.clone());
+        }
+        self.passed.retain(|passed| passed.position.order(&position) == Ordering::Greater);
         self.last = position;
     }
 
@@ -129,7 +188,7 @@ impl Progress {
         if behind && !ends || asked.order(bound) == Ordering::Greater {
             return Err(CheckpointFailure::IllegalArgument);
         }
-        let target = if ends { Position::shard_end() } else { asked };
+        let target = if ends { Position::shard_end() } else { self.beyond_passed(&asked) };
         Ok(if target == self.last { Verdict::Stored } else { Verdict::Write(target) })
     }
 }
@@ -148,7 +207,7 @@ pub fn failure(error: &held::Error) -> CheckpointFailure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Data, Record};
+    use crate::record::Data;
     use crate::sequence::SequenceNumber;
     use proptest::prelude::*;
 

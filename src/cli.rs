@@ -15,6 +15,7 @@ use multilangd::version;
 mod help;
 mod java;
 mod leases;
+pub(crate) mod letters;
 #[cfg(feature = "local")]
 mod local;
 mod streams;
@@ -133,6 +134,8 @@ enum Sub {
     /// The partition key of each record is the number of its line, unless --json sets one.
     #[cfg(feature = "local")]
     Put(Put),
+    #[command(flatten)]
+    Letters(letters::Command),
     /// Run the daemon on an embedded Kinesis and DynamoDB.
     ///
     /// Creates a stream on endpoints in this process and processes its records. Needs no AWS account.
@@ -188,6 +191,8 @@ pub(crate) enum Command {
         /// `/readyz` instead of `/livez`.
         ready: bool,
     },
+    /// List or process dead letters.
+    Letters(letters::Command),
     /// Copy the binary into a folder.
     Install(PathBuf),
     /// Print a text generated from the description of the command line.
@@ -250,6 +255,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<(Co
         Some(Sub::Tail(tail)) => Command::Tail(tail),
         #[cfg(feature = "local")]
         Some(Sub::Put(put)) => Command::Put(put),
+        Some(Sub::Letters(command)) => Command::Letters(command),
         Some(Sub::Health(health)) => Command::Health { file: health.file, ready: health.ready },
         Some(Sub::Install { folder }) => Command::Install(folder),
         Some(Sub::Manual) => Command::Print(manual(self::command())),
@@ -289,6 +295,7 @@ fn command() -> clap::Command {
         #[cfg(feature = "local")]
         ("put", &["set", "expand_env", own::LOG, own::LOG_FORMAT]),
         ("test", &["set", "expand_env", own::CHILD_PROTOCOL, own::LOG, own::LOG_FORMAT]),
+        ("letters", &["set", "expand_env", own::DEAD_LETTERS]),
         ("manual", &[]),
         ("completions", &[]),
     ];

@@ -24,6 +24,47 @@ pub fn wall_millis() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// Seconds since 1970 as a date and time in UTC.
+pub fn date(seconds: i64) -> String {
+    const DAY: i64 = 24 * 60 * 60;
+    let (days, rest) = (seconds.div_euclid(DAY), seconds.rem_euclid(DAY));
+    // In the Gregorian calendar, with years that begin in March and eras of 400 years.
+    let days = days.saturating_add(719_468);
+    let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let of_year = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let of_month = of_year - (153 * month + 2) / 5 + 1;
+    let (month, later) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let year = era * 400 + year + later;
+    let (hour, minute, second) = (rest / 3_600, rest / 60 % 60, rest % 60);
+    format!("{year:04}-{month:02}-{of_month:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// Milliseconds since 1970 as a date and time in UTC, with milliseconds.
+pub fn utc(millis: i64) -> String {
+    let date = date(millis.div_euclid(1_000));
+    format!("{}.{:03}Z", date.trim_end_matches('Z'), millis.rem_euclid(1_000))
+}
+
+/// Milliseconds since 1970 of a text that [`utc`] wrote.
+pub fn parse_utc(text: &str) -> Option<i64> {
+    let (day, time) = text.strip_suffix('Z')?.split_once('T')?;
+    let numbers = |text: &str, by: char| -> Option<Vec<i64>> {
+        text.split(by).map(|part| part.parse().ok().filter(|number| *number >= 0)).collect()
+    };
+    let (time, millis) = time.split_once('.')?;
+    let [year, month, of_month] = numbers(day, '-')?.try_into().ok()?;
+    let [hour, minute, second] = numbers(time, ':')?.try_into().ok()?;
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let of_year = (153 * month + 2) / 5 + of_month - 1;
+    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468;
+    let millis: i64 = millis.parse().ok()?;
+    let found = (((days * 24 + hour) * 60 + minute) * 60 + second) * 1_000 + millis;
+    (utc(found) == text).then_some(found)
+}
+
 /// How long this machine has been suspended (or paused by its host, if it is virtual) since its start.
 /// [`Instant`] does not advance during that time, but leases expire for other workers. Only differences of
 /// this value are meaningful.
@@ -125,6 +166,17 @@ impl Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn utc_is_read_back() {
+        for millis in [0, 1, 951_782_400_000, 1_709_164_799_999, 1_795_996_799_123, 4_102_444_800_000] {
+            assert_eq!(parse_utc(&utc(millis)), Some(millis), "{}", utc(millis));
+        }
+        for text in ["", "2026-13-01T00:00:00.000Z", "2026-02-30T00:00:00.000Z", "x", "2026-01-01T00:00:00Z"]
+        {
+            assert_eq!(parse_utc(text), None, "{text}");
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn last_steps_of_a_long_shutdown_are_short() {

@@ -6,6 +6,7 @@
 //! | [`bean`] | the file's pairs set one after the other, as in Java's configuration object |
 //! | [`value`] | parsing of a value by its type |
 //! | [`credentials`] | parsing of a credentials key into a list of providers |
+//! | [`letters`] | the values for dead letters |
 //! | [`expand`] | `${NAME}`, if enabled |
 //! | [`resolve`] | defaults, derived settings, limits; all errors and warnings at once |
 //! | `made` | valid settings into the [`Config`] |
@@ -33,6 +34,7 @@ pub mod bean;
 pub mod credentials;
 pub mod expand;
 pub mod keys;
+pub mod letters;
 mod made;
 mod names;
 pub mod permissions;
@@ -154,6 +156,12 @@ pub struct Config {
     pub on_hopeless_shard: OnHopelessShard,
     /// `multilangd.maxParkedPauseMillis`.
     pub parked_pause: Duration,
+    /// `multilangd.deadLetters`.
+    pub dead_letters: Vec<letters::Destination>,
+    /// `multilangd.maxRecordFailures`, `multilangd.maxDeadLettersInARow`.
+    pub dead_letter_limits: DeadLetterLimits,
+    /// The text for `multilangd.childErrorLine`.
+    pub child_error_text: Option<String>,
     /// `multilangd.childProtocol`.
     pub child_protocol: ChildProtocol,
     /// `multilangd.childLog`.
@@ -235,6 +243,15 @@ pub enum ChildLog {
     Raw,
     /// JSON objects with their own fields, other lines as entries.
     Json,
+}
+
+/// When a record becomes a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeadLetterLimits {
+    /// `multilangd.maxRecordFailures`.
+    pub record_failures: u32,
+    /// `multilangd.maxDeadLettersInARow`.
+    pub in_a_row: u32,
 }
 
 /// The messages by which children learn of the end of a shard and of a lost lease.

@@ -20,6 +20,7 @@ use crate::batch::{Batch, Sizes};
 use crate::capacity::Capacity;
 use crate::clock;
 use crate::lease::{Held, Table};
+use crate::letters::{Failure, Letters};
 use crate::metrics::{Ending, LastLines, OfShard, Sink};
 use crate::multilang::{self, Child, Launch, SpawnError};
 use crate::retrieval::{Feed, ShardOfStream, Source, Start};
@@ -28,8 +29,10 @@ use crate::shard::BoxFuture;
 
 pub mod ending;
 pub mod event;
+mod lettering;
 pub mod program;
 pub mod state;
+pub mod suspects;
 
 use event::{Effect, Event, Message, NotSpawned};
 pub use event::{Outcome, Settings};
@@ -66,6 +69,8 @@ pub struct Parts {
     pub standings: Arc<Standings>,
     /// The number of leases that this worker can hold.
     pub capacity: Arc<Capacity>,
+    /// Where dead letters are written; required if [`Settings::dead_letters`] is set.
+    pub letters: Option<Letters>,
 }
 
 /// Signals to a consumer from outside.
@@ -104,6 +109,10 @@ struct Consumer {
     asked: Instant,
     /// When the delayed start or end of the shard was last logged.
     delay_logged: Option<Instant>,
+    /// The failures of a child at one record, for its dead letter.
+    failures: Vec<Failure>,
+    /// How often that record has failed alone.
+    alone: u32,
     /// Why the consumer ends, once known.
     ending: Option<Ending>,
     /// Requests in progress; each ends with an event.
@@ -133,6 +142,8 @@ impl Consumer {
             feed: None,
             asked: Instant::now(),
             delay_logged: None,
+            failures: Vec::new(),
+            alone: 0,
             ending: None,
             work: JoinSet::new(),
             events: VecDeque::new(),
@@ -187,6 +198,13 @@ impl Consumer {
                 event = next_of(&mut self.child) => self.child_event(event),
                 Ok(()) | Err(RecvError::Lagged(_)) = signals.finished.recv() => Event::ShardFinished,
                 // Records last: no batch is started while another event is pending.
+                () = std::future::ready(()), if self.state.wants_rest() => {
+                    if !self.held.is_live(Instant::now()) {
+                        self.held.mark_lost();
+                        continue;
+                    }
+                    Event::Rest
+                }
                 batch = batch_of(&mut self.feed), if self.state.wants_batch() => match batch {
                     // The lease may have expired without being noticed.
                     Some(_) if !self.held.is_live(Instant::now()) => {
@@ -248,6 +266,9 @@ impl Consumer {
             if *action == Action::Initialize {
                 self.parts.standings.worked();
             }
+        }
+        if let multilang::Event::Reported(action) = &event {
+            self.emit(OfShard::Answered { action: *action, took: self.asked.elapsed() });
         }
         if let multilang::Event::Exited(end) = &event
             && let Some(child) = self.child.take()
@@ -335,6 +356,17 @@ impl Consumer {
                     pid = self.pid, error = reason, stderr = stderr.last(), failures = times,
                     max_failures = self.parts.settings.max_failures, checkpoint = %self.state.stored(),
                     "record processor failed, restarting it from the stored checkpoint");
+            }
+            Effect::Bisecting(reason, records, alone) => self.bisecting(reason, records, alone),
+            Effect::Bisected => self.emit(OfShard::Bisected),
+            Effect::Letter(record) => self.write_letter(*record),
+            Effect::LetterRefused(error, retry_in) => {
+                self.emit(OfShard::LetterRefused { reason: &error });
+                warn!(
+                    error,
+                    ?retry_in,
+                    "failed to write a dead letter, the shard waits for its destination (multilangd.deadLetters)"
+                );
             }
             Effect::Parked(reason, pause) => {
                 self.emit(OfShard::Parked);

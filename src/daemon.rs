@@ -15,6 +15,7 @@ use crate::budget::Budget;
 use crate::capacity::Capacity;
 use crate::clock;
 use crate::config::{ChildProtocol, Config, OnChildFailure, OnHopelessShard};
+use crate::consumer::suspects;
 use crate::consumer::{Parts, Settings};
 use crate::coordinator::{self, Coordinator, Ends, Handle, Seen};
 use crate::cpu::Surroundings;
@@ -22,12 +23,14 @@ use crate::fleet::{Mode, Store};
 use crate::lease::held::Rival;
 use crate::lease::sync::InitialPosition;
 use crate::lease::{ProcessId, Table, WorkerId};
+use crate::letters::Letters;
 use crate::limits::Limits;
 use crate::membership::{self, Begun};
 use crate::metrics::{OfWorker, Sink};
 use crate::multilang::{Launch, Launcher, Program, output};
 use crate::reach::Reaches;
 use crate::recognition::Recognition;
+use crate::replay;
 use crate::retrieval::registration::StreamConsumer;
 use crate::retrieval::{self, Source, push};
 use crate::scheduler;
@@ -71,6 +74,8 @@ pub struct Ports {
     pub fanout: Option<Arc<dyn push::Api>>,
     /// Starts record processors.
     pub children: Arc<dyn Launch>,
+    /// Where dead letters are written; none without `multilangd.deadLetters`.
+    pub letters: Option<Letters>,
     /// The number of leases that this process can hold.
     pub capacity: Arc<Capacity>,
     /// Receives events.
@@ -94,7 +99,11 @@ impl std::fmt::Debug for Ports {
 ///
 /// # Errors
 /// No thread can be started.
-pub fn equip(program: Program, form: output::LogForm) -> std::io::Result<(Arc<dyn Launch>, Arc<Capacity>)> {
+pub fn equip(
+    program: Program,
+    form: output::LogForm,
+    error_text: Option<String>,
+) -> std::io::Result<(Arc<dyn Launch>, Arc<Capacity>)> {
     let limits = if Launcher::restores_limits() {
         Limits::raise()
     } else {
@@ -108,7 +117,8 @@ pub fn equip(program: Program, form: output::LogForm) -> std::io::Result<(Arc<dy
     let leases = limits.leases();
     info!(event = "limits_determined", leases, "the limits of this process allow {leases} leases: {limits}");
     let launcher = Launcher::start(limits.original_files)?;
-    Ok((Arc::new(program.started_by(launcher).logging(form)), Arc::new(Capacity::new(leases))))
+    let started = program.started_by(launcher).logging(form).with_error_text(error_text);
+    Ok((Arc::new(started), Arc::new(Capacity::new(leases))))
 }
 
 /// Runs until `stop`, or until a child fails permanently. The daemon cancels `stop` when it stops by itself, so that
@@ -309,6 +319,23 @@ fn member_settings(
     }
 }
 
+fn dialect(config: &Config) -> Dialect {
+    match config.child_protocol {
+        ChildProtocol::Current => Dialect::Current,
+        ChildProtocol::Shutdown => Dialect::Shutdown,
+    }
+}
+
+/// How `multilangd replay` runs record processors.
+pub fn replay_settings(config: &Config) -> replay::Settings {
+    replay::Settings {
+        dialect: dialect(config),
+        answer: config.answer,
+        exit_grace: config.child_exit_grace,
+        kill_grace: config.child_kill_grace,
+    }
+}
+
 fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>, reaches: &Reaches) -> Parts {
     let settings = Settings {
         parent_poll: config.parent_poll,
@@ -330,10 +357,10 @@ fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>, reaches: 
             (OnChildFailure::Restart, OnHopelessShard::Park) => Some(config.parked_pause),
             (OnChildFailure::Exit, _) | (_, OnHopelessShard::Exit) => None,
         },
-    };
-    let dialect = match config.child_protocol {
-        ChildProtocol::Current => Dialect::Current,
-        ChildProtocol::Shutdown => Dialect::Shutdown,
+        dead_letters: ports.letters.as_ref().map(|_| suspects::Limits {
+            record_failures: config.dead_letter_limits.record_failures,
+            in_a_row: config.dead_letter_limits.in_a_row,
+        }),
     };
     let retrieval = retrieval::Settings {
         max_records: config.max_records,
@@ -365,13 +392,14 @@ fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>, reaches: 
             sink: ports.sink.clone(),
         },
         program: ports.children,
-        dialect,
+        dialect: dialect(config),
         settings,
         timestamp,
         check_hash_keys: !config.skip_sync_if_leases_exist,
         sink: ports.sink,
         standings: Arc::default(),
         capacity: ports.capacity,
+        letters: ports.letters,
     }
 }
 

@@ -30,6 +30,7 @@ pub mod health;
 pub mod inspect;
 pub mod install;
 pub mod lease;
+pub mod letters;
 pub mod limits;
 #[cfg(feature = "local")]
 pub mod local;
@@ -40,6 +41,7 @@ pub mod reach;
 pub mod recognition;
 pub mod record;
 pub mod record_lines;
+pub mod replay;
 pub mod retrieval;
 pub mod scheduler;
 pub mod sequence;

@@ -32,6 +32,7 @@ use multilangd::health;
 use multilangd::inspect;
 use multilangd::install;
 use multilangd::lease::table;
+use multilangd::letters;
 use multilangd::limits::Limits;
 use multilangd::metrics::{Both, Discard, Sink, cloudwatch};
 use multilangd::multilang::{Launcher, Program, launcher};
@@ -90,7 +91,7 @@ async fn run(command: Command, words: Words) -> Exit {
     let is_daemon = match command {
         Command::Run(_) => true,
         Command::Leases(_) | Command::Print(_) | Command::Check { .. } => false,
-        Command::Health { .. } | Command::Install(_) | Command::Test(_) => false,
+        Command::Health { .. } | Command::Install(_) | Command::Letters(_) | Command::Test(_) => false,
         Command::Tail(_) => true,
         #[cfg(feature = "local")]
         Command::Local(_) | Command::Put(_) => true,
@@ -110,6 +111,7 @@ async fn work(command: Command, words: Words, stop: CancellationToken) -> Exit {
         Command::Run(file) => Box::pin(run_daemon(&file, &words, stop)).await,
         Command::Leases(leases) => Box::pin(show_leases(&leases, &words)).await,
         Command::Health { file, ready } => Box::pin(check_health(file.as_deref(), &words, ready)).await,
+        Command::Letters(command) => Box::pin(cli::letters::run(&command, &words)).await,
         Command::Install(folder) => Box::pin(install_into(&folder, &words)).await,
         Command::Print(text) => print(&text),
         Command::Test(test) => Box::pin(commands::test::test(&test, &words)).await,
@@ -467,6 +469,7 @@ fn look_around(settings: &Settings, sdk: &Sdk, warnings: &mut Vec<Remark>, fault
     {
         warnings.push(remark("executableName", format!("on this machine: {error}")));
     }
+    warnings.extend(cli::letters::remarks(settings));
 }
 
 async fn start(config: &Config, stop: CancellationToken) -> Result<(), Exit> {
@@ -490,11 +493,15 @@ async fn start(config: &Config, stop: CancellationToken) -> Result<(), Exit> {
     let stream =
         Arc::new(clients.stream(config.stream.clone()).with_arn(config.stream_arn.clone()).listing(list));
     let (table, state) = tables(&clients, config);
-    let (children, capacity) = daemon::equip(program, log::child_form(config)).map_err(|error| {
-        complain(&format!("failed to start a thread: {error}"));
-        Exit::Internal
-    })?;
+    let form = log::child_form(config);
+    let (children, capacity) =
+        daemon::equip(program, form, config.child_error_text.clone()).map_err(|error| {
+            complain(&format!("failed to start a thread: {error}"));
+            Exit::Internal
+        })?;
+    let letters = letters::open(config).map_err(|error| refuse(&error))?;
     let ports = Ports {
+        letters,
         table: Arc::new(table),
         state: Arc::new(state),
         shards: stream.clone(),

@@ -15,7 +15,7 @@
 
 use std::time::Duration;
 
-use multilangd_protocol::{CheckpointFailure, Dialect, FromChild, Line, Session, ToChild, session};
+use multilangd_protocol::{Action, CheckpointFailure, Dialect, FromChild, Line, Session, ToChild, session};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -33,6 +33,7 @@ mod other;
 pub mod output;
 pub mod process;
 pub mod shebang;
+mod stderr;
 
 use launch::{Happened, Process};
 #[cfg(target_os = "linux")]
@@ -54,6 +55,8 @@ const LEAK: Duration = Duration::from_secs(1);
 pub enum Event {
     /// The child sent a message. A checkpoint must be answered by [`Child::acknowledge`].
     Said(session::Event),
+    /// The child answered an action, but reported an error on stderr before its answer.
+    Reported(Action),
     /// The child's stdin is broken: it can receive no more messages. The reason.
     InputBroken(String),
     /// The child closed its stdout while it runs.
@@ -83,6 +86,9 @@ pub struct Child {
     stderr_open: bool,
     /// Whether a stale status was logged as a warning: one with each batch is one warning.
     warned_stale: bool,
+    /// The answer of the child whose errors on stderr are being counted, and their number at the last answer.
+    answered: Option<Action>,
+    errors: u64,
 }
 
 impl Child {
@@ -106,6 +112,8 @@ impl Child {
             leak: None,
             exit_reported: false,
             warned_stale: false,
+            answered: None,
+            errors: 0,
         })
     }
 
@@ -196,10 +204,27 @@ impl Child {
     /// The child's next event. Cancel-safe. After [`Event::Exited`] it never completes.
     pub async fn next(&mut self) -> Event {
         loop {
+            if let Some(action) = self.answered {
+                let errors = match self.process.errors() {
+                    Some(count) => count.await,
+                    None => self.errors,
+                };
+                self.answered = None;
+                let before = std::mem::replace(&mut self.errors, errors);
+                return if self.errors > before {
+                    Event::Reported(action)
+                } else {
+                    Event::Said(session::Event::Done(action))
+                };
+            }
             let overdue = self.leak.is_some_and(|by| by <= Instant::now());
             // A grandchild may hold stderr open.
             self.stderr_open &= !(self.stderr.is_ended() || self.exited.is_some() && overdue);
             if let Some(event) = self.session.next() {
+                if let session::Event::Done(action) = event {
+                    self.answered = Some(action);
+                    continue;
+                }
                 self.note(&event);
                 return Event::Said(event);
             }

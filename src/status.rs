@@ -154,6 +154,8 @@ pub enum Condition {
     Working,
     /// The child failed and is being restarted.
     Restarting,
+    /// The child fails at one of several records, which is being searched.
+    Bisecting,
     /// Work is pending but there was no progress for too long. The reason.
     Stuck(String),
     /// The child failed repeatedly and is restarted after a long pause. The reason.
@@ -174,6 +176,7 @@ impl Condition {
             | Self::Failing
             | Self::Working
             | Self::Restarting
+            | Self::Bisecting
             | Self::Over(_) => None,
         }
     }
@@ -188,6 +191,7 @@ impl Condition {
             Self::Failing => "failing",
             Self::Working => "working",
             Self::Restarting => "restarting",
+            Self::Bisecting => "bisecting",
             Self::Stuck(_) => "stuck",
             Self::Parked(_) => "parked",
             Self::Over(ending) => ending.word(),
@@ -215,6 +219,13 @@ pub fn condition(totals: &Totals, now: Instant, stuck_after: Duration) -> Condit
             "record processor has been failing for {seconds} s{}",
             last_failure()
         ));
+    }
+    if let Some((since, reason)) = &totals.refused {
+        let seconds = now.saturating_duration_since(*since).as_secs();
+        return Condition::Stuck(format!("dead letter was rejected for {seconds} s: {reason}"));
+    }
+    if totals.bisecting.is_some() {
+        return Condition::Bisecting;
     }
     if let Some((since, reason)) = &totals.shortage
         && let Some(seconds) = lasts(Some(*since))
@@ -415,6 +426,13 @@ fn shard_json(shard: &ShardId, totals: &Totals, condition: &Condition, now: Inst
             "busySeconds": totals.in_child.as_secs_f64(),
             "lastFailure": totals.failure.as_ref().map(|(reason, _)| reason),
             "lastStderr": totals.failure.as_ref().map(|(_, stderr)| stderr),
+        },
+        "deadLetters": {
+            "written": totals.dead_letters, "failed": totals.letter_failures,
+            "bisectedRecords": totals.bisecting.map(|(_, records)| records),
+            "last": totals.dead_letter.as_ref().map(|(position, error, at)| json!({
+                "position": position.to_string(), "error": error, "secondsAgo": ago(Some(*at)),
+            })),
         },
         "reads": {
             "ok": totals.fetches, "failed": totals.fetch_failures, "failingSeconds": ago(totals.unread_since),

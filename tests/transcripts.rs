@@ -37,6 +37,7 @@ fn settings() -> Settings {
         keep_empty: true,
         max_failures: 5,
         parked_pause: None,
+        dead_letters: None,
     }
 }
 
@@ -130,6 +131,10 @@ impl Replay {
             | Effect::FailedWhileStopping(_)
             | Effect::EndDelayed(..)
             | Effect::Parked(..)
+            | Effect::Bisecting(..)
+            | Effect::Bisected
+            | Effect::Letter(_)
+            | Effect::LetterRefused(..)
             | Effect::Recovered
             | Effect::Shortage(_)
             | Effect::Slow(_) => {}

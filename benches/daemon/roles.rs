@@ -278,6 +278,7 @@ pub fn without_processes(words: &[String]) {
             budget: Budget::new(config.buffer),
             wall: multilangd::clock::wall_millis,
             surroundings: None,
+            letters: None,
         };
         daemon::run(&config, ports, CancellationToken::new()).await.unwrap();
     });

@@ -38,13 +38,7 @@ pub(super) fn manual(mut command: clap::Command) -> Vec<u8> {
 
 /// The option of a key of multilangd.
 pub(super) fn option(key: &'static own::Own) -> Arg {
-    let value = match key.kind {
-        own::OwnKind::Word(words) => words.join("|"),
-        own::OwnKind::Number(_) => "NUMBER".to_owned(),
-        own::OwnKind::Address => "PORT|ADDRESS:PORT|off".to_owned(),
-        own::OwnKind::Or(_) => format!("NUMBER|{}", own::SAME),
-        own::OwnKind::Filter => "FILTER".to_owned(),
-    };
+    let value = key.kind.value_name();
     let (doc, variable) = (key.doc, key.variable());
     Arg::new(key.name)
         .long(key.option())

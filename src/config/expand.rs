@@ -47,6 +47,17 @@ pub fn escaped(text: &str) -> String {
     out
 }
 
+/// The number of natural lines, as Java counts them.
+pub(super) fn lines_of(bytes: &[u8]) -> usize {
+    let mut lines = 1;
+    let mut before = 0;
+    for byte in bytes {
+        lines += usize::from(*byte == b'\r' || (*byte == b'\n' && before != b'\r'));
+        before = *byte;
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,8 +8,8 @@ use super::keys::own;
 use super::resolve::Resolved;
 use super::value::Value;
 use super::{
-    ChildLog, ChildProtocol, ClientConfig, Config, Faults, OnChildFailure, OnHopelessShard, Remark, Source,
-    Status,
+    ChildLog, ChildProtocol, ClientConfig, Config, DeadLetterLimits, Faults, OnChildFailure, OnHopelessShard,
+    Remark, Source, Status, letters,
 };
 use crate::fleet::version::Configured;
 use crate::fleet::{leader, report};
@@ -120,6 +120,15 @@ impl Resolved {
                 "exit" => OnHopelessShard::Exit,
                 _ => OnHopelessShard::Park,
             },
+            dead_letters: match text(own::DEAD_LETTERS).as_str() {
+                own::NONE => Vec::new(),
+                given => letters::parse(given).unwrap_or_default(),
+            },
+            dead_letter_limits: DeadLetterLimits {
+                record_failures: u32::try_from(s.number(own::MAX_RECORD_FAILURES)).unwrap_or(1),
+                in_a_row: u32::try_from(s.number(own::MAX_DEAD_LETTERS_IN_A_ROW)).unwrap_or(1),
+            },
+            child_error_text: letters::error_text(&text(own::CHILD_ERROR_LINE)),
             parked_pause: Duration::from_millis(u64::try_from(s.number(own::MAX_PARKED_PAUSE)).unwrap_or(1)),
             max_child_failures: u32::try_from(s.number(own::MAX_CHILD_FAILURES)).unwrap_or(1),
             child_protocol: match text(own::CHILD_PROTOCOL).as_str() {

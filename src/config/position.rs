@@ -3,6 +3,8 @@
 //! Java accepts any number; Kinesis refuses a time in the future, so Java retries for ever and starts no
 //! record processor.
 
+use crate::clock::date;
+
 /// Most seconds by which the clocks of this machine and of Kinesis may differ.
 const SKEW: i64 = 5 * 60;
 /// 2010 in seconds since 1970. No record is older: Kinesis was launched in 2013.
@@ -29,23 +31,6 @@ pub(super) fn fault(seconds: i64, now_millis: i64) -> Option<String> {
              LATEST)"
         )
     })
-}
-
-/// Seconds since 1970 as a date and time in UTC.
-fn date(seconds: i64) -> String {
-    const DAY: i64 = 24 * 60 * 60;
-    let (days, rest) = (seconds.div_euclid(DAY), seconds.rem_euclid(DAY));
-    // In the Gregorian calendar, with years that begin in March and eras of 400 years.
-    let days = days.saturating_add(719_468);
-    let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let of_year = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let of_month = of_year - (153 * month + 2) / 5 + 1;
-    let (month, later) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    let year = era * 400 + year + later;
-    let (hour, minute, second) = (rest / 3_600, rest / 60 % 60, rest % 60);
-    format!("{year:04}-{month:02}-{of_month:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 //! Rules that surprise are Java's: for primitive settings an unreadable number is 0, and 0 and false mean
 //! "not given" (`ConfigurationSettableUtils`). They are preserved, with warnings. Pure: nothing is called,
 //! and clock and environment are read only from [`Given`].
-//! called, no clock and no environment is looked at but what is [`Given`].
 
 mod clients;
 
@@ -15,9 +14,10 @@ use multilangd_properties::File;
 use super::arn::stream_of_arn;
 use super::bean::{Bean, Held, Pair, credentials_key};
 use super::credentials::Provider;
-use super::expand::{self, expand};
+use super::expand::{self, expand, lines_of};
 use super::keys::client::{CLIENTS, Service};
 use super::keys::{Absent, kcl, nearest, own};
+use super::letters;
 use super::names;
 use super::position;
 use super::sdk::jvm::Properties;
@@ -103,17 +103,6 @@ pub fn resolve(given: &Given) -> Resolved {
     maker.show(&sdk);
     maker.check();
     Resolved { hostname: given.hostname.clone(), sdk, ..maker.done() }
-}
-
-/// The number of natural lines, as Java counts them.
-fn lines_of(bytes: &[u8]) -> usize {
-    let mut lines = 1;
-    let mut before = 0;
-    for byte in bytes {
-        lines += usize::from(*byte == b'\r' || (*byte == b'\n' && before != b'\r'));
-        before = *byte;
-    }
-    lines
 }
 
 /// The file followed by the overrides.
@@ -257,7 +246,11 @@ impl Maker {
             let value = match key.kind {
                 own::OwnKind::Number(_) => Value::Number(text.parse().unwrap_or_default()),
                 own::OwnKind::Or(_) => text.parse().map_or(Value::Text(text), Value::Number),
-                own::OwnKind::Word(_) | own::OwnKind::Address | own::OwnKind::Filter => Value::Text(text),
+                own::OwnKind::Word(_)
+                | own::OwnKind::Address
+                | own::OwnKind::Filter
+                | own::OwnKind::Destinations
+                | own::OwnKind::Text => Value::Text(text),
             };
             self.settings.put(key.name, value, source);
         }
@@ -427,6 +420,10 @@ impl Maker {
         }
         self.check_worker();
         self.check_names();
+        if let Some(text) = letters::conflict(&self.settings) {
+            let line = self.source(own::DEAD_LETTERS).line();
+            self.bean.faults.push(Remark { line, key: Some(own::DEAD_LETTERS.to_owned()), text });
+        }
     }
 
     /// Checks each name that AWS must accept. A name derived from `applicationName` is an error of that key,

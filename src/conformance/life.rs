@@ -268,6 +268,8 @@ impl<'a> Played<'a> {
             Event::Said(
                 session::Event::Done(_) | session::Event::Wrong { .. } | session::Event::Checkpoint { .. },
             ) => return Next::Continue,
+            // Not without multilangd.childErrorLine.
+            Event::Reported(_) => return Next::Continue,
             Event::InputBroken(reason) => (Step::InputBroken(reason), Next::End),
             Event::OutputClosed => (Step::OutputClosed, Next::End),
             Event::Exited(code) => (Step::Exited(code), Next::End),

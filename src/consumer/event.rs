@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use multilangd_protocol::{Action, CheckpointFailure};
 
+use super::suspects::Limits;
 use crate::batch::{Batch, Records};
 use crate::lease::held;
 use crate::multilang::{self, Stop};
+use crate::record::Record;
 use crate::sequence::{Position, Sequence};
 use crate::shard::ChildShard;
 
@@ -43,6 +45,8 @@ pub struct Settings {
     /// `multilangd.maxParkedPauseMillis`: the longest pause between restarts of a parked shard's child. None
     /// if the daemon exits instead (`multilangd.onHopelessShard`, `multilangd.onChildFailure`).
     pub parked_pause: Option<Duration>,
+    /// When a record becomes a dead letter; none without `multilangd.deadLetters`.
+    pub dead_letters: Option<Limits>,
 }
 
 /// Why no child was started.
@@ -73,10 +77,14 @@ pub enum Event {
     Child(multilang::Event),
     /// A batch of the feed that was opened last.
     Batch(Batch),
+    /// The rest of the last batch can be delivered.
+    Rest,
     /// The retrieval task panicked.
     FeedBroke,
     /// [`Effect::Store`] completed.
     Stored(Position, Result<(), held::Error>),
+    /// [`Effect::Letter`] completed: the letter has a durable copy, or the reason why it has none.
+    Lettered(Result<(), String>),
     /// [`Effect::PrepareEnd`] completed.
     EndPrepared(Result<(), EndError>),
     /// The daemon shuts down.
@@ -153,6 +161,15 @@ pub enum Effect {
     Signal(Stop),
     /// Report a failure of the child: the reason, and the number of failures in a row.
     Failed(String, u32),
+    /// Report that the child failed at one of this many records, which are delivered again in smaller
+    /// batches: the reason, the number of records, and how often the record failed alone.
+    Bisecting(String, usize, u32),
+    /// Report that no record is being searched any more.
+    Bisected,
+    /// Write a record to the dead letters; completes with [`Event::Lettered`].
+    Letter(Box<Record>),
+    /// Report that the dead letter was rejected, for this reason, and is written again after this pause.
+    LetterRefused(String, Duration),
     /// Report that the shard is parked: the reason, and the pause before the child is restarted.
     Parked(String, Duration),
     /// Report that a parked shard works again.

@@ -5,6 +5,7 @@
 //!                         |  '-> notifying -> losing ------------------------^
 //!                         '----------------------------> losing -------------'
 //! any of these -> closing -> backing off -> starting      (the child failed; a parked shard has longer pauses)
+//! closing -> lettering <-> letter refused; lettering -> passing -> starting       (a record fails for good)
 //! ```
 //!
 //! Rules:
@@ -20,6 +21,9 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "most events concern few phases")]
 
 mod closing;
+mod delivery;
+mod lettering;
+mod stopping;
 
 use std::time::Duration;
 
@@ -27,11 +31,13 @@ use multilangd_protocol::{Action, CheckpointFailure, CheckpointRequest, session}
 use tokio::time::Instant;
 
 use super::event::{Effect, EndError, Event, Message, NotSpawned, Outcome, Settings};
+use super::suspects::Suspects;
 use crate::backoff::Backoff;
 use crate::batch::Batch;
 use crate::checkpoint::{self, Progress, Verdict};
 use crate::lease::held;
 use crate::multilang;
+use crate::record::Record;
 use crate::sequence::{Position, Sequence};
 use crate::shard::ChildShard;
 
@@ -65,6 +71,12 @@ enum Phase {
         by: Instant,
     },
     BackingOff(Instant),
+    /// A dead letter is being written. No child runs.
+    Lettering,
+    /// The dead letter was rejected and is written again at that time. No child runs.
+    LetterRefused(Instant),
+    /// The position of the record of a dead letter is being stored. No child runs.
+    Passing,
     Finished,
 }
 
@@ -99,6 +111,19 @@ pub struct State {
     delivered: bool,
     /// The child shards, once the end of the shard was read.
     end: Option<Vec<ChildShard>>,
+    /// The part of the last batch that is not delivered yet.
+    rest: Option<Batch>,
+    /// The search for records at which children fail; none without dead letters.
+    suspects: Option<Suspects>,
+    /// The record to be written to the dead letters, and the position before it.
+    poison: Option<(Box<Record>, Position)>,
+    /// Whether the last failure of the child was one of a search, after which pauses do not grow.
+    is_narrowed: bool,
+    narrowing: Backoff,
+    /// Whether a checkpoint was rejected during the open action. A child that fails then may fail for that.
+    has_rejected: bool,
+    /// Pauses between attempts to write a dead letter.
+    refusals: Backoff,
     storing: bool,
     child_alive: bool,
     answer_by: Option<Instant>,
@@ -125,7 +150,10 @@ impl State {
     /// The state for a lease that was just acquired, with its stored checkpoint.
     pub fn new(settings: Settings, stored: Position, has_parents: bool, random: fastrand::Rng) -> Self {
         let shortage = Backoff::new(SHORTAGE, SHORTAGE * 10, random.clone());
+        let refusals = Backoff::new(SHORTAGE, RESTART, random.clone());
+        let narrowing = Backoff::new(settings.task_backoff, RESTART, random.clone());
         let backoff = Backoff::new(settings.task_backoff, RESTART, random);
+        let suspects = settings.dead_letters.map(Suspects::new);
         Self {
             settings,
             has_parents,
@@ -135,6 +163,13 @@ impl State {
             feed_open: false,
             delivered: false,
             end: None,
+            rest: None,
+            suspects,
+            poison: None,
+            is_narrowed: false,
+            narrowing,
+            has_rejected: false,
+            refusals,
             storing: false,
             child_alive: false,
             answer_by: None,
@@ -152,7 +187,7 @@ impl State {
 
     /// Whether the child is ready for records. A batch is taken from the feed only then.
     pub fn wants_batch(&self) -> bool {
-        self.phase == Phase::Idle && self.end.is_none() && !self.stop && !self.lost
+        self.phase == Phase::Idle && self.end.is_none() && self.rest.is_none() && !self.stop && !self.lost
     }
 
     /// The stored checkpoint.
@@ -164,7 +199,8 @@ impl State {
     pub fn deadline(&self) -> Option<Instant> {
         let own = match &self.phase {
             Phase::Waiting(at) | Phase::PreparingEnd(at) => *at,
-            Phase::BackingOff(until) => Some(*until),
+            Phase::BackingOff(until) | Phase::LetterRefused(until) => Some(*until),
+            Phase::Lettering | Phase::Passing => None,
             Phase::Finished => return None,
             // A write has a deadline of its own, which a stop does not wait for.
             Phase::Closing { step: Step::Gone, by, .. } => return self.stop.then_some(*by),
@@ -203,6 +239,8 @@ impl State {
             },
             Event::Child(event) => self.child(now, event),
             Event::Batch(batch) => self.batch(now, batch),
+            Event::Rest => self.deliver_rest(now),
+            Event::Lettered(outcome) => self.lettered(now, outcome),
             Event::FeedBroke => {
                 self.feed_open = false;
                 self.fail(now, "the task that reads the shard panicked".to_owned())
@@ -247,7 +285,8 @@ impl State {
     /// checkpoint.
     fn start(&mut self) -> Effects {
         self.phase = Phase::Starting;
-        self.progress = Progress::new(self.progress.last().clone());
+        self.progress.restart();
+        self.rest = None;
         let mut effects = Vec::new();
         if !self.feed_open || self.delivered || self.end.is_some() {
             let stored = &self.progress.last().sequence;
@@ -281,6 +320,7 @@ impl State {
             Message::LeaseLost => Phase::Losing,
             Message::ShardEnded => Phase::Ending,
         };
+        self.has_rejected = false;
         self.wait_for_answer(now);
         self.slow = self.settings.warn_after.map(|limit| (now, now + limit));
         vec![Effect::Send(message)]
@@ -307,27 +347,6 @@ impl State {
         Vec::new()
     }
 
-    fn batch(&mut self, now: Instant, batch: Batch) -> Effects {
-        if !self.wants_batch() {
-            debug_assert!(false, "received a batch without a request");
-            // The batch was taken from the feed but not delivered: continuing the feed would skip it.
-            self.feed_open = false;
-            return self.fail(now, "received a batch in the wrong state".to_owned());
-        }
-        self.end = batch.end;
-        let records = batch.records.behind(self.progress.last());
-        if records.is_empty() && (self.end.is_some() || !self.settings.keep_empty) {
-            return self.settle(now);
-        }
-        if let Some(first) = records.first() {
-            self.delivered = true;
-            self.anchor.get_or_insert_with(|| Sequence::Number(first.clone()));
-        }
-        self.progress.begin_delivery();
-        self.progress.deliver(&records);
-        self.open(now, Message::ProcessRecords(records, batch.millis_behind_latest))
-    }
-
     fn child(&mut self, now: Instant, event: multilang::Event) -> Effects {
         if let multilang::Event::Exited(_) = event {
             self.child_alive = false;
@@ -338,6 +357,11 @@ impl State {
         }
         match event {
             multilang::Event::Said(message) => self.message(now, message),
+            multilang::Event::Reported(Action::LeaseLost) => self.done(now, Action::LeaseLost),
+            multilang::Event::Reported(action) => self.fail(
+                now,
+                format!("it answered {action} after an error on stderr (multilangd.childErrorLine)"),
+            ),
             multilang::Event::InputBroken(reason) => {
                 self.fail(now, format!("failed to write to its stdin: {reason}"))
             }
@@ -369,7 +393,8 @@ impl State {
 
     fn done(&mut self, now: Instant, action: Action) -> Effects {
         match action {
-            Action::Initialize | Action::ProcessRecords => self.settle(now),
+            Action::Initialize => self.settle(now),
+            Action::ProcessRecords => self.processed(now),
             Action::ShutdownRequested => self.open(now, Message::LeaseLost),
             Action::LeaseLost => self.close(now, Then::Finish(self.end_of_holding())),
             Action::ShardEnded if self.progress.last().is_shard_end() => {
@@ -403,13 +428,23 @@ impl State {
                 self.answer_by = None;
                 vec![Effect::Store(position)]
             }
-            Err(failure) => vec![Effect::Acknowledge(Err(failure))],
+            Err(failure) => {
+                self.has_rejected = true;
+                vec![Effect::Acknowledge(Err(failure))]
+            }
         }
     }
 
     fn was_stored(&mut self, now: Instant, position: Position, outcome: Result<(), held::Error>) -> Effects {
         self.storing = false;
         let mut effects = Vec::new();
+        let reached = self.progress.beyond_passed(self.progress.last());
+        if let Some(suspects) = &mut self.suspects
+            && outcome.is_ok()
+            && position.order(&reached).is_gt()
+        {
+            suspects.checkpointed();
+        }
         let outcome = match outcome {
             Ok(()) => {
                 self.progress.stored(position);
@@ -421,6 +456,9 @@ impl State {
             }
             Err(error) => Err(error),
         };
+        if self.phase == Phase::Passing {
+            return self.resume();
+        }
         if outcome.is_ok() {
             // A failure during the write starts a new row; it is the last one too if one is enough.
             let failing = matches!(&self.phase, Phase::Closing { then: Then::Restart(_), .. });
@@ -438,6 +476,7 @@ impl State {
             Phase::Closing { .. } => {}
             _ => {
                 self.wait_for_answer(now);
+                self.has_rejected |= outcome.is_err();
                 effects.push(Effect::Acknowledge(outcome.map_err(|error| checkpoint::failure(&error))));
             }
         }
@@ -463,56 +502,6 @@ impl State {
         }
     }
 
-    fn stopped(&mut self, now: Instant) -> Effects {
-        self.hurry_by(now + self.settings.shutdown_grace);
-        if std::mem::replace(&mut self.stop, true) {
-            return Vec::new();
-        }
-        match &mut self.phase {
-            Phase::Waiting(_) | Phase::BackingOff(_) => self.finish(Outcome::Stopped),
-            // Without a grace period no message is sent to the child: its stdin is closed.
-            Phase::Idle if !self.settings.shutdown_grace.is_zero() => self.settle(now),
-            Phase::Closing { by, .. } => {
-                *by = (*by).min(now + self.settings.kill_grace);
-                Vec::new()
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    /// As a stop, but of this shard alone, with the time for a graceful handoff. In KCL:
-    /// `LeaseGracefulShutdownHandler`.
-    fn wanted(&mut self, now: Instant) -> Effects {
-        if std::mem::replace(&mut self.stop, true) {
-            return Vec::new();
-        }
-        self.hurry_by(now + self.settings.hand_off);
-        match &mut self.phase {
-            Phase::Waiting(_) | Phase::BackingOff(_) => self.finish(Outcome::Stopped),
-            Phase::Idle => self.settle(now),
-            _ => Vec::new(),
-        }
-    }
-
-    fn lease_lost(&mut self, now: Instant) -> Effects {
-        if std::mem::replace(&mut self.lost, true) {
-            return Vec::new();
-        }
-        self.feed_open = false;
-        self.hurry_by(now + self.settings.lost_grace);
-        let mut effects = vec![Effect::CloseFeed];
-        match self.phase {
-            Phase::Waiting(_) | Phase::BackingOff(_) => effects.extend(self.finish(Outcome::LeaseLost)),
-            Phase::Idle => effects.extend(self.settle(now)),
-            _ => {}
-        }
-        effects
-    }
-
-    fn hurry_by(&mut self, by: Instant) {
-        self.hurry = Some(self.hurry.map_or(by, |at| at.min(by)));
-    }
-
     fn deadline_passed(&mut self, now: Instant) -> Effects {
         match &self.phase {
             Phase::Finished => Vec::new(),
@@ -527,6 +516,9 @@ impl State {
                 self.press(now, then, step)
             }
             Phase::Closing { .. } => Vec::new(),
+            Phase::Lettering | Phase::Passing if self.hurry.is_some_and(|by| by <= now) => {
+                self.finish(self.end_of_holding())
+            }
             _ if self.hurry.is_some_and(|by| by <= now) => {
                 let then = Then::Finish(self.end_of_holding());
                 let mut effects = vec![Effect::StopTimedOut];
@@ -536,6 +528,7 @@ impl State {
             Phase::Waiting(Some(at)) if *at <= now => self.check_parents(),
             Phase::PreparingEnd(Some(at)) if *at <= now => self.settle(now),
             Phase::BackingOff(until) if *until <= now => self.start(),
+            Phase::LetterRefused(until) if *until <= now => self.write_letter(),
             Phase::Idle if self.recovers_at().is_some_and(|at| at <= now) => {
                 self.failures = 0;
                 self.backoff.reset();
@@ -567,6 +560,8 @@ fn shown(response_for: Option<&str>) -> String {
     response_for.map_or_else(|| "a status without responseFor".to_owned(), |name| format!("{name:?}"))
 }
 
+#[cfg(test)]
+mod search_tests;
 #[cfg(test)]
 #[path = "state_tests.rs"]
 mod tests;

@@ -6,7 +6,7 @@ use crate::record::Record;
 use crate::sequence::SequenceNumber;
 use crate::shard::HashRange;
 
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     let seconds = Duration::from_secs;
     Settings {
         parent_poll: seconds(10),
@@ -21,6 +21,7 @@ fn settings() -> Settings {
         keep_empty: false,
         max_failures: 5,
         parked_pause: None,
+        dead_letters: None,
     }
 }
 

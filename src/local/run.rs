@@ -29,6 +29,7 @@ use crate::config::Config;
 use crate::daemon::{self, Ports};
 use crate::exit::Exit;
 use crate::lease::Table;
+use crate::letters;
 use crate::metrics::Board;
 use crate::multilang::Program;
 use crate::multilang::output::LogForm;
@@ -270,9 +271,11 @@ async fn serve(
         segments: config.scan_segments,
         initial: config.initial.sequence(),
     };
-    let (children, capacity) = daemon::equip(program, home.form.clone())
+    let (children, capacity) = daemon::equip(program, home.form.clone(), config.child_error_text.clone())
         .map_err(|error| failed(format!("failed to start a thread: {error}")))?;
+    let letters = letters::open(&config).map_err(failed)?;
     let ports = Ports {
+        letters,
         table: Arc::new(Leases::new(clients.dynamodb.clone(), config.table.clone(), table)),
         state: Arc::new(State::new(
             clients.dynamodb,

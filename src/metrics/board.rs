@@ -37,6 +37,18 @@ pub struct Totals {
     pub stderr: LastLines,
     /// When the shard was parked.
     pub parked_since: Option<Instant>,
+    /// Since when a record at which children fail is searched, and the number of suspects.
+    pub bisecting: Option<(Instant, usize)>,
+    /// Number of batches that were delivered again in smaller ones.
+    pub splits: u64,
+    /// Number of dead letters written.
+    pub dead_letters: u64,
+    /// The last dead letter: the position of its record, the last error, and when it was written.
+    pub dead_letter: Option<(Position, String, Instant)>,
+    /// Number of dead letters that were rejected.
+    pub letter_failures: u64,
+    /// Since when the shard waits for the destination of a dead letter, and why it was rejected.
+    pub refused: Option<(Instant, String)>,
     /// Since when no child can be started for lack of resources, and the resource.
     pub shortage: Option<(Instant, String)>,
     /// The open action of the child, and when it was sent.
@@ -110,6 +122,7 @@ impl Totals {
                 (self.since, self.moved, self.over) = (Some(now), Some(now), None);
                 (self.asked, self.failing_since, self.unread_since) = (None, None, None);
                 (self.read_error, self.failure, self.parked_since, self.shortage) = (None, None, None, None);
+                (self.bisecting, self.refused) = (None, None);
                 (self.checkpoint, self.checkpoint_arrival) = (Some(checkpoint.clone()), None);
                 (self.last, self.last_arrival) = (None, None);
                 (self.opening_since, self.room_since) = (None, None);
@@ -122,6 +135,24 @@ impl Totals {
             }
             OfShard::Parked => {
                 self.parked_since.get_or_insert(now);
+                self.bisecting = None;
+            }
+            OfShard::Bisecting { records } => {
+                let since = self.bisecting.map_or(now, |(since, _)| since);
+                self.bisecting = Some((since, records));
+                self.splits += u64::from(records > 1);
+            }
+            OfShard::Bisected => self.bisecting = None,
+            OfShard::DeadLetter { position, error } => {
+                self.dead_letters += 1;
+                let error = error.chars().take(READ_ERROR).collect();
+                self.dead_letter = Some((position.clone(), error, now));
+                (self.refused, self.moved) = (None, Some(now));
+            }
+            OfShard::LetterRefused { reason } => {
+                self.letter_failures += 1;
+                let since = self.refused.take().map_or(now, |(since, _)| since);
+                self.refused = Some((since, reason.chars().take(READ_ERROR).collect()));
             }
             OfShard::Recovered => self.parked_since = None,
             OfShard::Shortage { reason } => {
@@ -202,6 +233,7 @@ impl Totals {
             OfShard::Over(ending) => {
                 (self.end_delayed_since, self.parked_since, self.shortage) = (None, None, None);
                 (self.opening_since, self.room_since) = (None, None);
+                (self.bisecting, self.refused) = (None, None);
                 (self.over, self.pid, self.asked, self.waiting) = (Some(ending), None, None, 0);
                 (self.since, self.moved) = (Some(now), Some(now));
             }

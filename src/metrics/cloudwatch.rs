@@ -348,6 +348,10 @@ impl Sink for Queue {
                 }
             }
             OfShard::Parked
+            | OfShard::Bisecting { .. }
+            | OfShard::Bisected
+            | OfShard::DeadLetter { .. }
+            | OfShard::LetterRefused { .. }
             | OfShard::Recovered
             | OfShard::Shortage { .. }
             | OfShard::Opening

@@ -65,6 +65,25 @@ pub enum OfShard<'a> {
     Parked,
     /// The shard is no longer parked.
     Recovered,
+    /// The child failed at one of these records, which are delivered again in smaller batches.
+    Bisecting {
+        /// Number of records.
+        records: usize,
+    },
+    /// No record is being searched any more.
+    Bisected,
+    /// A record was written to the dead letters.
+    DeadLetter {
+        /// Its position.
+        position: &'a Position,
+        /// The last line on stderr, or the cause of its last failure.
+        error: &'a str,
+    },
+    /// A dead letter was rejected; the shard waits.
+    LetterRefused {
+        /// The cause.
+        reason: &'a str,
+    },
     /// No child could be started for lack of resources.
     Shortage {
         /// The resource that is short.

@@ -162,4 +162,10 @@ pub trait Process: fmt::Debug + Send {
     fn stderr(&self) -> Tail {
         Tail::closed()
     }
+
+    /// The number of errors that the process has reported on stderr so far, including all that it wrote
+    /// before its last message; none if they are not counted. Cancel-safe.
+    fn errors(&self) -> Option<BoxFuture<'static, u64>> {
+        None
+    }
 }

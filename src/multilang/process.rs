@@ -21,6 +21,7 @@ use tracing::{Instrument as _, warn};
 use super::launch::{Happened, Launch, Outgoing, Process, SpawnError, Stop, to_protocol};
 use super::launcher::Launcher;
 use super::output::{LogForm, Printed, Tail};
+use super::stderr::{Reported, log_lines};
 use super::{platform, shebang};
 use crate::record::Record;
 use crate::shard::{BoxFuture, ShardId};
@@ -98,7 +99,7 @@ impl Program {
     /// Combines the program with the launcher that starts its processes.
     #[must_use]
     pub fn started_by(self, launcher: Launcher) -> Started {
-        Started { program: self, launcher, form: LogForm::default() }
+        Started { program: self, launcher, form: LogForm::default(), error_text: None }
     }
 }
 
@@ -108,6 +109,7 @@ pub struct Started {
     program: Program,
     launcher: Launcher,
     form: LogForm,
+    error_text: Option<Arc<str>>,
 }
 
 impl Started {
@@ -115,6 +117,12 @@ impl Started {
     #[must_use]
     pub fn logging(self, form: LogForm) -> Self {
         Self { form, ..self }
+    }
+
+    /// Counts the occurrences of a text on stderr, by which the program reports errors.
+    #[must_use]
+    pub fn with_error_text(self, text: Option<String>) -> Self {
+        Self { error_text: text.map(Arc::from), ..self }
     }
 }
 
@@ -166,13 +174,15 @@ struct Spawned {
     broken: Option<oneshot::Receiver<String>>,
     tail: Tail,
     form: LogForm,
+    /// Asks the task that reads stderr to read all that is in the pipe; none if the errors do not matter.
+    syncs: Option<mpsc::Sender<oneshot::Sender<u64>>>,
     /// The tasks of the pipes, stopped on drop.
     _pipes: JoinSet<()>,
 }
 
 impl Spawned {
     async fn spawn(started: &Started, shard: &ShardId) -> Result<Self, SpawnError> {
-        let Started { program, launcher, form } = started;
+        let Started { program, launcher, form, error_text } = started;
         let mut command = launcher.command(program.path.as_os_str(), &program.arguments);
         command
             .stdin(Stdio::piped())
@@ -199,7 +209,9 @@ impl Spawned {
         pipes.spawn(write_messages(stdin, messages, breaks));
         let tail = Tail::default();
         let printed = Printed::new(shard.clone(), pid, "stderr", form.clone()).keeping(tail.clone());
-        pipes.spawn(log_lines(stderr, printed).in_current_span());
+        let (syncs, requests) = mpsc::channel(1);
+        let reported = Reported::new(error_text.as_deref());
+        pipes.spawn(log_lines(stderr, printed, reported, requests).in_current_span());
         let group = i32::try_from(pid).ok().filter(|pid| *pid > 1).and_then(Pid::from_raw);
         Ok(Self {
             child,
@@ -212,6 +224,7 @@ impl Spawned {
             broken: Some(broken),
             tail,
             form: form.clone(),
+            syncs: error_text.is_some().then_some(syncs),
             _pipes: pipes,
         })
     }
@@ -314,6 +327,18 @@ impl Process for Spawned {
     fn stderr(&self) -> Tail {
         self.tail.clone()
     }
+
+    fn errors(&self) -> Option<BoxFuture<'static, u64>> {
+        let syncs = self.syncs.clone()?;
+        Some(Box::pin(async move {
+            let (reply, count) = oneshot::channel();
+            // Without the task nothing is known about stderr, so an answer counts as an error.
+            match syncs.send(reply).await {
+                Ok(()) => count.await.unwrap_or(u64::MAX),
+                Err(_) => u64::MAX,
+            }
+        }))
+    }
 }
 
 impl Drop for Spawned {
@@ -323,6 +348,67 @@ impl Drop for Spawned {
             self.stop(Stop::AtOnce);
         }
     }
+}
+
+/// A process that gets one line. Its group is killed unless it has ended.
+struct Fed {
+    child: tokio::process::Child,
+    alive: bool,
+}
+
+impl Drop for Fed {
+    fn drop(&mut self) {
+        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 1);
+        if let (true, Some(group)) = (self.alive, pid.and_then(Pid::from_raw)) {
+            let _has_ended = kill_process_group(group, Signal::KILL).is_err();
+        }
+    }
+}
+
+/// Runs a program with a line on its stdin. It must exit with 0 within the deadline.
+///
+/// # Errors
+/// The reason, with the last line that the program wrote to stderr.
+pub async fn feed(program: &Program, line: &[u8], deadline: std::time::Duration) -> Result<(), String> {
+    let mut command = tokio::process::Command::new(&program.path);
+    command.args(&program.arguments).process_group(0).kill_on_drop(true);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let run = async {
+        let child = command.spawn().map_err(|error| shebang::explain(&program.path, error).to_string())?;
+        let mut fed = Fed { child, alive: true };
+        let (mut stdin, mut stderr) = (fed.child.stdin.take(), fed.child.stderr.take());
+        // The last part of stderr; the program may exit without reading its stdin.
+        let read = async {
+            let (mut last, mut buffer) = (Vec::new(), [0; 2 * 1024]);
+            while let Some(Ok(count @ 1..)) = read_some(&mut stderr, &mut buffer).await {
+                last.extend_from_slice(&buffer[..count]);
+                last.drain(..last.len().saturating_sub(buffer.len()));
+            }
+            last.rsplit(|byte| *byte == b'\n')
+                .find(|line| !line.trim_ascii().is_empty())
+                .map(super::output::readable)
+        };
+        let write = async {
+            if let Some(stdin) = &mut stdin {
+                let _exit_code_decides = stdin.write_all(line).await.is_err();
+            }
+            drop(stdin.take());
+        };
+        let (status, (), last) = tokio::join!(fed.child.wait(), write, read);
+        fed.alive = false;
+        let status = status.map_err(|error| error.to_string())?;
+        match last {
+            _ if status.success() => Ok(()),
+            Some(line) => Err(format!("{}; last line on stderr: {line:?}", super::output::exit(status))),
+            None => Err(super::output::exit(status)),
+        }
+    };
+    let late = || Err(format!("it did not exit within {deadline:?}"));
+    tokio::time::timeout(deadline, run).await.unwrap_or_else(|_| late())
+}
+
+async fn read_some(stderr: &mut Option<ChildStderr>, buffer: &mut [u8]) -> Option<io::Result<usize>> {
+    Some(stderr.as_mut()?.read(buffer).await)
 }
 
 async fn read_lines(mut stdout: ChildStdout, lines: mpsc::Sender<(Line, OwnedSemaphorePermit)>) {
@@ -437,25 +523,6 @@ async fn write_batch(
     }
     line.end(millis_behind_latest, &mut piece.text);
     piece.write(stdin).await
-}
-
-async fn log_lines(mut stderr: ChildStderr, mut printed: Printed) {
-    // Only the first bytes of a line are logged, so no more of it is kept; a JSON object is logged as a whole.
-    let mut splitter = LineSplitter::new(printed.longest());
-    let mut buffer = vec![0; 2 * 1024];
-    let mut out = Vec::new();
-    loop {
-        match stderr.read(&mut buffer).await {
-            Ok(0) | Err(_) => break,
-            Ok(count) => {
-                printed.pass(&buffer[..count]);
-                splitter.push(&buffer[..count], &mut out);
-            }
-        }
-        out.drain(..).for_each(|line| printed.log(&line));
-    }
-    splitter.finish().iter().for_each(|line| printed.log(line));
-    printed.end();
 }
 
 #[cfg(test)]

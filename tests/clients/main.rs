@@ -14,6 +14,7 @@
 //! | `load.rs` | ten thousand records with amazon_kclpy, and a `kill -9` |
 //! | `launchers.rs` | the start scripts of the clients, with the binary as their `java` |
 //! | `getting_started.rs` | the commands of docs/getting-started.md that need Node, Go or a library |
+//! | `swallowed.rs` | exceptions of amazon_kclpy become failures with `multilangd.childErrorLine` |
 //! | `client.rs` | the description of a client, and its location |
 //! | `records.rs` | sample records of all kinds, and assertions on the received ones |
 //! | `processors/` | a record processor for each library, which reports to the test over a socket |
@@ -44,4 +45,5 @@ mod launchers;
 mod load;
 mod records;
 mod scenario;
+mod swallowed;
 mod table;

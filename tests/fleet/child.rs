@@ -15,7 +15,10 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
 use crate::links::Link;
-use crate::world::FAILOVER;
+use crate::world::{Bug, FAILOVER};
+
+/// An action that ends with the exit of the child.
+const EXIT: &str = "exit";
 
 #[derive(Debug)]
 enum Output {
@@ -112,7 +115,10 @@ impl Child {
                 self.status(&action, 50);
             }
             "processRecords" => {
-                let last = self.records(&message["records"]);
+                let (last, numbers) = self.records(&message["records"]);
+                if !dies && !self.process(&numbers) {
+                    return;
+                }
                 if checkpoints {
                     self.checkpoint(&action, last.as_deref())
                 } else {
@@ -125,11 +131,46 @@ impl Child {
                 if message["error"].is_string() {
                     self.link.world.state().oracle.count("a checkpoint was rejected");
                 }
-                self.status(&owed, 20);
+                if owed == EXIT { self.exit(1) } else { self.status(&owed, 20) }
             }
             "leaseLost" => self.status(&action, 50),
             other => panic!("unknown message to a child: {other}"),
         }
+    }
+
+    /// Processes a batch. If it fails at a record, the child exits, with or without a checkpoint of the records
+    /// before it.
+    fn process(&self, numbers: &[u64]) -> bool {
+        let mut state = self.link.world.state();
+        let failed = state.fails_at(numbers).filter(|_| {
+            state.bug != Some(Bug::SwallowsErrors) || {
+                let ledger = state.ledger.as_ref().unwrap();
+                !numbers.iter().any(|number| ledger.bad.contains(number))
+            }
+        });
+        let early = state.bug == Some(Bug::CheckpointsFirst);
+        let checkpoints = state.ledger.is_some() && state.random.bool();
+        let Some(ledger) = &mut state.ledger else { return true };
+        let can_process = |number: &u64| !ledger.bad.contains(number);
+        let good: Vec<u64> = match failed {
+            Some(at) => numbers[..at].to_vec(),
+            None => numbers.iter().copied().filter(can_process).collect(),
+        };
+        ledger.processed(&self.shard, &good);
+        if !good.is_empty() {
+            ledger.during_outage.remove(&self.shard);
+        }
+        if failed.is_none() {
+            return true;
+        }
+        state.oracle.count("a child failed at a record");
+        drop(state);
+        let last = if early { numbers.last() } else { good.last() };
+        match last.filter(|_| checkpoints) {
+            Some(last) => self.checkpoint(EXIT, Some(&last.to_string())),
+            None => self.exit(1),
+        }
+        false
     }
 
     fn begin(&mut self, stored: &str) {
@@ -154,11 +195,11 @@ impl Child {
         state.oracle.begins(&state.rows, &self.link.worker, &self.shard, &state.stream);
     }
 
-    /// Processes a batch and returns its last sequence number.
-    fn records(&mut self, records: &Value) -> Option<String> {
+    /// Checks a batch, and returns its last sequence number and all of them.
+    fn records(&mut self, records: &Value) -> (Option<String>, Vec<u64>) {
         let mut state = self.link.world.state();
         let state = &mut *state;
-        let mut last = None;
+        let (mut last, mut numbers) = (None, Vec::new());
         for record in records.as_array().unwrap() {
             let text = record["sequenceNumber"].as_str().unwrap();
             let number: u64 = text.parse().unwrap();
@@ -167,7 +208,15 @@ impl Child {
                 // A record of an earlier stream: the batch was in flight.
                 continue;
             }
-            let place = state.stream.shards[&self.shard].records.partition_point(|n| *n < number);
+            let all = &state.stream.shards[&self.shard].records;
+            let place = all.partition_point(|n| *n < number);
+            // Records with a letter may be left out.
+            if let (Some(ledger), Some(next)) = (&state.ledger, &mut self.next) {
+                while *next < place && ledger.has_letter(&self.shard, all[*next]) {
+                    *next += 1;
+                }
+            }
+            numbers.push(number);
             if self.next != Some(place) && self.next != Some(usize::MAX) {
                 let expected = self.next;
                 state.oracle.violated(
@@ -180,7 +229,7 @@ impl Child {
         }
         let noted = format!("{} {} {last:?}", self.link.worker, self.shard);
         state.oracle.note(&noted);
-        last
+        (last, numbers)
     }
 }
 

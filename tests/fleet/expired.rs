@@ -176,6 +176,7 @@ async fn actions_with_a_record_after(wait: Duration) -> (Vec<String>, Outcome) {
         keep_empty: false,
         max_failures: 5,
         parked_pause: None,
+        dead_letters: None,
     };
     let (actions, mut asked) = mpsc::unbounded_channel();
     let parts = Parts {
@@ -189,6 +190,7 @@ async fn actions_with_a_record_after(wait: Duration) -> (Vec<String>, Outcome) {
         sink: Arc::new(multilangd::metrics::Discard),
         standings: Arc::default(),
         capacity: Arc::default(),
+        letters: None,
     };
     let (_finish, finished) = broadcast::channel(1);
     let stop = CancellationToken::new();

@@ -11,6 +11,7 @@ use multilangd::fleet::store::{Legacy, LockWrite};
 use multilangd::lease::table::{Error, Found};
 use multilangd::lease::update::Update;
 use multilangd::lease::{Lease, Table, WorkerId};
+use multilangd::letters::{Destination, Letter, Rejected};
 use multilangd::multilang::launch::Process;
 use multilangd::multilang::{Launch, SpawnError};
 use multilangd::record::{Data, Record};
@@ -489,6 +490,38 @@ fn answer(world: &World, shard: &ShardId, index: usize, limit: usize) -> Answer 
 impl fmt::Display for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a simulated record processor")
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("worker", &self.worker).finish_non_exhaustive()
+    }
+}
+
+impl Destination for Link {
+    fn send<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<(), Rejected>> {
+        Box::pin(async move {
+            let rejected = |reason| Rejected { destination: "simulated".to_owned(), reason };
+            let (shard, number) = (letter.shard.clone(), letter.record.sequence.as_str().parse().unwrap());
+            let write = self.write("Letter", move |world| {
+                let mut state = world.state();
+                let loses = state.bug == Some(Bug::LosesLetters);
+                let ledger = state.ledger.as_mut().unwrap();
+                if ledger.is_down {
+                    state.oracle.count("a dead letter was rejected");
+                    return Err(Error::Unavailable("the destination is down".to_owned()));
+                }
+                if loses {
+                    return Ok(());
+                }
+                let is_first = ledger.lettered(&shard, number);
+                let what = if is_first { "wrote a dead letter" } else { "wrote a dead letter again" };
+                state.oracle.count(what);
+                Ok(())
+            });
+            write.await.map_err(|error| rejected(error.to_string()))
+        })
     }
 }
 

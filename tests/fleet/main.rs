@@ -20,11 +20,13 @@
     reason = "test code"
 )]
 
+mod bad;
 mod calm;
 mod child;
 mod denied;
 mod expired;
 mod generations;
+mod ledger;
 mod links;
 mod oracle;
 mod scale;

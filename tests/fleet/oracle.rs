@@ -65,8 +65,9 @@ impl Oracle {
     }
 
     pub fn violated(&mut self, invariant: &str, what: String) {
-        if self.violations.len() < 20 {
-            self.violations.push(format!("{invariant}: {what}"));
+        let begin = format!("{invariant}: ");
+        if self.violations.iter().filter(|violation| violation.starts_with(&begin)).count() < 20 {
+            self.violations.push(begin + &what);
         }
     }
 

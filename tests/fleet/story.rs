@@ -14,6 +14,7 @@ use multilangd::fleet::store::Legacy;
 use multilangd::fleet::version::Configured;
 use multilangd::lease::sync::InitialPosition;
 use multilangd::lease::{Lease, WorkerId};
+use multilangd::letters::Letters;
 use multilangd::metrics::Discard;
 use multilangd::sequence::Position;
 use multilangd::shard::ShardId;
@@ -21,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::ledger::Ledger;
 use crate::links::Link;
 use crate::world::{Bug, Denied, FAILOVER, Network, World};
 
@@ -194,6 +196,15 @@ impl Story {
         self.config.initial = InitialPosition::Latest;
     }
 
+    /// Children fail at some records; a parked shard is retried every 20 s.
+    pub fn has_bad_records(&mut self, bad_rate: u32) {
+        self.config.parked_pause = SECOND * 20;
+        if self.world.state().bug == Some(Bug::EmptiesTheStream) {
+            self.config.dead_letter_limits.in_a_row = u32::MAX;
+        }
+        self.world.state().ledger = Some(Ledger::with_bad(bad_rate));
+    }
+
     /// Starts as a fleet of KCL 2.x whose workers can migrate to KCL 3.x.
     pub fn is_compatible(&mut self) {
         self.config.generation = Configured::Compatible;
@@ -239,12 +250,18 @@ impl Story {
             records: link.clone(),
             fanout: None,
             children: link.clone(),
-            state: link,
+            state: link.clone(),
             capacity: Arc::new(Capacity::new(self.capacity)),
             sink: Arc::new(Discard),
             budget: multilangd::budget::Budget::new(config.buffer),
             wall,
             surroundings: None,
+            letters: self.world.state().ledger.is_some().then(|| Letters {
+                destination: link.clone(),
+                application: "app".to_owned(),
+                worker: id.to_string(),
+                wall,
+            }),
         };
         let stop = CancellationToken::new();
         let token = stop.clone();
@@ -292,7 +309,12 @@ impl Story {
         for _ in 0..records {
             let open = state.stream.open_shards();
             let shard = open[state.random.usize(0..open.len())].clone();
-            state.stream.put(&shard);
+            let number = state.stream.put(&shard);
+            if let Some(rate) = state.ledger.as_ref().map(|ledger| ledger.bad_rate)
+                && state.chance(rate)
+            {
+                state.ledger.as_mut().unwrap().bad.insert(number);
+            }
         }
     }
 

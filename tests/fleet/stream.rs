@@ -79,11 +79,13 @@ impl Stream {
         self.shards.values().filter(|line| line.ending.is_none()).map(|line| line.id.clone()).collect()
     }
 
-    pub fn put(&mut self, shard: &ShardId) {
+    /// Puts a record and returns its sequence number.
+    pub fn put(&mut self, shard: &ShardId) -> u64 {
         self.next_number += 1;
         let line = self.shards.get_mut(shard).unwrap();
         assert!(line.ending.is_none());
         line.records.push(self.next_number);
+        self.next_number
     }
 
     fn close(&mut self, shard: &ShardId, children: &[ShardId]) {

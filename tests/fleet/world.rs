@@ -8,7 +8,7 @@ use multilangd::fleet::memory::Rows;
 use multilangd::fleet::rows::{Dated, Stage, StateLocation};
 use multilangd::fleet::store::LockWrite;
 use multilangd::lease::table::Error;
-use multilangd::lease::update::Update;
+use multilangd::lease::update::{Change, Update};
 use multilangd::lease::{Lease, WorkerId};
 use multilangd::sequence::{Position, Sequence};
 use multilangd::shard::{Filter, Shard, ShardId};
@@ -16,6 +16,7 @@ use multilangd::stream::StreamId;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use crate::ledger::Ledger;
 use crate::oracle::Oracle;
 use crate::stream::Stream;
 
@@ -119,6 +120,14 @@ pub enum Bug {
     BelievesFinishedRows,
     /// Workers cannot determine whether a shard whose row was deleted still exists.
     ForgetsDeletedRows,
+    /// The destination of dead letters acknowledges a letter without storing it.
+    LosesLetters,
+    /// A child answers well at records that it cannot process.
+    SwallowsErrors,
+    /// A child checkpoints a batch before it processes it.
+    CheckpointsFirst,
+    /// Dead letters are written without end while every record fails.
+    EmptiesTheStream,
     /// Only the worker that moved the leader lock into the lease table notices the move.
     MissesTheMove,
 }
@@ -170,6 +179,8 @@ pub struct State {
     /// Number of requests by operation.
     pub calls: BTreeMap<&'static str, u64>,
     pub next_pid: u32,
+    /// The account of a run with bad records; none if children process every record.
+    pub ledger: Option<Ledger>,
     /// The number of children for which the machine of a worker has resources.
     pub child_limits: BTreeMap<WorkerId, usize>,
     /// The number of running children.
@@ -199,6 +210,7 @@ impl World {
                 bug,
                 calls: BTreeMap::new(),
                 next_pid: 1,
+                ledger: None,
                 child_limits: BTreeMap::new(),
                 running: BTreeMap::new(),
             }),
@@ -281,6 +293,7 @@ impl State {
         }
         self.remember(shard, Some(before.clone()));
         self.oracle.written(worker, started, &self.rows, &before, update, &self.stream);
+        self.check_settled(shard, update);
         if let Some(row) = self.rows.get_mut(shard) {
             update.apply(row);
         }
@@ -289,6 +302,31 @@ impl State {
             returned.checkpoint = Position::new(Sequence::TrimHorizon);
         }
         Ok(returned)
+    }
+
+    /// Checks that every record up to a checkpoint is settled.
+    fn check_settled(&mut self, shard: &ShardId, update: &Update) {
+        let Some(ledger) = &self.ledger else { return };
+        for change in &update.changes {
+            if let Change::SetCheckpoint(position) = change
+                && let Some(number) = ledger.unsettled(&self.stream, shard, position)
+            {
+                let what = format!("{position} of {shard} is checkpointed before {number} is settled");
+                self.oracle.violated("checkpoint-unsettled", what);
+            }
+        }
+    }
+
+    /// A batch reached a child: the number of records, from the first, that it can process.
+    pub fn fails_at(&mut self, numbers: &[u64]) -> Option<usize> {
+        let Some(ledger) = &self.ledger else { return None };
+        let flaky = ledger.flaky;
+        let outage = ledger.outage;
+        let first = numbers.iter().position(|number| outage || ledger.bad.contains(number));
+        if first.is_none() && self.chance(flaky) {
+            return Some(self.random.usize(0..numbers.len().max(1)));
+        }
+        first
     }
 
     pub fn write_lock(

@@ -2,6 +2,7 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | `letters.rs` | dead letters: records at which every record processor fails |
 //! | `life.rs` | delivery, checkpoints, graceful shutdown, resume, resharding, `kill -9` |
 //! | `children.rs` | misbehaving children: one file per behaviour |
 //! | `cloudwatch.rs` | CloudWatch metrics, compared with Java's |
@@ -61,6 +62,7 @@ mod health;
 mod identity;
 mod input;
 mod java;
+mod letters;
 mod life;
 mod limits;
 mod local;

@@ -15,11 +15,11 @@ const SHARDS: u128 = 8;
 /// The maximum time from the put of a record to its delivery in a shard that is not parked.
 pub const GAP: Duration = Duration::from_secs(2);
 
-fn shard(n: u128) -> String {
+pub fn shard(n: u128) -> String {
     format!("shardId-{n:012}")
 }
 
-async fn put_to(rig: &Rig, n: u128, data: &[u8]) -> String {
+pub async fn put_to(rig: &Rig, n: u128, data: &[u8]) -> String {
     let put = rig.clients.kinesis.put_record().stream_name(STREAM).partition_key("k").data(Blob::new(data));
     let key = (u128::MAX / SHARDS) * n + 1_000;
     put.explicit_hash_key(key.to_string()).send().await.unwrap().sequence_number().to_owned()
@@ -42,13 +42,13 @@ pub async fn round(rig: &mut Rig, shards: &[u128]) -> Duration {
     start.elapsed()
 }
 
-struct Worker {
-    daemon: Daemon,
-    address: String,
+pub struct Worker {
+    pub daemon: Daemon,
+    pub address: String,
 }
 
 /// Starts a worker with its own log file and status page.
-async fn worker(rig: &Rig, name: &str, file: &std::path::Path) -> Worker {
+pub async fn worker(rig: &Rig, name: &str, file: &std::path::Path) -> Worker {
     let path = rig.folder.join(format!("{name}.log"));
     let output = std::fs::File::create(&path).unwrap();
     let mut daemon = rig.command_to(&["--properties-file", file.to_str().unwrap()], output.into());
@@ -67,7 +67,7 @@ async fn worker(rig: &Rig, name: &str, file: &std::path::Path) -> Worker {
 }
 
 /// The parked shards of all workers, with their status.
-async fn parked(workers: &[Worker]) -> BTreeMap<String, Value> {
+pub async fn parked(workers: &[Worker]) -> BTreeMap<String, Value> {
     let mut parked = BTreeMap::new();
     for worker in workers {
         let status = crate::status::status(&worker.address).await;

@@ -11,6 +11,7 @@ argv: PORT BEHAVIOUR...
   hangs     never answer a batch
   hangs-once=FILE  the first child, which creates FILE, answers its batch only once FILE.go exists
   poison=FILE  exit with code 1 and a line on stderr at a record whose data is "poison", as long as FILE does not exist
+  swallows  at a record whose data is "poison", write what amazon_kclpy writes to stderr at an exception, and answer
   no-end=FILE  do not checkpoint in shardEnded, as long as FILE does not exist
   limit     report the soft limit of open files
   as=WORKER  add the worker to the report of initialize
@@ -92,6 +93,12 @@ for line in sys.stdin:
             sys.stderr.write("Traceback (most recent call last):\nValueError: cannot parse poison\n")
             sys.stderr.flush()
             os._exit(1)
+        if "swallows" in behaviour and any(record["data"] == "cG9pc29u" for record in message["records"]):
+            sys.stderr.write("Caught exception from action dispatch: cannot parse poison")
+            sys.stderr.write("Traceback (most recent call last):\nValueError: cannot parse poison\n")
+            sys.stderr.flush()
+            say({"action": "status", "responseFor": action})
+            continue
         hang_once()
         while "hangs" in behaviour:
             time.sleep(60)

@@ -36,6 +36,25 @@ pub enum OwnKind {
     Address,
     /// Directives of a log filter, such as `warn,multilangd=debug`.
     Filter,
+    /// `none`, or destinations of dead letters.
+    Destinations,
+    /// `none`, or any text.
+    Text,
+}
+
+impl OwnKind {
+    /// The values for the help of an option.
+    pub fn value_name(self) -> String {
+        match self {
+            Self::Word(words) => words.join("|"),
+            Self::Number(_) => "NUMBER".to_owned(),
+            Self::Address => "PORT|ADDRESS:PORT|off".to_owned(),
+            Self::Or(_) => format!("NUMBER|{SAME}"),
+            Self::Filter => "FILTER".to_owned(),
+            Self::Destinations => "DESTINATION,…".to_owned(),
+            Self::Text => "TEXT".to_owned(),
+        }
+    }
 }
 
 /// `multilangd.onChildFailure`.
@@ -46,6 +65,14 @@ pub const MAX_CHILD_FAILURES: &str = "multilangd.maxChildFailures";
 pub const ON_HOPELESS_SHARD: &str = "multilangd.onHopelessShard";
 /// `multilangd.maxParkedPauseMillis`.
 pub const MAX_PARKED_PAUSE: &str = "multilangd.maxParkedPauseMillis";
+/// `multilangd.deadLetters`.
+pub const DEAD_LETTERS: &str = "multilangd.deadLetters";
+/// `multilangd.maxRecordFailures`.
+pub const MAX_RECORD_FAILURES: &str = "multilangd.maxRecordFailures";
+/// `multilangd.maxDeadLettersInARow`.
+pub const MAX_DEAD_LETTERS_IN_A_ROW: &str = "multilangd.maxDeadLettersInARow";
+/// `multilangd.childErrorLine`.
+pub const CHILD_ERROR_LINE: &str = "multilangd.childErrorLine";
 /// `multilangd.childProtocol`.
 pub const CHILD_PROTOCOL: &str = "multilangd.childProtocol";
 /// `multilangd.childExitGraceMillis`.
@@ -77,6 +104,8 @@ pub const STUCK_AFTER: &str = "multilangd.stuckAfterMillis";
 
 /// The value that disables the status endpoint.
 pub const OFF: &str = "off";
+/// The value of a setting that is not used.
+pub const NONE: &str = "none";
 
 /// The value that enables a switch.
 pub const TRUE: &str = "true";
@@ -95,6 +124,14 @@ pub const KEYS: &[Own] = &[
         doc: "Reaction to a shard whose record processor fails too often. park: keep the lease and restart the record processor after longer and longer pauses until it works again; exit with code 1 only if every shard is parked and no record processor has ever answered initialize. exit: exit with code 1." },
     Own { name: MAX_PARKED_PAUSE, kind: OwnKind::Number(1), default: "300000",
         doc: "Maximum milliseconds between two restarts of the record processor of a parked shard." },
+    Own { name: DEAD_LETTERS, kind: OwnKind::Destinations, default: NONE,
+        doc: "Destination of records at which the record processor fails: file:DIR, exec:PROGRAM ARGUMENTS, or several of them separated by commas; none: such a record is retried until it is processed. The batch is halved until the record fails alone, and the shard continues after it once every destination has a copy." },
+    Own { name: MAX_RECORD_FAILURES, kind: OwnKind::Number(1), default: "3",
+        doc: "Number of failures of a single record, each in a new record processor, after which it is written to multilangd.deadLetters." },
+    Own { name: MAX_DEAD_LETTERS_IN_A_ROW, kind: OwnKind::Number(1), default: "10",
+        doc: "Number of dead letters of a shard without a processed record between them after which no more are written until a record is processed; the shard is parked meanwhile. So an outage of a database does not empty the stream into the dead letters." },
+    Own { name: CHILD_ERROR_LINE, kind: OwnKind::Text, default: NONE,
+        doc: "Text on stderr by which a record processor reports an exception that it does not answer with: an action during which a line contains it has failed. kclpy and kclrb: the text of amazon_kclpy and of aws-kclrb. none: stderr is only logged." },
     Own { name: CHILD_PROTOCOL, kind: OwnKind::Word(&["current", "shutdown"]), default: "current",
         doc: "Messages sent to record processors. shutdown: those of KCL versions before 2.1, for clients such as amazon_kclpy 1.5 and aws-kcl 0.7." },
     Own { name: CHILD_EXIT_GRACE, kind: OwnKind::Number(1), default: "5000",
@@ -171,7 +208,10 @@ impl Own {
             OwnKind::Address => {
                 Err("must be off, a port, or an address with a port, as in 127.0.0.1:9465".to_owned())
             }
-            OwnKind::Filter => Ok(()),
+            OwnKind::Destinations if text == NONE => Ok(()),
+            OwnKind::Destinations => super::super::letters::parse(text).map(drop),
+            OwnKind::Text if text.is_empty() => Err("must not be empty".to_owned()),
+            OwnKind::Text | OwnKind::Filter => Ok(()),
         }
     }
 }

@@ -17,6 +17,13 @@ impl State {
             effects.extend(self.close(now, then));
             return effects;
         }
+        let reason = match self.suspect(reason) {
+            Ok(mut effects) => {
+                effects.extend(self.close(now, Then::Restart(String::new())));
+                return effects;
+            }
+            Err(reason) => reason,
+        };
         let mut effects = Vec::new();
         // A child that ran for long and checkpointed everything starts a new row.
         let lived = self.started.is_some_and(|started| now.duration_since(started) >= LIVED_WELL);
@@ -67,6 +74,14 @@ impl State {
             Then::Finish(outcome) => self.finish(outcome),
             Then::Restart(_) if self.progress.last().is_shard_end() => self.finish(Outcome::ShardEnded),
             Then::Restart(_) if self.lost || self.stop => self.finish(self.end_of_holding()),
+            Then::Restart(_) if self.letter_is_due() => self.write_letter(),
+            Then::Restart(_) if self.is_narrowed => {
+                // The search makes progress, so pauses do not grow.
+                let pause = self.narrowing.pause();
+                self.narrowing.reset();
+                self.phase = Phase::BackingOff(now + pause);
+                Vec::new()
+            }
             Then::Restart(_) if self.failures < self.settings.max_failures => {
                 self.phase = Phase::BackingOff(now + self.backoff.pause());
                 Vec::new()

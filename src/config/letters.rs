@@ -1,0 +1,90 @@
+//! The values of `multilangd.deadLetters` and `multilangd.childErrorLine`.
+
+use std::path::PathBuf;
+
+use super::keys::own;
+use super::settings::Settings;
+
+/// A destination of dead letters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// A folder.
+    File(PathBuf),
+    /// A program and its arguments, separated by blanks.
+    Exec(String),
+}
+
+const KINDS: [&str; 2] = ["file:", "exec:"];
+
+/// Parses destinations, separated by commas. A comma within the arguments of a program is part of them.
+///
+/// # Errors
+/// The values that would be accepted.
+pub fn parse(text: &str) -> Result<Vec<Destination>, String> {
+    let expected = || {
+        "must be none, file:DIR, exec:PROGRAM ARGUMENTS, or several of them separated by commas".to_owned()
+    };
+    let mut parts: Vec<String> = Vec::new();
+    for part in text.split(',') {
+        let begins = KINDS.iter().any(|kind| part.trim_start().starts_with(kind));
+        match parts.last_mut() {
+            Some(last) if !begins => {
+                last.push(',');
+                last.push_str(part);
+            }
+            _ => parts.push(part.to_owned()),
+        }
+    }
+    let parsed = parts.iter().map(|part| {
+        let part = part.trim();
+        let destination = match part.split_once(':') {
+            Some(("file", folder)) if !folder.trim().is_empty() => Destination::File(folder.trim().into()),
+            Some(("exec", command)) if !command.trim().is_empty() => {
+                Destination::Exec(command.trim().to_owned())
+            }
+            _ => return Err(expected()),
+        };
+        Ok(destination)
+    });
+    parsed.collect()
+}
+
+/// The text for a value of `multilangd.childErrorLine`; none if stderr is only logged.
+///
+/// amazon_kclpy 2.0 to 3.2 writes it before the message of the exception. aws-kclrb writes the class, the
+/// message and the backtrace of the exception, which has a line for the method that called the record
+/// processor.
+pub fn error_text(value: &str) -> Option<String> {
+    match value {
+        own::NONE => None,
+        "kclpy" => Some("Caught exception from action dispatch: ".to_owned()),
+        "kclrb" => Some("dispatch_to_processor".to_owned()),
+        text => Some(text.to_owned()),
+    }
+}
+
+/// Why dead letters cannot be combined with another setting: a daemon that exits at the first failure has no
+/// time for a search.
+pub(super) fn conflict(settings: &Settings) -> Option<String> {
+    let exits = settings.text(own::ON_CHILD_FAILURE).as_deref() == Some("exit");
+    let is_on = settings.text(own::DEAD_LETTERS).as_deref() != Some(own::NONE);
+    let (key, other) = (own::DEAD_LETTERS, own::ON_CHILD_FAILURE);
+    (exits && is_on).then(|| format!("{key} requires {other} = restart (set {key} = none, or {other})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destinations_are_separated_by_commas() {
+        let file = || Destination::File("/var/letters".into());
+        assert_eq!(parse("file:/var/letters"), Ok(vec![file()]));
+        let several = parse("exec:aws sqs --a b,c, file:/var/letters").unwrap();
+        assert_eq!(several, [Destination::Exec("aws sqs --a b,c".to_owned()), file()]);
+        for text in ["", "file:", "exec: ", "stdout", "/var/letters", "sqs:x", "file:/a,,"] {
+            let is_folder = text == "file:/a,,";
+            assert_eq!(parse(text).is_err(), !is_folder, "{text}");
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! Tests of the state machine with dead letters: a shard in memory, a child that fails at certain records, and
+//! destinations that reject letters. Every record must be in a batch that was answered well or in a letter, in
+//! order.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::consumer::suspects::Limits;
+use crate::lease::held;
+use crate::record::Record;
+
+/// A shard with records 1 to `count`, its child and its destination.
+struct Shard {
+    state: State,
+    now: Instant,
+    count: usize,
+    /// Records at which every child fails.
+    bad: BTreeSet<usize>,
+    /// Records per batch of the feed.
+    batch: usize,
+    /// The child checkpoints after each `checkpoints`-th batch; never if it is 0.
+    checkpoints: usize,
+    /// Whether the child checkpoints the records before the one at which it fails.
+    checkpoints_good: bool,
+    /// Thousandths of batches at which the child fails, whatever they hold.
+    flaky: u32,
+    /// Thousandths of letters that are rejected.
+    refuses: u32,
+    random: fastrand::Rng,
+    /// The next record of the feed.
+    next: usize,
+    open: Vec<usize>,
+    batches: usize,
+    stored: usize,
+    is_child_alive: bool,
+    /// Records in batches that were answered well, and records in letters.
+    processed: BTreeSet<usize>,
+    letters: Vec<usize>,
+    /// The failures since the last letter.
+    failures: u32,
+    most_failures: u32,
+    parked: bool,
+    violations: Vec<String>,
+}
+
+fn number(position: &Position) -> usize {
+    match &position.sequence {
+        Sequence::Number(number) => number.as_str().parse().unwrap(),
+        _ => 0,
+    }
+}
+
+impl Shard {
+    fn new(count: usize, bad: impl IntoIterator<Item = usize>) -> Self {
+        let settings = Settings {
+            parked_pause: Some(Duration::from_secs(300)),
+            dead_letters: Some(Limits { record_failures: 3, in_a_row: 10 }),
+            ..super::tests::settings()
+        };
+        let random = fastrand::Rng::with_seed(1);
+        let state = State::new(settings, Position::new(Sequence::TrimHorizon), false, random.clone());
+        Self {
+            state,
+            now: Instant::now(),
+            count,
+            bad: bad.into_iter().collect(),
+            batch: count,
+            checkpoints: 0,
+            checkpoints_good: false,
+            flaky: 0,
+            refuses: 0,
+            random,
+            next: 1,
+            open: Vec::new(),
+            batches: 0,
+            stored: 0,
+            is_child_alive: false,
+            processed: BTreeSet::new(),
+            letters: Vec::new(),
+            failures: 0,
+            most_failures: 0,
+            parked: false,
+            violations: Vec::new(),
+        }
+    }
+
+    fn is_settled(&self, record: usize) -> bool {
+        self.processed.contains(&record) || self.letters.contains(&record)
+    }
+
+    /// Runs until every record is settled, for at most that many events.
+    fn run(&mut self, most: usize) {
+        if self.state.phase == Phase::Waiting(None) {
+            self.handle(Event::Begin);
+        }
+        for _ in 0..most {
+            if (1..=self.count).all(|record| self.is_settled(record)) && self.open.is_empty() {
+                return;
+            }
+            if self.state.wants_rest() {
+                self.handle(Event::Rest);
+            } else if self.state.wants_batch() && self.next <= self.count {
+                let end = (self.next + self.batch).min(self.count + 1);
+                let records = (self.next..end).map(|number| Record::plain(number, "k", b"")).collect();
+                self.next = end;
+                self.handle(Event::Batch(Batch { records, ..Batch::default() }));
+            } else if let Some(deadline) = self.state.deadline() {
+                self.now = self.now.max(deadline);
+                self.handle(Event::Deadline);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        for effect in self.state.on(self.now, event) {
+            self.perform(effect);
+        }
+    }
+
+    fn child(&mut self, event: multilang::Event) {
+        self.handle(Event::Child(event));
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::OpenFeed(from) => self.next = number(&Position::new(from)).max(1),
+            Effect::Spawn => {
+                self.is_child_alive = true;
+                self.handle(Event::Spawned);
+            }
+            Effect::Send(Message::Initialize(at)) => {
+                assert_eq!(number(&at), self.stored);
+                self.child(multilang::Event::Said(session::Event::Done(Action::Initialize)));
+            }
+            Effect::Send(Message::ProcessRecords(records, _)) => self.process(records),
+            Effect::Store(position) => {
+                let to = number(&position);
+                if let Some(lost) = (self.stored + 1..=to)
+                    .find(|record| !self.is_settled(*record) && !self.open.contains(record))
+                {
+                    self.violations.push(format!("{position} is stored before {lost} is settled"));
+                }
+                self.stored = to;
+                self.handle(Event::Stored(position, Ok(())));
+            }
+            Effect::CloseStdin => {
+                if std::mem::take(&mut self.is_child_alive) {
+                    self.child(multilang::Event::Exited("exit code 0".to_owned()));
+                }
+            }
+            Effect::Letter(record) => {
+                if self.random.u32(0..1000) < self.refuses {
+                    return self.handle(Event::Lettered(Err("down".to_owned())));
+                }
+                let record = number(&record.position());
+                if self.letters.contains(&record) {
+                    self.violations.push(format!("two letters of {record}"));
+                }
+                self.letters.push(record);
+                self.most_failures = self.most_failures.max(std::mem::take(&mut self.failures));
+                self.handle(Event::Lettered(Ok(())));
+            }
+            Effect::Bisecting(..) | Effect::Failed(..) => self.failures += 1,
+            Effect::Parked(..) => self.parked = true,
+            Effect::Finish(outcome) => self.violations.push(format!("ended: {outcome:?}")),
+            _ => {}
+        }
+    }
+
+    fn process(&mut self, records: crate::batch::Records) {
+        self.open = records.decode().iter().map(|record| number(&record.position())).collect();
+        if let Some(again) = self.open.iter().find(|record| self.letters.contains(record)) {
+            self.violations.push(format!("{again} is delivered after its letter"));
+        }
+        let first = self.open.first().copied().unwrap_or_default();
+        if let Some(skipped) = (1..first).find(|record| !self.is_settled(*record)) {
+            self.violations.push(format!("{first} is delivered before {skipped} is settled"));
+        }
+        let fails =
+            self.open.iter().any(|record| self.bad.contains(record)) || self.random.u32(0..1000) < self.flaky;
+        if fails {
+            let good: Vec<usize> =
+                self.open.drain(..).take_while(|record| !self.bad.contains(record)).collect();
+            if let Some(last) = good.last().filter(|_| self.checkpoints_good && self.flaky == 0) {
+                let request =
+                    CheckpointRequest { sequence_number: Some(last.to_string()), sub_sequence_number: None };
+                self.processed.extend(&good);
+                self.child(multilang::Event::Said(session::Event::Checkpoint { request, early: false }));
+            }
+            self.is_child_alive = false;
+            return self.child(multilang::Event::Exited("exit code 1".to_owned()));
+        }
+        self.batches += 1;
+        if self.checkpoints > 0 && self.batches.is_multiple_of(self.checkpoints) {
+            let request = CheckpointRequest { sequence_number: None, sub_sequence_number: None };
+            self.child(multilang::Event::Said(session::Event::Checkpoint { request, early: false }));
+        }
+        self.processed.extend(std::mem::take(&mut self.open));
+        self.child(multilang::Event::Said(session::Event::Done(Action::ProcessRecords)));
+    }
+
+    fn assert_all_settled(&self) {
+        assert_eq!(self.violations, Vec::<String>::new());
+        let open: Vec<usize> = (1..=self.count).filter(|record| !self.is_settled(*record)).collect();
+        assert_eq!(open, Vec::<usize>::new(), "neither processed nor in a letter");
+    }
+}
+
+#[test]
+fn poison_record_becomes_one_letter_after_log2_restarts() {
+    for (count, batch) in [(1usize, 1usize), (2, 2), (25, 25), (100, 7), (1_000, 1_000)] {
+        for poison in [1, count.div_ceil(3), count] {
+            let mut shard = Shard::new(count, [poison]);
+            shard.batch = batch;
+            shard.run(10_000);
+            shard.assert_all_settled();
+            assert_eq!(shard.letters, [poison]);
+            let most = count.min(batch).next_power_of_two().ilog2() + 3;
+            assert!(shard.most_failures <= most, "{} of {count}/{batch}", shard.most_failures);
+            assert!(!shard.parked);
+        }
+    }
+}
+
+#[test]
+fn last_record_is_passed_by_the_daemon_once_all_before_it_is_stored() {
+    for checkpoints in [0, 1] {
+        let mut shard = Shard::new(8, [8]);
+        shard.checkpoints = checkpoints;
+        shard.run(1_000);
+        shard.assert_all_settled();
+        assert_eq!(shard.stored, if checkpoints == 0 { 0 } else { 8 });
+    }
+    let mut alone = Shard::new(2, [1, 2]);
+    alone.run(1_000);
+    assert_eq!((alone.stored, alone.letters), (2, vec![1, 2]));
+}
+
+#[test]
+fn checkpoint_before_a_letter_passes_its_record() {
+    let mut shard = Shard::new(4, [4]);
+    shard.run(1_000);
+    assert_eq!(shard.stored, 0, "the child has not checkpointed");
+    // The restarted child gets the records before the letter again.
+    shard.checkpoints = 1;
+    let none: [usize; 0] = [];
+    assert_eq!(shard.state.progress.passed(), 1, "{none:?}");
+    shard.next = 1;
+    shard.handle(Event::Batch(Batch {
+        records: (1..=4).map(|number| Record::plain(number, "k", b"")).collect(),
+        ..Batch::default()
+    }));
+    assert_eq!(shard.stored, 4);
+    let mut again = |text: &str| {
+        let request = CheckpointRequest { sequence_number: Some(text.to_owned()), sub_sequence_number: None };
+        let effects = shard.state.on(
+            shard.now,
+            Event::Batch(Batch { records: vec![Record::plain(5, "k", b"")].into(), ..Batch::default() }),
+        );
+        assert!(matches!(effects[..], [Effect::Send(_)]), "{effects:?}");
+        let event = multilang::Event::Said(session::Event::Checkpoint { request, early: false });
+        shard.state.on(shard.now, Event::Child(event))
+    };
+    assert_eq!(again("3"), [Effect::Acknowledge(Ok(()))], "the position that the child knows");
+}
+
+#[test]
+fn outage_parks_the_shard_and_ends_with_it() {
+    let mut shard = Shard::new(100, 1..=100);
+    shard.checkpoints = 1;
+    shard.run(2_000);
+    assert_eq!(shard.letters, (1..=10).collect::<Vec<_>>());
+    assert!(shard.parked);
+    shard.bad.clear();
+    shard.run(2_000);
+    shard.assert_all_settled();
+    assert_eq!(shard.letters.len(), 10);
+    assert!(!shard.state.parked);
+}
+
+#[test]
+fn checkpoints_within_failed_batches_are_no_outage() {
+    let mut shard = Shard::new(60, (1..=30).map(|number| number * 2));
+    (shard.batch, shard.checkpoints_good) = (60, true);
+    shard.run(20_000);
+    shard.assert_all_settled();
+    assert_eq!((shard.letters.len(), shard.parked), (30, false));
+}
+
+#[test]
+fn shard_waits_for_a_destination_that_rejects_letters() {
+    let mut shard = Shard::new(10, [5]);
+    shard.refuses = 1_000;
+    shard.run(1_000);
+    assert!(shard.letters.is_empty() && !shard.processed.contains(&6));
+    let effects = shard.state.on(shard.now, Event::Stop);
+    assert_eq!(effects.last(), Some(&Effect::Finish(Outcome::Stopped)));
+}
+
+#[test]
+fn record_checkpointed_at_the_last_moment_gets_no_letter() {
+    let mut shard = Shard::new(1, []);
+    shard.state.settings.dead_letters = None;
+    shard.state.suspects = Some(Suspects::new(Limits { record_failures: 1, in_a_row: 1 }));
+    shard.state.on(shard.now, Event::Begin);
+    shard.state.on(shard.now, Event::Spawned);
+    let done = |action| Event::Child(multilang::Event::Said(session::Event::Done(action)));
+    shard.state.on(shard.now, done(Action::Initialize));
+    let records = vec![Record::plain(1, "k", b"")].into();
+    shard.state.on(shard.now, Event::Batch(Batch { records, ..Batch::default() }));
+    let request = CheckpointRequest { sequence_number: None, sub_sequence_number: None };
+    let asked = multilang::Event::Said(session::Event::Checkpoint { request, early: false });
+    let effects = shard.state.on(shard.now, Event::Child(asked));
+    let [Effect::Store(position)] = &effects[..] else { panic!("{effects:?}") };
+    shard.state.on(shard.now, Event::Child(multilang::Event::Exited("exit code 1".to_owned())));
+    let effects = shard.state.on(shard.now, Event::Stored(position.clone(), Ok(())));
+    assert_eq!(effects, [], "no letter");
+    let lost = shard.state.on(shard.now, Event::Stored(position.clone(), Err(held::Error::Lost)));
+    assert!(lost.is_empty() || matches!(shard.state.phase, Phase::BackingOff(_)));
+}
+
+#[test]
+fn failure_after_a_rejected_checkpoint_blames_no_record() {
+    let mut shard = Shard::new(1, []);
+    shard.state.on(shard.now, Event::Begin);
+    shard.state.on(shard.now, Event::Spawned);
+    let done = |action| Event::Child(multilang::Event::Said(session::Event::Done(action)));
+    shard.state.on(shard.now, done(Action::Initialize));
+    let records = vec![Record::plain(1, "k", b"")].into();
+    shard.state.on(shard.now, Event::Batch(Batch { records, ..Batch::default() }));
+    let request = CheckpointRequest { sequence_number: None, sub_sequence_number: None };
+    let asked = multilang::Event::Said(session::Event::Checkpoint { request, early: false });
+    let effects = shard.state.on(shard.now, Event::Child(asked));
+    let [Effect::Store(position)] = &effects[..] else { panic!("{effects:?}") };
+    let error = held::Error::Table(crate::lease::table::Error::Throttled("slow down".to_owned()));
+    shard.state.on(shard.now, Event::Stored(position.clone(), Err(error)));
+    let effects = shard.state.on(shard.now, Event::Child(multilang::Event::Exited("exit code 1".to_owned())));
+    assert!(matches!(effects[..], [Effect::Failed(_, 1)]), "{effects:?}");
+}
+
+proptest! {
+    #[test]
+    fn every_record_is_processed_or_in_a_letter(
+        seed in any::<u64>(), count in 1usize..60, bad in proptest::collection::btree_set(1usize..60, 0..8),
+        batch in 1usize..40, checkpoints in 0usize..4, good in any::<bool>(), refuses in 0u32..600,
+    ) {
+        let mut shard = Shard::new(count, bad.iter().copied().filter(|bad| *bad <= count));
+        (shard.batch, shard.checkpoints, shard.refuses) = (batch, checkpoints, refuses);
+        shard.checkpoints_good = good;
+        shard.random = fastrand::Rng::with_seed(seed);
+        shard.run(20_000);
+        shard.assert_all_settled();
+        prop_assert_eq!(&shard.letters, &shard.bad.iter().copied().collect::<Vec<_>>());
+        let most = count.min(batch).next_power_of_two().ilog2() + 3;
+        prop_assert!(shard.most_failures <= most, "{} of {}/{}", shard.most_failures, count, batch);
+        prop_assert!(!shard.parked);
+    }
+
+    #[test]
+    fn flaky_child_skips_nothing(
+        seed in any::<u64>(), count in 1usize..40, bad in proptest::collection::btree_set(1usize..40, 0..4),
+        batch in 1usize..40, checkpoints in 0usize..4, flaky in 0u32..400,
+    ) {
+        let mut shard = Shard::new(count, bad.iter().copied().filter(|bad| *bad <= count));
+        (shard.batch, shard.checkpoints, shard.flaky) = (batch, checkpoints, flaky);
+        shard.random = fastrand::Rng::with_seed(seed);
+        shard.run(3_000);
+        shard.flaky = 0;
+        shard.run(20_000);
+        shard.assert_all_settled();
+    }
+}

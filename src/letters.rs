@@ -1,0 +1,212 @@
+//! Dead letters: durable copies of records that no child can process.
+//!
+//! A record is skipped only after its letter was accepted by every destination. A letter may be written more
+//! than once, for example if the worker is killed before the position is stored; its id is the same then.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`envelope`] | the letter as JSON: Lambda's envelope for failed batches, and the fields of multilangd |
+//! | [`file`] | one file a day and worker, one letter a line |
+//! | [`exec`] | a program that gets each letter on its stdin |
+//! | [`memory`] | letters in memory, for tests |
+//! | [`list`] | letters read back from a file |
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock;
+use crate::config::keys::own;
+use crate::config::{Config, letters};
+use crate::multilang::Program;
+use crate::record::Record;
+use crate::shard::{BoxFuture, ShardId};
+
+pub mod envelope;
+pub mod exec;
+pub mod file;
+pub mod list;
+pub mod memory;
+
+/// The maximum duration of one write.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Why a record became a dead letter, by Lambda's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// It failed `multilangd.maxRecordFailures` times.
+    RetryAttemptsExhausted,
+    /// It is older than `multilangd.maxRecordAge`.
+    RecordAgeExceeded,
+}
+
+/// A failure of a child at the record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// When it occurred, in milliseconds since 1970.
+    pub at: i64,
+    /// The cause.
+    pub reason: String,
+    /// The child's last lines on stderr.
+    pub stderr: Vec<String>,
+}
+
+/// A record that is not delivered any more, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Letter {
+    /// Why.
+    pub condition: Condition,
+    /// When the letter was written, in milliseconds since 1970.
+    pub at: i64,
+    /// The shard.
+    pub shard: ShardId,
+    /// The ARN of the stream; none if it is unknown.
+    pub stream: Option<String>,
+    /// `applicationName`.
+    pub application: String,
+    /// The worker's id.
+    pub worker: String,
+    /// The record processor.
+    pub program: String,
+    /// The record.
+    pub record: Record,
+    /// How often the record failed alone.
+    pub attempts: u32,
+    /// Its last failures.
+    pub failures: Vec<Failure>,
+}
+
+/// Why a letter was not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{destination} rejected the dead letter: {reason}")]
+pub struct Rejected {
+    /// The destination, as it is configured.
+    pub destination: String,
+    /// The cause.
+    pub reason: String,
+}
+
+/// Stores letters.
+pub trait Destination: fmt::Debug + Send + Sync {
+    /// Returns once the letter has a durable copy. Ends within [`DEADLINE`].
+    ///
+    /// # Errors
+    /// The letter may have no durable copy.
+    fn send<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<(), Rejected>>;
+}
+
+/// Several destinations, each of which must accept a letter.
+#[derive(Debug)]
+pub struct All(pub Vec<Box<dyn Destination>>);
+
+impl Destination for All {
+    fn send<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<(), Rejected>> {
+        Box::pin(async move {
+            for destination in &self.0 {
+                destination.send(letter).await?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Opens the destinations of `multilangd.deadLetters`; none if there are none.
+///
+/// # Errors
+/// One of them cannot be used.
+pub fn open(config: &Config) -> Result<Option<Letters>, String> {
+    if config.dead_letters.is_empty() {
+        return Ok(None);
+    }
+    let worker = config.worker.to_string();
+    let opened = config.dead_letters.iter().map(|destination| open_one(destination, &worker));
+    Ok(Some(Letters {
+        destination: Arc::new(All(opened.collect::<Result<_, _>>()?)),
+        application: config.application.clone(),
+        worker,
+        wall: clock::wall_millis,
+    }))
+}
+
+/// Opens one destination.
+///
+/// # Errors
+/// It cannot be used.
+pub fn open_one(destination: &letters::Destination, worker: &str) -> Result<Box<dyn Destination>, String> {
+    let key = own::DEAD_LETTERS;
+    match destination {
+        letters::Destination::File(folder) => match file::Folder::open(folder, worker) {
+            Ok(folder) => Ok(Box::new(folder)),
+            Err(error) => Err(format!("{key} = file:{}: {error}", folder.display())),
+        },
+        letters::Destination::Exec(command) => {
+            match Program::find(command, std::env::var_os("PATH").as_deref()) {
+                Ok(program) => Ok(Box::new(exec::Exec(program))),
+                Err(error) => {
+                    let error = error.to_string();
+                    let error = error.strip_prefix("executableName: ").unwrap_or(&error).to_owned();
+                    Err(format!("{key} = exec:{command}: {error}"))
+                }
+            }
+        }
+    }
+}
+
+/// The destination of a worker's letters, and the fields that all its letters share.
+#[derive(Debug, Clone)]
+pub struct Letters {
+    /// The destination.
+    pub destination: Arc<dyn Destination>,
+    /// `applicationName`.
+    pub application: String,
+    /// The worker's id.
+    pub worker: String,
+    /// The wall clock, in milliseconds since 1970.
+    pub wall: fn() -> i64,
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A letter of the record with that sequence number.
+    pub(crate) fn letter(number: usize) -> Letter {
+        let mut record = Record::plain(number, "key \"é\"", b"data");
+        (record.sub, record.arrival) = (2, Some(1_795_910_000_456));
+        Letter {
+            condition: Condition::RetryAttemptsExhausted,
+            at: 1_795_996_799_123,
+            shard: "shardId-000000000001".into(),
+            stream: Some("arn:aws:kinesis:us-east-1:1:stream/orders".to_owned()),
+            application: "app".to_owned(),
+            worker: "w".to_owned(),
+            program: "p.py".to_owned(),
+            record,
+            attempts: 3,
+            failures: vec![Failure {
+                at: 1_795_996_798_000,
+                reason: "exit code 1".to_owned(),
+                stderr: vec!["Traceback:".to_owned(), "ValueError: bad".to_owned()],
+            }],
+        }
+    }
+
+    /// A new folder for a test.
+    pub(crate) fn folder(name: &str) -> std::path::PathBuf {
+        let folder = std::env::temp_dir().join(format!("multilangd-letters-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    #[test]
+    fn envelope_has_the_fields_of_lambda() {
+        let json = letter(5).json();
+        assert_eq!(json["requestContext"]["condition"], "RetryAttemptsExhausted");
+        let batch = &json["KinesisBatchInfo"];
+        assert_eq!(batch["startSequenceNumber"], "5");
+        assert_eq!(batch["approximateArrivalOfFirstRecord"], "2026-11-28T23:53:20.456Z");
+        assert_eq!((&batch["batchSize"], &batch["shardId"]), (&1.into(), &"shardId-000000000001".into()));
+        assert_eq!(json["multilangd"]["id"], "app/shardId-000000000001/5/2");
+        assert_eq!(letter(5).line().iter().filter(|byte| **byte == b'\n').count(), 1);
+    }
+}

@@ -1,0 +1,56 @@
+//! A program that gets each letter as one line on its stdin, and accepts it by exiting with 0.
+
+use super::{DEADLINE, Destination, Letter, Rejected};
+use crate::multilang::Program;
+use crate::multilang::process;
+use crate::shard::BoxFuture;
+
+/// A program.
+#[derive(Debug)]
+pub struct Exec(pub Program);
+
+impl Destination for Exec {
+    fn send<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<(), Rejected>> {
+        Box::pin(async move {
+            let fed = process::feed(&self.0, &letter.line(), DEADLINE).await;
+            fed.map_err(|reason| Rejected { destination: format!("exec:{}", self.0), reason })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::letters::tests::{folder, letter};
+
+    fn exec(command: &str) -> Exec {
+        Exec(Program::find(command, Some("/bin:/usr/bin".as_ref())).unwrap())
+    }
+
+    #[tokio::test]
+    async fn letter_is_accepted_by_exit_code_0_alone() {
+        let folder = folder("exec");
+        let out = folder.join("out");
+        exec(&format!("tee -a {}", out.display())).send(&letter(1)).await.unwrap();
+        exec(&format!("tee -a {}", out.display())).send(&letter(2)).await.unwrap();
+        assert_eq!(std::fs::read(&out).unwrap(), [letter(1).line(), letter(2).line()].concat());
+        std::fs::remove_dir_all(&folder).unwrap();
+        let rejected = exec("ls /no/such/folder").send(&letter(1)).await.unwrap_err();
+        assert!(rejected.reason.contains("exit code") && rejected.reason.contains("such"), "{rejected}");
+        assert!(exec("false").send(&letter(1)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn program_that_reads_nothing_is_judged_by_its_exit_code() {
+        let mut large = letter(1);
+        large.record.data = crate::record::Data::encode(&vec![1; 1 << 20]);
+        exec("true").send(&large).await.unwrap();
+        assert!(exec("false").send(&large).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn program_that_does_not_end_is_killed() {
+        let fed = process::feed(&exec("sleep 1000").0, b"x\n", std::time::Duration::from_millis(50)).await;
+        assert!(fed.unwrap_err().contains("within"));
+    }
+}

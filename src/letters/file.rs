@@ -1,0 +1,168 @@
+//! Letters in a folder: one file a day and worker, one letter a line.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use super::{DEADLINE, Destination, Letter, Rejected};
+use crate::clock;
+use crate::config::keys::own;
+use crate::config::letters;
+use crate::shard::BoxFuture;
+
+/// The names of the files begin so.
+const PREFIX: &str = "dead-letters-";
+
+/// A folder of letters.
+#[derive(Debug)]
+pub struct Folder {
+    folder: PathBuf,
+    worker: String,
+    /// Held by the write in progress, also if it takes longer than its deadline.
+    writing: Arc<Mutex<()>>,
+}
+
+impl Folder {
+    /// The letters of a worker in an existing folder.
+    ///
+    /// # Errors
+    /// The folder does not exist, or no file can be written in it.
+    pub fn open(folder: &Path, worker: &str) -> Result<Self, String> {
+        let failed = |what: &str, error: &io::Error| {
+            format!(
+                "failed to {what} {}: {error} (create the folder, writable for the daemon)",
+                folder.display()
+            )
+        };
+        let found = fs::metadata(folder).map_err(|error| failed("open the folder", &error))?;
+        if !found.is_dir() {
+            return Err(format!("{} is not a folder", folder.display()));
+        }
+        rustix::fs::access(folder, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
+            .map_err(|error| failed("write into the folder", &error.into()))?;
+        let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
+        let worker = worker.chars().take(100).map(plain).collect();
+        Ok(Self { folder: folder.to_owned(), worker, writing: Arc::default() })
+    }
+
+    fn path(&self, at: i64) -> PathBuf {
+        let time = clock::utc(at);
+        let day = time.split('T').next().unwrap_or_default();
+        self.folder.join(format!("{PREFIX}{day}-{}.jsonl", self.worker))
+    }
+}
+
+/// The files of letters in the folders of `multilangd.deadLetters`, oldest first.
+///
+/// # Errors
+/// There are no such folders, or one of them cannot be read.
+pub fn paths(destinations: &str) -> Result<Vec<PathBuf>, String> {
+    let folders: Vec<PathBuf> = letters::parse(destinations)
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|destination| match destination {
+            letters::Destination::File(folder) => Some(folder),
+            letters::Destination::Exec(_) => None,
+        })
+        .collect();
+    let mut paths = Vec::new();
+    if folders.is_empty() {
+        return Err(format!("{} has no file:DIR", own::DEAD_LETTERS));
+    }
+    for folder in folders {
+        let failed = |error: io::Error| format!("failed to read the folder {}: {error}", folder.display());
+        for entry in fs::read_dir(&folder).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.starts_with(PREFIX) && name.ends_with(".jsonl") && !name.contains(".failed-") {
+                paths.push(path);
+            }
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+impl Destination for Folder {
+    fn send<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<(), Rejected>> {
+        let path = self.path(letter.at);
+        let rejected = |reason| Rejected { destination: format!("file:{}", self.folder.display()), reason };
+        let line = letter.line();
+        Box::pin(async move {
+            let write = async {
+                let writing = self.writing.clone().lock_owned().await;
+                let written = tokio::task::spawn_blocking(move || {
+                    let _writing = writing;
+                    append(&path, &line).map_err(|error| format!("{}: {error}", path.display()))
+                });
+                written.await.unwrap_or_else(|error| Err(error.to_string()))
+            };
+            let written = timeout(DEADLINE, write).await;
+            let late = || format!("not written within {} s", DEADLINE.as_secs());
+            written.unwrap_or_else(|_| Err(late())).map_err(rejected)
+        })
+    }
+}
+
+/// Appends a line and waits until it is on the disk. Begins a new line after one that was cut by a crash or a
+/// full disk.
+fn append(path: &Path, line: &[u8]) -> io::Result<()> {
+    let is_new = !path.exists();
+    let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    let mut text = Vec::with_capacity(line.len() + 1);
+    if file.seek(SeekFrom::End(0))? > 0 {
+        let mut last = [0];
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+        if last != *b"\n" {
+            text.push(b'\n');
+        }
+    }
+    text.extend_from_slice(line);
+    file.write_all(&text)?;
+    file.sync_all()?;
+    if is_new && let Some(folder) = path.parent() {
+        fs::File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::letters::list;
+    use crate::letters::tests::letter;
+
+    #[tokio::test]
+    async fn letters_are_appended_after_a_line_that_was_cut() {
+        let folder = crate::letters::tests::folder("append");
+        let destination = Folder::open(&folder, "host:1/é").unwrap();
+        destination.send(&letter(1)).await.unwrap();
+        let path = fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();
+        assert_eq!(path.file_name().unwrap(), "dead-letters-2026-11-29-host_1__.jsonl");
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, [&whole[..], &whole[..50]].concat()).unwrap();
+        destination.send(&letter(2)).await.unwrap();
+        let mut found = list::read(&fs::read(&path).unwrap());
+        assert_eq!(found.len(), 3);
+        assert_eq!(found.remove(0).unwrap(), letter(1));
+        assert!(found.remove(0).is_err());
+        assert_eq!(found.remove(0).unwrap(), letter(2));
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn missing_folder_is_rejected() {
+        let folder = crate::letters::tests::folder("missing");
+        let destination = Folder::open(&folder, "w").unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+        assert!(Folder::open(&folder, "w").is_err());
+        let rejected = destination.send(&letter(1)).await.unwrap_err();
+        assert!(rejected.reason.contains("dead-letters-"), "{rejected}");
+    }
+}
