@@ -1,6 +1,6 @@
 //! The table of cases that hold for any endpoint, and the two ways to run them: each as a test against the
 //! embedded endpoint, and all against npm's kinesis-local, in `tests/kinesis_local`.
-#![allow(dead_code, reason = "tests/kinesis_local uses the second way")]
+#![allow(dead_code, clippy::print_stdout, reason = "tests/kinesis_local uses the second way")]
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -30,6 +30,7 @@ mod endpoint;
 mod fanout;
 #[path = "../contract/filters.rs"]
 mod filters;
+#[allow(dead_code, reason = "the private CA is for other tests")]
 #[path = "../support/wire.rs"]
 mod forwarding;
 #[path = "../contract/reading.rs"]

@@ -1,7 +1,5 @@
 //! A connection to an endpoint that a test can cut, in plain HTTP or over TLS.
 
-#![allow(dead_code, reason = "each test binary uses a part")]
-
 use std::ffi::OsString;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
