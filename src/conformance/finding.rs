@@ -1,4 +1,4 @@
-//! The table of findings: what a record processor does wrong, how grave it is, and how to mend it.
+//! The table of findings: faults of a record processor, with their severity, their effect and their remedy.
 
 /// A kind of finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,6 +17,8 @@ pub enum Kind {
     NoCheckpointAtShardEnd,
     /// A checkpoint that the daemon refuses.
     RefusedCheckpoint,
+    /// A checkpoint that precedes the stored one.
+    OutdatedCheckpoint,
     /// Checkpoint requests without end.
     TooManyCheckpoints,
     /// stdin is closed too early.
@@ -113,7 +115,7 @@ pub const KINDS: &[Row] = &[
         "the shard never ends, and its child shards are never read",
         "checkpoint without a sequence number during `shardEnded`, and wait for the answer, before the status"),
     row((Kind::RefusedCheckpoint, "refused-checkpoint"), Failure,
-        "a checkpoint of a record that was not delivered, or of one before the stored checkpoint",
+        "a checkpoint of a record that was not delivered, or at something that is no sequence number",
         "the daemon answers IllegalArgumentException and stores nothing, so the records are delivered again after a restart",
         "checkpoint the sequence number and sub-sequence number of a record of this batch, or without a number"),
     row((Kind::TooManyCheckpoints, "too-many-checkpoints"), Failure,
@@ -152,6 +154,10 @@ pub const KINDS: &[Row] = &[
         "a checkpoint after the status of its action",
         "it is processed during the next action; the last one of a life is lost",
         "checkpoint before the status, and wait for the answer"),
+    row((Kind::OutdatedCheckpoint, "outdated-checkpoint"), Note,
+        "a checkpoint that precedes the stored one",
+        "both daemons answer IllegalArgumentException and keep the stored checkpoint",
+        "after a failed checkpoint, request only the last one again"),
     row((Kind::MisplacedCheckpoint, "misplaced-checkpoint"), Note,
         "a checkpoint during `initialize` or `leaseLost`",
         "both daemons answer InvalidStateException or ShutdownException and store nothing",

@@ -160,7 +160,7 @@ impl Judged<'_> {
     }
 
     fn checkpoint(&mut self, checkpoint: &Checkpoint) {
-        let Checkpoint { during, request, early, answer, injected } = checkpoint;
+        let Checkpoint { during, request, early, behind, answer, injected } = checkpoint;
         self.at.fault = answer.err().filter(|_| *injected);
         if *early {
             let came = "a checkpoint before the message was sent".to_owned();
@@ -178,7 +178,8 @@ impl Judged<'_> {
             }
             Err(_) if !injected => {
                 let expected = "a checkpoint between the stored one and the last delivered record".to_owned();
-                self.found(Kind::RefusedCheckpoint, expected, place);
+                let kind = if *behind { Kind::OutdatedCheckpoint } else { Kind::RefusedCheckpoint };
+                self.found(kind, expected, place);
             }
             Ok(()) | Err(_) => {}
         }

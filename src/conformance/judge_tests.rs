@@ -1,3 +1,5 @@
+//! A life without fault has no findings; each fault has its own.
+
 use std::time::Duration;
 
 use multilangd_protocol::CheckpointRequest;
@@ -43,7 +45,7 @@ fn kinds(name: &str, life: &Life) -> Vec<Kind> {
 
 fn checkpoint(during: Action, answer: Result<(), CheckpointFailure>, injected: bool) -> Step {
     let request = CheckpointRequest { sequence_number: None, sub_sequence_number: None };
-    Step::Checkpoint(Checkpoint { during, request, early: false, answer, injected })
+    Step::Checkpoint(Checkpoint { during, request, early: false, behind: false, answer, injected })
 }
 
 #[test]
@@ -127,7 +129,10 @@ fn checkpoints_are_refused_misplaced_or_late() {
     let batch = Action::ProcessRecords;
     assert_eq!(with(checkpoint(batch, Ok(()), false), batch), []);
     let refused = checkpoint(batch, Err(CheckpointFailure::IllegalArgument), false);
-    assert_eq!(with(refused, batch), [Kind::RefusedCheckpoint]);
+    assert_eq!(with(refused.clone(), batch), [Kind::RefusedCheckpoint]);
+    let Step::Checkpoint(mut outdated) = refused else { panic!() };
+    outdated.behind = true;
+    assert_eq!(with(Step::Checkpoint(outdated), batch), [Kind::OutdatedCheckpoint]);
     let lost = Action::LeaseLost;
     let misplaced = checkpoint(lost, Err(CheckpointFailure::InvalidState), false);
     assert_eq!(with(misplaced, lost), [Kind::MisplacedCheckpoint]);
