@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `life.rs` | delivery, checkpoints, graceful shutdown, resume, resharding, `kill -9` |
 //! | `children.rs` | misbehaving children: one file per behaviour |
+//! | `ci.rs` | `examples/ci`: the job of a user |
 //! | `cloudwatch.rs` | CloudWatch metrics, compared with Java's |
 //! | `conformance.rs` | `multilangd test` |
 //! | `damage.rs` | a damaged data folder |
@@ -39,6 +40,8 @@
     reason = "test code"
 )]
 
+#[path = "../support/ci.rs"]
+mod ci_job;
 #[path = "../support/proxy.rs"]
 mod proxy;
 #[path = "../support/rig.rs"]
@@ -49,6 +52,7 @@ mod terminal;
 mod wire;
 
 mod children;
+mod ci;
 mod cloudwatch;
 mod conformance;
 mod damage;
