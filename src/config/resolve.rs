@@ -425,6 +425,7 @@ impl Maker {
         }
         self.check_worker();
         self.check_names();
+        self.bean.warnings.extend(own::no_child_log(&self.settings));
     }
 
     /// Checks each name that AWS must accept. A name derived from `applicationName` is an error of that key,
