@@ -171,9 +171,12 @@ impl<'a> Played<'a> {
             return;
         }
         let mut number = 0;
-        for sample in self.case.batches {
-            let records: Records = samples::records(*sample, &mut number, &self.settings.records).into();
-            let pieces = self.deliver(child, records);
+        let batches = self.case.batches.iter();
+        let batches: Vec<_> = batches
+            .flat_map(|sample| samples::batches(*sample, &mut number, &self.settings.records))
+            .collect();
+        for records in batches {
+            let pieces = self.deliver(child, records.into());
             if self.answered(child, Action::ProcessRecords, pieces).await == Next::End {
                 return;
             }
@@ -252,7 +255,10 @@ impl<'a> Played<'a> {
                     pieces.drain(..).for_each(|piece| child.send_piece(piece));
                     child.acknowledge(answer);
                 }
-                event => {
+                Event::Said(session::Event::Stale { .. } | session::Event::Foreign { .. })
+                | Event::InputBroken(_)
+                | Event::OutputClosed
+                | Event::Exited(_) => {
                     if self.note(event) == Next::End {
                         return Next::End;
                     }
