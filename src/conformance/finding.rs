@@ -27,13 +27,15 @@ pub enum Kind {
     OutputClosed,
     /// No exit after the end of stdin.
     NoExit,
+    /// The word `null` as a line on stdout.
+    NullLine,
     /// Lines on stdout that are no messages.
     OutputOnStdout,
     /// Messages with fields or values that the protocol does not know.
     UnreadableMessage,
     /// Another answer to `shutdownRequested`.
     WrongShutdownAnswer,
-    /// An exit during a shutdown or after a lost lease.
+    /// An exit during a shutdown.
     ExitedWhileStopping,
     /// A checkpoint that arrives after the answer.
     LateCheckpoint,
@@ -112,7 +114,7 @@ pub const KINDS: &[Row] = &[
         "handle the error in the record processor; the last lines on stderr show it"),
     row((Kind::NoCheckpointAtShardEnd, "no-checkpoint-at-shard-end"), Failure,
         "`shardEnded` is answered without a checkpoint",
-        "the shard never ends, and its child shards are never read",
+        "the shard does not end, and its child shards are not read; multilangd restarts the record processor and parks the shard, the Java daemon keeps the lease for ever",
         "checkpoint without a sequence number during `shardEnded`, and wait for the answer, before the status"),
     row((Kind::RefusedCheckpoint, "refused-checkpoint"), Failure,
         "a checkpoint of a record that was not delivered, or at something that is no sequence number",
@@ -134,6 +136,10 @@ pub const KINDS: &[Row] = &[
         "the record processor runs on after its stdin has ended",
         "multilangd stops it with SIGTERM and SIGKILL; the Java daemon waits for ever",
         "exit when a read of stdin returns the end of file; do not keep threads that prevent the exit"),
+    row((Kind::NullLine, "null-on-stdout"), Failure,
+        "a line on stdout that is the word null",
+        "multilangd skips the line; the Java daemon exits",
+        "print to stderr, which goes to the daemon's log"),
     row((Kind::OutputOnStdout, "output-on-stdout"), Note,
         "lines on stdout that are no messages",
         "both daemons skip the line; text without a line end before a message makes the daemon skip the message, too",
@@ -147,8 +153,8 @@ pub const KINDS: &[Row] = &[
         "both daemons log it and continue the shutdown",
         "put shutdownRequested into `responseFor`"),
     row((Kind::ExitedWhileStopping, "exited-while-stopping"), Note,
-        "the record processor exits during `shutdownRequested` or `leaseLost`, before the end of stdin",
-        "both daemons log it; records without a checkpoint are delivered again by the next owner",
+        "the record processor exits during a shutdown, before the end of stdin",
+        "both daemons log it and complete the shutdown; records without a checkpoint are delivered again by the next owner",
         "answer `shutdownRequested` and `leaseLost`, and exit when stdin ends"),
     row((Kind::LateCheckpoint, "late-checkpoint"), Note,
         "a checkpoint after the status of its action",
@@ -164,7 +170,7 @@ pub const KINDS: &[Row] = &[
         "checkpoint during `processRecords`, `shutdownRequested` and `shardEnded` only"),
     row((Kind::NoRetryAtShardEnd, "no-retry-at-shard-end"), Note,
         "a checkpoint of the end of a shard that fails once is not requested again",
-        "multilangd restarts the record processor, which gets `shardEnded` again; the Java daemon exits",
+        "multilangd restarts the record processor, which gets `shardEnded` again; under the Java daemon the shard never ends",
         "after ThrottlingException and KinesisClientLibDependencyException, request the checkpoint again after a pause"),
     row((Kind::ExitCode, "exit-code"), Note,
         "an exit with an error at the end of stdin",

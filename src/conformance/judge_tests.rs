@@ -83,7 +83,12 @@ fn exit_is_a_failure_only_while_the_shard_is_read() {
             [&answered(Action::ShutdownRequested)[..], &[exit(EXIT_0)]].concat(),
             Some(Kind::ExitedWhileStopping),
         ),
-        (vec![sent(Action::LeaseLost), exit("exit code 1")], Some(Kind::ExitedWhileStopping)),
+        (vec![sent(Action::LeaseLost), exit("exit code 1")], Some(Kind::Exited)),
+        (
+            [&answered(Action::ShutdownRequested)[..], &[sent(Action::LeaseLost), exit("exit code 1")]]
+                .concat(),
+            Some(Kind::ExitedWhileStopping),
+        ),
         ([&answered(Action::LeaseLost)[..], &[exit("exit code 1")]].concat(), None),
         (vec![Step::StdinClosed, exit("exit code 1")], Some(Kind::ExitCode)),
         (vec![Step::StdinClosed, Step::NotExited, Step::Killed, exit("signal 9")], Some(Kind::NoExit)),
@@ -104,16 +109,13 @@ fn shard_end_needs_a_checkpoint_which_is_retried() {
 }
 
 #[test]
-fn failed_checkpoint_must_be_survived_unless_the_lease_is_lost() {
+fn failed_checkpoint_must_be_survived() {
     let dies = |failure| {
         let fault = checkpoint(Action::ProcessRecords, Err(failure), true);
         life(&[sent(Action::ProcessRecords), fault, exit("exit code 1")])
     };
     assert_eq!(kinds("checkpoint-throttled", &dies(CheckpointFailure::Throttling)), [Kind::Exited]);
-    assert_eq!(
-        kinds("checkpoint-lease-lost", &dies(CheckpointFailure::Shutdown)),
-        [Kind::ExitedWhileStopping]
-    );
+    assert_eq!(kinds("checkpoint-lease-lost", &dies(CheckpointFailure::Shutdown)), [Kind::Exited]);
     let idle = life(&[&answered(Action::ProcessRecords)[..], &ends()].concat());
     assert_eq!(kinds("checkpoint-throttled", &idle), [Kind::NothingTested]);
 }
@@ -152,6 +154,9 @@ fn lines_that_are_no_messages_are_notes() {
     let seen: Vec<(Kind, Severity)> = both.iter().map(|finding| (finding.kind, finding.severity())).collect();
     assert_eq!(seen, [(Kind::UnreadableMessage, Severity::Note), (Kind::OutputOnStdout, Severity::Note)]);
     assert!(noisy(&[Noise::UnknownAction])[0].came.contains("7 lines"));
+    let strays = Strays { lines: 1, first: vec![("null".to_owned(), Noise::NotAnObject)] };
+    let null = judge(case("end-of-input"), &Life { strays, ..life(&ends()) });
+    assert_eq!(null[0].kind, Kind::NullLine);
 }
 
 #[test]
