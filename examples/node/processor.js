@@ -19,19 +19,28 @@ async function* readMessages() {
   }
 }
 
+// Checkpoint errors that pass: the checkpoint is requested again after a pause.
+const RETRIED = ['ThrottlingException', 'KinesisClientLibDependencyException'];
+
 function send(message) {
   process.stdout.write(JSON.stringify(message) + '\n');
 }
 
 // Asks the daemon to store the position after the last delivered record, and waits for its answer.
 async function checkpoint(messages) {
-  send({ action: 'checkpoint' });
-  const { value, done } = await messages.next();
-  if (done) {
-    throw new Error('stdin ended before the checkpoint was answered');
-  }
-  if (value.error) {
-    console.error('checkpoint failed:', value.error);
+  for (const pause of [1, 2, 4, null]) {
+    send({ action: 'checkpoint' });
+    const { value, done } = await messages.next();
+    if (done) {
+      throw new Error('stdin ended before the checkpoint was answered');
+    }
+    if (value.error) {
+      console.error('checkpoint failed:', value.error);
+    }
+    if (!RETRIED.includes(value.error) || pause === null) {
+      return;
+    }
+    await new Promise((resolve) => setTimeout(resolve, pause * 1000));
   }
 }
 

@@ -8,6 +8,10 @@ import base64
 import collections
 import json
 import sys
+import time
+
+# Checkpoint errors that pass: the checkpoint is requested again after a pause.
+RETRIED = ("ThrottlingException", "KinesisClientLibDependencyException")
 
 
 def send(message):
@@ -17,13 +21,17 @@ def send(message):
 
 def checkpoint():
     """Asks the daemon to store the position after the last delivered record, and waits for its answer."""
-    send({"action": "checkpoint"})
-    line = sys.stdin.readline()
-    if not line:
-        sys.exit("stdin ended before the checkpoint was answered")
-    error = json.loads(line)["error"]
-    if error:
-        print("checkpoint failed:", error, file=sys.stderr)
+    for pause in (1, 2, 4, None):
+        send({"action": "checkpoint"})
+        line = sys.stdin.readline()
+        if not line:
+            sys.exit("stdin ended before the checkpoint was answered")
+        error = json.loads(line)["error"]
+        if error:
+            print("checkpoint failed:", error, file=sys.stderr)
+        if error not in RETRIED or pause is None:
+            return
+        time.sleep(pause)
 
 
 def main():

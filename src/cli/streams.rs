@@ -1,5 +1,6 @@
 //! The arguments of `tail` and `put`.
 
+#[cfg(feature = "local")]
 use std::path::PathBuf;
 
 use clap::Args;

@@ -424,6 +424,7 @@ impl Maker {
             let line = self.source(own::DEAD_LETTERS).line();
             self.bean.faults.push(Remark { line, key: Some(own::DEAD_LETTERS.to_owned()), text });
         }
+        self.bean.warnings.extend(own::no_child_log(&self.settings));
     }
 
     /// Checks each name that AWS must accept. A name derived from `applicationName` is an error of that key,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::{Config, OnChildFailure};
+use crate::config::{ChildLog, Config, OnChildFailure};
 use crate::lease::sync::InitialPosition;
 
 const MINIMUM: &str = "executableName = p.py\nstreamName = s\napplicationName = app\n\
@@ -52,6 +52,15 @@ fn zero_or_unreadable_number_keeps_the_default_with_warning() {
     assert!(warnings[0].starts_with("line 6: failoverTimeMillis = 0"), "{warnings:?}");
     assert!(warnings[1].starts_with("line 7: taskBackoffTimeMillis = \"ten\""), "{warnings:?}");
     assert_eq!(warnings.len(), 2);
+}
+
+#[test]
+fn json_of_children_warns_without_a_json_log() {
+    let (config, warnings) = with("multilangd.childLog = json\n");
+    assert_eq!(config.child_log, ChildLog::Json);
+    assert!(warnings.len() == 1 && warnings[0].contains("multilangd.logFormat"), "{warnings:?}");
+    assert_eq!(with("multilangd.childLog = json\nmultilangd.logFormat = json\n").1, [""; 0]);
+    assert_eq!(with("multilangd.childLog = raw\n").1, [""; 0]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The table of findings: what a record processor does wrong, how grave it is, and how to mend it.
+//! The table of findings: faults of a record processor, with their severity, their effect and their remedy.
 
 /// A kind of finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,6 +17,8 @@ pub enum Kind {
     NoCheckpointAtShardEnd,
     /// A checkpoint that the daemon refuses.
     RefusedCheckpoint,
+    /// A checkpoint that precedes the stored one.
+    OutdatedCheckpoint,
     /// Checkpoint requests without end.
     TooManyCheckpoints,
     /// stdin is closed too early.
@@ -25,13 +27,15 @@ pub enum Kind {
     OutputClosed,
     /// No exit after the end of stdin.
     NoExit,
+    /// The word `null` as a line on stdout.
+    NullLine,
     /// Lines on stdout that are no messages.
     OutputOnStdout,
     /// Messages with fields or values that the protocol does not know.
     UnreadableMessage,
     /// Another answer to `shutdownRequested`.
     WrongShutdownAnswer,
-    /// An exit during a shutdown or after a lost lease.
+    /// An exit during a shutdown.
     ExitedWhileStopping,
     /// A checkpoint that arrives after the answer.
     LateCheckpoint,
@@ -110,10 +114,10 @@ pub const KINDS: &[Row] = &[
         "handle the error in the record processor; the last lines on stderr show it"),
     row((Kind::NoCheckpointAtShardEnd, "no-checkpoint-at-shard-end"), Failure,
         "`shardEnded` is answered without a checkpoint",
-        "the shard never ends, and its child shards are never read",
+        "the shard does not end, and its child shards are not read; multilangd restarts the record processor and parks the shard, the Java daemon keeps the lease for ever",
         "checkpoint without a sequence number during `shardEnded`, and wait for the answer, before the status"),
     row((Kind::RefusedCheckpoint, "refused-checkpoint"), Failure,
-        "a checkpoint of a record that was not delivered, or of one before the stored checkpoint",
+        "a checkpoint of a record that was not delivered, or at something that is no sequence number",
         "the daemon answers IllegalArgumentException and stores nothing, so the records are delivered again after a restart",
         "checkpoint the sequence number and sub-sequence number of a record of this batch, or without a number"),
     row((Kind::TooManyCheckpoints, "too-many-checkpoints"), Failure,
@@ -132,6 +136,10 @@ pub const KINDS: &[Row] = &[
         "the record processor runs on after its stdin has ended",
         "multilangd stops it with SIGTERM and SIGKILL; the Java daemon waits for ever",
         "exit when a read of stdin returns the end of file; do not keep threads that prevent the exit"),
+    row((Kind::NullLine, "null-on-stdout"), Failure,
+        "a line on stdout that is the word null",
+        "multilangd skips the line; the Java daemon exits",
+        "print to stderr, which goes to the daemon's log"),
     row((Kind::OutputOnStdout, "output-on-stdout"), Note,
         "lines on stdout that are no messages",
         "both daemons skip the line; text without a line end before a message makes the daemon skip the message, too",
@@ -145,20 +153,24 @@ pub const KINDS: &[Row] = &[
         "both daemons log it and continue the shutdown",
         "put shutdownRequested into `responseFor`"),
     row((Kind::ExitedWhileStopping, "exited-while-stopping"), Note,
-        "the record processor exits during `shutdownRequested` or `leaseLost`, before the end of stdin",
-        "both daemons log it; records without a checkpoint are delivered again by the next owner",
+        "the record processor exits during a shutdown, before the end of stdin",
+        "both daemons log it and complete the shutdown; records without a checkpoint are delivered again by the next owner",
         "answer `shutdownRequested` and `leaseLost`, and exit when stdin ends"),
     row((Kind::LateCheckpoint, "late-checkpoint"), Note,
         "a checkpoint after the status of its action",
         "it is processed during the next action; the last one of a life is lost",
         "checkpoint before the status, and wait for the answer"),
+    row((Kind::OutdatedCheckpoint, "outdated-checkpoint"), Note,
+        "a checkpoint that precedes the stored one",
+        "both daemons answer IllegalArgumentException and keep the stored checkpoint",
+        "after a failed checkpoint, request only the last one again"),
     row((Kind::MisplacedCheckpoint, "misplaced-checkpoint"), Note,
         "a checkpoint during `initialize` or `leaseLost`",
         "both daemons answer InvalidStateException or ShutdownException and store nothing",
         "checkpoint during `processRecords`, `shutdownRequested` and `shardEnded` only"),
     row((Kind::NoRetryAtShardEnd, "no-retry-at-shard-end"), Note,
         "a checkpoint of the end of a shard that fails once is not requested again",
-        "multilangd restarts the record processor, which gets `shardEnded` again; the Java daemon exits",
+        "multilangd restarts the record processor, which gets `shardEnded` again; under the Java daemon the shard never ends",
         "after ThrottlingException and KinesisClientLibDependencyException, request the checkpoint again after a pause"),
     row((Kind::ExitCode, "exit-code"), Note,
         "an exit with an error at the end of stdin",

@@ -32,6 +32,8 @@ struct At {
     sent: Option<(Action, Content)>,
     /// Whether that action was answered.
     answered: bool,
+    /// Whether the daemon shuts down.
+    stopping: bool,
     /// The fault that the last checkpoint met.
     fault: Option<CheckpointFailure>,
     /// Whether stdin was closed or the child killed: its exit is expected.
@@ -51,6 +53,7 @@ impl Judged<'_> {
             Step::Sent(action, content) => {
                 self.at.sent = Some((*action, content.clone()));
                 (self.at.answered, self.at.fault) = (false, None);
+                self.at.stopping |= *action == Action::ShutdownRequested;
             }
             Step::Answered(Action::ShardEnded, false) => {
                 self.at.answered = true;
@@ -139,12 +142,10 @@ impl Judged<'_> {
             }
             return;
         }
-        let lost_anyway = self.at.fault == Some(CheckpointFailure::Shutdown);
         let kind = match (&self.at.sent, self.at.answered) {
             // Nothing more would have come.
             (Some((Action::LeaseLost | Action::ShardEnded, _)), true) => return,
-            (Some((Action::LeaseLost | Action::ShutdownRequested, _)), _) => Kind::ExitedWhileStopping,
-            _ if lost_anyway => Kind::ExitedWhileStopping,
+            _ if self.at.stopping => Kind::ExitedWhileStopping,
             _ => Kind::Exited,
         };
         let expected = match &self.at.sent {
@@ -160,7 +161,7 @@ impl Judged<'_> {
     }
 
     fn checkpoint(&mut self, checkpoint: &Checkpoint) {
-        let Checkpoint { during, request, early, answer, injected } = checkpoint;
+        let Checkpoint { during, request, early, behind, answer, injected } = checkpoint;
         self.at.fault = answer.err().filter(|_| *injected);
         if *early {
             let came = "a checkpoint before the message was sent".to_owned();
@@ -178,7 +179,8 @@ impl Judged<'_> {
             }
             Err(_) if !injected => {
                 let expected = "a checkpoint between the stored one and the last delivered record".to_owned();
-                self.found(Kind::RefusedCheckpoint, expected, place);
+                let kind = if *behind { Kind::OutdatedCheckpoint } else { Kind::RefusedCheckpoint };
+                self.found(kind, expected, place);
             }
             Ok(()) | Err(_) => {}
         }
@@ -192,6 +194,10 @@ impl Judged<'_> {
             format!("{} that daemons skip, such as {line:?}: {}", count_lines(strays.lines), noise.reason())
         };
         let expected = "only messages on stdout".to_owned();
+        if strays.first.iter().any(|(line, _)| line == "null") {
+            self.at.sent = None;
+            self.found(Kind::NullLine, expected.clone(), "the line null".to_owned());
+        }
         let (plain, message) = (find(false), find(true));
         self.at.sent = None;
         if let Some((line, noise)) = message {

@@ -1,3 +1,5 @@
+//! A life without fault has no findings; each fault has its own.
+
 use std::time::Duration;
 
 use multilangd_protocol::CheckpointRequest;
@@ -43,7 +45,7 @@ fn kinds(name: &str, life: &Life) -> Vec<Kind> {
 
 fn checkpoint(during: Action, answer: Result<(), CheckpointFailure>, injected: bool) -> Step {
     let request = CheckpointRequest { sequence_number: None, sub_sequence_number: None };
-    Step::Checkpoint(Checkpoint { during, request, early: false, answer, injected })
+    Step::Checkpoint(Checkpoint { during, request, early: false, behind: false, answer, injected })
 }
 
 #[test]
@@ -81,7 +83,12 @@ fn exit_is_a_failure_only_while_the_shard_is_read() {
             [&answered(Action::ShutdownRequested)[..], &[exit(EXIT_0)]].concat(),
             Some(Kind::ExitedWhileStopping),
         ),
-        (vec![sent(Action::LeaseLost), exit("exit code 1")], Some(Kind::ExitedWhileStopping)),
+        (vec![sent(Action::LeaseLost), exit("exit code 1")], Some(Kind::Exited)),
+        (
+            [&answered(Action::ShutdownRequested)[..], &[sent(Action::LeaseLost), exit("exit code 1")]]
+                .concat(),
+            Some(Kind::ExitedWhileStopping),
+        ),
         ([&answered(Action::LeaseLost)[..], &[exit("exit code 1")]].concat(), None),
         (vec![Step::StdinClosed, exit("exit code 1")], Some(Kind::ExitCode)),
         (vec![Step::StdinClosed, Step::NotExited, Step::Killed, exit("signal 9")], Some(Kind::NoExit)),
@@ -102,16 +109,13 @@ fn shard_end_needs_a_checkpoint_which_is_retried() {
 }
 
 #[test]
-fn failed_checkpoint_must_be_survived_unless_the_lease_is_lost() {
+fn failed_checkpoint_must_be_survived() {
     let dies = |failure| {
         let fault = checkpoint(Action::ProcessRecords, Err(failure), true);
         life(&[sent(Action::ProcessRecords), fault, exit("exit code 1")])
     };
     assert_eq!(kinds("checkpoint-throttled", &dies(CheckpointFailure::Throttling)), [Kind::Exited]);
-    assert_eq!(
-        kinds("checkpoint-lease-lost", &dies(CheckpointFailure::Shutdown)),
-        [Kind::ExitedWhileStopping]
-    );
+    assert_eq!(kinds("checkpoint-lease-lost", &dies(CheckpointFailure::Shutdown)), [Kind::Exited]);
     let idle = life(&[&answered(Action::ProcessRecords)[..], &ends()].concat());
     assert_eq!(kinds("checkpoint-throttled", &idle), [Kind::NothingTested]);
 }
@@ -127,7 +131,10 @@ fn checkpoints_are_refused_misplaced_or_late() {
     let batch = Action::ProcessRecords;
     assert_eq!(with(checkpoint(batch, Ok(()), false), batch), []);
     let refused = checkpoint(batch, Err(CheckpointFailure::IllegalArgument), false);
-    assert_eq!(with(refused, batch), [Kind::RefusedCheckpoint]);
+    assert_eq!(with(refused.clone(), batch), [Kind::RefusedCheckpoint]);
+    let Step::Checkpoint(mut outdated) = refused else { panic!() };
+    outdated.behind = true;
+    assert_eq!(with(Step::Checkpoint(outdated), batch), [Kind::OutdatedCheckpoint]);
     let lost = Action::LeaseLost;
     let misplaced = checkpoint(lost, Err(CheckpointFailure::InvalidState), false);
     assert_eq!(with(misplaced, lost), [Kind::MisplacedCheckpoint]);
@@ -147,6 +154,9 @@ fn lines_that_are_no_messages_are_notes() {
     let seen: Vec<(Kind, Severity)> = both.iter().map(|finding| (finding.kind, finding.severity())).collect();
     assert_eq!(seen, [(Kind::UnreadableMessage, Severity::Note), (Kind::OutputOnStdout, Severity::Note)]);
     assert!(noisy(&[Noise::UnknownAction])[0].came.contains("7 lines"));
+    let strays = Strays { lines: 1, first: vec![("null".to_owned(), Noise::NotAnObject)] };
+    let null = judge(case("end-of-input"), &Life { strays, ..life(&ends()) });
+    assert_eq!(null[0].kind, Kind::NullLine);
 }
 
 #[test]

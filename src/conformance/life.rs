@@ -89,6 +89,8 @@ pub struct Checkpoint {
     pub request: CheckpointRequest,
     /// Whether it was sent before that action.
     pub early: bool,
+    /// Whether its position precedes the stored checkpoint.
+    pub behind: bool,
     /// The answer.
     pub answer: Result<(), CheckpointFailure>,
     /// Whether the answer is the fault of the case.
@@ -169,9 +171,12 @@ impl<'a> Played<'a> {
             return;
         }
         let mut number = 0;
-        for sample in self.case.batches {
-            let records: Records = samples::records(*sample, &mut number, &self.settings.records).into();
-            let pieces = self.deliver(child, records);
+        let batches = self.case.batches.iter();
+        let batches: Vec<_> = batches
+            .flat_map(|sample| samples::batches(*sample, &mut number, &self.settings.records))
+            .collect();
+        for records in batches {
+            let pieces = self.deliver(child, records.into());
             if self.answered(child, Action::ProcessRecords, pieces).await == Next::End {
                 return;
             }
@@ -246,9 +251,14 @@ impl<'a> Played<'a> {
                         return Next::End;
                     }
                     let answer = self.asked(action, request, early);
+                    // A checkpoint may be requested before the batch arrives. Its answer must not be within the line.
+                    pieces.drain(..).for_each(|piece| child.send_piece(piece));
                     child.acknowledge(answer);
                 }
-                event => {
+                Event::Said(session::Event::Stale { .. } | session::Event::Foreign { .. })
+                | Event::InputBroken(_)
+                | Event::OutputClosed
+                | Event::Exited(_) => {
                     if self.note(event) == Next::End {
                         return Next::End;
                     }
@@ -294,6 +304,11 @@ impl<'a> Played<'a> {
         early: bool,
     ) -> Result<(), CheckpointFailure> {
         let may = matches!(during, Action::ProcessRecords | Action::ShutdownRequested | Action::ShardEnded);
+        let sub = u64::try_from(request.sub_sequence_number.unwrap_or(0)).unwrap_or(0);
+        let asked = request.sequence_number.as_deref().and_then(Sequence::parse);
+        let behind = asked
+            .map(|sequence| Position { sequence, sub })
+            .is_some_and(|asked| asked.order(self.progress.last()).is_lt());
         let mut answer = match self.progress.judge(&request, early) {
             _ if !may => Err(CheckpointFailure::InvalidState),
             Ok(verdict) => Ok(verdict),
@@ -309,7 +324,7 @@ impl<'a> Played<'a> {
             self.progress.stored(position.clone());
         }
         let answer = answer.map(|_| ());
-        self.steps.push(Step::Checkpoint(Checkpoint { during, request, early, answer, injected }));
+        self.steps.push(Step::Checkpoint(Checkpoint { during, request, early, behind, answer, injected }));
         answer
     }
 

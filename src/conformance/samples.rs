@@ -109,6 +109,31 @@ pub fn records(sample: Sample, next: &mut u64, own: &[Record]) -> Vec<Record> {
     }
 }
 
+/// Most records of a batch of the user's records, and most bytes of their base64, except for a single record: as
+/// GetRecords returns them.
+const BATCH: (usize, usize) = (10_000, 10 << 20);
+
+/// The batches of a sample: one, or several if it consists of many records of the user.
+pub fn batches(sample: Sample, next: &mut u64, own: &[Record]) -> Vec<Vec<Record>> {
+    let all = records(sample, next, own);
+    if sample != Sample::Own {
+        return vec![all];
+    }
+    let (mut batches, mut bytes) = (vec![Vec::new()], 0);
+    for record in all {
+        bytes += record.data.len();
+        let full = batches
+            .last()
+            .is_some_and(|last: &Vec<Record>| last.len() == BATCH.0 || !last.is_empty() && bytes > BATCH.1);
+        if full {
+            bytes = record.data.len();
+            batches.push(Vec::new());
+        }
+        batches.last_mut().into_iter().for_each(|last| last.push(record.clone()));
+    }
+    batches
+}
+
 /// Most bytes of a file of records.
 const MOST: u64 = 64 << 20;
 
@@ -169,6 +194,17 @@ mod tests {
         }
         assert_eq!(number(1).as_str().len(), 56);
         assert!(records(Sample::None, &mut next, &[]).is_empty());
+    }
+
+    #[test]
+    fn own_records_are_split_into_batches_of_get_records() {
+        let sizes = |own: &[Record]| -> Vec<usize> {
+            batches(Sample::Own, &mut 0, own).iter().map(Vec::len).collect()
+        };
+        assert_eq!(sizes(&vec![record(0, 0, "k", b"x"); 20_001]), [10_000, 10_000, 1]);
+        let large = record(0, 0, "k", &vec![0; 6 << 20]);
+        assert_eq!(sizes(&[large.clone(), large, record(0, 0, "k", b"x")]), [1, 2]);
+        assert_eq!(batches(Sample::None, &mut 0, &[]), [vec![]]);
     }
 
     #[test]

@@ -162,7 +162,9 @@ pub const OBJECT: &str = "object";
 
 /// A log for bytes. Must not block.
 #[derive(Clone)]
-pub struct RawLog(Arc<dyn Fn(&[u8]) + Send + Sync>);
+pub struct RawLog(Arc<WriteBytes>);
+
+type WriteBytes = dyn Fn(&[u8]) + Send + Sync;
 
 impl RawLog {
     /// A log that `write` writes.

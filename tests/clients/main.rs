@@ -11,6 +11,8 @@
 //! |---|---|
 //! | `table.rs` | one row per client: its configuration and its limits |
 //! | `scenario.rs` | the scenario of each client: shutdown, resume, split, merge |
+//! | `ci.rs` | `examples/ci` with the record processor in Node |
+//! | `conformance.rs` | `multilangd test` beside each client |
 //! | `load.rs` | ten thousand records with amazon_kclpy, and a `kill -9` |
 //! | `launchers.rs` | the start scripts of the clients, with the binary as their `java` |
 //! | `getting_started.rs` | the commands of docs/getting-started.md that need Node, Go or a library |
@@ -33,13 +35,17 @@
     reason = "test code"
 )]
 
+#[path = "../support/ci.rs"]
+mod ci_job;
 #[path = "../support/rig.rs"]
 mod rig;
 #[path = "../support/terminal.rs"]
 mod terminal;
 
 mod aggregates;
+mod ci;
 mod client;
+mod conformance;
 mod getting_started;
 mod launchers;
 mod load;

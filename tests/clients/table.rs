@@ -4,6 +4,7 @@
 
 use crate::client::Runs::{Binary, Node, Python};
 use crate::client::{Client, End, FULL};
+use crate::conformance::assert_known_results;
 use crate::scenario::run_scenario;
 
 /// For clients that expect `shutdown` with a reason instead of `leaseLost` and `shardEnded`.
@@ -35,12 +36,25 @@ pub const OLD_KCLPY: Client = Client { properties: OLD, ..kclpy("v2", &["amazon_
 pub const OLD_AWS_KCL: Client = Client { properties: OLD, ..aws_kcl("aws-kcl-0.7.0", "v1") };
 
 macro_rules! clients {
-    ($($name:ident: $client:expr;)*) => {$(
-        #[tokio::test(flavor = "multi_thread")]
-        async fn $name() {
-            run_scenario(stringify!($name), &$client).await;
+    ($($name:ident: $client:expr;)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                run_scenario(stringify!($name), &$client).await;
+            }
+        )*
+
+        mod kit {
+            use super::*;
+
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $name() {
+                    assert_known_results(stringify!($name), &$client).await;
+                }
+            )*
         }
-    )*};
+    };
 }
 
 clients! {

@@ -4,8 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tokio::process::Command;
 use tokio::time::timeout;
+
+use crate::rig::{Rig, alive, said};
 
 const LIMIT: Duration = Duration::from_secs(240);
 
@@ -73,6 +76,11 @@ const PLANTED: &[Planted] = &[
     ("forgets-the-end", "shard-ended", "no-checkpoint-at-shard-end", true, "lease-lost"),
     ("forgets-the-end", "shard-ended-without-records", "no-checkpoint-at-shard-end", true, "lease-lost"),
     ("leaves", "end-of-input", "exited", true, "shutdown-without-records"),
+    ("leaves-at-leaseLost", "lease-lost", "exited", true, "shard-ended"),
+    ("leaves-at-leaseLost", "shutdown-requested", "exited-while-stopping", false, "shard-ended"),
+    ("leaves-at-shutdownRequested", "shutdown-requested", "exited-while-stopping", false, "lease-lost"),
+    ("dies-on-lost-lease", "checkpoint-lease-lost", "exited", true, "checkpoint-throttled"),
+    ("prints-null", "records-empty", "null-on-stdout", true, "shutdown-without-records"),
     ("prints", "records-empty", "output-on-stdout", false, "shutdown-without-records"),
     ("answers-shutdown-wrongly", "shutdown-requested", "wrong-shutdown-answer", false, "shard-ended"),
     ("checkpoints-late", "end-of-input", "late-checkpoint", false, "end-of-input-at-start"),
@@ -161,6 +169,20 @@ async fn properties_file_names_the_program_and_its_protocol() {
     let output = kit(&["--properties-file", file.to_str().unwrap(), "--case", "shard-ended"]).await;
     assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
     assert_eq!(cases(&output)[0].2, ["no-checkpoint-at-shard-end"]);
+}
+
+/// The record processor would run for ever; the kit gives it a minute.
+#[tokio::test(flavor = "multi_thread")]
+async fn signal_ends_the_kit_and_its_child() {
+    let mut rig = Rig::start("kit-signal").await;
+    let script = rig.scripted("hangs ignores-stop");
+    let words: Vec<&str> = script.split(' ').collect();
+    let kit = [&["test", "--timeout", "60", "--case", "records-empty", "--"], &words[..]].concat();
+    let mut kit = rig.command(&kit);
+    rig.until("a child", |log| said(log, "initialize").len() == 1).await;
+    kit.signal(Signal::INT);
+    assert_eq!(kit.ended().await.code(), Some(130), "{}", rig.daemon_log());
+    rig.until("the end of the child", |log| alive(log) == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

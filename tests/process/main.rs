@@ -5,6 +5,7 @@
 //! | `letters.rs` | dead letters: records at which every record processor fails |
 //! | `life.rs` | delivery, checkpoints, graceful shutdown, resume, resharding, `kill -9` |
 //! | `children.rs` | misbehaving children: one file per behaviour |
+//! | `ci.rs` | `examples/ci`: the job of a user |
 //! | `cloudwatch.rs` | CloudWatch metrics, compared with Java's |
 //! | `conformance.rs` | `multilangd test` |
 //! | `damage.rs` | a damaged data folder |
@@ -40,6 +41,8 @@
     reason = "test code"
 )]
 
+#[path = "../support/ci.rs"]
+mod ci_job;
 #[path = "../support/wire.rs"]
 mod forwarding;
 #[path = "../support/proxy.rs"]
@@ -51,6 +54,7 @@ mod terminal;
 
 mod accounts;
 mod children;
+mod ci;
 mod cloudwatch;
 mod conformance;
 mod damage;

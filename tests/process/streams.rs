@@ -163,3 +163,25 @@ async fn invalid_stream_shard_or_line_is_named() {
         assert!(parts.iter().all(|part| last.contains(part)), "{arguments:?} {last}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn name_of_a_stream_is_sufficient() {
+    let mut rig = Rig::start("tail-name").await;
+    rig.stream(1).await;
+    let input = write(&rig, "lines.txt", "one\ntwo\n");
+    let port = rig.url.rsplit(':').next().unwrap().trim_end_matches('/').to_owned();
+    let local = ["--local", "--kinesis-port", &port];
+    let mut put = rig.command(&[&["put", STREAM, input.to_str().unwrap()], &local[..]].concat());
+    assert_eq!(put.ended().await.code(), Some(0), "{}", rig.daemon_log());
+    let tail = ["tail", STREAM, "--from", "TRIM_HORIZON", "--no-follow", "--text"];
+    let mut on_this_machine = rig.command(&[&tail[..], &local].concat());
+    assert_eq!(on_this_machine.ended().await.code(), Some(0), "{}", rig.daemon_log());
+    assert_eq!(texts(&parsed(&on_this_machine)), ["one", "two"]);
+
+    rig.environment.push(("AWS_ENDPOINT_URL_KINESIS".into(), rig.url.clone().into()));
+    rig.environment.push(("AWS_REGION".into(), "us-east-1".into()));
+    let mut by_environment = rig.command(&tail);
+    assert_eq!(by_environment.ended().await.code(), Some(0), "{}", rig.daemon_log());
+    assert_eq!(texts(&parsed(&by_environment)), ["one", "two"]);
+    assert_eq!(rig.daemon_log(), "", "no warnings about a file that the user has not written");
+}

@@ -32,6 +32,8 @@ def checkpoint(sequence=None, sub=None):
     for _ in range(3):
         send({"action": "checkpoint", "sequenceNumber": sequence, "subSequenceNumber": sub})
         error = json.loads(read())["error"]
+        if fault == "dies-on-lost-lease" and error == "ShutdownException":
+            sys.exit("the lease is lost")
         if error not in RETRIED:
             return
         if fault == "dies-on-throttling":
@@ -79,8 +81,12 @@ while True:
         checkpoint()
     if action == "leaseLost" and fault == "ignores-lease-lost":
         continue
+    if action in ("leaseLost", "shutdownRequested") and fault == "leaves-at-" + action:
+        sys.exit(0)
     if action == "processRecords" and fault == "prints":
         write("processed a batch\n")
+    if action == "processRecords" and fault == "prints-null":
+        write("null\n")
     if action == "processRecords" and fault == "prints-half-a-line":
         write("processed a batch")
     if action == "processRecords" and fault == "closes-stdout":

@@ -8,6 +8,8 @@ use std::time::Duration;
 use multilangd::config::keys::kcl::KEYS;
 use multilangd::config::keys::{Key, Use, client, own};
 use multilangd::config::permissions::PERMISSIONS;
+use multilangd::conformance::case::CASES;
+use multilangd::conformance::finding::{self as findings, Severity};
 use multilangd::daemon::stop::ORDER;
 use multilangd::exit::EXITS;
 use multilangd::metrics::prometheus::FAMILIES;
@@ -95,6 +97,28 @@ fn reason(used: Use) -> Option<String> {
     }
 }
 
+/// The known results of `multilangd test` beside the published clients, which `tests/clients` compares.
+fn results() -> String {
+    let text = page("tests/clients/conformance.tsv");
+    let rows = text.lines().map(|line| {
+        let [name, passed, run, failures, notes] = line.split('\t').collect::<Vec<_>>()[..] else {
+            panic!("not a result: {line}")
+        };
+        let cell = |findings: &str| {
+            let one = |finding: &str| {
+                let (kind, cases) = finding.split_once(": ").unwrap();
+                let cases: Vec<String> = cases.split(' ').map(code).collect();
+                let cases = if cases.len() > 4 { format!("{} cases", cases.len()) } else { cases.join(", ") };
+                format!("{kind}: {cases}")
+            };
+            let all: Vec<String> = findings.split("; ").filter(|text| !text.is_empty()).map(one).collect();
+            if all.is_empty() { "-".to_owned() } else { all.join("; ") }
+        };
+        vec![code(name), format!("{passed} of {run}"), cell(failures), cell(notes)]
+    });
+    table(&["test", "passed", "failures", "notes"], rows)
+}
+
 fn block(name: &str) -> String {
     match name {
         "properties" => properties(),
@@ -146,12 +170,31 @@ fn block(name: &str) -> String {
             });
             table(&["step", "part", "at once", "in its turn", "limit"], rows)
         }
+        "test cases" => {
+            let rows = CASES.iter().map(|case| vec![code(case.name), case.about.to_owned()]);
+            table(&["case", "content"], rows)
+        }
+        "test findings" => {
+            let rows = findings::KINDS.iter().map(|row| {
+                let severity = match row.severity {
+                    Severity::Failure => "failure",
+                    Severity::Note => "note",
+                };
+                let [effect, remedy] =
+                    [row.effect, row.remedy].map(|text| text.replace('{', "`{").replace('}', "}`"));
+                vec![code(row.code), severity.to_owned(), row.about.to_owned(), effect, remedy]
+            });
+            table(&["finding", "severity", "meaning", "effect", "remedy"], rows)
+        }
+        "test results" => results(),
         _ => {
             let Some(path) = name.strip_prefix("file ") else {
                 panic!("no generated block is called {name}")
             };
             let language = match path.rsplit('.').next().unwrap() {
                 "py" => "python",
+                // A block of this language would be a command to be run.
+                "sh" => "bash",
                 "js" => "javascript",
                 other => other,
             };
@@ -194,7 +237,15 @@ fn generated_blocks_equal_their_sources() {
         }
     }
     let tables = ["properties", "properties without effect", "client keys", "client keys without effect"];
-    let others = ["own settings", "exit codes", "permissions", "metrics", "log events", "order of a stop"];
+    let others = [
+        "own settings",
+        "exit codes",
+        "permissions",
+        "metrics",
+        "log events",
+        "order of a stop",
+        "test cases",
+    ];
     for name in tables.iter().chain(&others) {
         if !found.contains_key(*name) {
             faults.push(format!("no page has the block {name}"));

@@ -4,6 +4,9 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use crate::config::Remark;
+use crate::config::settings::Settings;
+
 /// The prefix of multilangd's keys in the file. Java looks up the first part of the name, finds no such
 /// property, and ignores the key (`BeanUtilsBean.setProperty`).
 pub const PREFIX: &str = "multilangd.";
@@ -157,6 +160,15 @@ pub const KEYS: &[Own] = &[
     Own { name: LOG, kind: OwnKind::Filter, default: "warn,multilangd=info,child=info",
         doc: "Log filter; the target child is the output of record processors. RUST_LOG takes precedence." },
 ];
+
+/// A warning if `multilangd.childLog` has no effect.
+pub fn no_child_log(settings: &Settings) -> Option<Remark> {
+    let is = |key: &str| settings.text(key).as_deref() == Some("json");
+    let text = "multilangd.childLog = json has no effect in a text log: output of record processors is logged as with \
+                lines (set multilangd.logFormat = json)";
+    let remark = Remark { line: None, key: Some(CHILD_LOG.to_owned()), text: text.to_owned() };
+    (is(CHILD_LOG) && !is(LOG_FORMAT)).then_some(remark)
+}
 
 /// Parses a port on loopback, or an address with a port.
 pub fn address(text: &str) -> Option<SocketAddr> {

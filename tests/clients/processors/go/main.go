@@ -35,6 +35,9 @@ func (p *processor) Initialize(shard string, checkpointer kcl.Checkpointer) erro
 
 func (p *processor) ProcessRecords(records []kcl.Record) error {
 	p.report("processRecords", map[string]any{"records": records})
+	if len(records) == 0 {
+		return nil
+	}
 	last := records[len(records)-1]
 	sequence, right := new(big.Int).SetString(last.SequenceNumber, 10)
 	if !right {

@@ -23,8 +23,10 @@ type Done = Result<(), Infallible>;
 
 impl Child {
     async fn checkpoint(&mut self, checkpointer: Asks<'_, '_>) {
-        checkpointer.checkpoint(None, None).await.unwrap();
-        self.0.report("checkpointed", Value::Null);
+        match checkpointer.checkpoint(None, None).await {
+            Ok(_) => self.0.report("checkpointed", Value::Null),
+            Err(error) => eprintln!("checkpoint failed: {error:?}"),
+        }
     }
 }
 
