@@ -27,8 +27,9 @@ impl State {
             self.feed_open = false;
             return self.fail(now, "received a batch in the wrong state".to_owned());
         }
+        let has_records = self.rest.is_some() || !batch.records.is_empty();
         match self.settings.shape.window {
-            Some(window) if !self.is_searching() && !(self.rest.is_none() && batch.records.is_empty()) => {
+            Some(window) if has_records && !self.is_searching() => {
                 self.gather(now, batch, window);
                 Vec::new()
             }

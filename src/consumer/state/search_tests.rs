@@ -150,10 +150,8 @@ impl Shard {
                 self.stored = to;
                 self.handle(Event::Stored(position, Ok(())));
             }
-            Effect::CloseStdin => {
-                if std::mem::take(&mut self.is_child_alive) {
-                    self.child(multilang::Event::Exited("exit code 0".to_owned()));
-                }
+            Effect::CloseStdin if std::mem::take(&mut self.is_child_alive) => {
+                self.child(multilang::Event::Exited("exit code 0".to_owned()));
             }
             Effect::Letter(record) => {
                 if self.random.u32(0..1000) < self.refuses {
