@@ -137,6 +137,20 @@ impl Records {
         (Self::Decoded(records), Self::Decoded(rest))
     }
 
+    /// These records, followed by others.
+    #[must_use]
+    pub fn joined(self, others: Self) -> Self {
+        match (self.is_empty(), others.is_empty()) {
+            (_, true) => self,
+            (true, false) => others,
+            (false, false) => {
+                let mut records = self.decode();
+                records.append(&mut others.decode());
+                Self::Decoded(records)
+            }
+        }
+    }
+
     /// Whether each record follows the one before it. Takes time linear in their number if they are decoded.
     pub fn is_ascending(&self) -> bool {
         match self {

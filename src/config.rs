@@ -160,6 +160,10 @@ pub struct Config {
     pub dead_letters: Vec<letters::Destination>,
     /// `multilangd.maxRecordFailures`, `multilangd.maxDeadLettersInARow`.
     pub dead_letter_limits: DeadLetterLimits,
+    /// `multilangd.maxBatchRecords`; none for all records of a response.
+    pub max_batch_records: Option<usize>,
+    /// `multilangd.batchWindowMillis`; none for none.
+    pub batch_window: Option<Duration>,
     /// The text for `multilangd.childErrorLine`.
     pub child_error_text: Option<String>,
     /// `multilangd.childProtocol`.

@@ -15,6 +15,7 @@ use crate::budget::Budget;
 use crate::capacity::Capacity;
 use crate::clock;
 use crate::config::{ChildProtocol, Config, OnChildFailure, OnHopelessShard};
+use crate::consumer::event::Shape;
 use crate::consumer::suspects;
 use crate::consumer::{Parts, Settings};
 use crate::coordinator::{self, Coordinator, Ends, Handle, Seen};
@@ -357,6 +358,7 @@ fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>, reaches: 
             (OnChildFailure::Restart, OnHopelessShard::Park) => Some(config.parked_pause),
             (OnChildFailure::Exit, _) | (_, OnHopelessShard::Exit) => None,
         },
+        shape: Shape { most: config.max_batch_records, window: config.batch_window },
         dead_letters: ports.letters.as_ref().map(|_| suspects::Limits {
             record_failures: config.dead_letter_limits.record_failures,
             in_a_row: config.dead_letter_limits.in_a_row,

@@ -219,6 +219,16 @@ impl Record {
         }
     }
 
+    /// A copy that does not keep the response of the record in memory.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        Self {
+            data: Data(Bytes::copy_from_slice(self.data.as_bytes())),
+            partition_key: self.partition_key.as_str().to_owned().into(),
+            ..self.clone()
+        }
+    }
+
     /// The record's position in its shard.
     pub fn position(&self) -> Position {
         Position::record(self.sequence.clone(), self.sub)

@@ -37,6 +37,7 @@ fn settings() -> Settings {
         keep_empty: true,
         max_failures: 5,
         parked_pause: None,
+        shape: multilangd::consumer::event::Shape::default(),
         dead_letters: None,
     }
 }

@@ -164,10 +164,8 @@ async fn list_letters(list: &List, words: &Words) -> Exit {
         true => format!("{:#}\n", letters::list::json(&all)),
         false => letters::list::text(&all),
     };
-    match print(shown.as_bytes()) {
-        Exit::Clean if !all_read => Exit::ChildFailed,
-        exit => exit,
-    }
+    let printed = print(shown.as_bytes());
+    if printed == Exit::Clean && !all_read { Exit::ChildFailed } else { printed }
 }
 
 /// Gives dead letters to the record processor of a properties file.

@@ -128,6 +128,8 @@ impl Resolved {
                 record_failures: u32::try_from(s.number(own::MAX_RECORD_FAILURES)).unwrap_or(1),
                 in_a_row: u32::try_from(s.number(own::MAX_DEAD_LETTERS_IN_A_ROW)).unwrap_or(1),
             },
+            max_batch_records: Some(count(own::MAX_BATCH_RECORDS)).filter(|most| *most > 0),
+            batch_window: Some(millis(own::BATCH_WINDOW)).filter(|window| !window.is_zero()),
             child_error_text: letters::error_text(&text(own::CHILD_ERROR_LINE)),
             parked_pause: Duration::from_millis(u64::try_from(s.number(own::MAX_PARKED_PAUSE)).unwrap_or(1)),
             max_child_failures: u32::try_from(s.number(own::MAX_CHILD_FAILURES)).unwrap_or(1),

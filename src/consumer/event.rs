@@ -45,8 +45,19 @@ pub struct Settings {
     /// `multilangd.maxParkedPauseMillis`: the longest pause between restarts of a parked shard's child. None
     /// if the daemon exits instead (`multilangd.onHopelessShard`, `multilangd.onChildFailure`).
     pub parked_pause: Option<Duration>,
+    /// How batches are shaped.
+    pub shape: Shape,
     /// When a record becomes a dead letter; none without `multilangd.deadLetters`.
     pub dead_letters: Option<Limits>,
+}
+
+/// How the records of a shard are grouped into batches. By default a batch is a response of Kinesis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Shape {
+    /// `multilangd.maxBatchRecords`: most records of one batch.
+    pub most: Option<usize>,
+    /// `multilangd.batchWindowMillis`: how long a batch waits for more records.
+    pub window: Option<Duration>,
 }
 
 /// Why no child was started.

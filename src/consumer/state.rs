@@ -113,6 +113,8 @@ pub struct State {
     end: Option<Vec<ChildShard>>,
     /// The part of the last batch that is not delivered yet.
     rest: Option<Batch>,
+    /// Until when `rest` waits for more records.
+    gathering: Option<Instant>,
     /// The search for records at which children fail; none without dead letters.
     suspects: Option<Suspects>,
     /// The record to be written to the dead letters, and the position before it.
@@ -164,6 +166,7 @@ impl State {
             delivered: false,
             end: None,
             rest: None,
+            gathering: None,
             suspects,
             poison: None,
             is_narrowed: false,
@@ -187,7 +190,8 @@ impl State {
 
     /// Whether the child is ready for records. A batch is taken from the feed only then.
     pub fn wants_batch(&self) -> bool {
-        self.phase == Phase::Idle && self.end.is_none() && self.rest.is_none() && !self.stop && !self.lost
+        let has_room = self.rest.is_none() || self.gathering.is_some();
+        self.phase == Phase::Idle && self.end.is_none() && has_room && !self.stop && !self.lost
     }
 
     /// The stored checkpoint.
@@ -208,7 +212,7 @@ impl State {
             Phase::Starting | Phase::Processing | Phase::Ending | Phase::Notifying | Phase::Losing => {
                 self.answer_by
             }
-            Phase::Idle => self.recovers_at(),
+            Phase::Idle => self.recovers_at().into_iter().chain(self.gathering).min(),
         };
         let slow = self.slow.filter(|_| self.phase == Phase::Processing).map(|(_, at)| at);
         own.into_iter().chain(self.hurry).chain(slow).min()
@@ -286,7 +290,7 @@ impl State {
     fn start(&mut self) -> Effects {
         self.phase = Phase::Starting;
         self.progress.restart();
-        self.rest = None;
+        (self.rest, self.gathering) = (None, None);
         let mut effects = Vec::new();
         if !self.feed_open || self.delivered || self.end.is_some() {
             let stored = &self.progress.last().sequence;
@@ -529,6 +533,8 @@ impl State {
             Phase::PreparingEnd(Some(at)) if *at <= now => self.settle(now),
             Phase::BackingOff(until) if *until <= now => self.start(),
             Phase::LetterRefused(until) if *until <= now => self.write_letter(),
+            // The rest is delivered next.
+            Phase::Idle if self.gathering.take_if(|at| *at <= now).is_some() => Vec::new(),
             Phase::Idle if self.recovers_at().is_some_and(|at| at <= now) => {
                 self.failures = 0;
                 self.backoff.reset();

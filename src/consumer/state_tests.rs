@@ -1,6 +1,7 @@
 //! Tests of the state machine, with simulated time.
 
 use super::*;
+use crate::consumer::event::Shape;
 use crate::multilang::Stop;
 use crate::record::Record;
 use crate::sequence::SequenceNumber;
@@ -21,6 +22,7 @@ pub(super) fn settings() -> Settings {
         keep_empty: false,
         max_failures: 5,
         parked_pause: None,
+        shape: Shape::default(),
         dead_letters: None,
     }
 }

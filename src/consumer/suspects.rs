@@ -165,7 +165,7 @@ impl Suspects {
         } else if self.in_a_row >= self.limits.in_a_row {
             Finding::Outage
         } else {
-            Finding::Poison(Box::new(record), self.settled(stored).clone())
+            Finding::Poison(Box::new(record.detached()), self.settled(stored).clone())
         }
     }
 

@@ -273,7 +273,7 @@ async fn serve(
     };
     let (children, capacity) = daemon::equip(program, home.form.clone(), config.child_error_text.clone())
         .map_err(|error| failed(format!("failed to start a thread: {error}")))?;
-    let letters = letters::open(&config).map_err(failed)?;
+    let letters = letters::open(config).map_err(failed)?;
     let ports = Ports {
         letters,
         table: Arc::new(Leases::new(clients.dynamodb.clone(), config.table.clone(), table)),

@@ -120,7 +120,8 @@ mod tests {
         let pipe = tokio::net::UnixStream::from_std(theirs).unwrap();
         let (syncs, requests) = mpsc::channel(1);
         let printed = Printed::new("s".into(), 1, "stderr", LogForm::default()).keeping(Tail::default());
-        let task = tokio::spawn(log_lines(pipe, printed, Reported::new(Some("bad")), requests));
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(log_lines(pipe, printed, Reported::new(Some("bad")), requests));
         for round in 1..=50 {
             // Nothing else runs between the write and the request.
             ours.write_all(b"text\nbad: 1\n").unwrap();
@@ -130,6 +131,6 @@ mod tests {
         }
         drop(ours);
         drop(syncs);
-        task.await.unwrap();
+        tasks.join_next().await.unwrap().unwrap();
     }
 }

@@ -176,6 +176,7 @@ async fn actions_with_a_record_after(wait: Duration) -> (Vec<String>, Outcome) {
         keep_empty: false,
         max_failures: 5,
         parked_pause: None,
+        shape: multilangd::consumer::event::Shape::default(),
         dead_letters: None,
     };
     let (actions, mut asked) = mpsc::unbounded_channel();

@@ -74,6 +74,10 @@ pub const DEAD_LETTERS: &str = "multilangd.deadLetters";
 pub const MAX_RECORD_FAILURES: &str = "multilangd.maxRecordFailures";
 /// `multilangd.maxDeadLettersInARow`.
 pub const MAX_DEAD_LETTERS_IN_A_ROW: &str = "multilangd.maxDeadLettersInARow";
+/// `multilangd.maxBatchRecords`.
+pub const MAX_BATCH_RECORDS: &str = "multilangd.maxBatchRecords";
+/// `multilangd.batchWindowMillis`.
+pub const BATCH_WINDOW: &str = "multilangd.batchWindowMillis";
 /// `multilangd.childErrorLine`.
 pub const CHILD_ERROR_LINE: &str = "multilangd.childErrorLine";
 /// `multilangd.childProtocol`.
@@ -133,6 +137,10 @@ pub const KEYS: &[Own] = &[
         doc: "Number of failures of a single record, each in a new record processor, after which it is written to multilangd.deadLetters." },
     Own { name: MAX_DEAD_LETTERS_IN_A_ROW, kind: OwnKind::Number(1), default: "10",
         doc: "Number of dead letters of a shard without a processed record between them after which no more are written until a record is processed; the shard is parked meanwhile. So an outage of a database does not empty the stream into the dead letters." },
+    Own { name: MAX_BATCH_RECORDS, kind: OwnKind::Number(0), default: "0",
+        doc: "Maximum number of records that are delivered to a record processor at once; larger responses are delivered in parts. 0: all records of a response." },
+    Own { name: BATCH_WINDOW, kind: OwnKind::Number(0), default: "0",
+        doc: "Milliseconds that a batch waits for more records before it is delivered, up to multilangd.maxBatchRecords (10,000 without it) or 4 MiB of data. 0: each response is delivered at once." },
     Own { name: CHILD_ERROR_LINE, kind: OwnKind::Text, default: NONE,
         doc: "Text on stderr by which a record processor reports an exception that it does not answer with: an action during which a line contains it has failed. kclpy and kclrb: the text of amazon_kclpy and of aws-kclrb. none: stderr is only logged." },
     Own { name: CHILD_PROTOCOL, kind: OwnKind::Word(&["current", "shutdown"]), default: "current",

@@ -1,5 +1,7 @@
 //! Delivers batches, whole or in portions.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::{Effects, Phase, State};
@@ -7,10 +9,15 @@ use crate::batch::Batch;
 use crate::consumer::event::{Effect, Message};
 use crate::sequence::Sequence;
 
+/// A batch that waits for more records is delivered at this many bytes of data, or records.
+const GATHERED: usize = 4 * 1024 * 1024;
+const MOST_GATHERED: usize = 10_000;
+
 impl State {
     /// Whether the rest of the last batch can be delivered now.
     pub fn wants_rest(&self) -> bool {
-        self.phase == Phase::Idle && self.rest.is_some() && !self.stop && !self.lost
+        let is_due = self.rest.is_some() && self.gathering.is_none();
+        self.phase == Phase::Idle && is_due && !self.stop && !self.lost
     }
 
     pub(super) fn batch(&mut self, now: Instant, batch: Batch) -> Effects {
@@ -20,16 +27,45 @@ impl State {
             self.feed_open = false;
             return self.fail(now, "received a batch in the wrong state".to_owned());
         }
-        self.deliver(now, batch)
+        let has_records = self.rest.is_some() || !batch.records.is_empty();
+        match self.settings.shape.window {
+            Some(window) if has_records && !self.is_searching() => {
+                self.gather(now, batch, window);
+                Vec::new()
+            }
+            _ => self.deliver(now, batch),
+        }
+    }
+
+    /// Waits for more records before the batch is delivered.
+    fn gather(&mut self, now: Instant, batch: Batch, window: Duration) {
+        if let Some(first) = batch.records.first() {
+            // The feed does not return these records again to the next child.
+            self.delivered = true;
+            self.anchor.get_or_insert_with(|| Sequence::Number(first.clone()));
+        }
+        let gathered = match self.rest.take() {
+            Some(rest) => Batch { records: rest.records.joined(batch.records), ..batch },
+            None => batch,
+        };
+        let sizes = gathered.records.sizes();
+        let is_full =
+            sizes.data >= GATHERED || sizes.records >= self.settings.shape.most.unwrap_or(MOST_GATHERED);
+        self.gathering = match self.gathering {
+            _ if is_full || gathered.end.is_some() => None,
+            Some(until) => Some(until),
+            None => Some(now + window),
+        };
+        self.rest = Some(gathered);
     }
 
     pub(super) fn deliver_rest(&mut self, now: Instant) -> Effects {
-        match self.rest.take() {
-            Some(rest) if self.phase == Phase::Idle && !self.stop && !self.lost => self.deliver(now, rest),
-            rest => {
-                self.rest = rest;
-                Vec::new()
+        match self.rest.take_if(|_| self.phase == Phase::Idle && !self.stop && !self.lost) {
+            Some(rest) => {
+                self.gathering = None;
+                self.deliver(now, rest)
             }
+            None => Vec::new(),
         }
     }
 
@@ -38,6 +74,11 @@ impl State {
         let is_searching = self.is_searching();
         if let Some(suspects) = &mut self.suspects {
             (records, batch.records) = suspects.portion(records, self.progress.last());
+        }
+        if let Some(most) = self.settings.shape.most {
+            let more;
+            (records, more) = records.split(most);
+            batch.records = more.joined(batch.records);
         }
         let millis_behind_latest = batch.millis_behind_latest;
         if batch.records.is_empty() {

@@ -26,6 +26,8 @@ struct Shard {
     checkpoints_good: bool,
     /// Thousandths of batches at which the child fails, whatever they hold.
     flaky: u32,
+    /// The largest batch that a child received.
+    largest: usize,
     /// Thousandths of letters that are rejected.
     refuses: u32,
     random: fastrand::Rng,
@@ -70,6 +72,7 @@ impl Shard {
             checkpoints: 0,
             checkpoints_good: false,
             flaky: 0,
+            largest: 0,
             refuses: 0,
             random,
             next: 1,
@@ -147,10 +150,8 @@ impl Shard {
                 self.stored = to;
                 self.handle(Event::Stored(position, Ok(())));
             }
-            Effect::CloseStdin => {
-                if std::mem::take(&mut self.is_child_alive) {
-                    self.child(multilang::Event::Exited("exit code 0".to_owned()));
-                }
+            Effect::CloseStdin if std::mem::take(&mut self.is_child_alive) => {
+                self.child(multilang::Event::Exited("exit code 0".to_owned()));
             }
             Effect::Letter(record) => {
                 if self.random.u32(0..1000) < self.refuses {
@@ -176,6 +177,7 @@ impl Shard {
         if let Some(again) = self.open.iter().find(|record| self.letters.contains(record)) {
             self.violations.push(format!("{again} is delivered after its letter"));
         }
+        self.largest = self.largest.max(self.open.len());
         let first = self.open.first().copied().unwrap_or_default();
         if let Some(skipped) = (1..first).find(|record| !self.is_settled(*record)) {
             self.violations.push(format!("{first} is delivered before {skipped} is settled"));
@@ -269,6 +271,20 @@ fn checkpoint_before_a_letter_passes_its_record() {
 }
 
 #[test]
+fn batches_are_gathered_within_the_window() {
+    let mut shard = Shard::new(10, []);
+    shard.batch = 2;
+    shard.state.settings.shape.window = Some(Duration::from_secs(1));
+    shard.run(1_000);
+    shard.assert_all_settled();
+    assert_eq!((shard.largest, shard.batches), (10, 1));
+    let mut parts = Shard::new(10, []);
+    parts.state.settings.shape.most = Some(4);
+    parts.run(1_000);
+    assert_eq!((parts.largest, parts.batches), (4, 3));
+}
+
+#[test]
 fn outage_parks_the_shard_and_ends_with_it() {
     let mut shard = Shard::new(100, 1..=100);
     shard.checkpoints = 1;
@@ -358,6 +374,24 @@ proptest! {
         let most = count.min(batch).next_power_of_two().ilog2() + 3;
         prop_assert!(shard.most_failures <= most, "{} of {}/{}", shard.most_failures, count, batch);
         prop_assert!(!shard.parked);
+    }
+
+    #[test]
+    fn shaped_batches_skip_nothing(
+        seed in any::<u64>(), count in 1usize..60, bad in proptest::collection::btree_set(1usize..60, 0..4),
+        batch in 1usize..20, checkpoints in 0usize..4, most in proptest::option::of(1usize..9),
+        window in any::<bool>(), flaky in 0u32..200,
+    ) {
+        let mut shard = Shard::new(count, bad.iter().copied().filter(|bad| *bad <= count));
+        (shard.batch, shard.checkpoints, shard.flaky) = (batch, checkpoints, flaky);
+        shard.random = fastrand::Rng::with_seed(seed);
+        let window = window.then_some(Duration::from_secs(1));
+        shard.state.settings.shape = crate::consumer::event::Shape { most, window };
+        shard.run(1_000);
+        shard.flaky = 0;
+        shard.run(20_000);
+        shard.assert_all_settled();
+        prop_assert!(shard.largest <= most.unwrap_or(count), "{} of {most:?}", shard.largest);
     }
 
     #[test]
