@@ -22,9 +22,10 @@ use tracing::{debug, warn};
 use crate::capacity::Capacity;
 use crate::clock;
 use crate::fleet::leader;
-use crate::lease::handoff::{self, HandOffs};
+use crate::lease::handoff;
 use crate::lease::held::{Owner, Rival};
-use crate::lease::take::{Asker, Observations};
+use crate::lease::history::History;
+use crate::lease::take::Asker;
 use crate::lease::update::{Mark, Update};
 use crate::lease::watch as rhythm;
 use crate::lease::{Held, Lease, ProcessId, Table, WorkerId, table, update};
@@ -102,23 +103,30 @@ pub struct Settings {
     pub stop: clock::Stop,
 }
 
-/// The table as it was last seen.
+/// The lease table as of the last scan.
 #[derive(Debug, Clone, Default)]
-pub struct Seen {
+pub struct Snapshot {
     /// Every lease.
     pub leases: Arc<Vec<Lease>>,
+    /// Since when each of their facts has been so.
+    pub history: Arc<History>,
     /// The workers that move their leases, this one always among them.
     pub live: BTreeSet<WorkerId>,
     /// Of them, those that are seen to renew leases, whatever the reports say.
     pub renewing: BTreeSet<WorkerId>,
-    /// The owners that move none of their leases any more, finished ones included.
-    pub gone: BTreeSet<WorkerId>,
     /// Whether it falls to this worker to look after all leases; none where the owners in the table decide.
     pub leads: Option<bool>,
-    /// When.
-    pub looked: Option<Instant>,
+    /// When the scan ended; none before the first one.
+    pub at: Option<Instant>,
     /// Since when this worker can acquire no lease: it can't list them, or can't write them.
     pub unable: Option<Instant>,
+}
+
+impl Snapshot {
+    /// The owners that renewed none of their leases any more, finished ones included, when the table was scanned.
+    pub fn dead_workers(&self, failover: Duration) -> BTreeSet<WorkerId> {
+        self.at.map(|at| self.history.dead_workers(failover * GONE, at)).unwrap_or_default()
+    }
 }
 
 /// The channels of a coordinator.
@@ -129,7 +137,7 @@ pub struct Ends {
     /// The leases that it takes.
     pub leases: mpsc::Receiver<Arc<Held>>,
     /// The result of its scans.
-    pub seen: watch::Receiver<Seen>,
+    pub seen: watch::Receiver<Snapshot>,
     /// The place of this worker in its fleet, which `membership` publishes here.
     pub standing: watch::Sender<Standing>,
     /// Peers that call.
@@ -186,7 +194,7 @@ pub struct Coordinator {
     // Unbounded in type only: a few orders a lease. A bound could make coordinator and scheduler wait
     // for each other.
     orders: mpsc::UnboundedReceiver<Order>,
-    shown: watch::Sender<Seen>,
+    shown: watch::Sender<Snapshot>,
     held: BTreeMap<ShardId, Arc<Held>>,
     renewals: JoinSet<()>,
     renewed: BTreeMap<Id, Arc<Held>>,
@@ -201,8 +209,7 @@ pub struct Coordinator {
     /// By the task that does it.
     releases: BTreeMap<Id, ShardId>,
     look: Look,
-    seen: Observations,
-    hand_offs: HandOffs,
+    history: Arc<History>,
     leases: Arc<Vec<Lease>>,
     /// When the peers are to be called, if they are.
     call: Option<Instant>,
@@ -232,7 +239,7 @@ impl Coordinator {
     pub fn new(table: Arc<dyn Table>, settings: Settings) -> (Self, Ends) {
         let (taken, leases) = mpsc::channel(16);
         let (handle, orders) = mpsc::unbounded_channel();
-        let shown = watch::Sender::new(Seen::default());
+        let shown = watch::Sender::new(Snapshot::default());
         let standing = watch::Sender::new(Standing::default());
         let (call, calls) = mpsc::channel(1);
         let stands = standing.subscribe();
@@ -257,8 +264,7 @@ impl Coordinator {
             releasing: BTreeSet::new(),
             releases: BTreeMap::new(),
             look: Look { next: now, under_way: 0, unsure: false, alert: 0 },
-            seen: Observations::default(),
-            hand_offs: HandOffs::default(),
+            history: Arc::default(),
             leases: Arc::default(),
             call: None,
             last_call: None,
@@ -407,8 +413,7 @@ impl Coordinator {
     fn looked(&mut self, leases: Vec<Lease>, stop: &CancellationToken) {
         // After the answer: a row that was read early may have been renewed while later pages came.
         let now = Instant::now();
-        self.seen.note(&leases, now);
-        self.hand_offs.note(&leases, now);
+        Arc::make_mut(&mut self.history).note_scan(&leases, now);
         self.leases = Arc::new(leases);
         self.look_at_marks();
         let leases = self.leases.clone();
@@ -417,13 +422,12 @@ impl Coordinator {
         let may_steal = now >= self.next_steal && !self.is_unsure();
         let mut random = self.random.fork();
         let asker = self.asker(&held, &stalled, may_steal);
-        let view = asker.view(&leases, &self.seen, now);
+        let view = asker.view(&leases, &self.history, now);
         let plan = view.plan(&mut random);
         let pause = rhythm::pause(&view).mul_f64(0.93 + 0.04 * random.f64());
         let expiry = view.next_expiry();
         let left = view.left(&plan) > 0;
         let live = view.live();
-        let gone = self.seen.gone(&leases, self.settings.failover * GONE, now);
         let more = plan.more;
         let mut wanted: Vec<Lease> = plan.take.into_iter().chain(plan.steal).cloned().collect();
         // Giving back may read the row again and would take a new holding for the old one.
@@ -447,13 +451,13 @@ impl Coordinator {
         self.can_list(now);
         self.note_live(&live);
         let (renewing, unable) = (live.clone(), self.unable());
-        self.shown.send_replace(Seen {
+        self.shown.send_replace(Snapshot {
             leases,
+            history: self.history.clone(),
             live,
             renewing,
-            gone,
             leads: None,
-            looked: Some(now),
+            at: Some(now),
             unable,
         });
         self.look.under_way = 0;
@@ -473,7 +477,7 @@ impl Coordinator {
 
     /// Hand-offs that nobody completes, other than those of this worker.
     fn stalled(&self, leases: &[Lease], now: Instant) -> BTreeSet<ShardId> {
-        let mut stalled = self.hand_offs.stalled(leases, self.settings.rules.limits(), now);
+        let mut stalled = handoff::stalled(leases, &self.history, self.settings.rules.limits(), now);
         stalled.retain(|shard| !self.held.contains_key(shard) && !self.releasing.contains(shard));
         stalled
     }
@@ -537,7 +541,7 @@ impl Coordinator {
         let held: BTreeSet<ShardId> = self.held.keys().cloned().collect();
         let mut random = self.random.fork();
         let asker = self.asker(&held, &handoff::NONE, false);
-        let rows = rhythm::nudged(&asker.view(&self.leases, &self.seen, Instant::now()), &mut random);
+        let rows = rhythm::nudged(&asker.view(&self.leases, &self.history, Instant::now()), &mut random);
         let nudges: Vec<_> = rows.into_iter().map(|row| (row.shard.clone(), update::nudge(row))).collect();
         if nudges.is_empty() {
             return;

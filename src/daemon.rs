@@ -19,7 +19,7 @@ use crate::capacity::Capacity;
 use crate::clock;
 use crate::config::{ChildProtocol, Config, OnChildFailure, OnHopelessShard};
 use crate::consumer::{Parts, Settings};
-use crate::coordinator::{self, Coordinator, Ends, Handle, Seen};
+use crate::coordinator::{self, Coordinator, Ends, Handle, Snapshot};
 use crate::cpu::Surroundings;
 use crate::exit::Exit;
 use crate::fleet::layout::TooEarly;
@@ -328,7 +328,7 @@ async fn older(mut rival: watch::Receiver<Option<Rival>>) -> ShardId {
 }
 
 /// Emits what the coordinator sees as events.
-async fn emit_seen(mut seen: watch::Receiver<Seen>, sink: Arc<dyn Sink>, stop: CancellationToken) {
+async fn emit_seen(mut seen: watch::Receiver<Snapshot>, sink: Arc<dyn Sink>, stop: CancellationToken) {
     sink.worker(OfWorker::Ready);
     loop {
         tokio::select! {
@@ -350,7 +350,7 @@ async fn emit_seen(mut seen: watch::Receiver<Seen>, sink: Arc<dyn Sink>, stop: C
 /// what was missed.
 async fn keep_in_step(
     shard_sync: ShardSync,
-    seen: watch::Receiver<Seen>,
+    seen: watch::Receiver<Snapshot>,
     handle: Handle,
     stop: CancellationToken,
 ) {

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, error, info, warn};
 
 use crate::clock::{self, Expiry};
-use crate::coordinator::{Handle, Seen, Standing, SuccessorQuery};
+use crate::coordinator::{Handle, Snapshot, Standing, SuccessorQuery};
 use crate::cpu::{self, Gauge};
 use crate::fleet::layout::Layout;
 use crate::fleet::lock::{Election, Terms};
@@ -67,7 +67,7 @@ pub struct Ends {
     /// A peer called: there may be a new leader, or a new worker.
     pub calls: mpsc::Receiver<()>,
     /// The result of the coordinator's scans.
-    pub seen: watch::Receiver<Seen>,
+    pub seen: watch::Receiver<Snapshot>,
     /// The coordinator, which ends when nobody needs it: gone once this worker stops.
     pub coordinator: Option<Handle>,
     /// The daemon stops.
@@ -328,9 +328,9 @@ impl Member {
             self.worked = None;
             return;
         }
-        let looked = self.ends.seen.borrow().looked;
+        let scanned = self.ends.seen.borrow().at;
         let since = *self.worked.get_or_insert(now);
-        let last = looked.map_or(since, |looked| looked.max(since));
+        let last = scanned.map_or(since, |scanned| scanned.max(since));
         if now.saturating_duration_since(last) > self.settings.failover * PATIENCE {
             error!(
                 "this worker is the leader but has failed to list the leases for too long: releasing the \

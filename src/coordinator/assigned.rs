@@ -24,7 +24,7 @@ use tracing::{debug, error, info, warn};
 use super::index::OwnerIndex;
 use super::listing::log_assigned;
 use super::successors::{CHOOSE, Successors, asker};
-use super::{ALERT, Coordinator, Done, GONE, MIN_PAUSE, Seen, Standing, SuccessorQuery, call, take};
+use super::{ALERT, Coordinator, Done, MIN_PAUSE, Snapshot, Standing, SuccessorQuery, call, take};
 use crate::fleet::leader::{self, How, Leader, Run, Workers};
 use crate::lease::outage::Outage;
 use crate::lease::update::{Mark, Next};
@@ -122,8 +122,7 @@ impl Coordinator {
     /// The whole table, in a fleet that is led.
     pub(super) fn looked_led(&mut self, leases: Vec<Lease>, stop: &CancellationToken) {
         let now = Instant::now();
-        self.seen.note(&leases, now);
-        self.hand_offs.note(&leases, now);
+        Arc::make_mut(&mut self.history).note_scan(&leases, now);
         self.assigned.surveyed = Some(now);
         self.assigned.index.scanned(now);
         self.can_list(now);
@@ -134,18 +133,17 @@ impl Coordinator {
         let leads = standing.leads(now);
         let held: BTreeSet<ShardId> = self.held.keys().cloned().collect();
         let (me, failover) = (self.settings.me.clone(), self.settings.failover);
-        let renewing = asker(&me, &held, failover).view(&leases, &self.seen, now).live();
+        let renewing = asker(&me, &held, failover).view(&leases, &self.history, now).live();
         let mut live = renewing.clone();
         live.extend(standing.verdict.reporting.iter().cloned());
         self.note_live(&live);
-        let gone = self.seen.gone(&leases, failover * GONE, now);
-        self.shown.send_replace(Seen {
+        self.shown.send_replace(Snapshot {
             leases: leases.clone(),
+            history: self.history.clone(),
             live,
             renewing,
-            gone,
             leads: Some(leads),
-            looked: Some(now),
+            at: Some(now),
             unable: self.unable(),
         });
         self.look.under_way = 0;
@@ -161,7 +159,7 @@ impl Coordinator {
         }
         if leads {
             self.give_out(&leases, &standing);
-            let expiry = self.assigned.leader.next_expiry(&leases, &self.seen, &self.settings.rules, now);
+            let expiry = self.assigned.leader.next_expiry(&leases, &self.history, &self.settings.rules, now);
             let pause = (failover / 2).mul_f64(0.96 + 0.04 * self.random.f64());
             self.look.next = expiry.map_or(now + pause, |at| at.min(now + pause)).max(now + MIN_PAUSE);
         } else {
@@ -203,7 +201,7 @@ impl Coordinator {
     fn look_at_the_leader(&mut self, leases: &[Lease], standing: &Standing, now: Instant) {
         // Those of another stream are nobody's to assign.
         let leases = leases.iter().filter(|lease| self.settings.recognition.accepts(lease.stream.as_ref()));
-        let left = leader::neglected(leases, &self.seen, self.settings.failover, now);
+        let left = leader::neglected(leases, &self.history, self.settings.failover, now);
         let said = self.assigned.complained.is_some_and(|at| now < at + SAY_AGAIN);
         if left == 0 || said || standing.suspect || !standing.led || standing.mode.is_none() {
             return;
@@ -230,7 +228,7 @@ impl Coordinator {
         }
         let new = |shard: &ShardId| !self.held.contains_key(shard) && !self.releasing.contains(shard);
         let new: Vec<ShardId> = shards.into_iter().filter(new).collect();
-        self.hand_offs.keep(&new);
+        self.history.note_listed(&new);
         self.assigned.in_vain &= new.is_empty();
         if new.is_empty() {
             self.settings.sink.worker(OfWorker::Discovered { leases: 0, took: Duration::ZERO });
@@ -281,7 +279,7 @@ impl Coordinator {
     pub(super) fn named(&mut self, lease: Lease, stop: &CancellationToken) {
         self.look.under_way = self.look.under_way.saturating_sub(1);
         let now = Instant::now();
-        self.hand_offs.note_one(&lease, now);
+        Arc::make_mut(&mut self.history).note_row(&lease, now);
         self.look.next = self.look.next.min(now + NAMED);
         if !stop.is_cancelled() {
             self.force(std::slice::from_ref(&lease), now);
@@ -327,7 +325,7 @@ impl Coordinator {
         let pause = match self.look.alert {
             0 if standing.suspect => failover / 4,
             // Java's workers call nobody when they let go, and a lease that stands still for long is given to another.
-            0 if self.hand_offs.is_named(&self.settings.me) => NAMED.min(failover / 4),
+            0 if self.history.is_designated(&self.settings.me) => NAMED.min(failover / 4),
             // A scan costs more than a Query: as often as a leader looks.
             0 if self.held.is_empty() && self.assigned.index.is_distrusted(Instant::now()) => failover / 2,
             // A worker without leases cannot be nudged.
@@ -351,7 +349,7 @@ impl Coordinator {
         let workers = Workers { members: &members, signs: &standing.signs() };
         let rules = self.settings.rules.clone();
         let mut orders =
-            self.assigned.leader.plan(leases, &self.seen, workers, &rules, now, &mut self.random);
+            self.assigned.leader.plan(leases, &self.history, workers, &rules, now, &mut self.random);
         let recognition = &self.settings.recognition;
         orders.retain(|order| {
             !self.releasing.contains(&order.lease.shard) && recognition.accepts(order.lease.stream.as_ref())
@@ -478,7 +476,7 @@ impl Coordinator {
                 me: self.settings.me.clone(),
                 failover: self.settings.failover,
                 table: self.table.clone(),
-                seen: self.seen.clone(),
+                history: self.history.clone(),
                 live: OnceCell::new(),
                 given: Mutex::default(),
             })

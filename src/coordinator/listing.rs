@@ -1,7 +1,7 @@
 //! Degraded operation: the worker can't list its leases, or can't write them.
 //!
 //! The index of lease owners is replaced by scans while it fails or lags ([`super::index`]). A worker that can
-//! acquire nothing for long shows it in [`Seen::unable`](super::Seen::unable), so that it is given nothing.
+//! acquire nothing for long shows it in [`Snapshot::unable`](super::Snapshot::unable), so that it is given nothing.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

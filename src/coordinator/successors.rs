@@ -11,7 +11,8 @@ use tracing::debug;
 use super::SuccessorQuery;
 use crate::fleet::report::Verdict;
 use crate::lease::handoff;
-use crate::lease::take::{Asker, Observations};
+use crate::lease::history::History;
+use crate::lease::take::Asker;
 use crate::lease::update::Next;
 use crate::lease::{Held, Table, WorkerId};
 use crate::shard::ShardId;
@@ -25,7 +26,7 @@ pub(super) struct Successors {
     pub(super) me: WorkerId,
     pub(super) failover: Duration,
     pub(super) table: Arc<dyn Table>,
-    pub(super) seen: Observations,
+    pub(super) history: Arc<History>,
     /// The number of leases of each worker that renews them: a report alone may be that of a dead worker.
     pub(super) live: OnceCell<BTreeMap<WorkerId, usize>>,
     /// The number of leases that each was offered since.
@@ -72,11 +73,11 @@ impl Successors {
 
     async fn look(&self) -> BTreeMap<WorkerId, usize> {
         let Ok(Ok(leases)) = timeout(CHOOSE, self.table.list()).await else { return BTreeMap::new() };
-        let (now, held, mut seen) = (Instant::now(), BTreeSet::new(), self.seen.clone());
-        seen.note(&leases, now);
+        let (now, held, mut history) = (Instant::now(), BTreeSet::new(), History::clone(&self.history));
+        history.note_scan(&leases, now);
         let (me, failover) = (&self.me, self.failover);
         asker(me, &held, failover)
-            .view(&leases, &seen, now)
+            .view(&leases, &history, now)
             .counts()
             .iter()
             .map(|(id, count)| ((*id).clone(), *count))

@@ -70,7 +70,8 @@ pub fn nudged<'a>(view: &View<'a>, random: &mut fastrand::Rng) -> Vec<&'a Lease>
 mod tests {
     use super::*;
     use crate::lease::handoff::NONE;
-    use crate::lease::take::{Asker, Observations};
+    use crate::lease::history::History;
+    use crate::lease::take::Asker;
     use crate::sequence::{Position, Sequence};
     use crate::shard::{HashRange, ShardId};
     use std::collections::BTreeSet;
@@ -107,9 +108,9 @@ mod tests {
             stalled: &NONE,
         };
         let now = Instant::now();
-        let mut seen = Observations::default();
-        seen.note(&leases, now);
-        ask(&asker.view(&leases, &seen, now + later))
+        let mut history = History::default();
+        history.note_scan(&leases, now);
+        ask(&asker.view(&leases, &history, now + later))
     }
 
     fn seconds(owners: &[(&str, usize)]) -> f64 {

@@ -42,7 +42,9 @@ impl Member {
             Done::Monitored(look.await)
         });
         let seen = self.ends.seen.borrow().clone();
-        if self.mode == Mode::Upgrade && audit::leads(&self.settings.me, &seen.leases, &seen.gone) {
+        if self.mode == Mode::Upgrade
+            && audit::leads(&self.settings.me, &seen.leases, &seen.dead_workers(self.settings.failover))
+        {
             let (store, table) = (self.store.clone(), self.table.clone());
             self.spawn(async move {
                 let check = async { Ok((table.index(true).await?, reports(&*store, layout).await?)) };

@@ -76,7 +76,8 @@ impl Member {
         let wall = (self.settings.wall)();
         let table = self.ends.seen.borrow().clone();
         let owners = table.leases.iter().filter_map(|lease| lease.owner.clone());
-        let owners: BTreeSet<WorkerId> = owners.filter(|owner| !table.gone.contains(owner)).collect();
+        let dead = table.dead_workers(self.settings.failover);
+        let owners: BTreeSet<WorkerId> = owners.filter(|owner| !dead.contains(owner)).collect();
         let every = self.settings.rules.every;
         let found = survey(&owners, &seen.old, &seen.new, seen.left.len(), wall / 1_000, every);
         let step = self.mover.next(self.layout, seen.stage.as_ref(), found, wall, self.settings.bake);
