@@ -2,12 +2,15 @@
 
 use tokio::time::timeout;
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::lease::memory::{Fault, Memory};
+use crate::lease::table;
 use crate::lease::update::{Change, Update};
 use crate::sequence::{Position, Sequence};
 use crate::shard::BoxFuture;
-use crate::shard::HashRange;
+use crate::shard::{HashRange, ShardId};
 
 pub(crate) fn settings() -> Settings {
     Settings {
