@@ -1,6 +1,5 @@
 //! The requests of the coordinator. Each is a task that ends with an event.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,14 +14,12 @@ use crate::backoff::Backoff;
 use crate::fleet::leader::How;
 use crate::lease::held::Owner;
 use crate::lease::update::Update;
-use crate::lease::{Held, Lease, Table, WorkerId, table, update};
+use crate::lease::{Held, Lease, Table, WorkerId, table, update, watch as rhythm};
 use crate::sequence::Sequence;
 use crate::shard::ShardId;
 
 /// No attempt to restore a row begins later: well before an audit creates it at the initial position.
 const RESTORE: Duration = Duration::from_secs(30);
-/// Number of rows by which each worker is nudged: it soon renews one of them.
-const ROWS: usize = 8;
 
 /// What the tasks share.
 #[derive(Clone)]
@@ -96,16 +93,12 @@ impl Tools {
     /// Nudges these workers, or all, by their rows as they are: a member knows the whole table from long ago only.
     pub(super) async fn nudge_owners(self, workers: Option<Vec<WorkerId>>) -> Done {
         let Ok(leases) = self.table.list().await else { return None };
-        let mut rows: BTreeMap<&WorkerId, usize> = BTreeMap::new();
-        let nudges = leases.iter().filter_map(|lease| {
-            // During a handoff the previous owner is the one that renews.
-            let owner = lease.actual_owner().filter(|owner| **owner != self.settings.me)?;
-            let is_nudged = workers.as_ref().is_none_or(|workers| workers.contains(owner));
-            let count = rows.entry(owner).or_default();
-            *count += 1;
-            (is_nudged && *count <= ROWS).then(|| (lease.shard.clone(), update::nudge(lease)))
-        });
-        let nudges: Vec<_> = nudges.collect();
+        let me = &self.settings.me;
+        let is_nudged = |worker: &WorkerId| {
+            worker != me && workers.as_ref().is_none_or(|workers| workers.contains(worker))
+        };
+        let rows = rhythm::nudged_of(&leases, is_nudged);
+        let nudges: Vec<_> = rows.into_iter().map(|row| (row.shard.clone(), update::nudge(row))).collect();
         debug!(leases = nudges.len(), "nudging other workers");
         self.nudge(nudges).await
     }
