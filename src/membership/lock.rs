@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 use super::{Done, MONITOR, Member};
 use crate::clock;
 use crate::fleet::layout::Layout;
-use crate::fleet::lock::{LONGEST, Next, Terms};
+use crate::fleet::lock::{self, Next, Terms};
 use crate::fleet::rows::{Lock, Stage};
 use crate::fleet::store::LockWrite;
 use crate::lease::table;
@@ -86,7 +86,7 @@ impl Member {
         if let Some(lasted) = self.outages.lock_reads.worked(now) {
             info!(?lasted, "reading the leader lock works again");
         }
-        self.led_by_ours = row.is_some_and(|row| row.lease != LONGEST);
+        self.led_by_ours = row.is_some_and(lock::is_of_multilangd);
         let (led, until) = (self.election.leads(now), self.election.until());
         let next = self.election.read(now, row, || uuid(self.random.u128(..)));
         self.led = !self.election.is_vacant(now, row);
