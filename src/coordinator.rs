@@ -21,13 +21,13 @@ use tracing::{Instrument as _, debug, warn};
 
 use crate::capacity::Capacity;
 use crate::clock;
-use crate::fleet::leader;
 use crate::lease::held::{Owner, Rival};
 use crate::lease::history::History;
-use crate::lease::{Held, Lease, ProcessId, Table, WorkerId};
+use crate::lease::{Held, Lease, ProcessId, Table, WorkerId, handoff};
 use crate::metrics::Sink;
 use crate::reach::Reach;
 use crate::recognition::Recognition;
+use crate::shard::ShardId;
 
 mod assigned;
 pub mod event;
@@ -73,8 +73,8 @@ pub struct Settings {
     pub max_steals: usize,
     /// `enablePriorityLeaseAssignment`.
     pub priority: bool,
-    /// How a leader assigns leases.
-    pub rules: leader::Rules,
+    /// How long a graceful handoff may take.
+    pub handoff: handoff::Limits,
     /// Receives the events of scans and assignments.
     pub sink: Arc<dyn Sink>,
     /// Which stream's leases are acquired.
@@ -100,6 +100,10 @@ pub struct Snapshot {
     pub live: BTreeSet<WorkerId>,
     /// Of them, those that are seen to renew leases, whatever the reports say.
     pub renewing: BTreeSet<WorkerId>,
+    /// The leases that this worker holds.
+    pub held: Arc<BTreeSet<ShardId>>,
+    /// Leases that the leader must not assign now.
+    pub excluded: Arc<BTreeSet<ShardId>>,
     /// Whether it falls to this worker to look after all leases; none where the owners in the table decide.
     pub leads: Option<bool>,
     /// When the scan ended; none before the first one.
@@ -150,7 +154,7 @@ pub struct Coordinator {
     /// Notified by the write that saw a nudge of a peer.
     nudged: Arc<Notify>,
     work: JoinSet<Done>,
-    /// What each task does.
+    /// The work of each task.
     tasks: BTreeMap<Id, Work>,
     returns: Arc<Semaphore>,
     standing: watch::Receiver<Standing>,
@@ -235,6 +239,7 @@ impl Coordinator {
                 order = self.orders.recv() => match order {
                     Some(Order::Release(held)) => self.handle(Event::ReleaseOrdered(held)).await,
                     Some(Order::Look) => self.handle(Event::ScanOrdered).await,
+                    Some(Order::Nudge(worker)) => self.handle(Event::NudgeOrdered(worker)).await,
                     Some(Order::Forget(shard)) => self.handle(Event::ForgetOrdered(shard)).await,
                     None => break,
                 },
@@ -316,10 +321,6 @@ impl Coordinator {
             Effect::Acquire(shard, update) => {
                 let work = Work::Lease(shard.clone(), Intent::Acquire);
                 self.spawn(work, tools.acquire(shard, update));
-            }
-            Effect::Assign { lease, update, to, how } => {
-                let work = Work::Lease(lease.shard.clone(), Intent::Assign);
-                self.spawn(work, tools.assign(self.standing.clone(), lease, update, to, how));
             }
             Effect::Hold(held, first) => self.hold(held, first).await,
             Effect::MarkLost(held) => held.mark_lost(),

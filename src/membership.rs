@@ -25,9 +25,11 @@ use crate::clock;
 use crate::coordinator::{Handle, Snapshot, Standing, SuccessorQuery};
 use crate::cpu::{self, Gauge};
 use crate::fleet::Store;
-use crate::lease::Table;
 use crate::lease::held::Rival;
+use crate::lease::{Table, table};
+use crate::shard::ShardId;
 
+mod assigning;
 mod begin;
 pub mod event;
 mod follow;
@@ -87,6 +89,12 @@ enum Done {
     Nothing,
 }
 
+/// Work in flight.
+enum Work {
+    Kind(Kind),
+    Assignment(ShardId),
+}
+
 struct Member {
     state: State,
     store: Arc<dyn Store>,
@@ -94,8 +102,8 @@ struct Member {
     /// None while it measures.
     gauge: Option<Box<Gauge>>,
     work: JoinSet<Done>,
-    /// The kind of request that each task makes, if it is one of them.
-    tasks: BTreeMap<Id, Kind>,
+    /// The work of each task, if a panic in it must be noticed.
+    tasks: BTreeMap<Id, Work>,
     ends: Ends,
 }
 
@@ -127,6 +135,7 @@ impl Member {
                 () = stop.cancelled() => return,
                 Some(done) = self.work.join_next_with_id() => self.done(done),
                 Some(()) = self.ends.calls.recv() => self.handle(Event::Nudged),
+                Ok(()) = self.ends.seen.changed() => self.refresh(),
                 () = clock::reached(due) => self.handle(Event::Wake),
             }
         }
@@ -138,7 +147,7 @@ impl Member {
 
     fn done(&mut self, done: Result<(Id, Done), JoinError>) {
         let id = done.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
-        let kind = self.tasks.remove(&id);
+        let work = self.tasks.remove(&id);
         match done.map(|(_, done)| done) {
             Ok(Done::Event(event)) => self.handle(*event),
             Ok(Done::Found(None) | Done::Nothing) => {}
@@ -153,23 +162,33 @@ impl Member {
             }
             Err(error) => {
                 error!(%error, "fleet membership task panicked");
-                self.handle(Event::Panicked(kind));
+                self.handle(match work {
+                    // The row shows what has become of it.
+                    Some(Work::Assignment(shard)) => {
+                        Event::Assigned(shard.clone(), Err(table::Error::Ambiguous(error.to_string())))
+                    }
+                    Some(Work::Kind(kind)) => Event::Panicked(Some(kind)),
+                    None => Event::Panicked(None),
+                });
             }
         }
     }
 
     /// Each event is handled by what the coordinator knows of the lease table now.
     fn handle(&mut self, event: Event) {
-        let moment = self.moment();
-        let seen = self.ends.seen.borrow_and_update();
-        let scanned = seen.has_changed().then(|| seen.clone());
-        drop(seen);
-        let mut effects = Vec::new();
-        if let Some(snapshot) = scanned {
-            effects.extend(self.state.on(moment, Event::Scanned(snapshot)));
+        if self.ends.seen.has_changed().unwrap_or(false) {
+            self.refresh();
         }
-        effects.extend(self.state.on(moment, event));
-        for effect in effects {
+        self.step(event);
+    }
+
+    fn refresh(&mut self) {
+        let snapshot = self.ends.seen.borrow_and_update().clone();
+        self.step(Event::Scanned(snapshot));
+    }
+
+    fn step(&mut self, event: Event) {
+        for effect in self.state.on(self.moment(), event) {
             self.perform(effect);
         }
     }
@@ -183,6 +202,16 @@ impl Member {
                     coordinator.look();
                 }
             }
+            Effect::NudgeSoon(worker) => {
+                if let Some(coordinator) = &self.ends.coordinator {
+                    coordinator.nudge(worker);
+                }
+            }
+            Effect::Assign(assignment) => {
+                let work = Work::Assignment(assignment.lease.shard.clone());
+                let request = tools.assign(*assignment);
+                self.spawn(Some(work), async move { Done::Event(Box::new(request.await)) });
+            }
             Effect::FindGauge => {
                 if let Some(surroundings) = self.state.settings.surroundings.clone() {
                     self.spawn(None, async move { Done::Found(cpu::detect(&surroundings).await) });
@@ -191,7 +220,7 @@ impl Member {
             Effect::Sample => {
                 if let Some(mut gauge) = self.gauge.take() {
                     let now = Instant::now();
-                    self.spawn(Some(Kind::Sample), async move {
+                    self.spawn(Some(Work::Kind(Kind::Sample)), async move {
                         let sample = gauge.measure(now).await;
                         Done::Sampled(gauge, sample)
                     });
@@ -234,12 +263,12 @@ impl Member {
     }
 
     fn request(&mut self, kind: Option<Kind>, request: impl Future<Output = Event> + Send + 'static) {
-        self.spawn(kind, async move { Done::Event(Box::new(request.await)) });
+        self.spawn(kind.map(Work::Kind), async move { Done::Event(Box::new(request.await)) });
     }
 
     /// Starts a task in the current span; its end is an event.
-    fn spawn(&mut self, kind: Option<Kind>, task: impl Future<Output = Done> + Send + 'static) {
+    fn spawn(&mut self, work: Option<Work>, task: impl Future<Output = Done> + Send + 'static) {
         let task = self.work.spawn(task.in_current_span());
-        self.tasks.extend(kind.map(|kind| (task.id(), kind)));
+        self.tasks.extend(work.map(|work| (task.id(), work)));
     }
 }

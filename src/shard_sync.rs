@@ -463,7 +463,7 @@ impl ShardSync {
     }
 }
 
-/// What earlier rounds did and found.
+/// The results of earlier rounds.
 #[derive(Debug, Default)]
 struct Rounds {
     holes: audit::HoleCount,

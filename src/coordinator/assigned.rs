@@ -1,17 +1,17 @@
-//! Leases in a fleet whose leader assigns them; this worker may be the leader.
+//! Leases in a fleet whose leader assigns them. If this worker is the leader, `membership` assigns them, by the scans of
+//! the coordinator.
 //!
 //! A member queries the index of lease owners for its leases and starts renewing them. The leader scans the
 //! whole table instead, as often as needed to see in time that a worker died, and so does a member while the
-//! leader may be dead: the next leader then knows already which leases expired. A worker that assigns a lease
-//! to another one nudges it, so that a multilangd worker knows at once; a Java worker finds the lease at its
-//! next query.
+//! leader may be dead: the next leader then knows already which leases expired. A worker that was assigned a lease
+//! is nudged, so that a multilangd worker knows at once; a Java worker finds the lease at its next query.
 //!
 //! A worker that shuts down offers each lease to the live worker with the fewest leases instead of only
 //! releasing it: that successor needs no leader to acquire it.
 //!
-//! In KCL: `DynamoDBLeaseDiscoverer`, `LeaseAssignmentManager`.
+//! In KCL: `DynamoDBLeaseDiscoverer`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use super::index::OwnerIndex;
 use super::shared::stalled_line;
 use super::state::{ALERT, Effects, MIN_PAUSE, State};
 use super::successors::asker;
-use crate::fleet::leader::{self, How, Leader, Run, Workers};
+use crate::fleet::leader;
 use crate::lease::outage::Outage;
 use crate::lease::{Lease, WorkerId, table, update};
 use crate::metrics::OfWorker;
@@ -40,7 +40,6 @@ const LOG_AGAIN: Duration = Duration::from_secs(300);
 /// State that is kept between scans.
 #[derive(Debug, Default)]
 pub(super) struct Assigned {
-    leader: Leader,
     /// Workers that were assigned a lease and must be nudged.
     pub(super) newly_assigned: BTreeSet<WorkerId>,
     /// Whether all workers are to be nudged: there are leases to assign.
@@ -49,9 +48,6 @@ pub(super) struct Assigned {
     complained: Option<Instant>,
     /// Whether this worker has introduced itself.
     introduced: bool,
-    round: Option<Round>,
-    /// Leases that this worker, as the leader, has assigned to itself and does not hold yet.
-    own: BTreeMap<ShardId, Instant>,
     pub(super) index: OwnerIndex,
     /// When the index was last queried.
     listed: Option<Instant>,
@@ -63,17 +59,6 @@ pub(super) struct Assigned {
     pub(super) acquiring: Outage,
     /// Leases acquired since the last line that counts them.
     pub(super) acquired: Vec<ShardId>,
-}
-
-/// One round of lease assignment, while its writes are in flight.
-#[derive(Debug)]
-struct Round {
-    began: Instant,
-    /// Assignments, handoffs apart.
-    assigned: usize,
-    failed: usize,
-    /// Assignments that failed, handoffs apart.
-    unassigned: usize,
 }
 
 impl<H: Holding> State<H> {
@@ -110,6 +95,8 @@ impl<H: Holding> State<H> {
             history: self.history.clone(),
             live,
             renewing,
+            held: Arc::new(held),
+            excluded: Arc::new(self.excluded(&leases)),
             leads: Some(leads),
             at: Some(now),
             unable: self.unable(now),
@@ -125,14 +112,10 @@ impl<H: Holding> State<H> {
             self.acquire(&lease, update, effects);
         }
         if leads {
-            self.assign(now, &leases, effects);
-            let rules = &self.settings.rules;
-            let expiry = self.assigned.leader.next_expiry(&leases, &self.history, rules, now);
-            let pause = (failover / 2).mul_f64(0.96 + 0.04 * self.random.f64());
-            self.look.next = expiry.map_or(now + pause, |at| at.min(now + pause)).max(now + MIN_PAUSE);
+            // Membership asks for an earlier scan when a lease expires.
+            self.look.next = now + (failover / 2).mul_f64(0.96 + 0.04 * self.random.f64()).max(MIN_PAUSE);
         } else {
             self.force(&leases, now, effects);
-            self.assigned.leader = Leader::default();
             self.look.next = now + self.member_pause(now);
             self.watch_the_leader(&leases, now, effects);
         }
@@ -142,6 +125,14 @@ impl<H: Holding> State<H> {
             self.assigned.nudge_all = true;
             self.nudge_soon(now);
         }
+    }
+
+    /// Leases that the leader must not assign now: this worker is releasing them, or they are of another stream.
+    fn excluded(&self, leases: &[Lease]) -> BTreeSet<ShardId> {
+        let is_of_another = |lease: &&Lease| !self.settings.recognition.accepts(lease.stream.as_ref());
+        let releasing = self.in_flight.keys().filter(|(_, intent)| *intent == Intent::Release);
+        let others = leases.iter().filter(is_of_another).map(|lease| &lease.shard);
+        releasing.map(|(shard, _)| shard).chain(others).cloned().collect()
     }
 
     /// Notices a leader that does not assign leases, as far as a member can tell.
@@ -271,95 +262,6 @@ impl<H: Holding> State<H> {
         };
         self.look.alert = self.look.alert.saturating_sub(1);
         pause.mul_f64(0.93 + 0.04 * self.random.f64())
-    }
-
-    /// As the leader: assigns leases.
-    fn assign(&mut self, now: Instant, leases: &[Lease], effects: &mut Effects<H>) {
-        let mut members = self.standing.verdict.members.clone();
-        let (most, open) = (self.most(now), self.open());
-        for member in members.iter_mut().filter(|member| member.id == self.settings.me) {
-            member.most = most;
-        }
-        let workers = Workers { members: &members, signs: &self.standing.signs() };
-        let (rules, leader) = (&self.settings.rules, &mut self.assigned.leader);
-        let mut orders = leader.plan(leases, &self.history, workers, rules, now, &mut self.random);
-        let recognition = &self.settings.recognition;
-        let is_releasing = |shard: &ShardId| self.in_flight.contains_key(&(shard.clone(), Intent::Release));
-        orders.retain(|order| {
-            !is_releasing(&order.lease.shard) && recognition.accepts(order.lease.stream.as_ref())
-        });
-        // Rows that were read a little early do not show what this worker was assigned just before.
-        let own = &mut self.assigned.own;
-        own.retain(|shard, at| now < *at + self.settings.failover && !self.held.contains_key(shard));
-        let mut room = most.saturating_sub(open + own.len());
-        orders.retain(|order| {
-            let mine = order.to == self.settings.me;
-            if mine && room > 0 {
-                room -= 1;
-                own.insert(order.lease.shard.clone(), now);
-                return true;
-            }
-            !mine
-        });
-        let Run { assigning, left, balancing } = self.assigned.leader.run();
-        effects.push(Effect::Emit(OfWorker::Planned { assigning, left, balancing }));
-        let assigned = orders.iter().filter(|order| order.how == How::Assign).count();
-        self.assigned.round = Some(Round { began: now, assigned, failed: 0, unassigned: 0 });
-        for order in &orders {
-            self.begun(&order.lease.shard, Intent::Assign);
-        }
-        self.round_ended(now, effects);
-        for leader::Order { lease, to, how } in orders {
-            let update = match how {
-                How::Assign => update::assign(lease, &to),
-                How::HandOff => update::initiate(lease, &to),
-            };
-            effects.push(Effect::Assign { lease: lease.clone(), update, to, how });
-        }
-    }
-
-    /// A lease was assigned to a worker, or not; the worker is unknown if the write ended by a panic.
-    pub(super) fn assignment_ended(
-        &mut self,
-        now: Instant,
-        to: Option<&WorkerId>,
-        how: How,
-        outcome: &Result<(), table::Error>,
-        effects: &mut Effects<H>,
-    ) {
-        if let Some(round) = &mut self.assigned.round {
-            round.failed += usize::from(outcome.is_err());
-            round.unassigned += usize::from(outcome.is_err() && how == How::Assign);
-        }
-        self.round_ended(now, effects);
-        match (outcome, to) {
-            (Ok(()), Some(to)) if *to == self.settings.me => self.look.next = now,
-            (Ok(()), to) => {
-                self.assigned.newly_assigned.extend(to.cloned());
-                self.nudge_soon(now);
-            }
-            // The next scan shows the present state of the row.
-            (Err(table::Error::Conflict(_) | table::Error::Ambiguous(_)), _) => {
-                self.scan_within(now, MIN_PAUSE)
-            }
-            // A table that refuses is not asked more often for it.
-            (Err(_), _) => {}
-        }
-    }
-
-    /// Reports a round once all its writes have ended.
-    fn round_ended(&mut self, now: Instant, effects: &mut Effects<H>) {
-        if self.in_flight.keys().any(|(_, intent)| *intent == Intent::Assign) {
-            return;
-        }
-        if let Some(Round { began, assigned, failed, unassigned }) = self.assigned.round.take() {
-            let count = assigned.saturating_sub(unassigned);
-            if count > 0 {
-                effects.push(Effect::Log(Line::AssignedLeases(count, unassigned)));
-            }
-            let took = now.saturating_duration_since(began);
-            effects.push(Effect::Emit(OfWorker::GaveOut { failed, took }));
-        }
     }
 
     /// Nudges the workers that were assigned a lease, or all workers.

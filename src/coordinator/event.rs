@@ -1,4 +1,4 @@
-//! What happens to the coordinator, and what it does about it.
+//! The events and effects of the coordinator.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,6 @@ use tracing::{debug, error, info, warn};
 
 use super::{Snapshot, Standing};
 use crate::backoff::Backoff;
-use crate::fleet::leader::How;
 use crate::lease::held::Rival;
 use crate::lease::history::History;
 use crate::lease::update::Update;
@@ -48,8 +47,6 @@ pub enum Intent {
     Read,
     /// This worker writes the row to acquire the lease.
     Acquire,
-    /// As the leader, this worker writes the next owner into the row.
-    Assign,
     /// This worker releases the lease.
     Release,
 }
@@ -65,7 +62,7 @@ pub enum Work {
     Other,
 }
 
-/// What happened.
+/// An event.
 #[derive(Debug)]
 pub enum Event<H> {
     /// The scan ended.
@@ -78,8 +75,6 @@ pub enum Event<H> {
     RowRead(ShardId, Result<Option<Lease>, table::Error>),
     /// The write that acquires a lease ended. On success with the holding, and when the write began.
     Acquired(ShardId, Result<(H, Instant), table::Error>),
-    /// The write that assigns a lease to a worker ended.
-    Assigned(ShardId, WorkerId, How, Result<(), table::Error>),
     /// The release of a lease ended; with the successor, if it has one.
     Released(ShardId, Option<WorkerId>),
     /// Renewing a lease ended: it is lost, or was released.
@@ -88,6 +83,8 @@ pub enum Event<H> {
     ReleaseOrdered(H),
     /// There may be leases to acquire.
     ScanOrdered,
+    /// This worker has assigned a lease to that one.
+    NudgeOrdered(WorkerId),
     /// The row of a finished shard is about to be deleted.
     ForgetOrdered(ShardId),
     /// The write of a peer showed that there is something to see in the table.
@@ -110,7 +107,7 @@ pub enum Event<H> {
     LastScan(Vec<Lease>),
 }
 
-/// What is done about it.
+/// An effect.
 #[derive(Debug)]
 pub enum Effect<H> {
     /// Scans the table.
@@ -123,17 +120,6 @@ pub enum Effect<H> {
     Read(ShardId),
     /// Writes a row to acquire its lease.
     Acquire(ShardId, Update),
-    /// Writes the next owner of a lease into its row, if this worker is still the leader.
-    Assign {
-        /// The row as it was read.
-        lease: Lease,
-        /// The write.
-        update: Update,
-        /// The next owner.
-        to: WorkerId,
-        /// How it becomes the owner.
-        how: How,
-    },
     /// Renews a lease from that time on, and tells the scheduler.
     Hold(H, Instant),
     /// The lease is lost in memory.
@@ -192,8 +178,6 @@ pub enum Line {
     NotAcquired(ShardId, table::Error),
     /// Leases were acquired; with the number of those held.
     Acquired(Vec<ShardId>, usize),
-    /// Leases were assigned; with the number of those that were not.
-    AssignedLeases(usize, usize),
     /// The leader leaves this many leases without an owner.
     Neglected(usize),
     /// The table cannot be scanned.
@@ -240,10 +224,6 @@ impl Line {
             Self::Acquired(shards, held) => {
                 let (count, leases) = (shards.len(), if shards.len() == 1 { "lease" } else { "leases" });
                 info!(held, shards = some(&shards), "acquired {count} {leases}");
-            }
-            Self::AssignedLeases(count, failed) => {
-                let failed = (failed > 0).then_some(failed);
-                info!(failed, "assigned {count} {}", if count == 1 { "lease" } else { "leases" });
             }
             Self::Neglected(left) => error!(
                 left,

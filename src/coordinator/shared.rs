@@ -3,6 +3,7 @@
 //! In KCL: `DynamoDBLeaseTaker`.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -92,6 +93,8 @@ impl<H: Holding> State<H> {
             history: self.history.clone(),
             renewing: live.clone(),
             live,
+            held: Arc::new(held),
+            excluded: Arc::default(),
             leads: None,
             at: Some(now),
             unable: self.unable(now),

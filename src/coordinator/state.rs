@@ -2,18 +2,17 @@
 //!
 //! | event | effects |
 //! |---|---|
-//! | `Scanned` | `Publish`, `NotePeers`, `SuspectStream`; `Acquire` for each lease to acquire; as the leader `Assign` for each assignment |
+//! | `Scanned` | `Publish`, `NotePeers`, `SuspectStream`; `Acquire` for each lease to acquire |
 //! | `Scanned`, failed | `PublishUnable` |
 //! | `OwnedListed` | `Read` for each new lease, `CheckIndex` for one that is missing |
 //! | `OwnedListed`, failed | `Scan` |
 //! | `IndexChecked` | none: the index is not queried for a while |
 //! | `Acquired` | `Hold`, `PublishUnable`; during the last releases `Release` |
 //! | `RowRead` | `Acquire`, if the lease is assigned to this worker or its handoff is stalled |
-//! | `Assigned` | none: when the table is scanned next, and which workers are nudged |
 //! | `Released` | none: the peers are nudged soon |
 //! | `RenewalEnded` | `MarkLost`, and `Restore` if the reason is unknown |
 //! | `ReleaseOrdered` | `Release` |
-//! | `ScanOrdered` | none: a scan is due now |
+//! | `ScanOrdered`, `NudgeOrdered` | none: a scan is due now, or a nudge soon |
 //! | `ForgetOrdered` | `MarkLost` |
 //! | `Nudged` | `PassOnNudge`; a scan is due now |
 //! | `RivalMet` | `GiveWay`, if the other process is older |
@@ -25,8 +24,8 @@
 //!
 //! Any event can have `Log` and `Emit` as effects.
 //!
-//! Work in flight is one map: a shard and an [`Intent`]. The table is looked at again only when no acquisition and no
-//! assignment of the previous look is in flight. Capacity, recognition and reachability are values that the whole worker
+//! Work in flight is one map: a shard and an [`Intent`]. The table is looked at again only when no acquisition of
+//! the previous look is in flight. Capacity, recognition and reachability are values that the whole worker
 //! shares; the state reads them and changes none.
 //!
 //! The two ways to share leases are [`super::shared`] (KCL 2.x) and [`super::assigned`] (KCL 3.x).
@@ -42,7 +41,6 @@ use super::event::{Effect, Event, Holding, Intent, Line, Recipient, Work};
 use super::marks::Rivals;
 use super::{Settings, Standing, renewal};
 use crate::backoff::Backoff;
-use crate::fleet::leader::How;
 use crate::lease::history::History;
 use crate::lease::update::Update;
 use crate::lease::{Lease, ProcessId, handoff, table};
@@ -93,7 +91,7 @@ pub struct State<H> {
     pub(super) random: fastrand::Rng,
     pub(super) standing: Standing,
     pub(super) stopping: bool,
-    /// No handle is left: what is acquired now is released.
+    /// No handle is left: a lease that is acquired now is released.
     pub(super) ending: bool,
     pub(super) held: BTreeMap<ShardId, Hold<H>>,
     /// Requests about leases that have not ended, each with the number of them: a lease that is acquired and lost
@@ -110,7 +108,7 @@ pub struct State<H> {
     pub(super) next_steal: Instant,
     pub(super) assigned: Assigned,
     pub(super) rivals: Rivals,
-    /// When the shard sync was last told of rows of another stream.
+    /// When the stream was last suspected because of rows of another one.
     pub(super) other_streams: Option<Instant>,
 }
 
@@ -158,7 +156,7 @@ impl<H: Holding> State<H> {
         self.standing.is_three_x() && !self.rivals.gives_way()
     }
 
-    /// What this worker knows about the rows.
+    /// The history of the rows.
     pub fn history(&self) -> &Arc<History> {
         &self.history
     }
@@ -182,10 +180,6 @@ impl<H: Holding> State<H> {
             Event::IndexChecked(lease) => self.index_checked(now, lease.as_ref(), &mut effects),
             Event::RowRead(shard, outcome) => self.row_read(now, &shard, outcome, &mut effects),
             Event::Acquired(shard, outcome) => self.acquired(now, &shard, outcome, &mut effects),
-            Event::Assigned(shard, to, how, outcome) => {
-                self.ended(&shard, Intent::Assign);
-                self.assignment_ended(now, Some(&to), how, &outcome, &mut effects);
-            }
             Event::Released(shard, to) => {
                 self.assigned.newly_assigned.extend(to);
                 self.ended(&shard, Intent::Release);
@@ -195,6 +189,10 @@ impl<H: Holding> State<H> {
             Event::RenewalEnded(holding) => self.renewal_ended(now, holding, &mut effects),
             Event::ReleaseOrdered(holding) => self.release(holding, &mut effects),
             Event::ScanOrdered => self.look.next = now,
+            Event::NudgeOrdered(worker) => {
+                self.assigned.newly_assigned.insert(worker);
+                self.nudge_soon(now);
+            }
             Event::ForgetOrdered(shard) => {
                 let held = self.held.remove(&shard);
                 effects.extend(held.map(|hold| Effect::MarkLost(hold.holding)));
@@ -208,7 +206,9 @@ impl<H: Holding> State<H> {
             Event::Standing(standing) => self.standing = standing,
             Event::NudgeDue => self.nudge(now, &mut effects),
             Event::ScanDue => self.begin_look(now, &mut effects),
-            Event::Panicked(work) => self.panicked(now, work, &mut effects),
+            Event::Panicked(Work::Look) => self.look.in_flight = false,
+            Event::Panicked(Work::Lease(shard, intent)) => self.ended(&shard, intent),
+            Event::Panicked(Work::Other) => {}
             Event::Stop => self.stopping = true,
             Event::End => self.end(&mut effects),
             Event::LastScan(leases) => self.pass_on(leases, &mut effects),
@@ -217,7 +217,7 @@ impl<H: Holding> State<H> {
         effects
     }
 
-    /// Whether a look, or an acquisition or assignment that follows from it, is in flight.
+    /// Whether a look, or an acquisition that follows from it, is in flight.
     pub(super) fn is_looking(&self) -> bool {
         self.look.in_flight || self.in_flight.keys().any(|(_, intent)| *intent != Intent::Release)
     }
@@ -383,20 +383,6 @@ impl<H: Holding> State<H> {
         }
     }
 
-    /// A bug in a step. The next scan sees what the step was about.
-    fn panicked(&mut self, now: Instant, work: Work, effects: &mut Effects<H>) {
-        match &work {
-            Work::Look => self.look.in_flight = false,
-            Work::Lease(shard, Intent::Assign) => {
-                self.ended(shard, Intent::Assign);
-                let panicked = Err(table::Error::Conflict(shard.clone()));
-                self.assignment_ended(now, None, How::Assign, &panicked, effects);
-            }
-            Work::Lease(shard, intent) => self.ended(shard, *intent),
-            Work::Other => {}
-        }
-    }
-
     /// Number of held leases of shards that are not finished: each needs a record processor.
     pub(super) fn open(&self) -> usize {
         let finished =
@@ -411,8 +397,7 @@ impl<H: Holding> State<H> {
 
     /// Stalled handoffs, except for those of this worker.
     pub(super) fn stalled(&self, leases: &[Lease], now: Instant) -> BTreeSet<ShardId> {
-        let limits = self.settings.rules.limits();
-        let mut stalled = handoff::stalled(leases, &self.history, limits, now);
+        let mut stalled = handoff::stalled(leases, &self.history, self.settings.handoff, now);
         stalled.retain(|shard| !self.held.contains_key(shard) && !self.is_releasing(shard));
         stalled
     }

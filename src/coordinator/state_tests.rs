@@ -4,11 +4,9 @@ use super::*;
 use crate::coordinator::tests::settings;
 use crate::coordinator::{Snapshot, event};
 use crate::fleet::Mode;
-use crate::fleet::report::Verdict;
-use crate::lease::balance::Member;
+use crate::lease::Lease;
 use crate::lease::held::Rival;
 use crate::lease::update::Change;
-use crate::lease::{Lease, WorkerId};
 use crate::sequence::{Position, Sequence};
 use crate::shard::HashRange;
 
@@ -68,18 +66,15 @@ impl Rig {
         rig
     }
 
-    /// The leader of a fleet with these workers.
-    fn leader(members: &[&str]) -> Self {
+    /// The leader of a fleet.
+    fn leader() -> Self {
         let mut rig = Self::new();
-        let member = |id: &&str| Member { id: (*id).into(), metrics: Vec::new(), most: usize::MAX };
-        let verdict = Verdict { members: members.iter().map(member).collect(), ..Verdict::default() };
         let until = crate::clock::Expiry::new(rig.now + SECOND * 3_600, crate::clock::slept());
+        let leads_until = Some(until);
         rig.on(Event::Standing(Standing {
             mode: Some(Mode::ThreeX),
-            leads_until: Some(until),
+            leads_until,
             led: true,
-            verdict: Arc::new(verdict),
-            judged: Some(rig.now),
             ..Standing::default()
         }));
         rig
@@ -134,7 +129,6 @@ fn shown(effect: &Effect<Held>) -> Option<String> {
         Effect::CheckIndex(shard) => format!("check {shard}"),
         Effect::Read(shard) => format!("read {shard}"),
         Effect::Acquire(shard, _) => format!("acquire {shard}"),
-        Effect::Assign { lease, to, how, .. } => format!("{how:?} {} to {to}", lease.shard),
         Effect::Hold(held, _) => format!("hold {}", held.shard),
         Effect::MarkLost(held) => format!("lose {} {}", held.shard, held.number),
         Effect::Release(held, next) => format!("release {} to {}", held.shard, to(next)),
@@ -391,43 +385,38 @@ fn failing_or_lagging_index_is_replaced_by_scans() {
 }
 
 #[test]
-fn leader_assigns_leases_and_nudges_their_new_owners() {
-    let mut rig = Rig::leader(&["me", "x"]);
-    rig.on(Event::ScanDue);
-    let mut orders = rig.scan(&[lease("a", None, 0), lease("b", None, 0)]);
-    orders.sort();
-    assert_eq!(orders.len(), 2, "{orders:?}");
-    assert!(orders[0].starts_with("Assign a to") && orders[1].starts_with("Assign b to"), "{orders:?}");
-    assert_eq!(rig.pause(), None);
-    let assigned = |shard: &str, to: &str, outcome| {
-        Event::Assigned(shard.into(), WorkerId::from(to), How::Assign, outcome)
-    };
-    assert_eq!(rig.on(assigned("a", "x", Ok(()))), [""; 0]);
-    let effects = rig.state.on(rig.now, assigned("b", "me", Ok(())));
-    assert!(
-        effects.iter().any(|effect| matches!(effect, Effect::Log(Line::AssignedLeases(2, 0)))),
-        "{effects:?}"
-    );
-    assert_eq!(rig.pause(), Some(Duration::ZERO), "its own lease");
-    assert_eq!(rig.on(Event::NudgeDue), [r#"nudge owners Some([x])"#]);
+fn leader_scans_and_publishes_what_it_must_not_assign() {
+    let mut rig = Rig::leader();
+    assert_eq!(rig.on(Event::ScanDue), ["scan"]);
+    rig.holds(&held("a", 1));
+    rig.holds(&held("b", 2));
+    rig.on(Event::ReleaseOrdered(held("b", 2)));
+    let shown = rig.snapshot(vec![lease("a", Some("me"), 1), lease("b", Some("me"), 1), lease("c", None, 0)]);
+    assert_eq!(shown.leads, Some(true));
+    assert_eq!((shown.held.len(), (*shown.excluded).clone()), (1, BTreeSet::from(["b".into()])));
+    let pause = rig.pause().unwrap();
+    assert!(pause <= SECOND * 5 && pause >= SECOND * 4, "{pause:?}");
+    rig.wait(SECOND * 3_600);
+    assert_eq!(rig.snapshot(Vec::new()).leads, Some(false), "the lock has expired");
 }
 
 #[test]
-fn former_leader_assigns_nothing() {
-    let mut rig = Rig::leader(&["me", "x"]);
-    rig.wait(SECOND * 3_600);
-    rig.on(Event::ScanDue);
-    assert_eq!(rig.scan(&[lease("a", None, 0), lease("b", None, 0)]), [""; 0]);
+fn worker_that_was_assigned_a_lease_is_nudged_soon() {
+    let mut rig = Rig::leader();
+    assert_eq!(rig.on(Event::NudgeOrdered("x".into())), [""; 0]);
+    assert_eq!(rig.state.nudge_due(), Some(rig.now + GATHER));
+    assert_eq!(rig.on(Event::NudgeDue), ["nudge owners Some([x])"]);
 }
 
 #[test]
 fn panicked_work_is_no_longer_in_flight() {
-    let mut rig = Rig::leader(&["x"]);
+    let mut rig = Rig::new();
     rig.on(Event::ScanDue);
     assert_eq!(rig.on(Event::Panicked(Work::Look)), [""; 0]);
     assert!(rig.pause().is_some());
-    assert_eq!(rig.scan(&[lease("a", None, 0)]), ["Assign a to x"]);
-    assert_eq!(rig.on(Event::Panicked(Work::Lease("a".into(), Intent::Assign))), [""; 0]);
+    assert_eq!(rig.scan(&[lease("a", None, 0)]), ["acquire a"]);
+    assert_eq!(rig.on(Event::Panicked(Work::Lease("a".into(), Intent::Acquire))), [""; 0]);
+    assert!(rig.pause().is_some());
     rig.on(Event::ReleaseOrdered(held("b", 1)));
     rig.on(Event::Panicked(Work::Lease("b".into(), Intent::Release)));
     rig.on(Event::Panicked(Work::Other));

@@ -3,25 +3,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use super::Settings;
 use super::event::Event;
-use super::{Settings, Standing};
 use crate::backoff::Backoff;
-use crate::fleet::leader::How;
 use crate::lease::held::Owner;
 use crate::lease::update::Update;
-use crate::lease::{Held, Lease, Table, WorkerId, table, update, watch as rhythm};
+use crate::lease::{Held, Lease, Table, WorkerId, update, watch as rhythm};
 use crate::sequence::Sequence;
 use crate::shard::ShardId;
 
 /// No attempt to restore a row begins later: well before an audit creates it at the initial position.
 const RESTORE: Duration = Duration::from_secs(30);
 
-/// What the tasks share.
+/// The context of all tasks.
 #[derive(Clone)]
 pub(super) struct Tools {
     pub(super) table: Arc<dyn Table>,
@@ -46,32 +45,6 @@ impl Tools {
             (Held::new(lease, proven, &self.owner), proven)
         });
         Some(Event::Acquired(shard, outcome))
-    }
-
-    /// Writes the next owner of a lease, if this worker is still the leader.
-    pub(super) async fn assign(
-        self,
-        standing: watch::Receiver<Standing>,
-        lease: Lease,
-        update: Update,
-        to: WorkerId,
-        how: How,
-    ) -> Done {
-        let from = lease.actual_owner().map(ToString::to_string);
-        let shard = lease.shard;
-        let _permit = self.writes.acquire().await;
-        if !standing.borrow().leads(Instant::now()) {
-            let outcome = Err(table::Error::Conflict(shard.clone()));
-            return Some(Event::Assigned(shard, to, how, outcome));
-        }
-        let outcome = self.table.update(&shard, &update).await.map(drop);
-        match (&outcome, how) {
-            (Ok(()), How::HandOff) => info!(%shard, from, %to, "requested a graceful handoff"),
-            (Ok(()), How::Assign) if from.is_some() => info!(%shard, from, %to, "assigned a lease"),
-            (Ok(()), How::Assign) => debug!(%shard, %to, "assigned a lease"),
-            (Err(error), _) => debug!(%shard, %to, %error, "failed to assign a lease"),
-        }
-        Some(Event::Assigned(shard, to, how, outcome))
     }
 
     /// Nudges the owners of these rows.

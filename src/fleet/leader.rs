@@ -86,8 +86,8 @@ pub struct Workers<'a> {
 /// State that the leader keeps between its scans.
 #[derive(Debug, Default)]
 pub struct Leader {
-    /// Its first plan. What happened before counts as if it had been so for ever: the previous leader, or the scans of a
-    /// member, may have missed the reason.
+    /// Its first plan. The time of an earlier change does not count: it was noted by the scans of a member, which may be
+    /// far apart.
     began: Option<Instant>,
     /// Its last plan.
     planned: Option<Instant>,

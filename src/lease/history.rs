@@ -1,4 +1,4 @@
-//! What this worker knows about the lease table: each fact of a row with the time since when it has been so.
+//! The rows of the lease table as this worker has read them: each fact with the time since when it has been so.
 //!
 //! Clocks of workers are never compared. A worker that wants to know whether a lease is renewed watches the lease
 //! counter: a lease whose counter has not changed for the failover time, by this worker's clock and counted from the

@@ -1,4 +1,4 @@
-//! What happens to a member of the fleet, and what it does about it.
+//! The events and effects of a member of the fleet.
 
 use std::time::Duration;
 
@@ -8,11 +8,14 @@ use super::follow::Monitored;
 use super::table_migration::Surveyed;
 use crate::coordinator::{Snapshot, Standing};
 use crate::fleet::layout::Layout;
+use crate::fleet::leader::How;
 use crate::fleet::rows::{Lock, Report, Stage, StateLocation};
 use crate::fleet::store::LockWrite;
 use crate::fleet::table_migration::Step;
-use crate::lease::table;
+use crate::lease::update::Update;
+use crate::lease::{Lease, WorkerId, table};
 use crate::metrics::OfWorker;
+use crate::shard::ShardId;
 
 /// The clocks when an event is handled.
 #[derive(Debug, Clone, Copy)]
@@ -42,11 +45,13 @@ pub enum Kind {
     Sample,
     /// The index of lease owners is created.
     Index,
+    /// The leader asks for a scan: a lease expires, or a row turned out to have changed.
+    Rescan,
 }
 
 impl Kind {
     /// Every kind, in the order in which requests that are due together begin.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Lock,
         Self::Report,
         Self::Judge,
@@ -54,10 +59,11 @@ impl Kind {
         Self::TableMigration,
         Self::Index,
         Self::Sample,
+        Self::Rescan,
     ];
 }
 
-/// What happened.
+/// An event.
 #[derive(Debug)]
 pub enum Event {
     /// This worker takes part from now on.
@@ -103,17 +109,36 @@ pub enum Event {
     Sampled(Option<f64>),
     /// A request of that kind ended by a panic; none if it was none of them.
     Panicked(Option<Kind>),
+    /// The write that assigns a lease ended.
+    Assigned(ShardId, Result<(), table::Error>),
     /// The shutdown has begun.
     Stop,
 }
 
-/// What is done about it.
+/// A lease for a worker.
+#[derive(Debug, Clone)]
+pub struct Assignment {
+    /// The row as it was scanned.
+    pub lease: Lease,
+    /// The write.
+    pub update: Update,
+    /// The next owner.
+    pub to: WorkerId,
+    /// How it becomes the owner.
+    pub how: How,
+}
+
+/// An effect.
 #[derive(Debug)]
 pub enum Effect {
     /// Publishes the place of this worker in its fleet.
     Publish(Box<Standing>),
     /// Asks the coordinator to scan the lease table now.
     ScanNow,
+    /// Asks the coordinator to nudge a worker soon: it was assigned a lease.
+    NudgeSoon(WorkerId),
+    /// Writes the next owner of a lease.
+    Assign(Box<Assignment>),
     /// Looks for a way to measure the CPU utilisation.
     FindGauge,
     /// Measures it.

@@ -4,14 +4,16 @@
 //! |---|---|
 //! | `Begin` | `FindGauge` |
 //! | `Wake` | a request of each [`Kind`] that is due: `ReadLock` or `WriteLock`, `Report`, `ReadReports`, `Monitor`, `Survey`, `MakeIndex`, `Sample`; with `Monitor` also `Check` |
-//! | `Nudged`, `Scanned` | none: what is due, and what is known |
+//! | `Scanned` | as the leader `Assign` for the first assignments of a plan |
+//! | `Assigned` | `Assign` for the next ones; `NudgeSoon` for the new owner; after the last `ScanNow`, if one is this worker |
+//! | `Nudged` | none; other requests become due |
 //! | `LockRead` | `WriteLock`, or none |
 //! | `LockWritten` | `ReadReports` for a new leader; `ReleaseLock` if the lock has moved |
 //! | `Reported` | none: when the next report is due |
 //! | `Judged` | `Sweep`; `ScanNow` for new workers |
 //! | `Monitored` | `ScanNow` and `MakeIndex` in another mode; `ReleaseLock` if this worker must not lead |
 //! | `Checked` | `Advance`, once all workers have supported KCL 3.x for long enough |
-//! | `Advanced`, `Indexed`, `GaugeFound`, `Sampled`, `Panicked` | none: what is due |
+//! | `Advanced`, `Indexed`, `GaugeFound`, `Sampled`, `Panicked` | none; other requests become due |
 //! | `Surveyed` | `Migrate`, if a step is due |
 //! | `Migrated` | none, or `ReleaseLock` of the lock that has moved |
 //! | `Stop` | `LastRelease`, if this worker holds the lock |
@@ -28,6 +30,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
+use super::assigning::Assigning;
 use super::event::{Effect, Event, Kind, Moment};
 use super::{Begun, MONITOR, MONITOR_SPREAD, Settings};
 use crate::clock::Expiry;
@@ -106,6 +109,7 @@ pub struct State {
     pub(super) led_by_ours: bool,
     /// The result of the coordinator's last scan.
     pub(super) snapshot: Snapshot,
+    pub(super) assigning: Assigning,
     /// As last published.
     standing: Standing,
     pub(super) random: fastrand::Rng,
@@ -119,6 +123,7 @@ impl State {
         let first = |kind: Kind| match kind {
             Kind::Monitor => Some(monitor),
             Kind::Index => (!begun.indexed).then_some(now),
+            Kind::Rescan => None,
             Kind::Lock | Kind::Report | Kind::Judge | Kind::TableMigration | Kind::Sample => Some(now),
         };
         let request = |kind: Kind| (kind, Request { due: first(kind), in_flight: false });
@@ -150,6 +155,7 @@ impl State {
             judged: None,
             led_by_ours: false,
             snapshot: Snapshot::default(),
+            assigning: Assigning::default(),
             standing: Standing::default(),
             random,
             settings,
@@ -161,7 +167,8 @@ impl State {
         self.moment = moment;
         if let Event::Scanned(snapshot) = event {
             self.snapshot = snapshot;
-            return Vec::new();
+            self.scanned();
+            return std::mem::take(&mut self.effects);
         }
         self.handle(event);
         self.show();
@@ -182,6 +189,10 @@ impl State {
 
     fn request(&self, kind: Kind) -> Request {
         self.requests.get(&kind).copied().unwrap_or(Request { due: None, in_flight: false })
+    }
+
+    pub(super) fn due_of(&self, kind: Kind) -> Option<Instant> {
+        self.request(kind).due
     }
 
     pub(super) fn is_in_flight(&self, kind: Kind) -> bool {
@@ -222,6 +233,7 @@ impl State {
             Kind::TableMigration => self.moves(now),
             Kind::Sample => self.measures,
             Kind::Index => true,
+            Kind::Rescan => !self.is_assigning(),
         };
         is_needed && !self.is_in_flight(kind)
     }
@@ -255,6 +267,10 @@ impl State {
                 Kind::Monitor => self.monitor(now),
                 Kind::TableMigration => self.survey(now),
                 Kind::Index => self.make_index(),
+                Kind::Rescan => {
+                    self.plan(Kind::Rescan, None);
+                    self.scan_now();
+                }
                 Kind::Sample => {
                     self.plan(Kind::Sample, Some(now + self.settings.sample_every));
                     self.begun(Kind::Sample);
@@ -394,6 +410,7 @@ impl State {
                     self.recorder.sample(percent);
                 }
             }
+            Event::Assigned(shard, outcome) => self.assignment_ended(&shard, &outcome),
             Event::Panicked(kind) => self.panicked(kind, now),
             Event::Stop => {
                 if let Some(write) = self.election.stand_back(now + Duration::from_secs(3_600)) {
@@ -440,7 +457,6 @@ impl State {
             suspect: self.mode.is_led() && self.election.is_suspect(now),
             led_by_ours: self.led_by_ours,
             verdict: self.verdict.clone(),
-            judged: self.judged,
         };
         let shown = &self.standing;
         let is_same = shown.mode == next.mode
@@ -479,4 +495,4 @@ impl State {
 
 #[cfg(test)]
 #[path = "state_tests.rs"]
-mod tests;
+pub(super) mod tests;

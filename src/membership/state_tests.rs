@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::fleet::report;
 use crate::fleet::rows::{Dated, Generation, Lock, Report, Stage};
 use crate::fleet::store::LockWrite;
 use crate::fleet::table_migration::Step;
+use crate::fleet::{leader, report};
 use crate::lease::{WorkerId, table};
 use crate::membership::follow::Monitored;
+use crate::shard::ShardId;
 
 const SECOND: Duration = Duration::from_secs(1);
 const WALL: i64 = 1_795_000_000_000;
@@ -21,6 +22,7 @@ fn settings() -> Settings {
         migrate: true,
         bake: SECOND * 60,
         rules: report::Rules { every: SECOND * 30, alpha: 0.5, stale: SECOND * 86_400 },
+        assignment: assignment(),
         sample_every: SECOND,
         averages: 10,
         wall: || WALL,
@@ -29,6 +31,20 @@ fn settings() -> Settings {
         reach: Arc::default(),
         stop: crate::clock::Stop::within(SECOND),
         surroundings: None,
+    }
+}
+
+pub(in crate::membership) fn assignment() -> leader::Rules {
+    leader::Rules {
+        failover: SECOND * 10,
+        threshold: 10.0,
+        dampening: 60.0,
+        overshoot: true,
+        max_throughput: f64::MAX,
+        max_leases: 10,
+        balance_every: SECOND * 60,
+        graceful: true,
+        hand_off: SECOND * 30,
     }
 }
 
@@ -101,6 +117,8 @@ impl Rig {
 fn shown(effect: &Effect) -> Option<String> {
     Some(match effect {
         Effect::ScanNow => "scan now".to_owned(),
+        Effect::NudgeSoon(worker) => format!("nudge {worker}"),
+        Effect::Assign(next) => format!("{:?} {} to {}", next.how, next.lease.shard, next.to),
         Effect::FindGauge => "find a gauge".to_owned(),
         Effect::Sample => "sample".to_owned(),
         Effect::ReadLock(_) => "read lock".to_owned(),
@@ -366,4 +384,110 @@ fn stopping_leader_releases_the_lock() {
     assert_eq!(rig.on(Event::Stop), ["release lock at last"]);
     assert!(!rig.leads());
     assert_eq!(Rig::new().on(Event::Stop), [""; 0]);
+}
+
+fn lease(shard: &str, owner: Option<&str>) -> crate::lease::Lease {
+    let range = crate::shard::HashRange { start: 0, end: 9 };
+    let at = crate::sequence::Position::new(crate::sequence::Sequence::TrimHorizon);
+    let lease = crate::lease::Lease::new(shard.into(), at, BTreeSet::new(), range);
+    crate::lease::Lease { owner: owner.map(Into::into), ..lease }
+}
+
+/// The result of a scan, as the coordinator publishes it.
+fn scanned(rig: &Rig, leases: Vec<crate::lease::Lease>) -> Event {
+    let mut history = crate::lease::history::History::default();
+    history.note_scan(&leases, rig.moment.now);
+    let at = Some(rig.moment.now);
+    Event::Scanned(Snapshot { leases: leases.into(), history: Arc::new(history), at, ..Snapshot::default() })
+}
+
+/// A leader that assigns leases to itself and to `x`.
+fn assigning() -> Rig {
+    let mut rig = Rig::leader(Layout::Complete);
+    let reports = rig.reports(&["me", "x"]);
+    rig.on(Event::Judged(Ok(reports)));
+    rig
+}
+
+#[test]
+fn leader_assigns_scanned_leases_and_nudges_their_owners() {
+    let mut rig = assigning();
+    let event = scanned(&rig, vec![lease("a", None), lease("b", None)]);
+    let mut orders = rig.on(event);
+    orders.sort();
+    let (to_me, to_x) = (["Assign a to me", "Assign b to x"], ["Assign a to x", "Assign b to me"]);
+    assert!(orders == to_me || orders == to_x, "{orders:?}");
+    let mine: ShardId = if orders == to_me { "a".into() } else { "b".into() };
+    let other: ShardId = if orders == to_me { "b".into() } else { "a".into() };
+    assert_eq!(rig.on(Event::Assigned(mine, Ok(()))), [""; 0], "one is in flight");
+    assert_eq!(rig.on(Event::Assigned(other, Ok(()))), ["nudge x", "scan now"]);
+    let again = scanned(&rig, vec![lease("c", None)]);
+    assert_eq!(rig.on(again), [""; 0], "that scan was planned for");
+}
+
+#[test]
+fn rejected_assignment_is_followed_by_a_scan() {
+    let mut rig = assigning();
+    let event = scanned(&rig, vec![lease("a", None)]);
+    rig.on(event);
+    assert_eq!(rig.on(Event::Assigned("a".into(), Err(table::Error::Conflict("a".into())))), [""; 0]);
+    rig.wait(SECOND / 4);
+    assert_eq!(rig.on(Event::Wake), ["scan now"]);
+    assert_eq!(rig.on(Event::Wake), [""; 0]);
+}
+
+#[test]
+fn no_more_than_twelve_assignments_are_in_flight() {
+    let mut rig = assigning();
+    let leases = (0..20).map(|number| lease(&format!("{number:02}"), None)).collect();
+    let event = scanned(&rig, leases);
+    let begun = rig.on(event);
+    assert_eq!(begun.len(), 12);
+    let shard = begun[0].split(' ').nth(1).unwrap().into();
+    let next = rig.on(Event::Assigned(shard, Err(table::Error::Denied(String::new()))));
+    assert_eq!(next.len(), 1, "{next:?}");
+    rig.wait(SECOND);
+    let later = scanned(&rig, vec![lease("x", None)]);
+    assert_eq!(rig.on(later), [""; 0], "no second plan before the first is written");
+}
+
+#[test]
+fn worker_that_no_longer_leads_writes_no_assignment() {
+    type Change = fn(&mut Rig);
+    let changes: [Change; 4] = [
+        |rig| rig.wait(SECOND * 16),
+        |rig| rig.moment.slept += SECOND * 16,
+        |rig| rig.state.finishing = true,
+        |rig| drop(rig.on(Event::Stop)),
+    ];
+    for (index, change) in changes.into_iter().enumerate() {
+        let mut rig = assigning();
+        change(&mut rig);
+        let event = scanned(&rig, vec![lease("a", None)]);
+        assert_eq!(rig.on(event), [""; 0], "change {index}, before the plan");
+        let mut rig = assigning();
+        let leases = (0..20).map(|number| lease(&format!("{number:02}"), None)).collect();
+        let event = scanned(&rig, leases);
+        let begun = rig.on(event);
+        change(&mut rig);
+        for order in begun {
+            let shard = order.split(' ').nth(1).unwrap().into();
+            let next = rig.on(Event::Assigned(shard, Ok(())));
+            assert!(!next.iter().any(|shown| shown.starts_with("Assign")), "change {index}: {next:?}");
+        }
+    }
+}
+
+#[test]
+fn excluded_leases_and_old_scans_are_not_assigned() {
+    let mut rig = assigning();
+    let Event::Scanned(mut snapshot) = scanned(&rig, vec![lease("a", None), lease("b", None)]) else {
+        panic!()
+    };
+    snapshot.excluded = Arc::new(BTreeSet::from(["a".into(), "b".into()]));
+    assert_eq!(rig.on(Event::Scanned(snapshot)), [""; 0]);
+    rig.wait(SECOND);
+    let late = scanned(&rig, vec![lease("c", None)]);
+    rig.wait(SECOND * 3);
+    assert_eq!(rig.on(late), ["scan now"]);
 }

@@ -7,19 +7,20 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::begin::{generation, reports};
-use super::event::Event;
+use super::event::{Assignment, Event};
 use super::follow::Monitored;
 use super::lock::action;
 use super::table_migration::{Surveyed, carry_out, read_inputs, written};
 use crate::fleet::Store;
 use crate::fleet::layout::Layout;
+use crate::fleet::leader::How;
 use crate::fleet::rows::{Entry, Generation, Report, StateLocation};
 use crate::fleet::store::LockWrite;
 use crate::fleet::table_migration::Step;
 use crate::lease::{Table, WorkerId, table};
 use crate::metrics::{self, OfWorker, Sink};
 
-/// What the tasks share.
+/// The context of all tasks.
 #[derive(Clone)]
 pub(super) struct Tools {
     pub(super) store: Arc<dyn Store>,
@@ -40,6 +41,20 @@ impl Tools {
         if let Err(error) = self.store.write_lock(place, &write).await {
             warn!(%error, "failed to release the leader lock: it will expire");
         }
+    }
+
+    pub(super) async fn assign(self, assignment: Assignment) -> Event {
+        let Assignment { lease, update, to, how } = assignment;
+        let from = lease.actual_owner().map(ToString::to_string);
+        let shard = lease.shard;
+        let outcome = self.table.update(&shard, &update).await.map(drop);
+        match (&outcome, how) {
+            (Ok(()), How::HandOff) => info!(%shard, from, %to, "requested a graceful handoff"),
+            (Ok(()), How::Assign) if from.is_some() => info!(%shard, from, %to, "assigned a lease"),
+            (Ok(()), How::Assign) => debug!(%shard, %to, "assigned a lease"),
+            (Err(error), _) => debug!(%shard, %to, %error, "failed to assign a lease"),
+        }
+        Event::Assigned(shard, outcome)
     }
 
     pub(super) async fn report(self, place: StateLocation, report: Report) -> Event {
