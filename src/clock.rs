@@ -117,7 +117,12 @@ impl Expiry {
 
     /// The deadline if the machine is not suspended again.
     pub fn instant(self) -> Instant {
-        let slept = slept().saturating_sub(self.slept);
+        self.instant_after(slept())
+    }
+
+    /// The deadline if `slept` is the value of [`slept`] now.
+    pub fn instant_after(self, slept: Duration) -> Instant {
+        let slept = slept.saturating_sub(self.slept);
         if slept < SLEEP { self.at } else { self.at.checked_sub(slept).unwrap_or(self.at) }
     }
 

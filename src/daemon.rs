@@ -18,7 +18,7 @@ use crate::config::{ChildProtocol, Config, OnChildFailure, OnHopelessShard};
 use crate::consumer::event::Shape;
 use crate::consumer::suspects;
 use crate::consumer::{Parts, Settings};
-use crate::coordinator::{self, Coordinator, Ends, Handle, Seen};
+use crate::coordinator::{self, Coordinator, Ends, Handle, Snapshot};
 use crate::cpu::Surroundings;
 use crate::fleet::{Mode, Store};
 use crate::lease::held::Rival;
@@ -155,7 +155,7 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
         max_leases: config.max_leases,
         max_steals: config.max_steals,
         priority: config.priority,
-        rules: config.rules.clone(),
+        handoff: config.rules.limits(),
         sink: ports.sink.clone(),
         recognition: recognition.clone(),
         capacity: ports.capacity.clone(),
@@ -246,7 +246,7 @@ async fn older(mut rival: watch::Receiver<Option<Rival>>) -> ShardId {
 }
 
 /// Emits what the coordinator sees as events.
-async fn emit_seen(mut seen: watch::Receiver<Seen>, sink: Arc<dyn Sink>, stop: CancellationToken) {
+async fn emit_seen(mut seen: watch::Receiver<Snapshot>, sink: Arc<dyn Sink>, stop: CancellationToken) {
     sink.worker(OfWorker::Ready);
     loop {
         tokio::select! {
@@ -268,7 +268,7 @@ async fn emit_seen(mut seen: watch::Receiver<Seen>, sink: Arc<dyn Sink>, stop: C
 /// what was missed.
 async fn keep_in_step(
     shard_sync: ShardSync,
-    seen: watch::Receiver<Seen>,
+    seen: watch::Receiver<Snapshot>,
     handle: Handle,
     stop: CancellationToken,
 ) {
@@ -309,6 +309,7 @@ fn member_settings(
         migrate: config.migrate,
         bake: config.bake,
         rules: config.reports.clone(),
+        assignment: config.rules.clone(),
         sample_every: config.sample_every,
         averages: config.averages,
         wall: ports.wall,

@@ -1,8 +1,7 @@
 //! The fleet of KCL 3: one worker is the leader and assigns the leases by the worker metrics of all; the KCL
 //! versions that the fleet is compatible with; and the tables that store all of it.
 //!
-//! Decisions and rows, no I/O. [`crate::membership`] implements this worker's part, and the coordinator
-//! executes the leader's decisions.
+//! Decisions and rows, no I/O. [`crate::membership`] implements this worker's part, the leader's included.
 //!
 //! | module | holds |
 //! |---|---|

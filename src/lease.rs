@@ -7,6 +7,7 @@
 //! | [`update`] | every write of a lease as condition and changes: pure |
 //! | [`held`] | the proof that this worker owns a lease, and the only way to renew, checkpoint or release it |
 //! | [`holding`] | the effect of each answer of the table on a held lease: pure |
+//! | [`history`] | each fact of a row, and since when it has been so: pure |
 //! | [`balance`] | the lease assignment by the leader: pure |
 //! | [`handoff`] | graceful handoffs that are never completed: pure |
 //! | [`origin`] | the stream that the rows of a table belong to, and the open shards that no worker reads: pure |
@@ -39,6 +40,7 @@ pub mod balance;
 pub mod cleanup;
 pub mod handoff;
 pub mod held;
+pub mod history;
 pub mod holding;
 pub mod memory;
 pub mod meter;

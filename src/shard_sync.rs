@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, error, info, warn};
 
-use crate::coordinator::{Handle, Seen};
+use crate::coordinator::{Handle, Snapshot};
 use crate::lease::origin::{self, Foreign};
 use crate::lease::outage::Outage;
 use crate::lease::sync::{self, InitialPosition};
@@ -287,19 +287,24 @@ impl ShardSync {
     }
 
     /// Runs audits and lease cleanup until `stop`.
-    pub async fn run(self, mut seen: watch::Receiver<Seen>, coordinator: Handle, stop: CancellationToken) {
-        let mut rounds = interval_at(Instant::now() + AUDIT, AUDIT);
-        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut memory, mut outage) = (Memory::default(), Outage::default());
+    pub async fn run(
+        self,
+        mut seen: watch::Receiver<Snapshot>,
+        coordinator: Handle,
+        stop: CancellationToken,
+    ) {
+        let mut ticks = interval_at(Instant::now() + AUDIT, AUDIT);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut rounds, mut outage) = (Rounds::default(), Outage::default());
         let mut suspicion: Option<Instant> = None;
         loop {
             // Audits first: a consumer whose read is always refused reports suspicions for ever.
             let suspected = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                _ = rounds.tick() => false,
+                _ = ticks.tick() => false,
                 () = self.recognition.suspected(), if suspicion.is_none() => {
-                    suspicion = Some(memory.next_suspicion(Instant::now()));
+                    suspicion = Some(rounds.next_suspicion(Instant::now()));
                     continue;
                 }
                 () = sleep_until(suspicion.unwrap_or_else(Instant::now)), if suspicion.is_some() => true,
@@ -309,18 +314,18 @@ impl ShardSync {
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => return,
-                    () = self.suspicion(&mut memory, &coordinator) => continue,
+                    () = self.suspicion(&mut rounds, &coordinator) => continue,
                 }
             }
             let now = seen.borrow_and_update().clone();
-            if now.looked.is_none() {
+            if now.at.is_none() {
                 continue;
             }
             tokio::select! {
                 biased;
                 // Work that is interrupted is planned again by the next audit.
                 () = stop.cancelled() => return,
-                outcome = self.round(&now, &mut memory, &coordinator) => match outcome {
+                outcome = self.round(&now, &mut rounds, &coordinator) => match outcome {
                     Ok(()) => {
                         if let Some(lasted) = outage.worked(Instant::now()) {
                             info!(?lasted, "the shard sync works again");
@@ -347,11 +352,12 @@ impl ShardSync {
         }
     }
 
-    async fn round(&self, seen: &Seen, memory: &mut Memory, coordinator: &Handle) -> Result<(), Error> {
+    async fn round(&self, seen: &Snapshot, rounds: &mut Rounds, coordinator: &Handle) -> Result<(), Error> {
         let now = Instant::now();
-        memory.note(&seen.leases, now);
-        let leads = seen.leads.unwrap_or_else(|| audit::leads(&self.settings.me, &seen.leases, &seen.gone));
-        let outcome = self.audit(seen, leads, memory, coordinator).await;
+        let leads = seen.leads.unwrap_or_else(|| {
+            audit::leads(&self.settings.me, &seen.leases, &seen.dead_workers(self.settings.failover))
+        });
+        let outcome = self.audit(seen, leads, rounds, coordinator).await;
         if leads {
             let coverage = *outcome.as_ref().unwrap_or(&Coverage::Whole);
             self.did(Step::Audit(coverage), now, outcome.is_ok());
@@ -362,31 +368,31 @@ impl ShardSync {
     /// Compares the leases with the hash keys, and at the configured interval with the stream's shards.
     async fn audit(
         &self,
-        seen: &Seen,
+        seen: &Snapshot,
         leads: bool,
-        memory: &mut Memory,
+        rounds: &mut Rounds,
         coordinator: &Handle,
     ) -> Result<Coverage, Error> {
         let now = Instant::now();
-        self.clean(seen, leads, memory, coordinator).await?;
-        self.follow(&seen.leases, memory, coordinator).await?;
+        self.clean(seen, leads, rounds, coordinator).await?;
+        self.follow(&seen.leases, rounds, coordinator).await?;
         if !leads {
-            memory.auditor = audit::Auditor::default();
-            self.forget_unread(memory);
+            rounds.holes = audit::HoleCount::default();
+            self.forget_unread(rounds);
             return Ok(Coverage::Whole);
         }
         self.fill_ranges(&seen.leases).await?;
-        let hole = memory.auditor.look(&seen.leases);
+        let hole = rounds.holes.note(&seen.leases);
         let coverage = |synced| match hole {
             Some(_) => Coverage::Confirmed { synced },
-            None if memory.auditor.has_hole() => Coverage::Hole,
+            None if rounds.holes.has_hole() => Coverage::Hole,
             None => Coverage::Whole,
         };
         let (coverage, postponed) = (coverage(true), coverage(false));
-        if memory.synced.is_some_and(|last| now < last + self.settings.sync_pause) {
+        if rounds.synced.is_some_and(|last| now < last + self.settings.sync_pause) {
             return Ok(postponed);
         }
-        memory.synced = Some(now);
+        rounds.synced = Some(now);
         if let Some(hole) = hole {
             warn!(
                 after = hole.after,
@@ -394,7 +400,7 @@ impl ShardSync {
                 "found hash keys without a lease, listing the shards"
             );
         }
-        self.compare(seen, memory, coordinator).await?;
+        self.compare(seen, rounds, coordinator).await?;
         Ok(coverage)
     }
 
@@ -418,9 +424,9 @@ impl ShardSync {
     /// Deletes finished leases: each worker its own, and the leader those without a live owner.
     async fn clean(
         &self,
-        seen: &Seen,
+        seen: &Snapshot,
         leads: bool,
-        memory: &mut Memory,
+        rounds: &mut Rounds,
         coordinator: &Handle,
     ) -> Result<(), Error> {
         let mine = |lease: &Lease| match &lease.owner {
@@ -437,14 +443,14 @@ impl ShardSync {
             .cloned()
             .collect();
         let mut going = cleanup::done(&current);
-        going.retain(|lease| memory.finished_for(&lease.shard, now) >= FINISHED);
-        if memory.asked.is_none_or(|last| now >= last + DOUBTFUL)
+        going.retain(|lease| seen.history.finished_for(&lease.shard, now) >= FINISHED);
+        if rounds.asked.is_none_or(|last| now >= last + DOUBTFUL)
             && seen
                 .leases
                 .iter()
-                .any(|lease| mine(lease) && memory.finished_for(&lease.shard, now) >= DOUBTFUL)
+                .any(|lease| mine(lease) && seen.history.finished_for(&lease.shard, now) >= DOUBTFUL)
         {
-            memory.asked = Some(now);
+            rounds.asked = Some(now);
             let listed = self.shards.list(Filter::All).await?;
             going.extend(cleanup::forgotten(&seen.leases, &listed));
         }
@@ -457,12 +463,10 @@ impl ShardSync {
     }
 }
 
-/// State that is kept between audits.
+/// The results of earlier rounds.
 #[derive(Debug, Default)]
-struct Memory {
-    auditor: audit::Auditor,
-    /// Since when a lease is known to be finished.
-    finished: BTreeMap<ShardId, Instant>,
+struct Rounds {
+    holes: audit::HoleCount,
     /// When the stream's shards were last listed: to compare them with the leases, and for finished leases.
     synced: Option<Instant>,
     asked: Option<Instant>,
@@ -500,18 +504,6 @@ fn unrelated(leases: &[Lease]) -> Vec<&[Lease]> {
         rest = later;
     }
     parts
-}
-
-impl Memory {
-    fn note(&mut self, leases: &[Lease], now: Instant) {
-        let finished = leases.iter().filter(|lease| lease.is_complete());
-        let since = |lease: &Lease| self.finished.get(&lease.shard).copied().unwrap_or(now);
-        self.finished = finished.map(|lease| (lease.shard.clone(), since(lease))).collect();
-    }
-
-    fn finished_for(&self, shard: &ShardId, now: Instant) -> Duration {
-        self.finished.get(shard).map_or(Duration::ZERO, |since| now.saturating_duration_since(*since))
-    }
 }
 
 #[cfg(test)]

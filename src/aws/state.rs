@@ -15,7 +15,7 @@ use tracing::warn;
 
 use super::error::{Failure, classify, failure};
 use super::item::{self, Item, number, text};
-use crate::fleet::lock::LONGEST;
+use crate::fleet::lock;
 use crate::fleet::rows::{Dated, Entry, Generation, Lock, Report, Stage, StateLocation, Word};
 use crate::fleet::store::{Legacy, LockWrite, Over, Store};
 use crate::lease::WorkerId;
@@ -407,7 +407,7 @@ fn lock(item: &Item) -> Lock {
     };
     Lock {
         owner: item::get_text(item, LOCK_OWNER).unwrap_or_default().into(),
-        lease: millis().map_or(LONGEST, Duration::from_millis),
+        lease: millis().map_or(lock::JAVA, Duration::from_millis),
         version: item::get_text(item, LOCK_VERSION).unwrap_or_default().to_owned(),
         released: item.contains_key(LOCK_RELEASED),
     }
@@ -539,7 +539,7 @@ mod tests {
             item.remove(name);
             lock(&item)
         };
-        assert_eq!(without(LOCK_LEASE), Lock { lease: LONGEST, ..whole.clone() });
+        assert_eq!(without(LOCK_LEASE), Lock { lease: lock::JAVA, ..whole.clone() });
         assert_eq!(without(LOCK_OWNER), Lock { owner: "".into(), ..whole.clone() });
         assert!(without(LOCK_VERSION).is_broken());
     }

@@ -1,17 +1,19 @@
-//! Orders to the coordinator, from the scheduler and from shard synchronization.
+//! Orders to the coordinator, from the scheduler, the shard sync and the membership.
 
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tracing::debug;
 
-use crate::lease::Held;
+use crate::lease::{Held, WorkerId};
 use crate::shard::ShardId;
 
 /// An order.
 pub(super) enum Order {
     /// Scan the table soon.
     Look,
+    /// Nudge a worker soon.
+    Nudge(WorkerId),
     /// Release a lease.
     Release(Arc<Held>),
     /// Stop renewing the lease of a finished shard.
@@ -26,6 +28,11 @@ impl Handle {
     /// There may be leases to acquire: rows were created, or released.
     pub fn look(&self) {
         self.order(Order::Look);
+    }
+
+    /// The worker was assigned a lease and is to know soon.
+    pub fn nudge(&self, worker: WorkerId) {
+        self.order(Order::Nudge(worker));
     }
 
     /// The lease is not needed any more: other workers may acquire it at once.

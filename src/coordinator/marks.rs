@@ -8,23 +8,18 @@
 //! failover time: if its counter moves, another process is alive.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tracing::{debug, error, warn};
 
-use super::{Coordinator, Done, Held, Lease, Mark, Rival, Settings, ShardId, Update};
-use crate::backoff::Backoff;
-use crate::sequence::Sequence;
+use super::Settings;
+use super::event::{Effect, Holding, Line};
+use super::state::{Effects, State};
+use crate::lease::Lease;
+use crate::lease::held::Rival;
+use crate::lease::update::{Mark, Update};
+use crate::shard::ShardId;
 
-/// Between two attempts to restore a row, at first.
-const RESCUE_PAUSE: Duration = Duration::from_millis(250);
-/// No attempt begins later: well before an audit makes the row anew at the initial position.
-const RESCUE: Duration = Duration::from_secs(30);
-/// Reports that wait: more say nothing new.
-const WAITING: usize = 16;
 /// Between two log lines about the same.
 const LOG_AGAIN: Duration = Duration::from_secs(60);
 /// A lease whose counter was moved without a mark so many times ...
@@ -34,20 +29,20 @@ const UNMARKED: usize = 3;
 const WITHIN: Duration = Duration::from_secs(300);
 
 /// Other processes that write under this worker's id.
+#[derive(Debug, Default)]
 pub(super) struct Rivals {
-    tell: mpsc::Sender<Rival>,
-    told: mpsc::Receiver<Rival>,
-    /// One that started before this process.
-    older: watch::Sender<Option<Rival>>,
+    /// One of them started before this process.
+    gives_way: bool,
     logged: Option<Instant>,
     unmarked: BTreeMap<ShardId, Vec<Instant>>,
     namesake: Namesake,
 }
 
 /// Whether an unmarked lease that names this worker is renewed by somebody else.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 enum Namesake {
     /// The table was not scanned yet.
+    #[default]
     Unknown,
     /// This lease had that counter; it is left alone until then.
     Watched { shard: ShardId, counter: i64, until: Instant },
@@ -110,49 +105,20 @@ fn judge(rival: &Rival, settings: &Settings) -> Verdict {
 }
 
 impl Rivals {
-    pub(super) fn new() -> Self {
-        let (tell, told) = mpsc::channel(WAITING);
-        Self {
-            tell,
-            told,
-            older: watch::Sender::new(None),
-            logged: None,
-            unmarked: BTreeMap::new(),
-            namesake: Namesake::Unknown,
-        }
-    }
-
-    pub(super) fn tell(&self) -> mpsc::Sender<Rival> {
-        self.tell.clone()
-    }
-
-    pub(super) fn older(&self) -> watch::Receiver<Option<Rival>> {
-        self.older.subscribe()
-    }
-
     /// Whether an older process has this worker's id: this one exits.
     pub(super) fn gives_way(&self) -> bool {
-        self.older.borrow().is_some()
+        self.gives_way
     }
 
-    /// Cancel-safe.
-    pub(super) async fn next(&mut self) -> Option<Rival> {
-        self.told.recv().await
-    }
-
-    pub(super) fn met(&mut self, rival: &Rival, settings: &Settings) {
-        let now = Instant::now();
-        let (shard, worker) = (&rival.shard, &settings.me);
-        match judge(rival, settings) {
+    pub(super) fn met<H>(&mut self, now: Instant, rival: &Rival, settings: &Settings) -> Option<Effect<H>> {
+        let (shard, worker) = (rival.shard.clone(), settings.me.clone());
+        let line = match judge(rival, settings) {
             Verdict::GiveWay => {
-                self.older.send_replace(Some(rival.clone()));
+                self.gives_way = true;
+                return Some(Effect::GiveWay(rival.clone()));
             }
-            Verdict::Stay if self.is_news(now) => error!(
-                %shard, %worker,
-                "another process that started later uses the same workerId: it acquired this lease and \
-                 is expected to exit (set a different workerId for each process, or \
-                 multilangd.workerIdSuffix)"
-            ),
+            Verdict::Stay if self.is_news(now) => Line::LaterNamesake(shard, worker),
+            Verdict::Stay => Line::LaterNamesakeAgain(shard, worker),
             Verdict::Unknown => {
                 for times in self.unmarked.values_mut() {
                     times.retain(|at| now.saturating_duration_since(*at) < WITHIN);
@@ -161,37 +127,32 @@ impl Rivals {
                 let times = self.unmarked.entry(shard.clone()).or_default();
                 times.push(now);
                 if times.len() >= UNMARKED {
-                    self.report(now, shard, settings);
-                } else {
-                    debug!(%shard, %worker,
-                        "another process incremented the lease counter under this workerId");
+                    return self.report(now, shard, settings);
                 }
+                Line::UnmarkedWrite(shard, worker)
             }
-            Verdict::Stay => debug!(%shard, %worker,
-                "another process with the same workerId, started later, acquired this lease"),
-        }
+        };
+        Some(Effect::Log(line))
     }
 
     /// Another process, perhaps a Java worker, writes under this worker's id.
-    fn report(&mut self, now: Instant, shard: &ShardId, settings: &Settings) {
-        if self.is_news(now) {
-            error!(
-                %shard, worker = %settings.me,
-                "another process, perhaps a Java worker, renews leases under the same workerId: records \
-                 are delivered twice, or one of the two processes receives none (set a different \
-                 workerId for each process, or multilangd.workerIdSuffix)"
-            );
-        }
+    fn report<H>(&mut self, now: Instant, shard: ShardId, settings: &Settings) -> Option<Effect<H>> {
+        let line = Line::UnmarkedNamesake(shard, settings.me.clone());
+        self.is_news(now).then_some(Effect::Log(line))
     }
 
     /// A scan of the table, before leases are acquired.
-    pub(super) fn scanned(&mut self, leases: &[Lease], settings: &Settings) {
-        let now = Instant::now();
+    fn scanned<H>(&mut self, now: Instant, leases: &[Lease], settings: &Settings) -> Option<Effect<H>> {
         let watched = self.namesake.clone();
-        if self.namesake.note(leases, settings, now)
-            && let Namesake::Watched { shard, .. } = watched
-        {
-            self.report(now, &shard, settings);
+        match watched {
+            Namesake::Watched { shard, .. } if self.namesake.note(leases, settings, now) => {
+                self.report(now, shard, settings)
+            }
+            Namesake::Unknown => {
+                self.namesake.note(leases, settings, now);
+                None
+            }
+            Namesake::Watched { .. } | Namesake::Decided => None,
         }
     }
 
@@ -217,93 +178,29 @@ impl Rivals {
     }
 }
 
-/// Whether a lease is of a child of that shard, and was read.
-fn has_begun_after(lease: &Lease, parent: &ShardId) -> bool {
-    let read = matches!(lease.checkpoint.sequence, Sequence::Number(_) | Sequence::ShardEnd);
-    read && lease.parents.contains(parent)
-}
-
-impl Coordinator {
+impl<H: Holding> State<H> {
     /// Whether a row is of the stream that this worker reads, and not left alone.
     pub(super) fn accepts(&self, lease: &Lease) -> bool {
         self.settings.recognition.accepts(lease.stream.as_ref()) && !self.rivals.leaves_alone(&lease.shard)
     }
 
     /// Evaluates the marks of the rows after a scan, before leases are acquired.
-    pub(super) fn look_at_marks(&mut self) {
-        let leases = self.leases.clone();
-        self.rivals.scanned(&leases, &self.settings);
-        self.look_for_other_streams();
+    pub(super) fn evaluate_marks(&mut self, now: Instant, effects: &mut Effects<H>) {
+        effects.extend(self.rivals.scanned(now, &self.leases, &self.settings));
+        // Rows of another stream, or of an earlier one of this name, concern the shard sync.
+        let recognition = &self.settings.recognition;
+        if self.leases.iter().all(|lease| recognition.accepts(lease.stream.as_ref())) {
+            self.other_streams = None;
+        } else if self.other_streams.is_none_or(|at| now.saturating_duration_since(at) >= LOG_AGAIN) {
+            self.other_streams = Some(now);
+            effects.push(Effect::SuspectStream);
+        }
     }
 
     /// A write that acquires the lease, with the marks.
-    pub(super) fn acquire(&self, update: Update, lease: &Lease) -> Update {
+    pub(super) fn marked(&self, update: Update, lease: &Lease) -> Update {
         let stream = self.settings.recognition.mark(&lease.shard);
         update.marked(lease, &Mark { stream, process: self.settings.process.clone() })
-    }
-
-    /// A lease expired, or was lost for a reason that is not known: if its row is missing, only this worker knows what it
-    /// said. It is made again without an owner, unless somebody was faster.
-    pub(super) fn rescue(&mut self, held: &Arc<Held>) {
-        if held.is_settled() {
-            return;
-        }
-        let held = held.clone();
-        let (table, recognition) = (self.table.clone(), self.settings.recognition.clone());
-        let writes = self.writes.clone();
-        let mut backoff = Backoff::new(RESCUE_PAUSE, RESCUE_PAUSE * 8, self.random.fork());
-        self.spawn(async move {
-            let Some(row) = held.last_row().await else { return Done::Called };
-            let until = Instant::now() + RESCUE;
-            while Instant::now() < until {
-                let permit = writes.acquire().await;
-                let read = table.get(&row.shard).await;
-                drop(permit);
-                if matches!(read, Ok(Some(_))) {
-                    break;
-                }
-                tokio::time::sleep(backoff.pause()).await;
-                if read.is_err() {
-                    continue;
-                }
-                match table.list().await {
-                    // Another worker has read the shard to its end meanwhile, and the row was cleaned away.
-                    Ok(leases) if leases.iter().any(|lease| has_begun_after(lease, &row.shard)) => break,
-                    Ok(_) => {}
-                    Err(_) => continue,
-                }
-                match recognition.has_shard(&row.shard, row.stream.as_ref()).await {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(_) => continue,
-                }
-                match table.create(&row).await {
-                    Ok(made) => {
-                        if made {
-                            warn!(shard = %row.shard, checkpoint = %row.checkpoint, "restored a deleted lease");
-                        }
-                        break;
-                    }
-                    Err(error) => debug!(shard = %row.shard, %error,
-                        "failed to restore a deleted lease, retrying"),
-                }
-            }
-            Done::Called
-        });
-    }
-
-    /// Rows of another stream, or of an earlier one of this name, concern the shard sync.
-    fn look_for_other_streams(&mut self) {
-        let recognition = &self.settings.recognition;
-        if self.leases.iter().all(|lease| recognition.accepts(lease.stream.as_ref())) {
-            self.odd_marks = None;
-            return;
-        }
-        let now = Instant::now();
-        if self.odd_marks.is_none_or(|at| now.saturating_duration_since(at) >= LOG_AGAIN) {
-            self.odd_marks = Some(now);
-            self.settings.recognition.suspect();
-        }
     }
 }
 
@@ -361,14 +258,18 @@ mod tests {
         assert_eq!(crashed, Namesake::Decided, "a process of ours is known by its mark");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn counter_changes_without_a_mark_are_ignored() {
-        let mut rivals = Rivals::new();
+    #[test]
+    fn counter_changes_without_a_mark_are_ignored() {
+        let (mut rivals, now) = (Rivals::default(), Instant::now());
         for _ in 0..10 {
-            rivals.met(&rival(None), &settings());
+            let effect = rivals.met::<()>(now, &rival(None), &settings());
+            assert!(!matches!(effect, Some(Effect::GiveWay(_))));
         }
-        assert_eq!((*rivals.older().borrow()).clone(), None);
-        rivals.met(&rival(Some(process(0, "older"))), &settings());
-        assert!(rivals.older().borrow().is_some());
+        assert!(!rivals.gives_way());
+        let older = rival(Some(process(0, "older")));
+        assert!(
+            matches!(rivals.met::<()>(now, &older, &settings()), Some(Effect::GiveWay(met)) if met == older)
+        );
+        assert!(rivals.gives_way());
     }
 }

@@ -1,8 +1,6 @@
 //! Where this worker stands in a fleet of KCL 3: the member shows it, the coordinator goes by it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -11,7 +9,6 @@ use crate::clock::Expiry;
 use crate::fleet::Mode;
 use crate::fleet::report::Verdict;
 use crate::fleet::vacancy::Unled;
-use crate::lease::WorkerId;
 
 /// Requests the members that may be assigned leases, by the present worker metrics.
 pub type SuccessorQuery = oneshot::Sender<Arc<Verdict>>;
@@ -33,8 +30,6 @@ pub struct Standing {
     pub led_by_ours: bool,
     /// The verdict on the worker metrics, as last read.
     pub verdict: Arc<Verdict>,
-    /// When that was.
-    pub judged: Option<Instant>,
 }
 
 impl Standing {
@@ -48,14 +43,7 @@ impl Standing {
         self.mode.is_some_and(Mode::is_led)
     }
 
-    /// When each worker wrote its last report.
-    pub fn signs(&self) -> BTreeMap<WorkerId, Instant> {
-        let Some(judged) = self.judged else { return BTreeMap::new() };
-        let sign = |(worker, age): (&WorkerId, &Duration)| Some((worker.clone(), judged.checked_sub(*age)?));
-        self.verdict.ages.iter().filter_map(sign).collect()
-    }
-
-    /// Whether this worker leads. To be asked before each write of a leader.
+    /// Whether this worker is the leader.
     pub fn leads(&self, now: Instant) -> bool {
         self.leads_until.is_some_and(|until| now < until.instant())
     }

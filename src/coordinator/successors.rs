@@ -9,9 +9,11 @@ use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use super::SuccessorQuery;
+use super::tasks::Tools;
 use crate::fleet::report::Verdict;
 use crate::lease::handoff;
-use crate::lease::take::{Asker, Observations};
+use crate::lease::history::History;
+use crate::lease::take::Asker;
 use crate::lease::update::Next;
 use crate::lease::{Held, Table, WorkerId};
 use crate::shard::ShardId;
@@ -21,18 +23,30 @@ pub(super) const CHOOSE: Duration = Duration::from_millis(500);
 
 /// The successors of this worker's leases at its shutdown: each time the worker with the fewest leases.
 pub(super) struct Successors {
-    pub(super) ask: mpsc::Sender<SuccessorQuery>,
-    pub(super) me: WorkerId,
-    pub(super) failover: Duration,
-    pub(super) table: Arc<dyn Table>,
-    pub(super) seen: Observations,
+    ask: mpsc::Sender<SuccessorQuery>,
+    me: WorkerId,
+    failover: Duration,
+    table: Arc<dyn Table>,
+    history: Arc<History>,
     /// The number of leases of each worker that renews them: a report alone may be that of a dead worker.
-    pub(super) live: OnceCell<BTreeMap<WorkerId, usize>>,
+    live: OnceCell<BTreeMap<WorkerId, usize>>,
     /// The number of leases that each was offered since.
-    pub(super) given: Mutex<BTreeMap<WorkerId, usize>>,
+    given: Mutex<BTreeMap<WorkerId, usize>>,
 }
 
 impl Successors {
+    pub(super) fn new(tools: &Tools, ask: mpsc::Sender<SuccessorQuery>, history: Arc<History>) -> Self {
+        Self {
+            ask,
+            me: tools.settings.me.clone(),
+            failover: tools.settings.failover,
+            table: tools.table.clone(),
+            history,
+            live: OnceCell::new(),
+            given: Mutex::default(),
+        }
+    }
+
     /// The worker that the leader designated, unless it has left the fleet; otherwise the live worker with the fewest leases.
     pub(super) async fn of(&self, held: &Held) -> Next {
         let named = held.named().await;
@@ -72,11 +86,11 @@ impl Successors {
 
     async fn look(&self) -> BTreeMap<WorkerId, usize> {
         let Ok(Ok(leases)) = timeout(CHOOSE, self.table.list()).await else { return BTreeMap::new() };
-        let (now, held, mut seen) = (Instant::now(), BTreeSet::new(), self.seen.clone());
-        seen.note(&leases, now);
+        let (now, held, mut history) = (Instant::now(), BTreeSet::new(), History::clone(&self.history));
+        history.note_scan(&leases, now);
         let (me, failover) = (&self.me, self.failover);
         asker(me, &held, failover)
-            .view(&leases, &seen, now)
+            .view(&leases, &history, now)
             .counts()
             .iter()
             .map(|(id, count)| ((*id).clone(), *count))

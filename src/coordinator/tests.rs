@@ -2,12 +2,15 @@
 
 use tokio::time::timeout;
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::lease::memory::{Fault, Memory};
+use crate::lease::table;
 use crate::lease::update::{Change, Update};
 use crate::sequence::{Position, Sequence};
 use crate::shard::BoxFuture;
-use crate::shard::HashRange;
+use crate::shard::{HashRange, ShardId};
 
 pub(crate) fn settings() -> Settings {
     Settings {
@@ -16,17 +19,7 @@ pub(crate) fn settings() -> Settings {
         max_leases: 10,
         max_steals: 1,
         priority: true,
-        rules: leader::Rules {
-            failover: Duration::from_secs(10),
-            threshold: 10.0,
-            dampening: 60.0,
-            overshoot: true,
-            max_throughput: f64::MAX,
-            max_leases: 10,
-            balance_every: Duration::from_secs(60),
-            graceful: true,
-            hand_off: Duration::from_secs(30),
-        },
+        handoff: handoff::Limits { hand_off: Duration::from_secs(30), failover: Duration::from_secs(10) },
         sink: Arc::new(crate::metrics::Discard),
         recognition: Recognition::new(Arc::new(crate::shard::Listed::default())),
         capacity: Arc::default(),

@@ -16,8 +16,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::lease::balance::{self, Candidate, Member};
-use crate::lease::handoff::{HandOffs, Limits};
-use crate::lease::take::Observations;
+use crate::lease::handoff::Limits;
+use crate::lease::history::History;
 use crate::lease::{Lease, WorkerId};
 use crate::shard::ShardId;
 
@@ -83,25 +83,19 @@ pub struct Workers<'a> {
     pub signs: &'a BTreeMap<WorkerId, Instant>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Past {
-    owner: Option<WorkerId>,
-    checkpoint_owner: Option<WorkerId>,
-    counter: i64,
-    /// When the owner was first seen there; none once it has moved the counter.
-    fresh: Option<Instant>,
-}
-
 /// State that the leader keeps between its scans.
 #[derive(Debug, Default)]
 pub struct Leader {
-    past: BTreeMap<ShardId, Past>,
-    hand_offs: HandOffs,
+    /// Its first plan. The time of an earlier change does not count: it was noted by the scans of a member, which may be
+    /// far apart.
+    began: Option<Instant>,
+    /// Its last plan.
+    planned: Option<Instant>,
     members: BTreeSet<WorkerId>,
     balanced: Option<Instant>,
     /// Workers that let a lease expire and have renewed none since. The metrics of a dead worker are fresh
     /// for a while, and since it holds nothing it would be the first to be assigned leases.
-    late: BTreeMap<WorkerId, Late>,
+    lapses: BTreeMap<WorkerId, Lapse>,
     run: Run,
 }
 
@@ -116,8 +110,9 @@ pub struct Run {
     pub balancing: Option<(Duration, usize)>,
 }
 
+/// A worker let a lease expire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Late {
+struct Lapse {
     /// When a lease of it was seen expired last.
     since: Instant,
     /// It has reported since, so it is live: most likely a process that was restarted. That counts once: a worker that
@@ -136,23 +131,24 @@ impl Leader {
         self.run
     }
 
-    /// Plans the assignments. `seen` has noted these leases.
+    /// Plans the assignments. `history` has noted these leases.
     pub fn plan<'l>(
         &mut self,
         leases: &'l [Lease],
-        seen: &Observations,
+        history: &History,
         workers: Workers<'_>,
         rules: &Rules,
         now: Instant,
         random: &mut fastrand::Rng,
     ) -> Vec<Order<'l>> {
         let Workers { members, signs } = workers;
-        self.note(leases, now);
-        self.hand_offs.note(leases, now);
+        self.forgive_renewing(leases, history);
+        self.began.get_or_insert(now);
+        self.planned = Some(now);
         let open: Vec<&Lease> = leases.iter().filter(|lease| !lease.is_complete()).collect();
         let candidates: Vec<Candidate<'_>> =
-            open.iter().map(|lease| self.candidate(lease, seen, rules, now)).collect();
-        self.note_late(&candidates, signs, now);
+            open.iter().map(|lease| self.candidate(lease, history, rules, now)).collect();
+        self.note_lapses(&candidates, history, signs, now);
         let ids: BTreeSet<WorkerId> = members.iter().map(|member| member.id.clone()).collect();
         let due = self.balanced.is_none_or(|last| now >= last + rules.balance_every);
         let balance = due || !ids.is_subset(&self.members);
@@ -186,7 +182,7 @@ impl Leader {
         let orders = plan.moves.into_iter().filter_map(|step| {
             let (lease, candidate) = (*open.get(step.lease)?, candidates.get(step.lease)?);
             // A worker that has not started yet cannot finish: later.
-            if !candidate.available && self.is_fresh(lease) {
+            if !candidate.available && self.unrenewed_since(&lease.shard, history).is_some() {
                 early = true;
                 return None;
             }
@@ -200,78 +196,78 @@ impl Leader {
         orders
     }
 
-    fn note_late(&mut self, candidates: &[Candidate<'_>], signs: &BTreeMap<WorkerId, Instant>, now: Instant) {
-        self.late.retain(|_, late| now.saturating_duration_since(late.since) < FORGIVEN);
-        for (worker, late) in &mut self.late {
-            late.trusted |= signs.get(worker).is_some_and(|sign| *sign > late.since);
+    /// A worker that has renewed a lease since the last plan is live.
+    fn forgive_renewing(&mut self, leases: &[Lease], history: &History) {
+        let Some(planned) = self.planned else { return };
+        for lease in leases.iter().filter(|lease| lease.checkpoint_owner.is_none()) {
+            if let Some(owner) = &lease.owner
+                && history.renewed_at(&lease.shard).is_some_and(|at| at > planned)
+            {
+                self.lapses.remove(owner);
+            }
+        }
+    }
+
+    fn note_lapses(
+        &mut self,
+        candidates: &[Candidate<'_>],
+        history: &History,
+        signs: &BTreeMap<WorkerId, Instant>,
+        now: Instant,
+    ) {
+        self.lapses.retain(|_, lapse| now.saturating_duration_since(lapse.since) < FORGIVEN);
+        for (worker, lapse) in &mut self.lapses {
+            lapse.trusted |= signs.get(worker).is_some_and(|sign| *sign > lapse.since);
         }
         for candidate in candidates.iter().filter(|candidate| candidate.available) {
             let Some(owner) = candidate.checkpoint_owner.or(candidate.owner) else { continue };
-            let given = self.past.get(candidate.shard).and_then(|past| past.fresh);
-            match self.late.get_mut(owner) {
+            let given = self.unrenewed_since(candidate.shard, history);
+            match self.lapses.get_mut(owner) {
                 // It has had its chance: this was given to it since.
-                Some(late) if late.trusted && given.is_some_and(|given| given > late.since) => {
-                    *late = Late { since: now + FORGIVEN, trusted: false };
+                Some(lapse) if lapse.trusted && given.is_some_and(|given| given > lapse.since) => {
+                    *lapse = Lapse { since: now + FORGIVEN, trusted: false };
                 }
-                Some(late) if late.trusted => {}
-                Some(late) => late.since = late.since.max(now),
+                Some(lapse) if lapse.trusted => {}
+                Some(lapse) => lapse.since = lapse.since.max(now),
                 None => {
-                    self.late.insert(owner.clone(), Late { since: now, trusted: false });
+                    self.lapses.insert(owner.clone(), Lapse { since: now, trusted: false });
                 }
             }
         }
     }
 
     fn is_trusted(&self, worker: &WorkerId) -> bool {
-        self.late.get(worker).is_none_or(|late| late.trusted)
+        self.lapses.get(worker).is_none_or(|lapse| lapse.trusted)
     }
 
-    /// Its owner has not renewed it so far.
-    fn is_fresh(&self, lease: &Lease) -> bool {
-        self.past.get(&lease.shard).is_some_and(|past| past.fresh.is_some())
+    /// Since when its owner could have renewed it and has not.
+    fn unrenewed_since(&self, shard: &ShardId, history: &History) -> Option<Instant> {
+        history.unrenewed_since(shard).filter(|since| self.began.is_some_and(|began| *since > began))
     }
 
-    fn note(&mut self, leases: &[Lease], now: Instant) {
-        let mut next = BTreeMap::new();
-        for lease in leases {
-            let before = self.past.remove(&lease.shard);
-            let same = before.as_ref().is_some_and(|past| past.owner == lease.owner);
-            let fresh = match &before {
-                Some(past) if same && past.counter == lease.counter => past.fresh,
-                // Its former owner has let go of it: the one it was for has yet to begin.
-                Some(past) if same && past.checkpoint_owner.is_some() && lease.checkpoint_owner.is_none() => {
-                    Some(now)
-                }
-                Some(_) if same && lease.checkpoint_owner.is_none() => {
-                    lease.owner.as_ref().map(|owner| self.late.remove(owner));
-                    None
-                }
-                Some(_) if !same => Some(now),
-                Some(_) | None => None,
-            };
-            let past = Past {
-                owner: lease.owner.clone(),
-                checkpoint_owner: lease.checkpoint_owner.clone(),
-                counter: lease.counter,
-                fresh,
-            };
-            next.insert(lease.shard.clone(), past);
-        }
-        self.past = next;
+    /// How long a lease may stay unchanged: a new owner has twice the time for its first renewal.
+    fn limit(&self, shard: &ShardId, history: &History, rules: &Rules) -> Duration {
+        rules.failover * if self.unrenewed_since(shard, history).is_some() { 2 } else { 1 }
+    }
+
+    /// Whether a handoff has made no progress for longer than allowed, and all of it under this leader.
+    fn is_stalled(&self, lease: &Lease, history: &History, rules: &Rules, now: Instant) -> bool {
+        let led = self.began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
+        history.handoff_open_for(lease, now).is_some_and(|open| rules.limits().are_exceeded(open.min(led)))
     }
 
     fn candidate<'l>(
         &self,
         lease: &'l Lease,
-        seen: &Observations,
+        history: &History,
         rules: &Rules,
         now: Instant,
     ) -> Candidate<'l> {
-        let still = seen.stood_still(lease, now).unwrap_or_default();
-        let limit = if self.is_fresh(lease) { rules.failover * 2 } else { rules.failover };
+        let still = history.unchanged_for(&lease.shard, now).unwrap_or_default();
+        let limit = self.limit(&lease.shard, history, rules);
         // An owner that doesn't let go of what it was to hand over is no better than a dead one, as far as this lease
         // is concerned: no leader of Java's forces it, and its shard may have no reader.
-        let stalled = self.hand_offs.is_stalled(lease, rules.limits(), now);
+        let stalled = self.is_stalled(lease, history, rules, now);
         let available = lease.actual_owner().is_none() || still > limit || stalled;
         Candidate {
             shard: &lease.shard,
@@ -291,18 +287,14 @@ impl Leader {
     pub fn next_expiry(
         &self,
         leases: &[Lease],
-        seen: &Observations,
+        history: &History,
         rules: &Rules,
         now: Instant,
     ) -> Option<Instant> {
         let suspects = leases.iter().filter(|lease| !lease.is_complete() && lease.actual_owner().is_some());
-        suspects
-            .filter_map(|lease| {
-                let still = seen.suspected_for(lease, now)?;
-                let limit = if self.is_fresh(lease) { rules.failover * 2 } else { rules.failover };
-                (still <= limit).then(|| now + (limit - still) + Duration::from_millis(1))
-            })
-            .min()
+        let expiry =
+            |lease: &Lease| history.expires_at(&lease.shard, self.limit(&lease.shard, history, rules), now);
+        suspects.filter_map(expiry).min()
     }
 }
 
@@ -313,12 +305,13 @@ const NEGLECT: u32 = 12;
 /// How many leases a member has seen without a live owner for as long.
 pub fn neglected<'a>(
     leases: impl IntoIterator<Item = &'a Lease>,
-    seen: &Observations,
+    history: &History,
     failover: Duration,
     now: Instant,
 ) -> usize {
-    let stands =
-        |lease: &&Lease| seen.stood_still(lease, now).is_some_and(|still| still > failover * NEGLECT);
+    let stands = |lease: &&Lease| {
+        history.unchanged_for(&lease.shard, now).is_some_and(|still| still > failover * NEGLECT)
+    };
     leases.into_iter().filter(|lease| !lease.is_complete()).filter(stands).count()
 }
 

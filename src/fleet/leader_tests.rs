@@ -33,22 +33,22 @@ fn members(ids: &[&str]) -> Vec<Member> {
 
 struct Table {
     leases: Vec<Lease>,
-    seen: Observations,
+    history: History,
     leader: Leader,
     signs: BTreeMap<WorkerId, Instant>,
 }
 
 impl Table {
     fn new(leases: Vec<Lease>) -> Self {
-        Self { leases, seen: Observations::default(), leader: Leader::default(), signs: BTreeMap::new() }
+        Self { leases, history: History::default(), leader: Leader::default(), signs: BTreeMap::new() }
     }
 
     /// The orders of one scan: shard, next owner, how.
     fn look(&mut self, ids: &[&str], now: Instant) -> Vec<(String, String, How)> {
-        self.seen.note(&self.leases, now);
+        self.history.note_scan(&self.leases, now);
         let mut random = fastrand::Rng::with_seed(1);
         let workers = Workers { members: &members(ids), signs: &self.signs };
-        let orders = self.leader.plan(&self.leases, &self.seen, workers, &rules(), now, &mut random);
+        let orders = self.leader.plan(&self.leases, &self.history, workers, &rules(), now, &mut random);
         let mut shown: Vec<_> =
             orders.iter().map(|o| (o.lease.shard.to_string(), o.to.to_string(), o.how)).collect();
         shown.sort_by(|a, b| a.0.cmp(&b.0));
@@ -218,13 +218,13 @@ fn stalled_handoff_is_assigned_again() {
 fn lease_neglected_by_a_live_leader_is_noticed() {
     let start = Instant::now();
     let mut leases = vec![lease("0", None), lease("1", Some("a"))];
-    let mut seen = Observations::default();
+    let mut history = History::default();
     for look in 0..=2 {
         leases[1].counter += 1;
-        seen.note(&leases, start + SECOND * 60 * look);
+        history.note_scan(&leases, start + SECOND * 60 * look);
     }
-    assert_eq!(neglected(&leases, &seen, SECOND * 10, start + SECOND * 120), 0);
-    assert_eq!(neglected(&leases, &seen, SECOND * 10, start + SECOND * 121), 1);
+    assert_eq!(neglected(&leases, &history, SECOND * 10, start + SECOND * 120), 0);
+    assert_eq!(neglected(&leases, &history, SECOND * 10, start + SECOND * 121), 1);
 }
 
 #[test]

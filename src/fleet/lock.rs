@@ -20,8 +20,16 @@ use super::store::{LockWrite, Over};
 use crate::lease::WorkerId;
 use crate::lease::table::Error;
 
-/// No lock of ours lasts longer. Java's does as long, and so does a row that doesn't say how long.
-pub const LONGEST: Duration = Duration::from_secs(120);
+/// The duration of a Java worker's lock, and of a row that does not name one.
+pub const JAVA: Duration = Duration::from_secs(120);
+/// The longest duration of a multilangd worker's lock. It differs from Java's: the duration tells observers which of the
+/// two the leader is.
+const LONGEST: Duration = JAVA.saturating_sub(Duration::from_secs(1));
+
+/// Whether the leader is a multilangd worker, which nudges the workers to which it assigns leases.
+pub fn is_of_multilangd(row: &Lock) -> bool {
+    row.lease != JAVA
+}
 
 /// How this worker stands for the lead.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -284,6 +292,20 @@ mod tests {
     }
 
     #[test]
+    fn leader_is_recognised_as_multilangd_with_any_failover_time() {
+        for seconds in [1, 10, 74, 75, 100, 3_600] {
+            let mut me = Election::new(Terms::new("me".into(), SECOND * seconds));
+            let Next::Write(LockWrite::Acquire { row, .. }) = me.read(Instant::now(), None, || "v".into())
+            else {
+                panic!("the lock is free")
+            };
+            assert!(is_of_multilangd(&row), "failover time of {seconds} s: {row:?}");
+        }
+        let java = Lock { owner: "j".into(), lease: SECOND * 120, version: "v".into(), released: false };
+        assert!(!is_of_multilangd(&java));
+    }
+
+    #[test]
     fn row_that_names_this_worker_is_no_proof() {
         let start = Instant::now();
         let mut rows = Rows::default();
@@ -365,7 +387,7 @@ mod tests {
     fn broken_row_is_replaced_after_the_longest_duration() {
         let start = Instant::now();
         let mut rows = Rows::default();
-        let lock = Lock { owner: "".into(), lease: LONGEST, version: String::new(), released: false };
+        let lock = Lock { owner: "".into(), lease: JAVA, version: String::new(), released: false };
         rows.lock.insert(StateLocation::Leases, lock);
         let mut me = election("me");
         let mut seconds = 0;

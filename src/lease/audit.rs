@@ -25,17 +25,18 @@ pub struct Hole {
     pub before: Option<u128>,
 }
 
-/// The hole of the previous audits.
+/// In how many audits in a row the same hole was found. It counts audits instead of time: each is a comparison of
+/// its own.
 #[derive(Debug, Default)]
-pub struct Auditor {
+pub struct HoleCount {
     hole: Option<Hole>,
     times: u32,
 }
 
-impl Auditor {
+impl HoleCount {
     /// Handles one audit. Returns the hole if it was found in enough audits in a row, and again at every
     /// audit while it remains.
-    pub fn look(&mut self, leases: &[Lease]) -> Option<Hole> {
+    pub fn note(&mut self, leases: &[Lease]) -> Option<Hole> {
         let hole = find(leases);
         self.times = if hole.is_some() && hole == self.hole { self.times + 1 } else { 1 };
         self.hole = hole;
@@ -162,17 +163,17 @@ mod tests {
 
     #[test]
     fn hole_is_confirmed_after_three_audits_in_a_row() {
-        let mut auditor = Auditor::default();
+        let mut holes = HoleCount::default();
         let (one, other, none) = ([lease(0, 9)], [lease(0, 8)], [lease(0, u128::MAX)]);
-        assert_eq!(auditor.look(&one), None);
-        assert_eq!(auditor.look(&one), None);
-        assert_eq!(auditor.look(&other), None, "another hole begins anew");
-        assert_eq!(auditor.look(&other), None);
-        assert_eq!(auditor.look(&none), None);
-        assert_eq!(auditor.look(&other), None, "so does one that was closed");
-        assert_eq!(auditor.look(&other), None);
-        assert!(auditor.look(&other).is_some());
-        assert!(auditor.look(&other).is_some(), "and is told while it stays");
+        assert_eq!(holes.note(&one), None);
+        assert_eq!(holes.note(&one), None);
+        assert_eq!(holes.note(&other), None, "another hole begins anew");
+        assert_eq!(holes.note(&other), None);
+        assert_eq!(holes.note(&none), None);
+        assert_eq!(holes.note(&other), None, "so does one that was closed");
+        assert_eq!(holes.note(&other), None);
+        assert!(holes.note(&other).is_some());
+        assert!(holes.note(&other).is_some(), "and is told while it stays");
     }
 
     #[test]

@@ -1,9 +1,5 @@
 //! Which leases to take, and which to steal.
 //!
-//! Workers' clocks are never compared. A worker that wants to know whether a lease is alive watches
-//! its counter: if it stands still for a whole failover time *of the watcher*, counted from the scan
-//! that first saw it, its owner is gone.
-//!
 //! The shares are those of KCL 2.x, so that workers of both kinds settle on one table: every worker
 //! with a live lease, and the asker, counts; each may hold as many as an even share, rounded up. On
 //! purpose different from Java:
@@ -24,6 +20,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::history::History;
 use super::{Lease, WorkerId};
 use crate::shard::ShardId;
 
@@ -41,63 +38,6 @@ const AT_ONCE: usize = 16;
 /// Of what is missing to the share, such a part may be stolen in one look, where that is more than
 /// `maxLeasesToStealAtOneTime`.
 const STOLEN: usize = 8;
-
-/// The state of the leases that a worker keeps between its scans.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct Observations {
-    rows: BTreeMap<ShardId, Seen>,
-    last: Option<Instant>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Seen {
-    counter: i64,
-    since: Instant,
-}
-
-impl Observations {
-    /// Notes a scan that began at `scanned`. Leases that are gone are forgotten.
-    pub fn note(&mut self, leases: &[Lease], scanned: Instant) {
-        self.last = Some(scanned);
-        for lease in leases {
-            let now = Seen { counter: lease.counter, since: scanned };
-            match self.rows.get_mut(&lease.shard) {
-                Some(seen) if seen.counter == now.counter => {}
-                Some(seen) => *seen = now,
-                None => drop(self.rows.insert(lease.shard.clone(), now)),
-            }
-        }
-        // Hardly ever: a row is gone.
-        if self.rows.len() != leases.len() {
-            let there: BTreeSet<&ShardId> = leases.iter().map(|lease| &lease.shard).collect();
-            self.rows.retain(|shard, _| there.contains(shard));
-        }
-    }
-
-    /// As [`Self::stood_still`], for a lease that was unchanged between the last two scans.
-    pub fn suspected_for(&self, lease: &Lease, now: Instant) -> Option<Duration> {
-        let row = self.rows.get(&lease.shard).filter(|row| self.last.is_some_and(|last| row.since < last))?;
-        Some(now.saturating_duration_since(row.since))
-    }
-
-    /// The owners whose leases, finished ones included, have all been unchanged for this long, except for
-    /// workers that wait for a graceful handoff.
-    pub fn gone(&self, leases: &[Lease], limit: Duration, now: Instant) -> BTreeSet<WorkerId> {
-        let still = |lease: &Lease| self.stood_still(lease, now).is_some_and(|still| still > limit);
-        let here: BTreeSet<&WorkerId> = leases
-            .iter()
-            .filter(|lease| lease.checkpoint_owner.is_some() || !still(lease))
-            .flat_map(|lease| lease.actual_owner().into_iter().chain(&lease.owner))
-            .collect();
-        let owners = leases.iter().filter_map(|lease| lease.owner.as_ref());
-        owners.filter(|owner| !here.contains(owner)).cloned().collect()
-    }
-
-    /// For how long the counter of a lease has stood still.
-    pub fn stood_still(&self, lease: &Lease, now: Instant) -> Option<Duration> {
-        self.rows.get(&lease.shard).map(|seen| now.saturating_duration_since(seen.since))
-    }
-}
 
 /// The worker that plans, and its limits.
 #[derive(Debug)]
@@ -132,7 +72,7 @@ pub struct Plan<'l> {
 impl<'a> Asker<'a> {
     /// The view of one scan. All decisions after a scan are based on it, so that the table is traversed once,
     /// however large it is.
-    pub fn view(&'a self, leases: &'a [Lease], seen: &'a Observations, now: Instant) -> View<'a> {
+    pub fn view(&'a self, leases: &'a [Lease], history: &'a History, now: Instant) -> View<'a> {
         let mut counts = BTreeMap::from([(self.me, 0)]);
         let mut available = Vec::new();
         let (mut open, mut busy) = (0, 0);
@@ -140,7 +80,7 @@ impl<'a> Asker<'a> {
             open += 1;
             if self.held.contains(&lease.shard) {
                 busy += 1;
-            } else if self.is_available(lease, seen, now) {
+            } else if self.is_available(lease, history, now) {
                 available.push(lease);
             } else if let Some(owner) = &lease.owner {
                 *counts.entry(owner).or_default() += 1;
@@ -149,16 +89,16 @@ impl<'a> Asker<'a> {
         // The row of what is held may be older than the holding.
         counts.insert(self.me, counts.get(self.me).copied().unwrap_or(0) + busy);
         let room = self.max_leases.saturating_sub(busy);
-        View { asker: self, leases, seen, now, counts, open, available, room }
+        View { asker: self, leases, history, now, counts, open, available, room }
     }
 
     /// Free, our own from before, or abandoned. Strictly longer than the failover time, as in Java.
-    fn is_available(&self, lease: &Lease, seen: &Observations, now: Instant) -> bool {
+    fn is_available(&self, lease: &Lease, history: &History, now: Instant) -> bool {
         match (&lease.owner, &lease.checkpoint_owner) {
             (None, None) => true,
             (Some(owner), None) if owner == self.me => true,
             (_, Some(_)) if self.stalled.contains(&lease.shard) => true,
-            _ => seen.stood_still(lease, now).is_some_and(|still| still > self.failover),
+            _ => history.unchanged_for(&lease.shard, now).is_some_and(|unchanged| unchanged > self.failover),
         }
     }
 }
@@ -168,7 +108,7 @@ impl<'a> Asker<'a> {
 pub struct View<'a> {
     asker: &'a Asker<'a>,
     leases: &'a [Lease],
-    seen: &'a Observations,
+    history: &'a History,
     now: Instant,
     /// Number of leases of each live worker, by the rows; the asker is always included.
     counts: BTreeMap<&'a WorkerId, usize>,
@@ -229,7 +169,8 @@ impl<'a> View<'a> {
             // A lease that this worker owned before a restart, or that no other worker acquires.
             lease.owner.as_ref() == Some(me)
                 || stalled.contains(&lease.shard)
-                || (priority && self.seen.stood_still(lease, self.now).is_some_and(|still| still > old))
+                || (priority
+                    && self.history.unchanged_for(&lease.shard, self.now).is_some_and(|still| still > old))
         };
         let (mut take, others): (Vec<&Lease>, Vec<&Lease>) = available.into_iter().partition(must);
         let missing = need.saturating_sub(take.len());
@@ -298,11 +239,8 @@ impl<'a> View<'a> {
         }
         let open = self.leases.iter().filter(|lease| !lease.is_complete());
         let others = open.filter(|lease| !self.asker.held.contains(&lease.shard));
-        let suspects = others
-            .filter_map(|lease| self.seen.rows.get(&lease.shard))
-            .filter(|row| self.seen.last.is_some_and(|last| row.since < last));
-        let expiries = suspects.map(|row| row.since + self.asker.failover + Duration::from_millis(1));
-        expiries.filter(|at| *at > self.now).min()
+        let expiry = |lease: &Lease| self.history.expires_at(&lease.shard, self.asker.failover, self.now);
+        others.filter_map(expiry).min()
     }
 }
 

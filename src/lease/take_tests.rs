@@ -45,7 +45,7 @@ impl Default for Question<'_> {
 }
 
 impl Question<'_> {
-    fn ask(&self, leases: &[Lease], seen: &Observations, now: Instant) -> (Vec<String>, Vec<String>) {
+    fn ask(&self, leases: &[Lease], history: &History, now: Instant) -> (Vec<String>, Vec<String>) {
         let held = self.held.iter().map(|id| ShardId::from(*id)).collect();
         let asker = Asker {
             me: &"me".into(),
@@ -56,7 +56,7 @@ impl Question<'_> {
             priority: true,
             stalled: &NONE,
         };
-        let plan = asker.view(leases, seen, now).plan(&mut fastrand::Rng::with_seed(7));
+        let plan = asker.view(leases, history, now).plan(&mut fastrand::Rng::with_seed(7));
         let names = |leases: Vec<&Lease>| {
             let mut names: Vec<String> = leases.iter().map(|lease| lease.shard.to_string()).collect();
             names.sort();
@@ -65,8 +65,8 @@ impl Question<'_> {
         (names(plan.take), names(plan.steal))
     }
 
-    fn taken(&self, leases: &[Lease], seen: &Observations, now: Instant) -> Vec<String> {
-        self.ask(leases, seen, now).0
+    fn taken(&self, leases: &[Lease], history: &History, now: Instant) -> Vec<String> {
+        self.ask(leases, history, now).0
     }
 }
 
@@ -83,10 +83,10 @@ fn first_look(owners: &[(&str, usize)]) -> (usize, usize) {
         priority: true,
         stalled: &NONE,
     };
-    let mut seen = Observations::default();
+    let mut history = History::default();
     let now = Instant::now();
-    seen.note(&leases, now);
-    let plan = asker.view(&leases, &seen, now).plan(&mut fastrand::Rng::with_seed(3));
+    history.note_scan(&leases, now);
+    let plan = asker.view(&leases, &history, now).plan(&mut fastrand::Rng::with_seed(3));
     (plan.take.len(), plan.steal.len())
 }
 
@@ -99,22 +99,30 @@ fn own_and_unowned_leases_are_acquired_at_once() {
         lease("c", Some("x"), 3),
         lease("d", Some("y"), 1),
     ];
-    let mut seen = Observations::default();
-    seen.note(&leases, start);
+    let mut history = History::default();
+    history.note_scan(&leases, start);
     let question = Question::default();
-    assert_eq!(question.taken(&leases, &seen, start), ["a", "b"]);
+    assert_eq!(question.taken(&leases, &history, start), ["a", "b"]);
     leases[3].counter = 2;
     let later = start + FAILOVER;
-    seen.note(&leases, later);
+    history.note_scan(&leases, later);
     let question = Question { held: &["a", "b"], ..Question::default() };
-    assert_eq!(question.taken(&leases, &seen, later), [""; 0], "exactly the failover time is not yet over");
+    assert_eq!(
+        question.taken(&leases, &history, later),
+        [""; 0],
+        "exactly the failover time is not yet over"
+    );
     let later = later + Duration::from_millis(1);
-    assert_eq!(question.taken(&leases, &seen, later), [""; 0], "of four leases two are this worker's share");
+    assert_eq!(
+        question.taken(&leases, &history, later),
+        [""; 0],
+        "of four leases two are this worker's share"
+    );
     let question = Question { held: &["b"], ..Question::default() };
     leases[0].owner = Some("y".into());
     leases[0].counter = 9;
-    seen.note(&leases, later);
-    assert_eq!(question.taken(&leases, &seen, later), ["c"]);
+    history.note_scan(&leases, later);
+    assert_eq!(question.taken(&leases, &history, later), ["c"]);
 }
 
 #[test]
@@ -139,20 +147,20 @@ fn one_lease_is_stolen_from_a_worker_over_its_share() {
     assert_eq!(first_look(&[("me", 1), ("x", 2)]), (0, 0), "one more here would be one less there");
     assert_eq!(first_look(&[("x", 1)]), (0, 0), "the only lease stays where it is");
     let leases = fleet(&[("x", 10)]);
-    let mut seen = Observations::default();
-    seen.note(&leases, Instant::now());
+    let mut history = History::default();
+    history.note_scan(&leases, Instant::now());
     let greedy = Question { max_steals: 9, ..Question::default() };
-    assert_eq!(greedy.ask(&leases, &seen, Instant::now()).1.len(), 5, "no more than the share");
+    assert_eq!(greedy.ask(&leases, &history, Instant::now()).1.len(), 5, "no more than the share");
     let full = Question { max_leases: 0, ..Question::default() };
-    assert_eq!(full.ask(&leases, &seen, Instant::now()), (vec![], vec![]));
+    assert_eq!(full.ask(&leases, &history, Instant::now()), (vec![], vec![]));
 }
 
 #[test]
 fn victim_is_random_among_workers_over_their_share() {
     let leases = fleet(&[("x", 6), ("y", 6), ("z", 3)]);
-    let mut seen = Observations::default();
+    let mut history = History::default();
     let now = Instant::now();
-    seen.note(&leases, now);
+    history.note_scan(&leases, now);
     let held = BTreeSet::new();
     let asker = Asker {
         me: &"me".into(),
@@ -166,7 +174,7 @@ fn victim_is_random_among_workers_over_their_share() {
     let mut random = fastrand::Rng::with_seed(1);
     let mut victims: BTreeMap<String, usize> = BTreeMap::new();
     for _ in 0..100 {
-        let plan = asker.view(&leases, &seen, now).plan(&mut random);
+        let plan = asker.view(&leases, &history, now).plan(&mut random);
         *victims.entry(plan.steal[0].owner.as_ref().unwrap().to_string()).or_default() += 1;
     }
     assert!(victims["x"] > 20 && victims["y"] > 20 && !victims.contains_key("z"), "{victims:?}");
@@ -176,14 +184,14 @@ fn victim_is_random_among_workers_over_their_share() {
 fn long_expired_lease_is_acquired_beyond_the_share() {
     let start = Instant::now();
     let mut leases = fleet(&[("me", 2), ("x", 1), ("-", 1)]);
-    let mut seen = Observations::default();
-    seen.note(&leases, start);
+    let mut history = History::default();
+    history.note_scan(&leases, start);
     let mine = Question { held: &["me-0", "me-1"], ..Question::default() };
-    assert_eq!(mine.taken(&leases, &seen, start), [""; 0], "two of four are the share");
+    assert_eq!(mine.taken(&leases, &history, start), [""; 0], "two of four are the share");
     let later = start + 3 * FAILOVER + Duration::from_millis(1);
     leases[2].counter += 1;
-    seen.note(&leases, later);
-    assert_eq!(mine.taken(&leases, &seen, later), ["free-0"], "nobody took it");
+    history.note_scan(&leases, later);
+    assert_eq!(mine.taken(&leases, &history, later), ["free-0"], "nobody took it");
 }
 
 #[test]
@@ -191,13 +199,13 @@ fn pending_handoff_is_left_to_its_live_owner() {
     let start = Instant::now();
     let mut handing = lease("a", Some("me"), 1);
     handing.checkpoint_owner = Some("old".into());
-    let mut seen = Observations::default();
-    seen.note(std::slice::from_ref(&handing), start);
-    assert_eq!(Question::default().ask(std::slice::from_ref(&handing), &seen, start), (vec![], vec![]));
+    let mut history = History::default();
+    history.note_scan(std::slice::from_ref(&handing), start);
+    assert_eq!(Question::default().ask(std::slice::from_ref(&handing), &history, start), (vec![], vec![]));
     let mut leases = fleet(&[("x", 4)]);
     leases.iter_mut().for_each(|lease| lease.checkpoint_owner = Some("y".into()));
-    seen.note(&leases, start);
-    assert_eq!(Question::default().ask(&leases, &seen, start), (vec![], vec![]), "nor stolen");
+    history.note_scan(&leases, start);
+    assert_eq!(Question::default().ask(&leases, &history, start), (vec![], vec![]), "nor stolen");
 }
 
 #[test]
@@ -205,7 +213,7 @@ fn lease_limit_is_respected() {
     let start = Instant::now();
     let leases = [lease("a", None, 0), lease("b", None, 0), lease("c", None, 0), lease("x", Some("me"), 1)];
     let question = Question { held: &["x"], max_leases: 2, ..Question::default() };
-    assert_eq!(question.taken(&leases, &Observations::default(), start).len(), 1);
+    assert_eq!(question.taken(&leases, &History::default(), start).len(), 1);
 }
 
 #[test]
@@ -215,7 +223,7 @@ fn finished_shards_need_no_capacity_and_are_not_acquired() {
     leases[0].checkpoint = Position::shard_end();
     leases[1].checkpoint = Position::shard_end();
     let question = Question { held: &["a"], max_leases: 1, ..Question::default() };
-    assert_eq!(question.taken(&leases, &Observations::default(), start), ["c"]);
+    assert_eq!(question.taken(&leases, &History::default(), start), ["c"]);
 }
 
 /// Their rows stay for long. Counted, those that nobody has would make every share too large to steal for,
@@ -235,10 +243,10 @@ fn finished_shards_do_not_count_in_shares() {
     {
         let mut leases = fleet(&[open]);
         leases.extend(finished(old));
-        let mut seen = Observations::default();
+        let mut history = History::default();
         let now = Instant::now();
-        seen.note(&leases, now);
-        let (taken, steals) = Question::default().ask(&leases, &seen, now);
+        history.note_scan(&leases, now);
+        let (taken, steals) = Question::default().ask(&leases, &history, now);
         assert_eq!((taken.len(), steals.len()), (0, stolen), "{open:?}, a hundred finished of {old}");
     }
 }
@@ -247,9 +255,9 @@ fn finished_shards_do_not_count_in_shares() {
 fn next_scan_is_due_at_the_next_acquirable_expiry() {
     let start = Instant::now();
     let mut leases = [lease("a", Some("x"), 1), lease("b", Some("me"), 1), lease("c", Some("y"), 1)];
-    let mut seen = Observations::default();
+    let mut history = History::default();
     let held = ["b".into()].into();
-    let asker = |leases: &[Lease], seen: &Observations, max_leases| {
+    let asker = |leases: &[Lease], history: &History, max_leases| {
         Asker {
             me: &"me".into(),
             held: &held,
@@ -259,16 +267,16 @@ fn next_scan_is_due_at_the_next_acquirable_expiry() {
             priority: true,
             stalled: &NONE,
         }
-        .view(leases, seen, start)
+        .view(leases, history, start)
         .next_expiry()
     };
-    seen.note(&leases, start);
-    assert_eq!(asker(&leases, &seen, 2), None, "seen once, nobody is suspected");
+    history.note_scan(&leases, start);
+    assert_eq!(asker(&leases, &history, 2), None, "seen once, nobody is suspected");
     leases[2].counter += 1;
-    seen.note(&leases, start + Duration::from_secs(5));
+    history.note_scan(&leases, start + Duration::from_secs(5));
     let expiry = start + FAILOVER + Duration::from_millis(1);
-    assert_eq!(asker(&leases, &seen, 2), Some(expiry), "a stands still, c does not");
-    assert_eq!(asker(&leases, &seen, 1), None);
+    assert_eq!(asker(&leases, &history, 2), Some(expiry), "a stands still, c does not");
+    assert_eq!(asker(&leases, &history, 1), None);
 }
 
 #[test]
@@ -276,8 +284,8 @@ fn unclaimed_lease_is_acquired_beyond_the_share_with_priority() {
     let start = Instant::now();
     // This worker has its share of five by three; the free lease is another's.
     let leases = fleet(&[("me", 2), ("x", 1), ("y", 1), ("-", 1)]);
-    let mut seen = Observations::default();
-    seen.note(&leases, start);
+    let mut history = History::default();
+    history.note_scan(&leases, start);
     let held = held(&leases);
     let taken = |now, priority| {
         let (failover, max_leases) = (FAILOVER, usize::MAX);
@@ -290,7 +298,7 @@ fn unclaimed_lease_is_acquired_beyond_the_share_with_priority() {
             priority,
             stalled: &NONE,
         };
-        asker.view(&leases, &seen, now).plan(&mut fastrand::Rng::with_seed(1)).take.len()
+        asker.view(&leases, &history, now).plan(&mut fastrand::Rng::with_seed(1)).take.len()
     };
     assert_eq!(taken(start, true), 0);
     assert_eq!(taken(start + FAILOVER / 4, true), 0);
@@ -318,8 +326,8 @@ fn any_fleet_settles_within_one_lease() {
                     .filter(|lease| lease.owner.as_ref() == Some(me))
                     .map(|lease| lease.shard.clone())
                     .collect();
-                let mut seen = Observations::default();
-                seen.note(&leases, Instant::now());
+                let mut history = History::default();
+                history.note_scan(&leases, Instant::now());
                 let asker = Asker {
                     me,
                     held: &held,
@@ -329,7 +337,7 @@ fn any_fleet_settles_within_one_lease() {
                     priority: true,
                     stalled: &NONE,
                 };
-                let plan = asker.view(&leases, &seen, Instant::now()).plan(&mut random);
+                let plan = asker.view(&leases, &history, Instant::now()).plan(&mut random);
                 let wanted: Vec<ShardId> =
                     plan.take.iter().chain(&plan.steal).map(|lease| lease.shard.clone()).collect();
                 moved |= !wanted.is_empty();
@@ -345,22 +353,4 @@ fn any_fleet_settles_within_one_lease() {
         assert!(most - least <= 1 || *most <= count.div_ceil(workers), "seed {seed}: {shares:?}");
         assert!(quiet > 60, "seed {seed}: leases still move: {shares:?}");
     }
-}
-
-#[test]
-fn worker_without_renewals_is_considered_dead() {
-    let start = Instant::now();
-    let mut leases =
-        vec![lease("a", Some("dead"), 1), lease("b", Some("alive"), 1), lease("c", Some("alive"), 1)];
-    leases[0].checkpoint = Position::shard_end();
-    // The lease was not handed off to the new worker yet.
-    leases.push(lease("d", Some("new"), 1));
-    leases[3].checkpoint_owner = Some("alive".into());
-    let mut seen = Observations::default();
-    seen.note(&leases, start);
-    let later = start + FAILOVER + Duration::from_millis(1);
-    assert!(seen.gone(&leases, FAILOVER, start).is_empty());
-    leases[1].counter += 1;
-    seen.note(&leases, later);
-    assert_eq!(seen.gone(&leases, FAILOVER, later), BTreeSet::from(["dead".into()]));
 }

@@ -11,6 +11,7 @@
 //!
 //! Java's workers look every two failover times, and call nobody.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::take::View;
@@ -20,7 +21,7 @@ use super::{Lease, WorkerId};
 const SMALL: usize = 100;
 /// Number of workers that scan a large table for all.
 const WATCHERS: usize = 2;
-/// Of each peer so many rows are nudged: by one of them it soon knows.
+/// Number of rows by which each worker is nudged: it soon renews one of them.
 const ROWS: usize = 8;
 /// A nudge goes to so many rows at most.
 const MOST: usize = 200;
@@ -55,22 +56,32 @@ pub fn nudged<'a>(view: &View<'a>, random: &mut fastrand::Rng) -> Vec<&'a Lease>
         .filter(|lease| lease.owner.as_ref().is_some_and(&peer))
         .collect();
     random.shuffle(&mut theirs);
-    let mut rows = std::collections::BTreeMap::<&WorkerId, usize>::new();
-    theirs.retain(|lease| {
-        let Some(owner) = &lease.owner else { return false };
-        let taken = rows.entry(owner).or_default();
-        *taken += 1;
-        *taken <= ROWS
-    });
-    theirs.truncate(MOST);
-    theirs
+    let mut rows = nudged_of(theirs, |_| true);
+    rows.truncate(MOST);
+    rows
+}
+
+/// The rows by which these workers are nudged: some of each. During a handoff the previous owner renews the lease.
+pub fn nudged_of<'a>(
+    leases: impl IntoIterator<Item = &'a Lease>,
+    is_nudged: impl Fn(&WorkerId) -> bool,
+) -> Vec<&'a Lease> {
+    let mut counts = BTreeMap::<&WorkerId, usize>::new();
+    let is_chosen = |lease: &&'a Lease| {
+        let Some(owner) = lease.actual_owner().filter(|owner| is_nudged(owner)) else { return false };
+        let count = counts.entry(owner).or_default();
+        *count += 1;
+        *count <= ROWS
+    };
+    leases.into_iter().filter(is_chosen).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::lease::handoff::NONE;
-    use crate::lease::take::{Asker, Observations};
+    use crate::lease::history::History;
+    use crate::lease::take::Asker;
     use crate::sequence::{Position, Sequence};
     use crate::shard::{HashRange, ShardId};
     use std::collections::BTreeSet;
@@ -107,9 +118,9 @@ mod tests {
             stalled: &NONE,
         };
         let now = Instant::now();
-        let mut seen = Observations::default();
-        seen.note(&leases, now);
-        ask(&asker.view(&leases, &seen, now + later))
+        let mut history = History::default();
+        history.note_scan(&leases, now);
+        ask(&asker.view(&leases, &history, now + later))
     }
 
     fn seconds(owners: &[(&str, usize)]) -> f64 {

@@ -10,6 +10,7 @@ use crate::capacity::Capacity;
 use crate::clock;
 use crate::cpu::Surroundings;
 use crate::fleet::layout::{Layout, TooEarly};
+use crate::fleet::leader;
 use crate::fleet::report;
 use crate::fleet::rows::{Dated, Generation, Report, StateLocation};
 use crate::fleet::store::Legacy;
@@ -44,6 +45,8 @@ pub struct Settings {
     pub bake: Duration,
     /// How reports are written and judged.
     pub rules: report::Rules,
+    /// How the leader assigns leases.
+    pub assignment: leader::Rules,
     /// `inMemoryWorkerMetricsCaptureFrequencyMillis`.
     pub sample_every: Duration,
     /// `noOfPersistedMetricsPerWorkerMetrics`.
@@ -251,6 +254,7 @@ mod tests {
             migrate: false,
             bake: second * 86_400,
             rules: report::Rules { every: second * 30, alpha: 0.5, stale: second * 86_400 },
+            assignment: crate::membership::state::tests::assignment(),
             sample_every: second,
             averages: 10,
             wall: || 1_795_000_000_000,

@@ -7,12 +7,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::begin::reports;
-use super::{Done, JUDGE, JUDGE_APART, Member};
+use super::event::{Effect, Kind};
+use super::state::State;
+use super::{JUDGE, JUDGE_APART};
 use crate::fleet::report::{Verdict, with_renewing};
 use crate::fleet::rows::{Report, StateLocation};
 use crate::lease::{WorkerId, table};
@@ -21,20 +21,19 @@ use crate::metrics::OfWorker;
 /// A worker that can acquire no lease for so many failover times wants none.
 const UNABLE: u32 = 2;
 
-impl Member {
+impl State {
     pub(super) fn judge(&mut self, now: Instant) {
-        self.due.judge = now
-            + match self.writes {
-                StateLocation::Leases => JUDGE,
-                StateLocation::Legacy => JUDGE.min(self.settings.failover * JUDGE_APART),
-            };
-        self.busy.judge = true;
-        let (store, layout) = (self.store.clone(), self.layout);
-        self.spawn(async move { Done::Judged(reports(&*store, layout).await) });
+        let pause = match self.writes {
+            StateLocation::Leases => JUDGE,
+            StateLocation::Legacy => JUDGE.min(self.settings.failover * JUDGE_APART),
+        };
+        self.plan(Kind::Judge, Some(now + pause));
+        self.begun(Kind::Judge);
+        self.effects.push(Effect::ReadReports(self.layout));
     }
 
     pub(super) fn judged(&mut self, reports: &[Report]) {
-        let (wall, now) = ((self.settings.wall)() / 1_000, Instant::now());
+        let (wall, now) = (self.wall_seconds(), self.now());
         if let Some(lasted) = self.outages.report_reads.worked(now) {
             info!(?lasted, "reading the worker metrics works again");
         }
@@ -63,7 +62,8 @@ impl Member {
             );
         }
         let failover = self.settings.failover;
-        self.due.judge = now + self.outages.report_reads.pause(failover / 4, failover * 2);
+        let pause = self.outages.report_reads.pause(failover / 4, failover * 2);
+        self.plan(Kind::Judge, Some(now + pause));
         self.compose(now);
     }
 
@@ -86,7 +86,7 @@ impl Member {
                 }
                 let pause =
                     self.outages.report_writes.pause(self.settings.failover / 2, self.settings.rules.every);
-                self.due.report = now + pause;
+                self.plan(Kind::Report, Some(now + pause));
             }
         }
         self.compose(now);
@@ -105,7 +105,7 @@ impl Member {
         let unwritten = self.outages.report_writes.lasts(now, grace);
         let verdict = if unread || unwritten {
             let read = if unread { Verdict::default() } else { Verdict::clone(&self.read) };
-            let mut renewing = self.ends.seen.borrow().renewing.clone();
+            let mut renewing = self.snapshot.renewing.clone();
             renewing.remove(&self.settings.me);
             // Where nobody else is known it tries again itself: nothing else would show that it can.
             let alone = read.members.is_empty() && renewing.is_empty();
@@ -121,13 +121,13 @@ impl Member {
         self.verdict = verdict;
         if new {
             self.show();
-            self.look();
+            self.scan_now();
         }
     }
 
     /// Whether this worker has been unable to acquire leases for so long that it must be given none.
     pub(super) fn is_unable(&self, now: Instant) -> bool {
-        let unable = self.ends.seen.borrow().unable;
+        let unable = self.snapshot.unable;
         self.mode.is_led() && unable.is_some_and(|since| now >= since + self.settings.failover * UNABLE)
     }
 
@@ -158,27 +158,9 @@ impl Member {
 
     /// Deletes reports of workers that are long gone.
     fn sweep(&mut self, stale: Vec<(String, i64)>) {
-        let (store, layout, sink) = (self.store.clone(), self.layout, self.settings.sink.clone());
-        if stale.is_empty() {
-            return sink.worker(OfWorker::Swept { reports: 0, took: Duration::ZERO });
-        }
-        let began = Instant::now();
-        self.spawn(async move {
-            let (reports, mut retracts) = (stale.len(), JoinSet::new());
-            for (worker, at) in stale {
-                info!(worker, "deleting the stale metrics of a dead worker");
-                for place in layout.reads() {
-                    let (store, worker) = (store.clone(), worker.clone());
-                    retracts.spawn(async move {
-                        if let Err(error) = store.retract(*place, &worker, at).await {
-                            debug!(%error, worker, "failed to delete stale worker metrics");
-                        }
-                    });
-                }
-            }
-            while retracts.join_next().await.is_some() {}
-            sink.worker(OfWorker::Swept { reports, took: began.elapsed() });
-            Done::Retracted
+        self.effects.push(match stale.is_empty() {
+            true => Effect::Emit(OfWorker::Swept { reports: 0, took: Duration::ZERO }),
+            false => Effect::Sweep(self.layout, stale),
         });
     }
 }

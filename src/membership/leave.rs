@@ -8,6 +8,7 @@ use tracing::{debug, warn};
 
 use super::Member;
 use super::begin::reports;
+use super::event::{Effect, Event, Moment};
 use crate::fleet::report::Recorder;
 
 /// A request at the end of a stop takes no longer.
@@ -18,17 +19,22 @@ impl Member {
     /// report goes.
     pub(super) async fn take_leave(&mut self) {
         self.ends.coordinator = None;
-        let lock = self.election.stand_back(Instant::now() + Duration::from_secs(3_600));
-        self.show();
+        let mut lock = None;
+        for effect in self.state.on(self.moment(), Event::Stop) {
+            match effect {
+                Effect::LastRelease(place, write) => lock = Some((place, write)),
+                effect => self.perform(effect),
+            }
+        }
         self.work.abort_all();
         while self.work.join_next().await.is_some() {}
-        let (store, place) = (self.store.clone(), self.layout.lock());
-        if let Some(write) = lock
+        let store = self.store.clone();
+        if let Some((place, write)) = lock
             && !matches!(timeout(FAREWELL, store.write_lock(place, &write)).await, Ok(Ok(())))
         {
             warn!("failed to release the leader lock: it will expire");
         }
-        if !self.mode.reports() || self.ends.rival.borrow().is_some() {
+        if !self.state.mode.reports() || self.ends.rival.borrow().is_some() {
             return;
         }
         let gone = self.ends.gone.clone();
@@ -37,7 +43,7 @@ impl Member {
         loop {
             if Instant::now() >= due {
                 self.bid_farewell().await;
-                due = Instant::now() + self.settings.rules.every;
+                due = Instant::now() + self.state.settings.rules.every;
             }
             tokio::select! {
                 biased;
@@ -46,18 +52,18 @@ impl Member {
                     // One scan serves all leases that are released together.
                     if read.is_none_or(|at| Instant::now() > at + FAREWELL / 10) {
                         read = Some(Instant::now());
-                        self.look_for_heirs().await;
+                        self.look_for_successors().await;
                     }
-                    if question.send(self.verdict.clone()).is_err() {
+                    if question.send(self.state.verdict.clone()).is_err() {
                         debug!("the requester of a successor has given up waiting");
                     }
                 }
                 () = sleep_until(due) => {}
             }
         }
-        if let Some(at) = self.reported {
-            let retract = store.retract(self.writes, self.settings.me.as_str(), at);
-            if !matches!(timeout(self.settings.stop.left(FAREWELL), retract).await, Ok(Ok(_))) {
+        if let Some(at) = self.state.reported {
+            let retract = store.retract(self.state.writes, self.state.settings.me.as_str(), at);
+            if !matches!(timeout(self.state.settings.stop.left(FAREWELL), retract).await, Ok(Ok(_))) {
                 debug!("failed to delete the worker metrics of this worker: they become stale");
             }
         }
@@ -65,18 +71,19 @@ impl Member {
 
     /// Nothing more is wanted.
     async fn bid_farewell(&mut self) {
-        let at = (self.settings.wall)() / 1_000;
-        let report = Recorder::farewell(&self.settings.me, at);
-        if matches!(timeout(FAREWELL, self.store.report(self.writes, &report)).await, Ok(Ok(()))) {
-            self.reported = Some(at);
+        let at = self.moment().wall / 1_000;
+        let report = Recorder::farewell(&self.state.settings.me, at);
+        if matches!(timeout(FAREWELL, self.store.report(self.state.writes, &report)).await, Ok(Ok(()))) {
+            self.state.reported = Some(at);
         }
     }
 
-    async fn look_for_heirs(&mut self) {
-        self.verdict = match timeout(FAREWELL, reports(&*self.store, self.layout)).await {
+    async fn look_for_successors(&mut self) {
+        self.state.verdict = match timeout(FAREWELL, reports(&*self.store, self.state.layout)).await {
             Ok(Ok(reports)) => {
-                let (wall, now) = ((self.settings.wall)() / 1_000, Instant::now());
-                Arc::new(self.ahead.judge(&reports, wall, now, &self.settings.rules))
+                let Moment { now, wall, .. } = self.moment();
+                let state = &mut self.state;
+                Arc::new(state.ahead.judge(&reports, wall / 1_000, now, &state.settings.rules))
             }
             Ok(Err(_)) | Err(_) => Arc::default(),
         };

@@ -10,17 +10,18 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::{Done, MONITOR, Member};
-use crate::clock;
+use super::MONITOR;
+use super::event::{Effect, Kind};
+use super::state::State;
 use crate::fleet::layout::Layout;
-use crate::fleet::lock::{LONGEST, Next, Terms};
+use crate::fleet::lock::{self, Next, Terms};
 use crate::fleet::rows::{Lock, Stage};
 use crate::fleet::store::LockWrite;
 use crate::lease::table;
 use crate::unique::uuid;
 
 /// The action that a role must allow for this write.
-fn action(write: &LockWrite) -> &'static str {
+pub(super) fn action(write: &LockWrite) -> &'static str {
     match write {
         LockWrite::Acquire { .. } => "dynamodb:PutItem",
         LockWrite::Beat { .. } => "dynamodb:UpdateItem",
@@ -28,47 +29,35 @@ fn action(write: &LockWrite) -> &'static str {
     }
 }
 
-impl Member {
+impl State {
     /// Carries a step of the election out; nothing to do ends the conversation.
     pub(super) fn lock(&mut self, next: Next) {
-        let (store, place) = (self.store.clone(), self.layout.lock());
+        let place = self.layout.lock();
         match next {
-            Next::Read => {
-                self.spawn(async move { Done::LockRead(place, store.lock(place).await) });
-            }
+            Next::Read => self.effects.push(Effect::ReadLock(place)),
             Next::Write(LockWrite::Acquire { .. }) if self.barred => {
-                self.election.stand_back(Instant::now() + MONITOR);
+                self.election.stand_back(self.now() + MONITOR);
                 self.lock_done();
                 return;
             }
             Next::Write(write) => {
                 // The legacy lock may be free only because the lock has moved to the lease table: the stage is read
                 // after the write, before this worker leads by the new lock.
-                self.slept.0 = clock::slept();
-                let action = action(&write);
+                self.slept.0 = self.moment.slept;
                 let ask = matches!(write, LockWrite::Acquire { .. }) && self.layout != Layout::Complete;
-                self.spawn(async move {
-                    let outcome = store.write_lock(place, &write).await;
-                    let stage = if ask { Some(store.stage().await) } else { None };
-                    Done::LockWritten(
-                        place,
-                        action,
-                        outcome,
-                        stage.map(|read| read.map(|row| row.map(|row| row.now.state))),
-                    )
-                });
+                self.effects.push(Effect::WriteLock(place, write, ask));
             }
             Next::Nothing => {
                 self.lock_done();
                 return;
             }
         }
-        self.busy.lock = true;
+        self.begun(Kind::Lock);
     }
 
     pub(super) fn lock_done(&mut self) {
-        self.busy.lock = false;
-        self.due.lock = self.election.due(Instant::now());
+        self.ended(Kind::Lock);
+        self.plan(Kind::Lock, Some(self.election.due(self.now())));
     }
 
     pub(super) fn lock_read(&mut self, outcome: &Result<Option<Lock>, table::Error>, now: Instant) {
@@ -86,7 +75,7 @@ impl Member {
         if let Some(lasted) = self.outages.lock_reads.worked(now) {
             info!(?lasted, "reading the leader lock works again");
         }
-        self.led_by_ours = row.is_some_and(|row| row.lease != LONGEST);
+        self.led_by_ours = row.is_some_and(lock::is_of_multilangd);
         let (led, until) = (self.election.leads(now), self.election.until());
         let next = self.election.read(now, row, || uuid(self.random.u128(..)));
         self.led = !self.election.is_vacant(now, row);
@@ -137,7 +126,8 @@ impl Member {
         self.lock_done();
         if let Err(error @ (table::Error::Conflict(_) | table::Error::Ambiguous(_))) = outcome {
             debug!(%error, "lost a write of the leader lock to another worker");
-            self.due.lock = now + self.settings.failover.mul_f64(0.02 + 0.03 * self.random.f64());
+            let pause = self.settings.failover.mul_f64(0.02 + 0.03 * self.random.f64());
+            self.plan(Kind::Lock, Some(now + pause));
         }
         self.tell_of_the_lead(led);
     }
@@ -164,7 +154,7 @@ impl Member {
     }
 
     pub(super) fn tell_of_the_lead(&mut self, led: bool) {
-        let now = Instant::now();
+        let now = self.now();
         match (led, self.election.leads(now)) {
             (false, true) => {
                 info!("this worker is now the leader");
@@ -177,15 +167,9 @@ impl Member {
     }
 
     pub(super) fn step_down(&mut self) {
-        let until = Instant::now() + Terms::new(self.settings.me.clone(), self.settings.failover).lease;
+        let until = self.now() + Terms::new(self.settings.me.clone(), self.settings.failover).lease;
         if let Some(write) = self.election.stand_back(until) {
-            let (store, place) = (self.store.clone(), self.layout.lock());
-            self.spawn(async move {
-                if let Err(error) = store.write_lock(place, &write).await {
-                    warn!(%error, "failed to release the leader lock: it will expire");
-                }
-                Done::Retracted
-            });
+            self.effects.push(Effect::ReleaseLock(self.layout.lock(), write));
         }
     }
 }

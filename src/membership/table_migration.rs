@@ -14,7 +14,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use super::{Done, Member};
+use super::event::{Effect, Kind};
+use super::state::State;
 use crate::fleet::Store;
 use crate::fleet::layout::Layout;
 use crate::fleet::lock::{Election, Terms};
@@ -27,34 +28,34 @@ use crate::metrics::{Move, OfWorker, Supporters, Tables};
 const EVERY: u32 = 2;
 
 /// The inputs of a step.
-pub(super) struct Surveyed {
+#[derive(Debug)]
+pub struct Surveyed {
     stage: Option<Dated<Stage>>,
     old: Vec<Report>,
     new: Vec<Report>,
     left: Vec<String>,
 }
 
-impl Member {
+impl State {
     /// Whether there is a move to lead.
     pub(super) fn moves(&self, now: Instant) -> bool {
         self.layout != Layout::Complete && self.mode.is_led() && self.election.leads(now)
     }
 
     pub(super) fn survey(&mut self, now: Instant) {
-        self.due.table_migration = now + self.settings.failover * EVERY;
-        self.busy.table_migration = true;
-        let store = self.store.clone();
-        self.spawn(async move { Done::Surveyed(surveyed(&*store).await.map(Box::new), now.elapsed()) });
+        self.plan(Kind::TableMigration, Some(now + self.settings.failover * EVERY));
+        self.begun(Kind::TableMigration);
+        self.effects.push(Effect::Survey);
     }
 
     pub(super) fn cannot_survey(&mut self, error: &table::Error, took: Duration) {
-        self.busy.table_migration = false;
-        self.settings.sink.worker(OfWorker::Surveyed { found: None, took });
+        self.ended(Kind::TableMigration);
+        self.effects.push(Effect::Emit(OfWorker::Surveyed { found: None, took }));
         warn!(%error, "failed to read the status of the table migration");
     }
 
     /// The metrics of the move: the stored stage, and one table where there is nothing to move.
-    pub(super) fn report_tables(&self, stored: Option<Stage>) {
+    pub(super) fn report_tables(&mut self, stored: Option<Stage>) {
         let tables = match (self.layout, stored) {
             (Layout::Complete, _) | (_, Some(Stage::Complete)) => Tables::Complete,
             (_, Some(Stage::Init)) => Tables::Init,
@@ -62,21 +63,23 @@ impl Member {
             (_, Some(Stage::Pending)) => Tables::Pending,
             (_, None) => Tables::Unknown,
         };
-        self.settings.sink.worker(OfWorker::Tables(tables));
+        self.effects.push(Effect::Emit(OfWorker::Tables(tables)));
     }
 
-    pub(super) fn surveyed(&mut self, seen: Surveyed, took: Duration) {
-        (self.busy.table_migration, self.finishing) = (false, false);
+    pub(super) fn surveyed(&mut self, seen: Box<Surveyed>, took: Duration) {
+        self.ended(Kind::TableMigration);
+        self.finishing = false;
         let stored = seen.stage.as_ref().map(|row| row.now.state);
         self.adopt(stored);
         self.report_tables(stored);
-        if !self.moves(Instant::now()) {
+        if !self.moves(self.now()) {
             return;
         }
-        let wall = (self.settings.wall)();
-        let table = self.ends.seen.borrow().clone();
+        let wall = self.moment.wall;
+        let table = &self.snapshot;
         let owners = table.leases.iter().filter_map(|lease| lease.owner.clone());
-        let owners: BTreeSet<WorkerId> = owners.filter(|owner| !table.gone.contains(owner)).collect();
+        let dead = table.dead_workers(self.settings.failover);
+        let owners: BTreeSet<WorkerId> = owners.filter(|owner| !dead.contains(owner)).collect();
         let every = self.settings.rules.every;
         let found = survey(&owners, &seen.old, &seen.new, seen.left.len(), wall / 1_000, every);
         let step = self.mover.next(self.layout, seen.stage.as_ref(), found, wall, self.settings.bake);
@@ -87,32 +90,23 @@ impl Member {
             able: found.able,
             moved: found.new_writers,
         };
-        self.settings.sink.worker(OfWorker::Surveyed { found: Some(found), took });
+        self.effects.push(Effect::Emit(OfWorker::Surveyed { found: Some(found), took }));
         if step == Step::Rest {
             return;
         }
-        self.busy.table_migration = true;
+        self.begun(Kind::TableMigration);
         self.finishing = step == Step::Finish;
         self.show();
-        let (store, me) = (self.store.clone(), self.settings.me.clone());
-        let sink = self.settings.sink.clone();
-        self.spawn(async move {
-            let begun = Instant::now();
-            let outcome = carry_out(&*store, &me, step, &seen, wall).await;
-            if let Some(what) = written(step) {
-                sink.worker(OfWorker::Moved { what, took: begun.elapsed(), ok: outcome.is_ok() });
-            }
-            Done::Moved(step, outcome)
-        });
+        self.effects.push(Effect::Migrate(step, seen));
     }
 
     pub(super) fn moved(&mut self, step: Step, outcome: Result<(), table::Error>) {
-        self.busy.table_migration = false;
+        self.ended(Kind::TableMigration);
         match outcome {
             Ok(()) => {
                 info!(%step, "completed a step of the table migration");
                 // The next step may be due at once.
-                self.due.table_migration = Instant::now();
+                self.plan(Kind::TableMigration, Some(self.now()));
                 if step == Step::Finish {
                     self.adopt(Some(Stage::Complete));
                     self.finishing = false;
@@ -138,7 +132,7 @@ impl Member {
         if layout.lock() != self.layout.lock() {
             self.step_down();
             self.election = Election::new(Terms::new(self.settings.me.clone(), self.settings.failover));
-            self.due.lock = Instant::now();
+            self.plan(Kind::Lock, Some(self.now()));
         }
         self.layout = layout;
         if layout == Layout::Complete {
@@ -150,7 +144,7 @@ impl Member {
 }
 
 /// The kind of row that a step writes, for the metrics.
-fn written(step: Step) -> Option<Move> {
+pub(super) fn written(step: Step) -> Option<Move> {
     match step {
         Step::Rest => None,
         Step::Create(_) | Step::Set { .. } => Some(Move::Stage),
@@ -160,7 +154,7 @@ fn written(step: Step) -> Option<Move> {
     }
 }
 
-async fn surveyed(store: &dyn Store) -> Result<Surveyed, table::Error> {
+pub(super) async fn read_inputs(store: &dyn Store) -> Result<Surveyed, table::Error> {
     Ok(Surveyed {
         stage: store.stage().await?,
         old: store.reports(StateLocation::Legacy).await?,
@@ -169,7 +163,7 @@ async fn surveyed(store: &dyn Store) -> Result<Surveyed, table::Error> {
     })
 }
 
-async fn carry_out(
+pub(super) async fn carry_out(
     store: &dyn Store,
     me: &WorkerId,
     step: Step,

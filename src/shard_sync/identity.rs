@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::{AUDIT, Error, Made, Memory, ShardSync};
+use super::{AUDIT, Error, Made, Rounds, ShardSync};
 use crate::coordinator::Handle;
 use crate::lease::origin::{self, Foreign, Marks, StartOver, Step};
 use crate::lease::update::{self, Update};
@@ -215,33 +215,33 @@ impl ShardSync {
     }
 
     /// Handles the suspicion of a consumer or of a scan that the stream is another one than before.
-    pub(super) async fn suspicion(&self, memory: &mut Memory, coordinator: &Handle) {
-        memory.suspected = Some(Instant::now());
+    pub(super) async fn suspicion(&self, rounds: &mut Rounds, coordinator: &Handle) {
+        rounds.suspected = Some(Instant::now());
         let before = self.recognition.current();
         let outcome = async {
             let leases = self.table.list().await?;
-            self.compare_identity(&leases, memory, coordinator).await
+            self.compare_identity(&leases, rounds, coordinator).await
         };
         if let Err(error) = outcome.await {
             warn!(%error, "failed to compare the lease table with the stream, retrying");
         }
         let changed = self.recognition.current() != before;
-        memory.in_vain = if changed { 0 } else { memory.in_vain.saturating_add(1) };
+        rounds.in_vain = if changed { 0 } else { rounds.in_vain.saturating_add(1) };
     }
 
     /// Compares the identity in each audit, if a row has an unexpected mark or the identity is unknown.
     pub(super) async fn follow(
         &self,
         leases: &[Lease],
-        memory: &mut Memory,
+        rounds: &mut Rounds,
         coordinator: &Handle,
     ) -> Result<(), Error> {
         let unknown = self.recognition.current().is_none();
-        let due = memory.described.is_none_or(|at| at.elapsed() >= ASK_AGAIN);
+        let due = rounds.described.is_none_or(|at| at.elapsed() >= ASK_AGAIN);
         let odd = leases.iter().any(|lease| !self.recognition.accepts(lease.stream.as_ref()));
         if odd || unknown && due {
-            memory.described = Some(Instant::now());
-            self.compare_identity(leases, memory, coordinator).await?;
+            rounds.described = Some(Instant::now());
+            self.compare_identity(leases, rounds, coordinator).await?;
         }
         Ok(())
     }
@@ -251,18 +251,18 @@ impl ShardSync {
     pub(super) async fn compare_identity(
         &self,
         leases: &[Lease],
-        memory: &mut Memory,
+        rounds: &mut Rounds,
         coordinator: &Handle,
     ) -> Result<(), Error> {
         let Some(described) = self.recognition.describe().await? else { return Ok(()) };
         let current = self.recognition.current();
         if current.as_ref() != Some(&described) {
             match self.accept(leases, Some(described)).await {
-                Err(Error::Foreign(foreign)) => self.report_foreign(&foreign, memory),
+                Err(Error::Foreign(foreign)) => self.report_foreign(&foreign, rounds),
                 accepted => accepted?,
             }
         } else if let Err(foreign) = origin::marks(leases, current.as_ref(), &self.settings.stream) {
-            self.report_foreign(&foreign, memory);
+            self.report_foreign(&foreign, rounds);
         }
         let is_earlier =
             |lease: &Lease| origin::is_of_an_earlier_stream(lease, self.recognition.current().as_ref());
@@ -275,16 +275,16 @@ impl ShardSync {
     }
 
     /// Logs rows of another stream. Their leases are never acquired, so this stream has fewer readers.
-    fn report_foreign(&self, foreign: &Foreign, memory: &mut Memory) {
-        if memory.reported.is_none_or(|at| at.elapsed() >= REPORT_AGAIN) {
-            memory.reported = Some(Instant::now());
+    fn report_foreign(&self, foreign: &Foreign, rounds: &mut Rounds) {
+        if rounds.reported.is_none_or(|at| at.elapsed() >= REPORT_AGAIN) {
+            rounds.reported = Some(Instant::now());
             error!(error = %foreign,
                 "another application uses the same lease table for a different stream");
         }
     }
 }
 
-impl Memory {
+impl Rounds {
     /// When a suspicion is examined. A pause follows one that was in vain: a consumer whose read is refused
     /// for another reason suspects for ever.
     pub(super) fn next_suspicion(&self, now: Instant) -> Instant {

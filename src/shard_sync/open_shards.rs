@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{AUDIT, Error, Memory, ShardSync};
-use crate::coordinator::{Handle, Seen};
+use super::{AUDIT, Error, Rounds, ShardSync};
+use crate::coordinator::{Handle, Snapshot};
 use crate::lease::{Lease, origin, update};
 use crate::metrics::OfWorker;
 use crate::shard::{Filter, Shard, ShardId, some};
@@ -16,26 +16,27 @@ impl ShardSync {
     /// that no worker reads are counted. Calls `ListShards` once.
     pub(super) async fn compare(
         &self,
-        seen: &Seen,
-        memory: &mut Memory,
+        seen: &Snapshot,
+        rounds: &mut Rounds,
         coordinator: &Handle,
     ) -> Result<(), Error> {
         // Nothing else reveals a recreated stream whose leases can still be read.
-        self.compare_identity(&seen.leases, memory, coordinator).await?;
+        self.compare_identity(&seen.leases, rounds, coordinator).await?;
         let listed = self.shards.list(Filter::All).await?;
         let unread: BTreeSet<ShardId> =
             origin::unread(&seen.leases, &listed, &seen.live).into_iter().collect();
-        let lasting: BTreeSet<ShardId> = unread.intersection(&memory.unread).cloned().collect();
+        let lasting: BTreeSet<ShardId> = unread.intersection(&rounds.unread).cloned().collect();
         if !lasting.is_empty() {
             warn!(count = lasting.len(), shards = some(&lasting), "no live worker reads some open shards");
         }
         self.settings.sink.worker(OfWorker::Unread { shards: Some(unread.len()), lasting: lasting.len() });
-        memory.unread = unread;
+        rounds.unread = unread;
         let now = Instant::now();
         // `ListShards` may lag behind the end of a shard.
-        let mut changed =
-            self.reopen(&seen.leases, &listed, |shard| memory.finished_for(shard, now) >= AUDIT).await?;
-        if self.lacks_rows(seen, memory, now) {
+        let mut changed = self
+            .reopen(&seen.leases, &listed, |shard| seen.history.finished_for(shard, now) >= AUDIT)
+            .await?;
+        if self.lacks_rows(seen, rounds, now) {
             // Uses the present rows: the last scan may be some seconds old.
             let missing = self.needed(&self.table.list().await?).await?;
             let made = self.make(&missing).await?;
@@ -50,13 +51,13 @@ impl ShardSync {
     /// Whether a shard that no worker reads has had no row for a failover time, and not only since this
     /// comparison. The owner of a lease whose row was deleted knows the position, and restores the row with
     /// its next renewal.
-    fn lacks_rows(&self, seen: &Seen, memory: &mut Memory, now: Instant) -> bool {
+    fn lacks_rows(&self, seen: &Snapshot, rounds: &mut Rounds, now: Instant) -> bool {
         let without = |shard: &&ShardId| seen.leases.iter().all(|lease| lease.shard != **shard);
-        let since = |shard: &ShardId| memory.rowless.get(shard).copied().unwrap_or(now);
-        memory.rowless =
-            memory.unread.iter().filter(without).map(|shard| (shard.clone(), since(shard))).collect();
+        let since = |shard: &ShardId| rounds.rowless.get(shard).copied().unwrap_or(now);
+        rounds.rowless =
+            rounds.unread.iter().filter(without).map(|shard| (shard.clone(), since(shard))).collect();
         let long = |since: &Instant| now > *since && now >= *since + self.settings.failover;
-        memory.rowless.values().any(long)
+        rounds.rowless.values().any(long)
     }
 
     /// Resets rows that cannot be right: `SHARD_END` for an open shard, rows of an earlier stream, or wrong
@@ -94,9 +95,9 @@ impl ShardSync {
     }
 
     /// Another worker counts the unread shards from now on.
-    pub(super) fn forget_unread(&self, memory: &mut Memory) {
-        memory.unread.clear();
-        memory.rowless.clear();
+    pub(super) fn forget_unread(&self, rounds: &mut Rounds) {
+        rounds.unread.clear();
+        rounds.rowless.clear();
         self.settings.sink.worker(OfWorker::Unread { shards: None, lasting: 0 });
     }
 }

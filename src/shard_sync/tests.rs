@@ -99,7 +99,7 @@ async fn permanently_refused_read_does_not_block_audits() {
     shard_sync.recognise().await.unwrap();
     let recognition = shard_sync.recognition.clone();
     let (_coordinator, ends) = Coordinator::new(rows, crate::coordinator::tests::settings());
-    let seen = Seen { leads: Some(true), looked: Some(Instant::now()), ..Seen::default() };
+    let seen = Snapshot { leads: Some(true), at: Some(Instant::now()), ..Snapshot::default() };
     let (_tell, seen) = watch::channel(seen);
     let mut tasks = JoinSet::new();
     tasks.spawn(shard_sync.run(seen, ends.handle, CancellationToken::new()));
@@ -119,8 +119,8 @@ async fn audited(range: HashRange) -> Vec<Coverage> {
     let shard_sync = shard_sync(rows.clone(), Arc::new(listed(vec![shard("0", None)])), audits.clone());
     shard_sync.recognise().await.unwrap();
     let (_coordinator, ends) = Coordinator::new(rows, crate::coordinator::tests::settings());
-    let looked = Some(Instant::now());
-    let seen = Seen { leads: Some(true), looked, leases: Arc::new(vec![lease]), ..Seen::default() };
+    let at = Some(Instant::now());
+    let seen = Snapshot { leads: Some(true), at, leases: Arc::new(vec![lease]), ..Snapshot::default() };
     let (_tell, seen) = watch::channel(seen);
     let mut tasks = JoinSet::new();
     tasks.spawn(shard_sync.run(seen, ends.handle, CancellationToken::new()));

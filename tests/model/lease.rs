@@ -13,9 +13,10 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use multilangd::lease::handoff::NONE;
+use multilangd::lease::history::History;
 use multilangd::lease::holding::{Holding, Intent, Step};
 use multilangd::lease::table::Error;
-use multilangd::lease::take::{Asker, Observations};
+use multilangd::lease::take::Asker;
 use multilangd::lease::update::{self, Change, Requirement, Update};
 use multilangd::lease::{Lease, WorkerId};
 use multilangd::sequence::{Position, Sequence, SequenceNumber};
@@ -99,7 +100,7 @@ enum Pending {
 struct Worker {
     holding: Option<Holding>,
     pending: Pending,
-    seen: Observations,
+    history: History,
     /// A response in flight.
     answer: Option<Result<Lease, Error>>,
 }
@@ -313,7 +314,7 @@ impl State {
         let row = if stale { self.old.clone() } else { self.row.clone() };
         // The first worker renews it at every tick.
         let leases = vec![row, lease("t", Some(0), i64::from(self.tick))];
-        self.workers[from].seen.note(&leases, now);
+        self.workers[from].history.note_scan(&leases, now);
         let mut held = BTreeSet::<ShardId>::new();
         if self.workers[from].holding.is_some() {
             held.insert("s".into());
@@ -334,7 +335,7 @@ impl State {
         let later = if bounds.fault == Some(Fault::NeverWaits) { now + FAILOVER * 2 } else { now };
         // The model is deterministic: it tries several seeds, so that both stealable leases are considered.
         let plans = (0..4).map(|seed| {
-            asker.view(&leases, &self.workers[from].seen, later).plan(&mut fastrand::Rng::with_seed(seed))
+            asker.view(&leases, &self.workers[from].history, later).plan(&mut fastrand::Rng::with_seed(seed))
         });
         let wanted = plans.into_iter().find_map(|plan| {
             let of_s =
@@ -373,7 +374,7 @@ impl Model for Bounds {
 
     fn init_states(&self) -> Vec<State> {
         let worker =
-            || Worker { holding: None, pending: Pending::Idle, seen: Observations::default(), answer: None };
+            || Worker { holding: None, pending: Pending::Idle, history: History::default(), answer: None };
         let mut row = lease("s", None, 0);
         if self.fault == Some(Fault::ForgetsTheCheckpoint) {
             row.checkpoint = number(2);
@@ -506,7 +507,7 @@ impl Model for Bounds {
                 state.workers[from] = Worker {
                     holding: None,
                     pending: Pending::Idle,
-                    seen: Observations::default(),
+                    history: History::default(),
                     answer: None,
                 };
                 state

@@ -1,0 +1,136 @@
+//! The requests of the coordinator. Each is a task that ends with an event.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::Settings;
+use super::event::Event;
+use crate::backoff::Backoff;
+use crate::lease::held::Owner;
+use crate::lease::update::Update;
+use crate::lease::{Held, Lease, Table, WorkerId, update, watch as rhythm};
+use crate::sequence::Sequence;
+use crate::shard::ShardId;
+
+/// No attempt to restore a row begins later: well before an audit creates it at the initial position.
+const RESTORE: Duration = Duration::from_secs(30);
+
+/// The context of all tasks.
+#[derive(Clone)]
+pub(super) struct Tools {
+    pub(super) table: Arc<dyn Table>,
+    /// Bounds the writes in flight, renewals apart.
+    pub(super) writes: Arc<Semaphore>,
+    pub(super) settings: Settings,
+    pub(super) owner: Owner,
+}
+
+/// The end of a task; none if it decides nothing.
+pub(super) type Done = Option<Event<Arc<Held>>>;
+
+impl Tools {
+    /// Writes a row to acquire its lease.
+    pub(super) async fn acquire(self, shard: ShardId, update: Update) -> Done {
+        let _permit = self.writes.acquire().await;
+        let proven = Instant::now();
+        let outcome = self.table.update(&shard, &update).await.map(|before| {
+            let mut lease = before.clone();
+            update.apply(&mut lease);
+            log_acquired(&before, &lease);
+            (Held::new(lease, proven, &self.owner), proven)
+        });
+        Some(Event::Acquired(shard, outcome))
+    }
+
+    /// Nudges the owners of these rows.
+    pub(super) async fn nudge(self, nudges: Vec<(ShardId, Update)>) -> Done {
+        let mut writes = JoinSet::new();
+        for (shard, update) in nudges {
+            let Self { table, writes: permits, .. } = self.clone();
+            writes.spawn(async move {
+                let _permit = permits.acquire().await;
+                if let Err(error) = table.update(&shard, &update).await {
+                    debug!(%shard, %error, "failed to nudge a worker");
+                }
+            });
+        }
+        while writes.join_next().await.is_some() {}
+        None
+    }
+
+    /// Nudges these workers, or all, by their rows as they are: a member knows the whole table from long ago only.
+    pub(super) async fn nudge_owners(self, workers: Option<Vec<WorkerId>>) -> Done {
+        let Ok(leases) = self.table.list().await else { return None };
+        let me = &self.settings.me;
+        let is_nudged = |worker: &WorkerId| {
+            worker != me && workers.as_ref().is_none_or(|workers| workers.contains(worker))
+        };
+        let rows = rhythm::nudged_of(&leases, is_nudged);
+        let nudges: Vec<_> = rows.into_iter().map(|row| (row.shard.clone(), update::nudge(row))).collect();
+        debug!(leases = nudges.len(), "nudging other workers");
+        self.nudge(nudges).await
+    }
+
+    /// A lease expired, or was lost for an unknown reason: if its row is missing, only this worker knows its content. It
+    /// is created again without an owner, unless another worker was faster.
+    pub(super) async fn restore(self, held: Arc<Held>, mut backoff: Backoff) -> Done {
+        let row = held.last_row().await?;
+        let until = Instant::now() + RESTORE;
+        while Instant::now() < until {
+            let permit = self.writes.acquire().await;
+            let read = self.table.get(&row.shard).await;
+            drop(permit);
+            if matches!(read, Ok(Some(_))) {
+                break;
+            }
+            tokio::time::sleep(backoff.pause()).await;
+            if read.is_err() {
+                continue;
+            }
+            match self.table.list().await {
+                // Another worker has read the shard to its end meanwhile, and the row was cleaned away.
+                Ok(leases) if leases.iter().any(|lease| has_begun_after(lease, &row.shard)) => break,
+                Ok(_) => {}
+                Err(_) => continue,
+            }
+            match self.settings.recognition.has_shard(&row.shard, row.stream.as_ref()).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(_) => continue,
+            }
+            match self.table.create(&row).await {
+                Ok(made) => {
+                    if made {
+                        warn!(shard = %row.shard, checkpoint = %row.checkpoint, "restored a deleted lease");
+                    }
+                    break;
+                }
+                Err(error) => debug!(shard = %row.shard, %error,
+                    "failed to restore a deleted lease, retrying"),
+            }
+        }
+        None
+    }
+}
+
+/// Whether a lease is of a child of that shard, and was read.
+fn has_begun_after(lease: &Lease, parent: &ShardId) -> bool {
+    let read = matches!(lease.checkpoint.sequence, Sequence::Number(_) | Sequence::ShardEnd);
+    read && lease.parents.contains(parent)
+}
+
+/// One line for each lease that another worker had; the others are counted.
+fn log_acquired(before: &Lease, acquired: &Lease) {
+    let (shard, checkpoint) = (&before.shard, &before.checkpoint);
+    match &before.owner {
+        Some(from) if before.owner != acquired.owner => {
+            info!(%shard, %checkpoint, %from, "acquired a lease of another worker");
+        }
+        Some(_) | None => debug!(%shard, %checkpoint, "acquired a lease"),
+    }
+}

@@ -1,0 +1,206 @@
+//! The rows of the lease table as this worker has read them: each fact with the time since when it has been so.
+//!
+//! Clocks of workers are never compared. A worker that wants to know whether a lease is renewed watches the lease
+//! counter: a lease whose counter has not changed for the failover time, by this worker's clock and counted from the
+//! read that first showed the counter, has expired. The other facts are observed in the same way. This is the only
+//! record of them; whoever needs one asks the history, or a copy of it.
+//!
+//! | fact | since when | question |
+//! |---|---|---|
+//! | the lease counter | it has not changed | [`History::unchanged_for`], [`History::expires_at`], [`History::dead_workers`] |
+//! | a pending graceful handoff | its owners and the checkpoint have not changed | [`History::handoff_open_for`] |
+//! | the owner | it could renew the lease and has not; it last renewed it | [`History::unrenewed_since`], [`History::renewed_at`] |
+//! | the end of the shard | it was checkpointed | [`History::finished_for`] |
+//!
+//! Pure. In KCL: the `lastScanTimeNanos` and `lastCounterIncrementNanos` of `DynamoDBLeaseTaker` and `Lease`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Lease, WorkerId};
+use crate::sequence::Position;
+use crate::shard::ShardId;
+
+/// A worker plans for the moment after a lease expires: expiry is strictly later than the limit, as in Java.
+const AFTER: Duration = Duration::from_millis(1);
+
+/// The rows of a lease table as this worker has read them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct History {
+    rows: BTreeMap<ShardId, Row>,
+    /// The last scan.
+    scanned: Option<Instant>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Row {
+    owner: Option<WorkerId>,
+    checkpoint_owner: Option<WorkerId>,
+    counter: i64,
+    unchanged: Instant,
+    /// While the owner has not renewed the lease: since when it could.
+    unrenewed: Option<Instant>,
+    /// When the present owner was last seen to have renewed the lease.
+    renewed: Option<Instant>,
+    /// The pending handoff of an open shard: the checkpoint, and since when it and the owners are unchanged.
+    handoff: Option<Box<(Position, Instant)>>,
+    finished: Option<Instant>,
+}
+
+impl Row {
+    fn first(lease: &Lease, now: Instant) -> Self {
+        Self {
+            owner: lease.owner.clone(),
+            checkpoint_owner: lease.checkpoint_owner.clone(),
+            counter: lease.counter,
+            unchanged: now,
+            // Nothing is known of its past.
+            unrenewed: None,
+            renewed: None,
+            handoff: has_open_handoff(lease).then(|| Box::new((lease.checkpoint.clone(), now))),
+            finished: lease.is_complete().then_some(now),
+        }
+    }
+
+    fn note(&mut self, lease: &Lease, now: Instant) {
+        let (same_owner, same_counter) = (self.owner == lease.owner, self.counter == lease.counter);
+        let was_handed_over = self.checkpoint_owner.is_some() && lease.checkpoint_owner.is_none();
+        self.unrenewed = match (same_owner, same_counter) {
+            (true, true) => self.unrenewed,
+            // The previous owner has completed the handoff: the new owner has yet to begin.
+            (true, false) if was_handed_over => Some(now),
+            (true, false) => None,
+            (false, _) => Some(now),
+        };
+        self.renewed = match (same_owner, same_counter) {
+            (true, true) => self.renewed,
+            (true, false) if !was_handed_over => Some(now),
+            (true, false) | (false, _) => None,
+        };
+        if !has_open_handoff(lease) {
+            self.handoff = None;
+        } else if !self.has_handoff_of(lease) {
+            self.handoff = Some(Box::new((lease.checkpoint.clone(), now)));
+        }
+        self.finished = lease.is_complete().then(|| self.finished.unwrap_or(now));
+        if !same_counter {
+            (self.counter, self.unchanged) = (lease.counter, now);
+        }
+        if !same_owner {
+            self.owner.clone_from(&lease.owner);
+        }
+        if self.checkpoint_owner != lease.checkpoint_owner {
+            self.checkpoint_owner.clone_from(&lease.checkpoint_owner);
+        }
+    }
+
+    fn has_handoff_of(&self, lease: &Lease) -> bool {
+        self.owner == lease.owner
+            && self.checkpoint_owner == lease.checkpoint_owner
+            && self.handoff.as_ref().is_some_and(|open| open.0 == lease.checkpoint)
+    }
+
+    fn actual_owner(&self) -> Option<&WorkerId> {
+        self.checkpoint_owner.as_ref().or(self.owner.as_ref())
+    }
+}
+
+fn has_open_handoff(lease: &Lease) -> bool {
+    lease.checkpoint_owner.is_some() && !lease.is_complete()
+}
+
+impl History {
+    /// Notes a scan of the whole table. Rows that no longer exist are dropped.
+    pub fn note_scan(&mut self, leases: &[Lease], now: Instant) {
+        self.scanned = Some(now);
+        for lease in leases {
+            self.note_row(lease, now);
+        }
+        // Rarely: a row was deleted.
+        if self.rows.len() != leases.len() {
+            let scanned: BTreeSet<&ShardId> = leases.iter().map(|lease| &lease.shard).collect();
+            self.rows.retain(|shard, _| scanned.contains(shard));
+        }
+    }
+
+    /// Notes a read of one row.
+    pub fn note_row(&mut self, lease: &Lease, now: Instant) {
+        match self.rows.get_mut(&lease.shard) {
+            Some(row) => row.note(lease, now),
+            None => drop(self.rows.insert(lease.shard.clone(), Row::first(lease, now))),
+        }
+    }
+
+    /// Notes that only these rows were seen to name this worker. A handoff of another row may have ended, so its time
+    /// starts again if it is seen again.
+    pub fn note_listed(self: &mut Arc<Self>, shards: &[ShardId]) {
+        let is_unlisted = |(shard, row): (&ShardId, &Row)| row.handoff.is_some() && !shards.contains(shard);
+        // Rarely: readers keep copies, so that a change costs a copy of all rows.
+        if self.rows.iter().any(is_unlisted) {
+            let rows = Arc::make_mut(self).rows.iter_mut();
+            rows.filter(|(shard, _)| !shards.contains(shard)).for_each(|(_, row)| row.handoff = None);
+        }
+    }
+
+    /// For how long the counter of a lease has not changed; none for a lease that was not read.
+    pub fn unchanged_for(&self, shard: &ShardId, now: Instant) -> Option<Duration> {
+        self.rows.get(shard).map(|row| now.saturating_duration_since(row.unchanged))
+    }
+
+    /// When a lease will have been unchanged for longer than `limit`. None if it has been for longer already, or if it
+    /// was not seen unchanged so far: most leases are renewed before the next scan.
+    pub fn expires_at(&self, shard: &ShardId, limit: Duration, now: Instant) -> Option<Instant> {
+        let row = self.rows.get(shard).filter(|row| self.scanned.is_some_and(|last| row.unchanged < last))?;
+        (now.saturating_duration_since(row.unchanged) <= limit).then(|| row.unchanged + limit + AFTER)
+    }
+
+    /// For how long the pending handoff of a lease has made no progress: neither the owners nor the checkpoint have
+    /// changed. None if no handoff is pending, or if this row was not noted.
+    pub fn handoff_open_for(&self, lease: &Lease, now: Instant) -> Option<Duration> {
+        let row = self.rows.get(&lease.shard).filter(|row| row.has_handoff_of(lease))?;
+        row.handoff.as_ref().map(|open| now.saturating_duration_since(open.1))
+    }
+
+    /// Whether a pending handoff designates this worker.
+    pub fn is_designated(&self, worker: &WorkerId) -> bool {
+        self.rows.values().any(|row| row.handoff.is_some() && row.owner.as_ref() == Some(worker))
+    }
+
+    /// Since when the owner of a lease could have renewed it and has not. None once it has, or if the change of the
+    /// owner was not seen.
+    pub fn unrenewed_since(&self, shard: &ShardId) -> Option<Instant> {
+        self.rows.get(shard)?.unrenewed
+    }
+
+    /// When a lease was last seen to have been renewed by its owner, or by the previous owner during a handoff.
+    pub fn renewed_at(&self, shard: &ShardId) -> Option<Instant> {
+        self.rows.get(shard)?.renewed
+    }
+
+    /// For how long a lease is known to be finished; zero if it is not.
+    pub fn finished_for(&self, shard: &ShardId, now: Instant) -> Duration {
+        let finished = self.rows.get(shard).and_then(|row| row.finished);
+        finished.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
+    /// The owners whose leases, finished ones included, have all been unchanged for longer than `limit`, except for
+    /// workers that take part in a graceful handoff.
+    pub fn dead_workers(&self, limit: Duration, now: Instant) -> BTreeSet<WorkerId> {
+        let is_unchanged = |row: &Row| now.saturating_duration_since(row.unchanged) > limit;
+        let live: BTreeSet<&WorkerId> = self
+            .rows
+            .values()
+            .filter(|row| row.checkpoint_owner.is_some() || !is_unchanged(row))
+            .flat_map(|row| row.actual_owner().into_iter().chain(&row.owner))
+            .collect();
+        let owners = self.rows.values().filter_map(|row| row.owner.as_ref());
+        owners.filter(|owner| !live.contains(owner)).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+#[path = "history_tests.rs"]
+mod tests;
