@@ -256,6 +256,7 @@ impl<'a> Played<'a> {
                     child.acknowledge(answer);
                 }
                 Event::Said(session::Event::Stale { .. } | session::Event::Foreign { .. })
+                | Event::Reported(_)
                 | Event::InputBroken(_)
                 | Event::OutputClosed
                 | Event::Exited(_) => {
