@@ -6,7 +6,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`rows`] | the rows beside the leases |
-//! | [`store`] | the port to them |
+//! | [`store`] | the ports to them |
 //! | [`lock`] | the leader lock for its observers and its holder: pure |
 //! | [`vacancy`] | a fleet without a leader: when leases are shared: pure |
 //! | [`report`] | worker metrics, and how the leader judges them: pure |

@@ -17,7 +17,7 @@ use super::error::{Failure, classify, failure};
 use super::item::{self, Item, number, text};
 use crate::fleet::lock;
 use crate::fleet::rows::{Dated, Entry, Generation, Lock, Report, Stage, StateLocation, Word};
-use crate::fleet::store::{Legacy, LockWrite, Over, Store};
+use crate::fleet::store::{Generations, LeaderLock, Legacy, LockWrite, Over, Reports, TableMigration};
 use crate::lease::WorkerId;
 use crate::lease::table::Error;
 use crate::shard::{BoxFuture, ShardId};
@@ -277,14 +277,7 @@ impl State {
     }
 }
 
-impl Store for State {
-    fn legacy(&self) -> BoxFuture<'_, Result<Legacy, Error>> {
-        Box::pin(async {
-            let state = self.exists(&self.state).await?;
-            Ok(Legacy { state, reports: state && self.exists(&self.reports).await? })
-        })
-    }
-
+impl LeaderLock for State {
     fn lock(&self, place: StateLocation) -> BoxFuture<'_, Result<Option<Lock>, Error>> {
         Box::pin(async move {
             let Some(item) = self.row(place, LEADER).await? else { return Ok(None) };
@@ -299,7 +292,9 @@ impl Store for State {
     ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(self.lock_write(place, write))
     }
+}
 
+impl Generations for State {
     fn generation(&self, place: StateLocation) -> BoxFuture<'_, Result<Option<Dated<Generation>>, Error>> {
         Box::pin(self.dated(place, GENERATION, "cv"))
     }
@@ -312,13 +307,41 @@ impl Store for State {
     ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(self.put_generation(place, over, row))
     }
+}
+
+impl Reports for State {
+    fn make_reports(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(self.create_reports())
+    }
+
+    fn reports(&self, place: StateLocation) -> BoxFuture<'_, Result<Vec<Report>, Error>> {
+        Box::pin(self.all_reports(place))
+    }
+
+    fn report<'a>(&'a self, place: StateLocation, report: &'a Report) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.put_report(place, report))
+    }
+
+    fn retract<'a>(
+        &'a self,
+        place: StateLocation,
+        worker: &'a str,
+        at: i64,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(self.delete_report(place, worker, at))
+    }
+}
+
+impl TableMigration for State {
+    fn legacy(&self) -> BoxFuture<'_, Result<Legacy, Error>> {
+        Box::pin(async {
+            let state = self.exists(&self.state).await?;
+            Ok(Legacy { state, reports: state && self.exists(&self.reports).await? })
+        })
+    }
 
     fn stage(&self) -> BoxFuture<'_, Result<Option<Dated<Stage>>, Error>> {
         Box::pin(self.dated(StateLocation::Legacy, STAGE, "tm"))
-    }
-
-    fn make_reports(&self) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(self.create_reports())
     }
 
     fn write_stage<'a>(
@@ -348,23 +371,6 @@ impl Store for State {
 
     fn finish<'a>(&'a self, leader: &'a WorkerId, row: &'a Dated<Stage>) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(self.put_last_stage(leader, row))
-    }
-
-    fn reports(&self, place: StateLocation) -> BoxFuture<'_, Result<Vec<Report>, Error>> {
-        Box::pin(self.all_reports(place))
-    }
-
-    fn report<'a>(&'a self, place: StateLocation, report: &'a Report) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(self.put_report(place, report))
-    }
-
-    fn retract<'a>(
-        &'a self,
-        place: StateLocation,
-        worker: &'a str,
-        at: i64,
-    ) -> BoxFuture<'a, Result<bool, Error>> {
-        Box::pin(self.delete_report(place, worker, at))
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::rows::{Dated, Generation, Lock, Report, Stage, StateLocation};
-use super::store::{Legacy, LockWrite, Over, Store};
+use super::store::{Generations, LeaderLock, Legacy, LockWrite, Over, Reports, TableMigration};
 use crate::lease::WorkerId;
 use crate::lease::table::Error;
 use crate::shard::BoxFuture;
@@ -155,18 +155,7 @@ impl Memory {
     }
 }
 
-impl Store for Memory {
-    fn legacy(&self) -> BoxFuture<'_, Result<Legacy, Error>> {
-        Box::pin(async {
-            let rows = self.rows();
-            if rows.legacy_denied {
-                Err(Error::Denied("CoordinatorState".to_owned()))
-            } else {
-                Ok(rows.legacy)
-            }
-        })
-    }
-
+impl LeaderLock for Memory {
     fn lock(&self, place: StateLocation) -> BoxFuture<'_, Result<Option<Lock>, Error>> {
         Box::pin(async move { Ok(self.rows().lock.get(&place).cloned()) })
     }
@@ -178,7 +167,9 @@ impl Store for Memory {
     ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move { self.rows().write_lock(place, write) })
     }
+}
 
+impl Generations for Memory {
     fn generation(&self, place: StateLocation) -> BoxFuture<'_, Result<Option<Dated<Generation>>, Error>> {
         Box::pin(async move { Ok(self.rows().generation.get(&place).cloned()) })
     }
@@ -191,16 +182,51 @@ impl Store for Memory {
     ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move { self.rows().write_generation(place, over, row) })
     }
+}
 
-    fn stage(&self) -> BoxFuture<'_, Result<Option<Dated<Stage>>, Error>> {
-        Box::pin(async { Ok(self.rows().stage.clone()) })
-    }
-
+impl Reports for Memory {
     fn make_reports(&self) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async {
             self.rows().legacy.reports = true;
             Ok(())
         })
+    }
+
+    fn reports(&self, place: StateLocation) -> BoxFuture<'_, Result<Vec<Report>, Error>> {
+        Box::pin(async move { Ok(self.rows().reports_of(place)) })
+    }
+
+    fn report<'a>(&'a self, place: StateLocation, report: &'a Report) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move {
+            self.rows().reports.insert((place, report.worker.clone()), report.clone());
+            Ok(())
+        })
+    }
+
+    fn retract<'a>(
+        &'a self,
+        place: StateLocation,
+        worker: &'a str,
+        at: i64,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(async move { Ok(self.rows().retract(place, worker, at)) })
+    }
+}
+
+impl TableMigration for Memory {
+    fn legacy(&self) -> BoxFuture<'_, Result<Legacy, Error>> {
+        Box::pin(async {
+            let rows = self.rows();
+            if rows.legacy_denied {
+                Err(Error::Denied("CoordinatorState".to_owned()))
+            } else {
+                Ok(rows.legacy)
+            }
+        })
+    }
+
+    fn stage(&self) -> BoxFuture<'_, Result<Option<Dated<Stage>>, Error>> {
+        Box::pin(async { Ok(self.rows().stage.clone()) })
     }
 
     fn write_stage<'a>(
@@ -225,25 +251,5 @@ impl Store for Memory {
 
     fn finish<'a>(&'a self, leader: &'a WorkerId, row: &'a Dated<Stage>) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move { self.rows().finish(leader, row) })
-    }
-
-    fn reports(&self, place: StateLocation) -> BoxFuture<'_, Result<Vec<Report>, Error>> {
-        Box::pin(async move { Ok(self.rows().reports_of(place)) })
-    }
-
-    fn report<'a>(&'a self, place: StateLocation, report: &'a Report) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(async move {
-            self.rows().reports.insert((place, report.worker.clone()), report.clone());
-            Ok(())
-        })
-    }
-
-    fn retract<'a>(
-        &'a self,
-        place: StateLocation,
-        worker: &'a str,
-        at: i64,
-    ) -> BoxFuture<'a, Result<bool, Error>> {
-        Box::pin(async move { Ok(self.rows().retract(place, worker, at)) })
     }
 }

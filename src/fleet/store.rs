@@ -1,9 +1,8 @@
-//! The port to the rows beside the leases.
+//! The ports to the rows beside the leases.
 //!
 //! Implementations: [`crate::aws`] over DynamoDB, [`super::memory`] for tests; one contract suite runs on
 //! both (`tests/contract`). Errors are those of the lease table: a condition that didn't hold is
-//! [`Error::Conflict`], an answer that says nothing is [`Error::Ambiguous`]. In KCL: `CoordinatorStateDAO`,
-//! `WorkerMetricStatsDAO`, `AmazonDynamoDBLockClient`.
+//! [`Error::Conflict`], an answer that says nothing is [`Error::Ambiguous`].
 
 use super::rows::{Dated, Generation, Lock, Report, Stage, StateLocation};
 use crate::lease::WorkerId;
@@ -58,11 +57,8 @@ pub struct Legacy {
     pub reports: bool,
 }
 
-/// The rows beside the leases. Every request has a deadline of its own. Reads of single rows are consistent.
-pub trait Store: Send + Sync {
-    /// Which tables of earlier versions there are.
-    fn legacy(&self) -> BoxFuture<'_, Result<Legacy, Error>>;
-
+/// The leader lock. In KCL: `AmazonDynamoDBLockClient`.
+pub trait LeaderLock: Send + Sync {
     /// The lock.
     fn lock(&self, place: StateLocation) -> BoxFuture<'_, Result<Option<Lock>, Error>>;
 
@@ -72,10 +68,10 @@ pub trait Store: Send + Sync {
         place: StateLocation,
         write: &'a LockWrite,
     ) -> BoxFuture<'a, Result<(), Error>>;
+}
 
-    /// Makes the table of the reports of KCL before 3.5, where somebody has deleted it.
-    fn make_reports(&self) -> BoxFuture<'_, Result<(), Error>>;
-
+/// The KCL version that the fleet has come to. In KCL: `CoordinatorStateDAO`.
+pub trait Generations: Send + Sync {
     /// The generation of the fleet. A row that can't be read is [`Error::Denied`].
     fn generation(&self, place: StateLocation) -> BoxFuture<'_, Result<Option<Dated<Generation>>, Error>>;
 
@@ -86,6 +82,32 @@ pub trait Store: Send + Sync {
         over: Option<Generation>,
         row: &'a Dated<Generation>,
     ) -> BoxFuture<'a, Result<(), Error>>;
+}
+
+/// The worker metrics. In KCL: `WorkerMetricStatsDAO`.
+pub trait Reports: Send + Sync {
+    /// Makes the table of the reports of KCL before 3.5, where somebody has deleted it.
+    fn make_reports(&self) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// The worker metrics of all workers.
+    fn reports(&self, place: StateLocation) -> BoxFuture<'_, Result<Vec<Report>, Error>>;
+
+    /// Says what this worker does, whatever it said before.
+    fn report<'a>(&'a self, place: StateLocation, report: &'a Report) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Takes back a report if it is still the one of that time; says whether it was.
+    fn retract<'a>(
+        &'a self,
+        place: StateLocation,
+        worker: &'a str,
+        at: i64,
+    ) -> BoxFuture<'a, Result<bool, Error>>;
+}
+
+/// The tables of earlier versions, and the migration into one. In KCL: `TableMigrationStateMachineImpl`.
+pub trait TableMigration: Send + Sync {
+    /// Which tables of earlier versions there are.
+    fn legacy(&self) -> BoxFuture<'_, Result<Legacy, Error>>;
 
     /// How far the move into one table has come. Kept in the legacy table.
     fn stage(&self) -> BoxFuture<'_, Result<Option<Dated<Stage>>, Error>>;
@@ -109,18 +131,9 @@ pub trait Store: Send + Sync {
 
     /// Writes the last stage to both tables at once, over [`Stage::Pending`] and while `leader` has the lock.
     fn finish<'a>(&'a self, leader: &'a WorkerId, row: &'a Dated<Stage>) -> BoxFuture<'a, Result<(), Error>>;
-
-    /// The worker metrics of all workers.
-    fn reports(&self, place: StateLocation) -> BoxFuture<'_, Result<Vec<Report>, Error>>;
-
-    /// Says what this worker does, whatever it said before.
-    fn report<'a>(&'a self, place: StateLocation, report: &'a Report) -> BoxFuture<'a, Result<(), Error>>;
-
-    /// Takes back a report if it is still the one of that time; says whether it was.
-    fn retract<'a>(
-        &'a self,
-        place: StateLocation,
-        worker: &'a str,
-        at: i64,
-    ) -> BoxFuture<'a, Result<bool, Error>>;
 }
+
+/// All rows beside the leases. Every request has a deadline of its own. Reads of single rows are consistent.
+pub trait Store: LeaderLock + Generations + Reports + TableMigration {}
+
+impl<T: LeaderLock + Generations + Reports + TableMigration> Store for T {}

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use multilangd::budget::Reservation;
-use multilangd::fleet::Store;
 use multilangd::fleet::rows::{Dated, Generation, Lock, Report, Stage, StateLocation};
-use multilangd::fleet::store::{Legacy, LockWrite};
+use multilangd::fleet::store::{Generations, LeaderLock, Legacy, LockWrite, Reports, TableMigration};
 use multilangd::lease::table::{Error, Found};
 use multilangd::lease::update::Update;
 use multilangd::lease::{Lease, Table, WorkerId};
@@ -229,14 +228,7 @@ impl Table for Link {
     }
 }
 
-impl Store for Link {
-    fn legacy(&self) -> BoxFuture<'_, Result<Legacy, Error>> {
-        Box::pin(async {
-            let seen = self.read("DescribeTable", |world| world.state().fleet.legacy).await;
-            seen.map_err(Error::Unavailable)
-        })
-    }
-
+impl LeaderLock for Link {
     fn lock(&self, place: StateLocation) -> BoxFuture<'_, Result<Option<Lock>, Error>> {
         Box::pin(async move {
             let row = self.read("GetItem", |world| world.state().fleet.lock.get(&place).cloned()).await;
@@ -273,7 +265,9 @@ impl Store for Link {
             self.write("LockItem", carry_out).await
         })
     }
+}
 
+impl Generations for Link {
     fn generation(&self, place: StateLocation) -> BoxFuture<'_, Result<Option<Dated<Generation>>, Error>> {
         Box::pin(async move {
             let row = self.read("GetItem", |world| world.state().fleet.generation.get(&place).cloned()).await;
@@ -290,53 +284,14 @@ impl Store for Link {
         let row = row.clone();
         Box::pin(self.write("PutItem", move |world| world.state().fleet.write_generation(place, over, &row)))
     }
+}
 
-    fn stage(&self) -> BoxFuture<'_, Result<Option<Dated<Stage>>, Error>> {
-        Box::pin(async {
-            let row = self.read("GetItem", |world| world.state().fleet.stage.clone()).await;
-            let mut row = row.map_err(Error::Unavailable)?;
-            if self.world.state().bug == Some(Bug::MissesTheMove) {
-                row = row.filter(|row| row.now.state != Stage::Complete);
-            }
-            Ok(row)
-        })
-    }
-
+impl Reports for Link {
     fn make_reports(&self) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(self.write("CreateTable", |world| {
             world.state().fleet.legacy.reports = true;
             Ok(())
         }))
-    }
-
-    fn write_stage<'a>(
-        &'a self,
-        over: Option<Stage>,
-        row: &'a Dated<Stage>,
-    ) -> BoxFuture<'a, Result<(), Error>> {
-        let row = row.clone();
-        Box::pin(self.write("PutItem", move |world| world.state().write_stage(over, Some(&row))))
-    }
-
-    fn withdraw_stage(&self) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(self.write("DeleteItem", |world| world.state().write_stage(Some(Stage::Init), None)))
-    }
-
-    fn left(&self) -> BoxFuture<'_, Result<Vec<String>, Error>> {
-        Box::pin(async {
-            let left = self.read("Scan", |world| world.state().fleet.left()).await;
-            left.map_err(Error::Unavailable)
-        })
-    }
-
-    fn relocate<'a>(&'a self, leader: &'a WorkerId, _: &'a [String]) -> BoxFuture<'a, Result<(), Error>> {
-        let leader = leader.clone();
-        Box::pin(self.write("TransactWriteItems", move |world| world.state().relocate(&leader)))
-    }
-
-    fn finish<'a>(&'a self, leader: &'a WorkerId, row: &'a Dated<Stage>) -> BoxFuture<'a, Result<(), Error>> {
-        let (leader, row) = (leader.clone(), row.clone());
-        Box::pin(self.write("TransactWriteItems", move |world| world.state().finish(&leader, &row)))
     }
 
     fn reports(&self, place: StateLocation) -> BoxFuture<'_, Result<Vec<Report>, Error>> {
@@ -374,6 +329,56 @@ impl Store for Link {
     ) -> BoxFuture<'a, Result<bool, Error>> {
         let worker = worker.to_owned();
         Box::pin(self.write("DeleteItem", move |world| Ok(world.state().fleet.retract(place, &worker, at))))
+    }
+}
+
+impl TableMigration for Link {
+    fn legacy(&self) -> BoxFuture<'_, Result<Legacy, Error>> {
+        Box::pin(async {
+            let seen = self.read("DescribeTable", |world| world.state().fleet.legacy).await;
+            seen.map_err(Error::Unavailable)
+        })
+    }
+
+    fn stage(&self) -> BoxFuture<'_, Result<Option<Dated<Stage>>, Error>> {
+        Box::pin(async {
+            let row = self.read("GetItem", |world| world.state().fleet.stage.clone()).await;
+            let mut row = row.map_err(Error::Unavailable)?;
+            if self.world.state().bug == Some(Bug::MissesTheMove) {
+                row = row.filter(|row| row.now.state != Stage::Complete);
+            }
+            Ok(row)
+        })
+    }
+
+    fn write_stage<'a>(
+        &'a self,
+        over: Option<Stage>,
+        row: &'a Dated<Stage>,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        let row = row.clone();
+        Box::pin(self.write("PutItem", move |world| world.state().write_stage(over, Some(&row))))
+    }
+
+    fn withdraw_stage(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(self.write("DeleteItem", |world| world.state().write_stage(Some(Stage::Init), None)))
+    }
+
+    fn left(&self) -> BoxFuture<'_, Result<Vec<String>, Error>> {
+        Box::pin(async {
+            let left = self.read("Scan", |world| world.state().fleet.left()).await;
+            left.map_err(Error::Unavailable)
+        })
+    }
+
+    fn relocate<'a>(&'a self, leader: &'a WorkerId, _: &'a [String]) -> BoxFuture<'a, Result<(), Error>> {
+        let leader = leader.clone();
+        Box::pin(self.write("TransactWriteItems", move |world| world.state().relocate(&leader)))
+    }
+
+    fn finish<'a>(&'a self, leader: &'a WorkerId, row: &'a Dated<Stage>) -> BoxFuture<'a, Result<(), Error>> {
+        let (leader, row) = (leader.clone(), row.clone());
+        Box::pin(self.write("TransactWriteItems", move |world| world.state().finish(&leader, &row)))
     }
 }
 
