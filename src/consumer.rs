@@ -363,6 +363,7 @@ impl Consumer {
             Effect::LetterRefused(error, retry_in) => {
                 self.emit(OfShard::LetterRefused { reason: &error });
                 warn!(
+                    event = "dead_letter_failed",
                     error,
                     ?retry_in,
                     "failed to write a dead letter, the shard waits for its destination (multilangd.deadLetters)"

@@ -258,7 +258,7 @@ impl Coordinator {
         let id = match ended {
             Ok((id, ())) => *id,
             Err(error) => {
-                warn!(%error, "lease renewal task panicked");
+                warn!(event = "lease_renewal_panicked", %error, "lease renewal task panicked");
                 error.id()
             }
         };
@@ -274,7 +274,7 @@ impl Coordinator {
             Ok((_, Some(event))) => self.handle(event).await,
             Ok((_, None)) => {}
             Err(error) => {
-                warn!(%error, "coordinator task panicked");
+                warn!(event = "coordinator_panicked", %error, "coordinator task panicked");
                 self.handle(Event::Panicked(work.unwrap_or(Work::Other))).await;
             }
         }

@@ -161,7 +161,7 @@ impl Member {
                 self.handle(Event::Sampled(sample));
             }
             Err(error) => {
-                error!(%error, "fleet membership task panicked");
+                error!(event = "membership_panicked", %error, "fleet membership task panicked");
                 self.handle(match work {
                     // The row shows what has become of it.
                     Some(Work::Assignment(shard)) => {

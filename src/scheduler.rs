@@ -145,7 +145,7 @@ impl Scheduler {
     }
 
     fn give_up(&mut self, hopeless: Hopeless) {
-        error!(error = %hopeless, "shutting down: a record processor failed for good");
+        error!(event = "processor_failed_for_good", error = %hopeless, "shutting down: a record processor failed for good");
         self.hopeless.get_or_insert(hopeless);
         self.gave_up.notify_one();
     }
@@ -162,7 +162,7 @@ impl Scheduler {
         let (id, outcome) = match ended {
             Ok((id, outcome)) => (id, Some(outcome)),
             Err(error) => {
-                error!(%error, "shard consumer panicked, restarting it");
+                error!(event = "consumer_panicked", %error, "shard consumer panicked, restarting it");
                 (error.id(), None)
             }
         };
@@ -173,7 +173,7 @@ impl Scheduler {
         };
         match outcome {
             Some(Outcome::ShardEnded) => {
-                info!(shard = %held.shard(), "completed the shard");
+                info!(event = "shard_completed", shard = %held.shard(), "completed the shard");
                 let _nobody_waits = self.finished.send(()).is_err();
                 self.kept.spawn(async move {
                     tokio::select! {
@@ -185,7 +185,7 @@ impl Scheduler {
                 });
                 self.coordinator.look();
             }
-            Some(Outcome::LeaseLost) => info!(shard = %held.shard(),
+            Some(Outcome::LeaseLost) => info!(event = "processing_stopped", shard = %held.shard(),
                 "stopped processing the shard: its lease is lost"),
             Some(Outcome::Stopped) => self.coordinator.release(held),
             Some(Outcome::Hopeless(reason)) => {

@@ -170,6 +170,7 @@ impl ShardSync {
         }
         if !leases.is_empty() && self.settings.skip_if_leases_exist {
             info!(
+                event = "shard_sync_skipped",
                 leases = leases.len(),
                 "skipped the shard sync at start because leases exist \
                  (skipShardSyncAtWorkerInitializationIfLeasesExist)"
@@ -198,13 +199,14 @@ impl ShardSync {
         if made.occupied > 0 {
             let unreadable = made.occupied;
             warn!(
+                event = "shard_sync_incomplete",
                 leases,
                 created = new,
                 unreadable,
                 "completed the shard sync: some shards of the stream have no readable lease"
             );
         } else {
-            info!(leases, created = new, "completed the shard sync");
+            info!(event = "shard_sync_completed", leases, created = new, "completed the shard sync");
         }
         Ok(())
     }
@@ -275,7 +277,7 @@ impl ShardSync {
             return Ok(InTheWay::Lease);
         };
         if occupied.get(shard) != Some(&why) {
-            error!(
+            error!(event = "lease_row_invalid",
                 %shard, error = why,
                 "no worker reads this shard: the row with its key in the lease table is not a valid \
                  lease (correct the attribute, or delete the row to create a new lease at the initial \
@@ -328,11 +330,11 @@ impl ShardSync {
                 outcome = self.round(&now, &mut rounds, &coordinator) => match outcome {
                     Ok(()) => {
                         if let Some(lasted) = outage.worked(Instant::now()) {
-                            info!(?lasted, "the shard sync works again");
+                            info!(event = "shard_sync_recovered", ?lasted, "the shard sync works again");
                         }
                     }
                     Err(error) if self.is_news(&error, &mut outage) => {
-                        warn!(%error, "failed to synchronise the leases with the shards of the stream, retrying");
+                        warn!(event = "shard_sync_failed", %error, "failed to synchronise the leases with the shards of the stream, retrying");
                     }
                     Err(error) => debug!(%error, "failed to synchronise the leases with the shards of the stream, retrying"),
                 },
@@ -395,6 +397,7 @@ impl ShardSync {
         rounds.synced = Some(now);
         if let Some(hole) = hole {
             warn!(
+                event = "hash_keys_without_lease",
                 after = hole.after,
                 before = hole.before,
                 "found hash keys without a lease, listing the shards"
@@ -457,7 +460,7 @@ impl ShardSync {
         for lease in going.into_iter().filter(|lease| mine(lease)) {
             coordinator.forget(lease.shard.clone());
             let deleted = self.table.delete(&lease.shard).await?;
-            info!(shard = %lease.shard, deleted, "deleted the lease of a finished shard");
+            info!(event = "lease_deleted", shard = %lease.shard, deleted, "deleted the lease of a finished shard");
         }
         Ok(())
     }

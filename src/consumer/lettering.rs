@@ -19,6 +19,7 @@ impl Consumer {
         self.emit(OfShard::Bisecting { records });
         if alone == 0 {
             warn!(
+                event = "batch_divided",
                 pid = self.pid,
                 error = reason,
                 stderr = stderr.last(),
@@ -28,6 +29,7 @@ impl Consumer {
             return;
         }
         warn!(
+            event = "record_failed",
             pid = self.pid,
             error = reason,
             stderr = stderr.last(),
@@ -74,7 +76,7 @@ impl Consumer {
             let sent = letters.destination.send(&letter).await;
             if sent.is_ok() {
                 let position = letter.record.position();
-                error!(%position, id = letter.id(), error = letter.last_error(),
+                error!(event = "dead_letter_written", %position, id = letter.id(), error = letter.last_error(),
                     "wrote a record to the dead letters, continuing after it");
                 sink.shard(&shard, OfShard::DeadLetter { position: &position, error: letter.last_error() });
             }

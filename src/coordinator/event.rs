@@ -215,7 +215,7 @@ impl Line {
             Self::Nudging(leases) => debug!(leases, "nudging other workers"),
             Self::StalledHandoff(shard, from) => {
                 let from = from.as_ref().map(WorkerId::as_str);
-                warn!(%shard, from, "graceful handoff timed out, acquiring the lease");
+                warn!(event = "handoff_timed_out", %shard, from, "graceful handoff timed out, acquiring the lease");
             }
             Self::CannotRead(shard, error) => {
                 debug!(%shard, %error, "failed to read a lease that was assigned to this worker");
@@ -223,35 +223,47 @@ impl Line {
             Self::NotAcquired(shard, error) => debug!(%shard, %error, "failed to acquire a lease"),
             Self::Acquired(shards, held) => {
                 let (count, leases) = (shards.len(), if shards.len() == 1 { "lease" } else { "leases" });
-                info!(held, shards = some(&shards), "acquired {count} {leases}");
+                info!(event = "leases_acquired", held, shards = some(&shards), "acquired {count} {leases}");
             }
             Self::Neglected(left) => error!(
+                event = "leases_without_owner",
                 left,
                 "the leader renews its lock, but {left} leases have had no live owner for minutes (no other worker \
                  can become the leader while its process runs: restart it; `multilangd leases` names it)"
             ),
-            Self::CannotScan(error) => warn!(%error, action = "dynamodb:Scan", "failed to list the leases"),
-            Self::ScansAgain(lasted) => info!(?lasted, "listing the leases works again"),
-            Self::CannotQuery(error) => warn!(
+            Self::CannotScan(error) => {
+                warn!(event = "lease_listing_failed", %error, action = "dynamodb:Scan", "failed to list the leases")
+            }
+            Self::ScansAgain(lasted) => {
+                info!(event = "lease_listing_recovered", ?lasted, "listing the leases works again")
+            }
+            Self::CannotQuery(error) => warn!(event = "owner_index_failed",
                 %error,
                 index = INDEX,
                 action = "dynamodb:Query",
                 "failed to query the index of lease owners, scanning the lease table instead (allow dynamodb:Query \
                  on the index, and check its capacity)"
             ),
-            Self::IndexLacks(shard) => warn!(
+            Self::IndexLacks(shard) => warn!(event = "owner_index_incomplete",
                 %shard,
                 index = INDEX,
                 "the index of lease owners lacks a lease of this worker, scanning the lease table instead"
             ),
             Self::QueriesAgain(lasted) => {
-                info!(index = INDEX, ?lasted, "the index of lease owners works again");
+                info!(
+                    event = "owner_index_recovered",
+                    index = INDEX,
+                    ?lasted,
+                    "the index of lease owners works again"
+                );
             }
             Self::CannotAcquire(error) => {
-                warn!(%error, action = "dynamodb:UpdateItem", "failed to acquire leases");
+                warn!(event = "lease_acquisition_failed", %error, action = "dynamodb:UpdateItem", "failed to acquire leases");
             }
-            Self::AcquiresAgain(lasted) => info!(?lasted, "acquiring leases works again"),
-            Self::LaterNamesake(shard, worker) => error!(
+            Self::AcquiresAgain(lasted) => {
+                info!(event = "lease_acquisition_recovered", ?lasted, "acquiring leases works again")
+            }
+            Self::LaterNamesake(shard, worker) => error!(event = "worker_id_in_use",
                 %shard, %worker,
                 "another process that started later uses the same workerId: it acquired this lease and \
                  is expected to exit (set a different workerId for each process, or \
@@ -259,7 +271,7 @@ impl Line {
             ),
             Self::LaterNamesakeAgain(shard, worker) => debug!(%shard, %worker,
                 "another process with the same workerId, started later, acquired this lease"),
-            Self::UnmarkedNamesake(shard, worker) => error!(
+            Self::UnmarkedNamesake(shard, worker) => error!(event = "worker_id_in_use",
                 %shard, %worker,
                 "another process, perhaps a Java worker, renews leases under the same workerId: records \
                  are delivered twice, or one of the two processes receives none (set a different \

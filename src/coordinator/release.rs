@@ -62,13 +62,20 @@ impl Coordinator {
             }
         };
         if timeout(limit, all).await.is_err() {
-            warn!(left = self.state.releasing(), "timed out releasing leases: they will expire");
+            warn!(
+                event = "lease_release_timed_out",
+                left = self.state.releasing(),
+                "timed out releasing leases: they will expire"
+            );
         }
         self.work.abort_all();
         while self.work.join_next().await.is_some() {}
         // However many there are, and even if DynamoDB does not respond.
         if timeout(self.settings.stop.left(NUDGE), self.pass_on()).await.is_err() {
-            warn!("timed out releasing leases that were assigned during shutdown: they will expire");
+            warn!(
+                event = "lease_release_timed_out",
+                "timed out releasing leases that were assigned during shutdown: they will expire"
+            );
         }
         self.handle(Event::NudgeDue).await;
         if timeout(self.settings.stop.left(NUDGE), self.work.join_next()).await.is_err() {
@@ -84,6 +91,7 @@ impl Coordinator {
         }
         let Ok(Ok(leases)) = timeout(CHOOSE, self.tools.table.list()).await else {
             warn!(
+                event = "lease_listing_failed",
                 "failed to list the leases during shutdown: leases that were assigned to this worker \
                  meanwhile will expire"
             );
@@ -121,11 +129,13 @@ async fn give_back(held: &Held, to: &Next) -> Option<WorkerId> {
     let shard: &ShardId = held.shard();
     match held.release(to).await {
         Ok(to) => {
-            info!(%shard, to = to.as_ref().map(WorkerId::as_str), "released the lease");
+            info!(event = "lease_released", %shard, to = to.as_ref().map(WorkerId::as_str), "released the lease");
             return to;
         }
         Err(held::Error::Lost) => debug!(%shard, "lost the lease before it could be released"),
-        Err(error) => warn!(%shard, %error, "failed to release the lease: it will expire"),
+        Err(error) => {
+            warn!(event = "lease_release_failed", %shard, %error, "failed to release the lease: it will expire")
+        }
     }
     None
 }

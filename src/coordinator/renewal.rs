@@ -137,7 +137,7 @@ async fn keep(held: Arc<Held>, pause: Duration, first: Instant, pace: Paced, rea
             // Lost leases aren't renewed.
             () = held.lost().cancelled() => {
                 if let Some(error) = failed {
-                    warn!(error, "lost the lease after renewals that failed");
+                    warn!(event = "lease_lost", error, "lost the lease after renewals that failed");
                 }
                 break;
             }
@@ -149,7 +149,7 @@ async fn keep(held: Arc<Held>, pause: Duration, first: Instant, pace: Paced, rea
             failed = None;
             backoff.reset();
             if let Some(lasted) = outage.worked(Instant::now()) {
-                info!(?lasted, "renewed the lease again");
+                info!(event = "lease_renewal_recovered", ?lasted, "renewed the lease again");
             }
             next = proven + pause;
             continue;
@@ -160,12 +160,12 @@ async fn keep(held: Arc<Held>, pause: Duration, first: Instant, pace: Paced, rea
                 failed = None;
                 backoff.reset();
                 if let Some(lasted) = outage.worked(Instant::now()) {
-                    info!(?lasted, "renewed the lease again");
+                    info!(event = "lease_renewal_recovered", ?lasted, "renewed the lease again");
                 }
                 (known, next) = (held.proven(), pace.next(started, pause));
             }
             Err(held::Error::Lost) => {
-                warn!(error = failed, "lost the lease");
+                warn!(event = "lease_lost", error = failed, "lost the lease");
                 break;
             }
             Err(error) => {
@@ -175,7 +175,7 @@ async fn keep(held: Arc<Held>, pause: Duration, first: Instant, pace: Paced, rea
                     held::Error::Lost | held::Error::Behind(_) => true,
                 };
                 if logs {
-                    warn!(%error, retry_in = ?again, "failed to renew the lease, retrying");
+                    warn!(event = "lease_renewal_failed", %error, retry_in = ?again, "failed to renew the lease, retrying");
                 } else {
                     debug!(%error, retry_in = ?again, "failed to renew the lease, retrying");
                 }

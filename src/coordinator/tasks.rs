@@ -106,7 +106,7 @@ impl Tools {
             match self.table.create(&row).await {
                 Ok(made) => {
                     if made {
-                        warn!(shard = %row.shard, checkpoint = %row.checkpoint, "restored a deleted lease");
+                        warn!(event = "lease_restored", shard = %row.shard, checkpoint = %row.checkpoint, "restored a deleted lease");
                     }
                     break;
                 }
@@ -129,7 +129,7 @@ fn log_acquired(before: &Lease, acquired: &Lease) {
     let (shard, checkpoint) = (&before.shard, &before.checkpoint);
     match &before.owner {
         Some(from) if before.owner != acquired.owner => {
-            info!(%shard, %checkpoint, %from, "acquired a lease of another worker");
+            info!(event = "lease_stolen", %shard, %checkpoint, %from, "acquired a lease of another worker");
         }
         Some(_) | None => debug!(%shard, %checkpoint, "acquired a lease"),
     }

@@ -357,7 +357,7 @@ impl Held {
         let row = holding.restored();
         match timeout_at(self.expires(), self.owner.table.create(&row)).await {
             Ok(Ok(true)) => {
-                warn!(shard = %self.shard, checkpoint = %row.checkpoint, "restored a deleted lease");
+                warn!(event = "lease_restored", shard = %self.shard, checkpoint = %row.checkpoint, "restored a deleted lease");
                 holding.note_restored(row, began);
                 *self.expires.lock().unwrap_or_else(PoisonError::into_inner) =
                     Expiry::new(holding.expires(), slept);

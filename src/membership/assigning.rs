@@ -187,7 +187,12 @@ impl State {
         let count = round.assigned.saturating_sub(round.unassigned);
         if count > 0 {
             let failed = (round.unassigned > 0).then_some(round.unassigned);
-            info!(failed, "assigned {count} {}", if count == 1 { "lease" } else { "leases" });
+            info!(
+                event = "leases_assigned",
+                failed,
+                "assigned {count} {}",
+                if count == 1 { "lease" } else { "leases" }
+            );
         }
         let took = self.now().saturating_duration_since(round.began);
         self.effects.push(Effect::Emit(OfWorker::GaveOut { failed: round.failed, took }));

@@ -122,6 +122,7 @@ pub async fn begin(
             Start::As(mode) => {
                 if two_x && mode == Mode::Phase1 && settings.configured == Configured::Default {
                     warn!(
+                        event = "kcl2_table_found",
                         "the lease table is a KCL 2.x table: writing only what KCL 2.x workers can read \
                          (set clientVersionConfig once no KCL 2.x worker is left)"
                     );
@@ -148,7 +149,7 @@ pub async fn begin(
     let wanted = matches!(mode, Mode::ThreeX | Mode::Upgrade);
     // The table is scanned as long as it has no index.
     let indexed = !wanted || table.index(true).await.unwrap_or(false);
-    info!("lease assignment mode: {mode}, {layout}");
+    info!(event = "assignment_mode_determined", "lease assignment mode: {mode}, {layout}");
     Ok(Begun { mode, layout, alone: !old, indexed })
 }
 
@@ -177,6 +178,7 @@ async fn settled(store: &dyn Store, table: &dyn Table, found: Found) -> Result<L
         }
         if waited.is_zero() {
             info!(
+                event = "tables_awaited",
                 "another worker is creating the lease table: waiting for its other tables or its first lease"
             );
         }
@@ -208,7 +210,7 @@ async fn begin_with_leases(
     if stored || !version::is_two_x_for_sure(settings.configured, &leases, index) {
         return Err(Error::Beside(error));
     }
-    warn!(
+    warn!(event = "extra_tables_unusable",
         %error,
         "cannot use the tables beside the lease table, which is a KCL 2.x table: running as a KCL 2.x \
          worker"

@@ -43,6 +43,7 @@ impl State {
         self.ended(Kind::Monitor);
         if seen.old && !self.barred {
             error!(
+                event = "layout_conflict",
                 "a worker of KCL 3.0 to 3.4 created its own tables beside the single table of this \
                  application, which it cannot read: this worker does not become the leader (stop the KCL \
                  3.0 to 3.4 worker)"
@@ -56,7 +57,7 @@ impl State {
         self.adopt(seen.stage);
         let stored = seen.generation.as_ref().map(|row| row.now.state);
         if let Some(mode) = stored.and_then(|stored| version::follow(self.mode, stored)) {
-            info!(from = %self.mode, to = %mode, "lease assignment mode changed");
+            info!(event = "assignment_mode_changed", from = %self.mode, to = %mode, "lease assignment mode changed");
             if self.mode.is_led() && !mode.is_led() {
                 self.step_down();
             }

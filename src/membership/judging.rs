@@ -35,11 +35,12 @@ impl State {
     pub(super) fn judged(&mut self, reports: &[Report]) {
         let (wall, now) = (self.wall_seconds(), self.now());
         if let Some(lasted) = self.outages.report_reads.worked(now) {
-            info!(?lasted, "reading the worker metrics works again");
+            info!(event = "worker_metrics_recovered", ?lasted, "reading the worker metrics works again");
         }
         let verdict = self.ahead.judge(reports, wall, now, &self.settings.rules);
         for (worker, at) in &verdict.ahead {
             warn!(
+                event = "worker_metrics_deleted",
                 worker,
                 lut = at,
                 now = wall,
@@ -55,7 +56,7 @@ impl State {
     /// The reports can't be read: the leader knows itself, and sees who renews leases.
     pub(super) fn cannot_judge(&mut self, error: &table::Error, now: Instant) {
         if self.outages.report_reads.failed(now, error, &self.settings.reach) {
-            warn!(
+            warn!(event = "worker_metrics_failed",
                 %error,
                 action = "dynamodb:Scan",
                 "failed to read the worker metrics: assigning leases to the workers that renew leases"
@@ -72,12 +73,16 @@ impl State {
         match outcome {
             Ok(()) => {
                 if let Some(lasted) = self.outages.report_writes.worked(now) {
-                    info!(?lasted, "writing the worker metrics works again");
+                    info!(
+                        event = "worker_metrics_recovered",
+                        ?lasted,
+                        "writing the worker metrics works again"
+                    );
                 }
             }
             Err(error) => {
                 if self.outages.report_writes.failed(now, error, &self.settings.reach) {
-                    warn!(
+                    warn!(event = "worker_metrics_failed",
                         %error,
                         action = "dynamodb:UpdateItem",
                         "failed to write the worker metrics: another leader assigns no leases to this \
@@ -143,16 +148,18 @@ impl State {
             debug!("this worker cannot acquire leases: DynamoDB does not respond");
         } else if unable {
             warn!(
+                event = "worker_unavailable",
                 "this worker cannot acquire leases: its worker metrics report that it accepts none until \
                  it can"
             );
         } else if short {
             warn!(
+                event = "worker_unavailable",
                 "this worker lacks resources for its leases: its worker metrics report that it accepts \
                  no more"
             );
         } else {
-            info!("this worker can acquire leases again");
+            info!(event = "worker_available", "this worker can acquire leases again");
         }
     }
 

@@ -32,7 +32,7 @@ impl Member {
         if let Some((place, write)) = lock
             && !matches!(timeout(FAREWELL, store.write_lock(place, &write)).await, Ok(Ok(())))
         {
-            warn!("failed to release the leader lock: it will expire");
+            warn!(event = "leader_lock_release_failed", "failed to release the leader lock: it will expire");
         }
         if !self.state.mode.reports() || self.ends.rival.borrow().is_some() {
             return;

@@ -65,7 +65,7 @@ impl State {
             Ok(row) => row.as_ref(),
             Err(error) => {
                 if self.outages.lock_reads.failed(now, error, &self.settings.reach) {
-                    warn!(%error, action = "dynamodb:GetItem", "failed to read the leader lock");
+                    warn!(event = "leader_lock_failed", %error, action = "dynamodb:GetItem", "failed to read the leader lock");
                 }
                 self.vacancy.unreadable(now);
                 self.lock_done();
@@ -73,7 +73,7 @@ impl State {
             }
         };
         if let Some(lasted) = self.outages.lock_reads.worked(now) {
-            info!(?lasted, "reading the leader lock works again");
+            info!(event = "leader_lock_recovered", ?lasted, "reading the leader lock works again");
         }
         self.led_by_ours = row.is_some_and(lock::is_of_multilangd);
         let (led, until) = (self.election.leads(now), self.election.until());
@@ -88,7 +88,7 @@ impl State {
 
     fn lock_answered(&mut self, now: Instant) {
         if let Some(lasted) = self.outages.lock_writes.worked(now) {
-            info!(?lasted, "writing the leader lock works again");
+            info!(event = "leader_lock_recovered", ?lasted, "writing the leader lock works again");
         }
     }
 
@@ -113,7 +113,7 @@ impl State {
             Err(error) => {
                 self.election.refused(now);
                 if self.outages.lock_writes.failed(now, error, &self.settings.reach) {
-                    warn!(
+                    warn!(event = "leader_lock_failed",
                         %error,
                         action,
                         "failed to write the leader lock: this worker cannot become the leader (check \
@@ -145,7 +145,7 @@ impl State {
             None => {}
             Some(Ok(stage)) => self.adopt(stage),
             Some(Err(error)) => {
-                warn!(%error,
+                warn!(event = "leader_lock_given_up", %error,
                     "failed to read the table migration status after acquiring the leader lock: \
                      releasing it");
                 self.step_down();
@@ -157,11 +157,11 @@ impl State {
         let now = self.now();
         match (led, self.election.leads(now)) {
             (false, true) => {
-                info!("this worker is now the leader");
+                info!(event = "leadership_acquired", "this worker is now the leader");
                 (self.verdict, self.read, self.judged) = (Arc::default(), Arc::default(), None);
                 self.judge(now);
             }
-            (true, false) => warn!("this worker is no longer the leader"),
+            (true, false) => warn!(event = "leadership_lost", "this worker is no longer the leader"),
             _ => {}
         }
     }

@@ -297,6 +297,7 @@ impl State {
         let last = scanned.map_or(since, |scanned| scanned.max(since));
         if now.saturating_duration_since(last) > self.settings.failover * super::PATIENCE {
             error!(
+                event = "leader_listing_failed",
                 "this worker is the leader but has failed to list the leases for too long: releasing the \
                  leader lock"
             );
@@ -358,14 +359,14 @@ impl State {
             }
             Event::Monitored(Ok(seen)) => {
                 if let Some(lasted) = self.outages.monitor.worked(now) {
-                    info!(?lasted, "reading the fleet state works again");
+                    info!(event = "fleet_state_recovered", ?lasted, "reading the fleet state works again");
                 }
                 self.monitored(&seen);
             }
             Event::Monitored(Err(error)) => {
                 self.ended(Kind::Monitor);
                 if self.outages.monitor.failed(now, &error, &self.settings.reach) {
-                    warn!(%error, "failed to read the fleet state");
+                    warn!(event = "fleet_state_failed", %error, "failed to read the fleet state");
                 }
             }
             Event::Surveyed(Ok(seen), took) => self.surveyed(seen, took),
@@ -376,20 +377,25 @@ impl State {
                 if error.is_unanswered() {
                     debug!(%error, "failed to check whether all workers support KCL 3.x");
                 } else {
-                    warn!(%error, "failed to check whether all workers support KCL 3.x");
+                    warn!(event = "version_check_failed", %error, "failed to check whether all workers support KCL 3.x");
                 }
                 self.readiness = Readiness::default();
             }
             Event::Advanced(Ok(())) => {
-                info!("all workers support KCL 3.x: leader-assigned leases start within two minutes")
+                info!(
+                    event = "fleet_ready_for_v3",
+                    "all workers support KCL 3.x: leader-assigned leases start within two minutes"
+                )
             }
-            Event::Advanced(Err(error)) => warn!(%error, "failed to write the new fleet state"),
+            Event::Advanced(Err(error)) => {
+                warn!(event = "fleet_state_failed", %error, "failed to write the new fleet state")
+            }
             Event::Indexed(Ok(there)) => self.plan(Kind::Index, (!there).then(|| now + MONITOR)),
             Event::Indexed(Err(error)) => {
                 // Once: the table is scanned instead.
                 let logged = self.outages.index.is_logged();
                 if self.outages.index.failed(now, &error, &self.settings.reach) && !logged {
-                    warn!(
+                    warn!(event = "owner_index_failed",
                         %error,
                         action = "dynamodb:UpdateTable",
                         "failed to create the index of lease owners, scanning the lease table instead"
@@ -398,7 +404,7 @@ impl State {
                 self.plan(Kind::Index, Some(now + MONITOR));
             }
             Event::GaugeFound(source) => {
-                info!(source, "measuring CPU utilisation");
+                info!(event = "cpu_measured", source, "measuring CPU utilisation");
                 self.recorder = Recorder::new(true, self.settings.averages);
                 self.measures = true;
                 let first = self.settings.sample_every.mul_f64(self.random.f64());
@@ -473,15 +479,17 @@ impl State {
         if before.unled != next.unled {
             match next.unled {
                 Some(Unled::Vacant) => warn!(
+                    event = "leader_absent",
                     actions = "dynamodb:PutItem, dynamodb:UpdateItem",
                     "no worker has been the leader for three failover times: leases are shared without a \
                      leader, as in KCL 2.x (allow at least one worker to write the leader lock)"
                 ),
                 Some(Unled::Unknown) => warn!(
+                    event = "leader_lock_failed",
                     action = "dynamodb:GetItem",
                     "failed to read the leader lock: acquiring only unowned and expired leases"
                 ),
-                None => info!("a leader assigns leases again"),
+                None => info!(event = "leader_returned", "a leader assigns leases again"),
             }
             self.scan_now();
         }

@@ -51,7 +51,7 @@ impl State {
     pub(super) fn cannot_survey(&mut self, error: &table::Error, took: Duration) {
         self.ended(Kind::TableMigration);
         self.effects.push(Effect::Emit(OfWorker::Surveyed { found: None, took }));
-        warn!(%error, "failed to read the status of the table migration");
+        warn!(event = "table_migration_failed", %error, "failed to read the status of the table migration");
     }
 
     /// The metrics of the move: the stored stage, and one table where there is nothing to move.
@@ -104,7 +104,7 @@ impl State {
         self.ended(Kind::TableMigration);
         match outcome {
             Ok(()) => {
-                info!(%step, "completed a step of the table migration");
+                info!(event = "table_migration_advanced", %step, "completed a step of the table migration");
                 // The next step may be due at once.
                 self.plan(Kind::TableMigration, Some(self.now()));
                 if step == Step::Finish {
@@ -115,9 +115,9 @@ impl State {
             Err(table::Error::Conflict(row)) => debug!(%row, %step,
                 "another worker was faster with this step of the table migration"),
             Err(error @ table::Error::Denied(_)) => {
-                error!(%error, %step, "table migration is blocked");
+                error!(event = "table_migration_blocked", %error, %step, "table migration is blocked");
             }
-            Err(error) => warn!(%error, %step,
+            Err(error) => warn!(event = "table_migration_failed", %error, %step,
                 "failed to carry out a step of the table migration, retrying"),
         }
     }
@@ -128,7 +128,7 @@ impl State {
         if layout == self.layout {
             return;
         }
-        info!(from = %self.layout, to = %layout, "table migration status changed");
+        info!(event = "table_migration_status_changed", from = %self.layout, to = %layout, "table migration status changed");
         if layout.lock() != self.layout.lock() {
             self.step_down();
             self.election = Election::new(Terms::new(self.settings.me.clone(), self.settings.failover));

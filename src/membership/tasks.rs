@@ -39,7 +39,7 @@ impl Tools {
 
     pub(super) async fn release_lock(self, place: StateLocation, write: LockWrite) {
         if let Err(error) = self.store.write_lock(place, &write).await {
-            warn!(%error, "failed to release the leader lock: it will expire");
+            warn!(event = "leader_lock_release_failed", %error, "failed to release the leader lock: it will expire");
         }
     }
 
@@ -49,8 +49,12 @@ impl Tools {
         let shard = lease.shard;
         let outcome = self.table.update(&shard, &update).await.map(drop);
         match (&outcome, how) {
-            (Ok(()), How::HandOff) => info!(%shard, from, %to, "requested a graceful handoff"),
-            (Ok(()), How::Assign) if from.is_some() => info!(%shard, from, %to, "assigned a lease"),
+            (Ok(()), How::HandOff) => {
+                info!(event = "handoff_requested", %shard, from, %to, "requested a graceful handoff")
+            }
+            (Ok(()), How::Assign) if from.is_some() => {
+                info!(event = "lease_assigned", %shard, from, %to, "assigned a lease")
+            }
             (Ok(()), How::Assign) => debug!(%shard, %to, "assigned a lease"),
             (Err(error), _) => debug!(%shard, %to, %error, "failed to assign a lease"),
         }
@@ -114,7 +118,7 @@ impl Tools {
         let began = Instant::now();
         let (reports, mut retracts) = (stale.len(), JoinSet::new());
         for (worker, at) in stale {
-            info!(worker, "deleting the stale metrics of a dead worker");
+            info!(event = "worker_metrics_deleted", worker, "deleting the stale metrics of a dead worker");
             for place in layout.reads() {
                 let (store, worker) = (self.store.clone(), worker.clone());
                 retracts.spawn(async move {

@@ -68,7 +68,7 @@ impl ShardSync {
                 }
                 doubtful = found.judge(name)?;
                 for shard in &doubtful {
-                    error!(
+                    error!(event = "checkpoint_foreign",
                         %shard,
                         "the checkpoint of the lease does not belong to this stream and Kinesis rejects \
                          it: the shard is not read (if the stream was deleted and recreated, stop all \
@@ -77,7 +77,7 @@ impl ShardSync {
                 }
             }
             Marks::Later(later) => {
-                warn!(
+                warn!(event = "stream_creation_time_older",
                     stored = %later, described = current.as_ref().map(ToString::to_string),
                     "leases name a later creation time of the stream than DescribeStreamSummary returns: \
                      no lease is reset"
@@ -130,7 +130,7 @@ impl ShardSync {
         }
         let plan = origin::start_over(leases, &listed, &current, &refused);
         let StartOver { mark, steps, remark, remove } = &plan;
-        warn!(
+        warn!(event = "stream_recreated",
             stream = %current, leases = leases.len(), changes = steps.len(), removed = remove.len(),
             "the stream was deleted and recreated: resetting its leases to TRIM_HORIZON"
         );
@@ -199,7 +199,7 @@ impl ShardSync {
         for _ in 0..REWRITES {
             match self.table.update(&row.shard, &update(&row)).await {
                 Ok(_) => {
-                    info!(shard = %row.shard, old_checkpoint = %row.checkpoint, "reset the lease");
+                    info!(event = "lease_reset", shard = %row.shard, old_checkpoint = %row.checkpoint, "reset the lease");
                     return Ok(Rewritten::Done);
                 }
                 Err(table::Error::Conflict(_)) => {}
@@ -223,7 +223,7 @@ impl ShardSync {
             self.compare_identity(&leases, rounds, coordinator).await
         };
         if let Err(error) = outcome.await {
-            warn!(%error, "failed to compare the lease table with the stream, retrying");
+            warn!(event = "stream_check_failed", %error, "failed to compare the lease table with the stream, retrying");
         }
         let changed = self.recognition.current() != before;
         rounds.in_vain = if changed { 0 } else { rounds.in_vain.saturating_add(1) };
@@ -278,7 +278,7 @@ impl ShardSync {
     fn report_foreign(&self, foreign: &Foreign, rounds: &mut Rounds) {
         if rounds.reported.is_none_or(|at| at.elapsed() >= REPORT_AGAIN) {
             rounds.reported = Some(Instant::now());
-            error!(error = %foreign,
+            error!(event = "table_shared", error = %foreign,
                 "another application uses the same lease table for a different stream");
         }
     }

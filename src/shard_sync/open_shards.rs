@@ -27,7 +27,12 @@ impl ShardSync {
             origin::unread(&seen.leases, &listed, &seen.live).into_iter().collect();
         let lasting: BTreeSet<ShardId> = unread.intersection(&rounds.unread).cloned().collect();
         if !lasting.is_empty() {
-            warn!(count = lasting.len(), shards = some(&lasting), "no live worker reads some open shards");
+            warn!(
+                event = "open_shards_without_reader",
+                count = lasting.len(),
+                shards = some(&lasting),
+                "no live worker reads some open shards"
+            );
         }
         self.settings.sink.worker(OfWorker::Unread { shards: Some(unread.len()), lasting: lasting.len() });
         rounds.unread = unread;
@@ -79,7 +84,7 @@ impl ShardSync {
                 None => lease.is_complete(),
             };
             if settled && ours && self.recognition.is_unchanged(&lease.shard).await {
-                warn!(
+                warn!(event = "lease_reset",
                     shard = %lease.shard, checkpoint = %lease.checkpoint, starting = %shard.starting,
                     "the checkpoint of the lease does not belong to this shard: resetting it to \
                      TRIM_HORIZON"

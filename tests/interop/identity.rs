@@ -10,14 +10,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use serde_json::Value;
 use tokio::time::{Instant, timeout};
 
 use crate::fleet::{Fleet, all_have};
 use crate::java::{JAVA_2, JAVA_3_LED, LIBRARY_LED, Peer, log, properties};
 use crate::library::SOON;
 use crate::load::{Load, Row, Rows};
-use crate::rig::{APPLICATION, Daemon, Report, Rig, STREAM, alive, count, records, said};
+use crate::rig::{APPLICATION, Daemon, Report, Rig, STREAM, alive, count, logged, records, said};
 
 const PEERS: [Peer; 3] = [JAVA_2, JAVA_3_LED, LIBRARY_LED];
 /// A stream that is created later than the one to which the leases belong.
@@ -421,13 +420,10 @@ async fn recreated_stream_is_read_by_ours_and_java() {
     tokio::join!(first, second, third, fourth, fifth, sixth);
 }
 
-/// The worker of each logged error that names the setting.
+/// The worker of each logged error about a worker id that another process uses.
 fn errors(path: &Path) -> Vec<String> {
-    let log = std::fs::read_to_string(path).unwrap();
-    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let about_id = |line: &Value| line["message"].as_str().is_some_and(|text| text.contains("workerId"));
-    let errors = lines.filter(|line| line["level"] == "ERROR" && about_id(line));
-    errors.filter_map(|line| line["worker"].as_str().map(str::to_owned)).collect()
+    let lines = logged(path, "worker_id_in_use").into_iter().filter(|line| line["level"] == "ERROR");
+    lines.filter_map(|line| line["worker"].as_str().map(str::to_owned)).collect()
 }
 
 /// Java reads with a worker id, then our worker starts with the same id. It leaves one lease alone for half a
@@ -446,7 +442,7 @@ async fn one_worker_id(peer: Peer) {
     print(&format!("{name}: before"), &fleet.load.rig.rows().await);
 
     let rig = &fleet.load.rig;
-    let more = format!("{}{}multilangd.logFormat = json\n", fleet.lines, peer.ours);
+    let more = format!("{}{}", fleet.lines, peer.ours);
     let file = properties(rig, OURS, &more);
     let lines = std::fs::read_to_string(&file).unwrap();
     let same = lines.replace(&format!("workerId = {OURS}\n"), &format!("workerId = {JAVA}\n"));

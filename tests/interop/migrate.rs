@@ -9,7 +9,7 @@ use tokio::time::{Instant, interval, timeout};
 use crate::fleet::{Fleet, SOON, all_have, leader};
 use crate::java::JAVA_3_FIRST;
 use crate::load::Load;
-use crate::rig::APPLICATION;
+use crate::rig::{APPLICATION, logged};
 
 /// Every worker checks once a minute, the first time up to half a minute later.
 const SEEN: Duration = Duration::from_secs(120);
@@ -52,14 +52,11 @@ async fn reporting(fleet: &Fleet, since: i64) -> usize {
 
 /// How often each of our workers has logged that the fleet switched to the next state.
 fn state_changes(fleet: &Fleet) -> [usize; 2] {
-    logged(fleet, "lease assignment mode changed")
+    count_logged(fleet, "assignment_mode_changed")
 }
 
-fn logged(fleet: &Fleet, what: &str) -> [usize; 2] {
-    ["ours-1", "ours-2"].map(|name| {
-        let log = std::fs::read_to_string(fleet.load.rig.folder.join(format!("{name}.log"))).unwrap();
-        log.matches(what).count()
-    })
+fn count_logged(fleet: &Fleet, event: &str) -> [usize; 2] {
+    ["ours-1", "ours-2"].map(|name| logged(&fleet.load.rig.folder.join(format!("{name}.log")), event).len())
 }
 
 async fn until(what: &str, mut reached: impl AsyncFnMut() -> bool) {
@@ -104,7 +101,7 @@ async fn mixed_fleet_migration_can_be_rolled_back_and_repeated() {
     let three = ["java-1", "java-2", "ours-1"];
     fleet.load.until_rows("the leases of ours-2 have new owners", |rows| all_have(rows, &three)).await;
     fleet.ours("ours-2");
-    until("ours-2 is back", async || logged(&fleet, "lease assignment mode: ")[1] == 2).await;
+    until("ours-2 is back", async || count_logged(&fleet, "assignment_mode_determined")[1] == 2).await;
 
     set_generation(&fleet, "CLIENT_VERSION_3X_WITH_ROLLBACK", "CLIENT_VERSION_2X").await;
     until("our workers roll back", async || state_changes(&fleet) == [2, 2]).await;

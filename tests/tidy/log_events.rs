@@ -143,6 +143,15 @@ fn every_log_event_has_an_explanation() {
     assert!(missing.is_empty(), "{PAGE}: write when these are logged: {missing:?}");
 }
 
+/// An alert needs a code. The embedded endpoints of local mode alert nobody.
+#[test]
+fn warnings_and_errors_have_event_codes() {
+    let alerts = |call: &Call| ["WARN", "ERROR"].contains(&call.level.as_str());
+    let bare = all_calls().into_iter().filter(|call| alerts(call) && call.event.is_none());
+    let bare: Vec<_> = bare.map(|call| call.place).filter(|place| !place.starts_with("src/local/")).collect();
+    assert!(bare.is_empty(), "these log calls need the field `event`: {bare:#?}");
+}
+
 #[test]
 fn event_codes_are_snake_case() {
     for call in all_calls() {
