@@ -49,6 +49,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn process_left_running_does_not_delay_the_answer() {
+        let folder = folder("leaves");
+        let script = folder.join("script");
+        std::fs::write(&script, "cat >/dev/null; sleep 20 & exit 0\n").unwrap();
+        let (program, letter) = (exec(&format!("sh {}", script.display())), letter(1));
+        let fed = tokio::time::timeout(std::time::Duration::from_secs(15), program.send(&letter));
+        assert_eq!(fed.await.unwrap(), Ok(()));
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[tokio::test]
     async fn program_that_does_not_end_is_killed() {
         let fed = process::feed(&exec("sleep 1000").0, b"x\n", std::time::Duration::from_millis(50)).await;
         assert!(fed.unwrap_err().contains("within"));

@@ -394,9 +394,23 @@ pub async fn feed(program: &Program, line: &[u8], deadline: std::time::Duration)
             }
             drop(stdin.take());
         };
-        let (status, (), last) = tokio::join!(fed.child.wait(), write, read);
+        let (mut write, mut read) = (std::pin::pin!(write), std::pin::pin!(read));
+        let (mut is_written, mut last) = (false, None);
+        let status = loop {
+            tokio::select! {
+                biased;
+                status = fed.child.wait() => break status,
+                () = &mut write, if !is_written => is_written = true,
+                line = &mut read, if last.is_none() => last = Some(line),
+            }
+        };
         fed.alive = false;
         let status = status.map_err(|error| error.to_string())?;
+        // A process that the program left running may hold its stderr open.
+        let last = match last {
+            Some(line) => line,
+            None => tokio::time::timeout(super::LEAK, read).await.unwrap_or_default(),
+        };
         match last {
             _ if status.success() => Ok(()),
             Some(line) => Err(format!("{}; last line on stderr: {line:?}", super::output::exit(status))),
