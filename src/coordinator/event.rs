@@ -127,7 +127,7 @@ pub enum Effect<H> {
     /// Releases a lease.
     Release(H, Recipient),
     /// Releases a lease that was assigned to this worker and not acquired.
-    PassOn(Lease, Recipient),
+    PassOn(Box<Lease>, Recipient),
     /// Creates the row of a lost lease again if it is missing, with pauses.
     Restore(H, Backoff),
     /// Nudges the owners of these rows.

@@ -364,7 +364,7 @@ impl<H: Holding> State<H> {
         let left: Vec<Lease> = leases.into_iter().filter(is_left).collect();
         self.assigned.nudge_all |= self.waits_for_a_leader() && !left.is_empty();
         let to = self.recipient();
-        effects.extend(left.into_iter().map(|lease| Effect::PassOn(lease, to.clone())));
+        effects.extend(left.into_iter().map(|lease| Effect::PassOn(Box::new(lease), to.clone())));
     }
 
     /// Whether the leases that this worker releases wait for a leader.

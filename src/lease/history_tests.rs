@@ -179,7 +179,7 @@ impl Naive {
 #[derive(Debug, Clone)]
 enum Read {
     Scan(Vec<Option<Lease>>),
-    Row(Lease),
+    Row(Box<Lease>),
 }
 
 fn any_lease(shard: &'static str) -> impl Strategy<Value = Lease> {
@@ -197,7 +197,7 @@ fn any_read() -> impl Strategy<Value = Read> {
     let other = || prop::option::weighted(0.8, any_lease("t"));
     prop_oneof![
         3 => (row(), other()).prop_map(|(row, other)| Read::Scan(vec![row, other])),
-        1 => any_lease("s").prop_map(Read::Row),
+        1 => any_lease("s").prop_map(|row| Read::Row(Box::new(row))),
     ]
 }
 
@@ -223,7 +223,7 @@ proptest! {
                 }
                 Read::Row(row) => {
                     history.note_row(&row, now);
-                    naive.0.entry(row.shard.clone()).or_default().push((now, row));
+                    naive.0.entry(row.shard.clone()).or_default().push((now, *row));
                 }
             }
             for shard in ["s", "t"].map(ShardId::from) {

@@ -21,9 +21,10 @@ impl Member {
         self.ends.coordinator = None;
         let mut lock = None;
         for effect in self.state.on(self.moment(), Event::Stop) {
-            match effect {
-                Effect::LastRelease(place, write) => lock = Some((place, write)),
-                effect => self.perform(effect),
+            if let Effect::LastRelease(place, write) = effect {
+                lock = Some((place, write));
+            } else {
+                self.perform(effect);
             }
         }
         self.work.abort_all();
