@@ -22,7 +22,7 @@ use crate::clock;
 use crate::lease::{Held, Table};
 use crate::letters::{Failure, Letters};
 use crate::metrics::{Ending, LastLines, OfShard, Sink};
-use crate::multilang::{self, Child, Launch, SpawnError};
+use crate::multilang::{self, Child, ForShard, Launch, SpawnError, launch};
 use crate::retrieval::{Feed, ShardOfStream, Source, Start};
 use crate::sequence::Sequence;
 use crate::shard::BoxFuture;
@@ -98,6 +98,8 @@ struct Consumer {
     spawning: Option<Spawning>,
     /// Since when no child can be started for lack of resources.
     short_since: Option<Instant>,
+    /// The number of processes that were started since a checkpoint was last stored.
+    attempt: u32,
     /// Process id of the last child, which may have exited.
     pid: Option<u32>,
     /// The last stderr lines of a child that has exited.
@@ -136,6 +138,7 @@ impl Consumer {
             child: None,
             spawning: None,
             short_since: None,
+            attempt: 0,
             pid: None,
             stderr: Vec::new(),
             refused: (0, None),
@@ -161,6 +164,9 @@ impl Consumer {
         let (mut stopping, mut wanted, mut lost) = (false, false, false);
         loop {
             while let Some(event) = self.events.pop_front() {
+                if let Event::Stored(_, Ok(())) = &event {
+                    self.attempt = 0;
+                }
                 for effect in self.state.on(Instant::now(), event) {
                     if let Some(outcome) = self.perform(effect) {
                         return outcome;
@@ -235,9 +241,6 @@ impl Consumer {
         self.stderr.clear();
         match outcome {
             Ok(child) => {
-                if self.short_since.take().is_some() {
-                    self.parts.capacity.recovered();
-                }
                 self.emit(OfShard::ChildStarted { pid: child.pid() });
                 let tail = child.stderr();
                 self.emit(OfShard::Stderr(&LastLines::new(move || tail.lines())));
@@ -264,6 +267,9 @@ impl Consumer {
         if let multilang::Event::Said(session::Event::Done(action)) = &event {
             self.emit(OfShard::Answered { action: *action, took: self.asked.elapsed() });
             if *action == Action::Initialize {
+                if self.short_since.take().is_some() {
+                    self.parts.capacity.recovered();
+                }
                 self.parts.standings.worked();
             }
         }
@@ -276,6 +282,9 @@ impl Consumer {
             self.stderr = child.last_stderr();
             self.emit(OfShard::ChildGone);
             info!(event = "processor_exited", pid = child.pid(), status = %end, "record processor exited");
+            if let Some(line) = self.stderr.last().filter(|line| launch::names_shortage(line)) {
+                return Event::Starved(format!("it exited with {end}: {line}"));
+            }
         }
         Event::Child(event)
     }
@@ -299,8 +308,12 @@ impl Consumer {
             Effect::CloseFeed => self.feed = None,
             Effect::Spawn => {
                 self.parts.standings.trying(&shard);
+                self.attempt = self.attempt.saturating_add(1);
+                let stream_arn =
+                    self.parts.source.recognition.current().map(|stream| stream.arn().to_owned());
+                let start = ForShard { shard, stream_arn, attempt: self.attempt };
                 let (program, dialect) = (self.parts.program.clone(), self.parts.dialect);
-                self.spawning = Some(Box::pin(async move { Child::spawn(&*program, dialect, &shard).await }));
+                self.spawning = Some(Box::pin(async move { Child::spawn(&*program, dialect, &start).await }));
             }
             Effect::Send(message) => self.send(message),
             Effect::Acknowledge(outcome) => {

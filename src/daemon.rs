@@ -103,7 +103,7 @@ impl std::fmt::Debug for Ports {
 pub fn equip(
     program: Program,
     form: output::LogForm,
-    error_text: Option<String>,
+    config: &Config,
 ) -> std::io::Result<(Arc<dyn Launch>, Arc<Capacity>)> {
     let limits = if Launcher::restores_limits() {
         Limits::raise()
@@ -118,7 +118,13 @@ pub fn equip(
     let leases = limits.leases();
     info!(event = "limits_determined", leases, "the limits of this process allow {leases} leases: {limits}");
     let launcher = Launcher::start(limits.original_files)?;
-    let started = program.started_by(launcher).logging(form).with_error_text(error_text);
+    let variables = vec![
+        ("MULTILANGD_APPLICATION_NAME", config.application.clone()),
+        ("MULTILANGD_STREAM_NAME", config.stream.clone()),
+        ("MULTILANGD_WORKER_ID", config.worker.to_string()),
+    ];
+    let started = program.started_by(launcher).logging(form).with_variables(variables);
+    let started = started.with_error_text(config.child_error_text.clone());
     Ok((Arc::new(started), Arc::new(Capacity::new(leases))))
 }
 

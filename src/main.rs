@@ -494,11 +494,10 @@ async fn start(config: &Config, stop: CancellationToken) -> Result<(), Exit> {
         Arc::new(clients.stream(config.stream.clone()).with_arn(config.stream_arn.clone()).listing(list));
     let (table, state) = tables(&clients, config);
     let form = log::child_form(config);
-    let (children, capacity) =
-        daemon::equip(program, form, config.child_error_text.clone()).map_err(|error| {
-            complain(&format!("failed to start a thread: {error}"));
-            Exit::Internal
-        })?;
+    let (children, capacity) = daemon::equip(program, form, config).map_err(|error| {
+        complain(&format!("failed to start a thread: {error}"));
+        Exit::Internal
+    })?;
     let letters = letters::open(config).map_err(|error| refuse(&error))?;
     let ports = Ports {
         letters,

@@ -21,7 +21,6 @@ use tracing::{debug, warn};
 
 use crate::batch::Records;
 use crate::clock;
-use crate::shard::ShardId;
 
 pub mod launch;
 pub mod launcher;
@@ -41,7 +40,7 @@ use linux as platform;
 #[cfg(not(target_os = "linux"))]
 use other as platform;
 
-pub use launch::{Launch, Outgoing, SpawnError, Stop};
+pub use launch::{ForShard, Launch, Outgoing, SpawnError, Stop};
 pub use launcher::Launcher;
 pub use process::Program;
 
@@ -96,11 +95,11 @@ impl Child {
     ///
     /// # Errors
     /// The program failed to start.
-    pub async fn spawn(program: &dyn Launch, dialect: Dialect, shard: &ShardId) -> Result<Self, SpawnError> {
-        let process = program.launch(shard).await?;
+    pub async fn spawn(program: &dyn Launch, dialect: Dialect, start: &ForShard) -> Result<Self, SpawnError> {
+        let process = program.launch(start).await?;
         debug!(pid = process.pid(), program = %program, "started record processor");
         Ok(Self {
-            printed: output::Printed::new(shard.clone(), process.pid(), "stdout", process.form()),
+            printed: output::Printed::new(start.shard.clone(), process.pid(), "stdout", process.form()),
             strays: output::Strays::default(),
             stderr: process.stderr(),
             stderr_open: true,

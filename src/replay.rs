@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 use crate::batch::Records;
 use crate::clock;
 use crate::letters::{Failure, Letter};
-use crate::multilang::{Child, Event, Launch, Stop};
+use crate::multilang::{Child, Event, ForShard, Launch, Stop};
 
 /// Most failures that a letter keeps.
 const FAILURES: usize = 10;
@@ -145,7 +145,8 @@ struct Runner<'a> {
 impl Runner<'_> {
     async fn process(&mut self, letter: &Letter) -> Result<(), Failure> {
         if self.child.is_none() {
-            let child = Child::spawn(self.program, self.settings.dialect, &letter.shard).await;
+            let child =
+                Child::spawn(self.program, self.settings.dialect, &ForShard::of(letter.shard.clone())).await;
             self.child = Some(child.map_err(|error| self.failure(error.to_string()))?);
             let initialize = ToChild::Initialize {
                 shard_id: letter.shard.as_str(),

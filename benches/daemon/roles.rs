@@ -15,7 +15,7 @@ use multilangd::daemon::{self, Ports};
 use multilangd::metrics::Discard;
 use multilangd::multilang::Outgoing;
 use multilangd::multilang::launch::{Happened, Launch, Process, SpawnError, Stop};
-use multilangd::shard::{BoxFuture, ShardId};
+use multilangd::shard::BoxFuture;
 use multilangd_protocol::Line;
 use tokio_util::sync::CancellationToken;
 
@@ -293,7 +293,10 @@ impl fmt::Display for InMemoryChildren {
 }
 
 impl Launch for InMemoryChildren {
-    fn launch<'a>(&'a self, _: &'a ShardId) -> BoxFuture<'a, Result<Box<dyn Process>, SpawnError>> {
+    fn launch<'a>(
+        &'a self,
+        _: &'a multilangd::multilang::ForShard,
+    ) -> BoxFuture<'a, Result<Box<dyn Process>, SpawnError>> {
         Box::pin(async { Ok(Box::new(InMemoryChild { says: None }) as Box<dyn Process>) })
     }
 }

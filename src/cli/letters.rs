@@ -195,14 +195,13 @@ async fn replay_letters(args: &Replay, words: &Words) -> Exit {
             return Exit::Config;
         }
     };
-    let program =
-        match daemon::equip(program, crate::log::child_form(&config), config.child_error_text.clone()) {
-            Ok((program, _)) => program,
-            Err(error) => {
-                complain(&format!("failed to start a thread: {error}"));
-                return Exit::Internal;
-            }
-        };
+    let program = match daemon::equip(program, crate::log::child_form(&config), &config) {
+        Ok((program, _)) => program,
+        Err(error) => {
+            complain(&format!("failed to start a thread: {error}"));
+            return Exit::Internal;
+        }
+    };
     let progress = |letter: &Letter, error: Option<&str>| {
         let id = letter.id();
         // The exit code reports failures too, so a closed stdout does not matter.

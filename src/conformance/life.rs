@@ -15,9 +15,8 @@ use super::samples;
 use crate::batch::Records;
 use crate::checkpoint::{Progress, Verdict};
 use crate::multilang::output::Strays;
-use crate::multilang::{Child, Event, Launch, Outgoing, Stop};
+use crate::multilang::{Child, Event, ForShard, Launch, Outgoing, Stop};
 use crate::sequence::{Position, Sequence};
-use crate::shard::ShardId;
 
 /// The shard of all cases.
 const SHARD: &str = "shardId-000000000000";
@@ -113,7 +112,7 @@ pub struct Life {
 /// Runs a case with a new child.
 pub async fn play(program: &dyn Launch, case: &Case, settings: &Settings) -> Life {
     let begun = Instant::now();
-    let mut child = match Child::spawn(program, settings.dialect, &ShardId::from(SHARD)).await {
+    let mut child = match Child::spawn(program, settings.dialect, &ForShard::of(SHARD.into())).await {
         Ok(child) => child,
         Err(error) => return Life { steps: vec![Step::NotStarted(error.to_string())], ..Life::default() },
     };

@@ -82,6 +82,9 @@ pub enum Event {
     Spawned,
     /// No child was started.
     NotSpawned(NotSpawned),
+    /// The child exited for lack of resources before it answered `initialize`: for example a script that could
+    /// not start the next process. How it exited.
+    Starved(String),
     /// Resources for the child are short here, and another worker may acquire the lease.
     Surplus,
     /// An event of the child.

@@ -233,6 +233,7 @@ impl State {
             Event::Spawned => self.spawned(now),
             Event::NotSpawned(NotSpawned::Failed(reason)) => self.fail(now, reason),
             Event::NotSpawned(NotSpawned::Shortage(reason)) => self.wait_for_resources(now, reason),
+            Event::Starved(end) => self.starved(now, end),
             // A child that was started before is not stopped for this. At LATEST the next owner would start
             // at another position and skip the records in between.
             Event::Surplus => match self.phase {
@@ -308,7 +309,6 @@ impl State {
     fn spawned(&mut self, now: Instant) -> Effects {
         self.child_alive = true;
         self.started = Some(now);
-        self.shortage.reset();
         self.open(now, Message::Initialize(self.progress.last().clone()))
     }
 
@@ -351,7 +351,7 @@ impl State {
         Vec::new()
     }
 
-    fn child(&mut self, now: Instant, event: multilang::Event) -> Effects {
+    pub(super) fn child(&mut self, now: Instant, event: multilang::Event) -> Effects {
         if let multilang::Event::Exited(_) = event {
             self.child_alive = false;
         }
@@ -397,7 +397,10 @@ impl State {
 
     fn done(&mut self, now: Instant, action: Action) -> Effects {
         match action {
-            Action::Initialize => self.settle(now),
+            Action::Initialize => {
+                self.shortage.reset();
+                self.settle(now)
+            }
             Action::ProcessRecords => self.processed(now),
             Action::ShutdownRequested => self.open(now, Message::LeaseLost),
             Action::LeaseLost => self.close(now, Then::Finish(self.end_of_holding())),

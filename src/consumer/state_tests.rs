@@ -529,6 +529,29 @@ fn shortage_is_no_failure_of_the_child() {
 }
 
 #[test]
+fn child_that_starved_before_initialize_is_no_failure() {
+    let mut life = Life::new("TRIM_HORIZON");
+    life.state.settings.max_failures = 1;
+    life.on(Event::Begin);
+    let mut longest = Duration::ZERO;
+    for _ in 0..20 {
+        life.on(Event::Spawned);
+        let before = life.now;
+        assert_eq!(
+            life.on(Event::Starved("exit code 254".into())),
+            [Effect::Shortage("exit code 254".into())]
+        );
+        assert_eq!(life.wait(), [Effect::Spawn]);
+        longest = longest.max(life.now - before);
+    }
+    assert!(longest > Duration::from_secs(2) && longest <= Duration::from_secs(10), "{longest:?}");
+    life.on(Event::Spawned);
+    assert_eq!(life.done(Action::Initialize), []);
+    let effects = life.on(Event::Starved("exit code 254".into()));
+    assert!(matches!(&effects[..], [Effect::Failed(_, 1), ..]), "it had started: {effects:?}");
+}
+
+#[test]
 fn surplus_lease_is_released_unless_at_latest() {
     for (stored, released) in [("5", true), ("TRIM_HORIZON", true), ("LATEST", false)] {
         let mut life = Life::new(stored);

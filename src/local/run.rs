@@ -271,7 +271,7 @@ async fn serve(
         segments: config.scan_segments,
         initial: config.initial.sequence(),
     };
-    let (children, capacity) = daemon::equip(program, home.form.clone(), config.child_error_text.clone())
+    let (children, capacity) = daemon::equip(program, home.form.clone(), config)
         .map_err(|error| failed(format!("failed to start a thread: {error}")))?;
     let letters = letters::open(config).map_err(failed)?;
     let ports = Ports {

@@ -43,6 +43,25 @@ pub fn is_shortage(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| short.contains(&code))
 }
 
+/// The texts of the errors of [`is_shortage`] in C libraries, and their names.
+const SHORTAGES: [&str; 9] = [
+    "Resource temporarily unavailable",
+    "Cannot allocate memory",
+    "Too many open files",
+    "No file descriptors available",
+    "Out of memory",
+    "EAGAIN",
+    "EMFILE",
+    "ENFILE",
+    "ENOMEM",
+];
+
+/// Whether the last line of a program that could not start says that resources are short. A script that starts
+/// further processes, such as the shim of a version manager, exits with such a line.
+pub fn names_shortage(line: &str) -> bool {
+    SHORTAGES.iter().any(|text| line.contains(text))
+}
+
 /// How a process group is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
@@ -72,13 +91,43 @@ pub enum Happened {
     Exited(io::Result<ExitStatus>),
 }
 
+/// The shard for which a process is started. The process gets these values as environment variables: no field is added
+/// to a message, because some clients fail at fields that they do not know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForShard {
+    /// `MULTILANGD_SHARD_ID`, and `MULTILANGD_LEASE_KEY`: they differ only in a table of several streams.
+    pub shard: ShardId,
+    /// `MULTILANGD_STREAM_ARN`: none while it is unknown.
+    pub stream_arn: Option<String>,
+    /// `MULTILANGD_CHILD_ATTEMPT`: 1 for the first process after a checkpoint was stored.
+    pub attempt: u32,
+}
+
+impl ForShard {
+    /// A first process of a shard whose stream is unknown.
+    pub fn of(shard: ShardId) -> Self {
+        Self { shard, stream_arn: None, attempt: 1 }
+    }
+
+    /// The environment variables.
+    pub fn variables(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let shard = self.shard.to_string();
+        let known = [
+            ("MULTILANGD_SHARD_ID", shard.clone()),
+            ("MULTILANGD_LEASE_KEY", shard),
+            ("MULTILANGD_CHILD_ATTEMPT", self.attempt.to_string()),
+        ];
+        known.into_iter().chain(self.stream_arn.clone().map(|arn| ("MULTILANGD_STREAM_ARN", arn)))
+    }
+}
+
 /// Starts record processors, one process for each shard.
 pub trait Launch: fmt::Display + Send + Sync {
     /// Starts a process.
     ///
     /// # Errors
     /// The program failed to start.
-    fn launch<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<Box<dyn Process>, SpawnError>>;
+    fn launch<'a>(&'a self, start: &'a ForShard) -> BoxFuture<'a, Result<Box<dyn Process>, SpawnError>>;
 }
 
 /// A message to be written to a process.

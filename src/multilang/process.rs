@@ -18,13 +18,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::{Instrument as _, warn};
 
-use super::launch::{Happened, Launch, Outgoing, Process, SpawnError, Stop, to_protocol};
+use super::launch::{ForShard, Happened, Launch, Outgoing, Process, SpawnError, Stop, to_protocol};
 use super::launcher::Launcher;
 use super::output::{LogForm, Printed, Tail};
 use super::stderr::{Reported, log_lines};
 use super::{platform, shebang};
 use crate::record::Record;
-use crate::shard::{BoxFuture, ShardId};
+use crate::shard::BoxFuture;
 
 /// Most lines that wait between the reader and the consumer.
 const LINES: usize = 256;
@@ -99,7 +99,7 @@ impl Program {
     /// Combines the program with the launcher that starts its processes.
     #[must_use]
     pub fn started_by(self, launcher: Launcher) -> Started {
-        Started { program: self, launcher, form: LogForm::default(), error_text: None }
+        Started { program: self, launcher, form: LogForm::default(), error_text: None, variables: Vec::new() }
     }
 }
 
@@ -110,6 +110,7 @@ pub struct Started {
     launcher: Launcher,
     form: LogForm,
     error_text: Option<Arc<str>>,
+    variables: Vec<(&'static str, String)>,
 }
 
 impl Started {
@@ -117,6 +118,12 @@ impl Started {
     #[must_use]
     pub fn logging(self, form: LogForm) -> Self {
         Self { form, ..self }
+    }
+
+    /// Starts its processes with these environment variables besides those of [`ForShard`].
+    #[must_use]
+    pub fn with_variables(self, variables: Vec<(&'static str, String)>) -> Self {
+        Self { variables, ..self }
     }
 
     /// Counts the occurrences of a text on stderr, by which the program reports errors.
@@ -133,8 +140,8 @@ impl fmt::Display for Started {
 }
 
 impl Launch for Started {
-    fn launch<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<Box<dyn Process>, SpawnError>> {
-        Box::pin(async move { Ok(Box::new(Spawned::spawn(self, shard).await?) as Box<dyn Process>) })
+    fn launch<'a>(&'a self, start: &'a ForShard) -> BoxFuture<'a, Result<Box<dyn Process>, SpawnError>> {
+        Box::pin(async move { Ok(Box::new(Spawned::spawn(self, start).await?) as Box<dyn Process>) })
     }
 }
 
@@ -181,10 +188,13 @@ struct Spawned {
 }
 
 impl Spawned {
-    async fn spawn(started: &Started, shard: &ShardId) -> Result<Self, SpawnError> {
-        let Started { program, launcher, form, error_text } = started;
+    async fn spawn(started: &Started, start: &ForShard) -> Result<Self, SpawnError> {
+        let Started { program, launcher, form, error_text, variables } = started;
         let mut command = launcher.command(program.path.as_os_str(), &program.arguments);
         command
+            .env_remove("MULTILANGD_STREAM_ARN")
+            .envs(variables.iter().map(|(name, value)| (*name, value)))
+            .envs(start.variables())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -208,7 +218,7 @@ impl Spawned {
         pipes.spawn(read_lines(stdout, lines_in));
         pipes.spawn(write_messages(stdin, messages, breaks));
         let tail = Tail::default();
-        let printed = Printed::new(shard.clone(), pid, "stderr", form.clone()).keeping(tail.clone());
+        let printed = Printed::new(start.shard.clone(), pid, "stderr", form.clone()).keeping(tail.clone());
         let (syncs, requests) = mpsc::channel(1);
         let reported = Reported::new(error_text.as_deref());
         pipes.spawn(log_lines(stderr, printed, reported, requests).in_current_span());

@@ -18,7 +18,7 @@ use multilangd::consumer::{Outcome, Parts, Settings, Signals, run};
 use multilangd::lease::held::{Held, Owner};
 use multilangd::lease::memory::Memory;
 use multilangd::lease::{Lease, ProcessId};
-use multilangd::multilang::launch::{Happened, Launch, Process, SpawnError};
+use multilangd::multilang::launch::{ForShard, Happened, Launch, Process, SpawnError};
 use multilangd::multilang::{Outgoing, Stop};
 use multilangd::recognition::Recognition;
 use multilangd::record::{Data, Record};
@@ -115,7 +115,7 @@ impl std::fmt::Display for Program {
 }
 
 impl Launch for Program {
-    fn launch<'a>(&'a self, _: &'a ShardId) -> BoxFuture<'a, Result<Box<dyn Process>, SpawnError>> {
+    fn launch<'a>(&'a self, _: &'a ForShard) -> BoxFuture<'a, Result<Box<dyn Process>, SpawnError>> {
         let actions = self.0.lock().unwrap().take().expect("one child");
         let process = Polite { actions, answers: VecDeque::new(), closed: false };
         Box::pin(async { Ok(Box::new(process) as Box<dyn Process>) })

@@ -12,7 +12,7 @@ use multilangd::lease::update::Update;
 use multilangd::lease::{Lease, Table, WorkerId};
 use multilangd::letters::{Destination, Letter, Rejected};
 use multilangd::multilang::launch::Process;
-use multilangd::multilang::{Launch, SpawnError};
+use multilangd::multilang::{ForShard, Launch, SpawnError};
 use multilangd::record::{Data, Record};
 use multilangd::retrieval::{self, Answer, Start};
 use multilangd::sequence::{Position, SequenceNumber};
@@ -531,7 +531,7 @@ impl Destination for Link {
 }
 
 impl Launch for Link {
-    fn launch<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<Box<dyn Process>, SpawnError>> {
+    fn launch<'a>(&'a self, start: &'a ForShard) -> BoxFuture<'a, Result<Box<dyn Process>, SpawnError>> {
         Box::pin(async {
             let has_room = {
                 let mut state = self.world.state();
@@ -545,7 +545,7 @@ impl Launch for Link {
                 self.world.state().oracle.count("a machine had no resources for a child");
                 return Err(SpawnError::new(self, rustix::io::Errno::AGAIN.into()));
             }
-            Ok(Box::new(Child::start(self.clone(), shard.clone())) as Box<dyn Process>)
+            Ok(Box::new(Child::start(self.clone(), start.shard.clone())) as Box<dyn Process>)
         })
     }
 }

@@ -9,6 +9,7 @@
 //! | `cloudwatch.rs` | CloudWatch metrics, compared with Java's |
 //! | `conformance.rs` | `multilangd test` |
 //! | `damage.rs` | a damaged data folder |
+//! | `environment.rs` | the variables that describe the shard to a child |
 //! | `faults.rs` | children that cannot be started or do not exit, or leave other processes |
 //! | `fanout.rs` | enhanced fan-out: renewals, faults, no fan-out |
 //! | `fleet.rs` | several daemons on one table |
@@ -58,6 +59,7 @@ mod ci;
 mod cloudwatch;
 mod conformance;
 mod damage;
+mod environment;
 mod fanout;
 mod faults;
 mod fleet;

@@ -174,7 +174,7 @@ async fn failing_shards_are_parked_while_other_shards_continue() {
 }
 
 /// Kills a child of a daemon of this test, by its pid.
-fn end(pid: i32) {
+pub fn end(pid: i32) {
     assert!(pid > 1);
     rustix::process::kill_process(
         rustix::process::Pid::from_raw(pid).unwrap(),

@@ -14,6 +14,7 @@ argv: PORT BEHAVIOUR...
   swallows  at a record whose data is "poison", write what amazon_kclpy writes to stderr at an exception, and answer
   no-end=FILE  do not checkpoint in shardEnded, as long as FILE does not exist
   limit     report the soft limit of open files
+  environment  report the variables by which the daemon describes the shard
   as=WORKER  add the worker to the report of initialize
 """
 import json
@@ -79,6 +80,9 @@ report("hello")
 if "limit" in behaviour:
     import resource
     report("limit", resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+if "environment" in behaviour:
+    known = ("APPLICATION_NAME", "STREAM_NAME", "STREAM_ARN", "SHARD_ID", "LEASE_KEY", "WORKER_ID", "CHILD_ATTEMPT")
+    report("environment", {name: os.environ.get("MULTILANGD_" + name) for name in known})
 for line in sys.stdin:
     message = json.loads(line)
     action = message["action"]

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{Effects, LIVED_WELL, Phase, State, Step, Then};
 use crate::consumer::event::{Effect, Outcome};
-use crate::multilang::Stop;
+use crate::multilang::{self, Stop};
 
 impl State {
     /// Handles a failure of the child. The next phase depends on whether the child was still needed.
@@ -130,6 +130,16 @@ impl State {
             self.phase = Phase::BackingOff(now + self.shortage.pause());
         }
         effects
+    }
+
+    /// The child's program could not start for lack of resources, unless it was to end anyway.
+    pub(super) fn starved(&mut self, now: Instant, end: String) -> Effects {
+        if self.phase != Phase::Starting || self.lost || self.stop {
+            return self.child(now, multilang::Event::Exited(end));
+        }
+        self.child_alive = false;
+        self.answer_by = None;
+        self.wait_for_resources(now, end)
     }
 
     pub(super) fn finish(&mut self, outcome: Outcome) -> Effects {
