@@ -109,8 +109,8 @@ async fn inject_faults(story: &mut Story, kind: Kind) {
     }
 }
 
-/// While every record fails, one holding of a shard writes a few letters and then no more. A shard may have
-/// had several holders.
+/// While every record fails, one holding of a shard writes a few letters and then no more. A worker may have held it
+/// twice.
 fn check_outage(story: &Story) {
     let mut state = story.world.state();
     let ledger = state.ledger.as_ref().unwrap();
@@ -135,14 +135,25 @@ async fn calm(story: &mut Story) {
         let ledger = state.ledger.as_mut().unwrap();
         (ledger.is_down, ledger.flaky) = (false, 0);
     }
+    // As in `Story::calm`: requests in flight have timed out by then, and a graceful shutdown would not wait for them.
+    sleep(SECOND * 10).await;
     let began = Instant::now();
     let is_settled = |story: &Story| {
         let state = story.world.state();
         state.ledger.as_ref().unwrap().all_unsettled(&state.stream).is_empty()
     };
+    let mut restarted = false;
     while began.elapsed() < CALM && !(is_settled(story) && story.is_read() && story.is_settled()) {
         sleep(SECOND).await;
         story.reap();
+        // A shard whose next record after an outage is a bad one stays parked until its worker restarts.
+        if began.elapsed() > CALM / 2 && !std::mem::replace(&mut restarted, true) {
+            story.count("workers were restarted after an outage");
+            for _ in 0..story.len() {
+                let id = story.kill(0);
+                story.join(Some(id));
+            }
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use multilangd::multilang::launch::{Happened, Process};
 use multilangd::multilang::{Outgoing, Stop};
+use multilangd::sequence::Sequence;
 use multilangd::shard::{BoxFuture, ShardId};
 use multilangd_protocol::Line;
 use serde_json::Value;
@@ -158,7 +159,7 @@ impl Child {
         };
         ledger.processed(&self.shard, &good);
         if !good.is_empty() {
-            ledger.during_outage.remove(&self.shard);
+            ledger.during_outage.retain(|(_, shard), _| *shard != self.shard);
         }
         if failed.is_none() {
             return true;
@@ -210,9 +211,15 @@ impl Child {
             }
             let all = &state.stream.shards[&self.shard].records;
             let place = all.partition_point(|n| *n < number);
-            // Records with a letter may be left out.
+            // Records with a letter may be left out; and those up to the stored checkpoint, of which the child learned
+            // nothing at its start, because the answer to the write was lost.
             if let (Some(ledger), Some(next)) = (&state.ledger, &mut self.next) {
-                while *next < place && ledger.has_letter(&self.shard, all[*next]) {
+                let stored: u64 = match state.rows.get(&self.shard).map(|row| &row.checkpoint.sequence) {
+                    Some(Sequence::Number(number)) => number.as_str().parse().unwrap(),
+                    _ => 0,
+                };
+                let is_settled = |record: u64| ledger.has_letter(&self.shard, record) || record <= stored;
+                while *next < place && is_settled(all[*next]) {
                     *next += 1;
                 }
             }

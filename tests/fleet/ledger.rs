@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use multilangd::lease::WorkerId;
 use multilangd::sequence::{Position, Sequence};
 use multilangd::shard::ShardId;
 
@@ -20,8 +21,8 @@ pub struct Ledger {
     pub outage: bool,
     /// The destination rejects letters.
     pub is_down: bool,
-    /// Letters that were accepted during the present outage, by shard, since a record was processed.
-    pub during_outage: BTreeMap<ShardId, BTreeSet<u64>>,
+    /// Letters that were accepted during the present outage, by worker and shard, since a record was processed.
+    pub during_outage: BTreeMap<(WorkerId, ShardId), BTreeSet<u64>>,
     processed: BTreeMap<ShardId, BTreeSet<u64>>,
     lettered: BTreeMap<ShardId, BTreeSet<u64>>,
 }
@@ -36,9 +37,9 @@ impl Ledger {
     }
 
     /// Whether this is the first letter of the record.
-    pub fn lettered(&mut self, shard: &ShardId, number: u64) -> bool {
+    pub fn lettered(&mut self, worker: &WorkerId, shard: &ShardId, number: u64) -> bool {
         if self.outage {
-            self.during_outage.entry(shard.clone()).or_default().insert(number);
+            self.during_outage.entry((worker.clone(), shard.clone())).or_default().insert(number);
         }
         self.lettered.entry(shard.clone()).or_default().insert(number)
     }

@@ -508,7 +508,8 @@ impl Destination for Link {
     fn send<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<(), Rejected>> {
         Box::pin(async move {
             let rejected = |reason| Rejected { destination: "simulated".to_owned(), reason };
-            let (shard, number) = (letter.shard.clone(), letter.record.sequence.as_str().parse().unwrap());
+            let (worker, shard) = (self.worker.clone(), letter.shard.clone());
+            let number = letter.record.sequence.as_str().parse().unwrap();
             let write = self.write("Letter", move |world| {
                 let mut state = world.state();
                 let loses = state.bug == Some(Bug::LosesLetters);
@@ -520,7 +521,7 @@ impl Destination for Link {
                 if loses {
                     return Ok(());
                 }
-                let is_first = ledger.lettered(&shard, number);
+                let is_first = ledger.lettered(&worker, &shard, number);
                 let what = if is_first { "wrote a dead letter" } else { "wrote a dead letter again" };
                 state.oracle.count(what);
                 Ok(())

@@ -75,7 +75,7 @@ const PLANTED: &[Planted] = &[
     ),
     ("forgets-the-end", "shard-ended", "no-checkpoint-at-shard-end", true, "lease-lost"),
     ("forgets-the-end", "shard-ended-without-records", "no-checkpoint-at-shard-end", true, "lease-lost"),
-    ("leaves", "end-of-input", "exited", true, "shutdown-without-records"),
+    ("leaves", "records-aggregated", "exited", true, "shutdown-without-records"),
     ("leaves-at-leaseLost", "lease-lost", "exited", true, "shard-ended"),
     ("leaves-at-leaseLost", "shutdown-requested", "exited-while-stopping", false, "shard-ended"),
     ("leaves-at-shutdownRequested", "shutdown-requested", "exited-while-stopping", false, "lease-lost"),

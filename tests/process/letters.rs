@@ -187,10 +187,10 @@ async fn outage_of_a_database_parks_the_shard() {
                 multilangd.maxRecordFailures = 2\n";
     let behaviour = format!("each poison={}", fixed.display());
     let mut daemon = daemon(&rig, &behaviour, &format!("file:{}", folder.display()), more);
-    rig.logged("parked the shard").await;
+    rig.logged("shard_parked").await;
     assert_eq!(letters(&folder).len(), 2);
     std::fs::write(&fixed, "").unwrap();
-    rig.logged("resumed a parked shard").await;
+    rig.logged("shard_resumed").await;
     rig.until("a checkpoint of the last record", |log| {
         let seen = records(log).remove(&shard(0)).unwrap_or_default();
         seen.iter().map(|record| record.sequence.clone()).collect::<BTreeSet<_>>().len() == 12
@@ -217,7 +217,7 @@ async fn shard_waits_until_its_destination_accepts_the_letter() {
     rig.put(&[("k".to_owned(), b"poison".to_vec()), ("k".to_owned(), b"fine".to_vec())]).await;
     let behaviour = format!("each poison={}", rig.folder.join("fixed").display());
     let mut daemon = daemon(&rig, &behaviour, &format!("exec:{}", script.display()), "");
-    rig.logged("failed to write a dead letter").await;
+    rig.logged("dead_letter_failed").await;
     let address = rig.status_address().await;
     crate::status::until(&address, "a stuck shard", |status| {
         let shard = &status["shards"][0];
