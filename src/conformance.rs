@@ -1,6 +1,6 @@
 //! `multilangd test`: plays lives of a shard against a record processor and judges its answers.
 //!
-//! A [`Case`](case::Case) is data: the position at which a child starts, the batches that it gets, a checkpoint that
+//! A [`Case`] is data: the position at which a child starts, the batches that it gets, a checkpoint that
 //! fails, and the end of its life. [`life::play`] runs a case with a real child process and records a
 //! [`Life`](life::Life). [`judge::judge`] is a pure function from the record to [`Finding`](finding::Finding)s. A
 //! finding is a failure if the daemon would restart or stop the child, or if the Java daemon would, and a note if both

@@ -6,7 +6,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`envelope`] | the letter as JSON: Lambda's envelope for failed batches, and the fields of multilangd |
-//! | [`file`] | one file a day and worker, one letter a line |
+//! | [`mod@file`] | one file a day and worker, one letter a line |
 //! | [`exec`] | a program that gets each letter on its stdin |
 //! | [`memory`] | letters in memory, for tests |
 //! | [`list`] | letters read back from a file |

@@ -28,7 +28,7 @@
 //! the previous look is in flight. Capacity, recognition and reachability are values that the whole worker
 //! shares; the state reads them and changes none.
 //!
-//! The two ways to share leases are [`super::shared`] (KCL 2.x) and [`super::assigned`] (KCL 3.x).
+//! The two ways to share leases are `shared` (KCL 2.x) and `assigned` (KCL 3.x).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

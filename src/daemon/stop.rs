@@ -1,7 +1,7 @@
 //! The stop of a worker: one sequence, whatever its cause.
 //!
 //! All parts are notified at the same time, by the token that the caller may have cancelled. Then the parts are awaited
-//! in [`ORDER`], and each is notified of its last task once the part before it has ended. [`Running::stop`] is the only
+//! in [`ORDER`], and each is notified of its last task once the part before it has ended. `Running::stop` is the only
 //! place that does so.
 
 use std::pin::Pin;
