@@ -283,7 +283,7 @@ impl Consumer {
             self.emit(OfShard::ChildGone);
             info!(event = "processor_exited", pid = child.pid(), status = %end, "record processor exited");
             if let Some(line) = self.stderr.last().filter(|line| launch::names_shortage(line)) {
-                return Event::Starved(format!("it exited with {end}: {line}"));
+                return Event::Starved { end: end.clone(), line: line.clone() };
             }
         }
         Event::Child(event)

@@ -23,6 +23,7 @@ use crate::cpu::Surroundings;
 use crate::fleet::{Mode, Store};
 use crate::lease::held::Rival;
 use crate::lease::sync::InitialPosition;
+use crate::lease::table::Found;
 use crate::lease::{ProcessId, Table, WorkerId};
 use crate::letters::Letters;
 use crate::limits::Limits;
@@ -423,11 +424,16 @@ async fn initialize(
     let mut backoff =
         Backoff::new(config.initialization_backoff, config.initialization_backoff * 10, fastrand::Rng::new());
     let began = Instant::now();
-    let mut stage = 0;
+    let (mut stage, mut created) = (0, false);
     loop {
         let mut begin = async || -> Result<Begun, Error> {
             stage = 0;
-            let found = ports.table.ensure().await?;
+            // An attempt that created the table may have failed afterwards.
+            let mut found = ports.table.ensure().await?;
+            created |= found == Found::Created;
+            if created {
+                found = Found::Created;
+            }
             // Before anything is written.
             shard_sync.recognise().await?;
             stage = 1;

@@ -83,8 +83,13 @@ pub enum Event {
     /// No child was started.
     NotSpawned(NotSpawned),
     /// The child exited for lack of resources before it answered `initialize`: for example a script that could
-    /// not start the next process. How it exited.
-    Starved(String),
+    /// not start the next process.
+    Starved {
+        /// How it exited.
+        end: String,
+        /// Its last line on stderr.
+        line: String,
+    },
     /// Resources for the child are short here, and another worker may acquire the lease.
     Surplus,
     /// An event of the child.

@@ -144,6 +144,8 @@ pub struct State {
     backoff: Backoff,
     /// Pauses between attempts to start a child for lack of resources.
     shortage: Backoff,
+    /// The number of children in a row that had no resources to start.
+    starved: u32,
 }
 
 type Effects = Vec<Effect>;
@@ -185,6 +187,7 @@ impl State {
             started: None,
             backoff,
             shortage,
+            starved: 0,
         }
     }
 
@@ -233,7 +236,7 @@ impl State {
             Event::Spawned => self.spawned(now),
             Event::NotSpawned(NotSpawned::Failed(reason)) => self.fail(now, reason),
             Event::NotSpawned(NotSpawned::Shortage(reason)) => self.wait_for_resources(now, reason),
-            Event::Starved(end) => self.starved(now, end),
+            Event::Starved { end, line } => self.starved(now, end, &line),
             // A child that was started before is not stopped for this. At LATEST the next owner would start
             // at another position and skip the records in between.
             Event::Surplus => match self.phase {
@@ -399,6 +402,7 @@ impl State {
         match action {
             Action::Initialize => {
                 self.shortage.reset();
+                self.starved = 0;
                 self.settle(now)
             }
             Action::ProcessRecords => self.processed(now),

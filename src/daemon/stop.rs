@@ -113,10 +113,10 @@ where
         info!(event = "worker_stopped", "stopped");
         match cause {
             Some(error) => Err(error),
-            None => [helpers, coordinator, membership]
-                .into_iter()
-                .collect::<Result<(), Error>>()
-                .and(Ok(scheduled?)),
+            None => {
+                [helpers, coordinator, membership].into_iter().collect::<Result<(), Error>>()?;
+                Ok(scheduled?)
+            }
         }
     }
 }

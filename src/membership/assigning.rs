@@ -32,11 +32,22 @@ pub(super) struct Assigning {
     leader: Leader,
     /// The scan that was last planned for.
     planned: Option<Instant>,
+    /// When a plan was last made, or one of its writes ended.
+    worked_at: Option<Instant>,
+    /// The last scan was too old for a plan.
+    stale: bool,
     waiting: VecDeque<Assignment>,
     in_flight: BTreeMap<ShardId, (WorkerId, How)>,
     round: Option<Round>,
     /// Leases that the leader has assigned to itself and did not hold at the last scan.
     own: BTreeMap<ShardId, Instant>,
+}
+
+impl Assigning {
+    /// When the leader last did its work. A scan alone is none.
+    pub(super) fn worked_at(&self) -> Option<Instant> {
+        self.worked_at
+    }
 }
 
 /// One plan, while it is being written.
@@ -55,10 +66,12 @@ struct Round {
 impl State {
     /// Whether this worker is the leader now. To be asked before each write of a leader.
     pub(super) fn may_assign(&self) -> bool {
+        self.leads_until().is_some_and(|until| self.now() < until.instant_after(self.moment.slept))
+    }
+
+    fn leads_until(&self) -> Option<Expiry> {
         let until = self.election.until().filter(|_| self.mode.is_led() && !self.finishing);
-        until.is_some_and(|until| {
-            self.now() < Expiry::new(until, self.slept.1).instant_after(self.moment.slept)
-        })
+        until.map(|until| Expiry::new(until, self.slept.1))
     }
 
     /// The table was scanned: the leader plans the assignments.
@@ -76,9 +89,14 @@ impl State {
             round.scan = true;
             return;
         }
-        if self.now() > at + self.settings.failover / STALE {
-            return self.scan_now();
+        // On a machine that is always late, an old plan is better than none.
+        let is_stale = self.now() > at + self.settings.failover / STALE;
+        if is_stale && !std::mem::replace(&mut self.assigning.stale, true) {
+            let soon = self.now() + MIN_PAUSE;
+            let due = self.due_of(Kind::Rescan).map_or(soon, |due| due.min(soon));
+            return self.plan(Kind::Rescan, Some(due));
         }
+        self.assigning.stale = false;
         self.plan_assignments(at);
     }
 
@@ -117,6 +135,7 @@ impl State {
         let expiry = assigning.leader.next_expiry(&leases, &history, rules, at);
         let assigned = orders.iter().filter(|order| order.how == How::Assign).count();
         let began = self.moment.now;
+        assigning.worked_at = Some(began);
         assigning.round = Some(Round { began, assigned, failed: 0, unassigned: 0, scan: false });
         assigning.waiting = orders.into_iter().map(assignment).collect();
         let earliest = self.now() + MIN_PAUSE;
@@ -139,8 +158,9 @@ impl State {
     /// Begins the next writes of the present plan.
     pub(super) fn write_assignments(&mut self) {
         while self.assigning.in_flight.len() < PARALLEL {
-            let Some(next) = self.assigning.waiting.pop_front() else { break };
+            let Some(mut next) = self.assigning.waiting.pop_front() else { break };
             if self.may_assign() {
+                next.leads_until = self.leads_until();
                 let place = (next.to.clone(), next.how);
                 self.assigning.in_flight.insert(next.lease.shard.clone(), place);
                 self.effects.push(Effect::Assign(Box::new(next)));
@@ -163,6 +183,7 @@ impl State {
     /// A lease was assigned to a worker, or not.
     pub(super) fn assignment_ended(&mut self, shard: &ShardId, outcome: &Result<(), table::Error>) {
         let Some((to, how)) = self.assigning.in_flight.remove(shard) else { return };
+        self.assigning.worked_at = Some(self.moment.now);
         match outcome {
             Ok(()) if to == self.settings.me => {
                 self.assigning.round.iter_mut().for_each(|round| round.scan = true)
@@ -208,5 +229,5 @@ fn assignment(order: Order<'_>) -> Assignment {
         How::Assign => update::assign(lease, &to),
         How::HandOff => update::initiate(lease, &to),
     };
-    Assignment { lease: lease.clone(), update, to, how }
+    Assignment { lease: lease.clone(), update, to, how, leads_until: None }
 }

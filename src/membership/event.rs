@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::follow::Monitored;
 use super::table_migration::Surveyed;
+use crate::clock::Expiry;
 use crate::coordinator::{Snapshot, Standing};
 use crate::fleet::layout::Layout;
 use crate::fleet::leader::How;
@@ -126,6 +127,8 @@ pub struct Assignment {
     pub to: WorkerId,
     /// How it becomes the owner.
     pub how: How,
+    /// Until when this worker leads, for the last check right before the write.
+    pub leads_until: Option<Expiry>,
 }
 
 /// An effect.

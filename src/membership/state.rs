@@ -168,6 +168,7 @@ impl State {
         if let Event::Scanned(snapshot) = event {
             self.snapshot = snapshot;
             self.scanned();
+            self.show();
             return std::mem::take(&mut self.effects);
         }
         self.handle(event);
@@ -292,9 +293,8 @@ impl State {
             self.leads_since = None;
             return;
         }
-        let scanned = self.snapshot.at;
         let since = *self.leads_since.get_or_insert(now);
-        let last = scanned.map_or(since, |scanned| scanned.max(since));
+        let last = self.assigning.worked_at().map_or(since, |worked| worked.max(since));
         if now.saturating_duration_since(last) > self.settings.failover * super::PATIENCE {
             error!(
                 event = "leader_listing_failed",
@@ -438,10 +438,6 @@ impl State {
             Some(Kind::Sample) => self.measures = false,
             Some(kind) => self.ended(kind),
             None => {}
-        }
-        // Its outcome is unknown: the lock is not moved by this worker any more.
-        if kind == Some(Kind::TableMigration) {
-            self.finishing = false;
         }
     }
 

@@ -44,10 +44,16 @@ impl Tools {
     }
 
     pub(super) async fn assign(self, assignment: Assignment) -> Event {
-        let Assignment { lease, update, to, how } = assignment;
+        let Assignment { lease, update, to, how, leads_until } = assignment;
         let from = lease.actual_owner().map(ToString::to_string);
         let shard = lease.shard;
-        let outcome = self.table.update(&shard, &update).await.map(drop);
+        // The machine may have been suspended since the plan was made.
+        let leads = leads_until.is_some_and(|until| Instant::now() < until.instant());
+        let outcome = if leads {
+            self.table.update(&shard, &update).await.map(drop)
+        } else {
+            Err(table::Error::Conflict(shard.clone()))
+        };
         match (&outcome, how) {
             (Ok(()), How::HandOff) => {
                 info!(event = "handoff_requested", %shard, from, %to, "requested a graceful handoff")

@@ -29,7 +29,7 @@ async fn run(name: &str, more: &str) -> (BTreeSet<String>, BTreeSet<String>) {
     let all: Vec<_> = (0..60).map(|n| ("k".to_owned(), name(n).into_bytes())).collect();
     rig.put(&all).await;
     let mut daemon = rig.daemon(&file);
-    rig.logged("cannot parse poison").await;
+    rig.child_wrote("cannot parse poison").await;
     rig.put(&[("k".to_owned(), b"last".to_vec())]).await;
     let text = |data: &[u8]| String::from_utf8(data.to_vec()).unwrap();
     rig.until("the last record", |log| {

@@ -264,6 +264,21 @@ impl Rig {
         timeout(LIMIT, wait).await.unwrap_or_else(|_| panic!("no {event} in\n{}", self.daemon_log()))
     }
 
+    /// Waits until a child has written a line with this text to its stderr.
+    pub async fn child_wrote(&self, text: &str) {
+        let wait = async {
+            let mut looks = tokio::time::interval(Duration::from_millis(20));
+            let of_child = |line: &Value| {
+                line["target"] == "child"
+                    && line["message"].as_str().is_some_and(|message| message.contains(text))
+            };
+            while !log_lines(&self.folder.join("stderr.log")).iter().any(of_child) {
+                looks.tick().await;
+            }
+        };
+        timeout(LIMIT, wait).await.unwrap_or_else(|_| panic!("no {text:?} in\n{}", self.daemon_log()));
+    }
+
     /// The address of the daemon's status page, without the scheme.
     pub async fn status_address(&self) -> String {
         address_of(&self.logged("status_page_started").await)

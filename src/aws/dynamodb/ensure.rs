@@ -71,7 +71,8 @@ impl Leases {
     pub(super) async fn wait_until_usable(&self) -> Result<Found, Error> {
         let deadline = Instant::now() + TABLE_WAIT;
         let mut pause = Duration::from_millis(50);
-        let mut found = None;
+        // A table that is being deleted is created again once it is gone.
+        let (mut found, mut created) = (None, false);
         let mut waited_for = None;
         loop {
             let status = match self.describe().await? {
@@ -80,10 +81,11 @@ impl Leases {
                     found.get_or_insert_with(|| Found::Existed(age(&table)));
                     table.table_status
                 }
-                None if found.is_some() => None,
+                None if created => None,
                 None => {
-                    let created = self.create_table().await?;
-                    found = Some(if created { Found::Created } else { Found::Existed(Duration::ZERO) });
+                    let by_this_call = self.create_table().await?;
+                    found = Some(if by_this_call { Found::Created } else { Found::Existed(Duration::ZERO) });
+                    created = true;
                     continue;
                 }
             };

@@ -8,6 +8,9 @@ use super::{Effects, LIVED_WELL, Phase, State, Step, Then};
 use crate::consumer::event::{Effect, Outcome};
 use crate::multilang::{self, Stop};
 
+/// Children in a row that may exit with the words of a shortage before they answer `initialize`: about three minutes.
+pub(super) const MAX_STARVED: u32 = 20;
+
 impl State {
     /// Handles a failure of the child. The next phase depends on whether the child was still needed.
     pub(super) fn fail(&mut self, now: Instant, reason: String) -> Effects {
@@ -132,14 +135,17 @@ impl State {
         effects
     }
 
-    /// The child's program could not start for lack of resources, unless it was to end anyway.
-    pub(super) fn starved(&mut self, now: Instant, end: String) -> Effects {
-        if self.phase != Phase::Starting || self.lost || self.stop {
+    /// The child's program had no resources to start, by its own words. Words are no proof: for ever would be too long.
+    pub(super) fn starved(&mut self, now: Instant, end: String, line: &str) -> Effects {
+        let is_needed = self.phase == Phase::Starting && !self.lost && !self.stop;
+        let is_tolerated = self.settings.max_failures > 1 && self.starved < MAX_STARVED;
+        if !is_needed || !is_tolerated {
             return self.child(now, multilang::Event::Exited(end));
         }
+        self.starved += 1;
         self.child_alive = false;
         self.answer_by = None;
-        self.wait_for_resources(now, end)
+        self.wait_for_resources(now, format!("it exited with {end}: {line}"))
     }
 
     pub(super) fn finish(&mut self, outcome: Outcome) -> Effects {
