@@ -81,7 +81,10 @@ impl Feed {
         let batch = self.batches.next().await;
         if batch.is_none() {
             while let Some(ended) = self.task.join_next().await {
-                if let Err(error) = ended {
+                // At the end of the process the runtime cancels what still runs.
+                if let Err(error) = ended
+                    && error.is_panic()
+                {
                     tracing::error!(event = "reader_panicked", %error, "task that reads the shard panicked");
                 }
             }

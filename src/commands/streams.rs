@@ -5,13 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use multilangd::aws::client;
+use multilangd::aws::kinesis::Stream;
 use multilangd::clock;
 use multilangd::config::Config;
 use multilangd::config::keys::own;
 use multilangd::config::resolve;
 use multilangd::exit::Exit;
 use multilangd::metrics::Discard;
-use multilangd::shard::{self, ShardId};
+use multilangd::shard::{self, Api as _, ShardId};
 use multilangd::tail::{self, shards::From};
 use tokio_util::sync::CancellationToken;
 
@@ -53,7 +54,22 @@ async fn open(of: &OfStream, words: &Words) -> Result<(client::Clients, Config),
     } else {
         client::Settings { cloudwatch: None, ..client_settings(&config) }
     };
-    Ok((clients(&settings, Arc::new(Discard)).await?, config))
+    // Local mode creates the stream by its name.
+    let stream_arn = config.stream_arn.clone().filter(|_| !of.local);
+    Ok((clients(&settings, Arc::new(Discard)).await?, Config { stream_arn, ..config }))
+}
+
+/// The stream of the configuration, addressed as the daemon addresses it. A namesake is refused.
+async fn stream_of(clients: &client::Clients, config: &Config) -> Result<Arc<Stream>, Exit> {
+    let stream = clients.stream(config.stream.clone()).with_arn(config.stream_arn.clone());
+    // Without permission to compare, the stream of that name is used, as by the daemon.
+    if config.stream_arn.is_some()
+        && let Err(error @ shard::Error::Namesake { .. }) = stream.identity().await
+    {
+        complain(&error);
+        return Err(Exit::Config);
+    }
+    Ok(Arc::new(stream))
 }
 
 /// Prints the records of a stream.
@@ -73,7 +89,10 @@ pub(crate) async fn tail(tail: &Tail, words: &Words, stop: CancellationToken) ->
         Ok(opened) => opened,
         Err(exit) => return exit,
     };
-    let stream = Arc::new(clients.stream(config.stream.clone()));
+    let stream = match Box::pin(stream_of(&clients, &config)).await {
+        Ok(stream) => stream,
+        Err(exit) => return exit,
+    };
     let ports = tail::Ports {
         shards: stream.clone(),
         records: stream,
@@ -114,12 +133,17 @@ pub(crate) async fn put(put: &crate::cli::Put, words: &Words, stop: Cancellation
         Ok(opened) => opened,
         Err(exit) => return exit,
     };
+    if let Err(exit) = Box::pin(stream_of(&clients, &config)).await {
+        return exit;
+    }
+    let by_arn = config.stream_arn.as_ref().filter(|arn| arn.used).map(|arn| &arn.arn);
+    let target = by_arn.unwrap_or(&config.stream);
     let puts = std::sync::Mutex::new(Puts::default());
     let form = if put.json { Form::Json } else { Form::Plain };
     let input = put.input.clone().into();
     let done = tokio::select! {
         biased;
-        done = put_lines(&clients.kinesis, &config.stream, input, form, &puts) => Some(done),
+        done = put_lines(&clients.kinesis, target, input, form, &puts) => Some(done),
         () = stop.cancelled() => None,
     };
     let records = lock(&puts).records();

@@ -39,7 +39,7 @@ pub type KeyedRecord = (String, Vec<u8>);
 /// The shard and the sequence number that Kinesis assigned to a record.
 pub type Placed = (ShardId, SequenceNumber);
 
-/// Puts all records; those refused for throughput are put again. `placed` receives the index of each record
+/// Puts all records into the stream of that name or ARN; those refused for throughput are put again. `placed` receives the index of each record
 /// and where it was put.
 ///
 /// # Errors
@@ -57,7 +57,9 @@ pub async fn put(
     }
     while !left.is_empty() {
         let entries = left.iter().map(|(_, entry)| entry.clone()).collect();
-        let sent = client.put_records().stream_name(stream).set_records(Some(entries)).send().await;
+        let call = client.put_records().set_records(Some(entries));
+        let is_arn = stream.starts_with("arn:");
+        let sent = if is_arn { call.stream_arn(stream) } else { call.stream_name(stream) }.send().await;
         let answer = sent.map_err(|error| match (error.code(), error.message()) {
             (Some(code), Some(message)) => format!("{code}: {message}"),
             _ => aws_smithy_types::error::display::DisplayErrorContext(error).to_string(),

@@ -57,3 +57,19 @@ async fn arn_of_another_account_reaches_no_namesake() {
     daemon.ended().await;
     assert!(rig.all_rows().await.is_empty(), "no row was written");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tail_and_put_use_the_arn_or_refuse_the_namesake() {
+    let rig = rig("tail-by-arn").await;
+    let lines = rig.folder.join("lines");
+    std::fs::write(&lines, "a\nb\n").unwrap();
+    let lines = lines.to_str().unwrap();
+    for (account, used, code) in [(OTHER, false, 78), (OWN, true, 0)] {
+        let more = format!("multilangd.useStreamArn = {used}\n{}", arn("us-east-1", account));
+        let file = rig.properties("none", &more);
+        let file = file.to_str().unwrap();
+        let put = rig.command(&["put", file, lines]).ended().await.code();
+        let tail = rig.command(&["tail", file, "--no-follow"]).ended().await.code();
+        assert_eq!((put, tail), (Some(code), Some(code)), "{}", rig.daemon_log());
+    }
+}
