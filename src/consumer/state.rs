@@ -291,7 +291,7 @@ impl State {
     fn start(&mut self) -> Effects {
         self.phase = Phase::Starting;
         self.progress.restart();
-        (self.rest, self.gathering) = (None, None);
+        self.drop_rest();
         let mut effects = Vec::new();
         if !self.feed_open || self.delivered || self.end.is_some() {
             let stored = &self.progress.last().sequence;

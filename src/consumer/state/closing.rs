@@ -41,6 +41,10 @@ impl State {
     /// Closes the child's stdin, as the first step of stopping it.
     pub(super) fn close(&mut self, now: Instant, then: Then) -> Effects {
         self.answer_by = None;
+        self.drop_rest();
+        if let Some(suspects) = &mut self.suspects {
+            suspects.ended();
+        }
         if !self.child_alive {
             return self.closed(now, then);
         }

@@ -404,6 +404,35 @@ fn child_that_survives_sigkill_is_abandoned_before_the_letter() {
 }
 
 #[test]
+fn undelivered_records_are_dropped_when_the_child_fails_or_the_lease_is_lost() {
+    let started = || {
+        let mut shard = Shard::new(4, []);
+        shard.state.settings.shape.most = Some(1);
+        shard.state.on(shard.now, Event::Begin);
+        shard.state.on(shard.now, Event::Spawned);
+        let done = Event::Child(multilang::Event::Said(session::Event::Done(Action::Initialize)));
+        shard.state.on(shard.now, done);
+        let records = (1..=4).map(|number| Record::plain(number, "k", b"")).collect();
+        shard.state.on(shard.now, Event::Batch(Batch { records, ..Batch::default() }));
+        assert!(shard.state.rest.is_some());
+        shard
+    };
+    let mut failed = started();
+    // A failure that blames no record.
+    failed.state.has_rejected = true;
+    failed.state.on(failed.now, Event::Child(multilang::Event::Exited("exit code 1".to_owned())));
+    assert!(matches!(failed.state.phase, Phase::BackingOff(_)) && failed.state.rest.is_none());
+    assert!(format!("{:?}", failed.state.suspects).contains("open: None"), "{:?}", failed.state.suspects);
+    failed.now = failed.state.deadline().unwrap();
+    let effects = failed.state.on(failed.now, Event::Deadline);
+    assert_eq!(effects, [Effect::OpenFeed(Record::plain(1, "", b"").position().sequence), Effect::Spawn]);
+
+    let mut lost = started();
+    lost.state.on(lost.now, Event::LeaseLost);
+    assert!(lost.state.rest.is_none());
+}
+
+#[test]
 fn letter_of_another_record_passes_nothing() {
     let mut shard = processing(1);
     let exited = Event::Child(multilang::Event::Exited("exit code 1".to_owned()));
