@@ -167,7 +167,9 @@ pub fn open_one(destination: &letters::Destination, worker: &str) -> Result<Box<
                 Err(error) => {
                     let error = error.to_string();
                     let error = error.strip_prefix("executableName: ").unwrap_or(&error).to_owned();
-                    Err(format!("{key} = exec:{command}: {error}"))
+                    // The arguments may be secrets inserted by `--expand-env`.
+                    let program = command.split(' ').next().unwrap_or_default();
+                    Err(format!("{key} = exec:{program}: {error}"))
                 }
             }
         }
@@ -240,6 +242,13 @@ pub(crate) mod tests {
         all.send(&letter(1)).await.unwrap();
         assert_eq!(counts(), [3, 3, 3], "a letter that all accepted is no longer remembered");
         assert!(all.accepted().is_empty());
+    }
+
+    #[test]
+    fn missing_program_is_reported_without_its_arguments() {
+        let command = "/no/such/program --token hunter2".to_owned();
+        let error = open_one(&letters::Destination::Exec(command), "w").unwrap_err();
+        assert!(error.contains("/no/such/program") && !error.contains("hunter2"), "{error}");
     }
 
     #[test]
