@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::batch::Records;
 use crate::clock;
-use crate::letters::{Failure, Letter};
+use crate::letters::{Failure, Letter, file};
 use crate::multilang::{Child, Event, ForShard, Launch, Stop};
 use crate::sequence::{Position, Sequence};
 
@@ -139,7 +139,10 @@ fn create(of: &Path) -> io::Result<(PathBuf, File)> {
     for number in 1..=FILES {
         let path = of.with_file_name(format!("{stem}.failed-{number}.jsonl"));
         match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
-            Ok(file) => return Ok((path, file)),
+            Ok(file) => {
+                file::sync_folder(&path)?;
+                return Ok((path, file));
+            }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => {
                 return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display())));
