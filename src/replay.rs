@@ -76,7 +76,7 @@ pub async fn replay(
                 Err(failure) => {
                     runner.end().await;
                     let failed = runner.delivered.pop();
-                    // What the record processor collected is lost with it.
+                    // Records that the record processor collected are lost with it.
                     report.processed += runner.forget_checkpointed();
                     let reason =
                         format!("answered, but its record processor failed later: {}", failure.reason);
