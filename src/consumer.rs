@@ -362,6 +362,17 @@ impl Consumer {
                     child.stop(stop);
                 }
             }
+            Effect::Abandon => {
+                if let Some(child) = self.child.take() {
+                    self.stderr = child.last_stderr();
+                    self.emit(OfShard::ChildGone);
+                    warn!(
+                        event = "processor_abandoned",
+                        pid = child.pid(),
+                        "record processor did not exit after SIGKILL, continuing without it"
+                    );
+                }
+            }
             Effect::Failed(reason, times) => {
                 let stderr = self.stderr();
                 self.emit(OfShard::ChildFailed { times, reason: &reason, stderr: &stderr });

@@ -11,8 +11,9 @@
 //! | [`memory`] | letters in memory, for tests |
 //! | [`list`] | letters read back from a file |
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock;
@@ -95,16 +96,37 @@ pub trait Destination: fmt::Debug + Send + Sync {
     fn send<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<(), Rejected>>;
 }
 
-/// Several destinations, each of which must accept a letter.
+/// Several destinations, each of which must accept a letter, in order.
 #[derive(Debug)]
-pub struct All(pub Vec<Box<dyn Destination>>);
+pub struct All {
+    destinations: Vec<Box<dyn Destination>>,
+    /// For each shard, the id of a letter that not all destinations have accepted, and the number of those that have.
+    /// They would write it again at each attempt.
+    accepted: Mutex<HashMap<ShardId, (String, usize)>>,
+}
+
+impl All {
+    /// These destinations.
+    pub fn new(destinations: Vec<Box<dyn Destination>>) -> Self {
+        Self { destinations, accepted: Mutex::default() }
+    }
+
+    fn accepted(&self) -> MutexGuard<'_, HashMap<ShardId, (String, usize)>> {
+        self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Destination for All {
     fn send<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<(), Rejected>> {
         Box::pin(async move {
-            for destination in &self.0 {
+            let id = letter.id();
+            let before =
+                self.accepted().get(&letter.shard).filter(|(of, _)| *of == id).map(|(_, count)| *count);
+            for (index, destination) in self.destinations.iter().enumerate().skip(before.unwrap_or(0)) {
                 destination.send(letter).await?;
+                self.accepted().insert(letter.shard.clone(), (id.clone(), index + 1));
             }
+            self.accepted().remove(&letter.shard);
             Ok(())
         })
     }
@@ -121,7 +143,7 @@ pub fn open(config: &Config) -> Result<Option<Letters>, String> {
     let worker = config.worker.to_string();
     let opened = config.dead_letters.iter().map(|destination| open_one(destination, &worker));
     Ok(Some(Letters {
-        destination: Arc::new(All(opened.collect::<Result<_, _>>()?)),
+        destination: Arc::new(All::new(opened.collect::<Result<_, _>>()?)),
         application: config.application.clone(),
         worker,
         wall: clock::wall_millis,
@@ -145,7 +167,9 @@ pub fn open_one(destination: &letters::Destination, worker: &str) -> Result<Box<
                 Err(error) => {
                     let error = error.to_string();
                     let error = error.strip_prefix("executableName: ").unwrap_or(&error).to_owned();
-                    Err(format!("{key} = exec:{command}: {error}"))
+                    // The arguments may be secrets inserted by `--expand-env`.
+                    let program = command.split(' ').next().unwrap_or_default();
+                    Err(format!("{key} = exec:{program}: {error}"))
                 }
             }
         }
@@ -196,6 +220,35 @@ pub(crate) mod tests {
         let folder = std::env::temp_dir().join(format!("multilangd-letters-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         folder
+    }
+
+    #[tokio::test]
+    async fn retry_skips_destinations_that_accepted_the_letter() {
+        let memories: Vec<_> = (0..3).map(|_| Arc::new(memory::Memory::default())).collect();
+        let boxed = |memory: &Arc<memory::Memory>| Box::new(memory.clone()) as Box<dyn Destination>;
+        let all = All::new(memories.iter().map(boxed).collect());
+        memories[1].set_down(true);
+        for _ in 0..3 {
+            assert_eq!(all.send(&letter(1)).await.unwrap_err().destination, "memory");
+        }
+        let counts = || memories.iter().map(|memory| memory.letters().len()).collect::<Vec<_>>();
+        assert_eq!(counts(), [1, 0, 0]);
+        let other = Letter { shard: "shardId-000000000002".into(), ..letter(1) };
+        all.send(&other).await.unwrap_err();
+        memories[1].set_down(false);
+        all.send(&letter(1)).await.unwrap();
+        all.send(&other).await.unwrap();
+        assert_eq!(counts(), [2, 2, 2]);
+        all.send(&letter(1)).await.unwrap();
+        assert_eq!(counts(), [3, 3, 3], "a letter that all accepted is no longer remembered");
+        assert!(all.accepted().is_empty());
+    }
+
+    #[test]
+    fn missing_program_is_reported_without_its_arguments() {
+        let command = "/no/such/program --token hunter2".to_owned();
+        let error = open_one(&letters::Destination::Exec(command), "w").unwrap_err();
+        assert!(error.contains("/no/such/program") && !error.contains("hunter2"), "{error}");
     }
 
     #[test]

@@ -10,13 +10,14 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use multilangd_protocol::{Dialect, ToChild, session};
+use multilangd_protocol::{CheckpointRequest, Dialect, ToChild, session};
 use tokio::time::{Instant, timeout};
 
 use crate::batch::Records;
 use crate::clock;
-use crate::letters::{Failure, Letter};
+use crate::letters::{Failure, Letter, file};
 use crate::multilang::{Child, Event, ForShard, Launch, Stop};
+use crate::sequence::{Position, Sequence};
 
 /// Most failures that a letter keeps.
 const FAILURES: usize = 10;
@@ -62,31 +63,43 @@ pub async fn replay(
     let (mut report, mut again) = (Report::default(), Again { of: path, file: None });
     let mut left = letters.into_iter().peekable();
     while let Some(letter) = left.next() {
-        let mut runner = Runner { program, settings, child: None };
+        let mut runner = Runner { program, settings, child: None, delivered: Vec::new() };
         let shard = letter.shard.clone();
-        let mut answered = Vec::new();
         let mut next = Some(letter);
         while let Some(letter) = next {
-            match runner.process(&letter).await {
+            match runner.process(letter).await {
                 Ok(()) => {
-                    progress(&letter, None);
-                    answered.push(letter);
+                    if let Some(answered) = runner.delivered.last() {
+                        progress(&answered.letter, None);
+                    }
                 }
                 Err(failure) => {
                     runner.end().await;
-                    progress(&letter, Some(&failure.reason));
-                    again.write(letter, failure)?;
-                    report.failed += 1;
-                    report.processed += answered.drain(..).count();
+                    let failed = runner.delivered.pop();
+                    // Records that the record processor collected are lost with it.
+                    report.processed += runner.forget_checkpointed();
+                    let reason =
+                        format!("answered, but its record processor failed later: {}", failure.reason);
+                    let collected = Failure { reason, ..failure.clone() };
+                    let collected = runner.delivered.drain(..).map(|one| (one, collected.clone()));
+                    for (Delivered { letter, .. }, failure) in
+                        collected.chain(failed.map(|one| (one, failure)))
+                    {
+                        progress(&letter, Some(&failure.reason));
+                        again.write(letter, failure)?;
+                        report.failed += 1;
+                    }
                 }
             }
             next = left.next_if(|next| next.shard == shard);
         }
         // A record processor may process what it collected only now.
-        match runner.finish().await {
-            Ok(()) => report.processed += answered.len(),
+        let finished = runner.finish().await;
+        report.processed += runner.forget_checkpointed();
+        match finished {
+            Ok(()) => report.processed += runner.delivered.len(),
             Err(failure) => {
-                for letter in answered {
+                for Delivered { letter, .. } in runner.delivered {
                     progress(&letter, Some(&failure.reason));
                     again.write(letter, failure.clone())?;
                     report.failed += 1;
@@ -126,7 +139,10 @@ fn create(of: &Path) -> io::Result<(PathBuf, File)> {
     for number in 1..=FILES {
         let path = of.with_file_name(format!("{stem}.failed-{number}.jsonl"));
         match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
-            Ok(file) => return Ok((path, file)),
+            Ok(file) => {
+                file::sync_folder(&path)?;
+                return Ok((path, file));
+            }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => {
                 return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display())));
@@ -136,27 +152,69 @@ fn create(of: &Path) -> io::Result<(PathBuf, File)> {
     Err(io::Error::other(format!("{FILES} files of letters of {stem} that failed again exist")))
 }
 
+/// A letter that was delivered to the present child.
+struct Delivered {
+    letter: Letter,
+    is_answered: bool,
+    /// Whether the child has checkpointed the record: it is processed, even if the child fails.
+    is_checkpointed: bool,
+}
+
+/// Marks the records that a checkpoint covers. Without a sequence number it covers all that were delivered. An
+/// invalid position covers none. An `early` request was sent before the record of the open action was delivered.
+fn checkpointed(delivered: &mut [Delivered], request: &CheckpointRequest, early: bool) {
+    let up_to = match &request.sequence_number {
+        None => None,
+        Some(text) => match Sequence::parse(text) {
+            Some(sequence @ Sequence::Number(_)) => {
+                let Ok(sub) = u64::try_from(request.sub_sequence_number.unwrap_or_default()) else { return };
+                Some(Position { sub, ..Position::new(sequence) })
+            }
+            _ => return,
+        },
+    };
+    for one in delivered.iter_mut().filter(|one| one.is_answered || !early) {
+        one.is_checkpointed |=
+            up_to.as_ref().is_none_or(|up_to| one.letter.record.position().order(up_to).is_le());
+    }
+}
+
 struct Runner<'a> {
     program: &'a dyn Launch,
     settings: Settings,
     child: Option<Child>,
+    /// In the order of their delivery.
+    delivered: Vec<Delivered>,
 }
 
 impl Runner<'_> {
-    async fn process(&mut self, letter: &Letter) -> Result<(), Failure> {
+    /// Delivers the letter, which is the last of the delivered ones then, also if that fails.
+    async fn process(&mut self, letter: Letter) -> Result<(), Failure> {
+        let (shard, record) = (letter.shard.clone(), letter.record.clone());
+        self.delivered.push(Delivered { letter, is_answered: false, is_checkpointed: false });
         if self.child.is_none() {
-            let child =
-                Child::spawn(self.program, self.settings.dialect, &ForShard::of(letter.shard.clone())).await;
+            let child = Child::spawn(self.program, self.settings.dialect, &ForShard::of(shard.clone())).await;
             self.child = Some(child.map_err(|error| self.failure(error.to_string()))?);
             let initialize = ToChild::Initialize {
-                shard_id: letter.shard.as_str(),
+                shard_id: shard.as_str(),
                 sequence_number: Some("TRIM_HORIZON"),
                 sub_sequence_number: Some(0),
             };
             self.ask(|child| child.send(&initialize)).await?;
+            // A checkpoint during `initialize` covers no record.
+            self.delivered.iter_mut().for_each(|one| one.is_checkpointed = false);
         }
-        let records = Records::Decoded(vec![letter.record.clone()]);
-        self.ask(|child| child.send_batch(records, Some(0))).await
+        let records = Records::Decoded(vec![record]);
+        self.ask(|child| child.send_batch(records, Some(0))).await?;
+        self.delivered.iter_mut().for_each(|one| one.is_answered = true);
+        Ok(())
+    }
+
+    /// Removes the records that the child has checkpointed, and returns their number.
+    fn forget_checkpointed(&mut self) -> usize {
+        let before = self.delivered.len();
+        self.delivered.retain(|one| !one.is_checkpointed);
+        before - self.delivered.len()
     }
 
     /// Asks the child to shut down, which is its last chance to process and checkpoint.
@@ -187,7 +245,10 @@ impl Runner<'_> {
             };
             match event {
                 Event::Said(session::Event::Done(_)) => return Ok(()),
-                Event::Said(session::Event::Checkpoint { .. }) => child.acknowledge(Ok(())),
+                Event::Said(session::Event::Checkpoint { request, early }) => {
+                    checkpointed(&mut self.delivered, &request, early);
+                    child.acknowledge(Ok(()));
+                }
                 Event::Said(session::Event::Stale { .. } | session::Event::Foreign { .. }) => {}
                 Event::Said(session::Event::Wrong { open, response_for }) => {
                     break format!("it answered {open} with {response_for:?}");
@@ -236,6 +297,33 @@ impl Runner<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn checkpoint_covers_delivered_records_up_to_its_position() {
+        let covered = |text: Option<&str>, sub, early| {
+            let new = |number| Delivered {
+                letter: crate::letters::tests::letter(number),
+                is_answered: number != 9,
+                is_checkpointed: false,
+            };
+            let mut delivered = [7, 5, 9].map(new);
+            let sequence_number = text.map(str::to_owned);
+            let request = CheckpointRequest { sequence_number, sub_sequence_number: sub };
+            checkpointed(&mut delivered, &request, early);
+            delivered.map(|one| one.is_checkpointed)
+        };
+        assert_eq!(covered(None, None, false), [true; 3]);
+        for text in [None, Some("9")] {
+            assert_eq!(covered(text, Some(2), true), [true, true, false], "the record was not delivered yet");
+        }
+        // The sub-sequence number of the letters is 2.
+        assert_eq!(covered(Some("7"), Some(2), false), [true, true, false]);
+        assert_eq!(covered(Some("7"), Some(1), false), [false, true, false]);
+        assert_eq!(covered(Some("7"), None, false), [false, true, false]);
+        for (text, sub) in [("x", None), ("SHARD_END", None), ("LATEST", None), ("9", Some(-1))] {
+            assert_eq!(covered(Some(text), sub, false), [false; 3], "{text}");
+        }
+    }
 
     #[test]
     fn letters_that_fail_again_go_to_a_new_file() {

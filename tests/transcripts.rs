@@ -126,6 +126,7 @@ impl Replay {
             | Effect::CloseFeed
             | Effect::CheckParents
             | Effect::Signal(_)
+            | Effect::Abandon
             | Effect::ParentsUnknown(_)
             | Effect::ShutdownRefused(_)
             | Effect::StopTimedOut

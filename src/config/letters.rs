@@ -63,13 +63,18 @@ pub fn error_text(value: &str) -> Option<String> {
     }
 }
 
-/// Why dead letters cannot be combined with another setting: a daemon that exits at the first failure has no
-/// time for a search.
+/// Why dead letters cannot be combined with another setting. A daemon that exits at the first failure has no
+/// time for a search. A daemon that exits instead of parking a shard counts the dead letters in a row from 0 after each
+/// restart, so that an outage would turn the whole stream into letters.
 pub(super) fn conflict(settings: &Settings) -> Option<String> {
-    let exits = settings.text(own::ON_CHILD_FAILURE).as_deref() == Some("exit");
-    let is_on = settings.text(own::DEAD_LETTERS).as_deref() != Some(own::NONE);
-    let (key, other) = (own::DEAD_LETTERS, own::ON_CHILD_FAILURE);
-    (exits && is_on).then(|| format!("{key} requires {other} = restart (set {key} = none, or {other})"))
+    let key = own::DEAD_LETTERS;
+    if settings.text(key).as_deref() == Some(own::NONE) {
+        return None;
+    }
+    let required = [(own::ON_CHILD_FAILURE, "restart"), (own::ON_HOPELESS_SHARD, "park")];
+    let (other, value) =
+        required.into_iter().find(|(other, _)| settings.text(other).as_deref() == Some("exit"))?;
+    Some(format!("{key} requires {other} = {value} (set {key} = none, or {other} = {value})"))
 }
 
 #[cfg(test)]

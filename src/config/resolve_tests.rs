@@ -156,6 +156,23 @@ fn kinesis_credentials_are_the_default_of_other_clients() {
 }
 
 #[test]
+fn dead_letters_require_a_daemon_that_parks_shards() {
+    for (line, key) in [
+        ("", None),
+        ("multilangd.onHopelessShard = park\n", None),
+        ("multilangd.onHopelessShard = exit\n", Some(own::ON_HOPELESS_SHARD)),
+        ("multilangd.onChildFailure = exit\n", Some(own::ON_CHILD_FAILURE)),
+    ] {
+        let found = resolved(&format!("{MINIMUM}{line}multilangd.deadLetters = exec:true\n"));
+        let named: Vec<_> =
+            found.faults.iter().map(|fault| key.is_some_and(|key| fault.text.contains(key))).collect();
+        assert_eq!(named, vec![true; usize::from(key.is_some())], "{line}: {:?}", found.faults);
+        let without = resolved(&format!("{MINIMUM}{line}"));
+        assert!(without.faults.is_empty(), "{line}: {:?}", without.faults);
+    }
+}
+
+#[test]
 fn own_settings_prefer_options_then_variables_then_file() {
     let mut given = Given {
         bytes: format!("{MINIMUM}multilangd.maxChildFailures = 2\nmultilangd.onChildFailure = exit\n")

@@ -102,8 +102,9 @@ pub enum Event {
     FeedBroke,
     /// [`Effect::Store`] completed.
     Stored(Position, Result<(), held::Error>),
-    /// [`Effect::Letter`] completed: the letter has a durable copy, or the reason why it has none.
-    Lettered(Result<(), String>),
+    /// [`Effect::Letter`] completed for the record at this position: the letter has a durable copy, or the reason
+    /// why it has none.
+    Lettered(Position, Result<(), String>),
     /// [`Effect::PrepareEnd`] completed.
     EndPrepared(Result<(), EndError>),
     /// The daemon shuts down.
@@ -178,6 +179,8 @@ pub enum Effect {
     CloseStdin,
     /// Signal the child's process group.
     Signal(Stop),
+    /// Drop the child, which survived SIGKILL. Nothing that it does from now on is an event.
+    Abandon,
     /// Report a failure of the child: the reason, and the number of failures in a row.
     Failed(String, u32),
     /// Report that the child failed at one of this many records, which are delivered again in smaller

@@ -49,14 +49,16 @@ impl Consumer {
 
     /// Completes with [`Event::Lettered`].
     pub(super) fn write_letter(&mut self, record: Record) {
+        let position = record.position();
         let Some(letters) = self.parts.letters.clone() else {
-            self.events.push_back(Event::Lettered(Err("no destination is configured".to_owned())));
+            let reason = "no destination is configured".to_owned();
+            self.events.push_back(Event::Lettered(position, Err(reason)));
             return;
         };
         // Another worker may process the record by now.
         if !self.held.is_live(Instant::now()) {
             self.held.mark_lost();
-            self.events.push_back(Event::Lettered(Err("the lease has expired".to_owned())));
+            self.events.push_back(Event::Lettered(position, Err("the lease has expired".to_owned())));
             return;
         }
         let letter = Letter {
@@ -75,12 +77,11 @@ impl Consumer {
         self.spawn(async move {
             let sent = letters.destination.send(&letter).await;
             if sent.is_ok() {
-                let position = letter.record.position();
                 error!(event = "dead_letter_written", %position, id = letter.id(), error = letter.last_error(),
                     "wrote a record to the dead letters, continuing after it");
                 sink.shard(&shard, OfShard::DeadLetter { position: &position, error: letter.last_error() });
             }
-            Event::Lettered(sent.map_err(|error| error.to_string()))
+            Event::Lettered(position, sent.map_err(|error| error.to_string()))
         });
     }
 }

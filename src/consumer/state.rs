@@ -248,7 +248,7 @@ impl State {
             Event::Child(event) => self.child(now, event),
             Event::Batch(batch) => self.batch(now, batch),
             Event::Rest => self.deliver_rest(now),
-            Event::Lettered(outcome) => self.lettered(now, outcome),
+            Event::Lettered(position, outcome) => self.lettered(now, &position, outcome),
             Event::FeedBroke => {
                 self.feed_open = false;
                 self.fail(now, "the task that reads the shard panicked".to_owned())
@@ -294,7 +294,7 @@ impl State {
     fn start(&mut self) -> Effects {
         self.phase = Phase::Starting;
         self.progress.restart();
-        (self.rest, self.gathering) = (None, None);
+        self.drop_rest();
         let mut effects = Vec::new();
         if !self.feed_open || self.delivered || self.end.is_some() {
             let stored = &self.progress.last().sequence;
@@ -361,6 +361,11 @@ impl State {
         if let Phase::Closing { then, .. } = &self.phase {
             let then = then.clone();
             return if self.child_alive { Vec::new() } else { self.closed(now, then) };
+        }
+        // No child runs: its failure must not start another letter or another pause.
+        if let Phase::BackingOff(_) | Phase::Lettering | Phase::LetterRefused(_) | Phase::Passing = self.phase
+        {
+            return Vec::new();
         }
         match event {
             multilang::Event::Said(message) => self.message(now, message),

@@ -178,8 +178,10 @@ fn stop_waits_for_the_open_batch_within_its_grace() {
     assert_eq!(life.now - stopped, settings().shutdown_grace);
     assert_eq!(life.wait(), [Effect::Signal(Stop::Politely)]);
     assert_eq!(life.wait(), [Effect::Signal(Stop::AtOnce)]);
+    let mut effects = life.wait();
+    assert_eq!(effects.remove(0), Effect::Abandon);
     assert_eq!(
-        life.wait(),
+        effects,
         finish(Outcome::Stopped),
         "even a process that can't be killed doesn't hold the stop"
     );

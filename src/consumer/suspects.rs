@@ -169,6 +169,11 @@ impl Suspects {
         }
     }
 
+    /// The child ends, whatever the cause: it cannot answer the open action any more.
+    pub fn ended(&mut self) {
+        self.open = None;
+    }
+
     /// How often the last record has failed alone.
     pub fn alone(&self) -> u32 {
         self.alone

@@ -35,7 +35,7 @@ impl Folder {
     pub fn open(folder: &Path, worker: &str) -> Result<Self, String> {
         let failed = |what: &str, error: &io::Error| {
             format!(
-                "failed to {what} {}: {error} (create the folder, writable for the daemon)",
+                "failed to {what} {}: {error} (create the folder, readable and writable for the daemon)",
                 folder.display()
             )
         };
@@ -43,8 +43,9 @@ impl Folder {
         if !found.is_dir() {
             return Err(format!("{} is not a folder", folder.display()));
         }
-        rustix::fs::access(folder, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
-            .map_err(|error| failed("write into the folder", &error.into()))?;
+        // A folder that cannot be read cannot be synchronized.
+        let needed = rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+        rustix::fs::access(folder, needed).map_err(|error| failed("use the folder", &error.into()))?;
         let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
         let worker = worker.chars().take(100).map(plain).collect();
         Ok(Self { folder: folder.to_owned(), worker, writing: Arc::default() })
@@ -112,7 +113,6 @@ impl Destination for Folder {
 /// Appends a line and waits until it is on the disk. Begins a new line after one that was cut by a crash or a
 /// full disk.
 fn append(path: &Path, line: &[u8]) -> io::Result<()> {
-    let is_new = !path.exists();
     let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
     let mut text = Vec::with_capacity(line.len() + 1);
     if file.seek(SeekFrom::End(0))? > 0 {
@@ -126,10 +126,17 @@ fn append(path: &Path, line: &[u8]) -> io::Result<()> {
     text.extend_from_slice(line);
     file.write_all(&text)?;
     file.sync_all()?;
-    if is_new && let Some(folder) = path.parent() {
-        fs::File::open(folder)?.sync_all()?;
-    }
-    Ok(())
+    // Always: an attempt that failed may have created the file.
+    sync_folder(path)
+}
+
+/// Waits until the name of a file is on the disk.
+///
+/// # Errors
+/// Its folder cannot be opened or synchronized.
+pub fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 #[cfg(test)]
@@ -154,6 +161,12 @@ mod tests {
         assert!(found.remove(0).is_err());
         assert_eq!(found.remove(0).unwrap(), letter(2));
         fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn folder_of_a_plain_file_name_is_the_working_directory() {
+        sync_folder(Path::new("letters.jsonl")).unwrap();
+        assert!(sync_folder(Path::new("/no/such/folder/letters.jsonl")).is_err());
     }
 
     #[tokio::test]

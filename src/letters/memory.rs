@@ -31,6 +31,12 @@ impl Memory {
     }
 }
 
+impl Destination for std::sync::Arc<Memory> {
+    fn send<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<(), Rejected>> {
+        (**self).send(letter)
+    }
+}
+
 impl Destination for Memory {
     fn send<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<(), Rejected>> {
         Box::pin(async move {

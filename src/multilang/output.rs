@@ -49,20 +49,21 @@ impl Allowance {
         Self { lines: BURST, counted: now, left_out: 0 }
     }
 
-    /// Takes a line from the allowance. Returns the number of lines dropped before it; none if it must be
-    /// dropped.
-    fn take(&mut self, now: Instant) -> Option<u64> {
+    /// Takes a line of this many bytes from the allowance. Returns the number of lines dropped before it; none if it
+    /// must be dropped. A longer line than [`MAX_SHOWN`] counts as several, so that the bytes are limited too.
+    fn take(&mut self, now: Instant, bytes: usize) -> Option<u64> {
         let earned = now.duration_since(self.counted).as_secs_f64() * LINES_A_SECOND;
         self.lines = (self.lines + earned).min(BURST);
         self.counted = now;
         // After lines were dropped, a tenth of a second's lines must be available, so that not every line is
         // followed by a report of one dropped line.
-        let needed = if self.left_out > 0 { LINES_A_SECOND / 10.0 } else { 1.0 };
+        let charge = u32::try_from(bytes.div_ceil(MAX_SHOWN)).map_or(BURST, f64::from).clamp(1.0, BURST);
+        let needed = if self.left_out > 0 { charge.max(LINES_A_SECOND / 10.0) } else { charge };
         if self.lines < needed {
             self.left_out += 1;
             return None;
         }
-        self.lines -= 1.0;
+        self.lines -= charge;
         Some(std::mem::take(&mut self.left_out))
     }
 }
@@ -250,7 +251,7 @@ impl Printed {
         let now = Instant::now();
         let mut out = Vec::with_capacity(lines.len());
         for line in lines.split_inclusive(|byte| *byte == b'\n') {
-            if let Some(left_out) = self.allowance.take(now) {
+            if let Some(left_out) = self.allowance.take(now, line.len()) {
                 self.log_dropped(left_out);
                 out.extend_from_slice(line);
             }
@@ -276,7 +277,12 @@ impl Printed {
             }
             return;
         }
-        let left_out = self.allowance.take(Instant::now());
+        let bytes = match (&self.form, line) {
+            (LogForm::Json, Line::Whole(bytes)) => bytes.len(),
+            // Other lines are cut.
+            _ => 0,
+        };
+        let left_out = self.allowance.take(Instant::now(), bytes);
         if left_out.is_none() && self.tail.is_none() {
             return;
         }
@@ -364,12 +370,39 @@ mod tests {
     fn flood_is_rate_limited_and_dropped_lines_are_counted() {
         let start = Instant::now();
         let mut allowance = Allowance::new(start);
-        let shown = (0..20_000).filter(|_| allowance.take(start).is_some()).count();
+        let shown = (0..20_000).filter(|_| allowance.take(start, 0).is_some()).count();
         assert_eq!(shown, 5_000);
         let later = start + std::time::Duration::from_secs(1);
-        let dropped: Vec<_> = (0..2_000).filter_map(|_| allowance.take(later)).collect();
+        let dropped: Vec<_> = (0..2_000).filter_map(|_| allowance.take(later, MAX_SHOWN)).collect();
         assert_eq!((dropped.len(), dropped[0], dropped[1]), (1_000, 15_000, 0));
         assert_eq!(allowance.left_out, 1_000);
+    }
+
+    #[test]
+    fn long_lines_take_more_of_the_rate_limit() {
+        let start = Instant::now();
+        let taken = |bytes| {
+            let mut allowance = Allowance::new(start);
+            (0..20_000).filter(|_| allowance.take(start, bytes).is_some()).count()
+        };
+        assert_eq!([0, MAX_SHOWN, MAX_SHOWN + 1, HELD].map(taken), [5_000, 5_000, 2_500, 312]);
+        assert_eq!(taken(usize::MAX), 1, "a line of any length can be logged");
+    }
+
+    #[test]
+    fn raw_lines_are_charged_by_their_bytes() {
+        let written = Arc::new(Mutex::new(0));
+        let count = written.clone();
+        let log = RawLog::new(move |bytes| *count.lock().unwrap() += bytes.len());
+        let mut printed = Printed::new("s".into(), 1, "stderr", LogForm::Raw(log.clone()));
+        let subscriber = tracing_subscriber::registry();
+        tracing::subscriber::with_default(subscriber, || {
+            let line = [vec![b'x'; HELD - 1], b"\n".to_vec()].concat();
+            (0..1_000).for_each(|_| printed.pass(&line));
+        });
+        let written = *written.lock().unwrap();
+        // As much as full lines in the form `lines`, and what is earned meanwhile.
+        assert!((HELD..2 * 5_000 * MAX_SHOWN).contains(&written), "{written}");
     }
 
     #[test]

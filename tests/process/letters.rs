@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use multilangd::letters::{Letter, list};
+use multilangd::letters::{Condition, Letter, list};
+use multilangd::record::{Data, Record};
+use multilangd::sequence::SequenceNumber;
 
 use crate::life::aggregate;
 use crate::parked::{parked, put_to, round, shard, worker};
@@ -233,6 +235,44 @@ async fn shard_waits_until_its_destination_accepts_the_letter() {
     .await;
     assert_eq!(daemon.stop().await, Some(0));
     assert_eq!(list::read(&std::fs::read(rig.folder.join("accepted")).unwrap()).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replay_writes_answered_records_again_unless_they_were_checkpointed() {
+    for (behaviour, printed, again) in
+        [("end", "1 processed, 3 failed", vec!["1", "2", "3"]), ("each", "3 processed, 1 failed", vec!["3"])]
+    {
+        let rig = Rig::start(&format!("replay-{behaviour}")).await;
+        let folder = folder(&rig);
+        let letter = |number: usize| Letter {
+            condition: Condition::RetryAttemptsExhausted,
+            at: 1,
+            shard: shard(0).as_str().into(),
+            stream: None,
+            application: "app".to_owned(),
+            worker: "w".to_owned(),
+            program: "p".to_owned(),
+            record: Record {
+                sequence: SequenceNumber::parse(&number.to_string()).unwrap(),
+                sub: 0,
+                partition_key: "k".into(),
+                data: Data::encode(if number == 3 { b"poison" } else { b"fine" }),
+                arrival: None,
+            },
+            attempts: 3,
+            failures: Vec::new(),
+        };
+        let path = folder.join("letters.jsonl");
+        std::fs::write(&path, (1..=4).flat_map(|number| letter(number).line()).collect::<Vec<u8>>()).unwrap();
+        let program = rig.scripted(&format!("{behaviour} poison={}", rig.folder.join("fixed").display()));
+        let file = rig.properties(&program, "").display().to_string();
+        let mut replayed = rig.command(&["replay", &file, &path.display().to_string()]);
+        assert_eq!(replayed.ended().await.code(), Some(1), "{:?}", replayed.printed);
+        assert!(replayed.printed.iter().any(|line| line.contains(printed)), "{:?}", replayed.printed);
+        let found = list::read(&std::fs::read(folder.join("letters.failed-1.jsonl")).unwrap());
+        let found: Vec<_> = found.into_iter().map(|letter| letter.unwrap().record.sequence).collect();
+        assert_eq!(found.iter().map(SequenceNumber::as_str).collect::<Vec<_>>(), again);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -44,6 +44,10 @@ impl State {
     /// Closes the child's stdin, as the first step of stopping it.
     pub(super) fn close(&mut self, now: Instant, then: Then) -> Effects {
         self.answer_by = None;
+        self.drop_rest();
+        if let Some(suspects) = &mut self.suspects {
+            suspects.ended();
+        }
         if !self.child_alive {
             return self.closed(now, then);
         }
@@ -63,8 +67,14 @@ impl State {
                 self.phase = Phase::Closing { then, step: Step::Killed, by };
                 vec![Effect::Signal(Stop::AtOnce)]
             }
-            // Even SIGKILL did not end it (a process in an uninterruptible wait): it can do no harm.
-            Step::Killed | Step::Gone => self.closed(now, then),
+            // Even SIGKILL did not end it (a process in an uninterruptible wait): it can do no harm. Its end may
+            // be reported at any time, when a letter is being written or another child runs.
+            Step::Killed | Step::Gone => {
+                self.child_alive = false;
+                let mut effects = vec![Effect::Abandon];
+                effects.extend(self.closed(now, then));
+                effects
+            }
         }
     }
 

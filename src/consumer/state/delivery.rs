@@ -69,6 +69,13 @@ impl State {
         }
     }
 
+    /// Drops the records that were taken from the feed but not delivered: they take the memory of other shards
+    /// while the shard waits. The feed does not return them again, so the next child needs another one.
+    pub(super) fn drop_rest(&mut self) {
+        self.delivered |= self.rest.take().is_some();
+        self.gathering = None;
+    }
+
     fn deliver(&mut self, now: Instant, mut batch: Batch) -> Effects {
         let mut records = self.progress.undelivered(std::mem::take(&mut batch.records));
         let is_searching = self.is_searching();

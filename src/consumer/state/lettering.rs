@@ -5,6 +5,7 @@ use tokio::time::Instant;
 use super::{Effects, Phase, State};
 use crate::consumer::event::Effect;
 use crate::consumer::suspects::{Finding, MAX_UNSTORED};
+use crate::sequence::Position;
 
 impl State {
     /// Interprets a failure by the records of the open action. Returns none if it counts as a failure of the
@@ -60,9 +61,16 @@ impl State {
         vec![Effect::Letter(record.clone())]
     }
 
-    /// The record is passed only now that the letter has a durable copy.
-    pub(super) fn lettered(&mut self, now: Instant, outcome: Result<(), String>) -> Effects {
-        if self.phase != Phase::Lettering {
+    /// The record is passed only now that its letter has a durable copy. The answer to a letter of another record
+    /// proves nothing about this one.
+    pub(super) fn lettered(
+        &mut self,
+        now: Instant,
+        position: &Position,
+        outcome: Result<(), String>,
+    ) -> Effects {
+        let is_pending = self.poison.as_ref().is_some_and(|(record, _)| record.position() == *position);
+        if self.phase != Phase::Lettering || !is_pending {
             return Vec::new();
         }
         if let Err(reason) = outcome {

@@ -154,16 +154,17 @@ impl Shard {
                 self.child(multilang::Event::Exited("exit code 0".to_owned()));
             }
             Effect::Letter(record) => {
+                let position = record.position();
                 if self.random.u32(0..1000) < self.refuses {
-                    return self.handle(Event::Lettered(Err("down".to_owned())));
+                    return self.handle(Event::Lettered(position, Err("down".to_owned())));
                 }
-                let record = number(&record.position());
+                let record = number(&position);
                 if self.letters.contains(&record) {
                     self.violations.push(format!("two letters of {record}"));
                 }
                 self.letters.push(record);
                 self.most_failures = self.most_failures.max(std::mem::take(&mut self.failures));
-                self.handle(Event::Lettered(Ok(())));
+                self.handle(Event::Lettered(position, Ok(())));
             }
             Effect::Bisecting(..) | Effect::Failed(..) => self.failures += 1,
             Effect::Parked(..) => self.parked = true,
@@ -356,6 +357,95 @@ fn failure_after_a_rejected_checkpoint_blames_no_record() {
     shard.state.on(shard.now, Event::Stored(position.clone(), Err(error)));
     let effects = shard.state.on(shard.now, Event::Child(multilang::Event::Exited("exit code 1".to_owned())));
     assert!(matches!(effects[..], [Effect::Failed(_, 1)]), "{effects:?}");
+}
+
+/// A shard whose first failure makes a record poison, and whose child has just received these records.
+fn processing(count: usize) -> Shard {
+    let mut shard = Shard::new(count, []);
+    shard.state.suspects = Some(Suspects::new(Limits { record_failures: 1, in_a_row: 9 }));
+    shard.state.on(shard.now, Event::Begin);
+    shard.state.on(shard.now, Event::Spawned);
+    let done = Event::Child(multilang::Event::Said(session::Event::Done(Action::Initialize)));
+    shard.state.on(shard.now, done);
+    let records = (1..=count).map(|number| Record::plain(number, "k", b"")).collect();
+    shard.state.on(shard.now, Event::Batch(Batch { records, ..Batch::default() }));
+    assert_eq!(shard.state.phase, Phase::Processing);
+    shard
+}
+
+#[test]
+fn child_that_survives_sigkill_is_abandoned_before_the_letter() {
+    let mut shard = processing(1);
+    let mut effects = shard.state.on(shard.now, Event::Child(multilang::Event::OutputClosed));
+    while !effects.iter().any(|effect| matches!(effect, Effect::Letter(_))) {
+        shard.now = shard.state.deadline().expect("a step of the stop");
+        effects = shard.state.on(shard.now, Event::Deadline);
+    }
+    assert!(matches!(effects[..], [Effect::Abandon, Effect::Letter(_)]), "{effects:?}");
+    let late = || {
+        [multilang::Event::OutputClosed, multilang::Event::Exited("signal 9".to_owned())].map(Event::Child)
+    };
+    for event in late() {
+        assert_eq!(shard.state.on(shard.now, event), [], "no second letter");
+    }
+    let at = Record::plain(1, "k", b"").position();
+    let effects = shard.state.on(shard.now, Event::Lettered(at.clone(), Err("down".to_owned())));
+    assert!(matches!(effects[..], [Effect::LetterRefused(..), ..]), "{effects:?}");
+    for event in late() {
+        assert_eq!(shard.state.on(shard.now, event), [], "the letter is written again in its time");
+    }
+    shard.now = shard.state.deadline().unwrap();
+    assert!(matches!(shard.state.on(shard.now, Event::Deadline)[..], [Effect::Letter(_)]));
+    let effects = shard.state.on(shard.now, Event::Lettered(at, Ok(())));
+    assert!(matches!(effects[..], [Effect::Bisected, Effect::Store(_)]), "{effects:?}");
+    for event in late() {
+        assert_eq!(shard.state.on(shard.now, event), [], "its position is being stored");
+    }
+}
+
+#[test]
+fn undelivered_records_are_dropped_when_the_child_fails_or_the_lease_is_lost() {
+    let started = || {
+        let mut shard = Shard::new(4, []);
+        shard.state.settings.shape.most = Some(1);
+        shard.state.on(shard.now, Event::Begin);
+        shard.state.on(shard.now, Event::Spawned);
+        let done = Event::Child(multilang::Event::Said(session::Event::Done(Action::Initialize)));
+        shard.state.on(shard.now, done);
+        let records = (1..=4).map(|number| Record::plain(number, "k", b"")).collect();
+        shard.state.on(shard.now, Event::Batch(Batch { records, ..Batch::default() }));
+        assert!(shard.state.rest.is_some());
+        shard
+    };
+    let mut failed = started();
+    // A failure that blames no record.
+    failed.state.has_rejected = true;
+    failed.state.on(failed.now, Event::Child(multilang::Event::Exited("exit code 1".to_owned())));
+    assert!(matches!(failed.state.phase, Phase::BackingOff(_)) && failed.state.rest.is_none());
+    assert!(format!("{:?}", failed.state.suspects).contains("open: None"), "{:?}", failed.state.suspects);
+    failed.now = failed.state.deadline().unwrap();
+    let effects = failed.state.on(failed.now, Event::Deadline);
+    assert_eq!(effects, [Effect::OpenFeed(Record::plain(1, "", b"").position().sequence), Effect::Spawn]);
+
+    let mut lost = started();
+    lost.state.on(lost.now, Event::LeaseLost);
+    assert!(lost.state.rest.is_none());
+}
+
+#[test]
+fn letter_of_another_record_passes_nothing() {
+    let mut shard = processing(1);
+    let exited = Event::Child(multilang::Event::Exited("exit code 1".to_owned()));
+    let effects = shard.state.on(shard.now, exited);
+    assert!(matches!(effects.last(), Some(Effect::Letter(_))), "{effects:?}");
+    let other = Record::plain(7, "k", b"").position();
+    for outcome in [Ok(()), Err("down".to_owned())] {
+        assert_eq!(shard.state.on(shard.now, Event::Lettered(other.clone(), outcome)), []);
+        assert_eq!((&shard.state.phase, shard.state.progress.passed()), (&Phase::Lettering, 0));
+    }
+    let own = Record::plain(1, "k", b"").position();
+    let effects = shard.state.on(shard.now, Event::Lettered(own, Ok(())));
+    assert!(matches!(effects[..], [Effect::Bisected, Effect::Store(_)]), "{effects:?}");
 }
 
 proptest! {

@@ -46,6 +46,7 @@ impl State {
             return Vec::new();
         }
         self.feed_open = false;
+        self.drop_rest();
         self.hurry_by(now + self.settings.lost_grace);
         let mut effects = vec![Effect::CloseFeed];
         match self.phase {
