@@ -283,6 +283,19 @@ fn mistyped<'a>(
     (meant != word && !exists(Path::new(word))).then_some(meant)
 }
 
+/// The options that act on `replay`.
+const REPLAY: &[&str] = &[
+    "set",
+    "expand_env",
+    own::CHILD_PROTOCOL,
+    own::CHILD_ERROR_LINE,
+    own::CHILD_EXIT_GRACE,
+    own::CHILD_KILL_GRACE,
+    own::CHILD_LOG,
+    own::LOG,
+    own::LOG_FORMAT,
+];
+
 /// The derived arguments, and one option for each key of multilangd, with help that fits [`WIDTH`].
 fn command() -> clap::Command {
     let all = own::KEYS.iter().fold(Cli::command(), |command, key| command.arg(option(key)));
@@ -296,6 +309,7 @@ fn command() -> clap::Command {
         ("put", &["set", "expand_env", own::LOG, own::LOG_FORMAT]),
         ("test", &["set", "expand_env", own::CHILD_PROTOCOL, own::LOG, own::LOG_FORMAT]),
         ("letters", &["set", "expand_env", own::DEAD_LETTERS]),
+        ("replay", REPLAY),
         ("manual", &[]),
         ("completions", &[]),
     ];
