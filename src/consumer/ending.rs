@@ -199,7 +199,7 @@ mod tests {
             rivals: mpsc::channel(1).0,
             recognition: Recognition::new(Arc::new(Listed::default())),
         };
-        let held = Held::new(row, Instant::now(), &owner);
+        let held = Held::new(row, Instant::now(), crate::clock::slept(), &owner);
         assert_eq!(
             may_begin(&*table, &held, &owner.recognition).await,
             Ok(false),

@@ -11,6 +11,7 @@ use tracing::{debug, info, warn};
 use super::Settings;
 use super::event::Event;
 use crate::backoff::Backoff;
+use crate::clock;
 use crate::lease::held::Owner;
 use crate::lease::update::Update;
 use crate::lease::{Held, Lease, Table, WorkerId, update, watch as rhythm};
@@ -37,12 +38,12 @@ impl Tools {
     /// Writes a row to acquire its lease.
     pub(super) async fn acquire(self, shard: ShardId, update: Update) -> Done {
         let _permit = self.writes.acquire().await;
-        let proven = Instant::now();
+        let (proven, slept) = (Instant::now(), clock::slept());
         let outcome = self.table.update(&shard, &update).await.map(|before| {
             let mut lease = before.clone();
             update.apply(&mut lease);
             log_acquired(&before, &lease);
-            (Held::new(lease, proven, &self.owner), proven)
+            (Held::new(lease, proven, slept, &self.owner), proven)
         });
         Some(Event::Acquired(shard, outcome))
     }

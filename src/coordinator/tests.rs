@@ -67,21 +67,25 @@ async fn leases_are_renewed_until_the_last_handle_then_released() {
     assert_eq!(table.row(&"s".into()).unwrap().owner, None);
 }
 
-/// A table on which the write of a release takes a second.
-struct SlowRelease(Arc<Memory>);
+/// A table on which the write of a release takes a second, and during the write that acquires a lease the machine is
+/// suspended.
+struct Slow {
+    rows: Arc<Memory>,
+    suspended: Duration,
+}
 
-impl Table for SlowRelease {
+impl Table for Slow {
     fn ensure(&self) -> BoxFuture<'_, Result<table::Found, table::Error>> {
-        self.0.ensure()
+        self.rows.ensure()
     }
     fn list(&self) -> BoxFuture<'_, Result<Vec<Lease>, table::Error>> {
-        self.0.list()
+        self.rows.list()
     }
     fn get<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<Option<Lease>, table::Error>> {
-        self.0.get(shard)
+        self.rows.get(shard)
     }
     fn create<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<bool, table::Error>> {
-        self.0.create(lease)
+        self.rows.create(lease)
     }
     fn update<'a>(
         &'a self,
@@ -92,24 +96,38 @@ impl Table for SlowRelease {
             if update.changes.contains(&Change::ClearOwner) {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
-            self.0.update(shard, update).await
+            if update.changes.contains(&Change::SetOwner("me".into())) {
+                clock::suspend(self.suspended);
+            }
+            self.rows.update(shard, update).await
         })
     }
     fn owned<'a>(&'a self, worker: &'a WorkerId) -> BoxFuture<'a, Result<Vec<ShardId>, table::Error>> {
-        self.0.owned(worker)
+        self.rows.owned(worker)
     }
     fn index(&self, make: bool) -> BoxFuture<'_, Result<bool, table::Error>> {
-        self.0.index(make)
+        self.rows.index(make)
     }
     fn delete<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<bool, table::Error>> {
-        self.0.delete(shard)
+        self.rows.delete(shard)
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn suspension_during_the_write_that_acquires_a_lease_shortens_it() {
+    let suspended = settings().failover;
+    let (coordinator, mut ends) = Coordinator::new(Arc::new(Slow { rows: table(), suspended }), settings());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(coordinator.run(CancellationToken::new()));
+    let held = ends.leases.recv().await.unwrap();
+    assert!(!held.is_live(Instant::now()), "other workers have seen it expire");
 }
 
 #[tokio::test(start_paused = true)]
 async fn lease_is_not_acquired_again_during_its_release() {
     let memory = table();
-    let (coordinator, mut ends) = Coordinator::new(Arc::new(SlowRelease(memory.clone())), settings());
+    let slow = Slow { rows: memory.clone(), suspended: Duration::ZERO };
+    let (coordinator, mut ends) = Coordinator::new(Arc::new(slow), settings());
     let mut tasks = JoinSet::new();
     tasks.spawn(coordinator.run(CancellationToken::new()));
     let first = ends.leases.recv().await.unwrap();

@@ -102,12 +102,13 @@ impl std::fmt::Debug for Held {
 }
 
 impl Held {
-    /// A lease whose row was written by us in a request that began at `proven`.
-    pub fn new(lease: Lease, proven: Instant, owner: &Owner) -> Arc<Self> {
+    /// A lease whose row was written by us in a request that began at `proven`; `slept` is [`clock::slept`] at that time,
+    /// because a suspension during the request shortens the lease too.
+    pub fn new(lease: Lease, proven: Instant, slept: Duration, owner: &Owner) -> Arc<Self> {
         let Owner { me, failover, .. } = owner;
         Arc::new(Self {
             shard: lease.shard.clone(),
-            expires: Mutex::new(Expiry::new(proven + *failover, clock::slept())),
+            expires: Mutex::new(Expiry::new(proven + *failover, slept)),
             lost: CancellationToken::new(),
             wanted: CancellationToken::new(),
             meter: Mutex::new(Meter::new(proven, lease.throughput)),

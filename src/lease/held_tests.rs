@@ -15,7 +15,7 @@ fn held() -> (Arc<Memory>, Arc<Held>) {
     let mut lease = Lease::new("s".into(), Position::new(Sequence::TrimHorizon), BTreeSet::new(), range);
     lease.owner = Some("me".into());
     table.put(lease.clone());
-    (table.clone(), Held::new(lease, Instant::now(), &owner(table)))
+    (table.clone(), Held::new(lease, Instant::now(), clock::slept(), &owner(table)))
 }
 
 fn owner(table: Arc<Memory>) -> Owner {
@@ -188,7 +188,7 @@ async fn marked_row_is_not_restored_in_another_stream() {
         listed.become_stream(described.clone(), vec![shard()]);
         let owner = Owner { recognition: Recognition::new(Arc::new(listed)), ..owner };
         let lease = Lease { stream: Some(mark(5)), ..held.initial().clone() };
-        let held = Held::new(lease, Instant::now(), &owner);
+        let held = Held::new(lease, Instant::now(), clock::slept(), &owner);
         table.remove(&"s".into());
         assert_eq!(held.renew().await.is_ok(), restored, "{described:?}");
         assert_eq!(table.row(&"s".into()).is_some(), restored, "{described:?}");
@@ -202,11 +202,12 @@ async fn deleted_row_of_a_finished_shard_is_not_restored() {
     let gone = Held::new(
         held.initial().clone(),
         Instant::now(),
+        clock::slept(),
         &Owner { recognition: Recognition::new(Arc::new(Listed::default())), ..owner(table.clone()) },
     );
     assert_eq!(gone.renew().await, Err(Error::Lost));
     let finished = Lease { checkpoint: Position::shard_end(), ..held.initial().clone() };
-    let finished = Held::new(finished, Instant::now(), &owner(table.clone()));
+    let finished = Held::new(finished, Instant::now(), clock::slept(), &owner(table.clone()));
     assert_eq!(finished.renew().await, Err(Error::Lost));
     assert_eq!(table.row(&"s".into()), None);
 }
@@ -218,7 +219,7 @@ async fn row_of_a_rival_process_is_lost_and_reported() {
     let owner = Owner { rivals: tell, ..owner(table.clone()) };
     let mine = Lease { process: Some(owner.process.clone()), ..table.row(&"s".into()).unwrap() };
     table.put(mine.clone());
-    let held = Held::new(mine.clone(), Instant::now(), &owner);
+    let held = Held::new(mine.clone(), Instant::now(), clock::slept(), &owner);
     held.renew().await.unwrap();
     let other = ProcessId::new(9, "other", &"me".into());
     let row = table.row(&"s".into()).unwrap();
@@ -234,7 +235,7 @@ async fn process_of_another_worker_is_no_rival() {
     let owner = Owner { rivals: tell, ..owner(table.clone()) };
     let mine = Lease { process: Some(owner.process.clone()), ..table.row(&"s".into()).unwrap() };
     table.put(mine.clone());
-    let held = Held::new(mine, Instant::now(), &owner);
+    let held = Held::new(mine, Instant::now(), clock::slept(), &owner);
     let row = table.row(&"s".into()).unwrap();
     let between = Some(ProcessId::new(1, "older", &"heir".into()));
     table.put(Lease { counter: row.counter + 3, process: between, ..row });

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use multilangd::batch::Records;
 use multilangd::budget::{Budget, Reservation};
+use multilangd::clock;
 use multilangd::consumer::{Outcome, Parts, Settings, Signals, run};
 use multilangd::lease::held::{Held, Owner};
 use multilangd::lease::memory::Memory;
@@ -141,7 +142,7 @@ async fn actions_with_a_record_after(wait: Duration) -> (Vec<String>, Outcome) {
         rivals: mpsc::channel(1).0,
         recognition: recognition.clone(),
     };
-    let held = Held::new(lease, Instant::now(), &owner);
+    let held = Held::new(lease, Instant::now(), clock::slept(), &owner);
     let seconds = Duration::from_secs;
     let source = Source {
         api: Arc::new(Slow(wait)),
