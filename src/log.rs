@@ -74,8 +74,9 @@ pub(crate) fn start(settings: &Settings) -> Result<(), String> {
 /// keeps its order among them.
 pub(crate) fn child_form(config: &Config) -> LogForm {
     match config.child_log {
-        ChildLog::Lines => LogForm::Lines,
-        ChildLog::Json => LogForm::Json,
+        ChildLog::Json if JSON.load(Ordering::Relaxed) => LogForm::Json,
+        // A text log has no place for the fields of an object.
+        ChildLog::Lines | ChildLog::Json => LogForm::Lines,
         ChildLog::Raw => {
             let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(writer) = running.as_ref().map(|(_, writer)| writer.clone()) else {

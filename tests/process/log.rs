@@ -132,3 +132,18 @@ async fn json_of_a_child_is_merged_into_the_entry() {
     let plain = entries.iter().find(|entry| entry["message"] == "plain").unwrap();
     assert_eq!(plain["level"], "INFO");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_of_a_child_is_a_line_like_any_other_in_a_text_log() {
+    let mut rig = Rig::start("json-child-text").await;
+    rig.environment.push(("MULTILANGD_LOG_FORMAT".into(), "text".into()));
+    let long = "y".repeat(20_000);
+    let file = noisy(
+        &rig,
+        format!("{{\"order\":7,\"long\":\"{long}\"}}\n").as_bytes(),
+        "multilangd.childLog = json\n",
+    );
+    let log = String::from_utf8(log_of(&mut rig, &file).await).unwrap();
+    let line = log.lines().find(|line| line.contains("\"order\":7")).unwrap();
+    assert!(line.len() < 10_000 && !line.contains("object="), "{line}");
+}
