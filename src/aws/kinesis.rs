@@ -63,12 +63,12 @@ impl Stream {
     }
 
     /// `StreamARN` of a call; none if the name is used.
-    pub(super) fn by_arn(&self) -> Option<String> {
+    pub fn by_arn(&self) -> Option<String> {
         self.arn.as_ref().filter(|arn| arn.used).map(|arn| arn.arn.clone())
     }
 
     /// `StreamName` of a call; none if the ARN is used.
-    pub(super) fn by_name(&self) -> Option<String> {
+    pub fn by_name(&self) -> Option<String> {
         self.by_arn().is_none().then(|| self.name.clone())
     }
 
@@ -76,6 +76,11 @@ impl Stream {
     #[must_use]
     pub fn listing(self, list: Attempts) -> Self {
         Self { list, ..self }
+    }
+
+    /// The client, for calls that the daemon does not make.
+    pub fn client(&self) -> &Client {
+        &self.client
     }
 
     /// Later pages are requested by their token alone (ListShards API reference, `NextToken`).

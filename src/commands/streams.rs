@@ -7,9 +7,10 @@ use std::sync::Arc;
 use multilangd::aws::client;
 use multilangd::aws::kinesis::Stream;
 use multilangd::clock;
-use multilangd::config::Config;
 use multilangd::config::keys::own;
 use multilangd::config::resolve;
+use multilangd::config::value::Value;
+use multilangd::config::{Config, Source};
 use multilangd::exit::Exit;
 use multilangd::metrics::Discard;
 use multilangd::shard::{self, Api as _, ShardId};
@@ -38,13 +39,11 @@ async fn open(of: &OfStream, words: &Words) -> Result<(client::Clients, Config),
         .into_bytes();
         format!("stream {stream}")
     };
+    let mut resolved = resolve::resolve(&given);
     // The records are the output: only warnings are logged unless a filter is set.
-    if !words.options.iter().any(|(key, _)| *key == own::LOG)
-        && !given.variables.contains_key("MULTILANGD_LOG")
-    {
-        given.options.push((own::LOG, "warn".to_owned()));
+    if resolved.settings.get(own::LOG).is_some_and(|log| log.source == Source::Default) {
+        resolved.settings.put(own::LOG, Value::Text("warn".to_owned()), Source::Default);
     }
-    let resolved = resolve::resolve(&given);
     start_log(&resolved)?;
     let config = configured(resolved, &name, words, "-")?;
     let settings = if of.local {
@@ -133,17 +132,16 @@ pub(crate) async fn put(put: &crate::cli::Put, words: &Words, stop: Cancellation
         Ok(opened) => opened,
         Err(exit) => return exit,
     };
-    if let Err(exit) = Box::pin(stream_of(&clients, &config)).await {
-        return exit;
-    }
-    let by_arn = config.stream_arn.as_ref().filter(|arn| arn.used).map(|arn| &arn.arn);
-    let target = by_arn.unwrap_or(&config.stream);
+    let stream = match Box::pin(stream_of(&clients, &config)).await {
+        Ok(stream) => stream,
+        Err(exit) => return exit,
+    };
     let puts = std::sync::Mutex::new(Puts::default());
     let form = if put.json { Form::Json } else { Form::Plain };
     let input = put.input.clone().into();
     let done = tokio::select! {
         biased;
-        done = put_lines(&clients.kinesis, target, input, form, &puts) => Some(done),
+        done = put_lines(&stream, input, form, &puts) => Some(done),
         () = stop.cancelled() => None,
     };
     let records = lock(&puts).records();

@@ -4,10 +4,9 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read};
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::error::ProvideErrorMetadata as _;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
@@ -17,6 +16,7 @@ use tracing::warn;
 
 use super::completion::Puts;
 use super::example;
+use crate::aws::kinesis::Stream;
 use crate::record_lines;
 use crate::sequence::SequenceNumber;
 use crate::shard::ShardId;
@@ -39,14 +39,13 @@ pub type KeyedRecord = (String, Vec<u8>);
 /// The shard and the sequence number that Kinesis assigned to a record.
 pub type Placed = (ShardId, SequenceNumber);
 
-/// Puts all records into the stream of that name or ARN; those refused for throughput are put again. `placed` receives the index of each record
+/// Puts all records; those refused for throughput are put again. `placed` receives the index of each record
 /// and where it was put.
 ///
 /// # Errors
 /// Kinesis refuses a record for another reason.
 pub async fn put(
-    client: &Client,
-    stream: &str,
+    stream: &Stream,
     records: Vec<KeyedRecord>,
     mut placed: impl FnMut(usize, Placed),
 ) -> Result<(), String> {
@@ -57,9 +56,8 @@ pub async fn put(
     }
     while !left.is_empty() {
         let entries = left.iter().map(|(_, entry)| entry.clone()).collect();
-        let call = client.put_records().set_records(Some(entries));
-        let is_arn = stream.starts_with("arn:");
-        let sent = if is_arn { call.stream_arn(stream) } else { call.stream_name(stream) }.send().await;
+        let call = stream.client().put_records().set_records(Some(entries));
+        let sent = call.set_stream_name(stream.by_name()).set_stream_arn(stream.by_arn()).send().await;
         let answer = sent.map_err(|error| match (error.code(), error.message()) {
             (Some(code), Some(message)) => format!("{code}: {message}"),
             _ => aws_smithy_types::error::display::DisplayErrorContext(error).to_string(),
@@ -254,13 +252,7 @@ impl Form {
 ///
 /// # Errors
 /// The input cannot be read, a line is no record, or Kinesis refuses.
-pub async fn put_lines(
-    client: &Client,
-    stream: &str,
-    input: Input,
-    form: Form,
-    puts: &Mutex<Puts>,
-) -> Result<u64, Unput> {
+pub async fn put_lines(stream: &Stream, input: Input, form: Form, puts: &Mutex<Puts>) -> Result<u64, Unput> {
     let mut batches = read(input)?;
     let mut number = 0;
     while let Some(batch) = batches.recv().await {
@@ -271,7 +263,7 @@ pub async fn put_lines(
         let note = |index, (shard, sequence)| {
             super::completion::lock(puts).note(shard, first + index as u64, sequence);
         };
-        let put = put(client, stream, records?, note).await;
+        let put = put(stream, records?, note).await;
         put.map_err(|reason| Unput::Refused { first, last, reason })?;
         number = last;
     }
@@ -280,14 +272,14 @@ pub async fn put_lines(
 }
 
 /// Puts samples with ascending numbers until `stop`: many at first if the stream is new, then a few a second.
-pub async fn put_samples(client: Client, stream: String, from: u64, stop: CancellationToken) {
+pub async fn put_samples(stream: Arc<Stream>, from: u64, stop: CancellationToken) {
     let mut next = from;
     loop {
         let until = if next == 0 { FIRST } else { next + THEN };
         while next < until {
             let end = until.min(next + BATCH as u64);
             let samples = (next..end).map(example::record).collect();
-            if let Err(error) = put(&client, &stream, samples, |_, _| {}).await {
+            if let Err(error) = put(&stream, samples, |_, _| {}).await {
                 warn!(error, "failed to put sample records");
                 return;
             }

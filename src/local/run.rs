@@ -285,7 +285,7 @@ async fn serve(
         )),
         shards: stream.clone(),
         records: stream.clone(),
-        fanout: Some(stream),
+        fanout: Some(stream.clone()),
         children,
         capacity,
         sink: board.clone(),
@@ -295,7 +295,7 @@ async fn serve(
     };
     let puts = Mutex::new(Puts::default());
     let put = async |input: &Input| {
-        let put = feed::put_lines(&clients.kinesis, &config.stream, input.clone(), Form::Plain, &puts).await;
+        let put = feed::put_lines(&stream, input.clone(), Form::Plain, &puts).await;
         let lines = put.map_err(|source| Error::Put { input: input.clone(), source })?;
         tell(&format!("put {lines} lines of {} into {}", named(input), config.stream));
         Ok(())
@@ -307,8 +307,7 @@ async fn serve(
         Some(file @ Input::File(_)) => put(file).await?,
         None if home.example.is_some() => {
             let from = if made { 0 } else { 1_000 };
-            let (client, stream) = (clients.kinesis.clone(), config.stream.clone());
-            samples.spawn(feed::put_samples(client, stream, from, stop.clone()));
+            samples.spawn(feed::put_samples(stream.clone(), from, stop.clone()));
         }
         None if endpoint.is_empty(&config.stream) => tell(&how_to_put(endpoint, &config.stream)),
         None => {}
