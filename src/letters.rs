@@ -37,7 +37,7 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 pub enum Condition {
     /// It failed `multilangd.maxRecordFailures` times.
     RetryAttemptsExhausted,
-    /// It is older than `multilangd.maxRecordAge`.
+    /// It was too old. Lambda writes such letters.
     RecordAgeExceeded,
 }
 

@@ -24,6 +24,9 @@ pub fn parse(text: &str) -> Result<Vec<Destination>, String> {
     let expected = || {
         "must be none, file:DIR, exec:PROGRAM ARGUMENTS, or several of them separated by commas".to_owned()
     };
+    if text == own::NONE {
+        return Ok(Vec::new());
+    }
     let mut parts: Vec<String> = Vec::new();
     for part in text.split(',') {
         let begins = KINDS.iter().any(|kind| part.trim_start().starts_with(kind));

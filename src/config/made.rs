@@ -120,10 +120,7 @@ impl Resolved {
                 "exit" => OnHopelessShard::Exit,
                 _ => OnHopelessShard::Park,
             },
-            dead_letters: match text(own::DEAD_LETTERS).as_str() {
-                own::NONE => Vec::new(),
-                given => letters::parse(given).unwrap_or_default(),
-            },
+            dead_letters: letters::parse(&text(own::DEAD_LETTERS)).unwrap_or_default(),
             dead_letter_limits: DeadLetterLimits {
                 record_failures: u32::try_from(s.number(own::MAX_RECORD_FAILURES)).unwrap_or(1),
                 in_a_row: u32::try_from(s.number(own::MAX_DEAD_LETTERS_IN_A_ROW)).unwrap_or(1),

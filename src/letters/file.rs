@@ -63,8 +63,9 @@ impl Folder {
 /// # Errors
 /// There are no such folders, or one of them cannot be read.
 pub fn paths(destinations: &str) -> Result<Vec<PathBuf>, String> {
-    let folders: Vec<PathBuf> = letters::parse(destinations)
-        .unwrap_or_default()
+    let parsed = letters::parse(destinations);
+    let folders: Vec<PathBuf> = parsed
+        .map_err(|fault| format!("{} = {destinations} {fault}", own::DEAD_LETTERS))?
         .into_iter()
         .filter_map(|destination| match destination {
             letters::Destination::File(folder) => Some(folder),

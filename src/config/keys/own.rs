@@ -228,7 +228,6 @@ impl Own {
             OwnKind::Address => {
                 Err("must be off, a port, or an address with a port, as in 127.0.0.1:9465".to_owned())
             }
-            OwnKind::Destinations if text == NONE => Ok(()),
             OwnKind::Destinations => super::super::letters::parse(text).map(drop),
             OwnKind::Text if text.is_empty() => Err("must not be empty".to_owned()),
             OwnKind::Text | OwnKind::Filter => Ok(()),
