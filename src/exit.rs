@@ -40,14 +40,14 @@ pub const EXITS: &[(Exit, u8, &str, &str)] = &[
         Exit::ChildFailed,
         1,
         "child-failed",
-        "a record processor failed too many times in a row; multilangd health: the daemon is not alive, or not ready; multilangd local --exit-when-done: not all records were checkpointed; multilangd test: a case failed",
+        "a record processor failed too many times in a row; multilangd health: the daemon is not alive, or not ready; multilangd local --exit-when-done: not all records were checkpointed; multilangd test: a case failed; multilangd letters: a line is no letter; multilangd replay: records failed again",
     ),
     (Exit::Usage, 64, "usage", "invalid command line"),
     (
         Exit::NoInput,
         66,
         "no-input",
-        "the properties file or another input is missing or unreadable, the data folder of local mode is damaged, or multilangd install cannot write",
+        "the properties file or another input is missing or unreadable, the data folder of local mode is damaged, or multilangd install, test --junit, replay or tail cannot write",
     ),
     (
         Exit::Unavailable,
