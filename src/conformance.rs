@@ -78,7 +78,7 @@ pub fn choose<'a>(names: &'a [String], has_records: bool) -> Result<Vec<&'static
 pub struct Unknown<'a>(&'a str);
 
 /// A number of things, with the plural in -s.
-fn count(number: usize, thing: impl Display) -> String {
+fn count(number: u64, thing: impl Display) -> String {
     if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
 }
 

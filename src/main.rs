@@ -88,7 +88,7 @@ async fn run(command: Command, words: Words) -> Exit {
     };
     let mut orphans = JoinSet::new();
     multilangd::multilang::orphans::wait_for(&mut orphans);
-    let is_daemon = match command {
+    let stops_in_order = match command {
         Command::Run(_) => true,
         Command::Leases(_) | Command::Print(_) | Command::Check { .. } => false,
         Command::Health { .. } | Command::Install(_) | Command::Letters(_) | Command::Test(_) => false,
@@ -96,7 +96,7 @@ async fn run(command: Command, words: Words) -> Exit {
         #[cfg(feature = "local")]
         Command::Local(_) | Command::Put(_) => true,
     };
-    let asked = is_daemon.then(|| stop.clone());
+    let asked = stops_in_order.then(|| stop.clone());
     tokio::select! {
         biased;
         // The work comes first: once it is done a second signal does not matter.

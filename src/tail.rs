@@ -145,7 +145,7 @@ pub async fn run(
 }
 
 fn source(ports: Ports) -> Source {
-    let idle = retrieval::Settings {
+    let settings = retrieval::Settings {
         max_records: 10_000,
         idle: IDLE,
         idle_behind: IDLE,
@@ -161,7 +161,7 @@ fn source(ports: Ports) -> Source {
         recognition: Recognition::new(ports.shards.clone()),
         shards: ports.shards,
         consumer: None,
-        settings: idle,
+        settings,
         budget: Budget::new(BUDGET),
         closed: Arc::default(),
         reach,

@@ -191,7 +191,7 @@ impl Judged<'_> {
         let strays = &self.life.strays;
         let find = |wanted: bool| strays.first.iter().find(|(_, noise)| readable(noise) == wanted);
         let all = |line: &str, noise: Noise| {
-            format!("{} that daemons skip, such as {line:?}: {}", count_lines(strays.lines), noise.reason())
+            format!("{} that daemons skip, such as {line:?}: {}", count(strays.lines, "line"), noise.reason())
         };
         let expected = "only messages on stdout".to_owned();
         if strays.first.iter().any(|(line, _)| line == "null") {
@@ -238,7 +238,7 @@ impl Judged<'_> {
             Some((action, Content::Bare)) => action.name().to_owned(),
             Some((action, Content::At(position))) => format!("{action} at {position}"),
             Some((action, Content::Records(records, bytes))) => {
-                format!("{action} with {}, {bytes} bytes of data", count(*records, "record"))
+                format!("{action} with {}, {bytes} bytes of data", count(*records as u64, "record"))
             }
             None => "-".to_owned(),
         };
@@ -250,10 +250,6 @@ impl Judged<'_> {
 fn named(response_for: Option<&str>) -> String {
     response_for
         .map_or_else(|| "a status without responseFor".to_owned(), |name| format!("a status for {name:?}"))
-}
-
-fn count_lines(lines: u64) -> String {
-    if lines == 1 { "1 line".to_owned() } else { format!("{lines} lines") }
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ pub fn summary(outcomes: &[Outcome], strict: bool) -> String {
         text,
         "\n{verdict}: {} of {} passed{notes}\n",
         outcomes.len() - failed,
-        count(outcomes.len(), "case")
+        count(outcomes.len() as u64, "case")
     )
     .is_ok();
     text
