@@ -238,8 +238,14 @@ impl ShardSync {
                     let made = table.create(&lease).await;
                     if let Ok(made) = made {
                         count.fetch_add(usize::from(made), Ordering::Relaxed);
-                        let what = if made { "created lease" } else { "lease exists already" };
-                        debug!(shard = %lease.shard, checkpoint = %lease.checkpoint, "{what}");
+                        let Lease { shard, checkpoint, .. } = &lease;
+                        let is_restored = matches!(checkpoint.sequence, Sequence::Number(_));
+                        if made && is_restored {
+                            warn!(event = "lease_restored", %shard, %checkpoint, "restored a deleted lease");
+                        } else {
+                            let what = if made { "created lease" } else { "lease exists already" };
+                            debug!(%shard, %checkpoint, "{what}");
+                        }
                     }
                     made.map(|made| (lease, made))
                 };

@@ -12,6 +12,9 @@
 //! | the owner | it could renew the lease and has not; it last renewed it | [`History::unrenewed_since`], [`History::renewed_at`] |
 //! | the end of the shard | it was checkpointed | [`History::finished_for`] |
 //!
+//! Of a row that was deleted before its shard ended, the last checkpoint is kept ([`History::deleted`]): a new lease
+//! at the initial position would skip records if that is `LATEST`.
+//!
 //! Pure. In KCL: the `lastScanTimeNanos` and `lastCounterIncrementNanos` of `DynamoDBLeaseTaker` and `Lease`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,20 +26,45 @@ use tokio::time::Instant;
 use super::{Lease, WorkerId};
 use crate::sequence::Position;
 use crate::shard::ShardId;
+use crate::stream::StreamId;
 
 /// A worker plans for the moment after a lease expires: expiry is strictly later than the limit, as in Java.
 const AFTER: Duration = Duration::from_millis(1);
+/// Most deleted rows whose checkpoints are kept.
+const DELETED: usize = 10_000;
 
 /// The rows of a lease table as this worker has read them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct History {
     rows: BTreeMap<ShardId, Row>,
+    /// The last checkpoints of rows that were deleted before their shards ended.
+    deleted: BTreeMap<ShardId, Known>,
     /// The last scan.
     scanned: Option<Instant>,
 }
 
+/// The checkpoint of a row, and the stream to which it belongs.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Known {
+    /// The checkpoint.
+    pub checkpoint: Position,
+    /// The identity of the stream that the row was marked with.
+    pub stream: Option<StreamId>,
+}
+
+impl Known {
+    fn of(lease: &Lease) -> Self {
+        Self { checkpoint: lease.checkpoint.clone(), stream: lease.stream.clone() }
+    }
+
+    fn is_of(&self, lease: &Lease) -> bool {
+        self.checkpoint == lease.checkpoint && self.stream == lease.stream
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Row {
+    known: Known,
     owner: Option<WorkerId>,
     checkpoint_owner: Option<WorkerId>,
     counter: i64,
@@ -53,6 +81,7 @@ struct Row {
 impl Row {
     fn first(lease: &Lease, now: Instant) -> Self {
         Self {
+            known: Known::of(lease),
             owner: lease.owner.clone(),
             checkpoint_owner: lease.checkpoint_owner.clone(),
             counter: lease.counter,
@@ -86,6 +115,9 @@ impl Row {
             self.handoff = Some(Box::new((lease.checkpoint.clone(), now)));
         }
         self.finished = lease.is_complete().then(|| self.finished.unwrap_or(now));
+        if !self.known.is_of(lease) {
+            self.known = Known::of(lease);
+        }
         if !same_counter {
             (self.counter, self.unchanged) = (lease.counter, now);
         }
@@ -113,7 +145,7 @@ fn has_open_handoff(lease: &Lease) -> bool {
 }
 
 impl History {
-    /// Notes a scan of the whole table. Rows that no longer exist are dropped.
+    /// Notes a scan of the whole table. Rows that no longer exist are dropped, except for their checkpoints.
     pub fn note_scan(&mut self, leases: &[Lease], now: Instant) {
         self.scanned = Some(now);
         for lease in leases {
@@ -122,15 +154,28 @@ impl History {
         // Rarely: a row was deleted.
         if self.rows.len() != leases.len() {
             let scanned: BTreeSet<&ShardId> = leases.iter().map(|lease| &lease.shard).collect();
-            self.rows.retain(|shard, _| scanned.contains(shard));
+            let gone = self.rows.extract_if(.., |shard, _| !scanned.contains(shard));
+            let unfinished = gone.filter(|(_, row)| row.finished.is_none());
+            self.deleted.extend(unfinished.map(|(shard, row)| (shard, row.known)));
+            while self.deleted.len() > DELETED {
+                self.deleted.pop_first();
+            }
         }
+    }
+
+    /// The last checkpoint of a row that was deleted before its shard ended, and was not seen again.
+    pub fn deleted(&self, shard: &ShardId) -> Option<&Known> {
+        self.deleted.get(shard)
     }
 
     /// Notes a read of one row.
     pub fn note_row(&mut self, lease: &Lease, now: Instant) {
         match self.rows.get_mut(&lease.shard) {
             Some(row) => row.note(lease, now),
-            None => drop(self.rows.insert(lease.shard.clone(), Row::first(lease, now))),
+            None => {
+                self.deleted.remove(&lease.shard);
+                self.rows.insert(lease.shard.clone(), Row::first(lease, now));
+            }
         }
     }
 

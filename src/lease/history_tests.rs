@@ -35,6 +35,31 @@ fn counter_is_unchanged_since_the_read_that_first_showed_it() {
 }
 
 #[test]
+fn checkpoint_of_a_deleted_row_is_kept_until_the_row_is_seen_again() {
+    let now = Instant::now();
+    let mut history = History::default();
+    let read = Lease { checkpoint: number(7), ..lease("s", Some("a"), 1) };
+    let finished = Lease { checkpoint: Position::shard_end(), ..lease("t", None, 1) };
+    history.note_scan(&[lease("s", Some("a"), 0), finished.clone()], now);
+    history.note_scan(&[read.clone(), finished], now);
+    assert_eq!(history.deleted(&"s".into()), None);
+    history.note_scan(&[], now);
+    assert_eq!(history.deleted(&"s".into()), Some(&Known::of(&read)));
+    assert_eq!(history.deleted(&"t".into()), None, "finished leases are deleted as a rule");
+    history.note_row(&lease("s", None, 0), now);
+    assert_eq!(history.deleted(&"s".into()), None);
+}
+
+#[test]
+fn number_of_kept_checkpoints_is_bounded() {
+    let mut history = History::default();
+    let rows: Vec<Lease> = (0..=DELETED).map(|shard| lease(&shard.to_string(), None, 0)).collect();
+    history.note_scan(&rows, Instant::now());
+    history.note_scan(&[], Instant::now());
+    assert_eq!(history.deleted.len(), DELETED);
+}
+
+#[test]
 fn expiry_is_planned_only_for_leases_seen_unchanged() {
     let (start, limit) = (Instant::now(), SECOND * 10);
     let mut history = History::default();

@@ -261,6 +261,9 @@ pub fn start_over<'a>(
     let mut plan = StartOver::default();
     for shard in sync::in_order(listed) {
         let Some(lease) = rows.get(&shard.id).copied() else {
+            if was_finished(shard, leases, listed, current) {
+                continue;
+            }
             let new = sync::new_lease(shard, Sequence::TrimHorizon);
             plan.steps.push(Step::Create(Lease { stream: Some(current.clone()), ..new }));
             continue;
@@ -304,6 +307,29 @@ pub fn start_over<'a>(
 /// former owner may have written once more before it lost the lease.
 pub fn belongs(lease: &Lease, shard: &Shard) -> bool {
     is_reset(lease, shard) || fits(lease, shard) == Some(true)
+}
+
+/// Whether a row's checkpoint is a position of that shard: one of its sequence numbers, or its oldest record.
+pub fn is_within(lease: &Lease, shard: &Shard) -> bool {
+    lease.checkpoint.sequence == Sequence::TrimHorizon || fits(lease, shard) == Some(true)
+}
+
+/// Whether rows of the present stream show that the shard, which has no row, was read to its end and its row cleaned
+/// away since: one of its descendants was read.
+pub fn was_finished(shard: &Shard, leases: &[Lease], listed: &[Shard], current: &StreamId) -> bool {
+    let mut lineage = BTreeSet::from([&shard.id]);
+    // Parents precede their children.
+    for descendant in sync::in_order(listed) {
+        if descendant.parents().any(|parent| lineage.contains(parent)) {
+            lineage.insert(&descendant.id);
+        }
+    }
+    let was_read = |lease: &Lease| match lease.checkpoint.sequence {
+        Sequence::Number(_) | Sequence::ShardEnd => lease.stream.as_ref() == Some(current),
+        Sequence::TrimHorizon | Sequence::Latest | Sequence::AtTimestamp => false,
+    };
+    let is_descendant = |lease: &Lease| lease.shard != shard.id && lineage.contains(&lease.shard);
+    leases.iter().any(|lease| is_descendant(lease) && was_read(lease))
 }
 
 /// Whether a row starts at the shard's oldest record, with the shard's own parents.

@@ -169,6 +169,38 @@ fn described(step: &Step<'_>) -> String {
 }
 
 #[test]
+fn shard_that_was_read_and_cleaned_away_is_not_created_again() {
+    let now = stream(5);
+    let listed = [
+        shard(0, &[], 1000, Some(1100)),
+        shard(1, &[0], 1101, Some(1200)),
+        shard(2, &[1], 1201, None),
+        shard(3, &[], 1000, None),
+    ];
+    let created = |descendant: &str, mark| {
+        let leases = [lease(2, descendant, mark), lease(3, "50", Some(stream(4)))];
+        let plan = start_over(&leases, &listed, &now, &BTreeSet::new());
+        plan.steps.iter().map(described).filter(|step| step.starts_with("create")).collect::<Vec<_>>()
+    };
+    assert_eq!(created("1201", Some(now.clone())), [""; 0]);
+    assert_eq!(created("TRIM_HORIZON", Some(now.clone())), ["create 0", "create 1"], "not begun");
+    assert_eq!(created("1201", Some(stream(4))), ["create 0", "create 1"], "of the earlier stream");
+}
+
+#[test]
+fn row_that_was_read_beyond_the_change_of_streams_gets_the_parents_of_its_shard() {
+    let now = stream(5);
+    let listed = [shard(1, &[], 1000, None), shard(3, &[], 1000, None)];
+    let mut row = lease(3, "1200", Some(stream(4)));
+    row.parents = BTreeSet::from(["1".into()]);
+    let converted = done(&[row, lease(1, "40", Some(stream(4)))], &listed, &now, usize::MAX);
+    let row = converted.iter().find(|row| row.shard.as_str() == "3").unwrap();
+    assert_eq!(row.parents, BTreeSet::new(), "shard 1 is open: it would be waited for");
+    assert_eq!(row.checkpoint.to_string(), "1200");
+    assert_eq!(row.stream, Some(now));
+}
+
+#[test]
 fn owned_row_at_the_oldest_record_is_reset() {
     let listed = [shard(0, &[], 1000, None)];
     let free = lease(0, "TRIM_HORIZON", Some(stream(4)));
@@ -329,7 +361,7 @@ fn done(leases: &[Lease], listed: &[Shard], now: &StreamId, steps: usize) -> Vec
         go
     };
     for (lease, earlier) in plan.mark.iter().filter(|_| step()) {
-        update::remark(lease, earlier).apply(rows.get_mut(&lease.shard).unwrap());
+        update::mark(lease, earlier).apply(rows.get_mut(&lease.shard).unwrap());
     }
     for next in plan.steps.iter().filter(|_| step()) {
         let (shard, update) = match next {
@@ -349,7 +381,9 @@ fn done(leases: &[Lease], listed: &[Shard], now: &StreamId, steps: usize) -> Vec
     for (lease, shard) in plan.remark.iter().filter(|_| step()) {
         let row = rows.get_mut(&lease.shard).unwrap();
         if belongs(row, shard) {
-            update::remark(lease, now).apply(row);
+            let parents = shard.parents().cloned().collect();
+            update::remark(lease, &parents, shard.range, now).apply(row);
+            assert_eq!((&row.parents, row.range), (&parents, Some(shard.range)));
         }
     }
     for lease in plan.remove.iter().filter(|_| step()) {

@@ -85,7 +85,7 @@ pub(crate) fn new_lease(shard: &Shard, sequence: Sequence) -> Lease {
     Lease::new(shard.id.clone(), Position::new(sequence), shard.parents().cloned().collect(), shard.range)
 }
 
-pub(super) fn in_order(shards: &[Shard]) -> Vec<&Shard> {
+pub(crate) fn in_order(shards: &[Shard]) -> Vec<&Shard> {
     let mut ordered: Vec<&Shard> = shards.iter().collect();
     ordered.sort_by(|a, b| a.starting.order(&b.starting).then_with(|| a.id.cmp(&b.id)));
     ordered

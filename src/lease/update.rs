@@ -205,12 +205,28 @@ pub fn retire(lease: &Lease) -> Update {
     Update { requires: unchanged(lease), changes: forsake(lease, Position::shard_end()) }
 }
 
-/// Replaces the mark of a row of this stream, if it names an identity that the stream no longer has.
-pub fn remark(lease: &Lease, stream: &StreamId) -> Update {
+/// Marks a row with the earlier stream to which it belongs.
+pub fn mark(lease: &Lease, stream: &StreamId) -> Update {
     Update {
         requires: vec![Requirement::Exists, Requirement::Stream(lease.stream.clone())],
         changes: vec![Change::SetStream(stream.clone())],
     }
+}
+
+/// Replaces the mark of a row whose checkpoint is of the present stream. The other attributes may be those of an earlier
+/// stream's shard with this id: its lease would wait for parents that never end.
+pub fn remark(lease: &Lease, parents: &BTreeSet<ShardId>, range: HashRange, stream: &StreamId) -> Update {
+    let mut update = mark(lease, stream);
+    if lease.parents != *parents {
+        update.changes.push(Change::SetParents(parents.clone()));
+    }
+    if lease.range != Some(range) {
+        update.changes.push(Change::SetRange(range));
+    }
+    if !lease.is_complete() && !lease.children.is_empty() {
+        update.changes.push(Change::ClearChildren);
+    }
+    update
 }
 
 fn unchanged(lease: &Lease) -> Vec<Requirement> {

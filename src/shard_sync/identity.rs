@@ -135,14 +135,14 @@ impl ShardSync {
             "the stream was deleted and recreated: resetting its leases to TRIM_HORIZON"
         );
         for (lease, earlier) in mark {
-            self.rewrite(lease, |row| update::remark(row, earlier)).await?;
+            self.rewrite(lease, |row| update::mark(row, earlier)).await?;
         }
         for step in steps {
             match step {
                 Step::Create(lease) => {
                     self.make(std::slice::from_ref(lease)).await?;
                 }
-                Step::Reset(lease, shard) => self.begin_again(lease, shard, &current).await?,
+                Step::Reset(lease, shard) => self.begin_again(lease, shard, &listed, &current).await?,
             }
         }
         for (lease, shard) in remark {
@@ -153,7 +153,8 @@ impl ShardSync {
                 row.stream == lease.stream && origin::belongs(row, shard) && !again
             };
             if let Some(row) = row.filter(belongs) {
-                self.rewrite(&row, |row| update::remark(row, &current)).await?;
+                let parents = shard.parents().cloned().collect();
+                self.rewrite(&row, |row| update::remark(row, &parents, shard.range, &current)).await?;
             }
         }
         for lease in remove {
@@ -166,7 +167,13 @@ impl ShardSync {
 
     /// Resets a row of an earlier stream. Must precede all changes that concern the shard's descendants,
     /// which would take the shard for finished.
-    async fn begin_again(&self, lease: &Lease, shard: &Shard, current: &StreamId) -> Result<(), Error> {
+    async fn begin_again(
+        &self,
+        lease: &Lease,
+        shard: &Shard,
+        listed: &[Shard],
+        current: &StreamId,
+    ) -> Result<(), Error> {
         let parents: BTreeSet<ShardId> = shard.parents().cloned().collect();
         let reset = |row: &Lease| update::reset(row, parents.clone(), shard.range, None);
         match self.rewrite(lease, reset).await? {
@@ -177,6 +184,10 @@ impl ShardSync {
                 Ok(())
             }
             Rewritten::Gone => {
+                // Another worker has reset it, and it was read to its end and deleted since.
+                if origin::was_finished(shard, &self.table.list().await?, listed, current) {
+                    return Ok(());
+                }
                 let new =
                     Lease { stream: Some(current.clone()), ..sync::new_lease(shard, Sequence::TrimHorizon) };
                 self.make(&[new]).await.map(drop)

@@ -7,7 +7,7 @@ use tracing::warn;
 
 use super::{AUDIT, Error, Rounds, ShardSync};
 use crate::coordinator::{Handle, Snapshot};
-use crate::lease::{Lease, origin, update};
+use crate::lease::{Lease, origin, sync, update};
 use crate::metrics::OfWorker;
 use crate::shard::{Filter, Shard, ShardId, some};
 
@@ -43,14 +43,37 @@ impl ShardSync {
             .await?;
         if self.lacks_rows(seen, rounds, now) {
             // Uses the present rows: the last scan may be some seconds old.
-            let missing = self.needed(&self.table.list().await?).await?;
-            let made = self.make(&missing).await?;
-            changed |= made.new + made.there > 0;
+            let mut rows = self.table.list().await?;
+            let deleted = self.deleted(&rows, seen, &listed);
+            let restored = self.make(&deleted).await?;
+            rows.extend(deleted);
+            let created = self.make(&self.needed(&rows).await?).await?;
+            changed |= [restored, created].iter().any(|made| made.new + made.there > 0);
         }
         if changed {
             coordinator.look();
         }
         Ok(())
+    }
+
+    /// The leases whose rows were deleted before their shards ended, with the last checkpoints that this worker has read.
+    /// Their owners would have restored them at later ones.
+    fn deleted(&self, rows: &[Lease], seen: &Snapshot, listed: &[Shard]) -> Vec<Lease> {
+        let mut deleted = Vec::new();
+        for shard in
+            sync::in_order(listed).into_iter().filter(|shard| rows.iter().all(|row| row.shard != shard.id))
+        {
+            let Some(known) = seen.history.deleted(&shard.id) else { continue };
+            let mut lease = sync::new_lease(shard, known.checkpoint.sequence.clone());
+            lease.checkpoint.sub = known.checkpoint.sub;
+            let is_of_this_stream = known.stream == self.recognition.mark(&shard.id);
+            let was_finished =
+                known.stream.as_ref().is_some_and(|stream| origin::was_finished(shard, rows, listed, stream));
+            if is_of_this_stream && origin::is_within(&lease, shard) && !was_finished {
+                deleted.push(lease);
+            }
+        }
+        deleted
     }
 
     /// Whether a shard that no worker reads has had no row for a failover time, and not only since this

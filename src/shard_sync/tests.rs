@@ -194,3 +194,35 @@ async fn start_waits_for_the_owner_to_restore_a_deleted_row() {
     timeout(FAILOVER, tasks.join_next()).await.unwrap().unwrap().unwrap().unwrap();
     assert_eq!(rows.row(&"1".into()).unwrap().checkpoint.sequence, position);
 }
+
+#[tokio::test(start_paused = true)]
+async fn lease_without_an_owner_that_was_deleted_continues_at_its_last_checkpoint() {
+    let position = Sequence::Number(number("150"));
+    let there = lease("0", Sequence::Number(number("120")));
+    for (mark, restored) in [(Some(stream()), true), (None, false)] {
+        let rows = Arc::new(Rows::default());
+        rows.put(there.clone());
+        let shards = Arc::new(listed(vec![shard("0", None), shard("1", None)]));
+        let shard_sync = shard_sync(rows.clone(), shards, Arc::new(crate::metrics::Discard));
+        shard_sync.recognise().await.unwrap();
+        let mut history = crate::lease::history::History::default();
+        let deleted = Lease { stream: mark, ..lease("1", position.clone()) };
+        history.note_scan(&[there.clone(), deleted], Instant::now());
+        history.note_scan(std::slice::from_ref(&there), Instant::now());
+        let seen = Snapshot {
+            leads: Some(true),
+            at: Some(Instant::now()),
+            leases: Arc::new(vec![there.clone()]),
+            history: Arc::new(history),
+            ..Snapshot::default()
+        };
+        let (_coordinator, ends) = Coordinator::new(rows.clone(), crate::coordinator::tests::settings());
+        let mut rounds = Rounds::default();
+        for _ in 0..3 {
+            shard_sync.compare(&seen, &mut rounds, &ends.handle).await.unwrap();
+            sleep(FAILOVER).await;
+        }
+        let created = rows.row(&"1".into()).unwrap().checkpoint.sequence;
+        assert_eq!(created, if restored { position.clone() } else { Sequence::Latest });
+    }
+}
