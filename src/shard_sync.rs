@@ -397,7 +397,10 @@ impl ShardSync {
             None => Coverage::Whole,
         };
         let (coverage, postponed) = (coverage(true), coverage(false));
-        if rounds.synced.is_some_and(|last| now < last + self.settings.sync_pause) {
+        // A shard that was just found without a row is looked at again as soon as its owner must have restored it.
+        let doubted = |since: &Instant| now < *since + self.settings.failover + AUDIT * 2;
+        let is_early = rounds.synced.is_some_and(|last| now < last + self.settings.sync_pause);
+        if is_early && !rounds.rowless.values().any(doubted) {
             return Ok(postponed);
         }
         rounds.synced = Some(now);

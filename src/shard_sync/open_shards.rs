@@ -44,11 +44,14 @@ impl ShardSync {
         if self.lacks_rows(seen, rounds, now) {
             // Uses the present rows: the last scan may be some seconds old.
             let mut rows = self.table.list().await?;
-            let deleted = self.deleted(&rows, seen, &listed);
-            let restored = self.make(&deleted).await?;
-            rows.extend(deleted);
-            let created = self.make(&self.needed(&rows).await?).await?;
-            changed |= [restored, created].iter().any(|made| made.new + made.there > 0);
+            let mut missing = self.deleted(&rows, seen, &listed);
+            rows.extend(missing.iter().cloned());
+            missing.extend(self.needed(&rows).await?);
+            // All in one comparison, because descendants must not start before their ancestors.
+            if !missing.iter().any(|lease| self.may_be_restored(lease, seen, rounds, now)) {
+                let made = self.make(&missing).await?;
+                changed |= made.new + made.there > 0;
+            }
         }
         if changed {
             coordinator.look();
@@ -74,6 +77,13 @@ impl ShardSync {
             }
         }
         deleted
+    }
+
+    /// Whether a row was deleted so recently that its owner may restore it.
+    fn may_be_restored(&self, lease: &Lease, seen: &Snapshot, rounds: &Rounds, now: Instant) -> bool {
+        let is_recent = |since: &Instant| now < *since + self.settings.failover;
+        rounds.rowless.get(&lease.shard).is_some_and(is_recent)
+            || seen.leases.iter().any(|row| row.shard == lease.shard)
     }
 
     /// Whether a shard that no worker reads has had no row for a failover time, and not only since this
