@@ -1,6 +1,7 @@
 //! Time: the only module that reads the wall clock, and the wait for a deadline. Decisions use
 //! [`tokio::time::Instant`] instead, which tests can pause.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -22,6 +23,63 @@ pub fn wall_millis() -> i64 {
     let now = SystemTime::now();
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// AWS's clock, as the dates of its answers show it.
+#[derive(Debug, Clone)]
+pub struct ServiceClock {
+    /// This machine's wall clock.
+    wall: fn() -> i64,
+    /// Milliseconds by which the service's clock is ahead; [`UNKNOWN`] before the first answer.
+    ahead: Arc<AtomicI64>,
+}
+
+const UNKNOWN: i64 = i64::MIN;
+/// Most difference between the clocks of two services at AWS.
+const SERVICES_MILLIS: i64 = 1_000;
+/// Most difference between the service's clock and this machine's: AWS refuses requests signed with a larger one.
+const SIGNATURE_MILLIS: i64 = 5 * 60_000;
+
+impl ServiceClock {
+    /// A clock that knows this machine's wall clock only.
+    pub fn new(wall: fn() -> i64) -> Self {
+        Self { wall, ahead: Arc::new(AtomicI64::new(UNKNOWN)) }
+    }
+
+    /// Notes the date of an answer that was received now, in milliseconds since 1970.
+    pub fn note(&self, date: i64) {
+        self.ahead.store(date - (self.wall)(), Ordering::Relaxed);
+    }
+
+    /// A time that is not later than now by the service's clock, in milliseconds since 1970. About two seconds earlier,
+    /// as dates are in seconds; five minutes while no date is known.
+    pub fn earliest(&self) -> i64 {
+        let wall = (self.wall)();
+        match self.ahead.load(Ordering::Relaxed) {
+            UNKNOWN => wall - SIGNATURE_MILLIS,
+            ahead => wall + ahead - SERVICES_MILLIS,
+        }
+    }
+}
+
+/// A time in milliseconds since 1970, from which later ones follow by this machine's monotonic clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Epoch {
+    at: Instant,
+    millis: i64,
+}
+
+impl Epoch {
+    /// That time was at that instant.
+    pub fn new(at: Instant, millis: i64) -> Self {
+        Self { at, millis }
+    }
+
+    /// The time at a later instant. Suspensions since are not counted: it is early rather than late.
+    pub fn millis_at(self, now: Instant) -> i64 {
+        let since = now.saturating_duration_since(self.at).as_millis();
+        self.millis.saturating_add(i64::try_from(since).unwrap_or(i64::MAX))
+    }
 }
 
 /// Seconds since 1970 as a date and time in UTC.
@@ -181,6 +239,19 @@ mod tests {
         {
             assert_eq!(parse_utc(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn service_time_is_never_late() {
+        let clock = ServiceClock::new(|| 1_000_000);
+        assert_eq!(clock.earliest(), 1_000_000 - 300_000, "no date is known");
+        clock.note(940_000);
+        assert_eq!(clock.earliest(), 939_000, "this machine's clock is a minute ahead");
+        clock.note(1_060_000);
+        assert_eq!(clock.earliest(), 1_059_000, "a minute behind");
+        let at = Instant::now();
+        let epoch = Epoch::new(at, clock.earliest());
+        assert_eq!(epoch.millis_at(at + Duration::from_secs(7)), 1_066_000);
     }
 
     #[tokio::test(start_paused = true)]

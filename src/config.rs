@@ -137,6 +137,8 @@ pub struct Config {
     pub stuck_after: Duration,
     /// `callProcessRecordsEvenForEmptyRecordList`.
     pub keep_empty: bool,
+    /// `multilangd.resumeLatest`.
+    pub resume_latest: bool,
     /// `ignoreUnexpectedChildShards`.
     pub ignore_unexpected_children: bool,
     /// `skipShardSyncAtWorkerInitializationIfLeasesExist`. In KCL it also disables the check of the hash keys

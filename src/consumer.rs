@@ -515,15 +515,18 @@ impl Consumer {
     }
 
     fn open_feed(&mut self, sequence: &Sequence) {
-        let start = Start::of_checkpoint(sequence, self.parts.timestamp).unwrap_or_else(|| {
-            warn!(
-                event = "initial_timestamp_missing",
-                checkpoint = sequence.as_str(),
-                "the checkpoint is AT_TIMESTAMP but initialPositionInStreamExtended is not set: starting \
+        // Until the first checkpoint, records that an earlier owner has delivered are delivered again.
+        let began = self.held.latest_from().filter(|_| *sequence == Sequence::Latest).map(Start::AtTimestamp);
+        let start =
+            began.or_else(|| Start::of_checkpoint(sequence, self.parts.timestamp)).unwrap_or_else(|| {
+                warn!(
+                    event = "initial_timestamp_missing",
+                    checkpoint = sequence.as_str(),
+                    "the checkpoint is AT_TIMESTAMP but initialPositionInStreamExtended is not set: starting \
                  at TRIM_HORIZON"
-            );
-            Start::TrimHorizon
-        });
+                );
+                Start::TrimHorizon
+            });
         let range = self.held.initial().range.filter(|_| self.parts.check_hash_keys);
         // The old feed stops before the new one starts.
         self.feed = None;

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, warn};
 
 use crate::capacity::Capacity;
-use crate::clock;
+use crate::clock::{self, Epoch};
 use crate::lease::held::{Owner, Rival};
 use crate::lease::history::History;
 use crate::lease::{Held, Lease, ProcessId, Table, WorkerId, handoff};
@@ -81,6 +81,8 @@ pub struct Settings {
     pub recognition: Arc<Recognition>,
     /// This process.
     pub process: ProcessId,
+    /// AWS's time, to store where reading began at `LATEST`; none if that is not stored.
+    pub latest_from: Option<Epoch>,
     /// How many leases it has room for.
     pub capacity: Arc<Capacity>,
     /// Whether DynamoDB can be reached.

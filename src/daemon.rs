@@ -13,7 +13,7 @@ use tracing::{Instrument as _, error, info, warn};
 use crate::backoff::Backoff;
 use crate::budget::Budget;
 use crate::capacity::Capacity;
-use crate::clock;
+use crate::clock::{self, Epoch, ServiceClock};
 use crate::config::{ChildProtocol, Config, OnChildFailure, OnHopelessShard};
 use crate::consumer::event::Shape;
 use crate::consumer::suspects;
@@ -86,6 +86,8 @@ pub struct Ports {
     pub budget: Arc<Budget>,
     /// The wall clock, in milliseconds since 1970.
     pub wall: fn() -> i64,
+    /// AWS's clock.
+    pub service: ServiceClock,
     /// The platform, for host metrics; none for no measurement.
     pub surroundings: Option<Surroundings>,
 }
@@ -168,6 +170,7 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
         capacity: ports.capacity.clone(),
         reach: reaches.dynamodb.clone(),
         stop: stopping.clone(),
+        latest_from: config.resume_latest.then(|| Epoch::new(Instant::now(), ports.service.earliest())),
         process: ProcessId::new((ports.wall)(), &format!("{:08x}", fastrand::u32(..)), &config.worker),
     };
     let (coordinator, ends) = Coordinator::new(ports.table.clone(), settings);
@@ -400,6 +403,7 @@ fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>, reaches: 
             reach: reaches.kinesis.clone(),
             calls: Arc::new(Semaphore::new(CALLS)),
             sink: ports.sink.clone(),
+            service: ports.service,
         },
         program: ports.children,
         dialect: dialect(config),

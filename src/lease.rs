@@ -178,6 +178,9 @@ pub struct Lease {
     pub stream: Option<StreamId>,
     /// `multilangdProcess`: the multilangd process that last acquired the row.
     pub process: Option<ProcessId>,
+    /// `multilangdLatestFrom`: when the first owner of a lease at `LATEST` began to read, in milliseconds since 1970 by
+    /// AWS's clock. Until the first checkpoint, the next owner starts there. KCL starts at the newest record again.
+    pub latest_from: Option<i64>,
 }
 
 impl Lease {
@@ -198,6 +201,7 @@ impl Lease {
             typed: true,
             stream: None,
             process: None,
+            latest_from: None,
         }
     }
 

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::batch::Batch;
 use crate::budget::Budget;
+use crate::clock::ServiceClock;
 use crate::metrics::Discard;
 use crate::reach::Reaches;
 use crate::recognition::Recognition;
@@ -70,6 +71,8 @@ pub struct Ports {
     pub records: Arc<dyn retrieval::Api>,
     /// The endpoint of Kinesis, for messages.
     pub location: String,
+    /// AWS's clock.
+    pub service: ServiceClock,
 }
 
 impl std::fmt::Debug for Ports {
@@ -167,6 +170,7 @@ fn source(ports: Ports) -> Source {
         reach,
         calls: Arc::new(Semaphore::new(CALLS)),
         sink: Arc::new(Discard),
+        service: ports.service,
     }
 }
 

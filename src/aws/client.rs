@@ -11,6 +11,7 @@ use super::calls::Count;
 use super::chain::{Chain, NoCredentials};
 use super::http::{BadBundle, Http};
 use super::skew::Watch;
+use crate::clock::{self, ServiceClock};
 use aws_config::provider_config::ProviderConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
@@ -95,6 +96,8 @@ pub struct Clients {
     pub kinesis: aws_sdk_kinesis::Client,
     /// For metrics, if they are sent.
     pub cloudwatch: Option<aws_sdk_cloudwatch::Client>,
+    /// AWS's clock, by the answers of DynamoDB.
+    pub service: ServiceClock,
     /// The endpoint of Kinesis, if it is configured.
     endpoint: Option<String>,
     http: Http,
@@ -178,12 +181,15 @@ pub async fn clients(settings: &Settings, sink: Arc<dyn Sink>) -> Result<Clients
     let mut made = made.into_iter();
     let (dynamodb, kinesis) = (made.next().ok_or(NoRegion)?, made.next().ok_or(NoRegion)?);
     let cloudwatch = made.next().map(|cloudwatch| cloudwatch_config(&shared, cloudwatch, &sink));
+    let service = ServiceClock::new(clock::wall_millis);
     Ok(Clients {
+        service: service.clone(),
         dynamodb: aws_sdk_dynamodb::Client::from_conf(dynamodb_config(
             &shared,
             dynamodb,
             settings.failover,
             &sink,
+            service.clone(),
         )),
         kinesis: aws_sdk_kinesis::Client::from_conf(kinesis_config(&shared, kinesis, &sink)),
         cloudwatch: cloudwatch.map(aws_sdk_cloudwatch::Client::from_conf),
@@ -245,6 +251,7 @@ fn dynamodb_config(
     client: Client,
     failover: Duration,
     sink: &Arc<dyn Sink>,
+    service: ServiceClock,
 ) -> aws_sdk_dynamodb::Config {
     let own = (failover / 3).clamp(Duration::from_millis(500), Duration::from_secs(10));
     let whole = client.config.call_timeout.map_or(own, |given| given.min(own));
@@ -256,7 +263,7 @@ fn dynamodb_config(
     let config = aws_sdk_dynamodb::config::Builder::from(shared)
         .timeout_config(timeouts)
         .retry_config(retries)
-        .interceptor(Watch::default());
+        .interceptor(Watch::new(service));
     configured!(config, client, sink)
 }
 

@@ -450,6 +450,8 @@ impl Expression {
                 Change::SetProcess(process) => {
                     set.push(this.set(item::PROCESS, item::text(&process.to_string())));
                 }
+                Change::SetLatestFrom(millis) => set.push(this.set(item::LATEST_FROM, item::number(millis))),
+                Change::ClearLatestFrom => remove.push(this.name(item::LATEST_FROM)),
                 Change::SetEarlier(earlier) => set.push(this.set(item::EARLIER, item::text(earlier))),
             }
         }

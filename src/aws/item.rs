@@ -30,6 +30,7 @@ pub(super) const THROUGHPUT: &str = "throughputKBps";
 /// Attributes of multilangd, which every version of KCL preserves.
 pub(super) const STREAM: &str = "multilangdStream";
 pub(super) const PROCESS: &str = "multilangdProcess";
+pub(super) const LATEST_FROM: &str = "multilangdLatestFrom";
 pub(super) const EARLIER: &str = "multilangdEarlierCheckpoint";
 pub(super) const ENTITY: &str = "entityType";
 /// The value of [`ENTITY`] on a lease. Since KCL 3.5 other rows are in the same table.
@@ -74,7 +75,8 @@ pub(super) fn new_row(lease: &Lease) -> Item {
     let throughput = lease.throughput.map(|throughput| (THROUGHPUT, number(throughput.kilobytes())));
     let stream = lease.stream.as_ref().map(|stream| (STREAM, text(&stream.to_string())));
     let process = lease.process.as_ref().map(|process| (PROCESS, text(&process.to_string())));
-    let more = [owner, children, throughput, stream, process].into_iter().flatten();
+    let latest_from = lease.latest_from.map(|millis| (LATEST_FROM, number(millis)));
+    let more = [owner, children, throughput, stream, process, latest_from].into_iter().flatten();
     item.extend(more.map(|(name, value)| (name.to_owned(), value)));
     item
 }
@@ -194,6 +196,7 @@ fn lease(item: &Item, initial: &Sequence) -> Result<Lease, &'static str> {
         stream: get_text(item, STREAM)
             .map(|text| StreamId::parse(text).unwrap_or_else(|| StreamId::new(text, 0))),
         process: get_text(item, PROCESS).and_then(ProcessId::parse),
+        latest_from: get_number(item, LATEST_FROM),
     })
 }
 

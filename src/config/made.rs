@@ -107,6 +107,7 @@ impl Resolved {
             }),
             stuck_after: millis(own::STUCK_AFTER),
             keep_empty: s.is("callProcessRecordsEvenForEmptyRecordList"),
+            resume_latest: text(own::RESUME_LATEST) == own::TRUE,
             ignore_unexpected_children: s.is("ignoreUnexpectedChildShards"),
             skip_sync_if_leases_exist: s.is("skipShardSyncAtWorkerInitializationIfLeasesExist"),
             shard_sync_pause: millis("shardSyncIntervalMillis"),

@@ -43,7 +43,8 @@ impl Tools {
             let mut lease = before.clone();
             update.apply(&mut lease);
             log_acquired(&before, &lease);
-            (Held::new(lease, proven, slept, &self.owner), proven)
+            let latest_from = before.latest_from.filter(|_| self.settings.latest_from.is_some());
+            (Held::resuming(lease, latest_from, proven, slept, &self.owner), proven)
         });
         Some(Event::Acquired(shard, outcome))
     }

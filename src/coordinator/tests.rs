@@ -26,6 +26,7 @@ pub(crate) fn settings() -> Settings {
         reach: Arc::default(),
         stop: crate::clock::Stop::within(Duration::from_secs(9)),
         process: ProcessId::new(5, "one", &"me".into()),
+        latest_from: None,
     }
 }
 

@@ -93,6 +93,8 @@ pub struct Held {
     settled: AtomicBool,
     /// The row when the lease became ours.
     initial: Lease,
+    /// Where an earlier owner began to read at `LATEST`.
+    latest_from: Option<i64>,
 }
 
 impl std::fmt::Debug for Held {
@@ -105,6 +107,17 @@ impl Held {
     /// A lease whose row was written by us in a request that began at `proven`; `slept` is [`clock::slept`] at that time,
     /// because a suspension during the request shortens the lease too.
     pub fn new(lease: Lease, proven: Instant, slept: Duration, owner: &Owner) -> Arc<Self> {
+        Self::resuming(lease, None, proven, slept, owner)
+    }
+
+    /// A lease as from [`Self::new`], where `latest_from` is [`Lease::latest_from`] of the row before.
+    pub fn resuming(
+        lease: Lease,
+        latest_from: Option<i64>,
+        proven: Instant,
+        slept: Duration,
+        owner: &Owner,
+    ) -> Arc<Self> {
         let Owner { me, failover, .. } = owner;
         Arc::new(Self {
             shard: lease.shard.clone(),
@@ -114,6 +127,7 @@ impl Held {
             meter: Mutex::new(Meter::new(proven, lease.throughput)),
             settled: AtomicBool::new(false),
             initial: lease.clone(),
+            latest_from,
             holding: tokio::sync::Mutex::new(Holding::new(lease, me.clone(), proven, *failover)),
             owner: owner.clone(),
         })
@@ -127,6 +141,11 @@ impl Held {
     /// The row as it was when the lease became ours.
     pub fn initial(&self) -> &Lease {
         &self.initial
+    }
+
+    /// Where an earlier owner began to read at `LATEST`, in milliseconds since 1970; none if this one is the first.
+    pub fn latest_from(&self) -> Option<i64> {
+        self.latest_from
     }
 
     /// Cancelled once the lease is lost.

@@ -67,6 +67,10 @@ pub enum Change {
     SetStream(StreamId),
     /// SET `multilangdProcess`.
     SetProcess(ProcessId),
+    /// SET `multilangdLatestFrom`.
+    SetLatestFrom(i64),
+    /// REMOVE `multilangdLatestFrom`.
+    ClearLatestFrom,
     /// SET `multilangdEarlierCheckpoint`: the stream and the checkpoint that a reset replaces, for operators.
     SetEarlier(String),
 }
@@ -126,6 +130,9 @@ pub fn checkpoint(lease: &Lease, target: &Position) -> Update {
     if !lease.children.is_empty() {
         changes.push(Change::SetChildren(lease.children.clone()));
     }
+    if lease.latest_from.is_some() && target.sequence != Sequence::Latest {
+        changes.push(Change::ClearLatestFrom);
+    }
     Update { requires: vec![Requirement::Counter(lease.counter)], changes }
 }
 
@@ -182,6 +189,8 @@ pub struct Mark {
     pub stream: Option<StreamId>,
     /// The worker's process.
     pub process: ProcessId,
+    /// The time for [`Lease::latest_from`]; none if it is not stored.
+    pub latest_from: Option<i64>,
 }
 
 /// Resets a finished row of an open shard, or a row of an earlier stream of the same name, so that the shard
@@ -242,6 +251,7 @@ fn forsake(lease: &Lease, checkpoint: Position) -> Vec<Change> {
         Change::ClearCheckpointOwner,
         Change::SetCheckpoint(checkpoint),
         Change::ClearPending,
+        Change::ClearLatestFrom,
         Change::SetEarlier(format!("{stream} {}/{sub}", sequence.as_str())),
     ]
 }
@@ -299,11 +309,13 @@ pub fn range(range: HashRange) -> Update {
 }
 
 impl Update {
-    /// Also requires that the row still has the mark of the owner's process. A row that was deleted and
-    /// created again passes through counters that it had before: a late write must not match one of them.
+    /// Also requires that the row still has the marks of the owner's process and of its stream. A row that was deleted
+    /// and created again passes through counters that it had before: a late write must not match one of them, nor one
+    /// for an earlier stream.
     #[must_use]
     pub fn fenced(mut self, lease: &Lease) -> Self {
         self.requires.extend(lease.process.clone().map(Requirement::Process));
+        self.requires.push(Requirement::Stream(lease.stream.clone()));
         self
     }
 
@@ -315,6 +327,9 @@ impl Update {
         self.changes.extend(stream.cloned().map(Change::SetStream));
         if lease.process.as_ref() != Some(&mark.process) {
             self.changes.push(Change::SetProcess(mark.process.clone()));
+        }
+        if lease.checkpoint.sequence == Sequence::Latest && lease.latest_from.is_none() {
+            self.changes.extend(mark.latest_from.map(Change::SetLatestFrom));
         }
         self
     }
@@ -352,6 +367,8 @@ impl Update {
                 Change::SetParents(parents) => lease.parents.clone_from(parents),
                 Change::SetStream(stream) => lease.stream = Some(stream.clone()),
                 Change::SetProcess(process) => lease.process = Some(process.clone()),
+                Change::SetLatestFrom(millis) => lease.latest_from = Some(*millis),
+                Change::ClearLatestFrom => lease.latest_from = None,
                 Change::SetEarlier(_) => {}
             }
         }
@@ -419,6 +436,40 @@ mod tests {
             (after.checkpoint, after.owner_switches, after.pending, after.counter),
             (target, 0, None, 5)
         );
+    }
+
+    #[test]
+    fn start_at_latest_is_stored_until_the_first_checkpoint() {
+        let mark = |millis| Mark {
+            stream: None,
+            process: ProcessId::new(5, "a", &"me".into()),
+            latest_from: Some(millis),
+        };
+        let me = "me".into();
+        let new = Lease { checkpoint: Position::new(Sequence::Latest), ..lease(None, None) };
+        let begun = applied(&take(&new, &me).marked(&new, &mark(100)), &new);
+        assert_eq!(begun.latest_from, Some(100));
+        let next = applied(&take(&begun, &me).marked(&begun, &mark(200)), &begun);
+        assert_eq!(next.latest_from, Some(100), "the first owner's");
+        let same = applied(&checkpoint(&next, &next.checkpoint), &next);
+        assert_eq!(same.latest_from, Some(100));
+        let stored = applied(&checkpoint(&next, &Position::new(Sequence::parse("12").unwrap())), &next);
+        assert_eq!(stored.latest_from, None);
+        let reset = applied(&reset(&next, BTreeSet::new(), HashRange { start: 0, end: 9 }, None), &next);
+        assert_eq!(reset.latest_from, None);
+        for other in [Sequence::TrimHorizon, Sequence::AtTimestamp, Sequence::parse("12").unwrap()] {
+            let row = Lease { checkpoint: Position::new(other), ..lease(None, None) };
+            assert_eq!(applied(&take(&row, &me).marked(&row, &mark(100)), &row).latest_from, None);
+        }
+    }
+
+    #[test]
+    fn late_write_for_an_earlier_stream_is_refused() {
+        let arn = "arn:aws:kinesis:us-east-1:123456789012:stream/orders";
+        let before = Lease { stream: Some(StreamId::new(arn, 1)), ..lease(Some("a"), None) };
+        let update = renew(&before).fenced(&before);
+        assert!(update.holds(&before));
+        assert!(!update.holds(&Lease { stream: Some(StreamId::new(arn, 2)), ..before }));
     }
 
     #[test]

@@ -14,16 +14,10 @@ use super::failing::{Failing, Kind};
 use super::port::{Answer, Error, Start};
 use super::source::{ShardOfStream, Source};
 use crate::batch::{Batch, Records};
-use crate::clock;
 use crate::metrics::OfShard;
 use crate::sequence::SequenceNumber;
 use crate::shard::{ChildShard, Filter, HashRange, Shard, ShardId};
 use crate::stream::StreamId;
-
-/// Most difference between Kinesis's clock and the local one when a `LATEST` is resumed by timestamp: AWS
-/// refuses requests signed with a larger difference. Reading records from before the start is better than
-/// skipping some.
-pub(super) const CLOCK_MARGIN_MILLIS: i64 = 5 * 60_000;
 
 /// The message about a failed read of polling.
 pub(super) const GET_FAILED: &str = "failed to read the shard, retrying";
@@ -38,7 +32,7 @@ pub(super) struct Place {
     /// The stream that the lease belongs to, by the mark of its row.
     stream: Option<StreamId>,
     start: Start,
-    /// When reading started, in milliseconds since 1970.
+    /// A time at which reading had not started yet, in milliseconds since 1970.
     opened: Option<i64>,
     last: Option<SequenceNumber>,
     /// When a failure was last logged.
@@ -66,7 +60,7 @@ impl Place {
     pub(super) fn start(&self) -> Start {
         match (&self.last, self.opened, &self.start) {
             (Some(last), ..) => Start::After(last.clone()),
-            (None, Some(opened), Start::Latest) => Start::AtTimestamp(opened - CLOCK_MARGIN_MILLIS),
+            (None, Some(opened), Start::Latest) => Start::AtTimestamp(opened),
             (None, _, start) => start.clone(),
         }
     }
@@ -236,10 +230,5 @@ impl Place {
             }
             _ => None,
         }
-    }
-
-    /// The time for [`Place::opened`].
-    pub(super) fn now() -> i64 {
-        clock::wall_millis()
     }
 }

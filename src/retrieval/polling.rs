@@ -212,7 +212,7 @@ impl Polling {
     }
 
     async fn open(&mut self) -> Result<(), Error> {
-        let asked = Place::now();
+        let asked = self.place.source.service.earliest();
         let iterator = self.get_iterator().await;
         if let Err(error @ Error::Denied(_)) = &iterator {
             self.place.suspect_another_stream(error).await;

@@ -2,11 +2,10 @@
 
 use super::*;
 use crate::budget::Budget;
-use crate::clock;
+use crate::clock::{self, ServiceClock};
 use crate::recognition::Recognition;
 use crate::record::{Data, Record};
 use crate::retrieval::fanout::tests::{recognised, stream, the_shard};
-use crate::retrieval::place::CLOCK_MARGIN_MILLIS;
 use crate::retrieval::{Api, Feed, PrefetchLimits, Source, Start};
 use crate::sequence::{Sequence, SequenceNumber};
 use crate::shard::{self, BoxFuture, Filter, HashRange, Shard, ShardId};
@@ -97,6 +96,7 @@ fn source(script: &Arc<Script>) -> Source {
         reach: Arc::default(),
         calls: Arc::new(Semaphore::new(1)),
         sink: Arc::new(crate::metrics::Discard),
+        service: crate::clock::ServiceClock::new(crate::clock::wall_millis),
     }
 }
 
@@ -141,10 +141,11 @@ async fn every_record_is_delivered_once_across_failures() {
 
 #[tokio::test(start_paused = true)]
 async fn expired_latest_resumes_at_its_first_timestamp() {
-    let before = clock::wall_millis();
+    let clock = ServiceClock::new(clock::wall_millis);
+    let before = clock.earliest();
     let (_, starts) = all(script(vec![Err(Error::IteratorExpired("e".into())), end()]), Start::Latest).await;
     let [Start::Latest, Start::AtTimestamp(millis)] = starts[..] else { panic!("{starts:?}") };
-    assert!((before - CLOCK_MARGIN_MILLIS..=clock::wall_millis()).contains(&millis));
+    assert!((before..=clock.earliest()).contains(&millis));
 }
 
 #[tokio::test(start_paused = true)]
@@ -345,6 +346,7 @@ fn endless(records: Arc<Endless>, budget: Arc<Budget>, idle: u64) -> Source {
         reach: Arc::default(),
         calls: Arc::new(Semaphore::new(200)),
         sink: Arc::new(crate::metrics::Discard),
+        service: crate::clock::ServiceClock::new(crate::clock::wall_millis),
     }
 }
 

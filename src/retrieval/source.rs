@@ -10,6 +10,7 @@ use super::port::Api;
 use super::queue::PrefetchLimits;
 use super::registration::StreamConsumer;
 use crate::budget::Budget;
+use crate::clock::ServiceClock;
 use crate::metrics::Sink;
 use crate::reach::Reach;
 use crate::recognition::Recognition;
@@ -58,6 +59,8 @@ pub struct Source {
     pub calls: Arc<Semaphore>,
     /// Receives events.
     pub sink: Arc<dyn Sink>,
+    /// AWS's clock.
+    pub service: ServiceClock,
 }
 
 impl std::fmt::Debug for Source {

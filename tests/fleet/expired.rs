@@ -163,6 +163,7 @@ async fn actions_with_a_record_after(wait: Duration) -> (Vec<String>, Outcome) {
         reach: Arc::default(),
         calls: Arc::new(Semaphore::new(1)),
         sink: Arc::new(multilangd::metrics::Discard),
+        service: crate::story::service_clock(),
     };
     let settings = Settings {
         parent_poll: seconds(10),

@@ -418,7 +418,8 @@ impl retrieval::Api for Link {
                     return Err(retrieval::Error::Denied(format!("{number} is not of {shard}")));
                 }
                 let index = match start {
-                    Start::TrimHorizon | Start::AtTimestamp(_) => 0,
+                    Start::TrimHorizon => 0,
+                    Start::AtTimestamp(from) => line.arrivals.partition_point(|at| at < from),
                     Start::Latest => line.records.len(),
                     Start::At(number) => line.records.partition_point(|n| *n < place(number)),
                     Start::After(number) => line.records.partition_point(|n| *n <= place(number)),

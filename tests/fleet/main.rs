@@ -26,6 +26,7 @@ mod child;
 mod denied;
 mod expired;
 mod generations;
+mod latest;
 mod ledger;
 mod links;
 mod oracle;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use multilangd::capacity::Capacity;
+use multilangd::clock::ServiceClock;
 use multilangd::config::Config;
 use multilangd::config::resolve::{Given, resolve};
 use multilangd::daemon::{self, Ports};
@@ -98,6 +99,13 @@ pub fn wall() -> i64 {
     1_795_000_000_000 + i64::try_from(start.elapsed().as_millis()).unwrap()
 }
 
+/// AWS's clock, which is [`wall`].
+pub fn service_clock() -> ServiceClock {
+    let clock = ServiceClock::new(wall);
+    clock.note(wall());
+    clock
+}
+
 /// Runs on a paused clock; all randomness derives from the seed.
 pub fn simulate<T>(seed: u64, story: impl Future<Output = T>) -> T {
     fastrand::seed(seed);
@@ -145,6 +153,7 @@ impl Story {
         if bug == Some(Bug::TrustsALeaseTooLong) {
             config.failover = FAILOVER * 4;
         }
+        config.resume_latest = bug != Some(Bug::BeginsAtLatestAgain);
         if bug == Some(Bug::NeverSteals) {
             config.max_steals = 0;
         }
@@ -255,6 +264,7 @@ impl Story {
             sink: Arc::new(Discard),
             budget: multilangd::budget::Budget::new(config.buffer),
             wall,
+            service: service_clock(),
             surroundings: None,
             letters: self.world.state().ledger.is_some().then(|| Letters {
                 destination: link.clone(),
@@ -505,6 +515,12 @@ impl Story {
             self.put(30);
             sleep(SECOND * 10).await;
         }
+    }
+
+    /// Whether a child was initialized for every open shard.
+    pub fn is_begun(&self) -> bool {
+        let state = self.world.state();
+        state.stream.open_shards().iter().all(|shard| state.oracle.begun.contains(shard))
     }
 
     pub fn is_read(&self) -> bool {

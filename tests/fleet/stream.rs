@@ -6,6 +6,8 @@ use multilangd::sequence::SequenceNumber;
 use multilangd::shard::{ChildShard, Filter, HashRange, Shard, ShardId};
 use multilangd::stream::StreamId;
 
+use crate::story::wall;
+
 /// A shard with all records ever put into it.
 #[derive(Debug, Clone)]
 pub struct Line {
@@ -16,6 +18,8 @@ pub struct Line {
     pub ending: Option<u64>,
     /// Sequence numbers, in ascending order.
     pub records: Vec<u64>,
+    /// The times at which they were put, in milliseconds since 1970.
+    pub arrivals: Vec<i64>,
     pub children: Vec<ShardId>,
 }
 
@@ -60,6 +64,7 @@ impl Stream {
             starting,
             ending: None,
             records: vec![],
+            arrivals: vec![],
             children: vec![],
         };
         self.shards.insert(id.clone(), line);
@@ -85,6 +90,7 @@ impl Stream {
         let line = self.shards.get_mut(shard).unwrap();
         assert!(line.ending.is_none());
         line.records.push(self.next_number);
+        line.arrivals.push(wall());
         self.next_number
     }
 

@@ -84,6 +84,8 @@ impl Network {
 /// A fault that is injected into the program, to show that its invariant is effective.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bug {
+    /// Each owner of a lease without a checkpoint begins at the latest record.
+    BeginsAtLatestAgain,
     /// The table executes writes without checking their condition.
     IgnoresConditions,
     /// A worker assumes that every parent shard has ended.

@@ -68,6 +68,7 @@ mod health;
 mod identity;
 mod input;
 mod java;
+mod latest;
 mod letters;
 mod life;
 mod limits;

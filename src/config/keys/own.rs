@@ -99,6 +99,9 @@ pub const WORKER_ID_SUFFIX: &str = "multilangd.workerIdSuffix";
 /// `multilangd.useStreamArn`.
 pub const USE_STREAM_ARN: &str = "multilangd.useStreamArn";
 
+/// `multilangd.resumeLatest`.
+pub const RESUME_LATEST: &str = "multilangd.resumeLatest";
+
 /// `multilangd.bufferMegabytes`.
 pub const BUFFER: &str = "multilangd.bufferMegabytes";
 /// `multilangd.idleWhenBehindMillis`.
@@ -155,6 +158,8 @@ pub const KEYS: &[Own] = &[
         doc: "Milliseconds between a GetRecords response and the next call while there is more to read; same: idleTimeBetweenReadsInMillis. Kinesis allows five calls per second and shard for all applications together." },
     Own { name: WORKER_ID_SUFFIX, kind: OwnKind::Word(&["none", "random", "hostname"]), default: "none",
         doc: "Suffix that is appended to workerId with a hyphen, so that several processes can use one file: a random word for each start, or the host name. Without workerId the id is always random." },
+    Own { name: RESUME_LATEST, kind: OwnKind::Word(&[TRUE, "false"]), default: TRUE,
+        doc: "Start of an owner of a lease at LATEST that has no checkpoint yet. true: where the first owner began to read, so that records that it delivered before it failed are delivered again. false: at the newest record, as KCL does." },
     Own { name: USE_STREAM_ARN, kind: OwnKind::Word(&[TRUE, "false"]), default: "false",
         doc: "Name the stream by streamArn in every call, which reads a stream of another account (its resource policy must allow it). false: by its name, as KCL does; a stream of another account or region than that of streamArn is then refused. Some local endpoints ignore ARNs." },
     Own { name: STATUS, kind: OwnKind::Address, default: "9465",
