@@ -224,19 +224,25 @@ impl Leases {
         let answer = sent.map_err(|error| self.classify(&error, Some(shard)))?;
         match answer.attributes().map(|item| self.row(item)) {
             Some(Row::Lease(lease)) => Ok(*lease),
-            // Written, but the content of the row is unknown and must be read back.
-            Some(Row::Unreadable(why)) => {
-                Err(Error::Ambiguous(format!("table {}: the row {shard} is unreadable: {why}", self.table)))
-            }
+            Some(Row::Unreadable(why)) => Err(self.written(shard, why.to_string())),
             Some(Row::OfSeveralStreams { lease, stream }) => {
                 Err(Error::SeveralStreams { table: self.table.clone(), lease, stream })
             }
-            Some(Row::Other(kind)) => Err(Error::Ambiguous(format!(
-                "table {}: the row {shard} is of entityType {kind}",
-                self.table
-            ))),
+            Some(Row::Other(kind)) => {
+                Err(self.written(shard, format!("its attribute {} is the string {kind:?}", item::ENTITY)))
+            }
             None => Err(Error::Ambiguous(format!("table {}: the row {shard} does not exist", self.table))),
         }
+    }
+
+    /// The answer to a write shows that the row was not readable as a lease: logged once for each row and reason.
+    fn written(&self, shard: &ShardId, why: String) -> Error {
+        let table = self.table.clone();
+        if self.reported.lock().unwrap_or_else(PoisonError::into_inner).row(shard.as_str(), why.clone()) {
+            warn!(event = "lease_row_unreadable", table, %shard, error = why,
+                "wrote a row that cannot be read as a lease (correct or delete the attribute)");
+        }
+        Error::Written { table, shard: shard.clone(), why }
     }
 
     /// By the index if it is usable, otherwise by a scan, as long as the index is being created.

@@ -162,6 +162,13 @@ impl Holding {
                 self.prove(started);
                 Step::Done
             }
+            // Its conditions held, so this worker owned the lease. What else the row has is what is in memory, as far as
+            // is known.
+            Err(table::Error::Written { .. }) => {
+                update.apply(&mut self.row);
+                self.prove(started);
+                Step::Done
+            }
             Err(table::Error::Conflict(_)) => {
                 self.unexplained = self.unknown_since == Some(started);
                 Step::ReadBack
