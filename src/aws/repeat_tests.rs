@@ -28,7 +28,7 @@ use crate::stream::ConfiguredArn;
 const START: u64 = 1_795_996_800;
 const NOTHING_NEW: &str = r#"{"Records":[],"NextShardIterator":"next","MillisBehindLatest":0}"#;
 
-/// What the endpoint does with a request.
+/// The reaction of the endpoint to a request.
 #[derive(Debug, Clone)]
 enum Does {
     Answers(u16, &'static str),
@@ -42,7 +42,7 @@ enum Does {
     RejectsRequest,
 }
 
-/// An endpoint that does what it is told, and otherwise answers without records.
+/// An endpoint with these reactions to the next requests; then it answers without records.
 #[derive(Debug, Clone, Default)]
 struct Endpoint {
     next: Arc<Mutex<VecDeque<Does>>>,

@@ -162,8 +162,7 @@ impl Holding {
                 self.prove(started);
                 Step::Done
             }
-            // Its conditions held, so this worker owned the lease. What else the row has is what is in memory, as far as
-            // is known.
+            // Its conditions held, so this worker owned the lease. The other attributes remain those in memory.
             Err(table::Error::Written { .. }) => {
                 update.apply(&mut self.row);
                 self.prove(started);
