@@ -14,6 +14,7 @@
 //! | [`fanout`] | [`crate::retrieval::push::Api`] |
 //! | `frames` | messages of an event stream, decoded while they arrive |
 //! | `capture` | bodies of answers, taken below the SDK |
+//! | `repeat` | GetRecords without the orchestrator of the SDK |
 //! | `records` | records, parsed from those bytes while they arrive |
 //! | [`state`] | [`crate::fleet::Store`] |
 //! | `table_migration` | its part of the table migration |
@@ -43,6 +44,7 @@ pub mod kinesis;
 pub mod profile;
 pub mod records;
 pub mod region;
+mod repeat;
 mod reported;
 mod skew;
 pub mod state;

@@ -25,6 +25,11 @@ impl Capacity {
         Self { limit, shortage: Mutex::default(), peers: AtomicBool::new(false) }
     }
 
+    /// The most leases that the limits of this process allow; none without a limit.
+    pub fn limit(&self) -> Option<usize> {
+        Some(self.limit).filter(|limit| *limit < usize::MAX)
+    }
+
     /// Records whether there are other live workers.
     pub fn note(&self, peers: bool) {
         self.peers.store(peers, Ordering::Relaxed);
@@ -84,5 +89,6 @@ mod tests {
         capacity.shortage(now);
         capacity.recovered();
         assert!(!capacity.is_short(now));
+        assert_eq!((capacity.limit(), Capacity::default().limit()), (Some(10), None));
     }
 }

@@ -31,16 +31,21 @@ pub async fn first() {
     }
 }
 
-/// Measures memory, threads and CPU of a daemon without records to process.
-pub async fn idle() {
+/// Measures memory, threads and CPU of a daemon without records to process. `only` selects the cases with that
+/// number of shards or that retrieval.
+pub async fn idle(only: &str) {
     println!("\n## idle: one minute without new records\n");
     println!("| shards | retrieval | daemon | MiB | threads | CPU seconds |\n|---|---|---|---|---|---|");
-    for (shards, retrieval, more) in [
+    let cases = [
         (4, "polled", "retrievalMode = POLLING\n"),
         (4, "subscribed", "retrievalMode = FANOUT\n"),
         (32, "polled", "retrievalMode = POLLING\n"),
         (32, "subscribed", "retrievalMode = FANOUT\n"),
-    ] {
+    ];
+    let is_chosen = |shards: i32, retrieval: &str| {
+        only.split('-').all(|word| word.is_empty() || word == retrieval || word == shards.to_string())
+    };
+    for (shards, retrieval, more) in cases.into_iter().filter(|case| is_chosen(case.0, case.1)) {
         for daemon in Daemon::all() {
             let mut world = World::new(shards).await;
             // One record per shard shows that all of them are read.

@@ -1,8 +1,8 @@
 //! Benchmarks of the whole daemon:
 //! `cargo bench --bench daemon -- [speed] [tls] [first] [idle] [memory] [drain] [large]`. Without arguments all of them
-//! run; `speed-100B` and the like measure records of one size. `MULTILANGD_PEER` (see `tests/interop/get.sh`) adds the
-//! Java daemon to the comparison, `MULTILANGD_EARLIER` an earlier build of multilangd. `MULTILANGD_BINARY` names another
-//! build to measure instead of this one, such as the image's.
+//! run; `speed-100B` and the like measure records of one size, `idle-32` and `idle-32-polled` those cases alone.
+//! `MULTILANGD_PEER` (see `tests/interop/get.sh`) adds the Java daemon to the comparison, `MULTILANGD_EARLIER` an earlier
+//! build of multilangd. `MULTILANGD_BINARY` names another build to measure instead of this one, such as the image's.
 //!
 //! | argument | measures |
 //! |---|---|
@@ -60,7 +60,8 @@ fn main() {
                 size if size.starts_with("speed-") => speed::speed(&size["speed-".len()..]).await,
                 "tls" => speed::tls().await,
                 "first" => idle::first().await,
-                "idle" => idle::idle().await,
+                "idle" => idle::idle("").await,
+                cases if cases.starts_with("idle-") => idle::idle(&cases["idle-".len()..]).await,
                 "memory" => idle::memory().await,
                 "drain" => drain::drain().await,
                 "large" => drain::large().await,

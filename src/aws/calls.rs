@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::connection::CaptureSmithyConnection;
@@ -28,6 +29,13 @@ pub(super) struct Count(pub(super) Arc<dyn Sink>);
 impl fmt::Debug for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Count")
+    }
+}
+
+impl Count {
+    /// Counts an attempt.
+    pub(super) fn called(&self, service: &str, operation: &str, took: Duration, ok: bool) {
+        self.0.worker(OfWorker::Called { service, operation, took, ok });
     }
 }
 
@@ -73,12 +81,8 @@ impl Intercept for Count {
         let answered = context.response().is_some_and(|response| response.status().is_success());
         let failed = context.output_or_error().is_some_and(|outcome| outcome.is_err());
         let refused = context.response().is_some_and(|response| is_condition(response.body().bytes()));
-        self.0.worker(OfWorker::Called {
-            service: metadata.service(),
-            operation: metadata.name(),
-            took: began.elapsed(),
-            ok: (answered && !failed) || refused,
-        });
+        let ok = (answered && !failed) || refused;
+        self.called(metadata.service(), metadata.name(), began.elapsed(), ok);
         Ok(())
     }
 }
@@ -87,9 +91,13 @@ impl Intercept for Count {
 /// no fault of the connection.
 fn is_unanswered(context: &FinalizerInterceptorContextRef<'_>) -> bool {
     let Some(Err(error)) = context.output_or_error() else { return false };
-    let broke = |error: &ConnectorError| !error.is_other() && !error.is_user();
     context.response().is_none()
-        && (error.is_timeout_error() || error.as_connector_error().is_some_and(broke))
+        && (error.is_timeout_error() || error.as_connector_error().is_some_and(is_broken))
+}
+
+/// Whether the connection is at fault.
+pub(super) fn is_broken(error: &ConnectorError) -> bool {
+    !error.is_other() && !error.is_user()
 }
 
 /// Whether the body reports a failed condition, which is a normal answer: another worker was faster.
@@ -101,7 +109,6 @@ fn is_condition(body: Option<&[u8]>) -> bool {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
-    use std::time::Duration;
 
     use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region};
     use aws_smithy_runtime_api::client::connection::ConnectionMetadata;

@@ -101,6 +101,7 @@ pub struct Clients {
     /// The endpoint of Kinesis, if it is configured.
     endpoint: Option<String>,
     http: Http,
+    count: Count,
     /// Credentials of DynamoDB, then of Kinesis.
     credentials: Vec<Chain>,
     /// Whether credentials can come from instance metadata, which may not be available yet while a machine
@@ -111,7 +112,8 @@ pub struct Clients {
 impl Clients {
     /// The stream of that name.
     pub fn stream(&self, name: String) -> Stream {
-        Stream::new(self.kinesis.clone(), name, self.endpoint.clone(), self.http.clone())
+        let (endpoint, http, count) = (self.endpoint.clone(), self.http.clone(), self.count.clone());
+        Stream::new(self.kinesis.clone(), name, endpoint, http, count)
     }
 
     /// Loads the first credentials for DynamoDB and Kinesis.
@@ -195,6 +197,7 @@ pub async fn clients(settings: &Settings, sink: Arc<dyn Sink>) -> Result<Clients
         cloudwatch: cloudwatch.map(aws_sdk_cloudwatch::Client::from_conf),
         endpoint: settings.kinesis.endpoint.clone(),
         http,
+        count: Count(sink.clone()),
         credentials: chains,
         may_come: region::may_have_metadata(sdk.no_metadata),
     })

@@ -3,7 +3,6 @@
 //! Java sends the legacy parameters `Expected` and `AttributeUpdates`; the expressions here are equivalent.
 //! In KCL: `DynamoDBLeaseRefresher`.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,9 +10,9 @@ use std::time::Duration;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::scan::builders::ScanFluentBuilder;
 use aws_sdk_dynamodb::types::{
-    AttributeDefinition, AttributeValue, BillingMode, CreateGlobalSecondaryIndexAction,
-    GlobalSecondaryIndexUpdate, IndexStatus, KeySchemaElement, KeyType, PointInTimeRecoverySpecification,
-    Projection, ProjectionType, ProvisionedThroughput, ReturnValue, ScalarAttributeType, TableDescription,
+    AttributeDefinition, BillingMode, CreateGlobalSecondaryIndexAction, GlobalSecondaryIndexUpdate,
+    IndexStatus, KeySchemaElement, KeyType, PointInTimeRecoverySpecification, Projection, ProjectionType,
+    ProvisionedThroughput, ReturnValue, ScalarAttributeType, TableDescription,
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
@@ -25,12 +24,15 @@ use super::error::{classify, failure};
 use super::item::{self, Item, Row};
 use super::reported::Reported;
 use crate::lease::table::{Error, Found, Table};
-use crate::lease::update::{Change, Requirement, Update};
+use crate::lease::update::Update;
 use crate::lease::{Lease, WorkerId};
 use crate::sequence::Sequence;
 use crate::shard::{BoxFuture, ShardId};
 
 mod ensure;
+mod expression;
+
+use expression::Expression;
 
 /// The index by which a worker finds the leases that the leader assigned to it.
 const INDEX: &str = "LeaseOwnerToLeaseKeyIndex";
@@ -224,19 +226,25 @@ impl Leases {
         let answer = sent.map_err(|error| self.classify(&error, Some(shard)))?;
         match answer.attributes().map(|item| self.row(item)) {
             Some(Row::Lease(lease)) => Ok(*lease),
-            // Written, but the content of the row is unknown and must be read back.
-            Some(Row::Unreadable(why)) => {
-                Err(Error::Ambiguous(format!("table {}: the row {shard} is unreadable: {why}", self.table)))
-            }
+            Some(Row::Unreadable(why)) => Err(self.written(shard, why.to_string())),
             Some(Row::OfSeveralStreams { lease, stream }) => {
                 Err(Error::SeveralStreams { table: self.table.clone(), lease, stream })
             }
-            Some(Row::Other(kind)) => Err(Error::Ambiguous(format!(
-                "table {}: the row {shard} is of entityType {kind}",
-                self.table
-            ))),
+            Some(Row::Other(kind)) => {
+                Err(self.written(shard, format!("its attribute {} is the string {kind:?}", item::ENTITY)))
+            }
             None => Err(Error::Ambiguous(format!("table {}: the row {shard} does not exist", self.table))),
         }
+    }
+
+    /// The answer to a write shows that the row was not readable as a lease: logged once for each row and reason.
+    fn written(&self, shard: &ShardId, why: String) -> Error {
+        let table = self.table.clone();
+        if self.reported.lock().unwrap_or_else(PoisonError::into_inner).row(shard.as_str(), why.clone()) {
+            warn!(event = "lease_row_unreadable", table, %shard, error = why,
+                "wrote a row that cannot be read as a lease (correct or delete the attribute)");
+        }
+        Error::Written { table, shard: shard.clone(), why }
     }
 
     /// By the index if it is usable, otherwise by a scan, as long as the index is being created.
@@ -392,205 +400,5 @@ impl Table for Leases {
 
     fn delete<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<bool, Error>> {
         Box::pin(self.remove(shard))
-    }
-}
-
-/// An [`Update`] as DynamoDB expressions.
-#[derive(Debug, Default, PartialEq)]
-struct Expression {
-    condition: String,
-    update: String,
-    names: HashMap<String, String>,
-    values: HashMap<String, AttributeValue>,
-}
-
-impl Expression {
-    fn of(update: &Update) -> Self {
-        let mut this = Self::default();
-        let conditions: Vec<String> =
-            update.requires.iter().map(|requirement| this.requirement(requirement)).collect();
-        let (mut set, mut remove, mut add) = (Vec::new(), Vec::new(), Vec::new());
-        for change in &update.changes {
-            match change {
-                Change::SetCounter(counter) => set.push(this.set(item::COUNTER, item::number(counter))),
-                Change::BumpCounter => add.push(this.add(item::COUNTER)),
-                Change::SetOwner(owner) => set.push(this.set(item::OWNER, item::text(owner.as_str()))),
-                Change::ClearOwner => remove.push(this.name(item::OWNER)),
-                Change::SetCheckpointOwner(owner) => {
-                    set.push(this.set(item::CHECKPOINT_OWNER, item::text(owner.as_str())));
-                }
-                Change::SetThroughput(throughput) => {
-                    set.push(this.set(item::THROUGHPUT, item::number(throughput.kilobytes())));
-                }
-                Change::ClearCheckpointOwner => remove.push(this.name(item::CHECKPOINT_OWNER)),
-                Change::BumpOwnerSwitches => add.push(this.add(item::OWNER_SWITCHES)),
-                Change::SetOwnerSwitches(switches) => {
-                    set.push(this.set(item::OWNER_SWITCHES, item::number(switches)));
-                }
-                Change::SetCheckpoint(position) => {
-                    set.push(this.set(item::CHECKPOINT, item::text(position.sequence.as_str())));
-                    set.push(this.set(item::CHECKPOINT_SUB, item::number(position.sub)));
-                }
-                Change::ClearPending => {
-                    remove.extend(
-                        [item::PENDING, item::PENDING_SUB, item::PENDING_STATE].map(|name| this.name(name)),
-                    );
-                }
-                Change::SetChildren(children) => set.push(this.set(item::CHILDREN, item::ids(children))),
-                Change::SetRange(range) => {
-                    set.push(this.set(item::RANGE_START, item::text(&range.start.to_string())));
-                    set.push(this.set(item::RANGE_END, item::text(&range.end.to_string())));
-                }
-                Change::ClearChildren => remove.push(this.name(item::CHILDREN)),
-                Change::SetParents(parents) if parents.is_empty() => remove.push(this.name(item::PARENTS)),
-                Change::SetParents(parents) => set.push(this.set(item::PARENTS, item::ids(parents))),
-                Change::SetStream(stream) => {
-                    set.push(this.set(item::STREAM, item::text(&stream.to_string())))
-                }
-                Change::SetProcess(process) => {
-                    set.push(this.set(item::PROCESS, item::text(&process.to_string())));
-                }
-                Change::SetLatestFrom(millis) => set.push(this.set(item::LATEST_FROM, item::number(millis))),
-                Change::ClearLatestFrom => remove.push(this.name(item::LATEST_FROM)),
-                Change::SetEarlier(earlier) => set.push(this.set(item::EARLIER, item::text(earlier))),
-            }
-        }
-        let clauses = [("SET", set), ("REMOVE", remove), ("ADD", add)].into_iter();
-        let clauses = clauses.filter(|(_, parts)| !parts.is_empty());
-        this.update =
-            clauses.map(|(verb, parts)| format!("{verb} {}", parts.join(", "))).collect::<Vec<_>>().join(" ");
-        this.condition = conditions.join(" AND ");
-        this
-    }
-
-    /// A placeholder for an attribute name: DynamoDB has many reserved words.
-    fn name(&mut self, attribute: &str) -> String {
-        let name = format!("#{attribute}");
-        self.names.insert(name.clone(), attribute.to_owned());
-        name
-    }
-
-    fn value(&mut self, name: String, value: AttributeValue) -> String {
-        self.values.insert(name.clone(), value);
-        name
-    }
-
-    fn set(&mut self, attribute: &str, value: AttributeValue) -> String {
-        let value = self.value(format!(":{attribute}"), value);
-        format!("{} = {value}", self.name(attribute))
-    }
-
-    fn add(&mut self, attribute: &str) -> String {
-        let one = self.value(":one".to_owned(), item::number(1));
-        format!("{} {one}", self.name(attribute))
-    }
-
-    fn requirement(&mut self, requirement: &Requirement) -> String {
-        match requirement {
-            Requirement::Counter(counter) => {
-                let value = self.value(":counterWas".to_owned(), item::number(counter));
-                format!("{} = {value}", self.name(item::COUNTER))
-            }
-            Requirement::Owner(owner) => self.owner(item::OWNER, ":ownerWas", owner.as_ref()),
-            Requirement::CheckpointOwner(owner) => {
-                self.owner(item::CHECKPOINT_OWNER, ":checkpointOwnerWas", owner.as_ref())
-            }
-            Requirement::Stream(stream) => {
-                let name = self.name(item::STREAM);
-                match stream {
-                    None => format!("attribute_not_exists({name})"),
-                    Some(stream) => {
-                        let value = self.value(":streamWas".to_owned(), item::text(&stream.to_string()));
-                        format!("{name} = {value}")
-                    }
-                }
-            }
-            Requirement::Process(process) => {
-                let value = self.value(":processWas".to_owned(), item::text(&process.to_string()));
-                format!("{} = {value}", self.name(item::PROCESS))
-            }
-            Requirement::Exists => format!("attribute_exists({})", self.name(item::KEY)),
-        }
-    }
-
-    fn owner(&mut self, attribute: &str, value: &str, owner: Option<&WorkerId>) -> String {
-        let name = self.name(attribute);
-        match owner {
-            None => format!("attribute_not_exists({name})"),
-            Some(owner) => {
-                let value = self.value(value.to_owned(), item::text(owner.as_str()));
-                format!("{name} = {value}")
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::lease::update;
-    use crate::sequence::Position;
-    use crate::shard::HashRange;
-    use std::collections::BTreeSet;
-
-    fn lease() -> Lease {
-        let range = HashRange { start: 0, end: 9 };
-        let mut lease = Lease::new("s".into(), Position::new(Sequence::TrimHorizon), BTreeSet::new(), range);
-        (lease.owner, lease.counter) = (Some("me".into()), 4);
-        lease
-    }
-
-    fn expressions(update: &Update) -> (String, String) {
-        let expression = Expression::of(update);
-        (expression.condition, expression.update)
-    }
-
-    fn strings(condition: &str, update: &str) -> (String, String) {
-        (condition.to_owned(), update.to_owned())
-    }
-
-    #[test]
-    fn each_lease_write_as_dynamodb_expressions() {
-        let counter = "#leaseCounter = :counterWas";
-        assert_eq!(
-            expressions(&update::renew(&lease())),
-            strings(
-                &format!("{counter} AND attribute_not_exists(#checkpointOwner)"),
-                "SET #leaseCounter = :leaseCounter"
-            )
-        );
-        assert_eq!(
-            expressions(&update::take(&lease(), &"other".into())),
-            strings(
-                &format!("{counter} AND attribute_not_exists(#checkpointOwner)"),
-                "SET #leaseCounter = :leaseCounter, #leaseOwner = :leaseOwner REMOVE #checkpointOwner \
-                 ADD #ownerSwitchesSinceCheckpoint :one"
-            )
-        );
-        assert_eq!(
-            expressions(&update::checkpoint(&lease(), &Position::shard_end())),
-            strings(
-                counter,
-                "SET #leaseCounter = :leaseCounter, #checkpoint = :checkpoint, \
-                 #checkpointSubSequenceNumber = :checkpointSubSequenceNumber, \
-                 #ownerSwitchesSinceCheckpoint = :ownerSwitchesSinceCheckpoint \
-                 REMOVE #pendingCheckpoint, #pendingCheckpointSubSequenceNumber, #pendingCheckpointState"
-            )
-        );
-        assert_eq!(
-            expressions(&update::release(&lease(), &update::Next::Nobody)),
-            strings(
-                "#leaseCounter = :counterWas AND #leaseOwner = :ownerWas AND attribute_not_exists(#checkpointOwner) \
-                 AND attribute_exists(#leaseKey)",
-                "REMOVE #checkpointOwner, #leaseOwner ADD #leaseCounter :one"
-            )
-        );
-    }
-
-    #[test]
-    fn counter_is_compared_and_incremented() {
-        let values = Expression::of(&update::renew(&lease())).values;
-        assert_eq!(values[":counterWas"], item::number(4));
-        assert_eq!(values[":leaseCounter"], item::number(5));
     }
 }

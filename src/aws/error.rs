@@ -3,6 +3,7 @@
 use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use super::chain::NoCredentials;
@@ -40,13 +41,7 @@ where
 {
     #[expect(clippy::wildcard_enum_match_arm, reason = "the enum is open: an unknown failure proves nothing")]
     match error {
-        SdkError::ServiceError(answer) => {
-            let code = answer.err().code().unwrap_or("unknown error").to_owned();
-            let message = answer.err().message().unwrap_or_default().to_owned();
-            let status = answer.raw().status();
-            let code = if status.as_u16() == NOT_IMPLEMENTED { "NotImplemented".to_owned() } else { code };
-            Failure::Answered { code, message, service_fault: status.is_server_error() }
-        }
+        SdkError::ServiceError(answer) => answered(answer.err(), answer.raw().status()),
         SdkError::ResponseError(answer)
             if answer.raw().status().as_u16() == FAULT && is_page(answer.raw()) =>
         {
@@ -57,6 +52,16 @@ where
         SdkError::DispatchFailure(failure) if failure.is_user() => Failure::NotSent(causes(error)),
         // The SDK may add variants; none of them proves that the request was not executed.
         _ => Failure::Unanswered(causes(error)),
+    }
+}
+
+/// The failure of an answer with that error and that status.
+pub(super) fn answered(error: &impl ProvideErrorMetadata, status: StatusCode) -> Failure {
+    let code = if status.as_u16() == NOT_IMPLEMENTED { Some("NotImplemented") } else { error.code() };
+    Failure::Answered {
+        code: code.unwrap_or("unknown error").to_owned(),
+        message: error.message().unwrap_or_default().to_owned(),
+        service_fault: status.is_server_error(),
     }
 }
 
@@ -192,7 +197,6 @@ mod tests {
     use super::*;
     use aws_sdk_dynamodb::operation::scan::ScanError;
     use aws_smithy_runtime_api::client::result::ConnectorError;
-    use aws_smithy_runtime_api::http::StatusCode;
     use aws_smithy_types::body::SdkBody;
     use aws_smithy_types::error::ErrorMetadata;
 

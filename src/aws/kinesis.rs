@@ -11,10 +11,12 @@ use aws_smithy_types::DateTime;
 use tokio::time::sleep;
 use tracing::debug;
 
+use super::calls::Count;
 use super::capture::{Capture, Captured};
 use super::connections::Connections;
 use super::error::{Failure, failure};
 use super::http::Http;
+use super::repeat::{Input, Observe, Repeat};
 use crate::budget::Reservation;
 use crate::record::{Data, Record};
 use crate::retrieval::{self, Answer, Start};
@@ -31,6 +33,7 @@ pub struct Stream {
     arn: Option<ConfiguredArn>,
     pub(super) connections: Arc<Connections>,
     list: Attempts,
+    repeat: Arc<Repeat>,
 }
 
 /// Retries of a throttled ListShards.
@@ -51,9 +54,16 @@ impl Default for Attempts {
 
 impl Stream {
     /// The stream of that name, at `endpoint` if it is not the usual one.
-    pub(super) fn new(client: Client, name: String, endpoint: Option<String>, http: Http) -> Self {
+    pub(super) fn new(
+        client: Client,
+        name: String,
+        endpoint: Option<String>,
+        http: Http,
+        count: Count,
+    ) -> Self {
         let connections = Arc::new(Connections::to(endpoint.as_deref(), http));
-        Self { client, name, arn: None, connections, list: Attempts::default() }
+        let repeat = Arc::new(Repeat::new(count));
+        Self { client, name, arn: None, connections, list: Attempts::default(), repeat }
     }
 
     /// Compares the stream with this ARN, or addresses it by the ARN.
@@ -64,7 +74,11 @@ impl Stream {
 
     /// `StreamARN` of a call; none if the name is used.
     pub fn by_arn(&self) -> Option<String> {
-        self.arn.as_ref().filter(|arn| arn.used).map(|arn| arn.arn.clone())
+        self.used_arn().map(str::to_owned)
+    }
+
+    fn used_arn(&self) -> Option<&str> {
+        self.arn.as_ref().filter(|arn| arn.used).map(|arn| arn.arn.as_str())
     }
 
     /// `StreamName` of a call; none if the ARN is used.
@@ -234,14 +248,27 @@ impl Stream {
     ) -> Result<Answer, retrieval::Error> {
         let limit = i32::try_from(limit).unwrap_or(i32::MAX);
         let capture = Capture::records(room);
+        let unreadable = |what: String| retrieval::Error::Denied(format!("stream {}: {what}", self.name));
+        let input = Input { shard_iterator: iterator, limit, stream_arn: self.used_arn() };
+        if let Some(sent) = self.repeat.call(&input, &capture).await {
+            return match (capture.take(), sent) {
+                (Captured::TooLarge(bytes), _) => Err(retrieval::Error::NoRoom(bytes)),
+                (_, Err(failure)) => Err(self.read_error(&failure, true)),
+                (Captured::Answer(answer), Ok(())) => answer.map_err(unreadable),
+                (_, Ok(())) => Err(unreadable("the response of GetRecords was not captured".to_owned())),
+            };
+        }
+        let observe = Observe::default();
         let call = self.client.get_records().shard_iterator(iterator).limit(limit);
         let call = call.set_stream_arn(self.by_arn()).customize();
-        let sent = call.interceptor(capture.clone()).send().await;
-        let unreadable = |what: String| retrieval::Error::Denied(format!("stream {}: {what}", self.name));
+        let sent = call.interceptor(capture.clone()).interceptor(observe.clone()).send().await;
         let answer = match (capture.take(), sent) {
             (Captured::TooLarge(bytes), _) => return Err(retrieval::Error::NoRoom(bytes)),
             (_, Err(error)) => return Err(self.read_error(&failure(&error), true)),
-            (Captured::Answer(answer), Ok(_)) => return answer.map_err(unreadable),
+            (Captured::Answer(answer), Ok(_)) => {
+                self.repeat.learn(&observe);
+                return answer.map_err(unreadable);
+            }
             (_, Ok(answer)) => answer,
         };
         // The answer of a client from elsewhere, which does not use captures.

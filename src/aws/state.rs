@@ -48,6 +48,8 @@ const REPORT_SAMPLES: &str = "sts";
 const REPORT_LIMITS: &str = "opr";
 const REPORT_SUPPORT: &str = "sup";
 const REPORT_SUPPORT_TIME: &str = "slu";
+/// An attribute of multilangd, which every version of KCL ignores.
+const REPORT_MOST: &str = "multilangdMaxLeases";
 
 /// The coordinator's rows of one application.
 #[derive(Debug, Clone)]
@@ -252,7 +254,15 @@ impl State {
     async fn put_report(&self, place: StateLocation, report: &Report) -> Result<(), Error> {
         let (table, key) = self.reports_table(place);
         let update = self.client.update_item().table_name(table).key(key, text(&report.worker));
-        let sent = set_all(update, report_item(report)).send().await;
+        let mut update = set_all(update, report_item(report));
+        if report.most.is_none() {
+            // An earlier process with this id may have had a limit.
+            let sets = update.get_update_expression().clone().unwrap_or_default();
+            update = update
+                .update_expression(format!("{sets} REMOVE #{REPORT_MOST}"))
+                .expression_attribute_names(format!("#{REPORT_MOST}"), REPORT_MOST);
+        }
+        let sent = update.send().await;
         sent.map(drop).map_err(|error| classify(table, &error, Some(&report.worker.as_str().into())))
     }
 
@@ -469,6 +479,7 @@ fn report_item(report: &Report) -> Item {
         (REPORT_LIMITS, report.limits.as_ref().map(lists)),
         (REPORT_SUPPORT, report.support.map(number)),
         (REPORT_SUPPORT_TIME, report.support_at.map(number)),
+        (REPORT_MOST, report.most.map(number)),
     ];
     item.extend(attributes.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
     item
@@ -500,6 +511,7 @@ fn report(item: &Item, key: &str) -> Option<Report> {
         limits: lists(REPORT_LIMITS),
         support: item::get_number(item, REPORT_SUPPORT),
         support_at: item::get_number(item, REPORT_SUPPORT_TIME),
+        most: item::get_number(item, REPORT_MOST).and_then(|most| usize::try_from(most).ok()),
         worker,
     })
 }
@@ -523,10 +535,15 @@ mod tests {
         assert_eq!(dated(&dated_item(&row, "cv"), "cv"), Some(row));
         let mut recorder = Recorder::new(true, 10);
         recorder.sample(12.345_678);
-        let row = recorder.report(&"w".into(), 7);
-        let mut item = report_item(&row);
-        item.insert(item::KEY.into(), text("w"));
-        assert_eq!(report(&item, item::KEY), Some(row));
+        for most in [None, Some(0), Some(250)] {
+            let row = Report { most, ..recorder.report(&"w".into(), 7) };
+            let mut item = report_item(&row);
+            item.insert(item::KEY.into(), text("w"));
+            assert_eq!(item.contains_key(REPORT_MOST), most.is_some());
+            assert_eq!(report(&item, item::KEY), Some(row.clone()));
+            item.insert(REPORT_MOST.into(), number(-1));
+            assert_eq!(report(&item, item::KEY), Some(Report { most: None, ..row }));
+        }
     }
 
     #[test]

@@ -75,7 +75,12 @@ impl<H: Holding> State<H> {
         effects: &mut Effects<H>,
     ) {
         match outcome {
-            Err(error) if !matches!(error, table::Error::Conflict(_) | table::Error::Ambiguous(_)) => {
+            Err(error)
+                if !matches!(
+                    error,
+                    table::Error::Conflict(_) | table::Error::Ambiguous(_) | table::Error::Written { .. }
+                ) =>
+            {
                 if self.assigned.acquiring.failed(now, error, &self.settings.reach) {
                     effects.push(Effect::Log(Line::CannotAcquire(error.clone())));
                 }

@@ -80,6 +80,7 @@ fn row(worker: &WorkerId, now: i64, samples: Option<Vec<f64>>) -> Report {
         limits: Some(limits.into_iter().collect()),
         support: Some(SUPPORT),
         support_at: Some(now),
+        most: None,
     }
 }
 
@@ -200,7 +201,7 @@ pub fn judge(reports: &[Report], now: i64, rules: &Rules) -> Verdict {
             verdict.ages.insert(worker.clone(), Duration::from_secs(age));
         }
         if let Some(metrics) = metrics(report, rules.alpha) {
-            verdict.members.push(Member { id: worker, metrics, most: usize::MAX });
+            verdict.members.push(Member { id: worker, metrics, most: report.most.unwrap_or(usize::MAX) });
         }
     }
     verdict
@@ -256,6 +257,12 @@ mod tests {
         }
         assert_eq!(last.samples.unwrap()["C"], [1.5, -1.0, 10.333333]);
         assert_eq!(last.limits.unwrap()["C"], [100.0]);
+    }
+
+    #[test]
+    fn member_has_the_room_that_it_reports() {
+        let most = |most| judge(&[Report { most, ..says(&[5.0], NOW) }], NOW, &rules()).members[0].most;
+        assert_eq!((most(Some(3)), most(Some(0)), most(None)), (3, 0, usize::MAX));
     }
 
     #[test]

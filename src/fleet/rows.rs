@@ -155,6 +155,9 @@ pub struct Report {
     pub support: Option<i64>,
     /// `slu`: when `sup` was written, in seconds since 1970.
     pub support_at: Option<i64>,
+    /// `multilangdMaxLeases`: the most leases that the limits of the worker's process allow, where there are any. KCL
+    /// has no such attribute and ignores it.
+    pub most: Option<usize>,
 }
 
 #[cfg(test)]

@@ -222,6 +222,12 @@ impl Held {
                 holding.note_children(row);
                 Ok(())
             }
+            Ok(Err(table::Error::Written { .. })) => {
+                let mut row = holding.row().clone();
+                update.apply(&mut row);
+                holding.note_children(row);
+                Ok(())
+            }
             // The only condition is that the row exists.
             Ok(Err(table::Error::Conflict(_))) => match self.restore(&mut holding).await {
                 Step::Failed(error) => Err(self.failed(&mut holding, error)),
@@ -258,6 +264,11 @@ impl Held {
             let update = update::release(holding.row(), to).fenced(holding.row());
             match timeout_at(self.expires(), self.owner.table.update(&self.shard, &update)).await {
                 Ok(Ok(mut row)) => {
+                    update.apply(&mut row);
+                    return Ok(row.owner);
+                }
+                Ok(Err(table::Error::Written { .. })) => {
+                    let mut row = holding.row().clone();
                     update.apply(&mut row);
                     return Ok(row.owner);
                 }

@@ -140,6 +140,26 @@ async fn lost_answer_is_resolved_by_reading_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn write_to_an_unreadable_row_was_applied() {
+    let (table, held) = held();
+    let start = Instant::now();
+    table.set_fault(Fault::Unreadable);
+    tokio::time::advance(Duration::from_secs(5)).await;
+    held.renew().await.unwrap();
+    assert_eq!(held.expires(), start + Duration::from_secs(5) + FAILOVER);
+    held.checkpoint(&at("5")).await.unwrap();
+    held.set_children(&BTreeSet::from(["c".into()])).await.unwrap();
+    let row = table.row(&"s".into()).unwrap();
+    assert_eq!((row.counter, row.checkpoint, row.children.len()), (2, at("5"), 1));
+    assert_eq!(table.writes(), 3, "none is repeated");
+    table.set_fault(Fault::None);
+    held.checkpoint(&at("6")).await.unwrap();
+    table.set_fault(Fault::Unreadable);
+    assert_eq!(held.release(&Next::Nobody).await, Ok(None));
+    assert_eq!(table.row(&"s".into()).unwrap().owner, None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn late_confirmation_counts_from_the_first_attempt() {
     let (table, held) = held();
     let start = Instant::now();

@@ -162,6 +162,12 @@ impl Holding {
                 self.prove(started);
                 Step::Done
             }
+            // Its conditions held, so this worker owned the lease. The other attributes remain those in memory.
+            Err(table::Error::Written { .. }) => {
+                update.apply(&mut self.row);
+                self.prove(started);
+                Step::Done
+            }
             Err(table::Error::Conflict(_)) => {
                 self.unexplained = self.unknown_since == Some(started);
                 Step::ReadBack

@@ -20,6 +20,8 @@ pub enum Fault {
     Unavailable,
     /// Write, but lose the answer.
     LostAnswer,
+    /// Write, and answer that the row was not readable as a lease before.
+    Unreadable,
     /// Write, lose the answer, and let the SDK's own retry see its own write: a conflict.
     Retried,
 }
@@ -95,6 +97,11 @@ impl Memory {
         match state.fault {
             Fault::None | Fault::Unavailable => Ok(before),
             Fault::LostAnswer => Err(Error::Ambiguous("fault".into())),
+            Fault::Unreadable => Err(Error::Written {
+                table: "memory".to_owned(),
+                shard: shard.clone(),
+                why: "fault".to_owned(),
+            }),
             Fault::Retried => Err(conflict()),
         }
     }

@@ -41,6 +41,16 @@ pub enum Error {
         /// The attribute and its value.
         why: String,
     },
+    /// The write was applied, but the row could not be read as a lease before it: its other attributes are unknown.
+    #[error("table {table}: the row {shard} was written, but cannot be read as a lease: {why}")]
+    Written {
+        /// The table.
+        table: String,
+        /// The row's key.
+        shard: ShardId,
+        /// The attribute and its value.
+        why: String,
+    },
     /// The table belongs to an application that reads several streams (`MultiStreamTracker`).
     #[error(
         "table {table} is the lease table of an application that reads several streams: its lease \

@@ -192,7 +192,10 @@ impl State {
             Err(error) => {
                 self.count_failure(how);
                 // The next scan shows the present state of the row. A table that refuses is not asked more often for it.
-                if matches!(error, table::Error::Conflict(_) | table::Error::Ambiguous(_)) {
+                if matches!(
+                    error,
+                    table::Error::Conflict(_) | table::Error::Ambiguous(_) | table::Error::Written { .. }
+                ) {
                     let soon = self.now() + MIN_PAUSE;
                     let due = self.due_of(Kind::Rescan).map_or(soon, |due| due.min(soon));
                     self.plan(Kind::Rescan, Some(due));

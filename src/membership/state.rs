@@ -310,10 +310,11 @@ impl State {
         self.begun(Kind::Report);
         let at = self.wall_seconds();
         self.withdraw(now);
-        let report = match self.withdrawn {
+        let mut report = match self.withdrawn {
             true => Recorder::farewell(&self.settings.me, at),
             false => self.recorder.report(&self.settings.me, at),
         };
+        report.most = self.settings.capacity.limit();
         self.reported = Some(at);
         self.effects.push(Effect::Report(self.writes, report));
     }

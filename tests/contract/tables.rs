@@ -308,6 +308,35 @@ async fn unreadable_row_is_an_error_naming_the_attribute() {
 }
 
 #[tokio::test]
+async fn write_to_an_unreadable_row_names_the_attribute() {
+    let endpoint = Tables::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).await.unwrap();
+    let client = dynamodb(&endpoint).await;
+    let table = Leases::new(client.clone(), "leases".to_owned(), Options::default());
+    table.ensure().await.unwrap();
+    let row = lease("a");
+    table.create(&row).await.unwrap();
+    let text = |value: &str| AttributeValue::S(value.to_owned());
+    for (attribute, value) in [("checkpoint", "soon"), ("entityType", "ODD")] {
+        let edit = client.update_item().table_name("leases").key("leaseKey", text("a"));
+        let edit = edit
+            .update_expression("SET #n = :v, leaseCounter = :c")
+            .expression_attribute_names("#n", attribute);
+        let edit = edit.expression_attribute_values(":v", text(value));
+        let counter = AttributeValue::N(row.counter.to_string());
+        edit.expression_attribute_values(":c", counter).send().await.unwrap();
+        let written = table.update(&row.shard, &update::renew(&row)).await;
+        let Err(error) = written else { panic!("{written:?}") };
+        assert!(!error.is_unanswered());
+        let Error::Written { shard, why, .. } = error else { panic!("{error:?}") };
+        assert!(shard == row.shard && why.contains(attribute) && why.contains(value), "{why}");
+        let stored = client.get_item().table_name("leases").key("leaseKey", text("a")).send().await.unwrap();
+        let counter = AttributeValue::N((row.counter + 1).to_string());
+        assert_eq!(stored.item().unwrap()["leaseCounter"], counter, "the write was applied");
+    }
+    endpoint.stop().await;
+}
+
+#[tokio::test]
 async fn table_in_a_file_persists_across_starts() {
     let file = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
         .join(format!("tables-{}.sqlite", std::process::id()));

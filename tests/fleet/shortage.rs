@@ -100,3 +100,39 @@ fn worker_acquires_no_more_leases_than_allowed() {
         });
     }
 }
+
+/// The owners of the open leases, with the next ones during handoffs.
+fn owners(story: &Story) -> Vec<(Option<WorkerId>, Option<WorkerId>)> {
+    let state = story.world.state();
+    let open = state.rows.values().filter(|lease| !lease.is_complete());
+    open.map(|lease| (lease.owner.clone(), lease.checkpoint_owner.clone())).collect()
+}
+
+#[test]
+fn limited_worker_gets_no_more_than_it_reports() {
+    for seed in 0..8 {
+        simulate(seed, async {
+            let mut story = Story::new(seed, 9, None, true);
+            let leader = story.join(None);
+            sleep(FAILOVER * 3).await;
+            story.capacity = 2;
+            let limited = story.join(None);
+            // Two reports of the new worker, and the leader's rounds that follow.
+            sleep(FAILOVER * 12).await;
+            let settled = owners(&story);
+            let mut moves = 0;
+            for _ in 0..160 {
+                sleep(FAILOVER / 8).await;
+                let now = owners(&story);
+                moves += now.iter().zip(&settled).filter(|(now, before)| now != before).count();
+            }
+            let owned = owned(&story);
+            assert_eq!(moves, 0, "seed {seed}: {owned:?}");
+            assert_eq!((owned[&leader], owned[&limited]), (7, 2), "seed {seed}");
+            story.put(60);
+            let time = until_read(&story, SECOND * 60).await;
+            assert!(time <= FAILOVER * 2, "seed {seed}: {time:?}");
+            assert_eq!(story.world.state().oracle.violations, Vec::<String>::new());
+        });
+    }
+}
