@@ -1,7 +1,7 @@
 //! Time: the only module that reads the wall clock, and the wait for a deadline. Decisions use
 //! [`tokio::time::Instant`] instead, which tests can pause.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::{Instant, sleep_until};
@@ -132,6 +132,29 @@ impl Expiry {
     }
 }
 
+/// The time at AWS, by the dates of its responses. The wall clock of a machine can be wrong or jump; a decision that
+/// drops records must not depend on it alone.
+#[derive(Debug, Clone, Default)]
+pub struct ServiceTime(Arc<Mutex<Option<(i64, Instant)>>>);
+
+impl ServiceTime {
+    /// A response arrived at `now` with this date, in milliseconds since 1970.
+    pub fn received(&self, date: i64, now: Instant) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Some((date, now));
+    }
+
+    /// The earlier one of the wall clock and the time at AWS, in milliseconds since 1970: the wall clock alone if no
+    /// response had a date. Time during which the machine was suspended counts from the next response on.
+    pub fn earliest(&self, wall: i64, now: Instant) -> i64 {
+        let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.map_or(wall, |(date, at)| {
+            let since = i64::try_from(now.saturating_duration_since(at).as_millis()).unwrap_or(i64::MAX);
+            wall.min(date.saturating_add(since))
+        })
+    }
+}
+
 /// Waits for a deadline; for ever if there is none. Cancel-safe.
 pub async fn reached(deadline: Option<Instant>) {
     match deadline {
@@ -181,6 +204,19 @@ mod tests {
         {
             assert_eq!(parse_utc(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn earliest_time_is_that_of_the_service_if_the_clock_is_ahead() {
+        let (service, now) = (ServiceTime::default(), Instant::now());
+        assert_eq!(service.earliest(9_000, now), 9_000, "no date is known");
+        service.received(5_000, now);
+        let later = now + Duration::from_millis(700);
+        for (wall, expected) in [(i64::MAX, 5_700), (5_701, 5_700), (5_699, 5_699), (0, 0)] {
+            assert_eq!(service.earliest(wall, later), expected, "{wall}");
+        }
+        service.received(4_000, later);
+        assert_eq!(service.clone().earliest(9_000, later), 4_000, "the last response counts");
     }
 
     #[tokio::test(start_paused = true)]

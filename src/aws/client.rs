@@ -20,6 +20,7 @@ use aws_smithy_types::retry::RetryConfig;
 use super::credentials::{self, Base};
 use super::kinesis::Stream;
 use super::{profile, region};
+use crate::clock::ServiceTime;
 use crate::config::ClientConfig;
 use crate::config::credentials::Provider;
 use crate::config::sdk::{Keys, Sdk};
@@ -95,6 +96,8 @@ pub struct Clients {
     pub kinesis: aws_sdk_kinesis::Client,
     /// For metrics, if they are sent.
     pub cloudwatch: Option<aws_sdk_cloudwatch::Client>,
+    /// The time at AWS, by the responses of DynamoDB.
+    pub service: ServiceTime,
     /// The endpoint of Kinesis, if it is configured.
     endpoint: Option<String>,
     http: Http,
@@ -178,13 +181,16 @@ pub async fn clients(settings: &Settings, sink: Arc<dyn Sink>) -> Result<Clients
     let mut made = made.into_iter();
     let (dynamodb, kinesis) = (made.next().ok_or(NoRegion)?, made.next().ok_or(NoRegion)?);
     let cloudwatch = made.next().map(|cloudwatch| cloudwatch_config(&shared, cloudwatch, &sink));
+    let service = ServiceTime::default();
     Ok(Clients {
         dynamodb: aws_sdk_dynamodb::Client::from_conf(dynamodb_config(
             &shared,
             dynamodb,
             settings.failover,
             &sink,
+            Watch::new(service.clone()),
         )),
+        service,
         kinesis: aws_sdk_kinesis::Client::from_conf(kinesis_config(&shared, kinesis, &sink)),
         cloudwatch: cloudwatch.map(aws_sdk_cloudwatch::Client::from_conf),
         endpoint: settings.kinesis.endpoint.clone(),
@@ -245,6 +251,7 @@ fn dynamodb_config(
     client: Client,
     failover: Duration,
     sink: &Arc<dyn Sink>,
+    watch: Watch,
 ) -> aws_sdk_dynamodb::Config {
     let own = (failover / 3).clamp(Duration::from_millis(500), Duration::from_secs(10));
     let whole = client.config.call_timeout.map_or(own, |given| given.min(own));
@@ -256,7 +263,7 @@ fn dynamodb_config(
     let config = aws_sdk_dynamodb::config::Builder::from(shared)
         .timeout_config(timeouts)
         .retry_config(retries)
-        .interceptor(Watch::default());
+        .interceptor(watch);
     configured!(config, client, sink)
 }
 

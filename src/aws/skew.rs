@@ -15,16 +15,26 @@ use aws_smithy_types::date_time::Format;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::clock;
+use crate::clock::{self, ServiceTime};
 
 /// AWS's own clocks are much more accurate, and no answer takes longer than this.
 const TOLERATED_MILLIS: i64 = 5_000;
 /// Interval between warnings.
 const WARN_INTERVAL: Duration = Duration::from_secs(600);
 
-/// Compares this machine's wall clock with the date of each answer.
+/// Compares this machine's wall clock with the date of each answer, and notes the date.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Watch(Arc<Mutex<Option<Instant>>>);
+pub(super) struct Watch {
+    warned: Arc<Mutex<Option<Instant>>>,
+    service: ServiceTime,
+}
+
+impl Watch {
+    /// Notes dates in `service`.
+    pub(super) fn new(service: ServiceTime) -> Self {
+        Self { service, ..Self::default() }
+    }
+}
 
 impl Intercept for Watch {
     fn name(&self) -> &'static str {
@@ -37,12 +47,12 @@ impl Intercept for Watch {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let Some(millis) =
-            context.response().headers().get("date").and_then(|date| ahead(date, clock::wall_millis()))
-        else {
+        let Some(theirs) = context.response().headers().get("date").and_then(millis_of) else {
             return Ok(());
         };
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        self.service.received(theirs, Instant::now());
+        let Some(millis) = ahead(theirs, clock::wall_millis()) else { return Ok(()) };
+        let mut last = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
         if last.is_none_or(|last| last.elapsed() >= WARN_INTERVAL) {
             *last = Some(Instant::now());
             let (seconds, way) = (millis.abs() / 1_000, if millis > 0 { "ahead of" } else { "behind" });
@@ -56,10 +66,13 @@ impl Intercept for Watch {
     }
 }
 
-/// Milliseconds by which `now` is ahead of an HTTP date, if that is more than tolerated. The date has a
-/// resolution of a second.
-fn ahead(date: &str, now: i64) -> Option<i64> {
-    let theirs = DateTime::from_str(date, Format::HttpDate).ok()?.to_millis().ok()?;
+/// An HTTP date in milliseconds since 1970. It has a resolution of a second.
+fn millis_of(date: &str) -> Option<i64> {
+    DateTime::from_str(date, Format::HttpDate).ok()?.to_millis().ok()
+}
+
+/// Milliseconds by which `now` is ahead of the date of a response, if that is more than tolerated.
+fn ahead(theirs: i64, now: i64) -> Option<i64> {
     let ahead = if now > theirs { (now - theirs - 999).max(0) } else { now - theirs };
     (ahead.abs() > TOLERATED_MILLIS).then_some(ahead)
 }
@@ -71,12 +84,12 @@ mod tests {
     #[test]
     fn clock_off_by_more_than_five_seconds_is_reported() {
         let date = "Mon, 23 Nov 2026 12:00:00 GMT";
-        let theirs = DateTime::from_str(date, Format::HttpDate).unwrap().to_millis().unwrap();
+        let theirs = millis_of(date).unwrap();
         for millis in [0, 999, 5_999, -5_000] {
-            assert_eq!(ahead(date, theirs + millis), None, "{millis}");
+            assert_eq!(ahead(theirs, theirs + millis), None, "{millis}");
         }
-        assert_eq!(ahead(date, theirs + 61_000), Some(60_001));
-        assert_eq!(ahead(date, theirs - 60_000), Some(-60_000));
-        assert_eq!(ahead("no date", theirs), None);
+        assert_eq!(ahead(theirs, theirs + 61_000), Some(60_001));
+        assert_eq!(ahead(theirs, theirs - 60_000), Some(-60_000));
+        assert_eq!(millis_of("no date"), None);
     }
 }
