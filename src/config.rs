@@ -158,6 +158,10 @@ pub struct Config {
     pub parked_pause: Duration,
     /// `multilangd.deadLetters`.
     pub dead_letters: Vec<letters::Destination>,
+    /// `multilangd.maxRecordAgeMillis`: the greatest age of a record that is delivered, in milliseconds.
+    pub max_age: Option<i64>,
+    /// `multilangd.skipOldRecords`: whether older records may be skipped if there are no dead letters.
+    pub skip_old_records: bool,
     /// `multilangd.maxRecordFailures`, `multilangd.maxDeadLettersInARow`.
     pub dead_letter_limits: DeadLetterLimits,
     /// `multilangd.maxBatchRecords`; none for all records of a response.

@@ -15,7 +15,7 @@ use crate::budget::Budget;
 use crate::capacity::Capacity;
 use crate::clock;
 use crate::config::{ChildProtocol, Config, OnChildFailure, OnHopelessShard};
-use crate::consumer::event::Shape;
+use crate::consumer::event::{MaxAge, Shape};
 use crate::consumer::suspects;
 use crate::consumer::{Parts, Settings};
 use crate::coordinator::{self, Coordinator, Ends, Handle, Snapshot};
@@ -86,6 +86,8 @@ pub struct Ports {
     pub budget: Arc<Budget>,
     /// The wall clock, in milliseconds since 1970.
     pub wall: fn() -> i64,
+    /// The time at AWS.
+    pub service: clock::ServiceTime,
     /// The platform, for host metrics; none for no measurement.
     pub surroundings: Option<Surroundings>,
 }
@@ -371,6 +373,11 @@ fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>, reaches: 
             record_failures: config.dead_letter_limits.record_failures,
             in_a_row: config.dead_letter_limits.in_a_row,
         }),
+        // Without a destination and without leave to skip them, records of any age are delivered.
+        max_age: config
+            .max_age
+            .filter(|_| ports.letters.is_some() || config.skip_old_records)
+            .map(|millis| MaxAge { millis, writes_letters: ports.letters.is_some() }),
     };
     let retrieval = retrieval::Settings {
         max_records: config.max_records,
@@ -410,6 +417,8 @@ fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>, reaches: 
         standings: Arc::default(),
         capacity: ports.capacity,
         letters: ports.letters,
+        wall: ports.wall,
+        service: ports.service,
     }
 }
 

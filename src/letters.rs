@@ -16,7 +16,6 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::clock;
 use crate::config::keys::own;
 use crate::config::{Config, letters};
 use crate::multilang::Program;
@@ -146,7 +145,6 @@ pub fn open(config: &Config) -> Result<Option<Letters>, String> {
         destination: Arc::new(All::new(opened.collect::<Result<_, _>>()?)),
         application: config.application.clone(),
         worker,
-        wall: clock::wall_millis,
     }))
 }
 
@@ -185,8 +183,6 @@ pub struct Letters {
     pub application: String,
     /// The worker's id.
     pub worker: String,
-    /// The wall clock, in milliseconds since 1970.
-    pub wall: fn() -> i64,
 }
 
 #[cfg(test)]

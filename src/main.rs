@@ -511,6 +511,7 @@ async fn start(config: &Config, stop: CancellationToken) -> Result<(), Exit> {
         sink,
         budget: watch.budget.clone(),
         wall: clock::wall_millis,
+        service: clients.service.clone(),
         surroundings: Some(Surroundings::of_process()),
     };
     let (mut sending, done) = (JoinSet::new(), CancellationToken::new());

@@ -440,6 +440,7 @@ fn shard_json(shard: &ShardId, totals: &Totals, condition: &Condition, now: Inst
             "lastErrorSecondsAgo": ago(totals.read_error.as_ref().map(|(_, at)| *at)),
         },
         "droppedRecords": totals.dropped,
+        "oldRecords": totals.aged,
     })
 }
 

@@ -80,6 +80,19 @@ pub(super) fn conflict(settings: &Settings) -> Option<String> {
     Some(format!("{key} requires {other} = {value} (set {key} = none, or {other} = {value})"))
 }
 
+/// Why a greatest age of records cannot be used: records would be lost although no setting says so.
+pub(super) fn unused_age(settings: &Settings) -> Option<String> {
+    let is = |key: &str, value: &str| settings.text(key).as_deref() == Some(value);
+    let (age, letters, skip) = (own::MAX_RECORD_AGE, own::DEAD_LETTERS, own::SKIP_OLD_RECORDS);
+    let millis = settings.number(age);
+    (millis > 0 && is(letters, own::NONE) && !is(skip, own::TRUE)).then(|| {
+        format!(
+            "{age} = {millis} requires a destination of the older records (set {letters}, or {skip} = true, which \
+             loses them)"
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -121,6 +121,8 @@ impl Resolved {
                 _ => OnHopelessShard::Park,
             },
             dead_letters: letters::parse(&text(own::DEAD_LETTERS)).unwrap_or_default(),
+            max_age: Some(s.number(own::MAX_RECORD_AGE)).filter(|millis| *millis > 0),
+            skip_old_records: text(own::SKIP_OLD_RECORDS) == own::TRUE,
             dead_letter_limits: DeadLetterLimits {
                 record_failures: u32::try_from(s.number(own::MAX_RECORD_FAILURES)).unwrap_or(1),
                 in_a_row: u32::try_from(s.number(own::MAX_DEAD_LETTERS_IN_A_ROW)).unwrap_or(1),

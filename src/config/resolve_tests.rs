@@ -173,6 +173,22 @@ fn dead_letters_require_a_daemon_that_parks_shards() {
 }
 
 #[test]
+fn max_record_age_requires_dead_letters_or_skip_old_records() {
+    for (lines, is_refused) in [
+        ("multilangd.maxRecordAgeMillis = 1\n", true),
+        ("multilangd.maxRecordAgeMillis = 1\nmultilangd.skipOldRecords = false\n", true),
+        ("multilangd.maxRecordAgeMillis = 1\nmultilangd.skipOldRecords = true\n", false),
+        ("multilangd.maxRecordAgeMillis = 1\nmultilangd.deadLetters = exec:true\n", false),
+        ("multilangd.maxRecordAgeMillis = 0\n", false),
+        ("multilangd.skipOldRecords = true\n", false),
+    ] {
+        let found = resolved(&format!("{MINIMUM}{lines}"));
+        let keys: Vec<_> = found.faults.iter().filter_map(|fault| fault.key.as_deref()).collect();
+        assert_eq!(keys, vec![own::MAX_RECORD_AGE; usize::from(is_refused)], "{lines}: {:?}", found.faults);
+    }
+}
+
+#[test]
 fn own_settings_prefer_options_then_variables_then_file() {
     let mut given = Given {
         bytes: format!("{MINIMUM}multilangd.maxChildFailures = 2\nmultilangd.onChildFailure = exit\n")

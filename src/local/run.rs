@@ -291,6 +291,7 @@ async fn serve(
         sink: board.clone(),
         budget: watch.budget.clone(),
         wall: clock::wall_millis,
+        service: clock::ServiceTime::default(),
         surroundings: None,
     };
     let puts = Mutex::new(Puts::default());

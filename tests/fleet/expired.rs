@@ -179,6 +179,7 @@ async fn actions_with_a_record_after(wait: Duration) -> (Vec<String>, Outcome) {
         parked_pause: None,
         shape: multilangd::consumer::event::Shape::default(),
         dead_letters: None,
+        max_age: None,
     };
     let (actions, mut asked) = mpsc::unbounded_channel();
     let parts = Parts {
@@ -193,6 +194,8 @@ async fn actions_with_a_record_after(wait: Duration) -> (Vec<String>, Outcome) {
         standings: Arc::default(),
         capacity: Arc::default(),
         letters: None,
+        wall: || 0,
+        service: multilangd::clock::ServiceTime::default(),
     };
     let (_finish, finished) = broadcast::channel(1);
     let stop = CancellationToken::new();
