@@ -498,7 +498,8 @@ async fn start(config: &Config, stop: CancellationToken) -> Result<(), Exit> {
         complain(&format!("failed to start a thread: {error}"));
         Exit::Internal
     })?;
-    let letters = letters::open(config).map_err(|error| refuse(&error))?;
+    let letters = letters::open(config, |stream| Box::new(clients.letter_stream(stream)))
+        .map_err(|error| refuse(&error))?;
     let ports = Ports {
         letters,
         table: Arc::new(table),

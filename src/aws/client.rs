@@ -19,6 +19,7 @@ use aws_smithy_types::retry::RetryConfig;
 
 use super::credentials::{self, Base};
 use super::kinesis::Stream;
+use super::letters::LetterStream;
 use super::{profile, region};
 use crate::clock::ServiceTime;
 use crate::config::ClientConfig;
@@ -112,6 +113,11 @@ impl Clients {
     /// The stream of that name.
     pub fn stream(&self, name: String) -> Stream {
         Stream::new(self.kinesis.clone(), name, self.endpoint.clone(), self.http.clone())
+    }
+
+    /// The stream of dead letters of that name or ARN.
+    pub fn letter_stream(&self, stream: &str) -> LetterStream {
+        LetterStream::new(self.kinesis.clone(), stream.to_owned())
     }
 
     /// Loads the first credentials for DynamoDB and Kinesis.

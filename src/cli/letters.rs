@@ -70,7 +70,7 @@ pub(crate) fn remarks(settings: &Settings) -> Vec<Remark> {
     let remark = |key: &str, text: String| Remark { line: None, key: Some(key.to_owned()), text };
     let mut remarks = Vec::new();
     for destination in multilangd::config::letters::parse(&text(own::DEAD_LETTERS)).unwrap_or_default() {
-        if let Err(error) = letters::open_one(&destination, "check") {
+        if let Err(error) = letters::check(&destination, "check") {
             remarks.push(remark(own::DEAD_LETTERS, format!("on this machine: {error}")));
         }
     }

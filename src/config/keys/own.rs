@@ -136,7 +136,7 @@ pub const KEYS: &[Own] = &[
     Own { name: MAX_PARKED_PAUSE, kind: OwnKind::Number(1), default: "300000",
         doc: "Maximum milliseconds between two restarts of the record processor of a parked shard." },
     Own { name: DEAD_LETTERS, kind: OwnKind::Destinations, default: NONE,
-        doc: "Destination of records at which the record processor fails: file:DIR, exec:PROGRAM ARGUMENTS, or several of them separated by commas; none: such a record is retried until it is processed. The batch is halved until the record fails alone, and the shard continues after it once every destination has a copy." },
+        doc: "Destination of records at which the record processor fails: file:DIR, kinesis:STREAM with the name or the ARN of a stream, exec:PROGRAM ARGUMENTS, or several of them separated by commas; none: such a record is retried until it is processed. The batch is halved until the record fails alone, and the shard continues after it once every destination has a copy." },
     Own { name: MAX_RECORD_FAILURES, kind: OwnKind::Number(1), default: "3",
         doc: "Number of failures of a single record, each in a new record processor, after which it is written to multilangd.deadLetters." },
     Own { name: MAX_DEAD_LETTERS_IN_A_ROW, kind: OwnKind::Number(1), default: "10",
