@@ -79,7 +79,13 @@ fn main() -> ExitCode {
 
 async fn run(command: Command, words: Words) -> Exit {
     let stop = CancellationToken::new();
-    let signals = match signal::Signals::install() {
+    let is_daemon = match command {
+        Command::Run(_) => true,
+        #[cfg(feature = "local")]
+        Command::Local(_) => true,
+        _ => false,
+    };
+    let signals = match signal::Signals::install(is_daemon) {
         Ok(signals) => signals,
         Err(error) => {
             complain(&format!("failed to install signal handlers: {error}"));
@@ -515,6 +521,8 @@ async fn start(config: &Config, stop: CancellationToken) -> Result<(), Exit> {
         service: clients.service.clone(),
         surroundings: Some(Surroundings::of_process()),
     };
+    let mut reporting = JoinSet::new();
+    reporting.spawn(signal::log_status(watch.subject.clone()).in_current_span());
     let (mut sending, done) = (JoinSet::new(), CancellationToken::new());
     if let (Some(metrics), Some(client)) = (metrics, clients.cloudwatch) {
         let publisher = Arc::new(CloudWatch { client, namespace: config.application.clone() });
