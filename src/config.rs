@@ -271,6 +271,13 @@ pub enum ChildProtocol {
     Shutdown,
 }
 
+impl ChildProtocol {
+    /// The protocol of a value of `multilangd.childProtocol`.
+    pub fn of(value: &str) -> Self {
+        if value == "shutdown" { Self::Shutdown } else { Self::Current }
+    }
+}
+
 /// The source of a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {

@@ -330,8 +330,9 @@ fn member_settings(
     }
 }
 
-fn dialect(config: &Config) -> Dialect {
-    match config.child_protocol {
+/// The names of messages in a protocol of record processors.
+pub fn dialect(protocol: ChildProtocol) -> Dialect {
+    match protocol {
         ChildProtocol::Current => Dialect::Current,
         ChildProtocol::Shutdown => Dialect::Shutdown,
     }
@@ -340,7 +341,7 @@ fn dialect(config: &Config) -> Dialect {
 /// How `multilangd replay` runs record processors.
 pub fn replay_settings(config: &Config) -> replay::Settings {
     replay::Settings {
-        dialect: dialect(config),
+        dialect: dialect(config.child_protocol),
         answer: config.answer,
         exit_grace: config.child_exit_grace,
         kill_grace: config.child_kill_grace,
@@ -409,7 +410,7 @@ fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>, reaches: 
             sink: ports.sink.clone(),
         },
         program: ports.children,
-        dialect: dialect(config),
+        dialect: dialect(config.child_protocol),
         settings,
         timestamp,
         check_hash_keys: !config.skip_sync_if_leases_exist,

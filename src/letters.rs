@@ -52,6 +52,16 @@ pub struct Failure {
     pub stderr: Vec<String>,
 }
 
+/// Most failures that a letter keeps: the last ones.
+const MAX_FAILURES: usize = 10;
+
+/// Adds a failure, in place of the first one if there are too many.
+pub fn note_failure(failures: &mut Vec<Failure>, failure: Failure) {
+    failures.push(failure);
+    let more = failures.len().saturating_sub(MAX_FAILURES);
+    failures.drain(..more);
+}
+
 /// A record that is not delivered any more, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Letter {

@@ -117,7 +117,7 @@ async fn work(command: Command, words: Words, stop: CancellationToken) -> Exit {
         Command::Run(file) => Box::pin(run_daemon(&file, &words, stop)).await,
         Command::Leases(leases) => Box::pin(show_leases(&leases, &words)).await,
         Command::Health { file, ready } => Box::pin(check_health(file.as_deref(), &words, ready)).await,
-        Command::Letters(command) => Box::pin(cli::letters::run(&command, &words)).await,
+        Command::Letters(command) => Box::pin(commands::letters::run(&command, &words)).await,
         Command::Install(folder) => Box::pin(install_into(&folder, &words)).await,
         Command::Print(text) => print(&text),
         Command::Test(test) => Box::pin(commands::test::test(&test, &words)).await,
@@ -211,6 +211,15 @@ fn configured(resolved: Resolved, name: &str, words: &Words, worker: &str) -> Re
             Err(Exit::Config)
         }
     }
+}
+
+/// Reads a properties file, starts the log by its settings, and returns the configuration.
+async fn configuration(file: &Path, words: &Words, worker: &str) -> Result<Config, Exit> {
+    let mut given = given(words).await;
+    let place = read(file, words, &mut given)?;
+    let resolved = resolve::resolve(&given);
+    start_log(&resolved)?;
+    configured(resolved, &place.display().to_string(), words, worker)
 }
 
 /// A random worker id.
@@ -370,16 +379,7 @@ async fn install_into(folder: &Path, words: &Words) -> Exit {
 
 /// Prints the state of the tables. Nothing is written.
 async fn show_leases(leases: &cli::Leases, words: &Words) -> Exit {
-    let mut given = given(words).await;
-    let place = match read(&leases.file, words, &mut given) {
-        Ok(place) => place,
-        Err(exit) => return exit,
-    };
-    let resolved = resolve::resolve(&given);
-    if let Err(exit) = start_log(&resolved) {
-        return exit;
-    }
-    let config = match configured(resolved, &place.display().to_string(), words, "-") {
+    let config = match configuration(&leases.file, words, "-").await {
         Ok(config) => config,
         Err(exit) => return exit,
     };
@@ -475,7 +475,7 @@ fn look_around(settings: &Settings, sdk: &Sdk, warnings: &mut Vec<Remark>, fault
     {
         warnings.push(remark("executableName", format!("on this machine: {error}")));
     }
-    warnings.extend(cli::letters::remarks(settings));
+    warnings.extend(commands::letters::remarks(settings));
 }
 
 async fn start(config: &Config, stop: CancellationToken) -> Result<(), Exit> {

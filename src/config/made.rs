@@ -132,10 +132,7 @@ impl Resolved {
             child_error_text: letters::error_text(&text(own::CHILD_ERROR_LINE)),
             parked_pause: Duration::from_millis(u64::try_from(s.number(own::MAX_PARKED_PAUSE)).unwrap_or(1)),
             max_child_failures: u32::try_from(s.number(own::MAX_CHILD_FAILURES)).unwrap_or(1),
-            child_protocol: match text(own::CHILD_PROTOCOL).as_str() {
-                "shutdown" => ChildProtocol::Shutdown,
-                _ => ChildProtocol::Current,
-            },
+            child_protocol: ChildProtocol::of(&text(own::CHILD_PROTOCOL)),
             child_log: match text(own::CHILD_LOG).as_str() {
                 "raw" => ChildLog::Raw,
                 "json" => ChildLog::Json,

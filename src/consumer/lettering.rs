@@ -5,13 +5,10 @@ use tracing::{debug, error, warn};
 
 use super::event::Event;
 use super::{Consumer, REPORT_AGAIN};
-use crate::letters::{Condition, Failure, Letter};
+use crate::letters::{self, Condition, Failure, Letter};
 use crate::metrics::OfShard;
 use crate::record::Record;
 use crate::sequence::Position;
-
-/// Most failures in one letter.
-const FAILURES: usize = 10;
 
 impl Consumer {
     pub(super) fn bisecting(&mut self, reason: String, records: usize, alone: u32) {
@@ -41,11 +38,8 @@ impl Consumer {
         if alone == 1 {
             self.failures.clear();
         }
-        if self.failures.len() == FAILURES {
-            self.failures.remove(0);
-        }
         let at = (self.parts.wall)();
-        self.failures.push(Failure { at, reason, stderr });
+        letters::note_failure(&mut self.failures, Failure { at, reason, stderr });
     }
 
     /// Reports records that were passed because they were too old; logs their number at a limited rate.
