@@ -10,7 +10,7 @@ use tracing_subscriber::fmt::MakeWriter;
 /// Most lines and most bytes that wait.
 pub(super) const LIMITS: (usize, usize) = (8_000, 32 << 20);
 
-/// What waits.
+/// The lines that wait, and those that were dropped.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     lines: AtomicUsize,
