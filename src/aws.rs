@@ -41,6 +41,7 @@ mod fuzz;
 pub mod http;
 mod item;
 pub mod kinesis;
+pub mod letters;
 pub mod profile;
 pub mod records;
 pub mod region;

@@ -137,6 +137,26 @@ impl Records {
         (Self::Decoded(records), Self::Decoded(rest))
     }
 
+    /// The records in parts of at most `most` records, each of which is moved once.
+    #[must_use]
+    pub fn cut(self, most: usize) -> Vec<Self> {
+        if self.is_empty() {
+            return Vec::new();
+        }
+        if self.len() <= most {
+            return vec![self];
+        }
+        let mut parts = Vec::with_capacity(self.len().div_ceil(most.max(1)));
+        let mut records = self.decode().into_iter();
+        loop {
+            let part: Vec<Record> = records.by_ref().take(most.max(1)).collect();
+            if part.is_empty() {
+                return parts;
+            }
+            parts.push(Self::Decoded(part));
+        }
+    }
+
     /// These records, followed by others.
     #[must_use]
     pub fn joined(self, others: Self) -> Self {

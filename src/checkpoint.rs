@@ -35,9 +35,10 @@ pub struct Progress {
     passed: Vec<Passed>,
 }
 
-/// A record that is not delivered again.
+/// Consecutive records that are not delivered again; most often one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Passed {
+    first: Position,
     position: Position,
     /// The greatest position before it: once that is stored, the record's own position may be.
     before: Position,
@@ -68,11 +69,43 @@ impl Progress {
     /// was delivered before it.
     pub fn pass(&mut self, position: Position, before: Position) {
         if position.order(&self.last) == Ordering::Greater {
-            self.passed.push(Passed { position, before });
+            self.insert(Passed { first: position.clone(), position, before });
         }
     }
 
-    /// Number of records after the stored checkpoint that are not delivered again.
+    /// The record at `position` directly follows everything that was delivered or passed before it, and is not
+    /// delivered. The child's next checkpoint passes it.
+    pub fn pass_next(&mut self, position: Position) {
+        let follows = |other: &Position| position.order(other) == Ordering::Greater;
+        let earlier = self.passed.iter().map(|passed| &passed.position).filter(|other| follows(other));
+        let mut before = if follows(&self.permitted) { &self.permitted } else { &self.last };
+        for other in earlier.chain([&self.last]) {
+            if other.order(before) == Ordering::Greater {
+                before = other;
+            }
+        }
+        let before = before.clone();
+        if let Some(run) = self.passed.iter_mut().find(|passed| passed.position == before) {
+            run.position = position;
+            return;
+        }
+        self.pass(position, before);
+    }
+
+    /// Whether the record can be passed by [`Progress::pass_next`]: records that arrive out of order cannot.
+    pub fn can_pass_next(&self, position: &Position) -> bool {
+        position.order(&self.permitted) == Ordering::Greater
+            && position.order(&self.last) == Ordering::Greater
+    }
+
+    /// In order of positions.
+    fn insert(&mut self, run: Passed) {
+        let precedes = |other: &Passed| other.position.order(&run.position) == Ordering::Less;
+        let index = self.passed.partition_point(precedes);
+        self.passed.insert(index, run);
+    }
+
+    /// Number of runs of consecutive records after the stored checkpoint that are not delivered again.
     pub fn passed(&self) -> usize {
         self.passed.len()
     }
@@ -84,7 +117,10 @@ impl Progress {
             return records;
         }
         let is_passed = |record: &Record| {
-            self.passed.iter().any(|passed| record.order(&passed.position) == Ordering::Equal)
+            self.passed.iter().any(|passed| {
+                record.order(&passed.first) != Ordering::Less
+                    && record.order(&passed.position) != Ordering::Greater
+            })
         };
         records.decode().into_iter().filter(|record| !is_passed(record)).collect()
     }
@@ -93,7 +129,7 @@ impl Progress {
     /// follows another one of these, and is not delivered again.
     pub fn beyond_passed(&self, position: &Position) -> Position {
         let mut reached = position.clone();
-        for Passed { position, before } in &self.passed {
+        for Passed { position, before, .. } in &self.passed {
             if before.order(&reached) != Ordering::Greater && position.order(&reached) == Ordering::Greater {
                 reached.clone_from(position);
             }
@@ -236,6 +272,27 @@ mod tests {
         let mut progress = Progress::new(at("TRIM_HORIZON", 0));
         progress.deliver(&vec![record("10", 0), record("20", 3)].into());
         progress
+    }
+
+    #[test]
+    fn passed_records_form_runs_that_the_next_checkpoint_passes() {
+        let mut progress = Progress::new(at("TRIM_HORIZON", 0));
+        progress.pass_next(at("1", 0));
+        progress.pass_next(at("2", 0));
+        assert_eq!((progress.passed(), progress.beyond_passed(progress.last())), (1, at("2", 0)));
+        progress.deliver(&vec![record("3", 0)].into());
+        progress.pass_next(at("4", 0));
+        progress.pass_next(at("4", 1));
+        assert_eq!(progress.passed(), 2);
+        let all: Records = ["1", "2", "3", "4", "5"].map(|number| record(number, 0)).to_vec().into();
+        let left: Vec<_> = progress.undelivered(all).decode().iter().map(Record::position).collect();
+        assert_eq!(left, [at("3", 0), at("5", 0)]);
+        assert_eq!(ask(&progress, None, None), Ok(Verdict::Write(at("4", 1))));
+        // The next child gets record 3 again, which is too old by now.
+        progress.restart();
+        progress.pass_next(at("3", 0));
+        assert_eq!(progress.beyond_passed(progress.last()), at("4", 1));
+        assert!(!progress.can_pass_next(&at("TRIM_HORIZON", 0)) && progress.can_pass_next(&at("5", 0)));
     }
 
     const REFUSED: Result<Verdict, CheckpointFailure> = Err(CheckpointFailure::IllegalArgument);

@@ -1,8 +1,7 @@
 //! Time: the only module that reads the wall clock, and the wait for a deadline. Decisions use
 //! [`tokio::time::Instant`] instead, which tests can pause.
 
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::{Instant, sleep_until};
@@ -23,43 +22,6 @@ pub fn wall_millis() -> i64 {
     let now = SystemTime::now();
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
-/// AWS's clock, as the dates of its answers show it.
-#[derive(Debug, Clone)]
-pub struct ServiceClock {
-    /// This machine's wall clock.
-    wall: fn() -> i64,
-    /// Milliseconds by which the service's clock is ahead; [`UNKNOWN`] before the first answer.
-    ahead: Arc<AtomicI64>,
-}
-
-const UNKNOWN: i64 = i64::MIN;
-/// Most difference between the clocks of two services at AWS.
-const SERVICES_MILLIS: i64 = 1_000;
-/// Most difference between the service's clock and this machine's: AWS refuses requests signed with a larger one.
-const SIGNATURE_MILLIS: i64 = 5 * 60_000;
-
-impl ServiceClock {
-    /// A clock that knows this machine's wall clock only.
-    pub fn new(wall: fn() -> i64) -> Self {
-        Self { wall, ahead: Arc::new(AtomicI64::new(UNKNOWN)) }
-    }
-
-    /// Notes the date of an answer that was received now, in milliseconds since 1970.
-    pub fn note(&self, date: i64) {
-        self.ahead.store(date - (self.wall)(), Ordering::Relaxed);
-    }
-
-    /// A time that is not later than now by the service's clock, in milliseconds since 1970. About two seconds earlier,
-    /// as dates are in seconds; five minutes while no date is known.
-    pub fn earliest(&self) -> i64 {
-        let wall = (self.wall)();
-        match self.ahead.load(Ordering::Relaxed) {
-            UNKNOWN => wall - SIGNATURE_MILLIS,
-            ahead => wall + ahead - SERVICES_MILLIS,
-        }
-    }
 }
 
 /// A time in milliseconds since 1970, from which later ones follow by this machine's monotonic clock.
@@ -190,6 +152,64 @@ impl Expiry {
     }
 }
 
+/// The time at AWS, by the dates of its responses. The wall clock of a machine can be wrong or jump; a decision that
+/// drops records must not depend on it alone.
+#[derive(Debug, Clone, Default)]
+pub struct ServiceTime(Arc<Mutex<Option<(i64, Instant)>>>);
+
+impl ServiceTime {
+    /// A response arrived at `now` with this date, in milliseconds since 1970.
+    pub fn received(&self, date: i64, now: Instant) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Some((date, now));
+    }
+
+    /// The earlier one of the wall clock and the time at AWS, in milliseconds since 1970: the wall clock alone if no
+    /// response had a date. Time during which the machine was suspended counts from the next response on.
+    pub fn earliest(&self, wall: i64, now: Instant) -> i64 {
+        self.known(now).map_or(wall, |time| wall.min(time))
+    }
+
+    fn known(&self, now: Instant) -> Option<i64> {
+        let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.map(|(date, at)| {
+            let since = i64::try_from(now.saturating_duration_since(at).as_millis()).unwrap_or(i64::MAX);
+            date.saturating_add(since)
+        })
+    }
+}
+
+/// Most difference between the clocks of two services at AWS.
+const SERVICES_MILLIS: i64 = 1_000;
+/// Most difference between AWS's clock and this machine's: AWS refuses requests signed with a larger one.
+const SIGNATURE_MILLIS: i64 = 5 * 60_000;
+
+/// AWS's clock, by this machine's wall clock and the dates of AWS's responses.
+#[derive(Debug, Clone)]
+pub struct ServiceClock {
+    wall: fn() -> i64,
+    service: ServiceTime,
+}
+
+impl ServiceClock {
+    /// That wall clock, corrected by those dates.
+    pub fn new(wall: fn() -> i64, service: ServiceTime) -> Self {
+        Self { wall, service }
+    }
+
+    /// [`ServiceTime::earliest`] now.
+    pub fn earliest(&self) -> i64 {
+        self.service.earliest((self.wall)(), Instant::now())
+    }
+
+    /// A time that is past at AWS, in milliseconds since 1970: about two seconds ago, as dates are in seconds; five
+    /// minutes while no response had a date.
+    pub fn past(&self) -> i64 {
+        let (wall, now) = ((self.wall)(), Instant::now());
+        self.service.known(now).map_or(wall - SIGNATURE_MILLIS, |time| time - SERVICES_MILLIS)
+    }
+}
+
 /// Waits for a deadline; for ever if there is none. Cancel-safe.
 pub async fn reached(deadline: Option<Instant>) {
     match deadline {
@@ -242,16 +262,31 @@ mod tests {
     }
 
     #[test]
-    fn service_time_is_never_late() {
-        let clock = ServiceClock::new(|| 1_000_000);
-        assert_eq!(clock.earliest(), 1_000_000 - 300_000, "no date is known");
-        clock.note(940_000);
-        assert_eq!(clock.earliest(), 939_000, "this machine's clock is a minute ahead");
-        clock.note(1_060_000);
-        assert_eq!(clock.earliest(), 1_059_000, "a minute behind");
+    fn past_time_is_early_by_the_precision_of_what_is_known() {
+        let service = ServiceTime::default();
+        let clock = ServiceClock::new(|| 1_000_000, service.clone());
+        assert_eq!(clock.past(), 1_000_000 - 300_000, "no date is known");
         let at = Instant::now();
-        let epoch = Epoch::new(at, clock.earliest());
-        assert_eq!(epoch.millis_at(at + Duration::from_secs(7)), 1_066_000);
+        for date in [940_000, 1_060_000] {
+            service.received(date, at);
+            let past = clock.past();
+            assert!((date - 1_000..date).contains(&past), "{past}");
+        }
+        let epoch = Epoch::new(at, 939_000);
+        assert_eq!(epoch.millis_at(at + Duration::from_secs(7)), 946_000);
+    }
+
+    #[test]
+    fn earliest_time_is_that_of_the_service_if_the_clock_is_ahead() {
+        let (service, now) = (ServiceTime::default(), Instant::now());
+        assert_eq!(service.earliest(9_000, now), 9_000, "no date is known");
+        service.received(5_000, now);
+        let later = now + Duration::from_millis(700);
+        for (wall, expected) in [(i64::MAX, 5_700), (5_701, 5_700), (5_699, 5_699), (0, 0)] {
+            assert_eq!(service.earliest(wall, later), expected, "{wall}");
+        }
+        service.received(4_000, later);
+        assert_eq!(service.clone().earliest(9_000, later), 4_000, "the last response counts");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,4 +1,5 @@
 //! The commands that need more than a call of the library.
 
+pub(crate) mod letters;
 pub(crate) mod streams;
 pub(crate) mod test;

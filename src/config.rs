@@ -160,6 +160,10 @@ pub struct Config {
     pub parked_pause: Duration,
     /// `multilangd.deadLetters`.
     pub dead_letters: Vec<letters::Destination>,
+    /// `multilangd.maxRecordAgeMillis`: the greatest age of a record that is delivered, in milliseconds.
+    pub max_age: Option<i64>,
+    /// `multilangd.skipOldRecords`: whether older records may be skipped if there are no dead letters.
+    pub skip_old_records: bool,
     /// `multilangd.maxRecordFailures`, `multilangd.maxDeadLettersInARow`.
     pub dead_letter_limits: DeadLetterLimits,
     /// `multilangd.maxBatchRecords`; none for all records of a response.
@@ -267,6 +271,13 @@ pub enum ChildProtocol {
     Current,
     /// `shutdown` with a reason, and a checkpointer in both cases: KCL before 2.1.
     Shutdown,
+}
+
+impl ChildProtocol {
+    /// The protocol of a value of `multilangd.childProtocol`.
+    pub fn of(value: &str) -> Self {
+        if value == "shutdown" { Self::Shutdown } else { Self::Current }
+    }
 }
 
 /// The source of a setting.

@@ -9,32 +9,32 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use multilangd_protocol::{Action, CheckpointFailure, Dialect, ToChild, session};
+use multilangd_protocol::{Action, CheckpointFailure, Dialect, session};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, error, info, warn};
 
-use crate::batch::{Batch, Sizes};
+use crate::batch::Batch;
 use crate::capacity::Capacity;
-use crate::clock;
+use crate::clock::{self, ServiceClock};
 use crate::lease::{Held, Table};
-use crate::letters::{Failure, Letters};
+use crate::letters::{Condition, Failure, Letters};
 use crate::metrics::{Ending, LastLines, OfShard, Sink};
 use crate::multilang::{self, Child, ForShard, Launch, SpawnError, launch};
-use crate::retrieval::{Feed, ShardOfStream, Source, Start};
-use crate::sequence::Sequence;
+use crate::retrieval::{Feed, Source};
 use crate::shard::BoxFuture;
 
 pub mod ending;
 pub mod event;
 mod lettering;
 pub mod program;
+mod sending;
 pub mod state;
 pub mod suspects;
 
-use event::{Effect, Event, Message, NotSpawned};
+use event::{Effect, Event, NotSpawned};
 pub use event::{Outcome, Settings};
 pub use program::Standings;
 use state::State;
@@ -71,6 +71,10 @@ pub struct Parts {
     pub capacity: Arc<Capacity>,
     /// Where dead letters are written; required if [`Settings::dead_letters`] is set.
     pub letters: Option<Letters>,
+    /// The wall clock, in milliseconds since 1970.
+    pub wall: fn() -> i64,
+    /// The time at AWS, which bounds the wall clock where ages of records are measured.
+    pub clock: ServiceClock,
 }
 
 /// Signals to a consumer from outside.
@@ -106,6 +110,8 @@ struct Consumer {
     stderr: Vec<String>,
     /// Number of rejected checkpoints that were not logged, and when one was last logged.
     refused: (u64, Option<Instant>),
+    /// Number of records that were passed for their age and not logged, and when that was last logged.
+    aged: (u64, Option<Instant>),
     feed: Option<Feed>,
     /// When an action was last sent to the child.
     asked: Instant,
@@ -142,6 +148,7 @@ impl Consumer {
             pid: None,
             stderr: Vec::new(),
             refused: (0, None),
+            aged: (0, None),
             feed: None,
             asked: Instant::now(),
             delay_logged: None,
@@ -167,7 +174,11 @@ impl Consumer {
                 if let Event::Stored(_, Ok(())) = &event {
                     self.attempt = 0;
                 }
-                for effect in self.state.on(Instant::now(), event) {
+                let now = Instant::now();
+                if self.parts.settings.max_age.is_some() {
+                    self.state.note_time(self.parts.clock.earliest());
+                }
+                for effect in self.state.on(now, event) {
                     if let Some(outcome) = self.perform(effect) {
                         return outcome;
                     }
@@ -383,7 +394,9 @@ impl Consumer {
             }
             Effect::Bisecting(reason, records, alone) => self.bisecting(reason, records, alone),
             Effect::Bisected => self.emit(OfShard::Bisected),
-            Effect::Letter(record) => self.write_letter(*record),
+            Effect::Letter(record) => self.write_letter(*record, Condition::RetryAttemptsExhausted),
+            Effect::AgedLetter(record) => self.write_letter(*record, Condition::RecordAgeExceeded),
+            Effect::Aged { records, first, last } => self.aged(records, &first, &last),
             Effect::LetterRefused(error, retry_in) => {
                 self.emit(OfShard::LetterRefused { reason: &error });
                 warn!(
@@ -491,6 +504,7 @@ impl Consumer {
                     Outcome::Stopped => Ending::Released,
                     Outcome::Hopeless(_) => Ending::Hopeless,
                 });
+                self.log_aged();
                 return Some(outcome);
             }
         }
@@ -511,52 +525,6 @@ impl Consumer {
             warn!(event = "checkpoint_rejected", pid = self.pid, error = failure.name(), count = *count,
                 checkpoint = %self.state.stored(), "rejected a checkpoint of the record processor");
             (*count, *logged) = (0, Some(now));
-        }
-    }
-
-    fn open_feed(&mut self, sequence: &Sequence) {
-        // Until the first checkpoint, records that an earlier owner has delivered are delivered again.
-        let began = self.held.latest_from().filter(|_| *sequence == Sequence::Latest).map(Start::AtTimestamp);
-        let start =
-            began.or_else(|| Start::of_checkpoint(sequence, self.parts.timestamp)).unwrap_or_else(|| {
-                warn!(
-                    event = "initial_timestamp_missing",
-                    checkpoint = sequence.as_str(),
-                    "the checkpoint is AT_TIMESTAMP but initialPositionInStreamExtended is not set: starting \
-                 at TRIM_HORIZON"
-                );
-                Start::TrimHorizon
-            });
-        let range = self.held.initial().range.filter(|_| self.parts.check_hash_keys);
-        // The old feed stops before the new one starts.
-        self.feed = None;
-        let stream = self.held.initial().stream.clone();
-        let shard = ShardOfStream { id: self.held.shard().clone(), range, stream };
-        self.feed = Some(Feed::open(&self.parts.source, shard, start));
-    }
-
-    fn send(&mut self, message: Message) {
-        let Some(child) = &mut self.child else { return };
-        self.asked = Instant::now();
-        self.parts.sink.shard(self.held.shard(), OfShard::Asked(message.action()));
-        match message {
-            Message::Initialize(position) => child.send(&ToChild::Initialize {
-                shard_id: self.held.shard().as_str(),
-                sequence_number: Some(position.sequence.as_str()),
-                sub_sequence_number: Some(position.sub),
-            }),
-            Message::ProcessRecords(records, millis_behind_latest) => {
-                let Sizes { records: count, data: bytes, .. } = records.sizes();
-                if let Some((last, arrival)) = records.end() {
-                    let delivered = OfShard::Delivered { records: count, bytes, last: &last, arrival };
-                    self.parts.sink.shard(self.held.shard(), delivered);
-                }
-                self.held.count(bytes);
-                child.send_batch(records, millis_behind_latest);
-            }
-            Message::ShutdownRequested => child.send(&ToChild::ShutdownRequested),
-            Message::LeaseLost => child.send(&ToChild::LeaseLost),
-            Message::ShardEnded => child.send(&ToChild::ShardEnded),
         }
     }
 }

@@ -13,9 +13,9 @@ use tracing::{Instrument as _, error, info, warn};
 use crate::backoff::Backoff;
 use crate::budget::Budget;
 use crate::capacity::Capacity;
-use crate::clock::{self, Epoch, ServiceClock};
+use crate::clock::{self, Epoch, ServiceClock, ServiceTime};
 use crate::config::{ChildProtocol, Config, OnChildFailure, OnHopelessShard};
-use crate::consumer::event::Shape;
+use crate::consumer::event::{MaxAge, Shape};
 use crate::consumer::suspects;
 use crate::consumer::{Parts, Settings};
 use crate::coordinator::{self, Coordinator, Ends, Handle, Snapshot};
@@ -86,10 +86,16 @@ pub struct Ports {
     pub budget: Arc<Budget>,
     /// The wall clock, in milliseconds since 1970.
     pub wall: fn() -> i64,
-    /// AWS's clock.
-    pub service: ServiceClock,
+    /// The time at AWS.
+    pub service: ServiceTime,
     /// The platform, for host metrics; none for no measurement.
     pub surroundings: Option<Surroundings>,
+}
+
+impl Ports {
+    fn clock(&self) -> ServiceClock {
+        ServiceClock::new(self.wall, self.service.clone())
+    }
 }
 
 impl std::fmt::Debug for Ports {
@@ -170,7 +176,7 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
         capacity: ports.capacity.clone(),
         reach: reaches.dynamodb.clone(),
         stop: stopping.clone(),
-        latest_from: config.resume_latest.then(|| Epoch::new(Instant::now(), ports.service.earliest())),
+        latest_from: config.resume_latest.then(|| Epoch::new(Instant::now(), ports.clock().past())),
         process: ProcessId::new((ports.wall)(), &format!("{:08x}", fastrand::u32(..)), &config.worker),
     };
     let (coordinator, ends) = Coordinator::new(ports.table.clone(), settings);
@@ -331,8 +337,9 @@ fn member_settings(
     }
 }
 
-fn dialect(config: &Config) -> Dialect {
-    match config.child_protocol {
+/// The names of messages in a protocol of record processors.
+pub fn dialect(protocol: ChildProtocol) -> Dialect {
+    match protocol {
         ChildProtocol::Current => Dialect::Current,
         ChildProtocol::Shutdown => Dialect::Shutdown,
     }
@@ -341,7 +348,7 @@ fn dialect(config: &Config) -> Dialect {
 /// How `multilangd replay` runs record processors.
 pub fn replay_settings(config: &Config) -> replay::Settings {
     replay::Settings {
-        dialect: dialect(config),
+        dialect: dialect(config.child_protocol),
         answer: config.answer,
         exit_grace: config.child_exit_grace,
         kill_grace: config.child_kill_grace,
@@ -374,6 +381,11 @@ fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>, reaches: 
             record_failures: config.dead_letter_limits.record_failures,
             in_a_row: config.dead_letter_limits.in_a_row,
         }),
+        // Without a destination and without leave to skip them, records of any age are delivered.
+        max_age: config
+            .max_age
+            .filter(|_| ports.letters.is_some() || config.skip_old_records)
+            .map(|millis| MaxAge { millis, writes_letters: ports.letters.is_some() }),
     };
     let retrieval = retrieval::Settings {
         max_records: config.max_records,
@@ -384,6 +396,7 @@ fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>, reaches: 
         keep_empty: config.keep_empty,
         retry: Duration::from_millis(500),
     };
+    let service = ports.clock();
     let consumer = ports.fanout.zip(config.fanout.clone());
     let consumer = consumer.map(|(api, settings)| Arc::new(StreamConsumer::new(api, settings)));
     let timestamp = match config.initial {
@@ -403,10 +416,10 @@ fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>, reaches: 
             reach: reaches.kinesis.clone(),
             calls: Arc::new(Semaphore::new(CALLS)),
             sink: ports.sink.clone(),
-            service: ports.service,
+            clock: service.clone(),
         },
         program: ports.children,
-        dialect: dialect(config),
+        dialect: dialect(config.child_protocol),
         settings,
         timestamp,
         check_hash_keys: !config.skip_sync_if_leases_exist,
@@ -414,6 +427,8 @@ fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>, reaches: 
         standings: Arc::default(),
         capacity: ports.capacity,
         letters: ports.letters,
+        wall: ports.wall,
+        clock: service,
     }
 }
 

@@ -13,10 +13,10 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::clock;
 use crate::config::keys::own;
 use crate::config::{Config, letters};
 use crate::multilang::Program;
@@ -50,6 +50,16 @@ pub struct Failure {
     pub reason: String,
     /// The child's last lines on stderr.
     pub stderr: Vec<String>,
+}
+
+/// Most failures that a letter keeps: the last ones.
+const MAX_FAILURES: usize = 10;
+
+/// Adds a failure, in place of the first one if there are too many.
+pub fn note_failure(failures: &mut Vec<Failure>, failure: Failure) {
+    failures.push(failure);
+    let more = failures.len().saturating_sub(MAX_FAILURES);
+    failures.drain(..more);
 }
 
 /// A record that is not delivered any more, and why.
@@ -132,46 +142,58 @@ impl Destination for All {
     }
 }
 
-/// Opens the destinations of `multilangd.deadLetters`; none if there are none.
+/// Opens the destinations of `multilangd.deadLetters`; none if there are none. `stream` opens the stream of a name or
+/// ARN.
 ///
 /// # Errors
 /// One of them cannot be used.
-pub fn open(config: &Config) -> Result<Option<Letters>, String> {
+pub fn open(
+    config: &Config,
+    stream: impl Fn(&str) -> Box<dyn Destination>,
+) -> Result<Option<Letters>, String> {
     if config.dead_letters.is_empty() {
         return Ok(None);
     }
     let worker = config.worker.to_string();
-    let opened = config.dead_letters.iter().map(|destination| open_one(destination, &worker));
+    let opened = config.dead_letters.iter().map(|destination| match destination {
+        letters::Destination::Kinesis(name) => Ok(stream(name)),
+        letters::Destination::File(folder) => open_folder(folder, &worker),
+        letters::Destination::Exec(command) => open_program(command),
+    });
     Ok(Some(Letters {
         destination: Arc::new(All::new(opened.collect::<Result<_, _>>()?)),
         application: config.application.clone(),
         worker,
-        wall: clock::wall_millis,
     }))
 }
 
-/// Opens one destination.
+/// Checks a destination of this machine; a stream is reached only when a letter is written.
 ///
 /// # Errors
 /// It cannot be used.
-pub fn open_one(destination: &letters::Destination, worker: &str) -> Result<Box<dyn Destination>, String> {
-    let key = own::DEAD_LETTERS;
+pub fn check(destination: &letters::Destination, worker: &str) -> Result<(), String> {
     match destination {
-        letters::Destination::File(folder) => match file::Folder::open(folder, worker) {
-            Ok(folder) => Ok(Box::new(folder)),
-            Err(error) => Err(format!("{key} = file:{}: {error}", folder.display())),
-        },
-        letters::Destination::Exec(command) => {
-            match Program::find(command, std::env::var_os("PATH").as_deref()) {
-                Ok(program) => Ok(Box::new(exec::Exec(program))),
-                Err(error) => {
-                    let error = error.to_string();
-                    let error = error.strip_prefix("executableName: ").unwrap_or(&error).to_owned();
-                    // The arguments may be secrets inserted by `--expand-env`.
-                    let program = command.split(' ').next().unwrap_or_default();
-                    Err(format!("{key} = exec:{program}: {error}"))
-                }
-            }
+        letters::Destination::Kinesis(_) => Ok(()),
+        letters::Destination::File(folder) => open_folder(folder, worker).map(drop),
+        letters::Destination::Exec(command) => open_program(command).map(drop),
+    }
+}
+
+fn open_folder(folder: &Path, worker: &str) -> Result<Box<dyn Destination>, String> {
+    match file::Folder::open(folder, worker) {
+        Ok(folder) => Ok(Box::new(folder)),
+        Err(error) => Err(format!("{} = file:{}: {error}", own::DEAD_LETTERS, folder.display())),
+    }
+}
+
+fn open_program(command: &str) -> Result<Box<dyn Destination>, String> {
+    match Program::find(command, std::env::var_os("PATH").as_deref()) {
+        Ok(program) => Ok(Box::new(exec::Exec(program))),
+        Err(error) => {
+            let error = error.to_string();
+            let error = error.strip_prefix("executableName: ").unwrap_or(&error).to_owned();
+            let destination = letters::Destination::Exec(command.to_owned());
+            Err(format!("{} = {destination}: {error}", own::DEAD_LETTERS))
         }
     }
 }
@@ -185,8 +207,6 @@ pub struct Letters {
     pub application: String,
     /// The worker's id.
     pub worker: String,
-    /// The wall clock, in milliseconds since 1970.
-    pub wall: fn() -> i64,
 }
 
 #[cfg(test)]
@@ -247,7 +267,7 @@ pub(crate) mod tests {
     #[test]
     fn missing_program_is_reported_without_its_arguments() {
         let command = "/no/such/program --token hunter2".to_owned();
-        let error = open_one(&letters::Destination::Exec(command), "w").unwrap_err();
+        let error = check(&letters::Destination::Exec(command), "w").unwrap_err();
         assert!(error.contains("/no/such/program") && !error.contains("hunter2"), "{error}");
     }
 

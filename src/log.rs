@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use multilangd::config::keys::own;
@@ -19,17 +19,19 @@ use tracing_subscriber::fmt::format::{JsonFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
 mod line;
+mod waiting;
 
 use line::Lines;
+use waiting::{Back, Front, Waiting};
 
-/// Most lines that wait for a slow reader.
-const WAITING: usize = 8192;
+/// Capacity of the queue; more than may wait in it.
+const QUEUE: usize = 8192;
 
 /// Timeout for each write at the end of the process.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Dropping the guard writes the waiting lines, for a second at most.
-static RUNNING: Mutex<Option<(WorkerGuard, NonBlocking)>> = Mutex::new(None);
+static RUNNING: Mutex<Option<(WorkerGuard, Front<NonBlocking>)>> = Mutex::new(None);
 
 /// Whether lines are JSON.
 static JSON: AtomicBool = AtomicBool::new(false);
@@ -51,10 +53,12 @@ pub(crate) fn start(settings: &Settings) -> Result<(), String> {
     let quiet = if is_default { &format!("dynoxide=error,{},", multilangd::aws::QUIET) } else { "" };
     let filter = EnvFilter::try_new(format!("{quiet}{directives}"))
         .map_err(|error| format!("{name} = {directives:?} is not a log filter: {error}"))?;
-    let (writer, guard) = NonBlockingBuilder::default()
-        .buffered_lines_limit(WAITING)
+    let waiting = Arc::new(Waiting::default());
+    let (queue, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(QUEUE)
         .thread_name("log")
-        .finish(std::io::stderr());
+        .finish(Back { to: std::io::stderr(), waiting: waiting.clone() });
+    let writer = Front { queue, waiting };
     *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = Some((guard, writer.clone()));
     let json = settings.text(own::LOG_FORMAT).as_deref() == Some("json");
     JSON.store(json, Ordering::Relaxed);
@@ -99,9 +103,9 @@ fn takes_colours(no_color: Option<OsString>, term: Option<OsString>) -> bool {
 pub(crate) fn end() {
     let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some((guard, writer)) = running {
-        let counter = writer.error_counter();
+        let counter = writer.queue.error_counter();
         drop(guard);
-        let left_out = counter.dropped_lines();
+        let left_out = counter.dropped_lines().saturating_add(writer.waiting.dropped());
         if left_out > 0 {
             report("log_lines_dropped", &format!("dropped {left_out} log lines: stderr was read too slowly"));
         }

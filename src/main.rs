@@ -79,7 +79,13 @@ fn main() -> ExitCode {
 
 async fn run(command: Command, words: Words) -> Exit {
     let stop = CancellationToken::new();
-    let signals = match signal::Signals::install() {
+    let is_daemon = match command {
+        Command::Run(_) => true,
+        #[cfg(feature = "local")]
+        Command::Local(_) => true,
+        _ => false,
+    };
+    let signals = match signal::Signals::install(is_daemon) {
         Ok(signals) => signals,
         Err(error) => {
             complain(&format!("failed to install signal handlers: {error}"));
@@ -111,7 +117,7 @@ async fn work(command: Command, words: Words, stop: CancellationToken) -> Exit {
         Command::Run(file) => Box::pin(run_daemon(&file, &words, stop)).await,
         Command::Leases(leases) => Box::pin(show_leases(&leases, &words)).await,
         Command::Health { file, ready } => Box::pin(check_health(file.as_deref(), &words, ready)).await,
-        Command::Letters(command) => Box::pin(cli::letters::run(&command, &words)).await,
+        Command::Letters(command) => Box::pin(commands::letters::run(&command, &words)).await,
         Command::Install(folder) => Box::pin(install_into(&folder, &words)).await,
         Command::Print(text) => print(&text),
         Command::Test(test) => Box::pin(commands::test::test(&test, &words)).await,
@@ -205,6 +211,15 @@ fn configured(resolved: Resolved, name: &str, words: &Words, worker: &str) -> Re
             Err(Exit::Config)
         }
     }
+}
+
+/// Reads a properties file, starts the log by its settings, and returns the configuration.
+async fn configuration(file: &Path, words: &Words, worker: &str) -> Result<Config, Exit> {
+    let mut given = given(words).await;
+    let place = read(file, words, &mut given)?;
+    let resolved = resolve::resolve(&given);
+    start_log(&resolved)?;
+    configured(resolved, &place.display().to_string(), words, worker)
 }
 
 /// A random worker id.
@@ -364,16 +379,7 @@ async fn install_into(folder: &Path, words: &Words) -> Exit {
 
 /// Prints the state of the tables. Nothing is written.
 async fn show_leases(leases: &cli::Leases, words: &Words) -> Exit {
-    let mut given = given(words).await;
-    let place = match read(&leases.file, words, &mut given) {
-        Ok(place) => place,
-        Err(exit) => return exit,
-    };
-    let resolved = resolve::resolve(&given);
-    if let Err(exit) = start_log(&resolved) {
-        return exit;
-    }
-    let config = match configured(resolved, &place.display().to_string(), words, "-") {
+    let config = match configuration(&leases.file, words, "-").await {
         Ok(config) => config,
         Err(exit) => return exit,
     };
@@ -469,7 +475,7 @@ fn look_around(settings: &Settings, sdk: &Sdk, warnings: &mut Vec<Remark>, fault
     {
         warnings.push(remark("executableName", format!("on this machine: {error}")));
     }
-    warnings.extend(cli::letters::remarks(settings));
+    warnings.extend(commands::letters::remarks(settings));
 }
 
 async fn start(config: &Config, stop: CancellationToken) -> Result<(), Exit> {
@@ -498,7 +504,8 @@ async fn start(config: &Config, stop: CancellationToken) -> Result<(), Exit> {
         complain(&format!("failed to start a thread: {error}"));
         Exit::Internal
     })?;
-    let letters = letters::open(config).map_err(|error| refuse(&error))?;
+    let letters = letters::open(config, |stream| Box::new(clients.letter_stream(stream)))
+        .map_err(|error| refuse(&error))?;
     let ports = Ports {
         letters,
         table: Arc::new(table),
@@ -514,6 +521,8 @@ async fn start(config: &Config, stop: CancellationToken) -> Result<(), Exit> {
         service: clients.service.clone(),
         surroundings: Some(Surroundings::of_process()),
     };
+    let mut reporting = JoinSet::new();
+    reporting.spawn(signal::log_status(watch.subject.clone()).in_current_span());
     let (mut sending, done) = (JoinSet::new(), CancellationToken::new());
     if let (Some(metrics), Some(client)) = (metrics, clients.cloudwatch) {
         let publisher = Arc::new(CloudWatch { client, namespace: config.application.clone() });

@@ -15,12 +15,10 @@ use tokio::time::{Instant, timeout};
 
 use crate::batch::Records;
 use crate::clock;
-use crate::letters::{Failure, Letter, file};
+use crate::letters::{self, Failure, Letter, file};
 use crate::multilang::{Child, Event, ForShard, Launch, Stop};
 use crate::sequence::{Position, Sequence};
 
-/// Most failures that a letter keeps.
-const FAILURES: usize = 10;
 /// Most files of letters that failed again, of one file of letters.
 const FILES: u32 = 1_000;
 
@@ -121,9 +119,7 @@ impl Again<'_> {
     fn write(&mut self, mut letter: Letter, failure: Failure) -> io::Result<()> {
         letter.at = failure.at;
         letter.attempts = letter.attempts.saturating_add(1);
-        letter.failures.push(failure);
-        let more = letter.failures.len().saturating_sub(FAILURES);
-        letter.failures.drain(..more);
+        letters::note_failure(&mut letter.failures, failure);
         let (path, file) = match &mut self.file {
             Some(file) => file,
             None => self.file.insert(create(self.of)?),

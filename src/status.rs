@@ -54,6 +54,8 @@ pub struct Watch {
     pub board: Arc<Board>,
     /// Limits the record data in its memory.
     pub budget: Arc<Budget>,
+    /// The state to be shown.
+    pub subject: Subject,
     _server: Option<Server>,
     _pulse: JoinSet<()>,
     _alarms: JoinSet<()>,
@@ -91,6 +93,7 @@ impl Watch {
             wall: clock::wall_millis,
             started: Instant::now(),
         };
+        let shown = subject.clone();
         let mut alarms = JoinSet::new();
         alarms.spawn(subject.clone().watch().in_current_span());
         let mut pulse = JoinSet::new();
@@ -116,7 +119,7 @@ impl Watch {
                 }
             }
         };
-        Ok(Self { board, budget, _server: server, _pulse: pulse, _alarms: alarms })
+        Ok(Self { board, budget, subject: shown, _server: server, _pulse: pulse, _alarms: alarms })
     }
 }
 
@@ -440,6 +443,7 @@ fn shard_json(shard: &ShardId, totals: &Totals, condition: &Condition, now: Inst
             "lastErrorSecondsAgo": ago(totals.read_error.as_ref().map(|(_, at)| *at)),
         },
         "droppedRecords": totals.dropped,
+        "oldRecords": totals.aged,
     })
 }
 

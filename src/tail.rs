@@ -72,7 +72,7 @@ pub struct Ports {
     /// The endpoint of Kinesis, for messages.
     pub location: String,
     /// AWS's clock.
-    pub service: ServiceClock,
+    pub clock: ServiceClock,
 }
 
 impl std::fmt::Debug for Ports {
@@ -170,7 +170,7 @@ fn source(ports: Ports) -> Source {
         reach,
         calls: Arc::new(Semaphore::new(CALLS)),
         sink: Arc::new(Discard),
-        service: ports.service,
+        clock: ports.clock,
     }
 }
 

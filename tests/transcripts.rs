@@ -39,6 +39,7 @@ fn settings() -> Settings {
         parked_pause: None,
         shape: multilangd::consumer::event::Shape::default(),
         dead_letters: None,
+        max_age: None,
     }
 }
 
@@ -136,6 +137,8 @@ impl Replay {
             | Effect::Bisecting(..)
             | Effect::Bisected
             | Effect::Letter(_)
+            | Effect::AgedLetter(_)
+            | Effect::Aged { .. }
             | Effect::LetterRefused(..)
             | Effect::Recovered
             | Effect::Shortage(_)

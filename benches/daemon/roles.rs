@@ -277,7 +277,7 @@ pub fn without_processes(words: &[String]) {
             sink: Arc::new(Discard),
             budget: Budget::new(config.buffer),
             wall: multilangd::clock::wall_millis,
-            service: multilangd::clock::ServiceClock::new(multilangd::clock::wall_millis),
+            service: multilangd::clock::ServiceTime::default(),
             surroundings: None,
             letters: None,
         };

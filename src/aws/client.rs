@@ -11,7 +11,6 @@ use super::calls::Count;
 use super::chain::{Chain, NoCredentials};
 use super::http::{BadBundle, Http};
 use super::skew::Watch;
-use crate::clock::{self, ServiceClock};
 use aws_config::provider_config::ProviderConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
@@ -20,7 +19,9 @@ use aws_smithy_types::retry::RetryConfig;
 
 use super::credentials::{self, Base};
 use super::kinesis::Stream;
+use super::letters::LetterStream;
 use super::{profile, region};
+use crate::clock::ServiceTime;
 use crate::config::ClientConfig;
 use crate::config::credentials::Provider;
 use crate::config::sdk::{Keys, Sdk};
@@ -96,8 +97,8 @@ pub struct Clients {
     pub kinesis: aws_sdk_kinesis::Client,
     /// For metrics, if they are sent.
     pub cloudwatch: Option<aws_sdk_cloudwatch::Client>,
-    /// AWS's clock, by the answers of DynamoDB.
-    pub service: ServiceClock,
+    /// The time at AWS, by the responses of DynamoDB.
+    pub service: ServiceTime,
     /// The endpoint of Kinesis, if it is configured.
     endpoint: Option<String>,
     http: Http,
@@ -114,6 +115,11 @@ impl Clients {
     pub fn stream(&self, name: String) -> Stream {
         let (endpoint, http, count) = (self.endpoint.clone(), self.http.clone(), self.count.clone());
         Stream::new(self.kinesis.clone(), name, endpoint, http, count)
+    }
+
+    /// The stream of dead letters of that name or ARN.
+    pub fn letter_stream(&self, stream: &str) -> LetterStream {
+        LetterStream::new(self.kinesis.clone(), stream.to_owned())
     }
 
     /// Loads the first credentials for DynamoDB and Kinesis.
@@ -183,16 +189,16 @@ pub async fn clients(settings: &Settings, sink: Arc<dyn Sink>) -> Result<Clients
     let mut made = made.into_iter();
     let (dynamodb, kinesis) = (made.next().ok_or(NoRegion)?, made.next().ok_or(NoRegion)?);
     let cloudwatch = made.next().map(|cloudwatch| cloudwatch_config(&shared, cloudwatch, &sink));
-    let service = ServiceClock::new(clock::wall_millis);
+    let service = ServiceTime::default();
     Ok(Clients {
-        service: service.clone(),
         dynamodb: aws_sdk_dynamodb::Client::from_conf(dynamodb_config(
             &shared,
             dynamodb,
             settings.failover,
             &sink,
-            service.clone(),
+            Watch::new(service.clone()),
         )),
+        service,
         kinesis: aws_sdk_kinesis::Client::from_conf(kinesis_config(&shared, kinesis, &sink)),
         cloudwatch: cloudwatch.map(aws_sdk_cloudwatch::Client::from_conf),
         endpoint: settings.kinesis.endpoint.clone(),
@@ -254,7 +260,7 @@ fn dynamodb_config(
     client: Client,
     failover: Duration,
     sink: &Arc<dyn Sink>,
-    service: ServiceClock,
+    watch: Watch,
 ) -> aws_sdk_dynamodb::Config {
     let own = (failover / 3).clamp(Duration::from_millis(500), Duration::from_secs(10));
     let whole = client.config.call_timeout.map_or(own, |given| given.min(own));
@@ -266,7 +272,7 @@ fn dynamodb_config(
     let config = aws_sdk_dynamodb::config::Builder::from(shared)
         .timeout_config(timeouts)
         .retry_config(retries)
-        .interceptor(Watch::new(service));
+        .interceptor(watch);
     configured!(config, client, sink)
 }
 

@@ -15,25 +15,24 @@ use aws_smithy_types::date_time::Format;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::clock::{self, ServiceClock};
+use crate::clock::{self, ServiceTime};
 
 /// AWS's own clocks are much more accurate, and no answer takes longer than this.
 const TOLERATED_MILLIS: i64 = 5_000;
 /// Interval between warnings.
 const WARN_INTERVAL: Duration = Duration::from_secs(600);
 
-/// Compares this machine's wall clock with the date of each answer.
-#[derive(Debug, Clone)]
+/// Compares this machine's wall clock with the date of each answer, and notes the date.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Watch {
-    service: ServiceClock,
-    /// When it last warned.
     warned: Arc<Mutex<Option<Instant>>>,
+    service: ServiceTime,
 }
 
 impl Watch {
-    /// Also tells that clock the date of each answer.
-    pub(super) fn new(service: ServiceClock) -> Self {
-        Self { service, warned: Arc::default() }
+    /// Notes dates in `service`.
+    pub(super) fn new(service: ServiceTime) -> Self {
+        Self { service, ..Self::default() }
     }
 }
 
@@ -48,11 +47,11 @@ impl Intercept for Watch {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let Some(date) = context.response().headers().get("date").and_then(millis_of) else {
+        let Some(theirs) = context.response().headers().get("date").and_then(millis_of) else {
             return Ok(());
         };
-        self.service.note(date);
-        let Some(millis) = ahead(date, clock::wall_millis()) else { return Ok(()) };
+        self.service.received(theirs, Instant::now());
+        let Some(millis) = ahead(theirs, clock::wall_millis()) else { return Ok(()) };
         let mut last = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
         if last.is_none_or(|last| last.elapsed() >= WARN_INTERVAL) {
             *last = Some(Instant::now());
@@ -72,7 +71,7 @@ fn millis_of(date: &str) -> Option<i64> {
     DateTime::from_str(date, Format::HttpDate).ok()?.to_millis().ok()
 }
 
-/// Milliseconds by which `now` is ahead of the date of an answer, if that is more than tolerated.
+/// Milliseconds by which `now` is ahead of the date of a response, if that is more than tolerated.
 fn ahead(theirs: i64, now: i64) -> Option<i64> {
     let ahead = if now > theirs { (now - theirs - 999).max(0) } else { now - theirs };
     (ahead.abs() > TOLERATED_MILLIS).then_some(ahead)

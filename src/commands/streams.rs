@@ -96,7 +96,7 @@ pub(crate) async fn tail(tail: &Tail, words: &Words, stop: CancellationToken) ->
         shards: stream.clone(),
         records: stream,
         location: config.kinesis.location().to_owned(),
-        service: clients.service,
+        clock: clock::ServiceClock::new(clock::wall_millis, clients.service),
     };
     let options = tail::Options {
         from,

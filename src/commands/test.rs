@@ -5,10 +5,12 @@ use std::io::BufReader;
 use std::path::Path;
 use std::time::Duration;
 
+use multilangd::config::ChildProtocol;
 use multilangd::config::keys::own;
 use multilangd::config::resolve;
 use multilangd::conformance::report::{self, Outcome};
 use multilangd::conformance::{self, Settings, case, samples};
+use multilangd::daemon;
 use multilangd::exit::Exit;
 use multilangd::multilang::{Launcher, Program};
 use multilangd_protocol::Dialect;
@@ -101,8 +103,8 @@ async fn program(test: &Test, words: &Words) -> Result<(Program, Dialect), Exit>
         }
         Exit::Config
     })?;
-    let is_old = settings.text(own::CHILD_PROTOCOL).as_deref() == Some("shutdown");
-    Ok((program, if is_old { Dialect::Shutdown } else { Dialect::Current }))
+    let protocol = ChildProtocol::of(&settings.text(own::CHILD_PROTOCOL).unwrap_or_default());
+    Ok((program, daemon::dialect(protocol)))
 }
 
 fn records(file: &Path) -> Result<Vec<multilangd::record::Record>, Exit> {

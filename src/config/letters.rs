@@ -1,7 +1,9 @@
 //! The values of `multilangd.deadLetters` and `multilangd.childErrorLine`.
 
+use std::fmt;
 use std::path::PathBuf;
 
+use super::arn::stream_of_arn;
 use super::keys::own;
 use super::settings::Settings;
 
@@ -12,9 +14,22 @@ pub enum Destination {
     File(PathBuf),
     /// A program and its arguments, separated by blanks.
     Exec(String),
+    /// The name or the ARN of a stream.
+    Kinesis(String),
 }
 
-const KINDS: [&str; 2] = ["file:", "exec:"];
+impl fmt::Display for Destination {
+    /// As it is configured, without the arguments of a program: they may be secrets inserted by `--expand-env`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(folder) => write!(f, "file:{}", folder.display()),
+            Self::Exec(command) => write!(f, "exec:{}", command.split(' ').next().unwrap_or_default()),
+            Self::Kinesis(stream) => write!(f, "kinesis:{stream}"),
+        }
+    }
+}
+
+const KINDS: [&str; 3] = ["file:", "exec:", "kinesis:"];
 
 /// Parses destinations, separated by commas. A comma within the arguments of a program is part of them.
 ///
@@ -22,7 +37,9 @@ const KINDS: [&str; 2] = ["file:", "exec:"];
 /// The values that would be accepted.
 pub fn parse(text: &str) -> Result<Vec<Destination>, String> {
     let expected = || {
-        "must be none, file:DIR, exec:PROGRAM ARGUMENTS, or several of them separated by commas".to_owned()
+        "must be none, file:DIR, kinesis:STREAM with a name or an ARN, exec:PROGRAM ARGUMENTS, or several of them \
+         separated by commas"
+            .to_owned()
     };
     if text == own::NONE {
         return Ok(Vec::new());
@@ -45,11 +62,20 @@ pub fn parse(text: &str) -> Result<Vec<Destination>, String> {
             Some(("exec", command)) if !command.trim().is_empty() => {
                 Destination::Exec(command.trim().to_owned())
             }
+            Some(("kinesis", stream)) if is_stream(stream.trim()) => {
+                Destination::Kinesis(stream.trim().to_owned())
+            }
             _ => return Err(expected()),
         };
         Ok(destination)
     });
     parsed.collect()
+}
+
+/// Whether this is the ARN of a stream, or can be its name by the rules of Kinesis.
+fn is_stream(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    stream_of_arn(text).is_some() || (1..=128).contains(&text.len()) && text.bytes().all(is_plain)
 }
 
 /// The text for a value of `multilangd.childErrorLine`; none if stderr is only logged.
@@ -74,10 +100,38 @@ pub(super) fn conflict(settings: &Settings) -> Option<String> {
     if settings.text(key).as_deref() == Some(own::NONE) {
         return None;
     }
+    let destinations = parse(&settings.text(key).unwrap_or_default()).unwrap_or_default();
+    let stream = settings.text("streamName");
+    let reads = |destination: &&Destination| match destination {
+        Destination::Kinesis(name) => {
+            Some(name) == stream.as_ref()
+                || stream_of_arn(name).is_some_and(|arn| Some(&arn.name) == stream.as_ref())
+                    && settings.text("streamArn").is_none_or(|own| own == *name)
+        }
+        Destination::File(_) | Destination::Exec(_) => false,
+    };
+    if let Some(own) = destinations.iter().find(reads) {
+        return Some(format!(
+            "{key} = {own} is the stream that is read: each letter would be a record of it (name another stream)"
+        ));
+    }
     let required = [(own::ON_CHILD_FAILURE, "restart"), (own::ON_HOPELESS_SHARD, "park")];
     let (other, value) =
         required.into_iter().find(|(other, _)| settings.text(other).as_deref() == Some("exit"))?;
     Some(format!("{key} requires {other} = {value} (set {key} = none, or {other} = {value})"))
+}
+
+/// Why a greatest age of records cannot be used: records would be lost although no setting says so.
+pub(super) fn unused_age(settings: &Settings) -> Option<String> {
+    let is = |key: &str, value: &str| settings.text(key).as_deref() == Some(value);
+    let (age, letters, skip) = (own::MAX_RECORD_AGE, own::DEAD_LETTERS, own::SKIP_OLD_RECORDS);
+    let millis = settings.number(age);
+    (millis > 0 && is(letters, own::NONE) && !is(skip, own::TRUE)).then(|| {
+        format!(
+            "{age} = {millis} requires a destination of the older records (set {letters}, or {skip} = true, which \
+             loses them)"
+        )
+    })
 }
 
 #[cfg(test)]
@@ -90,7 +144,25 @@ mod tests {
         assert_eq!(parse("file:/var/letters"), Ok(vec![file()]));
         let several = parse("exec:aws sqs --a b,c, file:/var/letters").unwrap();
         assert_eq!(several, [Destination::Exec("aws sqs --a b,c".to_owned()), file()]);
-        for text in ["", "file:", "exec: ", "stdout", "/var/letters", "sqs:x", "file:/a,,"] {
+        let arn = "arn:aws:kinesis:us-east-1:123456789012:stream/bad";
+        for stream in ["order-letters", arn] {
+            assert_eq!(
+                parse(&format!("kinesis:{stream}")),
+                Ok(vec![Destination::Kinesis(stream.to_owned())])
+            );
+        }
+        for text in [
+            "kinesis:",
+            "kinesis:a b",
+            "kinesis:arn:aws:kinesis:us-east-1:1:stream/x",
+            "",
+            "file:",
+            "exec: ",
+            "stdout",
+            "/var/letters",
+            "sqs:x",
+            "file:/a,,",
+        ] {
             let is_folder = text == "file:/a,,";
             assert_eq!(parse(text).is_err(), !is_folder, "{text}");
         }

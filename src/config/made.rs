@@ -122,6 +122,8 @@ impl Resolved {
                 _ => OnHopelessShard::Park,
             },
             dead_letters: letters::parse(&text(own::DEAD_LETTERS)).unwrap_or_default(),
+            max_age: Some(s.number(own::MAX_RECORD_AGE)).filter(|millis| *millis > 0),
+            skip_old_records: text(own::SKIP_OLD_RECORDS) == own::TRUE,
             dead_letter_limits: DeadLetterLimits {
                 record_failures: u32::try_from(s.number(own::MAX_RECORD_FAILURES)).unwrap_or(1),
                 in_a_row: u32::try_from(s.number(own::MAX_DEAD_LETTERS_IN_A_ROW)).unwrap_or(1),
@@ -131,10 +133,7 @@ impl Resolved {
             child_error_text: letters::error_text(&text(own::CHILD_ERROR_LINE)),
             parked_pause: Duration::from_millis(u64::try_from(s.number(own::MAX_PARKED_PAUSE)).unwrap_or(1)),
             max_child_failures: u32::try_from(s.number(own::MAX_CHILD_FAILURES)).unwrap_or(1),
-            child_protocol: match text(own::CHILD_PROTOCOL).as_str() {
-                "shutdown" => ChildProtocol::Shutdown,
-                _ => ChildProtocol::Current,
-            },
+            child_protocol: ChildProtocol::of(&text(own::CHILD_PROTOCOL)),
             child_log: match text(own::CHILD_LOG).as_str() {
                 "raw" => ChildLog::Raw,
                 "json" => ChildLog::Json,

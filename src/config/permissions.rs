@@ -1,6 +1,8 @@
 //! The AWS permissions that a daemon with given settings needs. `check` prints the rows of the table that
 //! apply, the README shows all, and `deploy/policy.json` contains the same actions.
 
+use super::keys::own;
+use super::letters;
 use super::settings::Settings;
 
 /// A permission.
@@ -37,6 +39,12 @@ fn sends_metrics(settings: &Settings) -> bool {
     settings.text("metricsLevel").as_deref() != Some("NONE")
 }
 
+fn writes_letters(settings: &Settings) -> bool {
+    let destinations =
+        letters::parse(&settings.text(own::DEAD_LETTERS).unwrap_or_default()).unwrap_or_default();
+    destinations.iter().any(|destination| matches!(destination, letters::Destination::Kinesis(_)))
+}
+
 /// All permissions.
 #[rustfmt::skip]
 pub const PERMISSIONS: &[Permission] = &[
@@ -49,6 +57,7 @@ pub const PERMISSIONS: &[Permission] = &[
     Permission { action: "kinesis:DescribeStreamConsumer", on: "the stream and its consumers", when: "enhanced fan-out, unless fanoutConfig.consumerArn is set", applies: has_no_consumer },
     Permission { action: "kinesis:RegisterStreamConsumer", on: "the stream", when: "enhanced fan-out, unless fanoutConfig.consumerArn is set or the consumer exists", applies: has_no_consumer },
     Permission { action: "kinesis:SubscribeToShard", on: "the consumers of the stream", when: "enhanced fan-out", applies: is_pushed },
+    Permission { action: "kinesis:PutRecord", on: "the stream of dead letters", when: "multilangd.deadLetters = kinesis:STREAM", applies: writes_letters },
     Permission { action: "dynamodb:DescribeTable", on: "the tables", when: "always", applies: always },
     Permission { action: "dynamodb:CreateTable", on: "the tables", when: "unless they exist", applies: always },
     Permission { action: "dynamodb:UpdateTable", on: "the lease table", when: "unless it has the index of lease owners; leaseTableDeletionProtectionEnabled", applies: always },
@@ -89,6 +98,10 @@ mod tests {
         let pushed = of("retrievalMode = FANOUT\nleaseTablePitrEnabled = true\n");
         assert!(pushed.contains(&"kinesis:RegisterStreamConsumer"), "{pushed:?}");
         assert!(pushed.contains(&"dynamodb:UpdateContinuousBackups"));
+        assert!(
+            !polled.contains(&"kinesis:PutRecord")
+                && of("multilangd.deadLetters = kinesis:l\n").contains(&"kinesis:PutRecord")
+        );
         let arn = of("retrievalMode = FANOUT\nfanoutConfig.consumerArn = arn\n");
         assert!(
             arn.contains(&"kinesis:SubscribeToShard") && !arn.contains(&"kinesis:RegisterStreamConsumer")

@@ -424,6 +424,10 @@ impl Maker {
             let line = self.source(own::DEAD_LETTERS).line();
             self.bean.faults.push(Remark { line, key: Some(own::DEAD_LETTERS.to_owned()), text });
         }
+        if let Some(text) = letters::unused_age(&self.settings) {
+            let line = self.source(own::MAX_RECORD_AGE).line();
+            self.bean.faults.push(Remark { line, key: Some(own::MAX_RECORD_AGE.to_owned()), text });
+        }
         self.bean.warnings.extend(own::no_child_log(&self.settings));
     }
 

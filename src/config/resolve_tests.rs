@@ -173,6 +173,45 @@ fn dead_letters_require_a_daemon_that_parks_shards() {
 }
 
 #[test]
+fn dead_letters_cannot_go_to_the_stream_that_is_read() {
+    let arn = "arn:aws:kinesis:us-east-1:123456789012:stream";
+    let lines = |own: &str, to: &str| {
+        format!("executableName = p\napplicationName = a\n{own}\nmultilangd.deadLetters = kinesis:{to}\n")
+    };
+    for (own, to, is_refused) in [
+        ("streamName = s", "s".to_owned(), true),
+        ("streamName = s", format!("{arn}/s"), true),
+        ("streamName = s", "s-letters".to_owned(), false),
+        (&format!("streamArn = {arn}/s"), format!("{arn}/s"), true),
+        (
+            &format!("streamArn = {arn}/s"),
+            "arn:aws:kinesis:us-east-1:999999999999:stream/s".to_owned(),
+            false,
+        ),
+    ] {
+        let found = resolved(&lines(own, &to));
+        let refused = found.faults.iter().any(|fault| fault.key.as_deref() == Some(own::DEAD_LETTERS));
+        assert_eq!(refused, is_refused, "{own} {to}: {:?}", found.faults);
+    }
+}
+
+#[test]
+fn max_record_age_requires_dead_letters_or_skip_old_records() {
+    for (lines, is_refused) in [
+        ("multilangd.maxRecordAgeMillis = 1\n", true),
+        ("multilangd.maxRecordAgeMillis = 1\nmultilangd.skipOldRecords = false\n", true),
+        ("multilangd.maxRecordAgeMillis = 1\nmultilangd.skipOldRecords = true\n", false),
+        ("multilangd.maxRecordAgeMillis = 1\nmultilangd.deadLetters = exec:true\n", false),
+        ("multilangd.maxRecordAgeMillis = 0\n", false),
+        ("multilangd.skipOldRecords = true\n", false),
+    ] {
+        let found = resolved(&format!("{MINIMUM}{lines}"));
+        let keys: Vec<_> = found.faults.iter().filter_map(|fault| fault.key.as_deref()).collect();
+        assert_eq!(keys, vec![own::MAX_RECORD_AGE; usize::from(is_refused)], "{lines}: {:?}", found.faults);
+    }
+}
+
+#[test]
 fn own_settings_prefer_options_then_variables_then_file() {
     let mut given = Given {
         bytes: format!("{MINIMUM}multilangd.maxChildFailures = 2\nmultilangd.onChildFailure = exit\n")

@@ -49,6 +49,17 @@ pub struct Settings {
     pub shape: Shape,
     /// When a record becomes a dead letter; none without `multilangd.deadLetters`.
     pub dead_letters: Option<Limits>,
+    /// `multilangd.maxRecordAgeMillis`: the age from which records are not delivered; none if all are.
+    pub max_age: Option<MaxAge>,
+}
+
+/// From which age records are not delivered, and what becomes of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaxAge {
+    /// Greatest age of a record that is delivered, in milliseconds since it arrived at Kinesis.
+    pub millis: i64,
+    /// Whether older records are written to the dead letters; otherwise they are skipped.
+    pub writes_letters: bool,
 }
 
 /// How the records of a shard are grouped into batches. By default a batch is a response of Kinesis.
@@ -190,6 +201,17 @@ pub enum Effect {
     Bisected,
     /// Write a record to the dead letters; completes with [`Event::Lettered`].
     Letter(Box<Record>),
+    /// Write a record that is too old to the dead letters; completes with [`Event::Lettered`].
+    AgedLetter(Box<Record>),
+    /// Report that records that were too old were passed: all from `first` to `last`.
+    Aged {
+        /// Their number.
+        records: usize,
+        /// The position of the first one.
+        first: Position,
+        /// The position of the last one.
+        last: Position,
+    },
     /// Report that the dead letter was rejected, for this reason, and is written again after this pause.
     LetterRefused(String, Duration),
     /// Report that the shard is parked: the reason, and the pause before the child is restarted.

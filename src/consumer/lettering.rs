@@ -1,16 +1,14 @@
 //! Writes dead letters, and reports the search for their records.
 
 use tokio::time::Instant;
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
-use super::Consumer;
 use super::event::Event;
-use crate::letters::{Condition, Failure, Letter};
+use super::{Consumer, REPORT_AGAIN};
+use crate::letters::{self, Condition, Failure, Letter};
 use crate::metrics::OfShard;
 use crate::record::Record;
-
-/// Most failures in one letter.
-const FAILURES: usize = 10;
+use crate::sequence::Position;
 
 impl Consumer {
     pub(super) fn bisecting(&mut self, reason: String, records: usize, alone: u32) {
@@ -40,15 +38,47 @@ impl Consumer {
         if alone == 1 {
             self.failures.clear();
         }
-        if self.failures.len() == FAILURES {
-            self.failures.remove(0);
+        let at = (self.parts.wall)();
+        letters::note_failure(&mut self.failures, Failure { at, reason, stderr });
+    }
+
+    /// Reports records that were passed because they were too old; logs their number at a limited rate.
+    pub(super) fn aged(&mut self, records: usize, first: &Position, last: &Position) {
+        self.emit(OfShard::Aged { records, first, last });
+        self.aged.0 = self.aged.0.saturating_add(records as u64);
+        let now = Instant::now();
+        if self.aged.1.is_none_or(|at| now.saturating_duration_since(at) >= REPORT_AGAIN) {
+            self.log_aged();
         }
-        let at = self.parts.letters.as_ref().map_or(0, |letters| (letters.wall)());
-        self.failures.push(Failure { at, reason, stderr });
+    }
+
+    /// Logs the records that were passed for their age since the last time.
+    pub(super) fn log_aged(&mut self) {
+        let (records, last) = (std::mem::take(&mut self.aged.0), &mut self.aged.1);
+        if records == 0 {
+            return;
+        }
+        *last = Some(Instant::now());
+        let max_age_millis = self.parts.settings.max_age.map(|limit| limit.millis);
+        if self.parts.settings.max_age.is_some_and(|limit| limit.writes_letters) {
+            warn!(
+                event = "old_records_lettered",
+                records,
+                max_age_millis,
+                "wrote records older than multilangd.maxRecordAgeMillis to the dead letters"
+            );
+        } else {
+            warn!(
+                event = "old_records_skipped",
+                records,
+                max_age_millis,
+                "skipped records older than multilangd.maxRecordAgeMillis (multilangd.skipOldRecords)"
+            );
+        }
     }
 
     /// Completes with [`Event::Lettered`].
-    pub(super) fn write_letter(&mut self, record: Record) {
+    pub(super) fn write_letter(&mut self, record: Record, condition: Condition) {
         let position = record.position();
         let Some(letters) = self.parts.letters.clone() else {
             let reason = "no destination is configured".to_owned();
@@ -61,24 +91,30 @@ impl Consumer {
             self.events.push_back(Event::Lettered(position, Err("the lease has expired".to_owned())));
             return;
         }
+        let is_old = condition == Condition::RecordAgeExceeded;
         let letter = Letter {
-            condition: Condition::RetryAttemptsExhausted,
-            at: (letters.wall)(),
+            condition,
+            at: (self.parts.wall)(),
             shard: self.held.shard().clone(),
             stream: self.parts.source.recognition.current().map(|stream| stream.arn().to_owned()),
             application: letters.application,
             worker: letters.worker,
             program: self.parts.program.to_string(),
-            attempts: self.alone,
-            failures: self.failures.clone(),
+            attempts: if is_old { 0 } else { self.alone },
+            failures: if is_old { Vec::new() } else { self.failures.clone() },
             record,
         };
         let (sink, shard) = (self.parts.sink.clone(), self.held.shard().clone());
         self.spawn(async move {
             let sent = letters.destination.send(&letter).await;
             if sent.is_ok() {
-                error!(event = "dead_letter_written", %position, id = letter.id(), error = letter.last_error(),
-                    "wrote a record to the dead letters, continuing after it");
+                // Old records are logged together.
+                if is_old {
+                    debug!(%position, id = letter.id(), "wrote an old record to the dead letters");
+                } else {
+                    error!(event = "dead_letter_written", %position, id = letter.id(),
+                        error = letter.last_error(), "wrote a record to the dead letters, continuing after it");
+                }
                 sink.shard(&shard, OfShard::DeadLetter { position: &position, error: letter.last_error() });
             }
             Event::Lettered(position, sent.map_err(|error| error.to_string()))

@@ -5,6 +5,7 @@
 //!                         |  '-> notifying -> losing ------------------------^
 //!                         '----------------------------> losing -------------'
 //! any of these -> closing -> backing off -> starting      (the child failed; a parked shard has longer pauses)
+//! idle <-> aged                                                         (records are too old to be delivered)
 //! closing -> lettering <-> letter refused; lettering -> passing -> starting       (a record fails for good)
 //! ```
 //!
@@ -20,11 +21,14 @@
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "most events concern few phases")]
 
+mod age;
 mod closing;
+mod deadlines;
 mod delivery;
 mod lettering;
 mod stopping;
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use multilangd_protocol::{Action, CheckpointFailure, CheckpointRequest, session};
@@ -33,7 +37,7 @@ use tokio::time::Instant;
 use super::event::{Effect, EndError, Event, Message, NotSpawned, Outcome, Settings};
 use super::suspects::Suspects;
 use crate::backoff::Backoff;
-use crate::batch::Batch;
+use crate::batch::{Batch, Records};
 use crate::checkpoint::{self, Progress, Verdict};
 use crate::lease::held;
 use crate::multilang;
@@ -77,6 +81,8 @@ enum Phase {
     LetterRefused(Instant),
     /// The position of the record of a dead letter is being stored. No child runs.
     Passing,
+    /// Records that are too old are being passed. The child is idle.
+    Aged(AgedStep),
     Finished,
 }
 
@@ -97,6 +103,17 @@ enum Step {
     Gone,
 }
 
+/// The steps of passing records that are too old.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AgedStep {
+    /// The letter of the first of them is being written.
+    Writing,
+    /// The letter was rejected and is written again at that time.
+    Refused(Instant),
+    /// Their position is being stored.
+    Storing,
+}
+
 /// The state of one shard consumer.
 #[derive(Debug)]
 pub struct State {
@@ -113,6 +130,12 @@ pub struct State {
     end: Option<Vec<ChildShard>>,
     /// The part of the last batch that is not delivered yet.
     rest: Option<Batch>,
+    /// Parts of the batch that precede `rest`, each to be delivered at once. Empty if there is no rest.
+    pieces: VecDeque<Records>,
+    /// Records that are too old and wait for their dead letters, in order.
+    aged: VecDeque<Record>,
+    /// The time by which ages of records are measured, in milliseconds since 1970.
+    wall: Option<i64>,
     /// Until when `rest` waits for more records.
     gathering: Option<Instant>,
     /// The search for records at which children fail; none without dead letters.
@@ -168,6 +191,9 @@ impl State {
             delivered: false,
             end: None,
             rest: None,
+            pieces: VecDeque::new(),
+            aged: VecDeque::new(),
+            wall: None,
             gathering: None,
             suspects,
             poison: None,
@@ -200,25 +226,6 @@ impl State {
     /// The stored checkpoint.
     pub fn stored(&self) -> &Position {
         self.progress.last()
-    }
-
-    /// When to send [`Event::Deadline`], unless another event occurs before.
-    pub fn deadline(&self) -> Option<Instant> {
-        let own = match &self.phase {
-            Phase::Waiting(at) | Phase::PreparingEnd(at) => *at,
-            Phase::BackingOff(until) | Phase::LetterRefused(until) => Some(*until),
-            Phase::Lettering | Phase::Passing => None,
-            Phase::Finished => return None,
-            // A write has a deadline of its own, which a stop does not wait for.
-            Phase::Closing { step: Step::Gone, by, .. } => return self.stop.then_some(*by),
-            Phase::Closing { by, .. } => return Some(*by),
-            Phase::Starting | Phase::Processing | Phase::Ending | Phase::Notifying | Phase::Losing => {
-                self.answer_by
-            }
-            Phase::Idle => self.recovers_at().into_iter().chain(self.gathering).min(),
-        };
-        let slow = self.slow.filter(|_| self.phase == Phase::Processing).map(|(_, at)| at);
-        own.into_iter().chain(self.hurry).chain(slow).min()
     }
 
     /// Handles an event.
@@ -475,6 +482,9 @@ impl State {
         if self.phase == Phase::Passing {
             return self.resume();
         }
+        if self.phase == Phase::Aged(AgedStep::Storing) {
+            return self.settle(now);
+        }
         if outcome.is_ok() {
             // A failure during the write starts a new row; it is the last one too if one is enough.
             let failing = matches!(&self.phase, Phase::Closing { then: Then::Restart(_), .. });
@@ -515,61 +525,6 @@ impl State {
                 self.phase = Phase::PreparingEnd(Some(now + self.settings.task_backoff));
                 vec![Effect::EndDelayed(reason)]
             }
-        }
-    }
-
-    fn deadline_passed(&mut self, now: Instant) -> Effects {
-        match &self.phase {
-            Phase::Finished => Vec::new(),
-            Phase::Closing { then, step: Step::Gone, by } if self.stop && *by <= now => {
-                let then = then.clone();
-                self.storing = false;
-                self.closed(now, then)
-            }
-            Phase::Closing { step: Step::Gone, .. } => Vec::new(),
-            Phase::Closing { then, step, by } if *by <= now => {
-                let (then, step) = (then.clone(), *step);
-                self.press(now, then, step)
-            }
-            Phase::Closing { .. } => Vec::new(),
-            Phase::Lettering | Phase::Passing if self.hurry.is_some_and(|by| by <= now) => {
-                self.finish(self.end_of_holding())
-            }
-            _ if self.hurry.is_some_and(|by| by <= now) => {
-                let then = Then::Finish(self.end_of_holding());
-                let mut effects = vec![Effect::StopTimedOut];
-                effects.extend(self.close(now, then));
-                effects
-            }
-            Phase::Waiting(Some(at)) if *at <= now => self.check_parents(),
-            Phase::PreparingEnd(Some(at)) if *at <= now => self.settle(now),
-            Phase::BackingOff(until) if *until <= now => self.start(),
-            Phase::LetterRefused(until) if *until <= now => self.write_letter(),
-            // The rest is delivered next.
-            Phase::Idle if self.gathering.take_if(|at| *at <= now).is_some() => Vec::new(),
-            Phase::Idle if self.recovers_at().is_some_and(|at| at <= now) => {
-                self.failures = 0;
-                self.backoff.reset();
-                self.recover()
-            }
-            Phase::Starting | Phase::Processing | Phase::Ending | Phase::Notifying | Phase::Losing
-                if self.answer_by.is_some_and(|by| by <= now) =>
-            {
-                self.fail(now, "it did not answer within timeoutInSeconds".to_owned())
-            }
-            Phase::Processing => self.warn_if_slow(now),
-            _ => Vec::new(),
-        }
-    }
-
-    /// Repeated, as in Java.
-    fn warn_if_slow(&mut self, now: Instant) -> Effects {
-        match &mut self.slow {
-            Some((since, at)) if *at <= now => {
-                *at = now + WARN_AGAIN;
-                vec![Effect::Slow(now.duration_since(*since))]
-            }
-            _ => Vec::new(),
         }
     }
 }

@@ -25,6 +25,7 @@ pub(super) fn settings() -> Settings {
         parked_pause: None,
         shape: Shape::default(),
         dead_letters: None,
+        max_age: None,
     }
 }
 

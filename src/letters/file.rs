@@ -69,12 +69,16 @@ pub fn paths(destinations: &str) -> Result<Vec<PathBuf>, String> {
         .into_iter()
         .filter_map(|destination| match destination {
             letters::Destination::File(folder) => Some(folder),
-            letters::Destination::Exec(_) => None,
+            letters::Destination::Exec(_) | letters::Destination::Kinesis(_) => None,
         })
         .collect();
     let mut paths = Vec::new();
     if folders.is_empty() {
-        return Err(format!("{} has no file:DIR", own::DEAD_LETTERS));
+        return Err(format!(
+            "{} has no file:DIR (print the letters of kinesis:STREAM into a file with multilangd tail, and name that \
+             file)",
+            own::DEAD_LETTERS
+        ));
     }
     for folder in folders {
         let failed = |error: io::Error| format!("failed to read the folder {}: {error}", folder.display());

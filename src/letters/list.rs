@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{Condition, Failure, Letter};
 use crate::clock;
 use crate::record::{Data, Record};
+use crate::record_lines;
 use crate::sequence::SequenceNumber;
 use crate::shard::ShardId;
 
@@ -64,7 +65,12 @@ pub fn read(text: &[u8]) -> Vec<Result<Letter, String>> {
 }
 
 fn parse(line: &[u8]) -> Result<Letter, String> {
-    let line: Line = serde_json::from_slice(line).map_err(|error| format!("not a dead letter: {error}"))?;
+    let line: Line = serde_json::from_slice(line).or_else(|error| {
+        // `multilangd tail` prints the records of a stream of letters: a letter is the data of a record.
+        let data = record_lines::parse(line).ok().map(|(_, data)| data);
+        let letter = data.and_then(|data| serde_json::from_slice(&data).ok());
+        letter.ok_or_else(|| format!("not a dead letter: {error}"))
+    })?;
     let of = |name: &str| format!("not a dead letter: {name} is invalid");
     let conditions = [Condition::RetryAttemptsExhausted, Condition::RecordAgeExceeded];
     let condition = conditions.into_iter().find(|known| known.name() == line.request_context.condition);
@@ -155,6 +161,20 @@ mod tests {
         );
         assert_eq!(found.remove(0).unwrap(), aged);
         assert!(found.is_empty());
+    }
+
+    #[test]
+    fn letter_is_read_from_the_output_of_tail() {
+        let mut line = letter(5).line();
+        line.pop();
+        for as_text in [false, true] {
+            let mut printed = String::new();
+            record_lines::write(&"s".into(), &Record::plain(9, "k", &line), as_text, &mut printed);
+            assert_eq!(read(printed.as_bytes()), [Ok(letter(5))]);
+        }
+        let mut other = String::new();
+        record_lines::write(&"s".into(), &Record::plain(9, "k", b"{}"), false, &mut other);
+        assert!(read(other.as_bytes())[0].is_err());
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::aws::{
     state::State,
 };
 use crate::clock;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::daemon::{self, Ports};
 use crate::exit::Exit;
 use crate::lease::Table;
@@ -273,7 +273,14 @@ async fn serve(
     };
     let (children, capacity) = daemon::equip(program, home.form.clone(), config)
         .map_err(|error| failed(format!("failed to start a thread: {error}")))?;
-    let letters = letters::open(config).map_err(failed)?;
+    for destination in &config.dead_letters {
+        if let config::letters::Destination::Kinesis(stream) = destination
+            && !stream.starts_with("arn:")
+        {
+            make_stream(&clients.kinesis, stream, 1).await.map_err(failed)?;
+        }
+    }
+    let letters = letters::open(config, |stream| Box::new(clients.letter_stream(stream))).map_err(failed)?;
     let ports = Ports {
         letters,
         table: Arc::new(Leases::new(clients.dynamodb.clone(), config.table.clone(), table)),

@@ -45,6 +45,8 @@ pub struct Totals {
     pub dead_letters: u64,
     /// The last dead letter: the position of its record, the last error, and when it was written.
     pub dead_letter: Option<(Position, String, Instant)>,
+    /// Number of records that were not delivered because they were too old.
+    pub aged: u64,
     /// Number of dead letters that were rejected.
     pub letter_failures: u64,
     /// Since when the shard waits for the destination of a dead letter, and why it was rejected.
@@ -148,6 +150,10 @@ impl Totals {
                 let error = error.chars().take(READ_ERROR).collect();
                 self.dead_letter = Some((position.clone(), error, now));
                 (self.refused, self.moved) = (None, Some(now));
+            }
+            OfShard::Aged { records, .. } => {
+                self.aged += records as u64;
+                self.moved = Some(now);
             }
             OfShard::LetterRefused { reason } => {
                 self.letter_failures += 1;

@@ -351,6 +351,7 @@ impl Sink for Queue {
             | OfShard::Bisecting { .. }
             | OfShard::Bisected
             | OfShard::DeadLetter { .. }
+            | OfShard::Aged { .. }
             | OfShard::LetterRefused { .. }
             | OfShard::Recovered
             | OfShard::Shortage { .. }

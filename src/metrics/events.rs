@@ -79,6 +79,15 @@ pub enum OfShard<'a> {
         /// The last line on stderr, or the cause of its last failure.
         error: &'a str,
     },
+    /// Records were passed because they were too old: all from `first` to `last`. Each has a dead letter, or is skipped.
+    Aged {
+        /// Their number.
+        records: usize,
+        /// The position of the first one.
+        first: &'a Position,
+        /// The position of the last one.
+        last: &'a Position,
+    },
     /// A dead letter was rejected; the shard waits.
     LetterRefused {
         /// The cause.

@@ -139,6 +139,8 @@ pub const FAMILIES: &[Family] = &[
         help: "Failed batches that were delivered again in smaller ones, to find the record that fails (multilangd.deadLetters)." },
     Family { name: "multilangd_dead_letters_total", counter: true, labels: SHARD, of: Of::Shard(|t, _| Some(number(t.dead_letters))),
         help: "Records written to multilangd.deadLetters." },
+    Family { name: "multilangd_old_records_total", counter: true, labels: SHARD, of: Of::Shard(|t, _| Some(number(t.aged))),
+        help: "Records older than multilangd.maxRecordAgeMillis: written to multilangd.deadLetters, or skipped with multilangd.skipOldRecords." },
     Family { name: "multilangd_dead_letters_failures_total", counter: true, labels: SHARD, of: Of::Shard(|t, _| Some(number(t.letter_failures))),
         help: "Dead letters that a destination rejected; the shard waits until it accepts them." },
     Family { name: "multilangd_reads_total", counter: true, labels: SHARD, of: Of::Shard(|t, _| Some(number(t.fetches))),

@@ -104,6 +104,13 @@ fn head(program: &Path) -> Vec<u8> {
     if read.is_ok() { head } else { Vec::new() }
 }
 
+/// The interpreter of a script and its argument, separated by a blank; empty if the file is no script or cannot be read.
+pub fn interpreter(program: &Path) -> String {
+    let Some(Line { interpreter, argument }) = line(&head(program)) else { return String::new() };
+    let words = std::iter::once(interpreter).chain(argument);
+    words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+}
+
 /// Checks that a program, if it is a script, has an interpreter that can be run.
 ///
 /// # Errors

@@ -98,7 +98,7 @@ impl Fanout {
                     .failed("failed to find or register the enhanced fan-out consumer, retrying", &error);
             }
         };
-        let asked = self.place.source.service.earliest();
+        let asked = self.place.source.clock.past();
         let (shard, start) = (self.place.shard.clone(), self.place.start());
         let began = Instant::now();
         let subscribed = {

@@ -153,7 +153,7 @@ pub(super) fn source(script: &Arc<Script>) -> Source {
         reach: Arc::default(),
         calls: Arc::new(Semaphore::new(1)),
         sink: Arc::new(crate::metrics::Discard),
-        service: crate::clock::ServiceClock::new(crate::clock::wall_millis),
+        clock: crate::clock::ServiceClock::new(crate::clock::wall_millis, Default::default()),
     }
 }
 

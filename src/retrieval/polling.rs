@@ -212,7 +212,7 @@ impl Polling {
     }
 
     async fn open(&mut self) -> Result<(), Error> {
-        let asked = self.place.source.service.earliest();
+        let asked = self.place.source.clock.past();
         let iterator = self.get_iterator().await;
         if let Err(error @ Error::Denied(_)) = &iterator {
             self.place.suspect_another_stream(error).await;

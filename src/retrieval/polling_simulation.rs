@@ -186,7 +186,7 @@ fn source(world: &Arc<World>) -> Source {
         reach: Arc::default(),
         calls: Arc::new(Semaphore::new(9)),
         sink: Arc::new(crate::metrics::Discard),
-        service: crate::clock::ServiceClock::new(crate::clock::wall_millis),
+        clock: crate::clock::ServiceClock::new(crate::clock::wall_millis, Default::default()),
     }
 }
 

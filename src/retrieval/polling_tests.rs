@@ -96,7 +96,7 @@ fn source(script: &Arc<Script>) -> Source {
         reach: Arc::default(),
         calls: Arc::new(Semaphore::new(1)),
         sink: Arc::new(crate::metrics::Discard),
-        service: crate::clock::ServiceClock::new(crate::clock::wall_millis),
+        clock: crate::clock::ServiceClock::new(crate::clock::wall_millis, Default::default()),
     }
 }
 
@@ -141,11 +141,11 @@ async fn every_record_is_delivered_once_across_failures() {
 
 #[tokio::test(start_paused = true)]
 async fn expired_latest_resumes_at_its_first_timestamp() {
-    let clock = ServiceClock::new(clock::wall_millis);
-    let before = clock.earliest();
+    let clock = ServiceClock::new(clock::wall_millis, Default::default());
+    let before = clock.past();
     let (_, starts) = all(script(vec![Err(Error::IteratorExpired("e".into())), end()]), Start::Latest).await;
     let [Start::Latest, Start::AtTimestamp(millis)] = starts[..] else { panic!("{starts:?}") };
-    assert!((before..=clock.earliest()).contains(&millis));
+    assert!((before..=clock.past()).contains(&millis));
 }
 
 #[tokio::test(start_paused = true)]
@@ -346,7 +346,7 @@ fn endless(records: Arc<Endless>, budget: Arc<Budget>, idle: u64) -> Source {
         reach: Arc::default(),
         calls: Arc::new(Semaphore::new(200)),
         sink: Arc::new(crate::metrics::Discard),
-        service: crate::clock::ServiceClock::new(crate::clock::wall_millis),
+        clock: crate::clock::ServiceClock::new(crate::clock::wall_millis, Default::default()),
     }
 }
 

@@ -60,7 +60,7 @@ pub struct Source {
     /// Receives events.
     pub sink: Arc<dyn Sink>,
     /// AWS's clock.
-    pub service: ServiceClock,
+    pub clock: ServiceClock,
 }
 
 impl std::fmt::Debug for Source {

@@ -26,17 +26,17 @@ const IN_A_ROW: usize = 10;
 
 /// How children fail.
 #[derive(Debug, Clone, Copy)]
-struct Kind {
+pub struct Kind {
     /// Thousandths of the records put.
-    bad_rate: u32,
+    pub bad_rate: u32,
     /// Thousandths of the batches.
-    flaky: u32,
+    pub flaky: u32,
     /// Whether all records fail for a while.
-    outages: bool,
+    pub outages: bool,
 }
 
 impl Kind {
-    fn of(seed: u64) -> Self {
+    pub fn of(seed: u64) -> Self {
         match seed % 4 {
             0 => Self { bad_rate: 40, flaky: 0, outages: false },
             1 => Self { bad_rate: 20, flaky: 60, outages: false },
@@ -72,7 +72,7 @@ fn run(seed: u64, kind: Kind, bug: Option<Bug>) -> Report {
     })
 }
 
-async fn inject_faults(story: &mut Story, kind: Kind) {
+pub async fn inject_faults(story: &mut Story, kind: Kind) {
     story.join(None);
     story.join(None);
     story.world.state().ledger.as_mut().unwrap().flaky = kind.flaky;
@@ -127,7 +127,7 @@ fn end_outage(story: &Story) {
 }
 
 /// Ends all faults except those of the records, and waits until everything is settled.
-async fn calm(story: &mut Story) {
+pub async fn calm(story: &mut Story) {
     end_outage(story);
     {
         let mut state = story.world.state();

@@ -16,6 +16,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
 use crate::links::Link;
+use crate::story::wall;
 use crate::world::{Bug, FAILOVER};
 
 /// An action that ends with the exit of the child.
@@ -218,12 +219,15 @@ impl Child {
                     Some(Sequence::Number(number)) => number.as_str().parse().unwrap(),
                     _ => 0,
                 };
-                let is_settled = |record: u64| ledger.has_letter(&self.shard, record) || record <= stored;
+                let is_settled = |record: u64| ledger.is_passed(&self.shard, record) || record <= stored;
                 while *next < place && is_settled(all[*next]) {
                     *next += 1;
                 }
             }
             numbers.push(number);
+            if state.ledger.as_ref().is_some_and(|ledger| ledger.is_old(number, wall())) {
+                state.oracle.violated("old-delivered", format!("{number} of {} is too old", self.shard));
+            }
             if self.next != Some(place) && self.next != Some(usize::MAX) {
                 let expected = self.next;
                 state.oracle.violated(

@@ -163,7 +163,7 @@ async fn actions_with_a_record_after(wait: Duration) -> (Vec<String>, Outcome) {
         reach: Arc::default(),
         calls: Arc::new(Semaphore::new(1)),
         sink: Arc::new(multilangd::metrics::Discard),
-        service: crate::story::service_clock(),
+        clock: crate::story::service_clock(),
     };
     let settings = Settings {
         parent_poll: seconds(10),
@@ -180,6 +180,7 @@ async fn actions_with_a_record_after(wait: Duration) -> (Vec<String>, Outcome) {
         parked_pause: None,
         shape: multilangd::consumer::event::Shape::default(),
         dead_letters: None,
+        max_age: None,
     };
     let (actions, mut asked) = mpsc::unbounded_channel();
     let parts = Parts {
@@ -194,6 +195,8 @@ async fn actions_with_a_record_after(wait: Duration) -> (Vec<String>, Outcome) {
         standings: Arc::default(),
         capacity: Arc::default(),
         letters: None,
+        wall: || 0,
+        clock: crate::story::service_clock(),
     };
     let (_finish, finished) = broadcast::channel(1);
     let stop = CancellationToken::new();

@@ -23,6 +23,11 @@ pub struct Ledger {
     pub is_down: bool,
     /// Letters that were accepted during the present outage, by worker and shard, since a record was processed.
     pub during_outage: BTreeMap<(WorkerId, ShardId), BTreeSet<u64>>,
+    /// From which age records are not delivered, in milliseconds, and whether they are skipped then.
+    pub max_age: Option<(i64, bool)>,
+    /// When each record was put, by the wall clock of the simulation.
+    pub put_at: BTreeMap<u64, i64>,
+    skipped: BTreeMap<ShardId, BTreeSet<u64>>,
     processed: BTreeMap<ShardId, BTreeSet<u64>>,
     lettered: BTreeMap<ShardId, BTreeSet<u64>>,
 }
@@ -30,6 +35,11 @@ pub struct Ledger {
 impl Ledger {
     pub fn with_bad(bad_rate: u32) -> Self {
         Self { bad_rate, ..Self::default() }
+    }
+
+    /// Whether there is a destination of dead letters.
+    pub fn writes_letters(&self) -> bool {
+        !matches!(self.max_age, Some((_, true)))
     }
 
     pub fn processed(&mut self, shard: &ShardId, numbers: &[u64]) {
@@ -48,8 +58,35 @@ impl Ledger {
         self.lettered.get(shard).is_some_and(|all| all.contains(&number))
     }
 
+    /// Whether the record is too old at this time.
+    pub fn is_old(&self, number: u64, wall: i64) -> bool {
+        let put_at = self.put_at.get(&number).copied().unwrap_or(i64::MAX);
+        self.max_age.is_some_and(|(millis, _)| put_at < wall.saturating_sub(millis))
+    }
+
+    /// A worker skipped these records of a shard. Returns them, and one that it must not skip.
+    pub fn skipped(
+        &mut self,
+        stream: &Stream,
+        shard: &ShardId,
+        (first, last): (u64, u64),
+        wall: i64,
+    ) -> (Vec<u64>, Option<u64>) {
+        let records = stream.shards.get(shard).into_iter().flat_map(|line| line.records.iter().copied());
+        // Also those that a child has processed without a checkpoint: the next child does not get them again.
+        let all: Vec<u64> = records.filter(|number| (first..=last).contains(number)).collect();
+        let needless = all.iter().copied().find(|number| !self.is_old(*number, wall));
+        self.skipped.entry(shard.clone()).or_default().extend(&all);
+        (all, needless)
+    }
+
+    /// Whether the record is not delivered any more.
+    pub fn is_passed(&self, shard: &ShardId, number: u64) -> bool {
+        self.has_letter(shard, number) || self.skipped.get(shard).is_some_and(|all| all.contains(&number))
+    }
+
     fn is_settled(&self, shard: &ShardId, number: u64) -> bool {
-        self.has_letter(shard, number) || self.processed.get(shard).is_some_and(|all| all.contains(&number))
+        self.is_passed(shard, number) || self.processed.get(shard).is_some_and(|all| all.contains(&number))
     }
 
     /// A record up to this position that is not settled.

@@ -10,18 +10,20 @@ use multilangd::fleet::store::{Generations, LeaderLock, Legacy, LockWrite, Repor
 use multilangd::lease::table::{Error, Found};
 use multilangd::lease::update::Update;
 use multilangd::lease::{Lease, Table, WorkerId};
-use multilangd::letters::{Destination, Letter, Rejected};
+use multilangd::letters::{Condition, Destination, Letter, Rejected};
+use multilangd::metrics::{OfShard, OfWorker, Sink};
 use multilangd::multilang::launch::Process;
 use multilangd::multilang::{ForShard, Launch, SpawnError};
 use multilangd::record::{Data, Record};
 use multilangd::retrieval::{self, Answer, Start};
-use multilangd::sequence::{Position, SequenceNumber};
+use multilangd::sequence::{Position, Sequence, SequenceNumber};
 use multilangd::shard::{self, BoxFuture, Filter, Shard, ShardId};
 use multilangd::stream::StreamId;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::child::Child;
+use crate::story::wall;
 use crate::world::{Bug, Denied, World};
 
 /// The timeout of a request, as in the AWS client.
@@ -483,7 +485,7 @@ fn answer(world: &World, shard: &ShardId, index: usize, limit: usize) -> Answer 
         sub: 0,
         partition_key: "key".into(),
         data: Data::encode(&[0, 0, 0]),
-        arrival: None,
+        arrival: state.ledger.as_ref().and_then(|ledger| ledger.put_at.get(&number).copied()),
     };
     Answer {
         records: numbers.into_iter().map(record).collect(),
@@ -511,6 +513,16 @@ impl Destination for Link {
             let rejected = |reason| Rejected { destination: "simulated".to_owned(), reason };
             let (worker, shard) = (self.worker.clone(), letter.shard.clone());
             let number = letter.record.sequence.as_str().parse().unwrap();
+            let is_aged = letter.condition == Condition::RecordAgeExceeded;
+            if is_aged {
+                let mut state = self.world.state();
+                state.oracle.count("wrote a letter of an old record");
+                if !state.ledger.as_ref().unwrap().is_old(number, wall()) {
+                    state
+                        .oracle
+                        .violated("young-passed", format!("the letter of {number} says that it is old"));
+                }
+            }
             let write = self.write("Letter", move |world| {
                 let mut state = world.state();
                 let loses = state.bug == Some(Bug::LosesLetters);
@@ -523,12 +535,39 @@ impl Destination for Link {
                     return Ok(());
                 }
                 let is_first = ledger.lettered(&worker, &shard, number);
+                if is_aged {
+                    state.oracle.passed(&shard, [number]);
+                }
                 let what = if is_first { "wrote a dead letter" } else { "wrote a dead letter again" };
                 state.oracle.count(what);
                 Ok(())
             });
             write.await.map_err(|error| rejected(error.to_string()))
         })
+    }
+}
+
+impl Sink for Link {
+    fn worker(&self, _: OfWorker<'_>) {}
+
+    fn shard(&self, shard: &ShardId, event: OfShard<'_>) {
+        let OfShard::Aged { first, last, .. } = event else { return };
+        let mut state = self.world.state();
+        let state = &mut *state;
+        let Some(ledger) = state.ledger.as_mut().filter(|ledger| matches!(ledger.max_age, Some((_, true))))
+        else {
+            return;
+        };
+        state.oracle.count("skipped old records");
+        let number = |position: &Position| match &position.sequence {
+            Sequence::Number(number) => number.as_str().parse::<u64>().unwrap(),
+            other => panic!("skipped at {other:?}"),
+        };
+        let (skipped, young) = ledger.skipped(&state.stream, shard, (number(first), number(last)), wall());
+        state.oracle.passed(shard, skipped);
+        if let Some(young) = young {
+            state.oracle.violated("young-passed", format!("{young} of {shard} is skipped"));
+        }
     }
 }
 

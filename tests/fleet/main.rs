@@ -20,6 +20,7 @@
     reason = "test code"
 )]
 
+mod aged;
 mod bad;
 mod calm;
 mod child;

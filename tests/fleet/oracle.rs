@@ -316,6 +316,11 @@ impl Oracle {
         }
     }
 
+    /// These records are not delivered any more, because they are too old.
+    pub fn passed(&mut self, shard: &ShardId, numbers: impl IntoIterator<Item = u64>) {
+        self.delivered.entry(shard.clone()).or_default().extend(numbers);
+    }
+
     /// From now on the lock is a row of the lease table.
     pub fn lock_moves(&mut self) {
         self.count("moved the leader lock into the lease table");

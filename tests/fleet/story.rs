@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use multilangd::capacity::Capacity;
-use multilangd::clock::ServiceClock;
+use multilangd::clock::{ServiceClock, ServiceTime};
 use multilangd::config::Config;
 use multilangd::config::resolve::{Given, resolve};
 use multilangd::daemon::{self, Ports};
@@ -74,6 +74,11 @@ impl Plan {
     }
 }
 
+/// As [`wall`], an hour ahead.
+fn wall_ahead() -> i64 {
+    wall() + 3_600_000
+}
+
 struct Worker {
     id: WorkerId,
     stop: CancellationToken,
@@ -91,6 +96,8 @@ pub struct Story {
     born: usize,
     /// The number of leases that the limits of each worker allow.
     pub capacity: usize,
+    /// Whether the clock of each worker is ahead, and the responses of AWS have dates.
+    is_ahead: bool,
 }
 
 /// The wall clock of the simulation, which follows its virtual time.
@@ -101,9 +108,13 @@ pub fn wall() -> i64 {
 
 /// AWS's clock, which is [`wall`].
 pub fn service_clock() -> ServiceClock {
-    let clock = ServiceClock::new(wall);
-    clock.note(wall());
-    clock
+    ServiceClock::new(wall, service_time())
+}
+
+fn service_time() -> ServiceTime {
+    let time = ServiceTime::default();
+    time.received(wall(), Instant::now());
+    time
 }
 
 /// Runs on a paused clock; all randomness derives from the seed.
@@ -167,6 +178,7 @@ impl Story {
             wrong: Vec::new(),
             born: 0,
             capacity: usize::MAX,
+            is_ahead: false,
         }
     }
 
@@ -214,6 +226,14 @@ impl Story {
         self.world.state().ledger = Some(Ledger::with_bad(bad_rate));
     }
 
+    /// Records are not delivered from this age on: they are skipped, or written to the dead letters. The clocks of the
+    /// workers may be ahead.
+    pub fn limits_age(&mut self, millis: i64, skips: bool, is_ahead: bool) {
+        (self.config.max_age, self.config.skip_old_records) = (Some(millis), skips);
+        self.is_ahead = is_ahead;
+        self.world.state().ledger.as_mut().unwrap().max_age = Some((millis, skips));
+    }
+
     /// Starts as a fleet of KCL 2.x whose workers can migrate to KCL 3.x.
     pub fn is_compatible(&mut self) {
         self.config.generation = Configured::Compatible;
@@ -253,6 +273,7 @@ impl Story {
         config.migrate = config.migrate && self.pick(8) > 0;
         config.bake = SECOND * 3_600;
         let link = Arc::new(link);
+        let (bug, service) = (self.world.state().bug, service_time());
         let ports = Ports {
             table: link.clone(),
             shards: link.clone(),
@@ -261,16 +282,13 @@ impl Story {
             children: link.clone(),
             state: link.clone(),
             capacity: Arc::new(Capacity::new(self.capacity)),
-            sink: Arc::new(Discard),
+            sink: if self.world.state().ledger.is_some() { link.clone() } else { Arc::new(Discard) },
             budget: multilangd::budget::Budget::new(config.buffer),
-            wall,
-            service: service_clock(),
+            wall: if bug == Some(Bug::ClockIsAhead) || self.is_ahead { wall_ahead } else { wall },
+            service,
             surroundings: None,
-            letters: self.world.state().ledger.is_some().then(|| Letters {
-                destination: link.clone(),
-                application: "app".to_owned(),
-                worker: id.to_string(),
-                wall,
+            letters: self.world.state().ledger.as_ref().is_some_and(Ledger::writes_letters).then(|| {
+                Letters { destination: link.clone(), application: "app".to_owned(), worker: id.to_string() }
             }),
         };
         let stop = CancellationToken::new();
@@ -320,6 +338,9 @@ impl Story {
             let open = state.stream.open_shards();
             let shard = open[state.random.usize(0..open.len())].clone();
             let number = state.stream.put(&shard);
+            if let Some(ledger) = &mut state.ledger {
+                ledger.put_at.insert(number, wall());
+            }
             if let Some(rate) = state.ledger.as_ref().map(|ledger| ledger.bad_rate)
                 && state.chance(rate)
             {

@@ -130,6 +130,8 @@ pub enum Bug {
     CheckpointsFirst,
     /// Dead letters are written without end while every record fails.
     EmptiesTheStream,
+    /// The clocks of all workers are an hour ahead, and no response has a date.
+    ClockIsAhead,
     /// Only the worker that moved the leader lock into the lease table notices the move.
     MissesTheMove,
 }

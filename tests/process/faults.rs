@@ -57,9 +57,7 @@ async fn signals_in_quick_succession_count_as_one() {
 /// Images and supervisors choose the signal (`STOPSIGNAL SIGQUIT`, `KillSignal=`).
 #[tokio::test(flavor = "multi_thread")]
 async fn every_stop_signal_releases_the_leases() {
-    for (name, signal) in
-        [("term", Signal::TERM), ("int", Signal::INT), ("hup", Signal::HUP), ("quit", Signal::QUIT)]
-    {
+    for (name, signal) in [("term", Signal::TERM), ("int", Signal::INT), ("quit", Signal::QUIT)] {
         let mut rig = Rig::start(&format!("stop-by-{name}")).await;
         rig.stream(1).await;
         rig.put(&records_of(1)).await;
@@ -71,6 +69,56 @@ async fn every_stop_signal_releases_the_leases() {
         rig.until("the end of its child", |log| said(log, "shutdownRequested").len() == 1).await;
         assert!(rig.rows().await.values().all(|row| !row.contains_key("leaseOwner")), "{name}");
     }
+}
+
+/// Operators send SIGHUP to daemons that reload their files.
+#[tokio::test(flavor = "multi_thread")]
+async fn sighup_of_a_program_and_sigusr1_are_logged_without_a_stop() {
+    let mut rig = Rig::start("reload").await;
+    rig.stream(1).await;
+    rig.put(&records_of(1)).await;
+    let file = rig.properties(&rig.scripted("each"), "");
+    let mut daemon = rig.daemon(&file);
+    rig.until("a batch", |log| count(log) == 1).await;
+    daemon.signal(Signal::HUP);
+    rig.logged("reload_not_supported").await;
+    daemon.signal(Signal::USR1);
+    let logged = rig.logged("status_logged").await;
+    let status: serde_json::Value = serde_json::from_str(logged["status"].as_str().unwrap()).unwrap();
+    assert_eq!(status["shards"].as_array().map(Vec::len), Some(1), "{status}");
+    rig.put(&records_of(1)).await;
+    rig.until("another batch", |log| count(log) == 2).await;
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+/// A daemon that is the leader of a session, until SIGTERM closes its terminal.
+const TERMINAL: &str = "import os, pty, signal, sys\n\
+    log = os.dup(2)\n\
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n\
+    pid, terminal = pty.fork()\n\
+    if pid == 0:\n\
+    \x20   signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])\n\
+    \x20   os.dup2(log, 2)\n\
+    \x20   os.execv(sys.argv[1], sys.argv[1:])\n\
+    signal.sigwait([signal.SIGTERM])\n\
+    os.close(terminal)\n\
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) & 255)\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn terminal_that_goes_away_stops_the_daemon() {
+    let mut rig = Rig::start("terminal").await;
+    rig.stream(1).await;
+    rig.put(&records_of(1)).await;
+    let script = rig.folder.join("terminal.py");
+    std::fs::write(&script, TERMINAL).unwrap();
+    rig.wrapper = vec!["python3".into(), script.into()];
+    let file = rig.properties(&rig.scripted("each"), "");
+    let mut daemon = rig.daemon(&file);
+    rig.until("a batch", |log| count(log) == 1).await;
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ended().await.code(), Some(0), "{}", rig.daemon_log());
+    assert_eq!(rig.logged("signal_received").await["signal"], "SIGHUP");
+    assert!(rig.rows().await.values().all(|row| !row.contains_key("leaseOwner")), "leases are released");
 }
 
 // Elsewhere the daemon handles all signals.

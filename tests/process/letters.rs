@@ -151,6 +151,38 @@ async fn swallowed_exception_is_a_failure_with_child_error_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn letter_in_a_stream_is_printed_by_tail_and_listed() {
+    const LETTERS: &str = "bad-records";
+    let mut rig = Rig::start("letter-stream").await;
+    rig.stream(1).await;
+    rig.put(&["fine", "poison", "last"].map(|data| ("k".to_owned(), data.as_bytes().to_vec()))).await;
+    let behaviour = format!("each poison={}", rig.folder.join("fixed").display());
+    let mut daemon = daemon(&rig, &behaviour, &format!("kinesis:{LETTERS}"), "multilangd.logFormat = json\n");
+    // The stream of letters does not exist yet: the shard waits.
+    rig.logged("dead_letter_failed").await;
+    rig.clients.kinesis.create_stream().stream_name(LETTERS).shard_count(1).send().await.unwrap();
+    rig.until("the record after it", |log| {
+        records(log).get(&shard(0)).is_some_and(|seen| seen.iter().any(|seen| seen.data == b"last"))
+    })
+    .await;
+    let last = records(&rig.log)[&shard(0)].iter().map(|record| record.sequence.clone()).max().unwrap();
+    until_checkpointed(&rig, &last).await;
+    assert_eq!(daemon.stop().await, Some(0));
+
+    let file = rig.properties("none", "").display().to_string();
+    let stream = format!("streamName={LETTERS}");
+    let mut tail = rig.command(&["tail", &file, "--set", &stream, "--from", "TRIM_HORIZON", "--no-follow"]);
+    assert_eq!(tail.ended().await.code(), Some(0), "{}", rig.daemon_log());
+    let printed = rig.folder.join("printed.jsonl");
+    std::fs::write(&printed, tail.printed.join("\n")).unwrap();
+    let found: Vec<_> =
+        list::read(&std::fs::read(&printed).unwrap()).into_iter().map(Result::unwrap).collect();
+    assert_eq!((data(&found), found[0].record.partition_key.as_str()), (vec!["cG9pc29u"], "k"));
+    let mut listed = rig.command(&["letters", printed.to_str().unwrap()]);
+    assert_eq!(listed.ended().await.code(), Some(0), "{}", rig.daemon_log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bad_user_record_leaves_its_aggregate_alone() {
     let rig = Rig::start("bad-user-record").await;
     rig.stream(1).await;

@@ -279,6 +279,7 @@ fn permissions_equal_the_calls_in_the_source() {
     for (file, service) in [
         ("kinesis", "kinesis"),
         ("fanout", "kinesis"),
+        ("letters", "kinesis"),
         ("cloudwatch", "cloudwatch"),
         ("dynamodb", "dynamodb"),
         ("dynamodb/ensure", "dynamodb"),

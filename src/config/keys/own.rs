@@ -74,6 +74,10 @@ pub const DEAD_LETTERS: &str = "multilangd.deadLetters";
 pub const MAX_RECORD_FAILURES: &str = "multilangd.maxRecordFailures";
 /// `multilangd.maxDeadLettersInARow`.
 pub const MAX_DEAD_LETTERS_IN_A_ROW: &str = "multilangd.maxDeadLettersInARow";
+/// `multilangd.maxRecordAgeMillis`.
+pub const MAX_RECORD_AGE: &str = "multilangd.maxRecordAgeMillis";
+/// `multilangd.skipOldRecords`.
+pub const SKIP_OLD_RECORDS: &str = "multilangd.skipOldRecords";
 /// `multilangd.maxBatchRecords`.
 pub const MAX_BATCH_RECORDS: &str = "multilangd.maxBatchRecords";
 /// `multilangd.batchWindowMillis`.
@@ -135,11 +139,15 @@ pub const KEYS: &[Own] = &[
     Own { name: MAX_PARKED_PAUSE, kind: OwnKind::Number(1), default: "300000",
         doc: "Maximum milliseconds between two restarts of the record processor of a parked shard." },
     Own { name: DEAD_LETTERS, kind: OwnKind::Destinations, default: NONE,
-        doc: "Destination of records at which the record processor fails: file:DIR, exec:PROGRAM ARGUMENTS, or several of them separated by commas; none: such a record is retried until it is processed. The batch is halved until the record fails alone, and the shard continues after it once every destination has a copy." },
+        doc: "Destination of records at which the record processor fails: file:DIR, kinesis:STREAM with the name or the ARN of a stream, exec:PROGRAM ARGUMENTS, or several of them separated by commas; none: such a record is retried until it is processed. The batch is halved until the record fails alone, and the shard continues after it once every destination has a copy." },
     Own { name: MAX_RECORD_FAILURES, kind: OwnKind::Number(1), default: "3",
         doc: "Number of failures of a single record, each in a new record processor, after which it is written to multilangd.deadLetters." },
     Own { name: MAX_DEAD_LETTERS_IN_A_ROW, kind: OwnKind::Number(1), default: "10",
         doc: "Number of dead letters of a shard without a processed record between them after which no more are written until a record is processed; the shard is parked meanwhile. So an outage of a database does not empty the stream into the dead letters." },
+    Own { name: MAX_RECORD_AGE, kind: OwnKind::Number(0), default: "0",
+        doc: "Milliseconds since the arrival of a record at Kinesis after which it is not delivered any more but written to multilangd.deadLetters, which must be set, unless multilangd.skipOldRecords = true. 0: records of any age are delivered." },
+    Own { name: SKIP_OLD_RECORDS, kind: OwnKind::Word(&[TRUE, "false"]), default: "false",
+        doc: "Skip records older than multilangd.maxRecordAgeMillis where there are no multilangd.deadLetters: these records are lost. With dead letters it has no effect." },
     Own { name: MAX_BATCH_RECORDS, kind: OwnKind::Number(0), default: "0",
         doc: "Maximum number of records that are delivered to a record processor at once; larger responses are delivered in parts. 0: all records of a response." },
     Own { name: BATCH_WINDOW, kind: OwnKind::Number(0), default: "0",

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::age::ByAge;
 use super::{Effects, Phase, State};
-use crate::batch::Batch;
+use crate::batch::{Batch, Records};
 use crate::consumer::event::{Effect, Message};
 use crate::sequence::Sequence;
 
@@ -73,27 +74,47 @@ impl State {
     /// while the shard waits. The feed does not return them again, so the next child needs another one.
     pub(super) fn drop_rest(&mut self) {
         self.delivered |= self.rest.take().is_some();
+        self.pieces.clear();
+        self.aged.clear();
         self.gathering = None;
     }
 
     fn deliver(&mut self, now: Instant, mut batch: Batch) -> Effects {
-        let mut records = self.progress.undelivered(std::mem::take(&mut batch.records));
         let is_searching = self.is_searching();
-        if let Some(suspects) = &mut self.suspects {
-            (records, batch.records) = suspects.portion(records, self.progress.last());
+        let mut records = match self.pieces.pop_front() {
+            // A piece is a part of a portion.
+            Some(piece) => self.progress.undelivered(piece),
+            None => {
+                let mut records = self.progress.undelivered(std::mem::take(&mut batch.records));
+                if let Some(suspects) = &mut self.suspects {
+                    (records, batch.records) = suspects.portion(records, self.progress.last());
+                }
+                records
+            }
+        };
+        let mut effects = self.search_ended(is_searching);
+        let ByAge { old, young, later } = self.by_age(records);
+        records = young;
+        self.piece(later);
+        if !old.is_empty() {
+            // The end of the shard stays with the batch until they are passed.
+            self.rest = Some(batch);
+            effects.extend(self.pass_aged(now, old));
+            return effects;
         }
         if let Some(most) = self.settings.shape.most {
             let more;
             (records, more) = records.split(most);
-            batch.records = more.joined(batch.records);
+            for piece in more.cut(most).into_iter().rev() {
+                self.piece(piece);
+            }
         }
         let millis_behind_latest = batch.millis_behind_latest;
-        if batch.records.is_empty() {
+        if batch.records.is_empty() && self.pieces.is_empty() {
             self.end = batch.end;
         } else {
             self.rest = Some(batch);
         }
-        let mut effects = self.search_ended(is_searching);
         if records.is_empty() && (self.end.is_some() || !self.settings.keep_empty) {
             effects.extend(self.settle(now));
             return effects;
@@ -109,6 +130,13 @@ impl State {
         }
         effects.extend(self.open(now, Message::ProcessRecords(records, millis_behind_latest)));
         effects
+    }
+
+    /// Records that precede all others that are not delivered yet.
+    fn piece(&mut self, records: Records) {
+        if !records.is_empty() {
+            self.pieces.push_front(records);
+        }
     }
 
     /// The child answered a batch well.

@@ -7,9 +7,12 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::consumer::event::MaxAge;
 use crate::consumer::suspects::Limits;
 use crate::lease::held;
 use crate::record::Record;
+
+mod age_tests;
 
 /// A shard with records 1 to `count`, its child and its destination.
 struct Shard {
@@ -18,6 +21,10 @@ struct Shard {
     count: usize,
     /// Records at which every child fails.
     bad: BTreeSet<usize>,
+    /// Records that are too old at all times.
+    old: BTreeSet<usize>,
+    /// Records that were skipped for their age.
+    skipped: BTreeSet<usize>,
     /// Records per batch of the feed.
     batch: usize,
     /// The child checkpoints after each `checkpoints`-th batch; never if it is 0.
@@ -68,6 +75,8 @@ impl Shard {
             now: Instant::now(),
             count,
             bad: bad.into_iter().collect(),
+            old: BTreeSet::new(),
+            skipped: BTreeSet::new(),
             batch: count,
             checkpoints: 0,
             checkpoints_good: false,
@@ -90,7 +99,19 @@ impl Shard {
     }
 
     fn is_settled(&self, record: usize) -> bool {
-        self.processed.contains(&record) || self.letters.contains(&record)
+        self.processed.contains(&record) || self.letters.contains(&record) || self.skipped.contains(&record)
+    }
+
+    /// Records are too old after a second, and are skipped then, or written to the dead letters.
+    fn limit_age(&mut self, old: impl IntoIterator<Item = usize>, writes_letters: bool) {
+        self.old = old.into_iter().filter(|record| *record <= self.count).collect();
+        self.state.settings.max_age = Some(MaxAge { millis: 1_000, writes_letters });
+        self.state.note_time(10_000);
+    }
+
+    fn record(&self, number: usize) -> Record {
+        let arrival = Some(if self.old.contains(&number) { 8_999 } else { 9_000 });
+        Record { arrival, ..Record::plain(number, "k", b"") }
     }
 
     /// Runs until every record is settled, for at most that many events.
@@ -106,7 +127,7 @@ impl Shard {
                 self.handle(Event::Rest);
             } else if self.state.wants_batch() && self.next <= self.count {
                 let end = (self.next + self.batch).min(self.count + 1);
-                let records = (self.next..end).map(|number| Record::plain(number, "k", b"")).collect();
+                let records = (self.next..end).map(|number| self.record(number)).collect();
                 self.next = end;
                 self.handle(Event::Batch(Batch { records, ..Batch::default() }));
             } else if let Some(deadline) = self.state.deadline() {
@@ -153,7 +174,17 @@ impl Shard {
             Effect::CloseStdin if std::mem::take(&mut self.is_child_alive) => {
                 self.child(multilang::Event::Exited("exit code 0".to_owned()));
             }
-            Effect::Letter(record) => {
+            Effect::Aged { first, last, .. }
+                if self.state.settings.max_age.is_some_and(|age| !age.writes_letters) =>
+            {
+                for record in number(&first)..=number(&last) {
+                    if !self.old.contains(&record) && !self.is_settled(record) {
+                        self.violations.push(format!("{record} is skipped although it is not old"));
+                    }
+                    self.skipped.insert(record);
+                }
+            }
+            Effect::Letter(record) | Effect::AgedLetter(record) => {
                 let position = record.position();
                 if self.random.u32(0..1000) < self.refuses {
                     return self.handle(Event::Lettered(position, Err("down".to_owned())));
@@ -177,6 +208,9 @@ impl Shard {
         self.open = records.decode().iter().map(|record| number(&record.position())).collect();
         if let Some(again) = self.open.iter().find(|record| self.letters.contains(record)) {
             self.violations.push(format!("{again} is delivered after its letter"));
+        }
+        if let Some(old) = self.open.iter().find(|record| self.old.contains(record)) {
+            self.violations.push(format!("{old} is delivered although it is too old"));
         }
         self.largest = self.largest.max(self.open.len());
         let first = self.open.first().copied().unwrap_or_default();
@@ -446,6 +480,15 @@ fn letter_of_another_record_passes_nothing() {
     let own = Record::plain(1, "k", b"").position();
     let effects = shard.state.on(shard.now, Event::Lettered(own, Ok(())));
     assert!(matches!(effects[..], [Effect::Bisected, Effect::Store(_)]), "{effects:?}");
+}
+
+#[test]
+fn known_good_records_are_delivered_again_within_max_batch_records() {
+    let mut shard = Shard::new(40, [39]);
+    shard.state.settings.shape.most = Some(3);
+    shard.run(10_000);
+    shard.assert_all_settled();
+    assert_eq!((&shard.letters[..], shard.largest), (&[39][..], 3));
 }
 
 proptest! {

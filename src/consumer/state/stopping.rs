@@ -11,12 +11,13 @@ impl State {
         if std::mem::replace(&mut self.stop, true) {
             return Vec::new();
         }
+        let is_idle = self.is_idle();
         match &mut self.phase {
             Phase::Waiting(_) | Phase::BackingOff(_) | Phase::LetterRefused(_) => {
                 self.finish(Outcome::Stopped)
             }
             // Without a grace period no message is sent to the child: its stdin is closed.
-            Phase::Idle if !self.settings.shutdown_grace.is_zero() => self.settle(now),
+            _ if is_idle && !self.settings.shutdown_grace.is_zero() => self.settle(now),
             Phase::Closing { by, .. } => {
                 *by = (*by).min(now + self.settings.kill_grace);
                 Vec::new()
@@ -32,13 +33,19 @@ impl State {
             return Vec::new();
         }
         self.hurry_by(now + self.settings.hand_off);
+        let is_idle = self.is_idle();
         match &mut self.phase {
             Phase::Waiting(_) | Phase::BackingOff(_) | Phase::LetterRefused(_) => {
                 self.finish(Outcome::Stopped)
             }
-            Phase::Idle => self.settle(now),
+            _ if is_idle => self.settle(now),
             _ => Vec::new(),
         }
+    }
+
+    /// Whether the child can be sent another message at once.
+    fn is_idle(&self) -> bool {
+        self.phase == Phase::Idle || self.may_interrupt_aged()
     }
 
     pub(super) fn lease_lost(&mut self, now: Instant) -> Effects {
@@ -55,7 +62,7 @@ impl State {
             | Phase::Lettering
             | Phase::LetterRefused(_)
             | Phase::Passing => effects.extend(self.finish(Outcome::LeaseLost)),
-            Phase::Idle => effects.extend(self.settle(now)),
+            _ if self.is_idle() => effects.extend(self.settle(now)),
             _ => {}
         }
         effects

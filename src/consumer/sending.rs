@@ -1,0 +1,60 @@
+//! Opens the feed, and sends messages to the child.
+
+use multilangd_protocol::ToChild;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::Consumer;
+use super::event::Message;
+use crate::batch::Sizes;
+use crate::metrics::OfShard;
+use crate::retrieval::{Feed, ShardOfStream, Start};
+use crate::sequence::Sequence;
+
+impl Consumer {
+    pub(super) fn open_feed(&mut self, sequence: &Sequence) {
+        // Until the first checkpoint, records that an earlier owner has delivered are delivered again.
+        let began = self.held.latest_from().filter(|_| *sequence == Sequence::Latest).map(Start::AtTimestamp);
+        let start =
+            began.or_else(|| Start::of_checkpoint(sequence, self.parts.timestamp)).unwrap_or_else(|| {
+                warn!(
+                    event = "initial_timestamp_missing",
+                    checkpoint = sequence.as_str(),
+                    "the checkpoint is AT_TIMESTAMP but initialPositionInStreamExtended is not set: starting \
+                 at TRIM_HORIZON"
+                );
+                Start::TrimHorizon
+            });
+        let range = self.held.initial().range.filter(|_| self.parts.check_hash_keys);
+        // The old feed stops before the new one starts.
+        self.feed = None;
+        let stream = self.held.initial().stream.clone();
+        let shard = ShardOfStream { id: self.held.shard().clone(), range, stream };
+        self.feed = Some(Feed::open(&self.parts.source, shard, start));
+    }
+
+    pub(super) fn send(&mut self, message: Message) {
+        let Some(child) = &mut self.child else { return };
+        self.asked = Instant::now();
+        self.parts.sink.shard(self.held.shard(), OfShard::Asked(message.action()));
+        match message {
+            Message::Initialize(position) => child.send(&ToChild::Initialize {
+                shard_id: self.held.shard().as_str(),
+                sequence_number: Some(position.sequence.as_str()),
+                sub_sequence_number: Some(position.sub),
+            }),
+            Message::ProcessRecords(records, millis_behind_latest) => {
+                let Sizes { records: count, data: bytes, .. } = records.sizes();
+                if let Some((last, arrival)) = records.end() {
+                    let delivered = OfShard::Delivered { records: count, bytes, last: &last, arrival };
+                    self.parts.sink.shard(self.held.shard(), delivered);
+                }
+                self.held.count(bytes);
+                child.send_batch(records, millis_behind_latest);
+            }
+            Message::ShutdownRequested => child.send(&ToChild::ShutdownRequested),
+            Message::LeaseLost => child.send(&ToChild::LeaseLost),
+            Message::ShardEnded => child.send(&ToChild::ShardEnded),
+        }
+    }
+}
