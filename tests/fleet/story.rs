@@ -273,7 +273,8 @@ impl Story {
         config.migrate = config.migrate && self.pick(8) > 0;
         config.bake = SECOND * 3_600;
         let link = Arc::new(link);
-        let (bug, service) = (self.world.state().bug, service_time());
+        let bug = self.world.state().bug;
+        let service = if bug == Some(Bug::ClockIsAhead) { ServiceTime::default() } else { service_time() };
         let ports = Ports {
             table: link.clone(),
             shards: link.clone(),
