@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # test.sh [NAME...]   installs the packages in dist/ into throwaway places and runs the daemon from there on local mode:
 # 2,000 records reach two record processors, and a signal ends everything with exit code 0. NAME is archive, wheel, npm,
-# deb, rpm, image, chart, arm64, units, network or again; without one, all of them run.
+# deb, rpm, image, chart, arm64, units, network, publish, workflows or again; without one, all of them run.
 #
 # Needs the packages (packaging/build.sh, packaging/package.sh), python3 with venv, node and npm, curl, and for single
 # tests openssl (network), debootstrap and root (deb, rpm), rpm (rpm), buildah and root (image),
-# qemu-user-static and root (arm64), systemd (units) and Go for helm (chart). PyPI and npm deliver amazon_kclpy and
+# qemu-user-static and root (arm64), systemd (units), and Go for helm and actionlint (chart,
+# publish, workflows). PyPI and npm deliver amazon_kclpy and
 # aws-kcl. A test whose tool is missing fails.
 # shellcheck disable=SC2046,SC2086 # lists of targets are words
 set -euo pipefail
@@ -77,6 +78,7 @@ sys.exit(sum(shard["delivered"]["records"] for shard in shards) != int(sys.argv[
 }
 
 test_archive() {
+  local target url path
   (cd "$dist" && sha256 --check --quiet SHA256SUMS)
   mkdir "$dir/archive"
   tar -xzf "$dist/multilangd-$version-$native.tar.gz" -C "$dir/archive" --strip-components=1
@@ -84,6 +86,13 @@ test_archive() {
     completions/multilangd.fish LICENSE README.md >/dev/null)
   "$dir/archive/multilangd" --version
   bash -n "$dir/archive/completions/multilangd.bash"
+  # The URL and the path at which cargo binstall looks for the binary of each target.
+  for target in $(built $linux_targets $macos_targets); do
+    python3 packaging/package.py binstall "$version" "$target" >"$dir/binstall"
+    { read -r url && read -r path; } <"$dir/binstall"
+    [ "${url%/*}" = "REPO/releases/download/v$version" ] || fail "cargo binstall: $url is not at the release"
+    tar -tzf "$dist/${url##*/}" "$path" >/dev/null || fail "cargo binstall: no $path in ${url##*/}"
+  done
   python3 - "$dist/multilangd-$version.cdx.json" <<'PY'
 import json, sys
 parts = json.load(open(sys.argv[1]))
@@ -361,6 +370,41 @@ test_arm64() {
   trap end_all EXIT
 }
 
+# What a release would publish, as far as this machine has built it; nothing is published.
+test_publish() {
+  export IMAGE=registry.invalid/multilangd CHART=registry.invalid/charts
+  PUBLISH_TARGETS=$(built $linux_targets $macos_targets)
+  export PUBLISH_TARGETS
+  unset GITHUB_REF_NAME
+  packaging/publish.sh --dry-run github image chart pypi npm >"$dir/publish.log" 2>&1 || { cat "$dir/publish.log" >&2; fail "publish"; }
+  # The launcher's package depends on those of the platforms, which therefore precede it.
+  grep -o "would run: npm publish .*" "$dir/publish.log" | tail -1 | grep -q "/multilangd-$version.tgz$" || fail "publish: wrong order"
+  # Each file in dist is published somewhere, and is one that the scripts know.
+  (cd "$dist" && find . -maxdepth 1 -type f | sed 's#^\./##') | while read -r file; do
+    grep -q -F "/$file" "$dir/publish.log" || fail "publish: $file is not part of a release"
+  done
+  # Refused before anything is published: a missing file, a wrong checksum, another tag.
+  mv "$dist/multilangd.rb" "$dir/"
+  refused "multilangd.rb is missing" chart github
+  { cat "$dir/multilangd.rb" && echo; } >"$dist/multilangd.rb"
+  refused "multilangd.rb has another checksum" chart github
+  mv "$dir/multilangd.rb" "$dist/"
+  TAG=v0.0.0 refused "v0.0.0 is not v$version" chart
+}
+
+# refused MESSAGE DESTINATION...   fails unless publish.sh ends with this message and begins nothing.
+refused() {
+  local message=$1 code=0
+  shift
+  packaging/publish.sh --dry-run "$@" >"$dir/refused.log" 2>&1 || code=$?
+  if [ "$code" != 1 ] || ! grep -q "$message" "$dir/refused.log" || grep -q "would run" "$dir/refused.log"; then
+    cat "$dir/refused.log" >&2
+    fail "publish.sh: exit code $code in place of a refusal (expected: $message)"
+  fi
+}
+
+test_workflows() { "$(go_tool "$actionlint_module")" .github/workflows/*.yml examples/ci/workflow.yml; }
+
 # Two runs with one commit and its binaries make identical files.
 test_again() {
   packaging/package.sh wheel npm archive deb chart >/dev/null
@@ -370,7 +414,7 @@ test_again() {
 }
 
 tests=("$@")
-if [ ${#tests[@]} = 0 ]; then tests=(archive wheel npm units network deb rpm image chart arm64 again); fi
+if [ ${#tests[@]} = 0 ]; then tests=(archive wheel npm units network deb rpm image chart arm64 publish workflows again); fi
 for name in "${tests[@]}"; do
   printf '\n== %s (%s s)\n' "$name" "$SECONDS"
   "test_$name"
