@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # test.sh [NAME...]   installs the packages in dist/ into throwaway places and runs the daemon from there on local mode:
 # 2,000 records reach two record processors, and a signal ends everything with exit code 0. NAME is archive, wheel, npm,
-# deb, rpm, image, chart, arm64, units, network, publish, workflows or again; without one, all of them run.
+# deb, rpm, image, chart, arm64, units, network, publish, workflows, recipes or again; without one, all
+# of them run.
 #
 # Needs the packages (packaging/build.sh, packaging/package.sh), python3 with venv, node and npm, curl, and for single
 # tests openssl (network), debootstrap and root (deb, rpm), rpm (rpm), buildah and root (image),
@@ -403,6 +404,9 @@ refused() {
   fi
 }
 
+# shellcheck source=packaging/test-recipes.sh
+. packaging/test-recipes.sh
+
 test_workflows() { "$(go_tool "$actionlint_module")" .github/workflows/*.yml examples/ci/workflow.yml; }
 
 # Two runs with one commit and its binaries make identical files.
@@ -414,7 +418,7 @@ test_again() {
 }
 
 tests=("$@")
-if [ ${#tests[@]} = 0 ]; then tests=(archive wheel npm units network deb rpm image chart arm64 publish workflows again); fi
+if [ ${#tests[@]} = 0 ]; then tests=(archive wheel npm units network deb rpm image chart arm64 publish workflows recipes again); fi
 for name in "${tests[@]}"; do
   printf '\n== %s (%s s)\n' "$name" "$SECONDS"
   "test_$name"
