@@ -5,10 +5,16 @@
 # Debian of the tests of packages with Python, Ruby, Node and Go. Two commands are stand-ins too: `dotnet`, for there is
 # no .NET, writes and runs a Python program in place of Processor.dll; `cargo` delivers the binary from dist.
 
-# Sets `store`, the arguments for a store of images that this test removes.
-recipes_store() {
-  store=(--root "$work/recipes-storage" --runroot "$work/recipes-storage-run")
-  export STORAGE_DRIVER=${STORAGE_DRIVER:-overlay}
+# The arguments for a store of images of its own.
+store=(--root "$work/recipes-storage" --runroot "$work/recipes-storage-run" --storage-driver overlay)
+
+end_recipes() {
+  if [ -e "$work/recipes-storage" ]; then
+    buildah "${store[@]}" rm --all >/dev/null 2>&1 || true
+    # The store is a mount of itself.
+    umount "$work/recipes-storage/overlay" 2>/dev/null || true
+    rm -rf "$work/recipes-storage" "$work/recipes-storage-run"
+  fi
 }
 
 # stand_in   makes the image that has the names of all base images.
@@ -109,20 +115,20 @@ run_compose() {
 }
 
 share_shards() {
-  local port
   # A shard that was handed off stays on the page, without a record processor.
-  for port in "$@"; do curl -sf "http://127.0.0.1:$port/status" && echo; done | python3 -c '
-import json, sys
-workers = [json.loads(line)["shards"] for line in sys.stdin if line.strip()]
-counts = [sum(shard["childPid"] is not None for shard in shards) for shards in workers]
-sys.exit(sum(counts) != 8 or len(counts) != 2 or 0 in counts)'
+  python3 -c '
+import json, sys, urllib.request
+counts = []
+for port in sys.argv[1:]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/status") as page:
+        counts.append(sum(shard["childPid"] is not None for shard in json.load(page)["shards"]))
+sys.exit(sum(counts) != 8 or 0 in counts)' "$@"
 }
 
 test_recipes() {
-  local store image language command app=$dir/app
+  local image language command app=$dir/app
   need buildah buildah
-  recipes_store
-  trap 'end_all; buildah "${store[@]}" rm --all >/dev/null 2>&1; rm -rf "$work/recipes-storage"' EXIT
+  trap 'end_all; end_recipes' EXIT
   stand_in
   # The daemon as `docker/image.sh` names it.
   install -D -m 755 "$(binary "$native")" "$app/multilangd"
@@ -154,7 +160,6 @@ print(json.load(open(sys.argv[1]))["OCIv1"]["config"]["Cmd"][0])' "$dir/$languag
   done
   recipe local .
   run_compose
+  end_recipes
   trap end_all EXIT
-  buildah "${store[@]}" rm --all >/dev/null 2>&1 || true
-  rm -rf "$work/recipes-storage"
 }
