@@ -96,6 +96,8 @@ check() {
 publish_github() {
   local assets=() file
   for file in $(files github) SHA256SUMS; do assets+=("$dist/$file"); done
+  # Another user may have written the file: the workflow tests as root.
+  rm -f "$work/notes.md"
   notes >"$work/notes.md"
   if [ -z "$dry" ] && gh release view "$tag" >/dev/null 2>&1; then
     run gh release upload "$tag" --clobber "${assets[@]}"
@@ -125,6 +127,9 @@ publish_pypi() {
 
 publish_npm() {
   local file package provenance=()
+  # Not the cache in the home folder, to which another user may have written.
+  npm_config_cache=$work/npm-$(id -u)
+  export npm_config_cache
   # A signed statement of the workflow and commit that made the package; npm can make one in a workflow only.
   if [ -n "${ACTIONS_ID_TOKEN_REQUEST_URL:-}" ]; then provenance=(--provenance); fi
   for file in $(files npm); do
