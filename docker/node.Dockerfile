@@ -3,8 +3,8 @@
 FROM node:22-slim
 WORKDIR /app
 COPY app/package.json app/package-lock.json ./
-# The install script of aws-kcl downloads the KCL jars, which are not needed.
-RUN npm ci --omit=dev --ignore-scripts
+# aws-kcl contains no jars and has no install script: its command kcl-bootstrap, which is not used, would download them.
+RUN npm ci --omit=dev
 COPY app ./
 COPY --from=multilangd /multilangd /usr/local/bin/multilangd
 # A slim image may contain no CA certificates.

@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
 """package.py KIND VERSION DIST TARGET...   makes archives, wheels, npm packages, the formula or the chart.
+package.py names KIND VERSION TARGET...   prints the names of these files.
+package.py binstall VERSION TARGET   prints where `cargo binstall` would look for a binary: the URL of its archive, and
+the path in it. REPO stands for the address of the repository.
 
 Each archive is written member by member with fixed owners, modes and times, so that equal
 input gives equal bytes. Called by package.sh.
@@ -71,6 +74,45 @@ def archive_name(version, target):
     return f"{NAME}-{version}-{target}.tar.gz"
 
 
+def wheel_name(version, target):
+    return f"{NAME}-{version}-py3-none-{WHEEL_TAGS[target]}.whl"
+
+
+def npm_name(version, target):
+    return f"{NAME}-{'-'.join(NPM_PLATFORMS[target])}-{version}.tgz"
+
+
+def chart_name(version):
+    # Not the name that helm would choose: the npm package has it.
+    return f"{NAME}-chart-{version}.tgz"
+
+
+def names(kind, version, targets):
+    """The files of a kind in the order in which they are published."""
+    each = {"archive": archive_name, "wheel": wheel_name, "npm": npm_name}
+    found = [each[kind](version, target) for target in targets] if kind in each else []
+    last = {"npm": [f"{NAME}-{version}.tgz"], "chart": [chart_name(version)]}
+    return found + last.get(kind, [])
+
+
+def binstall(version, target):
+    """The templates of Cargo.toml, filled as cargo binstall does."""
+    manifest = (ROOT / "Cargo.toml").read_text()
+    table = re.search(r"^\[package\.metadata\.binstall\]\n((?:.+\n)+)", manifest, re.MULTILINE).group(1)
+    keys = dict(re.findall(r'^([a-z-]+) = "(.*)"$', table, re.MULTILINE))
+    values = {
+        "repo": "REPO",
+        "name": NAME,
+        "bin": NAME,
+        "version": version,
+        "target": target,
+        "archive-suffix": {"tgz": ".tar.gz"}[keys["pkg-fmt"]],
+        "binary-ext": "",
+    }
+    fill = lambda template: re.sub(r"\{ *([a-z-]+) *\}", lambda found: values[found.group(1)], template)
+    return fill(keys["pkg-url"]), fill(keys["bin-dir"])
+
+
 def archives(version, dist, targets):
     texts = dist / "texts"
     for target in targets:
@@ -127,7 +169,7 @@ def wheels(version, dist, targets):
         rows.writerow([f"{info}/RECORD", "", ""])
         members.append((f"{info}/RECORD", record.getvalue().encode(), PLAIN))
 
-        path = dist / f"{NAME}-{version}-py3-none-{tags}.whl"
+        path = dist / wheel_name(version, target)
         # A zip file has no time before 1980.
         when = time.gmtime(max(EPOCH, 315532800))[:6]
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as packed:
@@ -162,7 +204,7 @@ def npm(version, dist, targets):
             ("package/LICENSE", licence, PLAIN),
             ("package/README.md", f"The {system} {cpu} binary of the package `{NAME}`.\n".encode(), PLAIN),
         ]
-        write_tar(dist / f"{name}-{version}.tgz", members)
+        write_tar(dist / npm_name(version, target), members)
     # All platforms stand here, also those that another machine builds: npm skips one that is missing.
     platforms = {f"{NAME}-{system}-{cpu}": version for system, cpu in NPM_PLATFORMS.values()}
     manifest = {
@@ -199,8 +241,7 @@ def chart(version, dist, _targets):
             if path.name == "Chart.yaml":
                 text = re.sub("^(version|appVersion): .*$", rf"\1: {version}", text, flags=re.MULTILINE)
             members.append((f"{NAME}/{path.relative_to(source)}", text.encode(), PLAIN))
-    # Not the name that helm would choose: the npm package has it.
-    write_tar(dist / f"{NAME}-chart-{version}.tgz", members)
+    write_tar(dist / chart_name(version), members)
 
 
 def brew(version, dist, targets):
@@ -251,6 +292,13 @@ def brew(version, dist, targets):
 
 
 def main():
+    if sys.argv[1] == "names":
+        kind, version, *targets = sys.argv[2:]
+        print(*names(kind, version, targets), sep="\n")
+        return
+    if sys.argv[1] == "binstall":
+        print(*binstall(*sys.argv[2:]), sep="\n")
+        return
     kind, version, dist, *targets = sys.argv[1:]
     kinds = {"archive": archives, "wheel": wheels, "npm": npm, "brew": brew, "chart": chart}
     kinds[kind](version, pathlib.Path(dist), targets)

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # test.sh [NAME...]   installs the packages in dist/ into throwaway places and runs the daemon from there on local mode:
-# 2,000 records reach two record processors, and SIGTERM ends everything with exit code 0. NAME is archive, wheel, npm,
-# deb, rpm, image, chart, arm64, units, network or again; without one, all of them run.
+# 2,000 records reach two record processors, and a signal ends everything with exit code 0. NAME is archive, wheel, npm,
+# deb, rpm, image, chart, arm64, units, network, publish, workflows, recipes or again; without one, all
+# of them run.
 #
 # Needs the packages (packaging/build.sh, packaging/package.sh), python3 with venv, node and npm, curl, and for single
-# tests openssl (network), debootstrap and root (deb), rpm (rpm), buildah and root (image), qemu-user-static and root
-# (arm64), systemd (units) and Go for helm (chart). PyPI and npm deliver amazon_kclpy and aws-kcl. A test whose tool is
-# missing fails.
+# tests openssl (network), debootstrap and root (deb, rpm), rpm (rpm), buildah and root (image),
+# qemu-user-static and root (arm64), systemd (units), and Go for helm and actionlint (chart,
+# publish, workflows). PyPI and npm deliver amazon_kclpy and
+# aws-kcl. A test whose tool is missing fails.
 # shellcheck disable=SC2046,SC2086 # lists of targets are words
 set -euo pipefail
 # shellcheck source=packaging/common.sh
@@ -20,22 +22,38 @@ seq 1 $records >"$dir/lines.txt"
 
 need() { command -v "$1" >/dev/null || fail "$1 is missing (Debian package $2)"; }
 
-# run_job NAME PROCESSOR COMMAND...   runs a daemon on local mode until it has delivered every record, then stops it.
-run_job() {
-  local name=$1 processor=$2 kinesis dynamodb status pid code=0
-  shift 2
-  read -r kinesis dynamodb status <<<"$(free_ports 3)"
-  cat >"$dir/$name.properties" <<PROPERTIES
-executableName = $processor
+# job_properties NAME PROCESSOR   prints the properties file of a job.
+job_properties() {
+  cat <<PROPERTIES
+executableName = $2
 streamName = orders
-applicationName = $name
+applicationName = $1
 AWSCredentialsProvider = DefaultCredentialsProvider
 regionName = eu-central-1
 initialPositionInStream = TRIM_HORIZON
 retrievalMode = POLLING
 metricsLevel = NONE
 PROPERTIES
-  "$@" local "$dir/$name.properties" --shards 2 --put "$dir/lines.txt" --kinesis-port "$kinesis" \
+}
+
+# run_job NAME PROCESSOR COMMAND...   runs a daemon on local mode until it has delivered every record, then stops it.
+run_job() {
+  local name=$1 processor=$2
+  shift 2
+  job_properties "$name" "$processor" >"$dir/$name.properties"
+  run_files "$name" "$dir/$name.properties" "$dir/lines.txt" "$@"
+}
+
+# run_files NAME PROPERTIES LINES COMMAND...   does so with files at the paths that the command sees, and stops it with
+# $stop_signal, SIGTERM by default.
+run_files() {
+  local name=$1 properties=$2 lines=$3 kinesis dynamodb status pid code=0
+  shift 3
+  read -r kinesis dynamodb status <<<"$(free_ports 3)"
+  # The shell ignores SIGINT for what runs in its background, and the daemon would too.
+  python3 -c 'import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execvp(sys.argv[1], sys.argv[1:])' "$@" local "$properties" --shards 2 --put "$lines" --kinesis-port "$kinesis" \
     --dynamodb-port "$dynamodb" --status "127.0.0.1:$status" >"$dir/$name.out" 2>"$dir/$name.log" &
   pid=$!
   started+=("$pid")
@@ -46,10 +64,10 @@ PROPERTIES
 import json, sys
 shards = json.load(sys.stdin)["shards"]
 assert len({shard["childPid"] for shard in shards}) == 2, shards'
-  kill -TERM "$pid"
+  kill "-${stop_signal:-TERM}" "$pid"
   wait "$pid" || code=$?
-  [ "$code" = 0 ] || { tail -n 30 "$dir/$name.log" >&2; fail "$name: exit code $code after SIGTERM"; }
-  say "$name: stopped with exit code 0"
+  [ "$code" = 0 ] || { tail -n 30 "$dir/$name.log" >&2; fail "$name: exit code $code after SIG${stop_signal:-TERM}"; }
+  say "$name: exit code 0 after SIG${stop_signal:-TERM}"
 }
 
 delivered_or_ended() {
@@ -61,6 +79,7 @@ sys.exit(sum(shard["delivered"]["records"] for shard in shards) != int(sys.argv[
 }
 
 test_archive() {
+  local target url path
   (cd "$dist" && sha256 --check --quiet SHA256SUMS)
   mkdir "$dir/archive"
   tar -xzf "$dist/multilangd-$version-$native.tar.gz" -C "$dir/archive" --strip-components=1
@@ -68,6 +87,13 @@ test_archive() {
     completions/multilangd.fish LICENSE README.md >/dev/null)
   "$dir/archive/multilangd" --version
   bash -n "$dir/archive/completions/multilangd.bash"
+  # The URL and the path at which cargo binstall looks for the binary of each target.
+  for target in $(built $linux_targets $macos_targets); do
+    python3 packaging/package.py binstall "$version" "$target" >"$dir/binstall"
+    { read -r url && read -r path; } <"$dir/binstall"
+    [ "${url%/*}" = "REPO/releases/download/v$version" ] || fail "cargo binstall: $url is not at the release"
+    tar -tzf "$dist/${url##*/}" "$path" >/dev/null || fail "cargo binstall: no $path in ${url##*/}"
+  done
   python3 - "$dist/multilangd-$version.cdx.json" <<'PY'
 import json, sys
 parts = json.load(open(sys.argv[1]))
@@ -82,15 +108,23 @@ PY
   fi
 }
 
+# kclpy   puts amazon_kclpy with its sample into $dir/kclpy once, without the jars that its setup.py would download:
+# docker/python.Dockerfile does the same.
+kclpy() {
+  if [ -e "$dir/kclpy/ready" ]; then return; fi
+  python3 -m venv "$dir/pip"
+  "$dir/pip/bin/pip" download --quiet --disable-pip-version-check --no-deps --no-binary amazon_kclpy --dest "$dir/kclpy" \
+    amazon_kclpy==3.2.0
+  tar -xzf "$dir/kclpy/amazon_kclpy-3.2.0.tar.gz" -C "$dir/kclpy" --strip-components=1
+  touch "$dir/kclpy/ready"
+}
+
 test_wheel() {
   local venv=$dir/venv tag site
   python3 -m venv "$venv"
   "$venv/bin/pip" install --quiet --disable-pip-version-check --no-index --find-links "$dist" multilangd
   "$venv/bin/multilangd" --version
-  # The library without the jars that its setup.py would download: docker/python.Dockerfile does the same.
-  "$venv/bin/pip" download --quiet --disable-pip-version-check --no-deps --no-binary amazon_kclpy --dest "$dir/kclpy" \
-    amazon_kclpy==3.2.0
-  tar -xzf "$dir/kclpy/amazon_kclpy-3.2.0.tar.gz" -C "$dir/kclpy" --strip-components=1
+  kclpy
   site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
   cp -r "$dir/kclpy/amazon_kclpy" "$site/"
   # amazon_kclpy's own sample processor.
@@ -139,34 +173,83 @@ test_npm() {
   [ "$code" = 66 ] || fail "the launcher ended with $code in place of 66"
 }
 
+# debian   makes the folder $dir/debian once: the smallest Debian 12 with systemd and python3, without a
+# toolchain, and in /app amazon_kclpy with its sample.
+debian() {
+  if [ -e "$dir/debian/ready" ]; then return; fi
+  need debootstrap debootstrap
+  debootstrap --variant=minbase --include=python3,systemd bookworm "$dir/debian" >"$dir/debootstrap.log" 2>&1 ||
+    { tail "$dir/debootstrap.log"; fail "debootstrap"; }
+  kclpy
+  cp -r "$dir/kclpy" "$dir/debian/app"
+  cp "$dir/lines.txt" "$dir/debian/app/"
+  touch "$dir/debian/ready"
+}
+
+# check_installed NAME   checks what the .deb or the .rpm has installed, and runs the main job from it as its user.
+check_installed() {
+  local name=$1 system=$dir/debian unit=/usr/lib/systemd/system/multilangd.service
+  chroot "$system" getent passwd multilangd
+  [ "$(stat -c %U:%G:%a "$system/etc/multilangd/environment")" = root:root:600 ] || fail "$name: wrong mode of environment"
+  chroot "$system" systemd-analyze verify --man=no $unit
+  chroot "$system" systemd-analyze security --offline=true --threshold=30 $unit | tail -1
+  job_properties "$name" "python3 /app/samples/sample_kclpy_app.py" >"$system/etc/multilangd/my.properties"
+  # shellcheck disable=SC2016 # the inner shell expands them
+  run_files "$name" /etc/multilangd/my.properties /app/lines.txt unshare --mount sh -ec '
+    system=$1; shift
+    mount -t proc proc "$system/proc"
+    exec chroot --userspec=multilangd:multilangd "$system" env PYTHONPATH=/app "$@"' - "$system" /usr/bin/multilangd
+  rm "$system/etc/multilangd/my.properties"
+}
+
 test_deb() {
   local system=$dir/debian deb
   deb=$(ls "$dist"/multilangd_"$version"-1_"$(cpu "$native" deb)".deb)
-  need debootstrap debootstrap
-  debootstrap --variant=minbase bookworm "$system" >"$dir/debootstrap.log" 2>&1 || { tail "$dir/debootstrap.log"; fail "debootstrap"; }
+  debian
   cp "$deb" "$system/multilangd.deb"
   for _ in first update; do chroot "$system" dpkg -i /multilangd.deb >"$dir/dpkg.log" 2>&1 || { cat "$dir/dpkg.log"; fail "dpkg -i"; }; done
   chroot "$system" /usr/bin/multilangd --version
-  chroot "$system" getent passwd multilangd
-  [ "$(stat -c %a "$system/etc/multilangd/environment")" = 600 ]
+  check_installed deb
   chroot "$system" dpkg -r multilangd >/dev/null
   [ ! -e "$system/usr/bin/multilangd" ] || fail "dpkg -r left the binary"
   [ -e "$system/etc/multilangd/environment" ] || fail "dpkg -r removed the configuration"
   chroot "$system" dpkg -P multilangd >/dev/null 2>&1
   [ ! -e "$system/etc/multilangd/environment" ] || fail "dpkg -P left /etc/multilangd/environment"
+  chroot "$system" userdel multilangd
 }
 
+# No RPM distribution can be installed without its registry: rpm installs the package into the Debian, where its scripts
+# run as they do in a distribution.
 test_rpm() {
-  local system=$dir/rpm
+  local system=$dir/debian package=$dist/multilangd-$version-1.${native%%-*}.rpm database=/var/lib/rpm
   need rpm rpm
-  mkdir -p "$system"
-  # Its scripts need a system around them; they are those of the .deb.
-  rpm --root "$system" --install --nodeps --noscripts "$dist/multilangd-$version-1.${native%%-*}.rpm"
-  "$system/usr/bin/multilangd" --version
-  [ -f "$system/usr/lib/systemd/system/multilangd.service" ]
-  for script in postinstall preuninstall postuninstall; do
-    rpm -qp --scripts "$dist/multilangd-$version-1.${native%%-*}.rpm" | grep -q "^$script " || fail "rpm: no $script"
-  done
+  debian
+  rpm -qp --qf '[%{FILEMODES:perms} %{FILEUSERNAME}:%{FILEGROUPNAME} %{FILENAMES}\n]' "$package" >"$dir/rpm.files"
+  diff - "$dir/rpm.files" <<FILES || fail "rpm: other files, owners or modes"
+drwxr-xr-x root:root /etc/multilangd
+-rw------- root:root /etc/multilangd/environment
+-rwxr-xr-x root:root /usr/bin/multilangd
+-rw-r--r-- root:root /usr/lib/systemd/system/multilangd.service
+-rw-r--r-- root:root /usr/lib/sysusers.d/multilangd.conf
+-rw-r--r-- root:root /usr/share/bash-completion/completions/multilangd
+-rw-r--r-- root:root /usr/share/doc/multilangd/copyright
+-rw-r--r-- root:root /usr/share/doc/multilangd/orders.properties
+-rw-r--r-- root:root /usr/share/fish/vendor_completions.d/multilangd.fish
+-rw-r--r-- root:root /usr/share/man/man1/multilangd.1.gz
+-rw-r--r-- root:root /usr/share/zsh/site-functions/_multilangd
+FILES
+  rpm --root "$system" --dbpath $database --install --nodeps "$package"
+  rpm --root "$system" --dbpath $database --verify --nodeps multilangd
+  chroot "$system" /usr/bin/multilangd --version
+  check_installed rpm
+  # What an administrator has changed stays, at an update and after a removal.
+  echo "AWS_REGION=eu-central-1" >>"$system/etc/multilangd/environment"
+  rpm --root "$system" --dbpath $database --upgrade --force --nodeps "$package"
+  grep -q "^AWS_REGION" "$system/etc/multilangd/environment" || fail "rpm: an update replaced the configuration"
+  rpm --root "$system" --dbpath $database --erase --nodeps multilangd 2>"$dir/erase.log"
+  [ ! -e "$system/usr/bin/multilangd" ] || fail "rpm --erase left the binary"
+  grep -q "^AWS_REGION" "$system/etc/multilangd/environment.rpmsave" || fail "rpm --erase removed the configuration"
+  chroot "$system" userdel multilangd
 }
 
 test_units() {
@@ -279,11 +362,52 @@ test_arm64() {
       ':\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:' \
       "$(command -v qemu-aarch64-static):F" >$kernel/register
   fi
-  run_job arm64 "python3 $root/examples/python/processor.py" "$binary"
+  local stop_signal
+  for stop_signal in TERM INT; do
+    run_job "arm64-$stop_signal" "python3 $root/examples/python/processor.py" "$binary"
+  done
   echo -1 >$kernel/$entry
   [ -z "$mounted" ] || umount $kernel
   trap end_all EXIT
 }
+
+# What a release would publish, as far as this machine has built it; nothing is published.
+test_publish() {
+  export IMAGE=registry.invalid/multilangd CHART=registry.invalid/charts
+  PUBLISH_TARGETS=$(built $linux_targets $macos_targets)
+  export PUBLISH_TARGETS
+  unset GITHUB_REF_NAME
+  packaging/publish.sh --dry-run github image chart pypi npm >"$dir/publish.log" 2>&1 || { cat "$dir/publish.log" >&2; fail "publish"; }
+  # The launcher's package depends on those of the platforms, which therefore precede it.
+  grep -o "would run: npm publish .*" "$dir/publish.log" | tail -1 | grep -q "/multilangd-$version.tgz$" || fail "publish: wrong order"
+  # Each file in dist is published somewhere, and is one that the scripts know.
+  (cd "$dist" && find . -maxdepth 1 -type f | sed 's#^\./##') | while read -r file; do
+    grep -q -F "/$file" "$dir/publish.log" || fail "publish: $file is not part of a release"
+  done
+  # Refused before anything is published: a missing file, a wrong checksum, another tag.
+  mv "$dist/multilangd.rb" "$dir/"
+  refused "multilangd.rb is missing" chart github
+  { cat "$dir/multilangd.rb" && echo; } >"$dist/multilangd.rb"
+  refused "multilangd.rb has another checksum" chart github
+  mv "$dir/multilangd.rb" "$dist/"
+  TAG=v0.0.0 refused "v0.0.0 is not v$version" chart
+}
+
+# refused MESSAGE DESTINATION...   fails unless publish.sh ends with this message and begins nothing.
+refused() {
+  local message=$1 code=0
+  shift
+  packaging/publish.sh --dry-run "$@" >"$dir/refused.log" 2>&1 || code=$?
+  if [ "$code" != 1 ] || ! grep -q "$message" "$dir/refused.log" || grep -q "would run" "$dir/refused.log"; then
+    cat "$dir/refused.log" >&2
+    fail "publish.sh: exit code $code in place of a refusal (expected: $message)"
+  fi
+}
+
+# shellcheck source=packaging/test-recipes.sh
+. packaging/test-recipes.sh
+
+test_workflows() { "$(go_tool "$actionlint_module")" .github/workflows/*.yml examples/ci/workflow.yml; }
 
 # Two runs with one commit and its binaries make identical files.
 test_again() {
@@ -294,7 +418,7 @@ test_again() {
 }
 
 tests=("$@")
-if [ ${#tests[@]} = 0 ]; then tests=(archive wheel npm units network deb rpm image chart arm64 again); fi
+if [ ${#tests[@]} = 0 ]; then tests=(archive wheel npm units network deb rpm image chart arm64 publish workflows recipes again); fi
 for name in "${tests[@]}"; do
   printf '\n== %s (%s s)\n' "$name" "$SECONDS"
   "test_$name"

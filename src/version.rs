@@ -28,7 +28,9 @@ mod tests {
     #[test]
     fn build_names_its_target_and_features() {
         assert!(TARGET.contains(std::env::consts::ARCH), "{TARGET}");
-        assert_eq!(FEATURES, if cfg!(feature = "local") { "local" } else { "none" });
+        let features = [("fips", cfg!(feature = "fips")), ("local", cfg!(feature = "local"))];
+        let names: Vec<&str> = features.iter().filter(|(_, is)| *is).map(|(name, _)| *name).collect();
+        assert_eq!(FEATURES, if names.is_empty() { "none".to_owned() } else { names.join(" ") });
         assert!(!COMMIT.is_empty());
         assert!([VERSION, COMMIT, TARGET, FEATURES].iter().all(|part| LONG.contains(part)), "{LONG}");
     }

@@ -27,6 +27,12 @@ use super::capture::Capturing;
 use crate::config::Source;
 use crate::config::sdk::network::{CaBundle, Network, Proxy};
 
+/// The cryptography of TLS: ring, or with the feature `fips` the FIPS module of AWS-LC.
+#[cfg(not(feature = "fips"))]
+const CRYPTO: CryptoMode = CryptoMode::Ring;
+#[cfg(feature = "fips")]
+const CRYPTO: CryptoMode = CryptoMode::AwsLcFips;
+
 /// Creates HTTP stacks.
 #[derive(Debug, Clone)]
 pub(super) struct Http {
@@ -86,7 +92,7 @@ impl Http {
             if !is_tls {
                 return builder.build_http();
             }
-            let mut builder = builder.tls_provider(tls::Provider::Rustls(CryptoMode::Ring));
+            let mut builder = builder.tls_provider(tls::Provider::Rustls(CRYPTO));
             if let Some(trusted) = &trusted {
                 builder.set_tls_context(trusted.clone());
             }
@@ -333,6 +339,13 @@ mod tests {
         let text = std::fs::read("tests/support/tls/certificate.pem").unwrap();
         let certificate = CertificateDer::pem_slice_iter(&text).next().unwrap().unwrap();
         assert_eq!(CertificateDer::from_pem_slice(pem(&certificate).as_bytes()).unwrap(), certificate);
+    }
+
+    #[cfg(feature = "fips")]
+    #[test]
+    fn tls_of_fips_build_is_in_fips_mode() {
+        assert!(rustls::crypto::default_fips_provider().fips());
+        assert_eq!(CRYPTO, CryptoMode::AwsLcFips);
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub const KEYS: &[ClientKey] = &[
     key("region", Kind::Region, Yes, "AWS region of this client."),
     key("endpointOverride", Kind::Uri, Yes, "Endpoint URL."),
     key("dualstackEnabled", Kind::BoxedBool, Yes, "Use dual-stack (IPv6) endpoints."),
-    key("fipsEnabled", Kind::BoxedBool, Yes, "Use FIPS 140 endpoints. The TLS library of the default build (rustls with ring) is not FIPS-validated."),
+    key("fipsEnabled", Kind::BoxedBool, Yes, "Use FIPS 140 endpoints. The TLS module of the default build (rustls with ring) is not FIPS-validated; a build with the feature `fips` takes AWS-LC's FIPS module."),
     key("endpointDiscoveryEnabled", Kind::BoxedBool, Never("the Rust SDK does not support endpoint discovery"), "Endpoint discovery of DynamoDB."),
     key("overrideConfiguration.apiCallTimeout", Kind::Duration, Yes,
         "Timeout of a call with its retries; for DynamoDB only if it is shorter than the timeout of multilangd."),
