@@ -24,26 +24,6 @@ pub fn wall_millis() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// A time in milliseconds since 1970, from which later ones follow by this machine's monotonic clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Epoch {
-    at: Instant,
-    millis: i64,
-}
-
-impl Epoch {
-    /// That time was at that instant.
-    pub fn new(at: Instant, millis: i64) -> Self {
-        Self { at, millis }
-    }
-
-    /// The time at a later instant. Suspensions since are not counted: it is early rather than late.
-    pub fn millis_at(self, now: Instant) -> i64 {
-        let since = now.saturating_duration_since(self.at).as_millis();
-        self.millis.saturating_add(i64::try_from(since).unwrap_or(i64::MAX))
-    }
-}
-
 /// Seconds since 1970 as a date and time in UTC.
 pub fn date(seconds: i64) -> String {
     const DAY: i64 = 24 * 60 * 60;
@@ -181,7 +161,7 @@ impl ServiceTime {
 
 /// Most difference between the clocks of two services at AWS.
 const SERVICES_MILLIS: i64 = 1_000;
-/// Most difference between AWS's clock and this machine's: AWS refuses requests signed with a larger one.
+/// Most difference between AWS's clock and this machine's that is expected: AWS refuses a larger one in a signature.
 const SIGNATURE_MILLIS: i64 = 5 * 60_000;
 
 /// AWS's clock, by this machine's wall clock and the dates of AWS's responses.
@@ -272,8 +252,6 @@ mod tests {
             let past = clock.past();
             assert!((date - 1_000..date).contains(&past), "{past}");
         }
-        let epoch = Epoch::new(at, 939_000);
-        assert_eq!(epoch.millis_at(at + Duration::from_secs(7)), 946_000);
     }
 
     #[test]

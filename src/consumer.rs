@@ -75,6 +75,8 @@ pub struct Parts {
     pub wall: fn() -> i64,
     /// The time at AWS, which bounds the wall clock where ages of records are measured.
     pub clock: ServiceClock,
+    /// `multilangd.resumeLatest`.
+    pub resume_latest: bool,
 }
 
 /// Signals to a consumer from outside.
@@ -123,6 +125,8 @@ struct Consumer {
     alone: u32,
     /// Why the consumer ends, once known.
     ending: Option<Ending>,
+    /// Whether the shard was read before.
+    opened: bool,
     /// Requests in progress; each ends with an event.
     work: JoinSet<Event>,
     events: VecDeque<Event>,
@@ -145,6 +149,7 @@ impl Consumer {
             spawning: None,
             short_since: None,
             attempt: 0,
+            opened: false,
             pid: None,
             stderr: Vec::new(),
             refused: (0, None),

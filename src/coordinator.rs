@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, warn};
 
 use crate::capacity::Capacity;
-use crate::clock::{self, Epoch};
+use crate::clock::{self, ServiceClock};
 use crate::lease::held::{Owner, Rival};
 use crate::lease::history::History;
 use crate::lease::{Held, Lease, ProcessId, Table, WorkerId, handoff};
@@ -82,7 +82,7 @@ pub struct Settings {
     /// This process.
     pub process: ProcessId,
     /// AWS's time, to store where reading began at `LATEST`; none if that is not stored.
-    pub latest_from: Option<Epoch>,
+    pub latest_from: Option<ServiceClock>,
     /// How many leases it has room for.
     pub capacity: Arc<Capacity>,
     /// Whether DynamoDB can be reached.

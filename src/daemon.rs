@@ -13,7 +13,7 @@ use tracing::{Instrument as _, error, info, warn};
 use crate::backoff::Backoff;
 use crate::budget::Budget;
 use crate::capacity::Capacity;
-use crate::clock::{self, Epoch, ServiceClock, ServiceTime};
+use crate::clock::{self, ServiceClock, ServiceTime};
 use crate::config::{ChildProtocol, Config, OnChildFailure, OnHopelessShard};
 use crate::consumer::event::{MaxAge, Shape};
 use crate::consumer::suspects;
@@ -176,7 +176,7 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
         capacity: ports.capacity.clone(),
         reach: reaches.dynamodb.clone(),
         stop: stopping.clone(),
-        latest_from: config.resume_latest.then(|| Epoch::new(Instant::now(), ports.clock().past())),
+        latest_from: config.resume_latest.then(|| ports.clock()),
         process: ProcessId::new((ports.wall)(), &format!("{:08x}", fastrand::u32(..)), &config.worker),
     };
     let (coordinator, ends) = Coordinator::new(ports.table.clone(), settings);
@@ -429,6 +429,7 @@ fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>, reaches: 
         letters: ports.letters,
         wall: ports.wall,
         clock: service,
+        resume_latest: config.resume_latest,
     }
 }
 

@@ -285,9 +285,8 @@ impl ShardSync {
         if occupied.get(shard) != Some(&why) {
             error!(event = "lease_row_invalid",
                 %shard, error = why,
-                "no worker reads this shard: the row with its key in the lease table is not a valid \
-                 lease (correct the attribute, or delete the row to create a new lease at the initial \
-                 position)"
+                "no worker can acquire the lease of this shard: the row with its key in the lease table is not a \
+                 valid lease (correct the attribute; a row that is deleted loses its checkpoint)"
             );
             occupied.insert(shard.clone(), why);
         }
@@ -403,7 +402,6 @@ impl ShardSync {
         if is_early && !rounds.rowless.values().any(doubted) {
             return Ok(postponed);
         }
-        rounds.synced = Some(now);
         if let Some(hole) = hole {
             warn!(
                 event = "hash_keys_without_lease",
@@ -412,7 +410,10 @@ impl ShardSync {
                 "found hash keys without a lease, listing the shards"
             );
         }
-        self.compare(seen, rounds, coordinator).await?;
+        // A comparison that failed, or left something to be restored, is repeated by the next audit.
+        if self.compare(seen, rounds, coordinator).await? {
+            rounds.synced = Some(now);
+        }
         Ok(coverage)
     }
 

@@ -242,7 +242,8 @@ impl Leases {
         let table = self.table.clone();
         if self.reported.lock().unwrap_or_else(PoisonError::into_inner).row(shard.as_str(), why.clone()) {
             warn!(event = "lease_row_unreadable", table, %shard, error = why,
-                "wrote a row that cannot be read as a lease (correct or delete the attribute)");
+                "wrote a row that cannot be read as a lease (correct the attribute; without its checkpoint the row \
+                 counts as new)");
         }
         Error::Written { table, shard: shard.clone(), why }
     }

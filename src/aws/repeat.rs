@@ -13,7 +13,7 @@
 //! | signature | the SDK's signer with the SDK's options |
 //! | clock | the offset to the service's clock, measured at each answer by the SDK's rule |
 //! | errors | the SDK's deserializer of GetRecords |
-//! | the count of calls, and the retirement of connections without an answer | [`super::calls`] |
+//! | the count of calls, and the retirement of connections without an answer, or with the status 500, 502, 503 or 504 | [`super::calls`] |
 //!
 //! There are no retries, as in the SDK's call of this client. The SDK makes a call again if there are no credentials, if
 //! the request cannot be signed, if the last one that it made is [`AGE`] ago, and if a repeated request was refused for
@@ -130,7 +130,7 @@ impl Repeat {
             }
             Err(other) => Some(other),
         };
-        if unsuccessful.as_ref().is_some_and(Unsuccessful::is_unanswered)
+        if unsuccessful.as_ref().is_some_and(Unsuccessful::retires)
             && let Some(connection) = connection.get()
         {
             connection.poison();
@@ -140,7 +140,7 @@ impl Repeat {
         }
         match unsuccessful {
             None => Some(Ok(())),
-            Some(Unsuccessful::Answered(failure)) if !concerns_shard(&failure) => {
+            Some(Unsuccessful::Answered(failure, _)) if !concerns_shard(&failure) => {
                 *self.lock() = None;
                 None
             }
@@ -171,15 +171,18 @@ enum Unsuccessful {
     NotSent,
     Connector(ConnectorError),
     Late(Duration),
-    Answered(Failure),
+    /// With the status.
+    Answered(Failure, u16),
 }
 
 impl Unsuccessful {
-    fn is_unanswered(&self) -> bool {
+    /// Whether the SDK would not use the connection again.
+    fn retires(&self) -> bool {
         match self {
             Self::Connector(error) => is_broken(error),
             Self::Late(_) => true,
-            Self::NotSent | Self::Answered(_) => false,
+            Self::Answered(_, status) => matches!(status, 500 | 502 | 503 | 504),
+            Self::NotSent => false,
         }
     }
 
@@ -191,7 +194,7 @@ impl Unsuccessful {
             Self::Late(limit) => {
                 failure(&Error::timeout_error(format!("no answer to GetRecords within {limit:?}")))
             }
-            Self::Answered(failure) => failure,
+            Self::Answered(failure, _) => failure,
         }
     }
 }
@@ -320,7 +323,8 @@ impl Pattern {
         if response.status().is_success() {
             return Ok(());
         }
-        Err(Unsuccessful::Answered(self.refused(response).await))
+        let status = response.status().as_u16();
+        Err(Unsuccessful::Answered(self.refused(response).await, status))
     }
 
     /// The request with this input; none if it cannot be signed.

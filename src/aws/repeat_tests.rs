@@ -341,8 +341,7 @@ async fn failure_is_that_of_the_sdk() {
             assert_eq!(ours, theirs, "{does:?}");
         }
         let retired = |rig: &Rig| rig.endpoint.retired.load(Ordering::Relaxed);
-        let expected = u32::from(matches!(does, Does::Resets | Does::Hangs | Does::Cuts(_)));
-        assert_eq!(retired(&second), expected, "{does:?}");
+        assert_eq!(retired(&second) > 0, retired(&first) > 0, "{does:?}");
     }
 }
 

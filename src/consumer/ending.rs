@@ -43,7 +43,8 @@ pub async fn parents_finished(
 /// # Errors
 /// The table could not be read.
 pub async fn may_begin(table: &dyn Table, held: &Held, recognition: &Recognition) -> Result<bool, String> {
-    let finished = parents_finished(table, &held.initial().parents, recognition).await?;
+    // Of a recreated stream, the row may have got other parents since.
+    let finished = parents_finished(table, &held.parents().await, recognition).await?;
     if !finished || held.proven().elapsed() < FRESH {
         return Ok(finished);
     }

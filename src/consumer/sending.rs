@@ -2,19 +2,30 @@
 
 use multilangd_protocol::ToChild;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::Consumer;
 use super::event::Message;
 use crate::batch::Sizes;
+use crate::clock;
 use crate::metrics::OfShard;
 use crate::retrieval::{Feed, ShardOfStream, Start};
 use crate::sequence::Sequence;
 
 impl Consumer {
     pub(super) fn open_feed(&mut self, sequence: &Sequence) {
-        // Until the first checkpoint, records that an earlier owner has delivered are delivered again.
-        let began = self.held.latest_from().filter(|_| *sequence == Sequence::Latest).map(Start::AtTimestamp);
+        // Until the first checkpoint, records that an earlier feed or owner has delivered are delivered again.
+        let before = if self.opened { self.held.initial().latest_from } else { self.held.latest_from() };
+        let began = before.filter(|_| *sequence == Sequence::Latest && self.parts.resume_latest);
+        if let Some(from) = began {
+            info!(
+                event = "latest_resumed",
+                from = clock::utc(from),
+                "no checkpoint is stored yet: starting where reading at LATEST began"
+            );
+        }
+        self.opened = true;
+        let began = began.map(Start::AtTimestamp);
         let start =
             began.or_else(|| Start::of_checkpoint(sequence, self.parts.timestamp)).unwrap_or_else(|| {
                 warn!(

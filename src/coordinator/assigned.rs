@@ -109,7 +109,7 @@ impl<H: Holding> State<H> {
         effects.push(Effect::Emit(OfWorker::Discovered { leases: own.len(), took: Duration::ZERO }));
         for lease in own {
             let update = update::adopt(&lease, &me);
-            self.acquire(now, &lease, update, effects);
+            self.acquire(&lease, update, effects);
         }
         if leads {
             // Membership asks for an earlier scan when a lease expires.
@@ -220,7 +220,7 @@ impl<H: Holding> State<H> {
                 self.force(std::slice::from_ref(&lease), now, effects);
             }
         } else if !self.stopping {
-            self.acquire(now, &lease, update::adopt(&lease, &me), effects);
+            self.acquire(&lease, update::adopt(&lease, &me), effects);
         }
     }
 
@@ -232,7 +232,7 @@ impl<H: Holding> State<H> {
         for lease in leases.iter().filter(|lease| stalled.contains(&lease.shard)) {
             if lease.owner.as_ref() == Some(&me) && self.accepts(lease) {
                 effects.push(Effect::Log(stalled_line(lease)));
-                self.acquire(now, lease, update::take(lease, &me), effects);
+                self.acquire(lease, update::take(lease, &me), effects);
             }
         }
     }

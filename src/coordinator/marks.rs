@@ -198,10 +198,10 @@ impl<H: Holding> State<H> {
     }
 
     /// A write that acquires the lease, with the marks.
-    pub(super) fn marked(&self, now: Instant, update: Update, lease: &Lease) -> Update {
+    pub(super) fn marked(&self, update: Update, lease: &Lease) -> Update {
         let stream = self.settings.recognition.mark(&lease.shard);
-        let latest_from = self.settings.latest_from.map(|epoch| epoch.millis_at(now));
-        update.marked(lease, &Mark { stream, process: self.settings.process.clone(), latest_from })
+        let stores_start = self.settings.latest_from.is_some();
+        update.marked(lease, &Mark { stream, process: self.settings.process.clone(), stores_start })
     }
 }
 

@@ -107,7 +107,7 @@ impl<H: Holding> State<H> {
                 effects.push(Effect::Log(stalled_line(&lease)));
             }
             let update = update::take(&lease, &self.settings.me);
-            self.acquire(now, &lease, update, effects);
+            self.acquire(&lease, update, effects);
         }
     }
 

@@ -275,8 +275,8 @@ impl<H: Holding> State<H> {
     }
 
     /// Writes a row to acquire its lease, with the marks.
-    pub(super) fn acquire(&mut self, now: Instant, lease: &Lease, update: Update, effects: &mut Effects<H>) {
-        let update = self.marked(now, update, lease);
+    pub(super) fn acquire(&mut self, lease: &Lease, update: Update, effects: &mut Effects<H>) {
+        let update = self.marked(update, lease);
         self.begun(&lease.shard, Intent::Acquire);
         effects.push(Effect::Acquire(lease.shard.clone(), update));
     }

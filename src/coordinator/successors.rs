@@ -77,9 +77,10 @@ impl Successors {
     pub(super) async fn next(&self, verdict: &Verdict) -> Option<WorkerId> {
         let live = self.live.get_or_init(|| self.look()).await;
         let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
-        let others = verdict.members.iter().map(|member| &member.id).filter(|id| **id != self.me);
-        let has = |id: &&WorkerId| Some(live.get(*id)? + given.get(*id).copied().unwrap_or(0));
-        let fewest = others.filter(|id| has(id).is_some()).min_by_key(has)?.clone();
+        let others = verdict.members.iter().filter(|member| member.id != self.me);
+        let has = |id: &WorkerId| Some(live.get(id)? + given.get(id).copied().unwrap_or(0));
+        let with_room = others.filter(|member| has(&member.id).is_some_and(|count| count < member.most));
+        let fewest = with_room.map(|member| &member.id).min_by_key(|id| has(id))?.clone();
         *given.entry(fewest.clone()).or_default() += 1;
         Some(fewest)
     }

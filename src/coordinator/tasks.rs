@@ -36,8 +36,11 @@ pub(super) type Done = Option<Event<Arc<Held>>>;
 
 impl Tools {
     /// Writes a row to acquire its lease.
-    pub(super) async fn acquire(self, shard: ShardId, update: Update) -> Done {
+    pub(super) async fn acquire(self, shard: ShardId, mut update: Update) -> Done {
         let _permit = self.writes.acquire().await;
+        if let Some(clock) = &self.settings.latest_from {
+            update.date(clock.past());
+        }
         let (proven, slept) = (Instant::now(), clock::slept());
         let outcome = self.table.update(&shard, &update).await.map(|before| {
             let mut lease = before.clone();

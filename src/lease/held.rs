@@ -148,6 +148,11 @@ impl Held {
         self.latest_from
     }
 
+    /// The parents of the shard as the row names them now.
+    pub async fn parents(&self) -> BTreeSet<ShardId> {
+        self.holding.lock().await.row().parents.clone()
+    }
+
     /// Cancelled once the lease is lost.
     pub fn lost(&self) -> &CancellationToken {
         &self.lost

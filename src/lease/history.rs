@@ -37,8 +37,8 @@ const DELETED: usize = 10_000;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct History {
     rows: BTreeMap<ShardId, Row>,
-    /// The last checkpoints of rows that were deleted before their shards ended.
-    deleted: BTreeMap<ShardId, Known>,
+    /// The last checkpoints of rows that were deleted before their shards ended, and when that was seen.
+    deleted: BTreeMap<ShardId, (Known, Instant)>,
     /// The last scan.
     scanned: Option<Instant>,
 }
@@ -50,15 +50,23 @@ pub struct Known {
     pub checkpoint: Position,
     /// The identity of the stream that the row was marked with.
     pub stream: Option<StreamId>,
+    /// [`Lease::latest_from`].
+    pub latest_from: Option<i64>,
 }
 
 impl Known {
     fn of(lease: &Lease) -> Self {
-        Self { checkpoint: lease.checkpoint.clone(), stream: lease.stream.clone() }
+        Self {
+            checkpoint: lease.checkpoint.clone(),
+            stream: lease.stream.clone(),
+            latest_from: lease.latest_from,
+        }
     }
 
     fn is_of(&self, lease: &Lease) -> bool {
-        self.checkpoint == lease.checkpoint && self.stream == lease.stream
+        self.checkpoint == lease.checkpoint
+            && self.stream == lease.stream
+            && self.latest_from == lease.latest_from
     }
 }
 
@@ -156,7 +164,7 @@ impl History {
             let scanned: BTreeSet<&ShardId> = leases.iter().map(|lease| &lease.shard).collect();
             let gone = self.rows.extract_if(.., |shard, _| !scanned.contains(shard));
             let unfinished = gone.filter(|(_, row)| row.finished.is_none());
-            self.deleted.extend(unfinished.map(|(shard, row)| (shard, row.known)));
+            self.deleted.extend(unfinished.map(|(shard, row)| (shard, (row.known, now))));
             while self.deleted.len() > DELETED {
                 self.deleted.pop_first();
             }
@@ -165,7 +173,12 @@ impl History {
 
     /// The last checkpoint of a row that was deleted before its shard ended, and was not seen again.
     pub fn deleted(&self, shard: &ShardId) -> Option<&Known> {
-        self.deleted.get(shard)
+        self.deleted.get(shard).map(|(known, _)| known)
+    }
+
+    /// For how long a row that was deleted before its shard ended is known to be missing.
+    pub fn deleted_for(&self, shard: &ShardId, now: Instant) -> Option<Duration> {
+        self.deleted.get(shard).map(|(_, since)| now.saturating_duration_since(*since))
     }
 
     /// Notes a read of one row.

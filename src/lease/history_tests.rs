@@ -45,6 +45,7 @@ fn checkpoint_of_a_deleted_row_is_kept_until_the_row_is_seen_again() {
     assert_eq!(history.deleted(&"s".into()), None);
     history.note_scan(&[], now);
     assert_eq!(history.deleted(&"s".into()), Some(&Known::of(&read)));
+    assert_eq!(history.deleted_for(&"s".into(), now + SECOND), Some(SECOND));
     assert_eq!(history.deleted(&"t".into()), None, "finished leases are deleted as a rule");
     history.note_row(&lease("s", None, 0), now);
     assert_eq!(history.deleted(&"s".into()), None);

@@ -261,7 +261,7 @@ pub fn start_over<'a>(
     let mut plan = StartOver::default();
     for shard in sync::in_order(listed) {
         let Some(lease) = rows.get(&shard.id).copied() else {
-            if was_finished(shard, leases, listed, current) {
+            if was_finished(shard, leases, listed, Some(current)) {
                 continue;
             }
             let new = sync::new_lease(shard, Sequence::TrimHorizon);
@@ -309,14 +309,19 @@ pub fn belongs(lease: &Lease, shard: &Shard) -> bool {
     is_reset(lease, shard) || fits(lease, shard) == Some(true)
 }
 
-/// Whether a row's checkpoint is a position of that shard: one of its sequence numbers, or its oldest record.
+/// Whether a row's checkpoint is a position of that shard: one of its sequence numbers, its oldest record, or the time at
+/// which reading began at the newest one.
 pub fn is_within(lease: &Lease, shard: &Shard) -> bool {
-    lease.checkpoint.sequence == Sequence::TrimHorizon || fits(lease, shard) == Some(true)
+    match lease.checkpoint.sequence {
+        Sequence::TrimHorizon => true,
+        Sequence::Latest => lease.latest_from.is_some(),
+        _ => fits(lease, shard) == Some(true),
+    }
 }
 
-/// Whether rows of the present stream show that the shard, which has no row, was read to its end and its row cleaned
-/// away since: one of its descendants was read.
-pub fn was_finished(shard: &Shard, leases: &[Lease], listed: &[Shard], current: &StreamId) -> bool {
+/// Whether rows with that mark show that the shard, which has no row, was read to its end and its row cleaned away since:
+/// one of its descendants was read.
+pub fn was_finished(shard: &Shard, leases: &[Lease], listed: &[Shard], mark: Option<&StreamId>) -> bool {
     let mut lineage = BTreeSet::from([&shard.id]);
     // Parents precede their children.
     for descendant in sync::in_order(listed) {
@@ -325,7 +330,7 @@ pub fn was_finished(shard: &Shard, leases: &[Lease], listed: &[Shard], current: 
         }
     }
     let was_read = |lease: &Lease| match lease.checkpoint.sequence {
-        Sequence::Number(_) | Sequence::ShardEnd => lease.stream.as_ref() == Some(current),
+        Sequence::Number(_) | Sequence::ShardEnd => lease.stream.as_ref() == mark,
         Sequence::TrimHorizon | Sequence::Latest | Sequence::AtTimestamp => false,
     };
     let is_descendant = |lease: &Lease| lease.shard != shard.id && lineage.contains(&lease.shard);

@@ -67,7 +67,7 @@ pub enum Change {
     SetStream(StreamId),
     /// SET `multilangdProcess`.
     SetProcess(ProcessId),
-    /// SET `multilangdLatestFrom`.
+    /// SET `multilangdLatestFrom` to the time at which the write is sent: [`Update::date`].
     SetLatestFrom(i64),
     /// REMOVE `multilangdLatestFrom`.
     ClearLatestFrom,
@@ -189,8 +189,8 @@ pub struct Mark {
     pub stream: Option<StreamId>,
     /// The worker's process.
     pub process: ProcessId,
-    /// The time for [`Lease::latest_from`]; none if it is not stored.
-    pub latest_from: Option<i64>,
+    /// Whether [`Lease::latest_from`] is stored.
+    pub stores_start: bool,
 }
 
 /// Resets a finished row of an open shard, or a row of an earlier stream of the same name, so that the shard
@@ -328,10 +328,20 @@ impl Update {
         if lease.process.as_ref() != Some(&mark.process) {
             self.changes.push(Change::SetProcess(mark.process.clone()));
         }
-        if lease.checkpoint.sequence == Sequence::Latest && lease.latest_from.is_none() {
-            self.changes.extend(mark.latest_from.map(Change::SetLatestFrom));
+        if mark.stores_start && lease.checkpoint.sequence == Sequence::Latest && lease.latest_from.is_none() {
+            // Without a date, nothing is skipped.
+            self.changes.push(Change::SetLatestFrom(0));
         }
         self
+    }
+
+    /// Fills in the time at AWS at which it is sent, in milliseconds since 1970.
+    pub fn date(&mut self, millis: i64) {
+        for change in &mut self.changes {
+            if let Change::SetLatestFrom(at) = change {
+                *at = millis;
+            }
+        }
     }
 
     /// Whether the conditions hold for this row.
@@ -440,16 +450,19 @@ mod tests {
 
     #[test]
     fn start_at_latest_is_stored_until_the_first_checkpoint() {
-        let mark = |millis| Mark {
-            stream: None,
-            process: ProcessId::new(5, "a", &"me".into()),
-            latest_from: Some(millis),
-        };
+        let mark =
+            |stores_start| Mark { stream: None, process: ProcessId::new(5, "a", &"me".into()), stores_start };
         let me = "me".into();
+        let taken = |lease: &Lease, millis| {
+            let mut update = take(lease, &me).marked(lease, &mark(true));
+            update.date(millis);
+            applied(&update, lease)
+        };
         let new = Lease { checkpoint: Position::new(Sequence::Latest), ..lease(None, None) };
-        let begun = applied(&take(&new, &me).marked(&new, &mark(100)), &new);
+        assert_eq!(applied(&take(&new, &me).marked(&new, &mark(false)), &new).latest_from, None);
+        let begun = taken(&new, 100);
         assert_eq!(begun.latest_from, Some(100));
-        let next = applied(&take(&begun, &me).marked(&begun, &mark(200)), &begun);
+        let next = taken(&begun, 200);
         assert_eq!(next.latest_from, Some(100), "the first owner's");
         let same = applied(&checkpoint(&next, &next.checkpoint), &next);
         assert_eq!(same.latest_from, Some(100));
@@ -459,7 +472,7 @@ mod tests {
         assert_eq!(reset.latest_from, None);
         for other in [Sequence::TrimHorizon, Sequence::AtTimestamp, Sequence::parse("12").unwrap()] {
             let row = Lease { checkpoint: Position::new(other), ..lease(None, None) };
-            assert_eq!(applied(&take(&row, &me).marked(&row, &mark(100)), &row).latest_from, None);
+            assert_eq!(taken(&row, 100).latest_from, None);
         }
     }
 

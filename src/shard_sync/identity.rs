@@ -185,7 +185,7 @@ impl ShardSync {
             }
             Rewritten::Gone => {
                 // Another worker has reset it, and it was read to its end and deleted since.
-                if origin::was_finished(shard, &self.table.list().await?, listed, current) {
+                if origin::was_finished(shard, &self.table.list().await?, listed, Some(current)) {
                     return Ok(());
                 }
                 let new =

@@ -1,25 +1,28 @@
 //! Compares the open shards of the stream with the leases. The stream is authoritative, not the table.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::time::Instant;
 use tracing::warn;
 
 use super::{AUDIT, Error, Rounds, ShardSync};
 use crate::coordinator::{Handle, Snapshot};
+use crate::lease::history::Known;
 use crate::lease::{Lease, origin, sync, update};
 use crate::metrics::OfWorker;
+use crate::sequence::Sequence;
 use crate::shard::{Filter, Shard, ShardId, some};
 
 impl ShardSync {
     /// Runs one audit: shards without a lease get one, a finished row of an open shard is reset, and shards
-    /// that no worker reads are counted. Calls `ListShards` once.
+    /// that no worker reads are counted. Calls `ListShards` once. Returns whether nothing was left to owners that may
+    /// restore their rows.
     pub(super) async fn compare(
         &self,
         seen: &Snapshot,
         rounds: &mut Rounds,
         coordinator: &Handle,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         // Nothing else reveals a recreated stream whose leases can still be read.
         self.compare_identity(&seen.leases, rounds, coordinator).await?;
         let listed = self.shards.list(Filter::All).await?;
@@ -41,14 +44,19 @@ impl ShardSync {
         let mut changed = self
             .reopen(&seen.leases, &listed, |shard| seen.history.finished_for(shard, now) >= AUDIT)
             .await?;
+        let mut is_complete = true;
         if self.lacks_rows(seen, rounds, now) {
             // Uses the present rows: the last scan may be some seconds old.
             let mut rows = self.table.list().await?;
-            let mut missing = self.deleted(&rows, seen, &listed);
+            let mut missing = self.deleted(&rows, seen, &listed).await?;
             rows.extend(missing.iter().cloned());
             missing.extend(self.needed(&rows).await?);
-            // All in one comparison, because descendants must not start before their ancestors.
-            if !missing.iter().any(|lease| self.may_be_restored(lease, seen, rounds, now)) {
+            // All in one comparison and ancestors first, because descendants must not start before them.
+            let place: BTreeMap<&ShardId, usize> =
+                sync::in_order(&listed).into_iter().map(|shard| &shard.id).zip(0..).collect();
+            missing.sort_by_key(|lease| place.get(&lease.shard).copied());
+            is_complete = !missing.iter().any(|lease| self.may_be_restored(lease, seen, rounds, now));
+            if is_complete {
                 let made = self.make(&missing).await?;
                 changed |= made.new + made.there > 0;
             }
@@ -56,33 +64,44 @@ impl ShardSync {
         if changed {
             coordinator.look();
         }
-        Ok(())
+        Ok(is_complete)
     }
 
     /// The leases whose rows were deleted before their shards ended, with the last checkpoints that this worker has read.
     /// Their owners would have restored them at later ones.
-    fn deleted(&self, rows: &[Lease], seen: &Snapshot, listed: &[Shard]) -> Vec<Lease> {
+    async fn deleted(&self, rows: &[Lease], seen: &Snapshot, listed: &[Shard]) -> Result<Vec<Lease>, Error> {
+        let with_row: BTreeSet<&ShardId> = rows.iter().map(|row| &row.shard).collect();
         let mut deleted = Vec::new();
-        for shard in
-            sync::in_order(listed).into_iter().filter(|shard| rows.iter().all(|row| row.shard != shard.id))
-        {
+        for shard in sync::in_order(listed).into_iter().filter(|shard| !with_row.contains(&shard.id)) {
             let Some(known) = seen.history.deleted(&shard.id) else { continue };
             let mut lease = sync::new_lease(shard, known.checkpoint.sequence.clone());
             lease.checkpoint.sub = known.checkpoint.sub;
-            let is_of_this_stream = known.stream == self.recognition.mark(&shard.id);
-            let was_finished =
-                known.stream.as_ref().is_some_and(|stream| origin::was_finished(shard, rows, listed, stream));
-            if is_of_this_stream && origin::is_within(&lease, shard) && !was_finished {
+            lease.latest_from = known.latest_from;
+            if !origin::is_within(&lease, shard) || !self.is_of_this_stream(&lease, known).await? {
+                continue;
+            }
+            // Java workers do not mark the rows of its children.
+            let marks = [known.stream.as_ref(), None];
+            if !marks.into_iter().any(|mark| origin::was_finished(shard, rows, listed, mark)) {
                 deleted.push(lease);
             }
         }
-        deleted
+        Ok(deleted)
+    }
+
+    /// Whether the row of a lease was one of this stream: by its mark, or by Kinesis if Java wrote it.
+    async fn is_of_this_stream(&self, lease: &Lease, known: &Known) -> Result<bool, Error> {
+        match (&known.stream, &lease.checkpoint.sequence) {
+            (None, Sequence::Number(number)) => Ok(self.shards.has_number(&lease.shard, number).await?),
+            (stream, _) => Ok(*stream == self.recognition.mark(&lease.shard)),
+        }
     }
 
     /// Whether a row was deleted so recently that its owner may restore it.
     fn may_be_restored(&self, lease: &Lease, seen: &Snapshot, rounds: &Rounds, now: Instant) -> bool {
         let is_recent = |since: &Instant| now < *since + self.settings.failover;
         rounds.rowless.get(&lease.shard).is_some_and(is_recent)
+            || seen.history.deleted_for(&lease.shard, now).is_some_and(|time| time < self.settings.failover)
             || seen.leases.iter().any(|row| row.shard == lease.shard)
     }
 

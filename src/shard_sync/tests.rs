@@ -195,34 +195,56 @@ async fn start_waits_for_the_owner_to_restore_a_deleted_row() {
     assert_eq!(rows.row(&"1".into()).unwrap().checkpoint.sequence, position);
 }
 
+/// The lease that the audits create for a shard whose row this worker has read and that was deleted since.
+async fn recreated(deleted: Lease, shards: Arc<dyn shard::Api>) -> Lease {
+    let there = lease("0", Sequence::Number(number("120")));
+    let rows = Arc::new(Rows::default());
+    rows.put(there.clone());
+    let shard_sync = shard_sync(rows.clone(), shards, Arc::new(crate::metrics::Discard));
+    shard_sync.recognition.recognise(Some(stream()), BTreeSet::new());
+    let mut history = crate::lease::history::History::default();
+    let id = deleted.shard.clone();
+    history.note_scan(&[there.clone(), deleted], Instant::now());
+    history.note_scan(std::slice::from_ref(&there), Instant::now());
+    let seen = Snapshot {
+        leads: Some(true),
+        at: Some(Instant::now()),
+        leases: Arc::new(vec![there]),
+        history: Arc::new(history),
+        ..Snapshot::default()
+    };
+    let (_coordinator, ends) = Coordinator::new(rows.clone(), crate::coordinator::tests::settings());
+    let mut rounds = Rounds::default();
+    let mut complete = Vec::new();
+    for _ in 0..3 {
+        assert_eq!(rows.row(&id), None, "its owner may restore it");
+        complete.push(shard_sync.compare(&seen, &mut rounds, &ends.handle).await.unwrap());
+        sleep(FAILOVER / 2).await;
+    }
+    assert_eq!(complete, [true; 3], "the second one is not due yet");
+    rows.row(&id).unwrap()
+}
+
+fn two_shards() -> Listed {
+    listed(vec![shard("0", None), shard("1", None)])
+}
+
 #[tokio::test(start_paused = true)]
 async fn lease_without_an_owner_that_was_deleted_continues_at_its_last_checkpoint() {
     let position = Sequence::Number(number("150"));
-    let there = lease("0", Sequence::Number(number("120")));
-    for (mark, restored) in [(Some(stream()), true), (None, false)] {
-        let rows = Arc::new(Rows::default());
-        rows.put(there.clone());
-        let shards = Arc::new(listed(vec![shard("0", None), shard("1", None)]));
-        let shard_sync = shard_sync(rows.clone(), shards, Arc::new(crate::metrics::Discard));
-        shard_sync.recognise().await.unwrap();
-        let mut history = crate::lease::history::History::default();
-        let deleted = Lease { stream: mark, ..lease("1", position.clone()) };
-        history.note_scan(&[there.clone(), deleted], Instant::now());
-        history.note_scan(std::slice::from_ref(&there), Instant::now());
-        let seen = Snapshot {
-            leads: Some(true),
-            at: Some(Instant::now()),
-            leases: Arc::new(vec![there.clone()]),
-            history: Arc::new(history),
-            ..Snapshot::default()
-        };
-        let (_coordinator, ends) = Coordinator::new(rows.clone(), crate::coordinator::tests::settings());
-        let mut rounds = Rounds::default();
-        for _ in 0..3 {
-            shard_sync.compare(&seen, &mut rounds, &ends.handle).await.unwrap();
-            sleep(FAILOVER).await;
-        }
-        let created = rows.row(&"1".into()).unwrap().checkpoint.sequence;
-        assert_eq!(created, if restored { position.clone() } else { Sequence::Latest });
-    }
+    let by_java = lease("1", position.clone());
+    let ours = Lease { stream: Some(stream()), ..by_java.clone() };
+    let of_another = Lease { stream: Some(StreamId::new(stream().arn(), 1)), ..by_java.clone() };
+    assert_eq!(recreated(ours, Arc::new(two_shards())).await.checkpoint.sequence, position);
+    assert_eq!(recreated(by_java.clone(), Arc::new(two_shards())).await.checkpoint.sequence, position);
+    let refusing = Arc::new(Refusing(two_shards()));
+    assert_eq!(recreated(by_java, refusing).await.checkpoint.sequence, Sequence::Latest);
+    assert_eq!(recreated(of_another, Arc::new(two_shards())).await.checkpoint.sequence, Sequence::Latest);
+}
+
+#[tokio::test(start_paused = true)]
+async fn deleted_lease_at_latest_keeps_its_start() {
+    let deleted = Lease { stream: Some(stream()), latest_from: Some(77), ..lease("1", Sequence::Latest) };
+    let row = recreated(deleted, Arc::new(two_shards())).await;
+    assert_eq!((row.checkpoint.sequence, row.latest_from), (Sequence::Latest, Some(77)));
 }

@@ -1,6 +1,6 @@
 //! Java workers preserve attributes of lease rows that they do not know.
 //!
-//! Three string attributes are added to each lease row. Then two workers of one kind renew and checkpoint leases,
+//! Four string attributes are added to each lease row. Then two workers of one kind renew and checkpoint leases,
 //! one gets leases of the other (it steals them in KCL 2.x mode, in 3.x mode it is a graceful handoff), a split
 //! shard is read to its end, and both stop, one after the other. The attributes must be unchanged after all of it.
 //! This is what allows multilangd to keep attributes of its own on lease rows.
@@ -17,10 +17,11 @@ use crate::rig::{APPLICATION, Rig};
 
 type Row = BTreeMap<String, AttributeValue>;
 
-const ADDED: [(&str, &str); 3] = [
+const ADDED: [(&str, &str); 4] = [
     ("multilangdStream", "arn:aws:kinesis:us-east-1:000000000000:stream/orders@1795000000123"),
     ("multilangdProcess", "x"),
     ("multilangdEarlierCheckpoint", "y"),
+    ("multilangdLatestFrom", "z"),
 ];
 
 /// Adds the attributes to every lease row that lacks them. Our worker has marked the rows that it created.
@@ -39,7 +40,7 @@ async fn add(rig: &Rig) {
             update = update
                 .expression_attribute_values(format!(":{number}"), AttributeValue::S((*value).to_owned()));
         }
-        update.update_expression("SET #0 = :0, #1 = :1, #2 = :2").send().await.unwrap();
+        update.update_expression("SET #0 = :0, #1 = :1, #2 = :2, #3 = :3").send().await.unwrap();
     }
 }
 
