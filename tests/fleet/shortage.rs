@@ -136,3 +136,27 @@ fn limited_worker_gets_no_more_than_it_reports() {
         });
     }
 }
+
+#[test]
+fn stopping_worker_passes_leases_only_to_workers_with_room() {
+    for seed in 0..8 {
+        simulate(seed, async {
+            let mut story = Story::new(seed, 9, None, true);
+            story.join(None);
+            story.join(None);
+            sleep(FAILOVER * 6).await;
+            story.capacity = 1;
+            let limited = story.join(None);
+            sleep(FAILOVER * 12).await;
+            assert_eq!(owned(&story).get(&limited), Some(&1), "seed {seed}: {:?}", owned(&story));
+            story.stop(1);
+            for _ in 0..40 {
+                sleep(SECOND / 4).await;
+                let named =
+                    owners(&story).into_iter().filter(|(owner, _)| owner.as_ref() == Some(&limited)).count();
+                assert!(named <= 1, "seed {seed}: {named} leases for a worker with room for one");
+            }
+            assert!(story.is_covered_by_live_workers(), "seed {seed}: {:?}", owned(&story));
+        });
+    }
+}
