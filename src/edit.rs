@@ -50,12 +50,16 @@ pub struct Scans {
     pub live: BTreeSet<WorkerId>,
 }
 
-/// Scans the lease table twice: only a change of its counter shows that an owner is alive.
+/// Scans the lease table twice, because only a change of its counter shows that an owner is alive; once if no lease has
+/// an owner. `between` must be long enough for a live owner to renew its leases.
 ///
 /// # Errors
 /// The table cannot be read.
 pub async fn scan(table: &dyn Table, between: Duration) -> Result<Scans, table::Error> {
     let before = table.list().await?;
+    if before.iter().all(|lease| lease.actual_owner().is_none()) {
+        return Ok(Scans { leases: before, live: BTreeSet::new() });
+    }
     sleep(between).await;
     let leases = table.list().await?;
     let live = plan::live(&before, &leases);
@@ -235,6 +239,22 @@ mod tests {
         let steps = planned(&table).await;
         assert_eq!(execute(&table, &steps, &NewRows::default(), false).await, Ok(2));
         assert!(planned(&table).await.iter().all(|step| !step.writes()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn scan_waits_for_renewals_only_if_a_lease_has_an_owner() {
+        let (table, second) = (table(), Duration::from_secs(1));
+        let renewal = async {
+            sleep(second).await;
+            renew(&table);
+        };
+        let (seen, ()) = tokio::join!(scan(&table, second * 2), renewal);
+        assert_eq!(seen.unwrap().live, BTreeSet::from(["worker".into()]));
+        let steps = planned(&table).await;
+        execute(&table, &steps, &NewRows::default(), false).await.unwrap();
+        let began = tokio::time::Instant::now();
+        assert_eq!(scan(&table, second).await.unwrap().live, BTreeSet::new());
+        assert_eq!(began.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test]

@@ -66,8 +66,9 @@ async fn execute(leases: &Leases, verb: &Verb, words: &Words) -> Result<(), Exit
         }
         None => None,
     };
-    // The rows are read after all that takes long.
-    let between = leases.watch.map_or(config.failover / 2, Duration::from_secs);
+    // The rows are read after all that takes long. A shorter time than this does not show that an owner is dead.
+    let between = leases.watch.map_or(Duration::ZERO, Duration::from_secs).max(config.failover / 2);
+    let between = if which.force { Duration::ZERO } else { between };
     let scans = edit::scan(&*table, between).await.map_err(failed)?;
     if scans.leases.is_empty() {
         return Err(refuse(Exit::ChildFailed)(&format!(
@@ -115,10 +116,8 @@ async fn execute(leases: &Leases, verb: &Verb, words: &Words) -> Result<(), Exit
 }
 
 fn shown(text: &str) -> Result<(), Exit> {
-    match print(text.as_bytes()) {
-        Exit::Clean => Ok(()),
-        exit => Err(exit),
-    }
+    let exit = print(text.as_bytes());
+    if exit == Exit::Clean { Ok(()) } else { Err(exit) }
 }
 
 /// The position of `--to`.
@@ -168,10 +167,10 @@ impl Ports<'_> {
             From::Number(number) => {
                 let ids = selected.into_iter().flatten();
                 for shard in ids.filter_map(|id| listed.iter().find(|shard| shard.id == *id)) {
-                    locate::within(shard, &number).map_err(|error| refuse(Exit::Usage)(&error))?;
+                    let refuse = |error| refuse(Exit::Usage)(&format!("--to {number}: {error}"));
+                    locate::within(shard, &number).map_err(refuse)?;
                     if !stream.has_number(&shard.id, &number).await.map_err(failed)? {
-                        let error = locate::Outside::Rejected(shard.id.clone(), number.clone());
-                        return Err(refuse(Exit::Usage)(&error));
+                        return Err(refuse(locate::Outside::Rejected(shard.id.clone())));
                     }
                 }
                 Bound::Number(number)

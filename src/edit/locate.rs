@@ -62,14 +62,14 @@ pub struct Unlocated {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Outside {
     /// It precedes the shard's first one.
-    #[error("sequence number {1} precedes shard {0}, which starts at {2}")]
-    Before(ShardId, SequenceNumber, SequenceNumber),
+    #[error("the sequence number precedes shard {0}, which starts at {1}")]
+    Before(ShardId, Box<SequenceNumber>),
     /// It follows the shard's last one.
-    #[error("sequence number {1} follows shard {0}, which ends at {2}")]
-    After(ShardId, SequenceNumber, SequenceNumber),
+    #[error("the sequence number follows shard {0}, which ends at {1}")]
+    After(ShardId, Box<SequenceNumber>),
     /// Kinesis rejects it.
-    #[error("Kinesis rejects sequence number {1} for shard {0}")]
-    Rejected(ShardId, SequenceNumber),
+    #[error("Kinesis rejects the sequence number for shard {0}")]
+    Rejected(ShardId),
 }
 
 /// Checks that a sequence number is within the range with which the shard is listed.
@@ -78,11 +78,11 @@ pub enum Outside {
 /// [`Outside`].
 pub fn within(shard: &Shard, number: &SequenceNumber) -> Result<(), Outside> {
     if number.order(&shard.starting) == Ordering::Less {
-        return Err(Outside::Before(shard.id.clone(), number.clone(), shard.starting.clone()));
+        return Err(Outside::Before(shard.id.clone(), Box::new(shard.starting.clone())));
     }
     match &shard.ending {
         Some(ending) if number.order(ending) == Ordering::Greater => {
-            Err(Outside::After(shard.id.clone(), number.clone(), ending.clone()))
+            Err(Outside::After(shard.id.clone(), Box::new(ending.clone())))
         }
         Some(_) | None => Ok(()),
     }

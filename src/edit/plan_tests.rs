@@ -121,10 +121,9 @@ fn latest_finishes_closed_shards_and_names_their_children() {
     let listed = split();
     let given = Given::new(vec![row(&listed[1], at(150)), row(&listed[2], at(220))]);
     let steps = seek(&given.rows(), &listed, &To::Latest);
-    let latest = |n: usize| Action::Create(Box::new(row(&listed[n], Position::new(Sequence::Latest))));
-    let created = |n| match latest(n) {
-        Action::Create(lease) => Action::Create(Box::new(Lease { counter: 0, ..*lease })),
-        other => other,
+    let created = |n: usize| {
+        let new = sync::new_lease(&listed[n], Sequence::Latest);
+        Action::Create(Box::new(new))
     };
     assert_eq!(
         actions(&steps),
@@ -304,7 +303,7 @@ fn application(listed: &[Shard], progress: &[u8]) -> BTreeMap<ShardId, Lease> {
     for (n, shard) in listed.iter().enumerate() {
         let dice = progress[n % progress.len()];
         if shard.parents().all(|parent| finished.contains(parent)) {
-            if shard.ending.is_some() && dice % 3 > 0 {
+            if shard.ending.is_some() && !dice.is_multiple_of(3) {
                 finished.insert(shard.id.clone());
                 if dice % 3 == 1 {
                     rows.insert(shard.id.clone(), row(shard, Position::shard_end()));
@@ -312,7 +311,7 @@ fn application(listed: &[Shard], progress: &[u8]) -> BTreeMap<ShardId, Lease> {
             } else {
                 rows.insert(shard.id.clone(), row(shard, at(100 * n + usize::from(dice % 90))));
             }
-        } else if dice % 2 == 0
+        } else if dice.is_multiple_of(2)
             && shard.parents().all(|parent| finished.contains(parent) || rows.contains_key(parent))
         {
             rows.insert(shard.id.clone(), row(shard, oldest()));

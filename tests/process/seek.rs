@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::time::{interval, timeout};
 
@@ -32,9 +32,8 @@ async fn verb(rig: &Rig, file: &Path, arguments: &[&str]) -> (Option<i32>, Strin
     (code, command.printed.join("\n"))
 }
 
-/// Runs a verb on a stopped application, which needs no time between the scans.
 async fn succeeds(rig: &Rig, file: &Path, arguments: &[&str]) {
-    let (code, printed) = verb(rig, file, &[arguments, &["--watch", "0"]].concat()).await;
+    let (code, printed) = verb(rig, file, arguments).await;
     assert_eq!(code, Some(0), "{printed}\n{}", rig.daemon_log());
 }
 
@@ -60,8 +59,8 @@ async fn rows(rig: &Rig) -> BTreeMap<String, Row> {
 }
 
 /// Waits for the next full second, in which no record has arrived yet.
-async fn next_second() -> u64 {
-    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+async fn next_second() -> i64 {
+    let now = || multilangd::clock::wall_millis() / 1_000;
     let next = now() + 1;
     let mut looks = interval(Duration::from_millis(20));
     while now() < next {
@@ -81,7 +80,7 @@ async fn stopped_application_is_delivered_from_the_position() {
     assert_eq!(run(&mut rig, &file, &expected(0..80)).await, expected(0..80));
 
     let before = rig.all_rows().await;
-    let dry = ["seek", "--to", "TRIM_HORIZON", "--dry-run", "--json", "--watch", "0"];
+    let dry = ["seek", "--to", "TRIM_HORIZON", "--dry-run", "--json"];
     let (code, printed) = verb(&rig, &file, &dry).await;
     assert_eq!(code, Some(0), "{}", rig.daemon_log());
     let planned: serde_json::Value = serde_json::from_str(&printed).unwrap();
@@ -123,7 +122,11 @@ async fn latest_skips_the_records_put_before_the_start() {
     rig.stream(1).await;
     let file = rig.properties(&rig.scripted("each"), FAST);
     rig.put(&numbered(0..10)).await;
-    run(&mut rig, &file, &expected(0..10)).await;
+    let mut daemon = rig.daemon(&file);
+    rig.until("10 records", |log| delivered(log) == expected(0..10)).await;
+    // The row keeps its dead owner.
+    daemon.signal(rustix::process::Signal::KILL);
+    daemon.ended().await;
     rig.put(&numbered(10..20)).await;
     succeeds(&rig, &file, &["seek", "--to", "LATEST"]).await;
     let from = rig.log.len();
@@ -155,7 +158,7 @@ async fn running_fleet_is_refused_and_no_row_changes() {
     .await;
     let before = rows(&rig).await;
     for arguments in [&["seek", "--to", "TRIM_HORIZON"][..], &["seek", "--to", "LATEST"], &["release"]] {
-        let (code, printed) = verb(&rig, &file, &[arguments, &["--watch", "2"]].concat()).await;
+        let (code, printed) = verb(&rig, &file, arguments).await;
         assert_eq!(code, Some(1), "{arguments:?}: {printed}");
         assert_eq!(printed.matches("refuse ").count(), 2, "{printed}");
         assert_eq!(rows(&rig).await, before, "{arguments:?} changed a row");
@@ -211,7 +214,7 @@ async fn finished_parents_are_read_again_before_their_children() {
         .unwrap();
 
     let before = rig.all_rows().await;
-    let only = ["seek", "--to", "15m", "--shard", parent, "--watch", "0"];
+    let only = ["seek", "--to", "15m", "--shard", parent];
     assert_eq!(verb(&rig, &file, &only).await.0, Some(1), "the children have begun");
     assert_eq!(rig.all_rows().await, before);
 
@@ -249,7 +252,7 @@ async fn wrong_input_is_refused_and_no_row_changes() {
         (&["seek", "--to", "LATEST", "--shard", "shardId-000000000007"], 1),
         (&["release", "--shard", "shardId-000000000007"], 1),
     ] {
-        let (ended, printed) = verb(&rig, &file, &[arguments, &["--watch", "0"]].concat()).await;
+        let (ended, printed) = verb(&rig, &file, arguments).await;
         assert_eq!(ended, Some(code), "{arguments:?}: {printed}\n{}", rig.daemon_log());
         assert_eq!(rig.all_rows().await, before, "{arguments:?} changed a row");
     }
