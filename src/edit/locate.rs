@@ -26,7 +26,7 @@ const GROWTH: i64 = 8;
 /// No record is older: the longest retention is 365 days.
 const LONGEST: i64 = 400 * 86_400_000;
 /// Longest time for one shard.
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(120);
 /// Most shards at a time.
 const TOGETHER: usize = 16;
 
