@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{interval, timeout};
 
+use crate::life::aggregate;
 use crate::rig::*;
 
 /// The owner renews a lease every 1.2 s.
@@ -256,4 +257,27 @@ async fn wrong_input_is_refused_and_no_row_changes() {
         assert_eq!(ended, Some(code), "{arguments:?}: {printed}\n{}", rig.daemon_log());
         assert_eq!(rig.all_rows().await, before, "{arguments:?} changed a row");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn aggregates_are_delivered_whole_or_not_at_all() {
+    let mut rig = Rig::start("seek-aggregate").await;
+    rig.stream(1).await;
+    let file = rig.properties(&rig.scripted("each"), FAST);
+    let of = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<BTreeSet<_>>();
+    rig.put(&[("outer".to_owned(), aggregate(&["one", "two"]))]).await;
+    let later = next_second().await.to_string();
+    rig.put(&[("outer".to_owned(), aggregate(&["three", "four"]))]).await;
+    run(&mut rig, &file, &of(&["one", "two", "three", "four"])).await;
+    let shard = "shardId-000000000000";
+    let number = records(&rig.log)[shard].last().unwrap().sequence.clone();
+    for to in [&later, &number] {
+        succeeds(&rig, &file, &["seek", "--to", to, "--shard", shard]).await;
+        assert_eq!(run(&mut rig, &file, &of(&["three", "four"])).await, of(&["three", "four"]), "{to}");
+    }
+    // No record is left from this second on: nothing is skipped, nothing is delivered again.
+    let last = next_second().await.to_string();
+    succeeds(&rig, &file, &["seek", "--to", &last]).await;
+    rig.put(&[("outer".to_owned(), aggregate(&["five"]))]).await;
+    assert_eq!(run(&mut rig, &file, &of(&["five"])).await, of(&["five"]));
 }
