@@ -22,7 +22,7 @@ mod streams;
 mod test;
 
 use help::{fitted, manual, option};
-pub(crate) use leases::Leases;
+pub(crate) use leases::{Leases, Verb, Which};
 #[cfg(feature = "local")]
 pub(crate) use local::Local;
 #[cfg(feature = "local")]
@@ -113,10 +113,10 @@ enum Sub {
         #[arg(hide_possible_values = true)]
         shell: Shell,
     },
-    /// Print the leases and workers of an application.
+    /// Print, move or release the leases of an application.
     ///
     /// Reads the tables of the application twice, and prints its leases, its workers, its leader, and which of them are
-    /// renewed. Writes nothing.
+    /// renewed. Writes nothing, unless seek or release follows FILE.
     Leases(Leases),
     /// Test a record processor without AWS.
     ///
@@ -416,7 +416,11 @@ mod tests {
             assert!(page.contains(&format!("--{}", key.option())), "{}", key.name);
             assert!(bash.contains(&format!("--{}", key.option())), "{}", key.name);
         }
-        assert!(page.contains("--watch") && page.contains("a record processor failed too many times"));
+        assert!(
+            page.contains("--watch")
+                && page.contains("MULTILANGD LEASES FILE SEEK")
+                && page.contains("a record processor failed too many times")
+        );
         assert!(parsed(&["completions", "cobol"]).is_err());
     }
 
@@ -424,7 +428,8 @@ mod tests {
     fn help_of_every_command_fits_80_columns() {
         let mut command = command();
         command.build();
-        for command in std::iter::once(&command).chain(command.get_subcommands()) {
+        let verbs = command.get_subcommands().flat_map(clap::Command::get_subcommands);
+        for command in std::iter::once(&command).chain(command.get_subcommands()).chain(verbs) {
             let mut command = command.clone();
             for help in [command.render_help().to_string(), command.render_long_help().to_string()] {
                 let long = help.lines().find(|line| line.chars().count() > WIDTH);

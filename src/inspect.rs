@@ -229,7 +229,7 @@ impl Overview {
 }
 
 /// Aligned columns, each as wide as its widest cell, the last one unpadded.
-fn columns<const N: usize>(out: &mut String, rows: &[[String; N]]) {
+pub(crate) fn columns<const N: usize>(out: &mut String, rows: &[[String; N]]) {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..N).map(|column| if column + 1 < N { width(column) } else { 0 }).collect();
     for row in rows {

@@ -24,6 +24,7 @@ pub mod consumer;
 pub mod coordinator;
 pub mod cpu;
 pub mod daemon;
+pub mod edit;
 pub mod exit;
 pub mod fleet;
 pub mod health;

@@ -115,7 +115,10 @@ async fn run(command: Command, words: Words) -> Exit {
 async fn work(command: Command, words: Words, stop: CancellationToken) -> Exit {
     match command {
         Command::Run(file) => Box::pin(run_daemon(&file, &words, stop)).await,
-        Command::Leases(leases) => Box::pin(show_leases(&leases, &words)).await,
+        Command::Leases(leases) => match &leases.verb {
+            Some(verb) => Box::pin(commands::leases::run(&leases, verb, &words)).await,
+            None => Box::pin(show_leases(&leases, &words)).await,
+        },
         Command::Health { file, ready } => Box::pin(check_health(file.as_deref(), &words, ready)).await,
         Command::Letters(command) => Box::pin(commands::letters::run(&command, &words)).await,
         Command::Install(folder) => Box::pin(install_into(&folder, &words)).await,

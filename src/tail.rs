@@ -99,7 +99,7 @@ pub async fn run(
     };
     let mut reading = Reading::default();
     let openings = reading.begin(listed, &options.from, options.shard.as_ref())?;
-    let source = source(ports);
+    let source = source(ports, IDLE);
     let (sender, mut batches) = mpsc::channel(1);
     let mut feeds = JoinSet::new();
     let mut open = |openings: Vec<Opening>| {
@@ -147,11 +147,12 @@ pub async fn run(
     Ok(())
 }
 
-fn source(ports: Ports) -> Source {
+/// The parts that feeds without leases share. `idle` is the pause between two calls of a shard.
+pub fn source(ports: Ports, idle: Duration) -> Source {
     let settings = retrieval::Settings {
         max_records: 10_000,
-        idle: IDLE,
-        idle_behind: IDLE,
+        idle,
+        idle_behind: idle,
         near: Duration::ZERO,
         // An empty answer shows that the tip is reached.
         keep_empty: true,

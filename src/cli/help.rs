@@ -16,17 +16,10 @@ pub(super) fn manual(mut command: clap::Command) -> Vec<u8> {
     // Writing to memory does not fail.
     let _written = man.render(&mut page).is_ok();
     for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
-        let heading = format!(".SH \"MULTILANGD {}\"\n", sub.get_name().to_uppercase());
-        page.extend_from_slice(heading.as_bytes());
-        // The options of all commands are described once, at the start.
-        let own = sub
-            .get_arguments()
-            .filter(|argument| !argument.is_global_set() && argument.get_id() != "help")
-            .cloned();
-        let about = sub.get_about().cloned().unwrap_or_default();
-        let man = clap_mangen::Man::new(clap::Command::new("multilangd").about(about).args(own));
-        let written = man.render_description_section(&mut page);
-        let _written = written.and_then(|()| man.render_options_section(&mut page)).is_ok();
+        section(&mut page, sub, &sub.get_name().to_uppercase());
+        for verb in sub.get_subcommands().filter(|verb| verb.get_name() != "help") {
+            section(&mut page, verb, &format!("{} FILE {}", sub.get_name(), verb.get_name()).to_uppercase());
+        }
     }
     let exits = multilangd::exit::EXITS.iter();
     page.extend_from_slice(b".SH \"EXIT STATUS\"\n");
@@ -34,6 +27,20 @@ pub(super) fn manual(mut command: clap::Command) -> Vec<u8> {
         page.extend_from_slice(format!(".TP\n{code}\n{meaning}\n").as_bytes());
     }
     page
+}
+
+fn section(page: &mut Vec<u8>, command: &clap::Command, name: &str) {
+    page.extend_from_slice(format!(".SH \"MULTILANGD {name}\"\n").as_bytes());
+    // The options of all commands are described once, at the start.
+    let own = command
+        .get_arguments()
+        .filter(|argument| !argument.is_global_set() && argument.get_id() != "help")
+        .cloned();
+    let about = command.get_about().cloned().unwrap_or_default();
+    let man = clap_mangen::Man::new(clap::Command::new("multilangd").about(about).args(own));
+    let written = man.render_description_section(page);
+    // Writing to memory does not fail.
+    let _written = written.and_then(|()| man.render_options_section(page)).is_ok();
 }
 
 /// The option of a key of multilangd.

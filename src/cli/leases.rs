@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 /// `leases`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -11,9 +11,82 @@ pub(crate) struct Leases {
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
     /// Print one JSON object.
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub(crate) json: bool,
     /// Seconds between the two scans that show which leases are renewed [default: half of failoverTimeMillis].
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=3600))]
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=3600))]
     pub(crate) watch: Option<u64>,
+    #[command(subcommand)]
+    pub(crate) verb: Option<Verb>,
+}
+
+/// A verb, which writes leases.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub(crate) enum Verb {
+    /// Move leases to another position.
+    ///
+    /// Prints and writes the new checkpoint of each lease. Refuses, and writes nothing, while a worker that owns one of
+    /// them is alive: stop the workers first. Records between the old and the new position are delivered again or
+    /// skipped.
+    Seek {
+        /// TRIM_HORIZON, LATEST, seconds since 1970, a time ago such as 15m, or with one --shard the sequence number of
+        /// the first record to deliver.
+        #[arg(long, value_name = "POSITION")]
+        to: String,
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Clear the owners of leases, so that other workers acquire them.
+    ///
+    /// Refuses, and writes nothing, while a worker that owns one of them is alive.
+    Release {
+        #[command(flatten)]
+        which: Which,
+    },
+}
+
+/// The leases, and how they are written.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct Which {
+    /// Only the lease of this shard; can be repeated [default: all leases].
+    #[arg(long = "shard", value_name = "ID")]
+    pub(crate) shards: Vec<String>,
+    /// Print what would be written, and write nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Take leases away from workers that are alive.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Command;
+    use super::super::tests::parsed;
+    use super::*;
+
+    #[test]
+    fn verbs_follow_the_file_and_share_its_options() {
+        let Ok((Command::Leases(leases), words)) = parsed(&[
+            "leases", "f", "seek", "--to", "LATEST", "--shard", "a", "--shard", "b", "--json", "--set", "k=v",
+        ]) else {
+            panic!()
+        };
+        let Some(Verb::Seek { to, which }) = leases.verb else { panic!() };
+        assert_eq!(
+            (to.as_str(), which.shards, which.force, leases.json),
+            ("LATEST", vec!["a".into(), "b".into()], false, true)
+        );
+        assert_eq!(words.overrides.len(), 1);
+        let Ok((Command::Leases(leases), _)) =
+            parsed(&["leases", "--watch", "1", "f", "release", "--dry-run"])
+        else {
+            panic!()
+        };
+        assert_eq!(leases.watch, Some(1));
+        assert!(matches!(leases.verb, Some(Verb::Release { which }) if which.dry_run));
+        assert!(parsed(&["leases", "f", "seek"]).is_err(), "without a position");
+        let Ok((Command::Leases(leases), _)) = parsed(&["leases", "f"]) else { panic!() };
+        assert_eq!(leases.verb, None);
+    }
 }

@@ -59,7 +59,7 @@ async fn open(of: &OfStream, words: &Words) -> Result<(client::Clients, Config),
 }
 
 /// The stream of the configuration, addressed as the daemon addresses it. A namesake is refused.
-async fn stream_of(clients: &client::Clients, config: &Config) -> Result<Arc<Stream>, Exit> {
+pub(super) async fn stream_of(clients: &client::Clients, config: &Config) -> Result<Arc<Stream>, Exit> {
     let stream = clients.stream(config.stream.clone()).with_arn(config.stream_arn.clone());
     // Without permission to compare, the stream of that name is used, as by the daemon.
     if config.stream_arn.is_some()

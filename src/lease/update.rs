@@ -214,6 +214,32 @@ pub fn retire(lease: &Lease) -> Update {
     Update { requires: unchanged(lease), changes: forsake(lease, Position::shard_end()) }
 }
 
+/// An operator moves a lease to another position, and a shard that is thereby finished gets its child shards. An owner
+/// loses the lease: its next write fails on the counter. The replaced checkpoint is kept in an attribute.
+pub fn seek(lease: &Lease, to: &Position, children: &BTreeSet<ShardId>) -> Update {
+    let mut changes = forsake(lease, to.clone());
+    if !children.is_empty() {
+        changes.push(Change::SetChildren(children.clone()));
+    }
+    Update { requires: as_seen(lease), changes }.fenced(lease)
+}
+
+/// An operator takes a lease from its owner, and ends a handoff. The next write of each fails on the counter.
+pub fn take_away(lease: &Lease) -> Update {
+    let changes =
+        vec![Change::SetCounter(lease.counter + 1), Change::ClearOwner, Change::ClearCheckpointOwner];
+    Update { requires: as_seen(lease), changes }.fenced(lease)
+}
+
+/// The start of a handoff and an assignment do not change the counter.
+fn as_seen(lease: &Lease) -> Vec<Requirement> {
+    vec![
+        Requirement::Counter(lease.counter),
+        Requirement::Owner(lease.owner.clone()),
+        Requirement::CheckpointOwner(lease.checkpoint_owner.clone()),
+    ]
+}
+
 /// Marks a row with the earlier stream to which it belongs.
 pub fn mark(lease: &Lease, stream: &StreamId) -> Update {
     Update {

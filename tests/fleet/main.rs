@@ -30,6 +30,7 @@ mod generations;
 mod latest;
 mod ledger;
 mod links;
+mod operator;
 mod oracle;
 mod scale;
 mod shortage;

@@ -44,6 +44,8 @@ pub struct Oracle {
     by_hand: BTreeSet<ShardId>,
     /// Shards whose row an operator deleted or finished.
     touched: BTreeSet<ShardId>,
+    /// Shards that a command of an operator was to move, and did not.
+    unmoved: BTreeSet<ShardId>,
     /// Worker and shard of each lease that its owner has written since it acquired it.
     renewed: BTreeSet<(WorkerId, ShardId)>,
     /// Shards for which a child was initialized.
@@ -58,6 +60,9 @@ struct Term {
     from: Instant,
     until: Instant,
 }
+
+/// The id of an operator who moves and releases leases, which is no worker.
+pub const OPERATOR: &str = "operator";
 
 impl Oracle {
     pub fn count(&mut self, what: &'static str) {
@@ -92,6 +97,9 @@ impl Oracle {
         let shard = &before.shard;
         self.note(&format!("{worker} {shard} {:?}", update.changes));
         let reset = update.changes.iter().any(|change| matches!(change, Change::SetEarlier(_)));
+        if reset && worker.as_str() == OPERATOR {
+            return self.moved(shard);
+        }
         if reset {
             return self.reset(worker, before, &after, stream);
         }
@@ -184,6 +192,26 @@ impl Oracle {
         }
         self.by_hand.remove(&before.shard);
         self.count(if earlier { "reset a lease of an earlier stream" } else { "read a finished row again" });
+    }
+
+    /// An operator moved a lease to the oldest record: every record must be delivered again before the shard ends.
+    fn moved(&mut self, shard: &ShardId) {
+        self.delivered.remove(shard);
+        self.ended.remove(shard);
+        self.touched.insert(shard.clone());
+        self.unmoved.remove(shard);
+        self.count("moved a lease");
+    }
+
+    /// A command of an operator was cut short before it moved this lease, after it had moved those of its ancestors.
+    pub fn not_moved(&mut self, shard: &ShardId) {
+        self.unmoved.insert(shard.clone());
+    }
+
+    /// An operator creates the deleted row of a finished shard again.
+    pub fn moved_again(&mut self, shard: &ShardId) {
+        self.created.remove(shard);
+        self.moved(shard);
     }
 
     /// The stream was deleted and created again.
@@ -281,6 +309,12 @@ impl Oracle {
         self.note(&format!("{worker} begins {shard}"));
         self.begun.insert(shard.clone());
         let Some(line) = stream.shards.get(shard) else { return };
+        // A worker that has just checked the parents does not know yet that the lease was taken away, or that only the
+        // leases of the parents were moved.
+        let is_taken = rows.get(shard).is_none_or(|row| row.actual_owner() != Some(worker));
+        if self.coverage.contains_key("moved a lease") && (is_taken || self.unmoved.contains(shard)) {
+            return;
+        }
         for parent in &line.parents {
             let row_says = rows.get(parent).is_none_or(Lease::is_complete);
             // After a stream was created again, its leases may be reset once more: then the parent is read

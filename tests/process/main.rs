@@ -25,6 +25,7 @@
 //! | `parked.rs` | shards whose record processors fail repeatedly |
 //! | `private.rs` | the files of `multilangd local` and their permissions |
 //! | `reading.rs` | faults of Kinesis |
+//! | `seek.rs` | `multilangd leases FILE seek` and `release` |
 //! | `status.rs` | the status page, probes and metrics |
 //! | `streams.rs` | `multilangd tail` and `multilangd put` |
 //! | `tables.rs` | the migration from three tables to one, compared with Java's |
@@ -81,6 +82,7 @@ mod private;
 mod processes;
 mod reading;
 mod rows;
+mod seek;
 mod status;
 mod streams;
 mod tables;

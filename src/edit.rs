@@ -1,0 +1,318 @@
+//! `multilangd leases FILE seek` and `release`: an operator moves or releases leases.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`plan`] | the steps of a verb, and why it is refused: pure |
+//! | [`locate`] | the position of a time or a sequence number in a shard |
+//!
+//! Only conditional writes, in the order of the plan. If a step cannot be written, those after it are not written
+//! either; a second run completes the verb.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::lease::{Lease, Table, WorkerId, table};
+use crate::shard::ShardId;
+use crate::stream::StreamId;
+
+pub mod locate;
+pub mod plan;
+
+use plan::{Action, Step};
+
+/// Most attempts to write a row that its owner renews meanwhile.
+const ATTEMPTS: u32 = 8;
+
+/// A step was not written; those after it were not, either.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// A worker changed the row since it was read.
+    #[error(
+        "the lease of {0} was changed by a worker meanwhile: {1} of {2} leases are written (stop the workers, then run \
+         the command again)"
+    )]
+    Changed(ShardId, usize, usize),
+    /// The table cannot be written.
+    #[error("failed to write the lease of {0}: {3}; {1} of {2} leases are written (run the command again)")]
+    Table(ShardId, usize, usize, #[source] table::Error),
+}
+
+/// Two scans of the lease table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scans {
+    /// The rows of the second scan.
+    pub leases: Vec<Lease>,
+    /// The owners that renewed a lease between the scans.
+    pub live: BTreeSet<WorkerId>,
+}
+
+/// Scans the lease table twice, because only a change of its counter shows that an owner is alive; once if no lease has
+/// an owner. `between` must be long enough for a live owner to renew its leases.
+///
+/// # Errors
+/// The table cannot be read.
+pub async fn scan(table: &dyn Table, between: Duration) -> Result<Scans, table::Error> {
+    let before = table.list().await?;
+    if before.iter().all(|lease| lease.actual_owner().is_none()) {
+        return Ok(Scans { leases: before, live: BTreeSet::new() });
+    }
+    sleep(between).await;
+    let leases = table.list().await?;
+    let live = plan::live(&before, &leases);
+    Ok(Scans { leases, live })
+}
+
+/// The attributes that all new rows share.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NewRows {
+    /// Whether they have a type ([`Lease::typed`]).
+    pub typed: bool,
+    /// The stream with which they are marked.
+    pub stream: Option<StreamId>,
+}
+
+/// Writes the steps in order. `force` writes rows that their owners renew meanwhile.
+///
+/// # Errors
+/// The first step that was not written.
+pub async fn execute(table: &dyn Table, steps: &[Step], new: &NewRows, force: bool) -> Result<usize, Error> {
+    let all = steps.iter().filter(|step| step.writes()).count();
+    for (written, step) in steps.iter().filter(|step| step.writes()).enumerate() {
+        let shard = || step.shard.clone();
+        match write(table, step, new, force).await {
+            Ok(true) => {}
+            Ok(false) => return Err(Error::Changed(shard(), written, all)),
+            Err(error) => return Err(Error::Table(shard(), written, all, error)),
+        }
+    }
+    Ok(all)
+}
+
+/// Writes one step. Returns false if the row has changed.
+async fn write(table: &dyn Table, step: &Step, new: &NewRows, force: bool) -> Result<bool, table::Error> {
+    if let Action::Create(lease) = &step.action {
+        let lease = Lease { typed: new.typed, stream: new.stream.clone(), ..(**lease).clone() };
+        // Another run of the command may have created it.
+        return Ok(table.create(&lease).await?
+            || table.get(&step.shard).await?.is_some_and(|row| step.is_done(&row)));
+    }
+    let Some(seen) = &step.lease else { return Ok(true) };
+    let mut row = seen.clone();
+    for _ in 0..ATTEMPTS {
+        let Some(update) = step.update(&row) else { return Ok(true) };
+        match table.update(&step.shard, &update).await {
+            Ok(_) | Err(table::Error::Written { .. }) => return Ok(true),
+            Err(table::Error::Conflict(_)) => {}
+            Err(error) => return Err(error),
+        }
+        match table.get(&step.shard).await? {
+            // An earlier attempt of the request was applied.
+            Some(now) if step.is_done(&now) => return Ok(true),
+            // The steps after it were planned for a shard that is read further, or that is finished.
+            Some(now) if force && now.is_complete() == seen.is_complete() && now.stream == seen.stream => {
+                row = now;
+            }
+            Some(_) | None => return Ok(false),
+        }
+    }
+    Ok(false)
+}
+
+/// The plan as one JSON object. `written` is none for a dry run and for a refused plan.
+pub fn json(name: &str, verb: &str, steps: &[Step], written: Option<usize>) -> Value {
+    let steps = steps.iter().map(|step| {
+        let before = step.lease.as_ref().map(|lease| lease.checkpoint.to_string());
+        let (action, after, reason) = describe(step);
+        json!({
+            "shard": step.shard.as_str(),
+            "owner": step.lease.as_ref().and_then(Lease::actual_owner).map(WorkerId::as_str),
+            "before": before,
+            "action": action,
+            "after": after,
+            "reason": reason,
+        })
+    });
+    json!({"table": name, "verb": verb, "steps": steps.collect::<Vec<_>>(), "written": written})
+}
+
+/// The plan as text.
+pub fn text(steps: &[Step]) -> String {
+    let mut rows = vec![["SHARD", "OWNER", "CHECKPOINT", "ACTION", "NEW CHECKPOINT"].map(str::to_owned)];
+    for step in steps {
+        let owner = step.lease.as_ref().and_then(Lease::actual_owner);
+        let (action, after, reason) = describe(step);
+        rows.push([
+            step.shard.to_string(),
+            owner.map_or("-".to_owned(), ToString::to_string),
+            step.lease.as_ref().map_or("-".to_owned(), |lease| lease.checkpoint.to_string()),
+            action.to_owned(),
+            after.or(reason).unwrap_or_default(),
+        ]);
+    }
+    let mut out = String::new();
+    crate::inspect::columns(&mut out, &rows);
+    out
+}
+
+/// The action, the new checkpoint, and the reason for no write.
+fn describe(step: &Step) -> (&'static str, Option<String>, Option<String>) {
+    match &step.action {
+        Action::Move(to) => ("seek", Some(to.to_string()), None),
+        Action::Create(lease) => ("create", Some(lease.checkpoint.to_string()), None),
+        Action::Release => ("release", None, None),
+        Action::Keep(why) => ("keep", None, Some(why.to_string())),
+        Action::Refuse(why) => ("refuse", None, Some(why.to_string())),
+    }
+}
+
+/// One line for each refusal; none if there is none.
+pub fn refusals(steps: &[Step]) -> Option<String> {
+    let mut out = String::new();
+    for step in steps {
+        if let Action::Refuse(why) = &step.action {
+            let _infallible = write!(out, "\n  {}: {why}", step.shard);
+        }
+    }
+    (!out.is_empty()).then(|| format!("nothing is written:{out}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lease::memory::{Fault, Memory};
+    use crate::lease::sync;
+    use crate::sequence::{Position, Sequence, SequenceNumber};
+    use crate::shard::{HashRange, Shard};
+    use plan::{Rows, To};
+
+    fn shards() -> Vec<Shard> {
+        let number = |value: u32| SequenceNumber::parse(&value.to_string()).unwrap();
+        let shard = |n: u32| Shard {
+            id: ShardId::from(format!("shard-{n}").as_str()),
+            parent: None,
+            adjacent_parent: None,
+            range: HashRange { start: 0, end: 9 },
+            starting: number(100 * n),
+            ending: None,
+        };
+        (0..3).map(shard).collect()
+    }
+
+    /// Three rows with an owner, the last one missing.
+    fn table() -> Memory {
+        let table = Memory::default();
+        for shard in shards().iter().take(2) {
+            let mut row = sync::new_lease(shard, Sequence::Latest);
+            row.owner = Some("worker".into());
+            table.put(row);
+        }
+        table
+    }
+
+    async fn planned(table: &Memory) -> Vec<Step> {
+        let leases = table.list().await.unwrap();
+        let rows = Rows { leases: &leases, live: &BTreeSet::new(), selected: None, force: false };
+        plan::seek(&rows, &shards(), &To::TrimHorizon)
+    }
+
+    fn renew(table: &Memory) {
+        let mut row = table.row(&"shard-1".into()).unwrap();
+        row.counter += 1;
+        table.put(row);
+    }
+
+    #[tokio::test]
+    async fn row_renewed_since_the_plan_is_not_written() {
+        let table = table();
+        let steps = planned(&table).await;
+        renew(&table);
+        let done = execute(&table, &steps, &NewRows::default(), false).await;
+        assert_eq!(done, Err(Error::Changed("shard-1".into(), 1, 3)));
+        let row = |shard: &str| table.row(&shard.into());
+        assert_eq!(row("shard-1").unwrap().checkpoint, Position::new(Sequence::Latest));
+        assert_eq!(row("shard-2"), None, "the steps after it are not written");
+        // A second run completes it.
+        let steps = planned(&table).await;
+        assert_eq!(execute(&table, &steps, &NewRows::default(), false).await, Ok(2));
+        assert!(planned(&table).await.iter().all(|step| !step.writes()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn scan_waits_for_renewals_only_if_a_lease_has_an_owner() {
+        let (table, second) = (table(), Duration::from_secs(1));
+        let renewal = async {
+            sleep(second).await;
+            renew(&table);
+        };
+        let (seen, ()) = tokio::join!(scan(&table, second * 2), renewal);
+        assert_eq!(seen.unwrap().live, BTreeSet::from(["worker".into()]));
+        let steps = planned(&table).await;
+        execute(&table, &steps, &NewRows::default(), false).await.unwrap();
+        let began = tokio::time::Instant::now();
+        assert_eq!(scan(&table, second).await.unwrap().live, BTreeSet::new());
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn forced_step_is_written_despite_renewals() {
+        let table = table();
+        let steps = planned(&table).await;
+        renew(&table);
+        assert_eq!(execute(&table, &steps, &NewRows::default(), true).await, Ok(3));
+        let row = table.row(&"shard-1".into()).unwrap();
+        assert_eq!((row.owner, row.counter), (None, 2));
+        assert_eq!(row.checkpoint, Position::new(Sequence::TrimHorizon));
+    }
+
+    #[tokio::test]
+    async fn shard_finished_since_the_plan_is_not_written() {
+        let table = table();
+        let steps = planned(&table).await;
+        let ended =
+            Lease { checkpoint: Position::shard_end(), counter: 9, ..table.row(&"shard-0".into()).unwrap() };
+        table.put(ended.clone());
+        let done = execute(&table, &steps, &NewRows::default(), true).await;
+        assert_eq!(done, Err(Error::Changed("shard-0".into(), 0, 3)));
+        assert_eq!(table.row(&"shard-0".into()), Some(ended));
+    }
+
+    #[tokio::test]
+    async fn write_applied_by_an_earlier_attempt_counts() {
+        let table = table();
+        let steps = planned(&table).await;
+        table.set_fault(Fault::Retried);
+        assert_eq!(execute(&table, &steps, &NewRows::default(), false).await, Ok(3));
+        assert_eq!(table.writes(), 2);
+    }
+
+    #[tokio::test]
+    async fn lost_answer_ends_the_verb_and_a_second_run_completes_it() {
+        let table = table();
+        let steps = planned(&table).await;
+        table.set_fault(Fault::LostAnswer);
+        let done = execute(&table, &steps, &NewRows::default(), false).await;
+        assert!(matches!(done, Err(Error::Table(shard, 0, 3, _)) if shard == "shard-0".into()));
+        table.set_fault(Fault::None);
+        let steps = planned(&table).await;
+        assert_eq!(execute(&table, &steps, &NewRows::default(), false).await, Ok(2));
+    }
+
+    #[tokio::test]
+    async fn plan_is_shown_as_text_and_json() {
+        let table = table();
+        let steps = planned(&table).await;
+        let shown = json("app", "seek", &steps, Some(3));
+        assert_eq!(shown["steps"][0]["before"], "LATEST");
+        assert_eq!(shown["steps"][2]["action"], "create");
+        assert_eq!(
+            (shown["written"].as_u64(), shown["steps"][1]["owner"].as_str()),
+            (Some(3), Some("worker"))
+        );
+        assert_eq!(text(&steps).lines().count(), 4);
+        assert_eq!(refusals(&steps), None);
+    }
+}
