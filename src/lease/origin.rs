@@ -315,7 +315,7 @@ pub fn is_within(lease: &Lease, shard: &Shard) -> bool {
     match lease.checkpoint.sequence {
         Sequence::TrimHorizon => true,
         Sequence::Latest => lease.latest_from.is_some(),
-        _ => fits(lease, shard) == Some(true),
+        Sequence::AtTimestamp | Sequence::Number(_) | Sequence::ShardEnd => fits(lease, shard) == Some(true),
     }
 }
 
