@@ -26,8 +26,13 @@ impl ShardSync {
         // Nothing else reveals a recreated stream whose leases can still be read.
         self.compare_identity(&seen.leases, rounds, coordinator).await?;
         let listed = self.shards.list(Filter::All).await?;
-        let unread: BTreeSet<ShardId> =
+        let mut unread: BTreeSet<ShardId> =
             origin::unread(&seen.leases, &listed, &seen.live).into_iter().collect();
+        // A row that became unreadable is in no scan, while its owner reads on.
+        let is_held = |shard: &ShardId| {
+            seen.held.contains(shard) && seen.leases.iter().all(|lease| lease.shard != *shard)
+        };
+        unread.retain(|shard| !is_held(shard));
         let lasting: BTreeSet<ShardId> = unread.intersection(&rounds.unread).cloned().collect();
         if !lasting.is_empty() {
             warn!(

@@ -248,3 +248,28 @@ async fn deleted_lease_at_latest_keeps_its_start() {
     let row = recreated(deleted, Arc::new(two_shards())).await;
     assert_eq!((row.checkpoint.sequence, row.latest_from), (Sequence::Latest, Some(77)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn held_shard_whose_row_is_in_no_scan_counts_as_read() {
+    for (held, created) in [(BTreeSet::from(["1".into()]), false), (BTreeSet::new(), true)] {
+        let there = lease("0", Sequence::Number(number("120")));
+        let rows = Arc::new(Rows::default());
+        rows.put(there.clone());
+        let shard_sync = shard_sync(rows.clone(), Arc::new(two_shards()), Arc::new(crate::metrics::Discard));
+        shard_sync.recognition.recognise(Some(stream()), BTreeSet::new());
+        let seen = Snapshot {
+            leads: Some(true),
+            at: Some(Instant::now()),
+            leases: Arc::new(vec![there]),
+            held: Arc::new(held),
+            ..Snapshot::default()
+        };
+        let (_coordinator, ends) = Coordinator::new(rows.clone(), crate::coordinator::tests::settings());
+        let mut rounds = Rounds::default();
+        for _ in 0..3 {
+            shard_sync.compare(&seen, &mut rounds, &ends.handle).await.unwrap();
+            sleep(FAILOVER / 2).await;
+        }
+        assert_eq!(rows.row(&"1".into()).is_some(), created);
+    }
+}
