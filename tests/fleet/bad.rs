@@ -85,8 +85,7 @@ pub async fn inject_faults(story: &mut Story, kind: Kind) {
         match story.pick(40) {
             0 | 1 if story.len() < 3 => drop(story.join(None)),
             2 if story.len() > 1 => {
-                let index = story.pick(story.len());
-                story.stop(index);
+                story.stop_one();
                 story.count("a worker was stopped");
             }
             3..=5 => {

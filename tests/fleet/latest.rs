@@ -37,15 +37,9 @@ async fn begun_at_latest(plan: Plan) -> Report {
         sleep(SECOND).await;
         story.reap();
         match story.pick(16) {
-            0 | 1 if story.len() < 4 => drop(story.join(None)),
-            2 if story.len() > 1 => {
-                let index = story.pick(story.len());
-                story.stop(index);
-            }
-            3 | 4 if story.len() > 1 => {
-                let index = story.pick(story.len());
-                story.kill(index);
-            }
+            0 | 1 => story.join_one(),
+            2 => story.stop_one(),
+            3 | 4 => story.kill_one(),
             5 => story.cut_off(),
             6 => story.freeze(),
             7 => story.world.state().network = Network::BAD,

@@ -58,15 +58,9 @@ async fn operated(plan: Plan) -> Report {
         let records = story.pick(8);
         story.put(records);
         match story.pick(30) {
-            0 if story.len() < 4 => drop(story.join(None)),
-            1 if story.len() > 1 => {
-                let index = story.pick(story.len());
-                story.stop(index);
-            }
-            2 if story.len() > 1 => {
-                let index = story.pick(story.len());
-                story.kill(index);
-            }
+            0 => story.join_one(),
+            1 => story.stop_one(),
+            2 => story.kill_one(),
             3 => story.freeze(),
             4 => story.world.state().network = Network::BAD,
             5 => story.world.state().network = Network::FINE,
