@@ -50,8 +50,14 @@ pub struct Scans {
     pub live: BTreeSet<WorkerId>,
 }
 
+/// The time between two scans that shows which owners are alive: a lease expires once its counter has not changed for the
+/// failover time, so no shorter one does. None if leases are taken from live owners, too.
+pub fn between(failover: Duration, watch: Option<Duration>, force: bool) -> Duration {
+    if force { Duration::ZERO } else { watch.map_or(failover, |watch| watch.max(failover)) }
+}
+
 /// Scans the lease table twice, because only a change of its counter shows that an owner is alive; once if no lease has
-/// an owner. `between` must be long enough for a live owner to renew its leases.
+/// an owner.
 ///
 /// # Errors
 /// The table cannot be read.
@@ -223,6 +229,15 @@ mod tests {
         let mut row = table.row(&"shard-1".into()).unwrap();
         row.counter += 1;
         table.put(row);
+    }
+
+    #[test]
+    fn owner_counts_as_dead_only_after_a_failover_time() {
+        let second = Duration::from_secs(1);
+        assert_eq!(between(second * 10, None, false), second * 10);
+        assert_eq!(between(second * 10, Some(second), false), second * 10);
+        assert_eq!(between(second * 10, Some(second * 60), false), second * 60);
+        assert_eq!(between(second * 10, Some(second * 60), true), Duration::ZERO);
     }
 
     #[tokio::test]

@@ -13,7 +13,8 @@ pub(crate) struct Leases {
     /// Print one JSON object.
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Seconds between the two scans that show which leases are renewed [default: half of failoverTimeMillis].
+    /// Seconds between the two scans that show which leases are renewed [default: half of failoverTimeMillis; with seek
+    /// and release failoverTimeMillis, and no less].
     #[arg(long, global = true, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=3600))]
     pub(crate) watch: Option<u64>,
     #[command(subcommand)]

@@ -66,9 +66,8 @@ async fn execute(leases: &Leases, verb: &Verb, words: &Words) -> Result<(), Exit
         }
         None => None,
     };
-    // The rows are read after all that takes long. A shorter time than this does not show that an owner is dead.
-    let between = leases.watch.map_or(Duration::ZERO, Duration::from_secs).max(config.failover / 2);
-    let between = if which.force { Duration::ZERO } else { between };
+    // The rows are read after all that takes long.
+    let between = edit::between(config.failover, leases.watch.map(Duration::from_secs), which.force);
     let scans = edit::scan(&*table, between).await.map_err(failed)?;
     if scans.leases.is_empty() {
         return Err(refuse(Exit::ChildFailed)(&format!(
