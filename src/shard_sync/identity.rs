@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 use super::{AUDIT, Error, Made, Rounds, ShardSync};
 use crate::coordinator::Handle;
 use crate::lease::origin::{self, Foreign, Marks, StartOver, Step};
-use crate::lease::update::{self, Update};
+use crate::lease::update::{self, Change, Update};
 use crate::lease::{Lease, sync, table};
 use crate::sequence::Sequence;
 use crate::shard::{self, Filter, Shard, ShardId};
@@ -208,9 +208,13 @@ impl ShardSync {
     ) -> Result<Rewritten, Error> {
         let mut row = seen.clone();
         for _ in 0..REWRITES {
-            match self.table.update(&row.shard, &update(&row)).await {
+            let update = update(&row);
+            match self.table.update(&row.shard, &update).await {
                 Ok(_) => {
-                    info!(event = "lease_reset", shard = %row.shard, old_checkpoint = %row.checkpoint, "reset the lease");
+                    // A write of marks alone leaves the position as it is.
+                    if update.changes.iter().any(|change| matches!(change, Change::SetCheckpoint(_))) {
+                        info!(event = "lease_reset", shard = %row.shard, old_checkpoint = %row.checkpoint, "reset the lease");
+                    }
                     return Ok(Rewritten::Done);
                 }
                 Err(table::Error::Conflict(_)) => {}
