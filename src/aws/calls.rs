@@ -107,7 +107,7 @@ fn is_condition(body: Option<&[u8]>) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region};
@@ -129,16 +129,21 @@ mod tests {
         retired: Arc<AtomicU32>,
     }
 
+    /// Gives the request a connection that counts when it is retired.
+    pub(in crate::aws) fn connect(request: &HttpRequest, retired: &Arc<AtomicU32>) {
+        let retired = retired.clone();
+        let connection = ConnectionMetadata::builder().proxied(false).poison_fn(move || {
+            retired.fetch_add(1, Ordering::Relaxed);
+        });
+        let connection = connection.build();
+        if let Some(capture) = request.extension::<CaptureSmithyConnection>() {
+            capture.set_connection_retriever(move || Some(connection.clone()));
+        }
+    }
+
     impl HttpConnector for One {
         fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-            let retired = self.retired.clone();
-            let connection = ConnectionMetadata::builder().proxied(false).poison_fn(move || {
-                retired.fetch_add(1, Ordering::Relaxed);
-            });
-            let connection = connection.build();
-            if let Some(capture) = request.extension::<CaptureSmithyConnection>() {
-                capture.set_connection_retriever(move || Some(connection.clone()));
-            }
+            connect(&request, &self.retired);
             (self.answers)()
         }
     }

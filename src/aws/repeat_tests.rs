@@ -9,12 +9,12 @@ use aws_runtime::invocation_id::{InvocationId, InvocationIdGenerator};
 use aws_sdk_kinesis::config::{BehaviorVersion, Builder, Credentials, Region, SharedCredentialsProvider};
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
-use aws_smithy_runtime_api::client::connection::ConnectionMetadata;
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, SharedHttpClient,
 };
 
 use super::*;
+use crate::aws::calls::tests::connect;
 use crate::aws::capture::Capturing;
 use crate::aws::http::Http;
 use crate::aws::kinesis::Stream;
@@ -78,14 +78,7 @@ impl hyper::body::Body for Cut {
 
 impl HttpConnector for Endpoint {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let retired = self.retired.clone();
-        let connection = ConnectionMetadata::builder().proxied(false).poison_fn(move || {
-            retired.fetch_add(1, Ordering::Relaxed);
-        });
-        let connection = connection.build();
-        if let Some(capture) = request.extension::<CaptureSmithyConnection>() {
-            capture.set_connection_retriever(move || Some(connection.clone()));
-        }
+        connect(&request, &self.retired);
         self.requests.lock().unwrap().push(request.try_clone().unwrap());
         let answer = |status: u16, body: SdkBody| HttpResponse::new(status.try_into().unwrap(), body);
         let does = self.next.lock().unwrap().pop_front().unwrap_or(Does::Answers(200, NOTHING_NEW));

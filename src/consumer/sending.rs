@@ -25,23 +25,25 @@ impl Consumer {
             );
         }
         self.opened = true;
-        let began = began.map(Start::AtTimestamp);
-        let start =
-            began.or_else(|| Start::of_checkpoint(sequence, self.parts.timestamp)).unwrap_or_else(|| {
-                warn!(
-                    event = "initial_timestamp_missing",
-                    checkpoint = sequence.as_str(),
-                    "the checkpoint is AT_TIMESTAMP but initialPositionInStreamExtended is not set: starting \
-                 at TRIM_HORIZON"
-                );
-                Start::TrimHorizon
-            });
+        let start = began.map_or_else(|| self.start_of(sequence), Start::AtTimestamp);
         let range = self.held.initial().range.filter(|_| self.parts.check_hash_keys);
         // The old feed stops before the new one starts.
         self.feed = None;
         let stream = self.held.initial().stream.clone();
         let shard = ShardOfStream { id: self.held.shard().clone(), range, stream };
         self.feed = Some(Feed::open(&self.parts.source, shard, start));
+    }
+
+    fn start_of(&self, checkpoint: &Sequence) -> Start {
+        Start::of_checkpoint(checkpoint, self.parts.timestamp).unwrap_or_else(|| {
+            warn!(
+                event = "initial_timestamp_missing",
+                checkpoint = checkpoint.as_str(),
+                "the checkpoint is AT_TIMESTAMP but initialPositionInStreamExtended is not set: starting at \
+                 TRIM_HORIZON"
+            );
+            Start::TrimHorizon
+        })
     }
 
     pub(super) fn send(&mut self, message: Message) {

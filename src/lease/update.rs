@@ -1,8 +1,9 @@
 //! Every write of an existing lease row, as condition and changes.
 //!
-//! Pure: an adapter translates the writes, and tests compare them with requests recorded from Java. The
-//! conditions are exactly those of Java, because workers of both kinds rely on each other's: acquiring,
-//! renewing and checkpointing check the counter; handing off and releasing check the owners.
+//! Pure: an adapter translates the writes, and tests compare them with requests recorded from Java. The conditions
+//! include those of Java, because workers of both kinds rely on each other's: acquiring, renewing and checkpointing check
+//! the counter; handing off and releasing check the owners. Writes of multilangd's own leases also check its marks
+//! ([`Update::fenced`], [`Update::marked`]).
 //!
 //! In KCL: `DynamoDBLeaseSerializer`.
 
