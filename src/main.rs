@@ -449,7 +449,7 @@ fn tables(clients: &client::Clients, config: &Config) -> (Leases, State) {
         segments: config.scan_segments,
         initial: config.initial.sequence(),
     };
-    (Leases::new(clients.dynamodb.clone(), config.table.clone(), options), state)
+    (clients.leases(config.table.clone(), options), state)
 }
 
 /// Checks what a file cannot contain: whether this machine has a region and the program.

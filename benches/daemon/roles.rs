@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use multilangd::aws::client::{Settings, clients};
-use multilangd::aws::dynamodb::{Leases, Options};
+use multilangd::aws::dynamodb::Options;
 use multilangd::aws::state::State;
 use multilangd::budget::Budget;
 use multilangd::config::resolve::{self, Given};
@@ -262,7 +262,7 @@ pub fn without_processes(words: &[String]) {
         let clients = clients(&settings, Arc::new(Discard)).await.unwrap();
         let stream = Arc::new(clients.stream(config.stream.clone()));
         let ports = Ports {
-            table: Arc::new(Leases::new(clients.dynamodb.clone(), config.table.clone(), Options::default())),
+            table: Arc::new(clients.leases(config.table.clone(), Options::default())),
             state: Arc::new(State::new(
                 clients.dynamodb,
                 config.table.clone(),

@@ -18,8 +18,10 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_smithy_types::retry::RetryConfig;
 
 use super::credentials::{self, Base};
+use super::dynamodb::{self, Leases};
 use super::kinesis::Stream;
 use super::letters::LetterStream;
+use super::repeat::Repeat;
 use super::{profile, region};
 use crate::clock::ServiceTime;
 use crate::config::ClientConfig;
@@ -103,6 +105,7 @@ pub struct Clients {
     endpoint: Option<String>,
     http: Http,
     count: Count,
+    watch: Watch,
     /// Credentials of DynamoDB, then of Kinesis.
     credentials: Vec<Chain>,
     /// Whether credentials can come from instance metadata, which may not be available yet while a machine
@@ -120,6 +123,12 @@ impl Clients {
     /// The stream of dead letters of that name or ARN.
     pub fn letter_stream(&self, stream: &str) -> LetterStream {
         LetterStream::new(self.kinesis.clone(), stream.to_owned())
+    }
+
+    /// The lease table of that name.
+    pub fn leases(&self, table: String, options: dynamodb::Options) -> Leases {
+        let repeat = Repeat::new(self.count.clone(), Some(self.watch.clone()));
+        Leases::new(self.dynamodb.clone(), table, options).repeating(repeat)
     }
 
     /// Loads the first credentials for DynamoDB and Kinesis.
@@ -190,14 +199,16 @@ pub async fn clients(settings: &Settings, sink: Arc<dyn Sink>) -> Result<Clients
     let (dynamodb, kinesis) = (made.next().ok_or(NoRegion)?, made.next().ok_or(NoRegion)?);
     let cloudwatch = made.next().map(|cloudwatch| cloudwatch_config(&shared, cloudwatch, &sink));
     let service = ServiceTime::default();
+    let watch = Watch::new(service.clone());
     Ok(Clients {
         dynamodb: aws_sdk_dynamodb::Client::from_conf(dynamodb_config(
             &shared,
             dynamodb,
             settings.failover,
             &sink,
-            Watch::new(service.clone()),
+            watch.clone(),
         )),
+        watch,
         service,
         kinesis: aws_sdk_kinesis::Client::from_conf(kinesis_config(&shared, kinesis, &sink)),
         cloudwatch: cloudwatch.map(aws_sdk_cloudwatch::Client::from_conf),
@@ -209,11 +220,11 @@ pub async fn clients(settings: &Settings, sink: Arc<dyn Sink>) -> Result<Clients
     })
 }
 
-struct Client {
-    config: ClientConfig,
-    region: Region,
+pub(super) struct Client {
+    pub(super) config: ClientConfig,
+    pub(super) region: Region,
     /// None if requests are not signed.
-    credentials: Option<Chain>,
+    pub(super) credentials: Option<Chain>,
 }
 
 impl Client {
@@ -255,7 +266,7 @@ macro_rules! configured {
 
 /// A write of a lease does not wait longer than a third of the failover time; only shorter timeouts of the
 /// file apply.
-fn dynamodb_config(
+pub(super) fn dynamodb_config(
     shared: &SdkConfig,
     client: Client,
     failover: Duration,

@@ -7,21 +7,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::scan::builders::ScanFluentBuilder;
+use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
+use aws_sdk_dynamodb::operation::update_item::{UpdateItem, UpdateItemError, UpdateItemOutput};
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, CreateGlobalSecondaryIndexAction, GlobalSecondaryIndexUpdate,
     IndexStatus, KeySchemaElement, KeyType, PointInTimeRecoverySpecification, Projection, ProjectionType,
     ProvisionedThroughput, ReturnValue, ScalarAttributeType, TableDescription,
 };
+use aws_sdk_dynamodb::{Client, Config};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use aws_smithy_types::timeout::TimeoutConfig;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
-use super::error::{classify, failure};
+use super::error::{classify, failure, table_error};
 use super::item::{self, Item, Row};
+use super::repeat::{Made, Observe, Repeat};
 use super::reported::Reported;
 use crate::lease::table::{Error, Found, Table};
 use crate::lease::update::Update;
@@ -69,12 +73,19 @@ pub struct Leases {
     reported: Arc<Mutex<Reported>>,
     /// Whether point-in-time recovery is to be enabled once the rows show that the table is this application's.
     recovery_due: Arc<AtomicBool>,
+    /// Repeats writes of rows: with renewals, they are most of the calls of an idle worker.
+    repeat: Option<Arc<Repeat<UpdateItem>>>,
 }
 
 impl Leases {
     /// The table of that name.
     pub fn new(client: Client, table: String, options: Options) -> Self {
-        Self { client, table, options, reported: Arc::default(), recovery_due: Arc::default() }
+        Self { client, table, options, reported: Arc::default(), recovery_due: Arc::default(), repeat: None }
+    }
+
+    /// Repeats writes of rows without the SDK's orchestrator.
+    pub(super) fn repeating(self, repeat: Repeat<UpdateItem>) -> Self {
+        Self { repeat: Some(Arc::new(repeat)), ..self }
     }
 
     fn row(&self, item: &Item) -> Row {
@@ -211,7 +222,7 @@ impl Leases {
 
     async fn write(&self, shard: &ShardId, update: &Update) -> Result<Lease, Error> {
         let expression = Expression::of(update);
-        let sent = self
+        let call = self
             .client
             .update_item()
             .table_name(&self.table)
@@ -220,10 +231,8 @@ impl Leases {
             .update_expression(expression.update)
             .set_expression_attribute_names(Some(expression.names))
             .set_expression_attribute_values(Some(expression.values).filter(|values| !values.is_empty()))
-            .return_values(ReturnValue::AllOld)
-            .send()
-            .await;
-        let answer = sent.map_err(|error| self.classify(&error, Some(shard)))?;
+            .return_values(ReturnValue::AllOld);
+        let answer = self.send(shard, call).await?;
         match answer.attributes().map(|item| self.row(item)) {
             Some(Row::Lease(lease)) => Ok(*lease),
             Some(Row::Unreadable(why)) => Err(self.written(shard, why.to_string())),
@@ -235,6 +244,33 @@ impl Leases {
             }
             None => Err(Error::Ambiguous(format!("table {}: the row {shard} does not exist", self.table))),
         }
+    }
+
+    /// Sends a write: repeats the SDK's request if possible.
+    async fn send(&self, shard: &ShardId, call: UpdateItemFluentBuilder) -> Result<UpdateItemOutput, Error> {
+        let of_sdk = |error: SdkError<UpdateItemError, HttpResponse>| self.classify(&error, Some(shard));
+        let Some(repeat) = &self.repeat else { return call.send().await.map_err(of_sdk) };
+        let input = call.as_input().clone().build();
+        let input = input.map_err(|error| Error::Denied(format!("table {}: {error}", self.table)))?;
+        let left = match repeat.call(input, |_| {}).await {
+            Made::Done(sent) => {
+                return sent.map_err(|failure| table_error(&self.table, &failure, Some(shard)));
+            }
+            Made::Not(left) => left,
+        };
+        let observe = Observe::default();
+        let mut call = call.customize().interceptor(observe.clone());
+        if let Some(left) = left {
+            // With what the repeated attempt has taken, the call has its usual time.
+            let attempt = TimeoutConfig::builder().operation_timeout(left).operation_attempt_timeout(left);
+            call = call.config_override(Config::builder().timeout_config(attempt.build()));
+        }
+        let sent = call.send().await.map_err(of_sdk)?;
+        // Not from a call with other timeouts.
+        if left.is_none() {
+            repeat.learn(&observe);
+        }
+        Ok(sent)
     }
 
     /// The answer to a write shows that the row was not readable as a lease: logged once for each row and reason.

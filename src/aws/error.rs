@@ -162,10 +162,14 @@ pub(super) fn classify<E>(
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
+    table_error(table, &failure(error), written)
+}
+
+/// As [`classify`], for a failure.
+pub(super) fn table_error(table: &str, failure: &Failure, written: Option<&ShardId>) -> table::Error {
     use table::Error;
-    let failure = failure(error);
     let text = format!("table {table}: {failure}");
-    match (&failure, written) {
+    match (failure, written) {
         (Failure::Answered { code, .. }, Some(row)) if code == "ConditionalCheckFailedException" => {
             Error::Conflict(row.clone())
         }

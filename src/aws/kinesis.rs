@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::operation::get_records::GetRecords;
 use aws_sdk_kinesis::types as sdk;
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_types::DateTime;
 use tokio::time::sleep;
 use tracing::debug;
@@ -16,7 +18,7 @@ use super::capture::{Capture, Captured};
 use super::connections::Connections;
 use super::error::{Failure, failure};
 use super::http::Http;
-use super::repeat::{Input, Observe, Repeat};
+use super::repeat::{Made, Observe, Repeat};
 use crate::budget::Reservation;
 use crate::record::{Data, Record};
 use crate::retrieval::{self, Answer, Start};
@@ -33,7 +35,7 @@ pub struct Stream {
     arn: Option<ConfiguredArn>,
     pub(super) connections: Arc<Connections>,
     list: Attempts,
-    repeat: Arc<Repeat>,
+    repeat: Arc<Repeat<GetRecords>>,
 }
 
 /// Retries of a throttled ListShards.
@@ -62,7 +64,7 @@ impl Stream {
         count: Count,
     ) -> Self {
         let connections = Arc::new(Connections::to(endpoint.as_deref(), http));
-        let repeat = Arc::new(Repeat::new(count));
+        let repeat = Arc::new(Repeat::new(count, None));
         Self { client, name, arn: None, connections, list: Attempts::default(), repeat }
     }
 
@@ -249,18 +251,20 @@ impl Stream {
         let limit = i32::try_from(limit).unwrap_or(i32::MAX);
         let capture = Capture::records(room);
         let unreadable = |what: String| retrieval::Error::Denied(format!("stream {}: {what}", self.name));
-        let input = Input { shard_iterator: iterator, limit, stream_arn: self.used_arn() };
-        if let Some(sent) = self.repeat.call(&input, &capture).await {
+        let call = self.client.get_records().shard_iterator(iterator).limit(limit);
+        let call = call.set_stream_arn(self.by_arn());
+        let input = call.as_input().clone().build().map_err(|error| unreadable(error.to_string()))?;
+        let capturing = |request: &mut HttpRequest| request.add_extension(capture.clone());
+        if let Made::Done(sent) = self.repeat.call(input, capturing).await {
             return match (capture.take(), sent) {
                 (Captured::TooLarge(bytes), _) => Err(retrieval::Error::NoRoom(bytes)),
                 (_, Err(failure)) => Err(self.read_error(&failure, true)),
-                (Captured::Answer(answer), Ok(())) => answer.map_err(unreadable),
-                (_, Ok(())) => Err(unreadable("the response of GetRecords was not captured".to_owned())),
+                (Captured::Answer(answer), Ok(_)) => answer.map_err(unreadable),
+                (_, Ok(_)) => Err(unreadable("the response of GetRecords was not captured".to_owned())),
             };
         }
         let observe = Observe::default();
-        let call = self.client.get_records().shard_iterator(iterator).limit(limit);
-        let call = call.set_stream_arn(self.by_arn()).customize();
+        let call = call.customize();
         let sent = call.interceptor(capture.clone()).interceptor(observe.clone()).send().await;
         let answer = match (capture.take(), sent) {
             (Captured::TooLarge(bytes), _) => return Err(retrieval::Error::NoRoom(bytes)),

@@ -1,33 +1,40 @@
-//! GetRecords without the orchestrator of the SDK, which is most of what an idle polled shard costs: for each call it
-//! merges layers of configuration and runs some twenty interceptors.
+//! Calls without the orchestrator of the SDK, which is most of what an idle shard costs: for each call it merges layers
+//! of configuration and runs some twenty interceptors.
 //!
-//! The SDK makes the first call of a stream. When that has succeeded, the next calls repeat its request with another
+//! The SDK makes the first call of an operation. When that has succeeded, the next calls repeat its request with another
 //! body. They keep these parts of the SDK's call:
 //!
 //! | part | taken from |
 //! |---|---|
 //! | method, URI, headers, user agent | the request that the SDK sent, to the endpoint that it resolved |
-//! | HTTP: proxy, CA certificates, connections, connect and read timeout, [`Capture`] | the SDK's HTTP client, with its settings |
-//! | time limit of the call | the SDK's timeouts |
+//! | body | the SDK's serializer of the operation |
+//! | HTTP: proxy, CA certificates, connections, connect and read timeout, [`Capture`](super::capture::Capture) | the SDK's HTTP client, with its settings |
+//! | time limit | the SDK's timeouts, those of one attempt |
 //! | credentials | the SDK's cache and provider, asked for each call: they are refreshed before they expire |
 //! | signature | the SDK's signer with the SDK's options |
 //! | clock | the offset to the service's clock, measured at each answer by the SDK's rule |
-//! | errors | the SDK's deserializer of GetRecords |
+//! | answers and errors | the SDK's deserializer of the operation |
 //! | the count of calls, and the retirement of connections without an answer, or with the status 500, 502, 503 or 504 | [`super::calls`] |
 //!
-//! There are no retries, as in the SDK's call of this client. The SDK makes a call again if there are no credentials, if
-//! the request cannot be signed, if the last one that it made is [`AGE`] ago, and if a repeated request was refused for
-//! a reason that does not concern the shard, such as its signature: the SDK's answer then counts, with what the SDK does
-//! about it. Unsigned calls are never repeated.
+//! The SDK makes a call again if there are no credentials, if the request cannot be signed, if the last one that it made
+//! is [`AGE`] ago, and after each failure that is not [final](Operation::is_final), such as a refused signature: the
+//! SDK's answer then counts, with what the SDK does about it, its retries included. Unsigned calls are never repeated.
 
 use std::error::Error as _;
+use std::fmt;
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use aws_runtime::auth::sigv4;
 use aws_runtime::service_clock_skew::DisableClockSkewCorrection;
-use aws_sdk_kinesis::operation::get_records::{GetRecords, GetRecordsError};
+use aws_sdk_dynamodb::operation::update_item::{
+    UpdateItem, UpdateItemError, UpdateItemInput, UpdateItemOutput,
+};
+use aws_sdk_kinesis::operation::get_records::{
+    GetRecords, GetRecordsError, GetRecordsInput, GetRecordsOutput,
+};
 use aws_smithy_async::time::{SharedTimeSource, TimeSource};
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::auth::{AuthScheme as _, AuthSchemeEndpointConfig, SharedAuthScheme};
@@ -36,40 +43,44 @@ use aws_smithy_runtime_api::client::http::{
     HttpClient as _, HttpConnector as _, HttpConnectorSettings, SharedHttpConnector,
 };
 use aws_smithy_runtime_api::client::identity::{
-    Identity, ResolveCachedIdentity as _, SharedIdentityCache, SharedIdentityResolver,
+    ResolveCachedIdentity as _, SharedIdentityCache, SharedIdentityResolver,
 };
 use aws_smithy_runtime_api::client::interceptors::Intercept;
 use aws_smithy_runtime_api::client::interceptors::context::{
-    BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextMut,
+    BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextMut, Input,
 };
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::{ConnectorError, SdkError};
 use aws_smithy_runtime_api::client::runtime_components::{GetIdentityResolver as _, RuntimeComponents};
 use aws_smithy_runtime_api::client::runtime_plugin::RuntimePlugin as _;
-use aws_smithy_runtime_api::client::ser_de::{DeserializeResponse as _, SharedResponseDeserializer};
+use aws_smithy_runtime_api::client::ser_de::{
+    DeserializeResponse as _, SerializeRequest as _, SharedRequestSerializer, SharedResponseDeserializer,
+};
 use aws_smithy_schema::protocol::SharedClientProtocol;
 use aws_smithy_types::DateTime;
 use aws_smithy_types::body::SdkBody;
-use aws_smithy_types::config_bag::{ConfigBag, Layer};
+use aws_smithy_types::config_bag::{ConfigBag, FrozenLayer, Layer};
 use aws_smithy_types::date_time::Format;
 use aws_smithy_types::endpoint::Endpoint;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::SigningName;
 use aws_types::region::SigningRegion;
 use http_body_util::{BodyExt as _, Limited};
-use serde::Serialize;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::calls::{Count, is_broken};
-use super::capture::Capture;
 use super::error::{Failure, answered, causes, failure};
+use super::skew::Watch;
 use crate::unique;
 
 /// The SDK makes a call of its own after this time, in case that it would send another request by now.
 const AGE: Duration = Duration::from_secs(300);
-/// Most bytes of an error that are read.
-const LARGEST_ERROR: usize = 1 << 20;
+/// Most bytes of an answer that are read. A row of DynamoDB has up to 400 KB.
+const LARGEST: usize = 4 << 20;
+/// Longest pause between a throttled call and the SDK's.
+const THROTTLED: Duration = Duration::from_millis(100);
 /// A clock offset measured by a slower call is not trusted (as in the SDK).
 const SLOWEST: Duration = Duration::from_secs(15 * 60);
 
@@ -79,26 +90,99 @@ const OWN_HEADERS: [&str; 5] =
 /// The id of a call, by which AWS finds it.
 const INVOCATION: &str = "amz-sdk-invocation-id";
 
-/// The input of GetRecords.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct Input<'a> {
-    pub(super) shard_iterator: &'a str,
-    pub(super) limit: i32,
-    #[serde(rename = "StreamARN", skip_serializing_if = "Option::is_none")]
-    pub(super) stream_arn: Option<&'a str>,
+/// The number of the attempt, and how many there may be.
+const ATTEMPT: &str = "amz-sdk-request";
+
+/// An operation of a service.
+pub(super) trait Operation: fmt::Debug {
+    type Input: fmt::Debug + Send + Sync + 'static;
+    type Output: fmt::Debug + Send + Sync + 'static;
+    type Error: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static;
+    const SERVICE: &'static str;
+    const NAME: &'static str;
+
+    /// The SDK's settings of the operation.
+    fn config() -> Option<FrozenLayer>;
+
+    /// Whether the SDK would be given this failure, too, and would not make the call again.
+    fn is_final(failure: &Failure) -> bool;
+
+    /// Whether this failure is a normal answer.
+    fn is_normal(failure: &Failure) -> bool;
 }
 
-/// Repeats GetRecords of one stream.
+impl Operation for GetRecords {
+    type Input = GetRecordsInput;
+    type Output = GetRecordsOutput;
+    type Error = GetRecordsError;
+    const SERVICE: &'static str = "Kinesis";
+    const NAME: &'static str = "GetRecords";
+
+    fn config() -> Option<FrozenLayer> {
+        Self::new().config()
+    }
+
+    /// The client does not retry: only a refusal that does not concern the shard is not final.
+    fn is_final(failure: &Failure) -> bool {
+        match failure {
+            Failure::Answered { service_fault: true, .. } | Failure::Unanswered(_) => true,
+            Failure::Answered { code, .. } => {
+                failure.is_throttling()
+                    || matches!(
+                        code.as_str(),
+                        "ExpiredIteratorException" | "InvalidArgumentException" | "ResourceNotFoundException"
+                    )
+            }
+            Failure::NotSent(_) => false,
+        }
+    }
+
+    fn is_normal(_: &Failure) -> bool {
+        false
+    }
+}
+
+impl Operation for UpdateItem {
+    type Input = UpdateItemInput;
+    type Output = UpdateItemOutput;
+    type Error = UpdateItemError;
+    const SERVICE: &'static str = "DynamoDB";
+    const NAME: &'static str = "UpdateItem";
+
+    fn config() -> Option<FrozenLayer> {
+        Self::new().config()
+    }
+
+    /// The client retries: all that it might retry is left to it.
+    fn is_final(failure: &Failure) -> bool {
+        Self::is_normal(failure)
+    }
+
+    fn is_normal(failure: &Failure) -> bool {
+        failure.code() == "ConditionalCheckFailedException"
+    }
+}
+
+/// What has become of a call.
+pub(super) enum Made<T> {
+    Done(Result<T, Failure>),
+    /// The SDK has to make the call, and this is left of the time for it; none if no request was sent.
+    Not(Option<Duration>),
+}
+
+/// Repeats one operation of a client.
 #[derive(Debug)]
-pub(super) struct Repeat {
+pub(super) struct Repeat<O> {
     count: Count,
+    /// Notes the dates of answers.
+    watch: Option<Watch>,
     pattern: Mutex<Option<Arc<Pattern>>>,
+    operation: PhantomData<O>,
 }
 
-impl Repeat {
-    pub(super) fn new(count: Count) -> Self {
-        Self { count, pattern: Mutex::default() }
+impl<O: Operation> Repeat<O> {
+    pub(super) fn new(count: Count, watch: Option<Watch>) -> Self {
+        Self { count, watch, pattern: Mutex::default(), operation: PhantomData }
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Arc<Pattern>>> {
@@ -106,61 +190,60 @@ impl Repeat {
     }
 
     /// Repeats calls like the one that this has observed, which has succeeded.
-    pub(super) fn learn(&self, observed: &Observe) {
-        let pattern = observed.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        *self.lock() = pattern.map(Arc::new);
+    pub(super) fn learn(&self, observed: &Observe<O>) {
+        *self.lock() = observed.lock().take().map(Arc::new);
     }
 
-    /// Makes the call. The answer is in `capture`. None if the SDK has to make it, and `capture` is then unused.
-    pub(super) async fn call(&self, input: &Input<'_>, capture: &Capture) -> Option<Result<(), Failure>> {
-        let pattern = self.lock().as_ref().filter(|pattern| pattern.learned.elapsed() < AGE)?.clone();
+    /// Makes the call. `prepare` is given the signed request.
+    pub(super) async fn call(
+        &self,
+        input: O::Input,
+        prepare: impl FnOnce(&mut HttpRequest),
+    ) -> Made<O::Output> {
+        let Some(pattern) = self.lock().clone().filter(|pattern| pattern.learned.elapsed() < AGE) else {
+            return Made::Not(None);
+        };
         let mut began = None;
         let connection = CaptureSmithyConnection::new();
-        let sent = pattern.send(input, capture, &connection, &mut began);
+        let sent = async {
+            let mut request = pattern.signed::<O>(input).await.ok_or(Unsuccessful::NotSent)?;
+            prepare(&mut request);
+            request.add_extension(connection.clone());
+            began = Some(Instant::now());
+            pattern.send::<O>(request, self.watch.as_ref()).await
+        };
         let outcome = match timeout(pattern.limit, sent).await {
             Ok(outcome) => outcome,
-            Err(_) if began.is_none() => return None,
+            Err(_) if began.is_none() => return Made::Not(None),
             Err(_) => Err(Unsuccessful::Late(pattern.limit)),
         };
-        let unsuccessful = match outcome {
-            Ok(()) => None,
-            Err(Unsuccessful::NotSent) => {
-                *self.lock() = None;
-                return None;
-            }
-            Err(other) => Some(other),
+        let Some(began) = began else {
+            *self.lock() = None;
+            return Made::Not(None);
         };
-        if unsuccessful.as_ref().is_some_and(Unsuccessful::retires)
+        let unsuccessful = match outcome {
+            Ok(output) => {
+                self.count.called(O::SERVICE, O::NAME, began.elapsed(), true);
+                return Made::Done(Ok(output));
+            }
+            Err(unsuccessful) => unsuccessful,
+        };
+        if unsuccessful.retires()
             && let Some(connection) = connection.get()
         {
             connection.poison();
         }
-        if let Some(began) = began {
-            self.count.called("Kinesis", "GetRecords", began.elapsed(), unsuccessful.is_none());
+        let failure = unsuccessful.failure::<O>();
+        self.count.called(O::SERVICE, O::NAME, began.elapsed(), O::is_normal(&failure));
+        if O::is_final(&failure) {
+            return Made::Done(Err(failure));
         }
-        match unsuccessful {
-            None => Some(Ok(())),
-            Some(Unsuccessful::Answered(failure, _)) if !concerns_shard(&failure) => {
-                *self.lock() = None;
-                None
-            }
-            Some(other) => Some(Err(other.failure())),
+        *self.lock() = None;
+        if failure.is_throttling() {
+            // As before the SDK's second attempt.
+            sleep(THROTTLED.mul_f64(fastrand::f64())).await;
         }
-    }
-}
-
-/// Whether the SDK would be given this answer, too, however the request is made.
-fn concerns_shard(failure: &Failure) -> bool {
-    match failure {
-        Failure::Answered { service_fault: true, .. } | Failure::Unanswered(_) => true,
-        Failure::Answered { code, .. } => {
-            failure.is_throttling()
-                || matches!(
-                    code.as_str(),
-                    "ExpiredIteratorException" | "InvalidArgumentException" | "ResourceNotFoundException"
-                )
-        }
-        Failure::NotSent(_) => false,
+        Made::Not(Some(pattern.whole.saturating_sub(began.elapsed())))
     }
 }
 
@@ -186,13 +269,13 @@ impl Unsuccessful {
         }
     }
 
-    fn failure(self) -> Failure {
-        type Error = SdkError<GetRecordsError, HttpResponse>;
+    fn failure<O: Operation>(self) -> Failure {
+        type Error<O> = SdkError<<O as Operation>::Error, HttpResponse>;
         match self {
             Self::NotSent => Failure::NotSent("not signed".to_owned()),
-            Self::Connector(error) => failure(&Error::dispatch_failure(error)),
+            Self::Connector(error) => failure(&Error::<O>::dispatch_failure(error)),
             Self::Late(limit) => {
-                failure(&Error::timeout_error(format!("no answer to GetRecords within {limit:?}")))
+                failure(&Error::<O>::timeout_error(format!("no answer to {} within {limit:?}", O::NAME)))
             }
             Self::Answered(failure, _) => failure,
         }
@@ -208,8 +291,10 @@ struct Pattern {
     /// Headers that the SDK adds after signing.
     unsigned: Vec<(String, String)>,
     connector: SharedHttpConnector,
-    /// The time limit of a call.
+    /// The time limit of an attempt.
     limit: Duration,
+    /// The time limit of a call with its retries.
+    whole: Duration,
     /// Components of the SDK: for credentials with the local clock, for signatures with that of the service.
     local: RuntimeComponents,
     signing: RuntimeComponents,
@@ -219,12 +304,22 @@ struct Pattern {
     time: SharedTimeSource,
     /// The offset of the service's clock in milliseconds; none if the SDK does not correct clocks.
     offset: Option<Arc<AtomicI64>>,
+    /// The settings of the SDK's call, alone and with those of the operation.
+    layer: FrozenLayer,
     bag: ConfigBag,
 }
 
 impl Pattern {
     /// None if the call has a part that is not repeated.
-    fn of(request: &HttpRequest, components: &RuntimeComponents, bag: &ConfigBag) -> Option<Self> {
+    fn of<O: Operation>(
+        request: &HttpRequest,
+        components: &RuntimeComponents,
+        bag: &ConfigBag,
+    ) -> Option<Self> {
+        // A later attempt says when the earlier one began.
+        if !request.headers().get(ATTEMPT)?.starts_with("attempt=1") {
+            return None;
+        }
         let authorization = request.headers().get("authorization")?;
         let signed = authorization.strip_prefix("AWS4-HMAC-SHA256 ")?.split_once("SignedHeaders=")?.1;
         let signed: Vec<&str> = signed.split(',').next()?.split(';').collect();
@@ -241,20 +336,25 @@ impl Pattern {
         let timeouts = bag.load::<TimeoutConfig>()?;
         let limits = [timeouts.operation_timeout(), timeouts.operation_attempt_timeout()];
         let limit = limits.into_iter().flatten().min()?;
+        let whole = timeouts.operation_timeout().unwrap_or(limit);
         let settings = HttpConnectorSettings::builder();
         let settings =
             timeouts.connect_timeout().into_iter().fold(settings, |made, time| made.connect_timeout(time));
         let settings =
             timeouts.read_timeout().into_iter().fold(settings, |made, time| made.read_timeout(time));
 
-        let mut layer = Layer::new("repeated GetRecords");
+        let mut layer = Layer::new("repeated call");
         layer.store_put(timeouts.clone());
         layer.store_put(bag.load::<RetryConfig>()?.clone());
-        layer.store_put(bag.load::<SharedClientProtocol>()?.clone());
+        // Of Kinesis; DynamoDB's operations know theirs.
+        if let Some(protocol) = bag.load::<SharedClientProtocol>() {
+            layer.store_put(protocol.clone());
+        }
         layer.store_put(bag.load::<SigningRegion>()?.clone());
         layer.store_put(bag.load::<SigningName>()?.clone());
         let mut own = ConfigBag::base();
-        own.push_shared_layer(GetRecords::new().config()?).push_layer(layer);
+        let layer = layer.freeze();
+        own.push_shared_layer(O::config()?).push_shared_layer(layer.clone());
 
         let time = components.time_source()?;
         let uncorrected = bag.load::<DisableClockSkewCorrection>();
@@ -268,7 +368,7 @@ impl Pattern {
         let resolver = components.identity_resolver(sigv4::SCHEME_ID)?;
         // Without the interceptors, which refer to this pattern.
         let part = |time: &SharedTimeSource| {
-            RuntimeComponents::builder("repeated GetRecords")
+            RuntimeComponents::builder("repeated call")
                 .with_auth_scheme(scheme.clone())
                 .with_auth_scheme_option_resolver(Some(components.auth_scheme_option_resolver()))
                 .with_endpoint_resolver(Some(components.endpoint_resolver()))
@@ -288,6 +388,7 @@ impl Pattern {
             unsigned,
             connector: components.http_client()?.http_connector(&settings.build(), &local),
             limit,
+            whole,
             cache: components.identity_cache(),
             resolver,
             scheme,
@@ -295,48 +396,26 @@ impl Pattern {
             signing,
             time,
             offset,
+            layer,
             bag: own,
         })
     }
 
-    async fn send(
-        &self,
-        input: &Input<'_>,
-        capture: &Capture,
-        connection: &CaptureSmithyConnection,
-        began: &mut Option<Instant>,
-    ) -> Result<(), Unsuccessful> {
-        let resolver = self.resolver.clone();
-        let identity = self.cache.resolve_cached_identity(resolver, &self.local, &self.bag).await;
-        let identity = identity.map_err(|_| Unsuccessful::NotSent)?;
-        let mut request = self.signed(input, &identity).ok_or(Unsuccessful::NotSent)?;
-        request.add_extension(capture.clone());
-        request.add_extension(connection.clone());
-        *began = Some(Instant::now());
-        let sent = self.time.now();
-        let response = self.connector.call(request).await.map_err(Unsuccessful::Connector)?;
-        if let Some(offset) = &self.offset
-            && let Some(millis) = measured(&response, sent, self.time.now())
-        {
-            offset.store(millis, Ordering::Relaxed);
-        }
-        if response.status().is_success() {
-            return Ok(());
-        }
-        let status = response.status().as_u16();
-        Err(Unsuccessful::Answered(self.refused(response).await, status))
-    }
-
     /// The request with this input; none if it cannot be signed.
-    fn signed(&self, input: &Input<'_>, identity: &Identity) -> Option<HttpRequest> {
-        let body = serde_json::to_vec(input).ok()?;
+    async fn signed<O: Operation>(&self, input: O::Input) -> Option<HttpRequest> {
+        let resolver = self.resolver.clone();
+        let identity = self.cache.resolve_cached_identity(resolver, &self.local, &self.bag).await.ok()?;
+        let serializer = self.bag.load::<SharedRequestSerializer>()?;
+        let mut settings = ConfigBag::base();
+        settings.push_shared_layer(self.layer.clone());
+        let mut made = serializer.serialize_input(Input::erase(input), &mut settings).ok()?;
+        let body = std::mem::replace(made.body_mut(), SdkBody::taken());
         let mut request = self.request.try_clone()?;
-        let headers = request.headers_mut();
-        headers.insert("content-length", body.len().to_string());
-        *request.body_mut() = SdkBody::from(body);
+        request.headers_mut().insert("content-length", body.bytes()?.len().to_string());
+        *request.body_mut() = body;
         let endpoint = AuthSchemeEndpointConfig::empty();
         let signer = self.scheme.signer();
-        signer.sign_http_request(&mut request, identity, endpoint, &self.signing, &self.bag).ok()?;
+        signer.sign_http_request(&mut request, &identity, endpoint, &self.signing, &self.bag).ok()?;
         let headers = request.headers_mut();
         headers.insert(INVOCATION, unique::uuid(fastrand::u128(..)));
         for (name, value) in &self.unsigned {
@@ -345,25 +424,49 @@ impl Pattern {
         Some(request)
     }
 
-    /// The failure that the SDK makes of that answer.
-    async fn refused(&self, response: HttpResponse) -> Failure {
-        type Error = SdkError<GetRecordsError, HttpResponse>;
+    async fn send<O: Operation>(
+        &self,
+        request: HttpRequest,
+        watch: Option<&Watch>,
+    ) -> Result<O::Output, Unsuccessful> {
+        let sent = self.time.now();
+        let response = self.connector.call(request).await.map_err(Unsuccessful::Connector)?;
+        if let Some(offset) = &self.offset
+            && let Some(millis) = measured(&response, sent, self.time.now())
+        {
+            offset.store(millis, Ordering::Relaxed);
+        }
+        if let Some(watch) = watch {
+            watch.answered(&response);
+        }
+        let status = response.status().as_u16();
+        self.output::<O>(response).await.map_err(|failure| Unsuccessful::Answered(failure, status))
+    }
+
+    /// The output or the failure that the SDK makes of that answer.
+    async fn output<O: Operation>(&self, response: HttpResponse) -> Result<O::Output, Failure> {
+        let refuse = |error: BoxError, response| -> Failure {
+            failure(&SdkError::<O::Error, HttpResponse>::response_error(error, response))
+        };
         let mut response = response;
-        let body = Limited::new(std::mem::replace(response.body_mut(), SdkBody::taken()), LARGEST_ERROR);
+        let body = Limited::new(std::mem::replace(response.body_mut(), SdkBody::taken()), LARGEST);
         match body.collect().await {
             Ok(body) => *response.body_mut() = SdkBody::from(body.to_bytes()),
-            Err(error) => return failure(&Error::response_error(error, response)),
+            Err(error) => return Err(refuse(error, response)),
         }
         let Some(deserializer) = self.bag.load::<SharedResponseDeserializer>() else {
-            return Failure::Unanswered("no deserializer".to_owned());
+            return Err(Failure::Unanswered("no deserializer".to_owned()));
         };
         let error = match deserializer.deserialize_nonstreaming_with_config(&response, &self.bag) {
-            Ok(_) => return failure(&Error::response_error("not an error", response)),
+            Ok(output) => {
+                let output = output.downcast::<O::Output>();
+                return output.map_err(|_| Failure::Unanswered("output of another operation".to_owned()));
+            }
             Err(error) => error,
         };
-        match error.as_operation_error().and_then(|error| error.downcast_ref::<GetRecordsError>()) {
-            Some(error) => answered(error, response.status()),
-            None => failure(&Error::response_error(error.source().map(causes).unwrap_or_default(), response)),
+        match error.as_operation_error().and_then(|error| error.downcast_ref::<O::Error>()) {
+            Some(error) => Err(answered(error, response.status())),
+            None => Err(refuse(error.source().map(causes).unwrap_or_default().into(), response)),
         }
     }
 }
@@ -401,16 +504,28 @@ fn measured(response: &HttpResponse, sent: SystemTime, received: SystemTime) -> 
 }
 
 /// Observes a call of the SDK: an interceptor for that call.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Observe(Arc<Mutex<Option<Pattern>>>);
+#[derive(Debug)]
+pub(super) struct Observe<O>(Arc<Mutex<Option<Pattern>>>, PhantomData<O>);
 
-impl Observe {
+impl<O> Clone for Observe<O> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone(), PhantomData)
+    }
+}
+
+impl<O> Default for Observe<O> {
+    fn default() -> Self {
+        Self(Arc::default(), PhantomData)
+    }
+}
+
+impl<O> Observe<O> {
     fn lock(&self) -> MutexGuard<'_, Option<Pattern>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Intercept for Observe {
+impl<O: Operation + Send + Sync + 'static> Intercept for Observe<O> {
     fn name(&self) -> &'static str {
         "Observe"
     }
@@ -421,7 +536,7 @@ impl Intercept for Observe {
         components: &RuntimeComponents,
         bag: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        *self.lock() = Pattern::of(context.request(), components, bag);
+        *self.lock() = Pattern::of::<O>(context.request(), components, bag);
         Ok(())
     }
 
@@ -448,3 +563,7 @@ impl Intercept for Observe {
 #[cfg(test)]
 #[path = "repeat_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "repeat_write_tests.rs"]
+mod write_tests;

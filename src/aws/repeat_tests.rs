@@ -25,14 +25,14 @@ use crate::shard::ShardId;
 use crate::stream::ConfiguredArn;
 
 /// 2026-11-30 00:00 UTC.
-const START: u64 = 1_795_996_800;
+pub(super) const START: u64 = 1_795_996_800;
 const NOTHING_NEW: &str = r#"{"Records":[],"NextShardIterator":"next","MillisBehindLatest":0}"#;
 
 /// The reaction of the endpoint to a request.
 #[derive(Debug, Clone)]
-enum Does {
+pub(super) enum Does {
     Answers(u16, &'static str),
-    /// Answers without records, with that header.
+    /// Gives the usual answer, with that header.
     Says(&'static str, String),
     Refuses(&'static str),
     /// Ends the body after these bytes with an error.
@@ -42,20 +42,22 @@ enum Does {
     RejectsRequest,
 }
 
-/// An endpoint with these reactions to the next requests; then it answers without records.
+/// An endpoint with these reactions to the next requests; then it gives the usual answer, or one without records.
 #[derive(Debug, Clone, Default)]
-struct Endpoint {
-    next: Arc<Mutex<VecDeque<Does>>>,
-    requests: Arc<Mutex<Vec<HttpRequest>>>,
-    retired: Arc<AtomicU32>,
+pub(super) struct Endpoint {
+    pub(super) next: Arc<Mutex<VecDeque<Does>>>,
+    pub(super) requests: Arc<Mutex<Vec<HttpRequest>>>,
+    pub(super) retired: Arc<AtomicU32>,
+    /// The answer without a reaction.
+    pub(super) usual: Option<&'static str>,
 }
 
 impl Endpoint {
-    fn will(&self, does: Does) {
+    pub(super) fn will(&self, does: Does) {
         self.next.lock().unwrap().push_back(does);
     }
 
-    fn requests(&self) -> Vec<HttpRequest> {
+    pub(super) fn requests(&self) -> Vec<HttpRequest> {
         std::mem::take(&mut *self.requests.lock().unwrap())
     }
 }
@@ -81,11 +83,12 @@ impl HttpConnector for Endpoint {
         connect(&request, &self.retired);
         self.requests.lock().unwrap().push(request.try_clone().unwrap());
         let answer = |status: u16, body: SdkBody| HttpResponse::new(status.try_into().unwrap(), body);
-        let does = self.next.lock().unwrap().pop_front().unwrap_or(Does::Answers(200, NOTHING_NEW));
+        let usual = self.usual.unwrap_or(NOTHING_NEW);
+        let does = self.next.lock().unwrap().pop_front().unwrap_or(Does::Answers(200, usual));
         HttpConnectorFuture::ready(Ok(match does {
             Does::Answers(status, body) => answer(status, SdkBody::from(body)),
             Does::Says(name, value) => {
-                let mut answer = answer(200, SdkBody::from(NOTHING_NEW));
+                let mut answer = answer(200, SdkBody::from(usual));
                 answer.headers_mut().insert(name, value);
                 answer
             }
@@ -111,7 +114,7 @@ impl HttpClient for Endpoint {
 
 /// A clock that tests set, in seconds after [`START`].
 #[derive(Debug, Clone, Default)]
-struct Clock(Arc<AtomicI64>);
+pub(super) struct Clock(pub(super) Arc<AtomicI64>);
 
 impl TimeSource for Clock {
     fn now(&self) -> SystemTime {
@@ -121,7 +124,7 @@ impl TimeSource for Clock {
 
 /// Marks the calls that the SDK makes.
 #[derive(Debug)]
-struct Marked;
+pub(super) struct Marked;
 
 impl InvocationIdGenerator for Marked {
     fn generate(&self) -> Result<Option<InvocationId>, BoxError> {
@@ -129,13 +132,13 @@ impl InvocationIdGenerator for Marked {
     }
 }
 
-fn is_of_sdk(request: &HttpRequest) -> bool {
+pub(super) fn is_of_sdk(request: &HttpRequest) -> bool {
     request.headers().get(INVOCATION) == Some("sdk")
 }
 
 /// Credentials that last for an hour; each load gives others.
 #[derive(Debug, Clone, Default)]
-struct Rotating(Clock, Arc<AtomicU32>);
+pub(super) struct Rotating(pub(super) Clock, pub(super) Arc<AtomicU32>);
 
 impl ProvideCredentials for Rotating {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
@@ -150,7 +153,7 @@ impl ProvideCredentials for Rotating {
 }
 
 #[derive(Debug, Default)]
-struct Calls(Mutex<Vec<(String, bool)>>);
+pub(super) struct Calls(pub(super) Mutex<Vec<(String, bool)>>);
 
 impl Sink for Calls {
     fn worker(&self, event: OfWorker<'_>) {
@@ -224,7 +227,7 @@ impl Rig {
     }
 }
 
-fn headers(request: &HttpRequest) -> BTreeMap<String, String> {
+pub(super) fn headers(request: &HttpRequest) -> BTreeMap<String, String> {
     request.headers().iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 

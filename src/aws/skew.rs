@@ -8,6 +8,7 @@ use std::time::Duration;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
 use aws_smithy_runtime_api::client::interceptors::context::BeforeDeserializationInterceptorContextRef;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::DateTime;
 use aws_smithy_types::config_bag::ConfigBag;
@@ -34,6 +35,23 @@ impl Watch {
     pub(super) fn new(service: ServiceTime) -> Self {
         Self { service, ..Self::default() }
     }
+
+    /// Notes the date of an answer.
+    pub(super) fn answered(&self, response: &HttpResponse) {
+        let Some(theirs) = response.headers().get("date").and_then(millis_of) else { return };
+        self.service.received(theirs, Instant::now());
+        let Some(millis) = ahead(theirs, clock::wall_millis()) else { return };
+        let mut last = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|last| last.elapsed() >= WARN_INTERVAL) {
+            *last = Some(Instant::now());
+            let (seconds, way) = (millis.abs() / 1_000, if millis > 0 { "ahead of" } else { "behind" });
+            warn!(
+                event = "clock_skewed",
+                "the clock of this machine is {seconds} s {way} the clock of DynamoDB: other workers \
+                 misjudge the age of its worker metrics (synchronise the clock with NTP)"
+            );
+        }
+    }
 }
 
 impl Intercept for Watch {
@@ -47,21 +65,7 @@ impl Intercept for Watch {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let Some(theirs) = context.response().headers().get("date").and_then(millis_of) else {
-            return Ok(());
-        };
-        self.service.received(theirs, Instant::now());
-        let Some(millis) = ahead(theirs, clock::wall_millis()) else { return Ok(()) };
-        let mut last = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_none_or(|last| last.elapsed() >= WARN_INTERVAL) {
-            *last = Some(Instant::now());
-            let (seconds, way) = (millis.abs() / 1_000, if millis > 0 { "ahead of" } else { "behind" });
-            warn!(
-                event = "clock_skewed",
-                "the clock of this machine is {seconds} s {way} the clock of DynamoDB: other workers \
-                 misjudge the age of its worker metrics (synchronise the clock with NTP)"
-            );
-        }
+        self.answered(context.response());
         Ok(())
     }
 }

@@ -18,12 +18,7 @@ use super::feed::{Form, Input};
 use super::files::{self, Temporary};
 use super::stdout::tell;
 use super::{example, feed, kinesis, progress, tables, watch};
-use crate::aws::{
-    client,
-    dynamodb::{self, Leases},
-    kinesis::Attempts,
-    state::State,
-};
+use crate::aws::{client, dynamodb, kinesis::Attempts, state::State};
 use crate::clock;
 use crate::config::{self, Config};
 use crate::daemon::{self, Ports};
@@ -283,7 +278,7 @@ async fn serve(
     let letters = letters::open(config, |stream| Box::new(clients.letter_stream(stream))).map_err(failed)?;
     let ports = Ports {
         letters,
-        table: Arc::new(Leases::new(clients.dynamodb.clone(), config.table.clone(), table)),
+        table: Arc::new(clients.leases(config.table.clone(), table)),
         state: Arc::new(State::new(
             clients.dynamodb,
             config.table.clone(),

@@ -28,7 +28,7 @@ struct Subject {
 
 async fn subjects() -> Vec<Subject> {
     let endpoint = Tables::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).await.unwrap();
-    let leases = Leases::new(dynamodb(&endpoint).await, "leases".to_owned(), Options::default());
+    let leases = clients(&endpoint).await.leases("leases".to_owned(), Options::default());
     let other = Tables::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).await.unwrap();
     // The endpoint does not support backups: the table must work without them.
     let options = Options { recoverable: true, segments: 3, ..Options::default() };
@@ -47,10 +47,14 @@ async fn subjects() -> Vec<Subject> {
     subjects
 }
 
-async fn dynamodb(endpoint: &Tables) -> aws_sdk_dynamodb::Client {
+async fn clients(endpoint: &Tables) -> client::Clients {
     let url = endpoint.url();
     let settings = client::Settings::local(&url, &url, "us-east-1", Duration::from_secs(30));
-    client::clients(&settings, Arc::new(Discard)).await.unwrap().dynamodb
+    client::clients(&settings, Arc::new(Discard)).await.unwrap()
+}
+
+async fn dynamodb(endpoint: &Tables) -> aws_sdk_dynamodb::Client {
+    clients(endpoint).await.dynamodb
 }
 
 #[tokio::test]
@@ -60,7 +64,7 @@ async fn calls_are_counted_and_failed_conditions_are_no_errors() {
     let settings = client::Settings::local(&url, &url, "us-east-1", Duration::from_secs(30));
     let board = Arc::new(Board::default());
     let clients = client::clients(&settings, board.clone()).await.unwrap();
-    let table = Leases::new(clients.dynamodb, "leases".to_owned(), Options::default());
+    let table = clients.leases("leases".to_owned(), Options::default());
     assert!(table.list().await.is_err(), "there is no table yet");
     table.ensure().await.unwrap();
     assert_eq!(table.create(&lease("a")).await, Ok(true));
@@ -71,6 +75,13 @@ async fn calls_are_counted_and_failed_conditions_are_no_errors() {
         (calls.ok, calls.failed)
     };
     assert_eq!((of("PutItem"), of("Scan")), ((2, 0), (0, 1)), "{calls:?}");
+    // The second write is repeated.
+    let renewal = update::renew(&lease("a"));
+    table.update(&"a".into(), &renewal).await.unwrap();
+    assert_eq!(table.update(&"a".into(), &renewal).await, Err(Error::Conflict("a".into())));
+    let calls = board.of_worker().calls;
+    let updates = calls[&("DynamoDB".to_owned(), "UpdateItem".to_owned())];
+    assert_eq!((updates.ok, updates.failed), (2, 0));
     endpoint.stop().await;
 }
 
