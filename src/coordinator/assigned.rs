@@ -38,7 +38,7 @@ const DESIGNATED: Duration = Duration::from_millis(1_500);
 const LOG_AGAIN: Duration = Duration::from_secs(300);
 
 /// State that is kept between scans.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Assigned {
     /// Workers that were assigned a lease and must be nudged.
     pub(super) newly_assigned: BTreeSet<WorkerId>,

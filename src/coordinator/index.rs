@@ -20,7 +20,7 @@ const DISTRUST: Duration = Duration::from_secs(300);
 pub(super) const SETTLED: Duration = Duration::from_secs(5);
 
 /// The index as this worker knows it.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct OwnerIndex {
     outage: Outage,
     /// It is not asked before.

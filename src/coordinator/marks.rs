@@ -29,7 +29,7 @@ const UNMARKED: usize = 3;
 const WITHIN: Duration = Duration::from_secs(300);
 
 /// Other processes that write under this worker's id.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Rivals {
     /// One of them started before this process.
     gives_way: bool,

@@ -66,7 +66,7 @@ const RESTORE_PAUSE: Duration = Duration::from_millis(250);
 pub(super) type Effects<H> = Vec<Effect<H>>;
 
 /// The present look at the table.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Look {
     pub(super) next: Instant,
     /// The scan or the query is in flight.
@@ -78,14 +78,14 @@ pub(super) struct Look {
 }
 
 /// A held lease.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Hold<H> {
     pub(super) holding: H,
     pub(super) since: Instant,
 }
 
 /// The state of a coordinator.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct State<H> {
     pub(super) settings: Settings,
     pub(super) random: fastrand::Rng,

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `lease.rs` | one lease, two workers, a leader that moves the lease |
 //! | `lease/checked.rs` | the bounds of these checks, and a fault for each invariant |
+//! | `coordinator.rs` | two coordinators and two leases: the step of their state machine, shared and led |
 //! | `lead.rs` | the leader lock, two workers that stand for election, and their lease assignments |
 #![allow(
     clippy::unwrap_used,
@@ -15,5 +16,6 @@
     reason = "test code"
 )]
 
+mod coordinator;
 mod lead;
 mod lease;
