@@ -91,6 +91,7 @@ pub struct Leader {
     began: Option<Instant>,
     /// Its last plan.
     planned: Option<Instant>,
+    /// The workers that this plan trusted.
     members: BTreeSet<WorkerId>,
     balanced: Option<Instant>,
     /// Workers that let a lease expire and have renewed none since. The metrics of a dead worker are fresh
@@ -149,7 +150,10 @@ impl Leader {
         let candidates: Vec<Candidate<'_>> =
             open.iter().map(|lease| self.candidate(lease, history, rules, now)).collect();
         self.note_lapses(&candidates, history, signs, now);
-        let ids: BTreeSet<WorkerId> = members.iter().map(|member| member.id.clone()).collect();
+        let punctual: Vec<Member> =
+            members.iter().filter(|member| self.is_trusted(&member.id)).cloned().collect();
+        // A worker that has let its leases expire and reports again is as new as one that joins.
+        let ids: BTreeSet<WorkerId> = punctual.iter().map(|member| member.id.clone()).collect();
         let due = self.balanced.is_none_or(|last| now >= last + rules.balance_every);
         let balance = due || !ids.is_subset(&self.members);
         if balance && !members.is_empty() {
@@ -164,8 +168,6 @@ impl Leader {
             max_leases: rules.max_leases,
             balance,
         };
-        let punctual: Vec<Member> =
-            members.iter().filter(|member| self.is_trusted(&member.id)).cloned().collect();
         // If all are late there is nobody better.
         let members = if punctual.is_empty() { members } else { &punctual };
         let (began, mut assigned) = (Instant::now(), None);

@@ -185,6 +185,41 @@ fn worker_reporting_after_expiry_is_trusted_once() {
 }
 
 #[test]
+fn restarted_worker_gets_its_share_at_its_next_report() {
+    let start = Instant::now();
+    let owned = |shard: &str, owner| lease(shard, Some(owner));
+    let mut table = Table::new(vec![owned("0", "a"), owned("1", "b"), owned("2", "a"), owned("3", "b")]);
+    table.look(&["a", "b"], start);
+    let renew = |table: &mut Table, owner: &str| {
+        let renewed = table.leases.iter_mut().filter(|lease| lease.owner == Some(owner.into()));
+        renewed.for_each(|lease| lease.counter += 1);
+    };
+    ["a", "b"].iter().for_each(|owner| renew(&mut table, owner));
+    table.look(&["a", "b"], start + SECOND * 5);
+    // a dies without releasing its leases. Its last report is fresh for a while.
+    for seconds in [10, 15] {
+        renew(&mut table, "b");
+        assert_eq!(table.look(&["a", "b"], start + SECOND * seconds), [], "after {seconds} s");
+    }
+    renew(&mut table, "b");
+    let orders = table.look(&["a", "b"], start + SECOND * 16);
+    assert!(orders.len() == 2 && orders.iter().all(|(_, to, _)| to == "b"), "{orders:?}");
+    table
+        .leases
+        .iter_mut()
+        .for_each(|lease| (lease.owner, lease.counter) = (Some("b".into()), lease.counter + 1));
+    for seconds in [18, 20] {
+        renew(&mut table, "b");
+        assert_eq!(table.look(&["a", "b"], start + SECOND * seconds), [], "after {seconds} s");
+    }
+    table.signs.insert("a".into(), start + SECOND * 21);
+    renew(&mut table, "b");
+    let orders = table.look(&["a", "b"], start + SECOND * 22);
+    let handed: Vec<_> = orders.iter().map(|(_, to, how)| (to.as_str(), *how)).collect();
+    assert_eq!(handed, [("a", How::HandOff); 2]);
+}
+
+#[test]
 fn pending_handoff_is_left_alone_until_its_owner_dies() {
     let start = Instant::now();
     let mut table = Table::new(vec![lease("0", Some("b")), lease("1", Some("a"))]);
