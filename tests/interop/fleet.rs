@@ -1,14 +1,16 @@
 //! Workers of multilangd and Java on one table.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use aws_sdk_dynamodb::operation::get_item::GetItemError;
+use aws_sdk_dynamodb::types::AttributeValue;
 use rustix::process::Signal;
-use tokio::time::Instant;
+use tokio::time::{Instant, interval, timeout};
 
 use crate::java::{Java, Peer, log, properties};
 use crate::load::{Load, Rows, even, shares};
-use crate::rig::{Daemon, Report, alive, is_gone, pids};
+use crate::rig::{APPLICATION, Daemon, Report, alive, is_gone, pids};
 
 /// The default settings of all workers: short expiry times, and small batches, because a batch in flight is
 /// delivered twice when its lease changes the owner.
@@ -16,6 +18,9 @@ pub const SOON: &str = "failoverTimeMillis = 3000\nshardSyncIntervalMillis = 100
                         maxRecords = 100\nshutdownGraceMillis = 5000\n";
 /// Two failover times: every worker has scanned the table by then.
 const STILL: Duration = Duration::from_secs(6);
+
+/// Some steps are made once a minute, the first time up to half a minute later.
+const SEEN: Duration = Duration::from_secs(120);
 
 enum Worker {
     Ours(Daemon),
@@ -126,13 +131,40 @@ pub fn all_have(rows: &Rows, workers: &[&str]) -> bool {
         && workers.iter().all(|worker| shares.contains_key(*worker))
 }
 
+/// The owner of the leader lock: in the lease table, or in the table of KCL 3.0 to 3.4.
 pub async fn leader(fleet: &Fleet) -> Option<String> {
-    let table = format!("{}-CoordinatorState", crate::rig::APPLICATION);
-    let key = aws_sdk_dynamodb::types::AttributeValue::S("Leader".to_owned());
-    let read =
-        fleet.load.rig.clients.dynamodb.get_item().table_name(table).key("key", key).consistent_read(true);
-    let item = read.send().await.unwrap().item?;
-    item.get("ownerName").map(|owner| owner.as_s().unwrap().clone())
+    let own = fleet.load.rig.all_rows().await.remove("Leader");
+    let row = match own {
+        Some(row) => row.into_iter().collect(),
+        None => coordinator_row(fleet, "Leader").await?,
+    };
+    row.get("ownerName").map(|owner| owner.as_s().unwrap().clone())
+}
+
+/// A row of the coordinator table of KCL 3.0 to 3.4.
+pub async fn coordinator_row(fleet: &Fleet, key: &str) -> Option<HashMap<String, AttributeValue>> {
+    let read = fleet.load.rig.clients.dynamodb.get_item().consistent_read(true);
+    let read = read.table_name(format!("{APPLICATION}-CoordinatorState"));
+    match read.key("key", AttributeValue::S(key.to_owned())).send().await {
+        Ok(answer) => answer.item,
+        Err(error) if error.as_service_error().is_some_and(GetItemError::is_resource_not_found_exception) => {
+            None
+        }
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+/// Waits until this is so.
+pub async fn until(what: &str, mut reached: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    let wait = async {
+        let mut ticks = interval(Duration::from_millis(500));
+        while !reached().await {
+            ticks.tick().await;
+        }
+    };
+    assert!(timeout(SEEN, wait).await.is_ok(), "{what}: not within {SEEN:?}");
+    eprintln!("{:6.1} s  {what}", start.elapsed().as_secs_f64());
 }
 
 /// Whether each child of a shard started at the checkpoint of the previous one, given that each batch is

@@ -1,19 +1,15 @@
-//! A worker that uses the KCL library 3.5.1 (`worker/Worker.java`): alone, and with our workers on a new single
-//! table.
+//! A worker that uses the KCL library 3.5.1 (`worker/Worker.java`), alone. With our workers it is in `matrix.rs` and
+//! `table_migration.rs`.
 //!
 //! A scenario starts one as it starts any Java worker: `Fleet::new(load, LIBRARY_LED, lines)`, then
 //! `fleet.java(name)`. The worker reads the same properties file as the MultiLangDaemon and reports to the rig as
 //! the scripted children do, so that `Load` checks its records, too. Its `initialize` reports also hold the worker
 //! and the stream.
 
-use std::time::Duration;
-
-use tokio::time::{Instant, interval, timeout};
-
 use crate::fleet::{Fleet, all_have};
 use crate::java::LIBRARY_LED;
 use crate::load::{Load, Rows};
-use crate::rig::{LIMIT, Report, said};
+use crate::rig::{Report, said};
 
 /// Short times, as a JVM starts slowly. A leader counts a worker as live until its metrics are older than twice the
 /// reporting time. The grace leaves room for a busy machine; the MultiLangDaemon can use up all of it.
@@ -38,24 +34,6 @@ pub fn assert_halves_follow(log: &[Report]) {
         log.iter().position(is).unwrap_or_else(|| panic!("no {wanted} of {shards:?}"))
     };
     assert!(at("shardEnded", &[SPLIT]) < at("initialize", &HALVES), "the halves follow the shard's end");
-}
-
-/// Waits until the worker holds the leader lock of the single table.
-async fn leads(fleet: &Fleet, worker: &str) {
-    let is_leader = async {
-        let mut ticks = interval(Duration::from_millis(500));
-        loop {
-            ticks.tick().await;
-            let rows = fleet.load.rig.all_rows().await;
-            let owner = rows.get("Leader").and_then(|row| row.get("ownerName")?.as_s().ok());
-            if owner.is_some_and(|owner| owner == worker) {
-                return;
-            }
-        }
-    };
-    let start = Instant::now();
-    timeout(LIMIT, is_leader).await.unwrap_or_else(|_| panic!("{worker} does not become the leader"));
-    eprintln!("{:6.1} s  {worker} is the leader", start.elapsed().as_secs_f64());
 }
 
 async fn alone(name: &str, more: &str) {
@@ -86,31 +64,4 @@ async fn library_worker_reads_a_stream_across_a_split() {
         alone("library-polling", "retrievalMode = POLLING\n"),
         alone("library-fan-out", "retrievalMode = FANOUT\n"),
     );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn library_worker_and_ours_exchange_leases() {
-    let _turn = crate::turn(1).await;
-    let mut load = Load::start("library-beside-ours", 4).await;
-    load.feed();
-    let mut fleet = Fleet::new(load, LIBRARY_LED, SOON);
-    let all = |worker| move |rows: &Rows| rows.len() >= 4 && all_have(rows, &[worker]);
-    let both =
-        |rows: &Rows| all_have(rows, &["java-1", "ours-1"]) && rows.values().all(|row| row.from.is_none());
-
-    fleet.ours("ours-1");
-    fleet.load.until_rows("our worker owns all leases of a new table", all("ours-1")).await;
-    fleet.java("java-1");
-    fleet.load.until_rows("the library worker has joined", both).await;
-    fleet.load.put(500).await;
-    fleet.stop("ours-1").await;
-    fleet.load.until_rows("our worker has stopped", all("java-1")).await;
-    leads(&fleet, "java-1").await;
-    fleet.load.put(500).await;
-    fleet.ours("ours-1");
-    fleet.load.until_rows("our worker has joined", both).await;
-    fleet.stop("java-1").await;
-    fleet.load.until_rows("the library worker has stopped", all("ours-1")).await;
-    fleet.all_seen_few_twice().await;
-    fleet.stop_all().await;
 }

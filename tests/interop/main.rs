@@ -8,19 +8,20 @@
 //! ```text
 //! tests/interop/get.sh DIR
 //! MULTILANGD_PEER=DIR cargo test --test interop -- --nocapture
-//! MULTILANGD_PEER=DIR cargo test --test interop -- --nocapture library kept_attributes    # KCL 3.5.1, two minutes
+//! MULTILANGD_PEER=DIR cargo test --test interop -- --nocapture library single_table migrate kept_attributes    # KCL 3.5.1
 //! ```
 //!
 //! | file | holds |
 //! |---|---|
 //! | `mixed.rs` | two of ours and two of Java 2.5.4: join, shutdown, kill, reshard, failover |
-//! | `matrix.rs` | the modes of 3.1.3 × the leader, each with the same scenario |
+//! | `matrix.rs` | the modes of 3.1.3, and the single table of 3.5.1, × the leader, each with the same scenario |
 //! | `migrate.rs` | migration from KCL 2.x to 3.x, roll-back, and migration again |
+//! | `table_migration.rs` | migration from three tables to one beside the library worker, back, and again, with either leader |
 //! | `resumed.rs` | a table written by one kind of worker is resumed by the other |
 //! | `begun.rs` | our worker starts while Java 3.1.3 creates the tables |
 //! | `stalled.rs` | a graceful handoff that Java never completes |
 //! | `calls.rs` | DynamoDB calls of a fleet at rest, compared with Java |
-//! | `library.rs` | the library worker 3.5.1 alone, with polling and fan-out, and together with ours |
+//! | `library.rs` | the library worker 3.5.1 alone, with polling and fan-out |
 //! | `kept_attributes.rs` | every Java worker preserves attributes of lease rows that it does not know |
 //! | `identity.rs` | a wrong stream name, a table created by Java, a recreated stream, one `workerId` used twice |
 //! | `fleet.rs` | workers of both kinds, and the condition that they have settled |
@@ -64,6 +65,7 @@ mod migrate;
 mod mixed;
 mod resumed;
 mod stalled;
+mod table_migration;
 
 /// The capacity of the machine: a test whose processes mostly wait takes a quarter of it, a fleet of four workers half.
 const MACHINE: u32 = 4;

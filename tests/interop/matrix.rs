@@ -1,5 +1,6 @@
 //! The matrix of lease assignment mode × first worker and leader, each with the same scenario for two of our
-//! workers and two of Java 3.1.3 on eight shards. Each cell prints one row of a table.
+//! workers and two of Java on eight shards: 3.1.3, or, with a single table, the KCL library 3.5.1. Each cell prints one
+//! row of a table.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -8,7 +9,8 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use tokio::time::Instant;
 
 use crate::fleet::{Fleet, SOON, all_have, leader, started_at_previous_checkpoints};
-use crate::java::{JAVA_3, JAVA_3_FIRST, JAVA_3_LED, Peer};
+use crate::java::{JAVA_3, JAVA_3_FIRST, JAVA_3_LED, LIBRARY_LED, Peer};
+use crate::library;
 use crate::load::{Load, Rows};
 use crate::rig::{APPLICATION, said};
 
@@ -67,14 +69,15 @@ async fn play(cell: Cell) {
     let _turn = crate::turn(2).await;
     let mut load = Load::start(cell.name, 8).await;
     load.feed();
-    let fleet = Fleet::new(load, cell.peer, SOON);
+    let single_table = cell.peer.is_library();
+    let fleet = Fleet::new(load, cell.peer, if single_table { library::SOON } else { SOON });
     let [first, second, third, fourth] = if cell.ours {
         ["ours-1", "ours-2", "java-1", "java-2"]
     } else {
         ["java-1", "java-2", "ours-1", "ours-2"]
     };
     let mut story = Story { fleet, cell, took: Vec::new() };
-    if story.cell.led && story.cell.ours {
+    if story.cell.led && story.cell.ours && !single_table {
         // Alone, our workers keep everything in one table, which 3.1.3 does not support. So Java starts the
         // application and its last worker leaves: it deletes its leader lock, and its leases expire.
         story.start("java-1");
@@ -132,7 +135,7 @@ async fn play(cell: Cell) {
     }
     story.start(first);
     story.settled("it is back").await;
-    if story.cell.led && story.cell.ours {
+    if story.cell.led && story.cell.ours && !single_table {
         move_waits_for_java(&mut story).await;
     }
     let (put, delivered) = story.fleet.all_seen_few_twice().await;
@@ -201,4 +204,16 @@ async fn kcl_3_mode_with_java_leader() {
 #[tokio::test(flavor = "multi_thread")]
 async fn kcl_3_mode_with_our_leader() {
     play(Cell { name: "matrix-3-ours", mode: LED, peer: JAVA_3_LED, led: true, ours: true }).await;
+}
+
+const SINGLE: &str = "3.x, single table";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn single_table_with_library_leader() {
+    play(Cell { name: "matrix-3.5-java", mode: SINGLE, peer: LIBRARY_LED, led: true, ours: false }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn single_table_with_our_leader() {
+    play(Cell { name: "matrix-3.5-ours", mode: SINGLE, peer: LIBRARY_LED, led: true, ours: true }).await;
 }

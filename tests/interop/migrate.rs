@@ -1,18 +1,13 @@
 //! A mixed fleet migrates from KCL 2.x to KCL 3.x, is rolled back half way, and migrates again: with the rows
 //! that the operator's tool and a leader write into the coordinator table of 3.1.3.
 
-use std::time::Duration;
-
 use aws_sdk_dynamodb::types::AttributeValue;
-use tokio::time::{Instant, interval, timeout};
 
-use crate::fleet::{Fleet, SOON, all_have, leader};
+use crate::fleet::{Fleet, SOON, all_have, leader, until};
 use crate::java::JAVA_3_FIRST;
 use crate::load::Load;
 use crate::rig::{APPLICATION, logged};
 
-/// Every worker checks once a minute, the first time up to half a minute later.
-const SEEN: Duration = Duration::from_secs(120);
 const FOUR: [&str; 4] = ["java-1", "java-2", "ours-1", "ours-2"];
 
 /// Writes the state as the tool does: the previous state becomes the first entry of the history.
@@ -57,18 +52,6 @@ fn state_changes(fleet: &Fleet) -> [usize; 2] {
 
 fn count_logged(fleet: &Fleet, event: &str) -> [usize; 2] {
     ["ours-1", "ours-2"].map(|name| logged(&fleet.load.rig.folder.join(format!("{name}.log")), event).len())
-}
-
-async fn until(what: &str, mut reached: impl AsyncFnMut() -> bool) {
-    let start = Instant::now();
-    let wait = async {
-        let mut ticks = interval(Duration::from_millis(500));
-        while !reached().await {
-            ticks.tick().await;
-        }
-    };
-    assert!(timeout(SEEN, wait).await.is_ok(), "{what}: not within {SEEN:?}");
-    eprintln!("{:6.1} s  {what}", start.elapsed().as_secs_f64());
 }
 
 #[tokio::test(flavor = "multi_thread")]

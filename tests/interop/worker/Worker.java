@@ -159,6 +159,10 @@ public final class Worker {
 
         CoordinatorConfig coordinator = configs.coordinatorConfig();
         settings.ifNumber("parentShardPollIntervalMillis", coordinator::parentShardPollIntervalMillis);
+        if (Boolean.parseBoolean(settings.text("migrateAllEntitiesToLeaseTable", "false"))) {
+            coordinator.migrateAllEntitiesToLeaseTable(true);
+        }
+        settings.ifNumber("tableMigrationCompleteBakeTimeSeconds", coordinator::tableMigrationCompleteBakeTimeSeconds);
         String version = settings.text("clientVersionConfig", "");
         if (!version.isEmpty()) {
             coordinator.clientVersionConfig(ClientVersionConfig.valueOf(version));
