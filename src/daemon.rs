@@ -124,7 +124,7 @@ pub fn equip(
         );
         Limits::current()
     };
-    let leases = limits.leases();
+    let leases = limits.leases(1);
     info!(event = "limits_determined", leases, "the limits of this process allow {leases} leases: {limits}");
     let launcher = Launcher::start(limits.original_files)?;
     let variables = vec![

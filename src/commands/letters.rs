@@ -14,8 +14,9 @@ use multilangd::replay;
 
 use crate::cli::Words;
 use crate::cli::letters::{Command, List, Replay};
+use crate::files::{given, read};
 use crate::log::complain;
-use crate::{configuration, given, print, read};
+use crate::{configuration, print};
 
 /// Executes a command.
 pub(crate) async fn run(command: &Command, words: &Words) -> Exit {
