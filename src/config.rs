@@ -190,6 +190,11 @@ impl Config {
         // Of the highest level, so that no filter for less than INFO takes the fields from a line.
         tracing::error_span!("worker", worker = %self.worker, stream = self.stream)
     }
+
+    /// The span of the worker of an application among several, with its unique name.
+    pub fn span_among(&self, name: &str) -> tracing::Span {
+        tracing::error_span!("worker", application = name, worker = %self.worker, stream = self.stream)
+    }
 }
 
 /// The status endpoint's address.

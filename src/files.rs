@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn properties_files_of_a_folder_are_told_by_their_names() {
+    fn properties_files_of_a_folder_are_found_by_name() {
         for (name, is) in [
             ("a.properties", true),
             (".a.properties", false),

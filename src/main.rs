@@ -4,30 +4,24 @@ mod cli;
 mod commands;
 mod files;
 mod log;
+mod run;
 mod signal;
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use multilangd::aws::client;
-use multilangd::aws::cloudwatch::CloudWatch;
 use multilangd::aws::dynamodb::{self, Leases};
 use multilangd::aws::http;
-use multilangd::aws::kinesis::Attempts;
 use multilangd::aws::state::State;
-use multilangd::clock;
 use multilangd::config::resolve::{self, Resolved};
 use multilangd::config::{Config, Remark};
-use multilangd::cpu::Surroundings;
-use multilangd::daemon::{self, Ports};
 use multilangd::exit::Exit;
 use multilangd::install;
-use multilangd::letters;
-use multilangd::metrics::{Both, Sink, cloudwatch};
-use multilangd::multilang::{Program, launcher};
-use multilangd::status::Watch;
+use multilangd::metrics::Sink;
+use multilangd::multilang::launcher;
 use multilangd::unique;
 use multilangd::version;
 use tokio::task::JoinSet;
@@ -105,7 +99,7 @@ async fn run(command: Command, words: Words) -> Exit {
 
 async fn work(command: Command, words: Words, stop: CancellationToken) -> Exit {
     match command {
-        Command::Run(files) => Box::pin(run_daemon(&files, &words, stop)).await,
+        Command::Run(files) => Box::pin(run::daemon(&files, &words, stop)).await,
         Command::Leases(leases) => match &leases.verb {
             Some(verb) => Box::pin(commands::leases::run(&leases, verb, &words)).await,
             None => Box::pin(commands::leases::show(&leases, &words)).await,
@@ -124,8 +118,12 @@ async fn work(command: Command, words: Words, stop: CancellationToken) -> Exit {
     }
 }
 
-fn log_warnings(name: &str, warnings: &[Remark], words: &Words) {
+/// Logs the remarks about the command line.
+fn log_notices(words: &Words) {
     words.notices.iter().for_each(|notice| warn!(event = "setting_warned", "{notice}"));
+}
+
+fn log_warnings(name: &str, warnings: &[Remark]) {
     warnings.iter().for_each(|warning| warn!(event = "setting_warned", "{name}: {warning}"));
 }
 
@@ -155,11 +153,13 @@ fn start_daemon_log(resolved: &Resolved) -> Result<(), Exit> {
 fn configured(resolved: Resolved, name: &str, words: &Words, worker: &str) -> Result<Config, Exit> {
     match resolved.config(worker) {
         Ok((config, warnings)) => {
-            log_warnings(name, &warnings, words);
+            log_notices(words);
+            log_warnings(name, &warnings);
             Ok(config)
         }
         Err(faults) => {
-            log_warnings(name, &faults.warnings, words);
+            log_notices(words);
+            log_warnings(name, &faults.warnings);
             faults.faults.iter().for_each(|fault| complain(&format!("{name}: {fault}")));
             Err(Exit::Config)
         }
@@ -175,29 +175,19 @@ async fn configuration(file: &Path, words: &Words, worker: &str) -> Result<Confi
     configured(resolved, &place.display().to_string(), words, worker)
 }
 
-/// A random worker id.
+/// A random worker id; reports an error.
 fn random_id() -> Result<String, Exit> {
-    // Workers with the same id would share leases, so the id must come from the system's random numbers, not
-    // from a clock.
-    unique::random().map(unique::uuid).map_err(|error| {
-        complain(&format!("failed to generate a worker id: {error}"));
+    worker_id().map_err(|error| {
+        complain(&error);
         Exit::Internal
     })
 }
 
-async fn run_daemon(paths: &[PathBuf], words: &Words, stop: CancellationToken) -> Exit {
-    let started = async {
-        let mut files = files::read_all(paths, words).await?;
-        let (Some(file), true) = (files.pop(), files.is_empty()) else {
-            complain(&"several properties files are not supported yet");
-            return Err(Exit::Usage);
-        };
-        let resolved = file.resolved();
-        start_daemon_log(&resolved)?;
-        let config = configured(resolved, &file.name, words, &random_id()?)?;
-        Box::pin(start(&config, stop).instrument(config.span())).await
-    };
-    Box::pin(started).await.err().unwrap_or(Exit::Clean)
+/// A random worker id.
+fn worker_id() -> Result<String, String> {
+    // Workers with the same id would share leases, so the id must come from the system's random numbers, not
+    // from a clock.
+    unique::random().map(unique::uuid).map_err(|error| format!("failed to generate a worker id: {error}"))
 }
 
 #[cfg(feature = "local")]
@@ -308,64 +298,4 @@ fn tables(clients: &client::Clients, config: &Config) -> (Leases, State) {
         initial: config.initial.sequence(),
     };
     (Leases::new(clients.dynamodb.clone(), config.table.clone(), options), state)
-}
-
-async fn start(config: &Config, stop: CancellationToken) -> Result<(), Exit> {
-    let refuse = |error: &dyn std::fmt::Display| {
-        complain(error);
-        Exit::Config
-    };
-    let program =
-        Program::find(&config.executable, std::env::var_os("PATH").as_deref()).map_err(|e| refuse(&e))?;
-    let watch = Watch::start(config).map_err(|error| {
-        complain(&error);
-        Exit::Taken
-    })?;
-    let metrics = config.metrics.clone().map(|settings| Arc::new(cloudwatch::Queue::new(settings)));
-    let sink: Arc<dyn Sink> = match &metrics {
-        Some(metrics) => Arc::new(Both(watch.board.clone(), metrics.clone())),
-        None => watch.board.clone(),
-    };
-    let clients = clients(&client_settings(config), sink.clone()).await.map_err(|error| refuse(&error))?;
-    let list = Attempts { pause: config.list_shards_pause, most: config.list_shards_attempts };
-    let stream =
-        Arc::new(clients.stream(config.stream.clone()).with_arn(config.stream_arn.clone()).listing(list));
-    let (table, state) = tables(&clients, config);
-    let form = log::child_form(config);
-    let (children, capacity) = daemon::equip(program, form, config).map_err(|error| {
-        complain(&format!("failed to start a thread: {error}"));
-        Exit::Internal
-    })?;
-    let letters = letters::open(config, |stream| Box::new(clients.letter_stream(stream)))
-        .map_err(|error| refuse(&error))?;
-    let ports = Ports {
-        letters,
-        table: Arc::new(table),
-        state: Arc::new(state),
-        shards: stream.clone(),
-        records: stream.clone(),
-        fanout: Some(stream),
-        children,
-        capacity,
-        sink,
-        budget: watch.budget.clone(),
-        wall: clock::wall_millis,
-        service: clients.service.clone(),
-        surroundings: Some(Surroundings::of_process()),
-    };
-    let mut reporting = JoinSet::new();
-    reporting.spawn(signal::log_status(watch.subject.clone()).in_current_span());
-    let (mut sending, done) = (JoinSet::new(), CancellationToken::new());
-    if let (Some(metrics), Some(client)) = (metrics, clients.cloudwatch) {
-        let publisher = Arc::new(CloudWatch { client, namespace: config.application.clone() });
-        sending.spawn(cloudwatch::run(metrics, publisher, done.clone()));
-    }
-    let ended = Box::pin(daemon::run(config, ports, stop)).await;
-    // Metrics are stopped last, so that they include the end.
-    done.cancel();
-    while sending.join_next().await.is_some() {}
-    ended.map_err(|error| {
-        complain(&error);
-        error.exit()
-    })
 }

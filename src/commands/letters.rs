@@ -141,8 +141,8 @@ async fn replay_letters(args: &Replay, words: &Words) -> Exit {
             return Exit::Config;
         }
     };
-    let program = match daemon::equip(program, crate::log::child_form(&config), &config) {
-        Ok((program, _)) => program,
+    let program = match daemon::Machine::prepare(1) {
+        Ok(machine) => machine.equip(program, crate::log::child_form(&config), &config).0,
         Err(error) => {
             complain(&format!("failed to start a thread: {error}"));
             return Exit::Internal;

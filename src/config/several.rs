@@ -1,4 +1,4 @@
-//! Several properties files in one process: what they must not have in common, and what they must.
+//! Conflicts between several properties files in one process.
 //!
 //! Each file is an application as if it ran alone. Two of them must not use one table, whose rows they would take for
 //! their own, nor append dead letters to one file. Settings of the process must have one value.
@@ -119,7 +119,7 @@ fn is_one_place(a: &ClientConfig, b: &ClientConfig) -> bool {
     a.region == b.region && endpoint(a) == endpoint(b) && a.providers == b.providers
 }
 
-/// A file to which two workers would append dead letters: workers are told apart by their ids.
+/// A file to which two workers would append dead letters: their names differ by the worker id.
 fn one_letter_file(
     files: &[File<'_>],
     one: usize,

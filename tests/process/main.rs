@@ -2,6 +2,7 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | `applications.rs` | several properties files in one process |
 //! | `letters.rs` | dead letters: records at which every record processor fails |
 //! | `life.rs` | delivery, checkpoints, graceful shutdown, resume, resharding, `kill -9` |
 //! | `children.rs` | misbehaving children: one file per behaviour |
@@ -55,6 +56,7 @@ mod rig;
 mod terminal;
 
 mod accounts;
+mod applications;
 mod children;
 mod ci;
 mod cloudwatch;

@@ -18,7 +18,7 @@ pub const VARIABLE_PREFIX: &str = "MULTILANGD_";
 pub struct Own {
     /// The key in the file.
     pub name: &'static str,
-    /// What the setting belongs to, where one process runs several applications.
+    /// The process or the application, where one process runs several applications.
     pub scope: Scope,
     /// The allowed values.
     pub kind: OwnKind,
@@ -28,7 +28,7 @@ pub struct Own {
     pub doc: &'static str,
 }
 
-/// What a setting belongs to, where one process runs several applications.
+/// The owner of a setting, where one process runs several applications.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// The application: each properties file has its own value.
