@@ -18,6 +18,8 @@ const SHORT: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Pool {
     limit: usize,
+    /// The number of applications, of which some may have failed.
+    applications: usize,
     /// When a record processor last failed to start for lack of resources, which are those of the process.
     shortage: Mutex<Option<Instant>>,
     /// The number of leases that each application holds.
@@ -25,9 +27,22 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool of at most `limit` leases.
-    pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, shortage: Mutex::default(), held: Mutex::default() })
+    /// A pool of at most `limit` leases for a number of applications.
+    pub fn new(limit: usize, applications: usize) -> Arc<Self> {
+        Arc::new(Self { limit, applications, shortage: Mutex::default(), held: Mutex::default() })
+    }
+
+    /// The most leases of an application that holds `own`: these, and its part of the leases that all of them together
+    /// leave. The part counts applications that hold none yet, since all may acquire leases at one time.
+    fn part(&self, own: usize, held: &BTreeMap<u64, usize>) -> usize {
+        if self.applications <= 1 {
+            return self.limit;
+        }
+        let used = held.values().fold(0_usize, |sum, held| sum.saturating_add(*held));
+        // Beyond the limit, nothing is taken away: that is up to the resources themselves.
+        let free = self.limit.saturating_sub(used);
+        // At least one is tried.
+        own.saturating_add(free.div_ceil(self.applications)).max(1)
     }
 
     /// The capacity of one more application, until it is dropped.
@@ -50,14 +65,14 @@ pub struct Capacity {
 impl Capacity {
     /// A capacity of at most `limit` leases, of an application that has the process to itself.
     pub fn new(limit: usize) -> Self {
-        Pool::new(limit).capacity()
+        Pool::new(limit, 1).capacity()
     }
 
     /// The most leases that the limits of this process allow; none without a limit.
     pub fn limit(&self) -> Option<usize> {
         let held = lock(&self.pool.held);
         let own = held.get(&self.id).copied().unwrap_or_default();
-        Some(part(self.pool.limit, own, &held)).filter(|_| self.pool.limit < usize::MAX)
+        Some(self.pool.part(own, &held)).filter(|_| self.pool.limit < usize::MAX)
     }
 
     /// Records whether there are other live workers.
@@ -85,7 +100,7 @@ impl Capacity {
         let most = {
             let mut all = lock(&self.pool.held);
             all.insert(self.id, held);
-            part(self.pool.limit, held, &all)
+            self.pool.part(held, &all)
         };
         if self.is_short(now) { most.min(held) } else { most }
     }
@@ -108,18 +123,6 @@ impl Drop for Capacity {
     fn drop(&mut self) {
         lock(&self.pool.held).remove(&self.id);
     }
-}
-
-/// The most leases of an application that holds `own`: these, and its part of what all of them leave. At least one is
-/// tried. An application that is alone may have the whole limit.
-fn part(limit: usize, own: usize, held: &BTreeMap<u64, usize>) -> usize {
-    if held.len() <= 1 {
-        return limit;
-    }
-    let used = held.values().fold(0_usize, |sum, held| sum.saturating_add(*held));
-    // Beyond the limit, nothing is taken away: that is up to the resources themselves.
-    let free = limit.saturating_sub(used);
-    own.saturating_add(free.div_ceil(held.len())).max(1)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -147,7 +150,7 @@ mod tests {
 
     #[test]
     fn applications_that_acquire_at_once_stay_within_the_limit() {
-        let (pool, now) = (Pool::new(100), Instant::now());
+        let (pool, now) = (Pool::new(100, 4), Instant::now());
         let capacities: Vec<Capacity> = (0..4).map(|_| pool.capacity()).collect();
         let mut held = [0; 4];
         for _ in 0..8 {
@@ -164,28 +167,30 @@ mod tests {
 
     #[test]
     fn ended_application_leaves_its_leases_to_the_others() {
-        let (pool, now) = (Pool::new(10), Instant::now());
+        let (pool, now) = (Pool::new(10, 2), Instant::now());
         let (one, other) = (pool.capacity(), pool.capacity());
         assert_eq!((one.most(10, now), other.most(0, now)), (10, 1), "one is tried at least");
         other.shortage(now);
         assert!(one.is_short(now), "resources are those of the process");
         one.recovered();
         drop(one);
-        assert_eq!(other.most(0, now), 10);
+        let used = (0..4).fold(0, |held, _| other.most(held, now));
+        assert_eq!(used, 10, "all of them, in a few rounds");
     }
 
     proptest::proptest! {
         #[test]
         fn parts_never_exceed_what_is_left(limit in 0_usize..2_000, held in proptest::collection::vec(0_usize..500, 2..50)) {
             let all: BTreeMap<u64, usize> = (0..).zip(held.iter().copied()).collect();
+            let pool = Pool::new(limit, held.len());
             let used: usize = held.iter().sum();
-            let grants: usize = held.iter().map(|own| part(limit, *own, &all) - own).sum();
+            let grants: usize = held.iter().map(|own| pool.part(*own, &all) - own).sum();
             let free = limit.saturating_sub(used);
             // Rounding up lets the last free leases be found by any application that needs them; at most one more for each.
             proptest::prop_assert!(grants <= free + held.len());
             proptest::prop_assert!(free == 0 || grants >= free);
             for own in &held {
-                proptest::prop_assert!(part(limit, *own, &all) >= *own, "no lease is taken away");
+                proptest::prop_assert!(pool.part(*own, &all) >= *own, "no lease is taken away");
             }
         }
     }

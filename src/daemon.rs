@@ -134,7 +134,7 @@ impl Machine {
             leases, "the limits of this process allow {leases} leases: {limits}"
         );
         let launcher = Arc::new(Launcher::start(limits.original_files)?);
-        Ok(Self { launcher, pool: Pool::new(leases) })
+        Ok(Self { launcher, pool: Pool::new(leases, applications) })
     }
 
     /// The record processors of an application, and its part of the limits.

@@ -249,3 +249,32 @@ impl Running {
         Some((self.indices.remove(&id)?, ended))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn panic_of_an_application_ends_only_its_task() {
+        let mut running = Running::default();
+        let quiet = CancellationToken::new();
+        let stopped = quiet.clone();
+        for index in 0..2 {
+            let stopped = stopped.clone();
+            let task = running.tasks.spawn(async move {
+                assert_eq!(index, 1, "a bug");
+                stopped.cancelled().await;
+                Ok(())
+            });
+            running.indices.insert(task.id(), index);
+        }
+        let ended = running.tasks.join_next_with_id().await.unwrap();
+        let (index, failure) = running.ended(ended).unwrap();
+        let failure = failure.unwrap_err();
+        assert_eq!((index, failure.exit), (0, Exit::Internal));
+        assert!(failure.text.contains("a bug"), "{failure:?}");
+        quiet.cancel();
+        let ended = running.tasks.join_next_with_id().await.unwrap();
+        assert_eq!(running.ended(ended), Some((1, Ok(()))));
+    }
+}

@@ -1,16 +1,15 @@
 //! Several properties files in one process: each is an application as if it ran alone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Duration;
 
-use aws_sdk_kinesis::primitives::Blob;
 use multilangd::local::tables::Tables;
 use serde_json::Value;
-use tokio::time::timeout;
 
 use crate::rig::*;
+use crate::several::*;
 use crate::status::{get, metric, status, until};
 
 /// The applications, which read streams of these names.
@@ -24,46 +23,9 @@ async fn run(rig: &Rig, arguments: &[&str]) -> (Option<i32>, String, String) {
     (code, command.printed.join("\n"), std::fs::read_to_string(log).unwrap())
 }
 
-/// Writes the file of an application into the folder `apps`.
-fn write(rig: &Rig, application: &str, child: &str, more: &str) -> PathBuf {
-    let folder = rig.folder.join("apps");
-    std::fs::create_dir_all(&folder).unwrap();
-    let text = std::fs::read_to_string(rig.properties(child, more)).unwrap();
-    let text = text.replace(&format!("streamName = {STREAM}\n"), &format!("streamName = {application}\n"));
-    let text = text.replace(
-        &format!("applicationName = {APPLICATION}\n"),
-        &format!("applicationName = {application}\n"),
-    );
-    let path = folder.join(format!("{application}.properties"));
-    std::fs::write(&path, text).unwrap();
-    path
-}
-
-async fn create(rig: &Rig, stream: &str, shards: i32) {
-    rig.clients.kinesis.create_stream().stream_name(stream).shard_count(shards).send().await.unwrap();
-}
-
-async fn put(rig: &Rig, stream: &str, data: &str) {
-    let request = rig.clients.kinesis.put_record().stream_name(stream).partition_key("key");
-    request.data(Blob::new(data.as_bytes())).send().await.unwrap();
-}
-
-/// The application of a worker, in the shown state of all.
-fn of<'a>(shown: &'a Value, name: &str) -> &'a Value {
-    let all = shown["applications"].as_array().unwrap();
-    all.iter().find(|one| one["name"] == name).unwrap_or_else(|| panic!("no {name} in {shown:#}"))
-}
-
 fn delivered(shown: &Value, name: &str) -> u64 {
     let shards = of(shown, name)["shards"].as_array().unwrap();
     shards.iter().map(|shard| shard["delivered"]["records"].as_u64().unwrap()).sum()
-}
-
-/// The data of the records that the children of an application received: it begins with the name of the application.
-fn received(log: &[Report], application: &str) -> Vec<String> {
-    let all = records(log).into_values().flatten();
-    let all = all.map(|seen| String::from_utf8(seen.data).unwrap());
-    all.filter(|data| data.starts_with(application)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,7 +126,7 @@ async fn applications_run_beside_each_other_and_stop_together() {
     rig.environment.push(("MULTILANGD_STATUS".into(), "0".into()));
     for application in ALL {
         create(&rig, application, 2).await;
-        put(&rig, application, &format!("{application}-1")).await;
+        put(&rig, application, 1).await;
         write(&rig, application, &rig.scripted("each environment"), "");
     }
     let folder = rig.folder.join("apps");
@@ -224,7 +186,7 @@ async fn applications_run_beside_each_other_and_stop_together() {
         let rows = rig.clients.dynamodb.scan().table_name(name).consistent_read(true).send().await.unwrap();
         let leases: Vec<_> = rows.items().iter().filter(|row| row.contains_key("leaseCounter")).collect();
         assert!(leases.len() == 2 && leases.iter().all(|row| !row.contains_key("leaseOwner")), "{leases:?}");
-        assert_eq!(received(&rig.log, name), [format!("{name}-1")]);
+        assert_eq!(received(&rig.log, name), [1]);
     }
     // Every line of a worker names its application.
     let lines = log_lines(&daemon.stderr);
@@ -233,16 +195,6 @@ async fn applications_run_beside_each_other_and_stop_together() {
         of_workers.len() > 9 && of_workers.iter().all(|line| line["application"] == line["stream"]),
         "{lines:#?}"
     );
-}
-
-/// Times at which an application received records.
-struct Gaps(BTreeMap<String, Vec<Instant>>);
-
-impl Gaps {
-    fn largest(&self, application: &str) -> Duration {
-        let times = &self.0[application];
-        times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap()
-    }
 }
 
 /// A lost table, a dead endpoint and a broken record processor of one application leave the others alone.
@@ -276,36 +228,12 @@ async fn faults_of_one_application_do_not_pause_the_others() {
     };
     until(&address, "all are ready", ready).await;
 
-    put(&rig, "broken", "broken-1").await;
+    put(&rig, "broken", 1).await;
     rig.clients.dynamodb.delete_table().table_name("lost").send().await.unwrap();
     doomed.stop().await;
-    let mut gaps = Gaps(BTreeMap::new());
-    let mut number = 0;
-    let feed = async {
-        let mut looks = tokio::time::interval(Duration::from_millis(100));
-        let (mut is_back, mut seen) = (false, 0);
-        // Until the broken one has failed, was started again, and has processed its record.
-        while !is_back || number < 80 {
-            looks.tick().await;
-            number += 1;
-            for application in ["orders", "clicks"] {
-                put(&rig, application, &format!("{application}-{number:05}")).await;
-            }
-            while let Ok(report) = rig.reports.try_recv() {
-                rig.log.push(report);
-            }
-            for report in &rig.log[seen..] {
-                for application in ["orders", "clicks"] {
-                    if !received(std::slice::from_ref(report), application).is_empty() {
-                        gaps.0.entry(application.to_owned()).or_default().push(Instant::now());
-                    }
-                }
-            }
-            seen = rig.log.len();
-            is_back = received(&rig.log, "broken").len() == 2;
-        }
-    };
-    timeout(LIMIT, feed).await.expect("the broken application is started again");
+    let others = ["orders", "clicks"];
+    // Until the broken one has failed, was started again, and has processed its record.
+    let (count, gaps) = feed(&mut rig, &others, 80, |rig| received(&rig.log, "broken").len() == 2).await;
     let failed = logged(&daemon.stderr, "application_failed");
     assert_eq!(
         (&failed[0]["application"], &failed[0]["exit_code"]),
@@ -313,23 +241,18 @@ async fn faults_of_one_application_do_not_pause_the_others() {
         "{failed:?}"
     );
     assert!(failed[0]["level"] == "WARN" && failed[0]["retry_in"].is_string(), "{failed:?}");
-    for application in ["orders", "clicks"] {
-        let gap = gaps.largest(application);
-        println!("{application}: {number} records, largest gap between deliveries {gap:?}");
+    for (application, gap) in gaps {
+        println!("{application}: {count} records, largest gap between deliveries {gap:?}");
         assert!(gap < Duration::from_secs(2), "{application}: {gap:?}");
     }
     let shown = status(&address).await;
-    assert!(
-        of(&shown, "broken")["failed"]["exitCode"] == 1 || of(&shown, "broken")["starts"].as_u64() > Some(1)
-    );
-    assert!(get(&address, "/livez").await.starts_with("HTTP/1.1 200"));
-    let all = number;
-    rig.until("every record", |log| ["orders", "clicks"].iter().all(|name| received(log, name).len() == all))
-        .await;
-    for application in ["orders", "clicks"] {
-        let expected: Vec<_> = (1..=all).map(|number| format!("{application}-{number:05}")).collect();
-        assert_eq!(received(&rig.log, application), expected, "each record once and in order");
+    let broken = of(&shown, "broken");
+    assert_eq!((&broken["failed"], &broken["starts"]), (&Value::Null, &2.into()), "{broken:#}");
+    for name in ["lost", "dark"] {
+        assert!(of(&shown, name)["lookedSecondsAgo"].as_u64() > Some(2), "{:#}", of(&shown, name));
     }
+    assert!(get(&address, "/livez").await.starts_with("HTTP/1.1 200"));
+    assert_all_received(&mut rig, 0, &others, count).await;
     assert_eq!(daemon.stop().await, Some(0));
 }
 
@@ -338,7 +261,7 @@ async fn process_ends_when_all_applications_have_failed() {
     let rig = Rig::start("all-failed").await;
     for application in ["orders", "clicks"] {
         create(&rig, application, 1).await;
-        put(&rig, application, "x").await;
+        put(&rig, application, 1).await;
         write(&rig, application, &rig.scripted("dies"), "multilangd.onChildFailure = exit\n");
     }
     let mut daemon = rig.command(&[rig.folder.join("apps").to_str().unwrap()]);
@@ -346,4 +269,38 @@ async fn process_ends_when_all_applications_have_failed() {
     assert_eq!(logged(&daemon.stderr, "application_failed").len(), 1, "{}", rig.daemon_log());
     let text = fatal_error(&daemon);
     assert!(text.contains("orders") || text.contains("clicks"), "{text}");
+}
+
+/// Starts applications with eight shards under a limit that suffices for six.
+#[tokio::test(flavor = "multi_thread")]
+async fn applications_share_the_limit_of_open_files() {
+    let mut rig = Rig::start("shared-limit").await;
+    rig.environment.push(("MULTILANGD_STATUS".into(), "0".into()));
+    for application in ["orders", "clicks"] {
+        create(&rig, application, 4).await;
+        write(&rig, application, &rig.scripted("each"), "failoverTimeMillis = 2000\n");
+    }
+    let folder = rig.folder.join("apps");
+    let folder = folder.to_str().unwrap();
+    // 80 descriptors are reserved for two applications, and each shard needs five.
+    rig.wrapper = ["sh", "-c", "ulimit -n 110 && exec \"$@\"", "sh"].map(Into::into).to_vec();
+    let mut first = rig.command(&[folder]);
+    assert_eq!(rig.logged("limits_determined").await["leases"], 6);
+    let address = rig.status_address().await;
+    let held = |shown: &Value| -> usize {
+        let count = |name: &str| {
+            let shards = of(shown, name)["shards"].as_array().unwrap();
+            shards.iter().filter(|shard| shard["held"] == true).count()
+        };
+        ["orders", "clicks"].map(count).iter().sum()
+    };
+    until(&address, "six shards are held", |shown| held(shown) == 6).await;
+    rig.until("six children run", |log| said(log, "initialize").len() == 6).await;
+    rig.wrapper.clear();
+    let mut second = rig.command(&[folder]);
+    rig.until("a second process runs the others", |log| said(log, "initialize").len() >= 8).await;
+    assert!(held(&status(&address).await) <= 6, "never more than the limit");
+    let failures: Vec<_> = logged(&first.stderr, "processor_start_deferred");
+    assert!(failures.is_empty(), "{failures:?}");
+    assert_eq!((first.stop().await, second.stop().await), (Some(0), Some(0)));
 }

@@ -52,6 +52,8 @@ mod forwarding;
 mod proxy;
 #[path = "../support/rig.rs"]
 mod rig;
+#[path = "../support/applications.rs"]
+mod several;
 #[path = "../support/terminal.rs"]
 mod terminal;
 
