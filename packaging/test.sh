@@ -326,6 +326,9 @@ test_chart() {
   "$helm" template orders "$chart" --kube-version 1.31.0 --values "$values" >"$dir/default.yaml"
   "$helm" template orders "$chart" --kube-version 1.31.0 --values "$values" --set podMonitor.enabled=true --set replicas=null \
     --set existingConfigMap=mine --set podDisruptionBudget.enabled=false >"$dir/other.yaml"
+  "$helm" template orders "$chart" --kube-version 1.31.0 --values packaging/chart/ci-applications.yaml >"$dir/several.yaml"
+  grep -q "args: \[/etc/multilangd\]" "$dir/several.yaml"
+  grep -q "args: \[/etc/multilangd/my.properties\]" "$dir/default.yaml"
   grep -q "kind: PodMonitor" "$dir/other.yaml"
   if grep -q "replicas:\|kind: ConfigMap" "$dir/other.yaml"; then fail "chart: replicas or ConfigMap despite the values"; fi
   if "$helm" template orders "$chart" --kube-version 1.31.0 >/dev/null 2>&1; then fail "chart: accepts missing values"; fi
@@ -334,7 +337,8 @@ test_chart() {
     "$work/manifests/bin/pip" install --quiet --disable-pip-version-check kubernetes-validate==1.37.0
     touch "$work/manifests/ready"
   fi
-  "$python" packaging/check-manifests.py deploy/kubernetes.yaml "$dir/default.yaml" "$dir/other.yaml"
+  "$python" packaging/check-manifests.py deploy/kubernetes.yaml "$dir/default.yaml" "$dir/other.yaml" \
+    "$dir/several.yaml"
   # The properties file of the chart is one that the daemon accepts.
   "$python" - "$dir/default.yaml" <<'PY' >"$dir/chart.properties"
 import sys, yaml
@@ -345,6 +349,16 @@ PY
   "$(binary "$native")" check "$dir/chart.properties" >"$dir/check.log" 2>&1 || { cat "$dir/check.log"; fail "chart: wrong properties"; }
   grep -q "10000000" "$dir/chart.properties"
   grep -q "workerMetricsEMAAlpha = 0.5$" "$dir/chart.properties"
+  mkdir -p "$dir/applications"
+  "$python" - "$dir/several.yaml" "$dir/applications" <<'PY'
+import pathlib, sys, yaml
+for one in yaml.safe_load_all(open(sys.argv[1])):
+    if one and one["kind"] == "ConfigMap":
+        for name, text in one["data"].items():
+            (pathlib.Path(sys.argv[2]) / name).write_text(text)
+PY
+  "$(binary "$native")" check "$dir/applications" >"$dir/check.log" 2>&1 || { cat "$dir/check.log"; fail "chart: wrong applications"; }
+  grep -q "clicks.properties:" "$dir/check.log"
 }
 
 # The other architecture under emulation; its record processors are this machine's. The daemon starts itself for each of

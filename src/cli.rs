@@ -54,9 +54,9 @@ struct Cli {
 
 #[derive(Debug, Args)]
 struct Run {
-    /// The properties file.
+    /// The properties file. Several, or a folder of *.properties files, run as applications in one process.
     #[arg(value_name = "FILE")]
-    file: Option<PathBuf>,
+    files: Vec<PathBuf>,
     /// The properties file; takes precedence over FILE.
     #[arg(short, long = "properties-file", value_name = "FILE")]
     properties_file: Option<PathBuf>,
@@ -145,19 +145,19 @@ enum Sub {
 
 #[derive(Debug, Args)]
 struct Check {
-    /// The properties file.
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
-    /// Print one JSON object with settings, warnings and errors.
+    /// The properties file; or several, or a folder of *.properties files, which are also checked against each other.
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// Print one JSON object with settings, warnings and errors; an array of them for several files.
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, Args)]
 struct Health {
-    /// The properties file of the daemon, if it sets multilangd.status.
+    /// The properties files of the daemon, or their folder, if they set multilangd.status.
     #[arg(value_name = "FILE")]
-    file: Option<PathBuf>,
+    files: Vec<PathBuf>,
     /// Check whether the daemon is ready (/readyz) instead of alive (/livez).
     #[arg(long)]
     ready: bool,
@@ -166,16 +166,16 @@ struct Health {
 /// The command to execute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Command {
-    /// Run the daemon with a file.
-    Run(PathBuf),
-    /// Show the settings of a file.
+    /// Run the daemon with these files and folders.
+    Run(Vec<PathBuf>),
+    /// Show the settings of files.
     Check {
-        /// The properties file.
-        file: PathBuf,
+        /// The properties files and folders.
+        files: Vec<PathBuf>,
         /// As JSON.
         json: bool,
     },
-    /// Show the leases and workers of a file's application.
+    /// Show the leases and workers of the files' applications.
     Leases(Leases),
     /// Test a record processor.
     Test(Test),
@@ -186,8 +186,8 @@ pub(crate) enum Command {
     Put(Put),
     /// Call the status endpoint of a daemon.
     Health {
-        /// The properties file.
-        file: Option<PathBuf>,
+        /// The properties files and folders.
+        files: Vec<PathBuf>,
         /// `/readyz` instead of `/livez`.
         ready: bool,
     },
@@ -250,13 +250,13 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<(Co
         notices: Vec::new(),
     };
     let command = match cli.command {
-        Some(Sub::Leases(leases)) => Command::Leases(leases),
+        Some(Sub::Leases(leases)) => Command::Leases(leases.checked()?),
         Some(Sub::Test(test)) => Command::Test(test),
         Some(Sub::Tail(tail)) => Command::Tail(tail),
         #[cfg(feature = "local")]
         Some(Sub::Put(put)) => Command::Put(put),
         Some(Sub::Letters(command)) => Command::Letters(command),
-        Some(Sub::Health(health)) => Command::Health { file: health.file, ready: health.ready },
+        Some(Sub::Health(health)) => Command::Health { files: health.files, ready: health.ready },
         Some(Sub::Install { folder }) => Command::Install(folder),
         Some(Sub::Manual) => Command::Print(manual(self::command())),
         Some(Sub::Completions { shell }) => {
@@ -264,10 +264,10 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<(Co
             clap_complete::generate(shell, &mut self::command(), "multilangd", &mut text);
             Command::Print(text)
         }
-        Some(Sub::Check(check)) => Command::Check { file: check.file, json: check.json },
+        Some(Sub::Check(check)) => Command::Check { files: check.files, json: check.json },
         #[cfg(feature = "local")]
-        Some(Sub::Local(local)) => Command::Local(local),
-        None => Command::Run(file(cli.run, &mut words.notices)?),
+        Some(Sub::Local(local)) => Command::Local(local.checked()?),
+        None => Command::Run(files(cli.run, &mut words.notices)?),
     };
     Ok((command, words))
 }
@@ -323,18 +323,20 @@ fn command() -> clap::Command {
     fitted(command)
 }
 
-fn file(run: Run, notices: &mut Vec<&'static str>) -> Result<PathBuf, clap::Error> {
+fn files(run: Run, notices: &mut Vec<&'static str>) -> Result<Vec<PathBuf>, clap::Error> {
     if run.log_configuration.is_some() {
         notices.push("ignoring --log-configuration: logging is set by RUST_LOG, --log and --log-format");
     }
-    if run.file.is_some() && run.properties_file.is_some() {
+    if !run.files.is_empty() && run.properties_file.is_some() {
         notices.push("ignoring the FILE argument: --properties-file takes precedence");
     }
-    run.properties_file.or(run.file).ok_or_else(|| {
+    let files = run.properties_file.map_or(run.files, |file| vec![file]);
+    if files.is_empty() {
         let text =
             "missing properties file, as in multilangd my.properties (multilangd local runs without one)";
-        clap::Error::raw(clap::error::ErrorKind::MissingRequiredArgument, format!("{text}\n"))
-    })
+        return Err(clap::Error::raw(clap::error::ErrorKind::MissingRequiredArgument, format!("{text}\n")));
+    }
+    Ok(files)
 }
 
 #[cfg(test)]
@@ -347,8 +349,9 @@ mod tests {
     }
 
     fn file(words: &[&str]) -> PathBuf {
-        let Command::Run(file) = parsed(words).unwrap().0 else { panic!("{words:?}") };
-        file
+        let Command::Run(mut files) = parsed(words).unwrap().0 else { panic!("{words:?}") };
+        assert_eq!(files.len(), 1, "{words:?}");
+        files.remove(0)
     }
 
     #[test]
@@ -364,7 +367,23 @@ mod tests {
         }
         assert_eq!(file(&["b.properties", "-p", "a.properties"]), PathBuf::from("a.properties"));
         assert!(parsed(&[]).is_err());
-        assert!(parsed(&["a", "b"]).is_err());
+    }
+
+    #[test]
+    fn several_files_are_accepted_where_they_make_sense() {
+        let both = || vec![PathBuf::from("a"), PathBuf::from("b")];
+        assert_eq!(parsed(&["a", "b"]).unwrap().0, Command::Run(both()));
+        assert_eq!(parsed(&["check", "a", "b"]).unwrap().0, Command::Check { files: both(), json: false });
+        let health = Command::Health { files: both(), ready: true };
+        assert_eq!(parsed(&["health", "a", "--ready", "b"]).unwrap().0, health);
+        let Command::Leases(leases) = parsed(&["leases", "a", "b", "--json"]).unwrap().0 else { panic!() };
+        assert_eq!(leases.files, both());
+        for verb in [&["release"][..], &["seek", "--to", "LATEST"]] {
+            let refused = parsed(&[&["leases", "a", "b"], verb].concat()).unwrap_err();
+            assert_eq!(refused.kind(), clap::error::ErrorKind::TooManyValues, "{verb:?}");
+        }
+        #[cfg(feature = "local")]
+        assert!(parsed(&["local", "a", "b"]).unwrap_err().to_string().contains("one properties file"));
     }
 
     #[test]
@@ -462,7 +481,7 @@ mod tests {
 
     #[test]
     fn check_prints_text_or_json() {
-        let expected = Command::Check { file: "f.properties".into(), json: true };
+        let expected = Command::Check { files: vec!["f.properties".into()], json: true };
         assert_eq!(parsed(&["check", "f.properties", "--json"]).unwrap().0, expected);
         assert!(parsed(&["check"]).is_err());
     }

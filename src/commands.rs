@@ -1,5 +1,7 @@
 //! The commands that need more than a call of the library.
 
+pub(crate) mod check;
+pub(crate) mod health;
 pub(crate) mod leases;
 pub(crate) mod letters;
 pub(crate) mod streams;

@@ -13,6 +13,7 @@
 //! | [`sdk`] | AWS settings outside the file: system properties, the environment, the profile, proxies |
 //! | [`permissions`] | the AWS permissions that a file needs |
 //! | [`settings`] | all settings in force with their sources, as `check` prints them |
+//! | [`several`] | conflicts between the files of one process |
 //!
 //! All stages are pure, so that every error is known before anything starts. In KCL:
 //! `MultiLangDaemonConfiguration`, `MultiLangDaemonConfig`.
@@ -42,6 +43,7 @@ mod position;
 pub mod resolve;
 pub mod sdk;
 pub mod settings;
+pub mod several;
 pub mod value;
 
 use credentials::Provider;
@@ -187,6 +189,11 @@ impl Config {
     pub fn span(&self) -> tracing::Span {
         // Of the highest level, so that no filter for less than INFO takes the fields from a line.
         tracing::error_span!("worker", worker = %self.worker, stream = self.stream)
+    }
+
+    /// The span of the worker of an application among several, with its unique name.
+    pub fn span_among(&self, name: &str) -> tracing::Span {
+        tracing::error_span!("worker", application = name, worker = %self.worker, stream = self.stream)
     }
 }
 

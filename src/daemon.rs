@@ -12,7 +12,7 @@ use tracing::{Instrument as _, error, info, warn};
 
 use crate::backoff::Backoff;
 use crate::budget::Budget;
-use crate::capacity::Capacity;
+use crate::capacity::{Capacity, Pool};
 use crate::clock::{self, ServiceClock, ServiceTime};
 use crate::config::{ChildProtocol, Config, OnChildFailure, OnHopelessShard};
 use crate::consumer::event::{MaxAge, Shape};
@@ -104,37 +104,55 @@ impl std::fmt::Debug for Ports {
     }
 }
 
-/// Raises the limits of this process to those of the system, unless record processors would inherit the raised
-/// limits, and determines how many leases they allow.
-///
-/// # Errors
-/// No thread can be started.
-pub fn equip(
-    program: Program,
-    form: output::LogForm,
-    config: &Config,
-) -> std::io::Result<(Arc<dyn Launch>, Arc<Capacity>)> {
-    let limits = if Launcher::restores_limits() {
-        Limits::raise()
-    } else {
-        warn!(
-            event = "open_files_not_raised",
-            "failed to find the path of this binary: the soft limit of open files is not raised, and record \
-             processors are not killed with the daemon (mount /proc)"
+/// The shared part of all applications of this process: its limits, and the thread that starts record processors.
+#[derive(Debug)]
+pub struct Machine {
+    launcher: Arc<Launcher>,
+    pool: Arc<Pool>,
+}
+
+impl Machine {
+    /// Raises the limits of this process to those of the system, unless record processors would inherit the raised
+    /// limits, and determines how many leases they allow to the applications together.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn prepare(applications: usize) -> std::io::Result<Self> {
+        let limits = if Launcher::restores_limits() {
+            Limits::raise()
+        } else {
+            warn!(
+                event = "open_files_not_raised",
+                "failed to find the path of this binary: the soft limit of open files is not raised, and record \
+                 processors are not killed with the daemon (mount /proc)"
+            );
+            Limits::current()
+        };
+        let leases = limits.leases(applications);
+        info!(
+            event = "limits_determined",
+            leases, "the limits of this process allow {leases} leases: {limits}"
         );
-        Limits::current()
-    };
-    let leases = limits.leases();
-    info!(event = "limits_determined", leases, "the limits of this process allow {leases} leases: {limits}");
-    let launcher = Launcher::start(limits.original_files)?;
-    let variables = vec![
-        ("MULTILANGD_APPLICATION_NAME", config.application.clone()),
-        ("MULTILANGD_STREAM_NAME", config.stream.clone()),
-        ("MULTILANGD_WORKER_ID", config.worker.to_string()),
-    ];
-    let started = program.started_by(launcher).logging(form).with_variables(variables);
-    let started = started.with_error_text(config.child_error_text.clone());
-    Ok((Arc::new(started), Arc::new(Capacity::new(leases))))
+        let launcher = Arc::new(Launcher::start(limits.original_files)?);
+        Ok(Self { launcher, pool: Pool::new(leases, applications) })
+    }
+
+    /// The record processors of an application, and its part of the limits.
+    pub fn equip(
+        &self,
+        program: Program,
+        form: output::LogForm,
+        config: &Config,
+    ) -> (Arc<dyn Launch>, Arc<Capacity>) {
+        let variables = vec![
+            ("MULTILANGD_APPLICATION_NAME", config.application.clone()),
+            ("MULTILANGD_STREAM_NAME", config.stream.clone()),
+            ("MULTILANGD_WORKER_ID", config.worker.to_string()),
+        ];
+        let started = program.started_by(self.launcher.clone()).logging(form).with_variables(variables);
+        let started = started.with_error_text(config.child_error_text.clone());
+        (Arc::new(started), Arc::new(self.pool.capacity()))
+    }
 }
 
 /// Runs until `stop`, or until a child fails permanently. The daemon cancels `stop` when it stops by itself, so that

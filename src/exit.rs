@@ -41,7 +41,7 @@ pub const EXITS: &[(Exit, u8, &str, &str)] = &[
         Exit::ChildFailed,
         1,
         "child-failed",
-        "a record processor failed too many times in a row; multilangd health: the daemon is not alive, or not ready; multilangd local --exit-when-done: not all records were checkpointed; multilangd test: a case failed; multilangd letters: a line is no letter; multilangd replay: records failed again; multilangd leases FILE seek or release: refused, or not all leases were written",
+        "a record processor failed too many times in a row; all applications of the process have failed, with different codes; multilangd health: the daemon is not alive, or not ready; multilangd local --exit-when-done: not all records were checkpointed; multilangd test: a case failed; multilangd letters: a line is no letter; multilangd replay: records failed again; multilangd leases FILE seek or release: refused, or not all leases were written",
     ),
     (Exit::Usage, 64, "usage", "invalid command line"),
     (
@@ -63,7 +63,7 @@ pub const EXITS: &[(Exit, u8, &str, &str)] = &[
         Exit::Config,
         78,
         "config",
-        "invalid settings, no AWS credentials, record processor not found, a table that is not a lease table or belongs to another stream, or another process with the same workerId",
+        "invalid settings, properties files that conflict, no AWS credentials, record processor not found, a table that is not a lease table or belongs to another stream, or another process with the same workerId",
     ),
     (
         Exit::Interrupted,

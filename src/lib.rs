@@ -50,6 +50,7 @@ pub mod shard;
 pub mod shard_sync;
 pub mod status;
 pub mod stream;
+pub mod supervisor;
 pub mod tail;
 pub mod unique;
 pub mod version;

@@ -13,6 +13,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 const RESERVED_FILES: u64 = 64;
 /// Open files for each shard: three pipes to the child, a handle of its process, a connection to Kinesis.
 const FILES_PER_SHARD: u64 = 5;
+/// Open files that each further application of the process needs: its own connections.
+const FILES_PER_APPLICATION: u64 = 16;
 /// Processes and threads of the daemon itself, and some that record processors start for a short time.
 const RESERVED_PROCESSES: u64 = 16;
 /// A higher limit of open files has no use, and some systems have no hard limit.
@@ -64,9 +66,11 @@ impl Limits {
         raised
     }
 
-    /// The number of leases that the limits allow, at least 1.
-    pub fn leases(&self) -> usize {
-        let files = self.files.saturating_sub(RESERVED_FILES) / FILES_PER_SHARD;
+    /// The number of leases that the limits allow to all applications of the process together, at least 1.
+    pub fn leases(&self, applications: usize) -> usize {
+        let further = u64::try_from(applications.saturating_sub(1)).unwrap_or(u64::MAX);
+        let reserved = RESERVED_FILES.saturating_add(further.saturating_mul(FILES_PER_APPLICATION));
+        let files = self.files.saturating_sub(reserved) / FILES_PER_SHARD;
         let processes = self.processes.map_or(u64::MAX, |free| free.saturating_sub(RESERVED_PROCESSES));
         usize::try_from(files.min(processes).max(1)).unwrap_or(usize::MAX)
     }
@@ -111,7 +115,7 @@ mod tests {
     use super::*;
 
     fn limits(files: u64, processes: Option<u64>) -> usize {
-        Limits { original_files: None, files, processes }.leases()
+        Limits { original_files: None, files, processes }.leases(1)
     }
 
     #[test]
@@ -127,5 +131,7 @@ mod tests {
         assert_eq!(limits(1_024, Some(116)), 100);
         assert_eq!(limits(20_000, None), 3_987);
         assert_eq!(limits(20, Some(3)), 1, "at least one is tried");
+        let several = Limits { original_files: None, files: 1_024, processes: None }.leases(11);
+        assert_eq!(several, 160, "each further application has connections");
     }
 }

@@ -7,9 +7,10 @@
 //! ignored when the process started (`nohup`, a background job of a shell) stays ignored.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use multilangd::status::Subject;
+use multilangd::status::Show;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -106,7 +107,7 @@ fn install(kind: SignalKind) -> io::Result<Option<Signal>> {
 }
 
 /// Logs the state of the daemon whenever SIGUSR1 arrives.
-pub(crate) async fn log_status(status: Subject) {
+pub(crate) async fn log_status(status: Arc<dyn Show>) {
     let Ok(mut asked) = install(SignalKind::user_defined1()) else { return };
     loop {
         came(&mut asked).await;

@@ -4,32 +4,31 @@
 //! decision is pure: [`condition`].
 
 use std::collections::BTreeMap;
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use multilangd_protocol::Action;
-use serde_json::{Value, json};
-use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use tracing::{Instrument as _, info, warn};
+use tracing::{info, warn};
 
 use crate::budget::Budget;
 use crate::clock;
-use crate::config::{self, Config};
-use crate::metrics::board::{Board, Totals, Worker};
-use crate::metrics::{Ending, prometheus};
+use crate::config::Config;
+use crate::metrics::Ending;
+use crate::metrics::board::{Board, Totals};
 use crate::shard::ShardId;
-use crate::version;
 
 mod alarm;
+mod render;
 pub mod server;
+pub mod several;
 mod summary;
+mod watch;
 
 use alarm::{Alarms, Line};
-use server::{Pulse, Server};
+pub use render::Show;
 use summary::Summary;
+pub use watch::{Page, Taken, Watch};
 
 /// Interval between checks for stuck shards.
 const LOOK: Duration = Duration::from_secs(1);
@@ -45,82 +44,6 @@ pub struct Identity {
     pub stream: String,
     /// The lease table.
     pub table: String,
-}
-
-/// Observes a daemon. The status endpoint stops when this is dropped.
-#[derive(Debug)]
-pub struct Watch {
-    /// The sink that keeps its state.
-    pub board: Arc<Board>,
-    /// Limits the record data in its memory.
-    pub budget: Arc<Budget>,
-    /// The state to be shown.
-    pub subject: Subject,
-    _server: Option<Server>,
-    _pulse: JoinSet<()>,
-    _alarms: JoinSet<()>,
-}
-
-/// The status endpoint cannot listen on its address.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "multilangd.status: failed to listen on {address}: {source} (set another port or address, or off, \
-     with --status or MULTILANGD_STATUS)"
-)]
-pub struct Taken {
-    address: SocketAddr,
-    source: io::Error,
-}
-
-impl Watch {
-    /// Starts the state and, if configured, the endpoint. A default port that is in use, probably by another
-    /// daemon on this machine, is no error.
-    ///
-    /// # Errors
-    /// An explicitly configured address cannot be listened on.
-    pub fn start(config: &Config) -> Result<Self, Taken> {
-        let (board, budget) = (Arc::new(Board::default()), Budget::new(config.buffer));
-        let subject = Subject {
-            identity: Identity {
-                worker: config.worker.to_string(),
-                application: config.application.clone(),
-                stream: config.stream.clone(),
-                table: config.table.clone(),
-            },
-            board: board.clone(),
-            budget: budget.clone(),
-            stuck_after: config.stuck_after,
-            wall: clock::wall_millis,
-            started: Instant::now(),
-        };
-        let shown = subject.clone();
-        let mut alarms = JoinSet::new();
-        alarms.spawn(subject.clone().watch().in_current_span());
-        let mut pulse = JoinSet::new();
-        let server = match config.status {
-            None => None,
-            Some(config::Status { address, asked_for }) => {
-                match Server::start(address, subject, Pulse::start(&mut pulse)) {
-                    Ok(server) => {
-                        let url = format!("http://{}/", server.address());
-                        info!(event = "status_page_started", url, "serving the status page");
-                        if !address.ip().is_loopback() {
-                            warn!(event = "status_page_exposed", %address,
-                                "the status page is open to everyone who can reach this address");
-                        }
-                        Some(server)
-                    }
-                    Err(source) if asked_for => return Err(Taken { address, source }),
-                    Err(error) => {
-                        info!(event = "status_page_failed", %address, %error,
-                            "failed to start the status page (multilangd.status sets another port)");
-                        None
-                    }
-                }
-            }
-        };
-        Ok(Self { board, budget, subject: shown, _server: server, _pulse: pulse, _alarms: alarms })
-    }
 }
 
 /// The state to be shown.
@@ -291,6 +214,23 @@ pub fn condition(totals: &Totals, now: Instant, stuck_after: Duration) -> Condit
 }
 
 impl Subject {
+    /// The state of a worker with these settings, which limits its record data by `budget`.
+    pub fn new(config: &Config, budget: Arc<Budget>) -> Self {
+        Self {
+            identity: Identity {
+                worker: config.worker.to_string(),
+                application: config.application.clone(),
+                stream: config.stream.clone(),
+                table: config.table.clone(),
+            },
+            board: Arc::new(Board::default()),
+            budget,
+            stuck_after: config.stuck_after,
+            wall: clock::wall_millis,
+            started: Instant::now(),
+        }
+    }
+
     fn conditions(&self, now: Instant) -> BTreeMap<ShardId, (Totals, Condition)> {
         let judge = |(shard, totals): (ShardId, Totals)| {
             let condition = condition(&totals, now, self.stuck_after);
@@ -300,7 +240,7 @@ impl Subject {
     }
 
     /// Logs when shards become stuck, and when they make progress again.
-    async fn watch(self) {
+    pub async fn watch(self) {
         let mut alarms = Alarms::default();
         let mut summary = Summary::new(Instant::now());
         let mut looks = interval(LOOK);
@@ -339,116 +279,13 @@ impl Subject {
             (true, false) => None,
         }
     }
-
-    /// The state as one JSON object.
-    pub fn json(&self) -> Value {
-        let now = Instant::now();
-        let wall = (self.wall)();
-        let shards: Vec<Value> = self
-            .conditions(now)
-            .iter()
-            .map(|(shard, (totals, condition))| shard_json(shard, totals, condition, now, wall))
-            .collect();
-        let worker = self.board.of_worker();
-        let Worker { stopping, looked, leases, workers, unread, leads, taken, endings, calls, .. } = worker;
-        let calls = calls.iter().map(|((service, operation), calls)| {
-            json!({
-                "service": service, "operation": operation, "ok": calls.ok, "failed": calls.failed,
-                "seconds": calls.took.as_secs_f64(),
-            })
-        });
-        json!({
-            "worker": self.identity.worker,
-            "application": self.identity.application,
-            "stream": self.identity.stream,
-            "table": self.identity.table,
-            "version": version::VERSION,
-            "uptimeSeconds": now.saturating_duration_since(self.started).as_secs(),
-            "ready": self.unready().is_none(),
-            "stopping": stopping,
-            "leader": leads,
-            "leasesInTable": leases,
-            "shardsUnread": unread,
-            "workersAlive": workers,
-            "lookedSecondsAgo": looked.map(|at| now.saturating_duration_since(at).as_secs()),
-            "leasesTaken": taken,
-            "leasesLeft": endings,
-            "bufferBytes": self.budget.held(),
-            "calls": calls.collect::<Vec<_>>(),
-            "shards": shards,
-        })
-    }
-
-    /// The state in the Prometheus format.
-    pub fn prometheus(&self) -> String {
-        let now = Instant::now();
-        let conditions = self.conditions(now);
-        let shards = conditions.iter().map(|(shard, (totals, condition))| (shard, totals, condition.word()));
-        prometheus::write(&prometheus::Scene {
-            version: version::VERSION,
-            application: &self.identity.application,
-            stream: &self.identity.stream,
-            worker: &self.board.of_worker(),
-            held: conditions.values().filter(|(totals, _)| totals.over.is_none()).count(),
-            shards: shards.collect(),
-            buffer: self.budget.held(),
-            uptime: now.saturating_duration_since(self.started),
-            now,
-            wall: (self.wall)(),
-        })
-    }
-}
-
-fn shard_json(shard: &ShardId, totals: &Totals, condition: &Condition, now: Instant, wall: i64) -> Value {
-    let ago = |at: Option<Instant>| at.map(|at| now.saturating_duration_since(at).as_secs());
-    let age = |arrival: Option<i64>| arrival.map(|arrival| (wall - arrival).max(0) / 1_000);
-    json!({
-        "shard": shard.as_str(),
-        "state": condition.word(),
-        "reason": condition.reason(),
-        "held": totals.over.is_none(),
-        "sinceSeconds": ago(totals.since),
-        "childPid": totals.pid,
-        "openAction": totals.asked.map(|(action, _)| action.name()),
-        "openActionSeconds": ago(totals.asked.map(|(_, since)| since)),
-        "secondsSinceProgress": ago(totals.moved),
-        "millisBehindLatest": totals.millis_behind_latest,
-        "recordsWaiting": totals.waiting,
-        "delivered": {
-            "records": totals.delivered, "bytes": totals.bytes, "batches": totals.batches,
-            "position": totals.last.as_ref().map(ToString::to_string),
-            "ageSeconds": age(totals.last_arrival),
-        },
-        "checkpoint": {
-            "stored": totals.checkpoints, "failed": totals.checkpoint_failures,
-            "position": totals.checkpoint.as_ref().map(ToString::to_string),
-            "ageSeconds": age(totals.checkpoint_arrival),
-        },
-        "child": {
-            "starts": totals.starts, "failures": totals.failures, "answers": totals.answers,
-            "busySeconds": totals.in_child.as_secs_f64(),
-            "lastFailure": totals.failure.as_ref().map(|(reason, _)| reason),
-            "lastStderr": totals.failure.as_ref().map(|(_, stderr)| stderr),
-        },
-        "deadLetters": {
-            "written": totals.dead_letters, "failed": totals.letter_failures,
-            "bisectedRecords": totals.bisecting.map(|(_, records)| records),
-            "last": totals.dead_letter.as_ref().map(|(position, error, at)| json!({
-                "position": position.to_string(), "error": error, "secondsAgo": ago(Some(*at)),
-            })),
-        },
-        "reads": {
-            "ok": totals.fetches, "failed": totals.fetch_failures, "failingSeconds": ago(totals.unread_since),
-            "lastError": totals.read_error.as_ref().map(|(error, _)| error),
-            "lastErrorSecondsAgo": ago(totals.read_error.as_ref().map(|(_, at)| *at)),
-        },
-        "droppedRecords": totals.dropped,
-        "oldRecords": totals.aged,
-    })
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
+    use super::render::shard_json;
     use super::*;
     use crate::metrics::{OfShard, Sink as _};
     use crate::sequence::{Position, Sequence, SequenceNumber};

@@ -47,10 +47,7 @@ impl Daemon {
     /// Starts the daemon with a properties file; its log goes to a file beside it.
     pub fn start(self, file: &Path) -> Running {
         let mut command = match self {
-            Self::Ours => Command::new(
-                std::env::var_os("MULTILANGD_BINARY")
-                    .unwrap_or_else(|| env!("CARGO_BIN_EXE_multilangd").into()),
-            ),
+            Self::Ours => Self::ours(),
             Self::Earlier => Command::new(std::env::var_os("MULTILANGD_EARLIER").unwrap()),
             Self::Java => {
                 let jars = PathBuf::from(std::env::var_os("MULTILANGD_PEER").unwrap()).join("jars-3.1.3");
@@ -63,6 +60,19 @@ impl Daemon {
         };
         command.arg("--properties-file").arg(file);
         Running::spawn(command, &file.with_extension("log"))
+    }
+
+    /// Starts multilangd with several properties files.
+    pub fn start_on(self, files: &[PathBuf], log: &Path) -> Running {
+        assert_eq!(self, Self::Ours, "only multilangd runs several");
+        let mut command = Self::ours();
+        command.args(files);
+        Running::spawn(command, log)
+    }
+
+    fn ours() -> Command {
+        let binary = std::env::var_os("MULTILANGD_BINARY");
+        Command::new(binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_multilangd").into()))
     }
 }
 
@@ -105,6 +115,13 @@ impl Running {
     pub fn status(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    /// The proportional set size in KiB: memory that several processes map counts once for all of them.
+    pub fn pss(&self) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid)).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
         line.split_whitespace().next().unwrap().parse().unwrap()
     }
 

@@ -4,7 +4,7 @@
 //! The region is the configured one, otherwise that of the instance metadata. Settings of the environment and
 //! the profile are part of the configuration.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::calls::Count;
@@ -15,7 +15,10 @@ use aws_config::provider_config::ProviderConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_dynamodb::config::SharedCredentialsProvider;
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_types::retry::RetryConfig;
+use tokio::sync::OnceCell;
 
 use super::credentials::{self, Base};
 use super::dynamodb::{self, Leases};
@@ -26,6 +29,7 @@ use super::{profile, region};
 use crate::clock::ServiceTime;
 use crate::config::ClientConfig;
 use crate::config::credentials::Provider;
+use crate::config::sdk::network::Network;
 use crate::config::sdk::{Keys, Sdk};
 use crate::metrics::Sink;
 
@@ -152,79 +156,149 @@ impl Clients {
 /// # Errors
 /// [`Error`].
 pub async fn clients(settings: &Settings, sink: Arc<dyn Sink>) -> Result<Clients, Error> {
-    let sdk = &settings.sdk;
-    let all = [Some(&settings.dynamodb), Some(&settings.kinesis), settings.cloudwatch.as_ref()];
-    let http = Http::new(&sdk.network)?;
-    let stack = http.client();
-    // Every call has a time limit as a whole, bodies included: the SDK need not watch the progress of each body as well.
-    let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
-        .http_client(stack.clone())
-        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-        .no_credentials();
-    // With configured regions the region chain, which may call instance metadata, is not needed. CloudWatch
-    // does not need it: its default region is that of Kinesis.
-    if let (Some(region), Some(_)) = (&settings.kinesis.region, &settings.dynamodb.region) {
-        loader = loader.region(Region::new(region.clone()));
-    }
-    if !sdk.profile.name.is_empty() {
-        loader = loader.profile_name(&sdk.profile.name);
-    }
-    loader = loader.profile_files(profile::chosen(&sdk.profile_files));
-    loader = sdk.fips.into_iter().fold(loader, |loader, fips| loader.use_fips(fips));
-    loader = sdk.dual_stack.into_iter().fold(loader, |loader, dual| loader.use_dual_stack(dual));
-    let shared = Box::pin(loader.load()).await;
-    let provider = ProviderConfig::without_region()
-        .with_http_client(stack)
-        .with_region(shared.region().cloned())
-        .with_use_fips(shared.use_fips())
-        .with_use_dual_stack(shared.use_dual_stack());
-    let mut made = Vec::new();
-    let mut chains: Vec<Chain> = Vec::new();
-    for client in all.into_iter().flatten() {
-        let region = client.region.clone().or_else(|| shared.region().map(ToString::to_string));
-        let region = region.ok_or(NoRegion)?;
-        let base = Base { shared: &shared, provider: &provider, sdk, region: Some(&region) };
-        let credentials = Box::pin(credentials::provider(&client.providers, &base)).await;
-        // Missing credentials for CloudWatch do not prevent the start, and equal providers would report the
-        // same twice.
-        let is_new = match made.len() {
-            0 => true,
-            1 => client.providers != settings.dynamodb.providers,
-            _ => false,
-        };
-        chains.extend(credentials.clone().filter(|_| is_new));
-        made.push(Client { config: client.clone(), region: Region::new(region), credentials });
-    }
-    let mut made = made.into_iter();
-    let (dynamodb, kinesis) = (made.next().ok_or(NoRegion)?, made.next().ok_or(NoRegion)?);
-    let cloudwatch = made.next().map(|cloudwatch| cloudwatch_config(&shared, cloudwatch, &sink));
-    let service = ServiceTime::default();
-    let watch = Watch::new(service.clone());
-    Ok(Clients {
-        dynamodb: aws_sdk_dynamodb::Client::from_conf(dynamodb_config(
-            &shared,
-            dynamodb,
-            settings.failover,
-            &sink,
-            watch.clone(),
-        )),
-        watch,
-        service,
-        kinesis: aws_sdk_kinesis::Client::from_conf(kinesis_config(&shared, kinesis, &sink)),
-        cloudwatch: cloudwatch.map(aws_sdk_cloudwatch::Client::from_conf),
-        endpoint: settings.kinesis.endpoint.clone(),
-        http,
-        count: Count(sink.clone()),
-        credentials: chains,
-        may_come: region::may_have_metadata(sdk.no_metadata),
-    })
+    Shared::default().clients(settings, sink).await
 }
 
+/// The shared part of the clients of several applications: connections where the network settings are equal, and credentials
+/// where all settings of the services are. Each application has clients of its own, which report to its sink.
+#[derive(Debug, Default)]
+pub struct Shared {
+    stacks: Mutex<Vec<(Network, Stack)>>,
+    bases: Mutex<Vec<(Settings, Arc<OnceCell<Basis>>)>>,
+}
+
+/// The HTTP stack of clients.
+#[derive(Debug, Clone)]
+struct Stack {
+    http: Http,
+    client: SharedHttpClient,
+}
+
+/// The common part of clients with equal settings.
+#[derive(Debug)]
+struct Basis {
+    stack: Stack,
+    shared: SdkConfig,
+    /// DynamoDB, Kinesis, and CloudWatch if metrics are sent.
+    clients: Vec<Client>,
+    chains: Vec<Chain>,
+}
+
+impl Shared {
+    /// Creates the clients of an application, whose calls are reported to `sink`. Makes no calls other than those of
+    /// the region chain.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn clients(&self, settings: &Settings, sink: Arc<dyn Sink>) -> Result<Clients, Error> {
+        // An application with other settings does not wait for a region that is being looked up.
+        let basis = self.basis(settings);
+        let basis = basis.get_or_try_init(|| self.create(settings)).await?;
+        let mut made = basis.clients.iter().cloned();
+        let (dynamodb, kinesis) = (made.next().ok_or(NoRegion)?, made.next().ok_or(NoRegion)?);
+        let shared = &basis.shared;
+        let cloudwatch = made.next().map(|cloudwatch| cloudwatch_config(shared, cloudwatch, &sink));
+        let service = ServiceTime::default();
+        let watch = Watch::new(service.clone());
+        Ok(Clients {
+            dynamodb: aws_sdk_dynamodb::Client::from_conf(dynamodb_config(
+                shared,
+                dynamodb,
+                settings.failover,
+                &sink,
+                watch.clone(),
+            )),
+            watch,
+            service,
+            kinesis: aws_sdk_kinesis::Client::from_conf(kinesis_config(shared, kinesis, &sink)),
+            cloudwatch: cloudwatch.map(aws_sdk_cloudwatch::Client::from_conf),
+            endpoint: settings.kinesis.endpoint.clone(),
+            http: basis.stack.http.clone(),
+            count: Count(sink.clone()),
+            credentials: basis.chains.clone(),
+            may_come: region::may_have_metadata(settings.sdk.no_metadata),
+        })
+    }
+
+    /// The place of what clients with these settings have in common.
+    fn basis(&self, settings: &Settings) -> Arc<OnceCell<Basis>> {
+        // The timeouts that depend on it belong to each application's clients.
+        let key = Settings { failover: Duration::ZERO, ..settings.clone() };
+        let mut bases = self.bases.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, basis)) = bases.iter().find(|(known, _)| *known == key) {
+            return basis.clone();
+        }
+        let basis = Arc::<OnceCell<Basis>>::default();
+        bases.push((key, basis.clone()));
+        basis
+    }
+
+    fn stack(&self, network: &Network) -> Result<Stack, Error> {
+        let mut stacks = self.stacks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, stack)) = stacks.iter().find(|(known, _)| known == network) {
+            return Ok(stack.clone());
+        }
+        let http = Http::new(network)?;
+        let stack = Stack { client: http.client(), http };
+        stacks.push((network.clone(), stack.clone()));
+        Ok(stack)
+    }
+
+    async fn create(&self, settings: &Settings) -> Result<Basis, Error> {
+        let sdk = &settings.sdk;
+        let all = [Some(&settings.dynamodb), Some(&settings.kinesis), settings.cloudwatch.as_ref()];
+        let stack = self.stack(&sdk.network)?;
+        // Every call has a time limit as a whole, bodies included: the SDK need not watch the progress of each body as
+        // well.
+        let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
+            .http_client(stack.client.clone())
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .no_credentials();
+        // With configured regions the region chain, which may call instance metadata, is not needed. CloudWatch
+        // does not need it: its default region is that of Kinesis.
+        if let (Some(region), Some(_)) = (&settings.kinesis.region, &settings.dynamodb.region) {
+            loader = loader.region(Region::new(region.clone()));
+        }
+        if !sdk.profile.name.is_empty() {
+            loader = loader.profile_name(&sdk.profile.name);
+        }
+        loader = loader.profile_files(profile::chosen(&sdk.profile_files));
+        loader = sdk.fips.into_iter().fold(loader, |loader, fips| loader.use_fips(fips));
+        loader = sdk.dual_stack.into_iter().fold(loader, |loader, dual| loader.use_dual_stack(dual));
+        let shared = Box::pin(loader.load()).await;
+        let provider = ProviderConfig::without_region()
+            .with_http_client(stack.client.clone())
+            .with_region(shared.region().cloned())
+            .with_use_fips(shared.use_fips())
+            .with_use_dual_stack(shared.use_dual_stack());
+        let (mut clients, mut chains) = (Vec::new(), Vec::new());
+        for client in all.into_iter().flatten() {
+            let region = client.region.clone().or_else(|| shared.region().map(ToString::to_string));
+            let region = region.ok_or(NoRegion)?;
+            let base = Base { shared: &shared, provider: &provider, sdk, region: Some(&region) };
+            let credentials = Box::pin(credentials::provider(&client.providers, &base)).await;
+            // Missing credentials for CloudWatch do not prevent the start, and equal providers would report the
+            // same twice.
+            let is_new = match clients.len() {
+                0 => true,
+                1 => client.providers != settings.dynamodb.providers,
+                _ => false,
+            };
+            chains.extend(credentials.clone().filter(|_| is_new));
+            // One provider for the clients of all applications: its loaded credentials are kept for all of them.
+            let credentials = credentials.map(SharedCredentialsProvider::new);
+            clients.push(Client { config: client.clone(), region: Region::new(region), credentials });
+        }
+        Ok(Basis { stack, shared, clients, chains })
+    }
+}
+
+#[derive(Debug, Clone)]
 pub(super) struct Client {
     pub(super) config: ClientConfig,
     pub(super) region: Region,
     /// None if requests are not signed.
-    pub(super) credentials: Option<Chain>,
+    pub(super) credentials: Option<SharedCredentialsProvider>,
 }
 
 impl Client {
@@ -254,7 +328,10 @@ macro_rules! configured {
             config = config.use_fips(fips);
         }
         config = match $client.credentials {
-            Some(credentials) => config.credentials_provider(credentials),
+            Some(credentials) => {
+                config.set_credentials_provider(Some(credentials));
+                config
+            }
             None => config.allow_no_auth(),
         };
         if let Some(endpoint) = &$client.config.endpoint {
@@ -302,4 +379,25 @@ fn kinesis_config(shared: &SdkConfig, client: Client, sink: &Arc<dyn Sink>) -> a
         .timeout_config(client.timeouts(Duration::from_secs(30)))
         .retry_config(RetryConfig::disabled());
     configured!(config, client, sink)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_settings_share_a_basis_and_all_share_connections() {
+        let shared = Shared::default();
+        let settings = |dynamodb: &str, seconds| {
+            Settings::local("http://127.0.0.1:1", dynamodb, "us-east-1", Duration::from_secs(seconds))
+        };
+        let one = shared.basis(&settings("http://127.0.0.1:2", 10));
+        let with_other_timeouts = shared.basis(&settings("http://127.0.0.1:2", 30));
+        let elsewhere = shared.basis(&settings("http://127.0.0.1:3", 10));
+        assert!(Arc::ptr_eq(&one, &with_other_timeouts) && !Arc::ptr_eq(&one, &elsewhere));
+        for _ in 0..2 {
+            shared.stack(&Network::default()).unwrap();
+        }
+        assert_eq!(shared.stacks.lock().unwrap().len(), 1);
+    }
 }

@@ -46,10 +46,10 @@ impl Rig {
             .sleep_impl(aws_smithy_async::rt::sleep::default_async_sleep().unwrap())
             .build();
         let region = Region::new("eu-west-1");
-        let client = Client { config: ClientConfig::default(), region, credentials: None };
+        let credentials = Some(SharedCredentialsProvider::new(Rotating(clock.clone(), Arc::default())));
+        let client = Client { config: ClientConfig::default(), region, credentials };
         let config = dynamodb_config(&shared, client, FAILOVER, &sink, watch.clone()).to_builder();
-        let credentials = SharedCredentialsProvider::new(Rotating(clock.clone(), Arc::default()));
-        let config = config.credentials_provider(credentials).invocation_id_generator(Marked).build();
+        let config = config.invocation_id_generator(Marked).build();
         let client = aws_sdk_dynamodb::Client::from_conf(config);
         let table = Leases::new(client, "leases".to_owned(), Options::default());
         let table = match repeating {

@@ -6,11 +6,12 @@ use clap::{Args, Subcommand};
 
 /// `leases`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[command(subcommand_precedence_over_arg = true)]
 pub(crate) struct Leases {
-    /// The properties file.
-    #[arg(value_name = "FILE")]
-    pub(crate) file: PathBuf,
-    /// Print one JSON object.
+    /// The properties file; or, without seek and release, several or a folder of *.properties files.
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Print one JSON object; an array of them for several files.
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// Seconds between the two scans that show which leases are renewed [default: half of failoverTimeMillis; with seek
@@ -19,6 +20,19 @@ pub(crate) struct Leases {
     pub(crate) watch: Option<u64>,
     #[command(subcommand)]
     pub(crate) verb: Option<Verb>,
+}
+
+impl Leases {
+    /// Refuses a verb for several files.
+    pub(super) fn checked(self) -> Result<Self, clap::Error> {
+        if self.verb.is_some() && self.files.len() > 1 {
+            return Err(clap::Error::raw(
+                clap::error::ErrorKind::TooManyValues,
+                "multilangd leases seek and release take one properties file (run them for each)\n",
+            ));
+        }
+        Ok(self)
+    }
 }
 
 /// A verb, which writes leases.

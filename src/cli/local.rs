@@ -9,7 +9,7 @@ use clap::Args;
 pub(crate) struct Local {
     /// The properties file; without it an example runs, which requires python3.
     #[arg(value_name = "FILE")]
-    file: Option<PathBuf>,
+    files: Vec<PathBuf>,
     /// Number of shards of the stream, if it is created.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(i32).range(1..=1000))]
     shards: i32,
@@ -41,7 +41,19 @@ pub(crate) struct Local {
 impl Local {
     /// The file, if one was given.
     pub(crate) fn file(&self) -> Option<&PathBuf> {
-        self.file.as_ref()
+        self.files.first()
+    }
+
+    /// Refuses several files.
+    pub(super) fn checked(self) -> Result<Self, clap::Error> {
+        if self.files.len() > 1 {
+            return Err(clap::Error::raw(
+                clap::error::ErrorKind::TooManyValues,
+                "multilangd local runs one properties file (for several, start one for each with other ports: \
+                 --kinesis-port 0 --dynamodb-port 0)\n",
+            ));
+        }
+        Ok(self)
     }
 
     /// The options of local mode.
@@ -72,7 +84,7 @@ mod tests {
         };
         let options = local.options();
         assert_eq!(
-            (options.shards, options.data, local.file),
+            (options.shards, options.data, local.file().cloned()),
             (2, Some("d".into()), Some("f.properties".into()))
         );
         assert!(parsed(&["local", "--shards", "0"]).is_err());

@@ -1,4 +1,4 @@
-//! `multilangd leases FILE seek` and `release`.
+//! `multilangd leases`: prints leases, and with `seek` and `release` writes them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,22 +12,119 @@ use multilangd::edit::locate::{self, Bound};
 use multilangd::edit::plan::{self, Rows, To};
 use multilangd::edit::{self, NewRows};
 use multilangd::exit::Exit;
+use multilangd::inspect;
 use multilangd::lease::origin;
-use multilangd::lease::{Lease, Table};
+use multilangd::lease::{Lease, Table, table};
 use multilangd::metrics::Discard;
 use multilangd::reach::Reaches;
 use multilangd::recognition::Recognition;
 use multilangd::shard::{self, Api as _, Filter, Shard, ShardId};
 use multilangd::shard_sync::{self, ShardSync};
 use multilangd::tail::{self, shards::From};
+use tokio::task::JoinSet;
 
 use super::streams::stream_of;
 use crate::cli::{Leases, Verb, Which, Words};
+use crate::files::{self, File};
 use crate::log::complain;
-use crate::{client_settings, clients, configuration, print, tables};
+use crate::{client_settings, clients, configured, print, start_log, tables};
 
 /// The pause between two reads of a shard: Kinesis allows five a second.
 const IDLE: Duration = Duration::from_millis(200);
+
+/// Prints the state of the tables of each file's application. Nothing is written.
+pub(crate) async fn show(leases: &Leases, words: &Words) -> Exit {
+    let configs = match configurations(leases, words).await {
+        Ok(configs) => configs,
+        Err(exit) => return exit,
+    };
+    let is_one = configs.len() == 1;
+    // Concurrently: most of the time is the pause between two scans.
+    let mut tasks = JoinSet::new();
+    for (index, (name, config)) in configs.into_iter().enumerate() {
+        let between = leases.watch.map_or(config.failover / 2, Duration::from_secs);
+        tasks.spawn(async move { (index, name, inspected(&config, between).await) });
+    }
+    let mut all = Vec::new();
+    while let Some(done) = tasks.join_next().await {
+        match done {
+            Ok(inspected) => all.push(inspected),
+            Err(error) => {
+                complain(&format!("internal error: {error}"));
+                return Exit::Internal;
+            }
+        }
+    }
+    all.sort_by_key(|(index, ..)| *index);
+    let (mut exit, mut objects) = (Exit::Clean, Vec::new());
+    for (index, name, inspected) in all {
+        let seen = match inspected {
+            Ok(seen) => seen,
+            Err((error, code)) => {
+                complain(&if is_one { error } else { format!("{name}: {error}") });
+                exit = code;
+                continue;
+            }
+        };
+        let printed = match (leases.json, is_one) {
+            (true, true) => print(format!("{:#}\n", seen.json()).as_bytes()),
+            (true, false) => {
+                let mut object = seen.json();
+                object["file"] = name.into();
+                objects.push(object);
+                Exit::Clean
+            }
+            (false, true) => print(seen.text().as_bytes()),
+            (false, false) => {
+                let line = if index > 0 { "\n" } else { "" };
+                print(format!("{line}{name}:\n{}", seen.text()).as_bytes())
+            }
+        };
+        if printed != Exit::Clean {
+            return printed;
+        }
+    }
+    if leases.json
+        && !is_one
+        && print(format!("{:#}\n", serde_json::Value::from(objects)).as_bytes()) != Exit::Clean
+    {
+        return Exit::Internal;
+    }
+    exit
+}
+
+/// The configurations of all files with their paths; starts the log by the settings of the first.
+async fn configurations(leases: &Leases, words: &Words) -> Result<Vec<(String, Config)>, Exit> {
+    let files = files::read_all(&leases.files, words).await?;
+    let first = files.first().ok_or(Exit::NoInput)?.resolved();
+    start_log(&first)?;
+    let config = |file: File| Ok((file.name.clone(), configured(file.resolved(), &file.name, words, "-")?));
+    let all: Vec<Result<(String, Config), Exit>> = files.into_iter().map(config).collect();
+    all.into_iter().collect()
+}
+
+/// The state of the tables of an application, or the error with its exit code.
+async fn inspected(config: &Config, between: Duration) -> Result<inspect::Overview, (String, Exit)> {
+    let settings = client::Settings { cloudwatch: None, ..client_settings(config) };
+    let clients = clients(&settings, Arc::new(Discard)).await.map_err(|error| (error, Exit::Config))?;
+    let (table, state) = tables(&clients, config);
+    let rules = config.reports.clone();
+    let failed = |error: table::Error| {
+        let text = error.to_string();
+        (text, daemon::Error::from(error).exit())
+    };
+    match inspect::inspect(&config.table, &state, &table, between, rules, clock::wall_millis).await {
+        Ok(seen) => Ok(seen),
+        Err(refused @ table::Error::Denied(_)) => {
+            // Only now, since a user who may only read rows may not be allowed to describe the table.
+            Err(failed(match table.verify_key().await {
+                Err(foreign @ (table::Error::Shape { .. } | table::Error::SeveralStreams { .. })) => foreign,
+                Ok(()) | Err(_) => refused,
+            }))
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
 
 /// Executes a verb.
 pub(crate) async fn run(leases: &Leases, verb: &Verb, words: &Words) -> Exit {
@@ -55,9 +152,16 @@ async fn execute(leases: &Leases, verb: &Verb, words: &Words) -> Result<(), Exit
     };
     let selected: BTreeSet<ShardId> = which.shards.iter().map(|id| ShardId::from(id.as_str())).collect();
     let selected = Some(selected).filter(|selected| !selected.is_empty());
-    let config = configuration(&leases.file, words, "-").await?;
+    let config = match <[_; 1]>::try_from(configurations(leases, words).await?) {
+        Ok([(_, config)]) => config,
+        Err(several) => {
+            let text = format!("seek and release take one properties file, not {} (name one)", several.len());
+            return Err(refuse(Exit::Usage)(&text));
+        }
+    };
     let settings = client::Settings { cloudwatch: None, ..client_settings(&config) };
-    let clients = clients(&settings, Arc::new(Discard)).await?;
+    let clients =
+        clients(&settings, Arc::new(Discard)).await.map_err(|error| refuse(Exit::Config)(&error))?;
     let table: Arc<dyn Table> = Arc::new(tables(&clients, &config).0);
     let target = match from {
         Some(from) => {

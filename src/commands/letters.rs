@@ -14,8 +14,9 @@ use multilangd::replay;
 
 use crate::cli::Words;
 use crate::cli::letters::{Command, List, Replay};
+use crate::files::{given, read};
 use crate::log::complain;
-use crate::{configuration, given, print, read};
+use crate::{configuration, print};
 
 /// Executes a command.
 pub(crate) async fn run(command: &Command, words: &Words) -> Exit {
@@ -140,8 +141,8 @@ async fn replay_letters(args: &Replay, words: &Words) -> Exit {
             return Exit::Config;
         }
     };
-    let program = match daemon::equip(program, crate::log::child_form(&config), &config) {
-        Ok((program, _)) => program,
+    let program = match daemon::Machine::prepare(1) {
+        Ok(machine) => machine.equip(program, crate::log::child_form(&config), &config).0,
         Err(error) => {
             complain(&format!("failed to start a thread: {error}"));
             return Exit::Internal;

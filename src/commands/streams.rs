@@ -18,8 +18,9 @@ use multilangd::tail::{self, shards::From};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{OfStream, Tail, Words};
+use crate::files::{given, read};
 use crate::log::complain;
-use crate::{client_settings, clients, configured, given, read, start_log};
+use crate::{client_settings, clients, configured, start_log};
 
 /// The clients of a stream and its name.
 async fn open(of: &OfStream, words: &Words) -> Result<(client::Clients, Config), Exit> {
@@ -55,7 +56,11 @@ async fn open(of: &OfStream, words: &Words) -> Result<(client::Clients, Config),
     };
     // Local mode creates the stream by its name.
     let stream_arn = config.stream_arn.clone().filter(|_| !of.local);
-    Ok((clients(&settings, Arc::new(Discard)).await?, Config { stream_arn, ..config }))
+    let clients = clients(&settings, Arc::new(Discard)).await.map_err(|error| {
+        complain(&error);
+        Exit::Config
+    })?;
+    Ok((clients, Config { stream_arn, ..config }))
 }
 
 /// The stream of the configuration, addressed as the daemon addresses it. A namesake is refused.

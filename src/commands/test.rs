@@ -16,8 +16,9 @@ use multilangd::multilang::{Launcher, Program};
 use multilangd_protocol::Dialect;
 
 use crate::cli::{Test, Words};
+use crate::files::{given, read};
 use crate::log::complain;
-use crate::{given, print, read, start_log};
+use crate::{print, start_log};
 
 /// Runs the cases. Exits with 1 if one failed.
 pub(crate) async fn test(test: &Test, words: &Words) -> Exit {

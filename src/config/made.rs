@@ -219,7 +219,7 @@ impl Resolved {
         })
     }
 
-    fn client(&self, service: Service) -> ClientConfig {
+    pub(super) fn client(&self, service: Service) -> ClientConfig {
         let value = |name: &'static str| self.clients.get(&(service, name)).map(|held| &held.value);
         let text = |name| match value(name) {
             Some(Value::Text(text)) => Some(text.clone()),

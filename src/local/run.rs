@@ -21,7 +21,7 @@ use super::{example, feed, kinesis, progress, tables, watch};
 use crate::aws::{client, dynamodb, kinesis::Attempts, state::State};
 use crate::clock;
 use crate::config::{self, Config};
-use crate::daemon::{self, Ports};
+use crate::daemon::{self, Machine, Ports};
 use crate::exit::Exit;
 use crate::lease::Table;
 use crate::letters;
@@ -266,8 +266,9 @@ async fn serve(
         segments: config.scan_segments,
         initial: config.initial.sequence(),
     };
-    let (children, capacity) = daemon::equip(program, home.form.clone(), config)
-        .map_err(|error| failed(format!("failed to start a thread: {error}")))?;
+    let machine =
+        Machine::prepare(1).map_err(|error| failed(format!("failed to start a thread: {error}")))?;
+    let (children, capacity) = machine.equip(program, home.form.clone(), config);
     for destination in &config.dead_letters {
         if let config::letters::Destination::Kinesis(stream) = destination
             && !stream.starts_with("arn:")

@@ -27,6 +27,10 @@ pub struct Family {
 /// How the values are computed.
 #[derive(Clone, Copy)]
 enum Of {
+    /// One value of the process.
+    Process(fn(&Scene<'_>) -> f64),
+    /// Values of a process with several applications, which others do not have.
+    Among(fn(&Among<'_>) -> f64),
     Worker(fn(&Scene<'_>) -> Option<f64>),
     Shard(fn(&Totals, &Scene<'_>) -> Option<f64>),
     /// 1 for the present state of each shard.
@@ -43,7 +47,18 @@ impl fmt::Debug for Of {
     }
 }
 
-/// The state to render.
+/// An application among several in one process.
+#[derive(Debug, Clone, Copy)]
+pub struct Among<'a> {
+    /// A name that no other application of the process has.
+    pub name: &'a str,
+    /// Whether it ended with an error and waits to be started again.
+    pub failed: bool,
+    /// Number of starts.
+    pub starts: u64,
+}
+
+/// The state of an application to render.
 #[derive(Debug)]
 pub struct Scene<'a> {
     /// Version of the program.
@@ -66,6 +81,8 @@ pub struct Scene<'a> {
     pub now: Instant,
     /// Now, in milliseconds since 1970.
     pub wall: i64,
+    /// The application among several; none if it has the process to itself.
+    pub among: Option<Among<'a>>,
 }
 
 const SHARD: &[&str] = &["shard"];
@@ -75,10 +92,14 @@ const SHARD: &[&str] = &["shard"];
 pub const FAMILIES: &[Family] = &[
     Family { name: "multilangd_build_info", counter: false, labels: &["application", "stream", "version"], of: Of::Info,
         help: "Always 1; its labels identify the application, the stream and the version." },
-    Family { name: "multilangd_uptime_seconds", counter: false, labels: &[], of: Of::Worker(|s| Some(s.uptime.as_secs_f64())),
+    Family { name: "multilangd_uptime_seconds", counter: false, labels: &[], of: Of::Process(|s| s.uptime.as_secs_f64()),
         help: "Seconds since the daemon started." },
     Family { name: "multilangd_ready", counter: false, labels: &[], of: Of::Worker(|s| Some(flag(s.worker.ready && !s.worker.stopping))),
         help: "1 if the tables exist and the worker acquires leases, else 0." },
+    Family { name: "multilangd_application_failed", counter: false, labels: &[], of: Of::Among(|a| flag(a.failed)),
+        help: "1 if the application ended with an error and waits to be started again, else 0; only with several applications in one process." },
+    Family { name: "multilangd_application_starts_total", counter: true, labels: &[], of: Of::Among(|a| number(a.starts)),
+        help: "Starts of the application; only with several applications in one process." },
     Family { name: "multilangd_leases_held", counter: false, labels: &[], of: Of::Worker(|s| Some(count(s.held))),
         help: "Leases that this worker holds." },
     Family { name: "multilangd_leases", counter: false, labels: &[], of: Of::Worker(|s| s.worker.looked.map(|_| count(s.worker.leases))),
@@ -97,7 +118,7 @@ pub const FAMILIES: &[Family] = &[
         help: "Leases that this worker has acquired." },
     Family { name: "multilangd_leases_left_total", counter: true, labels: &["how"], of: Of::Endings,
         help: "Leases that this worker no longer holds, by reason: ended (the shard ended), released, handed off (graceful handoff), lost, hopeless (its record processor failed for good)." },
-    Family { name: "multilangd_buffer_bytes", counter: false, labels: &[], of: Of::Worker(|s| Some(count(s.buffer))),
+    Family { name: "multilangd_buffer_bytes", counter: false, labels: &[], of: Of::Process(|s| count(s.buffer)),
         help: "Bytes of record data in memory, limited by multilangd.bufferMegabytes." },
     Family { name: "multilangd_calls_total", counter: true, labels: &["service", "operation", "outcome"], of: Of::CallsBy,
         help: "Calls of AWS services, each attempt counted, by outcome: ok or failed." },
@@ -174,53 +195,74 @@ fn age(arrival: Option<i64>, scene: &Scene<'_>) -> Option<f64> {
     arrival.map(|arrival| seconds(scene.wall.saturating_sub(arrival)))
 }
 
-/// Renders all metrics.
-pub fn write(scene: &Scene<'_>) -> String {
+/// Renders all metrics of the applications of a process. With several, the series of each have the label `application`.
+pub fn write(scenes: &[Scene<'_>]) -> String {
     let mut out = String::new();
     for family in FAMILIES {
+        if matches!(family.of, Of::Among(_)) && scenes.iter().all(|scene| scene.among.is_none()) {
+            continue;
+        }
         let kind = if family.counter { "counter" } else { "gauge" };
         put(&mut out, format_args!("# HELP {} {}\n# TYPE {0} {kind}\n", family.name, family.help));
-        let mut line = |labels: &[&str], value: f64| {
-            put(&mut out, format_args!("{}", family.name));
-            for (index, (label, value)) in family.labels.iter().zip(labels).enumerate() {
-                let open = if index == 0 { '{' } else { ',' };
-                put(&mut out, format_args!("{open}{label}=\"{}\"", Escaped(value)));
-            }
-            let close = if family.labels.is_empty() { "" } else { "}" };
-            put(&mut out, format_args!("{close} {value}\n"));
-        };
-        match family.of {
-            Of::Info => line(&[scene.application, scene.stream, scene.version], 1.0),
-            Of::Worker(value) => value(scene).into_iter().for_each(|value| line(&[], value)),
-            Of::Shard(value) => {
-                for (shard, totals, _) in &scene.shards {
-                    value(totals, scene).into_iter().for_each(|value| line(&[shard.as_str()], value));
-                }
-            }
-            Of::Condition => {
-                for (shard, _, state) in &scene.shards {
-                    line(&[shard.as_str(), state], 1.0);
-                }
-            }
-            Of::Endings => {
-                for (how, times) in &scene.worker.endings {
-                    line(&[how], number(*times));
-                }
-            }
-            Of::Calls(value) => {
-                for ((service, operation), calls) in &scene.worker.calls {
-                    line(&[service, operation], value(calls));
-                }
-            }
-            Of::CallsBy => {
-                for ((service, operation), calls) in &scene.worker.calls {
-                    line(&[service, operation, "ok"], number(calls.ok));
-                    line(&[service, operation, "failed"], number(calls.failed));
-                }
-            }
+        // Memory and time are those of the process.
+        let of_process = matches!(family.of, Of::Process(_));
+        for scene in scenes.iter().take(if of_process { 1 } else { usize::MAX }) {
+            series(&mut out, family, scene);
         }
     }
     out
+}
+
+/// Renders the series of an application.
+fn series(out: &mut String, family: &Family, scene: &Scene<'_>) {
+    let is_named = matches!(family.of, Of::Process(_) | Of::Info);
+    let name = scene.among.filter(|_| !is_named).map(|among| ("application", among.name));
+    let mut line = |values: &[&str], value: f64| {
+        put(out, format_args!("{}", family.name));
+        let own = family.labels.iter().copied().zip(values.iter().copied());
+        let mut open = '{';
+        for (label, value) in name.into_iter().chain(own) {
+            put(out, format_args!("{open}{label}=\"{}\"", Escaped(value)));
+            open = ',';
+        }
+        let close = if open == ',' { "}" } else { "" };
+        put(out, format_args!("{close} {value}\n"));
+    };
+    match family.of {
+        Of::Info => {
+            let application = scene.among.map_or(scene.application, |among| among.name);
+            line(&[application, scene.stream, scene.version], 1.0);
+        }
+        Of::Process(value) => line(&[], value(scene)),
+        Of::Among(value) => scene.among.iter().for_each(|among| line(&[], value(among))),
+        Of::Worker(value) => value(scene).into_iter().for_each(|value| line(&[], value)),
+        Of::Shard(value) => {
+            for (shard, totals, _) in &scene.shards {
+                value(totals, scene).into_iter().for_each(|value| line(&[shard.as_str()], value));
+            }
+        }
+        Of::Condition => {
+            for (shard, _, state) in &scene.shards {
+                line(&[shard.as_str(), state], 1.0);
+            }
+        }
+        Of::Endings => {
+            for (how, times) in &scene.worker.endings {
+                line(&[how], number(*times));
+            }
+        }
+        Of::Calls(value) => {
+            for ((service, operation), calls) in &scene.worker.calls {
+                line(&[service, operation], value(calls));
+            }
+        }
+        Of::CallsBy => {
+            for ((service, operation), calls) in &scene.worker.calls {
+                line(&[service, operation, "ok"], number(calls.ok));
+                line(&[service, operation, "failed"], number(calls.failed));
+            }
+        }
+    }
 }
 
 fn put(out: &mut String, text: fmt::Arguments<'_>) {
@@ -248,20 +290,36 @@ mod tests {
     use crate::sequence::{Position, Sequence};
 
     fn text(board: &Board) -> String {
-        let totals = board.totals();
+        text_among(&[(board, None)])
+    }
+
+    fn text_among(applications: &[(&Board, Option<Among<'_>>)]) -> String {
+        let looks: Vec<_> =
+            applications.iter().map(|(board, among)| (board.totals(), board.of_worker(), *among)).collect();
+        let scenes: Vec<Scene<'_>> =
+            looks.iter().map(|(totals, worker, among)| scene(totals, worker, *among)).collect();
+        write(&scenes)
+    }
+
+    fn scene<'a>(
+        totals: &'a std::collections::BTreeMap<ShardId, Totals>,
+        worker: &'a Worker,
+        among: Option<Among<'a>>,
+    ) -> Scene<'a> {
         let shards = totals.iter().map(|(shard, totals)| (shard, totals, "idle")).collect();
-        write(&Scene {
+        Scene {
+            among,
             application: "a",
             stream: "s",
             version: "1",
-            worker: &board.of_worker(),
+            worker,
             held: 1,
             shards,
             buffer: 7,
             uptime: Duration::from_secs(2),
             now: Instant::now(),
             wall: 10_000,
-        })
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -286,7 +344,38 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\nin\n{text}");
         }
-        assert_eq!(text.matches("# HELP").count(), FAMILIES.len());
+        let among = FAMILIES.iter().filter(|family| matches!(family.of, Of::Among(_))).count();
+        assert_eq!(text.matches("# HELP").count(), FAMILIES.len() - among);
+        assert!(!text.contains("multilangd_application_"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn series_of_several_applications_have_their_names() {
+        let (one, other) = (Board::default(), Board::default());
+        let shard = ShardId::from("s");
+        for board in [&one, &other] {
+            board.shard(&shard, OfShard::Held { checkpoint: &Position::new(Sequence::TrimHorizon) });
+        }
+        let among = |name, failed| Some(Among { name, failed, starts: 3 });
+        let text = text_among(&[(&one, among("orders", false)), (&other, among("clicks \"2\"", true))]);
+        for line in [
+            "multilangd_build_info{application=\"orders\",stream=\"s\",version=\"1\"} 1",
+            "multilangd_ready{application=\"orders\"} 0",
+            "multilangd_application_failed{application=\"orders\"} 0",
+            "multilangd_application_failed{application=\"clicks \\\"2\\\"\"} 1",
+            "multilangd_application_starts_total{application=\"orders\"} 3",
+            "multilangd_shard_state{application=\"clicks \\\"2\\\"\",shard=\"s\",state=\"idle\"} 1",
+            "multilangd_buffer_bytes 7",
+            "multilangd_uptime_seconds 2",
+        ] {
+            assert_eq!(text.lines().filter(|found| *found == line).count(), 1, "{line}\nin\n{text}");
+        }
+        assert_eq!(text.matches("# HELP").count(), FAMILIES.len(), "once for all applications");
+        let mut series: Vec<_> = text.lines().filter_map(|line| Some(line.rsplit_once(' ')?.0)).collect();
+        let count = series.len();
+        series.sort_unstable();
+        series.dedup();
+        assert_eq!(series.len(), count, "each series is written once");
     }
 
     #[tokio::test(start_paused = true)]

@@ -98,7 +98,8 @@ impl Program {
 
     /// Combines the program with the launcher that starts its processes.
     #[must_use]
-    pub fn started_by(self, launcher: Launcher) -> Started {
+    pub fn started_by(self, launcher: impl Into<Arc<Launcher>>) -> Started {
+        let launcher = launcher.into();
         Started { program: self, launcher, form: LogForm::default(), error_text: None, variables: Vec::new() }
     }
 }
@@ -107,7 +108,7 @@ impl Program {
 #[derive(Debug)]
 pub struct Started {
     program: Program,
-    launcher: Launcher,
+    launcher: Arc<Launcher>,
     form: LogForm,
     error_text: Option<Arc<str>>,
     variables: Vec<(&'static str, String)>,

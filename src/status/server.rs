@@ -23,7 +23,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::Subject;
+use super::Show;
 use crate::web::Rule;
 
 /// Most connections at a time; another one closes the oldest.
@@ -76,14 +76,14 @@ impl Server {
     ///
     /// # Errors
     /// The address cannot be listened on.
-    pub fn start(address: SocketAddr, subject: Subject, pulse: Pulse) -> io::Result<Self> {
+    pub fn start(address: SocketAddr, shown: Arc<dyn Show>, pulse: Pulse) -> io::Result<Self> {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let stop = CancellationToken::new();
         let stopped = stop.clone();
-        let desk = Arc::new(Desk { subject, pulse, rule: Rule::site(address) });
+        let desk = Arc::new(Desk { shown, pulse, rule: Rule::site(address) });
         let thread = std::thread::Builder::new().name("status".to_owned()).stack_size(512 * 1024).spawn(
             move || {
                 runtime.block_on(async {
@@ -156,7 +156,7 @@ async fn serve(listener: TcpListener, desk: Arc<Desk>) -> io::Error {
 
 /// Answers requests.
 struct Desk {
-    subject: Subject,
+    shown: Arc<dyn Show>,
     pulse: Pulse,
     rule: Rule,
 }
@@ -188,17 +188,17 @@ impl Desk {
                     text(StatusCode::SERVICE_UNAVAILABLE, why)
                 }
             }
-            "/readyz" => match self.subject.unready() {
+            "/readyz" => match self.shown.unready() {
                 None => text(StatusCode::OK, "ok\n".to_owned()),
                 Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
             },
             "/status" => {
-                with(StatusCode::OK, "application/json", format!("{:#}\n", self.subject.json()).into())
+                with(StatusCode::OK, "application/json", format!("{:#}\n", self.shown.json()).into())
             }
             "/metrics" => with(
                 StatusCode::OK,
                 "text/plain; version=0.0.4; charset=utf-8",
-                self.subject.prometheus().into(),
+                self.shown.prometheus().into(),
             ),
             _ => {
                 let there = "not found: the paths are /, /livez, /readyz, /status and /metrics\n";
@@ -226,21 +226,21 @@ fn with(status: StatusCode, kind: &'static str, body: Bytes) -> Response<Full<By
 mod tests {
     use std::io::{Read as _, Write as _};
 
-    use super::super::Identity;
+    use super::super::{Identity, Subject};
     use super::*;
     use crate::budget::Budget;
 
-    fn subject() -> Subject {
+    fn subject() -> Arc<dyn Show> {
         let identity =
             Identity { worker: "w".into(), application: "a".into(), stream: "s".into(), table: "t".into() };
-        Subject {
+        Arc::new(Subject {
             identity,
             board: Arc::default(),
             budget: Budget::new(1),
             stuck_after: Duration::from_secs(60),
             wall: || 0,
             started: Instant::now(),
-        }
+        })
     }
 
     fn pulse(silent: Duration) -> Pulse {
@@ -320,7 +320,7 @@ mod tests {
     #[test]
     fn public_address_accepts_any_host_but_no_foreign_origin() {
         let desk =
-            Desk { subject: subject(), pulse: pulse(Duration::ZERO), rule: Rule::site(([0; 4], 80).into()) };
+            Desk { shown: subject(), pulse: pulse(Duration::ZERO), rule: Rule::site(([0; 4], 80).into()) };
         let answered = |host: &str, origin: Option<&str>| {
             let mut request = Request::new(());
             *request.uri_mut() = "/metrics".parse().unwrap();

@@ -17,6 +17,7 @@
 //! | `launchers.rs` | the start scripts of the clients, with the binary as their `java` |
 //! | `getting_started.rs` | the commands of docs/getting-started.md that need Node, Go or a library |
 //! | `swallowed.rs` | exceptions of amazon_kclpy become failures with `multilangd.childErrorLine` |
+//! | `together.rs` | clients in Python, Node and Go as three applications of one process |
 //! | `client.rs` | the description of a client, and its location |
 //! | `records.rs` | sample records of all kinds, and assertions on the received ones |
 //! | `processors/` | a record processor for each library, which reports to the test over a socket |
@@ -35,6 +36,8 @@
     reason = "test code"
 )]
 
+#[path = "../support/applications.rs"]
+mod applications;
 #[path = "../support/ci.rs"]
 mod ci_job;
 #[path = "../support/rig.rs"]
@@ -53,3 +56,4 @@ mod records;
 mod scenario;
 mod swallowed;
 mod table;
+mod together;

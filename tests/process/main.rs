@@ -2,6 +2,7 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | `applications.rs` | several properties files in one process |
 //! | `letters.rs` | dead letters: records at which every record processor fails |
 //! | `life.rs` | delivery, checkpoints, graceful shutdown, resume, resharding, `kill -9` |
 //! | `children.rs` | misbehaving children: one file per behaviour |
@@ -51,10 +52,13 @@ mod forwarding;
 mod proxy;
 #[path = "../support/rig.rs"]
 mod rig;
+#[path = "../support/applications.rs"]
+mod several;
 #[path = "../support/terminal.rs"]
 mod terminal;
 
 mod accounts;
+mod applications;
 mod children;
 mod ci;
 mod cloudwatch;

@@ -137,9 +137,9 @@ fn block(name: &str) -> String {
         "own settings" => {
             let rows = own::KEYS.iter().map(|key| {
                 let names = [code(key.name), code(&format!("--{}", key.option())), code(&key.variable())];
-                vec![names.join(", "), code(key.default), key.doc.to_owned()]
+                vec![names.join(", "), code(key.default), key.scope.word().to_owned(), key.doc.to_owned()]
             });
-            table(&["setting", "default", "effect"], rows)
+            table(&["setting", "default", "of", "effect"], rows)
         }
         "exit codes" => {
             let row = |(_, number, name, why): &(_, u8, &str, &str)| {

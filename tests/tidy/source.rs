@@ -9,7 +9,8 @@ use crate::{page, read, root, shown, sources, table_under};
 fn module_of(path: &Path) -> Option<String> {
     let inside = path.strip_prefix(root().join("src")).ok()?;
     let first = inside.components().next()?.as_os_str().to_string_lossy().trim_end_matches(".rs").to_owned();
-    (!["main", "lib", "cli", "commands", "log", "signal"].contains(&first.as_str())).then_some(first)
+    (!["main", "lib", "cli", "commands", "files", "log", "run", "signal"].contains(&first.as_str()))
+        .then_some(first)
 }
 
 /// Every name in `crate::name` outside comments.

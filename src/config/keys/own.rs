@@ -18,12 +18,33 @@ pub const VARIABLE_PREFIX: &str = "MULTILANGD_";
 pub struct Own {
     /// The key in the file.
     pub name: &'static str,
+    /// The process or the application, where one process runs several applications.
+    pub scope: Scope,
     /// The allowed values.
     pub kind: OwnKind,
     /// The default.
     pub default: &'static str,
     /// The description for the documentation.
     pub doc: &'static str,
+}
+
+/// The owner of a setting, where one process runs several applications.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// The application: each properties file has its own value.
+    Application,
+    /// The process: all properties files must have one value.
+    Process,
+}
+
+impl Scope {
+    /// The scope in one word, for the documentation.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Application => "application",
+            Self::Process => "process",
+        }
+    }
 }
 
 /// The allowed values of a setting.
@@ -130,55 +151,55 @@ pub const SAME: &str = "same";
 /// All settings of multilangd.
 #[rustfmt::skip]
 pub const KEYS: &[Own] = &[
-    Own { name: ON_CHILD_FAILURE, kind: OwnKind::Word(&["restart", "exit"]), default: "restart",
+    Own { name: ON_CHILD_FAILURE, scope: Scope::Application, kind: OwnKind::Word(&["restart", "exit"]), default: "restart",
         doc: "Reaction to a failed record processor. restart: restart it from the last checkpoint of its shard; other shards are not affected. exit: exit with code 1, as the Java daemon does." },
-    Own { name: MAX_CHILD_FAILURES, kind: OwnKind::Number(1), default: "5",
+    Own { name: MAX_CHILD_FAILURES, scope: Scope::Application, kind: OwnKind::Number(1), default: "5",
         doc: "Number of consecutive failures of the record processor of a shard, without a checkpoint between them, after which multilangd.onHopelessShard applies." },
-    Own { name: ON_HOPELESS_SHARD, kind: OwnKind::Word(&["park", "exit"]), default: "park",
+    Own { name: ON_HOPELESS_SHARD, scope: Scope::Application, kind: OwnKind::Word(&["park", "exit"]), default: "park",
         doc: "Reaction to a shard whose record processor fails too often. park: keep the lease and restart the record processor after longer and longer pauses until it works again; exit with code 1 only if every shard is parked and no record processor has ever answered initialize. exit: exit with code 1." },
-    Own { name: MAX_PARKED_PAUSE, kind: OwnKind::Number(1), default: "300000",
+    Own { name: MAX_PARKED_PAUSE, scope: Scope::Application, kind: OwnKind::Number(1), default: "300000",
         doc: "Maximum milliseconds between two restarts of the record processor of a parked shard." },
-    Own { name: DEAD_LETTERS, kind: OwnKind::Destinations, default: NONE,
+    Own { name: DEAD_LETTERS, scope: Scope::Application, kind: OwnKind::Destinations, default: NONE,
         doc: "Destination of records at which the record processor fails: file:DIR, kinesis:STREAM with the name or the ARN of a stream, exec:PROGRAM ARGUMENTS, or several of them separated by commas; none: such a record is retried until it is processed. The batch is halved until the record fails alone, and the shard continues after it once every destination has a copy." },
-    Own { name: MAX_RECORD_FAILURES, kind: OwnKind::Number(1), default: "3",
+    Own { name: MAX_RECORD_FAILURES, scope: Scope::Application, kind: OwnKind::Number(1), default: "3",
         doc: "Number of failures of a single record, each in a new record processor, after which it is written to multilangd.deadLetters." },
-    Own { name: MAX_DEAD_LETTERS_IN_A_ROW, kind: OwnKind::Number(1), default: "10",
+    Own { name: MAX_DEAD_LETTERS_IN_A_ROW, scope: Scope::Application, kind: OwnKind::Number(1), default: "10",
         doc: "Number of dead letters of a shard without a processed record between them after which no more are written until a record is processed; the shard is parked meanwhile. So an outage of a database does not empty the stream into the dead letters." },
-    Own { name: MAX_RECORD_AGE, kind: OwnKind::Number(0), default: "0",
+    Own { name: MAX_RECORD_AGE, scope: Scope::Application, kind: OwnKind::Number(0), default: "0",
         doc: "Milliseconds since the arrival of a record at Kinesis after which it is not delivered any more but written to multilangd.deadLetters, which must be set, unless multilangd.skipOldRecords = true. 0: records of any age are delivered." },
-    Own { name: SKIP_OLD_RECORDS, kind: OwnKind::Word(&[TRUE, "false"]), default: "false",
+    Own { name: SKIP_OLD_RECORDS, scope: Scope::Application, kind: OwnKind::Word(&[TRUE, "false"]), default: "false",
         doc: "Skip records older than multilangd.maxRecordAgeMillis where there are no multilangd.deadLetters: these records are lost. With dead letters it has no effect." },
-    Own { name: MAX_BATCH_RECORDS, kind: OwnKind::Number(0), default: "0",
+    Own { name: MAX_BATCH_RECORDS, scope: Scope::Application, kind: OwnKind::Number(0), default: "0",
         doc: "Maximum number of records that are delivered to a record processor at once; larger responses are delivered in parts. 0: all records of a response." },
-    Own { name: BATCH_WINDOW, kind: OwnKind::Number(0), default: "0",
+    Own { name: BATCH_WINDOW, scope: Scope::Application, kind: OwnKind::Number(0), default: "0",
         doc: "Milliseconds that a batch waits for more records before it is delivered, up to multilangd.maxBatchRecords (10,000 without it) or 4 MiB of data. 0: each response is delivered at once." },
-    Own { name: CHILD_ERROR_LINE, kind: OwnKind::Text, default: NONE,
+    Own { name: CHILD_ERROR_LINE, scope: Scope::Application, kind: OwnKind::Text, default: NONE,
         doc: "Text on stderr by which a record processor reports an exception that it does not answer with: an action during which a line contains it has failed. kclpy and kclrb: the text of amazon_kclpy and of aws-kclrb. none: stderr is only logged." },
-    Own { name: CHILD_PROTOCOL, kind: OwnKind::Word(&["current", "shutdown"]), default: "current",
+    Own { name: CHILD_PROTOCOL, scope: Scope::Application, kind: OwnKind::Word(&["current", "shutdown"]), default: "current",
         doc: "Messages sent to record processors. shutdown: those of KCL versions before 2.1, for clients such as amazon_kclpy 1.5 and aws-kcl 0.7." },
-    Own { name: CHILD_EXIT_GRACE, kind: OwnKind::Number(1), default: "5000",
+    Own { name: CHILD_EXIT_GRACE, scope: Scope::Application, kind: OwnKind::Number(1), default: "5000",
         doc: "Milliseconds between closing the stdin of a record processor and sending SIGTERM, if it does not exit." },
-    Own { name: CHILD_KILL_GRACE, kind: OwnKind::Number(1), default: "1500",
+    Own { name: CHILD_KILL_GRACE, scope: Scope::Application, kind: OwnKind::Number(1), default: "1500",
         doc: "Milliseconds between SIGTERM and SIGKILL; during shutdown also between closing stdin and SIGTERM." },
-    Own { name: BUFFER, kind: OwnKind::Number(40), default: "256",
+    Own { name: BUFFER, scope: Scope::Process, kind: OwnKind::Number(40), default: "256",
         doc: "Maximum record data of all shards in memory, in MiB. User records of aggregated records, and the rest of a response that is being read, may exceed it until they are delivered. A quarter is divided among the shards, 18 MiB are reserved for one response of any size, and the rest is shared by the shards that have the most to read; at most 8 MiB wait for one record processor. At least 40." },
-    Own { name: IDLE_BEHIND, kind: OwnKind::Or(0), default: "same",
+    Own { name: IDLE_BEHIND, scope: Scope::Application, kind: OwnKind::Or(0), default: "same",
         doc: "Milliseconds between a GetRecords response and the next call while there is more to read; same: idleTimeBetweenReadsInMillis. Kinesis allows five calls per second and shard for all applications together." },
-    Own { name: WORKER_ID_SUFFIX, kind: OwnKind::Word(&["none", "random", "hostname"]), default: "none",
+    Own { name: WORKER_ID_SUFFIX, scope: Scope::Application, kind: OwnKind::Word(&["none", "random", "hostname"]), default: "none",
         doc: "Suffix that is appended to workerId with a hyphen, so that several processes can use one file: a random word for each start, or the host name. Without workerId the id is always random." },
-    Own { name: RESUME_LATEST, kind: OwnKind::Word(&[TRUE, "false"]), default: TRUE,
+    Own { name: RESUME_LATEST, scope: Scope::Application, kind: OwnKind::Word(&[TRUE, "false"]), default: TRUE,
         doc: "Start of an owner of a lease at LATEST that has no checkpoint yet. true: where the first owner began to read, so that records that it delivered before it failed are delivered again. false: at the newest record, as KCL does." },
-    Own { name: USE_STREAM_ARN, kind: OwnKind::Word(&[TRUE, "false"]), default: "false",
+    Own { name: USE_STREAM_ARN, scope: Scope::Application, kind: OwnKind::Word(&[TRUE, "false"]), default: "false",
         doc: "Name the stream by streamArn in every call, which reads a stream of another account (its resource policy must allow it). false: by its name, as KCL does; a stream of another account or region than that of streamArn is then refused. Some local endpoints ignore ARNs." },
-    Own { name: STATUS, kind: OwnKind::Address, default: "9465",
+    Own { name: STATUS, scope: Scope::Process, kind: OwnKind::Address, default: "9465",
         doc: "Address of the status page, probes and Prometheus metrics: a port of 127.0.0.1, or an address with a port, as in 0.0.0.0:9465; off: none. If another process uses the default port, there is no status page." },
-    Own { name: STUCK_AFTER, kind: OwnKind::Number(1), default: "60000",
+    Own { name: STUCK_AFTER, scope: Scope::Application, kind: OwnKind::Number(1), default: "60000",
         doc: "Milliseconds without progress, although there is work, after which a shard counts as stuck." },
-    Own { name: CHILD_LOG, kind: OwnKind::Word(&["lines", "raw", "json"]), default: "lines",
+    Own { name: CHILD_LOG, scope: Scope::Application, kind: OwnKind::Word(&["lines", "raw", "json"]), default: "lines",
         doc: "Form of the output of record processors in the log. lines: each line is a log entry with shard and pid. raw: stderr and the lines on stdout that are no messages are passed through byte for byte. json: with multilangd.logFormat = json, a line that is a JSON object becomes a log entry with its own fields, to which shard, pid and level are added; other lines as with lines." },
-    Own { name: LOG_FORMAT, kind: OwnKind::Word(&["text", "json"]), default: "text",
+    Own { name: LOG_FORMAT, scope: Scope::Process, kind: OwnKind::Word(&["text", "json"]), default: "text",
         doc: "Format of the log lines on stderr." },
-    Own { name: LOG, kind: OwnKind::Filter, default: "warn,multilangd=info,child=info",
+    Own { name: LOG, scope: Scope::Process, kind: OwnKind::Filter, default: "warn,multilangd=info,child=info",
         doc: "Log filter; the target child is the output of record processors. RUST_LOG takes precedence." },
 ];
 
