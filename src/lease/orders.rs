@@ -165,6 +165,16 @@ pub fn pause(lease: &Lease, pause: &Pause, latest_from: i64) -> Update {
     Update { requires: as_read(lease), changes }.fenced(lease)
 }
 
+/// Brings the order in force to the row of a lease that is acquired, if the row lags.
+#[must_use]
+pub fn with_pause(mut update: Update, lease: &Lease, in_force: &Pause) -> Update {
+    if !lagging(std::slice::from_ref(lease), in_force).is_empty() {
+        update.requires.push(Requirement::Pause(lease.pause.clone()));
+        update.changes.push(Change::SetPause(in_force.clone()));
+    }
+    update
+}
+
 /// Brings the order in force to a row that lags. A row that has received another order meanwhile is left alone.
 pub fn correct(lease: &Lease, in_force: &Pause) -> Update {
     Update {
