@@ -389,13 +389,13 @@ impl ShardSync {
         let now = Instant::now();
         self.clean(seen, leads, rounds, coordinator).await?;
         self.follow(&seen.leases, rounds, coordinator).await?;
+        self.bring_orders(&seen.leases, leads).await?;
         if !leads {
             rounds.holes = audit::HoleCount::default();
             self.forget_unread(rounds);
             return Ok(Coverage::Whole);
         }
         self.fill_ranges(&seen.leases).await?;
-        self.bring_orders(&seen.leases).await?;
         let hole = rounds.holes.note(&seen.leases);
         let coverage = |synced| match hole {
             Some(_) => Coverage::Confirmed { synced },

@@ -9,10 +9,12 @@ use crate::shard::some;
 
 impl ShardSync {
     /// Corrects rows, by a scan that may be old: a row that has received another order since is left alone.
-    pub(super) async fn bring_orders(&self, leases: &[Lease]) -> Result<(), Error> {
+    /// A worker that does not audit the leases corrects its own: the one that does may be a Java worker.
+    pub(super) async fn bring_orders(&self, leases: &[Lease], leads: bool) -> Result<(), Error> {
         let Some(in_force) = orders::in_force(leases) else { return Ok(()) };
         let mut corrected = Vec::new();
-        for lease in orders::lagging(leases, in_force) {
+        let is_mine = |lease: &&Lease| leads || lease.owner.as_ref() == Some(&self.settings.me);
+        for lease in orders::lagging(leases, in_force).into_iter().filter(is_mine) {
             match self.table.update(&lease.shard, &orders::correct(lease, in_force)).await {
                 Ok(_) | Err(table::Error::Written { .. }) => corrected.push(&lease.shard),
                 Err(table::Error::Conflict(_)) => {}

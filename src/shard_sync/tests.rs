@@ -293,12 +293,12 @@ async fn leases_created_during_a_pause_are_paused() {
         let before = rows.list().await.unwrap();
         let created = sync.needed(&before).await.unwrap();
         assert_eq!(created[0].parking().is_some(), expected.is_some(), "the row of shard 1");
-        sync.bring_orders(&before).await.unwrap();
+        sync.bring_orders(&before, true).await.unwrap();
         assert_eq!(rows.row(&"2".into()).unwrap().pause, expected);
         // The scan is old by now: the application was paused again and resumed.
         let later = Pause::new(false, 99, "bob");
         rows.put(Lease { pause: Some(later.clone()), ..by_java.clone() });
-        sync.bring_orders(&before).await.unwrap();
+        sync.bring_orders(&before, true).await.unwrap();
         assert_eq!(rows.row(&"2".into()).unwrap().pause, Some(later));
     }
 }

@@ -161,3 +161,80 @@ async fn failing_shard_is_parked_by_the_operator_without_alarm() {
     until_state(&daemon, &[(zero.as_str(), "idle")]).await;
     assert_eq!(daemon.daemon.stop().await, Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn paused_application_continues_where_it_stopped() {
+    let mut rig = Rig::start("pause").await;
+    rig.stream(2).await;
+    let file = properties(&mut rig, "each", "");
+    let mut workers = vec![worker(&rig, "first", &file).await];
+    rig.put(&numbered(0..40)).await;
+    rig.until("all records", |log| delivered(log) == expected(0..40)).await;
+    workers.push(worker(&rig, "second", &file).await);
+    until(&workers[1].address, "a lease of the second worker", |status| held(status).len() == 1).await;
+
+    succeeds(&rig, &file, &["park", "--shard", &shard(1)]).await;
+    succeeds(&rig, &file, &["pause"]).await;
+    for worker in &workers {
+        let all_parked = |status: &Value| held(status).iter().all(|(_, state)| *state == PARKED);
+        until(&worker.address, "all shards parked", all_parked).await;
+    }
+    rig.until("the end of all children", |log| alive(log) == 0).await;
+    let at = rig.log.len();
+    let from = delivered(&rig.log);
+    let shown = listed(&rig, &file).await;
+    for lease in shown["leases"].as_array().unwrap() {
+        assert!(lease["paused"]["sinceMillis"].as_i64() > Some(0), "{shown:#}");
+    }
+    let zero = shard(0);
+    let split = rig.clients.kinesis.split_shard().stream_name(STREAM).shard_to_split(&zero);
+    split.new_starting_hash_key((1u128 << 126).to_string()).send().await.unwrap();
+    rig.put(&numbered(40..100)).await;
+    // A worker that takes the leases of the other one over keeps the pause.
+    let mut left = workers.remove(0);
+    assert_eq!(left.daemon.stop().await, Some(0));
+    let parked = [(zero.as_str(), PARKED), (&shard(1), PARKED)];
+    until_state(&workers[0], &parked).await;
+
+    succeeds(&rig, &file, &["resume"]).await;
+    until(&workers[0].address, "only the parked shard", |status| {
+        held(status).iter().all(|(of, state)| (*of == shard(1)) == (*state == PARKED))
+    })
+    .await;
+    rig.until("the child shards", |log| {
+        let begun = said(&log[at..], "initialize");
+        [shard(2), shard(3)].iter().all(|child| begun.contains(&child.as_str()))
+    })
+    .await;
+    assert!(delivered(&rig.log).is_superset(&from));
+    assert!(!said(&rig.log[at..], "initialize").contains(&shard(1).as_str()), "it is parked, too");
+    succeeds(&rig, &file, &["unpark"]).await;
+    rig.until("all records", |log| delivered(log) == expected(0..100)).await;
+    assert_eq!(workers[0].daemon.stop().await, Some(0));
+    assert_in_order(&rig.log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_orders_are_refused_and_no_row_changes() {
+    let mut rig = Rig::start("park-wrong").await;
+    rig.stream(1).await;
+    let file = properties(&mut rig, "each", "");
+    assert_eq!(verb(&rig, &file, &["pause"]).await.0, Some(69), "there is no table");
+    let mut daemon = worker(&rig, "first", &file).await;
+    until_state(&daemon, &[(&shard(0), "idle")]).await;
+    assert_eq!(daemon.daemon.stop().await, Some(0));
+    let before = rig.all_rows().await;
+    for (arguments, code) in [
+        (&["park", "--shard", "shardId-000000000007"][..], 1),
+        (&["unpark", "--shard", "shardId-000000000007"], 1),
+        (&["resume", "--shard", "shardId-000000000000"], 64),
+        (&["unpark"], 0),
+        (&["resume"], 0),
+        (&["park", "--dry-run"], 0),
+        (&["pause", "--dry-run"], 0),
+    ] {
+        let (ended, printed) = verb(&rig, &file, arguments).await;
+        assert_eq!(ended, Some(code), "{arguments:?}: {printed}\n{}", rig.daemon_log());
+        assert_eq!(rig.all_rows().await, before, "{arguments:?} changed a row");
+    }
+}
