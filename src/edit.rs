@@ -380,6 +380,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn later_order_of_another_operator_is_not_replaced() {
+        let table = table();
+        let operator = |now| orders::Operator { by: "ann", now, latest_from: 5 };
+        let leases = table.list().await.unwrap();
+        let rows = Rows { leases: &leases, live: &BTreeSet::new(), selected: None, force: false };
+        let (pause, later) = (orders::pause(&rows, operator(7)), orders::pause(&rows, operator(8)));
+        assert_eq!(execute(&table, &later, &NewRows::default(), false).await, Ok(2));
+        let after = table.list().await.unwrap();
+        assert_eq!(execute(&table, &pause, &NewRows::default(), false).await, Ok(2));
+        assert_eq!(table.list().await.unwrap(), after);
+    }
+
+    #[tokio::test]
     async fn shard_finished_since_the_plan_is_not_written() {
         let table = table();
         let steps = planned(&table).await;

@@ -498,9 +498,9 @@ fn lease_created_during_a_pause_is_acquired_paused() {
     let ended = Lease { checkpoint: Position::shard_end(), pause: Some(on.clone()), ..lease("a", None, 0) };
     let created = lease("b", None, 0);
     let effects = rig.state.on(rig.now, Event::Scanned(Ok(vec![ended, created.clone()])));
-    let acquired = effects.iter().find_map(|effect| match effect {
-        Effect::Acquire(_, update) => Some(update),
-        _ => None,
+    let acquired = effects.iter().find_map(|effect| {
+        let Effect::Acquire(_, update) = effect else { return None };
+        Some(update)
     });
     let mut after = created.clone();
     assert!(acquired.unwrap().holds(&created));

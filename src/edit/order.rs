@@ -51,7 +51,8 @@ impl Order {
             || match self {
                 Self::Park { takes, .. } => row.park.is_some() && !(*takes && has_owner(row)),
                 Self::Unpark => row.park.is_none(),
-                Self::Pause { pause, .. } => row.pause.as_ref() == Some(pause),
+                // Another operator has given a later order.
+                Self::Pause { pause, .. } => row.pause.as_ref().is_some_and(|known| known.covers(pause)),
             }
     }
 

@@ -87,6 +87,11 @@ impl Pause {
         self.parts().1
     }
 
+    /// Whether this order is the other one, or replaces it.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.rank() >= other.rank()
+    }
+
     fn parts(&self) -> (i64, &str) {
         parts(self.0.split_once(' ').map_or(&*self.0, |(_, rest)| rest))
     }
