@@ -113,7 +113,7 @@ enum Sub {
         #[arg(hide_possible_values = true)]
         shell: Shell,
     },
-    /// Print, move or release the leases of an application.
+    /// Print, move, release or park the leases of an application.
     ///
     /// Reads the tables of the application twice, and prints its leases, its workers, its leader, and which of them are
     /// renewed. Writes nothing, unless seek or release follows FILE.

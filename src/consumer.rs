@@ -29,6 +29,7 @@ use crate::shard::BoxFuture;
 pub mod ending;
 pub mod event;
 mod lettering;
+mod parking;
 pub mod program;
 mod sending;
 pub mod state;
@@ -127,6 +128,10 @@ struct Consumer {
     ending: Option<Ending>,
     /// Whether the shard was read before.
     opened: bool,
+    /// A time before reading began, in milliseconds since 1970.
+    begun: i64,
+    /// Whether an operator parked the shard since.
+    was_parked: bool,
     /// Requests in progress; each ends with an event.
     work: JoinSet<Event>,
     events: VecDeque<Event>,
@@ -134,7 +139,7 @@ struct Consumer {
 
 impl Consumer {
     fn new(held: Arc<Held>, parts: Parts) -> Self {
-        let lease = held.initial();
+        let (lease, begun) = (held.initial(), parts.clock.past());
         let state = State::new(
             parts.settings.clone(),
             lease.checkpoint.clone(),
@@ -150,6 +155,8 @@ impl Consumer {
             short_since: None,
             attempt: 0,
             opened: false,
+            begun,
+            was_parked: false,
             pid: None,
             stderr: Vec::new(),
             refused: (0, None),
@@ -166,6 +173,10 @@ impl Consumer {
     }
 
     async fn run(mut self, mut signals: Signals) -> Outcome {
+        let mut orders = self.held.orders();
+        // Before the start, so that no child is started.
+        let order = orders.borrow_and_update().clone();
+        self.events.extend(order.map(Event::Park));
         self.events.push_back(Event::Begin);
         self.emit(OfShard::Held { checkpoint: self.state.stored() });
         if self.held.initial().parents.is_empty() {
@@ -207,6 +218,10 @@ impl Consumer {
                         event = "handoff_started",
                         "starting a graceful handoff, finishing the current batch");
                     Event::Wanted
+                }
+                Ok(()) = orders.changed() => {
+                    let order = orders.borrow_and_update().clone();
+                    order.map_or(Event::Unpark, Event::Park)
                 }
                 // Completed requests unblock a child that waits for an answer.
                 Some(done) = self.work.join_next() => match done {
@@ -429,6 +444,8 @@ impl Consumer {
                     "resumed a parked shard: its record processor makes progress again"
                 );
             }
+            Effect::ParkedByOperator(order) => self.parked_by_operator(&order),
+            Effect::UnparkedByOperator => self.unparked_by_operator(),
             Effect::Shortage(reason) => {
                 self.emit(OfShard::Shortage { reason: &reason });
                 let now = Instant::now();

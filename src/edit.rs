@@ -1,14 +1,16 @@
-//! `multilangd leases FILE seek` and `release`: an operator moves or releases leases.
+//! The verbs of `multilangd leases FILE`: an operator moves, releases or parks leases.
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`plan`] | the steps of a verb, and why it is refused: pure |
+//! | [`plan`] | the steps of `seek` and `release`, and why they are refused: pure |
+//! | [`order`] | an order for one lease, and its write: pure |
+//! | [`orders`] | the steps of `park`, `unpark`, `pause` and `resume`: pure |
 //! | [`locate`] | the position of a time or a sequence number in a shard |
 //!
 //! Only conditional writes, in the order of the plan. If a step cannot be written, those after it are not written
 //! either; a second run completes the verb.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -16,10 +18,12 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::lease::{Lease, Table, WorkerId, table};
-use crate::shard::ShardId;
+use crate::shard::{ShardId, some};
 use crate::stream::StreamId;
 
 pub mod locate;
+pub mod order;
+pub mod orders;
 pub mod plan;
 
 use plan::{Action, Step};
@@ -98,6 +102,31 @@ pub async fn execute(table: &dyn Table, steps: &[Step], new: &NewRows, force: bo
     Ok(all)
 }
 
+/// Most scans after an order for the whole application.
+const SCANS: usize = 3;
+
+/// Completes an order for the whole application after its first steps were written: workers may have created rows since
+/// they were read. Returns the number of rows written.
+///
+/// # Errors
+/// The first step that was not written.
+pub async fn follow(
+    table: &dyn Table,
+    plan: impl Fn(&[Lease]) -> Vec<Step>,
+    mut written: usize,
+) -> Result<usize, Error> {
+    for _ in 0..SCANS {
+        // A worker brings the order to rows that this does not see.
+        let Ok(leases) = table.list().await else { break };
+        let more = execute(table, &plan(&leases), &NewRows::default(), false).await?;
+        if more == 0 {
+            break;
+        }
+        written += more;
+    }
+    Ok(written)
+}
+
 /// Writes one step. Returns false if the row has changed.
 async fn write(table: &dyn Table, step: &Step, new: &NewRows, force: bool) -> Result<bool, table::Error> {
     if let Action::Create(lease) = &step.action {
@@ -119,7 +148,11 @@ async fn write(table: &dyn Table, step: &Step, new: &NewRows, force: bool) -> Re
             // An earlier attempt of the request was applied.
             Some(now) if step.is_done(&now) => return Ok(true),
             // The steps after it were planned for a shard that is read further, or that is finished.
-            Some(now) if force && now.is_complete() == seen.is_complete() && now.stream == seen.stream => {
+            Some(now)
+                if (force || step.is_order())
+                    && now.is_complete() == seen.is_complete()
+                    && now.stream == seen.stream =>
+            {
                 row = now;
             }
             Some(_) | None => return Ok(false),
@@ -128,8 +161,19 @@ async fn write(table: &dyn Table, step: &Step, new: &NewRows, force: bool) -> Re
     Ok(false)
 }
 
-/// The plan as one JSON object. `written` is none for a dry run and for a refused plan.
-pub fn json(name: &str, verb: &str, steps: &[Step], written: Option<usize>) -> Value {
+/// The plan as one JSON object. `unknown` are the workers of [`orders::disobedient`]. `written` is none for a dry run and for a refused plan.
+pub fn json(
+    name: &str,
+    verb: &str,
+    steps: &[Step],
+    unknown: &BTreeMap<&WorkerId, Vec<&ShardId>>,
+    written: Option<usize>,
+) -> Value {
+    let unknown = unknown.iter().map(|(worker, shards)| {
+        let shards: Vec<&str> = shards.iter().map(|shard| shard.as_str()).collect();
+        json!({"worker": worker.as_str(), "shards": shards})
+    });
+    let unknown: Vec<Value> = unknown.collect();
     let steps = steps.iter().map(|step| {
         let before = step.lease.as_ref().map(|lease| lease.checkpoint.to_string());
         let (action, after, reason) = describe(step);
@@ -142,12 +186,14 @@ pub fn json(name: &str, verb: &str, steps: &[Step], written: Option<usize>) -> V
             "reason": reason,
         })
     });
-    json!({"table": name, "verb": verb, "steps": steps.collect::<Vec<_>>(), "written": written})
+    json!({"table": name, "verb": verb, "steps": steps.collect::<Vec<_>>(), "unknownWorkers": unknown, "written": written})
 }
 
 /// The plan as text.
 pub fn text(steps: &[Step]) -> String {
-    let mut rows = vec![["SHARD", "OWNER", "CHECKPOINT", "ACTION", "NEW CHECKPOINT"].map(str::to_owned)];
+    let is_seek = |step: &Step| matches!(step.action, Action::Move(_) | Action::Create(_));
+    let last = if steps.iter().any(is_seek) { "NEW CHECKPOINT" } else { "NOTE" };
+    let mut rows = vec![["SHARD", "OWNER", "CHECKPOINT", "ACTION", last].map(str::to_owned)];
     for step in steps {
         let owner = step.lease.as_ref().and_then(Lease::actual_owner);
         let (action, after, reason) = describe(step);
@@ -170,9 +216,22 @@ fn describe(step: &Step) -> (&'static str, Option<String>, Option<String>) {
         Action::Move(to) => ("seek", Some(to.to_string()), None),
         Action::Create(lease) => ("create", Some(lease.checkpoint.to_string()), None),
         Action::Release => ("release", None, None),
+        Action::Order(order) => (order.word(), None, None),
         Action::Keep(why) => ("keep", None, Some(why.to_string())),
         Action::Refuse(why) => ("refuse", None, Some(why.to_string())),
     }
+}
+
+/// One line for each worker of [`orders::disobedient`].
+pub fn warnings(unknown: &BTreeMap<&WorkerId, Vec<&ShardId>>) -> String {
+    let line = |(worker, shards): (&&WorkerId, &Vec<&ShardId>)| {
+        let shards = some(shards.iter().copied());
+        format!(
+            "\nwarning: worker {worker} is not known as a worker of multilangd. A Java worker ignores the order and \
+             continues to deliver {shards} (stop it)\n"
+        )
+    };
+    unknown.iter().map(line).collect()
 }
 
 /// One line for each refusal; none if there is none.
@@ -284,6 +343,56 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn order_is_written_despite_renewals_and_ends_no_lease() {
+        let table = table();
+        let operator = orders::Operator { by: "ann", now: 7, latest_from: 5 };
+        let leases = table.list().await.unwrap();
+        let rows = Rows { leases: &leases, live: &BTreeSet::new(), selected: None, force: false };
+        let steps = orders::park(&rows, operator);
+        renew(&table);
+        let ended = Lease { checkpoint: Position::shard_end(), ..leases[0].clone() };
+        table.put(Lease { counter: 9, ..ended.clone() });
+        assert_eq!(execute(&table, &steps, &NewRows::default(), false).await, Ok(2));
+        let row = |shard: &str| table.row(&shard.into()).unwrap();
+        let parked = row("shard-1");
+        assert_eq!((parked.owner, parked.counter, parked.latest_from), (Some("worker".into()), 1, Some(5)));
+        assert!(parked.park.is_some());
+        assert_eq!(row("shard-0").park, None, "it is finished");
+        let unknown = orders::disobedient(&steps, &leases);
+        let shown = json("app", "park", &steps, &unknown, Some(2));
+        assert_eq!(shown["unknownWorkers"], json!([{"worker": "worker", "shards": ["shard-0", "shard-1"]}]));
+        assert!(warnings(&unknown).contains("worker worker"));
+    }
+
+    #[tokio::test]
+    async fn rows_created_during_a_pause_are_paused_too() {
+        let table = table();
+        let operator = orders::Operator { by: "ann", now: 7, latest_from: 5 };
+        let plan = |leases: &[Lease]| {
+            let rows = Rows { leases, live: &BTreeSet::new(), selected: None, force: false };
+            orders::pause(&rows, operator)
+        };
+        let steps = plan(&table.list().await.unwrap());
+        table.put(sync::new_lease(&shards()[2], Sequence::TrimHorizon));
+        let written = execute(&table, &steps, &NewRows::default(), false).await.unwrap();
+        assert_eq!(follow(&table, plan, written).await, Ok(3));
+        assert!(table.list().await.unwrap().iter().all(|lease| lease.parking().is_some()));
+    }
+
+    #[tokio::test]
+    async fn later_order_of_another_operator_is_not_replaced() {
+        let table = table();
+        let operator = |now| orders::Operator { by: "ann", now, latest_from: 5 };
+        let leases = table.list().await.unwrap();
+        let rows = Rows { leases: &leases, live: &BTreeSet::new(), selected: None, force: false };
+        let (pause, later) = (orders::pause(&rows, operator(7)), orders::pause(&rows, operator(8)));
+        assert_eq!(execute(&table, &later, &NewRows::default(), false).await, Ok(2));
+        let after = table.list().await.unwrap();
+        assert_eq!(execute(&table, &pause, &NewRows::default(), false).await, Ok(2));
+        assert_eq!(table.list().await.unwrap(), after);
+    }
+
+    #[tokio::test]
     async fn shard_finished_since_the_plan_is_not_written() {
         let table = table();
         let steps = planned(&table).await;
@@ -320,7 +429,7 @@ mod tests {
     async fn plan_is_shown_as_text_and_json() {
         let table = table();
         let steps = planned(&table).await;
-        let shown = json("app", "seek", &steps, Some(3));
+        let shown = json("app", "seek", &steps, &BTreeMap::new(), Some(3));
         assert_eq!(shown["steps"][0]["before"], "LATEST");
         assert_eq!(shown["steps"][2]["action"], "create");
         assert_eq!(

@@ -9,7 +9,7 @@ pub enum Exit {
     Clean,
     /// A record processor failed permanently; for `multilangd health`, the daemon is not healthy; for
     /// `multilangd local --exit-when-done`, not all records were checkpointed; for `multilangd test`, a case failed; for
-    /// `multilangd leases FILE seek`, the verb was refused.
+    /// a verb of `multilangd leases FILE`, it was refused.
     ChildFailed,
     /// The command line is invalid.
     Usage,
@@ -41,7 +41,7 @@ pub const EXITS: &[(Exit, u8, &str, &str)] = &[
         Exit::ChildFailed,
         1,
         "child-failed",
-        "a record processor failed too many times in a row; all applications of the process have failed, with different codes; multilangd health: the daemon is not alive, or not ready; multilangd local --exit-when-done: not all records were checkpointed; multilangd test: a case failed; multilangd letters: a line is no letter; multilangd replay: records failed again; multilangd leases FILE seek or release: refused, or not all leases were written",
+        "a record processor failed too many times in a row; all applications of the process have failed, with different codes; multilangd health: the daemon is not alive, or not ready; multilangd local --exit-when-done: not all records were checkpointed; multilangd test: a case failed; multilangd letters: a line is no letter; multilangd replay: records failed again; multilangd leases FILE with a verb: refused, or not all leases were written",
     ),
     (Exit::Usage, 64, "usage", "invalid command line"),
     (

@@ -15,6 +15,7 @@ use crate::fleet::Store;
 use crate::fleet::layout::Layout;
 use crate::fleet::report::{Rules, judge};
 use crate::fleet::rows::{Dated, Generation, Lock, Report, Stage, Word};
+use crate::lease::orders::Pause;
 use crate::lease::{Lease, Table, WorkerId, table};
 
 /// The content of the tables at one time.
@@ -149,6 +150,8 @@ impl Overview {
                 "moved": self.moves(lease),
                 "checkpoint": lease.checkpoint.sequence.as_str(),
                 "subSequenceNumber": lease.checkpoint.sub,
+                "parked": lease.park.as_ref().map(|park| json!({"sinceMillis": park.since(), "by": park.by()})),
+                "paused": paused(lease).map(|pause| json!({"sinceMillis": pause.since(), "by": pause.by()})),
                 "throughputKBps": lease.throughput.map(|throughput| throughput.kilobytes()),
                 "parents": lease.parents.iter().map(|shard| shard.as_str()).collect::<Vec<_>>(),
             })
@@ -201,7 +204,7 @@ impl Overview {
             workers.push([worker.id.to_string(), leases, moving, reported, load]);
         }
         columns(&mut out, &workers);
-        let head = ["LEASE", "OWNER", "COUNTER", "RENEWED", "KB/S", "CHECKPOINT"].map(str::to_owned);
+        let head = ["LEASE", "OWNER", "COUNTER", "RENEWED", "KB/S", "ORDER", "CHECKPOINT"].map(str::to_owned);
         let mut leases = vec![head];
         for lease in &self.now.leases {
             let owner = match (&lease.owner, &lease.checkpoint_owner) {
@@ -218,6 +221,7 @@ impl Overview {
                 lease.counter.to_string(),
                 moved.to_owned(),
                 throughput,
+                ordered(lease).to_owned(),
                 lease.checkpoint.to_string(),
             ]);
         }
@@ -225,6 +229,21 @@ impl Overview {
         columns(&mut out, &leases);
         let _infallible = writeln!(out, "\nrenewals observed for {:?}", self.between);
         out
+    }
+}
+
+/// The order by which the application is paused, as far as this lease says.
+fn paused(lease: &Lease) -> Option<&Pause> {
+    lease.pause.as_ref().filter(|pause| pause.is_on())
+}
+
+/// The orders of an operator by which the lease is not delivered.
+fn ordered(lease: &Lease) -> &'static str {
+    match (&lease.park, paused(lease)) {
+        (Some(_), Some(_)) => "parked, paused",
+        (Some(_), None) => "parked",
+        (None, Some(_)) => "paused",
+        (None, None) => "-",
     }
 }
 
@@ -245,6 +264,7 @@ mod tests {
     use crate::fleet::report::Recorder;
     use crate::fleet::rows::StateLocation;
     use crate::lease::memory::Memory;
+    use crate::lease::orders::Park;
     use crate::sequence::{Position, Sequence};
     use crate::shard::HashRange;
 
@@ -266,7 +286,11 @@ mod tests {
         let (state, table) = (State::default(), Memory::default());
         table.put(lease("a", Some("w1")));
         table.put(lease("b", Some("w2")));
-        table.put(lease("c", None));
+        table.put(Lease {
+            park: Some(Park::new(8, "ann")),
+            pause: Some(Pause::new(false, 9, "bob")),
+            ..lease("c", None)
+        });
         let now = 1_795_000_000;
         {
             let mut rows = state.rows();
@@ -310,10 +334,12 @@ mod tests {
         assert_eq!(shown["leader"], json!({"worker": "w1", "lockMillis": 16_000, "moved": false}));
         assert_eq!(shown["generation"]["state"], "CLIENT_VERSION_3X");
         assert_eq!(shown["leases"][0]["moved"], true);
+        assert_eq!(shown["leases"][2]["parked"], json!({"sinceMillis": 8, "by": "ann"}));
+        assert_eq!(shown["leases"][2]["paused"], json!(null), "resumed");
         let text = seen.text();
         assert!(text.contains("app: CLIENT_VERSION_3X, one table; leader: w1 (not renewed"), "{text}");
         assert!(text.contains("\nw3      0       0        0 s ago   C 12.5 %\n"), "{text}");
         assert!(text.contains("\nw2      1       0        -         no metrics\n"), "{text}");
-        assert!(text.contains("\nc      -      0"), "{text}");
+        assert!(text.contains("\nc      -      0        no       -     parked  TRIM"), "{text}");
     }
 }

@@ -17,6 +17,7 @@
 //! | [`audit`] | whether the leases cover all hash keys, and which worker checks that: pure |
 //! | [`cleanup`] | which finished leases can be deleted: pure |
 //! | [`sync`] | which leases the shards of a stream need: pure |
+//! | [`orders`] | parked shards and a paused application: the marks of an operator: pure |
 //! | [`outage`] | requests that fail again and again: when to log it, how long to wait: pure |
 //! | [`memory`] | the table in memory, for tests |
 //!
@@ -31,6 +32,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+use self::orders::{Park, Pause};
 use crate::sequence::Position;
 use crate::shard::{HashRange, ShardId};
 use crate::stream::StreamId;
@@ -44,6 +46,7 @@ pub mod history;
 pub mod holding;
 pub mod memory;
 pub mod meter;
+pub mod orders;
 pub mod origin;
 pub mod outage;
 pub mod sync;
@@ -181,6 +184,10 @@ pub struct Lease {
     /// `multilangdLatestFrom`: when the first owner of a lease at `LATEST` began to read, in milliseconds since 1970 by
     /// AWS's clock. Until the first checkpoint, the next owner starts there. KCL starts at the newest record again.
     pub latest_from: Option<i64>,
+    /// `multilangdParked`: the order of an operator to park the shard.
+    pub park: Option<Park>,
+    /// `multilangdPause`: the last order of an operator to pause or resume the application.
+    pub pause: Option<Pause>,
 }
 
 impl Lease {
@@ -202,6 +209,8 @@ impl Lease {
             stream: None,
             process: None,
             latest_from: None,
+            park: None,
+            pause: None,
         }
     }
 

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, error, info, warn};
 
 use crate::coordinator::{Handle, Snapshot};
+use crate::lease::orders::in_force;
 use crate::lease::origin::{self, Foreign};
 use crate::lease::outage::Outage;
 use crate::lease::sync::{self, InitialPosition};
@@ -28,6 +29,7 @@ use crate::shard::{self, Filter, Shard, ShardId};
 
 mod identity;
 mod open_shards;
+mod orders;
 
 /// Interval between audits. KCL's is two minutes, with a scan for each.
 const AUDIT: Duration = Duration::from_secs(30);
@@ -221,6 +223,10 @@ impl ShardSync {
         let &Settings { initial, ignore_unexpected_children, .. } = &self.settings;
         let mut missing = sync::plan_missing(&shards, leases, initial, ignore_unexpected_children)?;
         missing.extend(origin::orphans(leases, &shards));
+        let pause = in_force(leases);
+        for lease in &mut missing {
+            lease.pause = pause.cloned();
+        }
         Ok(missing)
     }
 
@@ -383,6 +389,7 @@ impl ShardSync {
         let now = Instant::now();
         self.clean(seen, leads, rounds, coordinator).await?;
         self.follow(&seen.leases, rounds, coordinator).await?;
+        self.bring_orders(&seen.leases, leads).await?;
         if !leads {
             rounds.holes = audit::HoleCount::default();
             self.forget_unread(rounds);

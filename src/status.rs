@@ -15,7 +15,7 @@ use crate::budget::Budget;
 use crate::clock;
 use crate::config::Config;
 use crate::metrics::Ending;
-use crate::metrics::board::{Board, Totals};
+use crate::metrics::board::{Board, ByOperator, Totals};
 use crate::shard::ShardId;
 
 mod alarm;
@@ -86,15 +86,18 @@ pub enum Condition {
     Stuck(String),
     /// The child failed repeatedly and is restarted after a long pause. The reason.
     Parked(String),
+    /// An operator has parked the shard, or paused the application. The order.
+    ParkedByOperator(String),
     /// This worker has left the shard.
     Over(Ending),
 }
 
 impl Condition {
-    /// The reason why there is no progress; none if the shard is neither stuck nor parked.
+    /// The reason why there is no progress; none if the shard is neither stuck nor parked, by an operator or
+    /// not.
     pub fn reason(&self) -> Option<&str> {
         match self {
-            Self::Stuck(why) | Self::Parked(why) => Some(why),
+            Self::Stuck(why) | Self::Parked(why) | Self::ParkedByOperator(why) => Some(why),
             Self::Waiting
             | Self::Idle
             | Self::Opening
@@ -120,6 +123,7 @@ impl Condition {
             Self::Bisecting => "bisecting",
             Self::Stuck(_) => "stuck",
             Self::Parked(_) => "parked",
+            Self::ParkedByOperator(_) => "parked by operator",
             Self::Over(ending) => ending.word(),
         }
     }
@@ -129,6 +133,13 @@ impl Condition {
 pub fn condition(totals: &Totals, now: Instant, stuck_after: Duration) -> Condition {
     if let Some(ending) = totals.over {
         return Condition::Over(ending);
+    }
+    if let Some(ByOperator { application, since, by }) = &totals.order {
+        let (what, verb) = if *application { ("application paused", "resume") } else { ("parked", "unpark") };
+        return Condition::ParkedByOperator(format!(
+            "{what} by an operator since {} ({by}); multilangd leases FILE {verb} ends it",
+            clock::utc(*since)
+        ));
     }
     let lasts = |since: Option<Instant>| {
         let lasted = now.saturating_duration_since(since?);

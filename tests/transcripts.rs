@@ -134,6 +134,8 @@ impl Replay {
             | Effect::FailedWhileStopping(_)
             | Effect::EndDelayed(..)
             | Effect::Parked(..)
+            | Effect::ParkedByOperator(_)
+            | Effect::UnparkedByOperator
             | Effect::Bisecting(..)
             | Effect::Bisected
             | Effect::Letter(_)

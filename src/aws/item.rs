@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
+use crate::lease::orders::{Park, Pause};
 use crate::lease::{Lease, ProcessId, Throughput};
 use crate::sequence::{Position, Sequence};
 use crate::shard::{HashRange, ShardId};
@@ -31,6 +32,8 @@ pub(super) const THROUGHPUT: &str = "throughputKBps";
 pub(super) const STREAM: &str = "multilangdStream";
 pub(super) const PROCESS: &str = "multilangdProcess";
 pub(super) const LATEST_FROM: &str = "multilangdLatestFrom";
+pub(super) const PARK: &str = "multilangdParked";
+pub(super) const PAUSE: &str = "multilangdPause";
 pub(super) const EARLIER: &str = "multilangdEarlierCheckpoint";
 pub(super) const ENTITY: &str = "entityType";
 /// The value of [`ENTITY`] on a lease. Since KCL 3.5 other rows are in the same table.
@@ -76,7 +79,9 @@ pub(super) fn new_row(lease: &Lease) -> Item {
     let stream = lease.stream.as_ref().map(|stream| (STREAM, text(&stream.to_string())));
     let process = lease.process.as_ref().map(|process| (PROCESS, text(&process.to_string())));
     let latest_from = lease.latest_from.map(|millis| (LATEST_FROM, number(millis)));
-    let more = [owner, children, throughput, stream, process, latest_from].into_iter().flatten();
+    let park = lease.park.as_ref().map(|park| (PARK, text(&park.to_string())));
+    let pause = lease.pause.as_ref().map(|pause| (PAUSE, text(&pause.to_string())));
+    let more = [owner, children, throughput, stream, process, latest_from, park, pause].into_iter().flatten();
     item.extend(more.map(|(name, value)| (name.to_owned(), value)));
     item
 }
@@ -197,6 +202,8 @@ fn lease(item: &Item, initial: &Sequence) -> Result<Lease, &'static str> {
             .map(|text| StreamId::parse(text).unwrap_or_else(|| StreamId::new(text, 0))),
         process: get_text(item, PROCESS).and_then(ProcessId::parse),
         latest_from: get_number(item, LATEST_FROM),
+        park: get_text(item, PARK).map(Park::parse),
+        pause: get_text(item, PAUSE).map(Pause::parse),
     })
 }
 

@@ -15,7 +15,7 @@ pub(crate) struct Leases {
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// Seconds between the two scans that show which leases are renewed [default: half of failoverTimeMillis; with seek
-    /// and release failoverTimeMillis, and no less].
+    /// and release failoverTimeMillis, and no less; not used by the other verbs].
     #[arg(long, global = true, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=3600))]
     pub(crate) watch: Option<u64>,
     #[command(subcommand)]
@@ -58,6 +58,66 @@ pub(crate) enum Verb {
         #[command(flatten)]
         which: Which,
     },
+    /// Stop delivering the records of shards, and keep their leases.
+    ///
+    /// Within failoverTimeMillis the workers of multilangd end the record processors of these shards, as in a stop, and
+    /// read nothing until unpark. Restarts and other workers keep that. A Java worker ignores it: the command names the
+    /// owners that are not known as workers of multilangd.
+    Park {
+        #[command(flatten)]
+        these: These,
+        /// Take the leases away from their workers, so that those stop at once; a Java worker may acquire them again.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Continue parked shards at their checkpoints.
+    Unpark {
+        #[command(flatten)]
+        these: These,
+    },
+    /// Park all shards of the application, new ones included.
+    ///
+    /// Leases that are created meanwhile, as by resharding, are paused too. A Java worker ignores that: see park.
+    Pause {
+        /// Print what would be written, and write nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// End a pause; shards that were parked remain parked.
+    Resume {
+        /// Print what would be written, and write nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+impl Verb {
+    /// The leases, and how they are written.
+    pub(crate) fn which(&self) -> Which {
+        match self {
+            Self::Seek { which, .. } | Self::Release { which } => which.clone(),
+            Self::Park { these: These { shards, dry_run }, force } => {
+                Which { shards: shards.clone(), dry_run: *dry_run, force: *force }
+            }
+            Self::Unpark { these: These { shards, dry_run } } => {
+                Which { shards: shards.clone(), dry_run: *dry_run, force: false }
+            }
+            Self::Pause { dry_run } | Self::Resume { dry_run } => {
+                Which { shards: Vec::new(), dry_run: *dry_run, force: false }
+            }
+        }
+    }
+}
+
+/// The leases of a verb that leaves them to their owners.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct These {
+    /// Only the lease of this shard; can be repeated [default: all leases].
+    #[arg(long = "shard", value_name = "ID")]
+    pub(crate) shards: Vec<String>,
+    /// Print what would be written, and write nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 /// The leases, and how they are written.
@@ -101,6 +161,28 @@ mod tests {
         assert_eq!(leases.watch, Some(1));
         assert!(matches!(leases.verb, Some(Verb::Release { which }) if which.dry_run));
         assert!(parsed(&["leases", "f", "seek"]).is_err(), "without a position");
+        let which = |arguments: &[&str]| {
+            let Ok((Command::Leases(leases), _)) = parsed(&[&["leases", "f"], arguments].concat()) else {
+                panic!("{arguments:?}")
+            };
+            leases.verb.unwrap().which()
+        };
+        let shards = |shards: &[&str]| shards.iter().map(|shard| (*shard).to_owned()).collect::<Vec<_>>();
+        assert_eq!(
+            which(&["park", "--shard", "a", "--force"]),
+            Which { shards: shards(&["a"]), dry_run: false, force: true }
+        );
+        assert_eq!(
+            which(&["unpark", "--shard", "a", "--shard", "b"]),
+            Which { shards: shards(&["a", "b"]), dry_run: false, force: false }
+        );
+        for verb in ["pause", "resume"] {
+            assert_eq!(
+                which(&[verb, "--dry-run"]),
+                Which { shards: Vec::new(), dry_run: true, force: false }
+            );
+            assert!(parsed(&["leases", "f", verb, "--shard", "a"]).is_err());
+        }
         let Ok((Command::Leases(leases), _)) = parsed(&["leases", "f"]) else { panic!() };
         assert_eq!(leases.verb, None);
     }

@@ -1,4 +1,4 @@
-//! `multilangd leases`: prints leases, and with `seek` and `release` writes them.
+//! `multilangd leases`: prints leases, and with a verb writes them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use multilangd::clock::{self, ServiceClock};
 use multilangd::config::Config;
 use multilangd::daemon;
 use multilangd::edit::locate::{self, Bound};
+use multilangd::edit::orders::{self, Operator};
 use multilangd::edit::plan::{self, Rows, To};
 use multilangd::edit::{self, NewRows};
 use multilangd::exit::Exit;
@@ -146,16 +147,21 @@ fn failed(error: impl Into<daemon::Error>) -> Exit {
 
 async fn execute(leases: &Leases, verb: &Verb, words: &Words) -> Result<(), Exit> {
     let now = clock::wall_millis();
-    let (name, which, from) = match verb {
-        Verb::Seek { to, which } => ("seek", which, Some(position(to, which, now)?)),
-        Verb::Release { which } => ("release", which, None),
+    let (name, from) = match verb {
+        Verb::Seek { to, which } => ("seek", Some(position(to, which, now)?)),
+        Verb::Release { .. } => ("release", None),
+        Verb::Park { .. } => ("park", None),
+        Verb::Unpark { .. } => ("unpark", None),
+        Verb::Pause { .. } => ("pause", None),
+        Verb::Resume { .. } => ("resume", None),
     };
+    let which = verb.which();
     let selected: BTreeSet<ShardId> = which.shards.iter().map(|id| ShardId::from(id.as_str())).collect();
     let selected = Some(selected).filter(|selected| !selected.is_empty());
     let config = match <[_; 1]>::try_from(configurations(leases, words).await?) {
         Ok([(_, config)]) => config,
         Err(several) => {
-            let text = format!("seek and release take one properties file, not {} (name one)", several.len());
+            let text = format!("{name} takes one properties file, not {} (name one)", several.len());
             return Err(refuse(Exit::Usage)(&text));
         }
     };
@@ -171,7 +177,8 @@ async fn execute(leases: &Leases, verb: &Verb, words: &Words) -> Result<(), Exit
         None => None,
     };
     // The rows are read after all that takes long.
-    let between = edit::between(config.failover, leases.watch.map(Duration::from_secs), which.force);
+    let needs_dead_owners = matches!(verb, Verb::Seek { .. } | Verb::Release { .. }) && !which.force;
+    let between = edit::between(config.failover, leases.watch.map(Duration::from_secs), !needs_dead_owners);
     let scans = edit::scan(&*table, between).await.map_err(failed)?;
     if scans.leases.is_empty() {
         return Err(refuse(Exit::ChildFailed)(&format!(
@@ -179,29 +186,46 @@ async fn execute(leases: &Leases, verb: &Verb, words: &Words) -> Result<(), Exit
             config.table
         )));
     }
-    let rows =
-        Rows { leases: &scans.leases, live: &scans.live, selected: selected.as_ref(), force: which.force };
-    let steps = match &target {
-        Some(Target { listed, to, .. }) => plan::seek(&rows, listed, to),
-        None => plan::release(&rows),
+    let by = operator();
+    let clock = ServiceClock::new(clock::wall_millis, clients.service.clone());
+    let operator = Operator { by: &by, now: clock::wall_millis(), latest_from: clock.past() };
+    let plan = |leases: &[Lease]| {
+        let rows = Rows { leases, live: &scans.live, selected: selected.as_ref(), force: which.force };
+        match (verb, &target) {
+            (Verb::Park { .. }, _) => orders::park(&rows, operator),
+            (Verb::Unpark { .. }, _) => orders::unpark(&rows),
+            (Verb::Pause { .. }, _) => orders::pause(&rows, operator),
+            (Verb::Resume { .. }, _) => orders::resume(&rows, operator),
+            (_, Some(Target { listed, to, .. })) => plan::seek(&rows, listed, to),
+            (_, None) => plan::release(&rows),
+        }
     };
+    let steps = plan(&scans.leases);
     let refused = edit::refusals(&steps);
+    let unknown = orders::disobedient(&steps, &scans.leases);
     if !leases.json {
         shown(&edit::text(&steps))?;
+        shown(&edit::warnings(&unknown))?;
     }
     let executed = if refused.is_some() || which.dry_run {
         None
     } else {
-        let stream = target.and_then(|target| target.recognition.current());
+        let stream = target.as_ref().and_then(|target| target.recognition.current());
         let new = NewRows { typed: scans.leases.iter().any(|lease| lease.typed), stream };
-        Some(edit::execute(&*table, &steps, &new, which.force).await)
+        let executed = edit::execute(&*table, &steps, &new, which.force).await;
+        Some(match (executed, verb) {
+            (Ok(written), Verb::Pause { .. } | Verb::Resume { .. }) => {
+                edit::follow(&*table, plan, written).await
+            }
+            (executed, _) => executed,
+        })
     };
     if leases.json {
         let written = executed.as_ref().map(|done| match done {
             Ok(written) => *written,
             Err(edit::Error::Changed(_, written, _) | edit::Error::Table(_, written, ..)) => *written,
         });
-        shown(&format!("{:#}\n", edit::json(&config.table, name, &steps, written)))?;
+        shown(&format!("{:#}\n", edit::json(&config.table, name, &steps, &unknown, written)))?;
     }
     if let Some(refused) = refused {
         return Err(refuse(Exit::ChildFailed)(&format!("{name} refused, {refused}")));
@@ -221,6 +245,13 @@ async fn execute(leases: &Leases, verb: &Verb, words: &Words) -> Result<(), Exit
 fn shown(text: &str) -> Result<(), Exit> {
     let exit = print(text.as_bytes());
     if exit == Exit::Clean { Ok(()) } else { Err(exit) }
+}
+
+/// The operator, as the orders name them: `USER@HOST`.
+fn operator() -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let user = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
+    user.filter(|user| !user.is_empty()).map_or(host.clone(), |user| format!("{user}@{host}"))
 }
 
 /// The position of `--to`.

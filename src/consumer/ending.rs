@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::lease::orders::Pause;
 use crate::lease::{self, Held, Lease, Table, held, origin, table, update};
 use crate::recognition::Recognition;
 use crate::shard::{ChildShard, ShardId};
@@ -73,7 +74,10 @@ pub async fn prepare(
             both_or_none(table, child, recognition).await?;
         }
     }
+    // A pause of the application includes new leases.
+    let pause = held.pause().await.filter(Pause::is_on);
     for mut lease in lease::sync::plan_children(children) {
+        lease.pause.clone_from(&pause);
         lease.typed = held.initial().typed;
         lease.stream = recognition.current();
         let made = table.create(&lease).await.map_err(not_now)?;
@@ -168,6 +172,32 @@ mod tests {
         Lease { owner: owner.cloned(), ..Lease::new(shard.into(), Position::new(checkpoint), parents, range) }
     }
 
+    fn owner(table: &Arc<Memory>) -> Owner {
+        Owner {
+            me: "me".into(),
+            table: table.clone(),
+            failover: Duration::from_secs(10),
+            nudged: Arc::default(),
+            process: ProcessId::new(5, "one", &"me".into()),
+            rivals: mpsc::channel(1).0,
+            recognition: Recognition::new(Arc::new(Listed::default())),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn child_leases_of_a_paused_application_are_paused() {
+        let (table, me) = (Arc::new(Memory::default()), WorkerId::from("me"));
+        let owner = owner(&table);
+        let order = Pause::new(true, 5, "ann");
+        let row = Lease { pause: Some(order.clone()), ..lease("p", Sequence::TrimHorizon, &[], Some(&me)) };
+        table.put(row.clone());
+        let held = Held::new(row, Instant::now(), crate::clock::slept(), &owner);
+        let child =
+            ChildShard { id: "c".into(), parents: vec!["p".into()], range: HashRange { start: 0, end: 9 } };
+        assert_eq!(prepare(&*table, &held, &[child], &owner.recognition).await, Ok(()));
+        assert_eq!(table.row(&"c".into()).unwrap().pause, Some(order));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn finished_child_does_not_delay_its_parents_end() {
         let table = Memory::default();
@@ -190,16 +220,7 @@ mod tests {
         let row = lease("child", Sequence::TrimHorizon, &["parent"], Some(&me));
         table.put(row.clone());
         table.put(lease("parent", Sequence::TrimHorizon, &[], None));
-        let failover = Duration::from_secs(10);
-        let owner = Owner {
-            me,
-            table: table.clone(),
-            failover,
-            nudged: Arc::default(),
-            process: ProcessId::new(5, "one", &"me".into()),
-            rivals: mpsc::channel(1).0,
-            recognition: Recognition::new(Arc::new(Listed::default())),
-        };
+        let owner = owner(&table);
         let held = Held::new(row, Instant::now(), crate::clock::slept(), &owner);
         assert_eq!(
             may_begin(&*table, &held, &owner.recognition).await,

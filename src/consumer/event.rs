@@ -9,6 +9,7 @@ use multilangd_protocol::{Action, CheckpointFailure};
 use super::suspects::Limits;
 use crate::batch::{Batch, Records};
 use crate::lease::held;
+use crate::lease::orders::Parking;
 use crate::multilang::{self, Stop};
 use crate::record::Record;
 use crate::sequence::{Position, Sequence};
@@ -122,6 +123,10 @@ pub enum Event {
     Stop,
     /// The leader requested a graceful handoff to another worker.
     Wanted,
+    /// An operator has parked the shard: [`Effect::ParkedByOperator`] follows once no child runs.
+    Park(Parking),
+    /// The order of the operator has ended.
+    Unpark,
     /// The lease was lost.
     LeaseLost,
     /// [`super::state::State::deadline`] was reached.
@@ -218,6 +223,10 @@ pub enum Effect {
     Parked(String, Duration),
     /// Report that a parked shard works again.
     Recovered,
+    /// Report that the shard is parked by this order of an operator: no child runs, and nothing is read.
+    ParkedByOperator(Parking),
+    /// Report that the order has ended, and the shard continues.
+    UnparkedByOperator,
     /// Report that no child was started for lack of resources.
     Shortage(String),
     /// Report that the child has held its batch for this long.

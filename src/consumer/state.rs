@@ -6,6 +6,7 @@
 //!                         '----------------------------> losing -------------'
 //! any of these -> closing -> backing off -> starting      (the child failed; a parked shard has longer pauses)
 //! idle <-> aged                                                         (records are too old to be delivered)
+//! any of these -> closing -> parked by operator -> waiting or starting
 //! closing -> lettering <-> letter refused; lettering -> passing -> starting       (a record fails for good)
 //! ```
 //!
@@ -15,7 +16,7 @@
 //! * a child that failed is restarted from the stored checkpoint; records that were delivered but not
 //!   checkpointed are delivered again;
 //! * a stop and a lost lease end every phase: waiting and backing off at once, the others when the child has
-//!   answered or its time is over.
+//!   answered or its time is over. An order of an operator to park the shard likewise, but the lease is kept.
 //!
 //! In KCL: `ConsumerStates`, `ShardConsumer`, `ShutdownTask`.
 
@@ -26,6 +27,7 @@ mod closing;
 mod deadlines;
 mod delivery;
 mod lettering;
+mod parking;
 mod stopping;
 
 use std::collections::VecDeque;
@@ -40,6 +42,7 @@ use crate::backoff::Backoff;
 use crate::batch::{Batch, Records};
 use crate::checkpoint::{self, Progress, Verdict};
 use crate::lease::held;
+use crate::lease::orders::Parking;
 use crate::multilang;
 use crate::record::Record;
 use crate::sequence::{Position, Sequence};
@@ -83,6 +86,8 @@ enum Phase {
     Passing,
     /// Records that are too old are being passed. The child is idle.
     Aged(AgedStep),
+    /// An operator has parked the shard. No child runs, and nothing is read.
+    ParkedByOperator,
     Finished,
 }
 
@@ -90,6 +95,8 @@ enum Phase {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Then {
     Restart(String),
+    /// An operator parks the shard.
+    Park,
     Finish(Outcome),
 }
 
@@ -158,6 +165,10 @@ pub struct State {
     hurry: Option<Instant>,
     stop: bool,
     lost: bool,
+    /// The order of an operator by which the shard is parked, or will be.
+    order: Option<Parking>,
+    /// Whether the child is being ended for such an order.
+    parking: bool,
     failures: u32,
     /// Whether the shard is parked: the child failed too often in a row, and has not shown since that it
     /// works.
@@ -208,6 +219,8 @@ impl State {
             hurry: None,
             stop: false,
             lost: false,
+            order: None,
+            parking: false,
             failures: 0,
             parked: false,
             started: None,
@@ -220,7 +233,7 @@ impl State {
     /// Whether the child is ready for records. A batch is taken from the feed only then.
     pub fn wants_batch(&self) -> bool {
         let has_room = self.rest.is_none() || self.gathering.is_some();
-        self.phase == Phase::Idle && self.end.is_none() && has_room && !self.stop && !self.lost
+        self.phase == Phase::Idle && self.end.is_none() && has_room && !self.is_halting()
     }
 
     /// The stored checkpoint.
@@ -241,6 +254,7 @@ impl State {
                 _ => Vec::new(),
             },
             Event::Spawned => self.spawned(now),
+            Event::NotSpawned(_) if self.phase != Phase::Starting => Vec::new(),
             Event::NotSpawned(NotSpawned::Failed(reason)) => self.fail(now, reason),
             Event::NotSpawned(NotSpawned::Shortage(reason)) => self.wait_for_resources(now, reason),
             Event::Starved { end, line } => self.starved(now, end, &line),
@@ -264,6 +278,8 @@ impl State {
             Event::EndPrepared(outcome) => self.end_prepared(now, outcome),
             Event::Stop => self.stopped(now),
             Event::Wanted => self.wanted(now),
+            Event::Park(order) => self.park_ordered(now, order),
+            Event::Unpark => self.unpark_ordered(),
             Event::LeaseLost => self.lease_lost(now),
             Event::Deadline => self.deadline_passed(now),
         }
@@ -272,6 +288,9 @@ impl State {
     fn begin(&mut self) -> Effects {
         if self.progress.last().is_shard_end() {
             return self.finish(Outcome::ShardEnded);
+        }
+        if self.order.is_some() {
+            return Vec::new();
         }
         if self.has_parents { self.check_parents() } else { self.start() }
     }
@@ -299,6 +318,9 @@ impl State {
     /// Continues the feed if none of its records were delivered, otherwise reads again from the stored
     /// checkpoint.
     fn start(&mut self) -> Effects {
+        if self.parking {
+            return self.parked_by_operator();
+        }
         self.phase = Phase::Starting;
         self.progress.restart();
         self.drop_rest();
@@ -318,6 +340,11 @@ impl State {
 
     fn spawned(&mut self, now: Instant) -> Effects {
         self.child_alive = true;
+        if self.phase != Phase::Starting {
+            // It was started before the shard was parked.
+            self.parking = true;
+            return self.close(now, self.after_halt());
+        }
         self.started = Some(now);
         self.open(now, Message::Initialize(self.progress.last().clone()))
     }
@@ -354,7 +381,7 @@ impl State {
             self.phase = Phase::PreparingEnd(None);
             return vec![Effect::PrepareEnd(children)];
         }
-        if self.stop {
+        if self.stop || self.parking {
             return self.open(now, Message::ShutdownRequested);
         }
         self.phase = Phase::Idle;
@@ -370,7 +397,11 @@ impl State {
             return if self.child_alive { Vec::new() } else { self.closed(now, then) };
         }
         // No child runs: its failure must not start another letter or another pause.
-        if let Phase::BackingOff(_) | Phase::Lettering | Phase::LetterRefused(_) | Phase::Passing = self.phase
+        if let Phase::BackingOff(_)
+        | Phase::Lettering
+        | Phase::LetterRefused(_)
+        | Phase::Passing
+        | Phase::ParkedByOperator = self.phase
         {
             return Vec::new();
         }
@@ -419,7 +450,7 @@ impl State {
             }
             Action::ProcessRecords => self.processed(now),
             Action::ShutdownRequested => self.open(now, Message::LeaseLost),
-            Action::LeaseLost => self.close(now, Then::Finish(self.end_of_holding())),
+            Action::LeaseLost => self.close(now, self.after_halt()),
             Action::ShardEnded if self.progress.last().is_shard_end() => {
                 self.close(now, Then::Finish(Outcome::ShardEnded))
             }
@@ -533,6 +564,8 @@ fn shown(response_for: Option<&str>) -> String {
     response_for.map_or_else(|| "a status without responseFor".to_owned(), |name| format!("{name:?}"))
 }
 
+#[cfg(test)]
+mod parking_tests;
 #[cfg(test)]
 mod search_tests;
 #[cfg(test)]

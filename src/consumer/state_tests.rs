@@ -29,16 +29,16 @@ pub(super) fn settings() -> Settings {
     }
 }
 
-struct Life {
-    state: State,
-    now: Instant,
+pub(super) struct Life {
+    pub(super) state: State,
+    pub(super) now: Instant,
 }
 
-fn position(text: &str) -> Position {
+pub(super) fn position(text: &str) -> Position {
     Position::new(Sequence::parse(text).unwrap())
 }
 
-fn batch(numbers: &[u32]) -> Batch {
+pub(super) fn batch(numbers: &[u32]) -> Batch {
     let record = |n: &u32| Record {
         sequence: SequenceNumber::parse(&n.to_string()).unwrap(),
         sub: 0,
@@ -49,27 +49,27 @@ fn batch(numbers: &[u32]) -> Batch {
     Batch { records: numbers.iter().map(record).collect(), millis_behind_latest: Some(0), ..Batch::default() }
 }
 
-fn last_batch(numbers: &[u32]) -> Batch {
+pub(super) fn last_batch(numbers: &[u32]) -> Batch {
     Batch { end: Some(vec![child_shard()]), ..batch(numbers) }
 }
 
-fn child_shard() -> ChildShard {
+pub(super) fn child_shard() -> ChildShard {
     ChildShard { id: "child".into(), parents: vec!["s".into()], range: HashRange { start: 0, end: 9 } }
 }
 
-fn request(number: Option<&str>) -> multilang::Event {
+pub(super) fn request(number: Option<&str>) -> multilang::Event {
     let request = CheckpointRequest { sequence_number: number.map(str::to_owned), sub_sequence_number: None };
     multilang::Event::Said(session::Event::Checkpoint { request, early: false })
 }
 
 impl Life {
-    fn new(stored: &str) -> Self {
+    pub(super) fn new(stored: &str) -> Self {
         let state = State::new(settings(), position(stored), false, fastrand::Rng::with_seed(1));
         Self { state, now: Instant::now() }
     }
 
     /// A shard whose child has answered `initialize`.
-    fn idle(stored: &str) -> Self {
+    pub(super) fn idle(stored: &str) -> Self {
         let mut life = Self::new(stored);
         assert_eq!(life.on(Event::Begin), [Effect::OpenFeed(position(stored).sequence), Effect::Spawn]);
         assert_eq!(life.on(Event::Spawned), [Effect::Send(Message::Initialize(position(stored)))]);
@@ -78,34 +78,34 @@ impl Life {
         life
     }
 
-    fn on(&mut self, event: Event) -> Effects {
+    pub(super) fn on(&mut self, event: Event) -> Effects {
         self.state.on(self.now, event)
     }
 
-    fn child(&mut self, event: multilang::Event) -> Effects {
+    pub(super) fn child(&mut self, event: multilang::Event) -> Effects {
         self.on(Event::Child(event))
     }
 
-    fn done(&mut self, action: Action) -> Effects {
+    pub(super) fn done(&mut self, action: Action) -> Effects {
         self.child(multilang::Event::Said(session::Event::Done(action)))
     }
 
-    fn exited(&mut self) -> Effects {
+    pub(super) fn exited(&mut self) -> Effects {
         self.child(multilang::Event::Exited("exit code 0".into()))
     }
 
-    fn stored(&mut self, number: &str) -> Effects {
+    pub(super) fn stored(&mut self, number: &str) -> Effects {
         self.on(Event::Stored(position(number), Ok(())))
     }
 
     /// Advances the time to the present deadline.
-    fn wait(&mut self) -> Effects {
+    pub(super) fn wait(&mut self) -> Effects {
         self.now = self.state.deadline().expect("a deadline");
         self.on(Event::Deadline)
     }
 
     /// Delivers a batch and answers it, with a checkpoint of all of it if `checkpoint`.
-    fn process(&mut self, numbers: &[u32], checkpoint: bool) {
+    pub(super) fn process(&mut self, numbers: &[u32], checkpoint: bool) {
         assert!(matches!(
             self.on(Event::Batch(batch(numbers)))[..],
             [Effect::Send(Message::ProcessRecords(..))]
@@ -119,7 +119,7 @@ impl Life {
     }
 }
 
-fn finish(outcome: Outcome) -> Effects {
+pub(super) fn finish(outcome: Outcome) -> Effects {
     vec![Effect::CloseFeed, Effect::Finish(outcome)]
 }
 

@@ -17,6 +17,7 @@ use super::event::{Effect, Holding, Line};
 use super::state::{Effects, State};
 use crate::lease::Lease;
 use crate::lease::held::Rival;
+use crate::lease::orders;
 use crate::lease::update::{Mark, Update};
 use crate::shard::ShardId;
 
@@ -201,7 +202,13 @@ impl<H: Holding> State<H> {
     pub(super) fn marked(&self, update: Update, lease: &Lease) -> Update {
         let stream = self.settings.recognition.mark(&lease.shard);
         let stores_start = self.settings.latest_from.is_some();
-        update.marked(lease, &Mark { stream, process: self.settings.process.clone(), stores_start })
+        let update =
+            update.marked(lease, &Mark { stream, process: self.settings.process.clone(), stores_start });
+        match &self.pause {
+            // No record of a lease that was created during a pause is delivered.
+            Some(pause) => orders::with_pause(update, lease, pause),
+            None => update,
+        }
     }
 }
 

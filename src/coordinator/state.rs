@@ -42,6 +42,7 @@ use super::marks::Rivals;
 use super::{Settings, Standing, renewal};
 use crate::backoff::Backoff;
 use crate::lease::history::History;
+use crate::lease::orders::{self, Pause};
 use crate::lease::update::Update;
 use crate::lease::{Lease, ProcessId, handoff, table};
 use crate::shard::ShardId;
@@ -108,6 +109,8 @@ pub struct State<H> {
     pub(super) next_steal: Instant,
     pub(super) assigned: Assigned,
     pub(super) rivals: Rivals,
+    /// The order for the whole application in force, by the last scan.
+    pub(super) pause: Option<Pause>,
     /// When the stream was last suspected because of rows of another one.
     pub(super) other_streams: Option<Instant>,
 }
@@ -131,6 +134,7 @@ impl<H: Holding> State<H> {
             next_steal: now,
             assigned: Assigned::default(),
             rivals: Rivals::default(),
+            pause: None,
             other_streams: None,
         }
     }
@@ -253,6 +257,7 @@ impl<H: Holding> State<H> {
             _ if self.ending => {}
             Ok(leases) => {
                 Arc::make_mut(&mut self.history).note_scan(&leases, now);
+                self.pause = orders::in_force(&leases).cloned();
                 self.leases = Arc::new(leases);
                 if self.standing.is_led() {
                     self.scanned_assigned(now, effects);

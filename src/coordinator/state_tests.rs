@@ -489,3 +489,23 @@ fn acquisition_carries_the_mark_of_this_process() {
     let is_marked = |effect: &Effect<Held>| matches!(effect, Effect::Acquire(_, update) if update.changes.contains(&Change::SetProcess(process.clone())));
     assert!(effects.iter().any(is_marked), "{effects:?}");
 }
+
+#[test]
+fn lease_created_during_a_pause_is_acquired_paused() {
+    let mut rig = Rig::new();
+    rig.on(Event::ScanDue);
+    let on = Pause::new(true, 5, "ann");
+    let ended = Lease { checkpoint: Position::shard_end(), pause: Some(on.clone()), ..lease("a", None, 0) };
+    let created = lease("b", None, 0);
+    let effects = rig.state.on(rig.now, Event::Scanned(Ok(vec![ended, created.clone()])));
+    let acquired = effects.iter().find_map(|effect| {
+        let Effect::Acquire(_, update) = effect else { return None };
+        Some(update)
+    });
+    let mut after = created.clone();
+    assert!(acquired.unwrap().holds(&created));
+    acquired.unwrap().apply(&mut after);
+    assert_eq!(after.pause, Some(on));
+    let resumed = Lease { pause: Some(Pause::new(false, 6, "ann")), ..created };
+    assert!(!acquired.unwrap().holds(&resumed), "resumed since");
+}

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::order::Order;
 use crate::lease::update::{self, Update};
 use crate::lease::{Lease, WorkerId, sync};
 use crate::sequence::{Position, Sequence};
@@ -45,6 +46,14 @@ pub enum Kept {
     Unlisted,
     /// It has no owner.
     Unowned,
+    /// It is parked by an operator.
+    AlreadyParked,
+    /// It is not.
+    NotParked,
+    /// It is paused with its application.
+    AlreadyPaused,
+    /// It is not.
+    NotPaused,
 }
 
 impl fmt::Display for Kept {
@@ -55,6 +64,10 @@ impl fmt::Display for Kept {
             Self::Finished => "finished",
             Self::Unlisted => "no longer listed by Kinesis",
             Self::Unowned => "has no owner",
+            Self::AlreadyParked => "already parked",
+            Self::NotParked => "not parked",
+            Self::AlreadyPaused => "already paused",
+            Self::NotPaused => "not paused",
         })
     }
 }
@@ -95,6 +108,8 @@ pub enum Action {
     Create(Box<Lease>),
     /// Clears the owner.
     Release,
+    /// Stores an order of an operator.
+    Order(Order),
     /// Writes nothing.
     Keep(Kept),
     /// Refuses the whole verb.
@@ -120,6 +135,7 @@ impl Step {
         match &self.action {
             Action::Move(to) => Some(update::seek(row, to, &self.children)),
             Action::Release => Some(update::take_away(row)),
+            Action::Order(order) => Some(order.update(row)),
             Action::Create(_) | Action::Keep(_) | Action::Refuse(_) => None,
         }
     }
@@ -129,6 +145,7 @@ impl Step {
         match &self.action {
             Action::Move(to) => is_at(row, to),
             Action::Release => is_unowned(row),
+            Action::Order(order) => order.is_done(row),
             Action::Create(new) => row.checkpoint == new.checkpoint,
             Action::Keep(_) | Action::Refuse(_) => true,
         }
@@ -136,7 +153,12 @@ impl Step {
 
     /// Whether the step writes.
     pub fn writes(&self) -> bool {
-        matches!(self.action, Action::Move(_) | Action::Create(_) | Action::Release)
+        matches!(self.action, Action::Move(_) | Action::Create(_) | Action::Release | Action::Order(_))
+    }
+
+    /// Whether it leaves the lease to its owner, whose renewals are no obstacle.
+    pub fn is_order(&self) -> bool {
+        matches!(self.action, Action::Order(_))
     }
 }
 
@@ -170,7 +192,7 @@ fn is_at(lease: &Lease, to: &Position) -> bool {
 }
 
 impl Rows<'_> {
-    fn selects(&self, shard: &ShardId) -> bool {
+    pub(super) fn selects(&self, shard: &ShardId) -> bool {
         self.selected.is_none_or(|selected| selected.contains(shard))
     }
 
@@ -184,7 +206,7 @@ impl Rows<'_> {
     fn step(&self, lease: &Lease, action: Action) -> Step {
         let refused = match action {
             Action::Move(_) | Action::Release => self.refusal(lease),
-            Action::Create(_) | Action::Keep(_) | Action::Refuse(_) => None,
+            Action::Create(_) | Action::Order(_) | Action::Keep(_) | Action::Refuse(_) => None,
         };
         Step {
             shard: lease.shard.clone(),
@@ -195,7 +217,7 @@ impl Rows<'_> {
     }
 
     /// The selected shards that are neither listed nor in the table.
-    fn unknown(&self, known: &BTreeSet<&ShardId>, refusal: &Refusal) -> Vec<Step> {
+    pub(super) fn unknown(&self, known: &BTreeSet<&ShardId>, refusal: &Refusal) -> Vec<Step> {
         let selected = self.selected.into_iter().flatten().filter(|shard| !known.contains(shard));
         let step = |shard: &ShardId| Step {
             shard: shard.clone(),
@@ -246,7 +268,9 @@ pub fn seek(rows: &Rows<'_>, listed: &[Shard], to: &To) -> Vec<Step> {
         let finished = match &action {
             Action::Move(position) => position.is_shard_end(),
             Action::Create(_) => false,
-            Action::Keep(_) | Action::Release | Action::Refuse(_) => lease.is_none_or(Lease::is_complete),
+            Action::Keep(_) | Action::Release | Action::Order(_) | Action::Refuse(_) => {
+                lease.is_none_or(Lease::is_complete)
+            }
         };
         if !finished {
             unfinished.insert(&shard.id);

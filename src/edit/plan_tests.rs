@@ -274,6 +274,7 @@ fn apply(table: &mut BTreeMap<ShardId, Lease>, step: &Step) {
         }
         Action::Keep(_) => {}
         Action::Refuse(why) => panic!("{why}"),
+        Action::Order(order) => panic!("{order:?}"),
     }
 }
 

@@ -20,13 +20,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::holding::{Holding, Intent, Step};
 use super::meter::Meter;
+use super::orders::{Parking, Pause};
 use super::table::{self, Table};
 use super::update::{self, Next};
 use super::{Lease, ProcessId, WorkerId};
@@ -88,6 +89,8 @@ pub struct Held {
     lost: CancellationToken,
     /// Cancelled once a leader wants another worker to have the lease.
     wanted: CancellationToken,
+    /// The order of an operator by which the shard is parked, as the row had it last.
+    orders: watch::Sender<Option<Parking>>,
     meter: Mutex<Meter>,
     /// It is known why the lease is over: another worker has it, its shard is gone, or this worker has released it.
     settled: AtomicBool,
@@ -124,6 +127,7 @@ impl Held {
             expires: Mutex::new(Expiry::new(proven + *failover, slept)),
             lost: CancellationToken::new(),
             wanted: CancellationToken::new(),
+            orders: watch::Sender::new(lease.parking()),
             meter: Mutex::new(Meter::new(proven, lease.throughput)),
             settled: AtomicBool::new(false),
             initial: lease.clone(),
@@ -162,6 +166,17 @@ impl Held {
     /// it is released, or lost.
     pub fn wanted(&self) -> &CancellationToken {
         &self.wanted
+    }
+
+    /// The order of an operator by which the shard is parked; none if it is not. Each write of this worker reads it, so it
+    /// is known within the failover time, or the lease is lost.
+    pub fn orders(&self) -> watch::Receiver<Option<Parking>> {
+        self.orders.subscribe()
+    }
+
+    /// The last order for the whole application that the row has received.
+    pub async fn pause(&self) -> Option<Pause> {
+        self.holding.lock().await.row().pause.clone()
     }
 
     /// Counts bytes delivered to the record processor.
@@ -343,6 +358,12 @@ impl Held {
             if holding.is_handing_over() {
                 self.wanted.cancel();
             }
+            let order = holding.row().parking();
+            self.orders.send_if_modified(|known| {
+                let is_news = *known != order;
+                *known = order;
+                is_news
+            });
             if holding.take_nudge() {
                 self.owner.nudged.notify_one();
             }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::lease::memory::{Fault, Memory};
+use crate::lease::orders::{self, Park};
 use crate::sequence::{Sequence, SequenceNumber};
 use crate::shard::{HashRange, Listed, Shard};
 use crate::stream::StreamId;
@@ -325,4 +326,33 @@ async fn release_clears_the_owner_and_the_proof() {
     held.release(&Next::Nobody).await.unwrap();
     assert_eq!(table.row(&"s".into()).unwrap().owner, None);
     assert_eq!(held.renew().await, Err(Error::Lost));
+}
+
+#[tokio::test(start_paused = true)]
+async fn order_of_an_operator_is_seen_by_the_next_write() {
+    for fault in [Fault::None, Fault::LostAnswer, Fault::Retried] {
+        let (table, held) = held();
+        let mut orders = held.orders();
+        assert_eq!(*orders.borrow_and_update(), None);
+        let give = |update: fn(&Lease) -> update::Update| {
+            let mut row = table.row(&"s".into()).unwrap();
+            update(&row).apply(&mut row);
+            table.put(row);
+        };
+        give(|row| orders::park(row, &Park::new(7, "ann"), 0));
+        table.set_fault(fault);
+        let _answer = held.renew().await;
+        let order = Parking { is_pause: false, since: 7, by: "ann".into() };
+        assert_eq!(*orders.borrow_and_update(), Some(order), "{fault:?}");
+        give(|row| orders::pause(row, &Pause::new(true, 8, "bob"), 0));
+        give(orders::unpark);
+        let _answer = held.renew().await;
+        let order = Parking { is_pause: true, since: 8, by: "bob".into() };
+        assert_eq!(*orders.borrow_and_update(), Some(order), "{fault:?}");
+        table.set_fault(Fault::None);
+        give(|row| orders::pause(row, &Pause::new(false, 9, "bob"), 0));
+        held.checkpoint(&at("5")).await.unwrap();
+        assert_eq!(*orders.borrow_and_update(), None, "a checkpoint sees it, too");
+        assert!(held.is_live(Instant::now()), "no order ends the lease");
+    }
 }

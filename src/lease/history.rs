@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::orders::{Park, Pause};
 use super::{Lease, WorkerId};
 use crate::sequence::Position;
 use crate::shard::ShardId;
@@ -52,6 +53,10 @@ pub struct Known {
     pub stream: Option<StreamId>,
     /// [`Lease::latest_from`].
     pub latest_from: Option<i64>,
+    /// [`Lease::park`].
+    pub park: Option<Park>,
+    /// [`Lease::pause`].
+    pub pause: Option<Pause>,
 }
 
 impl Known {
@@ -60,6 +65,8 @@ impl Known {
             checkpoint: lease.checkpoint.clone(),
             stream: lease.stream.clone(),
             latest_from: lease.latest_from,
+            park: lease.park.clone(),
+            pause: lease.pause.clone(),
         }
     }
 
@@ -67,6 +74,8 @@ impl Known {
         self.checkpoint == lease.checkpoint
             && self.stream == lease.stream
             && self.latest_from == lease.latest_from
+            && self.park == lease.park
+            && self.pause == lease.pause
     }
 }
 

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeSet;
 
+use super::orders::{Park, Pause};
 use super::{Lease, ProcessId, Throughput, WorkerId};
 use crate::sequence::{Position, Sequence};
 use crate::shard::{HashRange, ShardId};
@@ -27,6 +28,10 @@ pub enum Requirement {
     Stream(Option<StreamId>),
     /// `multilangdProcess = p`.
     Process(ProcessId),
+    /// `multilangdParked` is as it was read, or none.
+    Park(Option<Park>),
+    /// `multilangdPause` is as it was read, or none.
+    Pause(Option<Pause>),
     /// The row exists.
     Exists,
 }
@@ -74,6 +79,12 @@ pub enum Change {
     ClearLatestFrom,
     /// SET `multilangdEarlierCheckpoint`: the stream and the checkpoint that a reset replaces, for operators.
     SetEarlier(String),
+    /// SET `multilangdParked`.
+    SetPark(Park),
+    /// REMOVE `multilangdParked`.
+    ClearPark,
+    /// SET `multilangdPause`.
+    SetPause(Pause),
 }
 
 /// A conditional write.
@@ -379,6 +390,8 @@ impl Update {
             Requirement::CheckpointOwner(owner) => lease.checkpoint_owner == *owner,
             Requirement::Stream(stream) => lease.stream == *stream,
             Requirement::Process(process) => lease.process.as_ref() == Some(process),
+            Requirement::Park(park) => lease.park == *park,
+            Requirement::Pause(pause) => lease.pause == *pause,
             Requirement::Exists => true,
         })
     }
@@ -407,6 +420,9 @@ impl Update {
                 Change::SetLatestFrom(millis) => lease.latest_from = Some(*millis),
                 Change::ClearLatestFrom => lease.latest_from = None,
                 Change::SetEarlier(_) => {}
+                Change::SetPark(park) => lease.park = Some(park.clone()),
+                Change::ClearPark => lease.park = None,
+                Change::SetPause(pause) => lease.pause = Some(pause.clone()),
             }
         }
     }

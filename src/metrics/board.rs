@@ -18,6 +18,17 @@ const READ_ERROR: usize = 500;
 /// Most batches between the delivered and the checkpointed position whose arrival time is kept.
 const BATCHES: usize = 64;
 
+/// The order of an operator by which a shard is parked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ByOperator {
+    /// Whether the whole application is paused.
+    pub application: bool,
+    /// Since when, in milliseconds since 1970.
+    pub since: i64,
+    /// The operator.
+    pub by: String,
+}
+
 /// The state of one shard. All counters start at 0 with the process.
 #[derive(Debug, Clone, Default)]
 pub struct Totals {
@@ -37,6 +48,8 @@ pub struct Totals {
     pub stderr: LastLines,
     /// When the shard was parked.
     pub parked_since: Option<Instant>,
+    /// The order of an operator by which the shard is parked.
+    pub order: Option<ByOperator>,
     /// Since when a record at which children fail is searched, and the number of suspects.
     pub bisecting: Option<(Instant, usize)>,
     /// Number of batches that were delivered again in smaller ones.
@@ -124,7 +137,7 @@ impl Totals {
                 (self.since, self.moved, self.over) = (Some(now), Some(now), None);
                 (self.asked, self.failing_since, self.unread_since) = (None, None, None);
                 (self.read_error, self.failure, self.parked_since, self.shortage) = (None, None, None, None);
-                (self.bisecting, self.refused) = (None, None);
+                (self.bisecting, self.refused, self.order) = (None, None, None);
                 (self.checkpoint, self.checkpoint_arrival) = (Some(checkpoint.clone()), None);
                 (self.last, self.last_arrival) = (None, None);
                 (self.opening_since, self.room_since) = (None, None);
@@ -161,6 +174,15 @@ impl Totals {
                 self.refused = Some((since, reason.chars().take(READ_ERROR).collect()));
             }
             OfShard::Recovered => self.parked_since = None,
+            OfShard::ParkedByOperator { application, since, by } => {
+                self.order = Some(ByOperator { application, since, by: by.to_owned() });
+                (self.failing_since, self.parked_since, self.shortage) = (None, None, None);
+                (self.bisecting, self.refused, self.asked) = (None, None, None);
+                (self.unread_since, self.opening_since, self.room_since) = (None, None, None);
+                // Nothing is read, so the distance from the tip is unknown.
+                (self.end_delayed_since, self.millis_behind_latest, self.waiting) = (None, None, 0);
+            }
+            OfShard::UnparkedByOperator => (self.order, self.moved) = (None, Some(now)),
             OfShard::Shortage { reason } => {
                 let since = self.shortage.take().map_or(now, |(since, _)| since);
                 self.shortage = Some((since, reason.to_owned()));
@@ -239,7 +261,7 @@ impl Totals {
             OfShard::Over(ending) => {
                 (self.end_delayed_since, self.parked_since, self.shortage) = (None, None, None);
                 (self.opening_since, self.room_since) = (None, None);
-                (self.bisecting, self.refused) = (None, None);
+                (self.bisecting, self.refused, self.order) = (None, None, None);
                 (self.over, self.pid, self.asked, self.waiting) = (Some(ending), None, None, 0);
                 (self.since, self.moved) = (Some(now), Some(now));
             }
@@ -407,6 +429,25 @@ mod tests {
         board.shard(&shard, OfShard::Answered { action: Action::ProcessRecords, took });
         let totals = &board.totals()[&shard];
         assert_eq!((totals.asked, totals.in_child), (None, Duration::from_secs(3)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn order_of_an_operator_ends_failures_and_lag() {
+        let board = Board::default();
+        let shard = ShardId::from("s");
+        board.shard(&shard, OfShard::Held { checkpoint: &at(1) });
+        board.shard(&shard, OfShard::Fetched { records: 1, millis_behind_latest: Some(9_000), took: None });
+        board.shard(&shard, OfShard::failed(5));
+        board.shard(&shard, OfShard::Parked);
+        board.shard(&shard, OfShard::ParkedByOperator { application: true, since: 7, by: "ann" });
+        let totals = &board.totals()[&shard];
+        assert_eq!(totals.order, Some(ByOperator { application: true, since: 7, by: "ann".to_owned() }));
+        assert_eq!(
+            (totals.parked_since, totals.failing_since, totals.millis_behind_latest),
+            (None, None, None)
+        );
+        board.shard(&shard, OfShard::UnparkedByOperator);
+        assert_eq!(board.totals()[&shard].order, None);
     }
 
     #[test]

@@ -354,6 +354,8 @@ impl Sink for Queue {
             | OfShard::Aged { .. }
             | OfShard::LetterRefused { .. }
             | OfShard::Recovered
+            | OfShard::ParkedByOperator { .. }
+            | OfShard::UnparkedByOperator
             | OfShard::Shortage { .. }
             | OfShard::Opening
             | OfShard::WaitsForRoom(_) => {}

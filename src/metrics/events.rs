@@ -65,6 +65,17 @@ pub enum OfShard<'a> {
     Parked,
     /// The shard is no longer parked.
     Recovered,
+    /// An operator has parked the shard: no child runs, and nothing is read.
+    ParkedByOperator {
+        /// Whether the whole application is paused.
+        application: bool,
+        /// Since when, in milliseconds since 1970.
+        since: i64,
+        /// The operator.
+        by: &'a str,
+    },
+    /// The order of the operator has ended.
+    UnparkedByOperator,
     /// The child failed at one of these records, which are delivered again in smaller batches.
     Bisecting {
         /// Number of records.

@@ -82,6 +82,7 @@ impl ShardSync {
             let mut lease = sync::new_lease(shard, known.checkpoint.sequence.clone());
             lease.checkpoint.sub = known.checkpoint.sub;
             lease.latest_from = known.latest_from;
+            (lease.park, lease.pause) = (known.park.clone(), known.pause.clone());
             if !origin::is_within(&lease, shard) || !self.is_of_this_stream(&lease, known).await? {
                 continue;
             }

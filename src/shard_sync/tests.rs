@@ -5,6 +5,7 @@ use tokio::time::{sleep, timeout};
 use super::*;
 use crate::coordinator::Coordinator;
 use crate::lease::memory::Memory as Rows;
+use crate::lease::orders::Pause;
 use crate::metrics::OfShard;
 use crate::sequence::{Position, SequenceNumber};
 use crate::shard::{BoxFuture, HashRange, Listed};
@@ -271,5 +272,33 @@ async fn held_shard_whose_row_is_in_no_scan_counts_as_read() {
             sleep(FAILOVER / 2).await;
         }
         assert_eq!(rows.row(&"1".into()).is_some(), created);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn leases_created_during_a_pause_are_paused() {
+    let (on, off) = (Pause::new(true, 5, "ann"), Pause::new(false, 6, "ann"));
+    let known = |order: &Pause| Lease {
+        stream: Some(stream()),
+        pause: Some(order.clone()),
+        ..lease("0", Sequence::Number(number("120")))
+    };
+    let by_java = lease("2", Sequence::TrimHorizon);
+    for (order, expected) in [(on.clone(), Some(on)), (off, None)] {
+        let rows = Arc::new(Rows::default());
+        rows.put(known(&order));
+        rows.put(by_java.clone());
+        let shards = listed(vec![shard("0", None), shard("1", None), shard("2", None)]);
+        let sync = shard_sync(rows.clone(), Arc::new(shards), Arc::new(crate::metrics::Discard));
+        let before = rows.list().await.unwrap();
+        let created = sync.needed(&before).await.unwrap();
+        assert_eq!(created[0].parking().is_some(), expected.is_some(), "the row of shard 1");
+        sync.bring_orders(&before, true).await.unwrap();
+        assert_eq!(rows.row(&"2".into()).unwrap().pause, expected);
+        // The scan is old by now: the application was paused again and resumed.
+        let later = Pause::new(false, 99, "bob");
+        rows.put(Lease { pause: Some(later.clone()), ..by_java.clone() });
+        sync.bring_orders(&before, true).await.unwrap();
+        assert_eq!(rows.row(&"2".into()).unwrap().pause, Some(later));
     }
 }

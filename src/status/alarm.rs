@@ -47,9 +47,10 @@ impl Alarms {
         for (shard, condition) in conditions {
             let parked = matches!(condition, Condition::Parked(_));
             let known = before.remove(shard);
-            let Some(reason) = condition.reason() else {
-                // A shard that this worker has left does not make progress here.
-                let left = matches!(condition, Condition::Over(_));
+            let is_ordered = matches!(condition, Condition::ParkedByOperator(_));
+            let Some(reason) = condition.reason().filter(|_| !is_ordered) else {
+                // A shard that this worker has left, or an operator has parked, does not make progress here.
+                let left = is_ordered || matches!(condition, Condition::Over(_));
                 if let Some(was) = known.filter(|was| !was.parked && !left) {
                     lines.push((shard.clone(), Line::Moves(now.saturating_duration_since(was.since))));
                 }
@@ -114,6 +115,13 @@ mod tests {
     fn parked_shard_is_logged_only_as_a_reminder() {
         let changes = [(0, Condition::Parked("why".to_owned())), (700, Condition::Idle)];
         assert_eq!(lines(&changes, 800), [(600, Line::Still(Duration::from_secs(600), "why".to_owned()))]);
+    }
+
+    #[test]
+    fn shard_parked_by_an_operator_is_no_alarm() {
+        let ordered = Condition::ParkedByOperator("why".to_owned());
+        let changes = [(0, stuck()), (5, ordered.clone()), (1_000, Condition::Idle), (1_100, ordered)];
+        assert_eq!(lines(&changes, 3_000), [(0, Line::Stuck("why".to_owned()))]);
     }
 
     #[test]

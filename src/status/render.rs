@@ -122,6 +122,9 @@ pub(super) fn shard_json(
         "shard": shard.as_str(),
         "state": condition.word(),
         "reason": condition.reason(),
+        "parkedByOperator": totals.order.as_ref().map(|order| json!({
+            "application": order.application, "sinceMillis": order.since, "by": order.by,
+        })),
         "held": totals.over.is_none(),
         "sinceSeconds": ago(totals.since),
         "childPid": totals.pid,

@@ -33,6 +33,8 @@ struct Minute<'a> {
     furthest: Option<(&'a ShardId, i64)>,
     stuck: usize,
     parked: usize,
+    /// Shards that an operator has parked.
+    by_operator: usize,
 }
 
 impl Summary {
@@ -52,7 +54,7 @@ impl Summary {
             );
         }
         if let Some(minute) = self.minute(now, shards) {
-            let Minute { shards, records_per_second, furthest, stuck, parked } = minute;
+            let Minute { shards, records_per_second, furthest, stuck, parked, by_operator } = minute;
             let (furthest_behind, behind_millis) =
                 furthest.map(|(shard, millis)| (shard.as_str(), millis)).unzip();
             info!(
@@ -63,6 +65,7 @@ impl Summary {
                 furthest_behind,
                 stuck,
                 parked,
+                parked_by_operator = by_operator,
                 "summary of the last minute"
             );
         }
@@ -100,6 +103,7 @@ impl Summary {
             furthest: behind.max_by_key(|(_, millis)| *millis),
             stuck: count(|condition| matches!(condition, Condition::Stuck(_))),
             parked: count(|condition| matches!(condition, Condition::Parked(_))),
+            by_operator: count(|condition| matches!(condition, Condition::ParkedByOperator(_))),
         })
     }
 }
@@ -135,16 +139,18 @@ mod tests {
             shard("a", totals(90, 10), Condition::Working),
             shard("b", totals(33, 500), Condition::Stuck("x".to_owned())),
             shard("c", over, Condition::Over(Ending::Lost)),
+            shard("d", Totals::default(), Condition::ParkedByOperator("x".to_owned())),
         ]);
         assert_eq!((summary.started(&shards), summary.started(&shards)), (Some(2), None));
         assert_eq!(summary.minute(start + PERIOD / 2, &shards), None);
         let furthest = ShardId::from("b");
         let expected = Minute {
-            shards: 2,
+            shards: 3,
             records_per_second: 2.1,
             furthest: Some((&furthest, 500)),
             stuck: 1,
             parked: 0,
+            by_operator: 1,
         };
         assert_eq!(summary.minute(start + PERIOD, &shards), Some(expected));
         let later = summary.minute(start + PERIOD * 2, &shards).unwrap();

@@ -10,6 +10,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use multilangd::aws::client;
 use multilangd::aws::dynamodb::{Leases, Options};
 use multilangd::lease::memory::Memory;
+use multilangd::lease::orders::{self, Park, Pause};
 use multilangd::lease::table::{Error, Found};
 use multilangd::lease::{Lease, Table, WorkerId, update};
 use multilangd::local::tables::Tables;
@@ -115,9 +116,11 @@ async fn row_is_created_once_and_reads_back_equal() {
         assert_eq!(table.get(&"b".into()).await, Ok(None), "{name}");
         assert_eq!(table.create(&lease("b")).await, Ok(true), "{name}");
         assert_eq!(table.create(&Lease { counter: 7, ..lease("b") }).await, Ok(false), "{name}");
-        assert_eq!(table.create(&lease("a")).await, Ok(true), "{name}");
+        let ordered =
+            Lease { park: Some(Park::new(1, "a")), pause: Some(Pause::new(true, 2, "b")), ..lease("a") };
+        assert_eq!(table.create(&ordered).await, Ok(true), "{name}");
         assert_eq!(table.get(&"b".into()).await, Ok(Some(lease("b"))), "{name}");
-        assert_eq!(table.list().await, Ok(vec![lease("a"), lease("b")]), "{name}: in the order of the keys");
+        assert_eq!(table.list().await, Ok(vec![ordered, lease("b")]), "{name}: in the order of the keys");
     }
 }
 
@@ -132,7 +135,9 @@ async fn every_write_applies_once_and_changes_its_fields() {
         let children = BTreeSet::from(["x".into(), "y".into()]);
         type Write = Box<dyn Fn(&Lease) -> update::Update>;
         let range = HashRange { start: 3, end: 4 };
-        let writes: [(&str, Write); 15] = [
+        let (parked, paused) = (Park::new(7, "ann"), Pause::new(true, 8, "ann"));
+        let lagging = paused.clone();
+        let writes: [(&str, Write); 20] = [
             ("take", Box::new(move |row| update::take(row, &me))),
             ("renew", Box::new(update::renew)),
             ("checkpoint", Box::new(move |row| update::checkpoint(row, &position))),
@@ -148,6 +153,11 @@ async fn every_write_applies_once_and_changes_its_fields() {
             ("close the hand-off", Box::new(|row| update::release(row, &update::Next::Nobody))),
             ("release to somebody", Box::new(|row| update::release(row, &update::Next::Worker("me".into())))),
             ("release", Box::new(|row| update::release(row, &update::Next::Nobody))),
+            ("park", Box::new(move |row| orders::park(row, &parked, 9))),
+            ("unpark", Box::new(orders::unpark)),
+            ("pause", Box::new(move |row| orders::pause(row, &paused, 9))),
+            ("resume", Box::new(|row| orders::pause(row, &Pause::new(false, 9, "bob"), 9))),
+            ("correct", Box::new(move |row| orders::correct(row, &lagging))),
         ];
         for (what, write) in &writes {
             let before = row.clone();

@@ -32,6 +32,7 @@ mod ledger;
 mod links;
 mod operator;
 mod oracle;
+mod orders;
 mod scale;
 mod shortage;
 mod story;

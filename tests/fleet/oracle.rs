@@ -48,6 +48,8 @@ pub struct Oracle {
     unmoved: BTreeSet<ShardId>,
     /// Worker and shard of each lease that its owner has written since it acquired it.
     renewed: BTreeSet<(WorkerId, ShardId)>,
+    /// Since when a shard is parked by an order of the operator.
+    parked: BTreeMap<ShardId, Instant>,
     /// Shards for which a child was initialized.
     pub begun: BTreeSet<ShardId>,
 }
@@ -96,6 +98,7 @@ impl Oracle {
         update.apply(&mut after);
         let shard = &before.shard;
         self.note(&format!("{worker} {shard} {:?}", update.changes));
+        self.ordered(&after);
         let reset = update.changes.iter().any(|change| matches!(change, Change::SetEarlier(_)));
         if reset && worker.as_str() == OPERATOR {
             return self.moved(shard);
@@ -168,6 +171,15 @@ impl Oracle {
         {
             let proven = self.proven.entry((worker.clone(), shard.clone())).or_insert(started);
             *proven = started.max(*proven);
+        }
+    }
+
+    /// Notes whether a row as it is from now on is parked by an order of the operator.
+    fn ordered(&mut self, lease: &Lease) {
+        if lease.parking().is_some() {
+            self.parked.entry(lease.shard.clone()).or_insert_with(Instant::now);
+        } else {
+            self.parked.remove(&lease.shard);
         }
     }
 
@@ -254,6 +266,7 @@ impl Oracle {
     /// Checks a created lease.
     pub fn made(&mut self, lease: &Lease, started: Instant) {
         self.note(&format!("made {}", lease.shard));
+        self.ordered(lease);
         if let Some(owner) = &lease.owner {
             // The holder of the lease restores its row.
             let proven = self.proven.entry((owner.clone(), lease.shard.clone())).or_insert(started);
@@ -340,6 +353,13 @@ impl Oracle {
         self.deliveries += 1;
         if !self.delivered.entry(shard.clone()).or_default().insert(number) {
             self.count("delivered a record again");
+        }
+        // The owner has renewed the lease since, or has lost it; the record may have been on its way.
+        let ordered = self.parked.get(shard);
+        if ordered.is_some_and(|since| now > *since + failover + Duration::from_secs(1)) {
+            let what =
+                format!("{worker} delivers {number} of {shard}, parked since {ordered:?}, now {now:?}");
+            self.violated("delivered-while-parked", what);
         }
         let proven = self.proven.get(&(worker.clone(), shard.clone()));
         if proven.is_none_or(|proven| now > *proven + failover) {

@@ -132,6 +132,10 @@ pub enum Bug {
     EmptiesTheStream,
     /// The clocks of all workers are an hour ahead, and no response has a date.
     ClockIsAhead,
+    /// Workers never see the orders of an operator in the rows of their leases.
+    HidesOrders,
+    /// The table does not store where reading at the latest record began.
+    ForgetsTheStart,
     /// Only the worker that moved the leader lock into the lease table notices the move.
     MissesTheMove,
 }
@@ -300,8 +304,14 @@ impl State {
         self.check_settled(shard, update);
         if let Some(row) = self.rows.get_mut(shard) {
             update.apply(row);
+            if self.bug == Some(Bug::ForgetsTheStart) {
+                row.latest_from = None;
+            }
         }
         let mut returned = before;
+        if self.bug == Some(Bug::HidesOrders) {
+            (returned.park, returned.pause) = (None, None);
+        }
         if self.bug == Some(Bug::ForgetsTheCheckpoint) && returned.owner.as_ref() != Some(worker) {
             returned.checkpoint = Position::new(Sequence::TrimHorizon);
         }

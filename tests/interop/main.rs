@@ -23,6 +23,7 @@
 //! | `calls.rs` | DynamoDB calls of a fleet at rest, compared with Java |
 //! | `library.rs` | the library worker 3.5.1 alone, with polling and fan-out |
 //! | `kept_attributes.rs` | every Java worker preserves attributes of lease rows that it does not know |
+//! | `orders.rs` | an operator pauses and parks beside Java 3.1.3 |
 //! | `identity.rs` | a wrong stream name, a table created by Java, a recreated stream, one `workerId` used twice |
 //! | `fleet.rs` | workers of both kinds, and the condition that they have settled |
 //! | `java.rs` | a Java worker as a process |
@@ -63,6 +64,7 @@ mod load;
 mod matrix;
 mod migrate;
 mod mixed;
+mod orders;
 mod resumed;
 mod stalled;
 mod table_migration;

@@ -80,6 +80,7 @@ mod limits;
 mod local;
 mod log;
 mod network;
+mod orders;
 mod parked;
 mod private;
 #[cfg(target_os = "linux")]

@@ -10,30 +10,30 @@ use crate::life::aggregate;
 use crate::rig::*;
 
 /// The owner renews a lease every 1.2 s.
-const FAST: &str = "failoverTimeMillis = 3000\nmaxRecords = 100\nshardSyncIntervalMillis = 1000\n";
+pub const FAST: &str = "failoverTimeMillis = 3000\nmaxRecords = 100\nshardSyncIntervalMillis = 1000\n";
 
-fn numbered(range: std::ops::Range<usize>) -> Vec<(String, Vec<u8>)> {
+pub fn numbered(range: std::ops::Range<usize>) -> Vec<(String, Vec<u8>)> {
     range.map(|n| (format!("key-{n}"), format!("record {n}").into_bytes())).collect()
 }
 
-fn expected(range: std::ops::Range<usize>) -> BTreeSet<String> {
+pub fn expected(range: std::ops::Range<usize>) -> BTreeSet<String> {
     range.map(|n| format!("record {n}")).collect()
 }
 
-fn delivered(log: &[Report]) -> BTreeSet<String> {
+pub fn delivered(log: &[Report]) -> BTreeSet<String> {
     let seen = records(log);
     seen.values().flatten().map(|record| String::from_utf8(record.data.clone()).unwrap()).collect()
 }
 
 /// Runs a verb, and returns its exit code and what it printed.
-async fn verb(rig: &Rig, file: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+pub async fn verb(rig: &Rig, file: &Path, arguments: &[&str]) -> (Option<i32>, String) {
     let arguments = [&["leases", file.to_str().unwrap()], arguments].concat();
     let mut command = rig.command(&arguments);
     let code = command.ended().await.code();
     (code, command.printed.join("\n"))
 }
 
-async fn succeeds(rig: &Rig, file: &Path, arguments: &[&str]) {
+pub async fn succeeds(rig: &Rig, file: &Path, arguments: &[&str]) {
     let (code, printed) = verb(rig, file, arguments).await;
     assert_eq!(code, Some(0), "{printed}\n{}", rig.daemon_log());
 }

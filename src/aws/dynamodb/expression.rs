@@ -66,6 +66,9 @@ impl Expression {
                 Change::SetLatestFrom(millis) => set.push(this.set(item::LATEST_FROM, item::number(millis))),
                 Change::ClearLatestFrom => remove.push(this.name(item::LATEST_FROM)),
                 Change::SetEarlier(earlier) => set.push(this.set(item::EARLIER, item::text(earlier))),
+                Change::SetPark(park) => set.push(this.set(item::PARK, item::text(&park.to_string()))),
+                Change::ClearPark => remove.push(this.name(item::PARK)),
+                Change::SetPause(pause) => set.push(this.set(item::PAUSE, item::text(&pause.to_string()))),
             }
         }
         let clauses = [("SET", set), ("REMOVE", remove), ("ADD", add)].into_iter();
@@ -104,19 +107,20 @@ impl Expression {
                 let value = self.value(":counterWas".to_owned(), item::number(counter));
                 format!("{} = {value}", self.name(item::COUNTER))
             }
-            Requirement::Owner(owner) => self.owner(item::OWNER, ":ownerWas", owner.as_ref()),
+            Requirement::Owner(owner) => {
+                self.text(item::OWNER, ":ownerWas", owner.as_ref().map(WorkerId::as_str))
+            }
             Requirement::CheckpointOwner(owner) => {
-                self.owner(item::CHECKPOINT_OWNER, ":checkpointOwnerWas", owner.as_ref())
+                self.text(item::CHECKPOINT_OWNER, ":checkpointOwnerWas", owner.as_ref().map(WorkerId::as_str))
             }
             Requirement::Stream(stream) => {
-                let name = self.name(item::STREAM);
-                match stream {
-                    None => format!("attribute_not_exists({name})"),
-                    Some(stream) => {
-                        let value = self.value(":streamWas".to_owned(), item::text(&stream.to_string()));
-                        format!("{name} = {value}")
-                    }
-                }
+                self.text(item::STREAM, ":streamWas", stream.as_ref().map(ToString::to_string).as_deref())
+            }
+            Requirement::Park(park) => {
+                self.text(item::PARK, ":parkedWas", park.as_ref().map(ToString::to_string).as_deref())
+            }
+            Requirement::Pause(pause) => {
+                self.text(item::PAUSE, ":pauseWas", pause.as_ref().map(ToString::to_string).as_deref())
             }
             Requirement::Process(process) => {
                 let value = self.value(":processWas".to_owned(), item::text(&process.to_string()));
@@ -126,12 +130,13 @@ impl Expression {
         }
     }
 
-    fn owner(&mut self, attribute: &str, value: &str, owner: Option<&WorkerId>) -> String {
+    /// An attribute has this text, or does not exist.
+    fn text(&mut self, attribute: &str, value: &str, text: Option<&str>) -> String {
         let name = self.name(attribute);
-        match owner {
+        match text {
             None => format!("attribute_not_exists({name})"),
-            Some(owner) => {
-                let value = self.value(value.to_owned(), item::text(owner.as_str()));
+            Some(text) => {
+                let value = self.value(value.to_owned(), item::text(text));
                 format!("{name} = {value}")
             }
         }

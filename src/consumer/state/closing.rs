@@ -14,8 +14,8 @@ pub(super) const MAX_STARVED: u32 = 20;
 impl State {
     /// Handles a failure of the child. The next phase depends on whether the child was still needed.
     pub(super) fn fail(&mut self, now: Instant, reason: String) -> Effects {
-        if self.lost || self.stop {
-            let then = Then::Finish(self.end_of_holding());
+        if self.is_halting() {
+            let then = self.after_halt();
             let mut effects = vec![Effect::FailedWhileStopping(reason)];
             effects.extend(self.close(now, then));
             return effects;
@@ -85,8 +85,10 @@ impl State {
         }
         match then {
             Then::Finish(outcome) => self.finish(outcome),
-            Then::Restart(_) if self.progress.last().is_shard_end() => self.finish(Outcome::ShardEnded),
-            Then::Restart(_) if self.lost || self.stop => self.finish(self.end_of_holding()),
+            _ if self.progress.last().is_shard_end() => self.finish(Outcome::ShardEnded),
+            _ if self.lost || self.stop => self.finish(self.end_of_holding()),
+            Then::Park => self.parked_by_operator(),
+            Then::Restart(_) if self.parking => self.parked_by_operator(),
             Then::Restart(_) if self.letter_is_due() => self.write_letter(),
             Then::Restart(_) if self.is_narrowed => {
                 // The search makes progress, so pauses do not grow.
@@ -139,6 +141,8 @@ impl State {
         let mut effects = vec![Effect::Shortage(reason)];
         if self.lost || self.stop {
             effects.extend(self.finish(self.end_of_holding()));
+        } else if self.parking {
+            effects.extend(self.parked_by_operator());
         } else {
             self.phase = Phase::BackingOff(now + self.shortage.pause());
         }
@@ -147,7 +151,7 @@ impl State {
 
     /// The child's program had no resources to start, by its own words. Words are no proof: for ever would be too long.
     pub(super) fn starved(&mut self, now: Instant, end: String, line: &str) -> Effects {
-        let is_needed = self.phase == Phase::Starting && !self.lost && !self.stop;
+        let is_needed = self.phase == Phase::Starting && !self.is_halting();
         let is_tolerated = self.settings.max_failures > 1 && self.starved < MAX_STARVED;
         if !is_needed || !is_tolerated {
             return self.child(now, multilang::Event::Exited(end));

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::{AgedStep, Effects, Phase, State, Step, Then, WARN_AGAIN};
+use super::{AgedStep, Effects, Phase, State, Step, WARN_AGAIN};
 use crate::consumer::event::Effect;
 #[cfg(doc)]
 use crate::consumer::event::Event;
@@ -14,7 +14,7 @@ impl State {
             Phase::Waiting(at) | Phase::PreparingEnd(at) => *at,
             Phase::BackingOff(until) | Phase::LetterRefused(until) => Some(*until),
             Phase::Aged(AgedStep::Refused(until)) => Some(*until),
-            Phase::Lettering | Phase::Passing | Phase::Aged(_) => None,
+            Phase::Lettering | Phase::Passing | Phase::Aged(_) | Phase::ParkedByOperator => None,
             Phase::Finished => return None,
             // A write has a deadline of its own, which a stop does not wait for.
             Phase::Closing { step: Step::Gone, by, .. } => return self.stop.then_some(*by),
@@ -46,7 +46,7 @@ impl State {
                 self.finish(self.end_of_holding())
             }
             _ if self.hurry.is_some_and(|by| by <= now) => {
-                let then = Then::Finish(self.end_of_holding());
+                let then = self.after_halt();
                 let mut effects = vec![Effect::StopTimedOut];
                 effects.extend(self.close(now, then));
                 effects

@@ -18,7 +18,7 @@ impl State {
     /// Whether the rest of the last batch can be delivered now.
     pub fn wants_rest(&self) -> bool {
         let is_due = self.rest.is_some() && self.gathering.is_none();
-        self.phase == Phase::Idle && is_due && !self.stop && !self.lost
+        self.phase == Phase::Idle && is_due && !self.is_halting()
     }
 
     pub(super) fn batch(&mut self, now: Instant, batch: Batch) -> Effects {
@@ -61,7 +61,8 @@ impl State {
     }
 
     pub(super) fn deliver_rest(&mut self, now: Instant) -> Effects {
-        match self.rest.take_if(|_| self.phase == Phase::Idle && !self.stop && !self.lost) {
+        let may_deliver = self.phase == Phase::Idle && !self.is_halting();
+        match self.rest.take_if(|_| may_deliver) {
             Some(rest) => {
                 self.gathering = None;
                 self.deliver(now, rest)

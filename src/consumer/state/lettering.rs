@@ -77,8 +77,8 @@ impl State {
             return Vec::new();
         }
         if let Err(reason) = outcome {
-            if self.stop || self.lost {
-                return self.finish(self.end_of_holding());
+            if self.is_halting() {
+                return self.resume();
             }
             let pause = self.refusals.pause();
             self.phase = Phase::LetterRefused(now + pause);

@@ -13,7 +13,7 @@ impl State {
         }
         let is_idle = self.is_idle();
         match &mut self.phase {
-            Phase::Waiting(_) | Phase::BackingOff(_) | Phase::LetterRefused(_) => {
+            Phase::Waiting(_) | Phase::BackingOff(_) | Phase::LetterRefused(_) | Phase::ParkedByOperator => {
                 self.finish(Outcome::Stopped)
             }
             // Without a grace period no message is sent to the child: its stdin is closed.
@@ -35,7 +35,7 @@ impl State {
         self.hurry_by(now + self.settings.hand_off);
         let is_idle = self.is_idle();
         match &mut self.phase {
-            Phase::Waiting(_) | Phase::BackingOff(_) | Phase::LetterRefused(_) => {
+            Phase::Waiting(_) | Phase::BackingOff(_) | Phase::LetterRefused(_) | Phase::ParkedByOperator => {
                 self.finish(Outcome::Stopped)
             }
             _ if is_idle => self.settle(now),
@@ -44,7 +44,7 @@ impl State {
     }
 
     /// Whether the child can be sent another message at once.
-    fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.phase == Phase::Idle || self.may_interrupt_aged()
     }
 
@@ -61,14 +61,15 @@ impl State {
             | Phase::BackingOff(_)
             | Phase::Lettering
             | Phase::LetterRefused(_)
-            | Phase::Passing => effects.extend(self.finish(Outcome::LeaseLost)),
+            | Phase::Passing
+            | Phase::ParkedByOperator => effects.extend(self.finish(Outcome::LeaseLost)),
             _ if self.is_idle() => effects.extend(self.settle(now)),
             _ => {}
         }
         effects
     }
 
-    fn hurry_by(&mut self, by: Instant) {
+    pub(super) fn hurry_by(&mut self, by: Instant) {
         self.hurry = Some(self.hurry.map_or(by, |at| at.min(by)));
     }
 }
