@@ -314,9 +314,14 @@ async fn check(file: &Path, words: &Words, json: bool) -> Exit {
         shown["limits"] = serde_json::json!({
             "leases": limits.leases(), "openFiles": limits.files, "processes": limits.processes,
         });
+        shown["caCertificates"] = http::in_use(&sdk.network).into();
         format!("{shown:#}\n")
     } else {
-        let limits = format!("limits on this machine: {limits}; they allow {} leases", limits.leases());
+        let certificates = http::in_use(&sdk.network);
+        let limits = format!(
+            "limits on this machine: {limits}; they allow {} leases\n{certificates}",
+            limits.leases()
+        );
         settings::text(&settings, &limits, &warnings, &faults)
     };
     if print(shown.as_bytes()) == Exit::Internal {
