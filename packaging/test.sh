@@ -6,7 +6,7 @@
 #
 # Needs the packages (packaging/build.sh, packaging/package.sh), python3 with venv, node and npm, curl, and for single
 # tests openssl (network), debootstrap and root (deb, rpm), rpm (rpm), buildah and root (image),
-# qemu-user-static and root (arm64), systemd (units), and Go for helm and actionlint (chart,
+# qemu-user-static and root (arm64), systemd (units), and Go for helm, kustomize and actionlint (chart,
 # publish, workflows). PyPI and npm deliver amazon_kclpy and
 # aws-kcl. A test whose tool is missing fails.
 # shellcheck disable=SC2046,SC2086 # lists of targets are words
@@ -319,6 +319,35 @@ test_image() {
   rm -rf "$work/test-storage"
 }
 
+# check_kustomize PYTHON   the Kustomize base is that of the chart, and an overlay as in docs/install.md builds.
+check_kustomize() {
+  local kustomize overlay=$dir/overlay
+  packaging/kustomize.sh "$dir/workers.yaml"
+  diff "$dir/workers.yaml" deploy/kustomize/workers.yaml || fail "chart: run packaging/kustomize.sh"
+  kustomize=$(go_tool "$kustomize_module")
+  mkdir "$overlay"
+  cp -r deploy/kustomize "$overlay/multilangd"
+  # shellcheck disable=SC2016 # a fence of Markdown
+  sed -n '/^```yaml kustomization$/,/^```$/p' docs/install.md | sed '1d; $d' >"$overlay/kustomization.yaml"
+  job_properties of-the-overlay "python /app/processor.py" >"$overlay/my.properties"
+  "$kustomize" build "$overlay" >"$dir/overlay.yaml"
+  "$1" packaging/check-manifests.py "$dir/overlay.yaml"
+  "$1" - "$dir/overlay.yaml" <<'PY'
+import sys, yaml
+one = {document["kind"]: document for document in yaml.safe_load_all(open(sys.argv[1]))}
+pod = one["Deployment"]["spec"]["template"]
+labels = one["Deployment"]["spec"]["selector"]["matchLabels"]
+assert labels["app.kubernetes.io/instance"] == "orders" and labels.items() <= pod["metadata"]["labels"].items()
+assert one["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels
+assert all(spread["labelSelector"]["matchLabels"] == labels for spread in pod["spec"]["topologySpreadConstraints"])
+assert pod["spec"]["containers"][0]["image"] == "registry.example.com/order-reader:1"
+assert pod["spec"]["serviceAccountName"] == one["ServiceAccount"]["metadata"]["name"]
+name = one["ConfigMap"]["metadata"]["name"]
+assert pod["spec"]["volumes"][0]["configMap"]["name"] == name and name.startswith("orders-multilangd-")
+assert "of-the-overlay" in one["ConfigMap"]["data"]["my.properties"]
+PY
+}
+
 test_chart() {
   local helm chart=$dist/multilangd-chart-$version.tgz values=packaging/chart/ci-values.yaml python=$work/manifests/bin/python
   helm=$(go_tool "$helm_module")
@@ -335,6 +364,7 @@ test_chart() {
     touch "$work/manifests/ready"
   fi
   "$python" packaging/check-manifests.py deploy/kubernetes.yaml "$dir/default.yaml" "$dir/other.yaml"
+  check_kustomize "$python"
   # The properties file of the chart is one that the daemon accepts.
   "$python" - "$dir/default.yaml" <<'PY' >"$dir/chart.properties"
 import sys, yaml
