@@ -18,6 +18,7 @@ macos_targets="x86_64-apple-darwin aarch64-apple-darwin"
 
 nfpm_module=github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.0
 helm_module=helm.sh/helm/v3/cmd/helm@v3.22.0
+kustomize_module=sigs.k8s.io/kustomize/kustomize/v5@v5.7.1
 actionlint_module=github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
 say() { printf '%s\n' "$*"; }

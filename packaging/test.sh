@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # test.sh [NAME...]   installs the packages in dist/ into throwaway places and runs the daemon from there on local mode:
 # 2,000 records reach two record processors, and a signal ends everything with exit code 0. NAME is archive, wheel, npm,
-# deb, rpm, image, chart, arm64, units, network, publish, workflows, recipes or again; without one, all
+# deb, rpm, image, chart, kernel, arm64, units, network, publish, workflows, recipes or again; without one, all
 # of them run.
 #
 # Needs the packages (packaging/build.sh, packaging/package.sh), python3 with venv, node and npm, curl, and for single
 # tests openssl (network), debootstrap and root (deb, rpm), rpm (rpm), buildah and root (image),
-# qemu-user-static and root (arm64), systemd (units), and Go for helm and actionlint (chart,
+# qemu-user-static and root (arm64), systemd (units), and Go for helm, kustomize and actionlint (chart,
 # publish, workflows). PyPI and npm deliver amazon_kclpy and
 # aws-kcl. A test whose tool is missing fails.
 # shellcheck disable=SC2046,SC2086 # lists of targets are words
@@ -306,17 +306,62 @@ PROPERTIES
   done
 }
 
+# image_uses PATTERN   fails unless the daemon of test_image names these CA certificates.
+image_uses() {
+  buildah "${store[@]}" run --isolation chroot "$container" -- /multilangd check /etc/multilangd/my.properties >"$dir/check.out" ||
+    { cat "$dir/check.out" >&2; fail "image: check"; }
+  grep "^CA certificates: $1" "$dir/check.out" || { grep "^CA" "$dir/check.out" >&2; fail "image: expected CA certificates: $1"; }
+}
+
 test_image() {
-  local container store
+  local container store mounted
   need buildah buildah
   store=(--root "$work/test-storage" --runroot "$work/test-storage-run")
   export STORAGE_DRIVER=vfs
   container=$(buildah "${store[@]}" from --quiet "oci:$dist/image:$version")
   buildah "${store[@]}" run --isolation chroot "$container" -- /multilangd --version
   # Only these files are in it.
-  (cd "$(buildah "${store[@]}" mount "$container")" && ls etc/ssl/certs/ca-certificates.crt multilangd >/dev/null)
+  mounted=$(buildah "${store[@]}" mount "$container")
+  (cd "$mounted" && ls etc/ssl/certs/ca-certificates.crt multilangd >/dev/null)
+  # The certificates in use: those of the image; those of the binary in an image that has none, or none that can be used.
+  mkdir "$mounted/etc/multilangd"
+  job_properties image /multilangd >"$mounted/etc/multilangd/my.properties"
+  image_uses "[1-9][0-9]* of this system"
+  : >"$mounted/etc/ssl/certs/ca-certificates.crt"
+  image_uses "[1-9][0-9]* built in: .*ca-certificates.crt contains no certificate"
+  rm "$mounted/etc/ssl/certs/ca-certificates.crt"
+  image_uses "[1-9][0-9]* built in: this system has none"
   buildah "${store[@]}" rm "$container" >/dev/null
   rm -rf "$work/test-storage"
+}
+
+# check_kustomize PYTHON   the Kustomize base is that of the chart, and an overlay as in docs/install.md builds.
+check_kustomize() {
+  local kustomize overlay=$dir/overlay
+  packaging/kustomize.sh "$dir/workers.yaml"
+  diff "$dir/workers.yaml" deploy/kustomize/workers.yaml || fail "chart: run packaging/kustomize.sh"
+  kustomize=$(go_tool "$kustomize_module")
+  mkdir "$overlay"
+  cp -r deploy/kustomize "$overlay/multilangd"
+  # shellcheck disable=SC2016 # a fence of Markdown
+  sed -n '/^```yaml kustomization$/,/^```$/p' docs/install.md | sed '1d; $d' >"$overlay/kustomization.yaml"
+  job_properties of-the-overlay "python /app/processor.py" >"$overlay/my.properties"
+  "$kustomize" build "$overlay" >"$dir/overlay.yaml"
+  "$1" packaging/check-manifests.py "$dir/overlay.yaml"
+  "$1" - "$dir/overlay.yaml" <<'PY'
+import sys, yaml
+one = {document["kind"]: document for document in yaml.safe_load_all(open(sys.argv[1]))}
+pod = one["Deployment"]["spec"]["template"]
+labels = one["Deployment"]["spec"]["selector"]["matchLabels"]
+assert labels["app.kubernetes.io/instance"] == "orders" and labels.items() <= pod["metadata"]["labels"].items()
+assert one["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels
+assert all(spread["labelSelector"]["matchLabels"] == labels for spread in pod["spec"]["topologySpreadConstraints"])
+assert pod["spec"]["containers"][0]["image"] == "registry.example.com/order-reader:1"
+assert pod["spec"]["serviceAccountName"] == one["ServiceAccount"]["metadata"]["name"]
+name = one["ConfigMap"]["metadata"]["name"]
+assert pod["spec"]["volumes"][0]["configMap"]["name"] == name and name.startswith("orders-multilangd-")
+assert "of-the-overlay" in one["ConfigMap"]["data"]["my.properties"]
+PY
 }
 
 test_chart() {
@@ -339,6 +384,7 @@ test_chart() {
   fi
   "$python" packaging/check-manifests.py deploy/kubernetes.yaml "$dir/default.yaml" "$dir/other.yaml" \
     "$dir/several.yaml"
+  check_kustomize "$python"
   # The properties file of the chart is one that the daemon accepts.
   "$python" - "$dir/default.yaml" <<'PY' >"$dir/chart.properties"
 import sys, yaml
@@ -361,9 +407,15 @@ PY
   grep -q "clicks.properties:" "$dir/check.log"
 }
 
+# The main job on a kernel without the system calls that Linux 3.5 and later have added.
+test_kernel() {
+  run_job kernel "python3 $root/examples/python/processor.py" packaging/old-kernel.py "$(binary "$native")"
+}
+
 # The other architecture under emulation; its record processors are this machine's. The daemon starts itself for each of
-# them, so the kernel has to know the emulator.
+# them, so the kernel has to know the emulator. The binary sees the oldest kernel of docs/install.md.
 test_arm64() {
+  local -x QEMU_UNAME=4.1.0
   local binary kernel=/proc/sys/fs/binfmt_misc entry=multilangd-test mounted=
   need qemu-aarch64-static qemu-user-static
   binary=$(binary aarch64-unknown-linux-musl)
@@ -432,7 +484,7 @@ test_again() {
 }
 
 tests=("$@")
-if [ ${#tests[@]} = 0 ]; then tests=(archive wheel npm units network deb rpm image chart arm64 publish workflows recipes again); fi
+if [ ${#tests[@]} = 0 ]; then tests=(archive wheel npm units network kernel deb rpm image chart arm64 publish workflows recipes again); fi
 for name in "${tests[@]}"; do
   printf '\n== %s (%s s)\n' "$name" "$SECONDS"
   "test_$name"

@@ -3,7 +3,8 @@
 //! | module | holds |
 //! |---|---|
 //! | [`client`] | clients: region, endpoint, HTTP, timeouts |
-//! | [`http`] | HTTP: proxies, CA certificates, the endpoint's name in errors |
+//! | [`http`] | HTTP: proxies, the endpoint's name in errors |
+//! | `roots` | the CA certificates |
 //! | [`credentials`] | credentials providers |
 //! | [`chain`] | providers tried one after the other |
 //! | [`profile`] | the AWS profile |
@@ -47,6 +48,7 @@ pub mod records;
 pub mod region;
 mod repeat;
 mod reported;
+mod roots;
 mod skew;
 pub mod state;
 mod table_migration;

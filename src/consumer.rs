@@ -414,8 +414,8 @@ impl Consumer {
             }
             Effect::Bisecting(reason, records, alone) => self.bisecting(reason, records, alone),
             Effect::Bisected => self.emit(OfShard::Bisected),
-            Effect::Letter(record) => self.write_letter(*record, Condition::RetryAttemptsExhausted),
-            Effect::AgedLetter(record) => self.write_letter(*record, Condition::RecordAgeExceeded),
+            Effect::Letter(record) => self.write_letters(vec![*record], Condition::RetryAttemptsExhausted),
+            Effect::AgedLetters(records) => self.write_letters(records, Condition::RecordAgeExceeded),
             Effect::Aged { records, first, last } => self.aged(records, &first, &last),
             Effect::LetterRefused(error, retry_in) => {
                 self.emit(OfShard::LetterRefused { reason: &error });

@@ -11,7 +11,7 @@
 //! | [`memory`] | letters in memory, for tests |
 //! | [`list`] | letters read back from a file |
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -99,21 +99,24 @@ pub struct Rejected {
 
 /// Stores letters.
 pub trait Destination: fmt::Debug + Send + Sync {
-    /// Returns once the letter has a durable copy. Ends within [`DEADLINE`].
+    /// Stores letters of one shard, in order. Returns how many of them have a durable copy, counted from the first one:
+    /// at least one, and fewer than given if one was rejected or time was up. Ends within [`DEADLINE`] for each letter.
     ///
     /// # Errors
-    /// The letter may have no durable copy.
-    fn send<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<(), Rejected>>;
+    /// The first letter may have no durable copy.
+    fn send<'a>(&'a self, letters: &'a [Letter]) -> BoxFuture<'a, Result<usize, Rejected>>;
 }
 
 /// Several destinations, each of which must accept a letter, in order.
 #[derive(Debug)]
 pub struct All {
     destinations: Vec<Box<dyn Destination>>,
-    /// For each shard, the id of a letter that not all destinations have accepted, and the number of those that have.
-    /// They would write it again at each attempt.
-    accepted: Mutex<HashMap<ShardId, (String, usize)>>,
+    accepted: Mutex<HashMap<ShardId, Accepted>>,
 }
+
+/// For each destination, the ids of the last letters of a shard that it has accepted but another one has not. It would
+/// write them again at each attempt.
+type Accepted = Vec<HashSet<String>>;
 
 impl All {
     /// These destinations.
@@ -121,23 +124,48 @@ impl All {
         Self { destinations, accepted: Mutex::default() }
     }
 
-    fn accepted(&self) -> MutexGuard<'_, HashMap<ShardId, (String, usize)>> {
+    fn accepted(&self) -> MutexGuard<'_, HashMap<ShardId, Accepted>> {
         self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Destination for All {
-    fn send<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<(), Rejected>> {
+    fn send<'a>(&'a self, letters: &'a [Letter]) -> BoxFuture<'a, Result<usize, Rejected>> {
         Box::pin(async move {
-            let id = letter.id();
-            let before =
-                self.accepted().get(&letter.shard).filter(|(of, _)| *of == id).map(|(_, count)| *count);
-            for (index, destination) in self.destinations.iter().enumerate().skip(before.unwrap_or(0)) {
-                destination.send(letter).await?;
-                self.accepted().insert(letter.shard.clone(), (id.clone(), index + 1));
+            let Some(shard) = letters.first().map(|letter| letter.shard.clone()) else { return Ok(0) };
+            let ids: Vec<String> = letters.iter().map(Letter::id).collect();
+            let mut accepted = self.accepted().remove(&shard).unwrap_or_default();
+            accepted.resize_with(self.destinations.len(), HashSet::new);
+            let mut common = letters.len();
+            let mut rejected = None;
+            for (destination, accepted) in self.destinations.iter().zip(&mut accepted) {
+                let mut count = ids.iter().take_while(|id| accepted.contains(*id)).count();
+                if let Some(more) = letters.get(count..common).filter(|more| !more.is_empty()) {
+                    match destination.send(more).await {
+                        Ok(sent) => {
+                            let sent = sent.min(more.len());
+                            accepted.extend(ids.iter().skip(count).take(sent).cloned());
+                            count += sent;
+                        }
+                        Err(error) => rejected = Some(error),
+                    }
+                }
+                common = common.min(count);
+                if common == 0 {
+                    break;
+                }
             }
-            self.accepted().remove(&letter.shard);
-            Ok(())
+            let rest: HashSet<&String> = ids.iter().skip(common).collect();
+            for of_one in &mut accepted {
+                of_one.retain(|id| rest.contains(id));
+            }
+            if accepted.iter().any(|of_one| !of_one.is_empty()) {
+                self.accepted().insert(shard, accepted);
+            }
+            match rejected {
+                Some(error) if common == 0 => Err(error),
+                _ => Ok(common),
+            }
         })
     }
 }
@@ -249,18 +277,39 @@ pub(crate) mod tests {
         let all = All::new(memories.iter().map(boxed).collect());
         memories[1].set_down(true);
         for _ in 0..3 {
-            assert_eq!(all.send(&letter(1)).await.unwrap_err().destination, "memory");
+            assert_eq!(all.send(&[letter(1)]).await.unwrap_err().destination, "memory");
         }
         let counts = || memories.iter().map(|memory| memory.letters().len()).collect::<Vec<_>>();
         assert_eq!(counts(), [1, 0, 0]);
-        let other = Letter { shard: "shardId-000000000002".into(), ..letter(1) };
+        let other = [Letter { shard: "shardId-000000000002".into(), ..letter(1) }];
         all.send(&other).await.unwrap_err();
         memories[1].set_down(false);
-        all.send(&letter(1)).await.unwrap();
+        all.send(&[letter(1)]).await.unwrap();
         all.send(&other).await.unwrap();
         assert_eq!(counts(), [2, 2, 2]);
-        all.send(&letter(1)).await.unwrap();
+        all.send(&[letter(1)]).await.unwrap();
         assert_eq!(counts(), [3, 3, 3], "a letter that all accepted is no longer remembered");
+        assert!(all.accepted().is_empty());
+    }
+
+    #[tokio::test]
+    async fn batch_advances_with_its_slowest_destination() {
+        let memories: Vec<_> = (0..3).map(|_| Arc::new(memory::Memory::default())).collect();
+        let boxed = |memory: &Arc<memory::Memory>| Box::new(memory.clone()) as Box<dyn Destination>;
+        let all = All::new(memories.iter().map(boxed).collect());
+        memories[1].set_most(2);
+        memories[2].set_down(true);
+        let letters: Vec<_> = (1..=5).map(letter).collect();
+        assert!(all.send(&letters).await.is_err());
+        let counts = || memories.iter().map(|memory| memory.letters().len()).collect::<Vec<_>>();
+        assert_eq!(counts(), [5, 2, 0]);
+        memories[2].set_down(false);
+        assert_eq!(all.send(&letters).await, Ok(4));
+        assert_eq!(counts(), [5, 4, 4]);
+        assert_eq!(all.send(&letters[4..]).await, Ok(1));
+        for memory in &memories {
+            assert_eq!(memory.letters(), letters, "each letter once, in order");
+        }
         assert!(all.accepted().is_empty());
     }
 

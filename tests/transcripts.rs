@@ -139,7 +139,7 @@ impl Replay {
             | Effect::Bisecting(..)
             | Effect::Bisected
             | Effect::Letter(_)
-            | Effect::AgedLetter(_)
+            | Effect::AgedLetters(_)
             | Effect::Aged { .. }
             | Effect::LetterRefused(..)
             | Effect::Recovered

@@ -1,6 +1,6 @@
 //! Benchmarks of the whole daemon:
-//! `cargo bench --bench daemon -- [speed] [tls] [first] [idle] [memory] [drain] [large] [files-40]`. Without arguments all of them
-//! run; `speed-100B` and the like measure records of one size, `idle-32` and `idle-32-polled` those cases alone.
+//! `cargo bench --bench daemon -- [speed] [tls] [first] [idle] [memory] [drain] [large] [letters] [files-40]`. Without arguments
+//! all of them run; `speed-100B` and the like measure records of one size, `idle-32` and `idle-32-polled` those cases alone.
 //! `MULTILANGD_PEER` (see `tests/interop/get.sh`) adds the Java daemon to the comparison, `MULTILANGD_EARLIER` an earlier
 //! build of multilangd. `MULTILANGD_BINARY` names another build to measure instead of this one, such as the image's.
 //!
@@ -12,6 +12,7 @@
 //! | `memory` | the daemon's memory with 1,000 idle leases and no child processes, and with stuck children |
 //! | `first` | seconds from the start of the process to the first record |
 //! | `drain` | MB/s of one busy shard among 0 to 999 idle ones, with the default settings |
+//! | `letters` | the speed with dead letters or `multilangd.childErrorLine`, while no record fails, compared with neither |
 //! | `large` | seconds until records of 10 MiB, and small ones behind them, reach the children of 32 shards |
 //! | `files-40` | memory, CPU and DynamoDB calls of 40 applications in one process, beside one application and 40 processes |
 //!
@@ -33,6 +34,7 @@
 mod drain;
 mod files;
 mod idle;
+mod letters;
 mod process;
 mod roles;
 mod speed;
@@ -52,7 +54,7 @@ fn main() {
     // Each child has a connection to this process, and each lease one to its endpoints.
     let _raised = multilangd::limits::Limits::raise();
     if words.is_empty() {
-        words = ["speed", "tls", "first", "idle", "memory", "drain", "large", "files-40"]
+        words = ["speed", "tls", "first", "idle", "memory", "drain", "large", "letters", "files-40"]
             .map(str::to_owned)
             .to_vec();
     }
@@ -69,11 +71,12 @@ fn main() {
                 "memory" => idle::memory().await,
                 "drain" => drain::drain().await,
                 "large" => drain::large().await,
+                "letters" => letters::letters().await,
                 count if count.starts_with("files-") => {
                     files::files(count["files-".len()..].parse().unwrap()).await;
                 }
                 other => {
-                    panic!("{other:?} is none of speed, tls, first, idle, memory, drain, large, files-40")
+                    panic!("{other:?} is none of speed, tls, first, idle, memory, drain, large, letters, files-40")
                 }
             }
         }

@@ -6,20 +6,20 @@ use crate::process::{Daemon, Running};
 use crate::wire::Wire;
 use crate::world::{STREAM, World};
 
-const SHARDS: usize = 4;
+pub const SHARDS: usize = 4;
 const REPEATS: usize = 3;
 /// Label, record size in bytes, and total record data in bytes.
 const SIZES: [(&str, usize, usize); 3] =
     [("1 KB", 1_000, 1_024_000_000), ("100 KB", 100_000, 2_048_000_000), ("100 B", 100, 384_000_000)];
-const MODES: [(&str, &str); 2] = [
+pub const MODES: [(&str, &str); 2] = [
     ("pushed", "retrievalMode = FANOUT\n"),
     ("polled", "idleTimeBetweenReadsInMillis = 200\nmultilangd.idleWhenBehindMillis = 0\n"),
 ];
 
 /// The result of one run.
-struct Result {
-    seconds: f64,
-    cpu: f64,
+pub struct Run {
+    pub seconds: f64,
+    pub cpu: f64,
     peak: u64,
 }
 
@@ -36,7 +36,7 @@ pub async fn speed(only: &str) {
         world.fill(bytes, size).await;
         let shards = world.close().await;
         let megabytes = (bytes / size * size) as f64 / 1e6;
-        let row = |name: &str, result: &Result, ceiling: Option<f64>| {
+        let row = |name: &str, result: &Run, ceiling: Option<f64>| {
             let rate = megabytes / result.seconds;
             let ceiling = ceiling.unwrap_or(rate);
             println!(
@@ -101,13 +101,13 @@ pub async fn tls() {
 }
 
 /// The run with the median duration.
-fn median(runs: &mut [Result]) -> &Result {
+fn median(runs: &mut [Run]) -> &Run {
     runs.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
     &runs[runs.len() / 2]
 }
 
 /// Runs the raw reader, which sets the ceiling.
-async fn raw(world: &mut World, how: &str, number: usize, shards: &[String]) -> Result {
+async fn raw(world: &mut World, how: &str, number: usize, shards: &[String]) -> Run {
     let what =
         if how == "pushed" { world.consumer(&format!("raw-{number}")).await } else { STREAM.to_owned() };
     let mut command = Command::new(std::env::current_exe().unwrap());
@@ -118,7 +118,7 @@ async fn raw(world: &mut World, how: &str, number: usize, shards: &[String]) -> 
 }
 
 /// Measures from the first record at any child to the last record at the last child.
-async fn through(world: &mut World, running: Running) -> Result {
+pub async fn through(world: &mut World, running: Running) -> Run {
     world.discard_reports();
     // The children report this before the daemon reads any record.
     world.wait_for("begun", 1).await;
@@ -126,7 +126,7 @@ async fn through(world: &mut World, running: Running) -> Result {
     let (first, _) = world.wait_for("first", 1).await;
     let (_, last) = world.wait_for("last", SHARDS).await;
     let cpu = running.cpu_seconds() - before;
-    let result = Result { seconds: (last - first).as_secs_f64(), cpu, peak: running.status("VmHWM") };
+    let result = Run { seconds: (last - first).as_secs_f64(), cpu, peak: running.status("VmHWM") };
     running.stop().await;
     result
 }

@@ -130,6 +130,11 @@ impl Failure {
 }
 
 impl Failure {
+    /// Whether the service rejected the request, for a reason that is not its load or its own fault.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Answered { service_fault: false, .. }) && !self.is_throttling()
+    }
+
     /// Whether the endpoint does not know the call.
     pub(super) fn is_unknown_call(&self) -> bool {
         matches!(self.code(), "UnknownOperationException" | "InvalidAction" | "NotImplemented")

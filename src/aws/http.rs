@@ -1,5 +1,5 @@
-//! HTTP below the SDK: the path of each request to its endpoint (plain, TLS, through a proxy), the CA
-//! certificates, and the endpoint's name in every error.
+//! HTTP below the SDK: the path of each request to its endpoint (plain, TLS, through a proxy), and the endpoint's name
+//! in every error.
 //!
 //! All calls of AWS use it: the clients, their credentials (STS, SSO, metadata services) and the
 //! subscriptions of enhanced fan-out. A stack is created when a request first needs it: those with TLS hold
@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use aws_smithy_http_client::proxy::ProxyConfig;
-use aws_smithy_http_client::tls::{self, TlsContext, TrustStore, rustls_provider::CryptoMode};
+use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
 use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::http::{
@@ -19,13 +19,11 @@ use aws_smithy_runtime_api::client::http::{
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 
 use super::capture::Capturing;
-use crate::config::Source;
-use crate::config::sdk::network::{CaBundle, Network, Proxy};
+use super::roots::{self, Trusted};
+pub use super::roots::{BadBundle, certificates_in_use, check_bundle, in_use};
+use crate::config::sdk::network::{Network, Proxy};
 
 /// The cryptography of TLS: ring, or with the feature `fips` the FIPS module of AWS-LC.
 #[cfg(not(feature = "fips"))]
@@ -37,20 +35,7 @@ const CRYPTO: CryptoMode = CryptoMode::AwsLcFips;
 #[derive(Debug, Clone)]
 pub(super) struct Http {
     network: Arc<Network>,
-    /// None for the system's certificates, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
-    trusted: Option<TlsContext>,
-}
-
-/// The CA bundle cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "failed to load the CA bundle {source_name} = {file}: {why} (expected a PEM file with the \
-     certificates of the trusted CAs)"
-)]
-pub struct BadBundle {
-    source_name: Source,
-    file: String,
-    why: String,
+    trusted: Trusted,
 }
 
 impl Http {
@@ -59,8 +44,7 @@ impl Http {
     /// # Errors
     /// [`BadBundle`].
     pub(super) fn new(network: &Network) -> Result<Self, BadBundle> {
-        let trusted = trusted(network)?;
-        Ok(Self { network: Arc::new(network.clone()), trusted })
+        Ok(Self { network: Arc::new(network.clone()), trusted: roots::trusted(network)? })
     }
 
     /// A new HTTP stack, which shares its connections with no other.
@@ -93,7 +77,7 @@ impl Http {
                 return builder.build_http();
             }
             let mut builder = builder.tls_provider(tls::Provider::Rustls(CRYPTO));
-            if let Some(trusted) = &trusted {
+            if let Some(trusted) = trusted.get() {
                 builder.set_tls_context(trusted.clone());
             }
             builder.build()
@@ -109,91 +93,6 @@ fn configured(proxy: &Proxy) -> Option<ProxyConfig> {
         Some((user, password)) => config.map(|config| config.with_basic_auth(user, password)),
         None => config,
     }
-}
-
-/// Checks the CA bundle.
-///
-/// # Errors
-/// [`BadBundle`].
-pub fn check_bundle(network: &Network) -> Result<(), BadBundle> {
-    trusted(network).map(drop)
-}
-
-/// The trusted CA certificates; none for the system's.
-fn trusted(network: &Network) -> Result<Option<TlsContext>, BadBundle> {
-    let beside = network.ca_file.as_ref().map(certificates).transpose()?.unwrap_or_default();
-    let Some(bundle) = &network.ca else { return Ok(None) };
-    let mut store = TrustStore::empty();
-    for pem in certificates(bundle)?.into_iter().chain(beside) {
-        store.add_pem_certificate(pem);
-    }
-    let made = TlsContext::builder().with_trust_store(store).build();
-    made.map(Some).map_err(|error| bundle.bad(error))
-}
-
-/// Where Linux distributions and macOS keep the CA certificates of the system in one file. The TLS library
-/// searches the same files on Linux.
-const SYSTEM_BUNDLES: &[&str] = &[
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/pki/tls/cacert.pem",
-    "/etc/ssl/cert.pem",
-];
-
-/// The CA certificates that the clients would use, as one PEM text: those of the settings, otherwise those of
-/// the system. None if they are not in a file: `has_folder` is whether `SSL_CERT_DIR` names a folder.
-///
-/// # Errors
-/// [`BadBundle`].
-pub fn certificates_in_use(network: &Network, has_folder: bool) -> Result<Option<String>, BadBundle> {
-    let named: Vec<&CaBundle> = network.ca.iter().chain(&network.ca_file).collect();
-    if named.is_empty() {
-        let mut bundles = SYSTEM_BUNDLES.iter().filter(|_| !has_folder);
-        return Ok(bundles.find_map(|file| std::fs::read_to_string(file).ok()));
-    }
-    let pems = named.into_iter().map(certificates).collect::<Result<Vec<_>, _>>()?;
-    Ok(Some(pems.concat().concat()))
-}
-
-/// All valid certificates of a bundle, as PEM: bundles of systems contain invalid ones, at which the SDK
-/// would panic. A bundle without any is an error, because no call would succeed.
-fn certificates(bundle: &CaBundle) -> Result<Vec<String>, BadBundle> {
-    let text = std::fs::read(&bundle.file).map_err(|error| bundle.bad(error))?;
-    let (mut roots, mut found) = (RootCertStore::empty(), Vec::new());
-    for certificate in CertificateDer::pem_slice_iter(&text) {
-        let certificate = certificate.map_err(|error| bundle.bad(error))?;
-        let pem = pem(&certificate);
-        if roots.add(certificate).is_ok() {
-            found.push(pem);
-        }
-    }
-    if found.is_empty() {
-        return Err(bundle.bad("the file contains no certificate"));
-    }
-    Ok(found)
-}
-
-impl CaBundle {
-    fn bad(&self, why: impl fmt::Display) -> BadBundle {
-        BadBundle { source_name: self.source, file: self.file.clone(), why: why.to_string() }
-    }
-}
-
-fn pem(certificate: &CertificateDer<'_>) -> String {
-    use base64::Engine as _;
-    let text = base64::engine::general_purpose::STANDARD.encode(certificate);
-    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
-    let mut rest = text.as_str();
-    while !rest.is_empty() {
-        let (line, more) = rest.split_at(rest.len().min(64));
-        pem.push_str(line);
-        pem.push('\n');
-        rest = more;
-    }
-    pem.push_str("-----END CERTIFICATE-----\n");
-    pem
 }
 
 /// The stacks, by the needs of a request.
@@ -307,39 +206,7 @@ impl End {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn bundle(file: &str) -> CaBundle {
-        CaBundle { file: file.to_owned(), source: Source::Variable("AWS_CA_BUNDLE") }
-    }
-
-    #[test]
-    fn bundle_without_certificates_is_rejected_with_its_name() {
-        for file in ["/no/such.pem", "Cargo.toml", "tests/support/tls/key.pem", "."] {
-            let error = certificates(&bundle(file)).unwrap_err().to_string();
-            assert!(error.contains("AWS_CA_BUNDLE") && error.contains(file), "{error}");
-        }
-        assert_eq!(certificates(&bundle("tests/support/tls/certificate.pem")).unwrap().len(), 1);
-    }
-
-    #[test]
-    fn certificates_of_the_settings_precede_those_of_the_system() {
-        let file = "tests/support/tls/certificate.pem";
-        let mut network = Network::default();
-        network.ca = Some(bundle(file));
-        network.ca_file = Some(bundle(file));
-        let text = certificates_in_use(&network, true).unwrap().unwrap();
-        assert_eq!(CertificateDer::pem_slice_iter(text.as_bytes()).count(), 2);
-        assert_eq!(certificates_in_use(&Network::default(), true).unwrap(), None);
-        network.ca_file = Some(bundle("Cargo.toml"));
-        assert!(certificates_in_use(&network, false).is_err());
-    }
-
-    #[test]
-    fn certificates_are_written_as_they_were_read() {
-        let text = std::fs::read("tests/support/tls/certificate.pem").unwrap();
-        let certificate = CertificateDer::pem_slice_iter(&text).next().unwrap().unwrap();
-        assert_eq!(CertificateDer::from_pem_slice(pem(&certificate).as_bytes()).unwrap(), certificate);
-    }
+    use crate::config::Source;
 
     #[cfg(feature = "fips")]
     #[test]

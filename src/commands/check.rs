@@ -41,6 +41,7 @@ pub(crate) async fn check(paths: &[PathBuf], words: &Words, json: bool) -> Exit 
             shown["limits"] = serde_json::json!({
                 "leases": leases, "openFiles": limits.files, "processes": limits.processes,
             });
+            shown["caCertificates"] = http::in_use(&one.sdk.network).into();
             shown
         };
         match resolved.as_slice() {
@@ -58,7 +59,10 @@ pub(crate) async fn check(paths: &[PathBuf], words: &Words, json: bool) -> Exit 
         }
     } else {
         let limits = format!("limits on this machine: {limits}; they allow {leases} leases");
-        let text = |one: &Resolved| settings::text(&one.settings, &limits, &one.warnings, &one.faults);
+        let text = |one: &Resolved| {
+            let machine = format!("{limits}\n{}", http::in_use(&one.sdk.network));
+            settings::text(&one.settings, &machine, &one.warnings, &one.faults)
+        };
         match resolved.as_slice() {
             [one] => text(one),
             several => {

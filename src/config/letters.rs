@@ -101,24 +101,30 @@ pub(super) fn conflict(settings: &Settings) -> Option<String> {
         return None;
     }
     let destinations = parse(&settings.text(key).unwrap_or_default()).unwrap_or_default();
-    let stream = settings.text("streamName");
-    let reads = |destination: &&Destination| match destination {
-        Destination::Kinesis(name) => {
-            Some(name) == stream.as_ref()
-                || stream_of_arn(name).is_some_and(|arn| Some(&arn.name) == stream.as_ref())
-                    && settings.text("streamArn").is_none_or(|own| own == *name)
-        }
-        Destination::File(_) | Destination::Exec(_) => false,
-    };
-    if let Some(own) = destinations.iter().find(reads) {
+    if let Some(own) = destinations.iter().find(|destination| may_be_read(destination, settings)) {
         return Some(format!(
-            "{key} = {own} is the stream that is read: each letter would be a record of it (name another stream)"
+            "{key} = {own} is the stream that is read: each letter would be a record of it (name another stream; a stream \
+             of that name in another account is named by its ARN, and needs streamArn for the one that is read)"
         ));
     }
     let required = [(own::ON_CHILD_FAILURE, "restart"), (own::ON_HOPELESS_SHARD, "park")];
     let (other, value) =
         required.into_iter().find(|(other, _)| settings.text(other).as_deref() == Some("exit"))?;
     Some(format!("{key} requires {other} = {value} (set {key} = none, or {other} = {value})"))
+}
+
+/// Whether a destination is, or can be, the stream that is read. A name alone is of an unknown account: that of the
+/// credentials.
+fn may_be_read(destination: &Destination, settings: &Settings) -> bool {
+    let Destination::Kinesis(to) = destination else { return false };
+    let name = settings.text("streamName");
+    let Some(to_arn) = stream_of_arn(to) else { return Some(to) == name.as_ref() };
+    // The ARN of a consumer begins with that of its stream.
+    let known = ["streamArn", "fanoutConfig.consumerArn"].into_iter();
+    let known = known
+        .filter_map(|key| stream_of_arn(&settings.text(key)?))
+        .find(|arn| Some(&arn.name) == name.as_ref());
+    known.map_or_else(|| Some(&to_arn.name) == name.as_ref(), |arn| arn == to_arn)
 }
 
 /// Why a greatest age of records cannot be used: records would be lost although no setting says so.

@@ -45,6 +45,10 @@ fn writes_letters(settings: &Settings) -> bool {
     destinations.iter().any(|destination| matches!(destination, letters::Destination::Kinesis(_)))
 }
 
+fn writes_batches(settings: &Settings) -> bool {
+    writes_letters(settings) && settings.number(own::MAX_RECORD_AGE) > 0
+}
+
 /// All permissions.
 #[rustfmt::skip]
 pub const PERMISSIONS: &[Permission] = &[
@@ -58,6 +62,7 @@ pub const PERMISSIONS: &[Permission] = &[
     Permission { action: "kinesis:RegisterStreamConsumer", on: "the stream", when: "enhanced fan-out, unless fanoutConfig.consumerArn is set or the consumer exists", applies: has_no_consumer },
     Permission { action: "kinesis:SubscribeToShard", on: "the consumers of the stream", when: "enhanced fan-out", applies: is_pushed },
     Permission { action: "kinesis:PutRecord", on: "the stream of dead letters", when: "multilangd.deadLetters = kinesis:STREAM", applies: writes_letters },
+    Permission { action: "kinesis:PutRecords", on: "the stream of dead letters", when: "multilangd.deadLetters = kinesis:STREAM with multilangd.maxRecordAgeMillis: letters of old records are written in batches", applies: writes_batches },
     Permission { action: "dynamodb:DescribeTable", on: "the tables", when: "always", applies: always },
     Permission { action: "dynamodb:CreateTable", on: "the tables", when: "unless they exist", applies: always },
     Permission { action: "dynamodb:UpdateTable", on: "the lease table", when: "unless it has the index of lease owners; leaseTableDeletionProtectionEnabled", applies: always },
@@ -102,6 +107,9 @@ mod tests {
             !polled.contains(&"kinesis:PutRecord")
                 && of("multilangd.deadLetters = kinesis:l\n").contains(&"kinesis:PutRecord")
         );
+        let aged = of("multilangd.deadLetters = kinesis:l\nmultilangd.maxRecordAgeMillis = 1\n");
+        let bad = of("multilangd.deadLetters = kinesis:l\n");
+        assert!(aged.contains(&"kinesis:PutRecords") && !bad.contains(&"kinesis:PutRecords"));
         let arn = of("retrievalMode = FANOUT\nfanoutConfig.consumerArn = arn\n");
         assert!(
             arn.contains(&"kinesis:SubscribeToShard") && !arn.contains(&"kinesis:RegisterStreamConsumer")

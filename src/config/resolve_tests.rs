@@ -175,6 +175,7 @@ fn dead_letters_require_a_daemon_that_parks_shards() {
 #[test]
 fn dead_letters_cannot_go_to_the_stream_that_is_read() {
     let arn = "arn:aws:kinesis:us-east-1:123456789012:stream";
+    let other = |region: &str, account: &str| format!("arn:aws:kinesis:{region}:{account}:stream/s");
     let lines = |own: &str, to: &str| {
         format!("executableName = p\napplicationName = a\n{own}\nmultilangd.deadLetters = kinesis:{to}\n")
     };
@@ -183,11 +184,23 @@ fn dead_letters_cannot_go_to_the_stream_that_is_read() {
         ("streamName = s", format!("{arn}/s"), true),
         ("streamName = s", "s-letters".to_owned(), false),
         (&format!("streamArn = {arn}/s"), format!("{arn}/s"), true),
+        // The ARN of a consumer names its stream too.
+        (&format!("streamArn = {arn}/s/consumer/c:1"), format!("{arn}/s"), true),
         (
-            &format!("streamArn = {arn}/s"),
-            "arn:aws:kinesis:us-east-1:999999999999:stream/s".to_owned(),
+            &format!("streamName = s\nfanoutConfig.consumerArn = {arn}/s/consumer/c:1"),
+            format!("{arn}/s"),
+            true,
+        ),
+        // Of another account or region; a name alone is of an unknown account.
+        (&format!("streamArn = {arn}/s"), other("us-east-1", "999999999999"), false),
+        (&format!("streamArn = {arn}/s"), other("eu-west-1", "123456789012"), false),
+        (
+            &format!("streamName = s\nfanoutConfig.consumerArn = {arn}/s/consumer/c:1"),
+            other("us-east-1", "999999999999"),
             false,
         ),
+        ("streamName = s", other("us-east-1", "999999999999"), true),
+        (&format!("streamArn = {arn}/s"), "s".to_owned(), true),
     ] {
         let found = resolved(&lines(own, &to));
         let refused = found.faults.iter().any(|fault| fault.key.as_deref() == Some(own::DEAD_LETTERS));

@@ -117,6 +117,14 @@ pub enum Event {
     /// [`Effect::Letter`] completed for the record at this position: the letter has a durable copy, or the reason
     /// why it has none.
     Lettered(Position, Result<(), String>),
+    /// [`Effect::AgedLetters`] completed.
+    AgedLettered {
+        /// The position of the first of the records.
+        first: Position,
+        /// The positions of the records whose letters have a durable copy, from the first one on; or the reason why that
+        /// has none.
+        outcome: Result<Vec<Position>, String>,
+    },
     /// [`Effect::PrepareEnd`] completed.
     EndPrepared(Result<(), EndError>),
     /// The daemon shuts down.
@@ -206,8 +214,8 @@ pub enum Effect {
     Bisected,
     /// Write a record to the dead letters; completes with [`Event::Lettered`].
     Letter(Box<Record>),
-    /// Write a record that is too old to the dead letters; completes with [`Event::Lettered`].
-    AgedLetter(Box<Record>),
+    /// Write records that are too old to the dead letters; completes with [`Event::AgedLettered`].
+    AgedLetters(Vec<Record>),
     /// Report that records that were too old were passed: all from `first` to `last`.
     Aged {
         /// Their number.

@@ -77,47 +77,67 @@ impl Consumer {
         }
     }
 
-    /// Completes with [`Event::Lettered`].
-    pub(super) fn write_letter(&mut self, record: Record, condition: Condition) {
-        let position = record.position();
+    /// Writes letters of these records. Completes with [`Event::AgedLettered`] if they are too old, otherwise with
+    /// [`Event::Lettered`].
+    pub(super) fn write_letters(&mut self, records: Vec<Record>, condition: Condition) {
+        let Some(first) = records.first().map(Record::position) else { return };
         let Some(letters) = self.parts.letters.clone() else {
             let reason = "no destination is configured".to_owned();
-            self.events.push_back(Event::Lettered(position, Err(reason)));
+            self.events.push_back(written(condition, first, Err(reason)));
             return;
         };
-        // Another worker may process the record by now.
+        // Another worker may process the records by now.
         if !self.held.is_live(Instant::now()) {
             self.held.mark_lost();
-            self.events.push_back(Event::Lettered(position, Err("the lease has expired".to_owned())));
+            self.events.push_back(written(condition, first, Err("the lease has expired".to_owned())));
             return;
         }
         let is_old = condition == Condition::RecordAgeExceeded;
-        let letter = Letter {
+        let (at, shard) = ((self.parts.wall)(), self.held.shard().clone());
+        let stream = self.parts.source.recognition.current().map(|stream| stream.arn().to_owned());
+        let program = self.parts.program.to_string();
+        let of_record = |record| Letter {
             condition,
-            at: (self.parts.wall)(),
-            shard: self.held.shard().clone(),
-            stream: self.parts.source.recognition.current().map(|stream| stream.arn().to_owned()),
-            application: letters.application,
-            worker: letters.worker,
-            program: self.parts.program.to_string(),
+            at,
+            shard: shard.clone(),
+            stream: stream.clone(),
+            application: letters.application.clone(),
+            worker: letters.worker.clone(),
+            program: program.clone(),
             attempts: if is_old { 0 } else { self.alone },
             failures: if is_old { Vec::new() } else { self.failures.clone() },
             record,
         };
-        let (sink, shard) = (self.parts.sink.clone(), self.held.shard().clone());
+        let all: Vec<Letter> = records.into_iter().map(of_record).collect();
+        let sink = self.parts.sink.clone();
         self.spawn(async move {
-            let sent = letters.destination.send(&letter).await;
-            if sent.is_ok() {
-                // Old records are logged together.
-                if is_old {
-                    debug!(%position, id = letter.id(), "wrote an old record to the dead letters");
-                } else {
-                    error!(event = "dead_letter_written", %position, id = letter.id(),
-                        error = letter.last_error(), "wrote a record to the dead letters, continuing after it");
-                }
-                sink.shard(&shard, OfShard::DeadLetter { position: &position, error: letter.last_error() });
-            }
-            Event::Lettered(position, sent.map_err(|error| error.to_string()))
+            let sent = letters.destination.send(&all).await.map_err(|error| error.to_string());
+            let outcome = sent.and_then(|count| {
+                let written = all.iter().take(count).map(|letter| {
+                    let position = letter.record.position();
+                    // Old records are logged together.
+                    if is_old {
+                        debug!(%position, id = letter.id(), "wrote an old record to the dead letters");
+                    } else {
+                        error!(event = "dead_letter_written", %position, id = letter.id(),
+                            error = letter.last_error(), "wrote a record to the dead letters, continuing after it");
+                    }
+                    sink.shard(&shard, OfShard::DeadLetter { position: &position, error: letter.last_error() });
+                    position
+                });
+                let written: Vec<Position> = written.collect();
+                let reason = || "its destination accepted no letter".to_owned();
+                (!written.is_empty()).then_some(written).ok_or_else(reason)
+            });
+            written(condition, first, outcome)
         });
+    }
+}
+
+/// The event that letters were written, from that of the record at `first` on, or that this one was rejected.
+fn written(condition: Condition, first: Position, outcome: Result<Vec<Position>, String>) -> Event {
+    match condition {
+        Condition::RecordAgeExceeded => Event::AgedLettered { first, outcome },
+        Condition::RetryAttemptsExhausted => Event::Lettered(first, outcome.map(drop)),
     }
 }

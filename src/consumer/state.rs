@@ -113,9 +113,9 @@ enum Step {
 /// The steps of passing records that are too old.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AgedStep {
-    /// The letter of the first of them is being written.
+    /// The letters of the first of them are being written.
     Writing,
-    /// The letter was rejected and is written again at that time.
+    /// The first letter was rejected; they are written again at that time.
     Refused(Instant),
     /// Their position is being stored.
     Storing,
@@ -270,6 +270,7 @@ impl State {
             Event::Batch(batch) => self.batch(now, batch),
             Event::Rest => self.deliver_rest(now),
             Event::Lettered(position, outcome) => self.lettered(now, &position, outcome),
+            Event::AgedLettered { first, outcome } => self.aged_lettered(now, &first, outcome),
             Event::FeedBroke => {
                 self.feed_open = false;
                 self.fail(now, "the task that reads the shard panicked".to_owned())

@@ -95,31 +95,34 @@ pub fn paths(destinations: &str) -> Result<Vec<PathBuf>, String> {
 }
 
 impl Destination for Folder {
-    fn send<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<(), Rejected>> {
-        let path = self.path(letter.at);
+    /// All letters of a day are written at once and reach the disk together.
+    fn send<'a>(&'a self, letters: &'a [Letter]) -> BoxFuture<'a, Result<usize, Rejected>> {
         let rejected = |reason| Rejected { destination: format!("file:{}", self.folder.display()), reason };
-        let line = letter.line();
         Box::pin(async move {
+            let Some(path) = letters.first().map(|letter| self.path(letter.at)) else { return Ok(0) };
+            let of_day = letters.iter().take_while(|letter| self.path(letter.at) == path);
+            let lines: Vec<Vec<u8>> = of_day.map(Letter::line).collect();
+            let (count, text) = (lines.len(), lines.concat());
             let write = async {
                 let writing = self.writing.clone().lock_owned().await;
                 let written = tokio::task::spawn_blocking(move || {
                     let _writing = writing;
-                    append(&path, &line).map_err(|error| format!("{}: {error}", path.display()))
+                    append(&path, &text).map_err(|error| format!("{}: {error}", path.display()))
                 });
                 written.await.unwrap_or_else(|error| Err(error.to_string()))
             };
             let written = timeout(DEADLINE, write).await;
             let late = || format!("not written within {} s", DEADLINE.as_secs());
-            written.unwrap_or_else(|_| Err(late())).map_err(rejected)
+            written.unwrap_or_else(|_| Err(late())).map(|()| count).map_err(rejected)
         })
     }
 }
 
-/// Appends a line and waits until it is on the disk. Begins a new line after one that was cut by a crash or a
+/// Appends lines and waits until they are on the disk. Begins a new line after one that was cut by a crash or a
 /// full disk.
-fn append(path: &Path, line: &[u8]) -> io::Result<()> {
+fn append(path: &Path, lines: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
-    let mut text = Vec::with_capacity(line.len() + 1);
+    let mut text = Vec::with_capacity(lines.len() + 1);
     if file.seek(SeekFrom::End(0))? > 0 {
         let mut last = [0];
         file.seek(SeekFrom::End(-1))?;
@@ -128,7 +131,7 @@ fn append(path: &Path, line: &[u8]) -> io::Result<()> {
             text.push(b'\n');
         }
     }
-    text.extend_from_slice(line);
+    text.extend_from_slice(lines);
     file.write_all(&text)?;
     file.sync_all()?;
     // Always: an attempt that failed may have created the file.
@@ -154,17 +157,35 @@ mod tests {
     async fn letters_are_appended_after_a_line_that_was_cut() {
         let folder = crate::letters::tests::folder("append");
         let destination = Folder::open(&folder, "host:1/é").unwrap();
-        destination.send(&letter(1)).await.unwrap();
+        destination.send(&[letter(1)]).await.unwrap();
         let path = fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();
         assert_eq!(path.file_name().unwrap(), "dead-letters-2026-11-29-host_1__.jsonl");
         let whole = fs::read(&path).unwrap();
         fs::write(&path, [&whole[..], &whole[..50]].concat()).unwrap();
-        destination.send(&letter(2)).await.unwrap();
+        destination.send(&[letter(2)]).await.unwrap();
         let mut found = list::read(&fs::read(&path).unwrap());
         assert_eq!(found.len(), 3);
         assert_eq!(found.remove(0).unwrap(), letter(1));
         assert!(found.remove(0).is_err());
         assert_eq!(found.remove(0).unwrap(), letter(2));
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn letters_of_two_days_are_accepted_day_by_day() {
+        const DAY: i64 = 24 * 60 * 60 * 1000;
+        let folder = crate::letters::tests::folder("days");
+        let destination = Folder::open(&folder, "w").unwrap();
+        let mut letters = [1, 2, 3, 4].map(letter);
+        letters[2].at += DAY;
+        letters[3].at += DAY;
+        assert_eq!(destination.send(&letters).await, Ok(2));
+        assert_eq!(destination.send(&letters[2..]).await, Ok(2));
+        let day = |letter: &Letter| list::read(&fs::read(destination.path(letter.at)).unwrap());
+        for days in letters.chunks(2) {
+            let found: Vec<_> = day(&days[0]).into_iter().map(Result::unwrap).collect();
+            assert_eq!(found, days);
+        }
         fs::remove_dir_all(&folder).unwrap();
     }
 
@@ -180,7 +201,7 @@ mod tests {
         let destination = Folder::open(&folder, "w").unwrap();
         fs::remove_dir_all(&folder).unwrap();
         assert!(Folder::open(&folder, "w").is_err());
-        let rejected = destination.send(&letter(1)).await.unwrap_err();
+        let rejected = destination.send(&[letter(1)]).await.unwrap_err();
         assert!(rejected.reason.contains("dead-letters-"), "{rejected}");
     }
 }

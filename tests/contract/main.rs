@@ -7,12 +7,14 @@
 //! - `ours`, `ours_subscribing`, `restart`, `load`: requirements on the embedded endpoint only: injected
 //!   faults, expiry, limits, shortened times, the data folder, HTTP/2, many records.
 //! - `pages`: requests that the local endpoints reject because a web page may have sent them.
+//! - `letters`: the contract of a destination of dead letters, for every implementation.
 //! - `tables`, `state`: the contracts of a lease table and of the rows beside the leases, for every
 //!   implementation.
 
 mod consumers;
 mod endpoint;
 mod filters;
+mod letters;
 mod load;
 mod ours;
 mod ours_subscribing;

@@ -10,7 +10,6 @@ use multilangd::fleet::store::{Generations, LeaderLock, Legacy, LockWrite, Repor
 use multilangd::lease::table::{Error, Found};
 use multilangd::lease::update::Update;
 use multilangd::lease::{Lease, Table, WorkerId};
-use multilangd::letters::{Condition, Destination, Letter, Rejected};
 use multilangd::metrics::{OfShard, OfWorker, Sink};
 use multilangd::multilang::launch::Process;
 use multilangd::multilang::{ForShard, Launch, SpawnError};
@@ -87,7 +86,7 @@ impl Link {
     }
 
     /// A write, executed by the world's task: it arrives even if its sender gives up or dies.
-    async fn write<T: Send + 'static>(
+    pub async fn write<T: Send + 'static>(
         &self,
         operation: &'static str,
         carry_out: impl Fn(&World) -> Result<T, Error> + Send + 'static,
@@ -504,46 +503,6 @@ impl fmt::Display for Link {
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Link").field("worker", &self.worker).finish_non_exhaustive()
-    }
-}
-
-impl Destination for Link {
-    fn send<'a>(&'a self, letter: &'a Letter) -> BoxFuture<'a, Result<(), Rejected>> {
-        Box::pin(async move {
-            let rejected = |reason| Rejected { destination: "simulated".to_owned(), reason };
-            let (worker, shard) = (self.worker.clone(), letter.shard.clone());
-            let number = letter.record.sequence.as_str().parse().unwrap();
-            let is_aged = letter.condition == Condition::RecordAgeExceeded;
-            if is_aged {
-                let mut state = self.world.state();
-                state.oracle.count("wrote a letter of an old record");
-                if !state.ledger.as_ref().unwrap().is_old(number, wall()) {
-                    state
-                        .oracle
-                        .violated("young-passed", format!("the letter of {number} says that it is old"));
-                }
-            }
-            let write = self.write("Letter", move |world| {
-                let mut state = world.state();
-                let loses = state.bug == Some(Bug::LosesLetters);
-                let ledger = state.ledger.as_mut().unwrap();
-                if ledger.is_down {
-                    state.oracle.count("a dead letter was rejected");
-                    return Err(Error::Unavailable("the destination is down".to_owned()));
-                }
-                if loses {
-                    return Ok(());
-                }
-                let is_first = ledger.lettered(&worker, &shard, number);
-                if is_aged {
-                    state.oracle.passed(&shard, [number]);
-                }
-                let what = if is_first { "wrote a dead letter" } else { "wrote a dead letter again" };
-                state.oracle.count(what);
-                Ok(())
-            });
-            write.await.map_err(|error| rejected(error.to_string()))
-        })
     }
 }
 

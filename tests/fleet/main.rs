@@ -25,6 +25,7 @@ mod bad;
 mod calm;
 mod child;
 mod denied;
+mod destination;
 mod expired;
 mod generations;
 mod latest;

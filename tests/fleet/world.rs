@@ -124,6 +124,8 @@ pub enum Bug {
     ForgetsDeletedRows,
     /// The destination of dead letters acknowledges a letter without storing it.
     LosesLetters,
+    /// The destination stores some of several dead letters and acknowledges all of them.
+    ConfirmsTooMany,
     /// A child answers well at records that it cannot process.
     SwallowsErrors,
     /// A child checkpoints a batch before it processes it.

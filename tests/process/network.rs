@@ -45,6 +45,31 @@ async fn logging(rig: &mut Rig) -> Proxy {
     proxy
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn check_names_the_ca_certificates_in_use() {
+    let bundle = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/tls/certificate.pem");
+    let empty = "EMPTY";
+    for (name, variables, named) in [
+        ("bundle", &[("AWS_CA_BUNDLE", bundle), ("SSL_CERT_DIR", empty)][..], "AWS_CA_BUNDLE = "),
+        ("file", &[("SSL_CERT_FILE", bundle)], "SSL_CERT_FILE = "),
+        // Fewer CAs on purpose: the built-in ones do not replace them.
+        ("folder", &[("SSL_CERT_DIR", empty)], "0 of SSL_CERT_DIR = "),
+        ("system", &[], " of this system"),
+    ] {
+        let mut rig = Rig::start(&format!("certificates-{name}")).await;
+        let folder = rig.folder.join("certificates").display().to_string();
+        std::fs::create_dir(&folder).unwrap();
+        for (name, value) in variables {
+            set(&mut rig, &[(name, if *value == empty { &folder } else { value })]);
+        }
+        let file = properties(&rig, "regionName = us-east-1\n");
+        let (code, shown) = checked(&rig, &file, &[]).await;
+        let text = shown["caCertificates"].as_str().unwrap();
+        assert!(code == Some(0) && text.contains(named), "{name}: {text}");
+        assert!(!text.contains("built in"), "{name}: {text}");
+    }
+}
+
 /// Name, environment variables, lines of the properties file, and the host that is called.
 type Case = (&'static str, &'static [(&'static str, &'static str)], &'static str, &'static str);
 

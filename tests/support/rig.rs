@@ -184,7 +184,9 @@ impl Rig {
         // Variables of the machine where the tests run.
         let is_outer = |name: &str| {
             let ends = ["_proxy", "_java_options", "java_tool_options"];
-            name.starts_with("AWS_") || ends.iter().any(|end| name.to_lowercase().ends_with(end))
+            name.starts_with("AWS_")
+                || name.starts_with("SSL_CERT_")
+                || ends.iter().any(|end| name.to_lowercase().ends_with(end))
         };
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_outer)) {
             command.env_remove(name);

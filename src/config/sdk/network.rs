@@ -14,6 +14,8 @@ use super::{Name, Outside, name, set};
 pub(super) const CA_BUNDLE: Name = name("", &["AWS_CA_BUNDLE"], "ca_bundle");
 /// The certificate file by OpenSSL's variable.
 const SSL_CERT_FILE: Name = name("", &["SSL_CERT_FILE"], "");
+/// The folder of certificate files by OpenSSL's variable.
+const SSL_CERT_DIR: Name = name("", &["SSL_CERT_DIR"], "");
 
 /// Proxies and CA certificates.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -27,6 +29,8 @@ pub struct Network {
     pub ca: Option<CaBundle>,
     /// CA certificates in addition to `ca`; without `ca` they replace the system's, as in OpenSSL.
     pub ca_file: Option<CaBundle>,
+    /// A folder of CA certificates, or several, separated by colons; without `ca` they replace the system's, as in OpenSSL.
+    pub ca_folder: Option<CaBundle>,
 }
 
 /// A file of CA certificates.
@@ -204,7 +208,8 @@ pub(super) fn resolve(outside: &Outside<'_>, warnings: &mut Vec<Remark>) -> Netw
         let found = outside.find(name);
         found.map(|found| CaBundle { file: found.value.to_owned(), source: found.source })
     };
-    Network { http, https, exempt, ca: bundle(CA_BUNDLE), ca_file: bundle(SSL_CERT_FILE) }
+    let (ca, ca_file, ca_folder) = (bundle(CA_BUNDLE), bundle(SSL_CERT_FILE), bundle(SSL_CERT_DIR));
+    Network { http, https, exempt, ca, ca_file, ca_folder }
 }
 
 struct Scheme {

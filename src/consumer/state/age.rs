@@ -1,5 +1,5 @@
-//! Passes records that are too old to be delivered (`multilangd.maxRecordAgeMillis`): each is written to the dead
-//! letters, or skipped if the settings say so.
+//! Passes records that are too old to be delivered (`multilangd.maxRecordAgeMillis`): they are written to the dead
+//! letters, several at once, or skipped if the settings say so.
 //!
 //! The child is idle meanwhile. A record is passed only once its letter has a durable copy. The position of passed
 //! records is stored by the daemon as soon as everything before them is stored, otherwise by the child's next
@@ -13,6 +13,12 @@ use crate::consumer::event::Effect;
 use crate::consumer::suspects::MAX_UNSTORED;
 use crate::record::Record;
 use crate::sequence::{Position, Sequence};
+
+/// Most letters that are written at once: an answer then comes soon enough for a stop, and the copies take little
+/// memory.
+const MOST_LETTERS: usize = 500;
+/// Most bytes of data in letters that are written at once, unless the first one has more.
+const MOST_BYTES: usize = 3 << 20;
 
 /// The first records of a delivery, by their ages.
 #[derive(Debug, Default)]
@@ -81,32 +87,54 @@ impl State {
         effects
     }
 
-    /// Writes the letter of the first record that waits for one.
+    /// Writes the letters of the first records that wait for them.
     pub(super) fn write_aged(&mut self, now: Instant) -> Effects {
-        let Some(record) = self.aged.front() else { return self.aged_passed(now) };
+        if self.aged.is_empty() {
+            return self.aged_passed(now);
+        }
         self.phase = Phase::Aged(AgedStep::Writing);
-        vec![Effect::AgedLetter(Box::new(record.clone()))]
+        let mut bytes = 0_usize;
+        let fits = |(index, record): &(usize, &Record)| {
+            bytes = bytes.saturating_add(record.size());
+            *index == 0 || *index < MOST_LETTERS && bytes <= MOST_BYTES
+        };
+        let first = self.aged.iter().enumerate().take_while(fits).map(|(_, record)| record.clone());
+        vec![Effect::AgedLetters(first.collect())]
     }
 
-    /// The letter of the record at `position` was accepted or rejected.
+    /// The letters of records from the one at `first` on were written, or that one was rejected. The answer to letters
+    /// of other records proves nothing about these: a child may have failed meanwhile, and the records were read again.
     pub(super) fn aged_lettered(
         &mut self,
         now: Instant,
-        position: &Position,
-        outcome: Result<(), String>,
+        first: &Position,
+        outcome: Result<Vec<Position>, String>,
     ) -> Effects {
-        if self.aged.front().is_none_or(|record| record.position() != *position) {
+        let is_first = self.aged.front().is_some_and(|record| record.position() == *first);
+        if self.phase != Phase::Aged(AgedStep::Writing) || !is_first {
             return Vec::new();
         }
-        if let Err(reason) = outcome {
-            let pause = self.refusals.pause();
-            self.phase = Phase::Aged(AgedStep::Refused(now + pause));
-            return vec![Effect::LetterRefused(reason, pause)];
-        }
+        let written = match outcome {
+            Ok(written) => written,
+            Err(reason) => {
+                let pause = self.refusals.pause();
+                self.phase = Phase::Aged(AgedStep::Refused(now + pause));
+                return vec![Effect::LetterRefused(reason, pause)];
+            }
+        };
         self.refusals.reset();
-        self.aged.pop_front();
-        self.progress.pass_next(position.clone());
-        let mut effects = vec![Effect::Aged { records: 1, first: position.clone(), last: position.clone() }];
+        let mut passed = Vec::new();
+        for position in written {
+            if self.aged.pop_front_if(|record| record.position() == position).is_none() {
+                break;
+            }
+            self.progress.pass_next(position.clone());
+            passed.push(position);
+        }
+        let mut effects = Vec::new();
+        if let Some(last) = passed.last().cloned() {
+            effects.push(Effect::Aged { records: passed.len(), first: first.clone(), last });
+        }
         effects.extend(self.write_aged(now));
         effects
     }

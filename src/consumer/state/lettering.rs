@@ -69,9 +69,6 @@ impl State {
         position: &Position,
         outcome: Result<(), String>,
     ) -> Effects {
-        if self.phase == Phase::Aged(super::AgedStep::Writing) {
-            return self.aged_lettered(now, position, outcome);
-        }
         let is_pending = self.poison.as_ref().is_some_and(|(record, _)| record.position() == *position);
         if self.phase != Phase::Lettering || !is_pending {
             return Vec::new();

@@ -37,6 +37,8 @@ struct Shard {
     largest: usize,
     /// Thousandths of letters that are rejected.
     refuses: u32,
+    /// The largest number of letters that were to be written at once.
+    largest_write: usize,
     random: fastrand::Rng,
     /// The next record of the feed.
     next: usize,
@@ -83,6 +85,7 @@ impl Shard {
             flaky: 0,
             largest: 0,
             refuses: 0,
+            largest_write: 0,
             random,
             next: 1,
             open: Vec::new(),
@@ -184,24 +187,43 @@ impl Shard {
                     self.skipped.insert(record);
                 }
             }
-            Effect::Letter(record) | Effect::AgedLetter(record) => {
+            Effect::Letter(record) => {
                 let position = record.position();
                 if self.random.u32(0..1000) < self.refuses {
                     return self.handle(Event::Lettered(position, Err("down".to_owned())));
                 }
-                let record = number(&position);
-                if self.letters.contains(&record) {
-                    self.violations.push(format!("two letters of {record}"));
-                }
-                self.letters.push(record);
-                self.most_failures = self.most_failures.max(std::mem::take(&mut self.failures));
+                self.write(&record);
                 self.handle(Event::Lettered(position, Ok(())));
+            }
+            // The destination accepts some of the first letters.
+            Effect::AgedLetters(records) => {
+                let first = records[0].position();
+                let accepted =
+                    records.iter().take_while(|_| self.random.u32(0..1000) >= self.refuses).count();
+                self.largest_write = self.largest_write.max(records.len());
+                if accepted == 0 {
+                    let outcome = Err("down".to_owned());
+                    return self.handle(Event::AgedLettered { first, outcome });
+                }
+                records[..accepted].iter().for_each(|record| self.write(record));
+                let written = records[..accepted].iter().map(Record::position).collect();
+                self.handle(Event::AgedLettered { first, outcome: Ok(written) });
             }
             Effect::Bisecting(..) | Effect::Failed(..) => self.failures += 1,
             Effect::Parked(..) => self.parked = true,
             Effect::Finish(outcome) => self.violations.push(format!("ended: {outcome:?}")),
             _ => {}
         }
+    }
+
+    /// The destination accepts a letter.
+    fn write(&mut self, record: &Record) {
+        let record = number(&record.position());
+        if self.letters.contains(&record) {
+            self.violations.push(format!("two letters of {record}"));
+        }
+        self.letters.push(record);
+        self.most_failures = self.most_failures.max(std::mem::take(&mut self.failures));
     }
 
     fn process(&mut self, records: crate::batch::Records) {

@@ -3,6 +3,14 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::record::Data;
+
+/// The destination has accepted the letters of these records.
+fn written(shard: &mut Shard, numbers: std::ops::RangeInclusive<usize>) -> Vec<Effect> {
+    let first = shard.record(*numbers.start()).position();
+    let outcome = Ok(numbers.map(|number| shard.record(number).position()).collect());
+    shard.state.on(shard.now, Event::AgedLettered { first, outcome })
+}
 
 #[test]
 fn old_records_become_letters_and_others_are_processed() {
@@ -47,7 +55,7 @@ fn old_records_at_the_end_of_a_shard_are_passed_before_it_ends() {
     assert!(matches!(shard.state.phase, Phase::Aged(_)), "{:?}", shard.state.phase);
     let effects = shard.state.on(shard.now, Event::Stop);
     assert_eq!(effects, [Effect::Send(Message::ShutdownRequested)], "the end is not reached");
-    assert_eq!(shard.state.on(shard.now, Event::Lettered(shard.record(1).position(), Ok(()))), []);
+    assert_eq!(written(&mut shard, 1..=1), []);
 
     let mut shard = Shard::new(3, []);
     shard.limit_age(1..=3, true);
@@ -81,12 +89,72 @@ fn child_that_exits_while_a_letter_is_written_gets_no_second_one() {
     let effects = shard.state.on(shard.now, Event::Child(multilang::Event::Exited("exit code 1".to_owned())));
     assert!(matches!(effects[..], [Effect::Failed(_, 1)]), "{effects:?}");
     assert!(shard.state.rest.is_none() && shard.state.aged.is_empty());
-    assert_eq!(shard.state.on(shard.now, Event::Lettered(shard.record(1).position(), Ok(()))), []);
+    assert_eq!(written(&mut shard, 1..=1), []);
     assert_eq!(shard.state.progress.passed(), 0, "the record is read again");
     (shard.refuses, shard.checkpoints) = (0, 1);
     shard.run(1_000);
     shard.assert_all_settled();
     assert_eq!((&shard.letters[..], shard.stored), (&[1][..], 2));
+}
+
+/// Old records whose letters wait for their destination.
+fn waiting(count: usize) -> Shard {
+    let mut shard = Shard::new(count, []);
+    shard.limit_age(1..=count, true);
+    shard.refuses = 1_000;
+    shard.handle(Event::Begin);
+    let records = (1..=count).map(|number| shard.record(number)).collect();
+    shard.handle(Event::Batch(Batch { records, ..Batch::default() }));
+    assert!(matches!(shard.state.phase, Phase::Aged(AgedStep::Refused(_))), "{:?}", shard.state.phase);
+    shard.now += Duration::from_secs(60);
+    shard
+}
+
+#[test]
+fn letters_of_a_batch_are_written_at_most_500_at_once() {
+    let mut shard = Shard::new(1_201, []);
+    shard.limit_age(1..=1_201, true);
+    shard.run(10);
+    shard.assert_all_settled();
+    assert_eq!((shard.stored, shard.largest_write, shard.letters.len()), (1_201, 500, 1_201));
+
+    let mut shard = waiting(3);
+    let data = Data::encode(&vec![0; 2 << 20]);
+    shard.state.aged.iter_mut().for_each(|record| record.data = data.clone());
+    let effects = shard.state.on(shard.now, Event::Deadline);
+    assert!(matches!(&effects[..], [Effect::AgedLetters(records)] if records.len() == 1), "too many bytes");
+}
+
+#[test]
+fn only_records_with_accepted_letters_are_passed() {
+    let mut shard = waiting(5);
+    let numbers = |effects: &[Effect]| match effects {
+        [.., Effect::AgedLetters(records)] => {
+            records.iter().map(|record| number(&record.position())).collect::<Vec<_>>()
+        }
+        other => panic!("{other:?}"),
+    };
+    let effects = shard.state.on(shard.now, Event::Deadline);
+    assert_eq!(numbers(&effects), [1, 2, 3, 4, 5]);
+    assert_eq!(written(&mut shard, 2..=3), [], "letters of other records");
+    let effects = written(&mut shard, 1..=2);
+    assert_eq!(numbers(&effects), [3, 4, 5]);
+    let (first, last) = (shard.record(1).position(), shard.record(2).position());
+    assert_eq!(effects[0], Effect::Aged { records: 2, first, last });
+    assert_eq!(number(&shard.state.progress.beyond_passed(shard.state.progress.last())), 2);
+}
+
+/// A child failed while letters were written, and the records were read again: fewer of them are old by another clock.
+#[test]
+fn late_answer_passes_no_record_that_is_delivered() {
+    let mut shard = waiting(3);
+    shard.state.on(shard.now, Event::Deadline);
+    shard.state.aged.truncate(1);
+    shard.state.aged.push_back(Record::plain(3, "k", b""));
+    let effects = written(&mut shard, 1..=3);
+    let (first, last) = (shard.record(1).position(), shard.record(1).position());
+    assert_eq!(effects[0], Effect::Aged { records: 1, first, last });
+    assert!(matches!(&effects[1], Effect::AgedLetters(records) if number(&records[0].position()) == 3));
 }
 
 proptest! {
