@@ -218,7 +218,7 @@ mod tests {
                 own::OwnKind::Word(words) => words.iter().find(|word| **word != key.default).unwrap(),
                 own::OwnKind::Number(_) | own::OwnKind::Or(_) => "77",
                 own::OwnKind::Destinations => "file:/x",
-                _ => "text",
+                own::OwnKind::Address | own::OwnKind::Filter | own::OwnKind::Text => "text",
             };
             let other = resolved("b", &format!("{} = {value}\n", key.name));
             assert_eq!(found(&[resolved("a", ""), other]), [], "{}", key.name);
