@@ -123,11 +123,11 @@ fn is_properties(name: &OsStr) -> bool {
     name.ends_with(b".properties") && !name.starts_with(b".")
 }
 
-/// The conflicts between files.
-pub(crate) fn conflicts(files: &[File], resolved: &[Resolved]) -> Vec<Conflict> {
+/// The conflicts between files. `is_local` means that all tables are in one place, whatever the files say.
+pub(crate) fn conflicts(files: &[File], resolved: &[Resolved], is_local: bool) -> Vec<Conflict> {
     let both = files.iter().zip(resolved);
     let all: Vec<_> = both.map(|(file, resolved)| several::File { name: &file.name, resolved }).collect();
-    several::conflicts(&all, |folder| folder.canonicalize().unwrap_or_else(|_| folder.to_owned()))
+    several::conflicts(&all, is_local, |folder| folder.canonicalize().unwrap_or_else(|_| folder.to_owned()))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@
 //! | `server` | the HTTP server of both endpoints |
 //! | [`progress`] | the progress line |
 //! | `stdout` | lines for people |
+//! | `streams` | creates streams on the endpoint |
 //! | `watch` | changes of the record processor's files |
 //!
 //! Built only with the cargo feature `local`, which production builds leave out.
@@ -26,5 +27,6 @@ pub mod progress;
 pub mod run;
 mod server;
 mod stdout;
+mod streams;
 pub mod tables;
 mod watch;

@@ -26,7 +26,7 @@ use multilangd::unique;
 use multilangd::version;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, info, warn};
+use tracing::{info, warn};
 
 use cli::{Command, Words};
 use log::complain;
@@ -114,7 +114,7 @@ async fn work(command: Command, words: Words, stop: CancellationToken) -> Exit {
         #[cfg(feature = "local")]
         Command::Put(put) => Box::pin(commands::streams::put(&put, &words, stop)).await,
         #[cfg(feature = "local")]
-        Command::Local(local) => run_local(&local, &words, stop).await,
+        Command::Local(local) => Box::pin(run::local::run(&local, &words, stop)).await,
     }
 }
 
@@ -188,49 +188,6 @@ fn worker_id() -> Result<String, String> {
     // Workers with the same id would share leases, so the id must come from the system's random numbers, not
     // from a clock.
     unique::random().map(unique::uuid).map_err(|error| format!("failed to generate a worker id: {error}"))
-}
-
-#[cfg(feature = "local")]
-async fn run_local(local: &cli::Local, words: &Words, stop: CancellationToken) -> Exit {
-    let mut given = files::given(words).await;
-    let mut place = None;
-    if let Some(file) = local.file() {
-        match files::read(file, words, &mut given) {
-            Ok(found) => place = Some(found),
-            Err(exit) => return exit,
-        }
-    }
-    let mut home = multilangd::local::run::Home::new(local.options());
-    let name = place.map_or("the example".to_owned(), |place| place.display().to_string());
-    if local.file().is_none() {
-        match home.example() {
-            Ok(bytes) => given.bytes = bytes,
-            Err(error) => {
-                complain(&error);
-                return error.exit();
-            }
-        }
-    }
-    let resolved = resolve::resolve(&given);
-    if let Err(exit) = start_daemon_log(&resolved) {
-        return exit;
-    }
-    let config = match configured(resolved, &name, words, multilangd::local::run::WORKER) {
-        Ok(config) => config,
-        Err(exit) => return exit,
-    };
-    let span = config.span();
-    match Box::pin(
-        multilangd::local::run::run(home.logging(log::child_form(&config)), config, stop).instrument(span),
-    )
-    .await
-    {
-        Ok(()) => Exit::Clean,
-        Err(error) => {
-            complain(&error);
-            error.exit()
-        }
-    }
 }
 
 fn print(text: &[u8]) -> Exit {

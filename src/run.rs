@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use multilangd::config::Config;
 use multilangd::exit::Exit;
 use multilangd::status::Watch;
 use tokio::task::JoinSet;
@@ -15,6 +16,8 @@ use crate::log::complain;
 use crate::{configured, random_id, signal, start_daemon_log};
 
 mod application;
+#[cfg(feature = "local")]
+pub(crate) mod local;
 mod several;
 
 use application::{Failure, Host};
@@ -25,7 +28,10 @@ pub(crate) async fn daemon(paths: &[PathBuf], words: &Words, stop: CancellationT
         let files = files::read_all(paths, words).await?;
         match <[File; 1]>::try_from(files) {
             Ok([file]) => Box::pin(one(&file, words, stop)).await,
-            Err(files) => Box::pin(several::run(files, words, stop)).await,
+            Err(files) => {
+                let all = several::configured(files, words, false)?;
+                Box::pin(several::run(all, Arc::new(|_: &mut Config| {}), stop)).await
+            }
         }
     };
     Box::pin(started).await.err().unwrap_or(Exit::Clean)

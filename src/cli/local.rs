@@ -7,7 +7,8 @@ use clap::Args;
 /// `local`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub(crate) struct Local {
-    /// The properties file; without it an example runs, which requires python3.
+    /// The properties file; several, or a folder of *.properties files, run as applications in one process; without it
+    /// an example runs, which requires python3.
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Number of shards of the stream, if it is created.
@@ -39,21 +40,9 @@ pub(crate) struct Local {
 }
 
 impl Local {
-    /// The file, if one was given.
-    pub(crate) fn file(&self) -> Option<&PathBuf> {
-        self.files.first()
-    }
-
-    /// Refuses several files.
-    pub(super) fn checked(self) -> Result<Self, clap::Error> {
-        if self.files.len() > 1 {
-            return Err(clap::Error::raw(
-                clap::error::ErrorKind::TooManyValues,
-                "multilangd local runs one properties file (for several, start one for each with other ports: \
-                 --kinesis-port 0 --dynamodb-port 0)\n",
-            ));
-        }
-        Ok(self)
+    /// The files and folders; none for the example.
+    pub(crate) fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// The options of local mode.
@@ -84,8 +73,8 @@ mod tests {
         };
         let options = local.options();
         assert_eq!(
-            (options.shards, options.data, local.file().cloned()),
-            (2, Some("d".into()), Some("f.properties".into()))
+            (options.shards, options.data, local.files()),
+            (2, Some("d".into()), &["f.properties".into()][..])
         );
         assert!(parsed(&["local", "--shards", "0"]).is_err());
     }

@@ -22,7 +22,7 @@ pub(crate) async fn check(paths: &[PathBuf], words: &Words, json: bool) -> Exit 
         Err(exit) => return exit,
     };
     let mut resolved: Vec<Resolved> = files.iter().map(files::File::resolved).collect();
-    let conflicts = files::conflicts(&files, &resolved);
+    let conflicts = files::conflicts(&files, &resolved, false);
     for (index, one) in resolved.iter_mut().enumerate() {
         look_around(&one.settings, &one.sdk, &mut one.warnings, &mut one.faults);
         one.warnings.extend(words.notices.iter().map(|text| Remark {

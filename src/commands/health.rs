@@ -35,7 +35,7 @@ async fn ask(paths: &[PathBuf], words: &Words, ready: bool) -> Result<(), Exit> 
     if let Some(fault) = faults.find(|fault| fault.key.as_deref() == Some(own::STATUS)) {
         return Err(refuse(fault));
     }
-    let conflicts = files::conflicts(&files, &resolved);
+    let conflicts = files::conflicts(&files, &resolved, false);
     if let Some(conflict) = conflicts.iter().find(|conflict| conflict.keys == [own::STATUS; 2]) {
         return Err(refuse(&conflict.text));
     }

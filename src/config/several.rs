@@ -47,14 +47,15 @@ impl Conflict {
 
 /// All conflicts between files.
 ///
-/// `real` is the canonical path of a folder, as the file system knows it.
-pub fn conflicts(files: &[File<'_>], real: impl Fn(&Path) -> PathBuf) -> Vec<Conflict> {
+/// `one_place` means that the tables of all files are in one place, whatever the files say; `real` is the canonical path
+/// of a folder, as the file system knows it.
+pub fn conflicts(files: &[File<'_>], one_place: bool, real: impl Fn(&Path) -> PathBuf) -> Vec<Conflict> {
     let mut found = Vec::new();
     for key in own::KEYS.iter().filter(|key| key.scope == Scope::Process) {
         found.extend((1..files.len()).filter_map(|other| differing(files, key, other)));
     }
     for other in 1..files.len() {
-        found.extend((0..other).find_map(|one| one_table(files, one, other)));
+        found.extend((0..other).find_map(|one| one_table(files, one_place, one, other)));
     }
     for other in 1..files.len() {
         found.extend((0..other).find_map(|one| one_letter_file(files, one, other, &real)));
@@ -94,10 +95,10 @@ fn differing(files: &[File<'_>], key: &'static own::Own, other: usize) -> Option
 }
 
 /// A table that two files use in one place.
-fn one_table(files: &[File<'_>], one: usize, other: usize) -> Option<Conflict> {
+fn one_table(files: &[File<'_>], one_place: bool, one: usize, other: usize) -> Option<Conflict> {
     let (first, second) = (files.get(one)?, files.get(other)?);
     let [a, b] = [first, second].map(|file| file.resolved.client(Service::DynamoDb));
-    if !is_one_place(&a, &b) {
+    if !one_place && !is_one_place(&a, &b) {
         return None;
     }
     let named = |file: &File<'_>, key: &str| file.resolved.settings.text(key);
@@ -185,7 +186,7 @@ mod tests {
         let names: Vec<String> = (0..all.len()).map(|index| format!("{index}.properties")).collect();
         let files: Vec<File<'_>> =
             all.iter().zip(&names).map(|(resolved, name)| File { name, resolved }).collect();
-        conflicts(&files, Path::to_path_buf)
+        conflicts(&files, false, Path::to_path_buf)
     }
 
     #[test]
@@ -217,7 +218,7 @@ mod tests {
                 own::OwnKind::Word(words) => words.iter().find(|word| **word != key.default).unwrap(),
                 own::OwnKind::Number(_) | own::OwnKind::Or(_) => "77",
                 own::OwnKind::Destinations => "file:/x",
-                _ => "text",
+                own::OwnKind::Address | own::OwnKind::Filter | own::OwnKind::Text => "text",
             };
             let other = resolved("b", &format!("{} = {value}\n", key.name));
             assert_eq!(found(&[resolved("a", ""), other]), [], "{}", key.name);
@@ -242,7 +243,10 @@ mod tests {
             "dynamoDBEndpoint = http://127.0.0.1:1\n",
             "AWSCredentialsProviderDynamoDB = ProfileCredentialsProvider|other\n",
         ] {
-            assert_eq!(found(&[resolved("a", ""), resolved("a", place)]), [], "{place}");
+            let both = [resolved("a", ""), resolved("a", place)];
+            assert_eq!(found(&both), [], "{place}");
+            let files = both.each_ref().map(|resolved| File { name: "f", resolved });
+            assert_eq!(conflicts(&files, true, Path::to_path_buf).len(), 1, "local mode: {place}");
         }
         let url = |end: &str| resolved("a", &format!("dynamoDBEndpoint = http://127.0.0.1:1{end}\n"));
         assert_eq!(found(&[url(""), url("/")]).len(), 1, "one URL in two forms");

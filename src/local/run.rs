@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use aws_sdk_kinesis::types::StreamStatus;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -17,6 +16,7 @@ use super::completion::{self, Decision, Judge, Puts};
 use super::feed::{Form, Input};
 use super::files::{self, Temporary};
 use super::stdout::tell;
+use super::streams::make_stream;
 use super::{example, feed, kinesis, progress, tables, watch};
 use crate::aws::{client, dynamodb, kinesis::Attempts, state::State};
 use crate::clock;
@@ -25,7 +25,7 @@ use crate::daemon::{self, Machine, Ports};
 use crate::exit::Exit;
 use crate::lease::Table;
 use crate::letters;
-use crate::metrics::Board;
+use crate::metrics::{Board, Discard};
 use crate::multilang::Program;
 use crate::multilang::output::LogForm;
 use crate::multilang::process::ProgramError;
@@ -38,7 +38,6 @@ const ACCOUNT: &str = "000000000000";
 /// The worker id if the file sets none: a fixed one, so that the next run acquires its own leases without
 /// waiting.
 pub const WORKER: &str = "local";
-const STREAM_WAIT: Duration = Duration::from_secs(10);
 /// Interval of the checks for `--exit-when-done`.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -186,53 +185,133 @@ const IN_USE: &str = "another process uses it";
 pub async fn run(home: Home, mut config: Config, stop: CancellationToken) -> Result<(), Error> {
     let options = &home.options;
     let program = Program::find(&config.executable, std::env::var_os("PATH").as_deref())?;
-    // Before anything is created.
-    options.check()?;
-    let data = match &options.data {
-        Some(data) => Some(open_data(data)?),
-        None => None,
-    };
-    let file = data.as_ref().map(|data| data.join("dynamodb.sqlite"));
-    if let (Some(data), Some(file)) = (&data, &file)
-        && data.join("kinesis").exists()
-        && !file.exists()
-    {
-        warn!(event = "tables_missing", file = %file.display(),
-            "the data folder contains streams but no tables: starting with new leases and checkpoints");
-    }
-    let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let endpoint = kinesis::Kinesis::start(kinesis::Options {
-        address: loopback(options.kinesis_port),
-        data: data.as_ref().map(|data| data.join("kinesis")),
-        region: REGION.to_owned(),
-        account: ACCOUNT.to_owned(),
-        ..kinesis::Options::default()
-    })
-    .await
-    .map_err(|error| Error::kinesis(error, options.kinesis_port))?;
-    let tables = match tables::Tables::start(loopback(options.dynamodb_port), file.as_deref()).await {
-        Ok(tables) => tables,
-        Err(error) => {
-            endpoint.stop().await;
-            return Err(Error::tables(error, options.dynamodb_port));
-        }
-    };
-    adopt(&mut config, &endpoint.url(), &tables.url());
-    let ended = Box::pin(serve(&home, &config, program, &endpoint, stop)).await;
-    endpoint.stop().await;
-    tables.stop().await;
+    let endpoints = Endpoints::start(options).await?;
+    warn_about_endpoints(&config);
+    endpoints.urls().adopt(&mut config);
+    let ended = Box::pin(serve(&home, &config, program, &endpoints.kinesis, stop)).await;
+    endpoints.stop().await;
     ended
 }
 
-/// Points Kinesis and DynamoDB to the local endpoints. All other settings of the file apply.
-fn adopt(config: &mut Config, kinesis: &str, dynamodb: &str) {
+/// The embedded endpoints.
+#[derive(Debug)]
+pub struct Endpoints {
+    kinesis: kinesis::Kinesis,
+    tables: tables::Tables,
+}
+
+impl Endpoints {
+    /// Starts the endpoints and prints their URLs.
+    ///
+    /// # Errors
+    /// An option, a port or the data folder cannot be used.
+    pub async fn start(options: &Options) -> Result<Self, Error> {
+        // Before anything is created.
+        options.check()?;
+        let data = match &options.data {
+            Some(data) => Some(open_data(data)?),
+            None => None,
+        };
+        let file = data.as_ref().map(|data| data.join("dynamodb.sqlite"));
+        if let (Some(data), Some(file)) = (&data, &file)
+            && data.join("kinesis").exists()
+            && !file.exists()
+        {
+            warn!(event = "tables_missing", file = %file.display(),
+                "the data folder contains streams but no tables: starting with new leases and checkpoints");
+        }
+        let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let kinesis = kinesis::Kinesis::start(kinesis::Options {
+            address: loopback(options.kinesis_port),
+            data: data.as_ref().map(|data| data.join("kinesis")),
+            region: REGION.to_owned(),
+            account: ACCOUNT.to_owned(),
+            ..kinesis::Options::default()
+        })
+        .await
+        .map_err(|error| Error::kinesis(error, options.kinesis_port))?;
+        let tables = match tables::Tables::start(loopback(options.dynamodb_port), file.as_deref()).await {
+            Ok(tables) => tables,
+            Err(error) => {
+                kinesis.stop().await;
+                return Err(Error::tables(error, options.dynamodb_port));
+            }
+        };
+        let (url, tables_url) = (kinesis.url(), tables.url());
+        tell(&format!("Kinesis at {url}, DynamoDB at {tables_url}; any region and credentials are accepted"));
+        Ok(Self { kinesis, tables })
+    }
+
+    /// Their URLs.
+    pub fn urls(&self) -> Urls {
+        Urls { kinesis: self.kinesis.url(), dynamodb: self.tables.url() }
+    }
+
+    /// Creates the streams of an application that was pointed to the endpoints, unless they exist.
+    ///
+    /// # Errors
+    /// A stream cannot be created.
+    pub async fn make_streams(&self, config: &Config, shards: i32) -> Result<(), Error> {
+        let failed = |reason: String| Error::Stream { stream: config.stream.clone(), reason };
+        let clients = client::clients(&client_settings(config), Arc::new(Discard)).await;
+        let kinesis = clients.map_err(|error| failed(error.to_string()))?.kinesis;
+        make_stream(&kinesis, &config.stream, shards).await.map_err(failed)?;
+        make_letter_streams(&kinesis, config).await
+    }
+
+    /// Stops the endpoints; calls in progress finish.
+    pub async fn stop(self) {
+        self.kinesis.stop().await;
+        self.tables.stop().await;
+    }
+}
+
+/// The URLs of the embedded endpoints.
+#[derive(Debug, Clone)]
+pub struct Urls {
+    kinesis: String,
+    dynamodb: String,
+}
+
+impl Urls {
+    /// Points an application to the endpoints, which have neither metrics nor backups nor streams of other accounts.
+    pub fn adopt(&self, config: &mut Config) {
+        let region = config.kinesis.region.clone().unwrap_or_else(|| REGION.to_owned());
+        let settings = client::Settings::local(&self.kinesis, &self.dynamodb, &region, config.failover);
+        (config.kinesis, config.dynamodb, config.sdk) = (settings.kinesis, settings.dynamodb, settings.sdk);
+        (config.metrics, config.stream_arn, config.recover_table, config.measure) =
+            (None, None, false, false);
+    }
+}
+
+fn client_settings(config: &Config) -> client::Settings {
+    client::Settings {
+        kinesis: config.kinesis.clone(),
+        dynamodb: config.dynamodb.clone(),
+        cloudwatch: None,
+        sdk: client::Settings::local_sdk(),
+        failover: config.failover,
+    }
+}
+
+/// Warns about endpoints of the file, which local mode ignores.
+pub fn warn_about_endpoints(config: &Config) {
     if let (Some(given), _) | (None, Some(given)) = (&config.kinesis.endpoint, &config.dynamodb.endpoint) {
         warn!(event = "endpoint_ignored", given, "ignoring an endpoint of the properties file in local mode");
     }
-    tell(&format!("Kinesis at {kinesis}, DynamoDB at {dynamodb}; any region and credentials are accepted"));
-    let region = config.kinesis.region.clone().unwrap_or_else(|| REGION.to_owned());
-    let settings = client::Settings::local(kinesis, dynamodb, &region, config.failover);
-    (config.kinesis, config.dynamodb) = (settings.kinesis, settings.dynamodb);
+}
+
+/// Creates the streams of dead letters, unless they exist.
+async fn make_letter_streams(kinesis: &aws_sdk_kinesis::Client, config: &Config) -> Result<(), Error> {
+    for destination in &config.dead_letters {
+        if let config::letters::Destination::Kinesis(stream) = destination
+            && !stream.starts_with("arn:")
+        {
+            let failed = |reason| Error::Stream { stream: stream.clone(), reason };
+            make_stream(kinesis, stream, 1).await.map_err(failed)?;
+        }
+    }
+    Ok(())
 }
 
 async fn serve(
@@ -244,17 +323,11 @@ async fn serve(
 ) -> Result<(), Error> {
     let failed = |reason: String| Error::Stream { stream: config.stream.clone(), reason };
     let options = &home.options;
-    let settings = client::Settings {
-        kinesis: config.kinesis.clone(),
-        dynamodb: config.dynamodb.clone(),
-        cloudwatch: None,
-        sdk: client::Settings::local_sdk(),
-        failover: config.failover,
-    };
     let watch = Watch::start(config)?;
     let board = watch.board.clone();
-    let clients =
-        client::clients(&settings, board.clone()).await.map_err(|error| failed(error.to_string()))?;
+    let clients = client::clients(&client_settings(config), board.clone())
+        .await
+        .map_err(|error| failed(error.to_string()))?;
     let made = make_stream(&clients.kinesis, &config.stream, options.shards).await.map_err(failed)?;
 
     let list = Attempts { pause: config.list_shards_pause, most: config.list_shards_attempts };
@@ -269,13 +342,7 @@ async fn serve(
     let machine =
         Machine::prepare(1).map_err(|error| failed(format!("failed to start a thread: {error}")))?;
     let (children, capacity) = machine.equip(program, home.form.clone(), config);
-    for destination in &config.dead_letters {
-        if let config::letters::Destination::Kinesis(stream) = destination
-            && !stream.starts_with("arn:")
-        {
-            make_stream(&clients.kinesis, stream, 1).await.map_err(failed)?;
-        }
-    }
+    make_letter_streams(&clients.kinesis, config).await?;
     let letters = letters::open(config, |stream| Box::new(clients.letter_stream(stream))).map_err(failed)?;
     let ports = Ports {
         letters,
@@ -434,37 +501,6 @@ fn how_to_put(endpoint: &kinesis::Kinesis, stream: &str) -> String {
          --endpoint-url {} --region {REGION} --stream-name {stream} --partition-key k --data aGVsbG8=",
         endpoint.url()
     )
-}
-
-/// Creates the stream, unless it exists. Returns whether it was created.
-async fn make_stream(client: &aws_sdk_kinesis::Client, stream: &str, shards: i32) -> Result<bool, String> {
-    let shown = |error: &(dyn std::error::Error + 'static)| {
-        aws_smithy_types::error::display::DisplayErrorContext(error).to_string()
-    };
-    let made = match client.create_stream().stream_name(stream).shard_count(shards).send().await {
-        Ok(_) => true,
-        Err(error) if error.as_service_error().is_some_and(|e| e.is_resource_in_use_exception()) => false,
-        Err(error) => return Err(shown(&error)),
-    };
-    let deadline = Instant::now() + STREAM_WAIT;
-    loop {
-        let answer = client.describe_stream_summary().stream_name(stream).send().await;
-        let summary = answer.map_err(|error| shown(&error))?.stream_description_summary;
-        if let Some(summary) = summary
-            && *summary.stream_status() == StreamStatus::Active
-        {
-            tell(&format!(
-                "stream {stream} with {} open shards, {}",
-                summary.open_shard_count(),
-                if made { "created now" } else { "kept from before" }
-            ));
-            return Ok(made);
-        }
-        if Instant::now() >= deadline {
-            return Err(format!("the stream is not ACTIVE after {STREAM_WAIT:?}"));
-        }
-        sleep(Duration::from_millis(20)).await;
-    }
 }
 
 fn taken(endpoint: &kinesis::Kinesis, stream: &str) -> BTreeMap<ShardId, u64> {

@@ -28,12 +28,23 @@ use crate::files::{self, File};
 use crate::log::complain;
 use crate::{log_notices, log_warnings, random_id, signal, start_daemon_log, worker_id};
 
-/// Runs the applications until `stop`, or until all of them have failed.
-pub(super) async fn run(files: Vec<File>, words: &Words, stop: CancellationToken) -> Result<(), Exit> {
+/// Changes the configuration of each application before it starts.
+pub(super) type Adopt = Arc<dyn Fn(&mut Config) + Send + Sync>;
+
+/// Starts the log, and returns the files with their configurations. `is_local` means that all tables are in one place,
+/// whatever the files say.
+///
+/// # Errors
+/// A file has errors, or two files conflict. They are reported.
+pub(super) fn configured(
+    files: Vec<File>,
+    words: &Words,
+    is_local: bool,
+) -> Result<Vec<(File, Config)>, Exit> {
     let resolved: Vec<Resolved> = files.iter().map(File::resolved).collect();
     let first = resolved.first().ok_or(Exit::NoInput)?;
     start_daemon_log(first)?;
-    let found = faults(&files, &resolved);
+    let found = faults(&files, &resolved, is_local);
     log_notices(words);
     std::iter::zip(&files, &resolved).for_each(|(file, one)| log_warnings(&file.name, &one.warnings));
     if !found.is_empty() {
@@ -42,12 +53,17 @@ pub(super) async fn run(files: Vec<File>, words: &Words, stop: CancellationToken
     }
     let mut all = Vec::new();
     for (file, one) in std::iter::zip(files, resolved) {
-        let config = one.config(&random_id()?).map_err(|faults| {
+        let (config, _) = one.config(&random_id()?).map_err(|faults| {
             complain(&faults);
             Exit::Config
         })?;
-        all.push((file, config.0));
+        all.push((file, config));
     }
+    Ok(all)
+}
+
+/// Runs the applications until `stop`, or until all of them have failed.
+pub(super) async fn run(all: Vec<(File, Config)>, adopt: Adopt, stop: CancellationToken) -> Result<(), Exit> {
     let (status, buffer) =
         all.first().map(|(_, config)| (config.status, config.buffer)).ok_or(Exit::NoInput)?;
     let names: Vec<(&str, &str)> =
@@ -70,17 +86,17 @@ pub(super) async fn run(files: Vec<File>, words: &Words, stop: CancellationToken
     })?;
     let host = Arc::new(Host { machine: Some(machine), ..Host::default() });
     let files = all.into_iter().map(|(file, _)| Arc::new(file)).collect();
-    let process = Process { files, names, shown, budget, host, stop, started: Instant::now() };
+    let process = Process { files, names, adopt, shown, budget, host, stop, started: Instant::now() };
     Box::pin(process.supervise()).await
 }
 
 /// All errors of the files, and between them, before anything starts.
-fn faults(files: &[File], resolved: &[Resolved]) -> Vec<String> {
+fn faults(files: &[File], resolved: &[Resolved], is_local: bool) -> Vec<String> {
     let mut found = Vec::new();
     for (file, one) in std::iter::zip(files, resolved) {
         found.extend(one.faults.iter().map(|fault| format!("{}: {fault}", file.name)));
     }
-    found.extend(files::conflicts(files, resolved).into_iter().map(|conflict| conflict.text));
+    found.extend(files::conflicts(files, resolved, is_local).into_iter().map(|conflict| conflict.text));
     if !found.is_empty() {
         return found;
     }
@@ -107,6 +123,7 @@ fn unusable(config: &Config) -> Vec<String> {
 struct Process {
     files: Vec<Arc<File>>,
     names: Vec<String>,
+    adopt: Adopt,
     shown: Applications,
     budget: Arc<Budget>,
     host: Arc<Host>,
@@ -213,11 +230,12 @@ impl Process {
             return;
         };
         let (shown, budget, host) = (self.shown.clone(), self.budget.clone(), self.host.clone());
-        let (stop, started) = (self.stop.child_token(), self.started);
+        let (adopt, stop, started) = (self.adopt.clone(), self.stop.child_token(), self.started);
         let task = running.tasks.spawn(async move {
             // Each start has an id of its own, as each start of a daemon.
             let worker = worker_id().map_err(Failure::of(Exit::Internal))?;
-            let (config, _) = file.resolved().config(&worker).map_err(Failure::of(Exit::Config))?;
+            let (mut config, _) = file.resolved().config(&worker).map_err(Failure::of(Exit::Config))?;
+            adopt(&mut config);
             let subject = Subject { started, ..Subject::new(&config, budget) };
             shown.started(index, subject.clone());
             let span = config.span_among(&name);

@@ -82,7 +82,15 @@ impl Application {
     }
 }
 
-/// Why a process with these applications is not ready: one that runs is not, or none runs.
+impl State {
+    /// Whether the application has failed, and was not ready since. It does not count until it is ready again: a process
+    /// whose other applications work is not to be restarted for it.
+    fn is_failed(&self) -> bool {
+        self.failed.is_some() || self.starts > 1 && !self.subject.board.of_worker().ready
+    }
+}
+
+/// Why a process with these applications is not ready: one that has not failed is not, or all have failed.
 fn unready<'a>(applications: impl Iterator<Item = (&'a str, bool, Option<&'a str>)>) -> Option<String> {
     let mut runs = false;
     for (name, failed, reason) in applications {
@@ -99,7 +107,7 @@ impl Show for Applications {
     fn unready(&self) -> Option<String> {
         let states: Vec<_> = self.states().collect();
         unready(states.iter().map(|(application, state)| {
-            (application.name.as_str(), state.failed.is_some(), state.subject.unready())
+            (application.name.as_str(), state.is_failed(), state.subject.unready())
         }))
     }
 
@@ -196,7 +204,11 @@ mod tests {
             json!({ "exitCode": 77, "error": "no access", "secondsAgo": 4, "restartInSeconds": 6 })
         );
         assert_eq!(all.unready(), None, "the other one serves");
-        all.started(1, subject());
+        let again = subject();
+        all.started(1, again.clone());
+        assert_eq!(all.unready(), None, "while the application starts again, too");
+        again.board.worker(OfWorker::Ready);
+        again.board.worker(OfWorker::Stopping);
         assert!(all.unready().is_some_and(|reason| reason.contains("application b")));
         let text = all.prometheus();
         assert!(text.contains("multilangd_application_starts_total{application=\"b\"} 2\n"), "{text}");

@@ -304,3 +304,53 @@ async fn applications_share_the_limit_of_open_files() {
     assert!(failures.is_empty(), "{failures:?}");
     assert_eq!((first.stop().await, second.stop().await), (Some(0), Some(0)));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn local_mode_runs_several_files_on_its_endpoints() {
+    let mut rig = Rig::start("local-several").await;
+    for application in ["orders", "clicks"] {
+        write(&rig, application, &rig.scripted("each"), "");
+    }
+    let folder = rig.folder.join("apps");
+    let ports = ["--kinesis-port", "0", "--dynamodb-port", "0", "--shards", "1"];
+    let mut daemon = rig.command(&[&["local", folder.to_str().unwrap()][..], &ports].concat());
+    daemon.until(|line| line.contains("Kinesis at ")).await;
+    let line = daemon.printed.last().unwrap();
+    let port = line.split("127.0.0.1:").nth(1).unwrap().split(',').next().unwrap().to_owned();
+    let lines = rig.folder.join("lines");
+    // The streams are created in the order of the files.
+    for application in ["clicks", "orders"] {
+        daemon.until(|line| line.contains(&format!("stream {application} with 1 open shard"))).await;
+        std::fs::write(&lines, format!("{application}-00001\n")).unwrap();
+        let put = ["put", application, lines.to_str().unwrap(), "--local", "--kinesis-port", &port];
+        let (code, _, log) = run(&rig, &put).await;
+        assert_eq!(code, Some(0), "{log}");
+    }
+    rig.until("both records", |log| ["orders", "clicks"].iter().all(|name| received(log, name) == [1])).await;
+    assert_eq!(daemon.stop().await, Some(0));
+    let (code, _, log) =
+        run(&rig, &["local", folder.to_str().unwrap(), "--put", lines.to_str().unwrap()]).await;
+    assert!(code == Some(64) && log.contains("--put"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn second_signal_kills_the_children_of_all_applications() {
+    let mut rig = Rig::start("second-signal").await;
+    for application in ["orders", "clicks"] {
+        create(&rig, application, 1).await;
+        put(&rig, application, 1).await;
+        write(&rig, application, &rig.scripted("ignores-stop hangs"), "shutdownGraceMillis = 60000\n");
+    }
+    let mut daemon = rig.command(&[rig.folder.join("apps").to_str().unwrap()]);
+    rig.until("a batch of each", |log| count(log) == 2).await;
+    let mut asking = tokio::time::interval(Duration::from_millis(200));
+    let asked = async {
+        while logged(&daemon.stderr, "second_signal_received").is_empty() {
+            asking.tick().await;
+            daemon.signal(rustix::process::Signal::TERM);
+        }
+    };
+    tokio::time::timeout(LIMIT, asked).await.expect("a second signal ends the shutdown");
+    assert_eq!(daemon.ended().await.code(), Some(130));
+    assert!(pids(&rig.log).into_iter().all(is_gone));
+}
