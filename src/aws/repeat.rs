@@ -163,7 +163,7 @@ impl Operation for UpdateItem {
     }
 }
 
-/// What has become of a call.
+/// The outcome of a call.
 pub(super) enum Made<T> {
     Done(Result<T, Failure>),
     /// The SDK has to make the call, and this is left of the time for it; none if no request was sent.

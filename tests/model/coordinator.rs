@@ -71,7 +71,7 @@ struct Bounds {
     seen: Arc<Mutex<BTreeSet<&'static str>>>,
 }
 
-/// What a worker holds; it stands for a `Held`.
+/// A held lease; it stands for a `Held`.
 #[derive(Debug, Clone)]
 struct Hold {
     shard: ShardId,
@@ -455,7 +455,8 @@ impl World {
         true
     }
 
-    /// From here on all goes well: what is violated until each lease is held by a live worker, some failover times later.
+    /// Continues without faults for some failover times. Returns a violation, which includes a lease that no live worker
+    /// holds by then.
     fn settles(&self, bounds: &Bounds) -> Option<&'static str> {
         let mut world = self.clone();
         for _ in 0..SETTLED {
