@@ -175,7 +175,9 @@ async fn paused_application_continues_where_it_stopped() {
     rig.put(&numbered(0..40)).await;
     rig.until("all records", |log| delivered(log) == expected(0..40)).await;
     workers.push(worker(&rig, "second", &file).await);
-    until(&workers[1].address, "a lease of the second worker", |status| held(status).len() == 1).await;
+    let is_idle = |status: &Value| matches!(held(status)[..], [(_, "idle")]);
+    until(&workers[1].address, "a lease of the second worker", is_idle).await;
+    rig.until("its child", |log| said(log, "initialize").len() == 3).await;
 
     succeeds(&rig, &file, &["park", "--shard", &shard(1)]).await;
     succeeds(&rig, &file, &["pause"]).await;
