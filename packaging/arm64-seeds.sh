@@ -1,11 +1,16 @@
 #!/usr/bin/env bash
-# arm64-seeds.sh [ARGUMENT...]   compiles the simulation of fleets for arm64 and runs its quick seeds under qemu-user.
-# The arguments go to the test binary. Needs qemu-user-static and what build.sh needs. It compiles every dependency once
-# more, which takes minutes: CI does not run it.
+# arm64-seeds.sh [ARGUMENT...]   compiles the simulation of fleets for arm64 and runs seeds of it under qemu-user. The
+# arguments go to the test binary: by default a_fleet_keeps, with 20 seeds unless SEEDS says otherwise. Needs
+# qemu-user-static and what build.sh needs. It compiles every dependency once more, which takes minutes, and a seed takes
+# some seconds: CI does not run it.
 set -euo pipefail
 # shellcheck source=packaging/common.sh
 . "$(dirname "$0")/common.sh"
 target=aarch64-unknown-linux-musl
+if [ $# = 0 ]; then
+  set -- a_fleet_keeps --nocapture
+  export SEEDS=${SEEDS:-20}
+fi
 command -v qemu-aarch64-static >/dev/null || fail "qemu-aarch64-static is missing (Debian package qemu-user-static)"
 rustup target list --installed | grep -qx "$target" || rustup target add "$target"
 python_tools
