@@ -161,6 +161,11 @@ impl Process {
                 }
                 Some(ended) = running.tasks.join_next_with_id() => {
                     let Some((index, ended)) = running.ended(ended) else { continue };
+                    // It may have ended because of a stop that came after the first branch was polled.
+                    if self.stop.is_cancelled() {
+                        stopping = true;
+                        supervisor.stop();
+                    }
                     let exit = ended.as_ref().err().map_or(Exit::Clean, |failure| failure.exit);
                     let decision = supervisor.ended(index, exit, Instant::now());
                     if let Some(exit) = self.act(index, ended, decision) {
