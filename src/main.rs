@@ -317,11 +317,8 @@ async fn check(file: &Path, words: &Words, json: bool) -> Exit {
         shown["caCertificates"] = http::in_use(&sdk.network).into();
         format!("{shown:#}\n")
     } else {
-        let certificates = http::in_use(&sdk.network);
-        let limits = format!(
-            "limits on this machine: {limits}; they allow {} leases\n{certificates}",
-            limits.leases()
-        );
+        let limits = format!("limits on this machine: {limits}; they allow {} leases", limits.leases());
+        let limits = format!("{limits}\nCA certificates: {}", http::in_use(&sdk.network));
         settings::text(&settings, &limits, &warnings, &faults)
     };
     if print(shown.as_bytes()) == Exit::Internal {
