@@ -60,7 +60,7 @@ pub(crate) async fn check(paths: &[PathBuf], words: &Words, json: bool) -> Exit 
     } else {
         let limits = format!("limits on this machine: {limits}; they allow {leases} leases");
         let text = |one: &Resolved| {
-            let machine = format!("{limits}\n{}", http::in_use(&one.sdk.network));
+            let machine = format!("{limits}\nCA certificates: {}", http::in_use(&one.sdk.network));
             settings::text(&one.settings, &machine, &one.warnings, &one.faults)
         };
         match resolved.as_slice() {

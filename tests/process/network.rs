@@ -67,6 +67,9 @@ async fn check_names_the_ca_certificates_in_use() {
         let text = shown["caCertificates"].as_str().unwrap();
         assert!(code == Some(0) && text.contains(named), "{name}: {text}");
         assert!(!text.contains("built in"), "{name}: {text}");
+        let mut table = rig.command(&["check", file.to_str().unwrap()]);
+        assert_eq!(table.ended().await.code(), Some(0));
+        assert!(table.printed.contains(&format!("CA certificates: {text}")), "{:?}", table.printed);
     }
 }
 
