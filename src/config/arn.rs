@@ -3,7 +3,9 @@
 /// The parts of a stream's ARN.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct StreamArn {
+    pub(super) partition: String,
     pub(super) region: String,
+    pub(super) account: String,
     pub(super) name: String,
 }
 
@@ -21,5 +23,10 @@ pub(super) fn stream_of_arn(arn: &str) -> Option<StreamArn> {
         && account.len() == 12
         && account.bytes().all(|b| b.is_ascii_digit());
     let name = resource.strip_prefix("stream/")?.split('/').next()?;
-    (good && !name.is_empty()).then(|| StreamArn { region: region.to_owned(), name: name.to_owned() })
+    (good && !name.is_empty()).then(|| StreamArn {
+        partition: partition.to_owned(),
+        region: region.to_owned(),
+        account: account.to_owned(),
+        name: name.to_owned(),
+    })
 }
