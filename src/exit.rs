@@ -78,6 +78,11 @@ impl Exit {
     pub fn code(self) -> u8 {
         EXITS.iter().find(|(exit, ..)| *exit == self).map_or(70, |(_, code, ..)| *code)
     }
+
+    /// The name.
+    pub fn name(self) -> &'static str {
+        EXITS.iter().find(|(exit, ..)| *exit == self).map_or("internal", |(_, _, name, _)| *name)
+    }
 }
 
 impl From<Exit> for ExitCode {
