@@ -12,6 +12,7 @@ use clap_complete::Shell;
 use multilangd::config::keys::{nearest, own};
 use multilangd::version;
 
+mod check;
 mod help;
 mod java;
 mod leases;
@@ -21,6 +22,7 @@ mod local;
 mod streams;
 mod test;
 
+pub(crate) use check::Aspects;
 use help::{fitted, manual, option};
 pub(crate) use leases::{Leases, Verb, Which};
 #[cfg(feature = "local")]
@@ -89,7 +91,7 @@ enum Sub {
     /// Print the settings and the errors of a properties file.
     ///
     /// Prints every setting with its value and source, the required AWS permissions, and all warnings and errors. Does
-    /// not start the daemon and calls no AWS service.
+    /// not start the daemon, and calls no AWS service unless --aws is given.
     Check(Check),
     /// Check whether a daemon on this machine is alive or ready.
     ///
@@ -151,6 +153,8 @@ struct Check {
     /// Print one JSON object with settings, warnings and errors.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    aspects: Aspects,
 }
 
 #[derive(Debug, Args)]
@@ -174,6 +178,8 @@ pub(crate) enum Command {
         file: PathBuf,
         /// As JSON.
         json: bool,
+        /// Parts of the output.
+        aspects: Aspects,
     },
     /// Show the leases and workers of a file's application.
     Leases(Leases),
@@ -264,7 +270,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<(Co
             clap_complete::generate(shell, &mut self::command(), "multilangd", &mut text);
             Command::Print(text)
         }
-        Some(Sub::Check(check)) => Command::Check { file: check.file, json: check.json },
+        Some(Sub::Check(Check { file, json, aspects })) => Command::Check { file, json, aspects },
         #[cfg(feature = "local")]
         Some(Sub::Local(local)) => Command::Local(local),
         None => Command::Run(file(cli.run, &mut words.notices)?),
@@ -462,7 +468,8 @@ mod tests {
 
     #[test]
     fn check_prints_text_or_json() {
-        let expected = Command::Check { file: "f.properties".into(), json: true };
+        let aspects = Aspects::default();
+        let expected = Command::Check { file: "f.properties".into(), json: true, aspects };
         assert_eq!(parsed(&["check", "f.properties", "--json"]).unwrap().0, expected);
         assert!(parsed(&["check"]).is_err());
     }

@@ -1,5 +1,6 @@
 //! The commands that need more than a call of the library.
 
+pub(crate) mod check;
 pub(crate) mod leases;
 pub(crate) mod letters;
 pub(crate) mod streams;

@@ -1,0 +1,109 @@
+//! A reverse proxy before an endpoint that denies calls as AWS does, and notes the operations of all calls.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+#[derive(Default)]
+struct Shared {
+    /// The operation that is denied, and the code.
+    denied: Option<(String, String)>,
+    operations: Vec<String>,
+}
+
+/// A running proxy.
+pub struct Denying {
+    pub url: String,
+    shared: Arc<Mutex<Shared>>,
+    _task: JoinSet<()>,
+}
+
+impl Denying {
+    pub async fn before(endpoint: &str) -> Self {
+        let to: SocketAddr = endpoint.trim_start_matches("http://").parse().unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let shared = Arc::<Mutex<Shared>>::default();
+        let mut task = JoinSet::new();
+        let state = shared.clone();
+        task.spawn(async move {
+            let mut open = JoinSet::new();
+            loop {
+                let (client, _) = listener.accept().await.unwrap();
+                while open.try_join_next().is_some() {}
+                open.spawn(serve(client, to, state.clone()));
+            }
+        });
+        Self { url, shared, _task: task }
+    }
+
+    /// Denies this operation with this code, and no other.
+    pub fn deny(&self, operation: &str, code: &str) {
+        self.shared.lock().unwrap().denied = Some((operation.to_owned(), code.to_owned()));
+    }
+
+    /// The operations since the last call of this function, in order.
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.shared.lock().unwrap().operations)
+    }
+}
+
+/// Answers the requests of a connection until either side closes it.
+async fn serve(client: TcpStream, to: SocketAddr, shared: Arc<Mutex<Shared>>) {
+    let server = TcpStream::connect(to).await.unwrap();
+    let (from_client, mut to_client) = client.into_split();
+    let (from_server, mut to_server) = server.into_split();
+    let (mut from_client, mut from_server) = (BufReader::new(from_client), BufReader::new(from_server));
+    while let Some((head, body)) = message(&mut from_client).await {
+        let target = value(&head, "x-amz-target").unwrap_or_default();
+        let operation = target.rsplit('.').next().unwrap().to_owned();
+        let code = {
+            let mut shared = shared.lock().unwrap();
+            shared.operations.push(operation.clone());
+            let denied = shared.denied.as_ref().filter(|(denied, _)| *denied == operation);
+            denied.map(|(_, code)| code.clone())
+        };
+        let answer = match code {
+            Some(code) => {
+                let text = format!("User: arn:aws:iam::1:user/u may not perform: {operation}");
+                let body = format!("{{\"__type\":\"{code}\",\"message\":\"{text}\",\"Message\":\"{text}\"}}");
+                let kind = value(&head, "content-type").unwrap_or_default().to_owned();
+                let length = body.len();
+                format!(
+                    "HTTP/1.1 400 Bad Request\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}"
+                )
+                .into_bytes()
+            }
+            None => {
+                to_server.write_all(&[head.as_bytes(), &body].concat()).await.unwrap();
+                let Some((head, body)) = message(&mut from_server).await else { return };
+                [head.as_bytes(), &body].concat()
+            }
+        };
+        if to_client.write_all(&answer).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A request or a response: its head, and its body of the length in the head.
+async fn message(from: &mut (impl AsyncBufRead + Unpin)) -> Option<(String, Vec<u8>)> {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if from.read_line(&mut head).await.ok()? == 0 {
+            return None;
+        }
+    }
+    let length = value(&head, "content-length").map_or(0, |length| length.parse().unwrap());
+    let mut body = vec![0; length];
+    from.read_exact(&mut body).await.ok()?;
+    Some((head, body))
+}
+
+fn value<'h>(head: &'h str, name: &str) -> Option<&'h str> {
+    let mut headers = head.lines().filter_map(|line| line.split_once(':'));
+    headers.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+}
