@@ -54,7 +54,7 @@ pub const EXITS: &[(Exit, u8, &str, &str)] = &[
         Exit::Unavailable,
         69,
         "unavailable",
-        "Kinesis, DynamoDB or the stream was not available in 20 attempts without progress",
+        "Kinesis, DynamoDB or the stream was not available in 20 attempts without progress; multilangd check --aws: in one",
     ),
     (Exit::Internal, 70, "internal", "internal error: a bug in multilangd"),
     (Exit::Taken, 71, "taken", "a port to listen on, or the data folder of local mode, is in use"),

@@ -11,10 +11,10 @@ use super::report::{Line, Section, Status};
 use super::session::Session;
 use crate::config::permissions::{On, Permission};
 use crate::exit::Exit;
-use crate::fleet::Store;
-use crate::fleet::layout::Layout;
+use crate::fleet::layout::{Layout, TooEarly};
 use crate::fleet::rows::{StateLocation, Word};
 use crate::fleet::version::{self, Configured, Start};
+use crate::fleet::{Mode, Store};
 use crate::inspect::{self, Look};
 use crate::lease::{self, Lease, WorkerId, origin, table};
 use crate::stream::StreamId;
@@ -76,10 +76,13 @@ impl Described {
         match reply {
             Some(Reply::Done(Found::Table(facts))) => Self::As(facts.clone()),
             Some(reply) if is_missing(reply) => Self::Missing,
-            Some(reply) => match judge(reply) {
-                Judgement::Denied(why) => Self::Denied(why),
-                _ => Self::Unknown,
-            },
+            Some(reply) => {
+                if let Judgement::Denied(why) = judge(reply) {
+                    Self::Denied(why)
+                } else {
+                    Self::Unknown
+                }
+            }
             None => Self::Unknown,
         }
     }
@@ -126,19 +129,28 @@ pub async fn check(
         },
         Described::Missing | Described::Denied(_) | Described::Unknown => None,
     };
-    match &state {
-        Described::Denied(why) if is_kcl_2(store, &leases, content.as_ref(), wanted).await => {
-            let text = format!("the lease table is one of KCL 2.x, its permissions suffice; {why}");
-            session.line(Status::Warning, call.action(), &state.on(wanted.state), text);
-        }
-        _ => session.judged(&call, &state.on(wanted.state), reply.as_ref()),
+    let suffices = is_kcl_2(store, &leases, content.as_ref(), wanted).await;
+    if let (Described::Denied(why), true) = (&state, suffices) {
+        let text = format!("the lease table is one of KCL 2.x, its permissions suffice; {why}");
+        session.line(Status::Warning, call.action(), &state.on(wanted.state), text);
+    } else {
+        session.judged(&call, &state.on(wanted.state), reply.as_ref());
     }
     let reports = match state {
         Described::As(_) => describe(&mut session, wanted, Table::Reports).await,
         Described::Missing | Described::Denied(_) | Described::Unknown => Described::Missing,
     };
     let is_foreign = matches!(content, Some(Content::Foreign(_)));
-    probe_leases(&mut session, &leases, wanted, is_foreign).await;
+    let is_led = match &content {
+        Some(Content::All(look)) => mode(look, wanted).is_ok_and(|(_, mode)| mode != Mode::Phase1),
+        Some(Content::Leases(_)) => !suffices,
+        Some(Content::Foreign(_) | Content::Unread(..)) | None => true,
+    };
+    if is_foreign {
+        not_probed(&mut session, &leases, wanted);
+    } else {
+        probe_leases(&mut session, &leases, wanted, is_led).await;
+    }
     let layout = match &content {
         Some(Content::All(look)) => look.layout(),
         _ => Layout::Init,
@@ -173,10 +185,10 @@ async fn describe(session: &mut Session<'_>, wanted: &Wanted<'_>, table: Table) 
 /// Reads the rows once.
 async fn read(store: &dyn Store, table: &dyn lease::Table, state: &Described) -> Content {
     let reading = async {
-        match state {
-            Described::Denied(_) => table.list().await.map(Content::Leases),
-            _ => inspect::look(store, table).await.map(|look| Content::All(Box::new(look))),
+        if let Described::Denied(_) = state {
+            return table.list().await.map(Content::Leases);
         }
+        inspect::look(store, table).await.map(|look| Content::All(Box::new(look)))
     };
     match timeout(READ, reading).await {
         Ok(Ok(content)) => content,
@@ -205,24 +217,29 @@ async fn is_kcl_2(
     !is_stored && version::is_two_x_for_sure(wanted.configured, rows, facts.index)
 }
 
-async fn probe_leases(session: &mut Session<'_>, leases: &Described, wanted: &Wanted<'_>, is_foreign: bool) {
+fn not_probed(session: &mut Session<'_>, leases: &Described, wanted: &Wanted<'_>) {
+    let table = Table::Leases;
+    let reads = [Call::Query, Call::Get(table), Call::Scan(table)];
+    for call in reads.iter().chain(&[Call::Delete(table), Call::Put(table), Call::Update(table)]) {
+        session.line(Status::NotChecked, call.action(), &leases.on(wanted.leases), FOREIGN);
+    }
+}
+
+/// `is_led`: whether the worker would find its leases by the index, as with lease assignment by a leader.
+async fn probe_leases(session: &mut Session<'_>, leases: &Described, wanted: &Wanted<'_>, is_led: bool) {
     let on = leases.on(wanted.leases);
     let index = format!("{on}/index/*");
     let reads = [Call::Get(Table::Leases), Call::Scan(Table::Leases)];
-    if is_foreign {
-        let writes =
-            [Call::Query, Call::Delete(Table::Leases), Call::Put(Table::Leases), Call::Update(Table::Leases)];
-        for call in reads.iter().chain(&writes) {
-            session.line(Status::NotChecked, call.action(), &on, FOREIGN);
-        }
-        return;
-    }
     let reply = session.call(&Call::Query).await;
     let has_no_index = leases.facts().is_some_and(|facts| !facts.index);
     match reply.as_ref().map(judge) {
         Some(Judgement::Unknown(_)) if has_no_index => {
             let text = "the index of lease owners does not exist yet";
             session.line(Status::NotChecked, Call::Query.action(), &index, text);
+        }
+        Some(Judgement::Denied(why)) if !is_led => {
+            let text = format!("not needed in KCL 2.x mode; {why}");
+            session.line(Status::Warning, Call::Query.action(), &index, text);
         }
         _ => session.judged(&Call::Query, &index, reply.as_ref()),
     }
@@ -306,19 +323,26 @@ fn counted(leases: &[Lease]) -> String {
     format!("{} leases, {finished} of finished shards, {} owners", leases.len(), owners.len())
 }
 
-/// The KCL version of the fleet, and the mode in which a worker would start.
-fn generation(look: &Look, wanted: &Wanted<'_>) -> (Status, String) {
+/// The layout of the tables for a worker that starts, and its mode.
+fn mode(look: &Look, wanted: &Wanted<'_>) -> Result<(Layout, Mode), TooEarly> {
     let stage = look.stage().map(|row| row.now.state);
     let old = stage.is_some() || look.layout() != Layout::Complete;
-    let layout = match Layout::at_start(old, stage, wanted.migrate) {
-        Ok(layout) => layout,
-        Err(error) => return (Status::Failed(Exit::Config), error.to_string()),
-    };
+    let layout = Layout::at_start(old, stage, wanted.migrate)?;
     let stored = look.generation();
     let two_x = stored.is_none() && !old && version::is_two_x(look.leases());
     // The row that a worker would write is not used.
     let start = version::start(wanted.configured, stored, two_x, &WorkerId::from("-"), 0);
     let (Start::As(mode) | Start::Write { then: mode, .. }) = start;
+    Ok((layout, mode))
+}
+
+/// The KCL version of the fleet, and the mode in which a worker would start.
+fn generation(look: &Look, wanted: &Wanted<'_>) -> (Status, String) {
+    let (layout, mode) = match mode(look, wanted) {
+        Ok(found) => found,
+        Err(error) => return (Status::Failed(Exit::Config), error.to_string()),
+    };
+    let stored = look.generation();
     let state = stored.map_or("no KCL 3.x state".to_owned(), |row| row.now.state.word().to_owned());
     (Status::Ok, format!("{state}, {layout}; a worker starts in the mode {mode}"))
 }

@@ -149,6 +149,10 @@ async fn denied_tables_beside_kcl_2_are_a_warning() {
     assert_eq!(exit(&found), Exit::Clean, "{:?}", found.lines);
     assert!(of(&found, "dynamodb:DescribeTable").iter().any(|line| line.status == Status::Warning));
     assert_eq!(found.leases.len(), 1);
+    // Nor does a worker in KCL 2.x mode use the index.
+    let api = api.refusing("dynamodb:Query", "AccessDeniedException");
+    let found = checked_in(&api, &state, &table, "").await;
+    assert_eq!(exit(&found), Exit::Clean, "{:?}", found.lines);
     table.put(lease(true));
     let found = checked_in(&api, &state, &table, "").await;
     assert_eq!(exit(&found), Exit::Denied);

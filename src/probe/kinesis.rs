@@ -81,7 +81,13 @@ pub async fn check(api: &dyn Api, wanted: &Wanted<'_>) -> Checked {
             session.lines.push(Line::of(Section::Stream, failed, wanted.stream, text));
             None
         }
-        Described::Unknown => None,
+        Described::Unknown => {
+            if session.ended().is_none() {
+                let text = "not described, see kinesis:DescribeStreamSummary";
+                session.lines.push(Line::of(Section::Stream, Status::NotChecked, wanted.stream, text));
+            }
+            None
+        }
     };
     if let Some(facts) = &facts {
         session.lines.extend(stream_lines(facts, wanted));
@@ -219,8 +225,13 @@ async fn consumer(
         }
         Some(reply) => {
             let why = match judge(&reply) {
-                Judgement::Denied(text) | Judgement::Unknown(text) | Judgement::Unsupported(text) => text,
-                _ => "not known".to_owned(),
+                Judgement::Denied(text)
+                | Judgement::Credentials(text)
+                | Judgement::Unknown(text)
+                | Judgement::Unsupported(text)
+                | Judgement::Fault(text)
+                | Judgement::Unreached(text) => text,
+                Judgement::Granted => "not known".to_owned(),
             };
             (line(Status::NotChecked, why), false)
         }

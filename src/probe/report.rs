@@ -117,7 +117,9 @@ impl Line {
             (Some(action), resource) => format!("{action} on {resource}"),
             (None, resource) => resource.to_owned(),
         };
-        let parts = [subject.as_str(), self.text.as_str()];
+        // Messages of AWS about signatures have several lines.
+        let text = self.text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let parts = [subject.as_str(), text.as_str()];
         parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ")
     }
 }
@@ -134,8 +136,7 @@ impl Report {
         self.lines.iter().filter(|line| counted(line.status)).count()
     }
 
-    /// The exit code. What the file must change precedes permissions, and these precede services that were not
-    /// available.
+    /// The exit code. A fault of the file precedes a permission, and that precedes a service that was not available.
     pub fn exit(&self) -> Exit {
         let failed = |exit| self.count(|status| status == Status::Failed(exit)) > 0;
         let others = self.count(|status| matches!(status, Status::Failed(_))) > 0;
@@ -221,6 +222,12 @@ mod tests {
         ] {
             assert_eq!(report(statuses).exit(), exit, "{statuses:?}");
         }
+    }
+
+    #[test]
+    fn message_of_several_lines_stays_on_one() {
+        let line = Line::permission(Status::Failed(Exit::Denied), "kinesis:ListShards", "s", "a\nb\n\n c");
+        assert_eq!(line.shown(), "kinesis:ListShards on s: a b c");
     }
 
     #[test]

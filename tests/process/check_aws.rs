@@ -1,6 +1,6 @@
 //! `multilangd check FILE` with `--aws`, `--permissions` and `--diff`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
@@ -58,12 +58,19 @@ fn actions(found: &[&Value]) -> BTreeSet<String> {
     found.iter().map(|one| one["action"].as_str().unwrap().to_owned()).collect()
 }
 
-type Rows = BTreeMap<String, BTreeMap<String, AttributeValue>>;
-
-/// The tables, and the rows of the lease table.
-async fn dump(rig: &Rig) -> (Vec<String>, Rows) {
+/// The rows of all tables, by the table and the key.
+async fn dump(rig: &Rig) -> BTreeMap<String, BTreeMap<String, HashMap<String, AttributeValue>>> {
     let names = rig.clients.dynamodb.list_tables().send().await.unwrap().table_names().to_vec();
-    (names, rig.all_rows().await)
+    let mut tables = BTreeMap::new();
+    for name in names {
+        let rows = rig.clients.dynamodb.scan().table_name(&name).consistent_read(true).send().await.unwrap();
+        let keyed = |row: &HashMap<String, AttributeValue>| {
+            let key = ["leaseKey", "key", "wid"].iter().find_map(|key| row.get(*key)?.as_s().ok());
+            (key.unwrap().clone(), row.clone())
+        };
+        tables.insert(name, rows.items().iter().map(keyed).collect());
+    }
+    tables
 }
 
 /// Runs a daemon until it has a checkpoint, and stops it.
@@ -78,11 +85,11 @@ async fn lease_table(rig: &mut Rig, more: &str) -> PathBuf {
     file
 }
 
-async fn table(rig: &Rig, key: &str) {
+async fn table(rig: &Rig, name: &str, key: &str) {
     let element = KeySchemaElement::builder().attribute_name(key).key_type(KeyType::Hash).build().unwrap();
     let definition =
         AttributeDefinition::builder().attribute_name(key).attribute_type(ScalarAttributeType::S);
-    let create = rig.clients.dynamodb.create_table().table_name(APPLICATION).key_schema(element);
+    let create = rig.clients.dynamodb.create_table().table_name(name).key_schema(element);
     let create = create.attribute_definitions(definition.build().unwrap());
     create.billing_mode(BillingMode::PayPerRequest).send().await.unwrap();
 }
@@ -127,6 +134,35 @@ async fn each_denied_permission_is_named_and_nothing_is_written() {
         denied_actions += 1;
     }
     assert!(denied_actions >= 12, "{denied_actions}");
+    assert_eq!(dump(&rig).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_of_kcl_3_0_are_checked_and_not_written() {
+    let mut rig = Rig::start("check-legacy").await;
+    rig.stream(1).await;
+    lease_table(&mut rig, "retrievalMode = POLLING\n").await;
+    table(&rig, "app-CoordinatorState", "key").await;
+    table(&rig, "app-WorkerMetricStats", "wid").await;
+    let before = dump(&rig).await;
+    assert_eq!(before.len(), 3);
+    let (code, report) =
+        checked(&rig, &rig.properties("cat", "migrateAllEntitiesToLeaseTable = true\n")).await;
+    assert_eq!(code, Some(78), "no leader has permitted the migration: {report:#}");
+    assert_eq!(findings(&report, "tables", "failed").len(), 1, "{report:#}");
+    let granted = findings(&report, "permissions", "ok");
+    assert!(actions(&granted).contains("dynamodb:ConditionCheckItem"), "{report:#}");
+    for (action, table) in [
+        ("dynamodb:PutItem", "app-CoordinatorState"),
+        ("dynamodb:DeleteItem", "app-CoordinatorState"),
+        ("dynamodb:Scan", "app-WorkerMetricStats"),
+        ("dynamodb:UpdateItem", "app-WorkerMetricStats"),
+    ] {
+        let is_it =
+            |one: &&&Value| one["action"] == action && one["resource"].as_str().unwrap().ends_with(table);
+        assert_eq!(granted.iter().filter(is_it).count(), 1, "{action} on {table}: {report:#}");
+    }
+    assert!(findings(&report, "permissions", "denied").is_empty(), "{report:#}");
     assert_eq!(dump(&rig).await, before);
 }
 
@@ -183,7 +219,7 @@ async fn table_of_several_streams_or_of_another_kind_fails_with_78() {
     ] {
         let rig = Rig::start(name).await;
         rig.stream(1).await;
-        table(&rig, key).await;
+        table(&rig, APPLICATION, key).await;
         let put = rig.clients.dynamodb.put_item().table_name(APPLICATION);
         let put = put.item(key, AttributeValue::S(row.to_owned()));
         let put = put.item("streamName", AttributeValue::S("111122223333:orders:1700000000".to_owned()));
