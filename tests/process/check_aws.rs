@@ -366,3 +366,28 @@ async fn permissions_and_differences_are_printed_without_a_call() {
         assert_eq!(run(&rig, &bad, &[part]).await.0, Some(78), "{part}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn daemon_works_with_the_printed_permissions_alone() {
+    for mode in ["POLLING", "FANOUT"] {
+        let mut rig = Rig::start("check-policy").await;
+        rig.stream(1).await;
+        let (kinesis, dynamodb) = (Denying::before(&rig.url).await, Denying::before(&rig.tables.url()).await);
+        // SubscribeToShard is answered with a stream of events, which the proxy does not forward.
+        let stream = if mode == "POLLING" { &kinesis.url } else { &rig.url };
+        let more = format!(
+            "retrievalMode = {mode}\nkinesisEndpoint = {stream}\ndynamoDBEndpoint = {}\n",
+            dynamodb.url
+        );
+        let file = rig.properties("cat", &more);
+        let policy: Value = serde_json::from_str(&run(&rig, &file, &["--permissions"]).await.1).unwrap();
+        let statements = policy["Statement"].as_array().unwrap().iter();
+        let allowed = statements.flat_map(|one| one["Action"].as_array().unwrap());
+        let operations: BTreeSet<String> =
+            allowed.map(|action| action.as_str().unwrap().split(':').nth(1).unwrap().to_owned()).collect();
+        kinesis.permit_only(operations.clone());
+        dynamodb.permit_only(operations);
+        lease_table(&mut rig, &more).await;
+        assert!(!rig.daemon_log().contains("AccessDeniedException"), "{}", rig.daemon_log());
+    }
+}

@@ -1,5 +1,6 @@
 //! A reverse proxy before an endpoint that denies calls as AWS does, and notes the operations of all calls.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
@@ -11,6 +12,8 @@ use tokio::task::JoinSet;
 struct Shared {
     /// The operation that is denied, and the code.
     denied: Option<(String, String)>,
+    /// The only operations that are permitted, if they are limited.
+    only: Option<BTreeSet<String>>,
     operations: Vec<String>,
 }
 
@@ -45,6 +48,11 @@ impl Denying {
         self.shared.lock().unwrap().denied = Some((operation.to_owned(), code.to_owned()));
     }
 
+    /// Denies all operations but these.
+    pub fn permit_only(&self, operations: BTreeSet<String>) {
+        self.shared.lock().unwrap().only = Some(operations);
+    }
+
     /// The operations since the last call of this function, in order.
     pub fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.shared.lock().unwrap().operations)
@@ -64,7 +72,9 @@ async fn serve(client: TcpStream, to: SocketAddr, shared: Arc<Mutex<Shared>>) {
             let mut shared = shared.lock().unwrap();
             shared.operations.push(operation.clone());
             let denied = shared.denied.as_ref().filter(|(denied, _)| *denied == operation);
-            denied.map(|(_, code)| code.clone())
+            let is_other = shared.only.as_ref().is_some_and(|only| !only.contains(&operation));
+            let denied = denied.map(|(_, code)| code.clone());
+            denied.or_else(|| is_other.then(|| "AccessDeniedException".to_owned()))
         };
         let answer = match code {
             Some(code) => {
