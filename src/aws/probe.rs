@@ -25,6 +25,7 @@ use super::http::origin;
 use super::item::{self, Item, text};
 use super::kinesis::{Stream, nearest_millis};
 use super::state::{REPORT_KEY, STATE_KEY};
+use crate::probe::judge::FORBIDDEN;
 use crate::probe::port::{Api, Call, Consumer, Found, Reply, Service, StreamFacts, Table, TableFacts};
 use crate::shard::BoxFuture;
 use crate::stream::StreamId;
@@ -35,6 +36,8 @@ const CALL: Duration = Duration::from_secs(10);
 const KEY: &str = "multilangd check --aws: no row";
 /// The worker whose leases are asked for.
 const NO_WORKER: &str = "multilangd check --aws: no worker";
+/// Most characters of an answer in a message.
+const MOST: usize = 300;
 /// No row fulfils this: the key exists in each row that exists, and in no other.
 const NEVER: &str = "attribute_exists(#k) AND attribute_not_exists(#k)";
 
@@ -118,12 +121,30 @@ where
         Ok(answer) => {
             return found(answer).map_or_else(|why| refused("IncompleteResponse", why), Reply::Done);
         }
-        Err(error) => failure(&error),
+        Err(error) => match forbidden(&error) {
+            Some(refused) => return refused,
+            None => failure(&error),
+        },
     };
     match sent {
         Failure::Answered { code, message, service_fault } => Reply::Refused { code, message, service_fault },
         Failure::Unanswered(why) | Failure::NotSent(why) => Reply::Unreached(why),
     }
+}
+
+/// A status 403 without an error of the service's protocol, as proxies and emulators answer.
+fn forbidden<E>(error: &SdkError<E, HttpResponse>) -> Option<Reply>
+where
+    E: ProvideErrorMetadata,
+{
+    let raw = error.raw_response().filter(|raw| raw.status().as_u16() == 403)?;
+    if error.as_service_error().is_some_and(|error| error.code().is_some()) {
+        return None;
+    }
+    let body = String::from_utf8_lossy(raw.body().bytes().unwrap_or_default());
+    let message = body.split_once("<Message>").and_then(|(_, rest)| rest.split_once("</Message>"));
+    let text = message.map_or(&*body, |(message, _)| message);
+    Some(refused(FORBIDDEN, text.chars().take(MOST).collect()))
 }
 
 fn refused(code: &str, message: String) -> Reply {
@@ -161,10 +182,15 @@ impl Probes {
                 Service::DynamoDb => self.of_tables(call).await,
             }
         });
-        sent.await.unwrap_or_else(|_| {
-            let origin = self.origin(call.service()).unwrap_or_else(|| call.service().to_string());
-            Reply::Unreached(format!("failed to call {origin}: no answer within {} s", CALL.as_secs()))
-        })
+        let reply =
+            sent.await.unwrap_or_else(|_| Reply::Unreached(format!("no answer within {} s", CALL.as_secs())));
+        // An answer that cannot be read, and a time limit of the SDK, do not name the endpoint.
+        match (reply, self.origin(call.service())) {
+            (Reply::Unreached(why), Some(origin)) if !why.contains(&origin) => {
+                Reply::Unreached(format!("failed to call {origin}: {why}"))
+            }
+            (reply, _) => reply,
+        }
     }
 
     async fn identity(&self) -> Reply {

@@ -21,11 +21,15 @@ pub enum Judgement {
     Unreached(String),
 }
 
+/// Stands for the code of an answer with status 403 that has none.
+pub const FORBIDDEN: &str = "status 403";
+
 /// Missing permissions, and KMS keys that cannot be used: the owner of the key must act.
 const DENIED: &[&str] = &[
     "AccessDeniedException",
     "AccessDenied",
     "AuthorizationError",
+    FORBIDDEN,
     "NotAuthorizedException",
     "UnauthorizedException",
     "UnauthorizedOperation",

@@ -201,6 +201,24 @@ async fn rejected_credentials_and_kms_errors_are_denials() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn status_403_without_a_code_is_a_denial() {
+    let rig = Rig::start("check-403").await;
+    rig.stream(1).await;
+    let (kinesis, dynamodb) = (Denying::before(&rig.url).await, Denying::before(&rig.tables.url()).await);
+    let endpoints = format!("kinesisEndpoint = {}\ndynamoDBEndpoint = {}\n", kinesis.url, dynamodb.url);
+    let file = rig.properties("cat", &endpoints);
+    kinesis.deny("ListShards", "XML");
+    dynamodb.deny("Scan", "XML");
+    let (code, report) = checked(&rig, &file).await;
+    assert_eq!(code, Some(77), "{report:#}");
+    let denied = findings(&report, "permissions", "denied");
+    let expected = ["dynamodb:Scan", "kinesis:ListShards"].map(str::to_owned);
+    assert_eq!(actions(&denied), BTreeSet::from(expected), "{report:#}");
+    let is_named = |one: &&Value| one["message"] == "status 403: user/u may not";
+    assert!(denied.iter().all(is_named), "{report:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn missing_stream_fails_with_69() {
     let rig = Rig::start("check-no-stream").await;
     let (code, report) = checked(&rig, &rig.properties("cat", "")).await;

@@ -77,6 +77,12 @@ async fn serve(client: TcpStream, to: SocketAddr, shared: Arc<Mutex<Shared>>) {
             denied.or_else(|| is_other.then(|| "AccessDeniedException".to_owned()))
         };
         let answer = match code {
+            // As a proxy or an emulator that does not know the protocol of the service.
+            Some(code) if code == "XML" => {
+                let body = "<Error><Code>AccessDenied</Code><Message>user/u may not</Message></Error>";
+                let length = body.len();
+                format!("HTTP/1.1 403 Forbidden\r\nContent-Length: {length}\r\n\r\n{body}").into_bytes()
+            }
             Some(code) => {
                 let text = format!("User: arn:aws:iam::1:user/u may not perform: {operation}");
                 let body = format!("{{\"__type\":\"{code}\",\"message\":\"{text}\",\"Message\":\"{text}\"}}");
