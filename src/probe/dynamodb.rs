@@ -197,6 +197,7 @@ async fn read(store: &dyn Store, table: &dyn lease::Table, state: &Described) ->
         }
         // The line of the permission names it.
         Ok(Err(table::Error::Denied(why))) => Content::Unread(Status::NotChecked, why),
+        Ok(Err(table::Error::Throttled(why))) => Content::Unread(Status::Warning, why),
         Ok(Err(error)) => Content::Unread(Status::Failed(Exit::Unavailable), error.to_string()),
         Err(_) => {
             let text = format!("the rows were not read within {} s", READ.as_secs());

@@ -61,7 +61,9 @@ impl<'a> Session<'a> {
         let (status, text) = match reply.map(judge) {
             None => (Status::NotChecked, self.ended.clone().unwrap_or_default()),
             Some(Judgement::Granted) => (Status::Ok, String::new()),
-            Some(Judgement::Denied(text) | Judgement::Unknown(text)) => (Status::Failed(Exit::Denied), text),
+            Some(Judgement::Denied(text)) => (Status::Failed(Exit::Denied), text),
+            // A name, or a table with another key: the file must change.
+            Some(Judgement::Unknown(text)) => (Status::Failed(Exit::Config), text),
             Some(Judgement::Credentials(text)) => {
                 self.ended = Some(format!("{} does not accept the credentials", self.service));
                 (Status::Failed(Exit::Denied), text)
@@ -117,6 +119,14 @@ mod tests {
             ]
         );
         assert!(session.lines[0].text.contains("http://h:1"), "{:?}", session.lines);
+    }
+
+    #[tokio::test]
+    async fn invalid_call_is_no_denial() {
+        let api = Scripted::default().refusing("dynamodb:GetItem", "ValidationException");
+        let mut session = Session::new(&api, Service::DynamoDb, None);
+        session.probe(&Call::Get(Table::State), "table t").await;
+        assert_eq!(session.lines[0].status, Status::Failed(Exit::Config));
     }
 
     #[tokio::test]

@@ -219,6 +219,20 @@ async fn status_403_without_a_code_is_a_denial() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn clock_that_differs_from_dynamodb_is_a_warning() {
+    let rig = Rig::start("check-clock").await;
+    rig.stream(1).await;
+    let dynamodb = Denying::before(&rig.tables.url()).await;
+    dynamodb.set_date("Mon, 23 Nov 2020 12:00:00 GMT");
+    let (code, report) =
+        checked(&rig, &rig.properties("cat", &format!("dynamoDBEndpoint = {}\n", dynamodb.url))).await;
+    assert_eq!(code, Some(0), "{report:#}");
+    let warnings = findings(&report, "machine", "warning");
+    assert_eq!(warnings.len(), 1, "{report:#}");
+    assert_eq!(warnings[0]["resource"], "clock");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn missing_stream_fails_with_69() {
     let rig = Rig::start("check-no-stream").await;
     let (code, report) = checked(&rig, &rig.properties("cat", "")).await;

@@ -15,6 +15,8 @@ struct Shared {
     /// The only operations that are permitted, if they are limited.
     only: Option<BTreeSet<String>>,
     operations: Vec<String>,
+    /// The date of every response.
+    date: Option<String>,
 }
 
 /// A running proxy.
@@ -51,6 +53,11 @@ impl Denying {
     /// Denies all operations but these.
     pub fn permit_only(&self, operations: BTreeSet<String>) {
         self.shared.lock().unwrap().only = Some(operations);
+    }
+
+    /// Sets the date of all responses, in the form of HTTP.
+    pub fn set_date(&self, date: &str) {
+        self.shared.lock().unwrap().date = Some(date.to_owned());
     }
 
     /// The operations since the last call of this function, in order.
@@ -95,7 +102,13 @@ async fn serve(client: TcpStream, to: SocketAddr, shared: Arc<Mutex<Shared>>) {
             }
             None => {
                 to_server.write_all(&[head.as_bytes(), &body].concat()).await.unwrap();
-                let Some((head, body)) = message(&mut from_server).await else { return };
+                let Some((mut head, body)) = message(&mut from_server).await else { return };
+                let date = shared.lock().unwrap().date.clone();
+                if let Some(date) = date {
+                    let is_other = |line: &&str| !line.to_lowercase().starts_with("date:");
+                    let lines: Vec<&str> = head.trim_end().split("\r\n").filter(is_other).collect();
+                    head = format!("{}\r\ndate: {date}\r\n\r\n", lines.join("\r\n"));
+                }
                 [head.as_bytes(), &body].concat()
             }
         };
