@@ -19,6 +19,7 @@
 //! | `records` | records, parsed from those bytes while they arrive |
 //! | [`state`] | [`crate::fleet::Store`] |
 //! | `table_migration` | its part of the table migration |
+//! | [`probe`] | [`crate::probe::port::Api`] |
 //! | [`region`] | whether the region can be requested |
 //! | [`cloudwatch`] | [`crate::metrics::cloudwatch::Publisher`] |
 //! | `calls` | counting of all calls |
@@ -43,6 +44,7 @@ pub mod http;
 mod item;
 pub mod kinesis;
 pub mod letters;
+pub mod probe;
 pub mod profile;
 pub mod records;
 pub mod region;

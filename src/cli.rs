@@ -12,6 +12,7 @@ use clap_complete::Shell;
 use multilangd::config::keys::{nearest, own};
 use multilangd::version;
 
+mod check;
 mod help;
 mod java;
 mod leases;
@@ -21,6 +22,7 @@ mod local;
 mod streams;
 mod test;
 
+pub(crate) use check::Aspects;
 use help::{fitted, manual, option};
 pub(crate) use leases::{Leases, Verb, Which};
 #[cfg(feature = "local")]
@@ -89,7 +91,7 @@ enum Sub {
     /// Print the settings and the errors of a properties file.
     ///
     /// Prints every setting with its value and source, the required AWS permissions, and all warnings and errors. Does
-    /// not start the daemon and calls no AWS service.
+    /// not start the daemon, and calls no AWS service unless --aws is given.
     Check(Check),
     /// Check whether a daemon on this machine is alive or ready.
     ///
@@ -151,6 +153,8 @@ struct Check {
     /// Print one JSON object with settings, warnings and errors; an array of them for several files.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    aspects: Aspects,
 }
 
 #[derive(Debug, Args)]
@@ -174,6 +178,8 @@ pub(crate) enum Command {
         files: Vec<PathBuf>,
         /// As JSON.
         json: bool,
+        /// Parts of the output.
+        aspects: Aspects,
     },
     /// Show the leases and workers of the files' applications.
     Leases(Leases),
@@ -264,7 +270,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<(Co
             clap_complete::generate(shell, &mut self::command(), "multilangd", &mut text);
             Command::Print(text)
         }
-        Some(Sub::Check(check)) => Command::Check { files: check.files, json: check.json },
+        Some(Sub::Check(Check { files, json, aspects })) => Command::Check { files, json, aspects },
         #[cfg(feature = "local")]
         Some(Sub::Local(local)) => Command::Local(local),
         None => Command::Run(files(cli.run, &mut words.notices)?),
@@ -373,7 +379,10 @@ mod tests {
     fn several_files_are_accepted_where_they_make_sense() {
         let both = || vec![PathBuf::from("a"), PathBuf::from("b")];
         assert_eq!(parsed(&["a", "b"]).unwrap().0, Command::Run(both()));
-        assert_eq!(parsed(&["check", "a", "b"]).unwrap().0, Command::Check { files: both(), json: false });
+        assert_eq!(
+            parsed(&["check", "a", "b"]).unwrap().0,
+            Command::Check { files: both(), json: false, aspects: Aspects::default() }
+        );
         let health = Command::Health { files: both(), ready: true };
         assert_eq!(parsed(&["health", "a", "--ready", "b"]).unwrap().0, health);
         let Command::Leases(leases) = parsed(&["leases", "a", "b", "--json"]).unwrap().0 else { panic!() };
@@ -483,7 +492,8 @@ mod tests {
 
     #[test]
     fn check_prints_text_or_json() {
-        let expected = Command::Check { files: vec!["f.properties".into()], json: true };
+        let aspects = Aspects::default();
+        let expected = Command::Check { files: vec!["f.properties".into()], json: true, aspects };
         assert_eq!(parsed(&["check", "f.properties", "--json"]).unwrap().0, expected);
         assert!(parsed(&["check"]).is_err());
     }

@@ -150,6 +150,13 @@ impl ServiceTime {
         self.known(now).map_or(wall, |time| wall.min(time))
     }
 
+    /// Milliseconds by which a wall clock is ahead of AWS's, negative if it is behind; none if no response had a date.
+    /// Dates are in seconds, so that up to a second does not count.
+    pub fn ahead(&self, wall: i64, now: Instant) -> Option<i64> {
+        let ahead = wall.saturating_sub(self.known(now)?);
+        Some(if ahead > 0 { (ahead - 999).max(0) } else { ahead })
+    }
+
     fn known(&self, now: Instant) -> Option<i64> {
         let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         last.map(|(date, at)| {
@@ -251,6 +258,17 @@ mod tests {
             service.received(date, at);
             let past = clock.past();
             assert!((date - 1_000..date).contains(&past), "{past}");
+        }
+    }
+
+    #[test]
+    fn wall_clock_is_compared_with_the_service() {
+        let (service, now) = (ServiceTime::default(), Instant::now());
+        assert_eq!(service.ahead(9_000, now), None);
+        service.received(5_000, now);
+        let later = now + Duration::from_millis(700);
+        for (wall, ahead) in [(5_700, 0), (6_699, 0), (6_700, 1), (4_700, -1_000), (65_700, 59_001)] {
+            assert_eq!(service.ahead(wall, later), Some(ahead), "{wall}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! The commands that need more than a call of the library.
 
+pub(crate) mod aspects;
 pub(crate) mod check;
 pub(crate) mod health;
 pub(crate) mod leases;

@@ -12,6 +12,8 @@
 //! | `made` | valid settings into the [`Config`] |
 //! | [`sdk`] | AWS settings outside the file: system properties, the environment, the profile, proxies |
 //! | [`permissions`] | the AWS permissions that a file needs |
+//! | [`policy`] | these permissions as an IAM policy |
+//! | [`diff`] | the settings that differ from their defaults |
 //! | [`settings`] | all settings in force with their sources, as `check` prints them |
 //! | [`several`] | conflicts between the files of one process |
 //!
@@ -33,12 +35,14 @@ use crate::stream::ConfiguredArn;
 mod arn;
 pub mod bean;
 pub mod credentials;
+pub mod diff;
 pub mod expand;
 pub mod keys;
 pub mod letters;
 mod made;
 mod names;
 pub mod permissions;
+pub mod policy;
 mod position;
 pub mod resolve;
 pub mod sdk;

@@ -54,7 +54,7 @@ pub const EXITS: &[(Exit, u8, &str, &str)] = &[
         Exit::Unavailable,
         69,
         "unavailable",
-        "Kinesis, DynamoDB or the stream was not available in 20 attempts without progress",
+        "Kinesis, DynamoDB or the stream was not available in 20 attempts without progress; multilangd check --aws: in one",
     ),
     (Exit::Internal, 70, "internal", "internal error: a bug in multilangd"),
     (Exit::Taken, 71, "taken", "a port to listen on, or the data folder of local mode, is in use"),
@@ -77,6 +77,11 @@ impl Exit {
     /// The exit code.
     pub fn code(self) -> u8 {
         EXITS.iter().find(|(exit, ..)| *exit == self).map_or(70, |(_, code, ..)| *code)
+    }
+
+    /// The name.
+    pub fn name(self) -> &'static str {
+        EXITS.iter().find(|(exit, ..)| *exit == self).map_or("internal", |(_, _, name, _)| *name)
     }
 }
 

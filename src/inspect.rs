@@ -29,6 +29,28 @@ pub struct Look {
     reports: Vec<Report>,
 }
 
+impl Look {
+    /// The leases.
+    pub fn leases(&self) -> &[Lease] {
+        &self.leases
+    }
+
+    /// In which tables the rows are.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// The stage of the table migration.
+    pub fn stage(&self) -> Option<&Dated<Stage>> {
+        self.stage.as_ref()
+    }
+
+    /// The KCL version of the fleet.
+    pub fn generation(&self) -> Option<&Dated<Generation>> {
+        self.generation.as_ref()
+    }
+}
+
 /// Reads the tables once.
 ///
 /// # Errors

@@ -38,6 +38,7 @@ pub mod local;
 pub mod membership;
 pub mod metrics;
 pub mod multilang;
+pub mod probe;
 pub mod reach;
 pub mod recognition;
 pub mod record;

@@ -109,7 +109,10 @@ async fn work(command: Command, words: Words, stop: CancellationToken) -> Exit {
         Command::Install(folder) => Box::pin(install_into(&folder, &words)).await,
         Command::Print(text) => print(&text),
         Command::Test(test) => Box::pin(commands::test::test(&test, &words)).await,
-        Command::Check { files, json } => Box::pin(commands::check::check(&files, &words, json)).await,
+        Command::Check { files, json, aspects } if aspects.is_any() => {
+            Box::pin(commands::aspects::check(&files, &words, json, aspects)).await
+        }
+        Command::Check { files, json, .. } => Box::pin(commands::check::check(&files, &words, json)).await,
         Command::Tail(tail) => Box::pin(commands::streams::tail(&tail, &words, stop)).await,
         #[cfg(feature = "local")]
         Command::Put(put) => Box::pin(commands::streams::put(&put, &words, stop)).await,

@@ -91,11 +91,35 @@ impl Chain {
         }
     }
 
+    /// The place of the first provider that has credentials. They are kept for the first call.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub async fn locate(&self) -> Result<String, String> {
+        match timeout(FIRST, self.find()).await {
+            Ok(Ok((place, credentials))) => {
+                *self.0.first.lock().unwrap_or_else(PoisonError::into_inner) = Some(credentials);
+                Ok(place.to_owned())
+            }
+            Ok(Err(error)) => Err(super::error::causes(&error)),
+            Err(_) => Err(format!(
+                "failed to load AWS credentials from AWSCredentialsProvider = {}: no answer within {} s",
+                self.0.name,
+                FIRST.as_secs()
+            )),
+        }
+    }
+
     async fn ask(&self) -> provider::Result {
+        self.find().await.map(|(_, credentials)| credentials)
+    }
+
+    /// The first credentials, with their place.
+    async fn find(&self) -> Result<(&str, Credentials), CredentialsError> {
         let mut places = Vec::with_capacity(self.0.steps.len());
         for Step { place, provider, may_be_missing } in &self.0.steps {
             let error = match provider.provide_credentials().await {
-                Ok(credentials) => return Ok(credentials),
+                Ok(credentials) => return Ok((place, credentials)),
                 Err(error) => error,
             };
             if !(*may_be_missing || matches!(error, CredentialsError::CredentialsNotLoaded(_))) {
@@ -168,6 +192,16 @@ mod tests {
         let text = chain.load().await.unwrap_err().to_string();
         assert!(text.contains("AWSCredentialsProvider = A, B: ") && text.lines().count() == 1, "{text}");
         assert!(text.contains("place one (no file), VARIABLE ("), "{text}");
+    }
+
+    #[tokio::test]
+    async fn place_of_credentials_is_located() {
+        let keys = Step::new("k", Credentials::new("i", "s", None, None, "t"));
+        let chain = Chain::new("A".to_owned(), vec![none(), keys]);
+        assert_eq!(chain.locate().await.as_deref(), Ok("k"));
+        assert!(chain.0.first.lock().unwrap().is_some());
+        let text = Chain::new("A".to_owned(), vec![none()]).locate().await.unwrap_err();
+        assert!(text.contains("place one"), "{text}");
     }
 
     #[tokio::test]

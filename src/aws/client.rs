@@ -33,6 +33,11 @@ use crate::config::sdk::network::Network;
 use crate::config::sdk::{Keys, Sdk};
 use crate::metrics::Sink;
 
+/// The names of the services, for [`Clients::locate_credentials`].
+pub const KINESIS: &str = "Kinesis";
+/// As [`KINESIS`].
+pub const DYNAMODB: &str = "DynamoDB";
+
 /// Settings of the clients.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settings {
@@ -110,8 +115,10 @@ pub struct Clients {
     http: Http,
     count: Count,
     watch: Watch,
-    /// Credentials of DynamoDB, then of Kinesis.
-    credentials: Vec<Chain>,
+    /// Credentials of DynamoDB, then those of Kinesis if they have other providers.
+    credentials: Vec<(&'static str, Chain)>,
+    /// The parts of a client of STS.
+    pub(super) sts: StsParts,
     /// Whether credentials can come from instance metadata, which may not be available yet while a machine
     /// starts.
     may_come: bool,
@@ -135,12 +142,22 @@ impl Clients {
         Leases::new(self.dynamodb.clone(), table, options).repeating(repeat)
     }
 
+    /// The services with credentials of their own, and the place where these are found or why there are none. A service
+    /// that is not listed has those of the other one, or its requests are not signed.
+    pub async fn locate_credentials(&self) -> Vec<(&'static str, Result<String, String>)> {
+        let mut located = Vec::new();
+        for (service, chain) in &self.credentials {
+            located.push((*service, chain.locate().await));
+        }
+        located
+    }
+
     /// Loads the first credentials for DynamoDB and Kinesis.
     ///
     /// # Errors
     /// There are none, and there will be none without a change to the environment.
     pub async fn load_credentials(&self) -> Result<(), NoCredentials> {
-        for chain in &self.credentials {
+        for (_, chain) in &self.credentials {
             match chain.load().await {
                 Err(_) if self.may_come => return Ok(()),
                 loaded => loaded?,
@@ -148,6 +165,16 @@ impl Clients {
         }
         Ok(())
     }
+}
+
+/// The parts of a client of STS, which is created only to ask for the identity.
+#[derive(Debug, Clone)]
+pub(super) struct StsParts {
+    pub(super) shared: SdkConfig,
+    /// The region of Kinesis.
+    pub(super) region: Region,
+    /// The credentials of Kinesis.
+    pub(super) credentials: Option<SharedCredentialsProvider>,
 }
 
 /// Creates the clients, whose calls are reported to `sink`. Makes no calls other than those of the region
@@ -181,7 +208,7 @@ struct Basis {
     shared: SdkConfig,
     /// DynamoDB, Kinesis, and CloudWatch if metrics are sent.
     clients: Vec<Client>,
-    chains: Vec<Chain>,
+    chains: Vec<(&'static str, Chain)>,
 }
 
 impl Shared {
@@ -198,6 +225,11 @@ impl Shared {
         let (dynamodb, kinesis) = (made.next().ok_or(NoRegion)?, made.next().ok_or(NoRegion)?);
         let shared = &basis.shared;
         let cloudwatch = made.next().map(|cloudwatch| cloudwatch_config(shared, cloudwatch, &sink));
+        let sts = StsParts {
+            shared: shared.clone(),
+            region: kinesis.region.clone(),
+            credentials: kinesis.credentials.clone(),
+        };
         let service = ServiceTime::default();
         let watch = Watch::new(service.clone());
         Ok(Clients {
@@ -216,6 +248,7 @@ impl Shared {
             http: basis.stack.http.clone(),
             count: Count(sink.clone()),
             credentials: basis.chains.clone(),
+            sts,
             may_come: region::may_have_metadata(settings.sdk.no_metadata),
         })
     }
@@ -279,12 +312,12 @@ impl Shared {
             let credentials = Box::pin(credentials::provider(&client.providers, &base)).await;
             // Missing credentials for CloudWatch do not prevent the start, and equal providers would report the
             // same twice.
-            let is_new = match clients.len() {
-                0 => true,
-                1 => client.providers != settings.dynamodb.providers,
-                _ => false,
+            let of = match clients.len() {
+                0 => Some(DYNAMODB),
+                1 => (client.providers != settings.dynamodb.providers).then_some(KINESIS),
+                _ => None,
             };
-            chains.extend(credentials.clone().filter(|_| is_new));
+            chains.extend(of.zip(credentials.clone()));
             // One provider for the clients of all applications: its loaded credentials are kept for all of them.
             let credentials = credentials.map(SharedCredentialsProvider::new);
             clients.push(Client { config: client.clone(), region: Region::new(region), credentials });

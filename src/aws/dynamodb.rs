@@ -39,7 +39,7 @@ mod expression;
 use expression::Expression;
 
 /// The index by which a worker finds the leases that the leader assigned to it.
-const INDEX: &str = "LeaseOwnerToLeaseKeyIndex";
+pub(super) const INDEX: &str = "LeaseOwnerToLeaseKeyIndex";
 
 /// How long to wait for a new table, as in KCL.
 pub(super) const TABLE_WAIT: Duration = Duration::from_secs(600);

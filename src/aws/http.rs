@@ -150,7 +150,7 @@ impl HttpConnector for OnItsWay {
 }
 
 /// Scheme, host and port: the path can contain data that must not be logged.
-fn origin(url: &str) -> String {
+pub(super) fn origin(url: &str) -> String {
     let host = url.find("://").map_or(0, |at| at + 3);
     let end = url[host..].find(['/', '?', '#']).map_or(url.len(), |at| host + at);
     url[..end].to_owned()

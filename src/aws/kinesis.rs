@@ -412,7 +412,7 @@ fn read_record(record: &sdk::Record) -> Result<Record, String> {
 }
 
 /// Kinesis sends seconds with a fraction, which the SDK truncates to nanoseconds: 0.483 becomes 0.482999999.
-fn nearest_millis(time: &DateTime) -> i64 {
+pub(super) fn nearest_millis(time: &DateTime) -> i64 {
     time.secs() * 1000 + i64::from((time.subsec_nanos() + 500_000) / 1_000_000)
 }
 

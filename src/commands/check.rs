@@ -82,7 +82,12 @@ pub(crate) async fn check(paths: &[PathBuf], words: &Words, json: bool) -> Exit 
 }
 
 /// Checks what a file cannot contain: whether this machine has a region and the program.
-fn look_around(settings: &Settings, sdk: &Sdk, warnings: &mut Vec<Remark>, faults: &mut Vec<Remark>) {
+pub(super) fn look_around(
+    settings: &Settings,
+    sdk: &Sdk,
+    warnings: &mut Vec<Remark>,
+    faults: &mut Vec<Remark>,
+) {
     let remark = |key: &str, text: String| Remark { line: None, key: Some(key.to_owned()), text };
     let is_reported =
         |key: &str, faults: &[Remark]| faults.iter().any(|fault| fault.key.as_deref() == Some(key));

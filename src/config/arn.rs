@@ -3,9 +3,9 @@
 /// The parts of a stream's ARN. Two that are equal name one stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct StreamArn {
-    partition: String,
+    pub(super) partition: String,
     pub(super) region: String,
-    account: String,
+    pub(super) account: String,
     pub(super) name: String,
 }
 

@@ -1,5 +1,8 @@
 //! The AWS permissions that a daemon with given settings needs. `check` prints the rows of the table that
-//! apply, the README shows all, and `deploy/policy.json` contains the same actions.
+//! apply, `check --permissions` makes a policy of them, `check --aws` probes them, the documentation shows all, and
+//! `deploy/policy.json` contains the same actions.
+
+use std::fmt;
 
 use super::keys::own;
 use super::letters;
@@ -11,14 +14,70 @@ pub struct Permission {
     /// The action, such as `kinesis:ListShards`.
     pub action: &'static str,
     /// The resource.
-    pub on: &'static str,
+    pub on: On,
     /// The case in which it is needed, for the documentation.
     pub when: &'static str,
+    /// How `check --aws` finds out whether it is granted.
+    pub probe: Probe,
     applies: fn(&Settings) -> bool,
 }
 
-impl std::fmt::Debug for Permission {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+/// The resource of a permission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum On {
+    /// The stream.
+    Stream,
+    /// The stream, and its registered consumers.
+    StreamAndConsumers,
+    /// The registered consumers of the stream.
+    Consumers,
+    /// The streams of `multilangd.deadLetters`.
+    LetterStreams,
+    /// The lease table, and the two tables beside it that KCL 3.0 to 3.4 creates.
+    Tables,
+    /// The lease table.
+    LeaseTable,
+    /// The indexes of the lease table.
+    LeaseTableIndex,
+    /// The service has no resources.
+    All,
+}
+
+impl fmt::Display for On {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stream => "the stream",
+            Self::StreamAndConsumers => "the stream and its consumers",
+            Self::Consumers => "the consumers of the stream",
+            Self::LetterStreams => "the stream of dead letters",
+            Self::Tables => "the tables",
+            Self::LeaseTable => "the lease table",
+            Self::LeaseTableIndex => "the lease table's index",
+            Self::All => "*",
+        })
+    }
+}
+
+/// How `check --aws` finds out whether a permission is granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probe {
+    /// By this call, which has no effect.
+    Call(&'static str),
+    /// Not at all: every call would have this effect.
+    Effect(&'static str),
+}
+
+impl fmt::Display for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Call(text) => f.write_str(text),
+            Self::Effect(effect) => write!(f, "not checked: it would {effect}"),
+        }
+    }
+}
+
+impl fmt::Debug for Permission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.action)
     }
 }
@@ -52,29 +111,29 @@ fn writes_batches(settings: &Settings) -> bool {
 /// All permissions.
 #[rustfmt::skip]
 pub const PERMISSIONS: &[Permission] = &[
-    Permission { action: "kinesis:ListShards", on: "the stream", when: "always", applies: always },
-    Permission { action: "kinesis:GetShardIterator", on: "the stream", when: "polling; also enhanced fan-out, which may fall back to polling", applies: always },
-    Permission { action: "kinesis:GetRecords", on: "the stream", when: "polling; also enhanced fan-out, which may fall back to polling", applies: always },
-    Permission { action: "kinesis:DescribeStreamSummary", on: "the stream", applies: always,
+    Permission { action: "kinesis:ListShards", on: On::Stream, probe: Probe::Call("the call, for one shard"), when: "always", applies: always },
+    Permission { action: "kinesis:GetShardIterator", on: On::Stream, probe: Probe::Call("the call, at LATEST of one shard"), when: "polling; also enhanced fan-out, which may fall back to polling", applies: always },
+    Permission { action: "kinesis:GetRecords", on: On::Stream, probe: Probe::Call("the call, for one record at LATEST of one shard"), when: "polling; also enhanced fan-out, which may fall back to polling", applies: always },
+    Permission { action: "kinesis:DescribeStreamSummary", on: On::Stream, probe: Probe::Call("the call"), applies: always,
         when: "always: the identity of the stream, which detects a wrong streamName and a recreated stream. While it is denied, no lease is reset, and no shard counts as ended because it is not listed" },
-    Permission { action: "kinesis:DescribeStream", on: "the stream", when: "instead of kinesis:DescribeStreamSummary, where that is denied", applies: |_| false },
-    Permission { action: "kinesis:DescribeStreamConsumer", on: "the stream and its consumers", when: "enhanced fan-out, unless fanoutConfig.consumerArn is set", applies: has_no_consumer },
-    Permission { action: "kinesis:RegisterStreamConsumer", on: "the stream", when: "enhanced fan-out, unless fanoutConfig.consumerArn is set or the consumer exists", applies: has_no_consumer },
-    Permission { action: "kinesis:SubscribeToShard", on: "the consumers of the stream", when: "enhanced fan-out", applies: is_pushed },
-    Permission { action: "kinesis:PutRecord", on: "the stream of dead letters", when: "multilangd.deadLetters = kinesis:STREAM", applies: writes_letters },
-    Permission { action: "kinesis:PutRecords", on: "the stream of dead letters", when: "multilangd.deadLetters = kinesis:STREAM with multilangd.maxRecordAgeMillis: letters of old records are written in batches", applies: writes_batches },
-    Permission { action: "dynamodb:DescribeTable", on: "the tables", when: "always", applies: always },
-    Permission { action: "dynamodb:CreateTable", on: "the tables", when: "unless they exist", applies: always },
-    Permission { action: "dynamodb:UpdateTable", on: "the lease table", when: "unless it has the index of lease owners; leaseTableDeletionProtectionEnabled", applies: always },
-    Permission { action: "dynamodb:UpdateContinuousBackups", on: "the lease table", when: "leaseTablePitrEnabled", applies: |s| s.is("leaseTablePitrEnabled") },
-    Permission { action: "dynamodb:Scan", on: "the tables", when: "always", applies: always },
-    Permission { action: "dynamodb:Query", on: "the lease table's index", when: "lease assignment by a leader, as in KCL 3.x", applies: always },
-    Permission { action: "dynamodb:GetItem", on: "the tables", when: "always", applies: always },
-    Permission { action: "dynamodb:PutItem", on: "the tables", when: "always", applies: always },
-    Permission { action: "dynamodb:UpdateItem", on: "the tables", when: "always", applies: always },
-    Permission { action: "dynamodb:DeleteItem", on: "the tables", when: "always", applies: always },
-    Permission { action: "dynamodb:ConditionCheckItem", on: "the tables", when: "migrateAllEntitiesToLeaseTable with tables of KCL 3.0 to 3.4", applies: |s| s.is("migrateAllEntitiesToLeaseTable") },
-    Permission { action: "cloudwatch:PutMetricData", on: "*", when: "unless metricsLevel = NONE", applies: sends_metrics },
+    Permission { action: "kinesis:DescribeStream", on: On::Stream, probe: Probe::Call("the call, where kinesis:DescribeStreamSummary is denied"), when: "instead of kinesis:DescribeStreamSummary, where that is denied", applies: |_| false },
+    Permission { action: "kinesis:DescribeStreamConsumer", on: On::StreamAndConsumers, probe: Probe::Call("the call"), when: "enhanced fan-out, unless fanoutConfig.consumerArn is set", applies: has_no_consumer },
+    Permission { action: "kinesis:RegisterStreamConsumer", on: On::Stream, probe: Probe::Effect("register the consumer"), when: "enhanced fan-out, unless fanoutConfig.consumerArn is set or the consumer exists", applies: has_no_consumer },
+    Permission { action: "kinesis:SubscribeToShard", on: On::Consumers, probe: Probe::Effect("end the subscription of the worker that reads the shard"), when: "enhanced fan-out", applies: is_pushed },
+    Permission { action: "kinesis:PutRecord", on: On::LetterStreams, probe: Probe::Effect("write a record"), when: "multilangd.deadLetters = kinesis:STREAM", applies: writes_letters },
+    Permission { action: "kinesis:PutRecords", on: On::LetterStreams, probe: Probe::Effect("write records"), when: "multilangd.deadLetters = kinesis:STREAM with multilangd.maxRecordAgeMillis: letters of old records are written in batches", applies: writes_batches },
+    Permission { action: "dynamodb:DescribeTable", on: On::Tables, probe: Probe::Call("the call"), when: "always", applies: always },
+    Permission { action: "dynamodb:CreateTable", on: On::Tables, probe: Probe::Effect("create the table"), when: "unless they exist", applies: always },
+    Permission { action: "dynamodb:UpdateTable", on: On::LeaseTable, probe: Probe::Effect("change the table"), when: "unless it has the index of lease owners; leaseTableDeletionProtectionEnabled", applies: always },
+    Permission { action: "dynamodb:UpdateContinuousBackups", on: On::LeaseTable, probe: Probe::Effect("change the table"), when: "leaseTablePitrEnabled", applies: |s| s.is("leaseTablePitrEnabled") },
+    Permission { action: "dynamodb:Scan", on: On::Tables, probe: Probe::Call("the call, for one row"), when: "always", applies: always },
+    Permission { action: "dynamodb:Query", on: On::LeaseTableIndex, probe: Probe::Call("the call, for a worker that does not exist"), when: "lease assignment by a leader, as in KCL 3.x", applies: always },
+    Permission { action: "dynamodb:GetItem", on: On::Tables, probe: Probe::Call("the call, for a row that does not exist"), when: "always", applies: always },
+    Permission { action: "dynamodb:PutItem", on: On::Tables, probe: Probe::Call("the call, with a condition that no row fulfils"), when: "always", applies: always },
+    Permission { action: "dynamodb:UpdateItem", on: On::Tables, probe: Probe::Call("the call, with a condition that no row fulfils"), when: "always", applies: always },
+    Permission { action: "dynamodb:DeleteItem", on: On::Tables, probe: Probe::Call("the call, with a condition that no row fulfils"), when: "always", applies: always },
+    Permission { action: "dynamodb:ConditionCheckItem", on: On::Tables, probe: Probe::Call("a transaction of such a condition alone"), when: "migrateAllEntitiesToLeaseTable with tables of KCL 3.0 to 3.4", applies: |s| s.is("migrateAllEntitiesToLeaseTable") },
+    Permission { action: "cloudwatch:PutMetricData", on: On::All, probe: Probe::Effect("send a metric"), when: "unless metricsLevel = NONE", applies: sends_metrics },
 ];
 
 /// The permissions that these settings need.

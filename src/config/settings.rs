@@ -69,7 +69,7 @@ impl Settings {
     }
 
     /// The settings in the order of the tables, then the other keys in the file.
-    fn in_order(&self) -> Vec<(&str, &Setting)> {
+    pub fn in_order(&self) -> Vec<(&str, &Setting)> {
         let first = kcl::KEYS.iter().map(|key| key.name).chain(own::KEYS.iter().map(|key| key.name));
         let mut names: Vec<&str> = first.filter(|name| self.0.contains_key(*name)).collect();
         let rest: Vec<&str> =
@@ -102,7 +102,7 @@ pub fn json(settings: &Settings, warnings: &[Remark], faults: &[Remark]) -> serd
         remarks.iter().map(|one| json!({"line": one.line, "key": one.key, "message": one.text})).collect()
     };
     let permissions: serde_json::Value = permissions::needed(settings)
-        .map(|one| json!({"action": one.action, "on": one.on, "when": one.when}))
+        .map(|one| json!({"action": one.action, "on": one.on.to_string(), "when": one.when}))
         .collect();
     let (warnings, faults) = (remarks(warnings), remarks(faults));
     json!({

@@ -5,6 +5,7 @@
 //! | `applications.rs` | several properties files in one process |
 //! | `letters.rs` | dead letters: records at which every record processor fails |
 //! | `life.rs` | delivery, checkpoints, graceful shutdown, resume, resharding, `kill -9` |
+//! | `check_aws.rs` | `multilangd check` with `--aws`, `--permissions` and `--diff` |
 //! | `children.rs` | misbehaving children: one file per behaviour |
 //! | `ci.rs` | `examples/ci`: the job of a user |
 //! | `cloudwatch.rs` | CloudWatch metrics, compared with Java's |
@@ -46,6 +47,8 @@
 
 #[path = "../support/ci.rs"]
 mod ci_job;
+#[path = "../support/denying.rs"]
+mod denying;
 #[path = "../support/wire.rs"]
 mod forwarding;
 #[path = "../support/proxy.rs"]
@@ -59,6 +62,7 @@ mod terminal;
 
 mod accounts;
 mod applications;
+mod check_aws;
 mod children;
 mod ci;
 mod cloudwatch;

@@ -149,8 +149,10 @@ fn block(name: &str) -> String {
         }
         "permissions" => {
             let rows = PERMISSIONS.iter();
-            let rows = rows.map(|one| vec![code(one.action), one.on.to_owned(), one.when.to_owned()]);
-            table(&["action", "on", "when"], rows)
+            let rows = rows.map(|one| {
+                vec![code(one.action), one.on.to_string(), one.probe.to_string(), one.when.to_owned()]
+            });
+            table(&["action", "on", "`check --aws`", "when"], rows)
         }
         "metrics" => {
             let rows = FAMILIES.iter().map(|family| {

@@ -44,7 +44,7 @@ impl Leases {
         }
     }
 
-    fn check_shape(&self, table: &TableDescription) -> Result<(), Error> {
+    pub(in crate::aws) fn check_shape(&self, table: &TableDescription) -> Result<(), Error> {
         let keys: Vec<(&str, &KeyType)> =
             table.key_schema().iter().map(|key| (key.attribute_name(), key.key_type())).collect();
         let types = table.attribute_definitions().iter();

@@ -93,6 +93,11 @@ impl Network {
     }
 }
 
+/// Whether a URL is one of this machine, or of a metadata service that only this machine can reach.
+pub fn is_of_this_machine(url: &str) -> bool {
+    url.split_once("://").and_then(|(_, rest)| host_of(rest)).is_some_and(|(host, _)| is_near(host))
+}
+
 /// Host and port of a URL after its scheme. The host of an IPv6 address has no brackets.
 fn host_of(rest: &str) -> Option<(&str, Option<u16>)> {
     let authority = rest.split(['/', '?', '#']).next()?;

@@ -1,0 +1,236 @@
+//! The IAM policy that allows exactly what a daemon with given settings needs, as `check --permissions` prints it.
+//!
+//! The account is a placeholder that IAM rejects, unless `streamArn` names it: a policy with a wrong account would be
+//! accepted and allow nothing.
+
+use serde_json::{Value, json};
+
+use super::arn::{StreamArn, stream_of_arn};
+use super::keys::own;
+use super::letters;
+use super::permissions::{self, On};
+use super::settings::Settings;
+
+/// Stands for an account that the settings do not contain.
+const ACCOUNT: &str = "<ACCOUNT>";
+/// Stands for a region that the settings do not contain.
+const REGION: &str = "<REGION>";
+
+/// The policy.
+pub fn policy(settings: &Settings) -> Value {
+    let mut groups: Vec<(On, Vec<&str>)> = Vec::new();
+    for permission in permissions::needed(settings) {
+        match groups.iter_mut().find(|(on, _)| *on == permission.on) {
+            Some((_, actions)) => actions.push(permission.action),
+            None => groups.push((permission.on, vec![permission.action])),
+        }
+    }
+    let statement = |(on, actions): (On, Vec<&str>)| {
+        let mut statement = json!({
+            "Sid": sid(on), "Effect": "Allow", "Action": actions, "Resource": resources(on, settings),
+        });
+        if on == On::All {
+            let namespace = settings.text("applicationName").unwrap_or_default();
+            statement["Condition"] = json!({"StringEquals": {"cloudwatch:namespace": namespace}});
+        }
+        statement
+    };
+    let statements: Vec<Value> = groups.into_iter().map(statement).collect();
+    json!({"Version": "2012-10-17", "Statement": statements})
+}
+
+/// The name of a statement.
+fn sid(on: On) -> &'static str {
+    match on {
+        On::Stream => "ReadStream",
+        On::StreamAndConsumers => "FindConsumer",
+        On::Consumers => "SubscribeToShards",
+        On::LetterStreams => "WriteDeadLetters",
+        On::Tables => "Tables",
+        On::LeaseTable => "LeaseTable",
+        On::LeaseTableIndex => "FindOwnLeases",
+        On::All => "PutMetrics",
+    }
+}
+
+/// The ARNs of a resource. All but the account and the region are known.
+fn resources(on: On, settings: &Settings) -> Vec<String> {
+    let text = |name: &str| settings.text(name).unwrap_or_default();
+    let stream = || stream_arn(&text("streamName"), settings);
+    let consumers = || match settings.text("fanoutConfig.consumerArn") {
+        Some(arn) => arn,
+        None => format!("{}/consumer/*", stream()),
+    };
+    let table = |key: &str| table_arn(&text(key), settings);
+    match on {
+        On::Stream => vec![stream()],
+        On::StreamAndConsumers => vec![stream(), consumers()],
+        On::Consumers => vec![consumers()],
+        On::LetterStreams => {
+            let destinations = letters::parse(&text(own::DEAD_LETTERS)).unwrap_or_default();
+            let stream = |destination| match destination {
+                letters::Destination::Kinesis(stream) => Some(letters_arn(&stream, settings)),
+                letters::Destination::File(_) | letters::Destination::Exec(_) => None,
+            };
+            destinations.into_iter().filter_map(stream).collect()
+        }
+        On::Tables => ["tableName", "workerMetricsTableName", "coordinatorStateTableName"].map(table).into(),
+        On::LeaseTable => vec![table("tableName")],
+        On::LeaseTableIndex => vec![format!("{}/index/*", table("tableName"))],
+        On::All => vec!["*".to_owned()],
+    }
+}
+
+fn configured(settings: &Settings) -> Option<StreamArn> {
+    settings.text("streamArn").and_then(|arn| stream_of_arn(&arn))
+}
+
+/// The stream of the daemon, or of a name in its account and region.
+fn stream_arn(name: &str, settings: &Settings) -> String {
+    let region = settings.text("kinesisClient.region");
+    match configured(settings) {
+        Some(arn) => arn_of(&arn.partition, "kinesis", &arn.region, &arn.account, &format!("stream/{name}")),
+        None => of_region("kinesis", region, ACCOUNT, &format!("stream/{name}")),
+    }
+}
+
+/// A stream of dead letters.
+fn letters_arn(stream: &str, settings: &Settings) -> String {
+    if stream.starts_with("arn:") {
+        return stream.to_owned();
+    }
+    let region = settings.text("kinesisClient.region");
+    of_region("kinesis", region, &own_account(settings), &format!("stream/{stream}"))
+}
+
+fn table_arn(table: &str, settings: &Settings) -> String {
+    if table.starts_with("arn:") {
+        return table.to_owned();
+    }
+    let region = settings.text("dynamoDbClient.region");
+    of_region("dynamodb", region, &own_account(settings), &format!("table/{table}"))
+}
+
+/// The account of the credentials: that of `streamArn`, unless the ARN is used to read a stream of another account.
+fn own_account(settings: &Settings) -> String {
+    let is_used = settings.text(own::USE_STREAM_ARN).as_deref() == Some(own::TRUE);
+    configured(settings).filter(|_| !is_used).map_or(ACCOUNT.to_owned(), |arn| arn.account)
+}
+
+fn of_region(service: &str, region: Option<String>, account: &str, resource: &str) -> String {
+    let region = region.unwrap_or_else(|| REGION.to_owned());
+    arn_of(partition(&region), service, &region, account, resource)
+}
+
+fn arn_of(partition: &str, service: &str, region: &str, account: &str, resource: &str) -> String {
+    format!("arn:{partition}:{service}:{region}:{account}:{resource}")
+}
+
+/// The partition of a region.
+fn partition(region: &str) -> &'static str {
+    let partitions = [
+        ("cn-", "aws-cn"),
+        ("us-gov-", "aws-us-gov"),
+        ("us-isob-", "aws-iso-b"),
+        ("us-isof-", "aws-iso-f"),
+        ("us-iso-", "aws-iso"),
+        ("eu-isoe-", "aws-iso-e"),
+        ("eusc-", "aws-eusc"),
+    ];
+    partitions.iter().find(|(begin, _)| region.starts_with(begin)).map_or("aws", |(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::config::resolve::{Given, resolve};
+
+    fn settings(more: &str) -> Settings {
+        let file = format!("executableName = p\nstreamName = s\napplicationName = app\n{more}");
+        resolve(&Given { bytes: file.into_bytes(), ..Given::default() }).settings
+    }
+
+    /// Actions and resources of all statements.
+    fn allowed(settings: &Settings) -> BTreeSet<(String, String)> {
+        let policy = policy(settings);
+        let list = |value: &Value| -> Vec<String> {
+            value.as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned()).collect()
+        };
+        let statements = policy["Statement"].as_array().unwrap().clone();
+        let pairs = statements.iter().flat_map(|statement| {
+            let resources = list(&statement["Resource"]);
+            list(&statement["Action"]).into_iter().flat_map(move |action| {
+                resources.clone().into_iter().map(move |resource| (action.clone(), resource))
+            })
+        });
+        pairs.collect()
+    }
+
+    #[test]
+    fn policy_allows_the_needed_actions_and_no_other() {
+        let stream = "streamArn = arn:aws:kinesis:us-east-1:123456789012:stream/t\nregionName = us-east-1\n";
+        for more in [
+            "regionName = eu-west-1\nretrievalMode = POLLING\nmetricsLevel = NONE\n",
+            "retrievalMode = FANOUT\nleaseTablePitrEnabled = true\nmultilangd.deadLetters = kinesis:l,file:d\n",
+            &format!("{stream}migrateAllEntitiesToLeaseTable = true\n"),
+        ] {
+            let settings = settings(more);
+            let actions: BTreeSet<String> =
+                allowed(&settings).into_iter().map(|(action, _)| action).collect();
+            let needed: BTreeSet<String> =
+                permissions::needed(&settings).map(|one| one.action.to_owned()).collect();
+            assert_eq!(actions, needed, "{more}");
+        }
+    }
+
+    #[test]
+    fn resources_carry_names_region_and_partition() {
+        let allowed = allowed(&settings(
+            "regionName = cn-north-1\ndynamoDbClient.region = us-gov-west-1\nretrievalMode = FANOUT\n\
+             multilangd.deadLetters = kinesis:l\ntableName = leases\n",
+        ));
+        for (action, resource) in [
+            ("kinesis:ListShards", "arn:aws-cn:kinesis:cn-north-1:<ACCOUNT>:stream/s"),
+            ("kinesis:SubscribeToShard", "arn:aws-cn:kinesis:cn-north-1:<ACCOUNT>:stream/s/consumer/*"),
+            ("kinesis:DescribeStreamConsumer", "arn:aws-cn:kinesis:cn-north-1:<ACCOUNT>:stream/s/consumer/*"),
+            ("kinesis:DescribeStreamConsumer", "arn:aws-cn:kinesis:cn-north-1:<ACCOUNT>:stream/s"),
+            ("kinesis:PutRecord", "arn:aws-cn:kinesis:cn-north-1:<ACCOUNT>:stream/l"),
+            ("dynamodb:PutItem", "arn:aws-us-gov:dynamodb:us-gov-west-1:<ACCOUNT>:table/leases"),
+            ("dynamodb:Scan", "arn:aws-us-gov:dynamodb:us-gov-west-1:<ACCOUNT>:table/app-WorkerMetricStats"),
+            ("dynamodb:Query", "arn:aws-us-gov:dynamodb:us-gov-west-1:<ACCOUNT>:table/leases/index/*"),
+            ("cloudwatch:PutMetricData", "*"),
+        ] {
+            assert!(allowed.contains(&(action.to_owned(), resource.to_owned())), "{action}: {allowed:#?}");
+        }
+    }
+
+    #[test]
+    fn account_is_that_of_the_stream_unless_it_may_be_another() {
+        let arn = "streamArn = arn:aws:kinesis:us-east-1:123456789012:stream/t\nregionName = us-east-1\n";
+        let table = |more: &str| {
+            let allowed = allowed(&settings(&format!("{arn}{more}")));
+            let stream = "arn:aws:kinesis:us-east-1:123456789012:stream/t".to_owned();
+            assert!(allowed.contains(&("kinesis:GetRecords".to_owned(), stream)), "{allowed:#?}");
+            allowed.into_iter().find(|(action, _)| action == "dynamodb:UpdateTable").unwrap().1
+        };
+        assert_eq!(table(""), "arn:aws:dynamodb:us-east-1:123456789012:table/app");
+        assert_eq!(
+            table("multilangd.useStreamArn = true\n"),
+            "arn:aws:dynamodb:us-east-1:<ACCOUNT>:table/app"
+        );
+        let of_arn = table("tableName = arn:aws:dynamodb:us-east-1:999999999999:table/x\n");
+        assert_eq!(of_arn, "arn:aws:dynamodb:us-east-1:999999999999:table/x");
+    }
+
+    #[test]
+    fn configured_consumer_is_the_only_one_allowed() {
+        let arn = "arn:aws:kinesis:eu-west-1:123456789012:stream/s/consumer/c:1700000000";
+        let allowed =
+            allowed(&settings(&format!("retrievalMode = FANOUT\nfanoutConfig.consumerArn = {arn}\n")));
+        let subscribe: Vec<_> =
+            allowed.iter().filter(|(action, _)| action == "kinesis:SubscribeToShard").collect();
+        assert_eq!(subscribe, [&("kinesis:SubscribeToShard".to_owned(), arn.to_owned())]);
+    }
+}
