@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use multilangd::aws::client::{self, DYNAMODB, KINESIS};
+use multilangd::aws::http;
 use multilangd::aws::probe::Names;
 use multilangd::clock;
 use multilangd::config::letters::Destination;
@@ -178,7 +179,7 @@ async fn findings(
         let location = Some(config.cloudwatch.location());
         lines.push(machine::endpoint("CloudWatch", None, location, &config.sdk.network));
     }
-    lines.push(machine::certificates(&config.sdk.network));
+    lines.push(machine::certificates(http::in_use(&config.sdk.network)));
     lines.push(machine::clock(clients.service.ahead(clock::wall_millis(), Instant::now())));
     let limits = if Launcher::restores_limits() { Limits::look() } else { Limits::current() };
     lines.push(machine::limits(&limits, facts.and_then(|facts| facts.open_shards)));

@@ -22,12 +22,9 @@ pub fn endpoint(service: &str, origin: Option<&str>, region: Option<&str>, netwo
     Line::of(Section::Endpoints, Status::Ok, service, text)
 }
 
-/// The CA certificates.
-pub fn certificates(network: &Network) -> Line {
-    let files = network.ca.iter().chain(&network.ca_file);
-    let files: Vec<String> = files.map(|bundle| format!("{} of {}", bundle.file, bundle.source)).collect();
-    let text = if files.is_empty() { "those of the system".to_owned() } else { files.join(", ") };
-    Line::of(Section::Endpoints, Status::Ok, "CA certificates", text)
+/// The CA certificates in use.
+pub fn certificates(in_use: impl Into<String>) -> Line {
+    Line::of(Section::Endpoints, Status::Ok, "CA certificates", in_use)
 }
 
 /// The source of the credentials of some services, or why there are none.
