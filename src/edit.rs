@@ -17,6 +17,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use crate::lease::orders::Pause;
 use crate::lease::{Lease, Table, WorkerId, table};
 use crate::shard::{ShardId, some};
 use crate::stream::StreamId;
@@ -36,10 +37,23 @@ const ATTEMPTS: u32 = 8;
 pub enum Error {
     /// A worker changed the row since it was read.
     #[error(
-        "the lease of {0} was changed by a worker meanwhile: {1} of {2} leases are written (stop the workers, then run \
-         the command again)"
+        "the lease of {0} was changed by a worker meanwhile: {1} of {2} leases are written (run the command again; for \
+         seek and release, stop the workers first)"
     )]
     Changed(ShardId, usize, usize),
+    /// Another operator gave a later order for the application.
+    #[error(
+        "the order was replaced by a later one of {by}, after {written} leases were written: the application is {now} \
+         (run the command again to replace that one)"
+    )]
+    Replaced {
+        /// The other operator.
+        by: String,
+        /// Leases that were written before.
+        written: usize,
+        /// The state of the application.
+        now: &'static str,
+    },
     /// The table cannot be written.
     #[error("failed to write the lease of {0}: {3}; {1} of {2} leases are written (run the command again)")]
     Table(ShardId, usize, usize, #[source] table::Error),
@@ -109,16 +123,22 @@ const SCANS: usize = 3;
 /// they were read. Returns the number of rows written.
 ///
 /// # Errors
-/// The first step that was not written.
+/// The first step that was not written, or a later order of another operator.
 pub async fn follow(
     table: &dyn Table,
-    plan: impl Fn(&[Lease]) -> Vec<Step>,
+    order: &Pause,
+    latest_from: i64,
     mut written: usize,
 ) -> Result<usize, Error> {
     for _ in 0..SCANS {
         // A worker brings the order to rows that this does not see.
         let Ok(leases) = table.list().await else { break };
-        let more = execute(table, &plan(&leases), &NewRows::default(), false).await?;
+        let steps = orders::bring(&leases, order, latest_from).map_err(|later| Error::Replaced {
+            by: later.by().to_owned(),
+            written,
+            now: if later.is_on() { "paused" } else { "resumed" },
+        })?;
+        let more = execute(table, &steps, &NewRows::default(), false).await?;
         if more == 0 {
             break;
         }
@@ -147,14 +167,14 @@ async fn write(table: &dyn Table, step: &Step, new: &NewRows, force: bool) -> Re
         match table.get(&step.shard).await? {
             // An earlier attempt of the request was applied.
             Some(now) if step.is_done(&now) => return Ok(true),
+            // An order has no other step after it, and a worker may have marked the row with its stream.
+            Some(now) if step.is_order() && (now.stream == seen.stream || seen.stream.is_none()) => row = now,
             // The steps after it were planned for a shard that is read further, or that is finished.
-            Some(now)
-                if (force || step.is_order())
-                    && now.is_complete() == seen.is_complete()
-                    && now.stream == seen.stream =>
-            {
+            Some(now) if force && now.is_complete() == seen.is_complete() && now.stream == seen.stream => {
                 row = now;
             }
+            // A row that is deleted needs no order.
+            None if step.is_order() => return Ok(true),
             Some(_) | None => return Ok(false),
         }
     }
@@ -368,14 +388,12 @@ mod tests {
     async fn rows_created_during_a_pause_are_paused_too() {
         let table = table();
         let operator = orders::Operator { by: "ann", now: 7, latest_from: 5 };
-        let plan = |leases: &[Lease]| {
-            let rows = Rows { leases, live: &BTreeSet::new(), selected: None, force: false };
-            orders::pause(&rows, operator)
-        };
-        let steps = plan(&table.list().await.unwrap());
+        let leases = table.list().await.unwrap();
+        let rows = Rows { leases: &leases, live: &BTreeSet::new(), selected: None, force: false };
+        let steps = orders::pause(&rows, operator);
         table.put(sync::new_lease(&shards()[2], Sequence::TrimHorizon));
         let written = execute(&table, &steps, &NewRows::default(), false).await.unwrap();
-        assert_eq!(follow(&table, plan, written).await, Ok(3));
+        assert_eq!(follow(&table, orders::chosen(&steps).unwrap(), 5, written).await, Ok(3));
         assert!(table.list().await.unwrap().iter().all(|lease| lease.parking().is_some()));
     }
 
@@ -390,6 +408,61 @@ mod tests {
         let after = table.list().await.unwrap();
         assert_eq!(execute(&table, &pause, &NewRows::default(), false).await, Ok(2));
         assert_eq!(table.list().await.unwrap(), after);
+        assert_eq!(follow(&table, orders::chosen(&pause).unwrap(), 5, 2).await, Ok(2), "it is paused, too");
+        // A later order that contradicts it ends the command.
+        let rows = Rows { leases: &after, live: &BTreeSet::new(), selected: None, force: false };
+        let resume = orders::resume(&rows, operator(9));
+        assert_eq!(execute(&table, &resume, &NewRows::default(), false).await, Ok(2));
+        let after = table.list().await.unwrap();
+        let ended = follow(&table, orders::chosen(&pause).unwrap(), 5, 2).await;
+        assert_eq!(ended, Err(Error::Replaced { by: "ann".to_owned(), written: 2, now: "resumed" }));
+        assert_eq!(table.list().await.unwrap(), after);
+    }
+
+    #[tokio::test]
+    async fn finished_row_keeps_no_order_that_has_ended() {
+        let table = table();
+        let operator = |now| orders::Operator { by: "ann", now, latest_from: 5 };
+        let ordered = |leases: &[Lease]| leases.iter().any(|lease| lease.parking().is_some());
+        let rows_of = |leases: &[Lease]| leases.to_vec();
+        for (give, end) in [(true, true), (false, false)] {
+            let leases = rows_of(&table.list().await.unwrap());
+            let rows = Rows { leases: &leases, live: &BTreeSet::new(), selected: None, force: false };
+            let steps =
+                if give { orders::park(&rows, operator(7)) } else { orders::pause(&rows, operator(8)) };
+            assert_eq!(execute(&table, &steps, &NewRows::default(), false).await, Ok(2));
+            // The shard ends before its owner has seen the order.
+            let row = table.row(&"shard-0".into()).unwrap();
+            let counter = row.counter + 1;
+            table.put(Lease { checkpoint: Position::shard_end(), counter, ..row.clone() });
+            let leases = rows_of(&table.list().await.unwrap());
+            let rows = Rows { leases: &leases, live: &BTreeSet::new(), selected: None, force: false };
+            let steps = if end { orders::unpark(&rows) } else { orders::resume(&rows, operator(9)) };
+            assert_eq!(execute(&table, &steps, &NewRows::default(), false).await, Ok(2));
+            assert!(!ordered(&table.list().await.unwrap()));
+            table.put(Lease { counter: counter + 1, ..row });
+            let leases = table.list().await.unwrap();
+            let rows = Rows { leases: &leases, live: &BTreeSet::new(), selected: None, force: false };
+            let steps = if end { orders::unpark(&rows) } else { orders::resume(&rows, operator(10)) };
+            execute(&table, &steps, &NewRows::default(), false).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn order_reaches_a_row_that_a_worker_marks_or_deletes_meanwhile() {
+        let table = table();
+        let operator = orders::Operator { by: "ann", now: 7, latest_from: 5 };
+        let leases = table.list().await.unwrap();
+        let rows = Rows { leases: &leases, live: &BTreeSet::new(), selected: None, force: false };
+        let steps = orders::park(&rows, operator);
+        let stream = StreamId::parse("arn:aws:kinesis:us-east-1:123456789012:stream/s@5");
+        assert!(stream.is_some());
+        let row = table.row(&"shard-0".into()).unwrap();
+        table.put(Lease { counter: row.counter + 1, stream, ..row });
+        table.remove(&"shard-1".into());
+        assert_eq!(execute(&table, &steps, &NewRows::default(), false).await, Ok(2));
+        assert!(table.row(&"shard-0".into()).unwrap().park.is_some());
+        assert_eq!(table.row(&"shard-1".into()), None);
     }
 
     #[tokio::test]

@@ -262,6 +262,8 @@ fn paused(lease: &Lease) -> Option<&Pause> {
 /// The orders of an operator by which the lease is not delivered.
 fn ordered(lease: &Lease) -> &'static str {
     match (&lease.park, paused(lease)) {
+        // Nothing is left to deliver.
+        _ if lease.is_complete() => "-",
         (Some(_), Some(_)) => "parked, paused",
         (Some(_), None) => "parked",
         (None, Some(_)) => "paused",

@@ -182,7 +182,7 @@ async fn execute(leases: &Leases, verb: &Verb, words: &Words) -> Result<(), Exit
     let scans = edit::scan(&*table, between).await.map_err(failed)?;
     if scans.leases.is_empty() {
         return Err(refuse(Exit::ChildFailed)(&format!(
-            "table {} has no leases (initialPositionInStream sets the position of new leases)",
+            "table {} has no leases (start a worker first; initialPositionInStream sets the position of new leases)",
             config.table
         )));
     }
@@ -213,17 +213,19 @@ async fn execute(leases: &Leases, verb: &Verb, words: &Words) -> Result<(), Exit
         let stream = target.as_ref().and_then(|target| target.recognition.current());
         let new = NewRows { typed: scans.leases.iter().any(|lease| lease.typed), stream };
         let executed = edit::execute(&*table, &steps, &new, which.force).await;
-        Some(match (executed, verb) {
-            (Ok(written), Verb::Pause { .. } | Verb::Resume { .. }) => {
-                edit::follow(&*table, plan, written).await
-            }
+        Some(match (executed, orders::chosen(&steps)) {
+            (Ok(written), Some(order)) => edit::follow(&*table, order, operator.latest_from, written).await,
             (executed, _) => executed,
         })
     };
     if leases.json {
         let written = executed.as_ref().map(|done| match done {
             Ok(written) => *written,
-            Err(edit::Error::Changed(_, written, _) | edit::Error::Table(_, written, ..)) => *written,
+            Err(
+                edit::Error::Changed(_, written, _)
+                | edit::Error::Table(_, written, ..)
+                | edit::Error::Replaced { written, .. },
+            ) => *written,
         });
         shown(&format!("{:#}\n", edit::json(&config.table, name, &steps, &unknown, written)))?;
     }
@@ -231,7 +233,9 @@ async fn execute(leases: &Leases, verb: &Verb, words: &Words) -> Result<(), Exit
         return Err(refuse(Exit::ChildFailed)(&format!("{name} refused, {refused}")));
     }
     match executed {
-        Some(Err(error @ edit::Error::Changed(..))) => Err(refuse(Exit::ChildFailed)(&error)),
+        Some(Err(error @ (edit::Error::Changed(..) | edit::Error::Replaced { .. }))) => {
+            Err(refuse(Exit::ChildFailed)(&error))
+        }
         Some(Err(error)) => {
             let edit::Error::Table(.., cause) = &error else { return Err(Exit::Internal) };
             Err(refuse(daemon::Error::from(cause.clone()).exit())(&error))

@@ -47,13 +47,19 @@ impl Order {
 
     /// Whether nothing is left to do.
     pub fn is_done(&self, row: &Lease) -> bool {
-        row.is_complete()
-            || match self {
-                Self::Park { takes, .. } => row.park.is_some() && !(*takes && has_owner(row)),
-                Self::Unpark => row.park.is_none(),
-                // Another operator has given a later order.
-                Self::Pause { pause, .. } => row.pause.as_ref().is_some_and(|known| known.covers(pause)),
+        match self {
+            Self::Park { takes, .. } => {
+                row.is_complete() || row.park.is_some() && !(*takes && has_owner(row))
             }
+            // A finished row that keeps a mark would be parked by it if a seek moved it back.
+            Self::Unpark => row.park.is_none(),
+            Self::Pause { pause, .. } => match &row.pause {
+                // Another operator may have given a later order.
+                Some(known) if known.covers(pause) => true,
+                Some(_) => row.is_complete() && pause.is_on(),
+                None => row.is_complete(),
+            },
+        }
     }
 
     /// The verb.

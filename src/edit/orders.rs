@@ -79,10 +79,38 @@ pub fn resume(rows: &Rows<'_>, operator: Operator<'_>) -> Vec<Step> {
     })
 }
 
+/// The order for the whole application that these steps of `pause` or `resume` write; none if no row needs it.
+pub fn chosen(steps: &[Step]) -> Option<&Pause> {
+    steps.iter().find_map(|step| match &step.action {
+        Action::Order(Order::Pause { pause, .. }) => Some(pause),
+        _ => None,
+    })
+}
+
+/// Plans to bring an order for the whole application to rows that workers have created since it was planned.
+///
+/// # Errors
+/// A later order of another operator, which contradicts it, is in force.
+pub fn bring(leases: &[Lease], order: &Pause, latest_from: i64) -> Result<Vec<Step>, Pause> {
+    if let Some(later) = orders::in_force(leases).filter(|known| *known != order && known.covers(order)) {
+        return if later.is_on() == order.is_on() { Ok(Vec::new()) } else { Err(later.clone()) };
+    }
+    let rows = Rows { leases, live: &BTreeSet::new(), selected: None, force: false };
+    let order = Order::Pause { pause: order.clone(), latest_from };
+    Ok(each(&rows, |lease| {
+        if order.is_done(lease) { Action::Keep(Kept::NotPaused) } else { Action::Order(order.clone()) }
+    }))
+}
+
 fn each(rows: &Rows<'_>, action: impl Fn(&Lease) -> Action) -> Vec<Step> {
     let mut steps = rows.unknown(&rows.leases.iter().map(|lease| &lease.shard).collect(), &Refusal::NoLease);
     for lease in rows.leases.iter().filter(|lease| rows.selects(&lease.shard)) {
-        let action = if lease.is_complete() { Action::Keep(Kept::Finished) } else { action(lease) };
+        let action = match action(lease) {
+            // Only the mark of an order that ends is removed there.
+            Action::Order(order) if !lease.is_complete() || !order.is_done(lease) => Action::Order(order),
+            _ if lease.is_complete() => Action::Keep(Kept::Finished),
+            action => action,
+        };
         steps.push(Step {
             shard: lease.shard.clone(),
             lease: Some(lease.clone()),

@@ -91,7 +91,6 @@ pub struct Leader {
     began: Option<Instant>,
     /// Its last plan.
     planned: Option<Instant>,
-    /// The workers that this plan trusted.
     members: BTreeSet<WorkerId>,
     balanced: Option<Instant>,
     /// Workers that let a lease expire and have renewed none since. The metrics of a dead worker are fresh
@@ -149,13 +148,11 @@ impl Leader {
         let open: Vec<&Lease> = leases.iter().filter(|lease| !lease.is_complete()).collect();
         let candidates: Vec<Candidate<'_>> =
             open.iter().map(|lease| self.candidate(lease, history, rules, now)).collect();
-        self.note_lapses(&candidates, history, signs, now);
-        let punctual: Vec<Member> =
-            members.iter().filter(|member| self.is_trusted(&member.id)).cloned().collect();
         // A worker that has let its leases expire and reports again is as new as one that joins.
-        let ids: BTreeSet<WorkerId> = punctual.iter().map(|member| member.id.clone()).collect();
+        let returned = self.note_lapses(&candidates, history, signs, now);
+        let ids: BTreeSet<WorkerId> = members.iter().map(|member| member.id.clone()).collect();
         let due = self.balanced.is_none_or(|last| now >= last + rules.balance_every);
-        let balance = due || !ids.is_subset(&self.members);
+        let balance = due || returned || !ids.is_subset(&self.members);
         if balance && !members.is_empty() {
             self.balanced = Some(now);
         }
@@ -168,6 +165,8 @@ impl Leader {
             max_leases: rules.max_leases,
             balance,
         };
+        let punctual: Vec<Member> =
+            members.iter().filter(|member| self.is_trusted(&member.id)).cloned().collect();
         // If all are late there is nobody better.
         let members = if punctual.is_empty() { members } else { &punctual };
         let (began, mut assigned) = (Instant::now(), None);
@@ -210,16 +209,20 @@ impl Leader {
         }
     }
 
+    /// Returns whether a worker is trusted again because it has reported since its leases expired.
     fn note_lapses(
         &mut self,
         candidates: &[Candidate<'_>],
         history: &History,
         signs: &BTreeMap<WorkerId, Instant>,
         now: Instant,
-    ) {
+    ) -> bool {
         self.lapses.retain(|_, lapse| now.saturating_duration_since(lapse.since) < FORGIVEN);
+        let mut returned = false;
         for (worker, lapse) in &mut self.lapses {
-            lapse.trusted |= signs.get(worker).is_some_and(|sign| *sign > lapse.since);
+            let reports = signs.get(worker).is_some_and(|sign| *sign > lapse.since);
+            returned |= reports && !lapse.trusted;
+            lapse.trusted |= reports;
         }
         for candidate in candidates.iter().filter(|candidate| candidate.available) {
             let Some(owner) = candidate.checkpoint_owner.or(candidate.owner) else { continue };
@@ -236,6 +239,7 @@ impl Leader {
                 }
             }
         }
+        returned
     }
 
     fn is_trusted(&self, worker: &WorkerId) -> bool {

@@ -220,6 +220,30 @@ fn restarted_worker_gets_its_share_at_its_next_report() {
 }
 
 #[test]
+fn single_expired_lease_causes_no_balance() {
+    let start = Instant::now();
+    let owned =
+        |shards: std::ops::Range<usize>, owner| shards.map(move |n| lease(&n.to_string(), Some(owner)));
+    let leases = owned(0..7, "a").chain(owned(7..8, "b"));
+    let mut table = Table::new(leases.collect());
+    // It has just ordered what is to move, which takes a while.
+    assert!(!table.look(&["a", "b"], start).is_empty());
+    for second in [2, 7, 12, 17, 22] {
+        // a renews all but one, and reports.
+        table.leases.iter_mut().skip(1).for_each(|lease| lease.counter += 1);
+        if second == 2 {
+            table.leases[0].counter += 1;
+        }
+        table.signs.insert("a".into(), start + SECOND * second);
+        let orders = table.look(&["a", "b"], start + SECOND * second);
+        assert!(orders.iter().all(|(shard, _, how)| shard == "0" && *how == How::Assign), "{orders:?}");
+        if !orders.is_empty() {
+            (table.leases[0].owner, table.leases[0].counter) = (Some("b".into()), 100);
+        }
+    }
+}
+
+#[test]
 fn pending_handoff_is_left_alone_until_its_owner_dies() {
     let start = Instant::now();
     let mut table = Table::new(vec![lease("0", Some("b")), lease("1", Some("a"))]);
