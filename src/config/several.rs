@@ -117,7 +117,10 @@ fn one_table(files: &[File<'_>], one_place: bool, one: usize, other: usize) -> O
 fn is_one_place(a: &ClientConfig, b: &ClientConfig) -> bool {
     let endpoint =
         |client: &ClientConfig| client.endpoint.as_deref().map(|url| url.trim_end_matches('/').to_owned());
-    a.region == b.region && endpoint(a) == endpoint(b) && a.providers == b.providers
+    // A region that is not set comes from the machine, and may be the other one.
+    let regions = [&a.region, &b.region];
+    let may_be_one = regions[0] == regions[1] || regions.iter().any(|region| region.is_none());
+    may_be_one && endpoint(a) == endpoint(b) && a.providers == b.providers
 }
 
 /// A file to which two workers would append dead letters: their names differ by the worker id.
@@ -250,6 +253,17 @@ mod tests {
         }
         let url = |end: &str| resolved("a", &format!("dynamoDBEndpoint = http://127.0.0.1:1{end}\n"));
         assert_eq!(found(&[url(""), url("/")]).len(), 1, "one URL in two forms");
+        let of_machine = resolve(&Given {
+            bytes: b"executableName = a\nstreamName = s\napplicationName = a\n\
+                     AWSCredentialsProvider = DefaultCredentialsProvider\n"
+                .to_vec(),
+            ..Given::default()
+        });
+        assert_eq!(
+            found(&[resolved("a", ""), of_machine]).len(),
+            1,
+            "the region of the machine is not known"
+        );
     }
 
     #[test]
