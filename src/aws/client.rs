@@ -123,7 +123,7 @@ pub struct Clients {
     /// starts.
     may_come: bool,
     bases: Bases,
-    basis: Arc<OnceCell<Basis>>,
+    basis: SharedBasis,
 }
 
 impl Clients {
@@ -202,25 +202,28 @@ pub struct Shared {
     bases: Bases,
 }
 
-/// What clients with equal settings have in common, by their settings.
+/// The common parts of clients, by the settings that they share.
 #[derive(Debug, Clone, Default)]
-struct Bases(Arc<Mutex<Vec<(Settings, Arc<OnceCell<Basis>>)>>>);
+struct Bases(Arc<Mutex<Vec<(Settings, SharedBasis)>>>);
+
+/// Empty until the first clients are created.
+type SharedBasis = Arc<OnceCell<Basis>>;
 
 impl Bases {
-    /// The place of what clients with these settings have in common.
-    fn get(&self, settings: &Settings) -> Arc<OnceCell<Basis>> {
+    /// The common part of clients with these settings.
+    fn get(&self, settings: &Settings) -> SharedBasis {
         // The timeouts that depend on it belong to each application's clients.
         let key = Settings { failover: Duration::ZERO, ..settings.clone() };
         let mut bases = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, basis)) = bases.iter().find(|(known, _)| *known == key) {
             return basis.clone();
         }
-        let basis = Arc::<OnceCell<Basis>>::default();
+        let basis = SharedBasis::default();
         bases.push((key, basis.clone()));
         basis
     }
 
-    fn forget(&self, basis: &Arc<OnceCell<Basis>>) {
+    fn forget(&self, basis: &SharedBasis) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(_, known)| !Arc::ptr_eq(known, basis));
     }
 }
