@@ -151,7 +151,8 @@ fn append(
     let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
     // Another process with this worker id could append meanwhile: its letters must not be cut off. Some file systems have
     // no locks, there nothing is cut off.
-    let is_locked = rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).is_ok();
+    let lock = || rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive);
+    let is_locked = rustix::io::retry_on_intr(lock).is_ok();
     let length = file.seek(SeekFrom::End(0))?;
     let mut text = Vec::with_capacity(lines.len() + 1);
     if length > 0 {
@@ -164,11 +165,19 @@ fn append(
     }
     text.extend_from_slice(lines);
     let finished = finish(&mut file, &text, path);
-    if finished.is_err() && is_locked && file.metadata()?.len() > length {
+    if finished.is_err() && is_locked && ends_with_part_of(&mut file, length, &text).unwrap_or(false) {
         // The first error says more, and the lines that stay are whole or skipped as one that was cut.
         let _lines_stay = file.set_len(length).is_err();
     }
     finished
+}
+
+/// Whether the file has nothing from that place on but the beginning of a text.
+fn ends_with_part_of(file: &mut fs::File, place: u64, text: &[u8]) -> io::Result<bool> {
+    let mut tail = Vec::new();
+    file.seek(SeekFrom::Start(place))?;
+    file.take(text.len() as u64 + 1).read_to_end(&mut tail)?;
+    Ok(!tail.is_empty() && text.starts_with(&tail))
 }
 
 fn finish(file: &mut fs::File, text: &[u8], path: &Path) -> io::Result<()> {
@@ -240,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn file_that_shrank_meanwhile_does_not_grow() {
+    fn file_that_others_changed_is_not_cut() {
         let folder = crate::letters::tests::folder("shrank");
         let path = folder.join("letters.jsonl");
         append(&path, b"one\n", finish).unwrap();
@@ -250,6 +259,12 @@ mod tests {
         };
         assert!(append(&path, b"two\n", truncated).is_err());
         assert_eq!(fs::read(&path).unwrap(), b"");
+        let with_others = |file: &mut fs::File, _: &[u8], _: &Path| {
+            file.write_all(b"two\nother\n")?;
+            Err(io::ErrorKind::Other.into())
+        };
+        assert!(append(&path, b"two\n", with_others).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"two\nother\n", "lines of another writer");
         fs::remove_dir_all(&folder).unwrap();
     }
 
