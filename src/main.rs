@@ -200,9 +200,8 @@ fn print(text: &[u8]) -> Exit {
 /// Copies this binary and the CA certificates that a daemon with this environment uses.
 async fn install_into(folder: &Path, words: &Words) -> Exit {
     let given = files::given(words).await;
-    let has_folder = given.variables.contains_key("SSL_CERT_DIR");
     let network = resolve::resolve(&given).sdk.network;
-    let certificates = match http::certificates_in_use(&network, has_folder) {
+    let certificates = match http::certificates_in_use(&network) {
         Ok(certificates) => certificates,
         Err(error) => {
             complain(&error);

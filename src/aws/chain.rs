@@ -4,17 +4,21 @@
 //! In the Java SDK: `AwsCredentialsProviderChain`. The SDK's own chain logs each attempt with its causes, in
 //! several hundred characters, and names neither files nor variables.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, future};
 use aws_sdk_dynamodb::config::{Credentials, ProvideCredentials, SharedCredentialsProvider};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 /// Timeout of the first load. A provider that takes longer fails for another reason than missing credentials.
 const FIRST: Duration = Duration::from_secs(10);
+/// Credentials that were loaded before the first call serve it for this time. The next calls can be an hour later, when
+/// those credentials have expired or been replaced.
+const FRESH: Duration = Duration::from_secs(10);
 
 /// Several providers. Clones share the loaded credentials.
 #[derive(Debug, Clone)]
@@ -25,8 +29,10 @@ struct Inner {
     /// The providers as the properties file names them.
     name: String,
     steps: Vec<Step>,
-    /// Credentials that were loaded before the first call of a client.
-    first: Mutex<Option<Credentials>>,
+    /// Credentials that were loaded before the first call of a client, and when.
+    first: Mutex<Option<(Instant, Credentials)>>,
+    /// Whether a client has got credentials.
+    has_given: AtomicBool,
 }
 
 /// One provider of a chain.
@@ -73,17 +79,21 @@ impl NoCredentials {
 
 impl Chain {
     pub(super) fn new(name: String, steps: Vec<Step>) -> Self {
-        Self(Arc::new(Inner { name, steps, first: Mutex::default() }))
+        Self(Arc::new(Inner { name, steps, first: Mutex::default(), has_given: AtomicBool::new(false) }))
     }
 
-    /// Loads credentials for the first call.
+    /// Loads credentials for the first call, unless a client has got some already: clients of other applications share
+    /// this chain.
     ///
     /// # Errors
     /// There are none. Other failures are ignored here: they may be temporary, and the calls report them.
     pub async fn load(&self) -> Result<(), NoCredentials> {
+        if self.0.has_given.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         match timeout(FIRST, self.ask()).await {
             Ok(Ok(credentials)) => {
-                *self.0.first.lock().unwrap_or_else(PoisonError::into_inner) = Some(credentials);
+                self.keep(credentials);
                 Ok(())
             }
             Ok(Err(error)) => NoCredentials::of(&error).cloned().map_or(Ok(()), Err),
@@ -98,7 +108,7 @@ impl Chain {
     pub async fn locate(&self) -> Result<String, String> {
         match timeout(FIRST, self.find()).await {
             Ok(Ok((place, credentials))) => {
-                *self.0.first.lock().unwrap_or_else(PoisonError::into_inner) = Some(credentials);
+                self.keep(credentials);
                 Ok(place.to_owned())
             }
             Ok(Err(error)) => Err(super::error::causes(&error)),
@@ -108,6 +118,11 @@ impl Chain {
                 FIRST.as_secs()
             )),
         }
+    }
+
+    fn keep(&self, credentials: Credentials) {
+        let first = Some((Instant::now(), credentials));
+        *self.0.first.lock().unwrap_or_else(PoisonError::into_inner) = first;
     }
 
     async fn ask(&self) -> provider::Result {
@@ -134,10 +149,14 @@ impl Chain {
 
     async fn provide(&self) -> provider::Result {
         let first = self.0.first.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match first {
-            Some(credentials) => Ok(credentials),
-            None => self.ask().await,
+        let provided = match first {
+            Some((at, credentials)) if at.elapsed() <= FRESH => Ok(credentials),
+            _ => self.ask().await,
+        };
+        if provided.is_ok() {
+            self.0.has_given.store(true, Ordering::Relaxed);
         }
+        provided
     }
 }
 
@@ -226,5 +245,37 @@ mod tests {
         assert!(chain.0.first.lock().unwrap().is_some());
         assert_eq!(chain.provide_credentials().await.unwrap().access_key_id(), "i");
         assert!(chain.0.first.lock().unwrap().is_none());
+    }
+
+    /// Gives other credentials each time.
+    #[derive(Debug, Default)]
+    struct Rotates(std::sync::atomic::AtomicUsize);
+
+    impl ProvideCredentials for Rotates {
+        fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+        where
+            Self: 'a,
+        {
+            let id = self.0.fetch_add(1, Ordering::Relaxed).to_string();
+            future::ProvideCredentials::ready(Ok(Credentials::new(id, "s", None, None, "t")))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn preloaded_credentials_are_dropped_after_seconds() {
+        let chain = Chain::new("A".to_owned(), vec![Step::new("k", Rotates::default())]);
+        assert_eq!(chain.load().await, Ok(()));
+        tokio::time::advance(FRESH + Duration::from_secs(1)).await;
+        assert_eq!(chain.provide_credentials().await.unwrap().access_key_id(), "1");
+    }
+
+    #[tokio::test]
+    async fn chain_in_use_loads_no_first_credentials() {
+        let chain = Chain::new("A".to_owned(), vec![Step::new("k", Rotates::default())]);
+        assert_eq!(chain.load().await, Ok(()));
+        assert_eq!(chain.provide_credentials().await.unwrap().access_key_id(), "0");
+        assert_eq!(chain.clone().load().await, Ok(()));
+        assert!(chain.0.first.lock().unwrap().is_none());
+        assert_eq!(chain.provide_credentials().await.unwrap().access_key_id(), "1");
     }
 }

@@ -122,6 +122,8 @@ pub struct Clients {
     /// Whether credentials can come from instance metadata, which may not be available yet while a machine
     /// starts.
     may_come: bool,
+    bases: Bases,
+    basis: SharedBasis,
 }
 
 impl Clients {
@@ -155,12 +157,18 @@ impl Clients {
     /// Loads the first credentials for DynamoDB and Kinesis.
     ///
     /// # Errors
-    /// There are none, and there will be none without a change to the environment.
+    /// There are none, and there will be none without a change to the environment. Clients that are created after such a
+    /// change look for them anew.
     pub async fn load_credentials(&self) -> Result<(), NoCredentials> {
         for (_, chain) in &self.credentials {
             match chain.load().await {
                 Err(_) if self.may_come => return Ok(()),
-                loaded => loaded?,
+                Err(none) => {
+                    // The providers of profiles keep what they have read. Clients in use keep the basis.
+                    self.bases.forget(&self.basis);
+                    return Err(none);
+                }
+                Ok(()) => {}
             }
         }
         Ok(())
@@ -191,7 +199,33 @@ pub async fn clients(settings: &Settings, sink: Arc<dyn Sink>) -> Result<Clients
 #[derive(Debug, Default)]
 pub struct Shared {
     stacks: Mutex<Vec<(Network, Stack)>>,
-    bases: Mutex<Vec<(Settings, Arc<OnceCell<Basis>>)>>,
+    bases: Bases,
+}
+
+/// The common parts of clients, by the settings that they share.
+#[derive(Debug, Clone, Default)]
+struct Bases(Arc<Mutex<Vec<(Settings, SharedBasis)>>>);
+
+/// Empty until the first clients are created.
+type SharedBasis = Arc<OnceCell<Basis>>;
+
+impl Bases {
+    /// The common part of clients with these settings.
+    fn get(&self, settings: &Settings) -> SharedBasis {
+        // The timeouts that depend on it belong to each application's clients.
+        let key = Settings { failover: Duration::ZERO, ..settings.clone() };
+        let mut bases = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, basis)) = bases.iter().find(|(known, _)| *known == key) {
+            return basis.clone();
+        }
+        let basis = SharedBasis::default();
+        bases.push((key, basis.clone()));
+        basis
+    }
+
+    fn forget(&self, basis: &SharedBasis) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(_, known)| !Arc::ptr_eq(known, basis));
+    }
 }
 
 /// The HTTP stack of clients.
@@ -219,8 +253,8 @@ impl Shared {
     /// [`Error`].
     pub async fn clients(&self, settings: &Settings, sink: Arc<dyn Sink>) -> Result<Clients, Error> {
         // An application with other settings does not wait for a region that is being looked up.
-        let basis = self.basis(settings);
-        let basis = basis.get_or_try_init(|| self.create(settings)).await?;
+        let place = self.bases.get(settings);
+        let basis = place.get_or_try_init(|| self.create(settings)).await?;
         let mut made = basis.clients.iter().cloned();
         let (dynamodb, kinesis) = (made.next().ok_or(NoRegion)?, made.next().ok_or(NoRegion)?);
         let shared = &basis.shared;
@@ -250,20 +284,9 @@ impl Shared {
             credentials: basis.chains.clone(),
             sts,
             may_come: region::may_have_metadata(settings.sdk.no_metadata),
+            bases: self.bases.clone(),
+            basis: place.clone(),
         })
-    }
-
-    /// The place of what clients with these settings have in common.
-    fn basis(&self, settings: &Settings) -> Arc<OnceCell<Basis>> {
-        // The timeouts that depend on it belong to each application's clients.
-        let key = Settings { failover: Duration::ZERO, ..settings.clone() };
-        let mut bases = self.bases.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, basis)) = bases.iter().find(|(known, _)| *known == key) {
-            return basis.clone();
-        }
-        let basis = Arc::<OnceCell<Basis>>::default();
-        bases.push((key, basis.clone()));
-        basis
     }
 
     fn stack(&self, network: &Network) -> Result<Stack, Error> {
@@ -424,13 +447,38 @@ mod tests {
         let settings = |dynamodb: &str, seconds| {
             Settings::local("http://127.0.0.1:1", dynamodb, "us-east-1", Duration::from_secs(seconds))
         };
-        let one = shared.basis(&settings("http://127.0.0.1:2", 10));
-        let with_other_timeouts = shared.basis(&settings("http://127.0.0.1:2", 30));
-        let elsewhere = shared.basis(&settings("http://127.0.0.1:3", 10));
+        let one = shared.bases.get(&settings("http://127.0.0.1:2", 10));
+        let with_other_timeouts = shared.bases.get(&settings("http://127.0.0.1:2", 30));
+        let elsewhere = shared.bases.get(&settings("http://127.0.0.1:3", 10));
         assert!(Arc::ptr_eq(&one, &with_other_timeouts) && !Arc::ptr_eq(&one, &elsewhere));
         for _ in 0..2 {
             shared.stack(&Network::default()).unwrap();
         }
         assert_eq!(shared.stacks.lock().unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn credentials_that_were_missing_are_looked_for_anew() {
+        let folder = std::env::temp_dir().join(format!("multilangd-missing-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("credentials");
+        let mut settings =
+            Settings::local("http://127.0.0.1:1", "http://127.0.0.1:1", "us-east-1", Duration::from_secs(9));
+        settings.sdk.no_metadata = true;
+        let provider = Provider::Profile { name: None, file: Some(file.display().to_string()) };
+        for client in [&mut settings.kinesis, &mut settings.dynamodb] {
+            client.providers = vec![provider.clone()];
+        }
+        let shared = Shared::default();
+        let start = async || shared.clients(&settings, Arc::new(crate::metrics::Discard)).await.unwrap();
+        std::fs::write(&file, "").unwrap();
+        let (first, second) = (start().await, start().await);
+        assert!(first.load_credentials().await.is_err());
+        std::fs::write(&file, "[default]\naws_access_key_id = i\naws_secret_access_key = s\n").unwrap();
+        let third = start().await;
+        assert_eq!(third.load_credentials().await, Ok(()));
+        assert!(second.load_credentials().await.is_err(), "created before the change");
+        assert!(Arc::ptr_eq(&start().await.basis, &third.basis), "a late failure forgets no other basis");
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -34,8 +34,7 @@ pub struct BadBundle {
 #[derive(Debug, Clone)]
 pub(super) struct Trusted {
     network: Arc<Network>,
-    /// None for those of the system, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`, which the TLS library loads. Empty until
-    /// a connection needs them.
+    /// None for those of the system, which the TLS library loads. Empty until a connection needs them.
     context: Arc<OnceLock<Option<TlsContext>>>,
 }
 
@@ -43,11 +42,19 @@ impl Trusted {
     /// The certificates for a connection; none for those that the TLS library loads by itself.
     pub(super) fn get(&self) -> Option<&TlsContext> {
         let load = || {
-            let origin = chosen(&self.network, System::look);
+            let mut certs = Vec::new();
+            let origin = chosen(&self.network, || {
+                let (found, system) = System::look(&self.network);
+                certs = found;
+                system
+            });
             origin.log();
             match origin {
-                // Checked when it was made.
-                Origin::Files(_) | Origin::Folder { .. } | Origin::System(_) => None,
+                // Loaded when this was made.
+                Origin::Files(_) => None,
+                // The TLS library would load what a blank variable names: nothing.
+                Origin::System(_) if !has_blank_variable() => None,
+                Origin::Folder(..) | Origin::System(_) => context(certs.iter().map(pem)).ok(),
                 Origin::BuiltIn(_) => context(BUILT_IN.iter().map(pem)).ok(),
             }
         };
@@ -60,11 +67,15 @@ impl Trusted {
 /// # Errors
 /// [`BadBundle`].
 pub(super) fn trusted(network: &Network) -> Result<Trusted, BadBundle> {
-    let beside = network.ca_file.as_ref().map(certificates).transpose()?.unwrap_or_default();
     let context = OnceLock::new();
-    if let Some(bundle) = &network.ca {
-        let all = certificates(bundle)?.into_iter().chain(beside);
-        let made = self::context(all).map_err(|error| bundle.bad(error))?;
+    let files: Vec<&CaBundle> = network.ca.iter().chain(&network.ca_file).collect();
+    if let Some(first) = files.first() {
+        let pems = files.iter().map(|file| certificates(file)).collect::<Result<Vec<_>, _>>()?;
+        // `AWS_CA_BUNDLE` replaces the folder, `SSL_CERT_FILE` does not.
+        let folder = network.ca_folder.as_ref().filter(|_| network.ca.is_none());
+        let beside = folder.map(|folder| valid(of_folders(folder))).unwrap_or_default();
+        let made = self::context(pems.into_iter().flatten().chain(beside.iter().map(pem)));
+        let made = made.map_err(|error| first.bad(error))?;
         context.get_or_init(|| Some(made));
     }
     Ok(Trusted { network: Arc::new(network.clone()), context: Arc::new(context) })
@@ -88,7 +99,7 @@ pub fn check_bundle(network: &Network) -> Result<(), BadBundle> {
 
 /// Which certificates are in use, for people.
 pub fn in_use(network: &Network) -> String {
-    chosen(network, System::look).to_string()
+    chosen(network, || System::look(network).1).to_string()
 }
 
 /// Where Linux distributions and macOS keep the CA certificates of the system in one file. The TLS library
@@ -102,6 +113,9 @@ const SYSTEM_BUNDLES: &[&str] = &[
     "/etc/ssl/cert.pem",
 ];
 
+/// Folders of such files.
+const SYSTEM_FOLDERS: &[&str] = &["/etc/ssl/certs", "/etc/pki/tls/certs"];
+
 /// The certificates of the system, or of the folder that `SSL_CERT_DIR` names in their place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct System {
@@ -112,8 +126,15 @@ struct System {
 }
 
 impl System {
-    fn look() -> Self {
-        Self::new(&rustls_native_certs::load_native_certs(), SYSTEM_BUNDLES)
+    /// The valid certificates, with what there is to say about them.
+    fn look(network: &Network) -> (Vec<CertificateDer<'static>>, Self) {
+        let (found, files) = match &network.ca_folder {
+            Some(folder) => (of_folders(folder), &[][..]),
+            None if has_blank_variable() => (of_platform(SYSTEM_BUNDLES, SYSTEM_FOLDERS), SYSTEM_BUNDLES),
+            None => (rustls_native_certs::load_native_certs(), SYSTEM_BUNDLES),
+        };
+        let system = Self::new(&found, files);
+        (valid(found), system)
     }
 
     /// `files` are those that may exist.
@@ -128,6 +149,45 @@ impl System {
             found.errors.first().map(ToString::to_string).or_else(|| of_file().filter(|_| valid == 0));
         Self { valid, fault }
     }
+}
+
+/// Whether one of OpenSSL's variables is set to nothing but blanks. It counts as not set, but not for the TLS library.
+fn has_blank_variable() -> bool {
+    let is_blank = |name| {
+        let value = std::env::var_os(name);
+        value.is_some_and(|value| value.to_str().is_some_and(|text| text.trim().is_empty()))
+    };
+    ["SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().any(is_blank)
+}
+
+/// The certificates of the platform, whatever the variables are: of the first file, and of all folders.
+fn of_platform(files: &[impl AsRef<Path>], folders: &[impl AsRef<Path>]) -> CertificateResult {
+    let file = files.iter().map(AsRef::as_ref).find(|file| file.exists());
+    let folders = folders.iter().map(AsRef::as_ref).filter(|folder| folder.exists());
+    of_places(file, folders)
+}
+
+/// The certificates of folders that are separated by colons.
+fn of_folders(folders: &CaBundle) -> CertificateResult {
+    of_places(None, folders.file.split(':').filter(|folder| !folder.is_empty()).map(Path::new))
+}
+
+fn of_places<'a>(file: Option<&Path>, folders: impl Iterator<Item = &'a Path>) -> CertificateResult {
+    let mut found = rustls_native_certs::load_certs_from_paths(file, None);
+    for folder in folders {
+        let more = rustls_native_certs::load_certs_from_paths(None, Some(folder));
+        found.certs.extend(more.certs);
+        found.errors.extend(more.errors);
+    }
+    found.certs.sort_unstable_by(|one, other| one.as_ref().cmp(other.as_ref()));
+    found.certs.dedup();
+    found
+}
+
+/// The SDK would panic at others.
+fn valid(found: CertificateResult) -> Vec<CertificateDer<'static>> {
+    let is_valid = |one: &CertificateDer<'static>| RootCertStore::empty().add(one.clone()).is_ok();
+    found.certs.into_iter().filter(is_valid).collect()
 }
 
 /// Where the certificates in use come from.
@@ -194,18 +254,28 @@ impl Origin {
 }
 
 /// The CA certificates that the clients would use, as one PEM text: those of the settings, otherwise those of
-/// the system. None if they are not in a file: `has_folder` is whether `SSL_CERT_DIR` names a folder.
+/// the system. None if they are not in a file, but in a folder or nowhere.
 ///
 /// # Errors
 /// [`BadBundle`].
-pub fn certificates_in_use(network: &Network, has_folder: bool) -> Result<Option<String>, BadBundle> {
+pub fn certificates_in_use(network: &Network) -> Result<Option<String>, BadBundle> {
     let named: Vec<&CaBundle> = network.ca.iter().chain(&network.ca_file).collect();
     if named.is_empty() {
-        let mut bundles = SYSTEM_BUNDLES.iter().filter(|_| !has_folder);
-        return Ok(bundles.find_map(|file| std::fs::read_to_string(file).ok()));
+        let has_folder = network.ca_folder.is_some();
+        return Ok(if has_folder { None } else { first_bundle(SYSTEM_BUNDLES) });
     }
     let pems = named.into_iter().map(certificates).collect::<Result<Vec<_>, _>>()?;
     Ok(Some(pems.concat().concat()))
+}
+
+/// The text of the first file with a valid certificate.
+fn first_bundle(files: &[impl AsRef<Path>]) -> Option<String> {
+    files.iter().find_map(|file| {
+        let text = std::fs::read_to_string(file).ok()?;
+        let found = CertificateDer::pem_slice_iter(text.as_bytes()).filter_map(Result::ok);
+        let (valid, _) = RootCertStore::empty().add_parsable_certificates(found);
+        (valid > 0).then_some(text)
+    })
 }
 
 /// All valid certificates of a bundle, as PEM: bundles of systems contain invalid ones, at which the SDK
@@ -270,11 +340,22 @@ mod tests {
         let mut network = Network::default();
         network.ca = Some(bundle(file));
         network.ca_file = Some(bundle(file));
-        let text = certificates_in_use(&network, true).unwrap().unwrap();
+        let text = certificates_in_use(&network).unwrap().unwrap();
         assert_eq!(CertificateDer::pem_slice_iter(text.as_bytes()).count(), 2);
-        assert_eq!(certificates_in_use(&Network::default(), true).unwrap(), None);
         network.ca_file = Some(bundle("Cargo.toml"));
-        assert!(certificates_in_use(&network, false).is_err());
+        assert!(certificates_in_use(&network).is_err());
+        let mut folder = Network::default();
+        folder.ca_folder = Some(bundle("/certs"));
+        assert_eq!(certificates_in_use(&folder).unwrap(), None);
+    }
+
+    #[test]
+    fn bundle_of_the_system_without_certificates_is_passed_by() {
+        let file = "tests/support/tls/certificate.pem";
+        let text = std::fs::read_to_string(file).unwrap();
+        let none = ["/dev/null", "/no/such.pem", "Cargo.toml", "tests/support/tls/key.pem"];
+        assert_eq!(first_bundle(&none), None);
+        assert_eq!(first_bundle(&[&none[..], &[file]].concat()), Some(text));
     }
 
     #[test]
@@ -328,6 +409,33 @@ mod tests {
         assert!(unreadable.valid == 0 && unreadable.fault.is_some());
         std::fs::copy("tests/support/tls/certificate.pem", &file).unwrap();
         assert_eq!(System::new(&load(&file), &[&file]), system(1, None));
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn folders_and_files_are_read_as_the_settings_name_them() {
+        let folder = std::env::temp_dir().join(format!("multilangd-roots-of-{}", std::process::id()));
+        let (one, other) = (folder.join("one"), folder.join("other"));
+        for folder in [&one, &other] {
+            std::fs::create_dir_all(folder).unwrap();
+        }
+        let text = std::fs::read("tests/support/tls/certificate.pem").unwrap();
+        std::fs::write(one.join("a.pem"), &text).unwrap();
+        std::fs::copy("tests/support/tls/private-ca.pem", other.join("b.pem")).unwrap();
+        let named = |text: String| of_folders(&bundle(&text)).certs.len();
+        assert_eq!(named(one.display().to_string()), 1);
+        assert_eq!(named(format!("{}::{}", one.display(), other.display())), 2);
+        assert_eq!(named(format!("{0}:{0}", one.display())), 1, "each once");
+        let file = one.join("a.pem");
+        let found = of_platform(&[&folder.join("missing"), &file], &[&one, &other, &folder.join("missing")]);
+        assert_eq!((found.certs.len(), found.errors.len()), (2, 0));
+        let mut network = Network::default();
+        network.ca_folder = Some(bundle(&other.display().to_string()));
+        let (certs, system) = System::look(&network);
+        assert_eq!((certs.len(), system.valid), (1, 1));
+        assert!(trusted(&network).unwrap().get().is_some(), "not left to the TLS library");
+        network.ca_file = Some(bundle(&file.display().to_string()));
+        assert!(trusted(&network).unwrap().context.get().unwrap().is_some());
         std::fs::remove_dir_all(&folder).unwrap();
     }
 

@@ -95,35 +95,67 @@ pub fn paths(destinations: &str) -> Result<Vec<PathBuf>, String> {
 }
 
 impl Destination for Folder {
-    /// All letters of a day are written at once and reach the disk together.
+    /// All letters of a day are written at once and reach the disk together, or as many as a full disk has room for.
     fn send<'a>(&'a self, letters: &'a [Letter]) -> BoxFuture<'a, Result<usize, Rejected>> {
         let rejected = |reason| Rejected { destination: format!("file:{}", self.folder.display()), reason };
         Box::pin(async move {
             let Some(path) = letters.first().map(|letter| self.path(letter.at)) else { return Ok(0) };
             let of_day = letters.iter().take_while(|letter| self.path(letter.at) == path);
             let lines: Vec<Vec<u8>> = of_day.map(Letter::line).collect();
-            let (count, text) = (lines.len(), lines.concat());
             let write = async {
                 let writing = self.writing.clone().lock_owned().await;
                 let written = tokio::task::spawn_blocking(move || {
                     let _writing = writing;
-                    append(&path, &text).map_err(|error| format!("{}: {error}", path.display()))
+                    let written = as_many(lines.len(), |count| {
+                        append(
+                            &path,
+                            &lines.iter().take(count).flatten().copied().collect::<Vec<_>>(),
+                            finish,
+                        )
+                    });
+                    written.map_err(|error| format!("{}: {error}", path.display()))
                 });
                 written.await.unwrap_or_else(|error| Err(error.to_string()))
             };
             let written = timeout(DEADLINE, write).await;
             let late = || format!("not written within {} s", DEADLINE.as_secs());
-            written.unwrap_or_else(|_| Err(late())).map(|()| count).map_err(rejected)
+            written.unwrap_or_else(|_| Err(late())).map_err(rejected)
         })
     }
 }
 
-/// Appends lines and waits until they are on the disk. Begins a new line after one that was cut by a crash or a
-/// full disk.
-fn append(path: &Path, lines: &[u8]) -> io::Result<()> {
+/// Writes the first letters of a batch: all of them, and half as many each time that the disk is full, down to one.
+/// Returns their number.
+fn as_many(all: usize, mut write: impl FnMut(usize) -> io::Result<()>) -> io::Result<usize> {
+    let mut count = all;
+    loop {
+        match write(count) {
+            Ok(()) => return Ok(count),
+            Err(error) if count > 1 && is_full(&error) => count /= 2,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Appends lines with `finish`, which waits until they are on the disk. Begins a new line after one that was cut by a
+/// crash. Leaves nothing of lines that failed: they are appended again, and would fill the disk.
+fn append(
+    path: &Path,
+    lines: &[u8],
+    finish: impl FnOnce(&mut fs::File, &[u8], &Path) -> io::Result<()>,
+) -> io::Result<()> {
     let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    // Another process with this worker id could append meanwhile: its letters must not be cut off. Some file systems have
+    // no locks, there nothing is cut off.
+    let lock = || rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive);
+    let is_locked = rustix::io::retry_on_intr(lock).is_ok();
+    let length = file.seek(SeekFrom::End(0))?;
     let mut text = Vec::with_capacity(lines.len() + 1);
-    if file.seek(SeekFrom::End(0))? > 0 {
+    if length > 0 {
         let mut last = [0];
         file.seek(SeekFrom::End(-1))?;
         file.read_exact(&mut last)?;
@@ -132,7 +164,24 @@ fn append(path: &Path, lines: &[u8]) -> io::Result<()> {
         }
     }
     text.extend_from_slice(lines);
-    file.write_all(&text)?;
+    let finished = finish(&mut file, &text, path);
+    if finished.is_err() && is_locked && ends_with_part_of(&mut file, length, &text).unwrap_or(false) {
+        // The first error says more, and the lines that stay are whole or skipped as one that was cut.
+        let _lines_stay = file.set_len(length).is_err();
+    }
+    finished
+}
+
+/// Whether the file has nothing from that place on but the beginning of a text.
+fn ends_with_part_of(file: &mut fs::File, place: u64, text: &[u8]) -> io::Result<bool> {
+    let mut tail = Vec::new();
+    file.seek(SeekFrom::Start(place))?;
+    file.take(text.len() as u64 + 1).read_to_end(&mut tail)?;
+    Ok(!tail.is_empty() && text.starts_with(&tail))
+}
+
+fn finish(file: &mut fs::File, text: &[u8], path: &Path) -> io::Result<()> {
+    file.write_all(text)?;
     file.sync_all()?;
     // Always: an attempt that failed may have created the file.
     sync_folder(path)
@@ -169,6 +218,76 @@ mod tests {
         assert!(found.remove(0).is_err());
         assert_eq!(found.remove(0).unwrap(), letter(2));
         fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn failed_append_leaves_the_file_as_it_was() {
+        let folder = crate::letters::tests::folder("failed");
+        let path = folder.join("letters.jsonl");
+        let failing = |kept: usize| {
+            move |file: &mut fs::File, text: &[u8], _: &Path| {
+                file.write_all(&text[..kept])?;
+                Err(io::ErrorKind::StorageFull.into())
+            }
+        };
+        assert!(append(&path, b"one\n", failing(2)).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"");
+        append(&path, b"one\n", finish).unwrap();
+        for kept in [0, 3, 4] {
+            assert_eq!(
+                append(&path, b"two\n", failing(kept)).unwrap_err().kind(),
+                io::ErrorKind::StorageFull
+            );
+            assert_eq!(fs::read(&path).unwrap(), b"one\n");
+        }
+        append(&path, b"two\n", finish).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"one\ntwo\n");
+        fs::write(&path, "one\ncut").unwrap();
+        assert!(append(&path, b"two\n", failing(2)).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"one\ncut");
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn file_that_others_changed_is_not_cut() {
+        let folder = crate::letters::tests::folder("shrank");
+        let path = folder.join("letters.jsonl");
+        append(&path, b"one\n", finish).unwrap();
+        let truncated = |file: &mut fs::File, _: &[u8], _: &Path| {
+            file.set_len(0)?;
+            Err(io::ErrorKind::Other.into())
+        };
+        assert!(append(&path, b"two\n", truncated).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"");
+        let with_others = |file: &mut fs::File, _: &[u8], _: &Path| {
+            file.write_all(b"two\nother\n")?;
+            Err(io::ErrorKind::Other.into())
+        };
+        assert!(append(&path, b"two\n", with_others).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"two\nother\n", "lines of another writer");
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn full_disk_halves_the_batch_down_to_one() {
+        let with_room = |room: usize| {
+            let mut tried = Vec::new();
+            let written = as_many(500, |count| {
+                tried.push(count);
+                if count <= room { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
+            });
+            (written.ok(), tried)
+        };
+        assert_eq!(with_room(500), (Some(500), vec![500]));
+        assert_eq!(with_room(130), (Some(125), vec![500, 250, 125]));
+        assert_eq!(with_room(1), (Some(1), vec![500, 250, 125, 62, 31, 15, 7, 3, 1]));
+        assert_eq!(with_room(0).0, None);
+        let mut calls = 0;
+        let denied = as_many(500, |_| {
+            calls += 1;
+            Err(io::ErrorKind::PermissionDenied.into())
+        });
+        assert!(denied.is_err() && calls == 1, "only a full disk has room for fewer");
     }
 
     #[tokio::test]

@@ -55,6 +55,8 @@ async fn check_names_the_ca_certificates_in_use() {
         // Fewer CAs on purpose: the built-in ones do not replace them.
         ("folder", &[("SSL_CERT_DIR", empty)], "0 of SSL_CERT_DIR = "),
         ("system", &[], " of this system"),
+        ("blank-file", &[("SSL_CERT_FILE", "")], " of this system"),
+        ("blank-folder", &[("SSL_CERT_FILE", " "), ("SSL_CERT_DIR", " ")], " of this system"),
     ] {
         let mut rig = Rig::start(&format!("certificates-{name}")).await;
         let folder = rig.folder.join("certificates").display().to_string();
@@ -237,6 +239,27 @@ async fn polling_and_fan_out_work_through_a_proxy() {
         for secret in ["hu@sh", "hu%40sh", authorization] {
             assert!(!log.contains(secret), "{mode}: {secret} is in the log");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn padded_certificate_variables_name_files_and_folders() {
+    for (name, variable) in [("file", "SSL_CERT_FILE"), ("folder", "SSL_CERT_DIR")] {
+        let mut rig = Rig::start(&format!("padded-{name}")).await;
+        rig.stream(1).await;
+        rig.put(&[("k".to_owned(), b"one".to_vec())]).await;
+        let (proxy, _wires) = behind_proxy(&rig).await;
+        let folder = rig.folder.join("certificates");
+        std::fs::create_dir(&folder).unwrap();
+        let file = folder.join("ca.pem");
+        std::fs::copy(private_ca(), &file).unwrap();
+        let place = if variable == "SSL_CERT_DIR" { folder } else { file };
+        let blank = if variable == "SSL_CERT_DIR" { "SSL_CERT_FILE" } else { "SSL_CERT_DIR" };
+        let padded = format!("{}\r", place.display());
+        set(&mut rig, &[("HTTPS_PROXY", &proxy.address), (variable, &padded), (blank, " ")]);
+        let mut daemon = rig.daemon(&properties(&rig, &remote("retrievalMode = POLLING\n")));
+        rig.until("a record", |log| count(log) == 1).await;
+        assert_eq!(daemon.stop().await, Some(0), "{name}");
     }
 }
 
