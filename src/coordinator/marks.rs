@@ -206,7 +206,7 @@ impl<H: Holding> State<H> {
             update.marked(lease, &Mark { stream, process: self.settings.process.clone(), stores_start });
         match &self.pause {
             // No record of a lease that was created during a pause is delivered.
-            Some(pause) => orders::with_pause(update, lease, pause),
+            Some((pause, _)) => orders::with_pause(update, lease, pause),
             None => update,
         }
     }
