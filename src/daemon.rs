@@ -194,7 +194,8 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
         capacity: ports.capacity.clone(),
         reach: reaches.dynamodb.clone(),
         stop: stopping.clone(),
-        latest_from: config.resume_latest.then(|| ports.clock()),
+        clock: ports.clock(),
+        resume_latest: config.resume_latest,
         process: ProcessId::new((ports.wall)(), &format!("{:08x}", fastrand::u32(..)), &config.worker),
     };
     let (coordinator, ends) = Coordinator::new(ports.table.clone(), settings);
@@ -447,7 +448,6 @@ fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>, reaches: 
         letters: ports.letters,
         wall: ports.wall,
         clock: service,
-        resume_latest: config.resume_latest,
     }
 }
 
