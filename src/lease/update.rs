@@ -32,6 +32,8 @@ pub enum Requirement {
     Park(Option<Park>),
     /// `multilangdPause` is as it was read, or none.
     Pause(Option<Pause>),
+    /// `multilangdLatestFrom` does not exist.
+    Undated,
     /// The row exists.
     Exists,
 }
@@ -367,10 +369,19 @@ impl Update {
             self.changes.push(Change::SetProcess(mark.process.clone()));
         }
         if mark.stores_start && lease.checkpoint.sequence == Sequence::Latest && lease.latest_from.is_none() {
+            self.begin_latest();
+        }
+        self
+    }
+
+    /// Stores where reading at `LATEST` begins. An order may have stored an earlier date since the row was read, without a
+    /// change of the counter: that date is kept.
+    pub(super) fn begin_latest(&mut self) {
+        if !self.changes.iter().any(|change| matches!(change, Change::SetLatestFrom(_))) {
+            self.requires.push(Requirement::Undated);
             // Without a date, nothing is skipped.
             self.changes.push(Change::SetLatestFrom(0));
         }
-        self
     }
 
     /// Fills in the time at AWS at which it is sent, in milliseconds since 1970.
@@ -392,6 +403,7 @@ impl Update {
             Requirement::Process(process) => lease.process.as_ref() == Some(process),
             Requirement::Park(park) => lease.park == *park,
             Requirement::Pause(pause) => lease.pause == *pause,
+            Requirement::Undated => lease.latest_from.is_none(),
             Requirement::Exists => true,
         })
     }
