@@ -169,7 +169,7 @@ impl ServiceTime {
 /// Most difference between the clocks of two services at AWS.
 const SERVICES_MILLIS: i64 = 1_000;
 /// Most difference between AWS's clock and this machine's that is expected: AWS refuses a larger one in a signature.
-const SIGNATURE_MILLIS: i64 = 5 * 60_000;
+pub const SIGNATURE_MILLIS: i64 = 5 * 60_000;
 
 /// AWS's clock, by this machine's wall clock and the dates of AWS's responses.
 #[derive(Debug, Clone)]

@@ -76,8 +76,6 @@ pub struct Parts {
     pub wall: fn() -> i64,
     /// The time at AWS, which bounds the wall clock where ages of records are measured.
     pub clock: ServiceClock,
-    /// `multilangd.resumeLatest`.
-    pub resume_latest: bool,
 }
 
 /// Signals to a consumer from outside.

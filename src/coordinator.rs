@@ -81,8 +81,11 @@ pub struct Settings {
     pub recognition: Arc<Recognition>,
     /// This process.
     pub process: ProcessId,
-    /// AWS's time, to store where reading began at `LATEST`; none if that is not stored.
-    pub latest_from: Option<ServiceClock>,
+    /// The time at AWS, which dates the start of reading at `LATEST`.
+    pub clock: ServiceClock,
+    /// `multilangd.resumeLatest`: whether this worker stores where it begins to read at `LATEST`. A date that is stored
+    /// already is honoured in any case: it may be the one of an order.
+    pub resume_latest: bool,
     /// How many leases it has room for.
     pub capacity: Arc<Capacity>,
     /// Whether DynamoDB can be reached.

@@ -173,7 +173,8 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
     // Time for a child: its grace period, then the end of its stdin, SIGTERM and SIGKILL.
     let stopping = clock::Stop::within(config.shutdown_grace + config.child_kill_grace * 2);
     let settings = shard_sync_settings(config, &ports, &reaches);
-    let shard_sync = ShardSync::new(ports.table.clone(), ports.shards.clone(), recognition.clone(), settings);
+    let shard_sync = ShardSync::new(ports.table.clone(), ports.shards.clone(), recognition.clone(), settings)
+        .with_clock(ports.clock());
     let member = member_settings(config, &ports, &reaches, stopping.clone());
     let begun = tokio::select! {
         biased;
@@ -194,7 +195,8 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
         capacity: ports.capacity.clone(),
         reach: reaches.dynamodb.clone(),
         stop: stopping.clone(),
-        latest_from: config.resume_latest.then(|| ports.clock()),
+        clock: ports.clock(),
+        resume_latest: config.resume_latest,
         process: ProcessId::new((ports.wall)(), &format!("{:08x}", fastrand::u32(..)), &config.worker),
     };
     let (coordinator, ends) = Coordinator::new(ports.table.clone(), settings);
@@ -447,7 +449,6 @@ fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>, reaches: 
         letters: ports.letters,
         wall: ports.wall,
         clock: service,
-        resume_latest: config.resume_latest,
     }
 }
 

@@ -15,8 +15,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, error, info, warn};
 
+use crate::clock::{self, ServiceClock, ServiceTime};
 use crate::coordinator::{Handle, Snapshot};
-use crate::lease::orders::in_force;
+use crate::lease::orders::{in_force, include};
 use crate::lease::origin::{self, Foreign};
 use crate::lease::outage::Outage;
 use crate::lease::sync::{self, InitialPosition};
@@ -91,6 +92,8 @@ pub struct ShardSync {
     recognition: Arc<Recognition>,
     settings: Settings,
     typed: bool,
+    /// The time at AWS, which dates orders that are brought to leases at `LATEST`.
+    clock: ServiceClock,
     /// Number of lease rows created.
     made: Arc<AtomicUsize>,
     /// Shards whose key in the lease table belongs to an item that is no lease, with the reason. Each is
@@ -133,7 +136,14 @@ impl ShardSync {
         settings: Settings,
     ) -> Self {
         let (made, occupied) = (Arc::default(), Arc::default());
-        Self { table, shards, recognition, settings, typed: true, made, occupied }
+        let clock = ServiceClock::new(clock::wall_millis, ServiceTime::default());
+        Self { table, shards, recognition, settings, typed: true, clock, made, occupied }
+    }
+
+    /// Corrects the wall clock by the dates of AWS's responses.
+    #[must_use]
+    pub fn with_clock(self, clock: ServiceClock) -> Self {
+        Self { clock, ..self }
     }
 
     /// Creates rows with or without a type ([`Lease::typed`]).
@@ -223,9 +233,9 @@ impl ShardSync {
         let &Settings { initial, ignore_unexpected_children, .. } = &self.settings;
         let mut missing = sync::plan_missing(&shards, leases, initial, ignore_unexpected_children)?;
         missing.extend(origin::orphans(leases, &shards));
-        let pause = in_force(leases);
-        for lease in &mut missing {
-            lease.pause = pause.cloned();
+        if let Some(pause) = in_force(leases) {
+            let from = self.clock.past();
+            missing.iter_mut().for_each(|lease| include(lease, pause, from));
         }
         Ok(missing)
     }

@@ -15,13 +15,15 @@ use crate::sequence::Sequence;
 impl Consumer {
     pub(super) fn open_feed(&mut self, sequence: &Sequence) {
         // Until the first checkpoint, records that an earlier feed or owner has delivered are delivered again.
+        // Records that were put while the shard was parked are delivered, whatever the settings say: they decide only
+        // whether an owner stores a date, and an order always does.
         let stored = self.held.initial().latest_from;
-        let before = if self.opened { stored } else { self.held.latest_from() };
         let before = if self.was_parked {
-            // Records that were put while the shard was parked are delivered, whatever the settings say.
             Some(stored.unwrap_or(self.begun))
+        } else if self.opened {
+            stored
         } else {
-            before.filter(|_| self.parts.resume_latest)
+            self.held.latest_from()
         };
         let began = before.filter(|_| *sequence == Sequence::Latest);
         if let Some(from) = began {

@@ -201,12 +201,12 @@ impl<H: Holding> State<H> {
     /// A write that acquires the lease, with the marks.
     pub(super) fn marked(&self, update: Update, lease: &Lease) -> Update {
         let stream = self.settings.recognition.mark(&lease.shard);
-        let stores_start = self.settings.latest_from.is_some();
+        let stores_start = self.settings.resume_latest;
         let update =
             update.marked(lease, &Mark { stream, process: self.settings.process.clone(), stores_start });
         match &self.pause {
             // No record of a lease that was created during a pause is delivered.
-            Some(pause) => orders::with_pause(update, lease, pause),
+            Some((pause, _)) => orders::with_pause(update, lease, pause),
             None => update,
         }
     }

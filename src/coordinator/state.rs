@@ -109,8 +109,9 @@ pub struct State<H> {
     pub(super) next_steal: Instant,
     pub(super) assigned: Assigned,
     pub(super) rivals: Rivals,
-    /// The order for the whole application in force, by the last scan.
-    pub(super) pause: Option<Pause>,
+    /// The order for the whole application in force, by the last scan, and the time of the scan. A member of a KCL 3.x
+    /// fleet scans rarely; an order that may have been replaced since is not brought to leases.
+    pub(super) pause: Option<(Pause, Instant)>,
     /// When the stream was last suspected because of rows of another one.
     pub(super) other_streams: Option<Instant>,
 }
@@ -178,6 +179,7 @@ impl<H: Holding> State<H> {
     /// The effects of an event.
     pub fn on(&mut self, now: Instant, event: Event<H>) -> Vec<Effect<H>> {
         let mut effects = Vec::new();
+        self.pause.take_if(|(_, scanned)| now >= *scanned + self.settings.failover);
         match event {
             Event::Scanned(outcome) => self.scanned(now, outcome, &mut effects),
             Event::OwnedListed(outcome) => self.owned_listed(now, outcome, &mut effects),
@@ -257,7 +259,7 @@ impl<H: Holding> State<H> {
             _ if self.ending => {}
             Ok(leases) => {
                 Arc::make_mut(&mut self.history).note_scan(&leases, now);
-                self.pause = orders::in_force(&leases).cloned();
+                self.pause = orders::in_force(&leases).cloned().map(|pause| (pause, now));
                 self.leases = Arc::new(leases);
                 if self.standing.is_led() {
                     self.scanned_assigned(now, effects);

@@ -491,6 +491,24 @@ fn acquisition_carries_the_mark_of_this_process() {
 }
 
 #[test]
+fn order_of_an_old_scan_is_not_brought_to_a_new_lease() {
+    for (age, is_brought) in [(SECOND * 9, true), (SECOND * 10, false)] {
+        let mut rig = Rig::new();
+        rig.on(Event::ScanDue);
+        let on = Pause::new(true, 5, "ann");
+        let ended = Lease { checkpoint: Position::shard_end(), pause: Some(on), ..lease("a", None, 0) };
+        rig.on(Event::Scanned(Ok(vec![ended])));
+        rig.now += age;
+        rig.state.begun(&"c".into(), Intent::Read);
+        let child = lease("c", Some("me"), 0);
+        let effects = rig.state.on(rig.now, Event::RowRead("c".into(), Ok(Some(child))));
+        let brings = |effect: &Effect<Held>| matches!(effect, Effect::Acquire(_, update) if update.changes.iter().any(|change| matches!(change, Change::SetPause(_))));
+        assert!(effects.iter().any(|effect| matches!(effect, Effect::Acquire(..))), "{effects:?}");
+        assert_eq!(effects.iter().any(brings), is_brought, "{age:?}");
+    }
+}
+
+#[test]
 fn lease_created_during_a_pause_is_acquired_paused() {
     let mut rig = Rig::new();
     rig.on(Event::ScanDue);

@@ -38,16 +38,13 @@ impl Tools {
     /// Writes a row to acquire its lease.
     pub(super) async fn acquire(self, shard: ShardId, mut update: Update) -> Done {
         let _permit = self.writes.acquire().await;
-        if let Some(clock) = &self.settings.latest_from {
-            update.date(clock.past());
-        }
+        update.date(self.settings.clock.past());
         let (proven, slept) = (Instant::now(), clock::slept());
         let outcome = self.table.update(&shard, &update).await.map(|before| {
             let mut lease = before.clone();
             update.apply(&mut lease);
             log_acquired(&before, &lease);
-            let latest_from = before.latest_from.filter(|_| self.settings.latest_from.is_some());
-            (Held::resuming(lease, latest_from, proven, slept, &self.owner), proven)
+            (Held::resuming(lease, before.latest_from, proven, slept, &self.owner), proven)
         });
         Some(Event::Acquired(shard, outcome))
     }

@@ -26,7 +26,8 @@ pub(crate) fn settings() -> Settings {
         reach: Arc::default(),
         stop: crate::clock::Stop::within(Duration::from_secs(9)),
         process: ProcessId::new(5, "one", &"me".into()),
-        latest_from: None,
+        clock: crate::clock::ServiceClock::new(crate::clock::wall_millis, Default::default()),
+        resume_latest: false,
     }
 }
 
@@ -66,6 +67,21 @@ async fn leases_are_renewed_until_the_last_handle_then_released() {
     tasks.join_all().await;
     assert!(held.lost().is_cancelled());
     assert_eq!(table.row(&"s".into()).unwrap().owner, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stored_start_is_honoured_by_a_worker_that_stores_none() {
+    for (row, began) in [(Some(77), Some(77)), (None, None)] {
+        let table = table();
+        let lease = table.row(&"s".into()).unwrap();
+        let checkpoint = Position::new(crate::sequence::Sequence::Latest);
+        table.put(Lease { checkpoint, latest_from: row, ..lease });
+        let (coordinator, mut ends) = Coordinator::new(table.clone(), settings());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(coordinator.run(CancellationToken::new()));
+        let held = ends.leases.recv().await.unwrap();
+        assert_eq!((held.latest_from(), held.initial().latest_from), (began, began));
+    }
 }
 
 /// A table on which the write of a release takes a second, and during the write that acquires a lease the machine is

@@ -84,6 +84,12 @@ pub enum Refusal {
     /// The shard has no lease to release.
     #[error("the shard has no lease (multilangd leases FILE prints the leases)")]
     NoLease,
+    /// LATEST would skip the records that are put until an order of an operator ends.
+    #[error(
+        "it is parked or paused by an operator, so that LATEST would skip records that are put until that ends (unpark \
+         or resume first, or seek to the present time)"
+    )]
+    Parked,
     /// LATEST would finish a closed shard.
     #[error(
         "the shard is closed, so that LATEST has no record (leave out --shard to finish all closed shards)"
@@ -188,7 +194,9 @@ fn is_unowned(lease: &Lease) -> bool {
 }
 
 fn is_at(lease: &Lease, to: &Position) -> bool {
-    lease.checkpoint == *to && is_unowned(lease) && lease.pending.is_none() && lease.latest_from.is_none()
+    // A seek keeps the date of a lease that was parked meanwhile.
+    let is_undated = lease.latest_from.is_none() || lease.parking().is_some();
+    lease.checkpoint == *to && is_unowned(lease) && lease.pending.is_none() && is_undated
 }
 
 impl Rows<'_> {
@@ -316,6 +324,9 @@ fn target(shard: &Shard, lease: Option<&Lease>, to: &To, waits: bool, all: bool)
         },
     };
     match lease {
+        Some(lease) if position.sequence == Sequence::Latest && lease.parking().is_some() => {
+            Action::Refuse(Refusal::Parked)
+        }
         Some(lease) if is_at(lease, &position) => Action::Keep(Kept::AlreadyThere),
         Some(_) => Action::Move(position),
         None => {

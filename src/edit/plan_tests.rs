@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::lease::orders::{Park, Pause};
 use crate::sequence::SequenceNumber;
 use crate::shard::HashRange;
 
@@ -114,6 +115,23 @@ fn trim_horizon_reads_finished_shards_again_before_their_children() {
             (id(4), Action::Keep(Kept::AlreadyThere)),
         ]
     );
+}
+
+#[test]
+fn latest_is_refused_for_a_parked_or_paused_lease() {
+    let listed = split();
+    let orders = [
+        Lease { park: Some(Park::new(7, "ann")), ..row(&listed[3], at(350)) },
+        Lease { pause: Some(Pause::new(true, 7, "ann")), ..row(&listed[3], Position::new(Sequence::Latest)) },
+    ];
+    for parked in orders {
+        let given = Given::new(vec![row(&listed[2], Position::shard_end()), parked.clone()]).only(&[3]);
+        assert_eq!(given.refusals(&listed, &To::Latest), [Refusal::Parked], "{parked:?}");
+        assert_eq!(given.refusals(&listed, &found(&[(3, Some(370), true)])), []);
+    }
+    let resumed = Lease { pause: Some(Pause::new(false, 8, "ann")), ..row(&listed[3], at(350)) };
+    let given = Given::new(vec![row(&listed[2], Position::shard_end()), resumed]).only(&[3]);
+    assert_eq!(given.refusals(&listed, &To::Latest), []);
 }
 
 #[test]

@@ -170,29 +170,50 @@ pub fn pause(lease: &Lease, pause: &Pause, latest_from: i64) -> Update {
     Update { requires: as_read(lease), changes }.fenced(lease)
 }
 
-/// Brings the order in force to the row of a lease that is acquired, if the row lags.
+/// Brings the order in force to the row of a lease that is acquired, if the row lags. [`Update::date`] fills in the time
+/// at which reading at `LATEST` begins.
 #[must_use]
 pub fn with_pause(mut update: Update, lease: &Lease, in_force: &Pause) -> Update {
     if !lagging(std::slice::from_ref(lease), in_force).is_empty() {
         update.requires.push(Requirement::Pause(lease.pause.clone()));
         update.changes.push(Change::SetPause(in_force.clone()));
+        if in_force.is_on() && is_undated(lease) {
+            update.begin_latest();
+        }
     }
     update
 }
 
-/// Brings the order in force to a row that lags. A row that has received another order meanwhile is left alone.
-pub fn correct(lease: &Lease, in_force: &Pause) -> Update {
-    Update {
+/// Brings the order in force to a row that lags. A row that has received another order meanwhile is left alone, and so is
+/// one whose owner has stored where it began to read. If the owner checkpoints meanwhile, the date is meaningless.
+pub fn correct(lease: &Lease, in_force: &Pause, latest_from: i64) -> Update {
+    let mut update = Update {
         requires: vec![Requirement::Exists, Requirement::Pause(lease.pause.clone())],
         changes: vec![Change::SetPause(in_force.clone())],
+    };
+    if in_force.is_on() && is_undated(lease) {
+        update.begin_latest();
+        update.date(latest_from);
+    }
+    update
+}
+
+/// Adds the order in force to a row that is about to be created.
+pub fn include(lease: &mut Lease, in_force: &Pause, latest_from: i64) {
+    lease.pause = Some(in_force.clone());
+    if in_force.is_on() && is_undated(lease) {
+        lease.latest_from = Some(latest_from);
     }
 }
 
 /// Reading at `LATEST` begins when the order was given, unless it has begun before: no record is skipped that is put
 /// while the shard is parked.
 fn dated(lease: &Lease, millis: i64) -> Option<Change> {
-    let is_undated = lease.checkpoint.sequence == Sequence::Latest && lease.latest_from.is_none();
-    is_undated.then_some(Change::SetLatestFrom(millis))
+    is_undated(lease).then_some(Change::SetLatestFrom(millis))
+}
+
+fn is_undated(lease: &Lease) -> bool {
+    lease.checkpoint.sequence == Sequence::Latest && lease.latest_from.is_none()
 }
 
 /// The row is as it was read: an acquisition, a checkpoint and the end of the shard increment the counter.
@@ -288,9 +309,43 @@ mod tests {
         let rows = [lease("a", Some(on.clone())), lease("b", Some(off.clone())), lease("c", None), ended];
         assert_eq!(in_force(&rows), Some(&off));
         assert_eq!(shards(&rows, &off), ["a"]);
-        let stale = correct(&rows[0], &off);
+        let stale = correct(&rows[0], &off, 0);
         assert!(!stale.holds(&lease("a", Some(Pause::new(true, 7, "a")))), "paused again since");
         assert_eq!(in_force(&[lease("c", None)]), None);
+    }
+
+    #[test]
+    fn order_that_a_worker_brings_dates_reading_at_latest() {
+        let on = Pause::new(true, 5, "ann");
+        let row = Lease { checkpoint: Position::new(Sequence::Latest), ..lease("s", None) };
+        assert_eq!(applied(&correct(&row, &on, 9), &row).latest_from, Some(9));
+        let mut taken = with_pause(update::take(&row, &"v".into()), &row, &on);
+        taken.date(9);
+        assert_eq!(applied(&taken, &row).latest_from, Some(9));
+        let mut new = row.clone();
+        include(&mut new, &on, 9);
+        assert_eq!((new.pause, new.latest_from), (Some(on.clone()), Some(9)));
+        let begun = Lease { latest_from: Some(3), ..row.clone() };
+        for update in [&correct(&row, &on, 9), &taken] {
+            assert!(!update.holds(&begun), "its owner has begun to read since");
+        }
+        for update in [correct(&begun, &on, 9), with_pause(update::take(&begun, &"v".into()), &begun, &on)] {
+            assert_eq!(applied(&update, &begun).latest_from, Some(3));
+        }
+        let resumed = correct(&Lease { pause: Some(on), ..row.clone() }, &Pause::new(false, 6, "ann"), 9);
+        assert!(!resumed.changes.iter().any(|change| matches!(change, Change::SetLatestFrom(_))));
+    }
+
+    #[test]
+    fn acquisition_from_an_older_scan_keeps_the_date_of_an_order() {
+        let row = Lease { checkpoint: Position::new(Sequence::Latest), ..lease("s", None) };
+        let process = crate::lease::ProcessId::new(5, "a", &"v".into());
+        let mark = update::Mark { stream: None, process, stores_start: true };
+        let mut taken = update::take(&row, &"v".into()).marked(&row, &mark);
+        taken.date(20);
+        assert_eq!(applied(&taken, &row).latest_from, Some(20));
+        let parked = applied(&park(&row, &Park::new(9, "a"), 9), &row);
+        assert!(!taken.holds(&parked), "the order is dated");
     }
 
     proptest! {
@@ -302,7 +357,7 @@ mod tests {
             };
             let mut rows: Vec<Lease> = orders.iter().enumerate().map(row).collect();
             let Some(newest) = in_force(&rows).cloned() else { return Ok(()) };
-            let updates: Vec<_> = lagging(&rows, &newest).into_iter().map(|row| (row.shard.clone(), correct(row, &newest))).collect();
+            let updates: Vec<_> = lagging(&rows, &newest).into_iter().map(|row| (row.shard.clone(), correct(row, &newest, 0))).collect();
             for (shard, update) in updates {
                 let row = rows.iter_mut().find(|row| row.shard == shard).unwrap();
                 prop_assert!(update.holds(row));

@@ -16,6 +16,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::orders::{self, Pause};
 use super::{Lease, WorkerId, sync};
 use crate::sequence::{Sequence, SequenceNumber};
 use crate::shard::{Shard, ShardId};
@@ -264,8 +265,7 @@ pub fn start_over<'a>(
             if was_finished(shard, leases, listed, Some(current)) {
                 continue;
             }
-            let new = sync::new_lease(shard, Sequence::TrimHorizon);
-            plan.steps.push(Step::Create(Lease { stream: Some(current.clone()), ..new }));
+            plan.steps.push(Step::Create(first(shard, current, orders::in_force(leases))));
             continue;
         };
         let fits = fits(lease, shard).map(|fits| fits && !refused.contains(&lease.shard));
@@ -301,6 +301,13 @@ pub fn start_over<'a>(
         }
     }
     plan
+}
+
+/// The lease of a shard of the recreated stream, which is read from its oldest record. An order for the whole application
+/// is in force for it too: the rows that store the order may be deleted.
+pub fn first(shard: &Shard, current: &StreamId, in_force: Option<&Pause>) -> Lease {
+    let new = sync::new_lease(shard, Sequence::TrimHorizon);
+    Lease { stream: Some(current.clone()), pause: in_force.cloned(), ..new }
 }
 
 /// Whether a row's checkpoint can be of that shard: the row was reset, or the shard was read since. Its

@@ -161,6 +161,19 @@ fn recreated_stream_starts_every_shard_at_its_oldest_record() {
     );
 }
 
+#[test]
+fn pause_outlives_the_rows_of_an_earlier_stream() {
+    let (on, off) = (Pause::new(true, 7, "ann"), Pause::new(false, 6, "ann"));
+    let mut leases = [lease(8, "60", Some(stream(4))), lease(9, "60", Some(stream(4)))];
+    (leases[0].pause, leases[1].pause) = (Some(on.clone()), Some(off));
+    let listed = [shard(0, &[], 1000, None)];
+    let now = stream(5);
+    let plan = start_over(&leases, &listed, &now, &BTreeSet::new());
+    assert_eq!(plan.remove.len(), 2);
+    let [Step::Create(new)] = &plan.steps[..] else { panic!("{:?}", plan.steps) };
+    assert_eq!(new.pause, Some(on));
+}
+
 fn described(step: &Step<'_>) -> String {
     match step {
         Step::Create(lease) => format!("create {}", lease.shard),

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 
 use super::orders::{Park, Pause};
 use super::{Lease, ProcessId, Throughput, WorkerId};
+use crate::clock::SIGNATURE_MILLIS;
 use crate::sequence::{Position, Sequence};
 use crate::shard::{HashRange, ShardId};
 use crate::stream::StreamId;
@@ -32,6 +33,8 @@ pub enum Requirement {
     Park(Option<Park>),
     /// `multilangdPause` is as it was read, or none.
     Pause(Option<Pause>),
+    /// `multilangdLatestFrom` does not exist.
+    Undated,
     /// The row exists.
     Exists,
 }
@@ -228,12 +231,25 @@ pub fn retire(lease: &Lease) -> Update {
 
 /// An operator moves a lease to another position, and a shard that is thereby finished gets its child shards. An owner
 /// loses the lease: its next write fails on the counter. The replaced checkpoint is kept in an attribute.
+///
+/// At `LATEST`, the orders must be as they were read, and records that are put while the shard is parked are delivered
+/// afterwards: reading begins where it has begun, or at the time of the order by the operator's clock.
 pub fn seek(lease: &Lease, to: &Position, children: &BTreeSet<ShardId>) -> Update {
     let mut changes = forsake(lease, to.clone());
+    let mut requires = as_seen(lease);
+    if to.sequence == Sequence::Latest {
+        requires.extend([Requirement::Park(lease.park.clone()), Requirement::Pause(lease.pause.clone())]);
+        if let Some(order) = lease.parking() {
+            changes.retain(|change| *change != Change::ClearLatestFrom);
+            changes.push(Change::SetLatestFrom(
+                lease.latest_from.unwrap_or(order.since.saturating_sub(SIGNATURE_MILLIS)),
+            ));
+        }
+    }
     if !children.is_empty() {
         changes.push(Change::SetChildren(children.clone()));
     }
-    Update { requires: as_seen(lease), changes }.fenced(lease)
+    Update { requires, changes }.fenced(lease)
 }
 
 /// An operator takes a lease from its owner, and ends a handoff. The next write of each fails on the counter.
@@ -367,10 +383,19 @@ impl Update {
             self.changes.push(Change::SetProcess(mark.process.clone()));
         }
         if mark.stores_start && lease.checkpoint.sequence == Sequence::Latest && lease.latest_from.is_none() {
+            self.begin_latest();
+        }
+        self
+    }
+
+    /// Stores where reading at `LATEST` begins. An order may have stored an earlier date since the row was read, without a
+    /// change of the counter: that date is kept.
+    pub(super) fn begin_latest(&mut self) {
+        if !self.changes.iter().any(|change| matches!(change, Change::SetLatestFrom(_))) {
+            self.requires.push(Requirement::Undated);
             // Without a date, nothing is skipped.
             self.changes.push(Change::SetLatestFrom(0));
         }
-        self
     }
 
     /// Fills in the time at AWS at which it is sent, in milliseconds since 1970.
@@ -392,6 +417,7 @@ impl Update {
             Requirement::Process(process) => lease.process.as_ref() == Some(process),
             Requirement::Park(park) => lease.park == *park,
             Requirement::Pause(pause) => lease.pause == *pause,
+            Requirement::Undated => lease.latest_from.is_none(),
             Requirement::Exists => true,
         })
     }
@@ -517,6 +543,19 @@ mod tests {
             let row = Lease { checkpoint: Position::new(other), ..lease(None, None) };
             assert_eq!(taken(&row, 100).latest_from, None);
         }
+    }
+
+    #[test]
+    fn seek_to_latest_keeps_the_start_of_a_parked_lease() {
+        let sought = |row: &Lease| seek(row, &Position::new(Sequence::Latest), &BTreeSet::new());
+        let start = |row: &Lease| applied(&sought(row), row).latest_from;
+        let free = Lease { latest_from: Some(3), ..lease(None, None) };
+        assert_eq!(start(&free), None);
+        let parked = Lease { park: Some(Park::new(7, "ann")), ..free.clone() };
+        assert!(!sought(&free).holds(&parked), "parked since");
+        assert_eq!(start(&parked), Some(3));
+        let paused = Lease { pause: Some(Pause::new(true, 8, "ann")), latest_from: None, ..free };
+        assert_eq!(start(&paused), Some(8 - SIGNATURE_MILLIS));
     }
 
     #[test]

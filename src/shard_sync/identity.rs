@@ -9,10 +9,10 @@ use tracing::{error, info, warn};
 
 use super::{AUDIT, Error, Made, Rounds, ShardSync};
 use crate::coordinator::Handle;
+use crate::lease::orders::{self, Pause};
 use crate::lease::origin::{self, Foreign, Marks, StartOver, Step};
 use crate::lease::update::{self, Change, Update};
-use crate::lease::{Lease, sync, table};
-use crate::sequence::Sequence;
+use crate::lease::{Lease, table};
 use crate::shard::{self, Filter, Shard, ShardId};
 use crate::stream::{Relation, StreamId};
 
@@ -134,6 +134,8 @@ impl ShardSync {
             stream = %current, leases = leases.len(), changes = steps.len(), removed = remove.len(),
             "the stream was deleted and recreated: resetting its leases to TRIM_HORIZON"
         );
+        // The only row that stores the order in force may be one that is deleted.
+        self.bring_orders(leases, true).await?;
         for (lease, earlier) in mark {
             self.rewrite(lease, |row| update::mark(row, earlier)).await?;
         }
@@ -142,7 +144,10 @@ impl ShardSync {
                 Step::Create(lease) => {
                     self.make(std::slice::from_ref(lease)).await?;
                 }
-                Step::Reset(lease, shard) => self.begin_again(lease, shard, &listed, &current).await?,
+                Step::Reset(lease, shard) => {
+                    let pause = orders::in_force(leases);
+                    self.begin_again(lease, shard, &listed, &current, pause).await?;
+                }
             }
         }
         for (lease, shard) in remark {
@@ -173,6 +178,7 @@ impl ShardSync {
         shard: &Shard,
         listed: &[Shard],
         current: &StreamId,
+        pause: Option<&Pause>,
     ) -> Result<(), Error> {
         let parents: BTreeSet<ShardId> = shard.parents().cloned().collect();
         let reset = |row: &Lease| update::reset(row, parents.clone(), shard.range, None);
@@ -185,12 +191,13 @@ impl ShardSync {
             }
             Rewritten::Gone => {
                 // Another worker has reset it, and it was read to its end and deleted since.
-                if origin::was_finished(shard, &self.table.list().await?, listed, Some(current)) {
+                let rows = self.table.list().await?;
+                if origin::was_finished(shard, &rows, listed, Some(current)) {
                     return Ok(());
                 }
-                let new =
-                    Lease { stream: Some(current.clone()), ..sync::new_lease(shard, Sequence::TrimHorizon) };
-                self.make(&[new]).await.map(drop)
+                let pause = orders::in_force(&rows).into_iter().chain(pause);
+                let newest = pause.reduce(|one, other| if one.covers(other) { one } else { other });
+                self.make(&[origin::first(shard, current, newest)]).await.map(drop)
             }
             Rewritten::Changed(row) => {
                 let changed = format!("the lease of {} changed while it was reset", row.shard);

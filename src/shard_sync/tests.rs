@@ -302,3 +302,40 @@ async fn leases_created_during_a_pause_are_paused() {
         assert_eq!(rows.row(&"2".into()).unwrap().pause, Some(later));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn pause_outlives_the_recreation_of_the_stream() {
+    let rows = Arc::new(Rows::default());
+    let earlier = Some(StreamId::new(stream().arn(), 4));
+    let pause = Some(Pause::new(true, 5, "ann"));
+    rows.put(Lease { stream: earlier.clone(), ..lease("0", Sequence::Number(number("50"))) });
+    rows.put(Lease { stream: earlier, pause: pause.clone(), ..lease("9", Sequence::Number(number("60"))) });
+    let shards = Arc::new(listed(vec![shard("0", None), shard("1", None)]));
+    let shard_sync = shard_sync(rows.clone(), shards, Arc::new(crate::metrics::Discard));
+    shard_sync.recognise().await.unwrap();
+    shard_sync.begin().await.unwrap();
+    assert_eq!(rows.row(&"9".into()), None);
+    for shard in ["0", "1"] {
+        assert_eq!(rows.row(&shard.into()).unwrap().pause, pause, "{shard}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lease_at_latest_created_during_a_pause_is_dated() {
+    let rows = Arc::new(Rows::default());
+    let read = Lease { stream: Some(stream()), ..lease("0", Sequence::Number(number("150"))) };
+    let on = Pause::new(true, 5, "ann");
+    for (pause, is_dated) in [(on.clone(), true), (Pause::new(false, 6, "ann"), false)] {
+        rows.put(Lease { pause: Some(pause), ..read.clone() });
+        rows.remove(&"1".into());
+        let shards = Arc::new(listed(vec![shard("0", None), shard("1", None)]));
+        let shard_sync = shard_sync(rows.clone(), shards, Arc::new(crate::metrics::Discard));
+        shard_sync.recognise().await.unwrap();
+        shard_sync.begin().await.unwrap();
+        let created = rows.row(&"1".into()).unwrap();
+        assert_eq!(
+            (created.checkpoint.sequence, created.latest_from.is_some()),
+            (Sequence::Latest, is_dated)
+        );
+    }
+}

@@ -12,7 +12,7 @@ use multilangd::aws::dynamodb::{Leases, Options};
 use multilangd::lease::memory::Memory;
 use multilangd::lease::orders::{self, Park, Pause};
 use multilangd::lease::table::{Error, Found};
-use multilangd::lease::{Lease, Table, WorkerId, update};
+use multilangd::lease::{Lease, ProcessId, Table, WorkerId, update};
 use multilangd::local::tables::Tables;
 use multilangd::metrics::{Board, Discard};
 use multilangd::sequence::{Position, Sequence};
@@ -157,7 +157,7 @@ async fn every_write_applies_once_and_changes_its_fields() {
             ("unpark", Box::new(orders::unpark)),
             ("pause", Box::new(move |row| orders::pause(row, &paused, 9))),
             ("resume", Box::new(|row| orders::pause(row, &Pause::new(false, 9, "bob"), 9))),
-            ("correct", Box::new(move |row| orders::correct(row, &lagging))),
+            ("correct", Box::new(move |row| orders::correct(row, &lagging, 9))),
         ];
         for (what, write) in &writes {
             let before = row.clone();
@@ -175,6 +175,33 @@ async fn every_write_applies_once_and_changes_its_fields() {
                 );
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn acquisition_does_not_replace_the_date_of_an_order() {
+    for Subject { name, table, .. } in &Box::pin(subjects()).await {
+        let shard = ShardId::from("a");
+        let row = Lease { checkpoint: Position::new(Sequence::Latest), ..lease("a") };
+        table.create(&row).await.unwrap();
+        let process = ProcessId::new(5, "one", &"me".into());
+        let mark = update::Mark { stream: None, process, stores_start: true };
+        let acquisition = |row: &Lease| {
+            let mut update = update::take(row, &"me".into()).marked(row, &mark);
+            update.date(20);
+            update
+        };
+        let old = acquisition(&row);
+        table.update(&shard, &orders::park(&row, &Park::new(7, "ann"), 9)).await.unwrap();
+        assert_eq!(table.update(&shard, &old).await, Err(Error::Conflict(shard.clone())), "{name}");
+        let parked = table.get(&shard).await.unwrap().unwrap();
+        table.update(&shard, &acquisition(&parked)).await.unwrap();
+        let acquired = table.get(&shard).await.unwrap().unwrap();
+        assert_eq!((acquired.owner, acquired.latest_from), (Some("me".into()), Some(9)), "{name}");
+        let new = Lease { checkpoint: Position::new(Sequence::Latest), ..lease("b") };
+        table.create(&new).await.unwrap();
+        table.update(&"b".into(), &acquisition(&new)).await.unwrap();
+        assert_eq!(table.get(&"b".into()).await.unwrap().unwrap().latest_from, Some(20), "{name}");
     }
 }
 

@@ -197,7 +197,6 @@ async fn actions_with_a_record_after(wait: Duration) -> (Vec<String>, Outcome) {
         letters: None,
         wall: || 0,
         clock: crate::story::service_clock(),
-        resume_latest: true,
     };
     let (_finish, finished) = broadcast::channel(1);
     let stop = CancellationToken::new();

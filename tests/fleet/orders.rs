@@ -221,6 +221,41 @@ async fn parked_at_latest(plan_of_run: Plan) -> Report {
     story.end().await
 }
 
+/// Leases at the latest record that are paused. Their workers, which do not store where they began to read, stop, and
+/// others start when the pause is over, or before.
+async fn stopped_in_pause(plan_of_run: Plan) -> Report {
+    let mut story = Story::new(plan_of_run.seed, 4, plan_of_run.bug, plan_of_run.led);
+    story.begins_at_latest();
+    story.resumes_no_latest();
+    story.join(None);
+    story.join(None);
+    while !(story.is_settled() && story.is_begun()) {
+        sleep(SECOND).await;
+        story.reap();
+    }
+    give(&story, Verb::Pause);
+    sleep(FAILOVER * 2).await;
+    while story.len() > 0 {
+        story.stop(0);
+    }
+    for _ in 0..20 {
+        story.put(2);
+        sleep(SECOND).await;
+        story.reap();
+    }
+    let is_resumed_first = story.pick(2) == 0;
+    if is_resumed_first {
+        give(&story, Verb::Resume);
+    }
+    story.join(None);
+    story.join(None);
+    let millis = u64::try_from(story.pick(20_000)).unwrap();
+    sleep(Duration::from_millis(millis)).await;
+    give(&story, Verb::Resume);
+    story.calm(plan_of_run).await;
+    story.end().await
+}
+
 #[test]
 fn orders_of_an_operator_are_obeyed_without_loss() {
     runs(|plan| simulate(plan.seed, ordered(plan)));
@@ -236,14 +271,20 @@ fn leases_at_latest_skip_nothing_while_parked() {
     runs(|plan| simulate(plan.seed, parked_at_latest(plan)));
 }
 
+#[test]
+fn pause_outlives_its_workers_where_latest_is_not_resumed() {
+    runs(|plan| simulate(plan.seed, stopped_in_pause(plan)));
+}
+
 /// Each injected fault violates an invariant of the orders.
 #[test]
 fn faults_of_orders_violate_their_invariants() {
     type Told = fn(Plan) -> Report;
-    let told: [(Bug, &str, Told); 3] = [
+    let told: [(Bug, &str, Told); 4] = [
         (Bug::HidesOrders, "delivered-while-parked", |plan| simulate(plan.seed, ordered(plan))),
         (Bug::HidesOrders, "delivered-in-pause", |plan| simulate(plan.seed, paused(plan))),
         (Bug::ForgetsTheStart, "undelivered", |plan| simulate(plan.seed, parked_at_latest(plan))),
+        (Bug::ForgetsTheStart, "undelivered", |plan| simulate(plan.seed, stopped_in_pause(plan))),
     ];
     for (bug, invariant, story) in told {
         let violates = |seed| {

@@ -212,6 +212,11 @@ impl Story {
     }
 
     /// Children fail at some records; a parked shard is retried every 20 s.
+    /// As KCL, workers do not store where they begin to read at the latest record.
+    pub fn resumes_no_latest(&mut self) {
+        self.config.resume_latest = false;
+    }
+
     pub fn has_bad_records(&mut self, bad_rate: u32) {
         self.config.parked_pause = SECOND * 20;
         if self.world.state().bug == Some(Bug::EmptiesTheStream) {

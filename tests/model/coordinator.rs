@@ -202,7 +202,8 @@ fn settings(worker: usize) -> Settings {
         reach: Arc::default(),
         stop: clock::Stop::within(Duration::from_secs(9)),
         process: ProcessId::new(5, "one", &name(worker)),
-        latest_from: None,
+        clock: clock::ServiceClock::new(clock::wall_millis, Default::default()),
+        resume_latest: false,
     }
 }
 

@@ -122,6 +122,7 @@ impl Expression {
             Requirement::Pause(pause) => {
                 self.text(item::PAUSE, ":pauseWas", pause.as_ref().map(ToString::to_string).as_deref())
             }
+            Requirement::Undated => format!("attribute_not_exists({})", self.name(item::LATEST_FROM)),
             Requirement::Process(process) => {
                 let value = self.value(":processWas".to_owned(), item::text(&process.to_string()));
                 format!("{} = {value}", self.name(item::PROCESS))

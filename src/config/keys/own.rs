@@ -188,7 +188,7 @@ pub const KEYS: &[Own] = &[
     Own { name: WORKER_ID_SUFFIX, scope: Scope::Application, kind: OwnKind::Word(&["none", "random", "hostname"]), default: "none",
         doc: "Suffix that is appended to workerId with a hyphen, so that several processes can use one file: a random word for each start, or the host name. Without workerId the id is always random." },
     Own { name: RESUME_LATEST, scope: Scope::Application, kind: OwnKind::Word(&[TRUE, "false"]), default: TRUE,
-        doc: "Start of an owner of a lease at LATEST that has no checkpoint yet. true: where the first owner began to read, so that records that it delivered before it failed are delivered again. false: at the newest record, as KCL does." },
+        doc: "Start of an owner of a lease at LATEST that has no checkpoint yet. true: where the first owner began to read, so that records that it delivered before it failed are delivered again. false: at the newest record, as KCL does, unless the lease stores where reading began (multilangdLatestFrom), which an order to park or pause writes, or a worker with true." },
     Own { name: USE_STREAM_ARN, scope: Scope::Application, kind: OwnKind::Word(&[TRUE, "false"]), default: "false",
         doc: "Name the stream by streamArn in every call, which reads a stream of another account (its resource policy must allow it). false: by its name, as KCL does; a stream of another account or region than that of streamArn is then refused. Some local endpoints ignore ARNs." },
     Own { name: STATUS, scope: Scope::Process, kind: OwnKind::Address, default: "9465",

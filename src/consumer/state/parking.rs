@@ -63,12 +63,14 @@ impl State {
     /// No child runs any more.
     pub(super) fn parked_by_operator(&mut self) -> Effects {
         (self.parking, self.hurry, self.answer_by) = (false, None, None);
+        // A record whose letter was due when the order came is no longer known to fail: the letter is not written after a
+        // failure of a later child at other records.
+        self.suspects = self.settings.dead_letters.map(Suspects::new);
+        (self.poison, self.is_narrowed) = (None, false);
         let Some(order) = self.order.clone() else { return self.begin() };
         self.drop_rest();
         // The next child begins at the checkpoint or, before the first one, at the first record delivered.
         (self.feed_open, self.delivered, self.end) = (false, false, None);
-        self.suspects = self.settings.dead_letters.map(Suspects::new);
-        (self.poison, self.is_narrowed) = (None, false);
         (self.failures, self.starved, self.parked) = (0, 0, false);
         for backoff in [&mut self.backoff, &mut self.narrowing, &mut self.refusals, &mut self.shortage] {
             backoff.reset();

@@ -178,6 +178,24 @@ fn letter_in_progress_is_finished_before_the_shard_is_parked() {
     assert!(life.on(Event::Unpark).contains(&Effect::OpenFeed(position("6").sequence)));
 }
 
+#[test]
+fn letter_that_was_due_is_dropped_if_the_order_ends_early() {
+    let mut life = Life::idle("5");
+    let limits = Limits { record_failures: 1, in_a_row: 10 };
+    life.state.settings.dead_letters = Some(limits);
+    life.state.suspects = Some(Suspects::new(limits));
+    life.on(Event::Batch(batch(&[6])));
+    let failed = life.child(multilang::Event::OutputClosed);
+    assert!(life.state.poison.is_some(), "{failed:?}");
+    life.park();
+    life.on(Event::Unpark);
+    life.exited();
+    life.on(Event::Spawned);
+    life.exited();
+    let phase = &life.state.phase;
+    assert!(matches!(phase, Phase::BackingOff(_)), "no letter for a failure to start: {phase:?}");
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Move {
     Park,
@@ -186,38 +204,61 @@ enum Move {
     Checkpoint,
     Batch,
     Crash,
+    CloseOutput,
     Deadline,
 }
 
 fn moves() -> impl Strategy<Value = Move> {
-    use Move::{Answer, Batch, Checkpoint, Crash, Deadline, Park, Unpark};
+    use Move::{Answer, Batch, Checkpoint, CloseOutput, Crash, Deadline, Park, Unpark};
     prop::sample::select(vec![
-        Park, Unpark, Answer, Answer, Answer, Checkpoint, Batch, Batch, Crash, Deadline,
+        Park,
+        Unpark,
+        Answer,
+        Answer,
+        Answer,
+        Checkpoint,
+        Batch,
+        Batch,
+        Crash,
+        CloseOutput,
+        Deadline,
     ])
 }
 
 proptest! {
     /// Whatever happens, nothing is delivered while an order is known, each child that is started is ended, and the
-    /// shard is parked by the order or works on.
+    /// shard is parked by the order or works on. A letter is written only if the last child has failed at a record.
     #[test]
-    fn nothing_is_delivered_while_an_order_is_known(moves in prop::collection::vec(moves(), 0..60)) {
+    fn nothing_is_delivered_while_an_order_is_known(
+        moves in prop::collection::vec(moves(), 0..60), letters in any::<bool>(),
+    ) {
         let mut life = Life::new("5");
+        let limits = Limits { record_failures: 1, in_a_row: u32::MAX };
+        life.state.settings.dead_letters = letters.then_some(limits);
+        life.state.suspects = letters.then(|| Suspects::new(limits));
+        let mut processed = false;
         let (mut ordered, mut open, mut runs, mut next) = (false, None, false, 6);
         let mut pending: VecDeque<Effect> = life.on(Event::Begin).into();
-        let settle = |life: &mut Life, pending: &mut VecDeque<Effect>, open: &mut Option<Action>, runs: &mut bool, ordered: bool| {
+        let mut settle = |life: &mut Life, pending: &mut VecDeque<Effect>, open: &mut Option<Action>, runs: &mut bool, ordered: bool| {
             while let Some(effect) = pending.pop_front() {
                 match effect {
                     Effect::Spawn => {
                         assert!(!*runs && !ordered, "started beside another child, or while parked");
                         *runs = true;
+                        processed = false;
                         pending.extend(life.on(Event::Spawned));
                     }
                     Effect::Send(message) => {
                         assert!(*runs && open.is_none());
                         assert!(!ordered || !matches!(message, Message::ProcessRecords(..)), "delivered while parked");
                         *open = Some(message.action());
+                        processed |= matches!(message, Message::ProcessRecords(..));
                     }
                     Effect::Store(position) => pending.extend(life.on(Event::Stored(position, Ok(())))),
+                    Effect::Letter(record) => {
+                        assert!(processed && !*runs, "a letter of a record that the last child did not receive");
+                        pending.extend(life.on(Event::Lettered(record.position(), Ok(()))));
+                    }
                     Effect::Abandon => *runs = false,
                     Effect::ParkedByOperator(_) => assert!(!*runs && ordered),
                     Effect::Finish(outcome) => panic!("{outcome:?}"),
@@ -253,8 +294,9 @@ proptest! {
                     (runs, open) = (false, None);
                     life.exited()
                 }
+                Move::CloseOutput if runs => life.child(multilang::Event::OutputClosed),
                 Move::Deadline if life.state.deadline().is_some() => life.wait(),
-                Move::Checkpoint | Move::Batch | Move::Crash | Move::Deadline => Vec::new(),
+                Move::Checkpoint | Move::Batch | Move::Crash | Move::CloseOutput | Move::Deadline => Vec::new(),
             };
             // A signal ends a child in the end.
             if matches!(life.state.phase, Phase::Closing { .. }) {
