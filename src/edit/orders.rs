@@ -81,9 +81,8 @@ pub fn resume(rows: &Rows<'_>, operator: Operator<'_>) -> Vec<Step> {
 
 /// The order for the whole application that these steps of `pause` or `resume` write; none if no row needs it.
 pub fn chosen(steps: &[Step]) -> Option<&Pause> {
-    steps.iter().find_map(|step| match &step.action {
-        Action::Order(Order::Pause { pause, .. }) => Some(pause),
-        _ => None,
+    steps.iter().find_map(|step| {
+        if let Action::Order(Order::Pause { pause, .. }) = &step.action { Some(pause) } else { None }
     })
 }
 
@@ -105,12 +104,10 @@ pub fn bring(leases: &[Lease], order: &Pause, latest_from: i64) -> Result<Vec<St
 fn each(rows: &Rows<'_>, action: impl Fn(&Lease) -> Action) -> Vec<Step> {
     let mut steps = rows.unknown(&rows.leases.iter().map(|lease| &lease.shard).collect(), &Refusal::NoLease);
     for lease in rows.leases.iter().filter(|lease| rows.selects(&lease.shard)) {
-        let action = match action(lease) {
-            // Only the mark of an order that ends is removed there.
-            Action::Order(order) if !lease.is_complete() || !order.is_done(lease) => Action::Order(order),
-            _ if lease.is_complete() => Action::Keep(Kept::Finished),
-            action => action,
-        };
+        let action = action(lease);
+        // In a finished row, only the mark of an order that ends is removed.
+        let is_needed = matches!(&action, Action::Order(order) if !order.is_done(lease));
+        let action = if lease.is_complete() && !is_needed { Action::Keep(Kept::Finished) } else { action };
         steps.push(Step {
             shard: lease.shard.clone(),
             lease: Some(lease.clone()),
