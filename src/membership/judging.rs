@@ -116,6 +116,9 @@ impl State {
             let alone = read.members.is_empty() && renewing.is_empty();
             let me = (alone || !self.withdrawn).then_some(&self.settings.me);
             Arc::new(with_renewing(read, me, &renewing))
+        } else if self.withdrawn && self.read.members.is_empty() {
+            // No worker accepts leases. Unless this one tries again, nothing shows that it can.
+            Arc::new(with_renewing(Verdict::clone(&self.read), Some(&self.settings.me), &BTreeSet::new()))
         } else {
             self.read.clone()
         };

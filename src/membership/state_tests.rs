@@ -260,6 +260,30 @@ fn worker_that_cannot_acquire_leases_reports_so() {
 }
 
 #[test]
+fn leader_tries_itself_while_no_worker_accepts_leases() {
+    let mut rig = Rig::leader(Layout::Complete);
+    rig.on(Event::Wake);
+    rig.on(Event::Reported(Ok(())));
+    rig.state.withdrawn = true;
+    let me = WorkerId::from("me");
+    let farewell = |rig: &Rig| Recorder::farewell(&me, rig.moment.wall / 1_000);
+    let mut reports = vec![farewell(&rig)];
+    rig.on(Event::Judged(Ok(reports.clone())));
+    let members = |rig: &Rig| -> Vec<String> {
+        rig.standing.verdict.members.iter().map(|member| member.id.to_string()).collect()
+    };
+    assert_eq!(members(&rig), ["me"], "nothing else would show that it can acquire leases again");
+    reports.extend(rig.reports(&["x"]));
+    rig.on(Event::Judged(Ok(reports)));
+    assert_eq!(members(&rig), ["x"]);
+    // A worker that is not unable and asks for nothing gets nothing.
+    rig.state.withdrawn = false;
+    let reports = vec![farewell(&rig)];
+    rig.on(Event::Judged(Ok(reports)));
+    assert_eq!(members(&rig), [""; 0]);
+}
+
+#[test]
 fn leader_without_scans_releases_the_lock() {
     let mut rig = Rig::leader(Layout::Complete);
     let mut released = false;
