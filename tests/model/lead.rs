@@ -5,7 +5,7 @@
 //! [`update`].
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use multilangd::fleet::lock::{Election, Next, Terms};
@@ -17,8 +17,10 @@ use multilangd::lease::update::{self, Update};
 use multilangd::lease::{Lease, WorkerId};
 use multilangd::sequence::{Position, Sequence};
 use multilangd::shard::HashRange;
-use stateright::{Checker, Model, Property};
+use stateright::{Model, Property};
 use tokio::time::Instant;
+
+use crate::checker::{Checked, Seen, assert_no_violation, check};
 
 /// The lock lasts for two ticks, and expires after three.
 const TICK: Duration = Duration::from_secs(8);
@@ -47,7 +49,7 @@ struct Bounds {
     assignments: u8,
     crashes: u8,
     fault: Option<Fault>,
-    seen: Arc<Mutex<BTreeSet<&'static str>>>,
+    seen: Seen,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -338,6 +340,16 @@ impl Model for Bounds {
     }
 }
 
+impl Checked for Bounds {
+    fn violation(state: &State) -> Option<&'static str> {
+        state.violation
+    }
+
+    fn seen(&self) -> &Seen {
+        &self.seen
+    }
+}
+
 const EXPECTED_EVENTS: [&str; 9] = [
     "a free lock was acquired",
     "an expired lock was acquired",
@@ -362,32 +374,9 @@ fn crashing() -> Bounds {
     Bounds { ticks: 4, steps: 3, crashes: 1, ..locks() }
 }
 
-fn check(bounds: &Bounds) -> (Option<&'static str>, usize) {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let checker = bounds.clone().checker().threads(threads).spawn_bfs().join();
-    let violation = checker.discovery("no violation").map(|path| {
-        let found = path.last_state().violation.unwrap();
-        println!("{found}:");
-        for action in path.into_actions() {
-            println!("  {action:?}");
-        }
-        found
-    });
-    (violation, checker.unique_state_count())
-}
-
 #[test]
 fn at_most_one_leader_in_every_order_of_events() {
-    let mut seen = BTreeSet::new();
-    for bounds in [locks(), assignments(), crashing()] {
-        let (violation, states) = check(&bounds);
-        println!("{states} states");
-        assert_eq!(violation, None);
-        seen.extend(bounds.seen.lock().unwrap().iter().copied());
-    }
-    for what in EXPECTED_EVENTS {
-        assert!(seen.contains(what), "never: {what}");
-    }
+    assert_no_violation(&[locks(), assignments(), crashing()], &EXPECTED_EVENTS);
 }
 
 #[test]

@@ -9,7 +9,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use multilangd::lease::handoff::NONE;
@@ -23,6 +23,8 @@ use multilangd::sequence::{Position, Sequence, SequenceNumber};
 use multilangd::shard::{HashRange, ShardId};
 use stateright::{Model, Property};
 use tokio::time::Instant;
+
+use crate::checker::{Checked, Seen};
 
 mod checked;
 
@@ -64,9 +66,7 @@ struct Bounds {
     /// The second worker follows Java's rules.
     java: bool,
     fault: Option<Fault>,
-    /// The events observed in any state, so that a check that never reaches a steal cannot pass as one that
-    /// does.
-    seen: Arc<Mutex<BTreeSet<&'static str>>>,
+    seen: Seen,
 }
 
 impl Bounds {
@@ -365,6 +365,16 @@ impl State {
             bounds.observe("a lost response was resolved by reading the row");
         }
         self.step(from, step, intent, bounds);
+    }
+}
+
+impl Checked for Bounds {
+    fn violation(state: &State) -> Option<&'static str> {
+        state.violation
+    }
+
+    fn seen(&self) -> &Seen {
+        &self.seen
     }
 }
 

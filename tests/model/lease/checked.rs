@@ -1,11 +1,9 @@
 //! The bounds within which every state is visited, and the events that must be observed.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use stateright::{Checker as _, Model as _};
-
 use super::{Bounds, Fault};
+use crate::checker::{assert_no_violation, check};
 
 const EXPECTED_EVENTS: [&str; 10] = [
     "an unowned lease was acquired",
@@ -51,44 +49,15 @@ fn crashing() -> Bounds {
     Bounds { sends: 3, crashes: 1, ..plain() }
 }
 
-/// The first violation found, and the number of states.
-fn check(bounds: &Bounds) -> (Option<&'static str>, usize) {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let checker = bounds.clone().checker().threads(threads).spawn_bfs().join();
-    let violation = checker.discovery("no violation").map(|path| {
-        let found = path.last_state().violation.unwrap();
-        println!("{found}:");
-        for action in path.into_actions() {
-            println!("  {action:?}");
-        }
-        found
-    });
-    (violation, checker.unique_state_count())
-}
-
-/// Asserts that no configuration has a violation, and that together they observe every expected event.
-fn assert_no_violation(configurations: [Bounds; 4]) {
-    let mut seen = BTreeSet::new();
-    for bounds in configurations {
-        let (violation, states) = check(&bounds);
-        println!("{states} states");
-        assert_eq!(violation, None);
-        seen.extend(bounds.seen.lock().unwrap().iter().copied());
-    }
-    for what in EXPECTED_EVENTS {
-        assert!(seen.contains(what), "never: {what}");
-    }
-}
-
 #[test]
 fn two_workers_keep_every_invariant() {
-    assert_no_violation([plain(), slow(), led(), crashing()]);
+    assert_no_violation(&[plain(), slow(), led(), crashing()], &EXPECTED_EVENTS);
 }
 
 #[test]
 fn worker_with_java_keeps_every_invariant() {
     let java = |bounds| Bounds { java: true, ..bounds };
-    assert_no_violation([java(plain()), java(slow()), java(led()), java(crashing())]);
+    assert_no_violation(&[java(plain()), java(slow()), java(led()), java(crashing())], &EXPECTED_EVENTS);
 }
 
 #[test]
