@@ -201,7 +201,13 @@ impl Table for Link {
         let (worker, shard, update) = (self.worker.clone(), shard.clone(), update.clone());
         let started = Instant::now();
         let write = move |world: &World| world.state().write(&worker, started, &shard, &update);
-        Box::pin(self.write("UpdateItem", write))
+        Box::pin(async move {
+            let answer = self.write("UpdateItem", write).await;
+            if let Ok(row) = &answer {
+                self.world.state().oracle.answered(&self.worker, row);
+            }
+            answer
+        })
     }
 
     fn owned<'a>(&'a self, worker: &'a WorkerId) -> BoxFuture<'a, Result<Vec<ShardId>, Error>> {
@@ -410,7 +416,8 @@ impl retrieval::Api for Link {
     ) -> BoxFuture<'a, Result<String, retrieval::Error>> {
         Box::pin(async move {
             let index = self.read("GetShardIterator", |world| {
-                let state = world.state();
+                let mut state = world.state();
+                let state = &mut *state;
                 let line = state.stream.shards.get(shard).ok_or_else(|| missing(shard))?;
                 let place = |number: &SequenceNumber| number.as_str().parse::<u64>().unwrap();
                 if let Start::At(number) | Start::After(number) = start
@@ -421,7 +428,10 @@ impl retrieval::Api for Link {
                 let index = match start {
                     Start::TrimHorizon => 0,
                     Start::AtTimestamp(from) => line.arrivals.partition_point(|at| at < from),
-                    Start::Latest => line.records.len(),
+                    Start::Latest => {
+                        state.oracle.begins_at_latest(&self.worker, shard, &line.records);
+                        line.records.len()
+                    }
                     Start::At(number) => line.records.partition_point(|n| *n < place(number)),
                     Start::After(number) => line.records.partition_point(|n| *n <= place(number)),
                 };
