@@ -9,6 +9,8 @@ use crate::process::{Daemon, Running};
 use crate::world::{World, now};
 
 const MINUTE: Duration = Duration::from_secs(60);
+/// Shards that make as many child processes.
+const MANY: i32 = 1_000;
 
 /// Measures the time from the start of the process to the first record at a child.
 pub async fn first() {
@@ -32,7 +34,7 @@ pub async fn first() {
 }
 
 /// Measures memory, threads and CPU of a daemon without records to process. `only` selects the cases with that
-/// number of shards or that retrieval.
+/// number of shards or that retrieval; [`MANY`] shards are measured only if it names them, without Java.
 pub async fn idle(only: &str) {
     println!("\n## idle: one minute without new records\n");
     println!("| shards | retrieval | daemon | MiB | threads | CPU seconds |\n|---|---|---|---|---|---|");
@@ -41,19 +43,24 @@ pub async fn idle(only: &str) {
         (4, "subscribed", "retrievalMode = FANOUT\n"),
         (32, "polled", "retrievalMode = POLLING\n"),
         (32, "subscribed", "retrievalMode = FANOUT\n"),
+        (MANY, "polled", "retrievalMode = POLLING\n"),
+        (MANY, "subscribed", "retrievalMode = FANOUT\n"),
     ];
     let is_chosen = |shards: i32, retrieval: &str| {
-        only.split('-').all(|word| word.is_empty() || word == retrieval || word == shards.to_string())
+        let is_asked_for = shards != MANY || only.split('-').any(|word| word == MANY.to_string());
+        is_asked_for
+            && only.split('-').all(|word| word.is_empty() || word == retrieval || word == shards.to_string())
     };
     for (shards, retrieval, more) in cases.into_iter().filter(|case| is_chosen(case.0, case.1)) {
-        for daemon in Daemon::all() {
+        for daemon in if shards == MANY { Daemon::builds() } else { Daemon::all() } {
             let mut world = World::new(shards).await;
             // One record per shard shows that all of them are read.
             world.fill(1_600 * 16, 100).await;
             let file = world.file(&format!("{daemon:?}"), "", more);
             let running = daemon.start(&file);
             world.wait_for("first", usize::try_from(shards.min(16)).unwrap()).await;
-            sleep(Duration::from_secs(10)).await;
+            // The children of many shards start a few at a time.
+            sleep(if shards == MANY { MINUTE } else { Duration::from_secs(10) }).await;
             let before = running.cpu_seconds();
             sleep(MINUTE).await;
             println!(
