@@ -3,6 +3,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`key`] | the key of a row: the stream, in a table of several, and the shard |
 //! | [`table`] | the port to the lease table, and its errors |
 //! | [`update`] | every write of a lease as condition and changes: pure |
 //! | [`held`] | the proof that this worker owns a lease, and the only way to renew, checkpoint or release it |
@@ -44,6 +45,7 @@ pub mod handoff;
 pub mod held;
 pub mod history;
 pub mod holding;
+pub mod key;
 pub mod memory;
 pub mod meter;
 pub mod orders;
@@ -56,6 +58,7 @@ pub mod update;
 pub mod watch;
 
 pub use held::Held;
+pub use key::LeaseKey;
 pub use table::Table;
 
 /// A worker's id, the value of `leaseOwner`.

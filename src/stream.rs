@@ -4,8 +4,9 @@
 //! again under its name, and a configuration can name the wrong one. So each lease row that a worker of
 //! multilangd acquires stores the identity (`crate::recognition`, `crate::lease::origin`).
 //!
-//! At AWS: `StreamARN` and `StreamCreationTimestamp` of `DescribeStreamSummary`. In KCL: `StreamIdentifier`, which only
-//! multi-stream tables store.
+//! A table of several streams has its own form of the identity in each key: [`StreamIdentifier`].
+//!
+//! At AWS: `StreamARN` and `StreamCreationTimestamp` of `DescribeStreamSummary`. In KCL: `StreamIdentifier`.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -103,9 +104,78 @@ impl fmt::Display for StreamId {
     }
 }
 
+/// A stream in a lease table of several streams: `ACCOUNT:NAME:EPOCH`, where the epoch stands for the creation of the
+/// stream. KCL takes the epoch from the application and never verifies it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamIdentifier(Arc<str>);
+
+impl StreamIdentifier {
+    /// Parses the form in which KCL writes it. Another spelling of the same numbers would be another key of the table.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let (account, rest) = text.split_once(':')?;
+        let (name, epoch) = rest.split_once(':')?;
+        let is_epoch = |text: &str| {
+            is_digits(text) && !text.starts_with('0') && text.parse::<i64>().is_ok_and(|epoch| epoch > 0)
+        };
+        (is_digits(account) && !name.is_empty() && is_epoch(epoch)).then(|| Self(text.into()))
+    }
+
+    /// The identifier as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The name of the stream.
+    pub fn name(&self) -> &str {
+        self.0.split(':').nth(1).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for StreamIdentifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for StreamIdentifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn identifier_is_parsed_as_kcl_writes_it_only() {
+        let text = "123456789012:orders:1700000000";
+        let identifier = StreamIdentifier::parse(text).unwrap();
+        assert_eq!((identifier.as_str(), identifier.name()), (text, "orders"));
+        let greatest = format!("1:a:{}", i64::MAX);
+        assert!(StreamIdentifier::parse(&greatest).is_some());
+        for text in [
+            "",
+            "orders",
+            "1:orders",
+            "1::5",
+            ":orders:5",
+            "a1:orders:5",
+            "1:orders:",
+            "1:orders:0",
+            "1:orders:05",
+            "1:orders:-5",
+            "1:orders:+5",
+            "1:orders:5 ",
+            "1:orders:5:6",
+            "1:or:ders:5",
+            "1:orders:9223372036854775808",
+            "arn:aws:kinesis:eu-west-1:123456789012:stream/orders",
+        ] {
+            assert_eq!(StreamIdentifier::parse(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn configured_arn_differs_in_real_accounts_and_regions_only() {
