@@ -178,9 +178,9 @@ impl Consumer {
         self.events.push_back(Event::Begin);
         self.emit(OfShard::Held { checkpoint: self.state.stored() });
         if self.held.initial().parents.is_empty() {
-            self.parts.standings.trying(self.held.shard());
+            self.parts.standings.trying(self.held.key());
         } else {
-            self.parts.standings.waiting(self.held.shard());
+            self.parts.standings.waiting(self.held.key());
         }
         let (mut stopping, mut wanted, mut lost) = (false, false, false);
         loop {
@@ -324,7 +324,6 @@ impl Consumer {
     }
 
     fn perform(&mut self, effect: Effect) -> Option<Outcome> {
-        let shard = self.held.shard().clone();
         match effect {
             Effect::CheckParents => {
                 let (table, held) = (self.parts.table.clone(), self.held.clone());
@@ -336,10 +335,11 @@ impl Consumer {
             Effect::OpenFeed(sequence) => self.open_feed(&sequence),
             Effect::CloseFeed => self.feed = None,
             Effect::Spawn => {
-                self.parts.standings.trying(&shard);
+                self.parts.standings.trying(self.held.key());
                 self.attempt = self.attempt.saturating_add(1);
                 let stream_arn =
                     self.parts.source.recognition.current().map(|stream| stream.arn().to_owned());
+                let shard = self.held.shard().clone();
                 let start = ForShard { shard, stream_arn, attempt: self.attempt };
                 let (program, dialect) = (self.parts.program.clone(), self.parts.dialect);
                 self.spawning = Some(Box::pin(async move { Child::spawn(&*program, dialect, &start).await }));
@@ -431,11 +431,11 @@ impl Consumer {
                     error = reason, stderr = stderr.last(), checkpoint = %self.state.stored(), retry_in = ?pause,
                     "parked the shard: its record processor has failed too many times in a row \
                      (multilangd.maxChildFailures); other shards are not affected");
-                self.parts.standings.parked(&shard, with_stderr(reason, &stderr));
+                self.parts.standings.parked(self.held.key(), with_stderr(reason, &stderr));
             }
             Effect::Recovered => {
                 self.emit(OfShard::Recovered);
-                self.parts.standings.recovered(&shard);
+                self.parts.standings.recovered(self.held.key());
                 info!(
                     event = "shard_resumed",
                     pid = self.pid,
@@ -553,7 +553,7 @@ impl Drop for Consumer {
     /// However the consumer ends, even by a panic, its lease is released.
     fn drop(&mut self) {
         self.emit(OfShard::Over(self.ending.unwrap_or(Ending::Released)));
-        self.parts.standings.over(self.held.shard());
+        self.parts.standings.over(self.held.key());
     }
 }
 

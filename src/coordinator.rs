@@ -23,11 +23,10 @@ use crate::capacity::Capacity;
 use crate::clock::{self, ServiceClock};
 use crate::lease::held::{Owner, Rival};
 use crate::lease::history::History;
-use crate::lease::{Held, Lease, ProcessId, Table, WorkerId, handoff};
+use crate::lease::{Held, Lease, LeaseKey, ProcessId, Table, WorkerId, handoff};
 use crate::metrics::Sink;
 use crate::reach::Reach;
 use crate::recognition::Recognition;
-use crate::shard::ShardId;
 
 mod assigned;
 pub mod event;
@@ -106,9 +105,9 @@ pub struct Snapshot {
     /// Of them, those that are seen to renew leases, whatever the reports say.
     pub renewing: BTreeSet<WorkerId>,
     /// The leases that this worker holds.
-    pub held: Arc<BTreeSet<ShardId>>,
+    pub held: Arc<BTreeSet<LeaseKey>>,
     /// Leases that the leader must not assign now.
-    pub excluded: Arc<BTreeSet<ShardId>>,
+    pub excluded: Arc<BTreeSet<LeaseKey>>,
     /// Whether it falls to this worker to look after all leases; none where the owners in the table decide.
     pub leads: Option<bool>,
     /// When the scan ended; none before the first one.
@@ -245,7 +244,7 @@ impl Coordinator {
                     Some(Order::Release(held)) => self.handle(Event::ReleaseOrdered(held)).await,
                     Some(Order::Look) => self.handle(Event::ScanOrdered).await,
                     Some(Order::Nudge(worker)) => self.handle(Event::NudgeOrdered(worker)).await,
-                    Some(Order::Forget(shard)) => self.handle(Event::ForgetOrdered(shard)).await,
+                    Some(Order::Forget(key)) => self.handle(Event::ForgetOrdered(key)).await,
                     None => break,
                 },
                 Some(done) = self.work.join_next_with_id() => self.work_ended(done).await,
@@ -314,23 +313,23 @@ impl Coordinator {
             Effect::ListOwned => self.spawn(Work::Look, async move {
                 Some(Event::OwnedListed(tools.table.owned(&tools.settings.me).await))
             }),
-            Effect::CheckIndex(shard) => self.spawn(Work::Other, async move {
-                Some(Event::IndexChecked(tools.table.get(&shard).await.ok().flatten()))
+            Effect::CheckIndex(key) => self.spawn(Work::Other, async move {
+                Some(Event::IndexChecked(tools.table.get(&key).await.ok().flatten()))
             }),
-            Effect::Read(shard) => {
-                self.spawn(Work::Lease(shard.clone(), Intent::Read), async move {
-                    let outcome = tools.table.get(&shard).await;
-                    Some(Event::RowRead(shard, outcome))
+            Effect::Read(key) => {
+                self.spawn(Work::Lease(key.clone(), Intent::Read), async move {
+                    let outcome = tools.table.get(&key).await;
+                    Some(Event::RowRead(key, outcome))
                 });
             }
-            Effect::Acquire(shard, update) => {
-                let work = Work::Lease(shard.clone(), Intent::Acquire);
-                self.spawn(work, tools.acquire(shard, update));
+            Effect::Acquire(key, update) => {
+                let work = Work::Lease(key.clone(), Intent::Acquire);
+                self.spawn(work, tools.acquire(key, update));
             }
             Effect::Hold(held, first) => self.hold(held, first).await,
             Effect::MarkLost(held) => held.mark_lost(),
             Effect::Release(held, to) => {
-                let work = Work::Lease(held.shard().clone(), Intent::Release);
+                let work = Work::Lease(held.key().clone(), Intent::Release);
                 let task = self.release(held, to);
                 self.spawn(work, task);
             }

@@ -24,7 +24,7 @@ use crate::fleet::{Mode, Store};
 use crate::lease::held::Rival;
 use crate::lease::sync::InitialPosition;
 use crate::lease::table::Found;
-use crate::lease::{ProcessId, Table, WorkerId};
+use crate::lease::{LeaseKey, ProcessId, Table, WorkerId};
 use crate::letters::Letters;
 use crate::limits::Limits;
 use crate::membership::{self, Begun};
@@ -36,7 +36,7 @@ use crate::replay;
 use crate::retrieval::registration::StreamConsumer;
 use crate::retrieval::{self, Source, push};
 use crate::scheduler;
-use crate::shard::{self, ShardId};
+use crate::shard;
 use crate::shard_sync::{self, ShardSync};
 
 mod attempts;
@@ -248,8 +248,8 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
         Some(ended) = running.coordinator.join_next() => cause = Some(broken("coordinator", ended)),
         // Two processes with one worker id would deliver every record twice and refuse each other's
         // checkpoints.
-        shard = older(rival) => {
-            cause = Some(Error::WorkerIdTwice { worker: config.worker.clone(), shard });
+        lease = older(rival) => {
+            cause = Some(Error::WorkerIdTwice { worker: config.worker.clone(), lease });
         }
         // Without it this worker is assigned no leases and follows no leader. After a stop it may have nothing left
         // to do.
@@ -268,15 +268,15 @@ fn broken(part: &'static str, ended: Result<(), JoinError>) -> Error {
     Error::Broken(format!("{part} task failed: {reason}"))
 }
 
-/// Waits for a shard whose lease shows that an older process has this worker's id.
-async fn older(mut rival: watch::Receiver<Option<Rival>>) -> ShardId {
+/// Waits for a lease that shows that an older process has this worker's id.
+async fn older(mut rival: watch::Receiver<Option<Rival>>) -> LeaseKey {
     match rival
         .wait_for(Option::is_some)
         .await
         .ok()
-        .and_then(|met| met.as_ref().map(|rival| rival.shard.clone()))
+        .and_then(|met| met.as_ref().map(|rival| rival.key.clone()))
     {
-        Some(shard) => shard,
+        Some(key) => key,
         None => std::future::pending().await,
     }
 }

@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::lease::orders::Pause;
-use crate::lease::{Lease, Table, WorkerId, table};
-use crate::shard::{ShardId, some};
+use crate::lease::{Lease, LeaseKey, Table, WorkerId, table};
+use crate::shard::some;
 use crate::stream::StreamId;
 
 pub mod locate;
@@ -40,7 +40,7 @@ pub enum Error {
         "the lease of {0} was changed by a worker meanwhile: {1} of {2} leases are written (run the command again; for \
          seek and release, stop the workers first)"
     )]
-    Changed(ShardId, usize, usize),
+    Changed(LeaseKey, usize, usize),
     /// Another operator gave a later order for the application.
     #[error(
         "the order was replaced by a later one of {by}, after {written} leases were written: the application is {now} \
@@ -56,7 +56,7 @@ pub enum Error {
     },
     /// The table cannot be written.
     #[error("failed to write the lease of {0}: {3}; {1} of {2} leases are written (run the command again)")]
-    Table(ShardId, usize, usize, #[source] table::Error),
+    Table(LeaseKey, usize, usize, #[source] table::Error),
 }
 
 /// Two scans of the lease table.
@@ -106,11 +106,11 @@ pub struct NewRows {
 pub async fn execute(table: &dyn Table, steps: &[Step], new: &NewRows, force: bool) -> Result<usize, Error> {
     let all = steps.iter().filter(|step| step.writes()).count();
     for (written, step) in steps.iter().filter(|step| step.writes()).enumerate() {
-        let shard = || step.shard.clone();
+        let key = || step.key.clone();
         match write(table, step, new, force).await {
             Ok(true) => {}
-            Ok(false) => return Err(Error::Changed(shard(), written, all)),
-            Err(error) => return Err(Error::Table(shard(), written, all, error)),
+            Ok(false) => return Err(Error::Changed(key(), written, all)),
+            Err(error) => return Err(Error::Table(key(), written, all, error)),
         }
     }
     Ok(all)
@@ -152,19 +152,20 @@ async fn write(table: &dyn Table, step: &Step, new: &NewRows, force: bool) -> Re
     if let Action::Create(lease) = &step.action {
         let lease = Lease { typed: new.typed, stream: new.stream.clone(), ..(**lease).clone() };
         // Another run of the command may have created it.
-        return Ok(table.create(&lease).await?
-            || table.get(&step.shard).await?.is_some_and(|row| step.is_done(&row)));
+        return Ok(
+            table.create(&lease).await? || table.get(&step.key).await?.is_some_and(|row| step.is_done(&row))
+        );
     }
     let Some(seen) = &step.lease else { return Ok(true) };
     let mut row = seen.clone();
     for _ in 0..ATTEMPTS {
         let Some(update) = step.update(&row) else { return Ok(true) };
-        match table.update(&step.shard, &update).await {
+        match table.update(&step.key, &update).await {
             Ok(_) | Err(table::Error::Written { .. }) => return Ok(true),
             Err(table::Error::Conflict(_)) => {}
             Err(error) => return Err(error),
         }
-        match table.get(&step.shard).await? {
+        match table.get(&step.key).await? {
             // An earlier attempt of the request was applied.
             Some(now) if step.is_done(&now) => return Ok(true),
             // An order has no other step after it, and a worker may have marked the row with its stream.
@@ -186,11 +187,11 @@ pub fn json(
     name: &str,
     verb: &str,
     steps: &[Step],
-    unknown: &BTreeMap<&WorkerId, Vec<&ShardId>>,
+    unknown: &BTreeMap<&WorkerId, Vec<&LeaseKey>>,
     written: Option<usize>,
 ) -> Value {
-    let unknown = unknown.iter().map(|(worker, shards)| {
-        let shards: Vec<&str> = shards.iter().map(|shard| shard.as_str()).collect();
+    let unknown = unknown.iter().map(|(worker, keys)| {
+        let shards: Vec<String> = keys.iter().map(|key| key.to_string()).collect();
         json!({"worker": worker.as_str(), "shards": shards})
     });
     let unknown: Vec<Value> = unknown.collect();
@@ -198,7 +199,7 @@ pub fn json(
         let before = step.lease.as_ref().map(|lease| lease.checkpoint.to_string());
         let (action, after, reason) = describe(step);
         json!({
-            "shard": step.shard.as_str(),
+            "shard": step.key.to_string(),
             "owner": step.lease.as_ref().and_then(Lease::actual_owner).map(WorkerId::as_str),
             "before": before,
             "action": action,
@@ -218,7 +219,7 @@ pub fn text(steps: &[Step]) -> String {
         let owner = step.lease.as_ref().and_then(Lease::actual_owner);
         let (action, after, reason) = describe(step);
         rows.push([
-            step.shard.to_string(),
+            step.key.to_string(),
             owner.map_or("-".to_owned(), ToString::to_string),
             step.lease.as_ref().map_or("-".to_owned(), |lease| lease.checkpoint.to_string()),
             action.to_owned(),
@@ -243,9 +244,9 @@ fn describe(step: &Step) -> (&'static str, Option<String>, Option<String>) {
 }
 
 /// One line for each worker of [`orders::disobedient`].
-pub fn warnings(unknown: &BTreeMap<&WorkerId, Vec<&ShardId>>) -> String {
-    let line = |(worker, shards): (&&WorkerId, &Vec<&ShardId>)| {
-        let shards = some(shards.iter().copied());
+pub fn warnings(unknown: &BTreeMap<&WorkerId, Vec<&LeaseKey>>) -> String {
+    let line = |(worker, keys): (&&WorkerId, &Vec<&LeaseKey>)| {
+        let shards = some(keys.iter().copied());
         format!(
             "\nwarning: worker {worker} is not known as a worker of multilangd. A Java worker ignores the order and \
              continues to deliver {shards} (stop it)\n"
@@ -259,7 +260,7 @@ pub fn refusals(steps: &[Step]) -> Option<String> {
     let mut out = String::new();
     for step in steps {
         if let Action::Refuse(why) = &step.action {
-            let _infallible = write!(out, "\n  {}: {why}", step.shard);
+            let _infallible = write!(out, "\n  {}: {why}", step.key);
         }
     }
     (!out.is_empty()).then(|| format!("nothing is written:{out}"))
@@ -277,7 +278,7 @@ mod tests {
     fn shards() -> Vec<Shard> {
         let number = |value: u32| SequenceNumber::parse(&value.to_string()).unwrap();
         let shard = |n: u32| Shard {
-            id: ShardId::from(format!("shard-{n}").as_str()),
+            id: format!("shard-{n}").as_str().into(),
             parent: None,
             adjacent_parent: None,
             range: HashRange { start: 0, end: 9 },
@@ -492,7 +493,7 @@ mod tests {
         let steps = planned(&table).await;
         table.set_fault(Fault::LostAnswer);
         let done = execute(&table, &steps, &NewRows::default(), false).await;
-        assert!(matches!(done, Err(Error::Table(shard, 0, 3, _)) if shard == "shard-0".into()));
+        assert!(matches!(done, Err(Error::Table(key, 0, 3, _)) if key == "shard-0".into()));
         table.set_fault(Fault::None);
         let steps = planned(&table).await;
         assert_eq!(execute(&table, &steps, &NewRows::default(), false).await, Ok(2));

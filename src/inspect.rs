@@ -114,7 +114,7 @@ struct Worker {
 
 impl Overview {
     fn moves(&self, lease: &Lease) -> bool {
-        let before = self.before.leases.iter().find(|before| before.shard == lease.shard);
+        let before = self.before.leases.iter().find(|before| before.key == lease.key);
         before.is_some_and(|before| before.counter != lease.counter)
     }
 
@@ -165,7 +165,7 @@ impl Overview {
         });
         let leases = self.now.leases.iter().map(|lease| {
             json!({
-                "shard": lease.shard.as_str(),
+                "shard": lease.key.to_string(),
                 "owner": lease.owner.as_ref().map(WorkerId::as_str),
                 "checkpointOwner": lease.checkpoint_owner.as_ref().map(WorkerId::as_str),
                 "counter": lease.counter,
@@ -238,7 +238,7 @@ impl Overview {
                 lease.throughput.map_or("-".to_owned(), |rate| format!("{:.1}", rate.kilobytes()));
             let moved = if self.moves(lease) { "yes" } else { "no" };
             leases.push([
-                lease.shard.to_string(),
+                lease.key.to_string(),
                 owner,
                 lease.counter.to_string(),
                 moved.to_owned(),

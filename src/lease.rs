@@ -151,11 +151,11 @@ impl Throughput {
     }
 }
 
-/// A row of the lease table. Its key is the shard's id, since MultiLang supports one stream.
+/// A row of the lease table.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Lease {
-    /// `leaseKey`.
-    pub shard: ShardId,
+    /// `leaseKey`, with `streamName` and `shardId` in a table of several streams.
+    pub key: LeaseKey,
     /// `leaseOwner`; none on an unowned row.
     pub owner: Option<WorkerId>,
     /// `leaseCounter`: incremented by every write of the owner.
@@ -168,9 +168,9 @@ pub struct Lease {
     pub pending: Option<Position>,
     /// `checkpointOwner`: the worker that still reads the shard during a graceful handoff.
     pub checkpoint_owner: Option<WorkerId>,
-    /// `parentShardId`.
+    /// `parentShardId`: shards of the same stream.
     pub parents: BTreeSet<ShardId>,
-    /// `childShardIds`.
+    /// `childShardIds`: shards of the same stream.
     pub children: BTreeSet<ShardId>,
     /// `startingHashKey` and `endingHashKey`; none on rows of KCL before 2.3.
     pub range: Option<HashRange>,
@@ -195,9 +195,9 @@ pub struct Lease {
 
 impl Lease {
     /// A new row: unowned, with the counter 0.
-    pub fn new(shard: ShardId, checkpoint: Position, parents: BTreeSet<ShardId>, range: HashRange) -> Self {
+    pub fn new(key: LeaseKey, checkpoint: Position, parents: BTreeSet<ShardId>, range: HashRange) -> Self {
         Self {
-            shard,
+            key,
             owner: None,
             counter: 0,
             owner_switches: 0,
@@ -215,6 +215,11 @@ impl Lease {
             park: None,
             pause: None,
         }
+    }
+
+    /// The shard.
+    pub fn shard(&self) -> &ShardId {
+        self.key.shard()
     }
 
     /// The worker that reads the shard now: the previous owner during a graceful handoff.

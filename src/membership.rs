@@ -26,8 +26,7 @@ use crate::coordinator::{Handle, Snapshot, Standing, SuccessorQuery};
 use crate::cpu::{self, Gauge};
 use crate::fleet::Store;
 use crate::lease::held::Rival;
-use crate::lease::{Table, table};
-use crate::shard::ShardId;
+use crate::lease::{LeaseKey, Table, table};
 
 mod assigning;
 mod begin;
@@ -92,7 +91,7 @@ enum Done {
 /// Work in flight.
 enum Work {
     Kind(Kind),
-    Assignment(ShardId),
+    Assignment(LeaseKey),
 }
 
 struct Member {
@@ -164,8 +163,8 @@ impl Member {
                 error!(event = "membership_panicked", %error, "fleet membership task panicked");
                 self.handle(match work {
                     // The row shows what has become of it.
-                    Some(Work::Assignment(shard)) => {
-                        Event::Assigned(shard.clone(), Err(table::Error::Ambiguous(error.to_string())))
+                    Some(Work::Assignment(key)) => {
+                        Event::Assigned(key.clone(), Err(table::Error::Ambiguous(error.to_string())))
                     }
                     Some(Work::Kind(kind)) => Event::Panicked(Some(kind)),
                     None => Event::Panicked(None),
@@ -208,7 +207,7 @@ impl Member {
                 }
             }
             Effect::Assign(assignment) => {
-                let work = Work::Assignment(assignment.lease.shard.clone());
+                let work = Work::Assignment(assignment.lease.key.clone());
                 let request = tools.assign(*assignment);
                 self.spawn(Some(work), async move { Done::Event(Box::new(request.await)) });
             }

@@ -18,18 +18,18 @@ use tracing::{Instrument as _, error, error_span, info};
 
 use crate::consumer::{self, Outcome, Parts, Signals};
 use crate::coordinator::Handle;
-use crate::lease::Held;
-use crate::shard::{ShardId, some};
+use crate::lease::{Held, LeaseKey};
+use crate::shard::some;
 
 /// The child of a shard failed permanently.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "record processor of {shard} failed too many times in a row (multilangd.maxChildFailures); last \
+    "record processor of {key} failed too many times in a row (multilangd.maxChildFailures); last \
      error: {reason}"
 )]
 pub struct Hopeless {
     /// The shard.
-    pub shard: ShardId,
+    pub key: LeaseKey,
     /// The last failure.
     pub reason: String,
 }
@@ -60,8 +60,8 @@ struct Scheduler {
     /// Leases of finished shards, held until they are not needed; each task ends when its lease is to go to
     /// another worker.
     kept: JoinSet<Arc<Held>>,
-    running: BTreeMap<ShardId, Running>,
-    tasks: BTreeMap<Id, ShardId>,
+    running: BTreeMap<LeaseKey, Running>,
+    tasks: BTreeMap<Id, LeaseKey>,
     finished: broadcast::Sender<()>,
     hopeless: Option<Hopeless>,
 }
@@ -130,7 +130,7 @@ impl Scheduler {
             held.mark_lost();
         } else if self.stop.is_cancelled() || self.hopeless.is_some() {
             self.coordinator.release(held);
-        } else if let Some(running) = self.running.get_mut(held.shard()) {
+        } else if let Some(running) = self.running.get_mut(held.key()) {
             running.next = Some(held);
         } else {
             self.start(held);
@@ -139,8 +139,8 @@ impl Scheduler {
 
     /// Exits if every shard is parked and no child has ever answered: the program is broken, not a record.
     fn give_up_if_nothing_works(&mut self) {
-        if let Some((shard, reason)) = self.parts.standings.never_worked() {
-            self.give_up(Hopeless { shard, reason });
+        if let Some((key, reason)) = self.parts.standings.never_worked() {
+            self.give_up(Hopeless { key, reason });
         }
     }
 
@@ -153,9 +153,9 @@ impl Scheduler {
     fn start(&mut self, held: Arc<Held>) {
         let signals = Signals { stop: self.stop.clone(), finished: self.finished.subscribe() };
         let consumer = consumer::run(held.clone(), self.parts.clone(), signals);
-        let task = self.consumers.spawn(consumer.instrument(error_span!("shard", shard = %held.shard())));
-        self.tasks.insert(task.id(), held.shard().clone());
-        self.running.insert(held.shard().clone(), Running { held, next: None });
+        let task = self.consumers.spawn(consumer.instrument(error_span!("shard", shard = %held.key())));
+        self.tasks.insert(task.id(), held.key().clone());
+        self.running.insert(held.key().clone(), Running { held, next: None });
     }
 
     fn ended(&mut self, ended: Result<(Id, Outcome), JoinError>) {
@@ -166,14 +166,13 @@ impl Scheduler {
                 (error.id(), None)
             }
         };
-        let Some(Running { held, next }) =
-            self.tasks.remove(&id).and_then(|shard| self.running.remove(&shard))
+        let Some(Running { held, next }) = self.tasks.remove(&id).and_then(|key| self.running.remove(&key))
         else {
             return;
         };
         match outcome {
             Some(Outcome::ShardEnded) => {
-                info!(event = "shard_completed", shard = %held.shard(), "completed the shard");
+                info!(event = "shard_completed", shard = %held.key(), "completed the shard");
                 let _nobody_waits = self.finished.send(()).is_err();
                 self.kept.spawn(async move {
                     tokio::select! {
@@ -185,13 +184,13 @@ impl Scheduler {
                 });
                 self.coordinator.look();
             }
-            Some(Outcome::LeaseLost) => info!(event = "processing_stopped", shard = %held.shard(),
+            Some(Outcome::LeaseLost) => info!(event = "processing_stopped", shard = %held.key(),
                 "stopped processing the shard: its lease is lost"),
             Some(Outcome::Stopped) => self.coordinator.release(held),
             Some(Outcome::Hopeless(reason)) => {
-                let shard = held.shard().clone();
+                let key = held.key().clone();
                 self.coordinator.release(held);
-                self.give_up(Hopeless { shard, reason });
+                self.give_up(Hopeless { key, reason });
             }
             None => {
                 self.coordinator.release(held);

@@ -17,10 +17,10 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardId(Arc<str>);
 
-/// The first ten of some shards and the number of the others, for one field of a log line.
-pub fn some<'a>(shards: impl IntoIterator<Item = &'a ShardId>) -> String {
+/// The first ten of some shards or leases and the number of the others, for one field of a log line.
+pub fn some(shards: impl IntoIterator<Item = impl fmt::Display>) -> String {
     let mut shards = shards.into_iter();
-    let shown: Vec<&str> = shards.by_ref().take(10).map(ShardId::as_str).collect();
+    let shown: Vec<String> = shards.by_ref().take(10).map(|shard| shard.to_string()).collect();
     match shards.count() {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),

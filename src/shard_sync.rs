@@ -21,7 +21,7 @@ use crate::lease::orders::{in_force, include};
 use crate::lease::origin::{self, Foreign};
 use crate::lease::outage::Outage;
 use crate::lease::sync::{self, InitialPosition};
-use crate::lease::{Lease, Table, WorkerId, audit, cleanup, table, update};
+use crate::lease::{Lease, LeaseKey, Table, WorkerId, audit, cleanup, table, update};
 use crate::metrics::{Coverage, OfWorker, Sink, Step};
 use crate::reach::Reaches;
 use crate::recognition::Recognition;
@@ -96,9 +96,9 @@ pub struct ShardSync {
     clock: ServiceClock,
     /// Number of lease rows created.
     made: Arc<AtomicUsize>,
-    /// Shards whose key in the lease table belongs to an item that is no lease, with the reason. Each is
+    /// Leases whose key in the table belongs to an item that is no lease, with the reason. Each is
     /// reported once.
-    occupied: Arc<Mutex<BTreeMap<ShardId, String>>>,
+    occupied: Arc<Mutex<BTreeMap<LeaseKey, String>>>,
 }
 
 /// The outcome of creating leases.
@@ -192,7 +192,7 @@ impl ShardSync {
         // Sequence numbers are compared in the audits: a start lists no more than necessary.
         if leases.iter().any(Lease::is_complete) {
             // A shard with children may have ended just now: the audits check twice.
-            let childless = |shard: &ShardId| leases.iter().all(|lease| !lease.parents.contains(shard));
+            let childless = |key: &LeaseKey| leases.iter().all(|lease| !lease.parents.contains(key.shard()));
             self.reopen(&leases, &self.shards.list(Filter::All).await?, childless).await?;
         }
         let mut missing = self.needed(&leases).await?;
@@ -254,13 +254,13 @@ impl ShardSync {
                     let made = table.create(&lease).await;
                     if let Ok(made) = made {
                         count.fetch_add(usize::from(made), Ordering::Relaxed);
-                        let Lease { shard, checkpoint, .. } = &lease;
+                        let Lease { key, checkpoint, .. } = &lease;
                         let is_restored = matches!(checkpoint.sequence, Sequence::Number(_));
                         if made && is_restored {
-                            warn!(event = "lease_restored", %shard, %checkpoint, "restored a deleted lease");
+                            warn!(event = "lease_restored", shard = %key, %checkpoint, "restored a deleted lease");
                         } else {
                             let what = if made { "created lease" } else { "lease exists already" };
-                            debug!(%shard, %checkpoint, "{what}");
+                            debug!(shard = %key, %checkpoint, "{what}");
                         }
                     }
                     made.map(|made| (lease, made))
@@ -284,8 +284,8 @@ impl ShardSync {
     /// Determines why a lease cannot be created. If the item with its key is no lease, no worker reads the
     /// shard.
     async fn in_the_way(&self, lease: &Lease) -> Result<InTheWay, Error> {
-        let shard = &lease.shard;
-        let why = match self.table.get(shard).await {
+        let key = &lease.key;
+        let why = match self.table.get(key).await {
             Ok(Some(_)) => None,
             // The row may have been deleted meanwhile.
             Ok(None) if self.table.create(lease).await? => return Ok(InTheWay::Nothing),
@@ -295,16 +295,16 @@ impl ShardSync {
         };
         let mut occupied = self.occupied.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(why) = why else {
-            occupied.remove(shard);
+            occupied.remove(key);
             return Ok(InTheWay::Lease);
         };
-        if occupied.get(shard) != Some(&why) {
+        if occupied.get(key) != Some(&why) {
             error!(event = "lease_row_invalid",
-                %shard, error = why,
+                shard = %key, error = why,
                 "no worker can acquire the lease of this shard: the row with its key in the lease table is not a \
                  valid lease (correct the attribute; a row that is deleted loses its checkpoint)"
             );
-            occupied.insert(shard.clone(), why);
+            occupied.insert(key.clone(), why);
         }
         Ok(InTheWay::Other)
     }
@@ -436,13 +436,14 @@ impl ShardSync {
 
     /// Fills in the hash key ranges that the audit needs: KCL wrote rows without them before 2.3.
     async fn fill_ranges(&self, leases: &[Lease]) -> Result<(), Error> {
-        let without: BTreeSet<&ShardId> = audit::without_range(leases).map(|lease| &lease.shard).collect();
+        let without: BTreeMap<&ShardId, &LeaseKey> =
+            audit::without_range(leases).map(|lease| (lease.shard(), &lease.key)).collect();
         if without.is_empty() {
             return Ok(());
         }
         for Shard { id, range, .. } in self.shards.list(Filter::All).await? {
-            if without.contains(&id) {
-                match self.table.update(&id, &update::range(range)).await {
+            if let Some(key) = without.get(&id) {
+                match self.table.update(key, &update::range(range)).await {
                     Ok(_) | Err(table::Error::Conflict(_)) => {}
                     Err(error) => return Err(error.into()),
                 }
@@ -473,21 +474,21 @@ impl ShardSync {
             .cloned()
             .collect();
         let mut going = cleanup::done(&current);
-        going.retain(|lease| seen.history.finished_for(&lease.shard, now) >= FINISHED);
+        going.retain(|lease| seen.history.finished_for(&lease.key, now) >= FINISHED);
         if rounds.asked.is_none_or(|last| now >= last + DOUBTFUL)
             && seen
                 .leases
                 .iter()
-                .any(|lease| mine(lease) && seen.history.finished_for(&lease.shard, now) >= DOUBTFUL)
+                .any(|lease| mine(lease) && seen.history.finished_for(&lease.key, now) >= DOUBTFUL)
         {
             rounds.asked = Some(now);
             let listed = self.shards.list(Filter::All).await?;
             going.extend(cleanup::forgotten(&seen.leases, &listed));
         }
         for lease in going.into_iter().filter(|lease| mine(lease)) {
-            coordinator.forget(lease.shard.clone());
-            let deleted = self.table.delete(&lease.shard).await?;
-            info!(event = "lease_deleted", shard = %lease.shard, deleted, "deleted the lease of a finished shard");
+            coordinator.forget(lease.key.clone());
+            let deleted = self.table.delete(&lease.key).await?;
+            info!(event = "lease_deleted", shard = %lease.key, deleted, "deleted the lease of a finished shard");
         }
         Ok(())
     }
@@ -524,7 +525,7 @@ fn unrelated(leases: &[Lease]) -> Vec<&[Lease]> {
             .take(PARALLEL)
             .take_while(|lease| {
                 let unrelated = lease.parents.iter().all(|parent| !together.contains(parent));
-                together.insert(&lease.shard);
+                together.insert(lease.shard());
                 unrelated
             })
             .count();

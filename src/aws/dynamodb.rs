@@ -29,9 +29,9 @@ use super::repeat::{Made, Observe, Repeat};
 use super::reported::Reported;
 use crate::lease::table::{Error, Found, Table};
 use crate::lease::update::Update;
-use crate::lease::{Lease, WorkerId};
+use crate::lease::{Lease, LeaseKey, WorkerId};
 use crate::sequence::Sequence;
-use crate::shard::{BoxFuture, ShardId};
+use crate::shard::BoxFuture;
 
 mod ensure;
 mod expression;
@@ -136,7 +136,7 @@ impl Leases {
         while let Some(part) = parts.join_next().await {
             leases.extend(part.map_err(|error| Error::Unavailable(error.to_string()))??);
         }
-        leases.sort_by(|a, b| a.shard.cmp(&b.shard));
+        leases.sort_by(|a, b| a.key.cmp(&b.key));
         if self.recovery_due.swap(false, Ordering::Relaxed) {
             self.make_recoverable().await;
         }
@@ -148,7 +148,7 @@ impl Leases {
         let table = &self.table;
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
         match row {
-            Row::Lease(lease) => reported.is_readable(lease.shard.as_str()),
+            Row::Lease(lease) => reported.is_readable(&lease.key.to_string()),
             Row::Unreadable(why) if reported.row(&why.key, why.to_string()) => {
                 warn!(event = "lease_row_skipped", table, shard = why.key, error = %why,
                     "skipped a row that cannot be read as a lease");
@@ -181,13 +181,12 @@ impl Leases {
         Ok(leases)
     }
 
-    async fn read(&self, shard: &ShardId) -> Result<Option<Lease>, Error> {
-        let key = item::text(shard.as_str());
+    async fn read(&self, key: &LeaseKey) -> Result<Option<Lease>, Error> {
         let sent = self
             .client
             .get_item()
             .table_name(&self.table)
-            .key(item::KEY, key)
+            .key(item::KEY, item::text(&key.to_string()))
             .consistent_read(true)
             .send()
             .await;
@@ -197,7 +196,7 @@ impl Leases {
             // Not the same as no row: a parent with an unreadable row is not finished.
             Some(Row::Unreadable(why)) => {
                 let why = why.to_string();
-                return Err(Error::Unreadable { table: self.table.clone(), shard: shard.clone(), why });
+                return Err(Error::Unreadable { table: self.table.clone(), key: key.clone(), why });
             }
             Some(Row::Other(_) | Row::OfSeveralStreams { .. }) | None => None,
         })
@@ -213,48 +212,48 @@ impl Leases {
             .expression_attribute_names("#k", item::KEY)
             .send()
             .await;
-        match sent.map_err(|error| self.classify(&error, Some(&lease.shard))) {
+        match sent.map_err(|error| self.classify(&error, Some(&lease.key))) {
             Ok(_) => Ok(true),
             Err(Error::Conflict(_)) => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    async fn write(&self, shard: &ShardId, update: &Update) -> Result<Lease, Error> {
+    async fn write(&self, key: &LeaseKey, update: &Update) -> Result<Lease, Error> {
         let expression = Expression::of(update);
         let call = self
             .client
             .update_item()
             .table_name(&self.table)
-            .key(item::KEY, item::text(shard.as_str()))
+            .key(item::KEY, item::text(&key.to_string()))
             .condition_expression(expression.condition)
             .update_expression(expression.update)
             .set_expression_attribute_names(Some(expression.names))
             .set_expression_attribute_values(Some(expression.values).filter(|values| !values.is_empty()))
             .return_values(ReturnValue::AllOld);
-        let answer = self.send(shard, call).await?;
+        let answer = self.send(key, call).await?;
         match answer.attributes().map(|item| self.row(item)) {
             Some(Row::Lease(lease)) => Ok(*lease),
-            Some(Row::Unreadable(why)) => Err(self.written(shard, why.to_string())),
+            Some(Row::Unreadable(why)) => Err(self.written(key, why.to_string())),
             Some(Row::OfSeveralStreams { lease, stream }) => {
                 Err(Error::SeveralStreams { table: self.table.clone(), lease, stream })
             }
             Some(Row::Other(kind)) => {
-                Err(self.written(shard, format!("its attribute {} is the string {kind:?}", item::ENTITY)))
+                Err(self.written(key, format!("its attribute {} is the string {kind:?}", item::ENTITY)))
             }
-            None => Err(Error::Ambiguous(format!("table {}: the row {shard} does not exist", self.table))),
+            None => Err(Error::Ambiguous(format!("table {}: the row {key} does not exist", self.table))),
         }
     }
 
     /// Sends a write: repeats the SDK's request if possible.
-    async fn send(&self, shard: &ShardId, call: UpdateItemFluentBuilder) -> Result<UpdateItemOutput, Error> {
-        let of_sdk = |error: SdkError<UpdateItemError, HttpResponse>| self.classify(&error, Some(shard));
+    async fn send(&self, key: &LeaseKey, call: UpdateItemFluentBuilder) -> Result<UpdateItemOutput, Error> {
+        let of_sdk = |error: SdkError<UpdateItemError, HttpResponse>| self.classify(&error, Some(key));
         let Some(repeat) = &self.repeat else { return call.send().await.map_err(of_sdk) };
         let input = call.as_input().clone().build();
         let input = input.map_err(|error| Error::Denied(format!("table {}: {error}", self.table)))?;
         let left = match repeat.call(input, |_| {}).await {
             Made::Done(sent) => {
-                return sent.map_err(|failure| table_error(&self.table, &failure, Some(shard)));
+                return sent.map_err(|failure| table_error(&self.table, &failure, Some(key)));
             }
             Made::Not(left) => left,
         };
@@ -274,18 +273,18 @@ impl Leases {
     }
 
     /// The answer to a write shows that the row was not readable as a lease: logged once for each row and reason.
-    fn written(&self, shard: &ShardId, why: String) -> Error {
+    fn written(&self, key: &LeaseKey, why: String) -> Error {
         let table = self.table.clone();
-        if self.reported.lock().unwrap_or_else(PoisonError::into_inner).row(shard.as_str(), why.clone()) {
-            warn!(event = "lease_row_unreadable", table, %shard, error = why,
+        if self.reported.lock().unwrap_or_else(PoisonError::into_inner).row(&key.to_string(), why.clone()) {
+            warn!(event = "lease_row_unreadable", table, shard = %key, error = why,
                 "wrote a row that cannot be read as a lease (correct the attribute; without its checkpoint the row \
                  counts as new)");
         }
-        Error::Written { table, shard: shard.clone(), why }
+        Error::Written { table, key: key.clone(), why }
     }
 
     /// By the index if it is usable, otherwise by a scan, as long as the index is being created.
-    async fn owned_by(&self, worker: &WorkerId) -> Result<Vec<ShardId>, Error> {
+    async fn owned_by(&self, worker: &WorkerId) -> Result<Vec<LeaseKey>, Error> {
         let query = self
             .client
             .query()
@@ -295,23 +294,24 @@ impl Leases {
             .expression_attribute_names("#o", item::OWNER)
             .expression_attribute_values(":o", item::text(worker.as_str()));
         let mut pages = query.into_paginator().send();
-        let mut shards = Vec::new();
+        let mut keys = Vec::new();
         while let Some(page) = pages.next().await {
             match page {
-                Ok(page) => shards.extend(
+                Ok(page) => keys.extend(
                     page.items()
                         .iter()
-                        .filter_map(|found| item::get_text(found, item::KEY).map(ShardId::from)),
+                        .filter_map(|found| item::get_text(found, item::KEY))
+                        .map(|key| LeaseKey::new(None, key.into())),
                 ),
                 Err(error) if failure(&error).code() == "ValidationException" => {
                     let leases = self.scan().await?;
                     let theirs = leases.into_iter().filter(|lease| lease.owner.as_ref() == Some(worker));
-                    return Ok(theirs.map(|lease| lease.shard).collect());
+                    return Ok(theirs.map(|lease| lease.key).collect());
                 }
                 Err(error) => return Err(self.classify(&error, None)),
             }
         }
-        Ok(shards)
+        Ok(keys)
     }
 
     /// KCL's `waitUntilLeaseOwnerToLeaseKeyIndexExists` delays the start until the index exists; here the
@@ -380,25 +380,25 @@ impl Leases {
 
     /// Deletes a finished lease. Java deletes without a condition; with one, a row that was created again
     /// meanwhile is preserved.
-    async fn remove(&self, shard: &ShardId) -> Result<bool, Error> {
+    async fn remove(&self, key: &LeaseKey) -> Result<bool, Error> {
         let sent = self
             .client
             .delete_item()
             .table_name(&self.table)
-            .key(item::KEY, item::text(shard.as_str()))
+            .key(item::KEY, item::text(&key.to_string()))
             .condition_expression("#c = :end")
             .expression_attribute_names("#c", item::CHECKPOINT)
             .expression_attribute_values(":end", item::text(Sequence::ShardEnd.as_str()))
             .send()
             .await;
-        match sent.map_err(|error| self.classify(&error, Some(shard))) {
+        match sent.map_err(|error| self.classify(&error, Some(key))) {
             Ok(_) => Ok(true),
             Err(Error::Conflict(_)) => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    fn classify<E>(&self, error: &SdkError<E, HttpResponse>, written: Option<&ShardId>) -> Error
+    fn classify<E>(&self, error: &SdkError<E, HttpResponse>, written: Option<&LeaseKey>) -> Error
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
@@ -415,19 +415,19 @@ impl Table for Leases {
         Box::pin(self.scan())
     }
 
-    fn get<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<Option<Lease>, Error>> {
-        Box::pin(self.read(shard))
+    fn get<'a>(&'a self, key: &'a LeaseKey) -> BoxFuture<'a, Result<Option<Lease>, Error>> {
+        Box::pin(self.read(key))
     }
 
     fn create<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<bool, Error>> {
         Box::pin(self.insert(lease))
     }
 
-    fn update<'a>(&'a self, shard: &'a ShardId, update: &'a Update) -> BoxFuture<'a, Result<Lease, Error>> {
-        Box::pin(self.write(shard, update))
+    fn update<'a>(&'a self, key: &'a LeaseKey, update: &'a Update) -> BoxFuture<'a, Result<Lease, Error>> {
+        Box::pin(self.write(key, update))
     }
 
-    fn owned<'a>(&'a self, worker: &'a WorkerId) -> BoxFuture<'a, Result<Vec<ShardId>, Error>> {
+    fn owned<'a>(&'a self, worker: &'a WorkerId) -> BoxFuture<'a, Result<Vec<LeaseKey>, Error>> {
         Box::pin(self.owned_by(worker))
     }
 
@@ -435,7 +435,7 @@ impl Table for Leases {
         Box::pin(self.has_index(make))
     }
 
-    fn delete<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<bool, Error>> {
-        Box::pin(self.remove(shard))
+    fn delete<'a>(&'a self, key: &'a LeaseKey) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(self.remove(key))
     }
 }

@@ -7,8 +7,7 @@ use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use super::chain::NoCredentials;
-use crate::lease::table;
-use crate::shard::ShardId;
+use crate::lease::{LeaseKey, table};
 
 /// The status of endpoints other than AWS's for calls that they do not support.
 const NOT_IMPLEMENTED: u16 = 501;
@@ -162,7 +161,7 @@ impl std::fmt::Display for Failure {
 pub(super) fn classify<E>(
     table: &str,
     error: &SdkError<E, HttpResponse>,
-    written: Option<&ShardId>,
+    written: Option<&LeaseKey>,
 ) -> table::Error
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
@@ -171,7 +170,7 @@ where
 }
 
 /// As [`classify`], for a failure.
-pub(super) fn table_error(table: &str, failure: &Failure, written: Option<&ShardId>) -> table::Error {
+pub(super) fn table_error(table: &str, failure: &Failure, written: Option<&LeaseKey>) -> table::Error {
     use table::Error;
     let text = format!("table {table}: {failure}");
     match (failure, written) {
@@ -237,7 +236,7 @@ mod tests {
     #[test]
     fn refused_or_unsent_write_has_not_been_applied() {
         use table::Error;
-        let row = ShardId::from("s");
+        let row = LeaseKey::from("s");
         let write = |error| classify("t", &error, Some(&row));
         assert_eq!(write(answered(400, "ConditionalCheckFailedException")), Error::Conflict("s".into()));
         assert!(matches!(write(answered(400, "ThrottlingException")), Error::Throttled(_)));

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use crate::lease::orders::{Park, Pause};
-use crate::lease::{Lease, ProcessId, Throughput};
+use crate::lease::{Lease, LeaseKey, ProcessId, Throughput};
 use crate::sequence::{Position, Sequence};
 use crate::shard::{HashRange, ShardId};
 use crate::stream::StreamId;
@@ -56,7 +56,7 @@ pub(super) fn ids(ids: &BTreeSet<ShardId>) -> AttributeValue {
 /// A new row, as KCL 3.5 writes it; without a type as earlier versions write it.
 pub(super) fn new_row(lease: &Lease) -> Item {
     let mut item = Item::from([
-        (KEY.to_owned(), text(lease.shard.as_str())),
+        (KEY.to_owned(), text(&lease.key.to_string())),
         (COUNTER.to_owned(), number(lease.counter)),
         (OWNER_SWITCHES.to_owned(), number(lease.owner_switches)),
         (CHECKPOINT.to_owned(), text(lease.checkpoint.sequence.as_str())),
@@ -182,7 +182,7 @@ fn lease(item: &Item, initial: &Sequence) -> Result<Lease, &'static str> {
         Some(_) => get_number(item, OWNER_SWITCHES).ok_or(OWNER_SWITCHES)?,
     };
     Ok(Lease {
-        shard: get_text(item, KEY).ok_or(KEY)?.into(),
+        key: LeaseKey::new(None, get_text(item, KEY).ok_or(KEY)?.into()),
         owner: get_text(item, OWNER).map(Into::into),
         counter: get_number(item, COUNTER).ok_or(COUNTER)?,
         owner_switches,

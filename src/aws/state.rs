@@ -18,9 +18,9 @@ use super::item::{self, Item, number, text};
 use crate::fleet::lock;
 use crate::fleet::rows::{Dated, Entry, Generation, Lock, Report, Stage, StateLocation, Word};
 use crate::fleet::store::{Generations, LeaderLock, Legacy, LockWrite, Over, Reports, TableMigration};
-use crate::lease::WorkerId;
 use crate::lease::table::Error;
-use crate::shard::{BoxFuture, ShardId};
+use crate::lease::{LeaseKey, WorkerId};
+use crate::shard::BoxFuture;
 
 /// The key attribute of the tables before KCL 3.5.
 pub(super) const STATE_KEY: &str = "key";
@@ -125,7 +125,7 @@ impl State {
 
     async fn lock_write(&self, place: StateLocation, write: &LockWrite) -> Result<(), Error> {
         let (table, key) = self.states(place);
-        let row: ShardId = LEADER.into();
+        let row: LeaseKey = LEADER.into();
         let fault = match write {
             LockWrite::Acquire { row: lock, over } => {
                 let mut item = lock_item(lock);
@@ -203,7 +203,7 @@ impl State {
         let (table, key) = self.states(place);
         let mut item = dated_item(row, "cv");
         item.insert(item::ENTITY.to_owned(), text(GENERATION_TYPE));
-        let name: ShardId = GENERATION.into();
+        let name: LeaseKey = GENERATION.into();
         let Some(over) = over else {
             item.insert(key.to_owned(), text(GENERATION));
             let sent = self

@@ -23,9 +23,8 @@ use super::state::{
     dated_item,
 };
 use crate::fleet::rows::{Dated, Stage, StateLocation, Word};
-use crate::lease::WorkerId;
 use crate::lease::table::Error;
-use crate::shard::ShardId;
+use crate::lease::{LeaseKey, WorkerId};
 
 fn invalid(error: aws_sdk_dynamodb::error::BuildError) -> Error {
     Error::Denied(error.to_string())
@@ -175,7 +174,7 @@ impl State {
             .transact_items(TransactWriteItem::builder().put(old.build().map_err(invalid)?).build())
             .send()
             .await;
-        sent.map(drop).map_err(|error| classify(&self.state, &error, Some(&ShardId::from(STAGE))))
+        sent.map(drop).map_err(|error| classify(&self.state, &error, Some(&LeaseKey::from(STAGE))))
     }
 
     fn only_as_leader(&self, leader: &WorkerId) -> Result<TransactWriteItem, Error> {

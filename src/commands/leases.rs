@@ -354,7 +354,7 @@ impl Ports<'_> {
         match rows.iter().find(is_earlier) {
             Some(lease) => Err(refuse(Exit::Config)(&format!(
                 "the lease of {} belongs to an earlier stream of this name (start a worker, which resets all leases)",
-                lease.shard
+                lease.key
             ))),
             None => Ok(()),
         }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::lease::orders::Pause;
-use crate::lease::{self, Held, Lease, Table, held, origin, table, update};
+use crate::lease::{self, Held, Lease, LeaseKey, Table, held, origin, table, update};
 use crate::recognition::Recognition;
 use crate::shard::{ChildShard, ShardId};
 
@@ -16,17 +16,18 @@ use super::event::EndError;
 /// A lease whose ownership was confirmed within this time is not confirmed again.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// Whether all parents are finished. A parent without a row was cleaned up, or never read here.
+/// Whether all parents of the shard with that lease are finished. A parent without a row was cleaned up, or never read here.
 ///
 /// # Errors
 /// The table could not be read.
 pub async fn parents_finished(
     table: &dyn Table,
+    key: &LeaseKey,
     parents: &BTreeSet<ShardId>,
     recognition: &Recognition,
 ) -> Result<bool, String> {
     for parent in parents {
-        match table.get(parent).await {
+        match table.get(&key.relative(parent)).await {
             // A parent that was finished in an earlier stream of this name is processed again.
             Ok(Some(lease)) if !lease.is_complete() || !recognition.accepts(lease.stream.as_ref()) => {
                 return Ok(false);
@@ -45,7 +46,7 @@ pub async fn parents_finished(
 /// The table could not be read.
 pub async fn may_begin(table: &dyn Table, held: &Held, recognition: &Recognition) -> Result<bool, String> {
     // Of a recreated stream, the row may have got other parents since.
-    let finished = parents_finished(table, &held.parents().await, recognition).await?;
+    let finished = parents_finished(table, held.key(), &held.parents().await, recognition).await?;
     if !finished || held.proven().elapsed() < FRESH {
         return Ok(finished);
     }
@@ -71,21 +72,21 @@ pub async fn prepare(
     }
     for child in children {
         if child.parents.len() > 1 {
-            both_or_none(table, child, recognition).await?;
+            both_or_none(table, held.key(), child, recognition).await?;
         }
     }
     // A pause of the application includes new leases.
     let pause = held.pause().await.filter(Pause::is_on);
-    for mut lease in lease::sync::plan_children(children) {
+    for mut lease in lease::sync::plan_children(held.key(), children) {
         lease.pause.clone_from(&pause);
         lease.typed = held.initial().typed;
         lease.stream = recognition.current();
         let made = table.create(&lease).await.map_err(not_now)?;
         if made {
-            tracing::info!(event = "child_lease_created", child_shard = %lease.shard,
+            tracing::info!(event = "child_lease_created", child_shard = %lease.key,
                 "created the lease of a child shard");
         } else {
-            tracing::debug!(child_shard = %lease.shard, "the lease of a child shard exists already");
+            tracing::debug!(child_shard = %lease.key, "the lease of a child shard exists already");
             begin_again_if_earlier(table, lease, recognition).await?;
         }
     }
@@ -104,19 +105,19 @@ async fn begin_again_if_earlier(
     recognition: &Recognition,
 ) -> Result<(), EndError> {
     let current = recognition.current();
-    let Some(row) = table.get(&planned.shard).await.map_err(not_now)? else { return Ok(()) };
+    let Some(row) = table.get(&planned.key).await.map_err(not_now)? else { return Ok(()) };
     let Some(range) = planned.range else { return Ok(()) };
     let earlier = origin::is_of_an_earlier_stream(&row, current.as_ref());
-    let begins_again = earlier || row.is_complete() && recognition.is_open(&row.shard).await;
+    let begins_again = earlier || row.is_complete() && recognition.is_open(row.shard()).await;
     if !begins_again {
         return Ok(());
     }
     tracing::warn!(
         event = "child_lease_reset",
-        child_shard = %row.shard, old_checkpoint = %row.checkpoint,
+        child_shard = %row.key, old_checkpoint = %row.checkpoint,
         "the lease of a child shard existed before its parent ended: reset it to TRIM_HORIZON"
     );
-    match table.update(&row.shard, &update::reset(&row, planned.parents, range, current.as_ref())).await {
+    match table.update(&row.key, &update::reset(&row, planned.parents, range, current.as_ref())).await {
         Ok(_) | Err(table::Error::Conflict(_)) => Ok(()),
         Err(error) => Err(not_now(error)),
     }
@@ -127,20 +128,22 @@ async fn begin_again_if_earlier(
 /// hash keys are a hole, which the audit fills.
 async fn both_or_none(
     table: &dyn Table,
+    parent: &LeaseKey,
     child: &ChildShard,
     recognition: &Recognition,
 ) -> Result<(), EndError> {
     // Rows of an earlier stream are ignored.
     let is_current = |row: &Lease| recognition.accepts(row.stream.as_ref());
-    let row = table.get(&child.id).await.map_err(not_now)?.filter(is_current);
+    let row = table.get(&parent.relative(&child.id)).await.map_err(not_now)?.filter(is_current);
     if let Some(row) = row
         && (!row.is_complete() || !recognition.is_open(&child.id).await)
     {
         return Ok(());
     }
     let mut known = 0;
-    for parent in &child.parents {
-        known += usize::from(table.get(parent).await.map_err(not_now)?.is_some_and(|row| is_current(&row)));
+    for id in &child.parents {
+        let row = table.get(&parent.relative(id)).await.map_err(not_now)?;
+        known += usize::from(row.is_some_and(|row| is_current(&row)));
     }
     if known == 0 || known == child.parents.len() {
         return Ok(());
@@ -208,10 +211,14 @@ mod tests {
             range: HashRange { start: 0, end: 9 },
         };
         let recognition = Recognition::new(Arc::new(Listed::default()));
-        let without = both_or_none(&table, &child, &recognition).await;
+        let without = both_or_none(&table, &"p".into(), &child, &recognition).await;
         assert!(matches!(without, Err(EndError::NotNow(_))), "{without:?}");
         table.put(lease("c", Sequence::ShardEnd, &["p", "q"], None));
-        assert_eq!(both_or_none(&table, &child, &recognition).await, Ok(()), "q was cleaned away");
+        assert_eq!(
+            both_or_none(&table, &"p".into(), &child, &recognition).await,
+            Ok(()),
+            "q was cleaned away"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -234,9 +241,9 @@ mod tests {
 
         tokio::time::advance(Duration::from_secs(2)).await;
         assert_eq!(may_begin(&*table, &held, &owner.recognition).await, Ok(true));
-        assert_eq!(table.row(held.shard()).unwrap().counter, 1, "renewed first");
+        assert_eq!(table.row(held.key()).unwrap().counter, 1, "renewed first");
         tokio::time::advance(Duration::from_secs(2)).await;
-        table.steal(held.shard(), &"thief".into());
+        table.steal(held.key(), &"thief".into());
         assert_eq!(may_begin(&*table, &held, &owner.recognition).await, Ok(false));
         assert!(held.lost().is_cancelled());
     }

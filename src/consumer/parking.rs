@@ -17,7 +17,7 @@ impl Consumer {
         self.was_parked = true;
         let Parking { is_pause, since, by } = order;
         self.emit(OfShard::ParkedByOperator { application: *is_pause, since: *since, by });
-        self.parts.standings.waiting(self.held.shard());
+        self.parts.standings.waiting(self.held.key());
         info!(
             event = "shard_parked_by_operator",
             since = clock::utc(*since),

@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::{Duration, Instant};
 
-use crate::shard::ShardId;
+use crate::lease::LeaseKey;
 
 /// Interval between log lines about a shortage.
 const REPORT_AGAIN: Duration = Duration::from_secs(60);
@@ -30,7 +30,7 @@ enum Standing {
 struct Known {
     /// Whether a child has answered `initialize`.
     worked: bool,
-    shards: BTreeMap<ShardId, Standing>,
+    shards: BTreeMap<LeaseKey, Standing>,
     /// When a shortage was last logged.
     shortage: Option<Instant>,
 }
@@ -43,24 +43,24 @@ pub struct Standings {
 }
 
 impl Standings {
-    pub(super) fn waiting(&self, shard: &ShardId) {
-        self.set(shard, Standing::Waiting);
+    pub(super) fn waiting(&self, key: &LeaseKey) {
+        self.set(key, Standing::Waiting);
     }
 
     /// Notes that a child was started. A parked shard stays parked until its child works.
-    pub(super) fn trying(&self, shard: &ShardId) {
+    pub(super) fn trying(&self, key: &LeaseKey) {
         let mut known = self.known();
-        if !matches!(known.shards.get(shard), Some(Standing::Parked(_))) {
-            known.shards.insert(shard.clone(), Standing::Trying);
+        if !matches!(known.shards.get(key), Some(Standing::Parked(_))) {
+            known.shards.insert(key.clone(), Standing::Trying);
         }
     }
 
-    pub(super) fn recovered(&self, shard: &ShardId) {
-        self.set(shard, Standing::Trying);
+    pub(super) fn recovered(&self, key: &LeaseKey) {
+        self.set(key, Standing::Trying);
     }
 
-    pub(super) fn parked(&self, shard: &ShardId, reason: String) {
-        self.set(shard, Standing::Parked(reason));
+    pub(super) fn parked(&self, key: &LeaseKey, reason: String) {
+        self.set(key, Standing::Parked(reason));
         self.changed.notify_one();
     }
 
@@ -68,8 +68,8 @@ impl Standings {
         self.known().worked = true;
     }
 
-    pub(super) fn over(&self, shard: &ShardId) {
-        self.known().shards.remove(shard);
+    pub(super) fn over(&self, key: &LeaseKey) {
+        self.known().shards.remove(key);
         self.changed.notify_one();
     }
 
@@ -90,19 +90,19 @@ impl Standings {
 
     /// A parked shard and its reason, if no child of any shard has ever answered `initialize` and every shard
     /// with a child is parked.
-    pub fn never_worked(&self) -> Option<(ShardId, String)> {
+    pub fn never_worked(&self) -> Option<(LeaseKey, String)> {
         let known = self.known();
         if known.worked || known.shards.values().any(|standing| *standing == Standing::Trying) {
             return None;
         }
-        known.shards.iter().find_map(|(shard, standing)| match standing {
-            Standing::Parked(reason) => Some((shard.clone(), reason.clone())),
+        known.shards.iter().find_map(|(key, standing)| match standing {
+            Standing::Parked(reason) => Some((key.clone(), reason.clone())),
             Standing::Waiting | Standing::Trying => None,
         })
     }
 
-    fn set(&self, shard: &ShardId, standing: Standing) {
-        self.known().shards.insert(shard.clone(), standing);
+    fn set(&self, key: &LeaseKey, standing: Standing) {
+        self.known().shards.insert(key.clone(), standing);
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn program_is_broken_once_every_started_shard_is_parked() {
         let standings = Standings::default();
-        let [first, second, third] = ["1", "2", "3"].map(ShardId::from);
+        let [first, second, third] = ["1", "2", "3"].map(LeaseKey::from);
         standings.trying(&first);
         standings.trying(&second);
         standings.waiting(&third);

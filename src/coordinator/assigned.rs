@@ -25,9 +25,8 @@ use super::state::{ALERT, Effects, MIN_PAUSE, State};
 use super::successors::asker;
 use crate::fleet::leader;
 use crate::lease::outage::Outage;
-use crate::lease::{Lease, WorkerId, table, update};
+use crate::lease::{Lease, LeaseKey, WorkerId, table, update};
 use crate::metrics::OfWorker;
-use crate::shard::ShardId;
 
 /// A member scans the whole table this many failover times after the last scan: for what it has finished
 /// itself, and to know which workers to nudge.
@@ -58,7 +57,7 @@ pub(super) struct Assigned {
     /// Writes that acquire leases and fail for other reasons than that another worker was faster.
     pub(super) acquiring: Outage,
     /// Leases acquired since the last line that counts them.
-    pub(super) acquired: Vec<ShardId>,
+    pub(super) acquired: Vec<LeaseKey>,
 }
 
 impl<H: Holding> State<H> {
@@ -84,7 +83,7 @@ impl<H: Holding> State<H> {
         self.evaluate_marks(now, effects);
         let leases = self.leases.clone();
         let leads = self.standing.leads(now);
-        let held: BTreeSet<ShardId> = self.held.keys().cloned().collect();
+        let held: BTreeSet<LeaseKey> = self.held.keys().cloned().collect();
         let (me, failover) = (self.settings.me.clone(), self.settings.failover);
         let renewing = asker(&me, &held, failover).view(&leases, &self.history, now).live();
         let mut live = renewing.clone();
@@ -128,11 +127,11 @@ impl<H: Holding> State<H> {
     }
 
     /// Leases that the leader must not assign now: this worker is releasing them, or they are of another stream.
-    fn excluded(&self, leases: &[Lease]) -> BTreeSet<ShardId> {
+    fn excluded(&self, leases: &[Lease]) -> BTreeSet<LeaseKey> {
         let is_of_another = |lease: &&Lease| !self.settings.recognition.accepts(lease.stream.as_ref());
         let releasing = self.in_flight.keys().filter(|(_, intent)| *intent == Intent::Release);
-        let others = leases.iter().filter(is_of_another).map(|lease| &lease.shard);
-        releasing.map(|(shard, _)| shard).chain(others).cloned().collect()
+        let others = leases.iter().filter(is_of_another).map(|lease| &lease.key);
+        releasing.map(|(key, _)| key).chain(others).cloned().collect()
     }
 
     /// Notices a leader that does not assign leases, as far as a member can tell.
@@ -153,15 +152,15 @@ impl<H: Holding> State<H> {
     pub(super) fn owned_listed(
         &mut self,
         now: Instant,
-        outcome: Result<Vec<ShardId>, table::Error>,
+        outcome: Result<Vec<LeaseKey>, table::Error>,
         effects: &mut Effects<H>,
     ) {
-        let shards = match outcome {
+        let keys = match outcome {
             _ if self.ending => {
                 self.look.in_flight = false;
                 return;
             }
-            Ok(shards) => shards,
+            Ok(keys) => keys,
             Err(error) => return self.cannot_query(now, error, effects),
         };
         self.look.in_flight = false;
@@ -169,22 +168,22 @@ impl<H: Holding> State<H> {
         if self.stopping {
             return;
         }
-        self.check_index(&shards, now, effects);
+        self.check_index(&keys, now, effects);
         if !self.held.is_empty() {
             self.can_scan(now, effects);
             effects.push(Effect::PublishUnable(self.unable(now)));
         }
-        let is_new = |shard: &ShardId| !self.held.contains_key(shard) && !self.is_releasing(shard);
-        let new: Vec<ShardId> = shards.into_iter().filter(is_new).collect();
+        let is_new = |key: &LeaseKey| !self.held.contains_key(key) && !self.is_releasing(key);
+        let new: Vec<LeaseKey> = keys.into_iter().filter(is_new).collect();
         self.history.note_listed(&new);
         self.assigned.in_vain &= new.is_empty();
         if new.is_empty() {
             effects.push(Effect::Emit(OfWorker::Discovered { leases: 0, took: Duration::ZERO }));
         }
         self.assigned.listed = Some(now);
-        for shard in new {
-            self.begun(&shard, Intent::Read);
-            effects.push(Effect::Read(shard));
+        for key in new {
+            self.begun(&key, Intent::Read);
+            effects.push(Effect::Read(key));
         }
     }
 
@@ -192,11 +191,11 @@ impl<H: Holding> State<H> {
     pub(super) fn row_read(
         &mut self,
         now: Instant,
-        shard: &ShardId,
+        key: &LeaseKey,
         outcome: Result<Option<Lease>, table::Error>,
         effects: &mut Effects<H>,
     ) {
-        self.ended(shard, Intent::Read);
+        self.ended(key, Intent::Read);
         if self.ending {
             return;
         }
@@ -207,7 +206,7 @@ impl<H: Holding> State<H> {
         effects.push(Effect::Emit(OfWorker::Discovered { leases: usize::from(found), took }));
         let lease = match outcome {
             Ok(lease) => lease,
-            Err(error) => return effects.push(Effect::Log(Line::CannotRead(shard.clone(), error))),
+            Err(error) => return effects.push(Effect::Log(Line::CannotRead(key.clone(), error))),
         };
         let accepts = |lease: &Lease| self.settings.recognition.accepts(lease.stream.as_ref());
         let is_usable = |lease: &Lease| is_mine(lease) && accepts(lease) && !lease.is_complete();
@@ -229,7 +228,7 @@ impl<H: Holding> State<H> {
     fn force(&mut self, leases: &[Lease], now: Instant, effects: &mut Effects<H>) {
         let me = self.settings.me.clone();
         let stalled = self.stalled(leases, now);
-        for lease in leases.iter().filter(|lease| stalled.contains(&lease.shard)) {
+        for lease in leases.iter().filter(|lease| stalled.contains(&lease.key)) {
             if lease.owner.as_ref() == Some(&me) && self.accepts(lease) {
                 effects.push(Effect::Log(stalled_line(lease)));
                 self.acquire(lease, update::take(lease, &me), effects);
@@ -240,8 +239,8 @@ impl<H: Holding> State<H> {
     fn is_new(&self, lease: &Lease) -> bool {
         !lease.is_complete()
             && self.accepts(lease)
-            && !self.held.contains_key(&lease.shard)
-            && !self.is_releasing(&lease.shard)
+            && !self.held.contains_key(&lease.key)
+            && !self.is_releasing(&lease.key)
     }
 
     /// The time until a member looks at the table again.

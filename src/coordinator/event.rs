@@ -11,24 +11,24 @@ use crate::backoff::Backoff;
 use crate::lease::held::Rival;
 use crate::lease::history::History;
 use crate::lease::update::Update;
-use crate::lease::{Held, Lease, WorkerId, table};
+use crate::lease::{Held, Lease, LeaseKey, WorkerId, table};
 use crate::metrics::OfWorker;
-use crate::shard::{ShardId, some};
+use crate::shard::some;
 
-/// A lease that this worker holds, or held. The state only passes it on and compares it: a shard's lease that was lost
+/// A lease that this worker holds, or held. The state only passes it on and compares it: a lease that was lost
 /// and acquired again is another one.
 pub trait Holding: Clone {
-    /// The shard.
-    fn shard(&self) -> &ShardId;
-    /// Whether both are the same, not only of the same shard.
+    /// The lease's key.
+    fn key(&self) -> &LeaseKey;
+    /// Whether both are the same, not only of the same key.
     fn is(&self, other: &Self) -> bool;
     /// Whether it is known why it was lost.
     fn is_settled(&self) -> bool;
 }
 
 impl Holding for Arc<Held> {
-    fn shard(&self) -> &ShardId {
-        Held::shard(self)
+    fn key(&self) -> &LeaseKey {
+        Held::key(self)
     }
 
     fn is(&self, other: &Self) -> bool {
@@ -57,7 +57,7 @@ pub enum Work {
     /// The scan of the table, or the query of the index of lease owners.
     Look,
     /// A request about a lease.
-    Lease(ShardId, Intent),
+    Lease(LeaseKey, Intent),
     /// A request whose result decides nothing: a nudge, the restoration of a row.
     Other,
 }
@@ -67,16 +67,16 @@ pub enum Work {
 pub enum Event<H> {
     /// The scan ended.
     Scanned(Result<Vec<Lease>, table::Error>),
-    /// The query of the index of lease owners ended: the shards whose rows name this worker.
-    OwnedListed(Result<Vec<ShardId>, table::Error>),
+    /// The query of the index of lease owners ended: the leases whose rows name this worker.
+    OwnedListed(Result<Vec<LeaseKey>, table::Error>),
     /// A lease that the index must list and does not was read.
     IndexChecked(Option<Lease>),
     /// A lease that the index lists was read; none if its row does not exist.
-    RowRead(ShardId, Result<Option<Lease>, table::Error>),
+    RowRead(LeaseKey, Result<Option<Lease>, table::Error>),
     /// The write that acquires a lease ended. On success with the holding, and when the write began.
-    Acquired(ShardId, Result<(H, Instant), table::Error>),
+    Acquired(LeaseKey, Result<(H, Instant), table::Error>),
     /// The release of a lease ended; with the successor, if it has one.
-    Released(ShardId, Option<WorkerId>),
+    Released(LeaseKey, Option<WorkerId>),
     /// Renewing a lease ended: it is lost, or was released.
     RenewalEnded(H),
     /// The scheduler releases a lease.
@@ -86,7 +86,7 @@ pub enum Event<H> {
     /// This worker has assigned a lease to that one.
     NudgeOrdered(WorkerId),
     /// The row of a finished shard is about to be deleted.
-    ForgetOrdered(ShardId),
+    ForgetOrdered(LeaseKey),
     /// The write of a peer showed that there is something to see in the table.
     Nudged,
     /// Another process writes under this worker's id.
@@ -115,11 +115,11 @@ pub enum Effect<H> {
     /// Queries the index of lease owners.
     ListOwned,
     /// Reads a lease that the index must list and does not.
-    CheckIndex(ShardId),
+    CheckIndex(LeaseKey),
     /// Reads a lease that the index lists.
-    Read(ShardId),
+    Read(LeaseKey),
     /// Writes a row to acquire its lease.
-    Acquire(ShardId, Update),
+    Acquire(LeaseKey, Update),
     /// Renews a lease from that time on, and tells the scheduler.
     Hold(H, Instant),
     /// The lease is lost in memory.
@@ -131,7 +131,7 @@ pub enum Effect<H> {
     /// Creates the row of a lost lease again if it is missing, with pauses.
     Restore(H, Backoff),
     /// Nudges the owners of these rows.
-    Nudge(Vec<(ShardId, Update)>),
+    Nudge(Vec<(LeaseKey, Update)>),
     /// Scans the table, and nudges these workers: all of them for none.
     NudgeOwners(Option<Vec<WorkerId>>),
     /// Tells the membership that a peer has nudged this worker.
@@ -171,13 +171,13 @@ pub enum Line {
     /// Peers are nudged by that many rows.
     Nudging(usize),
     /// A handoff took too long.
-    StalledHandoff(ShardId, Option<WorkerId>),
+    StalledHandoff(LeaseKey, Option<WorkerId>),
     /// A lease that the index lists could not be read.
-    CannotRead(ShardId, table::Error),
+    CannotRead(LeaseKey, table::Error),
     /// A lease could not be acquired.
-    NotAcquired(ShardId, table::Error),
+    NotAcquired(LeaseKey, table::Error),
     /// Leases were acquired; with the number of those held.
-    Acquired(Vec<ShardId>, usize),
+    Acquired(Vec<LeaseKey>, usize),
     /// The leader leaves this many leases without an owner.
     Neglected(usize),
     /// The table cannot be scanned.
@@ -187,7 +187,7 @@ pub enum Line {
     /// The index cannot be queried.
     CannotQuery(table::Error),
     /// The index lacks a lease.
-    IndexLacks(ShardId),
+    IndexLacks(LeaseKey),
     /// The index can be used again, after that time.
     QueriesAgain(Duration),
     /// Leases cannot be acquired.
@@ -195,13 +195,13 @@ pub enum Line {
     /// They can be again, after that time.
     AcquiresAgain(Duration),
     /// A process that started later has this worker's id.
-    LaterNamesake(ShardId, WorkerId),
+    LaterNamesake(LeaseKey, WorkerId),
     /// As [`Line::LaterNamesake`], logged before.
-    LaterNamesakeAgain(ShardId, WorkerId),
+    LaterNamesakeAgain(LeaseKey, WorkerId),
     /// A process that does not mark its rows has this worker's id.
-    UnmarkedNamesake(ShardId, WorkerId),
+    UnmarkedNamesake(LeaseKey, WorkerId),
     /// The counter of a lease was incremented once under this worker's id.
-    UnmarkedWrite(ShardId, WorkerId),
+    UnmarkedWrite(LeaseKey, WorkerId),
 }
 
 /// The index of lease owners.
@@ -213,17 +213,17 @@ impl Line {
         match self {
             Self::Nudged => debug!("received a nudge from another worker, checking the lease table"),
             Self::Nudging(leases) => debug!(leases, "nudging other workers"),
-            Self::StalledHandoff(shard, from) => {
+            Self::StalledHandoff(key, from) => {
                 let from = from.as_ref().map(WorkerId::as_str);
-                warn!(event = "handoff_timed_out", %shard, from, "graceful handoff timed out, acquiring the lease");
+                warn!(event = "handoff_timed_out", shard = %key, from, "graceful handoff timed out, acquiring the lease");
             }
-            Self::CannotRead(shard, error) => {
-                debug!(%shard, %error, "failed to read a lease that was assigned to this worker");
+            Self::CannotRead(key, error) => {
+                debug!(shard = %key, %error, "failed to read a lease that was assigned to this worker");
             }
-            Self::NotAcquired(shard, error) => debug!(%shard, %error, "failed to acquire a lease"),
-            Self::Acquired(shards, held) => {
-                let (count, leases) = (shards.len(), if shards.len() == 1 { "lease" } else { "leases" });
-                info!(event = "leases_acquired", held, shards = some(&shards), "acquired {count} {leases}");
+            Self::NotAcquired(key, error) => debug!(shard = %key, %error, "failed to acquire a lease"),
+            Self::Acquired(keys, held) => {
+                let (count, leases) = (keys.len(), if keys.len() == 1 { "lease" } else { "leases" });
+                info!(event = "leases_acquired", held, shards = some(&keys), "acquired {count} {leases}");
             }
             Self::Neglected(left) => error!(
                 event = "leases_without_owner",
@@ -244,8 +244,8 @@ impl Line {
                 "failed to query the index of lease owners, scanning the lease table instead (allow dynamodb:Query \
                  on the index, and check its capacity)"
             ),
-            Self::IndexLacks(shard) => warn!(event = "owner_index_incomplete",
-                %shard,
+            Self::IndexLacks(key) => warn!(event = "owner_index_incomplete",
+                shard = %key,
                 index = INDEX,
                 "the index of lease owners lacks a lease of this worker, scanning the lease table instead"
             ),
@@ -263,21 +263,21 @@ impl Line {
             Self::AcquiresAgain(lasted) => {
                 info!(event = "lease_acquisition_recovered", ?lasted, "acquiring leases works again")
             }
-            Self::LaterNamesake(shard, worker) => error!(event = "worker_id_in_use",
-                %shard, %worker,
+            Self::LaterNamesake(key, worker) => error!(event = "worker_id_in_use",
+                shard = %key, %worker,
                 "another process that started later uses the same workerId: it acquired this lease and \
                  is expected to exit (set a different workerId for each process, or \
                  multilangd.workerIdSuffix)"
             ),
-            Self::LaterNamesakeAgain(shard, worker) => debug!(%shard, %worker,
+            Self::LaterNamesakeAgain(key, worker) => debug!(shard = %key, %worker,
                 "another process with the same workerId, started later, acquired this lease"),
-            Self::UnmarkedNamesake(shard, worker) => error!(event = "worker_id_in_use",
-                %shard, %worker,
+            Self::UnmarkedNamesake(key, worker) => error!(event = "worker_id_in_use",
+                shard = %key, %worker,
                 "another process, perhaps a Java worker, renews leases under the same workerId: records \
                  are delivered twice, or one of the two processes receives none (set a different \
                  workerId for each process, or multilangd.workerIdSuffix)"
             ),
-            Self::UnmarkedWrite(shard, worker) => debug!(%shard, %worker,
+            Self::UnmarkedWrite(key, worker) => debug!(shard = %key, %worker,
                 "another process incremented the lease counter under this workerId"),
         }
     }

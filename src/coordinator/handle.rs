@@ -5,8 +5,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tracing::debug;
 
-use crate::lease::{Held, WorkerId};
-use crate::shard::ShardId;
+use crate::lease::{Held, LeaseKey, WorkerId};
 
 /// An order.
 pub(super) enum Order {
@@ -17,7 +16,7 @@ pub(super) enum Order {
     /// Release a lease.
     Release(Arc<Held>),
     /// Stop renewing the lease of a finished shard.
-    Forget(ShardId),
+    Forget(LeaseKey),
 }
 
 /// Sends orders to the coordinator, which ends when all handles are dropped.
@@ -41,8 +40,8 @@ impl Handle {
     }
 
     /// The row of a finished shard is deleted: its lease is not renewed any more.
-    pub fn forget(&self, shard: ShardId) {
-        self.order(Order::Forget(shard));
+    pub fn forget(&self, key: LeaseKey) {
+        self.order(Order::Forget(key));
     }
 
     fn order(&self, order: Order) {

@@ -12,8 +12,7 @@ use super::event::{Effect, Holding, Line};
 use super::index::SETTLED;
 use super::renewal::pause;
 use super::state::{Effects, MIN_PAUSE, State};
-use crate::lease::{Lease, table};
-use crate::shard::ShardId;
+use crate::lease::{Lease, LeaseKey, table};
 
 /// Failed writes older than this many failover times say nothing.
 const FORGOTTEN: u32 = 30;
@@ -45,22 +44,22 @@ impl<H: Holding> State<H> {
     pub(super) fn index_checked(&mut self, now: Instant, lease: Option<&Lease>, effects: &mut Effects<H>) {
         let me = &self.settings.me;
         let mine = |lease: &&Lease| lease.owner.as_ref() == Some(me) && lease.checkpoint_owner.is_none();
-        let Some(lease) = lease.filter(mine).filter(|lease| self.held.contains_key(&lease.shard)) else {
+        let Some(lease) = lease.filter(mine).filter(|lease| self.held.contains_key(&lease.key)) else {
             return;
         };
         if self.assigned.index.lags(now) {
-            effects.push(Effect::Log(Line::IndexLacks(lease.shard.clone())));
+            effects.push(Effect::Log(Line::IndexLacks(lease.key.clone())));
         }
         self.look.next = now;
     }
 
     /// Reads a lease that the index must list and does not.
-    pub(super) fn check_index(&mut self, listed: &[ShardId], now: Instant, effects: &mut Effects<H>) {
-        let listed: BTreeSet<&ShardId> = listed.iter().collect();
+    pub(super) fn check_index(&mut self, listed: &[LeaseKey], now: Instant, effects: &mut Effects<H>) {
+        let listed: BTreeSet<&LeaseKey> = listed.iter().collect();
         let settled = self.held.iter().filter(|(_, hold)| now >= hold.since + SETTLED);
-        let mut missing = settled.filter(|(shard, _)| !listed.contains(shard) && !self.is_releasing(shard));
-        if let Some((shard, _)) = missing.next() {
-            effects.push(Effect::CheckIndex(shard.clone()));
+        let mut missing = settled.filter(|(key, _)| !listed.contains(key) && !self.is_releasing(key));
+        if let Some((key, _)) = missing.next() {
+            effects.push(Effect::CheckIndex(key.clone()));
         } else if let Some(lasted) = self.assigned.index.answered(now, !self.held.is_empty()) {
             effects.push(Effect::Log(Line::QueriesAgain(lasted)));
         }
@@ -70,7 +69,7 @@ impl<H: Holding> State<H> {
     pub(super) fn tried(
         &mut self,
         now: Instant,
-        shard: &ShardId,
+        key: &LeaseKey,
         outcome: &Result<(), table::Error>,
         effects: &mut Effects<H>,
     ) {
@@ -92,7 +91,7 @@ impl<H: Holding> State<H> {
         }
         effects.push(Effect::PublishUnable(self.unable(now)));
         if outcome.is_ok() {
-            self.assigned.acquired.push(shard.clone());
+            self.assigned.acquired.push(key.clone());
         }
     }
 

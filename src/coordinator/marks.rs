@@ -15,11 +15,10 @@ use tokio::time::Instant;
 use super::Settings;
 use super::event::{Effect, Holding, Line};
 use super::state::{Effects, State};
-use crate::lease::Lease;
 use crate::lease::held::Rival;
 use crate::lease::orders;
 use crate::lease::update::{Mark, Update};
-use crate::shard::ShardId;
+use crate::lease::{Lease, LeaseKey};
 
 /// Between two log lines about the same.
 const LOG_AGAIN: Duration = Duration::from_secs(60);
@@ -35,7 +34,7 @@ pub(super) struct Rivals {
     /// One of them started before this process.
     gives_way: bool,
     logged: Option<Instant>,
-    unmarked: BTreeMap<ShardId, Vec<Instant>>,
+    unmarked: BTreeMap<LeaseKey, Vec<Instant>>,
     namesake: Namesake,
 }
 
@@ -46,7 +45,7 @@ enum Namesake {
     #[default]
     Unknown,
     /// This lease had that counter; it is left alone until then.
-    Watched { shard: ShardId, counter: i64, until: Instant },
+    Watched { key: LeaseKey, counter: i64, until: Instant },
     /// There is none, or it was decided.
     Decided,
 }
@@ -60,7 +59,7 @@ impl Namesake {
                 let open = |lease: &&Lease| lease.checkpoint_owner.is_none() && !lease.is_complete();
                 *self = match leases.iter().filter(names).find(open) {
                     Some(lease) => Self::Watched {
-                        shard: lease.shard.clone(),
+                        key: lease.key.clone(),
                         counter: lease.counter,
                         until: now + settings.failover / 2,
                     },
@@ -68,8 +67,8 @@ impl Namesake {
                 };
                 false
             }
-            Self::Watched { shard, counter, until } => {
-                let row = leases.iter().filter(names).find(|lease| lease.shard == *shard);
+            Self::Watched { key, counter, until } => {
+                let row = leases.iter().filter(names).find(|lease| lease.key == *key);
                 let moved = row.is_some_and(|row| row.counter != *counter);
                 if moved || row.is_none() || now >= *until {
                     *self = Self::Decided;
@@ -80,8 +79,8 @@ impl Namesake {
         }
     }
 
-    fn watches(&self, shard: &ShardId) -> bool {
-        matches!(self, Self::Watched { shard: watched, .. } if watched == shard)
+    fn watches(&self, key: &LeaseKey) -> bool {
+        matches!(self, Self::Watched { key: watched, .. } if watched == key)
     }
 }
 
@@ -112,33 +111,33 @@ impl Rivals {
     }
 
     pub(super) fn met<H>(&mut self, now: Instant, rival: &Rival, settings: &Settings) -> Option<Effect<H>> {
-        let (shard, worker) = (rival.shard.clone(), settings.me.clone());
+        let (key, worker) = (rival.key.clone(), settings.me.clone());
         let line = match judge(rival, settings) {
             Verdict::GiveWay => {
                 self.gives_way = true;
                 return Some(Effect::GiveWay(rival.clone()));
             }
-            Verdict::Stay if self.is_news(now) => Line::LaterNamesake(shard, worker),
-            Verdict::Stay => Line::LaterNamesakeAgain(shard, worker),
+            Verdict::Stay if self.is_news(now) => Line::LaterNamesake(key, worker),
+            Verdict::Stay => Line::LaterNamesakeAgain(key, worker),
             Verdict::Unknown => {
                 for times in self.unmarked.values_mut() {
                     times.retain(|at| now.saturating_duration_since(*at) < WITHIN);
                 }
                 self.unmarked.retain(|_, times| !times.is_empty());
-                let times = self.unmarked.entry(shard.clone()).or_default();
+                let times = self.unmarked.entry(key.clone()).or_default();
                 times.push(now);
                 if times.len() >= UNMARKED {
-                    return self.report(now, shard, settings);
+                    return self.report(now, key, settings);
                 }
-                Line::UnmarkedWrite(shard, worker)
+                Line::UnmarkedWrite(key, worker)
             }
         };
         Some(Effect::Log(line))
     }
 
     /// Another process, perhaps a Java worker, writes under this worker's id.
-    fn report<H>(&mut self, now: Instant, shard: ShardId, settings: &Settings) -> Option<Effect<H>> {
-        let line = Line::UnmarkedNamesake(shard, settings.me.clone());
+    fn report<H>(&mut self, now: Instant, key: LeaseKey, settings: &Settings) -> Option<Effect<H>> {
+        let line = Line::UnmarkedNamesake(key, settings.me.clone());
         self.is_news(now).then_some(Effect::Log(line))
     }
 
@@ -146,8 +145,8 @@ impl Rivals {
     fn scanned<H>(&mut self, now: Instant, leases: &[Lease], settings: &Settings) -> Option<Effect<H>> {
         let watched = self.namesake.clone();
         match watched {
-            Namesake::Watched { shard, .. } if self.namesake.note(leases, settings, now) => {
-                self.report(now, shard, settings)
+            Namesake::Watched { key, .. } if self.namesake.note(leases, settings, now) => {
+                self.report(now, key, settings)
             }
             Namesake::Unknown => {
                 self.namesake.note(leases, settings, now);
@@ -158,8 +157,8 @@ impl Rivals {
     }
 
     /// Whether a lease is left alone for now.
-    pub(super) fn leaves_alone(&self, shard: &ShardId) -> bool {
-        self.namesake.watches(shard)
+    pub(super) fn leaves_alone(&self, key: &LeaseKey) -> bool {
+        self.namesake.watches(key)
     }
 
     /// When the lease that is watched may be acquired: a scan is due then.
@@ -182,7 +181,7 @@ impl Rivals {
 impl<H: Holding> State<H> {
     /// Whether a row is of the stream that this worker reads, and not left alone.
     pub(super) fn accepts(&self, lease: &Lease) -> bool {
-        self.settings.recognition.accepts(lease.stream.as_ref()) && !self.rivals.leaves_alone(&lease.shard)
+        self.settings.recognition.accepts(lease.stream.as_ref()) && !self.rivals.leaves_alone(&lease.key)
     }
 
     /// Evaluates the marks of the rows after a scan, before leases are acquired.
@@ -200,7 +199,7 @@ impl<H: Holding> State<H> {
 
     /// A write that acquires the lease, with the marks.
     pub(super) fn marked(&self, update: Update, lease: &Lease) -> Update {
-        let stream = self.settings.recognition.mark(&lease.shard);
+        let stream = self.settings.recognition.mark(lease.shard());
         let stores_start = self.settings.resume_latest;
         let update =
             update.marked(lease, &Mark { stream, process: self.settings.process.clone(), stores_start });
@@ -223,7 +222,7 @@ mod tests {
     }
 
     fn rival(process: Option<ProcessId>) -> Rival {
-        Rival { shard: "s".into(), process }
+        Rival { key: "s".into(), process }
     }
 
     #[test]

@@ -13,8 +13,7 @@ use super::event::{Effect, Event, Recipient};
 use super::successors::{CHOOSE, Successors};
 use super::{Coordinator, Done};
 use crate::lease::update::{self, Next};
-use crate::lease::{Held, WorkerId, held};
-use crate::shard::ShardId;
+use crate::lease::{Held, LeaseKey, WorkerId, held};
 
 /// Leases that are released at once: a stop has little time, and needs no memory afterwards.
 pub(super) const AT_ONCE: usize = 32;
@@ -40,7 +39,7 @@ impl Coordinator {
             };
             let _permit = permits.acquire().await;
             let to = give_back(&held, &to).await;
-            Some(Event::Released(held.shard().clone(), to))
+            Some(Event::Released(held.key().clone(), to))
         }
     }
 
@@ -110,7 +109,7 @@ impl Coordinator {
             let to = to.map_or(Next::Nobody, Next::Worker);
             let table = self.tools.table.clone();
             let update = update::release(&lease, &to);
-            writes.spawn(async move { table.update(&lease.shard, &update).await.map(drop) });
+            writes.spawn(async move { table.update(&lease.key, &update).await.map(drop) });
         }
         let all = async {
             while let Some(written) = writes.join_next().await {
@@ -126,15 +125,15 @@ impl Coordinator {
 }
 
 async fn give_back(held: &Held, to: &Next) -> Option<WorkerId> {
-    let shard: &ShardId = held.shard();
+    let key: &LeaseKey = held.key();
     match held.release(to).await {
         Ok(to) => {
-            info!(event = "lease_released", %shard, to = to.as_ref().map(WorkerId::as_str), "released the lease");
+            info!(event = "lease_released", shard = %key, to = to.as_ref().map(WorkerId::as_str), "released the lease");
             return to;
         }
-        Err(held::Error::Lost) => debug!(%shard, "lost the lease before it could be released"),
+        Err(held::Error::Lost) => debug!(shard = %key, "lost the lease before it could be released"),
         Err(error) => {
-            warn!(event = "lease_release_failed", %shard, %error, "failed to release the lease: it will expire")
+            warn!(event = "lease_release_failed", shard = %key, %error, "failed to release the lease: it will expire")
         }
     }
     None

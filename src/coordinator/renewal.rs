@@ -120,7 +120,7 @@ pub(super) fn traced(
     pace: Arc<Pace>,
     reach: Arc<Reach>,
 ) -> impl Future<Output = ()> {
-    let span = error_span!("lease", shard = %held.shard());
+    let span = error_span!("lease", shard = %held.key());
     keep(held, pause, first, Paced::new(pace), reach).instrument(span)
 }
 

@@ -13,8 +13,7 @@ use super::event::{Effect, Holding, Line};
 use super::state::{ALERT, Effects, MIN_PAUSE, NUDGE_AGAIN, State};
 use crate::fleet::vacancy::Unled;
 use crate::lease::take::Asker;
-use crate::lease::{Lease, WorkerId, handoff, update, watch as rhythm};
-use crate::shard::ShardId;
+use crate::lease::{Lease, LeaseKey, WorkerId, handoff, update, watch as rhythm};
 
 /// When a look leaves more to acquire, the next is this soon.
 const MORE: Duration = Duration::from_millis(500);
@@ -24,14 +23,14 @@ const UNSURE: u32 = 2;
 
 /// The line about a stalled handoff.
 pub(super) fn stalled_line(lease: &Lease) -> Line {
-    Line::StalledHandoff(lease.shard.clone(), lease.actual_owner().cloned())
+    Line::StalledHandoff(lease.key.clone(), lease.actual_owner().cloned())
 }
 
 impl<H: Holding> State<H> {
     fn asker<'a>(
         &'a self,
-        held: &'a BTreeSet<ShardId>,
-        stalled: &'a BTreeSet<ShardId>,
+        held: &'a BTreeSet<LeaseKey>,
+        stalled: &'a BTreeSet<LeaseKey>,
         may_steal: bool,
         now: Instant,
     ) -> Asker<'a> {
@@ -56,7 +55,7 @@ impl<H: Holding> State<H> {
         self.evaluate_marks(now, effects);
         let leases = self.leases.clone();
         let stalled = self.stalled(&leases, now);
-        let held: BTreeSet<ShardId> = self.held.keys().cloned().collect();
+        let held: BTreeSet<LeaseKey> = self.held.keys().cloned().collect();
         let may_steal = now >= self.next_steal && !self.is_unsure();
         let mut random = self.random.fork();
         let asker = self.asker(&held, &stalled, may_steal, now);
@@ -69,7 +68,7 @@ impl<H: Holding> State<H> {
         let more = plan.more;
         let mut wanted: Vec<Lease> = plan.take.into_iter().chain(plan.steal).cloned().collect();
         // A release may read the row again and would take a new holding for the old one.
-        wanted.retain(|lease| !self.is_releasing(&lease.shard) && self.accepts(lease));
+        wanted.retain(|lease| !self.is_releasing(&lease.key) && self.accepts(lease));
 
         if may_steal {
             self.next_steal = now + self.settings.failover / 2;
@@ -103,7 +102,7 @@ impl<H: Holding> State<H> {
             return;
         }
         for lease in wanted {
-            if stalled.contains(&lease.shard) {
+            if stalled.contains(&lease.key) {
                 effects.push(Effect::Log(stalled_line(&lease)));
             }
             let update = update::take(&lease, &self.settings.me);
@@ -124,11 +123,11 @@ impl<H: Holding> State<H> {
         if self.standing.is_led() {
             return self.nudge_assigned(effects);
         }
-        let held: BTreeSet<ShardId> = self.held.keys().cloned().collect();
+        let held: BTreeSet<LeaseKey> = self.held.keys().cloned().collect();
         let mut random = self.random.fork();
         let asker = self.asker(&held, &handoff::NONE, false, now);
         let rows = rhythm::nudged(&asker.view(&self.leases, &self.history, now), &mut random);
-        let nudges: Vec<_> = rows.into_iter().map(|row| (row.shard.clone(), update::nudge(row))).collect();
+        let nudges: Vec<_> = rows.into_iter().map(|row| (row.key.clone(), update::nudge(row))).collect();
         if !nudges.is_empty() {
             effects.extend([Effect::Log(Line::Nudging(nudges.len())), Effect::Nudge(nudges)]);
         }

@@ -44,8 +44,7 @@ use crate::backoff::Backoff;
 use crate::lease::history::History;
 use crate::lease::orders::{self, Pause};
 use crate::lease::update::Update;
-use crate::lease::{Lease, ProcessId, handoff, table};
-use crate::shard::ShardId;
+use crate::lease::{Lease, LeaseKey, ProcessId, handoff, table};
 
 /// Nudges to workers that acquire nothing are at least this far apart.
 pub(super) const NUDGE_AGAIN: Duration = Duration::from_secs(2);
@@ -94,10 +93,10 @@ pub struct State<H> {
     pub(super) stopping: bool,
     /// No handle is left: a lease that is acquired now is released.
     pub(super) ending: bool,
-    pub(super) held: BTreeMap<ShardId, Hold<H>>,
+    pub(super) held: BTreeMap<LeaseKey, Hold<H>>,
     /// Requests about leases that have not ended, each with the number of them: a lease that is acquired and lost
     /// again during its release is released twice.
-    pub(super) in_flight: BTreeMap<(ShardId, Intent), usize>,
+    pub(super) in_flight: BTreeMap<(LeaseKey, Intent), usize>,
     pub(super) look: Look,
     pub(super) history: Arc<History>,
     /// The last scan.
@@ -172,7 +171,7 @@ impl<H: Holding> State<H> {
     }
 
     /// The leases that this worker holds.
-    pub fn held(&self) -> impl Iterator<Item = &ShardId> {
+    pub fn held(&self) -> impl Iterator<Item = &LeaseKey> {
         self.held.keys()
     }
 
@@ -184,11 +183,11 @@ impl<H: Holding> State<H> {
             Event::Scanned(outcome) => self.scanned(now, outcome, &mut effects),
             Event::OwnedListed(outcome) => self.owned_listed(now, outcome, &mut effects),
             Event::IndexChecked(lease) => self.index_checked(now, lease.as_ref(), &mut effects),
-            Event::RowRead(shard, outcome) => self.row_read(now, &shard, outcome, &mut effects),
-            Event::Acquired(shard, outcome) => self.acquired(now, &shard, outcome, &mut effects),
-            Event::Released(shard, to) => {
+            Event::RowRead(key, outcome) => self.row_read(now, &key, outcome, &mut effects),
+            Event::Acquired(key, outcome) => self.acquired(now, &key, outcome, &mut effects),
+            Event::Released(key, to) => {
                 self.assigned.newly_assigned.extend(to);
-                self.ended(&shard, Intent::Release);
+                self.ended(&key, Intent::Release);
                 self.scan_within(now, MIN_PAUSE);
                 self.nudge_soon(now);
             }
@@ -199,8 +198,8 @@ impl<H: Holding> State<H> {
                 self.assigned.newly_assigned.insert(worker);
                 self.nudge_soon(now);
             }
-            Event::ForgetOrdered(shard) => {
-                let held = self.held.remove(&shard);
+            Event::ForgetOrdered(key) => {
+                let held = self.held.remove(&key);
                 effects.extend(held.map(|hold| Effect::MarkLost(hold.holding)));
             }
             Event::Nudged => {
@@ -213,7 +212,7 @@ impl<H: Holding> State<H> {
             Event::NudgeDue => self.nudge(now, &mut effects),
             Event::ScanDue => self.begin_look(now, &mut effects),
             Event::Panicked(Work::Look) => self.look.in_flight = false,
-            Event::Panicked(Work::Lease(shard, intent)) => self.ended(&shard, intent),
+            Event::Panicked(Work::Lease(key, intent)) => self.ended(&key, intent),
             Event::Panicked(Work::Other) => {}
             Event::Stop => self.stopping = true,
             Event::End => self.end(&mut effects),
@@ -228,17 +227,17 @@ impl<H: Holding> State<H> {
         self.look.in_flight || self.in_flight.keys().any(|(_, intent)| *intent != Intent::Release)
     }
 
-    pub(super) fn is_releasing(&self, shard: &ShardId) -> bool {
-        self.in_flight.contains_key(&(shard.clone(), Intent::Release))
+    pub(super) fn is_releasing(&self, key: &LeaseKey) -> bool {
+        self.in_flight.contains_key(&(key.clone(), Intent::Release))
     }
 
-    pub(super) fn begun(&mut self, shard: &ShardId, intent: Intent) {
-        *self.in_flight.entry((shard.clone(), intent)).or_default() += 1;
+    pub(super) fn begun(&mut self, key: &LeaseKey, intent: Intent) {
+        *self.in_flight.entry((key.clone(), intent)).or_default() += 1;
     }
 
     /// Another request of the same kind may still be in flight.
-    pub(super) fn ended(&mut self, shard: &ShardId, intent: Intent) {
-        let key = (shard.clone(), intent);
+    pub(super) fn ended(&mut self, key: &LeaseKey, intent: Intent) {
+        let key = (key.clone(), intent);
         match self.in_flight.get_mut(&key) {
             Some(count) if *count > 1 => *count -= 1,
             Some(_) | None => drop(self.in_flight.remove(&key)),
@@ -284,30 +283,30 @@ impl<H: Holding> State<H> {
     /// Writes a row to acquire its lease, with the marks.
     pub(super) fn acquire(&mut self, lease: &Lease, update: Update, effects: &mut Effects<H>) {
         let update = self.marked(update, lease);
-        self.begun(&lease.shard, Intent::Acquire);
-        effects.push(Effect::Acquire(lease.shard.clone(), update));
+        self.begun(&lease.key, Intent::Acquire);
+        effects.push(Effect::Acquire(lease.key.clone(), update));
     }
 
     fn acquired(
         &mut self,
         now: Instant,
-        shard: &ShardId,
+        key: &LeaseKey,
         outcome: Result<(H, Instant), table::Error>,
         effects: &mut Effects<H>,
     ) {
-        self.ended(shard, Intent::Acquire);
+        self.ended(key, Intent::Acquire);
         match outcome {
             // Acquired at the last moment.
             Ok((holding, _)) if self.ending => return self.release(holding, effects),
             Err(_) if self.ending => return,
             Ok((holding, proven)) => {
-                self.tried(now, shard, &Ok(()), effects);
+                self.tried(now, key, &Ok(()), effects);
                 self.hold(now, holding, proven, effects);
             }
             Err(error) => {
                 self.look.unsure |= matches!(error, table::Error::Ambiguous(_));
-                self.tried(now, shard, &Err(error.clone()), effects);
-                effects.push(Effect::Log(Line::NotAcquired(shard.clone(), error)));
+                self.tried(now, key, &Err(error.clone()), effects);
+                effects.push(Effect::Log(Line::NotAcquired(key.clone(), error)));
             }
         }
         // A lease acquired by an ambiguous write is owned but not renewed: the next scan acquires it.
@@ -320,7 +319,7 @@ impl<H: Holding> State<H> {
         let pause = renewal::pause(self.settings.failover);
         let first = proven + pause.mul_f64(0.2 + 0.8 * self.random.f64());
         let hold = Hold { holding: holding.clone(), since: now };
-        self.held.insert(holding.shard().clone(), hold);
+        self.held.insert(holding.key().clone(), hold);
         effects.push(Effect::Hold(holding, first));
     }
 
@@ -339,13 +338,13 @@ impl<H: Holding> State<H> {
 
     /// Removes a holding, but not a later one of the same shard.
     fn forget(&mut self, holding: &H) -> bool {
-        let is_known = self.held.get(holding.shard()).is_some_and(|hold| hold.holding.is(holding));
-        is_known && self.held.remove(holding.shard()).is_some()
+        let is_known = self.held.get(holding.key()).is_some_and(|hold| hold.holding.is(holding));
+        is_known && self.held.remove(holding.key()).is_some()
     }
 
     fn release(&mut self, holding: H, effects: &mut Effects<H>) {
         self.forget(&holding);
-        self.begun(holding.shard(), Intent::Release);
+        self.begun(holding.key(), Intent::Release);
         self.assigned.nudge_all |= self.waits_for_a_leader();
         let to = self.recipient();
         effects.push(Effect::Release(holding, to));
@@ -393,7 +392,7 @@ impl<H: Holding> State<H> {
     /// Number of held leases of shards that are not finished: each needs a record processor.
     pub(super) fn open(&self) -> usize {
         let finished =
-            self.leases.iter().filter(|lease| lease.is_complete() && self.held.contains_key(&lease.shard));
+            self.leases.iter().filter(|lease| lease.is_complete() && self.held.contains_key(&lease.key));
         self.held.len() - finished.count()
     }
 
@@ -403,9 +402,9 @@ impl<H: Holding> State<H> {
     }
 
     /// Stalled handoffs, except for those of this worker.
-    pub(super) fn stalled(&self, leases: &[Lease], now: Instant) -> BTreeSet<ShardId> {
+    pub(super) fn stalled(&self, leases: &[Lease], now: Instant) -> BTreeSet<LeaseKey> {
         let mut stalled = handoff::stalled(leases, &self.history, self.settings.handoff, now);
-        stalled.retain(|shard| !self.held.contains_key(shard) && !self.is_releasing(shard));
+        stalled.retain(|key| !self.held.contains_key(key) && !self.is_releasing(key));
         stalled
     }
 

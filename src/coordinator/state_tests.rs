@@ -14,14 +14,14 @@ const SECOND: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone)]
 struct Held {
-    shard: ShardId,
+    key: LeaseKey,
     number: usize,
     settled: bool,
 }
 
 impl event::Holding for Held {
-    fn shard(&self) -> &ShardId {
-        &self.shard
+    fn key(&self) -> &LeaseKey {
+        &self.key
     }
 
     fn is(&self, other: &Self) -> bool {
@@ -33,17 +33,17 @@ impl event::Holding for Held {
     }
 }
 
-fn lease(shard: &str, owner: Option<&str>, counter: i64) -> Lease {
+fn lease(key: &str, owner: Option<&str>, counter: i64) -> Lease {
     let range = HashRange { start: 0, end: 9 };
-    let mut lease = Lease::new(shard.into(), Position::new(Sequence::TrimHorizon), BTreeSet::new(), range);
+    let mut lease = Lease::new(key.into(), Position::new(Sequence::TrimHorizon), BTreeSet::new(), range);
     (lease.owner, lease.counter) = (owner.map(Into::into), counter);
     // A marked row is not watched for a namesake.
     lease.process = Some(ProcessId::new(1, "x", &"x".into()));
     lease
 }
 
-fn held(shard: &str, number: usize) -> Held {
-    Held { shard: shard.into(), number, settled: true }
+fn held(key: &str, number: usize) -> Held {
+    Held { key: key.into(), number, settled: true }
 }
 
 /// A coordinator of worker `me`, with a failover time of ten seconds.
@@ -101,10 +101,7 @@ impl Rig {
     /// Acquires a lease that was planned.
     fn holds(&mut self, holding: &Held) {
         let outcome = Ok((holding.clone(), self.now));
-        assert_eq!(
-            self.on(Event::Acquired(holding.shard.clone(), outcome)),
-            [format!("hold {}", holding.shard)]
-        );
+        assert_eq!(self.on(Event::Acquired(holding.key.clone(), outcome)), [format!("hold {}", holding.key)]);
     }
 
     fn wait(&mut self, time: Duration) {
@@ -126,14 +123,14 @@ fn shown(effect: &Effect<Held>) -> Option<String> {
     Some(match effect {
         Effect::Scan => "scan".to_owned(),
         Effect::ListOwned => "query".to_owned(),
-        Effect::CheckIndex(shard) => format!("check {shard}"),
-        Effect::Read(shard) => format!("read {shard}"),
-        Effect::Acquire(shard, _) => format!("acquire {shard}"),
-        Effect::Hold(held, _) => format!("hold {}", held.shard),
-        Effect::MarkLost(held) => format!("lose {} {}", held.shard, held.number),
-        Effect::Release(held, next) => format!("release {} to {}", held.shard, to(next)),
-        Effect::PassOn(lease, next) => format!("pass on {} to {}", lease.shard, to(next)),
-        Effect::Restore(held, _) => format!("restore {}", held.shard),
+        Effect::CheckIndex(key) => format!("check {key}"),
+        Effect::Read(key) => format!("read {key}"),
+        Effect::Acquire(key, _) => format!("acquire {key}"),
+        Effect::Hold(held, _) => format!("hold {}", held.key),
+        Effect::MarkLost(held) => format!("lose {} {}", held.key, held.number),
+        Effect::Release(held, next) => format!("release {} to {}", held.key, to(next)),
+        Effect::PassOn(lease, next) => format!("pass on {} to {}", lease.key, to(next)),
+        Effect::Restore(held, _) => format!("restore {}", held.key),
         Effect::Nudge(rows) => format!("nudge {} rows", rows.len()),
         Effect::NudgeOwners(workers) => format!("nudge owners {workers:?}"),
         Effect::PassOnNudge => "pass on the nudge".to_owned(),
@@ -162,7 +159,7 @@ fn scan_acquires_and_the_next_look_waits_for_the_writes() {
     let conflict = table::Error::Conflict("b".into());
     assert_eq!(rig.on(Event::Acquired("b".into(), Err(conflict))), [""; 0]);
     assert!(rig.pause().is_some());
-    assert_eq!(rig.state.held().collect::<Vec<_>>(), [&ShardId::from("a")]);
+    assert_eq!(rig.state.held().collect::<Vec<_>>(), [&LeaseKey::from("a")]);
 }
 
 #[test]
@@ -287,7 +284,7 @@ fn older_process_with_this_id_ends_this_one() {
     let mut rig = Rig::new();
     rig.holds(&held("a", 1));
     let older = ProcessId::new(1, "a", &"me".into());
-    assert_eq!(rig.on(Event::RivalMet(Rival { shard: "a".into(), process: Some(older) })), ["give way"]);
+    assert_eq!(rig.on(Event::RivalMet(Rival { key: "a".into(), process: Some(older) })), ["give way"]);
     assert_eq!(rig.on(Event::End), ["release a to namesake"]);
 }
 
@@ -452,8 +449,8 @@ fn last_leases_are_released_and_late_ones_passed_on() {
     assert!(!rig.state.has_ended());
     let late = Ok((held("b", 2), rig.now));
     assert_eq!(rig.on(Event::Acquired("b".into(), late)), ["release b to successor"]);
-    for shard in ["a", "b"] {
-        rig.on(Event::Released(shard.into(), None));
+    for key in ["a", "b"] {
+        rig.on(Event::Released(key.into(), None));
     }
     assert!(rig.state.has_ended() && rig.state.passes_on());
     let later = ProcessId::new(i64::MAX, "later", &"me".into());

@@ -15,8 +15,7 @@ use crate::lease::handoff;
 use crate::lease::history::History;
 use crate::lease::take::Asker;
 use crate::lease::update::Next;
-use crate::lease::{Held, Table, WorkerId};
-use crate::shard::ShardId;
+use crate::lease::{Held, LeaseKey, Table, WorkerId};
 
 /// The longest time to choose the successor of a lease.
 pub(super) const CHOOSE: Duration = Duration::from_millis(500);
@@ -100,7 +99,7 @@ impl Successors {
 }
 
 /// An asker that only needs to know which workers are live.
-pub(super) fn asker<'a>(me: &'a WorkerId, held: &'a BTreeSet<ShardId>, failover: Duration) -> Asker<'a> {
+pub(super) fn asker<'a>(me: &'a WorkerId, held: &'a BTreeSet<LeaseKey>, failover: Duration) -> Asker<'a> {
     let stalled = &handoff::NONE;
     Asker { me, held, failover, max_leases: usize::MAX, max_steals: 0, priority: false, stalled }
 }

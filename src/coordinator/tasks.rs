@@ -14,9 +14,8 @@ use crate::backoff::Backoff;
 use crate::clock;
 use crate::lease::held::Owner;
 use crate::lease::update::Update;
-use crate::lease::{Held, Lease, Table, WorkerId, update, watch as rhythm};
+use crate::lease::{Held, Lease, LeaseKey, Table, WorkerId, update, watch as rhythm};
 use crate::sequence::Sequence;
-use crate::shard::ShardId;
 
 /// No attempt to restore a row begins later: well before an audit creates it at the initial position.
 const RESTORE: Duration = Duration::from_secs(30);
@@ -36,28 +35,28 @@ pub(super) type Done = Option<Event<Arc<Held>>>;
 
 impl Tools {
     /// Writes a row to acquire its lease.
-    pub(super) async fn acquire(self, shard: ShardId, mut update: Update) -> Done {
+    pub(super) async fn acquire(self, key: LeaseKey, mut update: Update) -> Done {
         let _permit = self.writes.acquire().await;
         update.date(self.settings.clock.past());
         let (proven, slept) = (Instant::now(), clock::slept());
-        let outcome = self.table.update(&shard, &update).await.map(|before| {
+        let outcome = self.table.update(&key, &update).await.map(|before| {
             let mut lease = before.clone();
             update.apply(&mut lease);
             log_acquired(&before, &lease);
             (Held::resuming(lease, before.latest_from, proven, slept, &self.owner), proven)
         });
-        Some(Event::Acquired(shard, outcome))
+        Some(Event::Acquired(key, outcome))
     }
 
     /// Nudges the owners of these rows.
-    pub(super) async fn nudge(self, nudges: Vec<(ShardId, Update)>) -> Done {
+    pub(super) async fn nudge(self, nudges: Vec<(LeaseKey, Update)>) -> Done {
         let mut writes = JoinSet::new();
-        for (shard, update) in nudges {
+        for (key, update) in nudges {
             let Self { table, writes: permits, .. } = self.clone();
             writes.spawn(async move {
                 let _permit = permits.acquire().await;
-                if let Err(error) = table.update(&shard, &update).await {
-                    debug!(%shard, %error, "failed to nudge a worker");
+                if let Err(error) = table.update(&key, &update).await {
+                    debug!(shard = %key, %error, "failed to nudge a worker");
                 }
             });
         }
@@ -73,7 +72,7 @@ impl Tools {
             worker != me && workers.as_ref().is_none_or(|workers| workers.contains(worker))
         };
         let rows = rhythm::nudged_of(&leases, is_nudged);
-        let nudges: Vec<_> = rows.into_iter().map(|row| (row.shard.clone(), update::nudge(row))).collect();
+        let nudges: Vec<_> = rows.into_iter().map(|row| (row.key.clone(), update::nudge(row))).collect();
         debug!(leases = nudges.len(), "nudging other workers");
         self.nudge(nudges).await
     }
@@ -85,7 +84,7 @@ impl Tools {
         let until = Instant::now() + RESTORE;
         while Instant::now() < until {
             let permit = self.writes.acquire().await;
-            let read = self.table.get(&row.shard).await;
+            let read = self.table.get(&row.key).await;
             drop(permit);
             if matches!(read, Ok(Some(_))) {
                 break;
@@ -96,11 +95,11 @@ impl Tools {
             }
             match self.table.list().await {
                 // Another worker has read the shard to its end meanwhile, and the row was cleaned away.
-                Ok(leases) if leases.iter().any(|lease| has_begun_after(lease, &row.shard)) => break,
+                Ok(leases) if leases.iter().any(|lease| has_begun_after(lease, &row.key)) => break,
                 Ok(_) => {}
                 Err(_) => continue,
             }
-            match self.settings.recognition.has_shard(&row.shard, row.stream.as_ref()).await {
+            match self.settings.recognition.has_shard(row.shard(), row.stream.as_ref()).await {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(_) => continue,
@@ -108,11 +107,11 @@ impl Tools {
             match self.table.create(&row).await {
                 Ok(made) => {
                     if made {
-                        warn!(event = "lease_restored", shard = %row.shard, checkpoint = %row.checkpoint, "restored a deleted lease");
+                        warn!(event = "lease_restored", shard = %row.key, checkpoint = %row.checkpoint, "restored a deleted lease");
                     }
                     break;
                 }
-                Err(error) => debug!(shard = %row.shard, %error,
+                Err(error) => debug!(shard = %row.key, %error,
                     "failed to restore a deleted lease, retrying"),
             }
         }
@@ -120,19 +119,19 @@ impl Tools {
     }
 }
 
-/// Whether a lease is of a child of that shard, and was read.
-fn has_begun_after(lease: &Lease, parent: &ShardId) -> bool {
+/// Whether a lease is of a child of that lease's shard, and was read.
+fn has_begun_after(lease: &Lease, parent: &LeaseKey) -> bool {
     let read = matches!(lease.checkpoint.sequence, Sequence::Number(_) | Sequence::ShardEnd);
-    read && lease.parents.contains(parent)
+    read && lease.parents.iter().any(|id| lease.key.relative(id) == *parent)
 }
 
 /// One line for each lease that another worker had; the others are counted.
 fn log_acquired(before: &Lease, acquired: &Lease) {
-    let (shard, checkpoint) = (&before.shard, &before.checkpoint);
+    let (key, checkpoint) = (&before.key, &before.checkpoint);
     match &before.owner {
         Some(from) if before.owner != acquired.owner => {
-            info!(event = "lease_stolen", %shard, %checkpoint, %from, "acquired a lease of another worker");
+            info!(event = "lease_stolen", shard = %key, %checkpoint, %from, "acquired a lease of another worker");
         }
-        Some(_) | None => debug!(%shard, %checkpoint, "acquired a lease"),
+        Some(_) | None => debug!(shard = %key, %checkpoint, "acquired a lease"),
     }
 }

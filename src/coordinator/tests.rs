@@ -6,11 +6,10 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::lease::memory::{Fault, Memory};
-use crate::lease::table;
 use crate::lease::update::{Change, Update};
+use crate::lease::{LeaseKey, table};
 use crate::sequence::{Position, Sequence};
-use crate::shard::BoxFuture;
-use crate::shard::{HashRange, ShardId};
+use crate::shard::{BoxFuture, HashRange};
 
 pub(crate) fn settings() -> Settings {
     Settings {
@@ -98,15 +97,15 @@ impl Table for Slow {
     fn list(&self) -> BoxFuture<'_, Result<Vec<Lease>, table::Error>> {
         self.rows.list()
     }
-    fn get<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<Option<Lease>, table::Error>> {
-        self.rows.get(shard)
+    fn get<'a>(&'a self, key: &'a LeaseKey) -> BoxFuture<'a, Result<Option<Lease>, table::Error>> {
+        self.rows.get(key)
     }
     fn create<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<bool, table::Error>> {
         self.rows.create(lease)
     }
     fn update<'a>(
         &'a self,
-        shard: &'a ShardId,
+        key: &'a LeaseKey,
         update: &'a Update,
     ) -> BoxFuture<'a, Result<Lease, table::Error>> {
         Box::pin(async move {
@@ -116,17 +115,17 @@ impl Table for Slow {
             if update.changes.contains(&Change::SetOwner("me".into())) {
                 clock::suspend(self.suspended);
             }
-            self.rows.update(shard, update).await
+            self.rows.update(key, update).await
         })
     }
-    fn owned<'a>(&'a self, worker: &'a WorkerId) -> BoxFuture<'a, Result<Vec<ShardId>, table::Error>> {
+    fn owned<'a>(&'a self, worker: &'a WorkerId) -> BoxFuture<'a, Result<Vec<LeaseKey>, table::Error>> {
         self.rows.owned(worker)
     }
     fn index(&self, make: bool) -> BoxFuture<'_, Result<bool, table::Error>> {
         self.rows.index(make)
     }
-    fn delete<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<bool, table::Error>> {
-        self.rows.delete(shard)
+    fn delete<'a>(&'a self, key: &'a LeaseKey) -> BoxFuture<'a, Result<bool, table::Error>> {
+        self.rows.delete(key)
     }
 }
 
@@ -161,7 +160,7 @@ async fn shutdown_ends_without_known_successors() {
     let table = table();
     for number in 0..20 {
         let mut lease = table.row(&"s".into()).unwrap();
-        (lease.shard, lease.owner) = (number.to_string().as_str().into(), Some("me".into()));
+        (lease.key, lease.owner) = (number.to_string().as_str().into(), Some("me".into()));
         table.put(lease);
     }
     let (coordinator, ends) = Coordinator::new(table.clone(), settings());
@@ -177,10 +176,10 @@ async fn shutdown_ends_without_known_successors() {
 }
 
 /// A Java worker up to 3.4.2 whose shard waits for parents: it renews a lease that it is to hand over, for ever.
-async fn never_lets_go(table: Arc<Memory>, shard: ShardId) {
+async fn never_lets_go(table: Arc<Memory>, key: LeaseKey) {
     loop {
         tokio::time::sleep(Duration::from_secs(3)).await;
-        let mut row = table.row(&shard).unwrap();
+        let mut row = table.row(&key).unwrap();
         if row.checkpoint_owner.is_none() {
             return;
         }
@@ -208,7 +207,7 @@ async fn stalled_handoff_is_acquired_without_a_leader() {
         let early = timeout(Duration::from_secs(80), ends.leases.recv()).await;
         assert!(early.is_err(), "it has its time, twice");
         let held = timeout(Duration::from_secs(20), ends.leases.recv()).await.expect(named).unwrap();
-        let row = table.row(held.shard()).unwrap();
+        let row = table.row(held.key()).unwrap();
         assert_eq!((row.owner, row.checkpoint_owner), (Some("me".into()), None));
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert!(held.is_live(Instant::now()), "what is written to the row is this worker's");
@@ -235,7 +234,7 @@ async fn member_acquires_its_own_stalled_handoff() {
 async fn member_finds_its_handoff_without_a_nudge() {
     let table = handed_over("me");
     let mut other = table.row(&"s".into()).unwrap();
-    (other.shard, other.owner, other.checkpoint_owner) = ("t".into(), Some("me".into()), None);
+    (other.key, other.owner, other.checkpoint_owner) = ("t".into(), Some("me".into()), None);
     table.put(other);
     let (coordinator, mut ends) = Coordinator::new(table.clone(), settings());
     ends.standing.send_modify(|standing| {
@@ -245,7 +244,7 @@ async fn member_finds_its_handoff_without_a_nudge() {
     tasks.spawn(coordinator.run(CancellationToken::new()));
     tasks.spawn(never_lets_go(table.clone(), "s".into()));
     let first = ends.leases.recv().await.unwrap();
-    assert_eq!(first.shard().as_str(), "t");
+    assert_eq!(first.key(), &"t".into());
     for seconds in [20, 21, 23] {
         tokio::time::sleep(Duration::from_secs(seconds)).await;
         let mut row = table.row(&"s".into()).unwrap();
@@ -256,7 +255,7 @@ async fn member_finds_its_handoff_without_a_nudge() {
             .await
             .unwrap_or_else(|_| panic!("not soon, after {seconds} s"))
             .unwrap();
-        assert_eq!(held.shard().as_str(), "s");
+        assert_eq!(held.key(), &"s".into());
         // It is handed over once more, after this worker gave it back.
         ends.handle.release(held);
         tokio::time::sleep(Duration::from_secs(2)).await;

@@ -39,10 +39,10 @@ mod tests {
     use super::*;
     use crate::lease::sync::InitialPosition;
     use crate::lease::update::Update;
-    use crate::lease::{Lease, Table, WorkerId, memory::Memory, table};
+    use crate::lease::{Lease, LeaseKey, Table, WorkerId, memory::Memory, table};
     use crate::recognition::Recognition;
     use crate::sequence::SequenceNumber;
-    use crate::shard::{self, BoxFuture, Filter, HashRange, Shard, ShardId};
+    use crate::shard::{self, BoxFuture, Filter, HashRange, Shard};
     use crate::shard_sync::{self, ShardSync};
     use crate::stream::StreamId;
 
@@ -85,8 +85,8 @@ mod tests {
             self.taken.store(0, Ordering::Relaxed);
             self.rows.list()
         }
-        fn get<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<Option<Lease>, table::Error>> {
-            self.rows.get(shard)
+        fn get<'a>(&'a self, key: &'a LeaseKey) -> BoxFuture<'a, Result<Option<Lease>, table::Error>> {
+            self.rows.get(key)
         }
         fn create<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<bool, table::Error>> {
             if self.taken.fetch_add(1, Ordering::Relaxed) >= 2 {
@@ -96,19 +96,19 @@ mod tests {
         }
         fn update<'a>(
             &'a self,
-            shard: &'a ShardId,
+            key: &'a LeaseKey,
             update: &'a Update,
         ) -> BoxFuture<'a, Result<Lease, table::Error>> {
-            self.rows.update(shard, update)
+            self.rows.update(key, update)
         }
-        fn owned<'a>(&'a self, worker: &'a WorkerId) -> BoxFuture<'a, Result<Vec<ShardId>, table::Error>> {
+        fn owned<'a>(&'a self, worker: &'a WorkerId) -> BoxFuture<'a, Result<Vec<LeaseKey>, table::Error>> {
             self.rows.owned(worker)
         }
         fn index(&self, make: bool) -> BoxFuture<'_, Result<bool, table::Error>> {
             self.rows.index(make)
         }
-        fn delete<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<bool, table::Error>> {
-            self.rows.delete(shard)
+        fn delete<'a>(&'a self, key: &'a LeaseKey) -> BoxFuture<'a, Result<bool, table::Error>> {
+            self.rows.delete(key)
         }
     }
 

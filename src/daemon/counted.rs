@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::lease::table::{Error, Found};
 use crate::lease::update::{Change, Update};
-use crate::lease::{Lease, Table, WorkerId};
+use crate::lease::{Lease, LeaseKey, Table, WorkerId};
 use crate::metrics::{OfWorker, Sink, Step};
 use crate::reach::Reach;
 use crate::sequence::SequenceNumber;
@@ -105,19 +105,19 @@ impl Table for Counted {
         Box::pin(self.did(Some(Step::List), self.table.list()))
     }
 
-    fn get<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<Option<Lease>, Error>> {
-        Box::pin(self.did(None, self.table.get(shard)))
+    fn get<'a>(&'a self, key: &'a LeaseKey) -> BoxFuture<'a, Result<Option<Lease>, Error>> {
+        Box::pin(self.did(None, self.table.get(key)))
     }
 
     fn create<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<bool, Error>> {
         Box::pin(self.did(Some(Step::Create { at: begins(lease) }), self.table.create(lease)))
     }
 
-    fn update<'a>(&'a self, shard: &'a ShardId, update: &'a Update) -> BoxFuture<'a, Result<Lease, Error>> {
-        Box::pin(self.did(step(update), self.table.update(shard, update)))
+    fn update<'a>(&'a self, key: &'a LeaseKey, update: &'a Update) -> BoxFuture<'a, Result<Lease, Error>> {
+        Box::pin(self.did(step(update), self.table.update(key, update)))
     }
 
-    fn owned<'a>(&'a self, worker: &'a WorkerId) -> BoxFuture<'a, Result<Vec<ShardId>, Error>> {
+    fn owned<'a>(&'a self, worker: &'a WorkerId) -> BoxFuture<'a, Result<Vec<LeaseKey>, Error>> {
         Box::pin(self.did(Some(Step::Discover), self.table.owned(worker)))
     }
 
@@ -125,8 +125,8 @@ impl Table for Counted {
         Box::pin(self.did(None, self.table.index(make)))
     }
 
-    fn delete<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<bool, Error>> {
-        Box::pin(self.did(None, self.table.delete(shard)))
+    fn delete<'a>(&'a self, key: &'a LeaseKey) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(self.did(None, self.table.delete(key)))
     }
 }
 

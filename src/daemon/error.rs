@@ -4,10 +4,10 @@ use crate::exit::Exit;
 use crate::fleet::layout::TooEarly;
 use crate::lease::origin::Foreign;
 use crate::lease::sync;
-use crate::lease::{WorkerId, table};
+use crate::lease::{LeaseKey, WorkerId, table};
 use crate::membership;
 use crate::scheduler::Hopeless;
-use crate::shard::{self, ShardId};
+use crate::shard;
 use crate::shard_sync;
 
 /// Why the daemon exits by itself.
@@ -39,15 +39,15 @@ pub enum Error {
     Foreign(#[from] Foreign),
     /// Another process that started before this one uses the same worker id.
     #[error(
-        "another process uses workerId {worker}: it wrote the lease of shard {shard} after this process \
+        "another process uses workerId {worker}: it wrote the lease of shard {lease} after this process \
          had acquired it (set a different workerId for each process, leave workerId out, or set \
          multilangd.workerIdSuffix)"
     )]
     WorkerIdTwice {
         /// The worker id.
         worker: WorkerId,
-        /// The shard whose lease shows it.
-        shard: ShardId,
+        /// The lease that shows it.
+        lease: LeaseKey,
     },
     /// A task of the daemon panicked or ended unexpectedly.
     #[error("internal error: {0}")]

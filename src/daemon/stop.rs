@@ -158,7 +158,6 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::shard::ShardId;
 
     type Ended = Arc<Mutex<Vec<&'static str>>>;
 
@@ -239,7 +238,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn cause_is_returned_after_all_parts_have_ended() {
-        let cause = Error::Hopeless(Hopeless { shard: ShardId::from("s"), reason: "exit code 1".to_owned() });
+        let cause = Error::Hopeless(Hopeless { key: "s".into(), reason: "exit code 1".to_owned() });
         let (order, outcome) = stopped([1, 0, 0, 0], Some(cause)).await;
         assert_eq!(order.len(), 4);
         assert!(matches!(outcome, Err(Error::Hopeless(_))), "{outcome:?}");

@@ -9,8 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::order::{Order, has_owner};
 use super::plan::{Action, Kept, Refusal, Rows, Step};
 use crate::lease::orders::{self, Park, Pause};
-use crate::lease::{Lease, WorkerId};
-use crate::shard::ShardId;
+use crate::lease::{Lease, LeaseKey, WorkerId};
 
 /// The operator who gives an order, and the time.
 #[derive(Debug, Clone, Copy)]
@@ -102,14 +101,14 @@ pub fn bring(leases: &[Lease], order: &Pause, latest_from: i64) -> Result<Vec<St
 }
 
 fn each(rows: &Rows<'_>, action: impl Fn(&Lease) -> Action) -> Vec<Step> {
-    let mut steps = rows.unknown(&rows.leases.iter().map(|lease| &lease.shard).collect(), &Refusal::NoLease);
-    for lease in rows.leases.iter().filter(|lease| rows.selects(&lease.shard)) {
+    let mut steps = rows.unknown(&rows.leases.iter().map(|lease| lease.shard()).collect(), &Refusal::NoLease);
+    for lease in rows.leases.iter().filter(|lease| rows.selects(lease.shard())) {
         let action = action(lease);
         // In a finished row, only the mark of an order that ends is removed.
         let is_needed = matches!(&action, Action::Order(order) if !order.is_done(lease));
         let action = if lease.is_complete() && !is_needed { Action::Keep(Kept::Finished) } else { action };
         steps.push(Step {
-            shard: lease.shard.clone(),
+            key: lease.key.clone(),
             lease: Some(lease.clone()),
             children: BTreeSet::new(),
             action,
@@ -120,11 +119,11 @@ fn each(rows: &Rows<'_>, action: impl Fn(&Lease) -> Action) -> Vec<Step> {
 
 /// The owners of leases whose deliveries are stopped that are not known as workers of multilangd, with those leases. A
 /// worker of multilangd marks each row that it acquires with its process.
-pub fn disobedient<'a>(steps: &'a [Step], leases: &[Lease]) -> BTreeMap<&'a WorkerId, Vec<&'a ShardId>> {
+pub fn disobedient<'a>(steps: &'a [Step], leases: &[Lease]) -> BTreeMap<&'a WorkerId, Vec<&'a LeaseKey>> {
     let is_known = |worker: &WorkerId| {
         leases.iter().any(|lease| lease.process.as_ref().is_some_and(|process| process.is_of(worker)))
     };
-    let mut owners: BTreeMap<&WorkerId, Vec<&ShardId>> = BTreeMap::new();
+    let mut owners: BTreeMap<&WorkerId, Vec<&LeaseKey>> = BTreeMap::new();
     for step in steps {
         let takes = match &step.action {
             Action::Order(order) if order.stops() => matches!(order, Order::Park { takes: true, .. }),
@@ -140,7 +139,7 @@ pub fn disobedient<'a>(steps: &'a [Step], leases: &[Lease]) -> BTreeMap<&'a Work
         // Of a handoff, the next owner will read the shard soon.
         let of_row = lease.owner.iter().chain(&lease.checkpoint_owner);
         for owner in of_row.filter(|owner| !is_known(owner)) {
-            owners.entry(owner).or_default().push(&lease.shard);
+            owners.entry(owner).or_default().push(&lease.key);
         }
     }
     owners
@@ -170,7 +169,7 @@ mod tests {
 
     fn write(leases: &mut [Lease], steps: &[Step], most: usize) {
         for step in steps.iter().filter(|step| step.writes()).take(most) {
-            let row = leases.iter_mut().find(|row| row.shard == step.shard).unwrap();
+            let row = leases.iter_mut().find(|row| row.key == step.key).unwrap();
             let update = step.update(row).unwrap();
             assert!(update.holds(row));
             update.apply(row);
@@ -179,7 +178,7 @@ mod tests {
     }
 
     fn writes(steps: &[Step]) -> Vec<&str> {
-        steps.iter().filter(|step| step.writes()).map(|step| step.shard.as_str()).collect()
+        steps.iter().filter(|step| step.writes()).map(|step| step.key.shard().as_str()).collect()
     }
 
     #[test]

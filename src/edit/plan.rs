@@ -9,7 +9,7 @@ use std::fmt;
 
 use super::order::Order;
 use crate::lease::update::{self, Update};
-use crate::lease::{Lease, WorkerId, sync};
+use crate::lease::{Lease, LeaseKey, WorkerId, sync};
 use crate::sequence::{Position, Sequence};
 use crate::shard::{Shard, ShardId};
 
@@ -125,8 +125,8 @@ pub enum Action {
 /// The step for one shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// The shard.
-    pub shard: ShardId,
+    /// The key of its lease.
+    pub key: LeaseKey,
     /// Its row; none if there is none.
     pub lease: Option<Lease>,
     /// The child shards, which the row of a shard names that a seek finishes.
@@ -183,9 +183,8 @@ pub struct Rows<'a> {
 
 /// The owners that renewed at least one lease between two scans.
 pub fn live(before: &[Lease], now: &[Lease]) -> BTreeSet<WorkerId> {
-    let counters: BTreeMap<&ShardId, i64> =
-        before.iter().map(|lease| (&lease.shard, lease.counter)).collect();
-    let moved = |lease: &&Lease| counters.get(&lease.shard).is_none_or(|counter| *counter != lease.counter);
+    let counters: BTreeMap<&LeaseKey, i64> = before.iter().map(|lease| (&lease.key, lease.counter)).collect();
+    let moved = |lease: &&Lease| counters.get(&lease.key).is_none_or(|counter| *counter != lease.counter);
     now.iter().filter(moved).filter_map(|lease| lease.actual_owner().cloned()).collect()
 }
 
@@ -217,7 +216,7 @@ impl Rows<'_> {
             Action::Create(_) | Action::Order(_) | Action::Keep(_) | Action::Refuse(_) => None,
         };
         Step {
-            shard: lease.shard.clone(),
+            key: lease.key.clone(),
             lease: Some(lease.clone()),
             children: BTreeSet::new(),
             action: refused.map_or(action, Action::Refuse),
@@ -228,8 +227,8 @@ impl Rows<'_> {
     pub(super) fn unknown(&self, known: &BTreeSet<&ShardId>, refusal: &Refusal) -> Vec<Step> {
         let selected = self.selected.into_iter().flatten().filter(|shard| !known.contains(shard));
         let step = |shard: &ShardId| Step {
-            shard: shard.clone(),
-            lease: self.leases.iter().find(|lease| lease.shard == *shard).cloned(),
+            key: shard.clone().into(),
+            lease: self.leases.iter().find(|lease| lease.shard() == shard).cloned(),
             children: BTreeSet::new(),
             action: Action::Refuse(refusal.clone()),
         };
@@ -239,8 +238,8 @@ impl Rows<'_> {
 
 /// Plans `release`: clears the owners, so that other workers acquire the leases.
 pub fn release(rows: &Rows<'_>) -> Vec<Step> {
-    let mut steps = rows.unknown(&rows.leases.iter().map(|lease| &lease.shard).collect(), &Refusal::NoLease);
-    for lease in rows.leases.iter().filter(|lease| rows.selects(&lease.shard)) {
+    let mut steps = rows.unknown(&rows.leases.iter().map(|lease| lease.shard()).collect(), &Refusal::NoLease);
+    for lease in rows.leases.iter().filter(|lease| rows.selects(lease.shard())) {
         let action = if lease.is_complete() {
             Action::Keep(Kept::Finished)
         } else if is_unowned(lease) {
@@ -285,7 +284,7 @@ pub fn seek(rows: &Rows<'_>, listed: &[Shard], to: &To) -> Vec<Step> {
         }
         let mut step = match lease {
             Some(lease) => rows.step(lease, action),
-            None => Step { shard: shard.id.clone(), lease: None, children: BTreeSet::new(), action },
+            None => Step { key: shard.id.clone().into(), lease: None, children: BTreeSet::new(), action },
         };
         if finished {
             step.children =
@@ -297,7 +296,7 @@ pub fn seek(rows: &Rows<'_>, listed: &[Shard], to: &To) -> Vec<Step> {
         }
     }
     if rows.selected.is_none() {
-        let unlisted = rows.leases.iter().filter(|lease| !lineage.shards.contains_key(&lease.shard));
+        let unlisted = rows.leases.iter().filter(|lease| !lineage.shards.contains_key(lease.shard()));
         steps.extend(unlisted.map(|lease| rows.step(lease, Action::Keep(Kept::Unlisted))));
     }
     steps
@@ -352,7 +351,7 @@ impl<'a> Lineage<'a> {
             }
         }
         Self {
-            rows: leases.iter().map(|lease| (&lease.shard, lease)).collect(),
+            rows: leases.iter().map(|lease| (lease.shard(), lease)).collect(),
             shards: listed.iter().map(|shard| (&shard.id, shard)).collect(),
             children,
         }

@@ -84,7 +84,7 @@ impl Given {
 }
 
 fn actions(steps: &[Step]) -> Vec<(ShardId, Action)> {
-    steps.iter().map(|step| (step.shard.clone(), step.action.clone())).collect()
+    steps.iter().map(|step| (step.key.shard().clone(), step.action.clone())).collect()
 }
 
 fn found(of: &[(usize, Option<usize>, bool)]) -> To {
@@ -152,7 +152,7 @@ fn latest_finishes_closed_shards_and_names_their_children() {
             (id(4), created(4)),
         ]
     );
-    let closed = steps.iter().find(|step| step.shard == id(2)).unwrap();
+    let closed = steps.iter().find(|step| *step.key.shard() == id(2)).unwrap();
     let mut after = given.leases[1].clone();
     closed.update(&after.clone()).unwrap().apply(&mut after);
     assert_eq!(after.children, BTreeSet::from([id(3), id(4)]));
@@ -282,10 +282,10 @@ fn rows_of_unlisted_shards_are_kept() {
 fn apply(table: &mut BTreeMap<ShardId, Lease>, step: &Step) {
     match &step.action {
         Action::Create(lease) => {
-            table.entry(lease.shard.clone()).or_insert_with(|| (**lease).clone());
+            table.entry(lease.shard().clone()).or_insert_with(|| (**lease).clone());
         }
         Action::Move(_) | Action::Release => {
-            let row = table.get_mut(&step.shard).unwrap();
+            let row = table.get_mut(step.key.shard()).unwrap();
             let update = step.update(&row.clone()).unwrap();
             assert!(update.holds(row));
             update.apply(row);
@@ -395,7 +395,7 @@ proptest! {
                 prop_assert!(is_new(&shard.id) || is_old(&shard.id));
             }
             for step in &written[..cut] {
-                prop_assert!(lineage.ancestors(&step.shard).into_iter().all(is_new), "after {cut}: {}", step.shard);
+                prop_assert!(lineage.ancestors(step.key.shard()).into_iter().all(is_new), "after {cut}: {}", step.key);
             }
             let again = plan(&rows);
             again.iter().for_each(|step| apply(&mut rows, step));

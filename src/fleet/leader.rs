@@ -18,8 +18,7 @@ use tokio::time::Instant;
 use crate::lease::balance::{self, Candidate, Member};
 use crate::lease::handoff::Limits;
 use crate::lease::history::History;
-use crate::lease::{Lease, WorkerId};
-use crate::shard::ShardId;
+use crate::lease::{Lease, LeaseKey, WorkerId};
 
 /// By then the report of a worker that died is over.
 const FORGIVEN: Duration = Duration::from_secs(90);
@@ -183,7 +182,7 @@ impl Leader {
         let orders = plan.moves.into_iter().filter_map(|step| {
             let (lease, candidate) = (*open.get(step.lease)?, candidates.get(step.lease)?);
             // A worker that has not started yet cannot finish: later.
-            if !candidate.available && self.unrenewed_since(&lease.shard, history).is_some() {
+            if !candidate.available && self.unrenewed_since(&lease.key, history).is_some() {
                 early = true;
                 return None;
             }
@@ -202,7 +201,7 @@ impl Leader {
         let Some(planned) = self.planned else { return };
         for lease in leases.iter().filter(|lease| lease.checkpoint_owner.is_none()) {
             if let Some(owner) = &lease.owner
-                && history.renewed_at(&lease.shard).is_some_and(|at| at > planned)
+                && history.renewed_at(&lease.key).is_some_and(|at| at > planned)
             {
                 self.lapses.remove(owner);
             }
@@ -226,7 +225,7 @@ impl Leader {
         }
         for candidate in candidates.iter().filter(|candidate| candidate.available) {
             let Some(owner) = candidate.checkpoint_owner.or(candidate.owner) else { continue };
-            let given = self.unrenewed_since(candidate.shard, history);
+            let given = self.unrenewed_since(candidate.key, history);
             match self.lapses.get_mut(owner) {
                 // It has had its chance: this was given to it since.
                 Some(lapse) if lapse.trusted && given.is_some_and(|given| given > lapse.since) => {
@@ -247,13 +246,13 @@ impl Leader {
     }
 
     /// Since when its owner could have renewed it and has not.
-    fn unrenewed_since(&self, shard: &ShardId, history: &History) -> Option<Instant> {
-        history.unrenewed_since(shard).filter(|since| self.began.is_some_and(|began| *since > began))
+    fn unrenewed_since(&self, key: &LeaseKey, history: &History) -> Option<Instant> {
+        history.unrenewed_since(key).filter(|since| self.began.is_some_and(|began| *since > began))
     }
 
     /// How long a lease may stay unchanged: a new owner has twice the time for its first renewal.
-    fn limit(&self, shard: &ShardId, history: &History, rules: &Rules) -> Duration {
-        rules.failover * if self.unrenewed_since(shard, history).is_some() { 2 } else { 1 }
+    fn limit(&self, key: &LeaseKey, history: &History, rules: &Rules) -> Duration {
+        rules.failover * if self.unrenewed_since(key, history).is_some() { 2 } else { 1 }
     }
 
     /// Whether a handoff has made no progress for longer than allowed, and all of it under this leader.
@@ -269,14 +268,14 @@ impl Leader {
         rules: &Rules,
         now: Instant,
     ) -> Candidate<'l> {
-        let still = history.unchanged_for(&lease.shard, now).unwrap_or_default();
-        let limit = self.limit(&lease.shard, history, rules);
+        let still = history.unchanged_for(&lease.key, now).unwrap_or_default();
+        let limit = self.limit(&lease.key, history, rules);
         // An owner that doesn't let go of what it was to hand over is no better than a dead one, as far as this lease
         // is concerned: no leader of Java's forces it, and its shard may have no reader.
         let stalled = self.is_stalled(lease, history, rules, now);
         let available = lease.actual_owner().is_none() || still > limit || stalled;
         Candidate {
-            shard: &lease.shard,
+            key: &lease.key,
             owner: lease.owner.as_ref(),
             checkpoint_owner: lease.checkpoint_owner.as_ref(),
             throughput: lease.throughput.map(|throughput| throughput.kilobytes()),
@@ -299,7 +298,7 @@ impl Leader {
     ) -> Option<Instant> {
         let suspects = leases.iter().filter(|lease| !lease.is_complete() && lease.actual_owner().is_some());
         let expiry =
-            |lease: &Lease| history.expires_at(&lease.shard, self.limit(&lease.shard, history, rules), now);
+            |lease: &Lease| history.expires_at(&lease.key, self.limit(&lease.key, history, rules), now);
         suspects.filter_map(expiry).min()
     }
 }
@@ -316,7 +315,7 @@ pub fn neglected<'a>(
     now: Instant,
 ) -> usize {
     let stands = |lease: &&Lease| {
-        history.unchanged_for(&lease.shard, now).is_some_and(|still| still > failover * NEGLECT)
+        history.unchanged_for(&lease.key, now).is_some_and(|still| still > failover * NEGLECT)
     };
     leases.into_iter().filter(|lease| !lease.is_complete()).filter(stands).count()
 }

@@ -20,9 +20,9 @@ fn rules() -> Rules {
     }
 }
 
-fn lease(shard: &str, owner: Option<&str>) -> Lease {
+fn lease(key: &str, owner: Option<&str>) -> Lease {
     let range = HashRange { start: 0, end: 9 };
-    let mut lease = Lease::new(shard.into(), Position::new(Sequence::TrimHorizon), BTreeSet::new(), range);
+    let mut lease = Lease::new(key.into(), Position::new(Sequence::TrimHorizon), BTreeSet::new(), range);
     lease.owner = owner.map(Into::into);
     lease
 }
@@ -50,7 +50,7 @@ impl Table {
         let workers = Workers { members: &members(ids), signs: &self.signs };
         let orders = self.leader.plan(&self.leases, &self.history, workers, &rules(), now, &mut random);
         let mut shown: Vec<_> =
-            orders.iter().map(|o| (o.lease.shard.to_string(), o.to.to_string(), o.how)).collect();
+            orders.iter().map(|o| (o.lease.key.to_string(), o.to.to_string(), o.how)).collect();
         shown.sort_by(|a, b| a.0.cmp(&b.0));
         shown
     }
@@ -187,7 +187,7 @@ fn worker_reporting_after_expiry_is_trusted_once() {
 #[test]
 fn restarted_worker_gets_its_share_at_its_next_report() {
     let start = Instant::now();
-    let owned = |shard: &str, owner| lease(shard, Some(owner));
+    let owned = |key: &str, owner| lease(key, Some(owner));
     let mut table = Table::new(vec![owned("0", "a"), owned("1", "b"), owned("2", "a"), owned("3", "b")]);
     table.look(&["a", "b"], start);
     let renew = |table: &mut Table, owner: &str| {
@@ -236,7 +236,7 @@ fn single_expired_lease_causes_no_balance() {
         }
         table.signs.insert("a".into(), start + SECOND * second);
         let orders = table.look(&["a", "b"], start + SECOND * second);
-        assert!(orders.iter().all(|(shard, _, how)| shard == "0" && *how == How::Assign), "{orders:?}");
+        assert!(orders.iter().all(|(key, _, how)| key == "0" && *how == How::Assign), "{orders:?}");
         if !orders.is_empty() {
             (table.leases[0].owner, table.leases[0].counter) = (Some("b".into()), 100);
         }

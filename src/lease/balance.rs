@@ -30,8 +30,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::WorkerId;
-use crate::shard::ShardId;
+use super::{LeaseKey, WorkerId};
 
 /// An idle lease weighs such a part of an average one.
 const IDLE: f64 = 0.1;
@@ -64,7 +63,7 @@ pub struct Member {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Candidate<'l> {
     /// The lease's shard.
-    pub shard: &'l ShardId,
+    pub key: &'l LeaseKey,
     /// `leaseOwner`.
     pub owner: Option<&'l WorkerId>,
     /// `checkpointOwner`: while a hand-off is open, who still reads the shard.
@@ -294,7 +293,7 @@ impl<'a> Fleet<'a> {
         order.sort_by(|a, b| {
             let [one, other] = [&self.leases[*a], &self.leases[*b]];
             let larger = || self.throughput[*b].total_cmp(&self.throughput[*a]);
-            one.rank.cmp(&other.rank).then_with(larger).then_with(|| one.shard.cmp(other.shard))
+            one.rank.cmp(&other.rank).then_with(larger).then_with(|| one.key.cmp(other.key))
         });
         let mut left = 0;
         for lease in order {

@@ -20,7 +20,7 @@ const RULES: Rules = Rules {
 /// A lease as the tests keep it between runs.
 #[derive(Debug, Clone, PartialEq)]
 struct Row {
-    shard: ShardId,
+    key: LeaseKey,
     owner: Option<WorkerId>,
     checkpoint_owner: Option<WorkerId>,
     throughput: Option<f64>,
@@ -30,7 +30,7 @@ struct Row {
 
 fn row(index: usize, owner: Option<&str>, throughput: Option<f64>) -> Row {
     Row {
-        shard: format!("shardId-{index:012}").as_str().into(),
+        key: format!("shardId-{index:012}").as_str().into(),
         owner: owner.map(Into::into),
         checkpoint_owner: None,
         throughput,
@@ -56,10 +56,10 @@ fn members(cpus: &[Option<f64>]) -> Vec<Member> {
 
 fn seen(rows: &[Row]) -> Vec<Candidate<'_>> {
     fn one(row: &Row) -> Candidate<'_> {
-        let Row { shard, owner, checkpoint_owner, throughput, available, rank } = row;
+        let Row { key, owner, checkpoint_owner, throughput, available, rank } = row;
         let (owner, checkpoint_owner) = (owner.as_ref(), checkpoint_owner.as_ref());
         let (throughput, available, rank) = (*throughput, *available, *rank);
-        Candidate { shard, owner, checkpoint_owner, throughput, available, rank }
+        Candidate { key, owner, checkpoint_owner, throughput, available, rank }
     }
     rows.iter().map(one).collect()
 }
@@ -465,7 +465,7 @@ fn any_fleet() -> impl Strategy<Value = (Vec<Row>, Vec<Member>)> {
     (1..8_usize).prop_flat_map(|workers| {
         let rows = prop::collection::vec(any_row(workers), 0..60).prop_map(|mut rows| {
             for (index, one) in rows.iter_mut().enumerate() {
-                one.shard = row(index, None, None).shard;
+                one.key = row(index, None, None).key;
             }
             rows
         });
@@ -560,11 +560,11 @@ proptest! {
 
 #[test]
 fn member_is_assigned_at_most_its_limit() {
-    let ids: Vec<ShardId> = (0..10).map(|n| format!("{n}").as_str().into()).collect();
+    let ids: Vec<LeaseKey> = (0..10).map(|n| format!("{n}").as_str().into()).collect();
     let free: Vec<Candidate<'_>> = ids
         .iter()
-        .map(|shard| Candidate {
-            shard,
+        .map(|key| Candidate {
+            key,
             owner: None,
             checkpoint_owner: None,
             throughput: None,

@@ -17,7 +17,7 @@ use crate::shard::{Shard, ShardId};
 
 /// The finished leases that are no longer needed.
 pub fn done(leases: &[Lease]) -> Vec<&Lease> {
-    let rows: BTreeMap<&ShardId, &Lease> = leases.iter().map(|lease| (&lease.shard, lease)).collect();
+    let rows: BTreeMap<&ShardId, &Lease> = leases.iter().map(|lease| (lease.shard(), lease)).collect();
     let started = |child: &ShardId| rows.get(child).is_some_and(|lease| has_started(lease));
     let finished = leases.iter().filter(|lease| lease.is_complete() && !lease.children.is_empty());
     finished
@@ -33,7 +33,7 @@ pub fn forgotten<'l>(leases: &'l [Lease], listed: &[Shard]) -> Vec<&'l Lease> {
         // A stream without shards is not plausible.
         return Vec::new();
     }
-    let rows: BTreeSet<&ShardId> = leases.iter().map(|lease| &lease.shard).collect();
+    let rows: BTreeSet<&ShardId> = leases.iter().map(|lease| lease.shard()).collect();
     let known: BTreeSet<&ShardId> = listed.iter().map(|shard| &shard.id).collect();
     let mut children: BTreeMap<&ShardId, Vec<&ShardId>> = BTreeMap::new();
     for shard in listed {
@@ -42,12 +42,12 @@ pub fn forgotten<'l>(leases: &'l [Lease], listed: &[Shard]) -> Vec<&'l Lease> {
         }
     }
     let with_lease = |lease: &Lease| {
-        let of_this = children.get(&lease.shard).into_iter().flatten().copied();
+        let of_this = children.get(lease.shard()).into_iter().flatten().copied();
         lease.children.iter().chain(of_this).all(|child| rows.contains(child))
     };
     leases
         .iter()
-        .filter(|lease| lease.is_complete() && !known.contains(&lease.shard))
+        .filter(|lease| lease.is_complete() && !known.contains(lease.shard()))
         .filter(|lease| with_lease(lease))
         .filter(|lease| !lease.parents.iter().any(|parent| rows.contains(parent)))
         .collect()
@@ -83,7 +83,7 @@ mod tests {
     }
 
     fn names(leases: Vec<&Lease>) -> Vec<&str> {
-        leases.into_iter().map(|lease| lease.shard.as_str()).collect()
+        leases.into_iter().map(|lease| lease.shard().as_str()).collect()
     }
 
     #[test]

@@ -15,12 +15,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Lease;
 use super::history::History;
-use crate::shard::ShardId;
+use super::{Lease, LeaseKey};
 
 /// No leases.
-pub static NONE: BTreeSet<ShardId> = BTreeSet::new();
+pub static NONE: BTreeSet<LeaseKey> = BTreeSet::new();
 
 /// Time limits of a handoff.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,10 +39,10 @@ impl Limits {
 }
 
 /// The shards of all stalled handoffs.
-pub fn stalled(leases: &[Lease], history: &History, limits: Limits, now: Instant) -> BTreeSet<ShardId> {
+pub fn stalled(leases: &[Lease], history: &History, limits: Limits, now: Instant) -> BTreeSet<LeaseKey> {
     let is_stalled =
         |lease: &&Lease| history.handoff_open_for(lease, now).is_some_and(|open| limits.are_exceeded(open));
-    leases.iter().filter(is_stalled).map(|lease| lease.shard.clone()).collect()
+    leases.iter().filter(is_stalled).map(|lease| lease.key.clone()).collect()
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ use super::meter::Meter;
 use super::orders::{Parking, Pause};
 use super::table::{self, Table};
 use super::update::{self, Next};
-use super::{Lease, ProcessId, WorkerId};
+use super::{Lease, LeaseKey, ProcessId, WorkerId};
 use crate::clock::{self, Expiry};
 use crate::recognition::Recognition;
 use crate::sequence::Position;
@@ -72,15 +72,15 @@ pub struct Owner {
 /// Another process that writes under this worker's id: the one that the row is marked with, if it is one of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rival {
-    /// The shard whose lease it has written.
-    pub shard: ShardId,
+    /// The lease that it has written.
+    pub key: LeaseKey,
     /// The process; none where the row is not marked by it, as with a Java worker.
     pub process: Option<ProcessId>,
 }
 
 /// A lease of ours.
 pub struct Held {
-    shard: ShardId,
+    key: LeaseKey,
     owner: Owner,
     /// Held across requests: this is what puts the writes of one lease in a row.
     holding: tokio::sync::Mutex<Holding>,
@@ -102,7 +102,7 @@ pub struct Held {
 
 impl std::fmt::Debug for Held {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Held").field("shard", &self.shard).field("lost", &self.lost.is_cancelled()).finish()
+        f.debug_struct("Held").field("shard", &self.key).field("lost", &self.lost.is_cancelled()).finish()
     }
 }
 
@@ -123,7 +123,7 @@ impl Held {
     ) -> Arc<Self> {
         let Owner { me, failover, .. } = owner;
         Arc::new(Self {
-            shard: lease.shard.clone(),
+            key: lease.key.clone(),
             expires: Mutex::new(Expiry::new(proven + *failover, slept)),
             lost: CancellationToken::new(),
             wanted: CancellationToken::new(),
@@ -137,9 +137,14 @@ impl Held {
         })
     }
 
+    /// The lease's key.
+    pub fn key(&self) -> &LeaseKey {
+        &self.key
+    }
+
     /// The shard.
     pub fn shard(&self) -> &ShardId {
-        &self.shard
+        self.key.shard()
     }
 
     /// The row as it was when the lease became ours.
@@ -236,7 +241,7 @@ impl Held {
             return Err(Error::Lost);
         }
         let update = update::children(children.clone());
-        match timeout_at(self.expires(), self.owner.table.update(&self.shard, &update)).await {
+        match timeout_at(self.expires(), self.owner.table.update(&self.key, &update)).await {
             Ok(Ok(mut row)) => {
                 update.apply(&mut row);
                 holding.note_children(row);
@@ -253,7 +258,7 @@ impl Held {
                 Step::Failed(error) => Err(self.failed(&mut holding, error)),
                 // Safe to repeat, and repeated.
                 Step::Done | Step::ReadBack | Step::Again => {
-                    Err(table::Error::Conflict(self.shard.clone()).into())
+                    Err(table::Error::Conflict(self.key.clone()).into())
                 }
             },
             Err(_) => Err(self.lose(&mut holding)),
@@ -282,7 +287,7 @@ impl Held {
         // The row can turn out to be one step ahead of memory, once.
         for _ in 0..2 {
             let update = update::release(holding.row(), to).fenced(holding.row());
-            match timeout_at(self.expires(), self.owner.table.update(&self.shard, &update)).await {
+            match timeout_at(self.expires(), self.owner.table.update(&self.key, &update)).await {
                 Ok(Ok(mut row)) => {
                     update.apply(&mut row);
                     return Ok(row.owner);
@@ -298,7 +303,7 @@ impl Held {
                         // No other worker knows the position.
                         let row = Lease { owner: None, ..holding.restored() };
                         let recognition = &self.owner.recognition;
-                        let is_there = recognition.has_shard(&self.shard, row.stream.as_ref()).await;
+                        let is_there = recognition.has_shard(self.shard(), row.stream.as_ref()).await;
                         if is_there == Ok(true) && self.owner.table.create(&row).await? {
                             return Ok(None);
                         }
@@ -333,7 +338,7 @@ impl Held {
                 Ok(update) => update,
                 Err(error) => return Err(self.failed(holding, error)),
             };
-            let Ok(answer) = timeout_at(self.expires(), self.owner.table.update(&self.shard, &update)).await
+            let Ok(answer) = timeout_at(self.expires(), self.owner.table.update(&self.key, &update)).await
             else {
                 return Err(self.lose(holding));
             };
@@ -399,7 +404,7 @@ impl Held {
             return Step::Failed(holding.lose());
         }
         let mark = holding.row().stream.clone();
-        let is_there = self.owner.recognition.has_shard(&self.shard, mark.as_ref());
+        let is_there = self.owner.recognition.has_shard(self.shard(), mark.as_ref());
         match timeout_at(self.expires(), is_there).await {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) => {
@@ -414,7 +419,7 @@ impl Held {
         let row = holding.restored();
         match timeout_at(self.expires(), self.owner.table.create(&row)).await {
             Ok(Ok(true)) => {
-                warn!(event = "lease_restored", shard = %self.shard, checkpoint = %row.checkpoint, "restored a deleted lease");
+                warn!(event = "lease_restored", shard = %self.key, checkpoint = %row.checkpoint, "restored a deleted lease");
                 holding.note_restored(row, began);
                 *self.expires.lock().unwrap_or_else(PoisonError::into_inner) =
                     Expiry::new(holding.expires(), slept);
@@ -440,9 +445,9 @@ impl Held {
         let assigned = seen.process.as_ref().is_some_and(|process| !process.is_of(&self.owner.me));
         if seen.actual_owner() == Some(&self.owner.me) && !assigned && !holding.knows(seen) {
             let process = seen.process.clone().filter(|process| *process != self.owner.process);
-            let rival = Rival { shard: self.shard.clone(), process };
+            let rival = Rival { key: self.key.clone(), process };
             if self.owner.rivals.try_send(rival).is_err() {
-                debug!(shard = %self.shard, "already reported another process with this workerId");
+                debug!(shard = %self.key, "already reported another process with this workerId");
             }
         }
     }
@@ -453,7 +458,7 @@ impl Held {
 
     /// Asks the row itself, for no longer than the lease lasts.
     async fn read(&self) -> Result<Option<Lease>, Error> {
-        match timeout_at(self.expires(), self.owner.table.get(&self.shard)).await {
+        match timeout_at(self.expires(), self.owner.table.get(&self.key)).await {
             Ok(read) => Ok(read?),
             Err(_) => {
                 self.lost.cancel();

@@ -24,9 +24,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::orders::{Park, Pause};
-use super::{Lease, WorkerId};
+use super::{Lease, LeaseKey, WorkerId};
 use crate::sequence::Position;
-use crate::shard::ShardId;
 use crate::stream::StreamId;
 
 /// A worker plans for the moment after a lease expires: expiry is strictly later than the limit, as in Java.
@@ -37,9 +36,9 @@ const DELETED: usize = 10_000;
 /// The rows of a lease table as this worker has read them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct History {
-    rows: BTreeMap<ShardId, Row>,
+    rows: BTreeMap<LeaseKey, Row>,
     /// The last checkpoints of rows that were deleted before their shards ended, and when that was seen.
-    deleted: BTreeMap<ShardId, (Known, Instant)>,
+    deleted: BTreeMap<LeaseKey, (Known, Instant)>,
     /// The last scan.
     scanned: Option<Instant>,
 }
@@ -170,10 +169,10 @@ impl History {
         }
         // Rarely: a row was deleted.
         if self.rows.len() != leases.len() {
-            let scanned: BTreeSet<&ShardId> = leases.iter().map(|lease| &lease.shard).collect();
-            let gone = self.rows.extract_if(.., |shard, _| !scanned.contains(shard));
+            let scanned: BTreeSet<&LeaseKey> = leases.iter().map(|lease| &lease.key).collect();
+            let gone = self.rows.extract_if(.., |key, _| !scanned.contains(key));
             let unfinished = gone.filter(|(_, row)| row.finished.is_none());
-            self.deleted.extend(unfinished.map(|(shard, row)| (shard, (row.known, now))));
+            self.deleted.extend(unfinished.map(|(key, row)| (key, (row.known, now))));
             while self.deleted.len() > DELETED {
                 self.deleted.pop_first();
             }
@@ -181,53 +180,53 @@ impl History {
     }
 
     /// The last checkpoint of a row that was deleted before its shard ended, and was not seen again.
-    pub fn deleted(&self, shard: &ShardId) -> Option<&Known> {
-        self.deleted.get(shard).map(|(known, _)| known)
+    pub fn deleted(&self, key: &LeaseKey) -> Option<&Known> {
+        self.deleted.get(key).map(|(known, _)| known)
     }
 
     /// For how long a row that was deleted before its shard ended is known to be missing.
-    pub fn deleted_for(&self, shard: &ShardId, now: Instant) -> Option<Duration> {
-        self.deleted.get(shard).map(|(_, since)| now.saturating_duration_since(*since))
+    pub fn deleted_for(&self, key: &LeaseKey, now: Instant) -> Option<Duration> {
+        self.deleted.get(key).map(|(_, since)| now.saturating_duration_since(*since))
     }
 
     /// Notes a read of one row.
     pub fn note_row(&mut self, lease: &Lease, now: Instant) {
-        match self.rows.get_mut(&lease.shard) {
+        match self.rows.get_mut(&lease.key) {
             Some(row) => row.note(lease, now),
             None => {
-                self.deleted.remove(&lease.shard);
-                self.rows.insert(lease.shard.clone(), Row::first(lease, now));
+                self.deleted.remove(&lease.key);
+                self.rows.insert(lease.key.clone(), Row::first(lease, now));
             }
         }
     }
 
     /// Notes that only these rows were seen to name this worker. A handoff of another row may have ended, so its time
     /// starts again if it is seen again.
-    pub fn note_listed(self: &mut Arc<Self>, shards: &[ShardId]) {
-        let is_unlisted = |(shard, row): (&ShardId, &Row)| row.handoff.is_some() && !shards.contains(shard);
+    pub fn note_listed(self: &mut Arc<Self>, keys: &[LeaseKey]) {
+        let is_unlisted = |(key, row): (&LeaseKey, &Row)| row.handoff.is_some() && !keys.contains(key);
         // Rarely: readers keep copies, so that a change costs a copy of all rows.
         if self.rows.iter().any(is_unlisted) {
             let rows = Arc::make_mut(self).rows.iter_mut();
-            rows.filter(|(shard, _)| !shards.contains(shard)).for_each(|(_, row)| row.handoff = None);
+            rows.filter(|(key, _)| !keys.contains(key)).for_each(|(_, row)| row.handoff = None);
         }
     }
 
     /// For how long the counter of a lease has not changed; none for a lease that was not read.
-    pub fn unchanged_for(&self, shard: &ShardId, now: Instant) -> Option<Duration> {
-        self.rows.get(shard).map(|row| now.saturating_duration_since(row.unchanged))
+    pub fn unchanged_for(&self, key: &LeaseKey, now: Instant) -> Option<Duration> {
+        self.rows.get(key).map(|row| now.saturating_duration_since(row.unchanged))
     }
 
     /// When a lease will have been unchanged for longer than `limit`. None if it has been for longer already, or if it
     /// was not seen unchanged so far: most leases are renewed before the next scan.
-    pub fn expires_at(&self, shard: &ShardId, limit: Duration, now: Instant) -> Option<Instant> {
-        let row = self.rows.get(shard).filter(|row| self.scanned.is_some_and(|last| row.unchanged < last))?;
+    pub fn expires_at(&self, key: &LeaseKey, limit: Duration, now: Instant) -> Option<Instant> {
+        let row = self.rows.get(key).filter(|row| self.scanned.is_some_and(|last| row.unchanged < last))?;
         (now.saturating_duration_since(row.unchanged) <= limit).then(|| row.unchanged + limit + AFTER)
     }
 
     /// For how long the pending handoff of a lease has made no progress: neither the owners nor the checkpoint have
     /// changed. None if no handoff is pending, or if this row was not noted.
     pub fn handoff_open_for(&self, lease: &Lease, now: Instant) -> Option<Duration> {
-        let row = self.rows.get(&lease.shard).filter(|row| row.has_handoff_of(lease))?;
+        let row = self.rows.get(&lease.key).filter(|row| row.has_handoff_of(lease))?;
         row.handoff.as_ref().map(|open| now.saturating_duration_since(open.1))
     }
 
@@ -238,18 +237,18 @@ impl History {
 
     /// Since when the owner of a lease could have renewed it and has not. None once it has, or if the change of the
     /// owner was not seen.
-    pub fn unrenewed_since(&self, shard: &ShardId) -> Option<Instant> {
-        self.rows.get(shard)?.unrenewed
+    pub fn unrenewed_since(&self, key: &LeaseKey) -> Option<Instant> {
+        self.rows.get(key)?.unrenewed
     }
 
     /// When a lease was last seen to have been renewed by its owner, or by the previous owner during a handoff.
-    pub fn renewed_at(&self, shard: &ShardId) -> Option<Instant> {
-        self.rows.get(shard)?.renewed
+    pub fn renewed_at(&self, key: &LeaseKey) -> Option<Instant> {
+        self.rows.get(key)?.renewed
     }
 
     /// For how long a lease is known to be finished; zero if it is not.
-    pub fn finished_for(&self, shard: &ShardId, now: Instant) -> Duration {
-        let finished = self.rows.get(shard).and_then(|row| row.finished);
+    pub fn finished_for(&self, key: &LeaseKey, now: Instant) -> Duration {
+        let finished = self.rows.get(key).and_then(|row| row.finished);
         finished.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 

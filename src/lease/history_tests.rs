@@ -8,9 +8,9 @@ use crate::shard::HashRange;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn lease(shard: &str, owner: Option<&str>, counter: i64) -> Lease {
+fn lease(key: &str, owner: Option<&str>, counter: i64) -> Lease {
     let range = HashRange { start: 0, end: 9 };
-    let mut lease = Lease::new(shard.into(), Position::new(Sequence::TrimHorizon), BTreeSet::new(), range);
+    let mut lease = Lease::new(key.into(), Position::new(Sequence::TrimHorizon), BTreeSet::new(), range);
     (lease.owner, lease.counter) = (owner.map(Into::into), counter);
     lease
 }
@@ -21,17 +21,17 @@ fn number(value: u64) -> Position {
 
 #[test]
 fn counter_is_unchanged_since_the_read_that_first_showed_it() {
-    let (start, shard) = (Instant::now(), "s".into());
+    let (start, key) = (Instant::now(), "s".into());
     let mut history = History::default();
-    assert_eq!(history.unchanged_for(&shard, start), None);
+    assert_eq!(history.unchanged_for(&key, start), None);
     for second in 0..=3 {
         history.note_scan(&[lease("s", Some("a"), 1)], start + SECOND * second);
     }
-    assert_eq!(history.unchanged_for(&shard, start + SECOND * 4), Some(SECOND * 4));
+    assert_eq!(history.unchanged_for(&key, start + SECOND * 4), Some(SECOND * 4));
     history.note_row(&lease("s", Some("a"), 2), start + SECOND * 5);
-    assert_eq!(history.unchanged_for(&shard, start + SECOND * 7), Some(SECOND * 2));
+    assert_eq!(history.unchanged_for(&key, start + SECOND * 7), Some(SECOND * 2));
     history.note_scan(&[], start + SECOND * 8);
-    assert_eq!(history.unchanged_for(&shard, start + SECOND * 8), None, "the row was deleted");
+    assert_eq!(history.unchanged_for(&key, start + SECOND * 8), None, "the row was deleted");
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn checkpoint_of_a_deleted_row_is_kept_until_the_row_is_seen_again() {
 #[test]
 fn number_of_kept_checkpoints_is_bounded() {
     let mut history = History::default();
-    let rows: Vec<Lease> = (0..=DELETED).map(|shard| lease(&shard.to_string(), None, 0)).collect();
+    let rows: Vec<Lease> = (0..=DELETED).map(|key| lease(&key.to_string(), None, 0)).collect();
     history.note_scan(&rows, Instant::now());
     history.note_scan(&[], Instant::now());
     assert_eq!(history.deleted.len(), DELETED);
@@ -120,13 +120,13 @@ fn handoff_of_an_unlisted_lease_is_timed_anew() {
 
 #[test]
 fn new_owner_counts_as_unrenewed_until_its_first_write() {
-    let (start, shard) = (Instant::now(), ShardId::from("s"));
+    let (start, key) = (Instant::now(), LeaseKey::from("s"));
     let mut history = History::default();
     let mut note = |owner: &str, reading: Option<&str>, counter, second| {
         let mut row = lease("s", Some(owner), counter);
         row.checkpoint_owner = reading.map(Into::into);
         history.note_row(&row, start + SECOND * second);
-        history.unrenewed_since(&shard).map(|since| (since - start).as_secs())
+        history.unrenewed_since(&key).map(|since| (since - start).as_secs())
     };
     assert_eq!(note("a", None, 1, 0), None, "its past is unknown");
     assert_eq!(note("b", None, 2, 1), Some(1));
@@ -140,17 +140,17 @@ fn new_owner_counts_as_unrenewed_until_its_first_write() {
 
 #[test]
 fn finished_time_restarts_after_a_reset() {
-    let (start, shard) = (Instant::now(), ShardId::from("s"));
+    let (start, key) = (Instant::now(), LeaseKey::from("s"));
     let (open, mut ended) = (lease("s", None, 1), lease("s", None, 2));
     ended.checkpoint = Position::shard_end();
     let mut history = History::default();
     history.note_row(&ended, start);
     history.note_row(&ended, start + SECOND * 5);
-    assert_eq!(history.finished_for(&shard, start + SECOND * 6), SECOND * 6);
+    assert_eq!(history.finished_for(&key, start + SECOND * 6), SECOND * 6);
     history.note_row(&open, start + SECOND * 7);
-    assert_eq!(history.finished_for(&shard, start + SECOND * 8), Duration::ZERO);
+    assert_eq!(history.finished_for(&key, start + SECOND * 8), Duration::ZERO);
     history.note_row(&ended, start + SECOND * 9);
-    assert_eq!(history.finished_for(&shard, start + SECOND * 10), SECOND);
+    assert_eq!(history.finished_for(&key, start + SECOND * 10), SECOND);
 }
 
 #[test]
@@ -174,23 +174,23 @@ fn worker_without_renewals_is_considered_dead() {
 
 /// Every read of one row, the newest last. The answers are computed from all of them.
 #[derive(Default)]
-struct Naive(BTreeMap<ShardId, Vec<(Instant, Lease)>>);
+struct Naive(BTreeMap<LeaseKey, Vec<(Instant, Lease)>>);
 
 impl Naive {
-    fn reads(&self, shard: &ShardId) -> &[(Instant, Lease)] {
-        self.0.get(shard).map_or(&[], Vec::as_slice)
+    fn reads(&self, key: &LeaseKey) -> &[(Instant, Lease)] {
+        self.0.get(key).map_or(&[], Vec::as_slice)
     }
 
     /// The first of the last reads for which all this holds.
-    fn since(&self, shard: &ShardId, holds: impl Fn(&Lease, &Lease) -> bool) -> Option<Instant> {
-        let reads = self.reads(shard);
+    fn since(&self, key: &LeaseKey, holds: impl Fn(&Lease, &Lease) -> bool) -> Option<Instant> {
+        let reads = self.reads(key);
         let (_, last) = reads.last()?;
         reads.iter().rev().take_while(|(_, read)| holds(read, last)).last().map(|(at, _)| *at)
     }
 
     /// The last change of the owner or the counter: whether it was a renewal, and when.
-    fn change(&self, shard: &ShardId) -> Option<(bool, Instant)> {
-        let reads = self.reads(shard);
+    fn change(&self, key: &LeaseKey) -> Option<(bool, Instant)> {
+        let reads = self.reads(key);
         let (at, read, before) = reads.windows(2).rev().find_map(|two| {
             let [(_, before), (at, read)] = two else { return None };
             let is_change = before.owner != read.owner || before.counter != read.counter;
@@ -208,10 +208,10 @@ enum Read {
     Row(Box<Lease>),
 }
 
-fn any_lease(shard: &'static str) -> impl Strategy<Value = Lease> {
+fn any_lease(key: &'static str) -> impl Strategy<Value = Lease> {
     let owner = || prop::sample::select(vec![None, Some("a"), Some("b")]);
     (owner(), owner(), 0..3i64, 0..3u64).prop_map(move |(owner, reading, counter, position)| {
-        let mut lease = lease(shard, owner, counter);
+        let mut lease = lease(key, owner, counter);
         lease.checkpoint_owner = reading.map(Into::into);
         lease.checkpoint = if position == 2 { Position::shard_end() } else { number(position + 1) };
         lease
@@ -241,35 +241,35 @@ proptest! {
                 Read::Scan(rows) => {
                     let rows: Vec<Lease> = rows.into_iter().flatten().collect();
                     history.note_scan(&rows, now);
-                    naive.0.retain(|shard, _| rows.iter().any(|row| row.shard == *shard));
+                    naive.0.retain(|key, _| rows.iter().any(|row| row.key == *key));
                     for row in rows {
-                        naive.0.entry(row.shard.clone()).or_default().push((now, row));
+                        naive.0.entry(row.key.clone()).or_default().push((now, row));
                     }
                     scanned = Some(now);
                 }
                 Read::Row(row) => {
                     history.note_row(&row, now);
-                    naive.0.entry(row.shard.clone()).or_default().push((now, *row));
+                    naive.0.entry(row.key.clone()).or_default().push((now, *row));
                 }
             }
-            for shard in ["s", "t"].map(ShardId::from) {
+            for key in ["s", "t"].map(LeaseKey::from) {
                 let age = |since: Instant| now - since;
-                let unchanged = naive.since(&shard, |read, last| read.counter == last.counter);
-                prop_assert_eq!(history.unchanged_for(&shard, now), unchanged.map(age));
+                let unchanged = naive.since(&key, |read, last| read.counter == last.counter);
+                prop_assert_eq!(history.unchanged_for(&key, now), unchanged.map(age));
                 let due = unchanged.filter(|since| scanned.is_some_and(|last| *since < last));
                 let expiry = due.filter(|since| age(*since) <= limit).map(|since| since + limit + AFTER);
-                prop_assert_eq!(history.expires_at(&shard, limit, now), expiry);
-                let finished = naive.since(&shard, |read, _| read.is_complete());
-                prop_assert_eq!(history.finished_for(&shard, now), finished.map_or(Duration::ZERO, age));
-                let change = |renewal| naive.change(&shard).filter(|(is, _)| *is == renewal).map(|(_, at)| at);
-                prop_assert_eq!(history.unrenewed_since(&shard), change(false));
-                prop_assert_eq!(history.renewed_at(&shard), change(true));
-                if let Some((_, last)) = naive.reads(&shard).last() {
+                prop_assert_eq!(history.expires_at(&key, limit, now), expiry);
+                let finished = naive.since(&key, |read, _| read.is_complete());
+                prop_assert_eq!(history.finished_for(&key, now), finished.map_or(Duration::ZERO, age));
+                let change = |renewal| naive.change(&key).filter(|(is, _)| *is == renewal).map(|(_, at)| at);
+                prop_assert_eq!(history.unrenewed_since(&key), change(false));
+                prop_assert_eq!(history.renewed_at(&key), change(true));
+                if let Some((_, last)) = naive.reads(&key).last() {
                     let same = |read: &Lease, last: &Lease| {
                         (&read.owner, &read.checkpoint_owner, &read.checkpoint)
                             == (&last.owner, &last.checkpoint_owner, &last.checkpoint)
                     };
-                    let open = naive.since(&shard, same).filter(|_| has_open_handoff(last));
+                    let open = naive.since(&key, same).filter(|_| has_open_handoff(last));
                     prop_assert_eq!(history.handoff_open_for(last, now), open.map(age));
                 }
             }
@@ -278,7 +278,7 @@ proptest! {
                 let designated = rows.iter().any(|row| has_open_handoff(row) && row.owner.as_ref() == Some(&worker));
                 prop_assert_eq!(history.is_designated(&worker), designated);
                 let is_live = rows.iter().any(|row| {
-                    let fresh = history.unchanged_for(&row.shard, now).is_some_and(|still| still <= limit);
+                    let fresh = history.unchanged_for(&row.key, now).is_some_and(|still| still <= limit);
                     let named = row.owner.as_ref() == Some(&worker) || row.checkpoint_owner.as_ref() == Some(&worker);
                     named && (row.checkpoint_owner.is_some() || fresh)
                 });

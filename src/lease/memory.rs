@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use super::table::{Error, Found, Table};
 use super::update::Update;
-use super::{Lease, WorkerId};
-use crate::shard::{BoxFuture, ShardId};
+use super::{Lease, LeaseKey, WorkerId};
+use crate::shard::BoxFuture;
 
 /// The fault of the next writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -28,7 +28,7 @@ pub enum Fault {
 
 #[derive(Debug, Default)]
 struct State {
-    rows: BTreeMap<ShardId, Lease>,
+    rows: BTreeMap<LeaseKey, Lease>,
     fault: Fault,
     writes: u64,
     unindexed: bool,
@@ -58,23 +58,23 @@ impl Memory {
     }
 
     /// A row, as a test wants to see it.
-    pub fn row(&self, shard: &ShardId) -> Option<Lease> {
-        self.state().rows.get(shard).cloned()
+    pub fn row(&self, key: &LeaseKey) -> Option<Lease> {
+        self.state().rows.get(key).cloned()
     }
 
     /// Puts a row, as another worker might have.
     pub fn put(&self, lease: Lease) {
-        self.state().rows.insert(lease.shard.clone(), lease);
+        self.state().rows.insert(lease.key.clone(), lease);
     }
 
     /// Deletes a row, as an operator does.
-    pub fn remove(&self, shard: &ShardId) {
-        self.state().rows.remove(shard);
+    pub fn remove(&self, key: &LeaseKey) {
+        self.state().rows.remove(key);
     }
 
     /// Another worker takes the lease.
-    pub fn steal(&self, shard: &ShardId, thief: &WorkerId) {
-        if let Some(row) = self.state().rows.get_mut(shard) {
+    pub fn steal(&self, key: &LeaseKey, thief: &WorkerId) {
+        if let Some(row) = self.state().rows.get_mut(key) {
             super::update::take(&row.clone(), thief).apply(row);
         }
     }
@@ -84,24 +84,22 @@ impl Memory {
         self.state().writes
     }
 
-    fn write(&self, shard: &ShardId, update: &Update) -> Result<Lease, Error> {
+    fn write(&self, key: &LeaseKey, update: &Update) -> Result<Lease, Error> {
         let mut state = self.state();
         if state.fault == Fault::Unavailable {
             return Err(Error::Unavailable("fault".into()));
         }
-        let conflict = || Error::Conflict(shard.clone());
-        let row = state.rows.get_mut(shard).filter(|row| update.holds(row)).ok_or_else(conflict)?;
+        let conflict = || Error::Conflict(key.clone());
+        let row = state.rows.get_mut(key).filter(|row| update.holds(row)).ok_or_else(conflict)?;
         let before = row.clone();
         update.apply(row);
         state.writes += 1;
         match state.fault {
             Fault::None | Fault::Unavailable => Ok(before),
             Fault::LostAnswer => Err(Error::Ambiguous("fault".into())),
-            Fault::Unreadable => Err(Error::Written {
-                table: "memory".to_owned(),
-                shard: shard.clone(),
-                why: "fault".to_owned(),
-            }),
+            Fault::Unreadable => {
+                Err(Error::Written { table: "memory".to_owned(), key: key.clone(), why: "fault".to_owned() })
+            }
             Fault::Retried => Err(conflict()),
         }
     }
@@ -119,30 +117,30 @@ impl Table for Memory {
         Box::pin(async { Ok(self.state().rows.values().cloned().collect()) })
     }
 
-    fn get<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<Option<Lease>, Error>> {
-        Box::pin(async move { Ok(self.row(shard)) })
+    fn get<'a>(&'a self, key: &'a LeaseKey) -> BoxFuture<'a, Result<Option<Lease>, Error>> {
+        Box::pin(async move { Ok(self.row(key)) })
     }
 
     fn create<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<bool, Error>> {
         Box::pin(async move {
             let mut state = self.state();
-            if state.rows.contains_key(&lease.shard) {
+            if state.rows.contains_key(&lease.key) {
                 return Ok(false);
             }
-            state.rows.insert(lease.shard.clone(), lease.clone());
+            state.rows.insert(lease.key.clone(), lease.clone());
             Ok(true)
         })
     }
 
-    fn update<'a>(&'a self, shard: &'a ShardId, update: &'a Update) -> BoxFuture<'a, Result<Lease, Error>> {
-        Box::pin(async move { self.write(shard, update) })
+    fn update<'a>(&'a self, key: &'a LeaseKey, update: &'a Update) -> BoxFuture<'a, Result<Lease, Error>> {
+        Box::pin(async move { self.write(key, update) })
     }
 
-    fn owned<'a>(&'a self, worker: &'a WorkerId) -> BoxFuture<'a, Result<Vec<ShardId>, Error>> {
+    fn owned<'a>(&'a self, worker: &'a WorkerId) -> BoxFuture<'a, Result<Vec<LeaseKey>, Error>> {
         Box::pin(async move {
             let state = self.state();
             let theirs = state.rows.values().filter(|lease| lease.owner.as_ref() == Some(worker));
-            Ok(theirs.map(|lease| lease.shard.clone()).collect())
+            Ok(theirs.map(|lease| lease.key.clone()).collect())
         })
     }
 
@@ -155,11 +153,11 @@ impl Table for Memory {
         })
     }
 
-    fn delete<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<bool, Error>> {
+    fn delete<'a>(&'a self, key: &'a LeaseKey) -> BoxFuture<'a, Result<bool, Error>> {
         Box::pin(async move {
             let mut state = self.state();
-            let finished = state.rows.get(shard).is_some_and(Lease::is_complete);
-            Ok(finished && state.rows.remove(shard).is_some())
+            let finished = state.rows.get(key).is_some_and(Lease::is_complete);
+            Ok(finished && state.rows.remove(key).is_some())
         })
     }
 }

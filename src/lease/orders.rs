@@ -237,9 +237,9 @@ mod tests {
     use crate::sequence::Position;
     use crate::shard::HashRange;
 
-    fn lease(shard: &str, pause: Option<Pause>) -> Lease {
+    fn lease(key: &str, pause: Option<Pause>) -> Lease {
         let at = Position::new(Sequence::TrimHorizon);
-        let lease = Lease::new(shard.into(), at, BTreeSet::new(), HashRange { start: 0, end: 9 });
+        let lease = Lease::new(key.into(), at, BTreeSet::new(), HashRange { start: 0, end: 9 });
         Lease { owner: Some("w".into()), counter: 4, pause, ..lease }
     }
 
@@ -303,7 +303,7 @@ mod tests {
         let rows = [lease("a", Some(on.clone())), lease("b", None), ended.clone()];
         assert_eq!(in_force(&rows), Some(&on));
         let shards = |rows: &[Lease], of: &Pause| {
-            lagging(rows, of).iter().map(|lease| lease.shard.to_string()).collect::<Vec<_>>()
+            lagging(rows, of).iter().map(|lease| lease.key.to_string()).collect::<Vec<_>>()
         };
         assert_eq!(shards(&rows, &on), ["b"]);
         let rows = [lease("a", Some(on.clone())), lease("b", Some(off.clone())), lease("c", None), ended];
@@ -357,9 +357,9 @@ mod tests {
             };
             let mut rows: Vec<Lease> = orders.iter().enumerate().map(row).collect();
             let Some(newest) = in_force(&rows).cloned() else { return Ok(()) };
-            let updates: Vec<_> = lagging(&rows, &newest).into_iter().map(|row| (row.shard.clone(), correct(row, &newest, 0))).collect();
-            for (shard, update) in updates {
-                let row = rows.iter_mut().find(|row| row.shard == shard).unwrap();
+            let updates: Vec<_> = lagging(&rows, &newest).into_iter().map(|row| (row.key.clone(), correct(row, &newest, 0))).collect();
+            for (key, update) in updates {
+                let row = rows.iter_mut().find(|row| row.key == key).unwrap();
                 prop_assert!(update.holds(row));
                 update.apply(row);
             }

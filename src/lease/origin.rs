@@ -17,7 +17,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::orders::{self, Pause};
-use super::{Lease, WorkerId, sync};
+use super::{Lease, LeaseKey, WorkerId, sync};
 use crate::sequence::{Sequence, SequenceNumber};
 use crate::shard::{Shard, ShardId};
 use crate::stream::{Relation, StreamId};
@@ -27,12 +27,12 @@ use crate::stream::{Relation, StreamId};
 pub enum Foreign {
     /// A row is marked with another stream.
     #[error(
-        "the lease table belongs to stream {stored} (lease {shard}), not to {configured} (correct \
+        "the lease table belongs to stream {stored} (lease {lease}), not to {configured} (correct \
          streamName, or set another applicationName or tableName)"
     )]
     Marked {
         /// The first row with another mark.
-        shard: ShardId,
+        lease: LeaseKey,
         /// The stream of the row.
         stored: String,
         /// The configured stream.
@@ -83,7 +83,7 @@ pub fn marks(leases: &[Lease], current: Option<&StreamId>, name: &str) -> Result
             Relation::Different => {
                 let configured = current.map_or(name, |current| current.arn()).to_owned();
                 return Err(Foreign::Marked {
-                    shard: lease.shard.clone(),
+                    lease: lease.key.clone(),
                     stored: mark.arn().to_owned(),
                     configured,
                 });
@@ -132,26 +132,27 @@ pub fn positions(leases: &[Lease], listed: &[Shard]) -> Positions {
     let mut found = Positions::default();
     for lease in leases {
         let Sequence::Number(number) = &lease.checkpoint.sequence else { continue };
-        let why = match listed.get(&lease.shard) {
+        let why = match listed.get(lease.shard()) {
             Some(shard) if fits(lease, shard) == Some(true) => {
-                found.fit.push((lease.shard.clone(), number.clone()));
+                found.fit.push((lease.shard().clone(), number.clone()));
                 continue;
             }
             Some(shard) => format!(
                 "the checkpoint {number} of {} is outside its shard, which starts at {}",
-                lease.shard, shard.starting
+                lease.shard(),
+                shard.starting
             ),
             None => {
                 let why =
-                    format!("the stream has no shard {}, which has the checkpoint {number}", lease.shard);
-                if youngest.is_some_and(|youngest| lease.shard < *youngest) {
-                    found.gone.insert(lease.shard.clone(), why);
+                    format!("the stream has no shard {}, which has the checkpoint {number}", lease.shard());
+                if youngest.is_some_and(|youngest| lease.shard() < youngest) {
+                    found.gone.insert(lease.shard().clone(), why);
                     continue;
                 }
                 why
             }
         };
-        found.doubtful.insert(lease.shard.clone(), why);
+        found.doubtful.insert(lease.shard().clone(), why);
     }
     found
 }
@@ -237,7 +238,7 @@ pub fn to_ask<'a>(
     let listed = by_id(listed);
     let earlier = leases.iter().filter(|lease| is_of_an_earlier_stream(lease, Some(current)));
     let number = |lease: &'a Lease| {
-        let shard = listed.get(&lease.shard)?;
+        let shard = listed.get(lease.shard())?;
         let Sequence::Number(number) = &lease.checkpoint.sequence else { return None };
         (fits(lease, shard) == Some(true)).then_some((lease, number))
     };
@@ -258,7 +259,7 @@ pub fn start_over<'a>(
         // A stream without shards is not plausible.
         return StartOver::default();
     };
-    let rows: BTreeMap<&ShardId, &Lease> = leases.iter().map(|lease| (&lease.shard, lease)).collect();
+    let rows: BTreeMap<&ShardId, &Lease> = leases.iter().map(|lease| (lease.shard(), lease)).collect();
     let mut plan = StartOver::default();
     for shard in sync::in_order(listed) {
         let Some(lease) = rows.get(&shard.id).copied() else {
@@ -268,7 +269,7 @@ pub fn start_over<'a>(
             plan.steps.push(Step::Create(first(shard, current, orders::in_force(leases))));
             continue;
         };
-        let fits = fits(lease, shard).map(|fits| fits && !refused.contains(&lease.shard));
+        let fits = fits(lease, shard).map(|fits| fits && !refused.contains(lease.shard()));
         let mut row = lease.clone();
         if lease.stream.is_none() && (fits == Some(false) || lease.is_complete()) {
             // Java created it, before or after the stream was created again.
@@ -291,7 +292,7 @@ pub fn start_over<'a>(
         let Sequence::Number(number) = &lease.checkpoint.sequence else { return lease.is_complete() };
         listed.iter().all(|shard| number.order(&shard.starting) == Ordering::Less)
     };
-    for lease in leases.iter().filter(|lease| !known.contains_key(&lease.shard)) {
+    for lease in leases.iter().filter(|lease| !known.contains_key(lease.shard())) {
         if is_earlier(lease) {
             plan.remove.push(lease.clone());
         } else if lease.stream.is_none() && precedes_all(lease) {
@@ -340,7 +341,7 @@ pub fn was_finished(shard: &Shard, leases: &[Lease], listed: &[Shard], mark: Opt
         Sequence::Number(_) | Sequence::ShardEnd => lease.stream.as_ref() == mark,
         Sequence::TrimHorizon | Sequence::Latest | Sequence::AtTimestamp => false,
     };
-    let is_descendant = |lease: &Lease| lease.shard != shard.id && lineage.contains(&lease.shard);
+    let is_descendant = |lease: &Lease| *lease.shard() != shard.id && lineage.contains(lease.shard());
     leases.iter().any(|lease| is_descendant(lease) && was_read(lease))
 }
 
@@ -360,7 +361,7 @@ pub fn impossible<'a>(leases: &'a [Lease], listed: &'a [Shard]) -> Vec<(&'a Leas
         Sequence::Number(number) => number.order(&shard.starting) == Ordering::Less,
         Sequence::TrimHorizon | Sequence::Latest | Sequence::AtTimestamp => false,
     };
-    let pairs = leases.iter().filter_map(|lease| listed.get(&lease.shard).map(|shard| (lease, *shard)));
+    let pairs = leases.iter().filter_map(|lease| listed.get(lease.shard()).map(|shard| (lease, *shard)));
     pairs.filter(|(lease, shard)| is_wrong(lease, shard)).collect()
 }
 
@@ -368,7 +369,7 @@ pub fn impossible<'a>(leases: &'a [Lease], listed: &'a [Shard]) -> Vec<(&'a Leas
 /// assumes that their ancestors will create these leases, so no worker would. Descendants with rows show that
 /// a shard was finished before its parents' rows were deleted. Ancestors first.
 pub fn orphans(leases: &[Lease], listed: &[Shard]) -> Vec<Lease> {
-    let rows: BTreeMap<&ShardId, &Lease> = leases.iter().map(|lease| (&lease.shard, lease)).collect();
+    let rows: BTreeMap<&ShardId, &Lease> = leases.iter().map(|lease| (lease.shard(), lease)).collect();
     let shards = by_id(listed);
     let mut with_descendants = BTreeSet::new();
     for shard in listed.iter().filter(|shard| rows.contains_key(&shard.id)) {
@@ -395,7 +396,7 @@ pub fn orphans(leases: &[Lease], listed: &[Shard]) -> Vec<Lease> {
 /// for its parents is covered while they are being read.
 pub fn unread(leases: &[Lease], listed: &[Shard], live: &BTreeSet<WorkerId>) -> Vec<ShardId> {
     let lineage = Lineage {
-        rows: leases.iter().map(|lease| (&lease.shard, lease)).collect(),
+        rows: leases.iter().map(|lease| (lease.shard(), lease)).collect(),
         shards: by_id(listed),
         live,
     };
@@ -434,7 +435,7 @@ impl<'a> Lineage<'a> {
     fn moves(&self, lease: &'a Lease) -> bool {
         let (mut next, mut seen) = (vec![lease], BTreeSet::new());
         while let Some(lease) = next.pop() {
-            if lease.is_complete() || !seen.insert(&lease.shard) {
+            if lease.is_complete() || !seen.insert(lease.shard()) {
                 continue;
             }
             if !lease.actual_owner().is_some_and(|owner| self.live.contains(owner)) {

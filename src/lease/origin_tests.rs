@@ -54,7 +54,7 @@ fn marks_distinguish_this_other_and_earlier_streams() {
     assert_eq!(of(&both, Some(&now)), Ok(Marks::CreatedAgain), "half of the rows were reset");
     assert_eq!(of(&[lease(0, "7", Some(stream(6)))], Some(&now)), Ok(Marks::Later(stream(6))));
     let foreign = of(&[lease(0, "7", Some(stream(5))), lease(1, "7", Some(other()))], Some(&now));
-    assert!(matches!(foreign, Err(Foreign::Marked { shard, .. }) if shard.as_str() == "1"));
+    assert!(matches!(foreign, Err(Foreign::Marked { lease, .. }) if lease == "1".into()));
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn expired_checkpoints_are_doubtful_only_without_others() {
 }
 
 fn ids<'a>(leases: impl IntoIterator<Item = &'a Lease>) -> Vec<&'a str> {
-    leases.into_iter().map(|lease| lease.shard.as_str()).collect()
+    leases.into_iter().map(|lease| lease.shard().as_str()).collect()
 }
 
 #[test]
@@ -176,8 +176,8 @@ fn pause_outlives_the_rows_of_an_earlier_stream() {
 
 fn described(step: &Step<'_>) -> String {
     match step {
-        Step::Create(lease) => format!("create {}", lease.shard),
-        Step::Reset(lease, _) => format!("reset {}", lease.shard),
+        Step::Create(lease) => format!("create {}", lease.key),
+        Step::Reset(lease, _) => format!("reset {}", lease.key),
     }
 }
 
@@ -207,7 +207,7 @@ fn row_that_was_read_beyond_the_change_of_streams_gets_the_parents_of_its_shard(
     let mut row = lease(3, "1200", Some(stream(4)));
     row.parents = BTreeSet::from(["1".into()]);
     let converted = done(&[row, lease(1, "40", Some(stream(4)))], &listed, &now, usize::MAX);
-    let row = converted.iter().find(|row| row.shard.as_str() == "3").unwrap();
+    let row = converted.iter().find(|row| row.shard().as_str() == "3").unwrap();
     assert_eq!(row.parents, BTreeSet::new(), "shard 1 is open: it would be waited for");
     assert_eq!(row.checkpoint.to_string(), "1200");
     assert_eq!(row.stream, Some(now));
@@ -347,7 +347,7 @@ proptest! {
         for (id, mark, at) in rows {
             let mark = [None, Some(stream(4)), Some(stream(5))][mark as usize].clone();
             let at = if at < 300 { "SHARD_END".to_owned() } else { at.to_string() };
-            if leases.iter().all(|lease| lease.shard.as_str() != id.to_string()) {
+            if leases.iter().all(|lease| lease.shard().as_str() != id.to_string()) {
                 leases.push(lease(id, &at, mark));
             }
         }
@@ -366,7 +366,7 @@ proptest! {
 fn done(leases: &[Lease], listed: &[Shard], now: &StreamId, steps: usize) -> Vec<Lease> {
     let plan = start_over(leases, listed, now, &BTreeSet::new());
     let mut rows: BTreeMap<ShardId, Lease> =
-        leases.iter().map(|lease| (lease.shard.clone(), lease.clone())).collect();
+        leases.iter().map(|lease| (lease.shard().clone(), lease.clone())).collect();
     let mut left = steps;
     let mut step = || {
         let go = left > 0;
@@ -374,17 +374,17 @@ fn done(leases: &[Lease], listed: &[Shard], now: &StreamId, steps: usize) -> Vec
         go
     };
     for (lease, earlier) in plan.mark.iter().filter(|_| step()) {
-        update::mark(lease, earlier).apply(rows.get_mut(&lease.shard).unwrap());
+        update::mark(lease, earlier).apply(rows.get_mut(lease.shard()).unwrap());
     }
     for next in plan.steps.iter().filter(|_| step()) {
         let (shard, update) = match next {
             Step::Create(lease) => {
-                rows.insert(lease.shard.clone(), lease.clone());
+                rows.insert(lease.shard().clone(), lease.clone());
                 continue;
             }
             Step::Reset(lease, shard) => {
                 let parents = shard.parents().cloned().collect();
-                (&lease.shard, update::reset(lease, parents, shard.range, None))
+                (lease.shard(), update::reset(lease, parents, shard.range, None))
             }
         };
         let row = rows.get_mut(shard).unwrap();
@@ -392,7 +392,7 @@ fn done(leases: &[Lease], listed: &[Shard], now: &StreamId, steps: usize) -> Vec
         update.apply(row);
     }
     for (lease, shard) in plan.remark.iter().filter(|_| step()) {
-        let row = rows.get_mut(&lease.shard).unwrap();
+        let row = rows.get_mut(lease.shard()).unwrap();
         if belongs(row, shard) {
             let parents = shard.parents().cloned().collect();
             update::remark(lease, &parents, shard.range, now).apply(row);
@@ -400,7 +400,7 @@ fn done(leases: &[Lease], listed: &[Shard], now: &StreamId, steps: usize) -> Vec
         }
     }
     for lease in plan.remove.iter().filter(|_| step()) {
-        rows.remove(&lease.shard);
+        rows.remove(lease.shard());
     }
     rows.into_values().collect()
 }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Lease;
+use super::{Lease, LeaseKey};
 use crate::sequence::{Position, Sequence};
 use crate::shard::{ChildShard, Filter, HashRange, Shard, ShardId};
 
@@ -82,7 +82,8 @@ fn circle(shards: &[ShardId]) -> String {
 }
 
 pub(crate) fn new_lease(shard: &Shard, sequence: Sequence) -> Lease {
-    Lease::new(shard.id.clone(), Position::new(sequence), shard.parents().cloned().collect(), shard.range)
+    let parents = shard.parents().cloned().collect();
+    Lease::new(shard.id.clone().into(), Position::new(sequence), parents, shard.range)
 }
 
 pub(crate) fn in_order(shards: &[Shard]) -> Vec<&Shard> {
@@ -138,7 +139,7 @@ pub fn plan_missing(
             unexpected.insert(&shard.id);
         }
     }
-    let have = leases.iter().map(|lease| &lease.shard).collect();
+    let have = leases.iter().map(|lease| lease.shard()).collect();
     let mut plan = Plan {
         listed,
         have,
@@ -249,10 +250,10 @@ impl<'a> Plan<'a> {
 }
 
 /// The leases of a shard's children, created when it ends: always at their first record.
-pub fn plan_children(children: &[ChildShard]) -> Vec<Lease> {
+pub fn plan_children(parent: &LeaseKey, children: &[ChildShard]) -> Vec<Lease> {
     let lease = |child: &ChildShard| {
         let parents = child.parents.iter().cloned().collect();
-        Lease::new(child.id.clone(), Position::new(Sequence::TrimHorizon), parents, child.range)
+        Lease::new(parent.relative(&child.id), Position::new(Sequence::TrimHorizon), parents, child.range)
     };
     children.iter().map(lease).collect()
 }
@@ -298,7 +299,7 @@ mod tests {
 
     fn planned(leases: &[Lease], initial: InitialPosition) -> Vec<(String, String)> {
         let plan = plan_missing(&lineage(), leases, initial, false).unwrap();
-        plan.iter().map(|lease| (lease.shard.to_string(), lease.checkpoint.to_string())).collect()
+        plan.iter().map(|lease| (lease.shard().to_string(), lease.checkpoint.to_string())).collect()
     }
 
     fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -342,7 +343,7 @@ mod tests {
         let refused = plan_missing(&shards, &[], InitialPosition::Latest, false);
         assert_eq!(refused, Err(Error::UnexpectedChild { child: "1".into(), parent: "0".into() }));
         let plan = plan_missing(&shards, &[], InitialPosition::Latest, true).unwrap();
-        assert_eq!(plan.iter().map(|l| l.shard.as_str()).collect::<Vec<_>>(), ["0"]);
+        assert_eq!(plan.iter().map(|l| l.shard().as_str()).collect::<Vec<_>>(), ["0"]);
     }
 
     #[test]
@@ -373,7 +374,7 @@ mod tests {
         let planned = on_a_small_stack(|| {
             plan_missing(&generations(25_000), &[lease(99_999)], InitialPosition::TrimHorizon, false).unwrap()
         });
-        assert_eq!(planned.iter().map(|lease| lease.shard.as_str()).collect::<Vec<_>>(), ["0"]);
+        assert_eq!(planned.iter().map(|lease| lease.shard().as_str()).collect::<Vec<_>>(), ["0"]);
     }
 
     #[test]
@@ -438,7 +439,7 @@ mod tests {
     fn plan_recursively(shards: &[Shard], leases: &[Lease], initial: InitialPosition) -> Vec<Lease> {
         let mut plan = Recursive {
             listed: shards.iter().map(|shard| (&shard.id, shard)).collect(),
-            have: leases.iter().map(|lease| &lease.shard).collect(),
+            have: leases.iter().map(|lease| lease.shard()).collect(),
             initial,
             descendants: BTreeMap::new(),
             marked: BTreeSet::new(),

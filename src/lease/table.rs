@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use super::update::Update;
-use super::{Lease, WorkerId};
-use crate::shard::{BoxFuture, ShardId};
+use super::{Lease, LeaseKey, WorkerId};
+use crate::shard::BoxFuture;
 
 /// A failed request, distinguished by what the caller does next.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
@@ -15,7 +15,7 @@ pub enum Error {
     /// The condition did not hold: another worker was faster, or the row does not exist. This attempt wrote
     /// nothing, but an earlier attempt of the same request may have.
     #[error("the row of {0} was changed by another worker")]
-    Conflict(ShardId),
+    Conflict(LeaseKey),
     /// No answer, or an ambiguous one: the write may have been applied. Read the row back first.
     #[error("no response from DynamoDB, the write may have been applied: {0}")]
     Ambiguous(String),
@@ -32,22 +32,22 @@ pub enum Error {
     #[error("DynamoDB rejected the request: {0}")]
     Denied(String),
     /// The row exists but is not readable as a lease.
-    #[error("table {table}: the row {shard} cannot be read as a lease: {why}")]
+    #[error("table {table}: the row {key} cannot be read as a lease: {why}")]
     Unreadable {
         /// The table.
         table: String,
         /// The row's key.
-        shard: ShardId,
+        key: LeaseKey,
         /// The attribute and its value.
         why: String,
     },
     /// The write was applied, but the row could not be read as a lease before it: its other attributes are unknown.
-    #[error("table {table}: the row {shard} was written, but cannot be read as a lease: {why}")]
+    #[error("table {table}: the row {key} was written, but cannot be read as a lease: {why}")]
     Written {
         /// The table.
         table: String,
         /// The row's key.
-        shard: ShardId,
+        key: LeaseKey,
         /// The attribute and its value.
         why: String,
     },
@@ -102,21 +102,21 @@ pub trait Table: Send + Sync {
     fn list(&self) -> BoxFuture<'_, Result<Vec<Lease>, Error>>;
 
     /// One lease, by a consistent read; none if the row does not exist or is no lease.
-    fn get<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<Option<Lease>, Error>>;
+    fn get<'a>(&'a self, key: &'a LeaseKey) -> BoxFuture<'a, Result<Option<Lease>, Error>>;
 
     /// Creates a row unless it exists. Returns whether it was created.
     fn create<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<bool, Error>>;
 
     /// Writes attributes under a condition. Returns the row as it was before the write.
-    fn update<'a>(&'a self, shard: &'a ShardId, update: &'a Update) -> BoxFuture<'a, Result<Lease, Error>>;
+    fn update<'a>(&'a self, key: &'a LeaseKey, update: &'a Update) -> BoxFuture<'a, Result<Lease, Error>>;
 
     /// The shards whose rows name this worker as owner, including pending handoffs to it. Eventually
     /// consistent; uses the index of KCL 3 if it is usable.
-    fn owned<'a>(&'a self, worker: &'a WorkerId) -> BoxFuture<'a, Result<Vec<ShardId>, Error>>;
+    fn owned<'a>(&'a self, worker: &'a WorkerId) -> BoxFuture<'a, Result<Vec<LeaseKey>, Error>>;
 
     /// Whether the index of owners is usable. Creates it if `make` is set and it does not exist.
     fn index(&self, make: bool) -> BoxFuture<'_, Result<bool, Error>>;
 
     /// Deletes the row of a finished shard, and no other. Returns whether there was one.
-    fn delete<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<bool, Error>>;
+    fn delete<'a>(&'a self, key: &'a LeaseKey) -> BoxFuture<'a, Result<bool, Error>>;
 }

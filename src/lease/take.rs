@@ -21,8 +21,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::history::History;
-use super::{Lease, WorkerId};
-use crate::shard::ShardId;
+use super::{Lease, LeaseKey, WorkerId};
 
 /// A lease that expired this many failover times ago is acquired whatever the share.
 const VERY_OLD: u32 = 3;
@@ -45,7 +44,7 @@ pub struct Asker<'a> {
     /// The worker.
     pub me: &'a WorkerId,
     /// The leases that it holds.
-    pub held: &'a BTreeSet<ShardId>,
+    pub held: &'a BTreeSet<LeaseKey>,
     /// How long a lease stands still before it counts as abandoned.
     pub failover: Duration,
     /// `maxLeasesForWorker`.
@@ -55,7 +54,7 @@ pub struct Asker<'a> {
     /// `enablePriorityLeaseAssignment`: leases that expired long ago are acquired whatever the share.
     pub priority: bool,
     /// Leases whose hand-off nobody completes ([`super::handoff`]): abandoned, though somebody renews them.
-    pub stalled: &'a BTreeSet<ShardId>,
+    pub stalled: &'a BTreeSet<LeaseKey>,
 }
 
 /// The planned acquisitions.
@@ -78,7 +77,7 @@ impl<'a> Asker<'a> {
         let (mut open, mut busy) = (0, 0);
         for lease in leases.iter().filter(|lease| !lease.is_complete()) {
             open += 1;
-            if self.held.contains(&lease.shard) {
+            if self.held.contains(&lease.key) {
                 busy += 1;
             } else if self.is_available(lease, history, now) {
                 available.push(lease);
@@ -97,8 +96,8 @@ impl<'a> Asker<'a> {
         match (&lease.owner, &lease.checkpoint_owner) {
             (None, None) => true,
             (Some(owner), None) if owner == self.me => true,
-            (_, Some(_)) if self.stalled.contains(&lease.shard) => true,
-            _ => history.unchanged_for(&lease.shard, now).is_some_and(|unchanged| unchanged > self.failover),
+            (_, Some(_)) if self.stalled.contains(&lease.key) => true,
+            _ => history.unchanged_for(&lease.key, now).is_some_and(|unchanged| unchanged > self.failover),
         }
     }
 }
@@ -168,9 +167,9 @@ impl<'a> View<'a> {
             let old = if lease.owner.is_none() { failover / FREE } else { failover * VERY_OLD };
             // A lease that this worker owned before a restart, or that no other worker acquires.
             lease.owner.as_ref() == Some(me)
-                || stalled.contains(&lease.shard)
+                || stalled.contains(&lease.key)
                 || (priority
-                    && self.history.unchanged_for(&lease.shard, self.now).is_some_and(|still| still > old))
+                    && self.history.unchanged_for(&lease.key, self.now).is_some_and(|still| still > old))
         };
         let (mut take, others): (Vec<&Lease>, Vec<&Lease>) = available.into_iter().partition(must);
         let missing = need.saturating_sub(take.len());
@@ -191,7 +190,7 @@ impl<'a> View<'a> {
     fn steals(&self, share: usize, need: usize, random: &mut fastrand::Rng) -> Vec<&'a Lease> {
         let Asker { me, held, max_steals, .. } = *self.asker;
         let may = |lease: &&Lease| {
-            !held.contains(&lease.shard) && !lease.is_complete() && lease.checkpoint_owner.is_none()
+            !held.contains(&lease.key) && !lease.is_complete() && lease.checkpoint_owner.is_none()
         };
         let over_share = self.counts.values().any(|count| *count > share);
         let surplus = |count: usize| match count {
@@ -238,8 +237,8 @@ impl<'a> View<'a> {
             return None;
         }
         let open = self.leases.iter().filter(|lease| !lease.is_complete());
-        let others = open.filter(|lease| !self.asker.held.contains(&lease.shard));
-        let expiry = |lease: &Lease| self.history.expires_at(&lease.shard, self.asker.failover, self.now);
+        let others = open.filter(|lease| !self.asker.held.contains(&lease.key));
+        let expiry = |lease: &Lease| self.history.expires_at(&lease.key, self.asker.failover, self.now);
         others.filter_map(expiry).min()
     }
 }

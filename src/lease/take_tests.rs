@@ -7,9 +7,9 @@ use crate::shard::HashRange;
 
 const FAILOVER: Duration = Duration::from_secs(10);
 
-fn lease(shard: &str, owner: Option<&str>, counter: i64) -> Lease {
+fn lease(key: &str, owner: Option<&str>, counter: i64) -> Lease {
     let range = HashRange { start: 0, end: 9 };
-    let mut lease = Lease::new(shard.into(), Position::new(Sequence::TrimHorizon), BTreeSet::new(), range);
+    let mut lease = Lease::new(key.into(), Position::new(Sequence::TrimHorizon), BTreeSet::new(), range);
     lease.owner = owner.map(Into::into);
     lease.counter = counter;
     lease
@@ -27,9 +27,9 @@ fn fleet(owners: &[(&str, usize)]) -> Vec<Lease> {
     leases
 }
 
-fn held(leases: &[Lease]) -> BTreeSet<ShardId> {
+fn held(leases: &[Lease]) -> BTreeSet<LeaseKey> {
     let mine = leases.iter().filter(|lease| lease.owner == Some("me".into()));
-    mine.map(|lease| lease.shard.clone()).collect()
+    mine.map(|lease| lease.key.clone()).collect()
 }
 
 struct Question<'a> {
@@ -46,7 +46,7 @@ impl Default for Question<'_> {
 
 impl Question<'_> {
     fn ask(&self, leases: &[Lease], history: &History, now: Instant) -> (Vec<String>, Vec<String>) {
-        let held = self.held.iter().map(|id| ShardId::from(*id)).collect();
+        let held = self.held.iter().map(|id| LeaseKey::from(*id)).collect();
         let asker = Asker {
             me: &"me".into(),
             held: &held,
@@ -58,7 +58,7 @@ impl Question<'_> {
         };
         let plan = asker.view(leases, history, now).plan(&mut fastrand::Rng::with_seed(7));
         let names = |leases: Vec<&Lease>| {
-            let mut names: Vec<String> = leases.iter().map(|lease| lease.shard.to_string()).collect();
+            let mut names: Vec<String> = leases.iter().map(|lease| lease.key.to_string()).collect();
             names.sort();
             names
         };
@@ -233,7 +233,7 @@ fn finished_shards_do_not_count_in_shares() {
     let finished = |owner: &str| {
         let mut leases = fleet(&[(owner, 100)]);
         leases.iter_mut().for_each(|lease| {
-            lease.shard = format!("old-{}", lease.shard).as_str().into();
+            lease.key = format!("old-{}", lease.key).as_str().into();
             lease.checkpoint = Position::shard_end();
         });
         leases
@@ -321,10 +321,10 @@ fn any_fleet_settles_within_one_lease() {
         for round in 0..150 {
             let mut moved = false;
             for me in &names[..joined(round)] {
-                let held: BTreeSet<ShardId> = leases
+                let held: BTreeSet<LeaseKey> = leases
                     .iter()
                     .filter(|lease| lease.owner.as_ref() == Some(me))
-                    .map(|lease| lease.shard.clone())
+                    .map(|lease| lease.key.clone())
                     .collect();
                 let mut history = History::default();
                 history.note_scan(&leases, Instant::now());
@@ -338,10 +338,10 @@ fn any_fleet_settles_within_one_lease() {
                     stalled: &NONE,
                 };
                 let plan = asker.view(&leases, &history, Instant::now()).plan(&mut random);
-                let wanted: Vec<ShardId> =
-                    plan.take.iter().chain(&plan.steal).map(|lease| lease.shard.clone()).collect();
+                let wanted: Vec<LeaseKey> =
+                    plan.take.iter().chain(&plan.steal).map(|lease| lease.key.clone()).collect();
                 moved |= !wanted.is_empty();
-                for lease in leases.iter_mut().filter(|lease| wanted.contains(&lease.shard)) {
+                for lease in leases.iter_mut().filter(|lease| wanted.contains(&lease.key)) {
                     lease.owner = Some(me.clone());
                 }
             }

@@ -79,11 +79,12 @@ pub fn nudged_of<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lease::LeaseKey;
     use crate::lease::handoff::NONE;
     use crate::lease::history::History;
     use crate::lease::take::Asker;
     use crate::sequence::{Position, Sequence};
-    use crate::shard::{HashRange, ShardId};
+    use crate::shard::HashRange;
     use std::collections::BTreeSet;
     use tokio::time::Instant;
 
@@ -94,9 +95,9 @@ mod tests {
         for (owner, count) in owners {
             for index in 0..*count {
                 let range = HashRange { start: 0, end: 9 };
-                let shard = ShardId::from(format!("{owner}-{index}").as_str());
+                let key = LeaseKey::from(format!("{owner}-{index}").as_str());
                 let at = Position::new(Sequence::TrimHorizon);
-                let mut lease = Lease::new(shard, at, BTreeSet::new(), range);
+                let mut lease = Lease::new(key, at, BTreeSet::new(), range);
                 lease.owner = Some(*owner).filter(|owner| *owner != "-").map(Into::into);
                 leases.push(lease);
             }
@@ -107,7 +108,7 @@ mod tests {
     fn with<T>(owners: &[(&str, usize)], later: Duration, ask: impl Fn(&View<'_>) -> T) -> T {
         let leases = fleet(owners);
         let mine = leases.iter().filter(|lease| lease.owner == Some("me".into()));
-        let held = mine.map(|lease| lease.shard.clone()).collect();
+        let held = mine.map(|lease| lease.key.clone()).collect();
         let asker = Asker {
             me: &"me".into(),
             held: &held,

@@ -478,7 +478,9 @@ impl Watched<'_> {
         if has_foreign {
             // Before the daemon's start there may be no table.
             match self.table.list().await {
-                Ok(all) => leases.extend(all.into_iter().map(|lease| (lease.shard, lease.checkpoint))),
+                Ok(all) => {
+                    leases.extend(all.into_iter().map(|lease| (lease.shard().clone(), lease.checkpoint)))
+                }
                 Err(error) => debug!(%error, "failed to read the checkpoints of other workers"),
             }
         }

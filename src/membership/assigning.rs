@@ -15,9 +15,8 @@ use super::event::{Assignment, Effect, Kind};
 use super::state::State;
 use crate::clock::Expiry;
 use crate::fleet::leader::{How, Leader, Order, Run, Workers};
-use crate::lease::{WorkerId, table, update};
+use crate::lease::{LeaseKey, WorkerId, table, update};
 use crate::metrics::OfWorker;
-use crate::shard::ShardId;
 
 /// Assignments that are written at once.
 const PARALLEL: usize = 12;
@@ -37,10 +36,10 @@ pub(super) struct Assigning {
     /// The last scan was too old for a plan.
     stale: bool,
     waiting: VecDeque<Assignment>,
-    in_flight: BTreeMap<ShardId, (WorkerId, How)>,
+    in_flight: BTreeMap<LeaseKey, (WorkerId, How)>,
     round: Option<Round>,
     /// Leases that the leader has assigned to itself and did not hold at the last scan.
-    own: BTreeMap<ShardId, Instant>,
+    own: BTreeMap<LeaseKey, Instant>,
 }
 
 impl Assigning {
@@ -103,8 +102,7 @@ impl State {
     fn plan_assignments(&mut self, at: Instant) {
         let (leases, history) = (self.snapshot.leases.clone(), self.snapshot.history.clone());
         let (held, excluded) = (self.snapshot.held.clone(), self.snapshot.excluded.clone());
-        let finished =
-            leases.iter().filter(|lease| lease.is_complete() && held.contains(&lease.shard)).count();
+        let finished = leases.iter().filter(|lease| lease.is_complete() && held.contains(&lease.key)).count();
         let open = held.len().saturating_sub(finished);
         let most = self.settings.capacity.most(open, self.now());
         let mut members = self.verdict.members.clone();
@@ -116,16 +114,16 @@ impl State {
         let (rules, assigning) = (&self.settings.assignment, &mut self.assigning);
         // Nothing is known of the leases after the scan.
         let mut orders = assigning.leader.plan(&leases, &history, workers, rules, at, &mut self.random);
-        orders.retain(|order| !excluded.contains(&order.lease.shard));
+        orders.retain(|order| !excluded.contains(&order.lease.key));
         // Rows that were read a little early do not show what this worker was assigned just before.
         let own = &mut assigning.own;
-        own.retain(|shard, since| at < *since + self.settings.failover && !held.contains(shard));
+        own.retain(|key, since| at < *since + self.settings.failover && !held.contains(key));
         let mut room = most.saturating_sub(open + own.len());
         orders.retain(|order| {
             let mine = order.to == self.settings.me;
             if mine && room > 0 {
                 room -= 1;
-                own.insert(order.lease.shard.clone(), at);
+                own.insert(order.lease.key.clone(), at);
                 return true;
             }
             !mine
@@ -162,7 +160,7 @@ impl State {
             if self.may_assign() {
                 next.leads_until = self.leads_until();
                 let place = (next.to.clone(), next.how);
-                self.assigning.in_flight.insert(next.lease.shard.clone(), place);
+                self.assigning.in_flight.insert(next.lease.key.clone(), place);
                 self.effects.push(Effect::Assign(Box::new(next)));
             } else {
                 self.count_failure(next.how);
@@ -181,8 +179,8 @@ impl State {
     }
 
     /// A lease was assigned to a worker, or not.
-    pub(super) fn assignment_ended(&mut self, shard: &ShardId, outcome: &Result<(), table::Error>) {
-        let Some((to, how)) = self.assigning.in_flight.remove(shard) else { return };
+    pub(super) fn assignment_ended(&mut self, key: &LeaseKey, outcome: &Result<(), table::Error>) {
+        let Some((to, how)) = self.assigning.in_flight.remove(key) else { return };
         self.assigning.worked_at = Some(self.moment.now);
         match outcome {
             Ok(()) if to == self.settings.me => {

@@ -14,9 +14,8 @@ use crate::fleet::rows::{Lock, Report, Stage, StateLocation};
 use crate::fleet::store::LockWrite;
 use crate::fleet::table_migration::Step;
 use crate::lease::update::Update;
-use crate::lease::{Lease, WorkerId, table};
+use crate::lease::{Lease, LeaseKey, WorkerId, table};
 use crate::metrics::OfWorker;
-use crate::shard::ShardId;
 
 /// The clocks when an event is handled.
 #[derive(Debug, Clone, Copy)]
@@ -111,7 +110,7 @@ pub enum Event {
     /// A request of that kind ended by a panic; none if it was none of them.
     Panicked(Option<Kind>),
     /// The write that assigns a lease ended.
-    Assigned(ShardId, Result<(), table::Error>),
+    Assigned(LeaseKey, Result<(), table::Error>),
     /// The shutdown has begun.
     Stop,
 }

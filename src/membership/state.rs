@@ -417,7 +417,7 @@ impl State {
                     self.recorder.sample(percent);
                 }
             }
-            Event::Assigned(shard, outcome) => self.assignment_ended(&shard, &outcome),
+            Event::Assigned(key, outcome) => self.assignment_ended(&key, &outcome),
             Event::Panicked(kind) => self.panicked(kind, now),
             Event::Stop => {
                 if let Some(write) = self.election.stand_back(now + Duration::from_secs(3_600)) {

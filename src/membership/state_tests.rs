@@ -7,9 +7,8 @@ use crate::fleet::rows::{Dated, Generation, Lock, Report, Stage};
 use crate::fleet::store::LockWrite;
 use crate::fleet::table_migration::Step;
 use crate::fleet::{leader, report};
-use crate::lease::{WorkerId, table};
+use crate::lease::{LeaseKey, WorkerId, table};
 use crate::membership::follow::Monitored;
-use crate::shard::ShardId;
 
 const SECOND: Duration = Duration::from_secs(1);
 const WALL: i64 = 1_795_000_000_000;
@@ -118,7 +117,7 @@ fn shown(effect: &Effect) -> Option<String> {
     Some(match effect {
         Effect::ScanNow => "scan now".to_owned(),
         Effect::NudgeSoon(worker) => format!("nudge {worker}"),
-        Effect::Assign(next) => format!("{:?} {} to {}", next.how, next.lease.shard, next.to),
+        Effect::Assign(next) => format!("{:?} {} to {}", next.how, next.lease.key, next.to),
         Effect::FindGauge => "find a gauge".to_owned(),
         Effect::Sample => "sample".to_owned(),
         Effect::ReadLock(_) => "read lock".to_owned(),
@@ -410,10 +409,10 @@ fn stopping_leader_releases_the_lock() {
     assert_eq!(Rig::new().on(Event::Stop), [""; 0]);
 }
 
-fn lease(shard: &str, owner: Option<&str>) -> crate::lease::Lease {
+fn lease(key: &str, owner: Option<&str>) -> crate::lease::Lease {
     let range = crate::shard::HashRange { start: 0, end: 9 };
     let at = crate::sequence::Position::new(crate::sequence::Sequence::TrimHorizon);
-    let lease = crate::lease::Lease::new(shard.into(), at, BTreeSet::new(), range);
+    let lease = crate::lease::Lease::new(key.into(), at, BTreeSet::new(), range);
     crate::lease::Lease { owner: owner.map(Into::into), ..lease }
 }
 
@@ -441,8 +440,8 @@ fn leader_assigns_scanned_leases_and_nudges_their_owners() {
     orders.sort();
     let (to_me, to_x) = (["Assign a to me", "Assign b to x"], ["Assign a to x", "Assign b to me"]);
     assert!(orders == to_me || orders == to_x, "{orders:?}");
-    let mine: ShardId = if orders == to_me { "a".into() } else { "b".into() };
-    let other: ShardId = if orders == to_me { "b".into() } else { "a".into() };
+    let mine: LeaseKey = if orders == to_me { "a".into() } else { "b".into() };
+    let other: LeaseKey = if orders == to_me { "b".into() } else { "a".into() };
     assert_eq!(rig.on(Event::Assigned(mine, Ok(()))), [""; 0], "one is in flight");
     assert_eq!(rig.on(Event::Assigned(other, Ok(()))), ["nudge x", "scan now"]);
     let again = scanned(&rig, vec![lease("c", None)]);
@@ -467,8 +466,8 @@ fn no_more_than_twelve_assignments_are_in_flight() {
     let event = scanned(&rig, leases);
     let begun = rig.on(event);
     assert_eq!(begun.len(), 12);
-    let shard = begun[0].split(' ').nth(1).unwrap().into();
-    let next = rig.on(Event::Assigned(shard, Err(table::Error::Denied(String::new()))));
+    let key = begun[0].split(' ').nth(1).unwrap().into();
+    let next = rig.on(Event::Assigned(key, Err(table::Error::Denied(String::new()))));
     assert_eq!(next.len(), 1, "{next:?}");
     rig.wait(SECOND);
     let later = scanned(&rig, vec![lease("x", None)]);
@@ -495,8 +494,8 @@ fn worker_that_no_longer_leads_writes_no_assignment() {
         let begun = rig.on(event);
         change(&mut rig);
         for order in begun {
-            let shard = order.split(' ').nth(1).unwrap().into();
-            let next = rig.on(Event::Assigned(shard, Ok(())));
+            let key = order.split(' ').nth(1).unwrap().into();
+            let next = rig.on(Event::Assigned(key, Ok(())));
             assert!(!next.iter().any(|shown| shown.starts_with("Assign")), "change {index}: {next:?}");
         }
     }

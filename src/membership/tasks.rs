@@ -46,25 +46,25 @@ impl Tools {
     pub(super) async fn assign(self, assignment: Assignment) -> Event {
         let Assignment { lease, update, to, how, leads_until } = assignment;
         let from = lease.actual_owner().map(ToString::to_string);
-        let shard = lease.shard;
+        let key = lease.key;
         // The machine may have been suspended since the plan was made.
         let leads = leads_until.is_some_and(|until| Instant::now() < until.instant());
         let outcome = if leads {
-            self.table.update(&shard, &update).await.map(drop)
+            self.table.update(&key, &update).await.map(drop)
         } else {
-            Err(table::Error::Conflict(shard.clone()))
+            Err(table::Error::Conflict(key.clone()))
         };
         match (&outcome, how) {
             (Ok(()), How::HandOff) => {
-                info!(event = "handoff_requested", %shard, from, %to, "requested a graceful handoff")
+                info!(event = "handoff_requested", shard = %key, from, %to, "requested a graceful handoff")
             }
             (Ok(()), How::Assign) if from.is_some() => {
-                info!(event = "lease_assigned", %shard, from, %to, "assigned a lease")
+                info!(event = "lease_assigned", shard = %key, from, %to, "assigned a lease")
             }
-            (Ok(()), How::Assign) => debug!(%shard, %to, "assigned a lease"),
-            (Err(error), _) => debug!(%shard, %to, %error, "failed to assign a lease"),
+            (Ok(()), How::Assign) => debug!(shard = %key, %to, "assigned a lease"),
+            (Err(error), _) => debug!(shard = %key, %to, %error, "failed to assign a lease"),
         }
-        Event::Assigned(shard, outcome)
+        Event::Assigned(key, outcome)
     }
 
     pub(super) async fn report(self, place: StateLocation, report: Report) -> Event {

@@ -94,13 +94,13 @@ impl ShardSync {
     pub(super) async fn make_first(&self, leases: &[Lease]) -> Result<Made, Error> {
         let Some(first) = leases.first() else { return Ok(Made::default()) };
         let made = self.make(std::slice::from_ref(first)).await?;
-        let row = self.table.get(&first.shard).await?;
+        let row = self.table.get(&first.key).await?;
         let mark = row.as_ref().and_then(|row| row.stream.as_ref());
         if let (Some(mark), Some(current)) = (mark, self.recognition.current())
             && mark.relation(&current) == Relation::Different
         {
             return Err(Error::Foreign(Foreign::Marked {
-                shard: first.shard.clone(),
+                lease: first.key.clone(),
                 stored: mark.arn().to_owned(),
                 configured: current.arn().to_owned(),
             }));
@@ -124,8 +124,8 @@ impl ShardSync {
         }
         let mut refused = BTreeSet::new();
         for (lease, number) in origin::to_ask(leases, &listed, &current) {
-            if !self.shards.has_number(&lease.shard, number).await? {
-                refused.insert(lease.shard.clone());
+            if !self.shards.has_number(lease.shard(), number).await? {
+                refused.insert(lease.shard().clone());
             }
         }
         let plan = origin::start_over(leases, &listed, &current, &refused);
@@ -151,10 +151,10 @@ impl ShardSync {
             }
         }
         for (lease, shard) in remark {
-            let row = self.table.get(&lease.shard).await?;
+            let row = self.table.get(&lease.key).await?;
             // The owner may have written a refused number again meanwhile.
             let belongs = |row: &Lease| {
-                let again = refused.contains(&row.shard) && row.checkpoint == lease.checkpoint;
+                let again = refused.contains(row.shard()) && row.checkpoint == lease.checkpoint;
                 row.stream == lease.stream && origin::belongs(row, shard) && !again
             };
             if let Some(row) = row.filter(belongs) {
@@ -164,7 +164,7 @@ impl ShardSync {
         }
         for lease in remove {
             if self.rewrite(lease, update::retire).await? == Rewritten::Done {
-                self.table.delete(&lease.shard).await?;
+                self.table.delete(&lease.key).await?;
             }
         }
         Ok(!plan.is_empty())
@@ -200,7 +200,7 @@ impl ShardSync {
                 self.make(&[origin::first(shard, current, newest)]).await.map(drop)
             }
             Rewritten::Changed(row) => {
-                let changed = format!("the lease of {} changed while it was reset", row.shard);
+                let changed = format!("the lease of {} changed while it was reset", row.key);
                 Err(table::Error::Unavailable(changed).into())
             }
         }
@@ -216,18 +216,18 @@ impl ShardSync {
         let mut row = seen.clone();
         for _ in 0..REWRITES {
             let update = update(&row);
-            match self.table.update(&row.shard, &update).await {
+            match self.table.update(&row.key, &update).await {
                 Ok(_) => {
                     // A write of marks alone leaves the position as it is.
                     if update.changes.iter().any(|change| matches!(change, Change::SetCheckpoint(_))) {
-                        info!(event = "lease_reset", shard = %row.shard, old_checkpoint = %row.checkpoint, "reset the lease");
+                        info!(event = "lease_reset", shard = %row.key, old_checkpoint = %row.checkpoint, "reset the lease");
                     }
                     return Ok(Rewritten::Done);
                 }
                 Err(table::Error::Conflict(_)) => {}
                 Err(error) => return Err(error.into()),
             }
-            match self.table.get(&row.shard).await? {
+            match self.table.get(&row.key).await? {
                 Some(now) if now.checkpoint == seen.checkpoint && now.stream == seen.stream => row = now,
                 Some(now) => return Ok(Rewritten::Changed(Box::new(now))),
                 None => return Ok(Rewritten::Gone),

@@ -15,9 +15,8 @@ impl ShardSync {
         let mut corrected = Vec::new();
         let is_mine = |lease: &&Lease| leads || lease.owner.as_ref() == Some(&self.settings.me);
         for lease in orders::lagging(leases, in_force).into_iter().filter(is_mine) {
-            match self.table.update(&lease.shard, &orders::correct(lease, in_force, self.clock.past())).await
-            {
-                Ok(_) | Err(table::Error::Written { .. }) => corrected.push(&lease.shard),
+            match self.table.update(&lease.key, &orders::correct(lease, in_force, self.clock.past())).await {
+                Ok(_) | Err(table::Error::Written { .. }) => corrected.push(&lease.key),
                 Err(table::Error::Conflict(_)) => {}
                 Err(error) => return Err(error.into()),
             }

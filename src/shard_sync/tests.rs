@@ -204,7 +204,7 @@ async fn recreated(deleted: Lease, shards: Arc<dyn shard::Api>) -> Lease {
     let shard_sync = shard_sync(rows.clone(), shards, Arc::new(crate::metrics::Discard));
     shard_sync.recognition.recognise(Some(stream()), BTreeSet::new());
     let mut history = crate::lease::history::History::default();
-    let id = deleted.shard.clone();
+    let id = deleted.key.clone();
     history.note_scan(&[there.clone(), deleted], Instant::now());
     history.note_scan(std::slice::from_ref(&there), Instant::now());
     let seen = Snapshot {

@@ -12,11 +12,11 @@ use multilangd::aws::dynamodb::{Leases, Options};
 use multilangd::lease::memory::Memory;
 use multilangd::lease::orders::{self, Park, Pause};
 use multilangd::lease::table::{Error, Found};
-use multilangd::lease::{Lease, ProcessId, Table, WorkerId, update};
+use multilangd::lease::{Lease, LeaseKey, ProcessId, Table, WorkerId, update};
 use multilangd::local::tables::Tables;
 use multilangd::metrics::{Board, Discard};
 use multilangd::sequence::{Position, Sequence};
-use multilangd::shard::{HashRange, ShardId};
+use multilangd::shard::HashRange;
 use tokio::task::JoinSet;
 
 /// An implementation under test.
@@ -100,10 +100,10 @@ async fn cloudwatch_client_works_without_its_own_region() {
     assert_eq!(region.as_deref(), Some("us-east-1"));
 }
 
-fn lease(shard: &str) -> Lease {
+fn lease(key: &str) -> Lease {
     let parents = BTreeSet::from(["p".into(), "q".into()]);
     Lease::new(
-        shard.into(),
+        key.into(),
         Position::new(Sequence::TrimHorizon),
         parents,
         HashRange { start: 0, end: u128::MAX },
@@ -127,7 +127,7 @@ async fn row_is_created_once_and_reads_back_equal() {
 #[tokio::test]
 async fn every_write_applies_once_and_changes_its_fields() {
     for Subject { name, table, .. } in &Box::pin(subjects()).await {
-        let shard = ShardId::from("a");
+        let key = LeaseKey::from("a");
         table.create(&lease("a")).await.unwrap();
         let mut row = lease("a");
         let me = WorkerId::from("me");
@@ -162,17 +162,13 @@ async fn every_write_applies_once_and_changes_its_fields() {
         for (what, write) in &writes {
             let before = row.clone();
             let update = write(&row);
-            assert_eq!(table.update(&shard, &update).await, Ok(row.clone()), "{name}: {what}");
+            assert_eq!(table.update(&key, &update).await, Ok(row.clone()), "{name}: {what}");
             update.apply(&mut row);
-            assert_eq!(table.get(&shard).await, Ok(Some(row.clone())), "{name}: {what}");
+            assert_eq!(table.get(&key).await, Ok(Some(row.clone())), "{name}: {what}");
             if !["children", "nudge", "range"].contains(what) {
-                let again = table.update(&shard, &write(&before)).await;
-                assert_eq!(again, Err(Error::Conflict(shard.clone())), "{name}: {what} again");
-                assert_eq!(
-                    table.get(&shard).await,
-                    Ok(Some(row.clone())),
-                    "{name}: a conflict writes nothing"
-                );
+                let again = table.update(&key, &write(&before)).await;
+                assert_eq!(again, Err(Error::Conflict(key.clone())), "{name}: {what} again");
+                assert_eq!(table.get(&key).await, Ok(Some(row.clone())), "{name}: a conflict writes nothing");
             }
         }
     }
@@ -181,7 +177,7 @@ async fn every_write_applies_once_and_changes_its_fields() {
 #[tokio::test]
 async fn acquisition_does_not_replace_the_date_of_an_order() {
     for Subject { name, table, .. } in &Box::pin(subjects()).await {
-        let shard = ShardId::from("a");
+        let key = LeaseKey::from("a");
         let row = Lease { checkpoint: Position::new(Sequence::Latest), ..lease("a") };
         table.create(&row).await.unwrap();
         let process = ProcessId::new(5, "one", &"me".into());
@@ -192,11 +188,11 @@ async fn acquisition_does_not_replace_the_date_of_an_order() {
             update
         };
         let old = acquisition(&row);
-        table.update(&shard, &orders::park(&row, &Park::new(7, "ann"), 9)).await.unwrap();
-        assert_eq!(table.update(&shard, &old).await, Err(Error::Conflict(shard.clone())), "{name}");
-        let parked = table.get(&shard).await.unwrap().unwrap();
-        table.update(&shard, &acquisition(&parked)).await.unwrap();
-        let acquired = table.get(&shard).await.unwrap().unwrap();
+        table.update(&key, &orders::park(&row, &Park::new(7, "ann"), 9)).await.unwrap();
+        assert_eq!(table.update(&key, &old).await, Err(Error::Conflict(key.clone())), "{name}");
+        let parked = table.get(&key).await.unwrap().unwrap();
+        table.update(&key, &acquisition(&parked)).await.unwrap();
+        let acquired = table.get(&key).await.unwrap().unwrap();
         assert_eq!((acquired.owner, acquired.latest_from), (Some("me".into()), Some(9)), "{name}");
         let new = Lease { checkpoint: Position::new(Sequence::Latest), ..lease("b") };
         table.create(&new).await.unwrap();
@@ -208,13 +204,13 @@ async fn acquisition_does_not_replace_the_date_of_an_order() {
 #[tokio::test]
 async fn only_rows_of_finished_shards_are_deleted() {
     for Subject { name, table, .. } in &Box::pin(subjects()).await {
-        let shard = ShardId::from("a");
-        assert_eq!(table.delete(&shard).await, Ok(false), "{name}: nothing there");
+        let key = LeaseKey::from("a");
+        assert_eq!(table.delete(&key).await, Ok(false), "{name}: nothing there");
         table.create(&lease("a")).await.unwrap();
-        assert_eq!(table.delete(&shard).await, Ok(false), "{name}: still open");
-        table.update(&shard, &update::checkpoint(&lease("a"), &Position::shard_end())).await.unwrap();
-        assert_eq!(table.delete(&shard).await, Ok(true), "{name}");
-        assert_eq!(table.get(&shard).await, Ok(None), "{name}");
+        assert_eq!(table.delete(&key).await, Ok(false), "{name}: still open");
+        table.update(&key, &update::checkpoint(&lease("a"), &Position::shard_end())).await.unwrap();
+        assert_eq!(table.delete(&key).await, Ok(true), "{name}");
+        assert_eq!(table.get(&key).await, Ok(None), "{name}");
     }
 }
 
@@ -237,13 +233,9 @@ async fn no_update_creates_a_row() {
             update::nudge(&held),
             update::range(HashRange { start: 0, end: 1 }),
         ] {
-            assert_eq!(
-                table.update(&gone.shard, &update).await,
-                Err(Error::Conflict("gone".into())),
-                "{name}"
-            );
+            assert_eq!(table.update(&gone.key, &update).await, Err(Error::Conflict("gone".into())), "{name}");
         }
-        assert_eq!(table.get(&gone.shard).await, Ok(None), "{name}");
+        assert_eq!(table.get(&gone.key).await, Ok(None), "{name}");
     }
 }
 
@@ -328,13 +320,13 @@ async fn row_without_checkpoint_accepts_every_write() {
         for write in &writes {
             assert_eq!(table.list().await, Ok(vec![row.clone()]));
             let update = write(&row);
-            assert_eq!(table.update(&row.shard, &update).await, Ok(row.clone()), "{update:?}");
+            assert_eq!(table.update(&row.key, &update).await, Ok(row.clone()), "{update:?}");
             update.apply(&mut row);
-            assert_eq!(table.get(&row.shard).await, Ok(Some(row.clone())), "{update:?}");
+            assert_eq!(table.get(&row.key).await, Ok(Some(row.clone())), "{update:?}");
         }
         let kept = client.get_item().table_name("leases").key("leaseKey", text("z")).send().await.unwrap();
         assert_eq!(kept.item().unwrap()["notOurs"], text("kept"));
-        assert_eq!(table.delete(&row.shard).await, Ok(true));
+        assert_eq!(table.delete(&row.key).await, Ok(true));
     }
     endpoint.stop().await;
 }
@@ -348,10 +340,8 @@ async fn unreadable_row_is_an_error_naming_the_attribute() {
     let key = AttributeValue::S("a".into());
     client.put_item().table_name("leases").item("leaseKey", key).send().await.unwrap();
     assert_eq!(table.create(&lease("a")).await, Ok(false));
-    let Err(Error::Unreadable { shard, why, .. }) = table.get(&"a".into()).await else {
-        panic!("it was read")
-    };
-    assert!(shard.as_str() == "a" && why.contains("leaseCounter"), "{why}");
+    let Err(Error::Unreadable { key, why, .. }) = table.get(&"a".into()).await else { panic!("it was read") };
+    assert!(key == "a".into() && why.contains("leaseCounter"), "{why}");
     endpoint.stop().await;
 }
 
@@ -372,11 +362,11 @@ async fn write_to_an_unreadable_row_names_the_attribute() {
         let edit = edit.expression_attribute_values(":v", text(value));
         let counter = AttributeValue::N(row.counter.to_string());
         edit.expression_attribute_values(":c", counter).send().await.unwrap();
-        let written = table.update(&row.shard, &update::renew(&row)).await;
+        let written = table.update(&row.key, &update::renew(&row)).await;
         let Err(error) = written else { panic!("{written:?}") };
         assert!(!error.is_unanswered());
-        let Error::Written { shard, why, .. } = error else { panic!("{error:?}") };
-        assert!(shard == row.shard && why.contains(attribute) && why.contains(value), "{why}");
+        let Error::Written { key, why, .. } = error else { panic!("{error:?}") };
+        assert!(key == row.key && why.contains(attribute) && why.contains(value), "{why}");
         let stored = client.get_item().table_name("leases").key("leaseKey", text("a")).send().await.unwrap();
         let counter = AttributeValue::N((row.counter + 1).to_string());
         assert_eq!(stored.item().unwrap()["leaseCounter"], counter, "the write was applied");

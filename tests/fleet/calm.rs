@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use multilangd::lease::WorkerId;
+use multilangd::lease::{LeaseKey, WorkerId};
 use tokio::time::{Instant, sleep};
 
 use crate::story::{Story, simulate};
@@ -149,7 +149,7 @@ fn deleted_lease_is_recreated_and_its_shard_is_read() {
     longest(10, async |seed| {
         let story = fleet(seed, 4, 2, seed >= 5).await;
         let shard = story.world.state().stream.open_shards()[usize::try_from(seed).unwrap() % 4].clone();
-        story.delete_by_hand(&shard);
+        story.delete_by_hand(&shard.into());
         story.put(40);
         let took = until("the lease has an owner again", SECOND * 180, || story.is_settled()).await;
         until("every record is read", SECOND * 60, || story.is_read()).await;
@@ -164,18 +164,18 @@ fn deleted_lease_is_recreated_and_its_shard_is_read() {
 fn dead_owner_of_finished_lease_does_not_block_audit() {
     longest(12, async |seed| {
         let mut story = fleet(seed, 6, 2, seed >= 6).await;
-        let (dead, shard) = {
+        let (dead, key) = {
             let owners = story.owners();
             let dead = usize::try_from(seed).unwrap() % 2;
             (dead, owners[&Some(story.id(dead))][0].clone())
         };
         // The child shards stay empty, so the row of their parent is not deleted.
-        assert!(story.world.state().stream.split(&shard));
-        until("the shard has ended", SECOND * 30, || story.world.state().oracle.ended.contains(&shard)).await;
+        assert!(story.world.state().stream.split(key.shard()));
+        until("the shard has ended", SECOND * 30, || story.world.state().oracle.ended.contains(&key)).await;
         let id = story.kill(dead);
         until("all leases have new owners", SECOND * 60, || leases_without_new_owner(&story, &id) == 0).await;
         let other = story.world.state().stream.open_shards()[0].clone();
-        story.delete_by_hand(&other);
+        story.delete_by_hand(&other.into());
         let took = until("the lease has an owner again", SECOND * 180, || story.is_settled()).await;
         assert_no_violations(&story);
         took
@@ -186,8 +186,8 @@ fn dead_owner_of_finished_lease_does_not_block_audit() {
 fn emptied_lease_table_is_filled_again() {
     longest(10, async |seed| {
         let story = fleet(seed, 4, 2, seed >= 5).await;
-        let shards: Vec<_> = story.world.state().rows.keys().cloned().collect();
-        shards.iter().for_each(|shard| story.delete_by_hand(shard));
+        let keys: Vec<_> = story.world.state().rows.keys().cloned().collect();
+        keys.iter().for_each(|key| story.delete_by_hand(key));
         story.put(40);
         let took = until("all leases have owners again", SECOND * 180, || story.is_settled()).await;
         until("every record is read", SECOND * 60, || story.is_read()).await;
@@ -204,7 +204,7 @@ fn merged_shard_starts_after_deletion_of_a_parent_lease() {
         let story = fleet(seed, 4, 2, seed >= 5).await;
         let (left, right) = {
             let open = story.world.state().stream.open_shards();
-            (open[1].clone(), open[2].clone())
+            (open[1].clone(), LeaseKey::from(open[2].clone()))
         };
         story.delete_by_hand(&right);
         assert!(story.world.state().stream.merge(&left));
@@ -222,10 +222,11 @@ fn missing_hash_keys_of_a_row_are_restored() {
     simulate(3, async {
         let story = fleet(3, 4, 2, false).await;
         let shard = story.world.state().stream.open_shards()[0].clone();
-        story.world.state().rows.get_mut(&shard).unwrap().range = None;
+        let key = story.world.state().stream.key(&shard);
+        story.world.state().rows.get_mut(&key).unwrap().range = None;
         let whole = || {
             let state = story.world.state();
-            state.rows[&shard].range == Some(state.stream.shards[&shard].range)
+            state.rows[&key].range == Some(state.stream.shards[&shard].range)
         };
         until("the row has hash keys again", SECOND * 90, whole).await;
         assert_no_violations(&story);

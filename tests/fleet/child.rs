@@ -194,14 +194,15 @@ impl Child {
                 records.partition_point(|n| *n <= number)
             }
         });
-        state.oracle.begins(&state.rows, &self.link.worker, &self.shard, &state.stream);
+        let key = state.stream.key(&self.shard);
+        state.oracle.begins(&state.rows, &self.link.worker, &key, &state.stream);
     }
 
     /// Checks a batch, and returns its last sequence number and all of them.
     fn records(&mut self, records: &Value) -> (Option<String>, Vec<u64>) {
         let mut state = self.link.world.state();
         let state = &mut *state;
-        let (mut last, mut numbers) = (None, Vec::new());
+        let (key, mut last, mut numbers) = (state.stream.key(&self.shard), None, Vec::new());
         for record in records.as_array().unwrap() {
             let text = record["sequenceNumber"].as_str().unwrap();
             let number: u64 = text.parse().unwrap();
@@ -215,7 +216,7 @@ impl Child {
             // Records with a letter may be left out; and those up to the stored checkpoint, of which the child learned
             // nothing at its start, because the answer to the write was lost.
             if let (Some(ledger), Some(next)) = (&state.ledger, &mut self.next) {
-                let stored: u64 = match state.rows.get(&self.shard).map(|row| &row.checkpoint.sequence) {
+                let stored: u64 = match state.rows.get(&key).map(|row| &row.checkpoint.sequence) {
                     Some(Sequence::Number(number)) => number.as_str().parse().unwrap(),
                     _ => 0,
                 };
@@ -236,7 +237,7 @@ impl Child {
                 );
             }
             self.next = Some(place + 1);
-            state.oracle.delivered(&self.link.worker, &self.shard, number, Instant::now(), FAILOVER);
+            state.oracle.delivered(&self.link.worker, &key, number, Instant::now(), FAILOVER);
         }
         let noted = format!("{} {} {last:?}", self.link.worker, self.shard);
         state.oracle.note(&noted);

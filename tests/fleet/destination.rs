@@ -37,7 +37,8 @@ impl Destination for Link {
                 for number in &numbers[..accepted] {
                     let is_first = state.ledger.as_mut().unwrap().lettered(&worker, &shard, *number);
                     if is_aged {
-                        state.oracle.passed(&shard, [*number]);
+                        let key = state.stream.key(&shard);
+                        state.oracle.passed(&key, [*number]);
                     }
                     let what = if is_first { "wrote a dead letter" } else { "wrote a dead letter again" };
                     state.oracle.count(what);

@@ -9,7 +9,7 @@ use multilangd::fleet::rows::{Dated, Generation, Lock, Report, Stage, StateLocat
 use multilangd::fleet::store::{Generations, LeaderLock, Legacy, LockWrite, Reports, TableMigration};
 use multilangd::lease::table::{Error, Found};
 use multilangd::lease::update::Update;
-use multilangd::lease::{Lease, Table, WorkerId};
+use multilangd::lease::{Lease, LeaseKey, Table, WorkerId};
 use multilangd::metrics::{OfShard, OfWorker, Sink};
 use multilangd::multilang::launch::Process;
 use multilangd::multilang::{ForShard, Launch, SpawnError};
@@ -180,9 +180,9 @@ impl Table for Link {
         })
     }
 
-    fn get<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<Option<Lease>, Error>> {
+    fn get<'a>(&'a self, key: &'a LeaseKey) -> BoxFuture<'a, Result<Option<Lease>, Error>> {
         Box::pin(async move {
-            let row = self.read("GetItem", |world| world.state().rows.get(shard).cloned()).await;
+            let row = self.read("GetItem", |world| world.state().rows.get(key).cloned()).await;
             let mut row = row.map_err(Error::Unavailable)?;
             let lies = self.world.state().bug == Some(Bug::TakesParentsForEnded);
             if let Some(row) = row.as_mut().filter(|row| lies && row.actual_owner() != Some(&self.worker)) {
@@ -197,10 +197,10 @@ impl Table for Link {
         Box::pin(self.write("PutItem", move |world| Ok(world.state().create(&lease, started))))
     }
 
-    fn update<'a>(&'a self, shard: &'a ShardId, update: &'a Update) -> BoxFuture<'a, Result<Lease, Error>> {
-        let (worker, shard, update) = (self.worker.clone(), shard.clone(), update.clone());
+    fn update<'a>(&'a self, key: &'a LeaseKey, update: &'a Update) -> BoxFuture<'a, Result<Lease, Error>> {
+        let (worker, key, update) = (self.worker.clone(), key.clone(), update.clone());
         let started = Instant::now();
-        let write = move |world: &World| world.state().write(&worker, started, &shard, &update);
+        let write = move |world: &World| world.state().write(&worker, started, &key, &update);
         Box::pin(async move {
             let answer = self.write("UpdateItem", write).await;
             if let Ok(row) = &answer {
@@ -210,13 +210,13 @@ impl Table for Link {
         })
     }
 
-    fn owned<'a>(&'a self, worker: &'a WorkerId) -> BoxFuture<'a, Result<Vec<ShardId>, Error>> {
+    fn owned<'a>(&'a self, worker: &'a WorkerId) -> BoxFuture<'a, Result<Vec<LeaseKey>, Error>> {
         let worker = worker.clone();
         Box::pin(async move {
             let owned = self.read("Query", |world| {
                 let leases = world.state().scan();
                 let theirs = leases.into_iter().filter(|lease| lease.owner.as_ref() == Some(&worker));
-                theirs.map(|lease| lease.shard).collect()
+                theirs.map(|lease| lease.key).collect()
             });
             let owned = owned.await.map_err(Error::Unavailable)?;
             self.denied(|denied| denied.query)?;
@@ -229,9 +229,9 @@ impl Table for Link {
         Box::pin(async { self.read("DescribeTable", |_| true).await.map_err(Error::Unavailable) })
     }
 
-    fn delete<'a>(&'a self, shard: &'a ShardId) -> BoxFuture<'a, Result<bool, Error>> {
-        let shard = shard.clone();
-        Box::pin(self.write("DeleteItem", move |world| Ok(world.state().delete(&shard))))
+    fn delete<'a>(&'a self, key: &'a LeaseKey) -> BoxFuture<'a, Result<bool, Error>> {
+        let key = key.clone();
+        Box::pin(self.write("DeleteItem", move |world| Ok(world.state().delete(&key))))
     }
 }
 
@@ -429,7 +429,8 @@ impl retrieval::Api for Link {
                     Start::TrimHorizon => 0,
                     Start::AtTimestamp(from) => line.arrivals.partition_point(|at| at < from),
                     Start::Latest => {
-                        state.oracle.begins_at_latest(&self.worker, shard, &line.records);
+                        let key = state.stream.key(shard);
+                        state.oracle.begins_at_latest(&self.worker, &key, &line.records);
                         line.records.len()
                     }
                     Start::At(number) => line.records.partition_point(|n| *n < place(number)),
@@ -533,7 +534,7 @@ impl Sink for Link {
             other => panic!("skipped at {other:?}"),
         };
         let (skipped, young) = ledger.skipped(&state.stream, shard, (number(first), number(last)), wall());
-        state.oracle.passed(shard, skipped);
+        state.oracle.passed(&state.stream.key(shard), skipped);
         if let Some(young) = young {
             state.oracle.violated("young-passed", format!("{young} of {shard} is skipped"));
         }

@@ -30,14 +30,14 @@ fn operate(story: &Story, seek: bool, whole: bool) {
     for step in &steps[..most] {
         if let Action::Create(lease) = &step.action {
             let stream = Some(state.identity(false));
-            state.oracle.moved_again(&lease.shard);
+            state.oracle.moved_again(&lease.key);
             state.create(&Lease { stream, ..(**lease).clone() }, Instant::now());
         } else if let Some(update) = step.lease.as_ref().and_then(|row| step.update(row)) {
-            state.write(&operator, Instant::now(), &step.shard, &update).unwrap();
+            state.write(&operator, Instant::now(), &step.key, &update).unwrap();
         }
     }
     for step in steps[most..].iter().filter(|step| seek && step.writes()) {
-        state.oracle.not_moved(&step.shard);
+        state.oracle.not_moved(&step.key);
     }
     let what = match (seek, whole) {
         (true, true) => "moved all leases",

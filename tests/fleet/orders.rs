@@ -50,7 +50,7 @@ impl Verb {
 /// The steps of a verb for one random shard or, for an order for the application and half of the others, for all shards.
 fn plan(story: &Story, verb: Verb) -> Vec<Step> {
     let leases: Vec<Lease> = story.world.state().rows.values().cloned().collect();
-    let one = BTreeSet::from([leases[story.pick(leases.len())].shard.clone()]);
+    let one = BTreeSet::from([leases[story.pick(leases.len())].shard().clone()]);
     let for_all = matches!(verb, Verb::Pause | Verb::Resume) || story.pick(2) == 0;
     let live = BTreeSet::new();
     let rows = Rows {
@@ -76,7 +76,7 @@ fn write(story: &Story, verb: Verb, steps: &[Step], most: usize) {
     let operator = WorkerId::from(OPERATOR);
     for step in steps.iter().filter(|step| step.writes()).take(most) {
         let Some(update) = step.lease.as_ref().and_then(|row| step.update(row)) else { continue };
-        if state.write(&operator, Instant::now(), &step.shard, &update).is_ok() {
+        if state.write(&operator, Instant::now(), &step.key, &update).is_ok() {
             state.oracle.count(verb.count());
         }
     }
@@ -172,7 +172,7 @@ async fn paused(plan_of_run: Plan) -> Report {
     let deliveries = {
         let mut state = story.world.state();
         let open = state.rows.values().filter(|row| !row.is_complete() && row.parking().is_none());
-        let unpaused: Vec<_> = open.map(|row| row.shard.to_string()).collect();
+        let unpaused: Vec<_> = open.map(|row| row.key.to_string()).collect();
         if !unpaused.is_empty() {
             state.oracle.violated("unpaused", unpaused.join(", "));
         }

@@ -14,7 +14,7 @@ use multilangd::fleet::rows::{Dated, Generation, Stage, StateLocation};
 use multilangd::fleet::store::Legacy;
 use multilangd::fleet::version::Configured;
 use multilangd::lease::sync::InitialPosition;
-use multilangd::lease::{Lease, WorkerId};
+use multilangd::lease::{Lease, LeaseKey, WorkerId};
 use multilangd::letters::Letters;
 use multilangd::metrics::Discard;
 use multilangd::shard::ShardId;
@@ -415,7 +415,7 @@ impl Story {
     /// Whether a child was initialized for every open shard.
     pub fn is_begun(&self) -> bool {
         let state = self.world.state();
-        state.stream.open_shards().iter().all(|shard| state.oracle.begun.contains(shard))
+        state.stream.open_shards().iter().all(|shard| state.oracle.begun.contains(&state.stream.key(shard)))
     }
 
     pub fn is_read(&self) -> bool {
@@ -424,11 +424,11 @@ impl Story {
     }
 
     /// Open leases by owner.
-    pub fn owners(&self) -> BTreeMap<Option<WorkerId>, Vec<ShardId>> {
+    pub fn owners(&self) -> BTreeMap<Option<WorkerId>, Vec<LeaseKey>> {
         let state = self.world.state();
         let mut owners: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for lease in state.rows.values().filter(|lease| !lease.is_complete()) {
-            owners.entry(lease.owner.clone()).or_default().push(lease.shard.clone());
+            owners.entry(lease.owner.clone()).or_default().push(lease.key.clone());
         }
         owners
     }
@@ -449,7 +449,8 @@ impl Story {
         let even = self.led || shares.iter().max().unwrap_or(&0) - shares.iter().min().unwrap_or(&0) <= 1;
         let all_live = self.is_covered_by_live_workers();
         let state = self.world.state();
-        let is_open = |shard: &ShardId| state.rows.get(shard).is_some_and(|row| !row.is_complete());
+        let row = |shard: &ShardId| state.rows.get(&state.stream.key(shard));
+        let is_open = |shard: &ShardId| row(shard).is_some_and(|row| !row.is_complete());
         let covered = state.stream.open_shards().iter().all(is_open);
         // The designated owner of an open graceful handoff does not read yet.
         let handed = state.rows.values().all(|lease| lease.checkpoint_owner.is_none() || lease.is_complete());
@@ -470,7 +471,7 @@ impl Story {
         let mut state = self.world.state();
         let state = &mut *state;
         let held = state.rows.values().filter(|lease| lease.owner.is_some() && !lease.is_complete());
-        let held: Vec<&Lease> = held.filter(|lease| !state.oracle.was_just_given(&lease.shard)).collect();
+        let held: Vec<&Lease> = held.filter(|lease| !state.oracle.was_just_given(&lease.key)).collect();
         if !held.is_empty() {
             let held = format!("{held:?}");
             state

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use multilangd::lease::LeaseKey;
 use multilangd::sequence::SequenceNumber;
 use multilangd::shard::{ChildShard, Filter, HashRange, Shard, ShardId};
 use multilangd::stream::StreamId;
@@ -78,6 +79,10 @@ impl Stream {
     /// Deletes the stream with all its records and creates it again under the same name.
     pub fn create_again(&mut self, shards: u128) {
         *self = Self::created(shards, self.next_number + 100, self.created + 1);
+    }
+
+    pub fn key(&self, shard: &ShardId) -> LeaseKey {
+        shard.clone().into()
     }
 
     pub fn open_shards(&self) -> Vec<ShardId> {

@@ -9,9 +9,9 @@ use multilangd::fleet::rows::{Dated, Stage, StateLocation};
 use multilangd::fleet::store::LockWrite;
 use multilangd::lease::table::Error;
 use multilangd::lease::update::{Change, Update};
-use multilangd::lease::{Lease, WorkerId};
+use multilangd::lease::{Lease, LeaseKey, WorkerId};
 use multilangd::sequence::{Position, Sequence};
-use multilangd::shard::{Filter, Shard, ShardId};
+use multilangd::shard::{Filter, Shard};
 use multilangd::stream::StreamId;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -177,8 +177,8 @@ pub struct State {
     pub stream: Stream,
     /// The stream that a worker with a wrong stream name reads.
     pub other: Stream,
-    pub rows: BTreeMap<ShardId, Lease>,
-    past: BTreeMap<ShardId, VecDeque<(Instant, Option<Lease>)>>,
+    pub rows: BTreeMap<LeaseKey, Lease>,
+    past: BTreeMap<LeaseKey, VecDeque<(Instant, Option<Lease>)>>,
     pub fleet: Rows,
     pub oracle: Oracle,
     pub network: Network,
@@ -279,8 +279,8 @@ impl State {
         *self.calls.entry(operation).or_default() += 1;
     }
 
-    fn remember(&mut self, shard: &ShardId, before: Option<Lease>) {
-        let past = self.past.entry(shard.clone()).or_default();
+    fn remember(&mut self, key: &LeaseKey, before: Option<Lease>) {
+        let past = self.past.entry(key.clone()).or_default();
         past.push_back((Instant::now(), before));
         if past.len() > 8 {
             past.pop_front();
@@ -291,20 +291,20 @@ impl State {
         &mut self,
         worker: &WorkerId,
         started: Instant,
-        shard: &ShardId,
+        key: &LeaseKey,
         update: &Update,
     ) -> Result<Lease, Error> {
-        let conflict = || Error::Conflict(shard.clone());
-        let before = self.rows.get(shard).cloned().ok_or_else(conflict)?;
+        let conflict = || Error::Conflict(key.clone());
+        let before = self.rows.get(key).cloned().ok_or_else(conflict)?;
         let ignored = self.bug == Some(Bug::IgnoresConditions) && self.random.u32(0..3) == 0;
         if !update.holds(&before) && !ignored {
             self.oracle.count("rejected a conditional write");
             return Err(conflict());
         }
-        self.remember(shard, Some(before.clone()));
+        self.remember(key, Some(before.clone()));
         self.oracle.written(worker, started, &self.rows, &before, update, &self.stream);
-        self.check_settled(shard, update);
-        if let Some(row) = self.rows.get_mut(shard) {
+        self.check_settled(key, update);
+        if let Some(row) = self.rows.get_mut(key) {
             update.apply(row);
             if self.bug == Some(Bug::ForgetsTheStart) {
                 row.latest_from = None;
@@ -321,13 +321,13 @@ impl State {
     }
 
     /// Checks that every record up to a checkpoint is settled.
-    fn check_settled(&mut self, shard: &ShardId, update: &Update) {
+    fn check_settled(&mut self, key: &LeaseKey, update: &Update) {
         let Some(ledger) = &self.ledger else { return };
         for change in &update.changes {
             if let Change::SetCheckpoint(position) = change
-                && let Some(number) = ledger.unsettled(&self.stream, shard, position)
+                && let Some(number) = ledger.unsettled(&self.stream, key.shard(), position)
             {
-                let what = format!("{position} of {shard} is checkpointed before {number} is settled");
+                let what = format!("{position} of {key} is checkpointed before {number} is settled");
                 self.oracle.violated("checkpoint-unsettled", what);
             }
         }
@@ -378,22 +378,22 @@ impl State {
     }
 
     pub fn create(&mut self, lease: &Lease, started: Instant) -> bool {
-        if self.rows.contains_key(&lease.shard) && self.bug != Some(Bug::MakesRowsAnew) {
+        if self.rows.contains_key(&lease.key) && self.bug != Some(Bug::MakesRowsAnew) {
             return false;
         }
-        self.remember(&lease.shard, None);
+        self.remember(&lease.key, None);
         self.oracle.made(lease, started);
-        self.rows.insert(lease.shard.clone(), lease.clone());
+        self.rows.insert(lease.key.clone(), lease.clone());
         true
     }
 
-    pub fn delete(&mut self, shard: &ShardId) -> bool {
-        let Some(lease) = self.rows.get(shard).filter(|lease| lease.is_complete()).cloned() else {
+    pub fn delete(&mut self, key: &LeaseKey) -> bool {
+        let Some(lease) = self.rows.get(key).filter(|lease| lease.is_complete()).cloned() else {
             return false;
         };
         self.oracle.deleted(&self.rows, &lease, &self.stream);
-        self.remember(shard, Some(lease));
-        self.rows.remove(shard).is_some()
+        self.remember(key, Some(lease));
+        self.rows.remove(key).is_some()
     }
 
     /// The shards of the stream, or of another one with which a worker is configured.
@@ -404,14 +404,15 @@ impl State {
         let mut shards = self.stream.list(filter);
         if self.bug == Some(Bug::BelievesFinishedRows) {
             for shard in &mut shards {
-                let finished = self.rows.get(&shard.id).is_some_and(Lease::is_complete);
+                let finished = self.rows.get(&self.stream.key(&shard.id)).is_some_and(Lease::is_complete);
                 if finished && shard.ending.is_none() {
                     shard.ending = Some(shard.starting.clone());
                 }
             }
         }
         if self.bug == Some(Bug::ForgetsDeletedRows) {
-            shards.retain(|shard| self.rows.is_empty() || self.rows.contains_key(&shard.id));
+            shards
+                .retain(|shard| self.rows.is_empty() || self.rows.contains_key(&self.stream.key(&shard.id)));
         }
         shards
     }
@@ -433,17 +434,17 @@ impl State {
         if self.network.stale == 0 && self.bug.is_none() {
             return self.rows.values().cloned().collect();
         }
-        let shards: BTreeSet<ShardId> = self.rows.keys().chain(self.past.keys()).cloned().collect();
+        let keys: BTreeSet<LeaseKey> = self.rows.keys().chain(self.past.keys()).cloned().collect();
         let mut leases = Vec::new();
-        for shard in shards {
+        for key in keys {
             let stale = self.network.stale;
             let seen = if self.chance(stale) {
                 let at = Instant::now() - Duration::from_millis(self.random.u64(0..1000));
-                let past = self.past.get(&shard);
+                let past = self.past.get(&key);
                 let then = past.and_then(|past| past.iter().find(|(until, _)| *until > at));
-                then.map_or_else(|| self.rows.get(&shard).cloned(), |(_, row)| row.clone())
+                then.map_or_else(|| self.rows.get(&key).cloned(), |(_, row)| row.clone())
             } else {
-                self.rows.get(&shard).cloned()
+                self.rows.get(&key).cloned()
             };
             leases.extend(seen);
         }

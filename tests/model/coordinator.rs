@@ -24,11 +24,11 @@ use multilangd::coordinator::{Settings, Standing};
 use multilangd::fleet::Mode;
 use multilangd::lease::table::Error;
 use multilangd::lease::update::{self, Next, Update};
-use multilangd::lease::{Lease, ProcessId, WorkerId, handoff};
+use multilangd::lease::{Lease, LeaseKey, ProcessId, WorkerId, handoff};
 use multilangd::metrics::Discard;
 use multilangd::recognition::Recognition;
 use multilangd::sequence::{Position, Sequence};
-use multilangd::shard::{HashRange, Listed, ShardId};
+use multilangd::shard::{HashRange, Listed};
 use stateright::{Model, Property};
 use tokio::time::Instant;
 
@@ -79,13 +79,13 @@ struct Bounds {
 /// A held lease; it stands for a `Held`.
 #[derive(Debug, Clone)]
 struct Hold {
-    shard: ShardId,
+    key: LeaseKey,
     id: u8,
 }
 
 impl Holding for Hold {
-    fn shard(&self) -> &ShardId {
-        &self.shard
+    fn key(&self) -> &LeaseKey {
+        &self.key
     }
 
     fn is(&self, other: &Self) -> bool {
@@ -108,7 +108,7 @@ enum Life {
 /// A hold as the table's side knows it.
 #[derive(Debug, Clone)]
 struct Known {
-    shard: ShardId,
+    key: LeaseKey,
     /// The counter of its last write.
     counter: i64,
     life: Life,
@@ -120,9 +120,9 @@ struct Known {
 enum Request {
     Scan,
     ListOwned,
-    Read(ShardId),
-    CheckIndex(ShardId),
-    Acquire(ShardId, Update, Instant),
+    Read(LeaseKey),
+    CheckIndex(LeaseKey),
+    Acquire(LeaseKey, Update, Instant),
     Release(Hold),
 }
 
@@ -133,7 +133,7 @@ struct Worker {
     requests: Vec<Request>,
     holds: BTreeMap<u8, Known>,
     /// Since when each row is as it was last scanned or read: owner and counter.
-    scanned: BTreeMap<ShardId, (Option<WorkerId>, i64, Instant)>,
+    scanned: BTreeMap<LeaseKey, (Option<WorkerId>, i64, Instant)>,
     /// The first scan.
     first: Option<Vec<Lease>>,
     stopped: bool,
@@ -143,7 +143,7 @@ struct Worker {
 #[derive(Debug, Clone)]
 struct World {
     tick: u8,
-    rows: BTreeMap<ShardId, Lease>,
+    rows: BTreeMap<LeaseKey, Lease>,
     workers: Vec<Worker>,
     holds: u8,
     events: u8,
@@ -189,7 +189,7 @@ fn name(worker: usize) -> WorkerId {
     ["a", "b"][worker].into()
 }
 
-fn shards() -> [ShardId; 2] {
+fn keys() -> [LeaseKey; 2] {
     ["s".into(), "t".into()]
 }
 
@@ -217,8 +217,8 @@ impl Worker {
         !self.stopped && !self.crashed
     }
 
-    fn holds_of<'a>(&'a self, shard: &'a ShardId) -> impl Iterator<Item = &'a Known> {
-        self.holds.values().filter(move |hold| hold.shard == *shard && hold.life == Life::Held)
+    fn holds_of<'a>(&'a self, key: &'a LeaseKey) -> impl Iterator<Item = &'a Known> {
+        self.holds.values().filter(move |hold| hold.key == *key && hold.life == Life::Held)
     }
 }
 
@@ -262,13 +262,13 @@ impl Model for Bounds {
             }
         };
         let range = HashRange { start: 0, end: 9 };
-        let row = |shard: ShardId| {
-            let row = Lease::new(shard.clone(), Position::new(Sequence::TrimHorizon), BTreeSet::new(), range);
-            (shard, row)
+        let row = |key: LeaseKey| {
+            let row = Lease::new(key.clone(), Position::new(Sequence::TrimHorizon), BTreeSet::new(), range);
+            (key, row)
         };
         let world = World {
             tick: 0,
-            rows: shards().into_iter().map(row).collect(),
+            rows: keys().into_iter().map(row).collect(),
             workers: vec![worker(0), worker(1)],
             holds: 0,
             events: 0,
@@ -319,8 +319,8 @@ impl Model for Bounds {
             }
         }
         if self.led && world.assignments < self.assignments {
-            for (shard, to) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-                actions.extend([Action::Assign(shard, to, false), Action::Assign(shard, to, true)]);
+            for (lease, to) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                actions.extend([Action::Assign(lease, to, false), Action::Assign(lease, to, true)]);
             }
         }
     }
@@ -341,7 +341,7 @@ impl Model for Bounds {
             Action::RenewalEnds(worker, id) => {
                 let known = world.workers[worker].holds.get_mut(&id).unwrap();
                 known.over = true;
-                let hold = Hold { shard: known.shard.clone(), id };
+                let hold = Hold { key: known.key.clone(), id };
                 world.on(worker, Event::RenewalEnded(hold), self);
             }
             Action::Stop(worker) => world.stop(worker, self),
@@ -349,9 +349,9 @@ impl Model for Bounds {
                 world.workers[worker].crashed = true;
                 self.observe("a worker crashed");
             }
-            Action::Assign(shard, to, graceful) => {
+            Action::Assign(lease, to, graceful) => {
                 world.assignments += 1;
-                if !world.assign(shard, to, graceful) {
+                if !world.assign(lease, to, graceful) {
                     return None;
                 }
                 self.observe("a lease was assigned");

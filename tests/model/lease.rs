@@ -18,9 +18,9 @@ use multilangd::lease::holding::{Holding, Intent, Step};
 use multilangd::lease::table::Error;
 use multilangd::lease::take::Asker;
 use multilangd::lease::update::{self, Change, Requirement, Update};
-use multilangd::lease::{Lease, WorkerId};
+use multilangd::lease::{Lease, LeaseKey, WorkerId};
 use multilangd::sequence::{Position, Sequence, SequenceNumber};
-use multilangd::shard::{HashRange, ShardId};
+use multilangd::shard::HashRange;
 use stateright::{Model, Property};
 use tokio::time::Instant;
 
@@ -161,9 +161,9 @@ fn number(value: u64) -> Position {
     Position::record(SequenceNumber::parse(&value.to_string()).unwrap(), 0)
 }
 
-fn lease(shard: &str, owner: Option<usize>, counter: i64) -> Lease {
+fn lease(key: &str, owner: Option<usize>, counter: i64) -> Lease {
     let range = HashRange { start: 0, end: 9 };
-    let mut lease = Lease::new(shard.into(), Position::new(Sequence::TrimHorizon), BTreeSet::new(), range);
+    let mut lease = Lease::new(key.into(), Position::new(Sequence::TrimHorizon), BTreeSet::new(), range);
     (lease.owner, lease.counter) = (owner.map(name), counter);
     lease
 }
@@ -315,7 +315,7 @@ impl State {
         // The first worker renews it at every tick.
         let leases = vec![row, lease("t", Some(0), i64::from(self.tick))];
         self.workers[from].history.note_scan(&leases, now);
-        let mut held = BTreeSet::<ShardId>::new();
+        let mut held = BTreeSet::<LeaseKey>::new();
         if self.workers[from].holding.is_some() {
             held.insert("s".into());
         }
@@ -338,8 +338,7 @@ impl State {
             asker.view(&leases, &self.workers[from].history, later).plan(&mut fastrand::Rng::with_seed(seed))
         });
         let wanted = plans.into_iter().find_map(|plan| {
-            let of_s =
-                |found: Vec<&Lease>| found.into_iter().find(|lease| lease.shard.as_str() == "s").cloned();
+            let of_s = |found: Vec<&Lease>| found.into_iter().find(|lease| lease.key == "s".into()).cloned();
             let expired = of_s(plan.take).map(|lease| (lease, true));
             expired.or_else(|| of_s(plan.steal).map(|lease| (lease, false)))
         });

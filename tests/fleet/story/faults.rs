@@ -1,8 +1,8 @@
 //! The faults of a run: workers that join, stop, die, are partitioned and freeze, resharding, missing permissions, and
 //! mistakes of an operator.
 
+use multilangd::lease::LeaseKey;
 use multilangd::sequence::Position;
-use multilangd::shard::ShardId;
 use tokio::time::{Instant, sleep};
 
 use super::{MOST_WORKERS, SECOND, Story};
@@ -40,10 +40,10 @@ impl Story {
     }
 
     /// An operator deletes a row.
-    pub fn delete_by_hand(&self, shard: &ShardId) {
+    pub fn delete_by_hand(&self, key: &LeaseKey) {
         let mut state = self.world.state();
-        state.oracle.lost_by_hand(shard);
-        assert!(state.rows.remove(shard).is_some());
+        state.oracle.lost_by_hand(key);
+        assert!(state.rows.remove(key).is_some());
     }
 
     pub fn reshard(&self, most: usize) {
@@ -70,25 +70,26 @@ impl Story {
         let mut state = self.world.state();
         let open = state.stream.open_shards();
         let shard = open[state.random.usize(0..open.len())].clone();
-        if let Some(row) = state.rows.get_mut(&shard) {
+        let key = state.stream.key(&shard);
+        if let Some(row) = state.rows.get_mut(&key) {
             row.checkpoint = Position::shard_end();
-            state.oracle.finished_by_hand(&shard);
+            state.oracle.finished_by_hand(&key);
         }
     }
 
     /// An operator deletes the row of an open shard.
     pub fn delete_some_row(&self) {
-        let shard = {
+        let key = {
             let state = self.world.state();
             // Only the holder of the lease knows the checkpoint of a deleted row.
-            let held = |shard: &ShardId| {
-                let owner = state.rows.get(shard).and_then(|row| row.owner.clone());
-                owner.is_some_and(|owner| state.oracle.is_held(&owner, shard))
+            let held = |key: &LeaseKey| {
+                let owner = state.rows.get(key).and_then(|row| row.owner.clone());
+                owner.is_some_and(|owner| state.oracle.is_held(&owner, key))
             };
-            state.stream.open_shards().into_iter().find(held)
+            state.stream.open_shards().iter().map(|shard| state.stream.key(shard)).find(held)
         };
-        if let Some(shard) = shard {
-            self.delete_by_hand(&shard);
+        if let Some(key) = key {
+            self.delete_by_hand(&key);
             self.count("a row was deleted by hand");
         }
     }

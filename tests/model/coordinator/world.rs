@@ -35,17 +35,17 @@ impl World {
         match effect {
             Effect::Scan => self.workers[worker].requests.push(Request::Scan),
             Effect::ListOwned => self.workers[worker].requests.push(Request::ListOwned),
-            Effect::Read(shard) => self.workers[worker].requests.push(Request::Read(shard)),
-            Effect::CheckIndex(shard) => self.workers[worker].requests.push(Request::CheckIndex(shard)),
-            Effect::Acquire(shard, update) => {
-                self.judge_acquisition(worker, &shard, bounds);
-                self.workers[worker].requests.push(Request::Acquire(shard, update, now));
+            Effect::Read(key) => self.workers[worker].requests.push(Request::Read(key)),
+            Effect::CheckIndex(key) => self.workers[worker].requests.push(Request::CheckIndex(key)),
+            Effect::Acquire(key, update) => {
+                self.judge_acquisition(worker, &key, bounds);
+                self.workers[worker].requests.push(Request::Acquire(key, update, now));
             }
             Effect::Hold(hold, _) => {
                 let known = &self.workers[worker].holds;
-                let others = known.iter().any(|(id, known)| {
-                    *id != hold.id && known.shard == hold.shard && known.life == Life::Held
-                });
+                let others = known
+                    .iter()
+                    .any(|(id, known)| *id != hold.id && known.key == hold.key && known.life == Life::Held);
                 if others {
                     self.violates("one request: two leases of one shard are held");
                 }
@@ -69,28 +69,28 @@ impl World {
         }
     }
 
-    fn judge_acquisition(&mut self, worker: usize, shard: &ShardId, bounds: &Bounds) {
+    fn judge_acquisition(&mut self, worker: usize, key: &LeaseKey, bounds: &Bounds) {
         let now = self.now();
         let at = &self.workers[worker];
         let is_written =
-            |request: &Request| matches!(request, Request::Acquire(written, ..) if written == shard);
-        if at.requests.iter().any(is_written) || at.holds_of(shard).next().is_some() {
+            |request: &Request| matches!(request, Request::Acquire(written, ..) if written == key);
+        if at.requests.iter().any(is_written) || at.holds_of(key).next().is_some() {
             return self.violates("one request: a lease is acquired twice");
         }
         if at.stopped {
             return self.violates("stopped: a lease is acquired after the stop");
         }
         if bounds.led {
-            if at.scanned.get(shard).is_none_or(|(owner, ..)| owner.as_ref() != Some(&at.name)) {
+            if at.scanned.get(key).is_none_or(|(owner, ..)| owner.as_ref() != Some(&at.name)) {
                 self.violates("assigned: a lease of another worker is acquired");
             }
             return;
         }
-        let Some((Some(owner), _, since)) = at.scanned.get(shard) else { return };
+        let Some((Some(owner), _, since)) = at.scanned.get(key) else { return };
         let owned = at.scanned.values().filter(|(other, ..)| other.as_ref() == Some(owner)).count();
         if *owner != at.name && now < *since + FAILOVER {
             bounds.observe("a lease was stolen");
-            if owned < shards().len() {
+            if owned < keys().len() {
                 self.violates("fair: a lease of a live worker is acquired");
             }
         }
@@ -107,7 +107,7 @@ impl World {
                 let first = at.first.get_or_insert_with(|| rows.clone()).clone();
                 for row in &rows {
                     let fact = (row.owner.clone(), row.counter, now);
-                    let seen = at.scanned.entry(row.shard.clone()).or_insert_with(|| fact.clone());
+                    let seen = at.scanned.entry(row.key.clone()).or_insert_with(|| fact.clone());
                     if (&seen.0, seen.1) != (&row.owner, row.counter) {
                         *seen = fact;
                     }
@@ -128,20 +128,18 @@ impl World {
             Request::ListOwned if arrives => {
                 let at = &self.workers[worker];
                 let owned = self.rows.values().filter(|row| row.owner.as_ref() == Some(&at.name));
-                Event::OwnedListed(Ok(owned.map(|row| row.shard.clone()).collect()))
+                Event::OwnedListed(Ok(owned.map(|row| row.key.clone()).collect()))
             }
             Request::ListOwned => Event::OwnedListed(Err(lost())),
-            Request::Read(shard) => {
-                let row = self.rows[&shard].clone();
+            Request::Read(key) => {
+                let row = self.rows[&key].clone();
                 let fact = (row.owner.clone(), row.counter, now);
-                self.workers[worker].scanned.insert(shard.clone(), fact);
-                Event::RowRead(shard, if arrives { Ok(Some(row)) } else { Err(lost()) })
+                self.workers[worker].scanned.insert(key.clone(), fact);
+                Event::RowRead(key, if arrives { Ok(Some(row)) } else { Err(lost()) })
             }
-            Request::CheckIndex(shard) => {
-                Event::IndexChecked(self.rows.get(&shard).filter(|_| arrives).cloned())
-            }
-            Request::Acquire(shard, update, began) => {
-                let outcome = self.write(&shard, &update);
+            Request::CheckIndex(key) => Event::IndexChecked(self.rows.get(&key).filter(|_| arrives).cloned()),
+            Request::Acquire(key, update, began) => {
+                let outcome = self.write(&key, &update);
                 let outcome = match outcome {
                     _ if !arrives => {
                         bounds.observe("a response was lost");
@@ -149,9 +147,9 @@ impl World {
                     }
                     Ok(()) => {
                         self.holds += 1;
-                        let hold = Hold { shard: shard.clone(), id: self.holds };
-                        let counter = self.rows[&shard].counter;
-                        let known = Known { shard: shard.clone(), counter, life: Life::Held, over: false };
+                        let hold = Hold { key: key.clone(), id: self.holds };
+                        let counter = self.rows[&key].counter;
+                        let known = Known { key: key.clone(), counter, life: Life::Held, over: false };
                         self.workers[worker].holds.insert(hold.id, known);
                         bounds.observe("a lease was acquired");
                         Ok((hold, began))
@@ -164,22 +162,22 @@ impl World {
                 match (bounds.fault, outcome) {
                     (Some(Fault::ForgetsAcquisitions), Err(_)) => return,
                     (Some(Fault::ReportsTwice), Ok((hold, began))) => {
-                        self.on(worker, Event::Acquired(shard.clone(), Ok((hold, began))), bounds);
+                        self.on(worker, Event::Acquired(key.clone(), Ok((hold, began))), bounds);
                         self.holds += 1;
-                        let again = Hold { shard: shard.clone(), id: self.holds };
-                        let counter = self.rows[&shard].counter;
-                        let known = Known { shard: shard.clone(), counter, life: Life::Held, over: false };
+                        let again = Hold { key: key.clone(), id: self.holds };
+                        let counter = self.rows[&key].counter;
+                        let known = Known { key: key.clone(), counter, life: Life::Held, over: false };
                         self.workers[worker].holds.insert(again.id, known);
-                        Event::Acquired(shard, Ok((again, began)))
+                        Event::Acquired(key, Ok((again, began)))
                     }
-                    (_, outcome) => Event::Acquired(shard, outcome),
+                    (_, outcome) => Event::Acquired(key, outcome),
                 }
             }
             Request::Release(hold) => {
                 let known = self.workers[worker].holds.get_mut(&hold.id).unwrap();
                 known.life = Life::Released;
                 let (counter, mine) = (known.counter, self.workers[worker].name.clone());
-                let row = self.rows.get_mut(&hold.shard).unwrap();
+                let row = self.rows.get_mut(&hold.key).unwrap();
                 let is_mine =
                     row.counter == counter && [&row.owner, &row.checkpoint_owner].contains(&&Some(mine));
                 if arrives && is_mine {
@@ -189,16 +187,16 @@ impl World {
                 if bounds.fault == Some(Fault::ForgetsReleases) {
                     return;
                 }
-                Event::Released(hold.shard, None)
+                Event::Released(hold.key, None)
             }
         };
         self.on(worker, event, bounds);
     }
 
-    fn write(&mut self, shard: &ShardId, update: &Update) -> Result<(), Error> {
-        let row = self.rows.get_mut(shard).unwrap();
+    fn write(&mut self, key: &LeaseKey, update: &Update) -> Result<(), Error> {
+        let row = self.rows.get_mut(key).unwrap();
         if !update.holds(row) {
-            return Err(Error::Conflict(shard.clone()));
+            return Err(Error::Conflict(key.clone()));
         }
         update.apply(row);
         Ok(())
@@ -206,14 +204,14 @@ impl World {
 
     pub(super) fn renew(&mut self, worker: usize, id: u8, bounds: &Bounds) {
         let known = self.workers[worker].holds.get_mut(&id).unwrap();
-        let row = self.rows.get_mut(&known.shard).unwrap();
+        let row = self.rows.get_mut(&known.key).unwrap();
         if row.counter == known.counter {
             row.counter += 1;
             known.counter = row.counter;
             return;
         }
         known.over = true;
-        let hold = Hold { shard: known.shard.clone(), id };
+        let hold = Hold { key: known.key.clone(), id };
         bounds.observe("a lease was lost");
         self.on(worker, Event::RenewalEnded(hold), bounds);
     }
@@ -229,8 +227,8 @@ impl World {
     }
 
     /// The leader assigns what no live worker owns, once.
-    pub(super) fn assign(&mut self, shard: usize, to: usize, graceful: bool) -> bool {
-        let row = self.rows.get_mut(&shards()[shard]).unwrap();
+    pub(super) fn assign(&mut self, lease: usize, to: usize, graceful: bool) -> bool {
+        let row = self.rows.get_mut(&keys()[lease]).unwrap();
         let update = match graceful {
             false => update::assign(row, &name(to)),
             true if row.owner.is_some() && row.owner != Some(name(to)) && row.checkpoint_owner.is_none() => {
@@ -270,27 +268,27 @@ impl World {
             if bounds.led
                 && let Some(to) = (0..2).find(|worker| world.workers[*worker].is_live())
             {
-                for shard in 0..2 {
-                    let row = &world.rows[&shards()[shard]];
+                for lease in 0..2 {
+                    let row = &world.rows[&keys()[lease]];
                     let live = |owner: &Option<WorkerId>| {
                         world.workers.iter().any(|at| at.is_live() && Some(&at.name) == owner.as_ref())
                     };
                     if !live(&row.owner) || row.checkpoint_owner.is_some() && !live(&row.checkpoint_owner) {
-                        world.assign(shard, to, false);
+                        world.assign(lease, to, false);
                     }
                 }
             }
         }
         let ended = |at: &Worker| at.crashed || !at.stopped || at.state.has_ended();
-        let read = |shard: &ShardId| {
+        let read = |key: &LeaseKey| {
             world
                 .workers
                 .iter()
                 .filter(|at| at.is_live())
-                .any(|at| at.holds_of(shard).any(|hold| hold.counter == world.rows[shard].counter))
+                .any(|at| at.holds_of(key).any(|hold| hold.counter == world.rows[key].counter))
         };
         let any_live = world.workers.iter().any(Worker::is_live);
-        if !world.workers.iter().all(ended) || any_live && !shards().iter().all(read) {
+        if !world.workers.iter().all(ended) || any_live && !keys().iter().all(read) {
             world.violates("alive: a lease is not read, or a stop does not end");
         }
         world.violation
