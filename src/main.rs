@@ -20,6 +20,7 @@ use multilangd::config::resolve::{self, Resolved};
 use multilangd::config::{Config, Remark};
 use multilangd::exit::Exit;
 use multilangd::install;
+use multilangd::lease::table::Streams;
 use multilangd::metrics::Sink;
 use multilangd::multilang::launcher;
 use multilangd::unique;
@@ -255,6 +256,7 @@ fn tables(clients: &client::Clients, config: &Config) -> (Leases, State) {
         recoverable: config.recover_table,
         segments: config.scan_segments,
         initial: config.initial.sequence(),
+        streams: Streams::One,
     };
     (clients.leases(config.table.clone(), options), state)
 }

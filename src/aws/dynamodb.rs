@@ -27,7 +27,7 @@ use super::error::{classify, failure, table_error};
 use super::item::{self, Item, Row};
 use super::repeat::{Made, Observe, Repeat};
 use super::reported::Reported;
-use crate::lease::table::{Error, Found, Table};
+use crate::lease::table::{Error, Found, Streams, Table};
 use crate::lease::update::Update;
 use crate::lease::{Lease, LeaseKey, WorkerId};
 use crate::sequence::Sequence;
@@ -55,12 +55,15 @@ pub struct Options {
     pub segments: i32,
     /// `initialPositionInStream`: the checkpoint of rows without one.
     pub initial: Sequence,
+    /// Whether the table holds the leases of one stream or of several.
+    pub streams: Streams,
 }
 
 impl Default for Options {
     /// KCL's initial position is `LATEST`.
     fn default() -> Self {
-        Self { protected: false, recoverable: false, segments: 1, initial: Sequence::Latest }
+        let streams = Streams::One;
+        Self { protected: false, recoverable: false, segments: 1, initial: Sequence::Latest, streams }
     }
 }
 
@@ -89,7 +92,15 @@ impl Leases {
     }
 
     fn row(&self, item: &Item) -> Row {
-        item::row(item, &self.options.initial)
+        item::row(item, &self.options.initial, self.options.streams)
+    }
+
+    fn several_streams(&self, lease: String, stream: String) -> Error {
+        Error::SeveralStreams { table: self.table.clone(), lease, stream }
+    }
+
+    fn one_stream(&self, lease: String) -> Error {
+        Error::OneStream { table: self.table.clone(), lease }
     }
 
     async fn describe(&self) -> Result<Option<TableDescription>, Error> {
@@ -157,7 +168,7 @@ impl Leases {
                 info!(event = "rows_skipped", table, entity = %kind,
                     "skipped rows with an unknown entityType");
             }
-            Row::Unreadable(_) | Row::Other(_) | Row::OfSeveralStreams { .. } => {}
+            Row::Unreadable(_) | Row::Other(_) | Row::OfSeveralStreams { .. } | Row::OfOneStream(_) => {}
         }
     }
 
@@ -172,8 +183,9 @@ impl Leases {
                 match row {
                     Row::Lease(lease) => leases.push(*lease),
                     Row::OfSeveralStreams { lease, stream } => {
-                        return Err(Error::SeveralStreams { table: self.table.clone(), lease, stream });
+                        return Err(self.several_streams(lease, stream));
                     }
+                    Row::OfOneStream(lease) => return Err(self.one_stream(lease)),
                     Row::Unreadable(_) | Row::Other(_) => {}
                 }
             }
@@ -198,11 +210,19 @@ impl Leases {
                 let why = why.to_string();
                 return Err(Error::Unreadable { table: self.table.clone(), key: key.clone(), why });
             }
-            Some(Row::Other(_) | Row::OfSeveralStreams { .. }) | None => None,
+            Some(Row::Other(_) | Row::OfSeveralStreams { .. } | Row::OfOneStream(_)) | None => None,
         })
     }
 
     async fn insert(&self, lease: &Lease) -> Result<bool, Error> {
+        // A row of the other kind would make the table unusable for all workers.
+        match (self.options.streams, lease.key.stream()) {
+            (Streams::One, Some(stream)) => {
+                return Err(self.several_streams(lease.key.to_string(), stream.to_string()));
+            }
+            (Streams::Several, None) => return Err(self.one_stream(lease.key.to_string())),
+            (Streams::One, None) | (Streams::Several, Some(_)) => {}
+        }
         let sent = self
             .client
             .put_item()
@@ -235,9 +255,8 @@ impl Leases {
         match answer.attributes().map(|item| self.row(item)) {
             Some(Row::Lease(lease)) => Ok(*lease),
             Some(Row::Unreadable(why)) => Err(self.written(key, why.to_string())),
-            Some(Row::OfSeveralStreams { lease, stream }) => {
-                Err(Error::SeveralStreams { table: self.table.clone(), lease, stream })
-            }
+            Some(Row::OfSeveralStreams { lease, stream }) => Err(self.several_streams(lease, stream)),
+            Some(Row::OfOneStream(lease)) => Err(self.one_stream(lease)),
             Some(Row::Other(kind)) => {
                 Err(self.written(key, format!("its attribute {} is the string {kind:?}", item::ENTITY)))
             }
@@ -301,7 +320,7 @@ impl Leases {
                     page.items()
                         .iter()
                         .filter_map(|found| item::get_text(found, item::KEY))
-                        .map(|key| LeaseKey::new(None, key.into())),
+                        .map(|key| item::key(key, self.options.streams)),
                 ),
                 Err(error) if failure(&error).code() == "ValidationException" => {
                     let leases = self.scan().await?;

@@ -7,13 +7,16 @@ use std::collections::{BTreeSet, HashMap};
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use crate::lease::orders::{Park, Pause};
+use crate::lease::table::Streams;
 use crate::lease::{Lease, LeaseKey, ProcessId, Throughput};
 use crate::sequence::{Position, Sequence};
 use crate::shard::{HashRange, ShardId};
-use crate::stream::StreamId;
+use crate::stream::{StreamId, StreamIdentifier};
 
 pub(super) const KEY: &str = "leaseKey";
+/// In a table of several streams only: the identifier of the stream, and the id of the shard.
 const STREAM_NAME: &str = "streamName";
+const SHARD: &str = "shardId";
 pub(super) const OWNER: &str = "leaseOwner";
 pub(super) const COUNTER: &str = "leaseCounter";
 pub(super) const OWNER_SWITCHES: &str = "ownerSwitchesSinceCheckpoint";
@@ -72,6 +75,8 @@ pub(super) fn new_row(lease: &Lease) -> Item {
         item.insert(RANGE_START.to_owned(), text(&range.start.to_string()));
         item.insert(RANGE_END.to_owned(), text(&range.end.to_string()));
     }
+    let identifier = lease.key.stream().map(|identifier| (STREAM_NAME, text(identifier.as_str())));
+    let shard = lease.key.stream().map(|_| (SHARD, text(lease.shard().as_str())));
     // A row that its owner restores has more attributes.
     let owner = lease.owner.as_ref().map(|owner| (OWNER, text(owner.as_str())));
     let children = (!lease.children.is_empty()).then(|| (CHILDREN, ids(&lease.children)));
@@ -81,7 +86,8 @@ pub(super) fn new_row(lease: &Lease) -> Item {
     let latest_from = lease.latest_from.map(|millis| (LATEST_FROM, number(millis)));
     let park = lease.park.as_ref().map(|park| (PARK, text(&park.to_string())));
     let pause = lease.pause.as_ref().map(|pause| (PAUSE, text(&pause.to_string())));
-    let more = [owner, children, throughput, stream, process, latest_from, park, pause].into_iter().flatten();
+    let more = [identifier, shard, owner, children, throughput, stream, process, latest_from, park, pause];
+    let more = more.into_iter().flatten();
     item.extend(more.map(|(name, value)| (name.to_owned(), value)));
     item
 }
@@ -89,11 +95,13 @@ pub(super) fn new_row(lease: &Lease) -> Item {
 /// The kind of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Row {
-    /// A lease of an application that reads several streams, with the stream in its key.
+    /// A lease of an application that reads several streams, in a table that must hold those of one.
     OfSeveralStreams {
         lease: String,
         stream: String,
     },
+    /// A lease of an application that reads one stream, in a table that must hold those of several.
+    OfOneStream(String),
     Lease(Box<Lease>),
     /// A row of another kind, with its `entityType`.
     Other(String),
@@ -118,15 +126,20 @@ impl std::fmt::Display for Unreadable {
 
 /// Reads a row. Unknown attributes are ignored; all writes preserve them. `initial` is the checkpoint of a
 /// lease without one: other libraries (zio-kinesis) create such rows.
-pub(super) fn row(item: &Item, initial: &Sequence) -> Row {
+pub(super) fn row(item: &Item, initial: &Sequence, streams: Streams) -> Row {
     match get_text(item, ENTITY) {
         Some(entity) if entity != LEASE => return Row::Other(entity.to_owned()),
         Some(_) | None => {}
     }
-    if let Some(row) = of_several_streams(item) {
-        return row;
+    let lease_key = get_text(item, KEY).unwrap_or_default();
+    match (streams, stream_of(item, lease_key)) {
+        (Streams::One, Some(stream)) => {
+            return Row::OfSeveralStreams { lease: lease_key.to_owned(), stream: stream.to_owned() };
+        }
+        (Streams::Several, None) if !lease_key.is_empty() => return Row::OfOneStream(lease_key.to_owned()),
+        (Streams::One | Streams::Several, _) => {}
     }
-    lease(item, initial).map_or_else(
+    lease(item, initial, streams).map_or_else(
         |attribute| {
             let key = get_text(item, KEY).unwrap_or("(no key)").to_owned();
             Row::Unreadable(Unreadable { key, attribute, found: found(item.get(attribute)) })
@@ -135,13 +148,32 @@ pub(super) fn row(item: &Item, initial: &Sequence) -> Row {
     )
 }
 
-/// A row of KCL's `MultiStreamLease`: the key is `ACCOUNT:STREAM:EPOCH:SHARD`, and `streamName` contains all
-/// but the shard.
-fn of_several_streams(item: &Item) -> Option<Row> {
-    let key = get_text(item, KEY).unwrap_or_default();
+/// The stream of a row of KCL's `MultiStreamLease`: the key is `ACCOUNT:STREAM:EPOCH:SHARD`, and `streamName` contains
+/// all but the shard. It need not be well-formed.
+fn stream_of<'a>(item: &'a Item, key: &'a str) -> Option<&'a str> {
     let of_key = key.rsplit_once(":shardId-").map(|(stream, _)| stream);
-    let stream = get_text(item, STREAM_NAME).or(of_key)?;
-    Some(Row::OfSeveralStreams { lease: key.to_owned(), stream: stream.to_owned() })
+    get_text(item, STREAM_NAME).or(of_key)
+}
+
+/// The key of a lease in a table of one stream, or of several.
+pub(super) fn key(text: &str, streams: Streams) -> LeaseKey {
+    match streams {
+        Streams::One => LeaseKey::new(None, text.into()),
+        Streams::Several => text.into(),
+    }
+}
+
+/// The key of a lease. In a table of several streams KCL takes stream and shard from their attributes, which it writes
+/// with the key: a row in which they differ is unreadable.
+fn get_key(item: &Item, streams: Streams) -> Result<LeaseKey, &'static str> {
+    let text = get_text(item, KEY).ok_or(KEY)?;
+    if streams == Streams::One {
+        return Ok(key(text, streams));
+    }
+    let identifier = get_text(item, STREAM_NAME).and_then(StreamIdentifier::parse).ok_or(STREAM_NAME)?;
+    let shard = get_text(item, SHARD).filter(|shard| !shard.is_empty()).ok_or(SHARD)?;
+    let key = LeaseKey::new(Some(identifier), shard.into());
+    if key.to_string() == text { Ok(key) } else { Err(KEY) }
 }
 
 fn found(value: Option<&AttributeValue>) -> String {
@@ -156,7 +188,7 @@ fn found(value: Option<&AttributeValue>) -> String {
     }
 }
 
-fn lease(item: &Item, initial: &Sequence) -> Result<Lease, &'static str> {
+fn lease(item: &Item, initial: &Sequence, streams: Streams) -> Result<Lease, &'static str> {
     let pending = get_text(item, PENDING).filter(|text| !text.is_empty()).and_then(Sequence::parse);
     let range = match (get_text(item, RANGE_START), get_text(item, RANGE_END)) {
         (Some(start), Some(end)) => {
@@ -182,7 +214,7 @@ fn lease(item: &Item, initial: &Sequence) -> Result<Lease, &'static str> {
         Some(_) => get_number(item, OWNER_SWITCHES).ok_or(OWNER_SWITCHES)?,
     };
     Ok(Lease {
-        key: LeaseKey::new(None, get_text(item, KEY).ok_or(KEY)?.into()),
+        key: get_key(item, streams)?,
         owner: get_text(item, OWNER).map(Into::into),
         counter: get_number(item, COUNTER).ok_or(COUNTER)?,
         owner_switches,
@@ -242,7 +274,7 @@ mod tests {
     }
 
     fn read(item: &Item) -> Row {
-        row(item, &Sequence::Latest)
+        row(item, &Sequence::Latest, Streams::One)
     }
 
     /// A row in the form that zio-kinesis 0.3x writes.
@@ -260,7 +292,7 @@ mod tests {
             item.extend(sub.map(|value| (CHECKPOINT_SUB.to_owned(), value.clone())));
             for initial in [Sequence::Latest, Sequence::TrimHorizon, Sequence::AtTimestamp] {
                 let expected = Lease { checkpoint: Position::new(initial.clone()), ..child() };
-                assert_eq!(row(&item, &initial), Row::Lease(Box::new(expected)), "{item:?}");
+                assert_eq!(row(&item, &initial, Streams::One), Row::Lease(Box::new(expected)), "{item:?}");
             }
         }
     }
@@ -286,6 +318,71 @@ mod tests {
     #[test]
     fn new_row_is_read_as_the_same_lease() {
         assert_eq!(read(&new_row(&child())), Row::Lease(Box::new(child())));
+    }
+
+    /// A row as KCL 3.5.1 writes it for a lease of `MultiStreamTracker`, with its owner.
+    fn of_several() -> Item {
+        let [identifier, shard] = ["123456789012:orders:1700000000", "shardId-000000000003"];
+        Item::from(
+            [
+                (KEY, text(&format!("{identifier}:{shard}"))),
+                (STREAM_NAME, text(identifier)),
+                (SHARD, text(shard)),
+                (ENTITY, text(LEASE)),
+                (COUNTER, number(7)),
+                (OWNER_SWITCHES, number(0)),
+                (CHECKPOINT, text("TRIM_HORIZON")),
+                (CHECKPOINT_SUB, number(0)),
+                (PARENTS, AttributeValue::Ss(vec!["shardId-000000000001".to_owned()])),
+                (RANGE_START, text("0")),
+                (RANGE_END, text("9")),
+                (OWNER, text("worker")),
+            ]
+            .map(|(name, value)| (name.to_owned(), value)),
+        )
+    }
+
+    #[test]
+    fn row_of_several_streams_is_read_and_written() {
+        let item = of_several();
+        let Row::Lease(lease) = row(&item, &Sequence::Latest, Streams::Several) else { panic!("{item:?}") };
+        assert_eq!(lease.key.to_string(), "123456789012:orders:1700000000:shardId-000000000003");
+        assert_eq!(lease.key.stream().map(StreamIdentifier::name), Some("orders"));
+        assert_eq!(lease.shard().as_str(), "shardId-000000000003");
+        assert_eq!(lease.parents, BTreeSet::from(["shardId-000000000001".into()]), "without the stream");
+        assert_eq!(new_row(&lease), item);
+    }
+
+    #[test]
+    fn row_of_the_other_kind_of_table_is_no_lease() {
+        let mut item = of_several();
+        let lease = "123456789012:orders:1700000000:shardId-000000000003".to_owned();
+        let stream = "123456789012:orders:1700000000".to_owned();
+        let expected = Row::OfSeveralStreams { lease, stream };
+        assert_eq!(read(&item), expected);
+        item.remove(STREAM_NAME);
+        assert_eq!(read(&item), expected, "the key names it too");
+        let one = new_row(&child());
+        assert_eq!(row(&one, &Sequence::Latest, Streams::Several), Row::OfOneStream("c".to_owned()));
+    }
+
+    #[test]
+    fn row_of_several_streams_with_inconsistent_key_is_unreadable() {
+        for (name, value, blamed) in [
+            (STREAM_NAME, None, STREAM_NAME),
+            (STREAM_NAME, Some("orders"), STREAM_NAME),
+            (STREAM_NAME, Some("123456789012:orders:0"), STREAM_NAME),
+            (STREAM_NAME, Some("123456789012:payments:1700000000"), KEY),
+            (SHARD, None, SHARD),
+            (SHARD, Some(""), SHARD),
+            (SHARD, Some("shardId-000000000004"), KEY),
+        ] {
+            let mut item = of_several();
+            item.remove(name);
+            item.extend(value.map(|value| (name.to_owned(), text(value))));
+            let read = row(&item, &Sequence::Latest, Streams::Several);
+            assert!(matches!(read, Row::Unreadable(why) if why.attribute == blamed), "{name} {value:?}");
+        }
     }
 
     #[test]

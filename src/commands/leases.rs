@@ -119,7 +119,7 @@ async fn inspected(config: &Config, between: Duration) -> Result<inspect::Overvi
         Err(refused @ table::Error::Denied(_)) => {
             // Only now, since a user who may only read rows may not be allowed to describe the table.
             Err(failed(match table.verify_key().await {
-                Err(foreign @ (table::Error::Shape { .. } | table::Error::SeveralStreams { .. })) => foreign,
+                Err(foreign) if foreign.is_foreign() => foreign,
                 Ok(()) | Err(_) => refused,
             }))
         }

@@ -59,9 +59,8 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Hopeless(_) => Exit::ChildFailed,
-            Self::Table(table::Error::Shape { .. } | table::Error::SeveralStreams { .. })
-            | Self::TooEarly(_)
-            | Self::Foreign(_) => Exit::Config,
+            Self::Table(error) if error.is_foreign() => Exit::Config,
+            Self::TooEarly(_) | Self::Foreign(_) => Exit::Config,
             Self::WorkerIdTwice { .. } | Self::Stream(shard::Error::Namesake { .. }) => Exit::Config,
             Self::Table(table::Error::Denied(_))
             | Self::Beside(table::Error::Denied(_))
@@ -84,11 +83,8 @@ impl Error {
 
     /// Whether another attempt can succeed.
     pub(super) fn may_pass(&self) -> bool {
-        let foreign = matches!(
-            self,
-            Self::Table(table::Error::Shape { .. } | table::Error::SeveralStreams { .. })
-                | Self::Stream(shard::Error::Namesake { .. })
-        );
+        let foreign = matches!(self, Self::Stream(shard::Error::Namesake { .. }))
+            || matches!(self, Self::Table(error) if error.is_foreign());
         // Denied is permanent: granting a permission is followed by a restart of the daemon.
         let denied = matches!(
             self,

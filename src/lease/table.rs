@@ -64,6 +64,17 @@ pub enum Error {
         /// The stream that the key names.
         stream: String,
     },
+    /// The table belongs to an application that reads one stream.
+    #[error(
+        "table {table} is the lease table of an application that reads one stream: its lease {lease} names no \
+         stream (set another tableName or applicationName)"
+    )]
+    OneStream {
+        /// The table.
+        table: String,
+        /// The key of a row.
+        lease: String,
+    },
     /// The table exists but is no lease table.
     #[error(
         "table {table} is not a lease table: {found} (expected the single hash key leaseKey of type S; \
@@ -78,10 +89,26 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the table is not one of this application.
+    pub fn is_foreign(&self) -> bool {
+        matches!(self, Self::Shape { .. } | Self::SeveralStreams { .. } | Self::OneStream { .. })
+    }
+
     /// Whether DynamoDB gave no answer, or failed itself: another request is likely to fail too.
     pub fn is_unanswered(&self) -> bool {
         matches!(self, Self::Ambiguous(_) | Self::Unavailable(_))
     }
+}
+
+/// Whether a lease table holds the leases of one stream or of several. All workers of an application agree: a row of the
+/// other kind belongs to another application. In KCL: single-stream and multi-stream mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Streams {
+    /// The keys are the ids of the shards. All that a KCL MultiLangDaemon supports.
+    #[default]
+    One,
+    /// The keys begin with the identifier of the stream.
+    Several,
 }
 
 /// How [`Table::ensure`] found the table.

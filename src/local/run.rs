@@ -24,6 +24,7 @@ use crate::config::{self, Config};
 use crate::daemon::{self, Machine, Ports};
 use crate::exit::Exit;
 use crate::lease::Table;
+use crate::lease::table::Streams;
 use crate::letters;
 use crate::metrics::{Board, Discard};
 use crate::multilang::Program;
@@ -338,6 +339,7 @@ async fn serve(
         recoverable: false,
         segments: config.scan_segments,
         initial: config.initial.sequence(),
+        streams: Streams::One,
     };
     let machine =
         Machine::prepare(1).map_err(|error| failed(format!("failed to start a thread: {error}")))?;

@@ -192,9 +192,7 @@ async fn read(store: &dyn Store, table: &dyn lease::Table, state: &Described) ->
     };
     match timeout(READ, reading).await {
         Ok(Ok(content)) => content,
-        Ok(Err(error @ (table::Error::SeveralStreams { .. } | table::Error::Shape { .. }))) => {
-            Content::Foreign(error.to_string())
-        }
+        Ok(Err(error)) if error.is_foreign() => Content::Foreign(error.to_string()),
         // The line of the permission names it.
         Ok(Err(table::Error::Denied(why))) => Content::Unread(Status::NotChecked, why),
         Ok(Err(table::Error::Throttled(why))) => Content::Unread(Status::Warning, why),

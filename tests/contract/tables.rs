@@ -11,7 +11,7 @@ use multilangd::aws::client;
 use multilangd::aws::dynamodb::{Leases, Options};
 use multilangd::lease::memory::Memory;
 use multilangd::lease::orders::{self, Park, Pause};
-use multilangd::lease::table::{Error, Found};
+use multilangd::lease::table::{Error, Found, Streams};
 use multilangd::lease::{Lease, LeaseKey, ProcessId, Table, WorkerId, update};
 use multilangd::local::tables::Tables;
 use multilangd::metrics::{Board, Discard};
@@ -342,6 +342,57 @@ async fn unreadable_row_is_an_error_naming_the_attribute() {
     assert_eq!(table.create(&lease("a")).await, Ok(false));
     let Err(Error::Unreadable { key, why, .. }) = table.get(&"a".into()).await else { panic!("it was read") };
     assert!(key == "a".into() && why.contains("leaseCounter"), "{why}");
+    endpoint.stop().await;
+}
+
+#[tokio::test]
+async fn leases_of_several_streams_share_a_table() {
+    let endpoint = Tables::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).await.unwrap();
+    let options = Options { streams: Streams::Several, ..Options::default() };
+    let table = clients(&endpoint).await.leases("leases".to_owned(), options);
+    table.ensure().await.unwrap();
+    let [orders, payments] = ["1:orders:5:a", "1:payments:5:a"].map(lease);
+    assert_eq!(table.create(&payments).await, Ok(true));
+    assert_eq!(table.create(&orders).await, Ok(true), "another shard of the same id");
+    assert_eq!(table.create(&orders).await, Ok(false));
+    assert_eq!(table.list().await, Ok(vec![orders.clone(), payments.clone()]));
+    let taken = update::take(&orders, &"me".into());
+    assert_eq!(table.update(&orders.key, &taken).await, Ok(orders.clone()));
+    assert_eq!(table.get(&payments.key).await, Ok(Some(payments.clone())), "the other one is unchanged");
+    assert_eq!(table.owned(&"me".into()).await, Ok(vec![orders.key.clone()]));
+    let ended = update::checkpoint(&payments, &Position::shard_end());
+    table.update(&payments.key, &ended).await.unwrap();
+    assert_eq!(table.delete(&orders.key).await, Ok(false), "it is open");
+    assert_eq!(table.delete(&payments.key).await, Ok(true));
+    endpoint.stop().await;
+}
+
+#[tokio::test]
+async fn table_holds_the_leases_of_one_or_of_several_streams() {
+    let endpoint = Tables::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None).await.unwrap();
+    let client = dynamodb(&endpoint).await;
+    let rows = async |table: &str| {
+        let found = client.scan().table_name(table).send().await.unwrap();
+        found.items().to_vec()
+    };
+    for (streams, ours, theirs) in
+        [(Streams::One, "a", "1:orders:5:shardId-0"), (Streams::Several, "1:orders:5:shardId-0", "a")]
+    {
+        let name = format!("{streams:?}");
+        let table = Leases::new(client.clone(), name.clone(), Options { streams, ..Options::default() });
+        let other = if streams == Streams::One { Streams::Several } else { Streams::One };
+        let beside =
+            Leases::new(client.clone(), name.clone(), Options { streams: other, ..Options::default() });
+        table.ensure().await.unwrap();
+        let refused = table.create(&lease(theirs)).await.unwrap_err();
+        assert!(refused.is_foreign(), "{refused}");
+        assert_eq!(rows(&name).await, [], "{name}");
+        table.create(&lease(ours)).await.unwrap();
+        let before = rows(&name).await;
+        let refused = [beside.list().await.map(drop), beside.create(&lease(ours)).await.map(drop)];
+        assert!(refused.into_iter().all(|refused| refused.is_err_and(|error| error.is_foreign())), "{name}");
+        assert_eq!(rows(&name).await, before, "nothing is written");
+    }
     endpoint.stop().await;
 }
 
