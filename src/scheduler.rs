@@ -1,38 +1,29 @@
 //! Runs a consumer for each lease that this worker holds.
 //!
-//! There is one consumer per shard: a lease that is acquired again before its previous consumer has ended
-//! waits for that. If no child of the program ever worked, the whole daemon exits, so that a supervisor
-//! notices.
+//! [`state`] decides, without I/O; this module waits for events and performs the effects. There is one consumer per
+//! shard: a lease that is acquired again before its previous consumer has ended waits for that. If no child of the
+//! program ever worked, the whole daemon exits, so that a supervisor notices.
 //!
 //! In KCL: `Scheduler`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{Notify, broadcast, mpsc};
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, error, error_span, info};
+use tracing::{Instrument as _, error, error_span};
 
+use crate::clock;
 use crate::consumer::{self, Outcome, Parts, Signals};
 use crate::coordinator::Handle;
 use crate::lease::{Held, LeaseKey};
-use crate::shard::some;
 
-/// The child of a shard failed permanently.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "record processor of {key} failed too many times in a row (multilangd.maxChildFailures); last \
-     error: {reason}"
-)]
-pub struct Hopeless {
-    /// The shard.
-    pub key: LeaseKey,
-    /// The last failure.
-    pub reason: String,
-}
+pub mod state;
+
+pub use state::Hopeless;
+use state::{Effect, Event, State};
 
 /// The connections of the scheduler to the coordinator and to the daemon.
 #[derive(Debug)]
@@ -45,25 +36,17 @@ pub struct Orders {
     pub gave_up: Arc<Notify>,
 }
 
-struct Running {
-    held: Arc<Held>,
-    /// A lease of the same shard that was acquired before this consumer ended.
-    next: Option<Arc<Held>>,
-}
-
 struct Scheduler {
+    state: State<Arc<Held>>,
     parts: Parts,
-    coordinator: Handle,
-    stop: CancellationToken,
-    gave_up: Arc<Notify>,
+    orders: Orders,
     consumers: JoinSet<Outcome>,
+    /// The lease of each consumer's task.
+    tasks: BTreeMap<Id, LeaseKey>,
     /// Leases of finished shards, held until they are not needed; each task ends when its lease is to go to
     /// another worker.
     kept: JoinSet<Arc<Held>>,
-    running: BTreeMap<LeaseKey, Running>,
-    tasks: BTreeMap<Id, LeaseKey>,
     finished: broadcast::Sender<()>,
-    hopeless: Option<Hopeless>,
 }
 
 /// Runs a consumer for each lease received, until the stop; then stops all of them.
@@ -75,87 +58,92 @@ pub async fn run(
     orders: Orders,
     mut leases: mpsc::Receiver<Arc<Held>>,
 ) -> Result<(), Hopeless> {
-    let Orders { coordinator, stop, gave_up } = orders;
+    let (standings, stop) = (parts.standings.clone(), orders.stop.clone());
     let mut scheduler = Scheduler {
+        state: State::default(),
         parts,
-        coordinator,
-        stop,
-        gave_up,
+        orders,
         consumers: JoinSet::new(),
-        kept: JoinSet::new(),
-        running: BTreeMap::new(),
         tasks: BTreeMap::new(),
+        kept: JoinSet::new(),
         finished: broadcast::Sender::new(1),
-        hopeless: None,
     };
-    let standings = scheduler.parts.standings.clone();
-    let second = Duration::from_secs(1);
-    let mut waiting = interval_at(Instant::now() + second, second);
-    waiting.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let stopping = scheduler.stop.is_cancelled();
-        if stopping && scheduler.consumers.is_empty() {
+        scheduler.refresh();
+        if scheduler.state.has_ended() {
             break;
         }
+        let runs = !scheduler.state.is_stopping();
         tokio::select! {
             biased;
             // Ends are handled before new leases, so that a shard's next consumer can start.
             Some(ended) = scheduler.consumers.join_next_with_id() => scheduler.ended(ended),
-            () = scheduler.stop.cancelled(), if !stopping => waiting.reset(),
-            // The leader had not seen the end of the shard: only the owner can release its lease.
-            Some(Ok(held)) = scheduler.kept.join_next(), if !stopping => {
-                if !held.lost().is_cancelled() {
-                    scheduler.coordinator.release(held);
+            () = stop.cancelled(), if runs => {}
+            Some(Ok(held)) = scheduler.kept.join_next(), if runs => scheduler.handle(Event::KeptEnded(held)),
+            Some(held) = leases.recv() => scheduler.handle(Event::Acquired(held)),
+            () = standings.changed(), if runs => {
+                if let Some((key, reason)) = standings.never_worked() {
+                    scheduler.handle(Event::NeverWorked(key, reason));
                 }
             }
-            Some(held) = leases.recv() => scheduler.held(held),
-            () = standings.changed(), if !stopping => scheduler.give_up_if_nothing_works(),
-            _ = waiting.tick(), if stopping => {
-                let shards = some(scheduler.running.keys());
-                info!(shards, "waiting for record processors to stop");
-            }
+            () = clock::reached(scheduler.state.due()) => scheduler.handle(Event::Wake),
         }
     }
-    // Leases received after the last consumer ended.
     leases.close();
     while let Some(held) = leases.recv().await {
-        scheduler.coordinator.release(held);
+        scheduler.handle(Event::Late(held));
     }
-    scheduler.hopeless.map_or(Ok(()), Err)
+    scheduler.state.into_failure().map_or(Ok(()), Err)
 }
 
 impl Scheduler {
-    fn held(&mut self, held: Arc<Held>) {
-        if !held.is_live(Instant::now()) {
-            held.mark_lost();
-        } else if self.stop.is_cancelled() || self.hopeless.is_some() {
-            self.coordinator.release(held);
-        } else if let Some(running) = self.running.get_mut(held.key()) {
-            running.next = Some(held);
-        } else {
-            self.start(held);
+    /// No consumer is started once a shutdown has begun.
+    fn refresh(&mut self) {
+        if self.orders.stop.is_cancelled() && !self.state.is_stopping() {
+            self.step(Event::Stop);
         }
     }
 
-    /// Exits if every shard is parked and no child has ever answered: the program is broken, not a record.
-    fn give_up_if_nothing_works(&mut self) {
-        if let Some((key, reason)) = self.parts.standings.never_worked() {
-            self.give_up(Hopeless { key, reason });
+    fn handle(&mut self, event: Event<Arc<Held>>) {
+        self.refresh();
+        self.step(event);
+    }
+
+    fn step(&mut self, event: Event<Arc<Held>>) {
+        for effect in self.state.on(Instant::now(), event) {
+            self.perform(effect);
         }
     }
 
-    fn give_up(&mut self, hopeless: Hopeless) {
-        error!(event = "processor_failed_for_good", error = %hopeless, "shutting down: a record processor failed for good");
-        self.hopeless.get_or_insert(hopeless);
-        self.gave_up.notify_one();
+    fn perform(&mut self, effect: Effect<Arc<Held>>) {
+        match effect {
+            Effect::Start(held) => self.start(held),
+            Effect::MarkLost(held) => held.mark_lost(),
+            Effect::Release(held) => self.orders.coordinator.release(held),
+            Effect::Keep(held) => {
+                self.kept.spawn(async move {
+                    tokio::select! {
+                        biased;
+                        () = held.lost().cancelled() => {}
+                        () = held.wanted().cancelled() => {}
+                    }
+                    held
+                });
+            }
+            Effect::Announce => {
+                let _nobody_waits = self.finished.send(()).is_err();
+            }
+            Effect::Scan => self.orders.coordinator.look(),
+            Effect::GiveUp => self.orders.gave_up.notify_one(),
+        }
     }
 
     fn start(&mut self, held: Arc<Held>) {
-        let signals = Signals { stop: self.stop.clone(), finished: self.finished.subscribe() };
-        let consumer = consumer::run(held.clone(), self.parts.clone(), signals);
-        let task = self.consumers.spawn(consumer.instrument(error_span!("shard", shard = %held.key())));
-        self.tasks.insert(task.id(), held.key().clone());
-        self.running.insert(held.key().clone(), Running { held, next: None });
+        let key = held.key().clone();
+        let signals = Signals { stop: self.orders.stop.clone(), finished: self.finished.subscribe() };
+        let consumer = consumer::run(held, self.parts.clone(), signals);
+        let task = self.consumers.spawn(consumer.instrument(error_span!("shard", shard = %key)));
+        self.tasks.insert(task.id(), key);
     }
 
     fn ended(&mut self, ended: Result<(Id, Outcome), JoinError>) {
@@ -166,39 +154,8 @@ impl Scheduler {
                 (error.id(), None)
             }
         };
-        let Some(Running { held, next }) = self.tasks.remove(&id).and_then(|key| self.running.remove(&key))
-        else {
-            return;
-        };
-        match outcome {
-            Some(Outcome::ShardEnded) => {
-                info!(event = "shard_completed", shard = %held.key(), "completed the shard");
-                let _nobody_waits = self.finished.send(()).is_err();
-                self.kept.spawn(async move {
-                    tokio::select! {
-                        biased;
-                        () = held.lost().cancelled() => {}
-                        () = held.wanted().cancelled() => {}
-                    }
-                    held
-                });
-                self.coordinator.look();
-            }
-            Some(Outcome::LeaseLost) => info!(event = "processing_stopped", shard = %held.key(),
-                "stopped processing the shard: its lease is lost"),
-            Some(Outcome::Stopped) => self.coordinator.release(held),
-            Some(Outcome::Hopeless(reason)) => {
-                let key = held.key().clone();
-                self.coordinator.release(held);
-                self.give_up(Hopeless { key, reason });
-            }
-            None => {
-                self.coordinator.release(held);
-                self.coordinator.look();
-            }
-        }
-        if let Some(next) = next {
-            self.held(next);
+        if let Some(key) = self.tasks.remove(&id) {
+            self.handle(Event::Ended(key, outcome));
         }
     }
 }
