@@ -35,11 +35,42 @@ pub struct Recognition {
     suspected: Notify,
 }
 
-#[derive(Debug, Default)]
-struct Known {
+/// The identity of the stream as it is recognised at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Identity {
     current: Option<StreamId>,
     /// Shards whose rows contradict the identity: these rows are not marked with it.
     doubtful: BTreeSet<ShardId>,
+}
+
+impl Identity {
+    /// That stream, of which the rows of these shards are doubtful.
+    pub fn new(current: Option<StreamId>, doubtful: BTreeSet<ShardId>) -> Self {
+        Self { current, doubtful }
+    }
+
+    /// The stream whose leases this worker acquires; none while it is unknown.
+    pub fn current(&self) -> Option<&StreamId> {
+        self.current.as_ref()
+    }
+
+    /// The identity with which a shard's row is marked when its lease is acquired.
+    pub fn mark(&self, shard: &ShardId) -> Option<&StreamId> {
+        self.current().filter(|_| !self.doubtful.contains(shard))
+    }
+
+    /// Whether a lease whose row has that mark may be acquired. A row without a mark may be: Java wrote it.
+    pub fn accepts(&self, mark: Option<&StreamId>) -> bool {
+        match (&self.current, mark) {
+            (Some(current), Some(mark)) => current == mark,
+            (None, _) | (_, None) => true,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    identity: Identity,
     /// Whether the unknown identity has been logged.
     logged: bool,
 }
@@ -66,30 +97,30 @@ impl Recognition {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The stream whose leases this worker acquires; none while it is unknown.
+    /// The identity as it is recognised now.
+    pub fn identity(&self) -> Identity {
+        self.known().identity.clone()
+    }
+
+    /// [`Identity::current`].
     pub fn current(&self) -> Option<StreamId> {
-        self.known().current.clone()
+        self.known().identity.current.clone()
     }
 
-    /// The identity with which a shard's row is marked when its lease is acquired.
+    /// [`Identity::mark`].
     pub fn mark(&self, shard: &ShardId) -> Option<StreamId> {
-        let known = self.known();
-        known.current.clone().filter(|_| !known.doubtful.contains(shard))
+        self.known().identity.mark(shard).cloned()
     }
 
-    /// Whether a lease whose row has that mark may be acquired. A row without a mark may be: Java wrote it.
+    /// [`Identity::accepts`].
     pub fn accepts(&self, mark: Option<&StreamId>) -> bool {
-        match (&self.known().current, mark) {
-            (Some(current), Some(mark)) => current == mark,
-            (None, _) | (_, None) => true,
-        }
+        self.known().identity.accepts(mark)
     }
 
     /// Sets the identity after the lease table was compared with the stream: leases of this stream are
     /// acquired from now on.
     pub fn recognise(&self, current: Option<StreamId>, doubtful: BTreeSet<ShardId>) {
-        let mut known = self.known();
-        (known.current, known.doubtful) = (current, doubtful);
+        self.known().identity = Identity::new(current, doubtful);
     }
 
     /// The identity that `DescribeStreamSummary` reports now; none if the call is denied or not supported.

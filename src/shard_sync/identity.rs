@@ -2,13 +2,11 @@
 //! in each audit.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::{AUDIT, Error, Made, Rounds, ShardSync};
-use crate::coordinator::Handle;
+use super::ShardSync;
+use super::event::{Compared, Error, Made};
 use crate::lease::orders::{self, Pause};
 use crate::lease::origin::{self, Foreign, Marks, StartOver, Step};
 use crate::lease::update::{self, Change, Update};
@@ -16,19 +14,11 @@ use crate::lease::{Lease, table};
 use crate::shard::{self, Filter, Shard, ShardId};
 use crate::stream::{Relation, StreamId};
 
-/// Interval between requests for an identity that was denied.
-const ASK_AGAIN: Duration = Duration::from_secs(300);
-/// Interval between reports of rows that belong to another stream.
-const REPORT_AGAIN: Duration = Duration::from_secs(600);
 /// Number of checkpoints that are verified with Kinesis if a table has no marks; all of them if Kinesis
 /// refuses only some of these.
 const PROBES: usize = 8;
 /// Most attempts to write a row while its owner renews it.
 const REWRITES: u32 = 3;
-/// Pause after a suspicion in vain, times the number of them in a row.
-const SUSPECT_AGAIN: Duration = Duration::from_secs(2);
-/// Time to collect the suspicions of many shards, which arise at once.
-const GATHER: Duration = Duration::from_millis(200);
 
 /// The outcome of a conditional write.
 #[derive(Debug, PartialEq, Eq)]
@@ -135,7 +125,7 @@ impl ShardSync {
             "the stream was deleted and recreated: resetting its leases to TRIM_HORIZON"
         );
         // The only row that stores the order in force may be one that is deleted.
-        self.bring_orders(leases, true).await?;
+        self.bring_orders(leases).await?;
         for (lease, earlier) in mark {
             self.rewrite(lease, |row| update::mark(row, earlier)).await?;
         }
@@ -236,81 +226,33 @@ impl ShardSync {
         Ok(Rewritten::Changed(Box::new(row)))
     }
 
-    /// Handles the suspicion of a consumer or of a scan that the stream is another one than before.
-    pub(super) async fn suspicion(&self, rounds: &mut Rounds, coordinator: &Handle) {
-        rounds.suspected = Some(Instant::now());
-        let before = self.recognition.current();
-        let outcome = async {
-            let leases = self.table.list().await?;
-            self.compare_identity(&leases, rounds, coordinator).await
-        };
-        if let Err(error) = outcome.await {
-            warn!(event = "stream_check_failed", %error, "failed to compare the lease table with the stream, retrying");
-        }
-        let changed = self.recognition.current() != before;
-        rounds.in_vain = if changed { 0 } else { rounds.in_vain.saturating_add(1) };
-    }
-
-    /// Compares the identity in each audit, if a row has an unexpected mark or the identity is unknown.
-    pub(super) async fn follow(
-        &self,
-        leases: &[Lease],
-        rounds: &mut Rounds,
-        coordinator: &Handle,
-    ) -> Result<(), Error> {
-        let unknown = self.recognition.current().is_none();
-        let due = rounds.described.is_none_or(|at| at.elapsed() >= ASK_AGAIN);
-        let odd = leases.iter().any(|lease| !self.recognition.accepts(lease.stream.as_ref()));
-        if odd || unknown && due {
-            rounds.described = Some(Instant::now());
-            self.compare_identity(leases, rounds, coordinator).await?;
-        }
-        Ok(())
-    }
-
     /// Requests the stream's identity. If it changed, or rows belong to an earlier stream, the leases start
     /// over.
-    pub(super) async fn compare_identity(
+    pub(super) async fn compare_identity(&self, leases: &[Lease]) -> Compared {
+        let mut foreign = None;
+        let started_over = self.compare_and_start_over(leases, &mut foreign).await;
+        Compared { foreign, started_over }
+    }
+
+    async fn compare_and_start_over(
         &self,
         leases: &[Lease],
-        rounds: &mut Rounds,
-        coordinator: &Handle,
-    ) -> Result<(), Error> {
-        let Some(described) = self.recognition.describe().await? else { return Ok(()) };
+        foreign: &mut Option<Foreign>,
+    ) -> Result<bool, Error> {
+        let Some(described) = self.recognition.describe().await? else { return Ok(false) };
         let current = self.recognition.current();
         if current.as_ref() != Some(&described) {
             match self.accept(leases, Some(described)).await {
-                Err(Error::Foreign(foreign)) => self.report_foreign(&foreign, rounds),
+                Err(Error::Foreign(found)) => *foreign = Some(found),
                 accepted => accepted?,
             }
-        } else if let Err(foreign) = origin::marks(leases, current.as_ref(), &self.settings.stream) {
-            self.report_foreign(&foreign, rounds);
+        } else if let Err(found) = origin::marks(leases, current.as_ref(), &self.settings.stream) {
+            *foreign = Some(found);
         }
         let is_earlier =
             |lease: &Lease| origin::is_of_an_earlier_stream(lease, self.recognition.current().as_ref());
         // Uses the present rows: conditional writes on the rows of a scan that is some seconds old would
         // fail.
-        if leases.iter().any(is_earlier) && self.start_over(&self.table.list().await?).await? {
-            coordinator.look();
-        }
-        Ok(())
-    }
-
-    /// Logs rows of another stream. Their leases are never acquired, so this stream has fewer readers.
-    fn report_foreign(&self, foreign: &Foreign, rounds: &mut Rounds) {
-        if rounds.reported.is_none_or(|at| at.elapsed() >= REPORT_AGAIN) {
-            rounds.reported = Some(Instant::now());
-            error!(event = "table_shared", error = %foreign,
-                "another application uses the same lease table for a different stream");
-        }
-    }
-}
-
-impl Rounds {
-    /// When a suspicion is examined. A pause follows one that was in vain: a consumer whose read is refused
-    /// for another reason suspects for ever.
-    pub(super) fn next_suspicion(&self, now: Instant) -> Instant {
-        let pause = (SUSPECT_AGAIN * self.in_vain).min(AUDIT * 2);
-        self.suspected.map_or(now, |at| at + pause).max(now + GATHER)
+        Ok(leases.iter().any(is_earlier) && self.start_over(&self.table.list().await?).await?)
     }
 }

@@ -1,38 +1,35 @@
 //! Compares the open shards of the stream with the leases. The stream is authoritative, not the table.
+//!
+//! Pure. Shards without a lease get one, a finished row of an open shard is reset, and shards that no worker reads are
+//! counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{AUDIT, Error, Rounds, ShardSync};
-use crate::coordinator::{Handle, Snapshot};
+use super::event::{Effect, Error, Listing, Moment, Occasion, Settings, Wrong};
+use super::state::{AUDIT, Audit, Next, State};
 use crate::lease::history::Known;
-use crate::lease::{Lease, LeaseKey, origin, sync, update};
+use crate::lease::orders::{in_force, include};
+use crate::lease::{Lease, LeaseKey, origin, sync};
 use crate::metrics::OfWorker;
+use crate::recognition::Identity;
 use crate::sequence::Sequence;
 use crate::shard::{Filter, Shard, ShardId, some};
 
-impl ShardSync {
-    /// Runs one audit: shards without a lease get one, a finished row of an open shard is reset, and shards
-    /// that no worker reads are counted. Calls `ListShards` once. Returns whether nothing was left to owners that may
-    /// restore their rows.
-    pub(super) async fn compare(
-        &self,
-        seen: &Snapshot,
-        rounds: &mut Rounds,
-        coordinator: &Handle,
-    ) -> Result<bool, Error> {
-        // Nothing else reveals a recreated stream whose leases can still be read.
-        self.compare_identity(&seen.leases, rounds, coordinator).await?;
-        let listed = self.shards.list(Filter::All).await?;
+impl State {
+    /// Counts the open shards that no worker reads, and resets rows that cannot be right.
+    pub(super) fn compare(&mut self, moment: &Moment, audit: &mut Audit, listed: Vec<Shard>) -> Next {
+        (audit.listed, audit.listed_at) = (listed, moment.now);
+        let seen = &audit.seen;
         let mut unread: BTreeSet<ShardId> =
-            origin::unread(&seen.leases, &listed, &seen.live).into_iter().collect();
+            origin::unread(&seen.leases, &audit.listed, &seen.live).into_iter().collect();
         // A row that became unreadable is in no scan, while its owner reads on.
         let is_held =
             |key: &LeaseKey| seen.held.contains(key) && seen.leases.iter().all(|lease| lease.key != *key);
         unread.retain(|shard| !is_held(&LeaseKey::from(shard.clone())));
-        let lasting: BTreeSet<ShardId> = unread.intersection(&rounds.unread).cloned().collect();
+        let lasting: BTreeSet<ShardId> = unread.intersection(&self.unread).cloned().collect();
         if !lasting.is_empty() {
             warn!(
                 event = "open_shards_without_reader",
@@ -41,124 +38,165 @@ impl ShardSync {
                 "no live worker reads some open shards"
             );
         }
-        self.settings.sink.worker(OfWorker::Unread { shards: Some(unread.len()), lasting: lasting.len() });
-        rounds.unread = unread;
-        let now = Instant::now();
+        let counted = OfWorker::Unread { shards: Some(unread.len()), lasting: lasting.len() };
+        self.effects.push(Effect::Emit(counted));
+        self.unread = unread;
         // `ListShards` may lag behind the end of a shard.
-        let mut changed =
-            self.reopen(&seen.leases, &listed, |key| seen.history.finished_for(key, now) >= AUDIT).await?;
-        let mut is_complete = true;
-        if self.lacks_rows(seen, rounds, now) {
-            // Uses the present rows: the last scan may be some seconds old.
-            let mut rows = self.table.list().await?;
-            let mut missing = self.deleted(&rows, seen, &listed).await?;
-            rows.extend(missing.iter().cloned());
-            missing.extend(self.needed(&rows).await?);
-            // All in one comparison and ancestors first, because descendants must not start before them.
-            let place: BTreeMap<&ShardId, usize> =
-                sync::in_order(&listed).into_iter().map(|shard| &shard.id).zip(0..).collect();
-            missing.sort_by_key(|lease| place.get(lease.shard()).copied());
-            is_complete = !missing.iter().any(|lease| self.may_be_restored(lease, seen, rounds, now));
-            if is_complete {
-                let made = self.make(&missing).await?;
-                changed |= made.new + made.there > 0;
-            }
+        let is_settled = |key: &LeaseKey| seen.history.finished_for(key, moment.now) >= AUDIT;
+        let wrong = wrong(&seen.leases, &audit.listed, &moment.identity, is_settled);
+        if wrong.is_empty() {
+            return self.look_for_rows(audit);
         }
-        if changed {
-            coordinator.look();
-        }
-        Ok(is_complete)
+        Next::Request(Effect::Reset(wrong))
     }
 
-    /// The leases whose rows were deleted before their shards ended, with the last checkpoints that this worker has read.
-    /// Their owners would have restored them at later ones.
-    async fn deleted(&self, rows: &[Lease], seen: &Snapshot, listed: &[Shard]) -> Result<Vec<Lease>, Error> {
-        let with_row: BTreeSet<&ShardId> = rows.iter().map(|row| row.shard()).collect();
-        let mut deleted = Vec::new();
-        for shard in sync::in_order(listed).into_iter().filter(|shard| !with_row.contains(&shard.id)) {
-            let mut lease = sync::new_lease(shard, Sequence::TrimHorizon);
-            let Some(known) = seen.history.deleted(&lease.key) else { continue };
-            lease.checkpoint = known.checkpoint.clone();
-            lease.latest_from = known.latest_from;
-            (lease.park, lease.pause) = (known.park.clone(), known.pause.clone());
-            if !origin::is_within(&lease, shard) || !self.is_of_this_stream(&lease, known).await? {
-                continue;
-            }
-            // Java workers do not mark the rows of its children.
-            let marks = [known.stream.as_ref(), None];
-            if !marks.into_iter().any(|mark| origin::was_finished(shard, rows, listed, mark)) {
-                deleted.push(lease);
-            }
+    /// Reads the present rows if leases are missing: the last scan may be some seconds old.
+    pub(super) fn look_for_rows(&mut self, audit: &Audit) -> Next {
+        if self.lacks_rows(audit) {
+            return Next::Request(Effect::ReadRows(Occasion::Comparison));
         }
-        Ok(deleted)
-    }
-
-    /// Whether the row of a lease was one of this stream: by its mark, or by Kinesis if Java wrote it.
-    async fn is_of_this_stream(&self, lease: &Lease, known: &Known) -> Result<bool, Error> {
-        match (&known.stream, &lease.checkpoint.sequence) {
-            (None, Sequence::Number(number)) => Ok(self.shards.has_number(lease.shard(), number).await?),
-            (stream, _) => Ok(*stream == self.recognition.mark(lease.shard())),
-        }
-    }
-
-    /// Whether a row was deleted so recently that its owner may restore it.
-    fn may_be_restored(&self, lease: &Lease, seen: &Snapshot, rounds: &Rounds, now: Instant) -> bool {
-        let is_recent = |since: &Instant| now < *since + self.settings.failover;
-        rounds.rowless.get(lease.shard()).is_some_and(is_recent)
-            || seen.history.deleted_for(&lease.key, now).is_some_and(|time| time < self.settings.failover)
-            || seen.leases.iter().any(|row| row.key == lease.key)
+        self.end_comparison(audit, true)
     }
 
     /// Whether a shard that no worker reads has had no row for a failover time, and not only since this
     /// comparison. The owner of a lease whose row was deleted knows the position, and restores the row with
     /// its next renewal.
-    fn lacks_rows(&self, seen: &Snapshot, rounds: &mut Rounds, now: Instant) -> bool {
-        let without = |shard: &&ShardId| seen.leases.iter().all(|lease| lease.shard() != *shard);
-        let since = |shard: &ShardId| rounds.rowless.get(shard).copied().unwrap_or(now);
-        rounds.rowless =
-            rounds.unread.iter().filter(without).map(|shard| (shard.clone(), since(shard))).collect();
+    fn lacks_rows(&mut self, audit: &Audit) -> bool {
+        let (leases, now) = (&audit.seen.leases, audit.listed_at);
+        let since = |shard: &ShardId| self.rowless.get(shard).copied().unwrap_or(now);
+        let without = self.unread.iter().filter(|shard| !has_row(leases, shard));
+        self.rowless = without.map(|shard| (shard.clone(), since(shard))).collect();
         let long = |since: &Instant| now > *since && now >= *since + self.settings.failover;
-        rounds.rowless.values().any(long)
+        self.rowless.values().any(long)
     }
 
-    /// Resets rows that cannot be right: `SHARD_END` for an open shard, rows of an earlier stream, or wrong
-    /// ones. These shards are read from their oldest records. Returns whether there were any.
-    pub(super) async fn reopen(
-        &self,
-        leases: &[Lease],
-        listed: &[Shard],
-        is_settled: impl Fn(&LeaseKey) -> bool,
-    ) -> Result<bool, Error> {
-        let mut changed = false;
-        for (lease, shard) in origin::impossible(leases, listed) {
-            let Some(stream) = self.recognition.mark(lease.shard()) else { continue };
-            let settled = !lease.is_complete() || is_settled(&lease.key);
-            // Of a row without a mark only `SHARD_END` is known to be wrong: a Java worker may hold it for
-            // another stream.
-            let ours = match &lease.stream {
-                Some(mark) => *mark == stream,
-                None => lease.is_complete(),
-            };
-            if settled && ours && self.recognition.is_unchanged(lease.shard()).await {
-                warn!(event = "lease_reset",
-                    shard = %lease.key, checkpoint = %lease.checkpoint, starting = %shard.starting,
-                    "the checkpoint of the lease does not belong to this shard: resetting it to \
-                     TRIM_HORIZON"
-                );
-                let reset = |row: &Lease| {
-                    update::reset(row, shard.parents().cloned().collect(), shard.range, Some(&stream))
-                };
-                self.rewrite(lease, reset).await?;
-                changed = true;
+    /// Plans the leases whose rows were deleted before their shards ended, with the last checkpoints that this worker has
+    /// read. Their owners would have restored them at later ones.
+    pub(super) fn restore(&mut self, identity: &Identity, audit: &mut Audit) -> Next {
+        let with_row: BTreeSet<&ShardId> = audit.rows.iter().map(|row| row.shard()).collect();
+        let (mut deleted, mut doubtful) = (Vec::new(), Vec::new());
+        for shard in sync::in_order(&audit.listed).into_iter().filter(|shard| !with_row.contains(&shard.id)) {
+            let new = sync::new_lease(shard, Sequence::TrimHorizon);
+            let Some(known) = audit.seen.history.deleted(&new.key) else { continue };
+            let lease = restored(new, known);
+            // Java workers do not mark the rows of its children.
+            let mut marks = [known.stream.as_ref(), None].into_iter();
+            let was_finished = |mark| origin::was_finished(shard, &audit.rows, &audit.listed, mark);
+            if !origin::is_within(&lease, shard) || marks.any(was_finished) {
+                continue;
             }
+            // Whether the row was one of this stream: by its mark, or by Kinesis if Java wrote it.
+            match (&known.stream, &lease.checkpoint.sequence) {
+                (None, Sequence::Number(number)) => doubtful.push((shard.id.clone(), number.clone())),
+                (stream, _) if stream.as_ref() == identity.mark(&shard.id) => {}
+                (_, _) => continue,
+            }
+            deleted.push(lease);
         }
-        Ok(changed)
+        audit.missing = deleted;
+        if doubtful.is_empty() {
+            return self.list_missing(audit);
+        }
+        Next::Request(Effect::VerifyNumbers(doubtful))
     }
 
-    /// Another worker counts the unread shards from now on.
-    pub(super) fn forget_unread(&self, rounds: &mut Rounds) {
-        rounds.unread.clear();
-        rounds.rowless.clear();
-        self.settings.sink.worker(OfWorker::Unread { shards: None, lasting: 0 });
+    /// Lists the shards for the other leases that are missing.
+    pub(super) fn list_missing(&mut self, audit: &mut Audit) -> Next {
+        audit.rows.extend(audit.missing.iter().cloned());
+        Next::Request(Effect::List(Listing::Missing, filter(&audit.rows, &self.settings)))
     }
+
+    /// Creates all missing leases, unless one of them may be restored by its owner.
+    pub(super) fn create_missing(
+        &mut self,
+        moment: &Moment,
+        audit: &mut Audit,
+        listed: &[Shard],
+    ) -> Result<Next, Error> {
+        let mut missing = std::mem::take(&mut audit.missing);
+        missing.extend(needed(&audit.rows, listed, &self.settings, moment.past)?);
+        // All in one comparison and ancestors first, because descendants must not start before them.
+        let place: BTreeMap<&ShardId, usize> =
+            sync::in_order(&audit.listed).into_iter().map(|shard| &shard.id).zip(0..).collect();
+        missing.sort_by_key(|lease| place.get(lease.shard()).copied());
+        if missing.iter().any(|lease| self.may_be_restored(lease, audit)) {
+            return Ok(self.end_comparison(audit, false));
+        }
+        if missing.is_empty() {
+            return Ok(self.end_comparison(audit, true));
+        }
+        Ok(Next::Request(Effect::Create(missing)))
+    }
+
+    /// Whether a row was deleted so recently that its owner may restore it.
+    fn may_be_restored(&self, lease: &Lease, audit: &Audit) -> bool {
+        let (seen, now, failover) = (&audit.seen, audit.listed_at, self.settings.failover);
+        self.rowless.get(lease.shard()).is_some_and(|since| now < *since + failover)
+            || seen.history.deleted_for(&lease.key, now).is_some_and(|time| time < failover)
+            || seen.leases.iter().any(|row| row.key == lease.key)
+    }
+}
+
+fn has_row(leases: &[Lease], shard: &ShardId) -> bool {
+    leases.iter().any(|lease| lease.shard() == shard)
+}
+
+/// A new lease at the last known checkpoint.
+fn restored(new: Lease, known: &Known) -> Lease {
+    Lease {
+        checkpoint: known.checkpoint.clone(),
+        latest_from: known.latest_from,
+        park: known.park.clone(),
+        pause: known.pause.clone(),
+        ..new
+    }
+}
+
+/// Rows that cannot be right: `SHARD_END` for an open shard, or rows of an earlier stream. Their shards are read from
+/// their oldest records. `is_settled` tells whether a finished row has been so for long enough.
+pub(super) fn wrong(
+    leases: &[Lease],
+    listed: &[Shard],
+    identity: &Identity,
+    is_settled: impl Fn(&LeaseKey) -> bool,
+) -> Vec<Wrong> {
+    let mut found = Vec::new();
+    for (lease, shard) in origin::impossible(leases, listed) {
+        let Some(stream) = identity.mark(lease.shard()) else { continue };
+        let settled = !lease.is_complete() || is_settled(&lease.key);
+        // Of a row without a mark only `SHARD_END` is known to be wrong: a Java worker may hold it for
+        // another stream.
+        let ours = match &lease.stream {
+            Some(mark) => mark == stream,
+            None => lease.is_complete(),
+        };
+        if settled && ours {
+            found.push(Wrong { lease: lease.clone(), shard: shard.clone(), stream: stream.clone() });
+        }
+    }
+    found
+}
+
+/// The shards to be listed for [`needed`].
+pub(super) fn filter(rows: &[Lease], settings: &Settings) -> Filter {
+    if rows.is_empty() { settings.initial.filter() } else { Filter::All }
+}
+
+/// The leases to be created. If there are no rows at all, the application is new or its rows were deleted.
+pub(super) fn needed(
+    rows: &[Lease],
+    listed: &[Shard],
+    settings: &Settings,
+    past: i64,
+) -> Result<Vec<Lease>, sync::Error> {
+    let &Settings { initial, ignore_unexpected_children, .. } = settings;
+    if rows.is_empty() {
+        return sync::plan_first(listed, initial);
+    }
+    let mut missing = sync::plan_missing(listed, rows, initial, ignore_unexpected_children)?;
+    missing.extend(origin::orphans(rows, listed));
+    if let Some(pause) = in_force(rows) {
+        missing.iter_mut().for_each(|lease| include(lease, pause, past));
+    }
+    Ok(missing)
 }

@@ -1,14 +1,21 @@
 //! Tests of the shard sync at the start, and of the frequency of audits.
 
+use std::time::Duration;
+
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::state::AUDIT;
 use super::*;
 use crate::coordinator::Coordinator;
+use crate::lease::Lease;
 use crate::lease::memory::Memory as Rows;
 use crate::lease::orders::Pause;
-use crate::metrics::OfShard;
-use crate::sequence::{Position, SequenceNumber};
-use crate::shard::{BoxFuture, HashRange, Listed};
+use crate::lease::origin::Foreign;
+use crate::lease::sync::InitialPosition;
+use crate::metrics::{Coverage, OfShard, OfWorker, Sink, Step};
+use crate::sequence::{Position, Sequence};
+use crate::shard::{BoxFuture, Filter, HashRange, Listed, Shard};
 use crate::stream::StreamId;
 
 const FAILOVER: Duration = Duration::from_secs(10);
@@ -215,14 +222,14 @@ async fn recreated(deleted: Lease, shards: Arc<dyn shard::Api>) -> Lease {
         ..Snapshot::default()
     };
     let (_coordinator, ends) = Coordinator::new(rows.clone(), crate::coordinator::tests::settings());
-    let mut rounds = Rounds::default();
-    let mut complete = Vec::new();
+    let mut state = State::new(shard_sync.settings.clone(), Instant::now());
     for _ in 0..3 {
         assert_eq!(rows.row(&id), None, "its owner may restore it");
-        complete.push(shard_sync.compare(&seen, &mut rounds, &ends.handle).await.unwrap());
+        let now = Instant::now();
+        shard_sync.handle(&mut state, Event::AuditDue(seen.clone()), &ends.handle).await;
+        assert_eq!(state.synced, Some(now), "nothing is left to its owner");
         sleep(FAILOVER / 2).await;
     }
-    assert_eq!(complete, [true; 3], "the second one is not due yet");
     rows.row(&id).unwrap()
 }
 
@@ -266,9 +273,9 @@ async fn held_shard_whose_row_is_in_no_scan_counts_as_read() {
             ..Snapshot::default()
         };
         let (_coordinator, ends) = Coordinator::new(rows.clone(), crate::coordinator::tests::settings());
-        let mut rounds = Rounds::default();
+        let mut state = State::new(shard_sync.settings.clone(), Instant::now());
         for _ in 0..3 {
-            shard_sync.compare(&seen, &mut rounds, &ends.handle).await.unwrap();
+            shard_sync.handle(&mut state, Event::AuditDue(seen.clone()), &ends.handle).await;
             sleep(FAILOVER / 2).await;
         }
         assert_eq!(rows.row(&"1".into()).is_some(), created);
@@ -293,12 +300,12 @@ async fn leases_created_during_a_pause_are_paused() {
         let before = rows.list().await.unwrap();
         let created = sync.needed(&before).await.unwrap();
         assert_eq!(created[0].parking().is_some(), expected.is_some(), "the row of shard 1");
-        sync.bring_orders(&before, true).await.unwrap();
+        sync.bring_orders(&before).await.unwrap();
         assert_eq!(rows.row(&"2".into()).unwrap().pause, expected);
         // The scan is old by now: the application was paused again and resumed.
         let later = Pause::new(false, 99, "bob");
         rows.put(Lease { pause: Some(later.clone()), ..by_java.clone() });
-        sync.bring_orders(&before, true).await.unwrap();
+        sync.bring_orders(&before).await.unwrap();
         assert_eq!(rows.row(&"2".into()).unwrap().pause, Some(later));
     }
 }
