@@ -293,13 +293,13 @@ fn mistyped<'a>(
 const REPLAY: &[&str] = &[
     "set",
     "expand_env",
-    own::CHILD_PROTOCOL,
-    own::CHILD_ERROR_LINE,
-    own::CHILD_EXIT_GRACE,
-    own::CHILD_KILL_GRACE,
-    own::CHILD_LOG,
-    own::LOG,
-    own::LOG_FORMAT,
+    own::CHILD_PROTOCOL.name(),
+    own::CHILD_ERROR_LINE.name(),
+    own::CHILD_EXIT_GRACE.name(),
+    own::CHILD_KILL_GRACE.name(),
+    own::CHILD_LOG.name(),
+    own::LOG.name(),
+    own::LOG_FORMAT.name(),
 ];
 
 /// The derived arguments, and one option for each key of multilangd, with help that fits [`WIDTH`].
@@ -307,14 +307,14 @@ fn command() -> clap::Command {
     let all = own::KEYS.iter().fold(Cli::command(), |command, key| command.arg(option(key)));
     // Every option is accepted everywhere; a command shows those that it uses.
     let shown: &[(&str, &[&str])] = &[
-        ("health", &["set", "expand_env", own::STATUS]),
+        ("health", &["set", "expand_env", own::STATUS.name()]),
         ("install", &[]),
-        ("leases", &["set", "expand_env", own::LOG, own::LOG_FORMAT]),
-        ("tail", &["set", "expand_env", own::LOG, own::LOG_FORMAT]),
+        ("leases", &["set", "expand_env", own::LOG.name(), own::LOG_FORMAT.name()]),
+        ("tail", &["set", "expand_env", own::LOG.name(), own::LOG_FORMAT.name()]),
         #[cfg(feature = "local")]
-        ("put", &["set", "expand_env", own::LOG, own::LOG_FORMAT]),
-        ("test", &["set", "expand_env", own::CHILD_PROTOCOL, own::LOG, own::LOG_FORMAT]),
-        ("letters", &["set", "expand_env", own::DEAD_LETTERS]),
+        ("put", &["set", "expand_env", own::LOG.name(), own::LOG_FORMAT.name()]),
+        ("test", &["set", "expand_env", own::CHILD_PROTOCOL.name(), own::LOG.name(), own::LOG_FORMAT.name()]),
+        ("letters", &["set", "expand_env", own::DEAD_LETTERS.name()]),
         ("replay", REPLAY),
         ("manual", &[]),
         ("completions", &[]),
@@ -425,7 +425,7 @@ mod tests {
 
     #[test]
     fn own_settings_are_options_before_and_after_a_command() {
-        let expected = [(own::ON_CHILD_FAILURE, "exit".to_owned())];
+        let expected = [(own::ON_CHILD_FAILURE.name(), "exit".to_owned())];
         for words in [&["--on-child-failure", "exit", "f"][..], &["check", "f", "--on-child-failure=exit"]] {
             assert_eq!(parsed(words).unwrap().1.options, expected, "{words:?}");
         }

@@ -42,11 +42,11 @@ static JSON: AtomicBool = AtomicBool::new(false);
 /// # Errors
 /// The filter is invalid.
 pub(crate) fn start(settings: &Settings) -> Result<(), String> {
-    let directives = settings.text(own::LOG).unwrap_or_default();
+    let directives = settings.of(own::LOG);
     // An empty variable, which is common in environment files, counts as unset.
     let (name, directives) = match std::env::var(EnvFilter::DEFAULT_ENV) {
         Ok(given) if !given.trim().is_empty() => (EnvFilter::DEFAULT_ENV, given),
-        _ => (own::LOG, directives),
+        _ => (own::LOG.name(), directives),
     };
     // An explicit filter applies unchanged.
     let is_default = own::KEYS.iter().any(|key| key.name == name && key.default == directives);
@@ -60,7 +60,7 @@ pub(crate) fn start(settings: &Settings) -> Result<(), String> {
         .finish(Back { to: std::io::stderr(), waiting: waiting.clone() });
     let writer = Front { queue, waiting };
     *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = Some((guard, writer.clone()));
-    let json = settings.text(own::LOG_FORMAT).as_deref() == Some("json");
+    let json = settings.of(own::LOG_FORMAT) == "json";
     JSON.store(json, Ordering::Relaxed);
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let variable = |name: &str| std::env::var_os(name);

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use multilangd::aws::{client, http, region};
 use multilangd::config::Remark;
+use multilangd::config::keys::client::{DYNAMODB_REGION, KINESIS_REGION};
+use multilangd::config::keys::handle::{Handle, Text};
+use multilangd::config::keys::kcl;
 use multilangd::config::resolve::Resolved;
 use multilangd::config::sdk::Sdk;
 use multilangd::config::settings::{self, Settings};
@@ -88,29 +91,28 @@ pub(super) fn look_around(
     warnings: &mut Vec<Remark>,
     faults: &mut Vec<Remark>,
 ) {
+    const REGION: &str = kcl::REGION.name();
     let remark = |key: &str, text: String| Remark { line: None, key: Some(key.to_owned()), text };
     let is_reported =
         |key: &str, faults: &[Remark]| faults.iter().any(|fault| fault.key.as_deref() == Some(key));
-    let has_none = |name: &&str| settings.text(name).is_none();
-    if !is_reported("regionName", faults)
-        && ["kinesisClient.region", "dynamoDbClient.region"].iter().any(has_none)
-    {
+    let has_none = |key: Handle<Text>| settings.of(key).is_none();
+    if !is_reported(REGION, faults) && [KINESIS_REGION, DYNAMODB_REGION].into_iter().any(has_none) {
         if region::may_have_metadata(sdk.no_metadata) {
             let text = "no region is set, it will be read from the instance metadata".to_owned();
-            warnings.push(remark("regionName", text));
+            warnings.push(remark(REGION, text));
         } else {
-            faults.push(remark("regionName", client::NoRegion.to_string()));
+            faults.push(remark(REGION, client::NoRegion.to_string()));
         }
     }
     if let Err(error) = http::check_bundle(&sdk.network) {
         faults.push(remark("network.caBundle", error.to_string()));
     }
     let search = std::env::var_os("PATH");
-    let executable = settings.text("executableName").unwrap_or_default();
+    let executable = settings.of(kcl::EXECUTABLE).unwrap_or_default();
     if let (false, Err(error)) =
-        (is_reported("executableName", faults), Program::find(&executable, search.as_deref()))
+        (is_reported(kcl::EXECUTABLE.name(), faults), Program::find(&executable, search.as_deref()))
     {
-        warnings.push(remark("executableName", format!("on this machine: {error}")));
+        warnings.push(remark(kcl::EXECUTABLE.name(), format!("on this machine: {error}")));
     }
     warnings.extend(super::letters::remarks(settings));
 }

@@ -32,14 +32,14 @@ async fn ask(paths: &[PathBuf], words: &Words, ready: bool) -> Result<(), Exit> 
     let resolved: Vec<Resolved> = files.iter().map(|file| resolve::resolve(&file.given)).collect();
     // Other settings do not matter to the endpoint.
     let mut faults = resolved.iter().flat_map(|one| &one.faults);
-    if let Some(fault) = faults.find(|fault| fault.key.as_deref() == Some(own::STATUS)) {
+    if let Some(fault) = faults.find(|fault| fault.key.as_deref() == Some(own::STATUS.name())) {
         return Err(refuse(fault));
     }
     let conflicts = files::conflicts(&files, &resolved, false);
-    if let Some(conflict) = conflicts.iter().find(|conflict| conflict.keys == [own::STATUS; 2]) {
+    if let Some(conflict) = conflicts.iter().find(|conflict| conflict.keys == [own::STATUS.name(); 2]) {
         return Err(refuse(&conflict.text));
     }
-    let status = resolved.first().and_then(|one| one.settings.text(own::STATUS)).unwrap_or_default();
+    let status = resolved.first().map(|one| one.settings.of(own::STATUS)).unwrap_or_default();
     let address = health::address(&status).map_err(|error| refuse(&error))?;
     let asked = tokio::task::spawn_blocking(move || health::ask(address, ready)).await;
     asked

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use multilangd::config::Remark;
-use multilangd::config::keys::own;
+use multilangd::config::keys::handle::{Handle, Word};
+use multilangd::config::keys::{kcl, own};
 use multilangd::config::resolve;
 use multilangd::config::settings::Settings;
 use multilangd::daemon;
@@ -28,18 +29,19 @@ pub(crate) async fn run(command: &Command, words: &Words) -> Exit {
 
 /// Remarks about the settings of dead letters, for `check`.
 pub(crate) fn remarks(settings: &Settings) -> Vec<Remark> {
-    let text = |key: &str| settings.text(key).unwrap_or_default();
-    let remark = |key: &str, text: String| Remark { line: None, key: Some(key.to_owned()), text };
+    let remark =
+        |key: Handle<Word>, text: String| Remark { line: None, key: Some(key.name().to_owned()), text };
     let mut remarks = Vec::new();
-    for destination in multilangd::config::letters::parse(&text(own::DEAD_LETTERS)).unwrap_or_default() {
+    for destination in multilangd::config::letters::parse(&settings.of(own::DEAD_LETTERS)).unwrap_or_default()
+    {
         if let Err(error) = letters::check(&destination, "check") {
             remarks.push(remark(own::DEAD_LETTERS, format!("on this machine: {error}")));
         }
     }
-    let executable = text("executableName");
+    let executable = settings.of(kcl::EXECUTABLE).unwrap_or_default();
     let script = executable.split(' ').next().unwrap_or_default();
     let interpreter = shebang::interpreter(Path::new(script));
-    if text(own::CHILD_ERROR_LINE) == own::NONE
+    if settings.of(own::CHILD_ERROR_LINE) == own::NONE
         && let Some((client, preset)) = swallowing_client(&executable, &interpreter)
     {
         remarks.push(remark(
@@ -98,8 +100,7 @@ async fn list_letters(list: &List, words: &Words) -> Exit {
     let paths = if given.bytes.trim_ascii_start().starts_with(b"{") {
         vec![list.file.clone()]
     } else {
-        let key = own::DEAD_LETTERS;
-        let destinations = resolve::resolve(&given).settings.text(key).unwrap_or_default();
+        let destinations = resolve::resolve(&given).settings.of(own::DEAD_LETTERS);
         match letters::file::paths(&destinations) {
             Ok(paths) => paths,
             Err(error) => {

@@ -42,8 +42,8 @@ async fn open(of: &OfStream, words: &Words) -> Result<(client::Clients, Config),
     };
     let mut resolved = resolve::resolve(&given);
     // The records are the output: only warnings are logged unless a filter is set.
-    if resolved.settings.get(own::LOG).is_some_and(|log| log.source == Source::Default) {
-        resolved.settings.put(own::LOG, Value::Text("warn".to_owned()), Source::Default);
+    if resolved.settings.source(own::LOG) == Source::Default {
+        resolved.settings.put(own::LOG.name(), Value::Text("warn".to_owned()), Source::Default);
     }
     start_log(&resolved)?;
     let config = configured(resolved, &name, words, "-")?;

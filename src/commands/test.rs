@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use multilangd::config::ChildProtocol;
-use multilangd::config::keys::own;
+use multilangd::config::keys::{kcl, own};
 use multilangd::config::resolve;
 use multilangd::conformance::report::{self, Outcome};
 use multilangd::conformance::{self, Settings, case, samples};
@@ -88,13 +88,13 @@ async fn program(test: &Test, words: &Words) -> Result<(Program, Dialect), Exit>
     }
     let resolved = resolve::resolve(&given);
     // The child's output is in the report; a filter shows the log, too.
-    if words.options.iter().any(|(key, _)| *key == own::LOG) {
+    if words.options.iter().any(|(key, _)| *key == own::LOG.name()) {
         start_log(&resolved)?;
     }
     let settings = &resolved.settings;
     let search = std::env::var_os("PATH");
     let found = match &name {
-        Some(_) => Program::find(&settings.text("executableName").unwrap_or_default(), search.as_deref()),
+        Some(_) => Program::find(&settings.of(kcl::EXECUTABLE).unwrap_or_default(), search.as_deref()),
         None => Program::of(test.command.iter().cloned(), search.as_deref()),
     };
     let program = found.map_err(|error| {
@@ -104,7 +104,7 @@ async fn program(test: &Test, words: &Words) -> Result<(Program, Dialect), Exit>
         }
         Exit::Config
     })?;
-    let protocol = ChildProtocol::of(&settings.text(own::CHILD_PROTOCOL).unwrap_or_default());
+    let protocol = ChildProtocol::of(&settings.of(own::CHILD_PROTOCOL));
     Ok((program, daemon::dialect(protocol)))
 }
 

@@ -12,6 +12,13 @@ use super::keys::{Use, kcl, names, nearest, own, retired};
 use super::value::{Value, convert};
 use super::{Remark, Source};
 
+// Keys with an effect on others.
+const POSITION: &str = kcl::POSITION.name();
+const POSITION_EXTENDED: &str = kcl::POSITION_EXTENDED.name();
+const REGION: &str = kcl::REGION.name();
+const KINESIS_ENDPOINT: &str = kcl::KINESIS_ENDPOINT.name();
+const DYNAMODB_ENDPOINT: &str = kcl::DYNAMODB_ENDPOINT.name();
+
 /// One key and its value, with `${…}` replaced if enabled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pair<'a> {
@@ -104,7 +111,7 @@ impl Bean {
                 String::new()
             };
             // A timeout of 0 is rejected later, with its meaning.
-            if key.name != "timeoutInSeconds" {
+            if key.name != kcl::TIMEOUT.name() {
                 self.warn(pair, &format!("= {:?} {odd}{dropped}", pair.text));
             }
         } else if key.drops_zero() && converted.value.is_zero() && !key.absent.is_zero() {
@@ -120,18 +127,18 @@ impl Bean {
             Use::Never(why) => self.warn(pair, &format!("is not supported: {why}")),
         }
         match key.name {
-            "initialPositionInStream" | "initialPositionInStreamExtended" => {
+            POSITION | POSITION_EXTENDED => {
                 if let Some(other) = self.position.replace(key.name) {
                     self.conflict(pair, other);
                 }
             }
-            "regionName" => CLIENTS
+            REGION => CLIENTS
                 .iter()
                 .for_each(|(_, service)| self.client(*service, "region", converted.value.clone(), pair)),
-            "kinesisEndpoint" => {
+            KINESIS_ENDPOINT => {
                 self.client(Service::Kinesis, "endpointOverride", converted.value.clone(), pair)
             }
-            "dynamoDBEndpoint" => {
+            DYNAMODB_ENDPOINT => {
                 self.client(Service::DynamoDb, "endpointOverride", converted.value.clone(), pair)
             }
             _ => {}

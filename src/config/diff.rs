@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use serde_json::json;
 
 use super::Source;
+use super::keys::handle::{Read as _, Text};
 use super::keys::{Absent, kcl};
 use super::resolve::{Given, resolve};
 use super::settings::Settings;
@@ -30,12 +31,16 @@ fn is_required(name: &str) -> bool {
     kcl::KEYS.iter().any(|key| key.name == name && matches!(key.absent, Absent::Required(_)))
 }
 
+fn required_text(settings: &Settings, name: &str) -> Option<String> {
+    Text::read(settings.value(name))
+}
+
 /// The settings that differ from their defaults, in the order of the tables. A required key has no default, so it
 /// always differs.
 pub fn diff(settings: &Settings) -> Vec<Changed> {
     let required = kcl::KEYS.iter().filter(|key| is_required(key.name));
     let overrides =
-        required.filter_map(|key| Some((key.name.to_owned(), settings.text(key.name)?))).collect();
+        required.filter_map(|key| Some((key.name.to_owned(), required_text(settings, key.name)?))).collect();
     let defaults = resolve(&Given { overrides, ..Given::default() }).settings;
     let changed = settings.in_order().into_iter().filter_map(|(name, setting)| {
         let default = match defaults.get(name) {
@@ -118,7 +123,7 @@ mod tests {
     fn environment_and_options_are_no_defaults() {
         let mut given = Given {
             bytes: b"executableName = p\nstreamName = s\napplicationName = app\n".to_vec(),
-            options: vec![(crate::config::keys::own::ON_CHILD_FAILURE, "exit".to_owned())],
+            options: vec![(crate::config::keys::own::ON_CHILD_FAILURE.name(), "exit".to_owned())],
             ..Given::default()
         };
         given.variables.insert("AWS_REGION".to_owned(), "eu-west-1".to_owned());

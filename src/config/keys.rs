@@ -2,11 +2,15 @@
 //!
 //! The tables: [`kcl::KEYS`] (every key that reaches a setting in KCL 3.5), [`client::KEYS`] (keys with the
 //! prefix `kinesisClient.` and the like), [`retired::KEYS`] (keys of KCL 1.x alone) and [`own::KEYS`] (keys
-//! of multilangd). The README shows the first and the last; `tests/tidy.rs` compares.
+//! of multilangd). A row of the first and the last has a typed [`handle`], by which its setting is read.
+//! `docs/configuration.md` shows both; `tests/tidy` compares.
 
 use std::fmt;
 
+use self::handle::Class;
+
 pub mod client;
+pub mod handle;
 pub mod kcl;
 pub mod own;
 pub mod retired;
@@ -80,6 +84,8 @@ pub enum Absent {
     Nothing,
     /// A default that is described in words.
     Told(&'static str),
+    /// Twice the number of that key.
+    Twice(&'static str),
     /// A number.
     Number(i64),
     /// A floating-point number.
@@ -109,6 +115,7 @@ impl fmt::Display for Absent {
             Self::Required(_) => f.write_str("required"),
             Self::Nothing => f.write_str("-"),
             Self::Told(text) | Self::Text(text) => f.write_str(text),
+            Self::Twice(other) => write!(f, "twice {other}"),
             Self::Number(number) => number.fmt(f),
             Self::Real(number) if *number == f64::MAX => f.write_str("unlimited"),
             Self::Real(number) => number.fmt(f),
@@ -118,6 +125,34 @@ impl fmt::Display for Absent {
             Self::Seconds(seconds) => write!(f, "PT{seconds}S"),
             Self::Application(suffix) => write!(f, "applicationName{suffix}"),
         }
+    }
+}
+
+/// The class of a row's value.
+const fn class(kind: Kind, absent: Absent) -> Class {
+    match kind {
+        Kind::Text | Kind::Region | Kind::Uri => Class::Text,
+        Kind::Enum(_) => Class::Word,
+        Kind::Int | Kind::Long | Kind::BoxedInt | Kind::BoxedLong | Kind::Threads | Kind::EpochSeconds => {
+            match absent {
+                Absent::Nothing | Absent::Told(_) => Class::MaybeNumber,
+                Absent::Required(_)
+                | Absent::Twice(_)
+                | Absent::Number(_)
+                | Absent::Real(_)
+                | Absent::Bool(_)
+                | Absent::Text(_)
+                | Absent::Words(_)
+                | Absent::Seconds(_)
+                | Absent::Application(_) => Class::Number,
+            }
+        }
+        Kind::Double => Class::Real,
+        Kind::Bool | Kind::BoxedBool => Class::Flag,
+        Kind::Duration => Class::Time,
+        Kind::Words => Class::Words,
+        Kind::Tags => Class::Tags,
+        Kind::Unusable => Class::None,
     }
 }
 
@@ -148,7 +183,7 @@ impl Key {
     pub fn drops_zero(&self) -> bool {
         // The one primitive whose value Java uses directly.
         matches!(self.kind, Kind::Int | Kind::Long | Kind::Double | Kind::Bool)
-            && self.name != "shutdownGraceMillis"
+            && self.name != kcl::SHUTDOWN_GRACE.name()
     }
 }
 

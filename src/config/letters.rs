@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::arn::stream_of_arn;
-use super::keys::own;
+use super::keys::{kcl, own};
 use super::settings::Settings;
 
 /// A destination of dead letters.
@@ -97,10 +97,11 @@ pub fn error_text(value: &str) -> Option<String> {
 /// restart, so that an outage would turn the whole stream into letters.
 pub(super) fn conflict(settings: &Settings) -> Option<String> {
     let key = own::DEAD_LETTERS;
-    if settings.text(key).as_deref() == Some(own::NONE) {
+    let value = settings.of(key);
+    if value == own::NONE {
         return None;
     }
-    let destinations = parse(&settings.text(key).unwrap_or_default()).unwrap_or_default();
+    let destinations = parse(&value).unwrap_or_default();
     if let Some(own) = destinations.iter().find(|destination| may_be_read(destination, settings)) {
         return Some(format!(
             "{key} = {own} is the stream that is read: each letter would be a record of it (name another stream; a stream \
@@ -108,8 +109,7 @@ pub(super) fn conflict(settings: &Settings) -> Option<String> {
         ));
     }
     let required = [(own::ON_CHILD_FAILURE, "restart"), (own::ON_HOPELESS_SHARD, "park")];
-    let (other, value) =
-        required.into_iter().find(|(other, _)| settings.text(other).as_deref() == Some("exit"))?;
+    let (other, value) = required.into_iter().find(|(other, _)| settings.of(*other) == "exit")?;
     Some(format!("{key} requires {other} = {value} (set {key} = none, or {other} = {value})"))
 }
 
@@ -117,22 +117,21 @@ pub(super) fn conflict(settings: &Settings) -> Option<String> {
 /// credentials.
 fn may_be_read(destination: &Destination, settings: &Settings) -> bool {
     let Destination::Kinesis(to) = destination else { return false };
-    let name = settings.text("streamName");
+    let name = settings.of(kcl::STREAM);
     let Some(to_arn) = stream_of_arn(to) else { return Some(to) == name.as_ref() };
     // The ARN of a consumer begins with that of its stream.
-    let known = ["streamArn", "fanoutConfig.consumerArn"].into_iter();
+    let known = [kcl::STREAM_ARN, kcl::CONSUMER_ARN].into_iter();
     let known = known
-        .filter_map(|key| stream_of_arn(&settings.text(key)?))
+        .filter_map(|key| stream_of_arn(&settings.of(key)?))
         .find(|arn| Some(&arn.name) == name.as_ref());
     known.map_or_else(|| Some(&to_arn.name) == name.as_ref(), |arn| arn == to_arn)
 }
 
 /// Why a greatest age of records cannot be used: records would be lost although no setting says so.
 pub(super) fn unused_age(settings: &Settings) -> Option<String> {
-    let is = |key: &str, value: &str| settings.text(key).as_deref() == Some(value);
     let (age, letters, skip) = (own::MAX_RECORD_AGE, own::DEAD_LETTERS, own::SKIP_OLD_RECORDS);
-    let millis = settings.number(age);
-    (millis > 0 && is(letters, own::NONE) && !is(skip, own::TRUE)).then(|| {
+    let millis = settings.of(age);
+    (millis > 0 && settings.of(letters) == own::NONE && !settings.of(skip)).then(|| {
         format!(
             "{age} = {millis} requires a destination of the older records (set {letters}, or {skip} = true, which \
              loses them)"

@@ -1,10 +1,8 @@
 //! Converts valid settings into the [`Config`].
 
-use std::time::Duration;
-
 use super::credentials::Provider;
 use super::keys::client::Service;
-use super::keys::own;
+use super::keys::{kcl, own};
 use super::resolve::Resolved;
 use super::value::Value;
 use super::{
@@ -29,193 +27,168 @@ impl Resolved {
             return Err(Faults { faults: self.faults, warnings: self.warnings });
         }
         let s = &self.settings;
-        let text = |name: &str| s.text(name).unwrap_or_default();
-        let millis = |name: &str| Duration::from_millis(u64::try_from(s.number(name)).unwrap_or(0));
-        let count = |name: &str| usize::try_from(s.number(name)).unwrap_or(0);
-        let initial =
-            match (s.value("initialPositionInStreamExtended"), text("initialPositionInStream").as_str()) {
-                (Value::Number(seconds), _) => InitialPosition::AtTimestamp(seconds.saturating_mul(1000)),
-                (_, "TRIM_HORIZON") => InitialPosition::TrimHorizon,
-                _ => InitialPosition::Latest,
-            };
+        let initial = match (s.of(kcl::POSITION_EXTENDED), s.of(kcl::POSITION).as_str()) {
+            (Some(seconds), _) => InitialPosition::AtTimestamp(seconds.saturating_mul(1000)),
+            (None, "TRIM_HORIZON") => InitialPosition::TrimHorizon,
+            (None, _) => InitialPosition::Latest,
+        };
+        let idle = s.of(kcl::IDLE_TIME);
         let worker = self.worker(default_worker);
         let config = Config {
-            application: text("applicationName"),
-            stream: text("streamName"),
+            application: s.of(kcl::APPLICATION).unwrap_or_default(),
+            stream: s.of(kcl::STREAM).unwrap_or_default(),
             stream_arn: s
-                .text("streamArn")
-                .map(|arn| ConfiguredArn { arn, used: text(own::USE_STREAM_ARN) == own::TRUE }),
-            table: text("tableName"),
+                .of(kcl::STREAM_ARN)
+                .map(|arn| ConfiguredArn { arn, used: s.of(own::USE_STREAM_ARN) }),
+            table: s.of(kcl::TABLE).unwrap_or_default(),
             worker: WorkerId::from(worker.as_str()),
-            executable: text("executableName"),
+            executable: s.of(kcl::EXECUTABLE).unwrap_or_default(),
             kinesis: self.client(Service::Kinesis),
             dynamodb: self.client(Service::DynamoDb),
             cloudwatch: self.client(Service::CloudWatch),
             sdk: self.sdk.clone(),
             initial,
-            failover: millis("failoverTimeMillis"),
-            max_leases: count("maxLeasesForWorker"),
-            max_steals: count("maxLeasesToStealAtOneTime"),
-            priority: s.is("enablePriorityLeaseAssignment"),
-            generation: match text("clientVersionConfig").as_str() {
+            failover: s.of(kcl::FAILOVER),
+            max_leases: s.of(kcl::MAX_LEASES),
+            max_steals: s.of(kcl::MAX_STEALS),
+            priority: s.of(kcl::PRIORITY_ASSIGNMENT),
+            generation: match s.of(kcl::CLIENT_VERSION).as_str() {
                 "CLIENT_VERSION_CONFIG_COMPATIBLE_WITH_2X_PHASE1" => Configured::Phase1,
                 "CLIENT_VERSION_CONFIG_COMPATIBLE_WITH_2X" => Configured::Compatible,
-                _ if s.get("clientVersionConfig").is_some_and(|given| given.source == Source::Default) => {
-                    Configured::Default
-                }
+                _ if s.source(kcl::CLIENT_VERSION) == Source::Default => Configured::Default,
                 _ => Configured::ThreeX,
             },
-            migrate: s.is("migrateAllEntitiesToLeaseTable"),
-            bake: millis("tableMigrationCompleteBakeTimeSeconds").saturating_mul(1_000),
+            migrate: s.of(kcl::MIGRATE_TABLES),
+            bake: s.of(kcl::BAKE_TIME),
             rules: self.rules(),
             reports: report::Rules {
-                every: millis("workerMetricsReporterFreqInMillis"),
-                alpha: s.real("workerMetricsEMAAlpha"),
-                stale: s.duration("staleWorkerMetricsEntryCleanupDuration"),
+                every: s.of(kcl::REPORT_INTERVAL),
+                alpha: s.of(kcl::EMA_ALPHA),
+                stale: s.of(kcl::STALE_METRICS_AGE),
             },
-            sample_every: millis("inMemoryWorkerMetricsCaptureFrequencyMillis"),
-            averages: count("noOfPersistedMetricsPerWorkerMetrics"),
-            measure: !s.is("disableWorkerMetrics"),
-            protect_table: s.is("leaseTableDeletionProtectionEnabled"),
-            recover_table: s.is("leaseTablePitrEnabled"),
-            scan_segments: i32::try_from(s.number("leaseTableScanTotalSegments")).unwrap_or(0),
-            state_table: text("coordinatorStateTableName"),
-            reports_table: text("workerMetricsTableName"),
-            answer: (*s.value("timeoutInSeconds") != Value::Nothing)
-                .then(|| Duration::from_secs(u64::try_from(s.number("timeoutInSeconds")).unwrap_or(0))),
-            warn_after: (*s.value("logWarningForTaskAfterMillis") != Value::Nothing)
-                .then(|| millis("logWarningForTaskAfterMillis")),
-            shutdown_grace: millis("shutdownGraceMillis"),
-            task_backoff: millis("taskBackoffTimeMillis"),
-            parent_poll: millis("parentShardPollIntervalMillis"),
-            initialization_backoff: millis("schedulerInitializationBackoffTimeMillis"),
+            sample_every: s.of(kcl::CPU_SAMPLE_INTERVAL),
+            averages: s.of(kcl::REPORTED_VALUES),
+            measure: !s.of(kcl::DISABLE_WORKER_METRICS),
+            protect_table: s.of(kcl::DELETION_PROTECTION),
+            recover_table: s.of(kcl::POINT_IN_TIME_RECOVERY),
+            scan_segments: s.of(kcl::SCAN_SEGMENTS),
+            state_table: s.of(kcl::COORDINATOR_STATE_TABLE).unwrap_or_default(),
+            reports_table: s.of(kcl::WORKER_METRICS_TABLE).unwrap_or_default(),
+            answer: s.of(kcl::TIMEOUT),
+            warn_after: s.of(kcl::WARN_AFTER),
+            shutdown_grace: s.of(kcl::SHUTDOWN_GRACE),
+            task_backoff: s.of(kcl::TASK_BACKOFF),
+            parent_poll: s.of(kcl::PARENT_POLL_INTERVAL),
+            initialization_backoff: s.of(kcl::INITIALIZATION_BACKOFF),
             // Java does not use it with FANOUT.
-            max_records: count("maxRecords").clamp(1, 10_000),
-            idle: millis("idleTimeBetweenReadsInMillis"),
-            idle_behind: if let Value::Number(_) = s.value(own::IDLE_BEHIND) {
-                millis(own::IDLE_BEHIND)
-            } else {
-                millis("idleTimeBetweenReadsInMillis")
-            },
-            near: millis("millisBehindLatestThresholdForReducedTps"),
+            max_records: s.of(kcl::MAX_RECORDS).clamp(1, 10_000),
+            idle,
+            idle_behind: s.of(own::IDLE_BEHIND).unwrap_or(idle),
+            near: s.of(kcl::REDUCED_TPS_THRESHOLD),
             fanout: self.fanout(),
-            buffer: count(own::BUFFER).saturating_mul(1024 * 1024),
+            buffer: s.of(own::BUFFER).saturating_mul(1024 * 1024),
             metrics: self.metrics(&worker),
-            status: own::address(&text(own::STATUS)).map(|address| Status {
-                address,
-                asked_for: s.get(own::STATUS).is_some_and(|setting| setting.source != Source::Default),
-            }),
-            stuck_after: millis(own::STUCK_AFTER),
-            keep_empty: s.is("callProcessRecordsEvenForEmptyRecordList"),
-            resume_latest: text(own::RESUME_LATEST) == own::TRUE,
-            ignore_unexpected_children: s.is("ignoreUnexpectedChildShards"),
-            skip_sync_if_leases_exist: s.is("skipShardSyncAtWorkerInitializationIfLeasesExist"),
-            shard_sync_pause: millis("shardSyncIntervalMillis"),
-            list_shards_pause: millis("listShardsBackoffTimeInMillis"),
-            list_shards_attempts: u32::try_from(s.number("maxListShardsRetryAttempts")).unwrap_or(1),
-            on_child_failure: match text(own::ON_CHILD_FAILURE).as_str() {
+            status: own::address(&s.of(own::STATUS))
+                .map(|address| Status { address, asked_for: s.source(own::STATUS) != Source::Default }),
+            stuck_after: s.of(own::STUCK_AFTER),
+            keep_empty: s.of(kcl::DELIVER_EMPTY_BATCHES),
+            resume_latest: s.of(own::RESUME_LATEST),
+            ignore_unexpected_children: s.of(kcl::IGNORE_UNEXPECTED_CHILDREN),
+            skip_sync_if_leases_exist: s.of(kcl::SKIP_SHARD_SYNC),
+            shard_sync_pause: s.of(kcl::SHARD_SYNC_INTERVAL),
+            list_shards_pause: s.of(kcl::LIST_SHARDS_BACKOFF),
+            list_shards_attempts: s.of(kcl::LIST_SHARDS_ATTEMPTS).max(1),
+            on_child_failure: match s.of(own::ON_CHILD_FAILURE).as_str() {
                 "exit" => OnChildFailure::Exit,
                 _ => OnChildFailure::Restart,
             },
-            on_hopeless_shard: match text(own::ON_HOPELESS_SHARD).as_str() {
+            on_hopeless_shard: match s.of(own::ON_HOPELESS_SHARD).as_str() {
                 "exit" => OnHopelessShard::Exit,
                 _ => OnHopelessShard::Park,
             },
-            dead_letters: letters::parse(&text(own::DEAD_LETTERS)).unwrap_or_default(),
-            max_age: Some(s.number(own::MAX_RECORD_AGE)).filter(|millis| *millis > 0),
-            skip_old_records: text(own::SKIP_OLD_RECORDS) == own::TRUE,
+            dead_letters: letters::parse(&s.of(own::DEAD_LETTERS)).unwrap_or_default(),
+            max_age: Some(s.of(own::MAX_RECORD_AGE)).filter(|millis| *millis > 0),
+            skip_old_records: s.of(own::SKIP_OLD_RECORDS),
             dead_letter_limits: DeadLetterLimits {
-                record_failures: u32::try_from(s.number(own::MAX_RECORD_FAILURES)).unwrap_or(1),
-                in_a_row: u32::try_from(s.number(own::MAX_DEAD_LETTERS_IN_A_ROW)).unwrap_or(1),
+                record_failures: s.of(own::MAX_RECORD_FAILURES),
+                in_a_row: s.of(own::MAX_DEAD_LETTERS_IN_A_ROW),
             },
-            max_batch_records: Some(count(own::MAX_BATCH_RECORDS)).filter(|most| *most > 0),
-            batch_window: Some(millis(own::BATCH_WINDOW)).filter(|window| !window.is_zero()),
-            child_error_text: letters::error_text(&text(own::CHILD_ERROR_LINE)),
-            parked_pause: Duration::from_millis(u64::try_from(s.number(own::MAX_PARKED_PAUSE)).unwrap_or(1)),
-            max_child_failures: u32::try_from(s.number(own::MAX_CHILD_FAILURES)).unwrap_or(1),
-            child_protocol: ChildProtocol::of(&text(own::CHILD_PROTOCOL)),
-            child_log: match text(own::CHILD_LOG).as_str() {
+            max_batch_records: Some(s.of(own::MAX_BATCH_RECORDS)).filter(|most| *most > 0),
+            batch_window: Some(s.of(own::BATCH_WINDOW)).filter(|window| !window.is_zero()),
+            child_error_text: letters::error_text(&s.of(own::CHILD_ERROR_LINE)),
+            parked_pause: s.of(own::MAX_PARKED_PAUSE),
+            max_child_failures: s.of(own::MAX_CHILD_FAILURES),
+            child_protocol: ChildProtocol::of(&s.of(own::CHILD_PROTOCOL)),
+            child_log: match s.of(own::CHILD_LOG).as_str() {
                 "raw" => ChildLog::Raw,
                 "json" => ChildLog::Json,
                 _ => ChildLog::Lines,
             },
-            child_exit_grace: millis(own::CHILD_EXIT_GRACE),
-            child_kill_grace: millis(own::CHILD_KILL_GRACE),
+            child_exit_grace: s.of(own::CHILD_EXIT_GRACE),
+            child_kill_grace: s.of(own::CHILD_KILL_GRACE),
         };
         Ok((config, self.warnings))
     }
 
     /// The worker id: the file's with its suffix, or the random one.
     fn worker(&self, random: &str) -> String {
-        let Some(id) = self.settings.text("workerId") else { return random.to_owned() };
-        match self.settings.text(own::WORKER_ID_SUFFIX).as_deref() {
+        let Some(id) = self.settings.of(kcl::WORKER_ID) else { return random.to_owned() };
+        match self.settings.of(own::WORKER_ID_SUFFIX).as_str() {
             // The last part of a UUID.
-            Some("random") => format!("{id}-{}", random.rsplit('-').next().unwrap_or(random)),
-            Some("hostname") => format!("{id}-{}", self.hostname),
+            "random" => format!("{id}-{}", random.rsplit('-').next().unwrap_or(random)),
+            "hostname" => format!("{id}-{}", self.hostname),
             _ => id,
         }
     }
 
     fn rules(&self) -> leader::Rules {
         let s = &self.settings;
-        let millis = |name: &str| Duration::from_millis(u64::try_from(s.number(name)).unwrap_or(0));
-        let failover = millis("failoverTimeMillis");
-        let interval = match millis("leaseAssignmentIntervalMillis") {
-            Duration::ZERO => failover * 2,
-            given => given,
-        };
         leader::Rules {
-            failover,
-            threshold: percent(s.number("reBalanceThresholdPercentage")),
-            dampening: percent(s.number("dampeningPercentage")),
-            overshoot: s.is("allowThroughputOvershoot"),
-            max_throughput: s.real("maxThroughputPerHostKBps"),
-            max_leases: usize::try_from(s.number("maxLeasesForWorker")).unwrap_or(0),
-            balance_every: interval
-                * u32::try_from(s.number("varianceBalancingFrequency")).unwrap_or(1).max(1),
-            graceful: s.is("isGracefulLeaseHandoffEnabled"),
-            hand_off: millis("gracefulLeaseHandoffTimeoutMillis"),
+            failover: s.of(kcl::FAILOVER),
+            threshold: s.of(kcl::REBALANCE_THRESHOLD),
+            dampening: s.of(kcl::DAMPENING),
+            overshoot: s.of(kcl::THROUGHPUT_OVERSHOOT),
+            max_throughput: s.of(kcl::MAX_THROUGHPUT),
+            max_leases: s.of(kcl::MAX_LEASES),
+            balance_every: s.of(kcl::LEASE_ASSIGNMENT_INTERVAL) * s.of(kcl::BALANCING_FREQUENCY).max(1),
+            graceful: s.of(kcl::GRACEFUL_HANDOFF),
+            hand_off: s.of(kcl::HANDOFF_TIMEOUT),
         }
     }
 
     /// The CloudWatch settings; none if no metrics are sent.
     fn metrics(&self, worker: &str) -> Option<cloudwatch::Settings> {
         let s = &self.settings;
-        let number = |name: &str| u64::try_from(s.number(name)).unwrap_or(0);
-        let level = match s.text("metricsLevel").as_deref() {
-            Some("DETAILED") => cloudwatch::Level::Detailed,
-            Some("SUMMARY") => cloudwatch::Level::Summary,
+        let level = match s.of(kcl::METRICS_LEVEL).as_str() {
+            "DETAILED" => cloudwatch::Level::Detailed,
+            "SUMMARY" => cloudwatch::Level::Summary,
             _ => return None,
         };
-        let enabled = s.value("metricsEnabledDimensions");
-        let words = if let Value::Words(words) = enabled { words.as_slice() } else { &[] };
+        let words = s.of(kcl::METRICS_DIMENSIONS);
         let all = words.iter().any(|word| word == "ALL");
-        let dimensions = (!all).then(|| words.iter().cloned().collect());
+        let dimensions = (!all).then(|| words.into_iter().collect());
         Some(cloudwatch::Settings {
             level,
             dimensions,
-            every: Duration::from_millis(number("metricsBufferTimeMillis")),
-            most: usize::try_from(s.number("metricsMaxQueueSize")).unwrap_or(0),
+            every: s.of(kcl::METRICS_BUFFER_TIME),
+            most: s.of(kcl::METRICS_QUEUE_SIZE),
             worker: worker.to_owned(),
-            max_leases: usize::try_from(s.number("maxLeasesForWorker")).unwrap_or(0),
-            renewals: Duration::from_millis(number("failoverTimeMillis")) / 3,
+            max_leases: s.of(kcl::MAX_LEASES),
+            renewals: s.of(kcl::FAILOVER) / 3,
         })
     }
 
     /// The fan-out settings; none if records are polled.
     fn fanout(&self) -> Option<registration::Settings> {
         let s = &self.settings;
-        let attempts = |name: &str| u32::try_from(s.number(name)).unwrap_or(0);
-        let name = s.text("fanoutConfig.consumerName").or_else(|| s.text("applicationName"));
-        (s.text("retrievalMode").as_deref() == Some("FANOUT")).then(|| registration::Settings {
-            arn: s.text("fanoutConfig.consumerArn"),
+        let name = s.of(kcl::CONSUMER_NAME).or_else(|| s.of(kcl::APPLICATION));
+        (s.of(kcl::RETRIEVAL_MODE) == "FANOUT").then(|| registration::Settings {
+            arn: s.of(kcl::CONSUMER_ARN),
             name: name.unwrap_or_default(),
-            stream_attempts: attempts("fanoutConfig.maxDescribeStreamSummaryRetries"),
-            describe_attempts: attempts("fanoutConfig.maxDescribeStreamConsumerRetries"),
-            register_attempts: attempts("fanoutConfig.registerStreamConsumerRetries"),
-            pause: Duration::from_millis(
-                u64::try_from(s.number("fanoutConfig.retryBackoffMillis")).unwrap_or(0),
-            ),
+            stream_attempts: s.of(kcl::DESCRIBE_STREAM_ATTEMPTS),
+            describe_attempts: s.of(kcl::DESCRIBE_CONSUMER_ATTEMPTS),
+            register_attempts: s.of(kcl::REGISTER_CONSUMER_ATTEMPTS),
+            pause: s.of(kcl::CONSUMER_BACKOFF),
         })
     }
 
@@ -244,9 +217,4 @@ impl Resolved {
             providers: own.cloned().unwrap_or_else(|| vec![Provider::Default]),
         }
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "small numbers")]
-fn percent(number: i64) -> f64 {
-    number as f64
 }

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use super::keys::own;
+use super::keys::{kcl, own};
 use super::letters;
 use super::settings::Settings;
 
@@ -87,25 +87,24 @@ fn always(_: &Settings) -> bool {
 }
 
 fn is_pushed(settings: &Settings) -> bool {
-    settings.text("retrievalMode").as_deref() == Some("FANOUT")
+    settings.of(kcl::RETRIEVAL_MODE) == "FANOUT"
 }
 
 fn has_no_consumer(settings: &Settings) -> bool {
-    is_pushed(settings) && settings.text("fanoutConfig.consumerArn").is_none()
+    is_pushed(settings) && settings.of(kcl::CONSUMER_ARN).is_none()
 }
 
 fn sends_metrics(settings: &Settings) -> bool {
-    settings.text("metricsLevel").as_deref() != Some("NONE")
+    settings.of(kcl::METRICS_LEVEL) != "NONE"
 }
 
 fn writes_letters(settings: &Settings) -> bool {
-    let destinations =
-        letters::parse(&settings.text(own::DEAD_LETTERS).unwrap_or_default()).unwrap_or_default();
+    let destinations = letters::parse(&settings.of(own::DEAD_LETTERS)).unwrap_or_default();
     destinations.iter().any(|destination| matches!(destination, letters::Destination::Kinesis(_)))
 }
 
 fn writes_batches(settings: &Settings) -> bool {
-    writes_letters(settings) && settings.number(own::MAX_RECORD_AGE) > 0
+    writes_letters(settings) && settings.of(own::MAX_RECORD_AGE) > 0
 }
 
 /// All permissions.
@@ -125,14 +124,14 @@ pub const PERMISSIONS: &[Permission] = &[
     Permission { action: "dynamodb:DescribeTable", on: On::Tables, probe: Probe::Call("the call"), when: "always", applies: always },
     Permission { action: "dynamodb:CreateTable", on: On::Tables, probe: Probe::Effect("create the table"), when: "unless they exist", applies: always },
     Permission { action: "dynamodb:UpdateTable", on: On::LeaseTable, probe: Probe::Effect("change the table"), when: "unless it has the index of lease owners; leaseTableDeletionProtectionEnabled", applies: always },
-    Permission { action: "dynamodb:UpdateContinuousBackups", on: On::LeaseTable, probe: Probe::Effect("change the table"), when: "leaseTablePitrEnabled", applies: |s| s.is("leaseTablePitrEnabled") },
+    Permission { action: "dynamodb:UpdateContinuousBackups", on: On::LeaseTable, probe: Probe::Effect("change the table"), when: "leaseTablePitrEnabled", applies: |s| s.of(kcl::POINT_IN_TIME_RECOVERY) },
     Permission { action: "dynamodb:Scan", on: On::Tables, probe: Probe::Call("the call, for one row"), when: "always", applies: always },
     Permission { action: "dynamodb:Query", on: On::LeaseTableIndex, probe: Probe::Call("the call, for a worker that does not exist"), when: "lease assignment by a leader, as in KCL 3.x", applies: always },
     Permission { action: "dynamodb:GetItem", on: On::Tables, probe: Probe::Call("the call, for a row that does not exist"), when: "always", applies: always },
     Permission { action: "dynamodb:PutItem", on: On::Tables, probe: Probe::Call("the call, with a condition that no row fulfils"), when: "always", applies: always },
     Permission { action: "dynamodb:UpdateItem", on: On::Tables, probe: Probe::Call("the call, with a condition that no row fulfils"), when: "always", applies: always },
     Permission { action: "dynamodb:DeleteItem", on: On::Tables, probe: Probe::Call("the call, with a condition that no row fulfils"), when: "always", applies: always },
-    Permission { action: "dynamodb:ConditionCheckItem", on: On::Tables, probe: Probe::Call("a transaction of such a condition alone"), when: "migrateAllEntitiesToLeaseTable with tables of KCL 3.0 to 3.4", applies: |s| s.is("migrateAllEntitiesToLeaseTable") },
+    Permission { action: "dynamodb:ConditionCheckItem", on: On::Tables, probe: Probe::Call("a transaction of such a condition alone"), when: "migrateAllEntitiesToLeaseTable with tables of KCL 3.0 to 3.4", applies: |s| s.of(kcl::MIGRATE_TABLES) },
     Permission { action: "cloudwatch:PutMetricData", on: On::All, probe: Probe::Effect("send a metric"), when: "unless metricsLevel = NONE", applies: sends_metrics },
 ];
 

@@ -6,7 +6,8 @@
 use serde_json::{Value, json};
 
 use super::arn::{StreamArn, stream_of_arn};
-use super::keys::own;
+use super::keys::handle::{Handle, Text};
+use super::keys::{client, kcl, own};
 use super::letters;
 use super::permissions::{self, On};
 use super::settings::Settings;
@@ -30,7 +31,7 @@ pub fn policy(settings: &Settings) -> Value {
             "Sid": sid(on), "Effect": "Allow", "Action": actions, "Resource": resources(on, settings),
         });
         if on == On::All {
-            let namespace = settings.text("applicationName").unwrap_or_default();
+            let namespace = settings.of(kcl::APPLICATION).unwrap_or_default();
             statement["Condition"] = json!({"StringEquals": {"cloudwatch:namespace": namespace}});
         }
         statement
@@ -55,39 +56,39 @@ fn sid(on: On) -> &'static str {
 
 /// The ARNs of a resource. All but the account and the region are known.
 fn resources(on: On, settings: &Settings) -> Vec<String> {
-    let text = |name: &str| settings.text(name).unwrap_or_default();
-    let stream = || stream_arn(&text("streamName"), settings);
-    let consumers = || match settings.text("fanoutConfig.consumerArn") {
+    let text = |key: Handle<Text>| settings.of(key).unwrap_or_default();
+    let stream = || stream_arn(&text(kcl::STREAM), settings);
+    let consumers = || match settings.of(kcl::CONSUMER_ARN) {
         Some(arn) => arn,
         None => format!("{}/consumer/*", stream()),
     };
-    let table = |key: &str| table_arn(&text(key), settings);
+    let table = |key: Handle<Text>| table_arn(&text(key), settings);
     match on {
         On::Stream => vec![stream()],
         On::StreamAndConsumers => vec![stream(), consumers()],
         On::Consumers => vec![consumers()],
         On::LetterStreams => {
-            let destinations = letters::parse(&text(own::DEAD_LETTERS)).unwrap_or_default();
+            let destinations = letters::parse(&settings.of(own::DEAD_LETTERS)).unwrap_or_default();
             let stream = |destination| match destination {
                 letters::Destination::Kinesis(stream) => Some(letters_arn(&stream, settings)),
                 letters::Destination::File(_) | letters::Destination::Exec(_) => None,
             };
             destinations.into_iter().filter_map(stream).collect()
         }
-        On::Tables => ["tableName", "workerMetricsTableName", "coordinatorStateTableName"].map(table).into(),
-        On::LeaseTable => vec![table("tableName")],
-        On::LeaseTableIndex => vec![format!("{}/index/*", table("tableName"))],
+        On::Tables => [kcl::TABLE, kcl::WORKER_METRICS_TABLE, kcl::COORDINATOR_STATE_TABLE].map(table).into(),
+        On::LeaseTable => vec![table(kcl::TABLE)],
+        On::LeaseTableIndex => vec![format!("{}/index/*", table(kcl::TABLE))],
         On::All => vec!["*".to_owned()],
     }
 }
 
 fn configured(settings: &Settings) -> Option<StreamArn> {
-    settings.text("streamArn").and_then(|arn| stream_of_arn(&arn))
+    settings.of(kcl::STREAM_ARN).and_then(|arn| stream_of_arn(&arn))
 }
 
 /// The stream of the daemon, or of a name in its account and region.
 fn stream_arn(name: &str, settings: &Settings) -> String {
-    let region = settings.text("kinesisClient.region");
+    let region = settings.of(client::KINESIS_REGION);
     match configured(settings) {
         Some(arn) => arn_of(&arn.partition, "kinesis", &arn.region, &arn.account, &format!("stream/{name}")),
         None => of_region("kinesis", region, ACCOUNT, &format!("stream/{name}")),
@@ -99,7 +100,7 @@ fn letters_arn(stream: &str, settings: &Settings) -> String {
     if stream.starts_with("arn:") {
         return stream.to_owned();
     }
-    let region = settings.text("kinesisClient.region");
+    let region = settings.of(client::KINESIS_REGION);
     of_region("kinesis", region, &own_account(settings), &format!("stream/{stream}"))
 }
 
@@ -107,13 +108,13 @@ fn table_arn(table: &str, settings: &Settings) -> String {
     if table.starts_with("arn:") {
         return table.to_owned();
     }
-    let region = settings.text("dynamoDbClient.region");
+    let region = settings.of(client::DYNAMODB_REGION);
     of_region("dynamodb", region, &own_account(settings), &format!("table/{table}"))
 }
 
 /// The account of the credentials: that of `streamArn`, unless the ARN is used to read a stream of another account.
 fn own_account(settings: &Settings) -> String {
-    let is_used = settings.text(own::USE_STREAM_ARN).as_deref() == Some(own::TRUE);
+    let is_used = settings.of(own::USE_STREAM_ARN);
     configured(settings).filter(|_| !is_used).map_or(ACCOUNT.to_owned(), |arn| arn.account)
 }
 

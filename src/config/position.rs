@@ -3,6 +3,7 @@
 //! Java accepts any number; Kinesis refuses a time in the future, so Java retries for ever and starts no
 //! record processor.
 
+use super::keys::kcl;
 use crate::clock::date;
 
 /// Most seconds by which the clocks of this machine and of Kinesis may differ.
@@ -16,7 +17,7 @@ pub(super) fn fault(seconds: i64, now_millis: i64) -> Option<String> {
     if seconds <= latest {
         return None;
     }
-    let key = "initialPositionInStreamExtended";
+    let key = kcl::POSITION_EXTENDED;
     let means = format!("{key} = {seconds} is {}, which is in the future", date(seconds));
     let divided = seconds / 1_000;
     Some(if (OLDEST..=latest).contains(&divided) {

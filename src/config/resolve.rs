@@ -15,14 +15,15 @@ use super::arn::stream_of_arn;
 use super::bean::{Bean, Held, Pair, credentials_key};
 use super::credentials::Provider;
 use super::expand::{self, expand, lines_of};
-use super::keys::client::{CLIENTS, Service};
+use super::keys::client::{CLIENTS, KINESIS_REGION, Service};
+use super::keys::handle::{Handle, Text};
 use super::keys::{Absent, kcl, nearest, own};
 use super::letters;
 use super::names;
 use super::position;
 use super::sdk::jvm::Properties;
 use super::sdk::{self, Outside, Profile, Sdk};
-use super::settings::Settings;
+use super::settings::{Setting, Settings};
 use super::value::Value;
 use super::{Remark, Source};
 use crate::clock;
@@ -224,9 +225,19 @@ impl Maker {
         self.bean.warnings.push(Remark { line, key: Some(key.to_owned()), text });
     }
 
+    fn own_fault<T>(&mut self, key: Handle<T>, text: String) {
+        let line = self.settings.source(key).line();
+        self.bean.faults.push(Remark { line, key: Some(key.name().to_owned()), text });
+    }
+
+    /// The number of a setting, whatever its unit; 0 if it is absent.
+    fn number(&self, name: &str) -> i64 {
+        if let Value::Number(number) = self.settings.value(name) { *number } else { 0 }
+    }
+
     /// Sets every setting to its given value, if that applies, or to its default.
     fn fill(&mut self) {
-        let application = match self.bean.kcl.get("applicationName").map(|held| &held.value) {
+        let application = match self.bean.kcl.get(kcl::APPLICATION.name()).map(|held| &held.value) {
             Some(Value::Text(name)) => name.clone(),
             _ => String::new(),
         };
@@ -247,6 +258,7 @@ impl Maker {
                 own::OwnKind::Number(_) => Value::Number(text.parse().unwrap_or_default()),
                 own::OwnKind::Or(_) => text.parse().map_or(Value::Text(text), Value::Number),
                 own::OwnKind::Word(_)
+                | own::OwnKind::Switch
                 | own::OwnKind::Address
                 | own::OwnKind::Filter
                 | own::OwnKind::Destinations
@@ -264,42 +276,35 @@ impl Maker {
         }
     }
 
-    fn source(&self, name: &str) -> Source {
-        self.settings.get(name).map_or(Source::Default, |setting| setting.source)
-    }
-
     /// Settings whose default depends on other settings.
     fn fill_derived(&mut self, application: &str) {
-        if self.settings.number("leaseAssignmentIntervalMillis") == 0 {
-            let twice = self.settings.number("failoverTimeMillis").saturating_mul(2);
-            self.settings.put(
-                "leaseAssignmentIntervalMillis",
-                Value::Number(twice),
-                self.source("failoverTimeMillis"),
-            );
+        for key in kcl::KEYS {
+            if let (Absent::Twice(of), Value::Nothing) = (key.absent, self.settings.value(key.name))
+                && let Some(Setting { value: Value::Number(number), source }) = self.settings.get(of).cloned()
+            {
+                self.settings.put(key.name, Value::Number(number.saturating_mul(2)), source);
+            }
         }
-        if self.settings.text("tableName").is_none() {
-            self.settings.put(
-                "tableName",
-                Value::Text(application.to_owned()),
-                self.source("applicationName"),
-            );
+        if self.settings.of(kcl::TABLE).is_none() {
+            let source = self.settings.source(kcl::APPLICATION);
+            self.settings.put(kcl::TABLE.name(), Value::Text(application.to_owned()), source);
         }
         match self.bean.position {
-            Some("initialPositionInStreamExtended") => {
-                let source = self.source("initialPositionInStreamExtended");
-                self.settings.put("initialPositionInStream", Value::Text("AT_TIMESTAMP".to_owned()), source);
+            Some(name) if name == kcl::POSITION_EXTENDED.name() => {
+                let source = self.settings.source(kcl::POSITION_EXTENDED);
+                self.settings.put(kcl::POSITION.name(), Value::Text("AT_TIMESTAMP".to_owned()), source);
             }
-            Some(_) => self.settings.put("initialPositionInStreamExtended", Value::Nothing, Source::Default),
+            Some(_) => self.settings.put(kcl::POSITION_EXTENDED.name(), Value::Nothing, Source::Default),
             None => {}
         }
-        if let Some(arn) = self.settings.text("streamArn") {
+        if let Some(arn) = self.settings.of(kcl::STREAM_ARN) {
             match stream_of_arn(&arn) {
                 Some(stream) => {
-                    self.settings.put("streamName", Value::Text(stream.name), self.source("streamArn"))
+                    let source = self.settings.source(kcl::STREAM_ARN);
+                    self.settings.put(kcl::STREAM.name(), Value::Text(stream.name), source);
                 }
                 None => self.fault(
-                    "streamArn",
+                    kcl::STREAM_ARN.name(),
                     format!(
                         "streamArn = {arn:?} is not of the form arn:aws:kinesis:REGION:ACCOUNT:stream/NAME"
                     ),
@@ -307,29 +312,27 @@ impl Maker {
             }
         }
         let mode = self.retrieval_mode();
-        self.settings.put("retrievalMode", Value::Text(mode.to_owned()), self.source("retrievalMode"));
-        let idle = self.settings.number("idleTimeBetweenReadsInMillis");
+        let source = self.settings.source(kcl::RETRIEVAL_MODE);
+        self.settings.put(kcl::RETRIEVAL_MODE.name(), Value::Text(mode.to_owned()), source);
+        let key = kcl::IDLE_TIME;
+        let idle = self.number(key.name());
         if idle < MIN_IDLE {
-            self.warn(
-                "idleTimeBetweenReadsInMillis",
-                format!("idleTimeBetweenReadsInMillis = {idle} is raised to {MIN_IDLE}, as in KCL"),
-            );
-            let source = self.source("idleTimeBetweenReadsInMillis");
-            self.settings.put("idleTimeBetweenReadsInMillis", Value::Number(MIN_IDLE), source);
+            self.warn(key.name(), format!("{key} = {idle} is raised to {MIN_IDLE}, as in KCL"));
+            let source = self.settings.source(key);
+            self.settings.put(key.name(), Value::Number(MIN_IDLE), source);
         }
     }
 
     /// `RetrievalMode`, `PollingConfigBean.anyPropertiesSet`.
     fn retrieval_mode(&self) -> &'static str {
         let given = |name: &str| self.bean.kcl.get(name);
-        let nonzero =
-            ["maxRecords", "idleTimeBetweenReadsInMillis", "millisBehindLatestThresholdForReducedTps"];
-        let present = ["retryGetRecordsInSeconds", "maxGetRecordsThreadPool"];
+        let nonzero = [kcl::MAX_RECORDS.name(), kcl::IDLE_TIME.name(), kcl::REDUCED_TPS_THRESHOLD.name()];
+        let present = [kcl::RETRY_GET_RECORDS.name(), kcl::GET_RECORDS_THREADS.name()];
         let polling_key = nonzero.iter().any(|name| given(name).is_some_and(|held| !held.value.is_zero()))
             || present.iter().any(|name| given(name).is_some());
-        match self.settings.text("retrievalMode").as_deref() {
-            Some("POLLING") => "POLLING",
-            Some("FANOUT") => "FANOUT",
+        match self.settings.of(kcl::RETRIEVAL_MODE).as_str() {
+            "POLLING" => "POLLING",
+            "FANOUT" => "FANOUT",
             _ if polling_key => "POLLING",
             _ => "FANOUT",
         }
@@ -351,9 +354,9 @@ impl Maker {
             self.settings.put(&format!("{prefix}.{name}"), held.value.clone(), held.source);
         }
         for (key, nested) in [
-            ("regionName", "kinesisClient.region"),
-            ("kinesisEndpoint", "kinesisClient.endpointOverride"),
-            ("dynamoDBEndpoint", "dynamoDbClient.endpointOverride"),
+            (kcl::REGION.name(), KINESIS_REGION.name()),
+            (kcl::KINESIS_ENDPOINT.name(), "kinesisClient.endpointOverride"),
+            (kcl::DYNAMODB_ENDPOINT.name(), "dynamoDbClient.endpointOverride"),
         ] {
             if let Some(setting) = self.settings.get(nested).cloned() {
                 self.settings.put(key, setting.value, setting.source);
@@ -394,18 +397,18 @@ impl Maker {
 
     fn check(&mut self) {
         // An empty value is no error of the file to Java, but the program cannot be started, as here.
-        if !self.bean.kcl.contains_key("executableName") {
-            self.require("executableName");
+        if !self.bean.kcl.contains_key(kcl::EXECUTABLE.name()) {
+            self.require(kcl::EXECUTABLE);
         }
-        self.require("applicationName");
-        if self.settings.text("streamArn").is_none() {
-            self.require("streamName");
+        self.require(kcl::APPLICATION);
+        if self.settings.of(kcl::STREAM_ARN).is_none() {
+            self.require(kcl::STREAM);
         }
         self.check_numbers();
-        if let Value::Number(seconds) = *self.settings.value("initialPositionInStreamExtended")
+        if let Some(seconds) = self.settings.of(kcl::POSITION_EXTENDED)
             && let Some(text) = position::fault(seconds, clock::wall_millis())
         {
-            self.fault("initialPositionInStreamExtended", text);
+            self.fault(kcl::POSITION_EXTENDED.name(), text);
         }
         self.check_region();
         self.check_endpoints();
@@ -421,12 +424,10 @@ impl Maker {
         self.check_worker();
         self.check_names();
         if let Some(text) = letters::conflict(&self.settings) {
-            let line = self.source(own::DEAD_LETTERS).line();
-            self.bean.faults.push(Remark { line, key: Some(own::DEAD_LETTERS.to_owned()), text });
+            self.own_fault(own::DEAD_LETTERS, text);
         }
         if let Some(text) = letters::unused_age(&self.settings) {
-            let line = self.source(own::MAX_RECORD_AGE).line();
-            self.bean.faults.push(Remark { line, key: Some(own::MAX_RECORD_AGE.to_owned()), text });
+            self.own_fault(own::MAX_RECORD_AGE, text);
         }
         self.bean.warnings.extend(own::no_child_log(&self.settings));
     }
@@ -434,27 +435,29 @@ impl Maker {
     /// Checks each name that AWS must accept. A name derived from `applicationName` is an error of that key,
     /// reported once.
     fn check_names(&mut self) {
-        let fanout = self.settings.text("retrievalMode").as_deref() == Some("FANOUT")
-            && self.settings.text("fanoutConfig.consumerArn").is_none();
-        let stream = if self.settings.text("streamArn").is_some() { "streamArn" } else { "streamName" };
+        let fanout = self.settings.of(kcl::RETRIEVAL_MODE) == "FANOUT"
+            && self.settings.of(kcl::CONSUMER_ARN).is_none();
+        let by_arn = self.settings.of(kcl::STREAM_ARN).is_some();
+        let stream = if by_arn { kcl::STREAM_ARN.name() } else { kcl::STREAM.name() };
         for (setting, kind) in [
-            ("streamName", names::Kind::Stream),
-            ("tableName", names::Kind::Table),
-            ("coordinatorStateTableName", names::Kind::Table),
-            ("workerMetricsTableName", names::Kind::Table),
-            ("fanoutConfig.consumerName", names::Kind::Consumer),
+            (kcl::STREAM, names::Kind::Stream),
+            (kcl::TABLE, names::Kind::Table),
+            (kcl::COORDINATOR_STATE_TABLE, names::Kind::Table),
+            (kcl::WORKER_METRICS_TABLE, names::Kind::Table),
+            (kcl::CONSUMER_NAME, names::Kind::Consumer),
         ] {
-            if setting == "fanoutConfig.consumerName" && !fanout {
+            if kind == names::Kind::Consumer && !fanout {
                 continue;
             }
-            let Some(name) = self.settings.text(setting) else { continue };
+            let Some(name) = self.settings.of(setting) else { continue };
             let Some(why) = names::fault(kind, &name) else { continue };
+            let setting = setting.name();
             let given = self.bean.kcl.get(setting).map(|held| &held.value);
             let is_given = matches!(given, Some(Value::Text(text)) if !text.trim().is_empty());
-            let key = match setting {
-                "streamName" => stream,
-                _ if is_given => setting,
-                _ => "applicationName",
+            let key = match kind {
+                names::Kind::Stream => stream,
+                names::Kind::Table | names::Kind::Consumer if is_given => setting,
+                names::Kind::Table | names::Kind::Consumer => kcl::APPLICATION.name(),
             };
             if self.bean.faults.iter().any(|fault| fault.key.as_deref() == Some(key)) {
                 continue;
@@ -471,22 +474,24 @@ impl Maker {
     }
 
     fn check_worker(&mut self) {
-        let Some(Held { value: Value::Text(id), .. }) = self.bean.kcl.get("workerId") else { return };
+        const KEY: &str = kcl::WORKER_ID.name();
+        let Some(Held { value: Value::Text(id), .. }) = self.bean.kcl.get(KEY) else { return };
         let taken = ["Leader", "Migration3.0", "TableMigration3.5"];
         if id.is_empty() {
             let text = "workerId is empty, which DynamoDB rejects (leave the key out for a random id)";
-            self.fault("workerId", text.to_owned());
+            self.fault(KEY, text.to_owned());
         } else if taken.contains(&id.as_str()) || id.starts_with("shardId-") {
             let text =
                 format!("workerId = {id} is the key of another row of the lease table (set another id)");
-            self.fault("workerId", text);
+            self.fault(KEY, text);
         }
     }
 
-    fn require(&mut self, key: &'static str) {
-        if self.settings.text(key).is_some() {
+    fn require(&mut self, key: Handle<Text>) {
+        if self.settings.of(key).is_some() {
             return;
         }
+        let key = key.name();
         let known = kcl::KEYS.iter().find(|known| known.name == key);
         let example = match known.map(|known| known.absent) {
             Some(Absent::Required(example)) => example,
@@ -498,49 +503,45 @@ impl Maker {
 
     fn check_numbers(&mut self) {
         let least = [
-            ("failoverTimeMillis", MIN_FAILOVER, "leases could not be renewed in time"),
-            ("leaseAssignmentIntervalMillis", MIN_ASSIGNMENT, "leases could not be scanned in time"),
+            (kcl::FAILOVER.name(), MIN_FAILOVER, "leases could not be renewed in time"),
+            (kcl::LEASE_ASSIGNMENT_INTERVAL.name(), MIN_ASSIGNMENT, "leases could not be scanned in time"),
             (
-                "timeoutInSeconds",
+                kcl::TIMEOUT.name(),
                 1,
                 "Java reads a value that is not a number as 0, and 0 ends the daemon at its first message",
             ),
-            ("maxLeasesForWorker", 0, "it must not be negative"),
-            ("maxLeasesToStealAtOneTime", 0, "it must not be negative"),
-            ("initialLeaseTableReadCapacity", 0, "it must not be negative"),
-            ("initialLeaseTableWriteCapacity", 0, "it must not be negative"),
-            (
-                "leaseTableScanTotalSegments",
-                0,
-                "leave it out for a number that depends on the size of the table",
-            ),
+            (kcl::MAX_LEASES.name(), 0, "it must not be negative"),
+            (kcl::MAX_STEALS.name(), 0, "it must not be negative"),
+            (kcl::READ_CAPACITY.name(), 0, "it must not be negative"),
+            (kcl::WRITE_CAPACITY.name(), 0, "it must not be negative"),
+            (kcl::SCAN_SEGMENTS.name(), 0, "leave it out for a number that depends on the size of the table"),
         ];
         for (key, least, why) in least {
             let given = self.bean.kcl.contains_key(key);
-            let number = self.settings.number(key);
+            let number = self.number(key);
             if given && number < least && *self.settings.value(key) != Value::Nothing {
                 self.fault(key, format!("{key} = {number} must be at least {least}: {why}"));
             }
         }
-        let (records, polling) = (
-            self.settings.number("maxRecords"),
-            self.settings.text("retrievalMode").as_deref() == Some("POLLING"),
-        );
+        let polling = self.settings.of(kcl::RETRIEVAL_MODE) == "POLLING";
+        let key = kcl::MAX_RECORDS;
+        let records = self.number(key.name());
         if polling && records > MAX_RECORDS {
-            self.fault("maxRecords", format!("maxRecords = {records} must be at most {MAX_RECORDS}"));
+            self.fault(key.name(), format!("{key} = {records} must be at most {MAX_RECORDS}"));
         }
         if polling && records < 0 {
-            self.fault("maxRecords", format!("maxRecords = {records} must be at least 1"));
+            self.fault(key.name(), format!("{key} = {records} must be at least 1"));
         }
-        if self.settings.number("maxLeaseRenewalThreads") == 1 {
-            self.fault(
-                "maxLeaseRenewalThreads",
-                "maxLeaseRenewalThreads = 1 is invalid: the thread pool of Java needs at least 2".to_owned(),
-            );
+        let key = kcl::MAX_RENEWAL_THREADS;
+        if self.settings.of(key) == 1 {
+            let text = format!("{key} = 1 is invalid: the thread pool of Java needs at least 2");
+            self.fault(key.name(), text);
         }
         for key in kcl::KEYS.iter().filter(|key| key.name.ends_with("Millis")) {
-            let number = self.settings.number(key.name);
-            if number < 0 && !["failoverTimeMillis", "leaseAssignmentIntervalMillis"].contains(&key.name) {
+            let number = self.number(key.name);
+            let is_refused =
+                [kcl::FAILOVER.name(), kcl::LEASE_ASSIGNMENT_INTERVAL.name()].contains(&key.name);
+            if number < 0 && !is_refused {
                 self.warn(key.name, format!("{} = {number} is negative and counts as 0", key.name));
             }
         }

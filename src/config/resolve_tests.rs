@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::config::keys::client;
 use crate::config::{ChildLog, Config, OnChildFailure};
 use crate::lease::sync::InitialPosition;
 
@@ -101,12 +102,12 @@ fn last_of_two_keys_in_javas_order_applies() {
     assert_eq!(config.worker.as_str(), "b", "with fewer than 12 keys");
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     let found = resolved(&format!("{MINIMUM}regionName = eu-west-1\ndynamoDbClient.region = eu-west-2\n"));
-    assert_eq!(found.settings.text("kinesisClient.region").as_deref(), Some("eu-west-1"));
-    assert_eq!(found.settings.text("dynamoDbClient.region").as_deref(), Some("eu-west-2"));
+    assert_eq!(found.settings.of(client::KINESIS_REGION).as_deref(), Some("eu-west-1"));
+    assert_eq!(found.settings.of(client::DYNAMODB_REGION).as_deref(), Some("eu-west-2"));
     // 0 through one name removes the value of another name.
     let found = resolved(&format!("{MINIMUM}pollingConfig.maxRecords = 0\n"));
-    assert_eq!(found.settings.number("maxRecords"), 10_000);
-    assert_eq!(found.settings.text("retrievalMode").as_deref(), Some("FANOUT"));
+    assert_eq!(found.settings.of(kcl::MAX_RECORDS), 10_000);
+    assert_eq!(found.settings.of(kcl::RETRIEVAL_MODE), "FANOUT");
 }
 
 #[test]
@@ -160,8 +161,8 @@ fn dead_letters_require_a_daemon_that_parks_shards() {
     for (line, key) in [
         ("", None),
         ("multilangd.onHopelessShard = park\n", None),
-        ("multilangd.onHopelessShard = exit\n", Some(own::ON_HOPELESS_SHARD)),
-        ("multilangd.onChildFailure = exit\n", Some(own::ON_CHILD_FAILURE)),
+        ("multilangd.onHopelessShard = exit\n", Some(own::ON_HOPELESS_SHARD.name())),
+        ("multilangd.onChildFailure = exit\n", Some(own::ON_CHILD_FAILURE.name())),
     ] {
         let found = resolved(&format!("{MINIMUM}{line}multilangd.deadLetters = exec:true\n"));
         let named: Vec<_> =
@@ -203,7 +204,7 @@ fn dead_letters_cannot_go_to_the_stream_that_is_read() {
         (&format!("streamArn = {arn}/s"), "s".to_owned(), true),
     ] {
         let found = resolved(&lines(own, &to));
-        let refused = found.faults.iter().any(|fault| fault.key.as_deref() == Some(own::DEAD_LETTERS));
+        let refused = found.faults.iter().any(|fault| fault.key.as_deref() == Some(own::DEAD_LETTERS.name()));
         assert_eq!(refused, is_refused, "{own} {to}: {:?}", found.faults);
     }
 }
@@ -220,7 +221,12 @@ fn max_record_age_requires_dead_letters_or_skip_old_records() {
     ] {
         let found = resolved(&format!("{MINIMUM}{lines}"));
         let keys: Vec<_> = found.faults.iter().filter_map(|fault| fault.key.as_deref()).collect();
-        assert_eq!(keys, vec![own::MAX_RECORD_AGE; usize::from(is_refused)], "{lines}: {:?}", found.faults);
+        assert_eq!(
+            keys,
+            vec![own::MAX_RECORD_AGE.name(); usize::from(is_refused)],
+            "{lines}: {:?}",
+            found.faults
+        );
     }
 }
 
@@ -232,13 +238,13 @@ fn own_settings_prefer_options_then_variables_then_file() {
         ..Given::default()
     };
     let take = |given: &Given| {
-        let setting = resolve(given).settings.get(own::MAX_CHILD_FAILURES).cloned().unwrap();
+        let setting = resolve(given).settings.get(own::MAX_CHILD_FAILURES.name()).cloned().unwrap();
         (setting.value, setting.source)
     };
     assert_eq!(take(&given), (Value::Number(2), Source::File(6)));
     given.variables.insert("MULTILANGD_MAX_CHILD_FAILURES".into(), "3".into());
     assert_eq!(take(&given), (Value::Number(3), Source::Environment));
-    given.options.push((own::MAX_CHILD_FAILURES, "4".into()));
+    given.options.push((own::MAX_CHILD_FAILURES.name(), "4".into()));
     assert_eq!(take(&given), (Value::Number(4), Source::Option));
     let config = resolve(&given).config("w").unwrap().0;
     assert_eq!((config.max_child_failures, config.on_child_failure), (4, OnChildFailure::Exit));
@@ -267,7 +273,7 @@ fn overrides_act_as_last_lines_of_the_file() {
     assert_eq!(found.warnings, []);
     let setting = found.settings.get("tableName").unwrap();
     assert_eq!((&setting.value, setting.source), (&Value::Text("two = ü".into()), Source::Option));
-    assert_eq!(found.settings.number("maxRecords"), 7);
+    assert_eq!(found.settings.of(kcl::MAX_RECORDS), 7);
 }
 
 #[test]
@@ -275,9 +281,9 @@ fn variables_are_expanded_only_if_enabled() {
     let mut given =
         Given { bytes: format!("{MINIMUM}tableName = t-${{STAGE}}\n").into_bytes(), ..Given::default() };
     given.variables.insert("STAGE".into(), "prod".into());
-    assert_eq!(resolve(&given).settings.text("tableName").as_deref(), Some("t-${STAGE}"));
+    assert_eq!(resolve(&given).settings.of(kcl::TABLE).as_deref(), Some("t-${STAGE}"));
     given.expand = true;
-    assert_eq!(resolve(&given).settings.text("tableName").as_deref(), Some("t-prod"));
+    assert_eq!(resolve(&given).settings.of(kcl::TABLE).as_deref(), Some("t-prod"));
     given.variables.clear();
     assert_eq!(resolve(&given).faults[0].line, Some(6));
 }

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::permissions::{self, Permission};
 
+use super::keys::handle::{Handle, Read};
 use super::keys::kcl;
 use super::keys::own;
 use super::value::Value;
@@ -31,41 +32,25 @@ impl Settings {
         self.0.insert(name.to_owned(), Setting { value, source });
     }
 
-    /// The setting of that name.
+    /// What the handle reads.
+    pub fn of<T: Read>(&self, key: Handle<T>) -> T::Value {
+        T::read(self.value(key.name()))
+    }
+
+    /// The source of a setting.
+    pub fn source<T>(&self, key: Handle<T>) -> Source {
+        self.get(key.name()).map_or(Source::Default, |setting| setting.source)
+    }
+
+    /// The setting of that name, where the name comes from a file or from a row of a table.
     pub fn get(&self, name: &str) -> Option<&Setting> {
         self.0.get(name)
     }
 
-    /// The value of a setting.
-    pub fn value(&self, name: &str) -> &Value {
+    /// The value of a setting, where its name comes from a row of a table.
+    pub(super) fn value(&self, name: &str) -> &Value {
         debug_assert!(self.0.contains_key(name), "unknown setting {name}");
         self.get(name).map_or(&Value::Nothing, |setting| &setting.value)
-    }
-
-    /// A text; none if it is absent or blank.
-    pub fn text(&self, name: &str) -> Option<String> {
-        let Value::Text(text) = self.value(name) else { return None };
-        (!text.trim().is_empty()).then(|| text.clone())
-    }
-
-    /// A number; 0 if it is absent.
-    pub fn number(&self, name: &str) -> i64 {
-        if let Value::Number(number) = self.value(name) { *number } else { 0 }
-    }
-
-    /// A floating-point number; 0 if it is absent.
-    pub fn real(&self, name: &str) -> f64 {
-        if let Value::Real(number) = self.value(name) { *number } else { 0.0 }
-    }
-
-    /// A duration; 0 if it is absent.
-    pub fn duration(&self, name: &str) -> std::time::Duration {
-        if let Value::Duration(time) = self.value(name) { *time } else { std::time::Duration::ZERO }
-    }
-
-    /// A boolean; false if it is absent.
-    pub fn is(&self, name: &str) -> bool {
-        *self.value(name) == Value::Bool(true)
     }
 
     /// The settings in the order of the tables, then the other keys in the file.

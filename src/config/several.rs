@@ -6,14 +6,15 @@
 use std::path::{Path, PathBuf};
 
 use super::keys::client::Service;
+use super::keys::handle::{Handle, Text};
+use super::keys::kcl;
 use super::keys::own::{self, Scope};
 use super::letters::{self, Destination};
 use super::resolve::Resolved;
-use super::value::Value;
 use super::{ClientConfig, Remark};
 
 /// The settings that name a table.
-const TABLES: &[&str] = &["tableName", "coordinatorStateTableName", "workerMetricsTableName"];
+const TABLES: [Handle<Text>; 3] = [kcl::TABLE, kcl::COORDINATOR_STATE_TABLE, kcl::WORKER_METRICS_TABLE];
 
 /// A properties file with its settings.
 #[derive(Debug, Clone, Copy)]
@@ -101,8 +102,8 @@ fn one_table(files: &[File<'_>], one_place: bool, one: usize, other: usize) -> O
     if !one_place && !is_one_place(&a, &b) {
         return None;
     }
-    let named = |file: &File<'_>, key: &str| file.resolved.settings.text(key);
-    let pairs = TABLES.iter().flat_map(|a| TABLES.iter().map(move |b| (*a, *b)));
+    let named = |file: &File<'_>, key| file.resolved.settings.of(key);
+    let pairs = TABLES.into_iter().flat_map(|a| TABLES.map(|b| (a, b)));
     let mut common = pairs.filter_map(|(a, b)| Some((a, b, named(first, a)?, named(second, b)?)));
     let (a, b, table, _) = common.find(|(.., a, b)| a == b)?;
     let text = format!(
@@ -110,7 +111,7 @@ fn one_table(files: &[File<'_>], one_place: bool, one: usize, other: usize) -> O
          {b}, since one application needs one file",
         first.name, second.name
     );
-    Some(conflict(files, [one, other], [a, b], text))
+    Some(conflict(files, [one, other], [a.name(), b.name()], text))
 }
 
 /// Whether two clients call one service of one account, as far as their settings show it.
@@ -133,16 +134,15 @@ fn one_letter_file(
     let (first, second) = (files.get(one)?, files.get(other)?);
     let worker = |file: &File<'_>| {
         let settings = &file.resolved.settings;
-        let suffix = settings.text(own::WORKER_ID_SUFFIX);
-        settings.text("workerId").filter(|_| suffix.as_deref() != Some("random")).map(|id| (id, suffix))
+        let suffix = settings.of(own::WORKER_ID_SUFFIX);
+        settings.of(kcl::WORKER_ID).filter(|_| suffix != "random").map(|id| (id, suffix))
     };
     let id = worker(first)?;
     if worker(second)? != id {
         return None;
     }
     let folders = |file: &File<'_>| -> Vec<PathBuf> {
-        let Value::Text(text) = file.resolved.settings.value(own::DEAD_LETTERS) else { return Vec::new() };
-        let all = letters::parse(text).unwrap_or_default();
+        let all = letters::parse(&file.resolved.settings.of(own::DEAD_LETTERS)).unwrap_or_default();
         let folder = |destination| match destination {
             Destination::File(folder) => Some(real(&folder)),
             Destination::Exec(_) | Destination::Kinesis(_) => None,
@@ -159,7 +159,7 @@ fn one_letter_file(
         folder.display(),
         id.0
     );
-    Some(conflict(files, [one, other], [own::DEAD_LETTERS; 2], text))
+    Some(conflict(files, [one, other], [own::DEAD_LETTERS.name(); 2], text))
 }
 
 /// A name of each application that no other one has, for log lines and metrics: `applicationName`; where several files
@@ -195,10 +195,10 @@ mod tests {
     #[test]
     fn settings_of_the_process_must_agree_between_files() {
         for (key, value, default) in [
-            (own::BUFFER, "512", "256"),
-            (own::STATUS, "0.0.0.0:80", "9465"),
-            (own::LOG, "debug", "warn,multilangd=info,child=info"),
-            (own::LOG_FORMAT, "json", "text"),
+            (own::BUFFER.name(), "512", "256"),
+            (own::STATUS.name(), "0.0.0.0:80", "9465"),
+            (own::LOG.name(), "debug", "warn,multilangd=info,child=info"),
+            (own::LOG_FORMAT.name(), "json", "text"),
         ] {
             let line = format!("{key} = {value}\n");
             let found = found(&[resolved("a", ""), resolved("b", ""), resolved("c", &line)]);
@@ -219,6 +219,8 @@ mod tests {
         for key in own::KEYS.iter().filter(|key| key.scope == Scope::Application) {
             let value = match key.kind {
                 own::OwnKind::Word(words) => words.iter().find(|word| **word != key.default).unwrap(),
+                own::OwnKind::Switch if key.default == own::TRUE => "false",
+                own::OwnKind::Switch => own::TRUE,
                 own::OwnKind::Number(_) | own::OwnKind::Or(_) => "77",
                 own::OwnKind::Destinations => "file:/x",
                 own::OwnKind::Address | own::OwnKind::Filter | own::OwnKind::Text => "text",

@@ -33,7 +33,7 @@ impl Value {
     /// The value that applies if the key is absent.
     pub(super) fn absent(absent: Absent, application: &str) -> Self {
         match absent {
-            Absent::Required(_) | Absent::Nothing | Absent::Told(_) => Value::Nothing,
+            Absent::Required(_) | Absent::Nothing | Absent::Told(_) | Absent::Twice(_) => Value::Nothing,
             Absent::Number(number) => Value::Number(number),
             Absent::Real(number) => Value::Real(number),
             Absent::Bool(is) => Value::Bool(is),

@@ -4,6 +4,7 @@
 //! Source: `BuilderDynaBean`, `AwsClientBuilder` and `ClientOverrideConfiguration` of SDK 2.41.
 
 use super::Use::{Never, NotYet, Yes};
+use super::handle::{Class, Handle, Text};
 use super::{Kind, Use};
 
 /// The clients, by the prefix of their keys in its exact case.
@@ -42,6 +43,11 @@ const fn key(name: &'static str, kind: Kind, used: Use, doc: &'static str) -> Cl
 }
 
 const RETRIES: Use = Never("multilangd retries by itself, so that a lease is never renewed too late");
+
+/// The region of Kinesis, from any source.
+pub const KINESIS_REGION: Handle<Text> = Handle::of("kinesisClient.region", Class::Text);
+/// The region of DynamoDB, from any source.
+pub const DYNAMODB_REGION: Handle<Text> = Handle::of("dynamoDbClient.region", Class::Text);
 
 /// All keys of the clients.
 #[rustfmt::skip]

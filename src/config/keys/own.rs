@@ -4,6 +4,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use super::handle::{Class, Count, Handle, Maybe, Millis, Number, Switch, Times, Word};
 use crate::config::Remark;
 use crate::config::settings::Settings;
 
@@ -52,6 +53,8 @@ impl Scope {
 pub enum OwnKind {
     /// One of these keywords.
     Word(&'static [&'static str]),
+    /// `true` or `false`.
+    Switch,
     /// An integer of at least this value.
     Number(i64),
     /// The keyword `same`, or an integer of at least this value.
@@ -67,10 +70,20 @@ pub enum OwnKind {
 }
 
 impl OwnKind {
+    const fn class(self) -> Class {
+        match self {
+            Self::Word(_) | Self::Address | Self::Filter | Self::Destinations | Self::Text => Class::Word,
+            Self::Switch => Class::Switch,
+            Self::Number(_) => Class::Number,
+            Self::Or(_) => Class::MaybeNumber,
+        }
+    }
+
     /// The values for the help of an option.
     pub fn value_name(self) -> String {
         match self {
             Self::Word(words) => words.join("|"),
+            Self::Switch => SWITCH.join("|"),
             Self::Number(_) => "NUMBER".to_owned(),
             Self::Address => "PORT|ADDRESS:PORT|off".to_owned(),
             Self::Or(_) => format!("NUMBER|{SAME}"),
@@ -81,62 +94,6 @@ impl OwnKind {
     }
 }
 
-/// `multilangd.onChildFailure`.
-pub const ON_CHILD_FAILURE: &str = "multilangd.onChildFailure";
-/// `multilangd.maxChildFailures`.
-pub const MAX_CHILD_FAILURES: &str = "multilangd.maxChildFailures";
-/// `multilangd.onHopelessShard`.
-pub const ON_HOPELESS_SHARD: &str = "multilangd.onHopelessShard";
-/// `multilangd.maxParkedPauseMillis`.
-pub const MAX_PARKED_PAUSE: &str = "multilangd.maxParkedPauseMillis";
-/// `multilangd.deadLetters`.
-pub const DEAD_LETTERS: &str = "multilangd.deadLetters";
-/// `multilangd.maxRecordFailures`.
-pub const MAX_RECORD_FAILURES: &str = "multilangd.maxRecordFailures";
-/// `multilangd.maxDeadLettersInARow`.
-pub const MAX_DEAD_LETTERS_IN_A_ROW: &str = "multilangd.maxDeadLettersInARow";
-/// `multilangd.maxRecordAgeMillis`.
-pub const MAX_RECORD_AGE: &str = "multilangd.maxRecordAgeMillis";
-/// `multilangd.skipOldRecords`.
-pub const SKIP_OLD_RECORDS: &str = "multilangd.skipOldRecords";
-/// `multilangd.maxBatchRecords`.
-pub const MAX_BATCH_RECORDS: &str = "multilangd.maxBatchRecords";
-/// `multilangd.batchWindowMillis`.
-pub const BATCH_WINDOW: &str = "multilangd.batchWindowMillis";
-/// `multilangd.childErrorLine`.
-pub const CHILD_ERROR_LINE: &str = "multilangd.childErrorLine";
-/// `multilangd.childProtocol`.
-pub const CHILD_PROTOCOL: &str = "multilangd.childProtocol";
-/// `multilangd.childExitGraceMillis`.
-pub const CHILD_EXIT_GRACE: &str = "multilangd.childExitGraceMillis";
-/// `multilangd.childKillGraceMillis`.
-pub const CHILD_KILL_GRACE: &str = "multilangd.childKillGraceMillis";
-/// `multilangd.childLog`.
-pub const CHILD_LOG: &str = "multilangd.childLog";
-/// `multilangd.logFormat`.
-pub const LOG_FORMAT: &str = "multilangd.logFormat";
-/// `multilangd.log`.
-pub const LOG: &str = "multilangd.log";
-
-/// `multilangd.workerIdSuffix`.
-pub const WORKER_ID_SUFFIX: &str = "multilangd.workerIdSuffix";
-
-/// `multilangd.useStreamArn`.
-pub const USE_STREAM_ARN: &str = "multilangd.useStreamArn";
-
-/// `multilangd.resumeLatest`.
-pub const RESUME_LATEST: &str = "multilangd.resumeLatest";
-
-/// `multilangd.bufferMegabytes`.
-pub const BUFFER: &str = "multilangd.bufferMegabytes";
-/// `multilangd.idleWhenBehindMillis`.
-pub const IDLE_BEHIND: &str = "multilangd.idleWhenBehindMillis";
-
-/// `multilangd.status`.
-pub const STATUS: &str = "multilangd.status";
-/// `multilangd.stuckAfterMillis`.
-pub const STUCK_AFTER: &str = "multilangd.stuckAfterMillis";
-
 /// The value that disables the status endpoint.
 pub const OFF: &str = "off";
 /// The value of a setting that is not used.
@@ -144,72 +101,90 @@ pub const NONE: &str = "none";
 
 /// The value that enables a switch.
 pub const TRUE: &str = "true";
+/// The values of a switch.
+const SWITCH: [&str; 2] = [TRUE, "false"];
 
 /// The value that copies another setting.
 pub const SAME: &str = "same";
 
-/// All settings of multilangd.
-#[rustfmt::skip]
-pub const KEYS: &[Own] = &[
-    Own { name: ON_CHILD_FAILURE, scope: Scope::Application, kind: OwnKind::Word(&["restart", "exit"]), default: "restart",
-        doc: "Reaction to a failed record processor. restart: restart it from the last checkpoint of its shard; other shards are not affected. exit: exit with code 1, as the Java daemon does." },
-    Own { name: MAX_CHILD_FAILURES, scope: Scope::Application, kind: OwnKind::Number(1), default: "5",
-        doc: "Number of consecutive failures of the record processor of a shard, without a checkpoint between them, after which multilangd.onHopelessShard applies." },
-    Own { name: ON_HOPELESS_SHARD, scope: Scope::Application, kind: OwnKind::Word(&["park", "exit"]), default: "park",
-        doc: "Reaction to a shard whose record processor fails too often. park: keep the lease and restart the record processor after longer and longer pauses until it works again; exit with code 1 only if every shard is parked and no record processor has ever answered initialize. exit: exit with code 1." },
-    Own { name: MAX_PARKED_PAUSE, scope: Scope::Application, kind: OwnKind::Number(1), default: "300000",
-        doc: "Maximum milliseconds between two restarts of the record processor of a parked shard." },
-    Own { name: DEAD_LETTERS, scope: Scope::Application, kind: OwnKind::Destinations, default: NONE,
-        doc: "Destination of records at which the record processor fails: file:DIR, kinesis:STREAM with the name or the ARN of a stream, exec:PROGRAM ARGUMENTS, or several of them separated by commas; none: such a record is retried until it is processed. The batch is halved until the record fails alone, and the shard continues after it once every destination has a copy." },
-    Own { name: MAX_RECORD_FAILURES, scope: Scope::Application, kind: OwnKind::Number(1), default: "3",
-        doc: "Number of failures of a single record, each in a new record processor, after which it is written to multilangd.deadLetters." },
-    Own { name: MAX_DEAD_LETTERS_IN_A_ROW, scope: Scope::Application, kind: OwnKind::Number(1), default: "10",
-        doc: "Number of dead letters of a shard without a processed record between them after which no more are written until a record is processed; the shard is parked meanwhile. So an outage of a database does not empty the stream into the dead letters." },
-    Own { name: MAX_RECORD_AGE, scope: Scope::Application, kind: OwnKind::Number(0), default: "0",
-        doc: "Milliseconds since the arrival of a record at Kinesis after which it is not delivered any more but written to multilangd.deadLetters, which must be set, unless multilangd.skipOldRecords = true. 0: records of any age are delivered." },
-    Own { name: SKIP_OLD_RECORDS, scope: Scope::Application, kind: OwnKind::Word(&[TRUE, "false"]), default: "false",
-        doc: "Skip records older than multilangd.maxRecordAgeMillis where there are no multilangd.deadLetters: these records are lost. With dead letters it has no effect." },
-    Own { name: MAX_BATCH_RECORDS, scope: Scope::Application, kind: OwnKind::Number(0), default: "0",
-        doc: "Maximum number of records that are delivered to a record processor at once; larger responses are delivered in parts. 0: all records of a response." },
-    Own { name: BATCH_WINDOW, scope: Scope::Application, kind: OwnKind::Number(0), default: "0",
-        doc: "Milliseconds that a batch waits for more records before it is delivered, up to multilangd.maxBatchRecords (10,000 without it) or 4 MiB of data. 0: each response is delivered at once." },
-    Own { name: CHILD_ERROR_LINE, scope: Scope::Application, kind: OwnKind::Text, default: NONE,
-        doc: "Text on stderr by which a record processor reports an exception that it does not answer with: an action during which a line contains it has failed. kclpy and kclrb: the text of amazon_kclpy and of aws-kclrb. none: stderr is only logged." },
-    Own { name: CHILD_PROTOCOL, scope: Scope::Application, kind: OwnKind::Word(&["current", "shutdown"]), default: "current",
-        doc: "Messages sent to record processors. shutdown: those of KCL versions before 2.1, for clients such as amazon_kclpy 1.5 and aws-kcl 0.7." },
-    Own { name: CHILD_EXIT_GRACE, scope: Scope::Application, kind: OwnKind::Number(1), default: "5000",
-        doc: "Milliseconds between closing the stdin of a record processor and sending SIGTERM, if it does not exit." },
-    Own { name: CHILD_KILL_GRACE, scope: Scope::Application, kind: OwnKind::Number(1), default: "1500",
-        doc: "Milliseconds between SIGTERM and SIGKILL; during shutdown also between closing stdin and SIGTERM." },
-    Own { name: BUFFER, scope: Scope::Process, kind: OwnKind::Number(40), default: "256",
-        doc: "Maximum record data of all shards in memory, in MiB. User records of aggregated records, and the rest of a response that is being read, may exceed it until they are delivered. A quarter is divided among the shards, 18 MiB are reserved for one response of any size, and the rest is shared by the shards that have the most to read; at most 8 MiB wait for one record processor. At least 40." },
-    Own { name: IDLE_BEHIND, scope: Scope::Application, kind: OwnKind::Or(0), default: "same",
-        doc: "Milliseconds between a GetRecords response and the next call while there is more to read; same: idleTimeBetweenReadsInMillis. Kinesis allows five calls per second and shard for all applications together." },
-    Own { name: WORKER_ID_SUFFIX, scope: Scope::Application, kind: OwnKind::Word(&["none", "random", "hostname"]), default: "none",
-        doc: "Suffix that is appended to workerId with a hyphen, so that several processes can use one file: a random word for each start, or the host name. Without workerId the id is always random." },
-    Own { name: RESUME_LATEST, scope: Scope::Application, kind: OwnKind::Word(&[TRUE, "false"]), default: TRUE,
-        doc: "Start of an owner of a lease at LATEST that has no checkpoint yet. true: where the first owner began to read, so that records that it delivered before it failed are delivered again. false: at the newest record, as KCL does, unless the lease stores where reading began (multilangdLatestFrom), which an order to park or pause writes, or a worker with true." },
-    Own { name: USE_STREAM_ARN, scope: Scope::Application, kind: OwnKind::Word(&[TRUE, "false"]), default: "false",
-        doc: "Name the stream by streamArn in every call, which reads a stream of another account (its resource policy must allow it). false: by its name, as KCL does; a stream of another account or region than that of streamArn is then refused. Some local endpoints ignore ARNs." },
-    Own { name: STATUS, scope: Scope::Process, kind: OwnKind::Address, default: "9465",
-        doc: "Address of the status page, probes and Prometheus metrics: a port of 127.0.0.1, or an address with a port, as in 0.0.0.0:9465; off: none. If another process uses the default port, there is no status page." },
-    Own { name: STUCK_AFTER, scope: Scope::Application, kind: OwnKind::Number(1), default: "60000",
-        doc: "Milliseconds without progress, although there is work, after which a shard counts as stuck." },
-    Own { name: CHILD_LOG, scope: Scope::Application, kind: OwnKind::Word(&["lines", "raw", "json"]), default: "lines",
-        doc: "Form of the output of record processors in the log. lines: each line is a log entry with shard and pid. raw: stderr and the lines on stdout that are no messages are passed through byte for byte. json: with multilangd.logFormat = json, a line that is a JSON object becomes a log entry with its own fields, to which shard, pid and level are added; other lines as with lines." },
-    Own { name: LOG_FORMAT, scope: Scope::Process, kind: OwnKind::Word(&["text", "json"]), default: "text",
-        doc: "Format of the log lines on stderr." },
-    Own { name: LOG, scope: Scope::Process, kind: OwnKind::Filter, default: "warn,multilangd=info,child=info",
-        doc: "Log filter; the target child is the output of record processors. RUST_LOG takes precedence." },
-];
+/// Makes a handle of each row, and the table of all rows.
+macro_rules! keys {
+    ($($handle:ident: $read:ty = ($name:literal, $scope:expr, $kind:expr, $default:expr, $doc:expr);)*) => {
+        $(
+            #[doc = concat!("`", $name, "`.")]
+            pub const $handle: Handle<$read> = Handle::of($name, $kind.class());
+        )*
+
+        /// All settings of multilangd.
+        pub const KEYS: &[Own] =
+            &[$(Own { name: $name, scope: $scope, kind: $kind, default: $default, doc: $doc }),*];
+    };
+}
+
+keys! {
+    ON_CHILD_FAILURE: Word = ("multilangd.onChildFailure", Scope::Application, OwnKind::Word(&["restart", "exit"]), "restart",
+        "Reaction to a failed record processor. restart: restart it from the last checkpoint of its shard; other shards are not affected. exit: exit with code 1, as the Java daemon does.");
+    MAX_CHILD_FAILURES: Times = ("multilangd.maxChildFailures", Scope::Application, OwnKind::Number(1), "5",
+        "Number of consecutive failures of the record processor of a shard, without a checkpoint between them, after which multilangd.onHopelessShard applies.");
+    ON_HOPELESS_SHARD: Word = ("multilangd.onHopelessShard", Scope::Application, OwnKind::Word(&["park", "exit"]), "park",
+        "Reaction to a shard whose record processor fails too often. park: keep the lease and restart the record processor after longer and longer pauses until it works again; exit with code 1 only if every shard is parked and no record processor has ever answered initialize. exit: exit with code 1.");
+    MAX_PARKED_PAUSE: Millis = ("multilangd.maxParkedPauseMillis", Scope::Application, OwnKind::Number(1), "300000",
+        "Maximum milliseconds between two restarts of the record processor of a parked shard.");
+    DEAD_LETTERS: Word = ("multilangd.deadLetters", Scope::Application, OwnKind::Destinations, NONE,
+        "Destination of records at which the record processor fails: file:DIR, kinesis:STREAM with the name or the ARN of a stream, exec:PROGRAM ARGUMENTS, or several of them separated by commas; none: such a record is retried until it is processed. The batch is halved until the record fails alone, and the shard continues after it once every destination has a copy.");
+    MAX_RECORD_FAILURES: Times = ("multilangd.maxRecordFailures", Scope::Application, OwnKind::Number(1), "3",
+        "Number of failures of a single record, each in a new record processor, after which it is written to multilangd.deadLetters.");
+    MAX_DEAD_LETTERS_IN_A_ROW: Times = ("multilangd.maxDeadLettersInARow", Scope::Application, OwnKind::Number(1), "10",
+        "Number of dead letters of a shard without a processed record between them after which no more are written until a record is processed; the shard is parked meanwhile. So an outage of a database does not empty the stream into the dead letters.");
+    MAX_RECORD_AGE: Number = ("multilangd.maxRecordAgeMillis", Scope::Application, OwnKind::Number(0), "0",
+        "Milliseconds since the arrival of a record at Kinesis after which it is not delivered any more but written to multilangd.deadLetters, which must be set, unless multilangd.skipOldRecords = true. 0: records of any age are delivered.");
+    SKIP_OLD_RECORDS: Switch = ("multilangd.skipOldRecords", Scope::Application, OwnKind::Switch, "false",
+        "Skip records older than multilangd.maxRecordAgeMillis where there are no multilangd.deadLetters: these records are lost. With dead letters it has no effect.");
+    MAX_BATCH_RECORDS: Count = ("multilangd.maxBatchRecords", Scope::Application, OwnKind::Number(0), "0",
+        "Maximum number of records that are delivered to a record processor at once; larger responses are delivered in parts. 0: all records of a response.");
+    BATCH_WINDOW: Millis = ("multilangd.batchWindowMillis", Scope::Application, OwnKind::Number(0), "0",
+        "Milliseconds that a batch waits for more records before it is delivered, up to multilangd.maxBatchRecords (10,000 without it) or 4 MiB of data. 0: each response is delivered at once.");
+    CHILD_ERROR_LINE: Word = ("multilangd.childErrorLine", Scope::Application, OwnKind::Text, NONE,
+        "Text on stderr by which a record processor reports an exception that it does not answer with: an action during which a line contains it has failed. kclpy and kclrb: the text of amazon_kclpy and of aws-kclrb. none: stderr is only logged.");
+    CHILD_PROTOCOL: Word = ("multilangd.childProtocol", Scope::Application, OwnKind::Word(&["current", "shutdown"]), "current",
+        "Messages sent to record processors. shutdown: those of KCL versions before 2.1, for clients such as amazon_kclpy 1.5 and aws-kcl 0.7.");
+    CHILD_EXIT_GRACE: Millis = ("multilangd.childExitGraceMillis", Scope::Application, OwnKind::Number(1), "5000",
+        "Milliseconds between closing the stdin of a record processor and sending SIGTERM, if it does not exit.");
+    CHILD_KILL_GRACE: Millis = ("multilangd.childKillGraceMillis", Scope::Application, OwnKind::Number(1), "1500",
+        "Milliseconds between SIGTERM and SIGKILL; during shutdown also between closing stdin and SIGTERM.");
+    BUFFER: Count = ("multilangd.bufferMegabytes", Scope::Process, OwnKind::Number(40), "256",
+        "Maximum record data of all shards in memory, in MiB. User records of aggregated records, and the rest of a response that is being read, may exceed it until they are delivered. A quarter is divided among the shards, 18 MiB are reserved for one response of any size, and the rest is shared by the shards that have the most to read; at most 8 MiB wait for one record processor. At least 40.");
+    IDLE_BEHIND: Maybe<Millis> = ("multilangd.idleWhenBehindMillis", Scope::Application, OwnKind::Or(0), "same",
+        "Milliseconds between a GetRecords response and the next call while there is more to read; same: idleTimeBetweenReadsInMillis. Kinesis allows five calls per second and shard for all applications together.");
+    WORKER_ID_SUFFIX: Word = ("multilangd.workerIdSuffix", Scope::Application, OwnKind::Word(&["none", "random", "hostname"]), "none",
+        "Suffix that is appended to workerId with a hyphen, so that several processes can use one file: a random word for each start, or the host name. Without workerId the id is always random.");
+    RESUME_LATEST: Switch = ("multilangd.resumeLatest", Scope::Application, OwnKind::Switch, TRUE,
+        "Start of an owner of a lease at LATEST that has no checkpoint yet. true: where the first owner began to read, so that records that it delivered before it failed are delivered again. false: at the newest record, as KCL does, unless the lease stores where reading began (multilangdLatestFrom), which an order to park or pause writes, or a worker with true.");
+    USE_STREAM_ARN: Switch = ("multilangd.useStreamArn", Scope::Application, OwnKind::Switch, "false",
+        "Name the stream by streamArn in every call, which reads a stream of another account (its resource policy must allow it). false: by its name, as KCL does; a stream of another account or region than that of streamArn is then refused. Some local endpoints ignore ARNs.");
+    STATUS: Word = ("multilangd.status", Scope::Process, OwnKind::Address, "9465",
+        "Address of the status page, probes and Prometheus metrics: a port of 127.0.0.1, or an address with a port, as in 0.0.0.0:9465; off: none. If another process uses the default port, there is no status page.");
+    STUCK_AFTER: Millis = ("multilangd.stuckAfterMillis", Scope::Application, OwnKind::Number(1), "60000",
+        "Milliseconds without progress, although there is work, after which a shard counts as stuck.");
+    CHILD_LOG: Word = ("multilangd.childLog", Scope::Application, OwnKind::Word(&["lines", "raw", "json"]), "lines",
+        "Form of the output of record processors in the log. lines: each line is a log entry with shard and pid. raw: stderr and the lines on stdout that are no messages are passed through byte for byte. json: with multilangd.logFormat = json, a line that is a JSON object becomes a log entry with its own fields, to which shard, pid and level are added; other lines as with lines.");
+    LOG_FORMAT: Word = ("multilangd.logFormat", Scope::Process, OwnKind::Word(&["text", "json"]), "text",
+        "Format of the log lines on stderr.");
+    LOG: Word = ("multilangd.log", Scope::Process, OwnKind::Filter, "warn,multilangd=info,child=info",
+        "Log filter; the target child is the output of record processors. RUST_LOG takes precedence.");
+}
 
 /// A warning if `multilangd.childLog` has no effect.
 pub fn no_child_log(settings: &Settings) -> Option<Remark> {
-    let is = |key: &str| settings.text(key).as_deref() == Some("json");
+    let is = |key: Handle<Word>| settings.of(key) == "json";
     let text = "multilangd.childLog = json has no effect in a text log: output of record processors is logged as with \
                 lines (set multilangd.logFormat = json)";
-    let remark = Remark { line: None, key: Some(CHILD_LOG.to_owned()), text: text.to_owned() };
+    let remark = Remark { line: None, key: Some(CHILD_LOG.name().to_owned()), text: text.to_owned() };
     (is(CHILD_LOG) && !is(LOG_FORMAT)).then_some(remark)
+}
+
+fn one_of(words: &[&str], text: &str) -> Result<(), String> {
+    if words.contains(&text) { Ok(()) } else { Err(format!("must be {}", words.join(" or "))) }
 }
 
 /// Parses a port on loopback, or an address with a port.
@@ -247,8 +222,8 @@ impl Own {
     /// The values that would be accepted.
     pub fn check(&self, text: &str) -> Result<(), String> {
         match self.kind {
-            OwnKind::Word(words) if words.contains(&text) => Ok(()),
-            OwnKind::Word(words) => Err(format!("must be {}", words.join(" or "))),
+            OwnKind::Word(words) => one_of(words, text),
+            OwnKind::Switch => one_of(&SWITCH, text),
             OwnKind::Number(least) => match text.parse::<u32>() {
                 Ok(number) if i64::from(number) >= least => Ok(()),
                 _ => Err(format!("must be a whole number of at least {least}")),

@@ -2,31 +2,30 @@
 
 use super::super::Remark;
 use super::super::arn::stream_of_arn;
-use super::super::keys::client::{CLIENTS, Service};
-use super::super::keys::own;
+use super::super::keys::client::{self, CLIENTS, Service};
+use super::super::keys::{kcl, own};
 use super::super::value::Value;
 use super::Maker;
 
 impl Maker {
     /// Checks `streamArn` against the region of the requests.
     pub(super) fn check_region(&mut self) {
-        let by_arn = self.settings.text(own::USE_STREAM_ARN).as_deref() == Some(own::TRUE);
-        if by_arn && self.settings.text("streamArn").is_none() {
-            self.fault(own::USE_STREAM_ARN, format!("{} = true needs streamArn", own::USE_STREAM_ARN));
+        let by_arn = self.settings.of(own::USE_STREAM_ARN);
+        if by_arn && self.settings.of(kcl::STREAM_ARN).is_none() {
+            self.fault(own::USE_STREAM_ARN.name(), format!("{} = true needs streamArn", own::USE_STREAM_ARN));
         }
-        let Some(stream) = self.settings.text("streamArn").and_then(|arn| stream_of_arn(&arn)) else {
+        let Some(stream) = self.settings.of(kcl::STREAM_ARN).and_then(|arn| stream_of_arn(&arn)) else {
             return;
         };
-        let Some(region) = self.settings.text("kinesisClient.region").filter(|it| *it != stream.region)
-        else {
+        let Some(region) = self.settings.of(client::KINESIS_REGION).filter(|it| *it != stream.region) else {
             return;
         };
         let other = format!("streamArn names the region {}, but requests go to {region}", stream.region);
         if by_arn {
-            self.fault("streamArn", format!("{other} (set regionName to the region of the ARN)"));
+            self.fault(kcl::STREAM_ARN.name(), format!("{other} (set regionName to the region of the ARN)"));
         } else {
             self.warn(
-                "streamArn",
+                kcl::STREAM_ARN.name(),
                 format!(
                     "{other}: only the stream name of the ARN is used, as in Java, and a stream of another region is \
                      refused at the start"
@@ -37,7 +36,7 @@ impl Maker {
 
     /// Dual-stack or FIPS with an endpoint override: the SDKs for Java and Rust refuse every call.
     pub(super) fn check_endpoints(&mut self) {
-        let metrics = self.settings.text("metricsLevel").as_deref() != Some("NONE");
+        let metrics = self.settings.of(kcl::METRICS_LEVEL) != "NONE";
         for (prefix, service) in CLIENTS.iter().filter(|(_, one)| metrics || *one != Service::CloudWatch) {
             let held = |name| self.bean.clients.get(&(*service, name));
             let Some(endpoint) = held("endpointOverride") else { continue };
