@@ -17,6 +17,10 @@ use crate::record::{self, Data, Record, Text};
 use crate::sequence::{self, Position, SequenceNumber};
 use crate::shard::ChildShard;
 
+/// Most records of a GetRecords answer.
+/// <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html>
+pub const MOST_RECORDS: usize = 10_000;
+
 /// The records of one GetRecords answer or one SubscribeToShard event.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Batch {

@@ -16,6 +16,10 @@ use linux as platform;
 #[cfg(all(not(target_os = "linux"), not(test)))]
 use other as platform;
 
+/// Most milliseconds by which the date of a response of AWS may differ from this machine's clock: AWS's own clocks are
+/// much more accurate, and no response takes longer than this.
+pub const TOLERATED_SKEW_MILLIS: i64 = 5_000;
+
 /// Milliseconds since 1970, for timestamps that are compared with Kinesis's, never for durations.
 pub fn wall_millis() -> i64 {
     #[expect(clippy::disallowed_methods, reason = "this is the place")]

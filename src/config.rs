@@ -269,9 +269,11 @@ pub enum ChildLog {
 /// When a record becomes a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeadLetterLimits {
-    /// `multilangd.maxRecordFailures`.
+    /// `multilangd.maxRecordFailures`: a record that failed alone this often, each time in a new child,
+    /// becomes a dead letter.
     pub record_failures: u32,
-    /// `multilangd.maxDeadLettersInARow`.
+    /// `multilangd.maxDeadLettersInARow`: after this many dead letters without a processed record between
+    /// them no more are written.
     pub in_a_row: u32,
 }
 

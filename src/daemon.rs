@@ -16,7 +16,6 @@ use crate::capacity::{Capacity, Pool};
 use crate::clock::{self, ServiceClock, ServiceTime};
 use crate::config::{ChildProtocol, Config, OnChildFailure, OnHopelessShard};
 use crate::consumer::event::{MaxAge, Shape};
-use crate::consumer::suspects;
 use crate::consumer::{Parts, Settings};
 use crate::coordinator::{self, Coordinator, Ends, Handle, Snapshot};
 use crate::cpu::Surroundings;
@@ -397,10 +396,7 @@ fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>, reaches: 
             (OnChildFailure::Exit, _) | (_, OnHopelessShard::Exit) => None,
         },
         shape: Shape { most: config.max_batch_records, window: config.batch_window },
-        dead_letters: ports.letters.as_ref().map(|_| suspects::Limits {
-            record_failures: config.dead_letter_limits.record_failures,
-            in_a_row: config.dead_letter_limits.in_a_row,
-        }),
+        dead_letters: ports.letters.as_ref().map(|_| config.dead_letter_limits),
         // Without a destination and without leave to skip them, records of any age are delivered.
         max_age: config
             .max_age

@@ -17,6 +17,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+pub use crate::config::DeadLetterLimits as Limits;
 use crate::config::keys::own;
 use crate::config::{Config, letters};
 use crate::multilang::Program;

@@ -16,8 +16,8 @@ use multilangd_protocol::bytewise::is_number;
 pub struct SequenceNumber(Digits);
 
 /// Number of digits of the sequence numbers that Kinesis assigns.
-const USUAL: usize = 56;
 const USUAL_LENGTH: u8 = 56;
+const USUAL: usize = USUAL_LENGTH as usize;
 /// Most digits that are stored inline: every record has a sequence number, and most are never kept, so an
 /// allocation for each would be wasted.
 const SHORT: usize = 62;

@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, MOST_RECORDS};
 use crate::budget::Budget;
 use crate::clock::ServiceClock;
 use crate::metrics::Discard;
@@ -150,7 +150,7 @@ pub async fn run(
 /// The parts that feeds without leases share. `idle` is the pause between two calls of a shard.
 pub fn source(ports: Ports, idle: Duration) -> Source {
     let settings = retrieval::Settings {
-        max_records: 10_000,
+        max_records: MOST_RECORDS,
         idle,
         idle_behind: idle,
         near: Duration::ZERO,

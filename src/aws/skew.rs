@@ -16,10 +16,8 @@ use aws_smithy_types::date_time::Format;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::clock::{self, ServiceTime};
+use crate::clock::{self, ServiceTime, TOLERATED_SKEW_MILLIS};
 
-/// AWS's own clocks are much more accurate, and no answer takes longer than this.
-const TOLERATED_MILLIS: i64 = 5_000;
 /// Interval between warnings.
 const WARN_INTERVAL: Duration = Duration::from_secs(600);
 
@@ -78,7 +76,7 @@ fn millis_of(date: &str) -> Option<i64> {
 /// Milliseconds by which `now` is ahead of the date of a response, if that is more than tolerated.
 fn ahead(theirs: i64, now: i64) -> Option<i64> {
     let ahead = if now > theirs { (now - theirs - 999).max(0) } else { now - theirs };
-    (ahead.abs() > TOLERATED_MILLIS).then_some(ahead)
+    (ahead.abs() > TOLERATED_SKEW_MILLIS).then_some(ahead)
 }
 
 #[cfg(test)]

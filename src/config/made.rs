@@ -9,10 +9,11 @@ use super::{
     ChildLog, ChildProtocol, ClientConfig, Config, DeadLetterLimits, Faults, OnChildFailure, OnHopelessShard,
     Remark, Source, Status, letters,
 };
+use crate::batch::MOST_RECORDS;
 use crate::fleet::version::Configured;
 use crate::fleet::{leader, report};
-use crate::lease::WorkerId;
 use crate::lease::sync::InitialPosition;
+use crate::lease::{WorkerId, balance};
 use crate::metrics::cloudwatch;
 use crate::retrieval::registration;
 use crate::stream::ConfiguredArn;
@@ -81,7 +82,7 @@ impl Resolved {
             parent_poll: s.of(kcl::PARENT_POLL_INTERVAL),
             initialization_backoff: s.of(kcl::INITIALIZATION_BACKOFF),
             // Java does not use it with FANOUT.
-            max_records: s.of(kcl::MAX_RECORDS).clamp(1, 10_000),
+            max_records: s.of(kcl::MAX_RECORDS).clamp(1, MOST_RECORDS),
             idle,
             idle_behind: s.of(own::IDLE_BEHIND).unwrap_or(idle),
             near: s.of(kcl::REDUCED_TPS_THRESHOLD),
@@ -145,11 +146,13 @@ impl Resolved {
         let s = &self.settings;
         leader::Rules {
             failover: s.of(kcl::FAILOVER),
-            threshold: s.of(kcl::REBALANCE_THRESHOLD),
-            dampening: s.of(kcl::DAMPENING),
-            overshoot: s.of(kcl::THROUGHPUT_OVERSHOOT),
-            max_throughput: s.of(kcl::MAX_THROUGHPUT),
-            max_leases: s.of(kcl::MAX_LEASES),
+            balance: balance::Rules {
+                threshold: s.of(kcl::REBALANCE_THRESHOLD),
+                dampening: s.of(kcl::DAMPENING),
+                overshoot: s.of(kcl::THROUGHPUT_OVERSHOOT),
+                max_throughput: s.of(kcl::MAX_THROUGHPUT),
+                max_leases: s.of(kcl::MAX_LEASES),
+            },
             balance_every: s.of(kcl::LEASE_ASSIGNMENT_INTERVAL) * s.of(kcl::BALANCING_FREQUENCY).max(1),
             graceful: s.of(kcl::GRACEFUL_HANDOFF),
             hand_off: s.of(kcl::HANDOFF_TIMEOUT),

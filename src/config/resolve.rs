@@ -26,10 +26,9 @@ use super::sdk::{self, Outside, Profile, Sdk};
 use super::settings::{Setting, Settings};
 use super::value::Value;
 use super::{Remark, Source};
+use crate::batch::MOST_RECORDS;
 use crate::clock;
 
-/// KCL refuses a larger value.
-const MAX_RECORDS: i64 = 10_000;
 /// KCL raises a lower value to this: Kinesis allows five reads per second and shard.
 const MIN_IDLE: i64 = 200;
 /// Java cannot start with less: the pause between its renewals is a third of this less 25 ms.
@@ -526,8 +525,9 @@ impl Maker {
         let polling = self.settings.of(kcl::RETRIEVAL_MODE) == "POLLING";
         let key = kcl::MAX_RECORDS;
         let records = self.number(key.name());
-        if polling && records > MAX_RECORDS {
-            self.fault(key.name(), format!("{key} = {records} must be at most {MAX_RECORDS}"));
+        // As in KCL.
+        if polling && self.settings.of(key) > MOST_RECORDS {
+            self.fault(key.name(), format!("{key} = {records} must be at most {MOST_RECORDS}"));
         }
         if polling && records < 0 {
             self.fault(key.name(), format!("{key} = {records} must be at least 1"));

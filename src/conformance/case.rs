@@ -3,6 +3,7 @@
 use multilangd_protocol::{Action, CheckpointFailure};
 
 use super::samples::Sample;
+use crate::batch::MOST_RECORDS;
 
 /// A life of a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +106,7 @@ pub const CASES: &[Case] = &[
     delivers(
         "records-10000",
         "10,000 records in one batch, the maximum of GetRecords",
-        &[Sample::Many(10_000)],
+        &[Sample::Many(MOST_RECORDS)],
     ),
     delivers(
         "records-aggregated",

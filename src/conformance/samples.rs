@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead};
 
+use crate::batch::MOST_RECORDS;
 use crate::record::{Data, Record};
 use crate::record_lines;
 use crate::sequence::SequenceNumber;
@@ -111,7 +112,7 @@ pub fn records(sample: Sample, next: &mut u64, own: &[Record]) -> Vec<Record> {
 
 /// Most records of a batch of the user's records, and most bytes of their base64, except for a single record: as
 /// GetRecords returns them.
-const BATCH: (usize, usize) = (10_000, 10 << 20);
+const BATCH: (usize, usize) = (MOST_RECORDS, 10 << 20);
 
 /// The batches of a sample: one, or several if it consists of many records of the user.
 pub fn batches(sample: Sample, next: &mut u64, own: &[Record]) -> Vec<Vec<Record>> {

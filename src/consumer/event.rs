@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use multilangd_protocol::{Action, CheckpointFailure};
 
-use super::suspects::Limits;
 use crate::batch::{Batch, Records};
 use crate::lease::held;
 use crate::lease::orders::Parking;
+use crate::letters::Limits;
 use crate::multilang::{self, Stop};
 use crate::record::Record;
 use crate::sequence::{Position, Sequence};

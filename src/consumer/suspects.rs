@@ -11,19 +11,9 @@
 use std::cmp::Ordering;
 
 use crate::batch::Records;
+use crate::letters::Limits;
 use crate::record::Record;
 use crate::sequence::Position;
-
-/// When a record becomes a dead letter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// `multilangd.maxRecordFailures`: a record that failed alone this often, each time in a new child,
-    /// becomes a dead letter.
-    pub record_failures: u32,
-    /// `multilangd.maxDeadLettersInARow`: after this many dead letters without a processed record between
-    /// them no more are written.
-    pub in_a_row: u32,
-}
 
 /// Most dead letters that may wait for the child's next checkpoint. A child that never checkpoints would
 /// collect them without end.

@@ -15,9 +15,7 @@ use tracing::{info, warn};
 use super::error::Error;
 use crate::clock;
 use crate::scheduler::Hopeless;
-
-/// A part is named in the log each time that it has been awaited for this long.
-const NAMED_AGAIN: Duration = Duration::from_secs(1);
+use crate::scheduler::state::NAMED_AGAIN;
 
 /// A step of the stop: a part that is awaited.
 #[derive(Debug, Clone, Copy)]

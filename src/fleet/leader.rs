@@ -28,16 +28,8 @@ const FORGIVEN: Duration = Duration::from_secs(90);
 pub struct Rules {
     /// `failoverTimeMillis`.
     pub failover: Duration,
-    /// `reBalanceThresholdPercentage`.
-    pub threshold: f64,
-    /// `dampeningPercentage`.
-    pub dampening: f64,
-    /// `allowThroughputOvershoot`.
-    pub overshoot: bool,
-    /// `maxThroughputPerHostKBps`.
-    pub max_throughput: f64,
-    /// `maxLeasesForWorker`.
-    pub max_leases: usize,
+    /// How leases are assigned and balanced in one round.
+    pub balance: balance::Rules,
     /// `varianceBalancingFrequency` rounds of `leaseAssignmentIntervalMillis`.
     pub balance_every: Duration,
     /// `isGracefulLeaseHandoffEnabled`.
@@ -156,20 +148,13 @@ impl Leader {
             self.balanced = Some(now);
         }
         self.members = ids;
-        let rules_of_plan = balance::Rules {
-            threshold: rules.threshold,
-            dampening: rules.dampening,
-            overshoot: rules.overshoot,
-            max_throughput: rules.max_throughput,
-            max_leases: rules.max_leases,
-            balance,
-        };
+        let run = if balance { rules.balance.balancing() } else { rules.balance.assigning() };
         let punctual: Vec<Member> =
             members.iter().filter(|member| self.is_trusted(&member.id)).cloned().collect();
         // If all are late there is nobody better.
         let members = if punctual.is_empty() { members } else { &punctual };
         let (began, mut assigned) = (Instant::now(), None);
-        let plan = balance::plan(&candidates, members, &rules_of_plan, random, || {
+        let plan = balance::plan(&candidates, members, run, random, || {
             assigned = Some(Instant::now());
         });
         let assigned = assigned.unwrap_or(began);

@@ -9,11 +9,13 @@ const SECOND: Duration = Duration::from_secs(1);
 fn rules() -> Rules {
     Rules {
         failover: SECOND * 10,
-        threshold: 10.0,
-        dampening: 60.0,
-        overshoot: true,
-        max_throughput: f64::MAX,
-        max_leases: usize::MAX,
+        balance: balance::Rules {
+            threshold: 10.0,
+            dampening: 60.0,
+            overshoot: true,
+            max_throughput: f64::MAX,
+            max_leases: usize::MAX,
+        },
         balance_every: SECOND * 60,
         graceful: true,
         hand_off: SECOND * 30,

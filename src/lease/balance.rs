@@ -32,6 +32,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{LeaseKey, WorkerId};
 
+mod rules;
+
+pub use rules::{Rules, Run};
+
 /// An idle lease weighs such a part of an average one.
 const IDLE: f64 = 0.1;
 /// Above by no more than this part is rounding, for which leases would move to and fro.
@@ -88,23 +92,6 @@ impl<'l> Candidate<'l> {
     }
 }
 
-/// Rules of the balancing.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Rules {
-    /// `reBalanceThresholdPercentage`: so far from the average is still even.
-    pub threshold: f64,
-    /// `dampeningPercentage`: such a part of what is too much is moved in one run.
-    pub dampening: f64,
-    /// `allowThroughputOvershoot`: where every lease is more than what should move, the least moves.
-    pub overshoot: bool,
-    /// `maxThroughputPerHostKBps`: past it a worker gets no more.
-    pub max_throughput: f64,
-    /// `maxLeasesForWorker`.
-    pub max_leases: usize,
-    /// Whether this run balances.
-    pub balance: bool,
-}
-
 /// A lease's new owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Move {
@@ -130,18 +117,18 @@ pub struct Plan {
 pub fn plan(
     leases: &[Candidate<'_>],
     members: &[Member],
-    rules: &Rules,
+    run: Run<'_>,
     random: &mut fastrand::Rng,
     assigned: impl FnOnce(),
 ) -> Plan {
-    let mut fleet = Fleet::new(leases, members, rules);
+    let mut fleet = Fleet::new(leases, members, run.rules);
     let left = fleet.assign_available();
     assigned();
     let given = fleet.moves.len();
-    if rules.balance {
+    if run.balances {
         fleet.balance(random);
     }
-    let balanced = rules.balance.then(|| fleet.moves.len() - given);
+    let balanced = run.balances.then(|| fleet.moves.len() - given);
     Plan { moves: fleet.moves, balanced, left }
 }
 

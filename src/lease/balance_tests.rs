@@ -14,7 +14,6 @@ const RULES: Rules = Rules {
     overshoot: true,
     max_throughput: f64::MAX,
     max_leases: usize::MAX,
-    balance: true,
 };
 
 /// A lease as the tests keep it between runs.
@@ -65,7 +64,12 @@ fn seen(rows: &[Row]) -> Vec<Candidate<'_>> {
 }
 
 fn planned(rows: &[Row], members: &[Member], rules: &Rules) -> Plan {
-    plan(&seen(rows), members, rules, &mut fastrand::Rng::with_seed(7), || ())
+    plan(&seen(rows), members, rules.balancing(), &mut fastrand::Rng::with_seed(7), || ())
+}
+
+/// A plan of the available leases alone.
+fn assigned(rows: &[Row], members: &[Member], rules: &Rules) -> Plan {
+    plan(&seen(rows), members, rules.assigning(), &mut fastrand::Rng::with_seed(7), || ())
 }
 
 fn applied(rows: &[Row], plan: &Plan) -> Vec<Row> {
@@ -90,6 +94,11 @@ fn seen_owner(row: &Row) -> Option<&WorkerId> {
 /// How many leases each has after one run.
 fn after(rows: &[Row], members: &[Member], rules: &Rules) -> Vec<usize> {
     counts(&applied(rows, &planned(rows, members, rules)), members)
+}
+
+/// How many leases each has once the available ones are assigned.
+fn counts_after(rows: &[Row], members: &[Member], rules: &Rules) -> Vec<usize> {
+    counts(&applied(rows, &assigned(rows, members, rules)), members)
 }
 
 #[test]
@@ -121,8 +130,7 @@ fn fleet_without_metrics_is_balanced_with_few_moves() {
         planned(&settled, &members(&[Some(0.0); 3]), &RULES),
         Plan { balanced: Some(0), ..Plan::default() }
     );
-    let rules = Rules { balance: false, ..RULES };
-    assert_eq!(planned(&uneven, &members(&[None; 4]), &rules), Plan::default());
+    assert_eq!(assigned(&uneven, &members(&[None; 4]), &RULES), Plan::default());
 }
 
 #[test]
@@ -241,7 +249,7 @@ fn large_fleet_is_planned_quickly() {
     let told = |what: &str, leases: &[Row], fleet: &[Member]| {
         let seen = seen(leases);
         let start = Instant::now();
-        let plan = plan(&seen, fleet, &RULES, &mut fastrand::Rng::with_seed(7), || ());
+        let plan = plan(&seen, fleet, RULES.balancing(), &mut fastrand::Rng::with_seed(7), || ());
         println!("10,000 leases, 100 workers, {what}: {} moves in {:?}", plan.moves.len(), start.elapsed());
         plan
     };
@@ -314,9 +322,6 @@ mod java {
                 owners[lease] = Some(to);
                 hosts[to].value += growth(lease);
             }
-        }
-        if !rules.balance {
-            return owners;
         }
         let far = rules.threshold / 100.0;
         let (upper, lower) = (average * (1.0 + far), average * (1.0 - far));
@@ -417,7 +422,8 @@ fn is_at_least_as_even_as_java() {
         };
         let place = |row: &Row| fleet.iter().position(|member| Some(&member.id) == seen_owner(row));
         let ours = mean(&|draw| {
-            let plan = plan(&seen(&rows), &fleet, &RULES, &mut fastrand::Rng::with_seed(draw), || ());
+            let plan =
+                plan(&seen(&rows), &fleet, RULES.balancing(), &mut fastrand::Rng::with_seed(draw), || ());
             applied(&rows, &plan).iter().map(place).collect()
         });
         let java = mean(&|draw| java::plan(&rows, &fleet, &RULES, draw));
@@ -490,7 +496,7 @@ proptest! {
     #[test]
     fn a_plan_keeps_the_rules((rows, fleet) in any_fleet(), max_leases in 0..40_usize, seed: u64) {
         let rules = Rules { max_leases, ..RULES };
-        let made = || plan(&seen(&rows), &fleet, &rules, &mut fastrand::Rng::with_seed(seed), || ());
+        let made = || plan(&seen(&rows), &fleet, rules.balancing(), &mut fastrand::Rng::with_seed(seed), || ());
         let plan = made();
         prop_assert_eq!(&plan, &made(), "the same for a seed");
         let moved: BTreeSet<usize> = plan.moves.iter().map(|one| one.lease).collect();
@@ -515,16 +521,12 @@ proptest! {
         if max_leases > rows.len() {
             prop_assert_eq!(&plan, &room, "there is room for all");
         }
-        if !rules.balance || left.is_empty() {
-            return Ok(());
-        }
         for row in left {
             let full = |(member, count): (&Member, &usize)| {
                 seen_owner(row) == Some(&member.id) || *count >= max_leases
             };
             // Balancing moves leases to where there is room by then, and makes room elsewhere.
-            let unbalanced = Rules { balance: false, ..rules.clone() };
-            let counts = self::after(&rows, &fleet, &unbalanced);
+            let counts = counts_after(&rows, &fleet, &rules);
             prop_assert!(fleet.iter().zip(&counts).all(full), "{row:?} left, {counts:?}");
         }
     }
@@ -538,7 +540,7 @@ proptest! {
         rows.iter_mut().for_each(|row| row.available |= row.owner.is_none());
         let mut moves = Vec::new();
         for _ in 0..30 {
-            let plan = plan(&seen(&rows), &fleet, &RULES, &mut random, || ());
+            let plan = plan(&seen(&rows), &fleet, RULES.balancing(), &mut random, || ());
             rows = applied(&rows, &plan);
             moves.push(plan.moves.len());
         }
@@ -573,9 +575,9 @@ fn member_is_assigned_at_most_its_limit() {
         })
         .collect();
     let members = [Member { most: 3, ..member("small", None) }, member("large", None)];
-    let plan = plan(&free, &members, &RULES, &mut fastrand::Rng::with_seed(1), || {});
+    let plan = plan(&free, &members, RULES.balancing(), &mut fastrand::Rng::with_seed(1), || {});
     let of = |id: &str| plan.moves.iter().filter(|order| order.to.as_str() == id).count();
     assert_eq!((of("small"), of("large")), (3, 7));
-    let plan = super::plan(&free, &members[..1], &RULES, &mut fastrand::Rng::with_seed(1), || {});
+    let plan = super::plan(&free, &members[..1], RULES.balancing(), &mut fastrand::Rng::with_seed(1), || {});
     assert_eq!(plan.moves.len(), 3, "the others stay unassigned");
 }

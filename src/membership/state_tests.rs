@@ -7,7 +7,7 @@ use crate::fleet::rows::{Dated, Generation, Lock, Report, Stage};
 use crate::fleet::store::LockWrite;
 use crate::fleet::table_migration::Step;
 use crate::fleet::{leader, report};
-use crate::lease::{LeaseKey, WorkerId, table};
+use crate::lease::{LeaseKey, WorkerId, balance, table};
 use crate::membership::follow::Monitored;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -36,11 +36,13 @@ fn settings() -> Settings {
 pub(in crate::membership) fn assignment() -> leader::Rules {
     leader::Rules {
         failover: SECOND * 10,
-        threshold: 10.0,
-        dampening: 60.0,
-        overshoot: true,
-        max_throughput: f64::MAX,
-        max_leases: 10,
+        balance: balance::Rules {
+            threshold: 10.0,
+            dampening: 60.0,
+            overshoot: true,
+            max_throughput: f64::MAX,
+            max_leases: 10,
+        },
         balance_every: SECOND * 60,
         graceful: true,
         hand_off: SECOND * 30,

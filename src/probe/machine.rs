@@ -3,12 +3,10 @@
 use super::judge::{Judgement, judge};
 use super::port::{Found, Reply};
 use super::report::{Line, Section, Status};
+use crate::clock::TOLERATED_SKEW_MILLIS;
 use crate::config::sdk::network::Network;
 use crate::exit::Exit;
 use crate::limits::Limits;
-
-/// AWS's own clocks are much more accurate, and no answer takes longer than this.
-const TOLERATED_MILLIS: i64 = 5_000;
 
 /// The endpoint of a service: the origin that was called, or none, and the region.
 pub fn endpoint(service: &str, origin: Option<&str>, region: Option<&str>, network: &Network) -> Line {
@@ -54,7 +52,7 @@ pub fn identity(reply: &Reply) -> Line {
 pub fn clock(ahead_millis: Option<i64>) -> Line {
     let (status, text) = match ahead_millis {
         None => (Status::NotChecked, "no response of DynamoDB had a date".to_owned()),
-        Some(ahead) if ahead.abs() > TOLERATED_MILLIS => {
+        Some(ahead) if ahead.abs() > TOLERATED_SKEW_MILLIS => {
             let (seconds, way) = (ahead.abs() / 1_000, if ahead > 0 { "ahead of" } else { "behind" });
             let text = format!(
                 "{seconds} s {way} DynamoDB: other workers misjudge the age of the worker metrics, and AWS rejects \
@@ -62,7 +60,7 @@ pub fn clock(ahead_millis: Option<i64>) -> Line {
             );
             (Status::Warning, text)
         }
-        Some(_) => (Status::Ok, "within 5 s of DynamoDB".to_owned()),
+        Some(_) => (Status::Ok, format!("within {} s of DynamoDB", TOLERATED_SKEW_MILLIS / 1_000)),
     };
     Line::of(Section::Machine, status, "clock", text)
 }

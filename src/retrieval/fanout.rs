@@ -16,7 +16,7 @@ use tracing::{debug, info};
 
 use super::closed::QUIET;
 use super::failing::Kind;
-use super::place::Place;
+use super::place::{LITTLE, MAX_PAUSE, Place, SHOWN};
 use super::port::{Answer, Error};
 use super::push::Subscription;
 use super::queue::Ahead;
@@ -26,7 +26,6 @@ use crate::budget::Reservation;
 use crate::metrics::OfShard;
 use crate::sequence::SequenceNumber;
 
-const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// Kinesis accepts one call per second, consumer and shard.
 const ONE_CALL: Duration = Duration::from_secs(1);
 /// Another subscription that took the shard over cannot be replaced for five seconds. If it belongs to the
@@ -39,9 +38,6 @@ const SILENCE: Duration = Duration::from_secs(30);
 const STALL: Duration = Duration::from_secs(10);
 /// Interval between checks for a consumer that is not available yet.
 const CONSUMER: Duration = Duration::from_secs(10);
-/// A wait for memory is reported after this time.
-const SHOWN: Duration = Duration::from_secs(1);
-const LITTLE: usize = 4 * 1024;
 
 pub(super) struct Fanout {
     place: Place,

@@ -19,9 +19,14 @@ use crate::sequence::SequenceNumber;
 use crate::shard::{ChildShard, Filter, HashRange, Shard, ShardId};
 use crate::stream::StreamId;
 
+/// The longest pause between attempts that fail.
+pub(super) const MAX_PAUSE: Duration = Duration::from_secs(10);
+/// A wait for memory is reported after this time.
+pub(super) const SHOWN: Duration = Duration::from_secs(1);
+/// Bytes reserved for an answer without records.
+pub(super) const LITTLE: usize = 4 * 1024;
 /// The message about a failed read of polling.
 pub(super) const GET_FAILED: &str = "failed to read the shard, retrying";
-
 /// Interval between log lines about the same failure.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 

@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 
 use super::closed::{Next, Quiet};
 use super::failing::Kind;
-use super::place::{GET_FAILED, Place};
+use super::place::{GET_FAILED, LITTLE, MAX_PAUSE, Place, SHOWN};
 use super::port::{Answer, Error};
 use super::queue::Ahead;
 use super::source::Settings;
@@ -22,13 +22,8 @@ use crate::budget::{LARGEST, Reservation};
 use crate::metrics::OfShard;
 use crate::shard::ChildShard;
 
-const MAX_PAUSE: Duration = Duration::from_secs(10);
-/// A wait for memory is reported after this time.
-const SHOWN: Duration = Duration::from_secs(1);
 /// After this time a reservation is replaced by a smaller one.
 const WAITS: Duration = Duration::from_secs(10);
-/// Bytes reserved for an answer without records.
-const LITTLE: usize = 4 * 1024;
 /// Estimated bytes of a record before one was read.
 const RECORD: usize = 1_400;
 /// Kinesis accepts five calls a second and shard. This is the pause after an answer that the local limit cut

@@ -29,8 +29,8 @@ use crate::consumer::Outcome;
 use crate::lease::{Held, LeaseKey};
 use crate::shard::some;
 
-/// The time between log lines that name the shards whose record processors still run during a shutdown.
-const NAMED_AGAIN: Duration = Duration::from_secs(1);
+/// The time between log lines that name what a shutdown still waits for.
+pub const NAMED_AGAIN: Duration = Duration::from_secs(1);
 
 /// The child of a shard failed permanently.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -10,15 +10,12 @@ use multilangd_protocol::bytewise::{is_number, is_plain};
 use multilangd_protocol::{PlainRecord, Seconds, Time};
 
 use super::{Child, millis, read_child};
-use crate::batch::{Encoder, Records};
+use crate::batch::{Encoder, MOST_RECORDS, Records};
 use crate::budget::Reservation;
 use crate::record::{self, Data, Record, Text};
 use crate::retrieval::{Answer, aggregation};
 use crate::sequence::SequenceNumber;
 use crate::shard::ChildShard;
-
-/// Most records of an answer.
-const MOST_RECORDS: usize = 10_000;
 
 /// An incremental parser, which encodes the records into a line for the child.
 #[derive(Debug)]

@@ -6,13 +6,13 @@ use tokio::time::Instant;
 
 use super::age::ByAge;
 use super::{Effects, Phase, State};
-use crate::batch::{Batch, Records};
+use crate::batch::{Batch, MOST_RECORDS, Records};
 use crate::consumer::event::{Effect, Message};
 use crate::sequence::Sequence;
 
-/// A batch that waits for more records is delivered at this many bytes of data, or records.
+/// A batch that waits for more records is delivered at this many bytes of data, or at the most records that one answer
+/// can have.
 const GATHERED: usize = 4 * 1024 * 1024;
-const MOST_GATHERED: usize = 10_000;
 
 impl State {
     /// Whether the rest of the last batch can be delivered now.
@@ -51,7 +51,7 @@ impl State {
         };
         let sizes = gathered.records.sizes();
         let is_full =
-            sizes.data >= GATHERED || sizes.records >= self.settings.shape.most.unwrap_or(MOST_GATHERED);
+            sizes.data >= GATHERED || sizes.records >= self.settings.shape.most.unwrap_or(MOST_RECORDS);
         self.gathering = match self.gathering {
             _ if is_full || gathered.end.is_some() => None,
             Some(until) => Some(until),

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::tests::{Life, batch, finish, last_batch, position, request};
 use super::*;
-use crate::consumer::suspects::Limits;
+use crate::letters::Limits;
 
 fn order(since: i64) -> Parking {
     Parking { is_pause: false, since, by: "ann".into() }

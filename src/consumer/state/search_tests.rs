@@ -8,8 +8,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::consumer::event::MaxAge;
-use crate::consumer::suspects::Limits;
 use crate::lease::held;
+use crate::letters::Limits;
 use crate::record::Record;
 
 mod age_tests;

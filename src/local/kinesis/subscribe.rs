@@ -24,7 +24,7 @@ use super::error::Exception;
 use super::http::Unanswered;
 use super::operations::Scope;
 use super::operations::consumers::ConsumerRef;
-use super::operations::reading::Start;
+use super::operations::reading::{MOST_RECORDS, Start};
 use super::operations::records::Records;
 use super::operations::shards::ChildShard;
 use super::service::Service;
@@ -32,7 +32,7 @@ use super::shard::{AtMost, Shard};
 use super::stream::{Consumer, Stream};
 
 /// Limits of one event. AWS pushes portions of about this size.
-const AT_MOST: AtMost = AtMost { records: 10_000, bytes: 1024 * 1024 };
+const AT_MOST: AtMost = AtMost { records: MOST_RECORDS, bytes: 1024 * 1024 };
 
 /// How long the reason for the end waits for a client that has not read the events before it.
 const LAST_WORD: Duration = Duration::from_secs(1);

@@ -19,7 +19,7 @@ use super::shards::{ChildShard, in_the_future};
 use super::{Request, Scope};
 
 /// <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html>
-const MOST_RECORDS: usize = 10_000;
+pub(in super::super) const MOST_RECORDS: usize = 10_000;
 const MOST_BYTES: usize = 10 * 1024 * 1024;
 
 const TYPES: [&str; 5] =
@@ -227,7 +227,7 @@ impl Request for GetRecords {
         let mut check = Check::new();
         check.required(self.shard_iterator.as_ref(), "shardIterator");
         check.length(self.shard_iterator.as_deref(), "shardIterator", 1, 512);
-        check.within(self.limit, "limit", 1, 10_000);
+        check.within(self.limit, "limit", 1, MOST_RECORDS as i64);
         check.done()?;
         let text = self.shard_iterator.as_deref().unwrap_or_default();
         let iterator: ShardIterator =
