@@ -23,7 +23,7 @@ use crate::capacity::Capacity;
 use crate::clock::{self, ServiceClock};
 use crate::lease::held::{Owner, Rival};
 use crate::lease::history::History;
-use crate::lease::{Held, Lease, LeaseKey, ProcessId, Table, WorkerId, handoff};
+use crate::lease::{Held, Lease, LeaseKey, ProcessId, Table, WorkerId, handoff, liveness};
 use crate::metrics::Sink;
 use crate::reach::Reach;
 use crate::recognition::Recognition;
@@ -51,9 +51,6 @@ use state::State;
 use successors::Successors;
 use tasks::{Done, Tools};
 
-/// A worker that has renewed none of its leases for this many failover times is considered dead, unless it
-/// was just assigned its first lease.
-const GONE: u32 = 2;
 /// Writes that are in flight at once, renewals apart.
 const PARALLEL: usize = 12;
 /// Reports about other processes with this worker's id that wait: more say nothing new.
@@ -119,7 +116,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// The owners that renewed none of their leases any more, finished ones included, when the table was scanned.
     pub fn dead_workers(&self, failover: Duration) -> BTreeSet<WorkerId> {
-        self.at.map(|at| self.history.dead_workers(failover * GONE, at)).unwrap_or_default()
+        self.at.map(|at| liveness::dead_workers(&self.history, failover, at)).unwrap_or_default()
     }
 }
 

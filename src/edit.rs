@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::lease::orders::Pause;
-use crate::lease::{Lease, LeaseKey, Table, WorkerId, table};
+use crate::lease::{Lease, LeaseKey, Table, WorkerId, liveness, table};
 use crate::shard::some;
 use crate::stream::StreamId;
 
@@ -86,7 +86,7 @@ pub async fn scan(table: &dyn Table, between: Duration) -> Result<Scans, table::
     }
     sleep(between).await;
     let leases = table.list().await?;
-    let live = plan::live(&before, &leases);
+    let live = liveness::renewed_between(&before, &leases);
     Ok(Scans { leases, live })
 }
 

@@ -9,6 +9,7 @@
 //! | [`held`] | the proof that this worker owns a lease, and the only way to renew, checkpoint or release it |
 //! | [`holding`] | the effect of each answer of the table on a held lease: pure |
 //! | [`history`] | each fact of a row, and since when it has been so: pure |
+//! | [`liveness`] | which leases have expired, which workers are live or dead: pure |
 //! | [`balance`] | the lease assignment by the leader: pure |
 //! | [`handoff`] | graceful handoffs that are never completed: pure |
 //! | [`origin`] | the stream that the rows of a table belong to, and the open shards that no worker reads: pure |
@@ -46,6 +47,7 @@ pub mod held;
 pub mod history;
 pub mod holding;
 pub mod key;
+pub mod liveness;
 pub mod memory;
 pub mod meter;
 pub mod orders;

@@ -181,13 +181,6 @@ pub struct Rows<'a> {
     pub force: bool,
 }
 
-/// The owners that renewed at least one lease between two scans.
-pub fn live(before: &[Lease], now: &[Lease]) -> BTreeSet<WorkerId> {
-    let counters: BTreeMap<&LeaseKey, i64> = before.iter().map(|lease| (&lease.key, lease.counter)).collect();
-    let moved = |lease: &&Lease| counters.get(&lease.key).is_none_or(|counter| *counter != lease.counter);
-    now.iter().filter(moved).filter_map(|lease| lease.actual_owner().cloned()).collect()
-}
-
 fn is_unowned(lease: &Lease) -> bool {
     lease.owner.is_none() && lease.checkpoint_owner.is_none()
 }

@@ -233,17 +233,6 @@ fn lease_in_a_handoff_is_refused_unless_forced() {
 }
 
 #[test]
-fn owner_is_live_if_any_of_its_leases_is_renewed() {
-    let listed = [shard(0, &[], false), shard(1, &[], false), shard(2, &[], false)];
-    let owned = |n: usize, owner: &str| Lease { owner: Some(owner.into()), ..row(&listed[n], at(100 * n)) };
-    let before = [owned(0, "a"), owned(1, "a"), owned(2, "b")];
-    let mut now = before.clone();
-    now[0].counter += 1;
-    assert_eq!(live(&before, &now), BTreeSet::from(["a".into()]));
-    assert_eq!(live(&before[..2], &before), BTreeSet::from(["b".into()]), "a row that was just created");
-}
-
-#[test]
 fn selected_shard_with_begun_descendants_is_refused() {
     let listed = split();
     let leases =

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::lease::balance::{self, Candidate, Member};
 use crate::lease::handoff::Limits;
 use crate::lease::history::History;
+use crate::lease::liveness::has_expired;
 use crate::lease::{Lease, LeaseKey, WorkerId};
 
 /// By then the report of a worker that died is over.
@@ -258,7 +259,8 @@ impl Leader {
         // An owner that doesn't let go of what it was to hand over is no better than a dead one, as far as this lease
         // is concerned: no leader of Java's forces it, and its shard may have no reader.
         let stalled = self.is_stalled(lease, history, rules, now);
-        let available = lease.actual_owner().is_none() || still > limit || stalled;
+        let expired = has_expired(&lease.key, history, limit, now);
+        let available = lease.actual_owner().is_none() || expired || stalled;
         Candidate {
             key: &lease.key,
             owner: lease.owner.as_ref(),
@@ -299,9 +301,7 @@ pub fn neglected<'a>(
     failover: Duration,
     now: Instant,
 ) -> usize {
-    let stands = |lease: &&Lease| {
-        history.unchanged_for(&lease.key, now).is_some_and(|still| still > failover * NEGLECT)
-    };
+    let stands = |lease: &&Lease| has_expired(&lease.key, history, failover * NEGLECT, now);
     leases.into_iter().filter(|lease| !lease.is_complete()).filter(stands).count()
 }
 

@@ -7,13 +7,15 @@
 //!
 //! | fact | since when | question |
 //! |---|---|---|
-//! | the lease counter | it has not changed | [`History::unchanged_for`], [`History::expires_at`], [`History::dead_workers`] |
+//! | the lease counter | it has not changed | [`History::unchanged_for`], [`History::expires_at`] |
 //! | a pending graceful handoff | its owners and the checkpoint have not changed | [`History::handoff_open_for`] |
 //! | the owner | it could renew the lease and has not; it last renewed it | [`History::unrenewed_since`], [`History::renewed_at`] |
 //! | the end of the shard | it was checkpointed | [`History::finished_for`] |
 //!
 //! Of a row that was deleted before its shard ended, the last checkpoint is kept ([`History::deleted`]): a new lease
 //! at the initial position would skip records if that is `LATEST`.
+//!
+//! What follows for leases and workers (which have expired, which are dead) is in [`super::liveness`].
 //!
 //! Pure. In KCL: the `lastScanTimeNanos` and `lastCounterIncrementNanos` of `DynamoDBLeaseTaker` and `Lease`.
 
@@ -150,10 +152,6 @@ impl Row {
             && self.checkpoint_owner == lease.checkpoint_owner
             && self.handoff.as_ref().is_some_and(|open| open.0 == lease.checkpoint)
     }
-
-    fn actual_owner(&self) -> Option<&WorkerId> {
-        self.checkpoint_owner.as_ref().or(self.owner.as_ref())
-    }
 }
 
 fn has_open_handoff(lease: &Lease) -> bool {
@@ -252,19 +250,22 @@ impl History {
         finished.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
-    /// The owners whose leases, finished ones included, have all been unchanged for longer than `limit`, except for
-    /// workers that take part in a graceful handoff.
-    pub fn dead_workers(&self, limit: Duration, now: Instant) -> BTreeSet<WorkerId> {
-        let is_unchanged = |row: &Row| now.saturating_duration_since(row.unchanged) > limit;
-        let live: BTreeSet<&WorkerId> = self
-            .rows
-            .values()
-            .filter(|row| row.checkpoint_owner.is_some() || !is_unchanged(row))
-            .flat_map(|row| row.actual_owner().into_iter().chain(&row.owner))
-            .collect();
-        let owners = self.rows.values().filter_map(|row| row.owner.as_ref());
-        owners.filter(|owner| !live.contains(owner)).cloned().collect()
+    /// The owners of each row.
+    pub(super) fn owners(&self) -> impl Iterator<Item = Owners<'_>> {
+        self.rows.values().map(|row| Owners {
+            owner: row.owner.as_ref(),
+            checkpoint_owner: row.checkpoint_owner.as_ref(),
+            unchanged: row.unchanged,
+        })
     }
+}
+
+/// The owners of a row.
+pub(super) struct Owners<'a> {
+    pub(super) owner: Option<&'a WorkerId>,
+    pub(super) checkpoint_owner: Option<&'a WorkerId>,
+    /// Since when the counter has not changed.
+    pub(super) unchanged: Instant,
 }
 
 #[cfg(test)]

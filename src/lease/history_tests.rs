@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::lease::liveness::{DEAD_AFTER, dead_workers};
 use crate::sequence::{Position, Sequence, SequenceNumber};
 use crate::shard::HashRange;
 
@@ -153,25 +154,6 @@ fn finished_time_restarts_after_a_reset() {
     assert_eq!(history.finished_for(&key, start + SECOND * 10), SECOND);
 }
 
-#[test]
-fn worker_without_renewals_is_considered_dead() {
-    let start = Instant::now();
-    let mut leases =
-        vec![lease("a", Some("dead"), 1), lease("b", Some("alive"), 1), lease("c", Some("alive"), 1)];
-    leases[0].checkpoint = Position::shard_end();
-    // The lease was not handed off to the new worker yet.
-    leases.push(lease("d", Some("new"), 1));
-    leases[3].checkpoint_owner = Some("alive".into());
-    let mut history = History::default();
-    history.note_scan(&leases, start);
-    let limit = SECOND * 10;
-    let later = start + limit + Duration::from_millis(1);
-    assert!(history.dead_workers(limit, start).is_empty());
-    leases[1].counter += 1;
-    history.note_scan(&leases, later);
-    assert_eq!(history.dead_workers(limit, later), BTreeSet::from(["dead".into()]));
-}
-
 /// Every read of one row, the newest last. The answers are computed from all of them.
 #[derive(Default)]
 struct Naive(BTreeMap<LeaseKey, Vec<(Instant, Lease)>>);
@@ -283,7 +265,8 @@ proptest! {
                     named && (row.checkpoint_owner.is_some() || fresh)
                 });
                 let owns = rows.iter().any(|row| row.owner.as_ref() == Some(&worker));
-                prop_assert_eq!(history.dead_workers(limit, now).contains(&worker), owns && !is_live);
+                let dead = dead_workers(&history, limit / DEAD_AFTER, now);
+                prop_assert_eq!(dead.contains(&worker), owns && !is_live);
             }
         }
     }

@@ -21,6 +21,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::history::History;
+use super::liveness::has_expired;
 use super::{Lease, LeaseKey, WorkerId};
 
 /// A lease that expired this many failover times ago is acquired whatever the share.
@@ -91,13 +92,13 @@ impl<'a> Asker<'a> {
         View { asker: self, leases, history, now, counts, open, available, room }
     }
 
-    /// Free, our own from before, or abandoned. Strictly longer than the failover time, as in Java.
+    /// Free, our own from before, or expired.
     fn is_available(&self, lease: &Lease, history: &History, now: Instant) -> bool {
         match (&lease.owner, &lease.checkpoint_owner) {
             (None, None) => true,
             (Some(owner), None) if owner == self.me => true,
             (_, Some(_)) if self.stalled.contains(&lease.key) => true,
-            _ => history.unchanged_for(&lease.key, now).is_some_and(|unchanged| unchanged > self.failover),
+            _ => has_expired(&lease.key, history, self.failover, now),
         }
     }
 }
@@ -168,8 +169,7 @@ impl<'a> View<'a> {
             // A lease that this worker owned before a restart, or that no other worker acquires.
             lease.owner.as_ref() == Some(me)
                 || stalled.contains(&lease.key)
-                || (priority
-                    && self.history.unchanged_for(&lease.key, self.now).is_some_and(|still| still > old))
+                || (priority && has_expired(&lease.key, self.history, old, self.now))
         };
         let (mut take, others): (Vec<&Lease>, Vec<&Lease>) = available.into_iter().partition(must);
         let missing = need.saturating_sub(take.len());
