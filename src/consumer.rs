@@ -29,6 +29,7 @@ use crate::shard::BoxFuture;
 pub mod ending;
 pub mod event;
 mod lettering;
+pub mod parents;
 mod parking;
 pub mod program;
 mod sending;
@@ -329,7 +330,7 @@ impl Consumer {
                 let (table, held) = (self.parts.table.clone(), self.held.clone());
                 let recognition = self.parts.source.recognition.clone();
                 self.spawn(
-                    async move { Event::Parents(ending::may_begin(&*table, &held, &recognition).await) },
+                    async move { Event::Parents(parents::may_begin(&*table, &held, &recognition).await) },
                 );
             }
             Effect::OpenFeed(sequence) => self.open_feed(&sequence),

@@ -1,61 +1,12 @@
-//! The leases of a shard's parents and children, at its start and its end.
-//!
-//! A shard starts only after all its parents have ended. The leases of its children exist before its own row
-//! becomes `SHARD_END`, so that no worker can interfere. In KCL: `BlockOnParentShardTask`, `ShutdownTask`.
-
-use std::collections::BTreeSet;
-use std::time::Duration;
+//! The leases of a shard's children, at its end: they exist before its own row becomes `SHARD_END`, so that no worker can
+//! interfere. In KCL: `ShutdownTask`.
 
 use crate::lease::orders::Pause;
 use crate::lease::{self, Held, Lease, LeaseKey, Table, held, origin, table, update};
 use crate::recognition::Recognition;
-use crate::shard::{ChildShard, ShardId};
+use crate::shard::ChildShard;
 
 use super::event::EndError;
-
-/// A lease whose ownership was confirmed within this time is not confirmed again.
-const FRESH: Duration = Duration::from_secs(1);
-
-/// Whether all parents of the shard with that lease are finished. A parent without a row was cleaned up, or never read here.
-///
-/// # Errors
-/// The table could not be read.
-pub async fn parents_finished(
-    table: &dyn Table,
-    key: &LeaseKey,
-    parents: &BTreeSet<ShardId>,
-    recognition: &Recognition,
-) -> Result<bool, String> {
-    for parent in parents {
-        match table.get(&key.relative(parent)).await {
-            // A parent that was finished in an earlier stream of this name is processed again.
-            Ok(Some(lease)) if !lease.is_complete() || !recognition.accepts(lease.stream.as_ref()) => {
-                return Ok(false);
-            }
-            Ok(_) => {}
-            Err(error) => return Err(format!("failed to read the lease of its parent {parent}: {error}")),
-        }
-    }
-    Ok(true)
-}
-
-/// Whether the parents are finished, and the lease is still owned after the wait for them: a worker that lost
-/// it meanwhile learns so only from its next write, and would start a child beside the new owner's.
-///
-/// # Errors
-/// The table could not be read.
-pub async fn may_begin(table: &dyn Table, held: &Held, recognition: &Recognition) -> Result<bool, String> {
-    // Of a recreated stream, the row may have got other parents since.
-    let finished = parents_finished(table, held.key(), &held.parents().await, recognition).await?;
-    if !finished || held.proven().elapsed() < FRESH {
-        return Ok(finished);
-    }
-    match held.renew().await {
-        Ok(()) => Ok(true),
-        Err(held::Error::Lost) => Ok(false),
-        Err(error) => Err(format!("failed to renew the lease first: {error}")),
-    }
-}
 
 /// Creates the leases of a shard's children and stores their ids in the shard's own row. Idempotent.
 ///
@@ -158,6 +109,7 @@ fn not_now(error: table::Error) -> EndError {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use tokio::sync::mpsc;
     use tokio::time::Instant;
@@ -219,32 +171,5 @@ mod tests {
             Ok(()),
             "q was cleaned away"
         );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn shard_starts_after_its_parents_only_if_still_owned() {
-        let (table, me) = (Arc::new(Memory::default()), WorkerId::from("me"));
-        let row = lease("child", Sequence::TrimHorizon, &["parent"], Some(&me));
-        table.put(row.clone());
-        table.put(lease("parent", Sequence::TrimHorizon, &[], None));
-        let owner = owner(&table);
-        let held = Held::new(row, Instant::now(), crate::clock::slept(), &owner);
-        assert_eq!(
-            may_begin(&*table, &held, &owner.recognition).await,
-            Ok(false),
-            "the parent isn't finished"
-        );
-        table.put(lease("parent", Sequence::ShardEnd, &[], None));
-        let writes = table.writes();
-        assert_eq!(may_begin(&*table, &held, &owner.recognition).await, Ok(true));
-        assert_eq!(table.writes(), writes, "it was just taken");
-
-        tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(may_begin(&*table, &held, &owner.recognition).await, Ok(true));
-        assert_eq!(table.row(held.key()).unwrap().counter, 1, "renewed first");
-        tokio::time::advance(Duration::from_secs(2)).await;
-        table.steal(held.key(), &"thief".into());
-        assert_eq!(may_begin(&*table, &held, &owner.recognition).await, Ok(false));
-        assert!(held.lost().is_cancelled());
     }
 }
