@@ -17,13 +17,7 @@
 //!
 //! In KCL: nothing. The rules are those of `MultiLangProtocol` and `MultiLangShardRecordProcessor`.
 
-use std::fmt::Display;
-use std::time::Duration;
-
-use multilangd_protocol::Dialect;
-
 use crate::multilang::Launch;
-use crate::record::Record;
 
 pub mod case;
 pub mod finding;
@@ -33,18 +27,8 @@ pub mod report;
 pub mod samples;
 
 use case::Case;
+pub use life::Settings;
 use report::Outcome;
-
-/// How the cases are run.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// The protocol of the record processor.
-    pub dialect: Dialect,
-    /// The time for each answer and for the exit after the end of stdin.
-    pub timeout: Duration,
-    /// Records of the user, delivered by a case of their own.
-    pub records: Vec<Record>,
-}
 
 /// Runs cases one after the other; `done` receives each outcome as soon as it is known.
 pub async fn run(program: &dyn Launch, cases: &[&Case], settings: &Settings, mut done: impl FnMut(Outcome)) {
@@ -76,11 +60,6 @@ pub fn choose<'a>(names: &'a [String], has_records: bool) -> Result<Vec<&'static
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown case {0} (multilangd test --list prints all cases)")]
 pub struct Unknown<'a>(&'a str);
-
-/// A number of things, with the plural in -s.
-fn count(number: u64, thing: impl Display) -> String {
-    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
-}
 
 #[cfg(test)]
 mod tests {

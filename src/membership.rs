@@ -13,7 +13,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
@@ -29,6 +28,7 @@ use crate::lease::held::Rival;
 use crate::lease::{LeaseKey, Table, table};
 
 mod assigning;
+mod assignments;
 mod begin;
 pub mod event;
 mod follow;
@@ -43,18 +43,6 @@ pub use begin::{Begun, Error, Settings, begin};
 use event::{Effect, Event, Kind, Moment};
 use state::State;
 use tasks::Tools;
-
-/// Between looks at the generation of the fleet, and at whether it could go on. KCL's are as far apart.
-const MONITOR: Duration = Duration::from_secs(60);
-/// The first of them a little later, so that a fleet that starts together doesn't ask together.
-const MONITOR_SPREAD: Duration = Duration::from_secs(30);
-/// A leader that has not seen the leases for this number of failover times releases the lock.
-const PATIENCE: u32 = 6;
-/// The time between two reads of the worker metrics by the leader; the nudge of a worker that joins also causes one.
-const JUDGE: Duration = Duration::from_secs(45);
-/// The number of failover times between two reads where worker metrics have a table of their own, as in Java: a read
-/// costs little there, and some workers of the fleet do not nudge.
-const JUDGE_APART: u32 = 2;
 
 /// The channels of a member.
 #[derive(Debug)]

@@ -1,5 +1,7 @@
 //! The table of findings: faults of a record processor, with their severity, their effect and their remedy.
 
+use std::fmt::Display;
+
 /// A kind of finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
@@ -211,6 +213,11 @@ impl Finding {
     pub fn severity(&self) -> Severity {
         self.kind.row().severity
     }
+}
+
+/// A number of things, with the plural in -s.
+pub(super) fn count(number: u64, thing: impl Display) -> String {
+    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
 }
 
 #[cfg(test)]

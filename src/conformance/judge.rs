@@ -3,8 +3,7 @@
 use multilangd_protocol::{Action, CheckpointFailure, Noise};
 
 use super::case::Case;
-use super::count;
-use super::finding::{Finding, Kind};
+use super::finding::{Finding, Kind, count};
 use super::life::{Checkpoint, Content, Life, Step};
 use crate::multilang::output::EXIT_0;
 

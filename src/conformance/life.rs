@@ -6,16 +6,18 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use multilangd_protocol::{Action, CheckpointFailure, CheckpointRequest, FromChild, ToChild, session};
+use multilangd_protocol::{
+    Action, CheckpointFailure, CheckpointRequest, Dialect, FromChild, ToChild, session,
+};
 use tokio::time::{Instant, timeout_at};
 
-use super::Settings;
 use super::case::{Case, Pace, Start};
 use super::samples;
 use crate::batch::Records;
 use crate::checkpoint::{Progress, Verdict};
 use crate::multilang::output::Strays;
 use crate::multilang::{Child, Event, ForShard, Launch, Outgoing, Stop};
+use crate::record::Record;
 use crate::sequence::{Position, Sequence};
 
 /// The shard of all cases.
@@ -30,6 +32,17 @@ const PAUSE: Duration = Duration::from_millis(10);
 const KILLED: Duration = Duration::from_secs(10);
 /// `MillisBehindLatest` of the batches.
 const BEHIND: i64 = 1_000;
+
+/// How the cases are run.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The protocol of the record processor.
+    pub dialect: Dialect,
+    /// The time for each answer and for the exit after the end of stdin.
+    pub timeout: Duration,
+    /// Records of the user, delivered by a case of their own.
+    pub records: Vec<Record>,
+}
 
 /// A step of a life, in the order of occurrence.
 #[derive(Debug, Clone, PartialEq, Eq)]

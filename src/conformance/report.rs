@@ -3,8 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::count;
-use super::finding::{Finding, KINDS, Row, Severity};
+use super::finding::{Finding, KINDS, Row, Severity, count};
 
 /// The result of a case.
 #[derive(Debug, Clone, PartialEq, Eq)]

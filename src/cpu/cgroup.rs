@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{exists, fault, first_line, listed, of_limit, usable};
+use super::reading::{exists, fault, first_line, listed, of_limit, usable};
 
 #[derive(Debug)]
 pub(super) struct Cgroup {

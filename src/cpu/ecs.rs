@@ -10,7 +10,7 @@ use serde_json::Value;
 use tracing::warn;
 
 use super::http::{self, Limits, Request};
-use super::{fault, of_limit, usable};
+use super::reading::{fault, of_limit, usable};
 
 /// Java sets no timeouts. The metadata are read every second, from the same machine.
 const LIMITS: Limits = Limits { connect: Duration::from_secs(2), whole: Duration::from_secs(2) };

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{fault, first_line};
+use super::reading::{fault, first_line};
 
 #[derive(Debug)]
 pub(super) struct Host {

@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWrit
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::surroundings::fault;
+use super::reading::fault;
 
 /// Most bytes of a body.
 const MOST: u64 = 1 << 20;

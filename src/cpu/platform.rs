@@ -5,7 +5,8 @@ use std::time::Duration;
 use tracing::debug;
 
 use super::http::{self, Limits, Request};
-use super::surroundings::{Surroundings, exists};
+use super::reading::exists;
+use super::surroundings::Surroundings;
 
 /// Java waits 5 s for a connection and 5 s for data, twice. The metadata service answers within milliseconds:
 /// one second to connect and two in all are enough, and a start elsewhere is delayed by at most 4 s.

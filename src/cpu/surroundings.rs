@@ -1,7 +1,6 @@
 //! The surroundings in which the platform is detected: files, and variables of the environment.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The platform that this process runs on, as far as it matters for host metrics. In KCL:
 /// `WorkerMetricsSelector`.
@@ -24,7 +23,7 @@ impl Surroundings {
         Self::of(|name| std::env::var(name).ok())
     }
 
-    pub(super) fn of(variable: impl Fn(&str) -> Option<String>) -> Self {
+    fn of(variable: impl Fn(&str) -> Option<String>) -> Self {
         let set = |name| variable(name).filter(|value| !value.is_empty());
         let forbidden = set("AWS_EC2_METADATA_DISABLED").is_some_and(|v| v.eq_ignore_ascii_case("true"));
         Self {
@@ -36,11 +35,25 @@ impl Surroundings {
     }
 }
 
-/// A failure of a gauge. Its kind has no effect.
-pub(super) fn fault(text: impl Into<String>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, text.into())
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-pub(super) async fn exists(file: &Path) -> bool {
-    tokio::fs::try_exists(file).await.unwrap_or(false)
+    #[test]
+    fn surroundings_are_read_from_the_environment() {
+        let of = |pairs: &'static [(&str, &str)]| {
+            Surroundings::of(|name| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned()))
+        };
+        let plain = of(&[("ECS_CONTAINER_METADATA_URI_V4", ""), ("ECS_CONTAINER_METADATA_URI", "")]);
+        assert_eq!(
+            (plain.root.as_path(), plain.ecs, plain.ecs_old),
+            (std::path::Path::new("/"), None, false)
+        );
+        assert_eq!(plain.imds.as_deref(), Some("http://169.254.169.254"));
+        let ecs =
+            of(&[("ECS_CONTAINER_METADATA_URI_V4", "http://x/v4"), ("ECS_CONTAINER_METADATA_URI", "y")]);
+        assert_eq!((ecs.ecs.as_deref(), ecs.ecs_old), (Some("http://x/v4"), true));
+        assert_eq!(of(&[("AWS_EC2_METADATA_DISABLED", "True")]).imds, None);
+        assert!(of(&[("AWS_EC2_METADATA_DISABLED", "false")]).imds.is_some());
+    }
 }

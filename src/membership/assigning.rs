@@ -5,12 +5,13 @@
 //!
 //! In KCL: `LeaseAssignmentManager`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::info;
 
+use super::assignments::Round;
 use super::event::{Assignment, Effect, Kind};
 use super::state::State;
 use crate::clock::Expiry;
@@ -24,43 +25,6 @@ const PARALLEL: usize = 12;
 const MIN_PAUSE: Duration = Duration::from_millis(250);
 /// A plan is made within this part of the failover time after its scan.
 const STALE: u32 = 4;
-
-/// The lease assignment.
-#[derive(Debug, Default)]
-pub(super) struct Assigning {
-    leader: Leader,
-    /// The scan that was last planned for.
-    planned: Option<Instant>,
-    /// When a plan was last made, or one of its writes ended.
-    worked_at: Option<Instant>,
-    /// The last scan was too old for a plan.
-    stale: bool,
-    waiting: VecDeque<Assignment>,
-    in_flight: BTreeMap<LeaseKey, (WorkerId, How)>,
-    round: Option<Round>,
-    /// Leases that the leader has assigned to itself and did not hold at the last scan.
-    own: BTreeMap<LeaseKey, Instant>,
-}
-
-impl Assigning {
-    /// When the leader last did its work. A scan alone is none.
-    pub(super) fn worked_at(&self) -> Option<Instant> {
-        self.worked_at
-    }
-}
-
-/// One plan, while it is being written.
-#[derive(Debug)]
-struct Round {
-    began: Instant,
-    /// Assignments, handoffs apart.
-    assigned: usize,
-    failed: usize,
-    /// Assignments that failed, handoffs apart.
-    unassigned: usize,
-    /// The table is to be scanned once all is written: this worker was assigned a lease, or a scan ended meanwhile.
-    scan: bool,
-}
 
 impl State {
     /// Whether this worker is the leader now. To be asked before each write of a leader.

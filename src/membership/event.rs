@@ -4,13 +4,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::follow::Monitored;
-use super::table_migration::Surveyed;
 use crate::clock::Expiry;
 use crate::coordinator::{Snapshot, Standing};
 use crate::fleet::layout::Layout;
 use crate::fleet::leader::How;
-use crate::fleet::rows::{Lock, Report, Stage, StateLocation};
+use crate::fleet::rows::{Dated, Generation, Lock, Report, Stage, StateLocation};
 use crate::fleet::store::LockWrite;
 use crate::fleet::table_migration::Step;
 use crate::lease::update::Update;
@@ -61,6 +59,23 @@ impl Kind {
         Self::Sample,
         Self::Rescan,
     ];
+}
+
+/// The state that other workers write.
+#[derive(Debug)]
+pub struct Monitored {
+    pub(super) generation: Option<Dated<Generation>>,
+    pub(super) stage: Option<Stage>,
+    pub(super) old: bool,
+}
+
+/// The inputs of a step of the table migration.
+#[derive(Debug)]
+pub struct Surveyed {
+    pub(super) stage: Option<Dated<Stage>>,
+    pub(super) old: Vec<Report>,
+    pub(super) new: Vec<Report>,
+    pub(super) left: Vec<String>,
 }
 
 /// An event.

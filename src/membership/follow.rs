@@ -5,21 +5,12 @@
 use tokio::time::Instant;
 use tracing::{debug, error, info};
 
-use super::MONITOR;
-use super::event::{Effect, Kind};
-use super::state::State;
+use super::event::{Effect, Kind, Monitored};
+use super::state::{MONITOR, State};
 use crate::fleet::Mode;
-use crate::fleet::rows::{Dated, Generation, Report, Stage};
+use crate::fleet::rows::Report;
 use crate::fleet::version::{self, Readiness};
 use crate::lease::audit;
-
-/// The state that other workers write.
-#[derive(Debug)]
-pub struct Monitored {
-    pub(super) generation: Option<Dated<Generation>>,
-    pub(super) stage: Option<Stage>,
-    pub(super) old: bool,
-}
 
 impl State {
     /// Reads the state that other workers write: the generation, the stage of the table migration, whether

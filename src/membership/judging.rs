@@ -12,12 +12,16 @@ use tracing::{debug, info, warn};
 
 use super::event::{Effect, Kind};
 use super::state::State;
-use super::{JUDGE, JUDGE_APART};
 use crate::fleet::report::{Verdict, with_renewing};
 use crate::fleet::rows::{Report, StateLocation};
 use crate::lease::{WorkerId, table};
 use crate::metrics::OfWorker;
 
+/// The time between two reads of the worker metrics by the leader; the nudge of a worker that joins also causes one.
+const JUDGE: Duration = Duration::from_secs(45);
+/// The number of failover times between two reads where worker metrics have a table of their own, as in Java: a read
+/// costs little there, and some workers of the fleet do not nudge.
+const JUDGE_APART: u32 = 2;
 /// A worker that can acquire no lease for so many failover times wants none.
 const UNABLE: u32 = 2;
 

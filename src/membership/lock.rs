@@ -10,9 +10,8 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::MONITOR;
 use super::event::{Effect, Kind};
-use super::state::State;
+use super::state::{MONITOR, State};
 use crate::fleet::layout::Layout;
 use crate::fleet::lock::{self, Next, Terms};
 use crate::fleet::rows::{Lock, Stage};

@@ -30,9 +30,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use super::assigning::Assigning;
+use super::assignments::Assigning;
+use super::begin::{Begun, Settings};
 use super::event::{Effect, Event, Kind, Moment};
-use super::{Begun, MONITOR, MONITOR_SPREAD, Settings};
 use crate::clock::Expiry;
 use crate::coordinator::{Snapshot, Standing};
 use crate::fleet::Mode;
@@ -45,6 +45,13 @@ use crate::fleet::vacancy::{Unled, Vacancy};
 use crate::fleet::version::Readiness;
 use crate::lease::outage::Outage;
 use crate::unique::uuid;
+
+/// Between looks at the generation of the fleet, and at whether it could go on. KCL's are as far apart.
+pub(super) const MONITOR: Duration = Duration::from_secs(60);
+/// The first of them a little later, so that a fleet that starts together doesn't ask together.
+const MONITOR_SPREAD: Duration = Duration::from_secs(30);
+/// A leader that has not seen the leases for this number of failover times releases the lock.
+const PATIENCE: u32 = 6;
 
 /// Requests that fail, by their kind.
 #[derive(Debug, Default)]
@@ -295,7 +302,7 @@ impl State {
         }
         let since = *self.leads_since.get_or_insert(now);
         let last = self.assigning.worked_at().map_or(since, |worked| worked.max(since));
-        if now.saturating_duration_since(last) > self.settings.failover * super::PATIENCE {
+        if now.saturating_duration_since(last) > self.settings.failover * PATIENCE {
             error!(
                 event = "leader_listing_failed",
                 "this worker is the leader but has failed to list the leases for too long: releasing the \

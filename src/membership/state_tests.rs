@@ -8,7 +8,7 @@ use crate::fleet::store::LockWrite;
 use crate::fleet::table_migration::Step;
 use crate::fleet::{leader, report};
 use crate::lease::{LeaseKey, WorkerId, balance, table};
-use crate::membership::follow::Monitored;
+use crate::membership::event::Monitored;
 
 const SECOND: Duration = Duration::from_secs(1);
 const WALL: i64 = 1_795_000_000_000;

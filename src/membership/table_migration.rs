@@ -14,27 +14,18 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use super::event::{Effect, Kind};
+use super::event::{Effect, Kind, Surveyed};
 use super::state::State;
 use crate::fleet::Store;
 use crate::fleet::layout::Layout;
 use crate::fleet::lock::{Election, Terms};
-use crate::fleet::rows::{Dated, Report, Stage, StateLocation};
+use crate::fleet::rows::{Dated, Stage, StateLocation};
 use crate::fleet::table_migration::{Step, survey};
 use crate::lease::{WorkerId, table};
 use crate::metrics::{Move, OfWorker, Supporters, Tables};
 
 /// Between the steps of a leader, in failover times: Java's leader loads the reports as often.
 const EVERY: u32 = 2;
-
-/// The inputs of a step.
-#[derive(Debug)]
-pub struct Surveyed {
-    stage: Option<Dated<Stage>>,
-    old: Vec<Report>,
-    new: Vec<Report>,
-    left: Vec<String>,
-}
 
 impl State {
     /// Whether there is a move to lead.

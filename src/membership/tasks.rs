@@ -7,10 +7,9 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::begin::{generation, reports};
-use super::event::{Assignment, Event};
-use super::follow::Monitored;
+use super::event::{Assignment, Event, Monitored, Surveyed};
 use super::lock::action;
-use super::table_migration::{Surveyed, carry_out, read_inputs, written};
+use super::table_migration::{carry_out, read_inputs, written};
 use crate::fleet::Store;
 use crate::fleet::layout::Layout;
 use crate::fleet::leader::How;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use multilangd_protocol::Action;
 use tokio::time::Instant;
 
-use super::{Ending, LastLines, OfShard, OfWorker, Sink};
+use super::events::{Ending, LastLines, OfShard, OfWorker};
+use super::sink::Sink;
 use crate::sequence::Position;
 use crate::shard::ShardId;
 

@@ -12,7 +12,8 @@ use std::time::Duration;
 use multilangd_protocol::Action;
 use tokio::sync::Notify;
 
-use super::{Coverage, Ending, Move, OfShard, OfWorker, Sink, Step, Supporters, Tables};
+use super::events::{Coverage, Ending, Move, OfShard, OfWorker, Step, Supporters, Tables};
+use super::sink::Sink;
 use crate::shard::ShardId;
 
 mod sending;
