@@ -2,9 +2,8 @@
 //! of finished shards.
 //!
 //! One task, which uses the scans that the coordinator makes anyway. [`state`] decides, without I/O; this module waits
-//! for events and performs the effects, one request at a time. What is decided at the start of a worker
-//! ([`ShardSync::begin`], [`ShardSync::recognise`]) is planned by the pure functions of `open_shards` and of
-//! [`crate::lease::origin`].
+//! for events and performs the effects, one request at a time. The start of a worker ([`ShardSync::begin`],
+//! [`ShardSync::recognise`]) follows the plans of pure functions in `open_shards` and [`crate::lease::origin`].
 //!
 //! In KCL: `PeriodicShardSyncManager`, `ShardSyncTask`, `LeaseCleanupManager`.
 

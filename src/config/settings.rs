@@ -32,7 +32,7 @@ impl Settings {
         self.0.insert(name.to_owned(), Setting { value, source });
     }
 
-    /// What the handle reads.
+    /// The value of a setting, in the type of its handle.
     pub fn of<T: Read>(&self, key: Handle<T>) -> T::Value {
         T::read(self.value(key.name()))
     }

@@ -15,7 +15,7 @@
 //! Of a row that was deleted before its shard ended, the last checkpoint is kept ([`History::deleted`]): a new lease
 //! at the initial position would skip records if that is `LATEST`.
 //!
-//! What follows for leases and workers (which have expired, which are dead) is in [`super::liveness`].
+//! The conclusions (which leases have expired, which workers are dead) are in [`super::liveness`].
 //!
 //! Pure. In KCL: the `lastScanTimeNanos` and `lastCounterIncrementNanos` of `DynamoDBLeaseTaker` and `Lease`.
 

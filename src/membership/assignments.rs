@@ -1,4 +1,4 @@
-//! What the leader remembers of the lease assignment.
+//! The memory of a leader about the lease assignment.
 
 use std::collections::{BTreeMap, VecDeque};
 

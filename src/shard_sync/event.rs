@@ -93,7 +93,7 @@ pub enum Occasion {
     Comparison,
 }
 
-/// What is written to rows that exist.
+/// The kinds of corrections of rows that exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Correction {
     /// The order to pause or resume the application.

@@ -38,7 +38,7 @@ pub enum Class {
     None,
 }
 
-/// What is read of a setting.
+/// The type as which a setting is read.
 pub trait Read {
     /// The value.
     type Value;
