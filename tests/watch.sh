@@ -61,6 +61,7 @@ fi
 sed -e "s/9465/$first/" -e "s/9466/$second/" deploy/prometheus.yaml >"$dir/prometheus.yaml"
 cp deploy/alerts.yaml "$dir/"
 promtool check config "$dir/prometheus.yaml" >/dev/null
+promtool test rules tests/alerts.yaml
 prometheus --config.file "$dir/prometheus.yaml" --storage.tsdb.path "$dir/tsdb" --web.listen-address 127.0.0.1:$prometheus \
   >"$dir/prometheus.log" 2>&1 &
 started+=($!)

@@ -1,6 +1,6 @@
 //! The present state of the worker and of each of its shards.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use multilangd_protocol::Action;
 use tokio::time::Instant;
 
 use super::events::{Ending, LastLines, OfShard, OfWorker};
+use super::pending::{Oldest, Pending};
 use super::sink::Sink;
 use crate::sequence::Position;
 use crate::shard::ShardId;
@@ -16,8 +17,6 @@ use crate::shard::ShardId;
 const REMEMBERED: usize = 64;
 /// Characters of an error that are kept.
 const READ_ERROR: usize = 500;
-/// Most batches between the delivered and the checkpointed position whose arrival time is kept.
-const BATCHES: usize = 64;
 
 /// The order of an operator by which a shard is parked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,15 +106,14 @@ pub struct Totals {
     pub moved: Option<Instant>,
     /// The stored checkpoint.
     pub checkpoint: Option<Position>,
-    /// Arrival time of the last record before the checkpoint, by the batches that were kept.
-    pub checkpoint_arrival: Option<i64>,
     /// Number of checkpoints stored.
     pub checkpoints: u64,
     /// Number of checkpoints that failed.
     pub checkpoint_failures: u64,
     /// Why this worker left the shard; none while it holds the lease.
     pub over: Option<Ending>,
-    pub(crate) arrivals: VecDeque<(Position, i64)>,
+    /// The records in this process that are not checkpointed.
+    pub pending: Pending,
 }
 
 impl Totals {
@@ -131,6 +129,17 @@ impl Totals {
         self.last.as_ref().is_some_and(behind)
     }
 
+    /// The age in milliseconds, at `wall` in milliseconds since 1970, of the oldest record that is not checkpointed: one
+    /// that is in this process or, if all of those are checkpointed, the next one to be read. 0 if everything in the
+    /// shard is checkpointed; none if the age is unknown, as before the first read.
+    pub fn uncheckpointed_millis(&self, wall: i64) -> Option<i64> {
+        let age = match self.pending.oldest() {
+            Oldest::Nothing => self.millis_behind_latest?,
+            Oldest::Arrived(arrival) => wall.saturating_sub(arrival?),
+        };
+        Some(age.max(0))
+    }
+
     fn note(&mut self, now: Instant, event: OfShard<'_>) {
         match event {
             OfShard::Held { checkpoint } => {
@@ -139,10 +148,9 @@ impl Totals {
                 (self.asked, self.failing_since, self.unread_since) = (None, None, None);
                 (self.read_error, self.failure, self.parked_since, self.shortage) = (None, None, None, None);
                 (self.bisecting, self.refused, self.order) = (None, None, None);
-                (self.checkpoint, self.checkpoint_arrival) = (Some(checkpoint.clone()), None);
-                (self.last, self.last_arrival) = (None, None);
+                (self.checkpoint, self.pending) = (Some(checkpoint.clone()), Pending::default());
+                (self.last, self.last_arrival, self.millis_behind_latest) = (None, None, None);
                 (self.opening_since, self.room_since) = (None, None);
-                self.arrivals.clear();
             }
             OfShard::ChildStarted { pid } => {
                 self.pid = Some(pid);
@@ -220,6 +228,9 @@ impl Totals {
                 (self.unread_since, self.opening_since, self.room_since) = (None, None, None);
                 self.millis_behind_latest = millis_behind_latest.or(self.millis_behind_latest);
             }
+            OfShard::Received { first_arrival, last, last_arrival } => {
+                self.pending.note(first_arrival, last, last_arrival, self.checkpoint.as_ref());
+            }
             OfShard::FetchFailed { error, .. } => {
                 self.read_error = Some((error.chars().take(READ_ERROR).collect(), now));
                 self.fetch_failures += 1;
@@ -235,24 +246,15 @@ impl Totals {
                 self.bytes += bytes as u64;
                 self.batches += 1;
                 self.moved = Some(now);
+                // A batch may be delivered in parts, each of which may be checkpointed.
+                self.pending.note(arrival, last, arrival, self.checkpoint.as_ref());
                 (self.last, self.last_arrival) = (Some(last.clone()), arrival);
-                if let Some(arrival) = arrival {
-                    // The arrival time between two distant batches is taken from the older one.
-                    if self.arrivals.len() == BATCHES {
-                        self.arrivals.remove(BATCHES / 2);
-                    }
-                    self.arrivals.push_back((last.clone(), arrival));
-                }
             }
             OfShard::Dropped { records } => self.dropped += records as u64,
             OfShard::Checkpointed { position, .. } => {
                 self.checkpoints += 1;
                 self.moved = Some(now);
-                while let Some((_, arrival)) =
-                    self.arrivals.pop_front_if(|(last, _)| last.order(position).is_le())
-                {
-                    self.checkpoint_arrival = Some(arrival);
-                }
+                self.pending.checkpointed(position);
                 self.checkpoint = Some(position.clone());
             }
             OfShard::CheckpointFailed { .. } => self.checkpoint_failures += 1,
@@ -264,6 +266,7 @@ impl Totals {
                 (self.opening_since, self.room_since) = (None, None);
                 (self.bisecting, self.refused, self.order) = (None, None, None);
                 (self.over, self.pid, self.asked, self.waiting) = (Some(ending), None, None, 0);
+                self.pending = Pending::default();
                 (self.since, self.moved) = (Some(now), Some(now));
             }
         }
@@ -409,7 +412,7 @@ mod tests {
         let stored = |position: u32| {
             let position = &at(position);
             board.shard(&shard, OfShard::Checkpointed { position, took: Duration::ZERO });
-            board.totals()[&shard].checkpoint_arrival
+            board.totals()[&shard].pending.checkpointed_arrival()
         };
         assert_eq!(stored(5), None);
         assert_eq!(stored(20), Some(2_000));
@@ -417,6 +420,33 @@ mod tests {
         assert_eq!(stored(30), Some(3_000));
         let totals = &board.totals()[&shard];
         assert_eq!((totals.delivered, totals.bytes, totals.batches, totals.checkpoints), (30, 300, 3, 4));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reader_at_the_tip_does_not_hide_records_without_checkpoint() {
+        let board = Board::default();
+        let shard = ShardId::from("s");
+        let age = || board.totals()[&shard].uncheckpointed_millis(100_000);
+        let fetched =
+            |behind| OfShard::Fetched { records: 1, millis_behind_latest: Some(behind), took: None };
+        board.shard(&shard, OfShard::Held { checkpoint: &at(1) });
+        assert_eq!(age(), None, "nothing was read");
+        board.shard(&shard, fetched(7_000));
+        assert_eq!(age(), Some(7_000), "the next record to be read");
+        let last = &at(10);
+        board.shard(
+            &shard,
+            OfShard::Received { first_arrival: Some(60_000), last, last_arrival: Some(61_000) },
+        );
+        board.shard(&shard, fetched(0));
+        assert_eq!(age(), Some(40_000), "in memory");
+        board.shard(&shard, OfShard::Delivered { records: 9, bytes: 9, last, arrival: Some(61_000) });
+        board.shard(&shard, OfShard::failed(1));
+        assert_eq!(age(), Some(40_000), "the next child gets it");
+        board.shard(&shard, OfShard::Checkpointed { position: last, took: Duration::ZERO });
+        assert_eq!(age(), Some(0));
+        board.shard(&shard, OfShard::Over(Ending::Lost));
+        assert_eq!(board.totals()[&shard].pending, Pending::default());
     }
 
     #[tokio::test(start_paused = true)]

@@ -399,6 +399,7 @@ impl Sink for Queue {
             OfShard::ChildStarted { .. }
             | OfShard::Stderr(_)
             | OfShard::ChildGone
+            | OfShard::Received { .. }
             | OfShard::Waiting { .. }
             | OfShard::EndDelayed
             | OfShard::Dropped { .. } => {}

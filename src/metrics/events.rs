@@ -140,6 +140,15 @@ pub enum OfShard<'a> {
         /// Duration of the call; none for a subscription.
         took: Option<Duration>,
     },
+    /// Records are in memory, where they stay until they are delivered.
+    Received {
+        /// Arrival time of the first record, in milliseconds since 1970.
+        first_arrival: Option<i64>,
+        /// The greatest position.
+        last: &'a Position,
+        /// Arrival time of the last record, in milliseconds since 1970.
+        last_arrival: Option<i64>,
+    },
     /// A read failed.
     FetchFailed {
         /// Duration of the call; none for a subscription.

@@ -132,6 +132,7 @@ pub(super) fn shard_json(
         "openActionSeconds": ago(totals.asked.map(|(_, since)| since)),
         "secondsSinceProgress": ago(totals.moved),
         "millisBehindLatest": totals.millis_behind_latest,
+        "uncheckpointedMillis": totals.over.is_none().then(|| totals.uncheckpointed_millis(wall)).flatten(),
         "recordsWaiting": totals.waiting,
         "delivered": {
             "records": totals.delivered, "bytes": totals.bytes, "batches": totals.batches,
@@ -141,7 +142,7 @@ pub(super) fn shard_json(
         "checkpoint": {
             "stored": totals.checkpoints, "failed": totals.checkpoint_failures,
             "position": totals.checkpoint.as_ref().map(ToString::to_string),
-            "ageSeconds": age(totals.checkpoint_arrival),
+            "ageSeconds": age(totals.pending.checkpointed_arrival()),
         },
         "child": {
             "starts": totals.starts, "failures": totals.failures, "answers": totals.answers,

@@ -85,7 +85,14 @@ async fn stuck_shard_is_distinguished_from_idle_ones() {
     assert!(pid > 1 && !is_gone(pid));
     assert!(get(&address, "/livez").await.starts_with("HTTP/1.1 200"), "a stuck child is no stuck daemon");
     let name = shard["shard"].as_str().unwrap();
+    // All records are read, so the reader of the stuck shard is at the tip like the others.
+    let uncheckpointed = |shard: &Value| shard["uncheckpointedMillis"].as_i64().unwrap();
+    assert!((1_500..60_000).contains(&uncheckpointed(shard)), "{shard:#}");
+    let others = shards.iter().filter(|other| other["shard"] != shard["shard"]);
+    assert_eq!(others.map(uncheckpointed).collect::<Vec<_>>(), [0, 0]);
     let text = get(&address, "/metrics").await;
+    let age = metric(&text, &format!("multilangd_shard_uncheckpointed_age_seconds{{shard=\"{name}\"}}"));
+    assert!(age >= 1.5, "{age}");
     assert!(metric(&text, &format!("multilangd_shard_state{{shard=\"{name}\",state=\"stuck\"}}")) > 0.9);
     assert!(metric(&text, &format!("multilangd_shard_progress_age_seconds{{shard=\"{name}\"}}")) >= 1.5);
     assert!(
