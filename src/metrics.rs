@@ -7,6 +7,7 @@
 pub mod board;
 pub mod cloudwatch;
 pub mod events;
+pub mod histogram;
 pub mod pending;
 pub mod prometheus;
 mod sink;

@@ -8,6 +8,7 @@ use multilangd_protocol::Action;
 use tokio::time::Instant;
 
 use super::events::{Ending, LastLines, OfShard, OfWorker};
+use super::histogram::Histogram;
 use super::pending::{Oldest, Pending};
 use super::sink::Sink;
 use crate::sequence::Position;
@@ -298,6 +299,8 @@ pub struct Worker {
     pub endings: BTreeMap<&'static str, u64>,
     /// Number of call attempts, by service and operation.
     pub calls: BTreeMap<(String, String), Calls>,
+    /// Time that children took to answer, by action.
+    pub answers: BTreeMap<&'static str, Histogram>,
 }
 
 /// Attempts at one operation.
@@ -307,8 +310,8 @@ pub struct Calls {
     pub ok: u64,
     /// Number of attempts that were refused or not answered.
     pub failed: u64,
-    /// Total duration.
-    pub took: Duration,
+    /// Their durations.
+    pub took: Histogram,
 }
 
 /// A sink that keeps the state.
@@ -353,6 +356,9 @@ impl Sink for Board {
         let mut state = self.lock();
         state.worker.taken += u64::from(matches!(event, OfShard::Held { .. }));
         state.shards.entry(shard.clone()).or_default().note(Instant::now(), event);
+        if let OfShard::Answered { action, took } = event {
+            state.worker.answers.entry(action.name()).or_default().add(took);
+        }
         if let OfShard::Over(ending) = event {
             *state.worker.endings.entry(ending.word()).or_default() += 1;
             state.remove_oldest();
@@ -384,7 +390,7 @@ impl Sink for Board {
             OfWorker::Called { service, operation, took, ok } => {
                 let calls = worker.calls.entry((service.to_owned(), operation.to_owned())).or_default();
                 *(if ok { &mut calls.ok } else { &mut calls.failed }) += 1;
-                calls.took += took;
+                calls.took.add(took);
             }
         }
     }

@@ -68,7 +68,7 @@ impl Subject {
         let calls = calls.iter().map(|((service, operation), calls)| {
             json!({
                 "service": service, "operation": operation, "ok": calls.ok, "failed": calls.failed,
-                "seconds": calls.took.as_secs_f64(),
+                "seconds": calls.took.sum().as_secs_f64(),
             })
         });
         json!({
