@@ -8,6 +8,7 @@ use multilangd_protocol::Action;
 use tokio::time::Instant;
 
 use super::events::{Ending, LastLines, OfShard, OfWorker};
+use super::fleet::FleetReader;
 use super::histogram::Histogram;
 use super::pending::{Oldest, Pending};
 use super::sink::Sink;
@@ -301,6 +302,8 @@ pub struct Worker {
     pub calls: BTreeMap<(String, String), Calls>,
     /// Time that children took to answer, by action.
     pub answers: BTreeMap<&'static str, Histogram>,
+    /// Access to what the worker knows of its fleet.
+    pub fleet: FleetReader,
 }
 
 /// Attempts at one operation.
@@ -371,6 +374,7 @@ impl Sink for Board {
             // Local mode starts a daemon again after a stop.
             OfWorker::Ready => (worker.ready, worker.stopping) = (true, false),
             OfWorker::Stopping => worker.stopping = true,
+            OfWorker::Fleet(fleet) => worker.fleet = fleet.clone(),
             OfWorker::Looked { leases, workers, leads, .. } => {
                 worker.looked = Some(Instant::now());
                 (worker.leases, worker.workers) = (leases, workers);

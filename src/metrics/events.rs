@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use multilangd_protocol::Action;
 
+use super::fleet::FleetReader;
 use crate::sequence::Position;
 
 /// Reads the last lines that a child wrote to stderr, in order, while it lives.
@@ -319,6 +320,8 @@ pub enum OfWorker<'a> {
     Ready,
     /// The worker is shutting down.
     Stopping,
+    /// Gives access to what the worker knows of its fleet.
+    Fleet(&'a FleetReader),
     /// The worker scanned the lease table.
     Looked {
         /// Leases of shards that are not finished.

@@ -6,6 +6,7 @@ use std::fmt;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::fleet::fleet_json;
 use super::{Condition, Subject};
 use crate::metrics::board::{Totals, Worker};
 use crate::metrics::prometheus::{self, Scene};
@@ -64,7 +65,8 @@ impl Subject {
             .iter()
             .map(|(shard, (totals, condition))| shard_json(shard, totals, condition, now, wall))
             .collect();
-        let Worker { stopping, looked, leases, workers, unread, leads, taken, endings, calls, .. } = worker;
+        let Worker { stopping, looked, leases, workers, unread, leads, taken, endings, calls, fleet, .. } =
+            worker;
         let calls = calls.iter().map(|((service, operation), calls)| {
             json!({
                 "service": service, "operation": operation, "ok": calls.ok, "failed": calls.failed,
@@ -90,6 +92,7 @@ impl Subject {
             "bufferBytes": self.budget.held(),
             "calls": calls.collect::<Vec<_>>(),
             "shards": shards,
+            "fleet": fleet.read().map(|fleet| fleet_json(&fleet, now)),
         })
     }
 }
