@@ -11,6 +11,7 @@ pub mod fleet;
 pub mod histogram;
 pub mod pending;
 pub mod prometheus;
+pub mod rate;
 mod sink;
 
 pub use board::{Board, Totals};

@@ -11,6 +11,7 @@ use super::events::{Ending, LastLines, OfShard, OfWorker};
 use super::fleet::FleetReader;
 use super::histogram::Histogram;
 use super::pending::{Oldest, Pending};
+use super::rate::Rate;
 use super::sink::Sink;
 use crate::sequence::Position;
 use crate::shard::ShardId;
@@ -88,6 +89,8 @@ pub struct Totals {
     pub room_since: Option<Instant>,
     /// The error of the last failed read, and when it occurred.
     pub read_error: Option<(String, Instant)>,
+    /// The last error of any kind, and when it occurred.
+    pub last_error: Option<(String, Instant)>,
     /// Since when the end of the shard is delayed.
     pub end_delayed_since: Option<Instant>,
     /// `MillisBehindLatest` of the last answer.
@@ -100,6 +103,10 @@ pub struct Totals {
     pub batches: u64,
     /// Number of user records dropped.
     pub dropped: u64,
+    /// Recent rate of records delivered.
+    pub record_rate: Rate,
+    /// Recent rate of decoded bytes delivered.
+    pub byte_rate: Rate,
     /// Position of the last record delivered.
     pub last: Option<Position>,
     /// Arrival time of the last record delivered, in milliseconds since 1970.
@@ -142,6 +149,14 @@ impl Totals {
         Some(age.max(0))
     }
 
+    /// Notes an error by its cause and, if there is one, the last line of the child's stderr.
+    fn failed(&mut self, now: Instant, what: &str, cause: &str, line: Option<&String>) {
+        let colon = if cause.is_empty() { "" } else { ": " };
+        let line = line.map(|line| format!(", last line on stderr: {line:?}")).unwrap_or_default();
+        let error = format!("{what}{colon}{cause}{line}");
+        self.last_error = Some((error.chars().take(READ_ERROR).collect(), now));
+    }
+
     fn note(&mut self, now: Instant, event: OfShard<'_>) {
         match event {
             OfShard::Held { checkpoint } => {
@@ -150,6 +165,7 @@ impl Totals {
                 (self.asked, self.failing_since, self.unread_since) = (None, None, None);
                 (self.read_error, self.failure, self.parked_since, self.shortage) = (None, None, None, None);
                 (self.bisecting, self.refused, self.order) = (None, None, None);
+                (self.record_rate, self.byte_rate) = (Rate::since(now), Rate::since(now));
                 (self.checkpoint, self.pending) = (Some(checkpoint.clone()), Pending::default());
                 (self.last, self.last_arrival, self.millis_behind_latest) = (None, None, None);
                 (self.opening_since, self.room_since) = (None, None);
@@ -181,6 +197,7 @@ impl Totals {
             }
             OfShard::LetterRefused { reason } => {
                 self.letter_failures += 1;
+                self.failed(now, "dead letter was rejected", reason, None);
                 let since = self.refused.take().map_or(now, |(since, _)| since);
                 self.refused = Some((since, reason.chars().take(READ_ERROR).collect()));
             }
@@ -195,11 +212,13 @@ impl Totals {
             }
             OfShard::UnparkedByOperator => (self.order, self.moved) = (None, Some(now)),
             OfShard::Shortage { reason } => {
+                self.failed(now, "record processor could not be started", reason, None);
                 let since = self.shortage.take().map_or(now, |(since, _)| since);
                 self.shortage = Some((since, reason.to_owned()));
             }
             OfShard::ChildFailed { times, reason, stderr } => {
                 self.failures += 1;
+                self.failed(now, "record processor failed", reason, stderr.last());
                 self.failure = Some((reason.to_owned(), stderr.to_vec()));
                 if times == 1 {
                     self.failing_since = None;
@@ -235,6 +254,7 @@ impl Totals {
             }
             OfShard::FetchFailed { error, .. } => {
                 self.read_error = Some((error.chars().take(READ_ERROR).collect(), now));
+                self.failed(now, "failed to read the shard", error, None);
                 self.fetch_failures += 1;
                 self.unread_since.get_or_insert(now);
             }
@@ -247,6 +267,8 @@ impl Totals {
                 self.delivered += records as u64;
                 self.bytes += bytes as u64;
                 self.batches += 1;
+                self.record_rate.add(now, records);
+                self.byte_rate.add(now, bytes);
                 self.moved = Some(now);
                 // A batch may be delivered in parts, each of which may be checkpointed.
                 self.pending.note(arrival, last, arrival, self.checkpoint.as_ref());
@@ -259,7 +281,10 @@ impl Totals {
                 self.pending.checkpointed(position);
                 self.checkpoint = Some(position.clone());
             }
-            OfShard::CheckpointFailed { .. } => self.checkpoint_failures += 1,
+            OfShard::CheckpointFailed { .. } => {
+                self.checkpoint_failures += 1;
+                self.failed(now, "failed to store a checkpoint", "", None);
+            }
             OfShard::EndDelayed => {
                 self.end_delayed_since.get_or_insert(now);
             }
@@ -470,6 +495,23 @@ mod tests {
         board.shard(&shard, OfShard::Answered { action: Action::ProcessRecords, took });
         let totals = &board.totals()[&shard];
         assert_eq!((totals.asked, totals.in_child), (None, Duration::from_secs(3)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn last_error_is_the_newest_of_all_kinds() {
+        let board = Board::default();
+        let shard = ShardId::from("s");
+        let newest = || board.totals()[&shard].last_error.clone();
+        board.shard(&shard, OfShard::Held { checkpoint: &at(1) });
+        assert_eq!(newest(), None);
+        let stderr = ["first".to_owned(), "KeyError: 'x'".to_owned()];
+        board.shard(&shard, OfShard::ChildFailed { times: 1, reason: "exit code 1", stderr: &stderr });
+        let (error, at) = newest().unwrap();
+        assert!(error.contains("exit code 1") && error.contains("KeyError") && !error.contains("first"));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        board.shard(&shard, OfShard::FetchFailed { took: None, error: &"x".repeat(1_000) });
+        let (error, later) = newest().unwrap();
+        assert_eq!((error.chars().count(), later - at), (READ_ERROR, Duration::from_secs(1)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -141,6 +141,8 @@ pub(super) fn shard_json(
             "records": totals.delivered, "bytes": totals.bytes, "batches": totals.batches,
             "position": totals.last.as_ref().map(ToString::to_string),
             "ageSeconds": age(totals.last_arrival),
+            "recordsPerSecond": tenths(totals.record_rate.per_second(now)),
+            "bytesPerSecond": totals.byte_rate.per_second(now).round(),
         },
         "checkpoint": {
             "stored": totals.checkpoints, "failed": totals.checkpoint_failures,
@@ -165,7 +167,15 @@ pub(super) fn shard_json(
             "lastError": totals.read_error.as_ref().map(|(error, _)| error),
             "lastErrorSecondsAgo": ago(totals.read_error.as_ref().map(|(_, at)| *at)),
         },
+        "lastError": totals.last_error.as_ref().map(|(error, at)| json!({
+            "error": error, "secondsAgo": ago(Some(*at)),
+        })),
         "droppedRecords": totals.dropped,
         "oldRecords": totals.aged,
     })
+}
+
+/// A rate, to a tenth.
+fn tenths(rate: f64) -> f64 {
+    (rate * 10.0).round() / 10.0
 }
