@@ -52,6 +52,7 @@ idle() { [ "$(curl -sf "http://127.0.0.1:$first/metrics" | grep -c 'state="idle"
 until_true "seven shards are idle" idle
 curl -sf "http://127.0.0.1:$first/metrics" | promtool check metrics
 echo "promtool accepts the metrics"
+python3 tests/pictures.py --like "http://127.0.0.1:$first/status"
 if [ -n "$picture" ]; then
   chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1180,690 --virtual-time-budget=6000 \
     --screenshot="$picture" "http://127.0.0.1:$first/" >"$dir/chromium.log" 2>&1
