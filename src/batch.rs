@@ -104,6 +104,14 @@ impl Records {
         }
     }
 
+    /// The arrival time of the first record, in milliseconds since 1970.
+    pub fn first_arrival(&self) -> Option<i64> {
+        match self {
+            Self::Decoded(records) => records.first().and_then(|record| record.arrival),
+            Self::Encoded(ready) => ready.first_arrival,
+        }
+    }
+
     /// The greatest position; out of order it need not be the position of the last record.
     pub fn greatest(&self) -> Option<Position> {
         match self {
@@ -217,6 +225,8 @@ pub struct Encoded {
     sizes: Sizes,
     first: SequenceNumber,
     last: SequenceNumber,
+    /// The arrival time of the first record, in milliseconds since 1970.
+    first_arrival: Option<i64>,
     /// The arrival time of the last record, in milliseconds since 1970.
     arrival: Option<i64>,
 }
@@ -266,6 +276,8 @@ pub struct Encoder {
     sizes: Sizes,
     /// Range of the first record's sequence number in `text`.
     first: Range<usize>,
+    /// Range of the first record's arrival time in `text`.
+    first_arrival: Range<usize>,
 }
 
 impl Encoder {
@@ -281,7 +293,7 @@ impl Encoder {
         let bytes = like.needed().saturating_mul(count).saturating_add(2 * BatchLine::AROUND);
         let Some(mut text) = room.memory(bytes) else { return Err(room) };
         let line = BatchLine::begin(&mut text);
-        Ok(Self { room, text, line, sizes: Sizes::default(), first: 0..0 })
+        Ok(Self { room, text, line, sizes: Sizes::default(), first: 0..0, first_arrival: 0..0 })
     }
 
     /// Adds a record whose fields are valid. Returns none if the record cannot follow in this line: its
@@ -301,6 +313,7 @@ impl Encoder {
         self.line.plain_record(record, &mut self.text);
         if self.sizes.records == 0 {
             self.first = self.line.last().sequence_number.clone();
+            self.first_arrival = self.line.last().approximate_arrival_timestamp.clone();
         }
         self.sizes.records += 1;
         self.sizes.data += record::size(record.data);
@@ -326,9 +339,10 @@ impl Encoder {
                 .unwrap_or_else(|| unreachable!("a number of a record in the line is digits"))
         };
         let last = self.line.last();
-        let arrival = std::str::from_utf8(&self.text[last.approximate_arrival_timestamp.clone()]);
+        // None for `null`, which Kinesis does not send.
+        let time = |at: &Range<usize>| std::str::from_utf8(&self.text[at.clone()]).ok()?.parse().ok();
+        let (first_arrival, arrival) = (time(&self.first_arrival), time(&last.approximate_arrival_timestamp));
         let (first, last) = (number(&self.first), number(&last.sequence_number));
-        let arrival = arrival.ok().and_then(|arrival| arrival.parse().ok());
         self.line.end(millis_behind_latest, &mut self.text);
         // Fewer records arrived than were expected.
         if self.text.len() < self.text.capacity() / 2 {
@@ -336,7 +350,7 @@ impl Encoder {
         }
         self.room.set(self.text.capacity());
         let sizes = Sizes { held: self.text.len(), ..self.sizes };
-        Some(Encoded { line: self.room.fill_memory(self.text), sizes, first, last, arrival })
+        Some(Encoded { line: self.room.fill_memory(self.text), sizes, first, last, first_arrival, arrival })
     }
 }
 
@@ -408,6 +422,7 @@ mod tests {
             let each = Records::Decoded(each);
             assert_eq!((ready.len(), ready.is_empty()), (each.len(), each.is_empty()));
             assert_eq!((ready.first(), ready.last(), ready.end()), (each.first(), each.last(), each.end()));
+            assert_eq!(ready.first_arrival(), each.first_arrival());
             assert_eq!(ready.greatest(), each.greatest());
             assert_eq!(ready.sizes().data, each.sizes().data);
             assert_eq!(ready.decode(), each.decode());

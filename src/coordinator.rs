@@ -34,6 +34,7 @@ mod handle;
 mod index;
 mod listing;
 mod marks;
+pub mod overview;
 mod release;
 mod renewal;
 mod shared;

@@ -17,6 +17,7 @@ use crate::clock::{self, ServiceClock, ServiceTime};
 use crate::config::{ChildProtocol, Config, OnChildFailure, OnHopelessShard};
 use crate::consumer::event::{MaxAge, Shape};
 use crate::consumer::{Parts, Settings};
+use crate::coordinator::overview::Overview;
 use crate::coordinator::{self, Coordinator, Ends, Handle, Snapshot};
 use crate::cpu::Surroundings;
 use crate::fleet::{Mode, Store};
@@ -27,7 +28,7 @@ use crate::lease::{LeaseKey, ProcessId, Table, WorkerId};
 use crate::letters::Letters;
 use crate::limits::Limits;
 use crate::membership::{self, Begun};
-use crate::metrics::{OfWorker, Sink};
+use crate::metrics::{FleetReader, OfWorker, Sink};
 use crate::multilang::{Launch, Launcher, Program, output};
 use crate::reach::Reaches;
 use crate::recognition::Recognition;
@@ -200,6 +201,7 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
     };
     let (coordinator, ends) = Coordinator::new(ports.table.clone(), settings);
     let Ends { handle, leases, seen, standing, calls, successors, rival } = ends;
+    let overview = Arc::new(Overview::new(seen.clone(), standing.subscribe()));
     let released = CancellationToken::new();
     let part = membership::Ends {
         standing,
@@ -219,7 +221,7 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
     let mut coordination = JoinSet::new();
     coordination.spawn(coordinator.run(stop.clone()).in_current_span());
     let mut helpers = JoinSet::new();
-    helpers.spawn(emit_seen(seen.clone(), ports.sink.clone(), stop.clone()));
+    helpers.spawn(emit_seen(seen.clone(), overview, ports.sink.clone(), stop.clone()));
     helpers.spawn(keep_in_step(shard_sync, seen, handle.clone(), stop.clone()).in_current_span());
     let gave_up = Arc::new(Notify::new());
     let orders =
@@ -281,13 +283,21 @@ async fn older(mut rival: watch::Receiver<Option<Rival>>) -> LeaseKey {
 }
 
 /// Emits what the coordinator sees as events.
-async fn emit_seen(mut seen: watch::Receiver<Snapshot>, sink: Arc<dyn Sink>, stop: CancellationToken) {
+async fn emit_seen(
+    mut seen: watch::Receiver<Snapshot>,
+    overview: Arc<Overview>,
+    sink: Arc<dyn Sink>,
+    stop: CancellationToken,
+) {
+    let read = overview.clone();
+    sink.worker(OfWorker::Fleet(&FleetReader::new(move || read.fleet())));
     sink.worker(OfWorker::Ready);
     loop {
         tokio::select! {
             () = stop.cancelled() => return sink.worker(OfWorker::Stopping),
             changed = seen.changed() => if changed.is_err() { return },
         }
+        overview.note();
         let looked = {
             let seen = seen.borrow_and_update();
             let open = || seen.leases.iter().filter(|lease| !lease.is_complete());

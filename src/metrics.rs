@@ -7,9 +7,14 @@
 pub mod board;
 pub mod cloudwatch;
 pub mod events;
+pub mod fleet;
+pub mod histogram;
+pub mod pending;
 pub mod prometheus;
+pub mod rate;
 mod sink;
 
 pub use board::{Board, Totals};
 pub use events::{Coverage, Ending, LastLines, Move, OfShard, OfWorker, Step, Supporters, Tables};
+pub use fleet::FleetReader;
 pub use sink::{Both, Discard, Sink};

@@ -19,6 +19,7 @@ use crate::metrics::board::{Board, ByOperator, Totals};
 use crate::shard::ShardId;
 
 mod alarm;
+mod fleet;
 mod render;
 pub mod server;
 pub mod several;

@@ -52,6 +52,7 @@ idle() { [ "$(curl -sf "http://127.0.0.1:$first/metrics" | grep -c 'state="idle"
 until_true "seven shards are idle" idle
 curl -sf "http://127.0.0.1:$first/metrics" | promtool check metrics
 echo "promtool accepts the metrics"
+python3 tests/pictures.py --like "http://127.0.0.1:$first/status"
 if [ -n "$picture" ]; then
   chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1180,690 --virtual-time-budget=6000 \
     --screenshot="$picture" "http://127.0.0.1:$first/" >"$dir/chromium.log" 2>&1
@@ -61,6 +62,7 @@ fi
 sed -e "s/9465/$first/" -e "s/9466/$second/" deploy/prometheus.yaml >"$dir/prometheus.yaml"
 cp deploy/alerts.yaml "$dir/"
 promtool check config "$dir/prometheus.yaml" >/dev/null
+promtool test rules tests/alerts.yaml
 prometheus --config.file "$dir/prometheus.yaml" --storage.tsdb.path "$dir/tsdb" --web.listen-address 127.0.0.1:$prometheus \
   >"$dir/prometheus.log" 2>&1 &
 started+=($!)

@@ -1,6 +1,6 @@
 //! The present state of the worker and of each of its shards.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,6 +8,10 @@ use multilangd_protocol::Action;
 use tokio::time::Instant;
 
 use super::events::{Ending, LastLines, OfShard, OfWorker};
+use super::fleet::FleetReader;
+use super::histogram::Histogram;
+use super::pending::{Oldest, Pending};
+use super::rate::Rate;
 use super::sink::Sink;
 use crate::sequence::Position;
 use crate::shard::ShardId;
@@ -16,8 +20,6 @@ use crate::shard::ShardId;
 const REMEMBERED: usize = 64;
 /// Characters of an error that are kept.
 const READ_ERROR: usize = 500;
-/// Most batches between the delivered and the checkpointed position whose arrival time is kept.
-const BATCHES: usize = 64;
 
 /// The order of an operator by which a shard is parked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +89,8 @@ pub struct Totals {
     pub room_since: Option<Instant>,
     /// The error of the last failed read, and when it occurred.
     pub read_error: Option<(String, Instant)>,
+    /// The last error of any kind, and when it occurred.
+    pub last_error: Option<(String, Instant)>,
     /// Since when the end of the shard is delayed.
     pub end_delayed_since: Option<Instant>,
     /// `MillisBehindLatest` of the last answer.
@@ -99,6 +103,10 @@ pub struct Totals {
     pub batches: u64,
     /// Number of user records dropped.
     pub dropped: u64,
+    /// Recent rate of records delivered.
+    pub record_rate: Rate,
+    /// Recent rate of decoded bytes delivered.
+    pub byte_rate: Rate,
     /// Position of the last record delivered.
     pub last: Option<Position>,
     /// Arrival time of the last record delivered, in milliseconds since 1970.
@@ -107,15 +115,14 @@ pub struct Totals {
     pub moved: Option<Instant>,
     /// The stored checkpoint.
     pub checkpoint: Option<Position>,
-    /// Arrival time of the last record before the checkpoint, by the batches that were kept.
-    pub checkpoint_arrival: Option<i64>,
     /// Number of checkpoints stored.
     pub checkpoints: u64,
     /// Number of checkpoints that failed.
     pub checkpoint_failures: u64,
     /// Why this worker left the shard; none while it holds the lease.
     pub over: Option<Ending>,
-    pub(crate) arrivals: VecDeque<(Position, i64)>,
+    /// The records in this process that are not checkpointed.
+    pub pending: Pending,
 }
 
 impl Totals {
@@ -131,6 +138,25 @@ impl Totals {
         self.last.as_ref().is_some_and(behind)
     }
 
+    /// The age in milliseconds, at `wall` in milliseconds since 1970, of the oldest record that is not checkpointed: one
+    /// that is in this process or, if all of those are checkpointed, the next one to be read. 0 if everything in the
+    /// shard is checkpointed; none if the age is unknown, as before the first read.
+    pub fn uncheckpointed_millis(&self, wall: i64) -> Option<i64> {
+        let age = match self.pending.oldest() {
+            Oldest::Nothing => self.millis_behind_latest?,
+            Oldest::Arrived(arrival) => wall.saturating_sub(arrival?),
+        };
+        Some(age.max(0))
+    }
+
+    /// Notes an error by its cause and, if there is one, the last line of the child's stderr.
+    fn failed(&mut self, now: Instant, what: &str, cause: &str, line: Option<&String>) {
+        let colon = if cause.is_empty() { "" } else { ": " };
+        let line = line.map(|line| format!(", last line on stderr: {line:?}")).unwrap_or_default();
+        let error = format!("{what}{colon}{cause}{line}");
+        self.last_error = Some((error.chars().take(READ_ERROR).collect(), now));
+    }
+
     fn note(&mut self, now: Instant, event: OfShard<'_>) {
         match event {
             OfShard::Held { checkpoint } => {
@@ -139,10 +165,10 @@ impl Totals {
                 (self.asked, self.failing_since, self.unread_since) = (None, None, None);
                 (self.read_error, self.failure, self.parked_since, self.shortage) = (None, None, None, None);
                 (self.bisecting, self.refused, self.order) = (None, None, None);
-                (self.checkpoint, self.checkpoint_arrival) = (Some(checkpoint.clone()), None);
-                (self.last, self.last_arrival) = (None, None);
+                (self.record_rate, self.byte_rate) = (Rate::since(now), Rate::since(now));
+                (self.checkpoint, self.pending) = (Some(checkpoint.clone()), Pending::default());
+                (self.last, self.last_arrival, self.millis_behind_latest) = (None, None, None);
                 (self.opening_since, self.room_since) = (None, None);
-                self.arrivals.clear();
             }
             OfShard::ChildStarted { pid } => {
                 self.pid = Some(pid);
@@ -171,6 +197,7 @@ impl Totals {
             }
             OfShard::LetterRefused { reason } => {
                 self.letter_failures += 1;
+                self.failed(now, "dead letter was rejected", reason, None);
                 let since = self.refused.take().map_or(now, |(since, _)| since);
                 self.refused = Some((since, reason.chars().take(READ_ERROR).collect()));
             }
@@ -185,11 +212,13 @@ impl Totals {
             }
             OfShard::UnparkedByOperator => (self.order, self.moved) = (None, Some(now)),
             OfShard::Shortage { reason } => {
+                self.failed(now, "record processor could not be started", reason, None);
                 let since = self.shortage.take().map_or(now, |(since, _)| since);
                 self.shortage = Some((since, reason.to_owned()));
             }
             OfShard::ChildFailed { times, reason, stderr } => {
                 self.failures += 1;
+                self.failed(now, "record processor failed", reason, stderr.last());
                 self.failure = Some((reason.to_owned(), stderr.to_vec()));
                 if times == 1 {
                     self.failing_since = None;
@@ -220,8 +249,12 @@ impl Totals {
                 (self.unread_since, self.opening_since, self.room_since) = (None, None, None);
                 self.millis_behind_latest = millis_behind_latest.or(self.millis_behind_latest);
             }
+            OfShard::Received { first_arrival, last, last_arrival } => {
+                self.pending.note(first_arrival, last, last_arrival, self.checkpoint.as_ref());
+            }
             OfShard::FetchFailed { error, .. } => {
                 self.read_error = Some((error.chars().take(READ_ERROR).collect(), now));
+                self.failed(now, "failed to read the shard", error, None);
                 self.fetch_failures += 1;
                 self.unread_since.get_or_insert(now);
             }
@@ -234,28 +267,24 @@ impl Totals {
                 self.delivered += records as u64;
                 self.bytes += bytes as u64;
                 self.batches += 1;
+                self.record_rate.add(now, records);
+                self.byte_rate.add(now, bytes);
                 self.moved = Some(now);
+                // A batch may be delivered in parts, each of which may be checkpointed.
+                self.pending.note(arrival, last, arrival, self.checkpoint.as_ref());
                 (self.last, self.last_arrival) = (Some(last.clone()), arrival);
-                if let Some(arrival) = arrival {
-                    // The arrival time between two distant batches is taken from the older one.
-                    if self.arrivals.len() == BATCHES {
-                        self.arrivals.remove(BATCHES / 2);
-                    }
-                    self.arrivals.push_back((last.clone(), arrival));
-                }
             }
             OfShard::Dropped { records } => self.dropped += records as u64,
             OfShard::Checkpointed { position, .. } => {
                 self.checkpoints += 1;
                 self.moved = Some(now);
-                while let Some((_, arrival)) =
-                    self.arrivals.pop_front_if(|(last, _)| last.order(position).is_le())
-                {
-                    self.checkpoint_arrival = Some(arrival);
-                }
+                self.pending.checkpointed(position);
                 self.checkpoint = Some(position.clone());
             }
-            OfShard::CheckpointFailed { .. } => self.checkpoint_failures += 1,
+            OfShard::CheckpointFailed { .. } => {
+                self.checkpoint_failures += 1;
+                self.failed(now, "failed to store a checkpoint", "", None);
+            }
             OfShard::EndDelayed => {
                 self.end_delayed_since.get_or_insert(now);
             }
@@ -264,6 +293,7 @@ impl Totals {
                 (self.opening_since, self.room_since) = (None, None);
                 (self.bisecting, self.refused, self.order) = (None, None, None);
                 (self.over, self.pid, self.asked, self.waiting) = (Some(ending), None, None, 0);
+                self.pending = Pending::default();
                 (self.since, self.moved) = (Some(now), Some(now));
             }
         }
@@ -295,6 +325,10 @@ pub struct Worker {
     pub endings: BTreeMap<&'static str, u64>,
     /// Number of call attempts, by service and operation.
     pub calls: BTreeMap<(String, String), Calls>,
+    /// Time that children took to answer, by action.
+    pub answers: BTreeMap<&'static str, Histogram>,
+    /// Access to what the worker knows of its fleet.
+    pub fleet: FleetReader,
 }
 
 /// Attempts at one operation.
@@ -304,8 +338,8 @@ pub struct Calls {
     pub ok: u64,
     /// Number of attempts that were refused or not answered.
     pub failed: u64,
-    /// Total duration.
-    pub took: Duration,
+    /// Their durations.
+    pub took: Histogram,
 }
 
 /// A sink that keeps the state.
@@ -350,6 +384,9 @@ impl Sink for Board {
         let mut state = self.lock();
         state.worker.taken += u64::from(matches!(event, OfShard::Held { .. }));
         state.shards.entry(shard.clone()).or_default().note(Instant::now(), event);
+        if let OfShard::Answered { action, took } = event {
+            state.worker.answers.entry(action.name()).or_default().add(took);
+        }
         if let OfShard::Over(ending) = event {
             *state.worker.endings.entry(ending.word()).or_default() += 1;
             state.remove_oldest();
@@ -362,6 +399,7 @@ impl Sink for Board {
             // Local mode starts a daemon again after a stop.
             OfWorker::Ready => (worker.ready, worker.stopping) = (true, false),
             OfWorker::Stopping => worker.stopping = true,
+            OfWorker::Fleet(fleet) => worker.fleet = fleet.clone(),
             OfWorker::Looked { leases, workers, leads, .. } => {
                 worker.looked = Some(Instant::now());
                 (worker.leases, worker.workers) = (leases, workers);
@@ -381,7 +419,7 @@ impl Sink for Board {
             OfWorker::Called { service, operation, took, ok } => {
                 let calls = worker.calls.entry((service.to_owned(), operation.to_owned())).or_default();
                 *(if ok { &mut calls.ok } else { &mut calls.failed }) += 1;
-                calls.took += took;
+                calls.took.add(took);
             }
         }
     }
@@ -409,7 +447,7 @@ mod tests {
         let stored = |position: u32| {
             let position = &at(position);
             board.shard(&shard, OfShard::Checkpointed { position, took: Duration::ZERO });
-            board.totals()[&shard].checkpoint_arrival
+            board.totals()[&shard].pending.checkpointed_arrival()
         };
         assert_eq!(stored(5), None);
         assert_eq!(stored(20), Some(2_000));
@@ -417,6 +455,33 @@ mod tests {
         assert_eq!(stored(30), Some(3_000));
         let totals = &board.totals()[&shard];
         assert_eq!((totals.delivered, totals.bytes, totals.batches, totals.checkpoints), (30, 300, 3, 4));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reader_at_the_tip_does_not_hide_records_without_checkpoint() {
+        let board = Board::default();
+        let shard = ShardId::from("s");
+        let age = || board.totals()[&shard].uncheckpointed_millis(100_000);
+        let fetched =
+            |behind| OfShard::Fetched { records: 1, millis_behind_latest: Some(behind), took: None };
+        board.shard(&shard, OfShard::Held { checkpoint: &at(1) });
+        assert_eq!(age(), None, "nothing was read");
+        board.shard(&shard, fetched(7_000));
+        assert_eq!(age(), Some(7_000), "the next record to be read");
+        let last = &at(10);
+        board.shard(
+            &shard,
+            OfShard::Received { first_arrival: Some(60_000), last, last_arrival: Some(61_000) },
+        );
+        board.shard(&shard, fetched(0));
+        assert_eq!(age(), Some(40_000), "in memory");
+        board.shard(&shard, OfShard::Delivered { records: 9, bytes: 9, last, arrival: Some(61_000) });
+        board.shard(&shard, OfShard::failed(1));
+        assert_eq!(age(), Some(40_000), "the next child gets it");
+        board.shard(&shard, OfShard::Checkpointed { position: last, took: Duration::ZERO });
+        assert_eq!(age(), Some(0));
+        board.shard(&shard, OfShard::Over(Ending::Lost));
+        assert_eq!(board.totals()[&shard].pending, Pending::default());
     }
 
     #[tokio::test(start_paused = true)]
@@ -430,6 +495,23 @@ mod tests {
         board.shard(&shard, OfShard::Answered { action: Action::ProcessRecords, took });
         let totals = &board.totals()[&shard];
         assert_eq!((totals.asked, totals.in_child), (None, Duration::from_secs(3)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn last_error_is_the_newest_of_all_kinds() {
+        let board = Board::default();
+        let shard = ShardId::from("s");
+        let newest = || board.totals()[&shard].last_error.clone();
+        board.shard(&shard, OfShard::Held { checkpoint: &at(1) });
+        assert_eq!(newest(), None);
+        let stderr = ["first".to_owned(), "KeyError: 'x'".to_owned()];
+        board.shard(&shard, OfShard::ChildFailed { times: 1, reason: "exit code 1", stderr: &stderr });
+        let (error, at) = newest().unwrap();
+        assert!(error.contains("exit code 1") && error.contains("KeyError") && !error.contains("first"));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        board.shard(&shard, OfShard::FetchFailed { took: None, error: &"x".repeat(1_000) });
+        let (error, later) = newest().unwrap();
+        assert_eq!((error.chars().count(), later - at), (READ_ERROR, Duration::from_secs(1)));
     }
 
     #[tokio::test(start_paused = true)]

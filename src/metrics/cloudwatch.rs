@@ -399,6 +399,7 @@ impl Sink for Queue {
             OfShard::ChildStarted { .. }
             | OfShard::Stderr(_)
             | OfShard::ChildGone
+            | OfShard::Received { .. }
             | OfShard::Waiting { .. }
             | OfShard::EndDelayed
             | OfShard::Dropped { .. } => {}
@@ -540,7 +541,7 @@ impl Sink for Queue {
             OfWorker::Tables(tables) => self.lock().tables = Some(tables),
             OfWorker::Surveyed { found, took } => self.surveyed(found, took),
             OfWorker::Moved { what, took, ok } => self.moved(what, took, ok),
-            OfWorker::Stopping | OfWorker::Unread { .. } | OfWorker::Called { .. } => {}
+            OfWorker::Stopping | OfWorker::Fleet(_) | OfWorker::Unread { .. } | OfWorker::Called { .. } => {}
         }
     }
 }

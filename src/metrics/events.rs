@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use multilangd_protocol::Action;
 
+use super::fleet::FleetReader;
 use crate::sequence::Position;
 
 /// Reads the last lines that a child wrote to stderr, in order, while it lives.
@@ -139,6 +140,15 @@ pub enum OfShard<'a> {
         millis_behind_latest: Option<i64>,
         /// Duration of the call; none for a subscription.
         took: Option<Duration>,
+    },
+    /// Records are in memory, where they stay until they are delivered.
+    Received {
+        /// Arrival time of the first record, in milliseconds since 1970.
+        first_arrival: Option<i64>,
+        /// The greatest position.
+        last: &'a Position,
+        /// Arrival time of the last record, in milliseconds since 1970.
+        last_arrival: Option<i64>,
     },
     /// A read failed.
     FetchFailed {
@@ -310,6 +320,8 @@ pub enum OfWorker<'a> {
     Ready,
     /// The worker is shutting down.
     Stopping,
+    /// Gives access to what the worker knows of its fleet.
+    Fleet(&'a FleetReader),
     /// The worker scanned the lease table.
     Looked {
         /// Leases of shards that are not finished.

@@ -109,6 +109,12 @@ impl Place {
             }
             ready @ Records::Encoded(_) => (ready, 0),
         };
+        if let Some(last) = records.greatest() {
+            let last_arrival = records.end().and_then(|(_, arrival)| arrival);
+            let received =
+                OfShard::Received { first_arrival: records.first_arrival(), last: &last, last_arrival };
+            self.source.sink.shard(&self.shard, received);
+        }
         let fetched = OfShard::Fetched {
             records: records.len(),
             millis_behind_latest: answer.millis_behind_latest,

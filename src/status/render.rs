@@ -6,6 +6,7 @@ use std::fmt;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::fleet::fleet_json;
 use super::{Condition, Subject};
 use crate::metrics::board::{Totals, Worker};
 use crate::metrics::prometheus::{self, Scene};
@@ -64,11 +65,12 @@ impl Subject {
             .iter()
             .map(|(shard, (totals, condition))| shard_json(shard, totals, condition, now, wall))
             .collect();
-        let Worker { stopping, looked, leases, workers, unread, leads, taken, endings, calls, .. } = worker;
+        let Worker { stopping, looked, leases, workers, unread, leads, taken, endings, calls, fleet, .. } =
+            worker;
         let calls = calls.iter().map(|((service, operation), calls)| {
             json!({
                 "service": service, "operation": operation, "ok": calls.ok, "failed": calls.failed,
-                "seconds": calls.took.as_secs_f64(),
+                "seconds": calls.took.sum().as_secs_f64(),
             })
         });
         json!({
@@ -90,6 +92,7 @@ impl Subject {
             "bufferBytes": self.budget.held(),
             "calls": calls.collect::<Vec<_>>(),
             "shards": shards,
+            "fleet": fleet.read().map(|fleet| fleet_json(&fleet, now)),
         })
     }
 }
@@ -132,16 +135,19 @@ pub(super) fn shard_json(
         "openActionSeconds": ago(totals.asked.map(|(_, since)| since)),
         "secondsSinceProgress": ago(totals.moved),
         "millisBehindLatest": totals.millis_behind_latest,
+        "uncheckpointedMillis": totals.over.is_none().then(|| totals.uncheckpointed_millis(wall)).flatten(),
         "recordsWaiting": totals.waiting,
         "delivered": {
             "records": totals.delivered, "bytes": totals.bytes, "batches": totals.batches,
             "position": totals.last.as_ref().map(ToString::to_string),
             "ageSeconds": age(totals.last_arrival),
+            "recordsPerSecond": tenths(totals.record_rate.per_second(now)),
+            "bytesPerSecond": totals.byte_rate.per_second(now).round(),
         },
         "checkpoint": {
             "stored": totals.checkpoints, "failed": totals.checkpoint_failures,
             "position": totals.checkpoint.as_ref().map(ToString::to_string),
-            "ageSeconds": age(totals.checkpoint_arrival),
+            "ageSeconds": age(totals.pending.checkpointed_arrival()),
         },
         "child": {
             "starts": totals.starts, "failures": totals.failures, "answers": totals.answers,
@@ -161,7 +167,15 @@ pub(super) fn shard_json(
             "lastError": totals.read_error.as_ref().map(|(error, _)| error),
             "lastErrorSecondsAgo": ago(totals.read_error.as_ref().map(|(_, at)| *at)),
         },
+        "lastError": totals.last_error.as_ref().map(|(error, at)| json!({
+            "error": error, "secondsAgo": ago(Some(*at)),
+        })),
         "droppedRecords": totals.dropped,
         "oldRecords": totals.aged,
     })
+}
+
+/// A rate, to a tenth.
+fn tenths(rate: f64) -> f64 {
+    (rate * 10.0).round() / 10.0
 }

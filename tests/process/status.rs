@@ -85,7 +85,14 @@ async fn stuck_shard_is_distinguished_from_idle_ones() {
     assert!(pid > 1 && !is_gone(pid));
     assert!(get(&address, "/livez").await.starts_with("HTTP/1.1 200"), "a stuck child is no stuck daemon");
     let name = shard["shard"].as_str().unwrap();
+    // All records are read, so the reader of the stuck shard is at the tip like the others.
+    let uncheckpointed = |shard: &Value| shard["uncheckpointedMillis"].as_i64().unwrap();
+    assert!((1_500..60_000).contains(&uncheckpointed(shard)), "{shard:#}");
+    let others = shards.iter().filter(|other| other["shard"] != shard["shard"]);
+    assert_eq!(others.map(uncheckpointed).collect::<Vec<_>>(), [0, 0]);
     let text = get(&address, "/metrics").await;
+    let age = metric(&text, &format!("multilangd_shard_uncheckpointed_age_seconds{{shard=\"{name}\"}}"));
+    assert!(age >= 1.5, "{age}");
     assert!(metric(&text, &format!("multilangd_shard_state{{shard=\"{name}\",state=\"stuck\"}}")) > 0.9);
     assert!(metric(&text, &format!("multilangd_shard_progress_age_seconds{{shard=\"{name}\"}}")) >= 1.5);
     assert!(
@@ -115,6 +122,41 @@ async fn stuck_shard_is_distinguished_from_idle_ones() {
         );
     }
     assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_of_one_worker_has_the_leases_of_all() {
+    let mut rig = Rig::start("fleet-page").await;
+    rig.stream(4).await;
+    rig.environment.push(("MULTILANGD_STATUS".into(), "0".into()));
+    let file = rig.properties(&rig.scripted("each"), "failoverTimeMillis = 3000\n");
+    let mut first = rig.daemon(&file);
+    let address = rig.status_address().await;
+    let leases = |status: &Value| -> Vec<(String, String)> {
+        let text = |lease: &Value, field: &str| lease[field].as_str().unwrap_or("-").to_owned();
+        let leases = status["fleet"]["leases"].as_array();
+        leases.into_iter().flatten().map(|lease| (text(lease, "owner"), text(lease, "state"))).collect()
+    };
+    let workers = |status: &Value| status["fleet"]["workers"].as_array().cloned().unwrap_or_default();
+    let alone = until(&address, "a worker with all leases", |status| {
+        let me = status["worker"].as_str().unwrap();
+        leases(status) == vec![(me.to_owned(), "owned".to_owned()); 4]
+    })
+    .await;
+    let mut second = rig.daemon(&file);
+    let both = until(&address, "two workers with two leases each", |status| {
+        let is_equal = |worker: &Value| worker["leases"] == 2 && worker["live"] == true;
+        workers(status).len() == 2 && workers(status).iter().all(is_equal)
+    })
+    .await;
+    assert_eq!(leases(&both).iter().filter(|lease| lease.0 == alone["worker"].as_str().unwrap()).count(), 2);
+    assert!(workers(&both).iter().all(|worker| worker["acceptsLeases"] == true), "{both:#}");
+    second.signal(rustix::process::Signal::KILL);
+    second.ended().await;
+    let taken =
+        until(&address, "the first has all leases again", |status| leases(status) == leases(&alone)).await;
+    assert!(taken["fleet"]["scannedSecondsAgo"].as_u64().unwrap() <= 60, "{taken:#}");
+    assert_eq!(first.stop().await, Some(0));
 }
 
 /// The IAM action for an operation.

@@ -12,7 +12,7 @@ use multilangd::conformance::case::CASES;
 use multilangd::conformance::finding::{self as findings, Severity};
 use multilangd::daemon::stop::ORDER;
 use multilangd::exit::EXITS;
-use multilangd::metrics::prometheus::FAMILIES;
+use multilangd::metrics::prometheus::{FAMILIES, Family, Kind};
 
 use crate::pages::pages;
 use crate::{log_events, page, root};
@@ -157,8 +157,7 @@ fn block(name: &str) -> String {
         "metrics" => {
             let rows = FAMILIES.iter().map(|family| {
                 let labels = if family.labels.is_empty() { "-".to_owned() } else { family.labels.join(", ") };
-                let kind = if family.counter { "counter" } else { "gauge" };
-                vec![code(family.name), kind.to_owned(), labels, family.help.to_owned()]
+                vec![code(family.name), family.kind.word().to_owned(), labels, family.help.to_owned()]
             });
             table(&["metric", "type", "labels", "content"], rows)
         }
@@ -269,7 +268,15 @@ fn dashboards_and_alerts_use_existing_metrics() {
         assert!(names.len() > 4, "{file}");
         for name in names {
             let name = format!("multilangd_{name}");
-            assert!(FAMILIES.iter().any(|family| family.name == name), "{file} uses {name}");
+            let is_part = |family: &Family| {
+                let part = name.strip_prefix(family.name);
+                family.kind == Kind::Histogram
+                    && part.is_some_and(|part| ["_bucket", "_sum", "_count"].contains(&part))
+            };
+            assert!(
+                FAMILIES.iter().any(|family| family.name == name || is_part(family)),
+                "{file} uses {name}"
+            );
         }
     }
 }

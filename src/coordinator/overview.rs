@@ -1,0 +1,220 @@
+//! The whole fleet as this worker knows it, for people: the rows of its last scan of the lease table, and the worker
+//! metrics, where it reads them as the leader. It reads nothing by itself.
+//!
+//! A member of a KCL 3.x fleet that is not the leader scans the table rarely, so what it shows of other workers may be a
+//! few failover times old.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::{Snapshot, Standing};
+use crate::fleet::report::Verdict;
+use crate::lease::{Lease, LeaseKey, WorkerId};
+use crate::metrics::fleet::{Fleet, FleetLease, FleetWorker, LeaseState};
+use crate::sequence::Position;
+
+/// Since when the checkpoints of all leases are unchanged, by the scans of this worker.
+#[derive(Debug, Clone, Default)]
+struct Checkpoints(BTreeMap<LeaseKey, (Position, Instant)>);
+
+impl Checkpoints {
+    /// Notes a scan.
+    fn note(&mut self, leases: &[Lease], now: Instant) {
+        for lease in leases {
+            match self.0.get_mut(&lease.key) {
+                Some((checkpoint, _)) if *checkpoint == lease.checkpoint => {}
+                Some(known) => *known = (lease.checkpoint.clone(), now),
+                None => drop(self.0.insert(lease.key.clone(), (lease.checkpoint.clone(), now))),
+            }
+        }
+        if self.0.len() > leases.len() {
+            let scanned: BTreeSet<&LeaseKey> = leases.iter().map(|lease| &lease.key).collect();
+            self.0.retain(|key, _| scanned.contains(key));
+        }
+    }
+
+    fn since(&self, key: &LeaseKey) -> Option<Instant> {
+        self.0.get(key).map(|(_, since)| *since)
+    }
+}
+
+/// Composes the present picture of a fleet.
+#[derive(Debug)]
+pub struct Overview {
+    seen: watch::Receiver<Snapshot>,
+    standing: watch::Receiver<Standing>,
+    checkpoints: Mutex<Checkpoints>,
+}
+
+impl Overview {
+    /// The overview of a worker with these scans and this standing.
+    pub fn new(seen: watch::Receiver<Snapshot>, standing: watch::Receiver<Standing>) -> Self {
+        Self { seen, standing, checkpoints: Mutex::default() }
+    }
+
+    /// Notes the last scan.
+    pub fn note(&self) {
+        let seen = self.seen.borrow();
+        if let Some(at) = seen.at {
+            let mut checkpoints = self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
+            checkpoints.note(&seen.leases, at);
+        }
+    }
+
+    /// The fleet; none before the first scan.
+    pub fn fleet(&self) -> Option<Fleet> {
+        let now = Instant::now();
+        let (leases, live, at) = {
+            let seen = self.seen.borrow();
+            (seen.leases.clone(), seen.live.clone(), seen.at)
+        };
+        let verdict = {
+            let standing = self.standing.borrow();
+            // A worker that no longer leads does not read the metrics of others any more.
+            if standing.leads(now) { standing.verdict.clone() } else { Arc::default() }
+        };
+        let checkpoints = self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let scan = Scan { leases: &leases, live: &live, at: at? };
+        Some(fleet(&scan, &verdict, &checkpoints, now))
+    }
+}
+
+/// The parts of a [`Snapshot`] that are shown. A copy of all of it would make the coordinator copy the history.
+struct Scan<'a> {
+    leases: &'a [Lease],
+    live: &'a BTreeSet<WorkerId>,
+    at: Instant,
+}
+
+/// The fleet by the last scan, at `now`.
+fn fleet(seen: &Scan<'_>, verdict: &Verdict, checkpoints: &Checkpoints, now: Instant) -> Fleet {
+    let mut leases: BTreeMap<&WorkerId, usize> = BTreeMap::new();
+    for owner in seen.leases.iter().filter(|lease| !lease.is_complete()).filter_map(Lease::actual_owner) {
+        *leases.entry(owner).or_default() += 1;
+    }
+    let all: BTreeSet<&WorkerId> =
+        leases.keys().copied().chain(seen.live).chain(&verdict.reporting).collect();
+    let worker = |id: &&WorkerId| {
+        let member = verdict.members.iter().find(|member| member.id == **id);
+        let metrics = member.map(|member| member.metrics.as_slice()).unwrap_or_default();
+        FleetWorker {
+            worker: id.to_string(),
+            leases: leases.get(id).copied().unwrap_or_default(),
+            live: seen.live.contains(*id) || verdict.reporting.contains(*id),
+            accepts_leases: verdict.reporting.contains(*id).then_some(member.is_some()),
+            metrics: metrics.iter().map(|metric| (metric.name.clone(), metric.value)).collect(),
+        }
+    };
+    let lease = |lease: &Lease| FleetLease {
+        key: lease.key.to_string(),
+        owner: lease.actual_owner().map(ToString::to_string),
+        next_owner: lease.checkpoint_owner.as_ref().and(lease.owner.as_ref()).map(ToString::to_string),
+        state: state(lease, seen.live),
+        checkpoint_unchanged: now.saturating_duration_since(checkpoints.since(&lease.key).unwrap_or(now)),
+        kilobytes_per_second: lease.throughput.map(|throughput| throughput.kilobytes()),
+    };
+    Fleet {
+        scanned: seen.at,
+        workers: all.iter().map(worker).collect(),
+        leases: seen.leases.iter().map(lease).collect(),
+    }
+}
+
+/// The state of a lease, which is the most urgent one of those that apply.
+fn state(lease: &Lease, live: &BTreeSet<WorkerId>) -> LeaseState {
+    match lease.actual_owner() {
+        _ if lease.is_complete() => LeaseState::Ended,
+        None => LeaseState::Unowned,
+        Some(owner) if !live.contains(owner) => LeaseState::Expired,
+        Some(_) if lease.park.is_some() || lease.pause.as_ref().is_some_and(|pause| pause.is_on()) => {
+            LeaseState::Parked
+        }
+        Some(_) if lease.checkpoint_owner.is_some() => LeaseState::HandingOff,
+        Some(_) => LeaseState::Owned,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::lease::balance::{Member, Metric};
+    use crate::lease::orders::{Park, Pause};
+    use crate::sequence::{Sequence, SequenceNumber};
+    use crate::shard::HashRange;
+
+    fn lease(shard: &str, owner: Option<&str>) -> Lease {
+        let start = Position::new(Sequence::TrimHorizon);
+        let range = HashRange { start: 0, end: 9 };
+        Lease { owner: owner.map(Into::into), ..Lease::new(shard.into(), start, BTreeSet::new(), range) }
+    }
+
+    #[test]
+    fn lease_has_its_most_urgent_state() {
+        let live = BTreeSet::from(["a".into(), "b".into()]);
+        let park = Some(Park::new(1, "ann"));
+        let handed = Lease { checkpoint_owner: Some("a".into()), ..lease("s", Some("b")) };
+        for (lease, expected) in [
+            (lease("s", Some("a")), LeaseState::Owned),
+            (lease("s", None), LeaseState::Unowned),
+            (lease("s", Some("dead")), LeaseState::Expired),
+            (handed.clone(), LeaseState::HandingOff),
+            (Lease { checkpoint_owner: Some("dead".into()), ..handed.clone() }, LeaseState::Expired),
+            (Lease { park: park.clone(), ..handed }, LeaseState::Parked),
+            (Lease { park: park.clone(), ..lease("s", None) }, LeaseState::Unowned),
+            (Lease { pause: Some(Pause::new(true, 1, "ann")), ..lease("s", Some("a")) }, LeaseState::Parked),
+            (Lease { pause: Some(Pause::new(false, 1, "ann")), ..lease("s", Some("a")) }, LeaseState::Owned),
+            (Lease { park, checkpoint: Position::shard_end(), ..lease("s", None) }, LeaseState::Ended),
+        ] {
+            assert_eq!(state(&lease, &live), expected, "{lease:?}");
+        }
+    }
+
+    #[test]
+    fn fleet_has_the_rows_of_all_workers_and_what_they_report() {
+        let now = Instant::now();
+        let ended = Lease { checkpoint: Position::shard_end(), ..lease("3", Some("b")) };
+        let handed = Lease { checkpoint_owner: Some("a".into()), ..lease("1", Some("b")) };
+        let leases = [lease("0", Some("a")), handed, lease("2", Some("gone")), ended];
+        let seen = Scan { leases: &leases, live: &BTreeSet::from(["a".into()]), at: now };
+        let metric = Metric { name: "C".to_owned(), value: 12.5, limit: 100.0 };
+        let verdict = Verdict {
+            members: vec![Member { id: "a".into(), metrics: vec![metric], most: 9 }],
+            reporting: BTreeSet::from(["a".into(), "b".into()]),
+            ..Verdict::default()
+        };
+        let fleet = fleet(&seen, &verdict, &Checkpoints::default(), now);
+        let workers =
+            fleet.workers.iter().map(|one| (&*one.worker, one.leases, one.live, one.accepts_leases));
+        assert_eq!(
+            workers.collect::<Vec<_>>(),
+            [("a", 2, true, Some(true)), ("b", 0, true, Some(false)), ("gone", 1, false, None)]
+        );
+        assert_eq!(fleet.workers[0].metrics, BTreeMap::from([("C".to_owned(), 12.5)]));
+        let owners = fleet.leases.iter().map(|one| (one.owner.as_deref(), one.next_owner.as_deref()));
+        assert_eq!(
+            owners.collect::<Vec<_>>(),
+            [(Some("a"), None), (Some("a"), Some("b")), (Some("gone"), None), (Some("b"), None)]
+        );
+    }
+
+    #[test]
+    fn checkpoint_is_unchanged_since_the_scan_that_first_showed_it() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut checkpoints = Checkpoints::default();
+        let mut rows = vec![lease("0", None), lease("1", None)];
+        checkpoints.note(&rows, at(0));
+        rows[1].checkpoint = Position::record(SequenceNumber::parse("5").unwrap(), 0);
+        checkpoints.note(&rows, at(10));
+        checkpoints.note(&rows, at(20));
+        let since = |checkpoints: &Checkpoints| ["0", "1"].map(|shard| checkpoints.since(&shard.into()));
+        assert_eq!(since(&checkpoints), [Some(at(0)), Some(at(10))]);
+        checkpoints.note(&rows[1..], at(30));
+        assert_eq!(since(&checkpoints), [None, Some(at(10))]);
+    }
+}
