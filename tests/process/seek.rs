@@ -60,7 +60,7 @@ async fn rows(rig: &Rig) -> BTreeMap<String, Row> {
 }
 
 /// Waits for the next full second, in which no record has arrived yet.
-async fn next_second() -> i64 {
+pub async fn next_second() -> i64 {
     let now = || multilangd::clock::wall_millis() / 1_000;
     let next = now() + 1;
     let mut looks = interval(Duration::from_millis(20));
