@@ -1,9 +1,10 @@
-//! A reverse proxy before an endpoint that denies calls as AWS does, leaves one without an answer, and notes the
+//! A reverse proxy before an endpoint that denies calls as AWS does, leaves one without an answer or delays all, and notes the
 //! operations of all calls.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -23,6 +24,8 @@ struct Held {
 #[derive(Default)]
 struct Shared {
     held: Option<Held>,
+    /// The time before each response.
+    delay: Option<Duration>,
     /// The operation that is denied, and the code.
     denied: Option<(String, String)>,
     /// The only operations that are permitted, if they are limited.
@@ -76,6 +79,11 @@ impl Denying {
         reached
     }
 
+    /// Delays every response.
+    pub fn delay(&self, by: Duration) {
+        self.shared.lock().unwrap().delay = Some(by);
+    }
+
     /// Sets the date of all responses, in the form of HTTP.
     pub fn set_date(&self, date: &str) {
         self.shared.lock().unwrap().date = Some(date.to_owned());
@@ -103,6 +111,10 @@ async fn serve(client: TcpStream, to: SocketAddr, shared: Arc<Mutex<Shared>>) {
             }
             reached.notify_one();
             return std::future::pending().await;
+        }
+        let delay = shared.lock().unwrap().delay;
+        if let Some(delay) = delay {
+            tokio::time::sleep(delay).await;
         }
         let code = {
             let mut shared = shared.lock().unwrap();
