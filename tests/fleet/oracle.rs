@@ -50,7 +50,7 @@ pub struct Oracle {
     moved_at: BTreeMap<LeaseKey, Instant>,
     /// Shards that an operator has parked at least once.
     ordered: BTreeSet<LeaseKey>,
-    /// Worker and shard where an answer of the table told the worker of an order.
+    /// Worker and shard where an answer of the table named an order to the worker.
     told: BTreeSet<(WorkerId, LeaseKey)>,
     /// Shards whose reading has begun at the latest record.
     at_latest: BTreeSet<LeaseKey>,
