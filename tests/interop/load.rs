@@ -380,7 +380,7 @@ async fn scan(clients: &Clients) -> Option<Rows> {
     Some(rows.collect())
 }
 
-/// What may move a checkpoint back.
+/// The causes that may move a checkpoint back.
 struct Allowed {
     recreated: Arc<AtomicBool>,
     moved: Arc<AtomicBool>,

@@ -350,7 +350,7 @@ async fn forced(story: &mut Story) {
     }
 }
 
-/// Our worker obeys the order, and Java goes on.
+/// Our worker obeys the order, and Java delivers further.
 async fn paused(story: &mut Story) {
     let other = story.other;
     let rows = story.both_own().await;
