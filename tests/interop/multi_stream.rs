@@ -104,10 +104,13 @@ const RECORDED: [&str; 7] =
 
 /// Compares the tables with the recorded ones, or records them. Rows of the given kinds must be there.
 async fn stage(fleet: &Fleet, name: &str, kinds: &[&str]) {
-    let seen = tables(fleet).await;
+    compare(&tables(fleet).await, name, kinds);
+}
+
+fn compare(seen: &Value, name: &str, kinds: &[&str]) {
     let file = |name: &str| format!("multi-stream-{name}.json");
     if let Some(folder) = std::env::var_os("MULTILANGD_RECORD") {
-        let text = serde_json::to_string_pretty(&seen).unwrap();
+        let text = serde_json::to_string_pretty(seen).unwrap();
         return std::fs::write(PathBuf::from(folder).join(file(name)), format!("{text}\n")).unwrap();
     }
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/process/java-3.5.1");
@@ -116,7 +119,7 @@ async fn stage(fleet: &Fleet, name: &str, kinds: &[&str]) {
         let text = std::fs::read_to_string(folder.join(file(name))).unwrap();
         recorded.extend(shapes(&serde_json::from_str(&text).unwrap()));
     }
-    let shapes = shapes(&seen);
+    let shapes = shapes(seen);
     for (kind, shape) in &shapes {
         assert_eq!(Some(shape), recorded.get(kind), "{name}: {kind}: {seen:#}");
     }
@@ -125,15 +128,19 @@ async fn stage(fleet: &Fleet, name: &str, kinds: &[&str]) {
     }
 }
 
-/// Waits until a graceful handoff is in progress, which takes about a second.
-async fn handoff(fleet: &Fleet) {
+/// Waits for a graceful handoff, which takes about a second, and returns the tables meanwhile.
+async fn handoff(fleet: &Fleet) -> Value {
     let begins = async {
         let mut ticks = interval(Duration::from_millis(20));
-        while fleet.load.rows().await.values().all(|row| row.from.is_none()) {
+        loop {
             ticks.tick().await;
+            let seen = tables(fleet).await;
+            if shapes(&seen).contains_key("in handoff") {
+                return seen;
+            }
         }
     };
-    timeout(LIMIT, begins).await.expect("the leader hands a lease off");
+    timeout(LIMIT, begins).await.expect("the leader hands a lease off")
 }
 
 /// The tables without what live Java workers change while there is no record to deliver.
@@ -187,15 +194,16 @@ async fn several_streams() {
     let mut fleet = Fleet::new(load, LIBRARY_LED, &lines);
     fleet.java(FIRST);
     fleet.load.until_rows("leases of all streams are created", |rows| rows.len() == SHARDS).await;
-    stage(&fleet, "start", &["plain unowned", "LEADER", "CLIENT_VERSION_MIGRATION"]).await;
+    stage(&fleet, "start", &["LEADER", "CLIENT_VERSION_MIGRATION"]).await;
     let running =
         |rows: &Rows| all_have(rows, &[FIRST]) && rows.values().all(|row| row.checkpoint != "TRIM_HORIZON");
     fleet.load.until_rows("the first worker reads all shards", running).await;
     stage(&fleet, "running", &["plain owned", "WORKER_METRIC_STATS"]).await;
 
     fleet.java(SECOND);
-    handoff(&fleet).await;
-    stage(&fleet, "handoff", &["plain owned", "in handoff"]).await;
+    let reports = async || fleet.load.rig.all_rows().await.contains_key(SECOND);
+    until("the second worker reports its metrics", reports).await;
+    compare(&handoff(&fleet).await, "handoff", &["plain owned", "in handoff"]);
     let both = |rows: &Rows| all_have(rows, &[FIRST, SECOND]) && rows.values().all(|row| row.from.is_none());
     fleet.load.until_rows("both own leases", both).await;
 
@@ -272,6 +280,8 @@ async fn on_our_table() {
     };
     let before = of_ours(&fleet).await;
     assert_eq!(before.len(), 4);
+    let created = |rows: &Rows| rows.values().filter(|row| row.owner == FIRST).count() == 4;
+    fleet.load.until_rows("Java owns rows of its own", created).await;
     let places = fleet.load.places().into_iter();
     let mut missing: BTreeSet<_> = places.map(|(shard, number)| (source.lease(&shard), number)).collect();
     let mut next = 0;

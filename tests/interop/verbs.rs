@@ -267,6 +267,7 @@ async fn play(beside: &'static str, peer: Peer, other: &'static str) {
     let since = story.now();
     story.fleet.peer = peer;
     story.start_other();
+    story.other_owns_all().await;
     let new: Vec<Place> = story.fleet.load.places().difference(&old).cloned().collect();
     story.delivered_once(since, &new).await;
     story.note(&cells, &format!("{other} delivered the {} records from there on, each once", new.len()));
