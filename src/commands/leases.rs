@@ -32,6 +32,9 @@ use crate::{client_settings, clients, configured, print, start_log, tables};
 
 /// The pause between two reads of a shard: Kinesis allows five a second.
 const IDLE: Duration = Duration::from_millis(200);
+/// The time within which DynamoDB must answer is derived from this instead of `failoverTimeMillis`: a command has no lease
+/// that expires while it waits.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Prints the state of the tables of each file's application. Nothing is written.
 pub(crate) async fn show(leases: &Leases, words: &Words) -> Exit {
@@ -106,7 +109,7 @@ async fn configurations(leases: &Leases, words: &Words) -> Result<Vec<(String, C
 
 /// The state of the tables of an application, or the error with its exit code.
 async fn inspected(config: &Config, between: Duration) -> Result<inspect::Overview, (String, Exit)> {
-    let settings = client::Settings { cloudwatch: None, ..client_settings(config) };
+    let settings = client::Settings { cloudwatch: None, failover: PATIENCE, ..client_settings(config) };
     let clients = clients(&settings, Arc::new(Discard)).await.map_err(|error| (error, Exit::Config))?;
     let (table, state) = tables(&clients, config);
     let rules = config.reports.clone();
@@ -165,7 +168,7 @@ async fn execute(leases: &Leases, verb: &Verb, words: &Words) -> Result<(), Exit
             return Err(refuse(Exit::Usage)(&text));
         }
     };
-    let settings = client::Settings { cloudwatch: None, ..client_settings(&config) };
+    let settings = client::Settings { cloudwatch: None, failover: PATIENCE, ..client_settings(&config) };
     let clients =
         clients(&settings, Arc::new(Discard)).await.map_err(|error| refuse(Exit::Config)(&error))?;
     let table: Arc<dyn Table> = Arc::new(tables(&clients, &config).0);

@@ -196,11 +196,12 @@ impl Rows<'_> {
         self.selected.is_none_or(|selected| selected.contains(shard))
     }
 
-    /// The live worker from which a write would take the lease. An open handoff has one.
+    /// The live worker from which a write would take the lease: in a graceful handoff, one of its two owners. A fleet that
+    /// stops during a handoff leaves it open.
     fn refusal(&self, lease: &Lease) -> Option<Refusal> {
-        let owners = lease.checkpoint_owner.iter().chain(&lease.owner);
-        let mut live = owners.filter(|owner| lease.checkpoint_owner.is_some() || self.live.contains(owner));
-        live.next().filter(|_| !self.force).map(|owner| Refusal::Live(owner.clone()))
+        let mut owners = lease.checkpoint_owner.iter().chain(&lease.owner);
+        let live = owners.find(|owner| self.live.contains(owner));
+        live.filter(|_| !self.force).map(|owner| Refusal::Live(owner.clone()))
     }
 
     fn step(&self, lease: &Lease, action: Action) -> Step {

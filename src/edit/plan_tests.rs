@@ -214,13 +214,21 @@ fn lease_of_a_live_owner_is_refused_unless_forced() {
 }
 
 #[test]
-fn lease_in_a_handoff_is_refused_unless_forced() {
+fn lease_in_a_handoff_is_refused_while_an_owner_is_alive() {
     let listed = [shard(0, &[], false)];
     let mut leases = vec![row(&listed[0], at(10))];
     leases[0].owner = Some("next".into());
     leases[0].checkpoint_owner = Some("now".into());
     let mut given = Given::new(leases);
-    assert_eq!(given.refusals(&listed, &To::Latest), [Refusal::Live("now".into())]);
+    for owner in ["now", "next"] {
+        given.live = BTreeSet::from([owner.into()]);
+        assert_eq!(given.refusals(&listed, &To::Latest), [Refusal::Live(owner.into())]);
+    }
+    // A fleet that stops during a handoff leaves it open.
+    given.live = BTreeSet::from(["other".into()]);
+    assert!(given.refusals(&listed, &To::Latest).is_empty());
+    assert_eq!(actions(&release(&given.rows())), [(id(0), Action::Release)]);
+    given.live = BTreeSet::from(["now".into()]);
     given.force = true;
     let step = &seek(&given.rows(), &listed, &To::Latest)[0];
     let before = given.leases[0].clone();

@@ -56,7 +56,7 @@ fn print(what: &str, rows: &BTreeMap<String, Item>) {
 }
 
 /// Every row of every table.
-async fn dump(rig: &Rig) -> BTreeMap<String, Vec<HashMap<String, AttributeValue>>> {
+pub async fn dump(rig: &Rig) -> BTreeMap<String, Vec<HashMap<String, AttributeValue>>> {
     let mut all = BTreeMap::new();
     let tables = rig.clients.dynamodb.list_tables().send().await.unwrap();
     for table in tables.table_names() {
@@ -88,7 +88,7 @@ async fn assert_rejected(fleet: &Fleet) -> Duration {
     start.elapsed()
 }
 
-fn start(rig: &Rig, name: &str, file: &Path) -> Daemon {
+pub fn start(rig: &Rig, name: &str, file: &Path) -> Daemon {
     let (path, output) = log(rig, name);
     let mut daemon = rig.command_to(&["--properties-file", file.to_str().unwrap()], output.into());
     daemon.stderr = path;
@@ -110,7 +110,7 @@ fn assert_first_deliveries_in_order(log: &[Report]) {
 
 /// By worker, the number of records delivered to its record processors since then, or of processors that
 /// received the given message.
-fn by_worker(log: &[Report], since: usize, wanted: &str) -> BTreeMap<String, usize> {
+pub fn by_worker(log: &[Report], since: usize, wanted: &str) -> BTreeMap<String, usize> {
     let mut workers = BTreeMap::new();
     let mut counts = BTreeMap::new();
     for (index, report) in log.iter().enumerate() {
@@ -130,10 +130,20 @@ fn deliveries(log: &[Report], since: usize) -> BTreeMap<String, usize> {
     by_worker(log, since, "processRecords")
 }
 
-/// Waits until every delivered batch is checkpointed, so that any later repetition is a fault.
-async fn all_checkpointed(rig: &mut Rig) {
-    let batches = said(&rig.log, "processRecords").len();
-    rig.until("every batch is checkpointed", |log| said(log, "checkpointed").len() >= batches).await;
+/// Waits until the last batch of every shard is checkpointed, so that any later repetition is a fault.
+pub async fn all_checkpointed(rig: &mut Rig) {
+    let checkpointed = |log: &[Report]| {
+        let mut last = BTreeMap::new();
+        for report in log {
+            if let Report::Said { shard, what, .. } = report
+                && ["processRecords", "checkpointed"].contains(&what.as_str())
+            {
+                last.insert(shard, what);
+            }
+        }
+        last.values().all(|what| *what == "checkpointed")
+    };
+    rig.until("every batch is checkpointed", checkpointed).await;
 }
 
 async fn stopped(fleet: &mut Fleet, workers: &[&str]) {

@@ -64,6 +64,16 @@ pub fn properties(rig: &Rig, worker: &str, more: &str) -> PathBuf {
     own
 }
 
+/// Replaces a part of a worker's properties file, which a multi-stream worker reads again.
+pub fn rewrite(rig: &Rig, worker: &str, from: &str, to: &str) {
+    let file = rig.folder.join(format!("{worker}.properties"));
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(text.matches(from).count(), 1, "{from:?} in {text}");
+    let new = rig.folder.join(format!("{worker}.properties.new"));
+    std::fs::write(&new, text.replace(from, to)).unwrap();
+    std::fs::rename(new, file).unwrap();
+}
+
 /// One log file per worker.
 pub fn log(rig: &Rig, worker: &str) -> (PathBuf, std::fs::File) {
     let path = rig.folder.join(format!("{worker}.log"));

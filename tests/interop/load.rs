@@ -89,19 +89,37 @@ pub fn even(rows: &Rows, workers: &[&str]) -> bool {
         && (within_one(&Row::is_open) || rows.values().any(kept_by_java) && within_one(&|_| true))
 }
 
-/// The records that were put: shard and sequence number to key and data.
+/// The records that were put: lease and sequence number to key and data.
 type Puts = BTreeMap<(String, String), (String, Vec<u8>)>;
 
-/// One stream, its lease table and its children.
+/// A stream into which records are put.
+#[derive(Debug, Clone)]
+pub struct Source {
+    pub name: String,
+    /// The identifier of the stream in a multi-stream application, `ACCOUNT:NAME:EPOCH`; none if it is the only stream.
+    pub id: Option<String>,
+}
+
+impl Source {
+    /// The key of the lease of a shard.
+    pub fn lease(&self, shard: &str) -> String {
+        self.id.as_ref().map_or(shard.to_owned(), |id| format!("{id}:{shard}"))
+    }
+}
+
+/// The streams, their lease table and their children.
 pub struct Load {
     // The tasks end before the endpoints do.
     feeding: JoinSet<()>,
     _sampling: JoinSet<()>,
     pub rig: Rig,
+    /// The streams that are fed.
+    pub sources: Vec<Source>,
     puts: Arc<Mutex<Puts>>,
     samples: watch::Receiver<Arc<Rows>>,
     faults: Arc<Mutex<Vec<String>>>,
     recreated: Arc<AtomicBool>,
+    moved: Arc<AtomicBool>,
     fed: CancellationToken,
 }
 
@@ -109,19 +127,42 @@ impl Load {
     pub async fn start(name: &str, shards: i32) -> Self {
         let rig = Rig::start(name).await;
         rig.stream(shards).await;
+        Self::of(rig, vec![Source { name: STREAM.to_owned(), id: None }])
+    }
+
+    /// Several streams of a multi-stream application. `created` are their names and numbers of shards.
+    pub async fn of_several_streams(name: &str, created: &[(&str, i32)]) -> Self {
+        let rig = Rig::start(name).await;
+        let kinesis = &rig.clients.kinesis;
+        let mut sources = Vec::new();
+        for (name, shards) in created {
+            kinesis.create_stream().stream_name(*name).shard_count(*shards).send().await.unwrap();
+            let answer = kinesis.describe_stream_summary().stream_name(*name).send().await.unwrap();
+            let summary = answer.stream_description_summary().unwrap();
+            let account = summary.stream_arn().split(':').nth(4).unwrap();
+            let epoch = summary.stream_creation_timestamp().secs();
+            sources.push(Source { name: (*name).to_owned(), id: Some(format!("{account}:{name}:{epoch}")) });
+        }
+        Self::of(rig, sources)
+    }
+
+    fn of(rig: Rig, sources: Vec<Source>) -> Self {
         let (sender, samples) = watch::channel(Arc::default());
         let faults = Arc::<Mutex<Vec<String>>>::default();
-        let recreated = Arc::<AtomicBool>::default();
+        let (recreated, moved) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
         let mut sampling = JoinSet::new();
-        sampling.spawn(sample(rig.clients.clone(), sender, faults.clone(), recreated.clone()));
+        let allowed = Allowed { recreated: recreated.clone(), moved: moved.clone() };
+        sampling.spawn(sample(rig.clients.clone(), sender, faults.clone(), allowed));
         Self {
             feeding: JoinSet::new(),
             _sampling: sampling,
             rig,
+            sources,
             puts: Arc::default(),
             samples,
             faults,
             recreated,
+            moved,
             fed: CancellationToken::new(),
         }
     }
@@ -129,20 +170,20 @@ impl Load {
     /// Puts records from now on, until `all_seen`.
     pub fn feed(&mut self) {
         self.fed = CancellationToken::new();
-        self.feeding.spawn(feed(self.rig.clients.clone(), self.puts.clone(), self.fed.clone()));
+        let (clients, sources) = (self.rig.clients.clone(), self.sources.clone());
+        self.feeding.spawn(feed(clients, sources, self.puts.clone(), self.fed.clone()));
     }
 
     /// Puts many records at once.
     pub async fn put(&self, count: usize) {
-        put(&self.rig.clients, &self.puts, count).await;
+        put(&self.rig.clients, &self.sources, &self.puts, count).await;
     }
 
     /// Waits until every record so far was delivered. In the mode of KCL 2.x a lease is taken from a living owner,
     /// which delivers for up to a renewal more: a backlog at that moment is delivered twice in every shard that
     /// moves.
     pub async fn catch_up(&mut self) {
-        let put = self.puts.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
-        self.delivered(put).await;
+        self.delivered(self.places()).await;
     }
 
     /// Puts many records at once, and waits until they were delivered.
@@ -242,6 +283,16 @@ impl Load {
         self.rig.recreate_stream(shards).await;
     }
 
+    /// From now on an operator may move checkpoints back: where the earlier checkpoint is stored anew.
+    pub fn operator_moves(&self) {
+        self.moved.store(true, Ordering::Relaxed);
+    }
+
+    /// The records so far, by lease and sequence number.
+    pub fn places(&self) -> BTreeSet<(String, String)> {
+        self.puts.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
     /// Splits the first of eight shards in the middle: each half receives records within a second.
     pub async fn split(&self) {
         let kinesis = &self.rig.clients.kinesis;
@@ -263,16 +314,23 @@ impl Load {
     }
 }
 
-async fn feed(clients: Clients, puts: Arc<Mutex<Puts>>, fed: CancellationToken) {
+async fn feed(clients: Clients, sources: Vec<Source>, puts: Arc<Mutex<Puts>>, fed: CancellationToken) {
     let mut ticks = interval(FEEDING);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !fed.is_cancelled() {
         ticks.tick().await;
-        put(&clients, &puts, BATCH).await;
+        put(&clients, &sources, &puts, BATCH).await;
     }
 }
 
-async fn put(clients: &Clients, puts: &Mutex<Puts>, count: usize) {
+/// Puts records into all streams in equal parts.
+async fn put(clients: &Clients, sources: &[Source], puts: &Mutex<Puts>, count: usize) {
+    for (index, source) in sources.iter().enumerate() {
+        put_into(clients, source, puts, (count + index) / sources.len()).await;
+    }
+}
+
+async fn put_into(clients: &Clients, source: &Source, puts: &Mutex<Puts>, count: usize) {
     for portion in (0..count).step_by(500).map(|from| (count - from).min(500)) {
         // Each record has its own partition key, which spreads them over all shards.
         let keys: Vec<_> = (0..portion).map(|_| format!("{:016x}", fastrand::u64(..))).collect();
@@ -282,12 +340,13 @@ async fn put(clients: &Clients, puts: &Mutex<Puts>, count: usize) {
         };
         let entries = keys.iter().map(entry).collect();
         let answer =
-            clients.kinesis.put_records().stream_name(STREAM).set_records(Some(entries)).send().await;
+            clients.kinesis.put_records().stream_name(&source.name).set_records(Some(entries)).send().await;
         let answer = answer.unwrap();
         assert_eq!(answer.failed_record_count(), Some(0));
         let mut puts = puts.lock().unwrap_or_else(PoisonError::into_inner);
         for (key, record) in keys.into_iter().zip(answer.records()) {
-            let place = (record.shard_id().unwrap().to_owned(), record.sequence_number().unwrap().to_owned());
+            let lease = source.lease(record.shard_id().unwrap());
+            let place = (lease, record.sequence_number().unwrap().to_owned());
             let data = format!("data of {key}").into_bytes();
             puts.insert(place, (key, data));
         }
@@ -321,12 +380,18 @@ async fn scan(clients: &Clients) -> Option<Rows> {
     Some(rows.collect())
 }
 
+/// The causes that may move a checkpoint back.
+struct Allowed {
+    recreated: Arc<AtomicBool>,
+    moved: Arc<AtomicBool>,
+}
+
 /// Scans the table repeatedly. A checkpoint that moved back is a fault, even across the deletion of its row.
 async fn sample(
     clients: Clients,
     sender: watch::Sender<Arc<Rows>>,
     faults: Arc<Mutex<Vec<String>>>,
-    recreated: Arc<AtomicBool>,
+    Allowed { recreated, moved }: Allowed,
 ) {
     let mut ticks = interval(SAMPLING);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -348,6 +413,7 @@ async fn sample(
                 && before.rank() > row.rank()
                 && !(recreated.load(Ordering::Relaxed)
                     && (before.stream != row.stream || row.is_reset_of(&before)))
+                && !(moved.load(Ordering::Relaxed) && before.earlier != row.earlier)
             {
                 let fault = format!("{shard}: {before:?}, then {row:?}");
                 faults.lock().unwrap_or_else(PoisonError::into_inner).push(fault);

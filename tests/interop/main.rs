@@ -8,7 +8,7 @@
 //! ```text
 //! tests/interop/get.sh DIR
 //! MULTILANGD_PEER=DIR cargo test --test interop -- --nocapture
-//! MULTILANGD_PEER=DIR cargo test --test interop -- --nocapture library single_table migrate kept_attributes    # KCL 3.5.1
+//! MULTILANGD_PEER=DIR cargo test --test interop -- --nocapture library single_table migrate kept_attributes multi_stream    # KCL 3.5.1
 //! ```
 //!
 //! | file | holds |
@@ -24,6 +24,8 @@
 //! | `library.rs` | the library worker 3.5.1 alone, with polling and fan-out |
 //! | `kept_attributes.rs` | every Java worker preserves attributes of lease rows that it does not know |
 //! | `orders.rs` | an operator pauses and parks beside Java 3.1.3 |
+//! | `verbs.rs` | an operator moves, releases, pauses and parks beside a leader of each kind, alive and stopped |
+//! | `multi_stream.rs` | the library worker 3.5.1 with several streams: its rows, and each kind of worker on a table of the other |
 //! | `identity.rs` | a wrong stream name, a table created by Java, a recreated stream, one `workerId` used twice |
 //! | `fleet.rs` | workers of both kinds, and the condition that they have settled |
 //! | `java.rs` | a Java worker as a process |
@@ -49,6 +51,9 @@
     reason = "test code"
 )]
 
+#[allow(dead_code, reason = "each test binary uses a part")]
+#[path = "../support/denying.rs"]
+mod denying;
 #[path = "../support/rig.rs"]
 mod rig;
 
@@ -64,10 +69,12 @@ mod load;
 mod matrix;
 mod migrate;
 mod mixed;
+mod multi_stream;
 mod orders;
 mod resumed;
 mod stalled;
 mod table_migration;
+mod verbs;
 
 /// The capacity of the machine: a test whose processes mostly wait takes a quarter of it, a fleet of four workers half.
 const MACHINE: u32 = 4;

@@ -13,23 +13,30 @@ use crate::rig::{Report, records, said};
 const OURS: &str = "ours-1";
 const JAVA: &str = "java-1";
 
-/// Runs a verb, and returns its plan.
-async fn verb(fleet: &Fleet, arguments: &[&str]) -> Value {
+/// Runs a verb, and returns its exit code and its plan.
+pub async fn run(fleet: &Fleet, arguments: &[&str]) -> (Option<i32>, Value) {
     let rig = &fleet.load.rig;
     let file = properties(rig, "operator", &format!("{}{}", fleet.lines, fleet.peer.ours));
     let mut command = rig.command(&[&["leases", file.to_str().unwrap(), "--json"], arguments].concat());
     let code = command.ended().await.code();
-    assert_eq!(code, Some(0), "{arguments:?}: {:?}\n{}", command.printed, rig.daemon_log());
-    serde_json::from_str(&command.printed.join("\n")).unwrap()
+    let plan = serde_json::from_str(&command.printed.join("\n"));
+    (code, plan.unwrap_or_else(|_| panic!("{arguments:?}: {code:?}\n{}", rig.daemon_log())))
+}
+
+/// Runs a verb that must succeed, and returns its plan.
+async fn verb(fleet: &Fleet, arguments: &[&str]) -> Value {
+    let (code, plan) = run(fleet, arguments).await;
+    assert_eq!(code, Some(0), "{arguments:?}: {plan}");
+    plan
 }
 
 /// The leases of a worker.
-fn of(rows: &Rows, worker: &str) -> Vec<String> {
+pub fn of(rows: &Rows, worker: &str) -> Vec<String> {
     rows.iter().filter(|(_, row)| row.owner == worker).map(|(shard, _)| shard.clone()).collect()
 }
 
 /// The leases with an attribute, and its value.
-async fn attribute(fleet: &Fleet, name: &str) -> BTreeMap<String, String> {
+pub async fn attribute(fleet: &Fleet, name: &str) -> BTreeMap<String, String> {
     let rows = fleet.load.rig.rows().await;
     let value = |row: &BTreeMap<String, aws_sdk_dynamodb::types::AttributeValue>| {
         row.get(name).map(|value| value.as_s().unwrap().clone())

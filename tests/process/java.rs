@@ -252,3 +252,21 @@ async fn table_of_java_3_is_resumed_at_its_checkpoints() {
 async fn table_of_java_2_is_resumed_at_its_checkpoints() {
     resumes("java-2-left", "v2.5.4-stopped").await;
 }
+
+/// The stages of two multi-stream workers, recorded by `tests/interop/multi_stream.rs`.
+const OF_SEVERAL_STREAMS: [&str; 7] =
+    ["start", "running", "handoff", "after-split", "after-shard-end", "after-removal", "stopped"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn multi_stream_table_of_java_is_rejected_unchanged_at_every_stage() {
+    for stage in OF_SEVERAL_STREAMS {
+        let rig = Rig::start("java-several-streams").await;
+        rig.stream(2).await;
+        fill(&rig, &rows_of(&format!("multi-stream-{stage}"))).await;
+        let before = rig.all_rows().await;
+        assert!(before.values().filter(|row| is_lease(row)).count() >= 6, "{stage}");
+        let mut daemon = rig.daemon(&rig.properties(&rig.scripted("each"), ""));
+        assert_eq!(daemon.ended().await.code(), Some(78), "{stage}: {}", rig.daemon_log());
+        assert_eq!(rig.all_rows().await, before, "{stage}: a row was changed");
+    }
+}

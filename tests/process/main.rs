@@ -19,6 +19,7 @@
 //! | `health.rs` | `multilangd health` and `multilangd install` |
 //! | `identity.rs` | a wrong stream name, a recreated stream, rows changed by hand, one worker id used twice |
 //! | `input.rs` | invalid input: one message, a documented exit code |
+//! | `interrupted.rs` | `multilangd leases FILE` with a verb, killed at each of its writes |
 //! | `java.rs` | the lease rows, compared with Java's |
 //! | `limits.rs` | open files and processes: raised, restored, never a reason to exit |
 //! | `local.rs` | `multilangd local` |
@@ -76,6 +77,7 @@ mod getting_started;
 mod health;
 mod identity;
 mod input;
+mod interrupted;
 mod java;
 mod latest;
 mod letters;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{interval, timeout};
 
+use crate::denying::Denying;
 use crate::life::aggregate;
 use crate::rig::*;
 
@@ -60,7 +61,7 @@ async fn rows(rig: &Rig) -> BTreeMap<String, Row> {
 }
 
 /// Waits for the next full second, in which no record has arrived yet.
-async fn next_second() -> i64 {
+pub async fn next_second() -> i64 {
     let now = || multilangd::clock::wall_millis() / 1_000;
     let next = now() + 1;
     let mut looks = interval(Duration::from_millis(20));
@@ -231,6 +232,21 @@ async fn finished_parents_are_read_again_before_their_children() {
         let ended = at("shardEnded", &|shard| shard == parent).unwrap();
         assert!(at("initialize", &|shard| shard != parent).unwrap() > ended, "a child started first");
     }
+}
+
+/// The calls of a worker must be answered within a part of `failoverTimeMillis`, those of a command need not.
+#[tokio::test(flavor = "multi_thread")]
+async fn verb_waits_for_slow_answers_of_dynamodb() {
+    let mut rig = Rig::start("seek-slow").await;
+    rig.stream(1).await;
+    let file = rig.properties(&rig.scripted("each"), FAST);
+    rig.put(&numbered(0..10)).await;
+    run(&mut rig, &file, &expected(0..10)).await;
+    let proxy = Denying::before(&rig.tables.url()).await;
+    proxy.delay(Duration::from_millis(1_500));
+    let endpoint = format!("dynamoDBEndpoint={}", proxy.url);
+    succeeds(&rig, &file, &["seek", "--to", "TRIM_HORIZON", "--set", &endpoint]).await;
+    assert_eq!(run(&mut rig, &file, &expected(0..10)).await, expected(0..10));
 }
 
 #[tokio::test(flavor = "multi_thread")]

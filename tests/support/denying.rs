@@ -1,15 +1,31 @@
-//! A reverse proxy before an endpoint that denies calls as AWS does, and notes the operations of all calls.
+//! A reverse proxy before an endpoint that denies calls as AWS does, leaves one without an answer or delays all, and notes the
+//! operations of all calls.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
+
+/// A call that gets no answer.
+struct Held {
+    operation: String,
+    /// How many calls pass before it.
+    passes: usize,
+    /// Whether it reaches the endpoint.
+    applied: bool,
+    reached: Arc<Notify>,
+}
 
 #[derive(Default)]
 struct Shared {
+    held: Option<Held>,
+    /// The time before each response.
+    delay: Option<Duration>,
     /// The operation that is denied, and the code.
     denied: Option<(String, String)>,
     /// The only operations that are permitted, if they are limited.
@@ -55,6 +71,19 @@ impl Denying {
         self.shared.lock().unwrap().only = Some(operations);
     }
 
+    /// Leaves a call of this operation without an answer, after some that pass. Returns what is notified of it.
+    pub fn hold(&self, operation: &str, passes: usize, applied: bool) -> Arc<Notify> {
+        let reached = Arc::<Notify>::default();
+        let held = Held { operation: operation.to_owned(), passes, applied, reached: reached.clone() };
+        self.shared.lock().unwrap().held = Some(held);
+        reached
+    }
+
+    /// Delays every response.
+    pub fn delay(&self, by: Duration) {
+        self.shared.lock().unwrap().delay = Some(by);
+    }
+
     /// Sets the date of all responses, in the form of HTTP.
     pub fn set_date(&self, date: &str) {
         self.shared.lock().unwrap().date = Some(date.to_owned());
@@ -75,6 +104,18 @@ async fn serve(client: TcpStream, to: SocketAddr, shared: Arc<Mutex<Shared>>) {
     while let Some((head, body)) = message(&mut from_client).await {
         let target = value(&head, "x-amz-target").unwrap_or_default();
         let operation = target.rsplit('.').next().unwrap().to_owned();
+        if let Some((applied, reached)) = holds(&shared, &operation) {
+            if applied {
+                to_server.write_all(&[head.as_bytes(), &body].concat()).await.unwrap();
+                let _unread = message(&mut from_server).await;
+            }
+            reached.notify_one();
+            return std::future::pending().await;
+        }
+        let delay = shared.lock().unwrap().delay;
+        if let Some(delay) = delay {
+            tokio::time::sleep(delay).await;
+        }
         let code = {
             let mut shared = shared.lock().unwrap();
             shared.operations.push(operation.clone());
@@ -116,6 +157,17 @@ async fn serve(client: TcpStream, to: SocketAddr, shared: Arc<Mutex<Shared>>) {
             return;
         }
     }
+}
+
+/// Whether a call is held, and if so, whether it is applied.
+fn holds(shared: &Mutex<Shared>, operation: &str) -> Option<(bool, Arc<Notify>)> {
+    let mut shared = shared.lock().unwrap();
+    let held = shared.held.as_mut().filter(|held| held.operation == operation)?;
+    if held.passes == 0 {
+        return Some((held.applied, held.reached.clone()));
+    }
+    held.passes -= 1;
+    None
 }
 
 /// A request or a response: its head, and its body of the length in the head.

@@ -10,6 +10,7 @@ import java.net.Socket;
 import java.net.URI;
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Base64;
@@ -23,6 +24,7 @@ import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.Consumer;
+import java.util.stream.Collectors;
 import software.amazon.awssdk.auth.credentials.AwsBasicCredentials;
 import software.amazon.awssdk.auth.credentials.StaticCredentialsProvider;
 import software.amazon.awssdk.regions.Region;
@@ -33,6 +35,7 @@ import software.amazon.kinesis.common.ConfigsBuilder;
 import software.amazon.kinesis.common.InitialPositionInStream;
 import software.amazon.kinesis.common.InitialPositionInStreamExtended;
 import software.amazon.kinesis.common.KinesisClientUtil;
+import software.amazon.kinesis.common.StreamConfig;
 import software.amazon.kinesis.common.StreamIdentifier;
 import software.amazon.kinesis.coordinator.CoordinatorConfig;
 import software.amazon.kinesis.coordinator.CoordinatorConfig.ClientVersionConfig;
@@ -44,6 +47,12 @@ import software.amazon.kinesis.lifecycle.events.ProcessRecordsInput;
 import software.amazon.kinesis.lifecycle.events.ShardEndedInput;
 import software.amazon.kinesis.lifecycle.events.ShutdownRequestedInput;
 import software.amazon.kinesis.metrics.NullMetricsFactory;
+import software.amazon.kinesis.processor.FormerStreamsLeasesDeletionStrategy;
+import software.amazon.kinesis.processor.FormerStreamsLeasesDeletionStrategy.AutoDetectionAndDeferredDeletionStrategy;
+import software.amazon.kinesis.processor.FormerStreamsLeasesDeletionStrategy.NoLeaseDeletionStrategy;
+import software.amazon.kinesis.processor.FormerStreamsLeasesDeletionStrategy.ProvidedStreamsDeferredDeletionStrategy;
+import software.amazon.kinesis.processor.FormerStreamsLeasesDeletionStrategy.StreamsLeasesDeletionType;
+import software.amazon.kinesis.processor.MultiStreamTracker;
 import software.amazon.kinesis.processor.RecordProcessorCheckpointer;
 import software.amazon.kinesis.processor.ShardRecordProcessor;
 import software.amazon.kinesis.processor.ShardRecordProcessorFactory;
@@ -62,8 +71,14 @@ import software.amazon.kinesis.retrieval.polling.PollingConfig;
  * {@code report = HOST:PORT} is where the events go, one JSON line for each, in the form of
  * {@code tests/support/processor.py}; without it they go to stdout. The log goes to stderr.
  *
- * <p>{@code streamName} is a list, separated by commas. Everything that no key sets has KCL's default, except that
- * metrics are off and the instance metadata service is not called.
+ * <p>{@code streamName} is the name of the only stream, or a list of stream identifiers
+ * ({@code ACCOUNT:NAME:EPOCH}), separated by commas: then the worker is a multi-stream worker, which reads the list from
+ * the file again whenever KCL asks for the streams. {@code formerStreams} is the {@link StreamsLeasesDeletionType} of
+ * streams that leave the list, {@code formerStreamsWaitMillis} the time until their leases are deleted, and
+ * {@code formerStreamIds} the list of the strategy with provided streams.
+ *
+ * <p>Everything that no key sets has KCL's default, except that metrics are off and the instance metadata service is not
+ * called.
  *
  * <p>Exit codes after SIGTERM: 0 if the graceful shutdown completed within {@code shutdownGraceMillis}, else 1.
  */
@@ -139,7 +154,7 @@ public final class Worker {
                 InitialPositionInStreamExtended.newInitialPosition(InitialPositionInStream.valueOf(
                         settings.text("initialPositionInStream", InitialPositionInStream.LATEST.name())));
         ConfigsBuilder configs = new ConfigsBuilder(
-                tracker(streams, position),
+                tracker(settings, streams, position),
                 application,
                 kinesis,
                 dynamoDB,
@@ -179,12 +194,82 @@ public final class Worker {
                         .retrievalSpecificConfig(retrieval(settings, kinesis, application, streams)));
     }
 
-    /** One stream makes a single-stream tracker. Several streams need a MultiStreamTracker, here and nowhere else. */
-    private static StreamTracker tracker(List<String> streams, InitialPositionInStreamExtended position) {
+    private static boolean isMultiStream(List<String> streams) {
+        return streams.get(0).contains(":");
+    }
+
+    private static StreamTracker tracker(
+            Settings settings, List<String> streams, InitialPositionInStreamExtended position) {
+        if (isMultiStream(streams)) {
+            return new Streams(settings, position);
+        }
         if (streams.size() != 1) {
-            throw new IllegalArgumentException("streamName: only one stream is supported, not " + streams);
+            throw new IllegalArgumentException("streamName: several streams need identifiers, not " + streams);
         }
         return new SingleStreamTracker(streams.get(0), position);
+    }
+
+    /** The streams of the properties file, as it is now. */
+    private static final class Streams implements MultiStreamTracker {
+        private final Settings settings;
+        private final InitialPositionInStreamExtended position;
+        private final FormerStreamsLeasesDeletionStrategy former;
+
+        Streams(Settings settings, InitialPositionInStreamExtended position) {
+            this.settings = settings;
+            this.position = position;
+            this.former = former(settings);
+        }
+
+        @Override
+        public List<StreamConfig> streamConfigList() {
+            return identifiers(settings, "streamName").stream()
+                    .map(stream -> new StreamConfig(stream, position))
+                    .collect(Collectors.toList());
+        }
+
+        @Override
+        public FormerStreamsLeasesDeletionStrategy formerStreamsLeasesDeletionStrategy() {
+            return former;
+        }
+
+        private static List<StreamIdentifier> identifiers(Settings settings, String key) {
+            return settings.again().list(key).stream()
+                    .map(StreamIdentifier::multiStreamInstance)
+                    .collect(Collectors.toList());
+        }
+
+        private static FormerStreamsLeasesDeletionStrategy former(Settings settings) {
+            StreamsLeasesDeletionType type = StreamsLeasesDeletionType.valueOf(
+                    settings.text("formerStreams", StreamsLeasesDeletionType.NO_STREAMS_LEASES_DELETION.name()));
+            Duration wait = Duration.ofMillis(settings.number("formerStreamsWaitMillis", 0));
+            settings.ignore("formerStreamIds");
+            switch (type) {
+                case NO_STREAMS_LEASES_DELETION:
+                    return new NoLeaseDeletionStrategy();
+                case FORMER_STREAMS_AUTO_DETECTION_DEFERRED_DELETION:
+                    return new AutoDetectionAndDeferredDeletionStrategy() {
+                        @Override
+                        public Duration waitPeriodToDeleteFormerStreams() {
+                            return wait;
+                        }
+                    };
+                case PROVIDED_STREAMS_DEFERRED_DELETION:
+                    return new ProvidedStreamsDeferredDeletionStrategy() {
+                        @Override
+                        public List<StreamIdentifier> streamIdentifiersForLeaseCleanup() {
+                            return identifiers(settings, "formerStreamIds");
+                        }
+
+                        @Override
+                        public Duration waitPeriodToDeleteFormerStreams() {
+                            return wait;
+                        }
+                    };
+                default:
+                    throw new IllegalArgumentException("formerStreams: " + type);
+            }
+        }
     }
 
     /** KCL requires the stream's name here if there is one stream, and forbids it if there are several. */
@@ -196,11 +281,11 @@ public final class Worker {
                 PollingConfig polling = new PollingConfig(kinesis);
                 settings.ifNumber("maxRecords", count -> polling.maxRecords(Math.toIntExact(count)));
                 settings.ifNumber("idleTimeBetweenReadsInMillis", polling::idleTimeBetweenReadsInMillis);
-                return streams.size() == 1 ? polling.streamName(streams.get(0)) : polling;
+                return isMultiStream(streams) ? polling : polling.streamName(streams.get(0));
             case "FANOUT":
                 settings.ignore("maxRecords", "idleTimeBetweenReadsInMillis");
                 FanOutConfig fanOut = new FanOutConfig(kinesis).applicationName(application);
-                return streams.size() == 1 ? fanOut.streamName(streams.get(0)) : fanOut;
+                return isMultiStream(streams) ? fanOut : fanOut.streamName(streams.get(0));
             default:
                 throw new IllegalArgumentException("retrievalMode: neither POLLING nor FANOUT: " + mode);
         }
@@ -208,15 +293,29 @@ public final class Worker {
 
     /** The properties file. A key that nobody reads is an error, so that a test cannot set one in vain. */
     private static final class Settings {
+        private final String path;
         private final Properties properties = new Properties();
         private final Set<String> known = new HashSet<>(OF_THE_DAEMON);
 
+        private Settings(String path) {
+            this.path = path;
+        }
+
         static Settings load(String path) throws IOException {
-            Settings settings = new Settings();
+            Settings settings = new Settings(path);
             try (InputStream file = new FileInputStream(path)) {
                 settings.properties.load(file);
             }
             return settings;
+        }
+
+        /** The file as it is now. */
+        Settings again() {
+            try {
+                return load(path);
+            } catch (IOException e) {
+                throw new UncheckedIOException(e);
+            }
         }
 
         String text(String key) {
@@ -275,12 +374,14 @@ public final class Worker {
         /** KCL calls this one for a single stream. */
         @Override
         public ShardRecordProcessor shardRecordProcessor() {
-            return new Processor(new Reports(worker, streams.get(0), address));
+            return new Processor(new Reports(worker, streams.get(0), "", address));
         }
 
         @Override
         public ShardRecordProcessor shardRecordProcessor(StreamIdentifier stream) {
-            return new Processor(new Reports(worker, stream.serialize(), address));
+            String id = stream.serialize();
+            String prefix = stream.streamCreationEpochOptional().isPresent() ? id + ":" : "";
+            return new Processor(new Reports(worker, id, prefix, address));
         }
     }
 
@@ -364,7 +465,8 @@ public final class Worker {
      * Where one record processor reports: a connection of its own, as a child process of the MultiLangDaemon has.
      *
      * <p>The tests tell record processors apart by {@code pid}. Those of a library worker share a process, so each
-     * gets a number that the kernel never gives to one: above the largest pid, which is 2^22.
+     * gets a number that the kernel never gives to one: above the largest pid, which is 2^22. The shard of a report is
+     * the key of its lease, which in a multi-stream application begins with the stream.
      */
     private static final class Reports {
         private static final ObjectMapper JSON = new ObjectMapper();
@@ -374,15 +476,17 @@ public final class Worker {
 
         final String worker;
         final String stream;
+        private final String prefix;
         private final String address;
         private int pid;
         private String shard;
         private Socket socket;
         private PrintWriter lines;
 
-        Reports(String worker, String stream, String address) {
+        Reports(String worker, String stream, String prefix, String address) {
             this.worker = worker;
             this.stream = stream;
+            this.prefix = prefix;
             this.address = address;
         }
 
@@ -393,7 +497,7 @@ public final class Worker {
             }
             int process = Math.toIntExact(ProcessHandle.current().pid());
             this.pid = LARGEST_PID + process * PROCESSORS_PER_WORKER + number;
-            this.shard = shard;
+            this.shard = prefix + shard;
             if (address.isEmpty()) {
                 lines = new PrintWriter(new OutputStreamWriter(System.out, StandardCharsets.UTF_8), true);
                 return;
