@@ -26,7 +26,7 @@ use crate::lease::history::History;
 use crate::lease::{Held, Lease, LeaseKey, ProcessId, Table, WorkerId, handoff, liveness};
 use crate::metrics::Sink;
 use crate::reach::Reach;
-use crate::recognition::Recognition;
+use crate::recognition::Recognitions;
 
 mod assigned;
 pub mod event;
@@ -75,7 +75,7 @@ pub struct Settings {
     /// Receives the events of scans and assignments.
     pub sink: Arc<dyn Sink>,
     /// Which stream's leases are acquired.
-    pub recognition: Arc<Recognition>,
+    pub recognitions: Recognitions,
     /// This process.
     pub process: ProcessId,
     /// The time at AWS, which dates the start of reading at `LATEST`.
@@ -198,7 +198,7 @@ impl Coordinator {
             nudged: nudged.clone(),
             process: settings.process.clone(),
             rivals: tell,
-            recognition: settings.recognition.clone(),
+            recognitions: settings.recognitions.clone(),
         };
         let writes = Arc::new(Semaphore::new(PARALLEL));
         let coordinator = Self {
@@ -343,7 +343,11 @@ impl Coordinator {
                 self.shown.send_if_modified(|shown| std::mem::replace(&mut shown.unable, unable) != unable);
             }
             Effect::NotePeers(peers) => self.settings.capacity.note(peers),
-            Effect::SuspectStream => self.settings.recognition.suspect(),
+            Effect::SuspectStream(stream) => {
+                if let Some(recognition) = self.settings.recognitions.get(stream.as_ref()) {
+                    recognition.suspect();
+                }
+            }
             Effect::GiveWay(rival) => drop(self.older.send_replace(Some(rival))),
             Effect::Emit(event) => self.settings.sink.worker(event),
             Effect::Log(line) => line.log(),

@@ -35,6 +35,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use self::orders::{Park, Pause};
+use crate::recognition::Recognitions;
 use crate::sequence::Position;
 use crate::shard::{HashRange, ShardId};
 use crate::stream::StreamId;
@@ -222,6 +223,11 @@ impl Lease {
     /// The shard.
     pub fn shard(&self) -> &ShardId {
         self.key.shard()
+    }
+
+    /// Whether its row is of one of these streams, and not of an earlier one of the same name.
+    pub fn is_of(&self, streams: &Recognitions) -> bool {
+        streams.accept(self.key.stream(), self.stream.as_ref())
     }
 
     /// The worker that reads the shard now: the previous owner during a graceful handoff.

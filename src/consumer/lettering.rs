@@ -94,7 +94,7 @@ impl Consumer {
         }
         let is_old = condition == Condition::RecordAgeExceeded;
         let (at, shard) = ((self.parts.wall)(), self.held.shard().clone());
-        let stream = self.parts.source.recognition.current().map(|stream| stream.arn().to_owned());
+        let stream = self.source.recognition.current().map(|stream| stream.arn().to_owned());
         let program = self.parts.program.to_string();
         let of_record = |record| Letter {
             condition,

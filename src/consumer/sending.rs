@@ -40,7 +40,7 @@ impl Consumer {
         self.feed = None;
         let stream = self.held.initial().stream.clone();
         let shard = ShardOfStream { id: self.held.shard().clone(), range, stream };
-        self.feed = Some(Feed::open(&self.parts.source, shard, start));
+        self.feed = Some(Feed::open(&self.source, shard, start));
     }
 
     fn start_of(&self, checkpoint: &Sequence) -> Start {

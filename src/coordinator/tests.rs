@@ -8,8 +8,10 @@ use super::*;
 use crate::lease::memory::{Fault, Memory};
 use crate::lease::update::{Change, Update};
 use crate::lease::{LeaseKey, table};
+use crate::recognition::Recognition;
 use crate::sequence::{Position, Sequence};
 use crate::shard::{BoxFuture, HashRange};
+use crate::stream::ByStream;
 
 pub(crate) fn settings() -> Settings {
     Settings {
@@ -20,7 +22,7 @@ pub(crate) fn settings() -> Settings {
         priority: true,
         handoff: handoff::Limits { hand_off: Duration::from_secs(30), failover: Duration::from_secs(10) },
         sink: Arc::new(crate::metrics::Discard),
-        recognition: Recognition::new(Arc::new(crate::shard::Listed::default())),
+        recognitions: ByStream::One(Recognition::new(Arc::new(crate::shard::Listed::default()))),
         capacity: Arc::default(),
         reach: Arc::default(),
         stop: crate::clock::Stop::within(Duration::from_secs(9)),

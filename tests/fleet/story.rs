@@ -9,7 +9,7 @@ use multilangd::capacity::Capacity;
 use multilangd::clock::{ServiceClock, ServiceTime};
 use multilangd::config::Config;
 use multilangd::config::resolve::{Given, resolve};
-use multilangd::daemon::{self, Ports};
+use multilangd::daemon::{self, Ports, StreamPorts};
 use multilangd::fleet::rows::{Dated, Generation, Stage, StateLocation};
 use multilangd::fleet::store::Legacy;
 use multilangd::fleet::version::Configured;
@@ -18,6 +18,7 @@ use multilangd::lease::{Lease, LeaseKey, WorkerId};
 use multilangd::letters::Letters;
 use multilangd::metrics::Discard;
 use multilangd::shard::ShardId;
+use multilangd::stream::ByStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -276,9 +277,7 @@ impl Story {
         let service = if bug == Some(Bug::ClockIsAhead) { ServiceTime::default() } else { service_time() };
         let ports = Ports {
             table: link.clone(),
-            shards: link.clone(),
-            records: link.clone(),
-            fanout: None,
+            streams: ByStream::One(StreamPorts { shards: link.clone(), records: link.clone(), fanout: None }),
             children: link.clone(),
             state: link.clone(),
             capacity: Arc::new(Capacity::new(self.capacity)),
