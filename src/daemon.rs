@@ -196,8 +196,11 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
     // Time for a child: its grace period, then the end of its stdin, SIGTERM and SIGKILL.
     let stopping = clock::Stop::within(config.shutdown_grace + config.child_kill_grace * 2);
     let settings = shard_sync_settings(config, &ports, &reaches);
-    let shard_syncs = streams.clone().map(|_, Stream { ports: StreamPorts { shards, .. }, recognition }| {
-        ShardSync::new(ports.table.clone(), shards, recognition, settings.clone()).with_clock(ports.clock())
+    let shard_syncs = streams.clone().map(|of, Stream { ports: StreamPorts { shards, .. }, recognition }| {
+        let name = of.map_or(config.stream.clone(), |stream| stream.name().to_owned());
+        let settings = shard_sync::Settings { stream: name, ..settings.clone() };
+        let shard_sync = ShardSync::new(ports.table.clone(), shards, recognition, settings);
+        shard_sync.of_stream(of).with_clock(ports.clock())
     });
     let member = member_settings(config, &ports, &reaches, stopping.clone());
     let begun = tokio::select! {

@@ -19,6 +19,7 @@
 //! | [`audit`] | whether the leases cover all hash keys, and which worker checks that: pure |
 //! | [`cleanup`] | which finished leases can be deleted: pure |
 //! | [`sync`] | which leases the shards of a stream need: pure |
+//! | [`of_stream`] | the leases of one of several streams, as a table of their own |
 //! | [`orders`] | parked shards and a paused application: the marks of an operator: pure |
 //! | [`outage`] | requests that fail again and again: when to log it, how long to wait: pure |
 //! | [`memory`] | the table in memory, for tests |
@@ -51,6 +52,7 @@ pub mod key;
 pub mod liveness;
 pub mod memory;
 pub mod meter;
+pub mod of_stream;
 pub mod orders;
 pub mod origin;
 pub mod outage;

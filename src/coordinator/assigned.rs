@@ -99,6 +99,7 @@ impl<H: Holding> State<H> {
             leads: Some(leads),
             at: Some(now),
             unable: self.unable(now),
+            order: None,
         }));
         if self.stopping {
             return;
