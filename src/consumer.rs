@@ -21,7 +21,7 @@ use crate::capacity::Capacity;
 use crate::clock::{self, ServiceClock};
 use crate::lease::{Held, Table};
 use crate::letters::{Condition, Failure, Letters};
-use crate::metrics::{Ending, LastLines, OfShard, Sink};
+use crate::metrics::{Ending, LastLines, OfShard};
 use crate::multilang::{self, Child, ForShard, Launch, SpawnError, launch};
 use crate::retrieval::{Feed, Source};
 use crate::shard::BoxFuture;
@@ -66,8 +66,6 @@ pub struct Parts {
     pub timestamp: Option<i64>,
     /// Whether the user records of aggregates are checked against the shard's hash keys.
     pub check_hash_keys: bool,
-    /// Receives events.
-    pub sink: Arc<dyn Sink>,
     /// Whether the program works, and which shards are parked.
     pub standings: Arc<Standings>,
     /// The number of leases that this worker can hold.
@@ -274,7 +272,7 @@ impl Consumer {
     }
 
     fn emit(&self, event: OfShard<'_>) {
-        self.parts.sink.shard(self.held.shard(), event);
+        self.source.sink.shard(self.held.shard(), event);
     }
 
     fn spawned(&mut self, outcome: Result<Child, SpawnError>) -> Event {
@@ -369,7 +367,7 @@ impl Consumer {
                 }
             }
             Effect::Store(position) => {
-                let (held, sink) = (self.held.clone(), self.parts.sink.clone());
+                let (held, sink) = (self.held.clone(), self.source.sink.clone());
                 self.spawn(async move {
                     let began = Instant::now();
                     let outcome = held.checkpoint(&position).await;

@@ -8,7 +8,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, error, info, warn};
+use tracing::{Instrument as _, Span, error, error_span, info, warn};
 
 use crate::backoff::Backoff;
 use crate::budget::Budget;
@@ -28,6 +28,7 @@ use crate::lease::{LeaseKey, ProcessId, Table, WorkerId};
 use crate::letters::Letters;
 use crate::limits::Limits;
 use crate::membership::{self, Begun};
+use crate::metrics::of_stream::Sinks;
 use crate::metrics::{FleetReader, OfWorker, Sink};
 use crate::multilang::{Launch, Launcher, Program, output};
 use crate::reach::Reaches;
@@ -111,6 +112,8 @@ impl std::fmt::Debug for StreamPorts {
 struct Stream {
     ports: StreamPorts,
     recognition: Arc<Recognition>,
+    /// Receives its events.
+    sink: Arc<dyn Sink>,
 }
 
 impl Ports {
@@ -185,9 +188,11 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
     let reaches = Reaches::at(config.kinesis.location(), config.dynamodb.location());
     ports.table =
         Arc::new(Counted { table: ports.table, sink: ports.sink.clone(), reach: reaches.dynamodb.clone() });
-    let streams = ports.streams.clone().map(|_, ports: StreamPorts| {
+    let sinks = Sinks::new(ports.sink.clone());
+    let streams = ports.streams.clone().map(|of, ports: StreamPorts| {
         let shards = Arc::new(Noted { shards: ports.shards, reach: reaches.kinesis.clone() });
-        Stream { recognition: Recognition::new(shards.clone()), ports: StreamPorts { shards, ..ports } }
+        let recognition = Recognition::new(shards.clone());
+        Stream { ports: StreamPorts { shards, ..ports }, recognition, sink: sinks.of(of) }
     });
     info!(
         event = "worker_starting",
@@ -196,10 +201,10 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
     // Time for a child: its grace period, then the end of its stdin, SIGTERM and SIGKILL.
     let stopping = clock::Stop::within(config.shutdown_grace + config.child_kill_grace * 2);
     let settings = shard_sync_settings(config, &ports, &reaches);
-    let shard_syncs = streams.clone().map(|of, Stream { ports: StreamPorts { shards, .. }, recognition }| {
+    let shard_syncs = streams.clone().map(|of, Stream { ports: stream, recognition, sink }| {
         let name = of.map_or(config.stream.clone(), |stream| stream.name().to_owned());
-        let settings = shard_sync::Settings { stream: name, ..settings.clone() };
-        let shard_sync = ShardSync::new(ports.table.clone(), shards, recognition, settings);
+        let settings = shard_sync::Settings { stream: name, sink, ..settings.clone() };
+        let shard_sync = ShardSync::new(ports.table.clone(), stream.shards, recognition, settings);
         shard_sync.of_stream(of).with_clock(ports.clock())
     });
     let member = member_settings(config, &ports, &reaches, stopping.clone());
@@ -249,9 +254,11 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
     coordination.spawn(coordinator.run(stop.clone()).in_current_span());
     let mut helpers = JoinSet::new();
     helpers.spawn(emit_seen(seen.clone(), overview, ports.sink.clone(), stop.clone()));
-    for shard_sync in shard_syncs.values() {
+    for (of, shard_sync) in shard_syncs.iter() {
+        // The log lines name shards, as those of the only stream.
+        let span = of.map_or_else(Span::current, |stream| error_span!("stream", %stream));
         let shard_sync = shard_sync.clone().typed(is_typed);
-        helpers.spawn(keep_in_step(shard_sync, seen.clone(), handle.clone(), stop.clone()).in_current_span());
+        helpers.spawn(keep_in_step(shard_sync, seen.clone(), handle.clone(), stop.clone()).instrument(span));
     }
     let gave_up = Arc::new(Notify::new());
     let orders =
@@ -454,7 +461,7 @@ fn parts(config: &Config, ports: Ports, streams: ByStream<Stream>, reaches: &Rea
     };
     let service = ports.clock();
     let calls = Arc::new(Semaphore::new(CALLS));
-    let sources = streams.map(|_, Stream { ports: of, recognition }| {
+    let sources = streams.map(|_, Stream { ports: of, recognition, sink }| {
         let consumer = of.fanout.zip(config.fanout.clone());
         Source {
             api: of.records,
@@ -466,7 +473,7 @@ fn parts(config: &Config, ports: Ports, streams: ByStream<Stream>, reaches: &Rea
             closed: Arc::default(),
             reach: reaches.kinesis.clone(),
             calls: calls.clone(),
-            sink: ports.sink.clone(),
+            sink,
             clock: service.clone(),
         }
     });
@@ -482,7 +489,6 @@ fn parts(config: &Config, ports: Ports, streams: ByStream<Stream>, reaches: &Rea
         settings,
         timestamp,
         check_hash_keys: !config.skip_sync_if_leases_exist,
-        sink: ports.sink,
         standings: Arc::default(),
         capacity: ports.capacity,
         letters: ports.letters,

@@ -122,6 +122,12 @@ impl StreamIdentifier {
         (is_digits(account) && !name.is_empty() && is_epoch(epoch)).then(|| Self(text.into()))
     }
 
+    /// The identifier and the shard's id in a key of a table of several streams. None for another text.
+    pub fn split(key: &str) -> Option<(Self, &str)> {
+        let (stream, shard) = key.rsplit_once(':')?;
+        Some((Self::parse(stream)?, shard))
+    }
+
     /// The identifier as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -165,13 +171,19 @@ impl<T> ByStream<T> {
         }
     }
 
+    /// The streams, none for the only one, with their values.
+    pub fn iter(&self) -> impl Iterator<Item = (Option<&StreamIdentifier>, &T)> {
+        let (one, several) = match self {
+            Self::One(value) => (Some((None, value)), None),
+            Self::Several(values) => (None, Some(values)),
+        };
+        let several = several.into_iter().flatten().map(|(stream, value)| (Some(stream), value));
+        one.into_iter().chain(several)
+    }
+
     /// The values.
     pub fn values(&self) -> impl Iterator<Item = &T> {
-        let (one, several) = match self {
-            Self::One(value) => (Some(value), None),
-            Self::Several(values) => (None, Some(values.values())),
-        };
-        one.into_iter().chain(several.into_iter().flatten())
+        self.iter().map(|(_, value)| value)
     }
 
     /// Another value for each stream.

@@ -109,7 +109,7 @@ impl Consumer {
             record,
         };
         let all: Vec<Letter> = records.into_iter().map(of_record).collect();
-        let sink = self.parts.sink.clone();
+        let sink = self.source.sink.clone();
         self.spawn(async move {
             let sent = letters.destination.send(&all).await.map_err(|error| error.to_string());
             let outcome = sent.and_then(|count| {

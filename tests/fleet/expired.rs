@@ -192,7 +192,6 @@ async fn actions_with_a_record_after(wait: Duration) -> (Vec<String>, Outcome) {
         settings,
         timestamp: None,
         check_hash_keys: false,
-        sink: Arc::new(multilangd::metrics::Discard),
         standings: Arc::default(),
         capacity: Arc::default(),
         letters: None,
