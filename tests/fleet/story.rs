@@ -190,7 +190,9 @@ impl Story {
         let story = Self::new(seed, shards, bug, led);
         {
             let mut state = story.world.state();
-            let mut streams = names.iter().map(|name| Stream::named(name, shards));
+            let firsts = (1..).map(|number| number * 1_000_000);
+            let mut streams =
+                names.iter().zip(firsts).map(|(name, first)| Stream::named(name, shards, first));
             state.stream = streams.next().unwrap();
             state.more = streams.collect();
         }

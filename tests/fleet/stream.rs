@@ -46,10 +46,10 @@ impl Stream {
         Self::created(shards, 100, 1)
     }
 
-    /// One of several streams.
-    pub fn named(name: &str, shards: u128) -> Self {
+    /// One of several streams. Its sequence numbers follow `first`, so that no other stream has the same.
+    pub fn named(name: &str, shards: u128, first: u64) -> Self {
         let identifier = StreamIdentifier::parse(&format!("123456789012:{name}:1"));
-        Self { identifier, ..Self::new(shards) }
+        Self { identifier, ..Self::created(shards, first, 1) }
     }
 
     fn created(shards: u128, first: u64, created: i64) -> Self {
