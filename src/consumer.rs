@@ -21,10 +21,11 @@ use crate::capacity::Capacity;
 use crate::clock::{self, ServiceClock};
 use crate::lease::{Held, Table};
 use crate::letters::{Condition, Failure, Letters};
-use crate::metrics::{Ending, LastLines, OfShard, Sink};
+use crate::metrics::{Ending, LastLines, OfShard};
 use crate::multilang::{self, Child, ForShard, Launch, SpawnError, launch};
 use crate::retrieval::{Feed, Source};
 use crate::shard::BoxFuture;
+use crate::stream::ByStream;
 
 pub mod ending;
 pub mod event;
@@ -53,8 +54,8 @@ const DELAY_LOG_INTERVAL: Duration = Duration::from_secs(30);
 pub struct Parts {
     /// The lease table, for the leases of parent and child shards.
     pub table: Arc<dyn Table>,
-    /// Retrieval of the records.
-    pub source: Source,
+    /// Retrieval of the records of each stream.
+    pub sources: ByStream<Source>,
     /// Starts record processors.
     pub program: Arc<dyn Launch>,
     /// The protocol's names for the end of a shard and a lost lease.
@@ -65,8 +66,6 @@ pub struct Parts {
     pub timestamp: Option<i64>,
     /// Whether the user records of aggregates are checked against the shard's hash keys.
     pub check_hash_keys: bool,
-    /// Receives events.
-    pub sink: Arc<dyn Sink>,
     /// Whether the program works, and which shards are parked.
     pub standings: Arc<Standings>,
     /// The number of leases that this worker can hold.
@@ -90,7 +89,13 @@ pub struct Signals {
 
 /// Processes a shard until its end, the loss of its lease, a shutdown, or the permanent failure of its child.
 pub async fn run(held: Arc<Held>, parts: Parts, signals: Signals) -> Outcome {
-    Consumer::new(held, parts).run(signals).await
+    match parts.sources.get(held.key().stream()).cloned() {
+        Some(source) => Consumer::new(held, parts, source).run(signals).await,
+        None => {
+            debug_assert!(false, "only leases of the streams that this worker reads are acquired");
+            Outcome::Stopped
+        }
+    }
 }
 
 type Spawning = BoxFuture<'static, Result<Child, SpawnError>>;
@@ -98,6 +103,8 @@ type Spawning = BoxFuture<'static, Result<Child, SpawnError>>;
 struct Consumer {
     held: Arc<Held>,
     parts: Parts,
+    /// Retrieval of the records of the shard's stream.
+    source: Source,
     state: State,
     child: Option<Child>,
     /// The child that is being started.
@@ -137,7 +144,7 @@ struct Consumer {
 }
 
 impl Consumer {
-    fn new(held: Arc<Held>, parts: Parts) -> Self {
+    fn new(held: Arc<Held>, parts: Parts, source: Source) -> Self {
         let (lease, begun) = (held.initial(), parts.clock.past());
         let state = State::new(
             parts.settings.clone(),
@@ -148,6 +155,7 @@ impl Consumer {
         Self {
             held,
             parts,
+            source,
             state,
             child: None,
             spawning: None,
@@ -264,7 +272,7 @@ impl Consumer {
     }
 
     fn emit(&self, event: OfShard<'_>) {
-        self.parts.sink.shard(self.held.shard(), event);
+        self.source.sink.shard(self.held.shard(), event);
     }
 
     fn spawned(&mut self, outcome: Result<Child, SpawnError>) -> Event {
@@ -328,7 +336,7 @@ impl Consumer {
         match effect {
             Effect::CheckParents => {
                 let (table, held) = (self.parts.table.clone(), self.held.clone());
-                let recognition = self.parts.source.recognition.clone();
+                let recognition = self.source.recognition.clone();
                 self.spawn(
                     async move { Event::Parents(parents::may_begin(&*table, &held, &recognition).await) },
                 );
@@ -338,10 +346,14 @@ impl Consumer {
             Effect::Spawn => {
                 self.parts.standings.trying(self.held.key());
                 self.attempt = self.attempt.saturating_add(1);
-                let stream_arn =
-                    self.parts.source.recognition.current().map(|stream| stream.arn().to_owned());
-                let shard = self.held.shard().clone();
-                let start = ForShard { shard, stream_arn, attempt: self.attempt };
+                let (key, identity) = (self.held.key(), self.source.recognition.current());
+                let start = ForShard {
+                    shard: key.shard().clone(),
+                    lease: key.to_string(),
+                    stream: key.stream().map(|stream| stream.name().to_owned()),
+                    stream_arn: identity.map(|stream| stream.arn().to_owned()),
+                    attempt: self.attempt,
+                };
                 let (program, dialect) = (self.parts.program.clone(), self.parts.dialect);
                 self.spawning = Some(Box::pin(async move { Child::spawn(&*program, dialect, &start).await }));
             }
@@ -355,7 +367,7 @@ impl Consumer {
                 }
             }
             Effect::Store(position) => {
-                let (held, sink) = (self.held.clone(), self.parts.sink.clone());
+                let (held, sink) = (self.held.clone(), self.source.sink.clone());
                 self.spawn(async move {
                     let began = Instant::now();
                     let outcome = held.checkpoint(&position).await;
@@ -375,7 +387,7 @@ impl Consumer {
             }
             Effect::PrepareEnd(children) => {
                 let (table, held) = (self.parts.table.clone(), self.held.clone());
-                let recognition = self.parts.source.recognition.clone();
+                let recognition = self.source.recognition.clone();
                 self.spawn(async move {
                     Event::EndPrepared(ending::prepare(&*table, &held, &children, &recognition).await)
                 });

@@ -23,10 +23,12 @@ use crate::capacity::Capacity;
 use crate::clock::{self, ServiceClock};
 use crate::lease::held::{Owner, Rival};
 use crate::lease::history::History;
-use crate::lease::{Held, Lease, LeaseKey, ProcessId, Table, WorkerId, handoff, liveness};
+use crate::lease::orders::{Pause, in_force};
+use crate::lease::{Held, Lease, LeaseKey, ProcessId, Table, WorkerId, handoff, liveness, of_stream};
 use crate::metrics::Sink;
 use crate::reach::Reach;
-use crate::recognition::Recognition;
+use crate::recognition::Recognitions;
+use crate::stream::StreamIdentifier;
 
 mod assigned;
 pub mod event;
@@ -75,7 +77,7 @@ pub struct Settings {
     /// Receives the events of scans and assignments.
     pub sink: Arc<dyn Sink>,
     /// Which stream's leases are acquired.
-    pub recognition: Arc<Recognition>,
+    pub recognitions: Recognitions,
     /// This process.
     pub process: ProcessId,
     /// The time at AWS, which dates the start of reading at `LATEST`.
@@ -112,9 +114,29 @@ pub struct Snapshot {
     pub at: Option<Instant>,
     /// Since when this worker can acquire no lease: it can't list them, or can't write them.
     pub unable: Option<Instant>,
+    /// In the part of one of several streams: the order of an operator that is in force for all of them.
+    pub order: Option<Pause>,
 }
 
 impl Snapshot {
+    /// The part of one of several streams, as of a table of its own ([`of_stream`]).
+    #[must_use]
+    pub fn of_stream(&self, stream: &StreamIdentifier) -> Self {
+        Self {
+            leases: Arc::new(of_stream::leases(&self.leases, stream)),
+            history: Arc::new(self.history.of_stream(stream)),
+            held: Arc::new(of_stream::keys(&self.held, stream)),
+            excluded: Arc::new(of_stream::keys(&self.excluded, stream)),
+            order: in_force(&self.leases).cloned(),
+            ..self.clone()
+        }
+    }
+
+    /// The order of an operator for the whole application that is in force.
+    pub fn in_force(&self) -> Option<&Pause> {
+        self.order.as_ref().or_else(|| in_force(&self.leases))
+    }
+
     /// The owners that renewed none of their leases any more, finished ones included, when the table was scanned.
     pub fn dead_workers(&self, failover: Duration) -> BTreeSet<WorkerId> {
         self.at.map(|at| liveness::dead_workers(&self.history, failover, at)).unwrap_or_default()
@@ -198,7 +220,7 @@ impl Coordinator {
             nudged: nudged.clone(),
             process: settings.process.clone(),
             rivals: tell,
-            recognition: settings.recognition.clone(),
+            recognitions: settings.recognitions.clone(),
         };
         let writes = Arc::new(Semaphore::new(PARALLEL));
         let coordinator = Self {
@@ -224,7 +246,7 @@ impl Coordinator {
             older,
         };
         let (seen, rival) = (coordinator.shown.subscribe(), coordinator.older.subscribe());
-        let ends = Ends { handle: Handle(handle), leases, seen, standing, calls, successors, rival };
+        let ends = Ends { handle: Handle::new(handle), leases, seen, standing, calls, successors, rival };
         (coordinator, ends)
     }
 
@@ -343,7 +365,11 @@ impl Coordinator {
                 self.shown.send_if_modified(|shown| std::mem::replace(&mut shown.unable, unable) != unable);
             }
             Effect::NotePeers(peers) => self.settings.capacity.note(peers),
-            Effect::SuspectStream => self.settings.recognition.suspect(),
+            Effect::SuspectStream(stream) => {
+                if let Some(recognition) = self.settings.recognitions.get(stream.as_ref()) {
+                    recognition.suspect();
+                }
+            }
             Effect::GiveWay(rival) => drop(self.older.send_replace(Some(rival))),
             Effect::Emit(event) => self.settings.sink.worker(event),
             Effect::Log(line) => line.log(),

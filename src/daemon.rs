@@ -8,7 +8,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, error, info, warn};
+use tracing::{Instrument as _, Span, error, error_span, info, warn};
 
 use crate::backoff::Backoff;
 use crate::budget::Budget;
@@ -28,6 +28,7 @@ use crate::lease::{LeaseKey, ProcessId, Table, WorkerId};
 use crate::letters::Letters;
 use crate::limits::Limits;
 use crate::membership::{self, Begun};
+use crate::metrics::of_stream::Sinks;
 use crate::metrics::{FleetReader, OfWorker, Sink};
 use crate::multilang::{Launch, Launcher, Program, output};
 use crate::reach::Reaches;
@@ -38,6 +39,7 @@ use crate::retrieval::{self, Source, push};
 use crate::scheduler;
 use crate::shard;
 use crate::shard_sync::{self, ShardSync};
+use crate::stream::ByStream;
 
 mod attempts;
 mod counted;
@@ -68,12 +70,8 @@ pub struct Ports {
     pub table: Arc<dyn Table>,
     /// The rows of the coordinator, beside the leases.
     pub state: Arc<dyn Store>,
-    /// The stream's shards.
-    pub shards: Arc<dyn shard::Api>,
-    /// Retrieval by polling.
-    pub records: Arc<dyn retrieval::Api>,
-    /// Retrieval by enhanced fan-out, where it is supported.
-    pub fanout: Option<Arc<dyn push::Api>>,
+    /// The streams to read.
+    pub streams: ByStream<StreamPorts>,
     /// Starts record processors.
     pub children: Arc<dyn Launch>,
     /// Where dead letters are written; none without `multilangd.deadLetters`.
@@ -90,6 +88,32 @@ pub struct Ports {
     pub service: ServiceTime,
     /// The platform, for host metrics; none for no measurement.
     pub surroundings: Option<Surroundings>,
+}
+
+/// The outside world of one stream.
+#[derive(Clone)]
+pub struct StreamPorts {
+    /// The stream's shards.
+    pub shards: Arc<dyn shard::Api>,
+    /// Retrieval by polling.
+    pub records: Arc<dyn retrieval::Api>,
+    /// Retrieval by enhanced fan-out, where it is supported.
+    pub fanout: Option<Arc<dyn push::Api>>,
+}
+
+impl std::fmt::Debug for StreamPorts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StreamPorts").finish_non_exhaustive()
+    }
+}
+
+/// A stream, and whether it is still the same.
+#[derive(Clone)]
+struct Stream {
+    ports: StreamPorts,
+    recognition: Arc<Recognition>,
+    /// Receives its events.
+    sink: Arc<dyn Sink>,
 }
 
 impl Ports {
@@ -164,25 +188,33 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
     let reaches = Reaches::at(config.kinesis.location(), config.dynamodb.location());
     ports.table =
         Arc::new(Counted { table: ports.table, sink: ports.sink.clone(), reach: reaches.dynamodb.clone() });
-    ports.shards = Arc::new(Noted { shards: ports.shards, reach: reaches.kinesis.clone() });
+    let sinks = Sinks::new(ports.sink.clone());
+    let streams = ports.streams.clone().map(|of, ports: StreamPorts| {
+        let shards = Arc::new(Noted { shards: ports.shards, reach: reaches.kinesis.clone() });
+        let recognition = Recognition::new(shards.clone());
+        Stream { ports: StreamPorts { shards, ..ports }, recognition, sink: sinks.of(of) }
+    });
     info!(
         event = "worker_starting",
         application = config.application, table = config.table, program = %ports.children, "starting worker"
     );
-    let recognition = Recognition::new(ports.shards.clone());
     // Time for a child: its grace period, then the end of its stdin, SIGTERM and SIGKILL.
     let stopping = clock::Stop::within(config.shutdown_grace + config.child_kill_grace * 2);
     let settings = shard_sync_settings(config, &ports, &reaches);
-    let shard_sync = ShardSync::new(ports.table.clone(), ports.shards.clone(), recognition.clone(), settings)
-        .with_clock(ports.clock());
+    let shard_syncs = streams.clone().map(|of, Stream { ports: stream, recognition, sink }| {
+        let name = of.map_or(config.stream.clone(), |stream| stream.name().to_owned());
+        let settings = shard_sync::Settings { stream: name, sink, ..settings.clone() };
+        let shard_sync = ShardSync::new(ports.table.clone(), stream.shards, recognition, settings);
+        shard_sync.of_stream(of).with_clock(ports.clock())
+    });
     let member = member_settings(config, &ports, &reaches, stopping.clone());
     let begun = tokio::select! {
         biased;
         // No lease is held yet, so a stop need not wait.
         () = stop.cancelled() => return Ok(()),
-        outcome = initialize(config, &ports, &member, &shard_sync) => outcome?,
+        outcome = initialize(config, &ports, &member, &shard_syncs) => outcome?,
     };
-    let shard_sync = shard_sync.typed(begun.mode != Mode::Phase1);
+    let is_typed = begun.mode != Mode::Phase1;
     let settings = coordinator::Settings {
         me: config.worker.clone(),
         failover: config.failover,
@@ -191,7 +223,7 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
         priority: config.priority,
         handoff: config.rules.limits(),
         sink: ports.sink.clone(),
-        recognition: recognition.clone(),
+        recognitions: streams.clone().map(|_, stream| stream.recognition),
         capacity: ports.capacity.clone(),
         reach: reaches.dynamodb.clone(),
         stop: stopping.clone(),
@@ -222,11 +254,16 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
     coordination.spawn(coordinator.run(stop.clone()).in_current_span());
     let mut helpers = JoinSet::new();
     helpers.spawn(emit_seen(seen.clone(), overview, ports.sink.clone(), stop.clone()));
-    helpers.spawn(keep_in_step(shard_sync, seen, handle.clone(), stop.clone()).in_current_span());
+    for (of, shard_sync) in shard_syncs.iter() {
+        // The log lines name shards, as those of the only stream.
+        let span = of.map_or_else(Span::current, |stream| error_span!("stream", %stream));
+        let shard_sync = shard_sync.clone().typed(is_typed);
+        helpers.spawn(keep_in_step(shard_sync, seen.clone(), handle.clone(), stop.clone()).instrument(span));
+    }
     let gave_up = Arc::new(Notify::new());
     let orders =
         scheduler::Orders { coordinator: handle.clone(), stop: stop.clone(), gave_up: gave_up.clone() };
-    let scheduler = scheduler::run(parts(config, ports, recognition, &reaches), orders, leases);
+    let scheduler = scheduler::run(parts(config, ports, streams, &reaches), orders, leases);
     let mut running = Running {
         scheduler: std::pin::pin!(scheduler),
         helpers,
@@ -384,7 +421,7 @@ pub fn replay_settings(config: &Config) -> replay::Settings {
     }
 }
 
-fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>, reaches: &Reaches) -> Parts {
+fn parts(config: &Config, ports: Ports, streams: ByStream<Stream>, reaches: &Reaches) -> Parts {
     let settings = Settings {
         parent_poll: config.parent_poll,
         task_backoff: config.task_backoff,
@@ -423,33 +460,35 @@ fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>, reaches: 
         retry: Duration::from_millis(500),
     };
     let service = ports.clock();
-    let consumer = ports.fanout.zip(config.fanout.clone());
-    let consumer = consumer.map(|(api, settings)| Arc::new(StreamConsumer::new(api, settings)));
+    let calls = Arc::new(Semaphore::new(CALLS));
+    let sources = streams.map(|_, Stream { ports: of, recognition, sink }| {
+        let consumer = of.fanout.zip(config.fanout.clone());
+        Source {
+            api: of.records,
+            shards: of.shards,
+            recognition,
+            consumer: consumer.map(|(api, settings)| Arc::new(StreamConsumer::new(api, settings))),
+            settings: retrieval.clone(),
+            budget: ports.budget.clone(),
+            closed: Arc::default(),
+            reach: reaches.kinesis.clone(),
+            calls: calls.clone(),
+            sink,
+            clock: service.clone(),
+        }
+    });
     let timestamp = match config.initial {
         InitialPosition::AtTimestamp(millis) => Some(millis),
         InitialPosition::Latest | InitialPosition::TrimHorizon => None,
     };
     Parts {
         table: ports.table,
-        source: Source {
-            api: ports.records,
-            shards: ports.shards,
-            recognition,
-            consumer,
-            settings: retrieval,
-            budget: ports.budget,
-            closed: Arc::default(),
-            reach: reaches.kinesis.clone(),
-            calls: Arc::new(Semaphore::new(CALLS)),
-            sink: ports.sink.clone(),
-            clock: service.clone(),
-        },
+        sources,
         program: ports.children,
         dialect: dialect(config.child_protocol),
         settings,
         timestamp,
         check_hash_keys: !config.skip_sync_if_leases_exist,
-        sink: ports.sink,
         standings: Arc::default(),
         capacity: ports.capacity,
         letters: ports.letters,
@@ -458,12 +497,12 @@ fn parts(config: &Config, ports: Ports, recognition: Arc<Recognition>, reaches: 
     }
 }
 
-/// Creates the table, reads the stream's shards and creates their leases, with retries.
+/// Creates the table, reads the shards of the streams and creates their leases, with retries.
 async fn initialize(
     config: &Config,
     ports: &Ports,
     member: &membership::Settings,
-    shard_sync: &ShardSync,
+    shard_syncs: &ByStream<ShardSync>,
 ) -> Result<Begun, Error> {
     let mut attempts = Attempts::default();
     let mut backoff =
@@ -480,18 +519,22 @@ async fn initialize(
                 found = Found::Created;
             }
             // Before anything is written.
-            shard_sync.recognise().await?;
+            for shard_sync in shard_syncs.values() {
+                shard_sync.recognise().await?;
+            }
             stage = 1;
             let begun = membership::begin(&*ports.state, &*ports.table, found, member).await?;
             stage = 2;
-            shard_sync.clone().typed(begun.mode != Mode::Phase1).begin().await?;
+            for shard_sync in shard_syncs.values() {
+                shard_sync.clone().typed(begun.mode != Mode::Phase1).begin().await?;
+            }
             Ok(begun)
         };
         let error = match begin().await {
             Ok(begun) => return Ok(begun),
             Err(error) => error,
         };
-        let rows = shard_sync.made();
+        let rows = shard_syncs.values().map(ShardSync::made).sum::<usize>();
         let without_progress = attempts.failed(Progress { stage, rows });
         // Wait for an endpoint that starts later, as in a set of containers.
         let waits = error.is_unreachable() && began.elapsed() < config.initialization_backoff * UNREACHABLE;

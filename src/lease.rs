@@ -19,6 +19,7 @@
 //! | [`audit`] | whether the leases cover all hash keys, and which worker checks that: pure |
 //! | [`cleanup`] | which finished leases can be deleted: pure |
 //! | [`sync`] | which leases the shards of a stream need: pure |
+//! | [`of_stream`] | the leases of one of several streams, as a table of their own |
 //! | [`orders`] | parked shards and a paused application: the marks of an operator: pure |
 //! | [`outage`] | requests that fail again and again: when to log it, how long to wait: pure |
 //! | [`memory`] | the table in memory, for tests |
@@ -35,6 +36,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use self::orders::{Park, Pause};
+use crate::recognition::Recognitions;
 use crate::sequence::Position;
 use crate::shard::{HashRange, ShardId};
 use crate::stream::StreamId;
@@ -50,6 +52,7 @@ pub mod key;
 pub mod liveness;
 pub mod memory;
 pub mod meter;
+pub mod of_stream;
 pub mod orders;
 pub mod origin;
 pub mod outage;
@@ -222,6 +225,11 @@ impl Lease {
     /// The shard.
     pub fn shard(&self) -> &ShardId {
         self.key.shard()
+    }
+
+    /// Whether its row is of one of these streams, and not of an earlier one of the same name.
+    pub fn is_of(&self, streams: &Recognitions) -> bool {
+        streams.accept(self.key.stream(), self.stream.as_ref())
     }
 
     /// The worker that reads the shard now: the previous owner during a graceful handoff.

@@ -2,13 +2,14 @@
 //!
 //! [`events`] is the catalogue of events; each [`Sink`] uses those that it needs. [`board`] keeps the present
 //! state by shard, which [`prometheus`] renders; [`cloudwatch`] aggregates the metrics that KCL sends to
-//! CloudWatch.
+//! CloudWatch; [`of_stream`] tells the shards of several streams apart.
 
 pub mod board;
 pub mod cloudwatch;
 pub mod events;
 pub mod fleet;
 pub mod histogram;
+pub mod of_stream;
 pub mod pending;
 pub mod prometheus;
 pub mod rate;

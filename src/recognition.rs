@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
 use crate::shard::{self, Filter, ShardId};
-use crate::stream::StreamId;
+use crate::stream::{ByStream, StreamId, StreamIdentifier};
 
 /// Shard consumers that suspect another stream share calls of `DescribeStreamSummary`, which are at least
 /// this far apart.
@@ -78,6 +78,33 @@ struct Known {
 impl fmt::Debug for Recognition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Recognition").field("state", &self.known()).finish_non_exhaustive()
+    }
+}
+
+/// The recognitions of all streams that the daemon reads.
+pub type Recognitions = ByStream<Arc<Recognition>>;
+
+impl Recognitions {
+    /// Whether a lease of that stream whose row has that mark may be acquired: [`Recognition::accepts`]. Not if the stream
+    /// is none of those.
+    pub fn accept(&self, stream: Option<&StreamIdentifier>, mark: Option<&StreamId>) -> bool {
+        self.get(stream).is_some_and(|recognition| recognition.accepts(mark))
+    }
+
+    /// Whether that stream has the shard: [`Recognition::has_shard`]. No other stream has shards here.
+    ///
+    /// # Errors
+    /// The call failed.
+    pub async fn have_shard(
+        &self,
+        stream: Option<&StreamIdentifier>,
+        shard: &ShardId,
+        mark: Option<&StreamId>,
+    ) -> Result<bool, shard::Error> {
+        match self.get(stream) {
+            Some(recognition) => recognition.has_shard(shard, mark).await,
+            None => Ok(false),
+        }
     }
 }
 

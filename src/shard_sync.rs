@@ -17,10 +17,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{self, ServiceClock, ServiceTime};
 use crate::coordinator::{Handle, Snapshot};
+use crate::lease::of_stream::OfStream;
 use crate::lease::{LeaseKey, Table};
 use crate::recognition::Recognition;
 use crate::sequence::SequenceNumber;
 use crate::shard::{self, ShardId};
+use crate::stream::StreamIdentifier;
 
 pub mod event;
 mod identity;
@@ -41,6 +43,8 @@ pub struct ShardSync {
     shards: Arc<dyn shard::Api>,
     recognition: Arc<Recognition>,
     settings: Settings,
+    /// The stream, if the table holds the leases of several.
+    stream: Option<StreamIdentifier>,
     typed: bool,
     /// The time at AWS, which dates orders that are brought to leases at `LATEST`.
     clock: ServiceClock,
@@ -67,7 +71,19 @@ impl ShardSync {
     ) -> Self {
         let (made, occupied) = (Arc::default(), Arc::default());
         let clock = ServiceClock::new(clock::wall_millis, ServiceTime::default());
-        Self { table, shards, recognition, settings, typed: true, clock, made, occupied }
+        Self { table, shards, recognition, settings, stream: None, typed: true, clock, made, occupied }
+    }
+
+    /// Looks after one of several streams: its part of the table, which `new` received as a whole.
+    #[must_use]
+    pub fn of_stream(self, stream: Option<&StreamIdentifier>) -> Self {
+        match stream {
+            Some(stream) => {
+                let table = Arc::new(OfStream::new(self.table, stream.clone()));
+                Self { table, stream: Some(stream.clone()), ..self }
+            }
+            None => self,
+        }
     }
 
     /// Corrects the wall clock by the dates of AWS's responses.
@@ -94,13 +110,19 @@ impl ShardSync {
         coordinator: Handle,
         stop: CancellationToken,
     ) {
+        let of_stream = |stream| coordinator.of_stream(stream);
+        let coordinator = self.stream.as_ref().map_or_else(|| coordinator.clone(), of_stream);
         let mut state = State::new(self.settings.clone(), Instant::now());
         loop {
             let event = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
                 // Before suspicions: a consumer whose read is always refused suspects for ever.
-                () = sleep_until(state.audit_due()) => Event::AuditDue(seen.borrow_and_update().clone()),
+                () = sleep_until(state.audit_due()) => {
+                    let seen = seen.borrow_and_update().clone();
+                    let part = self.stream.as_ref().map(|stream| seen.of_stream(stream));
+                    Event::AuditDue(part.unwrap_or(seen))
+                }
                 () = self.recognition.suspected(), if state.suspicion_due().is_none() => Event::Suspected,
                 () = clock::reached(state.suspicion_due()) => Event::SuspicionDue,
             };

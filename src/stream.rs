@@ -9,6 +9,7 @@
 //! At AWS: `StreamARN` and `StreamCreationTimestamp` of `DescribeStreamSummary`. In KCL: `StreamIdentifier`.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -121,6 +122,12 @@ impl StreamIdentifier {
         (is_digits(account) && !name.is_empty() && is_epoch(epoch)).then(|| Self(text.into()))
     }
 
+    /// The identifier and the shard's id in a key of a table of several streams. None for another text.
+    pub fn split(key: &str) -> Option<(Self, &str)> {
+        let (stream, shard) = key.rsplit_once(':')?;
+        Some((Self::parse(stream)?, shard))
+    }
+
     /// The identifier as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -144,9 +151,72 @@ impl fmt::Debug for StreamIdentifier {
     }
 }
 
+/// A value for each stream of a lease table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ByStream<T> {
+    /// For the only stream of a table of one stream.
+    One(T),
+    /// For each stream of a table of several streams.
+    Several(BTreeMap<StreamIdentifier, T>),
+}
+
+impl<T> ByStream<T> {
+    /// The value for the stream that the key of a lease names. None for a stream that has none, and for a key of the other
+    /// kind of table.
+    pub fn get(&self, stream: Option<&StreamIdentifier>) -> Option<&T> {
+        match (self, stream) {
+            (Self::One(value), None) => Some(value),
+            (Self::Several(values), Some(stream)) => values.get(stream),
+            (Self::One(_), Some(_)) | (Self::Several(_), None) => None,
+        }
+    }
+
+    /// The streams, none for the only one, with their values.
+    pub fn iter(&self) -> impl Iterator<Item = (Option<&StreamIdentifier>, &T)> {
+        let (one, several) = match self {
+            Self::One(value) => (Some((None, value)), None),
+            Self::Several(values) => (None, Some(values)),
+        };
+        let several = several.into_iter().flatten().map(|(stream, value)| (Some(stream), value));
+        one.into_iter().chain(several)
+    }
+
+    /// The values.
+    pub fn values(&self) -> impl Iterator<Item = &T> {
+        self.iter().map(|(_, value)| value)
+    }
+
+    /// Another value for each stream.
+    pub fn map<U>(self, mut make: impl FnMut(Option<&StreamIdentifier>, T) -> U) -> ByStream<U> {
+        match self {
+            Self::One(value) => ByStream::One(make(None, value)),
+            Self::Several(values) => {
+                let of = |(stream, value)| {
+                    let made = make(Some(&stream), value);
+                    (stream, made)
+                };
+                ByStream::Several(values.into_iter().map(of).collect())
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn value_of_a_stream_is_found_in_its_kind_of_table_only() {
+        let [orders, payments] =
+            ["1:orders:5", "1:payments:5"].map(|text| StreamIdentifier::parse(text).unwrap());
+        let one = ByStream::One(7);
+        assert_eq!((one.get(None), one.get(Some(&orders))), (Some(&7), None));
+        let several = ByStream::Several(BTreeMap::from([(orders.clone(), 8)]));
+        assert_eq!(several.get(Some(&orders)), Some(&8));
+        assert_eq!((several.get(Some(&payments)), several.get(None)), (None, None));
+        let named = several.map(|stream, value| format!("{} {value}", stream.unwrap().name()));
+        assert_eq!(named.values().collect::<Vec<_>>(), ["orders 8"]);
+    }
 
     #[test]
     fn identifier_is_parsed_as_kcl_writes_it_only() {

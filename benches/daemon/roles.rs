@@ -11,11 +11,12 @@ use multilangd::aws::dynamodb::Options;
 use multilangd::aws::state::State;
 use multilangd::budget::Budget;
 use multilangd::config::resolve::{self, Given};
-use multilangd::daemon::{self, Ports};
+use multilangd::daemon::{self, Ports, StreamPorts};
 use multilangd::metrics::Discard;
 use multilangd::multilang::Outgoing;
 use multilangd::multilang::launch::{Happened, Launch, Process, SpawnError, Stop};
 use multilangd::shard::BoxFuture;
+use multilangd::stream::ByStream;
 use multilangd_protocol::Line;
 use tokio_util::sync::CancellationToken;
 
@@ -269,9 +270,11 @@ pub fn without_processes(words: &[String]) {
                 config.state_table.clone(),
                 config.reports_table.clone(),
             )),
-            shards: stream.clone(),
-            records: stream.clone(),
-            fanout: Some(stream),
+            streams: ByStream::One(StreamPorts {
+                shards: stream.clone(),
+                records: stream.clone(),
+                fanout: Some(stream),
+            }),
             children: Arc::new(InMemoryChildren),
             capacity: Arc::default(),
             sink: Arc::new(Discard),

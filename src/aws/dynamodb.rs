@@ -210,7 +210,10 @@ impl Leases {
                 let why = why.to_string();
                 return Err(Error::Unreadable { table: self.table.clone(), key: key.clone(), why });
             }
-            Some(Row::Other(_) | Row::OfSeveralStreams { .. } | Row::OfOneStream(_)) | None => None,
+            // Nor is a row of another application.
+            Some(Row::OfSeveralStreams { lease, stream }) => return Err(self.several_streams(lease, stream)),
+            Some(Row::OfOneStream(lease)) => return Err(self.one_stream(lease)),
+            Some(Row::Other(_)) | None => None,
         })
     }
 

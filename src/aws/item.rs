@@ -353,6 +353,44 @@ mod tests {
         assert_eq!(new_row(&lease), item);
     }
 
+    /// The items of a dump of a table of KCL 3.5.1.
+    fn items(dump: &str) -> Vec<Item> {
+        let dump: serde_json::Value = serde_json::from_str(dump).unwrap();
+        let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+        let attribute = |value: &serde_json::Value| match value.as_object().unwrap().iter().next().unwrap() {
+            (kind, value) if kind == "S" => AttributeValue::S(text(value)),
+            (kind, value) if kind == "N" => AttributeValue::N(text(value)),
+            (_, value) => AttributeValue::Ss(value.as_array().unwrap().iter().map(text).collect()),
+        };
+        let items = dump["tables"]["app"]["items"].as_array().unwrap().iter();
+        let is_lease = |item: &&serde_json::Value| item[ENTITY]["S"] == LEASE;
+        let item = |item: &serde_json::Value| {
+            item.as_object().unwrap().iter().map(|(name, value)| (name.clone(), attribute(value))).collect()
+        };
+        items.filter(is_lease).map(item).collect()
+    }
+
+    #[test]
+    fn rows_of_several_streams_equal_those_of_java() {
+        let after_split = include_str!("../../tests/process/java-3.5.1/multi-stream-after-split.json");
+        let handoff = include_str!("../../tests/process/java-3.5.1/multi-stream-handoff.json");
+        let mut streams = BTreeSet::new();
+        let (mut children, mut handoffs) = (0, 0);
+        for mut item in items(after_split).into_iter().chain(items(handoff)) {
+            let read = row(&item, &Sequence::Latest, Streams::Several);
+            let Row::Lease(lease) = read else { panic!("{read:?}") };
+            streams.insert(lease.key.stream().unwrap().name().to_owned());
+            children += lease.children.len();
+            handoffs += usize::from(lease.checkpoint_owner.is_some());
+            // A row that is created has no handoff.
+            item.remove(CHECKPOINT_OWNER);
+            assert_eq!(new_row(&lease), item);
+            assert!(matches!(row(&item, &Sequence::Latest, Streams::One), Row::OfSeveralStreams { .. }));
+        }
+        assert_eq!(streams, ["orders", "payments", "returns"].map(str::to_owned).into());
+        assert!(children == 2 && handoffs > 0, "{children} children, {handoffs} handoffs");
+    }
+
     #[test]
     fn row_of_the_other_kind_of_table_is_no_lease() {
         let mut item = of_several();

@@ -120,11 +120,16 @@ mod tests {
     use crate::lease::{Lease, ProcessId, WorkerId};
     use crate::sequence::{Position, Sequence};
     use crate::shard::{HashRange, Listed};
+    use crate::stream::ByStream;
 
     fn lease(shard: &str, checkpoint: Sequence, parents: &[&str], owner: Option<&WorkerId>) -> Lease {
         let parents = parents.iter().map(|parent| (*parent).into()).collect();
         let range = HashRange { start: 0, end: 9 };
         Lease { owner: owner.cloned(), ..Lease::new(shard.into(), Position::new(checkpoint), parents, range) }
+    }
+
+    fn recognition(owner: &Owner) -> Arc<Recognition> {
+        owner.recognitions.get(None).unwrap().clone()
     }
 
     fn owner(table: &Arc<Memory>) -> Owner {
@@ -135,7 +140,7 @@ mod tests {
             nudged: Arc::default(),
             process: ProcessId::new(5, "one", &"me".into()),
             rivals: mpsc::channel(1).0,
-            recognition: Recognition::new(Arc::new(Listed::default())),
+            recognitions: ByStream::One(Recognition::new(Arc::new(Listed::default()))),
         }
     }
 
@@ -149,7 +154,7 @@ mod tests {
         let held = Held::new(row, Instant::now(), crate::clock::slept(), &owner);
         let child =
             ChildShard { id: "c".into(), parents: vec!["p".into()], range: HashRange { start: 0, end: 9 } };
-        assert_eq!(prepare(&*table, &held, &[child], &owner.recognition).await, Ok(()));
+        assert_eq!(prepare(&*table, &held, &[child], &recognition(&owner)).await, Ok(()));
         assert_eq!(table.row(&"c".into()).unwrap().pause, Some(order));
     }
 

@@ -94,7 +94,7 @@ impl Consumer {
         }
         let is_old = condition == Condition::RecordAgeExceeded;
         let (at, shard) = ((self.parts.wall)(), self.held.shard().clone());
-        let stream = self.parts.source.recognition.current().map(|stream| stream.arn().to_owned());
+        let stream = self.source.recognition.current().map(|stream| stream.arn().to_owned());
         let program = self.parts.program.to_string();
         let of_record = |record| Letter {
             condition,
@@ -109,7 +109,7 @@ impl Consumer {
             record,
         };
         let all: Vec<Letter> = records.into_iter().map(of_record).collect();
-        let sink = self.parts.sink.clone();
+        let sink = self.source.sink.clone();
         self.spawn(async move {
             let sent = letters.destination.send(&all).await.map_err(|error| error.to_string());
             let outcome = sent.and_then(|count| {

@@ -70,7 +70,7 @@ mod tests {
     use crate::lease::{ProcessId, WorkerId};
     use crate::sequence::{Position, Sequence};
     use crate::shard::{HashRange, Listed};
-    use crate::stream::StreamId;
+    use crate::stream::{ByStream, StreamId};
 
     fn lease(shard: &str, checkpoint: Sequence, parents: &[&str], owner: Option<&WorkerId>) -> Lease {
         let parents = parents.iter().map(|parent| (*parent).into()).collect();
@@ -105,6 +105,7 @@ mod tests {
         let row = lease("child", Sequence::TrimHorizon, &["parent"], Some(&me));
         table.put(row.clone());
         table.put(lease("parent", Sequence::TrimHorizon, &[], None));
+        let recognition = Recognition::new(Arc::new(Listed::default()));
         let owner = Owner {
             me: me.clone(),
             table: table.clone(),
@@ -112,25 +113,21 @@ mod tests {
             nudged: Arc::default(),
             process: ProcessId::new(5, "one", &me),
             rivals: mpsc::channel(1).0,
-            recognition: Recognition::new(Arc::new(Listed::default())),
+            recognitions: ByStream::One(recognition.clone()),
         };
         let held = Held::new(row, Instant::now(), crate::clock::slept(), &owner);
-        assert_eq!(
-            may_begin(&*table, &held, &owner.recognition).await,
-            Ok(false),
-            "the parent isn't finished"
-        );
+        assert_eq!(may_begin(&*table, &held, &recognition).await, Ok(false), "the parent isn't finished");
         table.put(lease("parent", Sequence::ShardEnd, &[], None));
         let writes = table.writes();
-        assert_eq!(may_begin(&*table, &held, &owner.recognition).await, Ok(true));
+        assert_eq!(may_begin(&*table, &held, &recognition).await, Ok(true));
         assert_eq!(table.writes(), writes, "it was just taken");
 
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(may_begin(&*table, &held, &owner.recognition).await, Ok(true));
+        assert_eq!(may_begin(&*table, &held, &recognition).await, Ok(true));
         assert_eq!(table.row(held.key()).unwrap().counter, 1, "renewed first");
         tokio::time::advance(Duration::from_secs(2)).await;
         table.steal(held.key(), &"thief".into());
-        assert_eq!(may_begin(&*table, &held, &owner.recognition).await, Ok(false));
+        assert_eq!(may_begin(&*table, &held, &recognition).await, Ok(false));
         assert!(held.lost().is_cancelled());
     }
 }

@@ -40,7 +40,7 @@ impl Consumer {
         self.feed = None;
         let stream = self.held.initial().stream.clone();
         let shard = ShardOfStream { id: self.held.shard().clone(), range, stream };
-        self.feed = Some(Feed::open(&self.parts.source, shard, start));
+        self.feed = Some(Feed::open(&self.source, shard, start));
     }
 
     fn start_of(&self, checkpoint: &Sequence) -> Start {
@@ -58,7 +58,7 @@ impl Consumer {
     pub(super) fn send(&mut self, message: Message) {
         let Some(child) = &mut self.child else { return };
         self.asked = Instant::now();
-        self.parts.sink.shard(self.held.shard(), OfShard::Asked(message.action()));
+        self.source.sink.shard(self.held.shard(), OfShard::Asked(message.action()));
         match message {
             Message::Initialize(position) => child.send(&ToChild::Initialize {
                 shard_id: self.held.shard().as_str(),
@@ -69,7 +69,7 @@ impl Consumer {
                 let Sizes { records: count, data: bytes, .. } = records.sizes();
                 if let Some((last, arrival)) = records.end() {
                     let delivered = OfShard::Delivered { records: count, bytes, last: &last, arrival };
-                    self.parts.sink.shard(self.held.shard(), delivered);
+                    self.source.sink.shard(self.held.shard(), delivered);
                 }
                 self.held.count(bytes);
                 child.send_batch(records, millis_behind_latest);

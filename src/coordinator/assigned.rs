@@ -99,6 +99,7 @@ impl<H: Holding> State<H> {
             leads: Some(leads),
             at: Some(now),
             unable: self.unable(now),
+            order: None,
         }));
         if self.stopping {
             return;
@@ -128,7 +129,7 @@ impl<H: Holding> State<H> {
 
     /// Leases that the leader must not assign now: this worker is releasing them, or they are of another stream.
     fn excluded(&self, leases: &[Lease]) -> BTreeSet<LeaseKey> {
-        let is_of_another = |lease: &&Lease| !self.settings.recognition.accepts(lease.stream.as_ref());
+        let is_of_another = |lease: &&Lease| !lease.is_of(&self.settings.recognitions);
         let releasing = self.in_flight.keys().filter(|(_, intent)| *intent == Intent::Release);
         let others = leases.iter().filter(is_of_another).map(|lease| &lease.key);
         releasing.map(|(key, _)| key).chain(others).cloned().collect()
@@ -137,7 +138,7 @@ impl<H: Holding> State<H> {
     /// Notices a leader that does not assign leases, as far as a member can tell.
     fn watch_the_leader(&mut self, leases: &[Lease], now: Instant, effects: &mut Effects<H>) {
         // Leases of another stream are not this fleet's to assign.
-        let leases = leases.iter().filter(|lease| self.settings.recognition.accepts(lease.stream.as_ref()));
+        let leases = leases.iter().filter(|lease| lease.is_of(&self.settings.recognitions));
         let left = leader::neglected(leases, &self.history, self.settings.failover, now);
         let logged = self.assigned.complained.is_some_and(|at| now < at + LOG_AGAIN);
         let standing = &self.standing;
@@ -208,7 +209,7 @@ impl<H: Holding> State<H> {
             Ok(lease) => lease,
             Err(error) => return effects.push(Effect::Log(Line::CannotRead(key.clone(), error))),
         };
-        let accepts = |lease: &Lease| self.settings.recognition.accepts(lease.stream.as_ref());
+        let accepts = |lease: &Lease| lease.is_of(&self.settings.recognitions);
         let is_usable = |lease: &Lease| is_mine(lease) && accepts(lease) && !lease.is_complete();
         let Some(lease) = lease.filter(is_usable) else { return };
         if lease.checkpoint_owner.is_some() {

@@ -14,6 +14,7 @@ use crate::lease::update::Update;
 use crate::lease::{Held, Lease, LeaseKey, WorkerId, table};
 use crate::metrics::OfWorker;
 use crate::shard::some;
+use crate::stream::StreamIdentifier;
 
 /// A lease that this worker holds, or held. The state only passes it on and compares it: a lease that was lost
 /// and acquired again is another one.
@@ -142,8 +143,8 @@ pub enum Effect<H> {
     PublishUnable(Option<Instant>),
     /// Says whether other workers could hold leases.
     NotePeers(bool),
-    /// Rows of another stream were seen.
-    SuspectStream,
+    /// Rows of another stream were seen, under the name of this one.
+    SuspectStream(Option<StreamIdentifier>),
     /// An older process has this worker's id.
     GiveWay(Rival),
     /// A metric.

@@ -7,7 +7,7 @@
 //! mark to compare, and an error is logged. At the start one unmarked lease that names this worker is left alone for half a
 //! failover time: if its counter moves, another process is alive.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -19,6 +19,7 @@ use crate::lease::held::Rival;
 use crate::lease::orders;
 use crate::lease::update::{Mark, Update};
 use crate::lease::{Lease, LeaseKey};
+use crate::stream::StreamIdentifier;
 
 /// Between two log lines about the same.
 const LOG_AGAIN: Duration = Duration::from_secs(60);
@@ -181,25 +182,29 @@ impl Rivals {
 impl<H: Holding> State<H> {
     /// Whether a row is of the stream that this worker reads, and not left alone.
     pub(super) fn accepts(&self, lease: &Lease) -> bool {
-        self.settings.recognition.accepts(lease.stream.as_ref()) && !self.rivals.leaves_alone(&lease.key)
+        lease.is_of(&self.settings.recognitions) && !self.rivals.leaves_alone(&lease.key)
     }
 
     /// Evaluates the marks of the rows after a scan, before leases are acquired.
     pub(super) fn evaluate_marks(&mut self, now: Instant, effects: &mut Effects<H>) {
         effects.extend(self.rivals.scanned(now, &self.leases, &self.settings));
         // Rows of another stream, or of an earlier one of this name, concern the shard sync.
-        let recognition = &self.settings.recognition;
-        if self.leases.iter().all(|lease| recognition.accepts(lease.stream.as_ref())) {
+        let recognitions = &self.settings.recognitions;
+        let others = self.leases.iter().filter(|lease| !lease.is_of(recognitions));
+        let is_read = |stream: &Option<&StreamIdentifier>| recognitions.get(*stream).is_some();
+        let suspected: BTreeSet<_> = others.map(|lease| lease.key.stream()).filter(is_read).collect();
+        if suspected.is_empty() {
             self.other_streams = None;
         } else if self.other_streams.is_none_or(|at| now.saturating_duration_since(at) >= LOG_AGAIN) {
             self.other_streams = Some(now);
-            effects.push(Effect::SuspectStream);
+            effects.extend(suspected.into_iter().map(|stream| Effect::SuspectStream(stream.cloned())));
         }
     }
 
     /// A write that acquires the lease, with the marks.
     pub(super) fn marked(&self, update: Update, lease: &Lease) -> Update {
-        let stream = self.settings.recognition.mark(lease.shard());
+        let recognition = self.settings.recognitions.get(lease.key.stream());
+        let stream = recognition.and_then(|recognition| recognition.mark(lease.shard()));
         let stores_start = self.settings.resume_latest;
         let update =
             update.marked(lease, &Mark { stream, process: self.settings.process.clone(), stores_start });

@@ -97,6 +97,7 @@ impl<H: Holding> State<H> {
             leads: None,
             at: Some(now),
             unable: self.unable(now),
+            order: None,
         }));
         if self.stopping {
             return;

@@ -134,7 +134,7 @@ fn shown(effect: &Effect<Held>) -> Option<String> {
         Effect::Nudge(rows) => format!("nudge {} rows", rows.len()),
         Effect::NudgeOwners(workers) => format!("nudge owners {workers:?}"),
         Effect::PassOnNudge => "pass on the nudge".to_owned(),
-        Effect::SuspectStream => "suspect the stream".to_owned(),
+        Effect::SuspectStream(_) => "suspect the stream".to_owned(),
         Effect::GiveWay(_) => "give way".to_owned(),
         Effect::Publish(_)
         | Effect::PublishUnable(_)
@@ -464,7 +464,7 @@ fn rows_of_another_stream_are_suspected_once_a_minute() {
     let mut rig = Rig::new();
     let stream =
         |created| crate::stream::StreamId::new("arn:aws:kinesis:us-east-1:123456789012:stream/s", created);
-    rig.state.settings.recognition.recognise(Some(stream(5)), BTreeSet::new());
+    rig.state.settings.recognitions.get(None).unwrap().recognise(Some(stream(5)), BTreeSet::new());
     let other = Lease { stream: Some(stream(4)), ..lease("a", None, 1) };
     for expected in [1, 0] {
         rig.on(Event::ScanDue);

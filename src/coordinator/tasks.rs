@@ -99,7 +99,12 @@ impl Tools {
                 Ok(_) => {}
                 Err(_) => continue,
             }
-            match self.settings.recognition.has_shard(row.shard(), row.stream.as_ref()).await {
+            match self
+                .settings
+                .recognitions
+                .have_shard(row.key.stream(), row.shard(), row.stream.as_ref())
+                .await
+            {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(_) => continue,

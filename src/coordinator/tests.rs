@@ -8,8 +8,10 @@ use super::*;
 use crate::lease::memory::{Fault, Memory};
 use crate::lease::update::{Change, Update};
 use crate::lease::{LeaseKey, table};
+use crate::recognition::Recognition;
 use crate::sequence::{Position, Sequence};
 use crate::shard::{BoxFuture, HashRange};
+use crate::stream::{ByStream, StreamIdentifier};
 
 pub(crate) fn settings() -> Settings {
     Settings {
@@ -20,7 +22,7 @@ pub(crate) fn settings() -> Settings {
         priority: true,
         handoff: handoff::Limits { hand_off: Duration::from_secs(30), failover: Duration::from_secs(10) },
         sink: Arc::new(crate::metrics::Discard),
-        recognition: Recognition::new(Arc::new(crate::shard::Listed::default())),
+        recognitions: ByStream::One(Recognition::new(Arc::new(crate::shard::Listed::default()))),
         capacity: Arc::default(),
         reach: Arc::default(),
         stop: crate::clock::Stop::within(Duration::from_secs(9)),
@@ -266,4 +268,30 @@ async fn member_finds_its_handoff_without_a_nudge() {
         // A call of the leader: it looks, and sees that it has been named.
         ends.handle.look();
     }
+}
+
+#[test]
+fn part_of_a_stream_has_the_order_that_is_in_force_for_all() {
+    let stream = StreamIdentifier::parse("1:orders:5").unwrap();
+    let row = |key: &str, pause| {
+        let range = HashRange { start: 0, end: 9 };
+        let row = Lease::new(key.into(), Position::new(Sequence::TrimHorizon), BTreeSet::new(), range);
+        Lease { pause, ..row }
+    };
+    let order = Pause::new(true, 5, "ann");
+    let leases = [row("1:orders:5:s", None), row("1:refunds:5:s", Some(order.clone()))];
+    let (mut history, now) = (History::default(), Instant::now());
+    history.note_scan(&leases, now);
+    let all = Snapshot {
+        held: Arc::new(leases.iter().map(|lease| lease.key.clone()).collect()),
+        leases: Arc::new(leases.to_vec()),
+        history: Arc::new(history),
+        at: Some(now),
+        ..Snapshot::default()
+    };
+    let part = all.of_stream(&stream);
+    assert_eq!(*part.leases, [row("s", None)]);
+    assert_eq!(*part.held, BTreeSet::from(["s".into()]));
+    assert_eq!(part.history.unchanged_for(&"s".into(), now), Some(Duration::ZERO));
+    assert_eq!((part.in_force(), all.in_force()), (Some(&order), Some(&order)));
 }

@@ -32,9 +32,10 @@ use super::table::{self, Table};
 use super::update::{self, Next};
 use super::{Lease, LeaseKey, ProcessId, WorkerId};
 use crate::clock::{self, Expiry};
-use crate::recognition::Recognition;
+use crate::recognition::Recognitions;
 use crate::sequence::Position;
-use crate::shard::ShardId;
+use crate::shard::{self, ShardId};
+use crate::stream::StreamId;
 
 /// Why a write on a held lease didn't happen.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -66,7 +67,7 @@ pub struct Owner {
     /// Notified when a row shows that another process writes under this worker id.
     pub rivals: mpsc::Sender<Rival>,
     /// Whether a shard whose row somebody has deleted is still there.
-    pub recognition: Arc<Recognition>,
+    pub recognitions: Recognitions,
 }
 
 /// Another process that writes under this worker's id: the one that the row is marked with, if it is one of ours.
@@ -302,8 +303,7 @@ impl Held {
                     if seen.is_none() && !holding.row().is_complete() {
                         // No other worker knows the position.
                         let row = Lease { owner: None, ..holding.restored() };
-                        let recognition = &self.owner.recognition;
-                        let is_there = recognition.has_shard(self.shard(), row.stream.as_ref()).await;
+                        let is_there = self.has_shard(row.stream.as_ref()).await;
                         if is_there == Ok(true) && self.owner.table.create(&row).await? {
                             return Ok(None);
                         }
@@ -317,6 +317,10 @@ impl Held {
             }
         }
         Err(Error::Lost)
+    }
+
+    async fn has_shard(&self, mark: Option<&StreamId>) -> Result<bool, shard::Error> {
+        self.owner.recognitions.have_shard(self.key.stream(), self.shard(), mark).await
     }
 
     fn lose(&self, holding: &mut Holding) -> Error {
@@ -404,8 +408,7 @@ impl Held {
             return Step::Failed(holding.lose());
         }
         let mark = holding.row().stream.clone();
-        let is_there = self.owner.recognition.has_shard(self.shard(), mark.as_ref());
-        match timeout_at(self.expires(), is_there).await {
+        match timeout_at(self.expires(), self.has_shard(mark.as_ref())).await {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) => {
                 self.settle();

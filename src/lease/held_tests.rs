@@ -3,9 +3,10 @@
 use super::*;
 use crate::lease::memory::{Fault, Memory};
 use crate::lease::orders::{self, Park};
+use crate::recognition::Recognition;
 use crate::sequence::{Sequence, SequenceNumber};
 use crate::shard::{HashRange, Listed, Shard};
-use crate::stream::StreamId;
+use crate::stream::{ByStream, StreamId};
 use std::collections::BTreeSet;
 
 const FAILOVER: Duration = Duration::from_secs(10);
@@ -27,7 +28,7 @@ fn owner(table: Arc<Memory>) -> Owner {
         nudged: Arc::default(),
         process: ProcessId::new(5, "one", &"me".into()),
         rivals: mpsc::channel(1).0,
-        recognition: Recognition::new(Arc::new(Listed::new(vec![shard()]))),
+        recognitions: ByStream::One(Recognition::new(Arc::new(Listed::new(vec![shard()])))),
     }
 }
 
@@ -207,7 +208,7 @@ async fn marked_row_is_not_restored_in_another_stream() {
         let owner = owner(table.clone());
         let listed = Listed::new(Vec::new());
         listed.become_stream(described.clone(), vec![shard()]);
-        let owner = Owner { recognition: Recognition::new(Arc::new(listed)), ..owner };
+        let owner = Owner { recognitions: ByStream::One(Recognition::new(Arc::new(listed))), ..owner };
         let lease = Lease { stream: Some(mark(5)), ..held.initial().clone() };
         let held = Held::new(lease, Instant::now(), clock::slept(), &owner);
         table.remove(&"s".into());
@@ -224,7 +225,10 @@ async fn deleted_row_of_a_finished_shard_is_not_restored() {
         held.initial().clone(),
         Instant::now(),
         clock::slept(),
-        &Owner { recognition: Recognition::new(Arc::new(Listed::default())), ..owner(table.clone()) },
+        &Owner {
+            recognitions: ByStream::One(Recognition::new(Arc::new(Listed::default()))),
+            ..owner(table.clone())
+        },
     );
     assert_eq!(gone.renew().await, Err(Error::Lost));
     let finished = Lease { checkpoint: Position::shard_end(), ..held.initial().clone() };

@@ -26,9 +26,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::orders::{Park, Pause};
-use super::{Lease, LeaseKey, WorkerId};
+use super::{Lease, LeaseKey, WorkerId, of_stream};
 use crate::sequence::Position;
-use crate::stream::StreamId;
+use crate::stream::{StreamId, StreamIdentifier};
 
 /// A worker plans for the moment after a lease expires: expiry is strictly later than the limit, as in Java.
 const AFTER: Duration = Duration::from_millis(1);
@@ -174,6 +174,16 @@ impl History {
             while self.deleted.len() > DELETED {
                 self.deleted.pop_first();
             }
+        }
+    }
+
+    /// The part of one of several streams, as of a table of its own ([`super::of_stream`]).
+    pub fn of_stream(&self, stream: &StreamIdentifier) -> Self {
+        let alone = |key: &LeaseKey| of_stream::alone(key, stream);
+        Self {
+            rows: self.rows.iter().filter_map(|(key, row)| Some((alone(key)?, row.clone()))).collect(),
+            deleted: self.deleted.iter().filter_map(|(key, row)| Some((alone(key)?, row.clone()))).collect(),
+            scanned: self.scanned,
         }
     }
 

@@ -51,10 +51,10 @@ impl From<ShardId> for LeaseKey {
 impl From<&str> for LeaseKey {
     /// A text that does not begin with the identifier of a stream is the id of a shard of the only stream.
     fn from(text: &str) -> Self {
-        let of_stream = text.rsplit_once(':').and_then(|(stream, shard)| {
-            Some(Self::new(Some(StreamIdentifier::parse(stream)?), shard.into()))
-        });
-        of_stream.unwrap_or_else(|| Self::new(None, text.into()))
+        match StreamIdentifier::split(text) {
+            Some((stream, shard)) => Self::new(Some(stream), shard.into()),
+            None => Self::new(None, text.into()),
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use super::{example, feed, kinesis, progress, tables, watch};
 use crate::aws::{client, dynamodb, kinesis::Attempts, state::State};
 use crate::clock;
 use crate::config::{self, Config};
-use crate::daemon::{self, Machine, Ports};
+use crate::daemon::{self, Machine, Ports, StreamPorts};
 use crate::exit::Exit;
 use crate::lease::Table;
 use crate::lease::table::Streams;
@@ -33,6 +33,7 @@ use crate::multilang::process::ProgramError;
 use crate::sequence::Position;
 use crate::shard::ShardId;
 use crate::status::{self, Watch};
+use crate::stream::ByStream;
 
 const REGION: &str = "us-east-1";
 const ACCOUNT: &str = "000000000000";
@@ -355,9 +356,11 @@ async fn serve(
             config.state_table.clone(),
             config.reports_table.clone(),
         )),
-        shards: stream.clone(),
-        records: stream.clone(),
-        fanout: Some(stream.clone()),
+        streams: ByStream::One(StreamPorts {
+            shards: stream.clone(),
+            records: stream.clone(),
+            fanout: Some(stream.clone()),
+        }),
         children,
         capacity,
         sink: board.clone(),

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use super::events::{Coverage, Ending, Move, OfShard, OfWorker, Step, Supporters, Tables};
 use super::sink::Sink;
 use crate::shard::ShardId;
+use crate::stream::StreamIdentifier;
 
 mod sending;
 
@@ -239,8 +240,12 @@ impl Scope<'_> {
         self
     }
 
+    /// The shard, and the stream of an application that reads several ([`super::of_stream`]).
     fn shard(self, shard: &ShardId) -> Self {
-        self.with("ShardId", shard.as_str())
+        match StreamIdentifier::split(shard.as_str()) {
+            Some((stream, id)) => self.with("ShardId", id).with("StreamId", stream.as_str()),
+            None => self.with("ShardId", shard.as_str()),
+        }
     }
 
     fn worker(self) -> Self {

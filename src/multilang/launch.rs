@@ -95,8 +95,12 @@ pub enum Happened {
 /// to a message, because some clients fail at fields that they do not know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForShard {
-    /// `MULTILANGD_SHARD_ID`, and `MULTILANGD_LEASE_KEY`: they differ only in a table of several streams.
+    /// `MULTILANGD_SHARD_ID`.
     pub shard: ShardId,
+    /// `MULTILANGD_LEASE_KEY`: the shard's id, which in a table of several streams follows the identifier of the stream.
+    pub lease: String,
+    /// `MULTILANGD_STREAM_NAME` in a table of several streams; otherwise all processes have the same.
+    pub stream: Option<String>,
     /// `MULTILANGD_STREAM_ARN`: none while it is unknown.
     pub stream_arn: Option<String>,
     /// `MULTILANGD_CHILD_ATTEMPT`: 1 for the first process after a checkpoint was stored.
@@ -106,18 +110,21 @@ pub struct ForShard {
 impl ForShard {
     /// A first process of a shard whose stream is unknown.
     pub fn of(shard: ShardId) -> Self {
-        Self { shard, stream_arn: None, attempt: 1 }
+        Self { lease: shard.to_string(), shard, stream: None, stream_arn: None, attempt: 1 }
     }
 
     /// The environment variables.
     pub fn variables(&self) -> impl Iterator<Item = (&'static str, String)> {
-        let shard = self.shard.to_string();
         let known = [
-            ("MULTILANGD_SHARD_ID", shard.clone()),
-            ("MULTILANGD_LEASE_KEY", shard),
+            ("MULTILANGD_SHARD_ID", self.shard.to_string()),
+            ("MULTILANGD_LEASE_KEY", self.lease.clone()),
             ("MULTILANGD_CHILD_ATTEMPT", self.attempt.to_string()),
         ];
-        known.into_iter().chain(self.stream_arn.clone().map(|arn| ("MULTILANGD_STREAM_ARN", arn)))
+        let stream = [
+            self.stream.clone().map(|name| ("MULTILANGD_STREAM_NAME", name)),
+            self.stream_arn.clone().map(|arn| ("MULTILANGD_STREAM_ARN", arn)),
+        ];
+        known.into_iter().chain(stream.into_iter().flatten())
     }
 }
 

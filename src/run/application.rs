@@ -8,12 +8,13 @@ use multilangd::aws::kinesis::Attempts;
 use multilangd::clock;
 use multilangd::config::Config;
 use multilangd::cpu::Surroundings;
-use multilangd::daemon::{self, Machine, Ports};
+use multilangd::daemon::{self, Machine, Ports, StreamPorts};
 use multilangd::exit::Exit;
 use multilangd::letters;
 use multilangd::metrics::{Both, Sink, cloudwatch};
 use multilangd::multilang::Program;
 use multilangd::status::Subject;
+use multilangd::stream::ByStream;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
@@ -89,9 +90,11 @@ pub(crate) async fn run(
         letters,
         table: Arc::new(table),
         state: Arc::new(state),
-        shards: stream.clone(),
-        records: stream.clone(),
-        fanout: Some(stream),
+        streams: ByStream::One(StreamPorts {
+            shards: stream.clone(),
+            records: stream.clone(),
+            fanout: Some(stream),
+        }),
         children,
         capacity,
         sink,

@@ -39,7 +39,6 @@ use tracing::{debug, error, info, warn};
 use super::event::{Compared, Correction, Effect, Error, Event, Listing, Moment, Occasion, Settings};
 use super::orders;
 use crate::coordinator::Snapshot;
-use crate::lease::orders::in_force;
 use crate::lease::origin::Foreign;
 use crate::lease::outage::Outage;
 use crate::lease::{Lease, LeaseKey, audit, cleanup, table, update};
@@ -217,7 +216,7 @@ impl State {
             }),
             Event::Corrected(Correction::Orders, outcome) => self.advance(moment, |state, audit| {
                 let corrected = outcome?;
-                if let Some(pause) = in_force(&audit.seen.leases) {
+                if let Some(pause) = audit.seen.in_force() {
                     orders::log_corrected(&corrected, pause);
                 }
                 Ok(state.search(audit))
@@ -362,7 +361,9 @@ impl State {
     fn bring_orders(&mut self, moment: &Moment, audit: &mut Audit) -> Next {
         let only = (!audit.leads).then_some(&self.settings.me);
         let leases = &audit.seen.leases;
-        let corrections = in_force(leases)
+        let corrections = audit
+            .seen
+            .in_force()
             .map(|pause| orders::corrections(leases, pause, only, moment.past))
             .filter(|corrections| !corrections.is_empty());
         match corrections {

@@ -389,7 +389,11 @@ async fn table_holds_the_leases_of_one_or_of_several_streams() {
         assert_eq!(rows(&name).await, [], "{name}");
         table.create(&lease(ours)).await.unwrap();
         let before = rows(&name).await;
-        let refused = [beside.list().await.map(drop), beside.create(&lease(ours)).await.map(drop)];
+        let refused = [
+            beside.list().await.map(drop),
+            beside.get(&lease(ours).key).await.map(drop),
+            beside.create(&lease(ours)).await.map(drop),
+        ];
         assert!(refused.into_iter().all(|refused| refused.is_err_and(|error| error.is_foreign())), "{name}");
         assert_eq!(rows(&name).await, before, "nothing is written");
     }

@@ -7,17 +7,18 @@ use std::process::ExitStatus;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use multilangd::lease::LeaseKey;
 use multilangd::multilang::launch::{Happened, Process};
 use multilangd::multilang::{Outgoing, Stop};
 use multilangd::sequence::Sequence;
-use multilangd::shard::{BoxFuture, ShardId};
+use multilangd::shard::BoxFuture;
 use multilangd_protocol::Line;
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
 use crate::links::Link;
 use crate::story::wall;
-use crate::world::{Bug, FAILOVER};
+use crate::world::{Bug, FAILOVER, stream_of};
 
 /// An action that ends with the exit of the child.
 const EXIT: &str = "exit";
@@ -39,7 +40,7 @@ struct Pending {
 
 pub struct Child {
     link: Link,
-    shard: ShardId,
+    key: LeaseKey,
     pid: u32,
     mind: Mutex<Pending>,
     /// The index of the next expected record.
@@ -49,7 +50,7 @@ pub struct Child {
 
 impl std::fmt::Debug for Child {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Child").field("shard", &self.shard).field("pid", &self.pid).finish_non_exhaustive()
+        f.debug_struct("Child").field("key", &self.key).field("pid", &self.pid).finish_non_exhaustive()
     }
 }
 
@@ -60,13 +61,13 @@ impl Drop for Child {
 }
 
 impl Child {
-    pub fn start(link: Link, shard: ShardId) -> Self {
+    pub fn start(link: Link, key: LeaseKey) -> Self {
         let pid = {
             let mut state = link.world.state();
             state.next_pid += 1;
             state.next_pid
         };
-        Self { link, shard, pid, mind: Mutex::default(), next: None, gone: false }
+        Self { link, key, pid, mind: Mutex::default(), next: None, gone: false }
     }
 
     fn after(&self, most: u64) -> Instant {
@@ -158,9 +159,9 @@ impl Child {
             Some(at) => numbers[..at].to_vec(),
             None => numbers.iter().copied().filter(can_process).collect(),
         };
-        ledger.processed(&self.shard, &good);
+        ledger.processed(self.key.shard(), &good);
         if !good.is_empty() {
-            ledger.during_outage.retain(|(_, shard), _| *shard != self.shard);
+            ledger.during_outage.retain(|(_, shard), _| shard != self.key.shard());
         }
         if failed.is_none() {
             return true;
@@ -178,7 +179,8 @@ impl Child {
     fn begin(&mut self, stored: &str) {
         let mut state = self.link.world.state();
         let state = &mut *state;
-        let Some(line) = state.stream.shards.get(&self.shard) else {
+        let stream = stream_of(&state.stream, &state.more, self.key.stream());
+        let Some(line) = stream.shards.get(self.key.shard()) else {
             // The lease is of an earlier stream, whose records are gone. Until the lease is lost, the present
             // stream may get a shard of this name, which must then be read from its oldest record.
             self.next = (stored == "TRIM_HORIZON").then_some(0);
@@ -194,52 +196,56 @@ impl Child {
                 records.partition_point(|n| *n <= number)
             }
         });
-        let key = state.stream.key(&self.shard);
-        state.oracle.begins(&state.rows, &self.link.worker, &key, &state.stream);
+        state.oracle.begins(&state.rows, &self.link.worker, &self.key, stream);
     }
 
     /// Checks a batch, and returns its last sequence number and all of them.
     fn records(&mut self, records: &Value) -> (Option<String>, Vec<u64>) {
         let mut state = self.link.world.state();
         let state = &mut *state;
-        let (key, mut last, mut numbers) = (state.stream.key(&self.shard), None, Vec::new());
+        let stream = stream_of(&state.stream, &state.more, self.key.stream());
+        let (mut last, mut numbers) = (None, Vec::new());
         for record in records.as_array().unwrap() {
             let text = record["sequenceNumber"].as_str().unwrap();
             let number: u64 = text.parse().unwrap();
             last = Some(text.to_owned());
-            if number <= state.stream.first {
+            if number <= stream.first {
                 // A record of an earlier stream: the batch was in flight.
                 continue;
             }
-            let all = &state.stream.shards[&self.shard].records;
+            let Some(line) = stream.shards.get(self.key.shard()) else {
+                state.oracle.violated("another-stream", format!("{number} of {}", self.key));
+                continue;
+            };
+            let all = &line.records;
             let place = all.partition_point(|n| *n < number);
             // Records with a letter may be left out; and those up to the stored checkpoint, of which the child learned
             // nothing at its start, because the answer to the write was lost.
             if let (Some(ledger), Some(next)) = (&state.ledger, &mut self.next) {
-                let stored: u64 = match state.rows.get(&key).map(|row| &row.checkpoint.sequence) {
+                let stored: u64 = match state.rows.get(&self.key).map(|row| &row.checkpoint.sequence) {
                     Some(Sequence::Number(number)) => number.as_str().parse().unwrap(),
                     _ => 0,
                 };
-                let is_settled = |record: u64| ledger.is_passed(&self.shard, record) || record <= stored;
+                let is_settled = |record: u64| ledger.is_passed(self.key.shard(), record) || record <= stored;
                 while *next < place && is_settled(all[*next]) {
                     *next += 1;
                 }
             }
             numbers.push(number);
             if state.ledger.as_ref().is_some_and(|ledger| ledger.is_old(number, wall())) {
-                state.oracle.violated("old-delivered", format!("{number} of {} is too old", self.shard));
+                state.oracle.violated("old-delivered", format!("{number} of {} is too old", self.key));
             }
             if self.next != Some(place) && self.next != Some(usize::MAX) {
                 let expected = self.next;
                 state.oracle.violated(
                     "gap",
-                    format!("{} of {} comes at {expected:?}, is at {place}", number, self.shard),
+                    format!("{} of {} comes at {expected:?}, is at {place}", number, self.key),
                 );
             }
             self.next = Some(place + 1);
-            state.oracle.delivered(&self.link.worker, &key, number, Instant::now(), FAILOVER);
+            state.oracle.delivered(&self.link.worker, &self.key, number, Instant::now(), FAILOVER);
         }
-        let noted = format!("{} {} {last:?}", self.link.worker, self.shard);
+        let noted = format!("{} {} {last:?}", self.link.worker, self.key);
         state.oracle.note(&noted);
         (last, numbers)
     }

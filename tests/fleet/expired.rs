@@ -26,6 +26,7 @@ use multilangd::record::{Data, Record};
 use multilangd::retrieval::{self, Answer, Api, PrefetchLimits, Source, Start};
 use multilangd::sequence::{Position, Sequence, SequenceNumber};
 use multilangd::shard::{BoxFuture, HashRange, Listed, ShardId};
+use multilangd::stream::ByStream;
 
 const FAILOVER: Duration = Duration::from_secs(10);
 
@@ -140,7 +141,7 @@ async fn actions_with_a_record_after(wait: Duration) -> (Vec<String>, Outcome) {
         nudged: Arc::default(),
         process: ProcessId::new(5, "one", &"me".into()),
         rivals: mpsc::channel(1).0,
-        recognition: recognition.clone(),
+        recognitions: ByStream::One(recognition.clone()),
     };
     let held = Held::new(lease, Instant::now(), clock::slept(), &owner);
     let seconds = Duration::from_secs;
@@ -185,13 +186,12 @@ async fn actions_with_a_record_after(wait: Duration) -> (Vec<String>, Outcome) {
     let (actions, mut asked) = mpsc::unbounded_channel();
     let parts = Parts {
         table,
-        source,
+        sources: ByStream::One(source),
         program: Arc::new(Program(Mutex::new(Some(actions)))),
         dialect: Dialect::Current,
         settings,
         timestamp: None,
         check_hash_keys: false,
-        sink: Arc::new(multilangd::metrics::Discard),
         standings: Arc::default(),
         capacity: Arc::default(),
         letters: None,

@@ -17,13 +17,13 @@ use multilangd::record::{Data, Record};
 use multilangd::retrieval::{self, Answer, Start};
 use multilangd::sequence::{Position, Sequence, SequenceNumber};
 use multilangd::shard::{self, BoxFuture, Filter, Shard, ShardId};
-use multilangd::stream::StreamId;
+use multilangd::stream::{StreamId, StreamIdentifier};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::child::Child;
 use crate::story::wall;
-use crate::world::{Bug, Denied, World};
+use crate::world::{Bug, Denied, World, stream_of};
 
 /// The timeout of a request, as in the AWS client.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -32,6 +32,8 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 pub struct Link {
     pub world: Arc<World>,
     pub worker: WorkerId,
+    /// The stream of this port, if the application reads several.
+    pub stream: Option<StreamIdentifier>,
     /// Whether the worker is configured with another stream.
     pub foreign: bool,
 }
@@ -393,7 +395,9 @@ impl shard::Api for Link {
     fn list(&self, filter: Filter) -> BoxFuture<'_, Result<Vec<Shard>, shard::Error>> {
         Box::pin(async move {
             let foreign = self.foreign;
-            let shards = self.read("ListShards", |world| world.state().list(foreign, filter)).await;
+            let shards = self
+                .read("ListShards", |world| world.state().list(self.stream.as_ref(), foreign, filter))
+                .await;
             shards.map_err(shard::Error::Unavailable)
         })
     }
@@ -401,7 +405,9 @@ impl shard::Api for Link {
     fn identity(&self) -> BoxFuture<'_, Result<StreamId, shard::Error>> {
         Box::pin(async move {
             let foreign = self.foreign;
-            let identity = self.read("DescribeStreamSummary", |world| world.state().identity(foreign)).await;
+            let identity = self
+                .read("DescribeStreamSummary", |world| world.state().identity(self.stream.as_ref(), foreign))
+                .await;
             identity.map_err(shard::Error::Unavailable)
         })
     }
@@ -418,7 +424,8 @@ impl retrieval::Api for Link {
             let index = self.read("GetShardIterator", |world| {
                 let mut state = world.state();
                 let state = &mut *state;
-                let line = state.stream.shards.get(shard).ok_or_else(|| missing(shard))?;
+                let stream = stream_of(&state.stream, &state.more, self.stream.as_ref());
+                let line = stream.shards.get(shard).ok_or_else(|| missing(shard))?;
                 let place = |number: &SequenceNumber| number.as_str().parse::<u64>().unwrap();
                 if let Start::At(number) | Start::After(number) = start
                     && place(number) < line.starting
@@ -429,14 +436,14 @@ impl retrieval::Api for Link {
                     Start::TrimHorizon => 0,
                     Start::AtTimestamp(from) => line.arrivals.partition_point(|at| at < from),
                     Start::Latest => {
-                        let key = state.stream.key(shard);
+                        let key = stream.key(shard);
                         state.oracle.begins_at_latest(&self.worker, &key, &line.records);
                         line.records.len()
                     }
                     Start::At(number) => line.records.partition_point(|n| *n < place(number)),
                     Start::After(number) => line.records.partition_point(|n| *n <= place(number)),
                 };
-                Ok(format!("{}/{shard}/{index}", state.stream.created))
+                Ok(format!("{}/{shard}/{index}", stream.created))
             });
             index.await.map_err(retrieval::Error::Unavailable)?
         })
@@ -457,10 +464,10 @@ impl retrieval::Api for Link {
                 return Err(retrieval::Error::IteratorExpired("five minutes are over".to_owned()));
             }
             let answer = Self::read(self, "GetRecords", |world| {
-                if world.state().stream.created != created {
+                if world.state().stream_of(self.stream.as_ref()).created != created {
                     return Err(missing(&shard));
                 }
-                Ok(answer(world, &shard, index, limit.min(25)))
+                Ok(answer(world, self.stream.as_ref(), &shard, index, limit.min(25)))
             });
             answer.await.map_err(retrieval::Error::Unavailable)?
         })
@@ -471,20 +478,27 @@ fn missing(shard: &ShardId) -> retrieval::Error {
     retrieval::Error::ShardMissing(format!("{shard} in this stream"))
 }
 
-fn answer(world: &World, shard: &ShardId, index: usize, limit: usize) -> Answer {
+fn answer(
+    world: &World,
+    of: Option<&StreamIdentifier>,
+    shard: &ShardId,
+    index: usize,
+    limit: usize,
+) -> Answer {
     let mut state = world.state();
-    let line = &state.stream.shards[shard];
+    let stream = state.stream_of(of);
+    let line = &stream.shards[shard];
     let wanted = &line.records[index.min(line.records.len())..];
     let mut numbers: Vec<u64> = wanted.iter().copied().take(limit).collect();
     let mut next = index + numbers.len();
     let mut ended = line.ending.is_some() && next == line.records.len();
-    let children = state.stream.children_of(shard);
-    let (bug, created) = (state.bug, state.stream.created);
+    let children = stream.children_of(shard);
+    let (bug, created, is_closed) = (state.bug, stream.created, line.ending.is_some());
     match bug {
         Some(Bug::SkipsARecord) if numbers.len() > 1 && state.chance(100) => {
             numbers.remove(0);
         }
-        Some(Bug::EndsEarly) if state.stream.shards[shard].ending.is_some() && !numbers.is_empty() => {
+        Some(Bug::EndsEarly) if is_closed && !numbers.is_empty() => {
             (ended, next) = (true, index);
             numbers.clear();
         }
@@ -556,7 +570,7 @@ impl Launch for Link {
                 self.world.state().oracle.count("a machine had no resources for a child");
                 return Err(SpawnError::new(self, rustix::io::Errno::AGAIN.into()));
             }
-            Ok(Box::new(Child::start(self.clone(), start.shard.clone())) as Box<dyn Process>)
+            Ok(Box::new(Child::start(self.clone(), start.lease.as_str().into())) as Box<dyn Process>)
         })
     }
 }

@@ -35,6 +35,7 @@ mod operator;
 mod oracle;
 mod orders;
 mod scale;
+mod several;
 mod shortage;
 mod story;
 mod stream;

@@ -22,14 +22,14 @@ use crate::world::Network;
 fn operate(story: &Story, seek: bool, whole: bool) {
     let mut state = story.world.state();
     let leases: Vec<Lease> = state.rows.values().cloned().collect();
-    let listed = state.list(false, Filter::All);
+    let listed = state.list(None, false, Filter::All);
     let rows = Rows { leases: &leases, live: &BTreeSet::new(), selected: None, force: true };
     let steps = if seek { plan::seek(&rows, &listed, &To::TrimHorizon) } else { plan::release(&rows) };
     let most = if whole { steps.len() } else { state.random.usize(0..=steps.len()) };
     let operator = WorkerId::from(OPERATOR);
     for step in &steps[..most] {
         if let Action::Create(lease) = &step.action {
-            let stream = Some(state.identity(false));
+            let stream = Some(state.identity(None, false));
             state.oracle.moved_again(&lease.key);
             state.create(&Lease { stream, ..(**lease).clone() }, Instant::now());
         } else if let Some(update) = step.lease.as_ref().and_then(|row| step.update(row)) {

@@ -9,7 +9,7 @@ use multilangd::capacity::Capacity;
 use multilangd::clock::{ServiceClock, ServiceTime};
 use multilangd::config::Config;
 use multilangd::config::resolve::{Given, resolve};
-use multilangd::daemon::{self, Ports};
+use multilangd::daemon::{self, Ports, StreamPorts};
 use multilangd::fleet::rows::{Dated, Generation, Stage, StateLocation};
 use multilangd::fleet::store::Legacy;
 use multilangd::fleet::version::Configured;
@@ -18,13 +18,15 @@ use multilangd::lease::{Lease, LeaseKey, WorkerId};
 use multilangd::letters::Letters;
 use multilangd::metrics::Discard;
 use multilangd::shard::ShardId;
+use multilangd::stream::{ByStream, StreamIdentifier};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::ledger::Ledger;
 use crate::links::Link;
-use crate::world::{Bug, Denied, FAILOVER, Network, World};
+use crate::stream::Stream;
+use crate::world::{Bug, Denied, FAILOVER, Network, State, World};
 
 mod faults;
 
@@ -183,6 +185,20 @@ impl Story {
         }
     }
 
+    /// An application that reads several streams of so many shards each.
+    pub fn of_streams(seed: u64, names: &[&str], shards: u128, bug: Option<Bug>, led: bool) -> Self {
+        let story = Self::new(seed, shards, bug, led);
+        {
+            let mut state = story.world.state();
+            let firsts = (1..).map(|number| number * 1_000_000);
+            let mut streams =
+                names.iter().zip(firsts).map(|(name, first)| Stream::named(name, shards, first));
+            state.stream = streams.next().unwrap();
+            state.more = streams.collect();
+        }
+        story
+    }
+
     /// Adds the tables of KCL 3.4, which are not migrated.
     pub fn with_side_tables(&mut self) {
         let (java, now) = (WorkerId::from("java"), wall());
@@ -266,19 +282,34 @@ impl Story {
     }
 
     fn start(&mut self, id: WorkerId, foreign: bool) -> WorkerId {
-        let link = Link { world: self.world.clone(), worker: id.clone(), foreign };
+        let link = Link { world: self.world.clone(), worker: id.clone(), stream: None, foreign };
         let mut config = Config { worker: id.clone(), ..self.config.clone() };
         // Some workers are configured not to migrate.
         config.migrate = config.migrate && self.pick(8) > 0;
         config.bake = SECOND * 3_600;
+        let ports = |stream: Option<StreamIdentifier>| {
+            let of =
+                |stream: &Option<StreamIdentifier>| Arc::new(Link { stream: stream.clone(), ..link.clone() });
+            let mixed = |state: &State| {
+                let is_first = stream.is_some() && stream == state.stream.identifier;
+                is_first && state.bug == Some(Bug::MixesStreams)
+            };
+            let state = self.world.state();
+            let records = if mixed(&state) { of(&state.more[0].identifier) } else { of(&stream) };
+            StreamPorts { shards: of(&stream), records, fanout: None }
+        };
+        let names: Vec<StreamIdentifier> =
+            self.world.state().streams().filter_map(|stream| stream.identifier.clone()).collect();
+        let several: BTreeMap<StreamIdentifier, StreamPorts> =
+            names.into_iter().map(|stream| (stream.clone(), ports(Some(stream)))).collect();
+        let streams =
+            if several.is_empty() { ByStream::One(ports(None)) } else { ByStream::Several(several) };
         let link = Arc::new(link);
         let bug = self.world.state().bug;
         let service = if bug == Some(Bug::ClockIsAhead) { ServiceTime::default() } else { service_time() };
         let ports = Ports {
             table: link.clone(),
-            shards: link.clone(),
-            records: link.clone(),
-            fanout: None,
+            streams,
             children: link.clone(),
             state: link.clone(),
             capacity: Arc::new(Capacity::new(self.capacity)),
@@ -335,9 +366,10 @@ impl Story {
     pub fn put(&self, records: usize) {
         let mut state = self.world.state();
         for _ in 0..records {
-            let open = state.stream.open_shards();
+            let stream = state.any_stream();
+            let (of, open) = (stream.identifier.clone(), stream.open_shards());
             let shard = open[state.random.usize(0..open.len())].clone();
-            let number = state.stream.put(&shard);
+            let number = state.stream_of_mut(of.as_ref()).put(&shard);
             if let Some(ledger) = &mut state.ledger {
                 ledger.put_at.insert(number, wall());
             }
@@ -415,12 +447,13 @@ impl Story {
     /// Whether a child was initialized for every open shard.
     pub fn is_begun(&self) -> bool {
         let state = self.world.state();
-        state.stream.open_shards().iter().all(|shard| state.oracle.begun.contains(&state.stream.key(shard)))
+        let has_begun = |stream: &Stream, shard: &ShardId| state.oracle.begun.contains(&stream.key(shard));
+        state.streams().all(|stream| stream.open_shards().iter().all(|shard| has_begun(stream, shard)))
     }
 
     pub fn is_read(&self) -> bool {
         let state = self.world.state();
-        state.oracle.is_delivered(&state.stream)
+        state.streams().all(|stream| state.oracle.is_delivered(stream))
     }
 
     /// Open leases by owner.
@@ -449,9 +482,11 @@ impl Story {
         let even = self.led || shares.iter().max().unwrap_or(&0) - shares.iter().min().unwrap_or(&0) <= 1;
         let all_live = self.is_covered_by_live_workers();
         let state = self.world.state();
-        let row = |shard: &ShardId| state.rows.get(&state.stream.key(shard));
-        let is_open = |shard: &ShardId| row(shard).is_some_and(|row| !row.is_complete());
-        let covered = state.stream.open_shards().iter().all(is_open);
+        let row = |stream: &Stream, shard: &ShardId| state.rows.get(&stream.key(shard));
+        let is_open =
+            |stream: &Stream, shard: &ShardId| row(stream, shard).is_some_and(|row| !row.is_complete());
+        let covered =
+            state.streams().all(|stream| stream.open_shards().iter().all(|shard| is_open(stream, shard)));
         // The designated owner of an open graceful handoff does not read yet.
         let handed = state.rows.values().all(|lease| lease.checkpoint_owner.is_none() || lease.is_complete());
         all_live && even && covered && handed
@@ -478,12 +513,18 @@ impl Story {
                 .oracle
                 .violated("stop", format!("leases keep their owner after all workers stopped: {held}"));
         }
-        state.oracle.finished(&state.stream);
+        for stream in std::iter::once(&state.stream).chain(&state.more) {
+            state.oracle.finished(stream);
+        }
         Report {
             violations: std::mem::take(&mut state.oracle.violations),
             coverage: std::mem::take(&mut state.oracle.coverage),
             trace: state.oracle.trace,
-            records: state.stream.shards.values().map(|line| line.records.len() as u64).sum(),
+            records: state
+                .streams()
+                .flat_map(|stream| stream.shards.values())
+                .map(|line| line.records.len() as u64)
+                .sum(),
             deliveries: state.oracle.deliveries,
         }
     }

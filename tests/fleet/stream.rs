@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use multilangd::lease::LeaseKey;
 use multilangd::sequence::SequenceNumber;
 use multilangd::shard::{ChildShard, Filter, HashRange, Shard, ShardId};
-use multilangd::stream::StreamId;
+use multilangd::stream::{StreamId, StreamIdentifier};
 
 use crate::story::wall;
 
@@ -26,6 +26,8 @@ pub struct Line {
 
 #[derive(Debug, Default)]
 pub struct Stream {
+    /// In the keys of its leases; none for the only stream.
+    pub identifier: Option<StreamIdentifier>,
     pub shards: BTreeMap<ShardId, Line>,
     next_number: u64,
     /// Records of this stream have sequence numbers above this; those of an earlier stream of the same name
@@ -44,8 +46,15 @@ impl Stream {
         Self::created(shards, 100, 1)
     }
 
+    /// One of several streams. Its sequence numbers follow `first`, so that no other stream has the same.
+    pub fn named(name: &str, shards: u128, first: u64) -> Self {
+        let identifier = StreamIdentifier::parse(&format!("123456789012:{name}:1"));
+        Self { identifier, ..Self::created(shards, first, 1) }
+    }
+
     fn created(shards: u128, first: u64, created: i64) -> Self {
-        let mut stream = Self { shards: BTreeMap::new(), next_number: first, first, created };
+        let mut stream =
+            Self { identifier: None, shards: BTreeMap::new(), next_number: first, first, created };
         let width = u128::MAX / shards;
         for n in 0..shards {
             let end = if n + 1 == shards { u128::MAX } else { width * (n + 1) - 1 };
@@ -73,16 +82,18 @@ impl Stream {
     }
 
     pub fn identity(&self) -> StreamId {
-        StreamId::new("arn:aws:kinesis:us-east-1:123456789012:stream/simulated", self.created)
+        let name = self.identifier.as_ref().map_or("simulated", StreamIdentifier::name);
+        StreamId::new(&format!("arn:aws:kinesis:us-east-1:123456789012:stream/{name}"), self.created)
     }
 
     /// Deletes the stream with all its records and creates it again under the same name.
     pub fn create_again(&mut self, shards: u128) {
-        *self = Self::created(shards, self.next_number + 100, self.created + 1);
+        let identifier = self.identifier.take();
+        *self = Self { identifier, ..Self::created(shards, self.next_number + 100, self.created + 1) };
     }
 
     pub fn key(&self, shard: &ShardId) -> LeaseKey {
-        shard.clone().into()
+        LeaseKey::new(self.identifier.clone(), shard.clone())
     }
 
     pub fn open_shards(&self) -> Vec<ShardId> {

@@ -12,7 +12,7 @@ use multilangd::lease::update::{Change, Update};
 use multilangd::lease::{Lease, LeaseKey, WorkerId};
 use multilangd::sequence::{Position, Sequence};
 use multilangd::shard::{Filter, Shard};
-use multilangd::stream::StreamId;
+use multilangd::stream::{StreamId, StreamIdentifier};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
@@ -138,6 +138,8 @@ pub enum Bug {
     HidesOrders,
     /// The table does not store where reading at the latest record began.
     ForgetsTheStart,
+    /// The leases of the first stream lead to the records of another one.
+    MixesStreams,
     /// Only the worker that moved the leader lock into the lease table notices the move.
     MissesTheMove,
 }
@@ -175,6 +177,8 @@ pub struct Faults {
 pub struct State {
     pub random: fastrand::Rng,
     pub stream: Stream,
+    /// The other streams of an application that reads several.
+    pub more: Vec<Stream>,
     /// The stream that a worker with a wrong stream name reads.
     pub other: Stream,
     pub rows: BTreeMap<LeaseKey, Lease>,
@@ -209,6 +213,7 @@ impl World {
             state: Mutex::new(State {
                 random: fastrand::Rng::with_seed(seed),
                 stream: Stream::new(shards),
+                more: Vec::new(),
                 other: Stream::new(2),
                 rows: BTreeMap::new(),
                 past: BTreeMap::new(),
@@ -254,7 +259,38 @@ impl World {
     }
 }
 
+/// The stream that the key of a lease names.
+pub fn stream_of<'a>(stream: &'a Stream, more: &'a [Stream], of: Option<&StreamIdentifier>) -> &'a Stream {
+    let mut all = std::iter::once(stream).chain(more);
+    all.find(|stream| stream.identifier.as_ref() == of).expect("a stream of the application")
+}
+
 impl State {
+    /// All streams of the application.
+    pub fn streams(&self) -> impl Iterator<Item = &Stream> {
+        std::iter::once(&self.stream).chain(&self.more)
+    }
+
+    pub fn stream_of(&self, of: Option<&StreamIdentifier>) -> &Stream {
+        stream_of(&self.stream, &self.more, of)
+    }
+
+    pub fn stream_of_mut(&mut self, of: Option<&StreamIdentifier>) -> &mut Stream {
+        let mut all = std::iter::once(&mut self.stream).chain(&mut self.more);
+        all.find(|stream| stream.identifier.as_ref() == of).expect("a stream of the application")
+    }
+
+    /// One of the streams, at random.
+    pub fn any_stream(&mut self) -> &mut Stream {
+        match self.more.len() {
+            0 => &mut self.stream,
+            more => match self.random.usize(0..=more) {
+                0 => &mut self.stream,
+                index => &mut self.more[index - 1],
+            },
+        }
+    }
+
     pub fn chance(&mut self, thousandths: u32) -> bool {
         self.random.u32(0..1000) < thousandths
     }
@@ -302,7 +338,8 @@ impl State {
             return Err(conflict());
         }
         self.remember(key, Some(before.clone()));
-        self.oracle.written(worker, started, &self.rows, &before, update, &self.stream);
+        let stream = stream_of(&self.stream, &self.more, key.stream());
+        self.oracle.written(worker, started, &self.rows, &before, update, stream);
         self.check_settled(key, update);
         if let Some(row) = self.rows.get_mut(key) {
             update.apply(row);
@@ -391,39 +428,41 @@ impl State {
         let Some(lease) = self.rows.get(key).filter(|lease| lease.is_complete()).cloned() else {
             return false;
         };
-        self.oracle.deleted(&self.rows, &lease, &self.stream);
+        let stream = stream_of(&self.stream, &self.more, key.stream());
+        self.oracle.deleted(&self.rows, &lease, stream);
         self.remember(key, Some(lease));
         self.rows.remove(key).is_some()
     }
 
     /// The shards of the stream, or of another one with which a worker is configured.
-    pub fn list(&self, foreign: bool, filter: Filter) -> Vec<Shard> {
+    pub fn list(&self, of: Option<&StreamIdentifier>, foreign: bool, filter: Filter) -> Vec<Shard> {
         if foreign {
             return self.other.list(filter);
         }
-        let mut shards = self.stream.list(filter);
+        let stream = self.stream_of(of);
+        let mut shards = stream.list(filter);
         if self.bug == Some(Bug::BelievesFinishedRows) {
             for shard in &mut shards {
-                let finished = self.rows.get(&self.stream.key(&shard.id)).is_some_and(Lease::is_complete);
+                let finished = self.rows.get(&stream.key(&shard.id)).is_some_and(Lease::is_complete);
                 if finished && shard.ending.is_none() {
                     shard.ending = Some(shard.starting.clone());
                 }
             }
         }
         if self.bug == Some(Bug::ForgetsDeletedRows) {
-            shards
-                .retain(|shard| self.rows.is_empty() || self.rows.contains_key(&self.stream.key(&shard.id)));
+            shards.retain(|shard| self.rows.is_empty() || self.rows.contains_key(&stream.key(&shard.id)));
         }
         shards
     }
 
     /// The identity of the stream, or of that other one.
-    pub fn identity(&self, foreign: bool) -> StreamId {
+    pub fn identity(&self, of: Option<&StreamIdentifier>, foreign: bool) -> StreamId {
+        let stream = self.stream_of(of);
         match (foreign, self.bug) {
-            (false, Some(Bug::SeesOneStream)) => StreamId::new(self.stream.identity().arn(), 1),
-            (false, _) => self.stream.identity(),
+            (false, Some(Bug::SeesOneStream)) => StreamId::new(stream.identity().arn(), 1),
+            (false, _) => stream.identity(),
             (true, Some(Bug::TakesTheWrongStream)) => {
-                StreamId::new(self.stream.identity().arn(), self.stream.created + 1)
+                StreamId::new(stream.identity().arn(), stream.created + 1)
             }
             (true, _) => StreamId::new("arn:aws:kinesis:us-east-1:123456789012:stream/other", 9),
         }

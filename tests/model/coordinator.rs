@@ -29,6 +29,7 @@ use multilangd::metrics::Discard;
 use multilangd::recognition::Recognition;
 use multilangd::sequence::{Position, Sequence};
 use multilangd::shard::{HashRange, Listed};
+use multilangd::stream::ByStream;
 use stateright::{Model, Property};
 use tokio::time::Instant;
 
@@ -202,7 +203,7 @@ fn settings(worker: usize) -> Settings {
         priority: true,
         handoff: handoff::Limits { hand_off: FAILOVER * 2, failover: FAILOVER },
         sink: Arc::new(Discard),
-        recognition: Recognition::new(Arc::new(Listed::default())),
+        recognitions: ByStream::One(Recognition::new(Arc::new(Listed::default()))),
         capacity: Arc::default(),
         reach: Arc::default(),
         stop: clock::Stop::within(Duration::from_secs(9)),

@@ -52,6 +52,16 @@ fn level_and_dimensions_filter_metrics() {
 }
 
 #[test]
+fn shards_of_several_streams_have_the_dimension_of_their_stream() {
+    let queue = queue(Level::Summary, None);
+    fetched(&queue, "1:orders:5:s", 10);
+    let (data, _) = queue.drain();
+    let of_shard = [("Operation", "ProcessTask"), ("ShardId", "s"), ("StreamId", "1:orders:5")];
+    let expected = of_shard.map(|(name, value)| (name, value.to_owned()));
+    assert!(named(&data, "MillisBehindLatest").iter().any(|(key, _)| key.dimensions == expected), "{data:?}");
+}
+
+#[test]
 fn audit_counts_holes_and_syncs_as_java() {
     for (coverage, values) in [
         (Coverage::Whole, [0.0, 0.0, 0.0]),

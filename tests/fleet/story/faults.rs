@@ -48,12 +48,13 @@ impl Story {
 
     pub fn reshard(&self, most: usize) {
         let mut state = self.world.state();
-        let open = state.stream.open_shards();
+        let stream = state.any_stream();
+        let (of, open) = (stream.identifier.clone(), stream.open_shards());
         let shard = open[state.random.usize(0..open.len())].clone();
         let split = open.len() < most && (open.len() < 3 || state.random.bool());
-        if split && state.stream.split(&shard) {
+        if split && state.stream_of_mut(of.as_ref()).split(&shard) {
             state.oracle.count("a shard was split");
-        } else if !split && state.stream.merge(&shard) {
+        } else if !split && state.stream_of_mut(of.as_ref()).merge(&shard) {
             state.oracle.count("two shards were merged");
         }
     }
@@ -95,7 +96,7 @@ impl Story {
     }
 
     /// Injects faults for some seconds.
-    pub(super) async fn inject_faults(&mut self, seconds: u32) {
+    pub async fn inject_faults(&mut self, seconds: u32) {
         self.join(None);
         if self.pick(2) == 0 {
             self.join(None);
