@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use multilangd::status::Show;
+use serde_json::Value;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -111,8 +112,20 @@ pub(crate) async fn log_status(status: Arc<dyn Show>) {
     let Ok(mut asked) = install(SignalKind::user_defined1()) else { return };
     loop {
         came(&mut asked).await;
-        info!(event = "status_logged", status = %status.json(), "received SIGUSR1, logging the status");
+        info!(event = "status_logged", status = %without_fleets(status.json()), "received SIGUSR1, logging the status");
     }
+}
+
+/// The status without the leases of other workers: log collectors cut lines of some ten KB.
+fn without_fleets(mut status: Value) -> Value {
+    let applications = status.get_mut("applications").and_then(Value::as_array_mut);
+    for application in applications.into_iter().flatten() {
+        *application = without_fleets(application.take());
+    }
+    if let Some(fields) = status.as_object_mut() {
+        fields.remove("fleet");
+    }
+    status
 }
 
 async fn came(signal: &mut Option<Signal>) {

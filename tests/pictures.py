@@ -56,7 +56,7 @@ def held(number, rng, state="idle"):
 
 def lease(number, owner, rng, live):
     return {"shard": shard_id(number), "owner": owner, "nextOwner": None, "state": "owned" if live else "expired",
-            "checkpointUnchangedSeconds": rng.randrange(0, 40) if live else 95, "throughputKBps": round(rng.uniform(20, 200), 1)}
+            "checkpointUnchangedSeconds": rng.randrange(0, 40) if live else 95, "unreadSeconds": None if live else 60, "throughputKBps": round(rng.uniform(20, 200), 1)}
 
 
 def status(count, workers, dead, states):

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -16,28 +17,39 @@ use crate::lease::{Lease, LeaseKey, WorkerId};
 use crate::metrics::fleet::{Fleet, FleetLease, FleetWorker, LeaseState};
 use crate::sequence::Position;
 
-/// Since when the checkpoints of all leases are unchanged, by the scans of this worker.
-#[derive(Debug, Clone, Default)]
-struct Checkpoints(BTreeMap<LeaseKey, (Position, Instant)>);
+/// The facts of a lease that are shown with their duration.
+#[derive(Debug, Clone, PartialEq)]
+struct Known {
+    checkpoint: Position,
+    /// Since when the checkpoint is unchanged.
+    since: Instant,
+    /// Since when no live worker owns the lease.
+    unread: Option<Instant>,
+}
 
-impl Checkpoints {
+/// Since when the facts of all leases have been so, by the scans of this worker.
+#[derive(Debug, Clone, Default)]
+struct Past(BTreeMap<LeaseKey, Known>);
+
+impl Past {
     /// Notes a scan.
-    fn note(&mut self, leases: &[Lease], now: Instant) {
+    fn note(&mut self, leases: &[Lease], live: &BTreeSet<WorkerId>, now: Instant) {
         for lease in leases {
-            match self.0.get_mut(&lease.key) {
-                Some((checkpoint, _)) if *checkpoint == lease.checkpoint => {}
-                Some(known) => *known = (lease.checkpoint.clone(), now),
-                None => drop(self.0.insert(lease.key.clone(), (lease.checkpoint.clone(), now))),
+            let is_unread = matches!(state(lease, live), LeaseState::Unowned | LeaseState::Expired);
+            let known = self.0.entry(lease.key.clone()).or_insert_with(|| Known {
+                checkpoint: lease.checkpoint.clone(),
+                since: now,
+                unread: None,
+            });
+            if known.checkpoint != lease.checkpoint {
+                (known.checkpoint, known.since) = (lease.checkpoint.clone(), now);
             }
+            known.unread = is_unread.then(|| known.unread.unwrap_or(now));
         }
         if self.0.len() > leases.len() {
             let scanned: BTreeSet<&LeaseKey> = leases.iter().map(|lease| &lease.key).collect();
             self.0.retain(|key, _| scanned.contains(key));
         }
-    }
-
-    fn since(&self, key: &LeaseKey) -> Option<Instant> {
-        self.0.get(key).map(|(_, since)| *since)
     }
 }
 
@@ -46,39 +58,42 @@ impl Checkpoints {
 pub struct Overview {
     seen: watch::Receiver<Snapshot>,
     standing: watch::Receiver<Standing>,
-    checkpoints: Mutex<Checkpoints>,
+    past: Mutex<Past>,
 }
 
 impl Overview {
     /// The overview of a worker with these scans and this standing.
     pub fn new(seen: watch::Receiver<Snapshot>, standing: watch::Receiver<Standing>) -> Self {
-        Self { seen, standing, checkpoints: Mutex::default() }
+        Self { seen, standing, past: Mutex::default() }
     }
 
     /// Notes the last scan.
     pub fn note(&self) {
-        let seen = self.seen.borrow();
-        if let Some(at) = seen.at {
-            let mut checkpoints = self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
-            checkpoints.note(&seen.leases, at);
+        // The coordinator cannot publish while its snapshot is borrowed.
+        let (leases, live, at) = self.scanned();
+        if let Some(at) = at {
+            let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+            past.note(&leases, &live, at);
         }
     }
 
     /// The fleet; none before the first scan.
     pub fn fleet(&self) -> Option<Fleet> {
         let now = Instant::now();
-        let (leases, live, at) = {
-            let seen = self.seen.borrow();
-            (seen.leases.clone(), seen.live.clone(), seen.at)
-        };
+        let (leases, live, at) = self.scanned();
         let verdict = {
             let standing = self.standing.borrow();
             // A worker that no longer leads does not read the metrics of others any more.
             if standing.leads(now) { standing.verdict.clone() } else { Arc::default() }
         };
-        let checkpoints = self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let past = self.past.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let scan = Scan { leases: &leases, live: &live, at: at? };
-        Some(fleet(&scan, &verdict, &checkpoints, now))
+        Some(fleet(&scan, &verdict, &past, now))
+    }
+
+    fn scanned(&self) -> (Arc<Vec<Lease>>, BTreeSet<WorkerId>, Option<Instant>) {
+        let seen = self.seen.borrow();
+        (seen.leases.clone(), seen.live.clone(), seen.at)
     }
 }
 
@@ -90,15 +105,16 @@ struct Scan<'a> {
 }
 
 /// The fleet by the last scan, at `now`.
-fn fleet(seen: &Scan<'_>, verdict: &Verdict, checkpoints: &Checkpoints, now: Instant) -> Fleet {
+fn fleet(seen: &Scan<'_>, verdict: &Verdict, past: &Past, now: Instant) -> Fleet {
     let mut leases: BTreeMap<&WorkerId, usize> = BTreeMap::new();
     for owner in seen.leases.iter().filter(|lease| !lease.is_complete()).filter_map(Lease::actual_owner) {
         *leases.entry(owner).or_default() += 1;
     }
     let all: BTreeSet<&WorkerId> =
         leases.keys().copied().chain(seen.live).chain(&verdict.reporting).collect();
+    let members: BTreeMap<_, _> = verdict.members.iter().map(|member| (&member.id, member)).collect();
     let worker = |id: &&WorkerId| {
-        let member = verdict.members.iter().find(|member| member.id == **id);
+        let member = members.get(*id);
         let metrics = member.map(|member| member.metrics.as_slice()).unwrap_or_default();
         FleetWorker {
             worker: id.to_string(),
@@ -108,13 +124,20 @@ fn fleet(seen: &Scan<'_>, verdict: &Verdict, checkpoints: &Checkpoints, now: Ins
             metrics: metrics.iter().map(|metric| (metric.name.clone(), metric.value)).collect(),
         }
     };
-    let lease = |lease: &Lease| FleetLease {
-        key: lease.key.to_string(),
-        owner: lease.actual_owner().map(ToString::to_string),
-        next_owner: lease.checkpoint_owner.as_ref().and(lease.owner.as_ref()).map(ToString::to_string),
-        state: state(lease, seen.live),
-        checkpoint_unchanged: now.saturating_duration_since(checkpoints.since(&lease.key).unwrap_or(now)),
-        kilobytes_per_second: lease.throughput.map(|throughput| throughput.kilobytes()),
+    let lease = |lease: &Lease| {
+        let known = past.0.get(&lease.key);
+        FleetLease {
+            key: lease.key.to_string(),
+            owner: lease.actual_owner().map(ToString::to_string),
+            next_owner: lease.checkpoint_owner.as_ref().and(lease.owner.as_ref()).map(ToString::to_string),
+            state: state(lease, seen.live),
+            checkpoint_unchanged: known
+                .map_or(Duration::ZERO, |known| now.saturating_duration_since(known.since)),
+            unread: known
+                .and_then(|known| known.unread)
+                .map(|since| seen.at.saturating_duration_since(since)),
+            kilobytes_per_second: lease.throughput.map(|throughput| throughput.kilobytes()),
+        }
     };
     Fleet {
         scanned: seen.at,
@@ -139,8 +162,6 @@ fn state(lease: &Lease, live: &BTreeSet<WorkerId>) -> LeaseState {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::lease::balance::{Member, Metric};
     use crate::lease::orders::{Park, Pause};
@@ -187,7 +208,7 @@ mod tests {
             reporting: BTreeSet::from(["a".into(), "b".into()]),
             ..Verdict::default()
         };
-        let fleet = fleet(&seen, &verdict, &Checkpoints::default(), now);
+        let fleet = fleet(&seen, &verdict, &Past::default(), now);
         let workers =
             fleet.workers.iter().map(|one| (&*one.worker, one.leases, one.live, one.accepts_leases));
         assert_eq!(
@@ -206,15 +227,36 @@ mod tests {
     fn checkpoint_is_unchanged_since_the_scan_that_first_showed_it() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut checkpoints = Checkpoints::default();
+        let (mut past, live) = (Past::default(), BTreeSet::new());
         let mut rows = vec![lease("0", None), lease("1", None)];
-        checkpoints.note(&rows, at(0));
+        past.note(&rows, &live, at(0));
         rows[1].checkpoint = Position::record(SequenceNumber::parse("5").unwrap(), 0);
-        checkpoints.note(&rows, at(10));
-        checkpoints.note(&rows, at(20));
-        let since = |checkpoints: &Checkpoints| ["0", "1"].map(|shard| checkpoints.since(&shard.into()));
-        assert_eq!(since(&checkpoints), [Some(at(0)), Some(at(10))]);
-        checkpoints.note(&rows[1..], at(30));
-        assert_eq!(since(&checkpoints), [None, Some(at(10))]);
+        past.note(&rows, &live, at(10));
+        past.note(&rows, &live, at(20));
+        let since = |past: &Past| ["0", "1"].map(|shard| past.0.get(&shard.into()).map(|known| known.since));
+        assert_eq!(since(&past), [Some(at(0)), Some(at(10))]);
+        past.note(&rows[1..], &live, at(30));
+        assert_eq!(since(&past), [None, Some(at(10))]);
+    }
+
+    #[test]
+    fn lease_is_unread_since_the_first_scan_without_a_live_owner() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let (mut past, live) = (Past::default(), BTreeSet::from(["a".into()]));
+        let unread = |past: &Past, now| {
+            let scan = Scan { leases: &[lease("0", None)], live: &BTreeSet::new(), at: now };
+            fleet(&scan, &Verdict::default(), past, now).leases[0].unread
+        };
+        for (seconds, owner, expected) in [
+            (0, Some("a"), None),
+            (10, None, Some(0)),
+            (20, Some("gone"), Some(10)),
+            (30, Some("a"), None),
+            (40, Some("gone"), Some(0)),
+        ] {
+            past.note(&[lease("0", owner)], &live, at(seconds));
+            assert_eq!(unread(&past, at(seconds)), expected.map(Duration::from_secs), "{seconds}");
+        }
     }
 }

@@ -95,6 +95,8 @@ pub struct Totals {
     pub end_delayed_since: Option<Instant>,
     /// `MillisBehindLatest` of the last answer.
     pub millis_behind_latest: Option<i64>,
+    /// When the last answer arrived since the lease was acquired.
+    pub fetched: Option<Instant>,
     /// Number of records delivered.
     pub delivered: u64,
     /// Decoded bytes of the data delivered.
@@ -140,13 +142,24 @@ impl Totals {
 
     /// The age in milliseconds, at `wall` in milliseconds since 1970, of the oldest record that is not checkpointed: one
     /// that is in this process or, if all of those are checkpointed, the next one to be read. 0 if everything in the
-    /// shard is checkpointed; none if the age is unknown, as before the first read.
-    pub fn uncheckpointed_millis(&self, wall: i64) -> Option<i64> {
+    /// shard is checkpointed; none if the age is unknown, as before the first read. While the shard cannot be read, a record
+    /// may have arrived right after the last answer: the age is then the greatest possible.
+    pub fn uncheckpointed_millis(&self, now: Instant, wall: i64) -> Option<i64> {
         let age = match self.pending.oldest() {
-            Oldest::Nothing => self.millis_behind_latest?,
+            // An answer to a read that was given up may come after the order.
+            Oldest::Nothing if self.order.is_some() => return None,
+            Oldest::Nothing => self.millis_behind_latest?.saturating_add(self.unread_millis(now)),
             Oldest::Arrived(arrival) => wall.saturating_sub(arrival?),
         };
         Some(age.max(0))
+    }
+
+    /// For how long the shard has not been read although it should be, in milliseconds.
+    fn unread_millis(&self, now: Instant) -> i64 {
+        let waits = self.unread_since.is_some() || self.room_since.is_some() || self.opening_since.is_some();
+        let fetched = self.fetched.filter(|_| waits);
+        let lasted = fetched.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        i64::try_from(lasted.as_millis()).unwrap_or(i64::MAX)
     }
 
     /// Notes an error by its cause and, if there is one, the last line of the child's stderr.
@@ -169,6 +182,7 @@ impl Totals {
                 (self.checkpoint, self.pending) = (Some(checkpoint.clone()), Pending::default());
                 (self.last, self.last_arrival, self.millis_behind_latest) = (None, None, None);
                 (self.opening_since, self.room_since) = (None, None);
+                (self.fetched, self.last_error) = (None, None);
             }
             OfShard::ChildStarted { pid } => {
                 self.pid = Some(pid);
@@ -246,6 +260,7 @@ impl Totals {
             OfShard::IteratorAsked { .. } => {}
             OfShard::Fetched { millis_behind_latest, .. } => {
                 self.fetches += 1;
+                self.fetched = Some(now);
                 (self.unread_since, self.opening_since, self.room_since) = (None, None, None);
                 self.millis_behind_latest = millis_behind_latest.or(self.millis_behind_latest);
             }
@@ -461,7 +476,7 @@ mod tests {
     async fn reader_at_the_tip_does_not_hide_records_without_checkpoint() {
         let board = Board::default();
         let shard = ShardId::from("s");
-        let age = || board.totals()[&shard].uncheckpointed_millis(100_000);
+        let age = || board.totals()[&shard].uncheckpointed_millis(Instant::now(), 100_000);
         let fetched =
             |behind| OfShard::Fetched { records: 1, millis_behind_latest: Some(behind), took: None };
         board.shard(&shard, OfShard::Held { checkpoint: &at(1) });
@@ -482,6 +497,32 @@ mod tests {
         assert_eq!(age(), Some(0));
         board.shard(&shard, OfShard::Over(Ending::Lost));
         assert_eq!(board.totals()[&shard].pending, Pending::default());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn age_grows_while_the_shard_cannot_be_read() {
+        let board = Board::default();
+        let shard = ShardId::from("s");
+        let age = || board.totals()[&shard].uncheckpointed_millis(Instant::now(), 100_000);
+        let fetched = || {
+            let read = OfShard::Fetched { records: 0, millis_behind_latest: Some(0), took: None };
+            board.shard(&shard, read);
+        };
+        board.shard(&shard, OfShard::Held { checkpoint: &at(1) });
+        fetched();
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(age(), Some(0), "a subscription is quiet");
+        for fails in [OfShard::FetchFailed { error: "denied", took: None }, OfShard::WaitsForRoom(true)] {
+            fetched();
+            board.shard(&shard, fails);
+            tokio::time::advance(Duration::from_secs(600)).await;
+            assert_eq!(age(), Some(600_000));
+        }
+        fetched();
+        assert_eq!(age(), Some(0));
+        board.shard(&shard, OfShard::ParkedByOperator { application: false, since: 0, by: "ann" });
+        fetched();
+        assert_eq!(age(), None, "the answer to a read that was given up");
     }
 
     #[tokio::test(start_paused = true)]

@@ -51,6 +51,9 @@ pub struct FleetLease {
     pub state: LeaseState,
     /// For how long, by the scans of this worker, the checkpoint has not changed.
     pub checkpoint_unchanged: Duration,
+    /// For how long, by the scans of this worker, no live worker has owned it: zero if only the last scan showed it so; none
+    /// if one owns it, or the shard has ended.
+    pub unread: Option<Duration>,
     /// Its throughput as its owner measured it, in KB per second.
     pub kilobytes_per_second: Option<f64>,
 }

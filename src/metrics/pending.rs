@@ -2,7 +2,7 @@
 //!
 //! Kept by batches, not by records, and at most [`BATCHES`] of them: where more are pending, neighbours are merged. So
 //! the answer is exact for the first record after a checkpointed batch, and may be too old, but never too young, by
-//! the span of one batch if a checkpoint lies within it.
+//! the span of the batch, or of the merged ones, within which a checkpoint lies.
 //!
 //! A batch is noted when Kinesis returns it. That covers the records that wait in memory, those that were delivered,
 //! and those that a failed child leaves to its successor. Kinesis returns the latter again, which adds nothing.

@@ -160,7 +160,7 @@ pub const FAMILIES: &[Family] = &[
         help: "Seconds since the last delivered record arrived in Kinesis." },
     Family { name: "multilangd_shard_checkpointed_age_seconds", kind: Kind::Gauge, labels: SHARD, of: Of::Shard(|t, s| held(t).and(age(t.pending.checkpointed_arrival(), s))),
         help: "Seconds since the last record of the last checkpointed batch arrived in Kinesis." },
-    Family { name: "multilangd_shard_uncheckpointed_age_seconds", kind: Kind::Gauge, labels: SHARD, of: Of::Shard(|t, s| held(t).and(t.uncheckpointed_millis(s.wall).map(seconds))),
+    Family { name: "multilangd_shard_uncheckpointed_age_seconds", kind: Kind::Gauge, labels: SHARD, of: Of::Shard(|t, s| held(t).and(t.uncheckpointed_millis(s.now, s.wall).map(seconds))),
         help: "Seconds since the oldest record that is not checkpointed arrived in Kinesis: delivered, waiting in memory, or the next one to be read; 0 if all are checkpointed." },
     Family { name: "multilangd_shard_progress_age_seconds", kind: Kind::Gauge, labels: SHARD, of: Of::Shard(|t, s| held(t).and(t.moved.map(|at| s.now.saturating_duration_since(at).as_secs_f64()))),
         help: "Seconds since the last progress of the shard: a delivered batch, an answer of the record processor, or a checkpoint." },

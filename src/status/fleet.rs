@@ -18,6 +18,7 @@ pub(super) fn fleet_json(fleet: &Fleet, now: Instant) -> Value {
             "shard": lease.key, "owner": lease.owner, "nextOwner": lease.next_owner,
             "state": lease.state.word(),
             "checkpointUnchangedSeconds": lease.checkpoint_unchanged.as_secs(),
+            "unreadSeconds": lease.unread.map(|lasted| lasted.as_secs()),
             "throughputKBps": lease.kilobytes_per_second,
         })
     };

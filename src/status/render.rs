@@ -135,7 +135,7 @@ pub(super) fn shard_json(
         "openActionSeconds": ago(totals.asked.map(|(_, since)| since)),
         "secondsSinceProgress": ago(totals.moved),
         "millisBehindLatest": totals.millis_behind_latest,
-        "uncheckpointedMillis": totals.over.is_none().then(|| totals.uncheckpointed_millis(wall)).flatten(),
+        "uncheckpointedMillis": totals.over.is_none().then(|| totals.uncheckpointed_millis(now, wall)).flatten(),
         "recordsWaiting": totals.waiting,
         "delivered": {
             "records": totals.delivered, "bytes": totals.bytes, "batches": totals.batches,
