@@ -1,4 +1,5 @@
-//! The wait of a shard for its parents: it starts only after all of them have ended.
+//! Whether the parents of a shard have ended, so that it may start. The state of the shard asks again until they have:
+//! `Phase::Waiting`.
 //!
 //! The row of a parent says `SHARD_END` once it was processed, and is deleted once its children have begun. In KCL:
 //! `BlockOnParentShardTask`.

@@ -1,4 +1,5 @@
-//! The leader's decisions about leases.
+//! When a leader assigns leases, and which ones: those that are free, and those that have been so for too long. To which
+//! worker each goes is in [`crate::lease::balance`].
 //!
 //! Unowned and expired leases are assigned at once. A lease of a live worker moves by a graceful handoff: its
 //! row names the next owner, while the present one reads on until it has finished. A pending handoff is left
