@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::{Bounds, Fault};
 use crate::checker::{assert_no_violation, check};
 
-/// Most events of the workers: 6, or `MODEL_EVENTS`. With 8 the check takes minutes.
+/// Most events of the workers: 5, or `MODEL_EVENTS`. With 7 the check takes minutes.
 fn events() -> u8 {
-    std::env::var("MODEL_EVENTS").map_or(6, |events| events.parse().unwrap())
+    std::env::var("MODEL_EVENTS").map_or(5, |events| events.parse().unwrap())
 }
 
 fn shared() -> Bounds {
