@@ -1,8 +1,9 @@
 //! The number of leases that this worker may hold now: the limits of the process allow a maximum, a shortage
 //! of resources lowers it.
 //!
-//! Several applications of one process share its limits. Each may acquire its part of what none of them uses, so that
-//! those that acquire leases at the same time never exceed the limit together.
+//! Several applications of one process share its limits. Each may acquire its part of what none of them uses, rounded up:
+//! the last free lease is for any application that needs it. Those that acquire leases at the same time exceed the limit
+//! together by less than one lease each, which the descriptors reserved for each application cover.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
