@@ -29,9 +29,9 @@ struct Known {
 
 /// Since when the facts of all leases have been so, by the scans of this worker.
 #[derive(Debug, Clone, Default)]
-struct Past(BTreeMap<LeaseKey, Known>);
+struct Shown(BTreeMap<LeaseKey, Known>);
 
-impl Past {
+impl Shown {
     /// Notes a scan.
     fn note(&mut self, leases: &[Lease], live: &BTreeSet<WorkerId>, now: Instant) {
         for lease in leases {
@@ -58,13 +58,13 @@ impl Past {
 pub struct Overview {
     seen: watch::Receiver<Snapshot>,
     standing: watch::Receiver<Standing>,
-    past: Mutex<Past>,
+    shown: Mutex<Shown>,
 }
 
 impl Overview {
     /// The overview of a worker with these scans and this standing.
     pub fn new(seen: watch::Receiver<Snapshot>, standing: watch::Receiver<Standing>) -> Self {
-        Self { seen, standing, past: Mutex::default() }
+        Self { seen, standing, shown: Mutex::default() }
     }
 
     /// Notes the last scan.
@@ -72,8 +72,8 @@ impl Overview {
         // The coordinator cannot publish while its snapshot is borrowed.
         let (leases, live, at) = self.scanned();
         if let Some(at) = at {
-            let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
-            past.note(&leases, &live, at);
+            let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+            shown.note(&leases, &live, at);
         }
     }
 
@@ -86,9 +86,9 @@ impl Overview {
             // A worker that no longer leads does not read the metrics of others any more.
             if standing.leads(now) { standing.verdict.clone() } else { Arc::default() }
         };
-        let past = self.past.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let scan = Scan { leases: &leases, live: &live, at: at? };
-        Some(fleet(&scan, &verdict, &past, now))
+        Some(fleet(&scan, &verdict, &shown, now))
     }
 
     fn scanned(&self) -> (Arc<Vec<Lease>>, BTreeSet<WorkerId>, Option<Instant>) {
@@ -105,7 +105,7 @@ struct Scan<'a> {
 }
 
 /// The fleet by the last scan, at `now`.
-fn fleet(seen: &Scan<'_>, verdict: &Verdict, past: &Past, now: Instant) -> Fleet {
+fn fleet(seen: &Scan<'_>, verdict: &Verdict, shown: &Shown, now: Instant) -> Fleet {
     let mut leases: BTreeMap<&WorkerId, usize> = BTreeMap::new();
     for owner in seen.leases.iter().filter(|lease| !lease.is_complete()).filter_map(Lease::actual_owner) {
         *leases.entry(owner).or_default() += 1;
@@ -125,7 +125,7 @@ fn fleet(seen: &Scan<'_>, verdict: &Verdict, past: &Past, now: Instant) -> Fleet
         }
     };
     let lease = |lease: &Lease| {
-        let known = past.0.get(&lease.key);
+        let known = shown.0.get(&lease.key);
         FleetLease {
             key: lease.key.to_string(),
             owner: lease.actual_owner().map(ToString::to_string),
@@ -208,7 +208,7 @@ mod tests {
             reporting: BTreeSet::from(["a".into(), "b".into()]),
             ..Verdict::default()
         };
-        let fleet = fleet(&seen, &verdict, &Past::default(), now);
+        let fleet = fleet(&seen, &verdict, &Shown::default(), now);
         let workers =
             fleet.workers.iter().map(|one| (&*one.worker, one.leases, one.live, one.accepts_leases));
         assert_eq!(
@@ -227,26 +227,27 @@ mod tests {
     fn checkpoint_is_unchanged_since_the_scan_that_first_showed_it() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let (mut past, live) = (Past::default(), BTreeSet::new());
+        let (mut shown, live) = (Shown::default(), BTreeSet::new());
         let mut rows = vec![lease("0", None), lease("1", None)];
-        past.note(&rows, &live, at(0));
+        shown.note(&rows, &live, at(0));
         rows[1].checkpoint = Position::record(SequenceNumber::parse("5").unwrap(), 0);
-        past.note(&rows, &live, at(10));
-        past.note(&rows, &live, at(20));
-        let since = |past: &Past| ["0", "1"].map(|shard| past.0.get(&shard.into()).map(|known| known.since));
-        assert_eq!(since(&past), [Some(at(0)), Some(at(10))]);
-        past.note(&rows[1..], &live, at(30));
-        assert_eq!(since(&past), [None, Some(at(10))]);
+        shown.note(&rows, &live, at(10));
+        shown.note(&rows, &live, at(20));
+        let since =
+            |shown: &Shown| ["0", "1"].map(|shard| shown.0.get(&shard.into()).map(|known| known.since));
+        assert_eq!(since(&shown), [Some(at(0)), Some(at(10))]);
+        shown.note(&rows[1..], &live, at(30));
+        assert_eq!(since(&shown), [None, Some(at(10))]);
     }
 
     #[test]
     fn lease_is_unread_since_the_first_scan_without_a_live_owner() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let (mut past, live) = (Past::default(), BTreeSet::from(["a".into()]));
-        let unread = |past: &Past, now| {
+        let (mut shown, live) = (Shown::default(), BTreeSet::from(["a".into()]));
+        let unread = |shown: &Shown, now| {
             let scan = Scan { leases: &[lease("0", None)], live: &BTreeSet::new(), at: now };
-            fleet(&scan, &Verdict::default(), past, now).leases[0].unread
+            fleet(&scan, &Verdict::default(), shown, now).leases[0].unread
         };
         for (seconds, owner, expected) in [
             (0, Some("a"), None),
@@ -255,8 +256,8 @@ mod tests {
             (30, Some("a"), None),
             (40, Some("gone"), Some(0)),
         ] {
-            past.note(&[lease("0", owner)], &live, at(seconds));
-            assert_eq!(unread(&past, at(seconds)), expected.map(Duration::from_secs), "{seconds}");
+            shown.note(&[lease("0", owner)], &live, at(seconds));
+            assert_eq!(unread(&shown, at(seconds)), expected.map(Duration::from_secs), "{seconds}");
         }
     }
 }
