@@ -1,6 +1,6 @@
 //! The records of a shard that are in this process and not yet checkpointed: when the oldest of them arrived in Kinesis.
 //!
-//! Kept by batches, not by records, and at most [`BATCHES`] of them: where more are pending, neighbours are merged. So
+//! Kept by batches, not by records, and at most 32 of them: where more are pending, neighbours are merged. So
 //! the answer is exact for the first record after a checkpointed batch, and may be too old, but never too young, by
 //! the span of the batch, or of the merged ones, within which a checkpoint lies.
 //!
