@@ -109,40 +109,15 @@ fn not_now(error: table::Error) -> EndError {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
-    use tokio::sync::mpsc;
     use tokio::time::Instant;
 
     use super::*;
-    use crate::lease::held::Owner;
+    use crate::consumer::parents::test_rows::{lease, owner, recognition};
     use crate::lease::memory::Memory;
-    use crate::lease::{Lease, ProcessId, WorkerId};
-    use crate::sequence::{Position, Sequence};
+    use crate::lease::{Lease, WorkerId};
+    use crate::sequence::Sequence;
     use crate::shard::{HashRange, Listed};
-    use crate::stream::ByStream;
-
-    fn lease(shard: &str, checkpoint: Sequence, parents: &[&str], owner: Option<&WorkerId>) -> Lease {
-        let parents = parents.iter().map(|parent| (*parent).into()).collect();
-        let range = HashRange { start: 0, end: 9 };
-        Lease { owner: owner.cloned(), ..Lease::new(shard.into(), Position::new(checkpoint), parents, range) }
-    }
-
-    fn recognition(owner: &Owner) -> Arc<Recognition> {
-        owner.recognitions.get(None).unwrap().clone()
-    }
-
-    fn owner(table: &Arc<Memory>) -> Owner {
-        Owner {
-            me: "me".into(),
-            table: table.clone(),
-            failover: Duration::from_secs(10),
-            nudged: Arc::default(),
-            process: ProcessId::new(5, "one", &"me".into()),
-            rivals: mpsc::channel(1).0,
-            recognitions: ByStream::One(Recognition::new(Arc::new(Listed::default()))),
-        }
-    }
 
     #[tokio::test(start_paused = true)]
     async fn child_leases_of_a_paused_application_are_paused() {

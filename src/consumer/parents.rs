@@ -11,6 +11,9 @@ use crate::lease::{Held, Lease, LeaseKey, Table, held};
 use crate::recognition::{Identity, Recognition};
 use crate::shard::ShardId;
 
+#[cfg(test)]
+pub(super) mod test_rows;
+
 /// A lease whose ownership was confirmed within this time is not confirmed again.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -62,22 +65,14 @@ pub async fn may_begin(table: &dyn Table, held: &Held, recognition: &Recognition
 mod tests {
     use std::sync::Arc;
 
-    use tokio::sync::mpsc;
     use tokio::time::Instant;
 
     use super::*;
-    use crate::lease::held::Owner;
+    use crate::consumer::parents::test_rows::{lease, owner, recognition};
+    use crate::lease::WorkerId;
     use crate::lease::memory::Memory;
-    use crate::lease::{ProcessId, WorkerId};
-    use crate::sequence::{Position, Sequence};
-    use crate::shard::{HashRange, Listed};
-    use crate::stream::{ByStream, StreamId};
-
-    fn lease(shard: &str, checkpoint: Sequence, parents: &[&str], owner: Option<&WorkerId>) -> Lease {
-        let parents = parents.iter().map(|parent| (*parent).into()).collect();
-        let range = HashRange { start: 0, end: 9 };
-        Lease { owner: owner.cloned(), ..Lease::new(shard.into(), Position::new(checkpoint), parents, range) }
-    }
+    use crate::sequence::Sequence;
+    use crate::stream::StreamId;
 
     #[test]
     fn parent_blocks_until_its_row_says_so_for_this_stream() {
@@ -106,16 +101,8 @@ mod tests {
         let row = lease("child", Sequence::TrimHorizon, &["parent"], Some(&me));
         table.put(row.clone());
         table.put(lease("parent", Sequence::TrimHorizon, &[], None));
-        let recognition = Recognition::new(Arc::new(Listed::default()));
-        let owner = Owner {
-            me: me.clone(),
-            table: table.clone(),
-            failover: Duration::from_secs(10),
-            nudged: Arc::default(),
-            process: ProcessId::new(5, "one", &me),
-            rivals: mpsc::channel(1).0,
-            recognitions: ByStream::One(recognition.clone()),
-        };
+        let owner = owner(&table);
+        let recognition = recognition(&owner);
         let held = Held::new(row, Instant::now(), crate::clock::slept(), &owner);
         assert_eq!(may_begin(&*table, &held, &recognition).await, Ok(false), "the parent isn't finished");
         table.put(lease("parent", Sequence::ShardEnd, &[], None));

@@ -18,7 +18,7 @@ pub enum LeaseState {
     Parked,
     /// The lease has no owner.
     Unowned,
-    /// The owner does not renew the lease.
+    /// The owner is not alive: it renews none of its leases.
     Expired,
     /// The shard was processed to its end.
     Ended,
