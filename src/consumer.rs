@@ -89,7 +89,7 @@ pub struct Signals {
 
 /// Processes a shard until its end, the loss of its lease, a shutdown, or the permanent failure of its child.
 pub async fn run(held: Arc<Held>, parts: Parts, signals: Signals) -> Outcome {
-    match parts.sources.get(held.key().stream()).cloned() {
+    match parts.sources.get(held.key().stream()) {
         Some(source) => Consumer::new(held, parts, source).run(signals).await,
         None => {
             debug_assert!(false, "only leases of the streams that this worker reads are acquired");
@@ -346,14 +346,9 @@ impl Consumer {
             Effect::Spawn => {
                 self.parts.standings.trying(self.held.key());
                 self.attempt = self.attempt.saturating_add(1);
-                let (key, identity) = (self.held.key(), self.source.recognition.current());
-                let start = ForShard {
-                    shard: key.shard().clone(),
-                    lease: key.to_string(),
-                    stream: key.stream().map(|stream| stream.name().to_owned()),
-                    stream_arn: identity.map(|stream| stream.arn().to_owned()),
-                    attempt: self.attempt,
-                };
+                let identity = self.source.recognition.current();
+                let stream_arn = identity.map(|stream| stream.arn().to_owned());
+                let start = ForShard { stream_arn, attempt: self.attempt, ..ForShard::of(self.held.key()) };
                 let (program, dialect) = (self.parts.program.clone(), self.parts.dialect);
                 self.spawning = Some(Box::pin(async move { Child::spawn(&*program, dialect, &start).await }));
             }

@@ -20,9 +20,10 @@ use std::time::Duration;
 pub use crate::config::DeadLetterLimits as Limits;
 use crate::config::keys::own;
 use crate::config::{Config, letters};
+use crate::lease::LeaseKey;
 use crate::multilang::Program;
 use crate::record::Record;
-use crate::shard::{BoxFuture, ShardId};
+use crate::shard::BoxFuture;
 
 pub mod envelope;
 pub mod exec;
@@ -70,8 +71,8 @@ pub struct Letter {
     pub condition: Condition,
     /// When the letter was written, in milliseconds since 1970.
     pub at: i64,
-    /// The shard.
-    pub shard: ShardId,
+    /// The lease of the shard.
+    pub lease: LeaseKey,
     /// The ARN of the stream; none if it is unknown.
     pub stream: Option<String>,
     /// `applicationName`.
@@ -112,7 +113,7 @@ pub trait Destination: fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub struct All {
     destinations: Vec<Box<dyn Destination>>,
-    accepted: Mutex<HashMap<ShardId, Accepted>>,
+    accepted: Mutex<HashMap<LeaseKey, Accepted>>,
 }
 
 /// For each destination, the ids of the last letters of a shard that it has accepted but another one has not. It would
@@ -125,7 +126,7 @@ impl All {
         Self { destinations, accepted: Mutex::default() }
     }
 
-    fn accepted(&self) -> MutexGuard<'_, HashMap<ShardId, Accepted>> {
+    fn accepted(&self) -> MutexGuard<'_, HashMap<LeaseKey, Accepted>> {
         self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -133,9 +134,9 @@ impl All {
 impl Destination for All {
     fn send<'a>(&'a self, letters: &'a [Letter]) -> BoxFuture<'a, Result<usize, Rejected>> {
         Box::pin(async move {
-            let Some(shard) = letters.first().map(|letter| letter.shard.clone()) else { return Ok(0) };
+            let Some(lease) = letters.first().map(|letter| letter.lease.clone()) else { return Ok(0) };
             let ids: Vec<String> = letters.iter().map(Letter::id).collect();
-            let mut accepted = self.accepted().remove(&shard).unwrap_or_default();
+            let mut accepted = self.accepted().remove(&lease).unwrap_or_default();
             accepted.resize_with(self.destinations.len(), HashSet::new);
             let mut common = letters.len();
             let mut rejected = None;
@@ -161,7 +162,7 @@ impl Destination for All {
                 of_one.retain(|id| rest.contains(id));
             }
             if accepted.iter().any(|of_one| !of_one.is_empty()) {
-                self.accepted().insert(shard, accepted);
+                self.accepted().insert(lease, accepted);
             }
             match rejected {
                 Some(error) if common == 0 => Err(error),
@@ -249,7 +250,7 @@ pub(crate) mod tests {
         Letter {
             condition: Condition::RetryAttemptsExhausted,
             at: 1_795_996_799_123,
-            shard: "shardId-000000000001".into(),
+            lease: "shardId-000000000001".into(),
             stream: Some("arn:aws:kinesis:us-east-1:1:stream/orders".to_owned()),
             application: "app".to_owned(),
             worker: "w".to_owned(),
@@ -282,7 +283,7 @@ pub(crate) mod tests {
         }
         let counts = || memories.iter().map(|memory| memory.letters().len()).collect::<Vec<_>>();
         assert_eq!(counts(), [1, 0, 0]);
-        let other = [Letter { shard: "shardId-000000000002".into(), ..letter(1) }];
+        let other = [Letter { lease: "shardId-000000000002".into(), ..letter(1) }];
         all.send(&other).await.unwrap_err();
         memories[1].set_down(false);
         all.send(&[letter(1)]).await.unwrap();
@@ -291,6 +292,27 @@ pub(crate) mod tests {
         all.send(&[letter(1)]).await.unwrap();
         assert_eq!(counts(), [3, 3, 3], "a letter that all accepted is no longer remembered");
         assert!(all.accepted().is_empty());
+    }
+
+    #[tokio::test]
+    async fn letters_of_two_streams_with_equal_shards_are_told_apart() {
+        let of = |key: &str| Letter { lease: key.into(), ..letter(1) };
+        let (orders, refunds) =
+            (of("1:orders:5:shardId-000000000001"), of("1:refunds:5:shardId-000000000001"));
+        assert_ne!(orders.id(), refunds.id());
+        let [json, other] = [&orders, &refunds].map(Letter::json);
+        assert_eq!(json["KinesisBatchInfo"]["shardId"], other["KinesisBatchInfo"]["shardId"]);
+        let memories: Vec<_> = (0..2).map(|_| Arc::new(memory::Memory::default())).collect();
+        let boxed = |memory: &Arc<memory::Memory>| Box::new(memory.clone()) as Box<dyn Destination>;
+        let all = All::new(memories.iter().map(boxed).collect());
+        memories[1].set_down(true);
+        all.send(std::slice::from_ref(&orders)).await.unwrap_err();
+        memories[1].set_down(false);
+        all.send(std::slice::from_ref(&refunds)).await.unwrap();
+        all.send(std::slice::from_ref(&orders)).await.unwrap();
+        for memory in memories {
+            assert_eq!(memory.letters().len(), 2, "each once, of both streams");
+        }
     }
 
     #[tokio::test]

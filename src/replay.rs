@@ -46,7 +46,7 @@ pub struct Report {
     pub file: Option<PathBuf>,
 }
 
-/// Gives the letters to record processors, one for each row of letters of one shard, in order. `progress`
+/// Gives the letters to record processors, one for each row of letters of one lease, in order. `progress`
 /// receives each letter and why it failed again, if it did.
 ///
 /// # Errors
@@ -62,7 +62,7 @@ pub async fn replay(
     let mut left = letters.into_iter().peekable();
     while let Some(letter) = left.next() {
         let mut runner = Runner { program, settings, child: None, delivered: Vec::new() };
-        let shard = letter.shard.clone();
+        let lease = letter.lease.clone();
         let mut next = Some(letter);
         while let Some(letter) = next {
             match runner.process(letter).await {
@@ -89,7 +89,7 @@ pub async fn replay(
                     }
                 }
             }
-            next = left.next_if(|next| next.shard == shard);
+            next = left.next_if(|next| next.lease == lease);
         }
         // A record processor may process what it collected only now.
         let finished = runner.finish().await;
@@ -186,10 +186,11 @@ struct Runner<'a> {
 impl Runner<'_> {
     /// Delivers the letter, which is the last of the delivered ones then, also if that fails.
     async fn process(&mut self, letter: Letter) -> Result<(), Failure> {
-        let (shard, record) = (letter.shard.clone(), letter.record.clone());
+        let start = ForShard { stream_arn: letter.stream.clone(), ..ForShard::of(&letter.lease) };
+        let (shard, record) = (letter.lease.shard().clone(), letter.record.clone());
         self.delivered.push(Delivered { letter, is_answered: false, is_checkpointed: false });
         if self.child.is_none() {
-            let child = Child::spawn(self.program, self.settings.dialect, &ForShard::of(shard.clone())).await;
+            let child = Child::spawn(self.program, self.settings.dialect, &start).await;
             self.child = Some(child.map_err(|error| self.failure(error.to_string()))?);
             let initialize = ToChild::Initialize {
                 shard_id: shard.as_str(),

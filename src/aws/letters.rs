@@ -11,8 +11,9 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::error::{Failure, failure};
 use crate::backoff::Backoff;
+use crate::lease::LeaseKey;
 use crate::letters::{DEADLINE, Destination, Letter, Rejected};
-use crate::shard::{BoxFuture, ShardId};
+use crate::shard::BoxFuture;
 
 /// Most bytes of a record, its partition key included, unless the limit of its stream was raised.
 const USUAL: usize = 1 << 20;
@@ -39,10 +40,10 @@ pub struct LetterStream {
     ahead: Arc<Mutex<Ahead>>,
 }
 
-/// The letters that Kinesis has accepted while it rejected one before them, by their shard. Without them, each attempt for
+/// The letters that Kinesis has accepted while it rejected one before them, by the lease of their shard. Without them, each attempt for
 /// the rejected one would write the others again.
 #[derive(Debug, Default)]
-struct Ahead(HashMap<ShardId, OfShard>);
+struct Ahead(HashMap<LeaseKey, OfShard>);
 
 #[derive(Debug)]
 struct OfShard {
@@ -53,9 +54,9 @@ struct OfShard {
 
 impl Ahead {
     /// The places of the letters that still have to be put.
-    fn waiting(&mut self, shard: &ShardId, ids: &[String], now: Instant) -> Vec<usize> {
+    fn waiting(&mut self, lease: &LeaseKey, ids: &[String], now: Instant) -> Vec<usize> {
         self.0.retain(|_, known| now.duration_since(known.used) <= FORGET);
-        let known = self.0.get_mut(shard).map(|known| {
+        let known = self.0.get_mut(lease).map(|known| {
             known.used = now;
             &known.ids
         });
@@ -63,8 +64,8 @@ impl Ahead {
         ids.iter().enumerate().filter(|(_, id)| is_waiting(id)).map(|(index, _)| index).collect()
     }
 
-    fn note(&mut self, shard: &ShardId, ids: impl IntoIterator<Item = String>, now: Instant) {
-        let known = self.0.entry(shard.clone());
+    fn note(&mut self, lease: &LeaseKey, ids: impl IntoIterator<Item = String>, now: Instant) {
+        let known = self.0.entry(lease.clone());
         let known = known.or_insert_with(|| OfShard { used: now, ids: HashSet::new() });
         known.used = now;
         known.ids.extend(ids);
@@ -72,8 +73,8 @@ impl Ahead {
 
     /// Forgets the first letters of a call, which the shard does not send again. The shard may have continued elsewhere
     /// since the ids of other calls were noted.
-    fn pass(&mut self, shard: &ShardId, ids: &[String], count: usize) {
-        let Some(OfShard { ids: known, .. }) = self.0.get_mut(shard) else { return };
+    fn pass(&mut self, lease: &LeaseKey, ids: &[String], count: usize) {
+        let Some(OfShard { ids: known, .. }) = self.0.get_mut(lease) else { return };
         for id in ids.iter().take(count) {
             known.remove(id);
         }
@@ -82,7 +83,7 @@ impl Ahead {
             known.retain(|id| sent.contains(id));
         }
         if known.is_empty() {
-            self.0.remove(shard);
+            self.0.remove(lease);
         }
     }
 }
@@ -146,7 +147,7 @@ impl LetterStream {
     /// Puts several letters of a shard with one call, and those that it rejects with further ones. Notes the accepted ones
     /// after each call, since the caller may not await the next. Returns the number before the first one that is still
     /// rejected.
-    async fn put_all(&self, shard: &ShardId, puts: &[Put<'_>]) -> Result<usize, NotPut> {
+    async fn put_all(&self, lease: &LeaseKey, puts: &[Put<'_>]) -> Result<usize, NotPut> {
         let until = Instant::now() + DEADLINE;
         let mut backoff = Backoff::new(AGAIN.0, AGAIN.1, fastrand::Rng::new());
         let mut pending: Vec<usize> = (0..puts.len()).collect();
@@ -165,7 +166,7 @@ impl LetterStream {
                     let reason = rejected(&mut pending, answer.records());
                     let accepted = called.iter().filter(|index| pending.binary_search(index).is_err());
                     let accepted = accepted.filter_map(|index| Some(puts.get(*index)?.id.clone()));
-                    self.ahead().note(shard, accepted, Instant::now());
+                    self.ahead().note(lease, accepted, Instant::now());
                     match reason {
                         None => return Ok(puts.len()),
                         Some(reason) => reason,
@@ -198,10 +199,10 @@ impl LetterStream {
 
     /// Puts the first letters of a shard, as many as fit in a call. Returns how many were accepted, counted from the first
     /// one.
-    async fn put_first(&self, shard: &ShardId, mut puts: Vec<Put<'_>>) -> Result<usize, Rejected> {
+    async fn put_first(&self, lease: &LeaseKey, mut puts: Vec<Put<'_>>) -> Result<usize, Rejected> {
         puts.truncate(of_one_call(puts.iter().map(Put::size)));
         if puts.len() > 1 {
-            match self.put_all(shard, &puts).await {
+            match self.put_all(lease, &puts).await {
                 Ok(count) => return Ok(count),
                 Err(NotPut::First(reason)) => return Err(self.rejected(reason)),
                 Err(NotPut::Call(failure)) if !failure.is_refusal() => {
@@ -265,20 +266,20 @@ fn of_one_call(sizes: impl IntoIterator<Item = usize>) -> usize {
 /// The partition key of a letter. That of a user record of an aggregate can be none that Kinesis accepts.
 fn partition_key(letter: &Letter) -> &str {
     let key = letter.record.partition_key.as_str();
-    if (1..=KEY).contains(&key.chars().count()) { key } else { letter.shard.as_str() }
+    if (1..=KEY).contains(&key.chars().count()) { key } else { letter.lease.shard().as_str() }
 }
 
 impl Destination for LetterStream {
     /// Nothing of a letter is left out: Kinesis rejects one that is too large, and the shard waits.
     fn send<'a>(&'a self, letters: &'a [Letter]) -> BoxFuture<'a, Result<usize, Rejected>> {
         Box::pin(async move {
-            let Some(shard) = letters.first().map(|letter| &letter.shard) else { return Ok(0) };
+            let Some(lease) = letters.first().map(|letter| &letter.lease) else { return Ok(0) };
             let ids: Vec<String> = letters.iter().take(CALL_RECORDS).map(Letter::id).collect();
-            let waiting = self.ahead().waiting(shard, &ids, Instant::now());
+            let waiting = self.ahead().waiting(lease, &ids, Instant::now());
             let puts = waiting.iter().filter_map(|index| letters.get(*index)).map(Put::new).collect();
-            let put = self.put_first(shard, puts).await;
+            let put = self.put_first(lease, puts).await;
             let next = waiting.get(*put.as_ref().unwrap_or(&0)).copied().unwrap_or(ids.len());
-            self.ahead().pass(shard, &ids, next);
+            self.ahead().pass(lease, &ids, next);
             match put {
                 Err(rejected) if next == 0 => Err(rejected),
                 _ => Ok(next),
@@ -434,7 +435,7 @@ mod tests {
         assert_eq!(destination.send(&all).await, Ok(2));
         assert_eq!(endpoint.state().stored, ["0", "1", "3"], "each once");
         let mut other = letters(0..4);
-        other.iter_mut().for_each(|letter| letter.shard = "shardId-000000000009".into());
+        other.iter_mut().for_each(|letter| letter.lease = "shardId-000000000009".into());
         assert_eq!(destination.send(&other).await, Ok(2), "another shard has letters of its own");
         assert_eq!(endpoint.state().stored.len(), 6);
     }
@@ -456,14 +457,14 @@ mod tests {
 
     #[test]
     fn accepted_letters_are_remembered_within_bounds() {
-        let (mut ahead, shard, start) = (Ahead::default(), ShardId::from("s"), Instant::now());
+        let (mut ahead, lease, start) = (Ahead::default(), LeaseKey::from("s"), Instant::now());
         let ids = |numbers: std::ops::Range<usize>| numbers.map(|id| id.to_string()).collect::<Vec<_>>();
         for begin in 0..10 {
             let window = ids(begin * 500..begin * 500 + 500);
-            ahead.note(&shard, window[1..].iter().cloned(), start);
-            ahead.pass(&shard, &window, 0);
-            assert_eq!(ahead.waiting(&shard, &window, start), [0]);
-            assert!(ahead.0[&shard].ids.len() <= CALL_RECORDS);
+            ahead.note(&lease, window[1..].iter().cloned(), start);
+            ahead.pass(&lease, &window, 0);
+            assert_eq!(ahead.waiting(&lease, &window, start), [0]);
+            assert!(ahead.0[&lease].ids.len() <= CALL_RECORDS);
         }
         let later = start + FORGET + Duration::from_secs(1);
         assert_eq!(ahead.waiting(&"t".into(), &ids(0..2), later), [0, 1]);

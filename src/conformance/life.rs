@@ -125,7 +125,7 @@ pub struct Life {
 /// Runs a case with a new child.
 pub async fn play(program: &dyn Launch, case: &Case, settings: &Settings) -> Life {
     let begun = Instant::now();
-    let mut child = match Child::spawn(program, settings.dialect, &ForShard::of(SHARD.into())).await {
+    let mut child = match Child::spawn(program, settings.dialect, &ForShard::of(&SHARD.into())).await {
         Ok(child) => child,
         Err(error) => return Life { steps: vec![Step::NotStarted(error.to_string())], ..Life::default() },
     };

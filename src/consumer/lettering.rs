@@ -93,13 +93,13 @@ impl Consumer {
             return;
         }
         let is_old = condition == Condition::RecordAgeExceeded;
-        let (at, shard) = ((self.parts.wall)(), self.held.shard().clone());
+        let (at, lease) = ((self.parts.wall)(), self.held.key().clone());
         let stream = self.source.recognition.current().map(|stream| stream.arn().to_owned());
         let program = self.parts.program.to_string();
         let of_record = |record| Letter {
             condition,
             at,
-            shard: shard.clone(),
+            lease: lease.clone(),
             stream: stream.clone(),
             application: letters.application.clone(),
             worker: letters.worker.clone(),
@@ -122,7 +122,7 @@ impl Consumer {
                         error!(event = "dead_letter_written", %position, id = letter.id(),
                             error = letter.last_error(), "wrote a record to the dead letters, continuing after it");
                     }
-                    sink.shard(&shard, OfShard::DeadLetter { position: &position, error: letter.last_error() });
+                    sink.shard(lease.shard(), OfShard::DeadLetter { position: &position, error: letter.last_error() });
                     position
                 });
                 let written: Vec<Position> = written.collect();

@@ -21,8 +21,8 @@ impl Condition {
 impl Letter {
     /// Identifies the record: two letters of one record have one id.
     pub fn id(&self) -> String {
-        let Self { application, shard, record, .. } = self;
-        format!("{application}/{shard}/{}/{}", record.sequence, record.sub)
+        let Self { application, lease, record, .. } = self;
+        format!("{application}/{lease}/{}/{}", record.sequence, record.sub)
     }
 
     /// The letter as JSON.
@@ -40,7 +40,7 @@ impl Letter {
                 "approximateInvokeCount": self.attempts,
             },
             "KinesisBatchInfo": {
-                "shardId": self.shard.as_str(),
+                "shardId": self.lease.shard().as_str(),
                 "startSequenceNumber": number,
                 "endSequenceNumber": number,
                 "approximateArrivalOfFirstRecord": arrival,
@@ -52,7 +52,7 @@ impl Letter {
                 "id": self.id(),
                 "application": self.application,
                 "worker": self.worker,
-                "leaseKey": self.shard.as_str(),
+                "leaseKey": self.lease.to_string(),
                 "subSequenceNumber": record.sub,
                 "partitionKey": record.partition_key.as_str(),
                 "arrival": record.arrival,

@@ -10,7 +10,6 @@ use crate::clock;
 use crate::record::{Data, Record};
 use crate::record_lines;
 use crate::sequence::SequenceNumber;
-use crate::shard::ShardId;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -43,6 +42,7 @@ struct BatchInfo {
 struct Own {
     application: String,
     worker: String,
+    lease_key: Option<String>,
     sub_sequence_number: u64,
     partition_key: String,
     arrival: Option<i64>,
@@ -78,10 +78,12 @@ fn parse(line: &[u8]) -> Result<Letter, String> {
     let failures = line.multilangd.failures.into_iter().map(|failure| {
         Ok(Failure { at: time(&failure.at)?, reason: failure.reason, stderr: failure.stderr })
     });
+    // Lines that name no lease are of a table of one stream.
+    let lease = line.multilangd.lease_key.unwrap_or(line.batch.shard_id).as_str().into();
     Ok(Letter {
         condition: condition.ok_or_else(|| of("requestContext.condition"))?,
         at: time(&line.timestamp)?,
-        shard: ShardId::from(line.batch.shard_id.as_str()),
+        lease,
         stream: line.batch.stream_arn,
         application: line.multilangd.application,
         worker: line.multilangd.worker,
@@ -103,10 +105,10 @@ fn parse(line: &[u8]) -> Result<Letter, String> {
 pub fn text(letters: &[Letter]) -> String {
     let mut out = String::new();
     for letter in letters {
-        let Letter { shard, record, .. } = letter;
+        let Letter { lease, record, .. } = letter;
         let _infallible = writeln!(
             out,
-            "{}  {shard}  {}  {} bytes  {}",
+            "{}  {lease}  {}  {} bytes  {}",
             clock::utc(letter.at),
             record.position(),
             record.size(),
@@ -123,7 +125,8 @@ pub fn json(letters: &[Letter]) -> serde_json::Value {
         .iter()
         .map(|letter| {
             json!({
-                "id": letter.id(), "at": clock::utc(letter.at), "shard": letter.shard.as_str(),
+                "id": letter.id(), "at": clock::utc(letter.at), "shard": letter.lease.shard().as_str(),
+                "lease": letter.lease.to_string(),
                 "sequenceNumber": letter.record.sequence.as_str(), "subSequenceNumber": letter.record.sub,
                 "bytes": letter.record.size(), "condition": letter.condition.name(),
                 "error": letter.last_error(),

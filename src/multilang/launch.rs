@@ -12,6 +12,7 @@ use multilangd_protocol::{BatchLine, Line};
 
 use super::output::{LogForm, Tail};
 use crate::batch::Records;
+use crate::lease::LeaseKey;
 use crate::record::Record;
 use crate::shard::{BoxFuture, ShardId};
 
@@ -108,9 +109,15 @@ pub struct ForShard {
 }
 
 impl ForShard {
-    /// A first process of a shard whose stream is unknown.
-    pub fn of(shard: ShardId) -> Self {
-        Self { lease: shard.to_string(), shard, stream: None, stream_arn: None, attempt: 1 }
+    /// A first process of the shard of a lease. The ARN of the stream is unknown.
+    pub fn of(lease: &LeaseKey) -> Self {
+        Self {
+            shard: lease.shard().clone(),
+            lease: lease.to_string(),
+            stream: lease.stream().map(|stream| stream.name().to_owned()),
+            stream_arn: None,
+            attempt: 1,
+        }
     }
 
     /// The environment variables.

@@ -21,7 +21,7 @@ fn letter(number: usize, bytes: usize) -> Letter {
     Letter {
         condition: Condition::RecordAgeExceeded,
         at: 1_795_996_799_123,
-        shard: "shardId-000000000001".into(),
+        lease: "shardId-000000000001".into(),
         stream: None,
         application: "app".to_owned(),
         worker: "w".to_owned(),

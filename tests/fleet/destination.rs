@@ -12,7 +12,7 @@ impl Destination for Link {
     /// Of several letters it may store some of the first ones only.
     fn send<'a>(&'a self, letters: &'a [Letter]) -> BoxFuture<'a, Result<usize, Rejected>> {
         Box::pin(async move {
-            let shard = letters[0].shard.clone();
+            let shard = letters[0].lease.shard().clone();
             let numbers: Vec<u64> =
                 letters.iter().map(|letter| letter.record.sequence.as_str().parse().unwrap()).collect();
             let is_aged = letters[0].condition == Condition::RecordAgeExceeded;

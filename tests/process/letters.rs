@@ -77,7 +77,10 @@ async fn poison_record_becomes_one_letter_while_shards_continue() {
     let found = letters(&folder);
     assert_eq!(found.len(), 1, "{found:?}");
     let letter = &found[0];
-    assert_eq!((letter.record.sequence.as_str(), letter.shard.as_str()), (numbers[17].as_str(), &*shard(1)));
+    assert_eq!(
+        (letter.record.sequence.as_str(), letter.lease.shard().as_str()),
+        (numbers[17].as_str(), &*shard(1))
+    );
     assert_eq!(letter.record.data.as_str(), "cG9pc29u");
     assert_eq!((letter.attempts, letter.last_error()), (3, "ValueError: cannot parse poison"));
     assert!(letter.stream.as_ref().is_some_and(|arn| arn.ends_with(STREAM)));
@@ -279,7 +282,7 @@ async fn replay_writes_answered_records_again_unless_they_were_checkpointed() {
         let letter = |number: usize| Letter {
             condition: Condition::RetryAttemptsExhausted,
             at: 1,
-            shard: shard(0).as_str().into(),
+            lease: shard(0).as_str().into(),
             stream: None,
             application: "app".to_owned(),
             worker: "w".to_owned(),

@@ -25,7 +25,7 @@ async fn exit_is_reported_despite_a_pending_answer() {
     std::fs::write(folder.join("owed.sh"), script).unwrap();
     let program = Program::find(&format!("/bin/sh {}", folder.join("owed.sh").display()), None).unwrap();
     let program = program.started_by(Launcher::direct().unwrap());
-    let mut child = Child::spawn(&program, Dialect::Current, &ForShard::of("s".into())).await.unwrap();
+    let mut child = Child::spawn(&program, Dialect::Current, &ForShard::of(&"s".into())).await.unwrap();
     child.send(&ToChild::ShutdownRequested);
     assert!(matches!(next(&mut child).await, Event::Said(session::Event::Checkpoint { .. })));
     child.close_stdin();
@@ -43,7 +43,7 @@ async fn messages_before_the_exit_are_processed() {
     std::fs::write(folder.join("early.sh"), script).unwrap();
     let program = Program::find(&format!("/bin/sh {}", folder.join("early.sh").display()), None).unwrap();
     let program = program.started_by(Launcher::direct().unwrap());
-    let mut child = Child::spawn(&program, Dialect::Current, &ForShard::of("s".into())).await.unwrap();
+    let mut child = Child::spawn(&program, Dialect::Current, &ForShard::of(&"s".into())).await.unwrap();
     let process = watch(i32::try_from(child.pid()).unwrap()).unwrap();
     child.send(&ToChild::ShardEnded);
     assert!(matches!(next(&mut child).await, Event::Said(session::Event::Checkpoint { .. })));
