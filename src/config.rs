@@ -30,7 +30,7 @@ use crate::lease::WorkerId;
 use crate::lease::sync::InitialPosition;
 use crate::metrics::cloudwatch;
 use crate::retrieval::registration;
-use crate::stream::ConfiguredArn;
+use crate::stream::{ConfiguredArn, Wanted};
 
 mod arn;
 pub mod bean;
@@ -48,6 +48,7 @@ pub mod resolve;
 pub mod sdk;
 pub mod settings;
 pub mod several;
+pub mod streams;
 pub mod value;
 
 use credentials::Provider;
@@ -57,8 +58,12 @@ use credentials::Provider;
 pub struct Config {
     /// `applicationName`.
     pub application: String,
-    /// `streamName`, or the name within `streamArn`.
+    /// `streamName`, or the name within `streamArn`; the names of several streams, separated by commas.
     pub stream: String,
+    /// `multilangd.streams`; none to read one stream.
+    pub streams: Vec<Wanted>,
+    /// `multilangd.useStreamArn`.
+    pub use_stream_arn: bool,
     /// `streamArn`, `multilangd.useStreamArn`.
     pub stream_arn: Option<ConfiguredArn>,
     /// `tableName`, or the application name.
@@ -189,15 +194,26 @@ pub struct Config {
 }
 
 impl Config {
+    /// The names of the streams.
+    pub fn stream_names(&self) -> impl Iterator<Item = &str> {
+        let one = self.streams.is_empty().then_some(self.stream.as_str());
+        one.into_iter().chain(self.streams.iter().map(|stream| stream.name.as_str()))
+    }
+
     /// The span of the worker: every log line of its tasks carries these fields.
     pub fn span(&self) -> tracing::Span {
         // Of the highest level, so that no filter for less than INFO takes the fields from a line.
-        tracing::error_span!("worker", worker = %self.worker, stream = self.stream)
+        tracing::error_span!("worker", worker = %self.worker, stream = self.only_stream())
     }
 
     /// The span of the worker of an application among several, with its unique name.
     pub fn span_among(&self, name: &str) -> tracing::Span {
-        tracing::error_span!("worker", application = name, worker = %self.worker, stream = self.stream)
+        tracing::error_span!("worker", application = name, worker = %self.worker, stream = self.only_stream())
+    }
+
+    /// The name of the stream; none of several, of which each log line names its own.
+    fn only_stream(&self) -> Option<&str> {
+        self.streams.is_empty().then_some(self.stream.as_str())
     }
 }
 

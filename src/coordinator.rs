@@ -24,7 +24,7 @@ use crate::clock::{self, ServiceClock};
 use crate::lease::held::{Owner, Rival};
 use crate::lease::history::History;
 use crate::lease::orders::{Pause, in_force};
-use crate::lease::{Held, Lease, LeaseKey, ProcessId, Table, WorkerId, handoff, liveness, of_stream};
+use crate::lease::{Held, Lease, LeaseKey, ProcessId, Table, WorkerId, audit, handoff, liveness, of_stream};
 use crate::metrics::Sink;
 use crate::reach::Reach;
 use crate::recognition::Recognitions;
@@ -135,6 +135,11 @@ impl Snapshot {
     /// The order of an operator for the whole application that is in force.
     pub fn in_force(&self) -> Option<&Pause> {
         self.order.as_ref().or_else(|| in_force(&self.leases))
+    }
+
+    /// Whether the owners in the table decide that this worker looks after all leases, where no leader does.
+    pub fn audits(&self, me: &WorkerId, failover: Duration) -> bool {
+        audit::leads(me, &self.leases, &self.dead_workers(failover))
     }
 
     /// The owners that renewed none of their leases any more, finished ones included, when the table was scanned.

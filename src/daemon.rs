@@ -4,129 +4,48 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use multilangd_protocol::Dialect;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, Span, error, error_span, info, warn};
+use tracing::{Instrument as _, info, warn};
 
-use crate::backoff::Backoff;
-use crate::budget::Budget;
 use crate::capacity::{Capacity, Pool};
-use crate::clock::{self, ServiceClock, ServiceTime};
+use crate::clock::{self};
 use crate::config::{ChildProtocol, Config, OnChildFailure, OnHopelessShard};
 use crate::consumer::event::{MaxAge, Shape};
 use crate::consumer::{Parts, Settings};
 use crate::coordinator::overview::Overview;
-use crate::coordinator::{self, Coordinator, Ends, Handle, Snapshot};
-use crate::cpu::Surroundings;
-use crate::fleet::{Mode, Store};
+use crate::coordinator::{self, Coordinator, Ends, Snapshot};
+use crate::fleet::Mode;
 use crate::lease::held::Rival;
+use crate::lease::shared_scan::SharedScan;
 use crate::lease::sync::InitialPosition;
-use crate::lease::table::Found;
 use crate::lease::{LeaseKey, ProcessId, Table, WorkerId};
-use crate::letters::Letters;
 use crate::limits::Limits;
-use crate::membership::{self, Begun};
-use crate::metrics::of_stream::Sinks;
+use crate::membership;
 use crate::metrics::{FleetReader, OfWorker, Sink};
 use crate::multilang::{Launch, Launcher, Program, output};
 use crate::reach::Reaches;
-use crate::recognition::Recognition;
 use crate::replay;
-use crate::retrieval::registration::StreamConsumer;
-use crate::retrieval::{self, Source, push};
+use crate::retrieval::Source;
 use crate::scheduler;
-use crate::shard;
-use crate::shard_sync::{self, ShardSync};
 use crate::stream::ByStream;
 
 mod attempts;
 mod counted;
 mod error;
+mod keeper;
+mod ports;
+mod start;
 pub mod stop;
+mod streams;
 
-use attempts::{Attempts, Progress};
-use counted::{Counted, Noted};
+use counted::Counted;
 pub use error::Error;
+use keeper::{Keeper, Shared};
+pub use ports::{Open, Ports, StreamPorts, Streams};
 use stop::Running;
-
-/// Most concurrent retrieval calls. Each has a timeout.
-const CALLS: usize = 200;
-
-/// KCL's `maxInitializationAttempts`. Here only attempts without progress count, because a throttled table
-/// needs many.
-const ATTEMPTS: u32 = 20;
-
-/// An unreachable endpoint is awaited for at least this many times
-/// `schedulerInitializationBackoffTimeMillis`: five minutes by default. Java's attempts with the SDK's
-/// retries took more than 140 s.
-const UNREACHABLE: u32 = 300;
-
-/// The outside world of the daemon.
-#[derive(Clone)]
-pub struct Ports {
-    /// The lease table.
-    pub table: Arc<dyn Table>,
-    /// The rows of the coordinator, beside the leases.
-    pub state: Arc<dyn Store>,
-    /// The streams to read.
-    pub streams: ByStream<StreamPorts>,
-    /// Starts record processors.
-    pub children: Arc<dyn Launch>,
-    /// Where dead letters are written; none without `multilangd.deadLetters`.
-    pub letters: Option<Letters>,
-    /// The number of leases that this process can hold.
-    pub capacity: Arc<Capacity>,
-    /// Receives events.
-    pub sink: Arc<dyn Sink>,
-    /// Limits the record data in memory.
-    pub budget: Arc<Budget>,
-    /// The wall clock, in milliseconds since 1970.
-    pub wall: fn() -> i64,
-    /// The time at AWS.
-    pub service: ServiceTime,
-    /// The platform, for host metrics; none for no measurement.
-    pub surroundings: Option<Surroundings>,
-}
-
-/// The outside world of one stream.
-#[derive(Clone)]
-pub struct StreamPorts {
-    /// The stream's shards.
-    pub shards: Arc<dyn shard::Api>,
-    /// Retrieval by polling.
-    pub records: Arc<dyn retrieval::Api>,
-    /// Retrieval by enhanced fan-out, where it is supported.
-    pub fanout: Option<Arc<dyn push::Api>>,
-}
-
-impl std::fmt::Debug for StreamPorts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StreamPorts").finish_non_exhaustive()
-    }
-}
-
-/// A stream, and whether it is still the same.
-#[derive(Clone)]
-struct Stream {
-    ports: StreamPorts,
-    recognition: Arc<Recognition>,
-    /// Receives its events.
-    sink: Arc<dyn Sink>,
-}
-
-impl Ports {
-    fn clock(&self) -> ServiceClock {
-        ServiceClock::new(self.wall, self.service.clone())
-    }
-}
-
-impl std::fmt::Debug for Ports {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ports").finish_non_exhaustive()
-    }
-}
+use streams::Opener;
 
 /// The shared part of all applications of this process: its limits, and the thread that starts record processors.
 #[derive(Debug)]
@@ -188,31 +107,29 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
     let reaches = Reaches::at(config.kinesis.location(), config.dynamodb.location());
     ports.table =
         Arc::new(Counted { table: ports.table, sink: ports.sink.clone(), reach: reaches.dynamodb.clone() });
-    let sinks = Sinks::new(ports.sink.clone());
-    let streams = ports.streams.clone().map(|of, ports: StreamPorts| {
-        let shards = Arc::new(Noted { shards: ports.shards, reach: reaches.kinesis.clone() });
-        let recognition = Recognition::new(shards.clone());
-        Stream { ports: StreamPorts { shards, ..ports }, recognition, sink: sinks.of(of) }
-    });
     info!(
         event = "worker_starting",
         application = config.application, table = config.table, program = %ports.children, "starting worker"
     );
     // Time for a child: its grace period, then the end of its stdin, SIGTERM and SIGKILL.
     let stopping = clock::Stop::within(config.shutdown_grace + config.child_kill_grace * 2);
-    let settings = shard_sync_settings(config, &ports, &reaches);
-    let shard_syncs = streams.clone().map(|of, Stream { ports: stream, recognition, sink }| {
-        let name = of.map_or(config.stream.clone(), |stream| stream.name().to_owned());
-        let settings = shard_sync::Settings { stream: name, sink, ..settings.clone() };
-        let shard_sync = ShardSync::new(ports.table.clone(), stream.shards, recognition, settings);
-        shard_sync.of_stream(of).with_clock(ports.clock())
-    });
+    // The streams of one table are synchronised at the same time, and call AWS for one account.
+    let (table, pace) = match &ports.streams {
+        Streams::One(_) => (ports.table.clone(), None),
+        Streams::Several { .. } => {
+            let table: Arc<dyn Table> = Arc::new(SharedScan::new(ports.table.clone()));
+            (table, Some(Arc::default()))
+        }
+    };
+    let opener = Opener::new(config, &ports, table.clone(), &reaches, pace);
+    let (mut keeper, shared) = Keeper::new(ports.streams.clone(), table, opener);
+    let Shared { sources, recognitions } = shared;
     let member = member_settings(config, &ports, &reaches, stopping.clone());
     let begun = tokio::select! {
         biased;
         // No lease is held yet, so a stop need not wait.
         () = stop.cancelled() => return Ok(()),
-        outcome = initialize(config, &ports, &member, &shard_syncs) => outcome?,
+        outcome = start::initialize(config, &ports, &member, &mut keeper) => outcome?,
     };
     let is_typed = begun.mode != Mode::Phase1;
     let settings = coordinator::Settings {
@@ -223,7 +140,7 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
         priority: config.priority,
         handoff: config.rules.limits(),
         sink: ports.sink.clone(),
-        recognitions: streams.clone().map(|_, stream| stream.recognition),
+        recognitions,
         capacity: ports.capacity.clone(),
         reach: reaches.dynamodb.clone(),
         stop: stopping.clone(),
@@ -254,16 +171,12 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
     coordination.spawn(coordinator.run(stop.clone()).in_current_span());
     let mut helpers = JoinSet::new();
     helpers.spawn(emit_seen(seen.clone(), overview, ports.sink.clone(), stop.clone()));
-    for (of, shard_sync) in shard_syncs.iter() {
-        // The log lines name shards, as those of the only stream.
-        let span = of.map_or_else(Span::current, |stream| error_span!("stream", %stream));
-        let shard_sync = shard_sync.clone().typed(is_typed);
-        helpers.spawn(keep_in_step(shard_sync, seen.clone(), handle.clone(), stop.clone()).instrument(span));
-    }
+    let kept = keeper.run(seen.clone(), handle.clone(), is_typed, stop.clone());
+    helpers.spawn(kept.in_current_span());
     let gave_up = Arc::new(Notify::new());
     let orders =
         scheduler::Orders { coordinator: handle.clone(), stop: stop.clone(), gave_up: gave_up.clone() };
-    let scheduler = scheduler::run(parts(config, ports, streams, &reaches), orders, leases);
+    let scheduler = scheduler::run(parts(config, ports, sources), orders, leases);
     let mut running = Running {
         scheduler: std::pin::pin!(scheduler),
         helpers,
@@ -346,38 +259,6 @@ async fn emit_seen(
     }
 }
 
-/// Restarts the shard sync after a panic: a bug in it ends one round, not the daemon. The next round sees
-/// what was missed.
-async fn keep_in_step(
-    shard_sync: ShardSync,
-    seen: watch::Receiver<Snapshot>,
-    handle: Handle,
-    stop: CancellationToken,
-) {
-    while !stop.is_cancelled() {
-        let mut task = JoinSet::new();
-        let run = shard_sync.clone().run(seen.clone(), handle.clone(), stop.clone());
-        task.spawn(run.in_current_span());
-        if let Some(Err(error)) = task.join_next().await {
-            error!(event = "shard_sync_panicked", %error, "shard sync task panicked, restarting it");
-        }
-    }
-}
-
-fn shard_sync_settings(config: &Config, ports: &Ports, reaches: &Reaches) -> shard_sync::Settings {
-    shard_sync::Settings {
-        reaches: reaches.clone(),
-        me: config.worker.clone(),
-        initial: config.initial,
-        ignore_unexpected_children: config.ignore_unexpected_children,
-        skip_if_leases_exist: config.skip_sync_if_leases_exist,
-        sync_pause: config.shard_sync_pause,
-        stream: config.stream.clone(),
-        failover: config.failover,
-        sink: ports.sink.clone(),
-    }
-}
-
 fn member_settings(
     config: &Config,
     ports: &Ports,
@@ -421,7 +302,7 @@ pub fn replay_settings(config: &Config) -> replay::Settings {
     }
 }
 
-fn parts(config: &Config, ports: Ports, streams: ByStream<Stream>, reaches: &Reaches) -> Parts {
+fn parts(config: &Config, ports: Ports, sources: ByStream<Source>) -> Parts {
     let settings = Settings {
         parent_poll: config.parent_poll,
         task_backoff: config.task_backoff,
@@ -450,33 +331,7 @@ fn parts(config: &Config, ports: Ports, streams: ByStream<Stream>, reaches: &Rea
             .filter(|_| ports.letters.is_some() || config.skip_old_records)
             .map(|millis| MaxAge { millis, writes_letters: ports.letters.is_some() }),
     };
-    let retrieval = retrieval::Settings {
-        max_records: config.max_records,
-        idle: config.idle,
-        idle_behind: config.idle_behind,
-        near: config.near,
-        ahead: retrieval::PrefetchLimits::default(),
-        keep_empty: config.keep_empty,
-        retry: Duration::from_millis(500),
-    };
-    let service = ports.clock();
-    let calls = Arc::new(Semaphore::new(CALLS));
-    let sources = streams.map(|_, Stream { ports: of, recognition, sink }| {
-        let consumer = of.fanout.zip(config.fanout.clone());
-        Source {
-            api: of.records,
-            shards: of.shards,
-            recognition,
-            consumer: consumer.map(|(api, settings)| Arc::new(StreamConsumer::new(api, settings))),
-            settings: retrieval.clone(),
-            budget: ports.budget.clone(),
-            closed: Arc::default(),
-            reach: reaches.kinesis.clone(),
-            calls: calls.clone(),
-            sink,
-            clock: service.clone(),
-        }
-    });
+    let clock = ports.clock();
     let timestamp = match config.initial {
         InitialPosition::AtTimestamp(millis) => Some(millis),
         InitialPosition::Latest | InitialPosition::TrimHorizon => None,
@@ -493,60 +348,6 @@ fn parts(config: &Config, ports: Ports, streams: ByStream<Stream>, reaches: &Rea
         capacity: ports.capacity,
         letters: ports.letters,
         wall: ports.wall,
-        clock: service,
-    }
-}
-
-/// Creates the table, reads the shards of the streams and creates their leases, with retries.
-async fn initialize(
-    config: &Config,
-    ports: &Ports,
-    member: &membership::Settings,
-    shard_syncs: &ByStream<ShardSync>,
-) -> Result<Begun, Error> {
-    let mut attempts = Attempts::default();
-    let mut backoff =
-        Backoff::new(config.initialization_backoff, config.initialization_backoff * 10, fastrand::Rng::new());
-    let began = Instant::now();
-    let (mut stage, mut created) = (0, false);
-    loop {
-        let mut begin = async || -> Result<Begun, Error> {
-            stage = 0;
-            // An attempt that created the table may have failed afterwards.
-            let mut found = ports.table.ensure().await?;
-            created |= found == Found::Created;
-            if created {
-                found = Found::Created;
-            }
-            // Before anything is written.
-            for shard_sync in shard_syncs.values() {
-                shard_sync.recognise().await?;
-            }
-            stage = 1;
-            let begun = membership::begin(&*ports.state, &*ports.table, found, member).await?;
-            stage = 2;
-            for shard_sync in shard_syncs.values() {
-                shard_sync.clone().typed(begun.mode != Mode::Phase1).begin().await?;
-            }
-            Ok(begun)
-        };
-        let error = match begin().await {
-            Ok(begun) => return Ok(begun),
-            Err(error) => error,
-        };
-        let rows = shard_syncs.values().map(ShardSync::made).sum::<usize>();
-        let without_progress = attempts.failed(Progress { stage, rows });
-        // Wait for an endpoint that starts later, as in a set of containers.
-        let waits = error.is_unreachable() && began.elapsed() < config.initialization_backoff * UNREACHABLE;
-        if without_progress >= ATTEMPTS && !waits || !error.may_pass() {
-            return Err(error);
-        }
-        let pause = if waits { backoff.pause() } else { config.initialization_backoff };
-        let (kinesis, dynamodb) = (config.kinesis.location(), config.dynamodb.location());
-        warn!(event = "start_failed",
-            %error, kinesis, dynamodb, leases = rows, failed_attempts = without_progress,
-            max_attempts = ATTEMPTS, retry_in = ?pause,
-            "failed to start, retrying");
-        tokio::time::sleep(pause).await;
+        clock,
     }
 }

@@ -56,6 +56,7 @@ pub mod of_stream;
 pub mod orders;
 pub mod origin;
 pub mod outage;
+pub mod shared_scan;
 pub mod sync;
 pub mod table;
 pub mod take;

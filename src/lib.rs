@@ -51,6 +51,7 @@ pub mod shard;
 pub mod shard_sync;
 pub mod status;
 pub mod stream;
+pub mod streams;
 pub mod supervisor;
 pub mod tail;
 pub mod unique;

@@ -11,11 +11,29 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Mutex as AsyncMutex, Notify};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use crate::shard::{self, Filter, ShardId};
 use crate::stream::{ByStream, StreamId, StreamIdentifier};
+
+/// Interval between calls of `DescribeStreamSummary` for several streams: AWS allows an account twenty a second.
+const PACE: Duration = Duration::from_millis(100);
+
+/// Limits the rate of `DescribeStreamSummary` for several streams.
+#[derive(Debug, Default)]
+pub struct Pace(AsyncMutex<Option<Instant>>);
+
+impl Pace {
+    /// Waits for its turn, in the order of the calls.
+    async fn turn(&self) {
+        let mut last = self.0.lock().await;
+        if let Some(last) = *last {
+            sleep_until(last + PACE).await;
+        }
+        *last = Some(Instant::now());
+    }
+}
 
 /// Shard consumers that suspect another stream share calls of `DescribeStreamSummary`, which are at least
 /// this far apart.
@@ -33,6 +51,8 @@ pub struct Recognition {
     /// When the shards were last listed, and whether each was open.
     listed: AsyncMutex<Option<(Instant, BTreeMap<ShardId, bool>)>>,
     suspected: Notify,
+    /// Shared with the other streams of the lease table.
+    pace: Option<Arc<Pace>>,
 }
 
 /// The identity of the stream as it is recognised at one moment.
@@ -111,7 +131,13 @@ impl Recognitions {
 impl Recognition {
     /// A recognition that knows no identity yet.
     pub fn new(shards: Arc<dyn shard::Api>) -> Arc<Self> {
+        Self::paced(shards, None)
+    }
+
+    /// A recognition that knows no identity yet, whose calls of `DescribeStreamSummary` are at that pace.
+    pub fn paced(shards: Arc<dyn shard::Api>, pace: Option<Arc<Pace>>) -> Arc<Self> {
         Arc::new(Self {
+            pace,
             shards,
             state: Mutex::default(),
             fresh: AsyncMutex::default(),
@@ -163,6 +189,9 @@ impl Recognition {
         &self,
         fresh: &mut Option<(Instant, Option<StreamId>)>,
     ) -> Result<Option<StreamId>, shard::Error> {
+        if let Some(pace) = &self.pace {
+            pace.turn().await;
+        }
         let asked = Instant::now();
         let answer = match timeout(CALL, self.shards.identity()).await {
             Ok(Ok(id)) => Some(id),

@@ -120,8 +120,7 @@ impl ShardSync {
                 // Before suspicions: a consumer whose read is always refused suspects for ever.
                 () = sleep_until(state.audit_due()) => {
                     let seen = seen.borrow_and_update().clone();
-                    let part = self.stream.as_ref().map(|stream| seen.of_stream(stream));
-                    Event::AuditDue(part.unwrap_or(seen))
+                    Event::AuditDue(self.part(seen))
                 }
                 () = self.recognition.suspected(), if state.suspicion_due().is_none() => Event::Suspected,
                 () = clock::reached(state.suspicion_due()) => Event::SuspicionDue,
@@ -133,6 +132,14 @@ impl ShardSync {
                 () = self.handle(&mut state, event, &coordinator) => {}
             }
         }
+    }
+
+    /// The part of a scan that belongs to the stream. The owners of all leases decide who audits: as with Java, one worker
+    /// for all streams.
+    fn part(&self, seen: Snapshot) -> Snapshot {
+        let Some(stream) = &self.stream else { return seen };
+        let leads = seen.leads.unwrap_or_else(|| seen.audits(&self.settings.me, self.settings.failover));
+        Snapshot { leads: Some(leads), ..seen.of_stream(stream) }
     }
 
     /// Handles an event, and the outcomes of the requests that follow from it.

@@ -11,12 +11,11 @@ use multilangd::aws::dynamodb::Options;
 use multilangd::aws::state::State;
 use multilangd::budget::Budget;
 use multilangd::config::resolve::{self, Given};
-use multilangd::daemon::{self, Ports, StreamPorts};
+use multilangd::daemon::{self, Ports, StreamPorts, Streams};
 use multilangd::metrics::Discard;
 use multilangd::multilang::Outgoing;
 use multilangd::multilang::launch::{Happened, Launch, Process, SpawnError, Stop};
 use multilangd::shard::BoxFuture;
-use multilangd::stream::ByStream;
 use multilangd_protocol::Line;
 use tokio_util::sync::CancellationToken;
 
@@ -270,7 +269,7 @@ pub fn without_processes(words: &[String]) {
                 config.state_table.clone(),
                 config.reports_table.clone(),
             )),
-            streams: ByStream::One(StreamPorts {
+            streams: Streams::One(StreamPorts {
                 shards: stream.clone(),
                 records: stream.clone(),
                 fanout: Some(stream),

@@ -18,6 +18,9 @@ pub(crate) struct Leases {
     /// and release failoverTimeMillis, and no less; not used by the other verbs].
     #[arg(long, global = true, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=3600))]
     pub(crate) watch: Option<u64>,
+    /// Only the leases of this stream, if the properties file names several: its name, or ACCOUNT:NAME:EPOCH.
+    #[arg(long, global = true, value_name = "STREAM")]
+    pub(crate) stream: Option<String>,
     #[command(subcommand)]
     pub(crate) verb: Option<Verb>,
 }

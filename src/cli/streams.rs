@@ -11,6 +11,9 @@ pub(crate) struct OfStream {
     /// A properties file, or the name of a stream.
     #[arg(value_name = "FILE|STREAM")]
     pub(crate) of: String,
+    /// The stream, if the properties file names several (multilangd.streams).
+    #[arg(long = "stream", value_name = "STREAM")]
+    pub(crate) one: Option<String>,
     /// Use the stream of a multilangd local on this machine.
     #[arg(long)]
     pub(crate) local: bool,

@@ -7,6 +7,7 @@ use multilangd::aws::client::{self, DYNAMODB, KINESIS};
 use multilangd::aws::http;
 use multilangd::aws::probe::Names;
 use multilangd::clock;
+use multilangd::config::keys::{kcl, own};
 use multilangd::config::letters::Destination;
 use multilangd::config::permissions::{self, On, Permission};
 use multilangd::config::resolve::{self, Given, Resolved};
@@ -19,6 +20,7 @@ use multilangd::multilang::Launcher;
 use multilangd::probe::port::{Api as _, Call, Service};
 use multilangd::probe::report::{Line, Report, Section, Status};
 use multilangd::probe::{dynamodb, kinesis, machine, session};
+use multilangd::streams;
 use tokio::time::Instant;
 
 use super::check::look_around;
@@ -108,13 +110,16 @@ async fn findings(
 ) -> Result<Vec<Line>, client::Error> {
     let clients = client::clients(&client_settings(config), Arc::new(Discard)).await?;
     let (table, state) = tables(&clients, config);
-    let stream = clients.stream(config.stream.clone()).with_arn(config.stream_arn.clone());
+    let stream = match config.streams.first() {
+        None => clients.stream(config.stream.clone()).with_arn(config.stream_arn.clone()),
+        Some(first) => streams::named(&clients, config, &first.name, first.account.as_deref()),
+    };
     let names = Names {
         leases: config.table.clone(),
         state: config.state_table.clone(),
         reports: config.reports_table.clone(),
     };
-    let api = clients.probes(stream, table.clone(), names);
+    let api = clients.probes(stream, table.clone(), names.clone());
     let located = clients.locate_credentials().await;
     let shares = config.kinesis.providers == config.dynamodb.providers;
     let ended = |service: &str| {
@@ -127,12 +132,24 @@ async fn findings(
         Destination::File(_) | Destination::Exec(_) => None,
     });
     let of_stream = kinesis::Wanted {
-        stream: &config.stream,
+        stream: config.stream_names().next().unwrap_or_default(),
         arn: config.stream_arn.as_ref(),
+        key: if config.streams.is_empty() { kcl::STREAM.name() } else { own::STREAMS.name() },
         fanout: config.fanout.as_ref(),
         letters: letters.collect(),
         needed,
         ended: ended(KINESIS),
+    };
+    // One after the other: AWS allows an account few of these calls a second.
+    let more = async {
+        let mut all = Vec::new();
+        for other in config.streams.iter().skip(1) {
+            let stream = streams::named(&clients, config, &other.name, other.account.as_deref());
+            let api = clients.probes(stream, table.clone(), names.clone());
+            let wanted = kinesis::Wanted { stream: &other.name, letters: Vec::new(), ..of_stream.clone() };
+            all.push(kinesis::check(&api, &wanted).await);
+        }
+        all
     };
     let of_tables = dynamodb::Wanted {
         leases: &config.table,
@@ -147,18 +164,32 @@ async fn findings(
         let is_asked = asks_identity && ended(KINESIS).is_none() && !located.is_empty();
         if is_asked { Some(api.call(&Call::Identity).await) } else { None }
     };
-    let (identity, stream, leases) = tokio::join!(
+    let (identity, first, more, leases) = tokio::join!(
         identity,
         kinesis::check(&api, &of_stream),
+        more,
         dynamodb::check(&api, &state, &table, &of_tables),
     );
     let mut lines = credentials(&located, shares);
     lines.extend(identity.as_ref().map(machine::identity));
-    lines.extend(stream.lines);
+    let checked: Vec<kinesis::Checked> = std::iter::once(first).chain(more).collect();
+    let ids: Vec<_> =
+        checked.iter().map(|stream| stream.stream.as_ref().map(|facts| facts.id.clone())).collect();
+    let open_shards = checked.iter().map(|stream| stream.stream.as_ref()?.open_shards).sum::<Option<_>>();
+    lines.extend(checked.into_iter().flat_map(|stream| stream.lines));
     lines.extend(leases.lines);
-    let facts = stream.stream.as_ref();
-    let id = facts.map(|facts| &facts.id);
-    lines.extend(dynamodb::foreign(&config.table, &leases.leases, id, &config.stream));
+    match (config.streams.is_empty(), ids.first()) {
+        (true, Some(id)) => {
+            lines.extend(dynamodb::foreign(&config.table, &leases.leases, id.as_ref(), &config.stream));
+        }
+        _ => {
+            let described =
+                std::iter::zip(&config.streams, ids).filter_map(|(stream, id)| Some((stream, id?)));
+            lines.extend(described.filter_map(|(stream, id)| {
+                dynamodb::foreign_of_several(&config.table, &leases.leases, stream, &id)
+            }));
+        }
+    }
     let other = needed.iter().filter(|permission| permission.on == On::All);
     lines.extend(other.filter_map(|permission| session::effect(permission, "*")));
     let services = [
@@ -182,7 +213,7 @@ async fn findings(
     lines.push(machine::certificates(http::in_use(&config.sdk.network)));
     lines.push(machine::clock(clients.service.ahead(clock::wall_millis(), Instant::now())));
     let limits = if Launcher::restores_limits() { Limits::look() } else { Limits::current() };
-    lines.push(machine::limits(&limits, facts.and_then(|facts| facts.open_shards)));
+    lines.push(machine::limits(&limits, open_shards));
     Ok(lines)
 }
 

@@ -14,6 +14,7 @@ use multilangd::edit::plan::{self, Rows, To};
 use multilangd::edit::{self, NewRows};
 use multilangd::exit::Exit;
 use multilangd::inspect;
+use multilangd::lease::of_stream::{self, OfStream};
 use multilangd::lease::origin;
 use multilangd::lease::{Lease, Table, table};
 use multilangd::metrics::Discard;
@@ -21,6 +22,8 @@ use multilangd::reach::Reaches;
 use multilangd::recognition::Recognition;
 use multilangd::shard::{self, Api as _, Filter, Shard, ShardId};
 use multilangd::shard_sync::{self, ShardSync};
+use multilangd::stream::StreamIdentifier;
+use multilangd::streams;
 use multilangd::tail::{self, shards::From};
 use tokio::task::JoinSet;
 
@@ -47,7 +50,8 @@ pub(crate) async fn show(leases: &Leases, words: &Words) -> Exit {
     let mut tasks = JoinSet::new();
     for (index, (name, config)) in configs.into_iter().enumerate() {
         let between = leases.watch.map_or(config.failover / 2, Duration::from_secs);
-        tasks.spawn(async move { (index, name, inspected(&config, between).await) });
+        let stream = leases.stream.clone();
+        tasks.spawn(async move { (index, name, inspected(&config, stream, between).await) });
     }
     let mut all = Vec::new();
     while let Some(done) = tasks.join_next().await {
@@ -108,7 +112,11 @@ async fn configurations(leases: &Leases, words: &Words) -> Result<Vec<(String, C
 }
 
 /// The state of the tables of an application, or the error with its exit code.
-async fn inspected(config: &Config, between: Duration) -> Result<inspect::Overview, (String, Exit)> {
+async fn inspected(
+    config: &Config,
+    stream: Option<String>,
+    between: Duration,
+) -> Result<inspect::Overview, (String, Exit)> {
     let settings = client::Settings { cloudwatch: None, failover: PATIENCE, ..client_settings(config) };
     let clients = clients(&settings, Arc::new(Discard)).await.map_err(|error| (error, Exit::Config))?;
     let (table, state) = tables(&clients, config);
@@ -117,7 +125,21 @@ async fn inspected(config: &Config, between: Duration) -> Result<inspect::Overvi
         let text = error.to_string();
         (text, daemon::Error::from(error).exit())
     };
-    match inspect::inspect(&config.table, &state, &table, between, rules, clock::wall_millis).await {
+    let of_stream;
+    let shown: &dyn Table = match stream {
+        None => &table,
+        Some(wanted) => {
+            let leases = table.list().await.map_err(failed)?;
+            let mut streams = leases.iter().filter_map(|lease| lease.key.stream());
+            let named = streams.find(|stream| [stream.name(), stream.as_str()].contains(&&*wanted));
+            let none = || {
+                (format!("table {} has no leases of the stream {wanted}", config.table), Exit::ChildFailed)
+            };
+            of_stream = OfStream::new(Arc::new(table.clone()), named.ok_or_else(none)?.clone());
+            &of_stream
+        }
+    };
+    match inspect::inspect(&config.table, &state, shown, between, rules, clock::wall_millis).await {
         Ok(seen) => Ok(seen),
         Err(refused @ table::Error::Denied(_)) => {
             // Only now, since a user who may only read rows may not be allowed to describe the table.
@@ -172,12 +194,17 @@ async fn execute(leases: &Leases, verb: &Verb, words: &Words) -> Result<(), Exit
     let clients =
         clients(&settings, Arc::new(Discard)).await.map_err(|error| refuse(Exit::Config)(&error))?;
     let table: Arc<dyn Table> = Arc::new(tables(&clients, &config).0);
-    let target = match from {
-        Some(from) => {
-            let ports = Ports { clients: &clients, config: &config, table: &table };
+    let streams = concerned(leases, &config, &*table).await?;
+    if from.is_some() && streams.len() > 1 {
+        return Err(refuse(Exit::Usage)(&"seek moves the leases of one stream (name it with --stream)"));
+    }
+    let target = match (from, streams.first()) {
+        (Some(from), Some(stream)) => {
+            let table = part(&table, stream.as_ref());
+            let ports = Ports { clients: &clients, config: &config, table: &table, stream: stream.as_ref() };
             Some(Box::pin(ports.target(from, selected.as_ref(), now)).await?)
         }
-        None => None,
+        (Some(_) | None, _) => None,
     };
     // The rows are read after all that takes long.
     let needs_dead_owners = matches!(verb, Verb::Seek { .. } | Verb::Release { .. }) && !which.force;
@@ -192,60 +219,168 @@ async fn execute(leases: &Leases, verb: &Verb, words: &Words) -> Result<(), Exit
     let by = operator();
     let clock = ServiceClock::new(clock::wall_millis, clients.service.clone());
     let operator = Operator { by: &by, now: clock::wall_millis(), latest_from: clock.past() };
-    let plan = |leases: &[Lease]| {
-        let rows = Rows { leases, live: &scans.live, selected: selected.as_ref(), force: which.force };
-        match (verb, &target) {
-            (Verb::Park { .. }, _) => orders::park(&rows, operator),
-            (Verb::Unpark { .. }, _) => orders::unpark(&rows),
-            (Verb::Pause { .. }, _) => orders::pause(&rows, operator),
-            (Verb::Resume { .. }, _) => orders::resume(&rows, operator),
-            (_, Some(Target { listed, to, .. })) => plan::seek(&rows, listed, to),
-            (_, None) => plan::release(&rows),
+    let edit = Edit {
+        verb,
+        name,
+        table: &config.table,
+        target: target.as_ref(),
+        selected: selected.as_ref(),
+        which: &which,
+        operator,
+        json: leases.json,
+    };
+    let mut objects = Vec::new();
+    let mut outcome = Ok(());
+    for stream in &streams {
+        let scans = match stream {
+            Some(stream) => {
+                edit::Scans { leases: of_stream::leases(&scans.leases, stream), live: scans.live.clone() }
+            }
+            None => scans.clone(),
+        };
+        if let (Some(stream), false) = (stream, leases.json) {
+            shown(&format!("stream {stream}:\n"))?;
         }
-    };
-    let steps = plan(&scans.leases);
-    let refused = edit::refusals(&steps);
-    let unknown = orders::disobedient(&steps, &scans.leases);
-    if !leases.json {
-        shown(&edit::text(&steps))?;
-        shown(&edit::warnings(&unknown))?;
+        let (object, done) = edit.apply(&*part(&table, stream.as_ref()), &scans).await?;
+        objects.extend(object.map(|mut object| {
+            if let Some(stream) = stream {
+                object["stream"] = stream.as_str().into();
+            }
+            object
+        }));
+        // A second run completes the rest.
+        outcome = done;
+        if outcome.is_err() {
+            break;
+        }
     }
-    let executed = if refused.is_some() || which.dry_run {
-        None
-    } else {
-        let stream = target.as_ref().and_then(|target| target.recognition.current());
-        let new = NewRows { typed: scans.leases.iter().any(|lease| lease.typed), stream };
-        let executed = edit::execute(&*table, &steps, &new, which.force).await;
-        Some(match (executed, orders::chosen(&steps)) {
-            (Ok(written), Some(order)) => edit::follow(&*table, order, operator.latest_from, written).await,
-            (executed, _) => executed,
-        })
-    };
     if leases.json {
-        let written = executed.as_ref().map(|done| match done {
-            Ok(written) => *written,
-            Err(
-                edit::Error::Changed(_, written, _)
-                | edit::Error::Table(_, written, ..)
-                | edit::Error::Replaced { written, .. },
-            ) => *written,
+        let object = match <[serde_json::Value; 1]>::try_from(objects) {
+            Ok([object]) => object,
+            Err(objects) => objects.into(),
+        };
+        shown(&format!("{object:#}\n"))?;
+    }
+    outcome
+}
+
+/// The streams whose leases a command concerns: none of several for a table of one stream.
+async fn concerned(
+    leases: &Leases,
+    config: &Config,
+    table: &dyn Table,
+) -> Result<Vec<Option<StreamIdentifier>>, Exit> {
+    let wanted = leases.stream.as_deref();
+    if config.streams.is_empty() {
+        return match wanted {
+            Some(_) => Err(refuse(Exit::Usage)(&"--stream needs a properties file with multilangd.streams")),
+            None => Ok(vec![None]),
+        };
+    }
+    let rows = table.list().await.map_err(failed)?;
+    let mut streams: Vec<_> = rows.iter().filter_map(|lease| lease.key.stream()).cloned().collect();
+    streams.sort();
+    streams.dedup();
+    let is_wanted = |stream: &StreamIdentifier| {
+        wanted.is_none_or(|wanted| [stream.name(), stream.as_str()].contains(&wanted))
+    };
+    streams.retain(is_wanted);
+    match (wanted, streams.is_empty()) {
+        (Some(wanted), true) => Err(refuse(Exit::ChildFailed)(&format!(
+            "table {} has no leases of the stream {wanted}",
+            config.table
+        ))),
+        // The caller reports a table without leases.
+        _ => Ok(streams.into_iter().map(Some).collect()),
+    }
+}
+
+/// The leases of one of several streams, as a table of its own.
+fn part(table: &Arc<dyn Table>, stream: Option<&StreamIdentifier>) -> Arc<dyn Table> {
+    match stream {
+        Some(stream) => Arc::new(OfStream::new(table.clone(), stream.clone())),
+        None => table.clone(),
+    }
+}
+
+/// A verb, and all that it needs besides the leases.
+struct Edit<'a> {
+    verb: &'a Verb,
+    name: &'a str,
+    /// The name of the table.
+    table: &'a str,
+    target: Option<&'a Target>,
+    selected: Option<&'a BTreeSet<ShardId>>,
+    which: &'a Which,
+    operator: Operator<'a>,
+    json: bool,
+}
+
+impl Edit<'_> {
+    /// Plans and writes the leases of one stream. Returns the JSON object, and the outcome.
+    async fn apply(
+        &self,
+        table: &dyn Table,
+        scans: &edit::Scans,
+    ) -> Result<(Option<serde_json::Value>, Result<(), Exit>), Exit> {
+        let Edit { verb, name, which, operator, .. } = self;
+        let plan = |leases: &[Lease]| {
+            let rows = Rows { leases, live: &scans.live, selected: self.selected, force: which.force };
+            match (verb, self.target) {
+                (Verb::Park { .. }, _) => orders::park(&rows, *operator),
+                (Verb::Unpark { .. }, _) => orders::unpark(&rows),
+                (Verb::Pause { .. }, _) => orders::pause(&rows, *operator),
+                (Verb::Resume { .. }, _) => orders::resume(&rows, *operator),
+                (_, Some(Target { listed, to, .. })) => plan::seek(&rows, listed, to),
+                (_, None) => plan::release(&rows),
+            }
+        };
+        let steps = plan(&scans.leases);
+        let refused = edit::refusals(&steps);
+        let unknown = orders::disobedient(&steps, &scans.leases);
+        if !self.json {
+            shown(&edit::text(&steps))?;
+            shown(&edit::warnings(&unknown))?;
+        }
+        let executed = if refused.is_some() || which.dry_run {
+            None
+        } else {
+            let stream = self.target.and_then(|target| target.recognition.current());
+            let new = NewRows { typed: scans.leases.iter().any(|lease| lease.typed), stream };
+            let executed = edit::execute(table, &steps, &new, which.force).await;
+            Some(match (executed, orders::chosen(&steps)) {
+                (Ok(written), Some(order)) => edit::follow(table, order, operator.latest_from, written).await,
+                (executed, _) => executed,
+            })
+        };
+        let object = self.json.then(|| {
+            let written = executed.as_ref().map(|done| match done {
+                Ok(written) => *written,
+                Err(
+                    edit::Error::Changed(_, written, _)
+                    | edit::Error::Table(_, written, ..)
+                    | edit::Error::Replaced { written, .. },
+                ) => *written,
+            });
+            edit::json(self.table, name, &steps, &unknown, written)
         });
-        shown(&format!("{:#}\n", edit::json(&config.table, name, &steps, &unknown, written)))?;
-    }
-    if let Some(refused) = refused {
-        return Err(refuse(Exit::ChildFailed)(&format!("{name} refused, {refused}")));
-    }
-    match executed {
-        Some(Err(error @ (edit::Error::Changed(..) | edit::Error::Replaced { .. }))) => {
-            Err(refuse(Exit::ChildFailed)(&error))
+        if let Some(refused) = refused {
+            let refused = refuse(Exit::ChildFailed)(&format!("{name} refused, {refused}"));
+            return Ok((object, Err(refused)));
         }
-        Some(Err(error)) => {
-            let edit::Error::Table(.., cause) = &error else { return Err(Exit::Internal) };
-            Err(refuse(daemon::Error::from(cause.clone()).exit())(&error))
-        }
-        Some(Ok(written)) if !leases.json => shown(&format!("\nwrote {written} leases\n")),
-        None if !leases.json => shown("\ndry run: nothing is written\n"),
-        Some(Ok(_)) | None => Ok(()),
+        let outcome = match executed {
+            Some(Err(error @ (edit::Error::Changed(..) | edit::Error::Replaced { .. }))) => {
+                Err(refuse(Exit::ChildFailed)(&error))
+            }
+            Some(Err(error)) => {
+                let edit::Error::Table(.., cause) = &error else { return Err(Exit::Internal) };
+                Err(refuse(daemon::Error::from(cause.clone()).exit())(&error))
+            }
+            Some(Ok(written)) if !self.json => shown(&format!("\nwrote {written} leases\n")),
+            None if !self.json => shown("\ndry run: nothing is written\n"),
+            Some(Ok(_)) | None => Ok(()),
+        };
+        Ok((object, outcome))
     }
 }
 
@@ -280,6 +415,8 @@ struct Ports<'a> {
     clients: &'a client::Clients,
     config: &'a Config,
     table: &'a Arc<dyn Table>,
+    /// The stream, if the properties file names several.
+    stream: Option<&'a StreamIdentifier>,
 }
 
 struct Target {
@@ -297,7 +434,10 @@ impl Ports<'_> {
         now: i64,
     ) -> Result<Target, Exit> {
         let (clients, config) = (self.clients, self.config);
-        let stream = stream_of(clients, config).await?;
+        let stream = match self.stream {
+            Some(stream) => Arc::new(streams::named(clients, config, stream.name(), Some(stream.account()))),
+            None => stream_of(clients, config).await?,
+        };
         let recognition = Recognition::new(stream.clone());
         self.recognise(stream.clone(), recognition.clone()).await?;
         let listed = stream.list(Filter::All).await.map_err(failed)?;
@@ -344,7 +484,8 @@ impl Ports<'_> {
             ignore_unexpected_children: config.ignore_unexpected_children,
             skip_if_leases_exist: true,
             sync_pause: config.failover,
-            stream: config.stream.clone(),
+            stream: self.stream.map_or_else(|| config.stream.clone(), |stream| stream.name().to_owned()),
+            listed: true,
             failover: config.failover,
             reaches: Reaches::at(config.kinesis.location(), config.dynamodb.location()),
             sink: Arc::new(Discard),

@@ -14,6 +14,8 @@ use multilangd::config::{Config, Source};
 use multilangd::exit::Exit;
 use multilangd::metrics::Discard;
 use multilangd::shard::{self, Api as _, ShardId};
+use multilangd::stream::Wanted;
+use multilangd::streams;
 use multilangd::tail::{self, shards::From};
 use tokio_util::sync::CancellationToken;
 
@@ -54,6 +56,7 @@ async fn open(of: &OfStream, words: &Words) -> Result<(client::Clients, Config),
     } else {
         client::Settings { cloudwatch: None, ..client_settings(&config) }
     };
+    let config = one(config, of)?;
     // Local mode creates the stream by its name.
     let stream_arn = config.stream_arn.clone().filter(|_| !of.local);
     let clients = clients(&settings, Arc::new(Discard)).await.map_err(|error| {
@@ -63,11 +66,32 @@ async fn open(of: &OfStream, words: &Words) -> Result<(client::Clients, Config),
     Ok((clients, Config { stream_arn, ..config }))
 }
 
+/// The configuration of one stream of several.
+fn one(config: Config, of: &OfStream) -> Result<Config, Exit> {
+    let is_only = of.one.as_ref().is_none_or(|one| *one == config.stream);
+    if config.streams.is_empty() && is_only {
+        return Ok(config);
+    }
+    let wanted = of.one.as_deref();
+    let named = config.streams.iter().find(|stream| wanted == Some(stream.name.as_str())).cloned();
+    let Some(stream) = named else {
+        let names = config.stream_names().collect::<Vec<_>>().join(", ");
+        complain(&format!("--stream must be one of the streams of the properties file: {names}"));
+        return Err(Exit::Usage);
+    };
+    let account = stream.account.clone().filter(|_| !of.local);
+    Ok(Config { stream: stream.name.clone(), streams: vec![Wanted { account, ..stream }], ..config })
+}
+
 /// The stream of the configuration, addressed as the daemon addresses it. A namesake is refused.
 pub(super) async fn stream_of(clients: &client::Clients, config: &Config) -> Result<Arc<Stream>, Exit> {
-    let stream = clients.stream(config.stream.clone()).with_arn(config.stream_arn.clone());
+    let several = config.streams.first();
+    let stream = match several {
+        Some(one) => streams::named(clients, config, &one.name, one.account.as_deref()),
+        None => clients.stream(config.stream.clone()).with_arn(config.stream_arn.clone()),
+    };
     // Without permission to compare, the stream of that name is used, as by the daemon.
-    if config.stream_arn.is_some()
+    if (config.stream_arn.is_some() || several.is_some_and(|one| one.account.is_some()))
         && let Err(error @ shard::Error::Namesake { .. }) = stream.identity().await
     {
         complain(&error);

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use super::arn::stream_of_arn;
 use super::keys::{kcl, own};
 use super::settings::Settings;
+use super::streams;
+use crate::stream::Wanted;
 
 /// A destination of dead letters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,10 +74,15 @@ pub fn parse(text: &str) -> Result<Vec<Destination>, String> {
     parsed.collect()
 }
 
-/// Whether this is the ARN of a stream, or can be its name by the rules of Kinesis.
+/// Whether this is the ARN of a stream, or can be its name.
 fn is_stream(text: &str) -> bool {
+    stream_of_arn(text).is_some() || is_stream_name(text)
+}
+
+/// Whether this can be the name of a stream by the rules of Kinesis.
+pub(super) fn is_stream_name(text: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-    stream_of_arn(text).is_some() || (1..=128).contains(&text.len()) && text.bytes().all(is_plain)
+    (1..=128).contains(&text.len()) && text.bytes().all(is_plain)
 }
 
 /// The text for a value of `multilangd.childErrorLine`; none if stderr is only logged.
@@ -117,6 +124,10 @@ pub(super) fn conflict(settings: &Settings) -> Option<String> {
 /// credentials.
 fn may_be_read(destination: &Destination, settings: &Settings) -> bool {
     let Destination::Kinesis(to) = destination else { return false };
+    let is_one_of_several = |to: &Wanted| streams::of(settings).iter().any(|stream| stream.may_be(to));
+    if streams::parse(to).unwrap_or_default().iter().any(is_one_of_several) {
+        return true;
+    }
     let name = settings.of(kcl::STREAM);
     let Some(to_arn) = stream_of_arn(to) else { return Some(to) == name.as_ref() };
     // The ARN of a consumer begins with that of its stream.

@@ -7,7 +7,7 @@ use super::resolve::Resolved;
 use super::value::Value;
 use super::{
     ChildLog, ChildProtocol, ClientConfig, Config, DeadLetterLimits, Faults, OnChildFailure, OnHopelessShard,
-    Remark, Source, Status, letters,
+    Remark, Source, Status, letters, streams,
 };
 use crate::batch::MOST_RECORDS;
 use crate::fleet::version::Configured;
@@ -37,7 +37,12 @@ impl Resolved {
         let worker = self.worker(default_worker);
         let config = Config {
             application: s.of(kcl::APPLICATION).unwrap_or_default(),
-            stream: s.of(kcl::STREAM).unwrap_or_default(),
+            stream: s.of(kcl::STREAM).unwrap_or_else(|| {
+                let names: Vec<String> = streams::of(s).into_iter().map(|stream| stream.name).collect();
+                names.join(",")
+            }),
+            streams: streams::of(s),
+            use_stream_arn: s.of(own::USE_STREAM_ARN),
             stream_arn: s
                 .of(kcl::STREAM_ARN)
                 .map(|arn| ConfiguredArn { arn, used: s.of(own::USE_STREAM_ARN) }),

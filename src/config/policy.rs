@@ -11,6 +11,8 @@ use super::keys::{client, kcl, own};
 use super::letters;
 use super::permissions::{self, On};
 use super::settings::Settings;
+use super::streams;
+use crate::stream::Wanted;
 
 /// Stands for an account that the settings do not contain.
 const ACCOUNT: &str = "<ACCOUNT>";
@@ -57,16 +59,16 @@ fn sid(on: On) -> &'static str {
 /// The ARNs of a resource. All but the account and the region are known.
 fn resources(on: On, settings: &Settings) -> Vec<String> {
     let text = |key: Handle<Text>| settings.of(key).unwrap_or_default();
-    let stream = || stream_arn(&text(kcl::STREAM), settings);
+    let streams = || stream_arns(settings);
     let consumers = || match settings.of(kcl::CONSUMER_ARN) {
-        Some(arn) => arn,
-        None => format!("{}/consumer/*", stream()),
+        Some(arn) => vec![arn],
+        None => streams().iter().map(|stream| format!("{stream}/consumer/*")).collect(),
     };
     let table = |key: Handle<Text>| table_arn(&text(key), settings);
     match on {
-        On::Stream => vec![stream()],
-        On::StreamAndConsumers => vec![stream(), consumers()],
-        On::Consumers => vec![consumers()],
+        On::Stream => streams(),
+        On::StreamAndConsumers => [streams(), consumers()].concat(),
+        On::Consumers => consumers(),
         On::LetterStreams => {
             let destinations = letters::parse(&settings.of(own::DEAD_LETTERS)).unwrap_or_default();
             let stream = |destination| match destination {
@@ -84,6 +86,20 @@ fn resources(on: On, settings: &Settings) -> Vec<String> {
 
 fn configured(settings: &Settings) -> Option<StreamArn> {
     settings.of(kcl::STREAM_ARN).and_then(|arn| stream_of_arn(&arn))
+}
+
+/// The streams of the daemon.
+fn stream_arns(settings: &Settings) -> Vec<String> {
+    let several = streams::of(settings);
+    if several.is_empty() {
+        return vec![stream_arn(&settings.of(kcl::STREAM).unwrap_or_default(), settings)];
+    }
+    let region = settings.of(client::KINESIS_REGION);
+    let arn = |stream: Wanted| {
+        let account = stream.account.as_deref().unwrap_or(ACCOUNT);
+        of_region("kinesis", region.clone(), account, &format!("stream/{}", stream.name))
+    };
+    several.into_iter().map(arn).collect()
 }
 
 /// The stream of the daemon, or of a name in its account and region.
@@ -128,7 +144,7 @@ fn arn_of(partition: &str, service: &str, region: &str, account: &str, resource:
 }
 
 /// The partition of a region.
-fn partition(region: &str) -> &'static str {
+pub fn partition(region: &str) -> &'static str {
     let partitions = [
         ("cn-", "aws-cn"),
         ("us-gov-", "aws-us-gov"),

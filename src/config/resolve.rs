@@ -24,6 +24,7 @@ use super::position;
 use super::sdk::jvm::Properties;
 use super::sdk::{self, Outside, Profile, Sdk};
 use super::settings::{Setting, Settings};
+use super::streams;
 use super::value::Value;
 use super::{Remark, Source};
 use crate::batch::MOST_RECORDS;
@@ -261,6 +262,7 @@ impl Maker {
                 | own::OwnKind::Address
                 | own::OwnKind::Filter
                 | own::OwnKind::Destinations
+                | own::OwnKind::Streams
                 | own::OwnKind::Text => Value::Text(text),
             };
             self.settings.put(key.name, value, source);
@@ -400,7 +402,11 @@ impl Maker {
             self.require(kcl::EXECUTABLE);
         }
         self.require(kcl::APPLICATION);
-        if self.settings.of(kcl::STREAM_ARN).is_none() {
+        let several = self.settings.of(own::STREAMS) != own::NONE;
+        if let Some(text) = streams::conflict(&self.settings) {
+            self.own_fault(own::STREAMS, text);
+        }
+        if self.settings.of(kcl::STREAM_ARN).is_none() && !several {
             self.require(kcl::STREAM);
         }
         self.check_numbers();

@@ -223,6 +223,7 @@ mod tests {
                 own::OwnKind::Switch => own::TRUE,
                 own::OwnKind::Number(_) | own::OwnKind::Or(_) => "77",
                 own::OwnKind::Destinations => "file:/x",
+                own::OwnKind::Streams => "orders",
                 own::OwnKind::Address | own::OwnKind::Filter | own::OwnKind::Text => "text",
             };
             let other = resolved("b", &format!("{} = {value}\n", key.name));

@@ -140,6 +140,7 @@ mod tests {
             skip_if_leases_exist: false,
             sync_pause: std::time::Duration::from_secs(60),
             stream: "s".to_owned(),
+            listed: true,
             failover: std::time::Duration::from_secs(10),
             sink: Arc::new(crate::metrics::Discard),
         };

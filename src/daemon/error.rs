@@ -9,6 +9,7 @@ use crate::membership;
 use crate::scheduler::Hopeless;
 use crate::shard;
 use crate::shard_sync;
+use crate::stream::Unidentified;
 
 /// Why the daemon exits by itself.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +38,9 @@ pub enum Error {
     /// The lease table belongs to another stream.
     #[error(transparent)]
     Foreign(#[from] Foreign),
+    /// A stream of several has no identifier.
+    #[error(transparent)]
+    Unidentified(#[from] Unidentified),
     /// Another process that started before this one uses the same worker id.
     #[error(
         "another process uses workerId {worker}: it wrote the lease of shard {lease} after this process \
@@ -61,6 +65,8 @@ impl Error {
             Self::Hopeless(_) => Exit::ChildFailed,
             Self::Table(error) if error.is_foreign() => Exit::Config,
             Self::TooEarly(_) | Self::Foreign(_) => Exit::Config,
+            Self::Unidentified(Unidentified::Unknown(_)) => Exit::Denied,
+            Self::Unidentified(Unidentified::OtherEpoch { .. }) => Exit::Config,
             Self::WorkerIdTwice { .. } | Self::Stream(shard::Error::Namesake { .. }) => Exit::Config,
             Self::Table(table::Error::Denied(_))
             | Self::Beside(table::Error::Denied(_))
@@ -92,7 +98,12 @@ impl Error {
                 | Self::Beside(table::Error::Denied(_))
                 | Self::Stream(shard::Error::Denied(_))
         );
-        !foreign && !denied && !matches!(self, Self::Hopeless(_) | Self::TooEarly(_) | Self::Foreign(_))
+        !foreign
+            && !denied
+            && !matches!(
+                self,
+                Self::Hopeless(_) | Self::TooEarly(_) | Self::Foreign(_) | Self::Unidentified(_)
+            )
     }
 }
 

@@ -5,9 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
-use crate::metrics::Totals;
+use tokio::time::sleep;
+
+use super::kinesis;
+use super::stdout::tell;
+use crate::config::Config;
+use crate::metrics::{Board, Totals};
 use crate::shard::ShardId;
+use crate::stream::StreamIdentifier;
 
 /// The line for these totals. `records` is the number of records put, by shard.
 pub fn line(records: &BTreeMap<ShardId, u64>, totals: &BTreeMap<ShardId, Totals>) -> String {
@@ -35,6 +42,44 @@ pub fn line(records: &BTreeMap<ShardId, u64>, totals: &BTreeMap<ShardId, Totals>
         }
     }
     line
+}
+
+/// The progress of the shards, or of several streams.
+pub fn of(endpoint: &kinesis::Kinesis, config: &Config, board: &Board) -> String {
+    let totals = board.totals();
+    if config.streams.is_empty() {
+        return line(&taken(endpoint, &config.stream), &totals);
+    }
+    let of_stream = |name: &str| ShardId::from(name);
+    let records = config.stream_names().map(|name| (of_stream(name), taken(endpoint, name).values().sum()));
+    let mut by_stream: BTreeMap<ShardId, Totals> = BTreeMap::new();
+    for (shard, of_shard) in totals {
+        let Some((stream, _)) = StreamIdentifier::split(shard.as_str()) else { continue };
+        let sum = by_stream.entry(of_stream(stream.name())).or_default();
+        sum.delivered += of_shard.delivered;
+        sum.checkpoints += of_shard.checkpoints;
+        sum.failures += of_shard.failures;
+        sum.pid = sum.pid.or(of_shard.pid);
+    }
+    line(&records.collect(), &by_stream)
+}
+
+fn taken(endpoint: &kinesis::Kinesis, stream: &str) -> BTreeMap<ShardId, u64> {
+    let counts = endpoint.records().into_iter().filter(|count| count.stream == stream);
+    counts.map(|count| (ShardId::from(count.shard.as_str()), count.records)).collect()
+}
+
+/// Prints the progress whenever it has changed, for ever.
+pub async fn print(endpoint: &kinesis::Kinesis, config: &Config, board: &Board) -> std::convert::Infallible {
+    let mut last = String::new();
+    loop {
+        sleep(Duration::from_secs(2)).await;
+        let line = of(endpoint, config, board);
+        if line != last {
+            tell(&line);
+            last = line;
+        }
+    }
 }
 
 #[cfg(test)]

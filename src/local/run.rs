@@ -21,7 +21,7 @@ use super::{example, feed, kinesis, progress, tables, watch};
 use crate::aws::{client, dynamodb, kinesis::Attempts, state::State};
 use crate::clock;
 use crate::config::{self, Config};
-use crate::daemon::{self, Machine, Ports, StreamPorts};
+use crate::daemon::{self, Machine, Ports};
 use crate::exit::Exit;
 use crate::lease::Table;
 use crate::lease::table::Streams;
@@ -33,7 +33,7 @@ use crate::multilang::process::ProgramError;
 use crate::sequence::Position;
 use crate::shard::ShardId;
 use crate::status::{self, Watch};
-use crate::stream::ByStream;
+use crate::streams;
 
 const REGION: &str = "us-east-1";
 const ACCOUNT: &str = "000000000000";
@@ -126,6 +126,12 @@ pub enum Error {
     /// The DynamoDB endpoint failed.
     #[error(transparent)]
     Tables(tables::Error),
+    /// Records of a file, and the end, belong to one stream.
+    #[error(
+        "--put and --exit-when-done need a properties file with streamName (with multilangd.streams, put records with \
+         multilangd put STREAM --kinesis-port PORT)"
+    )]
+    SeveralStreams,
     /// The stream could not be created or read.
     #[error("failed to use the local stream {stream}: {reason}")]
     Stream {
@@ -143,7 +149,7 @@ impl Error {
     /// The exit code.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::SamePort(_) => Exit::Usage,
+            Self::SamePort(_) | Self::SeveralStreams => Exit::Usage,
             Self::NotDone(_) => Exit::ChildFailed,
             Self::Named { .. } | Self::Put { .. } => Exit::NoInput,
             Self::Program(_) | Self::Temporary(_) => Exit::Config,
@@ -257,7 +263,9 @@ impl Endpoints {
         let failed = |reason: String| Error::Stream { stream: config.stream.clone(), reason };
         let clients = client::clients(&client_settings(config), Arc::new(Discard)).await;
         let kinesis = clients.map_err(|error| failed(error.to_string()))?.kinesis;
-        make_stream(&kinesis, &config.stream, shards).await.map_err(failed)?;
+        for name in config.stream_names() {
+            make_stream(&kinesis, name, shards).await.map_err(failed)?;
+        }
         make_letter_streams(&kinesis, config).await
     }
 
@@ -330,7 +338,14 @@ async fn serve(
     let clients = client::clients(&client_settings(config), board.clone())
         .await
         .map_err(|error| failed(error.to_string()))?;
-    let made = make_stream(&clients.kinesis, &config.stream, options.shards).await.map_err(failed)?;
+    let mut made = false;
+    for name in config.stream_names() {
+        made |= make_stream(&clients.kinesis, name, options.shards).await.map_err(failed)?;
+    }
+    let is_one = config.streams.is_empty();
+    if !is_one && (options.put.is_some() || options.exit_when_done.is_some()) {
+        return Err(Error::SeveralStreams);
+    }
 
     let list = Attempts { pause: config.list_shards_pause, most: config.list_shards_attempts };
     let stream = Arc::new(clients.stream(config.stream.clone()).listing(list));
@@ -340,7 +355,7 @@ async fn serve(
         recoverable: false,
         segments: config.scan_segments,
         initial: config.initial.sequence(),
-        streams: Streams::One,
+        streams: if config.streams.is_empty() { Streams::One } else { Streams::Several },
     };
     let machine =
         Machine::prepare(1).map_err(|error| failed(format!("failed to start a thread: {error}")))?;
@@ -351,22 +366,18 @@ async fn serve(
         letters,
         table: Arc::new(clients.leases(config.table.clone(), table)),
         state: Arc::new(State::new(
-            clients.dynamodb,
+            clients.dynamodb.clone(),
             config.table.clone(),
             config.state_table.clone(),
             config.reports_table.clone(),
         )),
-        streams: ByStream::One(StreamPorts {
-            shards: stream.clone(),
-            records: stream.clone(),
-            fanout: Some(stream.clone()),
-        }),
+        streams: streams::of(&clients, config),
         children,
         capacity,
         sink: board.clone(),
         budget: watch.budget.clone(),
         wall: clock::wall_millis,
-        service: clients.service,
+        service: clients.service.clone(),
         surroundings: None,
     };
     let puts = Mutex::new(Puts::default());
@@ -385,8 +396,11 @@ async fn serve(
             let from = if made { 0 } else { 1_000 };
             samples.spawn(feed::put_samples(stream.clone(), from, stop.clone()));
         }
-        None if endpoint.is_empty(&config.stream) => tell(&how_to_put(endpoint, &config.stream)),
-        None => {}
+        None => {
+            for name in config.stream_names().filter(|name| endpoint.is_empty(name)) {
+                tell(&how_to_put(endpoint, name));
+            }
+        }
     }
     let watched = Watched { board: &board, puts: &puts, table: ports.table.clone() };
     let mut judge = options.exit_when_done.map(Judge::new);
@@ -412,7 +426,7 @@ async fn serve(
             }
         };
         let (mut daemon, mut input, mut done) = (Box::pin(daemon), Box::pin(input), Box::pin(done));
-        let mut progress = Box::pin(print_progress(endpoint, &config.stream, &board));
+        let mut progress = Box::pin(progress::print(endpoint, config, &board));
         let (mut has_input, mut is_awaited) = (true, true);
         loop {
             tokio::select! {
@@ -436,7 +450,7 @@ async fn serve(
             }
         }
     };
-    tell(&progress::line(&taken(endpoint, &config.stream), &board.totals()));
+    tell(&progress::of(endpoint, config, &board));
     if let Some(error) = failed {
         if let Err(error) = ended {
             warn!(event = "worker_failed_at_shutdown", %error, "the daemon failed during its shutdown");
@@ -508,27 +522,6 @@ fn how_to_put(endpoint: &kinesis::Kinesis, stream: &str) -> String {
          --endpoint-url {} --region {REGION} --stream-name {stream} --partition-key k --data aGVsbG8=",
         endpoint.url()
     )
-}
-
-fn taken(endpoint: &kinesis::Kinesis, stream: &str) -> BTreeMap<ShardId, u64> {
-    let counts = endpoint.records().into_iter().filter(|count| count.stream == stream);
-    counts.map(|count| (ShardId::from(count.shard.as_str()), count.records)).collect()
-}
-
-async fn print_progress(
-    endpoint: &kinesis::Kinesis,
-    stream: &str,
-    board: &Board,
-) -> std::convert::Infallible {
-    let mut last = String::new();
-    loop {
-        sleep(Duration::from_secs(2)).await;
-        let line = progress::line(&taken(endpoint, stream), &board.totals());
-        if line != last {
-            tell(&line);
-            last = line;
-        }
-    }
 }
 
 impl Options {

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::board::{Totals, Worker};
 use super::histogram::Histogram;
 use crate::shard::ShardId;
+use crate::stream::StreamIdentifier;
 
 /// A metric.
 #[derive(Debug)]
@@ -271,7 +272,13 @@ impl Series<'_> {
     fn line(&mut self, suffix: &str, values: &[&str], limit: Option<&str>, value: f64) {
         put(self.out, format_args!("{}{suffix}", self.family.name));
         let application = self.application.map(|name| ("application", name));
-        let own = self.family.labels.iter().copied().zip(values.iter().copied());
+        // The shards of two streams can have one id.
+        let split =
+            |value| StreamIdentifier::split_text(value).map_or((None, value), |(of, id)| (Some(of), id));
+        let own = self.family.labels.iter().zip(values).flat_map(|(label, value)| {
+            let (stream, value) = if *label == "shard" { split(value) } else { (None, *value) };
+            stream.map(|stream| ("stream", stream)).into_iter().chain([(*label, value)])
+        });
         let mut open = '{';
         for (label, value) in application.into_iter().chain(own).chain(limit.map(|limit| ("le", limit))) {
             put(self.out, format_args!("{open}{label}=\"{}\"", Escaped(value)));
@@ -464,6 +471,21 @@ mod tests {
         assert!(!text.contains("multilangd_shard_behind_latest_seconds{"));
         assert!(text.contains("multilangd_reads_total{shard=\"s\"} 1"));
         assert!(text.contains("multilangd_leases_left_total{how=\"lost\"} 1"));
+    }
+
+    #[test]
+    fn shards_of_several_streams_have_a_label_for_the_stream() {
+        let board = Board::default();
+        let at = Position::new(Sequence::TrimHorizon);
+        for shard in ["1:orders:5:shardId-0", "1:refunds:5:shardId-0"] {
+            board.shard(&shard.into(), OfShard::Held { checkpoint: &at });
+        }
+        let text = text(&board);
+        for stream in ["1:orders:5", "1:refunds:5"] {
+            let series =
+                format!("multilangd_checkpoints_total{{stream=\"{stream}\",shard=\"shardId-0\"}} 0\n");
+            assert!(text.contains(&series), "{text}");
+        }
     }
 
     #[test]

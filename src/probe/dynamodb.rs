@@ -16,8 +16,8 @@ use crate::fleet::rows::{StateLocation, Word};
 use crate::fleet::version::{self, Configured, Start};
 use crate::fleet::{Mode, Store};
 use crate::inspect::{self, Look};
-use crate::lease::{self, Lease, WorkerId, origin, table};
-use crate::stream::StreamId;
+use crate::lease::{self, Lease, WorkerId, of_stream, origin, table};
+use crate::stream::{self, StreamId};
 
 /// Time limit for reading the tables, which takes a scan of all rows.
 const READ: Duration = Duration::from_secs(30);
@@ -350,6 +350,21 @@ fn generation(look: &Look, wanted: &Wanted<'_>) -> (Status, String) {
 pub fn foreign(table: &str, leases: &[Lease], stream: Option<&StreamId>, name: &str) -> Option<Line> {
     let error = origin::marks(leases, stream, name).err()?;
     Some(Line::of(Section::Tables, Status::Failed(Exit::Config), table, error.to_string()))
+}
+
+/// A line if leases of one of several streams are not of the described one, or are of another epoch than the configured
+/// one.
+pub fn foreign_of_several(
+    table: &str,
+    leases: &[Lease],
+    wanted: &stream::Wanted,
+    stream: &StreamId,
+) -> Option<Line> {
+    let in_table = leases.iter().filter_map(|lease| lease.key.stream().cloned()).collect();
+    match wanted.identifier(Some(stream), &in_table) {
+        Ok(identifier) => foreign(table, &of_stream::leases(leases, &identifier), Some(stream), &wanted.name),
+        Err(error) => Some(Line::of(Section::Tables, Status::Failed(Exit::Config), table, error.to_string())),
+    }
 }
 
 #[cfg(test)]

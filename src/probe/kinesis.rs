@@ -22,6 +22,8 @@ pub struct Wanted<'a> {
     pub stream: &'a str,
     /// `streamArn`.
     pub arn: Option<&'a ConfiguredArn>,
+    /// The setting that names the stream, unless `streamArn` does.
+    pub key: &'a str,
     /// `fanoutConfig`, with enhanced fan-out.
     pub fanout: Option<&'a registration::Settings>,
     /// The streams of dead letters, by name or ARN.
@@ -75,7 +77,7 @@ pub async fn check(api: &dyn Api, wanted: &Wanted<'_>) -> Checked {
         Described::Missing => {
             let text = format!(
                 "the stream does not exist for these credentials (check {}, regionName, kinesisEndpoint, and the account)",
-                if wanted.arn.is_some() { "streamArn" } else { "streamName" }
+                if wanted.arn.is_some() { "streamArn" } else { wanted.key }
             );
             let failed = Status::Failed(Exit::Unavailable);
             session.lines.push(Line::of(Section::Stream, failed, wanted.stream, text));
@@ -274,8 +276,15 @@ mod tests {
         let arn = fanout.and_then(|fanout| fanout.arn.as_deref());
         let arn = arn.map_or(String::new(), |arn| format!("fanoutConfig.consumerArn = {arn}\n"));
         let needed = needed(&format!("retrievalMode = {mode}\n{arn}"));
-        let wanted =
-            Wanted { stream: "s", arn: None, fanout, letters: Vec::new(), needed: &needed, ended: None };
+        let wanted = Wanted {
+            stream: "s",
+            arn: None,
+            key: "streamName",
+            fanout,
+            letters: Vec::new(),
+            needed: &needed,
+            ended: None,
+        };
         check(api, &wanted).await
     }
 
@@ -391,6 +400,7 @@ mod tests {
         let fanout = fanout(None);
         let wanted = Wanted {
             stream: "s",
+            key: "streamName",
             arn: None,
             fanout: Some(&fanout),
             letters: vec!["l"],

@@ -4,17 +4,16 @@ use std::sync::Arc;
 
 use multilangd::aws::client;
 use multilangd::aws::cloudwatch::CloudWatch;
-use multilangd::aws::kinesis::Attempts;
 use multilangd::clock;
 use multilangd::config::Config;
 use multilangd::cpu::Surroundings;
-use multilangd::daemon::{self, Machine, Ports, StreamPorts};
+use multilangd::daemon::{self, Machine, Ports};
 use multilangd::exit::Exit;
 use multilangd::letters;
 use multilangd::metrics::{Both, Sink, cloudwatch};
 use multilangd::multilang::Program;
 use multilangd::status::Subject;
-use multilangd::stream::ByStream;
+use multilangd::streams;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
@@ -71,9 +70,6 @@ pub(crate) async fn run(
     let clients = host.clients.clients(&client_settings(config), sink.clone()).await;
     let clients = clients.map_err(Failure::of(Exit::Config))?;
     clients.load_credentials().await.map_err(Failure::of(Exit::Config))?;
-    let list = Attempts { pause: config.list_shards_pause, most: config.list_shards_attempts };
-    let stream =
-        Arc::new(clients.stream(config.stream.clone()).with_arn(config.stream_arn.clone()).listing(list));
     let (table, state) = tables(&clients, config);
     let form = log::child_form(config);
     let (children, capacity) = match &host.machine {
@@ -90,11 +86,7 @@ pub(crate) async fn run(
         letters,
         table: Arc::new(table),
         state: Arc::new(state),
-        streams: ByStream::One(StreamPorts {
-            shards: stream.clone(),
-            records: stream.clone(),
-            fanout: Some(stream),
-        }),
+        streams: streams::of(&clients, config),
         children,
         capacity,
         sink,

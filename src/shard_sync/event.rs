@@ -31,8 +31,11 @@ pub struct Settings {
     pub skip_if_leases_exist: bool,
     /// `shardSyncIntervalMillis`: least time between listings of the stream's shards.
     pub sync_pause: Duration,
-    /// Name of the configured stream.
+    /// Name of the stream.
     pub stream: String,
+    /// Whether the stream is configured. Leases of one that is not, in a table of several streams, are cleaned up; only the
+    /// ends of its shards create new ones.
+    pub listed: bool,
     /// `failoverTimeMillis`.
     pub failover: Duration,
     /// Whether DynamoDB and Kinesis can be reached.

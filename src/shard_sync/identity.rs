@@ -10,7 +10,7 @@ use super::event::{Compared, Error, Made};
 use crate::lease::orders::{self, Pause};
 use crate::lease::origin::{self, Foreign, Marks, StartOver, Step};
 use crate::lease::update::{self, Change, Update};
-use crate::lease::{Lease, table};
+use crate::lease::{Lease, of_stream, table};
 use crate::shard::{self, Filter, Shard, ShardId};
 use crate::stream::{Relation, StreamId};
 
@@ -40,6 +40,18 @@ impl ShardSync {
         let current = self.recognition.describe().await?;
         let leases = self.table.list().await?;
         self.accept(&leases, current).await
+    }
+
+    /// Compares leases of the stream with it, as `DescribeStreamSummary` has described it: [`ShardSync::recognise`] for one
+    /// of several streams.
+    ///
+    /// # Errors
+    /// As for [`ShardSync::recognise`].
+    pub async fn recognise_as(&self, all: &[Lease], described: Option<StreamId>) -> Result<(), Error> {
+        match &self.stream {
+            Some(stream) => self.accept(&of_stream::leases(all, stream), described).await,
+            None => self.accept(all, described).await,
+        }
     }
 
     async fn accept(&self, leases: &[Lease], mut current: Option<StreamId>) -> Result<(), Error> {

@@ -290,9 +290,7 @@ impl State {
     }
 
     fn begin(&mut self, moment: &Moment, seen: Snapshot) {
-        let leads = seen.leads.unwrap_or_else(|| {
-            audit::leads(&self.settings.me, &seen.leases, &seen.dead_workers(self.settings.failover))
-        });
+        let leads = seen.leads.unwrap_or_else(|| seen.audits(&self.settings.me, self.settings.failover));
         self.audit = Some(Box::new(Audit {
             seen,
             began: moment.now,
@@ -375,7 +373,7 @@ impl State {
     /// Begins the search for hash keys without a lease, as the leader. The ranges that it needs are filled in first: KCL
     /// wrote rows without them before 2.3.
     fn search(&mut self, audit: &mut Audit) -> Next {
-        if !audit.leads {
+        if !audit.leads || !self.settings.listed {
             self.holes = audit::HoleCount::default();
             self.forget_unread();
             return Next::End(Coverage::Whole);

@@ -103,6 +103,7 @@ impl Rig {
             skip_if_leases_exist: false,
             sync_pause: SECOND * 60,
             stream: "orders".to_owned(),
+            listed: true,
             failover: FAILOVER,
             reaches: Reaches::default(),
             sink: Arc::new(Discard),

@@ -80,6 +80,7 @@ fn shard_sync(rows: Arc<Rows>, shards: Arc<dyn shard::Api>, sink: Arc<dyn Sink>)
         skip_if_leases_exist: false,
         sync_pause: Duration::from_secs(60),
         stream: "orders".to_owned(),
+        listed: true,
         failover: FAILOVER,
         sink,
     };

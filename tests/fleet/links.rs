@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use multilangd::budget::Reservation;
+use multilangd::daemon::{Open, StreamPorts};
 use multilangd::fleet::rows::{Dated, Generation, Lock, Report, Stage, StateLocation};
 use multilangd::fleet::store::{Generations, LeaderLock, Legacy, LockWrite, Reports, TableMigration};
 use multilangd::lease::table::{Error, Found};
@@ -23,6 +24,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::child::Child;
 use crate::story::wall;
+use crate::stream::Stream;
 use crate::world::{Bug, Denied, World, stream_of};
 
 /// The timeout of a request, as in the AWS client.
@@ -36,6 +38,20 @@ pub struct Link {
     pub stream: Option<StreamIdentifier>,
     /// Whether the worker is configured with another stream.
     pub foreign: bool,
+}
+
+impl Open for Link {
+    fn open(&self, name: &str, _: Option<&str>) -> StreamPorts {
+        let of = |stream: &Stream| Arc::new(Self { stream: stream.identifier.clone(), ..self.clone() });
+        let state = self.world.state();
+        let is_named =
+            |stream: &&Stream| stream.identifier.as_ref().is_some_and(|identifier| identifier.name() == name);
+        let stream = state.streams().find(is_named).expect("a stream of the application");
+        let is_first = stream.identifier == state.stream.identifier;
+        let is_mixed = is_first && state.bug == Some(Bug::MixesStreams);
+        let records = if is_mixed { of(&state.more[0]) } else { of(stream) };
+        StreamPorts { shards: of(stream), records, fanout: None }
+    }
 }
 
 /// The fate of a request.

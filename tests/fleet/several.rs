@@ -6,7 +6,7 @@
 //! SEEDS=10000 cargo test --release --test fleet several       many
 //! ```
 
-use crate::story::{Plan, Report, Story, simulate};
+use crate::story::{Listing, Plan, Report, Story, simulate};
 use crate::world::Bug;
 use crate::{number, run_seeds};
 
@@ -20,6 +20,12 @@ fn run(plan: Plan) -> Report {
         let names = ["orders", "payments", "refunds"];
         let mut story = Story::of_streams(plan.seed, &names, SHARDS, plan.bug, plan.led);
         story.world.state().denied = plan.denied;
+        let after = 2 + usize::try_from(plan.seed % 5).unwrap();
+        story.listing = match plan.seed % 3 {
+            0 => Listing::All,
+            1 => Listing::Added { after },
+            _ => Listing::Removed { after },
+        };
         story.inject_faults(plan.faults).await;
         story.calm(plan).await;
         story.end().await
@@ -42,9 +48,13 @@ fn several_streams_keep_every_invariant_under_faults() {
         .collect();
     let shown = failures.iter().take(5).cloned().collect::<Vec<_>>().join("\n");
     assert!(failures.is_empty(), "{} of {} runs failed:\n{shown}", failures.len(), reports.len());
-    for what in
-        ["checkpointed a shard end", "deleted a finished lease", "stole a lease", "a worker was killed"]
-    {
+    for what in [
+        "checkpointed a shard end",
+        "deleted a finished lease",
+        "stole a lease",
+        "a worker was killed",
+        "a worker does not list a stream",
+    ] {
         let count: u64 = reports.iter().filter_map(|(_, report)| report.coverage.get(what)).sum();
         assert!(!many || count >= 10, "rarely covered: {what}: {count}");
     }

@@ -9,7 +9,7 @@ use multilangd::capacity::Capacity;
 use multilangd::clock::{ServiceClock, ServiceTime};
 use multilangd::config::Config;
 use multilangd::config::resolve::{Given, resolve};
-use multilangd::daemon::{self, Ports, StreamPorts};
+use multilangd::daemon::{self, Ports, StreamPorts, Streams};
 use multilangd::fleet::rows::{Dated, Generation, Stage, StateLocation};
 use multilangd::fleet::store::Legacy;
 use multilangd::fleet::version::Configured;
@@ -18,7 +18,7 @@ use multilangd::lease::{Lease, LeaseKey, WorkerId};
 use multilangd::letters::Letters;
 use multilangd::metrics::Discard;
 use multilangd::shard::ShardId;
-use multilangd::stream::{ByStream, StreamIdentifier};
+use multilangd::stream::Wanted;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::ledger::Ledger;
 use crate::links::Link;
 use crate::stream::Stream;
-use crate::world::{Bug, Denied, FAILOVER, Network, State, World};
+use crate::world::{Bug, Denied, FAILOVER, Network, World};
 
 mod faults;
 
@@ -101,6 +101,25 @@ pub struct Story {
     pub capacity: usize,
     /// Whether the clock of each worker is ahead, and the responses of AWS have dates.
     is_ahead: bool,
+    /// The streams of the configurations of workers.
+    pub listing: Listing,
+}
+
+/// The streams of the configurations of workers that start one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listing {
+    /// All streams.
+    All,
+    /// The last stream is missing in the first ones.
+    Added {
+        /// Their number.
+        after: usize,
+    },
+    /// The last stream is missing in all but the first ones.
+    Removed {
+        /// Their number.
+        after: usize,
+    },
 }
 
 /// The wall clock of the simulation, which follows its virtual time.
@@ -181,6 +200,7 @@ impl Story {
             wrong: Vec::new(),
             born: 0,
             capacity: usize::MAX,
+            listing: Listing::All,
             is_ahead: false,
         }
     }
@@ -281,29 +301,48 @@ impl Story {
         self.count("a worker with another stream started");
     }
 
+    fn last_stream_has_leases(&self) -> bool {
+        let state = self.world.state();
+        let last = state.streams().last().and_then(|stream| stream.identifier.as_ref());
+        state.rows.keys().any(|key| key.stream() == last)
+    }
+
+    /// The streams of the configuration of a worker that starts now; none for the only stream.
+    fn wanted(&mut self) -> Vec<Wanted> {
+        let names: Vec<String> = {
+            let state = self.world.state();
+            let named = state.streams().filter_map(|stream| stream.identifier.as_ref());
+            named.map(|identifier| identifier.name().to_owned()).collect()
+        };
+        // The last stream is added or removed by workers that start later, with another configuration.
+        let listed = match self.listing {
+            Listing::All => names.len(),
+            Listing::Added { after } | Listing::Removed { after } => {
+                let is_late = self.born > after;
+                let is_listed = is_late == matches!(self.listing, Listing::Added { .. });
+                names.len() - usize::from(!is_listed)
+            }
+        };
+        if listed < names.len() {
+            self.count("a worker does not list a stream");
+        }
+        let wanted = |name| Wanted { name, account: None, epoch: None };
+        names.into_iter().take(listed).map(wanted).collect()
+    }
+
     fn start(&mut self, id: WorkerId, foreign: bool) -> WorkerId {
         let link = Link { world: self.world.clone(), worker: id.clone(), stream: None, foreign };
         let mut config = Config { worker: id.clone(), ..self.config.clone() };
         // Some workers are configured not to migrate.
         config.migrate = config.migrate && self.pick(8) > 0;
         config.bake = SECOND * 3_600;
-        let ports = |stream: Option<StreamIdentifier>| {
-            let of =
-                |stream: &Option<StreamIdentifier>| Arc::new(Link { stream: stream.clone(), ..link.clone() });
-            let mixed = |state: &State| {
-                let is_first = stream.is_some() && stream == state.stream.identifier;
-                is_first && state.bug == Some(Bug::MixesStreams)
-            };
-            let state = self.world.state();
-            let records = if mixed(&state) { of(&state.more[0].identifier) } else { of(&stream) };
-            StreamPorts { shards: of(&stream), records, fanout: None }
+        let wanted = self.wanted();
+        let streams = if wanted.is_empty() {
+            let of = Arc::new(link.clone());
+            Streams::One(StreamPorts { shards: of.clone(), records: of, fanout: None })
+        } else {
+            Streams::Several { wanted, open: Arc::new(link.clone()) }
         };
-        let names: Vec<StreamIdentifier> =
-            self.world.state().streams().filter_map(|stream| stream.identifier.clone()).collect();
-        let several: BTreeMap<StreamIdentifier, StreamPorts> =
-            names.into_iter().map(|stream| (stream.clone(), ports(Some(stream)))).collect();
-        let streams =
-            if several.is_empty() { ByStream::One(ports(None)) } else { ByStream::Several(several) };
         let link = Arc::new(link);
         let bug = self.world.state().bug;
         let service = if bug == Some(Bug::ClockIsAhead) { ServiceTime::default() } else { service_time() };
@@ -422,6 +461,14 @@ impl Story {
         }
         if self.workers.is_empty() {
             self.join(None);
+        }
+        if self.listing != Listing::All {
+            // A stream that no worker has listed yet has no leases.
+            let is_added = matches!(self.listing, Listing::Added { .. });
+            self.listing = Listing::All;
+            if is_added || !self.last_stream_has_leases() {
+                self.join(None);
+            }
         }
         // Requests in flight at the end of the faults have timed out by then; a graceful shutdown would not
         // wait for them.

@@ -8,9 +8,9 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use rustix::process::Signal;
 use tokio::time::{Instant, interval, timeout};
 
-use crate::java::{Java, Peer, log, properties};
+use crate::java::{Java, Peer, log, properties, rewrite};
 use crate::load::{Load, Rows, even, shares};
-use crate::rig::{APPLICATION, Daemon, Report, alive, is_gone, pids};
+use crate::rig::{APPLICATION, Daemon, Report, STREAM, alive, is_gone, pids};
 
 /// The default settings of all workers: short expiry times, and small batches, because a batch in flight is
 /// delivered twice when its lease changes the owner.
@@ -31,17 +31,35 @@ pub struct Fleet {
     pub load: Load,
     pub peer: Peer,
     pub lines: String,
+    /// Further lines for Java's workers.
+    pub of_java: String,
+    /// `multilangd.streams` of ours, in place of `streamName`.
+    pub streams: Option<String>,
     workers: BTreeMap<&'static str, Worker>,
 }
 
 impl Fleet {
     pub fn new(load: Load, peer: Peer, lines: &str) -> Self {
-        Self { load, peer, lines: lines.to_owned(), workers: BTreeMap::new() }
+        let workers = BTreeMap::new();
+        Self { load, peer, lines: lines.to_owned(), of_java: String::new(), streams: None, workers }
+    }
+
+    /// Workers of several streams, with the identifiers of the load.
+    pub fn of_several_streams(load: Load, peer: Peer, lines: &str) -> Self {
+        let ids = || load.sources.iter().filter_map(|source| source.id.as_deref());
+        let ours = ids().map(|id| id.split(':').nth(1).unwrap()).collect::<Vec<_>>().join(",");
+        let java = ids().collect::<Vec<_>>().join(",");
+        let of_java = format!("streamName = {java}\n");
+        Self { of_java, streams: Some(ours), ..Self::new(load, peer, lines) }
     }
 
     pub fn ours(&mut self, name: &'static str) {
         let rig = &self.load.rig;
         let file = properties(rig, name, &format!("{}{}", self.lines, self.peer.ours));
+        if let Some(streams) = &self.streams {
+            let one = format!("streamName = {STREAM}\n");
+            rewrite(rig, name, &one, &format!("multilangd.streams = {streams}\n"));
+        }
         let (path, output) = log(rig, name);
         let mut daemon = rig.command_to(&["--properties-file", file.to_str().unwrap()], output.into());
         daemon.stderr = path;
@@ -49,7 +67,8 @@ impl Fleet {
     }
 
     pub fn java(&mut self, name: &'static str) {
-        let java = Java::start(&self.load.rig, self.peer, name, &self.lines);
+        let lines = format!("{}{}", self.lines, self.of_java);
+        let java = Java::start(&self.load.rig, self.peer, name, &lines);
         assert!(self.workers.insert(name, Worker::Java(java)).is_none());
     }
 

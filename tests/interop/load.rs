@@ -267,13 +267,20 @@ impl Load {
         (put, count(&self.rig.log))
     }
 
-    /// The open shards.
+    /// The keys of the leases of the open shards.
     pub async fn open_shards(&self) -> BTreeSet<String> {
-        let answer = self.rig.clients.kinesis.list_shards().stream_name(STREAM).send().await.unwrap();
-        let is_open =
-            |range: &aws_sdk_kinesis::types::SequenceNumberRange| range.ending_sequence_number().is_none();
-        let open = answer.shards().iter().filter(|shard| shard.sequence_number_range().is_some_and(is_open));
-        open.map(|shard| shard.shard_id().to_owned()).collect()
+        let mut all = BTreeSet::new();
+        for source in &self.sources {
+            let answer =
+                self.rig.clients.kinesis.list_shards().stream_name(&source.name).send().await.unwrap();
+            let is_open = |range: &aws_sdk_kinesis::types::SequenceNumberRange| {
+                range.ending_sequence_number().is_none()
+            };
+            let open =
+                answer.shards().iter().filter(|shard| shard.sequence_number_range().is_some_and(is_open));
+            all.extend(open.map(|shard| source.lease(shard.shard_id())));
+        }
+        all
     }
 
     /// Deletes the stream and creates it again. From now on a checkpoint may move back where the row is reset,
@@ -300,17 +307,14 @@ impl Load {
         split.new_starting_hash_key((1u128 << 124).to_string()).send().await.unwrap();
     }
 
-    /// Splits one shard and merges two others: the number of open shards stays the same.
+    /// Splits one shard and merges two others: the number of open shards stays the same. The first stream of several has
+    /// four shards.
     pub async fn reshard(&self) {
         self.split().await;
-        let merge = self
-            .rig
-            .clients
-            .kinesis
-            .merge_shards()
-            .stream_name(STREAM)
-            .shard_to_merge("shardId-000000000004");
-        merge.adjacent_shard_to_merge("shardId-000000000005").send().await.unwrap();
+        let merged = if self.sources.len() == 1 { [4, 5] } else { [2, 3] };
+        let [one, other] = merged.map(|number| format!("shardId-{number:012}"));
+        let merge = self.rig.clients.kinesis.merge_shards().stream_name(STREAM).shard_to_merge(one);
+        merge.adjacent_shard_to_merge(other).send().await.unwrap();
     }
 }
 

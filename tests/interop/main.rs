@@ -8,13 +8,13 @@
 //! ```text
 //! tests/interop/get.sh DIR
 //! MULTILANGD_PEER=DIR cargo test --test interop -- --nocapture
-//! MULTILANGD_PEER=DIR cargo test --test interop -- --nocapture library single_table migrate kept_attributes multi_stream    # KCL 3.5.1
+//! MULTILANGD_PEER=DIR cargo test --test interop -- --nocapture library single_table several migrate kept_attributes multi_stream    # KCL 3.5.1
 //! ```
 //!
 //! | file | holds |
 //! |---|---|
 //! | `mixed.rs` | two of ours and two of Java 2.5.4: join, shutdown, kill, reshard, failover |
-//! | `matrix.rs` | the modes of 3.1.3, and the single table of 3.5.1, × the leader, each with the same scenario |
+//! | `matrix.rs` | the modes of 3.1.3, the single table of 3.5.1, and its table of several streams, × the leader, each with the same scenario |
 //! | `migrate.rs` | migration from KCL 2.x to 3.x, roll-back, and migration again |
 //! | `table_migration.rs` | migration from three tables to one beside the library worker, back, and again, with either leader |
 //! | `resumed.rs` | a table written by one kind of worker is resumed by the other |
@@ -25,7 +25,7 @@
 //! | `kept_attributes.rs` | every Java worker preserves attributes of lease rows that it does not know |
 //! | `orders.rs` | an operator pauses and parks beside Java 3.1.3 |
 //! | `verbs.rs` | an operator moves, releases, pauses and parks beside a leader of each kind, alive and stopped |
-//! | `multi_stream.rs` | the library worker 3.5.1 with several streams: its rows, and each kind of worker on a table of the other |
+//! | `multi_stream.rs` | the library worker 3.5.1 with several streams: its rows, each kind of worker on a table of the other, and streams that one side adds |
 //! | `identity.rs` | a wrong stream name, a table created by Java, a recreated stream, one `workerId` used twice |
 //! | `fleet.rs` | workers of both kinds, and the condition that they have settled |
 //! | `java.rs` | a Java worker as a process |

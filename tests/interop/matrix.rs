@@ -26,6 +26,8 @@ struct Cell {
     led: bool,
     /// Whether our workers start first.
     ours: bool,
+    /// Whether the table has the leases of three streams, eight shards in all.
+    several: bool,
 }
 
 struct Story {
@@ -67,10 +69,18 @@ impl Story {
 
 async fn play(cell: Cell) {
     let _turn = crate::turn(2).await;
-    let mut load = Load::start(cell.name, 8).await;
+    let mut load = if cell.several {
+        Load::of_several_streams(cell.name, &[("orders", 4), ("payments", 2), ("returns", 2)]).await
+    } else {
+        Load::start(cell.name, 8).await
+    };
     load.feed();
     let single_table = cell.peer.is_library();
-    let fleet = Fleet::new(load, cell.peer, if single_table { library::SOON } else { SOON });
+    let fleet = match (cell.several, single_table) {
+        (true, _) => Fleet::of_several_streams(load, cell.peer, library::SOON),
+        (false, true) => Fleet::new(load, cell.peer, library::SOON),
+        (false, false) => Fleet::new(load, cell.peer, SOON),
+    };
     let [first, second, third, fourth] = if cell.ours {
         ["ours-1", "ours-2", "java-1", "java-2"]
     } else {
@@ -188,32 +198,73 @@ const LED: &str = "3.x";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kcl_2_compatible_mode_with_java_first() {
-    play(Cell { name: "matrix-2-java", mode: SHARED, peer: JAVA_3_FIRST, led: false, ours: false }).await;
+    play(Cell {
+        name: "matrix-2-java",
+        mode: SHARED,
+        peer: JAVA_3_FIRST,
+        led: false,
+        ours: false,
+        several: false,
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kcl_2_compatible_mode_with_ours_first() {
-    play(Cell { name: "matrix-2-ours", mode: SHARED, peer: JAVA_3, led: false, ours: true }).await;
+    play(Cell { name: "matrix-2-ours", mode: SHARED, peer: JAVA_3, led: false, ours: true, several: false })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kcl_3_mode_with_java_leader() {
-    play(Cell { name: "matrix-3-java", mode: LED, peer: JAVA_3_LED, led: true, ours: false }).await;
+    play(Cell { name: "matrix-3-java", mode: LED, peer: JAVA_3_LED, led: true, ours: false, several: false })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kcl_3_mode_with_our_leader() {
-    play(Cell { name: "matrix-3-ours", mode: LED, peer: JAVA_3_LED, led: true, ours: true }).await;
+    play(Cell { name: "matrix-3-ours", mode: LED, peer: JAVA_3_LED, led: true, ours: true, several: false })
+        .await;
 }
 
 const SINGLE: &str = "3.x, single table";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn single_table_with_library_leader() {
-    play(Cell { name: "matrix-3.5-java", mode: SINGLE, peer: LIBRARY_LED, led: true, ours: false }).await;
+    play(Cell {
+        name: "matrix-3.5-java",
+        mode: SINGLE,
+        peer: LIBRARY_LED,
+        led: true,
+        ours: false,
+        several: false,
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn single_table_with_our_leader() {
-    play(Cell { name: "matrix-3.5-ours", mode: SINGLE, peer: LIBRARY_LED, led: true, ours: true }).await;
+    play(Cell {
+        name: "matrix-3.5-ours",
+        mode: SINGLE,
+        peer: LIBRARY_LED,
+        led: true,
+        ours: true,
+        several: false,
+    })
+    .await;
+}
+
+const SEVERAL: &str = "3.x, several streams";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_streams_with_library_leader() {
+    let name = "matrix-several-java";
+    play(Cell { name, mode: SEVERAL, peer: LIBRARY_LED, led: true, ours: false, several: true }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_streams_with_our_leader() {
+    let name = "matrix-several-ours";
+    play(Cell { name, mode: SEVERAL, peer: LIBRARY_LED, led: true, ours: true, several: true }).await;
 }

@@ -16,7 +16,7 @@ use crate::fleet::{Fleet, all_have, until};
 use crate::identity::{all_checkpointed, dump, start};
 use crate::java::{LIBRARY_LED, properties, rewrite};
 use crate::library::SOON;
-use crate::load::{Load, Rows};
+use crate::load::{Load, Rows, Source};
 use crate::rig::{APPLICATION, LIMIT, records};
 
 const FIRST: &str = "java-1";
@@ -301,6 +301,63 @@ async fn on_our_table() {
     all_checkpointed(&mut fleet.load.rig).await;
     assert_eq!(of_ours(&fleet).await, before, "Java changed a row of ours");
     refused(&fleet, true).await;
+    fleet.stop_all().await;
+}
+
+/// Java's workers read the list of streams again once a minute, ours at their start. Each kind reads the leases of streams
+/// that only the other kind lists.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_listed_by_one_kind_are_read_by_both() {
+    let _turn = crate::turn(1).await;
+    let all = [("orders", 2), ("payments", 2), ("returns", 2)];
+    let mut load = Load::of_several_streams("multi-stream-listed", &all).await;
+    // `returns` exists, and neither kind lists it yet.
+    let returns = load.sources.pop().unwrap();
+    load.feed();
+    let mut fleet = Fleet::of_several_streams(load, LIBRARY_LED, SOON);
+    fleet.java(FIRST);
+    fleet.load.until_rows("Java owns all leases", |rows| rows.len() == 4 && all_have(rows, &[FIRST])).await;
+    fleet.ours(OURS);
+    fleet.load.until_rows("both own leases", |rows| all_have(rows, &[FIRST, OURS])).await;
+    fleet.load.all_seen().await;
+
+    let id = returns.id.clone().unwrap();
+    fleet.load.sources.push(returns);
+    fleet.load.feed();
+    let last = fleet.load.sources[1].id.clone().unwrap();
+    rewrite(&fleet.load.rig, FIRST, &format!("{last}\n"), &format!("{last},{id}\n"));
+    let is_added = |rows: &Rows| {
+        let added = || rows.iter().filter(|(lease, _)| lease.starts_with(&id));
+        added().count() == 2
+            && added().all(|(_, row)| !row.owner.is_empty() && row.checkpoint != "TRIM_HORIZON")
+    };
+    fleet.load.until_rows("a stream that Java adds is read", is_added).await;
+    fleet.stop(FIRST).await;
+    fleet.load.until_rows("ours reads all three", |rows| rows.len() == 6 && all_have(rows, &[OURS])).await;
+    fleet.load.all_seen().await;
+
+    // Another worker of ours adds the fourth; Java's second worker lists only the first two.
+    let kinesis = &fleet.load.rig.clients.kinesis;
+    kinesis.create_stream().stream_name("refunds").shard_count(2).send().await.unwrap();
+    let described = kinesis.describe_stream_summary().stream_name("refunds").send().await.unwrap();
+    let created = described.stream_description_summary().unwrap().stream_creation_timestamp().secs();
+    let account = id.split(':').next().unwrap();
+    let fourth = format!("{account}:refunds:{created}");
+    fleet.load.sources.push(Source { name: "refunds".to_owned(), id: Some(fourth.clone()) });
+    fleet.load.feed();
+    fleet.streams = fleet.streams.map(|streams| format!("{streams},refunds"));
+    fleet.ours("ours-2");
+    fleet.java(SECOND);
+    let shared = |rows: &Rows| {
+        let of_fourth = || rows.iter().filter(|(lease, _)| lease.starts_with(&fourth));
+        of_fourth().count() == 2 && all_have(rows, &[OURS, "ours-2", SECOND])
+    };
+    fleet.load.until_rows("a stream that ours adds is read by all", shared).await;
+    fleet.stop(OURS).await;
+    fleet.stop("ours-2").await;
+    fleet.load.until_rows("Java reads all four", |rows| all_have(rows, &[SECOND])).await;
+    let (put, delivered) = fleet.load.all_seen().await;
+    eprintln!("{put} records, {delivered} deliveries");
     fleet.stop_all().await;
 }
 

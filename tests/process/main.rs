@@ -85,6 +85,7 @@ mod life;
 mod limits;
 mod local;
 mod log;
+mod multi_stream;
 mod network;
 mod orders;
 mod parked;

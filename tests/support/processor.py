@@ -87,7 +87,10 @@ for line in sys.stdin:
     message = json.loads(line)
     action = message["action"]
     if action == "initialize":
-        shard = message["shardId"]
+        # In a table of several streams, the shards of two can have one id.
+        shard = os.environ.get("MULTILANGD_LEASE_KEY", message["shardId"])
+        if not shard.endswith(message["shardId"]):
+            sys.exit(6)
         message["worker"] = next((word[3:] for word in behaviour if word.startswith("as=")), None)
     report(action, message)
     if action == "processRecords":

@@ -65,6 +65,8 @@ pub enum OwnKind {
     Filter,
     /// `none`, or destinations of dead letters.
     Destinations,
+    /// `none`, or streams.
+    Streams,
     /// `none`, or any text.
     Text,
 }
@@ -72,7 +74,8 @@ pub enum OwnKind {
 impl OwnKind {
     const fn class(self) -> Class {
         match self {
-            Self::Word(_) | Self::Address | Self::Filter | Self::Destinations | Self::Text => Class::Word,
+            Self::Word(_) | Self::Address | Self::Filter => Class::Word,
+            Self::Destinations | Self::Streams | Self::Text => Class::Word,
             Self::Switch => Class::Switch,
             Self::Number(_) => Class::Number,
             Self::Or(_) => Class::MaybeNumber,
@@ -89,6 +92,7 @@ impl OwnKind {
             Self::Or(_) => format!("NUMBER|{SAME}"),
             Self::Filter => "FILTER".to_owned(),
             Self::Destinations => "DESTINATION,…".to_owned(),
+            Self::Streams => "STREAM,…".to_owned(),
             Self::Text => "TEXT".to_owned(),
         }
     }
@@ -162,6 +166,8 @@ keys! {
         "Start of an owner of a lease at LATEST that has no checkpoint yet. true: where the first owner began to read, so that records that it delivered before it failed are delivered again. false: at the newest record, as KCL does, unless the lease stores where reading began (multilangdLatestFrom), which an order to park or pause writes, or a worker with true.");
     USE_STREAM_ARN: Switch = ("multilangd.useStreamArn", Scope::Application, OwnKind::Switch, "false",
         "Name the stream by streamArn in every call, which reads a stream of another account (its resource policy must allow it). false: by its name, as KCL does; a stream of another account or region than that of streamArn is then refused. Some local endpoints ignore ARNs.");
+    STREAMS: Word = ("multilangd.streams", Scope::Application, OwnKind::Streams, NONE,
+        "Streams that are read with one lease table, in place of streamName: names or ARNs, separated by commas. The table has the form of a KCL application with MultiStreamTracker, and both can share it. NAME@EPOCH sets the epoch in the keys of a stream; without it, that of its leases in the table, or else its creation time in seconds. none: streamName is read.");
     STATUS: Word = ("multilangd.status", Scope::Process, OwnKind::Address, "9465",
         "Address of the status page, probes and Prometheus metrics: a port of 127.0.0.1, or an address with a port, as in 0.0.0.0:9465; off: none. If another process uses the default port, there is no status page.");
     STUCK_AFTER: Millis = ("multilangd.stuckAfterMillis", Scope::Application, OwnKind::Number(1), "60000",
@@ -238,6 +244,7 @@ impl Own {
                 Err("must be off, a port, or an address with a port, as in 127.0.0.1:9465".to_owned())
             }
             OwnKind::Destinations => super::super::letters::parse(text).map(drop),
+            OwnKind::Streams => super::super::streams::parse(text).map(drop),
             OwnKind::Text if text.is_empty() => Err("must not be empty".to_owned()),
             OwnKind::Text | OwnKind::Filter => Ok(()),
         }

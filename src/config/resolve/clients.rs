@@ -4,6 +4,7 @@ use super::super::Remark;
 use super::super::arn::stream_of_arn;
 use super::super::keys::client::{self, CLIENTS, Service};
 use super::super::keys::{kcl, own};
+use super::super::streams;
 use super::super::value::Value;
 use super::Maker;
 
@@ -11,8 +12,14 @@ impl Maker {
     /// Checks `streamArn` against the region of the requests.
     pub(super) fn check_region(&mut self) {
         let by_arn = self.settings.of(own::USE_STREAM_ARN);
-        if by_arn && self.settings.of(kcl::STREAM_ARN).is_none() {
-            self.fault(own::USE_STREAM_ARN.name(), format!("{} = true needs streamArn", own::USE_STREAM_ARN));
+        if by_arn && self.settings.of(kcl::STREAM_ARN).is_none() && streams::arns(&self.settings).is_empty() {
+            let text =
+                format!("{} = true needs streamArn, or an ARN in {}", own::USE_STREAM_ARN, own::STREAMS);
+            self.fault(own::USE_STREAM_ARN.name(), text);
+        }
+        let elsewhere = self.settings.of(client::KINESIS_REGION);
+        if let Some(text) = elsewhere.and_then(|region| streams::elsewhere(&self.settings, &region)) {
+            self.own_fault(own::STREAMS, text);
         }
         let Some(stream) = self.settings.of(kcl::STREAM_ARN).and_then(|arn| stream_of_arn(&arn)) else {
             return;

@@ -1,0 +1,128 @@
+//! Makes what the daemon needs to read a stream: recognition, retrieval and shard sync.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use super::counted::Noted;
+use super::ports::{Ports, StreamPorts};
+use crate::budget::Budget;
+use crate::clock::ServiceClock;
+use crate::config::Config;
+use crate::lease::Table;
+use crate::metrics::of_stream::Sinks;
+use crate::reach::Reaches;
+use crate::recognition::{Pace, Recognition};
+use crate::retrieval::registration::{self, StreamConsumer};
+use crate::retrieval::{self, Source};
+use crate::shard_sync::{self, ShardSync};
+use crate::stream::StreamIdentifier;
+
+/// Most concurrent retrieval calls. Each has a timeout.
+const CALLS: usize = 200;
+
+/// A stream that can be called.
+pub(super) struct Found {
+    ports: StreamPorts,
+    pub(super) recognition: Arc<Recognition>,
+}
+
+/// A stream that can be read.
+pub(super) struct Opened {
+    pub(super) recognition: Arc<Recognition>,
+    pub(super) source: Source,
+    pub(super) shard_sync: ShardSync,
+}
+
+/// Opens streams.
+pub(super) struct Opener {
+    table: Arc<dyn Table>,
+    sync: shard_sync::Settings,
+    fanout: Option<registration::Settings>,
+    reading: retrieval::Settings,
+    calls: Arc<Semaphore>,
+    budget: Arc<Budget>,
+    sinks: Sinks,
+    reaches: Reaches,
+    clock: ServiceClock,
+    /// For several streams.
+    pace: Option<Arc<Pace>>,
+}
+
+impl Opener {
+    /// Opens streams whose leases are in that table.
+    pub(super) fn new(
+        config: &Config,
+        ports: &Ports,
+        table: Arc<dyn Table>,
+        reaches: &Reaches,
+        pace: Option<Arc<Pace>>,
+    ) -> Self {
+        let sync = shard_sync::Settings {
+            reaches: reaches.clone(),
+            me: config.worker.clone(),
+            initial: config.initial,
+            ignore_unexpected_children: config.ignore_unexpected_children,
+            skip_if_leases_exist: config.skip_sync_if_leases_exist,
+            sync_pause: config.shard_sync_pause,
+            stream: config.stream.clone(),
+            listed: true,
+            failover: config.failover,
+            sink: ports.sink.clone(),
+        };
+        let reading = retrieval::Settings {
+            max_records: config.max_records,
+            idle: config.idle,
+            idle_behind: config.idle_behind,
+            near: config.near,
+            ahead: retrieval::PrefetchLimits::default(),
+            keep_empty: config.keep_empty,
+            retry: Duration::from_millis(500),
+        };
+        Self {
+            table,
+            sync,
+            fanout: config.fanout.clone(),
+            reading,
+            calls: Arc::new(Semaphore::new(CALLS)),
+            budget: ports.budget.clone(),
+            sinks: Sinks::new(ports.sink.clone()),
+            reaches: reaches.clone(),
+            clock: ports.clock(),
+            pace,
+        }
+    }
+
+    /// The stream of these ports, whose identity is not known yet.
+    pub(super) fn find(&self, ports: StreamPorts) -> Found {
+        let shards = Arc::new(Noted { shards: ports.shards, reach: self.reaches.kinesis.clone() });
+        let recognition = Recognition::paced(shards.clone(), self.pace.clone());
+        Found { ports: StreamPorts { shards, ..ports }, recognition }
+    }
+
+    /// Everything that reads the stream: one of several, or the only one for none.
+    pub(super) fn open(&self, of: Option<&StreamIdentifier>, found: Found, listed: bool) -> Opened {
+        let Found { ports: StreamPorts { shards, records, fanout }, recognition } = found;
+        let sink = self.sinks.of(of);
+        let name = of.map_or_else(|| self.sync.stream.clone(), |stream| stream.name().to_owned());
+        let settings = shard_sync::Settings { stream: name, listed, sink: sink.clone(), ..self.sync.clone() };
+        let shard_sync = ShardSync::new(self.table.clone(), shards.clone(), recognition.clone(), settings);
+        let consumer = fanout.zip(self.fanout.clone());
+        let source = Source {
+            api: records,
+            shards,
+            recognition: recognition.clone(),
+            consumer: consumer.map(|(api, settings)| Arc::new(StreamConsumer::new(api, settings))),
+            settings: self.reading.clone(),
+            budget: self.budget.clone(),
+            closed: Arc::default(),
+            reach: self.reaches.kinesis.clone(),
+            calls: self.calls.clone(),
+            sink,
+            clock: self.clock.clone(),
+        };
+        let shard_sync = shard_sync.of_stream(of).with_clock(self.clock.clone());
+        Opened { recognition, source, shard_sync }
+    }
+}

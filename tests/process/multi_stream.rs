@@ -1,0 +1,284 @@
+//! Several streams with one lease table: `multilangd.streams`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use aws_sdk_kinesis::primitives::Blob;
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::rig::*;
+
+/// The account of the local endpoint.
+const ACCOUNT: &str = "000000000000";
+
+async fn create(rig: &Rig, stream: &str, shards: i32) {
+    rig.clients.kinesis.create_stream().stream_name(stream).shard_count(shards).send().await.unwrap();
+}
+
+/// The identifier of a stream, with the time of its creation.
+async fn identifier(rig: &Rig, stream: &str) -> String {
+    let described = rig.clients.kinesis.describe_stream_summary().stream_name(stream).send().await.unwrap();
+    let created = described.stream_description_summary.unwrap().stream_creation_timestamp.secs();
+    format!("{ACCOUNT}:{stream}:{created}")
+}
+
+/// Puts a record into each shard of a stream, and returns the keys of their leases.
+async fn put(rig: &Rig, stream: &str, identifier: &str, text: &str) -> BTreeSet<String> {
+    let listed = rig.clients.kinesis.list_shards().stream_name(stream).send().await.unwrap();
+    let mut keys = BTreeSet::new();
+    for shard in listed.shards() {
+        let begin = shard.hash_key_range().unwrap().starting_hash_key();
+        let put = rig.clients.kinesis.put_record().stream_name(stream).partition_key("k");
+        put.explicit_hash_key(begin).data(Blob::new(text.as_bytes())).send().await.unwrap();
+        keys.insert(format!("{identifier}:{}", shard.shard_id()));
+    }
+    keys
+}
+
+/// The leases whose records with this text were delivered.
+fn delivered(log: &[Report], text: &str) -> BTreeSet<String> {
+    let with_text = |seen: &Vec<Seen>| seen.iter().any(|record| record.data == text.as_bytes());
+    records(log).into_iter().filter(|(_, seen)| with_text(seen)).map(|(lease, _)| lease).collect()
+}
+
+/// A properties file of these streams.
+fn file(rig: &Rig, name: &str, child: &str, streams: &str, more: &str) -> PathBuf {
+    let file = rig.properties(&rig.scripted(child), &format!("workerId = {name}\n{more}"));
+    let text = std::fs::read_to_string(&file).unwrap();
+    let text =
+        text.replace(&format!("streamName = {STREAM}\n"), &format!("multilangd.streams = {streams}\n"));
+    let file = rig.folder.join(format!("{name}.properties"));
+    std::fs::write(&file, text).unwrap();
+    file
+}
+
+/// The exit code of a daemon that refuses to start, on a table that it does not change.
+async fn refused(rig: &Rig, file: &std::path::Path) -> Option<i32> {
+    let before = rig.all_rows().await;
+    let code = rig.daemon(file).ended().await.code();
+    assert_eq!(rig.all_rows().await, before, "a row was changed");
+    code
+}
+
+/// The variables of each child, by the key of its lease.
+fn environments(log: &[Report]) -> BTreeMap<String, Value> {
+    let of = |report: &Report| match report {
+        Report::Said { what, body, .. } if what == "environment" => {
+            Some((body["LEASE_KEY"].as_str().unwrap().to_owned(), body.clone()))
+        }
+        _ => None,
+    };
+    log.iter().filter_map(of).collect()
+}
+
+const TWO: [(&str, i32); 2] = [("orders", 2), ("payments", 3)];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_are_read_with_one_table_and_one_that_is_missing_delays_no_other() {
+    let mut rig = Rig::start("streams").await;
+    let mut expected = BTreeSet::new();
+    for (stream, shards) in TWO {
+        create(&rig, stream, shards).await;
+        let identifier = identifier(&rig, stream).await;
+        expected.extend(put(&rig, stream, &identifier, "first").await);
+    }
+    let listed = file(&rig, "w-1", "each environment", "orders, payments, refunds", "");
+    let mut daemon = rig.daemon(&listed);
+    rig.until("records of two streams", |log| delivered(log, "first") == expected).await;
+    rig.logged_where("stream_unavailable", |line| line["stream"] == "refunds").await;
+    for (lease, environment) in environments(&rig.log) {
+        let stream = lease.split(':').nth(1).unwrap();
+        assert_eq!(environment["STREAM_NAME"], stream);
+        let arn = format!("arn:aws:kinesis:us-east-1:{ACCOUNT}:stream/{stream}");
+        assert_eq!(
+            (&environment["STREAM_ARN"], &environment["LEASE_KEY"]),
+            (&arn.into(), &lease.clone().into())
+        );
+        assert!(lease.ends_with(environment["SHARD_ID"].as_str().unwrap()));
+    }
+
+    create(&rig, "refunds", 1).await;
+    let refunds = identifier(&rig, "refunds").await;
+    let third = put(&rig, "refunds", &refunds, "third").await;
+    rig.until("records of the third", |log| delivered(log, "third") == third).await;
+
+    // Child shards belong to the stream of their parent.
+    let begin = (1u128 << 127).to_string();
+    let split = rig.clients.kinesis.split_shard().stream_name("refunds");
+    split.shard_to_split("shardId-000000000000").new_starting_hash_key(begin).send().await.unwrap();
+    let children: BTreeSet<_> = [1, 2].map(|n| format!("{refunds}:shardId-{n:012}")).into();
+    let begun = |log: &[Report]| {
+        let begun: BTreeSet<_> = said(log, "initialize").into_iter().map(str::to_owned).collect();
+        children.is_subset(&begun)
+    };
+    rig.until("both child shards are read", begun).await;
+    put(&rig, "refunds", &refunds, "after").await;
+    rig.until("records of the child shards", |log| delivered(log, "after") == children).await;
+    assert_in_order(&rig.log);
+    assert_eq!(daemon.stop().await, Some(0));
+
+    for (key, row) in rig.rows().await {
+        let (stream, shard) = key.rsplit_once(':').unwrap();
+        assert_eq!(row["streamName"].as_s().unwrap(), stream);
+        assert_eq!(row["shardId"].as_s().unwrap(), shard);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn worker_reads_leases_of_a_stream_that_it_does_not_list() {
+    let mut rig = Rig::start("streams-unlisted").await;
+    for (stream, shards) in TWO {
+        create(&rig, stream, shards).await;
+    }
+    let [orders, payments] = [identifier(&rig, "orders").await, identifier(&rig, "payments").await];
+    let fast = "failoverTimeMillis = 3000\n";
+    let both = file(&rig, "w-1", "each as=w-1", "orders,payments", fast);
+    let mut first = rig.daemon(&both);
+    let mut expected = put(&rig, "orders", &orders, "one").await;
+    expected.extend(put(&rig, "payments", &payments, "one").await);
+    rig.until("all are read", |log| delivered(log, "one") == expected).await;
+    // The second one has an older, or a newer, configuration.
+    let one = file(&rig, "w-2", "each as=w-2", "orders", fast);
+    let mut second = rig.daemon(&one);
+    rig.logged_where("stream_admitted", |line| {
+        line["worker"] == "w-2" && line["stream"] == payments.as_str()
+    })
+    .await;
+    first.signal(Signal::KILL);
+    first.ended().await;
+    let mut expected = put(&rig, "orders", &orders, "two").await;
+    expected.extend(put(&rig, "payments", &payments, "two").await);
+    rig.until("the other worker reads all", |log| delivered(log, "two") == expected).await;
+    // The shards that end are followed, although no audit looks after the stream.
+    let begin = (1u128 << 100).to_string();
+    let split = rig.clients.kinesis.split_shard().stream_name("payments");
+    split.shard_to_split("shardId-000000000000").new_starting_hash_key(begin).send().await.unwrap();
+    let children: BTreeSet<_> = [3, 4].map(|n| format!("{payments}:shardId-{n:012}")).into();
+    rig.until("its child shards are read", |log| {
+        let begun: BTreeSet<_> = said(log, "initialize").into_iter().map(str::to_owned).collect();
+        children.is_subset(&begun)
+    })
+    .await;
+    assert_eq!(second.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leases_in_the_table_decide_the_epoch() {
+    let mut rig = Rig::start("streams-epoch").await;
+    create(&rig, "orders", 1).await;
+    let with_epoch = file(&rig, "w-1", "each", "orders@7", "");
+    let key = format!("{ACCOUNT}:orders:7:shardId-000000000000");
+    put(&rig, "orders", "", "one").await;
+    let mut daemon = rig.daemon(&with_epoch);
+    rig.until("a record", |log| delivered(log, "one").contains(&key)).await;
+    assert_eq!(daemon.stop().await, Some(0));
+    assert_eq!(refused(&rig, &file(&rig, "w-2", "each", "orders@8", "")).await, Some(78));
+    // Without a configured epoch, no record is read under a second key.
+    let mut daemon = rig.daemon(&file(&rig, "w-3", "each", "orders", ""));
+    put(&rig, "orders", "", "two").await;
+    rig.until("a record", |log| delivered(log, "two").contains(&key)).await;
+    assert_eq!(daemon.stop().await, Some(0));
+    assert_eq!(rig.rows().await.into_keys().collect::<Vec<_>>(), [key]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_of_one_and_of_several_streams_are_refused_by_the_other_kind() {
+    for begins_with_several in [true, false] {
+        let mut rig = Rig::start("streams-guard").await;
+        create(&rig, STREAM, 1).await;
+        let several = file(&rig, "several", "each", STREAM, "");
+        let one = rig.properties(&rig.scripted("each"), "workerId = one\n");
+        let (first, other) = if begins_with_several { (several, one) } else { (one, several) };
+        rig.put(&[("k".to_owned(), b"x".to_vec())]).await;
+        let mut daemon = rig.daemon(&first);
+        rig.until("a checkpoint", |log| !said(log, "checkpointed").is_empty()).await;
+        assert_eq!(daemon.stop().await, Some(0));
+        assert_eq!(refused(&rig, &other).await, Some(78), "{begins_with_several}: {}", rig.daemon_log());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_stream_has_its_own_fan_out_consumer() {
+    let mut rig = Rig::start("streams-fanout").await;
+    let mut expected = BTreeSet::new();
+    for (stream, shards) in TWO {
+        create(&rig, stream, shards).await;
+        let identifier = identifier(&rig, stream).await;
+        expected.extend(put(&rig, stream, &identifier, "one").await);
+    }
+    let mut daemon = rig.daemon(&file(&rig, "w-1", "each", "orders,payments", "retrievalMode = FANOUT\n"));
+    rig.until("all are read", |log| delivered(log, "one") == expected).await;
+    for (stream, _) in TWO {
+        let arn = format!("arn:aws:kinesis:us-east-1:{ACCOUNT}:stream/{stream}");
+        let consumers = rig.clients.kinesis.list_stream_consumers().stream_arn(arn).send().await.unwrap();
+        let names: Vec<&str> =
+            consumers.consumers().iter().map(|consumer| consumer.consumer_name()).collect();
+        assert_eq!(names, [APPLICATION]);
+    }
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn daemon_ends_if_no_stream_exists() {
+    let rig = Rig::start("streams-none").await;
+    let more = "schedulerInitializationBackoffTimeMillis = 10\n";
+    let mut daemon = rig.daemon(&file(&rig, "w-1", "each", "orders,payments", more));
+    assert_eq!(daemon.ended().await.code(), Some(69), "{}", rig.daemon_log());
+    for (streams, more) in [("orders", "streamName = other\n"), ("orders,orders", ""), ("a b", "")] {
+        let mut daemon = rig.daemon(&file(&rig, "w-2", "each", streams, more));
+        assert_eq!(daemon.ended().await.code(), Some(78), "{streams}");
+    }
+}
+
+/// Prints what a command prints with `--json`.
+async fn command(rig: &Rig, arguments: &[&str]) -> (Option<i32>, Value) {
+    let mut command = rig.command(arguments);
+    let code = command.ended().await.code();
+    (code, serde_json::from_str(&command.printed.join("\n")).unwrap_or_default())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verbs_move_the_leases_of_one_stream() {
+    let mut rig = Rig::start("streams-verbs").await;
+    let mut expected = BTreeSet::new();
+    for (stream, shards) in TWO {
+        create(&rig, stream, shards).await;
+        let identifier = identifier(&rig, stream).await;
+        expected.extend(put(&rig, stream, &identifier, "one").await);
+    }
+    let listed = file(&rig, "w-1", "each", "orders,payments", "");
+    let path = listed.to_str().unwrap();
+    let mut daemon = rig.daemon(&listed);
+    rig.until("checkpoints of all", |log| said(log, "checkpointed").len() >= 5).await;
+    assert_eq!(daemon.stop().await, Some(0));
+    let before = rig.rows().await;
+
+    let (code, shown) = command(&rig, &["leases", path, "--json", "--watch", "0"]).await;
+    assert_eq!((code, shown["leases"].as_array().unwrap().len()), (Some(0), 5));
+    let (code, shown) =
+        command(&rig, &["leases", path, "--stream", "payments", "--json", "--watch", "0"]).await;
+    assert_eq!((code, shown["leases"].as_array().unwrap().len()), (Some(0), 3));
+    let seek = ["leases", path, "seek", "--to", "TRIM_HORIZON", "--json"];
+    assert_eq!(command(&rig, &seek).await.0, Some(64), "which stream is meant");
+    assert_eq!(command(&rig, &["leases", path, "pause", "--stream", "refunds"]).await.0, Some(1));
+    assert_eq!(rig.rows().await, before);
+    let (code, shown) = command(&rig, &[&seek[..], &["--stream", "orders"]].concat()).await;
+    assert_eq!((code, &shown["written"]), (Some(0), &2.into()), "{shown}");
+    for (key, row) in rig.rows().await {
+        let is_moved = row["checkpoint"].as_s().unwrap() == "TRIM_HORIZON";
+        assert_eq!(is_moved, key.contains(":orders:"), "{key}");
+    }
+
+    // An order for the application concerns all streams.
+    let (code, shown) = command(&rig, &["leases", path, "pause", "--json"]).await;
+    assert_eq!((code, shown.as_array().unwrap().len()), (Some(0), 2));
+    assert!(rig.rows().await.values().all(|row| row.contains_key("multilangdPause")));
+    let at = rig.log.len();
+    let (code, _) = command(&rig, &["leases", path, "resume", "--json"]).await;
+    assert_eq!(code, Some(0));
+    let mut daemon = rig.daemon(&listed);
+    let orders: BTreeSet<_> = expected.iter().filter(|key| key.contains(":orders:")).cloned().collect();
+    rig.until("the moved leases are read again", |log| delivered(&log[at..], "one") == orders).await;
+    assert_eq!(daemon.stop().await, Some(0));
+}
