@@ -11,7 +11,7 @@ use tracing::{Instrument as _, info, warn};
 
 use crate::capacity::{Capacity, Pool};
 use crate::clock::{self};
-use crate::config::{ChildProtocol, Config, OnChildFailure, OnHopelessShard};
+use crate::config::{self, ChildProtocol, Config, OnChildFailure, OnHopelessShard};
 use crate::consumer::event::{MaxAge, Shape};
 use crate::consumer::{Parts, Settings};
 use crate::coordinator::overview::Overview;
@@ -34,6 +34,7 @@ use crate::stream::ByStream;
 mod attempts;
 mod counted;
 mod error;
+mod identify;
 mod keeper;
 mod ports;
 mod start;
@@ -122,7 +123,8 @@ pub async fn run(config: &Config, mut ports: Ports, stop: CancellationToken) -> 
         }
     };
     let opener = Opener::new(config, &ports, table.clone(), &reaches, pace);
-    let (mut keeper, shared) = Keeper::new(ports.streams.clone(), table, opener);
+    let (mut keeper, shared) =
+        Keeper::new(ports.streams.clone(), table, opener, config::letters::streams(&config.dead_letters));
     let Shared { sources, recognitions } = shared;
     let member = member_settings(config, &ports, &reaches, stopping.clone());
     let begun = tokio::select! {

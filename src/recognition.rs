@@ -20,13 +20,13 @@ use crate::stream::{ByStream, StreamId, StreamIdentifier};
 /// Interval between calls of `DescribeStreamSummary` for several streams: AWS allows an account twenty a second.
 const PACE: Duration = Duration::from_millis(100);
 
-/// Limits the rate of `DescribeStreamSummary` for several streams.
+/// Limits the rate of `DescribeStreamSummary` for several streams, and of the calls that find their consumers.
 #[derive(Debug, Default)]
 pub struct Pace(AsyncMutex<Option<Instant>>);
 
 impl Pace {
     /// Waits for its turn, in the order of the calls.
-    async fn turn(&self) {
+    pub async fn turn(&self) {
         let mut last = self.0.lock().await;
         if let Some(last) = *last {
             sleep_until(last + PACE).await;

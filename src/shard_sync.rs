@@ -39,7 +39,10 @@ use state::State;
 /// Creates and deletes the leases of one table.
 #[derive(Clone)]
 pub struct ShardSync {
+    /// The leases of the stream.
     table: Arc<dyn Table>,
+    /// The table of several streams.
+    whole: Option<Arc<dyn Table>>,
     shards: Arc<dyn shard::Api>,
     recognition: Arc<Recognition>,
     settings: Settings,
@@ -71,7 +74,8 @@ impl ShardSync {
     ) -> Self {
         let (made, occupied) = (Arc::default(), Arc::default());
         let clock = ServiceClock::new(clock::wall_millis, ServiceTime::default());
-        Self { table, shards, recognition, settings, stream: None, typed: true, clock, made, occupied }
+        let (whole, stream, typed) = (None, None, true);
+        Self { table, whole, shards, recognition, settings, stream, typed, clock, made, occupied }
     }
 
     /// Looks after one of several streams: its part of the table, which `new` received as a whole.
@@ -79,8 +83,8 @@ impl ShardSync {
     pub fn of_stream(self, stream: Option<&StreamIdentifier>) -> Self {
         match stream {
             Some(stream) => {
-                let table = Arc::new(OfStream::new(self.table, stream.clone()));
-                Self { table, stream: Some(stream.clone()), ..self }
+                let table = Arc::new(OfStream::new(self.table.clone(), stream.clone()));
+                Self { table, whole: Some(self.table), stream: Some(stream.clone()), ..self }
             }
             None => self,
         }

@@ -61,4 +61,8 @@ impl Open for Named {
     fn open(&self, name: &str, account: Option<&str>) -> StreamPorts {
         ports(self.stream(name, account))
     }
+
+    fn by_arn(&self) -> bool {
+        self.by_arn
+    }
 }

@@ -10,7 +10,7 @@ use multilangd::config::Config;
 use multilangd::daemon;
 use multilangd::edit::locate::{self, Bound};
 use multilangd::edit::orders::{self, Operator};
-use multilangd::edit::plan::{self, Rows, To};
+use multilangd::edit::plan::{self, Rows, Step, To};
 use multilangd::edit::{self, NewRows};
 use multilangd::exit::Exit;
 use multilangd::inspect;
@@ -195,8 +195,15 @@ async fn execute(leases: &Leases, verb: &Verb, words: &Words) -> Result<(), Exit
         clients(&settings, Arc::new(Discard)).await.map_err(|error| refuse(Exit::Config)(&error))?;
     let table: Arc<dyn Table> = Arc::new(tables(&clients, &config).0);
     let streams = concerned(leases, &config, &*table).await?;
-    if from.is_some() && streams.len() > 1 {
-        return Err(refuse(Exit::Usage)(&"seek moves the leases of one stream (name it with --stream)"));
+    if (from.is_some() || selected.is_some()) && streams.len() > 1 {
+        return Err(refuse(Exit::Usage)(&format!(
+            "{name} concerns one of the streams (name it with --stream)"
+        )));
+    }
+    if matches!(verb, Verb::Pause { .. } | Verb::Resume { .. }) && leases.stream.is_some() {
+        let text =
+            format!("{name} is an order for the whole application (for one stream, use park and unpark)");
+        return Err(refuse(Exit::Usage)(&text));
     }
     let target = match (from, streams.first()) {
         (Some(from), Some(stream)) => {
@@ -229,28 +236,32 @@ async fn execute(leases: &Leases, verb: &Verb, words: &Words) -> Result<(), Exit
         operator,
         json: leases.json,
     };
+    let parts: Vec<(&Option<StreamIdentifier>, edit::Scans)> = streams
+        .iter()
+        .map(|stream| {
+            let leases = stream.as_ref().map(|stream| of_stream::leases(&scans.leases, stream));
+            let leases = leases.unwrap_or_else(|| scans.leases.clone());
+            (stream, edit::Scans { leases, live: scans.live.clone() })
+        })
+        .collect();
+    // Nothing is written if the leases of one of the streams may not be.
+    let is_refused = parts.iter().any(|(_, scans)| edit::refusals(&edit.plan(scans)).is_some());
     let mut objects = Vec::new();
     let mut outcome = Ok(());
-    for stream in &streams {
-        let scans = match stream {
-            Some(stream) => {
-                edit::Scans { leases: of_stream::leases(&scans.leases, stream), live: scans.live.clone() }
-            }
-            None => scans.clone(),
-        };
+    for (stream, scans) in &parts {
         if let (Some(stream), false) = (stream, leases.json) {
             shown(&format!("stream {stream}:\n"))?;
         }
-        let (object, done) = edit.apply(&*part(&table, stream.as_ref()), &scans).await?;
+        let (object, done) = edit.apply(&*part(&table, stream.as_ref()), scans, is_refused).await?;
         objects.extend(object.map(|mut object| {
             if let Some(stream) = stream {
                 object["stream"] = stream.as_str().into();
             }
             object
         }));
+        outcome = outcome.and(done);
         // A second run completes the rest.
-        outcome = done;
-        if outcome.is_err() {
+        if outcome.is_err() && !is_refused {
             break;
         }
     }
@@ -317,32 +328,37 @@ struct Edit<'a> {
 }
 
 impl Edit<'_> {
-    /// Plans and writes the leases of one stream. Returns the JSON object, and the outcome.
+    /// Plans the writes on the leases of one stream.
+    fn plan<'b>(&'b self, scans: &'b edit::Scans) -> Vec<Step> {
+        let (force, leases) = (self.which.force, &scans.leases);
+        let rows = Rows { leases, live: &scans.live, selected: self.selected, force };
+        match (self.verb, self.target) {
+            (Verb::Park { .. }, _) => orders::park(&rows, self.operator),
+            (Verb::Unpark { .. }, _) => orders::unpark(&rows),
+            (Verb::Pause { .. }, _) => orders::pause(&rows, self.operator),
+            (Verb::Resume { .. }, _) => orders::resume(&rows, self.operator),
+            (_, Some(Target { listed, to, .. })) => plan::seek(&rows, listed, to),
+            (_, None) => plan::release(&rows),
+        }
+    }
+
+    /// Plans and writes the leases of one stream, unless those of another one are refused. Returns the JSON object, and the
+    /// outcome.
     async fn apply(
         &self,
         table: &dyn Table,
         scans: &edit::Scans,
+        is_refused: bool,
     ) -> Result<(Option<serde_json::Value>, Result<(), Exit>), Exit> {
-        let Edit { verb, name, which, operator, .. } = self;
-        let plan = |leases: &[Lease]| {
-            let rows = Rows { leases, live: &scans.live, selected: self.selected, force: which.force };
-            match (verb, self.target) {
-                (Verb::Park { .. }, _) => orders::park(&rows, *operator),
-                (Verb::Unpark { .. }, _) => orders::unpark(&rows),
-                (Verb::Pause { .. }, _) => orders::pause(&rows, *operator),
-                (Verb::Resume { .. }, _) => orders::resume(&rows, *operator),
-                (_, Some(Target { listed, to, .. })) => plan::seek(&rows, listed, to),
-                (_, None) => plan::release(&rows),
-            }
-        };
-        let steps = plan(&scans.leases);
+        let Edit { name, which, operator, .. } = self;
+        let steps = self.plan(scans);
         let refused = edit::refusals(&steps);
         let unknown = orders::disobedient(&steps, &scans.leases);
         if !self.json {
             shown(&edit::text(&steps))?;
             shown(&edit::warnings(&unknown))?;
         }
-        let executed = if refused.is_some() || which.dry_run {
+        let executed = if is_refused || which.dry_run {
             None
         } else {
             let stream = self.target.and_then(|target| target.recognition.current());
@@ -377,7 +393,8 @@ impl Edit<'_> {
                 Err(refuse(daemon::Error::from(cause.clone()).exit())(&error))
             }
             Some(Ok(written)) if !self.json => shown(&format!("\nwrote {written} leases\n")),
-            None if !self.json => shown("\ndry run: nothing is written\n"),
+            None if !self.json && which.dry_run => shown("\ndry run: nothing is written\n"),
+            // The refusal of another stream is reported with it.
             Some(Ok(_)) | None => Ok(()),
         };
         Ok((object, outcome))

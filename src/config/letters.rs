@@ -74,6 +74,15 @@ pub fn parse(text: &str) -> Result<Vec<Destination>, String> {
     parsed.collect()
 }
 
+/// The streams among destinations.
+pub fn streams(destinations: &[Destination]) -> Vec<Wanted> {
+    let stream = |destination: &Destination| match destination {
+        Destination::Kinesis(stream) => streams::parse(stream).unwrap_or_default(),
+        Destination::File(_) | Destination::Exec(_) => Vec::new(),
+    };
+    destinations.iter().flat_map(stream).collect()
+}
+
 /// Whether this is the ARN of a stream, or can be its name.
 fn is_stream(text: &str) -> bool {
     stream_of_arn(text).is_some() || is_stream_name(text)

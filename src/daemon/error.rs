@@ -66,7 +66,9 @@ impl Error {
             Self::Table(error) if error.is_foreign() => Exit::Config,
             Self::TooEarly(_) | Self::Foreign(_) => Exit::Config,
             Self::Unidentified(Unidentified::Unknown(_)) => Exit::Denied,
-            Self::Unidentified(Unidentified::OtherEpoch { .. }) => Exit::Config,
+            Self::Unidentified(Unidentified::OtherEpoch { .. } | Unidentified::OtherAccount { .. }) => {
+                Exit::Config
+            }
             Self::WorkerIdTwice { .. } | Self::Stream(shard::Error::Namesake { .. }) => Exit::Config,
             Self::Table(table::Error::Denied(_))
             | Self::Beside(table::Error::Denied(_))

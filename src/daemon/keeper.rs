@@ -2,27 +2,29 @@
 //!
 //! A worker of several streams reads every stream that has leases in the table, whether it is configured or not: the
 //! leader may have another configuration, as during a deployment, and assigns leases of its streams to every worker. So
-//! does KCL. A stream is admitted once it is identified: until then no lease of it is acquired.
+//! does KCL. A stream is admitted once it is identified: until then no lease of it is acquired. Each stream is identified,
+//! and its leases are created, by a task of its own: one that cannot be reached delays no other.
 //!
 //! In KCL: `Scheduler.checkAndSyncStreamShardsAndLeases`, with `MultiStreamTracker`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::task::{Id, JoinSet};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, debug, error, error_span, info, warn};
+use tracing::{Instrument as _, error, error_span, info, warn};
 
 use super::error::Error;
-use super::ports::{Open, StreamPorts, Streams};
-use super::streams::{Found, Opened, Opener};
+use super::identify::{Identified, Identify, Scan};
+use super::ports::{Open, Streams};
+use super::streams::{Opened, Opener, Place};
 use crate::backoff::Backoff;
 use crate::coordinator::{Handle, Snapshot};
 use crate::exit::Exit;
-use crate::lease::{Lease, Table};
+use crate::lease::Table;
 use crate::recognition::Recognitions;
 use crate::retrieval::Source;
 use crate::shard;
@@ -32,12 +34,18 @@ use crate::stream::{ByStream, StreamId, StreamIdentifier, Wanted, read_twice};
 /// Pauses between attempts to begin with a configured stream: the first one, and the longest. KCL asks for the list of
 /// streams once a minute.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
-/// Interval between attempts to identify a stream that has leases and is not configured.
+/// Interval between attempts to identify a stream by its leases.
 const IDENTIFY_AGAIN: Duration = Duration::from_secs(10);
-/// Interval between reports of streams whose leases cannot be read, and of records that are delivered twice.
+/// For this long, a failure to identify a stream by its leases is not reported: another attempt follows.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Interval between reports about one stream.
 const REPORT_AGAIN: Duration = Duration::from_secs(600);
 /// Number of streams whose leases are created at the same time.
 const AT_ONCE: usize = 8;
+/// The start waits this long for the other streams, once there is one that can be read.
+const START: Duration = Duration::from_secs(30);
+/// The time to create the leases of one stream. Another attempt continues.
+const CREATION: Duration = Duration::from_secs(120);
 
 /// The streams of a daemon.
 pub(super) enum Keeper {
@@ -48,25 +56,67 @@ pub(super) enum Keeper {
 /// Streams of a table of several.
 pub(super) struct Several {
     table: Arc<dyn Table>,
-    opener: Arc<Opener>,
-    open: Arc<dyn Open>,
+    identify: Identify,
     wanted: Vec<(Wanted, Stage)>,
     admitted: BTreeMap<StreamIdentifier, ShardSync>,
+    /// The streams to which dead letters are written.
+    letters: Vec<Wanted>,
     sources: ByStream<Source>,
     recognitions: Recognitions,
-    /// When a stream that is not configured was last tried in vain.
-    tried: BTreeMap<StreamIdentifier, Instant>,
-    /// When a stream that cannot be read, and one that is read twice, was last reported.
-    reported: BTreeMap<StreamIdentifier, Instant>,
+    /// Attempts in progress.
+    work: JoinSet<Outcome>,
+    /// The subject of each.
+    busy: HashMap<Id, Subject>,
+    at_once: Arc<Semaphore>,
+    /// Streams that have leases and could not be identified.
+    unknown: BTreeMap<StreamIdentifier, Unknown>,
+    /// When something was last reported about a stream.
+    reported: BTreeMap<(StreamIdentifier, Topic), Instant>,
 }
 
 /// The progress of a configured stream.
 enum Stage {
     /// Its identifier is unknown.
     Unidentified,
+    /// It did not exist when it was last looked for.
+    Missing,
     /// Its leases may be missing.
-    Identified(StreamIdentifier),
+    Identified(StreamIdentifier, Option<StreamId>),
     Begun,
+}
+
+/// A stream that has leases and could not be identified.
+struct Unknown {
+    first: Instant,
+    last: Instant,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Subject {
+    /// A configured stream, by its index.
+    Wanted(usize),
+    /// A stream that has leases.
+    Met(StreamIdentifier),
+}
+
+enum Outcome {
+    Identified(Box<Result<Identified, Error>>),
+    Begun(Result<(), Error>),
+}
+
+/// The effect of an attempt.
+enum Done {
+    /// A configured stream is identified.
+    Identified,
+    /// An attempt with a configured stream failed.
+    Failed(Error),
+    Other,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Topic {
+    Unreadable,
+    ReadTwice,
 }
 
 /// The streams, shared with the other modules.
@@ -76,28 +126,23 @@ pub(super) struct Shared {
 }
 
 impl Keeper {
-    /// Makes no call.
-    pub(super) fn new(streams: Streams, table: Arc<dyn Table>, opener: Opener) -> (Self, Shared) {
+    /// Makes no call. No stream to which dead letters are written is read because it has leases.
+    pub(super) fn new(
+        streams: Streams,
+        table: Arc<dyn Table>,
+        opener: Opener,
+        letters: Vec<Wanted>,
+    ) -> (Self, Shared) {
         match streams {
             Streams::One(ports) => {
                 let found = opener.find(ports);
-                let Opened { recognition, source, shard_sync } = opener.open(None, found, true);
+                let Opened { recognition, source, shard_sync } = opener.open(None, found, Place::Listed);
                 let (sources, recognitions) = (ByStream::One(source), ByStream::One(recognition));
                 (Self::One(Box::new(shard_sync)), Shared { sources, recognitions })
             }
             Streams::Several { wanted, open } => {
-                let (sources, recognitions) = (ByStream::several(), ByStream::several());
-                let several = Several {
-                    table,
-                    opener: Arc::new(opener),
-                    open,
-                    wanted: wanted.into_iter().map(|wanted| (wanted, Stage::Unidentified)).collect(),
-                    admitted: BTreeMap::new(),
-                    sources: sources.clone(),
-                    recognitions: recognitions.clone(),
-                    tried: BTreeMap::new(),
-                    reported: BTreeMap::new(),
-                };
+                let several = Several::new(wanted, open, table, opener, letters);
+                let (sources, recognitions) = (several.sources.clone(), several.recognitions.clone());
                 (Self::Several(Box::new(several)), Shared { sources, recognitions })
             }
         }
@@ -166,154 +211,208 @@ async fn keep_in_step(
     }
 }
 
-/// The streams that have leases.
-fn in_table(leases: &[Lease]) -> BTreeSet<StreamIdentifier> {
-    let mut streams: BTreeSet<StreamIdentifier> = BTreeSet::new();
-    for stream in leases.iter().filter_map(|lease| lease.key.stream()) {
-        if !streams.contains(stream) {
-            streams.insert(stream.clone());
-        }
-    }
-    streams
+/// Whether the configuration is wrong. The leases of one stream that are not of it are reported instead: they concern no
+/// other stream.
+fn is_misconfigured(error: &Error) -> bool {
+    !error.may_pass() && error.exit() == Exit::Config && !matches!(error, Error::Foreign(_))
 }
 
-/// Whether the start must end: waiting would not help, and the other streams would not either.
-fn is_fatal(error: &Error) -> bool {
-    !error.may_pass() && error.exit() == Exit::Config
-}
-
-/// Identifies a configured stream and compares its leases with it.
-async fn identify(
-    opener: Arc<Opener>,
-    ports: StreamPorts,
-    wanted: Wanted,
-    leases: Arc<Vec<Lease>>,
-    in_table: Arc<BTreeSet<StreamIdentifier>>,
-) -> Result<(StreamIdentifier, Opened), Error> {
-    let found = opener.find(ports);
-    let described = found.recognition.describe().await?;
-    let identifier = wanted.identifier(described.as_ref(), &in_table)?;
-    let opened = open(&opener, &identifier, found, true, &leases, described).await?;
-    Ok((identifier, opened))
-}
-
-/// Identifies a stream by the key of its leases.
-async fn identify_by_key(
-    opener: &Opener,
-    stream: &StreamIdentifier,
-    ports: StreamPorts,
-    listed: bool,
-    leases: &[Lease],
-) -> Result<Opened, Error> {
-    let found = opener.find(ports);
-    match found.recognition.describe().await {
-        Ok(Some(described)) if !stream.may_be(&described) => {
-            let (configured, found) = (stream.to_string(), described.arn().to_owned());
-            Err(shard::Error::Namesake { configured, found }.into())
-        }
-        Ok(described) => open(opener, stream, found, listed, leases, described).await,
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Opens a stream, and compares its leases with it.
-async fn open(
-    opener: &Opener,
-    stream: &StreamIdentifier,
-    found: Found,
-    listed: bool,
-    leases: &[Lease],
-    described: Option<StreamId>,
-) -> Result<Opened, Error> {
-    let opened = opener.open(Some(stream), found, listed);
-    let span = error_span!("stream", %stream);
-    opened.shard_sync.recognise_as(leases, described).instrument(span).await?;
-    Ok(opened)
+/// The failure of the start: one that can pass, if there is one.
+fn worst(failed: Vec<Error>) -> Option<Error> {
+    failed.into_iter().max_by_key(|error| (error.may_pass(), error.is_unreachable()))
 }
 
 impl Several {
+    fn new(
+        wanted: Vec<Wanted>,
+        open: Arc<dyn Open>,
+        table: Arc<dyn Table>,
+        opener: Opener,
+        letters: Vec<Wanted>,
+    ) -> Self {
+        Self {
+            table,
+            identify: Identify { opener: Arc::new(opener), open },
+            wanted: wanted.into_iter().map(|wanted| (wanted, Stage::Unidentified)).collect(),
+            admitted: BTreeMap::new(),
+            letters,
+            sources: ByStream::several(),
+            recognitions: ByStream::several(),
+            work: JoinSet::new(),
+            busy: HashMap::new(),
+            at_once: Arc::new(Semaphore::new(AT_ONCE)),
+            unknown: BTreeMap::new(),
+            reported: BTreeMap::new(),
+        }
+    }
+
+    async fn scan(&self) -> Result<Scan, Error> {
+        Ok(Scan::new(Arc::new(self.table.list().await?)))
+    }
+
     /// Identifies the configured streams that are not identified yet.
     async fn identify(&mut self) -> Result<(), Error> {
-        let leases = Arc::new(self.table.list().await?);
-        let streams = Arc::new(in_table(&leases));
-        let mut tasks = JoinSet::new();
-        for (index, (wanted, _)) in
-            self.wanted.iter().enumerate().filter(|(_, (_, stage))| matches!(stage, Stage::Unidentified))
-        {
-            let ports = self.open.open(&wanted.name, wanted.account.as_deref());
-            let identified =
-                identify(self.opener.clone(), ports, wanted.clone(), leases.clone(), streams.clone());
-            tasks.spawn(async move { (index, identified.await) }.in_current_span());
-        }
-        let mut failed = Vec::new();
-        while let Some(done) = tasks.join_next().await {
-            let (index, outcome) = done.map_err(|error| Error::Broken(error.to_string()))?;
-            match outcome {
-                Ok((identifier, opened)) => {
-                    self.admit(&identifier, opened);
-                    if let Some((_, stage)) = self.wanted.get_mut(index) {
-                        *stage = Stage::Identified(identifier);
-                    }
-                }
-                Err(error) => failed.push((index, error)),
-            }
-        }
-        let is_any = self.wanted.iter().any(|(_, stage)| !matches!(stage, Stage::Unidentified));
-        self.report(failed, is_any)
+        let scan = self.scan().await?;
+        self.start_to_identify(&scan);
+        let is_identified = |stage: &Stage| matches!(stage, Stage::Identified(..) | Stage::Begun);
+        self.finish(is_identified).await
     }
 
     /// Creates the leases of the identified streams.
     async fn begin(&mut self, typed: bool) -> Result<(), Error> {
-        let at_once = Arc::new(Semaphore::new(AT_ONCE));
-        let mut tasks = JoinSet::new();
-        for (index, (_, stage)) in self.wanted.iter().enumerate() {
-            let Stage::Identified(stream) = stage else { continue };
-            let Some(shard_sync) = self.admitted.get(stream).cloned() else { continue };
-            let (at_once, span) = (at_once.clone(), error_span!("stream", %stream));
-            let begun = async move {
-                let _turn = at_once.acquire_owned().await;
-                (index, shard_sync.typed(typed).begin().await)
-            };
-            tasks.spawn(begun.instrument(span));
-        }
-        let mut failed = Vec::new();
-        while let Some(done) = tasks.join_next().await {
-            let (index, outcome) = done.map_err(|error| Error::Broken(error.to_string()))?;
-            match outcome {
-                Ok(()) => {
-                    if let Some((_, stage)) = self.wanted.get_mut(index) {
-                        *stage = Stage::Begun;
-                    }
-                }
-                Err(error) => failed.push((index, error.into())),
-            }
-        }
-        let is_any = self.wanted.iter().any(|(_, stage)| matches!(stage, Stage::Begun));
-        self.report(failed, is_any)
+        let scan = self.scan().await?;
+        self.start_to_create(&scan, typed);
+        self.finish(|stage| matches!(stage, Stage::Begun)).await
     }
 
-    /// Logs failures, which do not keep the daemon from reading the other streams.
+    /// Waits for the attempts in progress, or for some time once one of the streams is ready. The others continue.
     ///
     /// # Errors
-    /// One of them is a wrong configuration, or no stream can be read.
-    fn report(&self, failed: Vec<(usize, Error)>, is_any: bool) -> Result<(), Error> {
-        let mut first = None;
-        for (index, error) in failed {
-            if is_fatal(&error) {
-                return Err(error);
+    /// The configuration is wrong, or no stream is ready.
+    async fn finish(&mut self, is_ready: impl Fn(&Stage) -> bool) -> Result<(), Error> {
+        let until = Instant::now() + START;
+        let mut failed = Vec::new();
+        loop {
+            let is_any = self.wanted.iter().any(|(_, stage)| is_ready(stage));
+            let wait = async { if is_any { sleep_until(until).await } else { std::future::pending().await } };
+            let done = tokio::select! {
+                biased;
+                done = self.work.join_next_with_id() => done,
+                () = wait => None,
+            };
+            let Some(done) = done else {
+                return match worst(failed) {
+                    Some(error) if !is_any => Err(error),
+                    _ => Ok(()),
+                };
+            };
+            if let Done::Failed(error) = self.done(done) {
+                if is_misconfigured(&error) {
+                    return Err(error);
+                }
+                failed.push(error);
             }
-            let stream = self.wanted.get(index).map_or("", |(wanted, _)| &wanted.name);
-            warn!(event = "stream_unavailable", stream, %error, "failed to begin with a stream, retrying");
-            first = first.or(Some(error));
         }
-        match first {
-            Some(error) if !is_any => Err(error),
-            _ => Ok(()),
+    }
+
+    fn spawn(&mut self, subject: Subject, task: impl Future<Output = Outcome> + Send + 'static) {
+        let task = self.work.spawn(task.in_current_span());
+        self.busy.insert(task.id(), subject);
+    }
+
+    fn is_busy(&self, subject: &Subject) -> bool {
+        self.busy.values().any(|busy| busy == subject)
+    }
+
+    fn start_to_identify(&mut self, scan: &Scan) {
+        for index in 0..self.wanted.len() {
+            let Some((wanted, stage)) = self.wanted.get(index) else { continue };
+            let place = match stage {
+                Stage::Unidentified => Place::Listed,
+                Stage::Missing => Place::Created,
+                Stage::Identified(..) | Stage::Begun => continue,
+            };
+            let subject = Subject::Wanted(index);
+            if self.is_busy(&subject) {
+                continue;
+            }
+            let identified = self.identify.clone().configured(wanted.clone(), place, scan.clone());
+            self.spawn(subject, async { Outcome::Identified(Box::new(identified.await)) });
+        }
+    }
+
+    fn start_to_create(&mut self, scan: &Scan, typed: bool) {
+        for index in 0..self.wanted.len() {
+            let Some((wanted, Stage::Identified(stream, described))) = self.wanted.get(index) else {
+                continue;
+            };
+            let subject = Subject::Wanted(index);
+            let Some(shard_sync) = self.admitted.get(stream).cloned().filter(|_| !self.is_busy(&subject))
+            else {
+                continue;
+            };
+            // Another worker may have created leases under another key since.
+            if wanted.identifier(described.as_ref(), &scan.streams).as_ref() != Ok(stream) {
+                info!(event = "stream_identified_again", %stream, "identifying a stream again: other leases of it were created");
+                if let Some((_, stage)) = self.wanted.get_mut(index) {
+                    *stage = Stage::Unidentified;
+                }
+                continue;
+            }
+            let (at_once, span) = (self.at_once.clone(), error_span!("stream", %stream));
+            let stream = stream.clone();
+            let created = async move {
+                let _turn = at_once.acquire_owned().await;
+                let created = timeout(CREATION, shard_sync.typed(typed).begin().instrument(span)).await;
+                Outcome::Begun(created.map_or_else(
+                    |_| {
+                        let text = format!("stream {stream}: its leases were not created in {CREATION:?}");
+                        Err(shard::Error::Unavailable(text).into())
+                    },
+                    |outcome| outcome.map_err(Error::from),
+                ))
+            };
+            self.spawn(subject, created);
+        }
+    }
+
+    /// Handles the end of an attempt.
+    fn done(&mut self, done: Result<(Id, Outcome), tokio::task::JoinError>) -> Done {
+        let (id, outcome) = match done {
+            Ok((id, outcome)) => (id, Ok(outcome)),
+            Err(error) => (error.id(), Err(Error::Broken(error.to_string()))),
+        };
+        let Some(subject) = self.busy.remove(&id) else { return Done::Other };
+        let failed = match (outcome, &subject) {
+            (Ok(Outcome::Identified(identified)), _) => match *identified {
+                Ok(Identified { stream, opened, described }) => {
+                    self.admit(&stream, opened);
+                    let Subject::Wanted(index) = subject else { return Done::Other };
+                    self.set(index, Stage::Identified(stream, described));
+                    return Done::Identified;
+                }
+                Err(error) => error,
+            },
+            (Ok(Outcome::Begun(Ok(()))), Subject::Wanted(index)) => {
+                self.set(*index, Stage::Begun);
+                return Done::Other;
+            }
+            (Ok(Outcome::Begun(Ok(()))), Subject::Met(_)) => return Done::Other,
+            (Ok(Outcome::Begun(Err(error))) | Err(error), _) => error,
+        };
+        match subject {
+            Subject::Wanted(index) => {
+                let stage = self.wanted.get(index).map(|(_, stage)| stage);
+                let is_missing = matches!(failed, Error::Stream(shard::Error::StreamMissing(_)));
+                if is_missing && matches!(stage, Some(Stage::Unidentified)) {
+                    self.set(index, Stage::Missing);
+                }
+                let stream = self.wanted.get(index).map_or("", |(wanted, _)| &wanted.name);
+                if failed.may_pass() {
+                    warn!(event = "stream_unavailable", stream, error = %failed,
+                        "failed to begin with a stream, retrying");
+                } else {
+                    error!(event = "stream_unavailable", stream, error = %failed,
+                        "failed to begin with a stream, retrying");
+                }
+                Done::Failed(failed)
+            }
+            Subject::Met(stream) => {
+                self.not_identified(&stream, &failed);
+                Done::Other
+            }
+        }
+    }
+
+    fn set(&mut self, index: usize, now: Stage) {
+        if let Some((_, stage)) = self.wanted.get_mut(index) {
+            *stage = now;
         }
     }
 
     /// Makes the stream known to the other modules: its leases are acquired from now on.
     fn admit(&mut self, stream: &StreamIdentifier, opened: Opened) {
+        self.unknown.remove(stream);
         if self.admitted.contains_key(stream) {
             return;
         }
@@ -324,6 +423,27 @@ impl Several {
         info!(event = "stream_admitted", %stream, "reading the leases of a stream");
     }
 
+    fn not_identified(&mut self, stream: &StreamIdentifier, failed: &Error) {
+        let now = Instant::now();
+        let unknown = self.unknown.entry(stream.clone()).or_insert(Unknown { first: now, last: now });
+        unknown.last = now;
+        let is_new = now < unknown.first + PATIENCE;
+        let is_missing = matches!(failed, Error::Stream(shard::Error::StreamMissing(_)));
+        if is_new && !is_missing && failed.may_pass() || !self.is_news(stream, Topic::Unreadable) {
+            return;
+        }
+        if is_missing {
+            warn!(event = "stream_missing", %stream,
+                "the lease table has leases of a stream that does not exist (stop all workers and delete these leases)");
+        } else if failed.may_pass() {
+            warn!(event = "stream_unavailable", %stream, error = %failed,
+                "failed to begin with a stream, retrying");
+        } else {
+            error!(event = "stream_refused", %stream, error = %failed,
+                "the lease table has leases of a stream that this worker cannot read");
+        }
+    }
+
     async fn run(
         mut self,
         mut seen: watch::Receiver<Snapshot>,
@@ -331,108 +451,109 @@ impl Several {
         typed: bool,
         stop: CancellationToken,
     ) {
-        let mut kept = BTreeSet::new();
-        let mut tasks = JoinSet::new();
+        let (mut kept, mut tasks) = (BTreeSet::new(), JoinSet::new());
         let mut backoff = Backoff::new(AGAIN.0, AGAIN.1, fastrand::Rng::new());
         let mut again = Instant::now() + backoff.pause();
         loop {
-            for (stream, shard_sync) in &self.admitted {
-                if kept.insert(stream.clone()) {
-                    let shard_sync = shard_sync.clone().typed(typed);
-                    let kept = keep_in_step(shard_sync, seen.clone(), handle.clone(), stop.clone());
-                    tasks.spawn(kept.instrument(error_span!("stream", %stream)));
-                }
+            for stream in self.to_keep(&kept) {
+                let Some(shard_sync) = self.admitted.get(&stream) else { continue };
+                let shard_sync = shard_sync.clone().typed(typed);
+                let keep = keep_in_step(shard_sync, seen.clone(), handle.clone(), stop.clone());
+                tasks.spawn(keep.instrument(error_span!("stream", %stream)));
+                kept.insert(stream);
             }
             let waits = self.wanted.iter().any(|(_, stage)| !matches!(stage, Stage::Begun));
             tokio::select! {
-                () = stop.cancelled() => break,
-                changed = seen.changed() => if changed.is_err() { break },
-                () = sleep_until(again), if waits => {}
-            }
-            let snapshot = seen.borrow_and_update().clone();
-            let is_due = waits && Instant::now() >= again;
-            tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                () = async {
-                    self.meet(&snapshot.leases).await;
-                    if is_due {
-                        self.try_again(typed).await;
+                Some(done) = self.work.join_next_with_id() => {
+                    if matches!(self.done(done), Done::Identified) {
+                        // Its leases are created next.
+                        again = Instant::now();
                     }
-                } => {}
+                    continue;
+                }
+                () = sleep_until(again), if waits => {
+                    let attempt = async {
+                        let scan = self.scan().await?;
+                        self.start_to_create(&scan, typed);
+                        self.start_to_identify(&scan);
+                        Ok::<_, Error>(())
+                    };
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => break,
+                        outcome = attempt => if let Err(error) = outcome {
+                            warn!(event = "stream_unavailable", stream = "", %error,
+                                "failed to begin with a stream, retrying");
+                        }
+                    }
+                    again = Instant::now() + backoff.pause();
+                }
+                changed = seen.changed() => if changed.is_err() { break },
             }
-            if is_due {
-                again = Instant::now() + backoff.pause();
-            }
+            let leases = seen.borrow_and_update().leases.clone();
+            self.meet(&Scan::new(leases));
         }
         while tasks.join_next().await.is_some() {}
     }
 
-    /// Another attempt to begin with the configured streams that could not be read.
-    async fn try_again(&mut self, typed: bool) {
-        for outcome in [self.identify().await, self.begin(typed).await] {
-            if let Err(error) = outcome {
-                error!(event = "stream_unavailable", %error, "failed to begin with a stream, retrying");
-            }
-        }
+    /// The admitted streams whose shard sync is not running yet. That of a configured stream without leases begins once its
+    /// first leases were created here, under a key that was verified.
+    fn to_keep(&self, kept: &BTreeSet<StreamIdentifier>) -> Vec<StreamIdentifier> {
+        let waits: BTreeSet<&StreamIdentifier> = self
+            .wanted
+            .iter()
+            .filter_map(|(_, stage)| match stage {
+                Stage::Identified(stream, _) => Some(stream),
+                Stage::Unidentified | Stage::Missing | Stage::Begun => None,
+            })
+            .collect();
+        let is_due = |stream: &&StreamIdentifier| !kept.contains(*stream) && !waits.contains(*stream);
+        self.admitted.keys().filter(is_due).cloned().collect()
     }
 
-    /// Admits the streams that have leases and are not known yet.
-    async fn meet(&mut self, leases: &Arc<Vec<Lease>>) {
-        let streams = in_table(leases);
-        self.tried.retain(|stream, _| streams.contains(stream));
-        self.reported.retain(|stream, _| streams.contains(stream));
-        for stream in read_twice(&streams) {
-            if self.is_news(stream) {
+    /// Identifies the streams that have leases and are not known yet.
+    fn meet(&mut self, scan: &Scan) {
+        self.unknown.retain(|stream, _| scan.streams.contains(stream));
+        self.reported.retain(|(stream, _), _| scan.streams.contains(stream));
+        for stream in read_twice(&scan.streams) {
+            if self.is_news(stream, Topic::ReadTwice) {
                 error!(event = "stream_read_twice", %stream,
                     "the lease table has leases of the stream under several epochs: each record is delivered once for \
                      each of them (stop all workers and delete the leases of all but one epoch)");
             }
         }
         let now = Instant::now();
-        let is_due = |at: &Instant| now >= *at + IDENTIFY_AGAIN;
-        let unknown: Vec<_> = streams
-            .into_iter()
-            .filter(|stream| !self.admitted.contains_key(stream) && self.tried.get(stream).is_none_or(is_due))
-            .collect();
-        let mut tasks = JoinSet::new();
+        let unknown: Vec<StreamIdentifier> =
+            scan.streams.iter().filter(|stream| !self.admitted.contains_key(*stream)).cloned().collect();
         for stream in unknown {
-            let listed = self.wanted.iter().any(|(wanted, _)| wanted.is(&stream));
-            let ports = self.open.open(stream.name(), Some(stream.account()));
-            let (opener, leases) = (self.opener.clone(), leases.clone());
-            let identified = async move {
-                let opened = identify_by_key(&opener, &stream, ports, listed, &leases).await;
-                (stream, opened)
-            };
-            tasks.spawn(identified.in_current_span());
-        }
-        while let Some(done) = tasks.join_next().await {
-            let Ok((stream, outcome)) = done else { continue };
-            match outcome {
-                Ok(opened) => self.admit(&stream, opened),
-                Err(error) => {
-                    self.tried.insert(stream.clone(), Instant::now());
-                    let is_missing = matches!(error, Error::Stream(shard::Error::StreamMissing(_)));
-                    if is_missing && self.is_news(&stream) {
-                        warn!(event = "stream_missing", %stream,
-                            "the lease table has leases of a stream that does not exist (stop all workers and delete \
-                             these leases)");
-                    } else if error.may_pass() {
-                        debug!(%stream, %error, "failed to identify a stream that has leases, retrying");
-                    } else if self.is_news(&stream) {
-                        error!(event = "stream_refused", %stream, %error,
-                            "the lease table has leases of a stream that this worker cannot read");
-                    }
-                }
+            let is_due = self.unknown.get(&stream).is_none_or(|last| now >= last.last + IDENTIFY_AGAIN);
+            let subject = Subject::Met(stream.clone());
+            if !is_due || self.is_busy(&subject) {
+                continue;
             }
+            if self.letters.iter().any(|letters| letters.is(&stream)) {
+                if self.is_news(&stream, Topic::Unreadable) {
+                    error!(event = "stream_refused", %stream,
+                        error = "it is a destination of multilangd.deadLetters",
+                        "the lease table has leases of a stream that this worker cannot read");
+                }
+                continue;
+            }
+            let is_listed = self.wanted.iter().any(|(wanted, _)| wanted.is(&stream));
+            let place = if is_listed { Place::Listed } else { Place::Unlisted };
+            let identified = self.identify.clone().by_key(stream, place, scan.clone());
+            self.spawn(subject, async { Outcome::Identified(Box::new(identified.await)) });
         }
     }
 
-    fn is_news(&mut self, stream: &StreamIdentifier) -> bool {
+    fn is_news(&mut self, stream: &StreamIdentifier, topic: Topic) -> bool {
         let now = Instant::now();
-        let news = self.reported.get(stream).is_none_or(|at| now >= *at + REPORT_AGAIN);
+        let key = (stream.clone(), topic);
+        let news = self.reported.get(&key).is_none_or(|at| now >= *at + REPORT_AGAIN);
         if news {
-            self.reported.insert(stream.clone(), now);
+            self.reported.insert(key, now);
         }
         news
     }

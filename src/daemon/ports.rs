@@ -76,6 +76,10 @@ impl fmt::Debug for Ports {
 pub trait Open: Send + Sync {
     /// The stream of that name, of that account if it is known. Makes no call.
     fn open(&self, name: &str, account: Option<&str>) -> StreamPorts;
+
+    /// Whether the calls name a stream whose account is known by its ARN. By its name alone, another account's stream of
+    /// that name is reached.
+    fn by_arn(&self) -> bool;
 }
 
 /// The streams that a daemon is to read.

@@ -11,6 +11,7 @@ use crate::budget::Budget;
 use crate::clock::ServiceClock;
 use crate::config::Config;
 use crate::lease::Table;
+use crate::lease::sync::InitialPosition;
 use crate::metrics::of_stream::Sinks;
 use crate::reach::Reaches;
 use crate::recognition::{Pace, Recognition};
@@ -33,6 +34,17 @@ pub(super) struct Opened {
     pub(super) recognition: Arc<Recognition>,
     pub(super) source: Source,
     pub(super) shard_sync: ShardSync,
+}
+
+/// The place of a stream in the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// It is configured.
+    Listed,
+    /// It is configured, and was created after the worker had looked for it.
+    Created,
+    /// Only the table has leases of it.
+    Unlisted,
 }
 
 /// Opens streams.
@@ -102,18 +114,26 @@ impl Opener {
     }
 
     /// Everything that reads the stream: one of several, or the only one for none.
-    pub(super) fn open(&self, of: Option<&StreamIdentifier>, found: Found, listed: bool) -> Opened {
+    pub(super) fn open(&self, of: Option<&StreamIdentifier>, found: Found, place: Place) -> Opened {
         let Found { ports: StreamPorts { shards, records, fanout }, recognition } = found;
         let sink = self.sinks.of(of);
         let name = of.map_or_else(|| self.sync.stream.clone(), |stream| stream.name().to_owned());
-        let settings = shard_sync::Settings { stream: name, listed, sink: sink.clone(), ..self.sync.clone() };
+        let initial = match (self.sync.initial, place) {
+            // All its records arrived while the worker ran.
+            (InitialPosition::Latest, Place::Created) => InitialPosition::TrimHorizon,
+            (initial, _) => initial,
+        };
+        let listed = place != Place::Unlisted;
+        let sync = self.sync.clone();
+        let settings = shard_sync::Settings { stream: name, listed, initial, sink: sink.clone(), ..sync };
         let shard_sync = ShardSync::new(self.table.clone(), shards.clone(), recognition.clone(), settings);
         let consumer = fanout.zip(self.fanout.clone());
         let source = Source {
             api: records,
             shards,
             recognition: recognition.clone(),
-            consumer: consumer.map(|(api, settings)| Arc::new(StreamConsumer::new(api, settings))),
+            consumer: consumer
+                .map(|(api, settings)| Arc::new(StreamConsumer::new(api, settings).paced(self.pace.clone()))),
             settings: self.reading.clone(),
             budget: self.budget.clone(),
             closed: Arc::default(),

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use super::port::Error;
 use super::push::{Api, Registered, Status};
+use crate::recognition::Pace;
 use crate::shard::BoxFuture;
 
 /// Number of checks for a consumer to become active, as in KCL.
@@ -51,6 +52,8 @@ pub struct StreamConsumer {
     settings: Settings,
     found: Mutex<Found>,
     unavailable: AtomicBool,
+    /// Shared with the consumers of other streams.
+    pace: Option<Arc<Pace>>,
 }
 
 impl std::fmt::Debug for StreamConsumer {
@@ -62,7 +65,13 @@ impl std::fmt::Debug for StreamConsumer {
 impl StreamConsumer {
     /// Makes no call before the first shard is read.
     pub fn new(api: Arc<dyn Api>, settings: Settings) -> Self {
-        Self { api, settings, found: Mutex::default(), unavailable: AtomicBool::new(false) }
+        Self { api, settings, found: Mutex::default(), unavailable: AtomicBool::new(false), pace: None }
+    }
+
+    /// Makes calls at that pace, which the consumers of several streams share.
+    #[must_use]
+    pub fn paced(self, pace: Option<Arc<Pace>>) -> Self {
+        Self { pace, ..self }
     }
 
     /// The consumer's ARN. The first caller finds or registers it; later callers wait for the result.
@@ -165,6 +174,9 @@ impl StreamConsumer {
         let mut left = attempts.max(1);
         loop {
             left -= 1;
+            if let Some(pace) = &self.pace {
+                pace.turn().await;
+            }
             match call().await {
                 Err(Error::Throttled(_)) if left > 0 => {
                     sleep(self.settings.pause + Duration::from_millis(fastrand::u64(0..100))).await;

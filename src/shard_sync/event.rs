@@ -33,8 +33,8 @@ pub struct Settings {
     pub sync_pause: Duration,
     /// Name of the stream.
     pub stream: String,
-    /// Whether the stream is configured. Leases of one that is not, in a table of several streams, are cleaned up; only the
-    /// ends of its shards create new ones.
+    /// Whether the stream is configured. One that is not, in a table of several streams, is looked after as long as it has
+    /// leases.
     pub listed: bool,
     /// `failoverTimeMillis`.
     pub failover: Duration,

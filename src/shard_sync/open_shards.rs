@@ -11,7 +11,7 @@ use tracing::warn;
 use super::event::{Effect, Error, Listing, Moment, Occasion, Settings, Wrong};
 use super::state::{AUDIT, Audit, Next, State};
 use crate::lease::history::Known;
-use crate::lease::orders::{in_force, include};
+use crate::lease::orders::{Pause, in_force, include};
 use crate::lease::{Lease, LeaseKey, origin, sync};
 use crate::metrics::OfWorker;
 use crate::recognition::Identity;
@@ -114,7 +114,8 @@ impl State {
         listed: &[Shard],
     ) -> Result<Next, Error> {
         let mut missing = std::mem::take(&mut audit.missing);
-        missing.extend(needed(&audit.rows, listed, &self.settings, moment.past)?);
+        let order = audit.seen.order.as_ref();
+        missing.extend(needed(&audit.rows, listed, &self.settings, order, moment.past)?);
         // All in one comparison and ancestors first, because descendants must not start before them.
         let place: BTreeMap<&ShardId, usize> =
             sync::in_order(&audit.listed).into_iter().map(|shard| &shard.id).zip(0..).collect();
@@ -182,20 +183,25 @@ pub(super) fn filter(rows: &[Lease], settings: &Settings) -> Filter {
     if rows.is_empty() { settings.initial.filter() } else { Filter::All }
 }
 
-/// The leases to be created. If there are no rows at all, the application is new or its rows were deleted.
+/// The leases to be created, with the order in force: that of the rows, or `order` of the other streams of the table. If
+/// there are no rows at all, the application is new or its rows were deleted.
 pub(super) fn needed(
     rows: &[Lease],
     listed: &[Shard],
     settings: &Settings,
+    order: Option<&Pause>,
     past: i64,
 ) -> Result<Vec<Lease>, sync::Error> {
     let &Settings { initial, ignore_unexpected_children, .. } = settings;
-    if rows.is_empty() {
-        return sync::plan_first(listed, initial);
-    }
-    let mut missing = sync::plan_missing(listed, rows, initial, ignore_unexpected_children)?;
-    missing.extend(origin::orphans(rows, listed));
-    if let Some(pause) = in_force(rows) {
+    let mut missing = if rows.is_empty() {
+        sync::plan_first(listed, initial)?
+    } else {
+        let mut missing = sync::plan_missing(listed, rows, initial, ignore_unexpected_children)?;
+        missing.extend(origin::orphans(rows, listed));
+        missing
+    };
+    let orders = in_force(rows).into_iter().chain(order);
+    if let Some(pause) = orders.reduce(|one, other| if one.covers(other) { one } else { other }) {
         missing.iter_mut().for_each(|lease| include(lease, pause, past));
     }
     Ok(missing)

@@ -81,7 +81,12 @@ impl ShardSync {
     /// The leases to be created.
     pub(super) async fn needed(&self, leases: &[Lease]) -> Result<Vec<Lease>, Error> {
         let listed = self.shards.list(filter(leases, &self.settings)).await?;
-        Ok(needed(leases, &listed, &self.settings, self.clock.past())?)
+        // A stream that is new in a table of several has no row with the order.
+        let order = match &self.whole {
+            Some(whole) => in_force(&whole.list().await?).cloned(),
+            None => None,
+        };
+        Ok(needed(leases, &listed, &self.settings, order.as_ref(), self.clock.past())?)
     }
 
     /// Brings the order in force to all rows that lack it.

@@ -373,7 +373,9 @@ impl State {
     /// Begins the search for hash keys without a lease, as the leader. The ranges that it needs are filled in first: KCL
     /// wrote rows without them before 2.3.
     fn search(&mut self, audit: &mut Audit) -> Next {
-        if !audit.leads || !self.settings.listed {
+        // The last leases of a stream that is not configured were deleted by an operator.
+        let is_former = !self.settings.listed && audit.seen.leases.is_empty();
+        if !audit.leads || is_former {
             self.holes = audit::HoleCount::default();
             self.forget_unread();
             return Next::End(Coverage::Whole);

@@ -36,6 +36,20 @@ pub enum Unidentified {
          name the stream in multilangd.streams by its ARN and an epoch, as in ARN@1700000000)"
     )]
     Unknown(String),
+    /// The lease table has leases of a stream of this name in another account.
+    #[error(
+        "multilangd.streams = {name}, a stream of account {account}, but the lease table has leases of {found}: if they are \
+         of this stream, it would be read from its initial position again, and every record be delivered twice (name the \
+         stream by its ARN if both are read, or delete those leases)"
+    )]
+    OtherAccount {
+        /// The name of the stream.
+        name: String,
+        /// Its account.
+        account: String,
+        /// The identifier in the table.
+        found: StreamIdentifier,
+    },
     /// The lease table has leases of the stream under another epoch than the configured one.
     #[error(
         "multilangd.streams = {name}@{configured}, but the lease table has leases of this stream with the epoch {found}: \
@@ -86,10 +100,16 @@ impl Wanted {
         // A local endpoint knows no account.
         let local = || described.map(|_| of_table().unwrap_or_else(|| LOCAL.to_owned()));
         let account = account.or_else(|| self.account.clone()).or_else(local).ok_or_else(unknown)?;
-        let is_same = |identifier: &&StreamIdentifier| {
-            identifier.account() == account && identifier.name() == self.name
-        };
-        let found: BTreeSet<i64> = in_table.iter().filter(is_same).map(StreamIdentifier::epoch).collect();
+        let (own, others): (Vec<_>, Vec<_>) = in_table
+            .iter()
+            .filter(|identifier| identifier.name() == self.name)
+            .partition(|identifier| identifier.account() == account);
+        // An application of Java can have chosen any account: KCL calls streams by their names.
+        if let (None, [], Some(found)) = (&self.account, &own[..], others.first()) {
+            let (name, found) = (self.name.clone(), (*found).clone());
+            return Err(Unidentified::OtherAccount { name, account, found });
+        }
+        let found: BTreeSet<i64> = own.into_iter().map(StreamIdentifier::epoch).collect();
         let created = described.map(|id| (id.created() / 1000).max(1));
         let epoch = match (self.epoch, found.last()) {
             (Some(configured), Some(last)) if !found.contains(&configured) => {
@@ -137,8 +157,8 @@ mod tests {
             wanted(epoch).identifier(Some(&id), &table(rows)).map(|identifier| identifier.epoch())
         };
         assert_eq!(chosen(None, &[]), Ok(1_700_000_000), "the time of the creation in seconds");
-        let others = ["2:orders:7", "111122223333:orders-2:8"];
-        assert_eq!(chosen(None, &others), Ok(1_700_000_000), "of another account, of another stream");
+        let others = ["111122223333:orders-2:8"];
+        assert_eq!(chosen(None, &others), Ok(1_700_000_000), "of another stream");
         assert_eq!(chosen(None, &["111122223333:orders:5"]), Ok(5));
         assert_eq!(chosen(None, &["111122223333:orders:5", "111122223333:orders:6"]), Ok(6));
         assert_eq!(
@@ -156,6 +176,17 @@ mod tests {
         assert_eq!(chosen(Some(5), &["111122223333:orders:5", "111122223333:orders:6"]), Ok(5));
         let other = Unidentified::OtherEpoch { name: "orders".to_owned(), configured: 9, found: 5 };
         assert_eq!(chosen(Some(9), &["111122223333:orders:5"]), Err(other));
+    }
+
+    #[test]
+    fn leases_of_another_account_are_confirmed_by_an_arn() {
+        let (id, rows) = (described("111122223333"), table(&["444455556666:orders:5"]));
+        let refused = wanted(None).identifier(Some(&id), &rows);
+        assert!(matches!(refused, Err(Unidentified::OtherAccount { .. })), "{refused:?}");
+        let by_arn = Wanted { account: Some("111122223333".to_owned()), ..wanted(None) };
+        assert_eq!(by_arn.identifier(Some(&id), &rows).unwrap().account(), "111122223333");
+        let both = table(&["444455556666:orders:5", "111122223333:orders:6"]);
+        assert_eq!(wanted(None).identifier(Some(&id), &both).unwrap().epoch(), 6);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use multilangd::record::{Data, Record};
 use multilangd::retrieval::{self, Answer, Start};
 use multilangd::sequence::{Position, Sequence, SequenceNumber};
 use multilangd::shard::{self, BoxFuture, Filter, Shard, ShardId};
-use multilangd::stream::{StreamId, StreamIdentifier};
+use multilangd::stream::{StreamId, StreamIdentifier, Wanted};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -51,6 +51,40 @@ impl Open for Link {
         let is_mixed = is_first && state.bug == Some(Bug::MixesStreams);
         let records = if is_mixed { of(&state.more[0]) } else { of(stream) };
         StreamPorts { shards: of(stream), records, fanout: None }
+    }
+
+    fn by_arn(&self) -> bool {
+        false
+    }
+}
+
+/// The streams of a worker for which those that it does not list do not exist.
+pub struct ListedOnly {
+    pub link: Link,
+    pub listed: Vec<Wanted>,
+}
+
+impl Open for ListedOnly {
+    fn open(&self, name: &str, account: Option<&str>) -> StreamPorts {
+        let ports = self.link.open(name, account);
+        let is_listed = self.listed.iter().any(|listed| listed.name == name);
+        if is_listed { ports } else { StreamPorts { shards: Arc::new(Missing), ..ports } }
+    }
+
+    fn by_arn(&self) -> bool {
+        self.link.by_arn()
+    }
+}
+
+struct Missing;
+
+impl shard::Api for Missing {
+    fn list(&self, _: Filter) -> BoxFuture<'_, Result<Vec<Shard>, shard::Error>> {
+        Box::pin(async { Err(shard::Error::StreamMissing(String::new())) })
+    }
+
+    fn identity(&self) -> BoxFuture<'_, Result<StreamId, shard::Error>> {
+        Box::pin(async { Err(shard::Error::StreamMissing(String::new())) })
     }
 }
 

@@ -66,6 +66,7 @@ fn several_streams_violate_each_invariant_by_an_injected_fault() {
     for (bug, invariant) in [
         (Bug::MixesStreams, "undelivered"),
         (Bug::MixesStreams, "another-stream"),
+        (Bug::ReadsListedOnly, "undelivered"),
         (Bug::TakesParentsForEnded, "parents-first"),
         (Bug::SkipsARecord, "gap"),
         (Bug::IgnoresConditions, "fence"),

@@ -9,7 +9,7 @@ use multilangd::capacity::Capacity;
 use multilangd::clock::{ServiceClock, ServiceTime};
 use multilangd::config::Config;
 use multilangd::config::resolve::{Given, resolve};
-use multilangd::daemon::{self, Ports, StreamPorts, Streams};
+use multilangd::daemon::{self, Open, Ports, StreamPorts, Streams};
 use multilangd::fleet::rows::{Dated, Generation, Stage, StateLocation};
 use multilangd::fleet::store::Legacy;
 use multilangd::fleet::version::Configured;
@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::ledger::Ledger;
-use crate::links::Link;
+use crate::links::{Link, ListedOnly};
 use crate::stream::Stream;
 use crate::world::{Bug, Denied, FAILOVER, Network, World};
 
@@ -341,7 +341,13 @@ impl Story {
             let of = Arc::new(link.clone());
             Streams::One(StreamPorts { shards: of.clone(), records: of, fanout: None })
         } else {
-            Streams::Several { wanted, open: Arc::new(link.clone()) }
+            let open: Arc<dyn Open> = match self.world.state().bug {
+                Some(Bug::ReadsListedOnly) => {
+                    Arc::new(ListedOnly { link: link.clone(), listed: wanted.clone() })
+                }
+                _ => Arc::new(link.clone()),
+            };
+            Streams::Several { wanted, open }
         };
         let link = Arc::new(link);
         let bug = self.world.state().bug;

@@ -140,6 +140,8 @@ pub enum Bug {
     ForgetsTheStart,
     /// The leases of the first stream lead to the records of another one.
     MixesStreams,
+    /// A worker reads only the streams that it lists.
+    ReadsListedOnly,
     /// Only the worker that moved the leader lock into the lease table notices the move.
     MissesTheMove,
 }

@@ -7,6 +7,7 @@ use aws_sdk_kinesis::primitives::Blob;
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::denying::Denying;
 use crate::rig::*;
 
 /// The account of the local endpoint.
@@ -126,6 +127,22 @@ async fn streams_are_read_with_one_table_and_one_that_is_missing_delays_no_other
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn stream_that_is_created_later_is_read_from_its_first_record() {
+    let mut rig = Rig::start("streams-latest").await;
+    create(&rig, "orders", 1).await;
+    let file = file(&rig, "w-1", "each", "orders,refunds", "");
+    let text = std::fs::read_to_string(&file).unwrap().replace("= TRIM_HORIZON", "= LATEST");
+    std::fs::write(&file, text).unwrap();
+    let mut daemon = rig.daemon(&file);
+    rig.logged_where("stream_unavailable", |line| line["stream"] == "refunds").await;
+    create(&rig, "refunds", 2).await;
+    let refunds = identifier(&rig, "refunds").await;
+    let keys = put(&rig, "refunds", &refunds, "first").await;
+    rig.until("its first records", |log| delivered(log, "first") == keys).await;
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn worker_reads_leases_of_a_stream_that_it_does_not_list() {
     let mut rig = Rig::start("streams-unlisted").await;
     for (stream, shards) in TWO {
@@ -180,6 +197,59 @@ async fn leases_in_the_table_decide_the_epoch() {
     rig.until("a record", |log| delivered(log, "two").contains(&key)).await;
     assert_eq!(daemon.stop().await, Some(0));
     assert_eq!(rig.rows().await.into_keys().collect::<Vec<_>>(), [key]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leases_of_any_account_continue_at_a_local_endpoint() {
+    let mut rig = Rig::start("streams-account").await;
+    create(&rig, "orders", 1).await;
+    // A local endpoint knows no account, so that leases of any account are taken for those of its stream.
+    let more = "multilangd.useStreamArn = false\n";
+    let arn = "arn:aws:kinesis:us-east-1:111122223333:stream/orders";
+    let mut daemon = rig.daemon(&file(&rig, "w-1", "each", &format!("{arn}@5"), more));
+    put(&rig, "orders", "", "one").await;
+    let key = "111122223333:orders:5:shardId-000000000000".to_owned();
+    rig.until("a record", |log| delivered(log, "one").contains(&key)).await;
+    assert_eq!(daemon.stop().await, Some(0));
+    let mut daemon = rig.daemon(&file(&rig, "w-2", "each", "orders", ""));
+    put(&rig, "orders", "", "two").await;
+    rig.until("a record", |log| delivered(log, "two").contains(&key)).await;
+    assert_eq!(daemon.stop().await, Some(0));
+    assert_eq!(rig.rows().await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_cannot_be_described_are_read_by_arn_only() {
+    let mut rig = Rig::start("streams-denied").await;
+    let mut keys = BTreeSet::new();
+    for (stream, shards) in TWO {
+        create(&rig, stream, shards).await;
+        let identifier = identifier(&rig, stream).await;
+        keys.extend(put(&rig, stream, &identifier, "one").await);
+    }
+    let mut daemon = rig.daemon(&file(&rig, "w-1", "each", "orders,payments", ""));
+    rig.until("all are read", |log| delivered(log, "one") == keys).await;
+    assert_eq!(daemon.stop().await, Some(0));
+
+    let proxy = Denying::before(&rig.url).await;
+    proxy.permit_only(["ListShards", "GetShardIterator", "GetRecords"].map(str::to_owned).into());
+    let denied = |rig: &Rig, name: &str, streams: &str, more: &str| {
+        let file = file(rig, name, "each", streams, more);
+        let text = std::fs::read_to_string(&file).unwrap().replace(&rig.url, &proxy.url);
+        std::fs::write(&file, text).unwrap();
+        file
+    };
+    let arn = format!("arn:aws:kinesis:us-east-1:{ACCOUNT}:stream/orders");
+    for streams in ["orders", &arn] {
+        assert_eq!(refused(&rig, &denied(&rig, "w-2", streams, "")).await, Some(77), "{streams}");
+    }
+    let at = rig.log.len();
+    let mut daemon = rig.daemon(&denied(&rig, "w-3", &arn, "multilangd.useStreamArn = true\n"));
+    for (stream, _) in TWO {
+        put(&rig, stream, "", "two").await;
+    }
+    rig.until("all are read", |log| delivered(&log[at..], "two") == keys).await;
+    assert_eq!(daemon.stop().await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -261,7 +331,10 @@ async fn verbs_move_the_leases_of_one_stream() {
     assert_eq!((code, shown["leases"].as_array().unwrap().len()), (Some(0), 3));
     let seek = ["leases", path, "seek", "--to", "TRIM_HORIZON", "--json"];
     assert_eq!(command(&rig, &seek).await.0, Some(64), "which stream is meant");
-    assert_eq!(command(&rig, &["leases", path, "pause", "--stream", "refunds"]).await.0, Some(1));
+    assert_eq!(command(&rig, &["leases", path, "release", "--stream", "refunds"]).await.0, Some(1));
+    assert_eq!(command(&rig, &["leases", path, "pause", "--stream", "orders"]).await.0, Some(64));
+    let shard = ["leases", path, "park", "--shard", "shardId-000000000000"];
+    assert_eq!(command(&rig, &shard).await.0, Some(64), "of which stream");
     assert_eq!(rig.rows().await, before);
     let (code, shown) = command(&rig, &[&seek[..], &["--stream", "orders"]].concat()).await;
     assert_eq!((code, &shown["written"]), (Some(0), &2.into()), "{shown}");
@@ -275,10 +348,19 @@ async fn verbs_move_the_leases_of_one_stream() {
     assert_eq!((code, shown.as_array().unwrap().len()), (Some(0), 2));
     assert!(rig.rows().await.values().all(|row| row.contains_key("multilangdPause")));
     let at = rig.log.len();
+    // The leases of a stream that is new are paused, too.
+    create(&rig, "refunds", 1).await;
+    let refunds = identifier(&rig, "refunds").await;
+    let third = put(&rig, "refunds", &refunds, "one").await;
+    let listed = file(&rig, "w-2", "each", "orders,payments,refunds", "");
+    let mut daemon = rig.daemon(&listed);
+    rig.logged_where("shard_sync_completed", |line| line["stream"] == refunds.as_str()).await;
+    let rows = rig.rows().await;
+    assert!(rows[third.first().unwrap()].contains_key("multilangdPause"));
     let (code, _) = command(&rig, &["leases", path, "resume", "--json"]).await;
     assert_eq!(code, Some(0));
-    let mut daemon = rig.daemon(&listed);
-    let orders: BTreeSet<_> = expected.iter().filter(|key| key.contains(":orders:")).cloned().collect();
-    rig.until("the moved leases are read again", |log| delivered(&log[at..], "one") == orders).await;
+    let mut again: BTreeSet<_> = expected.iter().filter(|key| key.contains(":orders:")).cloned().collect();
+    again.extend(third);
+    rig.until("the moved leases and the new one are read", |log| delivered(&log[at..], "one") == again).await;
     assert_eq!(daemon.stop().await, Some(0));
 }
