@@ -478,11 +478,12 @@ mod tests {
         #[cfg(feature = "local")]
         assert!(status(&help("local")));
         let leases = help("leases");
-        for option in ["--set ", "--expand-env", "--log ", "--log-format ", "--json", "--watch "] {
+        for option in ["--set ", "--expand-env", "--log ", "--log-format ", "--json", "--watch ", "--stream "]
+        {
             assert!(leases.contains(option), "{leases}");
         }
         for (name, most) in
-            [("leases", 7), ("test", 13), ("health", 5), ("install", 1), ("manual", 1), ("completions", 1)]
+            [("leases", 8), ("test", 13), ("health", 5), ("install", 1), ("manual", 1), ("completions", 1)]
         {
             let help = help(name);
             assert_eq!(help.matches("  --").count() + help.matches(", --").count(), most, "{help}");

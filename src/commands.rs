@@ -2,6 +2,7 @@
 
 pub(crate) mod aspects;
 pub(crate) mod check;
+pub(crate) mod copy;
 pub(crate) mod health;
 pub(crate) mod leases;
 pub(crate) mod letters;

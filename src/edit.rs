@@ -5,6 +5,7 @@
 //! | [`plan`] | the steps of `seek` and `release`, and why they are refused: pure |
 //! | [`order`] | an order for one lease, and its write: pure |
 //! | [`orders`] | the steps of `park`, `unpark`, `pause` and `resume`: pure |
+//! | [`copy`] | the steps of `copy`: pure |
 //! | [`locate`] | the position of a time or a sequence number in a shard |
 //!
 //! Only conditional writes, in the order of the plan. If a step cannot be written, those after it are not written
@@ -22,6 +23,7 @@ use crate::lease::{Lease, LeaseKey, Table, WorkerId, liveness, table};
 use crate::shard::some;
 use crate::stream::StreamId;
 
+pub mod copy;
 pub mod locate;
 pub mod order;
 pub mod orders;

@@ -29,7 +29,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use cli::{Command, Words};
+use cli::{Command, Verb, Words};
 use log::complain;
 
 fn main() -> ExitCode {
@@ -102,6 +102,9 @@ async fn work(command: Command, words: Words, stop: CancellationToken) -> Exit {
     match command {
         Command::Run(files) => Box::pin(run::daemon(&files, &words, stop)).await,
         Command::Leases(leases) => match &leases.verb {
+            Some(Verb::Copy { from, dry_run }) => {
+                Box::pin(commands::copy::run(&leases, from, *dry_run, &words)).await
+            }
             Some(verb) => Box::pin(commands::leases::run(&leases, verb, &words)).await,
             None => Box::pin(commands::leases::show(&leases, &words)).await,
         },

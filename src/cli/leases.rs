@@ -86,6 +86,19 @@ pub(crate) enum Verb {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Copy the leases of an application of one stream into a table of several.
+    ///
+    /// Creates leases of that stream in the table of FILE, which has multilangd.streams, with the checkpoints of the other
+    /// application, so that it continues where that one ended. Refuses, and writes nothing, while a worker of the other application is alive, or if the stream has
+    /// leases at other positions. The other table stays as it is.
+    Copy {
+        /// The properties file of the application that reads one stream.
+        #[arg(long, value_name = "FILE")]
+        from: PathBuf,
+        /// Print what would be written, and write nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// End a pause; shards that were parked remain parked.
     Resume {
         /// Print what would be written, and write nothing.
@@ -105,7 +118,7 @@ impl Verb {
             Self::Unpark { these: These { shards, dry_run } } => {
                 Which { shards: shards.clone(), dry_run: *dry_run, force: false }
             }
-            Self::Pause { dry_run } | Self::Resume { dry_run } => {
+            Self::Pause { dry_run } | Self::Resume { dry_run } | Self::Copy { dry_run, .. } => {
                 Which { shards: Vec::new(), dry_run: *dry_run, force: false }
             }
         }

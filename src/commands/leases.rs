@@ -37,7 +37,7 @@ use crate::{client_settings, clients, configured, print, start_log, tables};
 const IDLE: Duration = Duration::from_millis(200);
 /// The time within which DynamoDB must answer is derived from this instead of `failoverTimeMillis`: a command has no lease
 /// that expires while it waits.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Prints the state of the tables of each file's application. Nothing is written.
 pub(crate) async fn show(leases: &Leases, words: &Words) -> Exit {
@@ -102,13 +102,24 @@ pub(crate) async fn show(leases: &Leases, words: &Words) -> Exit {
 }
 
 /// The configurations of all files with their paths; starts the log by the settings of the first.
-async fn configurations(leases: &Leases, words: &Words) -> Result<Vec<(String, Config)>, Exit> {
+pub(super) async fn configurations(leases: &Leases, words: &Words) -> Result<Vec<(String, Config)>, Exit> {
     let files = files::read_all(&leases.files, words).await?;
     let first = files.first().ok_or(Exit::NoInput)?.resolved();
     start_log(&first)?;
     let config = |file: File| Ok((file.name.clone(), configured(file.resolved(), &file.name, words, "-")?));
     let all: Vec<Result<(String, Config), Exit>> = files.into_iter().map(config).collect();
     all.into_iter().collect()
+}
+
+/// The configuration of the only file.
+pub(super) async fn one_configuration(leases: &Leases, verb: &str, words: &Words) -> Result<Config, Exit> {
+    match <[_; 1]>::try_from(configurations(leases, words).await?) {
+        Ok([(_, config)]) => Ok(config),
+        Err(several) => {
+            let text = format!("{verb} takes one properties file, not {} (name one)", several.len());
+            Err(refuse(Exit::Usage)(&text))
+        }
+    }
 }
 
 /// The state of the tables of an application, or the error with its exit code.
@@ -157,14 +168,14 @@ pub(crate) async fn run(leases: &Leases, verb: &Verb, words: &Words) -> Exit {
     Box::pin(execute(leases, verb, words)).await.err().unwrap_or(Exit::Clean)
 }
 
-fn refuse(exit: Exit) -> impl Fn(&dyn std::fmt::Display) -> Exit {
+pub(super) fn refuse(exit: Exit) -> impl Fn(&dyn std::fmt::Display) -> Exit {
     move |error| {
         complain(error);
         exit
     }
 }
 
-fn failed(error: impl Into<daemon::Error>) -> Exit {
+pub(super) fn failed(error: impl Into<daemon::Error>) -> Exit {
     let error = error.into();
     complain(&error);
     error.exit()
@@ -179,17 +190,12 @@ async fn execute(leases: &Leases, verb: &Verb, words: &Words) -> Result<(), Exit
         Verb::Unpark { .. } => ("unpark", None),
         Verb::Pause { .. } => ("pause", None),
         Verb::Resume { .. } => ("resume", None),
+        Verb::Copy { .. } => ("copy", None),
     };
     let which = verb.which();
     let selected: BTreeSet<ShardId> = which.shards.iter().map(|id| ShardId::from(id.as_str())).collect();
     let selected = Some(selected).filter(|selected| !selected.is_empty());
-    let config = match <[_; 1]>::try_from(configurations(leases, words).await?) {
-        Ok([(_, config)]) => config,
-        Err(several) => {
-            let text = format!("{name} takes one properties file, not {} (name one)", several.len());
-            return Err(refuse(Exit::Usage)(&text));
-        }
-    };
+    let config = one_configuration(leases, name, words).await?;
     let settings = client::Settings { cloudwatch: None, failover: PATIENCE, ..client_settings(&config) };
     let clients =
         clients(&settings, Arc::new(Discard)).await.map_err(|error| refuse(Exit::Config)(&error))?;
@@ -401,7 +407,7 @@ impl Edit<'_> {
     }
 }
 
-fn shown(text: &str) -> Result<(), Exit> {
+pub(super) fn shown(text: &str) -> Result<(), Exit> {
     let exit = print(text.as_bytes());
     if exit == Exit::Clean { Ok(()) } else { Err(exit) }
 }
@@ -428,23 +434,23 @@ fn position(to: &str, which: &Which, now: i64) -> Result<From, Exit> {
     }
 }
 
-struct Ports<'a> {
-    clients: &'a client::Clients,
-    config: &'a Config,
-    table: &'a Arc<dyn Table>,
+pub(super) struct Ports<'a> {
+    pub(super) clients: &'a client::Clients,
+    pub(super) config: &'a Config,
+    pub(super) table: &'a Arc<dyn Table>,
     /// The stream, if the properties file names several.
-    stream: Option<&'a StreamIdentifier>,
+    pub(super) stream: Option<&'a StreamIdentifier>,
 }
 
-struct Target {
+pub(super) struct Target {
     listed: Vec<Shard>,
     to: To,
-    recognition: Arc<Recognition>,
+    pub(super) recognition: Arc<Recognition>,
 }
 
 impl Ports<'_> {
     /// The shards of the stream, and the position in each. A table that belongs to another stream is refused.
-    async fn target(
+    pub(super) async fn target(
         &self,
         from: From,
         selected: Option<&BTreeSet<ShardId>>,

@@ -364,3 +364,63 @@ async fn verbs_move_the_leases_of_one_stream() {
     rig.until("the moved leases and the new one are read", |log| delivered(&log[at..], "one") == again).await;
     assert_eq!(daemon.stop().await, Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leases_of_one_stream_are_copied_into_the_table_of_several() {
+    let mut rig = Rig::start("streams-copy").await;
+    for (stream, shards) in TWO {
+        create(&rig, stream, shards).await;
+    }
+    // A split shard, and records before and after it.
+    let old = rig.folder.join("old.properties");
+    let more = "workerId = old\nfailoverTimeMillis = 2000\n";
+    std::fs::rename(rig.properties(&rig.scripted("each"), more), &old).unwrap();
+    let first = put(&rig, "orders", "", "one").await;
+    let mut daemon = rig.daemon(&old);
+    let bare = |keys: &BTreeSet<String>| -> BTreeSet<String> {
+        keys.iter().map(|key| key.rsplit(':').next().unwrap().to_owned()).collect()
+    };
+    rig.until("a first record", |log| delivered(log, "one") == bare(&first)).await;
+    let split =
+        rig.clients.kinesis.split_shard().stream_name("orders").shard_to_split("shardId-000000000000");
+    split.new_starting_hash_key((1u128 << 100).to_string()).send().await.unwrap();
+    rig.until("the child shards are read", |log| said(log, "initialize").len() >= 4).await;
+
+    let into = file(&rig, "new", "each", "orders,payments", "tableName = several\n");
+    let copy = |more: &[&str]| -> Vec<String> {
+        let words = ["leases", into.to_str().unwrap(), "copy", "--from", old.to_str().unwrap(), "--json"];
+        words.iter().chain(more).map(|word| (*word).to_owned()).collect()
+    };
+    let run = async |rig: &Rig, more: &[&str]| {
+        let words = copy(more);
+        command(rig, &words.iter().map(String::as_str).collect::<Vec<_>>()).await
+    };
+    let (code, shown) = run(&rig, &[]).await;
+    assert_eq!((code, &shown["written"]), (Some(1), &Value::Null), "its worker is alive");
+    assert_eq!(daemon.stop().await, Some(0));
+    // The child shards get records that nobody has read.
+    put(&rig, "orders", "", "two").await;
+    let (code, shown) = run(&rig, &["--dry-run"]).await;
+    assert_eq!((code, &shown["written"]), (Some(0), &Value::Null));
+    let before = rig.all_rows().await;
+    let (code, shown) = run(&rig, &[]).await;
+    assert_eq!((code, shown["written"].as_u64()), (Some(0), Some(4)));
+    let (code, shown) = run(&rig, &[]).await;
+    assert_eq!((code, &shown["written"]), (Some(0), &0.into()), "a second run");
+    assert_eq!(rig.all_rows().await, before, "the old table stays as it is");
+
+    let orders = identifier(&rig, "orders").await;
+    let payments = put(&rig, "payments", &identifier(&rig, "payments").await, "two").await;
+    let at = rig.log.len();
+    let mut daemon = rig.daemon(&into);
+    let mut expected: BTreeSet<String> = [1, 2, 3].map(|n| format!("{orders}:shardId-{n:012}")).into();
+    expected.extend(payments);
+    rig.until("both streams are read", |log| delivered(&log[at..], "two") == expected).await;
+    assert!(
+        delivered(&rig.log[at..], "one").is_empty(),
+        "the new application continues where the old one ended"
+    );
+    assert_eq!(daemon.stop().await, Some(0));
+    let (code, _) = run(&rig, &[]).await;
+    assert_eq!(code, Some(1), "the new application has begun");
+}
