@@ -30,7 +30,7 @@ use crate::lease::WorkerId;
 use crate::lease::sync::InitialPosition;
 use crate::metrics::cloudwatch;
 use crate::retrieval::registration;
-use crate::stream::{ConfiguredArn, Wanted};
+use crate::stream::{ConfiguredArn, Selection};
 
 mod arn;
 pub mod bean;
@@ -61,7 +61,7 @@ pub struct Config {
     /// `streamName`, or the name within `streamArn`; the names of several streams, separated by commas.
     pub stream: String,
     /// `multilangd.streams`; none to read one stream.
-    pub streams: Vec<Wanted>,
+    pub streams: Selection,
     /// `multilangd.useStreamArn`.
     pub use_stream_arn: bool,
     /// `streamArn`, `multilangd.useStreamArn`.
@@ -194,10 +194,10 @@ pub struct Config {
 }
 
 impl Config {
-    /// The names of the streams.
+    /// The names of the streams, except for those that are selected by the beginnings of their names.
     pub fn stream_names(&self) -> impl Iterator<Item = &str> {
         let one = self.streams.is_empty().then_some(self.stream.as_str());
-        one.into_iter().chain(self.streams.iter().map(|stream| stream.name.as_str()))
+        one.into_iter().chain(self.streams.named.iter().map(|stream| stream.name.as_str()))
     }
 
     /// The span of the worker: every log line of its tasks carries these fields.

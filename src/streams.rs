@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use crate::aws::client::Clients;
-use crate::aws::kinesis::{Attempts, Stream};
+use crate::aws::kinesis::{self, Attempts, Stream};
 use crate::config::{Config, policy};
 use crate::daemon::{Open, StreamPorts, Streams};
+use crate::shard::{self, BoxFuture};
 use crate::stream::ConfiguredArn;
+
+/// Streams of one response of ListStreams.
+const PAGE: i32 = 1_000;
 
 /// The streams of the daemon, without a call.
 pub fn of(clients: &Clients, config: &Config) -> Streams {
@@ -37,6 +41,14 @@ struct Named {
     list: Attempts,
 }
 
+/// The names of all streams of the account.
+///
+/// # Errors
+/// They cannot be listed.
+pub async fn list(clients: &Clients, config: &Config) -> Result<Vec<String>, shard::Error> {
+    Named::new(clients, config).list().await
+}
+
 fn attempts(config: &Config) -> Attempts {
     Attempts { pause: config.list_shards_pause, most: config.list_shards_attempts }
 }
@@ -45,6 +57,20 @@ impl Named {
     fn new(clients: &Clients, config: &Config) -> Self {
         let region = clients.kinesis.config().region().map(ToString::to_string);
         Self { clients: clients.clone(), region, by_arn: config.use_stream_arn, list: attempts(config) }
+    }
+
+    async fn list(&self) -> Result<Vec<String>, shard::Error> {
+        let mut names: Vec<String> = Vec::new();
+        loop {
+            let call = self.clients.kinesis.list_streams().limit(PAGE);
+            let page = call.set_exclusive_start_stream_name(names.last().cloned()).send().await;
+            let page = page.map_err(|error| kinesis::list_streams_error(&error))?;
+            let is_last = !page.has_more_streams || page.stream_names.is_empty();
+            names.extend(page.stream_names);
+            if is_last {
+                return Ok(names);
+            }
+        }
     }
 
     fn stream(&self, name: &str, account: Option<&str>) -> Stream {
@@ -60,6 +86,10 @@ impl Named {
 impl Open for Named {
     fn open(&self, name: &str, account: Option<&str>) -> StreamPorts {
         ports(self.stream(name, account))
+    }
+
+    fn names(&self) -> BoxFuture<'_, Result<Vec<String>, shard::Error>> {
+        Box::pin(self.list())
     }
 
     fn by_arn(&self) -> bool {

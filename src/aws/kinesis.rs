@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::error::SdkError;
 use aws_sdk_kinesis::operation::get_records::GetRecords;
+use aws_sdk_kinesis::operation::list_streams::ListStreamsError;
 use aws_sdk_kinesis::types as sdk;
-use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_types::DateTime;
 use tokio::time::sleep;
 use tracing::debug;
@@ -312,6 +314,19 @@ impl Stream {
             }
             Failure::Answered { .. } | Failure::NotSent(_) => retrieval::Error::Denied(text),
         }
+    }
+}
+
+/// The error of a call of ListStreams.
+pub fn list_streams_error(error: &SdkError<ListStreamsError, HttpResponse>) -> shard::Error {
+    let failure = failure(error);
+    let text = format!("ListStreams: {failure}");
+    match &failure {
+        failure if failure.is_throttling() => shard::Error::Throttled(text),
+        Failure::Answered { service_fault: true, .. } | Failure::Unanswered(_) => {
+            shard::Error::Unavailable(text)
+        }
+        Failure::Answered { .. } | Failure::NotSent(_) => shard::Error::Denied(text),
     }
 }
 

@@ -86,7 +86,7 @@ pub(crate) enum Verb {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Copy the leases of an application of one stream into a table of several.
+    /// Copy the leases of one stream into a table of several.
     ///
     /// Creates leases of that stream in the table of FILE, which has multilangd.streams, with the checkpoints of the other
     /// application, so that it continues where that one ended. Refuses, and writes nothing, while a worker of the other application is alive, or if the stream has

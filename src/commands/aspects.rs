@@ -20,6 +20,8 @@ use multilangd::multilang::Launcher;
 use multilangd::probe::port::{Api as _, Call, Service};
 use multilangd::probe::report::{Line, Report, Section, Status};
 use multilangd::probe::{dynamodb, kinesis, machine, session};
+use multilangd::shard;
+use multilangd::stream::Wanted;
 use multilangd::streams;
 use tokio::time::Instant;
 
@@ -110,7 +112,8 @@ async fn findings(
 ) -> Result<Vec<Line>, client::Error> {
     let clients = client::clients(&client_settings(config), Arc::new(Discard)).await?;
     let (table, state) = tables(&clients, config);
-    let stream = match config.streams.first() {
+    let (selected, listed) = selected(&clients, config).await;
+    let stream = match selected.first() {
         None => clients.stream(config.stream.clone()).with_arn(config.stream_arn.clone()),
         Some(first) => streams::named(&clients, config, &first.name, first.account.as_deref()),
     };
@@ -132,7 +135,7 @@ async fn findings(
         Destination::File(_) | Destination::Exec(_) => None,
     });
     let of_stream = kinesis::Wanted {
-        stream: config.stream_names().next().unwrap_or_default(),
+        stream: selected.first().map_or(&config.stream, |stream| &stream.name),
         arn: config.stream_arn.as_ref(),
         key: if config.streams.is_empty() { kcl::STREAM.name() } else { own::STREAMS.name() },
         fanout: config.fanout.as_ref(),
@@ -143,7 +146,7 @@ async fn findings(
     // One after the other: AWS allows an account few of these calls a second.
     let more = async {
         let mut all = Vec::new();
-        for other in config.streams.iter().skip(1) {
+        for other in selected.iter().skip(1) {
             let stream = streams::named(&clients, config, &other.name, other.account.as_deref());
             let api = clients.probes(stream, table.clone(), names.clone());
             let wanted = kinesis::Wanted { stream: &other.name, letters: Vec::new(), ..of_stream.clone() };
@@ -183,14 +186,14 @@ async fn findings(
             lines.extend(dynamodb::foreign(&config.table, &leases.leases, id.as_ref(), &config.stream));
         }
         _ => {
-            let described =
-                std::iter::zip(&config.streams, ids).filter_map(|(stream, id)| Some((stream, id?)));
+            let described = std::iter::zip(&selected, ids).filter_map(|(stream, id)| Some((stream, id?)));
             lines.extend(described.filter_map(|(stream, id)| {
                 dynamodb::foreign_of_several(&config.table, &leases.leases, stream, &id)
             }));
         }
     }
-    let other = needed.iter().filter(|permission| permission.on == On::All);
+    lines.extend(listed);
+    let other = needed.iter().filter(|permission| permission.on == On::Metrics);
     lines.extend(other.filter_map(|permission| session::effect(permission, "*")));
     let services = [
         (Service::Sts, &ClientConfig { region: config.kinesis.region.clone(), ..ClientConfig::default() }),
@@ -215,6 +218,30 @@ async fn findings(
     let limits = if Launcher::restores_limits() { Limits::look() } else { Limits::current() };
     lines.push(machine::limits(&limits, open_shards));
     Ok(lines)
+}
+
+/// The streams that are checked, those included whose names begin as the configuration says, and a line for the permission to
+/// list them.
+async fn selected(clients: &client::Clients, config: &Config) -> (Vec<Wanted>, Option<Line>) {
+    let mut named = config.streams.named.clone();
+    if config.streams.prefixes.is_empty() {
+        return (named, None);
+    }
+    let line = |status, text: String| Line::permission(status, "kinesis:ListStreams", "*", text);
+    match streams::list(clients, config).await {
+        Ok(names) => {
+            let mut names: Vec<String> =
+                names.into_iter().filter(|name| config.streams.has_prefix_of(name)).collect();
+            let count = names.len();
+            names.retain(|name| named.iter().all(|named| named.name != *name));
+            named.extend(names.into_iter().map(|name| Wanted { name, account: None, epoch: None }));
+            (named, Some(line(Status::Ok, format!("{count} streams match"))))
+        }
+        Err(error @ shard::Error::Denied(_)) => {
+            (named, Some(line(Status::Failed(Exit::Denied), error.to_string())))
+        }
+        Err(error) => (named, Some(line(Status::Failed(Exit::Unavailable), error.to_string()))),
+    }
 }
 
 /// A line for the credentials of each service, or of both.

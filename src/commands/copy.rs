@@ -12,7 +12,7 @@ use multilangd::edit::{self, copy};
 use multilangd::exit::Exit;
 use multilangd::lease::{Table, table};
 use multilangd::metrics::Discard;
-use multilangd::stream::StreamIdentifier;
+use multilangd::stream::{StreamIdentifier, Wanted};
 use multilangd::tail::shards::From;
 
 use super::leases::{PATIENCE, Ports, failed, one_configuration, refuse, shown};
@@ -60,8 +60,11 @@ async fn copy_leases(
         (Some(one), Some(other)) => one == other,
         (None, _) | (_, None) => true,
     };
-    let wanted = into.streams.iter().find(|wanted| wanted.name == old.stream && is_same(&wanted.account));
-    let Some(wanted) = wanted else {
+    let wanted =
+        into.streams.named.iter().find(|wanted| wanted.name == old.stream && is_same(&wanted.account));
+    let of_prefix = Wanted { name: old.stream.clone(), account: None, epoch: None };
+    let Some(wanted) = wanted.or(Some(&of_prefix).filter(|stream| into.streams.has_prefix_of(&stream.name)))
+    else {
         let text =
             format!("multilangd.streams does not name the stream {} of {}", old.stream, from.display());
         return Err(refuse(Exit::Config)(&text));

@@ -14,7 +14,7 @@ use multilangd::config::{Config, Source};
 use multilangd::exit::Exit;
 use multilangd::metrics::Discard;
 use multilangd::shard::{self, Api as _, ShardId};
-use multilangd::stream::Wanted;
+use multilangd::stream::{Selection, Wanted};
 use multilangd::streams;
 use multilangd::tail::{self, shards::From};
 use tokio_util::sync::CancellationToken;
@@ -73,19 +73,29 @@ fn one(config: Config, of: &OfStream) -> Result<Config, Exit> {
         return Ok(config);
     }
     let wanted = of.one.as_deref();
-    let named = config.streams.iter().find(|stream| wanted == Some(stream.name.as_str())).cloned();
-    let Some(stream) = named else {
-        let names = config.stream_names().collect::<Vec<_>>().join(", ");
+    let named = config.streams.named.iter().find(|stream| wanted == Some(stream.name.as_str())).cloned();
+    let of_prefix = wanted.filter(|name| config.streams.has_prefix_of(name));
+    let of_prefix = of_prefix.map(|name| Wanted { name: name.to_owned(), account: None, epoch: None });
+    let Some(stream) = named.or(of_prefix) else {
+        let names = if config.streams.is_empty() {
+            config.stream.clone()
+        } else {
+            config.streams.words().collect::<Vec<_>>().join(", ")
+        };
         complain(&format!("--stream must be one of the streams of the properties file: {names}"));
         return Err(Exit::Usage);
     };
     let account = stream.account.clone().filter(|_| !of.local);
-    Ok(Config { stream: stream.name.clone(), streams: vec![Wanted { account, ..stream }], ..config })
+    Ok(Config {
+        stream: stream.name.clone(),
+        streams: Selection { named: vec![Wanted { account, ..stream }], prefixes: Vec::new() },
+        ..config
+    })
 }
 
 /// The stream of the configuration, addressed as the daemon addresses it. A namesake is refused.
 pub(super) async fn stream_of(clients: &client::Clients, config: &Config) -> Result<Arc<Stream>, Exit> {
-    let several = config.streams.first();
+    let several = config.streams.named.first();
     let stream = match several {
         Some(one) => streams::named(clients, config, &one.name, one.account.as_deref()),
         None => clients.stream(config.stream.clone()).with_arn(config.stream_arn.clone()),

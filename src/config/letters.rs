@@ -77,7 +77,7 @@ pub fn parse(text: &str) -> Result<Vec<Destination>, String> {
 /// The streams among destinations.
 pub fn streams(destinations: &[Destination]) -> Vec<Wanted> {
     let stream = |destination: &Destination| match destination {
-        Destination::Kinesis(stream) => streams::parse(stream).unwrap_or_default(),
+        Destination::Kinesis(stream) => streams::parse(stream).unwrap_or_default().named,
         Destination::File(_) | Destination::Exec(_) => Vec::new(),
     };
     destinations.iter().flat_map(stream).collect()
@@ -133,8 +133,11 @@ pub(super) fn conflict(settings: &Settings) -> Option<String> {
 /// credentials.
 fn may_be_read(destination: &Destination, settings: &Settings) -> bool {
     let Destination::Kinesis(to) = destination else { return false };
-    let is_one_of_several = |to: &Wanted| streams::of(settings).iter().any(|stream| stream.may_be(to));
-    if streams::parse(to).unwrap_or_default().iter().any(is_one_of_several) {
+    let selection = streams::of(settings);
+    let is_one_of_several = |to: &Wanted| {
+        selection.has_prefix_of(&to.name) || selection.named.iter().any(|stream| stream.may_be(to))
+    };
+    if streams::parse(to).unwrap_or_default().named.iter().any(is_one_of_several) {
         return true;
     }
     let name = settings.of(kcl::STREAM);

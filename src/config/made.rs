@@ -37,10 +37,7 @@ impl Resolved {
         let worker = self.worker(default_worker);
         let config = Config {
             application: s.of(kcl::APPLICATION).unwrap_or_default(),
-            stream: s.of(kcl::STREAM).unwrap_or_else(|| {
-                let names: Vec<String> = streams::of(s).into_iter().map(|stream| stream.name).collect();
-                names.join(",")
-            }),
+            stream: s.of(kcl::STREAM).unwrap_or_else(|| streams::of(s).words().collect::<Vec<_>>().join(",")),
             streams: streams::of(s),
             use_stream_arn: s.of(own::USE_STREAM_ARN),
             stream_arn: s

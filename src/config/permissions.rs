@@ -7,6 +7,7 @@ use std::fmt;
 use super::keys::{kcl, own};
 use super::letters;
 use super::settings::Settings;
+use super::streams;
 
 /// A permission.
 #[derive(Clone, Copy)]
@@ -39,8 +40,10 @@ pub enum On {
     LeaseTable,
     /// The indexes of the lease table.
     LeaseTableIndex,
-    /// The service has no resources.
-    All,
+    /// Metrics, which are no resources.
+    Metrics,
+    /// All streams of the account.
+    Account,
 }
 
 impl fmt::Display for On {
@@ -53,7 +56,8 @@ impl fmt::Display for On {
             Self::Tables => "the tables",
             Self::LeaseTable => "the lease table",
             Self::LeaseTableIndex => "the lease table's index",
-            Self::All => "*",
+            Self::Metrics => "*",
+            Self::Account => "all streams of the account",
         })
     }
 }
@@ -80,6 +84,10 @@ impl fmt::Debug for Permission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.action)
     }
+}
+
+fn lists_streams(settings: &Settings) -> bool {
+    !streams::of(settings).prefixes.is_empty()
 }
 
 fn always(_: &Settings) -> bool {
@@ -116,6 +124,7 @@ pub const PERMISSIONS: &[Permission] = &[
     Permission { action: "kinesis:DescribeStreamSummary", on: On::Stream, probe: Probe::Call("the call"), applies: always,
         when: "always: the identity of the stream, which detects a wrong streamName and a recreated stream. While it is denied, no lease is reset, and no shard counts as ended because it is not listed" },
     Permission { action: "kinesis:DescribeStream", on: On::Stream, probe: Probe::Call("the call, where kinesis:DescribeStreamSummary is denied"), when: "instead of kinesis:DescribeStreamSummary, where that is denied", applies: |_| false },
+    Permission { action: "kinesis:ListStreams", on: On::Account, probe: Probe::Call("the call"), when: "multilangd.streams with NAME*", applies: lists_streams },
     Permission { action: "kinesis:DescribeStreamConsumer", on: On::StreamAndConsumers, probe: Probe::Call("the call"), when: "enhanced fan-out, unless fanoutConfig.consumerArn is set", applies: has_no_consumer },
     Permission { action: "kinesis:RegisterStreamConsumer", on: On::Stream, probe: Probe::Effect("register the consumer"), when: "enhanced fan-out, unless fanoutConfig.consumerArn is set or the consumer exists", applies: has_no_consumer },
     Permission { action: "kinesis:SubscribeToShard", on: On::Consumers, probe: Probe::Effect("end the subscription of the worker that reads the shard"), when: "enhanced fan-out", applies: is_pushed },
@@ -132,7 +141,7 @@ pub const PERMISSIONS: &[Permission] = &[
     Permission { action: "dynamodb:UpdateItem", on: On::Tables, probe: Probe::Call("the call, with a condition that no row fulfils"), when: "always", applies: always },
     Permission { action: "dynamodb:DeleteItem", on: On::Tables, probe: Probe::Call("the call, with a condition that no row fulfils"), when: "always", applies: always },
     Permission { action: "dynamodb:ConditionCheckItem", on: On::Tables, probe: Probe::Call("a transaction of such a condition alone"), when: "migrateAllEntitiesToLeaseTable with tables of KCL 3.0 to 3.4", applies: |s| s.of(kcl::MIGRATE_TABLES) },
-    Permission { action: "cloudwatch:PutMetricData", on: On::All, probe: Probe::Effect("send a metric"), when: "unless metricsLevel = NONE", applies: sends_metrics },
+    Permission { action: "cloudwatch:PutMetricData", on: On::Metrics, probe: Probe::Effect("send a metric"), when: "unless metricsLevel = NONE", applies: sends_metrics },
 ];
 
 /// The permissions that these settings need.

@@ -32,7 +32,7 @@ pub fn policy(settings: &Settings) -> Value {
         let mut statement = json!({
             "Sid": sid(on), "Effect": "Allow", "Action": actions, "Resource": resources(on, settings),
         });
-        if on == On::All {
+        if on == On::Metrics {
             let namespace = settings.of(kcl::APPLICATION).unwrap_or_default();
             statement["Condition"] = json!({"StringEquals": {"cloudwatch:namespace": namespace}});
         }
@@ -52,7 +52,8 @@ fn sid(on: On) -> &'static str {
         On::Tables => "Tables",
         On::LeaseTable => "LeaseTable",
         On::LeaseTableIndex => "FindOwnLeases",
-        On::All => "PutMetrics",
+        On::Metrics => "PutMetrics",
+        On::Account => "ListStreams",
     }
 }
 
@@ -80,7 +81,7 @@ fn resources(on: On, settings: &Settings) -> Vec<String> {
         On::Tables => [kcl::TABLE, kcl::WORKER_METRICS_TABLE, kcl::COORDINATOR_STATE_TABLE].map(table).into(),
         On::LeaseTable => vec![table(kcl::TABLE)],
         On::LeaseTableIndex => vec![format!("{}/index/*", table(kcl::TABLE))],
-        On::All => vec!["*".to_owned()],
+        On::Metrics | On::Account => vec!["*".to_owned()],
     }
 }
 
@@ -99,7 +100,11 @@ fn stream_arns(settings: &Settings) -> Vec<String> {
         let account = stream.account.as_deref().unwrap_or(ACCOUNT);
         of_region("kinesis", region.clone(), account, &format!("stream/{}", stream.name))
     };
-    several.into_iter().map(arn).collect()
+    let prefixes = several.prefixes.iter();
+    let prefixes =
+        prefixes.map(|prefix| of_region("kinesis", region.clone(), ACCOUNT, &format!("stream/{prefix}*")));
+    let named = several.named.into_iter().map(arn);
+    named.chain(prefixes).collect()
 }
 
 /// The stream of the daemon, or of a name in its account and region.

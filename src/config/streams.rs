@@ -5,22 +5,32 @@ use super::keys::handle::{Handle, Text};
 use super::keys::{kcl, own};
 use super::letters::is_stream_name;
 use super::settings::Settings;
-use crate::stream::Wanted;
+use crate::stream::{Selection, Wanted};
 
-/// Parses streams, separated by commas: names or ARNs, each with an epoch if it is followed by `@EPOCH`. None for `none`.
+/// Parses streams, separated by commas: names or ARNs, each with an epoch if it is followed by `@EPOCH`, and beginnings of
+/// names, each followed by `*`. None for `none`.
 ///
 /// # Errors
 /// The values that would be accepted, or a stream that is named twice.
-pub fn parse(text: &str) -> Result<Vec<Wanted>, String> {
-    let mut streams: Vec<Wanted> = Vec::new();
+pub fn parse(text: &str) -> Result<Selection, String> {
+    let mut selection = Selection::default();
+    let Selection { named: streams, prefixes } = &mut selection;
     if text == own::NONE {
-        return Ok(streams);
+        return Ok(selection);
     }
     for part in text.split(',').map(str::trim) {
+        if let Some(prefix) = part.strip_suffix('*').filter(|prefix| is_stream_name(prefix)) {
+            if prefixes.iter().any(|other| other == prefix) {
+                return Err(format!("names {part} twice"));
+            }
+            prefixes.push(prefix.to_owned());
+            continue;
+        }
         let stream = one(part).ok_or_else(|| {
             format!(
                 "must be none, or names or ARNs of streams, separated by commas, each with @EPOCH if its leases have \
-                 another epoch than the creation time of the stream; {part:?} is neither a name nor an ARN"
+                 another epoch than the creation time of the stream, or beginnings of names, as in orders-*; {part:?} \
+                 is none of these"
             )
         })?;
         if streams.iter().any(|other| other.may_be(&stream)) {
@@ -28,7 +38,7 @@ pub fn parse(text: &str) -> Result<Vec<Wanted>, String> {
         }
         streams.push(stream);
     }
-    Ok(streams)
+    Ok(selection)
 }
 
 fn one(text: &str) -> Option<Wanted> {
@@ -43,7 +53,7 @@ fn one(text: &str) -> Option<Wanted> {
 }
 
 /// The streams of valid settings; none if there is one stream only.
-pub fn of(settings: &Settings) -> Vec<Wanted> {
+pub fn of(settings: &Settings) -> Selection {
     parse(&settings.of(own::STREAMS)).unwrap_or_default()
 }
 
@@ -92,20 +102,34 @@ mod tests {
             epoch,
         };
         let arn = "arn:aws:kinesis:eu-west-1:111122223333:stream/refunds";
-        let parsed = parse(&format!("orders, pay.ments@5 ,{arn},{arn}-2@7")).unwrap();
+        let Selection { named: parsed, prefixes } =
+            parse(&format!("orders, pay.ments@5 ,{arn},{arn}-2@7, logs-*")).unwrap();
         let expected = [
             stream("orders", None, None),
             stream("pay.ments", None, Some(5)),
             stream("refunds", Some("111122223333"), None),
             stream("refunds-2", Some("111122223333"), Some(7)),
         ];
-        assert_eq!(parsed, expected);
-        assert_eq!(parse("none"), Ok(Vec::new()));
+        assert_eq!((parsed, prefixes), (expected.into(), vec!["logs-".to_owned()]));
+        assert_eq!(parse("none"), Ok(Selection::default()));
         let other = arn.replace("1111", "4444");
-        assert_eq!(parse(&format!("{arn},{other}")).unwrap().len(), 2, "of two accounts");
-        for text in
-            ["", "a,", "a b", "a@", "a@0", "a@x", "@5", "a,a", "a,b,a@5", "refunds,", "arn:aws:kinesis", "*"]
-        {
+        assert_eq!(parse(&format!("{arn},{other}")).unwrap().named.len(), 2, "of two accounts");
+        for text in [
+            "",
+            "a,",
+            "a b",
+            "a@",
+            "a@0",
+            "a@x",
+            "@5",
+            "a,a",
+            "a,b,a@5",
+            "refunds,",
+            "arn:aws:kinesis",
+            "*",
+            "a*b",
+            "a-*,a-*",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
         assert!(parse(&format!("refunds,{arn}")).is_err());

@@ -29,7 +29,7 @@ use crate::recognition::Recognitions;
 use crate::retrieval::Source;
 use crate::shard;
 use crate::shard_sync::ShardSync;
-use crate::stream::{ByStream, StreamId, StreamIdentifier, Wanted, read_twice};
+use crate::stream::{ByStream, Selection, StreamId, StreamIdentifier, Wanted, read_twice};
 
 /// Pauses between attempts to begin with a configured stream: the first one, and the longest. KCL asks for the list of
 /// streams once a minute.
@@ -44,6 +44,10 @@ const REPORT_AGAIN: Duration = Duration::from_secs(600);
 const AT_ONCE: usize = 8;
 /// The start waits this long for the other streams, once there is one that can be read.
 const START: Duration = Duration::from_secs(30);
+/// Interval between listings of the streams of the account. KCL asks for the list of streams once a minute.
+const LIST_AGAIN: Duration = Duration::from_secs(60);
+/// The time to list the streams of the account, some pages of a thousand.
+const LIST: Duration = Duration::from_secs(30);
 /// The time to create the leases of one stream. Another attempt continues.
 const CREATION: Duration = Duration::from_secs(120);
 
@@ -58,6 +62,10 @@ pub(super) struct Several {
     table: Arc<dyn Table>,
     identify: Identify,
     wanted: Vec<(Wanted, Stage)>,
+    /// Streams are also those whose names begin so.
+    selection: Selection,
+    /// Whether all streams of the account were listed.
+    is_listed: bool,
     admitted: BTreeMap<StreamIdentifier, ShardSync>,
     /// The streams to which dead letters are written.
     letters: Vec<Wanted>,
@@ -80,6 +88,8 @@ enum Stage {
     Unidentified,
     /// It did not exist when it was last looked for.
     Missing,
+    /// It was selected by the beginning of its name, and is not listed any more.
+    Gone,
     /// Its leases may be missing.
     Identified(StreamIdentifier, Option<StreamId>),
     Begun,
@@ -97,17 +107,22 @@ enum Subject {
     Wanted(usize),
     /// A stream that has leases.
     Met(StreamIdentifier),
+    /// All streams of the account.
+    Account,
 }
 
 enum Outcome {
     Identified(Box<Result<Identified, Error>>),
     Begun(Result<(), Error>),
+    Listed(Result<Vec<String>, Error>),
 }
 
 /// The effect of an attempt.
 enum Done {
     /// A configured stream is identified.
     Identified,
+    /// Streams were selected by their names.
+    Selected,
     /// An attempt with a configured stream failed.
     Failed(Error),
     Other,
@@ -224,7 +239,7 @@ fn worst(failed: Vec<Error>) -> Option<Error> {
 
 impl Several {
     fn new(
-        wanted: Vec<Wanted>,
+        selection: Selection,
         open: Arc<dyn Open>,
         table: Arc<dyn Table>,
         opener: Opener,
@@ -233,7 +248,9 @@ impl Several {
         Self {
             table,
             identify: Identify { opener: Arc::new(opener), open },
-            wanted: wanted.into_iter().map(|wanted| (wanted, Stage::Unidentified)).collect(),
+            wanted: selection.named.iter().map(|wanted| (wanted.clone(), Stage::Unidentified)).collect(),
+            selection,
+            is_listed: false,
             admitted: BTreeMap::new(),
             letters,
             sources: ByStream::several(),
@@ -253,23 +270,25 @@ impl Several {
     /// Identifies the configured streams that are not identified yet.
     async fn identify(&mut self) -> Result<(), Error> {
         let scan = self.scan().await?;
+        self.start_to_list();
         self.start_to_identify(&scan);
         let is_identified = |stage: &Stage| matches!(stage, Stage::Identified(..) | Stage::Begun);
-        self.finish(is_identified).await
+        self.finish(Some(&scan), is_identified).await
     }
 
     /// Creates the leases of the identified streams.
     async fn begin(&mut self, typed: bool) -> Result<(), Error> {
         let scan = self.scan().await?;
         self.start_to_create(&scan, typed);
-        self.finish(|stage| matches!(stage, Stage::Begun)).await
+        self.finish(None, |stage| matches!(stage, Stage::Begun)).await
     }
 
-    /// Waits for the attempts in progress, or for some time once one of the streams is ready. The others continue.
+    /// Waits for the attempts in progress, or for some time once one of the streams is ready. The others continue. Streams
+    /// that are selected meanwhile are identified by the scan.
     ///
     /// # Errors
     /// The configuration is wrong, or no stream is ready.
-    async fn finish(&mut self, is_ready: impl Fn(&Stage) -> bool) -> Result<(), Error> {
+    async fn finish(&mut self, scan: Option<&Scan>, is_ready: impl Fn(&Stage) -> bool) -> Result<(), Error> {
         let until = Instant::now() + START;
         let mut failed = Vec::new();
         loop {
@@ -286,11 +305,11 @@ impl Several {
                     _ => Ok(()),
                 };
             };
-            if let Done::Failed(error) = self.done(done) {
-                if is_misconfigured(&error) {
-                    return Err(error);
-                }
-                failed.push(error);
+            match self.done(done) {
+                Done::Failed(error) if is_misconfigured(&error) => return Err(error),
+                Done::Failed(error) => failed.push(error),
+                Done::Selected => scan.into_iter().for_each(|scan| self.start_to_identify(scan)),
+                Done::Identified | Done::Other => {}
             }
         }
     }
@@ -310,7 +329,7 @@ impl Several {
             let place = match stage {
                 Stage::Unidentified => Place::Listed,
                 Stage::Missing => Place::Created,
-                Stage::Identified(..) | Stage::Begun => continue,
+                Stage::Gone | Stage::Identified(..) | Stage::Begun => continue,
             };
             let subject = Subject::Wanted(index);
             if self.is_busy(&subject) {
@@ -318,6 +337,43 @@ impl Several {
             }
             let identified = self.identify.clone().configured(wanted.clone(), place, scan.clone());
             self.spawn(subject, async { Outcome::Identified(Box::new(identified.await)) });
+        }
+    }
+
+    /// Lists the streams of the account, if some are selected by the beginnings of their names.
+    fn start_to_list(&mut self) {
+        if self.selection.prefixes.is_empty() || self.is_busy(&Subject::Account) {
+            return;
+        }
+        let open = self.identify.open.clone();
+        let listed = async move {
+            let unanswered = |_| shard::Error::Unavailable(format!("no response to ListStreams in {LIST:?}"));
+            let listed = timeout(LIST, open.names()).await.map_err(unanswered);
+            Outcome::Listed(listed.and_then(|listed| listed).map_err(Error::from))
+        };
+        self.spawn(Subject::Account, listed);
+    }
+
+    /// Adds the streams of the account that are selected by the beginnings of their names.
+    fn select(&mut self, names: &[String]) {
+        let was_listed = std::mem::replace(&mut self.is_listed, true);
+        let named = self.selection.named.len();
+        for (wanted, stage) in self.wanted.iter_mut().skip(named) {
+            let is_there = names.contains(&wanted.name);
+            match stage {
+                Stage::Gone if is_there => *stage = Stage::Missing,
+                Stage::Unidentified | Stage::Missing if !is_there => *stage = Stage::Gone,
+                _ => {}
+            }
+        }
+        for name in names.iter().filter(|name| self.selection.has_prefix_of(name)) {
+            if self.wanted.iter().any(|(wanted, _)| wanted.name == *name && wanted.account.is_none()) {
+                continue;
+            }
+            // One that was not listed before was created since.
+            let stage = if was_listed { Stage::Missing } else { Stage::Unidentified };
+            info!(event = "stream_selected", stream = name, "a stream is selected by its name");
+            self.wanted.push((Wanted { name: name.clone(), account: None, epoch: None }, stage));
         }
     }
 
@@ -377,8 +433,12 @@ impl Several {
                 self.set(*index, Stage::Begun);
                 return Done::Other;
             }
-            (Ok(Outcome::Begun(Ok(()))), Subject::Met(_)) => return Done::Other,
-            (Ok(Outcome::Begun(Err(error))) | Err(error), _) => error,
+            (Ok(Outcome::Begun(Ok(()))), Subject::Met(_) | Subject::Account) => return Done::Other,
+            (Ok(Outcome::Listed(Ok(names))), _) => {
+                self.select(&names);
+                return Done::Selected;
+            }
+            (Ok(Outcome::Begun(Err(error)) | Outcome::Listed(Err(error))) | Err(error), _) => error,
         };
         match subject {
             Subject::Wanted(index) => {
@@ -400,6 +460,11 @@ impl Several {
             Subject::Met(stream) => {
                 self.not_identified(&stream, &failed);
                 Done::Other
+            }
+            Subject::Account => {
+                warn!(event = "streams_not_listed", error = %failed,
+                    "failed to list the streams of the account, retrying");
+                Done::Failed(failed)
             }
         }
     }
@@ -454,6 +519,7 @@ impl Several {
         let (mut kept, mut tasks) = (BTreeSet::new(), JoinSet::new());
         let mut backoff = Backoff::new(AGAIN.0, AGAIN.1, fastrand::Rng::new());
         let mut again = Instant::now() + backoff.pause();
+        let mut list = Instant::now() + if self.is_listed { LIST_AGAIN } else { AGAIN.0 };
         loop {
             for stream in self.to_keep(&kept) {
                 let Some(shard_sync) = self.admitted.get(&stream) else { continue };
@@ -462,16 +528,21 @@ impl Several {
                 tasks.spawn(keep.instrument(error_span!("stream", %stream)));
                 kept.insert(stream);
             }
-            let waits = self.wanted.iter().any(|(_, stage)| !matches!(stage, Stage::Begun));
+            let waits = self.wanted.iter().any(|(_, stage)| !matches!(stage, Stage::Begun | Stage::Gone));
+            let lists = !self.selection.prefixes.is_empty();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 Some(done) = self.work.join_next_with_id() => {
-                    if matches!(self.done(done), Done::Identified) {
-                        // Its leases are created next.
+                    if matches!(self.done(done), Done::Identified | Done::Selected) {
+                        // The next step follows at once.
                         again = Instant::now();
                     }
                     continue;
+                }
+                () = sleep_until(list), if lists => {
+                    self.start_to_list();
+                    list = Instant::now() + LIST_AGAIN;
                 }
                 () = sleep_until(again), if waits => {
                     let attempt = async {
@@ -506,7 +577,7 @@ impl Several {
             .iter()
             .filter_map(|(_, stage)| match stage {
                 Stage::Identified(stream, _) => Some(stream),
-                Stage::Unidentified | Stage::Missing | Stage::Begun => None,
+                Stage::Unidentified | Stage::Missing | Stage::Gone | Stage::Begun => None,
             })
             .collect();
         let is_due = |stream: &&StreamIdentifier| !kept.contains(*stream) && !waits.contains(*stream);
@@ -541,7 +612,8 @@ impl Several {
                 }
                 continue;
             }
-            let is_listed = self.wanted.iter().any(|(wanted, _)| wanted.is(&stream));
+            let is_listed = self.wanted.iter().any(|(wanted, _)| wanted.is(&stream))
+                || self.selection.has_prefix_of(stream.name());
             let place = if is_listed { Place::Listed } else { Place::Unlisted };
             let identified = self.identify.clone().by_key(stream, place, scan.clone());
             self.spawn(subject, async { Outcome::Identified(Box::new(identified.await)) });

@@ -13,8 +13,8 @@ use crate::letters::Letters;
 use crate::metrics::Sink;
 use crate::multilang::Launch;
 use crate::retrieval::{self, push};
-use crate::shard;
-use crate::stream::Wanted;
+use crate::shard::{self, BoxFuture};
+use crate::stream::Selection;
 
 /// The outside world of the daemon.
 #[derive(Clone)]
@@ -77,6 +77,9 @@ pub trait Open: Send + Sync {
     /// The stream of that name, of that account if it is known. Makes no call.
     fn open(&self, name: &str, account: Option<&str>) -> StreamPorts;
 
+    /// The names of all streams of the account of the credentials.
+    fn names(&self) -> BoxFuture<'_, Result<Vec<String>, shard::Error>>;
+
     /// Whether the calls name a stream whose account is known by its ARN. By its name alone, another account's stream of
     /// that name is reached.
     fn by_arn(&self) -> bool;
@@ -90,7 +93,7 @@ pub enum Streams {
     /// Several streams, in one lease table.
     Several {
         /// The configured ones.
-        wanted: Vec<Wanted>,
+        wanted: Selection,
         /// Calls them.
         open: Arc<dyn Open>,
     },
@@ -100,7 +103,7 @@ impl fmt::Debug for Streams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::One(_) => f.write_str("One"),
-            Self::Several { wanted, .. } => f.debug_list().entries(wanted).finish(),
+            Self::Several { wanted, .. } => f.debug_tuple("Several").field(wanted).finish(),
         }
     }
 }

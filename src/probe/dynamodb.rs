@@ -281,7 +281,8 @@ async fn others(session: &mut Session<'_>, wanted: &Wanted<'_>, leases: &Describ
                 session.probe(&Call::Condition(Table::State), &format!("table {}", wanted.state)).await;
             }
             (None, On::Tables | On::LeaseTable | On::LeaseTableIndex) => session.effect(permission, &on),
-            (None, On::Stream | On::StreamAndConsumers | On::Consumers | On::LetterStreams | On::All) => {}
+            (None, On::Stream | On::StreamAndConsumers | On::Consumers) => {}
+            (None, On::LetterStreams | On::Metrics | On::Account) => {}
         }
     }
 }

@@ -112,7 +112,7 @@ pub async fn check(api: &dyn Api, wanted: &Wanted<'_>) -> Checked {
                     .iter()
                     .for_each(|stream| session.effect(permission, &format!("stream {stream}")));
             }
-            On::Tables | On::LeaseTable | On::LeaseTableIndex | On::All => {}
+            On::Tables | On::LeaseTable | On::LeaseTableIndex | On::Metrics | On::Account => {}
         }
     }
     Checked { lines: session.lines, stream: facts }

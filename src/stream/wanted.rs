@@ -27,6 +27,33 @@ impl std::fmt::Display for Wanted {
     }
 }
 
+/// The streams of `multilangd.streams`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Selection {
+    /// Those that are named.
+    pub named: Vec<Wanted>,
+    /// All streams of the account of the credentials whose names begin so.
+    pub prefixes: Vec<String>,
+}
+
+impl Selection {
+    /// Whether no stream is selected: one is read by `streamName`.
+    pub fn is_empty(&self) -> bool {
+        self.named.is_empty() && self.prefixes.is_empty()
+    }
+
+    /// Whether a stream of that name is selected by its name's beginning.
+    pub fn has_prefix_of(&self, name: &str) -> bool {
+        self.prefixes.iter().any(|prefix| name.starts_with(prefix.as_str()))
+    }
+
+    /// The entries as text, as they are configured.
+    pub fn words(&self) -> impl Iterator<Item = String> {
+        let prefixes = self.prefixes.iter().map(|prefix| format!("{prefix}*"));
+        self.named.iter().map(|stream| stream.name.clone()).chain(prefixes)
+    }
+}
+
 /// Why a stream has no identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unidentified {

@@ -53,6 +53,13 @@ impl Open for Link {
         StreamPorts { shards: of(stream), records, fanout: None }
     }
 
+    fn names(&self) -> BoxFuture<'_, Result<Vec<String>, shard::Error>> {
+        let state = self.world.state();
+        let named = state.streams().filter_map(|stream| stream.identifier.as_ref());
+        let names = named.map(|identifier| identifier.name().to_owned()).collect();
+        Box::pin(async { Ok(names) })
+    }
+
     fn by_arn(&self) -> bool {
         false
     }
@@ -69,6 +76,10 @@ impl Open for ListedOnly {
         let ports = self.link.open(name, account);
         let is_listed = self.listed.iter().any(|listed| listed.name == name);
         if is_listed { ports } else { StreamPorts { shards: Arc::new(Missing), ..ports } }
+    }
+
+    fn names(&self) -> BoxFuture<'_, Result<Vec<String>, shard::Error>> {
+        self.link.names()
     }
 
     fn by_arn(&self) -> bool {

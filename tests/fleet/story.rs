@@ -18,7 +18,7 @@ use multilangd::lease::{Lease, LeaseKey, WorkerId};
 use multilangd::letters::Letters;
 use multilangd::metrics::Discard;
 use multilangd::shard::ShardId;
-use multilangd::stream::Wanted;
+use multilangd::stream::{Selection, Wanted};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -347,7 +347,7 @@ impl Story {
                 }
                 _ => Arc::new(link.clone()),
             };
-            Streams::Several { wanted, open }
+            Streams::Several { wanted: Selection { named: wanted, prefixes: Vec::new() }, open }
         };
         let link = Arc::new(link);
         let bug = self.world.state().bug;

@@ -424,3 +424,35 @@ async fn leases_of_one_stream_are_copied_into_the_table_of_several() {
     let (code, _) = run(&rig, &[]).await;
     assert_eq!(code, Some(1), "the new application has begun");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_are_selected_by_the_beginning_of_their_names() {
+    let mut rig = Rig::start("streams-prefix").await;
+    let mut expected = BTreeSet::new();
+    for (stream, shards) in [("logs-a", 2), ("logs-b", 1), ("other", 1)] {
+        create(&rig, stream, shards).await;
+        let identifier = identifier(&rig, stream).await;
+        let keys = put(&rig, stream, &identifier, "one").await;
+        if stream != "other" {
+            expected.extend(keys);
+        }
+    }
+    let file = file(&rig, "w-1", "each", "logs-*", "");
+    let mut daemon = rig.daemon(&file);
+    rig.until("all that match are read", |log| delivered(log, "one") == expected).await;
+    assert_eq!(daemon.stop().await, Some(0));
+    assert!(rig.rows().await.keys().all(|key| key.contains(":logs-")));
+    let mut checked = rig.command(&["check", file.to_str().unwrap(), "--aws", "--json"]);
+    assert_eq!(checked.ended().await.code(), Some(0), "{}", rig.daemon_log());
+
+    // With none that matches, the worker waits for one, and lists the streams once a minute.
+    let file = self::file(&rig, "w-2", "each", "metrics-*", "tableName = metrics\n");
+    let text = std::fs::read_to_string(&file).unwrap().replace("= TRIM_HORIZON", "= LATEST");
+    std::fs::write(&file, text).unwrap();
+    let mut daemon = rig.daemon(&file);
+    rig.logged_where("leadership_acquired", |line| line["worker"] == "w-2").await;
+    create(&rig, "metrics-a", 1).await;
+    let keys = put(&rig, "metrics-a", &identifier(&rig, "metrics-a").await, "two").await;
+    rig.until("its first record", |log| delivered(log, "two") == keys).await;
+    assert_eq!(daemon.stop().await, Some(0));
+}

@@ -167,7 +167,7 @@ keys! {
     USE_STREAM_ARN: Switch = ("multilangd.useStreamArn", Scope::Application, OwnKind::Switch, "false",
         "Name the stream by streamArn in every call, which reads a stream of another account (its resource policy must allow it). false: by its name, as KCL does; a stream of another account or region than that of streamArn is then refused. Some local endpoints ignore ARNs.");
     STREAMS: Word = ("multilangd.streams", Scope::Application, OwnKind::Streams, NONE,
-        "Streams that are read with one lease table, in place of streamName: names or ARNs, separated by commas. The table has the form of a KCL application with MultiStreamTracker, and both can share it. NAME@EPOCH sets the epoch in the keys of a stream; without it, that of its leases in the table, or else its creation time in seconds. none: streamName is read.");
+        "Streams that are read with one lease table, in place of streamName: names or ARNs, separated by commas; NAME* selects all streams of the account whose names begin so, new ones included. The table has the form of a KCL application with MultiStreamTracker, and both can share it. NAME@EPOCH sets the epoch in the keys of a stream; without it, that of its leases in the table, or else its creation time in seconds. none: streamName is read.");
     STATUS: Word = ("multilangd.status", Scope::Process, OwnKind::Address, "9465",
         "Address of the status page, probes and Prometheus metrics: a port of 127.0.0.1, or an address with a port, as in 0.0.0.0:9465; off: none. If another process uses the default port, there is no status page.");
     STUCK_AFTER: Millis = ("multilangd.stuckAfterMillis", Scope::Application, OwnKind::Number(1), "60000",
