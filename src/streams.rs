@@ -3,14 +3,11 @@
 use std::sync::Arc;
 
 use crate::aws::client::Clients;
-use crate::aws::kinesis::{self, Attempts, Stream};
+use crate::aws::kinesis::{Attempts, Stream};
 use crate::config::{Config, policy};
 use crate::daemon::{Open, StreamPorts, Streams};
 use crate::shard::{self, BoxFuture};
 use crate::stream::ConfiguredArn;
-
-/// Streams of one response of ListStreams.
-const PAGE: i32 = 1_000;
 
 /// The streams of the daemon, without a call.
 pub fn of(clients: &Clients, config: &Config) -> Streams {
@@ -45,8 +42,8 @@ struct Named {
 ///
 /// # Errors
 /// They cannot be listed.
-pub async fn list(clients: &Clients, config: &Config) -> Result<Vec<String>, shard::Error> {
-    Named::new(clients, config).list().await
+pub async fn list(clients: &Clients) -> Result<Vec<String>, shard::Error> {
+    clients.stream_names().await
 }
 
 fn attempts(config: &Config) -> Attempts {
@@ -57,20 +54,6 @@ impl Named {
     fn new(clients: &Clients, config: &Config) -> Self {
         let region = clients.kinesis.config().region().map(ToString::to_string);
         Self { clients: clients.clone(), region, by_arn: config.use_stream_arn, list: attempts(config) }
-    }
-
-    async fn list(&self) -> Result<Vec<String>, shard::Error> {
-        let mut names: Vec<String> = Vec::new();
-        loop {
-            let call = self.clients.kinesis.list_streams().limit(PAGE);
-            let page = call.set_exclusive_start_stream_name(names.last().cloned()).send().await;
-            let page = page.map_err(|error| kinesis::list_streams_error(&error))?;
-            let is_last = !page.has_more_streams || page.stream_names.is_empty();
-            names.extend(page.stream_names);
-            if is_last {
-                return Ok(names);
-            }
-        }
     }
 
     fn stream(&self, name: &str, account: Option<&str>) -> Stream {
@@ -89,7 +72,7 @@ impl Open for Named {
     }
 
     fn names(&self) -> BoxFuture<'_, Result<Vec<String>, shard::Error>> {
-        Box::pin(self.list())
+        Box::pin(self.clients.stream_names())
     }
 
     fn by_arn(&self) -> bool {

@@ -22,7 +22,7 @@ use tokio::sync::OnceCell;
 
 use super::credentials::{self, Base};
 use super::dynamodb::{self, Leases};
-use super::kinesis::Stream;
+use super::kinesis::{self, Stream};
 use super::letters::LetterStream;
 use super::repeat::Repeat;
 use super::{profile, region};
@@ -32,6 +32,7 @@ use crate::config::credentials::Provider;
 use crate::config::sdk::network::Network;
 use crate::config::sdk::{Keys, Sdk};
 use crate::metrics::Sink;
+use crate::shard;
 
 /// The names of the services, for [`Clients::locate_credentials`].
 pub const KINESIS: &str = "Kinesis";
@@ -131,6 +132,14 @@ impl Clients {
     pub fn stream(&self, name: String) -> Stream {
         let (endpoint, http, count) = (self.endpoint.clone(), self.http.clone(), self.count.clone());
         Stream::new(self.kinesis.clone(), name, endpoint, http, count)
+    }
+
+    /// The names of all streams of the account of the credentials.
+    ///
+    /// # Errors
+    /// They cannot be listed.
+    pub async fn stream_names(&self) -> Result<Vec<String>, shard::Error> {
+        kinesis::stream_names(&self.kinesis).await
     }
 
     /// The stream of dead letters of that name or ARN.

@@ -28,6 +28,9 @@ use crate::sequence::SequenceNumber;
 use crate::shard::{self, BoxFuture, ChildShard, Filter, HashRange, Shard, ShardId};
 use crate::stream::{ConfiguredArn, StreamId};
 
+/// Streams of one response of ListStreams.
+const PAGE: i32 = 1_000;
+
 /// One stream.
 #[derive(Debug, Clone)]
 pub struct Stream {
@@ -317,8 +320,25 @@ impl Stream {
     }
 }
 
-/// The error of a call of ListStreams.
-pub fn list_streams_error(error: &SdkError<ListStreamsError, HttpResponse>) -> shard::Error {
+/// The names of all streams of the account.
+///
+/// # Errors
+/// They cannot be listed.
+pub(super) async fn stream_names(client: &Client) -> Result<Vec<String>, shard::Error> {
+    let mut names: Vec<String> = Vec::new();
+    loop {
+        let call = client.list_streams().limit(PAGE);
+        let page = call.set_exclusive_start_stream_name(names.last().cloned()).send().await;
+        let page = page.map_err(|error| list_streams_error(&error))?;
+        let is_last = !page.has_more_streams || page.stream_names.is_empty();
+        names.extend(page.stream_names);
+        if is_last {
+            return Ok(names);
+        }
+    }
+}
+
+fn list_streams_error(error: &SdkError<ListStreamsError, HttpResponse>) -> shard::Error {
     let failure = failure(error);
     let text = format!("ListStreams: {failure}");
     match &failure {

@@ -228,7 +228,7 @@ async fn selected(clients: &client::Clients, config: &Config) -> (Vec<Wanted>, O
         return (named, None);
     }
     let line = |status, text: String| Line::permission(status, "kinesis:ListStreams", "*", text);
-    match streams::list(clients, config).await {
+    match streams::list(clients).await {
         Ok(names) => {
             let mut names: Vec<String> =
                 names.into_iter().filter(|name| config.streams.has_prefix_of(name)).collect();
